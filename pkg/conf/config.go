@@ -1,0 +1,82 @@
+// Package conf is Braid's configuration on the node: the network configuration that the runtime passes on stdin, with the
+// keys of Multus and their meaning plus Braid's own under "braid"; and the CNI configuration files of delegates on disk,
+// which it reads and edits without losing or changing a field.
+//
+// Contract: Load, ParseList, OnDisk and FromFile validate all that they return; errors are *failure.Error and name file, field
+// and the allowed values. A List that went through this package differs from its source only where a method was called on it.
+package conf
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// Config is Braid's own network configuration, with defaults filled in and every value validated.
+type Config struct {
+	CNIVersion string
+	Name       string
+
+	// Delegates are the default network and further networks of every pod, as inline confs or conflists.
+	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates.
+	Delegates []json.RawMessage
+	// ClusterNetwork is the default network: a NAD in MultusNamespace, the CNI name of a network in ConfDir, a directory, or a
+	// file. DefaultNetworks are further networks of every pod outside SystemNamespaces, named in the same way.
+	ClusterNetwork   string
+	DefaultNetworks  []string
+	SystemNamespaces []string
+	MultusNamespace  string
+
+	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results. BinDir is searched for plugins
+	// after the runtime's CNI_PATH.
+	ConfDir, CNIDir, BinDir string
+	Kubeconfig              string
+
+	LogFile     string // empty: no file
+	LogLevel    string // debug, info, warn, error; Multus's verbose and panic are understood
+	LogToStderr bool
+	LogOptions  LogOptions
+
+	// RuntimeConfig is what the runtime passes for the default network, by capability.
+	RuntimeConfig map[string]json.RawMessage
+	// ReadinessIndicatorFile must exist before any attachment is made; empty: no such condition.
+	ReadinessIndicatorFile string
+	// NamespaceIsolation lets a pod use NADs of its own namespace and of GlobalNamespaces only.
+	NamespaceIsolation    bool
+	GlobalNamespaces      []string
+	AuxiliaryCNIChainName string
+	RetryDeleteOnError    bool
+
+	// ValidAttachments is the runtime's list on GC (CNI 1.1 "cni.dev/valid-attachments"); nil when it sent none.
+	ValidAttachments []types.GCAttachment
+
+	Braid Braid
+}
+
+// LogOptions rotate the log file: sizes in MB, age in days.
+type LogOptions struct {
+	MaxAge     int  `json:"maxAge"`
+	MaxSize    int  `json:"maxSize"`
+	MaxBackups int  `json:"maxBackups"`
+	Compress   bool `json:"compress"`
+}
+
+// Braid holds the keys that are Braid's own; an unknown one is an error.
+type Braid struct {
+	// Manifests is the directory that serves Pods and NADs in place of an API server.
+	Manifests string
+	// StateDir holds all that Braid remembers of live sandboxes; a tmpfs, since no sandbox survives a reboot.
+	StateDir string
+	// Exec lists plugin types that are exec'd even where Braid has them built in.
+	Exec     []string
+	NodeName string
+	Timeouts Timeouts
+}
+
+// Timeouts bound operations; in JSON they are Go durations ("90s").
+type Timeouts struct {
+	// Operation bounds a whole ADD, DEL, CHECK or GC; Rollback what may be added to undo a failed ADD; API the retries of a
+	// single API call; Status a STATUS.
+	Operation, Rollback, API, Status time.Duration
+}

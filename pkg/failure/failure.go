@@ -1,0 +1,122 @@
+// Package failure is the one error type of Braid: what went wrong, at which object, in which field, and what to do about it.
+//
+// Contract: the package that knows the class of a failure makes an *Error; those above it add context with %w and never
+// change the class. From the chain, Code gives the CNI error code for the runtime and ReasonOf the reason of the pod's event.
+// Nothing here logs.
+package failure
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// Reason is the class of a failure. It is the reason of the pod's Warning event, so it is CamelCase and stable.
+type Reason string
+
+// The classes, each with the CNI code that goes with it unless a delegate's own code is in the chain.
+const (
+	InvalidConfig       Reason = "InvalidConfig"       // Braid's own configuration; code 7
+	InvalidEnvironment  Reason = "InvalidEnvironment"  // CNI_* variables, CNI_ARGS; code 4
+	InvalidAnnotation   Reason = "InvalidAnnotation"   // the pod's networks or default-network annotation; code 7
+	NADNotFound         Reason = "NADNotFound"         // code 7
+	NADForbidden        Reason = "NADForbidden"        // namespace isolation; code 7
+	NADInvalid          Reason = "NADInvalid"          // spec.config is no usable CNI configuration; code 7
+	MissingCapability   Reason = "MissingCapability"   // a request that no plugin of the chain declares; code 7
+	DefaultRouteRefused Reason = "DefaultRouteRefused" // a secondary default route that the pod did not ask for; code 7
+	DefaultRouteFailed  Reason = "DefaultRouteFailed"  // the default route could not be moved; code 5
+	InterfaceConflict   Reason = "InterfaceConflict"   // an interface name used twice or present already; code 4
+	DeviceUnavailable   Reason = "DeviceUnavailable"   // the NAD's resource was not allocated to the pod; code 7
+	NetworkNotFound     Reason = "NetworkNotFound"     // a default network that is configured nowhere; code 7
+	PluginNotFound      Reason = "PluginNotFound"      // no such binary in the plugin path; code 7
+	PluginFailed        Reason = "PluginFailed"        // a delegate failed; its own code
+	PodNotFound         Reason = "PodNotFound"         // gone, or replaced by another of the same name; code 3
+	APIUnavailable      Reason = "APIUnavailable"      // code 11
+	NotReady            Reason = "NotReady"            // the default network is not ready; code 50 on STATUS, else 11
+	StateCorrupt        Reason = "StateCorrupt"        // a record that cannot be read; code 6
+	StateFailed         Reason = "StateFailed"         // a record that cannot be written, a lock that cannot be had; code 5
+	UnknownSandbox      Reason = "UnknownSandbox"      // CHECK of a sandbox that Braid did not attach; code 3
+	Busy                Reason = "Busy"                // another operation holds the sandbox; code 11
+	TimedOut            Reason = "TimedOut"            // a deadline or a cancellation; code 11
+)
+
+// CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").
+const (
+	CodePluginNotAvailable        uint = 50
+	CodePluginLimitedConnectivity uint = 51
+)
+
+// Error says what failed and where. Empty fields are left out of the text.
+type Error struct {
+	Reason Reason
+	// NAD is "namespace/name", or the name or path of a network that is not a NAD.
+	NAD string
+	// Plugin is the delegate's type.
+	Plugin string
+	// Interface is the pod's interface name.
+	Interface string
+	// Field is the key, or path of keys, of the object that is wrong.
+	Field string
+	// Err is the cause, lower case, no final stop. Never nil.
+	Err error
+	// Fix says what the reader can do, as an imperative ("create the NAD, or ..."); may be empty.
+	Fix string
+}
+
+// Error reads "NAD default/a: plugin macvlan: field master: cause; fix".
+func (e *Error) Error() string {
+	var b strings.Builder
+	for _, part := range []struct{ label, value string }{
+		{"NAD ", e.NAD}, {"interface ", e.Interface}, {"plugin ", e.Plugin}, {"field ", e.Field},
+	} {
+		if part.value != "" {
+			b.WriteString(part.label + part.value + ": ")
+		}
+	}
+	b.WriteString(e.Err.Error())
+	if e.Fix != "" {
+		b.WriteString("; " + e.Fix)
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ReasonOf is the class of the outermost *Error in err's chain; empty when there is none.
+func ReasonOf(err error) Reason {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Reason
+	}
+	return ""
+}
+
+// Code is the CNI error code of err: the code of a delegate's own error where one is in the chain (CNI 1.1 "Error": codes
+// below 100 have meanings that the runtime acts on), else the code of the class, else 999 as the CNI library has it.
+func Code(err error) uint {
+	if ce, ok := errors.AsType[*types.Error](err); ok && ce.Code != 0 {
+		return ce.Code
+	}
+	switch ReasonOf(err) {
+	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NADInvalid, MissingCapability, DefaultRouteRefused,
+		DeviceUnavailable, NetworkNotFound, PluginNotFound:
+		return types.ErrInvalidNetworkConfig
+	case InvalidEnvironment, InterfaceConflict:
+		return types.ErrInvalidEnvironmentVariables
+	case PodNotFound, UnknownSandbox:
+		return types.ErrUnknownContainer
+	case StateCorrupt:
+		return types.ErrDecodingFailure
+	case StateFailed, DefaultRouteFailed:
+		return types.ErrIOFailure
+	case APIUnavailable, Busy, TimedOut, NotReady:
+		return types.ErrTryAgainLater
+	}
+	return types.ErrInternal
+}
+
+// CNI turns err into the error object that is printed for the runtime, with the whole chain's text.
+func CNI(err error) *types.Error {
+	return types.NewError(Code(err), err.Error(), "")
+}

@@ -1,0 +1,83 @@
+// Package plan turns what a pod asks for into what will be done: pod + selections + definitions in, an ordered list of
+// attachments out, each with its complete conflist, interface name and runtime configuration.
+//
+// Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes first, then the cluster-wide
+// networks, then the pod's selections in their order. All policy is here: namespace isolation, capabilities, interface names,
+// refusal of default routes that nobody asked for. Errors are *failure.Error with NAD, plugin and field.
+package plan
+
+import (
+	"encoding/json"
+	"net/netip"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/selection"
+)
+
+// Request is one network of the pod before its definition is known. Where to look for the definition, in this order: Inline,
+// File, the NAD, then (OnDisk) the configuration directory by name.
+type Request struct {
+	// Ref is the network as the user wrote it, for messages.
+	Ref string
+	// Inline is a delegate's conf or conflist from Braid's own configuration.
+	Inline json.RawMessage
+	// File is an absolute path of a configuration file or of a directory of them.
+	File string
+	// Namespace and Name of the NAD; Name alone is also the name on disk.
+	Namespace, Name string
+	// OnDisk says that the NAD may be absent: then the network of that name in the configuration directory is meant.
+	OnDisk bool
+	// Default marks the default network; exactly one request has it, the first.
+	Default bool
+	// Selection is set for networks that an annotation of the pod asked for, nil for cluster-wide ones.
+	Selection *selection.Selection
+}
+
+// Definition is what was found for a Request. NAD is nil for networks that are not NADs. Conf is the conf or conflist where it
+// does not come from the NAD's spec.config: inline, or from disk.
+type Definition struct {
+	NAD  *nadv1.NetworkAttachmentDefinition
+	Conf json.RawMessage
+}
+
+// Input is all that Make looks at.
+type Input struct {
+	Config *conf.Config
+	// Pod is nil where the runtime names none: then only cluster-wide networks are attached.
+	Pod *metav1.ObjectMeta
+	// ContainerID, IfName (of the default network) and Args (CNI_ARGS) are the runtime's.
+	ContainerID, IfName string
+	Args                [][2]string
+	Requests            []Request
+	// Definitions[i] belongs to Requests[i].
+	Definitions []Definition
+	// Devices are the device IDs that the kubelet allocated to the pod, by resource name. Make gives each at most once.
+	Devices map[string][]string
+}
+
+// Attachment is one network of the pod, ready to be made. It is stored in the record as it is: DEL and CHECK work from it alone.
+type Attachment struct {
+	// Name is what network-status calls it: "namespace/name" of the NAD, or the CNI name of a network that is not a NAD.
+	Name string `json:"name"`
+	// Network is the CNI network name.
+	Network string `json:"network"`
+	Default bool   `json:"default,omitempty"`
+	IfName  string `json:"ifName"`
+	// Conf is the complete conflist: name, cniVersion, plugins, with args.cni and deviceID injected and all else as written.
+	Conf json.RawMessage `json:"conf"`
+	// Args is CNI_ARGS.
+	Args [][2]string `json:"args,omitempty"`
+	// RuntimeConfig is what libcni passes as runtimeConfig to the plugins that declare the capability.
+	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig,omitempty"`
+	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty, the network's own.
+	WantsDefaultRoute bool         `json:"wantsDefaultRoute,omitempty"`
+	Gateways          []netip.Addr `json:"gateways,omitempty"`
+	// Resource and DeviceID name the allocated device; empty without one.
+	Resource string `json:"resource,omitempty"`
+	DeviceID string `json:"deviceID,omitempty"`
+	// DeviceInfo says that some plugin declares CNIDeviceInfoFile, so a file is passed and read.
+	DeviceInfo bool `json:"deviceInfo,omitempty"`
+}

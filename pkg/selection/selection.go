@@ -1,0 +1,55 @@
+// Package selection reads the networks annotation of a pod (NPWG v1.3 s.4.1): both forms, the comma-separated one and the
+// JSON list, into one list of Selections.
+//
+// Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix that Multus added to the
+// short form. Every error is a *failure.Error of reason InvalidAnnotation that quotes the offending element and says what is
+// allowed. It is the only parser of the annotation: the engine, the webhook and the CLI share it.
+package selection
+
+import (
+	"encoding/json"
+	"net/netip"
+)
+
+// Selection is one element of the annotation: one attachment that the pod asks for.
+type Selection struct {
+	// Namespace of the NAD; the pod's where the annotation names none.
+	Namespace string
+	// Name of the NAD.
+	Name string
+	// Interface is the wished name in the pod; empty lets the plan choose net1, net2, ... by position.
+	Interface string
+	// IPs as written: an address with or without a prefix length each; go to runtimeConfig.ips.
+	IPs []string
+	// MAC as written, six bytes.
+	MAC string
+	// InfinibandGUID as written, eight bytes.
+	InfinibandGUID string
+	// CNIArgs is passed as args.cni to every plugin of the chain; values as written.
+	CNIArgs map[string]json.RawMessage
+	// PortMappings go to runtimeConfig.portMappings; protocol is lower case, "tcp" where none is named.
+	PortMappings []PortMapping
+	// Bandwidth goes to runtimeConfig.bandwidth.
+	Bandwidth *Bandwidth
+	// DefaultRoute is nil where not asked for; a non-nil, possibly empty list asks for the default route through this
+	// attachment, by the given gateways or, where it is empty, by the network's own.
+	DefaultRoute []netip.Addr
+	// IPAMClaim names an IPAMClaim object in the pod's namespace; never together with IPs.
+	IPAMClaim string
+}
+
+// PortMapping is one element of runtimeConfig.portMappings (CNI conventions).
+type PortMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+// Bandwidth is runtimeConfig.bandwidth: rates in bits per second, bursts in bits; zero means absent.
+type Bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate,omitempty"`
+	IngressBurst uint64 `json:"ingressBurst,omitempty"`
+	EgressRate   uint64 `json:"egressRate,omitempty"`
+	EgressBurst  uint64 `json:"egressBurst,omitempty"`
+}
