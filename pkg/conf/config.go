@@ -3,7 +3,8 @@
 // which it reads and edits without losing or changing a field.
 //
 // Contract: Load, ParseList, OnDisk and FromFile validate all that they return; errors are *failure.Error and name file, field
-// and the allowed values. A List that went through this package differs from its source only where a method was called on it.
+// and the allowed values. Load and ParseList are pure; OnDisk, FromFile and AuxiliaryChain read files and write none. A List
+// that went through this package differs from its source only where a method was called on it.
 package conf
 
 import (
@@ -13,22 +14,46 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Config is Braid's own network configuration, with defaults filled in and every value validated.
+// Defaults of keys that are absent or null.
+const (
+	DefaultConfDir         = "/etc/cni/multus/net.d" // as in Multus, so that an operator's files are found
+	DefaultBinDir          = "/opt/cni/bin"
+	DefaultStateDir        = "/run/braid"
+	DefaultMultusNamespace = "kube-system"
+	DefaultGlobalNamespace = "default"
+	DefaultLogFile         = "/var/log/braid.log"
+	DefaultLogLevel        = "info"
+
+	DefaultOperationTimeout = 90 * time.Second
+	DefaultRollbackTimeout  = 30 * time.Second
+	DefaultAPITimeout       = 20 * time.Second
+	DefaultStatusTimeout    = 2 * time.Second
+)
+
+// DefaultLogOptions are those of Multus.
+func DefaultLogOptions() LogOptions {
+	return LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}
+}
+
+// Config is Braid's own network configuration, with defaults filled in and every value validated. Paths are absolute, without
+// "..", and clean.
 type Config struct {
 	CNIVersion string
 	Name       string
 
 	// Delegates are the default network and further networks of every pod, as inline confs or conflists.
-	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates.
+	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates. Each passes ParseList.
 	Delegates []json.RawMessage
 	// ClusterNetwork is the default network: a NAD in MultusNamespace, the CNI name of a network in ConfDir, a directory, or a
-	// file. DefaultNetworks are further networks of every pod outside SystemNamespaces, named in the same way.
+	// file. DefaultNetworks are further networks of every pod outside SystemNamespaces, named in the same way; they go with
+	// ClusterNetwork and are ignored without it.
 	ClusterNetwork   string
 	DefaultNetworks  []string
 	SystemNamespaces []string
 	MultusNamespace  string
 
-	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results. BinDir is searched for plugins
+	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results, "cni" in the state directory
+	// by default. BinDir is searched for plugins
 	// after the runtime's CNI_PATH.
 	ConfDir, CNIDir, BinDir string
 	Kubeconfig              string
@@ -43,8 +68,10 @@ type Config struct {
 	// ReadinessIndicatorFile must exist before any attachment is made; empty: no such condition.
 	ReadinessIndicatorFile string
 	// NamespaceIsolation lets a pod use NADs of its own namespace and of GlobalNamespaces only.
-	NamespaceIsolation    bool
-	GlobalNamespaces      []string
+	NamespaceIsolation bool
+	GlobalNamespaces   []string
+	// AuxiliaryCNIChainName adds a network of chained plugins to every pod, see AuxiliaryChain; only with a ClusterNetwork that
+	// is a path.
 	AuxiliaryCNIChainName string
 	RetryDeleteOnError    bool
 

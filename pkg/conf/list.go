@@ -1,9 +1,154 @@
 package conf
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 
-// List is a CNI configuration list whose fields are kept as they were written. The zero value is not usable; ParseList makes one.
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+// List is a CNI configuration list whose fields are kept as they were written: a conf is a list of one plugin. The zero value
+// is not usable; ParseList makes one. It is not safe for concurrent use.
 type List struct {
+	// top holds the list's own keys, without "plugins".
 	top     map[string]json.RawMessage
 	plugins []map[string]json.RawMessage
+	// single says that the source was a conf, to which no directory adds plugins.
+	single bool
+}
+
+// Len is the number of plugins, at least 1.
+func (l *List) Len() int { return len(l.plugins) }
+
+// Name is the network's name; empty where the list has none.
+func (l *List) Name() string { return text(l.top["name"]) }
+
+// CNIVersion is the highest version among cniVersion and cniVersions that Braid speaks (CNI 1.1 "Version considerations");
+// empty where the list names none.
+func (l *List) CNIVersion() string {
+	var offered []string
+	for _, v := range l.offered() {
+		if slices.Contains(versions(), v) {
+			offered = append(offered, v)
+		}
+	}
+	slices.SortFunc(offered, func(a, b string) int { return slices.Index(versions(), a) - slices.Index(versions(), b) })
+	if len(offered) == 0 {
+		return ""
+	}
+	return offered[len(offered)-1]
+}
+
+// offered are all versions that the list names, supported or not.
+func (l *List) offered() []string {
+	var all []string
+	if v := text(l.top["cniVersion"]); v != "" {
+		all = append(all, v)
+	}
+	elements, err := strictjson.List(l.top["cniVersions"])
+	if err != nil {
+		return all
+	}
+	for _, raw := range elements {
+		all = append(all, text(raw))
+	}
+	return all
+}
+
+// versions are those of CNI that Braid speaks, lowest first.
+func versions() []string { return version.VersionsStartingFrom("0.3.0").SupportedVersions() }
+
+func supportedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
+
+// Types are the plugins' types in the order of the chain.
+func (l *List) Types() []string {
+	types := make([]string, l.Len())
+	for i, p := range l.plugins {
+		types[i] = text(p["type"])
+	}
+	return types
+}
+
+// IPAMTypes are the types of all "ipam" objects, at whatever depth, each once, in the order of the chain.
+func (l *List) IPAMTypes() []string {
+	var types []string
+	for _, p := range l.plugins {
+		for _, n := range nested("", p) {
+			if n.ipam && n.pluginType != "" && !slices.Contains(types, n.pluginType) {
+				types = append(types, n.pluginType)
+			}
+		}
+	}
+	return types
+}
+
+// Capabilities are those that at least one plugin declares as true.
+func (l *List) Capabilities() map[string]bool {
+	all := map[string]bool{}
+	for i := range l.plugins {
+		for capability, declared := range l.capabilities(i) {
+			if declared {
+				all[capability] = true
+			}
+		}
+	}
+	return all
+}
+
+// PluginHas says whether the plugin at index i declares the capability.
+func (l *List) PluginHas(i int, capability string) bool { return l.capabilities(i)[capability] }
+
+func (l *List) capabilities(i int) map[string]bool {
+	var declared map[string]bool
+	if json.Unmarshal(l.plugins[i]["capabilities"], &declared) != nil {
+		return nil
+	}
+	return declared
+}
+
+// Plugin is a copy of the configuration of the plugin at index i, values as written.
+func (l *List) Plugin(i int) map[string]json.RawMessage {
+	plugin := maps.Clone(l.plugins[i])
+	for key, value := range plugin {
+		plugin[key] = bytes.Clone(value)
+	}
+	return plugin
+}
+
+// Bytes is the list as JSON: always a conflist, keys of the list and of its plugins sorted, everything below as it was written
+// but for white space. It is nil if a value given to SetAll was not JSON.
+func (l *List) Bytes() []byte {
+	all := map[string]any{"plugins": l.plugins}
+	for key, value := range l.top {
+		all[key] = value
+	}
+	return marshal(all)
+}
+
+// marshal leaves '<', '>' and '&' as they are.
+func marshal(value any) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(value) != nil {
+		return nil
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// text is a string value; empty where it is absent, null or something else.
+func text(raw json.RawMessage) string {
+	if strictjson.Null(raw) {
+		return ""
+	}
+	s, err := strictjson.String(raw)
+	if err != nil {
+		return ""
+	}
+	return s
 }

@@ -2,8 +2,11 @@
 // JSON list, into one list of Selections.
 //
 // Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix that Multus added to the
-// short form. Every error is a *failure.Error of reason InvalidAnnotation that quotes the offending element and says what is
-// allowed. It is the only parser of the annotation: the engine, the webhook and the CLI share it.
+// short form. Where the specification lets an implementation ignore an invalid annotation, Parse fails: a pod that starts
+// without a network that it asked for is worse than one that does not start. Keys match in exact case, null is as good as an
+// absent key, and a key that is given twice is an error. Every error is a *failure.Error of reason InvalidAnnotation that
+// quotes the offending element and says what is allowed. It is the only parser of the annotation: the engine, the webhook and
+// the CLI share it.
 package selection
 
 import (
@@ -13,9 +16,9 @@ import (
 
 // Selection is one element of the annotation: one attachment that the pod asks for.
 type Selection struct {
-	// Namespace of the NAD; the pod's where the annotation names none.
+	// Namespace of the NAD, a DNS-1123 label; the pod's where the annotation names none.
 	Namespace string
-	// Name of the NAD.
+	// Name of the NAD: DNS-1123 labels, separated by dots.
 	Name string
 	// Interface is the wished name in the pod; empty lets the plan choose net1, net2, ... by position.
 	Interface string
@@ -25,7 +28,7 @@ type Selection struct {
 	MAC string
 	// InfinibandGUID as written, eight bytes.
 	InfinibandGUID string
-	// CNIArgs is passed as args.cni to every plugin of the chain; values as written.
+	// CNIArgs is passed as args.cni to every plugin of the chain; values as written. Nil where not given.
 	CNIArgs map[string]json.RawMessage
 	// PortMappings go to runtimeConfig.portMappings; protocol is lower case, "tcp" where none is named.
 	PortMappings []PortMapping

@@ -1,0 +1,47 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+const allowedDuration = `give a positive duration: "90s"`
+
+func (c *Config) loadBraid(o *object) {
+	b := o.inner("braid")
+	b.only("manifests", "stateDir", "exec", "nodeName", "timeouts")
+	c.Braid = Braid{
+		Manifests: field(b, "manifests", "", allowedPath, optionalPath),
+		StateDir:  field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
+		Exec:      field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
+		NodeName:  field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
+	}
+	t := b.inner("timeouts")
+	t.only("operation", "rollback", "api", "status")
+	c.Braid.Timeouts = Timeouts{
+		Operation: field(t, "operation", DefaultOperationTimeout, allowedDuration, duration),
+		Rollback:  field(t, "rollback", DefaultRollbackTimeout, allowedDuration, duration),
+		API:       field(t, "api", DefaultAPITimeout, allowedDuration, duration),
+		Status:    field(t, "status", DefaultStatusTimeout, allowedDuration, duration),
+	}
+	o.err = t.err
+}
+
+func duration(raw json.RawMessage) (time.Duration, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return 0, fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("%s is no duration", strictjson.Quote(text))
+	}
+	if d <= 0 {
+		return 0, errors.New(strictjson.Quote(text) + " is not positive")
+	}
+	return d, nil
+}

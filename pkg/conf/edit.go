@@ -1,0 +1,76 @@
+package conf
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// SetName sets the network's name, which libcni hands to every plugin.
+func (l *List) SetName(name string) { l.top["name"] = marshal(name) }
+
+// SetCNIVersion sets the one version of the list; a choice of versions is dropped.
+func (l *List) SetCNIVersion(version string) {
+	l.top["cniVersion"] = marshal(version)
+	delete(l.top, "cniVersions")
+}
+
+// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none that ParseList validates.
+func (l *List) SetAll(key string, value json.RawMessage) {
+	for _, plugin := range l.plugins {
+		plugin[key] = value
+	}
+}
+
+// MergeCNIArgs puts values into args.cni of every plugin (CNI conventions, NPWG v1.3 s.4.1.2.1.6). They win over values that
+// the configuration has there; its other values stay. On error, the list is unchanged.
+func (l *List) MergeCNIArgs(args map[string]json.RawMessage) error {
+	if len(args) == 0 {
+		return nil
+	}
+	merged := make([]json.RawMessage, l.Len())
+	for i, plugin := range l.plugins {
+		var err error
+		if merged[i], err = mergeCNIArgs(plugin["args"], args); err != nil {
+			fe := invalid(fmt.Sprintf("plugins[%d].args", i), `make "args" and "args.cni" objects`, "%w", err)
+			fe.Plugin = text(plugin["type"])
+			return fe
+		}
+	}
+	for i, plugin := range l.plugins {
+		plugin["args"] = merged[i]
+	}
+	return nil
+}
+
+func mergeCNIArgs(raw json.RawMessage, values map[string]json.RawMessage) (json.RawMessage, error) {
+	args, err := optionalObject(raw)
+	if err != nil {
+		return nil, err
+	}
+	cni, err := optionalObject(args["cni"])
+	if err != nil {
+		return nil, fmt.Errorf(`"cni" %w`, err)
+	}
+	maps.Copy(cni, values)
+	if args["cni"] = marshal(cni); args["cni"] == nil {
+		return nil, fmt.Errorf("a value to be merged is no JSON")
+	}
+	return marshal(args), nil
+}
+
+// optionalObject is an object, empty where it is absent or null.
+func optionalObject(raw json.RawMessage) (map[string]json.RawMessage, error) {
+	if strictjson.Null(raw) {
+		return map[string]json.RawMessage{}, nil
+	}
+	return strictjson.Object(raw)
+}
+
+// invalid is an error in a network's configuration. The caller names the network.
+func invalid(field, fix, format string, args ...any) *failure.Error {
+	return &failure.Error{Reason: failure.NADInvalid, Field: field, Err: fmt.Errorf(format, args...), Fix: fix}
+}

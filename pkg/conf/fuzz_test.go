@@ -1,0 +1,69 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// FuzzParseList: nothing panics; what is accepted survives a round trip with every key and value; libcni takes it.
+func FuzzParseList(f *testing.F) {
+	for _, seed := range []string{
+		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},"n":12345678901234567890}`,
+		`{"name":"n","cniVersions":["1.0.0","1.1.0"],"disableCheck":"true","x":{"y":[1e999]},"plugins":[{"type":"a","capabilities":{"ips":true}},{"type":"b","args":{"cni":{}}}]}`,
+		`{"type":"flannel","delegate":{"type":"bridge","ipam":{"type":"host-local"}},"dns":{"search":["a"]}}`, "{\n# c\n}", `{"plugins":[]}`,
+		`{"type":"a","\u003c&\ud800":"\ud800<&>"}`, `{"type":"multus","delegates":[{"plugins":[{"type":"../a"}]}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		list, err := ParseList(raw)
+		if err != nil {
+			if e, ok := errors.AsType[*failure.Error](err); !ok || e.Reason != failure.NADInvalid {
+				t.Fatalf("ParseList(%q): %#v", raw, err)
+			}
+			return
+		}
+		again, err := ParseList(list.Bytes())
+		if err != nil {
+			t.Fatalf("ParseList(%q) writes %s: %v", raw, list.Bytes(), err)
+		}
+		if string(again.Bytes()) != string(list.Bytes()) {
+			t.Fatalf("ParseList(%q)\nfirst  %s\nsecond %s", raw, list.Bytes(), again.Bytes())
+		}
+		checkKept(t, raw, list)
+		list.SetName("n")
+		list.SetCNIVersion("1.0.0")
+		if _, err := ToLibcni(list.Bytes()); err != nil {
+			t.Fatalf("ToLibcni(%s): %v", list.Bytes(), err)
+		}
+	})
+}
+
+// checkKept looks every key of the source up in the list.
+func checkKept(t *testing.T, raw []byte, list *List) {
+	t.Helper()
+	var source map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &source); err != nil {
+		t.Fatalf("decode %q: %v", raw, err)
+	}
+	var plugins []map[string]json.RawMessage
+	if json.Unmarshal(source["plugins"], &plugins) == nil {
+		delete(source, "plugins")
+		for i, plugin := range plugins {
+			for key, value := range plugin {
+				if got := list.Plugin(i)[key]; string(got) != string(value) {
+					t.Fatalf("ParseList(%q): plugin %d: %q is %s", raw, i, key, got)
+				}
+			}
+		}
+	}
+	for key, value := range source {
+		inTop, inPlugin := list.top[key], list.plugins[0][key]
+		if string(inTop) != string(value) && string(inPlugin) != string(value) {
+			t.Fatalf("ParseList(%q): %q is %s in the list and %s in the plugin", raw, key, inTop, inPlugin)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package conf
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestS3ConfOrConflist(t *testing.T) {
+	conf := mustParse(t, `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"type":"macvlan","master":"eth1","ipam":{"type":"static"}}`)
+	equal(t, conf.Bytes(), `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"plugins":[{"type":"macvlan","master":"eth1","ipam":{"type":"static"}}]}`)
+	same(t, "Len", conf.Len(), 1)
+
+	const conflist = `{"cniVersion":"1.0.0","name":"b","x.y":[1],"plugins":[{"type":"bridge"},{"type":"tuning","name":"mine"}]}`
+	list := mustParse(t, " \n"+conflist+"\n")
+	equal(t, list.Bytes(), conflist)
+	same(t, "Types", list.Types(), []string{"bridge", "tuning"})
+	same(t, "Name", list.Name(), "b")
+	same(t, "CNIVersion", list.CNIVersion(), "1.0.0")
+
+	for raw, at := range map[string][2]string{
+		`{}`:                              {"plugins", "neither type nor plugins"},
+		`{"name":"a"}`:                    {"plugins", "neither type nor plugins"},
+		`{"type":"a","plugins":[]}`:       {"type", "both type and plugins"},
+		`{"plugins":[]}`:                  {"plugins", "the list is empty"},
+		`{"plugins":{}}`:                  {"plugins", "is an object, not a list"},
+		`{"plugins":null}`:                {"plugins", "is null, not a list"},
+		`{"plugins":["macvlan"]}`:         {"plugins[0]", `"\"macvlan\"" is a string, not an object`},
+		`{"plugins":[{"type":"a"},{}]}`:   {"plugins[1].type", "the type is missing"},
+		`{"plugins":[{"type":null}]}`:     {"plugins[0].type", "the type is missing"},
+		`{"type":7}`:                      {"plugins[0].type", `"7" is a number, not a string`},
+		`[]`:                              {"", "is a list, not an object"},
+		`null`:                            {"", "is null, not an object"},
+		`"macvlan"`:                       {"", "is a string, not an object"},
+		`{"plugins":[{"Type":"a"}]}`:      {"plugins[0].Type", `write "type"`},
+		`{"Plugins":[{"type":"a"}]}`:      {"Plugins", `write "plugins"`},
+		`{"type":"a","NAME":"b"}`:         {"plugins[0].NAME", `write "name"`},
+		`{"type":"a","disableCheck":1}`:   {"disableCheck", `"1" is no boolean`},
+		`{"type":"a","dns":{"search":1}}`: {"plugins[0].dns.search", "plugin a: "},
+	} {
+		badList(t, raw, at[0], at[1])
+	}
+}
+
+func TestS7NameMayBeMissing(t *testing.T) {
+	for _, raw := range []string{`{"type":"a"}`, `{"name":"","type":"a"}`, `{"name":null,"plugins":[{"type":"a"}]}`} {
+		list := mustParse(t, raw)
+		same(t, raw, list.Name(), "")
+		list.SetName("the-nad")
+		same(t, raw, mustParse(t, string(list.Bytes())).Name(), "the-nad")
+	}
+	for _, name := range []string{"../x", "a/b", "-a", "a b", "a\\u0000", "ä"} {
+		badList(t, `{"type":"a","name":"`+name+`"}`, "name", "is no CNI network name", "letters, digits")
+	}
+	badList(t, `{"type":"a","name":{}}`, "name", "is an object, not a string")
+}
+
+func TestU8CommentRefused(t *testing.T) {
+	e := badList(t, "{\n  \"type\": \"ipvlan\",\n  \"master\": \"ens224\",   # the node interface\n  \"mode\": \"l2\"\n}", "")
+	same(t, "error", e.Error(), `line 3 column 25: a "#" comment, and JSON has no comments; remove the comment`)
+	for _, raw := range []string{
+		"# first\n{\"type\":\"a\"}", "{\"type\":\"a\"} # last", "{\"type\":\"a\" /* in */ }", "{// slashes\n\"type\":\"a\"}", "{\"plugins\":[ #\n]}",
+	} {
+		badList(t, raw, "", "JSON has no comments", "line 1 column ")
+	}
+	// They are no comments inside strings.
+	mustParse(t, `{"type":"a","note":"# // /* */"}`)
+
+	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		same(t, version, mustParse(t, `{"type":"a","cniVersion":"`+version+`"}`).CNIVersion(), version)
+	}
+}
+
+func TestSyntaxErrorsHaveAPlace(t *testing.T) {
+	for raw, say := range map[string]string{
+		"":                                  "line 1 column 1: unexpected end of JSON input",
+		"{\"type\": \"a\",\n}":              "line 2 column 1: invalid character '}'",
+		"{\n \"ä\": tru}":                   "line 2 column 10: ",
+		"{\"type\": \"a\"}}":                "line 1 column 14: ",
+		"{\n\"type\": \"\xc3\"}":            "line 2 column 10: byte 0xc3 is not UTF-8",
+		"{\"type\":\"a\",\n\"type\":\"b\"}": "field type: line 2 column 1: the key appears twice",
+		"{\"plugins\":[{\"type\":\"a\",\"ipam\":{\"type\":\"b\",\"type\":\"/c\"}}]}": "field plugins[0].ipam.type: line 1 column",
+		strings.Repeat("{\"a\":", 65) + "1" + strings.Repeat("}", 65):                "nested more than 64 levels deep",
+		strings.Repeat("[", 20000):  "exceeded max depth",
+		strings.Repeat("a", 10<<20): "has 10485760 bytes; keep it below 1048576 bytes",
+	} {
+		_, err := ParseList([]byte(raw))
+		if err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("ParseList(%.100q): %v, want %q", raw, err, say)
+		}
+	}
+}
+
+func TestC2Versions(t *testing.T) {
+	for keys, want := range map[string]string{
+		`"x":1`:                           "",
+		`"cniVersion":""`:                 "",
+		`"cniVersion":"0.4.0"`:            "0.4.0",
+		`"cniVersions":["0.3.1","1.0.0"]`: "1.0.0",
+		`"cniVersions":["1.1.0","9.0.0"]`: "1.1.0",
+		`"cniVersion":"1.0.0","cniVersions":["0.3.1","0.4.0"]`: "1.0.0",
+		`"cniVersion":"2.0.0","cniVersions":["0.4.0","0.3.1"]`: "0.4.0",
+		`"cniVersion":"1.0.0","cniVersions":[]`:                "1.0.0",
+	} {
+		list := mustParse(t, `{"type":"a",`+keys+`}`)
+		same(t, keys, list.CNIVersion(), want)
+		list.SetCNIVersion("0.3.0")
+		same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(), "0.3.0")
+	}
+	for keys, at := range map[string][2]string{
+		`"cniVersion":"0.2.0"`:      {"cniVersion", `"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
+		`"cniVersion":"1.2.0"`:      {"cniVersion", `"1.2.0" is not supported`},
+		`"cniVersion":"latest"`:     {"cniVersion", `"latest"`},
+		`"cniVersion":1.0`:          {"cniVersion", "is a number, not a string"},
+		`"cniVersions":["2.0.0"]`:   {"cniVersion", `"2.0.0" is not supported`},
+		`"cniVersions":"1.0.0"`:     {"cniVersions", "is a string, not a list"},
+		`"cniVersions":["1.0.0",1]`: {"cniVersions[1]", "is a number, not a string"},
+	} {
+		badList(t, `{"type":"a",`+keys+`}`, at[0], at[1])
+	}
+}
+
+func TestC10UnknownFieldsSurvive(t *testing.T) {
+	const plugin = `{"type":"vendor","big":12345678901234567890,"exact":1.50,"tiny":-1e-400,"html":"<&>\u2028","null":null,"Mixed":{"A":1,"a":2},"list":[[],{}],"x.y/z":true}`
+	list := mustParse(t, `{"org.example":{"n":98765432109876543210},"name":"n","cniVersion":"1.0.0","plugins":[`+plugin+`]}`)
+	raw := string(list.Bytes())
+	for _, text := range []string{"12345678901234567890", "1.50", "-1e-400", `"<&>\u2028"`, "98765432109876543210"} {
+		if !strings.Contains(raw, text) {
+			t.Errorf("%s is not in %s", text, raw)
+		}
+	}
+	same(t, "number of keys", len(list.Plugin(0)), 9)
+	again := mustParse(t, raw)
+	same(t, "second round", string(again.Bytes()), raw)
+
+	libcni, err := ToLibcni(json.RawMessage(raw))
+	if err != nil {
+		t.Fatalf("ToLibcni: %v", err)
+	}
+	equal(t, libcni.Plugins[0].Bytes, plugin)
+}
+
+func TestC11Capabilities(t *testing.T) {
+	list := mustParse(t, `{"plugins":[{"type":"a","capabilities":{"ips":true,"mac":false,"bandwidth":false}},{"type":"b"},{"type":"c","capabilities":{"mac":true,"ips":false}},{"type":"d","capabilities":null}]}`)
+	same(t, "Capabilities", list.Capabilities(), map[string]bool{"ips": true, "mac": true})
+	for i, want := range []bool{true, false, false, false} {
+		same(t, "PluginHas ips", list.PluginHas(i, "ips"), want)
+	}
+	badList(t, `{"type":"a","capabilities":["ips"]}`, "plugins[0].capabilities", "plugin a", "is a list, not an object")
+	badList(t, `{"type":"a","capabilities":{"ips":"true"}}`, "plugins[0].capabilities.ips", "is a string, not a boolean")
+	badList(t, `{"type":"a","Capabilities":{"ips":true}}`, "plugins[0].Capabilities", `write "capabilities"`)
+}
+
+func TestM21TypeWithPath(t *testing.T) {
+	for _, name := range []string{
+		"../evil", "/bin/sh", "a/b", ".", "..", "", `a\\b`, `a\u0000b`, `a\nb`, `a\u001b[2J`, `\u202eexe`, strings.Repeat("a", 256),
+	} {
+		badList(t, `{"type":"`+name+`"}`, "plugins[0].type", "without a path")
+		badList(t, `{"plugins":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[1].type")
+		badList(t, `{"type":"flannel","delegate":{"type":"`+name+`"}}`, "plugins[0].delegate.type", "plugin flannel")
+		badList(t, `{"type":"multus","delegates":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[0].delegates[1].type")
+		badList(t, `{"type":"multus","delegates":[{"plugins":[{"type":"`+name+`"}]}]}`, "plugins[0].delegates[0].plugins[0].type")
+		if name == "" { // an ipam without a type means none
+			continue
+		}
+		e := badList(t, `{"type":"a","ipam":{"type":"`+name+`"}}`, "plugins[0].ipam.type", "is no plain file name")
+		same(t, "Plugin", e.Plugin, "a")
+		badList(t, `{"type":"a","ipam":{"type":"b","ipam":{"type":"`+name+`"}}}`, "plugins[0].ipam.ipam.type")
+		badList(t, `{"type":"a","delegate":{"ipam":{"type":"`+name+`"}}}`, "plugins[0].delegate.ipam.type")
+	}
+	// encoding/json, with which libcni and the plugins read, would let these win.
+	badList(t, `{"type":"macvlan","TYPE":"../evil"}`, "plugins[0].TYPE", `write "type"`)
+	badList(t, `{"type":"macvlan","ipam":{"type":"static","Type":"../evil"}}`, "plugins[0].ipam.Type", `write "type"`)
+	badList(t, `{"type":"macvlan","IPAM":{"type":"../evil"}}`, "plugins[0].IPAM", `write "ipam"`)
+	badList(t, `{"type":"macvlan","ipam":"static"}`, "plugins[0].ipam", "is a string, not an object")
+
+	list := mustParse(t, `{"plugins":[{"type":"a.b-c_d","ipam":{"type":"whereabouts"}},{"type":"b","ipam":{}},
+		{"type":"c","ipam":{"type":""},"delegate":{"ipam":{"type":"static"}},"plugins":"mine"},{"type":"d","ipam":{"type":"whereabouts"}}]}`)
+	same(t, "IPAMTypes", list.IPAMTypes(), []string{"whereabouts", "static"})
+}

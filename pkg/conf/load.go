@@ -1,0 +1,106 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// MaxStdin bounds what the runtime passes, in bytes. On GC that includes every valid attachment of the node, some 110 bytes
+// each: this is room for 38000, a hundred times what a kubelet runs.
+const MaxStdin = 4 << 20
+
+// Load reads Braid's own configuration as the runtime passes it on stdin. Keys of Multus match in any case, as they do there;
+// of two spellings the documented one counts. Unknown keys are ignored, since the runtime and other tools add theirs, except
+// under "braid". A key that is given twice is an error. Errors have reason InvalidConfig and CNI code 7, except for text that
+// is not JSON (6) and for a cniVersion that Braid does not speak (1).
+func Load(stdin []byte) (*Config, error) {
+	top, err := decodeStdin(stdin)
+	if err != nil {
+		return nil, err
+	}
+	o := &object{keys: top, anyCase: true}
+	c := &Config{}
+	c.loadIdentity(o)
+	c.loadBraid(o)
+	c.loadPaths(o)
+	c.loadLogging(o)
+	c.loadPolicy(o)
+	c.loadRuntime(o)
+	c.loadNetworks(o)
+	if o.err != nil {
+		return nil, o.err
+	}
+	return c, nil
+}
+
+func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
+	if len(stdin) > MaxStdin {
+		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin), "the configuration has %d bytes", len(stdin))
+	}
+	if err := strictjson.Check(stdin); err != nil {
+		path, fix := "", ""
+		if bad, ok := errors.AsType[*strictjson.Error](err); ok {
+			path, fix = bad.Path, bad.Fix
+		}
+		return nil, badConfig(path, fix, "the configuration is no valid JSON: %w", types.NewError(types.ErrDecodingFailure, err.Error(), ""))
+	}
+	top, err := strictjson.Object(stdin)
+	if err != nil {
+		return nil, badConfig("", "", "the configuration %w", err)
+	}
+	return top, nil
+}
+
+func (c *Config) loadIdentity(o *object) {
+	c.Name = field(o, "name", "", allowedNetworkName, networkName)
+	if o.err == nil && c.Name == "" {
+		o.err = badConfig("name", allowedNetworkName, "the name is missing")
+	}
+	c.CNIVersion = field(o, "cniVersion", "", supportedVersions(), strictjson.String)
+	if o.err == nil && !slices.Contains(versions(), c.CNIVersion) {
+		o.err = badVersion(c.CNIVersion)
+	}
+}
+
+func badVersion(version string) error {
+	msg := strictjson.Quote(version) + " is not supported"
+	if version == "" {
+		msg = "missing, which means 0.1.0, whose results have no interfaces"
+	}
+	return badConfig("cniVersion", supportedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
+}
+
+func (c *Config) loadPaths(o *object) {
+	c.ConfDir = field(o, "confDir", DefaultConfDir, allowedPath, absPath)
+	c.CNIDir = field(o, "cniDir", c.Braid.StateDir+"/cni", allowedStateDir, ownDir)
+	c.BinDir = field(o, "binDir", DefaultBinDir, allowedPath, absPath)
+	c.Kubeconfig = field(o, "kubeconfig", "", allowedPath, optionalPath)
+	c.ReadinessIndicatorFile = field(o, "readinessindicatorfile", "", allowedPath, optionalPath)
+}
+
+func (c *Config) loadPolicy(o *object) {
+	c.SystemNamespaces = field(o, "systemNamespaces", []string{DefaultMultusNamespace}, allowedNamespaces, namespaceList)
+	c.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, namespace)
+	c.NamespaceIsolation = field(o, "namespaceIsolation", true, allowedBool, strictjson.Bool)
+	c.GlobalNamespaces = field(o, "globalNamespaces", []string{DefaultGlobalNamespace}, allowedNamespaces, globalNamespaces)
+	c.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
+}
+
+func (c *Config) loadRuntime(o *object) {
+	field(o, "capabilities", nil, allowedObject, strictjson.Object)
+	c.RuntimeConfig = field(o, "runtimeConfig", nil, allowedObject, strictjson.Object)
+	c.ValidAttachments = field(o, "cni.dev/valid-attachments", nil,
+		`give a list of {"containerID": "...", "ifname": "..."}`, attachments)
+}
+
+// badConfig is an error in Braid's own configuration.
+func badConfig(path, fix, format string, args ...any) *failure.Error {
+	return &failure.Error{Reason: failure.InvalidConfig, Field: path, Err: fmt.Errorf(format, args...), Fix: fix}
+}

@@ -1,0 +1,224 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const minimal = `"name":"node","cniVersion":"1.0.0","type":"braid"`
+
+// load reads a valid configuration with the given further keys.
+func load(t *testing.T, keys string) *Config {
+	t.Helper()
+	c, err := Load([]byte(`{` + minimal + `,"clusterNetwork":"main",` + keys + `}`))
+	if err != nil {
+		t.Fatalf("Load(%s): %v", keys, err)
+	}
+	return c
+}
+
+func badLoad(t *testing.T, keys, field string, texts ...string) {
+	t.Helper()
+	c, err := Load([]byte(`{` + minimal + `,"clusterNetwork":"main",` + keys + `}`))
+	if err == nil {
+		t.Fatalf("Load(%s) = %+v, want an error at %s", keys, c, field)
+	}
+	e := refused(t, err, failure.InvalidConfig, field, texts...)
+	if e.Fix == "" {
+		t.Errorf("%s: no Fix in %v", keys, err)
+	}
+	same(t, "code of "+keys, failure.Code(err), types.ErrInvalidNetworkConfig)
+}
+
+func TestLoadDefaults(t *testing.T) {
+	want := &Config{
+		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", SystemNamespaces: []string{"kube-system"}, MultusNamespace: "kube-system",
+		ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDir: "/opt/cni/bin", LogFile: "/var/log/braid.log", LogLevel: "info",
+		LogOptions: LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}, NamespaceIsolation: true, GlobalNamespaces: []string{"default"},
+		Braid: Braid{StateDir: "/run/braid", Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second}},
+	}
+	same(t, "defaults", load(t, `"x":1`), want)
+	same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
+		"globalNamespaces":null,"cni.dev/valid-attachments":null,"logFile":null,"runtimeConfig":null`), want)
+	same(t, "foreign keys", load(t, `"prevResult":{"cniVersion":"1.0.0"},"cni.dev/attachments":[],"allowTryDeleteOnErr":"x","daemonSocketDir":7`), want)
+}
+
+func TestLoadEverything(t *testing.T) {
+	c := load(t, `"confDir":"/a//b/","cniDir":"/c","binDir":"/d","kubeconfig":"/e","logFile":"/f","logLevel":"DEBUG","logToStderr":true,
+		"logOptions":{"maxAge":1,"maxSize":2,"maxBackups":0,"compress":false,"other":1},"capabilities":{"portMappings":true},
+		"runtimeConfig":{"portMappings":[{"hostPort":12345678901234567890}]},"readinessIndicatorFile":"/g","namespaceIsolation":false,
+		"globalNamespaces":" default, ns-a ,","systemNamespaces":["a","b"],"multusNamespace":"m","retryDeleteOnError":true,
+		"defaultNetworks":["x","/y/z"],
+		"braid":{"manifests":"/h","stateDir":"/i","exec":["bridge"],"nodeName":"n.example","timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
+	same(t, "config", c, &Config{
+		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
+		MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDir: "/d", Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
+		LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
+		ReadinessIndicatorFile: "/g", GlobalNamespaces: []string{"default", "ns-a"}, RetryDeleteOnError: true,
+		Braid: Braid{Manifests: "/h", StateDir: "/i", Exec: []string{"bridge"}, NodeName: "n.example", Timeouts: Timeouts{
+			Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second,
+		}},
+	})
+	same(t, "cniDir follows stateDir", load(t, `"braid":{"stateDir":"/s/"}`).CNIDir, "/s/cni")
+	same(t, "logFile off", load(t, `"logFile":""`).LogFile, "")
+	for level, want := range map[string]string{"verbose": "info", "panic": "error", "Error": "error", "warning": "warn", "": "info"} {
+		same(t, level, load(t, `"logLevel":"`+level+`"`).LogLevel, want)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for keys, at := range map[string][2]string{
+		`"confDir":"net.d"`: {"confDir", `"net.d" is no absolute path`}, `"confDir":""`: {"confDir", `""`}, `"confDir":7`: {"confDir", "is a number, not a string"},
+		`"confDir":"/a/../b"`: {"confDir", `"/a/../b"`}, `"binDir":"/a\u0000b"`: {"binDir", `"/a\x00b"`}, `"binDir":["/a"]`: {"binDir", "is a list, not a string"},
+		`"cniDir":"/"`: {"cniDir", "not Braid's own"}, `"logFile":"//"`: {"logFile", "not Braid's own"}, `"kubeconfig":"~/.kube/config"`: {"kubeconfig", "no absolute path"},
+		`"logLevel":"loud"`: {"logLevel", `"loud" is no level; give debug`}, `"logToStderr":"yes"`: {"logToStderr", "is a string, not a boolean"},
+		`"logOptions":{"maxAge":-1}`: {"logOptions.maxAge", `"-1" is no whole number`}, `"logOptions":{"maxSize":"100"}`: {"logOptions.maxSize", "whole number"},
+		`"logOptions":{"compress":1}`: {"logOptions.compress", "is a number, not a boolean"}, `"logOptions":[]`: {"logOptions", "is a list, not an object"},
+		`"namespaceIsolation":"true"`: {"namespaceIsolation", "is a string, not a boolean"}, `"globalNamespaces":7`: {"globalNamespaces", "neither a string nor a list"},
+		`"globalNamespaces":"a,B"`: {"globalNamespaces", `"B" is no DNS-1123 label`}, `"systemNamespaces":"a"`: {"systemNamespaces", "is a string, not a list"},
+		`"systemNamespaces":["a",1]`: {"systemNamespaces", "element 1: is a number, not a string"}, `"multusNamespace":""`: {"multusNamespace", `""`},
+		`"runtimeConfig":[]`: {"runtimeConfig", "is a list, not an object"}, `"capabilities":"x"`: {"capabilities", "is a string, not an object"},
+		`"defaultNetworks":["a","b/c"]`: {"defaultNetworks", `element 1: "b/c" is no absolute path`}, `"defaultNetworks":[""]`: {"defaultNetworks", `""`},
+		`"auxiliaryCNIChainName":"a/b"`: {"auxiliaryCNIChainName", `"a/b"`}, `"auxiliaryCNIChainName":"a"`: {"auxiliaryCNIChainName", `which is "main"; set clusterNetwork`},
+		`"braid":[]`: {"braid", "is a list, not an object"}, `"braid":{"stateDir":"/"}`: {"braid.stateDir", "not Braid's own"},
+		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`}, `"braid":{"manifests":"x"}`: {"braid.manifests", "no absolute path"},
+		`"braid":{"exec":["../x"]}`: {"braid.exec", `element 0: "../x"`}, `"braid":{"exec":"x"}`: {"braid.exec", "is a string, not a list"},
+		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, exec, nodeName, timeouts`},
+		`"braid":{"timeouts":{"operation":90}}`: {"braid.timeouts.operation", `"90" is a number`}, `"braid":{"timeouts":{"api":"0s"}}`: {"braid.timeouts.api", `"0s" is not positive`},
+		`"braid":{"timeouts":{"status":"soon"}}`: {"braid.timeouts.status", `"soon" is no duration; give a positive duration`},
+		`"braid":{"timeouts":{"add":"1s"}}`:      {"braid.timeouts.add", "use operation, rollback, api, status"}, `"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},
+	} {
+		badLoad(t, keys, at[0], at[1])
+	}
+}
+
+func TestLoadNetworks(t *testing.T) {
+	const inline = `"delegates":[{"type":"main"},{"name":"two","plugins":[{"type":"b","n":12345678901234567890}]}]`
+	c, err := Load([]byte(`{` + minimal + `,` + inline + `,"defaultNetworks":["ignored"]}`))
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	same(t, "delegates", fmt.Sprintf("%s", c.Delegates), `[{"type":"main"} {"name":"two","plugins":[{"type":"b","n":12345678901234567890}]}]`)
+	same(t, "defaultNetworks without clusterNetwork", len(c.DefaultNetworks), 0)
+
+	same(t, "delegates beside clusterNetwork", len(load(t, `"delegates":["ignored as in Multus"]`).Delegates), 0)
+	for _, path := range []string{"/etc/cni/net.d/10-a.conflist", "/etc/cni/net.d/"} {
+		c, err := Load([]byte(`{` + minimal + `,"clusterNetwork":"` + path + `","auxiliaryCNIChainName":"aux"}`))
+		if err != nil {
+			t.Fatalf("Load: %v", err)
+		}
+		same(t, "clusterNetwork", c.ClusterNetwork, strings.TrimSuffix(path, "/"))
+		same(t, "auxiliaryCNIChainName", c.AuxiliaryCNIChainName, "aux")
+	}
+	for keys, at := range map[string][2]string{
+		`"x":1`:                              {"clusterNetwork", "neither clusterNetwork nor delegates is set; set one"},
+		`"clusterNetwork":"","delegates":[]`: {"clusterNetwork", "neither"},
+		`"delegates":{}`:                     {"delegates", "is an object, not a list"},
+		`"delegates":[{}]`:                   {"delegates[0].plugins", "neither type nor plugins"},
+		`"delegates":[{"type":"a"},7]`:       {"delegates[1]", "is a number, not an object"},
+		`"delegates":[{"type":"/a"}]`:        {"delegates[0].plugins[0].type", `"/a" is no plain file name`},
+
+		`"delegates":[{"type":"a","ipam":{"type":"../a"}}]`: {"delegates[0].plugins[0].ipam.type", "plugin a: "},
+		`"clusterNetwork":"a/b"`:                            {"clusterNetwork", `"a/b" is no absolute path`},
+		`"clusterNetwork":"../a"`:                           {"clusterNetwork", `"../a"`},
+		`"clusterNetwork":["a"]`:                            {"clusterNetwork", "is a list, not a string"},
+	} {
+		_, err := Load([]byte(`{` + minimal + `,` + keys + `}`))
+		refused(t, err, failure.InvalidConfig, at[0], at[1])
+	}
+}
+
+func TestLoadBadInput(t *testing.T) {
+	for raw, at := range map[string]struct {
+		code       uint
+		field, say string
+	}{
+		"":                                    {types.ErrDecodingFailure, "", "line 1 column 1: unexpected end of JSON input"},
+		"{\n# no\n}":                          {types.ErrDecodingFailure, "", "line 2 column 1: a \"#\" comment, and JSON has no comments"},
+		`{"name":"a"`:                         {types.ErrDecodingFailure, "", "unexpected end"},
+		`{"name":"a","name":1}`:               {types.ErrDecodingFailure, "name", "twice"},
+		"{\"name\":\"\xff\"}":                 {types.ErrDecodingFailure, "", "not UTF-8"},
+		"[]":                                  {types.ErrInvalidNetworkConfig, "", "is a list, not an object"},
+		`{"cniVersion":"1.0.0"}`:              {types.ErrInvalidNetworkConfig, "name", "the name is missing"},
+		`{"name":"a b","cniVersion":"1.0.0"}`: {types.ErrInvalidNetworkConfig, "name", `"a b" is no CNI network name`},
+		`{"name":"a"}`:                        {types.ErrIncompatibleCNIVersion, "cniVersion", "missing, which means 0.1.0"},
+		`{"name":"a","cniVersion":""}`:        {types.ErrIncompatibleCNIVersion, "cniVersion", "use one of 0.3.0"},
+		`{"name":"a","cniVersion":"0.2.0"}`:   {types.ErrIncompatibleCNIVersion, "cniVersion", `"0.2.0" is not supported`},
+		`{"name":"a","cniVersion":"9.0.0"}`:   {types.ErrIncompatibleCNIVersion, "cniVersion", `"9.0.0" is not supported`},
+		`{"name":"a","cniVersion":1}`:         {types.ErrInvalidNetworkConfig, "cniVersion", "is a number, not a string"},
+		strings.Repeat(" ", 10<<20):           {types.ErrInvalidNetworkConfig, "", "has 10485760 bytes; keep it below 4194304"},
+	} {
+		_, err := Load([]byte(raw))
+		refused(t, err, failure.InvalidConfig, at.field, at.say)
+		same(t, fmt.Sprintf("code of %.40q", raw), failure.Code(err), at.code)
+	}
+}
+
+func TestU13IsolationIsOn(t *testing.T) {
+	c := load(t, `"x":1`)
+	same(t, "isolation", c.NamespaceIsolation, true)
+	same(t, "global", c.GlobalNamespaces, []string{"default"})
+	for value, want := range map[string][]string{
+		`"a,b"`: {"a", "b"}, `["a","b"]`: {"a", "b"}, `""`: {"default"}, `" , "`: {"default"}, `[]`: {},
+	} {
+		same(t, value, load(t, `"globalNamespaces":`+value).GlobalNamespaces, want)
+	}
+}
+
+func TestC7ValidAttachments(t *testing.T) {
+	if got := load(t, `"x":1`).ValidAttachments; got != nil {
+		t.Errorf("none sent: %#v, want nil", got)
+	}
+	if got := load(t, `"cni.dev/valid-attachments":[]`).ValidAttachments; got == nil || len(got) != 0 {
+		t.Errorf("an empty list: %#v, want it", got)
+	}
+	same(t, "two", load(t, `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth0","more":1}]`).ValidAttachments,
+		[]types.GCAttachment{{ContainerID: "a", IfName: "eth0"}, {ContainerID: "b", IfName: "eth0"}})
+	many := strings.Repeat(`{"containerID":"`+strings.Repeat("c", 64)+`","ifname":"eth0"},`, 12000)
+	same(t, "many", len(load(t, `"cni.dev/valid-attachments":[`+strings.TrimSuffix(many, ",")+`]`).ValidAttachments), 12000)
+	for _, value := range []string{
+		`{}`, `[null]`, `["a"]`, `[{"ifname":"eth0"}]`, `[{"containerID":"a"}]`, `[{"containerID":"../a","ifname":"eth0"}]`,
+		`[{"containerID":"a","ifname":"a/b"}]`, `[{"containerID":1,"ifname":"eth0"}]`,
+	} {
+		badLoad(t, `"cni.dev/valid-attachments":`+value, "cni.dev/valid-attachments", "containerID")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, keys := range []string{
+		`"clusterNetwork":"a"`, `"delegates":[{"type":"a"}]`, `"clusterNetwork":"/a","auxiliaryCNIChainName":"b","defaultNetworks":["c"]`,
+		`"clusterNetwork":"a","globalNamespaces":"a,b","braid":{"stateDir":"/x","timeouts":{"api":"1s"}},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]`,
+		`"clusterNetwork":"a","logOptions":{"maxAge":1},"logLevel":"panic","CONFDIR":"/a/b/"`,
+	} {
+		f.Add([]byte(`{` + minimal + `,` + keys + `}`))
+	}
+	f.Add([]byte("{\n#\n}"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, err := Load(raw)
+		if err != nil {
+			if e, ok := errors.AsType[*failure.Error](err); !ok || e.Reason != failure.InvalidConfig || failure.Code(err) == types.ErrInternal {
+				t.Fatalf("Load(%q): %#v", raw, err)
+			}
+			return
+		}
+		if (c.ClusterNetwork == "") == (len(c.Delegates) == 0) {
+			t.Fatalf("Load(%q): clusterNetwork %q with %d delegates", raw, c.ClusterNetwork, len(c.Delegates))
+		}
+		for _, path := range []string{c.ConfDir, c.CNIDir, c.BinDir, c.Braid.StateDir} {
+			if !strings.HasPrefix(path, "/") || strings.Contains(path, "/../") || strings.HasSuffix(path, "/..") || strings.ContainsRune(path, 0) {
+				t.Fatalf("Load(%q): path %q", raw, path)
+			}
+		}
+		if tm := c.Braid.Timeouts; min(tm.Operation, tm.Rollback, tm.API, tm.Status) <= 0 {
+			t.Fatalf("Load(%q): timeouts %v", raw, tm)
+		}
+	})
+}

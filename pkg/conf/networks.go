@@ -1,0 +1,66 @@
+package conf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the absolute path of a CNI configuration or of a directory of them"
+
+// loadNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with defaultNetworks, and delegates alone:
+// with clusterNetwork the delegates are ignored and not even looked at, without it the defaultNetworks.
+func (c *Config) loadNetworks(o *object) {
+	c.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
+	c.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", allowedNetworkName, optional(networkName))
+	if c.ClusterNetwork != "" {
+		c.DefaultNetworks = field(o, "defaultNetworks", nil, allowedNetwork, listOf(network))
+	} else {
+		c.loadDelegates(o)
+	}
+	if o.err == nil && c.AuxiliaryCNIChainName != "" && !filepath.IsAbs(c.ClusterNetwork) {
+		o.err = badConfig("auxiliaryCNIChainName", "set clusterNetwork to the path of a file",
+			"its directory lies beside the file of clusterNetwork, which is %s", strictjson.Quote(c.ClusterNetwork))
+	}
+}
+
+func (c *Config) loadDelegates(o *object) {
+	delegates := field(o, "delegates", nil, "give a list of CNI configurations", strictjson.List)
+	if o.err != nil {
+		return
+	}
+	if len(delegates) == 0 {
+		o.err = badConfig("clusterNetwork", "set one: clusterNetwork to the name or path of the default network, or delegates to its configuration",
+			"neither clusterNetwork nor delegates is set")
+		return
+	}
+	for i, raw := range delegates {
+		if o.err = checkDelegate(i, raw); o.err != nil {
+			return
+		}
+	}
+	c.Delegates = delegates
+}
+
+// checkDelegate validates an inline network; what is wrong with it is wrong with Braid's configuration.
+func checkDelegate(i int, raw json.RawMessage) error {
+	_, err := ParseList(raw)
+	if err == nil {
+		return nil
+	}
+	path := fmt.Sprintf("delegates[%d]", i)
+	fe, ok := errors.AsType[*failure.Error](err)
+	if !ok {
+		return badConfig(path, "", "%w", err)
+	}
+	if fe.Field != "" {
+		path += "." + fe.Field
+	}
+	bad := badConfig(path, fe.Fix, "%w", fe.Err)
+	bad.Plugin = fe.Plugin
+	return bad
+}

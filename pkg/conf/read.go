@@ -1,0 +1,48 @@
+package conf
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+)
+
+// confFiles are the paths of a directory's files with one of the extensions, in alphabetical order; none where there is no
+// such directory.
+func confFiles(dir string, extensions ...string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	var paths []string
+	for _, entry := range entries {
+		if !entry.IsDir() && slices.Contains(extensions, filepath.Ext(entry.Name())) {
+			paths = append(paths, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return paths, err
+}
+
+// readFile reads a regular file of at most MaxList bytes. It does not block on a FIFO.
+func readFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, invalid("", "", "%w", err)
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, invalid("", "", "%w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, invalid("", "", "%s is no regular file", path)
+	}
+	raw, err := io.ReadAll(io.LimitReader(file, MaxList+1))
+	if err != nil {
+		return nil, invalid("", "", "read %s: %w", path, err)
+	}
+	return raw, nil
+}

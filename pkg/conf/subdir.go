@@ -1,0 +1,45 @@
+package conf
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/utils"
+)
+
+// chain appends the plugins in dir/<network name>/*.conf, in alphabetical order, unless the list wants none. There must be
+// plugins in the end. Unlike a file of another network, a broken one here is an error: it is a part of this network.
+func (l *List) chain(dir string) error {
+	inlinedOnly, _ := boolean(l.top["loadOnlyInlinedPlugins"])
+	if !l.single && !inlinedOnly && utils.ValidateNetworkName(l.Name()) == nil {
+		files, err := confFiles(filepath.Join(dir, l.Name()), ".conf")
+		if err != nil {
+			return invalid("", "", "read the chain's directory: %w", err)
+		}
+		for _, path := range files {
+			if err := l.appendFile(path); err != nil {
+				return inFile(err, path)
+			}
+		}
+	}
+	if l.Len() == 0 {
+		return invalid("plugins", fmt.Sprintf("add plugins to it, or as *.conf to its directory in %s", dir), "the network has no plugins")
+	}
+	return nil
+}
+
+func (l *List) appendFile(path string) error {
+	raw, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	plugin, err := parseObject(raw)
+	if err != nil {
+		return err
+	}
+	if err := checkPlugin("", plugin); err != nil {
+		return err
+	}
+	l.plugins = append(l.plugins, plugin)
+	return nil
+}

@@ -1,0 +1,118 @@
+package selection
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// good parses what must parse, for a pod of namespace "pods".
+func good(t *testing.T, annotation string) []Selection {
+	t.Helper()
+	got, err := Parse(annotation, "pods")
+	if err != nil {
+		t.Fatalf("Parse(%s): %v", annotation, err)
+	}
+	return got
+}
+
+// want fails unless the annotation parses to exactly these.
+func want(t *testing.T, annotation string, selections ...Selection) {
+	t.Helper()
+	if got := good(t, annotation); !reflect.DeepEqual(got, selections) {
+		t.Errorf("Parse(%s)\n got %+v\nwant %+v", annotation, got, selections)
+	}
+}
+
+// one parses an annotation that is a list of one element with the given further keys.
+func one(t *testing.T, keys string) Selection {
+	t.Helper()
+	got := good(t, `[{"name":"a",`+keys+`}]`)
+	if len(got) != 1 {
+		t.Fatalf("%s: %d selections, want 1", keys, len(got))
+	}
+	return got[0]
+}
+
+// bad fails unless the annotation is refused at the field with an error that contains all the texts, and returns the error.
+func bad(t *testing.T, annotation, field string, texts ...string) *failure.Error {
+	t.Helper()
+	got, err := Parse(annotation, "pods")
+	if err == nil {
+		t.Fatalf("Parse(%s) = %+v, want an error at %s", annotation, got, field)
+	}
+	e, ok := errors.AsType[*failure.Error](err)
+	if !ok || e.Reason != failure.InvalidAnnotation {
+		t.Fatalf("Parse(%s): %#v is no InvalidAnnotation", annotation, err)
+	}
+	if e.Field != field {
+		t.Errorf("Parse(%s): field %s, want %s: %v", annotation, e.Field, field, err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("Parse(%s): %q does not contain %q", annotation, err, text)
+		}
+	}
+	return e
+}
+
+// badOne is bad for an element with the given further keys; field is relative to it.
+func badOne(t *testing.T, keys, field string, texts ...string) {
+	t.Helper()
+	e := bad(t, `[{"name":"ok"},{"name":"a",`+keys+`}]`, "networks[1]."+field, texts...)
+	if e.Fix == "" {
+		t.Errorf("%s: no Fix in %v", keys, e)
+	}
+}
+
+// render writes selections in the JSON form.
+func render(t *testing.T, selections []Selection) string {
+	t.Helper()
+	elements := []map[string]any{}
+	for _, s := range selections {
+		keys := map[string]any{"name": s.Name}
+		for key, value := range map[string]any{
+			"namespace": s.Namespace, "interface": s.Interface, "ips": s.IPs, "mac": s.MAC, "infiniband-guid": s.InfinibandGUID,
+			"cni-args": s.CNIArgs, "portMappings": s.PortMappings, "bandwidth": s.Bandwidth, "default-route": s.DefaultRoute,
+			"ipam-claim-reference": s.IPAMClaim,
+		} {
+			if v := reflect.ValueOf(value); !v.IsZero() {
+				keys[key] = value
+			}
+		}
+		elements = append(elements, keys)
+	}
+	raw, err := json.Marshal(elements)
+	if err != nil {
+		t.Fatalf("render %+v: %v", selections, err)
+	}
+	return string(raw)
+}
+
+func addrs(texts ...string) []netip.Addr {
+	list := []netip.Addr{}
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
+}
+
+// compact brings the raw values of cni-args into the form in which encoding/json writes them.
+func compact(t *testing.T, selections []Selection) []Selection {
+	t.Helper()
+	for _, s := range selections {
+		for key, value := range s.CNIArgs {
+			raw, err := json.Marshal(value)
+			if err != nil {
+				t.Fatalf("compact %s: %v", value, err)
+			}
+			s.CNIArgs[key] = raw
+		}
+	}
+	return selections
+}

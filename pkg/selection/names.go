@@ -1,0 +1,67 @@
+package selection
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+// Longest names that Kubernetes and Linux allow, in bytes.
+const (
+	maxLabel     = 63
+	maxSubdomain = 253
+	maxInterface = 15
+)
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// checkNamespace wants a DNS-1123 label.
+func checkNamespace(name string) error {
+	if len(name) > maxLabel || !label.MatchString(name) {
+		return fmt.Errorf("%s is no DNS-1123 label: lower case letters, digits and '-', first and last no '-', at most %d bytes",
+			strictjson.Quote(name), maxLabel)
+	}
+	return nil
+}
+
+// checkName wants what NPWG v1.3 s.3.3 allows as the name of a NAD: units of DNS-1123 label format, separated by dots. The
+// length of a unit is only recommended there, that of the whole is Kubernetes' bound.
+func checkName(name string) error {
+	good := len(name) <= maxSubdomain
+	for unit := range strings.SplitSeq(name, ".") {
+		good = good && label.MatchString(unit)
+	}
+	if !good {
+		return fmt.Errorf("%s is no DNS-1123 name: lower case letters, digits, '-' and '.', each unit begins and ends with a letter or digit, at most %d bytes",
+			strictjson.Quote(name), maxSubdomain)
+	}
+	return nil
+}
+
+// checkInterface wants a name that the kernel gives an interface as it is. Beyond the kernel's own rules it refuses '%', which
+// makes the kernel choose a number, and the names that stand for something else in a pod or in /proc/sys/net/*/conf.
+func checkInterface(name string) error {
+	quoted := strictjson.Quote(name)
+	switch {
+	case name == "":
+		return errors.New(`"" is empty`)
+	case len(name) > maxInterface:
+		return fmt.Errorf("%s has %d bytes, at most %d are allowed", quoted, len(name), maxInterface)
+	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
+		return fmt.Errorf("%s is reserved", quoted)
+	}
+	for _, r := range name {
+		if r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune("/:%", r) {
+			return fmt.Errorf("%s contains %q: blanks, control characters, '/', ':' and '%%' are not allowed", quoted, r)
+		}
+	}
+	if !utf8.ValidString(name) || strings.IndexByte(name, 0xa0) >= 0 { // the kernel takes this byte for a blank
+		return fmt.Errorf("%s contains a letter that is not allowed; use ASCII", quoted)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package selection
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+// What is allowed, for messages.
+const (
+	allowedName      = "give the name of a NetworkAttachmentDefinition"
+	allowedNamespace = "give a namespace, or leave it out to mean the pod's"
+	allowedIPs       = `give at least one IPv4 or IPv6 address, with or without a prefix length: ["10.0.0.5/24", "2001:db8::5"]`
+	allowedMAC       = "give six bytes: 02:23:45:67:89:01"
+	allowedGUID      = "give eight bytes: 24:8a:07:03:00:8d:ae:2f"
+	allowedInterface = "give an interface name: net1"
+	allowedCNIArgs   = "give an object"
+	allowedGateways  = `give a list, possibly empty, of the gateways' addresses without prefix length: ["10.0.0.1"]`
+	allowedIPAMClaim = "give the name of an IPAMClaim of the pod's namespace"
+)
+
+func (e *element) parseName() error {
+	name, ok, err := e.text("name", allowedName)
+	if err != nil {
+		return err
+	}
+	if !ok || name == "" {
+		return e.invalid("name", allowedName, "the name is missing")
+	}
+	if err := checkName(name); err != nil {
+		return e.invalid("name", allowedName, "%w", err)
+	}
+	e.Name = name
+	return nil
+}
+
+func (e *element) parseNamespace() error {
+	namespace, _, err := e.text("namespace", allowedNamespace)
+	if err != nil || namespace == "" {
+		return err
+	}
+	if err := checkNamespace(namespace); err != nil {
+		return e.invalid("namespace", allowedNamespace, "%w", err)
+	}
+	e.Namespace = namespace
+	return nil
+}
+
+func (e *element) parseIPs() error {
+	values, ok, err := e.list("ips", allowedIPs)
+	if err != nil || !ok {
+		return err
+	}
+	if len(values) == 0 {
+		return e.invalid("ips", allowedIPs, "the list is empty")
+	}
+	for i, raw := range values {
+		ip, err := parseIP(raw)
+		if err != nil {
+			return e.invalid(fmt.Sprintf("ips[%d]", i), allowedIPs, "%s %w", strictjson.Quote(string(raw)), err)
+		}
+		e.IPs = append(e.IPs, ip)
+	}
+	return nil
+}
+
+// parseIP wants an address with or without a prefix length and gives it as written.
+func parseIP(raw json.RawMessage) (string, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return "", errors.New("is no IP address with a prefix length")
+		}
+		return text, checkAddr(prefix.Addr())
+	}
+	_, err = parseAddr(text)
+	return text, err
+}
+
+func parseAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}, errors.New("is no IP address")
+	}
+	return addr, checkAddr(addr)
+}
+
+func checkAddr(addr netip.Addr) error {
+	switch {
+	case addr.Zone() != "":
+		return errors.New("has a zone")
+	case addr.Is4In6():
+		return errors.New("is an IPv4 address in IPv6 form")
+	}
+	return nil
+}
+
+func (e *element) parseMAC() error {
+	text, ok, err := e.text("mac", allowedMAC)
+	if err != nil || !ok {
+		return err
+	}
+	e.MAC = text
+	return e.checkHardware("mac", text, 6, allowedMAC)
+}
+
+func (e *element) parseGUID() error {
+	text, ok, err := e.text("infiniband-guid", allowedGUID)
+	if err != nil || !ok {
+		return err
+	}
+	e.InfinibandGUID = text
+	return e.checkHardware("infiniband-guid", text, 8, allowedGUID)
+}
+
+func (e *element) checkHardware(key, text string, size int, fix string) error {
+	addr, err := net.ParseMAC(text)
+	if err != nil {
+		return e.invalid(key, fix, "%s is no hardware address", strictjson.Quote(text))
+	}
+	if len(addr) != size {
+		return e.invalid(key, fix, "%s has %d bytes, not %d", strictjson.Quote(text), len(addr), size)
+	}
+	return nil
+}
+
+func (e *element) parseInterface() error {
+	name, ok, err := e.text("interface", allowedInterface)
+	if err != nil || !ok {
+		return err
+	}
+	if err := checkInterface(name); err != nil {
+		return e.invalid("interface", allowedInterface, "%w", err)
+	}
+	e.Interface = name
+	return nil
+}
+
+func (e *element) parseCNIArgs() error {
+	raw, ok := e.value("cni-args")
+	if !ok {
+		return nil
+	}
+	args, err := strictjson.Object(raw)
+	if err != nil {
+		return e.invalid("cni-args", allowedCNIArgs, "%s %w", strictjson.Quote(string(raw)), err)
+	}
+	e.CNIArgs = args
+	return nil
+}
+
+func (e *element) parseDefaultRoute() error {
+	values, ok, err := e.list("default-route", allowedGateways)
+	if err != nil || !ok {
+		return err
+	}
+	e.DefaultRoute = []netip.Addr{}
+	for i, raw := range values {
+		gateway, err := parseGateway(raw)
+		if err != nil {
+			return e.invalid(fmt.Sprintf("default-route[%d]", i), allowedGateways, "%s %w", strictjson.Quote(string(raw)), err)
+		}
+		e.DefaultRoute = append(e.DefaultRoute, gateway)
+	}
+	return nil
+}
+
+func parseGateway(raw json.RawMessage) (netip.Addr, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	addr, err := parseAddr(text)
+	if err == nil && (addr.IsUnspecified() || addr.IsMulticast()) {
+		err = errors.New("is no address of a gateway")
+	}
+	return addr, err
+}
+
+func (e *element) parseIPAMClaim() error {
+	name, ok, err := e.text("ipam-claim-reference", allowedIPAMClaim)
+	if err != nil || !ok {
+		return err
+	}
+	if err := checkName(name); err != nil {
+		return e.invalid("ipam-claim-reference", allowedIPAMClaim, "%w", err)
+	}
+	if len(e.IPs) > 0 {
+		return e.invalid("ipam-claim-reference", "give one of the two", "%s is given together with ips", strictjson.Quote(name))
+	}
+	e.IPAMClaim = name
+	return nil
+}
