@@ -1,0 +1,113 @@
+package plan
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/selection"
+)
+
+// defaultCNIVersion stands in for a cniVersion that neither the network nor Braid's configuration names. Plugins read an
+// absent one as 0.1.0, whose results have no interfaces.
+const defaultCNIVersion = "1.0.0"
+
+// parse reads a network's definition into a list that has a name and a cniVersion. An omitted name becomes the NAD's, or
+// Braid's own for a delegate in Braid's configuration; an omitted cniVersion becomes that of Braid's configuration.
+func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
+	raw, err := rawDefinition(cfg, r, def)
+	if err != nil {
+		return nil, err
+	}
+	list, err := conf.ParseList(raw)
+	if err != nil && def.NAD == nil { // the operator's to mend, not the NAD's author's
+		e := asFailure(err, failure.InvalidConfig)
+		e.Reason = failure.InvalidConfig
+		return nil, e
+	}
+	if err != nil {
+		e := asFailure(err, failure.NADInvalid)
+		if e.Field == "" && e.Fix == "" {
+			e.Field, e.Fix = "spec.config", "make it a CNI configuration in JSON"
+		}
+		return nil, e
+	}
+	if list.Name() == "" {
+		list.SetName(fallbackName(cfg, def))
+	}
+	if err := utils.ValidateNetworkName(list.Name()); err != nil {
+		return nil, &failure.Error{
+			Reason: failure.NADInvalid, Field: "name", Err: fmt.Errorf("%s: %s", strictjson.Quote(list.Name()), err.Msg),
+			Fix: "use letters, digits, '_', '.' and '-', beginning with a letter or digit",
+		}
+	}
+	if list.CNIVersion() == "" {
+		list.SetCNIVersion(cfg.CNIVersion)
+	}
+	if list.CNIVersion() == "" {
+		list.SetCNIVersion(defaultCNIVersion)
+	}
+	return list, nil
+}
+
+// rawDefinition is the text of the network's configuration: spec.config, else what was found elsewhere (NPWG v1.3 s.3.4.1).
+func rawDefinition(cfg *conf.Config, r Request, def Definition) (json.RawMessage, error) {
+	switch {
+	case def.NAD != nil && strings.TrimSpace(def.NAD.Spec.Config) != "":
+		return json.RawMessage(def.NAD.Spec.Config), nil
+	case len(def.Conf) > 0:
+		return def.Conf, nil
+	case def.NAD != nil:
+		return nil, &failure.Error{
+			Reason: failure.NADInvalid, Field: "spec.config",
+			Err: fmt.Errorf("it is empty, and the node has no network %q in %s", def.NAD.Name, cfg.ConfDir),
+			Fix: "put a CNI configuration into spec.config",
+		}
+	case r.Selection != nil:
+		return nil, &failure.Error{
+			Reason: failure.NADNotFound, Err: errors.New("there is no such NetworkAttachmentDefinition"),
+			Fix: "create it, or correct the pod's annotation",
+		}
+	}
+	return nil, &failure.Error{
+		Reason: failure.NetworkNotFound, Err: errors.New("this network is configured nowhere"),
+		Fix: fmt.Sprintf("create a NAD of that name in namespace %s, or a CNI configuration in %s", cfg.MultusNamespace, cfg.ConfDir),
+	}
+}
+
+func fallbackName(cfg *conf.Config, def Definition) string {
+	if def.NAD != nil {
+		return def.NAD.Name
+	}
+	return cfg.Name
+}
+
+// argIPAMClaim is the key under args.cni that carries the name of an IPAMClaim. Neither CNI nor NPWG v1.3 says how a delegate
+// learns it, and the known implementation reads the annotation itself; args.cni is where CNI lets an implementation pass what
+// a plugin may ignore, which is what NPWG v1.3 s.4.1.2.1.11 asks for.
+const argIPAMClaim = "ipam-claim-reference"
+
+// mergeArgs puts the pod's cni-args into args.cni of every plugin, over what the definition has there.
+func mergeArgs(list *conf.List, s selection.Selection) error {
+	args := map[string]json.RawMessage{}
+	for k, v := range s.CNIArgs {
+		args[k] = v
+	}
+	if s.IPAMClaim != "" {
+		claim, err := json.Marshal(s.IPAMClaim)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", argIPAMClaim, err)
+		}
+		args[argIPAMClaim] = claim
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	return list.MergeCNIArgs(args)
+}

@@ -1,0 +1,28 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/selection"
+)
+
+// checkIsolation lets a pod use the NADs of its own namespace and of the global ones. A NAD is full access to a network, so
+// this is a boundary between tenants, not a convenience.
+func checkIsolation(cfg *conf.Config, podNamespace string, s selection.Selection) error {
+	if !cfg.NamespaceIsolation || s.Namespace == podNamespace || slices.Contains(cfg.GlobalNamespaces, s.Namespace) {
+		return nil
+	}
+	global := "no namespace is global"
+	if len(cfg.GlobalNamespaces) > 0 {
+		global = "global are: " + strings.Join(cfg.GlobalNamespaces, ", ")
+	}
+	return &failure.Error{
+		Reason: failure.NADForbidden, NAD: s.Namespace + "/" + s.Name,
+		Err: fmt.Errorf("a pod of namespace %s may use NADs of its own namespace and of global ones only (%s)", podNamespace, global),
+		Fix: fmt.Sprintf("create the NAD in namespace %s, or let the operator add %s to globalNamespaces", podNamespace, s.Namespace),
+	}
+}

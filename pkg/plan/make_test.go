@@ -1,0 +1,49 @@
+package plan_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+func TestMakeHoldsItsCallerToTheContract(t *testing.T) {
+	one := []plan.Request{{Default: true}}
+	two := []plan.Request{{Default: true}, {Default: true}}
+	for says, in := range map[string]plan.Input{
+		"without a configuration": {Requests: one, Definitions: make([]plan.Definition, 1)},
+		"0 definitions":           {Config: &conf.Config{}, Requests: one},
+		"not the default":         {Config: &conf.Config{}, Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
+		"first network is not":    {Config: &conf.Config{}},
+		"more than one default":   {Config: &conf.Config{}, Requests: two, Definitions: make([]plan.Definition, 2)},
+		"CNI_CONTAINERID":         {Config: &conf.Config{}, Requests: one, Definitions: make([]plan.Definition, 1)},
+	} {
+		in.IfName = "eth0"
+		_, err := plan.Make(in)
+		if failure.ReasonOf(err) == "" || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+}
+
+// The record keeps attachments as JSON, and DEL works from them.
+func TestS25AttachmentSurvivesTheRecord(t *testing.T) {
+	s := newScenario(`[{"name": "a", "ips": ["10.0.0.5/24"], "default-route": ["10.0.0.1"], "interface": "data0"}]`)
+	s.nad("web/a", `{"type": "macvlan", "n": 12345678901234567890, "capabilities": {"ips": true}}`)
+	made := s.must(t)[1]
+	raw, err := json.Marshal(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read plan.Attachment
+	if err := json.Unmarshal(raw, &read); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(read, made) {
+		t.Errorf("read %+v\nmade %+v", read, made)
+	}
+}

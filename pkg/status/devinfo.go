@@ -1,0 +1,110 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// DeviceInfoDir is where device plugins, CNI plugins and implementations of NPWG exchange device information, unless the
+// configuration moves it.
+const DeviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo"
+
+// DPFile is the file under dir in which a device plugin describes a device (Device Information Specification s.4.1).
+func DPFile(dir, resource, deviceID string) string {
+	return filepath.Join(dir, "dp", oneElement(resource)+"-"+oneElement(deviceID)+"-device.json")
+}
+
+// CNIFile is the file under dir through which an attachment's plugins and Braid exchange device information (s.4.2). The parts
+// make it unique: container ID and interface name, which hold no ':', do.
+func CNIFile(dir string, unique ...string) string {
+	parts := make([]string, len(unique))
+	for i, part := range unique {
+		parts[i] = strings.ReplaceAll(oneElement(part), ":", "-")
+	}
+	return filepath.Join(dir, "cni", strings.Join(parts, ":")+"-device.json")
+}
+
+// oneElement makes s part of a file name; what is put after it keeps "." and ".." from meaning directories.
+func oneElement(s string) string { return strings.ReplaceAll(s, "/", "-") }
+
+var (
+	versionForm = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+	pciForm     = regexp.MustCompile(`^[[:xdigit:]]{4,8}:[[:xdigit:]]{2}:[[:xdigit:]]{2}\.[0-7]$`)
+)
+
+// parseDeviceInfo reads one description and holds it to the specification (s.3): a known type, its sub-map, the sub-map's
+// required keys. Keys that it does not know are for later versions and pass.
+func parseDeviceInfo(raw []byte) (*nadv1.DeviceInfo, error) {
+	var info nadv1.DeviceInfo
+	if err := json.Unmarshal(raw, &info); err != nil {
+		return nil, err
+	}
+	if !versionForm.MatchString(info.Version) {
+		return nil, fmt.Errorf("field version: %.32q is not of the form 1.1.0", info.Version)
+	}
+	return &info, checkSubMap(info)
+}
+
+func checkSubMap(info nadv1.DeviceInfo) error {
+	missing := fmt.Errorf("field %s: type %s needs it", info.Type, info.Type)
+	switch info.Type {
+	case "pci":
+		if info.PCI == nil {
+			return missing
+		}
+		return checkPCI(info.PCI.PCIAddress, info.PCI.PFPCIAddress)
+	case "vdpa":
+		if info.VDPA == nil {
+			return missing
+		}
+		d := info.VDPA
+		return errors.Join(present("vdpa.parent-device", d.ParentDevice), oneOf("vdpa.driver", d.Driver, "vhost", "virtio"),
+			present("vdpa.path", d.Path))
+	case "vhost-user":
+		if info.VhostUser == nil {
+			return missing
+		}
+		d := info.VhostUser
+		return errors.Join(oneOf("vhost-user.mode", d.Mode, "client", "server"), present("vhost-user.path", d.Path))
+	case "memif":
+		if info.Memif == nil {
+			return missing
+		}
+		d := info.Memif // the client library of the ecosystem says punt where the specification says inject-punt
+		return errors.Join(oneOf("memif.role", d.Role, "master", "slave"), present("memif.path", d.Path),
+			oneOf("memif.mode", d.Mode, "ethernet", "ip", "inject-punt", "punt"))
+	}
+	return oneOf("type", info.Type, "pci", "vdpa", "vhost-user", "memif")
+}
+
+// checkPCI wants the device's address; that of the physical function behind it is optional.
+func checkPCI(device, pf string) error {
+	if !pciForm.MatchString(device) {
+		return fmt.Errorf("field pci.pci-address: %.32q is not of the form 0000:01:02.3", device)
+	}
+	if pf != "" && !pciForm.MatchString(pf) {
+		return fmt.Errorf("field pci.pf-pci-address: %.32q is not of the form 0000:01:02.3", pf)
+	}
+	return nil
+}
+
+func present(field, value string) error {
+	if value == "" {
+		return fmt.Errorf("field %s: it is required", field)
+	}
+	return nil
+}
+
+func oneOf(field, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("field %s: %.32q is none of %s", field, value, strings.Join(allowed, ", "))
+}

@@ -1,0 +1,84 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Merge is the new text of the annotation: our entries, then those of others as they were written, byte by byte. An entry of
+// the existing text is ours, and replaced, if its interface or its name is one of ours, or if it says that it is the default
+// network's while one of ours does: a pod has one default network.
+//
+// An existing text that is no JSON list of objects cannot be merged with: the text is then ours alone, and usable, and the
+// error (InvalidAnnotation) says what was lost.
+func Merge(existing string, ours []nadv1.NetworkStatus) (string, error) {
+	texts, err := formatEach(ours)
+	if err != nil {
+		return "", err
+	}
+	theirs, err := entriesOf(existing)
+	if err != nil {
+		return join(texts), &failure.Error{Reason: failure.InvalidAnnotation, Field: nadv1.StatusAnnotation, Err: err}
+	}
+	mine := newOwner(ours)
+	for _, e := range theirs {
+		if !mine.owns(e) {
+			texts = append(texts, string(e.raw))
+		}
+	}
+	return join(texts), nil
+}
+
+// entry is one element of an existing annotation.
+type entry struct {
+	raw    json.RawMessage
+	fields map[string]json.RawMessage
+}
+
+func entriesOf(text string) ([]entry, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var raws []json.RawMessage
+	if err := json.Unmarshal([]byte(text), &raws); err != nil {
+		return nil, fmt.Errorf("replace the existing network-status: %w", err)
+	}
+	out := make([]entry, len(raws))
+	for i, raw := range raws {
+		out[i].raw = raw
+		if err := json.Unmarshal(raw, &out[i].fields); err != nil || out[i].fields == nil {
+			return nil, errors.Join(fmt.Errorf("replace the existing network-status: element %d is no object", i), err)
+		}
+	}
+	return out, nil
+}
+
+// owner knows which entries are ours.
+type owner struct {
+	names, interfaces map[string]bool
+	hasDefault        bool
+}
+
+func newOwner(ours []nadv1.NetworkStatus) owner {
+	o := owner{names: map[string]bool{}, interfaces: map[string]bool{}}
+	for _, e := range ours {
+		o.names[e.Name] = true
+		o.interfaces[e.Interface] = e.Interface != ""
+		o.hasDefault = o.hasDefault || e.Default
+	}
+	return o
+}
+
+// owns decides by the fields that have the right type; one that has not is nothing that Braid wrote.
+func (o owner) owns(e entry) bool {
+	var name, iface string
+	var isDefault bool
+	return json.Unmarshal(e.fields["name"], &name) == nil && o.names[name] ||
+		json.Unmarshal(e.fields["interface"], &iface) == nil && o.interfaces[iface] ||
+		json.Unmarshal(e.fields["default"], &isDefault) == nil && isDefault && o.hasDefault
+}
