@@ -1,0 +1,86 @@
+package invoke
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+const (
+	// busyRetries and busyWait bound the wait for a binary that is being written: 50 waits of 20 ms, one second in all.
+	busyRetries = 50
+	busyWait    = 20 * time.Millisecond
+	// killGrace is how long a killed plugin's pipes are waited for.
+	killGrace = 2 * time.Second
+	// maxStderr bounds what an error quotes of a plugin's stderr, in bytes.
+	maxStderr = 2048
+)
+
+// run execs the binary. A binary that is being replaced at this moment ("text file busy") is tried again, each time with a new
+// command: an exec.Cmd cannot be run twice.
+func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	var err error
+	for range busyRetries {
+		stdout.Reset()
+		stderr.Reset()
+		cmd := e.command(ctx, path, environ)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+		if err = cmd.Run(); !errors.Is(err, syscall.ETXTBSY) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(busyWait):
+		}
+	}
+	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
+		// It succeeded, but something of its own still holds its stdout, or the machine is very busy. What it printed is here.
+		err = nil
+	}
+	if err != nil {
+		return nil, pluginError(ctx, err, stdout.Bytes(), stderr.String())
+	}
+	return stdout.Bytes(), nil
+}
+
+func (e *Exec) command(ctx context.Context, path string, environ []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = environ
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The group: a plugin's own child, its IPAM plugin above all, must not go on after it.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killGrace
+	if e.Inherit != nil {
+		cmd.ExtraFiles = []*os.File{e.Inherit}
+	}
+	return cmd
+}
+
+// pluginError is the error that the plugin printed (CNI 1.1 "Error"), else one made of how it ended and its stderr.
+func pluginError(ctx context.Context, err error, stdout []byte, stderr string) error {
+	printed := &types.Error{}
+	if json.Unmarshal(stdout, printed) == nil && (printed.Code != 0 || printed.Msg != "") {
+		return printed
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	stderr = strings.TrimSpace(stderr)
+	if stderr == "" {
+		return fmt.Errorf("no error printed: %w", err)
+	}
+	if len(stderr) > maxStderr {
+		stderr = "..." + stderr[len(stderr)-maxStderr:]
+	}
+	return fmt.Errorf("%w: stderr %q", err, stderr)
+}

@@ -1,0 +1,90 @@
+// Package invoke runs one delegate plugin: in-process where the registry has its type, else the binary in the plugin path.
+//
+// Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result cache, reverse DEL, GC) stays in
+// libcni and there is no second chain executor. Every failure is a *failure.Error that names the plugin; a delegate's own CNI
+// error, code and details, is in its chain. A plugin that is exec'd leads a process group of its own, which is killed as a whole
+// when ctx is done.
+package invoke
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Plugin is an in-process plugin: one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as
+// parameters; it gives what the binary would print on stdout. It returns promptly when ctx is done.
+type Plugin func(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
+
+// Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
+type Registry map[string]Plugin
+
+// builtinPrefix marks the "path" of an in-process plugin; no path that FindInPath finds on disk starts like that.
+const builtinPrefix = "builtin:"
+
+// Exec runs plugins. It implements libcni's invoke.Exec. Make one for each operation on a sandbox.
+type Exec struct {
+	version.PluginDecoder
+
+	Builtin Registry
+	// ForceExec lists types that are exec'd although Builtin has them (the "braid.exec" key).
+	ForceExec []string
+	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
+	Inherit *os.File
+	Log     *slog.Logger
+}
+
+var _ cniinvoke.Exec = (*Exec)(nil)
+
+// FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
+// (CVE-2021-20206).
+func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
+	if _, ok := e.Builtin[plugin]; ok && !slices.Contains(e.ForceExec, plugin) {
+		return builtinPrefix + plugin, nil
+	}
+	path, err := cniinvoke.FindInPath(plugin, paths)
+	if err != nil {
+		return "", &failure.Error{
+			Reason: failure.PluginNotFound, Plugin: fmt.Sprintf("%.80q", plugin), Err: err,
+			Fix: "install the plugin in " + strings.Join(paths, " or ") + ", or correct the type in the network's configuration",
+		}
+	}
+	return path, nil
+}
+
+// ExecPlugin runs the plugin that FindInPath gave.
+func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	start := time.Now()
+	kind, builtin := strings.CutPrefix(path, builtinPrefix)
+	var out []byte
+	var err error
+	if builtin {
+		out, err = e.Builtin[kind](ctx, environ, stdin)
+	} else {
+		kind = filepath.Base(path)
+		out, err = e.run(ctx, path, stdin, environ)
+	}
+	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "inProcess", builtin, "duration", time.Since(start), "failed", err != nil)
+	if err != nil {
+		return nil, &failure.Error{Reason: reasonOf(ctx), Plugin: kind, Err: err}
+	}
+	return out, nil
+}
+
+// reasonOf tells a plugin that failed from one that was stopped.
+func reasonOf(ctx context.Context) failure.Reason {
+	if ctx.Err() != nil {
+		return failure.TimedOut
+	}
+	return failure.PluginFailed
+}

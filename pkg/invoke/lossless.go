@@ -1,0 +1,68 @@
+package invoke
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+)
+
+// injected are the keys that libcni sets in a plugin's configuration; all others are the network's own.
+var injected = map[string]bool{
+	"name": true, "cniVersion": true, "prevResult": true, "runtimeConfig": true,
+	"cni.dev/valid-attachments": true, "cni.dev/attachments": true,
+}
+
+// Lossless gives an Exec whose plugins receive their configuration as it was written. libcni decodes configurations into
+// floating point numbers to add its keys, so an integer beyond 2^53 would reach the plugin as another one.
+func Lossless(inner cniinvoke.Exec, plugins []json.RawMessage) cniinvoke.Exec {
+	return &lossless{Exec: inner, plugins: plugins}
+}
+
+type lossless struct {
+	cniinvoke.Exec
+	plugins []json.RawMessage
+}
+
+func (l *lossless) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return l.Exec.ExecPlugin(ctx, path, restore(stdin, l.plugins), environ)
+}
+
+// restore puts back the values of the plugin that stdin was made from. Without such a plugin stdin stays as it is.
+func restore(stdin []byte, plugins []json.RawMessage) []byte {
+	var sent map[string]json.RawMessage
+	if json.Unmarshal(stdin, &sent) != nil {
+		return stdin
+	}
+	for _, plugin := range plugins {
+		var original map[string]json.RawMessage
+		if json.Unmarshal(plugin, &original) != nil || !sameConfig(sent, original) {
+			continue
+		}
+		for key, value := range original {
+			if !injected[key] {
+				sent[key] = value
+			}
+		}
+		if out, err := json.Marshal(sent); err == nil {
+			return out
+		}
+	}
+	return stdin
+}
+
+// sameConfig says whether sent is what libcni makes of original: equal but for the injected keys, with numbers as floats.
+func sameConfig(sent, original map[string]json.RawMessage) bool {
+	for key, value := range original {
+		if !injected[key] && !sameValue(sent[key], value) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameValue(a, b json.RawMessage) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}

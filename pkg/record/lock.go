@@ -1,0 +1,139 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Sandbox is the exclusive right to work on one sandbox, across processes.
+type Sandbox struct {
+	store *Store
+	id    string
+	file  *os.File
+	// unfinished says that the record that was last loaded or saved is not complete. One that cannot be read is not: nobody but the
+	// sandbox's own DEL can do anything about it.
+	unfinished bool
+}
+
+// Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx is done.
+//
+// The lock is an flock on a file of its own. Delegates that are exec'd inherit File, so that a delegate that outlives a killed
+// engine keeps the sandbox locked until it is finished: a retried DEL can then not run beside the ADD that it has to take back.
+func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) {
+	if err := ValidateContainerID(containerID); err != nil {
+		return nil, err
+	}
+	if err := s.ensure(s.sandboxes()); err != nil {
+		return nil, err
+	}
+	b := &Sandbox{store: s, id: containerID}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		locked, err := b.tryLock()
+		if err != nil {
+			return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
+		}
+		if locked {
+			return b, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, &failure.Error{
+				Reason: failure.Busy,
+				Err:    fmt.Errorf("lock sandbox %s: another operation, or a delegate that it started, is at work: %w", containerID, context.Cause(ctx)),
+				Fix:    "wait for it; `fuser " + b.lockPath() + "` tells which process it is",
+			}
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (b *Sandbox) lockPath() string { return b.store.path(b.id) + ".lock" }
+
+// tryLock takes the lock if it is free. The file is removed by whoever finishes with the sandbox, so a lock counts only if the
+// file that was locked is still the one of that name.
+func (b *Sandbox) tryLock() (bool, error) {
+	f, err := os.OpenFile(b.lockPath(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return false, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && sameFile(f, b.lockPath()) {
+		b.file = f
+		return true, nil
+	}
+	f.Close() //nolint:errcheck // nothing was written
+	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+		return false, err
+	}
+	return false, nil
+}
+
+func sameFile(f *os.File, path string) bool {
+	held, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(held, named)
+}
+
+// TryLock is Lock for those who would rather go on without: nil where another operation is at work.
+func (s *Store) TryLock(containerID string) (*Sandbox, error) {
+	if err := ValidateContainerID(containerID); err != nil {
+		return nil, err
+	}
+	b := &Sandbox{store: s, id: containerID}
+	locked, err := b.tryLock()
+	if err != nil {
+		return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
+	}
+	if !locked {
+		return nil, nil
+	}
+	return b, nil
+}
+
+// Unfinished gives the sandboxes that an operation is at work on, was killed at, or could not bring to its end: those with a lock
+// file. It costs one look at the directory, however many records there are.
+func (s *Store) Unfinished() ([]string, error) {
+	entries, err := os.ReadDir(s.sandboxes())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, stateFailed(fmt.Errorf("list records: %w", err))
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json.lock"); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// File is the locked file, for delegates to inherit.
+func (b *Sandbox) File() *os.File { return b.file }
+
+// Unlock lets others in. Unless the record says that something is unfinished, it removes the lock file and what a killed process
+// left of a write; so a lock file that nobody holds marks a sandbox that needs a hand. It unlocks even if a delegate that has
+// returned left a process behind that holds the file.
+func (b *Sandbox) Unlock() {
+	if !b.unfinished {
+		os.Remove(b.tmp())      //nolint:errcheck // there is none, as a rule
+		os.Remove(b.lockPath()) //nolint:errcheck // a lock file too many does no harm
+	}
+	b.Release()
+}
+
+// Release lets others in and changes nothing: the sandbox stays marked as it was found.
+func (b *Sandbox) Release() {
+	unix.Flock(int(b.file.Fd()), unix.LOCK_UN) //nolint:errcheck // closing does the same for this process
+	b.file.Close()                             //nolint:errcheck // nothing was written
+}

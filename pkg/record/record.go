@@ -1,0 +1,267 @@
+// Package record is the journal of the node: for each sandbox what Braid is about to make, has made, and has still to remove.
+//
+// Contract: an attachment is in the record, durably, before its first change to the kernel, and leaves it only when its removal
+// succeeded; so whatever dies, whenever, the record names everything that can be left over. A sandbox is reached only through
+// Store.Lock, which serialises processes: all that reads or writes a record needs the Sandbox that Lock returns. Records are
+// written to a temporary name and renamed, mode 0600, never synced: they live on a tmpfs, since no sandbox survives a reboot.
+// A record that exists but cannot be read is an error of reason StateCorrupt, never "no record".
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+const (
+	formatVersion = 1
+	// maxSize bounds what is read back: a record holds at most some dozens of conflists and results.
+	maxSize = 16 << 20
+	// maxContainerID keeps the file names made of a container ID, libcni's included, within NAME_MAX.
+	maxContainerID = 160
+)
+
+// State is how far an attachment has come.
+type State string
+
+// An attachment goes from Planned (nothing was changed) through Attempted (its ADD was started, so anything may be there) to
+// Added (its ADD succeeded and Result is set). A removed attachment is not in the record any more.
+const (
+	Planned   State = "planned"
+	Attempted State = "attempted"
+	Added     State = "added"
+)
+
+// Record is one sandbox.
+type Record struct {
+	Version     int       `json:"version"`
+	ContainerID string    `json:"containerID"`
+	NetNS       string    `json:"netns"`
+	Pod         Pod       `json:"pod"`
+	Created     time.Time `json:"created"`
+	// Complete says that the ADD of the whole pod succeeded and was published.
+	Complete    bool         `json:"complete"`
+	Attachments []Attachment `json:"attachments"`
+}
+
+// Pod identifies the pod for logs and events; empty where the runtime named none.
+type Pod struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// String is "namespace/name", or empty.
+func (p Pod) String() string {
+	if p.Name == "" {
+		return ""
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+// Attachment is a planned attachment and what became of it.
+type Attachment struct {
+	plan.Attachment
+	State State `json:"state"`
+	// Result is the CNI result of the chain, set in state Added; null where the chain gave none.
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// Store is the directory of all records of the node.
+type Store struct{ dir string }
+
+// New uses dir, which is made on first use, with mode 0700, and must then belong to this user alone.
+func New(dir string) *Store { return &Store{dir: dir} }
+
+func (s *Store) sandboxes() string { return filepath.Join(s.dir, "sandboxes") }
+
+func (s *Store) path(containerID string) string {
+	return filepath.Join(s.sandboxes(), containerID+".json")
+}
+
+// ensure makes the directories and refuses those that others could write to.
+func (s *Store) ensure(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return stateFailed(fmt.Errorf("make state directory: %w", err))
+	}
+	for _, d := range []string{s.dir, dir} {
+		info, err := os.Lstat(d)
+		if err != nil {
+			return stateFailed(fmt.Errorf("inspect state directory: %w", err))
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		if !info.IsDir() || info.Mode().Perm()&0o022 != 0 || !ok || int(owner.Uid) != os.Geteuid() {
+			return &failure.Error{
+				Reason: failure.StateFailed, Field: "braid.stateDir",
+				Err: fmt.Errorf("%s is a %v that others can write to or own", d, info.Mode()),
+				Fix: "make it a directory of mode 0700 that belongs to root",
+			}
+		}
+	}
+	return nil
+}
+
+// List gives the container IDs of all records, readable or not, in lexical order.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.sandboxes())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stateFailed(fmt.Errorf("list records: %w", err))
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// ValidateContainerID says whether id can name a sandbox, here and for libcni (CNI 1.1 "Parameters").
+func ValidateContainerID(id string) error {
+	if err := utils.ValidateContainerID(id); err != nil {
+		return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_CONTAINERID", Err: fmt.Errorf("%.200q: %s", id, err.Msg)}
+	}
+	if len(id) > maxContainerID {
+		return &failure.Error{
+			Reason: failure.InvalidEnvironment, Field: "CNI_CONTAINERID",
+			Err: fmt.Errorf("%.40q... has %d characters, at most %d are allowed", id, len(id), maxContainerID),
+		}
+	}
+	return nil
+}
+
+// Load reads the record. It is fs.ErrNotExist where there is none, and of reason StateCorrupt where it is not to be trusted:
+// not a regular file, too large, unknown fields, another sandbox's.
+func (b *Sandbox) Load() (*Record, error) {
+	path := b.store.path(b.id)
+	data, err := readRegular(path)
+	b.unfinished = false
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, b.corrupt(path, err)
+	}
+	rec := &Record{}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(rec); err != nil {
+		return nil, b.corrupt(path, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, b.corrupt(path, errors.New("something follows the record"))
+	}
+	if err := rec.validate(b.id); err != nil {
+		return nil, b.corrupt(path, err)
+	}
+	b.unfinished = !rec.Complete
+	return rec, nil
+}
+
+func (r *Record) validate(id string) error {
+	if r.Version != formatVersion {
+		return fmt.Errorf("format version %d, want %d", r.Version, formatVersion)
+	}
+	if r.ContainerID != id {
+		return fmt.Errorf("it is of container %.80q", r.ContainerID)
+	}
+	for i, a := range r.Attachments {
+		if err := utils.ValidateInterfaceName(a.IfName); err != nil {
+			return fmt.Errorf("attachments[%d].ifName: %w", i, asError(err))
+		}
+		if err := utils.ValidateNetworkName(a.Network); err != nil {
+			return fmt.Errorf("attachments[%d].network: %w", i, asError(err))
+		}
+		if a.State != Planned && a.State != Attempted && a.State != Added {
+			return fmt.Errorf("attachments[%d].state %.20q is unknown", i, a.State)
+		}
+	}
+	return nil
+}
+
+// asError drops the CNI code of a validation error: of a record, it would be misread as the delegate's.
+func asError(err *types.Error) error { return errors.New(err.Msg) }
+
+// Save writes the record in place of the one that is there.
+func (b *Sandbox) Save(rec *Record) error {
+	rec.Version, rec.ContainerID = formatVersion, b.id
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return stateFailed(fmt.Errorf("encode record: %w", err))
+	}
+	b.unfinished = !rec.Complete
+	return b.write(b.store.path(b.id), data)
+}
+
+// Remove forgets the sandbox. It is no error if there is no record.
+func (b *Sandbox) Remove() error {
+	if err := os.Remove(b.store.path(b.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return stateFailed(fmt.Errorf("remove record: %w", err))
+	}
+	b.unfinished = false
+	return nil
+}
+
+func (b *Sandbox) corrupt(path string, err error) error {
+	return &failure.Error{
+		Reason: failure.StateCorrupt, Err: fmt.Errorf("read record %s: %w", path, err),
+		Fix: "it was changed by something other than Braid; once the sandbox is gone and its interfaces and addresses are released, remove the file",
+	}
+}
+
+func stateFailed(err error) error {
+	return &failure.Error{Reason: failure.StateFailed, Err: err, Fix: "see that braid.stateDir can be written"}
+}
+
+// readRegular reads a regular file of bounded size, never through a symbolic link.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return nil, fmt.Errorf("%v of %d bytes, want a regular file of at most %d", info.Mode(), info.Size(), maxSize)
+	}
+	return io.ReadAll(f)
+}
+
+// tmp is where the holder of the lock writes what it then renames; what a killed process left there is overwritten.
+func (b *Sandbox) tmp() string { return b.store.path(b.id) + ".tmp" }
+
+// write replaces path in one step.
+func (b *Sandbox) write(path string, data []byte) error {
+	f, err := os.OpenFile(b.tmp(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return stateFailed(fmt.Errorf("write %s: %w", path, err))
+	}
+	_, werr := f.Write(data)
+	if err := errors.Join(werr, f.Close()); err != nil {
+		return stateFailed(fmt.Errorf("write %s: %w", path, err))
+	}
+	if err := os.Rename(b.tmp(), path); err != nil {
+		return stateFailed(fmt.Errorf("write %s: %w", path, err))
+	}
+	return nil
+}
