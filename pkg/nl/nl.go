@@ -1,0 +1,104 @@
+// Package nl is Braid's only user of rtnetlink: what it asks of, and does to, the links and routes of a network namespace.
+//
+// Contract: a Handle is bound to one namespace when it is opened and works there from whatever thread calls it; nothing here enters a
+// namespace otherwise. Dumps are consistent: one that the kernel interrupted because something changed meanwhile is repeated. Methods
+// that change something describe the state to reach, look at what there is, and may be repeated. Interface names, not indexes, come in
+// and go out. A context that has ended stops a method between two requests; the kernel answers a single one without waiting for
+// anything but its own lock.
+package nl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	vnl "github.com/vishvananda/netlink/nl"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/netns"
+)
+
+// answerWithin bounds the wait for an answer where the context has no earlier deadline. The kernel answers before the request's system
+// call returns, so it only keeps a defect from becoming a hang.
+const answerWithin = 10 * time.Second
+
+// dumpTries bounds the repetition of interrupted dumps. In a pod's namespace, where links come one at a time, two tries are rare.
+const dumpTries = 20
+
+// Handle talks to the kernel about one network namespace. Safe for concurrent use, except Close.
+type Handle struct {
+	sockets map[int]*vnl.SocketHandle
+}
+
+// Open makes a handle for ns. The handle stays valid after ns is closed, and keeps the namespace alive until it is closed itself.
+func Open(ns *netns.NS) (*Handle, error) {
+	var socket *vnl.NetlinkSocket
+	err := netns.Guard(func() (err error) {
+		socket, err = vnl.GetNetlinkSocketAt(vnetns.NsHandle(ns.Fd()), vnetns.None(), unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket in network namespace %q: %w", ns.Path(), err)
+	}
+	// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too old for it says nothing.
+	_ = socket.SetExtAck(true)
+	return &Handle{sockets: map[int]*vnl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+}
+
+// Close lets go of the socket.
+func (h *Handle) Close() {
+	for _, s := range h.sockets {
+		s.Close()
+	}
+	h.sockets = nil
+}
+
+// do makes one request and waits for its acknowledgement.
+func (h *Handle) do(ctx context.Context, kind, flags int, parts ...vnl.NetlinkRequestData) error {
+	return h.execute(ctx, kind, flags|unix.NLM_F_ACK, parts, func([]byte) {})
+}
+
+// dump collects the messages of a dump, each without its netlink header.
+func (h *Handle) dump(ctx context.Context, kind int, parts ...vnl.NetlinkRequestData) ([][]byte, error) {
+	var err error
+	for range dumpTries {
+		var messages [][]byte
+		err = h.execute(ctx, kind, unix.NLM_F_DUMP, parts, func(m []byte) { messages = append(messages, m) })
+		if err == nil {
+			return messages, nil
+		}
+		if !errors.Is(err, vnl.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+func (h *Handle) execute(ctx context.Context, kind, flags int, parts []vnl.NetlinkRequestData, each func([]byte)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	socket, ok := h.sockets[unix.NETLINK_ROUTE]
+	if !ok {
+		return errors.New("netlink handle is closed")
+	}
+	wait := answerWithin
+	if end, ok := ctx.Deadline(); ok {
+		wait = min(wait, max(time.Until(end), time.Millisecond))
+	}
+	limit := unix.NsecToTimeval(wait.Nanoseconds())
+	if err := socket.Socket.SetReceiveTimeout(&limit); err != nil {
+		return err
+	}
+	req := vnl.NewNetlinkRequest(kind, flags)
+	req.Sockets = h.sockets
+	for _, part := range parts {
+		req.AddData(part)
+	}
+	return req.ExecuteIter(unix.NETLINK_ROUTE, 0, func(m []byte) bool {
+		each(m)
+		return true
+	})
+}
