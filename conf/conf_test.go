@@ -1,0 +1,333 @@
+package samples_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/plan"
+
+	samples "github.com/braid-cni/braid/conf"
+)
+
+// TestSamplesLoad loads every file of the folder, and expects of each that it is embedded and says what it shows: at its top or,
+// in JSON, which has no comments, in README.md.
+func TestSamplesLoad(t *testing.T) {
+	readme, err := fs.ReadFile(samples.Files(), "README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Dir(name) == "." && path.Ext(name) == ".go" {
+			return err
+		}
+		t.Run(name, func(t *testing.T) {
+			file(t, name)
+			data, err := fs.ReadFile(samples.Files(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch path.Ext(name) {
+			case ".yaml":
+				if !bytes.HasPrefix(data, []byte("# ")) {
+					t.Error("it does not begin with a comment that says what it shows")
+				}
+			case ".conflist":
+				if !bytes.Contains(readme, []byte("`"+name+"`")) {
+					t.Error("README.md does not say what it shows")
+				}
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLoadersRefuse shows that the loaders are strict: what they accept says something.
+func TestLoadersRefuse(t *testing.T) {
+	nad := "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: n}\n"
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {k8s.v1.cni.cncf.io/networks: %s}}\nspec: {containers: [{image: %s}]}\n"
+	for name, doc := range map[string]string{
+		"kind":             "apiVersion: v1\nkind: Secret\n",
+		"field":            nad + "spec: {configs: ''}\n",
+		"key twice":        nad + "kind: NetworkAttachmentDefinition\n",
+		"comment in JSON":  nad + "spec:\n  config: |-\n    {\"cniVersion\": \"1.1.0\", # no\n    \"type\": \"bridge\"}\n",
+		"no annotation":    fmt.Sprintf(pod, "''", "nginx"),
+		"bad annotation":   fmt.Sprintf(pod, "a//b", "nginx"),
+		"image's registry": fmt.Sprintf(pod, "a", "example.com/nginx"),
+	} {
+		if err := new(content).loadObjects([]byte(doc)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestReadmeNamesFiles: what README.md names is there.
+func TestReadmeNamesFiles(t *testing.T) {
+	readme, err := fs.ReadFile(samples.Files(), "README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("[` ](?:conf/)?((?:cni|crd|rbac|samples|gke)/[\\w.-]+\\w)").FindAllSubmatch(readme, -1) {
+		if _, err := fs.Stat(samples.Files(), string(m[1])); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSamplesPlan plans each pod with the networks of its folder: they are there, they have the capabilities that the pod needs,
+// they may be used from its namespace, they want no default route that the pod does not.
+func TestSamplesPlan(t *testing.T) {
+	for dir, conflist := range map[string]string{"samples": "cni/00-braid.conflist", "gke": "gke/00-braid.conflist"} {
+		cfg, all := file(t, conflist).configs[0], folder(t, dir)
+		for _, pod := range all.pods {
+			t.Run(dir+"/"+pod.Name, func(t *testing.T) { planPod(t, cfg, &pod, all) })
+		}
+	}
+}
+
+func planPod(t *testing.T, cfg *conf.Config, pod *corev1.Pod, all *content) {
+	requests, err := plan.Requests(cfg, &pod.ObjectMeta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definitions := []plan.Definition{{Conf: []byte(`{"cniVersion": "1.0.0", "name": "eth", "type": "bridge"}`)}}
+	for _, r := range requests[1:] {
+		nad := all.nad(r.Namespace, r.Name)
+		if nad == nil {
+			t.Fatalf("there is no NAD %s/%s", r.Namespace, r.Name)
+		}
+		definitions = append(definitions, plan.Definition{NAD: nad})
+	}
+	attachments, err := plan.Make(plan.Input{
+		Config: cfg, Pod: &pod.ObjectMeta, ContainerID: "0123456789ab", IfName: "eth0",
+		Requests: requests, Definitions: definitions, Devices: devicesOf(pod),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(attachments) < 2 {
+		t.Errorf("the pod has %d networks", len(attachments))
+	}
+}
+
+// devicesOf allocates as a kubelet would.
+func devicesOf(pod *corev1.Pod) map[string][]string {
+	devices := map[string][]string{}
+	for _, container := range pod.Spec.Containers {
+		for name := range container.Resources.Limits {
+			devices[string(name)] = []string{"0000:01:00.1"}
+		}
+	}
+	return devices
+}
+
+// TestS2CRD: NPWG v1.3 s.3.1 and s.3.2, and texts for `kubectl explain`. The rest is what users of Multus type.
+func TestS2CRD(t *testing.T) {
+	found := file(t, "crd/network-attachment-definition.yaml").crds[0]
+	spec := found.Spec
+	if got, want := found.Metadata.Name, nadv1.Resource+"."+nadv1.GroupName; got != want {
+		t.Errorf("name %q, want %q", got, want)
+	}
+	if spec.Group != nadv1.GroupName || spec.Scope != "Namespaced" || spec.Names.Kind != nadv1.Kind || spec.Names.Plural != nadv1.Resource {
+		t.Errorf("group, scope or names differ: %+v", spec)
+	}
+	if got, want := spec.Names.Singular, "network-attachment-definition"; got != want {
+		t.Errorf("singular %q, want %q", got, want)
+	}
+	if diff := cmp.Diff([]string{"nad", "net-attach-def"}, spec.Names.ShortNames); diff != "" {
+		t.Errorf("short names (-want +got):\n%s", diff)
+	}
+	if len(spec.Versions) != 1 || spec.Versions[0].Name != nadv1.Version || !spec.Versions[0].Served || !spec.Versions[0].Storage {
+		t.Fatalf("versions: %+v", spec.Versions)
+	}
+	root := spec.Versions[0].Schema.OpenAPIV3Schema
+	if config := root.Properties["spec"].Properties["config"]; config == nil || config.Type != "string" {
+		t.Error("spec.config is no string")
+	}
+	if len(root.Required)+len(root.Properties["spec"].Required) != 0 {
+		t.Error("an object without spec has a meaning (S4) and must be accepted")
+	}
+}
+
+func TestCRDsExplain(t *testing.T) {
+	for _, found := range folder(t, "crd").crds {
+		for _, v := range found.Spec.Versions {
+			explained(t, found.Spec.Names.Kind, &v.Schema.OpenAPIV3Schema)
+		}
+	}
+}
+
+// explained wants a text for every field but metadata, which the API server describes itself.
+func explained(t *testing.T, name string, s *schema) {
+	t.Helper()
+	if s.Description == "" {
+		t.Errorf("%s has no description", name)
+	}
+	for field, sub := range s.Properties {
+		if field != "metadata" {
+			explained(t, name+"."+field, sub)
+		}
+	}
+}
+
+// TestNodeRole: the least that a node needs, rule by rule, bound to its ServiceAccount.
+func TestNodeRole(t *testing.T) {
+	all := file(t, "rbac/node.yaml")
+	want := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
+		{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
+	}
+	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	account, binding := all.accounts[0], all.bindings[0]
+	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.APIGroup != rbacv1.GroupName || binding.RoleRef.Name != all.roles[0].Name {
+		t.Errorf("the binding is to %+v", binding.RoleRef)
+	}
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: account.Namespace, Name: account.Name}}
+	if diff := cmp.Diff(subjects, binding.Subjects); diff != "" {
+		t.Errorf("subjects (-want +got):\n%s", diff)
+	}
+}
+
+// TestU12ClusterRoles: one to view, one to administer NADs, nothing else in them, and neither becomes part of another role.
+func TestU12ClusterRoles(t *testing.T) {
+	view := []string{"get", "list", "watch"}
+	want := map[string][]string{
+		"braid-nad-viewer": view,
+		"braid-nad-admin":  append(slices.Clone(view), "create", "update", "patch", "delete", "deletecollection"),
+	}
+	for _, role := range file(t, "rbac/nad.yaml").roles {
+		rules := []rbacv1.PolicyRule{{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource}, Verbs: want[role.Name]}}
+		if diff := cmp.Diff(rules, role.Rules); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", role.Name, diff)
+		}
+		if len(role.Labels) != 0 || role.AggregationRule != nil {
+			t.Errorf("%s is aggregated: %v %v", role.Name, role.Labels, role.AggregationRule)
+		}
+		delete(want, role.Name)
+	}
+	if len(want) != 0 {
+		t.Errorf("missing: %v", want)
+	}
+}
+
+// TestU3ThreeSteps: enable on the cluster; declare node interfaces and networks; annotate pods. Each file leads to the next.
+func TestU3ThreeSteps(t *testing.T) {
+	cluster := file(t, "gke/cluster.yaml").clusters[0]
+	if !cluster.MultipleNetworkInterfaces || !cluster.EnableDataplaneV2 {
+		t.Error("step 1: not enabled")
+	}
+	networks := folder(t, "gke")
+	for _, i := range cluster.Network.AdditionalNodeInterfaces {
+		if networks.nad("default", i.NetworkName) == nil {
+			t.Errorf("step 2: no NAD for the node interface %s", i.NetworkName)
+		}
+		if i.Type == "static" && len(file(t, path.Join("gke", i.IPBlockFilePath)).blocks) != 1 {
+			t.Errorf("step 2: %s holds no addresses", i.IPBlockFilePath)
+		}
+	}
+	pods := file(t, "gke/pods.yaml").pods
+	if len(pods) == 0 || pods[0].Annotations[nadv1.NetworksAnnotation] != cluster.Network.AdditionalNodeInterfaces[0].NetworkName {
+		t.Error("step 3: the first pod does not ask for the network")
+	}
+}
+
+// TestU14ProfileTypes: the examples of the profile use its nine plugins, each at least once, and no other. Every network also
+// stays out of the way of the cluster's own (U5).
+func TestU14ProfileTypes(t *testing.T) {
+	all, used := folder(t, "gke"), map[string]bool{}
+	for _, nad := range all.nads {
+		list, err := conf.ParseList([]byte(nad.Spec.Config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range append(list.Types(), list.IPAMTypes()...) {
+			used[name] = true
+		}
+		for _, own := range []string{all.clusters[0].Network.PodCIDR, all.clusters[0].Network.ServiceCIDR} {
+			checkApart(t, &nad, netip.MustParsePrefix(own))
+		}
+	}
+	var got []string
+	for name := range used {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	want := strings.Fields("bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("types (-want +got):\n%s", diff)
+	}
+}
+
+func checkApart(t *testing.T, nad *nadv1.NetworkAttachmentDefinition, own netip.Prefix) {
+	t.Helper()
+	for _, text := range regexp.MustCompile(`[0-9.]+/[0-9]+`).FindAllString(nad.Spec.Config, -1) {
+		if netip.MustParsePrefix(text).Overlaps(own) {
+			t.Errorf("%s: %s overlaps with %s", nad.Name, text, own)
+		}
+	}
+}
+
+// TestSampleTopologies: one sample for each of the four (U18), told by what its pods ask for.
+func TestSampleTopologies(t *testing.T) {
+	networks := func(name string, pod int) string {
+		return file(t, name).pods[pod].Annotations[nadv1.NetworksAnnotation]
+	}
+	for name, want := range map[string][]string{
+		"samples/08-many-pods.yaml":           {"shared", "shared"},
+		"samples/09-many-networks.yaml":       {"default/over-eth1, over-eth2"},
+		"samples/10-same-node-interface.yaml": {"eth1-blue, eth1-green"},
+		"samples/11-same-network-twice.yaml":  {"twice, twice"},
+	} {
+		for i := range want {
+			if got := networks(name, i); got != want[i] {
+				t.Errorf("%s: pod %d asks for %q, want %q", name, i, got, want[i])
+			}
+		}
+	}
+}
+
+// TestCNIConfigurations: what each conflist is there to show, in the configuration that Braid makes of it.
+func TestCNIConfigurations(t *testing.T) {
+	type shape struct {
+		CNIVersion, ClusterNetwork, Manifests, LogFile string
+		Delegates                                      int
+	}
+	const braidLog = "/var/log/braid.log"
+	for name, want := range map[string]shape{
+		"cni/00-braid.conflist":           {"1.1.0", "/etc/cni/net.d/10-flannel.conflist", "", braidLog, 0},
+		"cni/00-braid-cilium.conflist":    {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "", braidLog, 0},
+		"cni/00-braid-delegates.conflist": {"1.1.0", "", "", braidLog, 1},
+		"cni/00-braid-manifests.conflist": {"1.1.0", "", "/etc/braid/manifests", braidLog, 1},
+		"cni/00-braid-0.4.0.conflist":     {"0.4.0", "k8s-pod-network", "", "/var/log/multus.log", 0},
+		"gke/00-braid.conflist":           {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "", "/var/log/multus.log", 0},
+	} {
+		cfg := file(t, name).configs[0]
+		got := shape{cfg.CNIVersion, cfg.ClusterNetwork, cfg.Braid.Manifests, cfg.LogFile, len(cfg.Delegates)}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if (cfg.Kubeconfig == "") != (want.Manifests != "") {
+			t.Errorf("%s: kubeconfig %q", name, cfg.Kubeconfig)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package lab
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+)
+
+// The images on every lab node. Both hold one static program, podtool (see its doc), as /tool. Pods must say
+// imagePullPolicy: Never.
+const (
+	PauseImage = "localhost/pause:1" // the sandbox of every pod. A name without a registry would be looked up at one
+	ToolImage  = "localhost/tool:1"  // for the pods of tests: waits, or what its arguments say
+)
+
+// descriptor is an OCI content descriptor, as far as it is needed here.
+type descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int               `json:"size"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// ociArchive writes an OCI image layout as a tar: one image of one layer with one program, /tool, under several names.
+func ociArchive(w io.Writer, program string, names ...string) error {
+	binary, err := os.ReadFile(program)
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	layer, err := tarball(map[string][]byte{"tool": binary}, []string{"tool"})
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
+	order := []string{"oci-layout"}
+	blob := func(mediaType string, content []byte) descriptor {
+		sum := sha256.Sum256(content)
+		digest := hex.EncodeToString(sum[:])
+		name := "blobs/sha256/" + digest
+		files[name] = content
+		order = append(order, name)
+		return descriptor{MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + digest, Size: len(content)}
+	}
+	layerBlob := blob("layer.v1.tar", layer)
+	config := blob("config.v1+json", encode(map[string]any{
+		"architecture": runtime.GOARCH,
+		"os":           "linux",
+		"config":       map[string]any{"Entrypoint": []string{"/tool"}},
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
+	}))
+	manifest := blob("manifest.v1+json", encode(map[string]any{
+		"schemaVersion": 2,
+		"mediaType":     "application/vnd.oci.image.manifest.v1+json",
+		"config":        config,
+		"layers":        []descriptor{layerBlob},
+	}))
+	var manifests []descriptor
+	for _, name := range names {
+		named := manifest
+		named.Annotations = map[string]string{"io.containerd.image.name": name}
+		manifests = append(manifests, named)
+	}
+	files["index.json"] = encode(map[string]any{"schemaVersion": 2, "manifests": manifests})
+	archive, err := tarball(files, append(order, "index.json"))
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	_, err = w.Write(archive)
+	return err
+}
+
+// encode marshals values that are made of maps, slices and strings here, and so cannot fail.
+func encode(v any) []byte {
+	data, _ := json.Marshal(v)
+	return data
+}
+
+// tarball packs files in the order given, all executable.
+func tarball(files map[string][]byte, order []string) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range order {
+		header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(files[name]))}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(files[name]); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), w.Close()
+}

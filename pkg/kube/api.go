@@ -1,0 +1,209 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	// metadataType asks for an object's metadata alone: a pod's spec and status need not travel.
+	metadataType = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+)
+
+// APIOptions say which API server, and how patiently it is asked.
+type APIOptions struct {
+	// Kubeconfig is a file; empty: the service account of the pod that this process runs in.
+	Kubeconfig string
+	// Version is Braid's, for the user agent.
+	Version string
+	// NodeName is the host that events are reported from.
+	NodeName string
+	// Timeout bounds one call with all its retries; 0 means 10 s. A nearer deadline of the call's context wins.
+	Timeout time.Duration
+}
+
+// API is an API server as source. Calls share one HTTP/2 connection, once the first has made it, and have no rate limit. A call is
+// tried again, with growing pauses, when the server cannot be reached, does not answer, or says that it is overloaded or failing.
+type API struct {
+	opts APIOptions
+
+	mu     sync.Mutex
+	client *client // nil until the first call
+}
+
+// NewAPI makes a source and nothing else: the kubeconfig is read, and the server dialled, by the first call.
+func NewAPI(opts APIOptions) (*API, error) {
+	if opts.Timeout < 0 {
+		return nil, &failure.Error{
+			Reason: failure.InvalidConfig, Field: "braid.timeouts.api",
+			Err: fmt.Errorf("is %v", opts.Timeout), Fix: "make it positive",
+		}
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
+	}
+	return &API{opts: opts}, nil
+}
+
+// Close gives back the connection. The next call would make a new one.
+func (a *API) Close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client != nil {
+		a.client.close()
+	}
+}
+
+// Pod gives the metadata of a pod.
+func (a *API) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	var pod metav1.PartialObjectMetadata
+	c := &call{verb: "get pod", namespace: namespace, name: name, request: func(c *client) *rest.Request {
+		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).SetHeader("Accept", metadataType)
+	}}
+	if err := a.get(ctx, c, &pod, &pod.ObjectMeta); err != nil {
+		return nil, err
+	}
+	return &pod.ObjectMeta, nil
+}
+
+// NAD gives a network-attachment-definition.
+func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	nad := new(nadv1.NetworkAttachmentDefinition)
+	c := &call{verb: "get NAD", namespace: namespace, name: name, request: func(c *client) *rest.Request {
+		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name)
+	}}
+	err := a.get(ctx, c, nad, &nad.ObjectMeta)
+	if err != nil {
+		return nil, unservedNAD(err)
+	}
+	return nad, nil
+}
+
+// unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to callers both are "not found".
+func unservedNAD(err error) error {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || !apierrors.IsNotFound(err) || !apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse) {
+		return err
+	}
+	return &failure.Error{
+		Reason: failure.NADNotFound, Err: fmt.Errorf("the API server serves no %s.%s: %w", nadv1.Resource, nadv1.GroupName, err),
+		Fix: "install the CustomResourceDefinition of conf/crd",
+	}
+}
+
+// statusPatch is the JSON merge patch of PublishStatus. The uid makes it one for this very pod: the server refuses to change it.
+type statusPatch struct {
+	Metadata struct {
+		UID         types.UID         `json:"uid"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+}
+
+// PublishStatus sets the network-status annotation by one PATCH of pods/status. Other annotations stay as they are.
+func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
+	if err := checkUID(pod); err != nil {
+		return err
+	}
+	var patch statusPatch
+	patch.Metadata.UID = pod.UID
+	patch.Metadata.Annotations = map[string]string{nadv1.StatusAnnotation: annotation}
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return fmt.Errorf("encode network-status: %w", err)
+	}
+	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name, request: func(c *client) *rest.Request {
+		return c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
+			SetHeader("Accept", metadataType).Body(body)
+	}}
+	_, err = a.do(ctx, c)
+	return otherPod(err, pod)
+}
+
+// otherPod makes a conflict of what API servers say of a uid that is not the pod's: that it "is immutable", with status 422.
+func otherPod(err error, pod *metav1.ObjectMeta) error {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details == nil {
+		return err
+	}
+	for _, cause := range status.ErrStatus.Details.Causes {
+		if cause.Field == "metadata.uid" {
+			conflict := apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is not %.80q any more", pod.UID))
+			return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
+		}
+	}
+	return err
+}
+
+// checkUID refuses a pod that could not be told from another of the same name.
+func checkUID(pod *metav1.ObjectMeta) error {
+	if pod.UID == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("pod %.80q has no uid", pod.Namespace+"/"+pod.Name))
+	}
+	return nil
+}
+
+// Event records an event on the pod, which `kubectl describe pod` shows. The same words are recorded once per pod.
+func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+	ev, err := newEvent(pod, eventType, reason, message, a.opts.NodeName)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(ev)
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	c := &call{verb: "record event", namespace: ev.Namespace, name: ev.Name, request: func(c *client) *rest.Request {
+		return c.core.Post().Namespace(ev.Namespace).Resource("events").
+			SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType).Body(body)
+	}}
+	_, err = a.do(ctx, c)
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// get fetches an object into out. meta is out's own: that it names what was asked for tells an API server's answer from that of
+// something else that answers every request with some JSON.
+func (a *API) get(ctx context.Context, c *call, out any, meta *metav1.ObjectMeta) error {
+	body, err := a.do(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return a.strange(fmt.Errorf("decode answer: %w", err), c)
+	}
+	if meta.Namespace != c.namespace || meta.Name != c.name {
+		return a.strange(fmt.Errorf("the answer is about %.80q", meta.Namespace+"/"+meta.Name), c)
+	}
+	return nil
+}
+
+func (a *API) strange(err error, c *call) error {
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", c, err),
+		Fix: "see that the server of " + a.origin() + " is a Kubernetes API server",
+	}
+}
+
+// origin names, for messages, where the server's address comes from.
+func (a *API) origin() string {
+	if a.opts.Kubeconfig == "" {
+		return "KUBERNETES_SERVICE_HOST"
+	}
+	return "kubeconfig " + a.opts.Kubeconfig
+}

@@ -1,0 +1,146 @@
+package kube
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// call is one request to the API server. Each that Braid makes may be sent twice: a GET, a PATCH that sets a value, a POST of an
+// object whose name is given.
+type call struct {
+	verb            string // for messages
+	namespace, name string
+	request         func(*client) *rest.Request // made anew for each try
+}
+
+func (c *call) String() string { return c.verb + " " + c.namespace + "/" + c.name }
+
+// backoff gives the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer, by chance, so that the nodes
+// of a cluster do not come back to a restarted server all at once.
+func backoff() wait.Backoff {
+	return wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 30, Cap: 2 * time.Second}
+}
+
+// do makes a call, with retries within the budget, and gives the body of the answer. client-go's own retries know neither the budget
+// nor that our writes may be repeated, and are switched off.
+func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
+	if err := checkNames(c.namespace, c.name); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.verb, err)
+	}
+	client, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	budget, cancel := context.WithTimeout(ctx, a.opts.Timeout)
+	defer cancel()
+	pauses := backoff()
+	var last error
+	for tries := 1; ; tries++ {
+		body, err := a.try(budget, client, c)
+		if err == nil {
+			return body, nil
+		}
+		if budget.Err() != nil {
+			return nil, a.gaveUp(ctx, c, last, tries)
+		}
+		if !transient(err) {
+			return nil, a.refused(c, err)
+		}
+		last = err
+		after, _ := apierrors.SuggestsClientDelay(err)
+		if !sleep(budget, max(time.Duration(after)*time.Second, pauses.Step())) {
+			return nil, a.gaveUp(ctx, c, last, tries)
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			client.close() // the connection may be dead
+		}
+	}
+}
+
+// try makes a call once. It leaves half of the budget for another try, as a dial or a connection may hang.
+func (a *API) try(ctx context.Context, client *client, c *call) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.opts.Timeout/2)
+	defer cancel()
+	result := c.request(client).MaxRetries(0).Do(klog.NewContext(ctx, klog.Logger{})) // what fails is returned, and not logged too
+	if err := result.Error(); err != nil {
+		return nil, bare(err)
+	}
+	return result.Raw()
+}
+
+// bare takes off the URL, which the call names more shortly.
+func bare(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// sleep says whether the pause has passed and ctx lets go on. A pause that ctx will not outlive is not begun: who has to clean up
+// after a failure can use the time.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// transient says whether the same request may fare better a moment later.
+func transient(err error) bool {
+	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		code := status.ErrStatus.Code
+		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
+	}
+	// What is left went wrong on the way there or back: refused, reset, timed out, no such host yet. A certificate stays wrong.
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return !untrusted
+}
+
+// refused describes an answer, or the lack of one, that no repetition will change.
+func (a *API) refused(c *call, err error) error {
+	err = fmt.Errorf("%s: %w", c, err)
+	if _, ok := errors.AsType[*apierrors.StatusError](err); ok {
+		return err
+	}
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: err, Fix: "see that the certificate authority of " + a.origin() + " is that of its server",
+	}
+}
+
+// gaveUp describes a call that ran out of time, last being what went wrong before, if anything did. A caller that changed its mind
+// is told so; one whose time was up learns both.
+func (a *API) gaveUp(ctx context.Context, c *call, last error, tries int) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", c, context.Cause(ctx))}
+	}
+	err := fmt.Errorf("%s: no success in %d tries within %v", c, tries, a.opts.Timeout)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%s: no success in %d tries: %w", c, tries, context.Cause(ctx))
+	}
+	if last == nil {
+		last = context.DeadlineExceeded
+	}
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: fmt.Errorf("%w: %w", err, last),
+		Fix: "see whether the node reaches the server of " + a.origin() + ", and raise braid.timeouts.api if it is only slow",
+	}
+}

@@ -1,0 +1,99 @@
+package kube
+
+import (
+	"fmt"
+	"net/http"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// client speaks to an API server's groups, over one http.Client.
+type client struct {
+	core, nads rest.Interface
+	http       *http.Client
+}
+
+// connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig may still come.
+func (a *API) connect() (*client, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client != nil {
+		return a.client, nil
+	}
+	config, err := loadConfig(a.opts.Kubeconfig)
+	if err == nil {
+		config.UserAgent = component + "/" + a.opts.Version
+		a.client, err = newClient(config)
+	}
+	if err == nil {
+		return a.client, nil
+	}
+	bad := &failure.Error{
+		Reason: failure.InvalidConfig, Field: "kubeconfig", Err: fmt.Errorf("load %s: %w", a.opts.Kubeconfig, err),
+		Fix: "correct the file, or the configuration's key kubeconfig",
+	}
+	if a.opts.Kubeconfig == "" {
+		bad.Err = fmt.Errorf("is not set, and there is no service account of a pod: %w", err)
+		bad.Fix = "set it to a kubeconfig file, or braid.manifests to a directory of manifests"
+	}
+	return nil, bad
+}
+
+// loadConfig reads a kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a pod does.
+func loadConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	file, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ResolveLocalPaths(file); err != nil {
+		return nil, err
+	}
+	if err := clientcmd.ConfirmUsable(*file, file.CurrentContext); err != nil {
+		return nil, err
+	}
+	return clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig()
+}
+
+func newClient(config *rest.Config) (*client, error) {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // Status, in which servers say what is wrong
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	config.QPS = -1
+	config.WarningHandler = rest.NoWarnings{}
+	shared, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{http: &http.Client{
+		Transport: shared.Transport,
+		// An API server does not redirect; whoever does is not to get our token.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if c.core, err = c.group(config, "/api", schema.GroupVersion{Version: "v1"}); err != nil {
+		return nil, err
+	}
+	c.nads, err = c.group(config, "/apis", schema.GroupVersion{Group: nadv1.GroupName, Version: nadv1.Version})
+	return c, err
+}
+
+func (c *client) group(config *rest.Config, path string, version schema.GroupVersion) (*rest.RESTClient, error) {
+	config = rest.CopyConfig(config)
+	config.APIPath, config.GroupVersion = path, &version
+	return rest.RESTClientForConfigAndClient(config, c.http)
+}
+
+// close gives back the connections that no call is using.
+func (c *client) close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }

@@ -1,0 +1,226 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/sourcetest"
+)
+
+var cluster = lab.NewShared(lab.NewAPI)
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+
+// account is who Braid is on a node: the role of conf/rbac/node.yaml, and no other, is what the source may do in these tests.
+const account = "system:serviceaccount:kube-system:braid"
+
+// apiServer is the backend of an API: a kube-apiserver, used as administrator.
+type apiServer struct {
+	*lab.API
+	client kubernetes.Interface
+}
+
+func startAPI(t *testing.T) (*apiServer, *API) {
+	t.Helper()
+	server := cluster.Get(t)
+	// A fresh API server makes this namespace a moment after it is ready.
+	kubectl(t, server, "wait", "--for=create", "--timeout=30s", "namespace/kube-system")
+	for _, path := range []string{"crd/network-attachment-definition.yaml", "rbac/node.yaml"} {
+		kubectl(t, server, "apply", "-f", filepath.Join("../../conf", path))
+	}
+	kubectl(t, server, "wait", "--for=condition=Established", "crd", nadv1.Resource+"."+nadv1.GroupName)
+	config, err := server.Kubeconfig(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &apiServer{server, server.Client()}, newAPI(t, APIOptions{Kubeconfig: config, Version: "test", NodeName: "node-1"})
+}
+
+func kubectl(t *testing.T, server *lab.API, args ...string) string {
+	t.Helper()
+	out, err := server.Kubectl(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (s *apiServer) namespace(t *testing.T, name string) {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := s.client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+func (s *apiServer) CreatePod(t *testing.T, namespace, name string, annotations map[string]string) {
+	t.Helper()
+	s.namespace(t, namespace)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+	}
+	if _, err := s.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *apiServer) DeletePod(t *testing.T, namespace, name string) {
+	t.Helper()
+	if err := s.client.CoreV1().Pods(namespace).Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *apiServer) ReplacePod(t *testing.T, namespace, name string) {
+	t.Helper()
+	s.DeletePod(t, namespace, name)
+	s.CreatePod(t, namespace, name, nil)
+}
+
+func (s *apiServer) CreateNAD(t *testing.T, namespace, name, config string) {
+	t.Helper()
+	s.namespace(t, namespace)
+	nad, err := json.Marshal(nadv1.NetworkAttachmentDefinition{
+		TypeMeta:   metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + namespace + "/" + nadv1.Resource
+	if err := s.client.CoreV1().RESTClient().Post().AbsPath(path).Body(nad).Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *apiServer) Events(t *testing.T, namespace, name string) []sourcetest.Event {
+	t.Helper()
+	list, err := s.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events []sourcetest.Event
+	for _, e := range list.Items {
+		if e.Source.Host != "node-1" {
+			t.Errorf("event's host is %q", e.Source.Host)
+		}
+		events = append(events, sourcetest.Event{
+			Type: e.Type, Reason: e.Reason, Message: e.Message, Component: e.Source.Component, UID: string(e.InvolvedObject.UID),
+		})
+	}
+	return events
+}
+
+func TestAPIContract(t *testing.T) {
+	server, src := startAPI(t)
+	sourcetest.Run(t, src, server)
+}
+
+// What an ADD asks of the API server: one request a call, and little of it.
+func TestAPIServerRequests(t *testing.T) {
+	server, src := startAPI(t)
+	server.CreatePod(t, "requests", "p", nil)
+	server.CreateNAD(t, "requests", "a", "{}")
+	got, err := server.RequestsDuring(t.Context(), account, func() error {
+		pod, err := src.Pod(t.Context(), "requests", "p")
+		if err != nil {
+			return err
+		}
+		_, nadErr := src.NAD(t.Context(), "requests", "a")
+		return errors.Join(nadErr, src.PublishStatus(t.Context(), pod, "[]"), src.Event(t.Context(), pod, "Normal", "R", "m"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verbs []string
+	for _, r := range got {
+		verbs = append(verbs, strings.TrimRight(r.Verb+" "+r.Resource+"/"+r.Subresource, "/"))
+		if r.UserAgent != "braid/test" || r.Code >= 300 {
+			t.Errorf("request %+v", r)
+		}
+	}
+	want := "get pods, get network-attachment-definitions, patch pods/status, create events"
+	if strings.Join(verbs, ", ") != want {
+		t.Errorf("requests are %v, want %s", verbs, want)
+	}
+}
+
+func TestAPIServerDescribe(t *testing.T) {
+	server, src := startAPI(t)
+	server.CreatePod(t, "describe", "p", nil)
+	pod, err := src.Pod(t.Context(), "describe", "p")
+	if err == nil {
+		err = src.Event(t.Context(), pod, "Warning", "NADNotFound", `there is no "a"`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := kubectl(t, server.API, "describe", "pod", "-n", "describe", "p")
+	if !strings.Contains(out, "NADNotFound") || !strings.Contains(out, `there is no "a"`) || !strings.Contains(out, "braid") {
+		t.Errorf("kubectl describe says\n%s", out)
+	}
+}
+
+func TestAPIServerForbidden(t *testing.T) {
+	server, _ := startAPI(t)
+	server.CreatePod(t, "forbidden", "p", nil)
+	config, err := server.Kubeconfig("nobody", "nothing") // with a client certificate
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := newAPI(t, APIOptions{Kubeconfig: config})
+	if _, err := src.Pod(t.Context(), "forbidden", "p"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("got error %v, want forbidden", err)
+	}
+}
+
+// A call that begins while the server is away succeeds when it comes back.
+func TestAPIServerRestarts(t *testing.T) {
+	server, _ := startAPI(t)
+	server.CreatePod(t, "restart", "p", nil)
+	config, err := server.Kubeconfig(lab.UserAdmin) // roles are not in force at once after a start
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := newAPI(t, APIOptions{Kubeconfig: config})
+	if _, err := src.Pod(t.Context(), "restart", "p"); err != nil {
+		t.Fatal(err)
+	}
+	server.StopAPIServer()
+	impatient := newAPI(t, APIOptions{Kubeconfig: config, Timeout: 200 * time.Millisecond})
+	if _, err := impatient.Pod(t.Context(), "restart", "p"); failure.ReasonOf(err) != failure.APIUnavailable {
+		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
+	}
+	patient := newAPI(t, APIOptions{Kubeconfig: config, Timeout: time.Minute})
+	done := make(chan error, 1)
+	go func() {
+		_, err := patient.Pod(t.Context(), "restart", "p")
+		done <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := server.StartAPIServer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := src.Pod(t.Context(), "restart", "p"); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,202 @@
+package kube
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const (
+	statusSuffix  = ".network-status.json"
+	uidSuffix     = ".network-status.uid"
+	eventsSuffix  = ".events.jsonl"
+	maxStatus     = 256 << 10 // bytes: what an API server takes as annotations of one object
+	maxEvents     = 100       // of one pod
+	maxEventsFile = 1 << 20   // bytes; a hundred events with the longest names and messages are a quarter of it
+)
+
+// Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
+//
+// Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects: several documents, and Lists of
+// objects. Pods (of which only the metadata counts) and NADs are decoded strictly; other kinds are left alone. A namespace that is
+// not given is "default"; a pod without a uid gets one that follows from its name. The files are read by every call, so what is
+// edited takes effect; they are never written.
+//
+// Beside them Braid writes, each file whole or not at all:
+//
+//	<namespace>_<pod>.network-status.json   the network-status annotation, word for word
+//	<namespace>_<pod>.network-status.uid    the pod that it is the status of, where the manifest gives a uid
+//	<namespace>_<pod>.events.jsonl          the pod's last hundred events, one core/v1 Event a line
+//
+// The status and events of a pod stay when its manifest goes, as nobody tells Braid; whoever deletes the manifest deletes them.
+type Manifests struct {
+	dir    string
+	rename func(from, to string) error // os.Rename, except where a test has it fail
+}
+
+// NewManifests names the directory and nothing else: it is read by the first call, and a DEL does without.
+func NewManifests(dir string) (*Manifests, error) {
+	if !filepath.IsAbs(dir) {
+		return nil, invalidManifests(fmt.Errorf("is %.200q", dir), "make it an absolute path")
+	}
+	return &Manifests{dir: dir, rename: os.Rename}, nil
+}
+
+func invalidManifests(err error, fix string) error {
+	return &failure.Error{Reason: failure.InvalidConfig, Field: "braid.manifests", Err: err, Fix: fix}
+}
+
+// Pod gives the metadata of a pod, with the status that was published for it.
+func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	if err := checkNames(namespace, name); err != nil {
+		return nil, fmt.Errorf("get pod: %w", err)
+	}
+	pod, err := m.pod(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	status, published, err := m.status(pod)
+	if err != nil {
+		return nil, unreadable("network-status of pod", namespace, name, err)
+	}
+	if published {
+		pod.Annotations = maps.Clone(pod.Annotations)
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[nadv1.StatusAnnotation] = status
+	}
+	return pod, nil
+}
+
+// podManifest is a Pod of which only the metadata is looked at.
+type podManifest struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+
+	Spec   json.RawMessage `json:"spec"`
+	Status json.RawMessage `json:"status"`
+}
+
+// pod gives the metadata as the manifest has it.
+func (m *Manifests) pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	var pod podManifest
+	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
+	if err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &pod); err != nil {
+		return nil, err
+	}
+	pod.Namespace = namespace
+	if pod.UID == "" {
+		pod.UID = derivedUID(namespace, name)
+	}
+	return &pod.ObjectMeta, nil
+}
+
+// derivedUID is the uid of a pod whose manifest gives none: a UUID of version 8, which is for such purposes (RFC 9562 s.5.8).
+func derivedUID(namespace, name string) types.UID {
+	sum := sha256.Sum256([]byte("braid manifests " + namespace + "/" + name))
+	sum[6] = sum[6]&0x0f | 0x80
+	sum[8] = sum[8]&0x3f | 0x80
+	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]))
+}
+
+// NAD gives a network-attachment-definition.
+func (m *Manifests) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	if err := checkNames(namespace, name); err != nil {
+		return nil, fmt.Errorf("get NAD: %w", err)
+	}
+	nad := new(nadv1.NetworkAttachmentDefinition)
+	gvk := schema.GroupVersionKind{Group: nadv1.GroupName, Version: nadv1.Version, Kind: nadv1.Kind}
+	if err := m.find(ctx, gvk, nadResource(), namespace, name, failure.NADInvalid, nad); err != nil {
+		return nil, err
+	}
+	nad.Namespace = namespace
+	return nad, nil
+}
+
+// PublishStatus writes the annotation beside the manifests. It does what an API server would: the pod has to be there, and be the
+// one that was given.
+func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
+	if err := checkNames(pod.Namespace, pod.Name); err != nil {
+		return fmt.Errorf("publish network-status: %w", err)
+	}
+	if err := checkUID(pod); err != nil {
+		return fmt.Errorf("publish network-status: %w", err)
+	}
+	if len(annotation) > maxStatus {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("network-status has %d bytes, of at most %d", len(annotation), maxStatus))
+	}
+	return m.locked(ctx, func() error {
+		current, err := m.pod(ctx, pod.Namespace, pod.Name)
+		if err != nil {
+			return err
+		}
+		if current.UID != pod.UID {
+			return apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
+		}
+		return m.writeStatus(current, annotation)
+	})
+}
+
+// Event appends an event to the pod's, unless it is there.
+func (m *Manifests) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+	ev, err := newEvent(pod, eventType, reason, message, "")
+	if err != nil {
+		return err
+	}
+	return m.locked(ctx, func() error { return m.appendEvent(pod, ev) })
+}
+
+// find decodes the one object of that kind and name into out. One that cannot be decoded is an error of the class broken.
+func (m *Manifests) find(
+	ctx context.Context, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string, broken failure.Reason, out any,
+) error {
+	all, err := readManifests(ctx, m.dir)
+	if err != nil {
+		return err
+	}
+	switch found := all.named(gvk, namespace, name); len(found) {
+	case 0:
+		return all.notFound(resource, name)
+	case 1:
+		if err := found[0].decode(out); err != nil {
+			return &failure.Error{
+				Reason: broken, Err: fmt.Errorf("decode %s %s/%s in %s: %w", gvk.Kind, namespace, name, filepath.Join(m.dir, found[0].where), err),
+				Fix: "correct the manifest",
+			}
+		}
+		return nil
+	default:
+		return invalidManifests(
+			fmt.Errorf("%s %s/%s is in %s twice: in %s and in %s", gvk.Kind, namespace, name, m.dir, found[0].where, found[1].where),
+			"remove one of them")
+	}
+}
+
+// unreadable describes a file of ours that is no more what we wrote.
+func unreadable(what, namespace, name string, err error) error {
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: fmt.Errorf("read %s %s/%s: %w", what, namespace, name, err),
+		Fix: "make the file readable, or remove it",
+	}
+}
+
+// missing says whether err means that there is no such file, also because none can have so long a name.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
+}

@@ -1,0 +1,283 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	strictjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Bounds on what is read, so that a stray file is an error and not an out-of-memory.
+const (
+	maxManifest  = 1 << 20  // bytes a file
+	maxManifests = 16 << 20 // bytes in all
+	maxEntries   = 4096     // of the directory
+	maxDocuments = 4096     // and items of Lists, in all
+	maxBroken    = 5        // files that a message names
+	maxComplaint = 300      // bytes that it quotes for each
+	defaultSpace = metav1.NamespaceDefault
+)
+
+// manifest is one object: what names it, and its JSON.
+type manifest struct {
+	gvk             schema.GroupVersionKind
+	namespace, name string
+	where           string // file, and document of several
+	raw             []byte
+}
+
+// manifests are the objects of a directory, and what could not be read there.
+type manifests struct {
+	objects []manifest
+	broken  []string
+}
+
+// header is what every object has.
+type header struct {
+	metav1.TypeMeta `json:",inline"`
+	Metadata        struct {
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	} `json:"metadata"`
+	Items []json.RawMessage `json:"items"`
+}
+
+// readManifests reads the directory. A file that cannot be read is noted in the result; it does not hide the others.
+func readManifests(ctx context.Context, dir string) (*manifests, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+	}
+	if len(entries) > maxEntries {
+		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d", dir, len(entries), maxEntries), "keep only manifests there")
+	}
+	all, total := new(manifests), 0
+	for _, entry := range entries {
+		if !isManifest(entry.Name()) || ctx.Err() != nil {
+			continue
+		}
+		data, err := readRegular(filepath.Join(dir, entry.Name()), maxManifest)
+		if missing(err) {
+			continue // removed since the directory was read
+		}
+		if err != nil {
+			all.fail(entry.Name(), err)
+			continue
+		}
+		if total += len(data); total > maxManifests {
+			return nil, invalidManifests(fmt.Errorf("the files in %s have more than %d bytes", dir, maxManifests), "keep only manifests there")
+		}
+		all.addFile(ctx, entry.Name(), data)
+		if all.tooMany() {
+			return nil, invalidManifests(fmt.Errorf("%s has more than %d objects", dir, maxDocuments), "keep only manifests there")
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("read manifests in %s: %w", dir, context.Cause(ctx))}
+	}
+	return all, nil
+}
+
+func isManifest(name string) bool {
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) {
+		return false
+	}
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// readRegular reads a file that is neither a link nor a device nor a pipe, and not too large.
+func readRegular(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, errors.New("is a symbolic link")
+	}
+	if err != nil {
+		return nil, pathless(err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, pathless(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, pathless(err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("is larger than %d bytes", limit)
+	}
+	return data, nil
+}
+
+func (m *manifests) fail(where string, err error) {
+	m.broken = append(m.broken, where+": "+complaint(err))
+}
+
+func (m *manifests) tooMany() bool { return len(m.objects)+len(m.broken) > maxDocuments }
+
+// complaint is the text of an error of the decoders, which may list every line of a file.
+func complaint(err error) string {
+	text := strings.ToValidUTF8(strings.Join(strings.Fields(err.Error()), " "), "\uFFFD")
+	if len(text) > maxComplaint {
+		text = strings.ToValidUTF8(text[:maxComplaint], "") + "…"
+	}
+	return text
+}
+
+// addFile adds the documents of a file, each on its own: one that is broken does not hide the others. It stops when ctx is done, and
+// when there are too many.
+func (m *manifests) addFile(ctx context.Context, name string, data []byte) {
+	split, toJSON := splitYAML, yaml.YAMLToJSONStrict
+	if filepath.Ext(name) == ".json" {
+		split, toJSON = splitJSON, func(document []byte) ([]byte, error) { return document, nil }
+	}
+	documents, err := split(data)
+	if err != nil {
+		m.fail(name, err)
+	}
+	for i, document := range documents {
+		if ctx.Err() != nil || m.tooMany() {
+			return
+		}
+		where := name
+		if len(documents) > 1 {
+			where = fmt.Sprintf("%s (document %d)", name, i+1)
+		}
+		raw, err := toJSON(document)
+		if err != nil {
+			m.fail(where, err)
+			continue
+		}
+		m.add(where, raw, true)
+	}
+}
+
+// add adds an object, or the items of a List. Lists of Lists there are none.
+func (m *manifests) add(where string, raw []byte, list bool) {
+	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
+		return // a document of comments only
+	}
+	var h header
+	if err := strictjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
+		m.fail(where, err)
+		return
+	}
+	if list && h.APIVersion == "v1" && h.Kind == "List" {
+		for i, item := range h.Items {
+			m.add(fmt.Sprintf("%s (item %d)", where, i+1), item, false)
+		}
+		return
+	}
+	if h.Kind == "" || h.APIVersion == "" {
+		m.fail(where, errors.New("has no kind or no apiVersion"))
+		return
+	}
+	if h.Metadata.Namespace == "" {
+		h.Metadata.Namespace = defaultSpace
+	}
+	m.objects = append(m.objects, manifest{
+		gvk: h.GroupVersionKind(), namespace: h.Metadata.Namespace, name: h.Metadata.Name, where: where, raw: raw,
+	})
+}
+
+// splitYAML cuts a stream at its document markers, which are at the start of a line, also where YAML has other text.
+func splitYAML(data []byte) ([][]byte, error) {
+	var documents [][]byte
+	var current []byte
+	for line := range bytes.Lines(data) {
+		rest, marked := bytes.CutPrefix(line, []byte("---"))
+		if marked && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0]))) {
+			documents = append(documents, current)
+			current = append([]byte(nil), rest...) // text may follow on the marker's line
+			continue
+		}
+		current = append(current, line...)
+	}
+	documents = append(documents, current)
+	full := documents[:0]
+	for _, document := range documents {
+		if len(bytes.TrimSpace(document)) > 0 {
+			full = append(full, document)
+		}
+	}
+	return full, nil
+}
+
+// splitJSON gives the values of a stream up to the first that is no JSON.
+func splitJSON(data []byte) ([][]byte, error) {
+	var documents [][]byte
+	for d := json.NewDecoder(bytes.NewReader(data)); ; {
+		var document json.RawMessage
+		err := d.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return documents, nil
+		}
+		if err != nil {
+			return documents, err
+		}
+		documents = append(documents, document)
+	}
+}
+
+// named gives all objects of a kind and name; more than one is a mistake.
+func (m *manifests) named(gvk schema.GroupVersionKind, namespace, name string) []manifest {
+	var found []manifest
+	for _, o := range m.objects {
+		if o.gvk == gvk && o.namespace == namespace && o.name == name {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// notFound names the files in which the object may be nonetheless.
+func (m *manifests) notFound(resource schema.GroupResource, name string) error {
+	err := error(apierrors.NewNotFound(resource, name))
+	if len(m.broken) == 0 {
+		return err
+	}
+	more := ""
+	if n := len(m.broken) - maxBroken; n > 0 {
+		more = fmt.Sprintf(", and %d more", n)
+	}
+	return fmt.Errorf("%w; these manifests could not be read: %s%s", err, strings.Join(m.broken[:min(len(m.broken), maxBroken)], ", "), more)
+}
+
+// decode refuses keys that the type does not have, keys given twice, and keys in the wrong case.
+func (m *manifest) decode(out any) error {
+	strict, err := strictjson.UnmarshalStrict(m.raw, out)
+	if err = errors.Join(append([]error{err}, strict...)...); err != nil {
+		return errors.New(complaint(err))
+	}
+	return nil
+}
+
+// pathless takes off the path, which the message names anyway.
+func pathless(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}

@@ -1,0 +1,145 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// temporaryFile is where a file is written before it takes its place. There is one for the whole directory, used under the lock,
+// so that writers that were killed leave at most this one behind.
+const temporaryFile = ".braid.tmp"
+
+// beside names one of Braid's files. Namespaces and pods have no underscore in their names, so that no two pods share a file.
+func (m *Manifests) beside(pod *metav1.ObjectMeta, suffix string) string {
+	return filepath.Join(m.dir, pod.Namespace+"_"+pod.Name+suffix)
+}
+
+// status reads what was published for this very pod.
+func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published bool, err error) {
+	owner, err := readRegular(m.beside(pod, uidSuffix), maxObjectName)
+	if missing(err) {
+		owner, err = []byte(derivedUID(pod.Namespace, pod.Name)), nil
+	}
+	if err != nil || string(owner) != string(pod.UID) {
+		return "", false, err
+	}
+	data, err := readRegular(m.beside(pod, statusSuffix), maxStatus)
+	if missing(err) {
+		return "", false, nil
+	}
+	return string(data), err == nil, err
+}
+
+// writeStatus writes the status before it says whose it is. If it is killed in between, the status counts for nobody until the
+// runtime has the ADD done again; the other way round, one pod would have the addresses of another.
+func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error {
+	if err := m.write(m.beside(pod, statusSuffix), []byte(annotation)); err != nil {
+		return err
+	}
+	if pod.UID != derivedUID(pod.Namespace, pod.Name) {
+		return m.write(m.beside(pod, uidSuffix), []byte(pod.UID))
+	}
+	if err := os.Remove(m.beside(pod, uidSuffix)); err != nil && !missing(err) {
+		return fmt.Errorf("remove file: %w", err)
+	}
+	return nil
+}
+
+// appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that are no events.
+func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
+	path := m.beside(pod, eventsSuffix)
+	data, err := readRegular(path, maxEventsFile)
+	if err != nil && !missing(err) {
+		return unreadable("events of pod", pod.Namespace, pod.Name, err)
+	}
+	var lines [][]byte
+	for line := range bytes.Lines(data) {
+		var old metav1.PartialObjectMetadata
+		if json.Unmarshal(line, &old) != nil {
+			continue
+		}
+		if old.Name == ev.Name {
+			return nil
+		}
+		lines = append(lines, append(bytes.TrimRight(line, "\n"), '\n'))
+	}
+	line, err := json.Marshal(ev)
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	lines = append(lines, append(line, '\n'))
+	return m.write(path, bytes.Join(lines[max(0, len(lines)-maxEvents):], nil))
+}
+
+// write puts a file in place, whole or not at all. It is under the lock. What it replaces, a link included, is not written through.
+func (m *Manifests) write(path string, data []byte) error {
+	tmp := filepath.Join(m.dir, temporaryFile)
+	if err := os.Remove(tmp); err != nil && !missing(err) {
+		return fmt.Errorf("remove file: %w", err)
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as readable as the annotation is in a cluster
+	if err != nil {
+		return writeFailed(path, err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = m.rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp) //nolint:errcheck // the next writer does it
+		return writeFailed(path, err)
+	}
+	return nil
+}
+
+func writeFailed(path string, err error) error {
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: fmt.Errorf("write %s: %w", path, err), Fix: "give Braid a directory of manifests that it can write to",
+	}
+}
+
+// locked runs fn while no other process writes to the directory. The lock is an flock on the directory: it leaves no file, and the
+// kernel takes it back from whoever is killed.
+func (m *Manifests) locked(ctx context.Context, fn func() error) error {
+	dir, err := os.Open(m.dir)
+	if err != nil {
+		return invalidManifests(fmt.Errorf("open directory: %w", err), "create the directory, or correct the path")
+	}
+	defer dir.Close() //nolint:errcheck // gives the lock back
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx))}
+		}
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return fn()
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return writeFailed(m.dir, err)
+		}
+		if !sleep(ctx, pause) {
+			return &failure.Error{
+				Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: another process writes there: %w", m.dir, whyDone(ctx)),
+			}
+		}
+	}
+}
+
+// whyDone is why ctx ends, also just before its deadline.
+func whyDone(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return context.DeadlineExceeded
+}

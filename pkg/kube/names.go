@@ -1,0 +1,31 @@
+package kube
+
+import (
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// What is called by plural in the API, for URLs and errors. Values: there is nothing to change in them.
+func podResource() schema.GroupResource { return schema.GroupResource{Resource: "pods"} }
+
+func nadResource() schema.GroupResource {
+	return schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}
+}
+
+// checkNames refuses what cannot name an object, before it becomes part of a URL or a path. What passes holds no slash, no
+// underscore, and no empty or dot-only element.
+func checkNames(namespace, name string) error {
+	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no namespace: %s", namespace, strings.Join(problems, "; ")))
+	}
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no object: %s", name, strings.Join(problems, "; ")))
+	}
+	return nil
+}

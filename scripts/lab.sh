@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# lab.sh builds the Kubernetes node that the tests run on, from the Go modules pinned in e2e/cluster.
+#
+#   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver, kubectl
+#   scripts/lab.sh node   all of it: also scheduler, controller-manager, kubelet, containerd, its shim, ctr
+#   scripts/lab.sh dir    prints the directory that holds the binaries, built or not
+#
+# The directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid), so that a fresh clone is warm, and is named
+# after a hash of the pins, so that a changed pin builds anew and two clones with different pins do not disturb each other.
+# A binary that is there is complete: it is built under another name and renamed.
+set -euo pipefail
+
+module=$(cd "$(dirname "${BASH_SOURCE[0]}")/../e2e/cluster" && pwd)
+cache=${BRAID_CACHE:-$HOME/.cache/braid}
+dir=$cache/lab-$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -c1-12)
+
+say() { printf 'lab: %s\n' "$*" >&2; }
+
+usage() {
+	say "usage: ${0##*/} api|node|dir"
+	exit 2
+}
+
+# pinned MODULE prints the version that e2e/cluster/go.mod requires.
+pinned() {
+	awk -v m="$1" '$1 == m && $2 ~ /^v/ { print $2; exit }' "$module/go.mod"
+}
+
+# build NAME PACKAGE installs one binary, unless it is there.
+build() {
+	local name=$1 package=$2 start=$SECONDS
+	[ -x "$dir/$name" ] && return
+	local tmp=$dir/.$name.tmp
+	# Go says nothing while it works but which modules it downloads; that is worth reading only when it fails.
+	# CGO_ENABLED=0: static, so that they also run in a container or on another root file system. GOFLAGS= and GOWORK=off: only this
+	# module's pins count. -s -w strips: kube-apiserver shrinks by a third, and its start with it.
+	if ! (cd "$module" && GOFLAGS='' GOWORK=off CGO_ENABLED=0 \
+		go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $versions" -o "$tmp" "$package") >"$dir/.log" 2>&1; then
+		cat "$dir/.log" >&2
+		say "building $name failed"
+		return 1
+	fi
+	mv -f "$tmp" "$dir/$name"
+	say "built $name in $((SECONDS - start)) s"
+}
+
+case ${1-} in
+dir)
+	printf '%s\n' "$dir"
+	exit 0
+	;;
+api | node) ;;
+*) usage ;;
+esac
+
+# Without these, components report v0.0.0-master: kubectl refuses such a server, and the kubelet such a node.
+kubernetes=$(pinned k8s.io/kubernetes)
+major_minor=${kubernetes#v}
+major=${major_minor%%.*}
+minor=${major_minor#*.}
+minor=${minor%%.*}
+versions=
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+	versions+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+done
+versions+=" -X github.com/containerd/containerd/v2/version.Version=$(pinned github.com/containerd/containerd/v2)"
+
+mkdir -p "$dir"
+# One builder at a time: a second one waits and then finds everything there, instead of compiling the same on the same cores.
+exec 9>"$dir/.lock"
+flock 9
+rm -f "$dir"/.*.tmp # of a build that was killed
+
+build etcd go.etcd.io/etcd/server/v3
+build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+build kubectl k8s.io/kubernetes/cmd/kubectl
+[ "$1" = node ] || exit 0
+build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
+build kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
+build kubelet k8s.io/kubernetes/cmd/kubelet
+build containerd github.com/containerd/containerd/v2/cmd/containerd
+build containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+build ctr github.com/containerd/containerd/v2/cmd/ctr
