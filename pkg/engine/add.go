@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/status"
+)
+
+// Add attaches the sandbox to all its networks and publishes their status. It gives the result of the default network.
+func (e *Engine) Add(ctx context.Context, req *Request) (types.Result, error) {
+	start := time.Now()
+	ctx, cancel := operation(ctx, req.Config)
+	defer cancel()
+	namespace, name, err := podOf(req.Args)
+	if err != nil {
+		return nil, err
+	}
+	events := e.newEvents(ctx, namespace, name)
+	defer events.wait()
+
+	result, err := e.add(ctx, req, events)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
+		events.failed(err)
+	}
+	e.logDone(ctx, "ADD", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
+	return result, err
+}
+
+func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.Result, error) {
+	if err := ready(req.Config); err != nil {
+		return nil, err
+	}
+	sandbox, err := e.lock(ctx, req.ContainerID)
+	if err != nil {
+		return nil, err
+	}
+	defer e.unlock(sandbox)
+	if err := e.clearUnfinished(ctx, req, sandbox); err != nil {
+		return nil, err
+	}
+	pod, err := e.pod(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	events.about(pod)
+	attachments, err := e.plan(ctx, req, pod)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.namesFree(ctx, req, attachments); err != nil {
+		return nil, err
+	}
+	for i := range attachments {
+		if err := e.pluginsPresent(req, &attachments[i]); err != nil {
+			return nil, err
+		}
+	}
+	rec, err := e.begin(sandbox, req, pod, attachments)
+	if err != nil {
+		return nil, err
+	}
+	result, err := e.attachAll(ctx, req, sandbox, rec, pod, events)
+	if err != nil {
+		return nil, e.rollBack(ctx, req, sandbox, rec, err)
+	}
+	return result, nil
+}
+
+// ready holds pods back until the default network says that it is up.
+func ready(cfg *conf.Config) error {
+	if cfg.ReadinessIndicatorFile == "" {
+		return nil
+	}
+	if _, err := os.Stat(cfg.ReadinessIndicatorFile); err != nil {
+		return &failure.Error{
+			Reason: failure.NotReady, Field: "readinessindicatorfile", Err: fmt.Errorf("the default network is not ready: %w", err),
+			Fix: "see whether the default network's own pod runs on this node",
+		}
+	}
+	return nil
+}
+
+// clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed first. A sandbox whose ADD
+// was finished is refused (CNI 1.1 "ADD": a second one without DEL is an error).
+func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *record.Sandbox) error {
+	rec, err := sandbox.Load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case rec.Complete:
+		return &failure.Error{
+			Reason: failure.InterfaceConflict, Interface: req.IfName,
+			Err: fmt.Errorf("container %s was attached already, at %s", req.ContainerID, rec.Created.Format(time.RFC3339)),
+			Fix: "a DEL must come before another ADD of the same container",
+		}
+	}
+	e.Log.WarnContext(ctx, "removing what an unfinished ADD left", "container", req.ContainerID, "begun", rec.Created)
+	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
+		return fmt.Errorf("remove what an unfinished ADD left: %w", err)
+	}
+	return nil
+}
+
+// namesFree refuses interface names that exist already (CNI 1.1 "ADD"). It is looked up before the first change, so that the
+// roll-back never removes a link that was not made here.
+func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan.Attachment) error {
+	links, err := e.Namespaces.Links(ctx, req.NetNS)
+	if err != nil {
+		return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("list links: %w", err)}
+	}
+	for _, a := range attachments {
+		if slices.Contains(links, a.IfName) {
+			return &failure.Error{
+				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
+				Err: fmt.Errorf("the sandbox has a link of this name already"), Fix: "choose another interface name in the pod's annotation",
+			}
+		}
+	}
+	return nil
+}
+
+// begin writes down what will be done.
+func (e *Engine) begin(sandbox *record.Sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
+	rec := &record.Record{NetNS: req.NetNS, Created: time.Now().UTC()}
+	if pod != nil {
+		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
+	}
+	for _, a := range attachments {
+		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Planned})
+	}
+	for _, a := range attachments {
+		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rec, e.save(sandbox, rec, "planned")
+}
+
+func (e *Engine) save(sandbox *record.Sandbox, rec *record.Record, what string) error {
+	return e.trace("record "+what, func() error { return sandbox.Save(rec) })
+}
+
+// attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
+func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
+	results := make([]status.Result, 0, len(rec.Attachments))
+	for i := range rec.Attachments {
+		result, err := e.attach(ctx, req, sandbox, rec, i)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, result)
+		events.attached(result)
+	}
+	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
+		return nil, err
+	}
+	if err := e.publish(ctx, pod, results); err != nil {
+		return nil, err
+	}
+	rec.Complete = true
+	if err := e.save(sandbox, rec, "complete"); err != nil {
+		return nil, err
+	}
+	return results[0].CNI, nil
+}
+
+// moveDefaultRoutes gives the default route to the attachments that the pod chose (NPWG v1.3 s.4.1.2.1.9). It is not undone on
+// failure: the routes go with the links that the roll-back removes, and those that were replaced belong to the sandbox, which
+// the runtime throws away.
+func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []status.Result) error {
+	for _, r := range results {
+		if !r.Attachment.WantsDefaultRoute {
+			continue
+		}
+		gateways, err := gatewaysOf(r)
+		if err != nil {
+			return err
+		}
+		err = e.trace("default route "+r.Attachment.IfName, func() error {
+			return e.Namespaces.MoveDefaultRoute(ctx, req.NetNS, r.Attachment.IfName, gateways)
+		})
+		if err != nil {
+			return at(err, r.Attachment.Name)
+		}
+	}
+	return nil
+}
+
+// publish writes the network-status annotation. Pods without secondary networks have none: their status is in their podIPs.
+func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result) error {
+	if pod == nil || len(results) < 2 && !selects(pod) {
+		return nil
+	}
+	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], status.Build(results))
+	if err != nil {
+		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	}
+	err = e.trace("publish status", func() error { return e.Source.PublishStatus(ctx, pod, annotation) })
+	if err != nil {
+		return sourceError("publish network-status", err)
+	}
+	return nil
+}
+
+// rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.
+func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), req.Config.Braid.Timeouts.Rollback)
+	defer cancel()
+	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
+		e.Log.ErrorContext(ctx, "roll-back left something for DEL", "container", req.ContainerID, "error", err)
+		return fmt.Errorf("%w (and the roll-back is not complete; DEL will go on with it)", cause)
+	}
+	return cause
+}

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// maxArgs bounds CNI_ARGS, in bytes.
+const maxArgs = 8 << 10
+
+// ParseArgs reads CNI_ARGS, "KEY=VALUE;KEY=VALUE". Kubernetes' own keys imply IgnoreUnknown=1: plugins that do not know them
+// would refuse them (CNI conventions, "CNI_ARGS").
+func ParseArgs(args string) ([][2]string, error) {
+	if len(args) > maxArgs {
+		return nil, badArgs(fmt.Errorf("%d bytes, at most %d are allowed", len(args), maxArgs))
+	}
+	var pairs [][2]string
+	for pair := range strings.SplitSeq(args, ";") {
+		if pair == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return nil, badArgs(fmt.Errorf("%.80q is no KEY=VALUE", pair))
+		}
+		if strings.ContainsFunc(pair, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return nil, badArgs(fmt.Errorf("%.80q has control characters", pair))
+		}
+		pairs = append(pairs, [2]string{key, value})
+	}
+	kubernetes := slices.ContainsFunc(pairs, func(p [2]string) bool { return strings.HasPrefix(p[0], "K8S_") })
+	if kubernetes && arg(pairs, "IgnoreUnknown") == "" {
+		pairs = append([][2]string{{"IgnoreUnknown", "1"}}, pairs...)
+	}
+	return pairs, nil
+}
+
+func badArgs(err error) error {
+	return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_ARGS", Err: err}
+}
+
+func arg(args [][2]string, key string) string {
+	for _, p := range args {
+		if p[0] == key {
+			return p[1]
+		}
+	}
+	return ""
+}
+
+// podOf gives the pod that the runtime names, both empty if it names none. They become parts of API paths and of file names.
+func podOf(args [][2]string) (namespace, name string, err error) {
+	namespace, name = arg(args, "K8S_POD_NAMESPACE"), arg(args, "K8S_POD_NAME")
+	if namespace == "" && name == "" {
+		return "", "", nil
+	}
+	if errs := validation.IsDNS1123Label(namespace); len(errs) > 0 {
+		return "", "", badArgs(fmt.Errorf("K8S_POD_NAMESPACE %.80q: %w", namespace, errors.New(errs[0])))
+	}
+	if errs := validation.IsDNS1123Subdomain(name); len(errs) > 0 {
+		return "", "", badArgs(fmt.Errorf("K8S_POD_NAME %.80q: %w", name, errors.New(errs[0])))
+	}
+	return namespace, name, nil
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/status"
+)
+
+// deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device Information Specification 1.1.0).
+const deviceInfoCapability = "CNIDeviceInfoFile"
+
+// attach runs the ADD of one attachment. Before it the record says that it was attempted, after it what it gave.
+func (e *Engine) attach(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, i int) (status.Result, error) {
+	start := time.Now()
+	a := &rec.Attachments[i]
+	a.State = record.Attempted
+	if err := e.save(sandbox, rec, "attempted "+a.IfName); err != nil {
+		return status.Result{}, err
+	}
+	result, err := e.addChain(ctx, req, sandbox, &a.Attachment)
+	if err != nil {
+		return status.Result{}, chainError(err, &a.Attachment)
+	}
+	e.logDone(ctx, "attach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
+	if a.Result, err = json.Marshal(result); err != nil {
+		return status.Result{}, fmt.Errorf("encode result: %w", err)
+	}
+	a.State = record.Added
+	if err := e.save(sandbox, rec, "added "+a.IfName); err != nil {
+		return status.Result{}, err
+	}
+	info, err := e.deviceInfo(req, &a.Attachment)
+	return status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}, err
+}
+
+func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *record.Sandbox, a *plan.Attachment) (types.Result, error) {
+	chain, err := e.chain(req, sandbox, a, req.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	if a.DeviceInfo {
+		err := e.trace("copy device info "+a.IfName, func() error {
+			_, err := status.CopyDeviceInfo(e.devicePluginFile(a), e.deviceInfoFile(req, a))
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := e.clearCache(req, a); err != nil {
+		return nil, err
+	}
+	var result types.Result
+	err = e.trace("ADD "+a.IfName, func() (err error) {
+		result, err = chain.cni.AddNetworkList(ctx, chain.list, chain.rt)
+		return err
+	})
+	return result, err
+}
+
+// chain is one attachment in libcni's terms.
+type chain struct {
+	cni  *libcni.CNIConfig
+	list *libcni.NetworkConfigList
+	rt   *libcni.RuntimeConf
+}
+
+func (e *Engine) chain(req *Request, sandbox *record.Sandbox, a *plan.Attachment, netns string) (*chain, error) {
+	list, err := conf.ToLibcni(a.Conf)
+	if err != nil {
+		return nil, err
+	}
+	rt := &libcni.RuntimeConf{
+		ContainerID: req.ContainerID, NetNS: netns, IfName: a.IfName, Args: a.Args, CapabilityArgs: map[string]any{},
+	}
+	for capability, value := range a.RuntimeConfig {
+		rt.CapabilityArgs[capability] = value
+	}
+	if a.DeviceInfo {
+		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
+	}
+	return &chain{cni: e.chains(req, lossless(e.NewExec(sandbox.File()), list)), list: list, rt: rt}, nil
+}
+
+// lossless keeps the configuration of the list's plugins as it was written.
+func lossless(exec cniinvoke.Exec, list *libcni.NetworkConfigList) cniinvoke.Exec {
+	plugins := make([]json.RawMessage, len(list.Plugins))
+	for i, p := range list.Plugins {
+		plugins[i] = p.Bytes
+	}
+	return invoke.Lossless(exec, plugins)
+}
+
+// chainError names the attachment in whatever a chain failed with. Text that libcni put around a plugin's error says nothing
+// that the failure does not.
+func chainError(err error, a *plan.Attachment) error {
+	named := failure.Error{Reason: failure.PluginFailed, Err: err}
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named = *fe
+	}
+	named.NAD, named.Interface = a.Name, a.IfName
+	if named.Reason == failure.PluginFailed && named.Fix == "" {
+		named.Fix = advice(a, named.Plugin)
+	}
+	return &named
+}
+
+// advice is what to look at when a plugin has failed: macvlan says no more than "Link not found".
+func advice(a *plan.Attachment, plugin string) string {
+	if list, err := conf.ParseList(a.Conf); err == nil {
+		for i, pluginType := range list.Types() {
+			var master string
+			if pluginType == plugin && json.Unmarshal(list.Plugin(i)["master"], &master) == nil && master != "" {
+				return fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(master))
+			}
+		}
+	}
+	return "correct the network's configuration, or what the plugin lacks on this node"
+}
+
+func (e *Engine) deviceInfoFile(req *Request, a *plan.Attachment) string {
+	return status.CNIFile(e.DeviceInfoDir, req.ContainerID, a.Network, a.IfName)
+}
+
+func (e *Engine) devicePluginFile(a *plan.Attachment) string {
+	return status.DPFile(e.DeviceInfoDir, a.Resource, a.DeviceID)
+}
+
+// deviceInfo reads what the delegate, or else the device plugin, says of the device; nil where there is none.
+func (e *Engine) deviceInfo(req *Request, a *plan.Attachment) (*nadv1.DeviceInfo, error) {
+	file := e.deviceInfoFile(req, a)
+	switch {
+	case a.DeviceInfo:
+	case a.DeviceID != "":
+		file = e.devicePluginFile(a)
+	default:
+		return nil, nil
+	}
+	info, err := status.LoadDeviceInfo(file)
+	if err != nil {
+		return nil, &failure.Error{Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName, Err: err}
+	}
+	return info, nil
+}
+
+// gatewaysOf are the gateways that the pod named, or else those of the network itself: of its default routes, then of its
+// addresses, one for each family.
+func gatewaysOf(r status.Result) ([]netip.Addr, error) {
+	if len(r.Attachment.Gateways) > 0 {
+		return r.Attachment.Gateways, nil
+	}
+	var gateways []netip.Addr
+	add := func(gw netip.Addr, ok bool) {
+		for _, have := range gateways {
+			ok = ok && have.Is4() != gw.Unmap().Is4()
+		}
+		if ok {
+			gateways = append(gateways, gw.Unmap())
+		}
+	}
+	if result, err := types100.NewResultFromResult(r.CNI); err == nil {
+		for _, route := range result.Routes {
+			if ones, _ := route.Dst.Mask.Size(); ones == 0 {
+				add(netip.AddrFromSlice(route.GW))
+			}
+		}
+		for _, ip := range result.IPs {
+			add(netip.AddrFromSlice(ip.Gateway))
+		}
+	}
+	if len(gateways) == 0 {
+		return nil, &failure.Error{
+			Reason: failure.DefaultRouteFailed, NAD: r.Attachment.Name, Interface: r.Attachment.IfName, Field: "default-route",
+			Err: errors.New("the network has no gateway of its own"), Fix: `name one: "default-route": ["192.0.2.1"]`,
+		}
+	}
+	return gateways, nil
+}

@@ -1,0 +1,215 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// maxCacheEntry bounds what is read of libcni's cache: an entry holds a conflist and a result.
+const maxCacheEntry = 4 << 20
+
+// cacheEntry is a file of libcni's cache, as libcni writes it.
+type cacheEntry struct {
+	Kind           string          `json:"kind"`
+	ContainerID    string          `json:"containerId"`
+	Config         []byte          `json:"config"`
+	IfName         string          `json:"ifName"`
+	NetworkName    string          `json:"networkName"`
+	NetNS          string          `json:"netns,omitempty"`
+	CNIArgs        [][2]string     `json:"cniArgs,omitempty"`
+	CapabilityArgs json.RawMessage `json:"capabilityArgs,omitempty"`
+	Result         json.RawMessage `json:"result,omitempty"`
+}
+
+func cacheDir(req *Request) string { return filepath.Join(req.Config.CNIDir, "results") }
+
+// cachePath is where libcni keeps the entry of an attachment.
+func cachePath(req *Request, a *plan.Attachment) string {
+	return filepath.Join(cacheDir(req), a.Network+"-"+req.ContainerID+"-"+a.IfName)
+}
+
+// clearCache makes way for libcni, which would write through a link that is in the place of the entry.
+func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
+	path := cachePath(req, a)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return e.trace("clear cache "+a.IfName, func() error { return cacheFailed(os.RemoveAll(path)) })
+}
+
+// restoreCache sees to it that libcni finds the result of the ADD, which it passes to CHECK and DEL as prevResult (CNI 1.1
+// "DEL"). libcni writes its cache in place and reads a truncated file as "no result"; the record has it as well, and counts.
+// Of an ADD that was killed before the result was recorded, the entry is all there is; it is only kept from not being a file.
+func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) error {
+	path := cachePath(req, &a.Attachment)
+	if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxCacheEntry) {
+		if err := e.clearCache(req, &a.Attachment); err != nil {
+			return err
+		}
+	}
+	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" || cached(c, a) {
+		return nil
+	}
+	capabilities, err := json.Marshal(c.rt.CapabilityArgs)
+	if err != nil {
+		return fmt.Errorf("encode capabilities: %w", err)
+	}
+	entry := cacheEntry{
+		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: a.Network,
+		NetNS: c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
+	}
+	data, err := json.Marshal(entry)
+	if err != nil {
+		return fmt.Errorf("encode result cache: %w", err)
+	}
+	return e.trace("restore cache "+a.IfName, func() error { return replaceCache(path, data) })
+}
+
+// cached says whether libcni's cache has the result that the record has.
+func cached(c *chain, a *record.Attachment) bool {
+	result, err := c.cni.GetNetworkListCachedResult(c.list, c.rt)
+	if err != nil || result == nil {
+		return false
+	}
+	data, err := json.Marshal(result)
+	return err == nil && bytes.Equal(data, a.Result)
+}
+
+// replaceCache writes in place, as libcni does: a file under another name would be an entry of its own for libcni.
+func replaceCache(path string, data []byte) error {
+	return cacheFailed(errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.RemoveAll(path), os.WriteFile(path, data, 0o600)))
+}
+
+func cacheFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("write result cache: %w", err)}
+}
+
+// cachedAttachments are the sandbox's attachments as libcni's cache has them, the default network first: what a lost or damaged
+// record can be replaced with. An entry that is damaged still says by its name which network it is of; what that is, the node
+// remembers. Entries of networks that it does not remember are given as lost.
+func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachments []record.Attachment, lost []string, err error) {
+	files, err := os.ReadDir(cacheDir(req))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err)}
+	}
+	for _, file := range files {
+		network, ifName, ok := strings.Cut(file.Name(), "-"+req.ContainerID+"-")
+		if !ok || utils.ValidateNetworkName(network) != nil || utils.ValidateInterfaceName(ifName) != nil {
+			continue
+		}
+		path := filepath.Join(cacheDir(req), file.Name())
+		found := []plan.Attachment{{Name: network, Network: network, IfName: ifName}}
+		err := readCached(path, req.ContainerID, &found[0])
+		if errors.Is(err, errOther) {
+			continue
+		}
+		if err != nil {
+			e.Log.WarnContext(ctx, "result cache cannot be read", "file", path, "error", err)
+			if found, err = e.remembered(network, ifName); err != nil {
+				return nil, nil, err
+			}
+		}
+		if len(found) == 0 {
+			lost = append(lost, path)
+		}
+		for _, a := range found {
+			a.Default = ifName == req.IfName
+			at := len(attachments)
+			if a.Default {
+				at = 0
+			}
+			attachments = append(attachments[:at:at], append([]record.Attachment{{Attachment: a, State: record.Attempted}}, attachments[at:]...)...)
+		}
+	}
+	return attachments, lost, nil
+}
+
+// errOther is that an entry, whole, is of another sandbox, whose ID is in part that of this one.
+var errOther = errors.New("it is of another container")
+
+// readCached completes an attachment with its entry. What is not an entry of that very attachment, or could not have been made by
+// an ADD, is an error.
+func readCached(path, containerID string, a *plan.Attachment) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCacheEntry {
+		return fmt.Errorf("it is no regular file of at most %d bytes", maxCacheEntry)
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	var entry cacheEntry
+	if err := json.Unmarshal(data, &entry); err != nil {
+		return err
+	}
+	if entry.ContainerID != containerID && entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName == filepath.Base(path) {
+		return errOther
+	}
+	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID || entry.NetworkName != a.Network || entry.IfName != a.IfName {
+		return errors.New("it is of something else than its name says")
+	}
+	list, err := conf.ToLibcni(entry.Config)
+	if err != nil {
+		return err
+	}
+	if list.Name != a.Network {
+		return fmt.Errorf("its configuration is of network %.80q", list.Name)
+	}
+	if len(entry.CapabilityArgs) > 0 {
+		if err := json.Unmarshal(entry.CapabilityArgs, &a.RuntimeConfig); err != nil {
+			return err
+		}
+	}
+	a.Conf, a.Args = entry.Config, entry.CNIArgs
+	_, a.DeviceInfo = a.RuntimeConfig[deviceInfoCapability]
+	return nil
+}
+
+// remembered are the attachments that the interface may be, if it is of a CNI network that this node remembers.
+func (e *Engine) remembered(network, ifName string) ([]plan.Attachment, error) {
+	networks, err := e.Records.Networks()
+	var found []plan.Attachment
+	for _, n := range networks {
+		if n.Network == network {
+			found = append(found, plan.Attachment{Name: n.Name, Network: network, IfName: ifName, Conf: n.Conf})
+		}
+	}
+	if len(found) > 0 {
+		err = nil // those that cannot be read are of other networks
+	}
+	return found, err
+}
+
+// gcAttachments converts for libcni.
+func gcAttachments(valid map[types.GCAttachment]bool) []types.GCAttachment {
+	list := make([]types.GCAttachment, 0, len(valid))
+	for a := range valid {
+		list = append(list, a)
+	}
+	return list
+}

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left it. All attachments are asked;
+// the failures are joined.
+func (e *Engine) Check(ctx context.Context, req *Request) error {
+	start := time.Now()
+	ctx, cancel := operation(ctx, req.Config)
+	defer cancel()
+	namespace, name, err := podOf(req.Args)
+	if err != nil {
+		return err
+	}
+	if err = e.check(ctx, req); err != nil {
+		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
+	}
+	e.logDone(ctx, "CHECK", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
+	return err
+}
+
+func (e *Engine) check(ctx context.Context, req *Request) error {
+	sandbox, err := e.lock(ctx, req.ContainerID)
+	if err != nil {
+		return err
+	}
+	defer e.unlock(sandbox)
+	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !rec.Complete {
+		return &failure.Error{
+			Reason: failure.UnknownSandbox, Err: fmt.Errorf("container %s is not attached", req.ContainerID),
+			Fix: "the sandbox must be made anew: delete the pod",
+		}
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range rec.Attachments {
+		errs = append(errs, e.checkAttachment(ctx, req, sandbox, &rec.Attachments[i]))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment) error {
+	chain, err := e.chain(req, sandbox, &a.Attachment, req.NetNS)
+	if err != nil {
+		return chainError(err, &a.Attachment)
+	}
+	if err := e.restoreCache(req, chain, a); err != nil {
+		return chainError(err, &a.Attachment)
+	}
+	err = chain.cni.CheckNetworkList(ctx, chain.list, chain.rt)
+	// A chain before CNI 0.4.0 has no CHECK, so there is nothing that it could fail.
+	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
+		return chainError(err, &a.Attachment)
+	}
+	return nil
+}

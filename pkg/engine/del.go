@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/status"
+	"github.com/braid-cni/braid/pkg/undo"
+)
+
+// Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
+func (e *Engine) Del(ctx context.Context, req *Request) error {
+	start := time.Now()
+	ctx, cancel := operation(ctx, req.Config)
+	defer cancel()
+	namespace, name, err := podOf(req.Args)
+	if err != nil {
+		return err
+	}
+	events := e.newEvents(ctx, namespace, name)
+	defer events.wait()
+
+	if err = e.del(ctx, req); err != nil {
+		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
+		events.failed(err)
+	}
+	e.logDone(ctx, "DEL", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
+	e.resume(ctx, req)
+	return err
+}
+
+func (e *Engine) del(ctx context.Context, req *Request) error {
+	sandbox, err := e.lock(ctx, req.ContainerID)
+	if err != nil {
+		return err
+	}
+	defer e.unlock(sandbox)
+	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt {
+		rec, err = e.reconstruct(ctx, req, err)
+	}
+	if err != nil {
+		return err
+	}
+	return e.teardown(ctx, req, sandbox, rec)
+}
+
+// teardown removes what the record names, newest first, past errors, and in the end the record. An attachment leaves the record
+// with its removal, so that a retry does only what is left.
+func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record) error {
+	var stack undo.Stack
+	for _, a := range rec.Attachments {
+		stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
+	}
+	if err := stack.Unwind(ctx); err != nil {
+		return err
+	}
+	return e.trace("record removed", sandbox.Remove)
+}
+
+func (e *Engine) remove(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, a record.Attachment) error {
+	if a.State != record.Planned {
+		start := time.Now()
+		if err := e.detach(ctx, req, sandbox, &a); err != nil {
+			return chainError(err, &a.Attachment)
+		}
+		e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
+	}
+	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return b.IfName == a.IfName })
+	rec.Complete = false
+	return e.save(sandbox, rec, "detached "+a.IfName)
+}
+
+// detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty CNI_NETNS, as the specification has
+// it; there are delegates that fail then, sbr among them, and never release what the chain holds. For those a namespace without
+// links stands in for the one that is gone: everything that lived in it went with it.
+func (e *Engine) detach(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment) error {
+	netns := req.NetNS
+	if netns != "" && !e.Namespaces.Alive(netns) {
+		netns = ""
+	}
+	err := e.delChain(ctx, req, sandbox, a, netns)
+	if err != nil && netns == "" && ctx.Err() == nil {
+		scratch, release, serr := e.Namespaces.Scratch()
+		if serr != nil {
+			return errors.Join(err, serr)
+		}
+		defer release()
+		if e.delChain(ctx, req, sandbox, a, scratch) == nil {
+			err = nil
+		}
+	}
+	if err != nil || !a.DeviceInfo {
+		return err
+	}
+	return e.trace("clean device info "+a.IfName, func() error { return status.CleanDeviceInfo(e.deviceInfoFile(req, &a.Attachment)) })
+}
+
+func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment, netns string) error {
+	chain, err := e.chain(req, sandbox, &a.Attachment, netns)
+	if err != nil {
+		return err
+	}
+	if err := e.restoreCache(req, chain, a); err != nil {
+		return err
+	}
+	return e.trace("DEL "+a.IfName, func() error { return chain.cni.DelNetworkList(ctx, chain.list, chain.rt) })
+}
+
+// reconstruct stands in for a record that is missing or cannot be read. Missing means, as a rule, that there is nothing to do;
+// but after a reboot the record is gone with its tmpfs while an IPAM plugin that keeps its leases on disk still holds the
+// sandbox's addresses. So the attachments are taken from libcni's cache of results and planned anew for the rest. With an
+// unreadable record that must succeed: what cannot be found out cannot be reported as removed.
+func (e *Engine) reconstruct(ctx context.Context, req *Request, cause error) (*record.Record, error) {
+	rec := &record.Record{NetNS: req.NetNS}
+	cached, lost, err := e.cachedAttachments(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
+	planned, exact, err := e.replan(ctx, req)
+	retriable := failure.ReasonOf(err) == failure.APIUnavailable
+	if retriable || corrupt && !exact && (len(cached) == 0 || len(lost) > 0) {
+		return nil, errors.Join(err, cause)
+	}
+	for _, path := range lost {
+		err := e.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	rec.Attachments = cached
+	for _, a := range planned {
+		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
+			continue
+		}
+		if err := e.pluginsPresent(req, &a); err != nil && !corrupt {
+			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be deletable.
+			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
+			continue
+		}
+		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Attempted})
+	}
+	level := slog.LevelDebug // runtimes repeat DEL, so as a rule there was a record, and nothing is left
+	if corrupt {
+		level = slog.LevelWarn
+	}
+	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID, "attachments", len(rec.Attachments), "cause", cause)
+	return rec, nil
+}
+
+// replan plans for the pod as it is now. Where the pod is gone, or another has taken its name, only the default network's
+// configuration, which is on this node, still tells something; the plan is not exact then.
+func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.Attachment, exact bool, err error) {
+	pod, err := e.pod(ctx, req)
+	if err != nil && failure.ReasonOf(err) != failure.PodNotFound {
+		return nil, false, err
+	}
+	if err == nil {
+		if attachments, err := e.plan(ctx, req, pod); err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
+			return attachments, err == nil, err
+		}
+	}
+	attachments, err = e.plan(ctx, req, nil)
+	return attachments, false, err
+}

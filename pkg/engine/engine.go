@@ -1,0 +1,156 @@
+// Package engine executes the CNI operations of a pod sandbox over all of its networks: ADD, DEL, CHECK, GC and STATUS.
+//
+// Contract:
+//   - An ADD attaches every network or none: on any failure all that was attempted is removed, newest first, and what could
+//     not be removed stays in the record for the runtime's DEL. Networks are attached one after the other, the default first.
+//   - A DEL works from the record alone, past errors, and reports an error as long as anything is left.
+//   - Operations on one sandbox are serialised across processes; operations on different sandboxes share nothing.
+//   - Whatever kills the engine, at whatever point, the next DEL, ADD or GC of the sandbox cleans up after it.
+//   - Errors carry the class (pkg/failure), the pod, the network and the delegate's own code. The engine logs each failure
+//     once and reports it once as an event of the pod; callers only hand it to the runtime.
+//
+// The engine knows neither Kubernetes clients nor netlink: it owns the interfaces through which it uses them.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// Source is where pods and NADs come from and where their status goes. Implementations: an API server, manifests on disk.
+// "Not found", "conflict" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+type Source interface {
+	// Pod gives the metadata of a pod.
+	Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error)
+	// NAD is called concurrently for several.
+	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
+	// PublishStatus writes the network-status annotation of this very pod: a pod of another uid is a conflict.
+	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
+	// Event records an event, "Normal" or "Warning", on the pod. Called concurrently.
+	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
+}
+
+// Devices tells which devices the kubelet allocated to a pod: device IDs by resource name.
+type Devices interface {
+	Devices(ctx context.Context, namespace, pod string) (map[string][]string, error)
+}
+
+// Namespaces works in network namespaces, which are named by path.
+type Namespaces interface {
+	// Alive says whether path is a network namespace now.
+	Alive(path string) bool
+	// Links gives the names of all links.
+	Links(ctx context.Context, path string) ([]string, error)
+	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
+	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
+	// Scratch makes an empty namespace, which lives until release is called.
+	Scratch() (path string, release func(), err error)
+}
+
+// Engine is safe for concurrent use. All fields but Trace are required.
+type Engine struct {
+	Source     Source
+	Devices    Devices
+	Namespaces Namespaces
+	Records    *record.Store
+	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
+	NewExec func(lock *os.File) cniinvoke.Exec
+	// DeviceInfoDir is where device plugins and delegates leave device-info files.
+	DeviceInfoDir string
+	Log           *slog.Logger
+	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.
+	Trace func(point string)
+}
+
+// Request is one CNI operation as the runtime asks for it.
+type Request struct {
+	ContainerID string
+	// NetNS is the path of the sandbox's network namespace; on DEL it may be empty or gone.
+	NetNS string
+	// IfName is the pod's interface of the default network.
+	IfName string
+	// Args is CNI_ARGS, in its order.
+	Args [][2]string
+	// Path is CNI_PATH.
+	Path   []string
+	Config *conf.Config
+}
+
+// operation bounds ctx by the configured time of an operation.
+func operation(ctx context.Context, cfg *conf.Config) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, cfg.Braid.Timeouts.Operation, &failure.Error{
+		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
+		Err: fmt.Errorf("not finished within %v", cfg.Braid.Timeouts.Operation),
+		Fix: "see the log for what took the time; raise it if the networks are that slow",
+	})
+}
+
+// trace surrounds a change of state for fault injection.
+func (e *Engine) trace(point string, change func() error) error {
+	if e.Trace == nil {
+		return change()
+	}
+	e.Trace("before " + point)
+	err := change()
+	e.Trace("after " + point)
+	return err
+}
+
+// path is where plugins are looked for: the runtime's CNI_PATH, then binDir.
+func (r *Request) path() []string {
+	return append(append([]string(nil), r.Path...), r.Config.BinDir)
+}
+
+// lock takes the sandbox for one operation; unlock gives it back.
+func (e *Engine) lock(ctx context.Context, containerID string) (sandbox *record.Sandbox, err error) {
+	err = e.trace("lock "+containerID, func() error {
+		sandbox, err = e.Records.Lock(ctx, containerID)
+		return err
+	})
+	return sandbox, err
+}
+
+func (e *Engine) unlock(sandbox *record.Sandbox) {
+	e.trace("unlock", func() error { sandbox.Unlock(); return nil }) //nolint:errcheck // it gives none
+}
+
+// podName is "namespace/name" for messages; the container ID where the runtime names no pod.
+func podName(namespace, name, containerID string) string {
+	if name == "" {
+		return "container " + containerID
+	}
+	return "pod " + namespace + "/" + name
+}
+
+// chains is libcni bound to one request.
+func (e *Engine) chains(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir(req.path(), req.Config.CNIDir, exec)
+}
+
+// logDone writes the one line of a whole operation, or of one attachment that succeeded. A failure travels up to its operation
+// and is logged there, with what pkg/failure knows of it.
+func (e *Engine) logDone(ctx context.Context, operation string, start time.Time, err error, attrs ...any) {
+	attrs = append(attrs, "duration", time.Since(start).Round(time.Microsecond))
+	if err == nil {
+		e.Log.InfoContext(ctx, operation, attrs...)
+		return
+	}
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		attrs = append(attrs, "reason", fe.Reason, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin)
+	}
+	e.Log.ErrorContext(ctx, operation+" failed", append(attrs, "code", failure.Code(err), "error", err)...)
+}

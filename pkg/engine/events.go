@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/status"
+)
+
+const (
+	reasonAttached = "AddedInterface"
+	// eventGrace is how long an operation waits, after its end, for events that are under way.
+	eventGrace = time.Second
+)
+
+// events sends the events of one operation beside it: an ADD does not wait for the API server to store them, nor does it fail
+// if it does not.
+type events struct {
+	engine *Engine
+	ctx    context.Context //nolint:containedctx // it lives as long as the operation, which owns the value
+	cancel context.CancelFunc
+	pod    *metav1.ObjectMeta
+	done   sync.WaitGroup
+}
+
+// newEvents begins with what the runtime knows of the pod; about adds its uid.
+func (e *Engine) newEvents(ctx context.Context, namespace, name string) *events {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ev := &events{engine: e, ctx: ctx, cancel: cancel}
+	if name != "" {
+		ev.pod = &metav1.ObjectMeta{Namespace: namespace, Name: name}
+	}
+	return ev
+}
+
+func (ev *events) about(pod *metav1.ObjectMeta) {
+	if pod != nil {
+		ev.pod = pod
+	}
+}
+
+// attached tells of one attachment. A pod that did not ask for anything gets no events: every pod has its default network.
+func (ev *events) attached(r status.Result) {
+	if ev.pod == nil || !selects(ev.pod) {
+		return
+	}
+	entry := status.Build([]status.Result{r})[0]
+	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(entry.IPs, " "), r.Attachment.Name))
+}
+
+// failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.
+func (ev *events) failed(err error) {
+	reason := failure.ReasonOf(err)
+	if ev.pod == nil || reason == failure.PodNotFound || reason == failure.APIUnavailable {
+		return
+	}
+	if reason == "" {
+		reason = failure.PluginFailed
+	}
+	ev.send("Warning", string(reason), err.Error())
+}
+
+func (ev *events) send(eventType, reason, message string) {
+	pod := ev.pod
+	ev.done.Go(func() {
+		err := ev.engine.Source.Event(ev.ctx, pod, eventType, reason, message)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			ev.engine.Log.WarnContext(ev.ctx, "event not recorded", "pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
+		}
+	})
+}
+
+// wait ends with the last event sent, or after the grace.
+func (ev *events) wait() {
+	timer := time.AfterFunc(eventGrace, ev.cancel)
+	ev.done.Wait()
+	timer.Stop()
+	ev.cancel()
+}
+
+// selects says whether the pod asks for networks of its own.
+func selects(pod *metav1.ObjectMeta) bool {
+	return pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != ""
+}

@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// mirrorAnnotation of the API's copy of a static pod holds the uid that the kubelet, and so the runtime, uses for it.
+const mirrorAnnotation = "kubernetes.io/config.mirror"
+
+// pod fetches the pod that the runtime names: nil where it names none. A pod that is gone, or replaced by another of the same
+// name, is an error: its sandbox must not come up with addresses that nobody will release.
+func (e *Engine) pod(ctx context.Context, req *Request) (*metav1.ObjectMeta, error) {
+	namespace, name, err := podOf(req.Args)
+	if err != nil || name == "" {
+		return nil, err
+	}
+	pod, err := e.Source.Pod(ctx, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return nil, &failure.Error{Reason: failure.PodNotFound, Err: fmt.Errorf("get pod: %w", err), Fix: "it was deleted; the runtime will remove the sandbox"}
+	}
+	if err != nil {
+		return nil, sourceError("get pod", err)
+	}
+	uid := arg(req.Args, "K8S_POD_UID")
+	if uid != "" && string(pod.UID) != uid && pod.Annotations[mirrorAnnotation] != uid {
+		return nil, &failure.Error{
+			Reason: failure.PodNotFound, Err: fmt.Errorf("pod of uid %.80q was replaced by one of uid %.80q", uid, pod.UID),
+			Fix: "the runtime will make a new sandbox for the new pod",
+		}
+	}
+	return pod, nil
+}
+
+// sourceError classifies what the source does not: it is unavailable, or refuses.
+func sourceError(verb string, err error) error {
+	if failure.ReasonOf(err) != "" {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	fe := &failure.Error{Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", verb, err)}
+	switch {
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		fe.Fix = "give Braid's account the rights of conf/rbac, and see that its kubeconfig holds a valid credential"
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		fe.Reason = failure.PodNotFound
+		fe.Fix = "the pod was deleted or replaced meanwhile; the runtime will remove the sandbox"
+	default:
+		fe.Fix = "the runtime will try again; see whether the API server can be reached from the node"
+	}
+	return fe
+}
+
+// plan finds out what the pod gets: requests from the annotations, definitions from the source, attachments from both.
+func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta) ([]plan.Attachment, error) {
+	requests, err := plan.Requests(req.Config, pod)
+	if err != nil {
+		return nil, err
+	}
+	auxiliary, err := conf.AuxiliaryChain(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	if auxiliary != nil {
+		requests = append(requests, plan.Request{Ref: req.Config.AuxiliaryCNIChainName, Inline: auxiliary})
+	}
+	definitions, err := e.definitions(ctx, req.Config, requests)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := e.devices(ctx, pod, definitions)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Make(plan.Input{
+		Config: req.Config, Pod: pod, ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
+		Requests: requests, Definitions: definitions, Devices: devices,
+	})
+}
+
+// lookup is what distinguishes one look-up of a NAD from another.
+type lookup struct {
+	namespace, name string
+	onDisk          bool
+}
+
+// definitions looks up every request. Each NAD is fetched once, all at the same time.
+func (e *Engine) definitions(ctx context.Context, cfg *conf.Config, requests []plan.Request) ([]plan.Definition, error) {
+	found := make([]plan.Definition, len(requests))
+	first := map[lookup]int{}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, r := range requests {
+		key := lookup{r.Namespace, r.Name, r.OnDisk}
+		if r.Inline == nil && r.File == "" {
+			if _, fetched := first[key]; fetched {
+				continue
+			}
+			first[key] = i
+		}
+		group.Go(func() (err error) {
+			found[i], err = e.definition(ctx, cfg, r)
+			return at(err, r.Ref)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for i, r := range requests {
+		if r.Inline == nil && r.File == "" {
+			found[i] = found[first[lookup{r.Namespace, r.Name, r.OnDisk}]]
+		}
+	}
+	return found, nil
+}
+
+// at adds the network to an error that does not name one yet.
+func at(err error, ref string) error {
+	fe, ok := errors.AsType[*failure.Error](err)
+	if !ok || fe.NAD != "" {
+		return err
+	}
+	named := *fe
+	named.NAD = ref
+	return &named
+}
+
+func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Request) (plan.Definition, error) {
+	switch {
+	case r.Inline != nil:
+		return plan.Definition{Conf: r.Inline}, nil
+	case r.File != "":
+		raw, err := conf.FromFile(r.File)
+		return plan.Definition{Conf: raw}, err
+	}
+	nad, err := e.Source.NAD(ctx, r.Namespace, r.Name)
+	switch {
+	case apierrors.IsNotFound(err) && r.OnDisk:
+		raw, err := conf.OnDisk(cfg.ConfDir, r.Name)
+		return plan.Definition{Conf: raw}, err
+	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
+		return plan.Definition{}, &failure.Error{
+			Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w", r.Name, r.Namespace, err),
+			Fix: fmt.Sprintf("create it, or correct the pod's annotation %s; `kubectl get net-attach-def -n %s` lists what there is", nadv1.NetworksAnnotation, r.Namespace),
+		}
+	case err != nil:
+		return plan.Definition{}, sourceError("get NAD", err)
+	case nad.Spec.Config != "":
+		return plan.Definition{NAD: nad}, nil
+	}
+	raw, err := conf.OnDisk(cfg.ConfDir, nad.Name)
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named := *fe
+		named.NAD, err = r.Ref, &named
+	}
+	return plan.Definition{NAD: nad, Conf: raw}, err
+}
+
+// devices asks the kubelet, if any network needs a device.
+func (e *Engine) devices(ctx context.Context, pod *metav1.ObjectMeta, definitions []plan.Definition) (map[string][]string, error) {
+	for _, d := range definitions {
+		if pod == nil || d.NAD == nil || d.NAD.Annotations[nadv1.ResourceNameAnnotation] == "" {
+			continue
+		}
+		devices, err := e.Devices.Devices(ctx, pod.Namespace, pod.Name)
+		if err != nil {
+			return nil, &failure.Error{
+				Reason: failure.DeviceUnavailable, NAD: d.NAD.Namespace + "/" + d.NAD.Name, Field: nadv1.ResourceNameAnnotation,
+				Err: fmt.Errorf("ask the kubelet for the pod's devices: %w", err), Fix: "see that the kubelet serves its pod-resources socket",
+			}
+		}
+		return devices, nil
+	}
+	return nil, nil
+}

@@ -1,0 +1,55 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// resume finishes what operations on other sandboxes began and nobody will come back to: a runtime whose ADD and whose DEL after
+// it were both killed may forget the sandbox. A sandbox counts as given up when an operation on it did not come to its end,
+// nobody is at work on it, and its network namespace is gone. DEL and GC do this after their own work; it never fails them, and what it cannot
+// finish stays for the next.
+func (e *Engine) resume(ctx context.Context, req *Request) {
+	ids, err := e.Records.Unfinished()
+	if err != nil {
+		e.Log.WarnContext(ctx, "unfinished sandboxes not found out", "error", err)
+	}
+	for _, id := range ids {
+		if err := e.resumeSandbox(ctx, req, id); err != nil {
+			e.Log.WarnContext(ctx, "unfinished sandbox not cleaned up", "container", id, "error", err)
+		}
+	}
+}
+
+func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) error {
+	var sandbox *record.Sandbox
+	err := e.trace("try lock "+id, func() (err error) {
+		sandbox, err = e.Records.TryLock(id)
+		return err
+	})
+	if err != nil || sandbox == nil {
+		return err
+	}
+	rec, err := sandbox.Load()
+	if err == nil && e.Namespaces.Alive(rec.NetNS) {
+		sandbox.Release()
+		return nil
+	}
+	defer e.unlock(sandbox)
+	if errors.Is(err, fs.ErrNotExist) { // only the lock file was left; the unlock removes it
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stale := *req
+	stale.ContainerID, stale.NetNS, stale.Args = id, "", nil
+	if err := e.teardown(ctx, &stale, sandbox, rec); err != nil {
+		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+// Package pkg_test checks what holds for the repository as a whole: who may import whom, and what lies at the top level.
+package pkg_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/braid-cni/braid/"
+
+type goPackage struct {
+	ImportPath    string
+	Imports, Deps []string
+}
+
+// packages lists ours, without their tests, each with what it imports and all that it depends on.
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = ".."
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var list []goPackage
+	for d := json.NewDecoder(out); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module)
+		for _, l := range [][]string{p.Imports, p.Deps} {
+			for i := range l {
+				l[i] = strings.TrimPrefix(l[i], module)
+			}
+		}
+		list = append(list, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(list) < 5 {
+		t.Fatalf("only %d packages: looked in the wrong place", len(list))
+	}
+	return list
+}
+
+// below says whether path is one of the packages or folders, or lies below one.
+func below(path string, folders ...string) bool {
+	return slices.ContainsFunc(folders, func(f string) bool { return path == f || strings.HasPrefix(path, f+"/") })
+}
+
+// Arrows point one way.
+func TestDependencyDirection(t *testing.T) {
+	all := packages(t)
+	for _, rule := range []struct {
+		says string
+		// who is bound by the rule, and who of them is not
+		who, except []string
+		// what they must not depend on: at all, or only not directly (by their own import)
+		not      []string
+		directly bool
+	}{
+		{says: "packages do not know plugins or commands", who: []string{"pkg"}, not: []string{"plugins", "cmd"}},
+		{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
+		{
+			says: "the engine sees clusters, daemons and links only through its own interfaces",
+			who:  []string{"pkg/engine"}, not: []string{"pkg/kube", "pkg/daemon", "pkg/nl", "k8s.io/client-go"},
+		},
+		{
+			says: "what parses and plans does not reach out",
+			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf"},
+			not:  []string{"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda"},
+		},
+		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
+		{
+			says: "only pkg/kube talks to the API server",
+			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"}, not: []string{"k8s.io/client-go"}, directly: true,
+		},
+		{
+			says: "raw netlink is pkg/nl's",
+			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/nl", "pkg/nettest"},
+			not: []string{"github.com/vishvananda"}, directly: true,
+		},
+		{says: "test support stays in tests", who: []string{"cmd", "pkg", "plugins"}, not: []string{"pkg/nettest"}},
+	} {
+		t.Run(strings.ReplaceAll(rule.says, " ", "-"), func(t *testing.T) {
+			for _, p := range all {
+				if !below(p.ImportPath, rule.who...) || below(p.ImportPath, rule.except...) {
+					continue
+				}
+				deps := p.Deps
+				if rule.directly {
+					deps = p.Imports
+				}
+				for _, dep := range deps {
+					if below(dep, rule.not...) {
+						t.Errorf("%s depends on %s", p.ImportPath, dep)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A reader finds the same few folders, whatever is added.
+func TestTopLevel(t *testing.T) {
+	allowed := []string{"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile", "README.md"}
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		// bin is what `make build` makes.
+		if !slices.Contains(allowed, e.Name()) && !strings.HasPrefix(e.Name(), ".") && e.Name() != "bin" {
+			t.Errorf("%s does not belong at the top level", e.Name())
+		}
+	}
+}
