@@ -1,0 +1,465 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+// The tests of this file kill braid at every point of its work: before and after each change of state, as engine.Engine.Trace names
+// them. A first run without a kill gives the list of points; then each point has a run, a subtest named after it, on a node of its own.
+
+// neverKilled is a number of points that no operation has.
+const neverKilled = "1000000"
+
+// pluginDeviceInfo is a delegate that describes its device (Device Information Specification s.4.2), and is macvlan for the rest.
+const pluginDeviceInfo = `
+in=$(cat)
+file=$(printf %s "$in" | sed -n 's/.*"CNIDeviceInfoFile": *"\([^"]*\)".*/\1/p')
+if [ "$CNI_COMMAND" = ADD ]; then
+	mkdir -p "${file%/*}"
+	echo '{"type":"memif","version":"1.1.0","memif":{"role":"master","path":"/run/memif.sock","mode":"ethernet"}}' >"$file"
+fi
+printf %s "$in" | exec "$BRAID_PLUGINS/macvlan"
+`
+
+// faultRig is a node with a pod on the default network and three macvlan networks: the second has the default route, the third a
+// device that is described in a file.
+func faultRig(t *testing.T) (*rig, *pod) {
+	t.Helper()
+	r := newRig(t)
+	r.script("device", pluginDeviceInfo)
+	r.nad("a", r.macvlan(11, ""))
+	r.nad("b", r.macvlan(12, ""))
+	r.nad("c", strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`), `"macvlan"`, `"device"`, 1))
+	p := r.pod("p", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`)
+	p.id = "fault-" + filepath.Base(p.Path) // device-info files of all tests are in one directory
+	t.Cleanup(func() {
+		files, err := filepath.Glob(deviceInfoDir + "/cni/*" + p.id + "*")
+		if err != nil || len(files) > 0 {
+			t.Errorf("left in the directory of device information: %v %v", files, err)
+		}
+	})
+	return r, p
+}
+
+// points gives the points of a command that nothing kills; failed is its error, if it has one.
+func (r *rig) points(command string, p *pod) (points []string, failed *types.Error) {
+	r.t.Helper()
+	file := r.path("points")
+	_, failed = r.call(command, p, killAt+"="+neverKilled, traceTo+"="+file)
+	return r.readPoints(file, p), failed
+}
+
+// readPoints reads and removes the file of points. The container's ID, which is another on each node, is written as "ID".
+func (r *rig) readPoints(file string, p *pod) []string {
+	r.t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Remove(file); err != nil {
+		r.t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(data), p.id, "ID"), "\n"), "\n")
+}
+
+// killedAt runs a command that is killed at the n-th of the points. Where the point is before a file is written, the file is left as
+// by a kill in the middle of that.
+func (r *rig) killedAt(command string, p *pod, points []string, n int) {
+	r.t.Helper()
+	file := r.path("points")
+	out, err := r.exec(command, p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		r.t.Fatalf("%s was not killed: %v %s", command, err, out)
+	}
+	if diff := cmp.Diff(points[:n+1], r.readPoints(file, p)); diff != "" {
+		r.t.Fatalf("the points that the killed %s went through, -want +got:\n%s", command, diff)
+	}
+	point := points[n]
+	switch {
+	case point == "before record removed":
+	case strings.HasPrefix(point, "before record "), strings.HasPrefix(point, "before remember "):
+		r.write("state/sandboxes/"+p.id+".json.tmp", `{"version":1,"contai`)
+	case strings.HasPrefix(point, "before publish "):
+		r.write("manifests/.braid.tmp", `[{"na`)
+	case strings.HasPrefix(point, "before restore cache "):
+		for _, entry := range globbed(r.t, r.path("state/cni/results/*-"+strings.TrimPrefix(point, "before restore cache "))) {
+			if err := os.Truncate(entry, 10); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func globbed(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// eachPoint has a subtest for each of the points from first on.
+func eachPoint(t *testing.T, points []string, first int, test func(t *testing.T, n int)) {
+	t.Helper()
+	if first < 0 || first >= len(points) {
+		t.Fatalf("no point to be killed at: from %d of %q", first, points)
+	}
+	for n := first; n < len(points); n++ {
+		t.Run(fmt.Sprintf("%02d %s", n, points[n]), func(t *testing.T) {
+			t.Parallel()
+			test(t, n)
+		})
+	}
+}
+
+// covers fails the test unless each kind of change is among the points, before and after.
+func covers(t *testing.T, points []string, kinds ...string) {
+	t.Helper()
+	for _, kind := range kinds {
+		for _, when := range []string{"before ", "after "} {
+			if !slices.ContainsFunc(points, func(p string) bool { return strings.HasPrefix(p, when+kind) }) {
+				t.Errorf("no point %q among %q", when+kind, points)
+			}
+		}
+	}
+	if len(points)%2 != 0 {
+		t.Errorf("a change has not both of its points: %q", points)
+	}
+}
+
+// whole fails the test unless the pod has all that its ADD gives, once.
+func (r *rig) whole(p *pod) {
+	r.t.Helper()
+	r.has(p, "eth0", "net1", "net2", "net3")
+	var networks []string
+	for _, lease := range r.leases() {
+		networks = append(networks, filepath.Dir(lease))
+	}
+	if want := []string{"a", "b", "c", "pods"}; !slices.Equal(networks, want) {
+		r.t.Errorf("leases of %v, want one of each of %v", networks, want)
+	}
+	var names []string
+	for _, s := range r.status(p) {
+		names = append(names, s.Name+" "+s.Interface)
+		for _, ip := range s.IPs {
+			if !strings.Contains(p.Addrs(), "addr "+s.Interface+" "+ip+"/") {
+				r.t.Errorf("the status gives %s to %s, the pod has %s", ip, s.Interface, p.Addrs())
+			}
+		}
+		if (s.DeviceInfo != nil) != (s.Interface == "net3") {
+			r.t.Errorf("%s has device information %v", s.Interface, s.DeviceInfo)
+		}
+	}
+	if want := []string{"pods eth0", "default/a net1", "default/b net2", "default/c net3"}; !slices.Equal(names, want) {
+		r.t.Errorf("network-status of %q, want %q", names, want)
+	}
+	var defaults []string
+	for line := range strings.Lines(p.Routes()) {
+		if strings.HasPrefix(line, "route4 table main default ") {
+			defaults = append(defaults, strings.TrimSpace(line))
+		}
+	}
+	if len(defaults) != 1 || !strings.Contains(defaults[0], "via 10.12.0.1 dev net2") {
+		r.t.Errorf("default routes %q, want one via net2", defaults)
+	}
+	r.must("CHECK", p)
+}
+
+// TestFaultAdd kills an ADD at each point. The runtime's retry, in either of its ways, makes the pod whole; its DEL leaves nothing.
+func TestFaultAdd(t *testing.T) {
+	r, p := faultRig(t)
+	points, failed := r.points("ADD", p)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	r.whole(p)
+	r.must("DEL", p)
+	r.clean(p)
+	covers(t, points, "lock ", "remember network ", "record planned", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
+		"ADD net2", "ADD net3", "record added eth0", "record added net3", "copy device info net3", "default route net2", "publish status",
+		"record complete", "unlock")
+	complete := slices.Index(points, "after record complete")
+
+	t.Run("retried by DEL and ADD", func(t *testing.T) {
+		eachPoint(t, points, 0, func(t *testing.T, n int) {
+			r, p := faultRig(t)
+			r.killedAt("ADD", p, points, n)
+			r.must("DEL", p)
+			r.clean(p)
+			r.must("ADD", p)
+			r.whole(p)
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	})
+	t.Run("retried by ADD", func(t *testing.T) {
+		eachPoint(t, points, 0, func(t *testing.T, n int) {
+			r, p := faultRig(t)
+			r.killedAt("ADD", p, points, n)
+			if n >= complete {
+				r.fails("ADD", p, types.ErrInvalidEnvironmentVariables, p.id, "attached already")
+				r.whole(p)
+				r.must("DEL", p)
+				r.clean(p)
+			}
+			r.must("ADD", p)
+			r.whole(p)
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	})
+}
+
+// TestFaultForgotten kills an ADD, and no DEL follows: the runtime was killed as well and has forgotten the sandbox. The next DEL, of
+// another pod, cleans up after it once its network namespace is gone, and not before.
+func TestFaultForgotten(t *testing.T) {
+	r, p := faultRig(t)
+	points, failed := r.points("ADD", p)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	r.must("DEL", p)
+	for _, point := range []string{"before ADD eth0", "after ADD net1", "before record added net2", "after publish status", "after record complete"} {
+		n := slices.IndexFunc(points, func(p string) bool { return strings.HasPrefix(p, point) })
+		t.Run(point, func(t *testing.T) {
+			r, p := faultRig(t)
+			other := r.pod("other", "")
+			r.killedAt("ADD", p, points, n)
+			r.must("DEL", other)
+			if files, err := filepath.Glob(r.path("state/sandboxes/*.json")); err != nil || len(files) != 1 {
+				t.Fatalf("records %v %v, want that of the sandbox whose namespace is there", files, err)
+			}
+			p.Unmount()
+			r.must("DEL", other)
+			r.clean()
+		})
+	}
+}
+
+// TestFaultDel kills a DEL at each point. The retried DEL leaves nothing.
+func TestFaultDel(t *testing.T) {
+	r, p := faultRig(t)
+	r.must("ADD", p)
+	points, failed := r.points("DEL", p)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	r.clean(p)
+	covers(t, points, "lock ", "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0",
+		"record detached net3", "record removed", "unlock")
+
+	eachPoint(t, points, 0, func(t *testing.T, n int) {
+		r, p := faultRig(t)
+		r.must("ADD", p)
+		r.killedAt("DEL", p, points, n)
+		r.must("DEL", p)
+		r.clean(p)
+	})
+}
+
+// TestFaultDelAgain kills the DEL that retries one that was killed when a delegate had removed its interface and, with it, libcni's
+// cache, but the record did not say so yet: the cache is restored from the record.
+func TestFaultDelAgain(t *testing.T) {
+	begin := func(t *testing.T) (*rig, *pod) {
+		r, p := faultRig(t)
+		r.must("ADD", p)
+		points := []string{"before lock ID", "after lock ID", "before DEL net3", "after DEL net3"}
+		r.killedAt("DEL", p, points, len(points)-1)
+		return r, p
+	}
+	r, p := begin(t)
+	points, failed := r.points("DEL", p)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	covers(t, points, "restore cache net3")
+	last := slices.Index(points, "after record detached net3")
+	eachPoint(t, points[:last], 0, func(t *testing.T, n int) {
+		r, p := begin(t)
+		r.killedAt("DEL", p, points, n)
+		r.must("DEL", p)
+		r.clean(p)
+	})
+}
+
+// TestFaultRollBack kills the roll-back of a failed ADD at each point. The runtime's DEL leaves nothing.
+func TestFaultRollBack(t *testing.T) {
+	begin := func(t *testing.T) (*rig, *pod) {
+		r, p := faultRig(t)
+		r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,"msg":"no luck"}'; exit 1; }`)
+		return r, p
+	}
+	r, p := begin(t)
+	points, failed := r.points("ADD", p)
+	if failed == nil || failed.Code != 123 {
+		t.Fatalf("the ADD should fail as its delegate does: %v", failed)
+	}
+	r.clean(p)
+	first := slices.Index(points, "after ADD net3")
+	covers(t, points, "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0", "record removed")
+
+	eachPoint(t, points, first, func(t *testing.T, n int) {
+		r, p := begin(t)
+		r.killedAt("ADD", p, points, n)
+		r.must("DEL", p)
+		r.clean(p)
+	})
+}
+
+// TestFaultGC kills a GC at each point. The next one removes the pod that the runtime does not know, and keeps the other.
+func TestFaultGC(t *testing.T) {
+	begin := func(t *testing.T) (r *rig, stale, live *pod) {
+		r, stale = faultRig(t)
+		live = r.pod("live", "a")
+		live.id = "live"
+		r.must("ADD", live)
+		r.must("ADD", stale)
+		r.conf = with(r.conf, "cni.dev/valid-attachments", []any{map[string]any{"containerID": live.id, "ifname": "eth0"}})
+		return r, stale, live
+	}
+	finish := func(r *rig, stale, live *pod) {
+		r.has(stale)
+		r.has(live, "eth0", "net1")
+		if leases := r.leases(); len(leases) != 2 {
+			r.t.Errorf("leases %q, want those of the live pod alone", leases)
+		}
+		r.must("CHECK", live)
+		r.must("DEL", live)
+		r.clean(stale, live)
+	}
+	r, stale, live := begin(t)
+	points, failed := r.points("GC", stale)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	finish(r, stale, live)
+	covers(t, points, "lock ", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
+		"GC default/a", "GC default/b", "GC default/c")
+
+	eachPoint(t, points, 0, func(t *testing.T, n int) {
+		r, stale, live := begin(t)
+		r.killedAt("GC", stale, points, n)
+		r.must("GC", nil)
+		finish(r, stale, live)
+	})
+}
+
+// gate makes a delegate that is macvlan, but waits in its command until the test opens it.
+func (r *rig) gate(command string) {
+	r.t.Helper()
+	r.script("gated", fmt.Sprintf(`
+if [ "$CNI_COMMAND" = %[1]s ] && [ ! -e %[2]s/open ]; then
+	touch %[2]s/waits
+	until [ -e %[2]s/open ]; do sleep 0.01; done
+fi
+exec "$BRAID_PLUGINS/macvlan"
+`, command, r.dir))
+	r.nad("b", strings.Replace(r.macvlan(12, ""), `"macvlan"`, `"gated"`, 1))
+}
+
+// start begins a command and gives it when the gated delegate waits.
+func (r *rig) start(command string, p *pod) (cmd *exec.Cmd, stdout *bytes.Buffer) {
+	r.t.Helper()
+	cmd, stdout = r.command(command, p), &bytes.Buffer{}
+	cmd.Stdout = stdout
+	if err := r.node.Run(cmd.Start); err != nil {
+		r.t.Fatal(err)
+	}
+	r.await("the delegate", func() bool { _, err := os.Stat(r.path("waits")); return err == nil })
+	return cmd, stdout
+}
+
+func (r *rig) await(what string, there func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !there(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%s: not within 30 seconds\n%s", what, r.log())
+		}
+	}
+}
+
+// TestFaultDelegateOutlives kills braid while a delegate runs, which goes on. Nothing is done to the sandbox before the delegate has
+// ended; then the DEL that waited for it leaves nothing.
+func TestFaultDelegateOutlives(t *testing.T) {
+	for _, command := range []string{"ADD", "DEL"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			r, p := faultRig(t)
+			r.gate(command)
+			if command == "DEL" {
+				r.must("ADD", p)
+			}
+			cmd, _ := r.start(command, p)
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Wait() //nolint:errcheck // killed
+
+			patience := r.conf
+			r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "100ms"}))
+			r.fails("CHECK", p, types.ErrTryAgainLater, p.id, "at work")
+			r.conf = patience
+
+			retry := r.command("DEL", p)
+			if err := r.node.Run(retry.Start); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- retry.Wait() }()
+			select {
+			case err := <-done:
+				t.Errorf("the DEL did not wait for the delegate: %v", err)
+			case <-time.After(200 * time.Millisecond):
+			}
+			r.write("open", "")
+			if err := <-done; err != nil {
+				t.Errorf("DEL: %v\n%s", err, r.log())
+			}
+			r.clean(p)
+		})
+	}
+}
+
+// TestFaultSigterm stops an ADD as a runtime does that gives up: it takes back what it did, and says that it may be tried again.
+func TestFaultSigterm(t *testing.T) {
+	r, p := faultRig(t)
+	r.gate("ADD")
+	cmd, stdout := r.start("ADD", p)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the ADD succeeded")
+	}
+	failed := &types.Error{}
+	if err := json.Unmarshal(stdout.Bytes(), failed); err != nil || failed.Code != types.ErrTryAgainLater {
+		t.Errorf("error %s, want code %d", stdout, types.ErrTryAgainLater)
+	}
+	for _, word := range []string{"default/p", "default/b", "gated", "terminated"} {
+		if !strings.Contains(failed.Msg, word) {
+			t.Errorf("the error does not say %q: %v", word, failed)
+		}
+	}
+	r.clean(p)
+	r.write("open", "")
+	r.must("ADD", p)
+	r.whole(p)
+	r.must("DEL", p)
+	r.clean(p)
+}

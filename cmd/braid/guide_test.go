@@ -1,0 +1,575 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/nettest"
+)
+
+// What users are promised: ../shared/conformance/user-guide.md.
+
+// Multicast goes from pod to pod over net1 and is not seen on eth0.
+func TestU1MulticastOverNet1(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("data", r.macvlan(11, ""))
+	sender, receiver := r.pod("sender", "data"), r.pod("receiver", "data")
+	r.add(sender)
+	r.add(receiver)
+	group := &net.UDPAddr{IP: net.IPv4(239, 1, 2, 3), Port: 5007}
+	net1, eth0 := join(t, receiver, "net1", group), join(t, receiver, "eth0", group)
+	err := sender.Run(func() error {
+		conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 11, 0, 2)}, group)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for range 3 {
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, from := receive(t, net1, 5*time.Second)
+	same(t, "on net1", text+" from "+from, "hello from 10.11.0.2")
+	text, _ = receive(t, eth0, 200*time.Millisecond)
+	same(t, "on eth0", text, "")
+}
+
+// join gives a socket that gets what is sent to the group on this interface, and on no other.
+func join(t *testing.T, p *pod, ifname string, group *net.UDPAddr) *net.UDPConn {
+	t.Helper()
+	var conn *net.UDPConn
+	err := p.Run(func() error {
+		ifi, err := net.InterfaceByName(ifname)
+		if err != nil {
+			return err
+		}
+		if conn, err = net.ListenMulticastUDP("udp4", ifi, group); err != nil {
+			return err
+		}
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var serr error
+		err = raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0) })
+		if err == nil {
+			err = serr
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func receive(t *testing.T, conn *net.UDPConn, wait time.Duration) (text, from string) {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 100)
+	n, addr, err := conn.ReadFromUDP(buffer)
+	if err != nil {
+		return "", ""
+	}
+	return string(buffer[:n]), addr.IP.String()
+}
+
+func TestU8NameAndVersionOfANADMayBeMissing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("gke-network-1", strings.Replace(r.macvlan(11, ""), `"cniVersion":"1.0.0",`, "", 1))
+	p := r.pod("p", "gke-network-1")
+	r.add(p)
+	same(t, "leases", r.leases(), []string{"gke-network-1/10.11.0.2", "pods/10.1.0.2"})
+}
+
+func TestU8CommentIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", "{\n\"cniVersion\":\"1.0.0\", # the version\n\"type\":\"macvlan\"}")
+	p := r.pod("p", "a")
+	r.fails("ADD", p, 7, "default/a", "JSON has no comments", "line 2")
+	r.clean(p)
+}
+
+func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
+	t.Parallel()
+	for form, annotation := range map[string]string{
+		"short": "data,default/shared,data",
+		"JSON":  `[{"name":"data"},{"name":"shared","namespace":"default"},{"name":"data"}]`,
+	} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.nad("web/data", r.macvlan(11, ""))
+			r.nad("default/shared", r.macvlan(12, ""))
+			p := r.pod("web/p", annotation)
+			r.add(p)
+			var got []string
+			for _, s := range r.status(p)[1:] {
+				got = append(got, s.Name+" "+s.Interface+" "+s.IPs[0])
+			}
+			same(t, "status", got, []string{"web/data net1 10.11.0.2", "default/shared net2 10.12.0.2", "web/data net3 10.11.0.3"})
+		})
+	}
+}
+
+func TestU13NamespaceIsolation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("team/secret", r.macvlan(11, ""))
+	r.nad("default/shared", r.macvlan(12, ""))
+	own, other, stranger := r.pod("team/own", "secret"), r.pod("web/other", "default/shared"), r.pod("web/stranger", "team/secret")
+	r.add(own)
+	r.add(other)
+	r.fails("ADD", stranger, 7, "web/stranger", "team/secret", "namespace")
+	r.has(stranger)
+	same(t, "event", r.lastEvent(stranger).Reason, "NADForbidden")
+	r.conf["globalNamespaces"] = "default,team"
+	r.add(stranger)
+	r.has(stranger, "eth0", "net1")
+}
+
+// onlyConnected says that net1 brought connected routes and nothing else, and that the default route is eth0's.
+func onlyConnected(t *testing.T, r *rig) {
+	t.Helper()
+	p := r.pod("p", "a")
+	r.add(p)
+	same(t, "routes", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
+		"10.11.0.0/24 dev net1 proto kernel scope link src 10.11.0.2",
+		"default via 10.1.0.1 dev eth0",
+	})
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestU15MacvlanAddsConnectedRoutesOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	onlyConnected(t, r)
+}
+
+func TestU15IPVlanAddsConnectedRoutesOnly(t *testing.T) {
+	t.Parallel()
+	nettest.NeedsLink(t, "ipvlan")
+	r := newRig(t)
+	r.nad("a", ipvlan(r.macvlan(11, "")))
+	onlyConnected(t, r)
+}
+
+// ipvlan is a configuration of macvlan made one of ipvlan.
+func ipvlan(macvlan string) string {
+	return strings.Replace(macvlan, `"type":"macvlan","master":"nic0","mode":"bridge"`, `"type":"ipvlan","master":"nic0","mode":"l2"`, 1)
+}
+
+// static is the guide's network with an address and a gateway: extra goes into the IPAM part.
+func static(kind, address, extra string) string {
+	return fmt.Sprintf(`{"type":%q,"master":"nic0","ipam":{"type":"static",
+		"addresses":[{"address":"%s/21","gateway":"21.0.111.254"}]%s}}`, kind, address, extra)
+}
+
+// sourceBased compares with the guide's `ip route` and `ip route list table 100`.
+func sourceBased(t *testing.T, r *rig, kind string) {
+	t.Helper()
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+static(kind, "21.0.111.1", "")+`,{"type":"sbr"}]}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	same(t, "ip route", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
+		"default via 10.1.0.1 dev eth0",
+	})
+	same(t, "ip route list table 100", table(p, 4, "100"), []string{
+		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
+		"default via 21.0.111.254 dev net1",
+	})
+	if !strings.Contains(p.Rules(), "from 21.0.111.1/32 table 100\n") {
+		t.Errorf("no rule for the source address: %s", p.Rules())
+	}
+	// No CHECK: macvlan and ipvlan want to find the gateway that sbr moved out of their sight.
+	r.must("DEL", p)
+	r.clean(p)
+	if strings.Contains(p.Rules(), "21.0.111.1") {
+		t.Errorf("the rule is left: %s", p.Rules())
+	}
+}
+
+func TestU16SourceBasedRoutingWithIPVlan(t *testing.T) {
+	t.Parallel()
+	nettest.NeedsLink(t, "ipvlan")
+	sourceBased(t, newRig(t), "ipvlan")
+}
+
+func TestU16SourceBasedRoutingWithMacvlan(t *testing.T) {
+	t.Parallel()
+	sourceBased(t, newRig(t), "macvlan")
+}
+
+func TestU17StaticRoute(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	p := r.pod("p", "a")
+	r.add(p)
+	same(t, "ip route", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
+		"172.31.0.0/16 via 21.0.111.254 dev net1",
+		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
+		"default via 10.1.0.1 dev eth0",
+	})
+}
+
+func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
+	t.Parallel()
+	for _, dst := range []string{"0.0.0.0/0", "::/0"} {
+		t.Run(strings.ReplaceAll(dst, "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+			p := r.pod("p", "a")
+			r.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")
+			r.clean(p)
+			same(t, "event", r.lastEvent(p).Reason, "DefaultRouteRefused")
+		})
+	}
+}
+
+func TestU17DefaultRouteByThePodsWish(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	p := r.pod("p", `[{"name":"a","default-route":["21.0.111.254"]}]`)
+	r.add(p)
+	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 21.0.111.254 dev net1"})
+}
+
+func TestU18ManyPodsOnOneAttachment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	var pods []*pod
+	for i := range 5 {
+		p := r.pod(fmt.Sprintf("p%d", i), "a")
+		r.add(p)
+		same(t, p.name, r.status(p)[1].IPs, []string{fmt.Sprintf("10.11.0.%d", 2+i)})
+		pods = append(pods, p)
+	}
+	reach(t, pods[0], "10.11.0.6", pods[4])
+	for _, p := range pods {
+		r.must("DEL", p)
+	}
+	r.clean(pods...)
+}
+
+// reach says that a datagram from one pod gets to the address of another.
+func reach(t *testing.T, from *pod, address string, to *pod) {
+	t.Helper()
+	at := &net.UDPAddr{IP: net.ParseIP(address), Port: 5008}
+	var server *net.UDPConn
+	err := to.Run(func() (err error) {
+		server, err = net.ListenUDP("udp4", at)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	err = from.Run(func() error {
+		client, err := net.DialUDP("udp4", nil, at)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		_, err = client.Write([]byte("ping"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := receive(t, server, 5*time.Second); text != "ping" {
+		t.Errorf("%s does not reach %s", from.name, address)
+	}
+}
+
+func TestU18OnePodManyAttachments(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var networks, want []string
+	for i := range 8 {
+		r.nad(fmt.Sprintf("n%d", i), r.macvlan(11+i, ""))
+		networks = append(networks, fmt.Sprintf("n%d", i))
+		want = append(want, fmt.Sprintf("net%d", i+1))
+	}
+	p := r.pod("p", strings.Join(networks, ","))
+	r.add(p)
+	r.has(p, append([]string{"eth0"}, want...)...)
+	for i, s := range r.status(p)[1:] {
+		same(t, s.Name, s.IPs, []string{fmt.Sprintf("10.%d.0.2", 11+i)})
+	}
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestU18SeveralAttachmentsOverOneNodeInterface(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	r.nad("b", r.macvlan(12, ""))
+	p, q := r.pod("p", "a"), r.pod("q", "b,a")
+	r.add(p)
+	r.add(q)
+	reach(t, p, "10.11.0.3", q)
+	r.must("DEL", p)
+	r.must("CHECK", q)
+	r.must("DEL", q)
+	r.clean(p, q)
+}
+
+func TestU18SameAttachmentTwice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a,a")
+	r.add(p)
+	r.has(p, "eth0", "net1", "net2")
+	same(t, "leases", r.leases(), []string{"a/10.11.0.2", "a/10.11.0.3", "pods/10.1.0.2"})
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// mistake is a pod that asks for something that cannot be had, and what its event has to say.
+type mistake struct {
+	networks string // the pod's annotation
+	config   string // of the NAD "a"; empty: there is none
+	code     uint
+	reason   string
+	words    []string // of the event, besides the pod: NAD, plugin, what to do
+}
+
+func mistakes() map[string]mistake {
+	return map[string]mistake{
+		"no such NAD":    {"a", "", 7, "NADNotFound", []string{`"a"`, "create it"}},
+		"no annotation":  {"[{]", "{}", 7, "InvalidAnnotation", []string{nadv1.NetworksAnnotation}},
+		"no JSON":        {"a", "{", 7, "NADInvalid", []string{"default/a", "JSON"}},
+		"no type":        {"a", `{"cniVersion":"1.0.0"}`, 7, "NADInvalid", []string{"default/a", "type"}},
+		"no plugin":      {"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
+		"no IPAM plugin": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"nosuch"}}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
+		"path as plugin": {"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid", []string{"default/a", "type"}},
+		"no master":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 999, "PluginFailed", []string{"default/a", "plugin macvlan", "not found"}},
+		"no capability":  {`[{"name":"a","ips":["10.0.0.1/24"]}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability", []string{"default/a", "ips", "capabilities", "macvlan"}},
+		"another's NAD":  {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
+		"name twice":     {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"default/a", `"x"`, "an interface of its own"}},
+		"no device":      {"device", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "DeviceUnavailable", []string{"default/device", "kubelet"}},
+		"bad MAC":        {`[{"name":"a","mac":"02:00"}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"mac", "02:00"}},
+	}
+}
+
+// The pod does not start, nothing is left of it, and its event says why.
+func TestU19Misconfiguration(t *testing.T) {
+	t.Parallel()
+	for name, m := range mistakes() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			if m.config != "" {
+				r.nad("a", m.config)
+			}
+			r.nad("device", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, "example.com/vf")
+			p := r.pod("p", m.networks)
+			r.fails("ADD", p, m.code, append(m.words, "default/p")...)
+			r.clean(p)
+			r.must("DEL", p) // the pod can be deleted
+			r.clean(p)
+			last := r.lastEvent(p)
+			same(t, "event", last.Type+" "+last.Reason, "Warning "+m.reason)
+			for _, word := range append(m.words, "default/p") {
+				if !strings.Contains(last.Message, word) {
+					t.Errorf("the event does not say %q: %s", word, last.Message)
+				}
+			}
+		})
+	}
+}
+
+func TestU19AttachmentsAreToldToo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.add(p)
+	got := map[podEvent]bool{}
+	for _, e := range r.events(p) {
+		got[e] = true
+	}
+	same(t, "events", got, map[podEvent]bool{
+		{"Normal", "AddedInterface", "Add eth0 [10.1.0.2] from pods"}:       true,
+		{"Normal", "AddedInterface", "Add net1 [10.11.0.2] from default/a"}: true,
+	})
+}
+
+func TestU20OneLineForEachAttachment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.conf["logLevel"] = "info"
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a,a")
+	r.add(p)
+	r.must("DEL", p)
+	var got []string
+	for line := range strings.Lines(r.log()) {
+		m := regexp.MustCompile(`level=(\S+) msg=(\S+).* duration=\S+s`).FindStringSubmatch(line)
+		if m == nil || !strings.Contains(line, "pod=default/p ") {
+			t.Errorf("unexpected: %s", line)
+			continue
+		}
+		at := regexp.MustCompile(`network=(\S+) interface=(\S+)`).FindStringSubmatch(line)
+		if at != nil {
+			m[2] += " " + at[1] + " " + at[2]
+		}
+		got = append(got, m[1]+" "+m[2])
+	}
+	same(t, "log", got, []string{
+		"INFO attach pods eth0", "INFO attach default/a net1", "INFO attach default/a net2", "INFO ADD",
+		"INFO detach default/a net2", "INFO detach default/a net1", "INFO detach pods eth0", "INFO DEL",
+	})
+}
+
+func TestU20FailureNamesPodNetworkAndPlugin(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", failing("ADD", 11, "pool is empty"))
+	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
+	p := r.pod("p", "a")
+	r.fails("ADD", p, 11)
+	for _, want := range []string{"level=ERROR", "pod=default/p", "network=default/a", "interface=net1", "plugin=one", "code=11", "reason=PluginFailed", "pool is empty"} {
+		if !strings.Contains(r.log(), want) {
+			t.Errorf("no %q in %s", want, r.log())
+		}
+	}
+}
+
+// Configurations may hold secrets, so not even the debug level writes one.
+func TestU20NoSecretsAndNoDump(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", failing("CHECK", 100, "not as it was"))
+	r.nad("a", `{"cniVersion":"1.0.0","type":"one","password":"s3cret","args":{"cni":{"token":"s3cret"}}}`)
+	p := r.pod("p", `[{"name":"a","cni-args":{"key":"s3cret"}}]`)
+	r.conf["runtimeConfig"] = map[string]any{"dns": map[string]any{"searches": []string{"s3cret"}}}
+	r.add(p)
+	r.fails("CHECK", p, 100)
+	r.must("DEL", p)
+	if r.log() == "" || strings.Contains(r.log(), "s3cret") || strings.Contains(r.log(), `cniVersion`) {
+		t.Errorf("log: %s", r.log())
+	}
+}
+
+func TestU20ModeAndRotation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
+	for range 4 {
+		r.write("braid.log", strings.Repeat("x", 1<<20))
+		r.fails("CHECK", r.pod("p", ""), 3)
+	}
+	info, err := os.Stat(r.path("braid.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "mode", info.Mode().String(), "-rw-------")
+	if info.Size() > 1<<10 || !strings.Contains(r.log(), "CHECK failed") {
+		t.Errorf("not rotated: %d bytes", info.Size())
+	}
+	backups, err := filepath.Glob(r.path("braid-*.log"))
+	// The oldest go beside the work; at the end of a process one may be too many until the next.
+	if err != nil || len(backups) < 2 || len(backups) > 3 {
+		t.Errorf("backups: %q, %v", backups, err)
+	}
+}
+
+// Without any key about logs there is a log, in its place; here below a /var/log of the process's own.
+func TestU20LogsByDefault(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	delete(r.conf, "logFile")
+	delete(r.conf, "logLevel")
+	stdin, err := json.Marshal(r.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c",
+		`mount -t tmpfs tmpfs /var/log && { "$0"; cat /var/log/braid.log; }`, os.Args[0])
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=CHECK", "CNI_CONTAINERID=unknown", "CNI_NETNS="+r.node.Path,
+		"CNI_IFNAME=eth0", "CNI_PATH="+plugins(t))
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `level=ERROR msg="CHECK failed"`) {
+		t.Errorf("log: %s, %v", out, err)
+	}
+}
+
+// `ip a` in the pod.
+func TestU21InterfacesAndAddresses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	r.nad("b", r.macvlan(12, ""))
+	p := r.pod("p", "a,b")
+	r.add(p)
+	same(t, "links", p.Links(), "link eth0 veth mtu 1500 up\nlink lo device mtu 65536 up\nlink net1 macvlan mtu 1500 up\nlink net2 macvlan mtu 1500 up\n")
+	same(t, "addresses", p.Addrs(), "addr eth0 10.1.0.2/16\naddr lo 127.0.0.1/8\naddr lo ::1/128\naddr net1 10.11.0.2/24\naddr net2 10.12.0.2/24\n")
+}
+
+func TestU22ExactAnnotationOfAPod(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	network := r.defaultNetwork() // without a default route: its "gateway" would be there, which the guide does not show
+	network["ipam"] = map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"}
+	r.conf["delegates"] = []any{network}
+	r.nad("gke-network-1", r.macvlan(11, ""))
+	p := r.pod("p", "gke-network-1")
+	r.add(p)
+	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `[{
+    "name": "pods",
+    "interface": "eth0",
+    "ips": ["10.1.0.2"],
+    "mac": "` + p.Link("eth0").Attrs().HardwareAddr.String() + `",
+    "default": true,
+    "dns": {}
+},{
+    "name": "default/gke-network-1",
+    "interface": "net1",
+    "ips": ["10.11.0.2"],
+    "mac": "` + p.Link("net1").Attrs().HardwareAddr.String() + `",
+    "dns": {}
+}]`
+	same(t, "annotation", strings.TrimSpace(string(data)), want)
+}

@@ -1,0 +1,620 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+)
+
+// hostileRig is a node with a pod that is attached, and that nothing which is refused may touch.
+func hostileRig(t *testing.T) (r *rig, bystander *pod) {
+	t.Helper()
+	r = newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	bystander = r.pod("bystander", "a")
+	r.must("ADD", bystander)
+	return r, bystander
+}
+
+// nodeState is all of the node that braid may change: links, addresses, routes and rules of it and of pods, leases, records, cache.
+func (r *rig) nodeState(pods ...*pod) string {
+	r.t.Helper()
+	var b strings.Builder
+	b.WriteString(r.node.Snapshot())
+	for _, p := range pods {
+		fmt.Fprintf(&b, "pod %s\n%s", p.name, p.Snapshot())
+	}
+	for _, dir := range []string{"state", "leases", "net.d", "manifests"} {
+		err := filepath.WalkDir(r.path(dir), func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || strings.HasSuffix(path, ".events.jsonl") || strings.HasPrefix(e.Name(), "hostile") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			fmt.Fprintf(&b, "file %s %x\n", path, sha256.Sum256(data))
+			return err
+		})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
+// refused runs a command, with stdin instead of the configuration if that is not nil, that has to fail with this code and a text that
+// has all the words, in one line without control characters, and that changes nothing.
+func (r *rig) refused(command string, p *pod, stdin []byte, env []string, code uint, words []string, watched ...*pod) {
+	r.t.Helper()
+	before := r.nodeState(watched...)
+	cmd := r.command(command, p, env...)
+	if stdin != nil {
+		cmd.Stdin = bytes.NewReader(stdin)
+	}
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	if err := r.node.Run(cmd.Run); err == nil {
+		r.t.Fatalf("%s succeeded: %s", command, stdout.String())
+	}
+	failed := &types.Error{}
+	if err := json.Unmarshal(stdout.Bytes(), failed); err != nil {
+		r.t.Fatalf("no CNI error on stdout: %v: %.300q", err, stdout.String())
+	}
+	if failed.Code != code {
+		r.t.Errorf("code %d, want %d: %.500v", failed.Code, code, failed)
+	}
+	text := failed.Msg + " " + failed.Details
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			r.t.Errorf("the error does not say %q: %.500q", word, text)
+		}
+	}
+	if len(text) > 2000 || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		r.t.Errorf("the error has %d bytes or control characters: %.500q", len(text), text)
+	}
+	if diff := cmp.Diff(before, r.nodeState(watched...)); diff != "" {
+		r.t.Errorf("the node was changed:\n%s", diff)
+	}
+}
+
+// survives fails the test unless the pod is still attached, and can be deleted.
+func (r *rig) survives(p *pod) {
+	r.t.Helper()
+	r.has(p, "eth0", "net1")
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// TestHostileAnnotation: what a user may write into a pod.
+func TestHostileAnnotation(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	const key = "k8s.v1.cni.cncf.io/networks"
+	for name, c := range map[string]struct {
+		networks string
+		words    []string
+	}{
+		"path":               {"../../etc/passwd", []string{key, "etc"}},
+		"path as name":       {`[{"name":"../a"}]`, []string{key, "name", `../a`}},
+		"path as namespace":  {`[{"name":"a","namespace":"../kube-system"}]`, []string{key, "namespace"}},
+		"path as interface":  {"a@../x", []string{key, "../x"}},
+		"dots as interface":  {"a@..", []string{key}},
+		"control characters": {"a\x1b[31m", []string{key}},
+		"newline in name":    {`[{"name":"a\n"}]`, []string{key, "name"}},
+		"NUL":                {`[{"name":"a\u0000"}]`, []string{key, "name"}},
+		"unicode":            {"ａ", []string{key}},
+		"homoglyph":          {"а", []string{key}},
+		"truncated":          {`[{"name":"a"`, []string{key}},
+		"not closed":         {`[{"name":"a"},`, []string{key}},
+		"object":             {`{"name":"a"}`, []string{key}},
+		"number":             {`[1]`, []string{key}},
+		"null":               {`[null]`, []string{key}},
+		"no name":            {`[{}]`, []string{key, "name"}},
+		"key twice":          {`[{"name":"a","name":"b"}]`, []string{key, "name"}},
+		"wrong type":         {`[{"name":"a","ips":"10.0.0.1"}]`, []string{key, "ips"}},
+		"bad address":        {`[{"name":"a","ips":["10.0.0.1/64"]}]`, []string{key, "ips"}},
+		"bad mac":            {`[{"name":"a","mac":"; rm -rf /"}]`, []string{key, "mac"}},
+		"empty elements":     {"a,,", []string{key}},
+		"the default's name": {`[{"name":"a","interface":"eth0"}]`, []string{"eth0"}},
+		"loopback":           {"a@lo", []string{"lo"}},
+		"a name twice":       {"a@x,a@x", []string{"x"}},
+		"too long":           {"a@" + strings.Repeat("x", 16), []string{key}},
+		"nested deep":        {strings.Repeat("[", 200_000), []string{key}},
+		"half a megabyte":    {strings.Repeat("x", 500_000), []string{key}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			p := r.pod("hostile", c.networks)
+			code := types.ErrInvalidNetworkConfig
+			if name == "the default's name" {
+				code = types.ErrInvalidEnvironmentVariables
+			}
+			r.hide("manifests/Pod-default-hostile.yaml")
+			r.refused("ADD", p, nil, nil, code, append(c.words, "default/hostile"), bystander, p)
+		})
+	}
+	r.survives(bystander)
+}
+
+// sub is the rig for a subtest.
+func (r *rig) sub(t *testing.T) *rig {
+	t.Helper()
+	sub := *r
+	sub.t = t
+	return &sub
+}
+
+// hide gives a manifest of the subtest another name, that nodeState leaves out, and removes it at the end.
+func (r *rig) hide(name string) {
+	r.t.Helper()
+	hidden := r.path("manifests", "hostile-"+filepath.Base(name))
+	if err := os.Rename(r.path(name), hidden); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { os.Remove(hidden) }) //nolint:errcheck // with the directory
+}
+
+// TestHostileNAD: what the author of a NAD may write.
+func TestHostileNAD(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	r.script("innocent", "exit 1")
+	victim := r.path("victim")
+	if err := os.WriteFile(victim, []byte("#!/bin/sh\ntouch "+r.path("executed")+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		config string
+		words  []string
+	}{
+		"empty":                {"", []string{"net.d"}},
+		"truncated":            {`{"type":"macvlan"`, nil},
+		"list":                 {`[]`, nil},
+		"null":                 {`null`, nil},
+		"number":               {`1`, nil},
+		"no type":              {`{"cniVersion":"1.0.0"}`, []string{"type"}},
+		"empty type":           {`{"type":""}`, []string{"type"}},
+		"relative path":        {`{"type":"../victim"}`, []string{"type", "../victim"}},
+		"absolute path":        {fmt.Sprintf(`{"type":%q}`, victim), []string{"type"}},
+		"dots":                 {`{"type":".."}`, []string{"type"}},
+		"NUL in type":          {`{"type":"macvlan\u0000"}`, []string{"type"}},
+		"control in type":      {`{"type":"mac\nvlan"}`, []string{"type"}},
+		"unicode type":         {`{"type":"mаcvlan"}`, nil},
+		"type is a number":     {`{"type":7}`, []string{"type"}},
+		"unknown type":         {`{"type":"nosuchplugin"}`, []string{"nosuchplugin"}},
+		"type twice":           {`{"type":"macvlan","type":"../victim"}`, []string{"type"}},
+		"Type":                 {`{"type":"macvlan","Type":"../victim"}`, []string{"Type"}},
+		"path in second":       {`{"plugins":[{"type":"macvlan"},{"type":"../victim"}]}`, []string{"plugins[1]"}},
+		"no plugins":           {`{"plugins":[]}`, []string{"plugins"}},
+		"plugins is an object": {`{"plugins":{}}`, []string{"plugins"}},
+		"path as name":         {`{"name":"../../victim","type":"macvlan"}`, []string{"name"}},
+		"path as IPAM":         {`{"type":"macvlan","master":"nic0","ipam":{"type":"../victim"}}`, []string{"ipam"}},
+		"unknown version":      {`{"cniVersion":"99.0.0","type":"macvlan"}`, []string{"cniVersion"}},
+		"version is no number": {`{"cniVersion":"../1","type":"macvlan"}`, []string{"cniVersion"}},
+		"nested deep":          {`{"type":"macvlan","x":` + strings.Repeat("[", 200_000) + `}`, nil},
+		"not UTF-8":            {"{\"type\":\"mac\xff\"}", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			r.nad("bad", c.config)
+			r.hide("manifests/NetworkAttachmentDefinition-default-bad.yaml")
+			p := r.pod("hostile", "a,bad")
+			r.hide("manifests/Pod-default-hostile.yaml")
+			r.refused("ADD", p, nil, nil, types.ErrInvalidNetworkConfig, append(c.words, "default/hostile", "default/bad"), bystander, p)
+		})
+	}
+	if _, err := os.Stat(r.path("executed")); err == nil {
+		t.Error("a file outside of the plugin path was executed")
+	}
+	r.survives(bystander)
+}
+
+// TestHostileManifest: manifests that are too large, are no files, or are links out of the directory, are named.
+func TestHostileManifest(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	secret := r.path("secret")
+	r.write("secret", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hostile","namespace":"default"},"data":"s3cret"}`)
+	for name, make := range map[string]func(path string) error{
+		"10 MB":  func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x: y\n"), 2<<20), 0o600) },
+		"link":   func(path string) error { return os.Symlink(secret, path) },
+		"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"truncated": func(path string) error {
+			return os.WriteFile(path, []byte(`{"kind":"Pod","metadata":{"name":"hos`), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			p := r.pod("hostile", "a")
+			path := r.path("manifests", "hostile.yaml")
+			if err := os.Remove(r.path("manifests/Pod-default-hostile.yaml")); err != nil {
+				t.Fatal(err)
+			}
+			if err := make(path); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(path) //nolint:errcheck // with the directory
+			r.refused("ADD", p, nil, nil, types.ErrUnknownContainer, []string{"default/hostile", "hostile.yaml"}, bystander, p)
+		})
+	}
+	r.survives(bystander)
+}
+
+// TestHostileConfiguration: Braid's own configuration on stdin.
+func TestHostileConfiguration(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	edit := func(key string, value any) []byte {
+		data, err := json.Marshal(with(r.conf, key, value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	whole := edit("logLevel", "info")
+	const undecodable, version, invalid = types.ErrDecodingFailure, types.ErrIncompatibleCNIVersion, types.ErrInvalidNetworkConfig
+	braid := func(key string, value any) []byte {
+		return edit("braid", with(r.conf["braid"].(map[string]any), key, value))
+	}
+	for name, c := range map[string]struct {
+		stdin []byte
+		code  uint
+		words []string
+	}{
+		"empty":             {[]byte{}, undecodable, nil},
+		"truncated":         {whole[:len(whole)-20], undecodable, nil},
+		"list":              {[]byte(`[]`), undecodable, nil},
+		"10 MB":             {edit("x", strings.Repeat("x", 10<<20)), invalid, []string{"bytes"}},
+		"10 MB of brackets": {bytes.Repeat([]byte("["), 10<<20), undecodable, nil},
+		"path as name":      {edit("name", "../x"), invalid, []string{"name", "../x"}},
+		"no name":           {edit("name", ""), invalid, []string{"name"}},
+		"version":           {edit("cniVersion", "../1.0.0"), version, []string{"../1.0.0"}},
+		"no delegates":      {edit("delegates", []any{}), invalid, []string{"delegates"}},
+		"delegates":         {edit("delegates", map[string]any{}), invalid, []string{"delegates"}},
+		"path as delegate":  {edit("delegates", []any{map[string]any{"name": "pods", "type": "../../bin/sh"}}), invalid, []string{"delegates", "type"}},
+		"unknown own key":   {braid("statedir", "/x"), invalid, []string{"braid", "statedir"}},
+		"relative state":    {braid("stateDir", "state"), invalid, []string{"braid.stateDir"}},
+		"root as state":     {braid("stateDir", "/"), invalid, []string{"braid.stateDir"}},
+		"climbing state":    {braid("stateDir", "/run/../etc"), invalid, []string{"braid.stateDir"}},
+		"NUL in state":      {braid("stateDir", "/run/\x00"), invalid, []string{"braid.stateDir"}},
+		"state is a file":   {braid("stateDir", r.path("braid.log")), types.ErrIOFailure, []string{"state"}},
+		"state of others":   {braid("stateDir", "/tmp"), types.ErrIOFailure, []string{"braid.stateDir", "/tmp"}},
+		"no manifests":      {braid("manifests", r.path("nothing")), invalid, []string{"nothing"}},
+		"negative timeout":  {braid("timeouts", map[string]any{"operation": "-1s"}), invalid, []string{"braid.timeouts.operation"}},
+		"network":           {edit("clusterNetwork", "../../etc/passwd"), invalid, []string{"clusterNetwork"}},
+		"kubeconfig":        {edit("kubeconfig", "../x"), invalid, []string{"kubeconfig"}},
+		"namespace":         {edit("multusNamespace", "../x"), invalid, []string{"multusNamespace"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			p := r.pod("hostile", "a")
+			r.hide("manifests/Pod-default-hostile.yaml")
+			r.refused("ADD", p, c.stdin, nil, c.code, c.words, bystander, p)
+		})
+	}
+	r.survives(bystander)
+}
+
+// TestHostileEnvironment: the variables of the protocol.
+func TestHostileEnvironment(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	file := r.path("file")
+	r.write("file", "no namespace")
+	for name, c := range map[string]struct{ variable, value, word string }{
+		"path as pod":        {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd", "K8S_POD_NAME"},
+		"path as namespace":  {"CNI_ARGS", "K8S_POD_NAMESPACE=../x;K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
+		"no namespace":       {"CNI_ARGS", "K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
+		"no name":            {"CNI_ARGS", "K8S_POD_NAMESPACE=default", "K8S_POD_NAME"},
+		"no pair":            {"CNI_ARGS", "IgnoreUnknown", "IgnoreUnknown"},
+		"no key":             {"CNI_ARGS", "=x", "=x"},
+		"control characters": {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=p\x1b[0m", "CNI_ARGS"},
+		"unicode":            {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=ｐ", "K8S_POD_NAME"},
+		"too long":           {"CNI_ARGS", "X=" + strings.Repeat("x", 100_000), "bytes"},
+		"path as container":  {"CNI_CONTAINERID", "../../etc", "containerID"},
+		"slash in container": {"CNI_CONTAINERID", "a/b", "containerID"},
+		"space in container": {"CNI_CONTAINERID", "a b", "containerID"},
+		"long container":     {"CNI_CONTAINERID", strings.Repeat("x", 300), "CONTAINERID"},
+		"no container":       {"CNI_CONTAINERID", "", "CONTAINERID"},
+		"path as interface":  {"CNI_IFNAME", "../x", "interface name"},
+		"dots as interface":  {"CNI_IFNAME", "..", "interface name"},
+		"long interface":     {"CNI_IFNAME", strings.Repeat("x", 16), "interface name"},
+		"no namespace path":  {"CNI_NETNS", "/run/netns/nothing", "CNI_NETNS"},
+		"namespace a file":   {"CNI_NETNS", file, "CNI_NETNS"},
+		"namespace a device": {"CNI_NETNS", "/dev/zero", "CNI_NETNS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			p := r.pod("hostile", "a")
+			r.hide("manifests/Pod-default-hostile.yaml")
+			r.refused("ADD", p, nil, []string{c.variable + "=" + c.value}, types.ErrInvalidEnvironmentVariables, []string{c.word}, bystander, p)
+		})
+	}
+	r.survives(bystander)
+}
+
+// mishap is what may have become of a file.
+type mishap struct {
+	name string
+	// do is told the file and its content.
+	do func(path string, content []byte) error
+}
+
+func mishaps(elsewhere string) []mishap {
+	put := func(change func([]byte) []byte) func(string, []byte) error {
+		return func(path string, content []byte) error { return os.WriteFile(path, change(content), 0o600) }
+	}
+	replace := func(make func(path string) error) func(string, []byte) error {
+		return func(path string, _ []byte) error {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			return make(path)
+		}
+	}
+	return []mishap{
+		{"truncated", put(func(b []byte) []byte { return b[:len(b)/2] })},
+		{"empty", put(func([]byte) []byte { return nil })},
+		{"null", put(func([]byte) []byte { return []byte("null") })},
+		{"wrong JSON", put(func([]byte) []byte { return []byte(`{"version":1,"attachments":{}}`) })},
+		{"another version", put(func(b []byte) []byte { return bytes.Replace(b, []byte(`:`), []byte(`:"x",`), 1) })},
+		{"10 MB", put(func(b []byte) []byte { return append(b, bytes.Repeat([]byte("["), 10<<20)...) })},
+		{"path tricks", put(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(`net1"`), []byte(`../x"`)) })},
+		{"another container's", put(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(`"id-p"`), []byte(`"id-bystander"`)) })},
+		{"link", replace(func(path string) error { return os.Symlink(elsewhere, path) })},
+		{"link to a device", replace(func(path string) error { return os.Symlink("/dev/zero", path) })},
+		{"pipe", replace(func(path string) error { return syscall.Mkfifo(path, 0o600) })},
+	}
+}
+
+func (d mishap) apply(t *testing.T, files ...string) {
+	t.Helper()
+	if len(files) == 0 {
+		t.Fatal("nothing to mishap")
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.do(file, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// victim is a pod whose record and cache are damaged, beside one that is not. The file is one that must not be changed.
+func (r *rig) victim(t *testing.T) (p *pod, file string) {
+	t.Helper()
+	r.nad("b", r.macvlan(12, ""))
+	p = r.pod("p", "a,b")
+	r.must("ADD", p)
+	file = r.path("elsewhere")
+	r.write("elsewhere", "not yours")
+	return p, file
+}
+
+// removed fails the test unless only the bystander is left, unchanged, and the file.
+func (r *rig) removed(p, bystander *pod, file string) {
+	r.t.Helper()
+	r.has(p)
+	if data, err := os.ReadFile(file); err != nil || string(data) != "not yours" {
+		r.t.Errorf("a file elsewhere was changed: %q %v", data, err)
+	}
+	if len(r.leases()) != 2 {
+		r.t.Errorf("leases %q, want those of the bystander", r.leases())
+	}
+	for _, left := range r.left() {
+		if strings.Contains(left, p.id) {
+			r.t.Errorf("left: %s", left)
+		}
+	}
+	r.survives(bystander)
+}
+
+// TestHostileRecord: an ADD and a CHECK say that the record is damaged, and which it is; a DEL removes everything, whether the
+// pod still exists or not.
+func TestHostileRecord(t *testing.T) {
+	for _, d := range mishaps("/etc/passwd") {
+		for _, gone := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, pod gone %v", d.name, gone), func(t *testing.T) {
+				t.Parallel()
+				r, bystander := hostileRig(t)
+				p, file := r.victim(t)
+				record := r.path("state/sandboxes", p.id+".json")
+				d.apply(t, record)
+				if !strings.Contains(d.name, "link") && d.name != "pipe" {
+					for _, command := range []string{"ADD", "CHECK"} {
+						r.refused(command, p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record}, bystander, p)
+					}
+				} else {
+					r.fails("CHECK", p, types.ErrDecodingFailure, record)
+				}
+				if gone {
+					r.remove("manifests/Pod-default-p.yaml")
+				}
+				r.must("DEL", p)
+				r.removed(p, bystander, file)
+			})
+		}
+	}
+}
+
+// TestHostileCache: with its record a DEL, and a CHECK before it, does not depend on libcni's cache; with a damaged record it
+// still finds in what is left of the cache which interfaces there are. (M4 is that such a DEL succeeds and removes nothing.)
+func TestHostileCache(t *testing.T) {
+	cacheMishaps := func(elsewhere string) []mishap {
+		return append(mishaps(elsewhere),
+			mishap{"removed", func(path string, _ []byte) error { return os.Remove(path) }},
+			mishap{"directory", func(path string, _ []byte) error {
+				return errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "x"), 0o700))
+			}},
+			mishap{"result of others", func(path string, content []byte) error {
+				var entry map[string]any
+				if err := json.Unmarshal(content, &entry); err != nil {
+					return err
+				}
+				entry["result"] = map[string]any{
+					"cniVersion": "1.0.0", "interfaces": []any{map[string]any{"name": "nic0"}}, "ips": []any{map[string]any{"address": "10.99.0.1/24"}},
+				}
+				data, err := json.Marshal(entry)
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(path, data, 0o600)
+			}},
+			mishap{"configuration of others", func(path string, content []byte) error {
+				var entry map[string]any
+				if err := json.Unmarshal(content, &entry); err != nil {
+					return err
+				}
+				entry["config"] = base64.StdEncoding.EncodeToString([]byte(`{"cniVersion":"1.0.0","name":"../../x","plugins":[{"type":"../../bin/sh"}]}`))
+				data, err := json.Marshal(entry)
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(path, data, 0o600)
+			}},
+		)
+	}
+	for _, d := range cacheMishaps("/etc/hostname") {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			r, bystander := hostileRig(t)
+			p, file := r.victim(t)
+			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
+			r.must("CHECK", p)
+			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
+			r.must("DEL", p)
+			r.removed(p, bystander, file)
+		})
+		if d.name == "removed" || d.name == "result of others" {
+			continue
+		}
+		t.Run(d.name+", and the record, and the pod gone", func(t *testing.T) {
+			t.Parallel()
+			r, bystander := hostileRig(t)
+			p, file := r.victim(t)
+			d.apply(t, globbed(t, r.path("state/cni/results/*-"+p.id+"-*"))...)
+			if err := os.Truncate(r.path("state/sandboxes", p.id+".json"), 100); err != nil {
+				t.Fatal(err)
+			}
+			r.remove("manifests/Pod-default-p.yaml")
+			r.must("DEL", p)
+			r.removed(p, bystander, file)
+		})
+	}
+}
+
+// TestHostileNothingKnown: where neither record nor cache nor pod tells what there was, a DEL does not say that it is removed.
+func TestHostileNothingKnown(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	p, file := r.victim(t)
+	for _, entry := range globbed(t, r.path("state/cni/results/*-"+p.id+"-*")) {
+		if err := os.Remove(entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := r.path("state/sandboxes", p.id+".json")
+	if err := os.Truncate(record, 100); err != nil {
+		t.Fatal(err)
+	}
+	r.remove("manifests/Pod-default-p.yaml")
+	r.refused("DEL", p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record}, bystander, p)
+	r.pod("p", "a,b")
+	r.must("DEL", p)
+	r.removed(p, bystander, file)
+}
+
+// TestHostileCacheOnly: entries of a sandbox without a record that no ADD can have made are removed, and nothing else.
+func TestHostileCacheOnly(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	p := r.pod("p", "")
+	r.write("elsewhere", "not yours")
+	r.script("innocent", "touch "+r.path("executed"))
+	entry := func(network, ifName, config string) string {
+		data, err := json.Marshal(map[string]any{
+			"kind": "cniCacheV1", "containerId": p.id, "networkName": network, "ifName": ifName, "config": []byte(config),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	for name, content := range map[string]string{
+		"n1-" + p.id + "-net1": entry("../../../elsewhere", "net1", `{"cniVersion":"1.0.0","name":"n1","type":"innocent"}`),
+		"n2-" + p.id + "-net2": entry("n2", "net2", `{"cniVersion":"1.0.0","name":"../../elsewhere","type":"innocent"}`),
+		"n3-" + p.id + "-net3": entry("n3", "net3", `{"cniVersion":"1.0.0","name":"n3","type":"../bin/innocent"}`),
+		"n4-" + p.id + "-net4": entry("n4", "../net4", `{"cniVersion":"1.0.0","name":"n4","type":"innocent"}`),
+		"n5-" + p.id + "-net5": `{"kind":`,
+	} {
+		r.write("state/cni/results/"+name, content)
+	}
+	r.must("DEL", p)
+	if _, err := os.Stat(r.path("executed")); err == nil {
+		t.Error("a plugin of a made-up entry was executed")
+	}
+	if leases := r.leases(); len(leases) != 2 {
+		t.Errorf("leases %q, want those of the bystander", leases)
+	}
+	if left := globbed(t, r.path("state/cni/results/*-"+p.id+"-*")); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+	if data, err := os.ReadFile(r.path("elsewhere")); err != nil || string(data) != "not yours" {
+		t.Errorf("a file elsewhere was changed: %q %v", data, err)
+	}
+	r.survives(bystander)
+}
+
+// TestHostileLinks: where a file of Braid's or libcni's will be, there is a link to another: nothing is written through it.
+func TestHostileLinks(t *testing.T) {
+	for name, c := range map[string]struct {
+		place string
+		word  string // of the error, if the ADD is refused until the link is removed
+	}{
+		"lock":            {"state/sandboxes/id-p.json.lock", "id-p.json.lock"},
+		"unfinished":      {"state/sandboxes/id-p.json.tmp", "id-p.json"},
+		"record":          {"state/sandboxes/id-p.json", "id-p.json"},
+		"cache":           {"state/cni/results/a-id-p-net1", ""},
+		"status":          {"manifests/default_p.network-status.json", "network-status of pod default/p"},
+		"events":          {"manifests/default_p.events.jsonl", ""},
+		"unfinished file": {"manifests/.braid.tmp", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, bystander := hostileRig(t)
+			p := r.pod("p", "a")
+			r.write("elsewhere", "not yours")
+			if err := os.Symlink(r.path("elsewhere"), r.path(c.place)); err != nil {
+				t.Fatal(err)
+			}
+			if c.word != "" {
+				out, failed := r.call("ADD", p)
+				if failed == nil || !strings.Contains(failed.Msg, c.word) {
+					t.Errorf("the ADD does not say %q: %v %s", c.word, failed, out)
+				}
+				r.has(p)
+				os.Remove(r.path(c.place)) //nolint:errcheck // braid may have
+			}
+			r.must("ADD", p)
+			r.has(p, "eth0", "net1")
+			r.must("CHECK", p)
+			r.must("DEL", p)
+			r.removed(p, bystander, r.path("elsewhere"))
+		})
+	}
+}

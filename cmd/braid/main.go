@@ -1,0 +1,148 @@
+// Command braid is the CNI plugin that container runtimes call for every pod sandbox: it attaches the pod to all of its
+// networks. It reads the CNI protocol's environment and stdin, runs the engine in this process, and prints the result of the
+// default network or a CNI error on stdout.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "devel"
+
+const usage = `braid is a CNI plugin: a container runtime calls it, or cnitool does by hand.
+It takes CNI_COMMAND and the other CNI_* variables, and a network configuration on stdin.
+  braid --version   print the version
+`
+
+func main() {
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr}).run(os.Args[1:]))
+}
+
+// cniVersions are those that Braid speaks.
+func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3.0") }
+
+// app is one invocation.
+type app struct {
+	stdout, stderr io.Writer
+	// trace is engine.Engine's, for the tests that stop the process at each change of state.
+	trace func(point string)
+	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.
+	cniVersion string
+}
+
+func (a *app) run(args []string) int {
+	if len(args) > 0 && args[0] == "--version" {
+		versions := cniVersions().SupportedVersions()
+		fmt.Fprintf(a.stdout, "braid %s, CNI %s to %s\n", buildVersion, versions[0], versions[len(versions)-1]) //nolint:errcheck // nobody to tell
+		return 0
+	}
+	if os.Getenv("CNI_COMMAND") == "" {
+		fmt.Fprint(a.stderr, usage) //nolint:errcheck // nobody to tell
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	operation := func(operate operation) func(*skel.CmdArgs) error {
+		return func(args *skel.CmdArgs) error { return a.do(ctx, args, operate) }
+	}
+	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
+		Add:    operation(a.add),
+		Del:    operation((*engine.Engine).Del),
+		Check:  operation((*engine.Engine).Check),
+		GC:     operation((*engine.Engine).GC),
+		Status: operation((*engine.Engine).Status),
+	}, cniVersions(), "braid "+buildVersion)
+	if err == nil {
+		return 0
+	}
+	if perr := a.printError(err); perr != nil {
+		fmt.Fprintln(a.stderr, "print error:", perr) //nolint:errcheck // nobody to tell
+	}
+	return 1
+}
+
+// printError writes a CNI error with the version that it is expressed in (CNI 1.1 "Error"), which the library leaves out.
+func (a *app) printError(err *types.Error) error {
+	data, jerr := json.MarshalIndent(struct {
+		CNIVersion string `json:"cniVersion,omitempty"`
+		*types.Error
+	}{a.cniVersion, err}, "", "    ")
+	if jerr != nil {
+		return jerr
+	}
+	_, werr := fmt.Fprintln(a.stdout, string(data))
+	return werr
+}
+
+// operation is a CNI operation of the engine.
+type operation func(*engine.Engine, context.Context, *engine.Request) error
+
+func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
+	result, err := e.Add(ctx, req)
+	if err != nil {
+		return err
+	}
+	return printResult(a.stdout, result, req.Config.CNIVersion)
+}
+
+// do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
+func (a *app) do(ctx context.Context, args *skel.CmdArgs, operate operation) error {
+	req, err := request(args)
+	if err != nil {
+		return failure.CNI(fmt.Errorf("braid: %w", err))
+	}
+	a.cniVersion = req.Config.CNIVersion
+	e, closeLog, err := newEngine(req.Config)
+	if err != nil {
+		return failure.CNI(fmt.Errorf("braid: %w", err))
+	}
+	e.Trace = a.trace
+	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
+		return failure.CNI(fmt.Errorf("braid: %w", err))
+	}
+	return nil
+}
+
+// printResult writes the result in the version of Braid's own configuration (CNI 1.1 "Success").
+func printResult(w io.Writer, result types.Result, cniVersion string) error {
+	converted, err := result.GetAsVersion(cniVersion)
+	if err != nil {
+		return &failure.Error{
+			Reason: failure.InvalidConfig, Field: "cniVersion", Err: fmt.Errorf("express the default network's result in CNI %s: %w", cniVersion, err),
+			Fix: "use a newer cniVersion",
+		}
+	}
+	return converted.PrintTo(w)
+}
+
+func request(args *skel.CmdArgs) (*engine.Request, error) {
+	cfg, err := conf.Load(args.StdinData)
+	if err != nil {
+		return nil, err
+	}
+	pairs, err := engine.ParseArgs(args.Args)
+	if err != nil {
+		return nil, err
+	}
+	return &engine.Request{
+		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs,
+		Path: filepath.SplitList(args.Path), Config: cfg,
+	}, nil
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// Items of the NPWG specification that only the whole shows: operations, their order, and what is in the pod in the end.
+
+// dual gives the default network, and macvlan networks made by it, addresses and default routes of both families.
+func dual(r *rig) {
+	network := r.defaultNetwork()
+	network["ipam"] = map[string]any{
+		"type": "host-local", "dataDir": r.path("leases"),
+		"ranges": []any{[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd01::/64"}}},
+		"routes": []any{map[string]any{"dst": "0.0.0.0/0"}, map[string]any{"dst": "::/0"}},
+	}
+	r.conf["delegates"] = []any{network}
+}
+
+const dualNAD = `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static","addresses":[
+	{"address":"10.11.0.2/24","gateway":"10.11.0.1"},{"address":"fd11::2/64","gateway":"fd11::1"}]}}`
+
+// A pod without annotation gets all of its network from Braid, with every command.
+func TestS1EveryOperationGoesThroughBraid(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pod("p", "")
+	r.add(p)
+	r.has(p, "eth0")
+	r.must("CHECK", p)
+	r.must("STATUS", nil)
+	r.must("VERSION", nil)
+	r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
+	r.must("GC", nil)
+	r.has(p, "eth0")
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestS4NetworkOnDisk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write("net.d/10-broken.conf", `{`)
+	r.write("net.d/20-disk.conf", strings.Replace(r.macvlan(11, ""), "{", `{"name":"disk",`, 1))
+	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "disk", map[string]any{}, nil)
+	p := r.pod("p", "disk")
+	r.add(p)
+	r.has(p, "eth0", "net1")
+	same(t, "leases", r.leases(), []string{"disk/10.11.0.2", "pods/10.1.0.2"})
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestS5NamesAreDNSLabels(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, name := range []string{"Bad", "a_b", "-a", "a.b", strings.Repeat("a", 64), "UP/a"} {
+		p := r.pod("p", name)
+		r.fails("ADD", p, 7, "default/p", "k8s.v1.cni.cncf.io/networks")
+		r.clean(p)
+	}
+}
+
+func TestS22DefaultRouteMoves(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	r.add(p)
+	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	same(t, "status", r.status(p)[1].DefaultRoute, []string{"10.11.0.1"})
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestS22DefaultRouteMovesInBothFamilies(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dual(r)
+	r.nad("a", dualNAD)
+	p := r.pod("p", `[{"name":"a","default-route":[]}]`)
+	r.add(p)
+	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	same(t, "IPv6", len(defaults(table(p, 6, "main"))), 1)
+	if got := defaults(table(p, 6, "main"))[0]; !strings.HasPrefix(got, "default via fd11::1 dev net1 ") {
+		t.Errorf("IPv6 default route: %s", got)
+	}
+}
+
+// M1 is S22: the old default route is gone, not only outweighed. M2: the other family keeps its own.
+func TestM2OtherFamilyStays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dual(r)
+	r.nad("a", dualNAD)
+	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	r.add(p)
+	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	if got := defaults(table(p, 6, "main")); len(got) != 1 || !strings.HasPrefix(got[0], "default via fd01::1 dev eth0 ") {
+		t.Errorf("IPv6 default routes: %q", got)
+	}
+}
+
+// The DEL of a delegate names what its ADD named, although pod and NAD have changed since.
+func TestS25SameOnAddAndDel(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", "")
+	r.nad("a", `{"cniVersion":"1.0.0","name":"first","type":"one"}`)
+	p := r.pod("p", "a@data,a")
+	r.add(p)
+	r.nad("a", `{"cniVersion":"1.0.0","name":"second","type":"one"}`)
+	r.pod("p", "")
+	r.must("DEL", p)
+	same(t, "calls", r.calls(), []string{"one ADD data", "one ADD net2", "one DEL net2", "one DEL data"})
+	for _, ifname := range []string{"data", "net2"} {
+		for _, command := range []string{"ADD", "DEL"} {
+			same(t, command, r.environment("one", command, p, ifname)["CNI_CONTAINERID"], p.id)
+			same(t, command, r.stdin("one", command, p, ifname)["name"], any("first"))
+		}
+	}
+}
+
+func TestS29StatusOfOthersStays(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	other := `{"name":"other/hot","interface":"hot0","ips":["192.0.2.7"],"dns":{},"example.com/x":{"y":1}}`
+	p := r.pod("p", "a", nadv1.StatusAnnotation, "["+other+"]")
+	r.add(p)
+	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []json.RawMessage
+	if err := json.Unmarshal(data, &entries); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "entries", len(entries), 3)
+	if !slices.ContainsFunc(entries, func(e json.RawMessage) bool { return compact(t, e) == other }) {
+		t.Errorf("the other's entry is gone: %s", data)
+	}
+}
+
+func TestS39NotReadyHoldsPodsBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.conf["readinessindicatorfile"] = r.path("ready")
+	p := r.pod("p", "")
+	r.fails("ADD", p, 11, "default/p", "readinessindicatorfile")
+	r.fails("STATUS", nil, 50, "not ready")
+	r.clean(p)
+	r.write("ready", "")
+	r.must("STATUS", nil)
+	r.add(p)
+	r.has(p, "eth0")
+}
+
+// ... a DEL does not wait for it.
+func TestS39NotReadyDoesNotHoldDelBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pod("p", "")
+	r.add(p)
+	r.conf["readinessindicatorfile"] = r.path("ready")
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// three is a pod with three networks, of the plugins one, two and three.
+func three(r *rig) *pod {
+	for _, kind := range []string{"one", "two", "three"} {
+		r.nad("n-"+kind, `{"cniVersion":"1.0.0","type":"`+kind+`"}`)
+	}
+	return r.pod("p", "n-one,n-two,n-three")
+}
+
+func TestS41FirstFailureEndsTheAdd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", "")
+	r.fake("two", failing("ADD", 105, "no such VLAN"))
+	r.fake("three", "")
+	p := three(r)
+	r.fails("ADD", p, 105, "default/p", "default/n-two", "plugin two", "no such VLAN")
+	same(t, "calls", r.calls(), []string{"one ADD net1", "two ADD net2", "two DEL net2", "one DEL net1"})
+	r.clean(p)
+	if _, err := os.Stat(r.path("manifests", "default_p.network-status.json")); !os.IsNotExist(err) {
+		t.Errorf("a pod without networks has a network-status: %v", err)
+	}
+}
+
+func TestS42TearDownGoesOnPastErrors(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", "")
+	r.fake("two", `[ ! -e `+r.path("stuck")+` ] || { `+failing("DEL", 11, "still in use")+"\n}")
+	r.fake("three", "")
+	p := three(r)
+	r.add(p)
+	r.calls()
+	r.write("stuck", "")
+	r.fails("DEL", p, 11, "default/p", "default/n-two", "plugin two", "still in use")
+	same(t, "calls", r.calls(), []string{"three DEL net3", "two DEL net2", "one DEL net1"})
+	r.has(p)
+	same(t, "leases", len(r.leases()), 0)
+	r.remove("stuck")
+	r.must("DEL", p)
+	same(t, "calls of the retry", r.calls(), []string{"two DEL net2"})
+	r.clean(p)
+}
+
+func TestS43OneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, kind := range []string{"one", "two", "three"} {
+		r.fake(kind, `sleep 0.1; echo "$kind done" >>"$dir/list"`)
+	}
+	p := three(r)
+	r.add(p)
+	same(t, "calls", r.calls(), []string{"one ADD net1", "one done", "two ADD net2", "two done", "three ADD net3", "three done"})
+	r.must("DEL", p)
+	same(t, "calls", r.calls(), []string{"three DEL net3", "three done", "two DEL net2", "two done", "one DEL net1", "one done"})
+}
+
+// The runtime's port mappings are those of the pod's hostPorts: they reach the default network and no other.
+func TestS45HostPortsOnlyToTheDefaultNetwork(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("ports", "")
+	ports := map[string]any{"type": "ports", "capabilities": map[string]any{"portMappings": true}}
+	r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.0.0", "name": "pods", "plugins": []any{ports, r.defaultNetwork()}}}
+	r.conf["capabilities"] = map[string]any{"portMappings": true}
+	r.conf["runtimeConfig"] = map[string]any{"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+	r.nad("a", `{"cniVersion":"1.0.0","type":"ports","capabilities":{"portMappings":true}}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	r.must("DEL", p)
+	for _, command := range []string{"ADD", "DEL"} {
+		got := runtimeConfigOf(r.stdin("ports", command, p, "eth0"))
+		same(t, command+" of the default network", got["portMappings"], r.conf["runtimeConfig"].(map[string]any)["portMappings"])
+		same(t, command+" of net1", runtimeConfigOf(r.stdin("ports", command, p, "net1"))["portMappings"], nil)
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/engine"
+)
+
+// Defects of the peers that Braid must not have. M2 is with the default routes, M3 with GC.
+
+// The old default route is there with every way in which the kernel may tell of it: after the move there is one.
+func TestM1NoSecondDefaultRoute(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
+	r.add(p)
+	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	// Without net1 nothing leads out: eth0's route is gone, not hidden.
+	p.Down("net1")
+	same(t, "default routes without net1", len(defaults(table(p, 4, "main"))), 0)
+}
+
+// halve truncates files, of which there must be one.
+func halve(r *rig, pattern string) {
+	r.t.Helper()
+	files, err := filepath.Glob(r.path(pattern))
+	if err != nil || len(files) == 0 {
+		r.t.Fatalf("%s: %q, %v", pattern, files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, data[:len(data)/2], 0o600)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func TestM4DelWithDamagedFiles(t *testing.T) {
+	t.Parallel()
+	for name, patterns := range map[string][]string{
+		"cache": {"state/cni/results/*"}, "record": {"state/sandboxes/id-p.json"}, "both": {"state/cni/results/*", "state/sandboxes/id-p.json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.nad("a", r.macvlan(11, ""))
+			p := r.pod("p", "a,a")
+			r.add(p)
+			for _, pattern := range patterns {
+				halve(r, pattern)
+			}
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	}
+}
+
+// With the record damaged and nothing else to go by, DEL says that it did not do it.
+func TestM4DelThatCannotKnowFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.add(p)
+	halve(r, "state/sandboxes/id-p.json")
+	halve(r, "state/cni/results/*")
+	r.remove("manifests")
+	r.remove("state", "networks")
+	leases := r.leases()
+	r.fails("DEL", p, 7, "default/p")
+	same(t, "leases", r.leases(), leases)
+}
+
+func TestM5DelWithTheAPIAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a,a")
+	r.add(p)
+	awayAPI(r)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is left.
+func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	awayAPI(r)
+	r.fails("DEL", r.pod("p", ""), 11, "default/p")
+}
+
+func TestM6FailedDelIsRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.add(p)
+	r.script("macvlan", `echo '{"cniVersion":"1.0.0","code":5,"msg":"disk failed"}'; exit 1`)
+	for range 2 {
+		r.fails("DEL", p, 5, "default/p", "default/a", "disk failed")
+		same(t, "leases", r.leases(), []string{"a/10.11.0.2"})
+		r.has(p, "net1")
+	}
+	r.remove("bin", "macvlan")
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestM7AddForAPodThatIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.remove("manifests", "Pod-default-p.yaml")
+	r.fails("ADD", p, 3, "default/p")
+	r.clean(p)
+}
+
+// The same name is not the same pod.
+func TestM7AddForAPodThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pod("p", "")
+	out, err := r.call("ADD", p, "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=11111111-2222-3333-4444-555555555555")
+	if err == nil || err.Code != 3 || !strings.Contains(err.Msg, "replaced") {
+		t.Errorf("ADD: %s, %v", out, err)
+	}
+	r.clean(p)
+}
+
+func TestM11CheckSeesTheAnnotationsNetworks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.add(p)
+	r.must("CHECK", p)
+	if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.call("CHECK", p)
+	if err == nil || !strings.Contains(err.Msg, "default/a") || !strings.Contains(err.Msg, "net1") {
+		t.Errorf("CHECK without net1: %v", err)
+	}
+}
+
+// Braid called many times in one process, as the daemon will, leaves the log file closed.
+func TestM12LogFileIsClosed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stdin, err := json.Marshal(r.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		args := &skel.CmdArgs{ContainerID: "unknown", IfName: "eth0", StdinData: stdin}
+		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), args, (*engine.Engine).Check); err == nil {
+			t.Fatal("CHECK of an unknown sandbox succeeds")
+		}
+	}
+	if !strings.Contains(r.log(), "CHECK failed") {
+		t.Fatal("nothing was logged")
+	}
+	same(t, "open descriptors", open(t, "self", r.path("braid.log")), 0)
+}
+
+// A delegate does not inherit it either.
+func TestM12DelegateDoesNotInheritTheLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", `ls -l /proc/$$/fd >"$dir/fds"`)
+	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
+	r.add(r.pod("p", "a"))
+	fds, err := os.ReadFile(r.path("calls", "fds"))
+	if err != nil || len(fds) == 0 || strings.Contains(string(fds), "braid.log") {
+		t.Errorf("descriptors: %s, %v", fds, err)
+	}
+}
+
+// open counts the descriptors of a process for a file.
+func open(t *testing.T, pid, path string) int {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/" + pid + "/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == path {
+			n++
+		}
+	}
+	return n
+}
+
+// A network that needs a device is not attached without one. Here no kubelet has given one.
+func TestM13NotWithoutItsDevice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("vf", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, "example.com/vf")
+	p := r.pod("p", "vf")
+	r.fails("ADD", p, 7, "default/p", "default/vf", nadv1.ResourceNameAnnotation)
+	r.clean(p)
+}
+
+// Neither the plugin nor its IPAM plugin is run from outside of the plugin path.
+func TestM21NothingOutsideThePluginPath(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	marker := r.path("marker")
+	r.script("honest", "exit 1")
+	if err := os.WriteFile(r.path("evil"), []byte("#!/bin/sh\ntouch "+marker+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, config := range []string{
+		`{"cniVersion":"1.0.0","type":"../evil"}`, `{"cniVersion":"1.0.0","type":"` + r.path("evil") + `"}`,
+		`{"cniVersion":"1.0.0","plugins":[{"type":"honest"},{"type":"../evil"}]}`,
+		`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"../evil"}}`,
+	} {
+		r.nad("a", config)
+		p := r.pod(fmt.Sprintf("p%d", i), "a")
+		r.fails("ADD", p, 7, "default/a", "type")
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	if _, err := os.Stat(marker); !os.IsNotExist(err) {
+		t.Errorf("it ran: %v", err)
+	}
+}

@@ -1,0 +1,371 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/nettest"
+)
+
+// The test binary is braid when it is called with asPlugin in its environment, so that tests run the real command, in a process
+// of its own, under the race detector. With killAt it stops itself, as SIGKILL does, at that point of its work.
+const (
+	asPlugin = "BRAID_TEST_AS_PLUGIN"
+	killAt   = "BRAID_TEST_KILL_AT"
+	traceTo  = "BRAID_TEST_TRACE"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(inProcess) != "" {
+		os.Exit(runInProcess())
+	}
+	if os.Getenv(asPlugin) == "" {
+		os.Exit(m.Run())
+	}
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault()}).run(os.Args[1:]))
+}
+
+// fault gives the trace that kills the process at the point that killAt counts, and writes the names of points to traceTo.
+func fault() func(string) {
+	at, err := strconv.Atoi(os.Getenv(killAt))
+	if err != nil {
+		return nil
+	}
+	n := 0
+	return func(point string) {
+		if f, err := os.OpenFile(os.Getenv(traceTo), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			fmt.Fprintln(f, point) //nolint:errcheck // a test reads it
+			f.Close()              //nolint:errcheck // a test reads it
+		}
+		if n == at {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // cannot fail
+			select {}
+		}
+		n++
+	}
+}
+
+// rig is a node for one test: a network namespace with a NIC, directories of its own, and a default network of bridge and host-local.
+type rig struct {
+	t    *testing.T
+	node *nettest.Namespace
+	dir  string
+	// conf is Braid's configuration, to be changed before the first call.
+	conf map[string]any
+	env  []string
+}
+
+// nic is the node's interface on the data network; its other end is out of reach.
+const nic = "nic0"
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	nettest.NeedsRoot(t)
+	r := &rig{t: t, node: nettest.New(t), dir: t.TempDir()}
+	r.node.Veth(nic, nettest.New(t), "wire")
+	for _, dir := range []string{"manifests", "net.d"} {
+		if err := os.Mkdir(r.path(dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.conf = map[string]any{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
+		"binDir": plugins(t), "confDir": r.path("net.d"),
+		"braid":     map[string]any{"manifests": r.path("manifests"), "stateDir": r.path("state")},
+		"delegates": []any{r.defaultNetwork()},
+	}
+	return r
+}
+
+func (r *rig) defaultNetwork() map[string]any {
+	return map[string]any{
+		"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
+		"ipam": map[string]any{
+			"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16",
+			"routes": []any{map[string]any{"dst": "0.0.0.0/0"}},
+		},
+	}
+}
+
+func plugins(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("BRAID_PLUGINS")
+	if dir == "" {
+		t.Fatal("BRAID_PLUGINS is not set: run `make test`, or BRAID_PLUGINS=$(scripts/plugins.sh) go test ...")
+	}
+	return dir
+}
+
+func (r *rig) path(elem ...string) string { return filepath.Join(append([]string{r.dir}, elem...)...) }
+
+// write makes a file of the rig.
+func (r *rig) write(name, content string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.path(name), []byte(content), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// script puts a plugin written in sh into a directory that is searched before the others.
+func (r *rig) script(name, body string) {
+	r.t.Helper()
+	if err := os.MkdirAll(r.path("bin"), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(r.path("bin", name), []byte("#!/bin/sh\n"+body), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// nad makes a NAD in a namespace, "default" if name has none.
+func (r *rig) nad(name, config string, annotations ...string) {
+	r.t.Helper()
+	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, map[string]any{"config": config}, annotations)
+}
+
+// object writes a manifest; annotations are keys and values in turn.
+func (r *rig) object(apiVersion, kind, name string, spec any, annotations []string) {
+	r.t.Helper()
+	namespace, bare, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, bare = "default", name
+	}
+	notes := map[string]string{}
+	for pair := range slices.Chunk(annotations, 2) {
+		notes[pair[0]] = pair[1]
+	}
+	data, err := json.Marshal(map[string]any{
+		"apiVersion": apiVersion, "kind": kind, "spec": spec,
+		"metadata": map[string]any{"name": bare, "namespace": namespace, "annotations": notes},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.write(filepath.Join("manifests", kind+"-"+namespace+"-"+bare+".yaml"), string(data))
+}
+
+// macvlan is the configuration of a NAD with host-local addresses of 10.<net>.0.0/24; extra is put into it.
+func (r *rig) macvlan(net int, extra string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":%q,"mode":"bridge"%s,
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/24"}}`, nic, extra, r.path("leases"), net)
+}
+
+// pod is a pod and its sandbox.
+type pod struct {
+	*nettest.Namespace
+	id, namespace, name string
+}
+
+// pod makes a pod of the namespace "default", or of that which name has, that asks for networks.
+func (r *rig) pod(name, networks string, annotations ...string) *pod {
+	r.t.Helper()
+	namespace, bare, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, bare = "default", name
+	}
+	if networks != "" {
+		annotations = append(annotations, nadv1.NetworksAnnotation, networks)
+	}
+	r.object("v1", "Pod", name, map[string]any{}, annotations)
+	return &pod{Namespace: nettest.New(r.t), id: "id-" + bare, namespace: namespace, name: bare}
+}
+
+// call runs one CNI command and gives what it prints; the error is what the runtime would get.
+func (r *rig) call(command string, p *pod, env ...string) (string, *types.Error) {
+	r.t.Helper()
+	stdout, err := r.exec(command, p, env...)
+	if err == nil {
+		return stdout, nil
+	}
+	failed := &types.Error{}
+	if jerr := json.Unmarshal([]byte(stdout), failed); jerr != nil || failed.Msg == "" {
+		r.t.Fatalf("%s: no CNI error on stdout but %q: %v", command, stdout, err)
+	}
+	return "", failed
+}
+
+// exec runs one CNI command, in the node's namespace.
+func (r *rig) exec(command string, p *pod, env ...string) (string, error) {
+	r.t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := r.command(command, p, env...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := r.node.Run(cmd.Run)
+	if stderr.Len() > 0 {
+		r.t.Logf("%s stderr: %s", command, stderr.String())
+	}
+	return stdout.String(), err
+}
+
+// command is braid, ready to be started in the node's namespace.
+func (r *rig) command(command string, p *pod, env ...string) *exec.Cmd {
+	r.t.Helper()
+	stdin, err := json.Marshal(r.conf)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Stdin = bytes.NewReader(stdin)
+	// The race detector would have each process sleep for a second at its end.
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("bin")+":"+plugins(r.t))
+	if p != nil {
+		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
+			fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
+	}
+	cmd.Env = append(append(cmd.Env, r.env...), env...)
+	return cmd
+}
+
+// must runs a command that has to succeed.
+func (r *rig) must(command string, p *pod, env ...string) string {
+	r.t.Helper()
+	out, err := r.call(command, p, env...)
+	if err != nil {
+		r.t.Fatalf("%s: %v\n%s", command, err, r.log())
+	}
+	return out
+}
+
+func (r *rig) log() string {
+	data, _ := os.ReadFile(r.path("braid.log"))
+	return string(data)
+}
+
+// add is an ADD that has to succeed.
+func (r *rig) add(p *pod) *types100.Result {
+	r.t.Helper()
+	result := &types100.Result{}
+	if err := json.Unmarshal([]byte(r.must("ADD", p)), result); err != nil {
+		r.t.Fatal(err)
+	}
+	return result
+}
+
+// fails is a command that has to fail with this code and a text that has all the words.
+func (r *rig) fails(command string, p *pod, code uint, words ...string) {
+	r.t.Helper()
+	out, err := r.call(command, p)
+	if err == nil {
+		r.t.Fatalf("%s succeeded: %s", command, out)
+	}
+	if err.Code != code {
+		r.t.Errorf("%s: code %d, want %d: %v", command, err.Code, code, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Msg, word) {
+			r.t.Errorf("%s: the error does not say %q: %v", command, word, err)
+		}
+	}
+}
+
+// status is the pod's network-status annotation.
+func (r *rig) status(p *pod) []nadv1.NetworkStatus {
+	r.t.Helper()
+	data, err := os.ReadFile(r.path("manifests", p.namespace+"_"+p.name+".network-status.json"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var list []nadv1.NetworkStatus
+	if err := json.Unmarshal(data, &list); err != nil {
+		r.t.Fatalf("%v: %s", err, data)
+	}
+	return list
+}
+
+// leases are the addresses that host-local holds, by network.
+func (r *rig) leases() []string {
+	files, err := filepath.Glob(r.path("leases", "*", "*.*.*.*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	v6, err := filepath.Glob(r.path("leases", "*", "*:*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var leases []string
+	for _, f := range append(files, v6...) {
+		rel, _ := filepath.Rel(r.path("leases"), f)
+		leases = append(leases, rel)
+	}
+	slices.Sort(leases)
+	return leases
+}
+
+// left is everything of pods that is on the node: links but the bridge, leases, records, libcni's cache, temporary files.
+func (r *rig) left() []string {
+	r.t.Helper()
+	left := r.leases()
+	for line := range strings.Lines(r.node.Links()) {
+		name := strings.Fields(line)[1]
+		if !slices.Contains([]string{"lo", nic, "cni0"}, name) {
+			left = append(left, strings.TrimSpace(line))
+		}
+	}
+	for _, dir := range []string{"state/sandboxes", "state/cni/results"} {
+		entries, err := os.ReadDir(r.path(dir))
+		if err != nil && !os.IsNotExist(err) {
+			r.t.Fatal(err)
+		}
+		for _, e := range entries {
+			left = append(left, dir+"/"+e.Name())
+		}
+	}
+	return left
+}
+
+// clean fails the test if anything is left on the node or in the pods.
+func (r *rig) clean(pods ...*pod) {
+	r.t.Helper()
+	if left := r.left(); len(left) > 0 {
+		r.t.Errorf("left on the node: %s", strings.Join(left, ", "))
+	}
+	for _, p := range pods {
+		if links := interfaces(p); len(links) > 0 {
+			r.t.Errorf("left in pod %s: %v", p.name, links)
+		}
+		if rules := p.Rules(); strings.Contains(rules, "from 10.") {
+			r.t.Errorf("rules left in pod %s: %s", p.name, rules)
+		}
+	}
+}
+
+// interfaces are the pod's links but lo, sorted.
+func interfaces(p *pod) []string {
+	var names []string
+	for line := range strings.Lines(p.Links()) {
+		if name := strings.Fields(line)[1]; name != "lo" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// has fails the test unless the pod has exactly these interfaces.
+func (r *rig) has(p *pod, want ...string) {
+	r.t.Helper()
+	if got := interfaces(p); !slices.Equal(got, want) {
+		r.t.Errorf("pod %s has interfaces %v, want %v", p.name, got, want)
+	}
+}
+
+// with gives a copy of a configuration with a key set.
+func with(conf map[string]any, key string, value any) map[string]any {
+	conf = maps.Clone(conf)
+	conf[key] = value
+	return conf
+}
