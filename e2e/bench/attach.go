@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"golang.org/x/sys/unix"
+)
+
+// bridge is the default network, and macvlan the i-th of the others. Each way of attaching has leases of its own.
+func bridge(leases string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.1.0.0/16","routes":[{"dst":"0.0.0.0/0"}]}}]}`, leases)
+}
+
+func macvlan(i int, leases string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"n%d","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/16"}}]}`, i, leases, 10+i)
+}
+
+// chains attaches a pod as a runtime would that had all its networks in its own configuration.
+type chains struct {
+	cni   *libcni.CNIConfig
+	lists []*libcni.NetworkConfigList
+	pod   libcni.RuntimeConf
+}
+
+func (b *bench) newChains(n int, id, netns string) (*chains, error) {
+	leases := filepath.Join(b.work, "leases-chains")
+	c := &chains{
+		cni: libcni.NewCNIConfigWithCacheDir([]string{b.plugins}, filepath.Join(b.work, "cache"), nil),
+		pod: libcni.RuntimeConf{ContainerID: id, NetNS: netns},
+	}
+	for i := range n + 1 {
+		text := bridge(leases)
+		if i > 0 {
+			text = macvlan(i, leases)
+		}
+		list, err := libcni.ConfListFromBytes([]byte(text))
+		if err != nil {
+			return nil, err
+		}
+		c.lists = append(c.lists, list)
+	}
+	return c, nil
+}
+
+func (c *chains) of(i int) *libcni.RuntimeConf {
+	rt := c.pod
+	rt.IfName = "eth0"
+	if i > 0 {
+		rt.IfName = fmt.Sprintf("net%d", i)
+	}
+	return &rt
+}
+
+func (c *chains) add(ctx context.Context) error {
+	for i, list := range c.lists {
+		if _, err := c.cni.AddNetworkList(ctx, list, c.of(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *chains) del(ctx context.Context) error {
+	for i := len(c.lists) - 1; i >= 0; i-- {
+		if err := c.cni.DelNetworkList(ctx, c.lists[i], c.of(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// braid calls the binary as a runtime does.
+func (b *bench) braid(ctx context.Context, command string, n int, id, netns string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid"))
+	cmd.Env = []string{
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + b.plugins,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + podName(n),
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(b.config), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("braid %s: %w: %s %s", command, err, stdout.String(), stderr.String())
+	}
+	return nil
+}
+
+func (b *bench) braidConfig() (string, error) {
+	kubeconfig, err := b.api.Kubeconfig("braid")
+	if err != nil {
+		return "", err
+	}
+	config, err := json.Marshal(map[string]any{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
+		"logFile": b.log, "binDir": b.plugins,
+		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
+	})
+	return string(config), err
+}
+
+// inNetns calls fn with a new, empty network namespace.
+func inNetns(fn func(path string) error) (err error) {
+	path := "/run/bench/pod"
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	if out, err := exec.Command("unshare", "--net="+path, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("make a network namespace: %w: %s", err, out)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)) }()
+	return fn(path)
+}
+
+// usedCPU is the CPU time of this process, which starts plugins and waits for them as Braid does, and of all that it has waited for.
+func usedCPU() (time.Duration, error) {
+	var used time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var usage unix.Rusage
+		if err := unix.Getrusage(who, &usage); err != nil {
+			return 0, err
+		}
+		used += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	}
+	return used, nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/braid-cni/braid/e2e/lab"
+)
+
+// bench collects times by the name of what was timed.
+type bench struct {
+	api                     *lab.API
+	bin, plugins, work, log string
+	// config is Braid's.
+	config string
+	times  map[string][]time.Duration
+}
+
+func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
+
+// prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of them.
+func (b *bench) prepare(ctx context.Context) error {
+	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/rbac/node.yaml"} {
+		if _, err := b.api.Kubectl(ctx, "apply", "-f", file); err != nil {
+			return err
+		}
+	}
+	if _, err := b.api.Kubectl(ctx, "create", "clusterrolebinding", "bench", "--clusterrole=braid-node", "--user="+lab.UserBraid); err != nil {
+		return err
+	}
+	if _, err := b.api.Kubectl(ctx, "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io"); err != nil {
+		return err
+	}
+	var manifests bytes.Buffer
+	for i := 1; i <= networks()[len(networks())-1]; i++ {
+		config, err := json.Marshal(macvlan(i, filepath.Join(b.work, "leases-braid")))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&manifests, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: n%d, namespace: default}\n"+
+			"spec: {config: %s}\n---\n", i, config)
+	}
+	for _, n := range networks() {
+		var names []string
+		for i := 1; i <= n; i++ {
+			names = append(names, fmt.Sprintf("n%d", i))
+		}
+		fmt.Fprintf(&manifests, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
+			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", podName(n), strings.Join(names, ","))
+	}
+	if err := b.api.Apply(ctx, manifests.String()); err != nil {
+		return err
+	}
+	var err error
+	b.config, err = b.braidConfig()
+	return err
+}
+
+// timed runs fn and keeps how long it took.
+func (b *bench) timed(name string, fn func() error) error {
+	start := time.Now()
+	err := fn()
+	b.times[name] = append(b.times[name], time.Since(start))
+	return err
+}
+
+// round attaches and detaches a pod of each number of networks in both ways. Which way is first alternates.
+func (b *bench) round(ctx context.Context, round int) error {
+	for _, n := range networks() {
+		ways := []func() error{
+			func() error { return b.attach(n, "chains", b.byChains(ctx, n)) },
+			func() error { return b.attach(n, "braid", b.byBraid(ctx, n)) },
+			func() error { return b.timed("api", func() error { return b.roundTrips(ctx) }) },
+		}
+		for i := range ways {
+			if err := ways[(i+round)%len(ways)](); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// way gives ADD and DEL of a container in a namespace.
+type way func(id, netns string) (add, del func() error, err error)
+
+func (b *bench) byChains(ctx context.Context, n int) way {
+	return func(id, netns string) (add, del func() error, err error) {
+		c, err := b.newChains(n, id, netns)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error { return c.add(ctx) }, func() error { return c.del(ctx) }, nil
+	}
+}
+
+func (b *bench) byBraid(ctx context.Context, n int) way {
+	return func(id, netns string) (add, del func() error, err error) {
+		call := func(command string) func() error {
+			return func() error { return b.braid(ctx, command, n, id, netns) }
+		}
+		return call("ADD"), call("DEL"), nil
+	}
+}
+
+func (b *bench) attach(n int, name string, by way) error {
+	return inNetns(func(netns string) error {
+		add, del, err := by("bench", netns)
+		if err != nil {
+			return err
+		}
+		before, err := usedCPU()
+		if err != nil {
+			return err
+		}
+		if err := b.timed(key("ADD", name, n), add); err != nil {
+			return err
+		}
+		if err := b.timed(key("DEL", name, n), del); err != nil {
+			return err
+		}
+		after, err := usedCPU()
+		b.times[key("CPU", name, n)] = append(b.times[key("CPU", name, n)], after-before)
+		return err
+	})
+}
+
+func key(what, way string, n int) string { return fmt.Sprintf("%s %s %d", what, way, n) }
+
+// versions times the shortest call of Braid and of a binary that does nothing else.
+func (b *bench) versions(ctx context.Context) error {
+	for _, name := range []string{"bare", "braid"} {
+		cmd := exec.CommandContext(ctx, filepath.Join(b.bin, name))
+		cmd.Env = []string{"CNI_COMMAND=VERSION"}
+		cmd.Stdin = strings.NewReader(`{"cniVersion":"1.1.0"}`)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, os.Stderr
+		if err := b.timed("VERSION "+name, cmd.Run); err != nil {
+			return fmt.Errorf("%s VERSION: %w: %s", name, err, out.String())
+		}
+	}
+	return nil
+}

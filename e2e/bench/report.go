@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The targets, of the issue that Braid's attaching was built by.
+const (
+	maxAdd     = 1.35 // ADD with 4 networks, of the chains and three API round trips
+	maxVersion = 3.0  // VERSION, of a bare binary's start
+	maxSize    = 16.0 // MB of bin/braid
+)
+
+func (b *bench) median(name string) float64 {
+	times := slices.Clone(b.times[name])
+	if len(times) == 0 {
+		return 0
+	}
+	slices.Sort(times)
+	middle := times[len(times)/2]
+	if len(times)%2 == 0 {
+		middle = (middle + times[len(times)/2-1]) / 2
+	}
+	return float64(middle) / float64(time.Millisecond)
+}
+
+// report is the table. floor is what the same plugins need without Braid, for an ADD with the API calls that the pod needs anyway.
+func (b *bench) report(rounds int, size int64) string {
+	var out strings.Builder
+	api := b.median("api")
+	fmt.Fprintf(&out, "\rPods with a default network (bridge) and N macvlan networks, all with host-local; %d rounds, medians in ms; %s.\n", rounds, machine())
+	out.WriteString("chains: the plugins run by libcni; +API: and 3 API round trips on a new connection; CPU: of plugins and what starts them, ADD and DEL\n\n")
+	out.WriteString(" N |  ADD chains   +API  braid  ratio |  DEL chains  braid  ratio |  CPU chains  braid  ratio\n")
+	out.WriteString("---+----------------------------------+----------------------------+---------------------------\n")
+	var add float64
+	for _, n := range networks() {
+		chains := b.median(key("ADD", "chains", n))
+		ratio := b.median(key("ADD", "braid", n)) / (chains + api)
+		if n == 4 {
+			add = ratio
+		}
+		fmt.Fprintf(&out, "%2d | %11.1f %6.1f %6.1f %6.2f", n, chains, chains+api, b.median(key("ADD", "braid", n)), ratio)
+		for _, what := range []string{"DEL", "CPU"} {
+			chains, braid := b.median(key(what, "chains", n)), b.median(key(what, "braid", n))
+			fmt.Fprintf(&out, " | %11.1f %6.1f %6.2f", chains, braid, braid/chains)
+		}
+		out.WriteString("\n")
+	}
+	bare, version := b.median("VERSION bare"), b.median("VERSION braid")
+	megabytes := float64(size) / 1e6
+	fmt.Fprintf(&out, "\n3 API round trips %.1f; start to exit: bare binary %.2f, braid VERSION %.2f\n\n", api, bare, version)
+	for _, t := range []struct {
+		what       string
+		is, target float64
+		unit       string
+	}{
+		{"ADD with 4 networks, of chains + 3 API round trips", add, maxAdd, "x"},
+		{"VERSION, of a bare static Go binary", version / bare, maxVersion, "x"},
+		{"size of bin/braid", megabytes, maxSize, "MB"},
+	} {
+		verdict := "reached"
+		if t.is > t.target {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(&out, "%-52s %6.2f %-2s  target %5.2f  %s\n", t.what, t.is, t.unit, t.target, verdict)
+	}
+	return out.String()
+}
+
+func machine() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "unknown kernel"
+	}
+	return fmt.Sprintf("%d CPUs, Linux %s", runtime.NumCPU(), unix.ByteSliceToString(name.Release[:]))
+}

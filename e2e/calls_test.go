@@ -1,0 +1,137 @@
+package e2e_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/e2e/lab"
+)
+
+// What attaching a pod costs the API server: a GET of the pod, one of each NAD, one PATCH, and an event for each attachment. A pod
+// that asks for nothing costs one GET; taking a pod away costs nothing.
+func TestAPICalls(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", macvlan("10.80.1.0/24"))
+	r.nad("green", macvlan("10.80.2.0/24"))
+	const getPod, getNAD = "get pods", "get network-attachment-definitions"
+	tests := []struct {
+		pod, networks string
+		want          map[string]int
+	}{
+		{"none", "", map[string]int{getPod: 1}},
+		{"two", "blue,green", map[string]int{getPod: 1, getNAD: 2, "patch pods/status": 1, "create events": 3}},
+		{"twice", "blue,blue", map[string]int{getPod: 1, getNAD: 1, "patch pods/status": 1, "create events": 3}},
+	}
+	for _, test := range tests {
+		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })
+		if !maps.Equal(made, test.want) {
+			t.Errorf("ADD of pod %s made requests %v, want %v", test.pod, made, test.want)
+		}
+		made = r.requests(func() {
+			r.delete(test.pod)
+			r.clean()
+		})
+		if len(made) != 0 {
+			t.Errorf("DEL of pod %s made requests %v, want none", test.pod, made)
+		}
+	}
+}
+
+// requests counts what Braid asked the API server in the test's namespace while fn ran, by verb and resource.
+func (r *rig) requests(fn func()) map[string]int {
+	r.t.Helper()
+	all, err := r.cluster.RequestsDuring(r.ctx, account, func() error {
+		fn()
+		return nil
+	})
+	r.must(err)
+	count := map[string]int{}
+	for _, request := range all {
+		count[describe(request)]++
+		if request.Namespace != r.namespace || request.Code >= 300 {
+			r.t.Errorf("request %+v is outside of the test's namespace, or was refused", request)
+		}
+		if !strings.HasPrefix(request.UserAgent, "braid/") {
+			r.t.Errorf("user agent is %q, want braid/VERSION", request.UserAgent)
+		}
+	}
+	return count
+}
+
+func describe(request lab.AuditEntry) string {
+	what := request.Verb + " " + request.Resource
+	if request.Subresource != "" {
+		what += "/" + request.Subresource
+	}
+	return what
+}
+
+// The log is on by default, with one line for each attachment and detachment, and nothing in it is secret.
+func TestU20Log(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", macvlan("10.81.1.0/24"))
+	r.run(r.pod("p", "blue,blue"))
+	r.delete("p")
+	r.clean()
+
+	pod := "pod=" + r.namespace + "/p"
+	for _, verb := range []string{"attach", "detach"} {
+		want := []string{"network=pods interface=eth0", "network=" + r.namespace + "/blue interface=net1", "network=" + r.namespace + "/blue interface=net2"}
+		if verb == "detach" {
+			slices.Reverse(want)
+		}
+		lines := r.logLines("msg="+verb+" ", pod)
+		if len(lines) != len(want) {
+			t.Fatalf("%d lines of %s, want %d: %q", len(lines), verb, len(want), lines)
+		}
+		for i, line := range lines {
+			if !strings.Contains(line, want[i]) || !strings.Contains(line, "duration=") {
+				t.Errorf("line %d of %s does not say %q and the duration: %s", i, verb, want[i], line)
+			}
+		}
+	}
+	for _, operation := range []string{"ADD", "DEL"} {
+		if lines := r.logLines("msg="+operation+" ", pod); len(lines) != 1 {
+			t.Errorf("%d lines of %s, want 1: %q", len(lines), operation, lines)
+		}
+	}
+
+	credential, err := os.ReadFile(r.node.Path(kubeconfig))
+	r.must(err)
+	_, token, _ := strings.Cut(string(credential), "token: ")
+	token, _, _ = strings.Cut(token, "}")
+	if len(token) < 100 {
+		t.Fatalf("no token in %s", kubeconfig)
+	}
+	for _, secret := range []string{token, token[:40], "Bearer", "certificate-authority-data"} {
+		if lines := r.logLines(secret); len(lines) > 0 {
+			t.Errorf("the log has something of %s: %.200q", kubeconfig, lines[0])
+		}
+	}
+	if lines := r.logLines("cniVersion"); len(lines) > 0 {
+		t.Errorf("the log has configurations in it: %.200q", lines[0])
+	}
+	for _, file := range []string{logFile, kubeconfig} {
+		info, err := os.Stat(r.node.Path(file))
+		r.must(err)
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v, want it for root only", file, info.Mode())
+		}
+	}
+	if err := secretsLeft(r.node); err != nil {
+		t.Error(err)
+	}
+}
+
+// secretsLeft says whether others than root can read the records: configurations may hold credentials.
+func secretsLeft(node *lab.Node) error {
+	info, err := os.Stat(node.Path(stateDir))
+	if err == nil && info.Mode().Perm() != 0o700 {
+		err = fmt.Errorf("%s has mode %v, want 0700", stateDir, info.Mode())
+	}
+	return err
+}

@@ -1,0 +1,72 @@
+package e2e_test
+
+import (
+	"strings"
+	"testing"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// Of each kind of mistake, kubectl describe pod tells the reason, the NAD or plugin, and what to do.
+func TestU19Misconfigurations(t *testing.T) {
+	r := newRig(t)
+	other := r.newNamespace("u19-other")
+	r.nad(other+"/theirs", macvlan("10.19.1.0/24"))
+	r.nad("plain", macvlan("10.19.2.0/24"))
+	r.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
+	r.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
+	r.nad("default-route", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1",
+		"ipam": {"type": "static", "addresses": [{"address": "10.19.3.2/24", "gateway": "10.19.3.1"}], "routes": [{"dst": "0.0.0.0/0"}]}}`)
+	r.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
+	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", "ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
+	r.nad("no-device", macvlan("10.19.5.0/24"), nadv1.ResourceNameAnnotation, "example.com/nic")
+
+	ns := r.namespace
+	tests := []struct {
+		pod, networks, reason string
+		says                  []string
+	}{
+		{"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation", []string{nadv1.NetworksAnnotation, "ips"}},
+		{"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation", []string{nadv1.NetworksAnnotation, "Not_A_Name!"}},
+		{"not-found", "missing", "NADNotFound", []string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns}},
+		{"forbidden", other + "/theirs", "NADForbidden", []string{other + "/theirs", "globalNamespaces"}},
+		{"invalid", "truncated", "NADInvalid", []string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
+		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
+		{"capability", `[{"name": "plain", "mac": "02:00:00:00:00:01"}]`, "MissingCapability", []string{ns + "/plain", "macvlan", `"capabilities": {"mac": true}`}},
+		{"default-route", "default-route", "DefaultRouteRefused", []string{ns + "/default-route", "plugins[0].ipam.routes[0]", `"default-route": []`}},
+		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation", []string{ns + "/plain", "data0", "an interface of its own"}},
+		{"interface-taken", "plain@eth0", "InterfaceConflict", []string{ns + "/plain", "eth0", "the default network has this name", "another name"}},
+		{"no-binary", "no-binary", "PluginNotFound", []string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"}},
+		{"failed", "no-master", "PluginFailed", []string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`}},
+		{"device", "no-device", "DeviceUnavailable", []string{ns + "/no-device", "example.com/nic", "resources.requests"}},
+	}
+	for _, test := range tests {
+		r.create(r.pod(test.pod, test.networks))
+	}
+	for _, test := range tests {
+		t.Run(test.pod, func(t *testing.T) {
+			r := *r
+			r.t = t
+			r.refused(test.pod, test.reason)
+			out, err := r.cluster.Kubectl(r.ctx, "describe", "pod", test.pod, "--namespace="+ns)
+			r.must(err)
+			line := eventLine(out, test.reason)
+			for _, word := range append(test.says, "pod "+ns+"/"+test.pod) {
+				if !strings.Contains(line, word) {
+					t.Errorf("kubectl describe pod does not say %q but:\n%s", word, line)
+				}
+			}
+			t.Log(line)
+		})
+	}
+}
+
+// eventLine is the line of an event that kubectl describe prints of Braid.
+func eventLine(description, reason string) string {
+	for line := range strings.Lines(description) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[0] == "Warning" && fields[1] == reason {
+			return strings.Join(fields, " ")
+		}
+	}
+	return "no event " + reason + ":\n" + description
+}

@@ -1,0 +1,6 @@
+package e2e_test
+
+const (
+	gateDir = "/run/e2e-gate" // of testdata/gate
+	dumpDir = "/run/e2e-dump" // of testdata/dump
+)

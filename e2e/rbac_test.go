@@ -1,0 +1,178 @@
+package e2e_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// The CustomResourceDefinition is established, with the names and the schema that the specification has.
+func TestS2CustomResourceDefinition(t *testing.T) {
+	r := newRig(t)
+	out, err := r.cluster.Kubectl(r.ctx, "get", "crd", "network-attachment-definitions.k8s.cni.cncf.io", "--output=jsonpath="+
+		`{.status.conditions[?(@.type=="Established")].status} {.status.acceptedNames.kind} {.status.acceptedNames.plural} {.spec.scope} {.status.storedVersions[0]}`)
+	if want := "True NetworkAttachmentDefinition network-attachment-definitions Namespaced v1"; err != nil || out != want {
+		t.Errorf("the CRD is %q, %v, want %q", out, err, want)
+	}
+	_, err = r.cluster.Kubectl(r.ctx, "api-resources") // kubectl's own cache may be older than the CRD
+	r.must(err)
+	out, err = r.cluster.Kubectl(r.ctx, "explain", "nad.spec")
+	if err != nil || !strings.Contains(out, "config") {
+		t.Errorf("kubectl explain nad.spec: %s, %v", out, err)
+	}
+	err = r.cluster.Apply(r.ctx, `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+		"metadata": {"name": "object", "namespace": "`+r.namespace+`"}, "spec": {"config": {"type": "macvlan"}}}`)
+	if err == nil || !strings.Contains(err.Error(), "spec.config") {
+		t.Errorf("a config that is no string: %v, want an error that names spec.config", err)
+	}
+}
+
+// Braid's account may do what it needs and nothing else: its rules beyond those of any account are these.
+func TestU12NodeAccount(t *testing.T) {
+	r := newRig(t)
+	nobody := r.rules("system:serviceaccount:"+r.namespace+":default", "system:serviceaccounts")
+	var got []string
+	for _, rule := range r.rules(account, "system:serviceaccounts") {
+		if !slices.Contains(nobody, rule) {
+			got = append(got, rule)
+		}
+	}
+	equalLines(t, "what Braid may do beyond any account", got, []string{
+		"create events",
+		"get network-attachment-definitions.k8s.cni.cncf.io",
+		"get pods",
+		"patch pods/status",
+	})
+	// As operators ask it, and with the account's own token.
+	for question, want := range map[string]string{
+		"get pods": "yes", "patch pods --subresource=status": "yes", "create events": "yes", "get nad": "yes",
+		"list pods": "no", "update pods": "no", "patch pods": "no", "delete pods": "no", "get secrets": "no", "list nad": "no", "create nad": "no",
+		"get nodes": "no", "delete events": "no",
+	} {
+		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + r.namespace}, strings.Fields(question)...)
+		out, _ := r.cluster.Kubectl(r.ctx, args...) // "no" is a failure to kubectl
+		if got := strings.TrimSpace(out); got != want {
+			t.Errorf("kubectl auth can-i %s: %q, want %q", question, got, want)
+		}
+	}
+}
+
+// rules is what a user may do in the test's namespace, each as "verb resource", sorted.
+func (r *rig) rules(user string, groups ...string) []string {
+	r.t.Helper()
+	review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: r.namespace}}
+	review, err := r.as(user, append(groups, "system:authenticated")...).AuthorizationV1().
+		SelfSubjectRulesReviews().Create(r.ctx, review, metav1.CreateOptions{})
+	r.must(err)
+	if review.Status.Incomplete && review.Status.EvaluationError == "" {
+		r.t.Fatalf("rules of %s are not all known", user)
+	}
+	var all []string
+	for _, rule := range review.Status.ResourceRules {
+		for _, verb := range rule.Verbs {
+			for i, resource := range rule.Resources {
+				if group := rule.APIGroups[min(i, len(rule.APIGroups)-1)]; group != "" {
+					resource += "." + group
+				}
+				all = append(all, strings.Join(append([]string{verb, resource}, rule.ResourceNames...), " "))
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// as is a client of a user that the administrator impersonates.
+func (r *rig) as(user string, groups ...string) kubernetes.Interface {
+	r.t.Helper()
+	config := rest.CopyConfig(r.cluster.AdminConfig())
+	config.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
+	client, err := kubernetes.NewForConfig(config)
+	r.must(err)
+	return client
+}
+
+// The two roles for people: one sees NADs, the other makes and changes them, in the namespace where they are bound; nobody else does.
+func TestU12Roles(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", macvlan("10.12.1.0/24"))
+	elsewhere := r.newNamespace("u12-elsewhere")
+	for user, role := range map[string]string{"vera": "braid-nad-viewer", "adam": "braid-nad-admin", "edith": "edit"} {
+		binding := &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: user},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
+		}
+		_, err := r.cluster.Client().RbacV1().RoleBindings(r.namespace).Create(r.ctx, binding, metav1.CreateOptions{})
+		r.must(err)
+	}
+	read, write := []string{"get", "list", "watch"}, []string{"create", "update", "patch", "delete", "deletecollection"}
+	for user, want := range map[string][]string{"vera": read, "adam": slices.Concat(read, write), "edith": nil} {
+		var can []string
+		for _, verb := range slices.Concat(read, write) {
+			if r.can(user, verb, r.namespace) {
+				can = append(can, verb)
+			}
+			if r.can(user, verb, elsewhere) {
+				t.Errorf("%s may %s NADs of a namespace where no role is bound", user, verb)
+			}
+		}
+		equalLines(t, "what "+user+" may do with NADs", can, want)
+	}
+
+	// Not only in theory.
+	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + r.namespace + "/" + nadv1.Resource + "/blue"
+	if err := r.as("vera").CoreV1().RESTClient().Get().AbsPath(path).Do(r.ctx).Error(); err != nil {
+		t.Errorf("the viewer does not see a NAD: %v", err)
+	}
+	if err := r.as("vera").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error(); !apierrors.IsForbidden(err) {
+		t.Errorf("the viewer deletes a NAD: %v", err)
+	}
+	if err := r.as("adam").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error(); err != nil {
+		t.Errorf("the admin does not delete a NAD: %v", err)
+	}
+}
+
+func (r *rig) can(user, verb, namespace string) bool {
+	r.t.Helper()
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: namespace, Verb: verb, Group: nadv1.GroupName, Resource: nadv1.Resource,
+		},
+	}}
+	review, err := r.cluster.Client().AuthorizationV1().SubjectAccessReviews().Create(r.ctx, review, metav1.CreateOptions{})
+	r.must(err)
+	return review.Status.Allowed
+}
+
+// The kubeconfig on the node is the account's, and works as it is.
+
+func TestNodeKubeconfig(t *testing.T) {
+	r := newRig(t)
+	config, err := clientcmd.BuildConfigFromFlags("", r.node.Path(kubeconfig))
+	r.must(err)
+	config.Dial = r.cluster.AdminConfig().Dial
+	client, err := kubernetes.NewForConfig(config)
+	r.must(err)
+	self, err := client.AuthenticationV1().SelfSubjectReviews().Create(r.ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	r.must(err)
+	if got := self.Status.UserInfo.Username; got != account {
+		t.Errorf("the node's kubeconfig is that of %s, want %s", got, account)
+	}
+	if _, err := client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("it lists pods: %v, want it forbidden", err)
+	}
+}

@@ -1,0 +1,435 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+const (
+	// patience is for what takes a second or two on an idle machine; other tests may be compiling on the same cores.
+	patience = 3 * time.Minute
+	// tidying is how long the runtime may take for a sandbox's last traces after its pod is gone.
+	tidying = time.Minute
+)
+
+// rig is the cluster for one test, which has a Kubernetes namespace of its own.
+type rig struct {
+	t         *testing.T
+	ctx       context.Context
+	cluster   *lab.Cluster
+	node      *lab.Node
+	namespace string
+	apiDown   bool // the API server is stopped
+}
+
+// newRig makes the test's namespace. When the test ends, its pods are deleted, and the test fails if anything of them is left.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return newRigFor(t, patience)
+}
+
+// newRigFor is newRig for a test that may take that long.
+func newRigFor(t *testing.T, d time.Duration) *rig {
+	t.Helper()
+	r := &rig{t: t, cluster: shared.Get(t)}
+	r.node = r.cluster.Nodes()[0]
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	r.ctx = ctx
+	r.namespace = r.newNamespace(strings.TrimPrefix(t.Name(), "Test"))
+	t.Cleanup(func() {
+		cancel()
+		r.cleanUp()
+	})
+	return r
+}
+
+// newNamespace makes a namespace, and waits for the account that no pod is admitted without.
+func (r *rig) newNamespace(name string) string {
+	r.t.Helper()
+	name = strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(name))
+	client := r.cluster.Client().CoreV1()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := client.Namespaces().Create(r.ctx, namespace, metav1.CreateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.eventually("the service account of namespace "+name, func() error {
+		_, err := client.ServiceAccounts(name).Get(r.ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	return name
+}
+
+func (r *rig) cleanUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if r.t.Failed() {
+		r.dump(ctx)
+	}
+	namespaces, err := r.cluster.Client().CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	for _, namespace := range namespaces.Items {
+		if err := deletePods(ctx, r.cluster, namespace.Name); err != nil {
+			r.t.Errorf("delete pods: %v", err)
+		}
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), tidying)
+	defer cancel()
+	if err := waitClean(ctx, r.node); err != nil {
+		r.t.Error(err)
+		r.dump(context.Background())
+		// One failure is enough: later tests are judged by what they leave themselves.
+		if left, err := leftovers(context.Background(), r.node); err == nil {
+			clean = left
+		}
+	}
+}
+
+// dump shows what a failed test left; the lab adds the ends of its own logs.
+func (r *rig) dump(ctx context.Context) {
+	events, err := r.cluster.Kubectl(ctx, "get", "pods,events", "--namespace="+r.namespace, "--output=wide")
+	r.t.Logf("pods and events of %s (%v):\n%s", r.namespace, err, lastLines(events, 60))
+	text, err := os.ReadFile(r.node.Path(logFile))
+	r.t.Logf("%s ends (%v):\n%s", logFile, err, lastLines(string(text), 60))
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// deletePods deletes all pods of a namespace and waits until they are gone.
+func deletePods(ctx context.Context, cluster *lab.Cluster, namespace string) error {
+	pods := cluster.Client().CoreV1().Pods(namespace)
+	list, err := pods.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, pod := range list.Items {
+		if err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	for _, pod := range list.Items {
+		if err := cluster.WaitPodGone(ctx, namespace, pod.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventually repeats a check until it gives no error.
+func (r *rig) eventually(what string, check func() error) {
+	r.t.Helper()
+	r.within(patience, what, check)
+}
+
+func (r *rig) within(d time.Duration, what string, check func() error) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, d)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			r.t.Fatalf("%s: %v, and it does not change", what, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// nad makes a NAD of the test's namespace, or of that which the name has; annotations are keys and values in turn.
+func (r *rig) nad(name, config string, annotations ...string) {
+	r.t.Helper()
+	namespace, bare, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, bare = r.namespace, name
+	}
+	object := &nadv1.NetworkAttachmentDefinition{
+		TypeMeta:   metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
+		ObjectMeta: metav1.ObjectMeta{Name: bare, Namespace: namespace, Annotations: map[string]string{}},
+		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+	}
+	for pair := range slices.Chunk(annotations, 2) {
+		object.Annotations[pair[0]] = pair[1]
+	}
+	data, err := json.Marshal(object)
+	r.must(err)
+	path := fmt.Sprintf("/apis/%s/%s/namespaces/%s/%s", nadv1.GroupName, nadv1.Version, namespace, nadv1.Resource)
+	r.must(r.cluster.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(data).Do(r.ctx).Error())
+}
+
+// macvlan is the configuration of a NAD over eth1 with host-local addresses.
+func macvlan(subnet string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1",
+		"ipam": {"type": "host-local", "ranges": [[{"subnet": %q}]]}}`, subnet)
+}
+
+// pod is a pod of the test's namespace that asks for networks; none if that is empty.
+func (r *rig) pod(name, networks string) *corev1.Pod {
+	annotations := map[string]string{}
+	if networks != "" {
+		annotations[nadv1.NetworksAnnotation] = networks
+	}
+	return lab.Pod(r.namespace, name, annotations)
+}
+
+// create makes pods and does not wait.
+func (r *rig) create(pods ...*corev1.Pod) {
+	r.t.Helper()
+	for _, pod := range pods {
+		_, err := r.cluster.Client().CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+		r.must(err)
+	}
+}
+
+// run makes a pod and waits until it runs.
+func (r *rig) run(pod *corev1.Pod) *corev1.Pod {
+	r.t.Helper()
+	r.create(pod)
+	return r.running(pod.Namespace, pod.Name)
+}
+
+func (r *rig) running(namespace, name string) *corev1.Pod {
+	r.t.Helper()
+	pod, err := r.cluster.WaitPodRunning(r.ctx, namespace, name)
+	r.must(err)
+	return pod
+}
+
+// delete deletes a pod and waits until it is gone.
+func (r *rig) delete(name string) {
+	r.t.Helper()
+	r.must(r.cluster.Client().CoreV1().Pods(r.namespace).Delete(r.ctx, name, metav1.DeleteOptions{}))
+	r.must(r.cluster.WaitPodGone(r.ctx, r.namespace, name))
+}
+
+// clean fails the test unless soon nothing of any pod is on the node.
+func (r *rig) clean() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, tidying)
+	defer cancel()
+	if err := waitClean(ctx, r.node); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// apply applies a file of conf, as it is but for what this node lacks: its images are not here, nor are ipvlan and the interfaces of
+// other nodes. Of a file with several objects keep names those that count; none: all.
+func (r *rig) apply(file string, keep ...string) {
+	r.t.Helper()
+	data, err := os.ReadFile(filepath.Join(root(), "conf", file))
+	r.must(err)
+	var objects []string
+	for object := range strings.SplitSeq(string(data), "\n---\n") {
+		if len(keep) == 0 || slices.ContainsFunc(keep, func(name string) bool { return strings.Contains(object, "\n  name: "+name+"\n") }) {
+			objects = append(objects, object)
+		}
+	}
+	adapted := strings.NewReplacer(
+		"image: nginx", "image: "+lab.ToolImage+"\n    imagePullPolicy: Never",
+		`"type": "ipvlan"`, `"type": "macvlan"`, `"mode": "l2"`, `"mode": "bridge"`, "ens224", "eth1",
+		"namespace: default", "namespace: "+r.namespace, "networks: default/", "networks: "+r.namespace+"/",
+	).Replace(strings.Join(objects, "\n---\n"))
+	path := filepath.Join(r.t.TempDir(), "objects.yaml")
+	r.must(os.WriteFile(path, []byte(adapted), 0o600))
+	_, err = r.cluster.Kubectl(r.ctx, "apply", "--namespace="+r.namespace, "--filename="+path)
+	r.must(err)
+}
+
+// ip runs ip in the network namespace of a pod, and gives the lines that it prints.
+func (r *rig) ip(pod, args string) []string {
+	r.t.Helper()
+	out, err := r.node.PodRun(r.ctx, r.namespace, pod, append([]string{"ip"}, strings.Fields(args)...)...)
+	r.must(err)
+	var lines []string
+	for line := range strings.Lines(out) {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return lines
+}
+
+// link is an interface as `ip -json address` has it.
+type link struct {
+	Name      string `json:"ifname"`
+	MAC       string `json:"address"`
+	Kind      string `json:"link_type"`
+	MTU       int    `json:"mtu"`
+	State     string `json:"operstate"`
+	Addresses []struct {
+		Local     string `json:"local"`
+		PrefixLen int    `json:"prefixlen"`
+		Scope     string `json:"scope"`
+	} `json:"addr_info"`
+}
+
+// global are the addresses that were given on purpose, with their prefix length.
+func (l link) global() []string {
+	var out []string
+	for _, a := range l.Addresses {
+		if a.Scope == "global" {
+			out = append(out, fmt.Sprintf("%s/%d", a.Local, a.PrefixLen))
+		}
+	}
+	return out
+}
+
+func parseLinks(text string) ([]link, error) {
+	var links []link
+	if err := json.Unmarshal([]byte(text), &links); err != nil {
+		return nil, fmt.Errorf("read links: %w", err)
+	}
+	return links, nil
+}
+
+// links are a pod's interfaces but lo, by name.
+func (r *rig) links(pod string) map[string]link {
+	r.t.Helper()
+	out, err := r.node.PodRun(r.ctx, r.namespace, pod, "ip", "-json", "address")
+	r.must(err)
+	links, err := parseLinks(out)
+	r.must(err)
+	byName := map[string]link{}
+	for _, l := range links {
+		if l.Name != "lo" {
+			byName[l.Name] = l
+		}
+	}
+	return byName
+}
+
+// addressIn is the only address of a link, without prefix length. The test fails where it is not in the subnet.
+func (r *rig) addressIn(l link, subnet string) string {
+	r.t.Helper()
+	addresses := l.global()
+	if len(addresses) != 1 {
+		r.t.Fatalf("%s has addresses %q, want one of %s", l.Name, addresses, subnet)
+	}
+	prefix, err := netip.ParsePrefix(addresses[0])
+	r.must(err)
+	if want := netip.MustParsePrefix(subnet); prefix.Masked() != want {
+		r.t.Errorf("%s has address %s, want one of %s", l.Name, prefix, want)
+	}
+	return prefix.Addr().String()
+}
+
+// hasLinks fails the test unless the pod has exactly these interfaces, each with one address of the subnet: "net1 10.1.0.0/24".
+// eth0, which every pod has, need not be named.
+func (r *rig) hasLinks(pod string, want ...string) map[string]link {
+	r.t.Helper()
+	links := r.links(pod)
+	for _, item := range append([]string{"eth0 10.244.0.0/16"}, want...) {
+		name, subnet, _ := strings.Cut(item, " ")
+		l, ok := links[name]
+		if !ok {
+			r.t.Errorf("pod %s has no %s", pod, name)
+			continue
+		}
+		if l.State != "UP" {
+			r.t.Errorf("%s of pod %s is %s, want UP", name, pod, l.State)
+		}
+		r.addressIn(l, subnet)
+	}
+	if len(links) != len(want)+1 {
+		r.t.Errorf("pod %s has interfaces %v, want eth0 and %q", pod, links, want)
+	}
+	return links
+}
+
+// status is the network-status annotation of a pod.
+func (r *rig) status(pod string) []nadv1.NetworkStatus {
+	r.t.Helper()
+	var list []nadv1.NetworkStatus
+	if err := json.Unmarshal([]byte(r.statusText(pod)), &list); err != nil {
+		r.t.Fatalf("network-status of pod %s: %v", pod, err)
+	}
+	return list
+}
+
+func (r *rig) statusText(pod string) string {
+	r.t.Helper()
+	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
+	r.must(err)
+	return object.Annotations[nadv1.StatusAnnotation]
+}
+
+// logLines are the lines of Braid's log that have all the words.
+func (r *rig) logLines(words ...string) []string {
+	r.t.Helper()
+	text, err := os.ReadFile(r.node.Path(logFile))
+	r.must(err)
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// refused waits for a pod's Warning event of a reason, and gives its message. The pod must not run.
+func (r *rig) refused(pod, reason string) string {
+	r.t.Helper()
+	var message string
+	r.within(time.Minute, "event "+reason+" of pod "+pod, func() error {
+		events, err := r.cluster.Client().CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{
+			FieldSelector: "involvedObject.name=" + pod + ",reason=" + reason + ",type=Warning",
+		})
+		if err != nil {
+			return err
+		}
+		if len(events.Items) == 0 {
+			return errors.New("there is none")
+		}
+		message = events.Items[0].Message
+		return nil
+	})
+	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
+	r.must(err)
+	if object.Status.Phase != corev1.PodPending || object.Annotations[nadv1.StatusAnnotation] != "" {
+		r.t.Errorf("pod %s is %s, with network-status %q; it must not start", pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
+	}
+	return message
+}
+
+// sameLines fails the test unless both have the same lines, in whatever order.
+func sameLines(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	equalLines(t, what, slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want)))
+}
+
+// equalLines fails the test unless both have the same lines.
+func equalLines(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n  %s\nwant:\n  %s", what, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}

@@ -1,0 +1,79 @@
+package e2e_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mainTable is the main table of a pod that has nothing but eth0 and what more names.
+func mainTable(eth0 string, more ...string) []string {
+	return append([]string{
+		"default via 10.244.0.1 dev eth0",
+		"10.244.0.0/16 dev eth0 proto kernel scope link src " + eth0,
+	}, more...)
+}
+
+// plainRules are the rules that every network namespace has.
+func plainRules(more ...string) []string {
+	return slices.Concat([]string{"0: from all lookup local"}, more, []string{"32766: from all lookup main", "32767: from all lookup default"})
+}
+
+// An attachment adds its connected route and nothing else, although the network has a gateway.
+func TestU15RoutesByDefault(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1",
+		"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.15.1.0/24", "gateway": "10.15.1.254"}]]}}`)
+	pod := r.run(r.pod("p", "blue"))
+	net1 := r.hasLinks("p", "net1 10.15.1.0/24")["net1"]
+	sameLines(t, "routes", r.ip("p", "route"), mainTable(pod.Status.PodIP,
+		"10.15.1.0/24 dev net1 proto kernel scope link src "+net1.Addresses[0].Local))
+	equalLines(t, "rules", r.ip("p", "rule"), plainRules())
+	equalLines(t, "IPv6 default route", r.ip("p", "-6 route show default"), nil)
+}
+
+// Source-based routing as the user guide prints it: conf/gke's own file, with macvlan in place of ipvlan.
+func TestU16SourceBasedRouting(t *testing.T) {
+	r := newRig(t)
+	r.apply("gke/gke-network-1-static.yaml")
+	pod := r.running(r.namespace, "sample-pod-static")
+	r.hasLinks("sample-pod-static", "net1 21.0.104.0/21")
+	sameLines(t, "routes", r.ip("sample-pod-static", "route"), mainTable(pod.Status.PodIP))
+	equalLines(t, "table 100", r.ip("sample-pod-static", "route list table 100"), []string{
+		"default via 21.0.111.254 dev net1",
+		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
+	})
+	equalLines(t, "rules", r.ip("sample-pod-static", "rule"), plainRules("32765: from 21.0.111.1 lookup 100"))
+}
+
+// Static routes are added; the default route stays where it is.
+func TestU17StaticRoutes(t *testing.T) {
+	r := newRig(t)
+	r.apply("gke/routes.yaml", "gke-routes-static", "sample-pod-routes-static")
+	pod := r.running(r.namespace, "sample-pod-routes-static")
+	sameLines(t, "routes", r.ip("sample-pod-routes-static", "route"), mainTable(pod.Status.PodIP,
+		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.110.2",
+		"172.31.0.0/16 via 21.0.111.254 dev net1"))
+}
+
+// A secondary network's default route is refused, of either family, unless the pod asks for it.
+func TestU17DefaultRoute(t *testing.T) {
+	r := newRig(t)
+	const static = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "static",
+		"addresses": [{"address": "ADDRESS", "gateway": "GATEWAY"}], "routes": [{"dst": "DST"}]}}`
+	r.nad("v4", strings.NewReplacer("ADDRESS", "10.17.4.2/24", "GATEWAY", "10.17.4.1", "DST", "0.0.0.0/0").Replace(static))
+	r.nad("v6", strings.NewReplacer("ADDRESS", "fd17::2/64", "GATEWAY", "fd17::1", "DST", "::/0").Replace(static))
+	r.create(r.pod("p4", "v4"), r.pod("p6", "v6"), r.pod("asks", `[{"name": "v4", "default-route": ["10.17.4.1"]}]`))
+	for pod, dst := range map[string]string{"p4": "0.0.0.0/0", "p6": "::/0"} {
+		message := r.refused(pod, "DefaultRouteRefused")
+		if !strings.Contains(message, dst) || !strings.Contains(message, "default-route") {
+			t.Errorf("the event of %s does not name %s and default-route: %s", pod, dst, message)
+		}
+	}
+	r.running(r.namespace, "asks")
+	equalLines(t, "default route of the pod that asks", r.ip("asks", "route show default"), []string{"default via 10.17.4.1 dev net1"})
+	status := r.status("asks")
+	if len(status) != 2 || !slices.Equal(status[1].DefaultRoute, []string{"10.17.4.1"}) || len(status[0].DefaultRoute) != 0 {
+		t.Errorf("network-status is %+v, want default-route at the second network", status)
+	}
+}
