@@ -1,0 +1,33 @@
+# Each verb is a script of the same name in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help build fmt lint test e2e conformance fuzz bench demo
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a pod gets three interfaces, and loses them again: no cluster needed
+	@scripts/demo.sh
+
+build: ## build bin/braid, static and stripped
+	@scripts/build.sh
+
+test: ## unit, network namespace and API server tests, in a user-mode kernel where this one lacks something
+	@scripts/test.sh
+
+e2e: ## real pods: kubelet, containerd and a control plane on this machine
+	@scripts/e2e.sh
+
+conformance: ## the table of specification items, their tests and results
+	@scripts/conformance.sh
+
+bench: ## time and CPU of attaching a pod, beside the same plugins without a meta-plugin
+	@scripts/bench.sh
+
+fuzz: ## each fuzz target for FUZZTIME (default 60s)
+	@scripts/fuzz.sh
+
+lint: ## static checks of code, scripts and formatting
+	@scripts/lint.sh
+
+fmt: ## format the code
+	@scripts/fmt.sh

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the same plugins run by libcni without a meta-plugin.
+#
+#   scripts/bench.sh [-rounds N] [-log FILE]
+#
+# Everything happens in a network and mount namespace of its own: the machine stays as it is. Times on a machine that does something
+# else as well are not worth much; the ratios, of runs that take turns, are worth more. No figure makes this fail.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'bench: %s\n' "$*" >&2; }
+
+if [ -z "${BRAID_BENCH-}" ]; then
+	if [ "$(id -u)" -ne 0 ]; then
+		say "it needs root: network namespaces, and an API server that is not in them"
+		exit 1
+	fi
+	export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+	scripts/install-deps.sh base
+	scripts/lab.sh api
+	BRAID_LAB_BIN=$(scripts/lab.sh dir)
+	BRAID_PLUGINS=$(scripts/plugins.sh)
+	BRAID_BENCH=$(mktemp -d)
+	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS
+	trap 'rm -rf "$BRAID_BENCH"' EXIT
+	scripts/build.sh "$BRAID_BENCH"
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
+	unshare --net --mount "$0" "$@"
+	exit
+fi
+
+mount -t tmpfs tmpfs /run
+mkdir -p /run/bench
+ip link set lo up
+ip link add nic0 type veth peer name wire
+ip link set nic0 up
+ip link set wire up
+"$BRAID_BENCH/bench" "$@"

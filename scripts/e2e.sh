@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# e2e.sh runs pods through a real control plane, kubelet and containerd on this machine, with Braid installed as README.md says.
+# Arguments go to go test: scripts/e2e.sh -run U16. It installs and builds what it needs first.
+#
+# The last line is "N passed, N failed, N skipped". A skipped test is a failure: on a machine that can run this nothing is missing.
+#
+# What tests find in their environment:
+#   BRAID_E2E=1     without it they do nothing
+#   BRAID_PLUGINS   directory with the reference CNI plugins
+#   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'e2e: %s\n' "$*" >&2; }
+
+if [ "$(id -u)" -ne 0 ]; then
+	say "a node needs root: namespaces, mounts, cgroups"
+	exit 1
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say "1/3 what the tests need"
+scripts/install-deps.sh node
+gotestsum=$(scripts/tools.sh gotestsum)
+BRAID_PLUGINS=$(scripts/plugins.sh)
+scripts/lab.sh node
+BRAID_LAB_BIN=$(scripts/lab.sh dir)
+scripts/build.sh
+export BRAID_E2E=1 BRAID_PLUGINS BRAID_LAB_BIN
+(cd scripts/tools && GOWORK=off go build -buildvcs=false -o "$work/testsummary" ./testsummary)
+
+failed=0
+
+say "2/3 pods on a real node ($SECONDS s so far)"
+# One package at a time: each has a cluster of its own. Clusters are new each time, so a result is never taken from the cache.
+"$gotestsum" --format testname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/e2e.json" -- \
+	-count 1 -p 1 -timeout 30m ./e2e ./e2e/lab "$@" || failed=1
+
+say "3/3 summary ($SECONDS s in all)"
+CI=true "$work/testsummary" report "$work/e2e.json" "$work/none" || failed=1
+exit "$failed"

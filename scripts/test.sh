@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# test.sh runs the tests with -race, all or those of the packages given; installs and builds what they need first.
+#
+# Tests that need something that this machine's kernel lacks say so ("needs kernel: ipvlan") and are run again in a user-mode kernel.
+# The last line is "N passed, N failed, N skipped". With CI=true in the environment, a test that ran nowhere is a failure.
+#
+# What tests find in their environment:
+#   BRAID_PLUGINS   directory with the reference CNI plugins
+#   BRAID_LAB_BIN   directory with etcd, kube-apiserver and kubectl
+#   BRAID_CNITOOL   path of cnitool
+#   BRAID_UML=1     they run in the user-mode kernel
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'test: %s\n' "$*" >&2; }
+
+# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package <tab> pattern"), and writes what
+# `go test -json` would.
+if [ "${1-}" = --in-uml ]; then
+	work=$2 code=0
+	while IFS=$'\t' read -r package pattern <&5; do
+		name=$(printf '%s' "$package" | tr / _).test
+		directory=$(go list -f '{{.Dir}}' "$package")
+		# Static and without the race detector: one slow CPU, and the machine's C library may not suit the other kernel.
+		CGO_ENABLED=0 go test -c -o "$work/$name" "$package"
+		go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
+			--env BRAID_CNITOOL="$BRAID_CNITOOL" --env GOFLAGS="${GOFLAGS-}" -- \
+			"$work/$name" -test.v=test2json -test.timeout 280s -test.run "$pattern" || code=1
+	done 5<"$work/lacking"
+	exit "$code"
+fi
+
+[ $# -gt 0 ] || set -- ./...
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+touch "$work/begun"
+
+say "1/4 what the tests need"
+scripts/install-deps.sh base
+gotestsum=$(scripts/tools.sh gotestsum)
+BRAID_CNITOOL=$(scripts/tools.sh cnitool)
+BRAID_PLUGINS=$(scripts/plugins.sh)
+scripts/lab.sh api
+BRAID_LAB_BIN=$(scripts/lab.sh dir)
+export BRAID_CNITOOL BRAID_PLUGINS BRAID_LAB_BIN
+(cd scripts/tools && GOWORK=off go build -buildvcs=false -o "$work/testsummary" ./testsummary)
+
+failed=0
+
+say "2/4 on this machine's kernel ($SECONDS s so far)"
+"$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
+	-race -timeout 10m "$@" || failed=1
+
+"$work/testsummary" lacking "$work/native.json" >"$work/lacking"
+if [ ! -s "$work/lacking" ]; then
+	say "3/4 no test needs a user-mode kernel"
+elif ! scripts/install-deps.sh uml; then
+	say "3/4 there is no user-mode kernel: what this one lacks stays skipped"
+else
+	say "3/4 in a user-mode kernel, what this one lacks ($SECONDS s so far)"
+	"$gotestsum" --format testname --hide-summary skipped,output --jsonfile "$work/uml.json" --raw-command -- \
+		scripts/test.sh --in-uml "$work" || failed=1
+fi
+
+# scripts/conformance.sh reads what a run of everything leaves here.
+if [ "$*" = ./... ]; then
+	rm -rf .cache/test
+	mkdir -p .cache/test
+	cp -p "$work/begun" "$work"/*.json .cache/test/
+fi
+
+say "4/4 summary ($SECONDS s in all)"
+"$work/testsummary" report "$work/native.json" "$work/uml.json" || failed=1
+exit "$failed"

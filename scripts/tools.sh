@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# tools.sh NAME builds a pinned tool, unless it is there, and prints its path: "$(scripts/tools.sh gotestsum)" --version
+#
+# The tools and their versions are the `tool` lines of scripts/tools/go.mod. They are kept in a cache outside the clone (BRAID_CACHE,
+# default ~/.cache/braid), in a directory named after a hash of the pins and of Go's version. A binary that is there is complete.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/tools"
+cache=${BRAID_CACHE:-$HOME/.cache/braid}
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+
+[ $# = 1 ] || {
+	say "usage: ${0##*/} NAME"
+	exit 2
+}
+name=$1
+dir=$cache/tools-$({
+	go version
+	cat go.mod go.sum
+} | sha256sum | cut -c1-12)
+
+if [ ! -x "$dir/$name" ]; then
+	export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off
+	package=$(go list -f '{{.ImportPath}}' tool | grep "/$name\$") || {
+		say "scripts/tools/go.mod pins no tool $name"
+		exit 1
+	}
+	mkdir -p "$dir"
+	# One builder of a tool at a time: a second one waits and then finds it there.
+	exec 9>"$dir/.$name.lock"
+	flock 9
+	if [ ! -x "$dir/$name" ]; then
+		start=$SECONDS
+		say "building $name"
+		go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$dir/.$name.new" "$package"
+		mv "$dir/.$name.new" "$dir/$name"
+		say "built $name in $((SECONDS - start)) s"
+	fi
+fi
+printf '%s\n' "$dir/$name"
