@@ -82,18 +82,27 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 	if err == nil && rec.Created.After(start) && len(rec.Attachments) > 0 {
 		return rec.Attachments[0].IfName, nil
 	}
-	stale := *req
-	stale.ContainerID, stale.NetNS, stale.Args = id, "", nil
 	if err != nil {
-		if rec, err = e.reconstruct(ctx, &stale, err); err != nil {
+		if rec, err = e.reconstruct(ctx, ofSandbox(req, id, ""), err); err != nil {
 			return "", err
 		}
 	}
-	stale.NetNS = rec.NetNS
-	if err := e.teardown(ctx, &stale, sandbox, rec); err != nil {
-		return "", fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
+	return "", e.teardownOther(ctx, req, sandbox, rec, id)
+}
+
+// ofSandbox is the request for another sandbox than the runtime named.
+func ofSandbox(req *Request, id, netns string) *Request {
+	other := *req
+	other.ContainerID, other.NetNS, other.Args = id, netns, nil
+	return &other
+}
+
+// teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the error.
+func (e *Engine) teardownOther(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, id string) error {
+	if err := e.teardown(ctx, ofSandbox(req, id, rec.NetNS), sandbox, rec); err != nil {
+		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
 	}
-	return "", nil
+	return nil
 }
 
 // holdings are the attachments of the live sandboxes, by CNI network name.

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 
 	"github.com/braid-cni/braid/pkg/record"
@@ -46,10 +45,5 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) err
 	if err != nil {
 		return err
 	}
-	stale := *req
-	stale.ContainerID, stale.NetNS, stale.Args = id, "", nil
-	if err := e.teardown(ctx, &stale, sandbox, rec); err != nil {
-		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
-	}
-	return nil
+	return e.teardownOther(ctx, req, sandbox, rec, id)
 }
