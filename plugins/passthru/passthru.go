@@ -1,4 +1,9 @@
-package main
+// Package passthru is a plugin without a network of its own. It leads the chain of auxiliaryCNIChainName, so that plugins that only
+// work on what another made, such as tuning, can follow it.
+//
+// Contract: ADD changes nothing and gives an empty result in the configuration's cniVersion; every other command does nothing. A Run is
+// an invoke.Plugin.
+package passthru
 
 import (
 	"bytes"
@@ -11,9 +16,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// passthru leads the chain of auxiliaryCNIChainName: its ADD makes nothing and returns an empty result, so that plugins that
-// only work on what another made can follow it. Its other verbs do nothing.
-func passthru(_ context.Context, environ []string, stdin []byte) ([]byte, error) {
+// Run is one CNI command. The error is of a configuration that is no JSON, or of a cniVersion that there is no result in.
+func Run(_ context.Context, environ []string, stdin []byte) ([]byte, error) {
 	if !slices.Contains(environ, "CNI_COMMAND=ADD") {
 		return nil, nil
 	}

@@ -1,0 +1,40 @@
+package passthru_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/braid-cni/braid/plugins/passthru"
+)
+
+func TestAddGivesAnEmptyResult(t *testing.T) {
+	for _, version := range []string{"0.3.0", "0.4.0", "1.0.0", "1.1.0"} {
+		out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=ADD"}, []byte(`{"cniVersion":"`+version+`","name":"n","type":"passthru"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var result map[string]any
+		if err := json.Unmarshal(out, &result); err != nil {
+			t.Fatalf("%s: %v: %s", version, err, out)
+		}
+		if result["cniVersion"] != version || result["interfaces"] != nil || result["ips"] != nil {
+			t.Errorf("%s: %s", version, out)
+		}
+	}
+}
+
+func TestOtherCommandsDoNothing(t *testing.T) {
+	for _, command := range []string{"DEL", "CHECK", "GC", "STATUS"} {
+		if out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=" + command}, []byte("{")); err != nil || len(out) > 0 {
+			t.Errorf("%s: %q, %v", command, out, err)
+		}
+	}
+}
+
+func TestAddRefuses(t *testing.T) {
+	for _, stdin := range []string{"", "{", `{"cniVersion":"7.0.0"}`} {
+		if out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=ADD"}, []byte(stdin)); err == nil {
+			t.Errorf("%q: no error, but %s", stdin, out)
+		}
+	}
+}
