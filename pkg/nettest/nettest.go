@@ -62,30 +62,35 @@ func New(tb testing.TB) *Namespace {
 	return n
 }
 
-// mountPoint makes an empty file to mount a namespace on, after it removed what tests left that were killed. The test of another
-// process may remove the directory that it left empty.
+// mountPoint makes an empty file to mount a namespace on.
 func mountPoint(tb testing.TB) string {
 	tb.Helper()
 	for {
-		must(tb, os.MkdirAll(root, 0o755))
-		entries, err := os.ReadDir(root)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			tb.Fatalf("nettest: %v", err)
-		}
-		for _, e := range entries {
-			var pid int
-			if _, err := fmt.Sscanf(e.Name(), "ns-%d-", &pid); err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-				_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH) // another process does the same
-				_ = os.Remove(filepath.Join(root, e.Name()))
+		err := os.MkdirAll(root, 0o755)
+		if err == nil {
+			sweep()
+			var f *os.File
+			if f, err = os.CreateTemp(root, fmt.Sprintf("ns-%d-*", os.Getpid())); err == nil {
+				must(tb, f.Close())
+				return f.Name()
 			}
 		}
-		f, err := os.CreateTemp(root, fmt.Sprintf("ns-%d-*", os.Getpid()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		// The test of another process may have removed the directories that it left empty, at any moment.
+		if !errors.Is(err, fs.ErrNotExist) {
+			must(tb, err)
 		}
-		must(tb, err)
-		must(tb, f.Close())
-		return f.Name()
+	}
+}
+
+// sweep removes what tests left that were killed. Another process may do the same.
+func sweep() {
+	entries, _ := os.ReadDir(root)
+	for _, e := range entries {
+		var pid int
+		if _, err := fmt.Sscanf(e.Name(), "ns-%d-", &pid); err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH)
+			_ = os.Remove(filepath.Join(root, e.Name()))
+		}
 	}
 }
 
