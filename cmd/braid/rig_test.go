@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -67,6 +68,8 @@ type rig struct {
 	// conf is Braid's configuration, to be changed before the first call.
 	conf map[string]any
 	env  []string
+	// braid is the test binary: that without the race detector, if there is one, which starts three times as fast.
+	braid string
 }
 
 // nic is the node's interface on the data network; its other end is out of reach.
@@ -75,7 +78,7 @@ const nic = "nic0"
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	nettest.NeedsRoot(t)
-	r := &rig{t: t, node: nettest.New(t), dir: t.TempDir()}
+	r := &rig{t: t, node: nettest.New(t), dir: t.TempDir(), braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0])}
 	r.node.Veth(nic, nettest.New(t), "wire")
 	for _, dir := range []string{"manifests", "net.d"} {
 		if err := os.Mkdir(r.path(dir), 0o700); err != nil {
@@ -85,7 +88,9 @@ func newRig(t *testing.T) *rig {
 	r.conf = map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
 		"binDir": plugins(t), "confDir": r.path("net.d"),
-		"braid":     map[string]any{"manifests": r.path("manifests"), "stateDir": r.path("state")},
+		"braid": map[string]any{
+			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"),
+		},
 		"delegates": []any{r.defaultNetwork()},
 	}
 	return r
@@ -218,7 +223,7 @@ func (r *rig) command(command string, p *pod, env ...string) *exec.Cmd {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(r.braid)
 	cmd.Stdin = bytes.NewReader(stdin)
 	// The race detector would have each process sleep for a second at its end.
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("bin")+":"+plugins(r.t))
@@ -305,7 +310,8 @@ func (r *rig) leases() []string {
 	return leases
 }
 
-// left is everything of pods that is on the node: links but the bridge, leases, records, libcni's cache, temporary files.
+// left is everything of pods that is on the node: links but the bridge, leases, records, libcni's cache, device information, temporary
+// files.
 func (r *rig) left() []string {
 	r.t.Helper()
 	left := r.leases()
@@ -315,7 +321,7 @@ func (r *rig) left() []string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
-	for _, dir := range []string{"state/sandboxes", "state/cni/results"} {
+	for _, dir := range []string{"state/sandboxes", "state/cni/results", "devinfo/cni"} {
 		entries, err := os.ReadDir(r.path(dir))
 		if err != nil && !os.IsNotExist(err) {
 			r.t.Fatal(err)

@@ -13,14 +13,10 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/plugins/passthru"
 )
 
-const (
-	defaultManifests = "/etc/cni/net.d/braid.d/manifests"
-	// deviceInfoDir is fixed by the Device Information Specification 1.1.0.
-	deviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo"
-	kubeletSocket = "/var/lib/kubelet/pod-resources/kubelet.sock"
-)
+const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
 // newEngine puts the standalone engine together. The caller closes the log after the operation.
 func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
@@ -31,11 +27,11 @@ func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
 	}
 	return &engine.Engine{
 		Source:        source,
-		Devices:       kube.NewKubelet(kubeletSocket),
+		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
 		Namespaces:    namespaces{},
 		Records:       record.New(cfg.Braid.StateDir),
 		NewExec:       execs(cfg, builtin(), log),
-		DeviceInfoDir: deviceInfoDir,
+		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
 	}, closeLog, nil
 }
@@ -56,7 +52,7 @@ func newSource(cfg *conf.Config) (engine.Source, error) {
 }
 
 // builtin is the registry of in-process plugins.
-func builtin() invoke.Registry { return invoke.Registry{conf.PassthruType: passthru} }
+func builtin() invoke.Registry { return invoke.Registry{conf.PassthruType: passthru.Run} }
 
 func execs(cfg *conf.Config, builtin invoke.Registry, log *slog.Logger) func(*os.File) cniinvoke.Exec {
 	return func(lock *os.File) cniinvoke.Exec {

@@ -13,12 +13,14 @@ const allowedDuration = `give a positive duration: "90s"`
 
 func (c *Config) loadBraid(o *object) {
 	b := o.inner("braid")
-	b.only("manifests", "stateDir", "exec", "nodeName", "timeouts")
+	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName", "timeouts")
 	c.Braid = Braid{
-		Manifests: field(b, "manifests", "", allowedPath, optionalPath),
-		StateDir:  field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
-		Exec:      field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
-		NodeName:  field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
+		Manifests:     field(b, "manifests", "", allowedPath, optionalPath),
+		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
+		DeviceInfoDir: field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir),
+		PodResources:  field(b, "podResources", DefaultPodResources, allowedPath, absPath),
+		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
+		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
 	}
 	t := b.inner("timeouts")
 	t.only("operation", "rollback", "api", "status")

@@ -22,6 +22,8 @@ const (
 	DefaultMultusNamespace = "kube-system"
 	DefaultGlobalNamespace = "default"
 	DefaultLogFile         = "/var/log/braid.log"
+	DefaultDeviceInfoDir   = "/var/run/k8s.cni.cncf.io/devinfo" // Device Information Specification 1.1.0, section 4
+	DefaultPodResources    = "/var/lib/kubelet/pod-resources/kubelet.sock"
 	DefaultLogLevel        = "info"
 
 	DefaultOperationTimeout = 90 * time.Second
@@ -95,6 +97,10 @@ type Braid struct {
 	Manifests string
 	// StateDir holds all that Braid remembers of live sandboxes; a tmpfs, since no sandbox survives a reboot.
 	StateDir string
+	// DeviceInfoDir is where device plugins, delegates and Braid exchange descriptions of devices.
+	DeviceInfoDir string
+	// PodResources is the kubelet's socket that tells which devices a pod has.
+	PodResources string
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec     []string
 	NodeName string

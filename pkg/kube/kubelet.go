@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	kubeletSocket  = "/var/lib/kubelet/pod-resources/kubelet.sock"
 	kubeletService = "/v1.PodResourcesLister/"
 	kubeletTries   = 5
 )
@@ -24,13 +23,8 @@ type Kubelet struct {
 	socket string
 }
 
-// NewKubelet names the socket; empty: the kubelet's default. It is dialled by each call.
-func NewKubelet(socket string) *Kubelet {
-	if socket == "" {
-		socket = kubeletSocket
-	}
-	return &Kubelet{socket: socket}
-}
+// NewKubelet names the socket. It is dialled by each call.
+func NewKubelet(socket string) *Kubelet { return &Kubelet{socket: socket} }
 
 // Devices gives the IDs of all devices that the kubelet allocated to the pod's containers, by resource name. The IDs are sorted: the
 // kubelet gives them in another order each time, and an ADD and its CHECK have to agree. A pod without devices has an empty map.

@@ -12,10 +12,6 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// DeviceInfoDir is where device plugins, CNI plugins and implementations of NPWG exchange device information, unless the
-// configuration moves it.
-const DeviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo"
-
 // DPFile is the file under dir in which a device plugin describes a device (Device Information Specification s.4.1).
 func DPFile(dir, resource, deviceID string) string {
 	return filepath.Join(dir, "dp", oneElement(resource)+"-"+oneElement(deviceID)+"-device.json")

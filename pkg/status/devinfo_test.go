@@ -9,6 +9,7 @@ import (
 	"time"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/status"
 )
 
@@ -93,7 +94,7 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 }
 
 func TestD2DevicePluginFile(t *testing.T) {
-	want(t, "path", status.DPFile(status.DeviceInfoDir, "intel.com/sriov", "0000:01:02.3"),
+	want(t, "path", status.DPFile(conf.DefaultDeviceInfoDir, "intel.com/sriov", "0000:01:02.3"),
 		"/var/run/k8s.cni.cncf.io/devinfo/dp/intel.com-sriov-0000:01:02.3-device.json")
 	for _, hostile := range []string{"../../../etc/passwd", "..", ".", "/", "", "a/../b"} {
 		got := status.DPFile("/d", hostile, hostile)
