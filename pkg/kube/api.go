@@ -37,7 +37,8 @@ type APIOptions struct {
 }
 
 // API is an API server as source. Calls share one HTTP/2 connection, once the first has made it, and have no rate limit. A call is
-// tried again, with growing pauses, when the server cannot be reached, does not answer, or says that it is overloaded or failing.
+// tried again, with growing pauses, when the server cannot be reached, does not answer, or says that it is overloaded or failing; and
+// when a server that was just like that denies the call, since it may be starting.
 type API struct {
 	opts APIOptions
 

@@ -246,6 +246,25 @@ func TestAPIRetries(t *testing.T) {
 	}
 }
 
+// A server that has just started denies everything at first. So a denial counts only where nothing was wrong before.
+func TestAPIStarts(t *testing.T) {
+	for _, code := range []int{401, 403} {
+		f := serve(t, func(n int, w http.ResponseWriter, _ *http.Request) {
+			switch {
+			case n == 1:
+				panic(http.ErrAbortHandler)
+			case n <= 3:
+				answerStatus(w, code, "")
+			default:
+				answerPod(w)
+			}
+		})
+		if _, err := f.api(t, 0).Pod(t.Context(), "ns", "p"); err != nil || len(f.seen()) != 4 {
+			t.Errorf("%d: got error %v after %d requests, want success after 4", code, err, len(f.seen()))
+		}
+	}
+}
+
 // What changes something is repeated too: the same patch, and the same event under the same name.
 func TestAPIRetriesWrites(t *testing.T) {
 	f := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {

@@ -55,7 +55,7 @@ func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
 		if budget.Err() != nil {
 			return nil, a.gaveUp(ctx, c, last, tries)
 		}
-		if !transient(err) {
+		if comingUp := last != nil && denied(err); !comingUp && !transient(err) {
 			return nil, a.refused(c, err)
 		}
 		last = err
@@ -104,6 +104,16 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
+// answered says whether the error is an API server's answer, and not that there was none.
+func answered(err error) bool {
+	_, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok
+}
+
+// denied says whether the server denies us, as each does to everybody for a moment after its start, before it has loaded accounts and
+// roles.
+func denied(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
+
 // transient says whether the same request may fare better a moment later.
 func transient(err error) bool {
 	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
@@ -118,7 +128,7 @@ func transient(err error) bool {
 // refused describes an answer, or the lack of one, that no repetition will change.
 func (a *API) refused(c *call, err error) error {
 	err = fmt.Errorf("%s: %w", c, err)
-	if _, ok := errors.AsType[*apierrors.StatusError](err); ok {
+	if answered(err) {
 		return err
 	}
 	return &failure.Error{

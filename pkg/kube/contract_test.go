@@ -189,11 +189,11 @@ func TestAPIServerForbidden(t *testing.T) {
 	}
 }
 
-// A call that begins while the server is away succeeds when it comes back.
+// A call that begins while the server is away succeeds when it comes back, with the roles that are not in force at once after a start.
 func TestAPIServerRestarts(t *testing.T) {
 	server, _ := startAPI(t)
 	server.CreatePod(t, "restart", "p", nil)
-	config, err := server.Kubeconfig(lab.UserAdmin) // roles are not in force at once after a start
+	config, err := server.Kubeconfig(account)
 	if err != nil {
 		t.Fatal(err)
 	}
