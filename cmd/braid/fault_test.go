@@ -19,7 +19,8 @@ import (
 )
 
 // The tests of this file kill braid at every point of its work: before and after each change of state, as engine.Engine.Trace names
-// them. A first run without a kill gives the list of points; then each point has a run, a subtest named after it, on a node of its own.
+// them. A first run without a kill gives the list of points; then each point has a run, a subtest named after it. They are on one node,
+// one after the other: each leaves it clean for the next, or the node would not bear many crashes.
 
 // neverKilled is a number of points that no operation has.
 const neverKilled = "1000000"
@@ -106,17 +107,21 @@ func globbed(t *testing.T, pattern string) []string {
 	return files
 }
 
-// eachPoint has a subtest for each of the points from first on.
-func eachPoint(t *testing.T, points []string, first int, test func(t *testing.T, n int)) {
-	t.Helper()
+// eachPoint has a subtest for each of the points from first on, up to one that fails: it may have left anything.
+func (r *rig) eachPoint(points []string, first int, test func(r *rig, n int)) {
+	r.t.Helper()
 	if first < 0 || first >= len(points) {
-		t.Fatalf("no point to be killed at: from %d of %q", first, points)
+		r.t.Fatalf("no point to be killed at: from %d of %q", first, points)
 	}
 	for n := first; n < len(points); n++ {
-		t.Run(fmt.Sprintf("%02d %s", n, points[n]), func(t *testing.T) {
-			t.Parallel()
-			test(t, n)
+		passed := r.t.Run(fmt.Sprintf("%02d %s", n, points[n]), func(t *testing.T) {
+			node := *r
+			node.t = t
+			test(&node, n)
 		})
+		if !passed {
+			return
+		}
 	}
 }
 
@@ -170,12 +175,12 @@ func (r *rig) whole(p *pod) {
 	if len(defaults) != 1 || !strings.Contains(defaults[0], "via 10.12.0.1 dev net2") {
 		r.t.Errorf("default routes %q, want one via net2", defaults)
 	}
-	r.must("CHECK", p)
 }
 
-// TestFaultAdd kills an ADD at each point. The runtime's retry, in either of its ways, makes the pod whole; its DEL leaves nothing.
-func TestFaultAdd(t *testing.T) {
-	r, p := faultRig(t)
+// addPoints is a node and the points of an ADD on it.
+func addPoints(t *testing.T) (r *rig, p *pod, points []string) {
+	t.Helper()
+	r, p = faultRig(t)
 	points, failed := r.points("ADD", p)
 	if failed != nil {
 		t.Fatal(failed)
@@ -183,50 +188,51 @@ func TestFaultAdd(t *testing.T) {
 	r.whole(p)
 	r.must("DEL", p)
 	r.clean(p)
+	return r, p, points
+}
+
+// TestFaultAddThenDel kills an ADD at each point. The runtime's DEL leaves nothing, so that the next ADD finds what the first did.
+func TestFaultAddThenDel(t *testing.T) {
+	t.Parallel()
+	r, p, points := addPoints(t)
 	covers(t, points, "lock ", "remember network ", "record planned", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
 		"ADD net2", "ADD net3", "record added eth0", "record added net3", "copy device info net3", "default route net2", "publish status",
 		"record complete", "unlock")
-	complete := slices.Index(points, "after record complete")
-
-	t.Run("retried by DEL and ADD", func(t *testing.T) {
-		eachPoint(t, points, 0, func(t *testing.T, n int) {
-			r, p := faultRig(t)
-			r.killedAt("ADD", p, points, n)
-			r.must("DEL", p)
-			r.clean(p)
-			r.must("ADD", p)
-			r.whole(p)
-			r.must("DEL", p)
-			r.clean(p)
-		})
+	r.eachPoint(points, 0, func(r *rig, n int) {
+		r.killedAt("ADD", p, points, n)
+		r.must("DEL", p)
+		r.clean(p)
 	})
-	t.Run("retried by ADD", func(t *testing.T) {
-		eachPoint(t, points, 0, func(t *testing.T, n int) {
-			r, p := faultRig(t)
-			r.killedAt("ADD", p, points, n)
-			if n >= complete {
-				r.fails("ADD", p, types.ErrInvalidEnvironmentVariables, p.id, "attached already")
-				r.whole(p)
-				r.must("DEL", p)
-				r.clean(p)
-			}
+	r.must("ADD", p)
+	r.whole(p)
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// TestFaultAddThenAdd kills an ADD at each point. The runtime's second ADD makes the pod whole, or is refused because it is.
+func TestFaultAddThenAdd(t *testing.T) {
+	t.Parallel()
+	r, p, points := addPoints(t)
+	complete := slices.Index(points, "after record complete")
+	r.eachPoint(points, 0, func(r *rig, n int) {
+		r.killedAt("ADD", p, points, n)
+		if n < complete {
 			r.must("ADD", p)
-			r.whole(p)
-			r.must("DEL", p)
-			r.clean(p)
-		})
+		} else {
+			r.fails("ADD", p, types.ErrInvalidEnvironmentVariables, p.id, "attached already")
+		}
+		r.whole(p)
+		r.must("DEL", p)
+		r.clean(p)
 	})
 }
 
 // TestFaultForgotten kills an ADD, and no DEL follows: the runtime was killed as well and has forgotten the sandbox. The next DEL, of
 // another pod, cleans up after it once its network namespace is gone, and not before.
 func TestFaultForgotten(t *testing.T) {
-	r, p := faultRig(t)
-	points, failed := r.points("ADD", p)
-	if failed != nil {
-		t.Fatal(failed)
-	}
-	r.must("DEL", p)
+	t.Parallel()
+	_, _, points := addPoints(t)
 	for _, point := range []string{"before ADD eth0", "after ADD net1", "before record added net2", "after publish status", "after record complete"} {
 		n := slices.IndexFunc(points, func(p string) bool { return strings.HasPrefix(p, point) })
 		t.Run(point, func(t *testing.T) {
@@ -246,6 +252,7 @@ func TestFaultForgotten(t *testing.T) {
 
 // TestFaultDel kills a DEL at each point. The retried DEL leaves nothing.
 func TestFaultDel(t *testing.T) {
+	t.Parallel()
 	r, p := faultRig(t)
 	r.must("ADD", p)
 	points, failed := r.points("DEL", p)
@@ -256,8 +263,7 @@ func TestFaultDel(t *testing.T) {
 	covers(t, points, "lock ", "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0",
 		"record detached net3", "record removed", "unlock")
 
-	eachPoint(t, points, 0, func(t *testing.T, n int) {
-		r, p := faultRig(t)
+	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.must("ADD", p)
 		r.killedAt("DEL", p, points, n)
 		r.must("DEL", p)
@@ -268,22 +274,22 @@ func TestFaultDel(t *testing.T) {
 // TestFaultDelAgain kills the DEL that retries one that was killed when a delegate had removed its interface and, with it, libcni's
 // cache, but the record did not say so yet: the cache is restored from the record.
 func TestFaultDelAgain(t *testing.T) {
-	begin := func(t *testing.T) (*rig, *pod) {
-		r, p := faultRig(t)
+	t.Parallel()
+	r, p := faultRig(t)
+	begin := func(r *rig) {
 		r.must("ADD", p)
-		points := []string{"before lock ID", "after lock ID", "before DEL net3", "after DEL net3"}
+		points := []string{"before lock ID", "after lock ID", "before record unfinished", "after record unfinished", "before DEL net3", "after DEL net3"}
 		r.killedAt("DEL", p, points, len(points)-1)
-		return r, p
 	}
-	r, p := begin(t)
+	begin(r)
 	points, failed := r.points("DEL", p)
 	if failed != nil {
 		t.Fatal(failed)
 	}
 	covers(t, points, "restore cache net3")
 	last := slices.Index(points, "after record detached net3")
-	eachPoint(t, points[:last], 0, func(t *testing.T, n int) {
-		r, p := begin(t)
+	r.eachPoint(points[:last], 0, func(r *rig, n int) {
+		begin(r)
 		r.killedAt("DEL", p, points, n)
 		r.must("DEL", p)
 		r.clean(p)
@@ -292,12 +298,9 @@ func TestFaultDelAgain(t *testing.T) {
 
 // TestFaultRollBack kills the roll-back of a failed ADD at each point. The runtime's DEL leaves nothing.
 func TestFaultRollBack(t *testing.T) {
-	begin := func(t *testing.T) (*rig, *pod) {
-		r, p := faultRig(t)
-		r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,"msg":"no luck"}'; exit 1; }`)
-		return r, p
-	}
-	r, p := begin(t)
+	t.Parallel()
+	r, p := faultRig(t)
+	r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,"msg":"no luck"}'; exit 1; }`)
 	points, failed := r.points("ADD", p)
 	if failed == nil || failed.Code != 123 {
 		t.Fatalf("the ADD should fail as its delegate does: %v", failed)
@@ -306,8 +309,7 @@ func TestFaultRollBack(t *testing.T) {
 	first := slices.Index(points, "after ADD net3")
 	covers(t, points, "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0", "record removed")
 
-	eachPoint(t, points, first, func(t *testing.T, n int) {
-		r, p := begin(t)
+	r.eachPoint(points, first, func(r *rig, n int) {
 		r.killedAt("ADD", p, points, n)
 		r.must("DEL", p)
 		r.clean(p)
@@ -316,40 +318,35 @@ func TestFaultRollBack(t *testing.T) {
 
 // TestFaultGC kills a GC at each point. The next one removes the pod that the runtime does not know, and keeps the other.
 func TestFaultGC(t *testing.T) {
-	begin := func(t *testing.T) (r *rig, stale, live *pod) {
-		r, stale = faultRig(t)
-		live = r.pod("live", "a")
-		live.id = "live"
-		r.must("ADD", live)
-		r.must("ADD", stale)
-		r.conf = with(r.conf, "cni.dev/valid-attachments", []any{map[string]any{"containerID": live.id, "ifname": "eth0"}})
-		return r, stale, live
-	}
-	finish := func(r *rig, stale, live *pod) {
+	t.Parallel()
+	r, stale := faultRig(t)
+	live := r.pod("live", "a")
+	r.must("ADD", live)
+	r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": live.id, "ifname": "eth0"}}
+	collected := func(r *rig) {
 		r.has(stale)
 		r.has(live, "eth0", "net1")
 		if leases := r.leases(); len(leases) != 2 {
 			r.t.Errorf("leases %q, want those of the live pod alone", leases)
 		}
-		r.must("CHECK", live)
-		r.must("DEL", live)
-		r.clean(stale, live)
 	}
-	r, stale, live := begin(t)
+	r.must("ADD", stale)
 	points, failed := r.points("GC", stale)
 	if failed != nil {
 		t.Fatal(failed)
 	}
-	finish(r, stale, live)
+	collected(r)
 	covers(t, points, "lock ", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
 		"GC default/a", "GC default/b", "GC default/c")
-
-	eachPoint(t, points, 0, func(t *testing.T, n int) {
-		r, stale, live := begin(t)
+	r.eachPoint(points, 0, func(r *rig, n int) {
+		r.must("ADD", stale)
 		r.killedAt("GC", stale, points, n)
 		r.must("GC", nil)
-		finish(r, stale, live)
+		collected(r)
 	})
+	r.must("CHECK", live)
+	r.must("DEL", live)
+	r.clean(stale, live)
 }
 
 // gate makes a delegate that is macvlan, but waits in its command until the test opens it.

@@ -19,7 +19,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// What users are promised: ../shared/conformance/user-guide.md.
+// What users are promised (U1 to U22).
 
 // Multicast goes from pod to pod over net1 and is not seen on eth0.
 func TestU1MulticastOverNet1(t *testing.T) {

@@ -197,6 +197,7 @@ func (r *rig) inMany(command string, pods []*pod) {
 func crowd(t *testing.T) (*rig, []*pod) {
 	t.Helper()
 	r := newRig(t)
+	r.braid = os.Args[0] // with the race detector
 	r.nad("a", r.macvlan(11, ""))
 	pods := make([]*pod, manyPods)
 	for i := range pods {
@@ -266,6 +267,7 @@ func TestRaceOneProcess(t *testing.T) {
 // TestRaceProcesses: the same with eight processes at a time.
 func TestRaceProcesses(t *testing.T) {
 	r := newRig(t)
+	r.braid = os.Args[0]
 	r.nad("a", r.macvlan(11, ""))
 	p := r.pod("p", "a")
 	var wg sync.WaitGroup

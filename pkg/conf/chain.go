@@ -22,7 +22,11 @@ func AuxiliaryChain(c *Config) (json.RawMessage, error) {
 		dir = filepath.Dir(dir)
 	}
 	list := &List{
-		top: map[string]json.RawMessage{"name": marshal(c.AuxiliaryCNIChainName), "cniVersion": marshal(c.CNIVersion)},
+		top: map[string]json.RawMessage{
+			"name": marshal(c.AuxiliaryCNIChainName), "cniVersion": marshal(c.CNIVersion),
+			// The chain has no interface of its own. Plugins that need none for ADD, as tuning, look for it in CHECK.
+			"disableCheck": marshal(true),
+		},
 		plugins: []map[string]json.RawMessage{
 			{"type": marshal(PassthruType), "name": marshal("passthru-cni")},
 		},

@@ -153,7 +153,7 @@ func TestAuxiliaryChain(t *testing.T) {
 		if err != nil {
 			t.Fatalf("AuxiliaryChain: %v", err)
 		}
-		equal(t, raw, `{"name":"aux","cniVersion":"1.0.0","plugins":[{"type":"passthru","name":"passthru-cni"},
+		equal(t, raw, `{"name":"aux","cniVersion":"1.0.0","disableCheck":true,"plugins":[{"type":"passthru","name":"passthru-cni"},
 			{"name":"a","type":"a"},{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`)
 		for _, name := range []string{"", "nothing", "absent"} {
 			c.AuxiliaryCNIChainName = name

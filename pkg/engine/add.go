@@ -21,23 +21,11 @@ import (
 )
 
 // Add attaches the sandbox to all its networks and publishes their status. It gives the result of the default network.
-func (e *Engine) Add(ctx context.Context, req *Request) (types.Result, error) {
-	start := time.Now()
-	ctx, cancel := operation(ctx, req.Config)
-	defer cancel()
-	namespace, name, err := podOf(req.Args)
-	if err != nil {
-		return nil, err
-	}
-	events := e.newEvents(ctx, namespace, name)
-	defer events.wait()
-
-	result, err := e.add(ctx, req, events)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
-		events.failed(err)
-	}
-	e.logDone(ctx, "ADD", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
+func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, err error) {
+	err = e.operate(ctx, "ADD", req, func(ctx context.Context, events *events) error {
+		result, err = e.add(ctx, req, events)
+		return err
+	})
 	return result, err
 }
 
@@ -112,7 +100,8 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *rec
 		}
 	}
 	e.Log.WarnContext(ctx, "removing what an unfinished ADD left", "container", req.ContainerID, "begun", rec.Created)
-	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
+	// Where that was may be another namespace than that of this ADD.
+	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID, rec.NetNS), sandbox, rec); err != nil {
 		return fmt.Errorf("remove what an unfinished ADD left: %w", err)
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -16,18 +15,7 @@ import (
 // Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left it. All attachments are asked;
 // the failures are joined.
 func (e *Engine) Check(ctx context.Context, req *Request) error {
-	start := time.Now()
-	ctx, cancel := operation(ctx, req.Config)
-	defer cancel()
-	namespace, name, err := podOf(req.Args)
-	if err != nil {
-		return err
-	}
-	if err = e.check(ctx, req); err != nil {
-		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
-	}
-	e.logDone(ctx, "CHECK", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
-	return err
+	return e.operate(ctx, "CHECK", req, func(ctx context.Context, _ *events) error { return e.check(ctx, req) })
 }
 
 func (e *Engine) check(ctx context.Context, req *Request) error {

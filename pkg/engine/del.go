@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,23 +18,10 @@ import (
 
 // Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
-	start := time.Now()
-	ctx, cancel := operation(ctx, req.Config)
-	defer cancel()
-	namespace, name, err := podOf(req.Args)
-	if err != nil {
-		return err
-	}
-	events := e.newEvents(ctx, namespace, name)
-	defer events.wait()
-
-	if err = e.del(ctx, req); err != nil {
-		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
-		events.failed(err)
-	}
-	e.logDone(ctx, "DEL", start, err, "pod", namespace+"/"+name, "container", req.ContainerID)
-	e.resume(ctx, req)
-	return err
+	return e.operate(ctx, "DEL", req, func(ctx context.Context, _ *events) error {
+		defer e.resume(ctx, req)
+		return e.del(ctx, req)
+	})
 }
 
 func (e *Engine) del(ctx context.Context, req *Request) error {
@@ -57,6 +43,12 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 // teardown removes what the record names, newest first, past errors, and in the end the record. An attachment leaves the record
 // with its removal, so that a retry does only what is left.
 func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record) error {
+	if rec.Complete {
+		rec.Complete = false
+		if err := e.save(sandbox, rec, "unfinished"); err != nil {
+			return err
+		}
+	}
 	var stack undo.Stack
 	for _, a := range rec.Attachments {
 		stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
@@ -75,8 +67,9 @@ func (e *Engine) remove(ctx context.Context, req *Request, sandbox *record.Sandb
 		}
 		e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
 	}
-	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return b.IfName == a.IfName })
-	rec.Complete = false
+	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool {
+		return b.IfName == a.IfName && b.Name == a.Name && b.Network == a.Network
+	})
 	return e.save(sandbox, rec, "detached "+a.IfName)
 }
 
@@ -92,7 +85,8 @@ func (e *Engine) detach(ctx context.Context, req *Request, sandbox *record.Sandb
 	if err != nil && netns == "" && ctx.Err() == nil {
 		scratch, release, serr := e.Namespaces.Scratch()
 		if serr != nil {
-			return errors.Join(err, serr)
+			e.Log.WarnContext(ctx, "no stand-in for a network namespace that is gone", "error", serr)
+			return err
 		}
 		defer release()
 		if e.delChain(ctx, req, sandbox, a, scratch) == nil {
@@ -158,9 +152,12 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, cause error) (*r
 	return rec, nil
 }
 
-// replan plans for the pod as it is now. Where the pod is gone, or another has taken its name, only the default network's
+// replan plans for the pod as it is now, if the runtime's request says which: a GC's does not. Where the pod is gone, or another has taken its name, only the default network's
 // configuration, which is on this node, still tells something; the plan is not exact then.
 func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.Attachment, exact bool, err error) {
+	if req.IfName == "" {
+		return nil, false, nil
+	}
 	pod, err := e.pod(ctx, req)
 	if err != nil && failure.ReasonOf(err) != failure.PodNotFound {
 		return nil, false, err

@@ -90,8 +90,28 @@ type Request struct {
 	Config *conf.Config
 }
 
-// operation bounds ctx by the configured time of an operation.
-func operation(ctx context.Context, cfg *conf.Config) (context.Context, context.CancelFunc) {
+// operate is what all operations on a pod's sandbox have in common: their time is bounded, and a failure names the pod and is told
+// once, in the log and by an event.
+func (e *Engine) operate(ctx context.Context, verb string, req *Request, do func(context.Context, *events) error) error {
+	start := time.Now()
+	ctx, cancel := bounded(ctx, req.Config)
+	defer cancel()
+	namespace, name, err := podOf(req.Args)
+	events := e.newEvents(ctx, namespace, name)
+	defer events.wait()
+	if err == nil {
+		err = do(ctx, events)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
+		events.failed(err)
+	}
+	e.logDone(ctx, verb, start, err, "pod", record.Pod{Namespace: namespace, Name: name}.String(), "container", req.ContainerID)
+	return err
+}
+
+// bounded bounds ctx by the configured time of an operation.
+func bounded(ctx context.Context, cfg *conf.Config) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, cfg.Braid.Timeouts.Operation, &failure.Error{
 		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
 		Err: fmt.Errorf("not finished within %v", cfg.Braid.Timeouts.Operation),

@@ -21,7 +21,7 @@ import (
 // past errors and joins them.
 func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
-	ctx, cancel := operation(ctx, req.Config)
+	ctx, cancel := bounded(ctx, req.Config)
 	defer cancel()
 	err := e.gc(ctx, req, start)
 	e.logDone(ctx, "GC", start, err, "valid", len(req.Config.ValidAttachments))
@@ -90,10 +90,10 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 	return "", e.teardownOther(ctx, req, sandbox, rec, id)
 }
 
-// ofSandbox is the request for another sandbox than the runtime named.
+// ofSandbox is the request for a sandbox by what Braid knows of it, where the runtime named another, or none.
 func ofSandbox(req *Request, id, netns string) *Request {
 	other := *req
-	other.ContainerID, other.NetNS, other.Args = id, netns, nil
+	other.ContainerID, other.NetNS, other.IfName, other.Args = id, netns, "", nil
 	return &other
 }
 
@@ -151,15 +151,14 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 
 // collectDefault runs the GC of the default network as it is configured now, which may never have been used since boot.
 func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holdings) error {
-	attachments, err := e.plan(ctx, &Request{Config: req.Config, ContainerID: "gc", IfName: "eth0", Path: req.Path}, nil)
+	network, err := e.defaultNetwork(ctx, req)
 	if err != nil {
 		return fmt.Errorf("find the default network: %w", err)
 	}
-	valid := held.networks[attachments[0].Network]
-	for a := range valid {
+	for a := range held.networks[network.Network] {
 		held.byDefault[a] = true
 	}
-	return e.collectChain(ctx, req, &attachments[0], held.byDefault)
+	return e.collectChain(ctx, req, network, held.byDefault)
 }
 
 // collectNetwork runs the GC of a network's plugins. While it is not known what some live sandbox holds it does nothing: an

@@ -73,6 +73,26 @@ func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta)
 	if auxiliary != nil {
 		requests = append(requests, plan.Request{Ref: req.Config.AuxiliaryCNIChainName, Inline: auxiliary})
 	}
+	return e.resolve(ctx, req, pod, requests)
+}
+
+// defaultNetwork is what a pod gets that asks for nothing, for operations that are not about a pod. That further networks of every
+// pod cannot be had says nothing about it.
+func (e *Engine) defaultNetwork(ctx context.Context, req *Request) (*plan.Attachment, error) {
+	requests, err := plan.Requests(req.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	anyPod := &Request{Config: req.Config, ContainerID: "any", IfName: "eth0", Path: req.Path}
+	attachments, err := e.resolve(ctx, anyPod, nil, requests[:1])
+	if err != nil {
+		return nil, err
+	}
+	return &attachments[0], nil
+}
+
+// resolve finds the definitions of the requests and makes attachments of them.
+func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMeta, requests []plan.Request) ([]plan.Attachment, error) {
 	definitions, err := e.definitions(ctx, req.Config, requests)
 	if err != nil {
 		return nil, err
@@ -143,13 +163,13 @@ func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Reques
 	}
 	nad, err := e.Source.NAD(ctx, r.Namespace, r.Name)
 	switch {
-	case apierrors.IsNotFound(err) && r.OnDisk:
+	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && r.OnDisk: // a CNI name need not be one that a NAD can have
 		raw, err := conf.OnDisk(cfg.ConfDir, r.Name)
 		return plan.Definition{Conf: raw}, err
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
 		return plan.Definition{}, &failure.Error{
 			Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w", r.Name, r.Namespace, err),
-			Fix: fmt.Sprintf("create it, or correct the pod's annotation %s; `kubectl get net-attach-def -n %s` lists what there is", nadv1.NetworksAnnotation, r.Namespace),
+			Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what there is", origin(r), r.Namespace),
 		}
 	case err != nil:
 		return plan.Definition{}, sourceError("get NAD", err)
@@ -162,6 +182,17 @@ func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Reques
 		named.NAD, err = r.Ref, &named
 	}
 	return plan.Definition{NAD: nad, Conf: raw}, err
+}
+
+// origin says where a network is named.
+func origin(r plan.Request) string {
+	switch {
+	case r.Selection == nil:
+		return "Braid's configuration"
+	case r.Default:
+		return "the pod's annotation " + nadv1.DefaultNetworkAnnotation
+	}
+	return "the pod's annotation " + nadv1.NetworksAnnotation
 }
 
 // devices asks the kubelet, if any network needs a device.

@@ -18,6 +18,9 @@ func (e *Engine) resume(ctx context.Context, req *Request) {
 		e.Log.WarnContext(ctx, "unfinished sandboxes not found out", "error", err)
 	}
 	for _, id := range ids {
+		if id == req.ContainerID { // it had its turn
+			continue
+		}
 		if err := e.resumeSandbox(ctx, req, id); err != nil {
 			e.Log.WarnContext(ctx, "unfinished sandbox not cleaned up", "container", id, "error", err)
 		}

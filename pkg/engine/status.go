@@ -27,11 +27,11 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	if err := ready(req.Config); err != nil {
 		return notAvailable(err)
 	}
-	attachments, err := e.plan(ctx, &Request{Config: req.Config, ContainerID: "status", IfName: "eth0", Path: req.Path}, nil)
+	network, err := e.defaultNetwork(ctx, req)
 	if err != nil {
 		return notAvailable(err)
 	}
-	list, err := conf.ToLibcni(attachments[0].Conf)
+	list, err := conf.ToLibcni(network.Conf)
 	if err != nil {
 		return notAvailable(err)
 	}
@@ -40,9 +40,9 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	case err == nil:
 		return nil
 	case failure.ReasonOf(err) == failure.PluginNotFound:
-		return notAvailable(chainError(err, &attachments[0]))
+		return notAvailable(chainError(err, network))
 	}
-	return chainError(err, &attachments[0])
+	return chainError(err, network)
 }
 
 // notAvailable is the runtime's sign not to start pods here (CNI 1.1 "STATUS", code 50).

@@ -70,6 +70,9 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	var err error
 	if builtin {
 		out, err = e.Builtin[kind](ctx, environ, stdin)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		}
 	} else {
 		kind = filepath.Base(path)
 		out, err = e.run(ctx, path, stdin, environ)

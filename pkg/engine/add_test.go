@@ -1,0 +1,181 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+func TestAddAttachesEveryNetworkInOrder(t *testing.T) {
+	r := newRig(t)
+	r.nads("a", "b")
+	p := r.pod("p", "b,a")
+	result, err := r.engine.Add(t.Context(), r.request(p))
+	r.must(err)
+	same(t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "ADD net2"})
+	r.left([]*pod{p}, p.whole("pods eth0", "b net1", "a net2")...)
+	defaultNetwork, err := types100.NewResultFromResult(result)
+	r.must(err)
+	same(t, "interface of the result", defaultNetwork.Interfaces[0].Name, "eth0")
+
+	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
+	r.must(err)
+	var list []nadv1.NetworkStatus
+	r.must(json.Unmarshal(data, &list))
+	var published []string
+	for _, s := range list {
+		published = append(published, s.Name+" "+s.Interface)
+	}
+	same(t, "network-status", published, []string{"pods eth0", "default/b net1", "default/a net2"})
+}
+
+func TestAddIsAllOrNothing(t *testing.T) {
+	delegate := func(name string) func(*rig) { return func(r *rig) { r.plugin.fails(name, 111) } }
+	undone := []string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"}
+	for name, test := range map[string]struct {
+		prepare  func(*rig)
+		networks string
+		code     uint
+		words    []string
+		calls    []string
+	}{
+		"default network": {
+			delegate("ADD eth0"), "a,b", 111, []string{"NAD pods", "plugin pair", "interface eth0"}, []string{"ADD eth0", "DEL eth0"},
+		},
+		"first network of the pod": {
+			delegate("ADD net1"), "a,b", 111,
+			[]string{"NAD default/a", "plugin pair", "interface net1"},
+			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"},
+		},
+		"last network of the pod": {
+			delegate("ADD net2"), "a,b", 111, []string{"NAD default/b", "plugin pair", "interface net2"}, undone,
+		},
+		"default route": {
+			nil, `[{"name":"a"},{"name":"b","default-route":["192.0.2.1"]}]`, 5, []string{"NAD default/b", "default-route"}, undone,
+		},
+		"status of a pod that was deleted meanwhile": {(*rig).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
+		"no such network":           {nil, "a,nothing", 7, []string{"default/nothing"}, nil},
+		"no such plugin":            {(*rig).withoutPlugin, "a,b", 7, []string{"NAD default/b", "plugin", "absent"}, nil},
+		"name that the sandbox has": {nil, "a,b@taken", 4, []string{"NAD default/b", "interface taken"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.nads("a", "b")
+			p := r.pod("p", test.networks)
+			p.Veth("taken", p.Namespace, "taken"+farEnd)
+			if test.prepare != nil {
+				test.prepare(r)
+			}
+			r.fails(r.add(p), test.code, append(test.words, "pod default/p")...)
+			same(t, "calls", r.plugin.called(), test.calls)
+			r.left([]*pod{p}, "id-p taken")
+		})
+	}
+}
+
+// deletedMeanwhile has the pod deleted while its last network is attached.
+func (r *rig) deletedMeanwhile() {
+	r.plugin.on("ADD net2", func(context.Context, *call) error { return os.Remove(r.path("manifests", "Pod-p.json")) })
+}
+
+// withoutPlugin makes b a network of a plugin that the node does not have.
+func (r *rig) withoutPlugin() {
+	config := map[string]any{"config": `{"cniVersion":"1.0.0","type":"absent"}`}
+	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "b", nil, config)
+}
+
+// unfinished is a pod whose ADD failed and whose roll-back could not remove net1, which can be removed again afterwards.
+func (r *rig) unfinished() *pod {
+	r.t.Helper()
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	r.plugin.fails("ADD net2", 111)
+	r.plugin.fails("DEL net1", 112)
+	r.fails(r.add(p), 111, "pod default/p", "NAD default/b", "roll-back is not complete")
+	same(r.t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"})
+	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
+	r.plugin.on("ADD net2", nil)
+	return p
+}
+
+func TestWhatRollBackCannotRemoveIsLeftToDel(t *testing.T) {
+	r := newRig(t)
+	p := r.unfinished()
+	r.plugin.on("DEL net1", nil)
+	r.must(r.del(p))
+	same(t, "calls", r.plugin.called(), []string{"DEL net1"})
+	r.left([]*pod{p})
+}
+
+func TestSecondAddIsRefusedAndChangesNothing(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	p := r.pod("p", "a")
+	r.must(r.add(p))
+	before := p.Snapshot()
+	r.plugin.called()
+	err := r.add(p)
+	r.fails(err, 4, "pod default/p", "attached already")
+	same(t, "reason", failure.ReasonOf(err), failure.InterfaceConflict)
+	same(t, "calls", r.plugin.called(), nil)
+	same(t, "sandbox", p.Snapshot(), before)
+	r.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
+	r.must(r.check(p))
+}
+
+func TestAddRemovesFirstWhatAnUnfinishedOneLeft(t *testing.T) {
+	r := newRig(t)
+	p := r.unfinished()
+	r.fails(r.add(p), 112, "pod default/p", "NAD default/a", "unfinished")
+	same(t, "calls", r.plugin.called(), []string{"DEL net1"})
+	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
+
+	r.plugin.on("DEL net1", nil)
+	r.must(r.add(p))
+	same(t, "calls", r.plugin.called(), []string{"DEL net1", "ADD eth0", "ADD net1", "ADD net2"})
+	r.left([]*pod{p}, p.whole("pods eth0", "a net1", "b net2")...)
+}
+
+// A runtime may come back with the same container in another namespace: what was left is removed where it is.
+func TestAddRemovesWhatAnUnfinishedOneLeftInAnotherNamespace(t *testing.T) {
+	r := newRig(t)
+	p := r.unfinished()
+	r.plugin.on("DEL net1", nil)
+	again := r.sandbox(p.id)
+	again.name = p.name
+	r.must(r.add(again))
+	same(t, "links in the first namespace", p.interfaces(), nil)
+	r.left([]*pod{again}, again.whole("pods eth0", "a net1", "b net2")...)
+}
+
+// The roll-back has time of its own.
+func TestDeadlineEndsAddThatHangs(t *testing.T) {
+	r := newRig(t)
+	r.timeout("2s")
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	start := time.Now()
+	r.plugin.on("ADD net1", func(ctx context.Context, _ *call) error {
+		if deadline, ok := ctx.Deadline(); !ok || deadline.Before(start) || deadline.After(time.Now().Add(2*time.Second)) {
+			return fmt.Errorf("begun at %v with deadline %v", start, deadline)
+		}
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	for _, name := range []string{"DEL net1", "DEL eth0"} {
+		r.plugin.on(name, func(ctx context.Context, _ *call) error { return ctx.Err() })
+	}
+	err := r.add(p)
+	r.fails(err, 11, "pod default/p", "NAD default/a", "plugin pair", "braid.timeouts.operation", "2s")
+	same(t, "reason", failure.ReasonOf(err), failure.TimedOut)
+	same(t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"})
+	r.left([]*pod{p})
+}

@@ -1,0 +1,254 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is an engine on real namespaces, a real journal and a directory of manifests; its one delegate makes real links.
+type rig struct {
+	t      *testing.T
+	engine *engine.Engine
+	source *source
+	plugin *plugin
+	log    *logbook
+	dir    string
+	// conf is Braid's configuration, to be changed before an operation.
+	conf map[string]any
+}
+
+// namespaces joins the two packages that work in network namespaces, as the command does.
+type namespaces struct{ nl.Sandbox }
+
+func (namespaces) Alive(path string) bool { return netns.Alive(path) }
+
+func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	nettest.NeedsRoot(t)
+	r := &rig{t: t, plugin: newPlugin(), log: &logbook{}, dir: t.TempDir()}
+	manifests, err := kube.NewManifests(r.path("manifests"))
+	r.must(err)
+	r.must(os.Mkdir(r.path("manifests"), 0o700))
+	r.source = &source{Source: manifests}
+	log := slog.New(r.log)
+	r.engine = &engine.Engine{
+		Source: r.source, Devices: kube.NewKubelet(r.path("kubelet.sock")), Namespaces: namespaces{},
+		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
+		NewExec: func(lock *os.File) cniinvoke.Exec {
+			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin.run}, Inherit: lock, Log: log}
+		},
+	}
+	r.conf = map[string]any{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "binDir": r.path("bin"),
+		"braid":     map[string]any{"stateDir": r.path("state"), "manifests": r.path("manifests")},
+		"delegates": []any{network("pods")},
+	}
+	return r
+}
+
+// network is the configuration of a network of the rig's plugin.
+func network(name string) map[string]any {
+	return map[string]any{"cniVersion": "1.1.0", "name": name, "type": pluginType}
+}
+
+func (r *rig) path(elem ...string) string { return filepath.Join(append([]string{r.dir}, elem...)...) }
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// timeout bounds an operation.
+func (r *rig) timeout(operation string) {
+	r.conf["braid"].(map[string]any)["timeouts"] = map[string]any{"operation": operation}
+}
+
+// nads makes NADs in the namespace "default", each a network of the same name.
+func (r *rig) nads(names ...string) {
+	r.t.Helper()
+	for _, name := range names {
+		config, err := json.Marshal(network(name))
+		r.must(err)
+		r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, nil, map[string]any{"config": string(config)})
+	}
+}
+
+func (r *rig) object(apiVersion, kind, name string, annotations map[string]string, spec any) {
+	r.t.Helper()
+	data, err := json.Marshal(map[string]any{
+		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "annotations": annotations}, "spec": spec,
+	})
+	r.must(err)
+	r.must(os.WriteFile(r.path("manifests", kind+"-"+name+".json"), data, 0o600))
+}
+
+// pod is a sandbox and, unless its name is empty, the pod of the namespace "default" that it is of.
+type pod struct {
+	*nettest.Namespace
+	id, name string
+}
+
+// pod makes a pod that asks for networks.
+func (r *rig) pod(name, networks string) *pod {
+	r.t.Helper()
+	annotations := map[string]string{}
+	if networks != "" {
+		annotations[nadv1.NetworksAnnotation] = networks
+	}
+	r.object("v1", "Pod", name, annotations, map[string]any{})
+	p := r.sandbox("id-" + name)
+	p.name = name
+	return p
+}
+
+// sandbox makes a sandbox of which the runtime does not say what pod it is of.
+func (r *rig) sandbox(id string) *pod {
+	r.t.Helper()
+	p := &pod{Namespace: nettest.New(r.t), id: id}
+	r.plugin.knows(p)
+	return p
+}
+
+// request is what the runtime asks for; p is nil for GC and STATUS.
+func (r *rig) request(p *pod) *engine.Request {
+	r.t.Helper()
+	data, err := json.Marshal(r.conf)
+	r.must(err)
+	cfg, err := conf.Load(data)
+	r.must(err)
+	if p == nil {
+		return &engine.Request{Config: cfg}
+	}
+	req := &engine.Request{ContainerID: p.id, NetNS: p.Path, IfName: "eth0", Config: cfg}
+	if p.name != "" {
+		req.Args, err = engine.ParseArgs("K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name)
+		r.must(err)
+	}
+	return req
+}
+
+func (r *rig) add(p *pod) error {
+	r.t.Helper()
+	_, err := r.engine.Add(r.t.Context(), r.request(p))
+	return err
+}
+
+func (r *rig) del(p *pod) error {
+	r.t.Helper()
+	return r.engine.Del(r.t.Context(), r.request(p))
+}
+
+func (r *rig) check(p *pod) error {
+	r.t.Helper()
+	return r.engine.Check(r.t.Context(), r.request(p))
+}
+
+// gc runs a GC with the default networks of these pods as the runtime's list.
+func (r *rig) gc(live ...*pod) error {
+	r.t.Helper()
+	valid := []types.GCAttachment{}
+	for _, p := range live {
+		valid = append(valid, types.GCAttachment{ContainerID: p.id, IfName: "eth0"})
+	}
+	r.conf["cni.dev/valid-attachments"] = valid
+	return r.engine.GC(r.t.Context(), r.request(nil))
+}
+
+// fails fails the test unless err has this CNI code and says all the words.
+func (r *rig) fails(err error, code uint, words ...string) {
+	r.t.Helper()
+	if err == nil {
+		r.t.Fatal("it succeeded")
+	}
+	if got := failure.Code(err); got != code {
+		r.t.Errorf("code %d, want %d: %v", got, code, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			r.t.Errorf("the error does not say %q: %v", word, err)
+		}
+	}
+}
+
+// left fails the test unless this is all that is left: links of the pods, records, lock files, libcni's cache.
+func (r *rig) left(pods []*pod, want ...string) {
+	r.t.Helper()
+	var got []string
+	for _, p := range pods {
+		for _, name := range p.interfaces() {
+			got = append(got, p.id+" "+name)
+		}
+	}
+	for _, dir := range []string{"state/sandboxes", "state/cni/results"} {
+		entries, err := os.ReadDir(r.path(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.t.Fatal(err)
+		}
+		for _, e := range entries {
+			got = append(got, e.Name())
+		}
+	}
+	same(r.t, "left", got, want)
+}
+
+// whole is what an attached pod has, in the order of left. The attachments are "network interface".
+func (p *pod) whole(attachments ...string) []string {
+	var links, cache []string
+	for _, a := range attachments {
+		network, ifname, _ := strings.Cut(a, " ")
+		links, cache = append(links, p.id+" "+ifname), append(cache, network+"-"+p.id+"-"+ifname)
+	}
+	slices.Sort(links)
+	slices.Sort(cache)
+	return slices.Concat(links, []string{p.id + ".json"}, cache)
+}
+
+// interfaces are the pod's links but lo and the far ends, sorted.
+func (p *pod) interfaces() []string {
+	var names []string
+	for line := range strings.Lines(p.Links()) {
+		if name := strings.Fields(line)[1]; name != "lo" && !strings.HasSuffix(name, farEnd) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// same compares what a test got with what it wants; nil and empty are the same.
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("%s, -want +got:\n%s", what, diff)
+	}
+}

@@ -1,0 +1,139 @@
+package engine_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/engine"
+)
+
+// source notes the events that it passes on.
+type source struct {
+	engine.Source
+
+	mu     sync.Mutex
+	events []string
+}
+
+func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+	s.mu.Lock()
+	s.events = append(s.events, eventType+" "+reason+" "+message)
+	s.mu.Unlock()
+	return s.Source.Event(ctx, pod, eventType, reason, message)
+}
+
+// warnings are the Warning events since the last call.
+func (s *source) warnings() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var warnings []string
+	for _, e := range s.events {
+		if text, ok := strings.CutPrefix(e, "Warning "); ok {
+			warnings = append(warnings, text)
+		}
+	}
+	s.events = nil
+	return warnings
+}
+
+// logbook keeps the lines that are logged as errors, with their attributes.
+type logbook struct {
+	mu    sync.Mutex
+	lines []map[string]string
+}
+
+func (l *logbook) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *logbook) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *logbook) WithGroup(string) slog.Handler { return l }
+
+func (l *logbook) Handle(_ context.Context, record slog.Record) error {
+	if record.Level < slog.LevelError {
+		return nil
+	}
+	line := map[string]string{"message": record.Message}
+	record.Attrs(func(a slog.Attr) bool {
+		if a.Key != "duration" {
+			line[a.Key] = a.Value.String()
+		}
+		return true
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	return nil
+}
+
+// errors are the lines since the last call.
+func (l *logbook) errors() []map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.lines
+	l.lines = nil
+	return lines
+}
+
+// TestFailureIsToldOnce: one line of the log and, where there is a pod, one event; both say what the runtime is told.
+func TestFailureIsToldOnce(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	p := r.pod("p", "a")
+	r.plugin.fails("ADD net1", 111)
+	told(r, "ADD failed", r.add(p), "111")
+	r.plugin.on("ADD net1", nil)
+	r.must(r.add(p))
+	r.plugin.fails("CHECK net1", 112)
+	told(r, "CHECK failed", r.check(p), "112")
+	r.plugin.fails("DEL net1", 113)
+	told(r, "DEL failed", r.del(p), "113")
+	r.plugin.on("DEL net1", nil)
+	r.must(r.del(p))
+	same(t, "errors of a success", r.log.errors(), nil)
+	same(t, "warnings of a success", r.source.warnings(), nil)
+}
+
+// told fails the test unless an error of net1 is in one line and in one event.
+func told(r *rig, message string, err error, code string) {
+	r.t.Helper()
+	if err == nil {
+		r.t.Fatal("it succeeded")
+	}
+	same(r.t, "log", r.log.errors(), []map[string]string{{
+		"message": message, "pod": "default/p", "container": "id-p", "reason": "PluginFailed", "network": "default/a",
+		"interface": "net1", "plugin": pluginType, "code": code, "error": err.Error(),
+	}})
+	same(r.t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
+}
+
+// A roll-back that fails is a failure of its own, of which the pod's one event says only that there is one.
+func TestFailedRollBackIsToldBesideItsCause(t *testing.T) {
+	r := newRig(t)
+	p := r.pod("p", "")
+	r.plugin.fails("ADD eth0", 111)
+	r.plugin.fails("DEL eth0", 112)
+	err := r.add(p)
+	r.fails(err, 111, "roll-back is not complete")
+	var messages []string
+	for _, line := range r.log.errors() {
+		messages = append(messages, line["message"])
+	}
+	same(t, "log", messages, []string{"roll-back left something for DEL", "ADD failed"})
+	same(t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
+}
+
+// Nobody reads the events of a pod that is gone.
+func TestFailureOfPodThatIsGoneIsOnlyLogged(t *testing.T) {
+	r := newRig(t)
+	p := r.sandbox("id-gone")
+	p.name = "gone"
+	r.fails(r.add(p), 3, "pod default/gone")
+	same(t, "lines", len(r.log.errors()), 1)
+	same(t, "warnings", r.source.warnings(), nil)
+	r.left([]*pod{p})
+}
