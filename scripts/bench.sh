@@ -7,6 +7,7 @@
 # else as well are not worth much; the ratios, of runs that take turns, are worth more. No figure makes this fail.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
 
 say() { printf 'bench: %s\n' "$*" >&2; }
 
@@ -24,7 +25,7 @@ if [ -z "${BRAID_BENCH-}" ]; then
 	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS
 	trap 'rm -rf "$BRAID_BENCH"' EXIT
 	scripts/build.sh "$BRAID_BENCH"
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
+	go build -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
 	unshare --net --mount "$0" "$@"
 	exit
 fi

@@ -5,6 +5,7 @@
 # the tests itself.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
 
 results=.cache/test
 

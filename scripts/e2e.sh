@@ -10,6 +10,7 @@
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
 
 say() { printf 'e2e: %s\n' "$*" >&2; }
 
@@ -28,7 +29,7 @@ scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 scripts/build.sh
 export BRAID_E2E=1 BRAID_PLUGINS BRAID_LAB_BIN
-(cd scripts/tools && GOWORK=off go build -buildvcs=false -o "$work/testsummary" ./testsummary)
+(cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0
 

@@ -4,6 +4,7 @@
 # An input that fails is kept in the package's testdata/fuzz, where `go test` tries it ever after.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
 
 time=${FUZZTIME:-60s}
 [ $# -gt 0 ] || set -- ./pkg/...

@@ -5,6 +5,7 @@
 #   scripts/install-deps.sh base    links, netns, packet filter, and the C compiler that go test -race links with
 #   scripts/install-deps.sh node    what a Kubernetes node runs on besides the binaries of scripts/lab.sh (contains base)
 #   scripts/install-deps.sh uml     a kernel that boots as a process, for links that the machine's own kernel lacks
+#   scripts/install-deps.sh lint    what checks scripts
 set -euo pipefail
 
 # Many of the commands looked for are root's, and not every root has them in the path.
@@ -16,6 +17,7 @@ say() { printf 'install-deps: %s\n' "$*" >&2; }
 base=(make gcc libc6-dev util-linux iproute2=ip iptables nftables=nft)
 node=("${base[@]}" runc)
 uml=(user-mode-linux=linux.uml kmod=modprobe)
+lint=(shellcheck)
 
 wanted=()
 for group in "$@"; do
@@ -23,11 +25,12 @@ for group in "$@"; do
 	base) wanted+=("${base[@]}") ;;
 	node) wanted+=("${node[@]}") ;;
 	uml) wanted+=("${uml[@]}") ;;
+	lint) wanted+=("${lint[@]}") ;;
 	*) set -- && break ;;
 	esac
 done
 if [ $# -eq 0 ]; then
-	say "usage: ${0##*/} base|node|uml ..."
+	say "usage: ${0##*/} base|node|uml|lint ..."
 	exit 2
 fi
 

@@ -10,6 +10,7 @@
 # A binary that is there is complete: it is built under another name and renamed.
 set -euo pipefail
 
+. "$(dirname "${BASH_SOURCE[0]}")/goflags.sh"
 module=$(cd "$(dirname "${BASH_SOURCE[0]}")/../e2e/cluster" && pwd)
 cache=${BRAID_CACHE:-$HOME/.cache/braid}
 dir=$cache/lab-$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -c1-12)
@@ -32,10 +33,9 @@ build() {
 	[ -x "$dir/$name" ] && return
 	local tmp=$dir/.$name.tmp
 	# Go says nothing while it works but which modules it downloads; that is worth reading only when it fails.
-	# CGO_ENABLED=0: static, so that they also run in a container or on another root file system. GOFLAGS= and GOWORK=off: only this
-	# module's pins count. -s -w strips: kube-apiserver shrinks by a third, and its start with it.
-	if ! (cd "$module" && GOFLAGS='' GOWORK=off CGO_ENABLED=0 \
-		go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $versions" -o "$tmp" "$package") >"$dir/.log" 2>&1; then
+	# -s -w strips: kube-apiserver shrinks by a third, and its start with it. GOGC: the compiler, a Go program too, collects its garbage
+	# less often.
+	if ! (cd "$module" && GOGC=400 go build -ldflags "-s -w $versions" -o "$tmp" "$package") >"$dir/.log" 2>&1; then
 		cat "$dir/.log" >&2
 		say "building $name failed"
 		return 1

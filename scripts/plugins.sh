@@ -10,6 +10,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
 cache=${BRAID_CACHE:-$HOME/.cache/braid}
 module=github.com/containernetworking/plugins
 
@@ -23,8 +24,7 @@ build | dir) ;;
 	;;
 esac
 
-# The environment that decides what is built is fixed here, so that `dir` and `build` agree whoever calls them.
-export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off GOOS=linux
+export GOOS=linux
 version=$(go list -m -f '{{.Version}}' "$module")
 mapfile -t packages < <(go list -f "{{.ImportPath}}" tool | grep "^$module/" | sort)
 [ ${#packages[@]} -gt 0 ] || {
@@ -49,7 +49,7 @@ if [ "${1-build}" = build ] && [ ! -d "$dir" ]; then
 		tmp=$(mktemp -d "$cache/.plugins.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT
 		chmod 755 "$tmp"
-		go build -trimpath -buildvcs=false -o "$tmp/" \
+		go build -o "$tmp/" \
 			-ldflags "-s -w -X $module/pkg/utils/buildversion.BuildVersion=$version" "${packages[@]}"
 		mv -T "$tmp" "$dir"
 		say "built in $((SECONDS - start)) s"

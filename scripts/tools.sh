@@ -6,6 +6,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/tools"
+. ../goflags.sh
 cache=${BRAID_CACHE:-$HOME/.cache/braid}
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -21,7 +22,6 @@ dir=$cache/tools-$({
 } | sha256sum | cut -c1-12)
 
 if [ ! -x "$dir/$name" ]; then
-	export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off
 	package=$(go list -f '{{.ImportPath}}' tool | grep "/$name\$") || {
 		say "scripts/tools/go.mod pins no tool $name"
 		exit 1
@@ -33,7 +33,7 @@ if [ ! -x "$dir/$name" ]; then
 	if [ ! -x "$dir/$name" ]; then
 		start=$SECONDS
 		say "building $name"
-		go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$dir/.$name.new" "$package"
+		GOGC=400 go build -ldflags '-s -w' -o "$dir/.$name.new" "$package"
 		mv "$dir/.$name.new" "$dir/$name"
 		say "built $name in $((SECONDS - start)) s"
 	fi
