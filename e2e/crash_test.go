@@ -1,18 +1,20 @@
 package e2e_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
 // While 50 pods with two networks each come up, containerd and the kubelet are killed, twice. Then all pods run with the right
@@ -32,26 +34,46 @@ func TestKillRuntimeDuringBurst(t *testing.T) {
 	r.clean()
 }
 
-// The same, and it is braid itself that is killed, again and again, wherever it may be: while pods come up in ADDs, while they go in DELs.
-// The DEL after a killed ADD is let live. Were it killed too, containerd 2.4 would forget the sandbox (sandbox_run.go: an error of DEL
-// does not count where ADD gave no result), and nobody would ever ask for its removal again but a runtime that does CNI's GC.
+// The same, and it is braid itself that dies, in the middle of its work: in ADDs, in the DELs that follow those, and in the DELs of pods
+// that are deleted. A sandbox whose ADD and DEL were both killed is forgotten by containerd 2.4 (sandbox_run.go: an error of DEL does not
+// count where ADD gave no result); the DEL of another pod finishes it.
 func TestKillBraidDuringBurst(t *testing.T) {
 	r := newRigFor(t, 3*patience)
-	b := r.burst(20)
-	stop := r.killBraids("ADD", 20)
-	b.waitMade(10)
-	if killed := stop(); killed == 0 {
-		t.Error("no braid was killed")
+	r.nad("assassin", `{"cniVersion": "1.0.0", "type": "assassin"}`)
+	r.order("ADD", 10)
+	r.order("DEL", 5)
+	b := r.burst(20, "assassin")
+	for _, name := range b.names {
+		b.running(b.namespace, name)
 	}
+	r.executed()
+	r.run(r.pod("other", ""))
+	r.delete("other")
 	b.verify()
-	stop = r.killBraids("DEL", 20)
+
+	r.order("DEL", 10)
 	b.delete()
-	b.waitMade(-10)
-	if killed := stop(); killed == 0 {
-		t.Error("no braid was killed in a DEL")
-	}
 	b.waitGone()
+	r.executed()
 	r.clean()
+}
+
+// order has the next n calls of a command through the network "assassin" end with the death of their braid.
+func (r *rig) order(command string, n int) {
+	r.t.Helper()
+	for i := range n {
+		r.must(os.WriteFile(r.node.Path(fmt.Sprintf("%s/%s-%d", killDir, command, i)), nil, 0o600))
+	}
+}
+
+// executed fails the test if an order is left.
+func (r *rig) executed() {
+	r.t.Helper()
+	left, err := filepath.Glob(r.node.Path(killDir) + "/*")
+	r.must(err)
+	if len(left) > 0 {
+		r.t.Errorf("not executed: %q", left)
+	}
 }
 
 // killRuntime kills containerd and the kubelet and starts them again.
@@ -68,48 +90,32 @@ func (r *rig) killRuntime() {
 	})
 }
 
-// killBraids kills braids that do a CNI command until stop is called or so many are dead. stop tells how many were.
-func (r *rig) killBraids(command string, atMost int) (stop func() int) {
-	ctx, cancel := context.WithCancel(r.ctx)
-	var killed int
-	var done sync.WaitGroup
-	done.Go(func() {
-		for killed < atMost && ctx.Err() == nil {
-			for _, pid := range braids(r.node, command) {
-				// The process IDs are those that the node sees. One that has ended meanwhile is no failure.
-				if _, err := r.node.Run(r.ctx, "kill", "-KILL", pid); err == nil {
-					if killed++; killed == atMost {
-						return
-					}
-				}
-			}
-			time.Sleep(30 * time.Millisecond)
-		}
-	})
-	return func() int {
-		cancel()
-		done.Wait()
-		r.t.Logf("%d braids killed", killed)
-		return killed
-	}
-}
-
-// burst is many pods with two networks each, created at once.
+// burst is many pods with two networks each that give them interfaces, created at once.
 type burst struct {
 	*rig
 	names []string
 	began time.Time
+	// interfaces are those of each pod, in their order, and subnets where their addresses are; entries is how many its network-status has.
+	interfaces, subnets []string
+	entries             int
 }
 
-func (r *rig) burst(n int) *burst {
+// burst makes n pods. between are more networks of each, between the two.
+func (r *rig) burst(n int, between ...string) *burst {
 	r.t.Helper()
 	r.nad("blue", macvlan("10.50.0.0/22"))
 	r.nad("green", macvlan("10.50.4.0/22"))
-	b := &burst{rig: r, began: time.Now()}
+	b := &burst{
+		rig: r, began: time.Now(),
+		interfaces: []string{"eth0", "net1", fmt.Sprintf("net%d", 2+len(between))},
+		subnets:    []string{"10.244.0.0/16", "10.50.0.0/22", "10.50.4.0/22"},
+		entries:    3 + len(between),
+	}
+	networks := strings.Join(slices.Concat([]string{"blue"}, between, []string{"green"}), ",")
 	var pods []*corev1.Pod
 	for i := range n {
 		b.names = append(b.names, fmt.Sprintf("p%02d", i))
-		pods = append(pods, r.pod(b.names[i], "blue,green"))
+		pods = append(pods, r.pod(b.names[i], networks))
 	}
 	r.create(pods...)
 	return b
@@ -151,19 +157,21 @@ func (b *burst) verify() {
 	owner := map[string]string{}
 	for _, name := range b.names {
 		links := b.linksIn(netns[name])
-		if got, want := slices.Sorted(maps.Keys(links)), []string{"eth0", "net1", "net2"}; !slices.Equal(got, want) {
-			b.t.Errorf("pod %s has interfaces %q, want %q", name, got, want)
+		if got := slices.Sorted(maps.Keys(links)); !slices.Equal(got, b.interfaces) {
+			b.t.Errorf("pod %s has interfaces %q, want %q", name, got, b.interfaces)
 			continue
 		}
-		subnets := map[string]string{"eth0": "10.244.0.0/16", "net1": "10.50.0.0/22", "net2": "10.50.4.0/22"}
 		status := b.status(name)
-		for i, ifname := range []string{"eth0", "net1", "net2"} {
-			address := b.addressIn(links[ifname], subnets[ifname])
+		for i, ifname := range b.interfaces {
+			address := b.addressIn(links[ifname], b.subnets[i])
 			if other, taken := owner[address]; taken {
 				b.t.Errorf("pods %s and %s both have %s", name, other, address)
 			}
 			owner[address] = name
-			if len(status) != 3 || status[i].Interface != ifname || !slices.Equal(status[i].IPs, []string{address}) || status[i].Mac != links[ifname].MAC {
+			reported := slices.ContainsFunc(status, func(s nadv1.NetworkStatus) bool {
+				return s.Interface == ifname && slices.Equal(s.IPs, []string{address}) && s.Mac == links[ifname].MAC
+			})
+			if !reported || len(status) != b.entries {
 				b.t.Errorf("network-status of pod %s is %+v, want %s with %s %s", name, status, ifname, address, links[ifname].MAC)
 			}
 		}

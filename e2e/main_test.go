@@ -161,7 +161,7 @@ func installPlugins(node *lab.Node) error {
 			}
 		}
 	}
-	for _, dir := range []string{dumpDir, gateDir} {
+	for _, dir := range []string{dumpDir, gateDir, killDir} {
 		if err := os.MkdirAll(node.Path(dir), 0o700); err != nil {
 			return err
 		}
