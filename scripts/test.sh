@@ -57,7 +57,7 @@ export BRAID_TEST_BINARY=$work/braid.test
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
-	-race -vet=off -parallel 4 -timeout 10m "$@" || failed=1 # vet is one of the linters; a test waits for the kernel much of its time
+	-race -vet=off -parallel 4 -timeout 20m "$@" || failed=1 # vet is one of the linters; a test waits for the kernel much of its time
 
 "$work/testsummary" lacking "$work/native.json" >"$work/lacking"
 if [ ! -s "$work/lacking" ]; then

@@ -152,8 +152,9 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, cause error) (*r
 	return rec, nil
 }
 
-// replan plans for the pod as it is now, if the runtime's request says which: a GC's does not. Where the pod is gone, or another has taken its name, only the default network's
-// configuration, which is on this node, still tells something; the plan is not exact then.
+// replan plans for the pod as it is now, if the runtime's request says which: a GC's does not. Where the pod is gone, or
+// another has taken its name, only the default network's configuration, which is on this node, still tells something; the plan
+// is not exact then.
 func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.Attachment, exact bool, err error) {
 	if req.IfName == "" {
 		return nil, false, nil
