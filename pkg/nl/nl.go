@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -29,30 +30,57 @@ const dumpTries = 20
 
 // Handle talks to the kernel about one network namespace. Safe for concurrent use, except Close.
 type Handle struct {
+	// sockets serve the requests that the library has no function for, lib all others.
 	sockets map[int]*vnl.SocketHandle
+	lib     *netlink.Handle
 }
 
 // Open makes a handle for ns. The handle stays valid after ns is closed, and keeps the namespace alive until it is closed itself.
 func Open(ns *netns.NS) (*Handle, error) {
-	var socket *vnl.NetlinkSocket
+	h := &Handle{}
 	err := netns.Guard(func() (err error) {
-		socket, err = vnl.GetNetlinkSocketAt(vnetns.NsHandle(ns.Fd()), vnetns.None(), unix.NETLINK_ROUTE)
+		at := vnetns.NsHandle(ns.Fd())
+		socket, err := vnl.GetNetlinkSocketAt(at, vnetns.None(), unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		h.sockets = map[int]*vnl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+		// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too old for it says nothing.
+		_ = socket.SetExtAck(true)
+		if h.lib, err = netlink.NewHandleAt(at, unix.NETLINK_ROUTE); err != nil {
+			socket.Close()
+		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket in network namespace %q: %w", ns.Path(), err)
 	}
-	// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too old for it says nothing.
-	_ = socket.SetExtAck(true)
-	return &Handle{sockets: map[int]*vnl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+	return h, nil
 }
 
-// Close lets go of the socket.
+// Close lets go of the sockets.
 func (h *Handle) Close() {
 	for _, s := range h.sockets {
 		s.Close()
 	}
-	h.sockets = nil
+	if h.lib != nil {
+		h.lib.Close()
+	}
+	h.sockets, h.lib = nil, nil
+}
+
+// call makes one request through the library, and again while the kernel says that a dump was interrupted.
+func call[T any](ctx context.Context, request func() (T, error)) (value T, err error) {
+	for range dumpTries {
+		if err := ctx.Err(); err != nil {
+			return value, err
+		}
+		value, err = request()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return value, err
 }
 
 // do makes one request and waits for its acknowledgement.
@@ -77,28 +105,42 @@ func (h *Handle) dump(ctx context.Context, kind int, parts ...vnl.NetlinkRequest
 }
 
 func (h *Handle) execute(ctx context.Context, kind, flags int, parts []vnl.NetlinkRequestData, each func([]byte)) error {
-	if err := ctx.Err(); err != nil {
+	return execute(ctx, h.sockets, unix.NETLINK_ROUTE, kind, flags, parts, each)
+}
+
+var errClosed = errors.New("netlink handle is closed")
+
+// execute makes one request on the socket of a netlink protocol, and calls each for every message of the answer.
+func execute(
+	ctx context.Context, sockets map[int]*vnl.SocketHandle, protocol, kind, flags int, parts []vnl.NetlinkRequestData, each func([]byte),
+) error {
+	if _, err := ready(ctx, sockets, protocol); err != nil {
 		return err
 	}
-	socket, ok := h.sockets[unix.NETLINK_ROUTE]
+	req := vnl.NewNetlinkRequest(kind, flags)
+	req.Sockets = sockets
+	for _, part := range parts {
+		req.AddData(part)
+	}
+	return req.ExecuteIter(protocol, 0, func(m []byte) bool {
+		each(m)
+		return true
+	})
+}
+
+// ready is the socket of a netlink protocol, which waits for an answer as long as ctx lets it.
+func ready(ctx context.Context, sockets map[int]*vnl.SocketHandle, protocol int) (*vnl.SocketHandle, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	socket, ok := sockets[protocol]
 	if !ok {
-		return errors.New("netlink handle is closed")
+		return nil, errClosed
 	}
 	wait := answerWithin
 	if end, ok := ctx.Deadline(); ok {
 		wait = min(wait, max(time.Until(end), time.Millisecond))
 	}
 	limit := unix.NsecToTimeval(wait.Nanoseconds())
-	if err := socket.Socket.SetReceiveTimeout(&limit); err != nil {
-		return err
-	}
-	req := vnl.NewNetlinkRequest(kind, flags)
-	req.Sockets = h.sockets
-	for _, part := range parts {
-		req.AddData(part)
-	}
-	return req.ExecuteIter(unix.NETLINK_ROUTE, 0, func(m []byte) bool {
-		each(m)
-		return true
-	})
+	return socket, socket.Socket.SetReceiveTimeout(&limit)
 }

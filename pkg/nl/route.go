@@ -47,7 +47,11 @@ func (r *route) isDefault() bool {
 
 func (r *route) String() string {
 	var b strings.Builder
-	b.WriteString("default")
+	if dst := exact(r).Dst; dst.Bits() == 0 {
+		b.WriteString("default")
+	} else {
+		b.WriteString(dst.String())
+	}
 	for _, h := range r.hops {
 		if h.gateway.IsValid() {
 			fmt.Fprintf(&b, " via %s", h.gateway)
@@ -62,6 +66,12 @@ func (r *route) String() string {
 
 // defaultRoutes lists the default routes of a family (unix.AF_INET, AF_INET6).
 func (h *Handle) defaultRoutes(ctx context.Context, family uint8) ([]*route, error) {
+	routes, err := h.routes(ctx, family)
+	return slices.DeleteFunc(routes, func(r *route) bool { return !r.isDefault() }), err
+}
+
+// routes lists the routes of a family, of all tables and types.
+func (h *Handle) routes(ctx context.Context, family uint8) ([]*route, error) {
 	messages, err := h.dump(ctx, unix.RTM_GETROUTE, &vnl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
@@ -72,7 +82,7 @@ func (h *Handle) defaultRoutes(ctx context.Context, family uint8) ([]*route, err
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
-		if r.header.Family == family && r.isDefault() {
+		if r.header.Family == family {
 			routes = append(routes, r)
 		}
 	}
@@ -146,8 +156,16 @@ func parseHops(b []byte) ([]hop, error) {
 // removeRoute removes exactly r, by giving the kernel back its own description, as `ip route flush` does: that way no property of a
 // route that this package does not know makes it miss, or hit another one. A route that is gone already is fine.
 func (h *Handle) removeRoute(ctx context.Context, r *route) error {
-	header := vnl.RtMsg{RtMsg: r.header}
-	parts := []vnl.NetlinkRequestData{&header}
+	err := h.do(ctx, unix.RTM_DELROUTE, 0, r.request(r.header)...)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route %s: %w", r, err)
+	}
+	return nil
+}
+
+// request describes r to the kernel, with another header.
+func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
+	parts := []vnl.NetlinkRequestData{&vnl.RtMsg{RtMsg: header}}
 	byObject := slices.ContainsFunc(r.attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type == rtaNextHopID })
 	for _, a := range r.attrs {
 		switch a.Attr.Type {
@@ -161,11 +179,7 @@ func (h *Handle) removeRoute(ctx context.Context, r *route) error {
 		}
 		parts = append(parts, vnl.NewRtAttr(int(a.Attr.Type), a.Value))
 	}
-	err := h.do(ctx, unix.RTM_DELROUTE, 0, parts...)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove route %s: %w", r, err)
-	}
-	return nil
+	return parts
 }
 
 // replaceDefault installs a default route in one request: the first default route of this metric, or the IPv6 multipath route, gives way

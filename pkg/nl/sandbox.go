@@ -28,6 +28,11 @@ func (Sandbox) MoveDefaultRoute(ctx context.Context, netnsPath, ifname string, g
 	return nil
 }
 
+// DeleteGroup is Handle.DeleteGroup in the namespace at netnsPath.
+func (Sandbox) DeleteGroup(ctx context.Context, netnsPath string, group uint32) error {
+	return with(netnsPath, func(h *Handle) error { return h.DeleteGroup(ctx, group) })
+}
+
 // DefaultGateways is Handle.DefaultGateways of the namespace at netnsPath.
 func (Sandbox) DefaultGateways(ctx context.Context, netnsPath, ifname string) (gateways []netip.Addr, err error) {
 	err = with(netnsPath, func(h *Handle) error {

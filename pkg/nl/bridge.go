@@ -1,0 +1,268 @@
+package nl
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/netns"
+)
+
+// Bridge is a link of kind "bridge".
+type Bridge struct {
+	*Link
+	// VLANFiltering is that ports pass frames of their VLANs only.
+	VLANFiltering bool
+	// DefaultPVID is the VLAN that a new port is in, untagged; 0 for none.
+	DefaultPVID uint16
+}
+
+// Bridge finds a bridge by name; ErrNoLink if there is no link of that name. One of another kind is an error.
+func (h *Handle) Bridge(ctx context.Context, name string) (*Bridge, error) {
+	l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByName(name) })
+	link, err := linkOf(l, err, "interface "+name)
+	if err != nil {
+		return nil, err
+	}
+	b, ok := l.(*netlink.Bridge)
+	if !ok {
+		return nil, fmt.Errorf("interface %s is a %s, not a bridge", name, link.Kind)
+	}
+	bridge := &Bridge{Link: link, VLANFiltering: b.VlanFiltering != nil && *b.VlanFiltering}
+	if b.VlanDefaultPVID != nil {
+		bridge.DefaultPVID = *b.VlanDefaultPVID
+	}
+	return bridge, nil
+}
+
+// AddBridge makes a bridge. A link that has the name already is an error, fs.ErrExist.
+func (h *Handle) AddBridge(ctx context.Context, n NewLink, filterVLANs bool) error {
+	bridge := &netlink.Bridge{LinkAttrs: n.attrs(0)}
+	if filterVLANs {
+		bridge.VlanFiltering = &filterVLANs
+	}
+	return h.add(ctx, bridge)
+}
+
+// AddPortVeth makes a pair of links of which one, port, is in the handle's namespace and a port of a bridge, an index, from the start. A
+// name that is taken is an error, fs.ErrExist.
+func (h *Handle) AddPortVeth(ctx context.Context, port NewLink, bridge int, peer NewLink) error {
+	info := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(unix.IFLA_INFO_KIND, vnl.NonZeroTerminated("veth"))
+	other := info.AddRtAttr(unix.IFLA_INFO_DATA, nil).AddRtAttr(vnl.VETH_INFO_PEER, nil)
+	vnl.NewIfInfomsgChild(other, unix.AF_UNSPEC)
+	for _, a := range peer.rtAttrs() {
+		other.AddChild(a)
+	}
+	parts := []vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC)}
+	for _, a := range port.rtAttrs() {
+		parts = append(parts, a)
+	}
+	parts = append(parts, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))), info)
+	if err := h.do(ctx, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...); err != nil {
+		return fmt.Errorf("add veth %s with peer %s: %w", port.Name, peer.Name, err)
+	}
+	return nil
+}
+
+// rtAttrs describes the link in a message.
+func (n NewLink) rtAttrs() []*vnl.RtAttr {
+	attrs := []*vnl.RtAttr{vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(n.Name))}
+	if n.MTU != 0 {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(n.MTU))))
+	}
+	if n.MAC != nil {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_ADDRESS, n.MAC))
+	}
+	if n.Group != 0 {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_GROUP, vnl.Uint32Attr(n.Group)))
+	}
+	if n.In != nil {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_NET_NS_FD, vnl.Uint32Attr(uint32(n.In.Fd()))))
+	}
+	return attrs
+}
+
+// Port is what a bridge does with the frames of a link in it.
+type Port struct {
+	// Hairpin is that a frame may leave by the port that it came from, Isolated that none passes to another isolated port.
+	Hairpin, Isolated bool
+	VLANs             []PortVLAN
+}
+
+// PortVLAN are VLANs of a port, from First to Last.
+type PortVLAN struct {
+	First, Last uint16
+	// PVID is that untagged frames that come in belong to it, Untagged that its frames go out without a tag.
+	PVID, Untagged bool
+}
+
+// SetPort sets the flags of a port, by index, and adds VLANs to those that it has, in their order: what is said last of a VLAN counts.
+func (h *Handle) SetPort(ctx context.Context, index int, p Port) error {
+	flags := vnl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	flags.AddRtAttr(vnl.IFLA_BRPORT_MODE, vnl.Uint8Attr(bit(p.Hairpin)))
+	flags.AddRtAttr(vnl.IFLA_BRPORT_ISOLATED, vnl.Uint8Attr(bit(p.Isolated)))
+	return h.port(ctx, unix.RTM_SETLINK, index, "set bridge port", flags, p.VLANs)
+}
+
+// RemovePortVLAN takes a port, by index, out of a VLAN, if it is in it.
+func (h *Handle) RemovePortVLAN(ctx context.Context, index int, id uint16) error {
+	return h.port(ctx, unix.RTM_DELLINK, index, fmt.Sprintf("remove VLAN %d of bridge port", id), nil, []PortVLAN{{First: id, Last: id}})
+}
+
+func (h *Handle) port(ctx context.Context, kind, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN) error {
+	header := vnl.NewIfInfomsg(unix.AF_BRIDGE)
+	header.Index = int32(index)
+	parts := []vnl.NetlinkRequestData{header}
+	if flags != nil {
+		parts = append(parts, flags)
+	}
+	if len(vlans) > 0 {
+		spec := vnl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+		spec.AddRtAttr(vnl.IFLA_BRIDGE_FLAGS, vnl.Uint16Attr(vnl.BRIDGE_FLAGS_MASTER))
+		for _, v := range vlans {
+			for _, info := range v.infos() {
+				spec.AddRtAttr(vnl.IFLA_BRIDGE_VLAN_INFO, info.Serialize())
+			}
+		}
+		parts = append(parts, spec)
+	}
+	if err := h.do(ctx, kind, 0, parts...); err != nil {
+		return fmt.Errorf("%s with index %d: %w", what, index, err)
+	}
+	return nil
+}
+
+// infos are the VLANs in the kernel's form: one entry, or two for the ends of a range.
+func (v PortVLAN) infos() []*vnl.BridgeVlanInfo {
+	flags := bit(v.PVID)*vnl.BRIDGE_VLAN_INFO_PVID | bit(v.Untagged)*vnl.BRIDGE_VLAN_INFO_UNTAGGED
+	if v.First == v.Last {
+		return []*vnl.BridgeVlanInfo{{Flags: uint16(flags), Vid: v.First}}
+	}
+	return []*vnl.BridgeVlanInfo{
+		{Flags: uint16(flags | vnl.BRIDGE_VLAN_INFO_RANGE_BEGIN), Vid: v.First},
+		{Flags: uint16(flags | vnl.BRIDGE_VLAN_INFO_RANGE_END), Vid: v.Last},
+	}
+}
+
+func bit(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Port gives the state of a port, by index; ErrNoLink for a link that is in no bridge. Its VLANs are in the order of their numbers.
+func (h *Handle) Port(ctx context.Context, index int) (*Port, error) {
+	mask := vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(vnl.RTEXT_FILTER_BRVLAN_COMPRESSED))
+	messages, err := h.dump(ctx, unix.RTM_GETLINK, vnl.NewIfInfomsg(unix.AF_BRIDGE), mask)
+	if err != nil {
+		return nil, fmt.Errorf("list bridge ports: %w", err)
+	}
+	for _, m := range messages {
+		if len(m) < unix.SizeofIfInfomsg {
+			return nil, fmt.Errorf("list bridge ports: %w", errShort)
+		}
+		if int(vnl.DeserializeIfInfomsg(m).Index) != index {
+			continue
+		}
+		if port, err := parsePort(m[unix.SizeofIfInfomsg:]); err != nil || port != nil {
+			return port, err
+		}
+	}
+	return nil, fmt.Errorf("bridge port with index %d: %w", index, ErrNoLink)
+}
+
+// parsePort is nil for a bridge, which is among its ports.
+func parsePort(b []byte) (port *Port, err error) {
+	var vlans []PortVLAN
+	err = eachAttr(b, func(kind uint16, value []byte) error {
+		switch kind {
+		case unix.IFLA_PROTINFO:
+			port = &Port{}
+			return eachAttr(value, func(kind uint16, value []byte) error {
+				on := len(value) > 0 && value[0] != 0
+				switch kind {
+				case vnl.IFLA_BRPORT_MODE:
+					port.Hairpin = on
+				case vnl.IFLA_BRPORT_ISOLATED:
+					port.Isolated = on
+				}
+				return nil
+			})
+		case unix.IFLA_AF_SPEC:
+			return eachAttr(value, func(kind uint16, value []byte) error {
+				if kind == vnl.IFLA_BRIDGE_VLAN_INFO {
+					vlans, err = appendVLAN(vlans, value)
+				}
+				return err
+			})
+		}
+		return nil
+	})
+	if port != nil {
+		port.VLANs = vlans
+	}
+	return port, err
+}
+
+func appendVLAN(vlans []PortVLAN, b []byte) ([]PortVLAN, error) {
+	if len(b) < vnl.SizeofBridgeVlanInfo {
+		return nil, errShort
+	}
+	flags, id := binary.NativeEndian.Uint16(b), binary.NativeEndian.Uint16(b[2:])
+	if flags&vnl.BRIDGE_VLAN_INFO_RANGE_END != 0 && len(vlans) > 0 {
+		vlans[len(vlans)-1].Last = id
+		return vlans, nil
+	}
+	pvid, untagged := flags&vnl.BRIDGE_VLAN_INFO_PVID != 0, flags&vnl.BRIDGE_VLAN_INFO_UNTAGGED != 0
+	return append(vlans, PortVLAN{First: id, Last: id, PVID: pvid, Untagged: untagged}), nil
+}
+
+// eachAttr calls do with the attributes of a message or of a nested attribute.
+func eachAttr(b []byte, do func(kind uint16, value []byte) error) error {
+	attrs, err := vnl.ParseRouteAttr(b)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		if err := do(a.Attr.Type&^unix.NLA_F_NESTED, a.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RemoveAddr takes an address from a link, by index. One that is not there is removed already.
+func (h *Handle) RemoveAddr(ctx context.Context, index int, addr netip.Prefix) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := h.lib.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ipNet(addr)})
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("remove address %s: %w", addr, err)
+	}
+	return nil
+}
+
+// AwaitCarrier waits until the kernel says of a link, by index, that packets pass: not of one that it knows nothing about yet, which
+// Link.Operational is true for. It returns when ctx ends, with its error.
+func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) error {
+	carrier := func() (bool, error) {
+		l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByIndex(index) })
+		if _, err := linkOf(l, err, fmt.Sprintf("interface with index %d", index)); err != nil {
+			return false, err
+		}
+		return l.Attrs().OperState == netlink.OperUp, nil
+	}
+	if done, err := carrier(); done || err != nil {
+		return err
+	}
+	return onChange(ctx, ns, unix.RTNLGRP_LINK, carrier)
+}

@@ -1,0 +1,41 @@
+package nl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	vnl "github.com/vishvananda/netlink/nl"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/netns"
+)
+
+// onChange calls done at once, and again when the kernel says that something of a group (unix.RTNLGRP_LINK, ...) has changed in the
+// namespace, until it says so or fails. It returns when ctx ends, with its error.
+func onChange(ctx context.Context, ns *netns.NS, group uint, done func() (bool, error)) error {
+	var socket *vnl.NetlinkSocket
+	err := netns.Guard(func() (err error) {
+		socket, err = vnl.SubscribeAt(vnetns.NsHandle(ns.Fd()), vnetns.None(), unix.NETLINK_ROUTE, group)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to changes in network namespace %q: %w", ns.Path(), err)
+	}
+	defer socket.Close()
+	defer context.AfterFunc(ctx, socket.Close)()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		_, _, err := socket.Receive()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// More changes than the socket holds are changes.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for changes in network namespace %q: %w", ns.Path(), err)
+		}
+	}
+}
