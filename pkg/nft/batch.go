@@ -1,0 +1,106 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// batch is changes that are made together, in order.
+type batch struct {
+	family   Family
+	messages []nl.NetfilterMessage
+	// what names each of the messages.
+	what []string
+	// optional is the index of the first message that may be left out, with those after it; 0 for none.
+	optional int
+}
+
+func (b *batch) add(kind, flags uint16, what string, attrs []byte) {
+	b.messages = append(b.messages, nl.NetfilterMessage{Type: message(kind), Flags: flags, Family: byte(b.family), Attrs: attrs})
+	b.what = append(b.what, what)
+}
+
+// ensure makes the table and its chains, those that are missing, and all fixed rules anew.
+func (b *batch) ensure(t *Table) {
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", text(nil, unix.NFTA_TABLE_NAME, t.Name))
+	for _, c := range t.Chains {
+		attrs := text(text(nil, unix.NFTA_CHAIN_TABLE, t.Name), unix.NFTA_CHAIN_NAME, c.Name)
+		if c.Hook != nil {
+			hook := u32(u32(nil, unix.NFTA_HOOK_HOOKNUM, c.Hook.Number), unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
+			attrs = text(nest(attrs, unix.NFTA_CHAIN_HOOK, hook), unix.NFTA_CHAIN_TYPE, c.Hook.Type)
+		}
+		b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "add chain "+c.Name, attrs)
+	}
+	for _, c := range t.Chains {
+		if len(c.Rules) == 0 {
+			continue
+		}
+		b.add(unix.NFT_MSG_DELRULE, 0, "flush chain "+c.Name, place(t, c.Name))
+		for _, r := range c.Rules {
+			b.addRule(t, Rule{c.Name, r}, "")
+		}
+	}
+}
+
+func (b *batch) addRule(t *Table, r Rule, comment string) {
+	var list []byte
+	for _, op := range r.Expr {
+		list = nest(list, unix.NFTA_LIST_ELEM, nest(text(nil, unix.NFTA_EXPR_NAME, op.name), unix.NFTA_EXPR_DATA, op.attrs))
+	}
+	attrs := nest(place(t, r.Chain), unix.NFTA_RULE_EXPRESSIONS, list)
+	if comment != "" {
+		attrs = nl.AppendAttr(attrs, unix.NFTA_RULE_USERDATA, userData(comment))
+	}
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+r.Chain, attrs)
+}
+
+func (b *batch) deleteRule(t *Table, r found) {
+	attrs := nl.AppendAttr(place(t, r.chain), unix.NFTA_RULE_HANDLE, r.handle)
+	b.add(unix.NFT_MSG_DELRULE, 0, "delete rule of chain "+r.chain, attrs)
+}
+
+// nonRecursive is NLM_F_NONREC of linux/netlink.h: what is not empty is not deleted, with EBUSY.
+const nonRecursive = 0x100
+
+// deleteEmpty deletes the table if it has no other chains than those of t, and they no other rules than fixed ones.
+func (b *batch) deleteEmpty(t *Table) {
+	b.optional = len(b.messages)
+	for _, c := range t.Chains {
+		if len(c.Rules) > 0 {
+			b.add(unix.NFT_MSG_DELRULE, 0, "flush chain "+c.Name, place(t, c.Name))
+		}
+	}
+	for _, c := range t.Chains {
+		attrs := text(text(nil, unix.NFTA_CHAIN_TABLE, t.Name), unix.NFTA_CHAIN_NAME, c.Name)
+		b.add(unix.NFT_MSG_DELCHAIN, nonRecursive, "delete chain "+c.Name, attrs)
+	}
+	b.add(unix.NFT_MSG_DELTABLE, nonRecursive, "delete table", text(nil, unix.NFTA_TABLE_NAME, t.Name))
+}
+
+// explain says which change the kernel refused.
+func (b *batch) explain(failed int, err error) error {
+	if failed >= 0 {
+		return fmt.Errorf("%s: %w", b.what[failed], err)
+	}
+	return supported(err)
+}
+
+func place(t *Table, chain string) []byte {
+	return text(text(nil, unix.NFTA_RULE_TABLE, t.Name), unix.NFTA_RULE_CHAIN, chain)
+}
+
+func text(b []byte, kind uint16, s string) []byte {
+	return nl.AppendAttr(b, kind, append([]byte(s), 0))
+}
+
+func u32(b []byte, kind uint16, n uint32) []byte {
+	return nl.AppendAttr(b, kind, binary.BigEndian.AppendUint32(nil, n))
+}
+
+func nest(b []byte, kind uint16, attrs []byte) []byte {
+	return nl.AppendAttr(b, unix.NLA_F_NESTED|kind, attrs)
+}

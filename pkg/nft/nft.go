@@ -1,0 +1,284 @@
+// Package nft keeps rules of attachments in the kernel's nf_tables, by netlink: no nft program, no fork.
+//
+// Contract: each user of the package has a table of its own, which nobody else writes to, and describes it as a value (Table). Its rules
+// carry a Tag, the attachment that they are for, as a comment that `nft list ruleset` shows. An operation of Conn is one atomic batch: packets
+// meet the rules before it or those after it, and where it fails nothing has changed. Operations may be repeated, and attachments do not
+// see each other: Set gives one of them its rules, whatever it had; Delete and Keep take rules away, and those that are not there are
+// taken already. A table that has lost its last rule of an attachment goes with it.
+//
+//	conn, err := nft.Open(ns)
+//	defer conn.Close()
+//	table := &nft.Table{Family: nft.INet, Name: "braid_example", Chains: []nft.Chain{
+//		{Name: "attachments"},
+//		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{nft.Jump("attachments")}},
+//	}}
+//	tag := nft.Tag{Network: "net", ContainerID: "0123", IfName: "net1"}
+//	err = conn.Set(ctx, table, tag, nft.NewRule("attachments", nft.Source(nft.Is, pod), nft.Destination(nft.IsNot, subnet), nft.Masquerade()))
+//	...
+//	err = conn.Delete(ctx, table, tag)
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// ErrUnsupported is that the kernel has no nf_tables. Then there are no rules either.
+var ErrUnsupported = errors.New("the kernel has no nf_tables (CONFIG_NF_TABLES, or its module nf_tables, is missing)")
+
+// tries bounds the repetition of an operation whose ground moved. It moves when somebody else has got ahead, so that few suffice; among many
+// at work at the same time somebody is the last.
+const tries = 1000
+
+// Family is what packets a table sees.
+type Family byte
+
+// Families. INet is IPv4 and IPv6; NAT there needs Linux 5.2.
+const (
+	INet   Family = unix.NFPROTO_INET
+	IPv4   Family = unix.NFPROTO_IPV4
+	IPv6   Family = unix.NFPROTO_IPV6
+	Bridge Family = unix.NFPROTO_BRIDGE
+)
+
+// Table is a table with its chains, as they are made where they are missing.
+type Table struct {
+	Family Family
+	Name   string
+	Chains []Chain
+}
+
+// Chain is a chain of a table. One that another one's rules jump to stands before it.
+type Chain struct {
+	Name string
+	// Hook says when the chain is run; nil for one that is jumped to.
+	Hook *Hook
+	// Rules are fixed, those of no attachment. A chain that has them has no others: they are made anew with each Set.
+	Rules []Expr
+}
+
+// Hook is a point in the way of a packet.
+type Hook struct {
+	// Type is "filter", "nat" or "route".
+	Type string
+	// Number is one of NF_INET_* or, for the bridge family, NF_BR_*.
+	Number uint32
+	// Priority orders the chains of a hook, lowest first.
+	Priority int32
+}
+
+// Priorities at which NAT is done, in the families of IP.
+const (
+	priorityDNAT = -100
+	prioritySNAT = 100
+)
+
+// PreroutingNAT is where the destination of packets that arrive can be translated.
+func PreroutingNAT() *Hook { return &Hook{"nat", unix.NF_INET_PRE_ROUTING, priorityDNAT} }
+
+// OutputNAT is where the destination of the node's own packets can be translated.
+func OutputNAT() *Hook { return &Hook{"nat", unix.NF_INET_LOCAL_OUT, priorityDNAT} }
+
+// PostroutingNAT is where the source of packets that leave can be translated.
+func PostroutingNAT() *Hook { return &Hook{"nat", unix.NF_INET_POST_ROUTING, prioritySNAT} }
+
+// BridgePrerouting is where frames come into a bridge. Priority -300 is before the bridge's own DNAT.
+func BridgePrerouting(priority int32) *Hook {
+	const bridgePrerouting = 0 // NF_BR_PRE_ROUTING
+	return &Hook{"filter", bridgePrerouting, priority}
+}
+
+// Rule is a rule of an attachment, at the end of a chain of its table.
+type Rule struct {
+	Chain string
+	Expr  Expr
+}
+
+// NewRule makes a rule of matches and a statement, in their order.
+func NewRule(chain string, parts ...Expr) Rule { return Rule{chain, Join(parts...)} }
+
+// Conn works on the tables of one network namespace. Use it from one goroutine at a time.
+type Conn struct{ socket *nl.Netfilter }
+
+// Open makes a connection to ns, which must stay open as long.
+func Open(ns *netns.NS) (*Conn, error) {
+	socket, err := nl.OpenNetfilter(ns)
+	if errors.Is(err, nl.ErrNoNetfilter) {
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{socket}, nil
+}
+
+// Close lets go of the connection.
+func (c *Conn) Close() { c.socket.Close() }
+
+// Netfilter is the socket below, for what is not about rules.
+func (c *Conn) Netfilter() *nl.Netfilter { return c.socket }
+
+// Set makes rules those of the attachment in the table, in the place of the ones that it has. The table and its chains are made if they are
+// missing; without rules this is Delete.
+func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error {
+	if len(rules) == 0 {
+		return c.Delete(ctx, t, tag)
+	}
+	key, comment := tag.key(), tag.comment()
+	return c.change(ctx, t, func(have []found) *batch {
+		b := &batch{family: t.Family}
+		b.ensure(t)
+		for _, r := range have {
+			if r.key == key {
+				b.deleteRule(t, r)
+			}
+		}
+		for _, r := range rules {
+			b.addRule(t, r, comment)
+		}
+		return b
+	})
+}
+
+// Delete removes the attachment's rules from the table, in whatever chain.
+func (c *Conn) Delete(ctx context.Context, t *Table, tag Tag) error {
+	key := tag.key()
+	return c.remove(ctx, t, func(other string) bool { return other == key })
+}
+
+// Keep removes the rules of those attachments of a network that are not among valid. All of valid are of the network.
+func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []Tag) error {
+	keep := map[string]bool{}
+	for _, tag := range valid {
+		keep[tag.key()] = true
+	}
+	prefix := networkPrefix(network)
+	return c.remove(ctx, t, func(key string) bool { return strings.HasPrefix(key, prefix) && !keep[key] })
+}
+
+// remove deletes the rules whose tag has such a key, and the table if no attachment's rule is left.
+func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) error {
+	err := c.change(ctx, t, func(have []found) *batch {
+		b := &batch{family: t.Family}
+		left := false
+		for _, r := range have {
+			switch {
+			case r.key == "":
+			case unwanted(r.key):
+				b.deleteRule(t, r)
+			default:
+				left = true
+			}
+		}
+		if len(b.messages) > 0 && !left {
+			b.deleteEmpty(t)
+		}
+		return b
+	})
+	if errors.Is(err, ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// change makes the changes that build derives from the rules of the table. They are right for that state only: should it change between the
+// two, they are derived again.
+func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) *batch) error {
+	var err error
+	for range tries {
+		generation, have, lerr := c.list(ctx, t)
+		if lerr != nil {
+			return lerr
+		}
+		b := build(have)
+		if len(b.messages) == 0 {
+			return nil
+		}
+		failed, berr := c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages)
+		if b.optional > 0 && failed >= b.optional {
+			failed, berr = c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages[:b.optional])
+		}
+		if berr == nil {
+			return nil
+		}
+		err = b.explain(failed, berr)
+		if !moved(berr) {
+			break
+		}
+	}
+	return fmt.Errorf("change nftables table %s: %w", t.Name, err)
+}
+
+// moved says whether an operation may be tried again: the state was another one than that which it was made for, or it was disturbed.
+func moved(err error) bool {
+	return errors.Is(err, unix.ERESTART) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS)
+}
+
+// Check says in which way the table is not as Set leaves it with these rules of the attachment.
+func (c *Conn) Check(ctx context.Context, t *Table, tag Tag, rules ...Rule) error {
+	_, have, err := c.list(ctx, t)
+	if err != nil {
+		return err
+	}
+	key := tag.key()
+	byChain := map[string][]found{}
+	for _, r := range have {
+		if r.key == key {
+			byChain[r.chain] = append(byChain[r.chain], r)
+		}
+	}
+	for i, want := range rules {
+		rest := byChain[want.Chain]
+		if len(rest) == 0 {
+			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is missing", t.Name, want.Chain, i+1, len(rules))
+		}
+		if !rest[0].is(want.Expr) {
+			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is not as it was made", t.Name, want.Chain, i+1, len(rules))
+		}
+		byChain[want.Chain] = rest[1:]
+	}
+	for chain, rest := range byChain {
+		if len(rest) > 0 {
+			return fmt.Errorf("nftables table %s, chain %s: %d rules too many", t.Name, chain, len(rest))
+		}
+	}
+	return checkFixed(t, have)
+}
+
+// checkFixed compares the rules that are no attachment's.
+func checkFixed(t *Table, have []found) error {
+	for _, chain := range t.Chains {
+		var fixed []found
+		for _, r := range have {
+			if r.chain == chain.Name && r.key == "" {
+				fixed = append(fixed, r)
+			}
+		}
+		same := len(fixed) == len(chain.Rules)
+		for i := 0; same && i < len(fixed); i++ {
+			same = fixed[i].is(chain.Rules[i])
+		}
+		if !same {
+			return fmt.Errorf("nftables table %s, chain %s: is not as it was made", t.Name, chain.Name)
+		}
+	}
+	return nil
+}
+
+// supported tells the error of a kernel without nf_tables.
+func supported(err error) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return err
+}
+
+// message is a netlink message type of nf_tables.
+func message(kind uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | kind }

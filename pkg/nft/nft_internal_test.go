@@ -1,0 +1,76 @@
+package nft
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// The kernel lists rules twice while others prepare a change.
+func TestRulesListedTwice(t *testing.T) {
+	rule := func(handle byte) []byte {
+		return nl.AppendAttr(nl.AppendAttr(make([]byte, headerLength), unix.NFTA_RULE_CHAIN, []byte("c\x00")), unix.NFTA_RULE_HANDLE, []byte{handle})
+	}
+	rules := parse([][]byte{rule(1), rule(2), rule(1), rule(2), rule(3), {}})
+	if len(rules) != 4 || rules[2].handle[0] != 3 || rules[0].chain != "c" || rules[3].handle != nil {
+		t.Errorf("rules %v", rules)
+	}
+}
+
+// What was derived from rules that have changed meanwhile is derived again.
+func TestChangesMeanwhile(t *testing.T) {
+	n := nettest.New(t)
+	ns, err := netns.Open(n.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	c, err := Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	other, err := Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{{Name: "c"}}}
+	a, b := Tag{"net", "a", "net1"}, Tag{"net", "b", "net1"}
+	if err := c.Set(t.Context(), table, a, NewRule("c", Drop())); err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	err = c.change(t.Context(), table, func(have []found) *batch {
+		if calls++; calls < 3 {
+			// All rules but a's own one are another one's, and handles begin at 1 again.
+			err := errors.Join(other.Delete(t.Context(), table, a), other.Set(t.Context(), table, b, NewRule("c", Drop())), other.Delete(t.Context(), table, b),
+				other.Set(t.Context(), table, b, NewRule("c", Drop())))
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		changes := &batch{family: table.Family}
+		for _, r := range have {
+			if r.key == a.key() {
+				changes.deleteRule(table, r)
+			}
+		}
+		changes.addRule(table, NewRule("c", Return()), a.comment())
+		return changes
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls != 3 {
+		t.Errorf("derived %d times, want 3", calls)
+	}
+	if err := errors.Join(c.Check(t.Context(), table, b, NewRule("c", Drop())), c.Check(t.Context(), table, a, NewRule("c", Return()))); err != nil {
+		t.Error(err)
+	}
+}
