@@ -40,7 +40,7 @@ func TestCnitool(t *testing.T) {
 func (r *rig) cnitool(command string, p *pod) string {
 	r.t.Helper()
 	cmd := exec.Command(cnitoolPath(r.t), command, "braid", p.Path)
-	cmd.Env = append(os.Environ(), "NETCONFPATH="+r.path("net.d"), "CNI_PATH="+r.path("bin")+":"+plugins(r.t),
+	cmd.Env = append(os.Environ(), "NETCONFPATH="+r.path("net.d"), "CNI_PATH="+r.path("bin")+":"+pluginDir(r.t),
 		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME="+p.name, "HOME="+r.path("home"), "GORACE=atexit_sleep_ms=0")
 	var out []byte
 	err := r.node.Run(func() (err error) {

@@ -260,7 +260,7 @@ func TestFaultDel(t *testing.T) {
 		t.Fatal(failed)
 	}
 	r.clean(p)
-	covers(t, points, "lock ", "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0",
+	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0",
 		"record detached net3", "record removed", "unlock")
 
 	r.eachPoint(points, 0, func(r *rig, n int) {
@@ -278,7 +278,10 @@ func TestFaultDelAgain(t *testing.T) {
 	r, p := faultRig(t)
 	begin := func(r *rig) {
 		r.must("ADD", p)
-		points := []string{"before lock ID", "after lock ID", "before record unfinished", "after record unfinished", "before DEL net3", "after DEL net3"}
+		points := []string{
+			"before lock ID", "after lock ID", "before record unfinished", "after record unfinished", "before remove links", "after remove links",
+			"before DEL net3", "after DEL net3",
+		}
 		r.killedAt("DEL", p, points, len(points)-1)
 	}
 	begin(r)
@@ -336,7 +339,7 @@ func TestFaultGC(t *testing.T) {
 		t.Fatal(failed)
 	}
 	collected(r)
-	covers(t, points, "lock ", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
+	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
 		"GC default/a", "GC default/b", "GC default/c")
 	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.must("ADD", stale)

@@ -1,6 +1,6 @@
 // Command braid is the CNI plugin that container runtimes call for every pod sandbox: it attaches the pod to all of its
 // networks. It reads the CNI protocol's environment and stdin, runs the engine in this process, and prints the result of the
-// default network or a CNI error on stdout.
+// default network or a CNI error on stdout. Called as macvlan, bridge, ... it is that plugin.
 package main
 
 import (
@@ -32,7 +32,7 @@ It takes CNI_COMMAND and the other CNI_* variables, and a network configuration 
 `
 
 func main() {
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr}).run(os.Args[1:]))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr}).run(os.Args))
 }
 
 // cniVersions are those that Braid speaks.
@@ -48,27 +48,35 @@ type app struct {
 }
 
 func (a *app) run(args []string) int {
-	if len(args) > 0 && args[0] == "--version" {
+	kind, plugin := standalone(args[0])
+	if !plugin && len(args) > 1 && args[1] == "--version" {
 		versions := cniVersions().SupportedVersions()
 		fmt.Fprintf(a.stdout, "braid %s, CNI %s to %s\n", buildVersion, versions[0], versions[len(versions)-1]) //nolint:errcheck // nobody to tell
 		return 0
 	}
-	if os.Getenv("CNI_COMMAND") == "" {
+	if !plugin && os.Getenv("CNI_COMMAND") == "" {
 		fmt.Fprint(a.stderr, usage) //nolint:errcheck // nobody to tell
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if plugin {
+		return a.runPlugin(ctx, kind)
+	}
 	operation := func(operate operation) func(*skel.CmdArgs) error {
 		return func(args *skel.CmdArgs) error { return a.do(ctx, args, operate) }
 	}
-	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
+	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add:    operation(a.add),
 		Del:    operation((*engine.Engine).Del),
 		Check:  operation((*engine.Engine).Check),
 		GC:     operation((*engine.Engine).GC),
 		Status: operation((*engine.Engine).Status),
-	}, cniVersions(), "braid "+buildVersion)
+	}, cniVersions(), "braid "+buildVersion))
+}
+
+// exitCode prints the error, if there is one.
+func (a *app) exitCode(err *types.Error) int {
 	if err == nil {
 		return 0
 	}

@@ -162,7 +162,7 @@ func (r *rig) inOne(races bool, calls ...inProcessCall) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	job, err := json.Marshal(inProcessJob{Conf: conf, Path: r.path("bin") + ":" + plugins(r.t), Races: races, Calls: calls})
+	job, err := json.Marshal(inProcessJob{Conf: conf, Path: r.path("bin") + ":" + pluginDir(r.t), Races: races, Calls: calls})
 	if err != nil {
 		r.t.Fatal(err)
 	}

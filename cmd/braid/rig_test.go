@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPlugin) == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault()}).run(os.Args[1:]))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault()}).run(os.Args))
 }
 
 // fault gives the trace that kills the process at the point that killAt counts, and writes the names of points to traceTo.
@@ -87,7 +87,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r.conf = map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
-		"binDir": plugins(t), "confDir": r.path("net.d"),
+		"binDir": pluginDir(t), "confDir": r.path("net.d"),
 		"braid": map[string]any{
 			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"),
 		},
@@ -106,7 +106,7 @@ func (r *rig) defaultNetwork() map[string]any {
 	}
 }
 
-func plugins(t *testing.T) string {
+func pluginDir(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("BRAID_PLUGINS")
 	if dir == "" {
@@ -135,6 +135,9 @@ func (r *rig) script(name, body string) {
 		r.t.Fatal(err)
 	}
 }
+
+// execs has plugins of these types exec'd although Braid has them built in.
+func (r *rig) execs(kinds ...string) { r.conf["braid"].(map[string]any)["exec"] = kinds }
 
 // nad makes a NAD in a namespace, "default" if name has none.
 func (r *rig) nad(name, config string, annotations ...string) {
@@ -226,7 +229,7 @@ func (r *rig) command(command string, p *pod, env ...string) *exec.Cmd {
 	cmd := exec.Command(r.braid)
 	cmd.Stdin = bytes.NewReader(stdin)
 	// The race detector would have each process sleep for a second at its end.
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("bin")+":"+plugins(r.t))
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("bin")+":"+pluginDir(r.t))
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
 			fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))

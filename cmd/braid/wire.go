@@ -1,10 +1,9 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
-
-	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -12,8 +11,8 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/record"
-	"github.com/braid-cni/braid/plugins/passthru"
 )
 
 const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
@@ -30,7 +29,7 @@ func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
 		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
 		Namespaces:    namespaces{},
 		Records:       record.New(cfg.Braid.StateDir),
-		NewExec:       execs(cfg, builtin(), log),
+		NewExec:       execs(cfg, log),
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
 	}, closeLog, nil
@@ -51,17 +50,31 @@ func newSource(cfg *conf.Config) (engine.Source, error) {
 	return kube.NewManifests(cfg.Braid.Manifests)
 }
 
-// builtin is the registry of in-process plugins.
-func builtin() invoke.Registry { return invoke.Registry{conf.PassthruType: passthru.Run} }
-
-func execs(cfg *conf.Config, builtin invoke.Registry, log *slog.Logger) func(*os.File) cniinvoke.Exec {
-	return func(lock *os.File) cniinvoke.Exec {
-		return &invoke.Exec{Builtin: builtin, ForceExec: cfg.Braid.Exec, Inherit: lock, Log: log}
+func execs(cfg *conf.Config, log *slog.Logger) func(*os.File) engine.Exec {
+	return func(lock *os.File) engine.Exec {
+		exec := newExec(log)
+		exec.ForceExec, exec.Inherit = cfg.Braid.Exec, lock
+		return exec
 	}
 }
 
-// namespaces joins the two packages that work in network namespaces.
+// newExec runs plugins for one operation, those of this binary in-process.
+func newExec(log *slog.Logger) *invoke.Exec {
+	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
+	session := plugin.NewSession(plugin.HostNS, exec)
+	for kind, p := range plugins() {
+		exec.Builtin[kind] = session.Bind(p)
+	}
+	exec.Release = session.Close
+	return exec
+}
+
+// namespaces joins the packages that work in network namespaces.
 type namespaces struct{ nl.Sandbox }
+
+func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
+	return n.DeleteGroup(ctx, path, plugin.Group)
+}
 
 func (namespaces) Alive(path string) bool { return netns.Alive(path) }
 

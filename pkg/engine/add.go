@@ -54,7 +54,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	for i := range attachments {
-		if err := e.pluginsPresent(req, &attachments[i]); err != nil {
+		if err := e.pluginsPresent(req, sandbox.exec, &attachments[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -85,7 +85,7 @@ func ready(cfg *conf.Config) error {
 
 // clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed first. A sandbox whose ADD
 // was finished is refused (CNI 1.1 "ADD": a second one without DEL is an error).
-func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *record.Sandbox) error {
+func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *sandbox) error {
 	rec, err := sandbox.Load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -126,7 +126,7 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 }
 
 // begin writes down what will be done.
-func (e *Engine) begin(sandbox *record.Sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
+func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
 	rec := &record.Record{NetNS: req.NetNS, Created: time.Now().UTC()}
 	if pod != nil {
 		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
@@ -143,12 +143,12 @@ func (e *Engine) begin(sandbox *record.Sandbox, req *Request, pod *metav1.Object
 	return rec, e.save(sandbox, rec, "planned")
 }
 
-func (e *Engine) save(sandbox *record.Sandbox, rec *record.Record, what string) error {
+func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 	return e.trace("record "+what, func() error { return sandbox.Save(rec) })
 }
 
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
-func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
+func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
 	for i := range rec.Attachments {
 		result, err := e.attach(ctx, req, sandbox, rec, i)
@@ -210,7 +210,7 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.
-func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, cause error) error {
+func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), req.Config.Braid.Timeouts.Rollback)
 	defer cancel()
 	if err := e.teardown(ctx, req, sandbox, rec); err != nil {

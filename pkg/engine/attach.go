@@ -27,7 +27,7 @@ import (
 const deviceInfoCapability = "CNIDeviceInfoFile"
 
 // attach runs the ADD of one attachment. Before it the record says that it was attempted, after it what it gave.
-func (e *Engine) attach(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, i int) (status.Result, error) {
+func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, i int) (status.Result, error) {
 	start := time.Now()
 	a := &rec.Attachments[i]
 	a.State = record.Attempted
@@ -50,7 +50,7 @@ func (e *Engine) attach(ctx context.Context, req *Request, sandbox *record.Sandb
 	return status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}, err
 }
 
-func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *record.Sandbox, a *plan.Attachment) (types.Result, error) {
+func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment) (types.Result, error) {
 	chain, err := e.chain(req, sandbox, a, req.NetNS)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ type chain struct {
 	rt   *libcni.RuntimeConf
 }
 
-func (e *Engine) chain(req *Request, sandbox *record.Sandbox, a *plan.Attachment, netns string) (*chain, error) {
+func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns string) (*chain, error) {
 	list, err := conf.ToLibcni(a.Conf)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (e *Engine) chain(req *Request, sandbox *record.Sandbox, a *plan.Attachment
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	return &chain{cni: e.chains(req, lossless(e.NewExec(sandbox.File()), list)), list: list, rt: rt}, nil
+	return &chain{cni: e.chains(req, lossless(sandbox.exec, list)), list: list, rt: rt}, nil
 }
 
 // lossless keeps the configuration of the list's plugins as it was written.

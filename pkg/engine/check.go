@@ -41,7 +41,7 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	return errors.Join(errs...)
 }
 
-func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment) error {
+func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
 	chain, err := e.chain(req, sandbox, &a.Attachment, req.NetNS)
 	if err != nil {
 		return chainError(err, &a.Attachment)

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
@@ -32,7 +35,7 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
 	if errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt {
-		rec, err = e.reconstruct(ctx, req, err)
+		rec, err = e.reconstruct(ctx, req, sandbox, err)
 	}
 	if err != nil {
 		return err
@@ -42,13 +45,14 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 
 // teardown removes what the record names, newest first, past errors, and in the end the record. An attachment leaves the record
 // with its removal, so that a retry does only what is left.
-func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record) error {
+func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) error {
 	if rec.Complete {
 		rec.Complete = false
 		if err := e.save(sandbox, rec, "unfinished"); err != nil {
 			return err
 		}
 	}
+	e.removeLinks(ctx, req, sandbox, rec)
 	var stack undo.Stack
 	for _, a := range rec.Attachments {
 		stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
@@ -59,7 +63,38 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *record.San
 	return e.trace("record removed", sandbox.Remove)
 }
 
-func (e *Engine) remove(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, a record.Attachment) error {
+// removeLinks removes the links of several attachments in one step, so that the kernel waits once for those who may still use them, and
+// not once for each link. It only saves time: the plugins' own DEL, which follows, removes what is still there, and all else that
+// belongs to the attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the chain of such a link.
+func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) {
+	if len(rec.Attachments) < 2 || req.NetNS == "" || !e.Namespaces.Alive(req.NetNS) {
+		return
+	}
+	for _, a := range rec.Attachments {
+		list, err := conf.ToLibcni(a.Conf)
+		if err != nil || mixed(sandbox.exec, list) {
+			return
+		}
+	}
+	err := e.trace("remove links", func() error { return e.Namespaces.DeleteLinks(ctx, req.NetNS) })
+	if err != nil {
+		e.Log.DebugContext(ctx, "links are removed one by one", "container", req.ContainerID, "error", err)
+	}
+}
+
+// mixed says whether the chain's link is made in-process and another of its plugins is exec'd.
+func mixed(exec Exec, list *libcni.NetworkConfigList) bool {
+	if len(list.Plugins) == 0 || !inProcess(exec, list.Plugins[0]) {
+		return false
+	}
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !inProcess(exec, p) })
+}
+
+func inProcess(exec Exec, p *libcni.PluginConfig) bool {
+	return exec.InProcess(p.Network.Type, p.Bytes)
+}
+
+func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a record.Attachment) error {
 	if a.State != record.Planned {
 		start := time.Now()
 		if err := e.detach(ctx, req, sandbox, &a); err != nil {
@@ -76,7 +111,7 @@ func (e *Engine) remove(ctx context.Context, req *Request, sandbox *record.Sandb
 // detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty CNI_NETNS, as the specification has
 // it; there are delegates that fail then, sbr among them, and never release what the chain holds. For those a namespace without
 // links stands in for the one that is gone: everything that lived in it went with it.
-func (e *Engine) detach(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment) error {
+func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
 	netns := req.NetNS
 	if netns != "" && !e.Namespaces.Alive(netns) {
 		netns = ""
@@ -99,7 +134,7 @@ func (e *Engine) detach(ctx context.Context, req *Request, sandbox *record.Sandb
 	return e.trace("clean device info "+a.IfName, func() error { return status.CleanDeviceInfo(e.deviceInfoFile(req, &a.Attachment)) })
 }
 
-func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *record.Sandbox, a *record.Attachment, netns string) error {
+func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment, netns string) error {
 	chain, err := e.chain(req, sandbox, &a.Attachment, netns)
 	if err != nil {
 		return err
@@ -114,7 +149,7 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *record.San
 // but after a reboot the record is gone with its tmpfs while an IPAM plugin that keeps its leases on disk still holds the
 // sandbox's addresses. So the attachments are taken from libcni's cache of results and planned anew for the rest. With an
 // unreadable record that must succeed: what cannot be found out cannot be reported as removed.
-func (e *Engine) reconstruct(ctx context.Context, req *Request, cause error) (*record.Record, error) {
+func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox, cause error) (*record.Record, error) {
 	rec := &record.Record{NetNS: req.NetNS}
 	cached, lost, err := e.cachedAttachments(ctx, req)
 	if err != nil {
@@ -137,7 +172,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, cause error) (*r
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := e.pluginsPresent(req, &a); err != nil && !corrupt {
+		if err := e.pluginsPresent(req, sandbox.exec, &a); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be deletable.
 			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
 			continue

@@ -128,3 +128,41 @@ func TestDelOfOneInterfaceOfTwoNetworks(t *testing.T) {
 	r.must(r.del(p))
 	same(t, "links", p.interfaces(), nil)
 }
+
+// The links of a sandbox go in one step, before the plugins' own DEL, which is called all the same.
+func TestDelRemovesLinksInOneStep(t *testing.T) {
+	r := newRig(t)
+	r.plugin.group = linkGroup
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	r.must(r.add(p))
+	r.plugin.called()
+	r.plugin.fails("DEL net1", 111)
+	r.fails(r.del(p), 111, "NAD default/a")
+	same(t, "calls", r.plugin.called(), []string{"DEL net2", "DEL net1", "DEL eth0"})
+	r.left([]*pod{p}, "id-p.json", "id-p.json.lock", "a-id-p-net1")
+	r.plugin.on("DEL net1", nil)
+	r.must(r.del(p))
+	r.left([]*pod{p})
+}
+
+// A plugin that is exec'd may look at the link that one in-process made: then each link goes with its own chain.
+func TestDelOfMixedChainsRemovesLinksOneByOne(t *testing.T) {
+	r := newRig(t)
+	r.plugin.group = linkGroup
+	r.nads("b")
+	script := "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.1.0\",\"interfaces\":[]}'; exit 0\n"
+	r.must(os.Mkdir(r.path("bin"), 0o700))
+	r.must(os.WriteFile(r.path("bin", "meta"), []byte(script), 0o700))
+	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a", nil, map[string]any{
+		"config": `{"cniVersion":"1.1.0","name":"a","plugins":[{"type":"pair"},{"type":"meta"}]}`,
+	})
+	p := r.pod("p", "a,b")
+	r.must(r.add(p))
+	r.plugin.fails("DEL net1", 111)
+	r.fails(r.del(p), 111, "NAD default/a")
+	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
+	r.plugin.on("DEL net1", nil)
+	r.must(r.del(p))
+	r.left([]*pod{p})
+}

@@ -57,8 +57,20 @@ type Namespaces interface {
 	Links(ctx context.Context, path string) ([]string, error)
 	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
 	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
+	// DeleteLinks removes the links that in-process plugins made, in one step.
+	DeleteLinks(ctx context.Context, path string) error
 	// Scratch makes an empty namespace, which lives until release is called.
 	Scratch() (path string, release func(), err error)
+}
+
+// Exec runs the plugins of one operation on a sandbox; it is closed after that.
+type Exec interface {
+	cniinvoke.Exec
+	// Find gives the path of what runs a plugin with this configuration.
+	Find(kind string, config []byte, paths []string) (string, error)
+	// InProcess says whether that is this process.
+	InProcess(kind string, config []byte) bool
+	Close()
 }
 
 // Engine is safe for concurrent use. All fields but Trace are required.
@@ -68,7 +80,7 @@ type Engine struct {
 	Namespaces Namespaces
 	Records    *record.Store
 	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
-	NewExec func(lock *os.File) cniinvoke.Exec
+	NewExec func(lock *os.File) Exec
 	// DeviceInfoDir is where device plugins and delegates leave device-info files.
 	DeviceInfoDir string
 	Log           *slog.Logger
@@ -136,15 +148,30 @@ func (r *Request) path() []string {
 }
 
 // lock takes the sandbox for one operation; unlock gives it back.
-func (e *Engine) lock(ctx context.Context, containerID string) (sandbox *record.Sandbox, err error) {
-	err = e.trace("lock "+containerID, func() error {
-		sandbox, err = e.Records.Lock(ctx, containerID)
+func (e *Engine) lock(ctx context.Context, containerID string) (*sandbox, error) {
+	var locked *record.Sandbox
+	err := e.trace("lock "+containerID, func() (err error) {
+		locked, err = e.Records.Lock(ctx, containerID)
 		return err
 	})
-	return sandbox, err
+	if err != nil {
+		return nil, err
+	}
+	return e.open(locked), nil
 }
 
-func (e *Engine) unlock(sandbox *record.Sandbox) {
+// sandbox is a sandbox that is locked, and what runs its plugins.
+type sandbox struct {
+	*record.Sandbox
+	exec Exec
+}
+
+func (e *Engine) open(locked *record.Sandbox) *sandbox {
+	return &sandbox{locked, e.NewExec(locked.File())}
+}
+
+func (e *Engine) unlock(sandbox *sandbox) {
+	sandbox.exec.Close()
 	e.trace("unlock", func() error { sandbox.Unlock(); return nil }) //nolint:errcheck // it gives none
 }
 

@@ -83,7 +83,7 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 		return rec.Attachments[0].IfName, nil
 	}
 	if err != nil {
-		if rec, err = e.reconstruct(ctx, ofSandbox(req, id, ""), err); err != nil {
+		if rec, err = e.reconstruct(ctx, ofSandbox(req, id, ""), sandbox, err); err != nil {
 			return "", err
 		}
 	}
@@ -98,7 +98,7 @@ func ofSandbox(req *Request, id, netns string) *Request {
 }
 
 // teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the error.
-func (e *Engine) teardownOther(ctx context.Context, req *Request, sandbox *record.Sandbox, rec *record.Record, id string) error {
+func (e *Engine) teardownOther(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, id string) error {
 	if err := e.teardown(ctx, ofSandbox(req, id, rec.NetNS), sandbox, rec); err != nil {
 		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
 	}
@@ -176,7 +176,9 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 	if err != nil {
 		return chainError(err, a)
 	}
-	cni := e.chains(req, lossless(e.NewExec(nil), list))
+	exec := e.NewExec(nil)
+	defer exec.Close()
+	cni := e.chains(req, lossless(exec, list))
 	err = e.trace("GC "+a.Name, func() error {
 		return cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
 	})

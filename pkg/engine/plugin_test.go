@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,8 @@ const (
 	pluginType = "pair"
 	// farEnd ends the name of the other end of a pair.
 	farEnd = "-far"
+	// linkGroup is that of links which are removed in one step.
+	linkGroup = 7
 )
 
 // plugin is an in-process delegate: ADD makes a pair of links in the sandbox, DEL removes it, CHECK looks for it.
@@ -29,6 +32,8 @@ type plugin struct {
 	valid    map[string][]types.GCAttachment
 	inside   map[string]string
 	overlaps []string
+	// group is the link group of the links that it makes.
+	group uint32
 }
 
 type hook func(context.Context, *call) error
@@ -79,7 +84,16 @@ func (p *plugin) called() []string {
 	return calls
 }
 
-func (p *plugin) run(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+// Knows takes every configuration for the plugin's own that has no key "foreign".
+func (p *plugin) Knows(config []byte) error {
+	if bytes.Contains(config, []byte(`"foreign"`)) {
+		return errors.New("unknown key foreign")
+	}
+	return nil
+}
+
+// Run is one call.
+func (p *plugin) Run(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
 	c := &call{}
 	for _, variable := range environ {
 		key, value, _ := strings.Cut(variable, "=")
@@ -129,7 +143,7 @@ func (p *plugin) leave(c *call) {
 func (p *plugin) perform(ctx context.Context, c *call, do hook) ([]byte, error) {
 	sandbox := p.sandboxes[c.netns]
 	if c.command == "ADD" {
-		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: c.ifname}, PeerName: c.ifname + farEnd}
+		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: c.ifname, Group: p.group}, PeerName: c.ifname + farEnd}
 		if err := sandbox.Netlink().LinkAdd(link); err != nil {
 			return nil, err
 		}

@@ -13,19 +13,18 @@ var execsIPAM = map[string]bool{
 
 // pluginsPresent finds the plugins of a chain. It is asked before the first change: a chain that lacks one could be neither
 // finished nor taken back, and the pod, once deleted, would never go.
-func (e *Engine) pluginsPresent(req *Request, a *plan.Attachment) error {
+func (e *Engine) pluginsPresent(req *Request, exec Exec, a *plan.Attachment) error {
 	list, err := conf.ToLibcni(a.Conf)
 	if err != nil {
 		return chainError(err, a)
 	}
-	exec := e.NewExec(nil)
 	for _, plugin := range list.Plugins {
 		types := []string{plugin.Network.Type}
 		if ipam := plugin.Network.IPAM.Type; ipam != "" && execsIPAM[plugin.Network.Type] {
 			types = append(types, ipam)
 		}
 		for _, t := range types {
-			if _, err := exec.FindInPath(t, req.path()); err != nil {
+			if _, err := exec.Find(t, plugin.Bytes, req.path()); err != nil {
 				return chainError(err, a)
 			}
 		}

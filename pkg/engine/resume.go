@@ -28,19 +28,20 @@ func (e *Engine) resume(ctx context.Context, req *Request) {
 }
 
 func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) error {
-	var sandbox *record.Sandbox
+	var locked *record.Sandbox
 	err := e.trace("try lock "+id, func() (err error) {
-		sandbox, err = e.Records.TryLock(id)
+		locked, err = e.Records.TryLock(id)
 		return err
 	})
-	if err != nil || sandbox == nil {
+	if err != nil || locked == nil {
 		return err
 	}
-	rec, err := sandbox.Load()
+	rec, err := locked.Load()
 	if err == nil && e.Namespaces.Alive(rec.NetNS) {
-		sandbox.Release()
+		locked.Release()
 		return nil
 	}
+	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
 	if errors.Is(err, fs.ErrNotExist) { // only the lock file was left; the unlock removes it
 		return nil

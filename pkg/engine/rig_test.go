@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -48,6 +48,10 @@ type namespaces struct{ nl.Sandbox }
 
 func (namespaces) Alive(path string) bool { return netns.Alive(path) }
 
+func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
+	return n.DeleteGroup(ctx, path, linkGroup)
+}
+
 func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
 
 func newRig(t *testing.T) *rig {
@@ -62,8 +66,8 @@ func newRig(t *testing.T) *rig {
 	r.engine = &engine.Engine{
 		Source: r.source, Devices: kube.NewKubelet(r.path("kubelet.sock")), Namespaces: namespaces{},
 		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
-		NewExec: func(lock *os.File) cniinvoke.Exec {
-			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin.run}, Inherit: lock, Log: log}
+		NewExec: func(lock *os.File) engine.Exec {
+			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}
 		},
 	}
 	r.conf = map[string]any{

@@ -35,7 +35,9 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	if err != nil {
 		return notAvailable(err)
 	}
-	err = e.chains(req, lossless(e.NewExec(nil), list)).GetStatusNetworkList(ctx, list)
+	exec := e.NewExec(nil)
+	defer exec.Close()
+	err = e.chains(req, lossless(exec, list)).GetStatusNetworkList(ctx, list)
 	switch {
 	case err == nil:
 		return nil

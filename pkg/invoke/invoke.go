@@ -1,4 +1,5 @@
-// Package invoke runs one delegate plugin: in-process where the registry has its type, else the binary in the plugin path.
+// Package invoke runs one delegate plugin: in-process where the registry has its type and that knows every key of the configuration, else
+// the binary in the plugin path.
 //
 // Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result cache, reverse DEL, GC) stays in
 // libcni and there is no second chain executor. Every failure is a *failure.Error that names the plugin; a delegate's own CNI
@@ -22,9 +23,14 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Plugin is an in-process plugin: one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as
-// parameters; it gives what the binary would print on stdout. It returns promptly when ctx is done.
-type Plugin func(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
+// Plugin is an in-process plugin.
+type Plugin interface {
+	// Run is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as parameters; it gives what the binary would
+	// print on stdout. It returns promptly when ctx is done.
+	Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
+	// Knows is nil if the plugin knows every key of the configuration; otherwise it names those that it does not know.
+	Knows(config []byte) error
+}
 
 // Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
 type Registry map[string]Plugin
@@ -42,14 +48,56 @@ type Exec struct {
 	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
 	Inherit *os.File
 	Log     *slog.Logger
+	// Release, if set, is called by Close.
+	Release func()
 }
 
 var _ cniinvoke.Exec = (*Exec)(nil)
 
+// Close ends the operation.
+func (e *Exec) Close() {
+	if e.Release != nil {
+		e.Release()
+	}
+}
+
+// builtin gives the in-process plugin of that type, unless it must not be used.
+func (e *Exec) builtin(kind string) (Plugin, bool) {
+	p, ok := e.Builtin[kind]
+	return p, ok && !slices.Contains(e.ForceExec, kind)
+}
+
+// InProcess says whether a plugin with this configuration runs in-process.
+func (e *Exec) InProcess(kind string, config []byte) bool {
+	p, ok := e.builtin(kind)
+	return ok && p.Knows(config) == nil
+}
+
+// Find gives the path of what runs a plugin with this configuration. A key that the in-process plugin does not know may be one that the
+// binary knows; without a binary it is an error that names the key.
+func (e *Exec) Find(kind string, config []byte, paths []string) (string, error) {
+	p, ok := e.builtin(kind)
+	if !ok {
+		return e.FindInPath(kind, paths)
+	}
+	unknown := p.Knows(config)
+	if unknown == nil {
+		return builtinPrefix + kind, nil
+	}
+	path, err := cniinvoke.FindInPath(kind, paths)
+	if err != nil {
+		return "", &failure.Error{
+			Reason: failure.NADInvalid, Plugin: kind, Err: unknown,
+			Fix: "correct the key, or install a plugin that knows it in " + strings.Join(paths, " or "),
+		}
+	}
+	return path, nil
+}
+
 // FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
 // (CVE-2021-20206).
 func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
-	if _, ok := e.Builtin[plugin]; ok && !slices.Contains(e.ForceExec, plugin) {
+	if _, ok := e.builtin(plugin); ok {
 		return builtinPrefix + plugin, nil
 	}
 	path, err := cniinvoke.FindInPath(plugin, paths)
@@ -65,11 +113,19 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 // ExecPlugin runs the plugin that FindInPath gave.
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	start := time.Now()
+	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok {
+		// Only now is the configuration known.
+		found, err := e.Find(kind, stdin, pathsOf(environ))
+		if err != nil {
+			return nil, err
+		}
+		path = found
+	}
 	kind, builtin := strings.CutPrefix(path, builtinPrefix)
 	var out []byte
 	var err error
 	if builtin {
-		out, err = e.Builtin[kind](ctx, environ, stdin)
+		out, err = e.Builtin[kind].Run(ctx, environ, stdin)
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		}
@@ -77,11 +133,21 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 		kind = filepath.Base(path)
 		out, err = e.run(ctx, path, stdin, environ)
 	}
-	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "inProcess", builtin, "duration", time.Since(start), "failed", err != nil)
+	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
 	if err != nil {
 		return nil, &failure.Error{Reason: reasonOf(ctx), Plugin: kind, Err: err}
 	}
 	return out, nil
+}
+
+// pathsOf is CNI_PATH.
+func pathsOf(environ []string) []string {
+	for _, pair := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(pair, "CNI_PATH="); ok {
+			return filepath.SplitList(value)
+		}
+	}
+	return nil
 }
 
 // reasonOf tells a plugin that failed from one that was stopped.

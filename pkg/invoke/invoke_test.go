@@ -117,10 +117,53 @@ func zombie(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z")
 }
 
+// builtin is an in-process plugin that knows no key but "known".
+type builtin struct{}
+
+func (builtin) Run(context.Context, []string, []byte) ([]byte, error) {
+	return []byte("builtin\n"), nil
+}
+
+func (builtin) Knows(config []byte) error {
+	var keys map[string]any
+	if err := json.Unmarshal(config, &keys); err != nil {
+		return err
+	}
+	delete(keys, "known")
+	if len(keys) > 0 {
+		return fmt.Errorf("unknown keys %v", keys)
+	}
+	return nil
+}
+
+// TestGuardExecsWhatIsUnknown: a key that the in-process plugin does not know is for the binary; without a binary it is an error.
+func TestGuardExecsWhatIsUnknown(t *testing.T) {
+	path := script(t, "echo exec")
+	e := newExec()
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
+	for config, want := range map[string]string{`{"known":1}`: "builtin\n", `{"known":1,"new":2}`: "exec\n"} {
+		found, err := e.FindInPath("plugin", []string{filepath.Dir(path)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := e.ExecPlugin(t.Context(), found, []byte(config), []string{"CNI_PATH=/nowhere:" + filepath.Dir(path)})
+		if err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v", config, out, err)
+		}
+		if inProcess := e.InProcess("plugin", []byte(config)); inProcess != (want == "builtin\n") {
+			t.Errorf("%s: InProcess says %v", config, inProcess)
+		}
+	}
+	_, err := e.ExecPlugin(t.Context(), "builtin:plugin", []byte(`{"new":2}`), []string{"CNI_PATH=/nowhere"})
+	if failure.ReasonOf(err) != failure.NADInvalid || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new:2") {
+		t.Errorf("without a binary: %v", err)
+	}
+}
+
 func TestBuiltinRunsInProcessUnlessForced(t *testing.T) {
 	path := script(t, "echo exec")
 	e := newExec()
-	e.Builtin = invoke.Registry{"plugin": func(context.Context, []string, []byte) ([]byte, error) { return []byte("builtin\n"), nil }}
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
 	for _, c := range []struct {
 		force []string
 		want  string
@@ -130,7 +173,7 @@ func TestBuiltinRunsInProcessUnlessForced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := e.ExecPlugin(t.Context(), found, nil, nil); err != nil || string(out) != c.want {
+		if out, err := e.ExecPlugin(t.Context(), found, []byte("{}"), nil); err != nil || string(out) != c.want {
 			t.Errorf("forced %v: %q, %v", c.force, out, err)
 		}
 	}

@@ -4,12 +4,20 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/plugins/passthru"
 )
 
+func run(t *testing.T, command, stdin string) ([]byte, error) {
+	t.Helper()
+	session := plugin.NewSession(plugin.HostNS, nil)
+	defer session.Close()
+	return session.Bind(plugin.New(passthru.Plugin{})).Run(t.Context(), []string{"CNI_COMMAND=" + command}, []byte(stdin))
+}
+
 func TestAddGivesAnEmptyResult(t *testing.T) {
 	for _, version := range []string{"0.3.0", "0.4.0", "1.0.0", "1.1.0"} {
-		out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=ADD"}, []byte(`{"cniVersion":"`+version+`","name":"n","type":"passthru"}`))
+		out, err := run(t, "ADD", `{"cniVersion":"`+version+`","name":"n","type":"passthru"}`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,15 +33,15 @@ func TestAddGivesAnEmptyResult(t *testing.T) {
 
 func TestOtherCommandsDoNothing(t *testing.T) {
 	for _, command := range []string{"DEL", "CHECK", "GC", "STATUS"} {
-		if out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=" + command}, []byte("{")); err != nil || len(out) > 0 {
+		if out, err := run(t, command, `{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[]}`); err != nil || len(out) > 0 {
 			t.Errorf("%s: %q, %v", command, out, err)
 		}
 	}
 }
 
 func TestAddRefuses(t *testing.T) {
-	for _, stdin := range []string{"", "{", `{"cniVersion":"7.0.0"}`} {
-		if out, err := passthru.Run(t.Context(), []string{"CNI_COMMAND=ADD"}, []byte(stdin)); err == nil {
+	for _, stdin := range []string{"", "{", `{"cniVersion":"7.0.0"}`, `{"cniVersion":"1.1.0","other":1}`} {
+		if out, err := run(t, "ADD", stdin); err == nil {
 			t.Errorf("%q: no error, but %s", stdin, out)
 		}
 	}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/plugins/passthru"
+)
+
+// plugins are those of this binary, by type.
+func plugins() map[string]*plugin.Plugin {
+	return map[string]*plugin.Plugin{
+		conf.PassthruType: plugin.New(passthru.Plugin{}),
+	}
+}
+
+// standalone gives the plugin that the binary is called as, by a link or a copy of another name; nothing for Braid itself.
+func standalone(name string) (kind string, ok bool) {
+	kind = filepath.Base(name)
+	_, ok = plugins()[kind]
+	return kind, ok
+}
+
+// runPlugin is one CNI operation of a plugin that is called under its own name. It gives the exit code.
+func (a *app) runPlugin(ctx context.Context, kind string) int {
+	exec := newExec(slog.New(slog.DiscardHandler))
+	defer exec.Close()
+	run := func(args *skel.CmdArgs) error {
+		out, err := exec.Builtin[kind].Run(ctx, os.Environ(), args.StdinData)
+		if err != nil {
+			return failure.CNI(err)
+		}
+		if _, err := a.stdout.Write(out); err != nil {
+			return fmt.Errorf("print result: %w", err)
+		}
+		return nil
+	}
+	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: run, Del: run, Check: run, GC: run, Status: run},
+		version.All, kind+" of braid "+buildVersion))
+}

@@ -1,0 +1,90 @@
+package plugin
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+// ConfError is that of a key of the configuration that has a value it cannot have; value may be nil. Its code is CNI's "invalid network
+// config".
+func ConfError(key string, value any, why string) error {
+	msg := key
+	if text, ok := value.(string); ok {
+		msg += " " + strictjson.Quote(text)
+	} else if value != nil {
+		text, err := json.Marshal(value)
+		if err != nil {
+			text = []byte(fmt.Sprint(value))
+		}
+		msg += " " + strictjson.Label(string(text))
+	}
+	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
+}
+
+// decode reads a configuration. Keys are matched exactly, and an unknown one is an error that says its path: where that should not be,
+// the caller has asked unknownKeys before.
+func decode[C any](raw []byte) (*C, error) {
+	c := new(C)
+	strict, err := kjson.UnmarshalStrict(raw, c)
+	if err != nil {
+		return nil, badValue("", raw, err)
+	}
+	if err := errors.Join(strict...); err != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, oneLine(err), "remove or correct the key")
+	}
+	return c, nil
+}
+
+// unknownKeys says which keys of a configuration C does not have; nil if it has all. Other defects are not its business.
+func unknownKeys[C any](raw []byte) error {
+	c := new(C)
+	strict, err := kjson.UnmarshalStrict(raw, c)
+	if err != nil {
+		return nil //nolint:nilerr // told by decode
+	}
+	if picky, ok := any(c).(Picky); ok && len(strict) == 0 {
+		return picky.Knows()
+	}
+	return errors.Join(strict...)
+}
+
+// Picky is a configuration of which the plugin does not know every value. Knows names one that it does not know, which another implementation
+// of the plugin's type may know.
+type Picky interface{ Knows() error }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ", ") }
+
+// badValue names the key and quotes the value that a configuration's type does not have. raw is the value of the key of, which is empty
+// for the whole configuration.
+func badValue(of string, raw []byte, err error) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return types.NewError(types.ErrDecodingFailure, "decode configuration: "+err.Error(), "")
+	}
+	path, value := []string{of}, json.RawMessage(raw)
+	for key := range strings.FieldsFuncSeq(wrong.Field, func(c rune) bool { return c == '.' }) {
+		object, err := strictjson.Object(value)
+		if err == nil && object[key] == nil {
+			continue // the name of an embedded struct, not a key
+		}
+		path, value = append(path, key), object[key]
+	}
+	text := cmp.Or(strings.Trim(strings.Join(path, "."), "."), "configuration")
+	if value != nil {
+		text += " " + strictjson.Label(string(value))
+	}
+	want := wrong.Type.String()
+	if wrong.Type.Kind() == reflect.Struct {
+		want = "object"
+	}
+	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field %s: is a JSON %s, want %s", text, wrong.Value, want), "")
+}

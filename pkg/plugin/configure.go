@@ -1,0 +1,190 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/sysctl"
+)
+
+// dadWithin bounds the wait for duplicate address detection where the operation has more time: the kernel takes about two seconds.
+const dadWithin = 5 * time.Second
+
+// Configure gives a link of the pod, which is down, the addresses and routes of the result that belong to it, and sets it up. All
+// addresses must be of this interface, whose place in result.Interfaces is index. Addresses that a pod announces when it comes up are
+// announced by the kernel (arp_notify, ndisc_notify).
+//
+// detect is the key enabledad: with true, IPv6 addresses are checked for duplicates, which takes one to two seconds; with false they can be
+// used at once.
+func Configure(ctx context.Context, req *Request, link *nl.Link, result *types100.Result, index int, detect bool) error {
+	ns, pod, err := req.Pod()
+	if err != nil {
+		return err
+	}
+	addrs, gateways, err := addresses(result, index)
+	if err != nil {
+		return err
+	}
+	settings := notify(link.Name)
+	if hasIPv6(addrs) {
+		settings = append(settings, enableIPv6(link.Name, detect)...)
+	}
+	// On a kernel that lacks one, the addresses that need it say what is wrong.
+	if err := sysctl.Try(ns, settings...); err != nil {
+		return err
+	}
+	for _, addr := range addrs {
+		if err := pod.AddAddr(ctx, link.Index, addr); err != nil {
+			return err
+		}
+	}
+	if err := pod.SetUp(ctx, link.Index); err != nil {
+		return err
+	}
+	if hasIPv6(addrs) {
+		if err := settle(ctx, req, link, detect); err != nil {
+			return err
+		}
+	}
+	for _, r := range result.Routes {
+		route, err := routeOf(r, link.Index, gateways)
+		if err != nil {
+			return err
+		}
+		if err := pod.AddRoute(ctx, route); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func notify(link string) []sysctl.Setting {
+	return []sysctl.Setting{
+		{Key: "net/ipv4/conf/" + link + "/arp_notify", Value: "1"},
+		{Key: "net/ipv6/conf/" + link + "/ndisc_notify", Value: "1"},
+	}
+}
+
+// enableIPv6 lets links have IPv6 addresses, and keep them when they are set down.
+func enableIPv6(link string, detect bool) []sysctl.Setting {
+	settings := []sysctl.Setting{
+		{Key: "net/ipv6/conf/lo/disable_ipv6", Value: "0"},
+		{Key: "net/ipv6/conf/" + link + "/disable_ipv6", Value: "0"},
+		{Key: "net/ipv6/conf/" + link + "/keep_addr_on_down", Value: "1"},
+	}
+	if !detect {
+		settings = append(settings, sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_dad", Value: "0"})
+	}
+	return settings
+}
+
+// settle waits for IPv6 addresses to be usable, which takes the kernel a moment also where it does not look for duplicates. On a link
+// without carrier it does neither, which is no error.
+func settle(ctx context.Context, req *Request, link *nl.Link, detect bool) error {
+	ns, pod, err := req.Pod()
+	if err != nil {
+		return err
+	}
+	if !detect {
+		if now, err := pod.LinkByIndex(ctx, link.Index); err != nil || !now.Carrier {
+			return err
+		}
+	}
+	waiting, cancel := context.WithTimeout(ctx, dadWithin)
+	defer cancel()
+	err = pod.AwaitAddrs(waiting, ns, link.Index)
+	if waiting.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	now, err := pod.LinkByIndex(ctx, link.Index)
+	if err == nil && now.Operational {
+		err = fmt.Errorf("interface %s still has addresses that are not checked for duplicates, after %v", link.Name, dadWithin)
+	}
+	return err
+}
+
+// firstGateways are the gateways of the first addresses that have one, by family.
+type firstGateways struct{ v4, v6 netip.Addr }
+
+func addresses(result *types100.Result, index int) (addrs []netip.Prefix, gateways firstGateways, err error) {
+	for _, ip := range result.IPs {
+		if ip.Interface == nil {
+			continue
+		}
+		addr, err := Prefix(ip.Address)
+		if err != nil {
+			return nil, gateways, err
+		}
+		if *ip.Interface != index {
+			return nil, gateways, fmt.Errorf("address %s is of interface %d of the result, not %d", addr, *ip.Interface, index)
+		}
+		addrs = append(addrs, addr)
+		gw, ok := netip.AddrFromSlice(ip.Gateway)
+		gw = gw.Unmap()
+		if ok && gw.Is4() && !gateways.v4.IsValid() {
+			gateways.v4 = gw
+		} else if ok && gw.Is6() && !gateways.v6.IsValid() {
+			gateways.v6 = gw
+		}
+	}
+	return addrs, gateways, nil
+}
+
+func hasIPv6(addrs []netip.Prefix) bool {
+	for _, a := range addrs {
+		if a.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// routeOf is a route of a result in the kernel's terms; without a gateway of its own it has the first of its family.
+func routeOf(r *types.Route, index int, gateways firstGateways) (nl.Route, error) {
+	dst, err := Prefix(r.Dst)
+	if err != nil {
+		return nl.Route{}, fmt.Errorf("route %s: %w", r.Dst.String(), err)
+	}
+	route := nl.Route{Index: index, Dst: dst.Masked(), Metric: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS}
+	if r.Table != nil {
+		route.Table = *r.Table
+	}
+	if r.Scope != nil {
+		route.Scope = *r.Scope
+	}
+	gw, ok := netip.AddrFromSlice(r.GW)
+	switch {
+	case ok:
+		route.Gateway = gw.Unmap()
+	case dst.Addr().Is4():
+		route.Gateway = gateways.v4
+	default:
+		route.Gateway = gateways.v6
+	}
+	return route, nil
+}
+
+// Prefix converts an address with its mask.
+func Prefix(n net.IPNet) (netip.Prefix, error) {
+	ip, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	if !ok || bits == 0 {
+		return netip.Prefix{}, fmt.Errorf("%s is no address with a mask", n.String())
+	}
+	// A mask of 4 bytes goes with an IPv4 address in either form.
+	if bits == 32 {
+		ip = ip.Unmap()
+	}
+	if ip.BitLen() != bits {
+		return netip.Prefix{}, errors.New(n.String() + ": address and mask are of different families")
+	}
+	return netip.PrefixFrom(ip, ones), nil
+}

@@ -1,0 +1,113 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// Lower is a link that a pod's interface is made on, and the handle of its namespace.
+type Lower struct {
+	*nl.Link
+	Handle *nl.Handle
+}
+
+// Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer) says so, else the node's. Without a name it
+// is that of the default route. mtu, the key, may not exceed the master's.
+func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int) (*Lower, error) {
+	_, handle, err := req.Host()
+	if inPod {
+		_, handle, err = req.Pod()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var link *nl.Link
+	if name == "" {
+		link, err = handle.DefaultLink(ctx)
+	} else {
+		link, err = handle.Link(ctx, name)
+	}
+	if errors.Is(err, nl.ErrNoLink) {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field master %q: %v", name, err), "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the master: %w", err)
+	}
+	if mtu < 0 || mtu > link.MTU {
+		return nil, ConfError("mtu", mtu, fmt.Sprintf("must be from 0 to %d, the MTU of %s", link.MTU, link.Name))
+	}
+	return &Lower{link, handle}, nil
+}
+
+// IPAMType is the type of the IPAM plugin of a configuration; empty for none.
+func (c *Common) IPAMType() (string, error) {
+	var ipam struct {
+		Type string `json:"type"`
+	}
+	err := Part("ipam", c.IPAM, &ipam)
+	return ipam.Type, err
+}
+
+// Allot runs the ADD of the IPAM plugin, to be taken back if the request fails later. One that fails itself has left nothing; a DEL after it
+// would give back what an earlier ADD of the same attachment holds. A result without addresses is an error.
+func (r *Request) Allot(ctx context.Context, kind string) (*types100.Result, error) {
+	result, err := r.IPAM(ctx, kind, "ADD")
+	if err != nil {
+		return nil, err
+	}
+	r.Undo.Push(func(ctx context.Context) error {
+		_, err := r.IPAM(ctx, kind, "DEL")
+		return err
+	})
+	if len(result.IPs) == 0 {
+		return nil, fmt.Errorf("IPAM plugin %s gave no address", kind)
+	}
+	return result, nil
+}
+
+// NewInterface looks up the link that was just made for the pod, as a result describes it. Its removal is put on the undo stack.
+func (r *Request) NewInterface(ctx context.Context) (*nl.Link, *types100.Interface, error) {
+	_, pod, err := r.Pod()
+	if err != nil {
+		return nil, nil, err
+	}
+	r.Undo.Push(func(ctx context.Context) error { return pod.DeleteLink(ctx, r.IfName) })
+	link, err := pod.Link(ctx, r.IfName)
+	if err != nil {
+		return nil, nil, err
+	}
+	return link, &types100.Interface{Name: link.Name, Mac: link.MAC.String(), Sandbox: r.NetNS}, nil
+}
+
+// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, so that nobody else gets an address that is
+// still on a link, then the addresses go back to the IPAM plugin. Both are tried.
+func Detach(ctx context.Context, req *Request, c *Common) error {
+	return errors.Join(req.deleteLink(ctx), PassOn(ctx, req, c, "DEL"))
+}
+
+func (r *Request) deleteLink(ctx context.Context) error {
+	_, pod, err := r.Pod()
+	if errors.Is(err, ErrNoPod) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return pod.DeleteLink(ctx, r.IfName)
+}
+
+// PassOn runs DEL, CHECK, GC or STATUS of the configuration's IPAM plugin, if there is one.
+func PassOn(ctx context.Context, req *Request, c *Common, command string) error {
+	ipam, err := c.IPAMType()
+	if err != nil || ipam == "" {
+		return err
+	}
+	_, err = req.IPAM(ctx, ipam, command)
+	return err
+}

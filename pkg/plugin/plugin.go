@@ -1,0 +1,96 @@
+// Package plugin is the contract of a plugin that runs in-process, and its adapter to the CNI protocol's wire form.
+//
+// Contract of a plugin: Add makes all or nothing, with each change taken back by a step on Request.Undo that is pushed in the line after
+// it. Del and GC are idempotent, "already gone" is success; Del needs neither the network namespace nor what it works on, and goes on
+// past errors. Check changes nothing and says what is not as Add left it. A plugin works in namespaces through the handles of its
+// request, never by moving a thread, and keeps nothing between requests but what it writes to disk.
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+)
+
+// Group is the link group of the links in a pod that plugins made whose whole chain runs in-process: a DEL of the sandbox removes them
+// in one step. The number is arbitrary ("braid"); 0 is the kernel's default group.
+const Group uint32 = 0x62726169
+
+// Interface is a plugin with its configuration C, a struct whose json tags are the keys that the plugin knows.
+type Interface[C any] interface {
+	// Add gives the result of the chain up to this plugin (CNI 1.1 "ADD").
+	Add(ctx context.Context, req *Request, conf *C) (*types100.Result, error)
+	Del(ctx context.Context, req *Request, conf *C) error
+	Check(ctx context.Context, req *Request, conf *C) error
+	// GC removes what belongs to no attachment of req.Valid.
+	GC(ctx context.Context, req *Request, conf *C) error
+	// Status says whether an ADD could succeed now: code 50 if not (CNI 1.1 "STATUS").
+	Status(ctx context.Context, req *Request, conf *C) error
+}
+
+// Common are the keys that every configuration of an interface or meta plugin may have (CNI 1.1 "Plugin configuration objects"). A
+// plugin's configuration embeds it.
+type Common struct {
+	CNIVersion string `json:"cniVersion"`
+	// Name is the network's; the protocol's adapter has checked it.
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Capabilities tell the runtime what to pass in runtimeConfig.
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
+	// IPAM is read by the IPAM plugin; its type alone counts here.
+	IPAM json.RawMessage `json:"ipam,omitempty"`
+	// DNS is returned as it is.
+	DNS types.DNS `json:"dns"`
+	// Args are those of the pod's request, Request.CNIArgs.
+	Args json.RawMessage `json:"args,omitempty"`
+	// RuntimeConfig holds the values of capabilities, Request.Runtime.
+	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
+	// PrevResult is that of the plugin before, Request.PrevResult.
+	PrevResult json.RawMessage `json:"prevResult,omitempty"`
+	// ValidAttachments are GC's, Request.Valid.
+	ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments,omitempty"`
+	Attachments      json.RawMessage `json:"cni.dev/attachments,omitempty"`
+}
+
+// Plugin is one type of plugin, ready to be run in wire form.
+type Plugin struct {
+	// ipam plugins have their configuration in the key "ipam" of another plugin's.
+	ipam  bool
+	knows func(conf []byte) error
+	run   func(ctx context.Context, command string, req *Request, conf []byte) (*types100.Result, error)
+}
+
+// New makes a Plugin of one whose configuration is a plugin's object: C embeds Common.
+func New[C any](impl Interface[C]) *Plugin {
+	return &Plugin{knows: unknownKeys[C], run: runner(impl)}
+}
+
+// NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the plugin that calls it.
+func NewIPAM[C any](impl Interface[C]) *Plugin {
+	return &Plugin{ipam: true, knows: unknownKeys[C], run: runner(impl)}
+}
+
+func runner[C any](impl Interface[C]) func(context.Context, string, *Request, []byte) (*types100.Result, error) {
+	return func(ctx context.Context, command string, req *Request, raw []byte) (*types100.Result, error) {
+		conf, err := decode[C](raw)
+		if err != nil {
+			return nil, err
+		}
+		switch command {
+		case "ADD":
+			return impl.Add(ctx, req, conf)
+		case "DEL":
+			return nil, impl.Del(ctx, req, conf)
+		case "CHECK":
+			return nil, impl.Check(ctx, req, conf)
+		case "GC":
+			return nil, impl.GC(ctx, req, conf)
+		case "STATUS":
+			return nil, impl.Status(ctx, req, conf)
+		}
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %.40q", command), "")
+	}
+}

@@ -1,0 +1,71 @@
+package plugintest
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Readme checks that the plugin's README.md, in the directory of the test, has a row for each key of the configuration C and none for another,
+// and that the plugin knows every key of its example. ipam is left to the plugin: not all have one.
+func Readme[C any](t *testing.T, p *plugin.Plugin) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{"ipam": true}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(string(text), -1) {
+		for key := range strings.SplitSeq(row[1], ", ") {
+			documented[strings.Trim(key, "`")] = true
+		}
+	}
+	keys := map[string]bool{"ipam": true}
+	addKeys(reflect.TypeFor[C](), keys)
+	for key := range keys {
+		if !documented[key] {
+			t.Errorf("README.md lacks the key %s", key)
+		}
+	}
+	for key := range documented {
+		if !keys[key] {
+			t.Errorf("README.md has the key %s, which there is not", key)
+		}
+	}
+	_, example, ok := strings.Cut(string(text), "config: |\n")
+	example, _, closed := strings.Cut(example, "```")
+	var list struct {
+		Plugins []json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal([]byte(example), &list); err != nil || !ok || !closed {
+		t.Fatalf("README.md has no example with a configuration: %v", err)
+	}
+	if list.Plugins == nil {
+		list.Plugins = []json.RawMessage{json.RawMessage(example)}
+	}
+	session := plugin.NewSession(plugin.HostNS, nil)
+	defer session.Close()
+	if err := session.Bind(p).Knows(list.Plugins[len(list.Plugins)-1]); err != nil {
+		t.Errorf("README.md: %v", err)
+	}
+}
+
+// addKeys adds the keys of a configuration that are not those of all plugins.
+func addKeys(of reflect.Type, keys map[string]bool) {
+	for i := range of.NumField() {
+		field := of.Field(i)
+		key, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		switch {
+		case field.Type == reflect.TypeFor[plugin.Common]():
+		case field.Anonymous:
+			addKeys(field.Type, keys)
+		default:
+			keys[key] = true
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/undo"
+)
+
+// Request is one CNI operation of one plugin.
+type Request struct {
+	ContainerID, IfName string
+	// NetNS is the path of the pod's network namespace; on DEL it may be empty or gone.
+	NetNS string
+	// Args is CNI_ARGS, as it is.
+	Args string
+	// Network is the network's name, Version the cniVersion of the configuration.
+	Network, Version string
+	// Config is the whole configuration, as it was received.
+	Config json.RawMessage
+	// PrevResult is that of the chain so far; on CHECK and DEL that of the whole chain's ADD. Nil for none.
+	PrevResult *types100.Result
+	// Runtime and CNIArgs are the objects runtimeConfig and args.cni; empty for none.
+	Runtime, CNIArgs json.RawMessage
+	// Valid are the attachments that exist, of GC; never nil there.
+	Valid []types.GCAttachment
+	// Undo takes back what an ADD has done, if it fails.
+	Undo undo.Stack
+
+	environ []string
+	session *Session
+}
+
+// Host is the node's network namespace and a handle for it.
+func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
+	at, err := r.session.at(r.session.host)
+	if err != nil {
+		return nil, nil, err
+	}
+	return at.ns, at.handle, nil
+}
+
+// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod; so does a path that is something else
+// on DEL, where it must be what the namespace was mounted on.
+func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
+	if r.NetNS == "" {
+		return nil, nil, ErrNoPod
+	}
+	at, err := r.session.at(r.NetNS)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, netns.ErrNotNamespace) {
+		return nil, nil, fmt.Errorf("%w: %w", ErrNoPod, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return at.ns, at.handle, nil
+}
+
+// ErrNoPod is that there is no network namespace: on DEL all that was in it is gone too.
+var ErrNoPod = errors.New("the pod has no network namespace")
+
+// MACSource is where a pod may ask for a MAC address.
+type MACSource string
+
+// The sources, as messages name them.
+const (
+	EnvMAC     MACSource = "CNI_ARGS MAC"
+	ArgsMAC    MACSource = "args.cni.mac"
+	RuntimeMAC MACSource = "runtimeConfig.mac"
+)
+
+// MAC is MACFrom CNI_ARGS, args.cni and runtimeConfig.
+func (r *Request) MAC(configured string) (net.HardwareAddr, error) {
+	return r.MACFrom(configured, EnvMAC, ArgsMAC, RuntimeMAC)
+}
+
+// MACFrom is the MAC address that the pod asks for: that of the last source that has one, else the configured one, of the key mac; nil for
+// none.
+func (r *Request) MACFrom(configured string, sources ...MACSource) (net.HardwareAddr, error) {
+	var env struct {
+		types.CommonArgs
+		MAC types.UnmarshallableString
+	}
+	if err := r.Env(&env); err != nil {
+		return nil, err
+	}
+	var args, runtime struct {
+		MAC string `json:"mac"`
+	}
+	if err := Part("args.cni", r.CNIArgs, &args); err != nil {
+		return nil, err
+	}
+	if err := Part("runtimeConfig", r.Runtime, &runtime); err != nil {
+		return nil, err
+	}
+	asked := map[MACSource]string{EnvMAC: string(env.MAC), ArgsMAC: args.MAC, RuntimeMAC: runtime.MAC}
+	key, value := "mac", configured
+	for _, source := range sources {
+		if asked[source] != "" {
+			key, value = string(source), asked[source]
+		}
+	}
+	if value == "" {
+		return nil, nil
+	}
+	mac, err := net.ParseMAC(value)
+	if err != nil || len(mac) != macLength {
+		return nil, ConfError(key, value, "is no MAC address of six bytes")
+	}
+	if mac[0]&1 != 0 || [macLength]byte(mac) == [macLength]byte{} {
+		return nil, ConfError(key, value, "is no MAC address that an interface can have")
+	}
+	return mac, nil
+}
+
+// macLength is that of an Ethernet address, in bytes.
+const macLength = 6
+
+// Part decodes the keys that a plugin knows of an object that it shares with others; value is left as it is where raw is empty.
+func Part(name string, raw json.RawMessage, value any) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, value); err != nil {
+		return badValue(name, raw, err)
+	}
+	return nil
+}
+
+// Result is the result to go on from: a copy of PrevResult, or an empty one.
+func (r *Request) Result() *types100.Result {
+	if r.PrevResult == nil {
+		return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	}
+	copied := *r.PrevResult
+	copied.CNIVersion = types100.ImplementedSpecVersion
+	return &copied
+}
+
+// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration. Only ADD gives a result.
+func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
+	return r.session.delegate(ctx, kind, command, r)
+}
+
+// path is CNI_PATH.
+func (r *Request) path() []string {
+	for i := len(r.environ) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(r.environ[i], "CNI_PATH="); ok {
+			return filepath.SplitList(value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// undoWithin bounds the roll-back of an ADD, which goes on when the request's time is up.
+const undoWithin = 10 * time.Second
+
+// HostNS is the network namespace of the process, the node's.
+const HostNS = "/proc/self/ns/net"
+
+// Session is what the plugins of one operation on a sandbox share. Each network namespace is opened once, so that a path that is
+// unmounted or reused meanwhile changes nothing.
+type Session struct {
+	host string
+	exec cniinvoke.Exec
+
+	mu     sync.Mutex
+	places map[string]*place
+}
+
+// place is an open network namespace.
+type place struct {
+	ns     *netns.NS
+	handle *nl.Handle
+}
+
+// NewSession makes a session in which IPAM plugins are run by exec. host is the path of the node's network namespace, HostNS as a rule.
+// The session is closed after the operation.
+func NewSession(host string, exec cniinvoke.Exec) *Session {
+	return &Session{host: host, exec: exec, places: map[string]*place{}}
+}
+
+// Close closes the namespaces.
+func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.places {
+		p.handle.Close()
+		p.ns.Close()
+	}
+	clear(s.places)
+}
+
+func (s *Session) at(path string) (*place, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.places[path]; ok {
+		return p, nil
+	}
+	ns, err := netns.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := nl.Open(ns)
+	if err != nil {
+		ns.Close()
+		return nil, err
+	}
+	s.places[path] = &place{ns, handle}
+	return s.places[path], nil
+}
+
+// Bind gives a plugin in its wire form for this session.
+func (s *Session) Bind(p *Plugin) *Bound { return &Bound{p, s} }
+
+// Bound is a plugin in wire form: an invoke.Builtin.
+type Bound struct {
+	plugin  *Plugin
+	session *Session
+}
+
+// Knows is nil if the plugin knows every key of the configuration; otherwise it names those that it does not know.
+func (b *Bound) Knows(config []byte) error {
+	own, err := b.plugin.own(config)
+	if err != nil {
+		return nil //nolint:nilerr // told by Run
+	}
+	return b.plugin.knows(own)
+}
+
+// Run is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as parameters; it gives what the plugin would print
+// on stdout. A panic is an error. Of an ADD that fails nothing is left.
+func (b *Bound) Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error) {
+	command, req, err := b.session.request(environ, stdin)
+	if err != nil {
+		return nil, err
+	}
+	stdout, err = b.do(ctx, command, req)
+	if err != nil && command == "ADD" {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+		defer cancel()
+		if uerr := req.Undo.Unwind(ctx); uerr != nil {
+			err = fmt.Errorf("%w (and what was done could not be taken back: %w)", err, uerr)
+		}
+	}
+	return stdout, err
+}
+
+func (b *Bound) do(ctx context.Context, command string, req *Request) (stdout []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			stdout, err = nil, fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	own, err := b.plugin.own(req.Config)
+	if err != nil {
+		return nil, err
+	}
+	result, err := b.plugin.run(ctx, command, req, own)
+	if err != nil || result == nil {
+		return nil, err
+	}
+	converted, err := result.GetAsVersion(req.Version)
+	if err != nil {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion, fmt.Sprintf("express the result in CNI %s: %v", req.Version, err), "")
+	}
+	return json.Marshal(converted)
+}
+
+// own is the part of a configuration that is the plugin's.
+func (p *Plugin) own(config []byte) ([]byte, error) {
+	if !p.ipam {
+		return config, nil
+	}
+	object, err := strictjson.Object(config)
+	if err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "configuration "+err.Error(), "")
+	}
+	if strictjson.Null(object["ipam"]) {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, "field ipam: is missing", "")
+	}
+	return object["ipam"], nil
+}
+
+// request reads the wire form.
+func (s *Session) request(environ []string, stdin []byte) (command string, req *Request, err error) {
+	env := func(name string) string {
+		// The last one counts, as for a process.
+		for i := len(environ) - 1; i >= 0; i-- {
+			if value, ok := strings.CutPrefix(environ[i], name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+	var c struct {
+		Common
+		Args struct {
+			CNI json.RawMessage `json:"cni"`
+		} `json:"args"`
+		Valid *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+	}
+	if err := json.Unmarshal(stdin, &c); err != nil {
+		return "", nil, badValue("", stdin, err)
+	}
+	req = &Request{
+		ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME"), NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
+		Network: c.Name, Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI, environ: environ, session: s,
+	}
+	command = env("CNI_COMMAND")
+	if command == "GC" {
+		if c.Valid == nil {
+			return "", nil, types.NewError(types.ErrInvalidNetworkConfig, "field cni.dev/valid-attachments: is missing", "an empty list is allowed; a missing one is not taken for it")
+		}
+		req.Valid = *c.Valid
+	}
+	if !strictjson.Null(c.PrevResult) {
+		if req.PrevResult, err = resultOf("field prevResult", c.CNIVersion, c.PrevResult); err != nil {
+			return "", nil, err
+		}
+	}
+	return command, req, nil
+}
+
+// resultOf reads a result of a version; what it is, messages say.
+func resultOf(what, version string, raw []byte) (*types100.Result, error) {
+	result, err := create.Create(version, raw)
+	if err == nil {
+		var converted *types100.Result
+		if converted, err = types100.NewResultFromResult(result); err == nil {
+			return converted, nil
+		}
+	}
+	return nil, types.NewError(types.ErrDecodingFailure, what+": "+err.Error(), "")
+}
+
+// errNoIPAM is that the configuration names no IPAM plugin.
+var errNoIPAM = errors.New("no IPAM plugin")
+
+// delegate runs an IPAM plugin with the configuration and the environment of the request, but for the command.
+func (s *Session) delegate(ctx context.Context, kind, command string, r *Request) (*types100.Result, error) {
+	if kind == "" {
+		return nil, errNoIPAM
+	}
+	path, err := s.exec.FindInPath(kind, r.path())
+	if err != nil {
+		return nil, err
+	}
+	environ := append(append([]string(nil), r.environ...), "CNI_COMMAND="+command)
+	out, err := s.exec.ExecPlugin(ctx, path, r.Config, environ)
+	if err != nil || command != "ADD" {
+		return nil, err
+	}
+	what := "result of IPAM plugin " + kind
+	printed, err := strictjson.Object(out)
+	if err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, what+" "+err.Error(), "")
+	}
+	version := ""
+	if !strictjson.Null(printed["cniVersion"]) {
+		if version, err = strictjson.String(printed["cniVersion"]); err != nil {
+			return nil, types.NewError(types.ErrDecodingFailure, what+": field cniVersion "+err.Error(), "")
+		}
+	}
+	// A plugin that does not say it speaks the version that it was asked in.
+	if version == "" {
+		version = r.Version
+		printed["cniVersion"] = json.RawMessage(strconv.Quote(version))
+		if out, err = json.Marshal(printed); err != nil {
+			return nil, err
+		}
+	}
+	return resultOf(what, version, out)
+}
