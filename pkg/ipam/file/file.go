@@ -1,0 +1,381 @@
+// Package file keeps the leases of one network on this node in the way of the reference's host-local plugin: which interface of which
+// container holds which address. Both can work on a directory at the same time.
+//
+// Contract: <dataDir>/<network> has a file for each address that is taken, named by it, with "<container ID>\r\n<interface>" as content
+// (only the container ID in leases of old versions); last_reserved_ip.<index> with the address that was given last of a range set; and
+// lock, of which whoever changes something holds the flock(2). All of it may be used by any number of processes and goroutines.
+//
+// What the reference does by reading every lease is done here with an index, the directory .braid: a file for each container and
+// interface that lists, for each ADD, the addresses that it holds, or is about to hold. It is written before the first of the leases, so
+// whatever is killed, whenever, the next ADD or DEL of the key removes what it left. The index is right as long as the directory has the
+// modification time that the last operation gave it; if it has another one, something else was at work, and all leases are read once.
+//
+// Nobody who held an address survives a reboot. The first operation after one removes the leases that were made before.
+//
+// What cannot be read is taken, and what is no regular file is taken by nobody known. Symbolic links are not followed, but for those on
+// the way to dataDir. Nothing is synced to disk: what a power failure damages is from before a reboot.
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+	"golang.org/x/sys/unix"
+)
+
+// Store is the leases of one network.
+type Store struct {
+	// DataDir is an absolute path. It is made, with mode 0755, by the first Add.
+	DataDir string
+	// Network is the network's name, which the directory in DataDir has.
+	Network string
+	// Boot says when this machine was started; the zero value asks the kernel.
+	Boot Boot
+	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests; nil otherwise.
+	Step func(change string) error
+
+	// named makes leases as on a file system without O_TMPFILE. For tests.
+	named bool
+}
+
+// Wish is what an ADD wants of a range set. The sets of one ADD have no address in common.
+type Wish struct {
+	Set Set
+	// Asked is the address to have, one of the set; the zero Addr for the next one that is free.
+	Asked netip.Addr
+}
+
+// Lease is an address that was given to a container.
+type Lease struct {
+	Addr    netip.Prefix
+	Gateway netip.Addr
+}
+
+// Add takes an address from each range set, or none at all. A key that holds an address of a set gets no second one, unless it asks for
+// a certain address.
+func (s *Store) Add(ctx context.Context, key Key, wishes []Wish) ([]Lease, error) {
+	if err := key.check(); err != nil {
+		return nil, err
+	}
+	x, err := s.begin(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer x.end()
+	if err := x.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	own, err := x.finished(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	old, err := x.finished(ctx, key.old())
+	if err != nil {
+		return nil, err
+	}
+	held := slices.Concat(own.addrs(), old.addrs(), x.held[key], x.held[key.old()])
+	addrs, err := x.choose(key, wishes, held)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.take(own, addrs); err != nil {
+		return nil, err
+	}
+	leases := make([]Lease, len(addrs))
+	for i, addr := range addrs {
+		r, _ := wishes[i].Set.Find(addr)
+		leases[i] = Lease{netip.PrefixFrom(addr, r.Subnet.Bits()), r.Gateway}
+	}
+	return leases, nil
+}
+
+// Del removes all leases of the key. Those of old versions, which name no interface, go with the first interface of their container that
+// has no other. perhaps are addresses that the key may hold, in case that the index does not know it.
+func (s *Store) Del(ctx context.Context, key Key, perhaps []netip.Addr) error {
+	if err := key.check(); err != nil {
+		return err
+	}
+	x, err := s.begin(ctx, false)
+	if x == nil {
+		return err
+	}
+	defer x.end()
+	errs := []error{x.catchUp(ctx)}
+	released, err := x.release(ctx, key, perhaps)
+	if errs = append(errs, err); released == 0 && err == nil {
+		_, err = x.release(ctx, key.old(), perhaps)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, x.removeNew())...)
+}
+
+// Release takes back an Add: it removes those of the addresses that the key holds.
+func (s *Store) Release(ctx context.Context, key Key, addrs []netip.Addr) error {
+	x, err := s.begin(ctx, false)
+	if x == nil {
+		return err
+	}
+	defer x.end()
+	_, err = x.removeLeases(key, addrs)
+	e, lerr := x.load(ctx, key)
+	if err := errors.Join(err, lerr); err != nil {
+		return err
+	}
+	e.Adds = slices.DeleteFunc(e.Adds, func(add []netip.Addr) bool {
+		return slices.ContainsFunc(add, func(a netip.Addr) bool { return slices.Contains(addrs, a) })
+	})
+	return x.save(e)
+}
+
+// Check says whether the key holds these addresses; without addresses, whether it holds any.
+func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
+	if err := key.check(); err != nil {
+		return err
+	}
+	x, err := s.look()
+	if err != nil {
+		return err
+	}
+	defer x.end()
+	if len(addrs) == 0 {
+		return x.holdsAny(ctx, key)
+	}
+	var errs []error
+	for _, addr := range addrs {
+		l, err := x.lease(addr)
+		if err == nil && (l == nil || l.key != key && l.key != key.old()) {
+			err = fmt.Errorf("%v has no lease of address %s in %s", key, addr, x.leases.path)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (x *session) holdsAny(ctx context.Context, key Key) error {
+	var holds bool
+	err := x.each(ctx, func(l *lease) error {
+		holds = holds || l.key == key || l.key == key.old()
+		return nil
+	})
+	if !holds && err == nil {
+		err = fmt.Errorf("%v has no lease in %s", key, x.leases.path)
+	}
+	return err
+}
+
+// GC removes all leases but those of valid keys. A lease of an old version stays if its container is that of a valid key.
+func (s *Store) GC(ctx context.Context, valid []Key) error {
+	x, err := s.begin(ctx, false)
+	if x == nil {
+		return err
+	}
+	defer x.end()
+	if err := x.catchUp(ctx); err != nil {
+		return err
+	}
+	keep := map[Key]bool{}
+	for _, key := range valid {
+		keep[key], keep[key.old()] = true, true
+	}
+	return x.sweep(ctx, func(l *lease) bool { return !keep[l.key] })
+}
+
+// Full gives the indexes of the range sets that have no free address.
+func (s *Store) Full(ctx context.Context, sets []Set) ([]int, error) {
+	x, err := s.begin(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	taken := make([]uint64, len(sets))
+	if x != nil {
+		defer x.end()
+		if err := x.catchUp(ctx); err != nil {
+			return nil, err
+		}
+		if err := x.count(sets, taken); err != nil {
+			return nil, err
+		}
+	}
+	var full []int
+	for i, set := range sets {
+		if taken[i] >= set.size() {
+			full = append(full, i)
+		}
+	}
+	return full, nil
+}
+
+// count adds up, for each set, the names that are addresses of it.
+func (x *session) count(sets []Set, taken []uint64) error {
+	names, err := x.leases.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		addr, ok := leaseName(name)
+		if !ok {
+			continue
+		}
+		for i, set := range sets {
+			if r, ok := set.Find(addr); ok && addr != r.Gateway {
+				taken[i]++
+			}
+		}
+	}
+	return nil
+}
+
+// choose gives an address for each wish. held are those that the key has already.
+func (x *session) choose(key Key, wishes []Wish, held []netip.Addr) ([]netip.Addr, error) {
+	addrs := make([]netip.Addr, len(wishes))
+	for i, w := range wishes {
+		var err error
+		if w.Asked.IsValid() {
+			addrs[i], err = w.Asked, x.free(w.Asked)
+		} else if at := slices.IndexFunc(held, func(a netip.Addr) bool { _, ok := w.Set.Find(a); return ok }); at >= 0 {
+			err = fmt.Errorf("%v holds address %s already, duplicate allocation is not allowed", key, held[at])
+		} else {
+			addrs[i], err = x.next(i, w.Set)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("allocate an address of range set %d: %w", i, err)
+		}
+	}
+	return addrs, nil
+}
+
+// free is nil if nobody holds the address.
+func (x *session) free(addr netip.Addr) error {
+	taken, err := x.leases.has(addr.String())
+	if err != nil || !taken {
+		return err
+	}
+	by := "what is no lease"
+	if l, err := x.lease(addr); err == nil && l != nil {
+		by = l.key.String()
+	}
+	return fmt.Errorf("address %s is not available: it is held by %s", addr, by)
+}
+
+// next is the first free address behind the one that was given last.
+func (x *session) next(index int, set Set) (netip.Addr, error) {
+	last, err := x.last(index)
+	if err != nil {
+		return last, err
+	}
+	for addr := range set.after(last) {
+		if taken, err := x.leases.has(addr.String()); err != nil || !taken {
+			return addr, err
+		}
+	}
+	return last, fmt.Errorf("no address is free in %v", set)
+}
+
+// last is the address that was given last, not valid where it is not known.
+func (x *session) last(index int) (netip.Addr, error) {
+	data, _, err := x.leases.read(lastPrefix+strconv.Itoa(index), maxLease)
+	if errors.Is(err, fs.ErrNotExist) {
+		return netip.Addr{}, nil
+	}
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	addr, _ := netip.ParseAddr(string(data)) //nolint:errcheck // then the order begins anew
+	return addr.Unmap().WithZone(""), nil
+}
+
+// take makes a lease of each address. e is what is known of the key, and has the addresses afterwards.
+func (x *session) take(e *entry, addrs []netip.Addr) error {
+	before := e.Adds
+	e.Adds = append(slices.Clip(before), addrs)
+	err := x.save(e)
+	for i := 0; err == nil && i < len(addrs); i++ {
+		err = x.makeLease(e.Key, addrs[i])
+	}
+	for i := 0; err == nil && i < len(addrs); i++ {
+		err = x.setLast(i, addrs[i])
+	}
+	if err == nil {
+		return nil
+	}
+	_, rerr := x.removeLeases(e.Key, addrs)
+	if rerr == nil {
+		e.Adds = before
+		rerr = x.save(e)
+	}
+	return errors.Join(err, rerr)
+}
+
+func (x *session) setLast(index int, addr netip.Addr) error {
+	name := lastPrefix + strconv.Itoa(index)
+	if err := x.step("write " + lastPrefix); err != nil {
+		return err
+	}
+	x.changed = true
+	return x.leases.write(name, unix.O_CREAT|unix.O_TRUNC, addr.String())
+}
+
+// release removes the key's leases and then its entry; it says how many leases there were.
+func (x *session) release(ctx context.Context, key Key, perhaps []netip.Addr) (int, error) {
+	var listed []netip.Addr
+	e, lerr := x.load(ctx, key)
+	if lerr == nil {
+		listed = e.addrs()
+	}
+	released, err := x.removeLeases(key, slices.Concat(listed, x.held[key], perhaps))
+	if err := errors.Join(lerr, err); err != nil {
+		return released, err
+	}
+	e.Adds = nil
+	return released, x.save(e)
+}
+
+// removeLeases removes those of the leases that are the key's.
+func (x *session) removeLeases(key Key, addrs []netip.Addr) (removed int, err error) {
+	var errs []error
+	for _, addr := range addrs {
+		l, err := x.lease(addr)
+		if err == nil && l != nil && l.key == key {
+			err = x.removeLease(addr)
+			x.held[key] = slices.DeleteFunc(x.held[key], func(a netip.Addr) bool { return a == addr })
+			removed++
+		}
+		errs = append(errs, err)
+	}
+	return removed, errors.Join(errs...)
+}
+
+func (x *session) removeLease(addr netip.Addr) error {
+	if err := x.step("remove lease"); err != nil {
+		return err
+	}
+	x.changed = true
+	return x.leases.remove(addr.String())
+}
+
+// network checks where the store is to be.
+func (s *Store) network() (dir string, err error) {
+	if !filepath.IsAbs(s.DataDir) {
+		return "", fmt.Errorf("directory %q is not an absolute path", s.DataDir)
+	}
+	if err := asError(utils.ValidateNetworkName(s.Network)); err != nil {
+		return "", fmt.Errorf("network name %q: %w", s.Network, err)
+	}
+	return filepath.Join(s.DataDir, s.Network), nil
+}
+
+// asError keeps a nil pointer from becoming an error.
+func asError(err *types.Error) error {
+	if err == nil {
+		return nil
+	}
+	return err
+}

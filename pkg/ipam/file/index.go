@@ -1,0 +1,217 @@
+package file
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// newName is what is written before it gets its name.
+	newName = "new"
+	// markPrefix begins the name of the mark of a boot.
+	markPrefix = "boot-"
+	// nameBytes is the length of a hash that names a file, in bytes.
+	nameBytes = 16
+	// maxEntry bounds what is read of an entry, in bytes.
+	maxEntry = 1 << 20
+)
+
+// entry is a file of the index: what a key holds, or is about to hold. None of it reads like a lease: the reference looks at all files.
+type entry struct {
+	Key
+	// Adds has the addresses of each ADD. An ADD that is complete holds all of its.
+	Adds [][]netip.Addr `json:"adds"`
+}
+
+func (e *entry) addrs() []netip.Addr { return slices.Concat(e.Adds...) }
+
+// errBadEntry is of a file of the index that was not written here.
+var errBadEntry = errors.New("is no index entry")
+
+// read reads the entry of that name.
+func (x *session) read(name string) (*entry, error) {
+	data, _, err := x.index.read(name, maxEntry)
+	if errors.Is(err, errNotRegular) {
+		return nil, x.index.fail("read", name, errBadEntry)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{}
+	odd := func(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" }
+	if err := json.Unmarshal(data, e); err != nil || e.file() != name || slices.ContainsFunc(e.addrs(), odd) {
+		return nil, x.index.fail("read", name, errBadEntry)
+	}
+	return e, nil
+}
+
+// load gives what the index knows of the key. A bad entry is made anew of the leases.
+func (x *session) load(ctx context.Context, key Key) (*entry, error) {
+	e, err := x.read(key.file())
+	if errors.Is(err, errBadEntry) {
+		if err := x.sweep(ctx, func(*lease) bool { return false }); err != nil {
+			return nil, err
+		}
+		e, err = x.read(key.file())
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return &entry{Key: key}, nil
+	}
+	return e, err
+}
+
+// finished is load for an ADD: it removes what an ADD or DEL that was cut short has left.
+func (x *session) finished(ctx context.Context, key Key) (*entry, error) {
+	e, err := x.load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	var whole [][]netip.Addr
+	for _, add := range e.Adds {
+		held, err := x.holds(key, add)
+		if err != nil {
+			return nil, err
+		}
+		if len(held) == len(add) {
+			whole = append(whole, add)
+		} else if _, err := x.removeLeases(key, held); err != nil {
+			return nil, err
+		}
+	}
+	if len(whole) == len(e.Adds) {
+		return e, nil
+	}
+	e.Adds = whole
+	return e, x.save(e)
+}
+
+// holds gives those of the addresses that the key has a lease of.
+func (x *session) holds(key Key, addrs []netip.Addr) ([]netip.Addr, error) {
+	var held []netip.Addr
+	for _, addr := range addrs {
+		l, err := x.lease(addr)
+		if err != nil {
+			return nil, err
+		}
+		if l != nil && l.key == key {
+			held = append(held, addr)
+		}
+	}
+	return held, nil
+}
+
+// save puts an entry in place of the one that is there; one without addresses is removed.
+func (x *session) save(e *entry) error {
+	if len(e.Adds) == 0 {
+		if err := x.step("remove entry"); err != nil {
+			return err
+		}
+		return x.index.remove(e.file())
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if err := x.writeNew(string(data)); err != nil {
+		return err
+	}
+	if err := x.step("rename entry"); err != nil {
+		return err
+	}
+	if err := unix.Renameat(x.index.fd, newName, x.index.fd, e.file()); err != nil {
+		return x.index.fail("rename "+newName+" to", e.file(), err)
+	}
+	return nil
+}
+
+// writeNew makes the file newName. One that a killed process has left is not overwritten: it may be a lease, by a second name.
+func (x *session) writeNew(content string) error {
+	if err := x.step("write new"); err != nil {
+		return err
+	}
+	err := x.index.write(newName, unix.O_CREAT|unix.O_EXCL, content)
+	if errors.Is(err, fs.ErrExist) {
+		if err = x.removeNew(); err == nil {
+			err = x.index.write(newName, unix.O_CREAT|unix.O_EXCL, content)
+		}
+	}
+	return err
+}
+
+func (x *session) removeNew() error {
+	if err := x.step("remove new"); err != nil {
+		return err
+	}
+	return x.index.remove(newName)
+}
+
+// reindex makes the index that of the leases that were read.
+func (x *session) reindex() error {
+	names, err := x.index.names()
+	if err != nil {
+		return err
+	}
+	missing := maps.Clone(x.held)
+	for _, name := range names {
+		if raw, err := hex.DecodeString(name); err != nil || len(raw) != nameBytes {
+			continue
+		}
+		e, err := x.read(name)
+		if errors.Is(err, errBadEntry) {
+			if err = x.index.remove(name); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if e.merge(x.held[e.Key]) {
+			if err := x.save(e); err != nil {
+				return err
+			}
+		}
+		delete(missing, e.Key)
+	}
+	for key, addrs := range missing {
+		e := &entry{Key: key}
+		e.merge(addrs)
+		if err := x.save(e); err != nil {
+			return err
+		}
+	}
+	return x.removeNew()
+}
+
+// merge makes the entry that of a key which holds these addresses. ADDs of which nothing is left are dropped; those that were cut short
+// stay so. It says whether anything changed.
+func (e *entry) merge(held []netip.Addr) bool {
+	before := len(e.Adds)
+	e.Adds = slices.DeleteFunc(e.Adds, func(add []netip.Addr) bool {
+		return !slices.ContainsFunc(add, func(a netip.Addr) bool { return slices.Contains(held, a) })
+	})
+	changed := len(e.Adds) != before
+	listed := e.addrs()
+	for _, addr := range held {
+		if !slices.Contains(listed, addr) {
+			e.Adds, changed = append(e.Adds, []netip.Addr{addr}), true
+		}
+	}
+	return changed
+}
+
+// known says whether the index may list the key: it is one that the plugins are called with, or that of a lease of an old version.
+func (k Key) known() bool {
+	if k.IfName == "" {
+		k.IfName = "x"
+	}
+	return k.check() == nil && !strings.ContainsAny(k.ContainerID, "\r\n")
+}

@@ -1,0 +1,232 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockName  = "lock"
+	indexName = ".braid"
+	// firstWait and lastWait bound how long a lock that is taken is left alone before the next try.
+	firstWait = 50 * time.Microsecond
+	lastWait  = 5 * time.Millisecond
+	// aside is how far, at least, the time that a directory is left with lies before the present one: further than clocks are coarse.
+	aside = 2 * time.Second
+)
+
+// session is the exclusive right to work on the directory of a store.
+type session struct {
+	*Store
+	// leases is the directory, index the one of its index.
+	leases, index dir
+	// lock is the open lock file, -1 for none.
+	lock int
+	// mark is the file in the index whose modification time is that which the directory was left with in this boot.
+	mark string
+	// changed says that the directory must be left with a new time; unsure that it must not, because the index may lack leases.
+	changed, unsure bool
+	// held is what all keys hold, if all leases were read.
+	held map[Key][]netip.Addr
+}
+
+// look opens the directory without the right to change anything.
+func (s *Store) look() (*session, error) {
+	path, err := s.network()
+	if err != nil {
+		return nil, err
+	}
+	x := &session{Store: s, index: dir{fd: -1}, lock: -1, held: map[Key][]netip.Addr{}}
+	x.leases, err = dir{unix.AT_FDCWD, ""}.subdir(path)
+	return x, err
+}
+
+// begin waits until nobody else works on the directory. Where there is none, it is made, or the session is nil.
+func (s *Store) begin(ctx context.Context, create bool) (*session, error) {
+	x, err := s.look()
+	if errors.Is(err, fs.ErrNotExist) {
+		if !create {
+			return nil, nil
+		}
+		if x, err = s.create(); err != nil {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = x.enter(ctx); err != nil {
+		x.end()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (s *Store) create() (*session, error) {
+	path, err := s.network()
+	if err == nil {
+		err = s.step("make directory")
+	}
+	if err == nil {
+		err = os.MkdirAll(s.DataDir, dirMode)
+	}
+	if err == nil {
+		err = unix.Mkdir(path, dirMode)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make directory %s: %w", path, err)
+	}
+	return s.look()
+}
+
+// enter takes the lock and opens the index.
+func (x *session) enter(ctx context.Context) (err error) {
+	x.lock, err = x.leases.open(lockName, unix.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := x.step("make lock"); err != nil {
+			return err
+		}
+		x.lock, err = x.leases.open(lockName, unix.O_RDWR|unix.O_CREAT, fileMode)
+	}
+	if err != nil {
+		return err
+	}
+	if err := x.wait(ctx); err != nil {
+		return err
+	}
+	x.index, err = x.leases.subdir(indexName)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := x.step("make index"); err != nil {
+			return err
+		}
+		if err := unix.Mkdirat(x.leases.fd, indexName, dirMode); err != nil {
+			return x.leases.fail("mkdir", indexName, err)
+		}
+		x.index, err = x.leases.subdir(indexName)
+	}
+	if err != nil {
+		return err
+	}
+	boot, err := x.Boot.id()
+	x.mark = markPrefix + boot
+	return err
+}
+
+// wait takes the lock. It is the open file that has it, so goroutines exclude each other as processes do.
+func (x *session) wait(ctx context.Context) error {
+	for pause := firstWait; ; pause = min(2*pause, lastWait) {
+		err := unix.Flock(x.lock, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return x.leases.fail("lock", lockName, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the lock %s: %w", filepath.Join(x.leases.path, lockName), context.Cause(ctx))
+		case <-time.After(pause):
+		}
+	}
+}
+
+// end lets others in.
+func (x *session) end() {
+	if x.changed && !x.unsure {
+		_ = x.remember() // if it fails, the next operation reads all leases
+	}
+	x.index.close()
+	x.leases.close()
+	if x.lock >= 0 {
+		unix.Close(x.lock) //nolint:errcheck // opened for reading
+	}
+}
+
+// remember leaves the directory with a time that nothing else can give it: one in the past, to an arbitrary nanosecond.
+func (x *session) remember() error {
+	if err := x.step("mark"); err != nil {
+		return err
+	}
+	ts := unix.NsecToTimespec(time.Now().Add(-aside - rand.N(time.Second)).UnixNano())
+	if err := x.index.setTime(x.mark, ts); err != nil {
+		return err
+	}
+	if err := x.step("mark directory"); err != nil {
+		return err
+	}
+	return x.leases.setTime(".", ts)
+}
+
+// catchUp brings the index up to date after a reboot, or after something else changed the directory.
+func (x *session) catchUp(ctx context.Context) error {
+	marked, err := x.index.stat(x.mark)
+	if errors.Is(err, fs.ErrNotExist) {
+		return x.afterBoot(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(x.leases.fd, &now); err != nil || now.Mtim == marked.Mtim {
+		return err
+	}
+	return x.sweep(ctx, func(*lease) bool { return false })
+}
+
+// step announces a change.
+func (s *Store) step(change string) error {
+	if s.Step == nil {
+		return nil
+	}
+	return s.Step(change)
+}
+
+// makeLease makes a lease in one step: a file without a name gets its content first. It fails with fs.ErrExist if there is one.
+func (x *session) makeLease(key Key, addr netip.Addr) error {
+	if err := x.step("write lease"); err != nil {
+		return err
+	}
+	text := key.ContainerID + lineBreak + key.IfName
+	if x.named {
+		return x.makeNamed(text, addr)
+	}
+	fd, err := unix.Openat(x.leases.fd, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, fileMode)
+	if err != nil {
+		return x.makeNamed(text, addr)
+	}
+	defer unix.Close(fd) //nolint:errcheck // what matters is that it was written
+	if err := writeAll(fd, text); err != nil {
+		return x.leases.fail("write", addr.String(), err)
+	}
+	return x.link(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), addr, unix.AT_SYMLINK_FOLLOW)
+}
+
+// makeNamed is for file systems that have no files without a name. If the process is killed meanwhile, the file stays until the next ADD
+// or DEL.
+func (x *session) makeNamed(text string, addr netip.Addr) error {
+	if err := x.writeNew(text); err != nil {
+		return err
+	}
+	return errors.Join(x.link(x.index.fd, newName, addr, 0), x.removeNew())
+}
+
+func (x *session) link(at int, source string, addr netip.Addr, flags int) error {
+	if err := x.step("link lease"); err != nil {
+		return err
+	}
+	x.changed = true
+	if err := unix.Linkat(at, source, x.leases.fd, addr.String(), flags); err != nil {
+		return x.leases.fail("create", addr.String(), err)
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+// Package hostlocal gives addresses to pods out of ranges that belong to this node.
+//
+// Contract: plugin.Interface. The leases are those of pkg/ipam/file, which are the reference's. An ADD gets one address of each range set,
+// or none at all. DEL, GC and the roll-back need the keys dataDir and name only, whatever became of the ranges.
+package hostlocal
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Plugin is the plugin.
+type Plugin struct {
+	// Boot says when the machine was started. The zero value asks the kernel each time, file.Kernel once.
+	Boot file.Boot
+}
+
+var _ plugin.Interface[Conf] = Plugin{}
+
+func keyOf(req *plugin.Request) file.Key {
+	return file.Key{ContainerID: req.ContainerID, IfName: req.IfName}
+}
+
+// Add takes an address of each range set.
+func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	store, err := p.store(req, c)
+	if err != nil {
+		return nil, err
+	}
+	want, err := c.want(req)
+	if err != nil {
+		return nil, err
+	}
+	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	if result.Routes, err = plugin.Routes(c.Routes); err != nil {
+		return nil, err
+	}
+	if result.DNS, err = resolvConf(c.ResolvConf); err != nil {
+		return nil, err
+	}
+	leases, err := store.Add(ctx, keyOf(req), want)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, l := range leases {
+		addrs = append(addrs, l.Addr.Addr())
+		result.IPs = append(result.IPs, &types100.IPConfig{Address: plugin.IPNet(l.Addr), Gateway: l.Gateway.AsSlice()})
+	}
+	req.Undo.Push(func(ctx context.Context) error { return store.Release(ctx, keyOf(req), addrs) })
+	return result, nil
+}
+
+// want checks all of the configuration that an ADD needs to choose addresses.
+func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
+	sets, err := c.sets(req)
+	if err != nil {
+		return nil, err
+	}
+	if len(sets) == 0 {
+		return nil, plugin.ConfError("ipam.ranges", c.Ranges, "there are no ranges, neither here nor in subnet or runtimeConfig.ipRanges")
+	}
+	var firsts []netip.Addr
+	for _, set := range sets {
+		firsts = append(firsts, set[0].First)
+	}
+	if err := req.CheckFamilies(firsts); err != nil {
+		return nil, err
+	}
+	return wishes(req, sets)
+}
+
+// Del removes the leases.
+func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	store, err := p.store(req, c)
+	if err != nil {
+		return err
+	}
+	return store.Del(ctx, keyOf(req), promised(req))
+}
+
+// promised are the addresses of prevResult.
+func promised(req *plugin.Request) []netip.Addr {
+	if req.PrevResult == nil {
+		return nil
+	}
+	var addrs []netip.Addr
+	for _, ip := range req.PrevResult.IPs {
+		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
+
+// Check looks for the lease of each address of prevResult that is in one of the ranges; where there is none, for any lease.
+func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	store, err := p.store(req, c)
+	if err != nil {
+		return err
+	}
+	sets, err := c.sets(req)
+	if err != nil {
+		return err
+	}
+	var ours []netip.Addr
+	for _, addr := range promised(req) {
+		for _, set := range sets {
+			if _, ok := set.Find(addr); ok {
+				ours = append(ours, addr)
+			}
+		}
+	}
+	return store.Check(ctx, keyOf(req), ours)
+}
+
+// GC removes the leases of attachments that are not valid.
+func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	store, err := p.store(req, c)
+	if err != nil {
+		return err
+	}
+	valid := make([]file.Key, len(req.Valid))
+	for i, a := range req.Valid {
+		valid[i] = file.Key{ContainerID: a.ContainerID, IfName: a.IfName}
+	}
+	return store.GC(ctx, valid)
+}
+
+// Status is an error of code 50 where a range set has no free address.
+func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
+	store, err := p.store(req, c)
+	if err != nil {
+		return err
+	}
+	sets, err := c.sets(req)
+	if err != nil {
+		return err
+	}
+	full, err := store.Full(ctx, sets)
+	if err != nil || len(full) == 0 {
+		return err
+	}
+	msg := fmt.Sprintf("no address is free in range set %d, %v, of network %s", full[0], sets[full[0]], req.Network)
+	return types.NewError(types.ErrPluginNotAvailable, msg, "")
+}
