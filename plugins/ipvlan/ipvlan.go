@@ -1,0 +1,83 @@
+// Package ipvlan gives a pod an ipvlan link: an interface with addresses of its own on an interface of the node, its master, whose MAC it
+// shares.
+//
+// Contract: plugin.Interface. The link is made in the pod's namespace at once, so nothing of it is ever on the node. DEL does not need the
+// master. Without IPAM the link has the addresses and routes of prevResult, which are then not this plugin's to give back.
+package ipvlan
+
+import (
+	"context"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Conf is the plugin's configuration. An empty master is the single interface of prevResult where there is one.
+type Conf struct{ plugin.OnMaster }
+
+// modes are those of Conf.Mode, in the kernel's words.
+func modes() []string { return []string{"l2", "l3", "l3s"} }
+
+// Plugin is the plugin.
+type Plugin struct{}
+
+var _ plugin.Interface[Conf] = Plugin{}
+
+// Add makes the link.
+func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	given, err := c.given(req.PrevResult)
+	if err != nil {
+		return nil, err
+	}
+	if c.Master == "" && req.PrevResult != nil {
+		if c.Master = single(req.PrevResult); c.Master == "" {
+			return nil, plugin.ConfError("master", c.Master, "is needed: prevResult has not exactly one interface with a name")
+		}
+	}
+	return plugin.AttachTo(ctx, req, &c.OnMaster, modes(), nil, given,
+		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
+			return master.Handle.AddIPvlan(ctx, link, master.Index, mode)
+		})
+}
+
+// given is what the link has where there is no IPAM plugin: a link without addresses could not receive anything.
+func (c *Conf) given(prev *types100.Result) (*types100.Result, error) {
+	ipam, err := c.IPAMType()
+	if err != nil || ipam != "" {
+		return nil, err
+	}
+	if prev == nil || len(prev.IPs) == 0 {
+		return nil, plugin.ConfError("ipam", nil, "is missing, and there is no prevResult with addresses to take its place")
+	}
+	return prev, nil
+}
+
+// single is the name of the only interface of a result; empty if there are others or none.
+func single(result *types100.Result) string {
+	if len(result.Interfaces) != 1 {
+		return ""
+	}
+	return result.Interfaces[0].Name
+}
+
+// Del removes the link and gives the addresses of the IPAM plugin back.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.Detach(ctx, req, &c.Common)
+}
+
+// Check compares the link with prevResult and with the configuration.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.CheckAttached(ctx, req, &c.OnMaster, modes(), "ipvlan")
+}
+
+// GC passes on: links live in pods' namespaces and go with them.
+func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.PassOn(ctx, req, &c.Common, "GC")
+}
+
+// Status passes on: a master that is absent may be that of a single NAD.
+func (Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.PassOn(ctx, req, &c.Common, "STATUS")
+}

@@ -1,0 +1,63 @@
+// Package macvlan gives a pod a macvlan link: an interface with a MAC of its own on an interface of the node, its master.
+//
+// Contract: plugin.Interface. The link is made in the pod's namespace under its name at once, so nothing of it is ever on the node. DEL
+// does not need the master. Without IPAM the link is set up and has no addresses.
+package macvlan
+
+import (
+	"context"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Conf is the plugin's configuration.
+type Conf struct {
+	plugin.OnMaster
+	// MAC is the link's address; a pod's request overrides it.
+	MAC string `json:"mac,omitempty"`
+	// BCQueueLen is the length of the queue for broadcasts, the kernel's default where it is 0.
+	BCQueueLen uint32 `json:"bcqueuelen,omitempty"`
+}
+
+// modes are those of Conf.Mode, in the kernel's words.
+func modes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
+
+// Plugin is the plugin.
+type Plugin struct{}
+
+var _ plugin.Interface[Conf] = Plugin{}
+
+// Add makes the link.
+func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	mac, err := req.MACFrom(c.MAC, plugin.EnvMAC, plugin.RuntimeMAC)
+	if err != nil {
+		return nil, err
+	}
+	return plugin.AttachTo(ctx, req, &c.OnMaster, modes(), mac, nil,
+		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
+			return master.Handle.AddMacvlan(ctx, link, master.Index, mode, c.BCQueueLen)
+		})
+}
+
+// Del removes the link and gives the addresses back.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.Detach(ctx, req, &c.Common)
+}
+
+// Check compares the link with prevResult and with the configuration.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.CheckAttached(ctx, req, &c.OnMaster, modes(), "macvlan")
+}
+
+// GC passes on: links live in pods' namespaces and go with them.
+func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.PassOn(ctx, req, &c.Common, "GC")
+}
+
+// Status passes on: a master that is absent may be that of a single NAD.
+func (Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.PassOn(ctx, req, &c.Common, "STATUS")
+}
