@@ -1,0 +1,132 @@
+package sbr
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Conf is the plugin's configuration.
+type Conf struct {
+	plugin.Common
+	// Table is the number of a table that somebody else fills, 1 to 4294967295; only rules are made then. Without it each address gets a
+	// table that is free.
+	Table *int `json:"table,omitempty"`
+	// Gateways are those of the addresses' default routes, at most one of each family, in the place of prevResult's.
+	Gateways []string `json:"gateways,omitempty"`
+	// AddSourceHints keeps routes to the addresses' subnets in the main table, each with its address as the preferred source.
+	AddSourceHints bool `json:"addSourceHints,omitempty"`
+}
+
+// source is an address of the interface, with its subnet.
+type source struct {
+	netip.Prefix
+	// gateway is that of the default route; invalid for none.
+	gateway netip.Addr
+	// chosen is that the gateway is the configuration's, so that other default routes do not count.
+	chosen bool
+}
+
+// host is the address alone.
+func (s source) host() netip.Prefix { return netip.PrefixFrom(s.Addr(), s.Addr().BitLen()) }
+
+// anywhere is the destination of a default route.
+func (s source) anywhere() netip.Prefix {
+	if s.Addr().Is4() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// leads says whether a rule is the address's.
+func (s source) leads(r nl.Rule) bool { return !r.More && r.From == s.host() }
+
+// uses says whether packets from the address take a route of the interface: it belongs to the subnet or the gateway, or to no address in
+// particular.
+func (s source) uses(r nl.Route) bool {
+	if s.chosen && r.Dst == s.anywhere() {
+		return false
+	}
+	if !r.Src.IsValid() && !r.Gateway.IsValid() {
+		return true
+	}
+	return s.Contains(r.Src) || s.Contains(r.Gateway) || r.Gateway.IsValid() && r.Gateway == s.gateway
+}
+
+// sources are the interface's addresses, with the gateways that the configuration gives them.
+func (c *Conf) sources(req *plugin.Request) ([]source, error) {
+	if req.PrevResult == nil {
+		return nil, plugin.ConfError("prevResult", nil, "is missing: sbr follows the plugin that makes the interface")
+	}
+	v4, v6, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	sources := addresses(req)
+	if len(sources) == 0 {
+		return nil, fmt.Errorf("prevResult has no address of interface %s", req.IfName)
+	}
+	for i, s := range sources {
+		if s.Addr().Is4() && v4.IsValid() {
+			sources[i].gateway, sources[i].chosen = v4, true
+		} else if s.Addr().Is6() && v6.IsValid() {
+			sources[i].gateway, sources[i].chosen = v6, true
+		}
+	}
+	return sources, nil
+}
+
+// check gives the gateways by family; invalid for none.
+func (c *Conf) check() (v4, v6 netip.Addr, err error) {
+	if c.Table != nil {
+		switch {
+		case *c.Table < 1 || *c.Table > math.MaxUint32:
+			return v4, v6, plugin.ConfError("table", *c.Table, "must be from 1 to 4294967295")
+		case len(c.Gateways) > 0:
+			return v4, v6, plugin.ConfError("gateways", c.Gateways, "excludes table, whose routes somebody else makes")
+		case c.AddSourceHints:
+			return v4, v6, plugin.ConfError("addSourceHints", true, "excludes table, with which routes stay as they are")
+		}
+	}
+	for _, text := range c.Gateways {
+		gateway, err := plugin.ParseAddr("gateways", text)
+		if err != nil {
+			return v4, v6, err
+		}
+		of := &v4
+		if gateway.Is6() {
+			of = &v6
+		}
+		if of.IsValid() {
+			return v4, v6, plugin.ConfError("gateways", c.Gateways, "has two addresses of one family")
+		}
+		*of = gateway
+	}
+	return v4, v6, nil
+}
+
+// addresses are those of the interface, by prevResult. One that does not say whose it is is the interface's.
+func addresses(req *plugin.Request) []source {
+	if req.PrevResult == nil {
+		return nil
+	}
+	var list []source
+	interfaces := req.PrevResult.Interfaces
+	of := func(ip *types100.IPConfig) bool {
+		return ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(interfaces) || interfaces[*ip.Interface].Name == req.IfName
+	}
+	for _, ip := range req.PrevResult.IPs {
+		prefix, err := plugin.Prefix(ip.Address)
+		if err != nil || !of(ip) {
+			continue
+		}
+		gateway, _ := netip.AddrFromSlice(ip.Gateway)
+		list = append(list, source{Prefix: prefix, gateway: gateway.Unmap()})
+	}
+	return list
+}

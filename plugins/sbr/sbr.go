@@ -1,0 +1,317 @@
+// Package sbr routes what a pod sends from an address by the interface that has the address, whatever the destination: source based
+// routing. It follows the plugin that makes the interface.
+//
+// Contract: plugin.Interface. Each address of the interface gets a routing table and a rule that leads to it; the interface's routes move
+// there from the main table. ADDs of several interfaces of a pod wait for each other, also across processes: they choose from the same
+// tables. DEL removes the rules; the routes go with the interface.
+package sbr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// firstTable is the number from which on tables are chosen.
+const firstTable = 100
+
+// Plugin is the plugin.
+type Plugin struct{}
+
+var _ plugin.Interface[Conf] = Plugin{}
+
+// attachment is the interface that an ADD works on.
+type attachment struct {
+	*plugin.Request
+	conf    *Conf
+	pod     *nl.Handle
+	sources []source
+	link    *nl.Link
+	// rules are those that were there before.
+	rules []nl.Rule
+}
+
+// Add makes rules and tables. The result is that of the plugin before.
+func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	sources, err := c.sources(req)
+	if err != nil {
+		return nil, err
+	}
+	ns, pod, err := req.Pod()
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := ns.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	a := &attachment{Request: req, conf: c, pod: pod, sources: sources}
+	if a.rules, err = pod.Rules(ctx); err != nil {
+		return nil, err
+	}
+	if c.Table != nil {
+		err = a.useTable(ctx, *c.Table)
+	} else {
+		err = a.makeTables(ctx)
+	}
+	return req.Result(), err
+}
+
+// useTable makes rules that lead to a table that somebody else fills.
+func (a *attachment) useTable(ctx context.Context, table int) error {
+	for _, s := range a.sources {
+		if err := a.addRule(ctx, s, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addRule makes a rule, unless there is the same: the kernel would take it twice.
+func (a *attachment) addRule(ctx context.Context, s source, table int) error {
+	if slices.ContainsFunc(a.rules, func(r nl.Rule) bool { return s.leads(r) && r.Table == table }) {
+		return nil
+	}
+	if err := a.pod.AddRule(ctx, nl.Rule{From: s.host(), Table: table}); err != nil {
+		return err
+	}
+	a.Undo.Push(func(ctx context.Context) error { return removeRules(ctx, a.pod, []netip.Addr{s.Addr()}, &table) })
+	return nil
+}
+
+// makeTables moves the interface's routes from the main table to one for each address. They are copied first, so that there is no moment
+// without a route.
+func (a *attachment) makeTables(ctx context.Context) (err error) {
+	if a.link, err = a.pod.Link(ctx, a.IfName); err != nil {
+		return err
+	}
+	routes, err := a.pod.ExactRoutes(ctx)
+	if err != nil {
+		return err
+	}
+	main := slices.DeleteFunc(slices.Clone(routes), func(r nl.Exact) bool { return !a.inMain(r) })
+	for i, table := range freeTables(len(a.sources), a.rules, routes) {
+		if err := a.fill(ctx, a.sources[i], table, main); err != nil {
+			return err
+		}
+	}
+	// The step looks for what has changed, so it may be there before the first change.
+	a.Undo.Push(func(ctx context.Context) error { return a.restore(ctx, main) })
+	if a.conf.AddSourceHints {
+		if err := a.hint(ctx); err != nil {
+			return err
+		}
+	}
+	for _, r := range main {
+		if a.conf.AddSourceHints && r.Scope == unix.RT_SCOPE_LINK {
+			continue
+		}
+		if err := a.pod.RemoveRoute(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inMain says whether a route is one of the main table via the interface alone.
+func (a *attachment) inMain(r nl.Exact) bool {
+	return r.Table == unix.RT_TABLE_MAIN && r.Index == a.link.Index
+}
+
+// freeTables gives numbers of tables that neither a rule nor a route uses.
+func freeTables(count int, rules []nl.Rule, routes []nl.Exact) []int {
+	used := map[int]bool{}
+	for _, r := range rules {
+		used[r.Table] = true
+	}
+	for _, r := range routes {
+		used[r.Table] = true
+	}
+	tables := make([]int, 0, count)
+	for table := firstTable; len(tables) < count; table++ {
+		if !used[table] {
+			tables = append(tables, table)
+		}
+	}
+	return tables
+}
+
+// fill makes the table of an address, and the rule that leads to it.
+func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Exact) error {
+	if err := a.addRule(ctx, s, table); err != nil {
+		return err
+	}
+	a.Undo.Push(func(ctx context.Context) error { return a.empty(ctx, table) })
+	if s.gateway.IsValid() {
+		if err := a.pod.AddRoute(ctx, nl.Route{Dst: s.anywhere(), Gateway: s.gateway, Index: a.link.Index, Table: table}); err != nil {
+			return err
+		}
+	}
+	for _, r := range main {
+		if !s.uses(r.Route) {
+			continue
+		}
+		if err := a.pod.CopyRoute(ctx, r, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty removes all routes of a table.
+func (a *attachment) empty(ctx context.Context, table int) error {
+	routes, err := a.pod.ExactRoutes(ctx)
+	errs := []error{err}
+	for _, r := range routes {
+		if r.Table == table {
+			errs = append(errs, a.pod.RemoveRoute(ctx, r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hint leaves routes to the addresses' subnets in the main table that say which address to send from, for who did not choose one.
+func (a *attachment) hint(ctx context.Context) error {
+	for _, s := range a.sources {
+		route := nl.Route{Dst: s.Masked(), Src: s.Addr(), Index: a.link.Index, Table: unix.RT_TABLE_MAIN, Scope: unix.RT_SCOPE_LINK}
+		if err := a.pod.ReplaceRoute(ctx, route); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore makes the interface's routes in the main table those that were there. Gateways must be reachable when a route via them comes.
+func (a *attachment) restore(ctx context.Context, main []nl.Exact) error {
+	routes, err := a.pod.ExactRoutes(ctx)
+	errs := []error{err}
+	for _, r := range routes {
+		if a.inMain(r) && !slices.ContainsFunc(main, func(m nl.Exact) bool { return m.Route == r.Route }) {
+			errs = append(errs, a.pod.RemoveRoute(ctx, r))
+		}
+	}
+	for _, viaGateway := range []bool{false, true} {
+		for _, r := range slices.Backward(main) {
+			if r.Gateway.IsValid() == viaGateway {
+				errs = append(errs, a.pod.RestoreRoute(ctx, r))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Del removes the rules of the addresses that prevResult names and of those that the interface has, if it is still there.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	_, pod, err := req.Pod()
+	if errors.Is(err, plugin.ErrNoPod) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var addrs []netip.Addr
+	for _, s := range addresses(req) {
+		addrs = append(addrs, s.Addr())
+	}
+	link, err := pod.Link(ctx, req.IfName)
+	if err == nil {
+		var have []nl.Addr
+		have, err = pod.Addrs(ctx, link.Index)
+		for _, h := range have {
+			addrs = append(addrs, h.Addr())
+		}
+	}
+	if errors.Is(err, nl.ErrNoLink) {
+		err = nil
+	}
+	return errors.Join(err, removeRules(ctx, pod, addrs, c.Table))
+}
+
+// removeRules removes the rules from these addresses; only those that lead to the table, unless that is nil.
+func removeRules(ctx context.Context, pod *nl.Handle, addrs []netip.Addr, table *int) error {
+	rules, err := pod.Rules(ctx)
+	errs := []error{err}
+	for _, r := range rules {
+		if !r.More && r.From.IsSingleIP() && slices.Contains(addrs, r.From.Addr()) && (table == nil || r.Table == *table) {
+			errs = append(errs, pod.DeleteRule(ctx, r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check looks for the rules of the addresses and, unless the tables are somebody else's, for their routes.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	sources, err := c.sources(req)
+	if err != nil {
+		return err
+	}
+	_, pod, err := req.Pod()
+	if err != nil {
+		return err
+	}
+	link, err := pod.Link(ctx, req.IfName)
+	if err != nil {
+		return err
+	}
+	rules, err := pod.Rules(ctx)
+	if err != nil {
+		return err
+	}
+	routes, err := pod.Routes(ctx)
+	if err != nil {
+		return err
+	}
+	tables, errs := []int{}, []error{}
+	for _, s := range sources {
+		i := slices.IndexFunc(rules, func(r nl.Rule) bool { return s.leads(r) && (c.Table == nil || r.Table == *c.Table) })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("no rule leads from address %s of interface %s to its table", s.Addr(), req.IfName))
+			continue
+		}
+		tables = append(tables, rules[i].Table)
+		if c.Table == nil && s.gateway.IsValid() && !has(routes, link, s.anywhere(), rules[i].Table) {
+			errs = append(errs, fmt.Errorf("table %d of address %s lacks a default route via interface %s", rules[i].Table, s.Addr(), req.IfName))
+		}
+	}
+	if c.Table == nil {
+		errs = append(errs, checkMoved(req, routes, link, tables))
+	}
+	return errors.Join(errs...)
+}
+
+// checkMoved looks for the destinations of the result's routes in the tables.
+func checkMoved(req *plugin.Request, routes []nl.Route, link *nl.Link, tables []int) error {
+	var errs []error
+	for _, route := range req.PrevResult.Routes {
+		if route.Table != nil {
+			continue
+		}
+		dst, err := plugin.Prefix(route.Dst)
+		if err == nil && !has(routes, link, dst.Masked(), tables...) {
+			err = fmt.Errorf("tables %d lack the route to %s via interface %s", tables, dst, req.IfName)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func has(routes []nl.Route, link *nl.Link, dst netip.Prefix, tables ...int) bool {
+	return slices.ContainsFunc(routes, func(r nl.Route) bool {
+		return r.Dst == dst && r.Index == link.Index && slices.Contains(tables, r.Table)
+	})
+}
+
+// GC has nothing to do: rules live in pods' namespaces and go with them.
+func (Plugin) GC(context.Context, *plugin.Request, *Conf) error { return nil }
+
+// Status knows nothing that an ADD would fail for.
+func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
