@@ -1,0 +1,117 @@
+package tuning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/braid-cni/braid/pkg/nl"
+)
+
+// attributes are those of an interface that are to be changed or put back. The keys are those of the reference's backups.
+type attributes struct {
+	MAC      string `json:"mac,omitempty"`
+	Promisc  *bool  `json:"promisc,omitempty"`
+	MTU      int    `json:"mtu,omitempty"`
+	AllMulti *bool  `json:"allmulti,omitempty"`
+	TxQLen   *int   `json:"txQLen,omitempty"`
+}
+
+// of gives the values that the link has of the attributes.
+func (a attributes) of(link *nl.Link) attributes {
+	var have attributes
+	if a.MAC != "" {
+		have.MAC = link.MAC.String()
+	}
+	if a.Promisc != nil {
+		have.Promisc = &link.Promisc
+	}
+	if a.MTU != 0 {
+		have.MTU = link.MTU
+	}
+	if a.AllMulti != nil {
+		have.AllMulti = &link.AllMulti
+	}
+	if a.TxQLen != nil {
+		have.TxQLen = &link.TxQLen
+	}
+	return have
+}
+
+// change is an attribute with its value, and how a link, by index, gets it.
+type change struct {
+	key   string
+	value any
+	set   func(ctx context.Context, h *nl.Handle, index int) error
+}
+
+func (a attributes) changes() []change {
+	var list []change
+	if a.MAC != "" {
+		list = append(list, change{"mac", a.MAC, func(ctx context.Context, h *nl.Handle, index int) error {
+			mac, err := net.ParseMAC(a.MAC)
+			if err != nil {
+				return err
+			}
+			return h.SetMAC(ctx, index, mac)
+		}})
+	}
+	if a.Promisc != nil {
+		list = append(list, change{"promisc", *a.Promisc, func(ctx context.Context, h *nl.Handle, index int) error {
+			return h.SetPromisc(ctx, index, *a.Promisc)
+		}})
+	}
+	if a.MTU != 0 {
+		list = append(list, change{"mtu", a.MTU, func(ctx context.Context, h *nl.Handle, index int) error {
+			return h.SetMTU(ctx, index, a.MTU)
+		}})
+	}
+	if a.AllMulti != nil {
+		list = append(list, change{"allmulti", *a.AllMulti, func(ctx context.Context, h *nl.Handle, index int) error {
+			return h.SetAllMulti(ctx, index, *a.AllMulti)
+		}})
+	}
+	if a.TxQLen != nil {
+		list = append(list, change{"txQLen", *a.TxQLen, func(ctx context.Context, h *nl.Handle, index int) error {
+			return h.SetTxQLen(ctx, index, *a.TxQLen)
+		}})
+	}
+	return list
+}
+
+// apply gives a link, by index, the attributes, up to the first that it does not take.
+func (a attributes) apply(ctx context.Context, h *nl.Handle, index int) error {
+	for _, c := range a.changes() {
+		if err := c.set(ctx, h, index); err != nil {
+			return fmt.Errorf("field %s %v: %w", c.key, c.value, err)
+		}
+	}
+	return nil
+}
+
+// restore is apply past errors.
+func (a attributes) restore(ctx context.Context, h *nl.Handle, index int) error {
+	var errs []error
+	for _, c := range a.changes() {
+		if err := c.set(ctx, h, index); err != nil {
+			errs = append(errs, fmt.Errorf("restore %s %v: %w", c.key, c.value, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// check says which of the attributes the link does not have.
+func (a attributes) check(link *nl.Link) error {
+	have := map[string]any{}
+	for _, c := range a.of(link).changes() {
+		have[c.key] = c.value
+	}
+	var errs []error
+	for _, c := range a.changes() {
+		if have[c.key] != c.value {
+			errs = append(errs, fmt.Errorf("interface %s has %s %v, not %v", link.Name, c.key, have[c.key], c.value))
+		}
+	}
+	return errors.Join(errs...)
+}

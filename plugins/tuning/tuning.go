@@ -1,0 +1,187 @@
+// Package tuning changes an interface that the plugin before it has made: its MAC, MTU, queue and modes, and parameters of the kernel in the
+// pod's network namespace.
+//
+// Contract: plugin.Interface. How the interface was is kept in a file, and put back by DEL; parameters of the kernel, as with the
+// reference, are not. A failed ADD puts both back. DEL and GC remove the file also when interface and namespace are gone.
+package tuning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/sysctl"
+)
+
+// Plugin is the plugin.
+type Plugin struct {
+	// Allowlist is the file with the parameters that may be set; "/etc/cni/tuning/allowlist.conf" where it is empty.
+	Allowlist string
+}
+
+var _ plugin.Interface[Conf] = Plugin{}
+
+// errNoPrevResult is that there is no interface to change.
+func errNoPrevResult() error {
+	return plugin.ConfError("prevResult", nil, "is missing: tuning follows the plugin that makes the interface")
+}
+
+// Add sets parameters and attributes. The result is that of the plugin before, with the interface's new MAC and MTU.
+func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	path, err := c.path(req)
+	if err != nil {
+		return nil, err
+	}
+	w, err := c.wanted(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.permit(w.keys); err != nil {
+		return nil, err
+	}
+	if req.PrevResult == nil {
+		return nil, errNoPrevResult()
+	}
+	ns, pod, err := req.Pod()
+	if err != nil {
+		return nil, err
+	}
+	before, err := sysctl.Swap(ns, w.sysctls...)
+	req.Undo.Push(func(context.Context) error { return sysctl.Set(ns, before...) })
+	if err != nil {
+		return nil, err
+	}
+	if w.attributes == (attributes{}) {
+		return req.Result(), nil
+	}
+	link, err := pod.Link(ctx, req.IfName)
+	if err != nil {
+		return nil, err
+	}
+	have := w.attributes.of(link)
+	made, err := c.save(path, req, have)
+	if err != nil {
+		return nil, err
+	}
+	req.Undo.Push(func(ctx context.Context) error {
+		err := have.restore(ctx, pod, link.Index)
+		if made {
+			err = errors.Join(err, remove(path))
+		}
+		return err
+	})
+	if err := w.attributes.apply(ctx, pod, link.Index); err != nil {
+		return nil, err
+	}
+	return w.attributes.describe(req), nil
+}
+
+// describe is the result with the attributes that it has room for.
+func (a attributes) describe(req *plugin.Request) *types100.Result {
+	result := req.Result()
+	result.Interfaces = slices.Clone(result.Interfaces)
+	for i, described := range result.Interfaces {
+		if described.Name != req.IfName {
+			continue
+		}
+		changed := *described
+		if a.MAC != "" {
+			changed.Mac = a.MAC
+		}
+		if a.MTU != 0 {
+			changed.Mtu = a.MTU
+		}
+		result.Interfaces[i] = &changed
+	}
+	return result
+}
+
+// Del puts the interface's attributes back, where it is still there, and removes the backup. What the interface does not take is an error
+// once: there is nothing that a repetition could do about it.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	path, err := c.path(req)
+	if err != nil {
+		return err
+	}
+	b, err := read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err != nil:
+		err = fmt.Errorf("interface %s stays as it is: backup: %w", req.IfName, err)
+	default:
+		err = b.giveBack(ctx, req)
+	}
+	return errors.Join(err, remove(path))
+}
+
+func (a attributes) giveBack(ctx context.Context, req *plugin.Request) error {
+	_, pod, err := req.Pod()
+	if errors.Is(err, plugin.ErrNoPod) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	link, err := pod.Link(ctx, req.IfName)
+	if errors.Is(err, nl.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.restore(ctx, pod, link.Index)
+}
+
+// Check compares parameters and attributes with those that are wanted.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	w, err := c.wanted(req)
+	if err != nil {
+		return err
+	}
+	if req.PrevResult == nil {
+		return errNoPrevResult()
+	}
+	ns, pod, err := req.Pod()
+	if err != nil {
+		return err
+	}
+	link, err := pod.Link(ctx, req.IfName)
+	if err != nil {
+		return err
+	}
+	return errors.Join(checkSysctls(ns, w.sysctls), w.attributes.check(link))
+}
+
+// checkSysctls compares values by their words: the kernel separates several with tabs.
+func checkSysctls(ns *netns.NS, settings []sysctl.Setting) error {
+	keys := make([]string, len(settings))
+	for i, s := range settings {
+		keys[i] = s.Key
+	}
+	values, err := sysctl.Get(ns, keys...)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, s := range settings {
+		if !slices.Equal(strings.Fields(values[i]), strings.Fields(s.Value)) {
+			errs = append(errs, fmt.Errorf("sysctl %s is %q, not %q", s.Key, values[i], s.Value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// GC removes the backups of attachments that are not valid.
+func (Plugin) GC(_ context.Context, req *plugin.Request, c *Conf) error { return c.collect(req) }
+
+// Status knows nothing that an ADD would fail for.
+func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
