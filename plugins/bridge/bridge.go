@@ -1,0 +1,88 @@
+// Package bridge gives a pod a veth link whose other end is a port of a bridge of the node.
+//
+// Contract: plugin.Interface. What one attachment has, a failed ADD and DEL take away: the pair of links, its addresses, its nftables
+// rules. What attachments share stays: the bridge with its addresses, the gateway's interface in a VLAN, the node's ip_forward. Rules are
+// tagged with network, container ID and interface, so DEL and GC need neither addresses nor a network namespace to find them.
+package bridge
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Plugin is the plugin.
+type Plugin struct{}
+
+var (
+	_ plugin.Interface[Conf] = Plugin{}
+	_ plugin.Picky           = (*Conf)(nil)
+)
+
+// Places in a result's interfaces. The fourth, where there is one, is the gateway's interface in a VLAN.
+const bridgeInterface, portInterface, podInterface = 0, 1, 2
+
+// Add makes the bridge, if there is none, and the pod's link.
+func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	ipam, err := c.IPAMType()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(ipam); err != nil {
+		return nil, err
+	}
+	wanted, err := c.port()
+	if err != nil {
+		return nil, err
+	}
+	mac, err := req.MAC("")
+	if err != nil {
+		return nil, err
+	}
+	a := &attachment{Request: req, conf: c, ipam: ipam, port: wanted, mac: mac}
+	if a.hostNS, a.host, err = req.Host(); err != nil {
+		return nil, err
+	}
+	if a.podNS, a.pod, err = req.Pod(); err != nil {
+		return nil, err
+	}
+	if err := a.connect(ctx); err != nil {
+		return nil, err
+	}
+	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: a.interfaces}
+	if ipam == "" {
+		err = a.withoutAddresses(ctx)
+	} else {
+		err = a.withAddresses(ctx, result)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if hasDNS(c.DNS) {
+		result.DNS = c.DNS
+	}
+	return result, a.describe(ctx)
+}
+
+func hasDNS(d types.DNS) bool {
+	return d.Nameservers != nil || d.Search != nil || d.Options != nil || d.Domain != ""
+}
+
+// Del removes the link, gives the addresses back and removes the rules.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req))
+}
+
+// GC removes the rules of attachments of the network that are not valid; the links live in pods' namespaces and go with them.
+func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"), collectRules(ctx, req))
+}
+
+// Status passes on: a bridge that is absent is made.
+func (Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return plugin.PassOn(ctx, req, &c.Common, "STATUS")
+}

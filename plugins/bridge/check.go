@@ -1,0 +1,150 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Check compares both ends of the link, the bridge, the gateways and the rules with prevResult and with the configuration.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	ipam, err := c.IPAMType()
+	if err != nil {
+		return err
+	}
+	if err := c.check(ipam); err != nil {
+		return err
+	}
+	if err := plugin.PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
+		return err
+	}
+	link, err := req.CheckInterface(ctx, "veth")
+	if err != nil && (!c.DisableContainerInterface || !errors.Is(err, plugin.ErrDown)) {
+		return err
+	}
+	_, host, err := req.Host()
+	if err != nil {
+		return err
+	}
+	port, err := checkNode(ctx, req, c, ipam, host, link)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		checkPort(ctx, host, c, port), checkGateways(ctx, req, c, host, ipam), checkRules(ctx, req, c, port, link),
+	)
+}
+
+// checkNode compares the node's links with prevResult: the bridge, and the other end of the pod's link, which it gives.
+func checkNode(ctx context.Context, req *plugin.Request, c *Conf, ipam string, host *nl.Handle, pod *nl.Link) (*nl.Link, error) {
+	bridge, err := host.Bridge(ctx, c.bridge())
+	if err != nil {
+		return nil, err
+	}
+	if !bridge.Up || c.PromiscMode && !bridge.Promisc {
+		return nil, fmt.Errorf("bridge %s is not up, or not in promiscuous mode", bridge.Name)
+	}
+	port, err := host.LinkByIndex(ctx, pod.ParentIndex)
+	if err != nil {
+		return nil, fmt.Errorf("other end of interface %s: %w", pod.Name, err)
+	}
+	switch {
+	case port.Kind != "veth" || port.ParentIndex != pod.Index || port.MasterIndex != bridge.Index:
+		return nil, fmt.Errorf("interface %s is not connected to bridge %s", pod.Name, bridge.Name)
+	case !port.Up:
+		return nil, fmt.Errorf("interface %s is down", port.Name)
+	}
+	// A bridge whose MAC follows its ports need not have the one that ADD saw.
+	if c.gateway(ipam) {
+		err = checkPromised(req, bridge.Link)
+	}
+	return port, errors.Join(err, checkPromised(req, port))
+}
+
+// checkPromised compares a link of the node with what prevResult says of it.
+func checkPromised(req *plugin.Request, link *nl.Link) error {
+	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool { return i.Sandbox == "" && i.Name == link.Name })
+	if index < 0 {
+		return fmt.Errorf("prevResult has no interface %s of the node", link.Name)
+	}
+	if mac := req.PrevResult.Interfaces[index].Mac; mac != "" && !strings.EqualFold(mac, link.MAC.String()) {
+		return fmt.Errorf("interface %s has MAC %s, not %s", link.Name, link.MAC, mac)
+	}
+	return nil
+}
+
+func checkPort(ctx context.Context, host *nl.Handle, c *Conf, link *nl.Link) error {
+	want, err := c.port()
+	if err != nil {
+		return err
+	}
+	have, err := host.Port(ctx, link.Index)
+	if err != nil {
+		return err
+	}
+	if have.Hairpin != want.Hairpin || have.Isolated != want.Isolated {
+		return fmt.Errorf("bridge port %s has hairpin %t and isolated %t, not %t and %t",
+			link.Name, have.Hairpin, have.Isolated, want.Hairpin, want.Isolated)
+	}
+	has := eachVLAN(have.VLANs)
+	for id, vlan := range eachVLAN(want.VLANs) {
+		if has[id] != vlan {
+			return fmt.Errorf("bridge port %s is not in VLAN %d, or not as it should be", link.Name, id)
+		}
+		delete(has, id)
+	}
+	// What is left is the bridge's default.
+	if len(want.VLANs) > 0 && !c.PreserveDefaultVLAN && len(has) > 0 {
+		return fmt.Errorf("bridge port %s is in %d VLANs that it should not be in", link.Name, len(has))
+	}
+	return nil
+}
+
+// eachVLAN has an entry for each VLAN; of one that is there twice the last counts.
+func eachVLAN(ranges []nl.PortVLAN) map[uint16]nl.PortVLAN {
+	vlans := map[uint16]nl.PortVLAN{}
+	for _, r := range ranges {
+		for id := r.First; id <= r.Last; id++ {
+			vlans[id] = nl.PortVLAN{First: id, Last: id, PVID: r.PVID, Untagged: r.Untagged}
+		}
+	}
+	return vlans
+}
+
+// checkGateways looks for the gateways' addresses on the node.
+func checkGateways(ctx context.Context, req *plugin.Request, c *Conf, host *nl.Handle, ipam string) error {
+	if !c.gateway(ipam) {
+		return nil
+	}
+	name := c.bridge()
+	if c.VLAN != 0 {
+		name = c.vlanInterface()
+	}
+	link, err := host.Link(ctx, name)
+	if err != nil {
+		return err
+	}
+	have, err := host.Addrs(ctx, link.Index)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, ip := range req.PrevResult.IPs {
+		addr, err := plugin.Prefix(ip.Address)
+		gateway, _ := netip.AddrFromSlice(ip.Gateway)
+		want := netip.PrefixFrom(gateway.Unmap(), addr.Bits())
+		if err == nil && !slices.ContainsFunc(have, func(a nl.Addr) bool { return a.Prefix == want }) {
+			err = fmt.Errorf("interface %s lacks the gateway's address %s", name, want)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,212 @@
+package bridge
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/sysctl"
+)
+
+// nameTries bounds the search for a name that no link of the node has; the first is free as a rule.
+const nameTries = 10
+
+// carrierWithin bounds the wait for a port to come up, which takes the kernel well below a millisecond.
+const carrierWithin = 3 * time.Second
+
+// attachment is an ADD under way.
+type attachment struct {
+	*plugin.Request
+	conf *Conf
+	// ipam is the type of the IPAM plugin; empty for none.
+	ipam string
+	// port and mac are what the configuration and the pod ask for.
+	port nl.Port
+	mac  net.HardwareAddr
+
+	hostNS, podNS *netns.NS
+	host, pod     *nl.Handle
+
+	bridge *nl.Bridge
+	// portLink and podLink are the two ends of the pod's link.
+	portLink, podLink *nl.Link
+	interfaces        []*types100.Interface
+}
+
+// connect makes what the pod is connected by: bridge and link. The pod's end is down.
+func (a *attachment) connect(ctx context.Context) (err error) {
+	if a.bridge, err = a.ensureBridge(ctx); err != nil {
+		return err
+	}
+	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: plugin.Group}
+	name, err := a.addVeth(ctx, peer, a.pod)
+	if err != nil {
+		return err
+	}
+	podLink, described, err := a.NewInterface(ctx)
+	if err != nil {
+		return err
+	}
+	a.podLink = podLink
+	if a.portLink, err = a.host.Link(ctx, name); err != nil {
+		return err
+	}
+	a.interfaces = []*types100.Interface{{Name: a.bridge.Name}, {Name: name}, described}
+	return a.setPort(ctx, a.portLink, a.port)
+}
+
+// ensureBridge makes the bridge where there is none, and sets it up. It stays if the ADD fails: others may have joined it by then.
+func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
+	name := a.conf.bridge()
+	bridge, err := a.host.Bridge(ctx, name)
+	if errors.Is(err, nl.ErrNoLink) {
+		// Another ADD may be faster.
+		if err := a.addBridge(ctx); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		bridge, err = a.host.Bridge(ctx, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.conf.filtersVLANs() && !bridge.VLANFiltering {
+		return nil, plugin.ConfError("bridge", name, "exists and does not filter VLANs, as vlan and vlanTrunk need it")
+	}
+	if a.conf.PromiscMode && !bridge.Promisc {
+		if err := a.host.SetPromisc(ctx, bridge.Index, true); err != nil {
+			return nil, err
+		}
+	}
+	if bridge.Up {
+		return bridge, nil
+	}
+	if err := sysctl.Try(a.hostNS, ignoreRouters(name)); err != nil {
+		return nil, err
+	}
+	return bridge, a.host.SetUp(ctx, bridge.Index)
+}
+
+func (a *attachment) addBridge(ctx context.Context) error {
+	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU}
+	if a.conf.gateway(a.ipam) {
+		// With an address of its own it does not take over those of its ports: a gateway's MAC is in pods' neighbour tables.
+		wanted.MAC = make(net.HardwareAddr, 6)
+		if _, err := rand.Read(wanted.MAC); err != nil {
+			return err
+		}
+		wanted.MAC[0] = wanted.MAC[0]&^1 | 2 // of one host, locally administered
+	}
+	return a.host.AddBridge(ctx, wanted, a.conf.filtersVLANs())
+}
+
+// ignoreRouters keeps a pod from becoming the node's IPv6 router by saying that it is one (CVE-2020-10749).
+func ignoreRouters(link string) sysctl.Setting {
+	return sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_ra", Value: "0"}
+}
+
+// addVeth makes a pair of links: peer, in the namespace of the handle at, and a port of the bridge, whose name it gives.
+func (a *attachment) addVeth(ctx context.Context, peer nl.NewLink, at *nl.Handle) (name string, err error) {
+	for range nameTries {
+		var random [4]byte
+		if _, err := rand.Read(random[:]); err != nil {
+			return "", err
+		}
+		name = fmt.Sprintf("veth%x", random)
+		err = a.host.AddPortVeth(ctx, nl.NewLink{Name: name, MTU: peer.MTU}, a.bridge.Index, peer)
+		if !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+		// Which of the two names is taken, the kernel does not say.
+		if _, lerr := at.Link(ctx, peer.Name); !errors.Is(lerr, nl.ErrNoLink) {
+			return "", errors.Join(err, lerr)
+		}
+	}
+	return "", err
+}
+
+// setPort makes a new port of the bridge what it is to be, and sets it up.
+func (a *attachment) setPort(ctx context.Context, port *nl.Link, p nl.Port) error {
+	// A bridge that others made may still listen.
+	if err := sysctl.Try(a.hostNS, ignoreRouters(a.bridge.Name), ignoreRouters(port.Name)); err != nil {
+		return err
+	}
+	if len(p.VLANs) > 0 && !a.conf.PreserveDefaultVLAN && a.bridge.DefaultPVID != 0 {
+		if err := a.host.RemovePortVLAN(ctx, port.Index, a.bridge.DefaultPVID); err != nil {
+			return err
+		}
+	}
+	if p.Hairpin || p.Isolated || len(p.VLANs) > 0 {
+		if err := a.host.SetPort(ctx, port.Index, p); err != nil {
+			return err
+		}
+	}
+	return a.host.SetUp(ctx, port.Index)
+}
+
+// withoutAddresses completes a link without IPAM.
+func (a *attachment) withoutAddresses(ctx context.Context) error {
+	if err := a.addRules(ctx, nil); err != nil || a.conf.DisableContainerInterface {
+		return err
+	}
+	if err := a.pod.SetUp(ctx, a.podLink.Index); err != nil {
+		return err
+	}
+	return a.awaitPort(ctx)
+}
+
+// withAddresses completes the link and the result with what the IPAM plugin gives. The node's own part comes last, as it is not taken back.
+func (a *attachment) withAddresses(ctx context.Context, result *types100.Result) error {
+	allotted, err := a.Allot(ctx, a.ipam)
+	if err != nil {
+		return err
+	}
+	result.IPs, result.Routes, result.DNS = allotted.IPs, allotted.Routes, allotted.DNS
+	gateways, err := a.complete(result)
+	if err != nil {
+		return err
+	}
+	if err := a.addRules(ctx, result.IPs); err != nil {
+		return err
+	}
+	if err := plugin.Configure(ctx, a.Request, a.podLink, result, podInterface, a.conf.EnableDAD); err != nil {
+		return err
+	}
+	if err := a.awaitPort(ctx); err != nil {
+		return err
+	}
+	err = a.setGateways(ctx, gateways)
+	result.Interfaces = a.interfaces
+	return err
+}
+
+// awaitPort waits until the port passes packets.
+func (a *attachment) awaitPort(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, carrierWithin)
+	defer cancel()
+	err := a.host.AwaitCarrier(waiting, a.hostNS, a.portLink.Index)
+	if waiting.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("bridge port in error state: %s is not up after %v", a.portLink.Name, carrierWithin)
+	}
+	return err
+}
+
+// describe completes the result with the MACs of the node's links, which may have changed since.
+func (a *attachment) describe(ctx context.Context) error {
+	for i, link := range []*nl.Link{bridgeInterface: a.bridge.Link, portInterface: a.portLink} {
+		now, err := a.host.LinkByIndex(ctx, link.Index)
+		if err != nil {
+			return err
+		}
+		a.interfaces[i].Mac = now.MAC.String()
+	}
+	return nil
+}
