@@ -1,0 +1,161 @@
+// Package portmap makes ports of the node lead to ports of a pod.
+//
+// Contract: plugin.Interface. The rules are nf_tables', in the table braid_hostport of the node's namespace, which has those of all pods; each
+// rule carries its attachment as its tag. The plugin is chained: it finds the pod's addresses in prevResult, which it gives back as it is. An
+// attachment without port mappings is left alone.
+package portmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/nft"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// Conf is the plugin's configuration.
+type Conf struct {
+	plugin.Common
+	// Backend is "nftables", which is the default, or "iptables", which is not this plugin's.
+	Backend string `json:"backend,omitempty"`
+	// SNAT is that connections from the node's loopback addresses and from the pod's own subnet, whose answers would not come back
+	// through the node, come from the node's address. Default true.
+	SNAT *bool `json:"snat,omitempty"`
+	// MasqAll extends SNAT to all connections.
+	MasqAll bool `json:"masqAll,omitempty"`
+	// ConditionsV4 and ConditionsV6 are what packets must fulfil besides, in the words of nft or iptables.
+	ConditionsV4 []string `json:"conditionsV4,omitempty"`
+	ConditionsV6 []string `json:"conditionsV6,omitempty"`
+	// MarkMasqBit is accepted and not used: nothing is marked.
+	MarkMasqBit *int `json:"markMasqBit,omitempty"`
+	// ExternalSetMarkChain is a chain of iptables, which is not this plugin's.
+	ExternalSetMarkChain *string `json:"externalSetMarkChain,omitempty"`
+}
+
+// Plugin is the plugin.
+type Plugin struct{}
+
+var (
+	_ plugin.Interface[Conf] = Plugin{}
+	_ plugin.Picky           = (*Conf)(nil)
+)
+
+const (
+	backendNftables = "nftables"
+	// maxMarkBit is the highest bit of a packet's mark.
+	maxMarkBit = 31
+)
+
+// Knows refuses what needs iptables, and conditions beyond those that parseConditions takes.
+func (c *Conf) Knows() error {
+	if c.Backend != "" && c.Backend != backendNftables {
+		return plugin.ConfError("backend", c.Backend, `is not "`+backendNftables+`"`)
+	}
+	if c.ExternalSetMarkChain != nil {
+		return plugin.ConfError("externalSetMarkChain", *c.ExternalSetMarkChain, "is for iptables")
+	}
+	if _, err := parseConditions("conditionsV4", c.ConditionsV4, true); err != nil {
+		return err
+	}
+	_, err := parseConditions("conditionsV6", c.ConditionsV6, false)
+	return err
+}
+
+func (c *Conf) check() error {
+	if c.MarkMasqBit == nil {
+		return c.Knows()
+	}
+	if c.ExternalSetMarkChain != nil {
+		return plugin.ConfError("markMasqBit", *c.MarkMasqBit, "cannot be given together with externalSetMarkChain")
+	}
+	if *c.MarkMasqBit < 0 || *c.MarkMasqBit > maxMarkBit {
+		return plugin.ConfError("markMasqBit", *c.MarkMasqBit, fmt.Sprintf("must be from 0 to %d", maxMarkBit))
+	}
+	return c.Knows()
+}
+
+func (c *Conf) snat() bool { return c.SNAT == nil || *c.SNAT }
+
+// Add makes the rules.
+func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+	w, err := wanted(req, c)
+	if err != nil {
+		return nil, err
+	}
+	if len(w.rules) == 0 {
+		return req.Result(), nil
+	}
+	return req.Result(), with(req, func(conn *nft.Conn) error {
+		// Before the change: without an answer of the kernel nobody knows whether it was made.
+		req.Undo.Push(func(ctx context.Context) error {
+			return without(req, func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
+		})
+		if err := conn.Set(ctx, table(), req.Tag(), w.rules...); err != nil {
+			return err
+		}
+		if err := forget(ctx, conn, w.forwards, w.pods...); err != nil {
+			return err
+		}
+		return w.routeLocalnet(ctx, req)
+	})
+}
+
+// Del removes the attachment's rules.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
+	forwards, err := mappings(req)
+	if err == nil && len(forwards) == 0 {
+		return nil
+	}
+	// No rules were made for mappings that are wrong, but there may be those of an ADD before.
+	return without(req, func(conn *nft.Conn) error {
+		return errors.Join(conn.Delete(ctx, table(), req.Tag()), forget(ctx, conn, forwards, formerPods(req)...))
+	})
+}
+
+// Check compares the rules and the interface's setting with what Add makes.
+func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	w, err := wanted(req, c)
+	if err != nil || len(w.rules) == 0 {
+		return err
+	}
+	return with(req, func(conn *nft.Conn) error {
+		if err := conn.Check(ctx, table(), req.Tag(), w.rules...); err != nil {
+			return err
+		}
+		return w.checkLocalnet(ctx, req)
+	})
+}
+
+// GC removes the rules of the network's attachments that are not valid.
+func (Plugin) GC(ctx context.Context, req *plugin.Request, _ *Conf) error {
+	return without(req, func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.ValidTags()) })
+}
+
+// Status is always good: a network may have no pod that asks for ports.
+func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
+
+// with connects to the node's packet filter.
+func with(req *plugin.Request, do func(*nft.Conn) error) error {
+	ns, _, err := req.Host()
+	if err != nil {
+		return err
+	}
+	conn, err := nft.Open(ns)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(conn)
+}
+
+// without is with for what takes something away: of a packet filter that the kernel does not have, nothing is there.
+func without(req *plugin.Request, do func(*nft.Conn) error) error {
+	err := with(req, do)
+	if errors.Is(err, nft.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
