@@ -1,5 +1,5 @@
 // Package e2e_test runs pods through a real kubelet and a real containerd on a node that has Braid as README.md says. `make e2e` runs
-// it: it needs root, and the binaries of scripts/lab.sh, scripts/plugins.sh and scripts/build.sh.
+// it: it needs root, and the binaries of scripts/lab.sh and scripts/build.sh.
 //
 // All tests share one node, one after the other, each with a Kubernetes namespace of its own. After each its pods are deleted, and
 // nothing of them may be left on the node: see leftovers.
@@ -144,16 +144,13 @@ func documentedConfig() (string, error) {
 	return strings.Replace(string(block[1]), "10-flannel", "10-pods", 1), nil
 }
 
-// installPlugins copies braid and the reference plugins, and the scripts of testdata, which the tests use as plugins.
+// installPlugins copies braid, and the scripts of testdata, which the tests use as plugins. There are no others: those that Braid has built
+// in run in-process or not at all.
 func installPlugins(node *lab.Node) error {
-	reference := os.Getenv("BRAID_PLUGINS")
-	if reference == "" {
-		return errors.New("BRAID_PLUGINS is not set to the directory of scripts/plugins.sh")
-	}
-	for _, pattern := range []string{filepath.Join(root(), "bin", "braid"), reference + "/*", "testdata/*"} {
+	for _, pattern := range []string{filepath.Join(root(), "bin", "braid"), "testdata/*"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
-			return fmt.Errorf("no %s: run scripts/build.sh and scripts/plugins.sh: %w", pattern, err)
+			return fmt.Errorf("no %s: run scripts/build.sh: %w", pattern, err)
 		}
 		for _, file := range files {
 			if err := node.Install(file, "/opt/cni/bin/"+filepath.Base(file), 0o755); err != nil {

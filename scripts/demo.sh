@@ -16,15 +16,14 @@ if [ -z "${BRAID_DEMO-}" ]; then
 	export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 	scripts/install-deps.sh base
 	scripts/build.sh
-	BRAID_DEMO=$(scripts/plugins.sh):$(dirname "$(scripts/tools.sh cnitool)")
+	BRAID_DEMO=$(dirname "$(scripts/tools.sh cnitool)")
 	export BRAID_DEMO
 	user=()
 	[ "$(id -u)" = 0 ] || user=(--user --map-root-user)
 	exec unshare "${user[@]}" --net --mount "$0"
 fi
 
-plugins=${BRAID_DEMO%%:*}
-export PATH=${BRAID_DEMO#*:}:$PATH
+export PATH=$BRAID_DEMO:$PATH
 
 bold "A node, with one NIC (ens224) on the data network"
 mount -t tmpfs tmpfs /run
@@ -50,8 +49,7 @@ apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: gke-network-1, namespace: default}
 spec:
-  # sbr moves routes to where the CHECK of the plugin before it does not look for them.
-  config: '{"cniVersion": "1.0.0", "disableCheck": true, "plugins": [
+  config: '{"cniVersion": "1.0.0", "plugins": [
     {$kind, "master": "ens224", "ipam": {"type": "static",
       "addresses": [{"address": "21.0.111.1/21", "gateway": "21.0.111.254"}]}},
     {"type": "sbr"}]}'
@@ -75,13 +73,13 @@ EOF
 sed -n '/kind: Pod/,$p' $work/manifests/demo.yaml
 cat >$work/net.d/00-braid.conflist <<EOF
 {"cniVersion": "1.0.0", "name": "braid", "plugins": [{
-  "type": "braid", "logFile": "$work/braid.log", "binDir": "$plugins",
+  "type": "braid", "logFile": "$work/braid.log", "binDir": "$PWD/bin",
   "braid": {"manifests": "$work/manifests", "stateDir": "$work/state"},
   "delegates": [{"cniVersion": "1.0.0", "name": "pod-network", "type": "bridge", "bridge": "cni0", "isGateway": true,
     "ipam": {"type": "host-local", "subnet": "192.168.0.0/24", "dataDir": "$work/leases", "routes": [{"dst": "0.0.0.0/0"}]}}]}]}
 EOF
 
-export CNI_PATH=$PWD/bin:$plugins NETCONFPATH=$work/net.d CNI_IFNAME=eth0 CNI_CONTAINERID=demo
+export CNI_PATH=$PWD/bin NETCONFPATH=$work/net.d CNI_IFNAME=eth0 CNI_CONTAINERID=demo
 export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=sd-wan"
 
 bold "ADD, as a container runtime would"

@@ -6,7 +6,6 @@
 #
 # What tests find in their environment:
 #   BRAID_E2E=1     without it they do nothing
-#   BRAID_PLUGINS   directory with the reference CNI plugins
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,11 +23,10 @@ trap 'rm -rf "$work"' EXIT
 say "1/3 what the tests need"
 scripts/install-deps.sh node
 gotestsum=$(scripts/tools.sh gotestsum)
-BRAID_PLUGINS=$(scripts/plugins.sh)
 scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 scripts/build.sh
-export BRAID_E2E=1 BRAID_PLUGINS BRAID_LAB_BIN
+export BRAID_E2E=1 BRAID_LAB_BIN
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0

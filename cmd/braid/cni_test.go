@@ -177,7 +177,7 @@ func TestC4DelAfterFailedAdd(t *testing.T) {
 	r.nad("a", r.macvlan(11, ""))
 	r.nad("b", strings.Replace(r.macvlan(12, ""), nic, "nosuch0", 1))
 	p := r.pod("p", "a,b")
-	r.fails("ADD", p, 999, "default/p", "default/b", "plugin macvlan", "not found")
+	r.fails("ADD", p, 7, "default/p", "default/b", "plugin macvlan", "nosuch0", "no such interface")
 	r.clean(p)
 	r.must("DEL", p)
 	r.clean(p)

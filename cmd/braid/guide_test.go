@@ -177,17 +177,17 @@ func TestU15IPVlanAddsConnectedRoutesOnly(t *testing.T) {
 	t.Parallel()
 	nettest.NeedsLink(t, "ipvlan")
 	r := newRig(t)
-	r.nad("a", ipvlan(r.macvlan(11, "")))
+	r.nad("a", ipvlanNAD(r.macvlan(11, "")))
 	onlyConnected(t, r)
 }
 
-// ipvlan is a configuration of macvlan made one of ipvlan.
-func ipvlan(macvlan string) string {
+// ipvlanNAD is a configuration of macvlan made one of ipvlan.
+func ipvlanNAD(macvlan string) string {
 	return strings.Replace(macvlan, `"type":"macvlan","master":"nic0","mode":"bridge"`, `"type":"ipvlan","master":"nic0","mode":"l2"`, 1)
 }
 
-// static is the guide's network with an address and a gateway: extra goes into the IPAM part.
-func static(kind, address, extra string) string {
+// staticIPAM is the guide's network with an address and a gateway: extra goes into the IPAM part.
+func staticIPAM(kind, address, extra string) string {
 	return fmt.Sprintf(`{"type":%q,"master":"nic0","ipam":{"type":"static",
 		"addresses":[{"address":"%s/21","gateway":"21.0.111.254"}]%s}}`, kind, address, extra)
 }
@@ -195,7 +195,7 @@ func static(kind, address, extra string) string {
 // sourceBased compares with the guide's `ip route` and `ip route list table 100`.
 func sourceBased(t *testing.T, r *rig, kind string) {
 	t.Helper()
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+static(kind, "21.0.111.1", "")+`,{"type":"sbr"}]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+staticIPAM(kind, "21.0.111.1", "")+`,{"type":"sbr"}]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
@@ -231,7 +231,7 @@ func TestU16SourceBasedRoutingWithMacvlan(t *testing.T) {
 func TestU17StaticRoute(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
 	p := r.pod("p", "a")
 	r.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
@@ -248,7 +248,7 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 		t.Run(strings.ReplaceAll(dst, "/", "_"), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+			r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
 			p := r.pod("p", "a")
 			r.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")
 			r.clean(p)
@@ -260,7 +260,7 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 func TestU17DefaultRouteByThePodsWish(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", strings.Replace(static("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
 	p := r.pod("p", `[{"name":"a","default-route":["21.0.111.254"]}]`)
 	r.add(p)
 	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 21.0.111.254 dev net1"})
@@ -379,7 +379,7 @@ func mistakes() map[string]mistake {
 		"no plugin":      {"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
 		"no IPAM plugin": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"nosuch"}}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
 		"path as plugin": {"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid", []string{"default/a", "type"}},
-		"no master":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 999, "PluginFailed", []string{"default/a", "plugin macvlan", "not found"}},
+		"no master":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7, "PluginFailed", []string{"default/a", "plugin macvlan", "nosuch0", "no such interface"}},
 		"no capability":  {`[{"name":"a","ips":["10.0.0.1/24"]}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability", []string{"default/a", "ips", "capabilities", "macvlan"}},
 		"another's NAD":  {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
 		"name twice":     {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"default/a", `"x"`, "an interface of its own"}},
@@ -524,7 +524,7 @@ func TestU20LogsByDefault(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c",
 		`mount -t tmpfs tmpfs /var/log && { "$0"; cat /var/log/braid.log; }`, os.Args[0])
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=CHECK", "CNI_CONTAINERID=unknown", "CNI_NETNS="+r.node.Path,
-		"CNI_IFNAME=eth0", "CNI_PATH="+plugins(t))
+		"CNI_IFNAME=eth0", "CNI_PATH="+pluginDir(t))
 	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), `level=ERROR msg="CHECK failed"`) {

@@ -105,6 +105,7 @@ func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 func TestM6FailedDelIsRemembered(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.execs("macvlan")
 	r.nad("a", r.macvlan(11, ""))
 	p := r.pod("p", "a")
 	r.add(p)

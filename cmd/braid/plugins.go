@@ -13,13 +13,29 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/plugins/bridge"
+	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
+	"github.com/braid-cni/braid/plugins/ipam/static"
+	"github.com/braid-cni/braid/plugins/ipvlan"
+	"github.com/braid-cni/braid/plugins/macvlan"
 	"github.com/braid-cni/braid/plugins/passthru"
+	"github.com/braid-cni/braid/plugins/portmap"
+	"github.com/braid-cni/braid/plugins/sbr"
+	"github.com/braid-cni/braid/plugins/tuning"
 )
 
 // plugins are those of this binary, by type.
 func plugins() map[string]*plugin.Plugin {
 	return map[string]*plugin.Plugin{
+		"bridge":          plugin.New(bridge.Plugin{}),
+		"ipvlan":          plugin.New(ipvlan.Plugin{}),
+		"macvlan":         plugin.New(macvlan.Plugin{}),
 		conf.PassthruType: plugin.New(passthru.Plugin{}),
+		"portmap":         plugin.New(portmap.Plugin{}),
+		"sbr":             plugin.New(sbr.Plugin{}),
+		"tuning":          plugin.New(tuning.Plugin{}),
+		"host-local":      plugin.NewIPAM(hostlocal.Plugin{}),
+		"static":          plugin.NewIPAM(static.Plugin{}),
 	}
 }
 
