@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the same plugins run by libcni without a meta-plugin.
+# bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the reference's plugins run by libcni without a meta-plugin;
+# and the built-in plugins one by one, beside those of the reference.
 #
 #   scripts/bench.sh [-rounds N] [-log FILE]
 #
@@ -26,6 +27,7 @@ if [ -z "${BRAID_BENCH-}" ]; then
 	trap 'rm -rf "$BRAID_BENCH"' EXIT
 	scripts/build.sh "$BRAID_BENCH"
 	go build -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
+	go test -c -o "$BRAID_BENCH/plugins.test" ./plugins
 	unshare --net --mount "$0" "$@"
 	exit
 fi
@@ -37,3 +39,4 @@ ip link add nic0 type veth peer name wire
 ip link set nic0 up
 ip link set wire up
 "$BRAID_BENCH/bench" "$@"
+BRAID_SPEED=${BRAID_SPEED:-20} "$BRAID_BENCH/plugins.test" -test.run '^TestSpeed$'

@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The targets, of the issue that Braid's attaching was built by.
+// The targets.
 const (
 	maxAdd     = 1.35 // ADD with 4 networks, of the chains and three API round trips
+	maxDel     = 1.5  // DEL with 4 networks, of that with one
 	maxVersion = 3.0  // VERSION, of a bare binary's start
 	maxSize    = 16.0 // MB of bin/braid
 )
@@ -52,6 +53,7 @@ func (b *bench) report(rounds int, size int64) string {
 		}
 		out.WriteString("\n")
 	}
+	del := b.median(key("DEL", "braid", 4)) / b.median(key("DEL", "braid", 1))
 	bare, version := b.median("VERSION bare"), b.median("VERSION braid")
 	megabytes := float64(size) / 1e6
 	fmt.Fprintf(&out, "\n3 API round trips %.1f; start to exit: bare binary %.2f, braid VERSION %.2f\n\n", api, bare, version)
@@ -61,6 +63,7 @@ func (b *bench) report(rounds int, size int64) string {
 		unit       string
 	}{
 		{"ADD with 4 networks, of chains + 3 API round trips", add, maxAdd, "x"},
+		{"DEL with 4 networks, of that with one", del, maxDel, "x"},
 		{"VERSION, of a bare static Go binary", version / bare, maxVersion, "x"},
 		{"size of bin/braid", megabytes, maxSize, "MB"},
 	} {
