@@ -53,6 +53,26 @@ func Guard(fn func() error) error {
 	return res.err
 }
 
+// Do runs fn on a thread that is in the namespace; fn must not spread it, as with Guard. Where the process is in that namespace itself, the
+// caller's thread will do.
+func (ns *NS) Do(fn func() error) error {
+	if here, err := current(); err == nil && here == ns.inode {
+		return fn()
+	}
+	return Guard(func() error {
+		back, err := retry(func() (int, error) { return unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+		if err != nil {
+			return fmt.Errorf("open the thread's network namespace: %w", err)
+		}
+		defer unix.Close(back)
+		if err := unix.Setns(ns.fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %q: %w", ns.path, err)
+		}
+		defer unix.Setns(back, unix.CLONE_NEWNET) //nolint:errcheck // Guard ends a thread that did not come back
+		return fn()
+	})
+}
+
 // contain runs fn and unlocks the calling goroutine from its thread only if that is known to be in the namespace that it was in: a
 // thread that is still locked ends with its goroutine. Deferred, so that a panic is no way around it.
 func contain(fn func() error) error {

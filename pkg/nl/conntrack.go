@@ -10,8 +10,6 @@ import (
 	vnl "github.com/vishvananda/netlink/nl"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-
-	"github.com/braid-cni/braid/pkg/netns"
 )
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h, and flags that say which parts of a tuple a filter looks at.
@@ -45,8 +43,8 @@ func (n *Netfilter) ForgetConnections(ctx context.Context, family, protocol byte
 // forgetOneByOne looks through all connections.
 func (n *Netfilter) forgetOneByOne(ctx context.Context, family, protocol byte, port uint16) error {
 	var lib *netlink.Handle
-	err := netns.Guard(func() (err error) {
-		lib, err = netlink.NewHandleAt(vnetns.NsHandle(n.ns.Fd()), unix.NETLINK_NETFILTER)
+	err := n.ns.Do(func() (err error) {
+		lib, err = netlink.NewHandleAt(vnetns.None(), unix.NETLINK_NETFILTER)
 		return err
 	})
 	if err != nil {

@@ -61,8 +61,8 @@ func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 // OpenNetfilter makes a socket in ns, which must stay open as long.
 func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
 	var socket *vnl.NetlinkSocket
-	err := netns.Guard(func() (err error) {
-		socket, err = vnl.GetNetlinkSocketAt(vnetns.NsHandle(ns.Fd()), vnetns.None(), unix.NETLINK_NETFILTER)
+	err := ns.Do(func() (err error) {
+		socket, err = vnl.GetNetlinkSocketAt(vnetns.None(), vnetns.None(), unix.NETLINK_NETFILTER)
 		return err
 	})
 	if errors.Is(err, unix.EPROTONOSUPPORT) {

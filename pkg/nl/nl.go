@@ -38,16 +38,15 @@ type Handle struct {
 // Open makes a handle for ns. The handle stays valid after ns is closed, and keeps the namespace alive until it is closed itself.
 func Open(ns *netns.NS) (*Handle, error) {
 	h := &Handle{}
-	err := netns.Guard(func() (err error) {
-		at := vnetns.NsHandle(ns.Fd())
-		socket, err := vnl.GetNetlinkSocketAt(at, vnetns.None(), unix.NETLINK_ROUTE)
+	err := ns.Do(func() (err error) {
+		socket, err := vnl.GetNetlinkSocketAt(vnetns.None(), vnetns.None(), unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
 		h.sockets = map[int]*vnl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
 		// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too old for it says nothing.
 		_ = socket.SetExtAck(true)
-		if h.lib, err = netlink.NewHandleAt(at, unix.NETLINK_ROUTE); err != nil {
+		if h.lib, err = netlink.NewHandleAt(vnetns.None(), unix.NETLINK_ROUTE); err != nil {
 			socket.Close()
 		}
 		return err

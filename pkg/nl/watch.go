@@ -16,8 +16,8 @@ import (
 // namespace, until it says so or fails. It returns when ctx ends, with its error.
 func onChange(ctx context.Context, ns *netns.NS, group uint, done func() (bool, error)) error {
 	var socket *vnl.NetlinkSocket
-	err := netns.Guard(func() (err error) {
-		socket, err = vnl.SubscribeAt(vnetns.NsHandle(ns.Fd()), vnetns.None(), unix.NETLINK_ROUTE, group)
+	err := ns.Do(func() (err error) {
+		socket, err = vnl.SubscribeAt(vnetns.None(), vnetns.None(), unix.NETLINK_ROUTE, group)
 		return err
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package sysctl reads and writes the kernel's parameters below /proc/sys/net, which belong to a network namespace.
 //
 // Contract: a key is a path below /proc/sys with slashes, as "net/ipv4/conf/eth0.7/arp_notify": a dot is part of a name. Keys that lead
-// out of /proc/sys/net are refused. The namespace is entered by a thread that does nothing else (netns.Guard), once for a batch.
+// out of /proc/sys/net are refused. The namespace is entered by a thread that does nothing else (netns.NS.Do), once for a batch.
 package sysctl
 
 import (
@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/netns"
 )
@@ -36,7 +34,7 @@ func Path(key string) (string, error) {
 
 // Set writes the settings in their order, up to the first that fails.
 func Set(ns *netns.NS, settings ...Setting) error {
-	return within(ns, func() error {
+	return ns.Do(func() error {
 		for _, s := range settings {
 			if err := write(s); err != nil {
 				return err
@@ -49,7 +47,7 @@ func Set(ns *netns.NS, settings ...Setting) error {
 // Swap is Set that gives the settings back as they were, in the order in which they must be set to be so again; with an error, those that
 // it had written by then. What can be written and not read, as net/ipv4/route/flush, is not among them.
 func Swap(ns *netns.NS, settings ...Setting) (before []Setting, err error) {
-	err = within(ns, func() error {
+	err = ns.Do(func() error {
 		for _, s := range settings {
 			have, rerr := read(s.Key)
 			if err := write(s); err != nil {
@@ -67,7 +65,7 @@ func Swap(ns *netns.NS, settings ...Setting) (before []Setting, err error) {
 
 // Try writes the settings that the kernel knows: one whose file is missing is passed over.
 func Try(ns *netns.NS, settings ...Setting) error {
-	return within(ns, func() error {
+	return ns.Do(func() error {
 		for _, s := range settings {
 			if err := write(s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -79,7 +77,7 @@ func Try(ns *netns.NS, settings ...Setting) error {
 
 // Get reads parameters, in the order of the keys.
 func Get(ns *netns.NS, keys ...string) (values []string, err error) {
-	err = within(ns, func() error {
+	err = ns.Do(func() error {
 		for _, key := range keys {
 			value, err := read(key)
 			if err != nil {
@@ -90,21 +88,6 @@ func Get(ns *netns.NS, keys ...string) (values []string, err error) {
 		return nil
 	})
 	return values, err
-}
-
-func within(ns *netns.NS, do func() error) error {
-	return netns.Guard(func() error {
-		before, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			return err
-		}
-		defer before.Close()
-		if err := unix.Setns(ns.Fd(), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %q: %w", ns.Path(), err)
-		}
-		defer unix.Setns(int(before.Fd()), unix.CLONE_NEWNET) //nolint:errcheck // Guard ends a thread that did not come back
-		return do()
-	})
 }
 
 // write sets a parameter. Where it cannot be written, as in a container whose /proc/sys is read-only, having the value already is enough.
