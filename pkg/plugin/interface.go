@@ -54,17 +54,12 @@ func (c *Common) IPAMType() (string, error) {
 	return ipam.Type, err
 }
 
-// Allot runs the ADD of the IPAM plugin, to be taken back if the request fails later. One that fails itself has left nothing; a DEL after it
-// would give back what an earlier ADD of the same attachment holds. A result without addresses is an error.
+// Allot runs the ADD of the IPAM plugin. A result without addresses is an error.
 func (r *Request) Allot(ctx context.Context, kind string) (*types100.Result, error) {
 	result, err := r.IPAM(ctx, kind, "ADD")
 	if err != nil {
 		return nil, err
 	}
-	r.Undo.Push(func(ctx context.Context) error {
-		_, err := r.IPAM(ctx, kind, "DEL")
-		return err
-	})
 	if len(result.IPs) == 0 {
 		return nil, fmt.Errorf("IPAM plugin %s gave no address", kind)
 	}

@@ -148,7 +148,9 @@ func (r *Request) Result() *types100.Result {
 	return &copied
 }
 
-// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration. Only ADD gives a result.
+// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration. Only ADD gives a result; it is
+// taken back if the request fails after it. An ADD that fails itself has left nothing: a DEL after it would give back what an earlier ADD of
+// the same attachment holds.
 func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
 	return r.session.delegate(ctx, kind, command, r)
 }

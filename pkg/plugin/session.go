@@ -220,6 +220,10 @@ func (s *Session) delegate(ctx context.Context, kind, command string, r *Request
 	if err != nil || command != "ADD" {
 		return nil, err
 	}
+	r.Undo.Push(func(ctx context.Context) error {
+		_, err := s.delegate(ctx, kind, "DEL", r)
+		return err
+	})
 	what := "result of IPAM plugin " + kind
 	printed, err := strictjson.Object(out)
 	if err != nil {

@@ -36,9 +36,15 @@ type Plugins map[string]*plugin.Plugin
 
 // Run makes a session for the one command.
 func (p Plugins) Run(ctx context.Context, node *Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+	d, done := p.open(node)
+	defer done()
+	return d.Run(ctx, node, kind, environ, stdin)
+}
+
+// open begins an operation on a sandbox.
+func (p Plugins) open(node *Node) (*delegates, func()) {
 	d := &delegates{node: node}
 	session := plugin.NewSession(node.Host.Path, d)
-	defer session.Close()
 	d.run = func(kind string) (*plugin.Bound, bool) {
 		found, ok := p[kind]
 		if !ok {
@@ -46,6 +52,18 @@ func (p Plugins) Run(ctx context.Context, node *Node, kind string, environ []str
 		}
 		return session.Bind(found), true
 	}
+	return d, session.Close
+}
+
+// delegates runs IPAM plugins in the session of the plugin that asks; one that is not in-process is a script of the node's.
+type delegates struct {
+	version.PluginDecoder
+	node *Node
+	run  func(kind string) (*plugin.Bound, bool)
+}
+
+// Run is one command of the operation.
+func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []string, stdin []byte) ([]byte, error) {
 	bound, ok := d.run(kind)
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
@@ -54,13 +72,6 @@ func (p Plugins) Run(ctx context.Context, node *Node, kind string, environ []str
 		return nil, fmt.Errorf("unknown keys: %w", err)
 	}
 	return bound.Run(ctx, environ, stdin)
-}
-
-// delegates runs IPAM plugins in the session of the plugin that asks; one that is not in-process is a script of the node's.
-type delegates struct {
-	version.PluginDecoder
-	node *Node
-	run  func(kind string) (*plugin.Bound, bool)
 }
 
 func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
@@ -132,6 +143,17 @@ func (n *Node) With(runner Runner) *Node {
 	other := *n
 	other.runner = runner
 	return &other
+}
+
+// Operation is the node for several commands that are one operation on a sandbox, as the engine's are; done ends it.
+func (n *Node) Operation() (node *Node, done func()) {
+	plugins, ok := n.runner.(Plugins)
+	if !ok {
+		return n, func() {}
+	}
+	same := *n
+	same.runner, done = plugins.open(n)
+	return &same, done
 }
 
 // Script puts an executable shell script into the node's plugin path, as an IPAM plugin of that type.
