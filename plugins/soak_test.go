@@ -63,7 +63,7 @@ func TestSoak(t *testing.T) {
 		wg.Wait()
 	}
 	run(2 * soakWorkers) // what is made once is made
-	before, held := state(t, pods[0], true), holds(t)
+	before, held := state(t, pods[0], everything), holds(t)
 	run(soakCycles)
 	deadline := time.Now().Add(10 * time.Second)
 	for now := holds(t); now.goroutines > held.goroutines && time.Now().Before(deadline); now = holds(t) {
@@ -74,7 +74,7 @@ func TestSoak(t *testing.T) {
 		t.Errorf("the process holds %+v, before %+v", now, held)
 	}
 	nettest.NoThreadIn(t, spaces...)
-	for _, line := range state(t, pods[0], true) {
+	for _, line := range state(t, pods[0], everything) {
 		if !contains(before, line) && !isLastReserved(line) {
 			t.Errorf("left: %s", line)
 		}

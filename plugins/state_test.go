@@ -21,8 +21,8 @@ import (
 )
 
 // state is what a node and a pod are, as sorted lines. What differs by chance is replaced: MACs that the kernel chose, random names,
-// paths, link-local addresses. The sysctl trees, a thousand files, are part of it where deep says so.
-func state(t *testing.T, p *plugintest.Pod, deep bool) []string {
+// paths, link-local addresses. The sysctl trees, a thousand files, and nftables are part of it where deep says so.
+func state(t *testing.T, p *plugintest.Pod, deep depth) []string {
 	t.Helper()
 	var lines []string
 	for _, place := range []struct {
@@ -33,7 +33,7 @@ func state(t *testing.T, p *plugintest.Pod, deep bool) []string {
 			continue // gone, and all that was in it
 		}
 		all := slices.Concat(snapshot(place.ns), links(t, place.ns))
-		if deep {
+		if deep == everything || deep == podOnly && place.ns == p.Namespace {
 			all = slices.Concat(all, sysctls(t, place.ns), ruleset(t, place.ns))
 		}
 		for _, line := range all {
@@ -46,6 +46,15 @@ func state(t *testing.T, p *plugintest.Pod, deep bool) []string {
 	slices.Sort(lines)
 	return lines
 }
+
+// depth says of which namespaces the sysctl trees and nftables are part of a state.
+type depth int
+
+const (
+	shallow depth = iota
+	podOnly
+	everything
+)
 
 var (
 	macs     = regexp.MustCompile(`\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`)
