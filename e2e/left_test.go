@@ -120,7 +120,7 @@ func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 	var left []string
 	for _, pattern := range []string{
 		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", "/var/lib/cni/results/*",
-		"/var/lib/cni/networks/*/*", "/var/lib/cni/networks/*/.braid/*", "/run/k8s.cni.cncf.io/devinfo/*/*", dumpDir + "/*",
+		"/var/lib/cni/networks/*/*", "/run/k8s.cni.cncf.io/devinfo/*/*", dumpDir + "/*",
 	} {
 		found, err := filepath.Glob(node.Path(pattern))
 		if err != nil {
@@ -129,7 +129,7 @@ func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 		for _, path := range found {
 			switch base := filepath.Base(path); {
 			// Of the network, not of a pod.
-			case base == "lock", base == ".braid", strings.HasPrefix(base, "boot-"), strings.HasPrefix(base, "last_reserved_ip"):
+			case base == "lock", base == ".braid", strings.HasPrefix(base, "last_reserved_ip"):
 			default:
 				left = append(left, "file "+strings.TrimPrefix(path, node.Path("/")))
 			}
