@@ -3,15 +3,11 @@ package nl
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-
-	"github.com/braid-cni/braid/pkg/netns"
 )
 
 // Bridge is a link of kind "bridge".
@@ -237,32 +233,4 @@ func eachAttr(b []byte, do func(kind uint16, value []byte) error) error {
 		}
 	}
 	return nil
-}
-
-// RemoveAddr takes an address from a link, by index. One that is not there is removed already.
-func (h *Handle) RemoveAddr(ctx context.Context, index int, addr netip.Prefix) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err := h.lib.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ipNet(addr)})
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("remove address %s: %w", addr, err)
-	}
-	return nil
-}
-
-// AwaitCarrier waits until the kernel says of a link, by index, that packets pass: not of one that it knows nothing about yet, which
-// Link.Operational is true for. It returns when ctx ends, with its error.
-func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) error {
-	carrier := func() (bool, error) {
-		l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByIndex(index) })
-		if _, err := linkOf(l, err, fmt.Sprintf("interface with index %d", index)); err != nil {
-			return false, err
-		}
-		return l.Attrs().OperState == netlink.OperUp, nil
-	}
-	if done, err := carrier(); done || err != nil {
-		return err
-	}
-	return onChange(ctx, ns, unix.RTNLGRP_LINK, carrier)
 }

@@ -74,15 +74,15 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 	if len(gateways) == 0 {
 		return nil
 	}
-	l, err := h.link(ctx, ifname)
+	l, err := h.Link(ctx, ifname)
 	if err != nil {
 		return err
 	}
-	v4, v6, err := want(l.index, gateways)
+	v4, v6, err := want(l.Index, gateways)
 	if err != nil {
 		return err
 	}
-	if !l.up {
+	if !l.Up {
 		return fmt.Errorf("interface is down: %w", unix.ENETDOWN) // the kernel would speak of the gateway
 	}
 	for _, routes := range [][]wanted{v4, v6} {
@@ -99,9 +99,9 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 // DefaultGateways lists the gateways of the default routes via the link ifname in the main table: IPv4 before IPv6, then by metric.
 // Default routes without a gateway add nothing.
 func (h *Handle) DefaultGateways(ctx context.Context, ifname string) ([]netip.Addr, error) {
-	l, err := h.link(ctx, ifname)
+	l, err := h.Link(ctx, ifname)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", ifname, err)
+		return nil, err
 	}
 	var gateways []netip.Addr
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -112,7 +112,7 @@ func (h *Handle) DefaultGateways(ctx context.Context, ifname string) ([]netip.Ad
 		slices.SortStableFunc(routes, func(a, b *route) int { return cmp.Compare(a.metric, b.metric) })
 		for _, r := range routes {
 			for _, hop := range r.hops {
-				if hop.index == l.index && hop.gateway.IsValid() && !slices.Contains(gateways, hop.gateway) {
+				if hop.index == l.Index && hop.gateway.IsValid() && !slices.Contains(gateways, hop.gateway) {
 					gateways = append(gateways, hop.gateway)
 				}
 			}

@@ -1,11 +1,15 @@
 package nl_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/pkg/nettest"
@@ -80,5 +84,200 @@ func TestHandleKeepsItsNamespace(t *testing.T) {
 	h.Close()
 	if _, err := h.LinkNames(t.Context()); err == nil {
 		t.Error("a closed handle works")
+	}
+}
+
+func find(t *testing.T, h *nl.Handle, name string) *nl.Link {
+	t.Helper()
+	l, err := h.Link(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestLink(t *testing.T) {
+	pod, router := newPod(t)
+	h := open(t, pod)
+	a := pod.Link("net1").Attrs()
+	want := nl.Link{
+		Index: a.Index, Name: "net1", Kind: "veth", MTU: 1500, MAC: a.HardwareAddr, Up: true, Operational: true, Carrier: true, TxQLen: 1000,
+		ParentIndex: index(router, "peer1"),
+	}
+	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
+		t.Error(diff)
+	}
+	byIndex, err := h.LinkByIndex(t.Context(), a.Index)
+	if err != nil || cmp.Diff(want, *byIndex) != "" {
+		t.Errorf("by index: %v, %v", byIndex, err)
+	}
+	router.Down("peer1")
+	if l := find(t, h, "net1"); !l.Up || l.Carrier {
+		t.Errorf("with its peer down: %+v", l)
+	}
+	pod.Down("net1")
+	if l := find(t, h, "net1"); l.Up {
+		t.Errorf("down: %+v", l)
+	}
+	for _, err := range []error{second(h.Link(t.Context(), "absent")), second(h.LinkByIndex(t.Context(), 9999))} {
+		if !errors.Is(err, nl.ErrNoLink) {
+			t.Errorf("a link that is not there: %v", err)
+		}
+	}
+	pod.Bridge("br0")
+	pod.Master("eth0", "br0")
+	if l := find(t, h, "eth0"); l.MasterIndex != index(pod, "br0") || l.Promisc {
+		t.Errorf("a bridge's port: %+v", l) // that a bridge makes its ports promiscuous is not the administrator's wish
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestAttributes(t *testing.T) {
+	pod, _ := newPod(t)
+	h := open(t, pod)
+	ctx, before := t.Context(), find(t, h, "net1")
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	for _, err := range []error{
+		h.SetMTU(ctx, before.Index, 1400), h.SetTxQLen(ctx, before.Index, 0), h.SetMAC(ctx, before.Index, mac),
+		h.SetPromisc(ctx, before.Index, true), h.SetAllMulti(ctx, before.Index, true),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := *before
+	want.MTU, want.TxQLen, want.MAC, want.Promisc, want.AllMulti = 1400, 0, mac, true, true
+	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
+		t.Error(diff)
+	}
+	if err := errors.Join(h.SetPromisc(ctx, before.Index, false), h.SetAllMulti(ctx, before.Index, false)); err != nil {
+		t.Fatal(err)
+	}
+	want.Promisc, want.AllMulti = false, false
+	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
+		t.Error(diff)
+	}
+	pod.Down("net1") // some kernels rename no link that is up
+	if err := h.SetName(ctx, before.Index, "eth0"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if err := h.SetName(ctx, before.Index, "net.7"); err != nil || find(t, h, "net.7").Index != before.Index {
+		t.Errorf("rename: %v", err)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for what, err := range map[string]error{
+		"MTU that is too small": h.SetMTU(ctx, before.Index, 3),
+		"no link":               h.SetMTU(ctx, 9999, 1400),
+		"MAC of a group":        h.SetMAC(ctx, before.Index, net.HardwareAddr{1, 0, 0, 0, 0, 9}),
+		"context that ended":    h.SetMTU(ended, before.Index, 1300),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	if l := find(t, h, "net.7"); l.MTU != 1400 {
+		t.Errorf("after failures: %+v", l)
+	}
+}
+
+func TestAddMacvlan(t *testing.T) {
+	pod, _ := newPod(t)
+	other := nettest.New(t)
+	h, there := open(t, pod), open(t, other)
+	parent := find(t, h, "eth0")
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 7}
+	for i, mode := range []string{"bridge", "private", "vepa"} {
+		name := "mac" + mode
+		wanted := nl.NewLink{Name: name, In: at(t, other), MTU: 1300 + i, Group: 7}
+		if i == 0 {
+			wanted.MAC = mac
+		}
+		if err := h.AddMacvlan(t.Context(), wanted, parent.Index, mode, 500); err != nil {
+			t.Fatal(err)
+		}
+		l := find(t, there, name)
+		if l.Kind != "macvlan" || l.Mode != mode || l.MTU != 1300+i || l.Group != 7 || l.ParentIndex != parent.Index || l.Up {
+			t.Errorf("%s: %+v", mode, l)
+		}
+		if i == 0 && !slices.Equal(l.MAC, mac) {
+			t.Errorf("MAC %s", l.MAC)
+		}
+		if queue := other.Link(name).(*netlink.Macvlan).BCQueueLen; queue != 500 {
+			t.Errorf("queue %d", queue)
+		}
+	}
+	if err := h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0); err != nil || find(t, h, "here").Group != 0 {
+		t.Errorf("in the handle's namespace: %v", err)
+	}
+	for what, err := range map[string]error{
+		"mode":   h.AddMacvlan(t.Context(), nl.NewLink{Name: "x"}, parent.Index, "l2", 0),
+		"parent": h.AddMacvlan(t.Context(), nl.NewLink{Name: "x"}, 9999, "bridge", 0),
+		"MTU":    h.AddMacvlan(t.Context(), nl.NewLink{Name: "x", MTU: 9000}, parent.Index, "bridge", 0),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "x") || pod.HasLink("x") {
+			t.Errorf("%s that there is not: %v", what, err)
+		}
+	}
+	if err := h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+}
+
+func TestAddIPvlan(t *testing.T) {
+	nettest.NeedsLink(t, "ipvlan")
+	pod, _ := newPod(t)
+	other := nettest.New(t)
+	h, there := open(t, pod), open(t, other)
+	parent := find(t, h, "eth0")
+	for _, mode := range []string{"l2", "l3", "l3s"} {
+		name := "ip" + mode
+		if err := h.AddIPvlan(t.Context(), nl.NewLink{Name: name, In: at(t, other), MTU: 1300, Group: 7}, parent.Index, mode); err != nil {
+			t.Fatal(err)
+		}
+		l := find(t, there, name)
+		if l.Kind != "ipvlan" || l.Mode != mode || l.MTU != 1300 || l.Group != 7 || l.ParentIndex != parent.Index || !slices.Equal(l.MAC, parent.MAC) {
+			t.Errorf("%s: %+v", mode, l)
+		}
+	}
+	if l := find(t, there, "ipl2"); l.Mode != "l3s" {
+		t.Errorf("the first one is in mode %s, and all of a parent are in that of the last", l.Mode)
+	}
+	if err := h.AddIPvlan(t.Context(), nl.NewLink{Name: "x"}, parent.Index, "bridge"); err == nil || pod.HasLink("x") {
+		t.Errorf("a mode that there is not: %v", err)
+	}
+}
+
+func TestDeleteLinks(t *testing.T) {
+	pod, _ := newPod(t)
+	h := open(t, pod)
+	for i, name := range []string{"a", "b", "c"} {
+		wanted := nl.NewLink{Name: name, Group: 7}
+		if i == 2 {
+			wanted.Group = 8
+		}
+		if err := h.AddMacvlan(t.Context(), wanted, index(pod, "eth0"), "bridge", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := h.DeleteGroup(t.Context(), 7); err != nil {
+			t.Error(err)
+		}
+	}
+	if pod.HasLink("a") || pod.HasLink("b") || !pod.HasLink("c") || !pod.HasLink("net1") {
+		t.Errorf("after DeleteGroup:\n%s", pod.Links())
+	}
+	for range 2 {
+		if err := h.DeleteLink(t.Context(), "c"); err != nil {
+			t.Error(err)
+		}
+	}
+	if pod.HasLink("c") || !pod.HasLink("net1") {
+		t.Errorf("after DeleteLink:\n%s", pod.Links())
+	}
+	if err := h.DeleteLink(t.Context(), "lo"); err == nil {
+		t.Error("loopback was deleted")
 	}
 }

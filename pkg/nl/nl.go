@@ -1,10 +1,11 @@
-// Package nl is Braid's only user of rtnetlink: what it asks of, and does to, the links and routes of a network namespace.
+// Package nl is Braid's only user of rtnetlink and of netfilter's netlink: what it asks of, and does to, the links, addresses, routes and
+// rules of a network namespace, and its packet filter and connection tracking.
 //
 // Contract: a Handle is bound to one namespace when it is opened and works there from whatever thread calls it; nothing here enters a
-// namespace otherwise. Dumps are consistent: one that the kernel interrupted because something changed meanwhile is repeated. Methods
-// that change something describe the state to reach, look at what there is, and may be repeated. Interface names, not indexes, come in
-// and go out. A context that has ended stops a method between two requests; the kernel answers a single one without waiting for
-// anything but its own lock.
+// namespace otherwise. Dumps are consistent: one that the kernel interrupted because something changed meanwhile is repeated. A link is
+// found by its name, and known by its index from then on. What takes something away may be repeated, as may MoveDefaultRoute; what adds
+// something says where it exists, by an error that is fs.ErrExist. Errors name what was asked for and keep the kernel's number. A context
+// that has ended stops a method between two requests; the kernel answers a single one without waiting for anything but its own lock.
 package nl
 
 import (

@@ -6,194 +6,212 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
-	"syscall"
 
+	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// errShort says that the kernel's message ends before it should.
-var errShort = errors.New("netlink message is too short")
-
-// rtaNextHopID is RTA_NH_ID of linux/rtnetlink.h: the number of the next hop object that a route uses.
-const rtaNextHopID = 30
-
-// hop is a next hop of a route: a link, and a gateway, unless there is none or it is of the other family (IPv4 via an IPv6 router).
-type hop struct {
-	index   int
-	gateway netip.Addr
+// Route is a unicast route via a link.
+type Route struct {
+	// Dst is the destination; a length of 0 is the default route.
+	Dst netip.Prefix
+	// Gateway is invalid for none.
+	Gateway netip.Addr
+	// Src is the preferred source address; invalid for none.
+	Src netip.Addr
+	// Index is that of the link.
+	Index int
+	// Table is 0 for main. Metric 0 is the kernel's default. Scope is as in linux/rtnetlink.h.
+	Table, Metric, Scope int
+	// MTU and AdvMSS in bytes, 0 for none.
+	MTU, AdvMSS int
+	// Protocol says who made it, as in linux/rtnetlink.h; 0 is "boot" on AddRoute.
+	Protocol int
 }
 
-// route is a route as the kernel lists it. It keeps the kernel's own words, to name the very same route when it is removed.
-type route struct {
-	header unix.RtMsg
-	attrs  []syscall.NetlinkRouteAttr
-	table  uint32
-	metric uint32
-	hops   []hop
-}
-
-// isDefault says whether r decides where packets go that no other route takes: a unicast route of the main table to all destinations,
-// whatever their source. Multipath routes and those with a TOS count. An unreachable or blackhole default is a prohibition, not a way
-// out, and what the pod does not get by moving its default route.
-//
-// The destination of a default route is not in the message at all (M1): only its length says so.
-func (r *route) isDefault() bool {
-	return r.table == unix.RT_TABLE_MAIN && r.header.Type == unix.RTN_UNICAST &&
-		r.header.Dst_len == 0 && r.header.Src_len == 0 && r.header.Flags&unix.RTM_F_CLONED == 0
-}
-
-func (r *route) String() string {
-	var b strings.Builder
-	if dst := exact(r).Dst; dst.Bits() == 0 {
-		b.WriteString("default")
-	} else {
-		b.WriteString(dst.String())
+// AddRoute adds a route beside those that are there; one that exists is an error, unix.EEXIST, for IPv4. An IPv6 route to a destination
+// that has one becomes a further next hop.
+func (h *Handle) AddRoute(ctx context.Context, r Route) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	for _, h := range r.hops {
-		if h.gateway.IsValid() {
-			fmt.Fprintf(&b, " via %s", h.gateway)
-		}
-		fmt.Fprintf(&b, " dev index %d", h.index)
+	if err := h.lib.RouteAddEcmp(r.lib()); err != nil {
+		return fmt.Errorf("add route %s: %w", r, err)
 	}
-	if r.metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.metric)
-	}
-	return b.String()
+	return nil
 }
 
-// defaultRoutes lists the default routes of a family (unix.AF_INET, AF_INET6).
-func (h *Handle) defaultRoutes(ctx context.Context, family uint8) ([]*route, error) {
-	routes, err := h.routes(ctx, family)
-	return slices.DeleteFunc(routes, func(r *route) bool { return !r.isDefault() }), err
+func (r Route) lib() *netlink.Route {
+	route := &netlink.Route{
+		LinkIndex: r.Index, Dst: ipNet(r.Dst), Table: r.Table, Priority: r.Metric, Scope: netlink.Scope(r.Scope), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Protocol: netlink.RouteProtocol(r.Protocol),
+	}
+	if r.Gateway.IsValid() {
+		route.Gw = r.Gateway.AsSlice()
+	}
+	if r.Src.IsValid() {
+		route.Src = r.Src.AsSlice()
+	}
+	return route
 }
 
-// routes lists the routes of a family, of all tables and types.
-func (h *Handle) routes(ctx context.Context, family uint8) ([]*route, error) {
-	messages, err := h.dump(ctx, unix.RTM_GETROUTE, &vnl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
+// String reads "10.0.0.0/8 via 10.1.0.1 table 100 metric 5".
+func (r Route) String() string {
+	s := r.Dst.String()
+	if r.Gateway.IsValid() {
+		s += " via " + r.Gateway.String()
+	}
+	if r.Table != 0 {
+		s += fmt.Sprintf(" table %d", r.Table)
+	}
+	if r.Metric != 0 {
+		s += fmt.Sprintf(" metric %d", r.Metric)
+	}
+	return s
+}
+
+// Routes lists the unicast routes of all tables, IPv4 before IPv6; multipath ones once for each hop.
+func (h *Handle) Routes(ctx context.Context) ([]Route, error) {
+	exact, err := h.ExactRoutes(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+		return nil, err
 	}
-	var routes []*route
-	for _, m := range messages {
-		r, err := parseRoute(m)
-		if err != nil {
-			return nil, fmt.Errorf("list routes: %w", err)
+	var routes []Route
+	for _, e := range exact {
+		if e.raw.header.Type != unix.RTN_UNICAST {
+			continue
 		}
-		if r.header.Family == family {
+		for _, hop := range e.raw.hops {
+			r := e.Route
+			r.Index, r.Gateway = hop.index, hop.gateway
 			routes = append(routes, r)
 		}
 	}
 	return routes, nil
 }
 
-func parseRoute(m []byte) (*route, error) {
-	if len(m) < unix.SizeofRtMsg {
-		return nil, errShort
-	}
-	attrs, err := vnl.ParseRouteAttr(m[unix.SizeofRtMsg:])
-	if err != nil {
-		return nil, err
-	}
-	r := &route{header: vnl.DeserializeRtMsg(m).RtMsg, attrs: attrs}
-	r.table = uint32(r.header.Table)
-	var single hop
-	for _, a := range attrs {
-		switch a.Attr.Type {
-		case unix.RTA_TABLE, unix.RTA_PRIORITY, unix.RTA_OIF:
-			if len(a.Value) < 4 {
-				return nil, errShort
-			}
-			switch value := binary.NativeEndian.Uint32(a.Value); a.Attr.Type {
-			case unix.RTA_TABLE:
-				r.table = value
-			case unix.RTA_PRIORITY:
-				r.metric = value
-			case unix.RTA_OIF:
-				single.index = int(value)
-			}
-		case unix.RTA_GATEWAY:
-			single.gateway, _ = netip.AddrFromSlice(a.Value)
-		case unix.RTA_MULTIPATH:
-			if r.hops, err = parseHops(a.Value); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if single.index != 0 {
-		r.hops = append(r.hops, single)
-	}
-	return r, nil
+// Exact is a route together with the kernel's own description of it, so that it can be copied, removed and put back with all that belongs
+// to it. One with several next hops has the index 0.
+type Exact struct {
+	Route
+	raw *route
 }
 
-// parseHops reads the next hops of a multipath route.
-func parseHops(b []byte) ([]hop, error) {
-	var hops []hop
-	for len(b) >= unix.SizeofRtNexthop {
-		nh := vnl.DeserializeRtNexthop(b)
-		size := int(nh.RtNexthop.Len)
-		if size < unix.SizeofRtNexthop || size > len(b) {
-			return nil, errShort
-		}
-		attrs, err := vnl.ParseRouteAttr(b[unix.SizeofRtNexthop:size])
+// ExactRoutes lists the routes of all tables and of every type, IPv4 before IPv6.
+func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
+	var routes []Exact
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		list, err := h.routes(ctx, family)
 		if err != nil {
 			return nil, err
 		}
-		one := hop{index: int(nh.Ifindex)}
-		for _, a := range attrs {
-			if a.Attr.Type == unix.RTA_GATEWAY {
-				one.gateway, _ = netip.AddrFromSlice(a.Value)
+		for _, r := range list {
+			if r.header.Flags&unix.RTM_F_CLONED == 0 {
+				routes = append(routes, exact(r))
 			}
 		}
-		hops = append(hops, one)
-		b = b[min(len(b), (size+unix.RTNH_ALIGNTO-1)&^(unix.RTNH_ALIGNTO-1)):]
 	}
-	return hops, nil
+	return routes, nil
 }
 
-// removeRoute removes exactly r, by giving the kernel back its own description, as `ip route flush` does: that way no property of a
-// route that this package does not know makes it miss, or hit another one. A route that is gone already is fine.
-func (h *Handle) removeRoute(ctx context.Context, r *route) error {
-	err := h.do(ctx, unix.RTM_DELROUTE, 0, r.request(r.header)...)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("remove route %s: %w", r, err)
-	}
-	return nil
-}
-
-// request describes r to the kernel, with another header.
-func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
-	parts := []vnl.NetlinkRequestData{&vnl.RtMsg{RtMsg: header}}
-	byObject := slices.ContainsFunc(r.attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type == rtaNextHopID })
-	for _, a := range r.attrs {
-		switch a.Attr.Type {
-		case unix.RTA_CACHEINFO: // counters
-			continue
-		case unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH:
-			// A route that uses a next hop object is listed with both, and accepted with its number only.
-			if byObject {
-				continue
-			}
-		}
-		parts = append(parts, vnl.NewRtAttr(int(a.Attr.Type), a.Value))
-	}
-	return parts
-}
-
-// replaceDefault installs a default route in one request: the first default route of this metric, or the IPv6 multipath route, gives way
-// to it. Where the very same route is there behind another of its metric, the kernel would say "exists".
-func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
-	header := &vnl.RtMsg{RtMsg: unix.RtMsg{
-		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST,
+func exact(raw *route) Exact {
+	e := Exact{raw: raw, Route: Route{
+		Dst: anywhere(raw.header.Family), Table: int(raw.table), Metric: int(raw.metric), Scope: int(raw.header.Scope), Protocol: int(raw.header.Protocol),
 	}}
-	err := h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, header,
-		vnl.NewRtAttr(unix.RTA_GATEWAY, w.gateway.AsSlice()),
-		vnl.NewRtAttr(unix.RTA_OIF, vnl.Uint32Attr(uint32(w.index))),
-		vnl.NewRtAttr(unix.RTA_PRIORITY, vnl.Uint32Attr(w.metric)))
-	if err != nil {
-		return fmt.Errorf("install default route via %s: %w", w.gateway, err)
+	if len(raw.hops) == 1 {
+		e.Index, e.Gateway = raw.hops[0].index, raw.hops[0].gateway
+	}
+	for _, a := range raw.attrs {
+		switch a.Attr.Type {
+		case unix.RTA_DST:
+			if ip, ok := netip.AddrFromSlice(a.Value); ok {
+				e.Dst = netip.PrefixFrom(ip, int(raw.header.Dst_len))
+			}
+		case unix.RTA_PREFSRC:
+			e.Src, _ = netip.AddrFromSlice(a.Value)
+		case unix.RTA_METRICS:
+			e.MTU, e.AdvMSS = number(attr(a.Value, unix.RTAX_MTU)), number(attr(a.Value, unix.RTAX_ADVMSS))
+		}
+	}
+	return e
+}
+
+// number is the value of an attribute of four bytes; 0 for none.
+func number(b []byte) int {
+	if len(b) < 4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(b))
+}
+
+// ReplaceRoute adds a route, which takes the place of another of its table to the same destination with the same metric.
+func (h *Handle) ReplaceRoute(ctx context.Context, r Route) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := h.lib.RouteReplace(r.lib()); err != nil {
+		return fmt.Errorf("replace route %s: %w", r, err)
 	}
 	return nil
+}
+
+// CopyRoute makes a copy of a route in a table, where it takes the place of another to the same destination with the same metric.
+func (h *Handle) CopyRoute(ctx context.Context, e Exact, table int) error {
+	if err := h.putRoute(ctx, e, table, unix.NLM_F_REPLACE); err != nil {
+		return fmt.Errorf("copy route %s to table %d: %w", e.Route, table, err)
+	}
+	return nil
+}
+
+// RemoveRoute removes exactly this route. One that is gone is removed already.
+func (h *Handle) RemoveRoute(ctx context.Context, e Exact) error {
+	return h.removeRoute(ctx, e.raw)
+}
+
+// RestoreRoute puts a route back that was removed, before others of its destination. One that is there is back already.
+func (h *Handle) RestoreRoute(ctx context.Context, e Exact) error {
+	if err := h.putRoute(ctx, e, e.Table, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("restore route %s: %w", e.Route, err)
+	}
+	return nil
+}
+
+func (h *Handle) putRoute(ctx context.Context, e Exact, table, flags int) error {
+	header := e.raw.header
+	// The other flags are the kernel's: offloaded, link down, ...
+	header.Flags &= unix.RTNH_F_ONLINK
+	// The attribute counts: it has room for all numbers.
+	header.Table = unix.RT_TABLE_UNSPEC
+	parts := e.raw.request(header)
+	for _, p := range parts {
+		if a, ok := p.(*vnl.RtAttr); ok && a.Type == unix.RTA_TABLE {
+			a.Data = binary.NativeEndian.AppendUint32(nil, uint32(table))
+		}
+	}
+	return h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|flags, parts...)
+}
+
+// anywhere is the destination of a default route.
+func anywhere(family uint8) netip.Prefix {
+	if family == unix.AF_INET6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+// DefaultLink is the link of the first default route, IPv4 before IPv6; ErrNoLink if there is none.
+func (h *Handle) DefaultLink(ctx context.Context) (*Link, error) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		routes, err := h.defaultRoutes(ctx, family)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			if len(r.hops) > 0 {
+				return h.LinkByIndex(ctx, r.hops[0].index)
+			}
+		}
+	}
+	return nil, fmt.Errorf("default route: %w", ErrNoLink)
 }

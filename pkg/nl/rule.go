@@ -2,13 +2,11 @@ package nl
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,95 +81,4 @@ func ruleOf(l netlink.Rule) Rule {
 	bare.Family, bare.Src, bare.Table, bare.Priority, bare.Protocol = l.Family, l.Src, l.Table, l.Priority, l.Protocol
 	r.More = *bare != l
 	return r
-}
-
-// Exact is a route together with the kernel's own description of it, so that it can be copied, removed and put back with all that belongs
-// to it. One with several next hops has the index 0.
-type Exact struct {
-	Route
-	raw *route
-}
-
-// ExactRoutes lists the routes of all tables and of every type, IPv4 before IPv6.
-func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
-	var routes []Exact
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		list, err := h.routes(ctx, family)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range list {
-			if r.header.Flags&unix.RTM_F_CLONED == 0 {
-				routes = append(routes, exact(r))
-			}
-		}
-	}
-	return routes, nil
-}
-
-func exact(raw *route) Exact {
-	e := Exact{raw: raw, Route: Route{
-		Dst: anywhere(int(raw.header.Family)), Table: int(raw.table), Metric: int(raw.metric), Scope: int(raw.header.Scope), Protocol: int(raw.header.Protocol),
-	}}
-	if len(raw.hops) == 1 {
-		e.Index, e.Gateway = raw.hops[0].index, raw.hops[0].gateway
-	}
-	for _, a := range raw.attrs {
-		switch a.Attr.Type {
-		case unix.RTA_DST:
-			if ip, ok := netip.AddrFromSlice(a.Value); ok {
-				e.Dst = netip.PrefixFrom(ip, int(raw.header.Dst_len))
-			}
-		case unix.RTA_PREFSRC:
-			e.Src, _ = netip.AddrFromSlice(a.Value)
-		}
-	}
-	return e
-}
-
-// ReplaceRoute adds a route, which takes the place of another of its table to the same destination with the same metric.
-func (h *Handle) ReplaceRoute(ctx context.Context, r Route) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.lib.RouteReplace(r.lib()); err != nil {
-		return fmt.Errorf("replace route %s: %w", r, err)
-	}
-	return nil
-}
-
-// CopyRoute makes a copy of a route in a table, where it takes the place of another to the same destination with the same metric.
-func (h *Handle) CopyRoute(ctx context.Context, e Exact, table int) error {
-	if err := h.putRoute(ctx, e, table, unix.NLM_F_REPLACE); err != nil {
-		return fmt.Errorf("copy route %s to table %d: %w", e.Route, table, err)
-	}
-	return nil
-}
-
-// RemoveRoute removes exactly this route. One that is gone is removed already.
-func (h *Handle) RemoveRoute(ctx context.Context, e Exact) error {
-	return h.removeRoute(ctx, e.raw)
-}
-
-// RestoreRoute puts a route back that was removed, before others of its destination. One that is there is back already.
-func (h *Handle) RestoreRoute(ctx context.Context, e Exact) error {
-	if err := h.putRoute(ctx, e, e.Table, 0); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("restore route %s: %w", e.Route, err)
-	}
-	return nil
-}
-
-func (h *Handle) putRoute(ctx context.Context, e Exact, table, flags int) error {
-	header := e.raw.header
-	// The other flags are the kernel's: offloaded, link down, ...
-	header.Flags &= unix.RTNH_F_ONLINK
-	// The attribute counts: it has room for all numbers.
-	header.Table = unix.RT_TABLE_UNSPEC
-	parts := e.raw.request(header)
-	for _, p := range parts {
-		if a, ok := p.(*vnl.RtAttr); ok && a.Type == unix.RTA_TABLE {
-			a.Data = binary.NativeEndian.AppendUint32(nil, uint32(table))
-		}
-	}
-	return h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|flags, parts...)
 }

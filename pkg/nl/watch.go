@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -38,4 +39,20 @@ func onChange(ctx context.Context, ns *netns.NS, group uint, done func() (bool, 
 			return fmt.Errorf("wait for changes in network namespace %q: %w", ns.Path(), err)
 		}
 	}
+}
+
+// AwaitCarrier waits until the kernel says of a link, by index, that packets pass: not of one that it knows nothing about yet, which
+// Link.Operational is true for. It returns when ctx ends, with its error.
+func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) error {
+	carrier := func() (bool, error) {
+		l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByIndex(index) })
+		if _, err := linkOf(l, err, fmt.Sprintf("interface with index %d", index)); err != nil {
+			return false, err
+		}
+		return l.Attrs().OperState == netlink.OperUp, nil
+	}
+	if done, err := carrier(); done || err != nil {
+		return err
+	}
+	return onChange(ctx, ns, unix.RTNLGRP_LINK, carrier)
 }
