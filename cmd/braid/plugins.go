@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/plugins/bridge"
 	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
@@ -34,7 +35,7 @@ func plugins() map[string]*plugin.Plugin {
 		"portmap":         plugin.New(portmap.Plugin{}),
 		"sbr":             plugin.New(sbr.Plugin{}),
 		"tuning":          plugin.New(tuning.Plugin{}),
-		"host-local":      plugin.NewIPAM(hostlocal.Plugin{}),
+		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
 		"static":          plugin.NewIPAM(static.Plugin{}),
 	}
 }

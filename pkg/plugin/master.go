@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/nl"
@@ -28,6 +29,40 @@ type OnMaster struct {
 	LinkInContainer bool `json:"linkInContainer,omitempty"`
 	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits. Default false, as for the bridge plugin.
 	EnableDAD bool `json:"enabledad,omitempty"`
+}
+
+// Lower is a link that a pod's interface is made on, and the handle of its namespace.
+type Lower struct {
+	*nl.Link
+	Handle *nl.Handle
+}
+
+// Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer) says so, else the node's. Without a name it
+// is that of the default route. mtu, the key, may not exceed the master's.
+func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int) (*Lower, error) {
+	_, handle, err := req.Host()
+	if inPod {
+		_, handle, err = req.Pod()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var link *nl.Link
+	if name == "" {
+		link, err = handle.DefaultLink(ctx)
+	} else {
+		link, err = handle.Link(ctx, name)
+	}
+	if errors.Is(err, nl.ErrNoLink) {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field master %q: %v", name, err), "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the master: %w", err)
+	}
+	if mtu < 0 || mtu > link.MTU {
+		return nil, ConfError("mtu", mtu, fmt.Sprintf("must be from 0 to %d, the MTU of %s", link.MTU, link.Name))
+	}
+	return &Lower{link, handle}, nil
 }
 
 // mode is Mode or its default.

@@ -15,8 +15,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Group is the link group of the links in a pod that plugins made whose whole chain runs in-process: a DEL of the sandbox removes them
-// in one step. The number is arbitrary ("braid"); 0 is the kernel's default group.
+// Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes them in one step. The number is arbitrary
+// ("brai"); 0 is the kernel's default group.
 const Group uint32 = 0x62726169
 
 // Interface is a plugin with its configuration C, a struct whose json tags are the keys that the plugin knows.

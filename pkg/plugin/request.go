@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"path/filepath"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -39,6 +37,8 @@ type Request struct {
 	Undo undo.Stack
 
 	environ []string
+	// path is CNI_PATH.
+	path    []string
 	session *Session
 }
 
@@ -51,8 +51,8 @@ func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 	return at.ns, at.handle, nil
 }
 
-// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod; so does a path that is something else
-// on DEL, where it must be what the namespace was mounted on.
+// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod; so does a path that is something
+// else: it is what the namespace was mounted on.
 func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	if r.NetNS == "" {
 		return nil, nil, ErrNoPod
@@ -153,14 +153,4 @@ func (r *Request) Result() *types100.Result {
 // the same attachment holds.
 func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
 	return r.session.delegate(ctx, kind, command, r)
-}
-
-// path is CNI_PATH.
-func (r *Request) path() []string {
-	for i := len(r.environ) - 1; i >= 0; i-- {
-		if value, ok := strings.CutPrefix(r.environ[i], "CNI_PATH="); ok {
-			return filepath.SplitList(value)
-		}
-	}
-	return nil
 }

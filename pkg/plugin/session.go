@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -82,7 +83,7 @@ func (s *Session) at(path string) (*place, error) {
 // Bind gives a plugin in its wire form for this session.
 func (s *Session) Bind(p *Plugin) *Bound { return &Bound{p, s} }
 
-// Bound is a plugin in wire form: an invoke.Builtin.
+// Bound is a plugin in wire form: an invoke.Plugin.
 type Bound struct {
 	plugin  *Plugin
 	session *Session
@@ -174,7 +175,8 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 	}
 	req = &Request{
 		ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME"), NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
-		Network: c.Name, Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI, environ: environ, session: s,
+		Network: c.Name, Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
+		environ: environ, path: filepath.SplitList(env("CNI_PATH")), session: s,
 	}
 	command = env("CNI_COMMAND")
 	if command == "GC" {
@@ -211,7 +213,7 @@ func (s *Session) delegate(ctx context.Context, kind, command string, r *Request
 	if kind == "" {
 		return nil, errNoIPAM
 	}
-	path, err := s.exec.FindInPath(kind, r.path())
+	path, err := s.exec.FindInPath(kind, r.path)
 	if err != nil {
 		return nil, err
 	}

@@ -74,18 +74,15 @@ func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) err
 	if err != nil || len(sets) == 0 {
 		return err
 	}
-	conn, err := nft.Open(a.hostNS)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	for _, s := range sets {
-		if err := conn.Set(ctx, s.table, a.Tag(), s.rules...); err != nil {
-			return err
+	return a.Filter(func(conn *nft.Conn) error {
+		for _, s := range sets {
+			if err := conn.Set(ctx, s.table, a.Tag(), s.rules...); err != nil {
+				return err
+			}
+			a.Undo.Push(func(ctx context.Context) error { return removeRules(ctx, a.Request) })
 		}
-		a.Undo.Push(func(ctx context.Context) error { return removeRules(ctx, a.Request) })
-	}
-	return nil
+		return nil
+	})
 }
 
 // removeRules removes what rules the attachment has, whatever the configuration says by now.
@@ -98,27 +95,9 @@ func collectRules(ctx context.Context, req *plugin.Request) error {
 	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Keep(ctx, t, req.Network, req.ValidTags()) })
 }
 
-// eachTable takes rules away from the tables. Where the kernel has no nf_tables, nothing is there.
+// eachTable takes rules away from the tables.
 func eachTable(req *plugin.Request, do func(*nft.Conn, *nft.Table) error) error {
-	ns, _, err := req.Host()
-	if err != nil {
-		return err
-	}
-	conn, err := nft.Open(ns)
-	if errors.Is(err, nft.ErrUnsupported) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	var errs []error
-	for _, t := range []*nft.Table{spoofTable(), masqueradeTable()} {
-		if err := do(conn, t); err != nil && !errors.Is(err, nft.ErrUnsupported) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return req.Unfilter(func(conn *nft.Conn) error { return errors.Join(do(conn, spoofTable()), do(conn, masqueradeTable())) })
 }
 
 // checkRules looks for the rules of the attachment.
@@ -127,18 +106,11 @@ func checkRules(ctx context.Context, req *plugin.Request, c *Conf, port, pod *nl
 	if err != nil || len(sets) == 0 {
 		return err
 	}
-	ns, _, err := req.Host()
-	if err != nil {
-		return err
-	}
-	conn, err := nft.Open(ns)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	var errs []error
-	for _, s := range sets {
-		errs = append(errs, conn.Check(ctx, s.table, req.Tag(), s.rules...))
-	}
-	return errors.Join(errs...)
+	return req.Filter(func(conn *nft.Conn) error {
+		var errs []error
+		for _, s := range sets {
+			errs = append(errs, conn.Check(ctx, s.table, req.Tag(), s.rules...))
+		}
+		return errors.Join(errs...)
+	})
 }

@@ -88,10 +88,10 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 	if len(w.rules) == 0 {
 		return req.Result(), nil
 	}
-	return req.Result(), with(req, func(conn *nft.Conn) error {
+	return req.Result(), req.Filter(func(conn *nft.Conn) error {
 		// Before the change: without an answer of the kernel nobody knows whether it was made.
 		req.Undo.Push(func(ctx context.Context) error {
-			return without(req, func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
+			return req.Unfilter(func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
 		})
 		if err := conn.Set(ctx, table(), req.Tag(), w.rules...); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 		return nil
 	}
 	// No rules were made for mappings that are wrong, but there may be those of an ADD before.
-	return without(req, func(conn *nft.Conn) error {
+	return req.Unfilter(func(conn *nft.Conn) error {
 		return errors.Join(conn.Delete(ctx, table(), req.Tag()), forget(ctx, conn, forwards, formerPods(req)...))
 	})
 }
@@ -121,7 +121,7 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	if err != nil || len(w.rules) == 0 {
 		return err
 	}
-	return with(req, func(conn *nft.Conn) error {
+	return req.Filter(func(conn *nft.Conn) error {
 		if err := conn.Check(ctx, table(), req.Tag(), w.rules...); err != nil {
 			return err
 		}
@@ -131,31 +131,8 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 
 // GC removes the rules of the network's attachments that are not valid.
 func (Plugin) GC(ctx context.Context, req *plugin.Request, _ *Conf) error {
-	return without(req, func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.ValidTags()) })
+	return req.Unfilter(func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.ValidTags()) })
 }
 
 // Status is always good: a network may have no pod that asks for ports.
 func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
-
-// with connects to the node's packet filter.
-func with(req *plugin.Request, do func(*nft.Conn) error) error {
-	ns, _, err := req.Host()
-	if err != nil {
-		return err
-	}
-	conn, err := nft.Open(ns)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return do(conn)
-}
-
-// without is with for what takes something away: of a packet filter that the kernel does not have, nothing is there.
-func without(req *plugin.Request, do func(*nft.Conn) error) error {
-	err := with(req, do)
-	if errors.Is(err, nft.ErrUnsupported) {
-		return nil
-	}
-	return err
-}
