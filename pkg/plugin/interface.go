@@ -45,10 +45,13 @@ func (r *Request) NewInterface(ctx context.Context) (*nl.Link, *types100.Interfa
 	return link, &types100.Interface{Name: link.Name, Mac: link.MAC.String(), Sandbox: r.NetNS}, nil
 }
 
-// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, so that nobody else gets an address that is
-// still on a link, then the addresses go back to the IPAM plugin. Both are tried.
+// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, then the addresses go back to the IPAM plugin.
+// While the link stays they do not: nobody else may get an address that is still on a link.
 func Detach(ctx context.Context, req *Request, c *Common) error {
-	return errors.Join(req.deleteLink(ctx), PassOn(ctx, req, c, "DEL"))
+	if err := req.deleteLink(ctx); err != nil {
+		return err
+	}
+	return PassOn(ctx, req, c, "DEL")
 }
 
 func (r *Request) deleteLink(ctx context.Context) error {

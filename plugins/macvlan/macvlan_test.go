@@ -182,3 +182,30 @@ func BenchmarkAdd(b *testing.B) {
 }
 
 func TestReadme(t *testing.T) { plugintest.Readme[macvlan.Conf](t, plugin.New(macvlan.Plugin{})) }
+
+// over is a context that has ended for what looks, and lets go on what waits.
+type over struct{ context.Context }
+
+func (over) Err() error { return context.Canceled }
+
+// An address is not given back while it is on a link.
+func TestDelKeepsTheAddressOfALinkThatStays(t *testing.T) {
+	s := suite()
+	n, _ := s.Node(t, s.Ours, plugintest.Dual)
+	p := n.Pod("a")
+	if _, err := p.Add(s.Conf()); err != nil {
+		t.Fatal(err)
+	}
+	held := n.Leases()
+	p.Ctx = over{t.Context()}
+	if err := p.Del(s.Conf()); err == nil || !p.HasLink("net1") {
+		t.Fatalf("the link is gone: %v", err)
+	}
+	if got := n.Leases(); got != held || held == "" {
+		t.Errorf("leases %q, want %q", got, held)
+	}
+	p.Ctx = nil
+	if err := p.Del(s.Conf()); err != nil || p.HasLink("net1") || n.Leases() != "" {
+		t.Errorf("DEL again: %v, leases %q", err, n.Leases())
+	}
+}
