@@ -44,11 +44,11 @@ func maybe(r *rand.Rand, c conf, key string, values ...any) {
 	}
 }
 
-var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
-
-// network begins a configuration.
+// network begins a configuration: of any version, or of none, which means 0.1.0.
 func network(r *rand.Rand, kind string) conf {
-	return conf{"type": kind, "cniVersion": pick(r, versions...), "name": pick(r, "net", "net-2.a_b")}
+	c := conf{"type": kind, "name": pick(r, "net", "net-2.a_b")}
+	maybe(r, c, "cniVersion", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0")
+	return c
 }
 
 func routes(r *rand.Rand, c conf) {
@@ -174,11 +174,16 @@ func TestDifferentialBridgeVLAN(t *testing.T) {
 
 // upper is a macvlan that works, for plugins that are chained to it.
 func upper(r *rand.Rand, ipam conf) conf {
-	return conf{"type": "macvlan", "cniVersion": pick(r, versions...), "name": "net", "master": "nic0", "ipam": ipam}
+	c := network(r, "macvlan")
+	c["master"], c["ipam"] = "nic0", ipam
+	return c
 }
 
-func chained(r *rand.Rand, first, second conf) []conf {
-	second["cniVersion"], second["name"] = first["cniVersion"], first["name"]
+func chained(first, second conf) []conf {
+	second["name"] = first["name"]
+	if version, ok := first["cniVersion"]; ok {
+		second["cniVersion"] = version
+	}
 	return []conf{first, second}
 }
 
@@ -186,7 +191,7 @@ func TestDifferentialSbr(t *testing.T) {
 	try(t, configs(24), func(r *rand.Rand, n *plugintest.Node) []conf {
 		c := conf{"type": "sbr"}
 		maybe(r, c, "table", 100, 300)
-		return chained(r, upper(r, anyIPAM(r, n)), c)
+		return chained(upper(r, anyIPAM(r, n)), c)
 	})
 }
 
@@ -202,7 +207,7 @@ func TestDifferentialTuning(t *testing.T) {
 		maybe(r, c, "txQLen", 500, 0)
 		maybe(r, c, "runtimeConfig", conf{"mac": "02:00:00:00:00:0a"})
 		maybe(r, c, "args", conf{"cni": conf{"mac": "02:00:00:00:00:0b", "promisc": true}}, conf{"cni": conf{"mtu": 1280}})
-		return chained(r, upper(r, staticIPAM(r)), c)
+		return chained(upper(r, staticIPAM(r)), c)
 	})
 }
 
@@ -217,8 +222,9 @@ func TestDifferentialPortmap(t *testing.T) {
 				conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}, conf{"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.2"},
 			}},
 			conf{"portMappings": list{conf{"hostPort": 70000, "containerPort": 80, "protocol": "tcp"}}}, conf{"portMappings": list{}})
-		br := conf{"type": "bridge", "cniVersion": pick(r, versions...), "name": "net", "isGateway": true, "ipam": staticIPAM(r)}
-		return chained(r, br, c)
+		br := network(r, "bridge")
+		br["isGateway"], br["ipam"] = true, staticIPAM(r)
+		return chained(br, c)
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
@@ -34,7 +35,10 @@ func state(t *testing.T, p *plugintest.Pod, deep depth) []string {
 		}
 		all := slices.Concat(snapshot(place.ns), links(t, place.ns))
 		if deep == everything || deep == podOnly && place.ns == p.Namespace {
-			all = slices.Concat(all, sysctls(t, place.ns), ruleset(t, place.ns))
+			all = slices.Concat(all, ruleset(t, place.ns))
+			for _, line := range sysctls(t, place.ns) {
+				lines = append(lines, place.name+" "+line)
+			}
 		}
 		for _, line := range all {
 			lines = append(lines, place.name+" "+normal(p, line))
@@ -123,28 +127,35 @@ func links(t *testing.T, n *nettest.Namespace) []string {
 	return lines
 }
 
-// changing are parameters that change by themselves or are different in each namespace.
-var changing = regexp.MustCompile(`/(stable_secret|nf_conntrack_[a-z_]*|ipfrag_secret_interval|tcp_fastopen_key|mtu_expires)$`)
+// secret is a parameter that is different in each namespace.
+const secret = "stable_secret"
 
-// sysctls are those of IPv4 and IPv6, of all interfaces.
+// sysctls are those of IPv4 and IPv6, of all interfaces: a thousand small files, of which much of the tests' time goes into reading.
 func sysctls(t *testing.T, n *nettest.Namespace) []string {
 	t.Helper()
 	var lines []string
+	var buffer [256]byte
+	read := func(dir, name, as string) {
+		if value, ok := parameter(dir+"/"+name, buffer[:]); ok && name != secret {
+			lines = append(lines, "sysctl "+as+"/"+name+" = "+value)
+		}
+	}
 	err := n.Run(func() error {
-		for _, family := range []string{"ipv4", "ipv6"} {
-			root := "/proc/sys/net/" + family
-			for _, pattern := range []string{root + "/conf/*/*", root + "/*forward*", root + "/neigh/*/*"} {
-				paths, err := filepath.Glob(pattern)
-				if err != nil {
-					return err
+		for _, family := range []string{"net/ipv4", "net/ipv6"} {
+			err := entries("/proc/sys/"+family, func(name string) error {
+				if strings.Contains(name, "forward") {
+					read("/proc/sys/"+family, name, family)
 				}
-				for _, path := range paths {
-					value, err := os.ReadFile(path)
-					if err != nil || changing.MatchString(path) {
-						continue
-					}
-					lines = append(lines, fmt.Sprintf("sysctl %s = %s", strings.TrimPrefix(path, "/proc/sys/"), bytes.TrimSpace(value)))
-				}
+				return nil
+			})
+			for _, group := range []string{family + "/conf", family + "/neigh"} {
+				err = errors.Join(err, entries("/proc/sys/"+group, func(link string) error {
+					dir, as := "/proc/sys/"+group+"/"+link, group+"/"+veths.ReplaceAllString(link, "vethN")
+					return entries(dir, func(name string) error { read(dir, name, as); return nil })
+				}))
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
@@ -153,6 +164,34 @@ func sysctls(t *testing.T, n *nettest.Namespace) []string {
 		t.Fatal(err)
 	}
 	return lines
+}
+
+// entries calls each with the names of what is in a directory; nothing is in one that has gone.
+func entries(dir string, each func(name string) error) error {
+	list, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range list {
+		if err := each(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parameter reads a file that may not be readable, as some are not.
+func parameter(path string, buffer []byte) (string, bool) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd) //nolint:errcheck // only read
+	size, err := unix.Read(fd, buffer)
+	if err != nil {
+		return "", false
+	}
+	return string(bytes.TrimSpace(buffer[:size])), true
 }
 
 // ruleset are the nftables rules, those of iptables-nft included.

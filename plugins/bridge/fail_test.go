@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -118,6 +119,41 @@ func TestRollBack(t *testing.T) {
 			}
 			if got := p.Snapshot(); got != pod {
 				t.Errorf("the pod was\n%sand is\n%s", pod, got)
+			}
+		})
+	}
+}
+
+// An ADD whose port does not come up fails as the reference's does, and leaves nothing, which the reference's does not.
+func TestPortInErrorState(t *testing.T) {
+	t.Parallel()
+	ip, err := exec.LookPath("ip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, runner := range map[string]plugintest.Runner{"ours": ours(), "reference": plugintest.Reference{}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := plugintest.New(t, runner)
+			n.IPAM("addresses", `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24"}]}`)
+			n.Script("downs", fmt.Sprintf(`for link in $(%[1]s -o link show master br0 | sed 's/^[0-9]*: \([^:@]*\).*/\1/'); do
+	[ "$CNI_COMMAND" != ADD ] || %[1]s link set "$link" down
+done
+exec "${0%%/*}/addresses"
+`, ip))
+			c := conf{"type": "bridge", "bridge": "br0", "ipam": conf{"type": "downs"}}
+			other := n.Pod("other")
+			add(t, other, c.With(conf{"ipam": conf{"type": "addresses"}})) // which makes the bridge
+			if err := other.Del(c.With(conf{"ipam": conf{"type": "addresses"}})); err != nil {
+				t.Fatal(err)
+			}
+			p := n.Pod("a")
+			node, pod := state(t, n)+n.Leases(), p.Snapshot()
+			if _, err := p.Add(c); err == nil || !strings.Contains(err.Error(), "bridge port in error state") {
+				t.Fatalf("ADD: %v", err)
+			}
+			if same := p.Snapshot() == pod && state(t, n)+n.Leases() == node; same != (name == "ours") {
+				t.Errorf("nothing is left: %v\n%s\nthe node was\n%sand is\n%s", same, p.Snapshot(), node, state(t, n)+n.Leases())
 			}
 		})
 	}

@@ -76,6 +76,7 @@ func TestMatchesReference(t *testing.T) {
 		"cniVersion 1.0.0": {conf: conf{"cniVersion": "1.0.0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if c.result == "" {
 				c.result = v4
 			}
@@ -84,19 +85,48 @@ func TestMatchesReference(t *testing.T) {
 	}
 }
 
-func TestM15MacvlanIPAMFails(t *testing.T)      { suite().M15(t) }
-func TestM15MacvlanConfigureFails(t *testing.T) { suite().M15Configure(t) }
-func TestFailureOfEachStep(t *testing.T)        { suite().EachStep(t) }
-func TestNames(t *testing.T)                    { suite().Names(t) }
-func TestDel(t *testing.T)                      { suite().Del(t) }
-func TestEnableDAD(t *testing.T)                { suite().DAD(t) }
-func TestGCAndStatus(t *testing.T)              { suite().PassesOn(t) }
+func TestM15MacvlanIPAMFails(t *testing.T) {
+	t.Parallel()
+	suite().M15(t)
+}
+
+func TestM15MacvlanConfigureFails(t *testing.T) {
+	t.Parallel()
+	suite().M15Configure(t)
+}
+
+func TestFailureOfEachStep(t *testing.T) {
+	t.Parallel()
+	suite().EachStep(t)
+}
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	suite().Names(t)
+}
+
+func TestDel(t *testing.T) {
+	t.Parallel()
+	suite().Del(t)
+}
+
+func TestEnableDAD(t *testing.T) {
+	t.Parallel()
+	suite().DAD(t)
+}
+
+func TestGCAndStatus(t *testing.T) {
+	t.Parallel()
+	suite().PassesOn(t)
+}
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	suite().Check(t, map[string]conf{"bridge": {"mode": "vepa"}, "nonsense": {"mode": "nonsense"}})
 }
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	suite().BadInput(t, map[string]conf{
 		"mac,x:y":           {"mac": "x:y"},
 		"runtimeConfig.mac": {"runtimeConfig": conf{"mac": "02:00:00:00:00:00:00:01"}},
