@@ -1,6 +1,6 @@
 # Each verb is a script of the same name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build fmt lint test e2e conformance fuzz bench demo
+.PHONY: help build generate fmt lint test e2e conformance fuzz bench demo
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,10 @@ bench: ## time and CPU of attaching a pod, beside the same plugins without a met
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@scripts/fuzz.sh
 
-lint: ## static checks of code, scripts and formatting
+generate: ## write what follows from the types of pkg/api: deepcopy functions, conf/crd/ipblocks.yaml
+	@scripts/generate.sh
+
+lint: ## static checks of code, scripts, formatting and generated files
 	@scripts/lint.sh
 
 fmt: ## format the code

@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/plan"
@@ -186,25 +188,128 @@ func explained(t *testing.T, name string, s *schema) {
 	}
 }
 
+// TestIPBlockCRD: the names and rules that pkg/ipam/block counts on, and columns that read well.
+func TestIPBlockCRD(t *testing.T) {
+	found := file(t, "crd/ipblocks.yaml").crds[0]
+	spec := found.Spec
+	if found.Metadata.Name != v1alpha1.Resource+"."+v1alpha1.GroupName || spec.Group != v1alpha1.GroupName || spec.Scope != "Cluster" ||
+		spec.Names.Kind != v1alpha1.Kind || spec.Names.Plural != v1alpha1.Resource || !slices.Equal(spec.Names.ShortNames, []string{"ipb"}) {
+		t.Errorf("name, group, scope or names differ: %+v", spec)
+	}
+	if len(spec.Versions) != 1 || spec.Versions[0].Name != v1alpha1.Version || !spec.Versions[0].Served || !spec.Versions[0].Storage {
+		t.Fatalf("versions: %+v", spec.Versions)
+	}
+	version := spec.Versions[0]
+	if version.Subresources.Status == nil {
+		t.Error("whoever changes a spec can change the status")
+	}
+	var columns, selectable []string
+	for _, c := range version.AdditionalPrinterColumns {
+		columns = append(columns, c.Name)
+	}
+	for _, f := range version.SelectableFields {
+		selectable = append(selectable, f.JSONPath)
+	}
+	if diff := cmp.Diff([]string{"Space", "CIDR", "Node", "Used", "Free", "Recalled-By", "Age"}, columns); diff != "" {
+		t.Errorf("columns (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{".spec.space", ".spec.owner.nodeName", ".spec.recall.by"}, selectable); diff != "" {
+		t.Errorf("selectable fields (-want +got):\n%s", diff)
+	}
+	block := version.Schema.OpenAPIV3Schema.Properties["spec"]
+	for _, field := range []string{"space", "cidr"} {
+		if rules := block.Properties[field].Validations; len(rules) != 1 || rules[0].Rule != "self == oldSelf" {
+			t.Errorf("%s can be changed: %+v", field, rules)
+		}
+	}
+	if diff := cmp.Diff([]string{"cidr", "space"}, block.Required); diff != "" {
+		t.Errorf("required (-want +got):\n%s", diff)
+	}
+	if allocations := block.Properties["allocations"]; allocations.MaxItems == nil || *allocations.MaxItems != 16 ||
+		!slices.Equal(allocations.ListMapKeys, []string{"address"}) {
+		t.Errorf("a block can have too many allocations, or an address twice: %+v", allocations)
+	}
+}
+
+func rule(group string, resources, verbs string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: strings.Fields(resources), Verbs: strings.Fields(verbs)}
+}
+
 // TestNodeRole: the least that a node needs, rule by rule, bound to its ServiceAccount.
 func TestNodeRole(t *testing.T) {
 	all := file(t, "rbac/node.yaml")
 	want := []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
-		{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
+		rule("", "pods", "get"),
+		rule("", "pods/status", "patch"),
+		rule(nadv1.GroupName, nadv1.Resource, "get"),
+		rule("", "events", "create"),
+		rule(v1alpha1.GroupName, v1alpha1.Resource, "get list create update delete"),
+		rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),
+		rule("", "nodes", "get list"),
+		rule(claimv1.GroupName, claimv1.Resource, "get"),
+		rule(claimv1.GroupName, claimv1.Resource+"/status", "patch"),
 	}
 	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
-	account, binding := all.accounts[0], all.bindings[0]
-	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.APIGroup != rbacv1.GroupName || binding.RoleRef.Name != all.roles[0].Name {
-		t.Errorf("the binding is to %+v", binding.RoleRef)
+	bound(t, all.accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+}
+
+// bound wants a role to be the account's, and nobody else's.
+func bound(t *testing.T, account corev1.ServiceAccount, got []rbacv1.Subject, ref rbacv1.RoleRef, kind, name string) {
+	t.Helper()
+	if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}); ref != want {
+		t.Errorf("the binding is to %+v, want %+v", ref, want)
 	}
 	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: account.Namespace, Name: account.Name}}
-	if diff := cmp.Diff(subjects, binding.Subjects); diff != "" {
+	if diff := cmp.Diff(subjects, got); diff != "" {
 		t.Errorf("subjects (-want +got):\n%s", diff)
+	}
+}
+
+// TestControllerRole: the least that braid-controller needs: of Leases it has one.
+func TestControllerRole(t *testing.T) {
+	all := file(t, "rbac/controller.yaml")
+	want := []rbacv1.PolicyRule{
+		rule(v1alpha1.GroupName, v1alpha1.Resource, "list create update delete"),
+		rule("", "nodes pods", "list"),
+		rule(claimv1.GroupName, claimv1.Resource, "list"),
+		rule("whereabouts.cni.cncf.io", "ippools overlappingrangeipreservations", "list"),
+	}
+	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	account, local, localBinding := all.accounts[0], all.localRoles[0], all.localBindings[0]
+	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	held := rule("coordination.k8s.io", "leases", "get update")
+	held.ResourceNames = []string{"braid-controller"}
+	if diff := cmp.Diff([]rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "create"), held}, local.Rules); diff != "" {
+		t.Errorf("rules on Leases (-want +got):\n%s", diff)
+	}
+	bound(t, account, localBinding.Subjects, localBinding.RoleRef, "Role", local.Name)
+	for _, namespace := range []string{local.Namespace, localBinding.Namespace} {
+		if namespace != account.Namespace {
+			t.Errorf("the Lease is in %q, the account in %q", namespace, account.Namespace)
+		}
+	}
+}
+
+// TestControllerDeployment: it runs as the account that has the role, selects its own pods, and needs no rights on its node.
+func TestControllerDeployment(t *testing.T) {
+	d, account := file(t, "deploy/controller.yaml").deployed[0], file(t, "rbac/controller.yaml").accounts[0]
+	pod := d.Spec.Template
+	if pod.Spec.ServiceAccountName != account.Name || d.Namespace != account.Namespace {
+		t.Errorf("it runs as %s/%s, want %s/%s", d.Namespace, pod.Spec.ServiceAccountName, account.Namespace, account.Name)
+	}
+	if diff := cmp.Diff(d.Spec.Selector.MatchLabels, pod.Labels); diff != "" || len(pod.Labels) == 0 {
+		t.Errorf("it does not select its pods (-selector +labels):\n%s", diff)
+	}
+	for _, c := range pod.Spec.Containers {
+		s := c.SecurityContext
+		if strings.ContainsAny(c.Image, "/:") || pod.Spec.HostNetwork || !*pod.Spec.SecurityContext.RunAsNonRoot ||
+			*s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			t.Errorf("container %s may do too much, or its image names a registry: %+v", c.Name, c)
+		}
 	}
 }
 

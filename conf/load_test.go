@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,11 +32,15 @@ type content struct {
 	accounts []corev1.ServiceAccount
 	roles    []rbacv1.ClusterRole
 	bindings []rbacv1.ClusterRoleBinding
-	nads     []nadv1.NetworkAttachmentDefinition
-	pods     []corev1.Pod
-	configs  []*conf.Config
-	clusters []clusterConfig
-	blocks   []ipBlockFile
+	deployed []appsv1.Deployment
+	// of one namespace
+	localRoles    []rbacv1.Role
+	localBindings []rbacv1.RoleBinding
+	nads          []nadv1.NetworkAttachmentDefinition
+	pods          []corev1.Pod
+	configs       []*conf.Config
+	clusters      []clusterConfig
+	blocks        []ipBlockFile
 }
 
 // loaders claim the files whose name says what they hold; all other YAML files hold Kubernetes objects.
@@ -156,12 +161,18 @@ func (c *content) loadObject(doc []byte) error {
 		return yaml.UnmarshalStrict(doc, new(corev1.Namespace))
 	case "v1 ServiceAccount":
 		return addStrict(&c.accounts, doc)
+	case "apps/v1 Deployment":
+		return addStrict(&c.deployed, doc)
 	case "v1 Pod":
 		return c.loadPod(doc)
 	case "rbac.authorization.k8s.io/v1 ClusterRole":
 		return addStrict(&c.roles, doc)
 	case "rbac.authorization.k8s.io/v1 ClusterRoleBinding":
 		return addStrict(&c.bindings, doc)
+	case "rbac.authorization.k8s.io/v1 Role":
+		return addStrict(&c.localRoles, doc)
+	case "rbac.authorization.k8s.io/v1 RoleBinding":
+		return addStrict(&c.localBindings, doc)
 	case "apiextensions.k8s.io/v1 CustomResourceDefinition":
 		return addStrict(&c.crds, doc)
 	case nadv1.GroupName + "/" + nadv1.Version + " " + nadv1.Kind:

@@ -6,7 +6,8 @@ type crd struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Metadata   struct {
-		Name string `json:"name"`
+		Name        string            `json:"name"`
+		Annotations map[string]string `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
 		Group string `json:"group"`
@@ -32,6 +33,18 @@ type crdVersion struct {
 	Schema struct {
 		OpenAPIV3Schema schema `json:"openAPIV3Schema"`
 	} `json:"schema"`
+	AdditionalPrinterColumns []printerColumn `json:"additionalPrinterColumns"`
+	SelectableFields         []struct {
+		JSONPath string `json:"jsonPath"`
+	} `json:"selectableFields"`
+}
+
+type printerColumn struct {
+	Name        string `json:"name"`
+	Type        string `json:"type"`
+	JSONPath    string `json:"jsonPath"`
+	Description string `json:"description"`
+	Priority    int    `json:"priority"`
 }
 
 type schema struct {
@@ -47,6 +60,9 @@ type schema struct {
 	Required    []string           `json:"required"`
 	Properties  map[string]*schema `json:"properties"`
 	Items       *schema            `json:"items"`
+	MapType     string             `json:"x-kubernetes-map-type"`
+	ListType    string             `json:"x-kubernetes-list-type"`
+	ListMapKeys []string           `json:"x-kubernetes-list-map-keys"`
 	Validations []struct {
 		Rule    string `json:"rule"`
 		Message string `json:"message"`

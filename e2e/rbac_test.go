@@ -51,15 +51,25 @@ func TestU12NodeAccount(t *testing.T) {
 	}
 	equalLines(t, "what Braid may do beyond any account", got, []string{
 		"create events",
+		"create ipblocks.ipam.braid-cni.io",
+		"delete ipblocks.ipam.braid-cni.io",
+		"get ipamclaims.k8s.cni.cncf.io",
+		"get ipblocks.ipam.braid-cni.io",
 		"get network-attachment-definitions.k8s.cni.cncf.io",
+		"get nodes",
 		"get pods",
+		"list ipblocks.ipam.braid-cni.io",
+		"list nodes",
+		"patch ipamclaims/status.k8s.cni.cncf.io",
+		"patch ipblocks/status.ipam.braid-cni.io",
 		"patch pods/status",
+		"update ipblocks.ipam.braid-cni.io",
 	})
 	// As operators ask it, and with the account's own token.
 	for question, want := range map[string]string{
 		"get pods": "yes", "patch pods --subresource=status": "yes", "create events": "yes", "get nad": "yes",
 		"list pods": "no", "update pods": "no", "patch pods": "no", "delete pods": "no", "get secrets": "no", "list nad": "no", "create nad": "no",
-		"get nodes": "no", "delete events": "no",
+		"update nodes": "no", "watch nodes": "no", "delete events": "no", "watch ipblocks": "no", "patch ipamclaims": "no", "delete ipamclaims": "no",
 	} {
 		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + r.namespace}, strings.Fields(question)...)
 		out, _ := r.cluster.Kubectl(r.ctx, args...) // "no" is a failure to kubectl

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # lab.sh builds the Kubernetes node that the tests run on, from the Go modules pinned in e2e/cluster.
 #
-#   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver, kubectl
-#   scripts/lab.sh node   all of it: also scheduler, controller-manager, kubelet, containerd, its shim, ctr
+#   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver
+#   scripts/lab.sh node   all of it: also kubectl, scheduler, controller-manager, kubelet, containerd, its shim, ctr
 #   scripts/lab.sh dir    prints the directory that holds the binaries, built or not
 #
 # The directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid), so that a fresh clone is warm, and is named
@@ -73,8 +73,8 @@ rm -f "$dir"/.*.tmp # of a build that was killed
 
 build etcd go.etcd.io/etcd/server/v3
 build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
-build kubectl k8s.io/kubernetes/cmd/kubectl
 [ "$1" = node ] || exit 0
+build kubectl k8s.io/kubernetes/cmd/kubectl
 build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 build kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
 build kubelet k8s.io/kubernetes/cmd/kubelet

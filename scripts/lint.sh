@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# lint.sh checks code, formatting and scripts, and changes nothing. scripts/fmt.sh repairs formatting.
+# lint.sh checks code, formatting, generated files and scripts, and changes nothing. scripts/fmt.sh repairs formatting, scripts/generate.sh
+# writes what is generated.
 #
 # Not part of it, because it needs a network: "$(scripts/tools.sh govulncheck)" ./... looks for known vulnerabilities.
 set -euo pipefail
@@ -18,6 +19,9 @@ say "Go code"
 
 say "formatting"
 "$golangci" fmt --diff || failed=1
+
+say "generated files"
+scripts/generate.sh --check || failed=1
 
 say "scripts"
 mapfile -t shell < <(git ls-files -co --exclude-standard -- 'scripts/*.sh' '.ci/run' 'e2e/testdata/*')

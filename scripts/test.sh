@@ -6,7 +6,7 @@
 #
 # What tests find in their environment:
 #   BRAID_PLUGINS   directory with the reference CNI plugins
-#   BRAID_LAB_BIN   directory with etcd, kube-apiserver and kubectl
+#   BRAID_LAB_BIN   directory with etcd and kube-apiserver
 #   BRAID_CNITOOL   path of cnitool
 #   BRAID_UML=1     they run in the user-mode kernel
 #   BRAID_TEST_BINARY  the tests of cmd/braid without the race detector: they start themselves as braid, thousands of times

@@ -82,11 +82,11 @@ func (c *chains) del(ctx context.Context) error {
 }
 
 // braid calls the binary as a runtime does.
-func (b *bench) braid(ctx context.Context, command string, n int, id, netns string) error {
+func (b *bench) braid(ctx context.Context, command, pod, id, netns string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid"))
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + b.plugins,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + podName(n),
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(b.config), &stdout, &stderr
@@ -103,7 +103,7 @@ func (b *bench) braidConfig() (string, error) {
 	}
 	config, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "binDir": b.plugins,
+		"logFile": b.log, "binDir": b.plugins, "braid": map[string]any{"nodeName": nodeName(0)},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	})
 	return string(config), err

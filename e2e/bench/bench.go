@@ -27,18 +27,17 @@ func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
 
 // prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of them.
 func (b *bench) prepare(ctx context.Context) error {
-	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/rbac/node.yaml"} {
-		if _, err := b.api.Kubectl(ctx, "apply", "-f", file); err != nil {
+	var manifests bytes.Buffer
+	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
 			return err
 		}
+		manifests.Write(append(data, "\n---\n"...))
 	}
-	if _, err := b.api.Kubectl(ctx, "create", "clusterrolebinding", "bench", "--clusterrole=braid-node", "--user="+lab.UserBraid); err != nil {
-		return err
-	}
-	if _, err := b.api.Kubectl(ctx, "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io"); err != nil {
-		return err
-	}
-	var manifests bytes.Buffer
+	fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: bench}\n"+
+		"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: braid-node}\n"+
+		"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", lab.UserBraid)
 	for i := 1; i <= networks()[len(networks())-1]; i++ {
 		config, err := json.Marshal(macvlan(i, filepath.Join(b.work, "leases-braid")))
 		if err != nil {
@@ -55,6 +54,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		fmt.Fprintf(&manifests, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
 			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", podName(n), strings.Join(names, ","))
 	}
+	manifests.WriteString(whereManifests())
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (b *bench) byChains(ctx context.Context, n int) way {
 func (b *bench) byBraid(ctx context.Context, n int) way {
 	return func(id, netns string) (add, del func() error, err error) {
 		call := func(command string) func() error {
-			return func() error { return b.braid(ctx, command, n, id, netns) }
+			return func() error { return b.braid(ctx, command, podName(n), id, netns) }
 		}
 		return call("ADD"), call("DEL"), nil
 	}

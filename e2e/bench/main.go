@@ -70,7 +70,11 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Print(bench.report(*rounds, size.Size()))
+	addresses, err := bench.addresses(ctx, *rounds)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Print(bench.report(*rounds, size.Size()), addresses)
 	return err
 }
 

@@ -100,7 +100,11 @@ func (a *API) launch(ctx context.Context, flags ...string) error {
 	if err := a.etcd.start(); err != nil {
 		return err
 	}
-	return a.StartAPIServer(ctx)
+	if err := a.StartAPIServer(ctx); err != nil {
+		return err
+	}
+	// A fresh API server makes these a moment after it is ready.
+	return errors.Join(a.await(ctx, "/api/v1/namespaces/kube-system"), a.await(ctx, "/api/v1/namespaces/default"))
 }
 
 // writeFiles makes certificates, keys, tokens and the policy, and the clients that use them.
@@ -283,27 +287,6 @@ func (a *API) AdminConfig() *rest.Config {
 
 // Client returns a client of UserAdmin, always the same one.
 func (a *API) Client() kubernetes.Interface { return a.client }
-
-// Kubectl runs kubectl as UserAdmin and returns its stdout; its stderr is in the error.
-func (a *API) Kubectl(ctx context.Context, args ...string) (string, error) {
-	return a.kubectl(ctx, "", args)
-}
-
-// Apply applies manifests, as YAML or JSON.
-func (a *API) Apply(ctx context.Context, manifests string) error {
-	_, err := a.kubectl(ctx, manifests, []string{"apply", "-f", "-"})
-	return err
-}
-
-func (a *API) kubectl(ctx context.Context, stdin string, args []string) (string, error) {
-	config, err := a.Kubeconfig(UserAdmin)
-	if err != nil {
-		return "", err
-	}
-	// A cache of its own: the default is in the home directory.
-	argv := append([]string{a.bin + "/kubectl", "--kubeconfig=" + config, "--cache-dir=" + a.dir.file("kubectl-cache")}, args...)
-	return a.in.output(ctx, stdin, argv...)
-}
 
 // freePort finds a port of the loopback interface that nobody listens on. It is taken from below the range in which the kernel picks
 // ports by itself, so that no outgoing connection takes it while the API server is away.

@@ -12,9 +12,9 @@ import (
 )
 
 var (
-	apiBinaries  = []string{"etcd", "kube-apiserver", "kubectl"}
+	apiBinaries  = []string{"etcd", "kube-apiserver"}
 	nodeBinaries = []string{
-		"kube-controller-manager", "kube-scheduler", "kubelet",
+		"kubectl", "kube-controller-manager", "kube-scheduler", "kubelet",
 		"containerd", "containerd-shim-runc-v2", "ctr",
 	}
 )

@@ -124,6 +124,17 @@ func (c *Cluster) waitServiceAccount(ctx context.Context) error {
 	}
 }
 
+// Kubectl runs kubectl as UserAdmin and returns its stdout; its stderr is in the error.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	config, err := c.Kubeconfig(UserAdmin)
+	if err != nil {
+		return "", err
+	}
+	// A cache of its own: the default is in the home directory.
+	argv := append([]string{c.bin + "/kubectl", "--kubeconfig=" + config, "--cache-dir=" + c.dir.file("kubectl-cache")}, args...)
+	return c.in.output(ctx, "", argv...)
+}
+
 // makeTools builds the lab's own programs and packs the images.
 func (c *Cluster) makeTools(ctx context.Context) error {
 	if err := os.Mkdir(c.tools, 0o755); err != nil {

@@ -96,14 +96,19 @@ func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAt
 
 // unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to callers both are "not found".
 func unservedNAD(err error) error {
-	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || !apierrors.IsNotFound(err) || !apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse) {
+	if !unserved(err) {
 		return err
 	}
 	return &failure.Error{
 		Reason: failure.NADNotFound, Err: fmt.Errorf("the API server serves no %s.%s: %w", nadv1.Resource, nadv1.GroupName, err),
 		Fix: "install the CustomResourceDefinition of conf/crd",
 	}
+}
+
+// unserved says whether the server does not know the resource at all, which is the path's being not found and not the object's.
+func unserved(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && apierrors.IsNotFound(err) && apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 // statusPatch is the JSON merge patch of PublishStatus. The uid makes it one for this very pod: the server refuses to change it.
@@ -116,7 +121,7 @@ type statusPatch struct {
 
 // PublishStatus sets the network-status annotation by one PATCH of pods/status. Other annotations stay as they are.
 func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
-	if err := checkUID(pod); err != nil {
+	if err := checkUID("pod", pod); err != nil {
 		return err
 	}
 	var patch statusPatch
@@ -149,10 +154,10 @@ func otherPod(err error, pod *metav1.ObjectMeta) error {
 	return err
 }
 
-// checkUID refuses a pod that could not be told from another of the same name.
-func checkUID(pod *metav1.ObjectMeta) error {
-	if pod.UID == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("pod %.80q has no uid", pod.Namespace+"/"+pod.Name))
+// checkUID refuses an object that could not be told from another of the same name.
+func checkUID(kind string, meta *metav1.ObjectMeta) error {
+	if meta.UID == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s %.80q has no uid", kind, meta.Namespace+"/"+meta.Name))
 	}
 	return nil
 }
@@ -178,13 +183,18 @@ func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reas
 	return err
 }
 
-// get fetches an object into out. meta is out's own: that it names what was asked for tells an API server's answer from that of
-// something else that answers every request with some JSON.
+// get fetches an object into out. meta is out's own.
 func (a *API) get(ctx context.Context, c *call, out any, meta *metav1.ObjectMeta) error {
 	body, err := a.do(ctx, c)
 	if err != nil {
 		return err
 	}
+	return a.decode(body, c, out, meta)
+}
+
+// decode reads an answer about one object. That it names what was asked for tells an API server's answer from that of something else
+// that answers every request with some JSON.
+func (a *API) decode(body []byte, c *call, out any, meta *metav1.ObjectMeta) error {
 	if err := json.Unmarshal(body, out); err != nil {
 		return a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}

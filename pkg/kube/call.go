@@ -18,14 +18,45 @@ import (
 )
 
 // call is one request to the API server. Each that Braid makes may be sent twice: a GET, a PATCH that sets a value, a POST of an
-// object whose name is given.
+// object whose name is given, a PUT or DELETE of one version of an object.
 type call struct {
 	verb            string // for messages
+	scope           scope
 	namespace, name string
 	request         func(*client) *rest.Request // made anew for each try
 }
 
-func (c *call) String() string { return c.verb + " " + c.namespace + "/" + c.name }
+// scope is what names the object of a call.
+type scope int
+
+const (
+	namespaced scope = iota
+	clusterScoped
+	collection // nothing does: it is about all of a kind
+)
+
+func (c *call) String() string {
+	switch c.scope {
+	case clusterScoped:
+		return c.verb + " " + c.name
+	case collection:
+		return c.verb
+	default:
+		return c.verb + " " + c.namespace + "/" + c.name
+	}
+}
+
+// checkNames refuses names that no object can have.
+func (c *call) checkNames() error {
+	switch c.scope {
+	case clusterScoped:
+		return checkName(c.name)
+	case collection:
+		return nil
+	default:
+		return checkNames(c.namespace, c.name)
+	}
+}
 
 // backoff gives the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer, by chance, so that the nodes
 // of a cluster do not come back to a restarted server all at once.
@@ -36,7 +67,7 @@ func backoff() wait.Backoff {
 // do makes a call, with retries within the budget, and gives the body of the answer. client-go's own retries know neither the budget
 // nor that our writes may be repeated, and are switched off.
 func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
-	if err := checkNames(c.namespace, c.name); err != nil {
+	if err := c.checkNames(); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.verb, err)
 	}
 	client, err := a.connect()

@@ -12,14 +12,17 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	wbv1 "github.com/braid-cni/braid/pkg/api/whereabouts/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // client speaks to an API server's groups, over one http.Client.
 type client struct {
-	core, nads rest.Interface
-	http       *http.Client
+	core, nads, blocks, claims, whereabouts rest.Interface
+	http                                    *http.Client
 }
 
 // connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig may still come.
@@ -29,23 +32,38 @@ func (a *API) connect() (*client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
-	config, err := loadConfig(a.opts.Kubeconfig)
-	if err == nil {
-		config.UserAgent = component + "/" + a.opts.Version
-		a.client, err = newClient(config)
+	config, err := a.RESTConfig()
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		return a.client, nil
+	if a.client, err = newClient(config); err != nil {
+		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
-	bad := &failure.Error{
-		Reason: failure.InvalidConfig, Field: "kubeconfig", Err: fmt.Errorf("load %s: %w", a.opts.Kubeconfig, err),
+	return a.client, nil
+}
+
+func badKubeconfig(kubeconfig string, err error) error {
+	if kubeconfig == "" {
+		return &failure.Error{
+			Reason: failure.InvalidConfig, Field: "kubeconfig",
+			Err: fmt.Errorf("is not set, and there is no service account of a pod: %w", err),
+			Fix: "set it to a kubeconfig file, or braid.manifests to a directory of manifests",
+		}
+	}
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: "kubeconfig", Err: fmt.Errorf("load %s: %w", kubeconfig, err),
 		Fix: "correct the file, or the configuration's key kubeconfig",
 	}
-	if a.opts.Kubeconfig == "" {
-		bad.Err = fmt.Errorf("is not set, and there is no service account of a pod: %w", err)
-		bad.Fix = "set it to a kubeconfig file, or braid.manifests to a directory of manifests"
+}
+
+// RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each call reads it anew.
+func (a *API) RESTConfig() (*rest.Config, error) {
+	config, err := loadConfig(a.opts.Kubeconfig)
+	if err != nil {
+		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
-	return nil, bad
+	config.UserAgent = component + "/" + a.opts.Version
+	return config, nil
 }
 
 // loadConfig reads a kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a pod does.
@@ -85,8 +103,17 @@ func newClient(config *rest.Config) (*client, error) {
 	if c.core, err = c.group(config, "/api", schema.GroupVersion{Version: "v1"}); err != nil {
 		return nil, err
 	}
-	c.nads, err = c.group(config, "/apis", schema.GroupVersion{Group: nadv1.GroupName, Version: nadv1.Version})
-	return c, err
+	for version, group := range map[schema.GroupVersion]*rest.Interface{
+		{Group: nadv1.GroupName, Version: nadv1.Version}:       &c.nads,
+		{Group: v1alpha1.GroupName, Version: v1alpha1.Version}: &c.blocks,
+		{Group: claimv1.GroupName, Version: claimv1.Version}:   &c.claims,
+		{Group: wbv1.GroupName, Version: wbv1.Version}:         &c.whereabouts,
+	} {
+		if *group, err = c.group(config, "/apis", version); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 func (c *client) group(config *rest.Config, path string, version schema.GroupVersion) (*rest.RESTClient, error) {

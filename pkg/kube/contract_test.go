@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
@@ -37,26 +38,20 @@ type apiServer struct {
 func startAPI(t *testing.T) (*apiServer, *API) {
 	t.Helper()
 	server := cluster.Get(t)
-	// A fresh API server makes this namespace a moment after it is ready.
-	kubectl(t, server, "wait", "--for=create", "--timeout=30s", "namespace/kube-system")
-	for _, path := range []string{"crd/network-attachment-definition.yaml", "rbac/node.yaml"} {
-		kubectl(t, server, "apply", "-f", filepath.Join("../../conf", path))
+	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/node.yaml"} {
+		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Apply(t.Context(), string(manifests)); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
 	}
-	kubectl(t, server, "wait", "--for=condition=Established", "crd", nadv1.Resource+"."+nadv1.GroupName)
 	config, err := server.Kubeconfig(account)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &apiServer{server, server.Client()}, newAPI(t, APIOptions{Kubeconfig: config, Version: "test", NodeName: "node-1"})
-}
-
-func kubectl(t *testing.T, server *lab.API, args ...string) string {
-	t.Helper()
-	out, err := server.Kubectl(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
 
 func (s *apiServer) namespace(t *testing.T, name string) {
@@ -160,6 +155,7 @@ func TestAPIServerRequests(t *testing.T) {
 	}
 }
 
+// kubectl describe finds the events of a pod by this very search.
 func TestAPIServerDescribe(t *testing.T) {
 	server, src := startAPI(t)
 	server.CreatePod(t, "describe", "p", nil)
@@ -170,9 +166,16 @@ func TestAPIServerDescribe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := kubectl(t, server.API, "describe", "pod", "-n", "describe", "p")
-	if !strings.Contains(out, "NADNotFound") || !strings.Contains(out, `there is no "a"`) || !strings.Contains(out, "braid") {
-		t.Errorf("kubectl describe says\n%s", out)
+	object, err := server.client.CoreV1().Pods("describe").Get(t.Context(), "p", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := server.client.CoreV1().Events("describe").SearchWithContext(t.Context(), scheme.Scheme, object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Items) != 1 || found.Items[0].Reason != "NADNotFound" || found.Items[0].Message != `there is no "a"` || found.Items[0].Source.Component != "braid" {
+		t.Errorf("the events found are %+v", found.Items)
 	}
 }
 

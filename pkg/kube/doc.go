@@ -1,16 +1,19 @@
 // Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions (NADs), the network-status
-// annotation, events, and the devices that the kubelet allocated.
+// annotation, events, the devices that the kubelet allocated, and for cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of YAML files for hosts without a
 // cluster. Kubelet speaks to the kubelet of this node. None of them touches the network or a file before its first use.
 //
 // Contract of a source (package sourcetest holds every one to it):
 //   - What is not there, is another object by now, or may not be touched is told by an error of k8s.io/apimachinery/pkg/api/errors
-//     somewhere in the chain: IsNotFound, IsConflict, IsForbidden, and IsBadRequest for names that no object can have.
-//   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help, InvalidConfig, NADInvalid or
-//     InvalidAnnotation where somebody has to repair something, TimedOut where the caller gave up.
+//     somewhere in the chain: IsNotFound, IsConflict, IsForbidden, and IsBadRequest for names that no object can have. The same of an
+//     IPBlock that exists already: IsAlreadyExists, and of a change that its rules refuse: IsInvalid.
+//   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help, InvalidConfig, NADInvalid,
+//     InvalidAnnotation or StateCorrupt where somebody has to repair something, TimedOut where the caller gave up.
 //   - Every method returns soon after its context is done, may be called concurrently, and may be repeated: publishing the same
-//     status or event twice is publishing it once.
+//     status or event twice is publishing it once. A change of one version of an IPBlock takes effect once: repeated, it is a conflict.
+//   - An IPBlock or IPAMClaim that cannot be read, or an API server that does not serve them, is never "not found": what is not there
+//     is free to others.
 //
 // The plugin is a process for every operation, so that what it links is paid at each start. The API server is asked by client-go's rest
 // and clientcmd (1.9 MB), without a clientset; an Event of core/v1 would be another 3.2 MB. The kubelet is asked without a gRPC library

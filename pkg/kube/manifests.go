@@ -25,6 +25,7 @@ const (
 	statusSuffix  = ".network-status.json"
 	uidSuffix     = ".network-status.uid"
 	eventsSuffix  = ".events.jsonl"
+	claimSuffix   = ".ipam-claim.json"
 	maxStatus     = 256 << 10 // bytes: what an API server takes as annotations of one object
 	maxEvents     = 100       // of one pod
 	maxEventsFile = 1 << 20   // bytes; a hundred events with the longest names and messages are a quarter of it
@@ -33,15 +34,17 @@ const (
 // Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
 //
 // Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects: several documents, and Lists of
-// objects. Pods (of which only the metadata counts) and NADs are decoded strictly; other kinds are left alone. A namespace that is
-// not given is "default"; a pod without a uid gets one that follows from its name. The files are read by every call, so what is
-// edited takes effect; they are never written.
+// objects. Pods and Nodes (of which only the metadata counts), NADs and IPAMClaims are decoded strictly; other kinds are left alone. A
+// namespace that is not given is "default"; a pod, node or claim without a uid gets one that follows from its name, and a node needs no
+// manifest at all. The files are read by every call, so what is edited takes effect; they are never written.
 //
 // Beside them Braid writes, each file whole or not at all:
 //
 //	<namespace>_<pod>.network-status.json   the network-status annotation, word for word
 //	<namespace>_<pod>.network-status.uid    the pod that it is the status of, where the manifest gives a uid
 //	<namespace>_<pod>.events.jsonl          the pod's last hundred events, one core/v1 Event a line
+//	<namespace>_<claim>.ipam-claim.json     the status of an IPAMClaim, and the uid of the claim that it is of
+//	ipblocks/<name>.json                    an IPBlock; the directory is not counted or read with the manifests
 //
 // The status and events of a pod stay when its manifest goes, as nobody tells Braid; whoever deletes the manifest deletes them.
 type Manifests struct {
@@ -84,8 +87,8 @@ func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*metav1.Ob
 	return pod, nil
 }
 
-// podManifest is a Pod of which only the metadata is looked at.
-type podManifest struct {
+// metaManifest is a Pod or Node, of which only the metadata is looked at.
+type metaManifest struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
 
@@ -95,7 +98,7 @@ type podManifest struct {
 
 // pod gives the metadata as the manifest has it.
 func (m *Manifests) pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	var pod podManifest
+	var pod metaManifest
 	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
 	if err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &pod); err != nil {
 		return nil, err
@@ -135,7 +138,7 @@ func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, a
 	if err := checkNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
-	if err := checkUID(pod); err != nil {
+	if err := checkUID("pod", pod); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
 	if len(annotation) > maxStatus {
@@ -170,6 +173,12 @@ func (m *Manifests) find(
 	if err != nil {
 		return err
 	}
+	return m.findIn(all, gvk, resource, namespace, name, broken, out)
+}
+
+func (m *Manifests) findIn(
+	all *manifests, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string, broken failure.Reason, out any,
+) error {
 	switch found := all.named(gvk, namespace, name); len(found) {
 	case 0:
 		return all.notFound(resource, name)

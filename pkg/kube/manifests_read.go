@@ -94,7 +94,7 @@ func readManifests(ctx context.Context, dir string) (*manifests, error) {
 }
 
 func isManifest(name string) bool {
-	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) {
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) || strings.HasSuffix(name, claimSuffix) {
 		return false
 	}
 	switch filepath.Ext(name) {

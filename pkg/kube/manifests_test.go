@@ -40,7 +40,7 @@ func (d *directory) path(namespace, name, kind string) string {
 }
 
 func (d *directory) CreatePod(t *testing.T, namespace, name string, annotations map[string]string) {
-	var pod podManifest
+	var pod metaManifest
 	pod.APIVersion, pod.Kind = "v1", "Pod"
 	pod.Namespace, pod.Name, pod.Annotations = namespace, name, annotations
 	d.put(t, namespace, name, "pod", pod)
@@ -49,7 +49,7 @@ func (d *directory) CreatePod(t *testing.T, namespace, name string, annotations 
 func (d *directory) ReplacePod(t *testing.T, namespace, name string) {
 	d.uids++
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: name, UID: derivedUID("uid", fmt.Sprint(d.uids))}
-	d.put(t, namespace, name, "pod", podManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta})
+	d.put(t, namespace, name, "pod", metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta})
 }
 
 func (d *directory) DeletePod(t *testing.T, namespace, name string) {
@@ -488,7 +488,7 @@ func FuzzManifests(f *testing.F) {
 		}
 		all.addFile(t.Context(), name, data)
 		for _, o := range all.objects {
-			var pod podManifest
+			var pod metaManifest
 			_ = o.decode(&pod) // an error, but no panic
 		}
 	})

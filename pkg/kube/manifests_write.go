@@ -83,24 +83,32 @@ func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 }
 
 // write puts a file in place, whole or not at all. It is under the lock. What it replaces, a link included, is not written through.
-func (m *Manifests) write(path string, data []byte) error {
+func (m *Manifests) write(path string, data []byte) error { return m.put(path, data, false, m.rename) }
+
+// put writes a file, to the disk where it has to outlive power, and has place put it in its place and take it from where it was.
+func (m *Manifests) put(path string, data []byte, durable bool, place func(from, to string) error) error {
 	tmp := filepath.Join(m.dir, temporaryFile)
 	if err := os.Remove(tmp); err != nil && !missing(err) {
 		return fmt.Errorf("remove file: %w", err)
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as readable as the annotation is in a cluster
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as readable as the object is in a cluster
 	if err != nil {
 		return writeFailed(path, err)
 	}
 	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = m.rename(tmp, path)
+		err = place(tmp, path)
 	}
 	if err != nil {
 		os.Remove(tmp) //nolint:errcheck // the next writer does it
+	}
+	if err != nil && !answered(err) {
 		return writeFailed(path, err)
 	}
-	return nil
+	return err
 }
 
 func writeFailed(path string, err error) error {

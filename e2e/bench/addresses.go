@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+const (
+	// clusterNodes fill a /16.
+	clusterNodes = 256
+	// manyInUse is how many addresses one node has in use for the second of two times.
+	manyInUse = 60000
+	// atOnce is how many Adds one node does at a time, burstOf how many in all.
+	atOnce, burstOf = 64, 4096
+	// storedBlocks hold 500,000 addresses.
+	storedBlocks = 500000 / block.Size
+)
+
+// The targets for cluster-wide addresses.
+const (
+	maxFour     = 40.0   // ms: ADD of a pod with four networks
+	maxOwn      = 1.0    // ms: an address of a block that the node owns
+	maxGrowth   = 1.5    // that, with 60,000 addresses in use, of that with none
+	minParallel = 500.0  // Adds a second on one node
+	minFill     = 5000.0 // addresses a second in a cluster
+	maxStored   = 25.0   // MB for 500,000 addresses
+)
+
+func wherePod() string { return "bench-addresses" }
+
+func whereabouts(i int) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"w%d","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
+		"ipam":{"type":"whereabouts","range":"10.%d.0.0/16"}}]}`, i, 30+i)
+}
+
+// whereManifests are the networks and the pod that use cluster-wide addresses, and the nodes.
+func whereManifests() string {
+	var out strings.Builder
+	var names []string
+	for i := range 4 {
+		names = append(names, fmt.Sprintf("w%d", i))
+		fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: w%d, namespace: default}\nspec: {config: %q}\n---\n",
+			i, whereabouts(i))
+	}
+	fmt.Fprintf(&out, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
+		"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n", wherePod(), strings.Join(names, ","))
+	for i := range clusterNodes {
+		fmt.Fprintf(&out, "---\napiVersion: v1\nkind: Node\nmetadata: {name: %s}\n", nodeName(i))
+	}
+	return out.String()
+}
+
+func nodeName(i int) string { return fmt.Sprintf("bench-node-%03d", i) }
+
+// addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, and the allocator by itself against the API server.
+func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
+	for round := range warmUps + rounds {
+		if round == warmUps {
+			delete(b.times, "ADD addresses")
+		}
+		err := inNetns(func(netns string) error {
+			if err := b.timed("ADD addresses", func() error { return b.braid(ctx, "ADD", wherePod(), "bench", netns) }); err != nil {
+				return err
+			}
+			return b.timed("DEL addresses", func() error { return b.braid(ctx, "DEL", wherePod(), "bench", netns) })
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	lab, err := b.newIPAM()
+	if err != nil {
+		return "", err
+	}
+	progress("one node, addresses of its own blocks")
+	parallel, err := lab.parallel(ctx)
+	if err != nil {
+		return "", err
+	}
+	few, many, err := lab.growth(ctx)
+	if err != nil {
+		return "", err
+	}
+	progress(fmt.Sprintf("%d nodes fill a /16", clusterNodes))
+	fill, stored, err := lab.fill(ctx)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "\nCluster-wide addresses (whereabouts), real API server.\n\n")
+	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms\n", b.median("ADD addresses"), b.median("DEL addresses"))
+	for _, t := range []struct {
+		what       string
+		is, target float64
+		unit       string
+		least      bool
+	}{
+		{"ADD with 4 networks", b.median("ADD addresses"), maxFour, "ms", false},
+		{"address of an own block, none in use", few, maxOwn, "ms", false},
+		{"the same, 60,000 in use", many, maxOwn, "ms", false},
+		{"60,000 in use, of none", many / few, maxGrowth, "x", false},
+		{"64 at a time on one node", parallel, minParallel, "/s", true},
+		{"256 nodes fill a /16, addresses", fill, minFill, "/s", true},
+		{"blocks of 500,000 addresses as JSON", stored, maxStored, "MB", false},
+	} {
+		verdict := "reached"
+		if t.least && t.is < t.target || !t.least && t.is > t.target {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(&out, "%-52s %8.2f %-2s  target %7.1f  %s\n", t.what, t.is, t.unit, t.target, verdict)
+	}
+	return out.String(), nil
+}
+
+// ipam is a cluster's allocators in this process.
+type ipam struct {
+	work string
+	api  *kube.API
+}
+
+func (b *bench) newIPAM() (*ipam, error) {
+	kubeconfig, err := b.api.Kubeconfig("braid")
+	if err != nil {
+		return nil, err
+	}
+	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: "bench"})
+	return &ipam{filepath.Join(b.work, "ipam"), api}, err
+}
+
+func (p *ipam) node(i int) *block.Manager {
+	return &block.Manager{
+		Objects: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i), Log: slog.New(slog.DiscardHandler),
+		Boot: func() (string, error) { return "bench", nil },
+	}
+}
+
+func bigWish(space, cidr string) (block.Wish, error) {
+	w, err := alloc.NewWindow(netip.MustParsePrefix(cidr), netip.Addr{}, netip.Addr{}, nil, nil)
+	return block.Wish{Space: block.SpaceOf(space, ""), Window: w}, err
+}
+
+func take(ctx context.Context, m *block.Manager, w block.Wish, i int) error {
+	h := block.Holder{Network: "bench", ContainerID: fmt.Sprintf("container-%064d", i), IfName: "net1", Pod: fmt.Sprintf("default/pod-%d", i)}
+	_, err := m.Add(ctx, h, []block.Wish{w}, nil)
+	return err
+}
+
+// growth is how long an address takes where none and where many are in use, in ms, medians.
+func (p *ipam) growth(ctx context.Context) (few, many float64, err error) {
+	m := p.node(0)
+	w, err := bigWish("growth", "10.0.0.0/14")
+	if err != nil {
+		return 0, 0, err
+	}
+	var times []time.Duration
+	for i := range manyInUse + 1000 {
+		start := time.Now()
+		if err := take(ctx, m, w, i); err != nil {
+			return 0, 0, err
+		}
+		if i < 1000 || i >= manyInUse {
+			times = append(times, time.Since(start))
+		}
+		if i%5000 == 0 {
+			progress(fmt.Sprintf("one node, %d addresses in use", i))
+		}
+	}
+	median := func(list []time.Duration) float64 {
+		slices.Sort(list)
+		return float64(list[len(list)/2]) / float64(time.Millisecond)
+	}
+	return median(times[:1000]), median(times[1000:]), nil
+}
+
+// parallel is how many addresses one node gives in a second.
+func (p *ipam) parallel(ctx context.Context) (float64, error) {
+	m := p.node(1)
+	w, err := bigWish("parallel", "10.4.0.0/14")
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	err = together(atOnce, burstOf, func(i int) error { return take(ctx, m, w, i) })
+	return burstOf / time.Since(start).Seconds(), err
+}
+
+// fill is how many addresses all nodes together give in a second, until none is left, and how much room the blocks of 500,000 would take.
+func (p *ipam) fill(ctx context.Context) (rate, megabytes float64, err error) {
+	w, err := bigWish("fill", "10.8.0.0/16")
+	if err != nil {
+		return 0, 0, err
+	}
+	var nodes []*block.Manager
+	for i := range clusterNodes {
+		nodes = append(nodes, p.node(i))
+	}
+	total := int(w.Window.Size()) / clusterNodes * clusterNodes //nolint:gosec // 65,534
+	var done atomic.Int64
+	start := time.Now()
+	err = together(clusterNodes, total, func(i int) error {
+		if n := done.Add(1); n%5000 == 0 {
+			progress(fmt.Sprintf("%d nodes, %d addresses in use", clusterNodes, n))
+		}
+		return take(ctx, nodes[i%clusterNodes], w, i)
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	rate = float64(total) / time.Since(start).Seconds()
+	blocks, err := p.api.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=fill"})
+	if err != nil {
+		return 0, 0, err
+	}
+	size := 0
+	for _, b := range blocks {
+		data, err := json.Marshal(b)
+		if err != nil {
+			return 0, 0, err
+		}
+		size += len(data)
+	}
+	return rate, float64(size) / float64(len(blocks)) * storedBlocks / 1e6, nil
+}
+
+// together runs fn for 0 to n-1, at most so many at a time.
+func together(workers, n int, fn func(int) error) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, workers)
+	for worker := range workers {
+		wg.Go(func() {
+			for i := worker; i < n; i += workers {
+				if err := fn(i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,400 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+)
+
+const (
+	// rest is how long an address that was given back is left alone where others are free: caches of neighbours still have it.
+	rest = 30 * time.Second
+	// looks bounds the blocks of which only resting addresses are free that an Add looks at.
+	looks = 16
+	// undoWithin bounds the taking back of an Add that failed.
+	undoWithin = 10 * time.Second
+	// rounds bounds how often an Add finds that what it got from the API was taken by another Add of this node.
+	rounds = 100
+	// trust is how long a node takes its blocks for its own without a look at the API, and trustWithin how long an Add waits for that look:
+	// if the API is away, it does without.
+	trust       = 10 * time.Minute
+	trustWithin = 2 * time.Second
+)
+
+// Add gives an address for each wish, or none at all. A holder that has its addresses gets the same again. claim, if not nil, keeps them
+// beyond the holder's Del.
+func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claimv1.IPAMClaim) ([]netip.Addr, error) {
+	o := &order{Manager: m, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
+	got, err := o.fulfil(ctx)
+	if errors.Is(err, errHolds) {
+		if got, err = m.again(ctx, h, wishes); err != nil || got != nil {
+			return got, err
+		}
+		got, err = o.fulfil(ctx)
+	}
+	if err == nil {
+		return got, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+	defer cancel()
+	if uerr := m.Del(ctx, h.Attachment()); uerr != nil {
+		err = fmt.Errorf("%w (and what was taken could not be given back: %w)", err, uerr)
+	}
+	return nil, err
+}
+
+// again gives what an Add of the holder has got already. What is there of an unfinished one is given back.
+func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
+	has, err := m.held(ctx, h.Attachment())
+	if err != nil || has == nil {
+		return nil, err
+	}
+	addrs, err := m.holds(ctx, has)
+	if err != nil {
+		return nil, err
+	}
+	got := make([]netip.Addr, len(wishes))
+	for i, w := range wishes {
+		at := slices.IndexFunc(addrs, func(a heldAddr) bool { return a.Space == w.Space && w.grants(a.Addr) })
+		if at < 0 {
+			return nil, m.Del(ctx, h.Attachment())
+		}
+		got[i] = addrs[at].Addr
+		addrs = slices.Delete(addrs, at, at+1)
+	}
+	return got, nil
+}
+
+// grants says whether the address fulfils the wish.
+func (w Wish) grants(a netip.Addr) bool {
+	if w.Asked.IsValid() {
+		return a == w.Asked
+	}
+	return w.Window.Contains(a)
+}
+
+// fits says whether the block has an address that could fulfil the wish.
+func (w Wish) fits(p netip.Prefix) bool {
+	if w.Asked.IsValid() {
+		return p.Contains(w.Asked)
+	}
+	for range w.Window.In(p) {
+		return true
+	}
+	return false
+}
+
+func (w Wish) String() string {
+	if w.Asked.IsValid() {
+		return w.Asked.String()
+	}
+	return fmt.Sprintf("%v (%v to %v)", w.Window.Prefix(), w.Window.Start(), w.Window.End())
+}
+
+// order is an Add at work.
+type order struct {
+	*Manager
+	holder Holder
+	wishes []Wish
+	claim  *claimv1.IPAMClaim
+	// begun says that what is there of the attachment is of this Add, trusted that the node's blocks need no look at the API.
+	begun, trusted bool
+	// shared are the addresses of shared blocks that it has got, by the wish's index.
+	shared map[int]netip.Addr
+	// tried are blocks that were found shared, and may hold an address of ours.
+	tried []heldAddr
+}
+
+var (
+	// errHolds is that there is something of the attachment already.
+	errHolds = errors.New("it holds addresses already")
+	// errStale is that the node has not looked for long whether its blocks are its own.
+	errStale = errors.New("the node's blocks may be another's by now")
+)
+
+func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
+	for range rounds {
+		got, short, err := o.take(ctx)
+		switch {
+		case errors.Is(err, errStale):
+			err = o.look(ctx)
+		case err == nil && short >= 0:
+			if err = o.obtain(ctx, short); err != nil {
+				err = fmt.Errorf("address of %v: %w", o.wishes[short], err)
+			}
+			o.begun = true
+		default:
+			return got, err
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("other containers take each block that this node gets: %w", ErrLater)
+}
+
+// look compares the node's blocks with their objects, unless another Add has just done so. A node that cannot ask goes on as it is; one that
+// the cluster does not know does not.
+func (o *order) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, trustWithin)
+	defer cancel()
+	unlock, err := o.lockDir(ctx, blocksDir)
+	if err == nil {
+		defer unlock()
+		if stale, serr := o.stale(ctx); serr != nil || !stale {
+			return serr
+		}
+		err = o.Inspect(ctx)
+	}
+	if apierrors.IsNotFound(err) {
+		return err
+	}
+	if err != nil {
+		o.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", err)
+		o.trusted = true
+	}
+	return nil
+}
+
+func (m *Manager) stale(ctx context.Context) (stale bool, err error) {
+	err = m.locked(ctx, func(s *session) error {
+		stale = s.stale()
+		return nil
+	})
+	return stale, err
+}
+
+// stale says that the last look at the API was too long ago, or that it is not known when it was.
+func (s *session) stale() bool {
+	var last tended
+	if err := s.read(tendedFile, &last); err != nil {
+		return true
+	}
+	age := s.m.now().Sub(last.All)
+	return age < 0 || age >= trust
+}
+
+// take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be
+// fulfilled so, else it is negative.
+func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err error) {
+	short = -1
+	err = o.locked(ctx, func(s *session) error {
+		if !o.begun {
+			if has, err := s.holding(o.holder.Attachment()); has != nil || err != nil {
+				return errHolds
+			}
+		}
+		if !o.trusted && s.stale() {
+			return errStale
+		}
+		got = make([]netip.Addr, len(o.wishes))
+		h := held{Holder: o.holder, Shared: o.tried}
+		var changed []*local
+		for i, w := range o.wishes {
+			if addr, ok := o.shared[i]; ok {
+				got[i] = addr
+				continue
+			}
+			if o.claim != nil { // what outlives the container is not this node's to keep
+				short = i
+				return nil
+			}
+			b, addr, err := s.pick(w)
+			if err != nil || b == nil {
+				short = i
+				return err
+			}
+			b.use(addr, o.holder)
+			got[i] = addr
+			h.Local = append(h.Local, heldAddr{w.Space, addr})
+			if !slices.Contains(changed, b) {
+				changed = append(changed, b)
+			}
+		}
+		if err := s.write(heldName(o.holder.Attachment()), h); err != nil {
+			return err
+		}
+		for _, b := range changed {
+			if err := s.save(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return got, short, err
+}
+
+// pick finds a free address in the node's own blocks; no block for none.
+func (s *session) pick(w Wish) (*local, netip.Addr, error) {
+	if w.Asked.IsValid() {
+		b, err := s.block(w.Space, blockOf(w.Asked))
+		if err != nil || b == nil || b.State != owned {
+			return nil, netip.Addr{}, err
+		}
+		if by, ok := b.Used[w.Asked]; ok {
+			return nil, netip.Addr{}, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.Attachment())
+		}
+		return b, w.Asked, nil
+	}
+	var found *local
+	var addr netip.Addr
+	now, looked := s.m.now(), 0
+	prefixes, err := s.onShelf(w.Space, open)
+	for _, p := range prefixes {
+		if !w.fits(p) {
+			continue
+		}
+		b, err := s.block(w.Space, p)
+		if err == nil && b != nil && b.place() != open { // who moved it was killed
+			err = s.save(b)
+		}
+		if err != nil {
+			s.m.Log.Error("block passed over", "space", w.Space, "block", p, "error", err)
+			continue
+		}
+		if b == nil || b.State != owned {
+			continue
+		}
+		a, rested, ok := b.pick(w, now)
+		if rested {
+			return b, a, nil
+		}
+		if ok && (found == nil || b.Freed[a].Before(found.Freed[addr])) {
+			found, addr = b, a
+		}
+		if looked++; looked == looks && found != nil {
+			break
+		}
+	}
+	return found, addr, err
+}
+
+func (b *local) pick(w Wish, now time.Time) (addr netip.Addr, rested, ok bool) {
+	used := func(a netip.Addr) bool { _, ok := b.Used[a]; return ok }
+	resting := func(a netip.Addr) bool {
+		since, ok := b.Freed[a]
+		age := now.Sub(since)
+		return ok && age >= 0 && age < rest // a clock that was set back is no reason to wait
+	}
+	return w.Window.Pick(b.prefix, used, resting)
+}
+
+// held is what an attachment holds, nil for nothing. If that cannot be read, all blocks are searched for it.
+func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err error) {
+	var broken error
+	err = m.locked(ctx, func(s *session) error {
+		has, err := s.holding(a)
+		if errors.Is(err, errUnusable) {
+			broken = err
+			has, err = s.search(a)
+		}
+		found = has
+		return err
+	})
+	if err != nil || broken == nil {
+		return found, err
+	}
+	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, errors.Join(broken, err)
+	}
+	for _, b := range shared {
+		for _, entry := range b.Spec.Allocations {
+			if addr, err := netip.ParseAddr(entry.Address); err == nil && attachmentOf(entry) == a && m.here(entry) {
+				found.Shared = append(found.Shared, heldAddr{b.Spec.Space, addr})
+			}
+		}
+	}
+	return found, nil
+}
+
+// search finds what an attachment holds of the node's own blocks by looking at each.
+func (s *session) search(a Attachment) (*held, error) {
+	has := &held{Holder: Holder{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}}
+	err := s.eachBlock(func(b *local) error {
+		for addr, by := range b.Used {
+			if by.Attachment() == a {
+				has.Local = append(has.Local, heldAddr{b.Space, addr})
+			}
+		}
+		return nil
+	})
+	return has, err
+}
+
+// eachBlock goes on past blocks that cannot be read.
+func (s *session) eachBlock(do func(*local) error) error {
+	spaces, err := s.spaces()
+	errs := []error{err}
+	for _, space := range spaces {
+		for _, on := range shelves() {
+			prefixes, err := s.onShelf(space, on)
+			errs = append(errs, err)
+			for _, p := range prefixes {
+				b, err := s.block(space, p)
+				if err == nil && b != nil {
+					err = do(b)
+				}
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// holds gives those addresses of has that are recorded as the attachment's in the blocks themselves.
+func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
+	a := has.Holder.Attachment()
+	var addrs []heldAddr
+	elsewhere := slices.Clone(has.Shared)
+	err := m.locked(ctx, func(s *session) error {
+		for _, at := range has.Local {
+			b, err := s.block(at.Space, blockOf(at.Addr))
+			switch {
+			case err != nil:
+				return err
+			case b == nil:
+				elsewhere = append(elsewhere, at)
+			case b.State != lost && b.Used[at.Addr].Attachment() == a:
+				addrs = append(addrs, at)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range distinctBlocks(elsewhere) {
+		entries, err := m.sharedEntries(ctx, at, a)
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, entries...)
+	}
+	return addrs, nil
+}
+
+// distinctBlocks leaves one address of each block.
+func distinctBlocks(list []heldAddr) []heldAddr {
+	slices.SortFunc(list, func(a, b heldAddr) int { return compareBlocks(a, b) })
+	return slices.CompactFunc(list, func(a, b heldAddr) bool { return compareBlocks(a, b) == 0 })
+}
+
+func compareBlocks(a, b heldAddr) int {
+	switch x, y := a.block(), b.block(); {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}

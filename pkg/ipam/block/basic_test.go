@@ -1,0 +1,126 @@
+package block_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
+)
+
+// rig is a cluster in memory, with nodes whose state is on disk.
+type rig struct {
+	t     *testing.T
+	api   *blocktest.Fake
+	mu    sync.Mutex
+	clock time.Time
+	boots map[string]int
+}
+
+func newRig(t *testing.T) *rig {
+	return &rig{t: t, api: blocktest.New(), clock: time.Unix(1e9, 0), boots: map[string]int{}}
+}
+
+func (r *rig) now() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.clock
+}
+
+func (r *rig) pass(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clock = r.clock.Add(d)
+}
+
+// node is a new node.
+func (r *rig) node(name string) *block.Manager {
+	r.api.AddNode(name, "uid-of-"+"node")
+	return &block.Manager{
+		Objects: r.api, Dir: r.t.TempDir(), NodeName: name, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now,
+		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", r.boots[name]), nil },
+		Patience: time.Millisecond,
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func holder(i int) block.Holder {
+	return block.Holder{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1", Pod: fmt.Sprint("default/p", i)}
+}
+
+func wish(t *testing.T, cidr string) block.Wish {
+	t.Helper()
+	w, err := alloc.NewWindow(netip.MustParsePrefix(cidr), netip.Addr{}, netip.Addr{}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block.Wish{Space: block.SpaceOf("", ""), Window: w}
+}
+
+// Every address of the range is given once, whatever the number of nodes, and given again when it is given back.
+func TestAllAddressesAreGiven(t *testing.T) {
+	for _, cidr := range []string{"10.0.0.0/24", "10.0.0.0/28", "10.0.0.4/31", "10.0.0.77/32", "fd00::/120", "fd00::8/127"} {
+		for _, nodes := range []int{1, 8, 50} {
+			t.Run(fmt.Sprint(cidr, " ", nodes), func(t *testing.T) {
+				r := newRig(t)
+				var managers []*block.Manager
+				for i := range nodes {
+					managers = append(managers, r.node(fmt.Sprint("n", i)))
+				}
+				w := wish(t, cidr)
+				for round := range 2 {
+					where := map[int]*block.Manager{}
+					seen := map[netip.Addr]int{}
+					for i := range int(w.Window.Size()) {
+						m := managers[(i*7+round)%nodes]
+						addrs, err := add(t, managers, m, holder(i), w)
+						if err != nil {
+							t.Fatalf("address %d: %v", i, err)
+						}
+						if j, ok := seen[addrs[0]]; ok || !w.Window.Contains(addrs[0]) {
+							t.Fatalf("address %v given to %d and %d", addrs[0], j, i)
+						}
+						seen[addrs[0]], where[i] = i, m
+					}
+					if _, err := add(t, managers, managers[0], holder(-1), w); !errors.Is(err, block.ErrFull) {
+						t.Fatalf("error is %v", err)
+					}
+					for i, m := range where {
+						if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// add is an ADD that the runtime repeats, while the other nodes answer recalls.
+func add(t *testing.T, all []*block.Manager, m *block.Manager, h block.Holder, w block.Wish) ([]netip.Addr, error) {
+	for {
+		addrs, err := m.Add(t.Context(), h, []block.Wish{w}, nil)
+		if !errors.Is(err, block.ErrLater) {
+			return addrs, err
+		}
+		for _, m := range all {
+			if err := m.Answer(context.WithoutCancel(t.Context())); err != nil {
+				return nil, err
+			}
+		}
+	}
+}

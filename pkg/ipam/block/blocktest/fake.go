@@ -1,0 +1,286 @@
+// Package blocktest has an API of blocks in memory, in which requests can be made to fail before and after they take effect. Package
+// pkg/kube's tests hold it to the same contract as the real ones.
+package blocktest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+)
+
+// Fake is a block.Objects.
+type Fake struct {
+	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it fail with what it returns. It is called
+	// without a lock.
+	Fault func(when, verb string) error
+
+	mu      sync.Mutex
+	version int
+	blocks  map[string]*v1alpha1.IPBlock
+	// stale is what blocks were some changes ago.
+	stale  map[string]*v1alpha1.IPBlock
+	nodes  map[string]types.UID
+	claims map[string]*claimv1.IPAMClaim
+	// Calls counts requests by verb.
+	calls map[string]int
+}
+
+var _ block.Objects = (*Fake)(nil)
+
+// New makes an empty API.
+func New() *Fake {
+	return &Fake{blocks: map[string]*v1alpha1.IPBlock{}, nodes: map[string]types.UID{}, claims: map[string]*claimv1.IPAMClaim{}, calls: map[string]int{}}
+}
+
+// AddNode makes or replaces a Node object.
+func (f *Fake) AddNode(name string, uid types.UID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes[name] = uid
+}
+
+// DeleteNode removes a Node object.
+func (f *Fake) DeleteNode(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.nodes, name)
+}
+
+// AddClaim makes or replaces an IPAMClaim.
+func (f *Fake) AddClaim(c *claimv1.IPAMClaim) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	copied := *c
+	f.claims[c.Namespace+"/"+c.Name] = &copied
+}
+
+// Remember makes what is there now the answer of lists that may be stale.
+func (f *Fake) Remember() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stale = maps.Clone(f.blocks)
+}
+
+// Calls is how many requests of these verbs there were; of all without any.
+func (f *Fake) Calls(verbs ...string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for verb, calls := range f.calls {
+		if len(verbs) == 0 || slices.Contains(verbs, verb) {
+			n += calls
+		}
+	}
+	return n
+}
+
+// request runs one request.
+func (f *Fake) request(ctx context.Context, verb string, do func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fault := func(when string) error {
+		if f.Fault == nil {
+			return nil
+		}
+		return f.Fault(when, verb)
+	}
+	if err := fault("before"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.calls[verb]++
+	err := do()
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return fault("after")
+}
+
+func resource() schema.GroupResource {
+	return schema.GroupResource{Group: v1alpha1.GroupName, Resource: v1alpha1.Resource}
+}
+
+func (f *Fake) stamp(b *v1alpha1.IPBlock) {
+	f.version++
+	b.ResourceVersion = strconv.Itoa(f.version)
+}
+
+// CreateBlock implements block.Objects.
+func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+	err = f.request(ctx, "create", func() error {
+		if _, ok := f.blocks[b.Name]; ok {
+			return apierrors.NewAlreadyExists(resource(), b.Name)
+		}
+		stored := b.DeepCopy()
+		stored.Status = v1alpha1.IPBlockStatus{}
+		f.stamp(stored)
+		stored.UID = types.UID("uid-" + stored.ResourceVersion)
+		stored.CreationTimestamp = metav1.NewTime(time.Now())
+		f.blocks[b.Name], made = stored, stored.DeepCopy()
+		return nil
+	})
+	return made, err
+}
+
+// Block implements block.Objects.
+func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err error) {
+	err = f.request(ctx, "get", func() error {
+		stored, ok := f.blocks[name]
+		if !ok {
+			return apierrors.NewNotFound(resource(), name)
+		}
+		b = stored.DeepCopy()
+		return nil
+	})
+	return b, err
+}
+
+// Blocks implements block.Objects.
+func (f *Fake) Blocks(ctx context.Context, opts metav1.ListOptions) (list []v1alpha1.IPBlock, err error) {
+	selector, err := fields.ParseSelector(opts.FieldSelector)
+	if err != nil {
+		return nil, fmt.Errorf("field selector: %w", err)
+	}
+	err = f.request(ctx, "list", func() error {
+		from := f.blocks
+		if opts.ResourceVersion == "0" && f.stale != nil {
+			from = f.stale
+		}
+		for _, name := range slices.Sorted(maps.Keys(from)) {
+			b := from[name]
+			set := fields.Set{"spec.space": b.Spec.Space, "metadata.name": b.Name}
+			if b.Spec.Owner != nil {
+				set["spec.owner.nodeName"] = b.Spec.Owner.NodeName
+			}
+			if b.Spec.Recall != nil {
+				set["spec.recall.by"] = b.Spec.Recall.By
+			}
+			if selector.Matches(set) {
+				list = append(list, *b.DeepCopy())
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+// current is the stored block, if it is the version that is given.
+func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+	stored, ok := f.blocks[b.Name]
+	if !ok {
+		return nil, apierrors.NewNotFound(resource(), b.Name)
+	}
+	if stored.UID != b.UID || stored.ResourceVersion != b.ResourceVersion {
+		return nil, apierrors.NewConflict(resource(), b.Name, fmt.Errorf("it is version %s of %s", stored.ResourceVersion, stored.UID))
+	}
+	return stored, nil
+}
+
+// UpdateBlock implements block.Objects.
+func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+	err = f.request(ctx, "update", func() error {
+		stored, err := f.current(b)
+		if err != nil {
+			return err
+		}
+		next := stored.DeepCopy()
+		next.Spec = b.DeepCopy().Spec
+		f.stamp(next)
+		f.blocks[b.Name], made = next, next.DeepCopy()
+		return nil
+	})
+	return made, err
+}
+
+// UpdateBlockStatus implements block.Objects.
+func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error {
+	return f.request(ctx, "status", func() error {
+		stored, ok := f.blocks[b.Name]
+		if !ok {
+			return apierrors.NewNotFound(resource(), b.Name)
+		}
+		next := stored.DeepCopy()
+		next.Status = b.Status
+		f.stamp(next)
+		f.blocks[b.Name] = next
+		return nil
+	})
+}
+
+// DeleteBlock implements block.Objects.
+func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
+	return f.request(ctx, "delete", func() error {
+		if _, err := f.current(b); err != nil {
+			return err
+		}
+		delete(f.blocks, b.Name)
+		return nil
+	})
+}
+
+// Node implements block.Objects.
+func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, err error) {
+	err = f.request(ctx, "node", func() error {
+		uid, ok := f.nodes[name]
+		if !ok {
+			return apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
+		}
+		node = &metav1.ObjectMeta{Name: name, UID: uid}
+		return nil
+	})
+	return node, err
+}
+
+// NodeCount implements block.Objects.
+func (f *Fake) NodeCount(ctx context.Context) (n int, err error) {
+	err = f.request(ctx, "count", func() error {
+		n = len(f.nodes)
+		return nil
+	})
+	return n, err
+}
+
+// IPAMClaim implements block.Objects.
+func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *claimv1.IPAMClaim, err error) {
+	err = f.request(ctx, "claim", func() error {
+		stored, ok := f.claims[namespace+"/"+name]
+		if !ok {
+			return apierrors.NewNotFound(schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}, name)
+		}
+		copied := *stored
+		claim = &copied
+		return nil
+	})
+	return claim, err
+}
+
+// SetIPAMClaimIPs implements block.Objects.
+func (f *Fake) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
+	return f.request(ctx, "claim status", func() error {
+		stored, ok := f.claims[claim.Namespace+"/"+claim.Name]
+		gr := schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}
+		if !ok {
+			return apierrors.NewNotFound(gr, claim.Name)
+		}
+		if stored.UID != claim.UID {
+			return apierrors.NewConflict(gr, claim.Name, fmt.Errorf("its uid is %s", stored.UID))
+		}
+		stored.Status.IPs = slices.Clone(ips)
+		return nil
+	})
+}

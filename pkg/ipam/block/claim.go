@@ -1,0 +1,466 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
+)
+
+const (
+	// blind is how many blocks are tried by chance before the API is asked which are taken: most often one of them is free, and a list
+	// of all is the dearest of all requests.
+	blind = 16
+	// tries bounds how often a block is found taken, which a list said was free.
+	tries = 48
+	// fewBlocks: where a window has less than so many blocks for each node, they are shared from the start.
+	fewBlocks = 2
+	// manyBlocks are enough for any number of nodes.
+	manyBlocks = 1 << 20
+	// countFor is how long the number of nodes is taken to stay as it is.
+	countFor = 10 * time.Minute
+)
+
+// self is who this node is.
+type self struct {
+	Boot string    `json:"boot"`
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
+	// Nodes is how many there were at the time Counted.
+	Nodes   int       `json:"nodes,omitempty"`
+	Counted time.Time `json:"counted,omitzero"`
+	// Seen are the spaces of which the node has learned which blocks it owned before a reboot.
+	Seen []string `json:"seen,omitempty"`
+}
+
+func (n *self) node() *v1alpha1.Node {
+	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: n.Boot}
+}
+
+// self asks the API who this node is, once in a boot.
+func (m *Manager) self(ctx context.Context) (*self, error) {
+	n, err := m.known(ctx)
+	if err != nil || n != nil {
+		return n, err
+	}
+	boot, err := m.Boot()
+	if err != nil {
+		return nil, fmt.Errorf("read boot ID: %w", err)
+	}
+	node, err := m.Objects.Node(ctx, m.NodeName)
+	if err != nil {
+		return nil, fmt.Errorf("node %s, as which this machine is to own addresses: %w", m.NodeName, err)
+	}
+	n = &self{Boot: boot, Name: m.NodeName, UID: node.UID}
+	return n, m.note(ctx, n, func(*self) {})
+}
+
+// note changes who this node is, in the file and in n. What others have noted meanwhile stays.
+func (m *Manager) note(ctx context.Context, n *self, change func(*self)) error {
+	return m.locked(ctx, func(s *session) error {
+		current := new(self)
+		if err := s.read(nodeFile, current); err != nil || current.Boot != n.Boot || current.Name != n.Name {
+			current = n
+		}
+		change(current)
+		*n = *current
+		return s.write(nodeFile, n)
+	})
+}
+
+// known is self as far as it was learned in this boot; nil if it was not.
+func (m *Manager) known(ctx context.Context) (*self, error) {
+	boot, err := m.Boot()
+	if err != nil {
+		return nil, fmt.Errorf("read boot ID: %w", err)
+	}
+	n := new(self)
+	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
+	if err != nil || n.Boot != boot || n.Name != m.NodeName {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			m.Log.Error("who this node is will be asked again", "error", err)
+		}
+		return nil, nil
+	}
+	return n, nil
+}
+
+// nodes is how many nodes there are.
+func (m *Manager) nodes(ctx context.Context, me *self) (int, error) {
+	if age := m.now().Sub(me.Counted); me.Nodes > 0 && age >= 0 && age < countFor {
+		return me.Nodes, nil
+	}
+	n, err := m.Objects.NodeCount(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count nodes: %w", err)
+	}
+	return n, m.note(ctx, me, func(me *self) { me.Nodes, me.Counted = n, m.now() })
+}
+
+// search is the way to an address for one wish that the node's own blocks cannot fulfil. It has the lock of the space.
+type search struct {
+	*order
+	w     Wish
+	index int
+	me    *self
+	rnd   *rand.Rand
+	// taken are blocks that exist, listed those of them that were read; complete says that these are all of the window.
+	taken    *alloc.BlockSet
+	listed   []v1alpha1.IPBlock
+	complete bool
+	// unlock gives the lock of the space back.
+	unlock func()
+	// waited is how long for blocks that were recalled.
+	waited time.Duration
+}
+
+// obtain gets a block for the wish of that index, or an address of a shared one.
+func (o *order) obtain(ctx context.Context, index int) error {
+	w := o.wishes[index]
+	unlock, err := o.lockSpace(ctx, w.Space)
+	if err != nil {
+		return err
+	}
+	s := &search{order: o, w: w, index: index, rnd: o.rand(), unlock: unlock}
+	defer func() { s.unlock() }()
+	for {
+		victim, err := s.run(ctx)
+		if err != nil || victim == nil {
+			return err
+		}
+		if err := s.await(ctx, victim); err != nil {
+			return err
+		}
+	}
+}
+
+// has says whether the node's own blocks can fulfil the wish.
+func (m *Manager) has(ctx context.Context, w Wish) (ok bool, err error) {
+	err = m.locked(ctx, func(s *session) error {
+		b, _, err := s.pick(w)
+		ok = b != nil
+		return err
+	})
+	return ok, err
+}
+
+// run tries what there is, the cheapest first. victim is a block that another node is asked to share.
+func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) {
+	s.listed, s.taken, s.complete = nil, new(alloc.BlockSet), false
+	if ok, err := s.owns(ctx); ok || err != nil {
+		return nil, err
+	}
+	if s.w.Asked.IsValid() {
+		return s.asked(ctx)
+	}
+	share, err := s.shares(ctx)
+	if err != nil {
+		return nil, err
+	}
+	steps := []func(context.Context) (bool, error){
+		func(ctx context.Context) (bool, error) { return s.create(ctx, share) },
+		s.fromShared,
+	}
+	switch {
+	case s.claim != nil:
+		steps = slices.Insert(steps, 0, s.fromClaimed, s.probe)
+	case share:
+		steps = slices.Insert(steps, 0, s.probe)
+	}
+	for _, step := range steps {
+		if ok, err := step(ctx); ok || err != nil {
+			return nil, err
+		}
+	}
+	return s.recall(ctx)
+}
+
+// owns says whether the node's own blocks have an address for the wish by now: whoever had the lock before may have got one. If not, those
+// are looked at of which it is not known whose they are, and those of before the reboot.
+func (s *search) owns(ctx context.Context) (ok bool, err error) {
+	if s.claim == nil { // what outlives the container is not this node's to keep
+		if ok, err := s.has(ctx, s.w); ok || err != nil {
+			return ok, err
+		}
+	}
+	if s.me, err = s.self(ctx); err != nil {
+		return false, err
+	}
+	if !slices.Contains(s.me.Seen, s.w.Space) {
+		if err := s.learn(ctx); err != nil {
+			return false, err
+		}
+	}
+	return s.resume(ctx)
+}
+
+// shares says whether the blocks of the window are too few for each node to have its own.
+func (s *search) shares(ctx context.Context) (bool, error) {
+	count := s.w.Window.BlockCount(blockBits(s.w.Window.Start()))
+	if s.claim != nil || count >= manyBlocks {
+		return s.claim != nil, nil
+	}
+	nodes, err := s.nodes(ctx, s.me)
+	if err != nil {
+		return false, err
+	}
+	return nodes > 1 && count < uint64(nodes)*fewBlocks, nil //nolint:gosec // not negative
+}
+
+// list learns which blocks of the space exist.
+func (s *search) list(ctx context.Context) (err error) {
+	s.listed, err = s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + s.w.Space})
+	if err != nil {
+		return fmt.Errorf("list blocks of space %s: %w", s.w.Space, err)
+	}
+	s.taken = alloc.NewBlockSet(func(yield func(netip.Prefix) bool) {
+		for _, b := range s.listed {
+			// One that is not as ours are is taken as far as it reaches.
+			if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil && !yield(p.Masked()) {
+				return
+			}
+		}
+	})
+	s.complete = true
+	return nil
+}
+
+// create claims a block that nobody has; false if there is none. A shared one is created with the address in it.
+func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
+	bits := blockBits(s.w.Window.Start())
+	for try := range tries {
+		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
+		if !s.complete && (!ok || try == blind) {
+			if err := s.list(ctx); err != nil {
+				return false, err
+			}
+			cidr, ok = s.w.Window.RandomBlock(bits, s.rnd, s.taken)
+		}
+		if !ok {
+			return false, nil
+		}
+		claimed := false
+		if share {
+			claimed, err = s.createShared(ctx, cidr)
+		} else {
+			claimed, err = s.createOwned(ctx, cidr)
+		}
+		if claimed || err != nil {
+			return claimed, err
+		}
+		// One that was made since the list was may have an address.
+		s.complete = false
+		s.taken.Add(cidr)
+	}
+	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", tries, ErrLater)
+}
+
+func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
+	return &v1alpha1.IPBlock{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind},
+		ObjectMeta: metav1.ObjectMeta{Name: NameOf(space, cidr)},
+		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr.String()},
+	}
+}
+
+// createOwned claims the block for this node. That it is about to do so is written before, so that a claim of which the answer is lost is
+// not taken for a block that was in use; and before that it looks that there is no such block: one that is found to be the node's own then is
+// of this claim, whatever became of the local state of an earlier one.
+func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
+	b, err := s.find(ctx, s.w.Space, cidr)
+	if err != nil || b != nil && b.State != claiming {
+		return false, err
+	}
+	object := s.object(s.w.Space, cidr)
+	object.Spec.Owner = s.me.node()
+	if b == nil {
+		if _, err := s.Objects.Block(ctx, object.Name); !apierrors.IsNotFound(err) {
+			return false, wrap(err, "get block %s", object.Name)
+		}
+		b = newLocal(s.w.Space, cidr, claiming)
+		b.Idle = s.now()
+		if err := s.locked(ctx, func(l *session) error { return l.save(b) }); err != nil {
+			return false, err
+		}
+	}
+	if err := s.step("create block"); err != nil {
+		return false, err
+	}
+	made, err := s.Objects.CreateBlock(ctx, object)
+	switch {
+	case apierrors.IsAlreadyExists(err): // another's, or ours and the answer was lost
+		b, err := s.settle(ctx, s.me, s.w.Space, cidr)
+		return b != nil && b.State == owned, err
+	case err != nil:
+		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, s.w.Space, err)
+	}
+	if err := s.step("created block"); err != nil {
+		return false, err
+	}
+	_, err = s.become(ctx, s.w.Space, cidr, owned, made.UID)
+	return err == nil, err
+}
+
+// wrap says what failed.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// find gives the local state of a block; nil if there is none.
+func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (b *local, err error) {
+	err = m.locked(ctx, func(s *session) (err error) {
+		b, err = s.block(space, cidr)
+		return err
+	})
+	return b, err
+}
+
+// become notes what a block has turned out to be: owned, so that its addresses are given, or dormant.
+func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (b *local, err error) {
+	err = m.locked(ctx, func(s *session) (err error) {
+		b, err = s.block(space, cidr)
+		if err != nil || b == nil {
+			return errors.Join(err, fmt.Errorf("the local state of block %v of space %s was removed: %w", cidr, space, ErrLater))
+		}
+		if b.State != what && len(b.Used) == 0 {
+			b.Idle = m.now()
+		}
+		b.UID, b.State = uid, what
+		return s.save(b)
+	})
+	return b, err
+}
+
+// resume settles the blocks that stand aside, and takes up one of before the reboot that has an address for the wish.
+func (s *search) resume(ctx context.Context) (ok bool, err error) {
+	var prefixes []netip.Prefix
+	err = s.locked(ctx, func(l *session) (err error) {
+		prefixes, err = l.onShelf(s.w.Space, aside)
+		return err
+	})
+	for _, p := range prefixes {
+		if err != nil || ok {
+			break
+		}
+		b, serr := s.settle(ctx, s.me, s.w.Space, p)
+		switch {
+		case serr != nil || b == nil || s.claim != nil || !s.w.fits(p):
+			err = serr
+		case b.State == owned:
+			ok, err = s.has(ctx, s.w)
+		case b.State == dormant:
+			ok, err = s.takeUp(ctx, s.me, b)
+		}
+	}
+	return ok, err
+}
+
+// learn finds the blocks of the space that the node owned before a reboot.
+func (s *search) learn(ctx context.Context) error {
+	mine, err := s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + s.me.Name + ",spec.space=" + s.w.Space})
+	if err != nil {
+		return fmt.Errorf("list blocks of node %s: %w", s.me.Name, err)
+	}
+	err = s.locked(ctx, func(l *session) error {
+		for _, object := range mine {
+			if err := l.adopt(s.me, &object); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.note(ctx, s.me, func(me *self) { me.Seen = append(me.Seen, s.w.Space) })
+}
+
+// adopt notes a block that is the node's and of which there is no state. The lock of the space has been held since the object was read.
+func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
+	cidr, err := ParseBlock(object.Spec.CIDR)
+	if err != nil || !space.MatchString(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
+		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
+		return nil
+	}
+	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {
+		return err
+	}
+	b := newLocal(object.Spec.Space, cidr, dormant)
+	b.UID = object.UID
+	if object.Spec.Owner.BootID == me.Boot {
+		b.State = owned
+		if err := l.fill(b, false); err != nil {
+			return err
+		}
+		l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
+			"space", b.Space, "block", cidr, "node", me.Name)
+	}
+	return l.save(b)
+}
+
+// mine gives the block as it is on this node, settled, and noted if it was not yet; nil if it is not the node's. The lock of the space is held.
+func (m *Manager) mine(ctx context.Context, me *self, space string, cidr netip.Prefix) (*local, error) {
+	b, err := m.settle(ctx, me, space, cidr)
+	if b != nil || err != nil {
+		return b, err
+	}
+	object, err := m.Objects.Block(ctx, NameOf(space, cidr))
+	if apierrors.IsNotFound(err) || err == nil && !me.owns(object) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get block %v of space %s: %w", cidr, space, err)
+	}
+	err = m.locked(ctx, func(s *session) (err error) {
+		if err = s.adopt(me, object); err == nil {
+			b, err = s.block(space, cidr)
+		}
+		return err
+	})
+	return b, err
+}
+
+// owns says whether the object is the node's.
+func (n *self) owns(object *v1alpha1.IPBlock) bool { return object.Spec.Owner != nil && object.Spec.Owner.NodeName == n.Name }
+
+// takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more.
+func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) {
+	for pauses := m.conflicts(); ; {
+		object, err := m.Objects.Block(ctx, b.name())
+		if err != nil && !apierrors.IsNotFound(err) {
+			return false, fmt.Errorf("get block %s: %w", b.name(), err)
+		}
+		if err != nil || !me.owns(object) {
+			return false, m.locked(ctx, func(s *session) error { return s.drop(b) })
+		}
+		object.Spec.Owner = me.node()
+		if err := m.step("take up block"); err != nil {
+			return false, err
+		}
+		object, err = m.Objects.UpdateBlock(ctx, object)
+		if err == nil {
+			_, err := m.become(ctx, b.Space, b.prefix, owned, object.UID)
+			return err == nil, err
+		}
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return false, fmt.Errorf("take up block %s: %w", b.name(), err)
+		}
+		if err := pauses.next(ctx); err != nil {
+			return false, err
+		}
+	}
+}

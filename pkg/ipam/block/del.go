@@ -1,0 +1,167 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+)
+
+// Del gives back all that the attachment holds. It needs the API only for addresses of shared blocks.
+func (m *Manager) Del(ctx context.Context, a Attachment) error {
+	if err := m.del(ctx, a); err != nil {
+		return fmt.Errorf("give back the addresses of %v: %w", a, err)
+	}
+	return nil
+}
+
+func (m *Manager) del(ctx context.Context, a Attachment) error {
+	var elsewhere []heldAddr
+	err := m.locked(ctx, func(s *session) error {
+		has, err := s.holding(a)
+		if err != nil || has == nil {
+			return err
+		}
+		elsewhere, err = s.release(has)
+		return err
+	})
+	if errors.Is(err, errUnusable) {
+		has, herr := m.held(ctx, a)
+		if herr != nil {
+			return herr
+		}
+		err = m.locked(ctx, func(s *session) (err error) {
+			elsewhere, err = s.release(has)
+			return err
+		})
+	}
+	if len(elsewhere) == 0 {
+		return err
+	}
+	errs := []error{err}
+	for _, at := range distinctBlocks(elsewhere) {
+		errs = append(errs, m.releaseShared(ctx, at, a))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return m.locked(ctx, func(s *session) error { return s.remove(heldName(a)) })
+}
+
+// release frees addresses of the node's own blocks. elsewhere are those that may be held in the API; if there are none, the attachment is
+// forgotten.
+func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
+	var errs []error
+	elsewhere = slices.Clone(has.Shared)
+	for _, at := range distinctBlocks(slices.Clone(has.Local)) {
+		b, err := s.block(at.Space, blockOf(at.Addr))
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case b == nil || b.unsettled():
+			elsewhere = append(elsewhere, at)
+		default:
+			errs = append(errs, s.leave(b, has.Holder.Attachment()))
+		}
+	}
+	if err := errors.Join(errs...); err != nil || len(elsewhere) > 0 {
+		return elsewhere, err
+	}
+	return nil, s.remove(heldName(has.Holder.Attachment()))
+}
+
+// leave frees all that an attachment has of a block.
+func (s *session) leave(b *local, a Attachment) error {
+	switch {
+	case !b.leave(a, s.m.now()):
+		return nil
+	case b.State == lost && len(b.Used) == 0:
+		return s.drop(b)
+	}
+	return s.save(b)
+}
+
+// Check says whether the attachment holds these addresses.
+func (m *Manager) Check(ctx context.Context, a Attachment, addrs []netip.Addr) error {
+	has, err := m.held(ctx, a)
+	if err != nil {
+		return err
+	}
+	if has == nil {
+		return fmt.Errorf("%v holds no address", a)
+	}
+	holds, err := m.holds(ctx, has)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, addr := range addrs {
+		if !slices.ContainsFunc(holds, func(h heldAddr) bool { return h.Addr == addr }) {
+			errs = append(errs, fmt.Errorf("%v does not hold address %v", a, addr))
+		}
+	}
+	if len(addrs) == 0 && len(holds) == 0 {
+		errs = append(errs, fmt.Errorf("%v holds no address", a))
+	}
+	return errors.Join(errs...)
+}
+
+// GC gives back what the network's attachments hold that are not valid.
+func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) error {
+	keep := map[Attachment]bool{}
+	for _, a := range valid {
+		keep[a] = true
+	}
+	var gone []Attachment
+	stale := func(a Attachment) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
+	seen := map[Attachment]bool{}
+	see := func(a Attachment) {
+		if stale(a) && !seen[a] {
+			seen[a], gone = true, append(gone, a)
+		}
+	}
+	err := m.locked(ctx, func(s *session) error {
+		for h, err := range s.everyHeld() {
+			if err != nil { // what it held is found below
+				m.Log.Error("what an attachment holds cannot be read", "error", err)
+				continue
+			}
+			see(h.Holder.Attachment())
+		}
+		return s.eachBlock(func(b *local) error {
+			for _, h := range b.Used {
+				see(h.Attachment())
+			}
+			return nil
+		})
+	})
+	errs := []error{err}
+	for _, a := range gone {
+		errs = append(errs, m.forget(ctx, a))
+	}
+	// Whoever was killed while it asked the API for an address may have got it after it was given back.
+	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && stale(attachmentOf(e)) }))
+	return errors.Join(errs...)
+}
+
+// forget is Del for one of which perhaps only the addresses are known.
+func (m *Manager) forget(ctx context.Context, a Attachment) error {
+	has := false
+	err := m.locked(ctx, func(s *session) error {
+		h, err := s.holding(a)
+		if has = h != nil || err != nil; has {
+			return nil
+		}
+		if h, err = s.search(a); err != nil || len(h.Local) == 0 {
+			return err
+		}
+		return s.write(heldName(a), h)
+	})
+	if err != nil {
+		return err
+	}
+	return m.Del(ctx, a)
+}

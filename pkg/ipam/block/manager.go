@@ -1,0 +1,124 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
+)
+
+// Manager gives the addresses of one node's blocks to its containers. Any number of processes and goroutines may have one for the same
+// directory.
+type Manager struct {
+	Objects Objects
+	// Dir is where the node's state is: an absolute path on a file system that does not survive a reboot. It is made, with mode 0700, by
+	// the first Add.
+	Dir string
+	// NodeName is the name of the Node object of this machine.
+	NodeName string
+	// Boot gives a text that no other boot of this machine has.
+	Boot func() (string, error)
+	Log  *slog.Logger
+	// Tell raises an event of the type Warning for a pod, "namespace/name"; nil for nobody to tell.
+	Tell func(ctx context.Context, pod string, uid types.UID, reason, message string)
+
+	// Now is the time; nil: since the machine was booted, which nobody sets.
+	Now func() time.Time
+	// Sleep waits; nil: until the time has passed or the context is done. For tests.
+	Sleep func(ctx context.Context, d time.Duration) error
+	// Rand chooses among blocks; nil: anew each time.
+	Rand *rand.Rand
+	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests.
+	Step func(change string) error
+	// Patience bounds how long an Add waits for a block that it has called back; 0 means 5 s.
+	Patience time.Duration
+}
+
+// Holder is the interface of a container, and for people the pod that it is of.
+type Holder struct {
+	// Network is the name in the CNI configuration.
+	Network     string    `json:"network"`
+	ContainerID string    `json:"containerID"`
+	IfName      string    `json:"ifName"`
+	PodUID      types.UID `json:"podUID,omitempty"`
+	// Pod is "namespace/name".
+	Pod string `json:"pod,omitempty"`
+}
+
+// Attachment is what of a Holder names it among others.
+type Attachment struct{ Network, ContainerID, IfName string }
+
+// Attachment names the holder.
+func (h Holder) Attachment() Attachment { return Attachment{h.Network, h.ContainerID, h.IfName} }
+
+func (a Attachment) String() string {
+	return fmt.Sprintf("interface %s of container %s in network %s", a.IfName, a.ContainerID, a.Network)
+}
+
+// Wish is one address that an Add wants.
+type Wish struct {
+	// Space is one of SpaceOf.
+	Space  string
+	Window *alloc.Window
+	// Asked is the address to have, one of the window; the zero Addr for any.
+	Asked netip.Addr
+}
+
+func (m *Manager) now() time.Time {
+	if m.Now != nil {
+		return m.Now()
+	}
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return time.Now() // no kernel that Go runs on
+	}
+	return time.Unix(since.Unix())
+}
+
+func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
+	if m.Sleep != nil {
+		return m.Sleep(ctx, d)
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (m *Manager) step(change string) error {
+	if m.Step == nil {
+		return nil
+	}
+	return m.Step(change)
+}
+
+func (m *Manager) rand() *rand.Rand {
+	if m.Rand == nil {
+		return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // which block is no secret
+	}
+	return m.Rand
+}
+
+// Grace is how long a controller must see that a node's object is gone, or another, before it frees the blocks and addresses of that node: in
+// less than that a node that is back has looked whether its blocks are still its own, or gives nothing out of them.
+const Grace = 2 * trust
+
+// Errors of Add and Status.
+var (
+	// ErrFull is that no address is free in the window, on any node.
+	ErrFull = errors.New("no address is free")
+	// ErrTaken is that somebody else has the address that was asked for.
+	ErrTaken = errors.New("the address is taken")
+	// ErrLater is that trying again a little later may help.
+	ErrLater = errors.New("try again")
+)

@@ -1,0 +1,38 @@
+package block
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+)
+
+// Objects are the blocks of the cluster, and what else of it counts for them. Implementations (pkg/kube): an API server, manifests on disk.
+//
+// Errors: what is not there, exists already, or is another object or another version of it by now is told by an error of
+// k8s.io/apimachinery/pkg/api/errors in the chain: IsNotFound, IsAlreadyExists, IsConflict. A write that fails otherwise may have taken
+// effect.
+type Objects interface {
+	// CreateBlock makes a block that must not exist yet, and gives it as it is stored. Where an answer was lost and the request repeated,
+	// it may give IsAlreadyExists for the caller's own block.
+	CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
+	Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error)
+	// Blocks knows the field selectors spec.space, spec.owner.nodeName and spec.recall.by; with resourceVersion 0 the answer may lack the
+	// latest changes, and costs less.
+	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
+	// UpdateBlock replaces the spec of exactly this version (uid and resourceVersion) of the block.
+	UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
+	// UpdateBlockStatus sets the status, whatever became of the spec.
+	UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error
+	// DeleteBlock removes exactly this version of the block.
+	DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error
+	// Node gives the metadata of a Node object.
+	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
+	// NodeCount is about how many nodes the cluster has.
+	NodeCount(ctx context.Context) (int, error)
+	IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error)
+	// SetIPAMClaimIPs publishes addresses, in CIDR form, in the status of the claim with this uid, and with them the claim's status.ownerPod.
+	SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error
+}

@@ -1,0 +1,590 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/netip"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The local state, below Manager.Dir:
+//
+//	node                         who this node is, and in which boot
+//	held/<hash>                  what one attachment holds, or is about to hold: written before the first of it is
+//	blocks/<space>/<shelf>/<ip>  a block of which this node is, or may be, the owner
+//	tended                       when what Tend does was done
+//
+// The locks are flock(2): who changes anything holds that of Manager.Dir itself, who asks the API for a space's blocks that of blocks/<space>,
+// and who compares all blocks with their objects before an Add that of blocks.
+//
+// Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which nothing may be given, so that what an Add
+// costs does not depend on how much is in use. Who is killed while it moves a block leaves it on the shelf of the open ones.
+const (
+	nodeFile   = "node"
+	heldDir    = "held"
+	blocksDir  = "blocks"
+	tendedFile = "tended"
+	tempFile   = "new"
+
+	dirMode  = 0o700
+	fileMode = 0o600
+	maxFile  = 64 << 10 // bytes; a block with the longest names is a tenth of it
+)
+
+// shelf is where a block stands.
+type shelf string
+
+const (
+	open  shelf = "open"  // something is free
+	full  shelf = "full"  // nothing is
+	aside shelf = "aside" // nothing may be given
+)
+
+func shelves() []shelf { return []shelf{open, full, aside} }
+
+// state is what a node knows of a block of its own.
+type state string
+
+const (
+	// owned is the only state in which addresses are given.
+	owned state = "owned"
+	// claiming: the object is about to be created.
+	claiming state = "claiming"
+	// dormant: the block is the node's from before a reboot, and not taken up again yet.
+	dormant state = "dormant"
+	// giving: the block is about to be deleted or shared.
+	giving state = "giving"
+	// mended: the file could not be read. What is in use is known from what attachments hold; whose the block is, the object must say.
+	mended state = "mended"
+	// lost: the block is somebody else's.
+	lost state = "lost"
+)
+
+// nobody has the addresses of which it is not known who has them: they are given back by a reboot alone.
+func nobody() Holder { return Holder{ContainerID: "?"} }
+
+// local is the local state of a block.
+type local struct {
+	Space string    `json:"space"`
+	CIDR  string    `json:"cidr"`
+	UID   types.UID `json:"uid,omitempty"`
+	State state     `json:"state"`
+	// Used are the addresses in use, or, of a lost block, still in use.
+	Used map[netip.Addr]Holder `json:"used,omitempty"`
+	// Freed says since when addresses are free that were in use.
+	Freed map[netip.Addr]time.Time `json:"freed,omitempty"`
+	// Idle is since when nothing is in use.
+	Idle time.Time `json:"idle,omitzero"`
+
+	prefix netip.Prefix
+	shelf  shelf
+}
+
+func newLocal(space string, cidr netip.Prefix, s state) *local {
+	return &local{Space: space, CIDR: cidr.String(), State: s, prefix: cidr}
+}
+
+// name is that of the object.
+func (b *local) name() string { return NameOf(b.Space, b.prefix) }
+
+// ours says whether the block is the node's to give away.
+func (b *local) ours() bool { return b.State == owned || b.State == dormant }
+
+// unsettled says that the object decides what becomes of the block.
+func (b *local) unsettled() bool { return b.State == claiming || b.State == giving || b.State == mended }
+
+// place is the shelf that the block belongs on.
+func (b *local) place() shelf {
+	switch {
+	case b.State != owned:
+		return aside
+	case len(b.Used) == Size:
+		return full
+	}
+	return open
+}
+
+func (b *local) use(a netip.Addr, h Holder) {
+	if b.Used == nil {
+		b.Used = map[netip.Addr]Holder{}
+	}
+	b.Used[a] = h
+	delete(b.Freed, a)
+	b.Idle = time.Time{}
+}
+
+func (b *local) free(a netip.Addr, now time.Time) {
+	delete(b.Used, a)
+	if b.Freed == nil {
+		b.Freed = map[netip.Addr]time.Time{}
+	}
+	b.Freed[a] = now
+	if len(b.Used) == 0 {
+		b.Idle = now
+	}
+}
+
+// leave frees all that the attachment has, and says whether that was anything.
+func (b *local) leave(a Attachment, now time.Time) (changed bool) {
+	for addr, by := range b.Used {
+		if by.Attachment() == a {
+			b.free(addr, now)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// held is what an attachment holds.
+type held struct {
+	Holder Holder `json:"holder"`
+	// Local are addresses of blocks that this node owned when they were given.
+	Local []heldAddr `json:"local,omitempty"`
+	// Shared are blocks that the attachment may hold addresses of, by themselves or since they were shared.
+	Shared []heldAddr `json:"shared,omitempty"`
+}
+
+// heldAddr is an address of a space; of a shared block perhaps another address of it.
+type heldAddr struct {
+	Space string     `json:"space"`
+	Addr  netip.Addr `json:"addr"`
+}
+
+func (a heldAddr) block() string { return NameOf(a.Space, blockOf(a.Addr)) }
+
+func (a heldAddr) check() error {
+	if !space.MatchString(a.Space) || !a.Addr.IsValid() {
+		return fmt.Errorf("%v in space %.80q is no address of a block: %w", a.Addr, a.Space, errUnusable)
+	}
+	return nil
+}
+
+// session is the exclusive right to the local state.
+type session struct {
+	m    *Manager
+	root *os.Root
+	// loaded are the blocks that were read, as they are to be.
+	loaded map[string]*local
+}
+
+// locked runs fn with the local state. It never waits for the API.
+func (m *Manager) locked(ctx context.Context, fn func(*session) error) error {
+	root, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	unlock, err := m.flock(ctx, root, ".")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return fn(&session{m: m, root: root, loaded: map[string]*local{}})
+}
+
+func (m *Manager) open() (*os.Root, error) {
+	root, err := os.OpenRoot(m.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(m.Dir, dirMode); err != nil {
+			return nil, fmt.Errorf("make directory %s: %w", m.Dir, err)
+		}
+		root, err = os.OpenRoot(m.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", m.Dir, err)
+	}
+	return root, nil
+}
+
+// lockSpace is the exclusive right to ask the API for blocks of a space.
+func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), err error) {
+	if !space.MatchString(name) {
+		return nil, fmt.Errorf("%.80q is no space", name)
+	}
+	return m.lockDir(ctx, path.Join(blocksDir, name))
+}
+
+func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err error) {
+	root, err := m.open()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(dir, dirMode); err != nil {
+		return nil, fmt.Errorf("make directory %s: %w", dir, err)
+	}
+	return m.flock(ctx, root, dir)
+}
+
+// firstWait and lastWait bound how long a lock that is taken is left alone before the next try.
+const (
+	firstWait = 50 * time.Microsecond
+	lastWait  = 5 * time.Millisecond
+)
+
+func (m *Manager) flock(ctx context.Context, root *os.Root, dir string) (unlock func(), err error) {
+	f, err := root.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open directory to lock it: %w", err)
+	}
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+			err = m.sleep(ctx, wait)
+		}
+		if err != nil {
+			f.Close() //nolint:errcheck // it was not written
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// errUnusable is that a file is not as it was written. Any other error says nothing about the file.
+var errUnusable = errors.New("not as it was written")
+
+// transient are errors that have nothing to do with the file.
+func transient(err error) bool {
+	errno, ok := errors.AsType[unix.Errno](err)
+	return ok && slices.Contains([]unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO, unix.EACCES, unix.EPERM, unix.EINTR}, errno)
+}
+
+// read decodes a file of ours.
+func (s *session) read(name string, into any) error {
+	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) || err != nil && transient(err) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return fmt.Errorf("%s is no regular file of at most %d bytes: %w", name, maxFile, errUnusable)
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%s is %w: %w", name, errUnusable, err)
+	}
+	if d.More() {
+		return fmt.Errorf("%s has more than one JSON value: %w", name, errUnusable)
+	}
+	return nil
+}
+
+// write puts a file in place, whole or not at all.
+func (s *session) write(name string, value any) error {
+	if err := s.m.step("write " + what(name)); err != nil {
+		return err
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	err = s.put(name, data)
+	if err == nil || transient(err) {
+		return err
+	}
+	if err := s.root.MkdirAll(path.Dir(name), dirMode); err != nil {
+		return fmt.Errorf("make directory of %s: %w", name, err)
+	}
+	if err := s.clear(tempFile, name); err != nil {
+		return err
+	}
+	return s.put(name, data)
+}
+
+func (s *session) put(name string, data []byte) error {
+	f, err := s.root.OpenFile(tempFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, fileMode)
+	if err == nil {
+		_, err = f.Write(data)
+		err = errors.Join(err, f.Close())
+	}
+	if err == nil {
+		err = s.root.Rename(tempFile, name)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// clear removes what stands in the place of a file and is none.
+func (s *session) clear(names ...string) error {
+	for _, name := range names {
+		if info, err := s.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
+			if err := s.root.RemoveAll(name); err != nil {
+				return fmt.Errorf("remove %s, which is no file: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) remove(name string) error {
+	if err := s.m.step("remove " + what(name)); err != nil {
+		return err
+	}
+	err := s.root.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil && !transient(err) {
+		err = s.root.RemoveAll(name)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// what is the kind of a file, for tests that stop at each change.
+func what(name string) string { return strings.SplitN(name, "/", 2)[0] }
+
+func heldName(a Attachment) string {
+	sum := sha256.Sum256([]byte(a.Network + "\x00" + a.ContainerID + "\x00" + a.IfName))
+	return path.Join(heldDir, fmt.Sprintf("%x", sum[:16]))
+}
+
+// holding is what an attachment holds; nil for nothing.
+func (s *session) holding(a Attachment) (*held, error) {
+	h, err := s.readHeld(heldName(a))
+	if err == nil && h != nil && h.Holder.Attachment() != a {
+		err = fmt.Errorf("%s is that of %v: %w", heldName(a), h.Holder.Attachment(), errUnusable)
+	}
+	return h, err
+}
+
+func (s *session) readHeld(name string) (*held, error) {
+	h := new(held)
+	err := s.read(name, h)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, list := range [][]heldAddr{h.Local, h.Shared} {
+		for _, a := range list {
+			err = errors.Join(err, a.check())
+		}
+	}
+	return h, err
+}
+
+// everyHeld gives what all attachments hold, in no order.
+func (s *session) everyHeld() iter.Seq2[*held, error] {
+	return func(yield func(*held, error) bool) {
+		names, err := s.list(heldDir, -1)
+		if err != nil && !yield(nil, err) {
+			return
+		}
+		for _, name := range names {
+			h, err := s.readHeld(path.Join(heldDir, name))
+			if err == nil && h == nil {
+				continue
+			}
+			if !yield(h, err) {
+				return
+			}
+		}
+	}
+}
+
+// list gives the names of a directory, at most n if n is positive; none if it is not there.
+func (s *session) list(dir string, n int) ([]string, error) {
+	f, err := s.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	names, err := f.Readdirnames(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	return names, nil
+}
+
+func blockPath(space string, on shelf, cidr netip.Prefix) string {
+	return path.Join(blocksDir, space, string(on), strings.ReplaceAll(cidr.String(), "/", "-"))
+}
+
+// onShelf gives the blocks of a shelf. Names that are none of ours are passed over.
+func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
+	names, err := s.list(path.Join(blocksDir, space, string(on)), -1)
+	var list []netip.Prefix
+	for _, name := range names {
+		if i := strings.LastIndexByte(name, '-'); i >= 0 {
+			if p, err := ParseBlock(name[:i] + "/" + name[i+1:]); err == nil {
+				list = append(list, p)
+			}
+		}
+	}
+	return list, err
+}
+
+// block gives a block, wherever it stands; nil if there is none. One that cannot be read is mended.
+func (s *session) block(name string, cidr netip.Prefix) (*local, error) {
+	key := NameOf(name, cidr)
+	if b, ok := s.loaded[key]; ok {
+		return b, nil
+	}
+	for _, on := range shelves() {
+		b := &local{prefix: cidr, shelf: on}
+		err := s.read(blockPath(name, on, cidr), b)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = b.check(name)
+		}
+		if errors.Is(err, errUnusable) {
+			b, err = s.mend(name, cidr, on, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.loaded[key] = b
+		return b, nil
+	}
+	return nil, nil
+}
+
+func (b *local) check(space string) error {
+	if b.Space != space || b.CIDR != b.prefix.String() {
+		return fmt.Errorf("it is of block %.80q of space %.80q: %w", b.CIDR, b.Space, errUnusable)
+	}
+	for a := range b.Used {
+		if !b.prefix.Contains(a) {
+			return fmt.Errorf("%v is not of block %v: %w", a, b.prefix, errUnusable)
+		}
+	}
+	switch b.State {
+	case owned, claiming, dormant, giving, mended, lost:
+		return nil
+	}
+	return fmt.Errorf("state %.20q is none: %w", b.State, errUnusable)
+}
+
+// mend makes the file of a block anew that cannot be read.
+func (s *session) mend(name string, cidr netip.Prefix, on shelf, why error) (*local, error) {
+	b := newLocal(name, cidr, mended)
+	b.shelf = on
+	if err := s.fill(b, true); err != nil {
+		return nil, err
+	}
+	s.m.Log.Error("block made anew, its file could not be read", "space", name, "block", cidr, "used", len(b.Used), "error", why)
+	return b, s.save(b)
+}
+
+// fill notes what attachments hold of a block: that was written before the addresses were given. all says that it is known of all that hold
+// any; if not, or if one cannot be read, what is left of the block is in use, too.
+func (s *session) fill(b *local, all bool) error {
+	for h, err := range s.everyHeld() {
+		if errors.Is(err, errUnusable) {
+			s.m.Log.Error("what an attachment holds cannot be read", "error", err)
+			all = false
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("find out what is in use of block %v of space %s: %w", b.prefix, b.Space, err)
+		}
+		for _, at := range h.Local {
+			if at.Space != b.Space || !b.prefix.Contains(at.Addr) {
+				continue
+			}
+			by := h.Holder
+			if other, ok := b.Used[at.Addr]; ok && other != by { // one of them was killed before it had it
+				by = nobody()
+			}
+			b.use(at.Addr, by)
+		}
+	}
+	for a := b.prefix.Addr(); !all && b.prefix.Contains(a); a = a.Next() {
+		if _, ok := b.Used[a]; !ok {
+			b.use(a, nobody())
+		}
+	}
+	return nil
+}
+
+// save writes a block and puts it on its shelf.
+func (s *session) save(b *local) error {
+	to := b.place()
+	if b.shelf == "" {
+		b.shelf = to
+	}
+	if to == open && b.shelf != to {
+		if err := s.move(b, to); err != nil {
+			return err
+		}
+	}
+	s.loaded[b.name()] = b
+	if err := s.write(blockPath(b.Space, b.shelf, b.prefix), b); err != nil || b.shelf == to {
+		return err
+	}
+	return s.move(b, to)
+}
+
+func (s *session) move(b *local, to shelf) error {
+	if err := s.m.step("move block"); err != nil {
+		return err
+	}
+	from, target := blockPath(b.Space, b.shelf, b.prefix), blockPath(b.Space, to, b.prefix)
+	err := s.root.Rename(from, target)
+	if err != nil && !transient(err) {
+		if err = s.root.MkdirAll(path.Dir(target), dirMode); err == nil {
+			if err = s.clear(target); err == nil {
+				err = s.root.Rename(from, target)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("move block %v of space %s: %w", b.prefix, b.Space, err)
+	}
+	b.shelf = to
+	return nil
+}
+
+// drop forgets a block.
+func (s *session) drop(b *local) error {
+	delete(s.loaded, b.name())
+	return s.remove(blockPath(b.Space, b.shelf, b.prefix))
+}
+
+// spaces are those of which there is local state.
+func (s *session) spaces() ([]string, error) {
+	names, err := s.list(blocksDir, -1)
+	var list []string
+	for _, name := range names {
+		if space.MatchString(name) {
+			list = append(list, name)
+		}
+	}
+	return list, err
+}

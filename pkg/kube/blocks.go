@@ -1,0 +1,182 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const (
+	// pageSize bounds the answer to one LIST, which an API server reads from its store as a whole.
+	pageSize = 500
+	// metadataListType is metadataType for a LIST.
+	metadataListType = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+)
+
+// wireBlock is an IPBlock as it travels. Who manages which of its fields is a third of its bytes and of no use here: it is not kept, and
+// a server takes an object without it for one that does not change it.
+type wireBlock struct {
+	wireMetadata
+
+	Spec   v1alpha1.IPBlockSpec   `json:"spec"`
+	Status v1alpha1.IPBlockStatus `json:"status"`
+}
+
+func (w *wireBlock) block() v1alpha1.IPBlock {
+	return v1alpha1.IPBlock{TypeMeta: blockType(), ObjectMeta: w.Metadata.ObjectMeta, Spec: w.Spec, Status: w.Status}
+}
+
+// skipped is a JSON value that nobody looks at.
+type skipped struct{}
+
+// UnmarshalJSON takes any value.
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
+
+func blockType() metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind}
+}
+
+// CreateBlock makes a block. The server names who manages its fields after the user agent: "braid", which is stored with every block.
+func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+	return a.writeBlock(ctx, "create", block, func(c *client) *rest.Request { return c.blocks.Post().Resource(v1alpha1.Resource) })
+}
+
+// UpdateBlock replaces the spec of one version of a block: the server compares resourceVersion and uid.
+func (a *API) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+	if err := checkVersion(block); err != nil {
+		return nil, fmt.Errorf("update block: %w", err)
+	}
+	return a.writeBlock(ctx, "update", block, func(c *client) *rest.Request {
+		return c.blocks.Put().Resource(v1alpha1.Resource).Name(block.Name)
+	})
+}
+
+func (a *API) writeBlock(ctx context.Context, verb string, block *v1alpha1.IPBlock, request func(*client) *rest.Request) (*v1alpha1.IPBlock, error) {
+	sent := *block
+	sent.TypeMeta, sent.ManagedFields = blockType(), nil
+	body, err := json.Marshal(&sent)
+	if err != nil {
+		return nil, fmt.Errorf("encode block: %w", err)
+	}
+	c := blockCall(verb, block.Name, func(c *client) *rest.Request {
+		return request(c).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body)
+	})
+	return a.blockAnswer(ctx, c)
+}
+
+func blockCall(verb, name string, request func(*client) *rest.Request) *call {
+	return &call{verb: verb + " block", scope: clusterScoped, name: name, request: request}
+}
+
+// blockAnswer makes a call that is answered by a block.
+func (a *API) blockAnswer(ctx context.Context, c *call) (*v1alpha1.IPBlock, error) {
+	var answer wireBlock
+	if err := a.get(ctx, c, &answer, &answer.Metadata.ObjectMeta); err != nil {
+		return nil, unservedIPAM(err)
+	}
+	block := answer.block()
+	return &block, nil
+}
+
+// unservedIPAM keeps an API server that does not serve blocks or claims from looking like one that has none: what is not found is
+// free to others.
+func unservedIPAM(err error) error {
+	if !unserved(err) {
+		return err
+	}
+	return &failure.Error{
+		Reason: failure.APIUnavailable, Err: errors.New("the API server does not serve the resource: " + err.Error()),
+		Fix: "install the CustomResourceDefinitions of conf/crd",
+	}
+}
+
+// checkVersion refuses a block that could not be told from another one, or another version, of its name.
+func checkVersion(block *v1alpha1.IPBlock) error {
+	if block.UID == "" || block.ResourceVersion == "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("block %.80q has no uid or no resourceVersion", block.Name))
+	}
+	return nil
+}
+
+// Block gives a block.
+func (a *API) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
+	return a.blockAnswer(ctx, blockCall("get", name, func(c *client) *rest.Request {
+		return c.blocks.Get().Resource(v1alpha1.Resource).Name(name)
+	}))
+}
+
+// Blocks lists blocks.
+func (a *API) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
+	c := &call{verb: "list blocks", request: func(c *client) *rest.Request { return c.blocks.Get().Resource(v1alpha1.Resource) }}
+	items, err := listOf[wireBlock](ctx, a, c, opts, v1alpha1.Kind+"List")
+	if err != nil {
+		return nil, unservedIPAM(err)
+	}
+	blocks := make([]v1alpha1.IPBlock, len(items))
+	for i := range items {
+		blocks[i] = items[i].block()
+	}
+	return blocks, nil
+}
+
+// patchOp is an operation of a JSON patch (RFC 6902).
+type patchOp struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can ask for the uid: what a merge patch says of the metadata
+// of a custom resource's status, API servers do not look at.
+func (a *API) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
+	if err := checkUID("block", &block.ObjectMeta); err != nil {
+		return fmt.Errorf("update status: %w", err)
+	}
+	body, err := json.Marshal([]patchOp{{"test", "/metadata/uid", block.UID}, {"add", "/status", block.Status}})
+	if err != nil {
+		return fmt.Errorf("encode block's status: %w", err)
+	}
+	_, err = a.do(ctx, blockCall("update status of", block.Name, func(c *client) *rest.Request {
+		return c.blocks.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(block.Name).SubResource("status").
+			SetHeader("Accept", metadataType).Body(body)
+	}))
+	return otherBlock(unservedIPAM(err), block)
+}
+
+// otherBlock makes a conflict of what API servers say of a test that failed: status 422, and unlike of an invalid object no causes.
+func otherBlock(err error, block *v1alpha1.IPBlock) error {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
+		return err
+	}
+	conflict := apierrors.NewConflict(blockResource(), block.Name, fmt.Errorf("its uid is not %.80q any more", block.UID))
+	return fmt.Errorf("update status of block: %w", conflict)
+}
+
+// DeleteBlock removes one version of a block: the server compares resourceVersion and uid.
+func (a *API) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
+	if err := checkVersion(block); err != nil {
+		return fmt.Errorf("delete block: %w", err)
+	}
+	body, err := json.Marshal(&metav1.DeleteOptions{
+		TypeMeta:      metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
+		Preconditions: &metav1.Preconditions{UID: &block.UID, ResourceVersion: &block.ResourceVersion},
+	})
+	if err != nil {
+		return fmt.Errorf("encode precondition: %w", err)
+	}
+	_, err = a.do(ctx, blockCall("delete", block.Name, func(c *client) *rest.Request {
+		return c.blocks.Delete().Resource(v1alpha1.Resource).Name(block.Name).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body)
+	}))
+	return unservedIPAM(err)
+}

@@ -1,0 +1,154 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	fieldselector "k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
+
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	wbv1 "github.com/braid-cni/braid/pkg/api/whereabouts/v1alpha1"
+)
+
+// metadataList is the kind of the answer to metadataListType.
+const metadataList = "PartialObjectMetadataList"
+
+// listOf lists objects: with resourceVersion 0 in one answer, which comes from the server's memory, else in pages of one state, never a
+// stale one. T is what is wanted of each; kind is that of the answer.
+func listOf[T any](ctx context.Context, a *API, c *call, opts metav1.ListOptions, kind string) ([]T, error) {
+	var items []T
+	if opts.ResourceVersion != "0" {
+		opts.Limit = pageSize
+	}
+	request := c.request
+	c.scope = collection
+	c.request = func(client *client) *rest.Request {
+		return request(client).VersionedParams(&opts, metav1.ParameterCodec)
+	}
+	for {
+		body, err := a.do(ctx, c)
+		if apierrors.IsResourceExpired(err) && opts.Continue != "" {
+			items, opts.Limit, opts.Continue = nil, 0, "" // the state that the pages are of is forgotten; all at once, then
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			metav1.TypeMeta `json:",inline"`
+			Metadata        metav1.ListMeta `json:"metadata"`
+			Items           []T             `json:"items"`
+		}
+		if err := json.Unmarshal(body, &page); err != nil {
+			return nil, a.strange(fmt.Errorf("decode answer: %w", err), c)
+		}
+		if page.Kind != kind {
+			return nil, a.strange(fmt.Errorf("the answer is a %.80q", page.Kind), c)
+		}
+		items = append(items, page.Items...)
+		if opts.Continue = page.Metadata.Continue; opts.Continue == "" {
+			return items, nil
+		}
+		opts.ResourceVersion = "" // the token says it
+	}
+}
+
+// wireMetadata is the metadata of an object, without who manages its fields.
+type wireMetadata struct {
+	Metadata struct {
+		metav1.ObjectMeta
+
+		ManagedFields skipped `json:"managedFields,omitzero"`
+	} `json:"metadata"`
+}
+
+func metadataOf(items []wireMetadata) []metav1.ObjectMeta {
+	list := make([]metav1.ObjectMeta, len(items))
+	for i := range items {
+		list[i] = items[i].Metadata.ObjectMeta
+	}
+	return list
+}
+
+// EachNode calls do for each node, with the keys of its taints. Of what there is to a node this is little, but an API server has no shorter
+// form with taints in it.
+func (a *API) EachNode(ctx context.Context, do func(node *metav1.ObjectMeta, taints []string)) error {
+	type node struct {
+		wireMetadata
+
+		Spec struct {
+			Taints []struct {
+				Key string `json:"key"`
+			} `json:"taints"`
+		} `json:"spec"`
+	}
+	nodes, err := listOf[node](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
+		return c.core.Get().Resource("nodes")
+	}}, metav1.ListOptions{}, "NodeList")
+	for i := range nodes {
+		var taints []string
+		for _, t := range nodes[i].Spec.Taints {
+			taints = append(taints, t.Key)
+		}
+		do(&nodes[i].Metadata.ObjectMeta, taints)
+	}
+	return err
+}
+
+// PodsOn gives the metadata of the pods that are bound to a node and not in its own network namespace.
+func (a *API) PodsOn(ctx context.Context, node string) ([]metav1.ObjectMeta, error) {
+	type pod struct {
+		wireMetadata
+
+		Spec struct {
+			HostNetwork bool `json:"hostNetwork"`
+		} `json:"spec"`
+	}
+	if err := checkName(node); err != nil {
+		return nil, fmt.Errorf("list pods of node: %w", err)
+	}
+	pods, err := listOf[pod](ctx, a, &call{verb: "list pods of node " + node, request: func(c *client) *rest.Request {
+		return c.core.Get().Resource("pods")
+	}}, metav1.ListOptions{FieldSelector: fieldselector.OneTermEqualSelector("spec.nodeName", node).String()}, "PodList")
+	var list []metav1.ObjectMeta
+	for i := range pods {
+		if !pods[i].Spec.HostNetwork {
+			list = append(list, pods[i].Metadata.ObjectMeta)
+		}
+	}
+	return list, err
+}
+
+// Pods gives the metadata of the pods of a namespace, of all for "".
+func (a *API) Pods(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error) {
+	pods, err := listOf[wireMetadata](ctx, a, &call{verb: "list pods", request: func(c *client) *rest.Request {
+		return c.core.Get().Namespace(namespace).Resource("pods").SetHeader("Accept", metadataListType)
+	}}, metav1.ListOptions{}, metadataList)
+	return metadataOf(pods), err
+}
+
+// IPAMClaims gives the metadata of all IPAMClaims.
+func (a *API) IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error) {
+	claims, err := listOf[wireMetadata](ctx, a, &call{verb: "list IPAMClaims", request: func(c *client) *rest.Request {
+		return c.claims.Get().Resource(claimv1.Resource).SetHeader("Accept", metadataListType)
+	}}, metav1.ListOptions{}, metadataList)
+	return metadataOf(claims), unservedIPAM(err)
+}
+
+// IPPools gives the pools of whereabouts. Where the kind is not served, the error is IsNotFound.
+func (a *API) IPPools(ctx context.Context) ([]wbv1.IPPool, error) {
+	return listOf[wbv1.IPPool](ctx, a, &call{verb: "list IPPools", request: func(c *client) *rest.Request {
+		return c.whereabouts.Get().Resource(wbv1.PoolResource)
+	}}, metav1.ListOptions{}, wbv1.PoolKind+"List")
+}
+
+// Reservations gives the reservations of whereabouts. Where the kind is not served, the error is IsNotFound.
+func (a *API) Reservations(ctx context.Context) ([]wbv1.OverlappingRangeIPReservation, error) {
+	return listOf[wbv1.OverlappingRangeIPReservation](ctx, a, &call{verb: "list OverlappingRangeIPReservations", request: func(c *client) *rest.Request {
+		return c.whereabouts.Get().Resource(wbv1.ReservationResource)
+	}}, metav1.ListOptions{}, wbv1.ReservationKind+"List")
+}

@@ -1,0 +1,316 @@
+package kube
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	fieldselector "k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	strictjson "sigs.k8s.io/json"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+const (
+	blocksDir   = "ipblocks"
+	blockSuffix = ".json"
+	maxBlock    = 64 << 10 // bytes; a block with 16 allocations has a sixth of it
+	maxBlocks   = 1 << 16
+)
+
+// CreateBlock makes the file of a block, complete from the moment on that it is there. The name is taken by link(2), which refuses to
+// replace what has it, a file of any kind.
+func (m *Manifests) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+	if err := checkName(block.Name); err != nil {
+		return nil, fmt.Errorf("create block: %w", err)
+	}
+	created := block.DeepCopy()
+	created.TypeMeta, created.Status = blockType(), v1alpha1.IPBlockStatus{}
+	created.UID = uuid.NewUUID()
+	created.CreationTimestamp = metav1.NewTime(time.Now().Truncate(time.Second))
+	err := m.locked(ctx, func() error {
+		//nolint:gosec // as readable as blocks are in a cluster
+		if err := os.Mkdir(filepath.Join(m.dir, blocksDir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return writeFailed(filepath.Join(m.dir, blocksDir), err)
+		}
+		return m.putBlock(created, link)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create block %s: %w", block.Name, err)
+	}
+	return created, nil
+}
+
+// link gives a file the name of a block that must not exist.
+func link(from, to string) error {
+	err := os.Link(from, to)
+	if errors.Is(err, fs.ErrExist) {
+		return apierrors.NewAlreadyExists(blockResource(), strings.TrimSuffix(filepath.Base(to), blockSuffix))
+	}
+	if err == nil {
+		os.Remove(from) //nolint:errcheck // the next writer does it
+	}
+	return err
+}
+
+// putBlock gives the block a version, writes it, and has place put it in its place.
+func (m *Manifests) putBlock(block *v1alpha1.IPBlock, place func(from, to string) error) error {
+	if err := m.checkBlocksDir(); err != nil {
+		return err
+	}
+	block.ResourceVersion = rand.Text()
+	data, err := json.Marshal(block)
+	if err != nil {
+		return fmt.Errorf("encode block: %w", err)
+	}
+	if len(data) > maxBlock {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("block has %d bytes, of at most %d", len(data), maxBlock))
+	}
+	return m.put(m.blockPath(block.Name), append(data, '\n'), true, place)
+}
+
+func (m *Manifests) blockPath(name string) string {
+	return filepath.Join(m.dir, blocksDir, name+blockSuffix)
+}
+
+// checkBlocksDir refuses to follow a link to blocks elsewhere, which another lock may guard. A directory that is not there holds none.
+func (m *Manifests) checkBlocksDir() error {
+	path := filepath.Join(m.dir, blocksDir)
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		err = errors.New("is not a directory")
+	}
+	if err != nil && !missing(err) {
+		return invalidManifests(fmt.Errorf("read directory %s: %w", path, pathless(err)), "make it a directory")
+	}
+	return nil
+}
+
+// Block gives a block.
+func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
+	if err := checkName(name); err != nil {
+		return nil, fmt.Errorf("get block: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("get block %s: %w", name, context.Cause(ctx))}
+	}
+	return m.block(name)
+}
+
+func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
+	if err := m.checkBlocksDir(); err != nil {
+		return nil, err
+	}
+	data, err := readRegular(m.blockPath(name), maxBlock)
+	if missing(err) {
+		// Without the directory of manifests there is no saying.
+		if _, err := os.Stat(m.dir); err != nil {
+			return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+		}
+		return nil, apierrors.NewNotFound(blockResource(), name)
+	}
+	block := new(v1alpha1.IPBlock)
+	if err == nil {
+		err = decodeBlock(data, name, block)
+	}
+	if err != nil {
+		return nil, &failure.Error{
+			Reason: failure.StateCorrupt, Err: fmt.Errorf("read block in %s: %w", m.blockPath(name), err),
+			Fix: "repair the file; remove it only when no pod has an address of the block",
+		}
+	}
+	return block, nil
+}
+
+// decodeBlock takes nothing for a block that is not one of that name, whole.
+func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
+	strict, err := strictjson.UnmarshalStrict(data, block)
+	switch err = errors.Join(append([]error{err}, strict...)...); {
+	case err != nil:
+		return errors.New(complaint(err))
+	case block.TypeMeta != blockType():
+		return fmt.Errorf("is a %.80q", block.APIVersion+" "+block.Kind)
+	case block.Name != name:
+		return fmt.Errorf("is of the block %.80q", block.Name)
+	case block.UID == "" || block.ResourceVersion == "":
+		return errors.New("has no uid or no resourceVersion")
+	}
+	return nil
+}
+
+// Blocks reads the blocks. One that cannot be read fails it: its addresses are not free.
+func (m *Manifests) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
+	selector, err := blockSelector(&opts)
+	if err != nil {
+		return nil, err
+	}
+	names, err := m.blockNames()
+	if err != nil {
+		return nil, err
+	}
+	var blocks []v1alpha1.IPBlock
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("read blocks in %s: %w", m.dir, context.Cause(ctx))}
+		}
+		block, err := m.block(name)
+		if apierrors.IsNotFound(err) {
+			continue // removed since the directory was read
+		}
+		if err != nil {
+			return nil, err
+		}
+		if selector.Matches(blockFields(block)) {
+			blocks = append(blocks, *block)
+		}
+	}
+	return blocks, nil
+}
+
+// blockNames lists the files that are blocks by their names; others, and hidden ones, are not looked at.
+func (m *Manifests) blockNames() ([]string, error) {
+	if err := m.checkBlocksDir(); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(m.dir, blocksDir))
+	if missing(err) {
+		_, err = os.Stat(m.dir)
+	}
+	if err != nil {
+		return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+	}
+	if len(entries) > maxBlocks {
+		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d", blocksDir, len(entries), maxBlocks), "keep only blocks there")
+	}
+	var names []string
+	for _, entry := range entries {
+		if name, ok := strings.CutSuffix(entry.Name(), blockSuffix); ok && checkName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// blockFields are the fields that blocks are selected by, as the CRD has them.
+func blockFields(block *v1alpha1.IPBlock) fieldselector.Set {
+	set := fieldselector.Set{"metadata.name": block.Name, "spec.space": block.Spec.Space, "spec.owner.nodeName": "", "spec.recall.by": ""}
+	if owner := block.Spec.Owner; owner != nil {
+		set["spec.owner.nodeName"] = owner.NodeName
+	}
+	if recall := block.Spec.Recall; recall != nil {
+		set["spec.recall.by"] = recall.By
+	}
+	return set
+}
+
+// blockSelector refuses what an API server would.
+func blockSelector(opts *metav1.ListOptions) (fieldselector.Selector, error) {
+	selector, err := fieldselector.ParseSelector(opts.FieldSelector)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	known := blockFields(new(v1alpha1.IPBlock))
+	for _, r := range selector.Requirements() {
+		if !known.Has(r.Field) {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %.80q", r.Field))
+		}
+	}
+	if opts.LabelSelector != "" {
+		return nil, apierrors.NewBadRequest("blocks in a directory are not selected by labels")
+	}
+	return selector, nil
+}
+
+// UpdateBlock replaces the spec of one version of a block.
+func (m *Manifests) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+	if err := checkVersion(block); err != nil {
+		return nil, fmt.Errorf("update block: %w", err)
+	}
+	updated := block.DeepCopy()
+	err := m.changeBlock(ctx, "update block", block, func(current *v1alpha1.IPBlock) error {
+		if err := immutable(current, block); err != nil {
+			return err
+		}
+		updated.TypeMeta, updated.CreationTimestamp, updated.Status = current.TypeMeta, current.CreationTimestamp, current.Status
+		return m.putBlock(updated, m.rename)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return updated, nil
+}
+
+// changeBlock runs change, under the lock, on the block as it is stored, which has to be of the uid and, where one is given, the
+// version of the caller's.
+func (m *Manifests) changeBlock(ctx context.Context, verb string, block *v1alpha1.IPBlock, change func(current *v1alpha1.IPBlock) error) error {
+	if err := checkName(block.Name); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	return m.locked(ctx, func() error {
+		current, err := m.block(block.Name)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", verb, block.Name, err)
+		}
+		if current.UID != block.UID || block.ResourceVersion != "" && current.ResourceVersion != block.ResourceVersion {
+			return fmt.Errorf("%s: %w", verb, apierrors.NewConflict(blockResource(), block.Name,
+				fmt.Errorf("it is version %s of %s and not %.80s of %.80s", current.ResourceVersion, current.UID, block.ResourceVersion, block.UID)))
+		}
+		return change(current)
+	})
+}
+
+// immutable refuses what the CRD's rules refuse.
+func immutable(current, block *v1alpha1.IPBlock) error {
+	var problems field.ErrorList
+	for name, values := range map[string][2]string{
+		"space": {current.Spec.Space, block.Spec.Space}, "cidr": {current.Spec.CIDR, block.Spec.CIDR},
+	} {
+		if values[0] != values[1] {
+			problems = append(problems, field.Invalid(field.NewPath("spec", name), values[1], name+" is immutable"))
+		}
+	}
+	if len(problems) > 0 {
+		kind := schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind}
+		return apierrors.NewInvalid(kind, block.Name, problems)
+	}
+	return nil
+}
+
+// UpdateBlockStatus sets the status of a block.
+func (m *Manifests) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
+	if err := checkUID("block", &block.ObjectMeta); err != nil {
+		return fmt.Errorf("update status: %w", err)
+	}
+	whichever := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: block.Name, UID: block.UID}}
+	return m.changeBlock(ctx, "update status of block", whichever, func(current *v1alpha1.IPBlock) error {
+		current.Status = block.Status
+		return m.putBlock(current, m.rename)
+	})
+}
+
+// DeleteBlock removes one version of a block.
+func (m *Manifests) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
+	if err := checkVersion(block); err != nil {
+		return fmt.Errorf("delete block: %w", err)
+	}
+	return m.changeBlock(ctx, "delete block", block, func(*v1alpha1.IPBlock) error {
+		if err := unix.Unlink(m.blockPath(block.Name)); err != nil {
+			return writeFailed(m.blockPath(block.Name), err)
+		}
+		return nil
+	})
+}
