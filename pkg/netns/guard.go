@@ -28,7 +28,7 @@ func Guard(fn func() error) error {
 		panic any
 	}
 	done := make(chan outcome, 1)
-	go func() {
+	onThread := func() {
 		res := outcome{err: errors.New("goroutine ended early")}
 		defer func() {
 			if r := recover(); r != nil {
@@ -37,14 +37,23 @@ func Guard(fn func() error) error {
 			done <- res
 		}()
 		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The runtime cannot end the main thread: it would park it for good, in whatever namespace. While it is held here, the
-			// goroutine of the inner call runs on another.
-			defer runtime.UnlockOSThread()
-			res.err = Guard(fn)
+		res.err = contain(fn)
+	}
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			onThread()
 			return
 		}
-		res.err = contain(fn)
+		// The runtime cannot end the main thread: it would park it for good, in whatever namespace. While it is held here, the next goroutine
+		// is on another, on which the caller goes on.
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			onThread()
+		}()
+		<-ended
 	}()
 	res := <-done
 	if res.panic != nil {

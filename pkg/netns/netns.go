@@ -8,6 +8,8 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +23,10 @@ type NS struct {
 	fd    int
 	inode uint64
 	path  string
+
+	mu sync.Mutex
+	// dirs are the open directories of Dir.
+	dirs map[string]int
 }
 
 // Open opens the network namespace at path: a bind mount as /run/netns/NAME, or /proc/PID/ns/net. Symbolic links on the way are
@@ -44,7 +50,7 @@ func Open(path string) (*NS, error) {
 		_ = unix.Close(fd)
 		return fail(err)
 	}
-	return &NS{fd: fd, inode: inode, path: path}, nil
+	return &NS{fd: fd, inode: inode, path: path, dirs: map[string]int{}}, nil
 }
 
 // Fd is the descriptor of the namespace, -1 after Close. It stays the property of ns.
@@ -64,6 +70,29 @@ func (ns *NS) Close() {
 	// Nothing was written: there is no error that matters.
 	_ = unix.Close(ns.fd)
 	ns.fd = -1
+	for _, fd := range ns.dirs {
+		_ = unix.Close(fd)
+	}
+	clear(ns.dirs)
+}
+
+// Dir opens a directory in the namespace, once: for those below /proc/sys/net that belong to the namespace that they are opened in,
+// whichever the thread is in that uses them later. The descriptor is closed by Close.
+func (ns *NS) Dir(path string) (fd int, err error) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if fd, ok := ns.dirs[path]; ok {
+		return fd, nil
+	}
+	err = ns.Do(func() error {
+		fd, err = retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
+		return err
+	})
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	ns.dirs[path] = fd
+	return fd, nil
 }
 
 // inspect gives the inode of a descriptor that is a network namespace, and an error that says what it is where it is not one.
@@ -72,11 +101,11 @@ func inspect(fd int) (inode uint64, err error) {
 	if _, err := retry(func() (int, error) { return 0, unix.Fstat(fd, &st) }); err != nil {
 		return 0, fmt.Errorf("stat: %w", err)
 	}
-	var fs unix.Statfs_t
-	if _, err := retry(func() (int, error) { return 0, unix.Fstatfs(fd, &fs) }); err != nil {
+	var on unix.Statfs_t
+	if _, err := retry(func() (int, error) { return 0, unix.Fstatfs(fd, &on) }); err != nil {
 		return 0, fmt.Errorf("statfs: %w", err)
 	}
-	if int64(fs.Type) != unix.NSFS_MAGIC { //nolint:unconvert // int32 on some architectures
+	if int64(on.Type) != unix.NSFS_MAGIC { //nolint:unconvert // int32 on some architectures
 		return 0, fmt.Errorf("it is %s: %w", kind(&st), ErrNotNamespace)
 	}
 	// nsfs holds the mount, PID, user ... namespaces as well.

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/netns"
@@ -21,40 +21,71 @@ type Addr struct {
 }
 
 // AddAddr gives an address to a link, by index. One that the link has already is an error, unix.EEXIST.
+func AddAddr(index int, addr netip.Prefix) Change {
+	return Change{"add address " + addr.String(), newRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, addrParts(index, addr)...)}
+}
+
+// AddAddr applies AddAddr.
 func (h *Handle) AddAddr(ctx context.Context, index int, addr netip.Prefix) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	return h.Apply(ctx, AddAddr(index, addr))
+}
+
+func addrParts(index int, addr netip.Prefix) []vnl.NetlinkRequestData {
+	header := vnl.NewIfAddrmsg(family(addr.Addr()))
+	header.Index, header.Prefixlen = uint32(index), uint8(addr.Bits())
+	ip := addr.Addr().AsSlice()
+	parts := []vnl.NetlinkRequestData{header, vnl.NewRtAttr(unix.IFA_LOCAL, ip), vnl.NewRtAttr(unix.IFA_ADDRESS, ip)}
+	// Networks of one or two addresses have none for broadcasts (RFC 3021).
+	if addr.Addr().Is4() && addr.Bits() < 31 {
+		mask, broadcast := net.CIDRMask(addr.Bits(), 32), addr.Addr().As4()
+		for i := range broadcast {
+			broadcast[i] |= ^mask[i]
+		}
+		parts = append(parts, vnl.NewRtAttr(unix.IFA_BROADCAST, broadcast[:]))
 	}
-	err := h.lib.AddrAdd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ipNet(addr)})
-	if err != nil {
-		return fmt.Errorf("add address %s: %w", addr, err)
+	return parts
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
 	}
-	return nil
+	return unix.AF_INET6
 }
 
 // Addrs lists the addresses of a link, by index, IPv4 before IPv6; of all links where the index is 0.
 func (h *Handle) Addrs(ctx context.Context, index int) ([]Addr, error) {
-	list, err := call(ctx, func() ([]netlink.Addr, error) { return h.lib.AddrList(nil, netlink.FAMILY_ALL) })
+	list, err := h.dump(ctx, unix.RTM_GETADDR, vnl.NewIfAddrmsg(unix.AF_UNSPEC))
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var addrs []Addr
-	for _, a := range list {
-		if index == 0 || a.LinkIndex == index {
-			addrs = append(addrs, Addr{
-				Prefix: prefix(a.IPNet), Tentative: a.Flags&unix.IFA_F_TENTATIVE != 0, Duplicate: a.Flags&unix.IFA_F_DADFAILED != 0,
-			})
+	for _, m := range list {
+		if len(m) < unix.SizeofIfAddrmsg {
+			return nil, fmt.Errorf("list addresses: %w", errShort)
+		}
+		if header := vnl.DeserializeIfAddrmsg(m); index == 0 || int(header.Index) == index {
+			addrs = append(addrs, addrOf(header, m[unix.SizeofIfAddrmsg:]))
 		}
 	}
 	return addrs, nil
 }
 
+func addrOf(header *vnl.IfAddrmsg, attrs []byte) Addr {
+	ip := attr(attrs, unix.IFA_LOCAL)
+	if ip == nil { // IPv6 has it only where the other end has an address
+		ip = attr(attrs, unix.IFA_ADDRESS)
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	flags := number(attr(attrs, unix.IFA_FLAGS)) | int(header.Flags)
+	return Addr{
+		Prefix: netip.PrefixFrom(addr, int(header.Prefixlen)), Tentative: flags&unix.IFA_F_TENTATIVE != 0, Duplicate: flags&unix.IFA_F_DADFAILED != 0,
+	}
+}
+
 // RemoveAddr takes an address from a link, by index. One that is not there is removed already.
 func (h *Handle) RemoveAddr(ctx context.Context, index int, addr netip.Prefix) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err := h.lib.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &netlink.Addr{IPNet: ipNet(addr)})
+	err := h.do(ctx, unix.RTM_DELADDR, 0, addrParts(index, addr)...)
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("remove address %s: %w", addr, err)
 	}
@@ -84,17 +115,4 @@ func (h *Handle) AwaitAddrs(ctx context.Context, ns *netns.NS, index int) error 
 		return err
 	}
 	return onChange(ctx, ns, unix.RTNLGRP_IPV6_IFADDR, settled)
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
-func prefix(n *net.IPNet) netip.Prefix {
-	ip, _ := netip.AddrFromSlice(n.IP)
-	bits, size := n.Mask.Size()
-	if ip.Is4In6() && size == 32 {
-		ip = ip.Unmap()
-	}
-	return netip.PrefixFrom(ip, bits)
 }

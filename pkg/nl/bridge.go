@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -21,68 +20,39 @@ type Bridge struct {
 
 // Bridge finds a bridge by name; ErrNoLink if there is no link of that name. One of another kind is an error.
 func (h *Handle) Bridge(ctx context.Context, name string) (*Bridge, error) {
-	l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByName(name) })
-	link, err := linkOf(l, err, "interface "+name)
+	link, attrs, err := h.link(ctx, "interface "+name, byName(name)...)
 	if err != nil {
 		return nil, err
 	}
-	b, ok := l.(*netlink.Bridge)
-	if !ok {
+	if link.Kind != "bridge" {
 		return nil, fmt.Errorf("interface %s is a %s, not a bridge", name, link.Kind)
 	}
-	bridge := &Bridge{Link: link, VLANFiltering: b.VlanFiltering != nil && *b.VlanFiltering}
-	if b.VlanDefaultPVID != nil {
-		bridge.DefaultPVID = *b.VlanDefaultPVID
-	}
-	return bridge, nil
+	data := attr(attr(attrs, unix.IFLA_LINKINFO), vnl.IFLA_INFO_DATA)
+	return &Bridge{
+		Link: link, VLANFiltering: number(attr(data, vnl.IFLA_BR_VLAN_FILTERING)) == 1, DefaultPVID: uint16(number(attr(data, vnl.IFLA_BR_VLAN_DEFAULT_PVID))),
+	}, nil
 }
 
 // AddBridge makes a bridge. A link that has the name already is an error, fs.ErrExist.
 func (h *Handle) AddBridge(ctx context.Context, n NewLink, filterVLANs bool) error {
-	bridge := &netlink.Bridge{LinkAttrs: n.attrs(0)}
-	if filterVLANs {
-		bridge.VlanFiltering = &filterVLANs
+	var data []*vnl.RtAttr
+	if filterVLANs { // some kernels cannot
+		data = append(data, vnl.NewRtAttr(vnl.IFLA_BR_VLAN_FILTERING, vnl.Uint8Attr(1)))
 	}
-	return h.add(ctx, bridge)
+	return h.Apply(ctx, addLink(n, "bridge", data))
 }
 
 // AddPortVeth makes a pair of links of which one, port, is in the handle's namespace and a port of a bridge, an index, from the start. A
 // name that is taken is an error, fs.ErrExist.
 func (h *Handle) AddPortVeth(ctx context.Context, port NewLink, bridge int, peer NewLink) error {
-	info := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(unix.IFLA_INFO_KIND, vnl.NonZeroTerminated("veth"))
-	other := info.AddRtAttr(unix.IFLA_INFO_DATA, nil).AddRtAttr(vnl.VETH_INFO_PEER, nil)
+	other := vnl.NewRtAttr(vnl.VETH_INFO_PEER, nil)
 	vnl.NewIfInfomsgChild(other, unix.AF_UNSPEC)
-	for _, a := range peer.rtAttrs() {
+	for _, a := range peer.attrs() {
 		other.AddChild(a)
 	}
-	parts := []vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC)}
-	for _, a := range port.rtAttrs() {
-		parts = append(parts, a)
-	}
-	parts = append(parts, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))), info)
-	if err := h.do(ctx, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...); err != nil {
-		return fmt.Errorf("add veth %s with peer %s: %w", port.Name, peer.Name, err)
-	}
-	return nil
-}
-
-// rtAttrs describes the link in a message.
-func (n NewLink) rtAttrs() []*vnl.RtAttr {
-	attrs := []*vnl.RtAttr{vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(n.Name))}
-	if n.MTU != 0 {
-		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(n.MTU))))
-	}
-	if n.MAC != nil {
-		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_ADDRESS, n.MAC))
-	}
-	if n.Group != 0 {
-		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_GROUP, vnl.Uint32Attr(n.Group)))
-	}
-	if n.In != nil {
-		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_NET_NS_FD, vnl.Uint32Attr(uint32(n.In.Fd()))))
-	}
-	return attrs
+	pair := addLink(port, "veth", []*vnl.RtAttr{other}, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))))
+	pair.what += " with peer " + peer.Name
+	return h.Apply(ctx, pair)
 }
 
 // Port is what a bridge does with the frames of a link in it.
@@ -112,7 +82,7 @@ func (h *Handle) RemovePortVLAN(ctx context.Context, index int, id uint16) error
 	return h.port(ctx, unix.RTM_DELLINK, index, fmt.Sprintf("remove VLAN %d of bridge port", id), nil, []PortVLAN{{First: id, Last: id}})
 }
 
-func (h *Handle) port(ctx context.Context, kind, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN) error {
+func (h *Handle) port(ctx context.Context, kind uint16, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN) error {
 	header := vnl.NewIfInfomsg(unix.AF_BRIDGE)
 	header.Index = int32(index)
 	parts := []vnl.NetlinkRequestData{header}

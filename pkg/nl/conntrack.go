@@ -55,9 +55,15 @@ func (n *Netfilter) forgetOneByOne(ctx context.Context, family, protocol byte, p
 	if err := errors.Join(filter.AddProtocol(protocol), filter.AddPort(netlink.ConntrackOrigDstPort, port)); err != nil {
 		return err
 	}
-	_, err = call(ctx, func() (uint, error) {
-		return lib.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filter)
-	})
+	for range dumpTries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, err = lib.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filter)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}

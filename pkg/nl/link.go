@@ -1,12 +1,12 @@
 package nl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -51,59 +51,134 @@ type NewLink struct {
 	Group uint32
 }
 
-func (n NewLink) attrs(parent int) netlink.LinkAttrs {
-	a := netlink.NewLinkAttrs()
-	a.Name, a.MTU, a.HardwareAddr, a.Group, a.ParentIndex = n.Name, n.MTU, n.MAC, n.Group, parent
-	if n.In != nil {
-		a.Namespace = netlink.NsFd(n.In.Fd())
+// attrs describes the link in a message.
+func (n NewLink) attrs() []*vnl.RtAttr {
+	attrs := []*vnl.RtAttr{vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(n.Name))}
+	if n.MTU != 0 {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(n.MTU))))
 	}
-	return a
+	if n.MAC != nil {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_ADDRESS, n.MAC))
+	}
+	if n.Group != 0 {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_GROUP, vnl.Uint32Attr(n.Group)))
+	}
+	if n.In != nil {
+		attrs = append(attrs, vnl.NewRtAttr(unix.IFLA_NET_NS_FD, vnl.Uint32Attr(uint32(n.In.Fd()))))
+	}
+	return attrs
 }
 
-func (h *Handle) add(ctx context.Context, l netlink.Link) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// on says that the link is made on another, by index.
+func on(parent int) *vnl.RtAttr {
+	return vnl.NewRtAttr(unix.IFLA_LINK, vnl.Uint32Attr(uint32(parent)))
+}
+
+// addLink makes a link of a kind. data are the attributes that only that kind has, more are others.
+func addLink(n NewLink, kind string, data []*vnl.RtAttr, more ...*vnl.RtAttr) Change {
+	info := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(vnl.IFLA_INFO_KIND, vnl.NonZeroTerminated(kind))
+	inner := info.AddRtAttr(vnl.IFLA_INFO_DATA, nil)
+	for _, a := range data {
+		inner.AddChild(a)
 	}
-	if err := h.lib.LinkAdd(l); err != nil {
-		return fmt.Errorf("add %s %s: %w", l.Type(), l.Attrs().Name, err)
+	parts := []vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC)}
+	for _, a := range append(append(n.attrs(), more...), info) {
+		parts = append(parts, a)
 	}
-	return nil
+	return Change{"add " + kind + " " + n.Name, newRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)}
 }
 
 // Link finds a link by name; ErrNoLink if there is none.
 func (h *Handle) Link(ctx context.Context, name string) (*Link, error) {
-	l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByName(name) })
-	return linkOf(l, err, "interface "+name)
+	link, _, err := h.link(ctx, "interface "+name, byName(name)...)
+	return link, err
 }
 
 // LinkByIndex finds a link by its index; ErrNoLink if there is none.
 func (h *Handle) LinkByIndex(ctx context.Context, index int) (*Link, error) {
-	l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByIndex(index) })
-	return linkOf(l, err, fmt.Sprintf("interface with index %d", index))
+	link, _, err := h.link(ctx, fmt.Sprintf("interface with index %d", index), byIndex(index))
+	return link, err
 }
 
-func linkOf(l netlink.Link, err error, what string) (*Link, error) {
-	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing || errors.Is(err, unix.ENODEV) {
-		return nil, fmt.Errorf("%s: %w", what, ErrNoLink)
+func byName(name string) []vnl.NetlinkRequestData {
+	kind := unix.IFLA_IFNAME
+	if len(name) >= unix.IFNAMSIZ {
+		kind = unix.IFLA_ALT_IFNAME
+	}
+	return []vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(kind, vnl.ZeroTerminated(name))}
+}
+
+func byIndex(index int) vnl.NetlinkRequestData {
+	header := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	header.Index = int32(index)
+	return header
+}
+
+// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h; the others are states of an interface (linux/if.h).
+const (
+	skipStats   = 1 << 3
+	operUnknown = 0
+	operUp      = 6
+)
+
+// link finds the link that a request asks for, which the error calls what, and gives the attributes that the kernel describes it by, too.
+func (h *Handle) link(ctx context.Context, what string, parts ...vnl.NetlinkRequestData) (*Link, []byte, error) {
+	answer, err := h.get(ctx, unix.RTM_GETLINK, append(parts, vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats)))...)
+	if errors.Is(err, unix.ENODEV) {
+		err = ErrNoLink
+	} else if err == nil && len(answer) < unix.SizeofIfInfomsg {
+		err = errShort
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
-	a := l.Attrs()
+	attrs := answer[unix.SizeofIfInfomsg:]
+	return parseLink(vnl.DeserializeIfInfomsg(answer), attrs), attrs, nil
+}
+
+func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 	link := &Link{
-		Index: a.Index, Name: a.Name, Kind: l.Type(), MTU: a.MTU, MAC: a.HardwareAddr,
-		Up: a.RawFlags&unix.IFF_UP != 0, Operational: a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown,
-		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-		Promisc: a.RawFlags&unix.IFF_PROMISC != 0, AllMulti: a.RawFlags&unix.IFF_ALLMULTI != 0, TxQLen: a.TxQLen,
-		MasterIndex: a.MasterIndex, ParentIndex: a.ParentIndex, Group: a.Group,
+		Index: int(header.Index), Kind: "device", Up: header.Flags&unix.IFF_UP != 0, Carrier: header.Flags&unix.IFF_LOWER_UP != 0,
+		Promisc: header.Flags&unix.IFF_PROMISC != 0, AllMulti: header.Flags&unix.IFF_ALLMULTI != 0,
 	}
-	switch l := l.(type) {
-	case *netlink.Macvlan:
-		link.Mode = macvlanModes[l.Mode]
-	case *netlink.IPVlan:
-		link.Mode = ipvlanModes[l.Mode]
+	for kind, value := range Attrs(attrs) {
+		switch kind {
+		case unix.IFLA_IFNAME:
+			link.Name = unix.ByteSliceToString(value)
+		case unix.IFLA_MTU:
+			link.MTU = number(value)
+		case unix.IFLA_ADDRESS:
+			if len(bytes.Trim(value, "\x00")) > 0 {
+				link.MAC = value
+			}
+		case unix.IFLA_OPERSTATE:
+			state := number(value)
+			link.Operational = state == operUp || state == operUnknown
+		case unix.IFLA_TXQLEN:
+			link.TxQLen = number(value)
+		case unix.IFLA_MASTER:
+			link.MasterIndex = number(value)
+		case unix.IFLA_LINK:
+			link.ParentIndex = number(value)
+		case unix.IFLA_GROUP:
+			link.Group = uint32(number(value))
+		case unix.IFLA_LINKINFO:
+			link.Kind = unix.ByteSliceToString(attr(value, vnl.IFLA_INFO_KIND))
+			link.Mode = mode(link.Kind, attr(value, vnl.IFLA_INFO_DATA))
+		}
 	}
-	return link, nil
+	return link
+}
+
+func mode(kind string, data []byte) string {
+	switch kind {
+	case "macvlan":
+		return macvlanModes[uint32(number(attr(data, vnl.IFLA_MACVLAN_MODE)))]
+	case "ipvlan":
+		return ipvlanModes[uint16(number(attr(data, vnl.IFLA_IPVLAN_MODE)))]
+	}
+	return ""
 }
 
 // LinkNames lists the network interfaces, loopback included, in the kernel's order (by index).
@@ -134,7 +209,7 @@ func (h *Handle) DeleteLink(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := h.lib.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(l.Index)); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil

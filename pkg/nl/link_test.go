@@ -5,15 +5,18 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
 func TestLinkNames(t *testing.T) {
@@ -279,5 +282,52 @@ func TestDeleteLinks(t *testing.T) {
 	}
 	if err := h.DeleteLink(t.Context(), "lo"); err == nil {
 		t.Error("loopback was deleted")
+	}
+}
+
+// Changes are made in their order, however many, and the error names the first that failed.
+func TestApply(t *testing.T) {
+	pod, _ := newPod(t)
+	h, net1 := open(t, pod), index(pod, "net1")
+	const count = 300
+	var changes []nl.Change
+	for i := range count {
+		changes = append(changes, nl.AddAddr(net1, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}), 32)))
+	}
+	if err := h.Apply(t.Context(), changes...); err != nil {
+		t.Fatal(err)
+	}
+	has := func(addr string) bool { return strings.Contains(pod.Snapshot(), "addr net1 "+addr+"\n") }
+	if got := strings.Count(pod.Snapshot(), "addr net1 10.77."); got != count || !has("10.77.1.43/32") {
+		t.Errorf("%d addresses, want %d", got, count)
+	}
+	fresh := netip.MustParsePrefix("10.78.0.1/32")
+	err := h.Apply(t.Context(), append([]nl.Change{nl.AddAddr(net1, fresh), nl.AddAddr(9999, fresh)}, changes...)...)
+	if !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), fresh.String()) || !has(fresh.String()) {
+		t.Errorf("the second one fails: %v", err)
+	}
+	if err := h.Apply(t.Context()); err != nil {
+		t.Errorf("no change: %v", err)
+	}
+	before := pod.Snapshot()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.Apply(ended, nl.AddAddr(net1, netip.MustParsePrefix("10.78.0.2/32"))); !errors.Is(err, context.Canceled) || pod.Snapshot() != before {
+		t.Errorf("a context that ended: %v", err)
+	}
+}
+
+func TestAnnounceIPv4(t *testing.T) {
+	pod, _ := newPod(t)
+	h := open(t, pod)
+	for range 2 {
+		if err := h.Apply(t.Context(), nl.AnnounceIPv4(index(pod, "net1"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, want := range map[string]string{"net1/arp_notify": "1", "eth0/arp_notify": "0", "net1/arp_accept": "0"} {
+		if got, err := sysctl.Get(at(t, pod), "net/ipv4/conf/"+key); err != nil || got[0] != want {
+			t.Errorf("%s %q, %v, want %s", key, got, err, want)
+		}
 	}
 }

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync/atomic"
 
-	vnl "github.com/vishvananda/netlink/nl"
-	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/netns"
@@ -23,8 +20,8 @@ const batchRoom = 16 << 20
 
 // Netfilter talks to the kernel's packet filter and connection tracking in one network namespace. Use it from one goroutine at a time.
 type Netfilter struct {
-	ns      *netns.NS
-	sockets map[int]*vnl.SocketHandle
+	ns   *netns.NS
+	conn *conn
 }
 
 // NetfilterMessage is a request of netfilter's netlink (linux/netfilter/nfnetlink.h).
@@ -60,11 +57,7 @@ func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 
 // OpenNetfilter makes a socket in ns, which must stay open as long.
 func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
-	var socket *vnl.NetlinkSocket
-	err := ns.Do(func() (err error) {
-		socket, err = vnl.GetNetlinkSocketAt(vnetns.None(), vnetns.None(), unix.NETLINK_NETFILTER)
-		return err
-	})
+	c, err := dial(ns, unix.NETLINK_NETFILTER)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		err = ErrNoNetfilter
 	}
@@ -72,56 +65,29 @@ func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
 		return nil, fmt.Errorf("open netfilter socket in network namespace %q: %w", ns.Path(), err)
 	}
 	// Without the privilege for it, a batch is limited to the system's default.
-	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchRoom)
-	return &Netfilter{ns, map[int]*vnl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}}, nil
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchRoom)
+	return &Netfilter{ns, c}, nil
 }
 
 // Close lets go of the socket.
-func (n *Netfilter) Close() {
-	for _, s := range n.sockets {
-		s.Close()
-	}
-	n.sockets = nil
-}
+func (n *Netfilter) Close() { n.conn.close() }
 
 // Do makes one request, which asks for an object, or for an acknowledgement by its flags. It gives the answer without its netlink
 // header: the family, three further bytes, and attributes.
 func (n *Netfilter) Do(ctx context.Context, m NetfilterMessage) (answer []byte, err error) {
-	err = n.execute(ctx, m, func(b []byte) { answer = b })
+	err = n.conn.one(ctx, m.request(0), func(b []byte) { answer = b })
 	return answer, err
 }
 
 // Dump lists objects, each as Do gives one. EINTR says that changes of others disturbed it every time.
 func (n *Netfilter) Dump(ctx context.Context, m NetfilterMessage) ([][]byte, error) {
-	m.Flags |= unix.NLM_F_DUMP
-	for range dumpTries {
-		var list [][]byte
-		err := n.execute(ctx, m, func(b []byte) { list = append(list, b) })
-		if err == nil {
-			return list, nil
-		}
-		if !errors.Is(err, vnl.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) {
-			return nil, err
-		}
-	}
-	return nil, unix.EINTR
+	return n.conn.dump(ctx, m.request(0))
 }
 
-func (n *Netfilter) execute(ctx context.Context, m NetfilterMessage, each func([]byte)) error {
-	return execute(ctx, n.sockets, unix.NETLINK_NETFILTER, int(m.Type), int(m.Flags), []vnl.NetlinkRequestData{encoded(m.body(0))}, each)
+func (m NetfilterMessage) request(resource uint16) request {
+	body := append(make([]byte, 0, 4+len(m.Attrs)), m.Family, unix.NFNETLINK_V0)
+	return request{m.Type, m.Flags, append(binary.BigEndian.AppendUint16(body, resource), m.Attrs...)}
 }
-
-// body is the message without its netlink header.
-func (m NetfilterMessage) body(resource uint16) []byte {
-	b := append(make([]byte, 0, 4+len(m.Attrs)), m.Family, unix.NFNETLINK_V0)
-	return append(binary.BigEndian.AppendUint16(b, resource), m.Attrs...)
-}
-
-// encoded is a part of a request that is bytes already.
-type encoded []byte
-
-func (e encoded) Len() int          { return len(e) }
-func (e encoded) Serialize() []byte { return e }
 
 // nfnlBatchGenID is NFNL_BATCH_GENID of linux/netfilter/nfnetlink.h.
 const nfnlBatchGenID = 1
@@ -130,49 +96,38 @@ const nfnlBatchGenID = 1
 // them, with ERESTART, where it has changed since; 0 does not ask for that. Where an error is a certain request's, failed is its index,
 // otherwise -1. A batch of none waits for those of others that are being carried out.
 func (n *Netfilter) Batch(ctx context.Context, subsystem uint16, generation uint32, messages []NetfilterMessage) (failed int, err error) {
-	handle, err := ready(ctx, n.sockets, unix.NETLINK_NETFILTER)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return -1, err
 	}
 	count := uint32(len(messages))
 	// The beginning has the number first, message i first+1+i, the end the one after.
-	first := atomic.AddUint32(&handle.Seq, count+2) - count - 1
+	first := n.conn.seq + 1
+	n.conn.seq += count + 2
 	begin := NetfilterMessage{Type: unix.NFNL_MSG_BATCH_BEGIN}
 	if generation != 0 {
 		begin.Attrs = AppendAttr(nil, nfnlBatchGenID, binary.BigEndian.AppendUint32(nil, generation))
 	}
-	request := begin.appendTo(nil, first, subsystem)
+	batch := begin.request(subsystem).appendTo(nil, first)
 	for i, m := range messages {
 		if i == len(messages)-1 {
 			m.Flags |= unix.NLM_F_ACK
 		}
-		request = m.appendTo(request, first+1+uint32(i), 0)
+		batch = m.request(0).appendTo(batch, first+1+uint32(i))
 	}
-	request = NetfilterMessage{Type: unix.NFNL_MSG_BATCH_END}.appendTo(request, first+1+count, subsystem)
+	batch = NetfilterMessage{Type: unix.NFNL_MSG_BATCH_END}.request(subsystem).appendTo(batch, first+1+count)
 	// The kernel does what it is asked for before the call returns.
-	err = unix.Sendto(handle.Socket.GetFd(), request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if err != nil || count == 0 {
+	if err := n.conn.send(batch); err != nil || count == 0 {
 		return -1, err
 	}
-	return outcome(handle.Socket, first, count)
-}
-
-func (m NetfilterMessage) appendTo(b []byte, seq uint32, resource uint16) []byte {
-	body := m.body(resource)
-	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+len(body)))
-	b = binary.NativeEndian.AppendUint16(b, m.Type)
-	b = binary.NativeEndian.AppendUint16(b, m.Flags|unix.NLM_F_REQUEST)
-	b = binary.NativeEndian.AppendUint32(b, seq)
-	b = binary.NativeEndian.AppendUint32(b, 0)
-	return append(b, body...)
+	return n.conn.outcome(first, count)
 }
 
 // outcome reads what became of a batch. The kernel tells every message's error, in order, and the success of the last one, which alone asks
 // for it; or one error for the whole batch, which has the number of its beginning.
-func outcome(socket *vnl.NetlinkSocket, first, count uint32) (failed int, err error) {
+func (c *conn) outcome(first, count uint32) (failed int, err error) {
 	failed = -1
 	for {
-		answers, _, rerr := socket.Receive()
+		answers, rerr := c.receive()
 		if rerr != nil {
 			return -1, rerr
 		}
@@ -183,12 +138,12 @@ func outcome(socket *vnl.NetlinkSocket, first, count uint32) (failed int, err er
 			if a.Header.Type != unix.NLMSG_ERROR || len(a.Data) < 4 || index >= count && !whole {
 				continue
 			}
-			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(a.Data)))
-			if whole && errno != 0 {
-				return -1, errno
+			_, verr := verdict(a)
+			if whole && verr != nil {
+				return -1, verr
 			}
-			if errno != 0 && err == nil {
-				failed, err = int(index), errno
+			if verr != nil && err == nil {
+				failed, err = int(index), verr
 			}
 			if index == count-1 {
 				return failed, err

@@ -1,13 +1,13 @@
 package nl
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -32,28 +32,48 @@ type Route struct {
 
 // AddRoute adds a route beside those that are there; one that exists is an error, unix.EEXIST, for IPv4. An IPv6 route to a destination
 // that has one becomes a further next hop.
-func (h *Handle) AddRoute(ctx context.Context, r Route) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.lib.RouteAddEcmp(r.lib()); err != nil {
-		return fmt.Errorf("add route %s: %w", r, err)
-	}
-	return nil
+func AddRoute(r Route) Change {
+	return Change{"add route " + r.String(), newRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, r.parts()...)}
 }
 
-func (r Route) lib() *netlink.Route {
-	route := &netlink.Route{
-		LinkIndex: r.Index, Dst: ipNet(r.Dst), Table: r.Table, Priority: r.Metric, Scope: netlink.Scope(r.Scope), MTU: r.MTU, AdvMSS: r.AdvMSS,
-		Protocol: netlink.RouteProtocol(r.Protocol),
-	}
+// AddRoute applies AddRoute.
+func (h *Handle) AddRoute(ctx context.Context, r Route) error { return h.Apply(ctx, AddRoute(r)) }
+
+// parts describe the route in a message.
+func (r Route) parts() []vnl.NetlinkRequestData {
+	header := vnl.NewRtMsg()
+	header.Family, header.Dst_len, header.Scope = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits()), uint8(r.Scope)
+	header.Protocol = cmp.Or(uint8(r.Protocol), unix.RTPROT_BOOT)
+	parts := []vnl.NetlinkRequestData{header, vnl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice())}
 	if r.Gateway.IsValid() {
-		route.Gw = r.Gateway.AsSlice()
+		parts = append(parts, vnl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
 	}
 	if r.Src.IsValid() {
-		route.Src = r.Src.AsSlice()
+		parts = append(parts, vnl.NewRtAttr(unix.RTA_PREFSRC, r.Src.AsSlice()))
 	}
-	return route
+	put := func(kind, value int) {
+		if value > 0 {
+			parts = append(parts, vnl.NewRtAttr(kind, vnl.Uint32Attr(uint32(value))))
+		}
+	}
+	put(unix.RTA_OIF, r.Index)
+	put(unix.RTA_PRIORITY, r.Metric)
+	put(unix.RTA_TABLE, r.Table) // counts rather than the header, which has no room for all numbers
+	if r.MTU > 0 || r.AdvMSS > 0 {
+		parts = append(parts, r.metrics())
+	}
+	return parts
+}
+
+func (r Route) metrics() *vnl.RtAttr {
+	metrics := vnl.NewRtAttr(unix.RTA_METRICS, nil)
+	if r.MTU > 0 {
+		metrics.AddRtAttr(unix.RTAX_MTU, vnl.Uint32Attr(uint32(r.MTU)))
+	}
+	if r.AdvMSS > 0 {
+		metrics.AddRtAttr(unix.RTAX_ADVMSS, vnl.Uint32Attr(uint32(r.AdvMSS)))
+	}
+	return metrics
 }
 
 // String reads "10.0.0.0/8 via 10.1.0.1 table 100 metric 5".
@@ -137,20 +157,23 @@ func exact(raw *route) Exact {
 	return e
 }
 
-// number is the value of an attribute of four bytes; 0 for none.
+// number is the value of an attribute of one, two or four bytes; 0 for none.
 func number(b []byte) int {
-	if len(b) < 4 {
-		return 0
+	switch len(b) {
+	case 1:
+		return int(b[0])
+	case 2:
+		return int(binary.NativeEndian.Uint16(b))
+	case 4:
+		return int(binary.NativeEndian.Uint32(b))
 	}
-	return int(binary.NativeEndian.Uint32(b))
+	return 0
 }
 
 // ReplaceRoute adds a route, which takes the place of another of its table to the same destination with the same metric.
 func (h *Handle) ReplaceRoute(ctx context.Context, r Route) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.lib.RouteReplace(r.lib()); err != nil {
+	err := h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r.parts()...)
+	if err != nil {
 		return fmt.Errorf("replace route %s: %w", r, err)
 	}
 	return nil
@@ -177,7 +200,7 @@ func (h *Handle) RestoreRoute(ctx context.Context, e Exact) error {
 	return nil
 }
 
-func (h *Handle) putRoute(ctx context.Context, e Exact, table, flags int) error {
+func (h *Handle) putRoute(ctx context.Context, e Exact, table int, flags uint16) error {
 	header := e.raw.header
 	// The other flags are the kernel's: offloaded, link down, ...
 	header.Flags &= unix.RTNH_F_ONLINK

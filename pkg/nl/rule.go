@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,21 +26,21 @@ type Rule struct {
 // String reads "from 10.1.0.2/32 lookup 100".
 func (r Rule) String() string { return fmt.Sprintf("from %s lookup %d", r.From, r.Table) }
 
-func (r Rule) lib() *netlink.Rule {
-	rule := netlink.NewRule()
-	rule.Src, rule.Table = ipNet(r.From), r.Table
-	if r.Priority != 0 {
-		rule.Priority = r.Priority
+// parts describe the rule in a message; action is what it does, RTN_UNSPEC where that does not matter.
+func (r Rule) parts(action uint8) []vnl.NetlinkRequestData {
+	header := &vnl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(r.From.Addr())), Src_len: uint8(r.From.Bits()), Type: action}}
+	parts := []vnl.NetlinkRequestData{
+		header, vnl.NewRtAttr(vnl.FRA_SRC, r.From.Addr().AsSlice()), vnl.NewRtAttr(vnl.FRA_TABLE, vnl.Uint32Attr(uint32(r.Table))),
 	}
-	return rule
+	if r.Priority != 0 {
+		parts = append(parts, vnl.NewRtAttr(vnl.FRA_PRIORITY, vnl.Uint32Attr(uint32(r.Priority))))
+	}
+	return parts
 }
 
 // AddRule adds a rule with a source and a table, also if there is one with the same at another place.
 func (h *Handle) AddRule(ctx context.Context, r Rule) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.lib.RuleAdd(r.lib()); err != nil {
+	if err := h.do(ctx, unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r.parts(unix.RTN_UNICAST)...); err != nil {
 		return fmt.Errorf("add rule %s: %w", r, err)
 	}
 	return nil
@@ -47,10 +48,7 @@ func (h *Handle) AddRule(ctx context.Context, r Rule) error {
 
 // DeleteRule removes a rule that Rules gave. One that is not there is removed already.
 func (h *Handle) DeleteRule(ctx context.Context, r Rule) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.lib.RuleDel(r.lib()); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := h.do(ctx, unix.RTM_DELRULE, 0, r.parts(unix.RTN_UNSPEC)...); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete rule %s: %w", r, err)
 	}
 	return nil
@@ -59,26 +57,41 @@ func (h *Handle) DeleteRule(ctx context.Context, r Rule) error {
 // Rules lists the policy rules, IPv4 before IPv6, each in the order of their places.
 func (h *Handle) Rules(ctx context.Context) ([]Rule, error) {
 	var rules []Rule
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := call(ctx, func() ([]netlink.Rule, error) { return h.lib.RuleList(family) })
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		messages, err := h.dump(ctx, unix.RTM_GETRULE, &vnl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
 		if err != nil {
 			return nil, fmt.Errorf("list rules: %w", err)
 		}
-		for _, l := range list {
-			rules = append(rules, ruleOf(l))
+		for _, m := range messages {
+			if len(m) < unix.SizeofRtMsg {
+				return nil, fmt.Errorf("list rules: %w", errShort)
+			}
+			rules = append(rules, parseRule(vnl.DeserializeRtMsg(m), m[unix.SizeofRtMsg:]))
 		}
 	}
 	return rules, nil
 }
 
-func ruleOf(l netlink.Rule) Rule {
-	r := Rule{Table: l.Table, Priority: l.Priority}
-	if l.Src != nil {
-		r.From = prefix(l.Src)
+// ruleInvert is FIB_RULE_INVERT of linux/fib_rules.h.
+const ruleInvert = 2
+
+func parseRule(header *vnl.RtMsg, attrs []byte) Rule {
+	r := Rule{More: header.Flags&ruleInvert != 0 || header.Tos != 0}
+	for kind, value := range Attrs(attrs) {
+		switch kind {
+		case vnl.FRA_SRC:
+			src, _ := netip.AddrFromSlice(value)
+			r.From = netip.PrefixFrom(src, int(header.Src_len))
+		case vnl.FRA_TABLE:
+			r.Table = number(value)
+		case vnl.FRA_PRIORITY:
+			r.Priority = number(value)
+		case vnl.FRA_PROTOCOL, vnl.FRA_PAD:
+		case vnl.FRA_SUPPRESS_PREFIXLEN, vnl.FRA_SUPPRESS_IFGROUP:
+			r.More = r.More || uint32(number(value)) != math.MaxUint32 // none
+		default:
+			r.More = true
+		}
 	}
-	// What else the library can tell of a rule, it would not leave at its zero value.
-	bare := netlink.NewRule()
-	bare.Family, bare.Src, bare.Table, bare.Priority, bare.Protocol = l.Family, l.Src, l.Table, l.Priority, l.Protocol
-	r.More = *bare != l
 	return r
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -45,11 +44,8 @@ func onChange(ctx context.Context, ns *netns.NS, group uint, done func() (bool, 
 // Link.Operational is true for. It returns when ctx ends, with its error.
 func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) error {
 	carrier := func() (bool, error) {
-		l, err := call(ctx, func() (netlink.Link, error) { return h.lib.LinkByIndex(index) })
-		if _, err := linkOf(l, err, fmt.Sprintf("interface with index %d", index)); err != nil {
-			return false, err
-		}
-		return l.Attrs().OperState == netlink.OperUp, nil
+		_, attrs, err := h.link(ctx, fmt.Sprintf("interface with index %d", index), byIndex(index))
+		return number(attr(attrs, unix.IFLA_OPERSTATE)) == operUp, err
 	}
 	if done, err := carrier(); done || err != nil {
 		return err

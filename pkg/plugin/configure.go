@@ -33,7 +33,7 @@ func Configure(ctx context.Context, req *Request, link *nl.Link, result *types10
 	if err != nil {
 		return err
 	}
-	settings := notify(link.Name)
+	settings := []sysctl.Setting{{Key: "net/ipv6/conf/" + link.Name + "/ndisc_notify", Value: "1"}}
 	if hasIPv6(addrs) {
 		settings = append(settings, enableIPv6(link.Name, detect)...)
 	}
@@ -41,10 +41,12 @@ func Configure(ctx context.Context, req *Request, link *nl.Link, result *types10
 	if err := sysctl.Try(ns, settings...); err != nil {
 		return err
 	}
+	changes := []nl.Change{nl.AnnounceIPv4(link.Index)}
 	for _, addr := range addrs {
-		if err := pod.AddAddr(ctx, link.Index, addr); err != nil {
-			return err
-		}
+		changes = append(changes, nl.AddAddr(link.Index, addr))
+	}
+	if err := pod.Apply(ctx, changes...); err != nil {
+		return err
 	}
 	if err := pod.SetUp(ctx, link.Index); err != nil {
 		return err
@@ -54,23 +56,15 @@ func Configure(ctx context.Context, req *Request, link *nl.Link, result *types10
 			return err
 		}
 	}
+	var routes []nl.Change
 	for _, r := range result.Routes {
 		route, err := routeOf(r, link.Index, gateways)
 		if err != nil {
 			return err
 		}
-		if err := pod.AddRoute(ctx, route); err != nil {
-			return err
-		}
+		routes = append(routes, nl.AddRoute(route))
 	}
-	return nil
-}
-
-func notify(link string) []sysctl.Setting {
-	return []sysctl.Setting{
-		{Key: "net/ipv4/conf/" + link + "/arp_notify", Value: "1"},
-		{Key: "net/ipv6/conf/" + link + "/ndisc_notify", Value: "1"},
-	}
+	return pod.Apply(ctx, routes...)
 }
 
 // enableIPv6 lets links have IPv6 addresses, and keep them when they are set down.

@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
 // undoWithin bounds the roll-back of an ADD, which goes on when the request's time is up.
@@ -44,6 +45,13 @@ type place struct {
 	handle *nl.Handle
 }
 
+func (p *place) close() {
+	if p.handle != nil {
+		p.handle.Close()
+	}
+	p.ns.Close()
+}
+
 // NewSession makes a session in which IPAM plugins are run by exec. host is the path of the node's network namespace, HostNS as a rule.
 // The session is closed after the operation.
 func NewSession(host string, exec cniinvoke.Exec) *Session {
@@ -55,8 +63,7 @@ func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.places {
-		p.handle.Close()
-		p.ns.Close()
+		p.close()
 	}
 	clear(s.places)
 }
@@ -71,13 +78,23 @@ func (s *Session) at(path string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	handle, err := nl.Open(ns)
+	p := &place{ns: ns}
+	// One visit of the namespace for all that needs one.
+	err = ns.Do(func() (err error) {
+		if p.handle, err = nl.Open(ns); err != nil {
+			return err
+		}
+		if path == s.host {
+			return nil
+		}
+		return sysctl.Reach(ns)
+	})
 	if err != nil {
-		ns.Close()
+		p.close()
 		return nil, err
 	}
-	s.places[path] = &place{ns, handle}
-	return s.places[path], nil
+	s.places[path] = p
+	return p, nil
 }
 
 // Bind gives a plugin in its wire form for this session.

@@ -3,6 +3,7 @@ package sysctl_test
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -167,5 +168,35 @@ func TestGetFails(t *testing.T) {
 	ns.Close()
 	if _, err := sysctl.Get(ns, somaxconn); err == nil {
 		t.Error("Get in a namespace that is closed")
+	}
+}
+
+// Parameters of interfaces are the namespace's from whatever thread, and others of the same name stay as they are.
+func TestOfInterfacesFromOutside(t *testing.T) {
+	n, ns := open(t)
+	other, otherNS := open(t)
+	n.Veth("net1", other, "net1")
+	if err := sysctl.Reach(ns); err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		key := "net/" + family + "/conf/net1/accept_redirects"
+		before := get(t, otherNS, key)
+		for _, value := range []string{"0", "1", "0"} {
+			if err := sysctl.Set(ns, sysctl.Setting{Key: key, Value: value}); err != nil {
+				t.Fatal(err)
+			}
+			var inside []byte
+			err := n.Run(func() (err error) {
+				inside, err = os.ReadFile("/proc/sys/" + key)
+				return err
+			})
+			if err != nil || string(inside) != value+"\n" || get(t, ns, key)[0] != value {
+				t.Errorf("%s: %q in the namespace, %v, want %s", key, inside, err, value)
+			}
+			if got := get(t, otherNS, key); !slices.Equal(got, before) {
+				t.Errorf("%s: another namespace has %q, before %q", key, got, before)
+			}
+		}
 	}
 }

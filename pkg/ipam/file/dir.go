@@ -96,6 +96,20 @@ func (d dir) write(name string, flags int, content string) error {
 	return nil
 }
 
+// overwrite writes a file that is known to be regular, if it is there. It is not emptied first: file systems that flush what was emptied
+// (ext4) take longer for that than for all else. A process that is killed meanwhile may leave a mixture of both contents.
+func (d dir) overwrite(name, content string) error {
+	fd, err := d.open(name, unix.O_WRONLY|unix.O_CREAT, fileMode)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(writeAll(fd, content), unix.Ftruncate(fd, int64(len(content))), unix.Close(fd))
+	if err != nil {
+		return d.fail("write", name, err)
+	}
+	return nil
+}
+
 func writeAll(fd int, content string) error {
 	n, err := unix.Write(fd, []byte(content))
 	if err == nil && n < len(content) {

@@ -28,7 +28,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
-	"golang.org/x/sys/unix"
 )
 
 // Store is the leases of one network.
@@ -320,7 +319,7 @@ func (x *session) setLast(index int, addr netip.Addr) error {
 		return err
 	}
 	x.changed = true
-	return x.leases.write(name, unix.O_CREAT|unix.O_TRUNC, addr.String())
+	return x.leases.overwrite(name, addr.String())
 }
 
 // release removes the key's leases and then its entry; it says how many leases there were.

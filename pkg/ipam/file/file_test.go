@@ -660,3 +660,15 @@ func TestWaitEndsWithContext(t *testing.T) {
 	}
 	want(t, "leases", leases(t, s), before)
 }
+
+// The address that was given last takes the whole place of a longer one, and of what is none.
+func TestLastAddressIsWrittenWhole(t *testing.T) {
+	s := store(t)
+	add(t, s, "a", dual...)
+	for _, before := range []string{"10.0.0.111", "no address, and much longer than one is", ""} {
+		must(t, os.WriteFile(dirOf(s)+"/last_reserved_ip.0", []byte(before), 0o600))
+		given := add(t, s, "b", dual...)
+		want(t, "last after "+before, read(t, dirOf(s)+"/last_reserved_ip.0"), given[0].Addr.Addr().String())
+		del(t, s, "b")
+	}
+}
