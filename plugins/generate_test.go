@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
@@ -23,7 +24,7 @@ func ours() plugintest.Plugins {
 	return plugintest.Plugins{
 		"bridge": plugin.New(bridge.Plugin{}), "macvlan": plugin.New(macvlan.Plugin{}), "ipvlan": plugin.New(ipvlan.Plugin{}),
 		"portmap": plugin.New(portmap.Plugin{}), "sbr": plugin.New(sbr.Plugin{}), "tuning": plugin.New(tuning.Plugin{}),
-		"host-local": plugin.NewIPAM(hostlocal.Plugin{}), "static": plugin.NewIPAM(static.Plugin{}),
+		"host-local": plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}), "static": plugin.NewIPAM(static.Plugin{}),
 	}
 }
 
