@@ -119,7 +119,7 @@ func namespacesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 	var left []string
 	for _, pattern := range []string{
-		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", "/var/lib/cni/results/*",
+		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", stateDir + "/ipam/held/*", "/var/lib/cni/results/*",
 		"/var/lib/cni/networks/*/*", "/run/k8s.cni.cncf.io/devinfo/*/*", dumpDir + "/*",
 	} {
 		found, err := filepath.Glob(node.Path(pattern))

@@ -50,8 +50,8 @@ kind: NetworkAttachmentDefinition
 metadata: {name: gke-network-1, namespace: default}
 spec:
   config: '{"cniVersion": "1.0.0", "plugins": [
-    {$kind, "master": "ens224", "ipam": {"type": "static",
-      "addresses": [{"address": "21.0.111.1/21", "gateway": "21.0.111.254"}]}},
+    {$kind, "master": "ens224", "ipam": {"type": "whereabouts",
+      "range": "21.0.104.0/21", "range_start": "21.0.111.1", "gateway": "21.0.111.254"}},
     {"type": "sbr"}]}'
 ---
 apiVersion: k8s.cni.cncf.io/v1
@@ -96,6 +96,9 @@ echo
 bold "CHECK asks every plugin of every network"
 show cnitool check braid /run/netns/pod
 echo "all is as ADD left it"
+bold "The block of addresses that this node has claimed for gke-network-1, as it would be in a cluster's API"
+ls $work/manifests/ipblocks
+grep -oh '"spec":{[^}]*}}' $work/manifests/ipblocks/*
 bold "The log"
 cat $work/braid.log
 
@@ -108,7 +111,8 @@ for what in "links in the pod|ip -netns pod -o link show | grep -v ' lo:'" \
 	"rules in the pod|ip -netns pod rule | grep -v 'from all lookup'" \
 	"links of pods on the node|ip -o link show type veth | grep -v -e ens224 -e wire" \
 	"addresses leased|find $work/leases -type f -regex '.*/[0-9.]+'" \
-	"records of Braid|find $work/state -type f -not -path '*/networks/*'"; do
+	"addresses of its block|find $work/state/ipam/held -type f" \
+	"records of Braid|find $work/state -type f -not -path '*/networks/*' -not -path '*/ipam/*'"; do
 	found=$(eval "${what#*|}" || true)
 	printf '  %-28s %s\n' "${what%%|*}:" "${found:-none}"
 	[ -z "$found" ] || left=1

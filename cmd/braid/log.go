@@ -11,21 +11,20 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 )
 
-// newLog writes to the configured file, rotated, and to stderr if asked to. Close releases the file: a plugin that is called
+// newLog writes to a file, rotated, where path is not empty, and to stderr if asked to. Close releases the file: a plugin that is called
 // within another process must not leave it open.
-func newLog(cfg *conf.Config) (*slog.Logger, func() error) {
-	options := &slog.HandlerOptions{Level: level(cfg.LogLevel)}
+func newLog(path, levelName string, toStderr bool, rotation conf.LogOptions) (*slog.Logger, func() error) {
+	options := &slog.HandlerOptions{Level: level(levelName)}
 	var handlers []slog.Handler
 	closeLog := func() error { return nil }
-	if cfg.LogFile != "" {
+	if path != "" {
 		file := &lumberjack.Logger{
-			Filename: cfg.LogFile, MaxSize: cfg.LogOptions.MaxSize, MaxAge: cfg.LogOptions.MaxAge,
-			MaxBackups: cfg.LogOptions.MaxBackups, Compress: cfg.LogOptions.Compress,
+			Filename: path, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
 		}
 		handlers = append(handlers, slog.NewTextHandler(orStderr{file}, options))
 		closeLog = file.Close
 	}
-	if cfg.LogToStderr {
+	if toStderr {
 		handlers = append(handlers, slog.NewTextHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewMultiHandler(handlers...)), closeLog

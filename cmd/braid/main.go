@@ -32,7 +32,7 @@ It takes CNI_COMMAND and the other CNI_* variables, and a network configuration 
 `
 
 func main() {
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr}).run(os.Args))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, alone: alone()}).run(os.Args))
 }
 
 // cniVersions are those that Braid speaks.
@@ -41,6 +41,8 @@ func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3
 // app is one invocation.
 type app struct {
 	stdout, stderr io.Writer
+	// alone is for a plugin that is called under its own name.
+	alone conf.Braid
 	// trace is engine.Engine's, for the tests that stop the process at each change of state.
 	trace func(point string)
 	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.

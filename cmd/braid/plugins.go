@@ -17,6 +17,7 @@ import (
 	"github.com/braid-cni/braid/plugins/bridge"
 	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
 	"github.com/braid-cni/braid/plugins/ipam/static"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 	"github.com/braid-cni/braid/plugins/ipvlan"
 	"github.com/braid-cni/braid/plugins/macvlan"
 	"github.com/braid-cni/braid/plugins/passthru"
@@ -25,8 +26,8 @@ import (
 	"github.com/braid-cni/braid/plugins/tuning"
 )
 
-// plugins are those of this binary, by type.
-func plugins() map[string]*plugin.Plugin {
+// plugins are those of this binary, by type. open is whereabouts'.
+func plugins(open opener) map[string]*plugin.Plugin {
 	return map[string]*plugin.Plugin{
 		"bridge":          plugin.New(bridge.Plugin{}),
 		"ipvlan":          plugin.New(ipvlan.Plugin{}),
@@ -37,19 +38,21 @@ func plugins() map[string]*plugin.Plugin {
 		"tuning":          plugin.New(tuning.Plugin{}),
 		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
 		"static":          plugin.NewIPAM(static.Plugin{}),
+		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: open, Files: whereabouts.Files()}),
 	}
 }
 
 // standalone gives the plugin that the binary is called as, by a link or a copy of another name; nothing for Braid itself.
 func standalone(name string) (kind string, ok bool) {
 	kind = filepath.Base(name)
-	_, ok = plugins()[kind]
+	_, ok = plugins(nil)[kind]
 	return kind, ok
 }
 
 // runPlugin is one CNI operation of a plugin that is called under its own name. It gives the exit code.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
-	exec := newExec(slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	exec := newExec(log, (&addresses{alone: a.alone, log: log}).open)
 	defer exec.Close()
 	run := func(args *skel.CmdArgs) error {
 		out, err := exec.Builtin[kind].Run(ctx, os.Environ(), args.StdinData)

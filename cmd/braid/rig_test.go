@@ -28,6 +28,9 @@ const (
 	asPlugin = "BRAID_TEST_AS_PLUGIN"
 	killAt   = "BRAID_TEST_KILL_AT"
 	traceTo  = "BRAID_TEST_TRACE"
+	// aloneState and aloneManifests are for a plugin that is called under its own name.
+	aloneState     = "BRAID_TEST_STATE"
+	aloneManifests = "BRAID_TEST_MANIFESTS"
 )
 
 func TestMain(m *testing.M) {
@@ -37,7 +40,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPlugin) == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault()}).run(os.Args))
+	alone := alone()
+	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), alone: alone}).run(os.Args))
 }
 
 // fault gives the trace that kills the process at the point that killAt counts, and writes the names of points to traceTo.
@@ -72,6 +77,9 @@ type rig struct {
 	braid string
 }
 
+// node is the name of the node.
+const node = "node-1"
+
 // nic is the node's interface on the data network; its other end is out of reach.
 const nic = "nic0"
 
@@ -89,7 +97,7 @@ func newRig(t *testing.T) *rig {
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
 		"binDir": pluginDir(t), "confDir": r.path("net.d"),
 		"braid": map[string]any{
-			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"),
+			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": node,
 		},
 		"delegates": []any{r.defaultNetwork()},
 	}
@@ -313,7 +321,7 @@ func (r *rig) leases() []string {
 	return leases
 }
 
-// left is everything of pods that is on the node: links but the bridge, leases, records, libcni's cache, device information, temporary
+// left is everything of pods that is on the node: links but the bridge, leases and other addresses, records, libcni's cache, device information, temporary
 // files.
 func (r *rig) left() []string {
 	r.t.Helper()
@@ -324,7 +332,7 @@ func (r *rig) left() []string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
-	for _, dir := range []string{"state/sandboxes", "state/cni/results", "devinfo/cni"} {
+	for _, dir := range []string{"state/sandboxes", "state/cni/results", "state/ipam/held", "devinfo/cni"} {
 		entries, err := os.ReadDir(r.path(dir))
 		if err != nil && !os.IsNotExist(err) {
 			r.t.Fatal(err)

@@ -28,10 +28,12 @@ func (r *rig) standalone(kind, command string, p *pod, stdin string) (string, *t
 	var stdout bytes.Buffer
 	cmd := exec.Command(link)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, os.Stderr
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("links"))
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("links"),
+		aloneState+"="+r.path("state"), aloneManifests+"="+r.path("manifests"), "NODENAME="+node)
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=net1")
 	}
+	cmd.Env = append(cmd.Env, r.env...)
 	if err := r.node.Run(cmd.Run); err == nil {
 		return stdout.String(), nil
 	}
@@ -79,7 +81,7 @@ func TestStandaloneRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	for kind := range plugins() {
+	for kind := range plugins(nil) {
 		out, failed := r.standalone(kind, "VERSION", nil, `{"cniVersion":"1.1.0"}`)
 		if failed != nil || !strings.Contains(out, `"1.1.0"`) || !strings.Contains(out, `"0.3.0"`) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)
@@ -119,14 +121,15 @@ func inProcessOnly(t *testing.T, kind string, more ...string) {
 	}
 	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.15.0.0/24"}}%s]}`,
 		r.path("leases"), chain))
-	p := r.pod("p", `[{"name":"a"},{"name":"b"`+ports+`}]`)
+	r.nad("c", `{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","ipam":{"type":"whereabouts","range":"10.16.0.0/24"}}`)
+	p := r.pod("p", `[{"name":"a"},{"name":"b"`+ports+`},{"name":"c"}]`)
 	r.must("ADD", p)
-	r.has(p, "eth0", "net1", "net2")
+	r.has(p, "eth0", "net1", "net2", "net3")
 	r.must("CHECK", p)
 	r.must("DEL", p)
 	r.clean(p)
 	log := r.log()
-	for _, ran := range append(more, kind, "bridge", "host-local", "sbr", "static", "tuning") {
+	for _, ran := range append(more, kind, "bridge", "host-local", "sbr", "static", "tuning", "whereabouts") {
 		if !strings.Contains(log, "path=builtin:"+ran) {
 			t.Errorf("the log does not say that %s ran in-process", ran)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -19,7 +20,7 @@ const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
 // newEngine puts the standalone engine together. The caller closes the log after the operation.
 func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
-	log, closeLog := newLog(cfg)
+	log, closeLog := newLog(cfg.LogFile, cfg.LogLevel, cfg.LogToStderr, cfg.LogOptions)
 	source, err := newSource(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -29,15 +30,21 @@ func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
 		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
 		Namespaces:    namespaces{},
 		Records:       record.New(cfg.Braid.StateDir),
-		NewExec:       execs(cfg, log),
+		NewExec:       execs(cfg, source, log),
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
 	}, closeLog, nil
 }
 
+// source is where Kubernetes' objects are.
+type source interface {
+	engine.Source
+	block.Objects
+}
+
 // newSource gives the directory of manifests if one is configured, an API server if there is a way to one, else the directory
 // that is there by default: a node without Kubernetes needs no configuration.
-func newSource(cfg *conf.Config) (engine.Source, error) {
+func newSource(cfg *conf.Config) (source, error) {
 	inCluster := os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 	if cfg.Braid.Manifests == "" && (cfg.Kubeconfig != "" || inCluster) {
 		return kube.NewAPI(kube.APIOptions{
@@ -50,19 +57,20 @@ func newSource(cfg *conf.Config) (engine.Source, error) {
 	return kube.NewManifests(cfg.Braid.Manifests)
 }
 
-func execs(cfg *conf.Config, log *slog.Logger) func(*os.File) engine.Exec {
+func execs(cfg *conf.Config, objects source, log *slog.Logger) func(*os.File) engine.Exec {
+	cluster := &addresses{cfg: cfg, source: objects, log: log}
 	return func(lock *os.File) engine.Exec {
-		exec := newExec(log)
+		exec := newExec(log, cluster.open)
 		exec.ForceExec, exec.Inherit = cfg.Braid.Exec, lock
 		return exec
 	}
 }
 
 // newExec runs plugins for one operation, those of this binary in-process.
-func newExec(log *slog.Logger) *invoke.Exec {
+func newExec(log *slog.Logger, open opener) *invoke.Exec {
 	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
 	session := plugin.NewSession(plugin.HostNS, exec)
-	for kind, p := range plugins() {
+	for kind, p := range plugins(open) {
 		exec.Builtin[kind] = session.Bind(p)
 	}
 	exec.Release = session.Close

@@ -29,13 +29,17 @@ func (c *Config) loadLogging(o *object) {
 	o.err = l.err
 }
 
-// logLevel understands the levels of Multus: its verbose is what others call info, and its panic, which logs next to nothing,
-// would hide errors.
 func logLevel(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {
 		return "", err
 	}
+	return LogLevel(text)
+}
+
+// LogLevel gives Config's name of a level. It understands those of Multus: its verbose is what others call info, and its panic, which logs
+// next to nothing, would hide errors.
+func LogLevel(text string) (string, error) {
 	switch level := strings.ToLower(text); level {
 	case "debug", "info", "warn", "error":
 		return level, nil

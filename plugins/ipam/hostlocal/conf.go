@@ -197,10 +197,10 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 	}
 	done := map[netip.Addr]bool{}
 	for _, a := range asked {
-		if done[a.addr] {
+		if done[a.Addr] {
 			continue
 		}
-		done[a.addr] = true
+		done[a.Addr] = true
 		if err := grant(list, a); err != nil {
 			return nil, err
 		}
@@ -208,33 +208,25 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 	return list, nil
 }
 
-func grant(list []file.Wish, a request) error {
+func grant(list []file.Wish, a plugin.Asked) error {
 	for i := range list {
-		r, ok := list[i].Set.Find(a.addr)
+		r, ok := list[i].Set.Find(a.Addr)
 		switch {
 		case !ok:
 			continue
-		case a.addr == r.Gateway:
-			return plugin.ConfError(a.key, a.value, "is the gateway of "+r.Subnet.String())
+		case a.Addr == r.Gateway:
+			return plugin.ConfError(a.Key, a.Value, "is the gateway of "+r.Subnet.String())
 		case list[i].Asked.IsValid():
-			return plugin.ConfError(a.key, a.value, fmt.Sprintf("is of the same range set as %s, and a range set gives one address", list[i].Asked))
+			return plugin.ConfError(a.Key, a.Value, fmt.Sprintf("is of the same range set as %s, and a range set gives one address", list[i].Asked))
 		}
-		list[i].Asked = a.addr
+		list[i].Asked = a.Addr
 		return nil
 	}
-	return plugin.ConfError(a.key, a.value, "is in none of the ranges")
+	return plugin.ConfError(a.Key, a.Value, "is in none of the ranges")
 }
 
-// request is an address that the pod asks for.
-type request struct {
-	addr netip.Addr
-	// key and value are for messages.
-	key, value string
-}
-
-// requests are the addresses that the pod asks for, in CNI_ARGS, args.cni and runtimeConfig. Each may have a prefix length, which does not
-// count.
-func requests(req *plugin.Request) ([]request, error) {
+// requests are the addresses that the pod asks for.
+func requests(req *plugin.Request) ([]plugin.Asked, error) {
 	var env struct {
 		types.CommonArgs
 		IP types.UnmarshallableString
@@ -242,26 +234,5 @@ func requests(req *plugin.Request) ([]request, error) {
 	if err := req.Env(&env); err != nil {
 		return nil, err
 	}
-	args, runtime, err := req.IPs()
-	if err != nil {
-		return nil, err
-	}
-	var list []request
-	if env.IP != "" {
-		list = append(list, request{key: "CNI_ARGS IP", value: string(env.IP)})
-	}
-	for i, value := range args {
-		list = append(list, request{key: fmt.Sprintf("args.cni.ips[%d]", i), value: value})
-	}
-	for i, value := range runtime {
-		list = append(list, request{key: fmt.Sprintf("runtimeConfig.ips[%d]", i), value: value})
-	}
-	for i, r := range list {
-		if prefix, err := netip.ParsePrefix(r.value); err == nil {
-			list[i].addr = prefix.Addr().Unmap()
-		} else if list[i].addr, err = plugin.ParseAddr(r.key, r.value); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	return req.Asked(string(env.IP))
 }

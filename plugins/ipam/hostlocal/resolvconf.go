@@ -1,13 +1,9 @@
 package hostlocal
 
 import (
-	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -21,11 +17,11 @@ func resolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil
 	}
-	text, err := readResolvConf(path)
+	text, err := plugin.ReadFile(path, maxResolvConf)
 	if err != nil {
 		return dns, plugin.ConfError("ipam.resolvConf", path, err.Error())
 	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") || strings.HasPrefix(fields[0], ";") {
 			continue
@@ -42,21 +38,4 @@ func resolvConf(path string) (dns types.DNS, err error) {
 		}
 	}
 	return dns, nil
-}
-
-func readResolvConf(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxResolvConf {
-		return "", fmt.Errorf("is not a regular file of at most %d bytes", maxResolvConf)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
-	return string(data), err
 }

@@ -21,19 +21,11 @@ import (
 type Conf struct {
 	Type string `json:"type"`
 	// Addresses are those of the pod, unless it asks for others in their place.
-	Addresses []Address `json:"addresses,omitempty"`
+	Addresses []plugin.Address `json:"addresses,omitempty"`
 	// Routes are returned as they are.
 	Routes []plugin.Route `json:"routes"`
 	// DNS is returned as it is.
 	DNS types.DNS `json:"dns"`
-}
-
-// Address is an address of the pod.
-type Address struct {
-	// Address has the prefix length of its subnet, as in 10.1.0.2/24.
-	Address string `json:"address"`
-	// Gateway is the router of the subnet; none where it is empty.
-	Gateway string `json:"gateway,omitempty"`
 }
 
 // Plugin is the plugin.
@@ -81,7 +73,7 @@ func (Plugin) GC(context.Context, *plugin.Request, *Conf) error { return nil }
 // Status has nothing to say.
 func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
 
-// address is an Address that was read.
+// address is a plugin.Address that was read.
 type address struct {
 	prefix netip.Prefix
 	// gateway is not valid where there is none.
@@ -135,11 +127,11 @@ func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 func (c *Conf) configured() ([]address, error) {
 	var list []address
 	for i, a := range c.Addresses {
-		read, err := a.parse(fmt.Sprintf("ipam.addresses[%d]", i))
+		prefix, gateway, err := a.Parse(fmt.Sprintf("ipam.addresses[%d]", i))
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, read)
+		list = append(list, address{prefix, gateway})
 	}
 	return list, nil
 }
@@ -155,18 +147,6 @@ func parse(key string, values []string) ([]address, error) {
 		list = append(list, address{prefix: prefix})
 	}
 	return list, nil
-}
-
-func (a Address) parse(key string) (address, error) {
-	prefix, err := plugin.ParsePrefix(key+".address", a.Address)
-	if err != nil || a.Gateway == "" {
-		return address{prefix: prefix}, err
-	}
-	gateway, err := plugin.ParseAddr(key+".gateway", a.Gateway)
-	if err == nil && gateway.BitLen() != prefix.Addr().BitLen() {
-		err = plugin.ConfError(key+".gateway", a.Gateway, "is of another family than address "+a.Address)
-	}
-	return address{prefix, gateway}, err
 }
 
 // environ are the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the addresses whose subnet it is in.

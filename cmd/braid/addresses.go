@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
+)
+
+// opener is whereabouts.Plugin's.
+type opener = func(*whereabouts.Conf) (*block.Manager, func(), error)
+
+// addresses are the cluster-wide addresses of this node, for the plugins of one engine, or for one that is called under its own name.
+type addresses struct {
+	// cfg and source are the engine's; nil for whatever a plugin's own configuration says.
+	cfg    *conf.Config
+	source source
+	log    *slog.Logger
+	// alone stands in for the engine's configuration.
+	alone conf.Braid
+}
+
+// open costs nothing yet: files are read, and the API server is dialled, when the manager needs them.
+func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
+	cfg, objects := a.cfg, a.source
+	if cfg == nil {
+		cfg = &conf.Config{Kubeconfig: c.Kubernetes.Kubeconfig, LogOptions: conf.DefaultLogOptions(), Braid: a.alone}
+	}
+	var err error
+	if objects == nil {
+		if objects, err = newSource(cfg); err != nil {
+			return nil, nil, err
+		}
+	}
+	nodeName := cfg.Braid.NodeName
+	if nodeName == "" {
+		if nodeName, err = hostname(); err != nil {
+			return nil, nil, err
+		}
+	}
+	log, done := a.logOf(c, cfg.LogOptions)
+	return &block.Manager{
+		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: file.Kernel().ID, Log: log,
+		Tell: teller(objects, log),
+	}, done, nil
+}
+
+// alone is what a plugin that is called under its own name has in place of Braid's configuration. NODENAME is what the reference reads.
+func alone() conf.Braid {
+	return conf.Braid{
+		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
+	}
+}
+
+// hostname is what the kubelet takes for the name of its node where nobody tells it.
+func hostname() (string, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("read hostname: %w", err)
+	}
+	return strings.ToLower(strings.TrimSpace(name)), nil
+}
+
+// logOf gives the log that a configuration asks for, else that of the caller.
+func (a *addresses) logOf(c *whereabouts.Conf, rotation conf.LogOptions) (*slog.Logger, func()) {
+	log := a.log.With("ipam", c.Type)
+	if c.LogFile == "" {
+		return log, func() {}
+	}
+	if err := writable(c.LogFile); err != nil {
+		log.Warn("its own log cannot be used", "file", c.LogFile, "error", err)
+		return log, func() {}
+	}
+	level, err := conf.LogLevel(c.LogLevel)
+	if err != nil {
+		level = conf.DefaultLogLevel
+	}
+	own, closeLog := newLog(c.LogFile, level, false, rotation)
+	return own, func() {
+		if err := closeLog(); err != nil {
+			log.Warn("close its own log", "file", c.LogFile, "error", err)
+		}
+	}
+}
+
+// writable refuses what is no file, such as a FIFO, whose opening would wait.
+func writable(path string) error {
+	if !filepath.IsAbs(path) {
+		return errors.New("it is no absolute path")
+	}
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("it is no regular file but %v", info.Mode())
+	}
+	return nil //nolint:nilerr // what is not there yet will be made, and a line that cannot be written goes to stderr
+}
+
+// teller raises events.
+func teller(events source, log *slog.Logger) func(context.Context, string, types.UID, string, string) {
+	return func(ctx context.Context, pod string, uid types.UID, reason, message string) {
+		namespace, name, _ := strings.Cut(pod, "/")
+		err := events.Event(ctx, &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}, "Warning", reason, message)
+		if err != nil {
+			log.WarnContext(ctx, "event could not be raised", "pod", pod, "reason", reason, "message", message, "error", err)
+		}
+	}
+}
+
+// known says how to name the node where there is none of the name.
+type known struct{ source }
+
+// Node gives the metadata of a Node object.
+func (k known) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+	node, err := k.source.Node(ctx, name)
+	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) { // a hostname need not be a name of objects
+		return nil, &failure.Error{
+			Reason: failure.InvalidConfig, Field: "braid.nodeName", Err: err, Fix: "set it to the name of the Node object of this machine",
+		}
+	}
+	return node, err
+}

@@ -1,0 +1,382 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/yaml"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// whereabouts is the configuration of a NAD with cluster-wide addresses; ipam and more are put into it.
+func (r *rig) whereabouts(kind, ipam, more string) string {
+	return fmt.Sprintf(`{"type":%q,"master":%q,"ipam":{"type":"whereabouts",%s}%s}`, kind, nic, ipam, more)
+}
+
+// address is the pod's address of an interface, without the length.
+func (r *rig) address(p *pod, ifname string) string {
+	r.t.Helper()
+	for _, s := range r.status(p) {
+		if s.Interface == ifname && len(s.IPs) > 0 {
+			return s.IPs[0]
+		}
+	}
+	r.t.Fatalf("pod %s has no address on %s", p.name, ifname)
+	return ""
+}
+
+// Networks whose ranges overlap never give the same address, and give each one.
+func TestWhereabouts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
+	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30","ipRanges":[{"range":"fd20::/64"}]`, "")+`]}`)
+	var pods []*pod
+	seen := map[string]bool{}
+	for i := range 3 {
+		p := r.pod(fmt.Sprint("p", i), "a,a")
+		if i == 0 {
+			p = r.pod("p0", "b,b")
+		}
+		r.add(p)
+		r.must("CHECK", p)
+		for _, ifname := range []string{"net1", "net2"} {
+			seen[r.address(p, ifname)] = true
+		}
+		pods = append(pods, p)
+	}
+	same(t, "addresses", len(seen), 6)
+	q := r.pod("q", "a")
+	r.fails("ADD", q, 11, "default/q", "default/a", "plugin whereabouts", "no address is free", "10.20.0.0/29", "delete pods, or give the network a larger range")
+	same(t, "reason", r.lastEvent(q).Reason, "PluginFailed")
+	for _, p := range pods {
+		r.must("DEL", p)
+	}
+	r.must("DEL", q)
+	r.clean(append(pods, q)...)
+}
+
+// A pod that fails later gives its addresses back.
+func TestWhereaboutsRollBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	r.nad("b", strings.Replace(r.macvlan(12, ""), nic, "nosuch0", 1))
+	r.fails("ADD", r.pod("p", "a,b"), 7, "nosuch0")
+	r.clean()
+	r.add(r.pod("q", "a"))
+}
+
+func TestWhereaboutsGC(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	p.Unmount()
+	r.valid()
+	r.must("GC", nil)
+	for _, left := range r.left() { // links go with the namespace, a little later
+		if strings.Contains(left, "state/") {
+			t.Errorf("left: %s", left)
+		}
+	}
+	same(t, "address", r.address(p, "net1"), "10.20.0.1")
+	q := r.pod("q", "a")
+	r.add(q)
+	same(t, "address", r.address(q, "net1"), "10.20.0.1")
+}
+
+// TestS46ClaimOutlivesThePod: the next pod that names the claim has the address, and nobody has it meanwhile.
+func TestS46ClaimOutlivesThePod(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
+	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm", map[string]any{"network": "a", "interface": "net1"}, nil)
+	const networks = `[{"name":"a","ipam-claim-reference":"vm"}]`
+	p := r.pod("p", networks)
+	r.add(p)
+	kept := r.address(p, "net1")
+	r.must("DEL", p)
+	r.clean(p)
+	r.add(r.pod("q", "a"))
+	r.fails("ADD", r.pod("s", "a"), 11, "no address is free")
+	again := r.pod("p2", networks)
+	r.add(again)
+	same(t, "address", r.address(again, "net1"), kept)
+	r.fails("ADD", r.pod("none", strings.Replace(networks, "vm", "none", 1)), 7, "default/none", "default/a", "ipam-claim-reference", "no such IPAMClaim")
+}
+
+// TestU16WhereaboutsWithSourceBasedRouting is the guide's network: the gateway is in the range, and in the pod's own table.
+func TestU16WhereaboutsWithSourceBasedRouting(t *testing.T) {
+	t.Parallel()
+	whereaboutsSourceBased(t, "macvlan")
+}
+
+func TestU16WhereaboutsWithSourceBasedRoutingAndIPvlan(t *testing.T) {
+	nettest.NeedsLink(t, "ipvlan")
+	t.Parallel()
+	whereaboutsSourceBased(t, "ipvlan")
+}
+
+func whereaboutsSourceBased(t *testing.T, kind string) {
+	t.Helper()
+	r := newRig(t)
+	ipam := `"range":"21.0.104.0/21","range_start":"21.0.111.1","gateway":"21.0.111.254","log_file":"` + r.path("whereabouts.log") + `","log_level":"debug"`
+	r.nad("a", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts(kind, ipam, "")+`,{"type":"sbr"}]}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	addr := r.address(p, "net1")
+	if !strings.HasPrefix(addr, "21.0.111.") || addr == "21.0.111.254" || addr == "21.0.111.255" {
+		t.Errorf("address %s", addr)
+	}
+	same(t, "ip route", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
+		"default via 10.1.0.1 dev eth0",
+	})
+	same(t, "ip route list table 100", table(p, 4, "100"), []string{
+		"21.0.104.0/21 dev net1 proto kernel scope link src " + addr,
+		"default via 21.0.111.254 dev net1",
+	})
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+func TestU17WhereaboutsRoute(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ipam := `"range":"21.0.104.0/21","exclude":["21.0.110.0/23"],"gateway":"21.0.111.254","routes":[{"dst":"172.31.0.0/16"}]`
+	r.nad("a", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts("macvlan", ipam, "")+`]}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	same(t, "ip route", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src 10.1.0.2",
+		"172.31.0.0/16 via 21.0.111.254 dev net1",
+		"21.0.104.0/21 dev net1 proto kernel scope link src " + r.address(p, "net1"),
+		"default via 10.1.0.1 dev eth0",
+	})
+	r.nad("b", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts("macvlan", strings.Replace(ipam, "172.31.0.0/16", "0.0.0.0/0", 1), "")+`]}`)
+	r.fails("ADD", r.pod("q", "b"), 7, "default/q", "default/b", "default-route")
+}
+
+// TestU20WhereaboutsLog: a log of its own has a line for each operation, and what cannot be a log holds up nothing.
+func TestU20WhereaboutsLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.path("whereabouts.log")+`"`, "")+`]}`)
+	p := r.pod("p", "a")
+	r.add(p)
+	r.fails("ADD", r.pod("q", "a"), 11)
+	r.must("DEL", p)
+	read := func() string {
+		text, err := os.ReadFile(r.path("whereabouts.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	var got []string
+	for line := range strings.Lines(read()) {
+		m := regexp.MustCompile(`level=(\S+) msg=(\S+) pod=(\S+) network=a container=\S+ interface=net1 duration=\S+s error=`).FindStringSubmatch(line)
+		if m == nil {
+			t.Errorf("unexpected: %s", line)
+			continue
+		}
+		got = append(got, strings.Join(m[1:], " "))
+	}
+	same(t, "log", got, []string{"INFO ADD default/p", "ERROR ADD default/q", "INFO DEL default/q", "INFO DEL default/p"})
+	r.write("whereabouts.log", strings.Repeat("x", 1<<20))
+	r.add(p)
+	r.must("DEL", p)
+	info, err := os.Stat(r.path("whereabouts.log"))
+	if err != nil || info.Mode().String() != "-rw-------" || len(read()) > 2<<10 {
+		t.Errorf("not rotated: %v, %v, %d bytes", info, err, len(read()))
+	}
+	for name, make := range map[string]func(string) error{
+		"fifo":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":      func(path string) error { return os.Symlink("/dev/full", path) },
+	} {
+		if err := make(r.path(name)); err != nil {
+			t.Fatal(err)
+		}
+		r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.path(name)+`"`, "")+`]}`)
+		p := r.pod(name, "b")
+		r.add(p)
+		r.must("DEL", p)
+		if !strings.Contains(r.log(), `msg="its own log cannot be used" ipam=whereabouts file=`+r.path(name)) {
+			t.Errorf("%s: the log does not say that it is none", name)
+		}
+	}
+	r.clean(p)
+}
+
+// Called under their own names, plugins share the node's addresses with Braid.
+func TestStandaloneWhereabouts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("net", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
+	p := r.pod("p", "net")
+	r.add(p)
+	q := &pod{Namespace: nettest.New(t), id: "id-q"}
+	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,"ipam":{"type":"whereabouts","range":"10.20.0.0/30"}}`, nic)
+	out, failed := r.standalone("macvlan", "ADD", q, conf)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	var result struct{ IPs []struct{ Address string } }
+	if err := json.Unmarshal([]byte(out), &result); err != nil || len(result.IPs) != 1 {
+		t.Fatalf("%s: %v", out, err)
+	}
+	all := []string{strings.TrimSuffix(result.IPs[0].Address, "/30"), r.address(p, "net1")}
+	if all[0] == all[1] || !strings.HasPrefix(all[0], "10.20.0.") {
+		t.Errorf("addresses %q", all)
+	}
+	s := &pod{Namespace: nettest.New(t), id: "id-s"}
+	if _, failed := r.standalone("whereabouts", "ADD", s, conf); failed == nil || failed.Code != 11 || !strings.Contains(failed.Msg, "no address is free in 10.20.0.0/30") {
+		t.Errorf("third address of two: %v", failed)
+	}
+	if _, failed := r.standalone("whereabouts", "STATUS", nil, strings.Replace(conf, "1.0.0", "1.1.0", 1)); failed == nil || failed.Code != 50 {
+		t.Errorf("STATUS: %v", failed)
+	}
+	if _, failed := r.standalone("macvlan", "DEL", q, conf); failed != nil {
+		t.Error(failed)
+	}
+	out, failed = r.standalone("whereabouts", "ADD", s, conf)
+	if failed != nil || !strings.Contains(out, all[0]) {
+		t.Errorf("the address that is free again: %s, %v", out, failed)
+	}
+	if _, failed := r.standalone("whereabouts", "CHECK", s, strings.TrimSuffix(conf, "}")+`,"prevResult":`+out+"}"); failed != nil {
+		t.Error(failed)
+	}
+	if _, failed := r.standalone("whereabouts", "DEL", s, conf); failed != nil {
+		t.Error(failed)
+	}
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// A node that the API server does not know by the hostname is told by its name, and how to name it. The way to the server is that of the
+// configuration, or of the flat file.
+func TestNodeThatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"%s not found","details":{"name":%q,"kind":"nodes"}}`,
+			req.URL.Path, filepath.Base(req.URL.Path))
+	}))
+	t.Cleanup(server.Close)
+	r := newRig(t)
+	r.node = &nettest.Namespace{Path: "/proc/self/ns/net"} // where the server is
+	kubeconfig := r.path("kubeconfig")
+	r.write("kubeconfig", fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"k","cluster":{"server":%q}}],
+		"users":[{"name":"u","user":{"token":"t0ken"}}],"contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}]}`, server.URL))
+	r.write("flat", fmt.Sprintf(`{"kubernetes":{"kubeconfig":%q}}`, kubeconfig))
+	host, err := hostname()
+	if err != nil || host != strings.ToLower(host) {
+		t.Fatalf("hostname %q, %v", host, err)
+	}
+	for name, how := range map[string][2]string{
+		"n9.example": {"NODENAME=n9.example", fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, kubeconfig)},
+		"bad_name":   {"NODENAME=bad_name", fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, kubeconfig)},
+		host:         {"NODENAME=", fmt.Sprintf(`"configuration_path":%q`, r.path("flat"))},
+	} {
+		r.env = []string{aloneManifests + "=", how[0]}
+		conf := `{"cniVersion":"1.0.0","name":"net","type":"macvlan","ipam":{"type":"whereabouts","range":"10.20.0.0/24",` + how[1] + `}}`
+		_, failed := r.standalone("whereabouts", "ADD", &pod{Namespace: nettest.New(t), id: "id-p"}, conf)
+		if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, name) || !strings.Contains(failed.Msg, "braid.nodeName") {
+			t.Errorf("%s: %v", name, failed)
+		}
+	}
+}
+
+// TestU14ExamplesRunInProcess: the built-in plugins know every key of the examples of conf/, and whereabouts has no other fault to find.
+func TestU14ExamplesRunInProcess(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	session := plugin.NewSession(plugin.HostNS, nil)
+	defer session.Close()
+	builtin := plugins(nil)
+	checked := map[string]bool{}
+	for _, config := range exampleNADs(t) {
+		var list struct{ Plugins []map[string]any }
+		if err := json.Unmarshal([]byte(config), &list); err != nil {
+			t.Fatal(err)
+		}
+		if list.Plugins == nil {
+			list.Plugins = make([]map[string]any, 1)
+			if err := json.Unmarshal([]byte(config), &list.Plugins[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, conf := range list.Plugins {
+			conf["cniVersion"], conf["name"] = "1.1.0", "example"
+			text, err := json.Marshal(conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ipam, _ := conf["ipam"].(map[string]any)
+			for _, kind := range []any{conf["type"], ipam["type"]} {
+				name, _ := kind.(string)
+				if builtin[name] == nil {
+					continue
+				}
+				checked[name] = true
+				if err := session.Bind(builtin[name]).Knows(text); err != nil {
+					t.Errorf("%s: %v\n%s", name, err, text)
+				}
+			}
+			if ipam["type"] != "whereabouts" {
+				continue
+			}
+			ipam["log_file"] = r.path("whereabouts.log")
+			if text, err = json.Marshal(conf); err != nil {
+				t.Fatal(err)
+			}
+			if _, failed := r.standalone("whereabouts", "STATUS", nil, string(text)); failed != nil {
+				t.Errorf("%v\n%s", failed, text)
+			}
+		}
+	}
+	for _, kind := range strings.Fields("bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts") {
+		if !checked[kind] {
+			t.Errorf("no example has %s", kind)
+		}
+	}
+}
+
+// exampleNADs are the configurations of the NADs of conf/.
+func exampleNADs(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../../conf/*/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var configs []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for document := range strings.SplitSeq(string(data), "\n---\n") {
+			var nad nadv1.NetworkAttachmentDefinition
+			if err := yaml.Unmarshal([]byte(document), &nad); err == nil && nad.Kind == nadv1.Kind {
+				configs = append(configs, nad.Spec.Config)
+			}
+		}
+	}
+	return configs
+}

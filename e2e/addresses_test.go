@@ -1,0 +1,256 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+)
+
+// whereabouts is the configuration of a NAD over eth1 with cluster-wide addresses.
+func whereabouts(network, cidr string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1",
+		"ipam": {"type": "whereabouts", "range": %q, "network_name": %q}}`, cidr, network)
+}
+
+// Source-based routing with cluster-wide addresses as the user guide prints it: conf/gke's own file, with macvlan in place of ipvlan.
+func TestU16Whereabouts(t *testing.T) {
+	r := newRig(t)
+	r.apply("gke/gke-network-1.yaml", "gke-network-1")
+	r.apply("gke/pods.yaml", "sample-pod")
+	pod := r.running(r.namespace, "sample-pod")
+	r.hasLinks("sample-pod", "net1 21.0.104.0/21")
+	sameLines(t, "routes", r.ip("sample-pod", "route"), mainTable(pod.Status.PodIP))
+	equalLines(t, "table 100", r.ip("sample-pod", "route list table 100"), []string{
+		"default via 21.0.111.254 dev net1",
+		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
+	})
+	equalLines(t, "rules", r.ip("sample-pod", "rule"), plainRules("32765: from 21.0.111.1 lookup 100"))
+	if status := r.status("sample-pod"); len(status) != 2 || !slices.Equal(status[1].IPs, []string{"21.0.111.1"}) {
+		t.Errorf("network-status is %+v, want address 21.0.111.1 at the second network", status)
+	}
+}
+
+// Routes of a network with cluster-wide addresses are added; the default route stays where it is.
+func TestU17Whereabouts(t *testing.T) {
+	r := newRig(t)
+	r.apply("gke/routes.yaml", "gke-routes-whereabouts", "sample-pod-routes-whereabouts")
+	pod := r.running(r.namespace, "sample-pod-routes-whereabouts")
+	net1 := r.hasLinks("sample-pod-routes-whereabouts", "net1 21.0.104.0/21")["net1"]
+	sameLines(t, "routes", r.ip("sample-pod-routes-whereabouts", "route"), mainTable(pod.Status.PodIP,
+		"21.0.104.0/21 dev net1 proto kernel scope link src "+net1.Addresses[0].Local,
+		"172.31.0.0/16 via 21.0.111.254 dev net1"))
+}
+
+// Once a node has a block with room, an ADD asks the API for nothing more than it does without cluster-wide addresses, and a DEL for nothing.
+func TestAddressesCostNoAPICalls(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", whereabouts("calls", "10.82.0.0/16"))
+	r.run(r.pod("first", "blue"))
+	made := map[string]int{}
+	all, err := r.cluster.RequestsDuring(r.ctx, account, func() error {
+		r.run(r.pod("second", "blue"))
+		return nil
+	})
+	r.must(err)
+	for _, request := range all {
+		made[describe(request)]++
+	}
+	want := map[string]int{"get pods": 1, "get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2}
+	if !maps.Equal(made, want) {
+		t.Errorf("ADD made requests %v, want %v", made, want)
+	}
+	blocks := blocksOf(r.ctx, t, r.cluster, "calls")
+	if len(blocks) != 1 || blocks[0].Spec.Owner == nil || blocks[0].Spec.Owner.NodeName != r.node.Name {
+		t.Errorf("blocks are %+v, want one of node %s", blocks, r.node.Name)
+	}
+}
+
+// blocksOf are the blocks of a space.
+func blocksOf(ctx context.Context, t *testing.T, cluster *lab.Cluster, space string) []v1alpha1.IPBlock {
+	t.Helper()
+	var list v1alpha1.IPBlockList
+	out, err := cluster.Kubectl(ctx, "get", v1alpha1.Resource, "--field-selector=spec.space="+space, "--output=json")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &list)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+// A pod that finds no free address does not start, and says why; it starts when one is given back.
+func TestAddressesExhausted(t *testing.T) {
+	r := newRig(t)
+	r.nad("tiny", whereabouts("tiny", "10.83.0.0/31"))
+	r.run(r.pod("a", "tiny"))
+	r.run(r.pod("b", "tiny"))
+	r.create(r.pod("c", "tiny"))
+	message := r.refused("c", "PluginFailed")
+	for _, word := range []string{"no address is free", "10.83.0.0/31", "tiny"} {
+		if !strings.Contains(message, word) {
+			t.Errorf("the event does not name %q: %s", word, message)
+		}
+	}
+	r.delete("a")
+	r.running(r.namespace, "c")
+	r.hasLinks("c", "net1 10.83.0.0/31")
+}
+
+// Thirty pods with four networks at once, beside the same pods without. What it takes is printed and decides nothing.
+func TestThirtyPodsWithFourNetworks(t *testing.T) {
+	r := newRigFor(t, 15*time.Minute)
+	var names []string
+	for i := range 4 {
+		name := fmt.Sprintf("n%d", i)
+		r.nad(name, whereabouts("thirty", fmt.Sprintf("10.%d.0.0/16", 84+i)))
+		names = append(names, name)
+	}
+	bare := r.pace("bare", "")
+	four := r.pace("four", strings.Join(names, ","))
+	t.Logf("thirty pods, all running: %v without networks, %v with four, %.2f times; all gone: %v and %v, %.2f times",
+		bare.up, four.up, float64(four.up)/float64(bare.up), bare.down, four.down, float64(four.down)/float64(bare.down))
+}
+
+type pace struct{ up, down time.Duration }
+
+// pace makes thirty pods at once and deletes them when all run. No two have an address in common.
+func (r *rig) pace(name, networks string) pace {
+	r.t.Helper()
+	const pods = 30
+	var b pace
+	start := time.Now()
+	for i := range pods {
+		r.create(r.pod(fmt.Sprintf("%s-%d", name, i), networks))
+	}
+	for i := range pods {
+		r.running(r.namespace, fmt.Sprintf("%s-%d", name, i))
+	}
+	b.up = time.Since(start).Round(time.Millisecond)
+	seen := map[string]int{}
+	for i := range pods {
+		for _, status := range r.status(fmt.Sprintf("%s-%d", name, i)) {
+			for _, ip := range status.IPs {
+				if other, ok := seen[ip]; ok {
+					r.t.Errorf("%s-%d and %s-%d have address %s", name, i, name, other, ip)
+				}
+				seen[ip] = i
+			}
+		}
+	}
+	start = time.Now()
+	client := r.cluster.Client().CoreV1().Pods(r.namespace)
+	r.must(client.DeleteCollection(r.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	for i := range pods {
+		r.must(r.cluster.WaitPodGone(r.ctx, r.namespace, fmt.Sprintf("%s-%d", name, i)))
+	}
+	b.down = time.Since(start).Round(time.Millisecond)
+	r.clean()
+	return b
+}
+
+// On two nodes, pods of one network reach each other over the wire between the nodes, and never share an address; also where the range is so
+// small that the nodes share the only block, and every address of it is used.
+func TestTwoNodes(t *testing.T) {
+	cluster := lab.StartCluster(t, lab.Options{Nodes: []string{"node-1", "node-2"}})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	for _, node := range cluster.Nodes() {
+		if err := errors.Join(install(ctx, node), node.WaitReady(ctx)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &rig{t: t, ctx: ctx, cluster: cluster, node: cluster.Nodes()[0]}
+	r.namespace = r.newNamespace("two-nodes")
+	r.nad("wide", whereabouts("wide", "10.90.0.0/24"))
+	r.nad("narrow", whereabouts("narrow", "10.91.0.0/29"))
+
+	const each = 3 // of the six usable addresses of the narrow one
+	var pods []*corev1.Pod
+	for i := range 2 * each {
+		pod := r.pod(fmt.Sprintf("p%d", i), "wide,narrow")
+		pod.Spec.NodeName = cluster.Nodes()[i%2].Name
+		pods = append(pods, pod)
+	}
+	r.create(pods...)
+	seen := map[string]string{}
+	address := map[string][]string{}
+	for _, pod := range pods {
+		r.running(pod.Namespace, pod.Name)
+		for _, status := range r.status(pod.Name)[1:] {
+			if len(status.IPs) != 1 || seen[status.IPs[0]] != "" {
+				t.Errorf("%s has addresses %v in %s, and one is that of %q too", pod.Name, status.IPs, status.Name, seen[status.IPs[0]])
+			}
+			seen[status.IPs[0]] = pod.Name
+			address[pod.Name] = append(address[pod.Name], status.IPs[0])
+		}
+	}
+	for i, ip := range address["p0"] {
+		reach(ctx, t, r.namespace, cluster.Nodes()[1], "p1", cluster.Nodes()[0], "p0", ip)
+		if t.Failed() {
+			t.Fatalf("by network %d", i)
+		}
+	}
+	owners := map[string]bool{}
+	for _, block := range blocksOf(ctx, t, cluster, "wide") {
+		owners[block.Spec.Owner.NodeName] = true
+	}
+	if len(owners) != 2 {
+		t.Errorf("blocks of the wide network are of %v, want both nodes", owners)
+	}
+	if blocks := blocksOf(ctx, t, cluster, "narrow"); len(blocks) != 1 || blocks[0].Spec.Owner != nil || len(blocks[0].Spec.Allocations) != 2*each {
+		t.Errorf("blocks of the narrow network are %+v, want one that is shared, with %d addresses in use", blocks, 2*each)
+	}
+
+	r.must(deletePods(ctx, cluster, r.namespace))
+	r.eventually("no address of the narrow network is in use", func() error {
+		if blocks := blocksOf(ctx, t, cluster, "narrow"); len(blocks) > 0 {
+			return fmt.Errorf("there is block %+v", blocks[0].Spec)
+		}
+		return nil
+	})
+}
+
+// reach dials an address of a pod from another pod.
+func reach(ctx context.Context, t *testing.T, namespace string, from *lab.Node, client string, to *lab.Node, server, ip string) {
+	t.Helper()
+	path, err := to.PodNetns(ctx, namespace, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listener net.Listener
+	err = inNamespace(path, func() (err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort(ip, "0"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if path, err = from.PodNetns(ctx, namespace, client); err != nil {
+		t.Fatal(err)
+	}
+	err = inNamespace(path, func() error {
+		conn, err := net.DialTimeout("tcp", listener.Addr().String(), 5*time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("from pod %s on %s to %s on %s: %v", client, from.Name, server, to.Name, err)
+	}
+}

@@ -1,0 +1,52 @@
+package plugin
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Asked is an address that the pod asks for.
+type Asked struct {
+	Addr netip.Addr
+	// Key and Value are where it was read and what was there, for messages.
+	Key, Value string
+}
+
+// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read, in args.cni.ips and in runtimeConfig.ips. Each may
+// have a prefix length, which does not count.
+func (r *Request) Asked(ip string) ([]Asked, error) {
+	args, runtime, err := r.IPs()
+	if err != nil {
+		return nil, err
+	}
+	var list []Asked
+	if ip != "" {
+		list = append(list, Asked{Key: "CNI_ARGS IP", Value: ip})
+	}
+	list = append(append(list, AskedIn("args.cni.ips", args)...), AskedIn("runtimeConfig.ips", runtime)...)
+	for i := range list {
+		if err := list[i].Parse(); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// AskedIn are the elements of a list, to be parsed.
+func AskedIn(key string, values []string) []Asked {
+	list := make([]Asked, len(values))
+	for i, value := range values {
+		list[i] = Asked{Key: fmt.Sprintf("%s[%d]", key, i), Value: value}
+	}
+	return list
+}
+
+// Parse reads the value.
+func (a *Asked) Parse() (err error) {
+	if prefix, perr := netip.ParsePrefix(a.Value); perr == nil {
+		a.Addr = prefix.Addr().Unmap()
+		return nil
+	}
+	a.Addr, err = ParseAddr(a.Key, a.Value)
+	return err
+}

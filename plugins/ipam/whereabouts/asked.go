@@ -1,0 +1,130 @@
+package whereabouts
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	kubetypes "k8s.io/apimachinery/pkg/types"
+
+	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// pod is what CNI_ARGS say of the pod; all may be empty.
+type pod struct {
+	types.CommonArgs
+	IP, K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive // the keys
+}
+
+func podOf(req *plugin.Request) (*pod, error) {
+	p := &pod{}
+	return p, req.Env(p)
+}
+
+// holder is who gets the addresses.
+func (p *pod) holder(req *plugin.Request) block.Holder {
+	h := block.Holder{Network: req.Network, ContainerID: req.ContainerID, IfName: req.IfName, PodUID: kubetypes.UID(p.K8S_POD_UID)}
+	if p.K8S_POD_NAME != "" {
+		h.Pod = string(p.K8S_POD_NAMESPACE + "/" + p.K8S_POD_NAME)
+	}
+	return h
+}
+
+// claimKey is where a pod names its IPAMClaim, an object of its own namespace (NPWG v1.3 s.4.1.2.1.11).
+const claimKey = "args.cni.ipam-claim-reference"
+
+// claim is the pod's IPAMClaim; nil for none.
+func (p *pod) claim(ctx context.Context, objects block.Objects, req *plugin.Request) (*claimv1.IPAMClaim, error) {
+	var args struct {
+		Claim string `json:"ipam-claim-reference"`
+	}
+	if err := plugin.Part("args.cni", req.CNIArgs, &args); err != nil || args.Claim == "" {
+		return nil, err
+	}
+	namespace := string(p.K8S_POD_NAMESPACE)
+	if namespace == "" {
+		why := "CNI_ARGS K8S_POD_NAMESPACE: is missing, and the pod names an IPAMClaim of its namespace, " + args.Claim
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, why, "")
+	}
+	claim, err := objects.IPAMClaim(ctx, namespace, args.Claim)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, plugin.ConfError(claimKey, args.Claim, "there is no such IPAMClaim in namespace "+namespace+"; create it first")
+	case apierrors.IsBadRequest(err):
+		return nil, plugin.ConfError(claimKey, args.Claim, err.Error())
+	}
+	return claim, err
+}
+
+// grant gives each address that the pod asks for, itself or by its claim, to the range that it is of. A claim that has addresses asks for these,
+// otherwise for those of its spec.
+func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) error {
+	asked, err := req.Asked(string(pod.IP))
+	if err != nil {
+		return err
+	}
+	if claim != nil {
+		ofClaim := plugin.AskedIn("IPAMClaim "+claim.Name+" status.ips", claim.Status.IPs)
+		if len(ofClaim) == 0 {
+			ofClaim = plugin.AskedIn("IPAMClaim "+claim.Name+" spec.ipRequests", claim.Spec.IPRequests)
+		}
+		for i := range ofClaim {
+			if err := ofClaim[i].Parse(); err != nil {
+				return err
+			}
+		}
+		asked = append(asked, ofClaim...)
+	}
+	for _, a := range asked {
+		if err := p.grantOne(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *plan) grantOne(a plugin.Asked) error {
+	if slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Asked == a.Addr }) {
+		return nil
+	}
+	why := "is in none of the ranges"
+	for i := range p.wishes {
+		w := &p.wishes[i]
+		switch {
+		case !w.Window.Prefix().Contains(a.Addr):
+		case !w.Window.Contains(a.Addr):
+			why = fmt.Sprintf("is not given away: in %s it is excluded, reserved, or not from start to end", w.Window.Prefix())
+		case w.Asked.IsValid():
+			why = fmt.Sprintf("is of the same range as %s, and a range gives one address", w.Asked)
+		default:
+			w.Asked = a.Addr
+			return nil
+		}
+	}
+	return plugin.ConfError(a.Key, a.Value, why)
+}
+
+// publish says in the claim's status who uses it and which addresses it keeps.
+func (p *plan) publish(ctx context.Context, objects block.Objects, pod *pod, claim *claimv1.IPAMClaim, addrs []netip.Addr) error {
+	if claim == nil {
+		return nil
+	}
+	ips := make([]string, len(addrs))
+	for i, addr := range addrs {
+		ips[i] = netip.PrefixFrom(addr, p.bits(i)).String()
+	}
+	owner := string(pod.K8S_POD_NAME)
+	if slices.Equal(ips, claim.Status.IPs) && owner == claim.Status.OwnerPod {
+		return nil
+	}
+	claim.Status.OwnerPod = owner
+	if err := objects.SetIPAMClaimIPs(ctx, claim, ips); err != nil {
+		return fmt.Errorf("publish addresses: %w", err)
+	}
+	return nil
+}
