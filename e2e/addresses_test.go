@@ -142,6 +142,9 @@ func (r *rig) pace(name, networks string) pace {
 	b.up = time.Since(start).Round(time.Millisecond)
 	seen := map[string]int{}
 	for i := range pods {
+		if networks == "" {
+			break // then there is no network-status
+		}
 		for _, status := range r.status(fmt.Sprintf("%s-%d", name, i)) {
 			for _, ip := range status.IPs {
 				if other, ok := seen[ip]; ok {
