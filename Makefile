@@ -8,7 +8,7 @@ help: ## show this list
 demo: ## a pod gets three interfaces, and loses them again: no cluster needed
 	@scripts/demo.sh
 
-build: ## build bin/braid, static and stripped
+build: ## build bin/braid, bin/braid-controller and bin/braidctl, static and stripped
 	@scripts/build.sh
 
 test: ## unit, network namespace and API server tests, in a user-mode kernel where this one lacks something

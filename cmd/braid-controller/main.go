@@ -1,0 +1,124 @@
+// Command braid-controller takes care of cluster-wide addresses where no node can: it frees those of nodes and IPAMClaims that are gone, and
+// keeps those that whereabouts gave away. Any number may run; one of them works.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/lead"
+	"github.com/braid-cni/braid/pkg/reap"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "devel"
+
+const (
+	leaseName = "braid-controller"
+	// timeout bounds one request with its retries: a page of Node objects is megabytes.
+	timeout = time.Minute
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// options are the command line.
+type options struct {
+	kubeconfig, namespace string
+	interval, grace       time.Duration
+	level                 slog.Level
+	adopt, version        bool
+}
+
+const usage = `usage: braid-controller [flags]
+
+Frees the cluster-wide addresses of nodes that were deleted, replaced or tainted node.kubernetes.io/out-of-service, once none of their pods is
+left, and of deleted IPAMClaims; keeps those that whereabouts recorded, while their pods live. Of several instances one works at a time.
+
+`
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := new(options)
+	f := flag.NewFlagSet("braid-controller", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; by default the service account of the pod")
+	f.StringVar(&o.namespace, "namespace", "kube-system", "`namespace` of the Lease braid-controller, by which instances agree on one")
+	f.DurationVar(&o.interval, "interval", time.Minute, "time between two passes")
+	f.DurationVar(&o.grace, "grace", reap.DefaultGrace, "how long a node has to be gone before its addresses are free")
+	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.BoolVar(&o.adopt, "adopt-whereabouts", true, "keep the addresses that whereabouts recorded, if its CRDs are there")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	err := errors.Join(positive("interval", o.interval), positive("grace", o.grace))
+	if f.NArg() > 0 {
+		err = errors.Join(err, fmt.Errorf("argument %q is unknown", f.Arg(0)))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err) //nolint:errcheck // nobody to tell
+	}
+	return o, err
+}
+
+func positive(name string, d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("invalid value %q for flag -%s: not positive", d, name)
+	}
+	return nil
+}
+
+// run gives the exit code: 0 when it was asked to stop, 1 when it could not go on, 2 for a wrong command line.
+func run(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case o.version:
+		fmt.Fprintln(stdout, "braid-controller", buildVersion) //nolint:errcheck // nobody to tell
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level}))
+	klog.SetSlogLogger(log) // the election's
+	if err := o.work(ctx, log); err != nil {
+		log.Error("stopped", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func (o *options) work(ctx context.Context, log *slog.Logger) error {
+	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: o.kubeconfig, Version: buildVersion, Timeout: timeout})
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	election := &lead.Election{API: api, Namespace: o.namespace, Name: leaseName, Log: log}
+	return election.Run(ctx, func(ctx context.Context) {
+		reaper := &reap.Reaper{Blocks: api, Cluster: api, Grace: o.grace, Log: log}
+		if o.adopt {
+			reaper.Whereabouts = api
+		}
+		reaper.Run(ctx, o.interval)
+	})
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/reap"
+)
+
+func listCommand() command {
+	return command{
+		name: "ipam list", summary: "the blocks of cluster-wide addresses, whose they are, and what is in use",
+		text: `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block, which has no owner, each address in use has a line. What is
+in use of a node's block the node alone knows: USED and FREE are what it reported last, some minutes ago perhaps.`,
+		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
+			kubeconfig, o := kubeconfigFlag(f), formatFlag(f)
+			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
+			space := f.String("space", "", "only blocks of this `space`")
+			node := f.String("node", "", "only blocks that this `node` owns")
+			return func(ctx context.Context, out io.Writer) (bool, error) {
+				blocks, err := openBlocks(*kubeconfig, *manifests)
+				if err != nil {
+					return false, err
+				}
+				return false, list(ctx, blocks, selector(*space, *node), out, *o)
+			}
+		},
+	}
+}
+
+// lister lists blocks.
+type lister interface {
+	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
+}
+
+func openBlocks(kubeconfig, manifests string) (lister, error) {
+	if manifests != "" {
+		dir, err := filepath.Abs(manifests)
+		if err != nil {
+			return nil, err
+		}
+		return kube.NewManifests(dir)
+	}
+	return openAPI(kubeconfig)
+}
+
+func selector(space, node string) string {
+	var terms []string
+	if space != "" {
+		terms = append(terms, "spec.space="+space)
+	}
+	if node != "" {
+		terms = append(terms, "spec.owner.nodeName="+node)
+	}
+	return strings.Join(terms, ",")
+}
+
+// listed is a block as it is printed.
+type listed struct {
+	Space string `json:"space"`
+	Block string `json:"block"`
+	// Owner is empty for a shared block.
+	Owner      string `json:"owner,omitempty"`
+	RecalledBy string `json:"recalledBy,omitempty"`
+	// Used and Free are what the owner reported; it may not have yet.
+	Used      int32                 `json:"used"`
+	Free      int32                 `json:"free"`
+	Addresses []v1alpha1.Allocation `json:"addresses,omitempty"`
+}
+
+func list(ctx context.Context, from lister, fields string, out io.Writer, o format) error {
+	blocks, err := from.Blocks(ctx, metav1.ListOptions{FieldSelector: fields})
+	if err != nil {
+		return fmt.Errorf("list blocks: %w", err)
+	}
+	slices.SortFunc(blocks, func(a, b v1alpha1.IPBlock) int {
+		p, _ := netip.ParsePrefix(a.Spec.CIDR)
+		q, _ := netip.ParsePrefix(b.Spec.CIDR)
+		return cmp.Or(strings.Compare(a.Spec.Space, b.Spec.Space), p.Addr().Compare(q.Addr()))
+	})
+	items := make([]listed, len(blocks))
+	for i := range blocks {
+		items[i] = describe(&blocks[i])
+	}
+	return write(out, o, items, "SPACE BLOCK OWNER USED FREE ADDRESS POD", listed.rows)
+}
+
+func describe(b *v1alpha1.IPBlock) listed {
+	l := listed{Space: b.Spec.Space, Block: b.Spec.CIDR, Used: b.Status.Used, Free: b.Status.Free, Addresses: b.Spec.Allocations}
+	if b.Spec.Owner != nil {
+		l.Owner = b.Spec.Owner.NodeName
+	} else {
+		l.Used = int32(len(l.Addresses)) //nolint:gosec // at most block.Size
+		l.Free = block.Size - l.Used
+		slices.SortFunc(l.Addresses, func(x, y v1alpha1.Allocation) int {
+			p, _ := netip.ParseAddr(x.Address)
+			q, _ := netip.ParseAddr(y.Address)
+			return p.Compare(q)
+		})
+	}
+	if b.Spec.Recall != nil {
+		l.RecalledBy = b.Spec.Recall.By
+	}
+	return l
+}
+
+func (l listed) rows() [][]string {
+	whose := l.Owner
+	if whose == "" {
+		whose = "<shared>"
+	} else if l.RecalledBy != "" {
+		whose += " (recalled by " + l.RecalledBy + ")"
+	}
+	used, free := fmt.Sprint(l.Used), fmt.Sprint(l.Free)
+	if l.Used+l.Free == 0 {
+		used, free = "", "" // nobody has reported
+	}
+	if len(l.Addresses) == 0 {
+		return [][]string{{l.Space, l.Block, whose, used, free, "", ""}}
+	}
+	var rows [][]string
+	for _, a := range l.Addresses {
+		rows = append(rows, []string{l.Space, l.Block, whose, used, free, a.Address, holder(a)})
+	}
+	return rows
+}
+
+// holder says who has an address.
+func holder(a v1alpha1.Allocation) string {
+	var words []string
+	if a.Pod != "" || a.ContainerID != "" {
+		words = append(words, cmp.Or(a.Pod, "container "+a.ContainerID))
+	}
+	if a.Claim != nil {
+		words = append(words, "IPAMClaim "+a.Claim.Namespace+"/"+a.Claim.Name)
+	}
+	if a.Network == reap.Network && a.Node == nil {
+		words = append(words, "(recorded by whereabouts)")
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,134 @@
+// Command braidctl shows what Braid knows. As kubectl-braid in the PATH it is `kubectl braid`.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "devel"
+
+// The exit codes: as those of diff and grep.
+const (
+	exitOK = iota
+	exitFound
+	exitFailed
+)
+
+// timeout bounds one request with its retries.
+const timeout = 30 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// command is one of braidctl's.
+type command struct {
+	name, summary, text string
+	// setUp adds the flags and gives what runs after they are parsed.
+	setUp func(*flag.FlagSet) func(ctx context.Context, out io.Writer) (found bool, err error)
+}
+
+func commands() []command {
+	return []command{listCommand(), auditCommand()}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	me := filepath.Base(args[0])
+	if me == "kubectl-braid" {
+		me = "kubectl braid"
+	}
+	args = args[1:]
+	if len(args) == 1 && args[0] == "--version" {
+		fmt.Fprintln(stdout, me, buildVersion) //nolint:errcheck // nobody to tell
+		return exitOK
+	}
+	for _, c := range commands() {
+		if words := strings.Fields(c.name); len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
+			return c.run(ctx, me, args[len(words):], stdout, stderr)
+		}
+	}
+	asked := len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1])
+	if len(args) > 0 && !asked {
+		fmt.Fprintf(stderr, "%s: %q is no command\n\n", me, strings.Join(args, " ")) //nolint:errcheck // nobody to tell
+	}
+	text := "usage: " + me + " COMMAND [flags]\n\n"
+	for _, c := range commands() {
+		text += fmt.Sprintf("  %-12s %s\n", c.name, c.summary)
+	}
+	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
+	if asked {
+		io.WriteString(stdout, text) //nolint:errcheck // nobody to tell
+		return exitOK
+	}
+	io.WriteString(stderr, text) //nolint:errcheck // nobody to tell
+	return exitFailed
+}
+
+func (c *command) run(ctx context.Context, me string, args []string, stdout, stderr io.Writer) int {
+	f := flag.NewFlagSet(me+" "+c.name, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprintf(f.Output(), "usage: %s %s [flags]\n\n%s\n\n", me, c.name, c.text) //nolint:errcheck // nobody to tell
+		f.PrintDefaults()
+	}
+	do := c.setUp(f)
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	} else if err != nil {
+		return exitFailed
+	}
+	found, err := false, error(nil)
+	if f.NArg() > 0 {
+		err = fmt.Errorf("argument %q is unknown", f.Arg(0))
+	} else {
+		found, err = do(ctx, stdout)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "%s %s: %v\n", me, c.name, err) //nolint:errcheck // nobody to tell
+		return exitFailed
+	case found:
+		return exitFound
+	}
+	return exitOK
+}
+
+// kubeconfigFlag is the flag by which a command finds the API server.
+func kubeconfigFlag(f *flag.FlagSet) *string {
+	return f.String("kubeconfig", "", "kubeconfig `file`; by default $KUBECONFIG, else ~/.kube/config, else the service account of the pod")
+}
+
+// openAPI finds the API server as kubectl does. Nothing is asked yet.
+func openAPI(kubeconfig string) (*kube.API, error) {
+	if kubeconfig == "" {
+		kubeconfig, _, _ = strings.Cut(os.Getenv("KUBECONFIG"), string(filepath.ListSeparator))
+	}
+	if home, err := os.UserHomeDir(); err == nil && kubeconfig == "" {
+		if path := filepath.Join(home, ".kube", "config"); exists(path) {
+			kubeconfig = path
+		}
+	}
+	return kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: buildVersion, Timeout: timeout})
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
