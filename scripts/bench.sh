@@ -25,7 +25,7 @@ if [ -z "${BRAID_BENCH-}" ]; then
 	BRAID_BENCH=$(mktemp -d)
 	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS
 	trap 'rm -rf "$BRAID_BENCH"' EXIT
-	scripts/build.sh "$BRAID_BENCH"
+	scripts/build.sh "$BRAID_BENCH" braid
 	go build -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
 	go test -c -o "$BRAID_BENCH/plugins.test" ./plugins
 	unshare --net --mount "$0" "$@"

@@ -15,7 +15,7 @@ show() {
 if [ -z "${BRAID_DEMO-}" ]; then
 	export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 	scripts/install-deps.sh base
-	scripts/build.sh
+	scripts/build.sh bin braid
 	BRAID_DEMO=$(dirname "$(scripts/tools.sh cnitool)")
 	export BRAID_DEMO
 	user=()
