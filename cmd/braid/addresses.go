@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,7 +55,7 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 	}
 	log, done := a.logOf(c, cfg.LogOptions)
 	return &block.Manager{
-		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: file.Kernel().ID, Log: log,
+		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot, Log: log,
 		Tell: teller(objects, log),
 	}, done, nil
 }
@@ -63,6 +65,21 @@ func alone() conf.Braid {
 	return conf.Braid{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
 	}
+}
+
+// boot names the life of what is in /run: of this boot of the machine, and of the mount, since a node that is a container is started anew
+// without a boot.
+func boot() (string, error) {
+	id, err := file.Kernel().ID()
+	if err != nil {
+		return "", fmt.Errorf("read boot ID: %w", err)
+	}
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
+		id += fmt.Sprint(" ", st.Btime.Sec, " ", st.Btime.Nsec)
+	}
+	sum := sha256.Sum256([]byte(id))
+	return fmt.Sprintf("%x", sum[:8]), nil
 }
 
 // hostname is what the kubelet takes for the name of its node where nobody tells it.

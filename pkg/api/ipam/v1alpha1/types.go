@@ -92,7 +92,7 @@ type Node struct {
 	NodeName string `json:"nodeName"`
 	// NodeUID is the uid of the Node object.
 	NodeUID types.UID `json:"nodeUID"`
-	// BootID is the kernel's, of the boot in which the node last took up the block.
+	// BootID names the boot in which the node last took up the block.
 	BootID string `json:"bootID,omitempty"`
 }
 
