@@ -60,7 +60,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; by default the service account of the pod")
 	f.StringVar(&o.namespace, "namespace", "kube-system", "`namespace` of the Lease braid-controller, by which instances agree on one")
 	f.DurationVar(&o.interval, "interval", time.Minute, "time between two passes")
-	f.DurationVar(&o.grace, "grace", reap.DefaultGrace, "how long a node has to be gone before its addresses are free")
+	f.DurationVar(&o.grace, "grace", reap.DefaultGrace, fmt.Sprintf("how long a node has to be gone before its addresses are free, less than %v is for tests", reap.DefaultGrace))
 	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	f.BoolVar(&o.adopt, "adopt-whereabouts", true, "keep the addresses that whereabouts recorded, if its CRDs are there")
 	f.BoolVar(&o.version, "version", false, "print the version")

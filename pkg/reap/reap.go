@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
 // Blocks are the blocks of the cluster, with the errors of block.Objects.
@@ -48,8 +49,8 @@ type Cluster interface {
 	IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error)
 }
 
-// DefaultGrace is how long a node is lost before its addresses are free.
-const DefaultGrace = 5 * time.Minute
+// DefaultGrace is how long a node is lost before its addresses are free. It must not be less: see block.Grace.
+const DefaultGrace = block.Grace
 
 // Reaper looks through all blocks. It remembers what it saw in earlier passes; one is not for concurrent use.
 type Reaper struct {

@@ -61,16 +61,12 @@ func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.A
 	if err != nil {
 		return nil, err
 	}
-	got := make([]netip.Addr, len(wishes))
 	for i, w := range wishes {
-		at := slices.IndexFunc(addrs, func(a heldAddr) bool { return a.Space == w.Space && w.grants(a.Addr) })
-		if at < 0 {
+		if len(has.Got) != len(wishes) || !w.grants(has.Got[i]) || !slices.Contains(addrs, heldAddr{w.Space, has.Got[i]}) {
 			return nil, m.Del(ctx, h.Attachment())
 		}
-		got[i] = addrs[at].Addr
-		addrs = slices.Delete(addrs, at, at+1)
 	}
-	return got, nil
+	return has.Got, nil
 }
 
 // grants says whether the address fulfils the wish.
@@ -196,7 +192,7 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 			return errStale
 		}
 		got = make([]netip.Addr, len(o.wishes))
-		h := held{Holder: o.holder, Shared: o.tried}
+		h := held{Holder: o.holder, Got: got, Shared: o.tried}
 		var changed []*local
 		for i, w := range o.wishes {
 			if addr, ok := o.shared[i]; ok {
@@ -270,7 +266,8 @@ func (s *session) pick(w Wish) (*local, netip.Addr, error) {
 		if ok && (found == nil || b.Freed[a].Before(found.Freed[addr])) {
 			found, addr = b, a
 		}
-		if looked++; looked == looks && found != nil {
+		looked++
+		if looked == looks && found != nil {
 			break
 		}
 	}
@@ -385,7 +382,7 @@ func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
 
 // distinctBlocks leaves one address of each block.
 func distinctBlocks(list []heldAddr) []heldAddr {
-	slices.SortFunc(list, func(a, b heldAddr) int { return compareBlocks(a, b) })
+	slices.SortFunc(list, compareBlocks)
 	return slices.CompactFunc(list, func(a, b heldAddr) bool { return compareBlocks(a, b) == 0 })
 }
 

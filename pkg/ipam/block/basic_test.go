@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +48,7 @@ func (r *rig) node(name string) *block.Manager {
 	return &block.Manager{
 		Objects: r.api, Dir: r.t.TempDir(), NodeName: name, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now,
 		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", r.boots[name]), nil },
-		Patience: time.Millisecond,
+		Patience: time.Millisecond, Sleep: func(ctx context.Context, d time.Duration) error { r.pass(d); runtime.Gosched(); return ctx.Err() },
 	}
 }
 
@@ -62,7 +63,7 @@ func holder(i int) block.Holder {
 	return block.Holder{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1", Pod: fmt.Sprint("default/p", i)}
 }
 
-func wish(t *testing.T, cidr string) block.Wish {
+func wish(t testing.TB, cidr string) block.Wish {
 	t.Helper()
 	w, err := alloc.NewWindow(netip.MustParsePrefix(cidr), netip.Addr{}, netip.Addr{}, nil, nil)
 	if err != nil {

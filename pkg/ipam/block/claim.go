@@ -177,6 +177,8 @@ func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) 
 		steps = slices.Insert(steps, 0, s.fromClaimed, s.probe)
 	case share:
 		steps = slices.Insert(steps, 0, s.probe)
+	default:
+		steps = slices.Insert(steps, 0, s.first)
 	}
 	for _, step := range steps {
 		if ok, err := step(ctx); ok || err != nil {
@@ -234,6 +236,29 @@ func (s *search) list(ctx context.Context) (err error) {
 	})
 	s.complete = true
 	return nil
+}
+
+// first claims the first block of the window if the node has none of it: in a small cluster people expect addresses in their order.
+func (s *search) first(ctx context.Context) (ok bool, err error) {
+	has := false
+	err = s.locked(ctx, func(l *session) error {
+		for _, on := range shelves() {
+			prefixes, err := l.onShelf(s.w.Space, on)
+			if err != nil {
+				return err
+			}
+			has = has || slices.ContainsFunc(prefixes, s.w.Window.Prefix().Overlaps)
+		}
+		return nil
+	})
+	if has || err != nil {
+		return false, err
+	}
+	for cidr := range s.w.Window.Blocks(blockBits(s.w.Window.Start())) {
+		s.taken.Add(cidr)
+		return s.createOwned(ctx, cidr)
+	}
+	return false, nil
 }
 
 // create claims a block that nobody has; false if there is none. A shared one is created with the address in it.
@@ -394,7 +419,7 @@ func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
 	cidr, err := ParseBlock(object.Spec.CIDR)
 	if err != nil || !space.MatchString(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
 		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
-		return nil
+		return nil //nolint:nilerr // it is nothing that gives addresses
 	}
 	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {
 		return err
@@ -435,7 +460,9 @@ func (m *Manager) mine(ctx context.Context, me *self, space string, cidr netip.P
 }
 
 // owns says whether the object is the node's.
-func (n *self) owns(object *v1alpha1.IPBlock) bool { return object.Spec.Owner != nil && object.Spec.Owner.NodeName == n.Name }
+func (n *self) owns(object *v1alpha1.IPBlock) bool {
+	return object.Spec.Owner != nil && object.Spec.Owner.NodeName == n.Name
+}
 
 // takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more.
 func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) {

@@ -67,7 +67,12 @@ func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
 			errs = append(errs, s.leave(b, has.Holder.Attachment()))
 		}
 	}
-	if err := errors.Join(errs...); err != nil || len(elsewhere) > 0 {
+	err = errors.Join(errs...)
+	if err == nil && len(elsewhere) > 0 && len(has.Got) > 0 { // a request that is sent may take effect even if this process is killed
+		has.Got = nil
+		err = s.write(heldName(has.Holder.Attachment()), has)
+	}
+	if err != nil || len(elsewhere) > 0 {
 		return elsewhere, err
 	}
 	return nil, s.remove(heldName(has.Holder.Attachment()))

@@ -25,10 +25,14 @@ const (
 	askedTries = 4
 )
 
-func attachmentOf(a v1alpha1.Allocation) Attachment { return Attachment{a.Network, a.ContainerID, a.IfName} }
+func attachmentOf(a v1alpha1.Allocation) Attachment {
+	return Attachment{a.Network, a.ContainerID, a.IfName}
+}
 
 // here says whether an address is that of a container of this node.
-func (m *Manager) here(a v1alpha1.Allocation) bool { return a.Node != nil && a.Node.NodeName == m.NodeName }
+func (m *Manager) here(a v1alpha1.Allocation) bool {
+	return a.Node != nil && a.Node.NodeName == m.NodeName
+}
 
 // entry is how an address is in use by a container of this node.
 func (s *search) entry(a netip.Addr) v1alpha1.Allocation {
@@ -327,8 +331,29 @@ func (s *search) asked(ctx context.Context) (victim *v1alpha1.IPBlock, err error
 	return nil, fmt.Errorf("block %s, which has %v, cannot be had: %w", at.block(), at.Addr, ErrLater)
 }
 
+// fromOwn takes up a block that was listed as the node's, of before the reboot, and was not known: its claim arrived late.
+func (s *search) fromOwn(ctx context.Context) (ok bool, err error) {
+	for i := range s.listed {
+		cidr, perr := ParseBlock(s.listed[i].Spec.CIDR)
+		if ok || err != nil || s.claim != nil {
+			break
+		}
+		if perr != nil || !s.me.owns(&s.listed[i]) || !s.w.fits(cidr) {
+			continue
+		}
+		b, merr := s.mine(ctx, s.me, s.w.Space, cidr)
+		if err = merr; b != nil && b.State == dormant {
+			ok, err = s.takeUp(ctx, s.me, b)
+		}
+	}
+	return ok, err
+}
+
 // recall asks the owner of a block to share it, and gives that block.
 func (s *search) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
+	if ok, err := s.fromOwn(ctx); ok || err != nil {
+		return nil, err
+	}
 	victims := slices.DeleteFunc(slices.Clone(s.listed), func(b v1alpha1.IPBlock) bool {
 		cidr, err := ParseBlock(b.Spec.CIDR)
 		return err != nil || b.Spec.Owner == nil || !s.w.fits(cidr) || s.claim == nil && s.me.owns(&b)
@@ -395,14 +420,15 @@ func (s *search) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 		wait := lookAgain + time.Duration(s.rnd.Int64N(int64(lookAgain))) // spreads load
 		s.waited += wait
 		s.unlock()
-		err = s.sleep(ctx, wait)
-		var lerr error
-		if s.unlock, lerr = s.lockSpace(ctx, s.w.Space); lerr != nil {
-			s.unlock = func() {}
-		}
-		if err = cmp.Or(err, lerr); err != nil {
+		s.unlock = func() {}
+		if err := s.sleep(ctx, wait); err != nil {
 			return err
 		}
+		unlock, err := s.lockSpace(ctx, s.w.Space)
+		if err != nil {
+			return err
+		}
+		s.unlock = unlock
 	}
 }
 

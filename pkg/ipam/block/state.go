@@ -32,7 +32,7 @@ import (
 // and who compares all blocks with their objects before an Add that of blocks.
 //
 // Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which nothing may be given, so that what an Add
-// costs does not depend on how much is in use. Who is killed while it moves a block leaves it on the shelf of the open ones.
+// costs does not depend on how much is in use.
 const (
 	nodeFile   = "node"
 	heldDir    = "held"
@@ -105,7 +105,9 @@ func (b *local) name() string { return NameOf(b.Space, b.prefix) }
 func (b *local) ours() bool { return b.State == owned || b.State == dormant }
 
 // unsettled says that the object decides what becomes of the block.
-func (b *local) unsettled() bool { return b.State == claiming || b.State == giving || b.State == mended }
+func (b *local) unsettled() bool {
+	return b.State == claiming || b.State == giving || b.State == mended
+}
 
 // place is the shelf that the block belongs on.
 func (b *local) place() shelf {
@@ -152,6 +154,8 @@ func (b *local) leave(a Attachment, now time.Time) (changed bool) {
 // held is what an attachment holds.
 type held struct {
 	Holder Holder `json:"holder"`
+	// Got is what an Add gave, or is about to give, by its wishes; none where it is being given back.
+	Got []netip.Addr `json:"got,omitempty"`
 	// Local are addresses of blocks that this node owned when they were given.
 	Local []heldAddr `json:"local,omitempty"`
 	// Shared are blocks that the attachment may hold addresses of, by themselves or since they were shared.
@@ -533,13 +537,13 @@ func (s *session) fill(b *local, all bool) error {
 	return nil
 }
 
-// save writes a block and puts it on its shelf.
+// save writes a block and puts it on its shelf. The order is such that whoever is killed in between leaves it where it is looked at.
 func (s *session) save(b *local) error {
 	to := b.place()
 	if b.shelf == "" {
 		b.shelf = to
 	}
-	if to == open && b.shelf != to {
+	if b.shelf != to && (to == open || b.shelf == full) {
 		if err := s.move(b, to); err != nil {
 			return err
 		}

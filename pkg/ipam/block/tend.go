@@ -233,8 +233,8 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 		return m.become(ctx, space, cidr, dormant, object.UID)
 	case err == nil && me.owns(object):
 		return m.become(ctx, space, cidr, owned, object.UID)
-	case err != nil && b.State == claiming && m.now().Sub(b.Idle).Abs() < idleAfter:
-		return b, nil // a claim that was sent may still arrive
+	case b.State == claiming && m.now().Sub(b.Idle).Abs() < idleAfter:
+		return b, nil // a claim that was sent may still arrive, whoever has the block now
 	case err != nil:
 		err = m.gave(ctx, b, nil)
 	default:
@@ -351,7 +351,7 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 		return nil
 	}
 	object.Status = v1alpha1.IPBlockStatus{Used: used, Free: Size - used}
-	if err := m.Objects.UpdateBlockStatus(ctx, object); err != nil && !apierrors.IsNotFound(err) {
+	if err := m.Objects.UpdateBlockStatus(ctx, object); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("write status of block %s: %w", object.Name, err)
 	}
 	return nil

@@ -4,6 +4,7 @@ package blocktest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,8 @@ import (
 // Fake is a block.Objects.
 type Fake struct {
 	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it fail with what it returns. It is called
-	// without a lock.
+	// without a lock. If it returns ErrLate before, the request takes effect when Arrive says so, and what Fault returns when asked with
+	// "late" is its error.
 	Fault func(when, verb string) error
 
 	mu      sync.Mutex
@@ -35,8 +37,21 @@ type Fake struct {
 	stale  map[string]*v1alpha1.IPBlock
 	nodes  map[string]types.UID
 	claims map[string]*claimv1.IPAMClaim
-	// Calls counts requests by verb.
-	calls map[string]int
+	calls  map[string]int
+	late   []func() error
+}
+
+// ErrLate is for Fault.
+var ErrLate = errors.New("the request is on its way")
+
+// Arrive makes requests that are on their way take effect, in their order.
+func (f *Fake) Arrive() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, do := range f.late {
+		_ = do() //nolint:errcheck // nobody waits for the answer
+	}
+	f.late = nil
 }
 
 var _ block.Objects = (*Fake)(nil)
@@ -98,7 +113,12 @@ func (f *Fake) request(ctx context.Context, verb string, do func() error) error 
 		}
 		return f.Fault(when, verb)
 	}
-	if err := fault("before"); err != nil {
+	if err := fault("before"); errors.Is(err, ErrLate) {
+		f.mu.Lock()
+		f.late = append(f.late, do)
+		f.mu.Unlock()
+		return fault("late")
+	} else if err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -213,6 +233,9 @@ func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error
 		stored, ok := f.blocks[b.Name]
 		if !ok {
 			return apierrors.NewNotFound(resource(), b.Name)
+		}
+		if stored.UID != b.UID {
+			return apierrors.NewConflict(resource(), b.Name, fmt.Errorf("its uid is %s", stored.UID))
 		}
 		next := stored.DeepCopy()
 		next.Status = b.Status

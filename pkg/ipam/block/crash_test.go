@@ -1,0 +1,384 @@
+package block_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+)
+
+// files are those of a node's state, whole.
+func files(t *testing.T, m *block.Manager, dirs ...string) (names []string) {
+	t.Helper()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(filepath.Join(m.Dir, dir), func(path string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				names = append(names, path)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
+}
+
+// nothingLeft lets the nodes give back what is idle, and looks.
+func (r *rig) nothingLeft(t *testing.T, nodes ...*block.Manager) {
+	t.Helper()
+	for range 2 {
+		r.pass(time.Hour)
+		for _, m := range nodes {
+			if err := m.Tend(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	blocks, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+	if err != nil || len(blocks) > 0 {
+		t.Errorf("blocks are left: %+v, %v", blocks, err)
+	}
+	for _, m := range nodes {
+		if left := files(t, m, "held", "blocks"); len(left) > 0 {
+			t.Errorf("%q is left", left)
+		}
+	}
+}
+
+// killed runs an operation that is killed before its change number n, and says whether it came so far.
+func killed(m *block.Manager, n int, do func()) (killed bool) {
+	at := 0
+	m.Step = func(string) error {
+		if at++; at > n {
+			killed = true
+			runtime.Goexit()
+		}
+		return nil
+	}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		do()
+	}()
+	<-done
+	m.Step = nil
+	return killed
+}
+
+// Whatever an Add or a Del was doing when it was killed: the runtime's next Add or Del puts it right.
+func TestKilledAtEachStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		nodes  int
+		warm   bool
+		ranges []string
+	}{
+		"local":    {1, true, []string{"10.0.0.0/24"}},
+		"claiming": {1, false, []string{"10.0.0.0/24"}},
+		"last":     {1, true, []string{"10.0.0.4/31"}},
+		"shared":   {4, false, []string{"10.0.0.0/28"}},
+		"entry":    {4, true, []string{"10.0.0.0/28"}},
+		"multi":    {1, true, []string{"10.0.0.0/24", "10.0.0.0/24", "fd00::/64"}},
+		"mixed":    {4, false, []string{"fd00::/64", "10.0.0.0/28", "10.1.0.0/16"}},
+	} {
+		for _, what := range []string{"Add, Del", "Add, Add", "Add, GC", "Del, Del", "Del, GC", "Del, Add"} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				steps := 0
+				for more := true; more; steps++ {
+					more = killedAt(t, c.nodes, c.warm, c.ranges, what, steps)
+				}
+				if steps < 3 {
+					t.Errorf("%d steps only", steps)
+				}
+			})
+		}
+	}
+}
+
+func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, n int) bool {
+	t.Helper()
+	r := newRig(t)
+	var all []*block.Manager
+	for i := range nodes {
+		all = append(all, r.node(fmt.Sprint("n", i)))
+	}
+	m, other := all[0], all[len(all)-1]
+	var wishes []block.Wish
+	for _, cidr := range ranges {
+		wishes = append(wishes, wish(t, cidr))
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("killed before change %d: %v", n, err)
+		}
+	}
+	add := func(m *block.Manager, i int) []netip.Addr {
+		t.Helper()
+		addrs, err := m.Add(t.Context(), holder(i), wishes, nil)
+		must(err)
+		return addrs
+	}
+	if warm {
+		add(m, 1)
+		if ranges[0] != "10.0.0.4/31" {
+			add(m, 2)
+			must(m.Del(t.Context(), holder(2).Attachment()))
+		}
+	}
+	var dead bool
+	if what[:3] == "Add" {
+		dead = killed(m, n, func() { _, _ = m.Add(context.WithoutCancel(t.Context()), holder(0), wishes, nil) })
+	} else {
+		add(m, 0)
+		dead = killed(m, n, func() { _ = m.Del(context.WithoutCancel(t.Context()), holder(0).Attachment()) })
+	}
+	live := map[int][]netip.Addr{}
+	if warm {
+		live[1] = add(m, 1)
+	}
+	switch what[5:] {
+	case "Del":
+		must(m.Del(t.Context(), holder(0).Attachment()))
+	case "GC":
+		must(m.GC(t.Context(), "net", []block.Attachment{holder(1).Attachment()}))
+	case "Add":
+		live[0] = add(m, 0)
+		must(m.Check(t.Context(), holder(0).Attachment(), live[0]))
+	}
+	if ranges[0] != "10.0.0.4/31" {
+		live[3] = add(other, 3)
+		live[4] = add(m, 4)
+	}
+	var seen []netip.Addr
+	for i, addrs := range live {
+		for _, a := range addrs {
+			if slices.Contains(seen, a) {
+				t.Errorf("killed before change %d: %v, of %d, is given twice: %v", n, a, i, live)
+			}
+			seen = append(seen, a)
+		}
+	}
+	for i := range 5 {
+		for _, m := range all {
+			must(m.Del(t.Context(), holder(i).Attachment()))
+		}
+	}
+	r.nothingLeft(t, all...)
+	return dead
+}
+
+// Whatever stands in the place of a file: no address is given twice, and what pods have can be given back.
+func TestBadState(t *testing.T) {
+	big := make([]byte, 10<<20)
+	for name, spoil := range map[string]func(path string) error{
+		"empty":     func(p string) error { return os.Truncate(p, 0) },
+		"truncated": func(p string) error { return os.Truncate(p, 20) },
+		"garbage":   func(p string) error { return os.WriteFile(p, []byte("\x00\xff{{"), 0o600) },
+		"foreign": func(p string) error {
+			return os.WriteFile(p, []byte(`{"space":"x","cidr":"10.9.9.0/28","state":"owned"}`), 0o600)
+		},
+		"two":      func(p string) error { return appendTo(p, "{}") },
+		"big":      func(p string) error { return os.WriteFile(p, big, 0o600) },
+		"symlink":  func(p string) error { return replace(p, func() error { return os.Symlink("/etc/passwd", p) }) },
+		"dangling": func(p string) error { return replace(p, func() error { return os.Symlink("nowhere", p) }) },
+		"directory": func(p string) error {
+			return replace(p, func() error { return os.MkdirAll(filepath.Join(p, "x"), 0o700) })
+		},
+		"removed": os.Remove,
+	} {
+		for _, what := range []string{"held", "blocks", "node", "tended", "blocks held", "blocks held node tended"} {
+			t.Run(name+" "+what, func(t *testing.T) { badState(t, spoil, what) })
+		}
+	}
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text)
+	return err
+}
+
+func replace(path string, by func() error) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return by()
+}
+
+func badState(t *testing.T, spoil func(string) error, what string) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := []block.Wish{wish(t, "10.0.0.0/25"), wish(t, "fd00::/64")}
+	var seen []netip.Addr
+	add := func(i int) {
+		t.Helper()
+		addrs, err := m.Add(t.Context(), holder(i), w, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if slices.Contains(seen, a) {
+				t.Errorf("%v is given twice", a)
+			}
+			seen = append(seen, a)
+		}
+	}
+	for i := range 20 {
+		add(i)
+	}
+	var dirs []string
+	for _, dir := range []string{"held", "blocks", "node", "tended"} {
+		if slices.Contains(strings.Fields(what), dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, path := range files(t, m, dirs...) {
+		if err := spoil(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		add(100 + i)
+	}
+	r.pass(time.Hour)
+	if err := m.Inspect(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for i := range 20 {
+		add(200 + i)
+	}
+	for i := range 220 {
+		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+			t.Errorf("del %d: %v", i, err)
+		}
+	}
+	if err := m.GC(t.Context(), "net", nil); err != nil {
+		t.Error(err)
+	}
+	// What is not known to be free is free after a reboot.
+	r.boots["n0"]++
+	if err := os.RemoveAll(m.Dir); err != nil {
+		t.Fatal(err)
+	}
+	r.nothingLeft(t, m)
+}
+
+// A state directory that is removed while pods live leaves their addresses in use.
+func TestStateRemoved(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := []block.Wish{wish(t, "10.0.0.0/26")}
+	seen := map[netip.Addr]bool{}
+	for i := range 48 {
+		if i == 16 || i == 20 {
+			if err := os.RemoveAll(m.Dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		addrs, err := m.Add(t.Context(), holder(i), w, nil)
+		if err != nil {
+			if i < 32 {
+				t.Fatal(err)
+			}
+			break
+		}
+		if seen[addrs[0]] {
+			t.Fatalf("%v is given twice", addrs)
+		}
+		seen[addrs[0]] = true
+	}
+}
+
+// Blocks that were deleted or edited by hand: the node claims what it uses again, or stops using it and tells the pods.
+func TestBlocksChangedByHand(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	var told []string
+	m.Tell = func(_ context.Context, pod string, _ types.UID, reason, _ string) {
+		told = append(told, pod+" "+reason)
+	}
+	w := []block.Wish{wish(t, "10.0.0.0/24")}
+	if _, err := m.Add(t.Context(), holder(0), w, nil); err != nil {
+		t.Fatal(err)
+	}
+	object := func() *v1alpha1.IPBlock {
+		list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return &list[0]
+	}
+	if err := r.api.DeleteBlock(t.Context(), object()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Inspect(t.Context()); err != nil || object().Spec.Owner.NodeName != "n0" {
+		t.Fatal(err, object())
+	}
+	b := object()
+	b.Spec.Owner.NodeName = "n9"
+	b, err := r.api.UpdateBlock(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Inspect(t.Context()); err != nil || !slices.Equal(told, []string{"default/p0 AddressLost"}) {
+		t.Fatal(err, told)
+	}
+	if err := m.Inspect(t.Context()); err != nil || len(told) != 1 {
+		t.Error(err, told)
+	}
+	if err := m.Check(t.Context(), holder(0).Attachment(), nil); err == nil {
+		t.Error("what was lost is held")
+	}
+	addrs, err := m.Add(t.Context(), holder(1), w, nil)
+	if err != nil || netip.MustParsePrefix(b.Spec.CIDR).Contains(addrs[0]) {
+		t.Error(addrs, err)
+	}
+	for i := range 2 {
+		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.api.DeleteBlock(t.Context(), b); err != nil {
+		t.Error(err)
+	}
+	r.nothingLeft(t, m)
+}
+
+// An object that is no block of ours is nobody's to use, and no reason to fail.
+func TestForeignObjects(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	for _, cidr := range []string{"10.0.0.0/27", "10.0.0.32/29", "10.0.0.64/28 ", "x"} {
+		b := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: "by-hand-" + fmt.Sprint(len(cidr), cidr[:1])}}
+		b.Spec.Space, b.Spec.CIDR = block.SpaceOf("", ""), cidr
+		if _, err := r.api.CreateBlock(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := []block.Wish{wish(t, "10.0.0.0/25")}
+	for i := range 40 {
+		if _, err := m.Add(t.Context(), holder(i), w, nil); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if err := m.Inspect(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
