@@ -30,10 +30,13 @@ func CNIFile(dir string, unique ...string) string {
 // oneElement makes s part of a file name; what is put after it keeps "." and ".." from meaning directories.
 func oneElement(s string) string { return strings.ReplaceAll(s, "/", "-") }
 
-var (
-	versionForm = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
-	pciForm     = regexp.MustCompile(`^[[:xdigit:]]{4,8}:[[:xdigit:]]{2}:[[:xdigit:]]{2}\.[0-7]$`)
+// The forms, as patterns that are compiled where a pod has a device: at each start of the plugin they would be for nothing.
+const (
+	versionForm = `^\d+\.\d+\.\d+$`
+	pciForm     = `^[[:xdigit:]]{4,8}:[[:xdigit:]]{2}:[[:xdigit:]]{2}\.[0-7]$`
 )
+
+func matches(form, s string) bool { return regexp.MustCompile(form).MatchString(s) }
 
 // parseDeviceInfo reads one description and holds it to the specification (s.3): a known type, its sub-map, the sub-map's
 // required keys. Keys that it does not know are for later versions and pass.
@@ -42,7 +45,7 @@ func parseDeviceInfo(raw []byte) (*nadv1.DeviceInfo, error) {
 	if err := json.Unmarshal(raw, &info); err != nil {
 		return nil, err
 	}
-	if !versionForm.MatchString(info.Version) {
+	if !matches(versionForm, info.Version) {
 		return nil, fmt.Errorf("field version: %.32q is not of the form 1.1.0", info.Version)
 	}
 	return &info, checkSubMap(info)
@@ -82,10 +85,10 @@ func checkSubMap(info nadv1.DeviceInfo) error {
 
 // checkPCI wants the device's address; that of the physical function behind it is optional.
 func checkPCI(device, pf string) error {
-	if !pciForm.MatchString(device) {
+	if !matches(pciForm, device) {
 		return fmt.Errorf("field pci.pci-address: %.32q is not of the form 0000:01:02.3", device)
 	}
-	if pf != "" && !pciForm.MatchString(pf) {
+	if pf != "" && !matches(pciForm, pf) {
 		return fmt.Errorf("field pci.pf-pci-address: %.32q is not of the form 0000:01:02.3", pf)
 	}
 	return nil

@@ -21,9 +21,9 @@ import (
 const (
 	// blind is how many blocks are tried by chance before the API is asked which are taken: most often one of them is free, and a list
 	// of all is the dearest of all requests.
-	blind = 16
+	blind = 64
 	// tries bounds how often a block is found taken, which a list said was free.
-	tries = 48
+	tries = 160
 	// fewBlocks: where a window has less than so many blocks for each node, they are shared from the start.
 	fewBlocks = 2
 	// manyBlocks are enough for any number of nodes.
@@ -417,7 +417,7 @@ func (s *search) learn(ctx context.Context) error {
 // adopt notes a block that is the node's and of which there is no state. The lock of the space has been held since the object was read.
 func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
 	cidr, err := ParseBlock(object.Spec.CIDR)
-	if err != nil || !space.MatchString(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
+	if err != nil || !isSpace(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
 		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
 		return nil //nolint:nilerr // it is nothing that gives addresses
 	}

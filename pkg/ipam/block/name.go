@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
@@ -23,13 +22,31 @@ const (
 	keptOfName   = 40
 )
 
-// plain are names that stand for themselves: none of them looks like one that was made up below.
-var (
-	plain  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-	madeUp = regexp.MustCompile(`(^|-)x[0-9a-f]{8}$`)
-	odd    = regexp.MustCompile(`[^a-z0-9]+`)
-	space  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}(\.r[0-9a-f]{8})?$`)
+// The parts of a name that was made up: a hash after a mark. Patterns would be compiled at each start of the plugin, for a millisecond.
+const (
+	nameMark  = 'x'
+	rangeMark = 'r'
 )
+
+// marked says whether s is a hash with its mark.
+func marked(s string, mark byte) bool {
+	return len(s) == 1+2*hashBytes && s[0] == mark && strings.Trim(s[1:], "0123456789abcdef") == ""
+}
+
+// plain says whether a name stands for itself: a DNS-1123 label that does not look like one that was made up.
+func plain(s string) bool {
+	last := s[strings.LastIndexByte(s, '-')+1:]
+	return len(s) <= maxSpaceName && strings.IndexFunc(s, odd) < 0 && s != "" && strings.Trim(s, "-") == s && !marked(last, nameMark)
+}
+
+// odd says whether a label cannot have the character.
+func odd(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+
+// isSpace says whether it is one of SpaceOf's.
+func isSpace(s string) bool {
+	name, onlyRange, ranged := strings.Cut(s, ".")
+	return name != "" && len(name) <= maxSpaceName && strings.IndexFunc(name, odd) < 0 && name[0] != '-' && (!ranged || marked(onlyRange, rangeMark))
+}
 
 // SpaceOf is the space of a network_name, which may be empty, and, where ranges of different NADs may overlap, of a range. It is a DNS-1123
 // subdomain.
@@ -38,20 +55,22 @@ func SpaceOf(networkName, onlyRange string) string {
 	switch {
 	case s == "":
 		s = defaultSpace
-	case s == defaultSpace || len(s) > maxSpaceName || !plain.MatchString(s) || madeUp.MatchString(s):
-		kept := strings.Trim(odd.ReplaceAllString(strings.ToLower(s), "-"), "-")
+	case s == defaultSpace || !plain(s):
+		kept := strings.Join(strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return r == '-' || odd(r) }), "-")
 		kept = strings.TrimRight(kept[:min(len(kept), keptOfName)], "-")
-		s = strings.TrimLeft(kept+"-x"+shortHash(s), "-")
+		s = strings.TrimLeft(kept+"-"+string(nameMark)+shortHash(s), "-")
 	}
 	if onlyRange != "" {
-		s += ".r" + shortHash(onlyRange)
+		s += "." + string(rangeMark) + shortHash(onlyRange)
 	}
 	return s
 }
 
+const hashBytes = 4
+
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
-	return fmt.Sprintf("%x", sum[:4])
+	return fmt.Sprintf("%x", sum[:hashBytes])
 }
 
 // blockOf is the block that has the address.

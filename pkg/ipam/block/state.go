@@ -171,7 +171,7 @@ type heldAddr struct {
 func (a heldAddr) block() string { return NameOf(a.Space, blockOf(a.Addr)) }
 
 func (a heldAddr) check() error {
-	if !space.MatchString(a.Space) || !a.Addr.IsValid() {
+	if !isSpace(a.Space) || !a.Addr.IsValid() {
 		return fmt.Errorf("%v in space %.80q is no address of a block: %w", a.Addr, a.Space, errUnusable)
 	}
 	return nil
@@ -216,7 +216,7 @@ func (m *Manager) open() (*os.Root, error) {
 
 // lockSpace is the exclusive right to ask the API for blocks of a space.
 func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), err error) {
-	if !space.MatchString(name) {
+	if !isSpace(name) {
 		return nil, fmt.Errorf("%.80q is no space", name)
 	}
 	return m.lockDir(ctx, path.Join(blocksDir, name))
@@ -586,7 +586,7 @@ func (s *session) spaces() ([]string, error) {
 	names, err := s.list(blocksDir, -1)
 	var list []string
 	for _, name := range names {
-		if space.MatchString(name) {
+		if isSpace(name) {
 			list = append(list, name)
 		}
 	}
