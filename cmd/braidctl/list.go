@@ -6,14 +6,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/reap"
@@ -23,21 +26,41 @@ func listCommand() command {
 	return command{
 		name: "ipam list", summary: "the blocks of cluster-wide addresses, whose they are, and what is in use",
 		text: `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block, which has no owner, each address in use has a line. What is
-in use of a node's block the node alone knows: USED and FREE are what it reported last, some minutes ago perhaps.`,
+in use of a node's block the node alone knows: on that node it is read from its state and listed too; elsewhere USED and FREE are what the
+node reported last, some minutes ago perhaps.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			kubeconfig, o := kubeconfigFlag(f), formatFlag(f)
 			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
 			space := f.String("space", "", "only blocks of this `space`")
 			node := f.String("node", "", "only blocks that this `node` owns")
+			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node, which may lack it")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				blocks, err := openBlocks(*kubeconfig, *manifests)
 				if err != nil {
 					return false, err
 				}
-				return false, list(ctx, blocks, selector(*space, *node), out, *o)
+				known, err := inUse(ctx, *state)
+				if err != nil {
+					return false, err
+				}
+				return false, list(ctx, blocks, known, selector(*space, *node), out, *o)
 			}
 		},
 	}
+}
+
+// inUse is what this machine knows as a node; nothing if it is none.
+func inUse(ctx context.Context, stateDir string) (map[types.UID]map[netip.Addr]block.Holder, error) {
+	dir := filepath.Join(stateDir, "ipam")
+	if !exists(dir) {
+		return nil, nil
+	}
+	m := &block.Manager{Dir: dir, Log: slog.New(slog.DiscardHandler)}
+	known, err := m.InUse(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the state of this node in %s: %w", dir, err)
+	}
+	return known, nil
 }
 
 // lister lists blocks.
@@ -74,13 +97,15 @@ type listed struct {
 	// Owner is empty for a shared block.
 	Owner      string `json:"owner,omitempty"`
 	RecalledBy string `json:"recalledBy,omitempty"`
-	// Used and Free are what the owner reported; it may not have yet.
+	// Used and Free are what the owner knows on this machine, else what it reported; it may not have yet.
 	Used      int32                 `json:"used"`
 	Free      int32                 `json:"free"`
 	Addresses []v1alpha1.Allocation `json:"addresses,omitempty"`
 }
 
-func list(ctx context.Context, from lister, fields string, out io.Writer, o format) error {
+func list(
+	ctx context.Context, from lister, known map[types.UID]map[netip.Addr]block.Holder, fields string, out io.Writer, o format,
+) error {
 	blocks, err := from.Blocks(ctx, metav1.ListOptions{FieldSelector: fields})
 	if err != nil {
 		return fmt.Errorf("list blocks: %w", err)
@@ -92,9 +117,24 @@ func list(ctx context.Context, from lister, fields string, out io.Writer, o form
 	})
 	items := make([]listed, len(blocks))
 	for i := range blocks {
+		if used, ok := known[blocks[i].UID]; ok && blocks[i].Spec.Owner != nil {
+			enter(&blocks[i], used)
+		}
 		items[i] = describe(&blocks[i])
 	}
 	return write(out, o, items, "SPACE BLOCK OWNER USED FREE ADDRESS POD", listed.rows)
+}
+
+// enter writes what is in use of a block of this node into the copy of its object that is listed.
+func enter(b *v1alpha1.IPBlock, used map[netip.Addr]block.Holder) {
+	b.Spec.Allocations = nil
+	for addr, h := range used {
+		b.Spec.Allocations = append(b.Spec.Allocations, v1alpha1.Allocation{
+			Address: addr.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID,
+		})
+	}
+	b.Status.Used = int32(len(used)) //nolint:gosec // at most block.Size
+	b.Status.Free = block.Size - b.Status.Used
 }
 
 func describe(b *v1alpha1.IPBlock) listed {
@@ -104,12 +144,12 @@ func describe(b *v1alpha1.IPBlock) listed {
 	} else {
 		l.Used = int32(len(l.Addresses)) //nolint:gosec // at most block.Size
 		l.Free = block.Size - l.Used
-		slices.SortFunc(l.Addresses, func(x, y v1alpha1.Allocation) int {
-			p, _ := netip.ParseAddr(x.Address)
-			q, _ := netip.ParseAddr(y.Address)
-			return p.Compare(q)
-		})
 	}
+	slices.SortFunc(l.Addresses, func(x, y v1alpha1.Allocation) int {
+		p, _ := netip.ParseAddr(x.Address)
+		q, _ := netip.ParseAddr(y.Address)
+		return p.Compare(q)
+	})
 	if b.Spec.Recall != nil {
 		l.RecalledBy = b.Spec.Recall.By
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/reap"
@@ -154,6 +157,38 @@ func TestListManifests(t *testing.T) {
 	}
 	if code, stdout, stderr := call(t, "braidctl ipam list --manifests "+dir); code != 2 || stdout != "" || !strings.Contains(stderr, "blue-10-0-2-0-28.json") {
 		t.Errorf("a broken block: %d, %s, %s", code, stdout, stderr)
+	}
+}
+
+// On the node that owns a block, its own state says what is in use.
+func TestListOnTheNode(t *testing.T) {
+	dir, state := t.TempDir(), t.TempDir()
+	store, err := kube.NewManifests(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.3.0/24"), netip.Addr{}, netip.Addr{}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &block.Manager{
+		Objects: store, Dir: filepath.Join(state, "ipam"), NodeName: "node-1", Log: slog.New(slog.DiscardHandler),
+		Boot: func() (string, error) { return "boot", nil },
+	}
+	for _, pod := range []string{"a", "b"} {
+		h := block.Holder{Network: "net", ContainerID: "c-" + pod, IfName: "net1", Pod: "default/" + pod}
+		if _, err := m.Add(t.Context(), h, []block.Wish{{Space: "blue", Window: w}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, stderr := call(t, "braidctl ipam list --manifests "+dir+" --state-dir "+state)
+	want := []string{
+		"SPACE BLOCK OWNER USED FREE ADDRESS POD",
+		"blue 10.0.3.0/28 node-1 2 14 10.0.3.1 default/a",
+		"blue 10.0.3.0/28 node-1 2 14 10.0.3.2 default/b",
+	}
+	if diff := cmp.Diff(want, squeeze(stdout)); diff != "" || code != 0 {
+		t.Errorf("exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
 }
 

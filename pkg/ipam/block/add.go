@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 )
@@ -346,6 +347,21 @@ func (s *session) eachBlock(do func(*local) error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// InUse gives what is in use of the blocks of which this node knows it, by the UID of their objects. A block that cannot be read is in the
+// error; the others are given.
+func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holder, error) {
+	known := map[types.UID]map[netip.Addr]Holder{}
+	err := m.locked(ctx, func(s *session) error {
+		return s.eachBlock(func(b *local) error {
+			if b.State == owned || b.State == giving {
+				known[b.UID] = b.Used
+			}
+			return nil
+		})
+	})
+	return known, err
 }
 
 // holds gives those addresses of has that are recorded as the attachment's in the blocks themselves.

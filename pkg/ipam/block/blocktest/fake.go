@@ -17,9 +17,11 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
@@ -83,6 +85,13 @@ func (f *Fake) AddClaim(c *claimv1.IPAMClaim) {
 	f.claims[c.Namespace+"/"+c.Name] = &copied
 }
 
+// RemoveClaim removes an IPAMClaim.
+func (f *Fake) RemoveClaim(namespace, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.claims, namespace+"/"+name)
+}
+
 // Remember makes what is there now the answer of lists that may be stale.
 func (f *Fake) Remember() {
 	f.mu.Lock()
@@ -104,8 +113,8 @@ func (f *Fake) Calls(verbs ...string) (n int) {
 
 // request runs one request.
 func (f *Fake) request(ctx context.Context, verb string, do func() error) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", verb, context.Cause(ctx))}
 	}
 	fault := func(when string) error {
 		if f.Fault == nil {
@@ -131,6 +140,24 @@ func (f *Fake) request(ctx context.Context, verb string, do func() error) error 
 	return fault("after")
 }
 
+// named refuses names that no object can have.
+func named(names ...string) error {
+	for _, name := range names {
+		if bad := validation.IsDNS1123Subdomain(name); bad != nil {
+			return apierrors.NewBadRequest(fmt.Sprintf("name %q: %v", name, bad))
+		}
+	}
+	return nil
+}
+
+// versioned refuses a block of which it is not said which one it is.
+func versioned(b *v1alpha1.IPBlock, version string) error {
+	if b.UID == "" || version == "" {
+		return apierrors.NewBadRequest("block " + b.Name + " has no uid or no resourceVersion")
+	}
+	return named(b.Name)
+}
+
 func resource() schema.GroupResource {
 	return schema.GroupResource{Group: v1alpha1.GroupName, Resource: v1alpha1.Resource}
 }
@@ -142,6 +169,9 @@ func (f *Fake) stamp(b *v1alpha1.IPBlock) {
 
 // CreateBlock implements block.Objects.
 func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+	if err := named(b.Name); err != nil {
+		return nil, err
+	}
 	err = f.request(ctx, "create", func() error {
 		if _, ok := f.blocks[b.Name]; ok {
 			return apierrors.NewAlreadyExists(resource(), b.Name)
@@ -159,6 +189,9 @@ func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 
 // Block implements block.Objects.
 func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err error) {
+	if err := named(name); err != nil {
+		return nil, err
+	}
 	err = f.request(ctx, "get", func() error {
 		stored, ok := f.blocks[name]
 		if !ok {
@@ -174,7 +207,13 @@ func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err
 func (f *Fake) Blocks(ctx context.Context, opts metav1.ListOptions) (list []v1alpha1.IPBlock, err error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
-		return nil, fmt.Errorf("field selector: %w", err)
+		return nil, apierrors.NewBadRequest("field selector: " + err.Error())
+	}
+	known := []string{"metadata.name", "spec.space", "spec.owner.nodeName", "spec.recall.by"}
+	for _, r := range selector.Requirements() {
+		if !slices.Contains(known, r.Field) {
+			return nil, apierrors.NewBadRequest("field selector: " + r.Field + " is none")
+		}
 	}
 	err = f.request(ctx, "list", func() error {
 		from := f.blocks
@@ -213,10 +252,16 @@ func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 
 // UpdateBlock implements block.Objects.
 func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+	if err := versioned(b, b.ResourceVersion); err != nil {
+		return nil, err
+	}
 	err = f.request(ctx, "update", func() error {
 		stored, err := f.current(b)
 		if err != nil {
 			return err
+		}
+		if b.Spec.Space != stored.Spec.Space || b.Spec.CIDR != stored.Spec.CIDR {
+			return apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind}, b.Name, nil)
 		}
 		next := stored.DeepCopy()
 		next.Spec = b.DeepCopy().Spec
@@ -229,6 +274,9 @@ func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 
 // UpdateBlockStatus implements block.Objects.
 func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error {
+	if err := versioned(b, "any"); err != nil {
+		return err
+	}
 	return f.request(ctx, "status", func() error {
 		stored, ok := f.blocks[b.Name]
 		if !ok {
@@ -247,6 +295,9 @@ func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error
 
 // DeleteBlock implements block.Objects.
 func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
+	if err := versioned(b, b.ResourceVersion); err != nil {
+		return err
+	}
 	return f.request(ctx, "delete", func() error {
 		if _, err := f.current(b); err != nil {
 			return err
@@ -258,6 +309,9 @@ func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
 
 // Node implements block.Objects.
 func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, err error) {
+	if err := named(name); err != nil {
+		return nil, err
+	}
 	err = f.request(ctx, "node", func() error {
 		uid, ok := f.nodes[name]
 		if !ok {
@@ -280,6 +334,9 @@ func (f *Fake) NodeCount(ctx context.Context) (n int, err error) {
 
 // IPAMClaim implements block.Objects.
 func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *claimv1.IPAMClaim, err error) {
+	if err := named(namespace, name); err != nil {
+		return nil, err
+	}
 	err = f.request(ctx, "claim", func() error {
 		stored, ok := f.claims[namespace+"/"+name]
 		if !ok {
@@ -294,6 +351,12 @@ func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *cl
 
 // SetIPAMClaimIPs implements block.Objects.
 func (f *Fake) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
+	if err := named(claim.Namespace, claim.Name); err != nil {
+		return err
+	}
+	if claim.UID == "" {
+		return apierrors.NewBadRequest("claim " + claim.Name + " has no uid")
+	}
 	return f.request(ctx, "claim status", func() error {
 		stored, ok := f.claims[claim.Namespace+"/"+claim.Name]
 		gr := schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}
@@ -303,7 +366,7 @@ func (f *Fake) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ip
 		if stored.UID != claim.UID {
 			return apierrors.NewConflict(gr, claim.Name, fmt.Errorf("its uid is %s", stored.UID))
 		}
-		stored.Status.IPs = slices.Clone(ips)
+		stored.Status.IPs, stored.Status.OwnerPod = slices.Clone(ips), claim.Status.OwnerPod
 		return nil
 	})
 }
