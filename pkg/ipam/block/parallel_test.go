@@ -58,7 +58,7 @@ func churn(dir string, m *block.Manager, w block.Wish, name string, rounds int) 
 // Goroutines that share a Manager, and those that do not.
 func TestParallel(t *testing.T) {
 	for _, cidr := range []string{"10.0.0.0/25", "10.0.0.0/24", "fd00::/64"} {
-		dir, api, w := t.TempDir(), blocktest.New(), wish(t, cidr)
+		dir, api, w := stateDir(t), blocktest.New(), wish(t, cidr)
 		api.AddNode("n0", "uid")
 		one := parallelManager(dir, api)
 		var all sync.WaitGroup
@@ -95,7 +95,7 @@ func TestParallelProcesses(t *testing.T) {
 		all.Wait()
 		return
 	}
-	dir, api := t.TempDir(), blocktest.New()
+	dir, api := stateDir(t), blocktest.New()
 	api.AddNode("n0", "uid")
 	m := parallelManager(dir, api)
 	for i := range processes * each {
@@ -128,7 +128,7 @@ func TestParallelProcesses(t *testing.T) {
 func filled(b *testing.B, n int) (*block.Manager, block.Wish) {
 	dir, err := os.MkdirTemp("/dev/shm", "braid-bench") //nolint:usetesting // in memory, as /run is
 	if err != nil {
-		dir = b.TempDir()
+		dir = stateDir(b)
 	}
 	b.Cleanup(func() { os.RemoveAll(dir) })
 	api := blocktest.New()

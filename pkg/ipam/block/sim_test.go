@@ -32,18 +32,14 @@ import (
 //
 // What must hold: no address is in use by two sandboxes, and when all is given back, nothing is left of it and each address can be given.
 func TestSimulation(t *testing.T) {
-	schedules, first := 200, uint64(1)
+	schedules, first := 100, uint64(1)
 	if n, err := strconv.Atoi(os.Getenv("BRAID_SIMULATION")); err == nil {
 		schedules = n
 	}
 	if n, err := strconv.ParseUint(os.Getenv("BRAID_SIMULATION_SEED"), 10, 64); err == nil {
 		first = n
 	}
-	dir := t.TempDir()
-	if shm, err := os.MkdirTemp("/dev/shm", "braid-simulation"); err == nil { //nolint:usetesting // in memory, as /run is
-		dir = shm
-		t.Cleanup(func() { os.RemoveAll(shm) })
-	}
+	dir := stateDir(t)
 	total := map[string]int{}
 	for seed := first; seed < first+uint64(schedules); seed++ {
 		s := newSim(filepath.Join(dir, fmt.Sprint(seed)), seed)
