@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -171,11 +172,7 @@ func (m *Manager) stale(ctx context.Context) (stale bool, err error) {
 
 // stale says that the last look at the API was too long ago, or that it is not known when it was.
 func (s *session) stale() bool {
-	var last tended
-	if err := s.read(tendedFile, &last); err != nil {
-		return true
-	}
-	age := s.m.now().Sub(last.All)
+	age := s.m.now().Sub(s.tended().All)
 	return age < 0 || age >= trust
 }
 
@@ -305,48 +302,10 @@ func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err erro
 	if err != nil {
 		return nil, errors.Join(broken, err)
 	}
-	for _, b := range shared {
-		for _, entry := range b.Spec.Allocations {
-			if addr, err := netip.ParseAddr(entry.Address); err == nil && attachmentOf(entry) == a && m.here(entry) {
-				found.Shared = append(found.Shared, heldAddr{b.Spec.Space, addr})
-			}
-		}
+	for i := range shared {
+		found.Shared = append(found.Shared, m.entries(&shared[i], a)...)
 	}
 	return found, nil
-}
-
-// search finds what an attachment holds of the node's own blocks by looking at each.
-func (s *session) search(a Attachment) (*held, error) {
-	has := &held{Holder: Holder{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}}
-	err := s.eachBlock(func(b *local) error {
-		for addr, by := range b.Used {
-			if by.Attachment() == a {
-				has.Local = append(has.Local, heldAddr{b.Space, addr})
-			}
-		}
-		return nil
-	})
-	return has, err
-}
-
-// eachBlock goes on past blocks that cannot be read.
-func (s *session) eachBlock(do func(*local) error) error {
-	spaces, err := s.spaces()
-	errs := []error{err}
-	for _, space := range spaces {
-		for _, on := range shelves() {
-			prefixes, err := s.onShelf(space, on)
-			errs = append(errs, err)
-			for _, p := range prefixes {
-				b, err := s.block(space, p)
-				if err == nil && b != nil {
-					err = do(b)
-				}
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // InUse gives what is in use of the blocks of which this node knows it, by the UID of their objects. A block that cannot be read is in the
@@ -402,12 +361,4 @@ func distinctBlocks(list []heldAddr) []heldAddr {
 	return slices.CompactFunc(list, func(a, b heldAddr) bool { return compareBlocks(a, b) == 0 })
 }
 
-func compareBlocks(a, b heldAddr) int {
-	switch x, y := a.block(), b.block(); {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
-}
+func compareBlocks(a, b heldAddr) int { return strings.Compare(a.block(), b.block()) }

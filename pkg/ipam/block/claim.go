@@ -54,9 +54,9 @@ func (m *Manager) self(ctx context.Context) (*self, error) {
 	if err != nil || n != nil {
 		return n, err
 	}
-	boot, err := m.Boot()
+	boot, err := m.boot()
 	if err != nil {
-		return nil, fmt.Errorf("read boot ID: %w", err)
+		return nil, err
 	}
 	node, err := m.Objects.Node(ctx, m.NodeName)
 	if err != nil {
@@ -81,9 +81,9 @@ func (m *Manager) note(ctx context.Context, n *self, change func(*self)) error {
 
 // known is self as far as it was learned in this boot; nil if it was not.
 func (m *Manager) known(ctx context.Context) (*self, error) {
-	boot, err := m.Boot()
+	boot, err := m.boot()
 	if err != nil {
-		return nil, fmt.Errorf("read boot ID: %w", err)
+		return nil, err
 	}
 	n := new(self)
 	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })

@@ -15,8 +15,9 @@
 // is away, owned blocks go on. What cannot be read is in use.
 //
 // The local state lies on a file system that does not survive a reboot, as no container does: after one, a node owns its blocks with nothing
-// in use. Objects carry the boot's ID, so that state that was lost otherwise is not taken for a reboot: then the block rests until the next
-// one. A node that has not compared its blocks with their objects for ten minutes does so before an Add, if the API answers: a controller may
+// in use. Objects carry the boot's ID, so that state that was lost otherwise is not taken for a reboot: then what is not known to be free
+// rests until the next one. A node that has not compared its blocks with their objects for ten minutes does so before an Add, if the API answers: a controller may
 // have freed them, Grace after the Node object was deleted or made anew. Times are those since the boot, so that no clock that is set counts.
-// Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under one lock and never wait for the API; requests to the API are under a lock of the space.
+// Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under
+// one lock and never wait for the API; requests to the API are under a lock of the space.
 package block

@@ -72,6 +72,11 @@ type Wish struct {
 	Asked netip.Addr
 }
 
+func (m *Manager) boot() (string, error) {
+	id, err := m.Boot()
+	return id, wrap(err, "read boot ID")
+}
+
 func (m *Manager) now() time.Time {
 	if m.Now != nil {
 		return m.Now()

@@ -441,13 +441,17 @@ func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a Attachment) 
 	if err != nil {
 		return nil, fmt.Errorf("get block %s: %w", at.block(), err)
 	}
-	var addrs []heldAddr
+	return m.entries(object, a), nil
+}
+
+// entries are the addresses that the attachment holds as the object says it.
+func (m *Manager) entries(object *v1alpha1.IPBlock, a Attachment) (addrs []heldAddr) {
 	for _, e := range object.Spec.Allocations {
 		if addr, err := netip.ParseAddr(e.Address); err == nil && attachmentOf(e) == a && m.here(e) {
-			addrs = append(addrs, heldAddr{at.Space, addr})
+			addrs = append(addrs, heldAddr{object.Spec.Space, addr})
 		}
 	}
-	return addrs, nil
+	return addrs
 }
 
 // releaseShared gives back what the attachment holds of a block that this node does not own, or is about to share.

@@ -401,7 +401,7 @@ func (s *session) readHeld(name string) (*held, error) {
 // everyHeld gives what all attachments hold, in no order.
 func (s *session) everyHeld() iter.Seq2[*held, error] {
 	return func(yield func(*held, error) bool) {
-		names, err := s.list(heldDir, -1)
+		names, err := s.list(heldDir)
 		if err != nil && !yield(nil, err) {
 			return
 		}
@@ -417,8 +417,8 @@ func (s *session) everyHeld() iter.Seq2[*held, error] {
 	}
 }
 
-// list gives the names of a directory, at most n if n is positive; none if it is not there.
-func (s *session) list(dir string, n int) ([]string, error) {
+// list gives the names of a directory; none if it is not there.
+func (s *session) list(dir string) ([]string, error) {
 	f, err := s.root.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -427,8 +427,8 @@ func (s *session) list(dir string, n int) ([]string, error) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
-	names, err := f.Readdirnames(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	names, err := f.Readdirnames(-1)
+	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	return names, nil
@@ -440,7 +440,7 @@ func blockPath(space string, on shelf, cidr netip.Prefix) string {
 
 // onShelf gives the blocks of a shelf. Names that are none of ours are passed over.
 func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
-	names, err := s.list(path.Join(blocksDir, space, string(on)), -1)
+	names, err := s.list(path.Join(blocksDir, space, string(on)))
 	var list []netip.Prefix
 	for _, name := range names {
 		if i := strings.LastIndexByte(name, '-'); i >= 0 {
@@ -583,7 +583,7 @@ func (s *session) drop(b *local) error {
 
 // spaces are those of which there is local state.
 func (s *session) spaces() ([]string, error) {
-	names, err := s.list(blocksDir, -1)
+	names, err := s.list(blocksDir)
 	var list []string
 	for _, name := range names {
 		if isSpace(name) {
@@ -591,4 +591,38 @@ func (s *session) spaces() ([]string, error) {
 		}
 	}
 	return list, err
+}
+
+// search finds what an attachment holds of the node's own blocks by looking at each.
+func (s *session) search(a Attachment) (*held, error) {
+	has := &held{Holder: Holder{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}}
+	err := s.eachBlock(func(b *local) error {
+		for addr, by := range b.Used {
+			if by.Attachment() == a {
+				has.Local = append(has.Local, heldAddr{b.Space, addr})
+			}
+		}
+		return nil
+	})
+	return has, err
+}
+
+// eachBlock goes on past blocks that cannot be read.
+func (s *session) eachBlock(do func(*local) error) error {
+	spaces, err := s.spaces()
+	errs := []error{err}
+	for _, space := range spaces {
+		for _, on := range shelves() {
+			prefixes, err := s.onShelf(space, on)
+			errs = append(errs, err)
+			for _, p := range prefixes {
+				b, err := s.block(space, p)
+				if err == nil && b != nil {
+					err = do(b)
+				}
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

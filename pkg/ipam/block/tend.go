@@ -32,6 +32,14 @@ type tended struct {
 	All     time.Time `json:"all"`
 }
 
+// tended is when that was; never, where it cannot be read.
+func (s *session) tended() (last tended) {
+	if err := s.read(tendedFile, &last); err != nil {
+		return tended{}
+	}
+	return last
+}
+
 // Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's blocks are still its own. It is quick
 // where nothing is due.
 func (m *Manager) Tend(ctx context.Context) error {
@@ -43,9 +51,7 @@ func (m *Manager) Tend(ctx context.Context) error {
 	var last tended
 	answers := false
 	err := m.locked(ctx, func(s *session) error {
-		if err := s.read(tendedFile, &last); err != nil {
-			last = tended{}
-		}
+		last = s.tended()
 		if answers = due(last.Recalls, tendAfter); !answers {
 			return nil
 		}
@@ -291,10 +297,7 @@ func (m *Manager) Inspect(ctx context.Context) error {
 		return err
 	}
 	return m.locked(ctx, func(s *session) error {
-		var last tended
-		if err := s.read(tendedFile, &last); err != nil {
-			last = tended{}
-		}
+		last := s.tended()
 		last.All = now
 		return s.write(tendedFile, last)
 	})
@@ -408,9 +411,9 @@ func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 
 // room says whether one of the blocks that exist, or one that does not yet, may have an address for the wish.
 func (m *Manager) room(w Wish, blocks []v1alpha1.IPBlock) (bool, error) {
-	boot, err := m.Boot()
+	boot, err := m.boot()
 	if err != nil {
-		return false, fmt.Errorf("read boot ID: %w", err)
+		return false, err
 	}
 	taken := new(alloc.BlockSet)
 	s := &search{order: &order{Manager: m}, w: w}
