@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +19,9 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/kube"
 )
+
+// works is in the log of the instance that works.
+const works = `"block of a lost node freed"`
 
 // asController makes the test binary braid-controller.
 const asController = "BRAID_TEST_AS_CONTROLLER"
@@ -103,8 +106,10 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	// lose makes a block of a node that does not exist, and freed says that it is gone.
-	lose := func(cidr string) func() bool {
+	// lose makes a block of a node that does not exist, and gives the one of the instances that frees it. An instance says so a moment after
+	// the block is gone.
+	lose := func(cidr string, instances ...*instance) (by *instance) {
+		t.Helper()
 		name := "s-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
 		_, err := api.CreateBlock(t.Context(), &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{
 			Space: "s", CIDR: cidr, Owner: &v1alpha1.Node{NodeName: "gone", NodeUID: "u"},
@@ -112,21 +117,27 @@ func TestTwoInstances(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return func() bool {
-			_, err := api.Block(context.WithoutCancel(t.Context()), name)
+		eventually(t, "block "+name+" is freed", func() bool {
+			_, err := api.Block(t.Context(), name)
 			return apierrors.IsNotFound(err)
-		}
+		})
+		eventually(t, "one says that it has freed "+name, func() bool {
+			at := slices.IndexFunc(instances, func(i *instance) bool { return i.says(t, works+" block="+name) })
+			if at >= 0 {
+				by = instances[at]
+			}
+			return at >= 0
+		})
+		return by
 	}
-	const works = "block of a lost node freed"
 	flags := []string{"--kubeconfig", config, "--interval", "100ms", "--grace", "1ms"}
 	first := start(t, flags...)
-	eventually(t, "the first works", lose("10.0.0.0/28"))
+	lose("10.0.0.0/28", first)
 	second, third := start(t, flags...), start(t, flags...)
-	others := []*instance{second, third}
-	for _, i := range others {
+	for _, i := range []*instance{second, third} {
 		eventually(t, "another hears of the first", func() bool { return i.says(t, "there is a leader") })
 	}
-	eventually(t, "the first works on", lose("10.0.0.16/28"))
+	lose("10.0.0.16/28", first)
 	if second.says(t, works) || third.says(t, works) {
 		t.Error("two work")
 	}
@@ -136,10 +147,9 @@ func TestTwoInstances(t *testing.T) {
 	if err := first.Wait(); err != nil || first.says(t, "pass failed") {
 		t.Errorf("the first ends with %v, or a pass failed", err)
 	}
-	eventually(t, "another works", lose("10.0.0.32/28"))
-	leader, last := second, third
-	if third.says(t, works) {
-		leader, last = third, second
+	leader, last := lose("10.0.0.32/28", second, third), third
+	if leader == third {
+		last = second
 	}
 	if last.says(t, works) {
 		t.Error("two work after the first has ended")
@@ -147,10 +157,7 @@ func TestTwoInstances(t *testing.T) {
 	if err := leader.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the last works", lose("10.0.0.48/28"))
-	if !last.says(t, works) {
-		t.Error("who freed it?")
-	}
+	lose("10.0.0.48/28", last)
 }
 
 func TestCommandLine(t *testing.T) {
