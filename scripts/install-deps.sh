@@ -16,7 +16,7 @@ say() { printf 'install-deps: %s\n' "$*" >&2; }
 # Each entry is PACKAGE, or PACKAGE=COMMAND where any provider of the command will do, as with a runc that came with Docker.
 base=(make gcc libc6-dev util-linux iproute2=ip iptables nftables=nft)
 node=("${base[@]}" runc)
-uml=(user-mode-linux=linux.uml kmod=modprobe)
+uml=(user-mode-linux=linux.uml kmod=modprobe gcc libc6-dev)
 lint=(shellcheck)
 
 wanted=()

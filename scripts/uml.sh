@@ -57,6 +57,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+gcc -shared -fPIC -O2 -o "$work/regset.so" "$(dirname "${BASH_SOURCE[0]}")/uml/regset.c" -ldl
 
 # The kernel's first process. It makes the root that the program sees, runs the program there on a terminal of its own, so that nothing
 # of the kernel's gets into its output, keeps its exit code, and switches the machine off.
@@ -107,7 +108,7 @@ chmod +x "$work/init"
 code=0
 exec 3> >(exec cat) 4>"$work/console"
 cat=$!
-(timeout --kill-after=5 "$limit" linux.uml "mem=$mem" rootfstype=hostfs rootflags=/ rw "init=$work/init" uml_dir="$work/" umid=machine \
+(LD_PRELOAD=$work/regset.so timeout --kill-after=5 "$limit" linux.uml "mem=$mem" rootfstype=hostfs rootflags=/ rw "init=$work/init" uml_dir="$work/" umid=machine \
 	con=null con0=null,fd:4 con1=null,fd:3 quiet panic=-1 </dev/null || exit $?) >"$work/log" 2>&1 || code=$?
 exec 3>&-
 wait "$cat" || true
