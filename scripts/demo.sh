@@ -112,7 +112,7 @@ for what in "links in the pod|ip -netns pod -o link show | grep -v ' lo:'" \
 	"links of pods on the node|ip -o link show type veth | grep -v -e ens224 -e wire" \
 	"addresses leased|find $work/leases -type f -regex '.*/[0-9.]+'" \
 	"addresses of its block|find $work/state/ipam/held -type f" \
-	"records of Braid|find $work/state -type f -not -path '*/networks/*' -not -path '*/ipam/*'"; do
+	"records of Braid|find $work/state/sandboxes $work/state/cni -type f"; do
 	found=$(eval "${what#*|}" || true)
 	printf '  %-28s %s\n' "${what%%|*}:" "${found:-none}"
 	[ -z "$found" ] || left=1

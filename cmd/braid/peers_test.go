@@ -94,12 +94,21 @@ func TestM5DelWithTheAPIAway(t *testing.T) {
 	r.clean(p)
 }
 
-// Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is left.
+// Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is left, unless it sees that the sandbox is
+// empty: the ADD was refused as well.
 func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	awayAPI(r)
-	r.fails("DEL", r.pod("p", ""), 11, "default/p")
+	p := r.pod("p", "")
+	r.fails("ADD", p, 11, "default/p")
+	r.must("DEL", p)
+	other := r.pod("other", "")
+	other.Dummy("eth0")
+	r.fails("DEL", other, 11, "default/other")
+	gone := r.pod("gone", "")
+	gone.Unmount()
+	r.fails("DEL", gone, 11, "default/gone")
 }
 
 func TestM6FailedDelIsRemembered(t *testing.T) {

@@ -34,7 +34,10 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	}
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
-	if errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && sandbox.Gone():
+		return nil
+	case errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt:
 		rec, err = e.reconstruct(ctx, req, sandbox, err)
 	}
 	if err != nil {
@@ -158,6 +161,9 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
 	planned, exact, err := e.replan(ctx, req)
 	retriable := failure.ReasonOf(err) == failure.APIUnavailable
+	if retriable && !corrupt && len(cached)+len(lost) == 0 && e.untouched(ctx, req) {
+		return rec, nil
+	}
 	if retriable || corrupt && !exact && (len(cached) == 0 || len(lost) > 0) {
 		return nil, errors.Join(err, cause)
 	}
@@ -179,12 +185,21 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		}
 		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Attempted})
 	}
-	level := slog.LevelDebug // runtimes repeat DEL, so as a rule there was a record, and nothing is left
+	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
 	if corrupt {
 		level = slog.LevelWarn
 	}
 	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID, "attachments", len(rec.Attachments), "cause", cause)
 	return rec, nil
+}
+
+// untouched says that the sandbox's namespace is there and has nothing but its loopback link: its ADD was refused before the first change.
+func (e *Engine) untouched(ctx context.Context, req *Request) bool {
+	if req.NetNS == "" || !e.Namespaces.Alive(req.NetNS) {
+		return false
+	}
+	links, err := e.Namespaces.Links(ctx, req.NetNS)
+	return err == nil && slices.Equal(links, []string{"lo"})
 }
 
 // replan plans for the pod as it is now, if the runtime's request says which: a GC's does not. Where the pod is gone, or

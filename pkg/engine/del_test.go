@@ -52,13 +52,11 @@ func TestDelOfUnknownSandboxSucceeds(t *testing.T) {
 		{gone, []string{"DEL eth0"}},
 		{r.sandbox("id-nameless"), []string{"DEL eth0"}},
 	} {
-		for range 2 {
-			if err := r.del(test.pod); err != nil {
-				t.Errorf("%s: %v", test.pod.id, err)
-			}
-			same(t, "calls for "+test.pod.id, r.plugin.called(), test.calls)
-			r.left([]*pod{test.pod})
+		if err := r.del(test.pod); err != nil {
+			t.Errorf("%s: %v", test.pod.id, err)
 		}
+		same(t, "calls for "+test.pod.id, r.plugin.called(), test.calls)
+		r.left([]*pod{test.pod})
 	}
 }
 
@@ -165,4 +163,48 @@ func TestDelOfMixedChainsRemovesLinksOneByOne(t *testing.T) {
 	r.plugin.on("DEL net1", nil)
 	r.must(r.del(p))
 	r.left([]*pod{p})
+}
+
+// The kubelet removes each sandbox once more, a while after its pod. That asks nobody: the API may be away, and the pod's name taken.
+func TestDelOnceMoreAsksNobody(t *testing.T) {
+	for _, added := range []bool{true, false} {
+		r := newRig(t)
+		r.nads("a")
+		p := r.pod("p", "a")
+		if added {
+			r.must(r.add(p))
+			r.must(r.del(p))
+		} else { // the runtime's DEL after an ADD that was rolled back
+			r.plugin.fails("ADD net1", 111)
+			r.fails(r.add(p), 111)
+		}
+		r.plugin.called()
+		r.must(os.RemoveAll(r.path("manifests")))
+		r.must(os.WriteFile(r.path("manifests"), nil, 0o600))
+		r.must(r.del(p))
+		same(t, "calls", r.plugin.called(), nil)
+	}
+}
+
+// While the API is away, no more can be known of a sandbox without a record. If its namespace is empty, nothing was attached: the ADD was
+// refused for the same reason. Else the DEL has to be tried again.
+func TestDelWithoutRecordAndAPI(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	p, lost, unmounted := r.pod("p", "a"), r.pod("lost", "a"), r.pod("unmounted", "a")
+	r.must(r.add(lost))
+	r.must(os.RemoveAll(r.path("state")))
+	unmounted.Unmount()
+	r.plugin.called()
+	r.source.away = true
+	r.fails(r.add(p), 11)
+	r.must(r.del(p))
+	for _, p := range []*pod{lost, unmounted} {
+		r.fails(r.del(p), 11)
+	}
+	same(t, "calls", r.plugin.called(), nil)
+	r.source.away = false
+	r.must(r.del(lost))
+	r.must(r.del(unmounted))
+	r.left([]*pod{lost})
 }

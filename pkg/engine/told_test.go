@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -15,9 +16,18 @@ import (
 // source notes the events that it passes on.
 type source struct {
 	engine.Source
+	// away has every look for a pod fail as if there were no API server.
+	away bool
 
 	mu     sync.Mutex
 	events []string
+}
+
+func (s *source) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	if s.away {
+		return nil, errors.New("connection refused")
+	}
+	return s.Source.Pod(ctx, namespace, name)
 }
 
 func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {

@@ -22,6 +22,8 @@ type Sandbox struct {
 	// unfinished says that the record that was last loaded or saved is not complete. One that cannot be read is not: nobody but the
 	// sandbox's own DEL can do anything about it.
 	unfinished bool
+	// absent says that there was no record when it was last loaded.
+	absent bool
 }
 
 // Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx is done.

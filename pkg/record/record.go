@@ -4,7 +4,8 @@
 // succeeded; so whatever dies, whenever, the record names everything that can be left over. A sandbox is reached only through
 // Store.Lock, which serialises processes: all that reads or writes a record needs the Sandbox that Lock returns. Records are
 // written to a temporary name and renamed, mode 0600, never synced: they live on a tmpfs, since no sandbox survives a reboot.
-// A record that exists but cannot be read is an error of reason StateCorrupt, never "no record".
+// A record that exists but cannot be read is an error of reason StateCorrupt, never "no record". That a sandbox was removed is remembered
+// for an hour or two (Sandbox.Gone), so that a repeated DEL needs to ask nobody.
 package record
 
 import (
@@ -82,10 +83,13 @@ type Attachment struct {
 }
 
 // Store is the directory of all records of the node.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	now func() time.Time
+}
 
 // New uses dir, which is made on first use, with mode 0700, and must then belong to this user alone.
-func New(dir string) *Store { return &Store{dir: dir} }
+func New(dir string) *Store { return &Store{dir: dir, now: time.Now} }
 
 func (s *Store) sandboxes() string { return filepath.Join(s.dir, "sandboxes") }
 
@@ -152,8 +156,8 @@ func ValidateContainerID(id string) error {
 func (b *Sandbox) Load() (*Record, error) {
 	path := b.store.path(b.id)
 	data, err := readRegular(path)
-	b.unfinished = false
-	if errors.Is(err, fs.ErrNotExist) {
+	b.unfinished, b.absent = false, errors.Is(err, fs.ErrNotExist)
+	if b.absent {
 		return nil, err
 	}
 	if err != nil {
@@ -206,12 +210,20 @@ func (b *Sandbox) Save(rec *Record) error {
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode record: %w", err))
 	}
-	b.unfinished = !rec.Complete
+	if b.absent {
+		if err := b.unmarkGone(); err != nil {
+			return err
+		}
+	}
+	b.unfinished, b.absent = !rec.Complete, false
 	return b.write(b.store.path(b.id), data)
 }
 
-// Remove forgets the sandbox. It is no error if there is no record.
+// Remove forgets the sandbox, of which nothing is left, but for what Gone says. It is no error if there is no record.
 func (b *Sandbox) Remove() error {
+	if err := b.markGone(); err != nil {
+		return err
+	}
 	if err := os.Remove(b.store.path(b.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return stateFailed(fmt.Errorf("remove record: %w", err))
 	}
