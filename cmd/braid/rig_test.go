@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -344,10 +345,15 @@ func (r *rig) left() []string {
 	return left
 }
 
-// clean fails the test if anything is left on the node or in the pods.
+// clean fails the test if anything is left on the node or in the pods. Links of a pod whose namespace was unmounted go with it, in the kernel's
+// own time.
 func (r *rig) clean(pods ...*pod) {
 	r.t.Helper()
-	if left := r.left(); len(left) > 0 {
+	left := r.left()
+	for start := time.Now(); len(left) > 0 && time.Since(start) < 5*time.Second; left = r.left() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(left) > 0 {
 		r.t.Errorf("left on the node: %s", strings.Join(left, ", "))
 	}
 	for _, p := range pods {
