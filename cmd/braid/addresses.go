@@ -31,6 +31,8 @@ type addresses struct {
 	cfg    *conf.Config
 	source source
 	log    *slog.Logger
+	// trace is told of each change of state; nil for nobody.
+	trace func(point string)
 	// alone stands in for the engine's configuration.
 	alone conf.Braid
 }
@@ -54,9 +56,15 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 		}
 	}
 	log, done := a.logOf(c, cfg.LogOptions)
+	step := func(change string) error {
+		if a.trace != nil {
+			a.trace("addresses: " + change)
+		}
+		return nil
+	}
 	return &block.Manager{
 		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot, Log: log,
-		Tell: teller(objects, log),
+		Tell: teller(objects, log), Step: step,
 	}, done, nil
 }
 

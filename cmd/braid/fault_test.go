@@ -135,10 +135,13 @@ func covers(t *testing.T, points []string, kinds ...string) {
 			}
 		}
 	}
-	if len(points)%2 != 0 {
-		t.Errorf("a change has not both of its points: %q", points)
+	if own := slices.DeleteFunc(slices.Clone(points), isAddresses); len(own)%2 != 0 {
+		t.Errorf("a change has not both of its points: %q", own)
 	}
 }
+
+// isAddresses is for the points of the cluster-wide addresses, which are before each change and not after it.
+func isAddresses(point string) bool { return strings.HasPrefix(point, "addresses: ") }
 
 // whole fails the test unless the pod has all that its ADD gives, once.
 func (r *rig) whole(p *pod) {
@@ -269,6 +272,70 @@ func TestFaultDel(t *testing.T) {
 		r.must("DEL", p)
 		r.clean(p)
 	})
+}
+
+// addressRig is a node with a pod that has the only address of one cluster-wide network and one of each family of another.
+func addressRig(t *testing.T) (*rig, *pod) {
+	t.Helper()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.21.0.0/24","ipRanges":[{"range":"fd21::1/128"}]`, "")+`]}`)
+	return r, r.pod("p", "a,b")
+}
+
+// nobodyHas fails the test unless all that a pod of addressRig has is free: another pod gets it.
+func (r *rig) nobodyHas(p *pod) {
+	r.t.Helper()
+	r.clean(p)
+	other := r.pod("other", "a,b")
+	r.must("ADD", other)
+	r.must("CHECK", other)
+	r.must("DEL", other)
+	other.Unmount()
+	r.clean()
+}
+
+// TestFaultAddresses kills an ADD of cluster-wide addresses at each point, the first on the node and a later one, and a DEL. The runtime's
+// DEL gives all of them back.
+func TestFaultAddresses(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, command string
+		// before the command, on a node that has just come up.
+		before func(*rig, *pod)
+		kinds  []string
+	}{
+		{"first ADD", "ADD", func(*rig, *pod) {}, []string{"write node", "write held", "write blocks", "create block", "created block"}},
+		{"ADD", "ADD", (*rig).nobodyHas, []string{"write held", "write blocks"}},
+		{"DEL", "DEL", func(r *rig, p *pod) { r.must("ADD", p) }, []string{"write blocks", "remove held"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r, p := addressRig(t)
+			test.before(r, p)
+			points, failed := r.points(test.command, p)
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			for _, kind := range test.kinds {
+				if !slices.Contains(points, "addresses: "+kind) {
+					t.Errorf("no point %q among %q", kind, points)
+				}
+			}
+			for n, point := range points {
+				if !isAddresses(point) {
+					continue
+				}
+				t.Run(fmt.Sprintf("%02d %s", n, point), func(t *testing.T) {
+					r, p := addressRig(t)
+					test.before(r, p)
+					r.killedAt(test.command, p, points, n)
+					r.must("DEL", p)
+					r.nobodyHas(p)
+				})
+			}
+		})
+	}
 }
 
 // TestFaultDelAgain kills the DEL that retries one that was killed when a delegate had removed its interface and, with it, libcni's

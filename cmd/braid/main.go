@@ -119,11 +119,10 @@ func (a *app) do(ctx context.Context, args *skel.CmdArgs, operate operation) err
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
 	a.cniVersion = req.Config.CNIVersion
-	e, closeLog, err := newEngine(req.Config)
+	e, closeLog, err := newEngine(req.Config, a.trace)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
-	e.Trace = a.trace
 	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

@@ -87,7 +87,7 @@ func inOneProcess(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := newEngine(req.Config)
+	e, closeLog, err := newEngine(req.Config, nil)
 	if err != nil {
 		return err
 	}

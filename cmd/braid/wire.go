@@ -18,8 +18,9 @@ import (
 
 const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
-// newEngine puts the standalone engine together. The caller closes the log after the operation.
-func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
+// newEngine puts the standalone engine together. The caller closes the log after the operation. trace is told of each change of state, for
+// tests; nil for nobody.
+func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func() error, error) {
 	log, closeLog := newLog(cfg.LogFile, cfg.LogLevel, cfg.LogToStderr, cfg.LogOptions)
 	source, err := newSource(cfg)
 	if err != nil {
@@ -30,9 +31,10 @@ func newEngine(cfg *conf.Config) (*engine.Engine, func() error, error) {
 		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
 		Namespaces:    namespaces{},
 		Records:       record.New(cfg.Braid.StateDir),
-		NewExec:       execs(cfg, source, log),
+		NewExec:       execs(cfg, source, log, trace),
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
+		Trace:         trace,
 	}, closeLog, nil
 }
 
@@ -57,8 +59,8 @@ func newSource(cfg *conf.Config) (source, error) {
 	return kube.NewManifests(cfg.Braid.Manifests)
 }
 
-func execs(cfg *conf.Config, objects source, log *slog.Logger) func(*os.File) engine.Exec {
-	cluster := &addresses{cfg: cfg, source: objects, log: log}
+func execs(cfg *conf.Config, objects source, log *slog.Logger, trace func(string)) func(*os.File) engine.Exec {
+	cluster := &addresses{cfg: cfg, source: objects, log: log, trace: trace}
 	return func(lock *os.File) engine.Exec {
 		exec := newExec(log, cluster.open)
 		exec.ForceExec, exec.Inherit = cfg.Braid.Exec, lock
