@@ -27,11 +27,11 @@ func TestAPICalls(t *testing.T) {
 		{"twice", "blue,blue", map[string]int{getPod: 1, getNAD: 1, "patch pods/status": 1, "create events": 3}},
 	}
 	for _, test := range tests {
-		made := r.requests(test.pod, func() { r.run(r.pod(test.pod, test.networks)) })
+		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })
 		if !maps.Equal(made, test.want) {
 			t.Errorf("ADD of pod %s made requests %v, want %v", test.pod, made, test.want)
 		}
-		made = r.requests(test.pod, func() {
+		made = r.requests(func() {
 			r.delete(test.pod)
 			r.clean()
 		})
@@ -41,9 +41,9 @@ func TestAPICalls(t *testing.T) {
 	}
 }
 
-// requests counts what Braid asked the API server while fn ran, by verb and resource. About other pods it may ask at any time: the kubelet
-// removes sandboxes of pods that are long gone once a minute, and a DEL without a record looks for the pod.
-func (r *rig) requests(pod string, fn func()) map[string]int {
+// requests counts what Braid asked the API server while fn ran, by verb and resource. It asks nothing about other pods, though the kubelet removes
+// sandboxes of pods that are long gone once a minute.
+func (r *rig) requests(fn func()) map[string]int {
 	r.t.Helper()
 	all, err := r.cluster.RequestsDuring(r.ctx, account, func() error {
 		fn()
@@ -52,9 +52,6 @@ func (r *rig) requests(pod string, fn func()) map[string]int {
 	r.must(err)
 	count := map[string]int{}
 	for _, request := range all {
-		if request.Resource == "pods" && request.Verb == "get" && (request.Name != pod || request.Namespace != r.namespace) {
-			continue
-		}
 		count[describe(request)]++
 		if request.Namespace != r.namespace || request.Code >= 300 {
 			r.t.Errorf("request %+v is outside of the test's namespace, or was refused", request)
