@@ -87,7 +87,7 @@ func boot() (string, error) {
 		id += fmt.Sprint(" ", st.Btime.Sec, " ", st.Btime.Nsec)
 	}
 	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf("%x", sum[:8]), nil
+	return fmt.Sprintf("%x", sum[:4]), nil
 }
 
 // hostname is what the kubelet takes for the name of its node where nobody tells it.

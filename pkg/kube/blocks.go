@@ -46,9 +46,22 @@ func blockType() metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind}
 }
 
-// CreateBlock makes a block. The server names who manages its fields after the user agent: "braid", which is stored with every block.
+// CreateBlock makes a block. The server names who manages its fields after the user agent: "braid", which is stored with every block. That it
+// exists may be due to a try of which the answer was lost: then its owner, who names the claim, is the same.
 func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
-	return a.writeBlock(ctx, "create", block, func(c *client) *rest.Request { return c.blocks.Post().Resource(v1alpha1.Resource) })
+	tries := 0
+	made, err := a.writeBlock(ctx, "create", block, func(c *client) *rest.Request {
+		tries++
+		return c.blocks.Post().Resource(v1alpha1.Resource)
+	})
+	if tries < 2 || block.Spec.Owner == nil || !apierrors.IsAlreadyExists(err) {
+		return made, err
+	}
+	made, gerr := a.Block(ctx, block.Name)
+	if gerr == nil && (made.Spec.Owner == nil || *made.Spec.Owner != *block.Spec.Owner) {
+		return nil, err
+	}
+	return made, gerr
 }
 
 // UpdateBlock replaces the spec of one version of a block: the server compares resourceVersion and uid.

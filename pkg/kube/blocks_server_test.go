@@ -119,12 +119,19 @@ func TestAPIServerLostAnswers(t *testing.T) {
 	bad := lossy(t, server)
 	const name = "lost-10-0-0-0-28"
 	given := aBlock(name)
-	if _, err := bad.CreateBlock(t.Context(), given); !apierrors.IsAlreadyExists(err) {
-		t.Errorf("create: got error %v, want already exists", err)
+	created, err := bad.CreateBlock(t.Context(), given)
+	if err != nil || created.UID == "" || *created.Spec.Owner != *given.Spec.Owner {
+		t.Fatalf("created %+v, %v", created, err)
 	}
-	created, err := bad.Block(t.Context(), name)
-	if err != nil || *created.Spec.Owner != *given.Spec.Owner {
-		t.Fatalf("the block is %+v, %v", created, err)
+	other := aBlock(name)
+	other.Spec.Owner.BootID += "2"
+	if _, err := bad.CreateBlock(t.Context(), other); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("create by another claim: got error %v, want already exists", err)
+	}
+	shared := aBlock(name)
+	shared.Spec.Owner = nil
+	if _, err := bad.CreateBlock(t.Context(), shared); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("create shared: got error %v, want already exists", err)
 	}
 	changed := created.DeepCopy()
 	changed.Spec.Owner.NodeName = "other"

@@ -334,7 +334,7 @@ func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
 			switch {
 			case err != nil:
 				return err
-			case b == nil:
+			case b == nil || b.State == claiming:
 				elsewhere = append(elsewhere, at)
 			case b.State != lost && b.Used[at.Addr].Attachment() == a:
 				addrs = append(addrs, at)

@@ -2,12 +2,14 @@ package block
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,8 +46,22 @@ type self struct {
 	Seen []string `json:"seen,omitempty"`
 }
 
-func (n *self) node() *v1alpha1.Node {
-	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: n.Boot}
+// node is the node as the owner of what it got by a claim.
+func (n *self) node(claim string) *v1alpha1.Node {
+	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: n.Boot + "/" + claim}
+}
+
+// newClaim tells one claim of a boot from any other.
+func newClaim() string { return rand.Text()[:8] }
+
+// by says whether the owner of a block took it up in this boot, and whether by the claim of which there is a file.
+func (n *self) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
+	return bootOf(owner) == n.Boot, owner.BootID == n.node(b.Claim).BootID
+}
+
+// bootOf is the boot in which the node took up what it owns.
+func bootOf(owner *v1alpha1.Node) string {
+	return owner.BootID[:max(0, strings.LastIndexByte(owner.BootID, '/'))]
 }
 
 // self asks the API who this node is, once in a boot.
@@ -114,7 +130,7 @@ type search struct {
 	w     Wish
 	index int
 	me    *self
-	rnd   *rand.Rand
+	rnd   *mathrand.Rand
 	// taken are blocks that exist, listed those of them that were read; complete says that these are all of the window.
 	taken    *alloc.BlockSet
 	listed   []v1alpha1.IPBlock
@@ -275,20 +291,36 @@ func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 		if !ok {
 			return false, nil
 		}
-		claimed := false
-		if share {
-			claimed, err = s.createShared(ctx, cidr)
-		} else {
-			claimed, err = s.createOwned(ctx, cidr)
-		}
-		if claimed || err != nil {
-			return claimed, err
+		if free, err := s.looksFree(ctx, try, cidr); err != nil {
+			return false, err
+		} else if free {
+			claimed := false
+			if share {
+				claimed, err = s.createShared(ctx, cidr)
+			} else {
+				claimed, err = s.createOwned(ctx, cidr)
+			}
+			if claimed || err != nil {
+				return claimed, err
+			}
 		}
 		// One that was made since the list was may have an address.
 		s.complete = false
 		s.taken.Add(cidr)
 	}
 	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", tries, ErrLater)
+}
+
+// looksFree is a look before a claim, which costs the API three times as much as one that finds the block: worth it where others were found.
+func (s *search) looksFree(ctx context.Context, try int, cidr netip.Prefix) (bool, error) {
+	if try == 0 || s.complete {
+		return true, nil
+	}
+	_, err := s.Objects.Block(ctx, NameOf(s.w.Space, cidr))
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	return false, wrap(err, "get block %v of space %s", cidr, s.w.Space)
 }
 
 func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
@@ -299,34 +331,33 @@ func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
 	}
 }
 
-// createOwned claims the block for this node. That it is about to do so is written before, so that a claim of which the answer is lost is
-// not taken for a block that was in use; and before that it looks that there is no such block: one that is found to be the node's own then is
-// of this claim, whatever became of the local state of an earlier one.
+// createOwned claims the block for this node; false if it exists. By which claim it is about to do so is written before, so that a claim of which
+// the answer is lost is not taken for a block that was in use.
 func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
 	b, err := s.find(ctx, s.w.Space, cidr)
-	if err != nil || b != nil && b.State != claiming {
+	if err != nil || b != nil && b.State != claiming { // it stands aside
 		return false, err
 	}
-	object := s.object(s.w.Space, cidr)
-	object.Spec.Owner = s.me.node()
-	if b == nil {
-		if _, err := s.Objects.Block(ctx, object.Name); !apierrors.IsNotFound(err) {
-			return false, wrap(err, "get block %s", object.Name)
-		}
+	again := b != nil
+	if !again {
 		b = newLocal(s.w.Space, cidr, claiming)
-		b.Idle = s.now()
+		b.Claim, b.Idle = newClaim(), s.now()
 		if err := s.locked(ctx, func(l *session) error { return l.save(b) }); err != nil {
 			return false, err
 		}
 	}
+	object := s.object(s.w.Space, cidr)
+	object.Spec.Owner = s.me.node(b.Claim)
 	if err := s.step("create block"); err != nil {
 		return false, err
 	}
 	made, err := s.Objects.CreateBlock(ctx, object)
 	switch {
-	case apierrors.IsAlreadyExists(err): // another's, or ours and the answer was lost
+	case apierrors.IsAlreadyExists(err) && again: // it may be ours
 		b, err := s.settle(ctx, s.me, s.w.Space, cidr)
 		return b != nil && b.State == owned, err
+	case apierrors.IsAlreadyExists(err):
+		return false, s.locked(ctx, func(l *session) error { return l.drop(b) })
 	case err != nil:
 		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, s.w.Space, err)
 	}
@@ -382,16 +413,26 @@ func (s *search) resume(ctx context.Context) (ok bool, err error) {
 			break
 		}
 		b, serr := s.settle(ctx, s.me, s.w.Space, p)
-		switch {
-		case serr != nil || b == nil || s.claim != nil || !s.w.fits(p):
-			err = serr
-		case b.State == owned:
-			ok, err = s.has(ctx, s.w)
-		case b.State == dormant:
-			ok, err = s.takeUp(ctx, s.me, b)
+		if err = serr; err == nil && b != nil {
+			ok, err = s.use(ctx, b)
 		}
 	}
 	return ok, err
+}
+
+// use says whether the node's own block has an address for the wish; one of before the reboot is taken up first.
+func (s *search) use(ctx context.Context, b *local) (ok bool, err error) {
+	switch {
+	case s.claim != nil || !s.w.fits(b.prefix):
+		return false, nil
+	case b.State == dormant:
+		if ok, err := s.takeUp(ctx, s.me, b); !ok || err != nil {
+			return false, err
+		}
+	case b.State != owned:
+		return false, nil
+	}
+	return s.has(ctx, s.w)
 }
 
 // learn finds the blocks of the space that the node owned before a reboot.
@@ -414,7 +455,7 @@ func (s *search) learn(ctx context.Context) error {
 	return s.note(ctx, s.me, func(me *self) { me.Seen = append(me.Seen, s.w.Space) })
 }
 
-// adopt notes a block that is the node's and of which there is no state. The lock of the space has been held since the object was read.
+// adopt notes a block that is the node's and of which there is no file. The lock of the space has been held since the object was read.
 func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
 	cidr, err := ParseBlock(object.Spec.CIDR)
 	if err != nil || !isSpace(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
@@ -425,8 +466,8 @@ func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
 		return err
 	}
 	b := newLocal(object.Spec.Space, cidr, dormant)
-	b.UID = object.UID
-	if object.Spec.Owner.BootID == me.Boot {
+	b.UID, b.Idle = object.UID, l.m.now()
+	if bootOf(object.Spec.Owner) == me.Boot {
 		b.State = owned
 		if err := l.fill(b, false); err != nil {
 			return err
@@ -464,8 +505,15 @@ func (n *self) owns(object *v1alpha1.IPBlock) bool {
 	return object.Spec.Owner != nil && object.Spec.Owner.NodeName == n.Name
 }
 
-// takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more.
+// takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more, or was taken up since, and what was in
+// use of it then is not known.
 func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) {
+	if b.Claim == "" { // for the case that the answer is lost
+		b.Claim = newClaim()
+		if err := m.locked(ctx, func(s *session) error { return s.save(b) }); err != nil {
+			return false, err
+		}
+	}
 	for pauses := m.conflicts(); ; {
 		object, err := m.Objects.Block(ctx, b.name())
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -474,7 +522,10 @@ func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) 
 		if err != nil || !me.owns(object) {
 			return false, m.locked(ctx, func(s *session) error { return s.drop(b) })
 		}
-		object.Spec.Owner = me.node()
+		if boot, claim := me.by(b, object.Spec.Owner); boot && !claim {
+			return false, m.locked(ctx, func(s *session) error { return errors.Join(s.drop(b), s.adopt(me, object)) })
+		}
+		object.Spec.Owner = me.node(b.Claim)
 		if err := m.step("take up block"); err != nil {
 			return false, err
 		}

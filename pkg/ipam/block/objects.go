@@ -15,8 +15,8 @@ import (
 // k8s.io/apimachinery/pkg/api/errors in the chain: IsNotFound, IsAlreadyExists, IsConflict. A write that fails otherwise may have taken
 // effect.
 type Objects interface {
-	// CreateBlock makes a block that must not exist yet, and gives it as it is stored. Where an answer was lost and the request repeated,
-	// it may give IsAlreadyExists for the caller's own block.
+	// CreateBlock makes a block that must not exist yet, and gives it as it is stored. IsAlreadyExists says that somebody else, or another
+	// call, has made it; of one without an owner perhaps this call, where an answer was lost and the request repeated.
 	CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
 	Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error)
 	// Blocks knows the field selectors spec.space, spec.owner.nodeName and spec.recall.by; with resourceVersion 0 the answer may lack the

@@ -45,7 +45,7 @@ func (s *search) entry(a netip.Addr) v1alpha1.Allocation {
 
 func allocation(a netip.Addr, h Holder, me *self) v1alpha1.Allocation {
 	return v1alpha1.Allocation{
-		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID, Node: me.node(),
+		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID, Node: me.node(""),
 	}
 }
 
@@ -331,19 +331,19 @@ func (s *search) asked(ctx context.Context) (victim *v1alpha1.IPBlock, err error
 	return nil, fmt.Errorf("block %s, which has %v, cannot be had: %w", at.block(), at.Addr, ErrLater)
 }
 
-// fromOwn takes up a block that was listed as the node's, of before the reboot, and was not known: its claim arrived late.
+// fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was lost, or it is of before the reboot.
 func (s *search) fromOwn(ctx context.Context) (ok bool, err error) {
 	for i := range s.listed {
 		cidr, perr := ParseBlock(s.listed[i].Spec.CIDR)
-		if ok || err != nil || s.claim != nil {
+		if ok || err != nil {
 			break
 		}
 		if perr != nil || !s.me.owns(&s.listed[i]) || !s.w.fits(cidr) {
 			continue
 		}
 		b, merr := s.mine(ctx, s.me, s.w.Space, cidr)
-		if err = merr; b != nil && b.State == dormant {
-			ok, err = s.takeUp(ctx, s.me, b)
+		if err = merr; err == nil && b != nil {
+			ok, err = s.use(ctx, b)
 		}
 	}
 	return ok, err

@@ -62,7 +62,7 @@ type state string
 const (
 	// owned is the only state in which addresses are given.
 	owned state = "owned"
-	// claiming: the object is about to be created.
+	// claiming: the object is about to be created, or was, and the answer is not known.
 	claiming state = "claiming"
 	// dormant: the block is the node's from before a reboot, and not taken up again yet.
 	dormant state = "dormant"
@@ -83,6 +83,8 @@ type local struct {
 	CIDR  string    `json:"cidr"`
 	UID   types.UID `json:"uid,omitempty"`
 	State state     `json:"state"`
+	// Claim is in the object's owner if that is of this claim, or if the block was taken up by it.
+	Claim string `json:"claim,omitempty"`
 	// Used are the addresses in use, or, of a lost block, still in use.
 	Used map[netip.Addr]Holder `json:"used,omitempty"`
 	// Freed says since when addresses are free that were in use.

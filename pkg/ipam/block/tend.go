@@ -235,10 +235,8 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 	switch {
 	case err == nil && me.owns(object) && b.State == giving:
 		err = m.finishGiving(ctx, me, b)
-	case err == nil && me.owns(object) && object.Spec.Owner.BootID != me.Boot && len(b.Used) == 0: // of an earlier boot
-		return m.become(ctx, space, cidr, dormant, object.UID)
 	case err == nil && me.owns(object):
-		return m.become(ctx, space, cidr, owned, object.UID)
+		return m.settleOurs(ctx, me, b, object)
 	case b.State == claiming && m.now().Sub(b.Idle).Abs() < idleAfter:
 		return b, nil // a claim that was sent may still arrive, whoever has the block now
 	case err != nil:
@@ -250,6 +248,22 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 		return nil, err
 	}
 	return m.find(ctx, space, cidr)
+}
+
+// settleOurs is settle for a block that is the node's, in a state other than giving.
+func (m *Manager) settleOurs(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) (*local, error) {
+	boot, claim := me.by(b, object.Spec.Owner)
+	switch {
+	case b.State == claiming && boot && !claim: // of another claim, of which the file was removed
+		err := m.locked(ctx, func(s *session) error { return errors.Join(s.drop(b), s.adopt(me, object)) })
+		if err != nil {
+			return nil, err
+		}
+		return m.find(ctx, b.Space, b.prefix)
+	case !boot && len(b.Used) == 0:
+		return m.become(ctx, b.Space, b.prefix, dormant, object.UID)
+	}
+	return m.become(ctx, b.Space, b.prefix, owned, object.UID)
 }
 
 // Inspect compares the node's blocks with their objects: it claims again what is in use and has no object, notes what is another's, gives
@@ -292,7 +306,7 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
 		errs = append(errs, m.inspect(ctx, me, blocks[name], nil))
 	}
-	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && e.Node.BootID != me.Boot }))
+	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && bootOf(e.Node) != me.Boot }))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -330,8 +344,8 @@ func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alp
 		return m.reclaim(ctx, me, b)
 	case object.UID != b.UID: // it was claimed again and the answer lost, or the list is older than the block
 		return m.reclaim(ctx, me, b)
-	case b.State == owned && *object.Spec.Owner != *me.node():
-		object.Spec.Owner = me.node()
+	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID || bootOf(object.Spec.Owner) != me.Boot):
+		object.Spec.Owner = me.node(b.Claim)
 		if _, err := m.Objects.UpdateBlock(ctx, object); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("write owner of block %s: %w", object.Name, err)
 		}
@@ -375,7 +389,7 @@ func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
 		return m.lose(ctx, b)
 	}
 	object = m.object(b.Space, b.prefix)
-	object.Spec.Owner = me.node()
+	object.Spec.Owner = me.node(b.Claim)
 	made, err := m.Objects.CreateBlock(ctx, object)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // the next Inspect sees whose it is
@@ -433,7 +447,7 @@ func (m *Manager) room(w Wish, blocks []v1alpha1.IPBlock) (bool, error) {
 			addr, _ := s.free(b, cidr)
 			free = addr.IsValid()
 		case owner.NodeName == m.NodeName:
-			free = owner.BootID != boot // nothing of it is in use since the reboot
+			free = bootOf(owner) != boot // nothing of it is in use since the reboot
 		default:
 			free = b.Status.Used < Size
 		}

@@ -92,7 +92,7 @@ type Node struct {
 	NodeName string `json:"nodeName"`
 	// NodeUID is the uid of the Node object.
 	NodeUID types.UID `json:"nodeUID"`
-	// BootID names the boot in which the node last took up the block.
+	// BootID names the boot in which the node last took up the block, and after a slash the claim by which it did.
 	BootID string `json:"bootID,omitempty"`
 }
 
