@@ -12,6 +12,8 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/engine"
+
+	"github.com/braid-cni/braid/pkg/nettest"
 )
 
 // Defects of the peers that Braid must not have. M2 is with the default routes, M3 with GC.
@@ -104,7 +106,7 @@ func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 	r.fails("ADD", p, 11, "default/p")
 	r.must("DEL", p)
 	other := r.pod("other", "")
-	other.Dummy("eth0")
+	other.Veth("eth0", nettest.New(t), "wire")
 	r.fails("DEL", other, 11, "default/other")
 	gone := r.pod("gone", "")
 	gone.Unmount()
