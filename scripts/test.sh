@@ -16,19 +16,21 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'test: %s\n' "$*" >&2; }
 
-# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package <tab> pattern"), and writes what
-# `go test -json` would.
-if [ "${1-}" = --in-uml ]; then
-	work=$2 code=0
-	while IFS=$'\t' read -r package pattern <&5; do
-		name=${package##*/}.test
-		directory=$(go list -f '{{.Dir}}' "$package")
-		# Static and without the race detector: one slow CPU, and the machine's C library may not suit the other kernel.
-		[ -e "$work/$name" ] || go test -c -o "$work/$name" "$package"
-		go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
-			--env BRAID_CNITOOL="$BRAID_CNITOOL" --env GOFLAGS="${GOFLAGS-}" -- \
-			"$work/$name" -test.v=test2json -test.timeout 280s -test.run "$pattern" || code=1
-	done 5<"$work/lacking"
+# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package <tab> pattern"), two packages at once, as such
+# a kernel has one CPU, and writes what `go test -json` would. --in-uml DIR PACKAGE PATTERN is that for one of them.
+if [ "${1-}" = --in-uml ] && [ $# = 2 ]; then
+	tr '\t' '\n' <"$2/lacking" | xargs -d '\n' -n 2 -P 2 scripts/test.sh --in-uml "$2"
+	exit
+elif [ "${1-}" = --in-uml ]; then
+	work=$2 package=$3 pattern=$4 code=0
+	binary=$work/${package##*/}.test
+	directory=$(go list -f '{{.Dir}}' "$package")
+	# Static and without the race detector: one slow CPU, and the machine's C library may not suit the other kernel.
+	go test -c -o "$binary" "$package"
+	go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
+		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env GOFLAGS="${GOFLAGS-}" -- \
+		"$binary" -test.v=test2json -test.timeout 280s -test.run "$pattern" >"$binary.json" || code=1
+	flock "$work/begun" cat "$binary.json"
 	exit "$code"
 fi
 
@@ -55,9 +57,14 @@ failed=0
 go test -c -o "$work/braid.test" ./cmd/braid
 export BRAID_TEST_BINARY=$work/braid.test
 
+# On a node all state is on a tmpfs, too. Four gigabytes are more than the tests need.
+memory=$work
+[ "$(df --output=avail --type=tmpfs --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && memory=$(mktemp -d -p /dev/shm)
+trap 'rm -rf "$work" "$memory"' EXIT
+
 say "2/4 on this machine's kernel ($SECONDS s so far)"
-CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
-	-race -vet=off -parallel 4 -timeout 20m "$@" || failed=1 # vet is one of the linters; a test waits for the kernel much of its time
+TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
+	-race -vet=off -p 4 -parallel 4 -timeout 20m "$@" || failed=1 # vet is one of the linters; tests wait much of their time
 
 "$work/testsummary" lacking "$work/native.json" >"$work/lacking"
 if [ ! -s "$work/lacking" ]; then

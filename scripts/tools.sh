@@ -22,7 +22,8 @@ dir=$cache/tools-$({
 } | sha256sum | cut -c1-12)
 
 if [ ! -x "$dir/$name" ]; then
-	package=$(go list -f '{{.ImportPath}}' tool | grep "/$name\$") || {
+	# Not by `go list tool`, which downloads what all of them are made of.
+	package=$(sed -n "/^tool (/,/^)/s|^\t\(.*/$name\)\$|\1|p" go.mod | grep .) || {
 		say "scripts/tools/go.mod pins no tool $name"
 		exit 1
 	}
