@@ -182,7 +182,7 @@ func newRigOf(t *testing.T, d time.Duration, namespace string, nodes ...string) 
 }
 
 // On two nodes, pods of one network reach each other over the wire between the nodes, and never share an address; also where the range is so
-// small that the nodes share the only block, and every address of it is used.
+// small that the nodes share the only block, and every address of it is used. When one node is lost for good, its addresses are free.
 func TestTwoNodes(t *testing.T) {
 	r := newRigOf(t, 5*time.Minute, "two-nodes", "node-1", "node-2")
 	ctx, cluster := r.ctx, r.cluster
@@ -226,6 +226,18 @@ func TestTwoNodes(t *testing.T) {
 		t.Errorf("blocks of the narrow network are %+v, want one that is shared, with %d addresses in use", blocks, 2*each)
 	}
 
+	r.loseNode(cluster.Nodes()[1], pods)
+	var others []*corev1.Pod
+	for i := range each {
+		pod := r.pod(fmt.Sprintf("q%d", i), "narrow")
+		pod.Spec.NodeName = r.node.Name
+		others = append(others, pod)
+	}
+	r.create(others...)
+	for _, pod := range others {
+		r.running(pod.Namespace, pod.Name)
+	}
+
 	r.must(deletePods(ctx, cluster, r.namespace))
 	r.eventually("no address of the narrow network is in use", func() error {
 		if blocks := blocksOf(ctx, t, cluster, "narrow"); len(blocks) > 0 {
@@ -233,6 +245,65 @@ func TestTwoNodes(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// loseNode has braid-controller at work while a node dies. As long as the Node object is there, nothing of it is free: its pods may run.
+func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
+	r.t.Helper()
+	const config = "/run/controller.kubeconfig"
+	r.must(installKubeconfig(r.ctx, r.node, "braid-controller", config))
+	r.must(r.node.Install(filepath.Join(root(), "bin", "braid-controller"), "/usr/local/bin/braid-controller", 0o755))
+	ctx, stop := context.WithCancel(r.ctx)
+	ended := make(chan string)
+	go func() {
+		out, _ := r.node.Run(ctx, "/usr/local/bin/braid-controller", "--kubeconfig="+config, "--interval=200ms", "--grace=1s")
+		ended <- out
+	}()
+	defer func() {
+		stop()
+		if out := <-ended; r.t.Failed() {
+			r.t.Logf("braid-controller: %s", out)
+		}
+	}()
+
+	node.KillKubelet()
+	node.KillContainerd()
+	before := r.ofNode(node.Name)
+	time.Sleep(3 * time.Second)
+	if after := r.ofNode(node.Name); before == 0 || after != before {
+		r.t.Errorf("node %s, which is not ready, has %d blocks and addresses, and had %d", node.Name, after, before)
+	}
+	core := r.cluster.Client().CoreV1()
+	r.must(core.Nodes().Delete(r.ctx, node.Name, metav1.DeleteOptions{}))
+	for _, pod := range pods {
+		if pod.Spec.NodeName == node.Name {
+			r.must(core.Pods(pod.Namespace).Delete(r.ctx, pod.Name, *metav1.NewDeleteOptions(0)))
+		}
+	}
+	r.eventually("the controller frees the addresses of node "+node.Name, func() error {
+		if n := r.ofNode(node.Name); n > 0 {
+			return fmt.Errorf("%d blocks and addresses are not free", n)
+		}
+		return nil
+	})
+}
+
+// ofNode counts the blocks that a node owns, and the addresses of shared ones that it uses.
+func (r *rig) ofNode(name string) (n int) {
+	r.t.Helper()
+	for _, space := range []string{"wide", "narrow"} {
+		for _, block := range blocksOf(r.ctx, r.t, r.cluster, space) {
+			if owner := block.Spec.Owner; owner != nil && owner.NodeName == name {
+				n++
+			}
+			for _, a := range block.Spec.Allocations {
+				if a.Node != nil && a.Node.NodeName == name {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // reach dials an address of a pod from another pod.

@@ -102,7 +102,7 @@ func install(ctx context.Context, node *lab.Node) error {
 	if err := installPlugins(node); err != nil {
 		return err
 	}
-	if err := installKubeconfig(ctx, node); err != nil {
+	if err := installKubeconfig(ctx, node, accountName, kubeconfig); err != nil {
 		return err
 	}
 	if _, err := node.Run(ctx, "ip", "link", "add", "eth2", "up", "type", "veth", "peer", "name", "wire"); err != nil {
@@ -166,13 +166,13 @@ func installPlugins(node *lab.Node) error {
 	return nil
 }
 
-// installKubeconfig writes a kubeconfig of Braid's service account.
-func installKubeconfig(ctx context.Context, node *lab.Node) error {
+// installKubeconfig writes a kubeconfig of one of Braid's service accounts.
+func installKubeconfig(ctx context.Context, node *lab.Node, accountName, path string) error {
 	expiry := int64(24 * 60 * 60)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expiry}}
 	answer, err := node.Cluster.Client().CoreV1().ServiceAccounts(accountNamespace).CreateToken(ctx, accountName, request, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("get a token of Braid's service account: %w", err)
+		return fmt.Errorf("get a token of service account %s: %w", accountName, err)
 	}
 	host, port := node.Cluster.Address()
 	config := fmt.Sprintf(`apiVersion: v1
@@ -182,13 +182,13 @@ clusters:
 - name: cluster
   cluster: {server: "https://%s:%d", certificate-authority-data: %s}
 users:
-- name: braid
+- name: account
   user: {token: %s}
 contexts:
 - name: node
-  context: {cluster: cluster, user: braid}
+  context: {cluster: cluster, user: account}
 `, host, port, base64.StdEncoding.EncodeToString(node.Cluster.CA()), answer.Status.Token)
-	return node.WriteFile(kubeconfig, []byte(config), 0o600)
+	return node.WriteFile(path, []byte(config), 0o600)
 }
 
 // root is the directory of the clone.

@@ -220,7 +220,7 @@ func (r *cri) nothingLeft(api *lab.API) {
 	if err != nil || len(before) == 0 {
 		r.t.Fatalf("no blocks were claimed: %v", err)
 	}
-	boot := before[0].Spec.Owner.BootID
+	boot, _, _ := strings.Cut(before[0].Spec.Owner.BootID, "/") // the claim follows
 	later := &block.Manager{
 		Objects: objects, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+idle)) },
