@@ -236,8 +236,34 @@ func (s *search) shares(ctx context.Context) (bool, error) {
 	return nodes > 1 && count < uint64(nodes)*fewBlocks, nil //nolint:gosec // not negative
 }
 
-// list learns which blocks of the space exist.
+// local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
+func (s *search) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
+	err = s.locked(ctx, func(l *session) error {
+		for _, on := range shelves() {
+			list, err := l.onShelf(s.w.Space, on)
+			if err != nil {
+				return err
+			}
+			for _, p := range list {
+				if on == aside {
+					if b, err := l.block(s.w.Space, p); err != nil || b == nil || b.State == claiming {
+						continue // an error will be met again
+					}
+				}
+				prefixes = append(prefixes, p)
+			}
+		}
+		return nil
+	})
+	return prefixes, err
+}
+
+// list learns which blocks of the space cannot be claimed.
 func (s *search) list(ctx context.Context) (err error) {
+	local, err := s.local(ctx)
+	if err != nil {
+		return err
+	}
 	s.listed, err = s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + s.w.Space})
 	if err != nil {
 		return fmt.Errorf("list blocks of space %s: %w", s.w.Space, err)
@@ -249,6 +275,11 @@ func (s *search) list(ctx context.Context) (err error) {
 				return
 			}
 		}
+		for _, p := range local {
+			if !yield(p) {
+				return
+			}
+		}
 	})
 	s.complete = true
 	return nil
@@ -256,18 +287,8 @@ func (s *search) list(ctx context.Context) (err error) {
 
 // first claims the first block of the window if the node has none of it: in a small cluster people expect addresses in their order.
 func (s *search) first(ctx context.Context) (ok bool, err error) {
-	has := false
-	err = s.locked(ctx, func(l *session) error {
-		for _, on := range shelves() {
-			prefixes, err := l.onShelf(s.w.Space, on)
-			if err != nil {
-				return err
-			}
-			has = has || slices.ContainsFunc(prefixes, s.w.Window.Prefix().Overlaps)
-		}
-		return nil
-	})
-	if has || err != nil {
+	local, err := s.local(ctx)
+	if err != nil || slices.ContainsFunc(local, s.w.Window.Prefix().Overlaps) {
 		return false, err
 	}
 	for cidr := range s.w.Window.Blocks(blockBits(s.w.Window.Start())) {
