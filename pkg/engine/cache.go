@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -151,15 +150,7 @@ var errOther = errors.New("it is of another container")
 // readCached completes an attachment with its entry. What is not an entry of that very attachment, or could not have been made by
 // an ADD, is an error.
 func readCached(path, containerID string, a *plan.Attachment) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxCacheEntry {
-		return fmt.Errorf("it is no regular file of at most %d bytes", maxCacheEntry)
-	}
-	data, err := io.ReadAll(f)
+	data, err := hostfile.Read(path, maxCacheEntry)
 	if err != nil {
 		return err
 	}

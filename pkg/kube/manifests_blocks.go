@@ -23,6 +23,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 const (
@@ -115,7 +116,7 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 	if err := m.checkBlocksDir(); err != nil {
 		return nil, err
 	}
-	data, err := readRegular(m.blockPath(name), maxBlock)
+	data, err := hostfile.Read(m.blockPath(name), maxBlock)
 	if missing(err) {
 		// Without the directory of manifests there is no saying.
 		if _, err := os.Stat(m.dir); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 func nodeKind() schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: "Node"} }
@@ -73,7 +74,7 @@ func (m *Manifests) IPAMClaim(ctx context.Context, namespace, name string) (*cla
 		return nil, err
 	}
 	path := m.beside(&claim.ObjectMeta, claimSuffix)
-	data, err := readRegular(path, maxStatus)
+	data, err := hostfile.Read(path, maxStatus)
 	if missing(err) {
 		return claim, nil
 	}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // Bounds on what is read, so that a stray file is an error and not an out-of-memory.
@@ -71,12 +71,12 @@ func readManifests(ctx context.Context, dir string) (*manifests, error) {
 		if !isManifest(entry.Name()) || ctx.Err() != nil {
 			continue
 		}
-		data, err := readRegular(filepath.Join(dir, entry.Name()), maxManifest)
+		data, err := hostfile.Read(filepath.Join(dir, entry.Name()), maxManifest)
 		if missing(err) {
 			continue // removed since the directory was read
 		}
 		if err != nil {
-			all.fail(entry.Name(), err)
+			all.fail(entry.Name(), pathless(err))
 			continue
 		}
 		if total += len(data); total > maxManifests {
@@ -102,33 +102,6 @@ func isManifest(name string) bool {
 		return true
 	}
 	return false
-}
-
-// readRegular reads a file that is neither a link nor a device nor a pipe, and not too large.
-func readRegular(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, errors.New("is a symbolic link")
-	}
-	if err != nil {
-		return nil, pathless(err)
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, pathless(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, pathless(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("is larger than %d bytes", limit)
-	}
-	return data, nil
 }
 
 func (m *manifests) fail(where string, err error) {
@@ -278,6 +251,9 @@ func (m *manifest) decode(out any) error {
 func pathless(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
+	}
+	if e, ok := errors.AsType[*hostfile.NotRegularError](err); ok {
+		return fmt.Errorf("is not a regular file of at most %d bytes", e.Limit)
 	}
 	return err
 }

@@ -8,12 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
-	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // temporaryFile is where a file is written before it takes its place. There is one for the whole directory, used under the lock,
@@ -27,14 +26,14 @@ func (m *Manifests) beside(pod *metav1.ObjectMeta, suffix string) string {
 
 // status reads what was published for this very pod.
 func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published bool, err error) {
-	owner, err := readRegular(m.beside(pod, uidSuffix), maxObjectName)
+	owner, err := hostfile.Read(m.beside(pod, uidSuffix), maxObjectName)
 	if missing(err) {
 		owner, err = []byte(derivedUID(pod.Namespace, pod.Name)), nil
 	}
 	if err != nil || string(owner) != string(pod.UID) {
 		return "", false, err
 	}
-	data, err := readRegular(m.beside(pod, statusSuffix), maxStatus)
+	data, err := hostfile.Read(m.beside(pod, statusSuffix), maxStatus)
 	if missing(err) {
 		return "", false, nil
 	}
@@ -59,7 +58,7 @@ func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error
 // appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that are no events.
 func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 	path := m.beside(pod, eventsSuffix)
-	data, err := readRegular(path, maxEventsFile)
+	data, err := hostfile.Read(path, maxEventsFile)
 	if err != nil && !missing(err) {
 		return unreadable("events of pod", pod.Namespace, pod.Name, err)
 	}
@@ -125,29 +124,16 @@ func (m *Manifests) locked(ctx context.Context, fn func() error) error {
 		return invalidManifests(fmt.Errorf("open directory: %w", err), "create the directory, or correct the path")
 	}
 	defer dir.Close() //nolint:errcheck // gives the lock back
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if err := ctx.Err(); err != nil {
-			return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx))}
-		}
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return fn()
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return writeFailed(m.dir, err)
-		}
-		if !sleep(ctx, pause) {
-			return &failure.Error{
-				Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: another process writes there: %w", m.dir, whyDone(ctx)),
-			}
-		}
+	if err := ctx.Err(); err != nil {
+		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx))}
 	}
-}
-
-// whyDone is why ctx ends, also just before its deadline.
-func whyDone(ctx context.Context) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
+	err = hostfile.Lock(ctx, int(dir.Fd()))
+	switch {
+	case err == nil:
+		return fn()
+	case ctx.Err() != nil:
+		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: another process writes there: %w", m.dir, err)}
+	default:
+		return writeFailed(m.dir, err)
 	}
-	return context.DeadlineExceeded
 }

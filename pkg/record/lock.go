@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // Sandbox is the exclusive right to work on one sandbox, across processes.
@@ -38,23 +38,18 @@ func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) 
 		return nil, err
 	}
 	b := &Sandbox{store: s, id: containerID}
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		locked, err := b.tryLock()
-		if err != nil {
-			return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
+	err := hostfile.Poll(ctx, hostfile.Sleep, b.tryLock)
+	switch {
+	case err == nil:
+		return b, nil
+	case ctx.Err() != nil:
+		return nil, &failure.Error{
+			Reason: failure.Busy,
+			Err:    fmt.Errorf("lock sandbox %s: another operation, or a delegate that it started, is at work: %w", containerID, err),
+			Fix:    "wait for it; `fuser " + b.lockPath() + "` tells which process it is",
 		}
-		if locked {
-			return b, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, &failure.Error{
-				Reason: failure.Busy,
-				Err:    fmt.Errorf("lock sandbox %s: another operation, or a delegate that it started, is at work: %w", containerID, context.Cause(ctx)),
-				Fix:    "wait for it; `fuser " + b.lockPath() + "` tells which process it is",
-			}
-		case <-time.After(wait):
-		}
+	default:
+		return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
 	}
 }
 
@@ -67,16 +62,13 @@ func (b *Sandbox) tryLock() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil && sameFile(f, b.lockPath()) {
+	locked, err := hostfile.TryLock(int(f.Fd()))
+	if locked && sameFile(f, b.lockPath()) {
 		b.file = f
 		return true, nil
 	}
 	f.Close() //nolint:errcheck // nothing was written
-	if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-		return false, err
-	}
-	return false, nil
+	return false, err
 }
 
 func sameFile(f *os.File, path string) bool {

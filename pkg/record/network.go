@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -39,7 +40,7 @@ func (b *Sandbox) Remember(a plan.Attachment) error {
 	}
 	sum := sha256.Sum256([]byte(a.Name + "\x00" + a.Network))
 	path := filepath.Join(b.store.networks(), hex.EncodeToString(sum[:12])+".json")
-	if old, err := readRegular(path); err == nil && bytes.Equal(old, data) {
+	if old, err := hostfile.Read(path, maxSize); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
 	return b.write(path, data)
@@ -58,7 +59,7 @@ func (s *Store) Networks() ([]Network, error) {
 			continue
 		}
 		var n Network
-		data, err := readRegular(filepath.Join(s.networks(), e.Name()))
+		data, err := hostfile.Read(filepath.Join(s.networks(), e.Name()), maxSize)
 		if err == nil {
 			err = json.Unmarshal(data, &n)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -155,7 +156,7 @@ func ValidateContainerID(id string) error {
 // not a regular file, too large, unknown fields, another sandbox's.
 func (b *Sandbox) Load() (*Record, error) {
 	path := b.store.path(b.id)
-	data, err := readRegular(path)
+	data, err := hostfile.Read(path, maxSize)
 	b.unfinished, b.absent = false, errors.Is(err, fs.ErrNotExist)
 	if b.absent {
 		return nil, err
@@ -240,23 +241,6 @@ func (b *Sandbox) corrupt(path string, err error) error {
 
 func stateFailed(err error) error {
 	return &failure.Error{Reason: failure.StateFailed, Err: err, Fix: "see that braid.stateDir can be written"}
-}
-
-// readRegular reads a regular file of bounded size, never through a symbolic link.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxSize {
-		return nil, fmt.Errorf("%v of %d bytes, want a regular file of at most %d", info.Mode(), info.Size(), maxSize)
-	}
-	return io.ReadAll(f)
 }
 
 // tmp is where the holder of the lock writes what it then renames; what a killed process left there is overwritten.

@@ -3,13 +3,13 @@ package status
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // maxDeviceInfo bounds a device-information file, in bytes: real ones have a few hundred, and all of it goes into an
@@ -51,27 +51,12 @@ func CleanDeviceInfo(cniFile string) error {
 
 // load reads a regular file, follows no link to it and waits for no pipe: others write in that directory.
 func load(path string) ([]byte, *nadv1.DeviceInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	raw, err := hostfile.Read(path, maxDeviceInfo)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read device info: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("read device info: %w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("read device info: %s is not a regular file", path)
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxDeviceInfo+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read device info: %w", err)
-	}
-	if len(raw) > maxDeviceInfo {
-		return nil, nil, fmt.Errorf("read device info: %s has more than %d bytes", path, maxDeviceInfo)
 	}
 	info, err := parseDeviceInfo(raw)
 	if err != nil {

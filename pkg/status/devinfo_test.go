@@ -73,7 +73,7 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, big, pciInfo+strings.Repeat(" ", 10<<20))
-	for path, says := range map[string]string{link: "symbolic", pipe: "not a regular file", dir: "not a regular file", big: "more than"} {
+	for path, says := range map[string]string{link: "not a regular file", pipe: "not a regular file", dir: "not a regular file", big: "at most"} {
 		done := make(chan error, 1)
 		go func() {
 			_, err := status.LoadDeviceInfo(path)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
@@ -93,12 +93,7 @@ func temporary(path string) string { return filepath.Join(filepath.Dir(path), ".
 
 // read gives a backup; fs.ErrNotExist if there is none.
 func read(path string) (*backup, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxBackup))
+	data, err := hostfile.Read(path, maxBackup)
 	if err != nil {
 		return nil, err
 	}

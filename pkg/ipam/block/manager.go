@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
 
@@ -92,12 +93,7 @@ func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 	if m.Sleep != nil {
 		return m.Sleep(ctx, d)
 	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
+	return hostfile.Sleep(ctx, d)
 }
 
 func (m *Manager) step(change string) error {

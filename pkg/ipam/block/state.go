@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"net/netip"
@@ -19,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // The local state, below Manager.Dir:
@@ -236,30 +237,17 @@ func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err e
 	return m.flock(ctx, root, dir)
 }
 
-// firstWait and lastWait bound how long a lock that is taken is left alone before the next try.
-const (
-	firstWait = 50 * time.Microsecond
-	lastWait  = 5 * time.Millisecond
-)
-
 func (m *Manager) flock(ctx context.Context, root *os.Root, dir string) (unlock func(), err error) {
 	f, err := root.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open directory to lock it: %w", err)
 	}
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-			err = m.sleep(ctx, wait)
-		}
-		if err != nil {
-			f.Close() //nolint:errcheck // it was not written
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
+	err = hostfile.Poll(ctx, m.sleep, func() (bool, error) { return hostfile.TryLock(int(f.Fd())) })
+	if err != nil {
+		f.Close() //nolint:errcheck // it was not written
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
+	return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
 }
 
 // errUnusable is that a file is not as it was written. Any other error says nothing about the file.
@@ -281,14 +269,10 @@ func (s *session) read(name string, into any) error {
 		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+	data, err := hostfile.ReadAll(f, maxFile)
+	if _, ok := errors.AsType[*hostfile.NotRegularError](err); ok {
+		return fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return fmt.Errorf("%s is no regular file of at most %d bytes: %w", name, maxFile, errUnusable)
-	}
-	data, err := io.ReadAll(f)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}

@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 const (
 	lockName  = "lock"
 	indexName = ".braid"
-	// firstWait and lastWait bound how long a lock that is taken is left alone before the next try.
-	firstWait = 50 * time.Microsecond
-	lastWait  = 5 * time.Millisecond
 	// aside is how far, at least, the time that a directory is left with lies before the present one: further than clocks are coarse.
 	aside = 2 * time.Second
 )
@@ -124,19 +123,14 @@ func (x *session) enter(ctx context.Context) (err error) {
 
 // wait takes the lock. It is the open file that has it, so goroutines exclude each other as processes do.
 func (x *session) wait(ctx context.Context) error {
-	for pause := firstWait; ; pause = min(2*pause, lastWait) {
-		err := unix.Flock(x.lock, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return x.leases.fail("lock", lockName, err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the lock %s: %w", filepath.Join(x.leases.path, lockName), context.Cause(ctx))
-		case <-time.After(pause):
-		}
+	err := hostfile.Lock(ctx, x.lock)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("wait for the lock %s: %w", filepath.Join(x.leases.path, lockName), err)
+	default:
+		return x.leases.fail("lock", lockName, err)
 	}
 }
 

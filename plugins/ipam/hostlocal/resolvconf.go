@@ -5,6 +5,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
@@ -17,7 +18,7 @@ func resolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil
 	}
-	text, err := plugin.ReadFile(path, maxResolvConf)
+	text, err := hostfile.ReadLinked(path, maxResolvConf)
 	if err != nil {
 		return dns, plugin.ConfError("ipam.resolvConf", path, err.Error())
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
@@ -52,7 +53,7 @@ func (p Plugin) flat(first string) (path string, raw []byte, err error) {
 		paths = append([]string{first}, paths...)
 	}
 	for _, path := range paths {
-		raw, err := plugin.ReadFile(path, maxFlat)
+		raw, err := hostfile.ReadLinked(path, maxFlat)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

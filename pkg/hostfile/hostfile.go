@@ -1,0 +1,57 @@
+// Package hostfile reads files of the node, in whose place there may be anything, and waits for locks on them.
+//
+// Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was told. Errors name the path.
+package hostfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read gives the content of a regular file of at most limit bytes. A path that is a symbolic link is an error.
+func Read(path string, limit int64) ([]byte, error) { return read(path, unix.O_NOFOLLOW, limit) }
+
+// ReadLinked is Read for a path that an administrator chose: symbolic links are followed.
+func ReadLinked(path string, limit int64) ([]byte, error) { return read(path, 0, limit) }
+
+func read(path string, flags int, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
+	if flags == unix.O_NOFOLLOW && errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, &NotRegularError{path, limit}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	return ReadAll(f, limit)
+}
+
+// NotRegularError is that there is something else than a regular file, or one that is too large.
+type NotRegularError struct {
+	Path  string
+	Limit int64
+}
+
+func (e *NotRegularError) Error() string {
+	return fmt.Sprintf("%s is not a regular file of at most %d bytes", e.Path, e.Limit)
+}
+
+// ReadAll is Read for a file that was opened with O_NONBLOCK. The error is a NotRegularError if that is what is wrong.
+func ReadAll(f *os.File, limit int64) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &NotRegularError{f.Name(), limit}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1)) // it may grow meanwhile
+	if err == nil && int64(len(data)) > limit {
+		err = &NotRegularError{f.Name(), limit}
+	}
+	return data, err
+}

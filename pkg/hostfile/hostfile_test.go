@@ -1,0 +1,102 @@
+package hostfile_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.WriteFile(path("file"), []byte("12345"), 0o600))
+	must(t, os.Symlink("file", path("link")))
+	must(t, os.Symlink("nowhere", path("dangling")))
+	must(t, os.Symlink("loop", path("loop")))
+	l, err := net.Listen("unix", path("socket"))
+	must(t, err)
+	defer l.Close()
+	must(t, unix.Mkfifo(path("fifo"), 0o600))
+	must(t, os.Mkdir(path("dir"), 0o700))
+	for _, test := range []struct {
+		name         string
+		limit        int64
+		read, linked string // what it gives, or the error
+	}{
+		{"file", 5, "12345", "12345"},
+		{"file", 4, "regular file of at most 4 bytes", "regular file of at most 4 bytes"},
+		{"link", 5, "regular file", "12345"},
+		{"dangling", 5, "regular file", "no such file"},
+		{"loop", 5, "regular file", "too many levels of symbolic links"},
+		{"socket", 5, "regular file", "regular file"},
+		{"nothing", 5, "no such file", "no such file"},
+		{"fifo", 5, "regular file", "regular file"},
+		{"dir", 5, "regular file", "regular file"},
+		{"/dev/zero", 5, "regular file", "regular file"},
+		{"/proc/self/status", 5, "regular file", "regular file"}, // says that it is empty
+	} {
+		p := test.name
+		if !filepath.IsAbs(p) {
+			p = path(p)
+		}
+		for want, read := range map[string]func(string, int64) ([]byte, error){test.read + " ": hostfile.Read, test.linked: hostfile.ReadLinked} {
+			want = strings.TrimSpace(want)
+			data, err := read(p, test.limit)
+			switch {
+			case err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), p)):
+				t.Errorf("%s: error %q does not say %q and the path", test.name, err, want)
+			case err == nil && string(data) != want:
+				t.Errorf("%s: %q, want %q", test.name, data, want)
+			}
+		}
+	}
+	if _, err := hostfile.Read(path("nothing"), 5); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing: %v", err)
+	}
+	_, err = hostfile.Read(path("dir"), 5)
+	if e, ok := errors.AsType[*hostfile.NotRegularError](err); !ok || e.Path != path("dir") {
+		t.Errorf("directory: %v", err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	open := func() int {
+		f, err := os.Open(t.TempDir() + "/..")
+		must(t, err)
+		t.Cleanup(func() { f.Close() })
+		return int(f.Fd())
+	}
+	first, second := open(), open()
+	must(t, hostfile.Lock(t.Context(), first))
+	if ok, err := hostfile.TryLock(second); ok || err != nil {
+		t.Errorf("taken twice: %v %v", ok, err)
+	}
+	why := errors.New("why")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, why)
+	defer cancel()
+	if err := hostfile.Lock(ctx, second); !errors.Is(err, why) {
+		t.Errorf("got %v, want the cause", err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) }) //nolint:errcheck // then the test does not end
+	must(t, hostfile.Lock(t.Context(), second))
+	if _, err := hostfile.TryLock(-1); !errors.Is(err, unix.EBADF) {
+		t.Errorf("no file: %v", err)
+	}
+}
