@@ -227,8 +227,10 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 	m := r.node("n0")
 	w := []block.Wish{wish(t, "10.0.0.0/25"), wish(t, "fd00::/64")}
 	var seen []netip.Addr
+	var added []int
 	add := func(i int) {
 		t.Helper()
+		added = append(added, i)
 		addrs, err := m.Add(t.Context(), holder(i), w, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -264,7 +266,7 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 	for i := range 20 {
 		add(200 + i)
 	}
-	for i := range 220 {
+	for _, i := range added {
 		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
 			t.Errorf("del %d: %v", i, err)
 		}
