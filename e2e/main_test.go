@@ -167,12 +167,12 @@ func installPlugins(node *lab.Node) error {
 }
 
 // installKubeconfig writes a kubeconfig of one of Braid's service accounts.
-func installKubeconfig(ctx context.Context, node *lab.Node, accountName, path string) error {
+func installKubeconfig(ctx context.Context, node *lab.Node, name, path string) error {
 	expiry := int64(24 * 60 * 60)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expiry}}
-	answer, err := node.Cluster.Client().CoreV1().ServiceAccounts(accountNamespace).CreateToken(ctx, accountName, request, metav1.CreateOptions{})
+	answer, err := node.Cluster.Client().CoreV1().ServiceAccounts(accountNamespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("get a token of service account %s: %w", accountName, err)
+		return fmt.Errorf("get a token of service account %s: %w", name, err)
 	}
 	host, port := node.Cluster.Address()
 	config := fmt.Sprintf(`apiVersion: v1

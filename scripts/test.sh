@@ -36,7 +36,10 @@ fi
 
 [ $# -gt 0 ] || set -- ./...
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# Where tests have their files: in memory if there is room, as on a node all state is on a tmpfs, too. Four gigabytes are more than they need.
+memory=$work
+[ "$(df --output=avail --type=tmpfs --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && memory=$(mktemp -d -p /dev/shm)
+trap 'rm -rf "$work" "$memory"' EXIT
 touch "$work/begun"
 
 say "1/4 what the tests need"
@@ -56,11 +59,6 @@ failed=0
 
 go test -c -o "$work/braid.test" ./cmd/braid
 export BRAID_TEST_BINARY=$work/braid.test
-
-# On a node all state is on a tmpfs, too. Four gigabytes are more than the tests need.
-memory=$work
-[ "$(df --output=avail --type=tmpfs --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && memory=$(mktemp -d -p /dev/shm)
-trap 'rm -rf "$work" "$memory"' EXIT
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \

@@ -12,7 +12,6 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/engine"
-
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 

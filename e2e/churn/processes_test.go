@@ -18,7 +18,6 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/kube"
 )
 
 const (
@@ -45,8 +44,8 @@ type churn struct {
 	api     *lab.API
 	workers [nodes][perNode]*running
 	spans   []span
-	// ended counts the entries of the journals.
-	ended map[string]int
+	// entries counts those of the journals, by What.
+	entries map[string]int
 }
 
 type running struct {
@@ -63,7 +62,7 @@ func TestProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &churn{t: t, api: api, ended: map[string]int{}}
+	c := &churn{t: t, api: api, entries: map[string]int{}}
 	dir := t.TempDir()
 	for n := range nodes {
 		for i := range perNode {
@@ -75,12 +74,12 @@ func TestProcesses(t *testing.T) {
 		c.killNode(n)
 	}
 	c.collect(now(), c.all()...)
-	t.Logf("%v: %v, no address twice unless said so", churnFor, c.ended)
-	if c.ended["gone"] < 1000 {
-		t.Errorf("only %d containers came and went", c.ended["gone"])
+	t.Logf("%v: %v", churnFor, c.entries)
+	if c.entries["gone"] < 1000 {
+		t.Errorf("only %d containers came and went", c.entries["gone"])
 	}
 	c.noneTwice()
-	c.emptyAndFill()
+	c.fill(c.empty())
 }
 
 func (c *churn) start(w worker) {
@@ -167,7 +166,7 @@ func (c *churn) all() (all []*running) {
 	return all
 }
 
-// collect reads the journals of workers that are dead, and removes them where at is the end of their containers, too.
+// collect reads the journals of workers that are dead, and puts them aside. At that time their containers have ended, too.
 func (c *churn) collect(at time.Duration, of ...*running) {
 	c.t.Helper()
 	for _, r := range of {
@@ -183,7 +182,7 @@ func (c *churn) collect(at time.Duration, of ...*running) {
 			delete(has, container)
 		}
 		for _, e := range list {
-			c.ended[e.What]++
+			c.entries[e.What]++
 			switch e.What {
 			case "has":
 				has[e.Container] = e
@@ -211,15 +210,10 @@ func (c *churn) noneTwice() {
 	}
 }
 
-// emptyAndFill is the end of all containers: then no block is left after a while, and all addresses can be given, each once.
-func (c *churn) emptyAndFill() {
+// empty is the end of all containers: after a while no block is left. It gives the nodes' managers, as they are then.
+func (c *churn) empty() (managers []*block.Manager) {
 	c.t.Helper()
 	ctx := c.t.Context()
-	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: c.workers[0][0].Kubeconfig, Version: "churn"})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var managers []*block.Manager
 	for n := range nodes {
 		now, err := c.workers[n][0].manager(0)
 		if err != nil {
@@ -244,7 +238,7 @@ func (c *churn) emptyAndFill() {
 			m.Now = func() time.Time { return time.Unix(0, int64(now()+2*idle)) }
 		}
 	}
-	left, err := api.Blocks(ctx, metav1.ListOptions{})
+	left, err := managers[0].Objects.Blocks(ctx, metav1.ListOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -253,6 +247,12 @@ func (c *churn) emptyAndFill() {
 			c.t.Errorf("block %s is left: %+v", b.Name, b.Spec)
 		}
 	}
+	return managers
+}
+
+// fill has each address of the ranges that can be full given, once.
+func (c *churn) fill(managers []*block.Manager) {
+	c.t.Helper()
 	defer c.answerRecalls(managers)()
 	for _, list := range ranges()[:2] {
 		want, err := wishes(list)
@@ -261,7 +261,7 @@ func (c *churn) emptyAndFill() {
 		}
 		seen := map[netip.Addr]bool{}
 		for i := range int(want[0].Window.Size()) { //nolint:gosec // some hundred
-			addrs, err := managers[i%nodes].Add(ctx, holder(fmt.Sprint("last-", list[0], i)), want, nil)
+			addrs, err := managers[i%nodes].Add(c.t.Context(), holder(fmt.Sprint("last-", list[0], i)), want, nil)
 			if err != nil || seen[addrs[0]] {
 				c.t.Fatalf("address %d of %s: %v %v", i, list, addrs, err)
 			}

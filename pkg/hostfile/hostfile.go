@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ func ReadLinked(path string, limit int64) ([]byte, error) { return read(path, 0,
 func read(path string, flags int, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if flags == unix.O_NOFOLLOW && errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
-		return nil, &NotRegularError{path, limit}
+		return nil, notRegular(path, limit)
 	}
 	if err != nil {
 		return nil, err
@@ -30,28 +31,29 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 	return ReadAll(f, limit)
 }
 
-// NotRegularError is that there is something else than a regular file, or one that is too large.
-type NotRegularError struct {
-	Path  string
-	Limit int64
-}
+// NotRegularError is that there is something else than a regular file, or one of more than Limit bytes.
+type NotRegularError struct{ Limit int64 }
 
 func (e *NotRegularError) Error() string {
-	return fmt.Sprintf("%s is not a regular file of at most %d bytes", e.Path, e.Limit)
+	return fmt.Sprintf("is not a regular file of at most %d bytes", e.Limit)
 }
 
-// ReadAll is Read for a file that was opened with O_NONBLOCK. The error is a NotRegularError if that is what is wrong.
+func notRegular(path string, limit int64) error {
+	return &fs.PathError{Op: "read", Path: path, Err: &NotRegularError{limit}}
+}
+
+// ReadAll is Read for a file that was opened with O_NONBLOCK. There is a NotRegularError in the error if that is what is wrong.
 func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &NotRegularError{f.Name(), limit}
+		return nil, notRegular(f.Name(), limit)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1)) // it may grow meanwhile
 	if err == nil && int64(len(data)) > limit {
-		err = &NotRegularError{f.Name(), limit}
+		err = notRegular(f.Name(), limit)
 	}
 	return data, err
 }

@@ -56,23 +56,27 @@ func TestRead(t *testing.T) {
 		if !filepath.IsAbs(p) {
 			p = path(p)
 		}
-		for want, read := range map[string]func(string, int64) ([]byte, error){test.read + " ": hostfile.Read, test.linked: hostfile.ReadLinked} {
-			want = strings.TrimSpace(want)
-			data, err := read(p, test.limit)
-			switch {
-			case err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), p)):
-				t.Errorf("%s: error %q does not say %q and the path", test.name, err, want)
-			case err == nil && string(data) != want:
-				t.Errorf("%s: %q, want %q", test.name, data, want)
-			}
-		}
+		gives(t, hostfile.Read, p, test.limit, test.read)
+		gives(t, hostfile.ReadLinked, p, test.limit, test.linked)
 	}
 	if _, err := hostfile.Read(path("nothing"), 5); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing: %v", err)
 	}
 	_, err = hostfile.Read(path("dir"), 5)
-	if e, ok := errors.AsType[*hostfile.NotRegularError](err); !ok || e.Path != path("dir") {
+	if e, ok := errors.AsType[*hostfile.NotRegularError](err); !ok || e.Limit != 5 {
 		t.Errorf("directory: %v", err)
+	}
+}
+
+// gives reads a file, of which the content, or the error beside the path, is to be this.
+func gives(t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string) {
+	t.Helper()
+	data, err := read(path, limit)
+	switch {
+	case err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path)):
+		t.Errorf("%s: error %q does not say %q and the path", path, err, want)
+	case err == nil && string(data) != want:
+		t.Errorf("%s: %q, want %q", path, data, want)
 	}
 }
 

@@ -252,8 +252,5 @@ func pathless(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}
-	if e, ok := errors.AsType[*hostfile.NotRegularError](err); ok {
-		return fmt.Errorf("is not a regular file of at most %d bytes", e.Limit)
-	}
 	return err
 }

@@ -2,11 +2,10 @@ package block
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -46,13 +45,17 @@ type self struct {
 	Seen []string `json:"seen,omitempty"`
 }
 
-// node is the node as the owner of what it got by a claim.
+// node is the node as the owner of what it got by a claim; "" for what it got otherwise.
 func (n *self) node(claim string) *v1alpha1.Node {
-	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: n.Boot + "/" + claim}
+	boot := n.Boot
+	if claim != "" {
+		boot += "/" + claim
+	}
+	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: boot}
 }
 
-// newClaim tells one claim of a boot from any other.
-func newClaim() string { return rand.Text()[:8] }
+// newClaim tells one claim of a block from another of the same boot.
+func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
 
 // by says whether the owner of a block took it up in this boot, and whether by the claim of which there is a file.
 func (n *self) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
@@ -61,7 +64,8 @@ func (n *self) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
 
 // bootOf is the boot in which the node took up what it owns.
 func bootOf(owner *v1alpha1.Node) string {
-	return owner.BootID[:max(0, strings.LastIndexByte(owner.BootID, '/'))]
+	boot, _, _ := strings.Cut(owner.BootID, "/")
+	return boot
 }
 
 // self asks the API who this node is, once in a boot.
@@ -130,8 +134,8 @@ type search struct {
 	w     Wish
 	index int
 	me    *self
-	rnd   *mathrand.Rand
-	// taken are blocks that exist, listed those of them that were read; complete says that these are all of the window.
+	rnd   *rand.Rand
+	// taken are blocks that cannot be claimed, listed those of them that were read; complete says that these are all of the window.
 	taken    *alloc.BlockSet
 	listed   []v1alpha1.IPBlock
 	complete bool
@@ -268,19 +272,14 @@ func (s *search) list(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("list blocks of space %s: %w", s.w.Space, err)
 	}
-	s.taken = alloc.NewBlockSet(func(yield func(netip.Prefix) bool) {
-		for _, b := range s.listed {
-			// One that is not as ours are is taken as far as it reaches.
-			if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil && !yield(p.Masked()) {
-				return
-			}
+	taken := local
+	for _, b := range s.listed {
+		// One that is not as ours are is taken as far as it reaches.
+		if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil {
+			taken = append(taken, p.Masked())
 		}
-		for _, p := range local {
-			if !yield(p) {
-				return
-			}
-		}
-	})
+	}
+	s.taken = alloc.NewBlockSet(slices.Values(taken))
 	s.complete = true
 	return nil
 }
@@ -312,18 +311,10 @@ func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 		if !ok {
 			return false, nil
 		}
-		if free, err := s.looksFree(ctx, try, cidr); err != nil {
-			return false, err
-		} else if free {
-			claimed := false
-			if share {
-				claimed, err = s.createShared(ctx, cidr)
-			} else {
-				claimed, err = s.createOwned(ctx, cidr)
-			}
-			if claimed || err != nil {
-				return claimed, err
-			}
+		// Where others were found, a look comes first: one that finds the block costs the API a third of a claim that does.
+		look := try > 0 && !s.complete
+		if claimed, err := s.createAt(ctx, cidr, share, look); claimed || err != nil {
+			return claimed, err
 		}
 		// One that was made since the list was may have an address.
 		s.complete = false
@@ -332,16 +323,17 @@ func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", tries, ErrLater)
 }
 
-// looksFree is a look before a claim, which costs the API three times as much as one that finds the block: worth it where others were found.
-func (s *search) looksFree(ctx context.Context, try int, cidr netip.Prefix) (bool, error) {
-	if try == 0 || s.complete {
-		return true, nil
+// createAt claims this very block; false if it exists.
+func (s *search) createAt(ctx context.Context, cidr netip.Prefix, share, look bool) (claimed bool, err error) {
+	if look {
+		if _, err := s.Objects.Block(ctx, NameOf(s.w.Space, cidr)); !apierrors.IsNotFound(err) {
+			return false, wrap(err, "get block %v of space %s", cidr, s.w.Space)
+		}
 	}
-	_, err := s.Objects.Block(ctx, NameOf(s.w.Space, cidr))
-	if apierrors.IsNotFound(err) {
-		return true, nil
+	if share {
+		return s.createShared(ctx, cidr)
 	}
-	return false, wrap(err, "get block %v of space %s", cidr, s.w.Space)
+	return s.createOwned(ctx, cidr)
 }
 
 func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
@@ -362,7 +354,7 @@ func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	again := b != nil
 	if !again {
 		b = newLocal(s.w.Space, cidr, claiming)
-		b.Claim, b.Idle = newClaim(), s.now()
+		b.Claim, b.Idle = s.newClaim(), s.now()
 		if err := s.locked(ctx, func(l *session) error { return l.save(b) }); err != nil {
 			return false, err
 		}
@@ -530,7 +522,7 @@ func (n *self) owns(object *v1alpha1.IPBlock) bool {
 // use of it then is not known.
 func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) {
 	if b.Claim == "" { // for the case that the answer is lost
-		b.Claim = newClaim()
+		b.Claim = m.newClaim()
 		if err := m.locked(ctx, func(s *session) error { return s.save(b) }); err != nil {
 			return false, err
 		}

@@ -17,8 +17,10 @@
 // The local state lies on a file system that does not survive a reboot, as no container does: after one, a node owns its blocks with nothing
 // in use. Objects carry the boot's ID, so that state that was lost otherwise is not taken for a reboot: then what is not known to be free
 // rests until the next one. They also name the claim, which is noted on the node before it is made: so a claim of which the answer was lost is
-// known again, and one by other local state of the same node is not taken for it. A node that has not compared its blocks with their objects for ten minutes does so before an Add, if the API answers: a controller may
-// have freed them, Grace after the Node object was deleted or made anew. Times are those since the boot, so that no clock that is set counts.
+// known again, and one by other local state of the same node is not taken for it. A node that has not compared its blocks with their objects
+// for ten minutes does so before an Add, if the API answers: a controller may have freed them, Grace after the Node object was deleted or
+// made anew. Times are those since the boot, so that no clock that is set counts.
+//
 // Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under
 // one lock and never wait for the API; requests to the API are under a lock of the space.
 package block
