@@ -417,6 +417,13 @@ func TestGatewayAddresses(t *testing.T) {
 	if err := forced.Check(c); err != nil {
 		t.Error(err)
 	}
+	both := n.Pod("c")
+	c = c.With(conf{"ipam": ipam("10.3.0.2/24", "10.4.0.2/24", "fd03::2/64", "fd03::1:2/120")})
+	add(t, both, c)
+	has(t, n.Host, "addr br0 10.3.0.1/24", "addr br0 10.4.0.1/24", "addr br0 fd03::1/64", "addr br0 fd03::1:1/120")
+	if err := both.Check(c); err != nil {
+		t.Error(err)
+	}
 	if err := first.Check(conf{"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": ipam("10.1.0.2/24", "fd00::2/64")}); err == nil {
 		t.Error("CHECK does not see that the gateway's address is gone")
 	}

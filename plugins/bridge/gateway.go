@@ -77,7 +77,7 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 		a.interfaces = append(a.interfaces, &types100.Interface{Name: link.Name, Mac: link.MAC.String()})
 	}
 	for _, gateway := range gateways {
-		if err := a.ensureAddr(ctx, link, gateway); err != nil {
+		if err := a.ensureAddr(ctx, link, gateway, gateways); err != nil {
 			return err
 		}
 		if err := a.forward(gateway.Addr().Is4()); err != nil {
@@ -87,8 +87,9 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 	return nil
 }
 
-// ensureAddr gives a link of the node an address. Others that it has are in the way: all of IPv4, of IPv6 those whose network overlaps.
-func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix) error {
+// ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way: all of IPv4, of IPv6 those whose network
+// overlaps. Those of the attachment's other gateways are not replaced.
+func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix, gateways []netip.Prefix) error {
 	have, err := a.host.Addrs(ctx, link.Index)
 	if err != nil {
 		return err
@@ -102,6 +103,9 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 		}
 		if !a.conf.ForceAddress {
 			return fmt.Errorf("interface %s has address %s already, which forceAddress would replace by %s", link.Name, h.Prefix, addr)
+		}
+		if slices.Contains(gateways, h.Prefix) {
+			continue
 		}
 		if err := a.host.RemoveAddr(ctx, link.Index, h.Prefix); err != nil {
 			return err
