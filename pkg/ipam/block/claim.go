@@ -20,9 +20,11 @@ import (
 )
 
 const (
-	// blind is how many blocks are tried by chance before the API is asked which are taken: most often one of them is free, and a list
-	// of all is the dearest of all requests.
-	blind = 64
+	// Before the API is asked for a list of all blocks, some are tried by chance: one of lookShare, which cost it about as much as the list,
+	// but not so many that an Add takes long.
+	lookShare = 16
+	minLooks  = 4
+	maxLooks  = 64
 	// tries bounds how often a block is found taken, which a list said was free.
 	tries = 160
 	// fewBlocks: where a window has less than so many blocks for each node, they are shared from the start.
@@ -198,7 +200,7 @@ func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) 
 	case share:
 		steps = slices.Insert(steps, 0, s.probe)
 	default:
-		steps = slices.Insert(steps, 0, s.first)
+		steps = slices.Insert(steps, 0, s.inZone, s.newZone)
 	}
 	for _, step := range steps {
 		if ok, err := step(ctx); ok || err != nil {
@@ -284,25 +286,18 @@ func (s *search) list(ctx context.Context) (err error) {
 	return nil
 }
 
-// first claims the first block of the window if the node has none of it: in a small cluster people expect addresses in their order.
-func (s *search) first(ctx context.Context) (ok bool, err error) {
-	local, err := s.local(ctx)
-	if err != nil || slices.ContainsFunc(local, s.w.Window.Prefix().Overlaps) {
-		return false, err
-	}
-	for cidr := range s.w.Window.Blocks(blockBits(s.w.Window.Start())) {
-		s.taken.Add(cidr)
-		return s.createOwned(ctx, cidr)
-	}
-	return false, nil
+// looks is how many blocks of the window are tried by chance.
+func (w Wish) looks() int {
+	return int(min(max(w.Window.BlockCount(blockBits(w.Window.Start()))/lookShare, minLooks), maxLooks)) //nolint:gosec // bounded
 }
 
 // create claims a block that nobody has; false if there is none. A shared one is created with the address in it.
 func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 	bits := blockBits(s.w.Window.Start())
-	for try := range tries {
+	looks := s.w.looks()
+	for try := range looks + tries {
 		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
-		if !s.complete && (!ok || try == blind) {
+		if !s.complete && (!ok || try == looks) {
 			if err := s.list(ctx); err != nil {
 				return false, err
 			}
@@ -311,23 +306,23 @@ func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 		if !ok {
 			return false, nil
 		}
-		// Where others were found, a look comes first: one that finds the block costs the API a third of a claim that does.
+		// Where others were found, a look comes first: one that finds the block costs the API a fifth of a claim that does.
 		look := try > 0 && !s.complete
 		if claimed, err := s.createAt(ctx, cidr, share, look); claimed || err != nil {
 			return claimed, err
 		}
-		// One that was made since the list was may have an address.
-		s.complete = false
-		s.taken.Add(cidr)
+		s.complete = false // one that was made since the list was may have an address
 	}
-	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", tries, ErrLater)
+	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", looks+tries, ErrLater)
 }
 
 // createAt claims this very block; false if it exists.
 func (s *search) createAt(ctx context.Context, cidr netip.Prefix, share, look bool) (claimed bool, err error) {
-	if look {
-		if _, err := s.Objects.Block(ctx, NameOf(s.w.Space, cidr)); !apierrors.IsNotFound(err) {
-			return false, wrap(err, "get block %v of space %s", cidr, s.w.Space)
+	s.taken.Add(cidr)
+	if look { // at what an API server has in memory: if it is not the latest, no more is lost than a try
+		there, err := s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(s.w.Space, cidr), ResourceVersion: "0"})
+		if err != nil || len(there) > 0 {
+			return false, wrap(err, "look for block %v of space %s", cidr, s.w.Space)
 		}
 	}
 	if share {

@@ -155,11 +155,10 @@ func (s *search) intend(ctx context.Context, at heldAddr) (ok bool, err error) {
 	return ok, err
 }
 
-// probe looks at blocks of the window by chance and takes an address of one that is shared, or of none's yet. Where they are few, it has
-// looked at all.
+// probe looks at blocks of the window by chance and takes an address of one that is shared, or of none's yet.
 func (s *search) probe(ctx context.Context) (bool, error) {
 	bits := blockBits(s.w.Window.Start())
-	for range blind {
+	for range s.w.looks() {
 		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
 		if !ok {
 			break
