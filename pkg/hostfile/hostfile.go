@@ -4,6 +4,7 @@
 package hostfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,9 +52,10 @@ func ReadAll(f *os.File, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, notRegular(f.Name(), limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1)) // it may grow meanwhile
-	if err == nil && int64(len(data)) > limit {
+	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
+	_, err = data.ReadFrom(io.LimitReader(f, limit+1)) // it may grow meanwhile
+	if err == nil && int64(data.Len()) > limit {
 		err = notRegular(f.Name(), limit)
 	}
-	return data, err
+	return data.Bytes(), err
 }

@@ -1,10 +1,8 @@
 package block
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,10 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,11 +37,6 @@ const (
 	heldDir    = "held"
 	blocksDir  = "blocks"
 	tendedFile = "tended"
-	tempFile   = "new"
-
-	dirMode  = 0o700
-	fileMode = 0o600
-	maxFile  = 64 << 10 // bytes; a block with the longest names is a tenth of it
 )
 
 // shelf is where a block stands.
@@ -183,38 +176,24 @@ func (a heldAddr) check() error {
 // session is the exclusive right to the local state.
 type session struct {
 	m    *Manager
-	root *os.Root
+	tree *tree
 	// loaded are the blocks that were read, as they are to be.
 	loaded map[string]*local
 }
 
 // locked runs fn with the local state. It never waits for the API.
 func (m *Manager) locked(ctx context.Context, fn func(*session) error) error {
-	root, err := m.open()
+	t, err := openTree(m.Dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	unlock, err := m.flock(ctx, root, ".")
+	defer t.close()
+	unlock, err := m.flock(ctx, t, ".")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return fn(&session{m: m, root: root, loaded: map[string]*local{}})
-}
-
-func (m *Manager) open() (*os.Root, error) {
-	root, err := os.OpenRoot(m.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(m.Dir, dirMode); err != nil {
-			return nil, fmt.Errorf("make directory %s: %w", m.Dir, err)
-		}
-		root, err = os.OpenRoot(m.Dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open directory %s: %w", m.Dir, err)
-	}
-	return root, nil
+	return fn(&session{m: m, tree: t, loaded: map[string]*local{}})
 }
 
 // lockSpace is the exclusive right to ask the API for blocks of a space.
@@ -226,19 +205,19 @@ func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), er
 }
 
 func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err error) {
-	root, err := m.open()
+	t, err := openTree(m.Dir)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	if err := root.MkdirAll(dir, dirMode); err != nil {
-		return nil, fmt.Errorf("make directory %s: %w", dir, err)
+	defer t.close()
+	if err := t.makeDir(dir); err != nil {
+		return nil, err
 	}
-	return m.flock(ctx, root, dir)
+	return m.flock(ctx, t, dir)
 }
 
-func (m *Manager) flock(ctx context.Context, root *os.Root, dir string) (unlock func(), err error) {
-	f, err := root.Open(dir)
+func (m *Manager) flock(ctx context.Context, t *tree, dir string) (unlock func(), err error) {
+	f, err := t.root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open directory to lock it: %w", err)
 	}
@@ -250,39 +229,14 @@ func (m *Manager) flock(ctx context.Context, root *os.Root, dir string) (unlock 
 	return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
 }
 
-// errUnusable is that a file is not as it was written. Any other error says nothing about the file.
-var errUnusable = errors.New("not as it was written")
-
-// transient are errors that have nothing to do with the file.
-func transient(err error) bool {
-	errno, ok := errors.AsType[unix.Errno](err)
-	return ok && slices.Contains([]unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO, unix.EACCES, unix.EPERM, unix.EINTR}, errno)
-}
-
 // read decodes a file of ours.
 func (s *session) read(name string, into any) error {
-	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) || err != nil && transient(err) {
+	data, err := s.tree.read(name)
+	if err != nil {
 		return err
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	data, err := hostfile.ReadAll(f, maxFile)
-	if _, ok := errors.AsType[*hostfile.NotRegularError](err); ok {
-		return fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
 		return fmt.Errorf("%s is %w: %w", name, errUnusable, err)
-	}
-	if d.More() {
-		return fmt.Errorf("%s has more than one JSON value: %w", name, errUnusable)
 	}
 	return nil
 }
@@ -296,61 +250,14 @@ func (s *session) write(name string, value any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	err = s.put(name, data)
-	if err == nil || transient(err) {
-		return err
-	}
-	if err := s.root.MkdirAll(path.Dir(name), dirMode); err != nil {
-		return fmt.Errorf("make directory of %s: %w", name, err)
-	}
-	if err := s.clear(tempFile, name); err != nil {
-		return err
-	}
-	return s.put(name, data)
-}
-
-func (s *session) put(name string, data []byte) error {
-	f, err := s.root.OpenFile(tempFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, fileMode)
-	if err == nil {
-		_, err = f.Write(data)
-		err = errors.Join(err, f.Close())
-	}
-	if err == nil {
-		err = s.root.Rename(tempFile, name)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
-}
-
-// clear removes what stands in the place of a file and is none.
-func (s *session) clear(names ...string) error {
-	for _, name := range names {
-		if info, err := s.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
-			if err := s.root.RemoveAll(name); err != nil {
-				return fmt.Errorf("remove %s, which is no file: %w", name, err)
-			}
-		}
-	}
-	return nil
+	return s.tree.write(name, data)
 }
 
 func (s *session) remove(name string) error {
 	if err := s.m.step("remove " + what(name)); err != nil {
 		return err
 	}
-	err := s.root.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil && !transient(err) {
-		err = s.root.RemoveAll(name)
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
+	return s.tree.remove(name)
 }
 
 // what is the kind of a file, for tests that stop at each change.
@@ -387,7 +294,7 @@ func (s *session) readHeld(name string) (*held, error) {
 // everyHeld gives what all attachments hold, in no order.
 func (s *session) everyHeld() iter.Seq2[*held, error] {
 	return func(yield func(*held, error) bool) {
-		names, err := s.list(heldDir)
+		names, err := s.tree.list(heldDir)
 		if err != nil && !yield(nil, err) {
 			return
 		}
@@ -403,30 +310,13 @@ func (s *session) everyHeld() iter.Seq2[*held, error] {
 	}
 }
 
-// list gives the names of a directory; none if it is not there.
-func (s *session) list(dir string) ([]string, error) {
-	f, err := s.root.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
-	}
-	return names, nil
-}
-
 func blockPath(space string, on shelf, cidr netip.Prefix) string {
 	return path.Join(blocksDir, space, string(on), strings.ReplaceAll(cidr.String(), "/", "-"))
 }
 
 // onShelf gives the blocks of a shelf. Names that are none of ours are passed over.
 func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
-	names, err := s.list(path.Join(blocksDir, space, string(on)))
+	names, err := s.tree.list(path.Join(blocksDir, space, string(on)))
 	var list []netip.Prefix
 	for _, name := range names {
 		if i := strings.LastIndexByte(name, '-'); i >= 0 {
@@ -545,15 +435,7 @@ func (s *session) move(b *local, to shelf) error {
 	if err := s.m.step("move block"); err != nil {
 		return err
 	}
-	from, target := blockPath(b.Space, b.shelf, b.prefix), blockPath(b.Space, to, b.prefix)
-	err := s.root.Rename(from, target)
-	if err != nil && !transient(err) {
-		if err = s.root.MkdirAll(path.Dir(target), dirMode); err == nil {
-			if err = s.clear(target); err == nil {
-				err = s.root.Rename(from, target)
-			}
-		}
-	}
+	err := s.tree.move(blockPath(b.Space, b.shelf, b.prefix), blockPath(b.Space, to, b.prefix))
 	if err != nil {
 		return fmt.Errorf("move block %v of space %s: %w", b.prefix, b.Space, err)
 	}
@@ -569,7 +451,7 @@ func (s *session) drop(b *local) error {
 
 // spaces are those of which there is local state.
 func (s *session) spaces() ([]string, error) {
-	names, err := s.list(blocksDir)
+	names, err := s.tree.list(blocksDir)
 	var list []string
 	for _, name := range names {
 		if isSpace(name) {
