@@ -43,8 +43,9 @@ type self struct {
 	// Nodes is how many there were at the time Counted.
 	Nodes   int       `json:"nodes,omitempty"`
 	Counted time.Time `json:"counted,omitzero"`
-	// Seen are the spaces of which the node has learned which blocks it owned before a reboot.
+	// Seen are the spaces of which the node has learned which blocks it owned before a reboot; All says that of each.
 	Seen []string `json:"seen,omitempty"`
+	All  bool     `json:"all,omitempty"`
 }
 
 // node is the node as the owner of what it got by a claim; "" for what it got otherwise.
@@ -70,12 +71,16 @@ func bootOf(owner *v1alpha1.Node) string {
 	return boot
 }
 
-// self asks the API who this node is, once in a boot.
+// self is who this node is; the API is asked once in a boot, and by Inspect.
 func (m *Manager) self(ctx context.Context) (*self, error) {
-	n, err := m.known(ctx)
-	if err != nil || n != nil {
+	if n, err := m.known(ctx); err != nil || n != nil {
 		return n, err
 	}
+	return m.ask(ctx)
+}
+
+// ask asks the API who this node is.
+func (m *Manager) ask(ctx context.Context) (*self, error) {
 	boot, err := m.boot()
 	if err != nil {
 		return nil, err
@@ -84,8 +89,8 @@ func (m *Manager) self(ctx context.Context) (*self, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node %s, as which this machine is to own addresses: %w", m.NodeName, err)
 	}
-	n = &self{Boot: boot, Name: m.NodeName, UID: node.UID}
-	return n, m.note(ctx, n, func(*self) {})
+	n := &self{Boot: boot, Name: m.NodeName}
+	return n, m.note(ctx, n, func(me *self) { me.UID = node.UID })
 }
 
 // note changes who this node is, in the file and in n. What others have noted meanwhile stays.
@@ -221,7 +226,7 @@ func (s *search) owns(ctx context.Context) (ok bool, err error) {
 	if s.me, err = s.self(ctx); err != nil {
 		return false, err
 	}
-	if !slices.Contains(s.me.Seen, s.w.Space) {
+	if !s.me.All && !slices.Contains(s.me.Seen, s.w.Space) {
 		if err := s.learn(ctx); err != nil {
 			return false, err
 		}

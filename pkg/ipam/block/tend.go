@@ -270,18 +270,9 @@ func (m *Manager) settleOurs(ctx context.Context, me *self, b *local, object *v1
 // back what is idle, and takes the addresses of before a reboot out of shared blocks.
 func (m *Manager) Inspect(ctx context.Context) error {
 	now := m.now()
-	me, err := m.self(ctx)
+	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
 	if err != nil {
 		return err
-	}
-	node, err := m.Objects.Node(ctx, me.Name)
-	if err != nil {
-		return fmt.Errorf("node %s: %w", me.Name, err)
-	}
-	if node.UID != me.UID { // the object was made anew; the machine is the same
-		if err := m.note(ctx, me, func(me *self) { me.UID = node.UID }); err != nil {
-			return err
-		}
 	}
 	objects, err := m.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
 	if err != nil {
@@ -310,11 +301,15 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return m.locked(ctx, func(s *session) error {
+	err = m.locked(ctx, func(s *session) error {
 		last := s.tended()
 		last.All = now
 		return s.write(tendedFile, last)
 	})
+	if err != nil || me.All {
+		return err
+	}
+	return m.note(ctx, me, func(me *self) { me.Seen, me.All = nil, true })
 }
 
 // blocks are all of which there is local state, by the objects' names.
