@@ -15,6 +15,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -38,6 +39,7 @@ const (
 	maxGrowth   = 1.5    // that, with 60,000 addresses in use, of that with none
 	minParallel = 500.0  // Adds a second on one node
 	minFill     = 5000.0 // addresses a second in a cluster
+	minOfFloor  = 0.3    // that, of the addresses of as many blocks as are created in a second when nothing else is done
 	maxStored   = 25.0   // MB for 500,000 addresses
 )
 
@@ -96,6 +98,11 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	progress("the API server's own rate")
+	floor, err := lab.floor(ctx)
+	if err != nil {
+		return "", err
+	}
 	progress(fmt.Sprintf("%d nodes fill a /16", clusterNodes))
 	fill, stored, err := lab.fill(ctx)
 	if err != nil {
@@ -116,6 +123,7 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 		{"60,000 in use, of none", many / few, maxGrowth, "x", false},
 		{"64 at a time on one node", parallel, minParallel, "/s", true},
 		{"256 nodes fill a /16, addresses", fill, minFill, "/s", true},
+		{"that, of what the API server could create blocks for", fill / floor, minOfFloor, "x", true},
 		{"blocks of 500,000 addresses as JSON", stored, maxStored, "MB", false},
 	} {
 		verdict := "reached"
@@ -197,6 +205,23 @@ func (p *ipam) parallel(ctx context.Context) (float64, error) {
 	start := time.Now()
 	err = together(atOnce, burstOf, func(i int) error { return take(ctx, m, w, i) })
 	return burstOf / time.Since(start).Seconds(), err
+}
+
+// floor is of how many addresses blocks are created in a second if nothing else is done.
+func (p *ipam) floor(ctx context.Context) (float64, error) {
+	w, err := bigWish("floor", "10.16.0.0/16")
+	if err != nil {
+		return 0, err
+	}
+	blocks := slices.Collect(w.Window.Blocks(28))
+	start := time.Now()
+	err = together(atOnce, len(blocks), func(i int) error {
+		object := &v1alpha1.IPBlock{Spec: v1alpha1.IPBlockSpec{Space: w.Space, CIDR: blocks[i].String(), Owner: &v1alpha1.Node{NodeName: nodeName(0), NodeUID: "bench"}}}
+		object.Name = block.NameOf(w.Space, blocks[i])
+		_, err := p.api.CreateBlock(ctx, object)
+		return err
+	})
+	return float64(len(blocks)*block.Size) / time.Since(start).Seconds(), err
 }
 
 // fill is how many addresses all nodes together give in a second, until none is left, and how much room the blocks of 500,000 would take.
