@@ -7,6 +7,7 @@
 # What tests find in their environment:
 #   BRAID_E2E=1     without it they do nothing
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
+#   BRAID_WHEREABOUTS, BRAID_WHEREABOUTS_CRDS  the reference of cluster-wide addresses, and the directory of its CRDs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh
@@ -25,8 +26,10 @@ scripts/install-deps.sh node
 gotestsum=$(scripts/tools.sh gotestsum)
 scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
+BRAID_WHEREABOUTS=$(scripts/tools.sh whereabouts)
+BRAID_WHEREABOUTS_CRDS=$(cd scripts/tools/whereabouts && go list -m -f '{{.Dir}}' github.com/k8snetworkplumbingwg/whereabouts)/doc/crds
 scripts/build.sh
-export BRAID_E2E=1 BRAID_LAB_BIN
+export BRAID_E2E=1 BRAID_LAB_BIN BRAID_WHEREABOUTS BRAID_WHEREABOUTS_CRDS
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # tools.sh NAME builds a pinned tool, unless it is there, and prints its path: "$(scripts/tools.sh gotestsum)" --version
 #
-# The tools and their versions are the `tool` lines of scripts/tools/go.mod. They are kept in a cache outside the clone (BRAID_CACHE,
-# default ~/.cache/braid), in a directory named after a hash of the pins and of Go's version. A binary that is there is complete.
+# The tools and their versions are the `tool` lines of scripts/tools/go.mod, or that of scripts/tools/NAME/go.mod. They are kept in a
+# cache outside the clone (BRAID_CACHE, default ~/.cache/braid), in a directory named after a hash of the pins and of Go's version. A
+# binary that is there is complete.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/tools"
@@ -16,6 +17,9 @@ say() { printf 'tools: %s\n' "$*" >&2; }
 	exit 2
 }
 name=$1
+if [ -f "$name/go.mod" ]; then
+	cd "$name"
+fi
 dir=$cache/tools-$({
 	go version
 	cat go.mod go.sum
@@ -23,7 +27,7 @@ dir=$cache/tools-$({
 
 if [ ! -x "$dir/$name" ]; then
 	# Not by `go list tool`, which downloads what all of them are made of.
-	package=$(sed -n "/^tool (/,/^)/s|^\t\(.*/$name\)\$|\1|p" go.mod | grep .) || {
+	package=$(sed -n "s|^tool \([^(]*\)\$|\1|p; /^tool (/,/^)/s|^\t\(.*/$name\)\$|\1|p" go.mod | grep .) || {
 		say "scripts/tools/go.mod pins no tool $name"
 		exit 1
 	}
