@@ -29,6 +29,8 @@ const (
 	// if the API is away, it does without.
 	trust       = 10 * time.Minute
 	trustWithin = 2 * time.Second
+	// lookAfter is how long after a look that found nothing out the next Add looks.
+	lookAfter = 30 * time.Second
 )
 
 // Add gives an address for each wish, or none at all. A holder that has its addresses gets the same again. claim, if not nil, keeps them
@@ -142,24 +144,22 @@ func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
 // look compares the node's blocks with their objects, unless another Add has just done so. A node that cannot ask goes on as it is; one that
 // the cluster does not know does not.
 func (o *order) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, trustWithin)
+	within, cancel := context.WithTimeout(ctx, trustWithin)
 	defer cancel()
-	unlock, err := o.lockDir(ctx, blocksDir)
+	unlock, err := o.lockDir(within, blocksDir)
 	if err == nil {
 		defer unlock()
-		if stale, serr := o.stale(ctx); serr != nil || !stale {
+		if stale, serr := o.stale(within); serr != nil || !stale {
 			return serr
 		}
-		err = o.Inspect(ctx)
+		_, _, err = o.compare(within)
 	}
-	if apierrors.IsNotFound(err) {
+	if err == nil || apierrors.IsNotFound(err) {
 		return err
 	}
-	if err != nil {
-		o.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", err)
-		o.trusted = true
-	}
-	return nil
+	o.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", err)
+	o.trusted = true
+	return o.noteTended(ctx, func(last *tended) { last.Tried = o.now() })
 }
 
 func (m *Manager) stale(ctx context.Context) (stale bool, err error) {
@@ -170,10 +170,10 @@ func (m *Manager) stale(ctx context.Context) (stale bool, err error) {
 	return stale, err
 }
 
-// stale says that the last look at the API was too long ago, or that it is not known when it was.
+// stale says that the last look at the API was too long ago, or that it is not known when it was, and that it is time for another.
 func (s *session) stale() bool {
-	age := s.m.now().Sub(s.tended().All)
-	return age < 0 || age >= trust
+	last := s.tended()
+	return s.m.due(last.Own, trust) && s.m.due(last.Tried, lookAfter)
 }
 
 // take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be

@@ -26,10 +26,22 @@ const (
 	ReasonAddressLost = "AddressLost"
 )
 
-// tended is when Tend did its work.
+// tended is when Tend did its work, and when an Add did what it needs of that.
 type tended struct {
-	Recalls time.Time `json:"recalls"`
-	All     time.Time `json:"all"`
+	Recalls time.Time `json:"recalls,omitzero"`
+	All     time.Time `json:"all,omitzero"`
+	// Own is when the node's blocks were last found to be as their objects say, Tried when an Add last failed to find out.
+	Own   time.Time `json:"own,omitzero"`
+	Tried time.Time `json:"tried,omitzero"`
+}
+
+// noteTended changes when what was done.
+func (m *Manager) noteTended(ctx context.Context, change func(*tended)) error {
+	return m.locked(ctx, func(s *session) error {
+		last := s.tended()
+		change(&last)
+		return s.write(tendedFile, last)
+	})
 }
 
 // tended is when that was; never, where it cannot be read.
@@ -40,19 +52,21 @@ func (s *session) tended() (last tended) {
 	return last
 }
 
+// due says whether what was done at that time is to be done again.
+func (m *Manager) due(at time.Time, after time.Duration) bool {
+	age := m.now().Sub(at)
+	return age < 0 || age >= after
+}
+
 // Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's blocks are still its own. It is quick
 // where nothing is due.
 func (m *Manager) Tend(ctx context.Context) error {
 	now := m.now()
-	due := func(at time.Time, after time.Duration) bool {
-		age := now.Sub(at)
-		return age < 0 || age >= after
-	}
 	var last tended
 	answers := false
 	err := m.locked(ctx, func(s *session) error {
 		last = s.tended()
-		if answers = due(last.Recalls, tendAfter); !answers {
+		if answers = m.due(last.Recalls, tendAfter); !answers {
 			return nil
 		}
 		last.Recalls = now
@@ -61,7 +75,7 @@ func (m *Manager) Tend(ctx context.Context) error {
 	if err != nil || !answers {
 		return err
 	}
-	if !due(last.All, inspectAfter) {
+	if !m.due(last.All, inspectAfter) {
 		return m.Answer(ctx)
 	}
 	return errors.Join(m.Answer(ctx), m.Inspect(ctx))
@@ -266,17 +280,36 @@ func (m *Manager) settleOurs(ctx context.Context, me *self, b *local, object *v1
 	return m.become(ctx, b.Space, b.prefix, owned, object.UID)
 }
 
-// Inspect compares the node's blocks with their objects: it claims again what is in use and has no object, notes what is another's, gives
-// back what is idle, and takes the addresses of before a reboot out of shared blocks.
+// Inspect compares the node's blocks with their objects, gives back what is idle, says in the objects how much is in use, and takes the
+// addresses of before a reboot out of shared blocks.
 func (m *Manager) Inspect(ctx context.Context) error {
 	now := m.now()
-	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
+	me, objects, err := m.compare(ctx)
 	if err != nil {
 		return err
 	}
+	var errs []error
+	for i := range objects {
+		errs = append(errs, m.tidy(ctx, me, &objects[i]))
+	}
+	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && bootOf(e.Node) != me.Boot }))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return m.noteTended(ctx, func(last *tended) { last.All = now })
+}
+
+// compare compares the node's blocks with their objects, which it gives: it claims again what is in use and has no object, and notes what is
+// another's.
+func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error) {
+	now := m.now()
+	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
+	if err != nil {
+		return nil, nil, err
+	}
 	objects, err := m.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
 	if err != nil {
-		return fmt.Errorf("list blocks of node %s: %w", me.Name, err)
+		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
 	blocks, err := m.blocks(ctx)
 	errs := []error{err}
@@ -297,19 +330,13 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
 		errs = append(errs, m.inspect(ctx, me, blocks[name], nil))
 	}
-	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && bootOf(e.Node) != me.Boot }))
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return nil, nil, err
 	}
-	err = m.locked(ctx, func(s *session) error {
-		last := s.tended()
-		last.All = now
-		return s.write(tendedFile, last)
-	})
-	if err != nil || me.All {
-		return err
+	if !me.All {
+		err = m.note(ctx, me, func(me *self) { me.Seen, me.All = nil, true })
 	}
-	return m.note(ctx, me, func(me *self) { me.Seen, me.All = nil, true })
+	return me, objects, errors.Join(err, m.noteTended(ctx, func(last *tended) { last.Own = now }))
 }
 
 // blocks are all of which there is local state, by the objects' names.
@@ -344,7 +371,25 @@ func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alp
 		if _, err := m.Objects.UpdateBlock(ctx, object); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("write owner of block %s: %w", object.Name, err)
 		}
-		return nil
+	}
+	return nil
+}
+
+// tidy gives a block of the node back if it is idle; else its object is to say how much is in use.
+func (m *Manager) tidy(ctx context.Context, me *self, object *v1alpha1.IPBlock) error {
+	cidr, err := ParseBlock(object.Spec.CIDR)
+	if err != nil {
+		return fmt.Errorf("block %s of this node: %w", object.Name, err)
+	}
+	unlock, err := m.lockSpace(ctx, object.Spec.Space)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	b, err := m.find(ctx, object.Spec.Space, cidr)
+	switch {
+	case err != nil || b == nil || b.UID != object.UID || !b.ours():
+		return err
 	case m.idle(b):
 		return m.give(ctx, me, b.Space, b.prefix, m.idle)
 	}
