@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -30,11 +31,14 @@ const (
 	atOnce, burstOf = 64, 4096
 	// storedBlocks hold 500,000 addresses.
 	storedBlocks = 500000 / block.Size
+	// oldRounds are enough for the reference: each takes a second.
+	oldRounds = 10
 )
 
 // The targets for cluster-wide addresses.
 const (
 	maxFour     = 40.0   // ms: ADD of a pod with four networks
+	minFaster   = 10.0   // that with the reference's plugins and addresses, of that
 	maxOwn      = 1.0    // ms: an address of a block that the node owns
 	maxGrowth   = 1.5    // that, with 60,000 addresses in use, of that with none
 	minParallel = 500.0  // Adds a second on one node
@@ -43,45 +47,50 @@ const (
 	maxStored   = 25.0   // MB for 500,000 addresses
 )
 
+// wherePod has four networks with addresses of the cluster, oldPod four with those of the reference.
 func wherePod() string { return "bench-addresses" }
+func oldPod() string   { return "bench-reference" }
 
-func whereabouts(i int) string {
-	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"w%d","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
-		"ipam":{"type":"whereabouts","range":"10.%d.0.0/16"}}]}`, i, 30+i)
-}
-
-// whereManifests are the networks and the pod that use cluster-wide addresses, and the nodes.
-func whereManifests() string {
+// whereManifests are the networks and the pods that use cluster-wide addresses, and the nodes. flat is the reference's flat file.
+func whereManifests(flat string) string {
 	var out strings.Builder
-	var names []string
-	for i := range 4 {
-		names = append(names, fmt.Sprintf("w%d", i))
-		fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: w%d, namespace: default}\nspec: {config: %q}\n---\n",
-			i, whereabouts(i))
+	for i, pod := range []string{wherePod(), oldPod()} {
+		var names []string
+		for net := range 4 {
+			name := fmt.Sprintf("%s-%d", pod, net)
+			names = append(names, name)
+			config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
+				"ipam":{"type":"whereabouts","range":"10.%d.0.0/16","configuration_path":%q}}]}`, name, 30+10*i+net, flat)
+			fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: %s, namespace: default}\nspec: {config: %q}\n---\n",
+				name, config)
+		}
+		fmt.Fprintf(&out, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
+			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", pod, strings.Join(names, ","))
 	}
-	fmt.Fprintf(&out, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
-		"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n", wherePod(), strings.Join(names, ","))
 	for i := range clusterNodes {
-		fmt.Fprintf(&out, "---\napiVersion: v1\nkind: Node\nmetadata: {name: %s}\n", nodeName(i))
+		fmt.Fprintf(&out, "apiVersion: v1\nkind: Node\nmetadata: {name: %s}\n---\n", nodeName(i))
 	}
 	return out.String()
 }
 
 func nodeName(i int) string { return fmt.Sprintf("bench-node-%03d", i) }
 
-// addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, and the allocator by itself against the API server.
+// addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, beside the same with the reference's plugins, and the
+// allocator by itself against the API server.
 func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	for round := range warmUps + rounds {
 		if round == warmUps {
-			delete(b.times, "ADD addresses")
+			maps.DeleteFunc(b.times, func(name string, _ []time.Duration) bool {
+				return strings.HasSuffix(name, " addresses") || strings.HasSuffix(name, " reference")
+			})
 		}
-		err := inNetns(func(netns string) error {
-			if err := b.timed("ADD addresses", func() error { return b.braid(ctx, "ADD", wherePod(), "bench", netns) }); err != nil {
-				return err
-			}
-			return b.timed("DEL addresses", func() error { return b.braid(ctx, "DEL", wherePod(), "bench", netns) })
-		})
-		if err != nil {
+		if err := b.fourNetworks(ctx, "addresses", b.config, wherePod()); err != nil {
+			return "", err
+		}
+		if round > warmUps+oldRounds {
+			continue
+		}
+		if err := b.fourNetworks(ctx, "reference", b.oldConfig, oldPod()); err != nil {
 			return "", err
 		}
 	}
@@ -110,7 +119,8 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nCluster-wide addresses (whereabouts), real API server.\n\n")
-	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms\n", b.median("ADD addresses"), b.median("DEL addresses"))
+	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; with the reference's plugins, as Multus calls them: %.1f and %.1f ms\n",
+		b.median("ADD addresses"), b.median("DEL addresses"), b.median("ADD reference"), b.median("DEL reference"))
 	for _, t := range []struct {
 		what       string
 		is, target float64
@@ -118,6 +128,7 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 		least      bool
 	}{
 		{"ADD with 4 networks", b.median("ADD addresses"), maxFour, "ms", false},
+		{"the same with the reference's plugins, of that", b.median("ADD reference") / b.median("ADD addresses"), minFaster, "x", true},
 		{"address of an own block, none in use", few, maxOwn, "ms", false},
 		{"the same, 60,000 in use", many, maxOwn, "ms", false},
 		{"60,000 in use, of none", many / few, maxGrowth, "x", false},
@@ -133,6 +144,17 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 		fmt.Fprintf(&out, "%-52s %8.2f %-2s  target %7.1f  %s\n", t.what, t.is, t.unit, t.target, verdict)
 	}
 	return out.String(), nil
+}
+
+func (b *bench) fourNetworks(ctx context.Context, name, config, pod string) error {
+	return inNetns(func(netns string) error {
+		for _, command := range []string{"ADD", "DEL"} {
+			if err := b.timed(command+" "+name, func() error { return b.braid(ctx, config, command, pod, "bench", netns) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // ipam is a cluster's allocators in this process.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/e2e/lab"
 )
 
 // bridge is the default network, and macvlan the i-th of the others. Each way of attaching has leases of its own.
@@ -82,31 +84,55 @@ func (c *chains) del(ctx context.Context) error {
 }
 
 // braid calls the binary as a runtime does.
-func (b *bench) braid(ctx context.Context, command, pod, id, netns string) error {
+func (b *bench) braid(ctx context.Context, config, command, pod, id, netns string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid"))
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + b.plugins,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
 	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(b.config), &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(config), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("braid %s: %w: %s %s", command, err, stdout.String(), stderr.String())
 	}
 	return nil
 }
 
-func (b *bench) braidConfig() (string, error) {
+// braidConfig is Braid's configuration. exec are the types that it execs from the directory bin instead of doing it itself.
+func (b *bench) braidConfig(bin string, exec ...string) (string, error) {
 	kubeconfig, err := b.api.Kubeconfig("braid")
 	if err != nil {
 		return "", err
 	}
 	config, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "binDir": b.plugins, "braid": map[string]any{"nodeName": nodeName(0)},
+		"logFile": b.log, "binDir": bin, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	})
 	return string(config), err
+}
+
+// oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for that one, and serves its objects.
+func (b *bench) oldPlugins(ctx context.Context) (bin, flat string, err error) {
+	bin, flat = filepath.Join(b.work, "reference"), filepath.Join(b.work, "whereabouts.conf")
+	err = os.Mkdir(bin, 0o700)
+	for _, name := range []string{"bridge", "macvlan", "host-local"} {
+		err = errors.Join(err, os.Symlink(filepath.Join(b.plugins, name), filepath.Join(bin, name)))
+	}
+	err = errors.Join(err, os.Symlink(os.Getenv("BRAID_WHEREABOUTS"), filepath.Join(bin, "whereabouts")))
+	kubeconfig, kerr := b.api.Kubeconfig(lab.UserAdmin)
+	if err = errors.Join(err, kerr); err != nil {
+		return "", "", err
+	}
+	if err := os.WriteFile(flat, fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig), 0o600); err != nil {
+		return "", "", err
+	}
+	crds, err := filepath.Glob(os.Getenv("BRAID_WHEREABOUTS_CRDS") + "/whereabouts.cni.cncf.io_*.yaml")
+	for _, crd := range crds {
+		data, rerr := os.ReadFile(crd)
+		err = errors.Join(err, rerr, b.api.Apply(ctx, string(data)))
+	}
+	return bin, flat, err
 }
 
 // inNetns calls fn with a new, empty network namespace.

@@ -18,9 +18,9 @@ import (
 type bench struct {
 	api                     *lab.API
 	bin, plugins, work, log string
-	// config is Braid's.
-	config string
-	times  map[string][]time.Duration
+	// config is Braid's; with oldConfig it execs the reference's plugins.
+	config, oldConfig string
+	times             map[string][]time.Duration
 }
 
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
@@ -54,12 +54,19 @@ func (b *bench) prepare(ctx context.Context) error {
 		fmt.Fprintf(&manifests, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
 			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", podName(n), strings.Join(names, ","))
 	}
-	manifests.WriteString(whereManifests())
+	bin, flat, err := b.oldPlugins(ctx)
+	if err != nil {
+		return err
+	}
+	manifests.WriteString(whereManifests(flat))
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
 	}
-	var err error
-	b.config, err = b.braidConfig()
+	b.config, err = b.braidConfig(b.plugins)
+	if err != nil {
+		return err
+	}
+	b.oldConfig, err = b.braidConfig(bin, "bridge", "macvlan", "host-local", "whereabouts")
 	return err
 }
 
@@ -104,7 +111,7 @@ func (b *bench) byChains(ctx context.Context, n int) way {
 func (b *bench) byBraid(ctx context.Context, n int) way {
 	return func(id, netns string) (add, del func() error, err error) {
 		call := func(command string) func() error {
-			return func() error { return b.braid(ctx, command, podName(n), id, netns) }
+			return func() error { return b.braid(ctx, b.config, command, podName(n), id, netns) }
 		}
 		return call("ADD"), call("DEL"), nil
 	}
