@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/kube"
 )
 
 // moved says that the process is in a network namespace of its own.
@@ -72,6 +73,26 @@ func newAPI(t *testing.T, nodes int) *lab.API {
 		}
 	}
 	return api
+}
+
+func kubeconfig(t *testing.T, api *lab.API) string {
+	t.Helper()
+	path, err := api.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// objects are those of the API server, for Braid's own packages.
+func objects(t *testing.T, api *lab.API) *kube.API {
+	t.Helper()
+	a, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig(t, api), Version: "churn"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }

@@ -21,7 +21,6 @@ import (
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
@@ -85,10 +84,6 @@ func newCRI(t *testing.T, api *lab.API) *cri {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire"}); err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +97,7 @@ func newCRI(t *testing.T, api *lab.API) *cri {
 		}
 	}
 	r.config, err = json.Marshal(map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig, "logFile": r.path("braid.log"), "binDir": bin,
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig(t, api), "logFile": r.path("braid.log"), "binDir": bin,
 		"braid": map[string]any{"stateDir": r.path("state"), "nodeName": nodeName(0)},
 		"delegates": []any{map[string]any{
 			"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
@@ -208,27 +203,20 @@ func (r *cri) nothingLeft(api *lab.API) {
 			r.t.Errorf("link %s is left", name)
 		}
 	}
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	objects, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: "churn"})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	before, err := objects.Blocks(r.t.Context(), metav1.ListOptions{})
+	source := objects(r.t, api)
+	before, err := source.Blocks(r.t.Context(), metav1.ListOptions{})
 	if err != nil || len(before) == 0 {
 		r.t.Fatalf("no blocks were claimed: %v", err)
 	}
 	boot, _, _ := strings.Cut(before[0].Spec.Owner.BootID, "/") // the claim follows
 	later := &block.Manager{
-		Objects: objects, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
+		Objects: source, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+idle)) },
 	}
 	if err := later.Tend(r.t.Context()); err != nil {
 		r.t.Error(err)
 	}
-	after, err := objects.Blocks(r.t.Context(), metav1.ListOptions{})
+	after, err := source.Blocks(r.t.Context(), metav1.ListOptions{})
 	if err != nil || len(after) > 0 {
 		r.t.Errorf("%d of %d blocks are left after the idle time: %v", len(after), len(before), err)
 	}

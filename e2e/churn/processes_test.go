@@ -58,15 +58,12 @@ type running struct {
 // taken away. No address is given twice, and in the end each can be given.
 func TestProcesses(t *testing.T) {
 	api := newAPI(t, nodes)
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := kubeconfig(t, api)
 	c := &churn{t: t, api: api, entries: map[string]int{}}
 	dir := t.TempDir()
 	for n := range nodes {
 		for i := range perNode {
-			c.start(worker{Kubeconfig: kubeconfig, Dir: dir, Node: n, ID: i, Boot: "boot-0"})
+			c.start(worker{Kubeconfig: config, Dir: dir, Node: n, ID: i, Boot: "boot-0"})
 		}
 	}
 	c.disturb()

@@ -20,7 +20,6 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/reap"
 )
@@ -112,16 +111,12 @@ func newReference(t *testing.T, api *lab.API, r *cri) *reference {
 		}
 		apply(t, api, string(data))
 	}
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
 	flat := r.path("whereabouts.conf")
-	if err := os.WriteFile(flat, fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig), 0o600); err != nil {
+	if err := os.WriteFile(flat, fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig(t, api)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return &reference{
-		t: t, bin: os.Getenv("BRAID_WHEREABOUTS"), braidctl: filepath.Join(r.bin, "braidctl"), api: kubeconfig,
+		t: t, bin: os.Getenv("BRAID_WHEREABOUTS"), braidctl: filepath.Join(r.bin, "braidctl"), api: kubeconfig(t, api),
 		config: fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"old","type":"macvlan","ipam":{"type":"whereabouts","range":%q,"configuration_path":%q}}`, oldRange, flat),
 		netns:  nettest.New(t).Path, // where the links would be
 		has:    map[int]netip.Addr{}, deleted: map[netip.Addr]bool{},
@@ -264,12 +259,8 @@ func (r *cri) attach(i int) netip.Addr {
 
 func startController(t *testing.T, api *lab.API, r *cri) {
 	t.Helper()
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, stop := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, filepath.Join(r.bin, "braid-controller"), "--kubeconfig="+kubeconfig, "--interval=200ms", "--grace=1s")
+	cmd := exec.CommandContext(ctx, filepath.Join(r.bin, "braid-controller"), "--kubeconfig="+kubeconfig(t, api), "--interval=200ms", "--grace=1s")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -287,17 +278,9 @@ func startController(t *testing.T, api *lab.API, r *cri) {
 // adopted waits until blocks say of all these addresses that they are taken.
 func (r *cri) adopted(api *lab.API, addrs map[netip.Addr]bool) {
 	r.t.Helper()
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	objects, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: "churn"})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer objects.Close()
+	source := objects(r.t, api)
 	for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
-		blocks, err := objects.Blocks(r.t.Context(), metav1.ListOptions{})
+		blocks, err := source.Blocks(r.t.Context(), metav1.ListOptions{})
 		if err != nil {
 			r.t.Fatal(err)
 		}
