@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/netns"
@@ -142,6 +144,9 @@ func (b *Bound) do(ctx context.Context, command string, req *Request) (stdout []
 	own, err := b.plugin.own(req.Config)
 	if err != nil {
 		return nil, err
+	}
+	if speaks := version.All.SupportedVersions(); command == "ADD" && req.Version != "" && !slices.Contains(speaks, req.Version) {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion, fmt.Sprintf("field cniVersion: %.20q is not supported", req.Version), "use one of "+strings.Join(speaks, ", "))
 	}
 	result, err := b.plugin.run(ctx, command, req, own)
 	if err != nil || result == nil {

@@ -127,7 +127,8 @@ func TestFailedAddIsUndone(t *testing.T) {
 		"error":              {"ADD", plain, func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "ba", "broken"},
 		"panic":              {"ADD", plain, func(func()) (*types100.Result, error) { panic("broken") }, "ba", "panic: broken"},
 		"time is up":         {"ADD", plain, func(cancel func()) (*types100.Result, error) { cancel(); return nil, context.Canceled }, "ba", "context canceled"},
-		"no such cniVersion": {"ADD", strings.Replace(plain, "1.1.0", "9.9.9", 1), func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "ba", "9.9.9"},
+		"no such cniVersion": {"ADD", strings.Replace(plain, "1.1.0", "9.9.9", 1), func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", "9.9.9"},
+		"no words for it":    {"ADD", strings.Replace(plain, "1.1.0", "0.2.0", 1), func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "ba", "CNI 0.2.0"},
 		"success":            {"ADD", plain, func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", ""},
 		"DEL":                {"DEL", plain, func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "", "broken"},
 	} {
