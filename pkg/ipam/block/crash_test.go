@@ -308,6 +308,37 @@ func TestStateRemoved(t *testing.T) {
 	}
 }
 
+// Two local states of one node, as of a Braid and a plugin called under its own name with other directories, do not both take up a block of
+// before the reboot.
+func TestTwoStates(t *testing.T) {
+	r := newRig(t)
+	w := wish(t, "10.0.0.0/24")
+	before := r.node("n0")
+	if _, err := before.Add(t.Context(), holder(-1), []block.Wish{w}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.boots["n0"]++
+	one, other := r.node("n0"), r.node("n0")
+	for _, m := range []*block.Manager{one, other} {
+		if err := m.Inspect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[netip.Addr]bool{}
+	for i := range 2 * block.Size {
+		for j, m := range []*block.Manager{one, other} {
+			addrs, err := m.Add(t.Context(), holder(2*i+j), []block.Wish{w}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen[addrs[0]] {
+				t.Fatalf("address %v is given twice", addrs[0])
+			}
+			seen[addrs[0]] = true
+		}
+	}
+}
+
 // Blocks that were deleted or edited by hand: the node claims what it uses again, or stops using it and tells the pods.
 func TestBlocksChangedByHand(t *testing.T) {
 	r := newRig(t)
