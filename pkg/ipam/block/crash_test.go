@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -335,6 +336,55 @@ func TestTwoStates(t *testing.T) {
 				t.Fatalf("address %v is given twice", addrs[0])
 			}
 			seen[addrs[0]] = true
+		}
+	}
+}
+
+// What a node has of shared blocks is free after a reboot, as none of its containers has survived.
+func TestSharedAfterReboot(t *testing.T) {
+	r := newRig(t)
+	w := wish(t, "10.0.0.0/28")
+	r.node("n1")
+	before := r.node("n0") // two nodes, one block: it is shared
+	for i := range 14 {
+		if _, err := before.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.boots["n0"]++
+	after := r.node("n0")
+	if err := after.Inspect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 14 {
+		if _, err := after.Add(t.Context(), holder(20+i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A claim that was about to be made when the process was killed is not taken for one that other local state of the node has made since.
+func TestClaimOfAnotherState(t *testing.T) {
+	r := newRig(t)
+	w := wish(t, "10.0.0.0/28")
+	one, other := r.node("n0"), r.node("n0")
+	one.Step = func(change string) error {
+		if change == "create block" {
+			return errors.New("killed")
+		}
+		return nil
+	}
+	if _, err := one.Add(t.Context(), holder(0), []block.Wish{w}, nil); err == nil {
+		t.Fatal("not killed")
+	}
+	one.Step = nil
+	got, err := other.Add(t.Context(), holder(1), []block.Wish{w}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range block.Size {
+		if addrs, err := one.Add(t.Context(), holder(2+i), []block.Wish{w}, nil); err == nil && addrs[0] == got[0] {
+			t.Fatalf("address %v is given twice", got[0])
 		}
 	}
 }
