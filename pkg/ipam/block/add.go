@@ -36,6 +36,9 @@ const (
 // Add gives an address for each wish, or none at all. A holder that has its addresses gets the same again. claim, if not nil, keeps them
 // beyond the holder's Del.
 func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claimv1.IPAMClaim) ([]netip.Addr, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
 	o := &order{Manager: m, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
 	got, err := o.fulfil(ctx)
 	if errors.Is(err, errHolds) {

@@ -123,6 +123,19 @@ func TestAllAddressesAreGiven(t *testing.T) {
 	}
 }
 
+// What has white space is none of CNI's or Kubernetes' names.
+func TestWhiteSpace(t *testing.T) {
+	m := newRig(t).node("n0")
+	for what, h := range map[string]block.Holder{
+		"network": {Network: "a b", ContainerID: "c", IfName: "e"}, "container ID": {Network: "n", ContainerID: "c\n", IfName: "e"},
+		"interface": {Network: "n", ContainerID: "c", IfName: "\te"}, "pod": {Network: "n", ContainerID: "c", IfName: "e", Pod: "d/p q"},
+	} {
+		if _, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil); err == nil || !strings.HasPrefix(err.Error(), what+" ") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // add is an ADD that the runtime repeats, while the other nodes answer recalls.
 func add(t *testing.T, all []*block.Manager, m *block.Manager, h block.Holder, w block.Wish) ([]netip.Addr, error) {
 	for {

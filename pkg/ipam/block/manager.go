@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,6 +54,18 @@ type Holder struct {
 	PodUID      types.UID `json:"podUID,omitempty"`
 	// Pod is "namespace/name".
 	Pod string `json:"pod,omitempty"`
+}
+
+// check says whether the holder's parts are such as CNI and Kubernetes have them: without white space.
+func (h Holder) check() error {
+	for _, part := range [][2]string{
+		{"network", h.Network}, {"container ID", h.ContainerID}, {"interface", h.IfName}, {"pod UID", string(h.PodUID)}, {"pod", h.Pod},
+	} {
+		if strings.ContainsFunc(part[1], unicode.IsSpace) {
+			return fmt.Errorf("%s %.100q has white space", part[0], part[1])
+		}
+	}
+	return nil
 }
 
 // Attachment is what of a Holder names it among others.

@@ -1,8 +1,10 @@
 package block
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -80,9 +81,9 @@ type local struct {
 	// Claim is in the object's owner if that is of this claim, or if the block was taken up by it.
 	Claim string `json:"claim,omitempty"`
 	// Used are the addresses in use, or, of a lost block, still in use.
-	Used map[netip.Addr]Holder `json:"used,omitempty"`
+	Used inUse `json:"used,omitempty"`
 	// Freed says since when addresses are free that were in use.
-	Freed map[netip.Addr]time.Time `json:"freed,omitempty"`
+	Freed freed `json:"freed,omitempty"`
 	// Idle is since when nothing is in use.
 	Idle time.Time `json:"idle,omitzero"`
 
@@ -118,7 +119,7 @@ func (b *local) place() shelf {
 
 func (b *local) use(a netip.Addr, h Holder) {
 	if b.Used == nil {
-		b.Used = map[netip.Addr]Holder{}
+		b.Used = inUse{}
 	}
 	b.Used[a] = h
 	delete(b.Freed, a)
@@ -128,7 +129,7 @@ func (b *local) use(a netip.Addr, h Holder) {
 func (b *local) free(a netip.Addr, now time.Time) {
 	delete(b.Used, a)
 	if b.Freed == nil {
-		b.Freed = map[netip.Addr]time.Time{}
+		b.Freed = freed{}
 	}
 	b.Freed[a] = now
 	if len(b.Used) == 0 {
@@ -235,8 +236,13 @@ func (s *session) read(name string, into any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
 		return fmt.Errorf("%s is %w: %w", name, errUnusable, err)
+	}
+	if d.More() {
+		return fmt.Errorf("%s has more than one JSON value: %w", name, errUnusable)
 	}
 	return nil
 }
@@ -287,6 +293,9 @@ func (s *session) readHeld(name string) (*held, error) {
 		for _, a := range list {
 			err = errors.Join(err, a.check())
 		}
+	}
+	if cerr := h.Holder.check(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("%s: %w: %w", name, cerr, errUnusable))
 	}
 	return h, err
 }
