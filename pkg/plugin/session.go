@@ -216,8 +216,8 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 }
 
 // resultOf reads a result of a version; what it is, messages say.
-func resultOf(what, version string, raw []byte) (*types100.Result, error) {
-	result, err := create.Create(version, raw)
+func resultOf(what, inVersion string, raw []byte) (*types100.Result, error) {
+	result, err := create.Create(inVersion, raw)
 	if err == nil {
 		var converted *types100.Result
 		if converted, err = types100.NewResultFromResult(result); err == nil {
@@ -253,19 +253,19 @@ func (s *Session) delegate(ctx context.Context, kind, command string, r *Request
 	if err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, what+" "+err.Error(), "")
 	}
-	version := ""
+	speaks := ""
 	if !strictjson.Null(printed["cniVersion"]) {
-		if version, err = strictjson.String(printed["cniVersion"]); err != nil {
+		if speaks, err = strictjson.String(printed["cniVersion"]); err != nil {
 			return nil, types.NewError(types.ErrDecodingFailure, what+": field cniVersion "+err.Error(), "")
 		}
 	}
 	// A plugin that does not say it speaks the version that it was asked in.
-	if version == "" {
-		version = r.Version
-		printed["cniVersion"] = json.RawMessage(strconv.Quote(version))
+	if speaks == "" {
+		speaks = r.Version
+		printed["cniVersion"] = json.RawMessage(strconv.Quote(speaks))
 		if out, err = json.Marshal(printed); err != nil {
 			return nil, err
 		}
 	}
-	return resultOf(what, version, out)
+	return resultOf(what, speaks, out)
 }
