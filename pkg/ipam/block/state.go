@@ -28,6 +28,8 @@ import (
 //	blocks/<space>/<shelf>/<ip>  a block of which this node is, or may be, the owner
 //	tended                       when what Tend does was done
 //
+// A file "new" in any of these directories is one that is, or was, being written.
+//
 // The locks are flock(2): who changes anything holds that of Manager.Dir itself, who asks the API for a space's blocks that of blocks/<space>,
 // and who compares all blocks with their objects before an Add that of blocks.
 //
