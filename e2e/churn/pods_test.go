@@ -84,6 +84,13 @@ func newCRI(t *testing.T, api *lab.API) *cri {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire"}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, name := range []string{"nic0", "cni0"} {
+			if link, err := netlink.LinkByName(name); err == nil {
+				netlink.LinkDel(link) //nolint:errcheck // the next test finds it
+			}
+		}
+	})
 	bin, err := filepath.Abs("../../bin")
 	if err != nil {
 		t.Fatal(err)
