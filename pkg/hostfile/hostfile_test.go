@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +89,7 @@ func TestLock(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return int(f.Fd())
 	}
-	first, second := open(), open()
+	first, second, third := open(), open(), open()
 	must(t, hostfile.Lock(t.Context(), first))
 	if ok, err := hostfile.TryLock(second); ok || err != nil {
 		t.Errorf("taken twice: %v %v", ok, err)
@@ -99,8 +101,48 @@ func TestLock(t *testing.T) {
 		t.Errorf("got %v, want the cause", err)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) }) //nolint:errcheck // then the test does not end
-	must(t, hostfile.Lock(t.Context(), second))
+	must(t, hostfile.Lock(t.Context(), third)) // second, which waits in vain still, gives it back
 	if _, err := hostfile.TryLock(-1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// Who waits gets the lock, though others take it again as soon as they have given it back.
+func TestLockStarvesNobody(t *testing.T) {
+	const others, waits, turns = 16, 20, 8
+	dir := t.TempDir()
+	open := func() *os.File {
+		f, err := os.Open(dir)
+		must(t, err)
+		return f
+	}
+	var done atomic.Bool
+	var taken atomic.Int64
+	var all sync.WaitGroup
+	for range others {
+		all.Go(func() {
+			for !done.Load() {
+				f := open()
+				must(t, hostfile.Lock(t.Context(), int(f.Fd())))
+				taken.Add(1)
+				time.Sleep(100 * time.Microsecond)
+				must(t, f.Close())
+			}
+		})
+	}
+	f := open()
+	defer f.Close()
+	var longest int64
+	for range waits {
+		time.Sleep(time.Millisecond)
+		before := taken.Load()
+		must(t, hostfile.Lock(t.Context(), int(f.Fd())))
+		longest = max(longest, taken.Load()-before)
+		must(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
+	}
+	done.Store(true)
+	all.Wait()
+	if longest > turns*others {
+		t.Errorf("%d others had the lock %d times while one waited", others, longest)
 	}
 }

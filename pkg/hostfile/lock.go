@@ -8,12 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// firstPause and lastPause bound how long a lock that is taken is left alone before the next try.
-const (
-	firstPause = 50 * time.Microsecond
-	lastPause  = 5 * time.Millisecond
-)
-
 // TryLock takes the flock(2) of an open file if nobody else has it. It is the open file that has the lock, so goroutines exclude each other as
 // processes do, and a process that inherits the file has it too.
 func TryLock(fd int) (bool, error) {
@@ -27,22 +21,41 @@ func TryLock(fd int) (bool, error) {
 	}
 }
 
-// Lock waits for the flock(2) of an open file. When ctx ends first, the error is its cause.
+// Lock waits for the flock(2) of an open file; when ctx ends first, the error is its cause, and the file is not to be locked again.
+//
+// Waiting is the kernel's, which lets nobody starve: who tries again and again comes last where many want the lock. It takes a thread, and as it
+// cannot be called off, that thread outlives a Lock that gave up until it has the lock, and gives it back.
 func Lock(ctx context.Context, fd int) error {
-	return Poll(ctx, Sleep, func() (bool, error) { return TryLock(fd) })
+	if ok, err := TryLock(fd); ok || err != nil {
+		return err
+	}
+	same, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // a descriptor
+	if err != nil {
+		return err
+	}
+	locked := make(chan error)
+	go func() {
+		defer unix.Close(same) //nolint:errcheck // the lock is that of fd, too
+		err := wait(same)
+		select {
+		case locked <- err:
+		case <-ctx.Done():
+			unix.Flock(same, unix.LOCK_UN) //nolint:errcheck // closing fd does the same
+		}
+	}()
+	select {
+	case err := <-locked:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
-// Poll tries until it succeeds, fails, or ctx ends; then the error is that of sleep. There is no waiting for a flock(2) that can be called
-// off.
-func Poll(ctx context.Context, sleep func(context.Context, time.Duration) error, try func() (bool, error)) error {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		if ok, err := try(); ok || err != nil {
-			return err
-		}
-		if err := sleep(ctx, pause); err != nil {
-			return err
-		}
+func wait(fd int) (err error) {
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(fd, unix.LOCK_EX)
 	}
+	return err
 }
 
 // Sleep waits until the time has passed, or gives the cause for which ctx has ended.

@@ -38,7 +38,13 @@ func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) 
 		return nil, err
 	}
 	b := &Sandbox{store: s, id: containerID}
-	err := hostfile.Poll(ctx, hostfile.Sleep, b.tryLock)
+	var err error
+	for locked := false; err == nil && !locked; {
+		locked, err = b.lock(func(fd int) (bool, error) {
+			err := hostfile.Lock(ctx, fd)
+			return err == nil, err
+		})
+	}
 	switch {
 	case err == nil:
 		return b, nil
@@ -55,14 +61,14 @@ func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) 
 
 func (b *Sandbox) lockPath() string { return b.store.path(b.id) + ".lock" }
 
-// tryLock takes the lock if it is free. The file is removed by whoever finishes with the sandbox, so a lock counts only if the
-// file that was locked is still the one of that name.
-func (b *Sandbox) tryLock() (bool, error) {
+// lock takes the lock in that way. The file is removed by whoever finishes with the sandbox, so a lock counts only if the file that was locked is
+// still the one of that name.
+func (b *Sandbox) lock(take func(fd int) (bool, error)) (bool, error) {
 	f, err := os.OpenFile(b.lockPath(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return false, err
 	}
-	locked, err := hostfile.TryLock(int(f.Fd()))
+	locked, err := take(int(f.Fd()))
 	if locked && sameFile(f, b.lockPath()) {
 		b.file = f
 		return true, nil
@@ -86,7 +92,7 @@ func (s *Store) TryLock(containerID string) (*Sandbox, error) {
 		return nil, err
 	}
 	b := &Sandbox{store: s, id: containerID}
-	locked, err := b.tryLock()
+	locked, err := b.lock(hostfile.TryLock)
 	if err != nil {
 		return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
 	}

@@ -152,7 +152,7 @@ func (o *order) look(ctx context.Context) error {
 	unlock, err := o.lockDir(within, blocksDir)
 	if err == nil {
 		defer unlock()
-		if stale, serr := o.stale(within); serr != nil || !stale {
+		if stale, serr := o.stale(ctx); serr != nil || !stale {
 			return serr
 		}
 		_, _, err = o.compare(within)

@@ -35,7 +35,7 @@ type Manager struct {
 
 	// Now is the time; nil: since the machine was booted, which nobody sets.
 	Now func() time.Time
-	// Sleep waits; nil: until the time has passed or the context is done. For tests.
+	// Sleep waits, for locks, too; nil: until the time has passed or the context is done. For tests.
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Rand chooses among blocks; nil: anew each time.
 	Rand *rand.Rand

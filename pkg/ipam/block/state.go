@@ -224,12 +224,25 @@ func (m *Manager) flock(ctx context.Context, t *tree, dir string) (unlock func()
 	if err != nil {
 		return nil, fmt.Errorf("open directory to lock it: %w", err)
 	}
-	err = hostfile.Poll(ctx, m.sleep, func() (bool, error) { return hostfile.TryLock(int(f.Fd())) })
-	if err != nil {
+	if err := m.waitLock(ctx, int(f.Fd())); err != nil {
 		f.Close() //nolint:errcheck // it was not written
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
+}
+
+func (m *Manager) waitLock(ctx context.Context, fd int) error {
+	if m.Sleep == nil {
+		return hostfile.Lock(ctx, fd)
+	}
+	for {
+		if ok, err := hostfile.TryLock(fd); ok || err != nil {
+			return err
+		}
+		if err := m.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // read decodes a file of ours.
