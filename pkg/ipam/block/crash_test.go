@@ -189,7 +189,7 @@ func TestBadState(t *testing.T) {
 		"truncated": func(p string) error { return os.Truncate(p, 20) },
 		"garbage":   func(p string) error { return os.WriteFile(p, []byte("\x00\xff{{"), 0o600) },
 		"foreign": func(p string) error {
-			return os.WriteFile(p, []byte(`{"space":"x","cidr":"10.9.9.0/28","state":"owned"}`), 0o600)
+			return os.WriteFile(p, []byte("space x\ncidr 10.9.9.0/28\nstate owned\nend\n"), 0o600)
 		},
 		"two":      func(p string) error { return appendTo(p, "{}") },
 		"big":      func(p string) error { return os.WriteFile(p, big, 0o600) },

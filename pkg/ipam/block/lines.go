@@ -1,75 +1,130 @@
 package block
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// inUse are addresses and who has them, freed addresses and since when. In a file they are lines, "address network containerID ifName podUID
-// pod" and "address time": as objects, reading them was most of what an Add costs.
-type (
-	inUse map[netip.Addr]Holder
-	freed map[netip.Addr]time.Time
-)
+// The file of a block is lines, each a key and its values, which have no white space:
+//
+//	space default
+//	cidr 10.0.0.16/28
+//	uid <UID of the object>
+//	state owned
+//	claim <claim>
+//	idle <nanoseconds since 1970, or since the machine was booted>
+//	used <address> <network> <container ID> <interface> <pod UID> <pod>
+//	freed <address> <time as above>
+//	end
+//
+// Each Add reads and writes one: as JSON, that was most of what an Add costs.
+const lastLine = "end"
 
-// MarshalJSON gives the lines; Holder.check has made sure that no part has a space.
-func (u inUse) MarshalJSON() ([]byte, error) {
-	return lines(u, func(h Holder) string {
-		return strings.Join([]string{h.Network, h.ContainerID, h.IfName, string(h.PodUID), h.Pod}, " ")
-	})
+// MarshalText gives the lines.
+func (b *local) MarshalText() ([]byte, error) {
+	size := 256
+	for _, h := range b.Used {
+		size += 64 + len(h.Network) + len(h.ContainerID) + len(h.IfName) + len(h.PodUID) + len(h.Pod)
+	}
+	text := make([]byte, 0, size)
+	for _, line := range [...][2]string{
+		{"space", b.Space}, {"cidr", b.CIDR}, {"uid", string(b.UID)}, {"state", string(b.State)}, {"claim", b.Claim}, {"idle", timeText(b.Idle)},
+	} {
+		if strings.ContainsFunc(line[1], unicode.IsSpace) {
+			return nil, fmt.Errorf("%s %.100q has white space", line[0], line[1])
+		}
+		if line[1] != "" {
+			text = append(text, line[0]+" "+line[1]+"\n"...)
+		}
+	}
+	for a, h := range b.Used { // Holder.check has looked for white space
+		text = append(a.AppendTo(append(text, "used "...)), ' ')
+		text = append(append(text, h.Network...), ' ')
+		text = append(append(text, h.ContainerID...), ' ')
+		text = append(append(text, h.IfName...), ' ')
+		text = append(append(text, h.PodUID...), ' ')
+		text = append(append(text, h.Pod...), '\n')
+	}
+	for a, t := range b.Freed {
+		text = append(a.AppendTo(append(text, "freed "...)), ' ')
+		text = append(strconv.AppendInt(text, t.UnixNano(), 10), '\n')
+	}
+	return append(text, lastLine+"\n"...), nil
 }
 
-// UnmarshalJSON reads them.
-func (u *inUse) UnmarshalJSON(data []byte) (err error) {
-	*u, err = fromLines(data, func(line string) (Holder, error) {
-		part := strings.Split(line, " ")
-		if len(part) != 5 {
-			return Holder{}, fmt.Errorf("%.200q does not say who has an address", line)
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixNano(), 10)
+}
+
+// UnmarshalText reads them. Text that is cut off, or has other lines, is an error.
+func (b *local) UnmarshalText(text []byte) error {
+	rest, whole := strings.CutSuffix(string(text), lastLine+"\n")
+	b.Used, b.Freed = make(map[netip.Addr]Holder, Size), make(map[netip.Addr]time.Time, Size)
+	for whole && rest != "" {
+		var line string
+		line, rest, whole = strings.Cut(rest, "\n")
+		key, value, _ := strings.Cut(line, " ")
+		if err := b.set(key, value); err != nil {
+			return fmt.Errorf("line %.200q: %w", line, err)
 		}
-		return Holder{part[0], part[1], part[2], types.UID(part[3]), part[4]}, nil
-	})
+	}
+	if !whole {
+		return errors.New("its end is missing")
+	}
+	return nil
+}
+
+func (b *local) set(key, value string) (err error) {
+	var a netip.Addr
+	if key == "used" || key == "freed" {
+		first, rest, _ := strings.Cut(value, " ")
+		if a, err = netip.ParseAddr(first); err != nil {
+			return err
+		}
+		value = rest
+	}
+	switch key {
+	case "space":
+		b.Space = value
+	case "cidr":
+		b.CIDR = value
+	case "uid":
+		b.UID = types.UID(value)
+	case "state":
+		b.State = state(value)
+	case "claim":
+		b.Claim = value
+	case "idle":
+		b.Idle, err = parseTime(value)
+	case "used":
+		b.Used[a], err = parseHolder(value)
+	case "freed":
+		b.Freed[a], err = parseTime(value)
+	default:
+		err = errors.New("no such key")
+	}
 	return err
 }
 
-// MarshalJSON gives the lines.
-func (f freed) MarshalJSON() ([]byte, error) {
-	return lines(f, func(t time.Time) string { return t.Format(time.RFC3339Nano) })
+func parseHolder(text string) (Holder, error) {
+	part := strings.Split(text, " ")
+	if len(part) != 5 {
+		return Holder{}, errors.New("it does not say who has the address")
+	}
+	return Holder{part[0], part[1], part[2], types.UID(part[3]), part[4]}, nil
 }
 
-// UnmarshalJSON reads them.
-func (f *freed) UnmarshalJSON(data []byte) (err error) {
-	*f, err = fromLines(data, func(line string) (time.Time, error) { return time.Parse(time.RFC3339Nano, line) })
-	return err
-}
-
-func lines[V any](of map[netip.Addr]V, text func(V) string) ([]byte, error) {
-	list := make([]string, 0, len(of))
-	for a, v := range of {
-		list = append(list, a.String()+" "+text(v))
-	}
-	return json.Marshal(list)
-}
-
-func fromLines[V any](data []byte, parse func(string) (V, error)) (map[netip.Addr]V, error) {
-	var list []string
-	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, err
-	}
-	of := make(map[netip.Addr]V, len(list))
-	for _, line := range list {
-		addr, text, _ := strings.Cut(line, " ")
-		a, err := netip.ParseAddr(addr)
-		if err != nil {
-			return nil, err
-		}
-		if of[a], err = parse(text); err != nil {
-			return nil, err
-		}
-	}
-	return of, nil
+func parseTime(text string) (time.Time, error) {
+	ns, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(0, ns), err
 }

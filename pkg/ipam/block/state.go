@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,18 +77,18 @@ func nobody() Holder { return Holder{ContainerID: "?"} }
 
 // local is the local state of a block.
 type local struct {
-	Space string    `json:"space"`
-	CIDR  string    `json:"cidr"`
-	UID   types.UID `json:"uid,omitempty"`
-	State state     `json:"state"`
+	Space string
+	CIDR  string
+	UID   types.UID
+	State state
 	// Claim is in the object's owner if that is of this claim, or if the block was taken up by it.
-	Claim string `json:"claim,omitempty"`
+	Claim string
 	// Used are the addresses in use, or, of a lost block, still in use.
-	Used inUse `json:"used,omitempty"`
+	Used map[netip.Addr]Holder
 	// Freed says since when addresses are free that were in use.
-	Freed freed `json:"freed,omitempty"`
+	Freed map[netip.Addr]time.Time
 	// Idle is since when nothing is in use.
-	Idle time.Time `json:"idle,omitzero"`
+	Idle time.Time
 
 	prefix netip.Prefix
 	shelf  shelf
@@ -121,7 +122,7 @@ func (b *local) place() shelf {
 
 func (b *local) use(a netip.Addr, h Holder) {
 	if b.Used == nil {
-		b.Used = inUse{}
+		b.Used = map[netip.Addr]Holder{}
 	}
 	b.Used[a] = h
 	delete(b.Freed, a)
@@ -131,7 +132,7 @@ func (b *local) use(a netip.Addr, h Holder) {
 func (b *local) free(a netip.Addr, now time.Time) {
 	delete(b.Used, a)
 	if b.Freed == nil {
-		b.Freed = freed{}
+		b.Freed = map[netip.Addr]time.Time{}
 	}
 	b.Freed[a] = now
 	if len(b.Used) == 0 {
@@ -251,15 +252,32 @@ func (s *session) read(name string, into any) error {
 	if err != nil {
 		return err
 	}
+	if err := decode(data, into); err != nil {
+		return fmt.Errorf("%s is %w: %w", name, errUnusable, err)
+	}
+	return nil
+}
+
+func decode(data []byte, into any) error {
+	if lines, ok := into.(encoding.TextUnmarshaler); ok {
+		return lines.UnmarshalText(data)
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("%s is %w: %w", name, errUnusable, err)
+		return err
 	}
 	if d.More() {
-		return fmt.Errorf("%s has more than one JSON value: %w", name, errUnusable)
+		return errors.New("there is more than one JSON value")
 	}
 	return nil
+}
+
+func encode(value any) ([]byte, error) {
+	if lines, ok := value.(encoding.TextMarshaler); ok {
+		return lines.MarshalText()
+	}
+	return json.Marshal(value)
 }
 
 // write puts a file in place, whole or not at all.
@@ -267,7 +285,7 @@ func (s *session) write(name string, value any) error {
 	if err := s.m.step("write " + what(name)); err != nil {
 		return err
 	}
-	data, err := json.Marshal(value)
+	data, err := encode(value)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
