@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -256,6 +257,8 @@ func (p *ipam) fill(ctx context.Context) (rate, megabytes float64, err error) {
 	for i := range clusterNodes {
 		nodes = append(nodes, p.node(i))
 	}
+	// This process stands for those of many nodes, none of which lives long enough to collect garbage.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	total := int(w.Window.Size()) / clusterNodes * clusterNodes //nolint:gosec // 65,534
 	var done atomic.Int64
 	start := time.Now()

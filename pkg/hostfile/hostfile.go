@@ -1,4 +1,4 @@
-// Package hostfile reads files of the node, in whose place there may be anything, and waits for locks on them.
+// Package hostfile reads files of the node, in whose place there may be anything, keeps state in them, and waits for locks on them.
 //
 // Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was told. Errors name the path.
 package hostfile
@@ -32,10 +32,19 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 	return ReadAll(f, limit)
 }
 
-// NotRegularError is that there is something else than a regular file, or one of more than Limit bytes.
+// NotRegularError is that there is something else than a regular file, or one of more than Limit bytes if that is not 0.
 type NotRegularError struct{ Limit int64 }
 
+// IsNotRegular says whether err is a NotRegularError.
+func IsNotRegular(err error) bool {
+	_, ok := errors.AsType[*NotRegularError](err)
+	return ok
+}
+
 func (e *NotRegularError) Error() string {
+	if e.Limit == 0 {
+		return "is not a regular file, and symbolic links are not followed"
+	}
 	return fmt.Sprintf("is not a regular file of at most %d bytes", e.Limit)
 }
 

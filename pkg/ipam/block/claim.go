@@ -101,7 +101,7 @@ func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) 
 	case share:
 		steps = slices.Insert(steps, 0, s.probe)
 	default:
-		steps = slices.Insert(steps, 0, s.inZone, s.newZone)
+		steps = slices.Insert(steps, 0, s.createInZone)
 	}
 	for _, step := range steps {
 		if ok, err := step(ctx); ok || err != nil {
@@ -243,17 +243,19 @@ func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
 // createOwned claims the block for this node; false if it exists. By which claim it is about to do so is written before, so that a claim of which
 // the answer is lost is not taken for a block that was in use.
 func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
-	b, err := s.find(ctx, s.w.Space, cidr)
-	if err != nil || b != nil && b.State != claiming { // it stands aside
-		return false, err
-	}
-	again := b != nil
-	if !again {
+	var b *local
+	again := false
+	err = s.locked(ctx, func(l *session) (err error) {
+		if b, err = l.block(s.w.Space, cidr); err != nil || b != nil {
+			again = b != nil
+			return err
+		}
 		b = newLocal(s.w.Space, cidr, claiming)
 		b.Claim, b.Idle = s.newClaim(), s.now()
-		if err := s.locked(ctx, func(l *session) error { return l.save(b) }); err != nil {
-			return false, err
-		}
+		return l.save(b)
+	})
+	if err != nil || b.State != claiming { // it stands aside
+		return false, err
 	}
 	object := s.object(s.w.Space, cidr)
 	object.Spec.Owner = s.me.node(b.Claim)

@@ -69,7 +69,7 @@ func timeText(t time.Time) string {
 // UnmarshalText reads them. Text that is cut off, or has other lines, is an error.
 func (b *local) UnmarshalText(text []byte) error {
 	rest, whole := strings.CutSuffix(string(text), lastLine+"\n")
-	b.Used, b.Freed = make(map[netip.Addr]Holder, Size), make(map[netip.Addr]time.Time, Size)
+	b.Used, b.Freed = make(map[netip.Addr]Holder, Size), map[netip.Addr]time.Time{}
 	for whole && rest != "" {
 		var line string
 		line, rest, whole = strings.Cut(rest, "\n")

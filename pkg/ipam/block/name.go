@@ -90,7 +90,13 @@ func NameOf(space string, cidr netip.Prefix) string {
 	if cidr.Addr().Is6() {
 		text = cidr.Addr().StringExpanded()
 	}
-	return fmt.Sprintf("%s-%s-%d", space, strings.NewReplacer(".", "-", ":", "-").Replace(text), cidr.Bits())
+	label := strings.Map(func(r rune) rune {
+		if odd(r) {
+			return '-'
+		}
+		return r
+	}, text)
+	return fmt.Sprintf("%s-%s-%d", space, label, cidr.Bits())
 }
 
 // ParseBlock reads the CIDR of a block: aligned, and of a block's size.

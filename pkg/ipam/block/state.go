@@ -5,18 +5,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
 	"net/netip"
-	"os"
 	"path"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/hostfile"
@@ -177,12 +176,20 @@ func (a heldAddr) check() error {
 	return nil
 }
 
+// blockKey tells a block from all others.
+type blockKey struct {
+	space string
+	cidr  netip.Prefix
+}
+
+func (b *local) key() blockKey { return blockKey{b.Space, b.prefix} }
+
 // session is the exclusive right to the local state.
 type session struct {
 	m    *Manager
 	tree *tree
 	// loaded are the blocks that were read, as they are to be.
-	loaded map[string]*local
+	loaded map[blockKey]*local
 }
 
 // locked runs fn with the local state. It never waits for the API.
@@ -192,12 +199,10 @@ func (m *Manager) locked(ctx context.Context, fn func(*session) error) error {
 		return err
 	}
 	defer t.close()
-	unlock, err := m.flock(ctx, t, ".")
-	if err != nil {
+	if err := m.flock(ctx, t.root); err != nil {
 		return err
 	}
-	defer unlock()
-	return fn(&session{m: m, tree: t, loaded: map[string]*local{}})
+	return fn(&session{m: m, tree: t, loaded: map[blockKey]*local{}})
 }
 
 // lockSpace is the exclusive right to ask the API for blocks of a space.
@@ -214,36 +219,28 @@ func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err e
 		return nil, err
 	}
 	defer t.close()
-	if err := t.makeDir(dir); err != nil {
+	d, err := t.own(dir)
+	if err != nil {
 		return nil, err
 	}
-	return m.flock(ctx, t, dir)
+	if err := m.flock(ctx, d); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d.Close, nil
 }
 
-func (m *Manager) flock(ctx context.Context, t *tree, dir string) (unlock func(), err error) {
-	f, err := t.root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open directory to lock it: %w", err)
-	}
-	if err := m.waitLock(ctx, int(f.Fd())); err != nil {
-		f.Close() //nolint:errcheck // it was not written
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return func() { f.Close() }, nil //nolint:errcheck // gives the lock back
-}
-
-func (m *Manager) waitLock(ctx context.Context, fd int) error {
+// flock waits for the lock of a directory, which has it until it is closed.
+func (m *Manager) flock(ctx context.Context, d hostfile.Dir) (err error) {
 	if m.Sleep == nil {
-		return hostfile.Lock(ctx, fd)
+		return wrap(hostfile.Lock(ctx, d.FD()), "lock %s", d.Path())
 	}
-	for {
-		if ok, err := hostfile.TryLock(fd); ok || err != nil {
-			return err
-		}
-		if err := m.Sleep(ctx, time.Millisecond); err != nil {
-			return err
+	for locked := false; err == nil && !locked; {
+		if locked, err = hostfile.TryLock(d.FD()); err == nil && !locked {
+			err = m.Sleep(ctx, time.Millisecond)
 		}
 	}
+	return wrap(err, "lock %s", d.Path())
 }
 
 // read decodes a file of ours.
@@ -304,7 +301,7 @@ func what(name string) string { return strings.SplitN(name, "/", 2)[0] }
 
 func heldName(a Attachment) string {
 	sum := sha256.Sum256([]byte(a.Network + "\x00" + a.ContainerID + "\x00" + a.IfName))
-	return path.Join(heldDir, fmt.Sprintf("%x", sum[:16]))
+	return path.Join(heldDir, hex.EncodeToString(sum[:16]))
 }
 
 // holding is what an attachment holds; nil for nothing.
@@ -372,7 +369,7 @@ func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
 
 // block gives a block, wherever it stands; nil if there is none. One that cannot be read is mended.
 func (s *session) block(name string, cidr netip.Prefix) (*local, error) {
-	key := NameOf(name, cidr)
+	key := blockKey{name, cidr}
 	if b, ok := s.loaded[key]; ok {
 		return b, nil
 	}
@@ -466,7 +463,7 @@ func (s *session) save(b *local) error {
 			return err
 		}
 	}
-	s.loaded[b.name()] = b
+	s.loaded[b.key()] = b
 	if err := s.write(blockPath(b.Space, b.shelf, b.prefix), b); err != nil || b.shelf == to {
 		return err
 	}
@@ -487,7 +484,7 @@ func (s *session) move(b *local, to shelf) error {
 
 // drop forgets a block.
 func (s *session) drop(b *local) error {
-	delete(s.loaded, b.name())
+	delete(s.loaded, b.key())
 	return s.remove(blockPath(b.Space, b.shelf, b.prefix))
 }
 

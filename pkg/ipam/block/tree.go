@@ -24,36 +24,47 @@ const (
 // tree is a directory with files of ours, by their paths in it, and perhaps with anything else: symbolic links are not followed, and what
 // stands in the place of a file is removed. Directories that it was asked for stay open, so that a file in them is one step away.
 type tree struct {
-	root *os.Root
-	dirs map[string]*os.Root
+	root hostfile.Dir
+	dirs map[string]hostfile.Dir
 }
 
 // openTree opens the directory, and makes it where there is none.
 func openTree(dir string) (*tree, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := hostfile.OpenDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
 			return nil, fmt.Errorf("make directory %s: %w", dir, err)
 		}
-		root, err = os.OpenRoot(dir)
+		root, err = hostfile.OpenDir(dir)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open directory %s: %w", dir, err)
-	}
-	return &tree{root, map[string]*os.Root{".": root}}, nil
+	return &tree{root, map[string]hostfile.Dir{}}, err
 }
 
 func (t *tree) close() {
-	for _, dir := range t.dirs {
-		dir.Close() //nolint:errcheck // a directory
-	}
+	t.forget()
+	t.root.Close()
 }
 
-func (t *tree) dir(name string) (*os.Root, error) {
+// forget closes all directories but the root: they may not be where they were.
+func (t *tree) forget() {
+	for _, dir := range t.dirs {
+		dir.Close()
+	}
+	clear(t.dirs)
+}
+
+func (t *tree) dir(name string) (hostfile.Dir, error) {
+	if name == "." {
+		return t.root, nil
+	}
 	if dir, ok := t.dirs[name]; ok {
 		return dir, nil
 	}
-	dir, err := t.root.OpenRoot(name)
+	in, err := t.dir(path.Dir(name))
+	if err != nil {
+		return in, err
+	}
+	dir, err := in.Dir(path.Base(name))
 	if err == nil {
 		t.dirs[name] = dir
 	}
@@ -62,14 +73,30 @@ func (t *tree) dir(name string) (*os.Root, error) {
 
 // makeDir makes a directory anew that is not there any more, or never was.
 func (t *tree) makeDir(name string) error {
-	if dir, ok := t.dirs[name]; ok && dir != t.root {
-		dir.Close() //nolint:errcheck // a directory
-		delete(t.dirs, name)
-	}
-	if err := t.root.MkdirAll(name, dirMode); err != nil {
-		return fmt.Errorf("make directory %s: %w", name, err)
+	t.forget()
+	for i, c := range name + "/" {
+		if c != '/' || name == "." {
+			continue
+		}
+		in, err := t.dir(path.Dir(name[:i]))
+		if err == nil {
+			err = in.Make(path.Base(name[:i]), dirMode)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
 	return nil
+}
+
+// own gives a directory, made if it is not there, that the caller closes.
+func (t *tree) own(name string) (hostfile.Dir, error) {
+	if err := t.makeDir(name); err != nil {
+		return hostfile.NoDir(), err
+	}
+	dir, err := t.dir(name)
+	delete(t.dirs, name)
+	return dir, err
 }
 
 // errUnusable is that a file is not as it was written. Any other error says nothing about the file.
@@ -83,26 +110,15 @@ func transient(err error) bool {
 
 // read gives what a file has.
 func (t *tree) read(name string) ([]byte, error) {
-	var f *os.File
+	var data []byte
 	dir, err := t.dir(path.Dir(name))
 	if err == nil {
-		f, err = dir.OpenFile(path.Base(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+		data, _, err = dir.Read(path.Base(name), maxFile)
 	}
-	if errors.Is(err, fs.ErrNotExist) || err != nil && transient(err) {
-		return nil, err
+	if err == nil || errors.Is(err, fs.ErrNotExist) || transient(err) {
+		return data, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	data, err := hostfile.ReadAll(f, maxFile)
-	if _, ok := errors.AsType[*hostfile.NotRegularError](err); ok {
-		return nil, fmt.Errorf("%w: %w", errUnusable, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return data, nil
+	return nil, fmt.Errorf("%w: %w", errUnusable, err)
 }
 
 // write puts a file in place, whole or not at all.
@@ -121,34 +137,40 @@ func (t *tree) write(name string, data []byte) error {
 }
 
 func (t *tree) put(name string, data []byte) error {
-	var f *os.File
 	dir, err := t.dir(path.Dir(name))
 	if err == nil {
-		f, err = dir.OpenFile(tempFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, fileMode)
+		err = dir.Write(tempFile, unix.O_CREAT|unix.O_TRUNC, fileMode, data)
 	}
 	if err == nil {
-		_, err = f.Write(data)
-		err = errors.Join(err, f.Close())
+		err = dir.Rename(tempFile, dir, path.Base(name))
 	}
-	if err == nil {
-		err = dir.Rename(tempFile, path.Base(name))
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
+	return err
 }
 
 // clear removes what stands in the place of a file and is none.
 func (t *tree) clear(names ...string) error {
 	for _, name := range names {
-		if info, err := t.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
-			if err := t.root.RemoveAll(name); err != nil {
-				return fmt.Errorf("remove %s, which is no file: %w", name, err)
+		dir, err := t.dir(path.Dir(name))
+		if err != nil {
+			return err
+		}
+		if st, err := dir.Stat(path.Base(name)); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+			if err := t.removeAll(name); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// removeAll removes whatever is there, with all that is in it.
+func (t *tree) removeAll(name string) error {
+	root, err := os.OpenRoot(t.root.Path())
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // a directory
+	return root.RemoveAll(name)
 }
 
 // remove removes a file, if it is there.
@@ -157,21 +179,18 @@ func (t *tree) remove(name string) error {
 	if err == nil {
 		err = dir.Remove(path.Base(name))
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil && !transient(err) {
-		err = t.root.RemoveAll(name)
+	if transient(err) {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
+	return t.removeAll(name)
 }
 
 // move gives a file another path.
 func (t *tree) move(from, to string) error {
-	err := t.root.Rename(from, to)
+	err := t.rename(from, to)
 	if err == nil || transient(err) {
 		return err
 	}
@@ -181,26 +200,30 @@ func (t *tree) move(from, to string) error {
 	if err := t.clear(to); err != nil {
 		return err
 	}
-	return t.root.Rename(from, to)
+	return t.rename(from, to)
+}
+
+func (t *tree) rename(from, to string) error {
+	in, err := t.dir(path.Dir(from))
+	if err != nil {
+		return err
+	}
+	into, err := t.dir(path.Dir(to))
+	if err != nil {
+		return err
+	}
+	return in.Rename(path.Base(from), into, path.Base(to))
 }
 
 // list gives the names of a directory; none if it is not there.
 func (t *tree) list(name string) ([]string, error) {
-	var f *os.File
+	var names []string
 	dir, err := t.dir(name)
 	if err == nil {
-		f, err = dir.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+		names, err = dir.Names()
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", name, err)
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", name, err)
-	}
-	return slices.DeleteFunc(names, func(n string) bool { return n == tempFile }), nil
+	return slices.DeleteFunc(names, func(n string) bool { return n == tempFile }), err
 }

@@ -63,12 +63,20 @@ func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 	return list
 }
 
-// inZone claims a block of a zone that the node has.
-func (s *search) inZone(ctx context.Context) (bool, error) {
+// createInZone claims a block of a zone that the node has, or begins one.
+func (s *search) createInZone(ctx context.Context) (bool, error) {
 	local, err := s.local(ctx)
 	if err != nil {
 		return false, err
 	}
+	if ok, err := s.inZone(ctx, local); ok || err != nil {
+		return ok, err
+	}
+	return s.newZone(ctx, local)
+}
+
+// inZone claims a block of a zone that the node has; local are the blocks that it has.
+func (s *search) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
 	for i, cidr := range s.w.near(local) {
 		if claimed, err := s.createAt(ctx, cidr, false, i > 0); claimed || err != nil {
 			return claimed, err
@@ -79,11 +87,7 @@ func (s *search) inZone(ctx context.Context) (bool, error) {
 
 // newZone claims the first block of a zone: of the window's first one if the node has nothing of the window, as in a small cluster people
 // expect addresses in their order.
-func (s *search) newZone(ctx context.Context) (bool, error) {
-	local, err := s.local(ctx)
-	if err != nil {
-		return false, err
-	}
+func (s *search) newZone(ctx context.Context, local []netip.Prefix) (bool, error) {
 	zones := new(alloc.BlockSet)
 	for _, p := range local {
 		zones.Add(zoneOf(p))

@@ -151,7 +151,7 @@ func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
 		if err == nil && (l == nil || l.key != key && l.key != key.old()) {
-			err = fmt.Errorf("%v has no lease of address %s in %s", key, addr, x.leases.path)
+			err = fmt.Errorf("%v has no lease of address %s in %s", key, addr, x.leases.Path())
 		}
 		errs = append(errs, err)
 	}
@@ -165,7 +165,7 @@ func (x *session) holdsAny(ctx context.Context, key Key) error {
 		return nil
 	})
 	if !holds && err == nil {
-		err = fmt.Errorf("%v has no lease in %s", key, x.leases.path)
+		err = fmt.Errorf("%v has no lease in %s", key, x.leases.Path())
 	}
 	return err
 }
@@ -214,7 +214,7 @@ func (s *Store) Full(ctx context.Context, sets []Set) ([]int, error) {
 
 // count adds up, for each set, the names that are addresses of it.
 func (x *session) count(sets []Set, taken []uint64) error {
-	names, err := x.leases.names()
+	names, err := x.leases.Names()
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (x *session) choose(key Key, wishes []Wish, held []netip.Addr) ([]netip.Add
 
 // free is nil if nobody holds the address.
 func (x *session) free(addr netip.Addr) error {
-	taken, err := x.leases.has(addr.String())
+	taken, err := x.leases.Has(addr.String())
 	if err != nil || !taken {
 		return err
 	}
@@ -271,7 +271,7 @@ func (x *session) next(index int, set Set) (netip.Addr, error) {
 		return last, err
 	}
 	for addr := range set.after(last) {
-		if taken, err := x.leases.has(addr.String()); err != nil || !taken {
+		if taken, err := x.leases.Has(addr.String()); err != nil || !taken {
 			return addr, err
 		}
 	}
@@ -280,7 +280,7 @@ func (x *session) next(index int, set Set) (netip.Addr, error) {
 
 // last is the address that was given last, not valid where it is not known.
 func (x *session) last(index int) (netip.Addr, error) {
-	data, _, err := x.leases.read(lastPrefix+strconv.Itoa(index), maxLease)
+	data, _, err := x.leases.Read(lastPrefix+strconv.Itoa(index), maxLease)
 	if errors.Is(err, fs.ErrNotExist) {
 		return netip.Addr{}, nil
 	}
@@ -319,7 +319,7 @@ func (x *session) setLast(index int, addr netip.Addr) error {
 		return err
 	}
 	x.changed = true
-	return x.leases.overwrite(name, addr.String())
+	return x.leases.Overwrite(name, fileMode, []byte(addr.String()))
 }
 
 // release removes the key's leases and then its entry; it says how many leases there were.
@@ -357,7 +357,7 @@ func (x *session) removeLease(addr netip.Addr) error {
 		return err
 	}
 	x.changed = true
-	return x.leases.remove(addr.String())
+	return x.leases.Remove(addr.String())
 }
 
 // network checks where the store is to be.

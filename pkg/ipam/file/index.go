@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 const (
@@ -39,9 +41,9 @@ var errBadEntry = errors.New("is no index entry")
 
 // read reads the entry of that name.
 func (x *session) read(name string) (*entry, error) {
-	data, _, err := x.index.read(name, maxEntry)
-	if errors.Is(err, errNotRegular) {
-		return nil, x.index.fail("read", name, errBadEntry)
+	data, _, err := x.index.Read(name, maxEntry)
+	if hostfile.IsNotRegular(err) {
+		return nil, x.index.Fail("read", name, errBadEntry)
 	}
 	if err != nil {
 		return nil, err
@@ -49,7 +51,7 @@ func (x *session) read(name string) (*entry, error) {
 	e := &entry{}
 	odd := func(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" }
 	if err := json.Unmarshal(data, e); err != nil || e.file() != name || slices.ContainsFunc(e.addrs(), odd) {
-		return nil, x.index.fail("read", name, errBadEntry)
+		return nil, x.index.Fail("read", name, errBadEntry)
 	}
 	return e, nil
 }
@@ -115,7 +117,7 @@ func (x *session) save(e *entry) error {
 		if err := x.step("remove entry"); err != nil {
 			return err
 		}
-		return x.index.remove(e.file())
+		return x.index.Remove(e.file())
 	}
 	data, err := json.Marshal(e)
 	if err != nil {
@@ -127,8 +129,8 @@ func (x *session) save(e *entry) error {
 	if err := x.step("rename entry"); err != nil {
 		return err
 	}
-	if err := unix.Renameat(x.index.fd, newName, x.index.fd, e.file()); err != nil {
-		return x.index.fail("rename "+newName+" to", e.file(), err)
+	if err := x.index.Rename(newName, x.index, e.file()); err != nil {
+		return err
 	}
 	return nil
 }
@@ -138,10 +140,10 @@ func (x *session) writeNew(content string) error {
 	if err := x.step("write new"); err != nil {
 		return err
 	}
-	err := x.index.write(newName, unix.O_CREAT|unix.O_EXCL, content)
+	err := x.index.Write(newName, unix.O_CREAT|unix.O_EXCL, fileMode, []byte(content))
 	if errors.Is(err, fs.ErrExist) {
 		if err = x.removeNew(); err == nil {
-			err = x.index.write(newName, unix.O_CREAT|unix.O_EXCL, content)
+			err = x.index.Write(newName, unix.O_CREAT|unix.O_EXCL, fileMode, []byte(content))
 		}
 	}
 	return err
@@ -151,12 +153,12 @@ func (x *session) removeNew() error {
 	if err := x.step("remove new"); err != nil {
 		return err
 	}
-	return x.index.remove(newName)
+	return x.index.Remove(newName)
 }
 
 // reindex makes the index that of the leases that were read.
 func (x *session) reindex() error {
-	names, err := x.index.names()
+	names, err := x.index.Names()
 	if err != nil {
 		return err
 	}
@@ -167,7 +169,7 @@ func (x *session) reindex() error {
 		}
 		e, err := x.read(name)
 		if errors.Is(err, errBadEntry) {
-			if err = x.index.remove(name); err == nil {
+			if err = x.index.Remove(name); err == nil {
 				continue
 			}
 		}

@@ -18,6 +18,9 @@ import (
 )
 
 const (
+	dirMode  = 0o755
+	fileMode = 0o600
+
 	lockName  = "lock"
 	indexName = ".braid"
 	// aside is how far, at least, the time that a directory is left with lies before the present one: further than clocks are coarse.
@@ -28,7 +31,7 @@ const (
 type session struct {
 	*Store
 	// leases is the directory, index the one of its index.
-	leases, index dir
+	leases, index hostfile.Dir
 	// lock is the open lock file, -1 for none.
 	lock int
 	// mark is the file in the index whose modification time is that which the directory was left with in this boot.
@@ -45,8 +48,8 @@ func (s *Store) look() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &session{Store: s, index: dir{fd: -1}, lock: -1, held: map[Key][]netip.Addr{}}
-	x.leases, err = dir{unix.AT_FDCWD, ""}.subdir(path)
+	x := &session{Store: s, index: hostfile.NoDir(), lock: -1, held: map[Key][]netip.Addr{}}
+	x.leases, err = hostfile.OpenDir(path)
 	return x, err
 }
 
@@ -90,12 +93,12 @@ func (s *Store) create() (*session, error) {
 
 // enter takes the lock and opens the index.
 func (x *session) enter(ctx context.Context) (err error) {
-	x.lock, err = x.leases.open(lockName, unix.O_RDWR, 0)
+	x.lock, err = x.leases.Open(lockName, unix.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := x.step("make lock"); err != nil {
 			return err
 		}
-		x.lock, err = x.leases.open(lockName, unix.O_RDWR|unix.O_CREAT, fileMode)
+		x.lock, err = x.leases.Open(lockName, unix.O_RDWR|unix.O_CREAT, fileMode)
 	}
 	if err != nil {
 		return err
@@ -103,15 +106,15 @@ func (x *session) enter(ctx context.Context) (err error) {
 	if err := x.wait(ctx); err != nil {
 		return err
 	}
-	x.index, err = x.leases.subdir(indexName)
+	x.index, err = x.leases.Dir(indexName)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := x.step("make index"); err != nil {
 			return err
 		}
-		if err := unix.Mkdirat(x.leases.fd, indexName, dirMode); err != nil {
-			return x.leases.fail("mkdir", indexName, err)
+		if err := x.leases.Make(indexName, dirMode); err != nil {
+			return err
 		}
-		x.index, err = x.leases.subdir(indexName)
+		x.index, err = x.leases.Dir(indexName)
 	}
 	if err != nil {
 		return err
@@ -128,9 +131,9 @@ func (x *session) wait(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("wait for the lock %s: %w", filepath.Join(x.leases.path, lockName), err)
+		return fmt.Errorf("wait for the lock %s: %w", filepath.Join(x.leases.Path(), lockName), err)
 	default:
-		return x.leases.fail("lock", lockName, err)
+		return x.leases.Fail("lock", lockName, err)
 	}
 }
 
@@ -139,8 +142,8 @@ func (x *session) end() {
 	if x.changed && !x.unsure {
 		_ = x.remember() // if it fails, the next operation reads all leases
 	}
-	x.index.close()
-	x.leases.close()
+	x.index.Close()
+	x.leases.Close()
 	if x.lock >= 0 {
 		unix.Close(x.lock) //nolint:errcheck // opened for reading
 	}
@@ -152,18 +155,18 @@ func (x *session) remember() error {
 		return err
 	}
 	ts := unix.NsecToTimespec(time.Now().Add(-aside - rand.N(time.Second)).UnixNano())
-	if err := x.index.setTime(x.mark, ts); err != nil {
+	if err := setTime(x.index, x.mark, ts); err != nil {
 		return err
 	}
 	if err := x.step("mark directory"); err != nil {
 		return err
 	}
-	return x.leases.setTime(".", ts)
+	return setTime(x.leases, ".", ts)
 }
 
 // catchUp brings the index up to date after a reboot, or after something else changed the directory.
 func (x *session) catchUp(ctx context.Context) error {
-	marked, err := x.index.stat(x.mark)
+	marked, err := x.index.Stat(x.mark)
 	if errors.Is(err, fs.ErrNotExist) {
 		return x.afterBoot(ctx)
 	}
@@ -171,7 +174,7 @@ func (x *session) catchUp(ctx context.Context) error {
 		return err
 	}
 	var now unix.Stat_t
-	if err := unix.Fstat(x.leases.fd, &now); err != nil || now.Mtim == marked.Mtim {
+	if err := unix.Fstat(x.leases.FD(), &now); err != nil || now.Mtim == marked.Mtim {
 		return err
 	}
 	return x.sweep(ctx, func(*lease) bool { return false })
@@ -194,13 +197,13 @@ func (x *session) makeLease(key Key, addr netip.Addr) error {
 	if x.named {
 		return x.makeNamed(text, addr)
 	}
-	fd, err := unix.Openat(x.leases.fd, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, fileMode)
+	fd, err := unix.Openat(x.leases.FD(), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, fileMode)
 	if err != nil {
 		return x.makeNamed(text, addr)
 	}
 	defer unix.Close(fd) //nolint:errcheck // what matters is that it was written
-	if err := writeAll(fd, text); err != nil {
-		return x.leases.fail("write", addr.String(), err)
+	if err := hostfile.WriteAll(fd, []byte(text)); err != nil {
+		return x.leases.Fail("write", addr.String(), err)
 	}
 	return x.link(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), addr, unix.AT_SYMLINK_FOLLOW)
 }
@@ -211,7 +214,7 @@ func (x *session) makeNamed(text string, addr netip.Addr) error {
 	if err := x.writeNew(text); err != nil {
 		return err
 	}
-	return errors.Join(x.link(x.index.fd, newName, addr, 0), x.removeNew())
+	return errors.Join(x.link(x.index.FD(), newName, addr, 0), x.removeNew())
 }
 
 func (x *session) link(at int, source string, addr netip.Addr, flags int) error {
@@ -219,8 +222,19 @@ func (x *session) link(at int, source string, addr netip.Addr, flags int) error 
 		return err
 	}
 	x.changed = true
-	if err := unix.Linkat(at, source, x.leases.fd, addr.String(), flags); err != nil {
-		return x.leases.fail("create", addr.String(), err)
+	if err := unix.Linkat(at, source, x.leases.FD(), addr.String(), flags); err != nil {
+		return x.leases.Fail("create", addr.String(), err)
 	}
 	return nil
 }
+
+// setTime sets the modification time of a file.
+func setTime(d hostfile.Dir, name string, ts unix.Timespec) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}
+	if err := unix.UtimesNanoAt(d.FD(), name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return d.Fail("set time of", name, err)
+	}
+	return nil
+}
+
+func timeOf(ts unix.Timespec) time.Time { return time.Unix(ts.Unix()) }

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // lease reads the lease of an address. It is nil where there is none, and where something else than a lease is in its place.
 func (x *session) lease(addr netip.Addr) (*lease, error) {
-	data, st, err := x.leases.read(addr.String(), maxLease)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
+	data, st, err := x.leases.Read(addr.String(), maxLease)
+	if errors.Is(err, fs.ErrNotExist) || hostfile.IsNotRegular(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -26,7 +28,7 @@ func (x *session) lease(addr netip.Addr) (*lease, error) {
 
 // each reads all leases. It goes on past errors.
 func (x *session) each(ctx context.Context, visit func(*lease) error) error {
-	names, err := x.leases.names()
+	names, err := x.leases.Names()
 	if err != nil {
 		return err
 	}
@@ -89,11 +91,11 @@ func (x *session) afterBoot(ctx context.Context) error {
 	if err := x.step("write mark"); err != nil {
 		return err
 	}
-	if err := x.index.write(x.mark, unix.O_CREAT, ""); err != nil {
+	if err := x.index.Write(x.mark, unix.O_CREAT, fileMode, nil); err != nil {
 		return err
 	}
 	for _, name := range marks {
-		if err := x.index.remove(name); err != nil {
+		if err := x.index.Remove(name); err != nil {
 			return err
 		}
 	}
@@ -102,7 +104,7 @@ func (x *session) afterBoot(ctx context.Context) error {
 
 // marks gives the marks of other boots, and when the last operation that wrote one ended.
 func (x *session) marks() (names []string, ended time.Time, err error) {
-	all, err := x.index.names()
+	all, err := x.index.Names()
 	if err != nil {
 		return nil, ended, err
 	}
@@ -110,7 +112,7 @@ func (x *session) marks() (names []string, ended time.Time, err error) {
 		if !strings.HasPrefix(name, markPrefix) {
 			continue
 		}
-		st, err := x.index.stat(name)
+		st, err := x.index.Stat(name)
 		if err != nil {
 			return nil, ended, err
 		}

@@ -1,0 +1,192 @@
+package hostfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is an open directory. Its methods take names of entries in it, follow no symbolic link and, as what may be there in place of a file is
+// opened too, wait for no peer. Errors are an [fs.PathError]; a NotRegularError is in that of what is no file. It is for state that each
+// operation reads and writes: an [os.Root] makes half as many system calls again.
+type Dir struct {
+	fd   int
+	path string
+}
+
+const namesBuffer = 8 << 10 // bytes
+
+// NoDir is not open.
+func NoDir() Dir { return Dir{fd: -1} }
+
+// OpenDir opens a directory by its path, which is no symbolic link.
+func OpenDir(path string) (Dir, error) { return Dir{unix.AT_FDCWD, ""}.Dir(path) }
+
+// Close closes the directory, which gives its lock back.
+func (d Dir) Close() {
+	if d.fd >= 0 {
+		unix.Close(d.fd) //nolint:errcheck // opened for reading
+	}
+}
+
+// FD is the directory's file descriptor, for calls that have no method here.
+func (d Dir) FD() int { return d.fd }
+
+// Path is for messages.
+func (d Dir) Path() string { return d.path }
+
+// Fail says in which file of the directory an operation failed.
+func (d Dir) Fail(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
+}
+
+// Open opens a file, or whatever is there in its place. The caller owns the descriptor.
+func (d Dir) Open(name string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR:
+			continue
+		case unix.ELOOP, unix.ENXIO, unix.ENODEV, unix.EISDIR: // a link, a socket or pipe without a peer, a device, a directory
+			err = &NotRegularError{}
+		}
+		return -1, d.Fail("open", name, err)
+	}
+}
+
+// Dir opens a directory.
+func (d Dir) Dir(name string) (Dir, error) {
+	fd, err := d.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		err = fmt.Errorf("%w, and symbolic links are not followed", err)
+	}
+	return Dir{fd, filepath.Join(d.path, name)}, err
+}
+
+// Make makes a directory.
+func (d Dir) Make(name string, mode uint32) error {
+	if err := unix.Mkdirat(d.fd, name, mode); err != nil {
+		return d.Fail("mkdir", name, err)
+	}
+	return nil
+}
+
+// Read gives the content of a regular file of at most limit bytes.
+func (d Dir) Read(name string, limit int64) (data []byte, st unix.Stat_t, err error) {
+	fd, err := d.Open(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, st, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // opened for reading
+	err = unix.Fstat(fd, &st)
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > limit) {
+		err = &NotRegularError{limit}
+	}
+	var n int
+	if err == nil {
+		data = make([]byte, st.Size)
+		n, err = unix.Read(fd, data)
+	}
+	if err != nil {
+		return nil, st, d.Fail("read", name, err)
+	}
+	return data[:n], st, nil
+}
+
+// Write writes a file that is opened with further flags: a new one, or one that is emptied.
+func (d Dir) Write(name string, flags int, mode uint32, content []byte) error {
+	fd, err := d.Open(name, unix.O_WRONLY|flags, mode)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(WriteAll(fd, content), unix.Close(fd))
+	if err != nil {
+		return d.Fail("write", name, err)
+	}
+	return nil
+}
+
+// Overwrite writes a file that is known to be regular, if it is there. It is not emptied first: file systems that flush what was emptied
+// (ext4) take longer for that than for all else. A process that is killed meanwhile may leave a mixture of both contents.
+func (d Dir) Overwrite(name string, mode uint32, content []byte) error {
+	fd, err := d.Open(name, unix.O_WRONLY|unix.O_CREAT, mode)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(WriteAll(fd, content), unix.Ftruncate(fd, int64(len(content))), unix.Close(fd))
+	if err != nil {
+		return d.Fail("write", name, err)
+	}
+	return nil
+}
+
+// WriteAll writes to an open file all of the content, or it is an error.
+func WriteAll(fd int, content []byte) error {
+	n, err := unix.Write(fd, content)
+	if err == nil && n < len(content) {
+		err = unix.ENOSPC
+	}
+	return err
+}
+
+// Stat describes an entry.
+func (d Dir) Stat(name string) (st unix.Stat_t, err error) {
+	if err = unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		err = d.Fail("stat", name, err)
+	}
+	return st, err
+}
+
+// Has says whether anything has the name.
+func (d Dir) Has(name string) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch err {
+	case nil:
+		return true, nil
+	case unix.ENOENT:
+		return false, nil
+	}
+	return false, d.Fail("stat", name, err)
+}
+
+// Rename gives a file another name, in the same or in another directory, in the place of what has it.
+func (d Dir) Rename(name string, to Dir, as string) error {
+	if err := unix.Renameat(d.fd, name, to.fd, as); err != nil {
+		return d.Fail("rename to "+filepath.Join(to.path, as)+" of", name, err)
+	}
+	return nil
+}
+
+// Remove removes a file. It is no error if there is none.
+func (d Dir) Remove(name string) error {
+	if err := unix.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
+		return d.Fail("remove", name, err)
+	}
+	return nil
+}
+
+// Names lists the directory, in no order.
+func (d Dir) Names() (names []string, err error) {
+	at, err := d.Dir(".")
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	buffer := make([]byte, namesBuffer)
+	for {
+		n, err := unix.ReadDirent(at.fd, buffer)
+		if err != nil {
+			return nil, d.Fail("list", ".", err)
+		}
+		if n == 0 {
+			return names, nil
+		}
+		_, _, names = unix.ParseDirent(buffer[:n], -1, names)
+	}
+}
