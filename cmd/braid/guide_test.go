@@ -426,8 +426,7 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 		got[e] = true
 	}
 	same(t, "events", got, map[podEvent]bool{
-		{"Normal", "AddedInterface", "Add eth0 [10.1.0.2] from pods"}:       true,
-		{"Normal", "AddedInterface", "Add net1 [10.11.0.2] from default/a"}: true,
+		{"Normal", "AddedInterface", "Add eth0 [10.1.0.2] from pods, net1 [10.11.0.2] from default/a"}: true,
 	})
 }
 

@@ -156,11 +156,11 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 			return nil, err
 		}
 		results = append(results, result)
-		events.attached(result)
 	}
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
+	events.attached(results)
 	if err := e.publish(ctx, pod, results); err != nil {
 		return nil, err
 	}

@@ -47,13 +47,18 @@ func (ev *events) about(pod *metav1.ObjectMeta) {
 	}
 }
 
-// attached tells of one attachment. A pod that did not ask for anything gets no events: every pod has its default network.
-func (ev *events) attached(r status.Result) {
+// attached tells of all attachments at once, as each event is a write to the API server's store. A pod that did not ask for anything gets none:
+// every pod has its default network.
+func (ev *events) attached(results []status.Result) {
 	if ev.pod == nil || !selects(ev.pod) {
 		return
 	}
-	entry := status.Build([]status.Result{r})[0]
-	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(entry.IPs, " "), r.Attachment.Name))
+	var list []string
+	for i, entry := range status.Build(results) {
+		at := results[i].Attachment
+		list = append(list, fmt.Sprintf("%s [%s] from %s", at.IfName, strings.Join(entry.IPs, " "), at.Name))
+	}
+	ev.send("Normal", reasonAttached, "Add "+strings.Join(list, ", "))
 }
 
 // failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.
