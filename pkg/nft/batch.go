@@ -24,8 +24,9 @@ func (b *batch) add(kind, flags uint16, what string, attrs []byte) {
 	b.what = append(b.what, what)
 }
 
-// ensure makes the table and its chains, those that are missing, and all fixed rules anew.
-func (b *batch) ensure(t *Table) {
+// ensure makes what is missing of the table and its chains, and the fixed rules anew of chains that have others. Those that are right stay:
+// who deletes a rule waits, when it closes its socket, until no packet can be looking at it.
+func (b *batch) ensure(t *Table, have []found) {
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", text(nil, unix.NFTA_TABLE_NAME, t.Name))
 	for _, c := range t.Chains {
 		attrs := text(text(nil, unix.NFTA_CHAIN_TABLE, t.Name), unix.NFTA_CHAIN_NAME, c.Name)
@@ -36,7 +37,7 @@ func (b *batch) ensure(t *Table) {
 		b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "add chain "+c.Name, attrs)
 	}
 	for _, c := range t.Chains {
-		if len(c.Rules) == 0 {
+		if len(c.Rules) == 0 || c.isFixed(have) {
 			continue
 		}
 		b.add(unix.NFT_MSG_DELRULE, 0, "flush chain "+c.Name, place(t, c.Name))

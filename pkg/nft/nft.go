@@ -134,7 +134,7 @@ func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error 
 	key, comment := tag.key(), tag.comment()
 	return c.change(ctx, t, func(have []found) *batch {
 		b := &batch{family: t.Family}
-		b.ensure(t)
+		b.ensure(t, have)
 		for _, r := range have {
 			if r.key == key {
 				b.deleteRule(t, r)
@@ -255,21 +255,26 @@ func (c *Conn) Check(ctx context.Context, t *Table, tag Tag, rules ...Rule) erro
 // checkFixed compares the rules that are no attachment's.
 func checkFixed(t *Table, have []found) error {
 	for _, chain := range t.Chains {
-		var fixed []found
-		for _, r := range have {
-			if r.chain == chain.Name && r.key == "" {
-				fixed = append(fixed, r)
-			}
-		}
-		same := len(fixed) == len(chain.Rules)
-		for i := 0; same && i < len(fixed); i++ {
-			same = fixed[i].is(chain.Rules[i])
-		}
-		if !same {
+		if !chain.isFixed(have) {
 			return fmt.Errorf("nftables table %s, chain %s: is not as it was made", t.Name, chain.Name)
 		}
 	}
 	return nil
+}
+
+// isFixed says whether the chain has its fixed rules, and no others that are no attachment's.
+func (c *Chain) isFixed(have []found) bool {
+	i := 0
+	for _, r := range have {
+		if r.chain != c.Name || r.key != "" {
+			continue
+		}
+		if i == len(c.Rules) || !r.is(c.Rules[i]) {
+			return false
+		}
+		i++
+	}
+	return i == len(c.Rules)
 }
 
 // supported tells the error of a kernel without nf_tables.

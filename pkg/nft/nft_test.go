@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -261,6 +262,38 @@ func TestTableThatIsNotAsItWasMade(t *testing.T) {
 }
 
 // A refused rule leaves everything as it was, and the error says which it was.
+// Another attachment's Set leaves fixed rules alone that are right, makes those anew that are not, and takes no rules away that are not its own.
+func TestFixedRules(t *testing.T) {
+	n := nettest.New(t)
+	conn := open(t, n)
+	a, b := tag("net", "a", "net1"), tag("net", "b", "net1")
+	list := func() string { return command(t, n, "-a", "list", "table", "inet", "braid_test") }
+	set := func(of nft.Tag, port uint16) { must(t, conn.Set(t.Context(), natTable(), of, toPort(port))) }
+	set(a, 1)
+	handle := regexp.MustCompile(`jump (ports|sources).* handle \d+`)
+	before := handle.FindAllString(list(), -1)
+	set(b, 2)
+	if after := handle.FindAllString(list(), -1); len(before) != 3 || !slices.Equal(before, after) {
+		t.Errorf("%q, were %q", after, before)
+	}
+	for _, change := range []string{
+		"flush chain inet braid_test output", "insert rule inet braid_test output drop", "add rule inet braid_test output drop",
+		"flush chain inet braid_test output; add rule inet braid_test output return; add rule inet braid_test output jump ports",
+	} {
+		command(t, n, change)
+		if conn.Check(t.Context(), natTable(), b, toPort(2)) == nil {
+			t.Errorf("%s: CHECK finds nothing", change)
+		}
+		set(a, 1)
+		must(t, conn.Check(t.Context(), natTable(), b, toPort(2)))
+	}
+	command(t, n, "add rule inet braid_test ports tcp dport 9 drop")
+	set(a, 1)
+	if got := list(); !strings.Contains(got, "tcp dport 9 drop") || !strings.Contains(got, "dport 2 ") {
+		t.Errorf("taken away:\n%s", got)
+	}
+}
+
 func TestAllOrNothing(t *testing.T) {
 	n := nettest.New(t)
 	c := open(t, n)
