@@ -49,12 +49,14 @@ var cases = []struct {
 	only int
 	// floor says that the same is made by hand too.
 	floor bool
+	// resident is the chain of a pod that is on the node all the time, as on most nodes.
+	resident []plugintest.Conf
 }{
-	{"four macvlan + host-local", fourMacvlans, 5, 0, true},
-	{"macvlan + sbr + tuning", sbrChain, 5, 0, false},
-	{"portmap, two ports (reference: its default backend)", portmapChain, 20, 0, false},
-	{"bridge + ipMasq", masqChain, 10, 0, false},
-	{"macvlan, dual stack with gateways", dualStack, 50, 3, false},
+	{"four macvlan + host-local", fourMacvlans, 5, 0, true, nil},
+	{"macvlan + sbr + tuning", sbrChain, 5, 0, false, nil},
+	{"portmap, two ports (reference: its default backend)", portmapChain, 20, 0, false, nil},
+	{"bridge + ipMasq", func(*plugintest.Node) [][]plugintest.Conf { return [][]conf{masq("10.1.0.2/24")} }, 10, 0, false, masq("10.1.0.3/24")},
+	{"macvlan, dual stack with gateways", dualStack, 50, 3, false, nil},
 }
 
 func static2(addresses ...any) conf { return conf{"type": "static", "addresses": addresses} }
@@ -86,8 +88,8 @@ func portmapChain(*plugintest.Node) [][]plugintest.Conf {
 	}}
 }
 
-func masqChain(*plugintest.Node) [][]plugintest.Conf {
-	return [][]conf{{{"type": "bridge", "isGateway": true, "ipMasq": true, "ipam": static2(conf{"address": "10.1.0.2/24"})}}}
+func masq(address string) []plugintest.Conf {
+	return []conf{{"type": "bridge", "isGateway": true, "ipMasq": true, "ipam": static2(conf{"address": address})}}
 }
 
 func dualStack(*plugintest.Node) [][]plugintest.Conf {
@@ -106,6 +108,11 @@ func (s *speed) run() {
 				}
 			}
 			n := s.node(runner)
+			for _, plugin := range c.resident {
+				if _, err := n.Pod("resident").Call("ADD", plugin); err != nil {
+					s.t.Fatal(c.name, plugin, err)
+				}
+			}
 			for i := range rounds {
 				s.attach(c.name, who, n, c.chain(n), i)
 				if c.floor && who == "ours " { // in turns: a machine is not equally fast all the time

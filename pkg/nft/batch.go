@@ -24,9 +24,12 @@ func (b *batch) add(kind, flags uint16, what string, attrs []byte) {
 	b.what = append(b.what, what)
 }
 
-// ensure makes what is missing of the table and its chains, and the fixed rules anew of chains that have others. Those that are right stay:
-// who deletes a rule waits, when it closes its socket, until no packet can be looking at it.
+// ensure makes what is missing of the table and its chains, and the fixed rules anew of chains that have others. Where nothing is missing it does
+// nothing: whoever deletes a rule, or adds a chain that is there, waits when it closes its socket until no packet can be looking at what was.
 func (b *batch) ensure(t *Table, have []found) {
+	if t.isMade(have) {
+		return
+	}
 	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", text(nil, unix.NFTA_TABLE_NAME, t.Name))
 	for _, c := range t.Chains {
 		attrs := text(text(nil, unix.NFTA_CHAIN_TABLE, t.Name), unix.NFTA_CHAIN_NAME, c.Name)

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ type Table struct {
 	Chains []Chain
 }
 
-// Chain is a chain of a table. One that another one's rules jump to stands before it.
+// Chain is a chain of a table. One that has no hook is jumped to by a fixed rule of another one, and stands before it.
 type Chain struct {
 	Name string
 	// Hook says when the chain is run; nil for one that is jumped to.
@@ -260,6 +261,17 @@ func checkFixed(t *Table, have []found) error {
 		}
 	}
 	return nil
+}
+
+// isMade says whether the table has all its chains, and these their fixed rules.
+func (t *Table) isMade(have []found) bool {
+	for _, chain := range t.Chains {
+		isThere := chain.Hook == nil || slices.ContainsFunc(have, func(r found) bool { return r.chain == chain.Name })
+		if !isThere || len(chain.Rules) > 0 && !chain.isFixed(have) {
+			return false
+		}
+	}
+	return len(have) > 0
 }
 
 // isFixed says whether the chain has its fixed rules, and no others that are no attachment's.

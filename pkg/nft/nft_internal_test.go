@@ -74,3 +74,45 @@ func TestChangesMeanwhile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A Set changes nothing of a table that is as it is to be but the attachment's rules: a rule that is deleted, and a chain that is added again,
+// would have it wait for a grace period of the kernel.
+func TestTableThatIsMade(t *testing.T) {
+	n := nettest.New(t)
+	ns, err := netns.Open(n.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	c, err := Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{
+		{Name: "ports"}, {Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}}, {Name: "output", Hook: OutputNAT()},
+	}}
+	made := func() bool {
+		_, have, err := c.list(t.Context(), table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := new(batch)
+		b.ensure(table, have)
+		return len(b.messages) == 0
+	}
+	if made() {
+		t.Error("nothing is there")
+	}
+	set := func(chain string) {
+		if err := c.Set(t.Context(), table, Tag{Network: "net", ContainerID: chain, IfName: "net1"}, NewRule(chain, Drop())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if set("ports"); made() {
+		t.Error("whether there is a chain output is not known")
+	}
+	if set("output"); !made() {
+		t.Error("all is there")
+	}
+}
