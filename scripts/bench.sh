@@ -23,9 +23,8 @@ if [ -z "${BRAID_BENCH-}" ]; then
 	BRAID_LAB_BIN=$(scripts/lab.sh dir)
 	BRAID_PLUGINS=$(scripts/plugins.sh)
 	BRAID_BENCH=$(mktemp -d)
-	BRAID_WHEREABOUTS=$(scripts/tools.sh whereabouts)
-	BRAID_WHEREABOUTS_CRDS=$(cd scripts/tools/whereabouts && go list -m -f '{{.Dir}}' github.com/k8snetworkplumbingwg/whereabouts)/doc/crds
-	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS BRAID_WHEREABOUTS BRAID_WHEREABOUTS_CRDS
+	. scripts/whereabouts.sh
+	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS
 	trap 'rm -rf "$BRAID_BENCH"' EXIT
 	scripts/build.sh "$BRAID_BENCH" braid
 	go build -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare

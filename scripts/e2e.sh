@@ -26,10 +26,9 @@ scripts/install-deps.sh node
 gotestsum=$(scripts/tools.sh gotestsum)
 scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
-BRAID_WHEREABOUTS=$(scripts/tools.sh whereabouts)
-BRAID_WHEREABOUTS_CRDS=$(cd scripts/tools/whereabouts && go list -m -f '{{.Dir}}' github.com/k8snetworkplumbingwg/whereabouts)/doc/crds
+. scripts/whereabouts.sh
 scripts/build.sh
-export BRAID_E2E=1 BRAID_LAB_BIN BRAID_WHEREABOUTS BRAID_WHEREABOUTS_CRDS
+export BRAID_E2E=1 BRAID_LAB_BIN
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0

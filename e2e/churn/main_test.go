@@ -1,5 +1,6 @@
 // Package churn_test has many processes at work on one API server, kills them, takes the API server away, and looks whether an address was
-// ever given twice or is lost. It starts an API server and no node. `make e2e` runs it: it needs root.
+// ever given twice or is lost; and has Braid take a cluster over from the reference's whereabouts. It starts an API server and no node.
+// `make e2e` runs it: it needs root.
 //
 // The tests run in a network namespace of their own: the process moves into it before they begin.
 package churn_test

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -47,7 +48,7 @@ func TestFromWhereabouts(t *testing.T) {
 	if len(recorded) != oldPods {
 		t.Fatalf("whereabouts gave %d addresses to %d pods", len(recorded), oldPods)
 	}
-	expect(t, old.audit(), reap.OK, slices.Collect(keys(recorded)))
+	expect(t, old.audit(), reap.OK, slices.Collect(maps.Keys(recorded)))
 
 	startController(t, api, r)
 	r.adopted(api, recorded)
@@ -78,7 +79,7 @@ func TestFromWhereabouts(t *testing.T) {
 		}
 		deletePod(t, api, i)
 	}
-	left := slices.DeleteFunc(slices.Collect(keys(recorded)), func(a netip.Addr) bool { return old.deleted[a] })
+	left := slices.DeleteFunc(slices.Collect(maps.Keys(recorded)), func(a netip.Addr) bool { return old.deleted[a] })
 	if len(left) != oldPods/2 {
 		t.Fatalf("whereabouts gave %d addresses back", oldPods-len(left))
 	}
@@ -183,16 +184,6 @@ func expect(t *testing.T, entries []reap.Entry, state reap.State, addrs []netip.
 	}
 	if len(said) > 0 {
 		t.Errorf("the audit says of %v that they are %s", said, state)
-	}
-}
-
-func keys(m map[netip.Addr]bool) func(func(netip.Addr) bool) {
-	return func(yield func(netip.Addr) bool) {
-		for a := range m {
-			if !yield(a) {
-				return
-			}
-		}
 	}
 }
 
