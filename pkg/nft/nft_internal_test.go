@@ -22,31 +22,38 @@ func TestRulesListedTwice(t *testing.T) {
 	}
 }
 
-// What was derived from rules that have changed meanwhile is derived again.
-func TestChangesMeanwhile(t *testing.T) {
-	n := nettest.New(t)
-	ns, err := netns.Open(n.Path)
+func namespace(t *testing.T) *netns.NS {
+	t.Helper()
+	ns, err := netns.Open(nettest.New(t).Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	t.Cleanup(ns.Close)
+	return ns
+}
+
+func open(t *testing.T, ns *netns.NS) *Conn {
+	t.Helper()
 	c, err := Open(ns)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	other, err := Open(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	t.Cleanup(c.Close)
+	return c
+}
+
+// What was derived from rules that have changed meanwhile is derived again.
+func TestChangesMeanwhile(t *testing.T) {
+	ns := namespace(t)
+	c := open(t, ns)
+	other := open(t, ns)
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{{Name: "c"}}}
 	a, b := Tag{"net", "a", "net1"}, Tag{"net", "b", "net1"}
 	if err := c.Set(t.Context(), table, a, NewRule("c", Drop())); err != nil {
 		t.Fatal(err)
 	}
 	calls := 0
-	err = c.change(t.Context(), table, func(have []found) *batch {
+	err := c.change(t.Context(), table, func(have []found) *batch {
 		if calls++; calls < 3 {
 			// All rules but a's own one are another one's, and handles begin at 1 again.
 			err := errors.Join(other.Delete(t.Context(), table, a), other.Set(t.Context(), table, b, NewRule("c", Drop())), other.Delete(t.Context(), table, b),
@@ -78,17 +85,7 @@ func TestChangesMeanwhile(t *testing.T) {
 // A Set changes nothing of a table that is as it is to be but the attachment's rules: a rule that is deleted, and a chain that is added again,
 // would have it wait for a grace period of the kernel.
 func TestTableThatIsMade(t *testing.T) {
-	n := nettest.New(t)
-	ns, err := netns.Open(n.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	c, err := Open(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := open(t, namespace(t))
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{
 		{Name: "ports"}, {Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}}, {Name: "output", Hook: OutputNAT()},
 	}}
