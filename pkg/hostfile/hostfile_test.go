@@ -3,13 +3,13 @@ package hostfile_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,42 +107,32 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// Who waits gets the lock, though others take it again as soon as they have given it back.
-func TestLockStarvesNobody(t *testing.T) {
-	const others, waits, turns = 16, 20, 8
+// Who waits stands in the kernel's queue: others that take the lock again as soon as they have given it back would starve who looks now and then.
+func TestLockQueues(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *os.File {
 		f, err := os.Open(dir)
 		must(t, err)
+		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	var done atomic.Bool
-	var taken atomic.Int64
-	var all sync.WaitGroup
-	for range others {
-		all.Go(func() {
-			for !done.Load() {
-				f := open()
-				must(t, hostfile.Lock(t.Context(), int(f.Fd())))
-				taken.Add(1)
-				time.Sleep(100 * time.Microsecond)
-				must(t, f.Close())
-			}
-		})
+	holder, waiter := open(), open()
+	must(t, hostfile.Lock(t.Context(), int(holder.Fd())))
+	locked := make(chan error, 1)
+	go func() { locked <- hostfile.Lock(t.Context(), int(waiter.Fd())) }()
+	var st unix.Stat_t
+	must(t, unix.Fstat(int(holder.Fd()), &st))
+	waits := regexp.MustCompile(fmt.Sprintf(`-> FLOCK .*:%d 0 EOF`, st.Ino))
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		locks, err := os.ReadFile("/proc/locks")
+		must(t, err)
+		if waits.Match(locks) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nobody waits for the lock:\n%s", locks)
+		}
 	}
-	f := open()
-	defer f.Close()
-	var longest int64
-	for range waits {
-		time.Sleep(time.Millisecond)
-		before := taken.Load()
-		must(t, hostfile.Lock(t.Context(), int(f.Fd())))
-		longest = max(longest, taken.Load()-before)
-		must(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
-	}
-	done.Store(true)
-	all.Wait()
-	if longest > turns*others {
-		t.Errorf("%d others had the lock %d times while one waited", others, longest)
-	}
+	must(t, holder.Close())
+	must(t, <-locked)
 }
