@@ -54,7 +54,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	for i := range attachments {
-		if err := e.pluginsPresent(req, sandbox.exec, &attachments[i]); err != nil {
+		if err := e.pluginsPresent(req, sandbox, &attachments[i]); err != nil {
 			return nil, err
 		}
 	}

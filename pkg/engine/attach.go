@@ -83,7 +83,7 @@ type chain struct {
 }
 
 func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns string) (*chain, error) {
-	list, err := conf.ToLibcni(a.Conf)
+	list, err := sandbox.list(a)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
@@ -73,8 +72,8 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 	if len(rec.Attachments) < 2 || req.NetNS == "" || !e.Namespaces.Alive(req.NetNS) {
 		return
 	}
-	for _, a := range rec.Attachments {
-		list, err := conf.ToLibcni(a.Conf)
+	for i := range rec.Attachments {
+		list, err := sandbox.list(&rec.Attachments[i].Attachment)
 		if err != nil || mixed(sandbox.exec, list) {
 			return
 		}
@@ -178,7 +177,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := e.pluginsPresent(req, sandbox.exec, &a); err != nil && !corrupt {
+		if err := e.pluginsPresent(req, sandbox, &a); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be deletable.
 			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
 			continue

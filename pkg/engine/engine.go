@@ -28,6 +28,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
 
@@ -164,10 +165,23 @@ func (e *Engine) lock(ctx context.Context, containerID string) (*sandbox, error)
 type sandbox struct {
 	*record.Sandbox
 	exec Exec
+	// lists are the attachments' configurations in libcni's form, by the text that they are of.
+	lists map[string]*libcni.NetworkConfigList
+}
+
+// list gives an attachment's configuration in libcni's form, which nobody changes.
+func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err error) {
+	list, ok := s.lists[string(a.Conf)]
+	if !ok {
+		if list, err = conf.ToLibcni(a.Conf); err == nil {
+			s.lists[string(a.Conf)] = list
+		}
+	}
+	return list, err
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
-	return &sandbox{locked, e.NewExec(locked.File())}
+	return &sandbox{locked, e.NewExec(locked.File()), map[string]*libcni.NetworkConfigList{}}
 }
 
 func (e *Engine) unlock(sandbox *sandbox) {

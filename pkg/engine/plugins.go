@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -13,8 +12,8 @@ var execsIPAM = map[string]bool{
 
 // pluginsPresent finds the plugins of a chain. It is asked before the first change: a chain that lacks one could be neither
 // finished nor taken back, and the pod, once deleted, would never go.
-func (e *Engine) pluginsPresent(req *Request, exec Exec, a *plan.Attachment) error {
-	list, err := conf.ToLibcni(a.Conf)
+func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachment) error {
+	list, err := sandbox.list(a)
 	if err != nil {
 		return chainError(err, a)
 	}
@@ -24,7 +23,7 @@ func (e *Engine) pluginsPresent(req *Request, exec Exec, a *plan.Attachment) err
 			types = append(types, ipam)
 		}
 		for _, t := range types {
-			if _, err := exec.Find(t, plugin.Bytes, req.path()); err != nil {
+			if _, err := sandbox.exec.Find(t, plugin.Bytes, req.path()); err != nil {
 				return chainError(err, a)
 			}
 		}
