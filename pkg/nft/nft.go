@@ -61,7 +61,7 @@ type Chain struct {
 	Name string
 	// Hook says when the chain is run; nil for one that is jumped to.
 	Hook *Hook
-	// Rules are fixed, those of no attachment. A chain that has them has no others: they are made anew with each Set.
+	// Rules are fixed, those of no attachment. A chain that has them has no others: Set makes them anew where they are others.
 	Rules []Expr
 }
 
