@@ -41,6 +41,7 @@ func TestSimulation(t *testing.T) {
 	}
 	dir := stateDir(t)
 	total := map[string]int{}
+	before := descriptors(t)
 	for seed := first; seed < first+uint64(schedules); seed++ {
 		s := newSim(filepath.Join(dir, fmt.Sprint(seed)), seed)
 		err := s.run()
@@ -55,6 +56,18 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Log(total)
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors are open, before it were %d", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
 
 type sim struct {

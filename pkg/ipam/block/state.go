@@ -223,11 +223,15 @@ func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err e
 	if err != nil {
 		return nil, err
 	}
-	if err := m.flock(ctx, d); err != nil {
-		d.Close()
-		return nil, err
-	}
-	return d.Close, nil
+	locked := false
+	defer func() {
+		if !locked {
+			d.Close()
+		}
+	}()
+	err = m.flock(ctx, d)
+	locked = err == nil
+	return d.Close, err
 }
 
 // flock waits for the lock of a directory, which has it until it is closed.
