@@ -41,28 +41,23 @@ func Configure(ctx context.Context, req *Request, link *nl.Link, result *types10
 	if err := sysctl.Try(ns, settings...); err != nil {
 		return err
 	}
+	routes, err := addRoutes(result, link.Index, gateways)
+	if err != nil {
+		return err
+	}
 	changes := []nl.Change{nl.AnnounceIPv4(link.Index)}
 	for _, addr := range addrs {
 		changes = append(changes, nl.AddAddr(link.Index, addr))
 	}
+	changes = append(changes, nl.SetUp(link.Index))
+	if !hasIPv6(addrs) {
+		return pod.Apply(ctx, append(changes, routes...)...)
+	}
 	if err := pod.Apply(ctx, changes...); err != nil {
 		return err
 	}
-	if err := pod.SetUp(ctx, link.Index); err != nil {
+	if err := settle(ctx, req, link, detect); err != nil {
 		return err
-	}
-	if hasIPv6(addrs) {
-		if err := settle(ctx, req, link, detect); err != nil {
-			return err
-		}
-	}
-	var routes []nl.Change
-	for _, r := range result.Routes {
-		route, err := routeOf(r, link.Index, gateways)
-		if err != nil {
-			return err
-		}
-		routes = append(routes, nl.AddRoute(route))
 	}
 	return pod.Apply(ctx, routes...)
 }
@@ -139,6 +134,18 @@ func hasIPv6(addrs []netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// addRoutes adds the routes of a result by a link, by index.
+func addRoutes(result *types100.Result, index int, gateways firstGateways) (changes []nl.Change, err error) {
+	for _, r := range result.Routes {
+		route, err := routeOf(r, index, gateways)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, nl.AddRoute(route))
+	}
+	return changes, nil
 }
 
 // routeOf is a route of a result in the kernel's terms; without a gateway of its own it has the first of its family.
