@@ -419,15 +419,26 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", "a")
-	r.add(p)
-	got := map[podEvent]bool{}
-	for _, e := range r.events(p) {
-		got[e] = true
+	r.nad("b", r.macvlan(12, ""))
+	r.nad("kube-system/blue", r.macvlan(13, ""))
+	for name, test := range map[string]struct {
+		pod  *pod
+		want []string
+	}{
+		"none":    {r.pod("none", ""), nil},
+		"two":     {r.pod("two", "a,b"), []string{"Add net1 [10.11.0.2] from default/a", "Add net2 [10.12.0.2] from default/b"}},
+		"default": {r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"), []string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
+	} {
+		r.add(test.pod)
+		got, want := map[podEvent]bool{}, map[podEvent]bool{}
+		for _, e := range r.events(test.pod) {
+			got[e] = true
+		}
+		for _, message := range test.want {
+			want[podEvent{"Normal", "AddedInterface", message}] = true
+		}
+		same(t, "events of pod "+name, got, want)
 	}
-	same(t, "events", got, map[podEvent]bool{
-		{"Normal", "AddedInterface", "Add eth0 [10.1.0.2] from pods, net1 [10.11.0.2] from default/a"}: true,
-	})
 }
 
 func TestU20OneLineForEachAttachment(t *testing.T) {

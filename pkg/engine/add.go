@@ -156,11 +156,11 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 			return nil, err
 		}
 		results = append(results, result)
+		events.attached(result)
 	}
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	events.attached(results)
 	if err := e.publish(ctx, pod, results); err != nil {
 		return nil, err
 	}
@@ -207,6 +207,11 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 		return sourceError("publish network-status", err)
 	}
 	return nil
+}
+
+// selects says whether the pod asks for networks of its own.
+func selects(pod *metav1.ObjectMeta) bool {
+	return pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != ""
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.

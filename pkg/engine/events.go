@@ -47,18 +47,14 @@ func (ev *events) about(pod *metav1.ObjectMeta) {
 	}
 }
 
-// attached tells of all attachments at once, as each event is a write to the API server's store. A pod that did not ask for anything gets none:
-// every pod has its default network.
-func (ev *events) attached(results []status.Result) {
-	if ev.pod == nil || !selects(ev.pod) {
+// attached tells of an attachment that the pod chose: every pod has its default network.
+func (ev *events) attached(r status.Result) {
+	at := r.Attachment
+	if ev.pod == nil || at.Default && ev.pod.Annotations[nadv1.DefaultNetworkAnnotation] == "" {
 		return
 	}
-	var list []string
-	for i, entry := range status.Build(results) {
-		at := results[i].Attachment
-		list = append(list, fmt.Sprintf("%s [%s] from %s", at.IfName, strings.Join(entry.IPs, " "), at.Name))
-	}
-	ev.send("Normal", reasonAttached, "Add "+strings.Join(list, ", "))
+	ips := status.Build([]status.Result{r})[0].IPs
+	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", at.IfName, strings.Join(ips, " "), at.Name))
 }
 
 // failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.
@@ -89,9 +85,4 @@ func (ev *events) wait() {
 	ev.done.Wait()
 	timer.Stop()
 	ev.cancel()
-}
-
-// selects says whether the pod asks for networks of its own.
-func selects(pod *metav1.ObjectMeta) bool {
-	return pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != ""
 }
