@@ -199,7 +199,7 @@ func TestFaultAddThenDel(t *testing.T) {
 	t.Parallel()
 	r, p, points := addPoints(t)
 	covers(t, points, "lock ", "remember network ", "record planned", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
-		"ADD net2", "ADD net3", "record added eth0", "record added net3", "copy device info net3", "default route net2", "publish status",
+		"ADD net2", "ADD net3", "record attached", "copy device info net3", "default route net2", "publish status",
 		"record complete", "unlock")
 	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.killedAt("ADD", p, points, n)
@@ -236,7 +236,7 @@ func TestFaultAddThenAdd(t *testing.T) {
 func TestFaultForgotten(t *testing.T) {
 	t.Parallel()
 	_, _, points := addPoints(t)
-	for _, point := range []string{"before ADD eth0", "after ADD net1", "before record added net2", "after publish status", "after record complete"} {
+	for _, point := range []string{"before ADD eth0", "after ADD net1", "before record attempted net3", "after publish status", "after record complete"} {
 		n := slices.IndexFunc(points, func(p string) bool { return strings.HasPrefix(p, point) })
 		t.Run(point, func(t *testing.T) {
 			r, p := faultRig(t)

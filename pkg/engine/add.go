@@ -158,6 +158,9 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 		results = append(results, result)
 		events.attached(result)
 	}
+	if err := e.save(sandbox, rec, "attached"); err != nil {
+		return nil, err
+	}
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ import (
 // deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device Information Specification 1.1.0).
 const deviceInfoCapability = "CNIDeviceInfoFile"
 
-// attach runs the ADD of one attachment. Before it the record says that it was attempted, after it what it gave.
+// attach runs the ADD of one attachment. The record is saved before it, as attempted; what it gave is saved with the next change.
 func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, i int) (status.Result, error) {
 	start := time.Now()
 	a := &rec.Attachments[i]
@@ -43,9 +43,6 @@ func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec
 		return status.Result{}, fmt.Errorf("encode result: %w", err)
 	}
 	a.State = record.Added
-	if err := e.save(sandbox, rec, "added "+a.IfName); err != nil {
-		return status.Result{}, err
-	}
 	info, err := e.deviceInfo(req, &a.Attachment)
 	return status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}, err
 }
