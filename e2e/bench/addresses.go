@@ -99,12 +99,8 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	progress("one node, addresses of its own blocks")
-	parallel, err := lab.parallel(ctx)
-	if err != nil {
-		return "", err
-	}
-	few, many, err := lab.growth(ctx)
+	progress(fmt.Sprintf("%d nodes fill a /16", clusterNodes))
+	fill, stored, err := lab.fill(ctx) // first: the other blocks are no part of it
 	if err != nil {
 		return "", err
 	}
@@ -113,8 +109,12 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	progress(fmt.Sprintf("%d nodes fill a /16", clusterNodes))
-	fill, stored, err := lab.fill(ctx)
+	progress("one node, addresses of its own blocks")
+	parallel, err := lab.parallel(ctx)
+	if err != nil {
+		return "", err
+	}
+	few, many, err := lab.growth(ctx)
 	if err != nil {
 		return "", err
 	}

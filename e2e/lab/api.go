@@ -67,7 +67,10 @@ func StartAPI(tb testing.TB) *API {
 }
 
 // NewAPI is StartAPI outside a test; the caller has to call Stop.
-func NewAPI() (*API, error) {
+func NewAPI() (*API, error) { return NewAPIWith() }
+
+// NewAPIWith is NewAPI with more flags for the kube-apiserver, which win.
+func NewAPIWith(flags ...string) (*API, error) {
 	bin, err := binDir(apiBinaries)
 	if err != nil {
 		return nil, err
@@ -85,7 +88,7 @@ func NewAPI() (*API, error) {
 	}
 	if err == nil {
 		// Without a controller-manager there are no service accounts that pods could get.
-		err = a.launch(ctx, "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none")
+		err = a.launch(ctx, append([]string{"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"}, flags...)...)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
