@@ -1,6 +1,7 @@
 // Package hostfile reads files of the node, in whose place there may be anything, keeps state in them, and waits for locks on them.
 //
-// Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was told. Errors name the path.
+// Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was told. Errors name the
+// path; where a function is given an open file, that is left to its caller.
 package hostfile
 
 import (
@@ -29,7 +30,19 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
-	return ReadAll(f, limit)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, notRegular(f.Name(), limit)
+	}
+	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
+	_, err = data.ReadFrom(io.LimitReader(f, limit+1)) // it may grow meanwhile
+	if err == nil && int64(data.Len()) > limit {
+		err = notRegular(f.Name(), limit)
+	}
+	return data.Bytes(), err
 }
 
 // NotRegularError is that there is something else than a regular file, or one of more than Limit bytes if that is not 0.
@@ -50,21 +63,4 @@ func (e *NotRegularError) Error() string {
 
 func notRegular(path string, limit int64) error {
 	return &fs.PathError{Op: "read", Path: path, Err: &NotRegularError{limit}}
-}
-
-// ReadAll is Read for a file that was opened with O_NONBLOCK. There is a NotRegularError in the error if that is what is wrong.
-func ReadAll(f *os.File, limit int64) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, notRegular(f.Name(), limit)
-	}
-	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
-	_, err = data.ReadFrom(io.LimitReader(f, limit+1)) // it may grow meanwhile
-	if err == nil && int64(data.Len()) > limit {
-		err = notRegular(f.Name(), limit)
-	}
-	return data.Bytes(), err
 }

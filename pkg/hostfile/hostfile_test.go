@@ -101,7 +101,8 @@ func TestLock(t *testing.T) {
 		t.Errorf("got %v, want the cause", err)
 	}
 	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) }) //nolint:errcheck // then the test does not end
-	must(t, hostfile.Lock(t.Context(), third))                                      // second, which waits in vain still, gives it back
+	// second, which still waits in vain, gives it back.
+	must(t, hostfile.Lock(t.Context(), third))
 	if _, err := hostfile.TryLock(-1); !errors.Is(err, unix.EBADF) {
 		t.Errorf("no file: %v", err)
 	}
