@@ -11,6 +11,6 @@ names=("${@:2}")
 version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
 mkdir -p "$out"
 for name in "${names[@]}"; do
-	go build -ldflags "-s -w -X main.buildVersion=$version" -o "$out/" "./cmd/$name"
+	quietly go build -ldflags "-s -w -X main.buildVersion=$version" -o "$out/" "./cmd/$name"
 done
 printf 'build: %s in %s: %s\n' "$version" "$out" "$(cd "$out" && find . -maxdepth 1 -type f -printf '%f (%k KiB) ' | sort)" >&2

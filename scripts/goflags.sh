@@ -5,3 +5,13 @@
 # -trimpath: the same binary from every directory. -dwarf=false: nothing that the scripts build is debugged; what panics still says
 # where. CGO_ENABLED=0: static, so that binaries run in containers and on another root file system; only `go test -race` needs cgo.
 export GOFLAGS='-mod=readonly -trimpath -buildvcs=false -gcflags=all=-dwarf=false' GOWORK=off CGO_ENABLED=0
+
+# quietly runs a command of which only a failure is worth reading: Go names each module that it downloads.
+quietly() {
+	local log code=0
+	log=$(mktemp)
+	"$@" 2>"$log" || code=$?
+	[ "$code" = 0 ] || cat "$log" >&2
+	rm -f "$log"
+	return "$code"
+}

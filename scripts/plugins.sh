@@ -25,8 +25,8 @@ build | dir) ;;
 esac
 
 export GOOS=linux
-version=$(go list -m -f '{{.Version}}' "$module")
-mapfile -t packages < <(go list -f "{{.ImportPath}}" tool | grep "^$module/" | sort)
+version=$(quietly go list -m -f '{{.Version}}' "$module")
+mapfile -t packages < <(quietly go list -f "{{.ImportPath}}" tool | grep "^$module/" | sort)
 [ ${#packages[@]} -gt 0 ] || {
 	say "go.mod has no tool of $module"
 	exit 1
@@ -34,7 +34,7 @@ mapfile -t packages < <(go list -f "{{.ImportPath}}" tool | grep "^$module/" | s
 hash=$({
 	go version
 	printf '%s\n' "${packages[@]}"
-	go list -deps -f '{{with .Module}}{{.Path}} {{.Version}}{{end}}' "${packages[@]}" | sort -u
+	quietly go list -deps -f '{{with .Module}}{{.Path}} {{.Version}}{{end}}' "${packages[@]}" | sort -u
 } | sha256sum | cut -c1-12)
 dir=$cache/plugins-$hash
 
@@ -49,7 +49,7 @@ if [ "${1-build}" = build ] && [ ! -d "$dir" ]; then
 		tmp=$(mktemp -d "$cache/.plugins.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT
 		chmod 755 "$tmp"
-		go build -o "$tmp/" \
+		quietly go build -o "$tmp/" \
 			-ldflags "-s -w -X $module/pkg/utils/buildversion.BuildVersion=$version" "${packages[@]}"
 		mv -T "$tmp" "$dir"
 		say "built in $((SECONDS - start)) s"

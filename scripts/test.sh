@@ -43,14 +43,17 @@ trap 'rm -rf "$work" "$memory"' EXIT
 touch "$work/begun"
 
 say "1/4 what the tests need"
+# On a new machine it takes minutes to build an API server: tests that need it wait for it, and all else goes before.
+nice scripts/lab.sh api &
+lab=$!
 scripts/install-deps.sh base
 gotestsum=$(scripts/tools.sh gotestsum)
 BRAID_CNITOOL=$(scripts/tools.sh cnitool)
 BRAID_PLUGINS=$(scripts/plugins.sh)
-# On a new machine both take minutes, and one alone does not keep two cores busy.
-scripts/lab.sh api &
-CGO_ENABLED=1 GOGC=400 go list -race -export -deps -test "$@" >/dev/null 2>"$work/compile.log" || true # the tests will say it
-wait $!
+# Tests that need the API server come last.
+mapfile -t packages < <(quietly go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}' "$@" |
+	awk '/\/e2e\/lab( |$)/ { last[++n] = $1; next } { print $1 } END { for (i = 1; i <= n; i++) print last[i] }')
+CGO_ENABLED=1 GOGC=400 go list -race -export -deps -test "${packages[@]}" >/dev/null 2>"$work/compile.log" || true # the tests will say it
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 export BRAID_CNITOOL BRAID_PLUGINS BRAID_LAB_BIN
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
@@ -62,7 +65,8 @@ export BRAID_TEST_BINARY=$work/braid.test
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
-	-race -vet=off -p 4 -parallel 4 -timeout 20m "$@" || failed=1 # vet is one of the linters; tests wait much of their time
+	-race -vet=off -p 4 -parallel 4 -timeout 20m "${packages[@]}" || failed=1 # vet is one of the linters; tests wait much of their time
+wait "$lab" || failed=1
 
 "$work/testsummary" lacking "$work/native.json" >"$work/lacking"
 if [ ! -s "$work/lacking" ]; then

@@ -38,7 +38,7 @@ if [ ! -x "$dir/$name" ]; then
 	if [ ! -x "$dir/$name" ]; then
 		start=$SECONDS
 		say "building $name"
-		GOGC=400 go build -ldflags '-s -w' -o "$dir/.$name.new" "$package"
+		GOGC=400 quietly go build -ldflags '-s -w' -o "$dir/.$name.new" "$package"
 		mv "$dir/.$name.new" "$dir/$name"
 		say "built $name in $((SECONDS - start)) s"
 	fi

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 var (
@@ -45,12 +48,32 @@ func binDir(want []string) (string, error) {
 		}
 		dir = strings.TrimSpace(string(out))
 	}
+	if err := awaitBuild(dir); err != nil {
+		return "", err
+	}
 	for _, name := range want {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return "", fmt.Errorf("find %s: %w; run scripts/lab.sh api (API server only) or scripts/lab.sh node (all)", name, err)
 		}
 	}
 	return dir, nil
+}
+
+// awaitBuild waits for a scripts/lab.sh that is at work: it has the lock of the directory.
+func awaitBuild(dir string) error {
+	lock, err := os.Open(filepath.Join(dir, ".lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()   //nolint:errcheck // opened for reading
+	fd := int(lock.Fd()) //nolint:gosec // a descriptor
+	if err := hostfile.Lock(context.Background(), fd); err != nil {
+		return fmt.Errorf("wait for scripts/lab.sh: %w", err)
+	}
+	return nil
 }
 
 // moduleRoot returns the directory of the go.mod that the test was started in: go test runs a test in its package's directory.
