@@ -32,11 +32,9 @@ build() {
 	local name=$1 package=$2 start=$SECONDS
 	[ -x "$dir/$name" ] && return
 	local tmp=$dir/.$name.tmp
-	# Go says nothing while it works but which modules it downloads; that is worth reading only when it fails.
 	# -s -w strips: kube-apiserver shrinks by a third, and its start with it. GOGC: the compiler, a Go program too, collects its garbage
 	# less often.
-	if ! (cd "$module" && GOGC=400 go build -ldflags "-s -w $versions" -o "$tmp" "$package") >"$dir/.log" 2>&1; then
-		cat "$dir/.log" >&2
+	if ! (cd "$module" && GOGC=400 quietly go build -ldflags "-s -w $versions" -o "$tmp" "$package"); then
 		say "building $name failed"
 		return 1
 	fi

@@ -44,8 +44,10 @@ touch "$work/begun"
 
 say "1/4 what the tests need"
 # On a new machine it takes minutes to build an API server: tests that need it wait for it, and all else goes before.
-nice scripts/lab.sh api &
+# A process group of its own ends with this script, however that ends.
+setsid nice scripts/lab.sh api &
 lab=$!
+trap 'kill -- "-$lab" 2>/dev/null || true; rm -rf "$work" "$memory"' EXIT
 scripts/install-deps.sh base
 gotestsum=$(scripts/tools.sh gotestsum)
 BRAID_CNITOOL=$(scripts/tools.sh cnitool)
@@ -53,7 +55,7 @@ BRAID_PLUGINS=$(scripts/plugins.sh)
 # Tests that need the API server come last.
 mapfile -t packages < <(quietly go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}' "$@" |
 	awk '/\/e2e\/lab( |$)/ { last[++n] = $1; next } { print $1 } END { for (i = 1; i <= n; i++) print last[i] }')
-CGO_ENABLED=1 GOGC=400 go list -race -export -deps -test "${packages[@]}" >/dev/null 2>"$work/compile.log" || true # the tests will say it
+CGO_ENABLED=1 GOGC=400 go list -race -export -deps -test "${packages[@]}" >/dev/null 2>&1 || true # the tests will say it
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 export BRAID_CNITOOL BRAID_PLUGINS BRAID_LAB_BIN
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)

@@ -33,7 +33,7 @@ func BinDir(tb testing.TB) string {
 	return dir
 }
 
-// binDir finds the directory with the binaries and checks that the wanted ones are in it.
+// binDir finds the directory with the binaries and checks that the wanted ones are in it, once nobody is building there.
 func binDir(want []string) (string, error) {
 	dir := os.Getenv("BRAID_LAB_BIN")
 	if dir == "" {

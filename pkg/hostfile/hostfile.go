@@ -35,12 +35,12 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, notRegular(f.Name(), limit)
+		return nil, notRegular(path, limit)
 	}
 	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
 	_, err = data.ReadFrom(io.LimitReader(f, limit+1)) // it may grow meanwhile
 	if err == nil && int64(data.Len()) > limit {
-		err = notRegular(f.Name(), limit)
+		err = notRegular(path, limit)
 	}
 	return data.Bytes(), err
 }

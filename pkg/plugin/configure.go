@@ -50,16 +50,16 @@ func Configure(ctx context.Context, req *Request, link *nl.Link, result *types10
 		changes = append(changes, nl.AddAddr(link.Index, addr))
 	}
 	changes = append(changes, nl.SetUp(link.Index))
-	if !hasIPv6(addrs) {
-		return pod.Apply(ctx, append(changes, routes...)...)
+	if hasIPv6(addrs) {
+		if err := pod.Apply(ctx, changes...); err != nil {
+			return err
+		}
+		if err := settle(ctx, req, link, detect); err != nil {
+			return err
+		}
+		changes = nil
 	}
-	if err := pod.Apply(ctx, changes...); err != nil {
-		return err
-	}
-	if err := settle(ctx, req, link, detect); err != nil {
-		return err
-	}
-	return pod.Apply(ctx, routes...)
+	return pod.Apply(ctx, append(changes, routes...)...)
 }
 
 // enableIPv6 lets links have IPv6 addresses, and keep them when they are set down.
@@ -136,7 +136,7 @@ func hasIPv6(addrs []netip.Prefix) bool {
 	return false
 }
 
-// addRoutes adds the routes of a result by a link, by index.
+// addRoutes are the changes that give a link, by index, the routes of a result.
 func addRoutes(result *types100.Result, index int, gateways firstGateways) (changes []nl.Change, err error) {
 	for _, r := range result.Routes {
 		route, err := routeOf(r, index, gateways)
