@@ -23,8 +23,8 @@ func TestAPICalls(t *testing.T) {
 		want          map[string]int
 	}{
 		{"none", "", map[string]int{getPod: 1}},
-		{"two", "blue,green", map[string]int{getPod: 1, getNAD: 2, "patch pods/status": 1, "create events": 2}},
-		{"twice", "blue,blue", map[string]int{getPod: 1, getNAD: 1, "patch pods/status": 1, "create events": 2}},
+		{"two", "blue,green", map[string]int{getPod: 1, getNAD: 2, "patch pods/status": 1, "create events": 3}},
+		{"twice", "blue,blue", map[string]int{getPod: 1, getNAD: 1, "patch pods/status": 1, "create events": 3}},
 	}
 	for _, test := range tests {
 		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })

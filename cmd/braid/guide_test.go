@@ -421,13 +421,13 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 	r.nad("a", r.macvlan(11, ""))
 	r.nad("b", r.macvlan(12, ""))
 	r.nad("kube-system/blue", r.macvlan(13, ""))
-	for name, test := range map[string]struct {
+	for _, test := range []struct {
 		pod  *pod
 		want []string
 	}{
-		"none":    {r.pod("none", ""), nil},
-		"two":     {r.pod("two", "a,b"), []string{"Add net1 [10.11.0.2] from default/a", "Add net2 [10.12.0.2] from default/b"}},
-		"default": {r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"), []string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
+		{r.pod("none", ""), nil},
+		{r.pod("two", "a,b"), []string{"Add eth0 [10.1.0.3] from pods", "Add net1 [10.11.0.2] from default/a", "Add net2 [10.12.0.2] from default/b"}},
+		{r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"), []string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
 	} {
 		r.add(test.pod)
 		got, want := map[podEvent]bool{}, map[podEvent]bool{}
@@ -437,7 +437,7 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 		for _, message := range test.want {
 			want[podEvent{"Normal", "AddedInterface", message}] = true
 		}
-		same(t, "events of pod "+name, got, want)
+		same(t, "events of pod "+test.pod.name, got, want)
 	}
 }
 

@@ -150,13 +150,16 @@ func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
 func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
+	told := tells(pod, len(rec.Attachments))
 	for i := range rec.Attachments {
 		result, err := e.attach(ctx, req, sandbox, rec, i)
 		if err != nil {
 			return nil, err
 		}
 		results = append(results, result)
-		events.attached(result)
+		if told {
+			events.attached(result)
+		}
 	}
 	if err := e.save(sandbox, rec, "attached"); err != nil {
 		return nil, err
@@ -164,8 +167,10 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	if err := e.publish(ctx, pod, results); err != nil {
-		return nil, err
+	if told {
+		if err := e.publish(ctx, pod, results); err != nil {
+			return nil, err
+		}
 	}
 	rec.Complete = true
 	if err := e.save(sandbox, rec, "complete"); err != nil {
@@ -196,11 +201,8 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 	return nil
 }
 
-// publish writes the network-status annotation. Pods without secondary networks have none: their status is in their podIPs.
+// publish writes the network-status annotation.
 func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result) error {
-	if pod == nil || len(results) < 2 && !selects(pod) {
-		return nil
-	}
 	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], status.Build(results))
 	if err != nil {
 		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
@@ -212,9 +214,10 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 	return nil
 }
 
-// selects says whether the pod asks for networks of its own.
-func selects(pod *metav1.ObjectMeta) bool {
-	return pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != ""
+// tells says whether a pod has network-status, and events, of its attachments. One that has the default network alone, and did not choose it, has
+// neither: its status is in its podIPs.
+func tells(pod *metav1.ObjectMeta, attachments int) bool {
+	return pod != nil && (attachments > 1 || pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != "")
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.

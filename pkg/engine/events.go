@@ -10,7 +10,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/status"
 )
@@ -47,14 +46,10 @@ func (ev *events) about(pod *metav1.ObjectMeta) {
 	}
 }
 
-// attached tells of an attachment that the pod chose: every pod has its default network.
+// attached tells of one attachment.
 func (ev *events) attached(r status.Result) {
-	at := r.Attachment
-	if ev.pod == nil || at.Default && ev.pod.Annotations[nadv1.DefaultNetworkAnnotation] == "" {
-		return
-	}
 	ips := status.Build([]status.Result{r})[0].IPs
-	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", at.IfName, strings.Join(ips, " "), at.Name))
+	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
 }
 
 // failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.
