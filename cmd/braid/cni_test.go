@@ -48,6 +48,17 @@ func TestC2VersionCommand(t *testing.T) {
 	same(t, "versions", got.SupportedVersions, []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"})
 }
 
+// Outside the CNI protocol, people ask for the version with a flag.
+func TestC2VersionFlag(t *testing.T) {
+	t.Parallel()
+	cmd := newRig(t).command("", nil)
+	cmd.Args = append(cmd.Args, "--version")
+	out, err := cmd.Output()
+	if want := "braid devel, CNI 0.3.0 to 1.1.0\n"; err != nil || string(out) != want {
+		t.Errorf("got %q, %v, want %q", out, err, want)
+	}
+}
+
 // The runtime gets the result in the version of Braid's configuration, whatever the delegates speak.
 func TestC2ResultInBraidsVersion(t *testing.T) {
 	t.Parallel()

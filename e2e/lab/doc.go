@@ -1,6 +1,6 @@
 // Package lab runs real Kubernetes for tests, on one Linux machine and without a container engine: etcd and a kube-apiserver alone
 // (StartAPI), or whole nodes with kubelet and containerd (StartCluster). The binaries are the ones that scripts/lab.sh builds from the
-// pins in e2e/cluster.
+// pins in e2e/cluster; one that is at work is waited for.
 //
 // An API server alone needs no privilege; it listens on a loopback port. A cluster needs root and is walled off from the machine:
 //

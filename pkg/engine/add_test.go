@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,26 @@ func TestAddAttachesEveryNetworkInOrder(t *testing.T) {
 		published = append(published, s.Name+" "+s.Interface)
 	}
 	same(t, "network-status", published, []string{"pods eth0", "default/b net1", "default/a net2"})
+}
+
+// A pod's NADs are looked up at the same time, each once.
+func TestAddLooksNADsUpAtTheSameTime(t *testing.T) {
+	r := newRig(t)
+	r.timeout("5s") // one after the other, they would wait for each other
+	r.nads("a", "b", "c")
+	var asked atomic.Int32
+	all := make(chan struct{})
+	r.source.asked = func(ctx context.Context) {
+		if asked.Add(1) == 3 {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-ctx.Done():
+		}
+	}
+	r.must(r.add(r.pod("p", "a,b,c,a")))
+	same(t, "look-ups", asked.Load(), 3)
 }
 
 func TestAddIsAllOrNothing(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/engine"
 )
 
@@ -18,6 +19,8 @@ type source struct {
 	engine.Source
 	// away has every look for a pod fail as if there were no API server.
 	away bool
+	// asked is told of each look-up of a NAD, and may hold it up.
+	asked func(context.Context)
 
 	mu     sync.Mutex
 	events []string
@@ -28,6 +31,13 @@ func (s *source) Pod(ctx context.Context, namespace, name string) (*metav1.Objec
 		return nil, errors.New("connection refused")
 	}
 	return s.Source.Pod(ctx, namespace, name)
+}
+
+func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	if s.asked != nil {
+		s.asked(ctx)
+	}
+	return s.Source.NAD(ctx, namespace, name)
 }
 
 func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
