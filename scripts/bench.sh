@@ -2,7 +2,10 @@
 # bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the reference's plugins run by libcni without a meta-plugin;
 # and the built-in plugins one by one, beside those of the reference.
 #
-#   scripts/bench.sh [-rounds N] [-log FILE]
+#   [BRAID_MULTUS=FILE] scripts/bench.sh [-rounds N] [-log FILE]
+#
+# BRAID_MULTUS is a binary of Multus (thin) that you have built, as no script here can get its module; cluster-wide addresses are then compared with
+# it. Otherwise Braid execs the reference's plugins as Multus does.
 #
 # Everything happens in a network and mount namespace of its own: the machine stays as it is. Times on a machine that does something
 # else as well are not worth much; the ratios, of runs that take turns, are worth more. No figure makes this fail.

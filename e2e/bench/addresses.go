@@ -85,13 +85,13 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 				return strings.HasSuffix(name, " addresses") || strings.HasSuffix(name, " reference")
 			})
 		}
-		if err := b.fourNetworks(ctx, "addresses", b.config, wherePod()); err != nil {
+		if err := b.fourNetworks(ctx, "addresses", b.braid, wherePod()); err != nil {
 			return "", err
 		}
 		if round > warmUps+oldRounds {
 			continue
 		}
-		if err := b.fourNetworks(ctx, "reference", b.oldConfig, oldPod()); err != nil {
+		if err := b.fourNetworks(ctx, "reference", b.reference, oldPod()); err != nil {
 			return "", err
 		}
 	}
@@ -120,8 +120,8 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nCluster-wide addresses (whereabouts), real API server.\n\n")
-	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; with the reference's plugins, as Multus calls them: %.1f and %.1f ms\n",
-		b.median("ADD addresses"), b.median("DEL addresses"), b.median("ADD reference"), b.median("DEL reference"))
+	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; %s: %.1f and %.1f ms\n",
+		b.median("ADD addresses"), b.median("DEL addresses"), b.reference.name, b.median("ADD reference"), b.median("DEL reference"))
 	for _, t := range []struct {
 		what       string
 		is, target float64
@@ -129,7 +129,7 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 		least      bool
 	}{
 		{"ADD with 4 networks", b.median("ADD addresses"), maxFour, "ms", false},
-		{"the same with the reference's plugins, of that", b.median("ADD reference") / b.median("ADD addresses"), minFaster, "x", true},
+		{b.reference.name + ", of that", b.median("ADD reference") / b.median("ADD addresses"), minFaster, "x", true},
 		{"address of an own block, none in use", few, maxOwn, "ms", false},
 		{"the same, 60,000 in use", many, maxOwn, "ms", false},
 		{"60,000 in use, of none", many / few, maxGrowth, "x", false},
@@ -147,10 +147,10 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	return out.String(), nil
 }
 
-func (b *bench) fourNetworks(ctx context.Context, name, config, pod string) error {
+func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod string) error {
 	return inNetns(func(netns string) error {
 		for _, command := range []string{"ADD", "DEL"} {
-			if err := b.timed(command+" "+name, func() error { return b.braid(ctx, config, command, pod, "bench", netns) }); err != nil {
+			if err := b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", netns) }); err != nil {
 				return err
 			}
 		}

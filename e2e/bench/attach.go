@@ -83,33 +83,54 @@ func (c *chains) del(ctx context.Context) error {
 	return nil
 }
 
-// braid calls the binary as a runtime does.
-func (b *bench) braid(ctx context.Context, config, command, pod, id, netns string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "braid"))
+// meta is a meta-plugin: what to call it in the report, its binary, its configuration, and where its delegates are.
+type meta struct{ name, binary, config, path string }
+
+// call calls it as a runtime does.
+func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
+	cmd := exec.CommandContext(ctx, m.binary)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + b.plugins,
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + m.path,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
 	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(config), &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(m.config), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("braid %s: %w: %s %s", command, err, stdout.String(), stderr.String())
+		return fmt.Errorf("%s %s: %w: %s %s", filepath.Base(m.binary), command, err, stdout.String(), stderr.String())
 	}
 	return nil
 }
 
-// braidConfig is Braid's configuration. exec are the types that it execs from the directory bin instead of doing it itself.
-func (b *bench) braidConfig(bin string, exec ...string) (string, error) {
-	kubeconfig, err := b.api.Kubeconfig("braid")
+// newBraid is Braid. exec are the types that it execs from the directory bin instead of doing it itself.
+func (b *bench) newBraid(bin string, exec ...string) (*meta, error) {
+	kubeconfig, err := b.api.Kubeconfig(lab.UserBraid)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	config, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "binDir": bin, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
+		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	})
-	return string(config), err
+	return &meta{"Braid with the reference's plugins", filepath.Join(b.bin, "braid"), string(config), bin}, err
+}
+
+// newReference is what Braid is compared with: Multus where somebody has given its binary, which no script here can get; else Braid, which
+// execs the reference's plugins as Multus does.
+func (b *bench) newReference(bin string) (*meta, error) {
+	multus := os.Getenv("BRAID_MULTUS")
+	if multus == "" {
+		return b.newBraid(bin, "bridge", "macvlan", "host-local", "whereabouts")
+	}
+	kubeconfig, err := b.api.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(map[string]any{
+		"cniVersion": "1.0.0", "name": "multus", "type": "multus", "kubeconfig": kubeconfig, "cniDir": filepath.Join(b.work, "multus"),
+		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-multus")))},
+	})
+	return &meta{"Multus with the reference's plugins", multus, string(config), bin}, err
 }
 
 // oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for that one, and serves its objects.

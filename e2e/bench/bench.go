@@ -18,9 +18,8 @@ import (
 type bench struct {
 	api                     *lab.API
 	bin, plugins, work, log string
-	// config is Braid's; with oldConfig it execs the reference's plugins.
-	config, oldConfig string
-	times             map[string][]time.Duration
+	braid, reference        *meta
+	times                   map[string][]time.Duration
 }
 
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
@@ -62,11 +61,10 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
 	}
-	b.config, err = b.braidConfig(b.plugins)
-	if err != nil {
+	if b.braid, err = b.newBraid(b.plugins); err != nil {
 		return err
 	}
-	b.oldConfig, err = b.braidConfig(bin, "bridge", "macvlan", "host-local", "whereabouts")
+	b.reference, err = b.newReference(bin)
 	return err
 }
 
@@ -111,7 +109,7 @@ func (b *bench) byChains(ctx context.Context, n int) way {
 func (b *bench) byBraid(ctx context.Context, n int) way {
 	return func(id, netns string) (add, del func() error, err error) {
 		call := func(command string) func() error {
-			return func() error { return b.braid(ctx, b.config, command, podName(n), id, netns) }
+			return func() error { return b.braid.call(ctx, command, podName(n), id, netns) }
 		}
 		return call("ADD"), call("DEL"), nil
 	}
