@@ -190,6 +190,24 @@ func (r *recorder) ExecPlugin(_ context.Context, _ string, stdin []byte, _ []str
 	return nil, nil
 }
 
+// TestC10NumbersAreAsWritten: whatever libcni makes of a number, the plugin gets the text of the NAD.
+func TestC10NumbersAreAsWritten(t *testing.T) {
+	for written, sent := range map[string]string{
+		"1e3": "1000", "1.0": "1", "-1E+2": "-100", "[true,9007199254740993]": "[true,9007199254740992]", "-9007199254740993": "-9007199254740992",
+		`["a\\\"12345678901234567e",2.50]`: `["a\\\"12345678901234567e",2.5]`,
+		"999999999999999":                  "999999999999999", `"1e3 \\"`: `"1e3 \\"`,
+	} {
+		r := &recorder{}
+		plugins := []json.RawMessage{json.RawMessage(`{"n":` + written + `}`)}
+		if _, err := invoke.Lossless(r, plugins).ExecPlugin(t.Context(), "x", []byte(`{"n":`+sent+`}`), nil); err != nil {
+			t.Fatal(err)
+		}
+		if want := `{"n":` + written + `}`; string(r.stdin) != want {
+			t.Errorf("%s of %s, want it as written", r.stdin, want)
+		}
+	}
+}
+
 // TestC10NumbersSurvive: libcni turns numbers into floats; the plugin gets what the NAD says.
 func TestC10NumbersSurvive(t *testing.T) {
 	plugins := []json.RawMessage{

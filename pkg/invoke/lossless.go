@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
+	"slices"
+	"strings"
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 )
@@ -17,7 +19,37 @@ var injected = map[string]bool{
 // Lossless gives an Exec whose plugins receive their configuration as it was written. libcni decodes configurations into
 // floating point numbers to add its keys, so an integer beyond 2^53 would reach the plugin as another one.
 func Lossless(inner cniinvoke.Exec, plugins []json.RawMessage) cniinvoke.Exec {
+	if !slices.ContainsFunc(plugins, inexact) {
+		return inner
+	}
 	return &lossless{Exec: inner, plugins: plugins}
+}
+
+// maxExact is how many digits an integer may have that a floating point number holds for certain.
+const maxExact = 15
+
+// inexact says whether a JSON text may have a number that is written otherwise once it was a floating point number.
+func inexact(raw json.RawMessage) bool {
+	digits, quoted := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case '0' <= c && c <= '9':
+			digits++
+		case digits > 0 && strings.ContainsRune(".eE", rune(c)):
+			return true
+		default:
+			digits = 0
+		}
+		if digits > maxExact {
+			return true
+		}
+	}
+	return false
 }
 
 type lossless struct {
