@@ -8,86 +8,121 @@ import (
 	"strings"
 )
 
-// walker goes through all objects of a text that is known to be valid JSON.
+// walker goes through all objects of a text that is known to be valid JSON. It decodes no more than keys.
 type walker struct {
 	raw []byte
-	dec *json.Decoder
+	// pos is the offset of what is read next, at that of the key or value that was read last.
+	pos, at int
 	// path holds the keys and "[index]" elements that lead to the present value.
 	path []string
-	// at is the offset of the token that was read last.
-	at int
 }
 
 func checkKeys(raw []byte) error {
-	w := walker{raw: raw, dec: json.NewDecoder(bytes.NewReader(raw))}
-	w.dec.UseNumber()
+	w := walker{raw: raw}
 	return w.value()
 }
 
 func (w *walker) value() error {
-	token, err := w.next()
-	if err != nil {
-		return err
-	}
+	w.at = w.space()
 	if len(w.path) > MaxDepth {
 		return w.fail(fmt.Sprintf("nested more than %d levels deep", MaxDepth), "")
 	}
-	switch token {
-	case json.Delim('{'):
-		return w.object()
-	case json.Delim('['):
-		return w.list()
+	switch w.raw[w.pos] {
+	case '{':
+		return w.each('}', w.member(map[string]bool{}))
+	case '[':
+		return w.each(']', w.element)
+	case '"':
+		w.quoted()
+	default:
+		if end := bytes.IndexAny(w.raw[w.pos:], ",]} \t\r\n"); end >= 0 {
+			w.pos += end
+		} else {
+			w.pos = len(w.raw)
+		}
 	}
 	return nil
 }
 
-func (w *walker) object() error {
-	seen := map[string]bool{}
-	for w.dec.More() {
-		token, err := w.next()
-		if err != nil {
+// each reads the elements of a list or the members of an object, with their commas, and its end.
+func (w *walker) each(end byte, read func(i int) error) error {
+	w.pos++
+	if w.raw[w.space()] == end {
+		w.pos++
+		return nil
+	}
+	for i := 0; ; i++ {
+		if err := read(i); err != nil {
 			return err
 		}
-		key, _ := token.(string)
+		w.space()
+		w.pos++
+		if w.raw[w.pos-1] == end {
+			return nil
+		}
+	}
+}
+
+// member reads the members of one object. The keys so far are in seen.
+func (w *walker) member(seen map[string]bool) func(int) error {
+	return func(int) error {
+		w.at = w.space()
+		key := unquote(w.quoted())
 		w.path = append(w.path, key)
 		if seen[key] {
 			return w.fail("the key appears twice in one object", "keep one of the two")
 		}
 		seen[key] = true
-		if err := w.value(); err != nil {
-			return err
-		}
+		w.space()
+		w.pos++ // the colon
+		return w.inner()
+	}
+}
+
+func (w *walker) element(i int) error {
+	w.path = append(w.path, "["+strconv.Itoa(i)+"]")
+	return w.inner()
+}
+
+// inner reads the value that path leads to.
+func (w *walker) inner() error {
+	err := w.value()
+	if err == nil {
 		w.path = w.path[:len(w.path)-1]
 	}
-	_, err := w.next()
 	return err
 }
 
-func (w *walker) list() error {
-	for i := 0; w.dec.More(); i++ {
-		w.path = append(w.path, "["+strconv.Itoa(i)+"]")
-		if err := w.value(); err != nil {
-			return err
+// quoted reads a string, and gives it with its quotes.
+func (w *walker) quoted() []byte {
+	start := w.pos
+	for w.pos++; w.raw[w.pos] != '"'; w.pos++ {
+		if w.raw[w.pos] == '\\' {
+			w.pos++
 		}
-		w.path = w.path[:len(w.path)-1]
 	}
-	_, err := w.next()
-	return err
+	w.pos++
+	return w.raw[start:w.pos]
 }
 
-// next reads a token.
-func (w *walker) next() (json.Token, error) {
-	before := int(w.dec.InputOffset())
-	token, err := w.dec.Token()
-	between := w.raw[before:w.dec.InputOffset()]
-	w.at = before + len(between) - len(bytes.TrimLeft(between, " \t\r\n,:"))
-	if err != nil {
-		return nil, w.fail(err.Error(), "")
+func unquote(quoted []byte) string {
+	if !bytes.ContainsRune(quoted, '\\') {
+		return string(quoted[1 : len(quoted)-1])
 	}
-	return token, nil
+	var text string
+	json.Unmarshal(quoted, &text) //nolint:errcheck // it is valid
+	return text
 }
 
-// fail points at the token that was read last.
+// space goes to what is not white space, and gives its offset.
+func (w *walker) space() int {
+	for w.pos < len(w.raw) && strings.IndexByte(" \t\r\n", w.raw[w.pos]) >= 0 {
+		w.pos++
+	}
+	return w.pos
+}
+
+// fail points at the key or value that was read last.
 func (w *walker) fail(msg, fix string) error {
 	e := newError(w.raw, w.at, msg, fix)
 	e.Path = Label(strings.ReplaceAll(strings.Join(w.path, "."), ".[", "["))

@@ -35,9 +35,9 @@ func Check(raw []byte) error {
 	if at := firstInvalid(raw); at >= 0 {
 		return newError(raw, at, fmt.Sprintf("byte 0x%02x is not UTF-8", raw[at]), "store the text as UTF-8")
 	}
-	var value json.RawMessage
-	if err := json.Unmarshal(raw, &value); err != nil {
-		return syntaxError(raw, err)
+	if !json.Valid(raw) {
+		var value json.RawMessage
+		return syntaxError(raw, json.Unmarshal(raw, &value))
 	}
 	return checkKeys(raw)
 }
