@@ -69,29 +69,49 @@ func (a *API) Close() {
 	}
 }
 
-// Pod gives the metadata of a pod.
+// described is what an ADD reads of a pod and of a NAD. It has no more of their metadata: an answer is mostly about who manages which field, and
+// a new process takes longer to learn the type than to decode with it.
+type described struct {
+	Metadata struct {
+		Namespace   string            `json:"namespace"`
+		Name        string            `json:"name"`
+		UID         types.UID         `json:"uid"`
+		Annotations map[string]string `json:"annotations"`
+	} `json:"metadata"`
+	Spec nadv1.NetworkAttachmentDefinitionSpec `json:"spec"`
+}
+
+func (d *described) GetNamespace() string { return d.Metadata.Namespace }
+func (d *described) GetName() string      { return d.Metadata.Name }
+
+func (d *described) objectMeta() metav1.ObjectMeta {
+	m := &d.Metadata
+	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, Annotations: m.Annotations}
+}
+
+// Pod gives the names, the uid and the annotations of a pod.
 func (a *API) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	var pod metav1.PartialObjectMetadata
+	var pod described
 	c := &call{verb: "get pod", namespace: namespace, name: name, request: func(c *client) *rest.Request {
 		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).SetHeader("Accept", metadataType)
 	}}
-	if err := a.get(ctx, c, &pod, &pod.ObjectMeta); err != nil {
+	if err := a.get(ctx, c, &pod, &pod); err != nil {
 		return nil, err
 	}
-	return &pod.ObjectMeta, nil
+	meta := pod.objectMeta()
+	return &meta, nil
 }
 
-// NAD gives a network-attachment-definition.
+// NAD gives a network-attachment-definition, with as much of its metadata.
 func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
-	nad := new(nadv1.NetworkAttachmentDefinition)
+	var nad described
 	c := &call{verb: "get NAD", namespace: namespace, name: name, request: func(c *client) *rest.Request {
 		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name)
 	}}
-	err := a.get(ctx, c, nad, &nad.ObjectMeta)
-	if err != nil {
+	if err := a.get(ctx, c, &nad, &nad); err != nil {
 		return nil, unservedNAD(err)
 	}
-	return nad, nil
+	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: nad.objectMeta(), Spec: nad.Spec}, nil
 }
 
 // unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to callers both are "not found".
@@ -172,8 +192,8 @@ func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reas
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	c := &call{verb: "record event", namespace: ev.Namespace, name: ev.Name, request: func(c *client) *rest.Request {
-		return c.core.Post().Namespace(ev.Namespace).Resource("events").
+	c := &call{verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name, request: func(c *client) *rest.Request {
+		return c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
 			SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType).Body(body)
 	}}
 	_, err = a.do(ctx, c)
@@ -183,8 +203,14 @@ func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reas
 	return err
 }
 
+// named is an object that has been decoded.
+type named interface {
+	GetNamespace() string
+	GetName() string
+}
+
 // get fetches an object into out. meta is out's own.
-func (a *API) get(ctx context.Context, c *call, out any, meta *metav1.ObjectMeta) error {
+func (a *API) get(ctx context.Context, c *call, out any, meta named) error {
 	body, err := a.do(ctx, c)
 	if err != nil {
 		return err
@@ -194,12 +220,12 @@ func (a *API) get(ctx context.Context, c *call, out any, meta *metav1.ObjectMeta
 
 // decode reads an answer about one object. That it names what was asked for tells an API server's answer from that of something else
 // that answers every request with some JSON.
-func (a *API) decode(body []byte, c *call, out any, meta *metav1.ObjectMeta) error {
+func (a *API) decode(body []byte, c *call, out any, meta named) error {
 	if err := json.Unmarshal(body, out); err != nil {
 		return a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}
-	if meta.Namespace != c.namespace || meta.Name != c.name {
-		return a.strange(fmt.Errorf("the answer is about %.80q", meta.Namespace+"/"+meta.Name), c)
+	if meta.GetNamespace() != c.namespace || meta.GetName() != c.name {
+		return a.strange(fmt.Errorf("the answer is about %.80q", meta.GetNamespace()+"/"+meta.GetName()), c)
 	}
 	return nil
 }

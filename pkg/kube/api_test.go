@@ -177,7 +177,7 @@ func checkEventBody(t *testing.T, body string) {
 	if err := json.Unmarshal([]byte(body), &ev); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(ev.Name, "p.") || ev.Namespace != "ns" || ev.InvolvedObject != (objectReference{"Pod", "ns", "p", "u1", "v1"}) ||
+	if !strings.HasPrefix(ev.Metadata.Name, "p.") || ev.Metadata.Namespace != "ns" || ev.InvolvedObject != (objectReference{"Pod", "ns", "p", "u1", "v1"}) ||
 		ev.Source != (eventSource{"braid", "node"}) || ev.Type != "Normal" || ev.Reason != "AddedInterface" || ev.Message != "net1" ||
 		ev.Count != 1 || ev.FirstTimestamp.IsZero() || ev.ReportingController != "braid" || ev.ReportingInstance != "node" {
 		t.Errorf("event is %s", body)

@@ -22,9 +22,9 @@ const (
 
 // event is the part of core/v1 Event that is written. `kubectl describe pod` shows it.
 type event struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata"`
+	metav1.TypeMeta `json:",inline"`
 
+	Metadata            eventMetadata   `json:"metadata"`
 	InvolvedObject      objectReference `json:"involvedObject"`
 	Reason              string          `json:"reason"`
 	Message             string          `json:"message"`
@@ -35,6 +35,11 @@ type event struct {
 	Type                string          `json:"type"`
 	ReportingController string          `json:"reportingComponent"`
 	ReportingInstance   string          `json:"reportingInstance"`
+}
+
+type eventMetadata struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
 }
 
 type objectReference struct {
@@ -65,8 +70,8 @@ func newEvent(pod *metav1.ObjectMeta, eventType, reason, message, host string) (
 	message = boundMessage(message)
 	now := metav1.NewTime(time.Now())
 	return &event{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: eventName(pod, eventType, reason, message)},
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+		Metadata: eventMetadata{pod.Namespace, eventName(pod, eventType, reason, message)},
 		InvolvedObject: objectReference{
 			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 		},

@@ -64,11 +64,13 @@ func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 	}
 	var lines [][]byte
 	for line := range bytes.Lines(data) {
-		var old metav1.PartialObjectMetadata
+		var old struct {
+			Metadata eventMetadata `json:"metadata"`
+		}
 		if json.Unmarshal(line, &old) != nil {
 			continue
 		}
-		if old.Name == ev.Name {
+		if old.Metadata.Name == ev.Metadata.Name {
 			return nil
 		}
 		lines = append(lines, append(bytes.TrimRight(line, "\n"), '\n'))
