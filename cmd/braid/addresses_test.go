@@ -331,7 +331,7 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 					continue
 				}
 				checked[name] = true
-				if err := session.Bind(builtin[name]).Knows(text); err != nil {
+				if _, err := session.Bind(builtin[name]).Prepare(text); err != nil {
 					t.Errorf("%s: %v\n%s", name, err, text)
 				}
 			}

@@ -55,7 +55,11 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 	exec := newExec(log, (&addresses{alone: a.alone, log: log}).open)
 	defer exec.Close()
 	run := func(args *skel.CmdArgs) error {
-		out, err := exec.Builtin[kind].Run(ctx, os.Environ(), args.StdinData)
+		op, unknown := exec.Builtin[kind].Prepare(args.StdinData)
+		if unknown != nil {
+			return failure.CNI(unknown) // there is no other plugin to ask
+		}
+		out, err := op(ctx, os.Environ())
 		if err != nil {
 			return failure.CNI(err)
 		}

@@ -67,8 +67,8 @@ type Namespaces interface {
 // Exec runs the plugins of one operation on a sandbox; it is closed after that.
 type Exec interface {
 	cniinvoke.Exec
-	// Find gives the path of what runs a plugin with this configuration.
-	Find(kind string, config []byte, paths []string) (string, error)
+	// Find says whether there is something that runs a plugin with this configuration.
+	Find(kind string, config []byte, paths []string) error
 	// InProcess says whether that is this process.
 	InProcess(kind string, config []byte) bool
 	Close()

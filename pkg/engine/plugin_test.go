@@ -11,6 +11,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/pkg/invoke"
 )
 
 const (
@@ -84,16 +86,16 @@ func (p *plugin) called() []string {
 	return calls
 }
 
-// Knows takes every configuration for the plugin's own that has no key "foreign".
-func (p *plugin) Knows(config []byte) error {
+// Prepare takes every configuration for the plugin's own that has no key "foreign".
+func (p *plugin) Prepare(config []byte) (invoke.Operation, error) {
 	if bytes.Contains(config, []byte(`"foreign"`)) {
-		return errors.New("unknown key foreign")
+		return nil, errors.New("unknown key foreign")
 	}
-	return nil
+	return func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }, nil
 }
 
-// Run is one call.
-func (p *plugin) Run(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+// run is one call.
+func (p *plugin) run(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
 	c := &call{}
 	for _, variable := range environ {
 		key, value, _ := strings.Cut(variable, "=")

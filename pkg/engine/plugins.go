@@ -23,7 +23,7 @@ func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachme
 			types = append(types, ipam)
 		}
 		for _, t := range types {
-			if _, err := sandbox.exec.Find(t, plugin.Bytes, req.path()); err != nil {
+			if err := sandbox.exec.Find(t, plugin.Bytes, req.path()); err != nil {
 				return chainError(err, a)
 			}
 		}

@@ -25,12 +25,14 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Run is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as parameters; it gives what the binary would
-	// print on stdout. It returns promptly when ctx is done.
-	Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
-	// Knows is nil if the plugin knows every key of the configuration; otherwise it names those that it does not know.
-	Knows(config []byte) error
+	// Prepare reads a configuration, the stdin of the binary. It gives the operation if the plugin knows every key; otherwise the error names
+	// those that it does not know. All that is wrong besides is told by the operation.
+	Prepare(config []byte) (op Operation, unknown error)
 }
+
+// Operation is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) as parameter; it gives what the binary would print on
+// stdout. It returns promptly when ctx is done.
+type Operation = func(ctx context.Context, environ []string) (stdout []byte, err error)
 
 // Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
 type Registry map[string]Plugin
@@ -70,28 +72,38 @@ func (e *Exec) builtin(kind string) (Plugin, bool) {
 // InProcess says whether a plugin with this configuration runs in-process.
 func (e *Exec) InProcess(kind string, config []byte) bool {
 	p, ok := e.builtin(kind)
-	return ok && p.Knows(config) == nil
+	if !ok {
+		return false
+	}
+	_, unknown := p.Prepare(config)
+	return unknown == nil
 }
 
-// Find gives the path of what runs a plugin with this configuration. A key that the in-process plugin does not know may be one that the
-// binary knows; without a binary it is an error that names the key.
-func (e *Exec) Find(kind string, config []byte, paths []string) (string, error) {
-	p, ok := e.builtin(kind)
-	if !ok {
-		return e.FindInPath(kind, paths)
+// Find says whether there is something that runs a plugin with this configuration.
+func (e *Exec) Find(kind string, config []byte, paths []string) error {
+	if _, ok := e.builtin(kind); ok {
+		_, _, err := e.prepare(kind, config, paths)
+		return err
 	}
-	unknown := p.Knows(config)
+	_, err := e.FindInPath(kind, paths)
+	return err
+}
+
+// prepare gives the operation of the in-process plugin, or else the path of the binary: a key that the one does not know may be one that
+// the other knows. Without a binary it is an error that names the key.
+func (e *Exec) prepare(kind string, config []byte, paths []string) (op Operation, path string, err error) {
+	op, unknown := e.Builtin[kind].Prepare(config)
 	if unknown == nil {
-		return builtinPrefix + kind, nil
+		return op, builtinPrefix + kind, nil
 	}
-	path, err := cniinvoke.FindInPath(kind, paths)
+	path, err = cniinvoke.FindInPath(kind, paths)
 	if err != nil {
-		return "", &failure.Error{
+		return nil, "", &failure.Error{
 			Reason: failure.NADInvalid, Plugin: kind, Err: unknown,
 			Fix: "correct the key, or install a plugin that knows it in " + strings.Join(paths, " or "),
 		}
 	}
-	return path, nil
+	return nil, path, nil
 }
 
 // FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
@@ -113,25 +125,20 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 // ExecPlugin runs the plugin that FindInPath gave.
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	start := time.Now()
-	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok {
-		// Only now is the configuration known.
-		found, err := e.Find(kind, stdin, pathsOf(environ))
-		if err != nil {
+	var op Operation
+	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok { // only now is the configuration known
+		var err error
+		if op, path, err = e.prepare(kind, stdin, pathsOf(environ)); err != nil {
 			return nil, err
 		}
-		path = found
 	}
-	kind, builtin := strings.CutPrefix(path, builtinPrefix)
+	kind := strings.TrimPrefix(filepath.Base(path), builtinPrefix)
 	var out []byte
 	var err error
-	if builtin {
-		out, err = e.Builtin[kind].Run(ctx, environ, stdin)
-		if err != nil && ctx.Err() != nil {
-			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-		}
-	} else {
-		kind = filepath.Base(path)
+	if op == nil {
 		out, err = e.run(ctx, path, stdin, environ)
+	} else if out, err = op(ctx, environ); err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
 	if err != nil {

@@ -120,20 +120,16 @@ func zombie(pid int) bool {
 // builtin is an in-process plugin that knows no key but "known".
 type builtin struct{}
 
-func (builtin) Run(context.Context, []string, []byte) ([]byte, error) {
-	return []byte("builtin\n"), nil
-}
-
-func (builtin) Knows(config []byte) error {
+func (builtin) Prepare(config []byte) (invoke.Operation, error) {
 	var keys map[string]any
 	if err := json.Unmarshal(config, &keys); err != nil {
-		return err
+		return nil, err
 	}
 	delete(keys, "known")
 	if len(keys) > 0 {
-		return fmt.Errorf("unknown keys %v", keys)
+		return nil, fmt.Errorf("unknown keys %v", keys)
 	}
-	return nil
+	return func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }, nil
 }
 
 // TestGuardExecsWhatIsUnknown: a key that the in-process plugin does not know is for the binary; without a binary it is an error.

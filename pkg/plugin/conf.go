@@ -30,31 +30,21 @@ func ConfError(key string, value any, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
 }
 
-// decode reads a configuration. Keys are matched exactly, and an unknown one is an error that says its path: where that should not be,
-// the caller has asked unknownKeys before.
-func decode[C any](raw []byte) (*C, error) {
-	c := new(C)
+// decode reads a configuration. Keys are matched exactly; unknown names, with their paths, those that C does not have. Both errors have CNI's
+// code "invalid network config".
+func decode[C any](raw []byte) (c *C, unknown, err error) {
+	c = new(C)
 	strict, err := kjson.UnmarshalStrict(raw, c)
 	if err != nil {
-		return nil, badValue("", raw, err)
-	}
-	if err := errors.Join(strict...); err != nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, oneLine(err), "remove or correct the key")
-	}
-	return c, nil
-}
-
-// unknownKeys says which keys of a configuration C does not have; nil if it has all. Other defects are not its business.
-func unknownKeys[C any](raw []byte) error {
-	c := new(C)
-	strict, err := kjson.UnmarshalStrict(raw, c)
-	if err != nil {
-		return nil //nolint:nilerr // told by decode
+		return nil, nil, badValue("", raw, err)
 	}
 	if picky, ok := any(c).(Picky); ok && len(strict) == 0 {
-		return picky.Knows()
+		return c, picky.Knows(), nil
 	}
-	return errors.Join(strict...)
+	if unknown = errors.Join(strict...); unknown != nil {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, oneLine(unknown), ""), nil
+	}
+	return c, nil, nil
 }
 
 // Picky is a configuration of which the plugin does not know every value. Knows names one that it does not know, which another implementation

@@ -60,8 +60,8 @@ func TestWrongConfigurations(t *testing.T) {
 	}
 }
 
-// Knows names the keys that the plugin does not have, by their paths, and leaves what else is wrong to Run.
-func TestKnows(t *testing.T) {
+// Prepare names the keys that the plugin does not have, by their paths, and leaves what else is wrong to the operation.
+func TestUnknownKeys(t *testing.T) {
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
 	for text, unknown := range map[string][]string{
@@ -73,7 +73,7 @@ func TestKnows(t *testing.T) {
 		`{"mtu":"wrong"}`:                nil,
 		`{`:                              nil,
 	} {
-		err := session.Bind(plugin.New(probe(nil))).Knows([]byte(text))
+		_, err := session.Bind(plugin.New(probe(nil))).Prepare([]byte(text))
 		if (err == nil) != (unknown == nil) {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -87,7 +87,7 @@ func TestKnows(t *testing.T) {
 	for text, knows := range map[string]bool{
 		`{"unknown":5,"ipam":{"type":"probe","mtu":5}}`: true, `{"ipam":{"type":"probe","unknown":5}}`: false, `{}`: true, `{"ipam":null}`: true,
 	} {
-		if err := ipam.Knows([]byte(text)); (err == nil) != knows {
+		if _, err := ipam.Prepare([]byte(text)); (err == nil) != knows {
 			t.Errorf("IPAM plugin, %s: %v", text, err)
 		}
 	}

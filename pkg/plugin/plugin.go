@@ -58,27 +58,33 @@ type Common struct {
 // Plugin is one type of plugin, ready to be run in wire form.
 type Plugin struct {
 	// ipam plugins have their configuration in the key "ipam" of another plugin's.
-	ipam  bool
-	knows func(conf []byte) error
-	run   func(ctx context.Context, command string, req *Request, conf []byte) (*types100.Result, error)
+	ipam bool
+	// prepare reads the plugin's configuration; unknown names the keys that it does not know.
+	prepare func(conf []byte) (run operation, unknown, err error)
 }
+
+// operation is a plugin with its configuration.
+type operation func(ctx context.Context, command string, req *Request) (*types100.Result, error)
 
 // New makes a Plugin of one whose configuration is a plugin's object: C embeds Common.
 func New[C any](impl Interface[C]) *Plugin {
-	return &Plugin{knows: unknownKeys[C], run: runner(impl)}
+	return &Plugin{prepare: preparer(impl)}
 }
 
 // NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the plugin that calls it.
 func NewIPAM[C any](impl Interface[C]) *Plugin {
-	return &Plugin{ipam: true, knows: unknownKeys[C], run: runner(impl)}
+	return &Plugin{ipam: true, prepare: preparer(impl)}
 }
 
-func runner[C any](impl Interface[C]) func(context.Context, string, *Request, []byte) (*types100.Result, error) {
-	return func(ctx context.Context, command string, req *Request, raw []byte) (*types100.Result, error) {
-		conf, err := decode[C](raw)
-		if err != nil {
-			return nil, err
-		}
+func preparer[C any](impl Interface[C]) func(raw []byte) (operation, error, error) {
+	return func(raw []byte) (run operation, unknown, err error) {
+		conf, unknown, err := decode[C](raw)
+		return configured(impl, conf), unknown, err
+	}
+}
+
+func configured[C any](impl Interface[C], conf *C) operation {
+	return func(ctx context.Context, command string, req *Request) (*types100.Result, error) {
 		switch command {
 		case "ADD":
 			return impl.Add(ctx, req, conf)

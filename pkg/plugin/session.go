@@ -108,23 +108,40 @@ type Bound struct {
 	session *Session
 }
 
-// Knows is nil if the plugin knows every key of the configuration; otherwise it names those that it does not know.
-func (b *Bound) Knows(config []byte) error {
-	own, err := b.plugin.own(config)
-	if err != nil {
-		return nil //nolint:nilerr // told by Run
+// Prepare reads a configuration, stdin of the CNI protocol, as invoke.Plugin has it. A panic of the operation is an error. Of an ADD that fails
+// nothing is left.
+func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []string) ([]byte, error), unknown error) {
+	var run operation
+	own, err := b.plugin.own(stdin)
+	if err == nil {
+		run, unknown, err = b.plugin.prepare(own)
 	}
-	return b.plugin.knows(own)
+	if unknown != nil {
+		return nil, unknown
+	}
+	return func(ctx context.Context, environ []string) ([]byte, error) {
+		if err != nil {
+			return nil, err
+		}
+		return b.run(ctx, environ, stdin, run)
+	}, nil
 }
 
-// Run is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) and stdin as parameters; it gives what the plugin would print
-// on stdout. A panic is an error. Of an ADD that fails nothing is left.
+// Run is the operation with this configuration, for callers who have no other plugin that may know more keys.
 func (b *Bound) Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error) {
+	op, unknown := b.Prepare(stdin)
+	if unknown != nil {
+		return nil, unknown
+	}
+	return op(ctx, environ)
+}
+
+func (b *Bound) run(ctx context.Context, environ []string, stdin []byte, run operation) (stdout []byte, err error) {
 	command, req, err := b.session.request(environ, stdin)
 	if err != nil {
 		return nil, err
 	}
-	stdout, err = b.do(ctx, command, req)
+	stdout, err = do(ctx, command, req, run)
 	if err != nil && command == "ADD" {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 		defer cancel()
@@ -135,20 +152,16 @@ func (b *Bound) Run(ctx context.Context, environ []string, stdin []byte) (stdout
 	return stdout, err
 }
 
-func (b *Bound) do(ctx context.Context, command string, req *Request) (stdout []byte, err error) {
+func do(ctx context.Context, command string, req *Request, run operation) (stdout []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			stdout, err = nil, fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	own, err := b.plugin.own(req.Config)
-	if err != nil {
-		return nil, err
-	}
 	if speaks := version.All.SupportedVersions(); command == "ADD" && req.Version != "" && !slices.Contains(speaks, req.Version) {
 		return nil, types.NewError(types.ErrIncompatibleCNIVersion, fmt.Sprintf("field cniVersion: %.20q is not supported", req.Version), "use one of "+strings.Join(speaks, ", "))
 	}
-	result, err := b.plugin.run(ctx, command, req, own)
+	result, err := run(ctx, command, req)
 	if err != nil || result == nil {
 		return nil, err
 	}

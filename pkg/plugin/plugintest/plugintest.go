@@ -68,10 +68,11 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	if err := bound.Knows(stdin); err != nil {
-		return nil, fmt.Errorf("unknown keys: %w", err)
+	op, unknown := bound.Prepare(stdin)
+	if unknown != nil {
+		return nil, fmt.Errorf("unknown keys: %w", unknown)
 	}
-	return bound.Run(ctx, environ, stdin)
+	return op(ctx, environ)
 }
 
 func (d *delegates) FindInPath(kind string, paths []string) (string, error) {

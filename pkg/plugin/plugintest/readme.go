@@ -50,7 +50,7 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	}
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	if err := session.Bind(p).Knows(list.Plugins[len(list.Plugins)-1]); err != nil {
+	if _, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1]); err != nil {
 		t.Errorf("README.md: %v", err)
 	}
 }
