@@ -102,14 +102,24 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMe
 	return &meta, nil
 }
 
-// NAD gives a network-attachment-definition, with as much of its metadata.
+// NAD gives a network-attachment-definition, with as much of its metadata. It comes from the server's memory, as what an informer has does, and
+// can be as old as the server's watch is late. One that is not there is asked for again of etcd: a pod may come right after its NAD.
 func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	nad, err := a.nadAt(ctx, namespace, name, "0")
+	if apierrors.IsNotFound(err) && !unserved(err) {
+		nad, err = a.nadAt(ctx, namespace, name, "")
+	}
+	return nad, unservedNAD(err)
+}
+
+func (a *API) nadAt(ctx context.Context, namespace, name, resourceVersion string) (*nadv1.NetworkAttachmentDefinition, error) {
 	var nad described
 	c := &call{verb: "get NAD", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name)
+		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name).
+			VersionedParams(&metav1.GetOptions{ResourceVersion: resourceVersion}, metav1.ParameterCodec)
 	}}
 	if err := a.get(ctx, c, &nad, &nad); err != nil {
-		return nil, unservedNAD(err)
+		return nil, err
 	}
 	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: nad.objectMeta(), Spec: nad.Spec}, nil
 }

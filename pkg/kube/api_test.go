@@ -145,7 +145,7 @@ func TestAPIRequests(t *testing.T) {
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	want := []request{
 		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: partial},
-		{method: "GET", path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a", accept: "application/json"},
+		{method: "GET", path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
 		{
 			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status", accept: partial, contentType: "application/merge-patch+json",
 			body: `{"metadata":{"uid":"u1","annotations":{"k8s.v1.cni.cncf.io/network-status":"[\"é\n\"]"}}}`,
@@ -561,6 +561,27 @@ func TestAPIUntrusted(t *testing.T) {
 }
 
 // A server without the CRD says "not found" of the path. It is not found, and it is said why.
+// A NAD that the server's memory does not have yet is asked for in etcd; one that nobody has, too, and no more often.
+func TestAPINewNAD(t *testing.T) {
+	f := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("resourceVersion") || strings.HasSuffix(r.URL.Path, "/nobody") {
+			answerStatus(w, http.StatusNotFound, metav1.StatusReasonNotFound)
+			return
+		}
+		io.WriteString(w, `{"metadata":{"namespace":"ns","name":"a"},"spec":{"config":"{}"}}`) //nolint:errcheck // a test's server
+	})
+	a := f.api(t, 0)
+	if nad, err := a.NAD(t.Context(), "ns", "a"); err != nil || nad.Spec.Config != "{}" {
+		t.Errorf("got %+v, %v", nad, err)
+	}
+	if nad, err := a.NAD(t.Context(), "ns", "nobody"); !apierrors.IsNotFound(err) {
+		t.Errorf("got %+v, %v", nad, err)
+	}
+	if n := len(f.seen()); n != 4 {
+		t.Errorf("%d requests, want 4", n)
+	}
+}
+
 func TestAPIWithoutCRD(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "404 page not found", http.StatusNotFound)
