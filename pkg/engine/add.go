@@ -150,16 +150,12 @@ func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
 func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
-	told := tells(pod, len(rec.Attachments))
 	for i := range rec.Attachments {
 		result, err := e.attach(ctx, req, sandbox, rec, i)
 		if err != nil {
 			return nil, err
 		}
 		results = append(results, result)
-		if told {
-			events.attached(result)
-		}
 	}
 	if err := e.save(sandbox, rec, "attached"); err != nil {
 		return nil, err
@@ -167,8 +163,8 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	if told {
-		if err := e.publish(ctx, pod, results); err != nil {
+	if tells(pod, len(results)) {
+		if err := e.publish(ctx, pod, results, events); err != nil {
 			return nil, err
 		}
 	}
@@ -201,8 +197,12 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 	return nil
 }
 
-// publish writes the network-status annotation.
-func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result) error {
+// publish writes the network-status annotation, and meanwhile an event for each attachment: only now will none of them be taken back because
+// another fails.
+func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
+	for _, r := range results {
+		events.attached(r)
+	}
 	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], status.Build(results))
 	if err != nil {
 		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)

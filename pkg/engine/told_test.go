@@ -47,17 +47,23 @@ func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, r
 	return s.Source.Event(ctx, pod, eventType, reason, message)
 }
 
-// warnings are the Warning events since the last call.
-func (s *source) warnings() []string {
+// said are the events since the last call.
+func (s *source) said() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	events := s.events
+	s.events = nil
+	return events
+}
+
+// warnings are the Warning events since the last call.
+func (s *source) warnings() []string {
 	var warnings []string
-	for _, e := range s.events {
+	for _, e := range s.said() {
 		if text, ok := strings.CutPrefix(e, "Warning "); ok {
 			warnings = append(warnings, text)
 		}
 	}
-	s.events = nil
 	return warnings
 }
 
@@ -129,6 +135,19 @@ func told(r *rig, message string, err error, code string) {
 		"interface": "net1", "plugin": pluginType, "code": code, "error": err.Error(),
 	}})
 	same(r.t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
+}
+
+// What is taken back, as a later attachment failed, is not told of as attached.
+func TestOnlyWhatStaysIsTold(t *testing.T) {
+	r := newRig(t)
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	r.plugin.fails("ADD net2", 111)
+	err := r.add(p)
+	same(t, "events", r.source.said(), []string{"Warning PluginFailed " + err.Error()})
+	r.plugin.on("ADD net2", nil)
+	r.must(r.add(p))
+	same(t, "number of events", len(r.source.said()), 3)
 }
 
 // A roll-back that fails is a failure of its own, of which the pod's one event says only that there is one.
