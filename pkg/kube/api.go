@@ -162,8 +162,8 @@ func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotat
 		return fmt.Errorf("encode network-status: %w", err)
 	}
 	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name, request: func(c *client) *rest.Request {
-		return c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
-			SetHeader("Accept", metadataType).Body(body)
+		return send(c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
+			SetHeader("Accept", metadataType), body)
 	}}
 	_, err = a.do(ctx, c)
 	return otherPod(err, pod)
@@ -203,8 +203,8 @@ func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reas
 		return fmt.Errorf("encode event: %w", err)
 	}
 	c := &call{verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name, request: func(c *client) *rest.Request {
-		return c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
-			SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType).Body(body)
+		return send(c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
+			SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType), body)
 	}}
 	_, err = a.do(ctx, c)
 	if apierrors.IsAlreadyExists(err) {

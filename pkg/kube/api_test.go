@@ -147,10 +147,10 @@ func TestAPIRequests(t *testing.T) {
 		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: partial},
 		{method: "GET", path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
 		{
-			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status", accept: partial, contentType: "application/merge-patch+json",
+			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore", accept: partial, contentType: "application/merge-patch+json",
 			body: `{"metadata":{"uid":"u1","annotations":{"k8s.v1.cni.cncf.io/network-status":"[\"é\n\"]"}}}`,
 		},
-		{method: "POST", path: "/api/v1/namespaces/ns/events", accept: partial, contentType: "application/json"},
+		{method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial, contentType: "application/json"},
 	}
 	got := f.seen()
 	if len(got) != len(want) {

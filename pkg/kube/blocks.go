@@ -82,7 +82,7 @@ func (a *API) writeBlock(ctx context.Context, verb string, block *v1alpha1.IPBlo
 		return nil, fmt.Errorf("encode block: %w", err)
 	}
 	c := blockCall(verb, block.Name, func(c *client) *rest.Request {
-		return request(c).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body)
+		return send(request(c).SetHeader("Content-Type", runtime.ContentTypeJSON), body)
 	})
 	return a.blockAnswer(ctx, c)
 }
@@ -160,8 +160,8 @@ func (a *API) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) er
 		return fmt.Errorf("encode block's status: %w", err)
 	}
 	_, err = a.do(ctx, blockCall("update status of", block.Name, func(c *client) *rest.Request {
-		return c.blocks.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(block.Name).SubResource("status").
-			SetHeader("Accept", metadataType).Body(body)
+		return send(c.blocks.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(block.Name).SubResource("status").
+			SetHeader("Accept", metadataType), body)
 	}))
 	return otherBlock(unservedIPAM(err), block)
 }

@@ -86,12 +86,12 @@ func TestAPIBlockRequests(t *testing.T) {
 	for i, want := range []request{
 		{method: "GET", path: path + "/b"},
 		{
-			method: "PUT", path: path + "/b", contentType: "application/json",
+			method: "PUT", path: path + "/b?fieldValidation=Ignore", contentType: "application/json",
 			body: `{"kind":"IPBlock","apiVersion":"ipam.braid-cni.io/v1alpha1","metadata":{"name":"b","uid":"u1","resourceVersion":"6","labels":{"mine":"1"}},` +
 				`"spec":{"space":"s","cidr":"10.0.0.0/28","owner":{"nodeName":"n","nodeUID":"u"}},"status":{"used":0,"free":0}}`,
 		},
 		{
-			method: "PATCH", path: path + "/b/status", contentType: "application/json-patch+json",
+			method: "PATCH", path: path + "/b/status?fieldValidation=Ignore", contentType: "application/json-patch+json",
 			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},{"op":"add","path":"/status","value":{"used":0,"free":0}}]`,
 		},
 		{

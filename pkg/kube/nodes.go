@@ -107,8 +107,8 @@ func (a *API) patchClaim(ctx context.Context, current *claimv1.IPAMClaim, ips []
 	_, err = a.do(ctx, &call{
 		verb: "publish addresses of IPAMClaim", namespace: current.Namespace, name: current.Name,
 		request: func(c *client) *rest.Request {
-			return c.claims.Patch(types.MergePatchType).Namespace(current.Namespace).Resource(claimv1.Resource).Name(current.Name).
-				SubResource("status").SetHeader("Accept", metadataType).Body(body)
+			return send(c.claims.Patch(types.MergePatchType).Namespace(current.Namespace).Resource(claimv1.Resource).Name(current.Name).
+				SubResource("status").SetHeader("Accept", metadataType), body)
 		},
 	})
 	return unservedIPAM(err)
