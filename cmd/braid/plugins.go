@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/plugins/bridge"
@@ -54,11 +55,7 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
 	exec := newExec(log, (&addresses{alone: a.alone, log: log}).open)
 	defer exec.Close()
-	run := func(args *skel.CmdArgs) error {
-		op, unknown := exec.Builtin[kind].Prepare(args.StdinData)
-		if unknown != nil {
-			return failure.CNI(unknown) // there is no other plugin to ask
-		}
+	finish := func(op invoke.Operation) error {
 		out, err := op(ctx, os.Environ())
 		if err != nil {
 			return failure.CNI(err)
@@ -68,6 +65,17 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 		}
 		return nil
 	}
-	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: run, Del: run, Check: run, GC: run, Status: run},
+	run := func(args *skel.CmdArgs) error {
+		op, unknown := exec.Builtin[kind].Prepare(args.StdinData)
+		if unknown != nil { // and there is no other plugin to ask
+			return failure.CNI(unknown)
+		}
+		return finish(op)
+	}
+	del := func(args *skel.CmdArgs) error {
+		op, _ := exec.Builtin[kind].Prepare(args.StdinData) // after an ADD that failed for them, the pod must be able to go
+		return finish(op)
+	}
+	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: run, Del: del, Check: run, GC: run, Status: run},
 		version.All, kind+" of braid "+buildVersion))
 }

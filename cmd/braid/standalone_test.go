@@ -87,9 +87,15 @@ func TestStandaloneRefusals(t *testing.T) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)
 		}
 	}
-	_, failed := r.standalone("macvlan", "ADD", p, `{"cniVersion":"1.0.0","name":"net","type":"macvlan","no-such-key":1}`)
-	if failed == nil || failed.Code != types.ErrInvalidNetworkConfig || !strings.Contains(failed.Msg, "no-such-key") {
-		t.Errorf("an unknown key: %v", failed)
+	for kind, unknown := range map[string]string{"macvlan": `"no-such-key":1`, "portmap": `"backend":"iptables"`} {
+		conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":%q,%s}`, kind, unknown)
+		_, failed := r.standalone(kind, "ADD", p, conf)
+		if key := strings.Split(unknown, `"`)[1]; failed == nil || failed.Code != types.ErrInvalidNetworkConfig || !strings.Contains(failed.Msg, key) {
+			t.Errorf("%s: %v", unknown, failed)
+		}
+		if _, failed := r.standalone(kind, "DEL", p, conf); failed != nil { // or the pod would never go
+			t.Errorf("DEL after that: %v", failed)
+		}
 	}
 }
 

@@ -25,8 +25,8 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration, the stdin of the binary. It gives the operation if the plugin knows every key; otherwise the error names
-	// those that it does not know. All that is wrong besides is told by the operation.
+	// Prepare reads a configuration, the stdin of the binary, and gives the operation, which tells what is wrong with it. unknown names the keys
+	// that the plugin does not know; the operation does without them.
 	Prepare(config []byte) (op Operation, unknown error)
 }
 

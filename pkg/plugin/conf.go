@@ -42,9 +42,9 @@ func decode[C any](raw []byte) (c *C, unknown, err error) {
 		return c, picky.Knows(), nil
 	}
 	if unknown = errors.Join(strict...); unknown != nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, oneLine(unknown), ""), nil
+		unknown = types.NewError(types.ErrInvalidNetworkConfig, oneLine(unknown), "")
 	}
-	return c, nil, nil
+	return c, unknown, nil
 }
 
 // Picky is a configuration of which the plugin does not know every value. Knows names one that it does not know, which another implementation

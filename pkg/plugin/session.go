@@ -116,15 +116,12 @@ func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []st
 	if err == nil {
 		run, unknown, err = b.plugin.prepare(own)
 	}
-	if unknown != nil {
-		return nil, unknown
-	}
 	return func(ctx context.Context, environ []string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
 		return b.run(ctx, environ, stdin, run)
-	}, nil
+	}, unknown
 }
 
 // Run is the operation with this configuration, for callers who have no other plugin that may know more keys.
