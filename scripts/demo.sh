@@ -18,6 +18,9 @@ if [ -z "${BRAID_DEMO-}" ]; then
 	scripts/build.sh bin braid
 	BRAID_DEMO=$(dirname "$(scripts/tools.sh cnitool)")
 	export BRAID_DEMO
+fi
+if [ -z "${BRAID_DEMO_NODE-}" ]; then
+	export BRAID_DEMO_NODE=1
 	user=()
 	[ "$(id -u)" = 0 ] || user=(--user --map-root-user)
 	exec unshare "${user[@]}" --net --mount "$0"
@@ -27,6 +30,7 @@ export PATH=$BRAID_DEMO:$PATH
 
 bold "A node, with one NIC (ens224) on the data network"
 mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/lib # cnitool has a cache there
 work=/run/demo
 mkdir -p $work/manifests $work/net.d /run/netns
 ip link set lo up
