@@ -331,8 +331,8 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 					continue
 				}
 				checked[name] = true
-				if _, err := session.Bind(builtin[name]).Prepare(text); err != nil {
-					t.Errorf("%s: %v\n%s", name, err, text)
+				if _, unknown, err := session.Bind(builtin[name]).Prepare(text); unknown != nil || err != nil {
+					t.Errorf("%s: %v, %v\n%s", name, unknown, err, text)
 				}
 			}
 			if ipam["type"] != "whereabouts" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -55,7 +56,10 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
 	exec := newExec(log, (&addresses{alone: a.alone, log: log}).open)
 	defer exec.Close()
-	finish := func(op invoke.Operation) error {
+	finish := func(op invoke.Operation, err error) error {
+		if err != nil {
+			return failure.CNI(err)
+		}
 		out, err := op(ctx, os.Environ())
 		if err != nil {
 			return failure.CNI(err)
@@ -66,15 +70,12 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 		return nil
 	}
 	run := func(args *skel.CmdArgs) error {
-		op, unknown := exec.Builtin[kind].Prepare(args.StdinData)
-		if unknown != nil { // and there is no other plugin to ask
-			return failure.CNI(unknown)
-		}
-		return finish(op)
+		op, unknown, err := exec.Builtin[kind].Prepare(args.StdinData)
+		return finish(op, cmp.Or(err, unknown)) // there is no other plugin to ask
 	}
 	del := func(args *skel.CmdArgs) error {
-		op, _ := exec.Builtin[kind].Prepare(args.StdinData) // after an ADD that failed for them, the pod must be able to go
-		return finish(op)
+		op, _, err := exec.Builtin[kind].Prepare(args.StdinData) // after an ADD that failed for them, the pod must be able to go
+		return finish(op, err)
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: run, Del: del, Check: run, GC: run, Status: run},
 		version.All, kind+" of braid "+buildVersion))

@@ -87,11 +87,11 @@ func (p *plugin) called() []string {
 }
 
 // Prepare takes every configuration for the plugin's own that has no key "foreign".
-func (p *plugin) Prepare(config []byte) (invoke.Operation, error) {
+func (p *plugin) Prepare(config []byte) (op invoke.Operation, unknown, err error) {
 	if bytes.Contains(config, []byte(`"foreign"`)) {
-		return nil, errors.New("unknown key foreign")
+		unknown = errors.New("unknown key foreign")
 	}
-	return func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }, nil
+	return func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }, unknown, nil
 }
 
 // run is one call.

@@ -25,9 +25,9 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration, the stdin of the binary, and gives the operation, which tells what is wrong with it. unknown names the keys
-	// that the plugin does not know; the operation does without them.
-	Prepare(config []byte) (op Operation, unknown error)
+	// Prepare reads a configuration, the stdin of the binary, and gives the operation. unknown names the keys that the plugin does not know; the
+	// operation does without them. err is that of a configuration that cannot be read; there is no operation then.
+	Prepare(config []byte) (op Operation, unknown, err error)
 }
 
 // Operation is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) as parameter; it gives what the binary would print on
@@ -75,11 +75,12 @@ func (e *Exec) InProcess(kind string, config []byte) bool {
 	if !ok {
 		return false
 	}
-	_, unknown := p.Prepare(config)
+	_, unknown, _ := p.Prepare(config)
 	return unknown == nil
 }
 
-// Find says whether there is something that runs a plugin with this configuration.
+// Find says whether there is something that runs a plugin with this configuration. One that the in-process plugin cannot read is an error: a
+// DEL could not read it either.
 func (e *Exec) Find(kind string, config []byte, paths []string) error {
 	if _, ok := e.builtin(kind); ok {
 		_, _, err := e.prepare(kind, config, paths)
@@ -92,7 +93,10 @@ func (e *Exec) Find(kind string, config []byte, paths []string) error {
 // prepare gives the operation of the in-process plugin, or else the path of the binary: a key that the one does not know may be one that
 // the other knows. Without a binary it is an error that names the key.
 func (e *Exec) prepare(kind string, config []byte, paths []string) (op Operation, path string, err error) {
-	op, unknown := e.Builtin[kind].Prepare(config)
+	op, unknown, err := e.Builtin[kind].Prepare(config)
+	if err != nil {
+		return nil, "", &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
+	}
 	if unknown == nil {
 		return op, builtinPrefix + kind, nil
 	}

@@ -120,16 +120,16 @@ func zombie(pid int) bool {
 // builtin is an in-process plugin that knows no key but "known".
 type builtin struct{}
 
-func (builtin) Prepare(config []byte) (invoke.Operation, error) {
+func (builtin) Prepare(config []byte) (op invoke.Operation, unknown, err error) {
 	var keys map[string]any
 	if err := json.Unmarshal(config, &keys); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	delete(keys, "known")
 	if len(keys) > 0 {
-		return nil, fmt.Errorf("unknown keys %v", keys)
+		unknown = fmt.Errorf("unknown keys %v", keys)
 	}
-	return func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }, nil
+	return func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }, unknown, nil
 }
 
 // TestGuardExecsWhatIsUnknown: a key that the in-process plugin does not know is for the binary; without a binary it is an error.

@@ -73,7 +73,7 @@ func TestUnknownKeys(t *testing.T) {
 		`{"mtu":"wrong"}`:                nil,
 		`{`:                              nil,
 	} {
-		_, err := session.Bind(plugin.New(probe(nil))).Prepare([]byte(text))
+		_, err, _ := session.Bind(plugin.New(probe(nil))).Prepare([]byte(text))
 		if (err == nil) != (unknown == nil) {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -87,7 +87,7 @@ func TestUnknownKeys(t *testing.T) {
 	for text, knows := range map[string]bool{
 		`{"unknown":5,"ipam":{"type":"probe","mtu":5}}`: true, `{"ipam":{"type":"probe","unknown":5}}`: false, `{}`: true, `{"ipam":null}`: true,
 	} {
-		if _, err := ipam.Prepare([]byte(text)); (err == nil) != knows {
+		if _, err, _ := ipam.Prepare([]byte(text)); (err == nil) != knows {
 			t.Errorf("IPAM plugin, %s: %v", text, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,25 +111,23 @@ type Bound struct {
 
 // Prepare reads a configuration, stdin of the CNI protocol, as invoke.Plugin has it. A panic of the operation is an error. Of an ADD that fails
 // nothing is left.
-func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []string) ([]byte, error), unknown error) {
-	var run operation
+func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []string) ([]byte, error), unknown, err error) {
 	own, err := b.plugin.own(stdin)
-	if err == nil {
-		run, unknown, err = b.plugin.prepare(own)
+	if err != nil {
+		return nil, nil, err
 	}
-	return func(ctx context.Context, environ []string) ([]byte, error) {
-		if err != nil {
-			return nil, err
-		}
-		return b.run(ctx, environ, stdin, run)
-	}, unknown
+	run, unknown, err := b.plugin.prepare(own)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, run) }, unknown, nil
 }
 
 // Run is the operation with this configuration, for callers who have no other plugin that may know more keys.
 func (b *Bound) Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error) {
-	op, unknown := b.Prepare(stdin)
-	if unknown != nil {
-		return nil, unknown
+	op, unknown, err := b.Prepare(stdin)
+	if err := cmp.Or(err, unknown); err != nil {
+		return nil, err
 	}
 	return op(ctx, environ)
 }

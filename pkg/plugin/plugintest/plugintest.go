@@ -68,7 +68,10 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	op, unknown := bound.Prepare(stdin)
+	op, unknown, err := bound.Prepare(stdin)
+	if err != nil {
+		return nil, err
+	}
 	if unknown != nil {
 		return nil, fmt.Errorf("unknown keys: %w", unknown)
 	}

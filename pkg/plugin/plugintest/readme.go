@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"reflect"
 	"regexp"
@@ -50,7 +51,8 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	}
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	if _, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1]); err != nil {
+	_, unknown, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1])
+	if err = errors.Join(unknown, err); err != nil {
 		t.Errorf("README.md: %v", err)
 	}
 }
