@@ -1,17 +1,19 @@
 package hostfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an open directory. Its methods take names of entries in it, follow no symbolic link and, as what may be there in place of a file is
-// opened too, wait for no peer. Errors are an [fs.PathError]; a NotRegularError is in that of what is no file. It is for state that each
-// operation reads and writes: an [os.Root] makes half as many system calls again.
+// Dir is an open directory, for one goroutine. Its methods take names of entries in it, follow no symbolic link and, as what may be there in
+// place of a file is opened too, wait for no peer. Errors are an [fs.PathError]; a NotRegularError is in that of what is no file. It is for
+// state that each operation reads and writes: an [os.Root] makes half as many system calls again.
 type Dir struct {
 	fd   int
 	path string
@@ -22,8 +24,14 @@ const namesBuffer = 8 << 10 // bytes
 // NoDir is not open.
 func NoDir() Dir { return Dir{fd: -1} }
 
+// working is the directory that paths are relative to.
+func working() Dir { return Dir{fd: unix.AT_FDCWD} }
+
 // OpenDir opens a directory by its path, which is no symbolic link.
-func OpenDir(path string) (Dir, error) { return Dir{unix.AT_FDCWD, ""}.Dir(path) }
+func OpenDir(path string) (Dir, error) {
+	fd, err := working().Open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	return Dir{fd, path}, linked(err)
+}
 
 // Close closes the directory, which gives its lock back.
 func (d Dir) Close() {
@@ -45,27 +53,46 @@ func (d Dir) Fail(op, name string, err error) error {
 
 // Open opens a file, or whatever is there in its place. The caller owns the descriptor.
 func (d Dir) Open(name string, flags int, mode uint32) (int, error) {
+	return d.open(name, flags|unix.O_NOFOLLOW, mode)
+}
+
+func (d Dir) open(name string, flags int, mode uint32) (int, error) {
 	for {
-		fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
-		switch err {
-		case nil:
+		fd, err := unix.Openat(d.fd, name, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
+		link := err == unix.ELOOP && flags&unix.O_NOFOLLOW != 0
+		switch {
+		case err == nil:
 			return fd, nil
-		case unix.EINTR:
+		case err == unix.EINTR:
 			continue
-		case unix.ELOOP, unix.ENXIO, unix.ENODEV, unix.EISDIR: // a link, a socket or pipe without a peer, a device, a directory
-			err = &NotRegularError{}
+		case link, err == unix.ENXIO, err == unix.ENODEV, err == unix.EISDIR: // or a socket or pipe without a peer, a device, a directory
+			err = &NotRegularError{Link: link}
 		}
 		return -1, d.Fail("open", name, err)
 	}
 }
 
-// Dir opens a directory.
-func (d Dir) Dir(name string) (Dir, error) {
-	fd, err := d.Open(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, unix.ENOTDIR) {
+// Dir opens a directory by its path in this one.
+func (d Dir) Dir(path string) (Dir, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
+	for {
+		fd, err := unix.Openat2(d.fd, path, &how)
+		switch err {
+		case nil:
+			return Dir{fd, filepath.Join(d.path, path)}, nil
+		case unix.EINTR:
+			continue
+		}
+		return NoDir(), linked(d.Fail("open", path, err))
+	}
+}
+
+// linked says more of the failure to open a directory where there is something else.
+func linked(err error) error {
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		err = fmt.Errorf("%w, and symbolic links are not followed", err)
 	}
-	return Dir{fd, filepath.Join(d.path, name)}, err
+	return err
 }
 
 // Make makes a directory.
@@ -78,24 +105,45 @@ func (d Dir) Make(name string, mode uint32) error {
 
 // Read gives the content of a regular file of at most limit bytes.
 func (d Dir) Read(name string, limit int64) (data []byte, st unix.Stat_t, err error) {
-	fd, err := d.Open(name, unix.O_RDONLY, 0)
+	return d.read(name, unix.O_NOFOLLOW, limit)
+}
+
+func (d Dir) read(name string, flags int, limit int64) (data []byte, st unix.Stat_t, err error) {
+	fd, err := d.open(name, unix.O_RDONLY|flags, 0)
 	if err != nil {
 		return nil, st, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // opened for reading
 	err = unix.Fstat(fd, &st)
 	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > limit) {
-		err = &NotRegularError{limit}
+		err = &NotRegularError{Limit: limit}
 	}
-	var n int
 	if err == nil {
-		data = make([]byte, st.Size)
-		n, err = unix.Read(fd, data)
+		data, err = content(fd, st.Size, limit)
 	}
 	if err != nil {
 		return nil, st, d.Fail("read", name, err)
 	}
-	return data[:n], st, nil
+	return data, st, nil
+}
+
+// content reads a file that said to have so many bytes. Files of the kernel say 0 and are read to their end.
+func content(fd int, size, limit int64) ([]byte, error) {
+	data := make([]byte, 0, max(size, bytes.MinRead)+1)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if err != nil {
+			return nil, err
+		}
+		data = data[:len(data)+n]
+		switch {
+		case int64(len(data)) > limit:
+			return nil, &NotRegularError{Limit: limit}
+		case n == 0 || int64(len(data)) == size:
+			return data, nil
+		}
+		data = slices.Grow(data, bytes.MinRead)
+	}
 }
 
 // Write writes a file that is opened with further flags: a new one, or one that is emptied.
@@ -173,14 +221,12 @@ func (d Dir) Remove(name string) error {
 
 // Names lists the directory, in no order.
 func (d Dir) Names() (names []string, err error) {
-	at, err := d.Dir(".")
-	if err != nil {
-		return nil, err
+	if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
+		return nil, d.Fail("list", ".", err)
 	}
-	defer at.Close()
 	buffer := make([]byte, namesBuffer)
 	for {
-		n, err := unix.ReadDirent(at.fd, buffer)
+		n, err := unix.ReadDirent(d.fd, buffer)
 		if err != nil {
 			return nil, d.Fail("list", ".", err)
 		}

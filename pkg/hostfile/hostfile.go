@@ -5,12 +5,8 @@
 package hostfile
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,31 +18,16 @@ func Read(path string, limit int64) ([]byte, error) { return read(path, unix.O_N
 func ReadLinked(path string, limit int64) ([]byte, error) { return read(path, 0, limit) }
 
 func read(path string, flags int, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
-	if flags == unix.O_NOFOLLOW && errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
-		return nil, notRegular(path, limit)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, notRegular(path, limit)
-	}
-	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
-	_, err = data.ReadFrom(io.LimitReader(f, limit+1)) // it may grow meanwhile
-	if err == nil && int64(data.Len()) > limit {
-		err = notRegular(path, limit)
-	}
-	return data.Bytes(), err
+	data, _, err := working().read(path, flags, limit)
+	return data, err
 }
 
 // NotRegularError is that there is something else than a regular file, or one of more than Limit bytes if that is not 0.
-type NotRegularError struct{ Limit int64 }
+type NotRegularError struct {
+	Limit int64
+	// Link says that it is a symbolic link.
+	Link bool
+}
 
 // IsNotRegular says whether err is a NotRegularError.
 func IsNotRegular(err error) bool {
@@ -55,12 +36,11 @@ func IsNotRegular(err error) bool {
 }
 
 func (e *NotRegularError) Error() string {
-	if e.Limit == 0 {
+	switch {
+	case e.Link:
 		return "is not a regular file, and symbolic links are not followed"
+	case e.Limit == 0:
+		return "is not a regular file"
 	}
 	return fmt.Sprintf("is not a regular file of at most %d bytes", e.Limit)
-}
-
-func notRegular(path string, limit int64) error {
-	return &fs.PathError{Op: "read", Path: path, Err: &NotRegularError{limit}}
 }

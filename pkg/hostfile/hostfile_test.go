@@ -82,6 +82,38 @@ func gives(t *testing.T, read func(string, int64) ([]byte, error), path string, 
 	}
 }
 
+// A path in a Dir goes through no symbolic link, and not out of it.
+func TestDirPath(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(root, "a/b"), 0o700))
+	must(t, os.WriteFile(filepath.Join(root, "a/b/file"), []byte("1"), 0o600))
+	must(t, os.Symlink("b", filepath.Join(root, "a/link")))
+	must(t, os.Symlink("a", filepath.Join(root, "link")))
+	at, err := hostfile.OpenDir(root)
+	must(t, err)
+	defer at.Close()
+	for path, want := range map[string]string{
+		"a/b": "", "a/./b": "", "a/b/..": "", "a/link": "symbolic links are not followed", "link/b": "symbolic links are not followed",
+		"a/b/file": "not a directory", "a/nothing/b": "no such file", "..": "cross-device", "a/../..": "cross-device", "/": "cross-device",
+	} {
+		dir, err := at.Dir(path)
+		switch {
+		case want == "" && err != nil, want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", path, err, want)
+		case err == nil:
+			for range 2 { // each time from the start
+				if names, err := dir.Names(); err != nil || len(names) == 0 {
+					t.Errorf("%s: names %q %v", path, names, err)
+				}
+			}
+			dir.Close()
+		}
+	}
+	if _, err := hostfile.OpenDir(filepath.Join(root, "link")); err == nil || !strings.Contains(err.Error(), "not followed") {
+		t.Errorf("a link opened: %v", err)
+	}
+}
+
 func TestLock(t *testing.T) {
 	open := func() int {
 		f, err := os.Open(t.TempDir() + "/..")

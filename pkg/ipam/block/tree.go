@@ -60,11 +60,7 @@ func (t *tree) dir(name string) (hostfile.Dir, error) {
 	if dir, ok := t.dirs[name]; ok {
 		return dir, nil
 	}
-	in, err := t.dir(path.Dir(name))
-	if err != nil {
-		return in, err
-	}
-	dir, err := in.Dir(path.Base(name))
+	dir, err := t.root.Dir(name)
 	if err == nil {
 		t.dirs[name] = dir
 	}
