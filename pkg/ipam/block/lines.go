@@ -24,7 +24,7 @@ import (
 //	freed <address> <time as above>
 //	end
 //
-// Each Add reads and writes one: as JSON, that was most of what an Add costs.
+// and so is tended, of times alone. Each Add reads both and writes a block: as JSON, that was most of what an Add costs.
 const lastLine = "end"
 
 // MarshalText gives the lines.
@@ -68,13 +68,17 @@ func timeText(t time.Time) string {
 
 // UnmarshalText reads them. Text that is cut off, or has other lines, is an error.
 func (b *local) UnmarshalText(text []byte) error {
-	rest, whole := strings.CutSuffix(string(text), lastLine+"\n")
 	b.Used, b.Freed = make(map[netip.Addr]Holder, Size), map[netip.Addr]time.Time{}
+	return eachLine(text, b.set)
+}
+
+func eachLine(text []byte, set func(key, value string) error) error {
+	rest, whole := strings.CutSuffix(string(text), lastLine+"\n")
 	for whole && rest != "" {
 		var line string
 		line, rest, whole = strings.Cut(rest, "\n")
 		key, value, _ := strings.Cut(line, " ")
-		if err := b.set(key, value); err != nil {
+		if err := set(key, value); err != nil {
 			return fmt.Errorf("line %.200q: %w", line, err)
 		}
 	}
@@ -111,9 +115,39 @@ func (b *local) set(key, value string) (err error) {
 	case "freed":
 		b.Freed[a], err = parseTime(value)
 	default:
-		err = errors.New("no such key")
+		err = errNoKey
 	}
 	return err
+}
+
+var errNoKey = errors.New("no such key")
+
+// times are those of tended, by their keys.
+func (l *tended) times() map[string]*time.Time {
+	return map[string]*time.Time{"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "tried": &l.Tried}
+}
+
+// MarshalText gives the lines.
+func (l *tended) MarshalText() (text []byte, err error) {
+	for key, t := range l.times() {
+		if !t.IsZero() {
+			text = append(text, key+" "+timeText(*t)+"\n"...)
+		}
+	}
+	return append(text, lastLine+"\n"...), nil
+}
+
+// UnmarshalText reads them.
+func (l *tended) UnmarshalText(text []byte) error {
+	times := l.times()
+	return eachLine(text, func(key, value string) (err error) {
+		t, ok := times[key]
+		if !ok {
+			return errNoKey
+		}
+		*t, err = parseTime(value)
+		return err
+	})
 }
 
 func parseHolder(text string) (Holder, error) {

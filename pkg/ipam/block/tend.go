@@ -28,11 +28,11 @@ const (
 
 // tended is when Tend did its work, and when an Add did what it needs of that.
 type tended struct {
-	Recalls time.Time `json:"recalls,omitzero"`
-	All     time.Time `json:"all,omitzero"`
+	Recalls time.Time
+	All     time.Time
 	// Own is when the node's blocks were last found to be as their objects say, Tried when an Add last failed to find out.
-	Own   time.Time `json:"own,omitzero"`
-	Tried time.Time `json:"tried,omitzero"`
+	Own   time.Time
+	Tried time.Time
 }
 
 // noteTended changes when what was done.
@@ -40,7 +40,7 @@ func (m *Manager) noteTended(ctx context.Context, change func(*tended)) error {
 	return m.locked(ctx, func(s *session) error {
 		last := s.tended()
 		change(&last)
-		return s.write(tendedFile, last)
+		return s.write(tendedFile, &last)
 	})
 }
 
@@ -70,7 +70,7 @@ func (m *Manager) Tend(ctx context.Context) error {
 			return nil
 		}
 		last.Recalls = now
-		return s.write(tendedFile, last)
+		return s.write(tendedFile, &last)
 	})
 	if err != nil || !answers {
 		return err
