@@ -198,7 +198,7 @@ func addPoints(t *testing.T) (r *rig, p *pod, points []string) {
 func TestFaultAddThenDel(t *testing.T) {
 	t.Parallel()
 	r, p, points := addPoints(t)
-	covers(t, points, "lock ", "remember network ", "record planned", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
+	covers(t, points, "lock ", "remember network ", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
 		"ADD net2", "ADD net3", "record attached", "copy device info net3", "default route net2", "publish status",
 		"record complete", "unlock")
 	r.eachPoint(points, 0, func(r *rig, n int) {

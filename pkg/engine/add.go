@@ -125,7 +125,7 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 	return nil
 }
 
-// begin writes down what will be done.
+// begin gives the record of what will be done, which the first attachment saves. The networks are remembered before.
 func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
 	rec := &record.Record{NetNS: req.NetNS, Created: time.Now().UTC()}
 	if pod != nil {
@@ -140,7 +140,7 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 			return nil, err
 		}
 	}
-	return rec, e.save(sandbox, rec, "planned")
+	return rec, nil
 }
 
 func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
