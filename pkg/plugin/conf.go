@@ -30,8 +30,8 @@ func ConfError(key string, value any, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
 }
 
-// decode reads a configuration. Keys are matched exactly; unknown names, with their paths, those that C does not have. Both errors have CNI's
-// code "invalid network config".
+// decode reads a configuration. Keys are matched exactly; unknown names, with their paths, those that C does not have. Both are errors of CNI's
+// code "invalid network config", but for text that is no JSON, which has "decoding failure".
 func decode[C any](raw []byte) (c *C, unknown, err error) {
 	c = new(C)
 	strict, err := kjson.UnmarshalStrict(raw, c)

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,15 +120,6 @@ func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []st
 		return nil, nil, err
 	}
 	return func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, run) }, unknown, nil
-}
-
-// Run is the operation with this configuration, for callers who have no other plugin that may know more keys.
-func (b *Bound) Run(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error) {
-	op, unknown, err := b.Prepare(stdin)
-	if err := cmp.Or(err, unknown); err != nil {
-		return nil, err
-	}
-	return op(ctx, environ)
 }
 
 func (b *Bound) run(ctx context.Context, environ []string, stdin []byte, run operation) (stdout []byte, err error) {

@@ -27,7 +27,7 @@ func runWith(t *testing.T, ctx context.Context, exec *fakeExec, p *plugin.Plugin
 	t.Helper()
 	session := plugin.NewSession(plugin.HostNS, exec)
 	defer session.Close()
-	out, err := session.Bind(p).Run(ctx, environ, []byte(stdin))
+	out, err := plugintest.Run(ctx, session.Bind(p), environ, []byte(stdin))
 	return string(out), err
 }
 

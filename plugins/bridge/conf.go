@@ -86,9 +86,6 @@ func (c *Conf) check(ipam string) error {
 	if err := utils.ValidateInterfaceName(c.bridge()); err != nil {
 		return plugin.ConfError("bridge", c.Bridge, err.Msg)
 	}
-	if err := c.Knows(); err != nil {
-		return err
-	}
 	switch {
 	case strings.Contains(c.Bridge, "%"):
 		return plugin.ConfError("bridge", c.Bridge, "contains %, which the kernel takes for a number to fill in")

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 	"github.com/braid-cni/braid/plugins/passthru"
 )
 
@@ -12,7 +13,7 @@ func run(t *testing.T, command, stdin string) ([]byte, error) {
 	t.Helper()
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	return session.Bind(plugin.New(passthru.Plugin{})).Run(t.Context(), []string{"CNI_COMMAND=" + command}, []byte(stdin))
+	return plugintest.Run(t.Context(), session.Bind(plugin.New(passthru.Plugin{})), []string{"CNI_COMMAND=" + command}, []byte(stdin))
 }
 
 func TestAddGivesAnEmptyResult(t *testing.T) {

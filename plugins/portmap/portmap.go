@@ -65,16 +65,10 @@ func (c *Conf) Knows() error {
 }
 
 func (c *Conf) check() error {
-	if c.MarkMasqBit == nil {
-		return c.Knows()
-	}
-	if c.ExternalSetMarkChain != nil {
-		return plugin.ConfError("markMasqBit", *c.MarkMasqBit, "cannot be given together with externalSetMarkChain")
-	}
-	if *c.MarkMasqBit < 0 || *c.MarkMasqBit > maxMarkBit {
+	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > maxMarkBit) {
 		return plugin.ConfError("markMasqBit", *c.MarkMasqBit, fmt.Sprintf("must be from 0 to %d", maxMarkBit))
 	}
-	return c.Knows()
+	return nil
 }
 
 func (c *Conf) snat() bool { return c.SNAT == nil || *c.SNAT }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	stdin, err := io.ReadAll(os.Stdin)
 	if err == nil {
 		session := plugin.NewSession(plugin.HostNS, nil)
-		_, err = session.Bind(plugin.New(sbr.Plugin{})).Run(context.Background(), os.Environ(), stdin)
+		_, err = plugintest.Run(context.Background(), session.Bind(plugin.New(sbr.Plugin{})), os.Environ(), stdin)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -137,7 +137,7 @@ func TestLockEndsWithAdd(t *testing.T) {
 		}
 		session := plugin.NewSession(plugin.HostNS, nil)
 		defer session.Close()
-		_, err = session.Bind(plugin.New(sbr.Plugin{})).Run(t.Context(), []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, stdin)
+		_, err = plugintest.Run(t.Context(), session.Bind(plugin.New(sbr.Plugin{})), []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, stdin)
 		if (err != nil) != (name == "failure") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -68,6 +68,11 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
+	return Run(ctx, bound, environ, stdin)
+}
+
+// Run is one command of a plugin with this configuration. A key that it does not know is an error: there is no other plugin that may know it.
+func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byte) (stdout []byte, err error) {
 	op, unknown, err := bound.Prepare(stdin)
 	if err != nil {
 		return nil, err
@@ -87,7 +92,7 @@ func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
 
 func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if bound, ok := d.run(path); ok {
-		return bound.Run(ctx, environ, stdin)
+		return Run(ctx, bound, environ, stdin)
 	}
 	return Exec(ctx, d.node, path, environ, stdin)
 }
