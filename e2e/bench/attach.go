@@ -101,8 +101,8 @@ func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	return nil
 }
 
-// newBraid is Braid. exec are the types that it execs from the directory bin instead of doing it itself.
-func (b *bench) newBraid(bin string, exec ...string) (*meta, error) {
+// newBraid is Braid, by that name in the report. exec are the types that it execs from the directory bin instead of doing it itself.
+func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	kubeconfig, err := b.api.Kubeconfig(lab.UserBraid)
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (b *bench) newBraid(bin string, exec ...string) (*meta, error) {
 		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	})
-	return &meta{"Braid with the reference's plugins", filepath.Join(b.bin, "braid"), string(config), bin}, err
+	return &meta{name, filepath.Join(b.bin, "braid"), string(config), bin}, err
 }
 
 // newReference is what Braid is compared with: Multus where somebody has given its binary, which no script here can get; else Braid, which
@@ -120,7 +120,7 @@ func (b *bench) newBraid(bin string, exec ...string) (*meta, error) {
 func (b *bench) newReference(bin string) (*meta, error) {
 	multus := os.Getenv("BRAID_MULTUS")
 	if multus == "" {
-		return b.newBraid(bin, "bridge", "macvlan", "host-local", "whereabouts")
+		return b.newBraid("Braid with the reference's plugins", bin, "bridge", "macvlan", "host-local", "whereabouts")
 	}
 	kubeconfig, err := b.api.Kubeconfig(lab.UserAdmin)
 	if err != nil {

@@ -61,7 +61,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
 	}
-	if b.braid, err = b.newBraid(b.plugins); err != nil {
+	if b.braid, err = b.newBraid("Braid", b.plugins); err != nil {
 		return err
 	}
 	b.reference, err = b.newReference(bin)

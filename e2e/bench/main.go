@@ -44,6 +44,10 @@ func run(ctx context.Context) (err error) {
 		bin: os.Getenv("BRAID_BENCH"), plugins: os.Getenv("BRAID_PLUGINS"), work: "/run/bench",
 		times: map[string][]time.Duration{},
 	}
+	before, err := readCPUTime()
+	if err != nil {
+		return err
+	}
 	progress("starting etcd and kube-apiserver")
 	// By default a kube-apiserver writes no audit log, as the lab's does for tests.
 	if bench.api, err = lab.NewAPIWith("--audit-log-path="); err != nil {
@@ -75,7 +79,11 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Print(bench.report(*rounds, size.Size()), addresses)
+	after, err := readCPUTime()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Print(bench.report(*rounds, size.Size()), addresses, after.since(before))
 	return err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -82,4 +83,25 @@ func machine() string {
 		return "unknown kernel"
 	}
 	return fmt.Sprintf("%d CPUs, Linux %s", runtime.NumCPU(), unix.ByteSliceToString(name.Release[:]))
+}
+
+// cpuTime is the machine's since its boot, in ticks: what was used, and what was wanted but used by others of its host.
+type cpuTime struct{ used, stolen int64 }
+
+func readCPUTime() (t cpuTime, err error) {
+	stat, err := os.Open("/proc/stat")
+	if err != nil {
+		return t, err
+	}
+	defer stat.Close() //nolint:errcheck // opened for reading
+	var user, nice, system, idle, wait, irq, softirq int64
+	_, err = fmt.Fscanf(stat, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq, &t.stolen)
+	t.used = user + nice + system + irq + softirq
+	return t, err
+}
+
+// since says by how much times are too long.
+func (t cpuTime) since(start cpuTime) string {
+	used, stolen := t.used-start.used, t.stolen-start.stolen
+	return fmt.Sprintf("\nOf the CPU time that was wanted until here the machine's host gave %.0f %% to others.\n", 100*float64(stolen)/float64(max(used+stolen, 1)))
 }
