@@ -111,6 +111,11 @@ func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
 func (a *API) try(ctx context.Context, client *client, c *call) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opts.Timeout/2)
 	defer cancel()
+	ctx, leave, err := client.turnstile.pass(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	result := c.request(client).MaxRetries(0).Do(klog.NewContext(ctx, klog.Logger{})) // what fails is returned, and not logged too
 	if err := result.Error(); err != nil {
 		return nil, bare(err)

@@ -23,6 +23,7 @@ import (
 type client struct {
 	core, nads, blocks, claims, whereabouts rest.Interface
 	http                                    *http.Client
+	turnstile                               *turnstile
 }
 
 // connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig may still come.
@@ -95,7 +96,7 @@ func newClient(config *rest.Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{http: &http.Client{
+	c := &client{turnstile: newTurnstile(), http: &http.Client{
 		Transport: shared.Transport,
 		// An API server does not redirect; whoever does is not to get our token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
