@@ -42,16 +42,16 @@ func requestsOf(s selection.Selection) []request {
 
 // runtimeConfig is what the pod asks for, over what the runtime passed. The runtime means the default network (hostPorts of the
 // pod, its cgroup, its DNS), so no other network gets any of that. A wish of the pod that no plugin declares is an error: the
-// pod would run without what it asked for. libcni gives each plugin the keys that it declares.
+// pod would run without what it asked for. libcni gives each plugin the keys that it declares; what none declares would only be recorded.
 func runtimeConfig(cfg *conf.Config, r Request, list *conf.List) (map[string]json.RawMessage, error) {
-	out := map[string]json.RawMessage{}
+	out, declared := map[string]json.RawMessage{}, list.Capabilities()
 	if r.Default {
 		maps.Copy(out, cfg.RuntimeConfig)
+		maps.DeleteFunc(out, func(capability string, _ json.RawMessage) bool { return !declared[capability] })
 	}
 	if r.Selection == nil {
 		return out, nil
 	}
-	declared := list.Capabilities()
 	for _, q := range requestsOf(*r.Selection) {
 		if !declared[q.capability] {
 			return nil, missingCapability(q, list)

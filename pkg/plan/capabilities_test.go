@@ -3,6 +3,7 @@ package plan_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
@@ -48,7 +49,10 @@ func TestS16CapabilityMissing(t *testing.T) {
 
 func TestS45RuntimeConfigOnlyDefault(t *testing.T) {
 	s := newScenario("a")
-	s.cfg.Delegates = append(s.cfg.Delegates, json.RawMessage(`{"name": "extra", "type": "portmap", "capabilities": {"portMappings": true}}`))
+	s.cfg.Delegates = []json.RawMessage{
+		json.RawMessage(`{"name": "cluster", "type": "portmap", "capabilities": {"portMappings": true}}`),
+		json.RawMessage(`{"name": "extra", "type": "portmap", "capabilities": {"portMappings": true}}`),
+	}
 	s.cfg.RuntimeConfig = map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort": 80}]`)}
 	s.nad("web/a", `{"type": "portmap", "capabilities": {"portMappings": true}}`)
 	got := s.must(t)
@@ -60,7 +64,7 @@ func TestS45RuntimeConfigOnlyDefault(t *testing.T) {
 func TestS45PodsDefaultNetworkOverrides(t *testing.T) {
 	s := newScenario("")
 	s.cfg.RuntimeConfig = map[string]json.RawMessage{"mac": json.RawMessage(`"02:00:00:00:00:01"`), "dns": json.RawMessage(`{}`)}
-	s.nad("kube-system/d", `{"type": "bridge", "capabilities": {"mac": true}}`)
+	s.nad("kube-system/d", `{"type": "bridge", "capabilities": {"mac": true, "dns": true}}`)
 	s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = `[{"name": "d", "mac": "02:00:00:00:00:02"}]`
 	want(t, "runtimeConfig", runtimeConfig(s.must(t)[0]), map[string]string{"mac": `"02:00:00:00:00:02"`, "dns": `{}`})
 	want(t, "the configuration's own", string(s.cfg.RuntimeConfig["mac"]), `"02:00:00:00:00:01"`)
@@ -72,10 +76,19 @@ func TestS45PodsDefaultNetworkOverrides(t *testing.T) {
 func TestC11CapabilitiesOfTheRuntimePass(t *testing.T) {
 	s := newScenario("")
 	s.cfg.RuntimeConfig = map[string]json.RawMessage{}
+	declared := map[string]bool{"unasked": true, "off": false}
 	for _, c := range []string{"portMappings", "ipRanges", "bandwidth", "dns", "ips", "mac", "infinibandGUID", "deviceID", "aliases", "cgroupPath", "io.x.new"} {
 		s.cfg.RuntimeConfig[c] = json.RawMessage(`"` + c + `"`)
+		declared[c] = true
 	}
-	want(t, "runtimeConfig", s.must(t)[0].RuntimeConfig, s.cfg.RuntimeConfig)
+	config, err := json.Marshal(map[string]any{"name": "cluster", "type": "x", "capabilities": declared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Delegates[0] = config
+	all := maps.Clone(s.cfg.RuntimeConfig)
+	s.cfg.RuntimeConfig["off"], s.cfg.RuntimeConfig["undeclared"] = json.RawMessage(`1`), json.RawMessage(`1`)
+	want(t, "runtimeConfig", s.must(t)[0].RuntimeConfig, all)
 }
 
 func TestC16ArgsOfTheRuntimePass(t *testing.T) {

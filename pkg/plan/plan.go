@@ -36,6 +36,9 @@ type Request struct {
 	Selection *selection.Selection
 }
 
+// IsNAD says whether the network is looked up as a NAD, and not given by Braid's configuration.
+func (r Request) IsNAD() bool { return r.Inline == nil && r.File == "" }
+
 // Definition is what was found for a Request. NAD is nil for networks that are not NADs. Conf is the conf or conflist where it
 // does not come from the NAD's spec.config: inline, or from disk.
 type Definition struct {
