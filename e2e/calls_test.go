@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/braid-cni/braid/e2e/lab"
 )
@@ -41,17 +42,49 @@ func TestAPICalls(t *testing.T) {
 	}
 }
 
-// requests counts what Braid asked the API server while fn ran, by verb and resource. It asks nothing about other pods, though the kubelet removes
-// sandboxes of pods that are long gone once a minute.
-func (r *rig) requests(fn func()) map[string]int {
+// With the capability of README.md the runtime passes on a pod's annotations, so that its NADs are asked for while the pod still is. Without it
+// that never happens, with it nearly each time.
+func TestNADsAreLookedUpAhead(t *testing.T) {
+	r := newRig(t)
+	r.nad("blue", macvlan("10.82.1.0/24"))
+	const tries = 10
+	for i := range tries {
+		var podAnswered, nadReceived time.Time
+		for _, request := range r.during(func() { r.run(r.pod(fmt.Sprintf("p%d", i), "blue")) }) {
+			switch describe(request) {
+			case "get pods":
+				podAnswered = request.Answered
+			case "get network-attachment-definitions":
+				nadReceived = request.Received
+			}
+		}
+		if nadReceived.IsZero() {
+			t.Fatal("the NAD was not asked for")
+		}
+		if nadReceived.Before(podAnswered) {
+			return
+		}
+	}
+	t.Errorf("of %d pods the NAD was asked for only after the pod", tries)
+}
+
+// during are Braid's requests to the API server while fn ran.
+func (r *rig) during(fn func()) []lab.AuditEntry {
 	r.t.Helper()
 	all, err := r.cluster.RequestsDuring(r.ctx, account, func() error {
 		fn()
 		return nil
 	})
 	r.must(err)
+	return all
+}
+
+// requests counts what Braid asked the API server while fn ran, by verb and resource. It asks nothing about other pods, though the kubelet removes
+// sandboxes of pods that are long gone once a minute.
+func (r *rig) requests(fn func()) map[string]int {
+	r.t.Helper()
 	count := map[string]int{}
-	for _, request := range all {
+	for _, request := range r.during(fn) {
 		count[describe(request)]++
 		if request.Namespace != r.namespace || request.Code >= 300 {
 			r.t.Errorf("request %+v is outside of the test's namespace, or was refused", request)

@@ -22,6 +22,8 @@ type AuditEntry struct {
 	Code        int    // HTTP status
 	UserAgent   string // tells clients of the same user apart
 	URI         string
+	// Received is when the request came, Answered when its answer was sent.
+	Received, Answered time.Time
 }
 
 // auditEvent is the part of audit.k8s.io/v1 Event that is read.
@@ -29,7 +31,10 @@ type auditEvent struct {
 	Verb       string `json:"verb"`
 	RequestURI string `json:"requestURI"`
 	UserAgent  string `json:"userAgent"`
-	User       struct {
+
+	RequestReceivedTimestamp, StageTimestamp time.Time
+
+	User struct {
 		Username string `json:"username"`
 	} `json:"user"`
 	Object struct {
@@ -64,6 +69,7 @@ func (a *API) Requests(ctx context.Context, user string) ([]AuditEntry, error) {
 		entries = append(entries, AuditEntry{
 			Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
 			Namespace: e.Object.Namespace, Name: e.Object.Name, Code: e.Response.Code, UserAgent: e.UserAgent, URI: e.RequestURI,
+			Received: e.RequestReceivedTimestamp, Answered: e.StageTimestamp,
 		})
 	}
 	return entries, nil

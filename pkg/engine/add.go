@@ -41,12 +41,14 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err := e.clearUnfinished(ctx, req, sandbox); err != nil {
 		return nil, err
 	}
+	lookups := e.lookups(req.Config)
+	defer lookups.ahead(ctx, req.Args)()
 	pod, err := e.pod(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	events.about(pod)
-	attachments, err := e.plan(ctx, req, pod)
+	attachments, err := e.plan(ctx, req, pod, lookups)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,79 @@ func TestAddLooksNADsUpAtTheSameTime(t *testing.T) {
 	same(t, "look-ups", asked.Load(), 3)
 }
 
+// annotated has the runtime pass on annotations of a pod, which may be old.
+func (r *rig) annotated(networks string) {
+	r.conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": map[string]any{nadv1.NetworksAnnotation: networks}}
+}
+
+// Where the runtime passes on a pod's annotations, its NADs are looked up while the pod is.
+func TestAddLooksNADsUpAhead(t *testing.T) {
+	r := newRig(t)
+	r.timeout("5s") // one after the other, they would wait for each other
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	r.annotated("a,b")
+	var asked atomic.Int32
+	all := make(chan struct{})
+	r.source.asked = func(context.Context) {
+		if asked.Add(1) == 2 {
+			close(all)
+		}
+	}
+	r.source.askedPod = func(ctx context.Context) {
+		select {
+		case <-all:
+		case <-ctx.Done():
+		}
+	}
+	r.must(r.add(p))
+	same(t, "look-ups", asked.Load(), 2)
+	same(t, "links", p.interfaces(), []string{"eth0", "net1", "net2"})
+}
+
+// What counts are the annotations of the pod, whatever the runtime says.
+func TestAddBelievesThePod(t *testing.T) {
+	for name, told := range map[string]string{
+		"another network": "b", "none": "", "no such network": "nothing", "another namespace": "kube-system/a", "no annotation": "[{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.nads("a", "b")
+			p := r.pod("p", "a")
+			r.annotated(told)
+			r.must(r.add(p))
+			r.left([]*pod{p}, p.whole("pods eth0", "a net1")...)
+		})
+	}
+}
+
+// An ADD for a pod that cannot be had ends with it, and its look-ups end before it.
+func TestAddEndsItsLookUps(t *testing.T) {
+	r := newRig(t)
+	r.timeout("20s")
+	r.nads("a")
+	p := r.pod("p", "a")
+	r.annotated("a")
+	begun, ended := make(chan struct{}), atomic.Bool{}
+	r.source.asked = func(ctx context.Context) {
+		close(begun)
+		<-ctx.Done()
+		ended.Store(true)
+	}
+	r.source.askedPod = func(ctx context.Context) {
+		select {
+		case <-begun:
+		case <-ctx.Done():
+		}
+	}
+	r.source.away = true
+	start := time.Now()
+	r.fails(r.add(p), 11, "connection refused")
+	if !ended.Load() || time.Since(start) > 10*time.Second {
+		t.Errorf("ended %v, after %v", ended.Load(), time.Since(start))
+	}
+}
+
 func TestAddIsAllOrNothing(t *testing.T) {
 	delegate := func(name string) func(*rig) { return func(r *rig) { r.plugin.fails(name, 111) } }
 	undone := []string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"}

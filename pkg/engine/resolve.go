@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -61,7 +60,7 @@ func sourceError(verb string, err error) error {
 }
 
 // plan finds out what the pod gets: requests from the annotations, definitions from the source, attachments from both.
-func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta) ([]plan.Attachment, error) {
+func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta, lookups *lookups) ([]plan.Attachment, error) {
 	requests, err := plan.Requests(req.Config, pod)
 	if err != nil {
 		return nil, err
@@ -73,7 +72,7 @@ func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta)
 	if auxiliary != nil {
 		requests = append(requests, plan.Request{Ref: req.Config.AuxiliaryCNIChainName, Inline: auxiliary})
 	}
-	return e.resolve(ctx, req, pod, requests)
+	return e.resolve(ctx, req, pod, requests, lookups)
 }
 
 // defaultNetwork is what a pod gets that asks for nothing, for operations that are not about a pod. That further networks of every
@@ -84,7 +83,7 @@ func (e *Engine) defaultNetwork(ctx context.Context, req *Request) (*plan.Attach
 		return nil, err
 	}
 	anyPod := &Request{Config: req.Config, ContainerID: "any", IfName: "eth0", Path: req.Path}
-	attachments, err := e.resolve(ctx, anyPod, nil, requests[:1])
+	attachments, err := e.resolve(ctx, anyPod, nil, requests[:1], e.lookups(req.Config))
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +91,8 @@ func (e *Engine) defaultNetwork(ctx context.Context, req *Request) (*plan.Attach
 }
 
 // resolve finds the definitions of the requests and makes attachments of them.
-func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMeta, requests []plan.Request) ([]plan.Attachment, error) {
-	definitions, err := e.definitions(ctx, req.Config, requests)
+func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMeta, requests []plan.Request, lookups *lookups) ([]plan.Attachment, error) {
+	definitions, err := lookups.definitions(ctx, requests)
 	if err != nil {
 		return nil, err
 	}
@@ -105,41 +104,6 @@ func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMe
 		Config: req.Config, Pod: pod, ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
 		Requests: requests, Definitions: definitions, Devices: devices,
 	})
-}
-
-// lookup is what distinguishes one look-up of a NAD from another.
-type lookup struct {
-	namespace, name string
-	onDisk          bool
-}
-
-// definitions looks up every request. Each NAD is fetched once, all at the same time.
-func (e *Engine) definitions(ctx context.Context, cfg *conf.Config, requests []plan.Request) ([]plan.Definition, error) {
-	found := make([]plan.Definition, len(requests))
-	first := map[lookup]int{}
-	group, ctx := errgroup.WithContext(ctx)
-	for i, r := range requests {
-		key := lookup{r.Namespace, r.Name, r.OnDisk}
-		if r.Inline == nil && r.File == "" {
-			if _, fetched := first[key]; fetched {
-				continue
-			}
-			first[key] = i
-		}
-		group.Go(func() (err error) {
-			found[i], err = e.definition(ctx, cfg, r)
-			return at(err, r.Ref)
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	for i, r := range requests {
-		if r.Inline == nil && r.File == "" {
-			found[i] = found[first[lookup{r.Namespace, r.Name, r.OnDisk}]]
-		}
-	}
-	return found, nil
 }
 
 // at adds the network to an error that does not name one yet.

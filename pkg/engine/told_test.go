@@ -19,14 +19,17 @@ type source struct {
 	engine.Source
 	// away has every look for a pod fail as if there were no API server.
 	away bool
-	// asked is told of each look-up of a NAD, and may hold it up.
-	asked func(context.Context)
+	// asked is told of each look-up of a NAD, askedPod of a pod; both may hold it up.
+	asked, askedPod func(context.Context)
 
 	mu     sync.Mutex
 	events []string
 }
 
 func (s *source) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+	if s.askedPod != nil {
+		s.askedPod(ctx)
+	}
 	if s.away {
 		return nil, errors.New("connection refused")
 	}
