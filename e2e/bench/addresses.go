@@ -53,7 +53,7 @@ func wherePod() string { return "bench-addresses" }
 func oldPod() string   { return "bench-reference" }
 
 // whereManifests are the networks and the pods that use cluster-wide addresses, and the nodes. flat is the reference's flat file.
-func whereManifests(flat string) string {
+func (b *bench) whereManifests(flat string) string {
 	var out strings.Builder
 	for i, pod := range []string{wherePod(), oldPod()} {
 		var names []string
@@ -65,8 +65,7 @@ func whereManifests(flat string) string {
 			fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: %s, namespace: default}\nspec: {config: %q}\n---\n",
 				name, config)
 		}
-		fmt.Fprintf(&out, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
-			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", pod, strings.Join(names, ","))
+		out.WriteString(b.pod(pod, names))
 	}
 	for i := range clusterNodes {
 		fmt.Fprintf(&out, "apiVersion: v1\nkind: Node\nmetadata: {name: %s}\n---\n", nodeName(i))

@@ -6,16 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/e2e/lab"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
 // bridge is the default network, and macvlan the i-th of the others. Each way of attaching has leases of its own.
@@ -83,18 +84,31 @@ func (c *chains) del(ctx context.Context) error {
 	return nil
 }
 
-// meta is a meta-plugin: what to call it in the report, its binary, its configuration, and where its delegates are.
-type meta struct{ name, binary, config, path string }
+// meta is a meta-plugin: what to call it in the report, its binary, where its delegates are, its configuration, and the networks of pods, by their
+// names, if the runtime passes on what annotations a pod has.
+type meta struct {
+	name, binary, path string
+	config             map[string]any
+	networks           map[string]string
+}
 
 // call calls it as a runtime does.
 func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
+	config := maps.Clone(m.config)
+	if m.networks != nil {
+		config["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{nadv1.NetworksAnnotation: m.networks[pod]}}
+	}
+	stdin, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, m.binary)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + m.path,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
 	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(m.config), &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s %s: %w: %s %s", filepath.Base(m.binary), command, err, stdout.String(), stderr.String())
 	}
@@ -107,12 +121,12 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(map[string]any{
+	config := map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
 		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
-	})
-	return &meta{name, filepath.Join(b.bin, "braid"), string(config), bin}, err
+	}
+	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks}, nil
 }
 
 // newReference is what Braid is compared with: Multus where somebody has given its binary, which no script here can get; else Braid, which
@@ -126,11 +140,11 @@ func (b *bench) newReference(bin string) (*meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(map[string]any{
+	config := map[string]any{
 		"cniVersion": "1.0.0", "name": "multus", "type": "multus", "kubeconfig": kubeconfig, "cniDir": filepath.Join(b.work, "multus"),
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-multus")))},
-	})
-	return &meta{"Multus with the reference's plugins", multus, string(config), bin}, err
+	}
+	return &meta{"Multus with the reference's plugins", multus, bin, config, nil}, nil
 }
 
 // oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for that one, and serves its objects.

@@ -20,6 +20,8 @@ type bench struct {
 	bin, plugins, work, log string
 	braid, reference        *meta
 	times                   map[string][]time.Duration
+	// networks are what the pods ask for, by their names.
+	networks map[string]string
 }
 
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
@@ -50,14 +52,13 @@ func (b *bench) prepare(ctx context.Context) error {
 		for i := 1; i <= n; i++ {
 			names = append(names, fmt.Sprintf("n%d", i))
 		}
-		fmt.Fprintf(&manifests, "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
-			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", podName(n), strings.Join(names, ","))
+		manifests.WriteString(b.pod(podName(n), names))
 	}
 	bin, flat, err := b.oldPlugins(ctx)
 	if err != nil {
 		return err
 	}
-	manifests.WriteString(whereManifests(flat))
+	manifests.WriteString(b.whereManifests(flat))
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
 	}
@@ -66,6 +67,13 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	b.reference, err = b.newReference(bin)
 	return err
+}
+
+// pod is the manifest of a pod that asks for networks.
+func (b *bench) pod(name string, networks []string) string {
+	b.networks[name] = strings.Join(networks, ",")
+	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
+		"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", name, b.networks[name])
 }
 
 // timed runs fn and keeps how long it took.

@@ -42,7 +42,7 @@ func run(ctx context.Context) (err error) {
 	bench := &bench{
 		log: *log,
 		bin: os.Getenv("BRAID_BENCH"), plugins: os.Getenv("BRAID_PLUGINS"), work: "/run/bench",
-		times: map[string][]time.Duration{},
+		times: map[string][]time.Duration{}, networks: map[string]string{},
 	}
 	before, err := readCPUTime()
 	if err != nil {
