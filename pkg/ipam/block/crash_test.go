@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
@@ -463,5 +464,68 @@ func TestForeignObjects(t *testing.T) {
 	}
 	if err := m.Inspect(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A node that gets another name stops giving addresses of the blocks of its old one, which nobody else gets while they are in use.
+func TestRenamedNode(t *testing.T) {
+	r := newRig(t)
+	m, other := r.node("n0"), r.node("n2")
+	w := wish(t, "10.0.0.0/26")
+	addrs, err := m.Add(t.Context(), holder(0), []block.Wish{w}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := alloc.BlockOf(addrs[0], 28)
+	r.api.DeleteNode("n0")
+	r.api.AddNode("n1", "uid of n1")
+	m.NodeName = "n1"
+	r.pass(block.Grace)
+	after, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil)
+	if err != nil || old.Contains(after[0]) {
+		t.Fatalf("got %v %v after the node got another name, want one of a block of its own", after, err)
+	}
+	object, err := r.api.Block(t.Context(), block.NameOf(w.Space, alloc.BlockOf(after[0], 28)))
+	if err != nil || object.Spec.Owner.NodeName != "n1" {
+		t.Errorf("block %+v %v, want it to be n1's", object, err)
+	}
+	for i := 2; i <= 64; i++ {
+		addrs, err := other.Add(t.Context(), holder(i), []block.Wish{w}, nil)
+		if err != nil {
+			break
+		}
+		if old.Contains(addrs[0]) || addrs[0] == after[0] {
+			t.Fatalf("%v is given twice", addrs)
+		}
+	}
+	for i := range 2 {
+		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// How much of its blocks is in use a node writes when it looks at all of them, and only what has changed.
+func TestStatusIsNotWrittenForEachPod(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := []block.Wish{wish(t, "10.0.0.0/24")}
+	written := func() int { return r.api.Calls("status") }
+	for i := range 3 {
+		if _, err := m.Add(t.Context(), holder(i), w, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := written(); n != 0 {
+		t.Errorf("written %d times by three Adds", n)
+	}
+	for range 2 {
+		if err := m.Inspect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list) != 1 || list[0].Status != (v1alpha1.IPBlockStatus{Used: 3, Free: block.Size - 3}) || written() != 1 {
+		t.Errorf("blocks %+v %v, written %d times, want 3 in use, written once", list, err, written())
 	}
 }
