@@ -86,6 +86,10 @@ func TestDependencyDirection(t *testing.T) {
 		},
 		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
 		{
+			says: "plugins do not know each other", who: []string{"plugins"}, except: []string{"plugins/builtin"},
+			not: []string{"plugins"}, directly: true,
+		},
+		{
 			says: "only pkg/kube talks to the API server",
 			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"}, not: []string{"k8s.io/client-go"}, directly: true,
 		},

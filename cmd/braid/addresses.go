@@ -22,9 +22,6 @@ import (
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
-// opener is whereabouts.Plugin's.
-type opener = func(*whereabouts.Conf) (*block.Manager, func(), error)
-
 // addresses are the cluster-wide addresses of this node, for the plugins of one engine, or for one that is called under its own name.
 type addresses struct {
 	// cfg and source are the engine's; nil for whatever a plugin's own configuration says.

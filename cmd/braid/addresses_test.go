@@ -17,6 +17,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/plugins/builtin"
 )
 
 // whereabouts is the configuration of a NAD with cluster-wide addresses; ipam and more are put into it.
@@ -305,7 +306,7 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 	r := newRig(t)
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	builtin := plugins(nil)
+	builtin := builtin.Plugins(nil)
 	checked := map[string]bool{}
 	for _, config := range exampleNADs(t) {
 		var list struct{ Plugins []map[string]any }

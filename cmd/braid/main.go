@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/plugins/builtin"
 )
 
 // buildVersion is set by the linker.
@@ -50,7 +51,7 @@ type app struct {
 }
 
 func (a *app) run(args []string) int {
-	kind, plugin := standalone(args[0])
+	kind, plugin := builtin.Called(args[0])
 	if !plugin && len(args) > 1 && args[1] == "--version" {
 		versions := cniVersions().SupportedVersions()
 		fmt.Fprintf(a.stdout, "braid %s, CNI %s to %s\n", buildVersion, versions[0], versions[len(versions)-1]) //nolint:errcheck // nobody to tell

@@ -6,55 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
-	"github.com/braid-cni/braid/pkg/ipam/file"
-	"github.com/braid-cni/braid/pkg/plugin"
-	"github.com/braid-cni/braid/plugins/bridge"
-	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
-	"github.com/braid-cni/braid/plugins/ipam/static"
-	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
-	"github.com/braid-cni/braid/plugins/ipvlan"
-	"github.com/braid-cni/braid/plugins/macvlan"
-	"github.com/braid-cni/braid/plugins/passthru"
-	"github.com/braid-cni/braid/plugins/portmap"
-	"github.com/braid-cni/braid/plugins/sbr"
-	"github.com/braid-cni/braid/plugins/tuning"
+	"github.com/braid-cni/braid/plugins/builtin"
 )
-
-// plugins are those of this binary, by type. open is whereabouts'.
-func plugins(open opener) map[string]*plugin.Plugin {
-	return map[string]*plugin.Plugin{
-		"bridge":          plugin.New(bridge.Plugin{}),
-		"ipvlan":          plugin.New(ipvlan.Plugin{}),
-		"macvlan":         plugin.New(macvlan.Plugin{}),
-		conf.PassthruType: plugin.New(passthru.Plugin{}),
-		"portmap":         plugin.New(portmap.Plugin{}),
-		"sbr":             plugin.New(sbr.Plugin{}),
-		"tuning":          plugin.New(tuning.Plugin{}),
-		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
-		"static":          plugin.NewIPAM(static.Plugin{}),
-		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: open, Files: whereabouts.Files()}),
-	}
-}
-
-// standalone gives the plugin that the binary is called as, by a link or a copy of another name; nothing for Braid itself.
-func standalone(name string) (kind string, ok bool) {
-	kind = filepath.Base(name)
-	_, ok = plugins(nil)[kind]
-	return kind, ok
-}
 
 // runPlugin is one CNI operation of a plugin that is called under its own name. It gives the exit code.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
-	exec := newExec(log, (&addresses{alone: a.alone, log: log}).open)
+	exec := builtin.NewExec(log, (&addresses{alone: a.alone, log: log}).open)
 	defer exec.Close()
 	finish := func(op invoke.Operation, err error) error {
 		if err != nil {

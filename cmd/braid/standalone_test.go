@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/plugins/builtin"
 )
 
 // standalone calls braid under the name of a plugin, in the node's namespace.
@@ -81,7 +82,7 @@ func TestStandaloneRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	for kind := range plugins(nil) {
+	for kind := range builtin.Plugins(nil) {
 		out, failed := r.standalone(kind, "VERSION", nil, `{"cniVersion":"1.1.0"}`)
 		if failed != nil || !strings.Contains(out, `"1.1.0"`) || !strings.Contains(out, `"0.3.0"`) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)

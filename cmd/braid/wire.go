@@ -7,13 +7,13 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
-	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/plugins/builtin"
 )
 
 const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
@@ -62,21 +62,10 @@ func newSource(cfg *conf.Config) (source, error) {
 func execs(cfg *conf.Config, objects source, log *slog.Logger, trace func(string)) func(*os.File) engine.Exec {
 	cluster := &addresses{cfg: cfg, source: objects, log: log, trace: trace}
 	return func(lock *os.File) engine.Exec {
-		exec := newExec(log, cluster.open)
+		exec := builtin.NewExec(log, cluster.open)
 		exec.ForceExec, exec.Inherit = cfg.Braid.Exec, lock
 		return exec
 	}
-}
-
-// newExec runs plugins for one operation, those of this binary in-process.
-func newExec(log *slog.Logger, open opener) *invoke.Exec {
-	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
-	session := plugin.NewSession(plugin.HostNS, exec)
-	for kind, p := range plugins(open) {
-		exec.Builtin[kind] = session.Bind(p)
-	}
-	exec.Release = session.Close
-	return exec
 }
 
 // namespaces joins the packages that work in network namespaces.

@@ -1,0 +1,66 @@
+// Package builtin is the registry of the plugins that Braid runs in-process.
+//
+// Contract: it is the only importer of the packages below plugins/, apart from commands. A plugin's
+// type is its name here and the name under which a link to the binary is that plugin.
+package builtin
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/plugins/bridge"
+	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
+	"github.com/braid-cni/braid/plugins/ipam/static"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
+	"github.com/braid-cni/braid/plugins/ipvlan"
+	"github.com/braid-cni/braid/plugins/macvlan"
+	"github.com/braid-cni/braid/plugins/passthru"
+	"github.com/braid-cni/braid/plugins/portmap"
+	"github.com/braid-cni/braid/plugins/sbr"
+	"github.com/braid-cni/braid/plugins/tuning"
+)
+
+// Opener opens the cluster-wide addresses of this node for a configuration of whereabouts. The
+// function that it returns closes them.
+type Opener = func(*whereabouts.Conf) (*block.Manager, func(), error)
+
+// Plugins returns the plugins by type. A plugin that only reads configurations needs no opener.
+func Plugins(open Opener) map[string]*plugin.Plugin {
+	return map[string]*plugin.Plugin{
+		"bridge":          plugin.New(bridge.Plugin{}),
+		"ipvlan":          plugin.New(ipvlan.Plugin{}),
+		"macvlan":         plugin.New(macvlan.Plugin{}),
+		conf.PassthruType: plugin.New(passthru.Plugin{}),
+		"portmap":         plugin.New(portmap.Plugin{}),
+		"sbr":             plugin.New(sbr.Plugin{}),
+		"tuning":          plugin.New(tuning.Plugin{}),
+		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
+		"static":          plugin.NewIPAM(static.Plugin{}),
+		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: open, Files: whereabouts.Files()}),
+	}
+}
+
+// Called returns the type of the plugin that the program is called as, by a link or a copy of
+// another name. It is false for the name of Braid itself.
+func Called(program string) (kind string, ok bool) {
+	kind = filepath.Base(program)
+	_, ok = Plugins(nil)[kind]
+	return kind, ok
+}
+
+// NewExec returns the executor of one operation: plugins of this package in-process, all others as
+// binaries. The caller closes it.
+func NewExec(log *slog.Logger, open Opener) *invoke.Exec {
+	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
+	session := plugin.NewSession(plugin.HostNS, exec)
+	for kind, p := range Plugins(open) {
+		exec.Builtin[kind] = session.Bind(p)
+	}
+	exec.Release = session.Close
+	return exec
+}
