@@ -170,6 +170,9 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 			return nil, err
 		}
 	}
+	for i := range rec.Attachments {
+		events.warn(&rec.Attachments[i].Attachment)
+	}
 	rec.Complete = true
 	if err := e.save(sandbox, rec, "complete"); err != nil {
 		return nil, err

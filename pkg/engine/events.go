@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/status"
 )
 
@@ -50,6 +51,16 @@ func (ev *events) about(pod *metav1.ObjectMeta) {
 func (ev *events) attached(r status.Result) {
 	ips := status.Build([]status.Result{r})[0].IPs
 	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
+}
+
+// warn sends the warnings of an attachment and logs them.
+func (ev *events) warn(a *plan.Attachment) {
+	for _, w := range a.Warnings {
+		ev.engine.Log.WarnContext(ev.ctx, w.Error(), "reason", w.Reason, "network", w.NAD, "interface", w.Interface)
+		if ev.pod != nil {
+			ev.send("Warning", string(w.Reason), w.Error())
+		}
+	}
 }
 
 // failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.

@@ -41,6 +41,12 @@ const (
 	TimedOut            Reason = "TimedOut"            // a deadline or a cancellation; code 11
 )
 
+// The classes of warnings: an *Error of such a class fails nothing. It is an event of the pod and a
+// line of the log.
+const (
+	IgnoredKey Reason = "IgnoredKey" // a key that has no effect
+)
+
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").
 const (
 	CodePluginNotAvailable        uint = 50

@@ -65,6 +65,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo],
 	}
 	if s := r.Selection; s != nil {
+		a.Warnings = atInterface(s.Warnings, a)
 		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
 		if err := mergeArgs(list, *s); err != nil {
 			return Attachment{}, err
@@ -83,6 +84,17 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 	}
 	a.Conf = list.Bytes()
 	return a, nil
+}
+
+// atInterface returns copies of warnings that name the attachment.
+func atInterface(warnings []*failure.Error, a Attachment) []*failure.Error {
+	var named []*failure.Error
+	for _, w := range warnings {
+		c := *w
+		c.NAD, c.Interface = a.Name, a.IfName
+		named = append(named, &c)
+	}
+	return named
 }
 
 // argsFor is the CNI_ARGS of an attachment. What the runtime asks for there beyond naming the pod (IP, MAC, GATEWAY) is meant for

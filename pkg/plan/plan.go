@@ -14,6 +14,7 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
@@ -83,4 +84,6 @@ type Attachment struct {
 	DeviceID string `json:"deviceID,omitempty"`
 	// DeviceInfo says that some plugin declares CNIDeviceInfoFile, so a file is passed and read.
 	DeviceInfo bool `json:"deviceInfo,omitempty"`
+	// Warnings are what the pod is told when the attachment is made. They are not recorded.
+	Warnings []*failure.Error `json:"-"`
 }

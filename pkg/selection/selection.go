@@ -12,6 +12,8 @@ package selection
 import (
 	"encoding/json"
 	"net/netip"
+
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // Selection is one element of the annotation: one attachment that the pod asks for.
@@ -39,6 +41,8 @@ type Selection struct {
 	DefaultRoute []netip.Addr
 	// IPAMClaim names an IPAMClaim object in the pod's namespace; never together with IPs.
 	IPAMClaim string
+	// Warnings say what of the element has no effect.
+	Warnings []*failure.Error
 }
 
 // PortMapping is one element of runtimeConfig.portMappings (CNI conventions).
