@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,8 +77,12 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 		}
 		a.interfaces = append(a.interfaces, &types100.Interface{Name: link.Name, Mac: link.MAC.String()})
 	}
+	if err := a.fixMAC(ctx, link, gateways); err != nil {
+		return err
+	}
+	own := append(a.conf.rangeGateways(), gateways...)
 	for _, gateway := range gateways {
-		if err := a.ensureAddr(ctx, link, gateway, gateways); err != nil {
+		if err := a.ensureAddr(ctx, link, gateway, own); err != nil {
 			return err
 		}
 		if err := a.forward(gateway.Addr().Is4()); err != nil {
@@ -87,9 +92,28 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 	return nil
 }
 
+// fixMAC gives a link of the node the MAC that it had before the pod's port joined it, unless it has a gateway's address already: a bridge
+// that another made follows its ports with its MAC. One whose last port has left has none, and gets one of its own.
+func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip.Prefix) error {
+	have, err := a.host.Addrs(ctx, link.Index)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(have, func(h nl.Addr) bool { return slices.Contains(gateways, h.Prefix) }) {
+		return nil
+	}
+	mac := link.MAC
+	if mac == nil {
+		if mac, err = randomMAC(); err != nil {
+			return err
+		}
+	}
+	return a.host.SetMAC(ctx, link.Index, mac)
+}
+
 // ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way: all of IPv4, of IPv6 those whose network
-// overlaps. Those of the attachment's other gateways are not replaced.
-func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix, gateways []netip.Prefix) error {
+// overlaps. The gateways' of the network itself, own, are not.
+func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix) error {
 	have, err := a.host.Addrs(ctx, link.Index)
 	if err != nil {
 		return err
@@ -98,14 +122,11 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 		return nil
 	}
 	for _, h := range have {
-		if h.Addr().Is4() != addr.Addr().Is4() || addr.Addr().Is6() && !h.Overlaps(addr) {
+		if h.Addr().Is4() != addr.Addr().Is4() || addr.Addr().Is6() && !h.Overlaps(addr) || slices.Contains(own, h.Prefix) {
 			continue
 		}
 		if !a.conf.ForceAddress {
 			return fmt.Errorf("interface %s has address %s already, which forceAddress would replace by %s", link.Name, h.Prefix, addr)
-		}
-		if slices.Contains(gateways, h.Prefix) {
-			continue
 		}
 		if err := a.host.RemoveAddr(ctx, link.Index, h.Prefix); err != nil {
 			return err
@@ -115,8 +136,39 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 	if err := a.host.AddAddr(ctx, link.Index, addr); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// One that another made follows its ports with its MAC, unless it is given its own.
-	return a.host.SetMAC(ctx, link.Index, link.MAC)
+	return nil
+}
+
+// ipamRange is a range in the configuration of IPAM plugins that are as host-local.
+type ipamRange struct {
+	Subnet  string `json:"subnet"`
+	Gateway string `json:"gateway"`
+}
+
+// rangeGateways lists the gateways of the ranges that the IPAM plugin chooses from. Another pod of the network may have one of them: a range set
+// may have several ranges. What cannot be read is the IPAM plugin's to refuse.
+func (c *Conf) rangeGateways() (gateways []netip.Prefix) {
+	var ipam struct {
+		ipamRange
+		Ranges [][]ipamRange `json:"ranges"`
+	}
+	if json.Unmarshal(c.IPAM, &ipam) != nil {
+		return nil
+	}
+	for _, set := range append(ipam.Ranges, []ipamRange{ipam.ipamRange}) {
+		for _, r := range set {
+			subnet, err := netip.ParsePrefix(r.Subnet)
+			if err != nil {
+				continue
+			}
+			gateway, err := netip.ParseAddr(r.Gateway)
+			if err != nil {
+				gateway = subnet.Masked().Addr().Next()
+			}
+			gateways = append(gateways, netip.PrefixFrom(gateway, subnet.Bits()))
+		}
+	}
+	return gateways
 }
 
 // forward makes the node forward packets of a family. Writing what is there already would reset single interfaces.

@@ -99,13 +99,22 @@ func (a *attachment) addBridge(ctx context.Context) error {
 	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU}
 	if a.conf.gateway(a.ipam) {
 		// With an address of its own it does not take over those of its ports: a gateway's MAC is in pods' neighbour tables.
-		wanted.MAC = make(net.HardwareAddr, 6)
-		if _, err := rand.Read(wanted.MAC); err != nil {
+		var err error
+		if wanted.MAC, err = randomMAC(); err != nil {
 			return err
 		}
-		wanted.MAC[0] = wanted.MAC[0]&^1 | 2 // of one host, locally administered
 	}
 	return a.host.AddBridge(ctx, wanted, a.conf.filtersVLANs())
+}
+
+// randomMAC returns a MAC that is of one host and locally administered.
+func randomMAC() (net.HardwareAddr, error) {
+	mac := make(net.HardwareAddr, 6)
+	if _, err := rand.Read(mac); err != nil {
+		return nil, err
+	}
+	mac[0] = mac[0]&^1 | 2
+	return mac, nil
 }
 
 // ignoreRouters keeps a pod from becoming the node's IPv6 router by saying that it is one (CVE-2020-10749).
