@@ -22,7 +22,7 @@ type Conf struct {
 	plugin.Common
 	// DataDir is the directory with the backups, "/run/cni/tuning" by default. Networks may share it.
 	DataDir string `json:"dataDir,omitempty"`
-	// Sysctl are parameters below net, with dots or slashes, and their values. The first IFNAME in a key is the pod's interface.
+	// Sysctl are parameters below net, written as in sysctl.d(5), and their values. The first IFNAME in a key is the pod's interface.
 	Sysctl map[string]string `json:"sysctl"`
 	// MAC is the address of the interface; a pod's request overrides it.
 	MAC string `json:"mac,omitempty"`
@@ -82,13 +82,32 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 	maps.Copy(asked, c.Sysctl)
 	maps.Copy(asked, args.Sysctl)
 	for _, key := range slices.Sorted(maps.Keys(asked)) {
-		path := filepath.Clean(strings.Replace(strings.ReplaceAll(key, ".", "/"), "IFNAME", req.IfName, 1))
-		if _, err := sysctl.Path(path); err != nil {
-			return nil, plugin.ConfError("sysctl", key, "is no parameter below net")
+		path, err := sysctlPath(key, req.IfName)
+		if err != nil {
+			return nil, err
 		}
 		w.keys, w.sysctls = append(w.keys, key), append(w.sysctls, sysctl.Setting{Key: path, Value: asked[key]})
 	}
 	return w, nil
+}
+
+// sysctlPath is the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the first separator decides. After a slash, dots are
+// part of names, as in net/ipv4/conf/net1.5/arp_announce; after a dot, the two change places, as in net.ipv4.conf.net1/5.arp_announce.
+func sysctlPath(key, ifName string) (string, error) {
+	path := key
+	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
+		path = strings.NewReplacer(".", "/", "/", ".").Replace(key)
+	}
+	// An allowlist matches the key: it must lead where it seems to lead.
+	ups := func(name string) bool { return name == "." || name == ".." }
+	if slices.ContainsFunc(strings.Split(path, "/"), ups) {
+		return "", plugin.ConfError("sysctl", key, "has a name of dots alone; write the parameter's path without detours")
+	}
+	path = filepath.Clean(strings.Replace(path, "IFNAME", ifName, 1))
+	if _, err := sysctl.Path(path); err != nil {
+		return "", plugin.ConfError("sysctl", key, "is no parameter below net")
+	}
+	return path, nil
 }
 
 // permit refuses parameters that the allowlist does not have. Without a list everything is allowed; with one that is empty, nothing.

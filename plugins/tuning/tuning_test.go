@@ -224,7 +224,8 @@ func TestBadInput(t *testing.T) {
 		says []string
 	}{
 		"sysctl elsewhere":     {good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", "kernel.hostname"}},
-		"sysctl leads out":     {good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "", types.ErrInternal, []string{"net/kernel/hostname"}},
+		"sysctl leads out":     {good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"net/../kernel/hostname"}},
+		"sysctl by a detour":   {good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "", types.ErrInvalidNetworkConfig, []string{"net.ipv4.//.core.somaxconn"}},
 		"sysctl net":           {good.With(conf{"sysctl": conf{"net": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", `"net"`}},
 		"sysctl empty":         {good.With(conf{"sysctl": conf{"": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl"}},
 		"sysctl a number":      {good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", "net.core.somaxconn", "5"}},
@@ -299,6 +300,44 @@ func TestInterfaceWithDots(t *testing.T) {
 	if _, err := p.Add(c.With(conf{"sysctl": conf{"net.ipv4.conf.IFNAME.IFNAME": "2"}})); err == nil || !strings.Contains(err.Error(), p.IfName+"/IFNAME") {
 		t.Errorf("IFNAME twice: %v", err)
 	}
+}
+
+// R21: the first separator of a key decides what dots and slashes are, as in sysctl.d(5).
+func TestR21SeparatorsOfSysctls(t *testing.T) {
+	n := plugintest.New(t, ours())
+	p, c := pod(t, n, "a")
+	p.IfName = "net1.5"
+	p.Veth(p.IfName, nettest.New(t), "wire")
+	for i, key := range []string{
+		"net/ipv4/conf/net1.5/arp_announce", "net.ipv4.conf.net1/5.arp_announce", "net/ipv4/conf/IFNAME/arp_announce", "net.ipv4.conf.IFNAME.arp_announce",
+	} {
+		want := fmt.Sprint(i%2 + 1)
+		sysctl := c.With(conf{"sysctl": conf{key: want}})
+		if _, err := p.Add(sysctl); err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		if got := read(t, p.Namespace, "net/ipv4/conf/net1.5/arp_announce"); got != want {
+			t.Errorf("%s: arp_announce is %s, want %s", key, got, want)
+		}
+		if err := p.Check(sysctl); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// read is the value of a parameter in a namespace.
+func read(t *testing.T, n *nettest.Namespace, key string) string {
+	t.Helper()
+	var value []byte
+	err := n.Run(func() (err error) {
+		value, err = os.ReadFile("/proc/sys/" + key)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(value))
 }
 
 func TestAllowlist(t *testing.T) {
