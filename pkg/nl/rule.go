@@ -19,6 +19,8 @@ type Rule struct {
 	Table int
 	// Priority is the rule's place: lower ones come first. 0 on AddRule is the kernel's choice, before all rules but that of the table local.
 	Priority int
+	// Protocol names who made the rule (rtnetlink(7), rtm_protocol); 0 for nobody in particular. Kernels before 4.17 do not keep it.
+	Protocol uint8
 	// More is that the rule asks for more of a packet than its source.
 	More bool
 }
@@ -34,6 +36,9 @@ func (r Rule) parts(action uint8) []vnl.NetlinkRequestData {
 	}
 	if r.Priority != 0 {
 		parts = append(parts, vnl.NewRtAttr(vnl.FRA_PRIORITY, vnl.Uint32Attr(uint32(r.Priority))))
+	}
+	if r.Protocol != 0 {
+		parts = append(parts, vnl.NewRtAttr(vnl.FRA_PROTOCOL, []byte{r.Protocol}))
 	}
 	return parts
 }
@@ -86,7 +91,9 @@ func parseRule(header *vnl.RtMsg, attrs []byte) Rule {
 			r.Table = number(value)
 		case vnl.FRA_PRIORITY:
 			r.Priority = number(value)
-		case vnl.FRA_PROTOCOL, vnl.FRA_PAD:
+		case vnl.FRA_PROTOCOL:
+			r.Protocol = uint8(number(value))
+		case vnl.FRA_PAD:
 		case vnl.FRA_SUPPRESS_PREFIXLEN, vnl.FRA_SUPPRESS_IFGROUP:
 			r.More = r.More || uint32(number(value)) != math.MaxUint32 // none
 		default:

@@ -3,7 +3,8 @@
 //
 // Contract: plugin.Interface. Each address of the interface gets a routing table and a rule that leads to it; the interface's routes move
 // there from the main table. ADDs of several interfaces of a pod wait for each other, also across processes: they choose from the same
-// tables. DEL removes the rules; the routes go with the interface.
+// tables. Rules carry a protocol of the plugin's own, so that DEL finds them whatever it is told: by the interface's addresses, by where
+// the routes of their table lead, or because both are gone. It empties the tables of an interface that stays.
 package sbr
 
 import (
@@ -22,6 +23,13 @@ import (
 
 // firstTable is the number from which on tables are chosen.
 const firstTable = 100
+
+// The protocol of a rule says that it was made here, and whose its table is. Both numbers are arbitrary: nobody else has them in
+// iproute2's list.
+const (
+	toOwnTable   = 176
+	toGivenTable = 177
+)
 
 // Plugin is the plugin.
 type Plugin struct{}
@@ -69,7 +77,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 // useTable makes rules that lead to a table that somebody else fills.
 func (a *attachment) useTable(ctx context.Context, table int) error {
 	for _, s := range a.sources {
-		if err := a.addRule(ctx, s, table); err != nil {
+		if err := a.addRule(ctx, nl.Rule{From: s.host(), Table: table, Protocol: toGivenTable}); err != nil {
 			return err
 		}
 	}
@@ -77,14 +85,14 @@ func (a *attachment) useTable(ctx context.Context, table int) error {
 }
 
 // addRule makes a rule, unless there is the same: the kernel would take it twice.
-func (a *attachment) addRule(ctx context.Context, s source, table int) error {
-	if slices.ContainsFunc(a.rules, func(r nl.Rule) bool { return s.leads(r) && r.Table == table }) {
+func (a *attachment) addRule(ctx context.Context, r nl.Rule) error {
+	if slices.ContainsFunc(a.rules, func(o nl.Rule) bool { return !o.More && o.From == r.From && o.Table == r.Table }) {
 		return nil
 	}
-	if err := a.pod.AddRule(ctx, nl.Rule{From: s.host(), Table: table}); err != nil {
+	if err := a.pod.AddRule(ctx, r); err != nil {
 		return err
 	}
-	a.Undo.Push(func(ctx context.Context) error { return removeRules(ctx, a.pod, []netip.Addr{s.Addr()}, &table) })
+	a.Undo.Push(func(ctx context.Context) error { return a.pod.DeleteRule(ctx, r) })
 	return nil
 }
 
@@ -147,10 +155,10 @@ func freeTables(count int, rules []nl.Rule, routes []nl.Exact) []int {
 
 // fill makes the table of an address, and the rule that leads to it.
 func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Exact) error {
-	if err := a.addRule(ctx, s, table); err != nil {
+	if err := a.addRule(ctx, nl.Rule{From: s.host(), Table: table, Protocol: toOwnTable}); err != nil {
 		return err
 	}
-	a.Undo.Push(func(ctx context.Context) error { return a.empty(ctx, table) })
+	a.Undo.Push(func(ctx context.Context) error { return empty(ctx, a.pod, table) })
 	if s.gateway.IsValid() {
 		if err := a.pod.AddRoute(ctx, nl.Route{Dst: s.anywhere(), Gateway: s.gateway, Index: a.link.Index, Table: table}); err != nil {
 			return err
@@ -165,18 +173,6 @@ func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Ex
 		}
 	}
 	return nil
-}
-
-// empty removes all routes of a table.
-func (a *attachment) empty(ctx context.Context, table int) error {
-	routes, err := a.pod.ExactRoutes(ctx)
-	errs := []error{err}
-	for _, r := range routes {
-		if r.Table == table {
-			errs = append(errs, a.pod.RemoveRoute(ctx, r))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // hint leaves routes to the addresses' subnets in the main table that say which address to send from, for who did not choose one.
@@ -204,45 +200,6 @@ func (a *attachment) restore(ctx context.Context, main []nl.Exact) error {
 			if r.Gateway.IsValid() == viaGateway {
 				errs = append(errs, a.pod.RestoreRoute(ctx, r))
 			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Del removes the rules of the addresses that prevResult names and of those that the interface has, if it is still there.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	_, pod, err := req.Pod()
-	if errors.Is(err, plugin.ErrNoPod) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var addrs []netip.Addr
-	for _, s := range addresses(req) {
-		addrs = append(addrs, s.Addr())
-	}
-	link, err := pod.Link(ctx, req.IfName)
-	if err == nil {
-		var have []nl.Addr
-		have, err = pod.Addrs(ctx, link.Index)
-		for _, h := range have {
-			addrs = append(addrs, h.Addr())
-		}
-	}
-	if errors.Is(err, nl.ErrNoLink) {
-		err = nil
-	}
-	return errors.Join(err, removeRules(ctx, pod, addrs, c.Table))
-}
-
-// removeRules removes the rules from these addresses; only those that lead to the table, unless that is nil.
-func removeRules(ctx context.Context, pod *nl.Handle, addrs []netip.Addr, table *int) error {
-	rules, err := pod.Rules(ctx)
-	errs := []error{err}
-	for _, r := range rules {
-		if !r.More && r.From.IsSingleIP() && slices.Contains(addrs, r.From.Addr()) && (table == nil || r.Table == *table) {
-			errs = append(errs, pod.DeleteRule(ctx, r))
 		}
 	}
 	return errors.Join(errs...)

@@ -155,7 +155,9 @@ func TestMatchesReference(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				twins[i] = append(append(twins[i], "after DEL"), state(p)...)
+				// The reference leaves its tables.
+				left := slices.DeleteFunc(state(p), func(line string) bool { return i == 1 && ownTable(line) })
+				twins[i] = append(append(twins[i], "after DEL"), left...)
 			}
 			if diff := cmp.Diff(twins[1], twins[0]); diff != "" {
 				t.Errorf("the reference - and ours +:\n%s", diff)
@@ -492,6 +494,91 @@ func TestDelAfterTheLink(t *testing.T) {
 			t.Errorf("%s: rules after DEL:\n%s", name, got)
 		}
 	}
+}
+
+// ownTable reports whether a line of a snapshot is a route of a table that ADD chose.
+func ownTable(line string) bool {
+	return !strings.HasPrefix(line, "rule") && strings.Contains(line, " table 10")
+}
+
+// second makes a second network of the pod, net2 with an address of each family.
+func second(t *testing.T, p *plugintest.Pod) (*plugintest.Pod, conf) {
+	t.Helper()
+	other := *p
+	other.IfName, other.Prev = "net2", nil
+	p.Veth("net2", nettest.New(t), "tonet2")
+	p.Addr("net2", "10.2.0.2/24", "fd02::2/64")
+	return &other, conf{"type": "sbr", "prevResult": conf{
+		"cniVersion": "1.1.0", "interfaces": []conf{{"name": "net2", "sandbox": p.NetNS}},
+		"ips": []conf{
+			{"address": "10.2.0.2/24", "interface": 0, "gateway": "10.2.0.1"}, {"address": "fd02::2/64", "interface": 0, "gateway": "fd02::1"},
+		},
+	}}
+}
+
+// R13: DEL without prevResult leaves neither rules nor tables, whatever became of the link, of its addresses and of the configuration, and
+// those of the pod's other networks stay.
+func TestR13DelLeavesNothing(t *testing.T) {
+	linkGone := func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) }
+	for name, c := range map[string]struct {
+		conf   conf
+		breaks func(p *plugintest.Pod) error
+	}{
+		"link":        {nil, nil},
+		"link gone":   {nil, linkGone},
+		"table":       {conf{"table": 7}, nil},
+		"table, gone": {conf{"table": 7}, linkGone},
+		"address gone": {nil, func(p *plugintest.Pod) error {
+			return p.Netlink().AddrDel(p.Link("net1"), &netlink.Addr{IPNet: ipNet(t, "10.1.0.2/24")})
+		}},
+		"gateways": {conf{"gateways": []string{"10.1.0.7"}}, linkGone},
+		"hints":    {conf{"addSourceHints": true}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, good := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1")
+			p.Route("172.20.0.0/16", "192.168.0.1", "eth0", 7)
+			addRule(t, p, "10.9.9.9/32", "100") // somebody else's
+			other, otherConf := second(t, p)
+			awaitLinkLocal(t, p)
+			if _, err := other.Add(otherConf); err != nil {
+				t.Fatal(err)
+			}
+			rules, tables := p.Rules(), filter(p.Routes(), ownTable)
+			if _, err := p.Add(good.With(c.conf)); err != nil {
+				t.Fatal(err)
+			}
+			if p.Rules() == rules {
+				t.Fatal("ADD made no rule")
+			}
+			if c.breaks != nil {
+				if err := c.breaks(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Prev = nil
+			for range 2 {
+				if _, err := p.Call("DEL", conf{"type": "sbr", "cniVersion": "0.3.1"}); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(rules, p.Rules()); diff != "" {
+					t.Errorf("rules after DEL:\n%s", diff)
+				}
+				if diff := cmp.Diff(tables, filter(p.Routes(), ownTable)); diff != "" {
+					t.Errorf("tables after DEL:\n%s", diff)
+				}
+			}
+			if _, err := other.Call("DEL", conf{"type": "sbr", "cniVersion": "0.3.1"}); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(p.Rules(), "from 10.2.") || len(filter(p.Routes(), ownTable)) > 0 {
+				t.Errorf("after the DEL of net2:\n%s%s", p.Rules(), p.Routes())
+			}
+		})
+	}
+}
+
+func filter(text string, want func(line string) bool) []string {
+	return slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return !want(line) })
 }
 
 // Without prevResult, as CNI before 0.4.0 has DEL, the link says which addresses it had.
