@@ -138,7 +138,7 @@ func count(results map[test]string, t test, result string) {
 }
 
 // named is an item's name at the begin of a test's or subtest's own name: what follows is no small letter and no digit.
-var named = regexp.MustCompile(`^(?:Test)?([SDCUM][0-9]+)(?:[^a-z0-9]|$)`)
+var named = regexp.MustCompile(`^(?:Test)?([SDCUMR][0-9]+)(?:[^a-z0-9]|$)`)
 
 // byItem gives the tests of each item, without the subtests of those.
 func byItem(results map[test]string) map[string]map[test]string {

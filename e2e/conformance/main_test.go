@@ -20,10 +20,10 @@ func events(lines ...string) string {
 	return b.String()
 }
 
-// table is the report of some runs, over four items.
+// table is the report of some runs, over five items.
 func table(t *testing.T, runs ...string) (text string, ok bool) {
 	t.Helper()
-	items, err := parseItems("# items\nS1 due first\n\nS13 due thirteenth\nM1 due defect\nS46 later claims\n")
+	items, err := parseItems("# items\nS1 due first\n\nS13 due thirteenth\nM1 due defect\nR13 due real\nS46 later claims\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func table(t *testing.T, runs ...string) (text string, ok bool) {
 func TestTable(t *testing.T) {
 	got, ok := table(t, "# a compiler's line\n"+events(
 		"run TestS1First", "pass TestS1First", "pass TestS13Ips/v4", "pass TestS13Ips", "pass TestS13_more", "pass TestAll", "pass TestAll/M1_defect",
-		"pass TestAll/M1_defect/sub", "pass TestS46Claims", "pass TestS1x", "pass TestM11Other", "pass TestAll/TestM1"))
+		"pass TestAll/M1_defect/sub", "pass TestS46Claims", "pass TestS1x", "pass TestM11Other", "pass TestAll/TestM1", "pass TestR13Rules", "pass TestR13Rules/R1"))
 	want := `S1   pass     first
               pkg/x TestS1First
 S13  pass     thirteenth
@@ -49,10 +49,12 @@ S13  pass     thirteenth
               pkg/x TestS13_more
 M1   pass     defect
               pkg/x TestAll/M1_defect
+R13  pass     real
+              pkg/x TestR13Rules
 S46  later    claims
               pkg/x TestS46Claims
 
-4 items: 3 pass, 0 fail, 0 skipped, 0 without a test, 1 later
+5 items: 4 pass, 0 fail, 0 skipped, 0 without a test, 1 later
 `
 	if got != want || !ok {
 		t.Errorf("ok %v, got\n%swant\n%s", ok, got, want)
@@ -60,7 +62,7 @@ S46  later    claims
 }
 
 func TestWhatIsMissing(t *testing.T) {
-	rest := events("pass TestS13Ips", "pass TestM1Defect")
+	rest := events("pass TestS13Ips", "pass TestM1Defect", "pass TestR13Rules")
 	for name, tc := range map[string]struct{ run, want string }{
 		"no test":         {"", "S1   no test  first"},
 		"failed":          {events("fail TestS1First", "pass TestS1Second"), "TestS1First: FAIL"},
@@ -78,7 +80,7 @@ func TestWhatIsMissing(t *testing.T) {
 
 // What one kernel skipped and another ran has run.
 func TestTwoKernels(t *testing.T) {
-	got, ok := table(t, events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect"), events("pass TestS1First"))
+	got, ok := table(t, events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect", "pass TestR13Rules"), events("pass TestS1First"))
 	if !ok {
 		t.Error(got)
 	}
@@ -97,7 +99,7 @@ func TestItems(t *testing.T) {
 	for _, group := range []struct {
 		letter string
 		last   int
-	}{{"S", 46}, {"D", 6}, {"C", 16}, {"U", 22}, {"M", 23}} {
+	}{{"S", 46}, {"D", 6}, {"C", 16}, {"U", 22}, {"M", 38}, {"R", 37}} {
 		for i := range group.last {
 			want = append(want, fmt.Sprint(group.letter, i+1))
 		}
