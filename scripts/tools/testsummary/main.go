@@ -6,16 +6,20 @@
 //
 //	testsummary report NATIVE UML
 //
-// prints what a person wants to know of a run on this machine's kernel (NATIVE) and in the user-mode kernel (UML, may not exist), and
-// as the last line "N passed, N failed, N skipped". A test that was skipped in the first and ran in the second counts once, by the
-// second. With CI=true in the environment, skipped tests are a failure. The exit code is 1 when something failed, 2 on wrong usage.
+// prints what a person wants to know of a run on this machine's kernel (NATIVE) and in the user-mode kernel
+// (UML, may not exist): counts, what took longest, the output of each test that failed, and as the last line
+// "N passed, N failed, N skipped". A test that was skipped in the first and ran in the second counts once, by
+// the second. With CI=true in the environment, skipped tests are a failure. The exit code is 1 when something
+// failed, 2 on wrong usage.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -25,16 +29,16 @@ import (
 	"time"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
 
-func run(args []string) int {
+func run(args []string, out io.Writer) int {
 	var err error
 	code := 0
 	switch {
 	case len(args) == 2 && args[0] == "lacking":
-		err = lacking(args[1])
+		err = lacking(out, args[1])
 	case len(args) == 3 && args[0] == "report":
-		code, err = report(args[1], args[2])
+		code, err = report(out, args[1], args[2])
 	default:
 		fmt.Fprintln(os.Stderr, "usage: testsummary lacking FILE | report NATIVE UML")
 		return 2
@@ -54,6 +58,10 @@ var (
 	elsewhere = regexp.MustCompile(`BRAID_E2E is not 1`)
 	// said is a line that a test wrote by t.Log or t.Skip.
 	said = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
+	// frame is a line of the framework's own.
+	frame = regexp.MustCompile(`^\s*(=== (RUN|PAUSE|CONT|NAME)\s|--- (PASS|FAIL|SKIP): |(PASS|FAIL)\s*$)`)
+	// crash is the line with which the account of a crash begins.
+	crash = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE)`)
 )
 
 const module = "github.com/braid-cni/braid/"
@@ -70,84 +78,133 @@ type result struct {
 	reason  string // of a skip
 	kernel  string // what the kernel lacks, of a skip
 	elapsed time.Duration
+	output  []string // of a failure: what it printed, without the framework's own lines
+	file    string   // where the whole output is
 }
 
-// read gives the result of each test, and of packages that failed without a test that did: those that do not build, or race. A test
-// that began and did not end has failed: it panicked, or the kernel died under it.
-func read(path string) (results map[key]result, took time.Duration, err error) {
+// outcome is what a file says.
+type outcome struct {
+	tests map[key]result
+	// packages are the results of packages as a whole.
+	packages map[key]result
+	took     time.Duration
+}
+
+// event is a line of the file.
+type event struct {
+	Time                                                   time.Time
+	Action, Package, Test, Output, ImportPath, FailedBuild string
+	Elapsed                                                float64
+}
+
+// reader collects results from events.
+type reader struct {
+	outcome
+	file        string
+	said        map[key]string
+	output      map[key][]string
+	built       map[string][]string // what the compiler said, by import path
+	first, last time.Time
+}
+
+// read returns the result of each test, and of packages that failed without a test that did: those that do not
+// build, or race. A test that began and did not end has failed: it panicked, or the kernel died under it.
+func read(path string) (outcome, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return outcome{}, err
 	}
 	defer f.Close()
-	results = map[key]result{}
-	lastSaid := map[key]string{}
-	packages := map[key]result{}
-	var first, last time.Time
+	r := &reader{
+		outcome: outcome{tests: map[key]result{}, packages: map[key]result{}}, file: path,
+		said: map[key]string{}, output: map[key][]string{}, built: map[string][]string{},
+	}
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
-		var e struct {
-			Time                          time.Time
-			Action, Package, Test, Output string
-			Elapsed                       float64
-		}
+		var e event
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			continue // what a compiler or a program wrote in between
 		}
-		if !e.Time.IsZero() {
-			if first.IsZero() {
-				first = e.Time
-			}
-			last = e.Time
-		}
-		k := key{e.Package, e.Test}
-		switch e.Action {
-		case "run":
-			results[k] = result{status: "fail"}
-		case "output":
-			if m := said.FindStringSubmatch(e.Output); m != nil {
-				lastSaid[k] = m[1]
-			}
-		case "pass", "fail", "skip":
-			r := result{status: e.Action, elapsed: time.Duration(e.Elapsed * float64(time.Second))}
-			if e.Action == "skip" {
-				r.reason = lastSaid[k]
-				if m := needsKernel.FindStringSubmatch(r.reason); m != nil {
-					r.kernel = m[1]
-				}
-			}
-			if e.Test == "" {
-				packages[k] = r
-			} else {
-				results[k] = r
-			}
-		}
+		r.take(&e)
 	}
-	for k, r := range packages {
-		if r.status == "fail" && !anyFailed(results, k.pkg) {
-			results[k] = r
-		}
-	}
-	return results, last.Sub(first), lines.Err()
+	r.finish()
+	return r.outcome, lines.Err()
 }
 
-func anyFailed(results map[key]result, pkg string) bool {
-	for k, r := range results {
-		if k.pkg == pkg && r.status == "fail" {
-			return true
+func (r *reader) take(e *event) {
+	if !e.Time.IsZero() {
+		if r.first.IsZero() {
+			r.first = e.Time
 		}
+		r.last = e.Time
 	}
-	return false
+	k := key{e.Package, e.Test}
+	switch e.Action {
+	case "run":
+		r.tests[k] = result{status: "fail", file: r.file}
+	case "build-output":
+		r.built[e.ImportPath] = append(r.built[e.ImportPath], strings.TrimSuffix(e.Output, "\n"))
+	case "output":
+		if m := said.FindStringSubmatch(e.Output); m != nil {
+			r.said[k] = m[1]
+		}
+		if !frame.MatchString(e.Output) {
+			r.output[k] = append(r.output[k], strings.TrimSuffix(e.Output, "\n"))
+		}
+	case "pass", "fail", "skip":
+		r.end(k, e)
+	}
 }
 
-func lacking(path string) error {
-	results, _, err := read(path)
+// end is for the last event of a test or package. Of what passed, no output is kept.
+func (r *reader) end(k key, e *event) {
+	res := result{status: e.Action, elapsed: time.Duration(e.Elapsed * float64(time.Second)), file: r.file}
+	if e.Action == "skip" {
+		res.reason = r.said[k]
+		if m := needsKernel.FindStringSubmatch(res.reason); m != nil {
+			res.kernel = m[1]
+		}
+	}
+	if e.Action == "fail" {
+		res.output = slices.Concat(r.built[e.FailedBuild], r.output[k])
+	}
+	delete(r.output, k)
+	if k.test == "" {
+		r.packages[k] = res
+	} else {
+		r.tests[k] = res
+	}
+}
+
+// finish adds what no event says: the output of tests that did not end, and packages that failed by themselves.
+func (r *reader) finish() {
+	r.took = r.last.Sub(r.first)
+	failed := map[string]bool{}
+	for k, res := range r.tests {
+		if res.status != "fail" {
+			continue
+		}
+		failed[k.pkg] = true
+		if res.output == nil {
+			res.output = r.output[k]
+			r.tests[k] = res
+		}
+	}
+	for k, res := range r.packages {
+		if res.status == "fail" && !failed[k.pkg] {
+			r.tests[k] = res
+		}
+	}
+}
+
+func lacking(out io.Writer, path string) error {
+	results, err := read(path)
 	if err != nil {
 		return err
 	}
 	tests := map[string][]string{}
-	for k, r := range results {
+	for k, r := range results.tests {
 		// A pattern cannot name subtests of several tests; their tests run as a whole.
 		top, _, _ := strings.Cut(k.test, "/")
 		if r.kernel != "" && !slices.Contains(tests[k.pkg], top) {
@@ -156,74 +213,88 @@ func lacking(path string) error {
 	}
 	for _, pkg := range slices.Sorted(maps.Keys(tests)) {
 		slices.Sort(tests[pkg])
-		fmt.Printf("%s\t^(%s)$\n", pkg, strings.Join(tests[pkg], "|"))
+		fmt.Fprintf(out, "%s\t^(%s)$\n", pkg, strings.Join(tests[pkg], "|"))
 	}
 	return nil
 }
 
-func report(nativePath, umlPath string) (code int, err error) {
-	native, nativeTook, err := read(nativePath)
+func report(out io.Writer, nativePath, umlPath string) (code int, err error) {
+	native, err := read(nativePath)
 	if err != nil {
 		return 0, err
 	}
-	uml, umlTook, err := read(umlPath)
+	uml, err := read(umlPath)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
+	s := sum(native, uml)
+	fmt.Fprintf(out, "\n  on this machine's kernel   %s, %s\n", count(native.tests), native.took.Round(time.Second))
+	if len(uml.tests) > 0 {
+		fmt.Fprintf(out, "  in the user-mode kernel    %s, %s; for want of %s\n", count(uml.tests), uml.took.Round(time.Second),
+			strings.Join(slices.Sorted(maps.Keys(s.kernel)), ", "))
+	}
+	if len(s.later) > 0 {
+		fmt.Fprintf(out, "  left to make e2e           %d\n", len(s.later))
+	}
+	slowest(out, "slowest tests", s.total, func(k key) bool { return k.test != "" && !strings.Contains(k.test, "/") })
+	slowest(out, "slowest packages", native.packages, func(key) bool { return true })
+	list(out, "skipped", s.skipped, func(k key) string { return ": " + s.total[k].reason })
+	why(out, s.failed, s.total)
+	list(out, "failed", s.failed, kind)
+	if len(s.skipped) > 0 && os.Getenv("CI") == "true" {
+		fmt.Fprintf(out, "\n  a skip is a failure here (CI=true)\n")
+		code = 1
+	}
+	if len(s.failed) > 0 {
+		code = 1
+	}
+	if s.passed+len(s.failed) == 0 {
+		fmt.Fprintf(out, "\n  no test ran\n")
+		code = 1
+	}
+	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", s.passed, len(s.failed), len(s.skipped))
+	return code, nil
+}
 
-	// What counts at the end: a failure anywhere, else having run anywhere.
-	total := maps.Clone(native)
-	for k, r := range uml {
-		if old, ok := total[k]; !ok || old.status == "skip" || r.status == "fail" {
-			total[k] = r
+// summary is what counts of two runs: a failure anywhere, else having run anywhere.
+type summary struct {
+	total  map[key]result
+	passed int
+	// later are tests that another verb runs; they are not in total.
+	failed, skipped, later []key
+	// kernel is what the kernel lacks.
+	kernel map[string]bool
+}
+
+func sum(native, uml outcome) *summary {
+	s := &summary{total: maps.Clone(native.tests), kernel: map[string]bool{}}
+	for k, r := range uml.tests {
+		if old, ok := s.total[k]; !ok || old.status == "skip" || r.status == "fail" {
+			s.total[k] = r
 		}
 	}
-	var failed, skipped, later []key
-	passed := 0
-	kernel := map[string]bool{}
-	for k, r := range native {
+	for k, r := range native.tests {
 		if r.kernel != "" {
-			kernel[r.kernel] = true
+			s.kernel[r.kernel] = true
 		} else if r.status == "skip" && elsewhere.MatchString(r.reason) {
-			later = append(later, k)
-			delete(total, k)
+			s.later = append(s.later, k)
+			delete(s.total, k)
 		}
 	}
-	for k, r := range total {
+	for k, r := range s.total {
 		switch r.status {
 		case "pass":
-			passed++
+			s.passed++
 		case "fail":
-			failed = append(failed, k)
+			s.failed = append(s.failed, k)
 		default:
-			skipped = append(skipped, k)
+			s.skipped = append(s.skipped, k)
 		}
 	}
-
-	fmt.Printf("\n  on this machine's kernel   %s, %s\n", count(native), nativeTook.Round(time.Second))
-	if len(uml) > 0 {
-		fmt.Printf("  in the user-mode kernel    %s, %s; for want of %s\n", count(uml), umlTook.Round(time.Second),
-			strings.Join(slices.Sorted(maps.Keys(kernel)), ", "))
+	for _, keys := range [][]key{s.failed, s.skipped} {
+		slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.String(), b.String()) })
 	}
-	if len(later) > 0 {
-		fmt.Printf("  left to make e2e           %d\n", len(later))
-	}
-	slowest(total)
-	list("skipped", skipped, func(k key) string { return ": " + total[k].reason })
-	list("failed", failed, kind)
-	if len(skipped) > 0 && os.Getenv("CI") == "true" {
-		fmt.Printf("\n  a skip is a failure here (CI=true)\n")
-		code = 1
-	}
-	if len(failed) > 0 {
-		code = 1
-	}
-	if passed+len(failed) == 0 {
-		fmt.Printf("\n  no test ran\n")
-		code = 1
-	}
-	fmt.Printf("\n%d passed, %d failed, %d skipped\n", passed, len(failed), len(skipped))
-	return code, nil
+	return s
 }
 
 func count(results map[key]result) string {
@@ -245,27 +316,64 @@ func kind(k key) string {
 	return ""
 }
 
-func slowest(results map[key]result) {
-	keys := slices.Collect(maps.Keys(results))
-	keys = slices.DeleteFunc(keys, func(k key) bool { return k.test == "" || strings.Contains(k.test, "/") })
-	slices.SortFunc(keys, func(a, b key) int { return int(results[b].elapsed - results[a].elapsed) })
-	keys = keys[:min(3, len(keys))]
-	for i, k := range keys {
-		label := ""
-		if i == 0 {
-			label = "slowest"
-		}
-		fmt.Printf("  %-26s %s, %.1fs\n", label, k, results[k].elapsed.Seconds())
+func slowest(out io.Writer, label string, results map[key]result, of func(key) bool) {
+	keys := slices.DeleteFunc(slices.Collect(maps.Keys(results)), func(k key) bool { return !of(k) })
+	slices.SortFunc(keys, func(a, b key) int { return cmp.Compare(results[b].elapsed, results[a].elapsed) })
+	for _, k := range keys[:min(5, len(keys))] {
+		fmt.Fprintf(out, "  %-26s %s, %.1fs\n", label, k, results[k].elapsed.Seconds())
+		label = ""
 	}
 }
 
-func list(label string, keys []key, more func(key) string) {
+// Bounds of what is printed of the output of tests that failed.
+const (
+	mostLines  = 60
+	mostLength = 600
+	mostTests  = 25
+)
+
+// why prints what tests that failed have printed. A test of which only subtests failed has nothing to say.
+func why(out io.Writer, keys []key, results map[key]result) {
+	shown := 0
+	for _, k := range keys {
+		r := results[k]
+		if len(r.output) == 0 {
+			continue
+		}
+		if shown++; shown > mostTests {
+			continue
+		}
+		fmt.Fprintf(out, "\n  === %s\n", k)
+		lines := telling(r.output)
+		for _, line := range lines {
+			if len(line) > mostLength {
+				line = line[:mostLength] + "..."
+			}
+			fmt.Fprintf(out, "  | %s\n", line)
+		}
+		if len(lines) < len(r.output) {
+			fmt.Fprintf(out, "  | %d of %d lines; all are in %s\n", len(lines), len(r.output), r.file)
+		}
+	}
+	if shown > mostTests {
+		fmt.Fprintf(out, "\n  and the output of %d more\n", shown-mostTests)
+	}
+}
+
+// telling returns the lines to show: those from a panic on, else the last.
+func telling(lines []string) []string {
+	if i := slices.IndexFunc(lines, crash.MatchString); i >= 0 {
+		return lines[i:min(i+mostLines, len(lines))]
+	}
+	return lines[max(0, len(lines)-mostLines):]
+}
+
+func list(out io.Writer, label string, keys []key, more func(key) string) {
 	if len(keys) == 0 {
 		return
 	}
-	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.String(), b.String()) })
-	fmt.Printf("\n  %s:\n", label)
+	fmt.Fprintf(out, "\n  %s:\n", label)
 	for _, k := range keys {
-		fmt.Printf("    %s%s\n", k, more(k))
+		fmt.Fprintf(out, "    %s%s\n", k, more(k))
 	}
 }
