@@ -306,7 +306,7 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 	r := newRig(t)
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	builtin := builtin.Plugins(nil)
+	plugins := builtin.Plugins(builtin.Node{})
 	checked := map[string]bool{}
 	for _, config := range exampleNADs(t) {
 		var list struct{ Plugins []map[string]any }
@@ -328,11 +328,11 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 			ipam, _ := conf["ipam"].(map[string]any)
 			for _, kind := range []any{conf["type"], ipam["type"]} {
 				name, _ := kind.(string)
-				if builtin[name] == nil {
+				if plugins[name] == nil {
 					continue
 				}
 				checked[name] = true
-				if _, unknown, err := session.Bind(builtin[name]).Prepare(text); unknown != nil || err != nil {
+				if _, unknown, err := session.Bind(plugins[name]).Prepare(text); unknown != nil || err != nil {
 					t.Errorf("%s: %v, %v\n%s", name, unknown, err, text)
 				}
 			}

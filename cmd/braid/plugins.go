@@ -18,7 +18,8 @@ import (
 // runPlugin is one CNI operation of a plugin that is called under its own name. It gives the exit code.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
-	exec := builtin.NewExec(log, (&addresses{alone: a.alone, log: log}).open)
+	open := (&addresses{alone: a.alone, log: log}).open
+	exec := builtin.NewExec(log, builtin.Node{Open: open, StateDir: a.alone.StateDir})
 	defer exec.Close()
 	finish := func(op invoke.Operation, err error) error {
 		if err != nil {

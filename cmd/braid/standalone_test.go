@@ -82,7 +82,7 @@ func TestStandaloneRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	for kind := range builtin.Plugins(nil) {
+	for kind := range builtin.Plugins(builtin.Node{}) {
 		out, failed := r.standalone(kind, "VERSION", nil, `{"cniVersion":"1.1.0"}`)
 		if failed != nil || !strings.Contains(out, `"1.1.0"`) || !strings.Contains(out, `"0.3.0"`) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)

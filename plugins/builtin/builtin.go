@@ -29,8 +29,18 @@ import (
 // function that it returns closes them.
 type Opener = func(*whereabouts.Conf) (*block.Manager, func(), error)
 
-// Plugins returns the plugins by type. A plugin that only reads configurations needs no opener.
-func Plugins(open Opener) map[string]*plugin.Plugin {
+// Node is what the plugins use of the node that they run on. The zero value is enough for plugins
+// that only read configurations.
+type Node struct {
+	Open Opener
+	// StateDir is the directory for state that lives until the node's next start.
+	StateDir string
+	// Trace, if set, is called with each change of the plugins' own state before it is made.
+	Trace func(change string)
+}
+
+// Plugins returns the plugins by type.
+func Plugins(node Node) map[string]*plugin.Plugin {
 	return map[string]*plugin.Plugin{
 		"bridge":          plugin.New(bridge.Plugin{}),
 		"ipvlan":          plugin.New(ipvlan.Plugin{}),
@@ -41,7 +51,7 @@ func Plugins(open Opener) map[string]*plugin.Plugin {
 		"tuning":          plugin.New(tuning.Plugin{}),
 		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
 		"static":          plugin.NewIPAM(static.Plugin{}),
-		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: open, Files: whereabouts.Files()}),
+		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: node.Open, Files: whereabouts.Files()}),
 	}
 }
 
@@ -49,16 +59,16 @@ func Plugins(open Opener) map[string]*plugin.Plugin {
 // another name. It is false for the name of Braid itself.
 func Called(program string) (kind string, ok bool) {
 	kind = filepath.Base(program)
-	_, ok = Plugins(nil)[kind]
+	_, ok = Plugins(Node{})[kind]
 	return kind, ok
 }
 
 // NewExec returns the executor of one operation: plugins of this package in-process, all others as
 // binaries. The caller closes it.
-func NewExec(log *slog.Logger, open Opener) *invoke.Exec {
+func NewExec(log *slog.Logger, node Node) *invoke.Exec {
 	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
 	session := plugin.NewSession(plugin.HostNS, exec)
-	for kind, p := range Plugins(open) {
+	for kind, p := range Plugins(node) {
 		exec.Builtin[kind] = session.Bind(p)
 	}
 	exec.Release = session.Close
