@@ -13,7 +13,8 @@ const allowedDuration = `give a positive duration: "90s"`
 
 func (c *Config) loadBraid(o *object) {
 	b := o.inner("braid")
-	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName", "timeouts")
+	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
+		"unknownKeys", "timeouts")
 	c.Braid = Braid{
 		Manifests:     field(b, "manifests", "", allowedPath, optionalPath),
 		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
@@ -21,6 +22,8 @@ func (c *Config) loadBraid(o *object) {
 		PodResources:  field(b, "podResources", DefaultPodResources, allowedPath, absPath),
 		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
 		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
+
+		RefuseUnknownKeys: field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown),
 	}
 	t := b.inner("timeouts")
 	t.only("operation", "rollback", "api", "status")
@@ -31,6 +34,15 @@ func (c *Config) loadBraid(o *object) {
 		Status:    field(t, "status", DefaultStatusTimeout, allowedDuration, duration),
 	}
 	o.err = t.err
+}
+
+// refusesUnknown decodes the value of "unknownKeys".
+func refusesUnknown(raw json.RawMessage) (bool, error) {
+	text, err := strictjson.String(raw)
+	if err == nil && text != "warn" && text != "refuse" {
+		err = fmt.Errorf("%s is no way to treat them", strictjson.Quote(text))
+	}
+	return text == "refuse", err
 }
 
 func duration(raw json.RawMessage) (time.Duration, error) {

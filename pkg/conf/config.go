@@ -104,7 +104,11 @@ type Braid struct {
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec     []string
 	NodeName string
-	Timeouts Timeouts
+	// RefuseUnknownKeys makes an error of a key that is not known, in an annotation or in the
+	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key is
+	// ignored with a warning.
+	RefuseUnknownKeys bool
+	Timeouts          Timeouts
 }
 
 // Timeouts bound operations; in JSON they are Go durations ("90s").

@@ -92,7 +92,7 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`}, `"braid":{"manifests":"x"}`: {"braid.manifests", "no absolute path"},
 		`"braid":{"deviceInfoDir":"/"}`: {"braid.deviceInfoDir", "not Braid's own"}, `"braid":{"podResources":"s"}`: {"braid.podResources", "no absolute path"},
 		`"braid":{"exec":["../x"]}`: {"braid.exec", `element 0: "../x"`}, `"braid":{"exec":"x"}`: {"braid.exec", "is a string, not a list"},
-		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, timeouts`},
+		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, timeouts`},
 		`"braid":{"timeouts":{"operation":90}}`: {"braid.timeouts.operation", `"90" is a number`}, `"braid":{"timeouts":{"api":"0s"}}`: {"braid.timeouts.api", `"0s" is not positive`},
 		`"braid":{"timeouts":{"status":"soon"}}`: {"braid.timeouts.status", `"soon" is no duration; give a positive duration`},
 		`"braid":{"timeouts":{"add":"1s"}}`:      {"braid.timeouts.add", "use operation, rollback, api, status"}, `"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},

@@ -21,7 +21,7 @@ func atNAD(err error, nad string) error {
 
 // inAnnotation names the annotation in an error about one: package selection calls it "networks", whichever it is. An error
 // without a class is InvalidAnnotation.
-func inAnnotation(err error, key string) error {
+func inAnnotation(err error, key string) *failure.Error {
 	e := asFailure(err, failure.InvalidAnnotation)
 	e.Field = key + strings.TrimPrefix(e.Field, "networks")
 	return e

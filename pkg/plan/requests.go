@@ -76,9 +76,9 @@ func podDefaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (*Request, erro
 	if !ok {
 		return nil, nil
 	}
-	found, err := selection.Parse(text, cfg.MultusNamespace)
+	found, err := selections(cfg, pod, nadv1.DefaultNetworkAnnotation, cfg.MultusNamespace)
 	if err != nil {
-		return nil, inAnnotation(err, nadv1.DefaultNetworkAnnotation)
+		return nil, err
 	}
 	if len(found) != 1 {
 		return nil, &failure.Error{
@@ -126,9 +126,9 @@ func selectedRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, erro
 	if pod == nil || strings.TrimSpace(pod.Annotations[nadv1.NetworksAnnotation]) == "" {
 		return nil, nil
 	}
-	found, err := selection.Parse(pod.Annotations[nadv1.NetworksAnnotation], pod.Namespace)
+	found, err := selections(cfg, pod, nadv1.NetworksAnnotation, pod.Namespace)
 	if err != nil {
-		return nil, inAnnotation(err, nadv1.NetworksAnnotation)
+		return nil, err
 	}
 	var out []Request
 	for _, s := range found {
@@ -138,6 +138,25 @@ func selectedRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, erro
 		out = append(out, selectionRequest(s))
 	}
 	return out, nil
+}
+
+// selections reads an annotation of the pod. Its warnings are errors where the node's configuration
+// refuses unknown keys.
+func selections(cfg *conf.Config, pod *metav1.ObjectMeta, annotation, namespace string) ([]selection.Selection, error) {
+	found, err := selection.Parse(pod.Annotations[annotation], namespace)
+	if err != nil {
+		return nil, inAnnotation(err, annotation)
+	}
+	for _, s := range found {
+		for i, w := range s.Warnings {
+			s.Warnings[i] = inAnnotation(w, annotation)
+			if cfg.Braid.RefuseUnknownKeys {
+				s.Warnings[i].Reason = failure.InvalidAnnotation
+				return nil, s.Warnings[i]
+			}
+		}
+	}
+	return found, nil
 }
 
 // clusterWideRequest reads one value of clusterNetwork or defaultNetworks. What holds a slash is a path, as in Multus, and

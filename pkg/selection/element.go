@@ -2,9 +2,6 @@ package selection
 
 import (
 	"encoding/json"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -12,6 +9,7 @@ import (
 
 // element decodes one object of the JSON form.
 type element struct {
+	// field is the element's place in the annotation.
 	field string
 	keys  map[string]json.RawMessage
 	Selection
@@ -24,42 +22,17 @@ func parseElement(field string, raw json.RawMessage, podNamespace string) (Selec
 	}
 	e := element{field: field, keys: keys, Selection: Selection{Namespace: podNamespace}}
 	for _, parse := range []func() error{
-		e.checkKeys, e.parseName, e.parseNamespace, e.parseIPs, e.parseMAC, e.parseGUID, e.parseInterface, e.parseCNIArgs,
-		e.parsePortMappings, e.parseBandwidth, e.parseDefaultRoute, e.parseIPAMClaim,
+		e.checkKeys, e.parseName, e.parseNamespace, e.parseIPs, e.parseMAC, e.parseGUID, e.parseInterface,
+		e.parseCNIArgs, e.parsePortMappings, e.parseBandwidth, e.parseDefaultRoute, e.parseIPAMClaim,
 	} {
 		if err := parse(); err != nil {
 			return Selection{}, err
 		}
 	}
+	for _, warning := range e.Warnings {
+		warning.NAD = e.Namespace + "/" + e.Name
+	}
 	return e.Selection, nil
-}
-
-// checkKeys refuses keys that the specification reserves for its future: those without a period.
-func (e *element) checkKeys() error {
-	known := []string{
-		"name", "namespace", "ips", "mac", "infiniband-guid", "interface", "cni-args", "portMappings", "bandwidth",
-		"default-route", "ipam-claim-reference",
-	}
-	for _, key := range slices.Sorted(maps.Keys(e.keys)) {
-		if !strings.Contains(key, ".") {
-			if err := checkKey(e.field, key, known); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// checkKey refuses a key that is not among the known ones.
-func checkKey(field, key string, known []string) error {
-	if slices.Contains(known, key) {
-		return nil
-	}
-	fix := "use one of " + strings.Join(known, ", ")
-	if i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, key) }); i >= 0 {
-		fix = "write " + known[i]
-	}
-	return invalid(field+"."+strictjson.Label(key), fix, "unknown key %s", strictjson.Quote(key))
 }
 
 // value gives what a key holds; false where it is absent or null.
@@ -101,4 +74,20 @@ func (e *element) invalid(key, fix, format string, args ...any) *failure.Error {
 		err.NAD = e.Namespace + "/" + e.Name
 	}
 	return err
+}
+
+// maxWarnings bounds those of one element: each becomes an event.
+const maxWarnings = 8
+
+// ignored adds the warning that a key has no effect.
+func (e *element) ignored(key, fix, format string, args ...any) {
+	if len(e.Warnings) == maxWarnings {
+		return
+	}
+	if len(e.Warnings) == maxWarnings-1 {
+		fix += "; there may be more such keys"
+	}
+	warning := e.invalid(key, fix, format, args...)
+	warning.Reason = failure.IgnoredKey
+	e.Warnings = append(e.Warnings, warning)
 }

@@ -70,6 +70,25 @@ func badOne(t *testing.T, keys, field string, texts ...string) {
 	}
 }
 
+// warned fails unless an element with these keys is accepted with one warning, at that field, that
+// has all the texts.
+func warned(t *testing.T, keys, field string, texts ...string) {
+	t.Helper()
+	s := one(t, keys)
+	if len(s.Warnings) != 1 {
+		t.Fatalf("%s: warnings %v, want one", keys, s.Warnings)
+	}
+	w := s.Warnings[0]
+	if w.Reason != failure.IgnoredKey || w.NAD != "pods/a" || w.Field != "networks[0]."+field {
+		t.Errorf("%s: warning %#v, want one at networks[0].%s", keys, w, field)
+	}
+	for _, text := range texts {
+		if !strings.Contains(w.Error(), text) {
+			t.Errorf("%s: %q does not contain %q", keys, w, text)
+		}
+	}
+}
+
 // render writes selections in the JSON form.
 func render(t *testing.T, selections []Selection) string {
 	t.Helper()
@@ -102,10 +121,12 @@ func addrs(texts ...string) []netip.Addr {
 	return list
 }
 
-// compact brings the raw values of cni-args into the form in which encoding/json writes them.
+// compact brings the raw values of cni-args into the form in which encoding/json writes them, and
+// drops warnings: what they are about is not rendered.
 func compact(t *testing.T, selections []Selection) []Selection {
 	t.Helper()
-	for _, s := range selections {
+	for i, s := range selections {
+		selections[i].Warnings = nil
 		for key, value := range s.CNIArgs {
 			raw, err := json.Marshal(value)
 			if err != nil {

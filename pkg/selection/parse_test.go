@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 func TestS9BothForms(t *testing.T) {
@@ -90,10 +92,10 @@ func TestS11Name(t *testing.T) {
 
 func TestS12ReservedKeys(t *testing.T) {
 	want(t, `[{"name":"a","org.example.key":{"any":[1]},"x.y":null}]`, Selection{Namespace: "pods", Name: "a"})
-	badOne(t, `"vlan":5`, "vlan", `unknown key "vlan"`, "use one of name, namespace, ips")
 	badOne(t, `"IPs":["10.0.0.1"]`, "IPs", "write ips")
-	badOne(t, `"":1`, `""`, `unknown key ""`)
-	badOne(t, `"a\nb":1`, `"a\nb"`, `unknown key "a\nb"`)
+	warned(t, `"vlan":5`, "vlan", `the key "vlan" is ignored`, "use one of name, namespace, ips")
+	warned(t, `"":1`, `""`, `the key "" is ignored`)
+	warned(t, `"a\nb":1`, `"a\nb"`, `the key "a\nb" is ignored`)
 	badOne(t, `"mac":"02:00:00:00:00:01","mac":"02:00:00:00:00:02"`, "mac", "twice", "line 1 column ")
 	badOne(t, `"cni-args":{"a":{"b":1,"b":2}}`, "cni-args.a.b", "twice")
 }
@@ -128,7 +130,13 @@ func TestBounds(t *testing.T) {
 
 	evil := strings.Repeat("\\u001b]0;evil\\u0007\\u202e", 5000)
 	for _, key := range []string{"mac", "namespace", "interface", "infiniband-guid", "ipam-claim-reference", "x" + evil} {
-		e := bad(t, `[{"name":"a","`+key+`":"`+evil+`"}]`, badField(t, key, evil))
+		element := `[{"name":"a","` + key + `":"` + evil + `"}]`
+		var e *failure.Error
+		if key[0] == 'x' {
+			e = good(t, element)[0].Warnings[0]
+		} else {
+			e = bad(t, element, "networks[0]."+key)
+		}
 		if len(e.Error()) > 1000 {
 			t.Errorf("%s: the error has %d bytes", key, len(e.Error()))
 		}
@@ -138,15 +146,43 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// badField finds out the field where the key itself is hostile.
-func badField(t *testing.T, key, value string) string {
-	t.Helper()
-	_, err := Parse(`[{"name":"a","`+key+`":"`+value+`"}]`, "pods")
-	if err == nil {
-		t.Fatalf("key %.20q is accepted", key)
+// An annotation is not the place for thousands of events.
+func TestR1WarningsAreBounded(t *testing.T) {
+	var keys strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&keys, `,"key-%d":1`, i)
 	}
-	if strings.HasPrefix(key, "x") {
-		return bareField(err)
+	warnings := good(t, `[{"name":"a"`+keys.String()+`}]`)[0].Warnings
+	if len(warnings) != maxWarnings || !strings.Contains(warnings[maxWarnings-1].Error(), "more such keys") {
+		t.Errorf("%d warnings: %v", len(warnings), warnings)
 	}
-	return "networks[0]." + key
+}
+
+func TestR1Strays(t *testing.T) {
+	warned(t, `"gateway":["10.0.0.1"]`, "gateway", `write "default-route"`)
+	warned(t, `"gateways":["10.0.0.1"]`, "gateways", `write "default-route"`)
+	warned(t, `"deviceID":"0000:00:01.0"`, "deviceID", "resourceName")
+	for key, meant := range map[string]string{
+		"IPS": "ips", "ip": "ips", "Mac": "mac", "macs": "mac", "interfaces": "interface", "interfacerequest": "interfaceRequest",
+		"portMapping": "portMappings", "default_route": "default-route", "cni_args": "cni-args", "namepsace": "namespace", "bandwith": "bandwidth",
+	} {
+		badOne(t, `"`+key+`":null`, key, "write "+meant)
+	}
+	badOne(t, `"portMappings":[{"hostPorts":1,"containerPort":1}]`, "portMappings[0].hostPorts", "write hostPort")
+	badOne(t, `"bandwidth":{"egresRate":1}`, "bandwidth.egresRate", "write egressRate")
+	warned(t, `"portMappings":[{"hostPort":1,"containerPort":1,"gateway":1}]`, "portMappings[0].gateway", "use one of hostPort")
+	warned(t, `"bandwidth":{"egressRate":1,"burst":5}`, "bandwidth.burst", "use one of ingressRate")
+}
+
+func TestR1InterfaceRequest(t *testing.T) {
+	for _, keys := range []string{
+		`"interfaceRequest":"eth1"`, `"interfaceRequest":"eth1","interface":"eth1"`, `"interfaceRequest":"eth1","interface":null`,
+	} {
+		if s := one(t, keys); s.Interface != "eth1" || len(s.Warnings) != 0 {
+			t.Errorf("%s: %+v", keys, s)
+		}
+	}
+	badOne(t, `"interfaceRequest":"eth1","interface":"eth2"`, "interfaceRequest", `"eth1" is not what interface says, "eth2"`)
+	badOne(t, `"interfaceRequest":"a/b"`, "interfaceRequest", "'/'")
+	bad(t, `[{"name":"a","interface":"eth1"},{"name":"a","interfaceRequest":"eth1"}]`, "networks[1].interface", "taken by networks[0]")
 }

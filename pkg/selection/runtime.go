@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +43,7 @@ func (e *element) parsePortMapping(field string, raw json.RawMessage) error {
 	if err != nil {
 		return e.invalid(field, allowedPortMappings, "%s %w", strictjson.Quote(string(raw)), err)
 	}
-	if err := e.checkInner(field, keys, []string{"hostPort", "containerPort", "protocol", "hostIP"}); err != nil {
+	if err := e.checkUnknown(field+".", keys, []string{"hostPort", "containerPort", "protocol", "hostIP"}); err != nil {
 		return err
 	}
 	mapping := PortMapping{Protocol: "tcp"}
@@ -61,16 +61,6 @@ func (e *element) parsePortMapping(field string, raw json.RawMessage) error {
 		}
 	}
 	e.PortMappings = append(e.PortMappings, mapping)
-	return nil
-}
-
-// checkInner refuses unknown keys inside a value.
-func (e *element) checkInner(field string, keys map[string]json.RawMessage, known []string) error {
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if err := checkKey(e.field+"."+field, key, known); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -125,7 +115,7 @@ func (e *element) parseBandwidth() error {
 		return e.invalid("bandwidth", allowedBandwidth, "%s %w", strictjson.Quote(string(raw)), err)
 	}
 	known := []string{"ingressRate", "ingressBurst", "egressRate", "egressBurst"}
-	if err := e.checkInner("bandwidth", keys, known); err != nil {
+	if err := e.checkUnknown("bandwidth.", keys, known); err != nil {
 		return err
 	}
 	var b Bandwidth
@@ -134,8 +124,30 @@ func (e *element) parseBandwidth() error {
 			return e.invalid("bandwidth."+known[i], allowedRate, "%w", err)
 		}
 	}
+	if err := e.checkBandwidth(b); err != nil {
+		return err
+	}
+	b.IngressBurst, b.EgressBurst = burst(b.IngressRate, b.IngressBurst), burst(b.EgressRate, b.EgressBurst)
 	e.Bandwidth = &b
-	return e.checkBandwidth(b)
+	return nil
+}
+
+// Bounds of a burst that is derived from its rate, in bits. A token bucket lets nothing pass that is
+// larger than its burst, so it takes the largest packet that the kernel hands over, 64 KiB. The
+// highest is what runtimes pass where a pod names none.
+const (
+	minBurst        = 64 << 10 * 8
+	maxBurst        = math.MaxInt32
+	burstsPerSecond = 10
+)
+
+// burst is the given burst, or else a tenth of a second's worth of the rate: the specification lets a
+// pod leave it out, the bandwidth plugin does not. Without a rate there is none.
+func burst(rate, given uint64) uint64 {
+	if given != 0 || rate == 0 {
+		return given
+	}
+	return min(max(rate/burstsPerSecond, minBurst), maxBurst)
 }
 
 // parseBits gives 0 for what is absent.

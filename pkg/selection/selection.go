@@ -4,7 +4,8 @@
 // Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix that Multus added to the
 // short form. Where the specification lets an implementation ignore an invalid annotation, Parse fails: a pod that starts
 // without a network that it asked for is worse than one that does not start. Keys match in exact case, null is as good as an
-// absent key, and a key that is given twice is an error. Every error is a *failure.Error of reason InvalidAnnotation that
+// absent key, and a key that is given twice is an error. A key that is not known is ignored with a
+// warning, as Multus ignores it, unless it looks like a slip of a known one. Every error is a *failure.Error of reason InvalidAnnotation that
 // quotes the offending element and says what is allowed. It is the only parser of the annotation: the engine, the webhook and
 // the CLI share it.
 package selection
@@ -34,14 +35,15 @@ type Selection struct {
 	CNIArgs map[string]json.RawMessage
 	// PortMappings go to runtimeConfig.portMappings; protocol is lower case, "tcp" where none is named.
 	PortMappings []PortMapping
-	// Bandwidth goes to runtimeConfig.bandwidth.
+	// Bandwidth goes to runtimeConfig.bandwidth; each of its rates has a burst.
 	Bandwidth *Bandwidth
 	// DefaultRoute is nil where not asked for; a non-nil, possibly empty list asks for the default route through this
 	// attachment, by the given gateways or, where it is empty, by the network's own.
 	DefaultRoute []netip.Addr
 	// IPAMClaim names an IPAMClaim object in the pod's namespace; never together with IPs.
 	IPAMClaim string
-	// Warnings say what of the element has no effect.
+	// Warnings are of reason IgnoredKey: keys of the element that have no effect, each by its place in
+	// the annotation.
 	Warnings []*failure.Error
 }
 

@@ -133,15 +133,25 @@ func (e *element) checkHardware(key, text string, size int, fix string) error {
 	return nil
 }
 
+// parseInterface reads the key and its older name, which are one.
 func (e *element) parseInterface() error {
-	name, ok, err := e.text("interface", allowedInterface)
-	if err != nil || !ok {
-		return err
+	for _, key := range []string{"interface", deprecatedInterface} {
+		name, ok, err := e.text(key, allowedInterface)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if err := checkInterface(name); err != nil {
+			return e.invalid(key, allowedInterface, "%w", err)
+		}
+		if e.Interface != "" && e.Interface != name {
+			return e.invalid(key, "give one of the two", "%s is not what interface says, %s",
+				strictjson.Quote(name), strictjson.Quote(e.Interface))
+		}
+		e.Interface = name
 	}
-	if err := checkInterface(name); err != nil {
-		return e.invalid("interface", allowedInterface, "%w", err)
-	}
-	e.Interface = name
 	return nil
 }
 

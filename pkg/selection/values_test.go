@@ -2,19 +2,9 @@ package selection
 
 import (
 	"encoding/json"
-	"errors"
 	"reflect"
 	"testing"
-
-	"github.com/braid-cni/braid/pkg/failure"
 )
-
-func bareField(err error) string {
-	if e, ok := errors.AsType[*failure.Error](err); ok {
-		return e.Field
-	}
-	return ""
-}
 
 func TestS13Ips(t *testing.T) {
 	for keys, ips := range map[string][]string{
