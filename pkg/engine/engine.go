@@ -67,8 +67,9 @@ type Namespaces interface {
 // Exec runs the plugins of one operation on a sandbox; it is closed after that.
 type Exec interface {
 	cniinvoke.Exec
-	// Find says whether there is something that runs a plugin with this configuration.
-	Find(kind string, config []byte, paths []string) error
+	// Find looks for what runs a plugin with this configuration; it is an error if there is nothing.
+	// The warnings say what of the configuration has no effect.
+	Find(kind string, config []byte, paths []string) (warnings []*failure.Error, err error)
 	// InProcess says whether that is this process.
 	InProcess(kind string, config []byte) bool
 	Close()

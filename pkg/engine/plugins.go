@@ -1,6 +1,10 @@
 package engine
 
 import (
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -10,23 +14,45 @@ var execsIPAM = map[string]bool{
 	"bridge": true, "dummy": true, "host-device": true, "ipvlan": true, "macvlan": true, "ptp": true, "tap": true, "vlan": true,
 }
 
-// pluginsPresent finds the plugins of a chain. It is asked before the first change: a chain that lacks one could be neither
-// finished nor taken back, and the pod, once deleted, would never go.
+// pluginsPresent finds the plugins of a chain and adds their warnings to the attachment's. It is
+// asked before the first change: a chain that lacks one could be neither finished nor taken back.
 func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachment) error {
 	list, err := sandbox.list(a)
 	if err != nil {
 		return chainError(err, a)
 	}
+	warnings, err := runnable(sandbox.exec, list, a, req.path())
+	a.Warnings = append(a.Warnings, warnings...)
+	return err
+}
+
+// Runnable reports what keeps the plugins of an attachment's chain from running, and what of their
+// configurations has no effect. It runs none of them. Binaries are looked for in paths.
+func Runnable(exec Exec, a *plan.Attachment, paths []string) (warnings []*failure.Error, err error) {
+	list, err := conf.ToLibcni(a.Conf)
+	if err != nil {
+		return nil, chainError(err, a)
+	}
+	return runnable(exec, list, a, paths)
+}
+
+func runnable(exec Exec, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string) (warnings []*failure.Error, err error) {
 	for _, plugin := range list.Plugins {
 		types := []string{plugin.Network.Type}
 		if ipam := plugin.Network.IPAM.Type; ipam != "" && execsIPAM[plugin.Network.Type] {
 			types = append(types, ipam)
 		}
 		for _, t := range types {
-			if err := sandbox.exec.Find(t, plugin.Bytes, req.path()); err != nil {
-				return chainError(err, a)
+			found, err := exec.Find(t, plugin.Bytes, paths)
+			if err != nil {
+				return nil, chainError(err, a)
+			}
+			for _, w := range found {
+				named := *w
+				named.NAD, named.Interface = a.Name, a.IfName
+				warnings = append(warnings, &named)
 			}
 		}
 	}
-	return nil
+	return warnings, nil
 }

@@ -79,15 +79,16 @@ func (e *Exec) InProcess(kind string, config []byte) bool {
 	return unknown == nil
 }
 
-// Find says whether there is something that runs a plugin with this configuration. One that the in-process plugin cannot read is an error: a
-// DEL could not read it either.
-func (e *Exec) Find(kind string, config []byte, paths []string) error {
+// Find looks for what runs a plugin with this configuration. A configuration that the in-process
+// plugin cannot read is an error: a DEL could not read it either. The warnings name keys that have no
+// effect.
+func (e *Exec) Find(kind string, config []byte, paths []string) (warnings []*failure.Error, err error) {
 	if _, ok := e.builtin(kind); ok {
 		_, _, err := e.prepare(kind, config, paths)
-		return err
+		return nil, err
 	}
-	_, err := e.FindInPath(kind, paths)
-	return err
+	_, err = e.FindInPath(kind, paths)
+	return nil, err
 }
 
 // prepare gives the operation of the in-process plugin, or else the path of the binary: a key that the one does not know may be one that
