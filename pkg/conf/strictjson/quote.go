@@ -3,6 +3,7 @@ package strictjson
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxQuoted is how many bytes of a user's text a message repeats.
@@ -23,4 +24,23 @@ func Label(text string) string {
 		return text
 	}
 	return quoted
+}
+
+// Printable returns text that a terminal shows as it is: what is not printable becomes an escape of
+// Go's, so that no object moves the cursor or changes a colour.
+func Printable(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) && utf8.ValidString(text) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		if printable := strconv.IsPrint(r) && (r != utf8.RuneError || size > 1); printable {
+			b.WriteString(text[:size])
+		} else {
+			b.WriteString(strings.Trim(strconv.Quote(text[:size]), `"`))
+		}
+		text = text[size:]
+	}
+	return b.String()
 }

@@ -66,3 +66,13 @@ func TestQuoteIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "a b: ä\"": "a b: ä\"", "\x1b[31mred": `\x1b[31mred`, "a\nb\xff": `a\nb\xff`, "\u202e": `\u202e`, "\ufffd": "\ufffd",
+	} {
+		if got := Printable(text); got != want {
+			t.Errorf("Printable(%q) = %s, want %s", text, got, want)
+		}
+	}
+}
