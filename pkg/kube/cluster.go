@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	wbv1 "github.com/braid-cni/braid/pkg/api/whereabouts/v1alpha1"
 )
 
@@ -129,6 +130,13 @@ func (a *API) Pods(ctx context.Context, namespace string) ([]metav1.ObjectMeta, 
 		return c.core.Get().Namespace(namespace).Resource("pods").SetHeader("Accept", metadataListType)
 	}}, metav1.ListOptions{}, metadataList)
 	return metadataOf(pods), err
+}
+
+// NADs returns the NetworkAttachmentDefinitions of all namespaces.
+func (a *API) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition, error) {
+	return listOf[nadv1.NetworkAttachmentDefinition](ctx, a, &call{verb: "list NADs", request: func(c *client) *rest.Request {
+		return c.nads.Get().Resource(nadv1.Resource)
+	}}, metav1.ListOptions{}, nadv1.Kind+"List")
 }
 
 // IPAMClaims gives the metadata of all IPAMClaims.
