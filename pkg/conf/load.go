@@ -40,6 +40,36 @@ func Load(stdin []byte) (*Config, error) {
 	return c, nil
 }
 
+// LoadFile reads Braid's own configuration from a file, a conf or a conflist with a plugin of type
+// braid or multus in it, as the runtime would pass it on.
+func LoadFile(path string) (*Config, error) {
+	raw, err := readFile(path)
+	if err != nil {
+		return nil, inFile(err, path)
+	}
+	top, err := decodeStdin(raw)
+	if err != nil {
+		return nil, inFile(err, path)
+	}
+	if strictjson.Null(top["plugins"]) {
+		cfg, err := Load(raw)
+		return cfg, inFile(err, path)
+	}
+	plugins, err := strictjson.List(top["plugins"])
+	if err != nil {
+		return nil, inFile(badConfig("plugins", "", "%w", err), path)
+	}
+	for _, p := range plugins {
+		own, err := strictjson.Object(p)
+		if err == nil && isMeta(text(own["type"])) {
+			own["name"], own["cniVersion"] = top["name"], top["cniVersion"]
+			cfg, err := Load(marshal(own))
+			return cfg, inFile(err, path)
+		}
+	}
+	return nil, inFile(badConfig("plugins", "name a file with Braid's configuration", "there is none of type braid"), path)
+}
+
 func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 	if len(stdin) > MaxStdin {
 		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin), "the configuration has %d bytes", len(stdin))
