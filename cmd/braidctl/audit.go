@@ -24,7 +24,7 @@ nothing. The states of an address:
 
 Exits with 0 if all is well, 1 if something is not, 2 if that could not be found out.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig, o := kubeconfigFlag(f), formatFlag(f)
+			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatTable)
 			wrong := f.Bool("wrong", false, "leave out what is ok")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				api, err := openAPI(*kubeconfig)

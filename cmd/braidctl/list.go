@@ -29,7 +29,7 @@ func listCommand() command {
 in use of a node's block the node alone knows: on that node it is read from its state and listed too; elsewhere USED and FREE are what the
 node reported last, some minutes ago perhaps.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig, o := kubeconfigFlag(f), formatFlag(f)
+			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatTable)
 			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
 			space := f.String("space", "", "only blocks of this `space`")
 			node := f.String("node", "", "only blocks that this `node` owns")

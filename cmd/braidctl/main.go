@@ -41,12 +41,14 @@ func main() {
 // command is one of braidctl's.
 type command struct {
 	name, summary, text string
+	// operands is what the command takes besides flags, as its usage names it; empty for nothing.
+	operands string
 	// setUp adds the flags and gives what runs after they are parsed.
 	setUp func(*flag.FlagSet) func(ctx context.Context, out io.Writer) (found bool, err error)
 }
 
 func commands() []command {
-	return []command{listCommand(), auditCommand()}
+	return []command{lintCommand(), listCommand(), auditCommand()}
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -85,17 +87,17 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 	f := flag.NewFlagSet(me+" "+c.name, flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "usage: %s %s [flags]\n\n%s\n\n", me, c.name, c.text) //nolint:errcheck // nobody to tell
+		fmt.Fprintf(f.Output(), "usage: %s [flags]\n\n%s\n\n", strings.TrimSpace(me+" "+c.name+" "+c.operands), c.text) //nolint:errcheck // nobody to tell
 		f.PrintDefaults()
 	}
 	do := c.setUp(f)
-	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+	if err := parse(f, args); errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	} else if err != nil {
 		return exitFailed
 	}
 	found, err := false, error(nil)
-	if f.NArg() > 0 {
+	if f.NArg() > 0 && c.operands == "" {
 		err = fmt.Errorf("argument %q is unknown", f.Arg(0))
 	} else {
 		found, err = do(ctx, stdout)
@@ -108,6 +110,21 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 		return exitFound
 	}
 	return exitOK
+}
+
+// parse parses flags before, between and after operands, which are f.Args then.
+func parse(f *flag.FlagSet, args []string) error {
+	var operands []string
+	for {
+		if err := f.Parse(args); err != nil {
+			return err
+		}
+		if f.NArg() == 0 {
+			break
+		}
+		operands, args = append(operands, f.Arg(0)), f.Args()[1:]
+	}
+	return f.Parse(append([]string{"--"}, operands...))
 }
 
 // kubeconfigFlag is the flag by which a command finds the API server.

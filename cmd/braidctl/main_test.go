@@ -49,7 +49,7 @@ func TestHelp(t *testing.T) {
 		code int
 		says []string
 	}{
-		"braidctl":                              {2, []string{"usage: braidctl COMMAND", "ipam list", "ipam audit"}},
+		"braidctl":                              {2, []string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam audit"}},
 		"/bin/kubectl-braid help":               {0, []string{"usage: kubectl braid COMMAND"}},
 		"braidctl ipam --help":                  {0, []string{"ipam list"}},
 		"braidctl ipam":                         {2, []string{`"ipam" is no command`}},
@@ -60,6 +60,10 @@ func TestHelp(t *testing.T) {
 		"braidctl ipam list -o yaml":            {2, []string{`"yaml" for flag -o`}},
 		"braidctl ipam list --colour":           {2, []string{"-colour"}},
 		"braidctl ipam list all":                {2, []string{`"all"`}},
+		"braidctl lint":                         {2, []string{"name files, or -A"}},
+		"braidctl lint -A x.yaml":               {2, []string{"name files, or -A"}},
+		"braidctl lint --help":                  {0, []string{"usage: braidctl lint FILE...|-A [flags]", "object: field: what: remedy"}},
+		"braidctl lint /no/x.yaml":              {2, []string{"/no/x.yaml"}},
 		"braidctl ipam list --manifests /none":  {2, []string{"/none"}},
 		"braidctl ipam audit --kubeconfig /no":  {2, []string{"/no"}},
 		"braidctl ipam list --kubeconfig /no/x": {2, []string{"/no/x"}},

@@ -9,14 +9,21 @@ import (
 	"text/tabwriter"
 )
 
-// format is how a command prints: "table" or "json".
+// format is how a command prints: as "json", or for people.
 type format string
 
-func formatFlag(f *flag.FlagSet) *format {
-	o := format("table")
-	f.Func("o", "`format`: table, the default, or json", func(text string) error {
-		if text != "table" && text != "json" {
-			return fmt.Errorf("it is none of table, json")
+const (
+	formatTable format = "table"
+	formatText  format = "text"
+	formatJSON  format = "json"
+)
+
+// formatFlag is the flag that chooses between a format for people, which is the default, and JSON.
+func formatFlag(f *flag.FlagSet, plain format) *format {
+	o := plain
+	f.Func("o", fmt.Sprintf("`format`: %s, the default, or json", plain), func(text string) error {
+		if format(text) != plain && format(text) != formatJSON {
+			return fmt.Errorf("it is none of %s, json", plain)
 		}
 		o = format(text)
 		return nil
@@ -26,10 +33,8 @@ func formatFlag(f *flag.FlagSet) *format {
 
 // write prints the items: as JSON, or as a table with one line for each row. A row is as long as the header; empty cells are dashes.
 func write[T any](out io.Writer, o format, items []T, header string, rows func(T) [][]string) error {
-	if o == "json" {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(append([]T{}, items...)) // [] and not null
+	if o == formatJSON {
+		return writeJSON(out, items)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, strings.ReplaceAll(header, " ", "\t")) //nolint:errcheck // Flush tells
@@ -44,4 +49,11 @@ func write[T any](out io.Writer, o format, items []T, header string, rows func(T
 		}
 	}
 	return w.Flush()
+}
+
+// writeJSON prints the items as a list, also if there are none.
+func writeJSON[T any](out io.Writer, items []T) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(append([]T{}, items...))
 }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/lint"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/plugins/builtin"
+)
+
+// lintConfig stands in for the node's configuration: the defaults of all keys.
+const lintConfig = `{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "clusterNetwork": "/etc/cni/net.d/default.conflist"}`
+
+func lintCommand() command {
+	return command{
+		name: "lint", operands: "FILE...|-A", summary: "which NADs and pods would be refused, or come up with a warning",
+		text: `Judges NADs and pods, and the pod templates of Deployments and their like, with the code that an
+ADD runs: of files and directories of manifests, or with -A of a whole cluster. With -A on a cluster
+with Multus it says before a migration what would not come up. It changes nothing. Each line reads
+
+  object: field: what: remedy
+
+and a warning, which holds no pod back, has "warning" before what it says. What only a node knows,
+such as its links and free addresses, is not judged.
+
+Exits with 0 if nothing would be refused, 1 if something would, 2 if that could not be found out.`,
+		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
+			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
+			all := f.Bool("A", false, "all NADs and pods of the cluster")
+			config := f.String("config", "", "Braid's configuration `file` of the nodes; by default all keys have their defaults")
+			var paths []string
+			f.Func("plugin-dir", "`directory` of the nodes' plugins, which may be given more than once; without it every plugin is taken to be installed",
+				func(dir string) error { paths = append(paths, dir); return nil })
+			return func(ctx context.Context, out io.Writer) (bool, error) {
+				if *all == (f.NArg() > 0) {
+					return false, errors.New("name files, or -A for the cluster")
+				}
+				in, err := lintConfigured(*config, paths)
+				if err != nil {
+					return false, err
+				}
+				if *all {
+					err = fromCluster(ctx, *kubeconfig, in)
+				} else {
+					err = fromFiles(ctx, f.Args(), in)
+				}
+				if err != nil {
+					return false, err
+				}
+				return report(out, *o, lint.Check(*in))
+			}
+		},
+	}
+}
+
+// lintConfigured returns an input without objects.
+func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
+	cfg, err := conf.Load([]byte(lintConfig))
+	if file != "" {
+		cfg, err = conf.LoadFile(file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &lint.Input{Config: cfg, Chain: func(a *plan.Attachment) ([]*failure.Error, error) { return judge(cfg, a, pluginDirs) }}, nil
+}
+
+// judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
+// look in, a plugin that Braid has not built in is taken to be there.
+func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) ([]*failure.Error, error) {
+	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{})
+	defer exec.Close()
+	exec.ForceExec = cfg.Braid.Exec
+	warnings, err := engine.Runnable(exec, a, pluginDirs)
+	if failure.ReasonOf(err) == failure.PluginNotFound && len(pluginDirs) == 0 {
+		return warnings, nil
+	}
+	return warnings, err
+}
+
+// fromCluster adds all NADs and pods of a cluster.
+func fromCluster(ctx context.Context, kubeconfig string, in *lint.Input) error {
+	api, err := openAPI(kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	nads, err := api.NADs(ctx)
+	if err != nil {
+		return err
+	}
+	pods, err := api.Pods(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, n := range nads {
+		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: n})
+	}
+	for _, p := range pods {
+		in.Pods = append(in.Pods, lint.Pod{ObjectMeta: p, Kind: "Pod"})
+	}
+	in.Complete = true
+	return nil
+}
+
+// fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an error:
+// what it holds would be missed.
+func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
+	objects, broken, err := kube.ReadObjects(ctx, paths)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, 0, len(broken))
+	for _, b := range broken {
+		errs = append(errs, errors.New(b))
+	}
+	for i := range objects {
+		errs = append(errs, addObject(&objects[i], in))
+	}
+	return errors.Join(errs...)
+}
+
+func addObject(o *kube.Object, in *lint.Input) error {
+	if o.Kind == nadv1.Kind {
+		var nad nadv1.NetworkAttachmentDefinition
+		if err := o.Decode(&nad); err != nil {
+			return err
+		}
+		nad.Namespace = o.Namespace
+		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: nad, File: o.File, Where: o.Where})
+		return nil
+	}
+	type template struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+	}
+	var w struct {
+		template
+		Spec struct {
+			Template    *template `json:"template"`
+			JobTemplate struct {
+				Spec struct {
+					Template *template `json:"template"`
+				} `json:"spec"`
+			} `json:"jobTemplate"`
+		} `json:"spec"`
+	}
+	if o.Kind == "Pod" {
+		w.Spec.Template = &w.template
+	}
+	if err := o.Decode(&w); err != nil && o.Kind == "Pod" {
+		return err
+	}
+	for _, t := range []*template{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
+		if t != nil && slices.Contains([]string{"v1", "apps/v1", "batch/v1"}, o.APIVersion) {
+			meta := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations}
+			in.Pods = append(in.Pods, lint.Pod{ObjectMeta: meta, Kind: o.Kind, File: o.File, Where: o.Where})
+		}
+	}
+	return nil
+}
+
+// report prints the findings and reports whether one of them is a refusal.
+func report(out io.Writer, o format, findings []lint.Finding) (refused bool, err error) {
+	refused = slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Verdict == lint.Refused })
+	if o == formatJSON {
+		return refused, writeJSON(out, findings)
+	}
+	for _, f := range findings {
+		if _, err := fmt.Fprintln(out, f); err != nil {
+			return refused, err
+		}
+	}
+	return refused, nil
+}
