@@ -41,14 +41,12 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err := e.clearUnfinished(ctx, req, sandbox); err != nil {
 		return nil, err
 	}
-	lookups := e.lookups(req.Config)
-	defer lookups.ahead(ctx, req.Args)()
 	pod, err := e.pod(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	events.about(pod)
-	attachments, err := e.plan(ctx, req, pod, lookups)
+	events.about(pod.Meta())
+	attachments, err := e.plan(ctx, req, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +58,11 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 			return nil, err
 		}
 	}
-	rec, err := e.begin(sandbox, req, pod, attachments)
+	rec, err := e.begin(sandbox, req, pod.Meta(), attachments)
 	if err != nil {
 		return nil, err
 	}
-	result, err := e.attachAll(ctx, req, sandbox, rec, pod, events)
+	result, err := e.attachAll(ctx, req, sandbox, rec, pod.Meta(), events)
 	if err != nil {
 		return nil, e.rollBack(ctx, req, sandbox, rec, err)
 	}
@@ -208,15 +206,7 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 	for _, r := range results {
 		events.attached(r)
 	}
-	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], status.Build(results))
-	if err != nil {
-		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
-	}
-	err = e.trace("publish status", func() error { return e.Source.PublishStatus(ctx, pod, annotation) })
-	if err != nil {
-		return sourceError("publish network-status", err)
-	}
-	return nil
+	return e.writeStatus(ctx, pod, status.Build(results))
 }
 
 // tells says whether a pod has network-status, and events, of its attachments. One that has the default network alone, and did not choose it, has

@@ -213,10 +213,10 @@ func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.A
 		return nil, false, err
 	}
 	if err == nil {
-		if attachments, err := e.plan(ctx, req, pod, e.lookups(req.Config)); err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
+		if attachments, err := e.plan(ctx, req, pod); err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
 			return attachments, err == nil, err
 		}
 	}
-	attachments, err = e.plan(ctx, req, nil, e.lookups(req.Config))
+	attachments, err = e.plan(ctx, req, nil)
 	return attachments, false, err
 }

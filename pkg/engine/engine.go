@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
@@ -35,11 +36,12 @@ import (
 // Source is where pods and NADs come from and where their status goes. Implementations: an API server, manifests on disk.
 // "Not found", "conflict" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
 type Source interface {
-	// Pod gives the metadata of a pod.
-	Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error)
+	// Pod returns a pod, with its resources and claims.
+	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 	// NAD is called concurrently for several.
 	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
-	// PublishStatus writes the network-status annotation of this very pod: a pod of another uid is a conflict.
+	// PublishStatus replaces the network-status annotation that pod has by another. It is a conflict, and nothing is written, if the
+	// pod of that name is of another uid now, or if its annotation is another, or there is one where pod has none.
 	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
 	// Event records an event, "Normal" or "Warning", on the pod. Called concurrently.
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error

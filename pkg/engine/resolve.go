@@ -6,40 +6,13 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 )
-
-// mirrorAnnotation of the API's copy of a static pod holds the uid that the kubelet, and so the runtime, uses for it.
-const mirrorAnnotation = "kubernetes.io/config.mirror"
-
-// pod fetches the pod that the runtime names: nil where it names none. A pod that is gone, or replaced by another of the same
-// name, is an error: its sandbox must not come up with addresses that nobody will release.
-func (e *Engine) pod(ctx context.Context, req *Request) (*metav1.ObjectMeta, error) {
-	namespace, name, err := podOf(req.Args)
-	if err != nil || name == "" {
-		return nil, err
-	}
-	pod, err := e.Source.Pod(ctx, namespace, name)
-	if apierrors.IsNotFound(err) {
-		return nil, &failure.Error{Reason: failure.PodNotFound, Err: fmt.Errorf("get pod: %w", err), Fix: "it was deleted; the runtime will remove the sandbox"}
-	}
-	if err != nil {
-		return nil, sourceError("get pod", err)
-	}
-	uid := arg(req.Args, "K8S_POD_UID")
-	if uid != "" && string(pod.UID) != uid && pod.Annotations[mirrorAnnotation] != uid {
-		return nil, &failure.Error{
-			Reason: failure.PodNotFound, Err: fmt.Errorf("pod of uid %.80q was replaced by one of uid %.80q", uid, pod.UID),
-			Fix: "the runtime will make a new sandbox for the new pod",
-		}
-	}
-	return pod, nil
-}
 
 // sourceError classifies what the source does not: it is unavailable, or refuses.
 func sourceError(verb string, err error) error {
@@ -60,8 +33,8 @@ func sourceError(verb string, err error) error {
 }
 
 // plan finds out what the pod gets: requests from the annotations, definitions from the source, attachments from both.
-func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta, lookups *lookups) ([]plan.Attachment, error) {
-	requests, err := plan.Requests(req.Config, pod)
+func (e *Engine) plan(ctx context.Context, req *Request, pod *podv1.Pod) ([]plan.Attachment, error) {
+	requests, err := plan.Requests(req.Config, pod.Meta())
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +45,7 @@ func (e *Engine) plan(ctx context.Context, req *Request, pod *metav1.ObjectMeta,
 	if auxiliary != nil {
 		requests = append(requests, plan.Request{Ref: req.Config.AuxiliaryCNIChainName, Inline: auxiliary})
 	}
-	return e.resolve(ctx, req, pod, requests, lookups)
+	return e.resolve(ctx, req, pod, requests)
 }
 
 // defaultNetwork is what a pod gets that asks for nothing, for operations that are not about a pod. That further networks of every
@@ -83,7 +56,7 @@ func (e *Engine) defaultNetwork(ctx context.Context, req *Request) (*plan.Attach
 		return nil, err
 	}
 	anyPod := &Request{Config: req.Config, ContainerID: "any", IfName: "eth0", Path: req.Path}
-	attachments, err := e.resolve(ctx, anyPod, nil, requests[:1], e.lookups(req.Config))
+	attachments, err := e.resolve(ctx, anyPod, nil, requests[:1])
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +64,8 @@ func (e *Engine) defaultNetwork(ctx context.Context, req *Request) (*plan.Attach
 }
 
 // resolve finds the definitions of the requests and makes attachments of them.
-func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMeta, requests []plan.Request, lookups *lookups) ([]plan.Attachment, error) {
-	definitions, err := lookups.definitions(ctx, requests)
+func (e *Engine) resolve(ctx context.Context, req *Request, pod *podv1.Pod, requests []plan.Request) ([]plan.Attachment, error) {
+	definitions, err := e.definitions(ctx, req.Config, requests)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +74,7 @@ func (e *Engine) resolve(ctx context.Context, req *Request, pod *metav1.ObjectMe
 		return nil, err
 	}
 	return plan.Make(plan.Input{
-		Config: req.Config, Pod: pod, ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
+		Config: req.Config, Pod: pod.Meta(), ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
 		Requests: requests, Definitions: definitions, Devices: devices,
 	})
 }
@@ -160,7 +133,7 @@ func origin(r plan.Request) string {
 }
 
 // devices asks the kubelet, if any network needs a device.
-func (e *Engine) devices(ctx context.Context, pod *metav1.ObjectMeta, definitions []plan.Definition) (map[string][]string, error) {
+func (e *Engine) devices(ctx context.Context, pod *podv1.Pod, definitions []plan.Definition) (map[string][]string, error) {
 	for _, d := range definitions {
 		if pod == nil || d.NAD == nil || d.NAD.Annotations[nadv1.ResourceNameAnnotation] == "" {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,27 +12,47 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/engine"
 )
 
 // source notes the events that it passes on.
 type source struct {
 	engine.Source
-	// away has every look for a pod fail as if there were no API server.
+	// away has every call fail as if there were no API server.
 	away bool
-	// asked is told of each look-up of a NAD, askedPod of a pod; both may hold it up.
-	asked, askedPod func(context.Context)
+	// asked is called in each look-up of a NAD, and may hold it up; publishing in each writing of a network-status.
+	asked, publishing func(context.Context)
 
 	mu     sync.Mutex
 	events []string
+	calls  []string
 }
 
-func (s *source) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	if s.askedPod != nil {
-		s.askedPod(ctx)
-	}
+// call notes a call, and is its error.
+func (s *source) call(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, name)
 	if s.away {
-		return nil, errors.New("connection refused")
+		return errors.New("connection refused")
+	}
+	return nil
+}
+
+// called are the calls since the last time, but those of events, sorted.
+func (s *source) called() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := s.calls
+	s.calls = nil
+	slices.Sort(calls)
+	return calls
+}
+
+func (s *source) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
+	if err := s.call("get pod " + name); err != nil {
+		return nil, err
 	}
 	return s.Source.Pod(ctx, namespace, name)
 }
@@ -40,7 +61,20 @@ func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.Networ
 	if s.asked != nil {
 		s.asked(ctx)
 	}
+	if err := s.call("get NAD " + name); err != nil {
+		return nil, err
+	}
 	return s.Source.NAD(ctx, namespace, name)
+}
+
+func (s *source) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
+	if s.publishing != nil {
+		s.publishing(ctx)
+	}
+	if err := s.call("publish status of " + pod.Name); err != nil {
+		return err
+	}
+	return s.Source.PublishStatus(ctx, pod, annotation)
 }
 
 func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {

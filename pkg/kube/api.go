@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -69,8 +71,8 @@ func (a *API) Close() {
 	}
 }
 
-// described is what an ADD reads of a pod and of a NAD. It has no more of their metadata: an answer is mostly about who manages which field, and
-// a new process takes longer to learn the type than to decode with it.
+// described is what an ADD reads of a pod's and of a NAD's metadata. It has no more of it: an answer is mostly about who manages
+// which field, and a new process takes longer to learn the type than to decode with it.
 type described struct {
 	Metadata struct {
 		Namespace   string            `json:"namespace"`
@@ -78,7 +80,6 @@ type described struct {
 		UID         types.UID         `json:"uid"`
 		Annotations map[string]string `json:"annotations"`
 	} `json:"metadata"`
-	Spec nadv1.NetworkAttachmentDefinitionSpec `json:"spec"`
 }
 
 func (d *described) GetNamespace() string { return d.Metadata.Namespace }
@@ -89,17 +90,19 @@ func (d *described) objectMeta() metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, Annotations: m.Annotations}
 }
 
-// Pod gives the names, the uid and the annotations of a pod.
-func (a *API) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	var pod described
+// Pod returns a pod.
+func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
+	var pod struct {
+		described
+		podDetails
+	}
 	c := &call{verb: "get pod", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Namespace(namespace).Resource("pods").Name(name).SetHeader("Accept", metadataType)
+		return c.core.Get().Namespace(namespace).Resource("pods").Name(name)
 	}}
 	if err := a.get(ctx, c, &pod, &pod); err != nil {
 		return nil, err
 	}
-	meta := pod.objectMeta()
-	return &meta, nil
+	return pod.of(pod.objectMeta()), nil
 }
 
 // NAD gives a network-attachment-definition, with as much of its metadata. It comes from the server's memory, as what an informer has does, and
@@ -113,7 +116,11 @@ func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAt
 }
 
 func (a *API) nadAt(ctx context.Context, namespace, name, resourceVersion string) (*nadv1.NetworkAttachmentDefinition, error) {
-	var nad described
+	var nad struct {
+		described
+
+		Spec nadv1.NetworkAttachmentDefinitionSpec `json:"spec"`
+	}
 	c := &call{verb: "get NAD", namespace: namespace, name: name, request: func(c *client) *rest.Request {
 		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name).
 			VersionedParams(&metav1.GetOptions{ResourceVersion: resourceVersion}, metav1.ParameterCodec)
@@ -141,47 +148,56 @@ func unserved(err error) bool {
 	return ok && apierrors.IsNotFound(err) && apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse)
 }
 
-// statusPatch is the JSON merge patch of PublishStatus. The uid makes it one for this very pod: the server refuses to change it.
-type statusPatch struct {
-	Metadata struct {
-		UID         types.UID         `json:"uid"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
+// patchStep is an operation of a JSON patch (RFC 6902).
+type patchStep struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
 }
 
-// PublishStatus sets the network-status annotation by one PATCH of pods/status. Other annotations stay as they are.
+// statusPatch is the JSON patch of PublishStatus. It applies to this very pod and to what it has of network-status: the server holds a
+// key that is not there to be null. An object without annotations has no place to put one.
+func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
+	const annotations = "/metadata/annotations"
+	this := patchStep{"test", "/metadata/uid", pod.UID}
+	if len(pod.Annotations) == 0 {
+		return []patchStep{this, {"test", annotations, nil}, {"add", annotations, map[string]string{nadv1.StatusAnnotation: annotation}}}
+	}
+	path := annotations + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(nadv1.StatusAnnotation)
+	var known any
+	if status, ok := pod.Annotations[nadv1.StatusAnnotation]; ok {
+		known = status
+	}
+	return []patchStep{this, {"test", path, known}, {"add", path, annotation}}
+}
+
+// PublishStatus replaces the pod's network-status annotation by one PATCH of pods/status. Other annotations stay as they are. A patch
+// that is sent again because its answer was lost is a conflict if it was applied.
 func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
 	if err := checkUID("pod", pod); err != nil {
 		return err
 	}
-	var patch statusPatch
-	patch.Metadata.UID = pod.UID
-	patch.Metadata.Annotations = map[string]string{nadv1.StatusAnnotation: annotation}
-	body, err := json.Marshal(patch)
+	body, err := json.Marshal(statusPatch(pod, annotation))
 	if err != nil {
 		return fmt.Errorf("encode network-status: %w", err)
 	}
 	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
+		return send(c.core.Patch(types.JSONPatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
 			SetHeader("Accept", metadataType), body)
 	}}
 	_, err = a.do(ctx, c)
-	return otherPod(err, pod)
+	return changedPod(err, pod)
 }
 
-// otherPod makes a conflict of what API servers say of a uid that is not the pod's: that it "is immutable", with status 422.
-func otherPod(err error, pod *metav1.ObjectMeta) error {
+// changedPod makes a conflict of what API servers answer to a patch whose tests fail: status 422 without a cause. With causes it is the
+// patched object that is invalid, for instance as its annotations are too long.
+func changedPod(err error, pod *metav1.ObjectMeta) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details == nil {
+	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
 		return err
 	}
-	for _, cause := range status.ErrStatus.Details.Causes {
-		if cause.Field == "metadata.uid" {
-			conflict := apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is not %.80q any more", pod.UID))
-			return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
-		}
-	}
-	return err
+	conflict := apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is not %.80q any more, or its network-status is another", pod.UID))
+	return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
 }
 
 // checkUID refuses an object that could not be told from another of the same name.

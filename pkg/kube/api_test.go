@@ -136,19 +136,21 @@ func TestAPIRequests(t *testing.T) {
 	if nad, err := a.NAD(t.Context(), "ns", "a"); err != nil || nad.Spec.Config != "{}" {
 		t.Fatalf("got NAD %+v, %v", nad, err)
 	}
-	if err := a.PublishStatus(t.Context(), pod, "[\"é\n\"]"); err != nil {
+	if err := a.PublishStatus(t.Context(), pod.Meta(), "[\"é\n\"]"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Event(t.Context(), pod, "Normal", "AddedInterface", "net1"); err != nil {
+	if err := a.Event(t.Context(), pod.Meta(), "Normal", "AddedInterface", "net1"); err != nil {
 		t.Fatal(err)
 	}
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	want := []request{
-		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: partial},
+		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: "application/json"},
 		{method: "GET", path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
 		{
-			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore", accept: partial, contentType: "application/merge-patch+json",
-			body: `{"metadata":{"uid":"u1","annotations":{"k8s.v1.cni.cncf.io/network-status":"[\"é\n\"]"}}}`,
+			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore", accept: partial, contentType: "application/json-patch+json",
+			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},` +
+				`{"op":"test","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status","value":null},` +
+				`{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status","value":"[\"é\n\"]"}]`,
 		},
 		{method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial, contentType: "application/json"},
 	}
@@ -293,7 +295,8 @@ func TestAPIRetriesWrites(t *testing.T) {
 func TestAPINoRetry(t *testing.T) {
 	for code, is := range map[int]func(error) bool{
 		400: apierrors.IsBadRequest, 401: apierrors.IsUnauthorized, 403: apierrors.IsForbidden,
-		404: apierrors.IsNotFound, 409: apierrors.IsConflict, 422: apierrors.IsInvalid,
+		404: apierrors.IsNotFound, 409: apierrors.IsConflict,
+		422: func(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsConflict(err) },
 	} {
 		for _, plain := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d plain %v", code, plain), func(t *testing.T) {

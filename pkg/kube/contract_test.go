@@ -137,7 +137,7 @@ func TestAPIServerRequests(t *testing.T) {
 			return err
 		}
 		_, nadErr := src.NAD(t.Context(), "requests", "a")
-		return errors.Join(nadErr, src.PublishStatus(t.Context(), pod, "[]"), src.Event(t.Context(), pod, "Normal", "R", "m"))
+		return errors.Join(nadErr, src.PublishStatus(t.Context(), pod.Meta(), "[]"), src.Event(t.Context(), pod.Meta(), "Normal", "R", "m"))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestAPIServerDescribe(t *testing.T) {
 	server.CreatePod(t, "describe", "p", nil)
 	pod, err := src.Pod(t.Context(), "describe", "p")
 	if err == nil {
-		err = src.Event(t.Context(), pod, "Warning", "NADNotFound", `there is no "a"`)
+		err = src.Event(t.Context(), pod.Meta(), "Warning", "NADNotFound", `there is no "a"`)
 	}
 	if err != nil {
 		t.Fatal(err)

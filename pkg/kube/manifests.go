@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -64,8 +65,8 @@ func invalidManifests(err error, fix string) error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: "braid.manifests", Err: err, Fix: fix}
 }
 
-// Pod gives the metadata of a pod, with the status that was published for it.
-func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
+// Pod returns a pod, with the status that was published for it.
+func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	if err := checkNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get pod: %w", err)
 	}
@@ -73,7 +74,7 @@ func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*metav1.Ob
 	if err != nil {
 		return nil, err
 	}
-	status, published, err := m.status(pod)
+	status, published, err := m.status(pod.Meta())
 	if err != nil {
 		return nil, unreadable("network-status of pod", namespace, name, err)
 	}
@@ -87,7 +88,7 @@ func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*metav1.Ob
 	return pod, nil
 }
 
-// metaManifest is a Pod or Node, of which only the metadata is looked at.
+// metaManifest is a Pod or Node, of whose metadata all keys are known.
 type metaManifest struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -96,18 +97,26 @@ type metaManifest struct {
 	Status json.RawMessage `json:"status"`
 }
 
-// pod gives the metadata as the manifest has it.
-func (m *Manifests) pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error) {
-	var pod metaManifest
+// pod returns a pod as the manifest has it.
+func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
+	var object metaManifest
 	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	if err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &pod); err != nil {
+	if err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &object); err != nil {
 		return nil, err
 	}
-	pod.Namespace = namespace
-	if pod.UID == "" {
-		pod.UID = derivedUID(namespace, name)
+	object.Namespace = namespace
+	if object.UID == "" {
+		object.UID = derivedUID(namespace, name)
 	}
-	return &pod.ObjectMeta, nil
+	var details podDetails
+	for raw, out := range map[*json.RawMessage]any{&object.Spec: &details.Spec, &object.Status: &details.Status} {
+		if err := json.Unmarshal(*raw, out); len(*raw) > 0 && err != nil {
+			return nil, &failure.Error{
+				Reason: failure.InvalidAnnotation, Err: fmt.Errorf("decode Pod %s/%s in %s: %w", namespace, name, m.dir, err), Fix: "correct the manifest",
+			}
+		}
+	}
+	return details.of(object.ObjectMeta), nil
 }
 
 // derivedUID is the uid of a pod whose manifest gives none: a UUID of version 8, which is for such purposes (RFC 9562 s.5.8).
@@ -132,8 +141,8 @@ func (m *Manifests) NAD(ctx context.Context, namespace, name string) (*nadv1.Net
 	return nad, nil
 }
 
-// PublishStatus writes the annotation beside the manifests. It does what an API server would: the pod has to be there, and be the
-// one that was given.
+// PublishStatus writes the annotation beside the manifests. It does what an API server would: the pod has to be there, be the one that
+// was given, and have the status that was given with it.
 func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
 	if err := checkNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
@@ -152,7 +161,10 @@ func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, a
 		if current.UID != pod.UID {
 			return apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
 		}
-		return m.writeStatus(current, annotation)
+		if !m.hasStatus(current.Meta(), pod.Annotations) {
+			return apierrors.NewConflict(podResource(), pod.Name, errors.New("its network-status is another"))
+		}
+		return m.writeStatus(current.Meta(), annotation)
 	})
 }
 

@@ -306,7 +306,7 @@ func TestManifestsStatusFiles(t *testing.T) {
 		t.Helper()
 		pod, err := src.Pod(t.Context(), "ns", "p")
 		if err == nil {
-			err = src.PublishStatus(t.Context(), pod, status)
+			err = src.PublishStatus(t.Context(), pod.Meta(), status)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -465,14 +465,14 @@ func TestManifestsLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = src.PublishStatus(ctx, pod, "[]")
+	err = src.PublishStatus(ctx, pod.Meta(), "[]")
 	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want deadline exceeded of class TimedOut", err)
 	}
 	if err := unix.Flock(int(other.Fd()), unix.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}
-	if err := src.PublishStatus(t.Context(), pod, "[]"); err != nil {
+	if err := src.PublishStatus(t.Context(), pod.Meta(), "[]"); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
@@ -38,6 +39,18 @@ func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published boo
 		return "", false, nil
 	}
 	return string(data), err == nil, err
+}
+
+// hasStatus reports whether the pod of a manifest has the network-status that is among the annotations, or has none as they have none.
+// One that cannot be read counts as any: it is going to be replaced.
+func (m *Manifests) hasStatus(pod *metav1.ObjectMeta, annotations map[string]string) bool {
+	has, ok := pod.Annotations[nadv1.StatusAnnotation]
+	status, published, err := m.status(pod)
+	if published {
+		has, ok = status, true
+	}
+	want, wanted := annotations[nadv1.StatusAnnotation]
+	return err != nil || has == want && ok == wanted
 }
 
 // writeStatus writes the status before it says whose it is. If it is killed in between, the status counts for nobody until the

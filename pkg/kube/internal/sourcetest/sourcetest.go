@@ -14,12 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // Source is the interface under test, as pkg/engine consumes it.
 type Source interface {
-	Pod(ctx context.Context, namespace, name string) (*metav1.ObjectMeta, error)
+	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
 	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
@@ -53,6 +54,7 @@ func Run(t *testing.T, src Source, back Backend) {
 		"PublishThenRead":     testPublish,
 		"PublishKeepsOthers":  testPublishKeepsOthers,
 		"PublishAgain":        testPublishAgain,
+		"PublishOver":         testPublishOver,
 		"ConflictOnReplaced":  testReplaced,
 		"PublishDeleted":      testDeleted,
 		"PublishWithoutUID":   testWithoutUID,
@@ -72,7 +74,7 @@ func mustPod(t *testing.T, src Source, namespace, name string) *metav1.ObjectMet
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pod
+	return pod.Meta()
 }
 
 func testPod(t *testing.T, src Source, back Backend, ns string) {
@@ -198,12 +200,49 @@ func testPublishKeepsOthers(t *testing.T, src Source, back Backend, ns string) {
 func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
-	for _, status := range []string{"[1]", "[1]", "", "[2]"} {
+	for _, status := range []string{"[1]", "[1]", "", "[\"<é>\"]", "[2]"} {
 		if err := src.PublishStatus(t.Context(), pod, status); err != nil {
 			t.Fatal(err)
 		}
-		if got, there := mustPod(t, src, ns, "p").Annotations[nadv1.StatusAnnotation]; got != status || !there {
+		before := pod
+		pod = mustPod(t, src, ns, "p")
+		if got, there := pod.Annotations[nadv1.StatusAnnotation]; got != status || !there {
 			t.Errorf("status is %q, %v, want %q", got, there, status)
+		}
+		if status == before.Annotations[nadv1.StatusAnnotation] {
+			continue
+		}
+		// What was true of the pod before is not now.
+		if err := src.PublishStatus(t.Context(), before, "[late]"); !apierrors.IsConflict(err) {
+			t.Errorf("after status %q: got error %v, want conflict", status, err)
+		}
+	}
+}
+
+// A pod's network-status is replaced by who knows it, be it the only annotation or one of several.
+func testPublishOver(t *testing.T, src Source, back Backend, ns string) {
+	annotations := map[string]map[string]string{
+		"none": nil, "others": {"a": "1"}, "only": {nadv1.StatusAnnotation: "[0]"}, "empty": {nadv1.StatusAnnotation: "", "a": "1"},
+	}
+	for name, has := range annotations {
+		back.CreatePod(t, ns, name, has)
+		pod := mustPod(t, src, ns, name)
+		status, there := has[nadv1.StatusAnnotation]
+		for other, known := range annotations {
+			if thought, ok := known[nadv1.StatusAnnotation]; thought == status && ok == there {
+				continue // whether there are others need not be noticed
+			}
+			wrong := *pod
+			wrong.Annotations = known
+			if err := src.PublishStatus(t.Context(), &wrong, "[late]"); !apierrors.IsConflict(err) {
+				t.Errorf("pod %s taken for %s: got error %v, want conflict", name, other, err)
+			}
+		}
+		if err := src.PublishStatus(t.Context(), pod, "[1]"); err != nil {
+			t.Errorf("pod %s: %v", name, err)
+		}
+		if got := mustPod(t, src, ns, name).Annotations; got[nadv1.StatusAnnotation] != "[1]" || got["a"] != has["a"] {
+			t.Errorf("pod %s has annotations %v", name, got)
 		}
 	}
 }
@@ -265,7 +304,8 @@ func testConcurrentPublishes(t *testing.T, src Source, back Backend, ns string) 
 		pod := mustPod(t, src, ns, name)
 		for range 4 {
 			all.Go(func() {
-				if err := src.PublishStatus(t.Context(), pod, name); err != nil {
+				// One is the first, and the others find that out.
+				if err := src.PublishStatus(t.Context(), pod, name); err != nil && !apierrors.IsConflict(err) {
 					t.Error(err)
 				}
 				if err := src.Event(t.Context(), pod, "Normal", "AddedInterface", name); err != nil {

@@ -1,0 +1,49 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/status"
+)
+
+// writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it may be old, if the runtime passed
+// it on: then the pod is fetched, and that is where a pod that is gone shows, too.
+func (e *Engine) writeStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+	err := e.replaceStatus(ctx, pod, entries)
+	if !apierrors.IsConflict(err) {
+		return publishError(err)
+	}
+	current, err := e.fetchPod(ctx, pod.Namespace, pod.Name, pod.UID)
+	if err != nil {
+		return err
+	}
+	err = e.replaceStatus(ctx, current.Meta(), entries)
+	if apierrors.IsConflict(err) {
+		return &failure.Error{
+			Reason: failure.APIUnavailable, Field: nadv1.StatusAnnotation, Err: fmt.Errorf("publish network-status: others write it at the same time: %w", err),
+			Fix: "the runtime will try again; see who else writes the annotation",
+		}
+	}
+	return publishError(err)
+}
+
+func (e *Engine) replaceStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], entries)
+	if err != nil {
+		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	}
+	return e.trace("publish status", func() error { return e.Source.PublishStatus(ctx, pod, annotation) })
+}
+
+func publishError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sourceError("publish network-status", err)
+}
