@@ -47,14 +47,20 @@ const (
 func Source(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, 12, 8) }
 
 // Destination matches the destination address, as Source does.
-func Destination(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, 16, 24) }
+func Destination(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, offset4, offset6) }
+
+// Offsets of the destination address in the headers of IPv4 and IPv6.
+const (
+	offset4 = 16
+	offset6 = 24
+)
 
 // address matches an address at an offset of the header of IPv4 or IPv6.
-func address(c Comparison, subnet netip.Prefix, offset4, offset6 uint32) Expr {
+func address(c Comparison, subnet netip.Prefix, in4, in6 uint32) Expr {
 	subnet = subnet.Masked()
-	value, offset := subnet.Addr().AsSlice(), offset6
+	value, offset := subnet.Addr().AsSlice(), in6
 	if subnet.Addr().Is4() {
-		offset = offset4
+		offset = in4
 	}
 	e := Expr{payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, uint32(len(value)))}
 	if !subnet.IsSingleIP() {

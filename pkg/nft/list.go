@@ -18,8 +18,8 @@ type found struct {
 	chain string
 	// handle is the kernel's number of it, as it came.
 	handle []byte
-	// key is that of the attachment's tag, empty for rules of none.
-	key string
+	// key is that of the attachment's tag, names are the tag's for people; empty for rules of none.
+	key, names string
 	// exprs are its expressions as they came.
 	exprs []byte
 }
@@ -71,7 +71,7 @@ func parse(answers [][]byte) []found {
 			case unix.NFTA_RULE_HANDLE:
 				r.handle = value
 			case unix.NFTA_RULE_USERDATA:
-				r.key = keyOf(value)
+				r.key, r.names = parseComment(value)
 			case unix.NFTA_RULE_EXPRESSIONS:
 				r.exprs = value
 			}

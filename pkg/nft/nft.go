@@ -129,11 +129,25 @@ func (c *Conn) Netfilter() *nl.Netfilter { return c.socket }
 // Set makes rules those of the attachment in the table, in the place of the ones that it has. The table and its chains are made if they are
 // missing; without rules this is Delete.
 func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error {
-	if len(rules) == 0 {
-		return c.Delete(ctx, t, tag)
-	}
+	_, err := c.Swap(ctx, t, tag, nil, rules...)
+	return err
+}
+
+// Swap is Set that returns the rules which the attachment had. Before anything changes, refuse sees the rules of all other attachments, of
+// the very state that the change is made for; its error ends the operation. It may be nil.
+func (c *Conn) Swap(ctx context.Context, t *Table, tag Tag, refuse func(others []Owned) error, rules ...Rule) (had []Owned, err error) {
 	key, comment := tag.key(), tag.comment()
-	return c.change(ctx, t, func(have []found) *batch {
+	isOwn := func(other string) bool { return other == key }
+	if len(rules) == 0 {
+		return c.remove(ctx, t, isOwn)
+	}
+	err = c.change(ctx, t, func(have []found) (*batch, error) {
+		had = owned(have, isOwn)
+		if refuse != nil {
+			if err := refuse(owned(have, func(other string) bool { return other != key })); err != nil {
+				return nil, err
+			}
+		}
 		b := &batch{family: t.Family}
 		b.ensure(t, have)
 		for _, r := range have {
@@ -144,15 +158,13 @@ func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error 
 		for _, r := range rules {
 			b.addRule(t, r, comment)
 		}
-		return b
+		return b, nil
 	})
+	return had, err
 }
 
 // Delete removes the attachment's rules from the table, in whatever chain.
-func (c *Conn) Delete(ctx context.Context, t *Table, tag Tag) error {
-	key := tag.key()
-	return c.remove(ctx, t, func(other string) bool { return other == key })
-}
+func (c *Conn) Delete(ctx context.Context, t *Table, tag Tag) error { return c.Set(ctx, t, tag) }
 
 // Keep removes the rules of those attachments of a network that are not among valid. All of valid are of the network.
 func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []Tag) error {
@@ -161,12 +173,14 @@ func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []Tag) 
 		keep[tag.key()] = true
 	}
 	prefix := networkPrefix(network)
-	return c.remove(ctx, t, func(key string) bool { return strings.HasPrefix(key, prefix) && !keep[key] })
+	_, err := c.remove(ctx, t, func(key string) bool { return strings.HasPrefix(key, prefix) && !keep[key] })
+	return err
 }
 
-// remove deletes the rules whose tag has such a key, and the table if no attachment's rule is left.
-func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) error {
-	err := c.change(ctx, t, func(have []found) *batch {
+// remove deletes the rules whose tag has such a key, which it returns, and the table if no attachment's rule is left.
+func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) (removed []Owned, err error) {
+	err = c.change(ctx, t, func(have []found) (*batch, error) {
+		removed = owned(have, unwanted)
 		b := &batch{family: t.Family}
 		left := false
 		for _, r := range have {
@@ -181,26 +195,26 @@ func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) b
 		if len(b.messages) > 0 && !left {
 			b.deleteEmpty(t)
 		}
-		return b
+		return b, nil
 	})
 	if errors.Is(err, ErrUnsupported) {
-		return nil
+		return nil, nil
 	}
-	return err
+	return removed, err
 }
 
 // change makes the changes that build derives from the rules of the table. They are right for that state only: should it change between the
-// two, they are derived again.
-func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) *batch) error {
+// two, they are derived again. An error of build is returned as it is.
+func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) (*batch, error)) error {
 	var err error
 	for range tries {
 		generation, have, lerr := c.list(ctx, t)
 		if lerr != nil {
 			return lerr
 		}
-		b := build(have)
-		if len(b.messages) == 0 {
-			return nil
+		b, rerr := build(have)
+		if rerr != nil || len(b.messages) == 0 {
+			return rerr
 		}
 		failed, berr := c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages)
 		if b.optional > 0 && failed >= b.optional {

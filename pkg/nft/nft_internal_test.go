@@ -53,7 +53,7 @@ func TestChangesMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := 0
-	err := c.change(t.Context(), table, func(have []found) *batch {
+	err := c.change(t.Context(), table, func(have []found) (*batch, error) {
 		if calls++; calls < 3 {
 			// All rules but a's own one are another one's, and handles begin at 1 again.
 			err := errors.Join(other.Delete(t.Context(), table, a), other.Set(t.Context(), table, b, NewRule("c", Drop())), other.Delete(t.Context(), table, b),
@@ -69,7 +69,7 @@ func TestChangesMeanwhile(t *testing.T) {
 			}
 		}
 		changes.addRule(table, NewRule("c", Return()), a.comment())
-		return changes
+		return changes, nil
 	})
 	if err != nil {
 		t.Fatal(err)

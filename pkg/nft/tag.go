@@ -45,16 +45,16 @@ func userData(comment string) []byte {
 	return append(append([]byte{typeComment, byte(len(comment) + 1)}, comment...), 0)
 }
 
-// keyOf is the key in a rule's user data; empty where it holds no tag.
-func keyOf(data []byte) string {
+// parseComment reads a rule's user data; key and names are empty where it holds no tag.
+func parseComment(data []byte) (key, names string) {
 	if len(data) < 2 || data[0] != typeComment {
-		return ""
+		return "", ""
 	}
-	key, _, found := strings.Cut(string(data[2:]), " ")
+	key, names, found := strings.Cut(strings.TrimRight(string(data[2:]), "\x00"), " ")
 	if !found || len(key) != 2*networkHash+1+2*attachmentHash {
-		return ""
+		return "", ""
 	}
-	return key
+	return key, names
 }
 
 // short is a hash of names, which hold no NUL byte, in hexadecimal.
