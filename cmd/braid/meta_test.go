@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -25,5 +27,84 @@ func TestR13SbrOfOldVersion(t *testing.T) {
 		r.must("DEL", p)
 		r.clean(p)
 		same(t, "rules", p.Rules(), before)
+	}
+}
+
+// ported is a network of bridge and portmap with addresses of 10.<net>.0.0/24.
+func (r *rig) ported(net int, version string) string {
+	return fmt.Sprintf(`{"cniVersion":%q,"plugins":[{"type":"bridge","bridge":"br%d","isGateway":true,
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%[2]d.0.0/24"}},{"type":"portmap","capabilities":{"portMappings":true}}]}`,
+		version, net, r.path("leases"))
+}
+
+// R14: the rules go with the pod also where DEL gets neither prevResult nor mappings: the annotation is gone, and the record, too.
+func TestR14PortsOfOldVersion(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("ports", r.ported(14, "0.3.1"))
+	p := r.pod("p", `[{"name":"ports","portMappings":[{"hostPort":8014,"containerPort":80,"protocol":"tcp"}]}]`)
+	r.add(p)
+	if rules := r.nft(); !strings.Contains(rules, "8014") {
+		t.Fatalf("rules: %s", rules)
+	}
+	for _, dir := range []string{"state/sandboxes", "state/cni"} {
+		if err := os.RemoveAll(r.path(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pod("p", "ports")
+	r.must("DEL", p)
+	if rules := r.nft(); strings.Contains(rules, "8014") {
+		t.Errorf("rules left: %s", rules)
+	}
+	r.bridgeGone("br14")
+	r.clean(p)
+}
+
+// R24: the second pod that asks for a port is refused, and the first one keeps it; so is one that asks for a port that leads nowhere.
+func TestR24HostPortTaken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("ports", r.ported(24, "1.0.0"))
+	ask := func(mapping string) string {
+		return `[{"name":"ports","portMappings":[{"hostPort":8024,"containerPort":80,"protocol":"tcp"` + mapping + `}]}]`
+	}
+	first, second, v6 := r.pod("first", ask("")), r.pod("second", ask("")), r.pod("v6", ask(`,"hostIP":"fd00::1"`))
+	r.add(first)
+	before := r.nft()
+	r.fails("ADD", second, 11, "hostPort 8024", "first", "choose another hostPort")
+	r.fails("ADD", v6, 7, "hostIP", "fd00::1", "leave hostIP out")
+	same(t, "rules", r.nft(), before)
+	for _, p := range []*pod{second, v6, first} {
+		r.must("DEL", p)
+	}
+	if rules := r.nft(); strings.Contains(rules, "8024") {
+		t.Errorf("rules left: %s", rules)
+	}
+	r.add(second)
+	r.must("DEL", second)
+	r.bridgeGone("br24")
+	r.clean(first, second, v6)
+}
+
+// nft is the node's packet filter.
+func (r *rig) nft() (rules string) {
+	r.t.Helper()
+	err := r.node.Run(func() error {
+		out, err := exec.CommandContext(r.t.Context(), "nft", "list", "ruleset").CombinedOutput()
+		rules = string(out)
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err, rules)
+	}
+	return rules
+}
+
+// bridgeGone removes a bridge that was made for pods and stays, as in the reference.
+func (r *rig) bridgeGone(name string) {
+	r.t.Helper()
+	if err := r.node.Netlink().LinkDel(r.node.Link(name)); err != nil {
+		r.t.Fatal(err)
 	}
 }

@@ -21,6 +21,8 @@ type mapping struct {
 
 // forward is a mapping that was checked.
 type forward struct {
+	// index is the mapping's place in the list.
+	index                   int
 	protocol                byte
 	hostPort, containerPort uint16
 	// hostIP is invalid for addresses of both families, and unspecified for all of one.
@@ -41,6 +43,7 @@ func mappings(req *plugin.Request) ([]forward, error) {
 		if err != nil {
 			return forwards, err
 		}
+		f.index = i
 		forwards = append(forwards, f)
 	}
 	return forwards, nil

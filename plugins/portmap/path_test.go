@@ -38,12 +38,12 @@ func TestHostIP(t *testing.T) {
 	w := newWorld(t, ours())
 	p := w.pod("a", 2)
 	serve(t, p.Namespace, ":80", "pod")
-	for _, port := range []string{":8080", ":8081", ":8082", ":8083", ":8084"} {
-		serve(t, w.Host, port, "node")
-	}
 	at := func(number int, ip string) conf { return port("tcp", number, 80).With(conf{"hostIP": ip}) }
 	c := chain(p, 2, nil, at(8080, "192.0.2.9"), at(8081, "0.0.0.0"), at(8082, "::"), at(8083, "2001:db8:1::9"), at(8084, "::ffff:192.0.2.9"))
 	add(t, p, c)
+	for _, port := range []string{":8080", ":8081", ":8082", ":8083", ":8084"} {
+		serve(t, w.Host, port, "node")
+	}
 	v4, v6 := "pod saw 192.0.2.2", "pod saw 2001:db8:1::2"
 	not4, not6 := "node saw 192.0.2.2", "node saw 2001:db8:1::2"
 	for number, want := range map[int][4]string{
@@ -116,7 +116,6 @@ func TestConditions(t *testing.T) {
 	w := newWorld(t, ours())
 	p := w.pod("a", 2)
 	serve(t, p.Namespace, ":80", "pod")
-	serve(t, w.Host, ":8080", "node")
 	for _, words := range []list{
 		{"ip", "saddr", "192.0.2.3"},
 		{"ip saddr != 192.0.2.2"},
@@ -130,6 +129,7 @@ func TestConditions(t *testing.T) {
 	} {
 		c := chain(p, 2, conf{"conditionsV4": words}, port("tcp", 8080, 80))
 		add(t, p, c)
+		stop := serve(t, w.Host, ":8080", "node")
 		for address, who := range map[string]string{"192.0.2.3": "pod", "192.0.2.2": "node"} {
 			want := who + " saw " + address
 			if got := ask(t, w.client, "tcp", "192.0.2.1:8080", from(address+":0")); got != want {
@@ -137,6 +137,7 @@ func TestConditions(t *testing.T) {
 			}
 		}
 		expect(t, w.client, "tcp", "[2001:db8:1::1]:8080", "pod saw 2001:db8:1::2")
+		stop()
 		if err := errors.Join(p.Check(c), p.Del(c)); err != nil {
 			t.Error(err)
 		}
@@ -150,8 +151,6 @@ func TestUDPFollowsTheRules(t *testing.T) {
 	p, other := w.pod("a", 2), w.pod("b", 3)
 	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
 	serve(t, p.Namespace, ":80", "pod")
-	serve(t, w.Host, "192.0.2.1:8080", "node")
-	serve(t, w.Host, "[2001:db8:1::1]:8080", "node")
 	c := chain(p, 2, nil, port("udp", 8080, 80))
 	v4, v6 := dial(t, w.client, "udp", "192.0.2.1:8080"), dial(t, w.client, "udp", "[2001:db8:1::1]:8080")
 	defer v4.Close()
@@ -164,13 +163,31 @@ func TestUDPFollowsTheRules(t *testing.T) {
 			}
 		}
 	}
-	see("node")
-	add(t, p, c)
-	see("pod")
-	if err := p.Del(c); err != nil {
-		t.Fatal(err)
+	seeNode := func() {
+		t.Helper()
+		stop4, stop6 := serve(t, w.Host, "192.0.2.1:8080", "node"), serve(t, w.Host, "[2001:db8:1::1]:8080", "node")
+		see("node")
+		stop4()
+		stop6()
 	}
-	see("node")
+	seeNode()
+	for name, release := range map[string]func() error{
+		"DEL": func() error { return p.Del(c) },
+		// R14: without mappings, and without prevResult.
+		"DEL without mappings": func() error { _, err := p.Call("DEL", conf{"type": "portmap"}); return err },
+		"ADD without mappings": func() error { _, err := p.Add(c.With(conf{"runtimeConfig": conf{}})); return err },
+		"ADD of other mappings": func() error {
+			_, err := p.Add(chain(p, 2, nil, port("udp", 9090, 80)))
+			return err
+		},
+	} {
+		add(t, p, c)
+		see("pod")
+		if err := release(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		seeNode()
+	}
 }
 
 // ::1 cannot be routed to a pod: the node's own server has it.

@@ -1,8 +1,8 @@
 // Package portmap makes ports of the node lead to ports of a pod.
 //
 // Contract: plugin.Interface. The rules are nf_tables', in the table braid_hostport of the node's namespace, which has those of all pods; each
-// rule carries its attachment as its tag. The plugin is chained: it finds the pod's addresses in prevResult, which it gives back as it is. An
-// attachment without port mappings is left alone.
+// rule carries its attachment as its tag, by which alone DEL and a repeated ADD find it. The plugin is chained: it finds the pod's addresses in
+// prevResult, which it returns as it is. A mapping that would lead nowhere, or whose port of the node is taken, is an error.
 package portmap
 
 import (
@@ -73,39 +73,60 @@ func (c *Conf) check() error {
 
 func (c *Conf) snat() bool { return c.SNAT == nil || *c.SNAT }
 
-// Add makes the rules.
+// Add makes the rules. Those of an ADD before go, also if there are no mappings any more.
 func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	w, err := wanted(req, c)
 	if err != nil {
 		return nil, err
 	}
 	if len(w.rules) == 0 {
-		return req.Result(), nil
+		return req.Result(), release(ctx, req, nil)
+	}
+	if err := w.checkListeners(ctx, req); err != nil {
+		return nil, err
 	}
 	return req.Result(), req.Filter(func(conn *nft.Conn) error {
-		// Before the change: without an answer of the kernel nobody knows whether it was made.
-		req.Undo.Push(func(ctx context.Context) error {
-			return req.Unfilter(func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
-		})
-		if err := conn.Set(ctx, table(), req.Tag(), w.rules...); err != nil {
+		had, err := conn.Swap(ctx, table(), req.Tag(), w.claim(req), w.rules...)
+		if err != nil {
 			return err
 		}
-		if err := forget(ctx, conn, w.forwards, w.pods...); err != nil {
+		if err := forget(ctx, conn, append(flows(w.forwards, w.pods), flowsOf(had)...)); err != nil {
 			return err
 		}
 		return w.routeLocalnet(ctx, req)
 	})
 }
 
-// Del removes the attachment's rules.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
-	forwards, err := mappings(req)
-	if err == nil && len(forwards) == 0 {
+// claim is what looks at the rules of others before those of the work are made.
+func (w *work) claim(req *plugin.Request) func(others []nft.Owned) error {
+	pushed := false
+	return func(others []nft.Owned) error {
+		if err := w.checkOthers(others); err != nil {
+			return err
+		}
+		// Before the change: without an answer of the kernel nobody knows whether it was made.
+		if !pushed {
+			pushed = true
+			req.Undo.Push(func(ctx context.Context) error {
+				return req.Unfilter(func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
+			})
+		}
 		return nil
 	}
+}
+
+// Del removes the attachment's rules. They carry its tag, so it does not matter what the configuration says.
+func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 	// No rules were made for mappings that are wrong, but there may be those of an ADD before.
+	forwards, _ := mappings(req) //nolint:errcheck // those before the first wrong one are enough
+	return release(ctx, req, flows(forwards, formerPods(req)))
+}
+
+// release removes the attachment's rules and forgets these flows, and those that the rules led to the pod.
+func release(ctx context.Context, req *plugin.Request, known []flow) error {
 	return req.Unfilter(func(conn *nft.Conn) error {
-		return errors.Join(conn.Delete(ctx, table(), req.Tag()), forget(ctx, conn, forwards, formerPods(req)...))
+		had, err := conn.Swap(ctx, table(), req.Tag(), nil)
+		return errors.Join(err, forget(ctx, conn, append(known, flowsOf(had)...)))
 	})
 }
 

@@ -131,14 +131,16 @@ func TestAddAgain(t *testing.T) {
 	})
 }
 
-// Without mappings the plugin does not even look at the node.
-func TestNoMappings(t *testing.T) {
+// Without mappings nothing changes but what an ADD before has left (R14).
+func TestR14NoMappings(t *testing.T) {
 	w := newWorld(t, ours())
-	p := w.pod("a", 2)
-	w.Host.Unmount()
+	p, other := w.pod("a", 2), w.pod("b", 3)
+	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
+	before := w.state()
 	for _, runtime := range []any{nil, conf{}, conf{"portMappings": nil}, conf{"portMappings": list{}}} {
 		c := chain(p, 2, conf{"runtimeConfig": runtime})
 		add(t, p, c)
+		w.is(before)
 		want, err := json.Marshal(c["prevResult"])
 		if err != nil {
 			t.Fatal(err)
@@ -146,30 +148,118 @@ func TestNoMappings(t *testing.T) {
 		if !reflect.DeepEqual(object(t, p.Prev), object(t, want)) {
 			t.Errorf("result %s, want prevResult %s", p.Prev, want)
 		}
-		if err := errors.Join(p.Check(c), p.Del(c), p.Node.Status(c)); err != nil {
+		if err := errors.Join(p.Check(c), p.Node.Status(c)); err != nil {
 			t.Error(err)
+		}
+		for command, c := range map[string]conf{
+			"ADD": c, "DEL": c.With(conf{"prevResult": nil, "cniVersion": "0.3.1"}), "DEL ": {"type": "portmap", "runtimeConfig": conf{"portMappings": "x"}},
+		} {
+			add(t, p, chain(p, 2, nil, twoPorts()...))
+			if w.state() == before {
+				t.Fatal("ADD made no rule")
+			}
+			if _, err := p.Call(strings.TrimSpace(command), c); err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+			w.is(before)
 		}
 	}
 }
 
-// Mappings for a family or an interface without an address are none.
-func TestNothingToMap(t *testing.T) {
+// R24: a mapping that leads nowhere, or whose port is taken, is an error that names field and remedy, and changes nothing.
+func TestR24LeadsNowhere(t *testing.T) {
 	w := newWorld(t, ours())
-	p := w.pod("a", 2)
-	before := w.state()
-	c := chain(p, 2, nil, port("tcp", 8080, 80))
-	c["prevResult"] = conf{"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1"}, conf{"name": "eth0", "sandbox": p.NetNS}}, "ips": list{
-		conf{"address": "10.1.0.1/24", "interface": 0}, conf{"address": "10.1.0.3/24", "interface": 1},
-	}}
-	add(t, p, c)
-	w.is(before)
-	c["prevResult"] = conf{"cniVersion": "1.1.0", "ips": list{conf{"address": "10.1.0.2/24"}}}
-	c["runtimeConfig"] = conf{"portMappings": list{port("tcp", 8080, 80).With(conf{"hostIP": "::"})}}
-	add(t, p, c)
-	w.is(before)
-	if err := errors.Join(p.Check(c), p.Del(c)); err != nil {
-		t.Error(err)
+	p, other := w.pod("a", 2), w.pod("b", 3)
+	at := func(protocol, ip string) conf { return port(protocol, 8080, 80).With(conf{"hostIP": ip}) }
+	only := func(ips ...string) conf {
+		prev := list{}
+		for _, ip := range ips {
+			prev = append(prev, conf{"address": ip, "interface": 0})
+		}
+		return conf{"prevResult": conf{"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}}, "ips": prev}}
 	}
+	v4, v6, dual := only("10.1.0.2/24"), only("fd00:1::2/64"), only("10.1.0.2/24", "fd00:1::2/64")
+	limited := conf{"conditionsV4": list{"ip", "saddr", "192.0.2.3"}, "conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"}}
+	for name, c := range map[string]struct {
+		others, conf conf
+		listens      string
+		mappings     []conf
+		code         uint
+		says         []string
+	}{
+		"IPv6 hostIP": {conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7, says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"}},
+		"::":          {conf: v4, mappings: []conf{at("tcp", "::")}, code: 7, says: []string{"portMappings[0].hostIP", "IPv6"}},
+		"IPv4 hostIP": {conf: v6, mappings: []conf{at("tcp", "192.0.2.1")}, code: 7, says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"}},
+		"no address":  {conf: only(), mappings: []conf{at("tcp", "")}, code: 7, says: []string{"portMappings[0]", "net1", "IPAM"}},
+		"twice":       {conf: v4, mappings: []conf{at("tcp", ""), at("tcp", "").With(conf{"containerPort": 81})}, code: 7, says: []string{"portMappings[1].hostPort 8080", "portMappings[0]"}},
+		"pod": {
+			others: chain(other, 3, nil, at("tcp", "")), conf: dual, mappings: []conf{at("tcp", "")}, code: 11,
+			says: []string{"portMappings[0].hostPort 8080", "tcp port 8080", "net net1 b", "choose another hostPort"},
+		},
+		"pod, one family":       {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v6, mappings: []conf{at("tcp", "")}},
+		"pod, other protocol":   {others: chain(other, 3, nil, at("udp", "")), conf: v4, mappings: []conf{at("tcp", "")}},
+		"pod, other address":    {others: chain(other, 3, nil, at("tcp", "192.0.2.9")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}},
+		"pod, same address":     {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
+		"pod, any":              {others: chain(other, 3, nil, at("tcp", "0.0.0.0")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
+		"pod, one of any":       {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4, mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"pod, conditions":       {others: chain(other, 3, limited, at("tcp", "")), conf: v4, mappings: []conf{at("tcp", "")}},
+		"pod, same conditions":  {others: chain(other, 3, limited, at("tcp", "")), conf: v4.With(limited), mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"pod before conditions": {others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited), mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"listens":               {listens: ":8080", conf: dual, mappings: []conf{port("tcp", 8081, 80), at("tcp", "")}, code: 11, says: []string{"portMappings[1].hostPort 8080", "listens on [::]:8080", "stop that process"}},
+		"listens, UDP":          {listens: "192.0.2.1:8080", conf: v4, mappings: []conf{at("udp", "")}, code: 11, says: []string{"udp port 8080", "192.0.2.1:8080"}},
+		"listens, loopback":     {listens: "127.0.0.1:8080", conf: v4, mappings: []conf{at("tcp", "")}, code: 11, says: []string{"127.0.0.1:8080"}},
+		"listens, ::1":          {listens: "[::1]:8080", conf: dual, mappings: []conf{at("tcp", "")}},
+		"listens, elsewhere":    {listens: "192.0.2.9:8080", conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}},
+		"listens, other family": {listens: "192.0.2.9:8080", conf: v6, mappings: []conf{at("tcp", "")}},
+		"SCTP":                  {listens: ":8080", conf: v4, mappings: []conf{at("sctp", "")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.others != nil {
+				add(t, other, c.others)
+				defer func() {
+					if err := other.Del(c.others); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			if c.listens != "" {
+				defer serve(t, w.Host, c.listens, "node")()
+			}
+			before := w.state()
+			wanted := chain(p, 2, c.conf, c.mappings...)
+			for range 2 { // the runtime repeats an ADD
+				_, err := p.Add(wanted)
+				if plugintest.Code(err) != c.code {
+					t.Errorf("code %d, want %d: %v", plugintest.Code(err), c.code, err)
+				}
+				for _, text := range c.says {
+					if err == nil || !strings.Contains(err.Error(), text) {
+						t.Errorf("%v, want %q in it", err, text)
+					}
+				}
+				if c.code != 0 {
+					w.is(before)
+				}
+			}
+			if err := p.Del(wanted); err != nil {
+				t.Error(err)
+			}
+			w.is(before)
+		})
+	}
+}
+
+// R24: an ADD that finds the port taken leaves the rules of the ADD before.
+func TestR24KeepsWhatWasThere(t *testing.T) {
+	w := newWorld(t, ours())
+	p, other := w.pod("a", 2), w.pod("b", 3)
+	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
+	add(t, p, chain(p, 2, nil, port("tcp", 8080, 80)))
+	before := w.state()
+	if _, err := p.Add(chain(p, 2, nil, port("tcp", 9090, 80))); plugintest.Code(err) != types.ErrTryAgainLater {
+		t.Errorf("error %v", err)
+	}
+	w.is(before)
 }
 
 // M18: attachments of one pod do not see each other, nor do those of several pods.
@@ -210,10 +300,10 @@ func TestM18Conditions(t *testing.T) {
 			open, limited := w.pod("open", 2), w.pod("limited", 3)
 			serve(t, open.Namespace, ":80", "open")
 			serve(t, limited.Namespace, ":80", "limited")
-			serve(t, w.Host, ":8080", "node")
-			serve(t, w.Host, ":9090", "node")
 			add(t, open, chain(open, 2, conf{"backend": "nftables"}, port("tcp", 8080, 80)))
 			add(t, limited, chain(limited, 3, conf{"backend": "nftables", "conditionsV4": list{"ip", "saddr", "192.0.2.3"}}, port("tcp", 9090, 80)))
+			serve(t, w.Host, ":8080", "node")
+			serve(t, w.Host, ":9090", "node")
 			reach := func(address, to string) string { return ask(t, w.client, "tcp", to, from(address)) }
 			for _, c := range []struct{ from, to, want string }{
 				{"192.0.2.3:0", "192.0.2.1:9090", "limited saw 192.0.2.3"},

@@ -185,8 +185,9 @@ func same(t *testing.T, n *nettest.Namespace, want string) {
 	}
 }
 
-// serve answers everybody at a port of a namespace, TCP and UDP, with the name and the address that the question came from.
-func serve(t testing.TB, n *nettest.Namespace, address, name string) {
+// serve answers everybody at a port of a namespace, TCP and UDP, with the name and the address that the question came from, until it is
+// stopped or the test ends.
+func serve(t testing.TB, n *nettest.Namespace, address, name string) (stop func()) {
 	t.Helper()
 	var stream net.Listener
 	var packets net.PacketConn
@@ -199,7 +200,8 @@ func serve(t testing.TB, n *nettest.Namespace, address, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _, _ = stream.Close(), packets.Close() })
+	stop = func() { _, _ = stream.Close(), packets.Close() }
+	t.Cleanup(stop)
 	answer := func(from net.Addr) []byte {
 		return []byte(name + " saw " + netip.MustParseAddrPort(from.String()).Addr().Unmap().String())
 	}
@@ -223,6 +225,7 @@ func serve(t testing.TB, n *nettest.Namespace, address, name string) {
 			_, _ = packets.WriteTo(answer(from), from)
 		}
 	}()
+	return stop
 }
 
 // ask connects from a namespace and gives the answer.

@@ -1,12 +1,10 @@
 package portmap
 
 import (
-	"context"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -80,7 +78,7 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 			w.localnet = pod.Addr()
 		}
 	}
-	return w, nil
+	return w, w.checkAddresses(req)
 }
 
 // podAddresses are the first address of each family that prevResult has on the interface, or on none in particular.
@@ -159,25 +157,3 @@ func (c *Conf) masqueraded(pod netip.Prefix) nft.Expr {
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// forget removes connections of UDP that go to the mapped ports: without end of their own, they would go on as they began.
-func forget(ctx context.Context, conn *nft.Conn, forwards []forward, pods ...netip.Addr) error {
-	for _, f := range forwards {
-		if f.protocol != unix.IPPROTO_UDP {
-			continue
-		}
-		for _, pod := range pods {
-			family := byte(unix.AF_INET6)
-			if pod.Is4() {
-				family = unix.AF_INET
-			}
-			if !f.of(pod) {
-				continue
-			}
-			if err := conn.Netfilter().ForgetConnections(ctx, family, f.protocol, f.hostPort); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}

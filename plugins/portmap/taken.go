@@ -1,0 +1,127 @@
+package portmap
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/nft"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+)
+
+// host is the address of the node that packets to one of the pod's addresses are for; unspecified for all of the family.
+func (f forward) host(pod netip.Addr) netip.Addr {
+	switch {
+	case f.hostIP.IsValid():
+		return f.hostIP
+	case pod.Is4():
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// key is where the mapping stands.
+func (f forward) key() string { return fmt.Sprintf("runtimeConfig.portMappings[%d]", f.index) }
+
+func (f forward) String() string {
+	name := map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}[f.protocol]
+	if f.hostIP.IsValid() {
+		return fmt.Sprintf("%s port %d of %s", name, f.hostPort, f.hostIP)
+	}
+	return fmt.Sprintf("%s port %d", name, f.hostPort)
+}
+
+// taken is the error of a mapping whose port another one has. It may be free again when the runtime repeats the ADD.
+func (f forward) taken(by, fix string) error {
+	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s; %s", f.key(), f.hostPort, f, by, fix)
+	return types.NewError(types.ErrTryAgainLater, msg, "")
+}
+
+// checkAddresses refuses mappings that lead to no address of the pod, and those that a mapping before them leaves nothing for.
+func (w *work) checkAddresses(req *plugin.Request) error {
+	for i, f := range w.forwards {
+		if !slices.ContainsFunc(w.pods, f.of) {
+			if len(w.pods) == 0 && !f.hostIP.IsValid() {
+				return plugin.ConfError(f.key(), nil, fmt.Sprintf("leads nowhere: prevResult has no address of interface %s; "+
+					"give the network an IPAM plugin, or remove the mapping", req.IfName))
+			}
+			family := map[bool]string{true: "IPv4", false: "IPv6"}[f.hostIP.Is4()]
+			return plugin.ConfError(f.key()+".hostIP", f.hostIP.String(), fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s; "+
+				"give an address of the other family, or leave hostIP out", family, req.IfName))
+		}
+		for _, before := range w.forwards[:i] {
+			if before.protocol == f.protocol && before.hostPort == f.hostPort && before.hostIP == f.hostIP && before.containerPort != f.containerPort {
+				return plugin.ConfError(f.key()+".hostPort", int(f.hostPort), fmt.Sprintf("is that of %s, too; choose another one", before.key()))
+			}
+		}
+	}
+	return nil
+}
+
+// checkListeners refuses mappings of ports that a process of the node listens on: it would not be reached any more. On ::1 it would, see table.
+func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
+	ns, _, err := req.Host()
+	if err != nil {
+		return err
+	}
+	byProtocol := map[byte][]nl.Listener{}
+	for _, f := range w.forwards {
+		listeners, ok := byProtocol[f.protocol]
+		if !ok {
+			if listeners, err = nl.Listeners(ctx, ns, f.protocol); err != nil {
+				return err
+			}
+			byProtocol[f.protocol] = listeners
+		}
+		for _, l := range listeners {
+			if l.Port() == f.hostPort && l.Addr() != netip.IPv6Loopback() && slices.ContainsFunc(w.pods, func(pod netip.Addr) bool { return f.of(pod) && l.Takes(f.host(pod)) }) {
+				return f.taken(fmt.Sprintf("a process of the node that listens on %s", l.AddrPort), "choose another hostPort, or stop that process")
+			}
+		}
+	}
+	return nil
+}
+
+// checkOthers refuses mappings of ports that other attachments have: which of two rules counts is an accident.
+func (w *work) checkOthers(others []nft.Owned) error {
+	type port struct {
+		protocol byte
+		number   uint16
+	}
+	wanted := map[port][]forward{}
+	for _, f := range w.forwards {
+		wanted[port{f.protocol, f.hostPort}] = append(wanted[port{f.protocol, f.hostPort}], f)
+	}
+	for _, o := range others {
+		if o.Chain != portsChain {
+			continue
+		}
+		m := o.Match()
+		for _, f := range wanted[port{m.Protocol, m.Port}] {
+			if w.meets(f, o, m) {
+				return f.taken(fmt.Sprintf("the attachment %q", o.Owner), "choose another hostPort, or delete the pod that has it")
+			}
+		}
+	}
+	return nil
+}
+
+// meets reports whether a rule of another attachment is for packets of the mapping. One that asks for more, as by conditions, is so only if
+// the mapping's rule asks for the same.
+func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
+	if m.More {
+		return slices.ContainsFunc(w.rules, func(r nft.Rule) bool { return r.Chain == portsChain && o.Asks(r.Expr) })
+	}
+	for _, pod := range w.pods {
+		host := f.host(pod)
+		if f.of(pod) && m.Family == familyOf(pod) && (!m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host) {
+			return true
+		}
+	}
+	return false
+}
