@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/braid-cni/braid/pkg/nettest"
 )
 
 // R13: nothing of sbr stays after DEL of networks of CNI 0.3.1, whose plugins get no prevResult on DEL. The links of the pod go first.
@@ -107,4 +110,62 @@ func (r *rig) bridgeGone(name string) {
 	if err := r.node.Netlink().LinkDel(r.node.Link(name)); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// R33: DEL of every plugin does its work whatever prevResult is; one without a version has the configuration's.
+func TestR33PrevResult(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := &pod{Namespace: nettest.New(t), id: "id-p"}
+	empty, links := p.Snapshot(), r.node.Links()
+	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.33.0.0/24","routes":[{"dst":"10.34.0.0/16"}]}`, r.path("leases"))
+	for _, prev := range []string{"", `5`, `{"cniVersion":"9.9.9"}`, `{"interfaces":[null],"ips":[{"address":"10.33.0.2/24","interface":0}]}`} {
+		var chain []string
+		result := ""
+		for _, conf := range []string{
+			fmt.Sprintf(`"type":"macvlan","master":%q,%s`, nic, ipam),
+			fmt.Sprintf(`"type":"tuning","dataDir":%q,"mtu":1400`, r.path("tuning")),
+			`"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8033,"containerPort":80,"protocol":"tcp"}]}`,
+			`"type":"sbr"`,
+		} {
+			conf = `{"cniVersion":"1.0.0","name":"net",` + conf
+			if chain = append(chain, conf); result != "" {
+				conf += `,"prevResult":` + result
+			}
+			out, failed := r.standalone(kindOf(conf), "ADD", p, conf+"}")
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			result = strings.Replace(out, `"cniVersion":"1.0.0",`, "", 1)
+			if result == out {
+				t.Fatalf("no version in %s", out)
+			}
+		}
+		for _, conf := range chain[1:] {
+			if _, failed := r.standalone(kindOf(conf), "CHECK", p, conf+`,"prevResult":`+result+"}"); failed != nil {
+				t.Errorf("CHECK: %v", failed)
+			}
+		}
+		if prev == "" {
+			prev = result
+		}
+		for _, conf := range slices.Backward(chain) {
+			if _, failed := r.standalone(kindOf(conf), "DEL", p, conf+`,"prevResult":`+prev+"}"); failed != nil {
+				t.Errorf("DEL with prevResult %s: %v", prev, failed)
+			}
+		}
+		same(t, "pod", p.Snapshot(), empty)
+		same(t, "links", r.node.Links(), links)
+		same(t, "leases", r.leases(), nil)
+		if rules := r.nft(); strings.Contains(rules, "8033") {
+			t.Errorf("rules left: %s", rules)
+		}
+	}
+}
+
+// kindOf is the type in a configuration.
+func kindOf(conf string) string {
+	_, rest, _ := strings.Cut(conf, `"type":"`)
+	kind, _, _ := strings.Cut(rest, `"`)
+	return kind
 }

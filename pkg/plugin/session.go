@@ -206,16 +206,67 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 		}
 		req.Valid = *c.Valid
 	}
-	if !strictjson.Null(c.PrevResult) {
-		if req.PrevResult, err = resultOf("field prevResult", c.CNIVersion, c.PrevResult); err != nil {
-			return "", nil, err
+	if req.PrevResult, err = prevResult(c.CNIVersion, c.PrevResult); err != nil && (command == "ADD" || command == "CHECK") {
+		return "", nil, err
+	}
+	// Nothing else needs it: what it says must not keep anything from being removed.
+	return command, req, nil
+}
+
+// prevResult reads the key; nil where there is none. A result that names no version, as older runtimes and plugins leave it, has the
+// configuration's.
+func prevResult(inVersion string, raw json.RawMessage) (*types100.Result, error) {
+	if strictjson.Null(raw) {
+		return nil, nil
+	}
+	const what = "field prevResult"
+	raw, _, err := versioned(what, inVersion, raw)
+	if err != nil {
+		return nil, err
+	}
+	return resultOf(what, inVersion, raw)
+}
+
+// versioned returns a result with the version that it names, or else with one that stands in for it.
+func versioned(what, fallback string, raw []byte) (full []byte, speaks string, err error) {
+	result, err := strictjson.Object(raw)
+	if err != nil {
+		return nil, "", types.NewError(types.ErrDecodingFailure, what+" "+err.Error(), "")
+	}
+	if !strictjson.Null(result["cniVersion"]) {
+		if speaks, err = strictjson.String(result["cniVersion"]); err != nil {
+			return nil, "", types.NewError(types.ErrDecodingFailure, what+": field cniVersion "+err.Error(), "")
 		}
 	}
-	return command, req, nil
+	if speaks != "" {
+		return raw, speaks, nil
+	}
+	result["cniVersion"] = json.RawMessage(strconv.Quote(fallback))
+	full, err = json.Marshal(result)
+	return full, fallback, err
+}
+
+// noNulls refuses lists whose elements are not all there, which nobody who reads a result expects.
+func noNulls(raw []byte) error {
+	var lists struct {
+		Interfaces, IPs, Routes []json.RawMessage
+	}
+	if err := json.Unmarshal(raw, &lists); err != nil {
+		return err
+	}
+	for name, list := range map[string][]json.RawMessage{"interfaces": lists.Interfaces, "ips": lists.IPs, "routes": lists.Routes} {
+		if i := slices.IndexFunc(list, strictjson.Null); i >= 0 {
+			return fmt.Errorf("field %s[%d]: is null", name, i)
+		}
+	}
+	return nil
 }
 
 // resultOf reads a result of a version; what it is, messages say.
 func resultOf(what, inVersion string, raw []byte) (*types100.Result, error) {
+	if err := noNulls(raw); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, what+": "+err.Error(), "")
+	}
 	result, err := create.Create(inVersion, raw)
 	if err == nil {
 		var converted *types100.Result
@@ -248,23 +299,10 @@ func (s *Session) delegate(ctx context.Context, kind, command string, r *Request
 		return err
 	})
 	what := "result of IPAM plugin " + kind
-	printed, err := strictjson.Object(out)
-	if err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, what+" "+err.Error(), "")
-	}
-	speaks := ""
-	if !strictjson.Null(printed["cniVersion"]) {
-		if speaks, err = strictjson.String(printed["cniVersion"]); err != nil {
-			return nil, types.NewError(types.ErrDecodingFailure, what+": field cniVersion "+err.Error(), "")
-		}
-	}
 	// A plugin that does not say it speaks the version that it was asked in.
-	if speaks == "" {
-		speaks = r.Version
-		printed["cniVersion"] = json.RawMessage(strconv.Quote(speaks))
-		if out, err = json.Marshal(printed); err != nil {
-			return nil, err
-		}
+	out, speaks, err := versioned(what, r.Version, out)
+	if err != nil {
+		return nil, err
 	}
 	return resultOf(what, speaks, out)
 }

@@ -100,6 +100,52 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+// R33: a prevResult that names no version has the configuration's.
+func TestR33PrevResultWithoutVersion(t *testing.T) {
+	for _, v := range append([]string{""}, version.All.SupportedVersions()...) {
+		for _, command := range []string{"ADD", "CHECK", "DEL"} {
+			for _, named := range []string{"", `"cniVersion":"",`, `"cniVersion":null,`} {
+				stdin := `{"cniVersion":"` + v + `","name":"n","prevResult":{` + named + `"ip4":{"ip":"10.0.0.2/8"},"ips":[{"version":"4","address":"10.0.0.2/8"}]}}`
+				_, err := run(t, func(_ context.Context, _ string, req *plugin.Request, _ *probeConf) (*types100.Result, error) {
+					if req.PrevResult == nil || len(req.PrevResult.IPs) != 1 || req.PrevResult.IPs[0].Address.IP.String() != "10.0.0.2" {
+						t.Errorf("%s of %s: prevResult %v", command, stdin, req.PrevResult)
+					}
+					return nil, nil
+				}, stdin, "CNI_COMMAND="+command)
+				if err != nil {
+					t.Errorf("%s of %s: %v", command, stdin, err)
+				}
+			}
+		}
+	}
+}
+
+// broken are results that nobody can read.
+func broken() []string {
+	return []string{
+		`5`, `"x"`, `[]`, `{"cniVersion":5}`, `{"cniVersion":"9.9.9"}`, `{"cniVersion":"0.2.0"}`, `{"ips":5}`, `{"ips":[null]}`,
+		`{"interfaces":[null],"ips":[{"address":"10.0.0.2/8","interface":0}]}`, `{"routes":[null]}`, `{"ips":[{"address":"x"}]}`, `{"a":1,"a":2,"cniVersion":"0.4.0","ips":[null]}`,
+	}
+}
+
+// R33: what needs a prevResult refuses one that cannot be read; all others do without it.
+func TestR33BrokenPrevResult(t *testing.T) {
+	for _, prev := range broken() {
+		for command, refused := range map[string]bool{"ADD": true, "CHECK": true, "DEL": false, "GC": false, "STATUS": false} {
+			ran := false
+			_, err := run(t, func(_ context.Context, _ string, req *plugin.Request, _ *probeConf) (*types100.Result, error) {
+				if ran = true; req.PrevResult != nil {
+					t.Errorf("%s of %s: prevResult %v", command, prev, req.PrevResult)
+				}
+				return nil, nil
+			}, `{"cniVersion":"1.0.0","name":"n","cni.dev/valid-attachments":[],"prevResult":`+prev+`}`, "CNI_COMMAND="+command)
+			if ran == refused || refused && (plugintest.Code(err) != types.ErrDecodingFailure || !strings.Contains(err.Error(), "prevResult")) || !refused && err != nil {
+				t.Errorf("%s of %s: ran %v: %v", command, prev, ran, err)
+			}
+		}
+	}
+}
+
 func TestGCGetsTheList(t *testing.T) {
 	for list, want := range map[string][]types.GCAttachment{
 		`[]`: {}, `[{"containerID":"c","ifname":"net1"}]`: {{ContainerID: "c", IfName: "net1"}},
