@@ -332,8 +332,8 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 					continue
 				}
 				checked[name] = true
-				if _, unknown, err := session.Bind(plugins[name]).Prepare(text); unknown != nil || err != nil {
-					t.Errorf("%s: %v, %v\n%s", name, unknown, err, text)
+				if prepared, err := session.Bind(plugins[name]).Prepare(text); err != nil || prepared.Unknown != nil {
+					t.Errorf("%s: %+v, %v\n%s", name, prepared, err, text)
 				}
 			}
 			if ipam["type"] != "whereabouts" {

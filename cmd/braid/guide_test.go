@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
@@ -383,8 +385,8 @@ func mistakes() map[string]mistake {
 		"wrong value":    {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7, "NADInvalid", []string{"default/a", "plugin macvlan", "mtu", "int"}},
 		"wrong in IPAM":  {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid", []string{"default/a", "plugin host-local", "subnet"}},
 		"no such mode":   {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`, 7, "PluginFailed", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
-		"no subnet":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "PluginFailed", []string{"default/a", "subnet", "nosuch"}},
-		"no range":       {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "PluginFailed", []string{"default/a", "plugin whereabouts", "range", "nosuch"}},
+		"no subnet":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "subnet", "nosuch"}},
+		"no range":       {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "plugin whereabouts", "range", "nosuch"}},
 		"no capability":  {`[{"name":"a","ips":["10.0.0.1/24"]}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability", []string{"default/a", "ips", "capabilities", "macvlan"}},
 		"another's NAD":  {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
 		"name twice":     {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"default/a", `"x"`, "an interface of its own"}},
@@ -587,4 +589,37 @@ func TestU22ExactAnnotationOfAPod(t *testing.T) {
     "dns": {}
 }]`
 	same(t, "annotation", strings.TrimSpace(string(data)), want)
+}
+
+// TestR10ValuesBeforeTheFirstChange: what a plugin refuses whatever the pod is refused before any
+// plugin has run, the default network's among them.
+func TestR10ValuesBeforeTheFirstChange(t *testing.T) {
+	t.Parallel()
+	for field, config := range map[string]string{
+		"vlan 4095":                    `{"type":"bridge","vlan":4095}`,
+		"vlanTrunk[0].id 0":            `{"type":"bridge","vlanTrunk":[{"id":0}]}`,
+		"ipam.subnet":                  `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/240"}}`,
+		"ipam.rangeEnd":                `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}}`,
+		"ipam.range":                   `{"type":"bridge","ipam":{"type":"whereabouts","range":"10.0.0.0-24"}}`,
+		"ipam.ipRanges[0].range_start": `{"type":"bridge","ipam":{"type":"whereabouts","ipRanges":[{"range":"10.0.0.0/24","range_start":"10.0.1.1"}]}}`,
+		"ipam.addresses[0].address":    `{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"10.0.0.1"}]}}`,
+		"ipam.routes[0].dst":           `{"type":"bridge","ipam":{"type":"static","routes":[{"dst":"10.0.0"}]}}`,
+		"table 0":                      `{"plugins":[{"type":"bridge"},{"type":"sbr","table":0}]}`,
+		"sysctl \"kernel.panic\"":      `{"plugins":[{"type":"bridge"},{"type":"tuning","sysctl":{"kernel.panic":"1"}}]}`,
+		"markMasqBit 32":               `{"plugins":[{"type":"bridge"},{"type":"portmap","markMasqBit":32}]}`,
+	} {
+		t.Run(field, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.conf["logLevel"] = "debug"
+			r.nad("a", `{"cniVersion":"1.0.0",`+config[1:])
+			p := r.pod("p", "a")
+			r.fails("ADD", p, types.ErrInvalidNetworkConfig, "default/a", field)
+			if strings.Contains(r.log(), "plugin ran") {
+				t.Errorf("a plugin ran:\n%s", r.log())
+			}
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	}
 }

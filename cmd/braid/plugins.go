@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
@@ -21,11 +19,16 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 	open := (&addresses{alone: a.alone, log: log}).open
 	exec := builtin.NewExec(log, builtin.Node{Open: open, StateDir: a.alone.StateDir})
 	defer exec.Close()
-	finish := func(op invoke.Operation, err error) error {
+	operate := func(args *skel.CmdArgs) error {
+		prepared, err := exec.Builtin[kind].Prepare(args.StdinData)
+		// There is no other plugin to ask. But after an ADD that failed for them the pod must be able to go.
+		if err == nil && os.Getenv("CNI_COMMAND") != "DEL" {
+			err = prepared.Unknown
+		}
 		if err != nil {
 			return failure.CNI(err)
 		}
-		out, err := op(ctx, os.Environ())
+		out, err := prepared.Run(ctx, os.Environ())
 		if err != nil {
 			return failure.CNI(err)
 		}
@@ -34,14 +37,6 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 		}
 		return nil
 	}
-	run := func(args *skel.CmdArgs) error {
-		op, unknown, err := exec.Builtin[kind].Prepare(args.StdinData)
-		return finish(op, cmp.Or(err, unknown)) // there is no other plugin to ask
-	}
-	del := func(args *skel.CmdArgs) error {
-		op, _, err := exec.Builtin[kind].Prepare(args.StdinData) // after an ADD that failed for them, the pod must be able to go
-		return finish(op, err)
-	}
-	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: run, Del: del, Check: run, GC: run, Status: run},
+	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: operate, Del: operate, Check: operate, GC: operate, Status: operate},
 		version.All, kind+" of braid "+buildVersion))
 }

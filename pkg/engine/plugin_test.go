@@ -87,11 +87,12 @@ func (p *plugin) called() []string {
 }
 
 // Prepare takes every configuration for the plugin's own that has no key "foreign".
-func (p *plugin) Prepare(config []byte) (op invoke.Operation, unknown, err error) {
+func (p *plugin) Prepare(config []byte) (*invoke.Prepared, error) {
+	prepared := &invoke.Prepared{Run: func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }}
 	if bytes.Contains(config, []byte(`"foreign"`)) {
-		unknown = errors.New("unknown key foreign")
+		prepared.Unknown = errors.New("unknown key foreign")
 	}
-	return func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }, unknown, nil
+	return prepared, nil
 }
 
 // run is one call.

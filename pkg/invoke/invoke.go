@@ -25,9 +25,19 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration, the stdin of the binary, and gives the operation. unknown names the keys that the plugin does not know; the
-	// operation does without them. err is that of a configuration that cannot be read; there is no operation then.
-	Prepare(config []byte) (op Operation, unknown, err error)
+	// Prepare reads a configuration, the stdin of the binary. The error is that of one that cannot be
+	// read.
+	Prepare(config []byte) (*Prepared, error)
+}
+
+// Prepared is an in-process plugin with its configuration.
+type Prepared struct {
+	Run Operation
+	// Unknown names the keys that the plugin does not know; Run does without them. Nil for none.
+	Unknown error
+	// Validate returns what an ADD refuses of the configuration, whatever the pod and the node. It may
+	// be nil.
+	Validate func() error
 }
 
 // Operation is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) as parameter; it gives what the binary would print on
@@ -75,36 +85,47 @@ func (e *Exec) InProcess(kind string, config []byte) bool {
 	if !ok {
 		return false
 	}
-	_, unknown, _ := p.Prepare(config)
-	return unknown == nil
+	prepared, err := p.Prepare(config)
+	return err != nil || prepared.Unknown == nil
 }
 
 // Find looks for what runs a plugin with this configuration. A configuration that the in-process
 // plugin cannot read is an error: a DEL could not read it either. The warnings name keys that have no
 // effect.
 func (e *Exec) Find(kind string, config []byte, paths []string) (warnings []*failure.Error, err error) {
-	if _, ok := e.builtin(kind); ok {
-		_, _, err := e.prepare(kind, config, paths)
+	if _, ok := e.builtin(kind); !ok {
+		_, err = e.FindInPath(kind, paths)
 		return nil, err
 	}
-	_, err = e.FindInPath(kind, paths)
-	return nil, err
+	prepared, _, err := e.prepare(kind, config, paths)
+	if err != nil || prepared == nil || prepared.Validate == nil {
+		return nil, err
+	}
+	if err := prepared.Validate(); err != nil {
+		return nil, invalidConfig(kind, err)
+	}
+	return nil, nil
 }
 
-// prepare gives the operation of the in-process plugin, or else the path of the binary: a key that the one does not know may be one that
-// the other knows. Without a binary it is an error that names the key.
-func (e *Exec) prepare(kind string, config []byte, paths []string) (op Operation, path string, err error) {
-	op, unknown, err := e.Builtin[kind].Prepare(config)
+// invalidConfig is the failure of a configuration that the plugin of the type refuses.
+func invalidConfig(kind string, err error) error {
+	return &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
+}
+
+// prepare returns the in-process plugin, or else the path of the binary: a key that the one does not
+// know may be one that the other knows. Without a binary it is an error that names the key.
+func (e *Exec) prepare(kind string, config []byte, paths []string) (prepared *Prepared, path string, err error) {
+	prepared, err = e.Builtin[kind].Prepare(config)
 	if err != nil {
-		return nil, "", &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
+		return nil, "", invalidConfig(kind, err)
 	}
-	if unknown == nil {
-		return op, builtinPrefix + kind, nil
+	if prepared.Unknown == nil {
+		return prepared, builtinPrefix + kind, nil
 	}
 	path, err = cniinvoke.FindInPath(kind, paths)
 	if err != nil {
 		return nil, "", &failure.Error{
-			Reason: failure.NADInvalid, Plugin: kind, Err: unknown,
+			Reason: failure.NADInvalid, Plugin: kind, Err: prepared.Unknown,
 			Fix: "correct the key, or install a plugin that knows it in " + strings.Join(paths, " or "),
 		}
 	}
@@ -130,19 +151,19 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 // ExecPlugin runs the plugin that FindInPath gave.
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	start := time.Now()
-	var op Operation
+	var prepared *Prepared
 	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok { // only now is the configuration known
 		var err error
-		if op, path, err = e.prepare(kind, stdin, pathsOf(environ)); err != nil {
+		if prepared, path, err = e.prepare(kind, stdin, pathsOf(environ)); err != nil {
 			return nil, err
 		}
 	}
 	kind := strings.TrimPrefix(filepath.Base(path), builtinPrefix)
 	var out []byte
 	var err error
-	if op == nil {
+	if prepared == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = op(ctx, environ); err != nil && ctx.Err() != nil {
+	} else if out, err = prepared.Run(ctx, environ); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

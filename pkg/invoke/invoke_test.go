@@ -120,16 +120,17 @@ func zombie(pid int) bool {
 // builtin is an in-process plugin that knows no key but "known".
 type builtin struct{}
 
-func (builtin) Prepare(config []byte) (op invoke.Operation, unknown, err error) {
+func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
 	var keys map[string]any
 	if err := json.Unmarshal(config, &keys); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	p := &invoke.Prepared{Run: func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }}
 	delete(keys, "known")
 	if len(keys) > 0 {
-		unknown = fmt.Errorf("unknown keys %v", keys)
+		p.Unknown = fmt.Errorf("unknown keys %v", keys)
 	}
-	return func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }, unknown, nil
+	return p, nil
 }
 
 // TestGuardExecsWhatIsUnknown: a key that the in-process plugin does not know is for the binary; without a binary it is an error.

@@ -59,8 +59,8 @@ type Common struct {
 type Plugin struct {
 	// ipam plugins have their configuration in the key "ipam" of another plugin's.
 	ipam bool
-	// prepare reads the plugin's configuration; unknown names the keys that it does not know.
-	prepare func(conf []byte) (run operation, unknown, err error)
+	// prepare reads the plugin's configuration.
+	prepare func(conf []byte) (*prepared, error)
 }
 
 // operation is a plugin with its configuration.
@@ -76,12 +76,30 @@ func NewIPAM[C any](impl Interface[C]) *Plugin {
 	return &Plugin{ipam: true, prepare: preparer(impl)}
 }
 
-func preparer[C any](impl Interface[C]) func(raw []byte) (operation, error, error) {
-	return func(raw []byte) (run operation, unknown, err error) {
+// prepared is a configuration that was read, as invoke.Prepared has it.
+type prepared struct {
+	run      operation
+	unknown  error
+	validate func() error
+}
+
+func preparer[C any](impl Interface[C]) func(raw []byte) (*prepared, error) {
+	return func(raw []byte) (*prepared, error) {
 		conf, unknown, err := decode[C](raw)
-		return configured(impl, conf), unknown, err
+		if err != nil {
+			return nil, err
+		}
+		p := &prepared{run: configured(impl, conf), unknown: unknown}
+		if v, ok := any(conf).(Validator); ok {
+			p.validate = v.Validate
+		}
+		return p, nil
 	}
 }
+
+// Validator is a configuration that can be judged without a pod and a node. Validate returns what an
+// ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
+type Validator interface{ Validate() error }
 
 func configured[C any](impl Interface[C], conf *C) operation {
 	return func(ctx context.Context, command string, req *Request) (*types100.Result, error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/sysctl"
@@ -108,18 +109,19 @@ type Bound struct {
 	session *Session
 }
 
-// Prepare reads a configuration, stdin of the CNI protocol, as invoke.Plugin has it. A panic of the operation is an error. Of an ADD that fails
-// nothing is left.
-func (b *Bound) Prepare(stdin []byte) (op func(ctx context.Context, environ []string) ([]byte, error), unknown, err error) {
+// Prepare reads a configuration, stdin of the CNI protocol, as invoke.Plugin has it. A panic of the
+// operation is an error. Of an ADD that fails nothing is left.
+func (b *Bound) Prepare(stdin []byte) (*invoke.Prepared, error) {
 	own, err := b.plugin.own(stdin)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	run, unknown, err := b.plugin.prepare(own)
+	p, err := b.plugin.prepare(own)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, run) }, unknown, nil
+	run := func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, p.run) }
+	return &invoke.Prepared{Run: run, Unknown: p.unknown, Validate: p.validate}, nil
 }
 
 func (b *Bound) run(ctx context.Context, environ []string, stdin []byte, run operation) (stdout []byte, err error) {

@@ -107,6 +107,19 @@ func (c *Conf) check(ipam string) error {
 	return nil
 }
 
+// Validate judges all that needs neither the pod nor the node.
+func (c *Conf) Validate() error {
+	ipam, err := c.IPAMType()
+	if err != nil {
+		return err
+	}
+	if err := c.check(ipam); err != nil {
+		return err
+	}
+	_, err = c.vlans()
+	return err
+}
+
 // Knows refuses the backend that is the reference's plugin's alone.
 func (c *Conf) Knows() error {
 	ipam, err := c.IPAMType()

@@ -71,6 +71,9 @@ func (c *Conf) check() error {
 	return nil
 }
 
+// Validate judges the values.
+func (c *Conf) Validate() error { return c.check() }
+
 func (c *Conf) snat() bool { return c.SNAT == nil || *c.SNAT }
 
 // Add makes the rules. Those of an ADD before go, also if there are no mappings any more.

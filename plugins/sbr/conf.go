@@ -81,6 +81,12 @@ func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 	return sources, nil
 }
 
+// Validate judges the table and the gateways.
+func (c *Conf) Validate() error {
+	_, _, err := c.check()
+	return err
+}
+
 // check gives the gateways by family; invalid for none.
 func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 	if c.Table != nil {

@@ -91,6 +91,12 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 	return w, nil
 }
 
+// Validate judges the values and the names of parameters; the allowlist is the node's.
+func (c *Conf) Validate() error {
+	_, err := c.wanted(&plugin.Request{IfName: "net1"})
+	return err
+}
+
 // sysctlPath is the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the first separator decides. After a slash, dots are
 // part of names, as in net/ipv4/conf/net1.5/arp_announce; after a dot, the two change places, as in net.ipv4.conf.net1/5.arp_announce.
 func sysctlPath(key, ifName string) (string, error) {

@@ -73,14 +73,14 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 
 // Run is one command of a plugin with this configuration. A key that it does not know is an error: there is no other plugin that may know it.
 func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byte) (stdout []byte, err error) {
-	op, unknown, err := bound.Prepare(stdin)
+	prepared, err := bound.Prepare(stdin)
 	if err != nil {
 		return nil, err
 	}
-	if unknown != nil {
-		return nil, fmt.Errorf("unknown keys: %w", unknown)
+	if prepared.Unknown != nil {
+		return nil, fmt.Errorf("unknown keys: %w", prepared.Unknown)
 	}
-	return op(ctx, environ)
+	return prepared.Run(ctx, environ)
 }
 
 func (d *delegates) FindInPath(kind string, paths []string) (string, error) {

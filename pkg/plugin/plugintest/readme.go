@@ -2,7 +2,6 @@ package plugintest
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"reflect"
 	"regexp"
@@ -51,9 +50,9 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	}
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
-	_, unknown, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1])
-	if err = errors.Join(unknown, err); err != nil {
-		t.Errorf("README.md: %v", err)
+	prepared, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1])
+	if err != nil || prepared.Unknown != nil {
+		t.Errorf("README.md: %v, %+v", err, prepared)
 	}
 }
 

@@ -236,3 +236,15 @@ func requests(req *plugin.Request) ([]plugin.Asked, error) {
 	}
 	return req.Asked(string(env.IP))
 }
+
+// Validate judges the ranges, the routes and the directory.
+func (c *Conf) Validate() error {
+	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
+		return plugin.ConfError("ipam.dataDir", c.DataDir, "is not an absolute path")
+	}
+	if _, err := plugin.Routes(c.Routes); err != nil {
+		return err
+	}
+	_, err := c.sets(&plugin.Request{})
+	return err
+}

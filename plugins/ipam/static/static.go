@@ -191,3 +191,14 @@ func split(list types.UnmarshallableString) []string {
 	}
 	return values
 }
+
+// Validate judges the addresses and the routes.
+func (c *Conf) Validate() error {
+	for i, a := range c.Addresses {
+		if _, _, err := a.Parse(fmt.Sprintf("ipam.addresses[%d]", i)); err != nil {
+			return err
+		}
+	}
+	_, err := plugin.Routes(c.Routes)
+	return err
+}

@@ -239,3 +239,16 @@ func (p *plan) addrs() []netip.Addr {
 	}
 	return addrs
 }
+
+// Validate judges the configuration as it is. The range that it lacks the flat file may have.
+func (c *Conf) Validate() error {
+	whole := *c
+	if whole.Range.Range == "" {
+		whole.Range = Range{}
+		if len(c.IPRanges) == 0 && len(c.Addresses) == 0 {
+			return nil
+		}
+	}
+	_, err := whole.plan()
+	return err
+}
