@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
@@ -239,7 +240,6 @@ func rule(group string, resources, verbs string) rbacv1.PolicyRule {
 func TestNodeRole(t *testing.T) {
 	all := file(t, "rbac/node.yaml")
 	want := []rbacv1.PolicyRule{
-		rule("", "pods", "get"),
 		rule("", "pods/status", "patch"),
 		rule(nadv1.GroupName, nadv1.Resource, "get"),
 		rule("", "events", "create"),
@@ -253,6 +253,23 @@ func TestNodeRole(t *testing.T) {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 	bound(t, all.accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+}
+
+// TestNodeOptionalRoles: what only some clusters need is in roles of their own, bound to the same account.
+func TestNodeOptionalRoles(t *testing.T) {
+	account := file(t, "rbac/node.yaml").accounts[0]
+	for name, want := range map[string][]rbacv1.PolicyRule{
+		"rbac/node-pods.yaml": {rule("", "pods", "get")},
+		"rbac/node-devices.yaml": {
+			rule(resourcev1.GroupName, "resourceclaims", "get"), rule(resourcev1.GroupName, "resourceslices", "list"),
+		},
+	} {
+		all := file(t, name)
+		if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
+			t.Errorf("%s: rules (-want +got):\n%s", name, diff)
+		}
+		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	}
 }
 
 // bound wants a role to be the account's, and nobody else's.

@@ -61,7 +61,7 @@ func TestAddressesCostNoAPICalls(t *testing.T) {
 	r.nad("blue", whereabouts("calls", "10.82.0.0/16"))
 	r.run(r.pod("first", "blue"))
 	made := r.requests(func() { r.run(r.pod("second", "blue")) })
-	want := map[string]int{"get pods": 1, "get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2}
+	want := map[string]int{"get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2}
 	if !maps.Equal(made, want) {
 		t.Errorf("ADD made requests %v, want %v", made, want)
 	}

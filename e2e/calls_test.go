@@ -7,25 +7,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
-// What attaching a pod costs the API server: a GET of the pod, one of each NAD, one PATCH, and an event for each attachment. A pod
-// that asks for nothing costs one GET; taking a pod away costs nothing.
+// What attaching a pod costs the API server: a GET of each NAD, one PATCH, and an event for each attachment. A pod that asks for nothing
+// costs nothing, as the runtime passes on what it asks for; taking a pod away costs nothing either.
 func TestAPICalls(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.80.1.0/24"))
 	r.nad("green", macvlan("10.80.2.0/24"))
-	const getPod, getNAD = "get pods", "get network-attachment-definitions"
+	const getNAD = "get network-attachment-definitions"
 	tests := []struct {
 		pod, networks string
 		want          map[string]int
 	}{
-		{"none", "", map[string]int{getPod: 1}},
-		{"two", "blue,green", map[string]int{getPod: 1, getNAD: 2, "patch pods/status": 1, "create events": 3}},
-		{"twice", "blue,blue", map[string]int{getPod: 1, getNAD: 1, "patch pods/status": 1, "create events": 3}},
+		{"none", "", map[string]int{}},
+		{"two", "blue,green", map[string]int{getNAD: 2, "patch pods/status": 1, "create events": 3}},
+		{"twice", "blue,blue", map[string]int{getNAD: 1, "patch pods/status": 1, "create events": 3}},
 	}
 	for _, test := range tests {
 		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })
@@ -40,32 +39,6 @@ func TestAPICalls(t *testing.T) {
 			t.Errorf("DEL of pod %s made requests %v, want none", test.pod, made)
 		}
 	}
-}
-
-// With the capability of README.md the runtime passes on a pod's annotations, so that its NADs are asked for while the pod still is. Without it
-// that never happens, with it nearly each time.
-func TestNADsAreLookedUpAhead(t *testing.T) {
-	r := newRig(t)
-	r.nad("blue", macvlan("10.82.1.0/24"))
-	const tries = 10
-	for i := range tries {
-		var podAnswered, nadReceived time.Time
-		for _, request := range r.during(func() { r.run(r.pod(fmt.Sprintf("p%d", i), "blue")) }) {
-			switch describe(request) {
-			case "get pods":
-				podAnswered = request.Answered
-			case "get network-attachment-definitions":
-				nadReceived = request.Received
-			}
-		}
-		if nadReceived.IsZero() {
-			t.Fatal("the NAD was not asked for")
-		}
-		if nadReceived.Before(podAnswered) {
-			return
-		}
-	}
-	t.Errorf("of %d pods the NAD was asked for only after the pod", tries)
 }
 
 // during are Braid's requests to the API server while fn ran.

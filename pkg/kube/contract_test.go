@@ -26,7 +26,7 @@ var cluster = lab.NewShared(lab.NewAPI)
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 
-// account is who Braid is on a node: the role of conf/rbac/node.yaml, and no other, is what the source may do in these tests.
+// account is who Braid is on a node: the roles of conf/rbac/node*.yaml, and no other, are what the source may do in these tests.
 const account = "system:serviceaccount:kube-system:braid"
 
 // apiServer is the backend of an API: a kube-apiserver, used as administrator.
@@ -38,7 +38,7 @@ type apiServer struct {
 func startAPI(t *testing.T) (*apiServer, *API) {
 	t.Helper()
 	server := cluster.Get(t)
-	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/node.yaml"} {
+	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/node.yaml", "rbac/node-pods.yaml", "rbac/node-devices.yaml"} {
 		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
 		if err != nil {
 			t.Fatal(err)
