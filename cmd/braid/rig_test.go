@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(runInProcess())
 	}
 	if os.Getenv(asPlugin) == "" {
-		os.Exit(m.Run())
+		os.Exit(cluster.Main(m))
 	}
 	alone := alone()
 	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
