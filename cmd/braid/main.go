@@ -66,15 +66,15 @@ func (a *app) run(args []string) int {
 	if plugin {
 		return a.runPlugin(ctx, kind)
 	}
-	operation := func(operate operation) func(*skel.CmdArgs) error {
-		return func(args *skel.CmdArgs) error { return a.do(ctx, args, operate) }
+	operation := func(load loader, operate operation) func(*skel.CmdArgs) error {
+		return func(args *skel.CmdArgs) error { return a.do(ctx, args, load, operate) }
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    operation(a.add),
-		Del:    operation((*engine.Engine).Del),
-		Check:  operation((*engine.Engine).Check),
-		GC:     operation((*engine.Engine).GC),
-		Status: operation((*engine.Engine).Status),
+		Add:    operation(conf.Load, a.add),
+		Del:    operation(conf.LoadForRemoval, (*engine.Engine).Del),
+		Check:  operation(conf.Load, (*engine.Engine).Check),
+		GC:     operation(conf.LoadForRemoval, (*engine.Engine).GC),
+		Status: operation(conf.Load, (*engine.Engine).Status),
 	}, cniVersions(), "braid "+buildVersion))
 }
 
@@ -102,6 +102,9 @@ func (a *app) printError(err *types.Error) error {
 	return werr
 }
 
+// loader reads Braid's own configuration.
+type loader func(stdin []byte) (*conf.Config, error)
+
 // operation is a CNI operation of the engine.
 type operation func(*engine.Engine, context.Context, *engine.Request) error
 
@@ -114,8 +117,8 @@ func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) er
 }
 
 // do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
-func (a *app) do(ctx context.Context, args *skel.CmdArgs, operate operation) error {
-	req, err := request(args)
+func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate operation) error {
+	req, err := request(args, load)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
@@ -142,8 +145,8 @@ func printResult(w io.Writer, result types.Result, cniVersion string) error {
 	return converted.PrintTo(w)
 }
 
-func request(args *skel.CmdArgs) (*engine.Request, error) {
-	cfg, err := conf.Load(args.StdinData)
+func request(args *skel.CmdArgs, load loader) (*engine.Request, error) {
+	cfg, err := load(args.StdinData)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"go.uber.org/goleak"
 
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
 )
@@ -49,7 +50,7 @@ type inProcessCall struct{ Command, ID, NetNS, Args string }
 func (c inProcessCall) perform(ctx context.Context, e *engine.Engine, job *inProcessJob) error {
 	req, err := request(&skel.CmdArgs{
 		ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path, StdinData: job.Conf,
-	})
+	}, conf.Load)
 	if err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func inOneProcess(ctx context.Context, stdin io.Reader) error {
 	if err := json.NewDecoder(stdin).Decode(job); err != nil {
 		return err
 	}
-	req, err := request(&skel.CmdArgs{StdinData: job.Conf})
+	req, err := request(&skel.CmdArgs{StdinData: job.Conf}, conf.Load)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ const PassthruType = "passthru"
 
 // AuxiliaryChain is the network that auxiliaryCNIChainName adds to every pod, after all others: a conflist of that name, of
 // the passthru plugin and those in <directory of clusterNetwork>/<name>/*.conf. It is nil where the key is not set or the
-// directory has no such file. A broken file there is an error of reason NADInvalid.
+// directory has no such file. A broken file there is an error of reason InvalidConfig.
 func AuxiliaryChain(c *Config) (json.RawMessage, error) {
 	if c.AuxiliaryCNIChainName == "" {
 		return nil, nil

@@ -119,6 +119,9 @@ func checkPlugin(path string, plugin map[string]json.RawMessage) error {
 	if err != nil {
 		return invalid(path+"type", allowedPlugin, "%w", err)
 	}
+	if err := checkMeta(path+"type", pluginType); err != nil {
+		return inPlugin(err, pluginType)
+	}
 	for _, one := range []func(string, map[string]json.RawMessage) error{checkCapabilities, checkNested, checkShape} {
 		if err := one(path, plugin); err != nil {
 			return inPlugin(err, pluginType)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -44,11 +43,11 @@ func named(path, name string) (*List, error) {
 
 // FromFile reads the network of a configuration file, or of a directory: that of its alphabetically first *.conflist, *.conf
 // or *.json that is valid and not Braid's own. The result is a conflist as that of OnDisk. Errors have reason NetworkNotFound
-// where there is no such file, else NADInvalid; NAD is the path.
+// where there is no such file, else InvalidConfig; NAD is the path.
 func FromFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, notFound(path, nil, "read network configuration: %w", err)
+		return nil, notFound(path, nil, "read network configuration: %w", withoutPath(err))
 	}
 	if info.IsDir() {
 		return fromDir(path)
@@ -66,9 +65,6 @@ func fromDir(dir string) ([]byte, error) {
 	unusable.add(dir, err)
 	for _, path := range files {
 		list, err := readChained(path)
-		if err == nil && slices.ContainsFunc(list.Types(), isMeta) {
-			err = errors.New("it calls Braid itself")
-		}
 		if err == nil {
 			return list.Bytes(), nil
 		}
@@ -76,9 +72,6 @@ func fromDir(dir string) ([]byte, error) {
 	}
 	return nil, notFound(dir, unusable, "no CNI configuration in %s", dir)
 }
-
-// isMeta says whether the plugin would read the same directory again.
-func isMeta(pluginType string) bool { return pluginType == "braid" || pluginType == "multus" }
 
 func readChained(path string) (*List, error) {
 	list, err := readList(path)
@@ -97,10 +90,11 @@ func readList(path string) (*List, error) {
 	return parseList(raw)
 }
 
-// inFile names the file in an error that names no network yet.
+// inFile names the file in an error that names no network yet. The node's operator is to mend it, not
+// the author of a NAD.
 func inFile(err error, path string) error {
 	if fe, ok := errors.AsType[*failure.Error](err); ok && fe.NAD == "" {
-		fe.NAD = path
+		fe.NAD, fe.Reason = path, failure.InvalidConfig
 	}
 	return err
 }

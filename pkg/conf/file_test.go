@@ -104,10 +104,10 @@ func TestC12SubdirectoryChaining(t *testing.T) {
 
 	broken := filepath.Join(dir, "broken", "x.conf")
 	_, err = FromFile(filepath.Join(dir, "broken.conflist"))
-	e := refused(t, err, failure.NADInvalid, "type", broken, `"../x"`)
+	e := refused(t, err, failure.InvalidConfig, "type", broken, `"../x"`)
 	same(t, "NAD", e.NAD, broken)
 	_, err = FromFile(filepath.Join(dir, "empty.conflist"))
-	refused(t, err, failure.NADInvalid, "plugins", "no plugins", dir)
+	refused(t, err, failure.InvalidConfig, "plugins", "no plugins", dir)
 }
 
 func TestFromFile(t *testing.T) {
@@ -126,7 +126,7 @@ func TestFromFile(t *testing.T) {
 		equal(t, raw, want)
 	}
 	for path, say := range map[string]string{
-		"absent": "no such file", "empty": "no CNI configuration in", "bad": "x.conf: line 1 column 11", "meta": "x.conf: it calls Braid itself",
+		"absent": "no such file", "empty": "no CNI configuration in", "bad": "x.conf: line 1 column 11", "meta": "x.conf: plugin multus: field plugins[0].type: \"multus\" would call itself",
 	} {
 		path = filepath.Join(dir, path)
 		_, err := FromFile(path)
@@ -135,10 +135,10 @@ func TestFromFile(t *testing.T) {
 	}
 	path := filepath.Join(dir, "bad", "x.conf")
 	_, err := FromFile(path)
-	e := refused(t, err, failure.NADInvalid, "", "line 1 column 11")
+	e := refused(t, err, failure.InvalidConfig, "", "line 1 column 11")
 	same(t, "NAD", e.NAD, path)
 	_, err = FromFile("/dev/null")
-	refused(t, err, failure.NADInvalid, "", "/dev/null is no regular file")
+	refused(t, err, failure.InvalidConfig, "", "/dev/null: it is no regular file")
 }
 
 func TestAuxiliaryChain(t *testing.T) {
@@ -164,7 +164,7 @@ func TestAuxiliaryChain(t *testing.T) {
 		}
 		c.AuxiliaryCNIChainName = "broken"
 		_, err = AuxiliaryChain(c)
-		e := refused(t, err, failure.NADInvalid, "", "line 1 column 1")
+		e := refused(t, err, failure.InvalidConfig, "", "line 1 column 1")
 		same(t, "NAD", e.NAD, filepath.Join(dir, "broken", "x.conf"))
 	}
 }
@@ -172,5 +172,5 @@ func TestAuxiliaryChain(t *testing.T) {
 func ExampleOnDisk() {
 	_, err := OnDisk("/nowhere", "storage")
 	fmt.Println(err)
-	// Output: NAD storage: no CNI configuration in /nowhere has the name "storage"; put a CNI configuration there, or correct the name
+	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI configuration there, or correct the name
 }

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -74,7 +75,7 @@ func TestU8CommentRefused(t *testing.T) {
 func TestSyntaxErrorsHaveAPlace(t *testing.T) {
 	for raw, say := range map[string]string{
 		"":                                  "line 1 column 1: unexpected end of JSON input",
-		"{\"type\": \"a\",\n}":              "line 2 column 1: invalid character '}'",
+		"{\"type\": \"a\",\n}":              "line 2 column 1: a comma before '}', and JSON has none there; remove the comma",
 		"{\n \"ä\": tru}":                   "line 2 column 10: ",
 		"{\"type\": \"a\"}}":                "line 1 column 14: ",
 		"{\n\"type\": \"\xc3\"}":            "line 2 column 10: byte 0xc3 is not UTF-8",
@@ -151,6 +152,25 @@ func TestC11Capabilities(t *testing.T) {
 	badList(t, `{"type":"a","Capabilities":{"ips":true}}`, "plugins[0].Capabilities", `write "capabilities"`)
 }
 
+// Braid and Multus would call themselves.
+func TestR11MetaPlugins(t *testing.T) {
+	for _, name := range []string{"braid", "multus", "multus-shim", "multus-daemon", "braidctl"} {
+		for raw, field := range map[string]string{
+			`{"type":"%s"}`: "plugins[0].type",
+			`{"plugins":[{"type":"a"},{"type":"%s"}]}`:                                   "plugins[1].type",
+			`{"type":"a","delegate":{"type":"%s"}}`:                                      "plugins[0].delegate.type",
+			`{"type":"a","delegates":[{"type":"b"},{"type":"%s"}]}`:                      "plugins[0].delegates[1].type",
+			`{"type":"a","delegates":[{"plugins":[{"type":"b","ipam":{"type":"%s"}}]}]}`: "plugins[0].delegates[0].plugins[0].ipam.type",
+			`{"type":"a","ipam":{"type":"%s"}}`:                                          "plugins[0].ipam.type",
+		} {
+			badList(t, fmt.Sprintf(raw, name), field, `"`+name+`" would call itself`, "name the plugin")
+		}
+	}
+	for _, name := range []string{"Braid", "MULTUS", "multus-x", "braids", "my-braid"} {
+		mustParse(t, `{"type":"`+name+`"}`)
+	}
+}
+
 func TestM21TypeWithPath(t *testing.T) {
 	for _, name := range []string{
 		"../evil", "/bin/sh", "a/b", ".", "..", "", `a\\b`, `a\u0000b`, `a\nb`, `a\u001b[2J`, `\u202eexe`, strings.Repeat("a", 256),
@@ -158,8 +178,8 @@ func TestM21TypeWithPath(t *testing.T) {
 		badList(t, `{"type":"`+name+`"}`, "plugins[0].type", "without a path")
 		badList(t, `{"plugins":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[1].type")
 		badList(t, `{"type":"flannel","delegate":{"type":"`+name+`"}}`, "plugins[0].delegate.type", "plugin flannel")
-		badList(t, `{"type":"multus","delegates":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[0].delegates[1].type")
-		badList(t, `{"type":"multus","delegates":[{"plugins":[{"type":"`+name+`"}]}]}`, "plugins[0].delegates[0].plugins[0].type")
+		badList(t, `{"type":"calls","delegates":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[0].delegates[1].type")
+		badList(t, `{"type":"calls","delegates":[{"plugins":[{"type":"`+name+`"}]}]}`, "plugins[0].delegates[0].plugins[0].type")
 		if name == "" { // an ipam without a type means none
 			continue
 		}

@@ -20,7 +20,13 @@ const MaxStdin = 4 << 20
 // of two spellings the documented one counts. Unknown keys are ignored, since the runtime and other tools add theirs, except
 // under "braid". A key that is given twice is an error. Errors have reason InvalidConfig and CNI code 7, except for text that
 // is not JSON (6) and for a cniVersion that Braid does not speak (1).
-func Load(stdin []byte) (*Config, error) {
+func Load(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).loadNetworks) }
+
+// LoadForRemoval is Load for DEL and GC, which work from what ADD recorded: a configuration of whose
+// networks none can be attached must not keep a pod from being deleted.
+func LoadForRemoval(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).keepNetworks) }
+
+func loadWith(stdin []byte, networks func(*Config, *object)) (*Config, error) {
 	top, err := decodeStdin(stdin)
 	if err != nil {
 		return nil, err
@@ -33,7 +39,7 @@ func Load(stdin []byte) (*Config, error) {
 	c.loadLogging(o)
 	c.loadPolicy(o)
 	c.loadRuntime(o)
-	c.loadNetworks(o)
+	networks(c, o)
 	if o.err != nil {
 		return nil, o.err
 	}
@@ -61,7 +67,7 @@ func LoadFile(path string) (*Config, error) {
 	}
 	for _, p := range plugins {
 		own, err := strictjson.Object(p)
-		if err == nil && isMeta(text(own["type"])) {
+		if err == nil && IsMeta(text(own["type"])) {
 			own["name"], own["cniVersion"] = top["name"], top["cniVersion"]
 			cfg, err := Load(marshal(own))
 			return cfg, inFile(err, path)

@@ -94,6 +94,9 @@ func checkNested(path string, plugin map[string]json.RawMessage) error {
 		if _, err := pluginName(n.raw); err != nil {
 			return invalid(n.path+".type", allowedPlugin, "%w", err)
 		}
+		if err := checkMeta(n.path+".type", n.pluginType); err != nil {
+			return err
+		}
 	}
 	return nil
 }

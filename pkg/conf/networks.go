@@ -28,6 +28,16 @@ func (c *Config) loadNetworks(o *object) {
 	}
 }
 
+// keepNetworks is loadNetworks without the errors.
+func (c *Config) keepNetworks(o *object) {
+	valid := *o
+	c.loadNetworks(&valid)
+	if valid.err != nil && o.err == nil && len(c.Delegates) == 0 && c.ClusterNetwork == "" {
+		unchecked := &object{path: o.path, keys: o.keys, anyCase: o.anyCase}
+		c.Delegates = field(unchecked, "delegates", nil, "", strictjson.List)
+	}
+}
+
 func (c *Config) loadDelegates(o *object) {
 	delegates := field(o, "delegates", nil, "give a list of CNI configurations", strictjson.List)
 	if o.err != nil {

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -30,19 +31,31 @@ func confFiles(dir string, extensions ...string) ([]string, error) {
 func readFile(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, invalid("", "", "%w", err)
+		return nil, unreadable(err)
 	}
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, invalid("", "", "%w", err)
+		return nil, unreadable(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, invalid("", "", "%s is no regular file", path)
+		return nil, unreadable(errors.New("it is no regular file"))
 	}
 	raw, err := io.ReadAll(io.LimitReader(file, MaxList+1))
 	if err != nil {
-		return nil, invalid("", "", "read %s: %w", path, err)
+		return nil, unreadable(err)
 	}
 	return raw, nil
+}
+
+// unreadable is the error of a file, which the caller names: the path is left out of the cause.
+func unreadable(err error) error {
+	return invalid("", "see that it is a file that root can read", "%w", withoutPath(err))
+}
+
+func withoutPath(err error) error {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", pathError.Op, pathError.Err)
+	}
+	return err
 }

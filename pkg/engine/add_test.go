@@ -69,7 +69,7 @@ func TestAddIsAllOrNothing(t *testing.T) {
 		calls    []string
 	}{
 		"default network": {
-			delegate("ADD eth0"), "a,b", 111, []string{"NAD pods", "plugin pair", "interface eth0"}, []string{"ADD eth0", "DEL eth0"},
+			delegate("ADD eth0"), "a,b", 111, []string{"network pods", "plugin pair", "interface eth0"}, []string{"ADD eth0", "DEL eth0"},
 		},
 		"first network of the pod": {
 			delegate("ADD net1"), "a,b", 111,

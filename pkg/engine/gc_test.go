@@ -57,7 +57,7 @@ func TestGCGoesPastErrorsAndJoins(t *testing.T) {
 	r.must(r.add(two))
 	r.plugin.fails("DEL net1", 111)
 	r.plugin.fails("GC pods", 112)
-	r.fails(r.gc(), 111, "pod default/two: NAD default/a: interface net1", "NAD pods: plugin pair: told to fail GC pods")
+	r.fails(r.gc(), 111, "pod default/two: NAD default/a: interface net1", "network pods: plugin pair: told to fail GC pods")
 	same(t, "held of a", r.valid("a"), nil)
 	if calls := r.plugin.called(); !slices.Contains(calls, "GC a") {
 		t.Errorf("calls %q", calls)

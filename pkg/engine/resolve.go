@@ -110,7 +110,7 @@ func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Reques
 		}
 	case err != nil:
 		return plan.Definition{}, sourceError("get NAD", err)
-	case nad.Spec.Config != "":
+	case plan.HasConfig(nad):
 		return plan.Definition{NAD: nad}, nil
 	}
 	raw, err := conf.OnDisk(cfg.ConfDir, nad.Name)

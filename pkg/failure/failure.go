@@ -70,11 +70,22 @@ type Error struct {
 	Fix string
 }
 
+// network is what the value of NAD is.
+func (e *Error) network() string {
+	switch before, _, isNAD := strings.Cut(e.NAD, "/"); {
+	case !isNAD:
+		return "network "
+	case before == "":
+		return "file "
+	}
+	return "NAD "
+}
+
 // Error reads "NAD default/a: plugin macvlan: field master: cause; fix".
 func (e *Error) Error() string {
 	var b strings.Builder
 	for _, part := range []struct{ label, value string }{
-		{"NAD ", e.NAD}, {"interface ", e.Interface}, {"plugin ", e.Plugin}, {"field ", e.Field},
+		{e.network(), e.NAD}, {"interface ", e.Interface}, {"plugin ", e.Plugin}, {"field ", e.Field},
 	} {
 		if part.value != "" {
 			b.WriteString(part.label + part.value + ": ")

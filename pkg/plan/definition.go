@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/utils"
 
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -33,8 +34,11 @@ func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
 	}
 	if err != nil {
 		e := asFailure(err, failure.NADInvalid)
-		if e.Field == "" && e.Fix == "" {
-			e.Field, e.Fix = "spec.config", "make it a CNI configuration in JSON"
+		if e.Field == "" {
+			e.Field = "spec.config"
+		}
+		if e.Fix == "" {
+			e.Fix = "make it a CNI configuration in JSON"
 		}
 		return nil, e
 	}
@@ -56,10 +60,16 @@ func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
 	return list, nil
 }
 
+// HasConfig reports whether a NAD has a configuration of its own: blanks are none. Without one it is
+// the network of its name on the node's disk (NPWG v1.3 s.3.4.1).
+func HasConfig(nad *nadv1.NetworkAttachmentDefinition) bool {
+	return strings.TrimSpace(nad.Spec.Config) != ""
+}
+
 // rawDefinition is the text of the network's configuration: spec.config, else what was found elsewhere (NPWG v1.3 s.3.4.1).
 func rawDefinition(cfg *conf.Config, r Request, def Definition) (json.RawMessage, error) {
 	switch {
-	case def.NAD != nil && strings.TrimSpace(def.NAD.Spec.Config) != "":
+	case def.NAD != nil && HasConfig(def.NAD):
 		return json.RawMessage(def.NAD.Spec.Config), nil
 	case len(def.Conf) > 0:
 		return def.Conf, nil

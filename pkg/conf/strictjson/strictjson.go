@@ -6,9 +6,11 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -65,7 +67,27 @@ func syntaxError(raw []byte, err error) error {
 	if comment := commentAt(raw[at:]); comment != "" {
 		return newError(raw, at, fmt.Sprintf("a %q comment, and JSON has no comments", comment), "remove the comment")
 	}
-	return newError(raw, at, err.Error(), "")
+	msg, fix := remedy(raw[:at], raw[at:], syntax)
+	return newError(raw, at, msg, fix)
+}
+
+// remedy says what is wrong at the beginning of rest, the first text that cannot be JSON, and what to
+// do about it.
+func remedy(before, rest []byte, syntax *json.SyntaxError) (msg, fix string) {
+	before = bytes.TrimRight(before, " \t\r\n")
+	after := func(set string) bool { return len(before) > 0 && strings.IndexByte(set, before[len(before)-1]) >= 0 }
+	begins := func(set string) bool { return len(rest) > 0 && strings.IndexByte(set, rest[0]) >= 0 }
+	switch {
+	case strings.HasPrefix(syntax.Error(), "unexpected end"):
+		return syntax.Error(), "the text is cut off: complete it, or close what is open"
+	case after(",") && begins("]}"):
+		return fmt.Sprintf("a comma before %q, and JSON has none there", rest[0]), "remove the comma"
+	case begins("'`"):
+		return syntax.Error(), "put keys and texts between double quotes"
+	case after(`"]}0123456789el`) && begins(`"[{`):
+		return syntax.Error(), "put a comma, or after a key a colon, before it"
+	}
+	return syntax.Error(), "correct the JSON at this place"
 }
 
 // commentAt is how the comment at the beginning of rest starts; empty when there is none.

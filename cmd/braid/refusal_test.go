@@ -1,0 +1,222 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// untouched fails the test unless a pod whose ADD was refused has nothing, the node remembers nothing of it, and
+// its DEL succeeds.
+func (r *rig) untouched(p *pod) {
+	r.t.Helper()
+	r.has(p)
+	for _, dir := range []string{"state/sandboxes", "state/networks"} {
+		if entries, err := os.ReadDir(r.path(dir)); err == nil && len(entries) > 0 {
+			r.t.Errorf("%s has %s", dir, entries[0].Name())
+		}
+	}
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// refuses fails the test unless the pod's ADD is refused within a second, with all the words, and nothing is left.
+func (r *rig) refuses(p *pod, words ...string) {
+	r.t.Helper()
+	start := time.Now()
+	r.fails("ADD", p, 7, words...)
+	if took := time.Since(start); took > 5*time.Second {
+		r.t.Errorf("ADD took %v", took)
+	}
+	r.untouched(p)
+}
+
+// Braid and Multus as a network of their own called themselves until the time was up.
+func TestR11MetaPluginInANAD(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, kind := range []string{"braid", "multus", "multus-shim"} {
+		r.script(kind, "exit 1")
+		for config, field := range map[string]string{
+			`{"cniVersion":"1.0.0","type":%q,"binDir":"/tmp","delegates":[{"type":"macvlan"}]}`:                 "plugins[0].type",
+			`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan"},{"type":%q}]}`:                                 "plugins[1].type",
+			`{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":%q}}`:                                        "plugins[0].ipam.type",
+			`{"cniVersion":"1.0.0","type":"flannel","delegate":{"type":%q}}`:                                    "plugins[0].delegate.type",
+			`{"cniVersion":"1.0.0","type":"any","delegates":[{"plugins":[{"type":"any","ipam":{"type":%q}}]}]}`: "plugins[0].delegates[0].plugins[0].ipam.type",
+		} {
+			r.nad("a", fmt.Sprintf(config, kind))
+			p := r.pod("p", "a")
+			r.refuses(p, "NAD default/a", field, `"`+kind+`" would call itself`, "name the plugin")
+			same(t, "event", r.lastEvent(p).Reason, "NADInvalid")
+		}
+	}
+}
+
+// The default network and those of every pod.
+func TestR11MetaPluginInTheConfiguration(t *testing.T) {
+	t.Parallel()
+	const meta = `{"cniVersion":"1.0.0","name":"again","plugins":[{"type":"multus-shim"}]}`
+	for form, put := range map[string]func(r *rig) (field string){
+		"delegate": func(r *rig) string {
+			r.conf["delegates"] = []any{map[string]any{"name": "x", "type": "braid"}}
+			return "delegates[0].plugins[0].type"
+		},
+		"further delegate": func(r *rig) string {
+			r.conf["delegates"] = []any{r.defaultNetwork(), map[string]any{"name": "x", "type": "braid"}}
+			return "delegates[1].plugins[0].type"
+		},
+		"NAD": func(r *rig) string { r.nad("kube-system/main", meta); r.cluster("main"); return "NAD kube-system/main" },
+		"file": func(r *rig) string {
+			r.write("main.conflist", meta)
+			r.cluster(r.path("main.conflist"))
+			return "file " + r.path("main.conflist") + ": plugin multus-shim: field plugins[0].type"
+		},
+		"directory": func(r *rig) string {
+			r.write("net.d/00.conflist", meta)
+			r.cluster(r.path("net.d"))
+			return "00.conflist"
+		},
+		"name": func(r *rig) string { r.write("net.d/00.conflist", meta); r.cluster("again"); return "00.conflist" },
+		"auxiliary chain": func(r *rig) string {
+			auxiliary(r)
+			r.write("net.d/extras/15-again.conf", `{"type":"braid"}`)
+			return "file " + r.path("net.d/extras/15-again.conf") + ": plugin braid: field type"
+		},
+		"default network of the pod": func(r *rig) string { r.nad("kube-system/main", meta); return "NAD kube-system/main" },
+	} {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.nad("a", r.macvlan(11, ""))
+			field := put(r)
+			annotations := []string{}
+			if strings.HasPrefix(form, "default") {
+				annotations = []string{nadv1.DefaultNetworkAnnotation, "main"}
+			}
+			r.refuses(r.pod("p", "a", annotations...), field, "would call itself")
+		})
+	}
+}
+
+// A NAD's keys are its plugin's, whatever they mean in Braid's own configuration.
+func TestR11BinDirOfANADHasNoEffect(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", `echo "in the tenant's directory" >>"$dir/list"`)
+	if err := os.Rename(r.path("bin"), r.path("tenant")); err != nil {
+		t.Fatal(err)
+	}
+	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"one","binDir":%q,"confDir":%q,"delegates":[{"type":"one"}]}`, r.path("tenant"), r.path("tenant")))
+	p := r.pod("p", "a")
+	r.refuses(p, "default/a", "one", "install")
+	same(t, "calls", len(r.calls()), 0)
+}
+
+// What is broken stays refused, says where and what to do, and leaves nothing.
+func TestR10BrokenConfigurations(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for config, words := range map[string][]string{
+		"{\n\"type\":\"macvlan\",\n}":                           {"spec.config", "line 3 column 1", "comma", "remove the comma"},
+		"{\"plugins\":[{\"type\":\"macvlan\"},\n]}":             {"spec.config", "line 2 column 1", "remove the comma"},
+		"{\n\"type\":\"macvlan\" # the type\n}":                 {"spec.config", "line 2 column 18", `"#" comment`, "remove the comment"},
+		"{\"type\":\"macvlan\",\n\"ipam\":{\"type\":\"host-loc": {"spec.config", "line 2 column", "cut off"},
+		`{"type":"macvlan","type":"bridge"}`:                    {"type", "line 1 column 19", "twice", "keep one"},
+	} {
+		r.nad("a", config)
+		p := r.pod("p", "a")
+		r.refuses(p, append(words, "NAD default/a")...)
+		if e := r.lastEvent(p); !strings.Contains(e.Message, "; ") {
+			t.Errorf("%s: no remedy in %q", config, e.Message)
+		}
+	}
+}
+
+// Blanks are no configuration, so the network is that of the name on disk.
+func TestR18BlankConfigIsLookedUpOnDisk(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write("net.d/10-a.conf", named(r.macvlan(11, ""), "a"))
+	for _, blank := range []string{"", " ", "\n", "\t \r\n"} {
+		r.nad("a", blank)
+		p := r.pod("p", "a")
+		r.add(p)
+		same(t, "networks", r.networks(p)[1][:len("default/a net1")], "default/a net1")
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	r.remove("net.d", "10-a.conf")
+	none := r.pod("none", "a")
+	r.fails("ADD", none, 7, "default/a", "net.d", "name \"a\"")
+	r.must("DEL", none)
+	r.clean(none)
+}
+
+// Broken JSON of an annotation says where, and what to do.
+func TestR23BrokenAnnotation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for annotation, words := range map[string][]string{
+		"[{\"name\":\"a\",}]":                 {"line 1 column 14", "remove the comma"},
+		"[\n{'name':'a'}\n]":                  {"line 2 column 2", "double quotes"},
+		"[{\"name\":\"a\"} {\"name\":\"a\"}]": {"line 1 column 15", "put a comma"},
+		"[{\"name\":\"a\"":                    {"line 1 column", "cut off"},
+		"[{\"name\":tru}]":                    {"line 1 column", "correct the JSON"},
+		"{\"name\":\"a\"}":                    {"JSON object", "wrap it in a list"},
+	} {
+		p := r.pod("p", annotation)
+		r.refuses(p, append(words, nadv1.NetworksAnnotation)...)
+	}
+}
+
+// The node's files are no NADs, and are named once.
+func TestR23FilesAreNamedOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	auxiliary(r)
+	p := r.pod("p", "")
+	for name, put := range map[string]struct {
+		do    func()
+		path  string
+		words []string
+	}{
+		"broken file of the auxiliary chain": {func() { r.write("net.d/extras/15-broken.conf", "{\"type\":") }, "net.d/extras/15-broken.conf", []string{"line 1 column", "cut off"}},
+		"directory instead of a file": {func() {
+			r.mkdir("net.d/extras/15-broken.conf.d")
+			r.link("net.d/extras/15-broken.conf.d", "net.d/extras/15-broken.conf")
+		},
+			"net.d/extras/15-broken.conf", []string{"regular file", "see that"}},
+		"broken file of the default network": {func() { r.write("net.d/10-pods.conf", "{,}") }, "net.d/10-pods.conf", []string{"line 1 column 2", "correct the JSON"}},
+		"no file of the default network":     {func() { r.remove("net.d/10-pods.conf") }, "net.d/10-pods.conf", []string{"no such file", "put a CNI configuration there"}},
+	} {
+		os.RemoveAll(r.path("net.d/extras/15-broken.conf")) //nolint:errcheck // of the case before
+		r.write("net.d/10-pods.conf", encode(t, r.defaultNetwork()))
+		put.do()
+		_, err := r.call("ADD", p)
+		if err == nil {
+			t.Errorf("%s: ADD succeeded", name)
+			continue
+		}
+		if n := strings.Count(err.Msg, r.path(put.path)); n != 1 || strings.Contains(err.Msg, "NAD") {
+			t.Errorf("%s: the path is there %d times: %s", name, n, err.Msg)
+		}
+		for _, word := range put.words {
+			if !strings.Contains(err.Msg, word) {
+				t.Errorf("%s: %q is not in: %s", name, word, err.Msg)
+			}
+		}
+		r.must("DEL", p)
+	}
+}
+
+// link makes a symbolic link.
+func (r *rig) link(target, name string) {
+	r.t.Helper()
+	if err := os.Symlink(r.path(target), r.path(name)); err != nil {
+		r.t.Fatal(err)
+	}
+}

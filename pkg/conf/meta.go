@@ -1,0 +1,34 @@
+package conf
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+)
+
+// metaTypes are the plugins that attach pods to networks themselves, by the names of their binaries.
+func metaTypes() []string {
+	return []string{
+		"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl",
+		"multus", "multus-shim", "multus-daemon",
+	}
+}
+
+// IsMeta reports whether a plugin type is Braid or Multus. As a delegate it would read its own
+// configuration again, and call itself until the time is up.
+func IsMeta(pluginType string) bool { return slices.Contains(metaTypes(), filepath.Base(pluginType)) }
+
+// checkMeta refuses a type that IsMeta, found at that field.
+func checkMeta(field, pluginType string) error {
+	if !IsMeta(pluginType) {
+		return nil
+	}
+	return invalid(field, "name the plugin that makes the interface, as bridge or macvlan; the pod's annotation asks for further networks",
+		"%w", metaError(pluginType))
+}
+
+func metaError(pluginType string) error {
+	return fmt.Errorf("%s would call itself: it cannot be a network of its own", strictjson.Quote(pluginType))
+}
