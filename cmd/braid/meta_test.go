@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -168,4 +169,48 @@ func kindOf(conf string) string {
 	_, rest, _ := strings.Cut(conf, `"type":"`)
 	kind, _, _ := strings.Cut(rest, `"`)
 	return kind
+}
+
+// R36: a lease that has the container ID alone is the attachment's for CHECK, DEL and GC, however it came to be so.
+func TestR36OldLease(t *testing.T) {
+	t.Parallel()
+	for name, rewrite := range map[string]func(path, id string) error{
+		"written in place": func(path, id string) error { return os.WriteFile(path, []byte(id), 0o600) },
+		"with a line end":  func(path, id string) error { return os.WriteFile(path, []byte(id+"\n"), 0o600) },
+		"with no name":     func(path, id string) error { return os.WriteFile(path, []byte(id+"\r\n"), 0o600) },
+		"made anew": func(path, id string) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path, []byte(id), 0o600))
+		},
+	} {
+		for _, version := range []string{"0.3.1", "1.0.0"} {
+			r := newRig(t)
+			r.conf["delegates"] = []any{with(r.defaultNetwork(), "cniVersion", version)}
+			r.nad("a", strings.Replace(r.macvlan(36, ""), "1.0.0", version, 1))
+			p, gone := r.pod("p", "a"), r.pod("gone", "a")
+			r.add(p)
+			r.add(gone)
+			for _, lease := range r.leases() {
+				path := r.path("leases", lease)
+				data, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				id, _, _ := strings.Cut(string(data), "\r\n")
+				if err := rewrite(path, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if version != "0.3.1" {
+				r.must("CHECK", p)
+			}
+			r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
+			r.must("GC", nil)
+			delete(r.conf, "cni.dev/valid-attachments")
+			if left := len(r.leases()); left != 2 {
+				t.Errorf("%s, %s: after GC: %v", name, version, r.leases())
+			}
+			r.must("DEL", p)
+			r.clean(p)
+		}
+	}
 }

@@ -150,7 +150,7 @@ func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
 	var errs []error
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
-		if err == nil && (l == nil || l.key != key && l.key != key.old()) {
+		if err == nil && (l == nil || !key.owns(l)) {
 			err = fmt.Errorf("%v has no lease of address %s in %s", key, addr, x.leases.Path())
 		}
 		errs = append(errs, err)
@@ -161,7 +161,7 @@ func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
 func (x *session) holdsAny(ctx context.Context, key Key) error {
 	var holds bool
 	err := x.each(ctx, func(l *lease) error {
-		holds = holds || l.key == key || l.key == key.old()
+		holds = holds || key.owns(l)
 		return nil
 	})
 	if !holds && err == nil {
@@ -337,14 +337,15 @@ func (x *session) release(ctx context.Context, key Key, perhaps []netip.Addr) (i
 	return released, x.save(e)
 }
 
-// removeLeases removes those of the leases that are the key's.
+// removeLeases removes those of the leases that are the key's. The addresses are known to be its own, so that those which name no interface
+// are, too.
 func (x *session) removeLeases(key Key, addrs []netip.Addr) (removed int, err error) {
 	var errs []error
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
-		if err == nil && l != nil && l.key == key {
+		if err == nil && l != nil && key.owns(l) {
 			err = x.removeLease(addr)
-			x.held[key] = slices.DeleteFunc(x.held[key], func(a netip.Addr) bool { return a == addr })
+			x.held[l.key] = slices.DeleteFunc(x.held[l.key], func(a netip.Addr) bool { return a == addr })
 			removed++
 		}
 		errs = append(errs, err)

@@ -104,7 +104,7 @@ func (x *session) holds(key Key, addrs []netip.Addr) ([]netip.Addr, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l != nil && l.key == key {
+		if l != nil && key.owns(l) {
 			held = append(held, addr)
 		}
 	}

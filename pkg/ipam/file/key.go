@@ -28,6 +28,9 @@ type Key struct {
 // old is the key of leases that only have a container ID.
 func (k Key) old() Key { return Key{ContainerID: k.ContainerID} }
 
+// owns reports whether a lease is the key's, or may be, as it names no interface.
+func (k Key) owns(l *lease) bool { return l.key == k || l.key == k.old() }
+
 // String is for messages.
 func (k Key) String() string {
 	if k.IfName == "" {
