@@ -32,7 +32,7 @@ func TestU19Misconfigurations(t *testing.T) {
 		{"forbidden", other + "/theirs", "NADForbidden", []string{other + "/theirs", "globalNamespaces"}},
 		{"invalid", "truncated", "NADInvalid", []string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
 		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
-		{"capability", `[{"name": "plain", "mac": "02:00:00:00:00:01"}]`, "MissingCapability", []string{ns + "/plain", "macvlan", `"capabilities": {"mac": true}`}},
+		{"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability", []string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`}},
 		{"default-route", "default-route", "DefaultRouteRefused", []string{ns + "/default-route", "plugins[0].ipam.routes[0]", `"default-route": []`}},
 		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation", []string{ns + "/plain", "data0", "an interface of its own"}},
 		{"interface-taken", "plain@eth0", "InterfaceConflict", []string{ns + "/plain", "eth0", "the default network has this name", "another name"}},

@@ -30,6 +30,7 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 		Source:        source,
 		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
 		Namespaces:    namespaces{},
+		Interiors:     interiors{},
 		Records:       record.New(cfg.Braid.StateDir),
 		NewExec:       execs(cfg, source, log, trace),
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
@@ -78,3 +79,10 @@ func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 func (namespaces) Alive(path string) bool { return netns.Alive(path) }
 
 func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
+
+// interiors is nl.Sandbox with the engine's types.
+type interiors struct{ nl.Sandbox }
+
+func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.DefaultRoutes, error) {
+	return i.Sandbox.DefaultRoutes(ctx, path)
+}

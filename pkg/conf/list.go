@@ -111,6 +111,32 @@ func (l *List) capabilities(i int) map[string]bool {
 	return declared
 }
 
+// HasIPAM reports whether the plugin at index i has an IPAM configuration.
+func (l *List) HasIPAM(i int) bool { return !strictjson.Null(l.plugins[i]["ipam"]) }
+
+// shareCapabilities makes the capabilities of the list those of each plugin that does not say otherwise. libcni reads a plugin's own only,
+// so in the list they would have no effect.
+func (l *List) shareCapabilities() error {
+	if l.single || strictjson.Null(l.top["capabilities"]) {
+		return nil
+	}
+	if err := checkCapabilities("", l.top); err != nil {
+		return err
+	}
+	shared, err := strictjson.Object(l.top["capabilities"])
+	if err != nil {
+		return err
+	}
+	for _, plugin := range l.plugins {
+		all := maps.Clone(shared)
+		if own, err := optionalObject(plugin["capabilities"]); err == nil {
+			maps.Copy(all, own)
+		}
+		plugin["capabilities"] = marshal(all)
+	}
+	return nil
+}
+
 // Plugin is a copy of the configuration of the plugin at index i, values as written.
 func (l *List) Plugin(i int) map[string]json.RawMessage {
 	plugin := maps.Clone(l.plugins[i])

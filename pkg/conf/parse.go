@@ -40,6 +40,9 @@ func parseList(raw []byte) (*List, error) {
 	if err := list.check(); err != nil {
 		return nil, err
 	}
+	if err := list.shareCapabilities(); err != nil {
+		return nil, err
+	}
 	return list, nil
 }
 

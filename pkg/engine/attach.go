@@ -44,7 +44,11 @@ func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec
 	}
 	a.State = record.Added
 	info, err := e.deviceInfo(req, &a.Attachment)
-	return status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}, err
+	if err != nil {
+		return status.Result{}, err
+	}
+	made := status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}
+	return made, e.honoured(ctx, req, made)
 }
 
 func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment) (types.Result, error) {

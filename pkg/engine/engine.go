@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -66,6 +67,25 @@ type Namespaces interface {
 	Scratch() (path string, release func(), err error)
 }
 
+// Interiors looks at what plugins made in network namespaces, which are named by path.
+type Interiors interface {
+	// Interface reads the MAC and the addresses of a link; one that is not there is not found.
+	Interface(ctx context.Context, path, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
+	// DefaultRoutes takes note of the default routes.
+	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
+	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the family.
+	PreferDefaultRoute(ctx context.Context, path, ifname string) error
+}
+
+// DefaultRoutes are the default routes of a namespace at one moment.
+type DefaultRoutes interface {
+	// Families reports which families had one.
+	Families() (v4, v6 bool)
+	// Keep removes new ones via a link, of those of the given families that had one, and puts back what they replaced. It returns the
+	// families of which it removed one, and takes note anew.
+	Keep(ctx context.Context, ifname string, v4, v6 bool) (removed4, removed6 bool, err error)
+}
+
 // Exec runs the plugins of one operation on a sandbox; it is closed after that.
 type Exec interface {
 	cniinvoke.Exec
@@ -82,6 +102,7 @@ type Engine struct {
 	Source     Source
 	Devices    Devices
 	Namespaces Namespaces
+	Interiors  Interiors
 	Records    *record.Store
 	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
 	NewExec func(lock *os.File) Exec

@@ -54,6 +54,13 @@ func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 
 func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
 
+// interiors is what the command has.
+type interiors struct{ nl.Sandbox }
+
+func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.DefaultRoutes, error) {
+	return i.Sandbox.DefaultRoutes(ctx, path)
+}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	nettest.NeedsRoot(t)
@@ -64,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	r.source = &source{Source: manifests}
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
-		Source: r.source, Devices: kube.NewKubelet(r.path("kubelet.sock")), Namespaces: namespaces{},
+		Source: r.source, Devices: kube.NewKubelet(r.path("kubelet.sock")), Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
 			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}

@@ -101,10 +101,30 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReasonOf is the class of the outermost *Error in err's chain; empty when there is none.
+// WithFix adds to err what the reader can do about it. It is for who knows that and not the class, as a plugin does.
+func WithFix(err error, fix string) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Err: err, Fix: fix}
+}
+
+// FixOf is the first remedy that err's text names; empty where there is none.
+func FixOf(err error) string {
+	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {
+		if e.Fix != "" {
+			return e.Fix
+		}
+	}
+	return ""
+}
+
+// ReasonOf is the class of the outermost *Error in err's chain that has one; empty when there is none.
 func ReasonOf(err error) Reason {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Reason
+	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {
+		if e.Reason != "" {
+			return e.Reason
+		}
 	}
 	return ""
 }

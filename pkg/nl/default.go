@@ -33,6 +33,8 @@ type wanted struct {
 	index   int
 	gateway netip.Addr
 	metric  uint32
+	// near is that the gateway is in a subnet of the link's addresses.
+	near bool
 }
 
 func (w wanted) family() uint8 {
@@ -44,7 +46,7 @@ func (w wanted) family() uint8 {
 
 // is says whether r is the route w, whoever installed it and whatever else (MTU, source address) it carries.
 func (w wanted) is(r *route) bool {
-	return len(r.hops) == 1 && r.hops[0] == hop{index: w.index, gateway: w.gateway} && r.metric == w.metric && r.header.Tos == 0
+	return len(r.hops) == 1 && r.hops[0].index == w.index && r.hops[0].gateway == w.gateway && r.metric == w.metric && r.header.Tos == 0
 }
 
 // MoveDefaultRoute makes the default routes of each family that gateways has the ones via these gateways and the link ifname, and no
@@ -59,8 +61,9 @@ func (w wanted) is(r *route) bool {
 // on another link, and those learnt from router advertisements (a link that goes on accepting those learns its own anew; it is not
 // used). If a gateway is refused, the default routes that were there still are, unless their metric is that of a gateway accepted before.
 //
-// A gateway must be reachable on the link itself: in one of its subnets, or by a link-scope route. No route is made `onlink`: with a
-// wrong gateway that is a pod that reaches nothing, instead of an error.
+// A gateway must be reachable on the link itself: in one of its subnets, or by a link-scope route. Where sbr has moved the routes to the
+// link's subnets out of the main table, a gateway in one of them is reached all the same: its route is `onlink` then. No other route is:
+// with a wrong gateway that is a pod that reaches nothing, instead of an error.
 //
 // A second call changes nothing. Errors are *failure.Error: DefaultRouteFailed, or TimedOut when ctx has ended.
 func (h *Handle) MoveDefaultRoute(ctx context.Context, ifname string, gateways []netip.Addr) error {
@@ -85,9 +88,16 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 	if !l.Up {
 		return fmt.Errorf("interface is down: %w", unix.ENETDOWN) // the kernel would speak of the gateway
 	}
+	addrs, err := h.Addrs(ctx, l.Index)
+	if err != nil {
+		return err
+	}
 	for _, routes := range [][]wanted{v4, v6} {
 		if len(routes) == 0 {
 			continue
+		}
+		for i, w := range routes {
+			routes[i].near = slices.ContainsFunc(addrs, func(a Addr) bool { return a.Masked().Contains(w.gateway) })
 		}
 		if err := h.settle(ctx, routes); err != nil {
 			return err
@@ -134,9 +144,9 @@ func want(index int, gateways []netip.Addr) (v4, v6 []wanted, err error) {
 		}
 		seen[g] = true
 		if g.Is4() {
-			v4 = append(v4, wanted{index, g, metric4 + uint32(len(v4))})
+			v4 = append(v4, wanted{index: index, gateway: g, metric: metric4 + uint32(len(v4))})
 		} else {
-			v6 = append(v6, wanted{index, g, metric6 + uint32(len(v6))})
+			v6 = append(v6, wanted{index: index, gateway: g, metric: metric6 + uint32(len(v6))})
 		}
 	}
 	return v4, v6, nil

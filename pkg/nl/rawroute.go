@@ -24,6 +24,8 @@ const rtaNextHopID = 30
 type hop struct {
 	index   int
 	gateway netip.Addr
+	// flags are those of a hop among several, RTNH_F_*.
+	flags uint8
 }
 
 // route is a route as the kernel lists it. It keeps the kernel's own words, to name the very same route when it is removed.
@@ -141,7 +143,7 @@ func parseHops(b []byte) ([]hop, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := hop{index: int(nh.Ifindex)}
+		one := hop{index: int(nh.Ifindex), flags: nh.Flags}
 		for _, a := range attrs {
 			if a.Attr.Type == unix.RTA_GATEWAY {
 				one.gateway, _ = netip.AddrFromSlice(a.Value)
@@ -185,15 +187,51 @@ func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
 // replaceDefault installs a default route in one request: the first default route of this metric, or the IPv6 multipath route, gives way
 // to it. Where the very same route is there behind another of its metric, the kernel would say "exists".
 func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
-	header := &vnl.RtMsg{RtMsg: unix.RtMsg{
-		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST,
-	}}
-	err := h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, header,
-		vnl.NewRtAttr(unix.RTA_GATEWAY, w.gateway.AsSlice()),
-		vnl.NewRtAttr(unix.RTA_OIF, vnl.Uint32Attr(uint32(w.index))),
-		vnl.NewRtAttr(unix.RTA_PRIORITY, vnl.Uint32Attr(w.metric)))
+	err := h.putDefault(ctx, w, 0)
+	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)
+	if unreachable && w.near {
+		err = h.putDefault(ctx, w, unix.RTNH_F_ONLINK)
+	}
 	if err != nil {
 		return fmt.Errorf("install default route via %s: %w", w.gateway, err)
 	}
 	return nil
+}
+
+func (h *Handle) putDefault(ctx context.Context, w wanted, flags uint32) error {
+	header := &vnl.RtMsg{RtMsg: unix.RtMsg{
+		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST, Flags: flags,
+	}}
+	return h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, header,
+		vnl.NewRtAttr(unix.RTA_GATEWAY, w.gateway.AsSlice()),
+		vnl.NewRtAttr(unix.RTA_OIF, vnl.Uint32Attr(uint32(w.index))),
+		vnl.NewRtAttr(unix.RTA_PRIORITY, vnl.Uint32Attr(w.metric)))
+}
+
+// siblings are the routes that an IPv6 route with several next hops consists of: the kernel lists them as one, but each comes and goes for
+// itself. Any other route is the only one.
+func (r *route) siblings() []*route {
+	if r.header.Family != unix.AF_INET6 || len(r.hops) < 2 {
+		return []*route{r}
+	}
+	list := make([]*route, 0, len(r.hops))
+	for _, h := range r.hops {
+		one := &route{header: r.header, table: r.table, metric: r.metric, hops: []hop{h}}
+		one.header.Flags = one.header.Flags&^unix.RTNH_F_ONLINK | uint32(h.flags)&unix.RTNH_F_ONLINK
+		for _, a := range r.attrs {
+			if a.Attr.Type != unix.RTA_MULTIPATH {
+				one.attrs = append(one.attrs, a)
+			}
+		}
+		one.attrs = append(one.attrs, attribute(unix.RTA_OIF, vnl.Uint32Attr(uint32(h.index))))
+		if h.gateway.IsValid() {
+			one.attrs = append(one.attrs, attribute(unix.RTA_GATEWAY, h.gateway.AsSlice()))
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+func attribute(kind uint16, value []byte) syscall.NetlinkRouteAttr {
+	return syscall.NetlinkRouteAttr{Attr: syscall.RtAttr{Type: kind}, Value: value}
 }

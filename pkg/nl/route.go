@@ -112,7 +112,7 @@ func (h *Handle) Routes(ctx context.Context) ([]Route, error) {
 }
 
 // Exact is a route together with the kernel's own description of it, so that it can be copied, removed and put back with all that belongs
-// to it. One with several next hops has the index 0.
+// to it. An IPv4 route with several next hops has the index 0; each next hop of an IPv6 route is a route of its own.
 type Exact struct {
 	Route
 	raw *route
@@ -127,8 +127,11 @@ func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
 			return nil, err
 		}
 		for _, r := range list {
-			if r.header.Flags&unix.RTM_F_CLONED == 0 {
-				routes = append(routes, exact(r))
+			if r.header.Flags&unix.RTM_F_CLONED != 0 {
+				continue
+			}
+			for _, one := range r.siblings() {
+				routes = append(routes, exact(one))
 			}
 		}
 	}

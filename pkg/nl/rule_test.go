@@ -99,8 +99,8 @@ func TestExactRoutes(t *testing.T) {
 	})
 	nextHopObject(t, pod, 42, "net1", net1GW4b)
 	defaultByObject(t, pod, unix.AF_INET, 42, 77)
-	raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, netlink.NexthopInfo{LinkIndex: net1, Gw: net.ParseIP(net1GW6)},
-		netlink.NexthopInfo{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6)})
+	raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, netlink.NexthopInfo{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6)},
+		netlink.NexthopInfo{LinkIndex: net1, Gw: net.ParseIP(net1GW6)})
 	before := pod.Routes()
 	exact := func(table int) (list []nl.Exact) {
 		all, err := h.ExactRoutes(t.Context())
@@ -124,10 +124,11 @@ func TestExactRoutes(t *testing.T) {
 		"0.0.0.0/0 via 10.0.1.9 table 254 metric 77 src invalid IP",
 		"10.0.1.0/24 table 254 src 10.0.1.2",
 		"172.16.0.0/12 via 10.0.1.1 table 254 metric 7 src 10.0.1.2",
+		"::/0 via fd00:b::1 table 254 metric 3 src invalid IP",
 		"fd00:b::/64 table 254 metric 256 src invalid IP",
 		"fd07::/64 via fd00:b::1 table 254 metric 5 src fd00:b::2",
 	}, described); diff != "" {
-		t.Fatalf("routes of net1, without that of two hops:\n%s", diff)
+		t.Fatalf("routes of net1:\n%s", diff)
 	}
 	const table = 70001
 	for _, r := range main {

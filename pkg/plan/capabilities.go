@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/conf"
@@ -17,60 +19,123 @@ const (
 	capDeviceInfo = "CNIDeviceInfoFile"
 )
 
-// request is one wish of a selection that becomes a key of runtimeConfig.
+// request is one wish of a selection.
 type request struct {
 	field      string // in the annotation
 	capability string
 	value      any
+	// arg is the key of CNI_ARGS that carries the wish to plugins without the capability, as in Multus; empty where there is none.
+	arg, text string
 }
 
-// requestsOf lists the wishes of a selection that need a capability (NPWG v1.3 s.4.1.2.1).
+// requestsOf lists the wishes of a selection that need a plugin's help (NPWG v1.3 s.4.1.2.1).
 func requestsOf(s selection.Selection) []request {
 	var out []request
-	add := func(wanted bool, field, capability string, value any) {
+	add := func(wanted bool, r request) {
 		if wanted {
-			out = append(out, request{field, capability, value})
+			out = append(out, r)
 		}
 	}
-	add(len(s.IPs) > 0, "ips", "ips", s.IPs)
-	add(s.MAC != "", "mac", "mac", s.MAC)
-	add(s.InfinibandGUID != "", "infiniband-guid", "infinibandGUID", s.InfinibandGUID)
-	add(len(s.PortMappings) > 0, "portMappings", "portMappings", s.PortMappings)
-	add(s.Bandwidth != nil, "bandwidth", "bandwidth", s.Bandwidth)
+	add(len(s.IPs) > 0, request{field: "ips", capability: "ips", value: s.IPs, arg: "IP", text: strings.Join(s.IPs, ",")})
+	add(s.MAC != "", request{field: "mac", capability: "mac", value: s.MAC, arg: "MAC", text: s.MAC})
+	add(s.InfinibandGUID != "", request{field: "infiniband-guid", capability: "infinibandGUID", value: s.InfinibandGUID})
+	add(len(s.PortMappings) > 0, request{field: "portMappings", capability: "portMappings", value: s.PortMappings})
+	add(s.Bandwidth != nil, request{field: "bandwidth", capability: "bandwidth", value: s.Bandwidth})
 	return out
 }
 
-// runtimeConfig is what the pod asks for, over what the runtime passed. The runtime means the default network (hostPorts of the
-// pod, its cgroup, its DNS), so no other network gets any of that. A wish of the pod that no plugin declares is an error: the
-// pod would run without what it asked for. libcni gives each plugin the keys that it declares; what none declares would only be recorded.
-func runtimeConfig(cfg *conf.Config, r Request, list *conf.List) (map[string]json.RawMessage, error) {
-	out, declared := map[string]json.RawMessage{}, list.Capabilities()
+// ask puts what the pod asks for into the attachment: as runtimeConfig for the plugins that declare the capability, else into CNI_ARGS.
+// The runtime's own values mean the default network (hostPorts of the pod, its cgroup, its DNS), so no other network gets any of them.
+// A wish that has neither way is an error: the pod would run without what it asked for. libcni hands each plugin the keys that it declares;
+// what none declares would only be recorded.
+func (a *Attachment) ask(cfg *conf.Config, r Request, list *conf.List) error {
+	declared := list.Capabilities()
+	a.RuntimeConfig = map[string]json.RawMessage{}
 	if r.Default {
-		maps.Copy(out, cfg.RuntimeConfig)
-		maps.DeleteFunc(out, func(capability string, _ json.RawMessage) bool { return !declared[capability] })
+		maps.Copy(a.RuntimeConfig, cfg.RuntimeConfig)
+		maps.DeleteFunc(a.RuntimeConfig, func(capability string, _ json.RawMessage) bool { return !declared[capability] })
 	}
 	if r.Selection == nil {
-		return out, nil
+		return nil
 	}
+	a.IPs, a.MAC = r.Selection.IPs, r.Selection.MAC
 	for _, q := range requestsOf(*r.Selection) {
+		switch {
+		case q.arg != "" && !reaches(q.capability, list) && readsArg(q.capability, list):
+			a.setArg(q.arg, q.text)
+		case !declared[q.capability]:
+			return missingCapability(q, list)
+		}
 		if !declared[q.capability] {
-			return nil, missingCapability(q, list)
+			continue
 		}
 		raw, err := json.Marshal(q.value)
 		if err != nil {
-			return nil, fmt.Errorf("encode %s: %w", q.field, err)
+			return fmt.Errorf("encode %s: %w", q.field, err)
 		}
-		out[q.capability] = raw
+		a.RuntimeConfig[q.capability] = raw
 	}
-	return out, nil
+	return nil
+}
+
+// reaches reports whether a plugin that can act on the capability declares it. Addresses are the business of plugins with an "ipam", where
+// there are any: what tuning declares does not reach them.
+func reaches(capability string, list *conf.List) bool {
+	addressed := false
+	for i := range list.Len() {
+		if capability != "ips" || !list.HasIPAM(i) {
+			continue
+		}
+		if list.PluginHas(i, capability) {
+			return true
+		}
+		addressed = true
+	}
+	return !addressed && list.Capabilities()[capability]
+}
+
+// readsArg reports whether some plugin may read a request in CNI_ARGS. Of the reference's types it is known that addresses are read by
+// their IPAM plugins alone.
+func readsArg(capability string, list *conf.List) bool {
+	if capability != "ips" {
+		return true
+	}
+	reference := []string{
+		"bandwidth", "bridge", "dummy", "firewall", "host-device", "ipvlan", "macvlan", "portmap", "ptp", "sbr", "tap", "tuning", "vlan", "vrf",
+	}
+	for i, kind := range list.Types() {
+		if list.HasIPAM(i) || !slices.Contains(reference, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// setArg sets a key of CNI_ARGS, in the place of the runtime's.
+func (a *Attachment) setArg(key, value string) {
+	a.Args = slices.DeleteFunc(a.Args, func(pair [2]string) bool { return pair[0] == key })
+	a.Args = append(a.Args, [2]string{key, value})
 }
 
 func missingCapability(q request, list *conf.List) error {
+	fix := fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it`, q.capability)
+	if q.field == "ips" {
+		fix = `add an "ipam" that supports it, such as {"type": "static"}, and "capabilities": {"ips": true} beside it`
+	}
 	return &failure.Error{
 		Reason: failure.MissingCapability, Field: q.field,
 		Err: fmt.Errorf("the pod asks for %s, but no plugin of the chain (%s) declares the capability %q",
 			q.field, strings.Join(list.Types(), ", "), q.capability),
-		Fix: fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it, or remove %s from the pod's annotation`,
-			q.capability, q.field),
+		Fix: fmt.Sprintf("%s, or remove %s from the pod's annotation", fix, q.field),
 	}
+}
+
+// Address is an element of a selection's IPs without its prefix length.
+func Address(ip string) (netip.Addr, error) {
+	bare, _, _ := strings.Cut(ip, "/")
+	addr, err := netip.ParseAddr(bare)
+	if err != nil {
+		return addr, fmt.Errorf("read address: %w", err)
+	}
+	return addr, nil
 }

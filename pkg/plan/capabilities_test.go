@@ -35,15 +35,38 @@ func TestS16RequestsReachRuntimeConfig(t *testing.T) {
 }
 
 func TestS16CapabilityMissing(t *testing.T) {
-	for _, w := range wishes {
+	for _, w := range append([]struct{ key, value, capability, runtimeConfig string }{wishes[0]}, wishes[2:]...) {
 		for name, capabilities := range map[string]string{"none": "", "false": `, "capabilities": {"` + w.capability + `": false}`} {
 			s := newScenario(fmt.Sprintf(`[{"name": "a", %q: %s}]`, w.key, w.value))
 			s.nad("web/a", `{"plugins": [{"type": "macvlan"}, {"type": "tuning"`+capabilities+`}]}`)
 			t.Run(w.key+" "+name, func(t *testing.T) {
 				s.refused(t, failure.MissingCapability, "NAD web/a", "field "+w.key, "macvlan, tuning",
-					fmt.Sprintf(`"capabilities": {"%s": true}`, w.capability))
+					fmt.Sprintf(`"capabilities": {"%s": true}`, w.capability), "remove "+w.key)
 			})
 		}
+	}
+}
+
+// TestR2ArgsWithoutCapability: addresses and MACs reach plugins that declare nothing in CNI_ARGS.
+func TestR2ArgsWithoutCapability(t *testing.T) {
+	const ips, mac = "10.2.2.42/24,2001:db8::5", "02:23:45:67:89:01"
+	for config, wanted := range map[string]map[string]string{
+		`{"type": "x"}`: {"IP": ips, "MAC": mac},
+		`{"type": "x", "capabilities": {"ips": true, "mac": true}}`:                                              {},
+		`{"type": "x", "capabilities": {"ips": false, "mac": true}}`:                                             {"IP": ips},
+		`{"type": "x", "ipam": {"type": "static"}, "capabilities": {"ips": true}}`:                               {"MAC": mac},
+		`{"plugins": [{"type": "x", "ipam": {}}, {"type": "y", "capabilities": {"ips": true, "mac": true}}]}`:    {"IP": ips},
+		`{"plugins": [{"type": "x"}, {"type": "y", "capabilities": {"ips": true, "mac": true}}]}`:                {},
+		`{"capabilities": {"ips": true}, "plugins": [{"type": "x", "ipam": {}}, {"type": "y"}]}`:                 {"MAC": mac},
+		`{"capabilities": {"ips": true}, "plugins": [{"type": "x", "ipam": {}, "capabilities": {"ips":false}}]}`: {"IP": ips, "MAC": mac},
+	} {
+		s := newScenario(`[{"name": "a", "ips": ["10.2.2.42/24", "2001:db8::5"], "mac": "02:23:45:67:89:01"}]`)
+		s.nad("web/a", config)
+		got := map[string]string{}
+		for _, pair := range s.must(t)[1].Args[1:] {
+			got[pair[0]] = pair[1]
+		}
+		want(t, config, got, wanted)
 	}
 }
 
@@ -70,7 +93,8 @@ func TestS45PodsDefaultNetworkOverrides(t *testing.T) {
 	want(t, "the configuration's own", string(s.cfg.RuntimeConfig["mac"]), `"02:00:00:00:00:01"`)
 
 	s.nad("kube-system/d", `{"type": "bridge"}`)
-	s.refused(t, failure.MissingCapability, "NAD kube-system/d", "mac")
+	s.args = append(s.args, [2]string{"MAC", "02:00:00:00:00:01"})
+	want(t, "args", s.must(t)[0].Args, [][2]string{{"K8S_POD_NAME", "pod"}, {"MAC", "02:00:00:00:00:02"}})
 }
 
 func TestC11CapabilitiesOfTheRuntimePass(t *testing.T) {

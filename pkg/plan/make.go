@@ -71,7 +71,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 			return Attachment{}, err
 		}
 	}
-	if a.RuntimeConfig, err = runtimeConfig(in.Config, r, list); err != nil {
+	if err := a.ask(in.Config, r, list); err != nil {
 		return Attachment{}, err
 	}
 	if err := devices.assign(&a, def, list); err != nil {
@@ -97,7 +97,7 @@ func atInterface(warnings []*failure.Error, a Attachment) []*failure.Error {
 	return named
 }
 
-// argsFor is the CNI_ARGS of an attachment. What the runtime asks for there beyond naming the pod (IP, MAC, GATEWAY) is meant for
+// argsFor is the runtime's CNI_ARGS as an attachment gets them. What the runtime asks for there beyond naming the pod (IP, MAC, GATEWAY) is meant for
 // the interface that it knows of, the default network's; as runtimeConfig it does not reach the others.
 func argsFor(r Request, args [][2]string) [][2]string {
 	if r.Default {

@@ -76,6 +76,9 @@ type Attachment struct {
 	Args [][2]string `json:"args,omitempty"`
 	// RuntimeConfig is what libcni passes as runtimeConfig to the plugins that declare the capability.
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig,omitempty"`
+	// IPs and MAC are what the pod asks for, as written in its annotation: the attachment's result is held to them.
+	IPs []string `json:"ips,omitempty"`
+	MAC string   `json:"mac,omitempty"`
 	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty, the network's own.
 	WantsDefaultRoute bool         `json:"wantsDefaultRoute,omitempty"`
 	Gateways          []netip.Addr `json:"gateways,omitempty"`

@@ -3,6 +3,7 @@ package plugin
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Asked is an address that the pod asks for.
@@ -12,7 +13,7 @@ type Asked struct {
 	Key, Value string
 }
 
-// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read, in args.cni.ips and in runtimeConfig.ips. Each may
+// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and which may be a list, in args.cni.ips and in runtimeConfig.ips. Each may
 // have a prefix length, which does not count.
 func (r *Request) Asked(ip string) ([]Asked, error) {
 	args, runtime, err := r.IPs()
@@ -20,8 +21,10 @@ func (r *Request) Asked(ip string) ([]Asked, error) {
 		return nil, err
 	}
 	var list []Asked
-	if ip != "" {
-		list = append(list, Asked{Key: "CNI_ARGS IP", Value: ip})
+	for value := range strings.SplitSeq(ip, ",") {
+		if value = strings.TrimSpace(value); value != "" {
+			list = append(list, Asked{Key: "CNI_ARGS IP", Value: value})
+		}
 	}
 	list = append(append(list, AskedIn("args.cni.ips", args)...), AskedIn("runtimeConfig.ips", runtime)...)
 	for i := range list {

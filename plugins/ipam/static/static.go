@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
@@ -140,13 +141,22 @@ func (c *Conf) configured() ([]address, error) {
 func parse(key string, values []string) ([]address, error) {
 	var list []address
 	for i, value := range values {
-		prefix, err := plugin.ParsePrefix(fmt.Sprintf("%s[%d]", key, i), value)
+		prefix, err := asked(fmt.Sprintf("%s[%d]", key, i), value)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, address{prefix: prefix})
 	}
 	return list, nil
+}
+
+// asked reads an address that the pod asks for.
+func asked(key, value string) (netip.Prefix, error) {
+	prefix, err := plugin.ParsePrefix(key, value)
+	if addr, aerr := netip.ParseAddr(value); aerr == nil {
+		err = failure.WithFix(err, fmt.Sprintf("ask for it with the prefix length of its subnet, as in %s/%d", addr, addr.BitLen()*3/4))
+	}
+	return prefix, err
 }
 
 // environ are the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the addresses whose subnet it is in.
@@ -160,7 +170,7 @@ func environ(req *plugin.Request) ([]address, error) {
 	}
 	var list []address
 	for _, value := range split(env.IP) {
-		prefix, err := plugin.ParsePrefix("CNI_ARGS IP", value)
+		prefix, err := asked("CNI_ARGS IP", value)
 		if err != nil {
 			return nil, err
 		}
