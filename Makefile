@@ -1,6 +1,6 @@
 # Each verb is a script of the same name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build generate fmt lint test e2e conformance fuzz bench demo
+.PHONY: help build generate fmt lint test e2e conformance fuzz bench soak demo
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ conformance: ## the table of specification items, their tests and results
 
 bench: ## time and CPU of attaching a pod, beside the same plugins without a meta-plugin
 	@scripts/bench.sh
+
+soak: ## 20,000 operations of the real binary, killed, stopped, on full disks; nothing is left, no address twice
+	@scripts/soak.sh
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@scripts/fuzz.sh

@@ -9,6 +9,7 @@
 #   BRAID_LAB_BIN   directory with etcd and kube-apiserver
 #   BRAID_CNITOOL   path of cnitool
 #   BRAID_UML=1     they run in the user-mode kernel
+#   BRAID_BINARY    braid
 #   BRAID_TEST_BINARY  the tests of cmd/braid without the race detector: they start themselves as braid, thousands of times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -64,6 +65,8 @@ failed=0
 
 go test -c -o "$work/braid.test" ./cmd/braid
 export BRAID_TEST_BINARY=$work/braid.test
+scripts/build.sh "$work/bin" braid
+export BRAID_BINARY=$work/bin/braid
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \

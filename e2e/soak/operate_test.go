@@ -1,0 +1,248 @@
+package soak_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+// most is how many former and past sandboxes a slot remembers.
+const most = 2
+
+// operate does one thing to a pod, as far as it can be done to what the pod is.
+func (s *soak) operate(at *slot, rng *rand.Rand) {
+	dice, b := rng.IntN(100), at.now
+	switch {
+	case dice < 14 && len(at.former) > 0:
+		s.delFormer(at, rng.IntN(len(at.former)), rng)
+	case dice < 20 && len(at.past) > 0:
+		s.delPast(at, at.past[rng.IntN(len(at.past))], rng)
+	case b == nil:
+		s.create(at)
+		s.add(s.begin(at, podName(at.index)), rng)
+	case b.state == live && dice < 45 && at.made:
+		s.check(b, rng)
+	case b.state == live && dice < 50 && at.made:
+		s.addAgain(b, rng)
+	case b.state == failed && dice < 40 && at.made:
+		s.add(b, rng)
+	case dice > 85 && len(at.former) < most && !without("forget"):
+		s.forget(at)
+	default:
+		s.del(b, s.pathFor(b, rng), rng)
+	}
+}
+
+// begin makes a sandbox whose ADD is still to come.
+func (s *soak) begin(at *slot, pod string) *sandbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sandboxes++
+	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed}
+	s.known[at.now.id] = at.now
+	return at.now
+}
+
+// oneOf draws a fault: mostly none.
+func oneOf(rng *rand.Rand, faults ...fault) fault {
+	i := rng.IntN(3 * len(faults))
+	if i >= len(faults) || without(map[fault]string{kill: "kill", stop: "stop", nsGone: "nsgone"}[faults[i]]) {
+		return none
+	}
+	return faults[i]
+}
+
+// excused reports whether an operation may have been refused for what was done to it.
+func (s *soak) excused(f fault) bool { return f == nsGone || s.window() != "" }
+
+func (s *soak) add(b *sandbox, rng *rand.Rand) {
+	f := oneOf(rng, kill, kill, stop, nsGone)
+	o := s.call("ADD", b, b.slot.path, f, rng, nil)
+	switch {
+	case o.ok():
+		b.state = live
+		s.attached(b)
+	case o.killed || s.excused(f) || strings.Contains(o.err.Msg, "no address is free"):
+	default:
+		s.violated(b, "ADD is refused for no reason: %v", o)
+	}
+}
+
+// attached looks at a sandbox whose ADD has succeeded, and notes its addresses.
+func (s *soak) attached(b *sandbox) {
+	sp, err := look(b.slot.path)
+	s.must(err)
+	if sp == nil || !b.slot.made { // it was deleted meanwhile
+		return
+	}
+	b.inode, b.addrs = sp.inode, sp.addrs
+	if len(b.addrs) != 5 { // two on net1
+		s.violated(b, "addresses %q after ADD, want five", b.addrs)
+	}
+	s.whole(b)
+	if said := s.status(b); !slices.Equal(said, b.addrs) {
+		s.violated(b, "network-status has %q, the kernel %q", said, b.addrs)
+	}
+	s.mu.Lock()
+	var twice []string
+	for _, a := range b.addrs {
+		_, ip, _ := strings.Cut(a, " ")
+		if other := s.has[ip]; other != nil && other != b {
+			twice = append(twice, fmt.Sprintf("%s is that of %s, too: %q\n  %s", ip, other.id, s.had[ip], other.told()))
+		}
+		s.has[ip] = b
+		s.had[ip] = append(s.had[ip], "given to "+b.id)
+	}
+	s.mu.Unlock()
+	for _, t := range twice {
+		s.violated(b, "an address is given twice: %s", t)
+	}
+}
+
+// status are the addresses of the pod's network-status.
+func (s *soak) status(b *sandbox) (addrs []string) {
+	data, err := os.ReadFile(s.path("manifests/default_" + b.pod + ".network-status.json"))
+	s.must(err)
+	var list []nadv1.NetworkStatus
+	s.must(json.Unmarshal(data, &list))
+	for _, n := range list {
+		for _, ip := range n.IPs {
+			addrs = append(addrs, n.Interface+" "+ip)
+		}
+	}
+	slices.Sort(addrs)
+	return addrs
+}
+
+// releases takes back what attached noted: from now on others may have the addresses.
+func (s *soak) releases(b *sandbox, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range b.addrs {
+		_, ip, _ := strings.Cut(a, " ")
+		if s.has[ip] == b {
+			delete(s.has, ip)
+			s.had[ip] = append(s.had[ip], "left by "+b.id+" by "+why)
+		}
+	}
+	b.addrs = nil
+}
+
+// pathFor is the CNI_NETNS of a DEL: the namespace is there or gone, and the runtime passes its path or nothing.
+func (s *soak) pathFor(b *sandbox, rng *rand.Rand) string {
+	dice := rng.IntN(100)
+	switch {
+	case dice < 60:
+	case dice < 85:
+		s.destroy(b.slot)
+	case without("nopath"), b.orphan: // without a path and a record nobody finds a namespace that lives
+		s.destroy(b.slot)
+		return ""
+	default:
+		return ""
+	}
+	return b.slot.path
+}
+
+// del is a DEL of the slot's sandbox.
+func (s *soak) del(b *sandbox, path string, rng *rand.Rand) {
+	at := b.slot
+	if s.remove(b, path, oneOf(rng, kill, kill, stop, nsGone), rng) {
+		at.now = nil
+		if rng.IntN(2) == 0 {
+			s.destroy(at)
+		}
+	}
+}
+
+// remove is a DEL; it reports whether it succeeded, and then nothing may be left.
+func (s *soak) remove(b *sandbox, path string, f fault, rng *rand.Rand) bool {
+	if b.state == live {
+		b.state = leaving
+	}
+	s.releases(b, "DEL")
+	o := s.call("DEL", b, path, f, rng, nil)
+	switch {
+	case o.ok():
+		s.over(b)
+		return true
+	case !o.killed && !s.excused(f):
+		s.violated(b, "DEL is refused: %v", o)
+	}
+	return false
+}
+
+// over is for a sandbox of which a DEL or GC said that nothing is left.
+func (s *soak) over(b *sandbox) {
+	b.state = over
+	s.mu.Lock()
+	delete(s.known, b.id)
+	s.mu.Unlock()
+	b.slot.past = append(b.slot.past, b)[max(0, len(b.slot.past)+1-most):]
+	s.nothingOf(b)
+}
+
+// delFormer is a DEL of a sandbox whose namespace is gone. The path may be another's by now.
+func (s *soak) delFormer(at *slot, i int, rng *rand.Rand) {
+	b := at.former[i]
+	path := b.path
+	if b.pathless || rng.IntN(3) == 0 {
+		path = ""
+	}
+	if s.remove(b, path, oneOf(rng, kill, stop), rng) {
+		at.former = slices.Delete(at.former, i, i+1)
+	}
+	s.stillWhole(at, b)
+}
+
+// delPast repeats the DEL of a sandbox that is over.
+func (s *soak) delPast(at *slot, b *sandbox, rng *rand.Rand) {
+	path := b.path
+	if b.pathless || rng.IntN(3) == 0 {
+		path = ""
+	}
+	f := oneOf(rng, kill, stop)
+	if o := s.call("DEL", b, path, f, rng, nil); !o.ok() && !o.killed && !s.excused(f) {
+		s.violated(b, "a repeated DEL is refused: %v", o)
+	}
+	s.stillWhole(at, b)
+}
+
+// stillWhole looks at the slot's sandbox after an operation on another that had its path.
+func (s *soak) stillWhole(at *slot, other *sandbox) {
+	if at.now != nil && at.now.state == live {
+		at.now.note("DEL of %s, which had the path before", other.id)
+		s.whole(at.now)
+	}
+}
+
+// forget ends the namespace of a sandbox, as a node does that loses its runtime, and leaves the slot to another. Its
+// addresses are nobody's from then on: Braid may remove it before its DEL if an operation on it was killed.
+func (s *soak) forget(at *slot) {
+	s.releases(at.now, "end of the namespace")
+	at.now.note("forgotten, its namespace is gone")
+	s.destroy(at)
+	at.former = append(at.former, at.now)
+	at.now = nil
+}
+
+func (s *soak) check(b *sandbox, rng *rand.Rand) {
+	f := oneOf(rng, kill, stop)
+	if o := s.call("CHECK", b, b.slot.path, f, rng, nil); !o.ok() && !o.killed && !b.orphan && !s.excused(f) {
+		s.violated(b, "CHECK fails: %v", o)
+	}
+	s.whole(b)
+}
+
+// addAgain repeats an ADD, which changes nothing.
+func (s *soak) addAgain(b *sandbox, rng *rand.Rand) {
+	if o := s.call("ADD", b, b.slot.path, oneOf(rng, kill, stop), rng, nil); o.ok() {
+		s.violated(b, "a second ADD succeeded")
+	}
+	s.whole(b)
+}

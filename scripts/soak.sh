@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# soak.sh has the real binary attach and detach pods on one node, thousands of times, while everything goes wrong that can on a node, and looks after
+# each step whether an address is held twice or something is left. It prints how often each operation ended in which way.
+#
+#   scripts/soak.sh [OPERATIONS [SEED]]    20,000 operations by default, and a seed of the time
+#
+# The same seed makes the same operations; how they end depends on time, too. The first line has the seed. It ends after twenty minutes at the latest. Everything happens in
+# namespaces of the test's own. What Braid logged is in .cache/soak.log afterwards.
+#
+# BRAID_SOAK_WITHOUT leaves out some of what happens, to narrow a failure down, and BRAID_SOAK_WORKERS is how many operations run at a time:
+# see e2e/soak/main_test.go.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/goflags.sh
+
+say() { printf 'soak: %s\n' "$*" >&2; }
+
+if [ "$(id -u)" -ne 0 ]; then
+	say "it needs root: namespaces of the network, of mounts and of processes"
+	exit 1
+fi
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+scripts/install-deps.sh base
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+scripts/build.sh "$work" braid
+go test -c -o "$work/soak.test" ./e2e/soak
+mkdir -p .cache
+export BRAID_BINARY=$work/braid BRAID_SOAK_OPS=${1:-20000} BRAID_SOAK_LOG=$PWD/.cache/soak.log
+[ $# -lt 2 ] || export BRAID_SOAK_SEED=$2
+"$work/soak.test" -test.v -test.timeout 20m
