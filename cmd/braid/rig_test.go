@@ -333,7 +333,7 @@ func (r *rig) left() []string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
-	for _, dir := range []string{"state/sandboxes", "state/cni/results", "state/ipam/held", "devinfo/cni"} {
+	for _, dir := range []string{"state/sandboxes", "state/cni/results", "state/ipam/held", "state/vlans", "devinfo/cni"} {
 		entries, err := os.ReadDir(r.path(dir))
 		if err != nil && !os.IsNotExist(err) {
 			r.t.Fatal(err)

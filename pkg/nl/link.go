@@ -37,6 +37,10 @@ type Link struct {
 	Group uint32
 	// Mode is that of a macvlan ("bridge", "private", "vepa", "passthru") or an ipvlan ("l2", "l3", "l3s").
 	Mode string
+	// VLAN is the ID of a link of kind "vlan" (IEEE 802.1Q); 0 for all others.
+	VLAN int
+	// Alias is a text that administrators and programs may give a link; empty for none.
+	Alias string
 }
 
 // NewLink describes a link to make; it is down at first.
@@ -163,9 +167,12 @@ func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 			link.ParentIndex = number(value)
 		case unix.IFLA_GROUP:
 			link.Group = uint32(number(value))
+		case unix.IFLA_IFALIAS:
+			link.Alias = unix.ByteSliceToString(value)
 		case unix.IFLA_LINKINFO:
 			link.Kind = unix.ByteSliceToString(attr(value, vnl.IFLA_INFO_KIND))
-			link.Mode = mode(link.Kind, attr(value, vnl.IFLA_INFO_DATA))
+			data := attr(value, vnl.IFLA_INFO_DATA)
+			link.Mode, link.VLAN = mode(link.Kind, data), vlan(link.Kind, data)
 		}
 	}
 	return link

@@ -14,6 +14,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
 // OnMaster are the keys of plugins whose interface is made on another one, the master: macvlan, ipvlan.
@@ -25,24 +26,26 @@ type OnMaster struct {
 	Mode string `json:"mode"`
 	// MTU in bytes, at most the master's, which it is by default.
 	MTU int `json:"mtu"`
+	// VLAN is that of the interface's frames on the master, 1 to 4094; 0 for none.
+	VLAN int `json:"vlan,omitempty"`
 	// LinkInContainer is that the master is in the pod's namespace.
 	LinkInContainer bool `json:"linkInContainer,omitempty"`
 	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits. Default false, as for the bridge plugin.
 	EnableDAD bool `json:"enabledad,omitempty"`
 }
 
-// Lower is a link that a pod's interface is made on, and the handle of its namespace.
+// Lower is a link that a pod's interface is made on, and its namespace.
 type Lower struct {
 	*nl.Link
-	Handle *nl.Handle
+	vlan.Place
 }
 
 // Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer) says so, else the node's. Without a name it
 // is that of the default route. mtu, the key, may not exceed the master's.
 func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int) (*Lower, error) {
-	_, handle, err := req.Host()
+	ns, handle, err := req.Host()
 	if inPod {
-		_, handle, err = req.Pod()
+		ns, handle, err = req.Pod()
 	}
 	if err != nil {
 		return nil, err
@@ -59,10 +62,24 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 	if err != nil {
 		return nil, fmt.Errorf("find the master: %w", err)
 	}
-	if mtu < 0 || mtu > link.MTU {
-		return nil, ConfError("mtu", mtu, fmt.Sprintf("must be from 0 to %d, the MTU of %s", link.MTU, link.Name))
+	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
+	return lower, lower.bears(mtu)
+}
+
+// bears refuses an MTU that is greater than the link's.
+func (l *Lower) bears(mtu int) error {
+	if mtu < 0 || mtu > l.MTU {
+		return ConfError("mtu", mtu, fmt.Sprintf("must be from 0 to %d, the MTU of %s", l.MTU, l.Name))
 	}
-	return &Lower{link, handle}, nil
+	return nil
+}
+
+// checkVLAN refuses a number that no VLAN has.
+func (c *OnMaster) checkVLAN() error {
+	if c.VLAN < 0 || c.VLAN > vlan.MaxID {
+		return ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", vlan.MaxID))
+	}
+	return nil
 }
 
 // mode is Mode or its default.
@@ -76,14 +93,27 @@ func (c *OnMaster) mode(modes []string) (string, error) {
 	return c.Mode, nil
 }
 
+// Masters are the operations of a plugin whose interface is made on a master.
+type Masters struct {
+	// Kind is that of the interface.
+	Kind string
+	// Modes are those of the key mode, the default first.
+	Modes []string
+	// VLANs are those of the node, which plugins share.
+	VLANs vlan.Links
+}
+
 // Maker makes a link on a master, in one of the plugin's modes.
 type Maker func(ctx context.Context, master *Lower, link nl.NewLink, mode string) error
 
-// AttachTo is the ADD of a plugin whose interface is made on a master. The link has the addresses and routes of the IPAM plugin; where
-// there is none, those of given; where that is nil, none, and is only set up.
-func AttachTo(ctx context.Context, req *Request, c *OnMaster, modes []string, mac net.HardwareAddr, given *types100.Result, build Maker) (*types100.Result, error) {
-	mode, err := c.mode(modes)
+// Add makes the interface. It has the addresses and routes of the IPAM plugin; where there is none, those of given; where that is nil, none,
+// and is only set up.
+func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.HardwareAddr, given *types100.Result, build Maker) (*types100.Result, error) {
+	mode, err := c.mode(m.Modes)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.checkVLAN(); err != nil {
 		return nil, err
 	}
 	ipam, err := c.IPAMType()
@@ -93,6 +123,11 @@ func AttachTo(ctx context.Context, req *Request, c *OnMaster, modes []string, ma
 	master, err := Master(ctx, req, c.Master, c.LinkInContainer, c.MTU)
 	if err != nil {
 		return nil, err
+	}
+	if c.VLAN != 0 {
+		if master, err = m.inVLAN(ctx, req, master, c); err != nil {
+			return nil, err
+		}
 	}
 	ns, pod, err := req.Pod()
 	if err != nil {
@@ -120,6 +155,59 @@ func AttachTo(ctx context.Context, req *Request, c *OnMaster, modes []string, ma
 		result.IPs = append(result.IPs, &types100.IPConfig{Interface: types100.Int(0), Address: ip.Address, Gateway: ip.Gateway})
 	}
 	return result, Configure(ctx, req, link, result, 0, c.EnableDAD)
+}
+
+// inVLAN is the link for the VLAN of a master.
+func (m Masters) inVLAN(ctx context.Context, req *Request, master *Lower, c *OnMaster) (*Lower, error) {
+	link, fresh, err := m.VLANs.Use(ctx, master.Place, req.holder(), master.Link, c.VLAN)
+	if fresh {
+		req.Undo.Push(func(ctx context.Context) error { return m.release(ctx, req) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	lower := &Lower{link, master.Place}
+	return lower, lower.bears(c.MTU)
+}
+
+// release lets go of the VLAN link that the attachment uses, whatever the configuration says by now.
+func (m Masters) release(ctx context.Context, req *Request) error {
+	return m.VLANs.Release(ctx, req.holder(), req.handleOf)
+}
+
+func (r *Request) holder() vlan.Holder {
+	return vlan.Holder{Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName}
+}
+
+// handleOf is a vlan.Finder.
+func (r *Request) handleOf(inPod bool) (*nl.Handle, error) {
+	if !inPod {
+		_, host, err := r.Host()
+		return host, err
+	}
+	_, pod, err := r.Pod()
+	if errors.Is(err, ErrNoPod) {
+		return nil, nil
+	}
+	return pod, err
+}
+
+// Del removes the interface, then the VLAN link if no other attachment uses it, and gives the addresses back. While the interface stays, so
+// does all else.
+func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
+	if err := req.deleteLink(ctx); err != nil {
+		return err
+	}
+	return errors.Join(m.release(ctx, req), PassOn(ctx, req, &c.Common, "DEL"))
+}
+
+// GC releases the VLAN links that attachments of the network used which are not valid. Interfaces live in pods' namespaces and go with them.
+func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
+	valid := make([]vlan.Holder, len(req.Valid))
+	for i, v := range req.Valid {
+		valid[i] = vlan.Holder{Network: req.Network, ContainerID: v.ContainerID, IfName: v.IfName}
+	}
+	return errors.Join(PassOn(ctx, req, &c.Common, "GC"), m.VLANs.Keep(ctx, req.Network, valid, req.handleOf))
 }
 
 // makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the namespace of the master has too, as eth0; there
@@ -151,10 +239,13 @@ func (r *Request) makeNamed(ctx context.Context, wanted nl.NewLink, build func(n
 	return pod.SetName(ctx, link.Index, name)
 }
 
-// CheckAttached is the CHECK that belongs to AttachTo. A master that is named must be there, and the link's.
-func CheckAttached(ctx context.Context, req *Request, c *OnMaster, modes []string, kind string) error {
-	mode, err := c.mode(modes)
+// Check compares the interface with prevResult and with the configuration. A master that is named must be there, and the interface's.
+func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
+	mode, err := c.mode(m.Modes)
 	if err != nil {
+		return err
+	}
+	if err := c.checkVLAN(); err != nil {
 		return err
 	}
 	var master *Lower
@@ -166,15 +257,37 @@ func CheckAttached(ctx context.Context, req *Request, c *OnMaster, modes []strin
 	if err := PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
 		return err
 	}
-	link, err := req.CheckInterface(ctx, kind)
+	link, err := req.CheckInterface(ctx, m.Kind)
 	if err != nil {
 		return err
 	}
 	if link.Mode != mode {
 		return fmt.Errorf("interface %s is in mode %s, not %s", link.Name, link.Mode, mode)
 	}
-	if master != nil && link.ParentIndex != master.Index {
+	lower := link.ParentIndex
+	if c.VLAN != 0 {
+		if lower, err = checkVLANLink(ctx, req, c, link); err != nil {
+			return err
+		}
+	}
+	if master != nil && lower != master.Index {
 		return fmt.Errorf("interface %s is not on %s", link.Name, master.Name)
 	}
 	return nil
+}
+
+// checkVLANLink finds the VLAN link below an interface, and returns the index of the link below that.
+func checkVLANLink(ctx context.Context, req *Request, c *OnMaster, link *nl.Link) (int, error) {
+	handle, err := req.handleOf(c.LinkInContainer)
+	if err != nil {
+		return 0, err
+	}
+	below, err := handle.LinkByIndex(ctx, link.ParentIndex)
+	if err != nil {
+		return 0, fmt.Errorf("link of VLAN %d below interface %s: %w", c.VLAN, link.Name, err)
+	}
+	if below.VLAN != c.VLAN {
+		return 0, fmt.Errorf("interface %s is on %s, which is not in VLAN %d", link.Name, below.Name, c.VLAN)
+	}
+	return below.ParentIndex, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/plugins/bridge"
 	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
 	"github.com/braid-cni/braid/plugins/ipam/static"
@@ -41,10 +42,11 @@ type Node struct {
 
 // Plugins returns the plugins by type.
 func Plugins(node Node) map[string]*plugin.Plugin {
+	vlans := vlan.Links{Dir: filepath.Join(node.StateDir, "vlans"), Step: node.step("vlans: ")}
 	return map[string]*plugin.Plugin{
 		"bridge":          plugin.New(bridge.Plugin{}),
-		"ipvlan":          plugin.New(ipvlan.Plugin{}),
-		"macvlan":         plugin.New(macvlan.Plugin{}),
+		"ipvlan":          plugin.New(ipvlan.Plugin{VLANs: vlans}),
+		"macvlan":         plugin.New(macvlan.Plugin{VLANs: vlans}),
 		conf.PassthruType: plugin.New(passthru.Plugin{}),
 		"portmap":         plugin.New(portmap.Plugin{}),
 		"sbr":             plugin.New(sbr.Plugin{}),
@@ -53,6 +55,14 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		"static":          plugin.NewIPAM(static.Plugin{}),
 		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: node.Open, Files: whereabouts.Files()}),
 	}
+}
+
+// step is Trace for changes of one kind.
+func (n Node) step(kind string) func(change string) {
+	if n.Trace == nil {
+		return nil
+	}
+	return func(change string) { n.Trace(kind + change) }
 }
 
 // Called returns the type of the plugin that the program is called as, by a link or a copy of

@@ -12,21 +12,26 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
 // Conf is the plugin's configuration. An empty master is the single interface of prevResult where there is one.
 type Conf struct{ plugin.OnMaster }
 
-// modes are those of Conf.Mode, in the kernel's words.
-func modes() []string { return []string{"l2", "l3", "l3s"} }
-
 // Plugin is the plugin.
-type Plugin struct{}
+type Plugin struct {
+	// VLANs are those of the node.
+	VLANs vlan.Links
+}
+
+func (p Plugin) masters() plugin.Masters {
+	return plugin.Masters{Kind: "ipvlan", Modes: []string{"l2", "l3", "l3s"}, VLANs: p.VLANs}
+}
 
 var _ plugin.Interface[Conf] = Plugin{}
 
 // Add makes the link.
-func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	given, err := c.given(req.PrevResult)
 	if err != nil {
 		return nil, err
@@ -36,7 +41,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 			return nil, plugin.ConfError("master", c.Master, "is needed: prevResult has not exactly one interface with a name")
 		}
 	}
-	return plugin.AttachTo(ctx, req, &c.OnMaster, modes(), nil, given,
+	return p.masters().Add(ctx, req, &c.OnMaster, nil, given,
 		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
 			return master.Handle.AddIPvlan(ctx, link, master.Index, mode)
 		})
@@ -63,18 +68,18 @@ func single(result *types100.Result) string {
 }
 
 // Del removes the link and gives the addresses of the IPAM plugin back.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.Detach(ctx, req, &c.Common)
+func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().Del(ctx, req, &c.OnMaster)
 }
 
 // Check compares the link with prevResult and with the configuration.
-func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.CheckAttached(ctx, req, &c.OnMaster, modes(), "ipvlan")
+func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().Check(ctx, req, &c.OnMaster)
 }
 
-// GC passes on: links live in pods' namespaces and go with them.
-func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.PassOn(ctx, req, &c.Common, "GC")
+// GC lets go of VLAN links and passes on; the pods' links go with their namespaces.
+func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().GC(ctx, req, &c.OnMaster)
 }
 
 // Status passes on: a master that is absent may be that of a single NAD.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
 // Conf is the plugin's configuration.
@@ -22,39 +23,43 @@ type Conf struct {
 	BCQueueLen uint32 `json:"bcqueuelen,omitempty"`
 }
 
-// modes are those of Conf.Mode, in the kernel's words.
-func modes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
-
 // Plugin is the plugin.
-type Plugin struct{}
+type Plugin struct {
+	// VLANs are those of the node.
+	VLANs vlan.Links
+}
+
+func (p Plugin) masters() plugin.Masters {
+	return plugin.Masters{Kind: "macvlan", Modes: []string{"bridge", "private", "vepa", "passthru"}, VLANs: p.VLANs}
+}
 
 var _ plugin.Interface[Conf] = Plugin{}
 
 // Add makes the link.
-func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	mac, err := req.MACFrom(c.MAC, plugin.EnvMAC, plugin.RuntimeMAC)
 	if err != nil {
 		return nil, err
 	}
-	return plugin.AttachTo(ctx, req, &c.OnMaster, modes(), mac, nil,
+	return p.masters().Add(ctx, req, &c.OnMaster, mac, nil,
 		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
 			return master.Handle.AddMacvlan(ctx, link, master.Index, mode, c.BCQueueLen)
 		})
 }
 
 // Del removes the link and gives the addresses back.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.Detach(ctx, req, &c.Common)
+func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().Del(ctx, req, &c.OnMaster)
 }
 
 // Check compares the link with prevResult and with the configuration.
-func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.CheckAttached(ctx, req, &c.OnMaster, modes(), "macvlan")
+func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().Check(ctx, req, &c.OnMaster)
 }
 
-// GC passes on: links live in pods' namespaces and go with them.
-func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return plugin.PassOn(ctx, req, &c.Common, "GC")
+// GC lets go of VLAN links and passes on; the pods' links go with their namespaces.
+func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return p.masters().GC(ctx, req, &c.OnMaster)
 }
 
 // Status passes on: a master that is absent may be that of a single NAD.
