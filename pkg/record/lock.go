@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -116,6 +117,40 @@ func (s *Store) Unfinished() ([]string, error) {
 		}
 	}
 	return ids, nil
+}
+
+// The waits between two tries at a sandbox of somebody else: each is twice as long as the one
+// before.
+const (
+	firstPutOff = 10 * time.Second
+	maxPutOff   = 10 * time.Minute
+)
+
+// Due reports whether somebody else's unfinished sandbox may be tried. It costs one look at the
+// lock file, whose modification time is when.
+func (s *Store) Due(containerID string) bool {
+	info, err := os.Lstat(s.path(containerID) + ".lock")
+	if err != nil {
+		return true
+	}
+	wait := info.ModTime().Sub(s.now())
+	return wait <= 0 || wait > maxPutOff // a clock that was set back keeps nothing waiting
+}
+
+// PutOff has Due wait before the next try. The inode's own time of change is when the modification
+// time was set, and so tells how long the last wait was.
+func (b *Sandbox) PutOff() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(b.file.Fd()), &st); err != nil {
+		return stateFailed(fmt.Errorf("put off sandbox %s: %w", b.id, err))
+	}
+	last := time.Duration(unix.TimespecToNsec(st.Mtim) - unix.TimespecToNsec(st.Ctim))
+	wait := min(max(2*last.Round(time.Second), firstPutOff), maxPutOff)
+	now := b.store.now()
+	if err := os.Chtimes(b.lockPath(), now, now.Add(wait)); err != nil {
+		return stateFailed(fmt.Errorf("put off sandbox %s: %w", b.id, err))
+	}
+	return nil
 }
 
 // File is the locked file, for delegates to inherit.

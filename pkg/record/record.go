@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,24 +41,41 @@ const (
 // State is how far an attachment has come.
 type State string
 
-// An attachment goes from Planned (nothing was changed) through Attempted (its ADD was started, so anything may be there) to
-// Added (its ADD succeeded and Result is set). A removed attachment is not in the record any more.
+// An attachment goes from Planned (nothing was changed) through Attempted (its ADD was started, so
+// anything may be there) to Added (its ADD succeeded and Result is set). A removed attachment is
+// not in the record any more. One that is Owed was added, and its plugins refused for so long to
+// remove it that DEL went on without.
 const (
 	Planned   State = "planned"
 	Attempted State = "attempted"
 	Added     State = "added"
+	Owed      State = "owed"
 )
 
 // Record is one sandbox.
 type Record struct {
-	Version     int       `json:"version"`
-	ContainerID string    `json:"containerID"`
-	NetNS       string    `json:"netns"`
-	Pod         Pod       `json:"pod"`
-	Created     time.Time `json:"created"`
+	Version     int    `json:"version"`
+	ContainerID string `json:"containerID"`
+	NetNS       string `json:"netns"`
+	// NetNSID is the identity of the network namespace that NetNS led to at the ADD; empty in a
+	// record that does not know it.
+	NetNSID string    `json:"netnsID,omitempty"`
+	Pod     Pod       `json:"pod"`
+	Created time.Time `json:"created"`
 	// Complete says that the ADD of the whole pod succeeded and was published.
 	Complete    bool         `json:"complete"`
 	Attachments []Attachment `json:"attachments"`
+}
+
+// Unfinished reports whether an operation on the sandbox has not come to its end. What is owed
+// alone is GC's.
+func (r *Record) Unfinished() bool {
+	return !r.Complete && (len(r.Attachments) == 0 || slices.ContainsFunc(r.Attachments, func(a Attachment) bool { return a.State != Owed }))
+}
+
+// Owed are the attachments that are owed.
+func (r *Record) Owed() []Attachment {
+	return slices.DeleteFunc(slices.Clone(r.Attachments), func(a Attachment) bool { return a.State != Owed })
 }
 
 // Pod identifies the pod for logs and events; empty where the runtime named none.
@@ -81,6 +99,16 @@ type Attachment struct {
 	State State `json:"state"`
 	// Result is the CNI result of the chain, set in state Added; null where the chain gave none.
 	Result json.RawMessage `json:"result,omitempty"`
+	// Refusal is set while plugins refuse to remove the attachment, whose sandbox is gone.
+	Refusal *Refusal `json:"refusal,omitempty"`
+}
+
+// Refusal is that plugins of a chain refuse their configuration on DEL.
+type Refusal struct {
+	// Since is when they first did.
+	Since time.Time `json:"since"`
+	// Text is what they said last.
+	Text string `json:"text"`
 }
 
 // Store is the directory of all records of the node.
@@ -155,29 +183,46 @@ func ValidateContainerID(id string) error {
 // Load reads the record. It is fs.ErrNotExist where there is none, and of reason StateCorrupt where it is not to be trusted:
 // not a regular file, too large, unknown fields, another sandbox's.
 func (b *Sandbox) Load() (*Record, error) {
-	path := b.store.path(b.id)
-	data, err := hostfile.Read(path, maxSize)
-	b.unfinished, b.absent = false, errors.Is(err, fs.ErrNotExist)
-	if b.absent {
-		return nil, err
+	rec, err := b.store.read(b.id)
+	b.unfinished, b.absent = err == nil && rec.Unfinished(), errors.Is(err, fs.ErrNotExist)
+	if b.absent || err == nil {
+		return rec, err
 	}
+	return nil, corrupt(b.store.path(b.id), err)
+}
+
+// Read returns all records as they are, for those who only look: none is locked, and each may be
+// out of date. The error joins those of records that cannot be read.
+func (s *Store) Read() (records []*Record, err error) {
+	ids, err := s.List()
+	errs := []error{err}
+	for _, id := range ids {
+		rec, err := s.read(id)
+		switch {
+		case err == nil:
+			records = append(records, rec)
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, corrupt(s.path(id), err))
+		}
+	}
+	return records, errors.Join(errs...)
+}
+
+func (s *Store) read(id string) (*Record, error) {
+	data, err := hostfile.Read(s.path(id), maxSize)
 	if err != nil {
-		return nil, b.corrupt(path, err)
+		return nil, err
 	}
 	rec := &Record{}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(rec); err != nil {
-		return nil, b.corrupt(path, err)
+		return nil, err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, b.corrupt(path, errors.New("something follows the record"))
+		return nil, errors.New("something follows the record")
 	}
-	if err := rec.validate(b.id); err != nil {
-		return nil, b.corrupt(path, err)
-	}
-	b.unfinished = !rec.Complete
-	return rec, nil
+	return rec, rec.validate(id)
 }
 
 func (r *Record) validate(id string) error {
@@ -194,7 +239,7 @@ func (r *Record) validate(id string) error {
 		if err := utils.ValidateNetworkName(a.Network); err != nil {
 			return fmt.Errorf("attachments[%d].network: %w", i, asError(err))
 		}
-		if a.State != Planned && a.State != Attempted && a.State != Added {
+		if !slices.Contains([]State{Planned, Attempted, Added, Owed}, a.State) {
 			return fmt.Errorf("attachments[%d].state %.20q is unknown", i, a.State)
 		}
 	}
@@ -216,7 +261,7 @@ func (b *Sandbox) Save(rec *Record) error {
 			return err
 		}
 	}
-	b.unfinished, b.absent = !rec.Complete, false
+	b.unfinished, b.absent = rec.Unfinished(), false
 	return b.write(b.store.path(b.id), data)
 }
 
@@ -232,7 +277,7 @@ func (b *Sandbox) Remove() error {
 	return nil
 }
 
-func (b *Sandbox) corrupt(path string, err error) error {
+func corrupt(path string, err error) error {
 	return &failure.Error{
 		Reason: failure.StateCorrupt, Err: fmt.Errorf("read record %s: %w", path, err),
 		Fix: "it was changed by something other than Braid; once the sandbox is gone and its interfaces and addresses are released, remove the file",
