@@ -231,8 +231,9 @@ func TestFaultAddThenAdd(t *testing.T) {
 	})
 }
 
-// TestFaultForgotten kills an ADD, and no DEL follows: the runtime was killed as well and has forgotten the sandbox. The next DEL, of
-// another pod, cleans up after it once its network namespace is gone, and not before.
+// TestFaultForgotten kills an ADD, and no DEL follows: the runtime was killed as well and has
+// forgotten the sandbox. The next DEL, of another pod, cleans up after it once its network
+// namespace is gone, and not before; what a delegate that is exec'd made is left for GC.
 func TestFaultForgotten(t *testing.T) {
 	t.Parallel()
 	_, _, points := addPoints(t)
@@ -248,6 +249,13 @@ func TestFaultForgotten(t *testing.T) {
 			}
 			p.Unmount()
 			r.must("DEL", other)
+			if left := slices.DeleteFunc(r.leases(), func(lease string) bool { return filepath.Dir(lease) == "c" }); len(left) > 0 {
+				t.Errorf("leases of what is built in are left: %q", left)
+			}
+			if n > slices.Index(points, "before record attempted net3") { // no delegate that is exec'd is run within the DEL of another pod
+				r.valid()
+				r.must("GC", nil)
+			}
 			r.clean()
 		})
 	}

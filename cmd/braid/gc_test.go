@@ -136,7 +136,7 @@ func TestC7LaterAddIsKept(t *testing.T) {
 	r.add(p)
 	r.calls()
 	before := p.Snapshot()
-	later(r, p)
+	begunLater(r, p)
 	r.valid()
 	r.must("GC", nil)
 	same(t, "pod", p.Snapshot(), before)
@@ -146,8 +146,8 @@ func TestC7LaterAddIsKept(t *testing.T) {
 	r.must("CHECK", p)
 }
 
-// later makes a pod's record one of an ADD that begins in an hour.
-func later(r *rig, p *pod) {
+// begunLater makes a pod's record one of an ADD that begins in an hour.
+func begunLater(r *rig, p *pod) {
 	path := r.path("state", "sandboxes", p.id+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -165,4 +165,33 @@ func later(r *rig, p *pod) {
 		r.t.Fatal(err)
 	}
 	r.write("state/sandboxes/"+p.id+".json", string(data))
+}
+
+// TestR28GCOfOldVersions: plugins that are built in have a GC whatever the network's version of
+// CNI; those that are exec'd are not asked.
+func TestR28GCOfOldVersions(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.fake("meta", passOn)
+			r.conf["delegates"] = []any{with(r.defaultNetwork(), "cniVersion", version)}
+			r.nad("a", `{"cniVersion":"`+version+`","plugins":[`+r.macvlan(11, "")+`,{"type":"meta"}]}`)
+			r.nad("b", strings.Replace(r.macvlan(12, ""), "1.0.0", version, 1))
+			p := r.pod("p", "a,b")
+			r.add(p)
+			for _, lease := range []string{"a/10.11.0.77", "b/10.12.0.77", "pods/10.1.0.77"} {
+				r.write("leases/"+lease, "id-lost\r\nnet1")
+			}
+			r.calls()
+			r.valid(p)
+			r.must("GC", nil)
+			same(t, "leases", r.leases(), []string{"a/10.11.0.2", "b/10.12.0.2", "pods/10.1.0.2"})
+			same(t, "calls", r.calls(), nil)
+			r.must("CHECK", p)
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -46,6 +47,8 @@ type app struct {
 	alone conf.Braid
 	// trace is engine.Engine's, for the tests that stop the process at each change of state.
 	trace func(point string)
+	// now is engine.Engine's, for the tests that do not wait.
+	now func() time.Time
 	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.
 	cniVersion string
 }
@@ -127,6 +130,7 @@ func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate o
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
+	e.Now = a.now
 	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

@@ -29,6 +29,8 @@ const (
 	asPlugin = "BRAID_TEST_AS_PLUGIN"
 	killAt   = "BRAID_TEST_KILL_AT"
 	traceTo  = "BRAID_TEST_TRACE"
+	// later is by how much the engine's clock is fast.
+	later = "BRAID_TEST_LATER"
 	// aloneState and aloneManifests are for a plugin that is called under its own name.
 	aloneState     = "BRAID_TEST_STATE"
 	aloneManifests = "BRAID_TEST_MANIFESTS"
@@ -43,7 +45,16 @@ func TestMain(m *testing.M) {
 	}
 	alone := alone()
 	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), alone: alone}).run(os.Args))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), now: clock(), alone: alone}).run(os.Args))
+}
+
+// clock is fast by what later says; nil where it says nothing.
+func clock() func() time.Time {
+	fast, err := time.ParseDuration(os.Getenv(later))
+	if err != nil {
+		return nil
+	}
+	return func() time.Time { return time.Now().Add(fast) }
 }
 
 // fault gives the trace that kills the process at the point that killAt counts, and writes the names of points to traceTo.

@@ -76,7 +76,7 @@ func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 	return n.DeleteGroup(ctx, path, plugin.Group)
 }
 
-func (namespaces) Alive(path string) bool { return netns.Alive(path) }
+func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }
 
 func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
 

@@ -101,9 +101,10 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *san
 	}
 	e.Log.WarnContext(ctx, "removing what an unfinished ADD left", "container", req.ContainerID, "begun", rec.Created)
 	// Where that was may be another namespace than that of this ADD.
-	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID, rec.NetNS), sandbox, rec); err != nil {
+	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID), sandbox, rec); err != nil {
 		return fmt.Errorf("remove what an unfinished ADD left: %w", err)
 	}
+	sandbox.owed = rec.Attachments
 	return nil
 }
 
@@ -127,13 +128,18 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 
 // begin gives the record of what will be done, which the first attachment saves. The networks are remembered before.
 func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
-	rec := &record.Record{NetNS: req.NetNS, Created: time.Now().UTC()}
+	id, err := e.identify(req.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC()}
 	if pod != nil {
 		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	}
 	for _, a := range attachments {
 		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Planned})
 	}
+	rec.Attachments = append(rec.Attachments, sandbox.owed...)
 	for _, a := range attachments {
 		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a) })
 		if err != nil {
@@ -150,7 +156,7 @@ func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
 func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
-	for i := range rec.Attachments {
+	for i := range len(rec.Attachments) - len(sandbox.owed) {
 		result, err := e.attach(ctx, req, sandbox, rec, i)
 		if err != nil {
 			return nil, err

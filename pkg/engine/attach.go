@@ -81,6 +81,8 @@ type chain struct {
 	cni  *libcni.CNIConfig
 	list *libcni.NetworkConfigList
 	rt   *libcni.RuntimeConf
+	// calls counts the plugins that are run.
+	calls *counted
 }
 
 func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns string) (*chain, error) {
@@ -97,7 +99,8 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	return &chain{cni: e.chains(req, lossless(sandbox.exec, list)), list: list, rt: rt}, nil
+	calls := &counted{Exec: lossless(sandbox.exec, list)}
+	return &chain{cni: e.chains(req, calls), list: list, rt: rt, calls: calls}, nil
 }
 
 // lossless keeps the configuration of the list's plugins as it was written.

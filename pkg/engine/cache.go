@@ -110,7 +110,7 @@ func cacheFailed(err error) error {
 func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachments []record.Attachment, lost []string, err error) {
 	files, err := os.ReadDir(cacheDir(req))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err)}
+		return nil, nil, cacheUnread(err)
 	}
 	for _, file := range files {
 		network, ifName, ok := strings.Cut(file.Name(), "-"+req.ContainerID+"-")
@@ -142,6 +142,26 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 		}
 	}
 	return attachments, lost, nil
+}
+
+// cacheEntries are the entries of libcni's cache that can be read.
+func (e *Engine) cacheEntries(req *Request) (entries []cacheEntry, err error) {
+	files, err := os.ReadDir(cacheDir(req))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, cacheUnread(err)
+	}
+	for _, file := range files {
+		var entry cacheEntry
+		data, err := hostfile.Read(filepath.Join(cacheDir(req), file.Name()), maxCacheEntry)
+		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, nil
+}
+
+func cacheUnread(err error) error {
+	return &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err)}
 }
 
 // errOther is that an entry, whole, is of another sandbox, whose ID is in part that of this one.

@@ -36,6 +36,9 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	}
 	var errs []error
 	for i := range rec.Attachments {
+		if rec.Attachments[i].State == record.Owed {
+			continue
+		}
 		errs = append(errs, e.checkAttachment(ctx, req, sandbox, &rec.Attachments[i]))
 	}
 	return errors.Join(errs...)

@@ -21,7 +21,7 @@ import (
 // Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
 	return e.operate(ctx, "DEL", req, func(ctx context.Context, _ *events) error {
-		defer e.resume(ctx, req)
+		defer e.resume(ctx, req, true)
 		return e.del(ctx, req)
 	})
 }
@@ -48,6 +48,11 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 // teardown removes what the record names, newest first, past errors, and in the end the record. An attachment leaves the record
 // with its removal, so that a retry does only what is left.
 func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) error {
+	netns, err := e.namespaceOf(req, rec)
+	if err != nil {
+		return err
+	}
+	req = within(req, netns)
 	if rec.Complete {
 		rec.Complete = false
 		if err := e.save(sandbox, rec, "unfinished"); err != nil {
@@ -57,10 +62,15 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 	e.removeLinks(ctx, req, sandbox, rec)
 	var stack undo.Stack
 	for _, a := range rec.Attachments {
-		stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
+		if a.State != record.Owed {
+			stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
+		}
 	}
 	if err := stack.Unwind(ctx); err != nil {
 		return err
+	}
+	if len(rec.Attachments) > 0 { // they are owed
+		return nil
 	}
 	return e.trace("record removed", sandbox.Remove)
 }
@@ -69,12 +79,12 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 // not once for each link. It only saves time: the plugins' own DEL, which follows, removes what is still there, and all else that
 // belongs to the attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the chain of such a link.
 func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) {
-	if len(rec.Attachments) < 2 || req.NetNS == "" || !e.Namespaces.Alive(req.NetNS) {
+	if len(rec.Attachments) < 2 || req.NetNS == "" {
 		return
 	}
 	for i := range rec.Attachments {
 		list, err := sandbox.list(&rec.Attachments[i].Attachment)
-		if err != nil || mixed(sandbox.exec, list) {
+		if err != nil || mixed(sandbox.exec, list) || sandbox.guest {
 			return
 		}
 	}
@@ -96,30 +106,55 @@ func inProcess(exec Exec, p *libcni.PluginConfig) bool {
 	return exec.InProcess(p.Network.Type, p.Bytes)
 }
 
+// remove removes one attachment and takes it out of the record.
 func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a record.Attachment) error {
 	if a.State != record.Planned {
 		start := time.Now()
-		if err := e.detach(ctx, req, sandbox, &a); err != nil {
-			return chainError(err, &a.Attachment)
+		if err := e.wasAdded(req, sandbox, rec, &a); err != nil {
+			return err
 		}
-		e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
+		err := e.detach(ctx, req, sandbox, &a)
+		if refused, ok := errors.AsType[*refusal](err); ok {
+			removed, err := e.owe(ctx, req, sandbox, rec, &a, refused)
+			if !removed {
+				return err
+			}
+		} else if err != nil {
+			if a.Refusal != nil && a.State != record.Owed { // it is waited for from the beginning
+				a.Refusal = nil
+				err = errors.Join(err, e.note(sandbox, rec, &a, "not refused "+a.IfName))
+			}
+			return chainError(err, &a.Attachment)
+		} else {
+			e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
+		}
 	}
-	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool {
-		return b.IfName == a.IfName && b.Name == a.Name && b.Network == a.Network
-	})
+	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return same(&a, &b) })
 	return e.save(sandbox, rec, "detached "+a.IfName)
+}
+
+// wasAdded has the record say so of an attachment whose ADD succeeded and was killed then: libcni
+// writes its entry of the cache at the very end.
+func (e *Engine) wasAdded(req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment) error {
+	if a.State != record.Attempted {
+		return nil
+	}
+	if _, err := os.Lstat(cachePath(req, &a.Attachment)); err != nil {
+		return nil //nolint:nilerr // there is none, as a rule
+	}
+	a.State = record.Added
+	return e.note(sandbox, rec, a, "added "+a.IfName)
 }
 
 // detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty CNI_NETNS, as the specification has
 // it; there are delegates that fail then, sbr among them, and never release what the chain holds. For those a namespace without
 // links stands in for the one that is gone: everything that lived in it went with it.
 func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
-	netns := req.NetNS
-	if netns != "" && !e.Namespaces.Alive(netns) {
-		netns = ""
+	err := e.delChain(ctx, req, sandbox, a, req.NetNS)
+	if id, ierr := e.Namespaces.Identity(req.NetNS); err != nil && ierr == nil && id == "" && req.NetNS != "" { // it went meanwhile
+		return e.detach(ctx, within(req, ""), sandbox, a)
 	}
-	err := e.delChain(ctx, req, sandbox, a, netns)
-	if err != nil && netns == "" && ctx.Err() == nil {
+	if err != nil && req.NetNS == "" && ctx.Err() == nil && !errors.Is(err, errForeign) {
 		scratch, release, serr := e.Namespaces.Scratch()
 		if serr != nil {
 			e.Log.WarnContext(ctx, "no stand-in for a network namespace that is gone", "error", serr)
@@ -138,13 +173,18 @@ func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *
 
 func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment, netns string) error {
 	chain, err := e.chain(req, sandbox, &a.Attachment, netns)
-	if err != nil {
+	switch {
+	case err != nil && refuses(err):
+		return &refusal{[]error{err}}
+	case err != nil:
 		return err
+	case sandbox.guest && foreign(sandbox.exec, chain.list):
+		return errForeign
 	}
 	if err := e.restoreCache(req, chain, a); err != nil {
 		return err
 	}
-	return e.trace("DEL "+a.IfName, func() error { return chain.cni.DelNetworkList(ctx, chain.list, chain.rt) })
+	return e.trace("DEL "+a.IfName, func() error { return delPast(ctx, chain) })
 }
 
 // reconstruct stands in for a record that is missing or cannot be read. Missing means, as a rule, that there is nothing to do;
@@ -152,7 +192,10 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 // sandbox's addresses. So the attachments are taken from libcni's cache of results and planned anew for the rest. With an
 // unreadable record that must succeed: what cannot be found out cannot be reported as removed.
 func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox, cause error) (*record.Record, error) {
-	rec := &record.Record{NetNS: req.NetNS}
+	rec, err := e.presumed(req)
+	if err != nil {
+		return nil, err
+	}
 	cached, lost, err := e.cachedAttachments(ctx, req)
 	if err != nil {
 		return nil, err
@@ -194,7 +237,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 
 // untouched says that the sandbox's namespace is there and has nothing but its loopback link: its ADD was refused before the first change.
 func (e *Engine) untouched(ctx context.Context, req *Request) bool {
-	if req.NetNS == "" || !e.Namespaces.Alive(req.NetNS) {
+	if id, err := e.Namespaces.Identity(req.NetNS); id == "" || err != nil {
 		return false
 	}
 	links, err := e.Namespaces.Links(ctx, req.NetNS)

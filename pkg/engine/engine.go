@@ -55,8 +55,9 @@ type Devices interface {
 
 // Namespaces works in network namespaces, which are named by path.
 type Namespaces interface {
-	// Alive says whether path is a network namespace now.
-	Alive(path string) bool
+	// Identity returns a text that no other network namespace of this boot has or will have; empty
+	// if path is none. An error is that this could not be found out.
+	Identity(path string) (string, error)
 	// Links gives the names of all links.
 	Links(ctx context.Context, path string) ([]string, error)
 	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
@@ -97,7 +98,7 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Trace are required.
+// Engine is safe for concurrent use. All fields but Trace and Now are required.
 type Engine struct {
 	Source     Source
 	Devices    Devices
@@ -111,6 +112,8 @@ type Engine struct {
 	Log           *slog.Logger
 	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.
 	Trace func(point string)
+	// Now is the clock by which a plugin's refusal is waited out, time.Now if nil.
+	Now func() time.Time
 }
 
 // Request is one CNI operation as the runtime asks for it.
@@ -191,6 +194,10 @@ type sandbox struct {
 	exec Exec
 	// lists are the attachments' configurations in libcni's form, by the text that they are of.
 	lists map[string]*libcni.NetworkConfigList
+	// owed are the attachments that an earlier ADD of this container ID left for GC.
+	owed []record.Attachment
+	// guest is that the operation is another pod's.
+	guest bool
 }
 
 // list gives an attachment's configuration in libcni's form, which nobody changes.
@@ -205,7 +212,7 @@ func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err 
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
-	return &sandbox{locked, e.NewExec(locked.File()), map[string]*libcni.NetworkConfigList{}}
+	return &sandbox{Sandbox: locked, exec: e.NewExec(locked.File()), lists: map[string]*libcni.NetworkConfigList{}}
 }
 
 func (e *Engine) unlock(sandbox *sandbox) {

@@ -5,16 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
+
+// firstWithGC is the first version of CNI that has GC.
+const firstWithGC = "1.1.0"
 
 // GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"): first the recorded sandboxes that are
 // not on it, then, through the plugins' own GC, what each network holds beyond the attachments of those that are. It goes on
@@ -54,7 +60,8 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		}
 		errs = append(errs, err)
 	}
-	e.resume(ctx, req)
+	errs = append(errs, e.collectCached(ctx, req, live))
+	e.resume(ctx, req, false)
 	held, err := e.held(ctx, live)
 	networks, nerr := e.Records.Networks()
 	errs = append(errs, err, nerr, e.collectDefault(ctx, req, held))
@@ -79,27 +86,69 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	if err == nil && rec.Created.After(start) && len(rec.Attachments) > 0 {
+	if err == nil && rec.Created.After(start) && len(rec.Attachments) > len(rec.Owed()) {
 		return rec.Attachments[0].IfName, nil
 	}
 	if err != nil {
-		if rec, err = e.reconstruct(ctx, ofSandbox(req, id, ""), sandbox, err); err != nil {
+		if rec, err = e.reconstruct(ctx, ofSandbox(req, id), sandbox, err); err != nil {
 			return "", err
 		}
 	}
-	return "", e.teardownOther(ctx, req, sandbox, rec, id)
+	err = e.teardownOther(ctx, req, sandbox, rec, id)
+	if len(rec.Owed()) > 0 {
+		err = errors.Join(err, ofPod(e.settle(ctx, ofSandbox(req, id), sandbox, rec), rec, id))
+	}
+	return "", err
 }
 
-// ofSandbox is the request for a sandbox by what Braid knows of it, where the runtime named another, or none.
-func ofSandbox(req *Request, id, netns string) *Request {
+// collectCached removes what libcni's cache has of sandboxes that have no record and are not live.
+func (e *Engine) collectCached(ctx context.Context, req *Request, live map[string]string) error {
+	entries, err := e.cacheEntries(req)
+	errs := []error{err}
+	seen := map[string]bool{}
+	for _, entry := range entries {
+		id := entry.ContainerID
+		if _, ok := live[id]; ok || seen[id] || record.ValidateContainerID(id) != nil {
+			continue
+		}
+		seen[id] = true
+		errs = append(errs, e.collectLost(ctx, req, id))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error {
+	sandbox, err := e.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer e.unlock(sandbox)
+	if _, err = sandbox.Load(); !errors.Is(err, fs.ErrNotExist) {
+		return nil //nolint:nilerr // it was looked after, or has come since
+	}
+	rec, err := e.reconstruct(ctx, ofSandbox(req, id), sandbox, err)
+	if err != nil {
+		return err
+	}
+	return e.teardownOther(ctx, req, sandbox, rec, id)
+}
+
+// ofSandbox is the request for a sandbox by what Braid has recorded of it, where the runtime named
+// another, or none.
+func ofSandbox(req *Request, id string) *Request {
 	other := *req
-	other.ContainerID, other.NetNS, other.IfName, other.Args = id, netns, "", nil
+	other.ContainerID, other.NetNS, other.IfName, other.Args = id, "", "", nil
 	return &other
 }
 
 // teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the error.
 func (e *Engine) teardownOther(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, id string) error {
-	if err := e.teardown(ctx, ofSandbox(req, id, rec.NetNS), sandbox, rec); err != nil {
+	return ofPod(e.teardown(ctx, ofSandbox(req, id), sandbox, rec), rec, id)
+}
+
+// ofPod names the pod in an error.
+func ofPod(err error, rec *record.Record, id string) error {
+	if err != nil {
 		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
 	}
 	return nil
@@ -130,6 +179,9 @@ func (e *Engine) held(ctx context.Context, live map[string]string) (*holdings, e
 			continue
 		}
 		for _, a := range rec.Attachments {
+			if a.State == record.Owed {
+				continue
+			}
 			if h.networks[a.Network] == nil {
 				h.networks[a.Network] = map[types.GCAttachment]bool{}
 			}
@@ -171,6 +223,9 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf}, held.networks[n.Network])
 }
 
+// collectChain runs the GC of a chain. Plugins that are built in have one whatever the chain's
+// version of CNI, which libcni would only ask for from 1.1.0 on. libcni is kept from its cache: it
+// would DEL what it finds there by paths that may be another sandbox's by now.
 func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachment, valid map[types.GCAttachment]bool) error {
 	list, err := conf.ToLibcni(a.Conf)
 	if err != nil {
@@ -178,7 +233,11 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
-	cni := e.chains(req, lossless(exec, list))
+	if newEnough, err := version.GreaterThanOrEqualTo(list.CNIVersion, firstWithGC); err != nil || !newEnough {
+		list.CNIVersion = firstWithGC
+		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !builtin(exec, p) })
+	}
+	cni := libcni.NewCNIConfigWithCacheDir(req.path(), filepath.Join(req.Config.CNIDir, "none"), lossless(exec, list))
 	err = e.trace("GC "+a.Name, func() error {
 		return cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
 	})

@@ -4,30 +4,51 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
 
 	"github.com/braid-cni/braid/pkg/record"
 )
+
+// resumeBudget is how long a DEL works for sandboxes that are not its own.
+const resumeBudget = time.Second
 
 // resume finishes what operations on other sandboxes began and nobody will come back to: a runtime whose ADD and whose DEL after
 // it were both killed may forget the sandbox. A sandbox counts as given up when an operation on it did not come to its end,
 // nobody is at work on it, and its network namespace is gone. DEL and GC do this after their own work; it never fails them, and what it cannot
 // finish stays for the next.
-func (e *Engine) resume(ctx context.Context, req *Request) {
+//
+// Within a pod's DEL, as a guest, it takes a second in all, leaves a sandbox alone for a while
+// after each try, longer each time, and runs no plugin that is not built in: another pod's plugin
+// may hang, and this pod is not to wait for it. GC takes its time.
+func (e *Engine) resume(ctx context.Context, req *Request, guest bool) {
 	ids, err := e.Records.Unfinished()
 	if err != nil {
 		e.Log.WarnContext(ctx, "unfinished sandboxes not found out", "error", err)
+	}
+	if guest {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, resumeBudget)
+		defer cancel()
 	}
 	for _, id := range ids {
 		if id == req.ContainerID { // it had its turn
 			continue
 		}
-		if err := e.resumeSandbox(ctx, req, id); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := e.resumeSandbox(ctx, req, id, guest); err != nil {
 			e.Log.WarnContext(ctx, "unfinished sandbox not cleaned up", "container", id, "error", err)
 		}
 	}
 }
 
-func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) error {
+func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, guest bool) error {
+	if guest && !e.Records.Due(id) {
+		return nil
+	}
 	var locked *record.Sandbox
 	err := e.trace("try lock "+id, func() (err error) {
 		locked, err = e.Records.TryLock(id)
@@ -37,9 +58,11 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) err
 		return err
 	}
 	rec, err := locked.Load()
-	if err == nil && e.Namespaces.Alive(rec.NetNS) {
-		locked.Release()
-		return nil
+	if err == nil {
+		if netns, err := e.namespaceOf(ofSandbox(req, id), rec); err != nil || netns != "" {
+			locked.Release()
+			return err
+		}
 	}
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
@@ -49,5 +72,33 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string) err
 	if err != nil {
 		return err
 	}
+	if guest {
+		if err := sandbox.PutOff(); err != nil {
+			return err
+		}
+		sandbox.guest = true
+	}
 	return e.teardownOther(ctx, req, sandbox, rec, id)
+}
+
+// errForeign is that an attachment is not removed within another pod's operation.
+var errForeign = errors.New("left for GC, as a plugin of its chain is not built in")
+
+// foreign reports whether a chain has a plugin, or an IPAM plugin, that is exec'd.
+func foreign(exec Exec, list *libcni.NetworkConfigList) bool {
+	for _, p := range list.Plugins {
+		if !builtin(exec, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// builtin reports whether neither the plugin nor its IPAM plugin is exec'd.
+func builtin(exec Exec, p *libcni.PluginConfig) bool {
+	if !inProcess(exec, p) {
+		return false
+	}
+	ipam := p.Network.IPAM.Type
+	return ipam == "" || exec.InProcess(ipam, p.Bytes)
 }

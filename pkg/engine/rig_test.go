@@ -46,7 +46,7 @@ type rig struct {
 // namespaces joins the two packages that work in network namespaces, as the command does.
 type namespaces struct{ nl.Sandbox }
 
-func (namespaces) Alive(path string) bool { return netns.Alive(path) }
+func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }
 
 func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 	return n.DeleteGroup(ctx, path, linkGroup)

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// namespaceOf returns the path by which the sandbox's network namespace is reached: the runtime's,
+// else the recorded one. It is empty if the namespace is gone. A path that leads to another
+// namespace than that of the ADD is the path of another sandbox, whose links are not to be touched.
+func (e *Engine) namespaceOf(req *Request, rec *record.Record) (string, error) {
+	for i, path := range []string{req.NetNS, rec.NetNS} {
+		if path == "" || i > 0 && path == req.NetNS {
+			continue
+		}
+		id, err := e.identify(path)
+		if err != nil {
+			return "", err
+		}
+		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) {
+			return path, nil
+		}
+	}
+	return "", nil
+}
+
+// nobodys is an identity that no namespace has.
+const nobodys = "-"
+
+// presumed is the beginning of a record for a sandbox that has lost its own. Its namespace is the
+// one that the runtime names, else the one that libcni's cache does, unless that is known to be
+// another sandbox's.
+func (e *Engine) presumed(req *Request) (*record.Record, error) {
+	rec := &record.Record{NetNS: req.NetNS, NetNSID: nobodys}
+	if namespace, name, err := podOf(req.Args); err == nil {
+		rec.Pod = record.Pod{Namespace: namespace, Name: name, UID: arg(req.Args, "K8S_POD_UID")}
+	}
+	if rec.NetNS == "" {
+		entries, err := e.cacheEntries(req)
+		if err != nil {
+			return nil, err
+		}
+		paths := map[string]string{}
+		for _, entry := range entries {
+			if id, ok := paths[entry.NetNS]; ok && id != entry.ContainerID {
+				entry.ContainerID = "" // of two
+			}
+			paths[entry.NetNS] = entry.ContainerID
+		}
+		for path, id := range paths {
+			if id == req.ContainerID {
+				rec.NetNS = path
+			}
+		}
+	}
+	if rec.NetNS == "" {
+		return rec, nil
+	}
+	id, err := e.identify(rec.NetNS)
+	if err != nil || id == "" {
+		return rec, err
+	}
+	others, err := e.Records.Read()
+	for _, other := range others {
+		if other.NetNSID == id && other.ContainerID != req.ContainerID {
+			return rec, nil
+		}
+	}
+	if err == nil || req.NetNS != "" { // the runtime knows better than records that cannot be read
+		rec.NetNSID = id
+	}
+	return rec, nil
+}
+
+// identify returns the identity of the network namespace at path; empty if there is none.
+func (e *Engine) identify(path string) (string, error) {
+	id, err := e.Namespaces.Identity(path)
+	if err != nil {
+		return "", &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("identify the sandbox: %w", err)}
+	}
+	return id, nil
+}
+
+// within is the request with the path of the sandbox's network namespace as it was found.
+func within(req *Request, netns string) *Request {
+	found := *req
+	found.NetNS = netns
+	return &found
+}

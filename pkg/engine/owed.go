@@ -1,0 +1,190 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apitypes "k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// This file holds the one rule of when a DEL may end although a plugin did not do its part. Only a
+// refusal counts: the plugin is absent, or says that it will not have the configuration. All else,
+// such as a time-out, may be over with the next DEL, which is therefore waited for.
+//
+//	attachment           sandbox        the DEL
+//	never added          any            has nothing to remove there, and goes on
+//	added                there          fails
+//	added                gone           fails for `patience`, then goes on; the attachment stays in the record as owed
+//	added, with          gone           fails
+//	retryDeleteOnError
+//
+// GC goes on with what is owed until it is removed.
+
+const (
+	// patience is how long a plugin's refusal is waited out.
+	patience = 10 * time.Minute
+	// reasonOwed is the reason of the event that tells of it.
+	reasonOwed = "CleanupOwed"
+	// maxRefusal bounds what is recorded of the plugins' errors, in bytes.
+	maxRefusal = 1 << 10
+)
+
+// refusal is that plugins of a chain refused their configuration, while all others of the chain did
+// their part.
+type refusal struct{ errs []error }
+
+func (r *refusal) Error() string { return errors.Join(r.errs...).Error() }
+
+func (r *refusal) Unwrap() []error { return r.errs }
+
+// refuses reports whether a plugin is absent or refuses its configuration (CNI 1.1 "Error", codes
+// 1, 2 and 7).
+func refuses(err error) bool {
+	return slices.Contains([]uint{types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField, types.ErrInvalidNetworkConfig}, failure.Code(err))
+}
+
+// counted counts the plugins of a chain that were run.
+type counted struct {
+	cniinvoke.Exec
+	done int
+}
+
+// ExecPlugin implements libcni's invoke.Exec.
+func (c *counted) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	out, err := c.Exec.ExecPlugin(ctx, path, stdin, environ)
+	if err == nil {
+		c.done++
+	}
+	return out, err
+}
+
+// delPast runs the DEL of a chain past plugins that refuse. libcni ends with the first plugin that
+// fails, so it is called again for those in front of one that refused. The error is a *refusal if
+// nothing else went wrong.
+func delPast(ctx context.Context, c *chain) error {
+	rest := *c.list
+	var refused []error
+	for {
+		c.calls.done = 0
+		err := c.cni.DelNetworkList(ctx, &rest, c.rt)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !refuses(err) {
+			return errors.Join(append(refused, err)...)
+		}
+		refused = append(refused, err)
+		rest.Plugins = rest.Plugins[:max(len(rest.Plugins)-1-c.calls.done, 0)]
+		if len(rest.Plugins) == 0 {
+			break
+		}
+	}
+	if len(refused) > 0 {
+		return &refusal{refused}
+	}
+	return nil
+}
+
+// owe applies the rule of this file to an attachment that its plugins refuse to remove. removed
+// reports whether it counts as removed; err is nil if the DEL may go on without it.
+func (e *Engine) owe(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment, refused *refusal,
+) (removed bool, err error) {
+	if a.State == record.Attempted {
+		e.Log.WarnContext(ctx, "nothing to remove of a network that was never attached", "container", req.ContainerID, "network", a.Name, "error", refused)
+		return true, nil
+	}
+	last := a.Refusal
+	a.Refusal = nil
+	if req.NetNS == "" || a.State == record.Owed {
+		a.Refusal = &record.Refusal{Since: e.now().UTC(), Text: oneLine(refused)}
+		if last != nil {
+			a.Refusal.Since = last.Since
+		}
+	}
+	over := a.Refusal != nil && e.now().Sub(a.Refusal.Since) >= patience && !req.Config.RetryDeleteOnError
+	if !over || a.State == record.Owed {
+		var errs []error
+		for _, err := range refused.errs {
+			errs = append(errs, chainError(err, &a.Attachment))
+		}
+		return false, errors.Join(append(errs, e.note(sandbox, rec, a, "refused "+a.IfName))...)
+	}
+	a.State = record.Owed
+	if err := e.note(sandbox, rec, a, "owed "+a.IfName); err != nil {
+		return false, err
+	}
+	e.tellOwed(ctx, rec, a)
+	return false, nil
+}
+
+// note saves what has become of an attachment.
+func (e *Engine) note(sandbox *sandbox, rec *record.Record, a *record.Attachment, what string) error {
+	rec.Attachments = slices.Clone(rec.Attachments) // somebody may be going through them
+	for i := range rec.Attachments {
+		if same(&rec.Attachments[i], a) {
+			rec.Attachments[i] = *a
+		}
+	}
+	return e.save(sandbox, rec, what)
+}
+
+// same reports whether two are one attachment. One interface may be of either of two networks of
+// the same CNI name.
+func same(a, b *record.Attachment) bool {
+	return a.IfName == b.IfName && a.Name == b.Name && a.Network == b.Network
+}
+
+// tellOwed tells of an attachment that a DEL left.
+func (e *Engine) tellOwed(ctx context.Context, rec *record.Record, a *record.Attachment) {
+	e.Log.ErrorContext(ctx, "left for GC", "container", rec.ContainerID, "network", a.Name,
+		"interface", a.IfName, "since", a.Refusal.Since, "error", a.Refusal.Text)
+	events := e.newEvents(ctx, rec.Pod.Namespace, rec.Pod.Name)
+	defer events.wait()
+	if rec.Pod.Name == "" {
+		return
+	}
+	events.about(&metav1.ObjectMeta{Namespace: rec.Pod.Namespace, Name: rec.Pod.Name, UID: apitypes.UID(rec.Pod.UID)})
+	events.send("Warning", reasonOwed, fmt.Sprintf("NAD %s: interface %s of container %s is not removed, as its plugin refused for %v; "+
+		"GC goes on with it, and `braidctl owed` lists it: %s", a.Name, a.IfName, rec.ContainerID, patience, a.Refusal.Text))
+}
+
+// settle tries once more to remove what is owed, and forgets the sandbox if nothing else is left of
+// it.
+func (e *Engine) settle(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) error {
+	netns, err := e.namespaceOf(req, rec)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range rec.Owed() {
+		errs = append(errs, e.remove(ctx, within(req, netns), sandbox, rec, a))
+	}
+	if len(rec.Attachments) == 0 {
+		errs = append(errs, e.trace("record removed", sandbox.Remove))
+	}
+	return errors.Join(errs...)
+}
+
+// oneLine is the text of an error, bounded, without the line breaks of joined ones.
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	return text[:min(len(text), maxRefusal)]
+}
+
+func (e *Engine) now() time.Time {
+	if e.Now == nil {
+		return time.Now()
+	}
+	return e.Now()
+}
