@@ -84,12 +84,12 @@ func (c *chains) del(ctx context.Context) error {
 	return nil
 }
 
-// meta is a meta-plugin: what to call it in the report, its binary, where its delegates are, its configuration, and the networks of pods, by their
-// names, if the runtime passes on what annotations a pod has.
+// meta is a meta-plugin: what to call it in the report, its binary, where its delegates are, its configuration, the UIDs of
+// pods by their names, and their networks if the runtime passes on what annotations a pod has.
 type meta struct {
 	name, binary, path string
 	config             map[string]any
-	networks           map[string]string
+	networks, uids     map[string]string
 }
 
 // call calls it as a runtime does.
@@ -105,7 +105,7 @@ func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	cmd := exec.CommandContext(ctx, m.binary)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + m.path,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod + ";K8S_POD_UID=" + m.uids[pod],
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
@@ -126,7 +126,7 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	}
-	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks}, nil
+	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks, b.uids}, nil
 }
 
 // newReference is what Braid is compared with: Multus where somebody has given its binary, which no script here can get; else Braid, which
@@ -144,7 +144,7 @@ func (b *bench) newReference(bin string) (*meta, error) {
 		"cniVersion": "1.0.0", "name": "multus", "type": "multus", "kubeconfig": kubeconfig, "cniDir": filepath.Join(b.work, "multus"),
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-multus")))},
 	}
-	return &meta{"Multus with the reference's plugins", multus, bin, config, nil}, nil
+	return &meta{"Multus with the reference's plugins", multus, bin, config, nil, b.uids}, nil
 }
 
 // oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for that one, and serves its objects.

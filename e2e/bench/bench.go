@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
@@ -22,6 +24,8 @@ type bench struct {
 	times                   map[string][]time.Duration
 	// networks are what the pods ask for, by their names.
 	networks map[string]string
+	// uids are theirs.
+	uids map[string]string
 }
 
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
@@ -29,16 +33,18 @@ func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
 // prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of them.
 func (b *bench) prepare(ctx context.Context) error {
 	var manifests bytes.Buffer
-	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml"} {
+	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml", "conf/rbac/node-pods.yaml"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
 		manifests.Write(append(data, "\n---\n"...))
 	}
-	fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: bench}\n"+
-		"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: braid-node}\n"+
-		"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", lab.UserBraid)
+	for _, role := range []string{"braid-node", "braid-node-pods"} { // the second for bases that read each pod
+		fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: bench-%s}\n"+
+			"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %s}\n"+
+			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role, lab.UserBraid)
+	}
 	for i := 1; i <= networks()[len(networks())-1]; i++ {
 		config, err := json.Marshal(macvlan(i, filepath.Join(b.work, "leases-braid")))
 		if err != nil {
@@ -61,6 +67,13 @@ func (b *bench) prepare(ctx context.Context) error {
 	manifests.WriteString(b.whereManifests(flat))
 	if err := b.api.Apply(ctx, manifests.String()); err != nil {
 		return err
+	}
+	pods, err := b.api.Client().CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods.Items {
+		b.uids[pod.Name] = string(pod.UID)
 	}
 	if b.braid, err = b.newBraid("Braid", b.plugins); err != nil {
 		return err

@@ -42,7 +42,7 @@ func run(ctx context.Context) (err error) {
 	bench := &bench{
 		log: *log,
 		bin: os.Getenv("BRAID_BENCH"), plugins: os.Getenv("BRAID_PLUGINS"), work: "/run/bench",
-		times: map[string][]time.Duration{}, networks: map[string]string{},
+		times: map[string][]time.Duration{}, networks: map[string]string{}, uids: map[string]string{},
 	}
 	before, err := readCPUTime()
 	if err != nil {
@@ -57,25 +57,7 @@ func run(ctx context.Context) (err error) {
 	if err := bench.prepare(ctx); err != nil {
 		return err
 	}
-	for round := range warmUps + *rounds {
-		if round == warmUps {
-			clear(bench.times)
-		}
-		if err := bench.round(ctx, round); err != nil {
-			return fmt.Errorf("round %d: %w", round, err)
-		}
-		progress(fmt.Sprintf("round %d of %d", round+1, warmUps+*rounds))
-	}
-	for range starts {
-		if err := bench.versions(ctx); err != nil {
-			return err
-		}
-	}
-	size, err := os.Stat(filepath.Join(bench.bin, "braid"))
-	if err != nil {
-		return err
-	}
-	addresses, err := bench.addresses(ctx, *rounds)
+	text, err := bench.measure(ctx, *rounds)
 	if err != nil {
 		return err
 	}
@@ -83,8 +65,60 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Print(bench.report(*rounds, size.Size()), addresses, after.since(before))
+	_, err = fmt.Print(text, after.since(before))
 	return err
+}
+
+// measure returns the report: of pairs with another binary of Braid, if there is one to compare with, else of everything.
+func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
+	if base := os.Getenv("BRAID_BASE"); base != "" {
+		p, err := newPairs(b, base)
+		if err != nil {
+			return "", err
+		}
+		return p.run(ctx, rounds)
+	}
+	for round := range warmUps + rounds {
+		if round == warmUps {
+			clear(b.times)
+		}
+		if err := b.round(ctx, round); err != nil {
+			return "", fmt.Errorf("round %d: %w", round, err)
+		}
+		progress(fmt.Sprintf("round %d of %d", round+1, warmUps+rounds))
+	}
+	for range starts {
+		if err := b.versions(ctx); err != nil {
+			return "", err
+		}
+	}
+	size, err := b.size()
+	if err != nil {
+		return "", err
+	}
+	addresses, err := b.addresses(ctx, rounds)
+	return b.report(rounds, size) + addresses, err
+}
+
+// size is that of Braid's binary, of those of the reference together that it has built in.
+func (b *bench) size() (float64, error) {
+	braid, err := os.Stat(filepath.Join(b.bin, "braid"))
+	if err != nil {
+		return 0, err
+	}
+	var all int64
+	for _, name := range []string{"bridge", "ipvlan", "macvlan", "portmap", "sbr", "tuning", "host-local", "static"} {
+		info, err := os.Stat(filepath.Join(b.plugins, name))
+		if err != nil {
+			return 0, err
+		}
+		all += info.Size()
+	}
+	info, err := os.Stat(os.Getenv("BRAID_WHEREABOUTS"))
+	if err != nil {
+		return 0, err
+	}
+	return float64(braid.Size()) / float64(all+info.Size()), nil
 }
 
 // progress shows a line that the next one replaces, where someone is looking.
