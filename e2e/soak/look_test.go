@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/vishvananda/netlink"
 )
 
 // whole fails the run unless a live sandbox has what its ADD made.
@@ -195,9 +193,7 @@ func (s *soak) nothingLeft() {
 }
 
 func (s *soak) links() (left []string) {
-	links, err := netlink.LinkList()
-	s.must(err)
-	for _, l := range links {
+	for _, l := range s.nodeLinks() {
 		if name := l.Attrs().Name; !slices.Contains([]string{"lo", "nic0", "wire", "cni0"}, name) {
 			left = append(left, "link "+name)
 		}

@@ -137,9 +137,7 @@ func (n *node) boot() {
 	if n.boots == 1 {
 		n.must(unix.Mount(id, bootID, "", unix.MS_BIND, ""))
 	}
-	links, err := netlink.LinkList()
-	n.must(err)
-	for _, l := range links {
+	for _, l := range n.nodeLinks() {
 		if name := l.Attrs().Name; name != "lo" && name != "wire" {
 			n.must(gone(netlink.LinkDel(l)))
 		}
@@ -148,6 +146,19 @@ func (n *node) boot() {
 		n.t.Fatalf("nft: %v: %s", err, out)
 	}
 	n.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire"}))
+}
+
+// nodeLinks are the node's own links.
+func (n *node) nodeLinks() (links []netlink.Link) {
+	n.t.Helper()
+	var err error
+	for range 50 {
+		if links, err = netlink.LinkList(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	n.must(err)
+	return links
 }
 
 // gone takes an error for none where a link went with another.

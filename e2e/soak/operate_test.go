@@ -23,6 +23,7 @@ func (s *soak) operate(at *slot, rng *rand.Rand) {
 	case dice < 20 && len(at.past) > 0:
 		s.delPast(at, at.past[rng.IntN(len(at.past))], rng)
 	case b == nil:
+		s.destroy(at) // of the one before: no runtime uses a namespace twice
 		s.create(at)
 		s.add(s.begin(at, podName(at.index)), rng)
 	case b.state == live && dice < 45 && at.made:
@@ -67,7 +68,7 @@ func (s *soak) add(b *sandbox, rng *rand.Rand) {
 	case o.ok():
 		b.state = live
 		s.attached(b)
-	case o.killed || s.excused(f) || strings.Contains(o.err.Msg, "no address is free"):
+	case o.killed || b.orphan || s.excused(f) || strings.Contains(o.err.Msg, "no address is free"):
 	default:
 		s.violated(b, "ADD is refused for no reason: %v", o)
 	}
@@ -154,9 +155,6 @@ func (s *soak) del(b *sandbox, path string, rng *rand.Rand) {
 	at := b.slot
 	if s.remove(b, path, oneOf(rng, kill, kill, stop, nsGone), rng) {
 		at.now = nil
-		if rng.IntN(2) == 0 {
-			s.destroy(at)
-		}
 	}
 }
 

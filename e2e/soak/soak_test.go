@@ -118,26 +118,31 @@ func (s *soak) work() {
 		if i > s.ops || s.enough() {
 			return
 		}
-		rng := rand.New(rand.NewPCG(s.seed, uint64(i))) //nolint:gosec // reproducible
-		if i%eventEach == 0 {
-			s.gate.Lock()
-			s.event(rng)
-			s.gate.Unlock()
-			continue
-		}
-		at := s.slots[rng.IntN(len(s.slots))]
-		s.gate.RLock()
-		at.mu.Lock()
-		s.operate(at, rng)
-		at.mu.Unlock()
-		s.gate.RUnlock()
+		s.step(i)
 	}
+}
+
+// step lets go of its locks also where it ends the test.
+func (s *soak) step(i int64) {
+	rng := rand.New(rand.NewPCG(s.seed, uint64(i))) //nolint:gosec // reproducible
+	if i%eventEach == 0 {
+		s.gate.Lock()
+		defer s.gate.Unlock()
+		s.event(rng)
+		return
+	}
+	at := s.slots[rng.IntN(len(s.slots))]
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	s.operate(at, rng)
 }
 
 func (s *soak) enough() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.violations >= mostViolations
+	return s.violations >= mostViolations || s.t.Failed() && s.violations == 0
 }
 
 // violated reports what must not be, with all that happened to the sandbox, and what Braid logged about it.
