@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -272,6 +273,42 @@ func TestAnnotationsOfTheRuntimeMissing(t *testing.T) {
 			same(t, "requests", r.calls(func() { r.must("ADD", p.pod, env...) }), map[string]int{getPod: 1, getNAD: 1, patchStatus: 1, createEvent: 2})
 			same(t, "network-status", r.names(p), "pods not-passed/a")
 			r.must("DEL", p.pod, env...)
+			r.clean(p.pod)
+		})
+	}
+}
+
+// A NAD with resourceName costs a GET of the pod, whose requests and claims are not in its annotations; claims cost more.
+func TestAnnotationsOfTheRuntimeAndDevices(t *testing.T) {
+	r := newAPIRig(t, "devices")
+	for _, role := range []string{"node-pods", "node-devices"} {
+		manifests, err := os.ReadFile("../../conf/rbac/" + role + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.apply(string(manifests))
+	}
+	r.fake("takes", "")
+	r.nad("a", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
+	claim := "nics"
+	for name, test := range map[string]struct {
+		change func(*corev1.Pod)
+		more   map[string]int
+	}{
+		"marker": {func(*corev1.Pod) {}, nil},
+		"claim": {func(p *corev1.Pod) {
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "nics", ResourceClaimName: &claim}}
+		}, map[string]int{"get resourceclaims": 1}},
+		"requested": {func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"example.com/vf": resource.MustParse("1")}
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := r.pod(name, "a", test.change)
+			want := map[string]int{getNAD: 1, getPod: 1, patchStatus: 1, createEvent: 2}
+			maps.Copy(want, test.more)
+			same(t, "requests", r.calls(func() { r.must("ADD", p.pod, p.args()) }), want)
+			r.must("DEL", p.pod, p.args())
 			r.clean(p.pod)
 		})
 	}

@@ -405,7 +405,7 @@ func TestU19Misconfiguration(t *testing.T) {
 			if m.config != "" {
 				r.nad("a", m.config)
 			}
-			r.nad("device", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, "example.com/vf")
+			r.nad("device", `{"cniVersion":"1.0.0","type":"host-device"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
 			p := r.pod("p", m.networks)
 			r.fails("ADD", p, m.code, append(m.words, "default/p")...)
 			r.clean(p)

@@ -28,7 +28,7 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 	}
 	return &engine.Engine{
 		Source:        source,
-		Devices:       kube.NewKubelet(cfg.Braid.PodResources),
+		Devices:       kube.NewDevices(kube.NewKubelet(cfg.Braid.PodResources), source),
 		Namespaces:    namespaces{},
 		Interiors:     interiors{},
 		Records:       record.New(cfg.Braid.StateDir),
@@ -43,6 +43,7 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 type source interface {
 	engine.Source
 	block.Objects
+	kube.Allocations
 }
 
 // newSource gives the directory of manifests if one is configured, an API server if there is a way to one, else the directory

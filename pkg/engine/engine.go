@@ -48,9 +48,11 @@ type Source interface {
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
 }
 
-// Devices tells which devices the kubelet allocated to a pod: device IDs by resource name.
+// Devices finds the devices that were allocated to a pod.
 type Devices interface {
-	Devices(ctx context.Context, namespace, pod string) (map[string][]string, error)
+	// Devices returns device IDs by resource name. Some are returned beside an error of the class DeviceUnavailable, which is about
+	// others; fs.ErrNotExist is in its chain where no kubelet serves this node.
+	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
 }
 
 // Namespaces works in network namespaces, which are named by path.

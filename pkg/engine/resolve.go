@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -69,14 +70,14 @@ func (e *Engine) resolve(ctx context.Context, req *Request, pod *podv1.Pod, requ
 	if err != nil {
 		return nil, err
 	}
-	devices, err := e.devices(ctx, pod, definitions)
-	if err != nil {
+	in := plan.Input{
+		Config: req.Config, Pod: pod.Meta(), ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
+		Requests: requests, Definitions: definitions,
+	}
+	if err := e.addDevices(ctx, pod, &in); err != nil {
 		return nil, err
 	}
-	return plan.Make(plan.Input{
-		Config: req.Config, Pod: pod.Meta(), ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
-		Requests: requests, Definitions: definitions, Devices: devices,
-	})
+	return plan.Make(in)
 }
 
 // at adds the network to an error that does not name one yet.
@@ -132,20 +133,37 @@ func origin(r plan.Request) string {
 	return "the pod's annotation " + nadv1.NetworksAnnotation
 }
 
-// devices asks the kubelet, if any network needs a device.
-func (e *Engine) devices(ctx context.Context, pod *podv1.Pod, definitions []plan.Definition) (map[string][]string, error) {
-	for _, d := range definitions {
-		if pod == nil || d.NAD == nil || d.NAD.Annotations[nadv1.ResourceNameAnnotation] == "" {
-			continue
-		}
-		devices, err := e.Devices.Devices(ctx, pod.Namespace, pod.Name)
-		if err != nil {
-			return nil, &failure.Error{
-				Reason: failure.DeviceUnavailable, NAD: d.NAD.Namespace + "/" + d.NAD.Name, Field: nadv1.ResourceNameAnnotation,
-				Err: fmt.Errorf("ask the kubelet for the pod's devices: %w", err), Fix: "see that the kubelet serves its pod-resources socket",
-			}
-		}
-		return devices, nil
+// addDevices finds the pod's devices, if any of its networks may use one: one that cannot do without, or whose resource the pod
+// requests, or any if it has claims. What a pod requests and claims is not in its annotations.
+func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) error {
+	uses := func(d plan.Definition) bool { return d.Resource() != "" }
+	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {
+		return nil
 	}
-	return nil, nil
+	if pod.MetaOnly {
+		var err error
+		if pod, err = e.fetchPod(ctx, pod.Namespace, pod.Name, pod.UID); err != nil {
+			return err
+		}
+	}
+	in.Requested = pod.Requested
+	asked := func(d plan.Definition) bool {
+		return d.NeedsDevice() || uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
+	}
+	if !slices.ContainsFunc(in.Definitions, asked) {
+		return nil
+	}
+	var err error
+	in.Devices, err = e.Devices.Devices(ctx, pod)
+	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind
+		in.DevicesErr = &failure.Error{
+			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation, Err: fmt.Errorf("find the pod's devices: %w", err),
+			Fix: "see that the kubelet serves its pod-resources socket",
+		}
+		return nil
+	}
+	if err != nil {
+		return sourceError("find the pod's devices", err)
+	}
+	return nil
 }

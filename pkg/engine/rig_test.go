@@ -71,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	r.source = &source{Source: manifests}
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
-		Source: r.source, Devices: kube.NewKubelet(r.path("kubelet.sock")), Namespaces: namespaces{}, Interiors: interiors{},
+		Source: r.source, Devices: kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests), Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
 			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}

@@ -35,7 +35,8 @@ const (
 // Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
 //
 // Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects: several documents, and Lists of
-// objects. Pods and Nodes (of which only the metadata counts), NADs and IPAMClaims are decoded strictly; other kinds are left alone. A
+// objects. NADs, IPAMClaims and the metadata of Pods and Nodes are decoded strictly; of ResourceClaims and ResourceSlices is read which
+// devices they name; other kinds are left alone. A
 // namespace that is not given is "default"; a pod, node or claim without a uid gets one that follows from its name, and a node needs no
 // manifest at all. The files are read by every call, so what is edited takes effect; they are never written.
 //

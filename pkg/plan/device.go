@@ -2,7 +2,10 @@ package plan
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
@@ -12,13 +15,17 @@ import (
 
 // devices hands out the pod's devices, each at most once.
 type devices struct {
-	free   map[string][]string // by resource, in the kubelet's order
-	total  map[string]int
-	wanted map[string]int
+	free      map[string][]string // by resource, in the order that was given
+	total     map[string]int
+	wanted    map[string]int
+	requested []string
+	err       error
 }
 
 func newDevices(in Input) *devices {
-	d := &devices{free: map[string][]string{}, total: map[string]int{}, wanted: map[string]int{}}
+	d := &devices{
+		free: map[string][]string{}, total: map[string]int{}, wanted: map[string]int{}, requested: in.Requested, err: in.DevicesErr,
+	}
 	for resource, ids := range in.Devices {
 		seen := map[string]bool{}
 		for _, id := range ids {
@@ -30,34 +37,46 @@ func newDevices(in Input) *devices {
 		d.total[resource] = len(d.free[resource])
 	}
 	for _, def := range in.Definitions {
-		d.wanted[resourceOf(def)]++
+		d.wanted[def.Resource()]++
 	}
 	return d
 }
 
-// resourceOf is the device-plugin resource of a NAD; empty where it uses none.
-func resourceOf(def Definition) string {
+// Resource returns the name of the resource whose devices the network uses; empty where it names none.
+func (def Definition) Resource() string {
 	if def.NAD == nil {
 		return ""
 	}
 	return def.NAD.Annotations[nadv1.ResourceNameAnnotation]
 }
 
+// NeedsDevice reports whether the network is one of a resource and cannot do without a device of it, by what its first plugin is.
+// Definitions that cannot be read need nothing.
+func (def Definition) NeedsDevice() bool {
+	raw := []byte(def.Conf)
+	if def.Resource() != "" && len(raw) == 0 {
+		raw = []byte(def.NAD.Spec.Config)
+	}
+	list, err := conf.ParseList(raw)
+	return def.Resource() != "" && err == nil && consumesDevice(list)
+}
+
+// consumesDevice reports whether the chain moves a device into the pod, or a queue or function of one. Other types may have a resource, too,
+// which then is a mark of the nodes where their network is, and not a device.
+func consumesDevice(list *conf.List) bool {
+	consumers := []string{"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace"}
+	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
+}
+
 // assign gives the attachment the next device of its resource and passes it on the three ways that delegates know: deviceID
 // and pciBusID in the configuration, as Multus writes them, and the capability deviceID.
 func (d *devices) assign(a *Attachment, def Definition, list *conf.List) error {
-	resource := resourceOf(def)
+	resource := def.Resource()
 	if resource == "" {
 		return nil
 	}
 	if len(d.free[resource]) == 0 {
-		return &failure.Error{
-			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation,
-			Err: fmt.Errorf("networks of the pod need %d of resource %s, the kubelet allocated %d to it",
-				d.wanted[resource], strictjson.Quote(resource), d.total[resource]),
-			Fix: fmt.Sprintf(`put %s: "%d" into resources.requests and resources.limits of the pod's containers`,
-				strictjson.Quote(resource), d.wanted[resource]),
-		}
+		return d.missing(resource, list)
 	}
 	id := d.free[resource][0]
 	d.free[resource] = d.free[resource][1:]
@@ -73,4 +92,23 @@ func (d *devices) assign(a *Attachment, def Definition, list *conf.List) error {
 		a.RuntimeConfig[capDeviceID] = raw
 	}
 	return nil
+}
+
+// missing returns the error of a network for which there is no device left; nil where it does without: its plugin takes none, and the pod
+// asked for none. Where there is no kubelet to ask, only the plugin counts.
+func (d *devices) missing(resource string, list *conf.List) error {
+	consumes := consumesDevice(list)
+	switch {
+	case !consumes && (!slices.Contains(d.requested, resource) || errors.Is(d.err, fs.ErrNotExist)):
+		return nil
+	case d.err != nil:
+		return d.err
+	}
+	return &failure.Error{
+		Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation,
+		Err: fmt.Errorf("networks of the pod need %d of resource %s, the kubelet allocated %d to it",
+			d.wanted[resource], strictjson.Quote(resource), d.total[resource]),
+		Fix: fmt.Sprintf(`put %s: "%d" into resources.requests and resources.limits of the pod's containers`,
+			strictjson.Quote(resource), d.wanted[resource]),
+	}
 }

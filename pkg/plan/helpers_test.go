@@ -22,6 +22,8 @@ type scenario struct {
 	nads        map[string]*nadv1.NetworkAttachmentDefinition // by "namespace/name"
 	disk        map[string]string                             // by name or path
 	devices     map[string][]string
+	devicesErr  error
+	requested   []string
 	containerID string
 	ifName      string
 	args        [][2]string
@@ -67,7 +69,8 @@ func (s *scenario) plan() ([]plan.Attachment, error) {
 		return nil, err
 	}
 	in := plan.Input{
-		Config: s.cfg, Pod: s.pod, ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Devices: s.devices, Requests: requests,
+		Config: s.cfg, Pod: s.pod, ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Requests: requests,
+		Devices: s.devices, DevicesErr: s.devicesErr, Requested: s.requested,
 	}
 	for _, r := range requests {
 		in.Definitions = append(in.Definitions, s.define(r))

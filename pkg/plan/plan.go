@@ -58,8 +58,13 @@ type Input struct {
 	Requests            []Request
 	// Definitions[i] belongs to Requests[i].
 	Definitions []Definition
-	// Devices are the device IDs that the kubelet allocated to the pod, by resource name. Make gives each at most once.
+	// Devices are the IDs of the devices that were allocated to the pod, by resource name. Make gives each at most once.
 	Devices map[string][]string
+	// DevicesErr says why Devices may lack some; nil where they are all. It is the error of a network that lacks one, and
+	// fs.ErrNotExist is in its chain where there is nothing that could have allocated one.
+	DevicesErr error
+	// Requested are the resources that the pod's containers request.
+	Requested []string
 }
 
 // Attachment is one network of the pod, ready to be made. It is stored in the record as it is: DEL and CHECK work from it alone.
