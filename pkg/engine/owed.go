@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
@@ -176,10 +177,16 @@ func (e *Engine) settle(ctx context.Context, req *Request, sandbox *sandbox, rec
 	return errors.Join(errs...)
 }
 
-// oneLine is the text of an error, bounded, without the line breaks of joined ones.
+// oneLine is the text of an error, bounded, without line breaks and other control characters.
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	return text[:min(len(text), maxRefusal)]
+	text := err.Error()
+	printable := func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return ' '
+	}
+	return strings.Join(strings.Fields(strings.Map(printable, text[:min(len(text), maxRefusal)])), " ")
 }
 
 func (e *Engine) now() time.Time {
