@@ -12,7 +12,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
@@ -169,8 +168,8 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	if tells(pod, len(results)) {
-		if err := e.publish(ctx, pod, results, events); err != nil {
+	if told := published(req.Config, results); tells(pod, len(told)) {
+		if err := e.publish(ctx, pod, told, events); err != nil {
 			return nil, err
 		}
 	}
@@ -213,12 +212,6 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 		events.attached(r)
 	}
 	return e.writeStatus(ctx, pod, status.Build(results))
-}
-
-// tells says whether a pod has network-status, and events, of its attachments. One that has the default network alone, and did not choose it, has
-// neither: its status is in its podIPs.
-func tells(pod *metav1.ObjectMeta, attachments int) bool {
-	return pod != nil && (attachments > 1 || pod.Annotations[nadv1.NetworksAnnotation] != "" || pod.Annotations[nadv1.DefaultNetworkAnnotation] != "")
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.

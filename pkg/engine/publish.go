@@ -3,14 +3,40 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/status"
 )
+
+// published are the attachments that the pod is told of: all but an auxiliary chain that made no
+// interface, whose name means nothing to the pod.
+func published(cfg *conf.Config, results []status.Result) []status.Result {
+	return slices.DeleteFunc(slices.Clone(results), func(r status.Result) bool {
+		auxiliary := cfg.AuxiliaryCNIChainName != "" && r.Attachment.Name == cfg.AuxiliaryCNIChainName && !r.Attachment.Default
+		return auxiliary && !status.HasInterface(r)
+	})
+}
+
+// tells says whether a pod has network-status, and events, of its attachments. One that has the
+// default network alone, and did not choose it, has neither: its status is in its podIPs. But what
+// it has of another sandbox is replaced.
+func tells(pod *metav1.ObjectMeta, attachments int) bool {
+	if pod == nil || attachments > 1 {
+		return pod != nil
+	}
+	for _, key := range []string{nadv1.NetworksAnnotation, nadv1.DefaultNetworkAnnotation, nadv1.StatusAnnotation} {
+		if pod.Annotations[key] != "" {
+			return true
+		}
+	}
+	return false
+}
 
 // writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it may be old, if the runtime passed
 // it on: then the pod is fetched, and that is where a pod that is gone shows, too.

@@ -3,6 +3,7 @@ package status_test
 import (
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -171,5 +172,28 @@ func TestS27NullElements(t *testing.T) {
 		got := one(t, net1, result(t, `{"cniVersion": "`+version+`", "interfaces": [null, {"name": "net1", "sandbox": "/x"}],
 			"ips": [null, {"version": "4", "interface": 1, "address": "10.0.0.5/24"}], "routes": [null]}`))
 		want(t, version, got, nadv1.NetworkStatus{Name: "default/a", Interface: "net1", IPs: []string{"10.0.0.5"}})
+	}
+}
+
+// TestR35UnsaidInterface: addresses without the index of an interface are those of the only one in
+// the pod, as with Calico.
+func TestR35UnsaidInterface(t *testing.T) {
+	got := one(t, net1, result(t, `{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1"}, {"name": "net1", "sandbox": "/x"}],
+		"ips": [{"address": "10.0.0.5/32"}, {"interface": 0, "address": "10.0.0.1/32"}, {"address": "fd00::5/128"}],
+		"routes": [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}]}`))
+	want(t, "ips", got.IPs, []string{"10.0.0.5", "fd00::5"})
+	want(t, "gateway", got.Gateway, []string{"169.254.1.1"})
+	got = one(t, net1, result(t, `{"cniVersion": "1.0.0", "interfaces": [{"name": "net1", "sandbox": "/x"}, {"name": "net1b", "sandbox": "/x"}],
+		"ips": [{"address": "10.0.0.5/24"}, {"interface": 0, "address": "10.0.0.6/24"}]}`))
+	want(t, "ips with two interfaces", got.IPs, []string{"10.0.0.6"})
+}
+
+// Of two interfaces in the pod, the entry is of the first, and has the gateway of that alone.
+func TestR35GatewayWithinTheSubnets(t *testing.T) {
+	const twoLinks = `{"cniVersion": "1.0.0", "interfaces": [{"name": "net1", "sandbox": "/x"}, {"name": "net1b", "sandbox": "/x"}],
+		"ips": [{"interface": 0, "address": "10.0.0.5/24"}, {"interface": 0, "address": "fd00::5/64"}, {"interface": 1, "address": "10.0.1.5/24"}],
+		"routes": [{"dst": "0.0.0.0/0", "gw": "%s"}, {"dst": "::/0", "gw": "fd00::1"}]}`
+	for gw, gateways := range map[string][]string{"10.0.0.1": {"10.0.0.1", "fd00::1"}, "10.0.1.1": {"fd00::1"}} {
+		want(t, "gateway", one(t, net1, result(t, strings.Replace(twoLinks, "%s", gw, 1))).Gateway, gateways)
 	}
 }

@@ -10,9 +10,13 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Merge is the new text of the annotation: our entries, then those of others as they were written, byte by byte. An entry of
-// the existing text is ours, and replaced, if its interface or its name is one of ours, or if it says that it is the default
-// network's while one of ours does: a pod has one default network.
+// Merge is the new text of the annotation: our entries, then those of others as they were written,
+// byte by byte. An entry of the existing text is ours, and replaced, if its interface or its name
+// is one of ours, or if it says that it is the default network's while one of ours does: a pod has
+// one default network. So is one that was written for an earlier sandbox, of this pod or of the one
+// whose annotations were copied: nothing of it is in the new sandbox. It is told by its interface,
+// which has a name that only Braid gives without being asked, or by its text, which is exactly what
+// Merge writes.
 //
 // An existing text that is no JSON list of objects cannot be merged with: the text is then ours alone, and usable, and the
 // error (InvalidAnnotation) says what was lost.
@@ -79,6 +83,23 @@ func (o owner) owns(e entry) bool {
 	var name, iface string
 	var isDefault bool
 	return json.Unmarshal(e.fields["name"], &name) == nil && o.names[name] ||
-		json.Unmarshal(e.fields["interface"], &iface) == nil && o.interfaces[iface] ||
-		json.Unmarshal(e.fields["default"], &isDefault) == nil && isDefault && o.hasDefault
+		json.Unmarshal(e.fields["interface"], &iface) == nil && (o.interfaces[iface] || generated(iface)) ||
+		json.Unmarshal(e.fields["default"], &isDefault) == nil && isDefault && o.hasDefault ||
+		ownText(e.raw)
+}
+
+// generated reports whether an interface has a name of the form net1.
+func generated(iface string) bool {
+	number, ok := strings.CutPrefix(iface, "net")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
+// ownText reports whether an entry is written as Merge writes it.
+func ownText(raw json.RawMessage) bool {
+	var e nadv1.NetworkStatus
+	if json.Unmarshal(raw, &e) != nil {
+		return false
+	}
+	texts, err := formatEach([]nadv1.NetworkStatus{e})
+	return err == nil && texts[0] == string(raw)
 }

@@ -146,3 +146,23 @@ func TestS37KeysWithoutPeriodAreTheSpecifications(t *testing.T) {
 		}
 	}
 }
+
+// TestR15EarlierSandbox: what Braid wrote for another sandbox is not this one's, whatever became of
+// the networks meanwhile.
+func TestR15EarlierSandbox(t *testing.T) {
+	earlier := []nadv1.NetworkStatus{
+		{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.2"}, Default: true}, {Name: "default/a", Interface: "net1", Mac: "m"},
+		{Name: "default/gone", Interface: "net2", IPs: []string{"10.2.0.2", "fd00::2"}}, {Name: "default/named", Interface: "data"},
+		{Name: "default/bare"},
+	}
+	const other = `{"name":"x/dynamic","interface":"dyn0","ips":["1.2.3.4"],"dns":{}}`
+	text := merge(t, "["+other+"]", earlier...)
+	ours := []nadv1.NetworkStatus{{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.3"}, Default: true}}
+	want(t, "annotation", merge(t, text, ours...), strings.TrimSuffix(merge(t, "", ours...), "]")+","+other+"]")
+
+	compact, err := json.Marshal(earlier[:3]) // written again by something else
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "annotation written otherwise", merge(t, string(compact), ours...), merge(t, "", ours...))
+}

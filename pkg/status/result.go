@@ -59,15 +59,36 @@ func (r result) sandboxInterface() int {
 	return slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i != nil && i.Sandbox != "" })
 }
 
-// addressesOf gives the addresses of the interface at index, or, with no interface in the pod, those of no interface: never
-// one that is on the host's side.
+// HasInterface reports whether an attachment has an interface, or addresses, in the pod.
+func HasInterface(r Result) bool {
+	res, ok := read(r.CNI)
+	return ok && (res.sandboxInterfaces() > 0 || len(res.addressesOf(-1)) > 0)
+}
+
+// sandboxInterfaces is how many interfaces are in the pod.
+func (r result) sandboxInterfaces() (n int) {
+	for _, i := range r.Interfaces {
+		if i != nil && i.Sandbox != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// addressesOf gives the addresses of the interface at index, or, with no interface in the pod,
+// those of no interface: never one that is on the host's side. An address that does not say whose
+// it is belongs to the only interface in the pod.
 func (r result) addressesOf(index int) []*types100.IPConfig {
+	unsaid := -1
+	if r.sandboxInterfaces() == 1 {
+		unsaid = r.sandboxInterface()
+	}
 	var out []*types100.IPConfig
 	for _, ip := range r.IPs {
 		if ip == nil || ip.Address.IP == nil {
 			continue
 		}
-		of := -1
+		of := unsaid
 		if ip.Interface != nil {
 			of = max(*ip.Interface, -1)
 		}
@@ -78,8 +99,10 @@ func (r result) addressesOf(index int) []*types100.IPConfig {
 	return out
 }
 
-// defaultGateways are the gateways of the result's default routes in the main table. A route that names none uses the first
-// gateway of its family among the addresses, as the plugins do.
+// defaultGateways are the gateways of the result's default routes in the main table. A route that
+// names none uses the first gateway of its family among the addresses, as the plugins do. A route
+// does not say which interface it is of: where the pod has several, it is that whose subnets the
+// gateway is in.
 func (r result) defaultGateways(index int) []string {
 	var out []string
 	for _, route := range r.Routes {
@@ -90,11 +113,16 @@ func (r result) defaultGateways(index int) []string {
 		if gw == nil {
 			gw = r.addressGateway(index, route.Dst.IP.To4() != nil)
 		}
-		if gw != nil && !slices.Contains(out, gw.String()) {
+		if gw != nil && (r.sandboxInterfaces() < 2 || r.within(index, gw)) && !slices.Contains(out, gw.String()) {
 			out = append(out, gw.String())
 		}
 	}
 	return out
+}
+
+// within reports whether an address is in a subnet of the interface at index.
+func (r result) within(index int, addr net.IP) bool {
+	return slices.ContainsFunc(r.addressesOf(index), func(ip *types100.IPConfig) bool { return ip.Address.Contains(addr) })
 }
 
 // mainTable is the number of the kernel's main routing table; 0 means the same in a request.
