@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -127,4 +129,71 @@ func sysctlOf(t *testing.T, n *nettest.Namespace, key string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(value))
+}
+
+// learns is what a pod's default routes by router advertisements are, after one has reached a link.
+func learns(t *testing.T, p *pod, router *nettest.Namespace, wire, link string) []string {
+	t.Helper()
+	before := p.Advertisements(link)
+	router.Advertise(wire)
+	for end := time.Now().Add(20 * time.Second); p.Advertisements(link) == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no router advertisement reaches %s", link)
+		}
+	}
+	var routes []string
+	for line := range strings.Lines(p.Routes()) {
+		if strings.Contains(line, "proto ra") {
+			_, device, _ := strings.Cut(line, " dev ")
+			routes = append(routes, strings.Fields(device)[0])
+		}
+	}
+	return routes
+}
+
+// R19: a router on a secondary network does not get the pod's IPv6 default route by an advertisement, whoever made the interface, unless
+// the pod asks for the default route there.
+func TestR19RouterAdvertisements(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		networks string
+		exec     bool
+		kind     string // macvlan where it is empty
+		more     string // further plugins of the chain
+		want     []string
+	}{
+		"in process":    {networks: "a"},
+		"exec'd":        {networks: "a", exec: true},
+		"default route": {networks: `[{"name":"a","default-route":["10.11.0.1"]}]`, want: []string{"net1"}},
+		"sbr":           {networks: "a", more: `,{"type":"sbr"}`},
+		// The advertisement came while the chain was at work.
+		"earlier": {networks: "a", kind: "early"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			dual(r)
+			router := nettest.New(t)
+			r.node.Veth("nic1", router, "wire")
+			if test.exec {
+				r.execs("macvlan")
+			}
+			r.script("early", `"$BRAID_PLUGINS/macvlan" || exit 1
+[ "$CNI_COMMAND" != ADD ] || nsenter --net="$CNI_NETNS" ip -6 route add default via fe80::1 dev net1 proto ra metric 512 >&2
+`)
+			r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":%q,"master":"nic1",
+				"ipam":{"type":"static","addresses":[{"address":"10.11.0.2/24","gateway":"10.11.0.1"},{"address":"fd11::2/64"}]}}%s]}`,
+				cmp.Or(test.kind, "macvlan"), test.more))
+			p := r.pod("p", test.networks)
+			r.add(p)
+			same(t, "default routes by advertisements", learns(t, p, router, "wire", "net1"), test.want)
+			same(t, "accept_ra_defrtr of eth0", sysctlOf(t, p.Namespace, "net/ipv6/conf/eth0/accept_ra_defrtr"), "1")
+			r.must("CHECK", p)
+			r.must("DEL", p)
+			if err := r.node.Netlink().LinkDel(r.node.Link("nic1")); err != nil {
+				t.Fatal(err)
+			}
+			r.clean(p)
+		})
+	}
 }

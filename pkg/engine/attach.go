@@ -38,6 +38,9 @@ func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec
 	if err != nil {
 		return status.Result{}, chainError(err, &a.Attachment)
 	}
+	if err := e.refuseRouters(ctx, req, &a.Attachment, result); err != nil {
+		return status.Result{}, err
+	}
 	e.logDone(ctx, "attach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
 	if a.Result, err = json.Marshal(result); err != nil {
 		return status.Result{}, fmt.Errorf("encode result: %w", err)

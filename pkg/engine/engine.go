@@ -78,6 +78,8 @@ type Interiors interface {
 	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
 	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the family.
 	PreferDefaultRoute(ctx context.Context, path, ifname string) error
+	// RefuseDefaultRouters makes links take no default route from router advertisements, and removes those that they have taken.
+	RefuseDefaultRouters(ctx context.Context, path string, links []string) error
 }
 
 // DefaultRoutes are the default routes of a namespace at one moment.

@@ -1,15 +1,13 @@
 package nl_test
 
 import (
-	"encoding/binary"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/nl"
 )
 
 // advertise sends a router advertisement for a default route from a link, and waits until it has an effect in the pod.
@@ -22,29 +20,11 @@ func advertise(t *testing.T, pod, router *nettest.Namespace, podLink, routerLink
 		}
 	}
 	write(pod, podLink+"/accept_ra", "2")
-	// Type, code, checksum (the kernel's work), hop limit, flags, lifetime in seconds, two timers.
-	message := []byte{134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-	binary.BigEndian.PutUint16(message[6:], 1800)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if strings.Contains(pod.Routes(), "proto ra") {
-			return
-		}
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(pod.Routes(), "proto ra"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no route by router advertisement:\n%s", pod.Routes())
 		}
-		// Fails until the link-local addresses are no longer tentative.
-		_ = router.Run(func() error {
-			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
-				return err
-			}
-			all := &unix.SockaddrInet6{ZoneId: uint32(index(router, routerLink)), Addr: [16]byte{0: 0xff, 1: 2, 15: 1}}
-			return unix.Sendto(fd, message, 0, all)
-		})
+		router.Advertise(routerLink)
 	}
 }
 
@@ -61,5 +41,34 @@ func TestS22DefaultRouteLearntByAdvertisement(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, "default routes", defaults(pod), []string{"route6 default via fd00:b::1 dev net1 metric 512"})
+	}
+}
+
+// R19: a link takes no default route from router advertisements any more, and loses that which it has; those of other links stay.
+func TestR19RefuseDefaultRouters(t *testing.T) {
+	pod, router := newPod(t)
+	for link, peer := range map[string]string{"eth0": "peer0", "net1": "peer1"} {
+		advertise(t, pod, router, link, peer)
+		for end := time.Now().Add(10 * time.Second); !strings.Contains(pod.Routes(), "dev "+link+" proto ra"); {
+			if time.Now().After(end) {
+				t.Fatalf("no route by router advertisement on %s:\n%s", link, pod.Routes())
+			}
+			router.Advertise(peer)
+		}
+	}
+	for range 2 {
+		if err := (nl.Sandbox{}).RefuseDefaultRouters(t.Context(), pod.Path, []string{"net1", "absent"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := pod.Advertisements("net1")
+	router.Advertise("peer1")
+	for end := time.Now().Add(10 * time.Second); pod.Advertisements("net1") == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the advertisement does not arrive")
+		}
+	}
+	if routes := pod.Routes(); strings.Contains(routes, "dev net1 proto ra") || !strings.Contains(routes, "dev eth0 proto ra") {
+		t.Errorf("want the default route by eth0's router alone:\n%s", routes)
 	}
 }

@@ -280,27 +280,12 @@ func TestM22PodIsNotTheNodesRouter(t *testing.T) {
 // advertise sends router advertisements from net1 of a pod until the node has got another one.
 func advertise(t *testing.T, host, pod *nettest.Namespace) {
 	t.Helper()
-	// Type, code, checksum (the kernel's work), hop limit, flags, lifetime in seconds, two timers.
-	message := []byte{134, 0, 0, 0, 64, 0, 1800 >> 8, 1800 & 0xff, 0, 0, 0, 0, 0, 0, 0, 0}
-	index := pod.Link("net1").Attrs().Index
 	before := received(t, host)
 	for end := time.Now().Add(within); received(t, host) == before; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the node gets no router advertisement")
 		}
-		// Fails until the link-local addresses are no longer tentative.
-		_ = pod.Run(func() error {
-			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
-				return err
-			}
-			all := &unix.SockaddrInet6{ZoneId: uint32(index), Addr: [16]byte{0: 0xff, 1: 2, 15: 1}}
-			return unix.Sendto(fd, message, 0, all)
-		})
+		pod.Advertise("net1")
 	}
 }
 
