@@ -11,6 +11,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
+	"github.com/braid-cni/braid/plugins/bridge"
 )
 
 // M17: a DEL without the network namespace removes the rules all the same.
@@ -490,4 +491,44 @@ func TestNothingOfThePodIsOnTheNodeAfterwards(t *testing.T) {
 	if after := state(t, n); after != before {
 		t.Errorf("the node was\n%sand is\n%s", before, after)
 	}
+}
+
+// DEL removes what ADD has made, whatever key has gone from the configuration since. The addresses are the IPAM plugin's: without the key ipam
+// nobody knows which that is.
+func TestDelWithoutEachKey(t *testing.T) {
+	confs := []conf{
+		everything().With(conf{
+			"isDefaultGateway": true, "forceAddress": true, "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": true, "enabledad": false,
+			"portIsolation": true, "ipam": ipam("10.1.0.2/24"), "dns": conf{"domain": "x"}, "runtimeConfig": conf{"mac": "02:00:00:00:00:07"},
+		}),
+		{"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true, "macspoofchk": true},
+		{
+			"type": "bridge", "bridge": "br2", "vlan": 100, "vlanTrunk": []conf{{"id": 7}}, "preserveDefaultVlan": true, "isGateway": true,
+			"ipam": ipam("10.2.0.2/24"),
+		},
+	}
+	plugintest.WithoutEachKey[bridge.Conf](t, "", confs, func(t *testing.T, _ string, with, without conf) {
+		if with["vlan"] != nil {
+			nettest.NeedsLink(t, "bridge-vlan")
+		}
+		n := node(t)
+		first := with.With(conf{"runtimeConfig": conf{}})
+		add(t, n.Pod("+5"), first)
+		p := n.Pod("a")
+		node, pod := state(t, n), p.Snapshot()
+		add(t, p, with)
+		if state(t, n) == node {
+			t.Fatal("ADD changes nothing")
+		}
+		p.Prev = nil
+		if err := p.Del(without); err != nil {
+			t.Error(err)
+		}
+		if got := state(t, n); got != node {
+			t.Errorf("the node was\n%sand is\n%s", node, got)
+		}
+		if got := p.Snapshot(); got != pod {
+			t.Errorf("the pod was\n%sand is\n%s", pod, got)
+		}
+	})
 }
