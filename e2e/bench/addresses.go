@@ -139,6 +139,9 @@ func entrySize() float64 {
 }
 
 func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod string) error {
+	if err := b.fresh(ctx, pod); err != nil {
+		return err
+	}
 	return inNetns(func(netns string) error {
 		for _, command := range []string{"ADD", "DEL"} {
 			if err := b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", netns) }); err != nil {

@@ -75,6 +75,9 @@ func (p *pairs) run(ctx context.Context, rounds int) (string, error) {
 
 // attach times ADD and DEL of a pod, and what CPU time they used together.
 func (p *pairs) attach(ctx context.Context, m *meta, pod pod) error {
+	if err := p.fresh(ctx, pod.name); err != nil {
+		return err
+	}
 	return inNetns(func(netns string) error {
 		before, err := usedCPU()
 		for _, command := range []string{"ADD", "DEL"} {
