@@ -11,8 +11,9 @@ import (
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
-// What attaching a pod costs the API server: a GET of each NAD, one PATCH, and an event for each attachment. A pod that asks for nothing
-// costs nothing, as the runtime passes on what it asks for; taking a pod away costs nothing either.
+// What attaching a pod costs the API server: a GET of each NAD, one PATCH, and an event for each
+// attachment. A pod that asks for nothing costs nothing, as the runtime passes on what it asks for;
+// taking a pod away costs nothing either.
 func TestAPICalls(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.80.1.0/24"))

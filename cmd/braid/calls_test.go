@@ -219,8 +219,8 @@ func (r *apiRig) names(p *apiPod) string {
 	return strings.Join(names, " ")
 }
 
-// What an ADD costs the API server: nothing without networks, else the NADs, one PATCH and its events. An account that may not read pods
-// does for that; a DEL needs none.
+// What an ADD costs the API server: nothing without networks, else the NADs, one PATCH and its
+// events. An account that may not read pods does for that; a DEL needs none.
 func TestAPICallsOfAnADD(t *testing.T) {
 	r := newAPIRig(t, "calls")
 	for i, name := range []string{"a", "b", "c", "d"} {
@@ -278,7 +278,8 @@ func TestAnnotationsOfTheRuntimeMissing(t *testing.T) {
 	}
 }
 
-// A NAD with resourceName costs a GET of the pod, whose requests and claims are not in its annotations; claims cost more.
+// A NAD with resourceName costs a GET of the pod, whose requests and claims are not in its
+// annotations; claims cost more.
 func TestAnnotationsOfTheRuntimeAndDevices(t *testing.T) {
 	r := newAPIRig(t, "devices")
 	for _, role := range []string{"node-pods", "node-devices"} {
@@ -314,7 +315,8 @@ func TestAnnotationsOfTheRuntimeAndDevices(t *testing.T) {
 	}
 }
 
-// The PATCH finds out that the pod is gone, or another of the same name, or that others wrote its status: that costs a GET.
+// The PATCH finds out that the pod is gone, or another of the same name, or that others wrote its
+// status: that costs a GET.
 func TestAnnotationsOfTheRuntimeAreOld(t *testing.T) {
 	r := newAPIRig(t, "old")
 	r.as("writer", "system:masters")
@@ -371,7 +373,8 @@ func (r *apiRig) again(p *apiPod) {
 	}
 }
 
-// A node whose API server is away starts and stops pods without networks; one with networks is to be tried again.
+// A node whose API server is away starts and stops pods without networks; one with networks is to
+// be tried again.
 func TestAPIAwayWithoutNetworks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -50,8 +50,9 @@ func TestD5OnlyWhereDeclared(t *testing.T) {
 	same(t, "device-info", r.status(p)[1].DeviceInfo, nil)
 }
 
-// A resource that marks the nodes where a bridge is, as KubeVirt's, is no device: the pod is attached without one, also where there is no
-// kubelet. A plugin that is missing is named, and not the device that it might have had.
+// A resource that marks the nodes where a bridge is, as KubeVirt's, is no device: the pod is
+// attached without one, also where there is no kubelet. A plugin that is missing is named, and not
+// the device that it might have had.
 func TestR4ResourceThatIsNoDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -127,7 +128,8 @@ spec:
     attributes: {k8s.cni.cncf.io/resourceName: {string: example.com/vf}, k8s.cni.cncf.io/deviceID: {string: "0000:05:00.2"}, numaNode: {int: 0}}
 `
 
-// Devices that a driver of dynamic resource allocation gave to the pod's claims reach the plugins, sorted, each once. No kubelet is needed.
+// Devices that a driver of dynamic resource allocation gave to the pod's claims reach the plugins,
+// sorted, each once. No kubelet is needed.
 func TestR5DevicesOfClaims(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

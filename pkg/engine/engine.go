@@ -41,8 +41,9 @@ type Source interface {
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 	// NAD is called concurrently for several.
 	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
-	// PublishStatus replaces the network-status annotation that pod has by another. It is a conflict, and nothing is written, if the
-	// pod of that name is of another uid now, or if its annotation is another, or there is one where pod has none.
+	// PublishStatus replaces the network-status annotation that pod has by another. It is a
+	// conflict, and nothing is written, if the pod of that name is of another uid now, or if its
+	// annotation is another, or there is one where pod has none.
 	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
 	// Event records an event, "Normal" or "Warning", on the pod. Called concurrently.
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
@@ -50,8 +51,9 @@ type Source interface {
 
 // Devices finds the devices that were allocated to a pod.
 type Devices interface {
-	// Devices returns device IDs by resource name. Some are returned beside an error of the class DeviceUnavailable, which is about
-	// others; fs.ErrNotExist is in its chain where no kubelet serves this node.
+	// Devices returns device IDs by resource name. Some are returned beside an error of the class
+	// DeviceUnavailable, which is about others; fs.ErrNotExist is in its chain where no kubelet
+	// serves this node.
 	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
 }
 

@@ -16,8 +16,9 @@ import (
 // podAnnotations is the capability by which containerd and CRI-O pass on a pod's annotations.
 const podAnnotations = "io.kubernetes.cri.pod-annotations"
 
-// pod returns the pod that the runtime names; nil where it names none. It is fetched only if the runtime does not pass on its
-// annotations and its uid: those are of the object for which the kubelet makes the sandbox, and as good as a GET.
+// pod returns the pod that the runtime names; nil where it names none. It is fetched only if the
+// runtime does not pass on its annotations and its uid: those are of the object for which the
+// kubelet makes the sandbox, and as good as a GET.
 func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 	namespace, name, err := podOf(req.Args)
 	if err != nil || name == "" {
@@ -29,8 +30,9 @@ func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 	return e.fetchPod(ctx, namespace, name, types.UID(arg(req.Args, "K8S_POD_UID")))
 }
 
-// passedPod returns the pod as the runtime describes it; nil if it does not. Annotations that are null are none: CRI carries no
-// empty map. The runtime knows a static pod by another uid than the API server does, so that one has to be fetched.
+// passedPod returns the pod as the runtime describes it; nil if it does not. Annotations that are
+// null are none: CRI carries no empty map. The runtime knows a static pod by another uid than the
+// API server does, so that one has to be fetched.
 func passedPod(req *Request, namespace, name string) *podv1.Pod {
 	raw, uid := req.Config.RuntimeConfig[podAnnotations], arg(req.Args, "K8S_POD_UID")
 	var annotations map[string]string
@@ -47,8 +49,9 @@ func passedPod(req *Request, namespace, name string) *podv1.Pod {
 	return &podv1.Pod{ObjectMeta: meta, MetaOnly: true}
 }
 
-// fetchPod asks the source for a pod, with its resources and claims. A pod that is gone, or replaced by another of the same name,
-// is an error: its sandbox must not come up with addresses that nobody will release. An empty uid is that of any pod.
+// fetchPod asks the source for a pod, with its resources and claims. A pod that is gone, or
+// replaced by another of the same name, is an error: its sandbox must not come up with addresses
+// that nobody will release. An empty uid is that of any pod.
 func (e *Engine) fetchPod(ctx context.Context, namespace, name string, uid types.UID) (*podv1.Pod, error) {
 	pod, err := e.Source.Pod(ctx, namespace, name)
 	if apierrors.IsNotFound(err) {

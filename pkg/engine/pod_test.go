@@ -41,7 +41,8 @@ func (r *rig) uid(p *pod) string {
 	return string(object.UID)
 }
 
-// The runtime's word is as good as a GET: the pod is not fetched, and one without networks asks nothing at all.
+// The runtime's word is as good as a GET: the pod is not fetched, and one without networks asks
+// nothing at all.
 func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 	for name, test := range map[string]struct {
 		passed      any
@@ -66,7 +67,8 @@ func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 	}
 }
 
-// Where the runtime does not say enough, or the pod is one that the API server knows otherwise, it is fetched.
+// Where the runtime does not say enough, or the pod is one that the API server knows otherwise, it
+// is fetched.
 func TestAnnotationsOfTheRuntimeAreNotEnough(t *testing.T) {
 	static := networks("b")
 	static["kubernetes.io/config.source"] = "file"
@@ -102,7 +104,8 @@ func (r *rig) passed(req *engine.Request, annotations any) {
 	req.Config.RuntimeConfig["io.kubernetes.cri.pod-annotations"] = raw
 }
 
-// A node whose API server is away starts pods that need nothing of it, and takes them down, with and without a record.
+// A node whose API server is away starts pods that need nothing of it, and takes them down, with
+// and without a record.
 func TestAPIAwayWithoutNetworks(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")
@@ -124,7 +127,8 @@ func TestAPIAwayWithoutNetworks(t *testing.T) {
 	same(t, "calls", r.source.called(), nil)
 }
 
-// What needs the API server is to be tried again when it is away: that a pod or NAD is gone it does not say.
+// What needs the API server is to be tried again when it is away: that a pod or NAD is gone it does
+// not say.
 func TestAPIAwayIsNotGone(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
@@ -169,7 +173,8 @@ func TestAnnotationsOfTheRuntimeOfAPodThatIsGone(t *testing.T) {
 	}
 }
 
-// What others wrote into the network-status since the runtime got the annotations is kept, at the price of a GET.
+// What others wrote into the network-status since the runtime got the annotations is kept, at the
+// price of a GET.
 func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")

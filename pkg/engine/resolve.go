@@ -133,8 +133,9 @@ func origin(r plan.Request) string {
 	return "the pod's annotation " + nadv1.NetworksAnnotation
 }
 
-// addDevices finds the pod's devices, if any of its networks may use one: one that cannot do without, or whose resource the pod
-// requests, or any if it has claims. What a pod requests and claims is not in its annotations.
+// addDevices finds the pod's devices, if any of its networks may use one: one that cannot do
+// without, or whose resource the pod requests, or any if it has claims. What a pod requests and
+// claims is not in its annotations.
 func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) error {
 	uses := func(d plan.Definition) bool { return d.Resource() != "" }
 	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {

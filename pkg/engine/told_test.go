@@ -21,7 +21,8 @@ type source struct {
 	engine.Source
 	// away has every call fail as if there were no API server.
 	away bool
-	// asked is called in each look-up of a NAD, and may hold it up; publishing in each writing of a network-status.
+	// asked is called in each look-up of a NAD, and may hold it up; publishing in each writing of a
+	// network-status.
 	asked, publishing func(context.Context)
 
 	mu     sync.Mutex

@@ -83,7 +83,8 @@ func (a *API) Allocated(ctx context.Context, namespace, claim string) ([]Allocat
 	return object.Status.Allocation.Devices.Results, nil
 }
 
-// DriverDevices returns the devices of a driver on a node, or for "" those that belong to no single node.
+// DriverDevices returns the devices of a driver on a node, or for "" those that belong to no single
+// node.
 func (a *API) DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error) {
 	selector := fieldselector.SelectorFromSet(fieldselector.Set{selectsDriver: driver, selectsNode: node}).String()
 	slices, err := listOf[resourceSlice](ctx, a, &call{verb: "list ResourceSlices", request: func(c *client) *rest.Request {

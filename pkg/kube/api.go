@@ -71,8 +71,9 @@ func (a *API) Close() {
 	}
 }
 
-// described is what an ADD reads of a pod's and of a NAD's metadata. It has no more of it: an answer is mostly about who manages
-// which field, and a new process takes longer to learn the type than to decode with it.
+// described is what an ADD reads of a pod's and of a NAD's metadata. It has no more of it: an
+// answer is mostly about who manages which field, and a new process takes longer to learn the type
+// than to decode with it.
 type described struct {
 	Metadata struct {
 		Namespace   string            `json:"namespace"`
@@ -155,8 +156,9 @@ type patchStep struct {
 	Value any    `json:"value"`
 }
 
-// statusPatch is the JSON patch of PublishStatus. It applies to this very pod and to what it has of network-status: the server holds a
-// key that is not there to be null. An object without annotations has no place to put one.
+// statusPatch is the JSON patch of PublishStatus. It applies to this very pod and to what it has of
+// network-status: the server holds a key that is not there to be null. An object without
+// annotations has no place to put one.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	const annotations = "/metadata/annotations"
 	this := patchStep{"test", "/metadata/uid", pod.UID}
@@ -171,8 +173,9 @@ func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	return []patchStep{this, {"test", path, known}, {"add", path, annotation}}
 }
 
-// PublishStatus replaces the pod's network-status annotation by one PATCH of pods/status. Other annotations stay as they are. A patch
-// that is sent again because its answer was lost is a conflict if it was applied.
+// PublishStatus replaces the pod's network-status annotation by one PATCH of pods/status. Other
+// annotations stay as they are. A patch that is sent again because its answer was lost is a
+// conflict if it was applied.
 func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
 	if err := checkUID("pod", pod); err != nil {
 		return err
@@ -189,8 +192,9 @@ func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotat
 	return changedPod(err, pod)
 }
 
-// changedPod makes a conflict of what API servers answer to a patch whose tests fail: status 422 without a cause. With causes it is the
-// patched object that is invalid, for instance as its annotations are too long.
+// changedPod makes a conflict of what API servers answer to a patch whose tests fail: status 422
+// without a cause. With causes it is the patched object that is invalid, for instance as its
+// annotations are too long.
 func changedPod(err error, pod *metav1.ObjectMeta) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {

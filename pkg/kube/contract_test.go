@@ -26,7 +26,8 @@ var cluster = lab.NewShared(lab.NewAPI)
 
 func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
 
-// account is who Braid is on a node: the roles of conf/rbac/node*.yaml, and no other, are what the source may do in these tests.
+// account is who Braid is on a node: the roles of conf/rbac/node*.yaml, and no other, are what the
+// source may do in these tests.
 const account = "system:serviceaccount:kube-system:braid"
 
 // apiServer is the backend of an API: a kube-apiserver, used as administrator.

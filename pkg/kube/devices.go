@@ -9,18 +9,20 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 )
 
-// The attributes by which drivers of dynamic resource allocation describe devices that are for networks. They are strings: the resource
-// that a NAD names, and the device's ID for its plugins.
+// The attributes by which drivers of dynamic resource allocation describe devices that are for
+// networks. They are strings: the resource that a NAD names, and the device's ID for its plugins.
 const (
 	attributeResource = "k8s.cni.cncf.io/resourceName"
 	attributeID       = "k8s.cni.cncf.io/deviceID"
 )
 
-// Allocations is where ResourceClaims and ResourceSlices (resource.k8s.io/v1) are: an API server, or manifests.
+// Allocations is where ResourceClaims and ResourceSlices (resource.k8s.io/v1) are: an API server,
+// or manifests.
 type Allocations interface {
 	// Allocated returns the devices that were allocated for a ResourceClaim.
 	Allocated(ctx context.Context, namespace, claim string) ([]Allocated, error)
-	// DriverDevices returns the devices of a driver: those of a node, or for "" those that belong to no single one.
+	// DriverDevices returns the devices of a driver: those of a node, or for "" those that belong
+	// to no single one.
 	DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error)
 }
 
@@ -35,14 +37,16 @@ type Allocated struct {
 type DriverDevice struct {
 	Allocated
 
-	// Generation is that of its pool when the driver described it; of several descriptions the newest counts.
+	// Generation is that of its pool when the driver described it; of several descriptions the
+	// newest counts.
 	Generation int64
 	// Resource and ID are its attributes; one that is not for networks has none.
 	Resource, ID string
 }
 
-// Devices finds the devices that were allocated to a pod: by device plugins, which the kubelet knows, and by drivers of dynamic resource
-// allocation, whose ResourceClaims are in the pod's status.
+// Devices finds the devices that were allocated to a pod: by device plugins, which the kubelet
+// knows, and by drivers of dynamic resource allocation, whose ResourceClaims are in the pod's
+// status.
 type Devices struct {
 	kubelet *Kubelet
 	claims  Allocations
@@ -51,8 +55,9 @@ type Devices struct {
 // NewDevices joins both.
 func NewDevices(kubelet *Kubelet, claims Allocations) *Devices { return &Devices{kubelet, claims} }
 
-// Devices returns the IDs of the pod's devices by resource name, sorted, each once. An error of the class DeviceUnavailable says that the
-// kubelet could not be asked; the devices of claims are returned with it. A claim that has no device for a network adds nothing.
+// Devices returns the IDs of the pod's devices by resource name, sorted, each once. An error of the
+// class DeviceUnavailable says that the kubelet could not be asked; the devices of claims are
+// returned with it. A claim that has no device for a network adds nothing.
 func (d *Devices) Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error) {
 	claimed, err := d.claimed(ctx, pod)
 	if err != nil {
@@ -100,8 +105,8 @@ type driverLook struct {
 	known  map[[2]string][]DriverDevice // by driver and node
 }
 
-// find returns a device as its driver describes it; an empty one if it does not. Nearly all belong to the pod's node; a device that
-// several nodes reach belongs to no single one.
+// find returns a device as its driver describes it; an empty one if it does not. Nearly all belong
+// to the pod's node; a device that several nodes reach belongs to no single one.
 func (l *driverLook) find(ctx context.Context, a Allocated) (found DriverDevice, err error) {
 	for _, node := range []string{l.node, ""} {
 		key := [2]string{a.Driver, node}

@@ -21,7 +21,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// The devices of the tests: a driver's two NICs for networks on node-1 and one on node-2, one NIC that all nodes reach, and what is not for networks.
+// The devices of the tests: a driver's two NICs for networks on node-1 and one on node-2, one NIC
+// that all nodes reach, and what is not for networks.
 func draSlices() []resourcev1.ResourceSlice {
 	device := func(name string, attributes ...string) resourcev1.Device {
 		d := resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"numa": {IntValue: new(int64)}}}
@@ -88,7 +89,8 @@ func draClaims() []resourcev1.ResourceClaim {
 	}
 }
 
-// draPod is a pod with claims of each kind: made from a template, named, made for an extended resource, gone, not allocated.
+// draPod is a pod with claims of each kind: made from a template, named, made for an extended
+// resource, gone, not allocated.
 func draPod() *corev1.Pod {
 	claimed := func(name, claim, template string) corev1.PodResourceClaim {
 		c := corev1.PodResourceClaim{Name: name}

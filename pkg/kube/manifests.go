@@ -34,11 +34,12 @@ const (
 
 // Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
 //
-// Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects: several documents, and Lists of
-// objects. NADs, IPAMClaims and the metadata of Pods and Nodes are decoded strictly; of ResourceClaims and ResourceSlices is read which
-// devices they name; other kinds are left alone. A
-// namespace that is not given is "default"; a pod, node or claim without a uid gets one that follows from its name, and a node needs no
-// manifest at all. The files are read by every call, so what is edited takes effect; they are never written.
+// Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects:
+// several documents, and Lists of objects. NADs, IPAMClaims and the metadata of Pods and Nodes are
+// decoded strictly; of ResourceClaims and ResourceSlices is read which devices they name; other
+// kinds are left alone. A namespace that is not given is "default"; a pod, node or claim without a
+// uid gets one that follows from its name, and a node needs no manifest at all. The files are read
+// by every call, so what is edited takes effect; they are never written.
 //
 // Beside them Braid writes, each file whole or not at all:
 //
@@ -142,8 +143,8 @@ func (m *Manifests) NAD(ctx context.Context, namespace, name string) (*nadv1.Net
 	return nad, nil
 }
 
-// PublishStatus writes the annotation beside the manifests. It does what an API server would: the pod has to be there, be the one that
-// was given, and have the status that was given with it.
+// PublishStatus writes the annotation beside the manifests. It does what an API server would: the
+// pod has to be there, be the one that was given, and have the status that was given with it.
 func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
 	if err := checkNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)

@@ -41,8 +41,9 @@ func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published boo
 	return string(data), err == nil, err
 }
 
-// hasStatus reports whether the pod of a manifest has the network-status that is among the annotations, or has none as they have none.
-// One that cannot be read counts as any: it is going to be replaced.
+// hasStatus reports whether the pod of a manifest has the network-status that is among the
+// annotations, or has none as they have none. One that cannot be read counts as any: it is going to
+// be replaced.
 func (m *Manifests) hasStatus(pod *metav1.ObjectMeta, annotations map[string]string) bool {
 	has, ok := pod.Annotations[nadv1.StatusAnnotation]
 	status, published, err := m.status(pod)

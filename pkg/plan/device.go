@@ -42,7 +42,8 @@ func newDevices(in Input) *devices {
 	return d
 }
 
-// Resource returns the name of the resource whose devices the network uses; empty where it names none.
+// Resource returns the name of the resource whose devices the network uses; empty where it names
+// none.
 func (def Definition) Resource() string {
 	if def.NAD == nil {
 		return ""
@@ -50,8 +51,8 @@ func (def Definition) Resource() string {
 	return def.NAD.Annotations[nadv1.ResourceNameAnnotation]
 }
 
-// NeedsDevice reports whether the network is one of a resource and cannot do without a device of it, by what its first plugin is.
-// Definitions that cannot be read need nothing.
+// NeedsDevice reports whether the network is one of a resource and cannot do without a device of
+// it, by what its first plugin is. Definitions that cannot be read need nothing.
 func (def Definition) NeedsDevice() bool {
 	raw := []byte(def.Conf)
 	if def.Resource() != "" && len(raw) == 0 {
@@ -61,8 +62,9 @@ func (def Definition) NeedsDevice() bool {
 	return def.Resource() != "" && err == nil && consumesDevice(list)
 }
 
-// consumesDevice reports whether the chain moves a device into the pod, or a queue or function of one. Other types may have a resource, too,
-// which then is a mark of the nodes where their network is, and not a device.
+// consumesDevice reports whether the chain moves a device into the pod, or a queue or function of
+// one. Other types may have a resource, too, which then is a mark of the nodes where their network
+// is, and not a device.
 func consumesDevice(list *conf.List) bool {
 	consumers := []string{"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace"}
 	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
@@ -94,8 +96,9 @@ func (d *devices) assign(a *Attachment, def Definition, list *conf.List) error {
 	return nil
 }
 
-// missing returns the error of a network for which there is no device left; nil where it does without: its plugin takes none, and the pod
-// asked for none. Where there is no kubelet to ask, only the plugin counts.
+// missing returns the error of a network for which there is no device left; nil where it does
+// without: its plugin takes none, and the pod asked for none. Where there is no kubelet to ask,
+// only the plugin counts.
 func (d *devices) missing(resource string, list *conf.List) error {
 	consumes := consumesDevice(list)
 	switch {

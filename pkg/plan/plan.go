@@ -58,10 +58,12 @@ type Input struct {
 	Requests            []Request
 	// Definitions[i] belongs to Requests[i].
 	Definitions []Definition
-	// Devices are the IDs of the devices that were allocated to the pod, by resource name. Make gives each at most once.
+	// Devices are the IDs of the devices that were allocated to the pod, by resource name. Make
+	// gives each at most once.
 	Devices map[string][]string
-	// DevicesErr says why Devices may lack some; nil where they are all. It is the error of a network that lacks one, and
-	// fs.ErrNotExist is in its chain where there is nothing that could have allocated one.
+	// DevicesErr says why Devices may lack some; nil where they are all. It is the error of a
+	// network that lacks one, and fs.ErrNotExist is in its chain where there is nothing that could
+	// have allocated one.
 	DevicesErr error
 	// Requested are the resources that the pod's containers request.
 	Requested []string
@@ -81,7 +83,8 @@ type Attachment struct {
 	Args [][2]string `json:"args,omitempty"`
 	// RuntimeConfig is what libcni passes as runtimeConfig to the plugins that declare the capability.
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig,omitempty"`
-	// IPs and MAC are what the pod asks for, as written in its annotation: the attachment's result is held to them.
+	// IPs and MAC are what the pod asks for, as written in its annotation: the attachment's result
+	// is held to them.
 	IPs []string `json:"ips,omitempty"`
 	MAC string   `json:"mac,omitempty"`
 	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty, the network's own.
