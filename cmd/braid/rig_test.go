@@ -41,6 +41,10 @@ func TestMain(m *testing.M) {
 		os.Exit(runInProcess())
 	}
 	if os.Getenv(asPlugin) == "" {
+		if err := nettest.Isolate(); err != nil {
+			fmt.Fprintln(os.Stderr, "isolate the tests:", err)
+			os.Exit(1)
+		}
 		os.Exit(cluster.Main(m))
 	}
 	alone := alone()
