@@ -21,7 +21,7 @@ func (s *soak) operate(at *slot, rng *rand.Rand) {
 	case dice < 14 && len(at.former) > 0:
 		s.delFormer(at, rng.IntN(len(at.former)), rng)
 	case dice < 20 && len(at.past) > 0:
-		s.delPast(at, at.past[rng.IntN(len(at.past))], rng)
+		s.delPast(at, rng.IntN(len(at.past)), rng)
 	case b == nil:
 		s.destroy(at) // of the one before: no runtime uses a namespace twice
 		s.create(at)
@@ -198,15 +198,26 @@ func (s *soak) delFormer(at *slot, i int, rng *rand.Rand) {
 	s.stillWhole(at, b)
 }
 
-// delPast repeats the DEL of a sandbox that is over.
-func (s *soak) delPast(at *slot, b *sandbox, rng *rand.Rand) {
+// delPast repeats the DEL of a sandbox that is over. If that does not succeed, Braid may have begun to look for what it
+// does not know to be gone, and another DEL has to come.
+func (s *soak) delPast(at *slot, i int, rng *rand.Rand) {
+	b := at.past[i]
 	path := b.path
 	if b.pathless || rng.IntN(3) == 0 {
 		path = ""
 	}
 	f := oneOf(rng, kill, stop)
-	if o := s.call("DEL", b, path, f, rng, nil); !o.ok() && !o.killed && !s.excused(f) {
+	o := s.call("DEL", b, path, f, rng, nil)
+	if !o.ok() && !o.killed && !s.excused(f) {
 		s.violated(b, "a repeated DEL is refused: %v", o)
+	}
+	if !o.ok() {
+		b.state = leaving
+		at.past = slices.Delete(at.past, i, i+1)
+		at.former = append(at.former, b)
+		s.mu.Lock()
+		s.known[b.id] = b
+		s.mu.Unlock()
 	}
 	s.stillWhole(at, b)
 }
