@@ -15,8 +15,6 @@ func TestU19Misconfigurations(t *testing.T) {
 	r.nad("plain", macvlan("10.19.2.0/24"))
 	r.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
 	r.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
-	r.nad("default-route", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1",
-		"ipam": {"type": "static", "addresses": [{"address": "10.19.3.2/24", "gateway": "10.19.3.1"}], "routes": [{"dst": "0.0.0.0/0"}]}}`)
 	r.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
 	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", "ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
 	r.nad("no-device", macvlan("10.19.5.0/24"), nadv1.ResourceNameAnnotation, "example.com/nic")
@@ -33,7 +31,6 @@ func TestU19Misconfigurations(t *testing.T) {
 		{"invalid", "truncated", "NADInvalid", []string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
 		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
 		{"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability", []string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`}},
-		{"default-route", "default-route", "DefaultRouteRefused", []string{ns + "/default-route", "plugins[0].ipam.routes[0]", `"default-route": []`}},
 		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation", []string{ns + "/plain", "data0", "an interface of its own"}},
 		{"interface-taken", "plain@eth0", "InterfaceConflict", []string{ns + "/plain", "eth0", "the default network has this name", "another name"}},
 		{"no-binary", "no-binary", "PluginNotFound", []string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"}},

@@ -398,6 +398,18 @@ func (r *rig) logLines(words ...string) []string {
 // refused waits for a pod's Warning event of a reason, and gives its message. The pod must not run.
 func (r *rig) refused(pod, reason string) string {
 	r.t.Helper()
+	message := r.warned(pod, reason)
+	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
+	r.must(err)
+	if object.Status.Phase != corev1.PodPending || object.Annotations[nadv1.StatusAnnotation] != "" {
+		r.t.Errorf("pod %s is %s, with network-status %q; it must not start", pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
+	}
+	return message
+}
+
+// warned waits for a Warning event of the pod and returns its message.
+func (r *rig) warned(pod, reason string) string {
+	r.t.Helper()
 	var message string
 	r.within(time.Minute, "event "+reason+" of pod "+pod, func() error {
 		events, err := r.cluster.Client().CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{
@@ -412,11 +424,6 @@ func (r *rig) refused(pod, reason string) string {
 		message = events.Items[0].Message
 		return nil
 	})
-	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
-	r.must(err)
-	if object.Status.Phase != corev1.PodPending || object.Annotations[nadv1.StatusAnnotation] != "" {
-		r.t.Errorf("pod %s is %s, with network-status %q; it must not start", pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
-	}
 	return message
 }
 

@@ -56,7 +56,7 @@ func TestU17StaticRoutes(t *testing.T) {
 		"172.31.0.0/16 via 21.0.111.254 dev net1"))
 }
 
-// A secondary network's default route is refused, of either family, unless the pod asks for it.
+// A secondary network's default route is left out where the pod has one of the family, unless the pod asks for it.
 func TestU17DefaultRoute(t *testing.T) {
 	r := newRig(t)
 	const static = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "static",
@@ -64,12 +64,17 @@ func TestU17DefaultRoute(t *testing.T) {
 	r.nad("v4", strings.NewReplacer("ADDRESS", "10.17.4.2/24", "GATEWAY", "10.17.4.1", "DST", "0.0.0.0/0").Replace(static))
 	r.nad("v6", strings.NewReplacer("ADDRESS", "fd17::2/64", "GATEWAY", "fd17::1", "DST", "::/0").Replace(static))
 	r.create(r.pod("p4", "v4"), r.pod("p6", "v6"), r.pod("asks", `[{"name": "v4", "default-route": ["10.17.4.1"]}]`))
-	for pod, dst := range map[string]string{"p4": "0.0.0.0/0", "p6": "::/0"} {
-		message := r.refused(pod, "DefaultRouteRefused")
-		if !strings.Contains(message, dst) || !strings.Contains(message, "default-route") {
-			t.Errorf("the event of %s does not name %s and default-route: %s", pod, dst, message)
+	p4 := r.running(r.namespace, "p4")
+	sameLines(t, "routes", r.ip("p4", "route"), mainTable(p4.Status.PodIP, "10.17.4.0/24 dev net1 proto kernel scope link src 10.17.4.2"))
+	message := r.warned("p4", "DefaultRouteKept")
+	for _, word := range []string{"plugins[0].ipam.routes[0]", "0.0.0.0/0", "default-route"} {
+		if !strings.Contains(message, word) {
+			t.Errorf("the event does not name %s: %s", word, message)
 		}
 	}
+	r.running(r.namespace, "p6")
+	equalLines(t, "IPv6 default route, which the default network has none of", r.ip("p6", "-6 route show default"),
+		[]string{"default via fd17::1 dev net1 metric 1024 pref medium"})
 	r.running(r.namespace, "asks")
 	equalLines(t, "default route of the pod that asks", r.ip("asks", "route show default"), []string{"default via 10.17.4.1 dev net1"})
 	status := r.status("asks")

@@ -164,7 +164,9 @@ func TestU17WhereaboutsRoute(t *testing.T) {
 		"default via 10.1.0.1 dev eth0",
 	})
 	r.nad("b", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts("macvlan", strings.Replace(ipam, "172.31.0.0/16", "0.0.0.0/0", 1), "")+`]}`)
-	r.fails("ADD", r.pod("q", "b"), 7, "default/q", "default/b", "default-route")
+	q := r.pod("q", "b")
+	r.add(q)
+	same(t, "default routes", defaults(table(q, 4, "main")), []string{"default via 10.1.0.1 dev eth0"})
 }
 
 // TestU20WhereaboutsLog: a log of its own has a line for each operation, and what cannot be a log holds up nothing.

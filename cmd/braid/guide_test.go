@@ -250,6 +250,7 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 		t.Run(strings.ReplaceAll(dst, "/", "_"), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
+			r.setBraid("secondaryDefaultRoute", "refuse")
 			r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
 			p := r.pod("p", "a")
 			r.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")

@@ -163,6 +163,9 @@ func (r *rig) script(name, body string) {
 // execs has plugins of these types exec'd although Braid has them built in.
 func (r *rig) execs(kinds ...string) { r.conf["braid"].(map[string]any)["exec"] = kinds }
 
+// setBraid sets a key of Braid's own.
+func (r *rig) setBraid(key string, value any) { r.conf["braid"].(map[string]any)[key] = value }
+
 // nad makes a NAD in a namespace, "default" if name has none.
 func (r *rig) nad(name, config string, annotations ...string) {
 	r.t.Helper()

@@ -14,7 +14,7 @@ const allowedDuration = `give a positive duration: "90s"`
 func (c *Config) loadBraid(o *object) {
 	b := o.inner("braid")
 	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
-		"unknownKeys", "timeouts")
+		"unknownKeys", "secondaryDefaultRoute", "timeouts")
 	c.Braid = Braid{
 		Manifests:     field(b, "manifests", "", allowedPath, optionalPath),
 		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
@@ -24,6 +24,8 @@ func (c *Config) loadBraid(o *object) {
 		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
 
 		RefuseUnknownKeys: field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown),
+
+		SecondaryDefaultRoute: field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute),
 	}
 	t := b.inner("timeouts")
 	t.only("operation", "rollback", "api", "status")
@@ -34,6 +36,18 @@ func (c *Config) loadBraid(o *object) {
 		Status:    field(t, "status", DefaultStatusTimeout, allowedDuration, duration),
 	}
 	o.err = t.err
+}
+
+// secondaryDefaultRoute decodes the value of "secondaryDefaultRoute".
+func secondaryDefaultRoute(raw json.RawMessage) (string, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+	}
+	if text != KeepDefaultRoute && text != TakeDefaultRoute && text != RefuseDefaultRoute {
+		return "", fmt.Errorf("%s is no policy", strictjson.Quote(text))
+	}
+	return text, nil
 }
 
 // refusesUnknown decodes the value of "unknownKeys".

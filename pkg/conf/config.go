@@ -108,8 +108,21 @@ type Braid struct {
 	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key is
 	// ignored with a warning.
 	RefuseUnknownKeys bool
-	Timeouts          Timeouts
+	// SecondaryDefaultRoute is what becomes of a default route of another network than the default one that the pod did not ask for:
+	// KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
+	SecondaryDefaultRoute string
+	Timeouts              Timeouts
 }
+
+// The values of "secondaryDefaultRoute".
+const (
+	// KeepDefaultRoute leaves it out, with a warning, where the pod has one of that family.
+	KeepDefaultRoute = "keep"
+	// TakeDefaultRoute lets the last network have it, as in Multus.
+	TakeDefaultRoute = "take"
+	// RefuseDefaultRoute is that the pod does not start.
+	RefuseDefaultRoute = "refuse"
+)
 
 // Timeouts bound operations; in JSON they are Go durations ("90s").
 type Timeouts struct {

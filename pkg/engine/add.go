@@ -155,8 +155,9 @@ func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
 func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
+	routing := &routing{engine: e, req: req, sandbox: sandbox}
 	for i := range len(rec.Attachments) - len(sandbox.owed) {
-		result, err := e.attach(ctx, req, sandbox, rec, i)
+		result, err := e.attach(ctx, routing, rec, i)
 		if err != nil {
 			return nil, err
 		}

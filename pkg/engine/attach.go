@@ -26,32 +26,56 @@ import (
 // deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device Information Specification 1.1.0).
 const deviceInfoCapability = "CNIDeviceInfoFile"
 
-// attach runs the ADD of one attachment. The record is saved before it, as attempted; what it gave is saved with the next change.
-func (e *Engine) attach(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, i int) (status.Result, error) {
-	start := time.Now()
+// attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved before it, as attempted; what it gave is
+// saved with the next change.
+func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Record, i int) (status.Result, error) {
+	start, req := time.Now(), routing.req
 	a := &rec.Attachments[i]
+	if err := routing.before(ctx, &a.Attachment); err != nil {
+		return status.Result{}, chainError(err, &a.Attachment)
+	}
 	a.State = record.Attempted
-	if err := e.save(sandbox, rec, "attempted "+a.IfName); err != nil {
+	if err := e.save(routing.sandbox, rec, "attempted "+a.IfName); err != nil {
 		return status.Result{}, err
 	}
-	result, err := e.addChain(ctx, req, sandbox, &a.Attachment)
+	result, err := e.addChain(ctx, req, routing.sandbox, &a.Attachment)
 	if err != nil {
 		return status.Result{}, chainError(err, &a.Attachment)
+	}
+	a.State = record.Added
+	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are told what they made.
+	if a.Result, err = encodeResult(result); err != nil {
+		return status.Result{}, err
 	}
 	if err := e.refuseRouters(ctx, req, &a.Attachment, result); err != nil {
 		return status.Result{}, err
 	}
-	e.logDone(ctx, "attach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
-	if a.Result, err = json.Marshal(result); err != nil {
-		return status.Result{}, fmt.Errorf("encode result: %w", err)
+	kept, err := routing.after(ctx, &a.Attachment, result)
+	if err == nil && kept != result {
+		result = kept
+		a.Result, err = encodeResult(result)
 	}
-	a.State = record.Added
+	if err != nil {
+		return status.Result{}, err
+	}
 	info, err := e.deviceInfo(req, &a.Attachment)
 	if err != nil {
 		return status.Result{}, err
 	}
 	made := status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}
-	return made, e.honoured(ctx, req, made)
+	if err := e.honoured(ctx, req, made); err != nil {
+		return status.Result{}, err
+	}
+	e.logDone(ctx, "attach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
+	return made, nil
+}
+
+func encodeResult(result types.Result) (json.RawMessage, error) {
+	data, err := json.Marshal(result)
+	if err != nil {
+		return nil, fmt.Errorf("encode result: %w", err)
+	}
+	return data, nil
 }
 
 func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment) (types.Result, error) {

@@ -44,7 +44,8 @@ const (
 // The classes of warnings: an *Error of such a class fails nothing. It is an event of the pod and a
 // line of the log.
 const (
-	IgnoredKey Reason = "IgnoredKey" // a key that has no effect
+	IgnoredKey       Reason = "IgnoredKey"       // a key that has no effect
+	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
 )
 
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").

@@ -1,98 +1,266 @@
 package plan
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// refuseDefaultRoutes fails where the definition of a secondary network would put a default route of a family into the pod
-// that the pod did not ask for with "default-route".
-//
-// Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM plugins take it, "addroutes" of
-// route-override), and isDefaultGateway of bridge; a gateway alone makes no route. Two cases where the route could be harmless
-// are refused all the same: a chain with sbr, because the main table has the route until sbr moves it (and keeps it if sbr's
-// "table" is set), while sbr needs only the gateway; and a route with a "table" of its own, because plugins older than CNI
-// 1.1 ignore that key. Routes that a plugin learns at run time (dhcp) cannot be seen here.
-func refuseDefaultRoutes(r Request, list *conf.List) error {
-	asked := askedFamilies(r)
-	for i := range list.Len() {
-		raw, err := json.Marshal(list.Plugin(i))
-		if err != nil {
-			return fmt.Errorf("encode plugin %d: %w", i, err)
-		}
-		plugin, err := parseTree(raw)
-		if err != nil {
-			return fmt.Errorf("read plugin %d: %w", i, err)
-		}
-		for _, f := range defaultRoutesOf(plugin, r) {
-			if refused := f.families &^ asked; refused != 0 {
-				f.path = fmt.Sprintf("plugins[%d].%s", i, f.path)
-				return defaultRouteRefused(f, refused, list.Types()[i])
-			}
-		}
-	}
-	return nil
-}
+// Families is a set of IP families.
+type Families uint8
 
-func defaultRouteRefused(f defaultRoute, refused families, pluginType string) error {
-	return &failure.Error{
-		Reason: failure.DefaultRouteRefused, Plugin: pluginType, Field: f.path,
-		Err: fmt.Errorf("%s makes an %s default route, but the pod's stays on the default network unless the pod asks", f.text, refused),
-		Fix: `remove it (a "gateway" is all that sbr needs), or let the pod ask with "default-route": [] for this network`,
-	}
-}
-
-// families is a set of IP families.
-type families uint8
-
+// The families, and both.
 const (
-	ipv4 families = 1 << iota
-	ipv6
-	bothFamilies = ipv4 | ipv6
+	IPv4 Families = 1 << iota
+	IPv6
+	BothFamilies = IPv4 | IPv6
 )
 
-func (f families) String() string {
+func (f Families) String() string {
 	switch f {
-	case ipv4:
+	case IPv4:
 		return "IPv4"
-	case ipv6:
+	case IPv6:
 		return "IPv6"
 	}
 	return "IPv4 and IPv6"
 }
 
-func familyOf(a netip.Addr) families {
-	if a.Unmap().Is4() {
-		return ipv4
+// FamiliesOf is the set of those that are true.
+func FamiliesOf(v4, v6 bool) (f Families) {
+	if v4 {
+		f |= IPv4
 	}
-	return ipv6
+	if v6 {
+		f |= IPv6
+	}
+	return f
 }
 
-// askedFamilies are those whose default route the pod wants through this network: an empty list means both.
-func askedFamilies(r Request) families {
-	if r.Selection == nil || r.Selection.DefaultRoute == nil {
+func familyOf(a netip.Addr) Families {
+	if a.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// AskedFamilies are those whose default route the pod wants through the attachment: an empty list of gateways means both.
+func (a *Attachment) AskedFamilies() Families { return askedFamilies(a.WantsDefaultRoute, a.Gateways) }
+
+func askedFamilies(wanted bool, gateways []netip.Addr) Families {
+	if !wanted {
 		return 0
 	}
-	if len(r.Selection.DefaultRoute) == 0 {
-		return bothFamilies
+	if len(gateways) == 0 {
+		return BothFamilies
 	}
-	var f families
-	for _, gw := range r.Selection.DefaultRoute {
+	var f Families
+	for _, gw := range gateways {
 		f |= familyOf(gw)
 	}
 	return f
 }
 
+// DefaultRoutes are the families of which the configuration puts a default route into the pod's main table that the pod did not ask for
+// with "default-route".
+//
+// Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM plugins take it, "addroutes" of
+// route-override), and isDefaultGateway of bridge; a gateway alone makes no route. Routes that sbr, later in the chain, moves to a table
+// of its own do not count. Those that a plugin learns at run time (dhcp) cannot be seen here.
+func (a *Attachment) DefaultRoutes() (Families, error) {
+	found, err := a.unasked()
+	var f Families
+	for _, u := range found {
+		f |= u.families
+	}
+	return f, err
+}
+
+// unasked are the default routes that the pod did not ask for, with the plugin's type and its place in the path.
+func (a *Attachment) unasked() ([]unaskedRoute, error) {
+	list, err := parseTree(a.Conf)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	asked := a.AskedFamilies()
+	var out []unaskedRoute
+	plugins := list.elements("plugins")
+	for i, plugin := range plugins {
+		if movedBySBR(plugins[i+1:]) {
+			continue
+		}
+		for _, f := range defaultRoutesOf(plugin, a.IPs) {
+			if f.families &^= asked; f.families != 0 {
+				f.path = fmt.Sprintf("plugins[%d].%s", i, f.path)
+				out = append(out, unaskedRoute{f, plugin.typeOf()})
+			}
+		}
+	}
+	return out, nil
+}
+
+type unaskedRoute struct {
+	defaultRoute
+	plugin string
+}
+
+// movedBySBR reports whether sbr is among the later plugins of a chain, with tables of its own to move routes to.
+func movedBySBR(later []tree) bool {
+	return slices.ContainsFunc(later, func(p tree) bool { return p.typeOf() == "sbr" && !p.has("table") })
+}
+
+// SourceRouted reports whether the chain ends in tables of sbr's own, which default routes belong to.
+func (a *Attachment) SourceRouted() bool {
+	list, err := parseTree(a.Conf)
+	return err == nil && movedBySBR(list.elements("plugins"))
+}
+
+// refuseDefaultRoutes is the policy "refuse": it fails where the configuration makes a default route that the pod did not ask for.
+func (a *Attachment) refuseDefaultRoutes() error {
+	found, err := a.unasked()
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return &failure.Error{
+		Reason: failure.DefaultRouteRefused, Plugin: found[0].plugin, Field: found[0].path,
+		Err: fmt.Errorf("%s makes an %s default route, but the pod's stays on the default network unless the pod asks", found[0].text, found[0].families),
+		Fix: `remove it (where sbr needs a gateway, name it in "gateways" of sbr), or let the pod ask with "default-route": [] for this network`,
+	}
+}
+
+// LeaveOut is the policy "keep": it removes the default routes that the pod did not ask for from the configuration, of the families that
+// are held by other networks already, and adds a warning for each. rest are families of which a default route could not be removed: of a
+// bridge with isDefaultGateway and addresses of both families one of the routes may be wanted.
+func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
+	list, err := parseTree(a.Conf)
+	if err != nil {
+		return 0, fmt.Errorf("read configuration: %w", err)
+	}
+	o := omission{held: held &^ a.AskedFamilies(), asked: a.IPs}
+	for i, m := range list.members {
+		if m.key != "plugins" || !m.value.array {
+			continue
+		}
+		for j := range m.value.members {
+			plugin := &list.members[i].value.members[j].value
+			if !movedBySBR(list.elements("plugins")[j+1:]) {
+				o.plugin, o.at = *plugin, fmt.Sprintf("plugins[%d].", j)
+				*plugin = o.object(*plugin, "")
+			}
+		}
+	}
+	for _, left := range o.left {
+		a.Warnings = append(a.Warnings, a.defaultRouteKept(left.plugin, left.path, left.text+" makes", left.families))
+	}
+	if len(o.left) > 0 {
+		a.Conf = list.encode()
+	}
+	return o.rest, nil
+}
+
+// DefaultRouteKept is the warning that a default route, which the attachment brought without it being in the configuration, was removed.
+func (a *Attachment) DefaultRouteKept(f Families) *failure.Error {
+	return a.defaultRouteKept("", "", "the network has brought", f)
+}
+
+func (a *Attachment) defaultRouteKept(plugin, field, what string, f Families) *failure.Error {
+	return &failure.Error{
+		Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: plugin, Field: field,
+		Err: fmt.Errorf("%s an %s default route; it is left out, since the pod has one of another network and did not ask for this one", what, f),
+		Fix: `let the pod ask for it with "default-route", or remove it from the network's configuration`,
+	}
+}
+
+// omission removes default routes from the configuration of a plugin.
+type omission struct {
+	held   Families
+	asked  []string
+	plugin tree
+	// at is the path of the plugin, with a period.
+	at   string
+	left []unaskedRoute
+	rest Families
+}
+
+// object is t without them; path is empty or ends in a period.
+func (o *omission) object(t tree, path string) tree {
+	if !t.object {
+		return o.array(t, path)
+	}
+	out, isGateway := tree{object: true}, false
+	for _, m := range t.members {
+		at := path + strictjson.Label(m.key)
+		switch {
+		case folds(m.key, "isDefaultGateway") && m.value.scalar == true:
+			if o.omit(at, "true", gatewayFamiliesAt(at, o.plugin, o.asked)) {
+				m.value, isGateway = tree{scalar: false}, true
+			}
+		case folds(m.key, "routes"), folds(m.key, "addroutes"):
+			if m.value.object {
+				if text, f := routeFamilies(m.value); o.omit(at, text, f) {
+					continue
+				}
+			}
+			m.value = o.routes(m.value, at)
+		}
+		m.value = o.object(m.value, at+".")
+		out.members = append(out.members, m)
+	}
+	if isGateway { // as isDefaultGateway implies
+		out.members = slices.DeleteFunc(out.members, func(m member) bool { return folds(m.key, "isGateway") })
+		out.members = append(out.members, member{"isGateway", tree{scalar: true}})
+	}
+	return out
+}
+
+func (o *omission) array(t tree, path string) tree {
+	for i := range t.members {
+		t.members[i].value = o.object(t.members[i].value, fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i))
+	}
+	return t
+}
+
+// routes is a list of routes without the default ones.
+func (o *omission) routes(t tree, path string) tree {
+	if !t.array {
+		return t
+	}
+	out := tree{array: true}
+	for i, m := range t.members {
+		if text, f := routeFamilies(m.value); !o.omit(fmt.Sprintf("%s[%d]", path, i), text, f) {
+			out.members = append(out.members, m)
+		}
+	}
+	return out
+}
+
+// omit reports whether to leave out what makes default routes of these families, and notes it.
+func (o *omission) omit(path, text string, f Families) bool {
+	if f&o.held == 0 {
+		return false
+	}
+	if text == "true" && f&^o.held != 0 {
+		o.rest |= f & o.held
+		return false
+	}
+	o.left = append(o.left, unaskedRoute{defaultRoute{o.at + path, text, f & o.held}, o.plugin.typeOf()})
+	return true
+}
+
 // checkDefaultRoutes lets each family's default route go to one network only.
 func checkDefaultRoutes(requests []Request) error {
-	owner := map[families]string{}
+	owner := map[Families]string{}
 	for _, r := range requests {
-		for _, f := range []families{ipv4, ipv6} {
-			if askedFamilies(r)&f == 0 {
+		if r.Selection == nil {
+			continue
+		}
+		asked := askedFamilies(r.Selection.DefaultRoute != nil, r.Selection.DefaultRoute)
+		for _, f := range []Families{IPv4, IPv6} {
+			if asked&f == 0 {
 				continue
 			}
 			if owner[f] != "" {

@@ -77,12 +77,10 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 	if err := devices.assign(&a, def, list); err != nil {
 		return Attachment{}, err
 	}
-	if !r.Default {
-		if err := refuseDefaultRoutes(r, list); err != nil {
-			return Attachment{}, err
-		}
-	}
 	a.Conf = list.Bytes()
+	if !r.Default && in.Config.Braid.SecondaryDefaultRoute == conf.RefuseDefaultRoute {
+		return a, a.refuseDefaultRoutes()
+	}
 	return a, nil
 }
 

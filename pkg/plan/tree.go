@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,4 +85,71 @@ func (t tree) walk(path string, visit func(path, key string, value tree)) {
 func (t tree) text() string {
 	s, _ := t.scalar.(string)
 	return s
+}
+
+// has reports whether a member of that name has a value.
+func (t tree) has(key string) bool {
+	return slices.ContainsFunc(t.named(key), func(v tree) bool { return v.object || v.array || v.scalar != nil })
+}
+
+// elements are those of the list that the last member of that exact name holds.
+func (t tree) elements(key string) (list []tree) {
+	for _, m := range t.members {
+		if t.object && m.key == key && m.value.array {
+			list = nil
+			for _, e := range m.value.members {
+				list = append(list, e.value)
+			}
+		}
+	}
+	return list
+}
+
+// typeOf is the type of a plugin's configuration.
+func (t tree) typeOf() string {
+	for _, v := range t.named("type") {
+		return v.text()
+	}
+	return ""
+}
+
+func folds(a, b string) bool { return strings.EqualFold(a, b) }
+
+// encode is the value as JSON. Numbers are as they were written.
+func (t tree) encode() []byte {
+	var b bytes.Buffer
+	t.write(&b)
+	return b.Bytes()
+}
+
+func (t tree) write(b *bytes.Buffer) {
+	if !t.object && !t.array {
+		b.Write(literal(t.scalar))
+		return
+	}
+	ends := "[]"
+	if t.object {
+		ends = "{}"
+	}
+	b.WriteByte(ends[0])
+	for i, m := range t.members {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if t.object {
+			b.Write(literal(m.key))
+			b.WriteByte(':')
+		}
+		m.value.write(b)
+	}
+	b.WriteByte(ends[1])
+}
+
+// literal is a scalar in JSON; it came from JSON.
+func literal(scalar any) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(scalar) //nolint:errcheck // a string, a number, a bool or null
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// routing is what becomes of the default routes that secondary networks bring and the pod did not ask for, during one ADD
+// ("secondaryDefaultRoute"). What is in a configuration is left out before the plugins see it. Plugins that are exec'd may do anything, so
+// the kernel is asked after them.
+type routing struct {
+	engine  *Engine
+	req     *Request
+	sandbox *sandbox
+	// routes are the pod's default routes; nil where they are to be looked up.
+	routes DefaultRoutes
+	// watched is that the attachment which is being made may bring default routes that its configuration does not show.
+	watched bool
+}
+
+func (r *routing) policy() string { return r.req.Config.Braid.SecondaryDefaultRoute }
+
+// before prepares an attachment. It may change its configuration, and add warnings.
+func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
+	r.watched = false
+	if a.Default {
+		return nil
+	}
+	configured, err := a.DefaultRoutes()
+	if err != nil {
+		return err
+	}
+	if r.watched, err = r.foreign(a); err != nil {
+		return err
+	}
+	if configured == 0 && !r.watched {
+		return nil
+	}
+	if r.policy() == conf.TakeDefaultRoute {
+		r.watched = r.watched || configured&plan.IPv6 != 0
+		return nil
+	}
+	if r.routes == nil {
+		if r.routes, err = r.engine.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
+			return defaultRoutesFailed(a, "list default routes", err)
+		}
+	}
+	held := plan.FamiliesOf(r.routes.Families())
+	if configured&held != 0 {
+		rest, err := a.LeaveOut(held)
+		if err != nil {
+			return err
+		}
+		r.watched = r.watched || rest != 0
+	}
+	if configured&^held != 0 && !r.watched {
+		r.routes = nil // it will have more
+	}
+	return nil
+}
+
+// foreign reports whether a plugin of the attachment is exec'd.
+func (r *routing) foreign(a *plan.Attachment) (bool, error) {
+	list, err := r.sandbox.list(a)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range list.Plugins {
+		ipam := p.Network.IPAM.Type
+		if !inProcess(r.sandbox.exec, p) || ipam != "" && !r.sandbox.exec.InProcess(ipam, p.Bytes) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// after looks at what an attachment brought. The result that it returns has no default route that the pod does not have.
+func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Result) (types.Result, error) {
+	if !r.watched {
+		return result, nil
+	}
+	if r.policy() == conf.TakeDefaultRoute {
+		return result, r.engine.trace("prefer default route "+a.IfName, func() error {
+			return r.engine.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
+		})
+	}
+	held := plan.FamiliesOf(r.routes.Families()) &^ a.AskedFamilies()
+	var removed plan.Families
+	err := r.engine.trace("keep default route "+a.IfName, func() error {
+		v4, v6, err := r.routes.Keep(ctx, a.IfName, held&plan.IPv4 != 0, held&plan.IPv6 != 0)
+		removed = plan.FamiliesOf(v4, v6)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, defaultRoutesFailed(a, "keep the default route", err)
+	case removed == 0, a.SourceRouted():
+		return result, nil
+	case r.policy() == conf.RefuseDefaultRoute:
+		return nil, &failure.Error{
+			Reason: failure.DefaultRouteRefused, NAD: a.Name, Interface: a.IfName,
+			Err: fmt.Errorf("the network brings an %s default route, but the pod's stays on the default network unless the pod asks", removed),
+			Fix: `let the pod ask with "default-route": [] for this network, or have the network bring none`,
+		}
+	}
+	a.Warnings = append(a.Warnings, a.DefaultRouteKept(removed))
+	return withoutDefaultRoutes(result, removed)
+}
+
+// withoutDefaultRoutes is a result, in its version, without default routes of the main table of these families.
+func withoutDefaultRoutes(result types.Result, families plan.Families) (types.Result, error) {
+	full, err := types100.NewResultFromResult(result)
+	if err != nil {
+		return nil, fmt.Errorf("read result: %w", err)
+	}
+	var routes []*types.Route
+	for _, route := range full.Routes {
+		ones, _ := route.Dst.Mask.Size()
+		is := plan.FamiliesOf(route.Dst.IP.To4() != nil, route.Dst.IP.To4() == nil)
+		if ones != 0 || is&families == 0 || route.Table != nil && *route.Table != 0 && *route.Table != mainTable {
+			routes = append(routes, route)
+		}
+	}
+	full.Routes = routes
+	return full.GetAsVersion(result.Version())
+}
+
+// mainTable is the number of the main routing table.
+const mainTable = 254
+
+func defaultRoutesFailed(a *plan.Attachment, what string, err error) error {
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named := *fe
+		named.NAD, named.Interface = a.Name, a.IfName
+		return &named
+	}
+	return &failure.Error{Reason: failure.DefaultRouteFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("%s: %w", what, err)}
+}
