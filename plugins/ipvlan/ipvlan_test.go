@@ -10,6 +10,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/plugins/ipvlan"
 )
 
@@ -167,3 +168,9 @@ func TestAddressesOfPrevResult(t *testing.T) {
 }
 
 func TestReadme(t *testing.T) { plugintest.Readme[ipvlan.Conf](t, plugin.New(ipvlan.Plugin{})) }
+
+func TestDelWithoutEachKey(t *testing.T) {
+	s, vlans := suite(t), t.TempDir()
+	s.Ours["ipvlan"] = plugin.New(ipvlan.Plugin{VLANs: vlan.Links{Dir: vlans}})
+	plugintest.OnMasterWithoutEachKey[ipvlan.Conf](t, s, vlans, conf{"mode": "l3"})
+}

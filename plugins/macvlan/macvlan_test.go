@@ -11,6 +11,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
+	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/plugins/macvlan"
 )
 
@@ -238,4 +239,10 @@ func TestDelKeepsTheAddressOfALinkThatStays(t *testing.T) {
 	if err := p.Del(s.Conf()); err != nil || p.HasLink("net1") || n.Leases() != "" {
 		t.Errorf("DEL again: %v, leases %q", err, n.Leases())
 	}
+}
+
+func TestDelWithoutEachKey(t *testing.T) {
+	s, vlans := suite(), t.TempDir()
+	s.Ours["macvlan"] = plugin.New(macvlan.Plugin{VLANs: vlan.Links{Dir: vlans}})
+	plugintest.OnMasterWithoutEachKey[macvlan.Conf](t, s, vlans, conf{"mode": "private", "mac": "02:00:00:00:00:07", "bcqueuelen": 10})
 }

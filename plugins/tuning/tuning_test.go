@@ -677,3 +677,34 @@ func TestGC(t *testing.T) {
 }
 
 func TestReadme(t *testing.T) { plugintest.Readme[tuning.Conf](t, plugin.New(tuning.Plugin{})) }
+
+// DEL puts back what ADD has changed, whatever key has gone from the configuration since. Where another dataDir was, only a record of the
+// configuration says.
+func TestDelWithoutEachKey(t *testing.T) {
+	n := plugintest.New(t, ours())
+	p, c := pod(t, n, "a")
+	c = c.With(conf{
+		"sysctl": conf{"net.ipv4.conf.net1.arp_filter": "1"}, "mac": newMAC, "promisc": true, "mtu": 1400, "txQLen": 77, "allmulti": true,
+		"args": conf{"cni": conf{"mtu": 1300}},
+	})
+	attributes := func() string { return strings.SplitN(state(t, p), "\n", 2)[0] + files(n) }
+	before := attributes()
+	plugintest.WithoutEachKey[tuning.Conf](t, "", []conf{c}, func(t *testing.T, key string, add, del conf) {
+		if _, err := p.Add(add); err != nil {
+			t.Fatal(err)
+		}
+		if attributes() == before {
+			t.Fatal("ADD changes nothing")
+		}
+		if key == "dataDir" {
+			del = add
+		}
+		p.Prev = nil
+		if err := p.Del(del); err != nil {
+			t.Error(err)
+		}
+		if got := attributes(); got != before {
+			t.Errorf("was %s and is %s", before, got)
+		}
+	})
+}

@@ -250,6 +250,41 @@ func (s OnMaster) Del(t *testing.T) {
 	}
 }
 
+// OnMasterWithoutEachKey is that DEL removes what ADD has made, whatever key of the configuration C has gone since. more are further keys of the
+// plugin, vlans is the directory of VLAN links. The addresses are the IPAM plugin's: without the key ipam nobody knows which that is.
+func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more Conf) {
+	t.Helper()
+	nettest.NeedsLink(t, "vlan", s.Kind)
+	all := s.Conf().With(Conf{"mtu": 1400, "enabledad": true, "linkInContainer": false, "dns": Conf{"domain": "x"}}).With(more)
+	confs := []Conf{all.With(Conf{"vlan": 500}), all.With(Conf{"vlan": 500, "linkInContainer": true, "master": "up0"})}
+	WithoutEachKey[C](t, "", confs, func(t *testing.T, key string, add, del Conf) {
+		n, _ := s.Node(t, s.Ours, v4)
+		p := n.Pod("a")
+		p.Veth("up0", nettest.New(t), "wire")
+		before := state(p)
+		if _, err := p.Add(add); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(state(p), " vlan ") {
+			t.Errorf("no VLAN:\n%s", state(p))
+		}
+		p.Prev = nil
+		if err := p.Del(del); err != nil {
+			t.Error(err)
+		}
+		after := state(p)
+		if key == "ipam" {
+			after = strings.Replace(after, n.Leases(), "", 1)
+		}
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("left:\n%s", diff)
+		}
+		if held, err := os.ReadDir(vlans); err != nil || len(held) > 0 {
+			t.Errorf("holders of VLAN links are left: %v %v", held, err)
+		}
+	})
+}
+
 // BadInput is that a configuration that cannot work is an error that says so, and leaves nothing. more are the plugin's own cases.
 func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 	n, _ := s.Node(t, s.Ours, v4)
