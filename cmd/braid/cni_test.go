@@ -346,6 +346,39 @@ func TestC8StatusIsImmediate(t *testing.T) {
 	}
 }
 
+// STATUS asks no API server, also where the default network is a NAD: what the node knows of it
+// counts.
+func TestC8StatusAsksNoAPI(t *testing.T) {
+	t.Parallel()
+	r := statusRig(t, "")
+	network := encode(t, r.conf["delegates"].([]any)[0])
+	r.nad("kube-system/main", network)
+	r.cluster("main")
+	p := r.pod("p", "")
+	local := r.conf["braid"]
+	awayAPI(r)
+	r.must("STATUS", nil)
+	same(t, "calls, of an unknown network", r.calls(), nil)
+
+	r.conf["readinessindicatorfile"] = r.path("ready")
+	r.fails("STATUS", nil, 50, "not ready")
+	delete(r.conf, "readinessindicatorfile")
+
+	delete(r.conf, "kubeconfig")
+	r.conf["braid"] = local
+	r.add(p)
+	awayAPI(r)
+	r.calls()
+	r.must("STATUS", nil)
+	same(t, "calls, of a network that was used", r.calls(), []string{"main STATUS"})
+	r.fake("main", failing("STATUS", 51, "half of it"))
+	r.fails("STATUS", nil, 51, "kube-system/main", "half of it")
+
+	r.write("net.d/10-disk.conf", strings.Replace(network, `"pods"`, `"disk"`, 1))
+	r.cluster("disk")
+	r.fails("STATUS", nil, 51, "disk", "half of it")
+}
+
 // awayAPI has Braid look for pods at an API server that does not answer.
 func awayAPI(r *rig) {
 	r.write("kubeconfig", `{"apiVersion":"v1","kind":"Config","current-context":"c",

@@ -26,8 +26,10 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 	if err != nil {
 		return nil, nil, err
 	}
+	_, remote := source.(*kube.API)
 	return &engine.Engine{
 		Source:        source,
+		Remote:        remote,
 		Devices:       kube.NewDevices(kube.NewKubelet(cfg.Braid.PodResources), source),
 		Namespaces:    namespaces{},
 		Interiors:     interiors{},

@@ -104,9 +104,11 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Trace and Now are required.
+// Engine is safe for concurrent use. All fields but Remote, Trace and Now are required.
 type Engine struct {
-	Source     Source
+	Source Source
+	// Remote is that the source is asked over the network, which STATUS does not do.
+	Remote     bool
 	Devices    Devices
 	Namespaces Namespaces
 	Interiors  Interiors

@@ -8,10 +8,13 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Status says whether an ADD can succeed now: code 50 when it cannot, or the code of the default network's own STATUS (CNI 1.1
-// "STATUS"). It is immediate: it looks at the node only, and asks the API only where the default network is a NAD.
+// Status says whether an ADD can succeed now: code 50 when it cannot, or the code of the default
+// network's own STATUS (CNI 1.1 "STATUS"). It is immediate: it looks at the node only, and asks no
+// API server. A default network that is a NAD is known from the last pod that had it; before the
+// first one, only what does not depend on it is looked at.
 func (e *Engine) Status(ctx context.Context, req *Request) error {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, req.Config.Braid.Timeouts.Status)
@@ -27,9 +30,12 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	if err := ready(req.Config); err != nil {
 		return notAvailable(err)
 	}
-	network, err := e.defaultNetwork(ctx, req)
+	network, err := e.knownDefault(ctx, req)
 	if err != nil {
 		return notAvailable(err)
+	}
+	if network == nil { // its plugins speak for themselves when the first pod comes
+		return nil
 	}
 	list, err := conf.ToLibcni(network.Conf)
 	if err != nil {
@@ -45,6 +51,42 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 		return notAvailable(chainError(err, network))
 	}
 	return chainError(err, network)
+}
+
+// knownDefault is the default network as far as this node knows it without asking an API server;
+// nil if it does not.
+func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachment, error) {
+	requests, err := plan.Requests(req.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	r := requests[0]
+	if !e.Remote || !r.IsNAD() {
+		return e.defaultNetwork(ctx, req)
+	}
+	networks, err := e.Records.Networks()
+	if err != nil {
+		e.Log.WarnContext(ctx, "networks of this node cannot be read", "error", err)
+	}
+	for _, n := range networks {
+		if n.Name == r.Namespace+"/"+r.Name {
+			return &plan.Attachment{Name: n.Name, Network: n.Network, Default: true, Conf: n.Conf}, nil
+		}
+	}
+	if !r.OnDisk {
+		return nil, nil
+	}
+	raw, err := conf.OnDisk(req.Config.ConfDir, r.Name)
+	if err != nil {
+		return nil, nil //nolint:nilerr // it is a NAD, then
+	}
+	attachments, err := plan.Make(plan.Input{
+		Config: req.Config, ContainerID: "any", IfName: "eth0", Requests: requests[:1], Definitions: []plan.Definition{{Conf: raw}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &attachments[0], nil
 }
 
 // notAvailable is the runtime's sign not to start pods here (CNI 1.1 "STATUS", code 50).
