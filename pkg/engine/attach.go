@@ -127,6 +127,12 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
 	calls := &counted{Exec: lossless(sandbox.exec, list)}
+	if name := cacheName(list.Name, req.ContainerID, a.IfName); name != list.Name {
+		short := *list
+		short.Name = name
+		calls.Exec = invoke.Renamed(calls.Exec, list.Name)
+		list = &short
+	}
 	return &chain{cni: e.chains(req, calls), list: list, rt: rt, calls: calls}, nil
 }
 

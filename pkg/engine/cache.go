@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,9 +42,24 @@ type cacheEntry struct {
 
 func cacheDir(req *Request) string { return filepath.Join(req.Config.CNIDir, "results") }
 
+// maxFileName is how long the name of a file can be, in bytes.
+const maxFileName = 255
+
+// cacheName is the name of a network by which libcni knows it. It is the network's own, unless that
+// makes too long a name for the file of the attachment: then a part of it and a hash.
+func cacheName(network, containerID, ifName string) string {
+	room := maxFileName - len("--") - len(containerID) - len(ifName)
+	if len(network) <= room {
+		return network
+	}
+	sum := sha256.Sum256([]byte(network))
+	end := "-" + hex.EncodeToString(sum[:8])
+	return network[:room-len(end)] + end
+}
+
 // cachePath is where libcni keeps the entry of an attachment.
 func cachePath(req *Request, a *plan.Attachment) string {
-	return filepath.Join(cacheDir(req), a.Network+"-"+req.ContainerID+"-"+a.IfName)
+	return filepath.Join(cacheDir(req), cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
 }
 
 // clearCache makes way for libcni, which would write through a link that is in the place of the entry.
@@ -72,7 +89,7 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 		return fmt.Errorf("encode capabilities: %w", err)
 	}
 	entry := cacheEntry{
-		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: a.Network,
+		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: c.list.Name,
 		NetNS: c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
 	}
 	data, err := json.Marshal(entry)
@@ -125,7 +142,7 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 		}
 		if err != nil {
 			e.Log.WarnContext(ctx, "result cache cannot be read", "file", path, "error", err)
-			if found, err = e.remembered(network, ifName); err != nil {
+			if found, err = e.remembered(network, req.ContainerID, ifName); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -188,9 +205,10 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	if err != nil {
 		return err
 	}
-	if list.Name != a.Network {
+	if cacheName(list.Name, containerID, a.IfName) != a.Network {
 		return fmt.Errorf("its configuration is of network %.80q", list.Name)
 	}
+	a.Name, a.Network = list.Name, list.Name
 	if len(entry.CapabilityArgs) > 0 {
 		if err := json.Unmarshal(entry.CapabilityArgs, &a.RuntimeConfig); err != nil {
 			return err
@@ -201,13 +219,14 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	return nil
 }
 
-// remembered are the attachments that the interface may be, if it is of a CNI network that this node remembers.
-func (e *Engine) remembered(network, ifName string) ([]plan.Attachment, error) {
+// remembered are the attachments that the interface may be, if it is of a network that this node
+// remembers and that libcni knows by this name.
+func (e *Engine) remembered(network, containerID, ifName string) ([]plan.Attachment, error) {
 	networks, err := e.Records.Networks()
 	var found []plan.Attachment
 	for _, n := range networks {
-		if n.Network == network {
-			found = append(found, plan.Attachment{Name: n.Name, Network: network, IfName: ifName, Conf: n.Conf})
+		if cacheName(n.Network, containerID, ifName) == network {
+			found = append(found, plan.Attachment{Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf})
 		}
 	}
 	if len(found) > 0 {

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +26,20 @@ func CNIFile(dir string, unique ...string) string {
 	for i, part := range unique {
 		parts[i] = strings.ReplaceAll(oneElement(part), ":", "-")
 	}
-	return filepath.Join(dir, "cni", strings.Join(parts, ":")+"-device.json")
+	return filepath.Join(dir, "cni", fitting(strings.Join(parts, ":"))+"-device.json")
+}
+
+// maxName leaves room in the name of a file, of 255 bytes, for what is put after it.
+const maxName = 255 - len("-device.json.tmp")
+
+// fitting shortens a name that is too long for a file: to a part of it and a hash.
+func fitting(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	end := "-" + hex.EncodeToString(sum[:8])
+	return name[:maxName-len(end)] + end
 }
 
 // oneElement makes s part of a file name; what is put after it keeps "." and ".." from meaning directories.
