@@ -107,7 +107,7 @@ func newTwins(t *testing.T, listed []*difference, build func(n *plugintest.Node)
 // settleTries and settleWait bound how long both sides have to become alike: links of a namespace that is gone go in their own time, and
 // so does the detection of duplicate addresses.
 const (
-	settleTries = 10
+	settleTries = 100
 	settleWait  = 100 * time.Millisecond
 )
 

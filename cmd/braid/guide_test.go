@@ -49,7 +49,7 @@ func TestU1MulticastOverNet1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, from := receive(t, net1, 5*time.Second)
+	text, from := receive(t, net1, 20*time.Second)
 	same(t, "on net1", text+" from "+from, "hello from 10.11.0.2")
 	text, _ = receive(t, eth0, 200*time.Millisecond)
 	same(t, "on eth0", text, "")
@@ -312,7 +312,7 @@ func reach(t *testing.T, from *pod, address string, to *pod) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, _ := receive(t, server, 5*time.Second); text != "ping" {
+	if text, _ := receive(t, server, 20*time.Second); text != "ping" {
 		t.Errorf("%s does not reach %s", from.name, address)
 	}
 }

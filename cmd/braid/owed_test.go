@@ -229,7 +229,7 @@ func TestR12Hangs(t *testing.T) {
 			r.env = []string{later + "=" + after}
 			start := time.Now()
 			r.fails("DEL", p, types.ErrTryAgainLater, "default/a", "not finished within 500ms")
-			if took := time.Since(start); took > 10*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		}

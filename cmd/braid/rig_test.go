@@ -368,7 +368,7 @@ func (r *rig) left() []string {
 func (r *rig) clean(pods ...*pod) {
 	r.t.Helper()
 	left := r.left()
-	for start := time.Now(); len(left) > 0 && time.Since(start) < 5*time.Second; left = r.left() {
+	for start := time.Now(); len(left) > 0 && time.Since(start) < 30*time.Second; left = r.left() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if len(left) > 0 {

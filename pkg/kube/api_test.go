@@ -328,7 +328,7 @@ func TestAPIForgottenRequest(t *testing.T) {
 		answerPod(w)
 	})
 	defer close(done)
-	if _, err := f.api(t, time.Second).Pod(t.Context(), "ns", "p"); err != nil {
+	if _, err := f.api(t, 4*time.Second).Pod(t.Context(), "ns", "p"); err != nil {
 		t.Error(err)
 	}
 }
@@ -370,16 +370,19 @@ func TestAPIUnavailable(t *testing.T) {
 	closed := serve(t, nil)
 	closed.Close()
 
-	const budget = 400 * time.Millisecond
+	const (
+		budget = 400 * time.Millisecond
+		late   = 10 * time.Second // half of what the budget is by default, and less than what the server asks for
+	)
 	for name, test := range map[string]struct {
 		url      string
 		min, max time.Duration
 	}{
-		"refused":   {closed.URL, budget / 4, 2 * budget},
-		"failing":   {failing.URL, budget / 4, 2 * budget},
-		"silent":    {"https://" + silent.Addr().String(), budget / 4, 2 * budget},
-		"hanging":   {hanging.URL, budget / 4, 2 * budget},
-		"much load": {patient.URL, 0, budget},
+		"refused":   {closed.URL, budget / 4, late},
+		"failing":   {failing.URL, budget / 4, late},
+		"silent":    {"https://" + silent.Addr().String(), budget / 4, late},
+		"hanging":   {hanging.URL, budget / 4, late},
+		"much load": {patient.URL, 0, late},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config")
@@ -404,7 +407,7 @@ func TestAPIDeadConnection(t *testing.T) {
 	relay := newRelay(t, f.Listener.Addr().String())
 	path := filepath.Join(t.TempDir(), "config")
 	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: https://"+relay.Addr().String(), "token: t"))
-	a := newAPI(t, APIOptions{Kubeconfig: path, Timeout: 3 * time.Second})
+	a := newAPI(t, APIOptions{Kubeconfig: path, Timeout: 6 * time.Second})
 	if _, err := a.Pod(t.Context(), "ns", "p"); err != nil {
 		t.Fatal(err)
 	}
@@ -508,7 +511,7 @@ func TestAPICallerGivesUp(t *testing.T) {
 			if failure.ReasonOf(err) != test.reason || !errors.Is(err, test.is) {
 				t.Errorf("got error %v of class %q, want class %q", err, failure.ReasonOf(err), test.reason)
 			}
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -554,7 +557,7 @@ func TestAPIUntrusted(t *testing.T) {
 	writeFile(t, path, testKubeconfig("server: "+f.URL, "token: t"))
 	start := time.Now()
 	_, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p")
-	if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), "certificate") || time.Since(start) > 5*time.Second {
+	if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), "certificate") || time.Since(start) > 15*time.Second {
 		t.Errorf("got error %v of class %q after %v", err, failure.ReasonOf(err), time.Since(start))
 	}
 	if got := f.seen(); len(got) > 0 {

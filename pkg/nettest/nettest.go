@@ -246,7 +246,7 @@ func (n *Namespace) Addr(name string, cidrs ...string) {
 func (n *Namespace) awaitLocal(ip net.IP) {
 	n.tb.Helper()
 	want := fmt.Sprintf("local %s/128", ip)
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(n.Routes(), want); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(n.Routes(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			n.tb.Fatalf("nettest: no route %q", want)
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // NoThreadIn fails the test if a thread of this process is, and stays, in one of the namespaces. A thread that is about to end has a
-// second to do so.
+// few seconds to do so.
 func NoThreadIn(tb testing.TB, namespaces ...*Namespace) {
 	tb.Helper()
 	inside := map[uint64]string{}
@@ -19,7 +19,7 @@ func NoThreadIn(tb testing.TB, namespaces ...*Namespace) {
 		inside[n.Inode()] = n.Path
 	}
 	var found []string
-	for end := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		found = nil
 		for _, in := range threads(tb) {
 			if path, ok := inside[in.inode]; ok {

@@ -288,7 +288,7 @@ func watch(t *testing.T, n *nettest.Namespace) (stop func() []netlink.RouteUpdat
 				default:
 					seen = append(seen, u)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("no notice of the mark")
 			}
 		}
