@@ -42,7 +42,7 @@ type Namespace struct {
 	nl *netlink.Handle
 }
 
-// New makes an empty namespace with its loopback link up, and removes it when the test ends. It needs root, and skips the test without.
+// New makes an empty namespace with its loopback link up and the kernel's own parameters, whatever the machine's are, and removes it when the test ends. It needs root, and skips the test without.
 func New(tb testing.TB) *Namespace {
 	tb.Helper()
 	NeedsRoot(tb)
@@ -53,6 +53,9 @@ func New(tb testing.TB) *Namespace {
 	must(tb, netns.Guard(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := setDefaults(); err != nil {
+			return err
 		}
 		return unix.Mount("/proc/thread-self/ns/net", n.Path, "", unix.MS_BIND, "")
 	}))

@@ -106,3 +106,61 @@ func TestNeedsLink(t *testing.T) {
 		t.Run(kind, func(t *testing.T) { nettest.NeedsLink(t, kind) })
 	}
 }
+
+// Namespaces have the kernel's parameters also where the machine has others. Only the user-mode kernel is the test's to configure.
+func TestDefaults(t *testing.T) {
+	if os.Getenv(nettest.UML) != "1" {
+		nettest.MissingKernel(t, "a-machine-of-its-own")
+	}
+	machine := map[string]string{
+		"core/devconf_inherit_init_net": "1", "ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "1", "ipv4/conf/default/rp_filter": "2",
+		"ipv4/conf/all/arp_ignore": "1", "ipv4/conf/default/arp_ignore": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_ra": "2",
+		"ipv6/conf/all/disable_ipv6": "1",
+	}
+	pristine := sysctls(t, nettest.New(t))
+	for key, value := range machine {
+		path := "/proc/sys/net/" + key
+		before, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte(value), 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.WriteFile(path, before, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	now := sysctls(t, nettest.New(t))
+	for key, want := range pristine {
+		if got := now[key]; got != want {
+			t.Errorf("%s is %s, want %s", key, got, want)
+		}
+	}
+}
+
+// sysctls are the parameters of a namespace for links.
+func sysctls(t *testing.T, n *nettest.Namespace) map[string]string {
+	t.Helper()
+	values := map[string]string{}
+	err := n.Run(func() error {
+		for _, pattern := range []string{"ipv4/ip_forward", "ipv4/conf/*/*", "ipv6/conf/*/*"} {
+			files, err := filepath.Glob("/proc/sys/net/" + pattern)
+			if err != nil {
+				return err
+			}
+			for _, file := range files {
+				if value, err := os.ReadFile(file); err == nil { // stable_secret is not set
+					values[file] = strings.TrimSpace(string(value))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
