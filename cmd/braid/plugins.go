@@ -5,30 +5,32 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
-// runPlugin is one CNI operation of a plugin that is called under its own name. It gives the exit code.
+// runPlugin is one CNI operation of a plugin that is called under its own name, and returns the exit
+// code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
 	open := (&addresses{alone: a.alone, log: log}).open
 	exec := builtin.NewExec(log, builtin.Node{Open: open, StateDir: a.alone.StateDir})
 	defer exec.Close()
+	exec.Warn = func(w *failure.Error) {
+		fmt.Fprintln(a.stderr, "warning:", strictjson.Printable(w.Error())) //nolint:errcheck // nobody to tell
+	}
 	operate := func(args *skel.CmdArgs) error {
-		prepared, err := exec.Builtin[kind].Prepare(args.StdinData)
-		// There is no other plugin to ask. But after an ADD that failed for them the pod must be able to go.
-		if err == nil && os.Getenv("CNI_COMMAND") != "DEL" {
-			err = prepared.Unknown
-		}
+		path, err := exec.FindInPath(kind, filepath.SplitList(args.Path))
 		if err != nil {
 			return failure.CNI(err)
 		}
-		out, err := prepared.Run(ctx, os.Environ())
+		out, err := exec.ExecPlugin(ctx, path, args.StdinData, os.Environ())
 		if err != nil {
 			return failure.CNI(err)
 		}

@@ -19,6 +19,12 @@ import (
 // standalone calls braid under the name of a plugin, in the node's namespace.
 func (r *rig) standalone(kind, command string, p *pod, stdin string) (string, *types.Error) {
 	r.t.Helper()
+	return r.standaloneTo(os.Stderr, kind, command, p, stdin)
+}
+
+// standaloneTo is standalone with stderr in a file.
+func (r *rig) standaloneTo(stderr *os.File, kind, command string, p *pod, stdin string) (string, *types.Error) {
+	r.t.Helper()
 	link := r.path("links", kind)
 	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
 		r.t.Fatal(err)
@@ -28,7 +34,7 @@ func (r *rig) standalone(kind, command string, p *pod, stdin string) (string, *t
 	}
 	var stdout bytes.Buffer
 	cmd := exec.Command(link)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, stderr
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("links"),
 		aloneState+"="+r.path("state"), aloneManifests+"="+r.path("manifests"), "NODENAME="+node)
 	if p != nil {
@@ -88,7 +94,7 @@ func TestStandaloneRefusals(t *testing.T) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)
 		}
 	}
-	for kind, unknown := range map[string]string{"macvlan": `"no-such-key":1`, "portmap": `"backend":"iptables"`} {
+	for kind, unknown := range map[string]string{"macvlan": `"masters":1`, "portmap": `"backend":"iptables"`} {
 		conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":%q,%s}`, kind, unknown)
 		_, failed := r.standalone(kind, "ADD", p, conf)
 		if key := strings.Split(unknown, `"`)[1]; failed == nil || failed.Code != types.ErrInvalidNetworkConfig || !strings.Contains(failed.Msg, key) {

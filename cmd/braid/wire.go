@@ -67,7 +67,7 @@ func execs(cfg *conf.Config, objects source, log *slog.Logger, trace func(string
 	cluster := &addresses{cfg: cfg, source: objects, log: log, trace: trace}
 	return func(lock *os.File) engine.Exec {
 		exec := builtin.NewExec(log, builtin.Node{Open: cluster.open, StateDir: cfg.Braid.StateDir, Trace: trace})
-		exec.ForceExec, exec.Inherit = cfg.Braid.Exec, lock
+		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Braid.Exec, lock, cfg.Braid.RefuseUnknownKeys
 		return exec
 	}
 }

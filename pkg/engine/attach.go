@@ -126,7 +126,7 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	calls := &counted{Exec: lossless(sandbox.exec, list)}
+	calls := &counted{Exec: asMade(sandbox.exec, list, a)}
 	if name := cacheName(list.Name, req.ContainerID, a.IfName); name != list.Name {
 		short := *list
 		short.Name = name
@@ -136,13 +136,14 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	return &chain{cni: e.chains(req, calls), list: list, rt: rt, calls: calls}, nil
 }
 
-// lossless keeps the configuration of the list's plugins as it was written.
-func lossless(exec cniinvoke.Exec, list *libcni.NetworkConfigList) cniinvoke.Exec {
+// asMade runs the list's plugins with their configuration as it was written, and those of an
+// attachment where its ADD ran them.
+func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, a *plan.Attachment) cniinvoke.Exec {
 	plugins := make([]json.RawMessage, len(list.Plugins))
 	for i, p := range list.Plugins {
 		plugins[i] = p.Bytes
 	}
-	return invoke.Lossless(exec, plugins)
+	return invoke.WithChosen(invoke.Lossless(exec, plugins), a.InProcess)
 }
 
 // chainError names the attachment in whatever a chain failed with. Text that libcni put around a plugin's error says nothing

@@ -73,13 +73,7 @@ func (r *routing) foreign(a *plan.Attachment) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, p := range list.Plugins {
-		ipam := p.Network.IPAM.Type
-		if !inProcess(r.sandbox.exec, p) || ipam != "" && !r.sandbox.exec.InProcess(ipam, p.Bytes) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return homes{r.sandbox.exec, r.req.path(), a.InProcess}.foreign(list), nil
 }
 
 // after looks at what an attachment brought. The result that it returns has no default route that the pod does not have.

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
-
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
@@ -84,7 +82,7 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 	}
 	for i := range rec.Attachments {
 		list, err := sandbox.list(&rec.Attachments[i].Attachment)
-		if err != nil || mixed(sandbox.exec, list) || sandbox.guest {
+		if err != nil || (homes{sandbox.exec, req.path(), rec.Attachments[i].InProcess}).mixed(list) || sandbox.guest {
 			return
 		}
 	}
@@ -92,18 +90,6 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 	if err != nil {
 		e.Log.DebugContext(ctx, "links are removed one by one", "container", req.ContainerID, "error", err)
 	}
-}
-
-// mixed says whether the chain's link is made in-process and another of its plugins is exec'd.
-func mixed(exec Exec, list *libcni.NetworkConfigList) bool {
-	if len(list.Plugins) == 0 || !inProcess(exec, list.Plugins[0]) {
-		return false
-	}
-	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !inProcess(exec, p) })
-}
-
-func inProcess(exec Exec, p *libcni.PluginConfig) bool {
-	return exec.InProcess(p.Network.Type, p.Bytes)
 }
 
 // remove removes one attachment and takes it out of the record.
@@ -178,7 +164,7 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 		return &refusal{[]error{err}}
 	case err != nil:
 		return err
-	case sandbox.guest && foreign(sandbox.exec, chain.list):
+	case sandbox.guest && (homes{sandbox.exec, req.path(), a.InProcess}).foreign(chain.list):
 		return errForeign
 	}
 	if err := e.restoreCache(req, chain, a); err != nil {

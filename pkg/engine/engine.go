@@ -30,6 +30,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -98,9 +99,9 @@ type Exec interface {
 	cniinvoke.Exec
 	// Find looks for what runs a plugin with this configuration; it is an error if there is nothing.
 	// The warnings say what of the configuration has no effect.
-	Find(kind string, config []byte, paths []string) (warnings []*failure.Error, err error)
-	// InProcess says whether that is this process.
-	InProcess(kind string, config []byte) bool
+	Find(kind string, config []byte, paths []string) (invoke.Found, error)
+	// InProcess reports whether that is this process.
+	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
 	Close()
 }
 

@@ -220,7 +220,7 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 		e.Log.WarnContext(ctx, "GC of network skipped: there are live sandboxes without a record", "network", n.Name)
 		return nil
 	}
-	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf}, held.networks[n.Network])
+	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}, held.networks[n.Network])
 }
 
 // collectChain runs the GC of a chain. Plugins that are built in have one whatever the chain's
@@ -233,11 +233,12 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
+	own := homes{exec, req.path(), a.InProcess}
 	if newEnough, err := version.GreaterThanOrEqualTo(list.CNIVersion, firstWithGC); err != nil || !newEnough {
 		list.CNIVersion = firstWithGC
-		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !builtin(exec, p) })
+		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !own.builtin(p) })
 	}
-	cni := libcni.NewCNIConfigWithCacheDir(req.path(), filepath.Join(req.Config.CNIDir, "none"), lossless(exec, list))
+	cni := libcni.NewCNIConfigWithCacheDir(req.path(), filepath.Join(req.Config.CNIDir, "none"), asMade(exec, list, a))
 	err = e.trace("GC "+a.Name, func() error {
 		return cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
 	})

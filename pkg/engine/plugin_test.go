@@ -90,7 +90,7 @@ func (p *plugin) called() []string {
 func (p *plugin) Prepare(config []byte) (*invoke.Prepared, error) {
 	prepared := &invoke.Prepared{Run: func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }}
 	if bytes.Contains(config, []byte(`"foreign"`)) {
-		prepared.Unknown = errors.New("unknown key foreign")
+		prepared.Unknown = []string{"foreign"}
 	}
 	return prepared, nil
 }

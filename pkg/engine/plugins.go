@@ -14,7 +14,8 @@ var execsIPAM = map[string]bool{
 	"bridge": true, "dummy": true, "host-device": true, "ipvlan": true, "macvlan": true, "ptp": true, "tap": true, "vlan": true,
 }
 
-// pluginsPresent finds the plugins of a chain and adds their warnings to the attachment's. It is
+// pluginsPresent finds the plugins of a chain. What it found, and their warnings, it adds to the
+// attachment. It is
 // asked before the first change: a chain that lacks one could be neither finished nor taken back.
 func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachment) error {
 	list, err := sandbox.list(a)
@@ -47,7 +48,13 @@ func runnable(exec Exec, list *libcni.NetworkConfigList, a *plan.Attachment, pat
 			if err != nil {
 				return nil, chainError(err, a)
 			}
-			for _, w := range found {
+			for kind, inProcess := range found.Chosen {
+				if a.InProcess == nil {
+					a.InProcess = map[string]bool{}
+				}
+				a.InProcess[kind] = inProcess
+			}
+			for _, w := range found.Warnings {
 				named := *w
 				named.NAD, named.Interface = a.Name, a.IfName
 				warnings = append(warnings, &named)

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
-
 	"github.com/braid-cni/braid/pkg/record"
 )
 
@@ -83,22 +81,3 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, gue
 
 // errForeign is that an attachment is not removed within another pod's operation.
 var errForeign = errors.New("left for GC, as a plugin of its chain is not built in")
-
-// foreign reports whether a chain has a plugin, or an IPAM plugin, that is exec'd.
-func foreign(exec Exec, list *libcni.NetworkConfigList) bool {
-	for _, p := range list.Plugins {
-		if !builtin(exec, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// builtin reports whether neither the plugin nor its IPAM plugin is exec'd.
-func builtin(exec Exec, p *libcni.PluginConfig) bool {
-	if !inProcess(exec, p) {
-		return false
-	}
-	ipam := p.Network.IPAM.Type
-	return ipam == "" || exec.InProcess(ipam, p.Bytes)
-}

@@ -43,7 +43,7 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
-	err = e.chains(req, lossless(exec, list)).GetStatusNetworkList(ctx, list)
+	err = e.chains(req, asMade(exec, list, network)).GetStatusNetworkList(ctx, list)
 	switch {
 	case err == nil:
 		return nil

@@ -46,6 +46,8 @@ const (
 const (
 	IgnoredKey       Reason = "IgnoredKey"       // a key that has no effect
 	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
+	MiscasedKey      Reason = "MiscasedKey"      // a key in another case than the documented, read all the same
+	PluginExecuted   Reason = "PluginExecuted"   // a binary runs in the place of a built-in plugin
 )
 
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").

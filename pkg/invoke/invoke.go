@@ -1,5 +1,6 @@
-// Package invoke runs one delegate plugin: in-process where the registry has its type and that knows every key of the configuration, else
-// the binary in the plugin path.
+// Package invoke runs one delegate plugin: in-process where the registry has its type, else the binary
+// in the plugin path. A configuration of which the in-process plugin does not know every key goes to a
+// binary of its type; where there is none, those keys are ignored with a warning.
 //
 // Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result cache, reverse DEL, GC) stays in
 // libcni and there is no second chain executor. Every failure is a *failure.Error that names the plugin; a delegate's own CNI
@@ -33,12 +34,22 @@ type Plugin interface {
 // Prepared is an in-process plugin with its configuration.
 type Prepared struct {
 	Run Operation
-	// Unknown names the keys that the plugin does not know; Run does without them. Nil for none.
-	Unknown error
-	// Validate returns what an ADD refuses of the configuration, whatever the pod and the node. It may
-	// be nil.
+	// Unknown are the paths of the keys that the plugin does not know; Run does without them.
+	Unknown []string
+	// Recased are the keys that Run reads although they are written in another case.
+	Recased []Recased
+	// Foreign is a value that another implementation of the plugin's type knows, and this one does not.
+	// Nil for none.
+	Foreign error
+	// Refused is what an ADD refuses of the keys: one that looks like a slip of another, or is there
+	// twice. Run does with what it reads. Nil for nothing.
+	Refused error
+	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be nil.
 	Validate func() error
 }
+
+// Recased is a key that is written otherwise than the plugin's README has it.
+type Recased struct{ Path, Key string }
 
 // Operation is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) as parameter; it gives what the binary would print on
 // stdout. It returns promptly when ctx is done.
@@ -60,6 +71,13 @@ type Exec struct {
 	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
 	Inherit *os.File
 	Log     *slog.Logger
+	// RefuseUnknown makes an error of a key that the in-process plugin does not know, where there is no
+	// binary of its type (the "braid.unknownKeys" key).
+	RefuseUnknown bool
+	// Warn, if set, is told what Find would return as warnings, at each ADD of an in-process plugin: for
+	// one that is called without an engine. Such a plugin's DEL also passes over values that only
+	// another implementation knows, since its ADD refused them.
+	Warn func(*failure.Error)
 	// Release, if set, is called by Close.
 	Release func()
 }
@@ -79,57 +97,44 @@ func (e *Exec) builtin(kind string) (Plugin, bool) {
 	return p, ok && !slices.Contains(e.ForceExec, kind)
 }
 
-// InProcess says whether a plugin with this configuration runs in-process.
-func (e *Exec) InProcess(kind string, config []byte) bool {
-	p, ok := e.builtin(kind)
-	if !ok {
+// InProcess reports whether a plugin with this configuration runs in-process. Binaries are looked for
+// in paths.
+func (e *Exec) InProcess(kind string, config []byte, paths []string, chosen Chosen) bool {
+	if _, ok := e.builtin(kind); !ok {
 		return false
 	}
-	prepared, err := p.Prepare(config)
-	return err != nil || prepared.Unknown == nil
+	c, err := e.choose(kind, config, paths, chosen)
+	return err != nil || c.path == ""
+}
+
+// Found is what Find found.
+type Found struct {
+	// Chosen is where the plugin runs, if its configuration has keys that the built-in one does not
+	// know: later operations on the attachment run it there too. Nil otherwise.
+	Chosen Chosen
+	// Warnings name keys that have no effect, or not the one that their writer may expect.
+	Warnings []*failure.Error
 }
 
 // Find looks for what runs a plugin with this configuration. A configuration that the in-process
-// plugin cannot read is an error: a DEL could not read it either. The warnings name keys that have no
-// effect.
-func (e *Exec) Find(kind string, config []byte, paths []string) (warnings []*failure.Error, err error) {
+// plugin cannot read is an error: a DEL could not read it either.
+func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	if _, ok := e.builtin(kind); !ok {
-		_, err = e.FindInPath(kind, paths)
-		return nil, err
+		_, err := e.FindInPath(kind, paths)
+		return Found{}, err
 	}
-	prepared, _, err := e.prepare(kind, config, paths)
-	if err != nil || prepared == nil || prepared.Validate == nil {
-		return nil, err
-	}
-	if err := prepared.Validate(); err != nil {
-		return nil, invalidConfig(kind, err)
-	}
-	return nil, nil
-}
-
-// invalidConfig is the failure of a configuration that the plugin of the type refuses.
-func invalidConfig(kind string, err error) error {
-	return &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
-}
-
-// prepare returns the in-process plugin, or else the path of the binary: a key that the one does not
-// know may be one that the other knows. Without a binary it is an error that names the key.
-func (e *Exec) prepare(kind string, config []byte, paths []string) (prepared *Prepared, path string, err error) {
-	prepared, err = e.Builtin[kind].Prepare(config)
+	c, err := e.choose(kind, config, paths, nil)
 	if err != nil {
-		return nil, "", invalidConfig(kind, err)
+		return Found{}, err
 	}
-	if prepared.Unknown == nil {
-		return prepared, builtinPrefix + kind, nil
+	if err := e.judge(kind, c); err != nil {
+		return Found{}, err
 	}
-	path, err = cniinvoke.FindInPath(kind, paths)
-	if err != nil {
-		return nil, "", &failure.Error{
-			Reason: failure.NADInvalid, Plugin: kind, Err: prepared.Unknown,
-			Fix: "correct the key, or install a plugin that knows it in " + strings.Join(paths, " or "),
-		}
+	found := Found{Warnings: c.warnings(kind)}
+	if len(c.prepared.Unknown) > 0 {
+		found.Chosen = Chosen{kind: c.path == ""}
 	}
-	return nil, path, nil
+	return found, nil
 }
 
 // FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
@@ -145,25 +150,36 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 			Fix: "install the plugin in " + strings.Join(paths, " or ") + ", or correct the type in the network's configuration",
 		}
 	}
+	if _, known := e.Builtin[plugin]; !known && isSelf(path) {
+		return "", &failure.Error{
+			Reason: failure.NADInvalid, Plugin: plugin, Err: fmt.Errorf("%s is Braid, which would call itself", path),
+			Fix: "name the plugin that makes the interface, as bridge or macvlan",
+		}
+	}
 	return path, nil
 }
 
 // ExecPlugin runs the plugin that FindInPath gave.
 func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	start := time.Now()
-	var prepared *Prepared
+	var run Operation
 	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok { // only now is the configuration known
-		var err error
-		if prepared, path, err = e.prepare(kind, stdin, pathsOf(environ)); err != nil {
+		c, err := e.decide(ctx, kind, stdin, environ)
+		if err != nil {
 			return nil, err
+		}
+		if c.path != "" {
+			path = c.path
+		} else {
+			run = c.prepared.Run
 		}
 	}
 	kind := strings.TrimPrefix(filepath.Base(path), builtinPrefix)
 	var out []byte
 	var err error
-	if prepared == nil {
+	if run == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = prepared.Run(ctx, environ); err != nil && ctx.Err() != nil {
+	} else if out, err = run(ctx, environ); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
@@ -171,16 +187,6 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 		return nil, &failure.Error{Reason: reasonOf(ctx), Plugin: kind, Err: err}
 	}
 	return out, nil
-}
-
-// pathsOf is CNI_PATH.
-func pathsOf(environ []string) []string {
-	for _, pair := range slices.Backward(environ) {
-		if value, ok := strings.CutPrefix(pair, "CNI_PATH="); ok {
-			return filepath.SplitList(value)
-		}
-	}
-	return nil
 }
 
 // reasonOf tells a plugin that failed from one that was stopped.

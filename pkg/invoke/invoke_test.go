@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/failure"
@@ -117,7 +119,8 @@ func zombie(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z")
 }
 
-// builtin is an in-process plugin that knows no key but "known".
+// builtin is an in-process plugin that knows no key but "known", reads "KNOWN" as that, takes "slip" for
+// a slip of it, and "foreign" for one with a value that it does not know.
 type builtin struct{}
 
 func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
@@ -127,33 +130,183 @@ func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
 	}
 	p := &invoke.Prepared{Run: func(context.Context, []string) ([]byte, error) { return []byte("builtin\n"), nil }}
 	delete(keys, "known")
-	if len(keys) > 0 {
-		p.Unknown = fmt.Errorf("unknown keys %v", keys)
+	for key := range keys {
+		switch key {
+		case "KNOWN":
+			p.Recased = []invoke.Recased{{Path: key, Key: "known"}}
+		case "slip":
+			p.Refused = &failure.Error{Reason: failure.NADInvalid, Field: key, Err: errors.New("unknown key"), Fix: "write known"}
+		case "foreign":
+			p.Foreign = errors.New("not mine")
+		default:
+			continue
+		}
+		delete(keys, key)
 	}
+	p.Unknown = slices.Sorted(maps.Keys(keys))
 	return p, nil
 }
 
-// TestGuardExecsWhatIsUnknown: a key that the in-process plugin does not know is for the binary; without a binary it is an error.
-func TestGuardExecsWhatIsUnknown(t *testing.T) {
-	path := script(t, "echo exec")
+// ran is what ran a configuration of type plugin, which is built in: "builtin" or "exec".
+func ran(t *testing.T, exec cniinvoke.Exec, config, paths, command string) (string, error) {
+	t.Helper()
+	found, err := exec.FindInPath("plugin", filepath.SplitList(paths))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.ExecPlugin(t.Context(), found, []byte(config), []string{"CNI_COMMAND=" + command, "CNI_PATH=" + paths})
+	return strings.TrimSpace(string(out)), err
+}
+
+// TestR32UnknownKeys: a key that the in-process plugin does not know is for the binary; without one it
+// is ignored. Both are warnings.
+func TestR32UnknownKeys(t *testing.T) {
+	dir := filepath.Dir(script(t, "echo exec"))
 	e := newExec()
 	e.Builtin = invoke.Registry{"plugin": builtin{}}
-	for config, want := range map[string]string{`{"known":1}`: "builtin\n", `{"known":1,"new":2}`: "exec\n"} {
-		found, err := e.FindInPath("plugin", []string{filepath.Dir(path)})
-		if err != nil {
-			t.Fatal(err)
+	for _, c := range []struct {
+		config, paths, want string
+		reason              failure.Reason
+	}{
+		{`{"known":1}`, "/nowhere:" + dir, "builtin", ""}, {`{"known":1}`, "/nowhere", "builtin", ""},
+		{`{"known":1,"new":2}`, "/nowhere:" + dir, "exec", failure.PluginExecuted}, {`{"new":2}`, "/nowhere", "builtin", failure.IgnoredKey},
+		{`{"foreign":2}`, dir, "exec", ""},
+	} {
+		for _, command := range []string{"ADD", "DEL", "CHECK", "GC", "STATUS"} {
+			if got, err := ran(t, e, c.config, c.paths, command); err != nil || got != c.want {
+				t.Errorf("%s %s with %s: %q, %v, want %s", command, c.config, c.paths, got, err, c.want)
+			}
 		}
-		out, err := e.ExecPlugin(t.Context(), found, []byte(config), []string{"CNI_PATH=/nowhere:" + filepath.Dir(path)})
-		if err != nil || string(out) != want {
-			t.Errorf("%s: %q, %v", config, out, err)
+		paths := filepath.SplitList(c.paths)
+		if inProcess := e.InProcess("plugin", []byte(c.config), paths, nil); inProcess != (c.want == "builtin") {
+			t.Errorf("%s: InProcess says %v", c.config, inProcess)
 		}
-		if inProcess := e.InProcess("plugin", []byte(config)); inProcess != (want == "builtin\n") {
-			t.Errorf("%s: InProcess says %v", config, inProcess)
+		found, err := e.Find("plugin", []byte(c.config), paths)
+		if err != nil || len(found.Warnings) == 0 != (c.reason == "") {
+			t.Fatalf("%s: %+v, %v", c.config, found, err)
+		}
+		if c.reason == "" {
+			continue
+		}
+		w := found.Warnings[0]
+		if w.Reason != c.reason || w.Plugin != "plugin" || w.Field != "new" || w.Fix == "" {
+			t.Errorf("%s: warning %#v", c.config, w)
+		}
+		if inProcess, ok := found.Chosen["plugin"]; !ok || inProcess != (c.want == "builtin") {
+			t.Errorf("%s: chosen %v", c.config, found.Chosen)
 		}
 	}
-	_, err := e.ExecPlugin(t.Context(), "builtin:plugin", []byte(`{"new":2}`), []string{"CNI_PATH=/nowhere"})
-	if failure.ReasonOf(err) != failure.NADInvalid || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new:2") {
-		t.Errorf("without a binary: %v", err)
+}
+
+// TestR32LaterOperationsRunWhatTheAddRan: whatever was installed or removed since.
+func TestR32LaterOperationsRunWhatTheAddRan(t *testing.T) {
+	path := script(t, "echo exec")
+	dir := filepath.Dir(path)
+	e := newExec()
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
+	for _, c := range []struct {
+		chosen invoke.Chosen
+		config string
+		want   string
+	}{
+		{invoke.Chosen{"plugin": true}, `{"new":2}`, "builtin"}, {invoke.Chosen{"plugin": false}, `{"new":2}`, "exec"},
+		{invoke.Chosen{"other": true}, `{"new":2}`, "exec"}, {invoke.Chosen{"plugin": false}, `{"known":2}`, "builtin"},
+	} {
+		if got, err := ran(t, invoke.WithChosen(e, c.chosen), c.config, dir, "DEL"); err != nil || got != c.want {
+			t.Errorf("%v: %q, %v, want %s", c.chosen, got, err, c.want)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ran(t, invoke.WithChosen(e, invoke.Chosen{"plugin": false}), `{"new":2}`, dir, "DEL")
+	if failure.ReasonOf(err) != failure.PluginNotFound || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new") {
+		t.Errorf("DEL of what a binary made that is gone: %v", err)
+	}
+}
+
+// TestR32Refusals: what looks like a slip is refused by ADD alone, with a binary and without; a value
+// that only a binary knows needs one.
+func TestR32Refusals(t *testing.T) {
+	dir := filepath.Dir(script(t, "echo exec"))
+	e := newExec()
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
+	refused := func(config, paths, words string) {
+		t.Helper()
+		_, found := e.Find("plugin", []byte(config), []string{paths})
+		_, add := ran(t, e, config, paths, "ADD")
+		for _, err := range []error{found, add} {
+			if failure.ReasonOf(err) != failure.NADInvalid || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s with %s: %v, want %q in it", config, paths, err, words)
+			}
+		}
+	}
+	for _, paths := range []string{dir, "/nowhere"} {
+		refused(`{"slip":1}`, paths, "write known")
+		if _, err := ran(t, e, `{"slip":1}`, paths, "DEL"); err != nil {
+			t.Errorf("DEL after that: %v", err)
+		}
+	}
+	refused(`{"foreign":1}`, "/nowhere", "install a plugin of type plugin")
+	if _, err := ran(t, e, `{"foreign":1}`, "/nowhere", "DEL"); err == nil {
+		t.Error("DEL leaves what only a binary can remove")
+	}
+	e.RefuseUnknown = true
+	refused(`{"new":1}`, "/nowhere", "no such key")
+	if got, err := ran(t, e, `{"new":1}`, dir, "ADD"); got != "exec" {
+		t.Errorf("a binary that may know the key: %q, %v", got, err)
+	}
+	if _, err := ran(t, e, `{"new":1}`, "/nowhere", "DEL"); err != nil {
+		t.Errorf("DEL of what is refused now: %v", err)
+	}
+}
+
+// TestR34ProgramIsNotItsOwnReference: a link of the plugin's name to the program itself is no other
+// plugin, nor is what comes before it in the path; another type is not this program under another name.
+func TestR34ProgramIsNotItsOwnReference(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, reference := t.TempDir(), filepath.Dir(script(t, "echo exec"))
+	for _, name := range []string{"plugin", "other"} {
+		if err := os.Symlink(self, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := newExec()
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
+	for paths, want := range map[string]string{
+		links: "builtin", links + ":" + reference: "exec", reference + ":" + links: "builtin", reference: "exec",
+	} {
+		if got, err := ran(t, e, `{"new":1}`, paths, "ADD"); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %s", paths, got, err, want)
+		}
+	}
+	if _, err := e.FindInPath("other", []string{links}); failure.ReasonOf(err) != failure.NADInvalid || !strings.Contains(err.Error(), "call itself") {
+		t.Errorf("Braid under another name: %v", err)
+	}
+}
+
+// TestR34Alone: without an engine, warnings go to Warn, and DEL passes over what its ADD refused.
+func TestR34Alone(t *testing.T) {
+	e := newExec()
+	e.Builtin = invoke.Registry{"plugin": builtin{}}
+	var warned []string
+	e.Warn = func(w *failure.Error) { warned = append(warned, string(w.Reason)+" "+w.Field) }
+	for _, command := range []string{"ADD", "CHECK", "DEL"} {
+		if _, err := ran(t, e, `{"new":1,"KNOWN":2}`, "/nowhere", command); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"MiscasedKey KNOWN", "IgnoredKey new"}; !slices.Equal(warned, want) {
+		t.Errorf("warned %q, want %q", warned, want)
+	}
+	if _, err := ran(t, e, `{"foreign":1}`, "/nowhere", "ADD"); err == nil {
+		t.Error("a foreign value is accepted")
+	}
+	if got, err := ran(t, e, `{"foreign":1}`, "/nowhere", "DEL"); err != nil || got != "builtin" {
+		t.Errorf("DEL after that: %q, %v", got, err)
 	}
 }
 

@@ -95,6 +95,9 @@ type Attachment struct {
 	DeviceID string `json:"deviceID,omitempty"`
 	// DeviceInfo says that some plugin declares CNIDeviceInfoFile, so a file is passed and read.
 	DeviceInfo bool `json:"deviceInfo,omitempty"`
+	// InProcess has the built-in types whose configuration has keys that the built-in plugin does not
+	// know: true where that ran all the same, false where a binary did.
+	InProcess map[string]bool `json:"inProcess,omitempty"`
 	// Warnings are what the pod is told when the attachment is made. They are not recorded.
 	Warnings []*failure.Error `json:"-"`
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 )
@@ -30,28 +29,31 @@ func ConfError(key string, value any, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
 }
 
-// decode reads a configuration. Keys are matched exactly; unknown names, with their paths, those that C does not have. Both are errors of CNI's
-// code "invalid network config", but for text that is no JSON, which has "decoding failure".
-func decode[C any](raw []byte) (c *C, unknown, err error) {
-	c = new(C)
-	strict, err := kjson.UnmarshalStrict(raw, c)
-	if err != nil {
-		return nil, nil, badValue("", raw, err)
+// decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says what
+// is to be said of its keys, which match whatever their case, as in the reference. The error is of
+// CNI's code "invalid network config", but for text that is no JSON, which has "decoding failure".
+func decode[C any](of string, raw []byte, extra []string) (c *C, p *prepared, err error) {
+	c, p = new(C), &prepared{}
+	if err := json.Unmarshal(raw, c); err != nil {
+		return nil, nil, badValue(of, raw, err)
 	}
-	if picky, ok := any(c).(Picky); ok && len(strict) == 0 {
-		return c, picky.Knows(), nil
+	path := ""
+	if of != "" {
+		path = of + "."
 	}
-	if unknown = errors.Join(strict...); unknown != nil {
-		unknown = types.NewError(types.ErrInvalidNetworkConfig, oneLine(unknown), "")
+	p.keys.object(path, raw, reflect.TypeFor[C](), extra)
+	if picky, ok := any(c).(Picky); ok {
+		p.foreign = picky.Knows()
 	}
-	return c, unknown, nil
+	if v, ok := any(c).(Validator); ok {
+		p.validate = v.Validate
+	}
+	return c, p, nil
 }
 
 // Picky is a configuration of which the plugin does not know every value. Knows names one that it does not know, which another implementation
 // of the plugin's type may know.
 type Picky interface{ Knows() error }
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ", ") }
 
 // badValue names the key and quotes the value that a configuration's type does not have. raw is the value of the key of, which is empty
 // for the whole configuration.

@@ -1,12 +1,17 @@
 package plugin_test
 
 import (
+	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
@@ -60,44 +65,93 @@ func TestWrongConfigurations(t *testing.T) {
 	}
 }
 
-// Prepare names the keys that the plugin does not have, by their paths, and leaves what else is wrong to the operation.
-func TestUnknownKeys(t *testing.T) {
+// prepared is a configuration that the plugin can read.
+func prepared(t *testing.T, p *plugin.Plugin, text string) *invoke.Prepared {
+	t.Helper()
 	session := plugin.NewSession(plugin.HostNS, nil)
 	defer session.Close()
+	prepared, err := session.Bind(p).Prepare([]byte(text))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return prepared
+}
+
+// Prepare names the keys that the plugin does not have, by their paths, and leaves the values to it.
+func TestR32UnknownKeys(t *testing.T) {
+	probed := plugin.New(probe(nil))
 	for text, unknown := range map[string][]string{
 		`{"cniVersion":"1.1.0","name":"n","type":"probe","master":"x","words":{"any":"x"},"args":{"a":5},"runtimeConfig":{"b":5}}`: nil,
 		`{"capabilities":{"mac":true},"ipam":{"type":"x","y":5},"dns":{},"prevResult":{"x":5},"cni.dev/valid-attachments":[]}`:     nil,
-		`{"Master":"x"}`:                 {"Master"},
-		`{"a":5,"b":6,"mtu":7}`:          {`"a"`, `"b"`},
-		`{"things":[{"id":5,"name":6}]}`: {"things[0].name"},
-		`{"mtu":"wrong"}`:                nil,
-		`{`:                              nil,
+		`{"deviceID":"x","pciBusID":"x","cniVersions":["1.0.0"],"disableCheck":true}`:                                              nil, // of a list, or Braid's own
+		`{"first":5,"second":6,"mtu":7}`:                       {"first", "second"},
+		`{"things":[{"id":5,"label":6},{"x.y":1}],"\u001b":1}`: {"things[0].label", "things[1].x.y", `"\x1b"`},
+		`{"dns":{"servers":[]},"words":null}`:                  {"dns.servers"},
 	} {
-		err := unknownKeys(session.Bind(plugin.New(probe(nil))), text)
-		if (err == nil) != (unknown == nil) {
-			t.Errorf("%s: %v", text, err)
-		}
-		for _, key := range unknown {
-			if err != nil && !strings.Contains(err.Error(), key) {
-				t.Errorf("%s: %v, want %s in it", text, err, key)
-			}
+		if p := prepared(t, probed, text); !slices.Equal(p.Unknown, unknown) || p.Refused != nil {
+			t.Errorf("%s: unknown %q, refused %v, want unknown %q", text, p.Unknown, p.Refused, unknown)
 		}
 	}
-	ipam := session.Bind(plugin.NewIPAM(probe(nil)))
-	for text, knows := range map[string]bool{
-		`{"unknown":5,"ipam":{"type":"probe","mtu":5}}`: true, `{"ipam":{"type":"probe","unknown":5}}`: false, `{}`: true, `{"ipam":null}`: true,
+	ipam := plugin.NewIPAM(probe(nil))
+	for text, unknown := range map[string][]string{
+		`{"unknown":5,"ipam":{"type":"probe","mtu":5,"name":"n"}}`: nil, `{"ipam":{"type":"probe","unknown":5}}`: {"ipam.unknown"},
 	} {
-		if err := unknownKeys(ipam, text); (err == nil) != knows {
-			t.Errorf("IPAM plugin, %s: %v", text, err)
+		if p := prepared(t, ipam, text); !slices.Equal(p.Unknown, unknown) {
+			t.Errorf("IPAM plugin, %s: unknown %q, want %q", text, p.Unknown, unknown)
 		}
 	}
 }
 
-// unknownKeys is what a plugin does not know of a configuration; nil also where it cannot be read.
-func unknownKeys(p *plugin.Bound, text string) error {
-	prepared, err := p.Prepare([]byte(text))
-	if err != nil {
-		return nil
+// A key that is most likely meant for another is refused.
+func TestR32Slips(t *testing.T) {
+	probed, ipam := plugin.New(probe(nil)), plugin.NewIPAM(probe(nil))
+	for text, words := range map[string][]string{
+		`{"masters":"x"}`:                         {"field masters", "write master"},
+		`{"mut":5}`:                               {"field mut", "write mtu"},
+		`{"word":{}}`:                             {"field word", "write words"},
+		`{"things":[{"ids":5}]}`:                  {"field things[0].ids", "write id"},
+		`{"mtu":5,"mtu":6}`:                       {"field mtu", "twice", "keep one"},
+		`{"mtu":5,"MTU":6}`:                       {"field MTU", `"mtu" and "MTU" differ by case alone`, "keep one"},
+		`{"things":[{"ID":5,"id":5}]}`:            {"field things[0].id", "by case alone"},
+		`{"runtimeconfig":{},"Runtimeconfig":{}}`: {"by case alone"},
+	} {
+		p := prepared(t, probed, text)
+		for _, word := range words {
+			if p.Refused == nil || failure.ReasonOf(p.Refused) != failure.NADInvalid || !strings.Contains(p.Refused.Error(), word) {
+				t.Errorf("%s: refused %v, want %q in it", text, p.Refused, word)
+			}
+		}
 	}
-	return prepared.Unknown
+	if p := prepared(t, ipam, `{"ipam":{"type":"probe","mut":5}}`); p.Refused == nil || !strings.Contains(p.Refused.Error(), "field ipam.mut") {
+		t.Errorf("IPAM plugin: refused %v", p.Refused)
+	}
+}
+
+// Keys match whatever their case, as in the reference.
+func TestR34KeysMatchWithoutCase(t *testing.T) {
+	for text, want := range map[string][]invoke.Recased{
+		`{"cniVersion":"1.1.0","Name":"n","TYPE":"probe","MTU":7,"Things":[{"ID":1}]}`: {
+			{Path: "MTU", Key: "mtu"}, {Path: "Name", Key: "name"}, {Path: "TYPE", Key: "type"}, {Path: "Things", Key: "things"}, {Path: "Things[0].ID", Key: "id"},
+		},
+		`{"cniVersion":"1.1.0","name":"n","type":"probe","mtu":7,"things":[{"id":1}]}`: nil,
+	} {
+		p := plugin.New(probe(func(_ context.Context, _ string, req *plugin.Request, c *probeConf) (*types100.Result, error) {
+			if req.Network != "n" || c.MTU != 7 || len(c.Things) != 1 || *c.Things[0].ID != 1 {
+				t.Errorf("%s: configuration %+v", text, c)
+			}
+			return nil, nil
+		}))
+		got := prepared(t, p, text).Recased
+		slices.SortFunc(got, func(a, b invoke.Recased) int { return strings.Compare(a.Path, b.Path) })
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", text, got, want)
+		}
+		if _, err := runWith(t, t.Context(), &fakeExec{}, p, text, "CNI_COMMAND=CHECK"); err != nil {
+			t.Error(err)
+		}
+	}
+	ipam := plugin.NewIPAM(probe(nil))
+	if p := prepared(t, ipam, `{"IPAM":{"Type":"probe","Name":"n"}}`); len(p.Recased) != 2 || len(p.Unknown) != 0 {
+		t.Errorf("IPAM plugin: %+v", p)
+	}
 }

@@ -68,31 +68,30 @@ type operation func(ctx context.Context, command string, req *Request) (*types10
 
 // New makes a Plugin of one whose configuration is a plugin's object: C embeds Common.
 func New[C any](impl Interface[C]) *Plugin {
-	return &Plugin{prepare: preparer(impl)}
+	return &Plugin{prepare: preparer(impl, "", listKeys())}
 }
 
 // NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the plugin that calls it.
 func NewIPAM[C any](impl Interface[C]) *Plugin {
-	return &Plugin{ipam: true, prepare: preparer(impl)}
+	return &Plugin{ipam: true, prepare: preparer(impl, "ipam", ipamKeys())}
 }
 
 // prepared is a configuration that was read, as invoke.Prepared has it.
 type prepared struct {
 	run      operation
-	unknown  error
+	keys     keys
+	foreign  error
 	validate func() error
 }
 
-func preparer[C any](impl Interface[C]) func(raw []byte) (*prepared, error) {
+// preparer reads configurations that are the value of the key of.
+func preparer[C any](impl Interface[C], of string, extra []string) func(raw []byte) (*prepared, error) {
 	return func(raw []byte) (*prepared, error) {
-		conf, unknown, err := decode[C](raw)
+		conf, p, err := decode[C](of, raw, extra)
 		if err != nil {
 			return nil, err
 		}
-		p := &prepared{run: configured(impl, conf), unknown: unknown}
-		if v, ok := any(conf).(Validator); ok {
-			p.validate = v.Validate
-		}
+		p.run = configured(impl, conf)
 		return p, nil
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -121,7 +122,13 @@ func (b *Bound) Prepare(stdin []byte) (*invoke.Prepared, error) {
 		return nil, err
 	}
 	run := func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, p.run) }
-	return &invoke.Prepared{Run: run, Unknown: p.unknown, Validate: p.validate}, nil
+	prepared := &invoke.Prepared{
+		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Validate: p.validate,
+	}
+	if p.keys.refused != nil {
+		prepared.Refused = p.keys.refused
+	}
+	return prepared, nil
 }
 
 func (b *Bound) run(ctx context.Context, environ []string, stdin []byte, run operation) (stdout []byte, err error) {
@@ -169,10 +176,11 @@ func (p *Plugin) own(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "configuration "+err.Error(), "")
 	}
-	if strictjson.Null(object["ipam"]) {
+	key := spelled("ipam", slices.Sorted(maps.Keys(object)))
+	if strictjson.Null(object[key]) {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "field ipam: is missing", "")
 	}
-	return object["ipam"], nil
+	return object[key], nil
 }
 
 // request reads the wire form.

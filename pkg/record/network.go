@@ -24,6 +24,8 @@ type Network struct {
 	// Network is the CNI network name.
 	Network string          `json:"network"`
 	Conf    json.RawMessage `json:"conf"`
+	// InProcess as in plan.Attachment.
+	InProcess map[string]bool `json:"inProcess,omitempty"`
 }
 
 func (s *Store) networks() string { return filepath.Join(s.dir, "networks") }
@@ -34,7 +36,7 @@ func (b *Sandbox) Remember(a plan.Attachment) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Network{Name: a.Name, Network: a.Network, Conf: a.Conf})
+	data, err := json.Marshal(Network{Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess})
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}

@@ -256,7 +256,7 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	p.Args = ""
-	if _, err := p.Add(good.With(conf{"Mtu": 1400})); err == nil || !strings.Contains(err.Error(), "Mtu") {
+	if _, err := p.Add(good.With(conf{"mtus": 1400})); err == nil || !strings.Contains(err.Error(), "mtus") {
 		t.Errorf("unknown key: %v", err)
 	}
 	for _, id := range []string{"", "../../etc/x", "a/b", ".hidden"} {

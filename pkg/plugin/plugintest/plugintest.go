@@ -6,6 +6,7 @@ package plugintest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
@@ -22,6 +24,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -77,8 +80,11 @@ func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byt
 	if err != nil {
 		return nil, err
 	}
-	if prepared.Unknown != nil {
-		return nil, fmt.Errorf("unknown keys: %w", prepared.Unknown)
+	if len(prepared.Unknown) > 0 {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, "unknown keys: "+strings.Join(prepared.Unknown, ", "), "")
+	}
+	if err := cmp.Or(prepared.Refused, prepared.Foreign); err != nil {
+		return nil, types.NewError(failure.Code(err), err.Error(), "")
 	}
 	return prepared.Run(ctx, environ)
 }

@@ -310,7 +310,7 @@ func TestUnknownKeys(t *testing.T) {
 	r := newRig(t)
 	for key, ipam := range map[string]conf{
 		"colour": {"colour": "red"}, "ipRanges[0].gateway": {"ipRanges": list{conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1"}}},
-		"Range": {"Range": "10.0.0.0/24"}, "kubernetes.token": {"kubernetes": conf{"token": "x"}},
+		"kubernetes.token":     {"kubernetes": conf{"token": "x"}},
 		"addresses[0].version": {"addresses": list{conf{"address": "10.0.0.1/24", "version": "4"}}},
 	} {
 		if _, err := r.pod("a").Add(with(ipam)); err == nil || !strings.Contains(err.Error(), "unknown keys") || !strings.Contains(err.Error(), key) {

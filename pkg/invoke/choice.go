@@ -1,0 +1,211 @@
+package invoke
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Chosen says where plugins run whose configuration has keys that the built-in one does not know: by
+// type, true for in-process and false for a binary. It is recorded with an attachment, so that a
+// binary that is installed between ADD and DEL is not asked to remove what it did not make.
+type Chosen map[string]bool
+
+// WithChosen returns an Exec that runs plugins where an earlier operation ran them.
+func WithChosen(inner cniinvoke.Exec, chosen Chosen) cniinvoke.Exec {
+	if len(chosen) == 0 {
+		return inner
+	}
+	return &choosing{Exec: inner, chosen: chosen}
+}
+
+type choosing struct {
+	cniinvoke.Exec
+	chosen Chosen
+}
+
+// chosenKey is the context's key of a Chosen: it has to reach the IPAM plugin, which the interface
+// plugin calls.
+type chosenKey struct{}
+
+func (c *choosing) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return c.Exec.ExecPlugin(context.WithValue(ctx, chosenKey{}, c.chosen), path, stdin, environ)
+}
+
+// choice is what runs a configuration of a built-in type.
+type choice struct {
+	prepared *Prepared
+	// path is the binary that runs in the place of the in-process plugin; empty for none.
+	path string
+}
+
+// choose finds out what runs a configuration of a built-in type. What the in-process plugin does not
+// know a binary may know. A value that it does not know needs one: the plugin would do something else.
+func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen) (*choice, error) {
+	prepared, err := e.Builtin[kind].Prepare(config)
+	if err != nil {
+		return nil, invalidConfig(kind, err)
+	}
+	c := &choice{prepared: prepared}
+	if len(prepared.Unknown) == 0 && prepared.Foreign == nil {
+		return c, nil
+	}
+	inProcess, decided := chosen[kind]
+	if decided && inProcess {
+		return c, nil
+	}
+	if c.path, err = binary(kind, paths); err == nil {
+		return c, nil
+	}
+	where := "install a plugin of type " + kind + " that knows it in " + strings.Join(paths, " or ")
+	switch {
+	case prepared.Foreign != nil:
+		fe := invalidConfig(kind, prepared.Foreign)
+		fe.Fix = "correct it, or " + where
+		return nil, fe
+	case decided:
+		return nil, &failure.Error{
+			Reason: failure.PluginNotFound, Plugin: kind, Fix: where,
+			Err: fmt.Errorf("the binary that knows the key %s is gone: %w", prepared.Unknown[0], err),
+		}
+	}
+	return c, nil
+}
+
+// decide is choose for one call.
+func (e *Exec) decide(ctx context.Context, kind string, stdin []byte, environ []string) (*choice, error) {
+	chosen, _ := ctx.Value(chosenKey{}).(Chosen)
+	command := variable(environ, "CNI_COMMAND")
+	c, err := e.choose(kind, stdin, filepath.SplitList(variable(environ, "CNI_PATH")), chosen)
+	if err != nil && e.Warn != nil && command == "DEL" {
+		prepared, perr := e.Builtin[kind].Prepare(stdin)
+		return &choice{prepared: prepared}, perr
+	}
+	if err != nil || command != "ADD" {
+		return c, err
+	}
+	if err := e.judge(kind, c); err != nil {
+		return nil, err
+	}
+	if e.Warn != nil {
+		for _, w := range c.warnings(kind) {
+			e.Warn(w)
+		}
+	}
+	return c, nil
+}
+
+// judge refuses what an ADD does not take.
+func (e *Exec) judge(kind string, c *choice) error {
+	p := c.prepared
+	switch {
+	case p.Refused != nil:
+		return invalidConfig(kind, p.Refused)
+	case c.path != "": // the binary judges the values
+		return nil
+	case e.RefuseUnknown && len(p.Unknown) > 0:
+		fe := invalidConfig(kind, errors.New("the plugin has no such key"))
+		fe.Field, fe.Fix = p.Unknown[0], "remove it, or correct its name"
+		return fe
+	case p.Validate == nil:
+		return nil
+	}
+	if err := p.Validate(); err != nil {
+		return invalidConfig(kind, err)
+	}
+	return nil
+}
+
+// invalidConfig is the failure of a configuration that the plugin of the type refuses.
+func invalidConfig(kind string, err error) *failure.Error {
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named := *fe
+		named.Plugin = kind
+		return &named
+	}
+	return &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
+}
+
+// maxWarnings bounds those of one configuration: each becomes an event of the pod.
+const maxWarnings = 8
+
+// warnings are what the pod's owner should know of the keys.
+func (c *choice) warnings(kind string) []*failure.Error {
+	p := c.prepared
+	if c.path != "" {
+		return c.executed(kind)
+	}
+	var all []*failure.Error
+	for _, r := range p.Recased {
+		all = append(all, &failure.Error{
+			Reason: failure.MiscasedKey, Plugin: kind, Field: r.Path, Err: fmt.Errorf("the key is read as %s", r.Key), Fix: "write " + r.Key,
+		})
+	}
+	for _, at := range p.Unknown {
+		all = append(all, &failure.Error{
+			Reason: failure.IgnoredKey, Plugin: kind, Field: at, Err: errors.New("the key is ignored: the plugin has no such key"),
+			Fix: "remove it, or correct its name",
+		})
+	}
+	if len(all) > maxWarnings {
+		all = all[:maxWarnings]
+		all[maxWarnings-1].Fix += "; there are more such keys"
+	}
+	return all
+}
+
+// executed warns that a binary runs in the place of the built-in plugin. A value that only a binary
+// knows asks for just that.
+func (c *choice) executed(kind string) []*failure.Error {
+	unknown := c.prepared.Unknown
+	if len(unknown) == 0 {
+		return nil
+	}
+	return []*failure.Error{{
+		Reason: failure.PluginExecuted, Plugin: kind, Field: unknown[0],
+		Err: fmt.Errorf("the built-in plugin has no such key, so %s is run in its place; that of the reference ignores a key that it does not know",
+			c.path),
+		Fix: "remove the key if the plugin need not have it",
+	}}
+}
+
+// binary is the path of the plugin of that type which is not this program: by a link of that name it
+// would do what it does in-process. Of directories that have this program only those after it count:
+// two copies of it do not call each other for ever.
+func binary(kind string, paths []string) (string, error) {
+	for i, dir := range slices.Backward(paths) {
+		if isSelf(filepath.Join(dir, kind)) {
+			paths = paths[i+1:]
+			break
+		}
+	}
+	return cniinvoke.FindInPath(kind, paths)
+}
+
+// isSelf reports whether a path leads to the program that runs.
+func isSelf(path string) bool {
+	file, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	self, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(file, self)
+}
+
+// variable is a variable's value in an environment, of which the last one counts.
+func variable(environ []string, name string) string {
+	for _, pair := range slices.Backward(environ) {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,172 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+)
+
+// listKeys are those that a plugin's object may have and no plugin reads: those of a list, which a
+// configuration of one plugin holds, and the device, which Braid and Multus write into every plugin
+// of a NAD that has one.
+func listKeys() []string {
+	return []string{"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID"}
+}
+
+// ipamKeys is the same for the object "ipam": the reference's plugins have the network's name there.
+func ipamKeys() []string { return []string{"name"} }
+
+// keys compares the keys of a configuration with those that a plugin reads.
+type keys struct {
+	unknown []string
+	recased []invoke.Recased
+	// refused is the first key that is likely to be meant for another.
+	refused *failure.Error
+}
+
+// object compares an object with the fields of a struct, and what is in it. The path is empty or
+// ends in a period; extra are keys that are known besides. What is no object is left to the decoder.
+func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []string) {
+	members, err := membersOf(raw)
+	if err != nil {
+		return
+	}
+	fields := fieldsOf(t)
+	known := slices.Sorted(maps.Keys(fields))
+	written := map[string]string{} // by the key that is known
+	for _, m := range members {
+		key, at := m.key, path+strictjson.Label(m.key)
+		name := spelled(key, known, extra)
+		if name == "" {
+			k.stranger(at, key, append(known, extra...))
+			continue
+		}
+		if twin, ok := written[name]; ok && twin == key {
+			k.refuse(at, "keep one of the two", "the key appears twice in one object")
+			continue
+		} else if ok {
+			k.refuse(at, "keep one of the two", "%s and %s differ by case alone", strictjson.Quote(twin), strictjson.Quote(key))
+			continue
+		}
+		written[name] = key
+		if key != name {
+			k.recased = append(k.recased, invoke.Recased{Path: at, Key: name})
+		}
+		if field, ok := fields[name]; ok {
+			k.value(at, m.value, field)
+		}
+	}
+}
+
+// member is a key of an object with its value.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// membersOf reads an object as it is written: a map would keep one of two equal keys.
+func membersOf(raw json.RawMessage) ([]member, error) {
+	if strictjson.Kind(raw) != "an object" {
+		return nil, errors.New("no object")
+	}
+	var members []member
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	_, err := decoder.Token()
+	for err == nil && decoder.More() {
+		var m member
+		var token json.Token
+		if token, err = decoder.Token(); err != nil {
+			break
+		}
+		m.key, _ = token.(string)
+		err = decoder.Decode(&m.value)
+		members = append(members, m)
+	}
+	return members, err
+}
+
+// value looks at the objects in a value.
+func (k *keys) value(path string, raw json.RawMessage, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		k.object(path+".", raw, t, nil)
+	case reflect.Slice, reflect.Array:
+		elements, err := strictjson.List(raw)
+		if err != nil {
+			return
+		}
+		for i, element := range elements {
+			k.value(fmt.Sprintf("%s[%d]", path, i), element, t.Elem())
+		}
+	default: // texts, numbers, and maps, whose keys are the user's
+	}
+}
+
+// stranger notes a key that is not known.
+func (k *keys) stranger(at, key string, known []string) {
+	if meant := strictjson.Near(key, known); meant != "" {
+		k.refuse(at, "write "+meant, "unknown key %s", strictjson.Quote(key))
+		return
+	}
+	k.unknown = append(k.unknown, at)
+}
+
+func (k *keys) refuse(at, fix, format string, args ...any) {
+	if k.refused == nil {
+		k.refused = &failure.Error{Reason: failure.NADInvalid, Field: at, Err: fmt.Errorf(format, args...), Fix: fix}
+	}
+}
+
+// spelled returns the known key that encoding/json takes a key for, which does not look at the case;
+// "" where there is none.
+func spelled(key string, lists ...[]string) string {
+	for _, known := range lists {
+		if slices.Contains(known, key) {
+			return key
+		}
+	}
+	for _, known := range lists {
+		if i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, key) }); i >= 0 {
+			return known[i]
+		}
+	}
+	return ""
+}
+
+// fieldsOf are the types of a struct's fields by their keys, those of embedded structs among them.
+func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	for i := range t.NumField() {
+		field := t.Field(i)
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		inner := field.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		switch {
+		case name == "-":
+		case name != "":
+			fields[name] = field.Type
+		case field.Anonymous && inner.Kind() == reflect.Struct:
+			maps.Copy(fields, fieldsOf(inner))
+		case field.IsExported():
+			fields[field.Name] = field.Type
+		}
+	}
+	return fields
+}
