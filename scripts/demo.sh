@@ -78,7 +78,7 @@ sed -n '/kind: Pod/,$p' $work/manifests/demo.yaml
 cat >$work/net.d/00-braid.conflist <<EOF
 {"cniVersion": "1.0.0", "name": "braid", "plugins": [{
   "type": "braid", "logFile": "$work/braid.log", "binDir": "$PWD/bin",
-  "braid": {"manifests": "$work/manifests", "stateDir": "$work/state"},
+  "braid": {"manifests": "$work/manifests", "stateDir": "$work/state", "dataRoots": ["$work"]},
   "delegates": [{"cniVersion": "1.0.0", "name": "pod-network", "type": "bridge", "bridge": "cni0", "isGateway": true,
     "ipam": {"type": "host-local", "subnet": "192.168.0.0/24", "dataDir": "$work/leases", "routes": [{"dst": "0.0.0.0/0"}]}}]}]}
 EOF

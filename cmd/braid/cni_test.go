@@ -385,7 +385,7 @@ func awayAPI(r *rig) {
 		"clusters":[{"name":"k","cluster":{"server":"http://127.0.0.1:1"}}],"users":[{"name":"u","user":{"token":"t0ken"}}],
 		"contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}]}`)
 	r.conf["kubeconfig"] = r.path("kubeconfig")
-	r.conf["braid"] = map[string]any{"stateDir": r.path("state"), "timeouts": map[string]any{"api": "500ms"}}
+	r.conf["braid"] = map[string]any{"stateDir": r.path("state"), "dataRoots": []string{r.dir}, "timeouts": map[string]any{"api": "500ms"}}
 }
 
 func TestC9CodeOfTheDelegate(t *testing.T) {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -213,4 +215,129 @@ func TestR36OldLease(t *testing.T) {
 			r.clean(p)
 		}
 	}
+}
+
+// M34: a dataDir of a network leads nowhere but beneath dataRoots: it is refused with field and remedy, nothing is made, and the pod can go.
+func TestM34DataDir(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.conf["braid"].(map[string]any)["dataRoots"] = []string{r.path("leases"), r.path("tuning")}
+	outside := t.TempDir()
+	if err := errors.Join(os.MkdirAll(r.path("leases"), 0o700), os.Symlink(outside, r.path("leases", "out"))); err != nil {
+		t.Fatal(err)
+	}
+	tuned := func(dir string) string {
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":%q},{"type":"tuning","dataDir":%q,"mtu":1400}]}`, nic, dir)
+	}
+	leased := func(dir string) string { return strings.Replace(r.macvlan(34, ""), r.path("leases"), dir, 1) }
+	for i, c := range []struct {
+		config string
+		code   uint
+		says   []string
+	}{
+		{leased(outside), 7, []string{"ipam.dataDir", outside, r.path("leases"), "dataRoots"}},
+		{leased("/dev/null"), 7, []string{"ipam.dataDir", "/dev/null", "dataRoots"}},
+		{leased(r.path("leases", "..", "etc")), 7, []string{"ipam.dataDir", "dataRoots"}},
+		{leased(r.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
+		{leased(r.path("leases", "out", "x")), 0, []string{"symbolic links are not followed"}},
+		{tuned(outside), 7, []string{"dataDir", outside, "dataRoots"}},
+		{tuned("/dev/null"), 7, []string{"dataDir", "dataRoots"}},
+		{tuned(r.path("leases", "out")), 0, []string{"symbolic links are not followed"}},
+	} {
+		name := fmt.Sprint("n", i)
+		r.nad(name, c.config)
+		p := r.pod(fmt.Sprint("p", i), name)
+		_, failed := r.call("ADD", p)
+		if failed == nil {
+			t.Fatalf("ADD with %s succeeds", c.config)
+		}
+		if c.code != 0 && failed.Code != c.code {
+			t.Errorf("code %d, want %d: %v", failed.Code, c.code, failed)
+		}
+		for _, text := range c.says {
+			if !strings.Contains(failed.Msg, text) {
+				t.Errorf("%v, want %q in it", failed, text)
+			}
+		}
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+		t.Errorf("outside: %v, %v", entries, err)
+	}
+	r.nad("good", leased(r.path("leases", "a", "b")))
+	r.nad("tuned", tuned(r.path("tuning")))
+	p := r.pod("p", "good,tuned")
+	r.add(p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// M34: where dataRoots were others at the time of the ADD, DEL says so as long as there is something, and goes on when there is nothing.
+func TestM34RootsChange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,"mtu":1400}]}`, r.macvlan(34, ""), r.path("tuning")))
+	p := r.pod("p", "a")
+	r.add(p)
+	braid := r.conf["braid"].(map[string]any)
+	before := braid["dataRoots"]
+	braid["dataRoots"] = []string{r.path("elsewhere")}
+	r.fails("DEL", p, 7, "dataDir", "dataRoots")
+	braid["dataRoots"] = before
+	r.must("DEL", p)
+	r.clean(p)
+	if left, err := filepath.Glob(r.path("tuning", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// M34: under the plugin's own name any dataDir is a root, as in the reference, and one that is no directory ends with an error of ADD alone.
+func TestM34Standalone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := &pod{Namespace: nettest.New(t), id: "id-p"}
+	conf := func(dir string) string {
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}}`, nic, dir)
+	}
+	if _, failed := r.standalone("macvlan", "ADD", p, conf("/dev/null")); failed == nil {
+		t.Error("ADD with /dev/null succeeds")
+	}
+	for _, dir := range []string{"/dev/null", r.path("leases")} {
+		if _, failed := r.standalone("macvlan", "DEL", p, conf(dir)); failed != nil {
+			t.Errorf("DEL with %s: %v", dir, failed)
+		}
+	}
+	r.has(p)
+}
+
+// M33: resolvConf is one of the node's own files, and nothing but addresses, domains and options comes out of it.
+func TestM33ResolvConf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	secret := r.path("secret")
+	r.write("secret", "nameserver s3cret\nsearch s3cret!\n")
+	leased := func(path string) string {
+		return strings.Replace(r.macvlan(33, ""), `"subnet"`, fmt.Sprintf(`"resolvConf":%q,"subnet"`, path), 1)
+	}
+	for i, path := range []string{secret, "/etc/../root/x", "/proc/self/environ", "/run/systemd/resolve/../../x", "etc/resolv.conf"} {
+		name := fmt.Sprint("n", i)
+		r.nad(name, leased(path))
+		p := r.pod(fmt.Sprint("p", i), name)
+		r.fails("ADD", p, 7, "ipam.resolvConf", strings.TrimSpace(path), "/etc", "/run/systemd/resolve")
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	r.nad("passwd", leased("/etc/passwd"))
+	r.nad("own", leased("/etc/resolv.conf"))
+	p := r.pod("p", "passwd,own")
+	r.add(p)
+	for _, s := range r.status(p)[1:] {
+		text, err := json.Marshal(s.DNS)
+		if err != nil || strings.Contains(string(text), "root") {
+			t.Errorf("%s: DNS %s, %v", s.Name, text, err)
+		}
+	}
+	r.must("DEL", p)
+	r.clean(p)
 }

@@ -114,6 +114,7 @@ func newRig(t *testing.T) *rig {
 		"binDir": pluginDir(t), "confDir": r.path("net.d"),
 		"braid": map[string]any{
 			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": node,
+			"dataRoots": []string{r.dir, "/var/lib/cni", "/run/cni"},
 		},
 		"delegates": []any{r.defaultNetwork()},
 	}

@@ -66,7 +66,9 @@ func newSource(cfg *conf.Config) (source, error) {
 func execs(cfg *conf.Config, objects source, log *slog.Logger, trace func(string)) func(*os.File) engine.Exec {
 	cluster := &addresses{cfg: cfg, source: objects, log: log, trace: trace}
 	return func(lock *os.File) engine.Exec {
-		exec := builtin.NewExec(log, builtin.Node{Open: cluster.open, StateDir: cfg.Braid.StateDir, Trace: trace})
+		exec := builtin.NewExec(log, builtin.Node{
+			Open: cluster.open, StateDir: cfg.Braid.StateDir, DataRoots: cfg.Braid.DataRoots, Trace: trace,
+		})
 		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Braid.Exec, lock, cfg.Braid.RefuseUnknownKeys
 		return exec
 	}

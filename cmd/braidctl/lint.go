@@ -81,7 +81,7 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 // judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
 // look in, a plugin that Braid has not built in is taken to be there.
 func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) ([]*failure.Error, error) {
-	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{})
+	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{DataRoots: cfg.Braid.DataRoots})
 	defer exec.Close()
 	exec.ForceExec = cfg.Braid.Exec
 	warnings, err := engine.Runnable(exec, a, pluginDirs)

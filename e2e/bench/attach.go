@@ -123,7 +123,7 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	}
 	config := map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
+		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec, "dataRoots": []string{b.work}},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
 	}
 	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks, b.uids}, nil

@@ -105,7 +105,7 @@ func newCRI(t *testing.T, api *lab.API) *cri {
 	}
 	r.config, err = json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig(t, api), "logFile": r.path("braid.log"), "binDir": bin,
-		"braid": map[string]any{"stateDir": r.path("state"), "nodeName": nodeName(0)},
+		"braid": map[string]any{"stateDir": r.path("state"), "nodeName": nodeName(0), "dataRoots": []string{r.dir}},
 		"delegates": []any{map[string]any{
 			"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
 			"ipam": map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"},

@@ -14,7 +14,8 @@ const allowedDuration = `give a positive duration: "90s"`
 func (c *Config) loadBraid(o *object) {
 	b := o.inner("braid")
 	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
-		"unknownKeys", "secondaryDefaultRoute", "timeouts")
+		"unknownKeys", "secondaryDefaultRoute", "dataRoots",
+		"timeouts")
 	c.Braid = Braid{
 		Manifests:     field(b, "manifests", "", allowedPath, optionalPath),
 		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
@@ -23,6 +24,7 @@ func (c *Config) loadBraid(o *object) {
 		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
 		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
 
+		DataRoots:         field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir)),
 		RefuseUnknownKeys: field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown),
 
 		SecondaryDefaultRoute: field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute),
@@ -49,6 +51,9 @@ func secondaryDefaultRoute(raw json.RawMessage) (string, error) {
 	}
 	return text, nil
 }
+
+// defaultDataRoots are the directories that CNI plugins have for their data by custom.
+func defaultDataRoots() []string { return []string{"/var/lib/cni", "/run/cni"} }
 
 // refusesUnknown decodes the value of "unknownKeys".
 func refusesUnknown(raw json.RawMessage) (bool, error) {

@@ -104,6 +104,8 @@ type Braid struct {
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec     []string
 	NodeName string
+	// DataRoots are the directories beneath which the key dataDir of a network's configuration may lead.
+	DataRoots []string
 	// RefuseUnknownKeys makes an error of a key that is not known, in an annotation or in the
 	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key is
 	// ignored with a warning.

@@ -43,7 +43,7 @@ func TestLoadDefaults(t *testing.T) {
 		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", SystemNamespaces: []string{"kube-system"}, MultusNamespace: "kube-system",
 		ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDir: "/opt/cni/bin", LogFile: "/var/log/braid.log", LogLevel: "info",
 		LogOptions: LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}, NamespaceIsolation: true, GlobalNamespaces: []string{"default"},
-		Braid: Braid{StateDir: "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock", SecondaryDefaultRoute: "keep", Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second}},
+		Braid: Braid{StateDir: "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock", SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}, Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second}},
 	}
 	same(t, "defaults", load(t, `"x":1`), want)
 	same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
@@ -57,13 +57,13 @@ func TestLoadEverything(t *testing.T) {
 		"runtimeConfig":{"portMappings":[{"hostPort":12345678901234567890}]},"readinessIndicatorFile":"/g","namespaceIsolation":false,
 		"globalNamespaces":" default, ns-a ,","systemNamespaces":["a","b"],"multusNamespace":"m","retryDeleteOnError":true,
 		"defaultNetworks":["x","/y/z"],
-		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
+		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
 	same(t, "config", c, &Config{
 		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
 		MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDir: "/d", Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
 		LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
 		ReadinessIndicatorFile: "/g", GlobalNamespaces: []string{"default", "ns-a"}, RetryDeleteOnError: true,
-		Braid: Braid{Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example", SecondaryDefaultRoute: "take", Timeouts: Timeouts{
+		Braid: Braid{Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example", SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}, Timeouts: Timeouts{
 			Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second,
 		}},
 	})
@@ -92,7 +92,7 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`}, `"braid":{"manifests":"x"}`: {"braid.manifests", "no absolute path"},
 		`"braid":{"deviceInfoDir":"/"}`: {"braid.deviceInfoDir", "not Braid's own"}, `"braid":{"podResources":"s"}`: {"braid.podResources", "no absolute path"},
 		`"braid":{"exec":["../x"]}`: {"braid.exec", `element 0: "../x"`}, `"braid":{"exec":"x"}`: {"braid.exec", "is a string, not a list"},
-		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, timeouts`},
+		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, timeouts`},
 		`"braid":{"secondaryDefaultRoute":"hold"}`: {"braid.secondaryDefaultRoute", `"hold" is no policy; give "keep", "take" or "refuse"`},
 		`"braid":{"timeouts":{"operation":90}}`:    {"braid.timeouts.operation", `"90" is a number`}, `"braid":{"timeouts":{"api":"0s"}}`: {"braid.timeouts.api", `"0s" is not positive`},
 		`"braid":{"timeouts":{"status":"soon"}}`: {"braid.timeouts.status", `"soon" is no duration; give a positive duration`},

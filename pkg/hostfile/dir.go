@@ -74,17 +74,35 @@ func (d Dir) open(name string, flags int, mode uint32) (int, error) {
 
 // Dir opens a directory by its path in this one.
 func (d Dir) Dir(path string) (Dir, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH}
-	for {
-		fd, err := unix.Openat2(d.fd, path, &how)
-		switch err {
-		case nil:
-			return Dir{fd, filepath.Join(d.path, path)}, nil
-		case unix.EINTR:
-			continue
-		}
-		return NoDir(), linked(d.Fail("open", path, err))
+	fd, err := d.Beneath(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return NoDir(), linked(err)
 	}
+	return Dir{fd, filepath.Join(d.path, path)}, nil
+}
+
+// openTries bounds the repetition of an openat2(2) that renames of others disturb.
+const openTries = 100
+
+// Beneath opens what a path leads to, which stays beneath the directory and has no symbolic link in it.
+// The caller owns the descriptor. A kernel that cannot hold a path to that opens nothing.
+func (d Dir) Beneath(path string, flags int, mode uint32) (fd int, err error) {
+	how := unix.OpenHow{
+		Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Mode: uint64(mode), Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
+	}
+	for range openTries {
+		fd, err = unix.Openat2(d.fd, path, &how)
+		if err != unix.EINTR && err != unix.EAGAIN {
+			break
+		}
+	}
+	if err == unix.ENOSYS {
+		err = fmt.Errorf("%w: openat2 needs Linux 5.6", err)
+	}
+	if err != nil {
+		return -1, d.Fail("open", path, err)
+	}
+	return fd, nil
 }
 
 // linked says more of the failure to open a directory where there is something else.
@@ -214,6 +232,18 @@ func (d Dir) Rename(name string, to Dir, as string) error {
 // Remove removes a file. It is no error if there is none.
 func (d Dir) Remove(name string) error {
 	if err := unix.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
+		return d.Fail("remove", name, err)
+	}
+	return nil
+}
+
+// RemoveAny is Remove that also removes a directory in which there is nothing.
+func (d Dir) RemoveAny(name string) error {
+	err := unix.Unlinkat(d.fd, name, 0)
+	if err == unix.EISDIR {
+		err = unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
+	}
+	if err != nil && err != unix.ENOENT {
 		return d.Fail("remove", name, err)
 	}
 	return nil

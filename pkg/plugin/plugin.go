@@ -92,13 +92,32 @@ func preparer[C any](impl Interface[C], of string, extra []string) func(raw []by
 			return nil, err
 		}
 		p.run = configured(impl, conf)
+		if j, ok := any(impl).(Judge[C]); ok {
+			p.validate = both(p.validate, func() error { return j.Judge(conf) })
+		}
 		return p, nil
+	}
+}
+
+// both is what two judge, the first of which may be nil.
+func both(first, second func() error) func() error {
+	return func() error {
+		if first != nil {
+			if err := first(); err != nil {
+				return err
+			}
+		}
+		return second()
 	}
 }
 
 // Validator is a configuration that can be judged without a pod and a node. Validate returns what an
 // ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
 type Validator interface{ Validate() error }
+
+// Judge is a plugin that refuses what the node's administrator does not allow. It is asked when a
+// Validator is.
+type Judge[C any] interface{ Judge(conf *C) error }
 
 func configured[C any](impl Interface[C], conf *C) operation {
 	return func(ctx context.Context, command string, req *Request) (*types100.Result, error) {

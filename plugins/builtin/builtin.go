@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
@@ -36,6 +37,9 @@ type Node struct {
 	Open Opener
 	// StateDir is the directory for state that lives until the node's next start.
 	StateDir string
+	// DataRoots are the directories that the keys dataDir of configurations may lead to. Nil is for
+	// plugins that trust their configuration, as those do that are called by their own names.
+	DataRoots hostfile.Roots
 	// Trace, if set, is called with each change of the plugins' own state before it is made.
 	Trace func(change string)
 }
@@ -43,6 +47,10 @@ type Node struct {
 // Plugins returns the plugins by type.
 func Plugins(node Node) map[string]*plugin.Plugin {
 	vlans := vlan.Links{Dir: filepath.Join(node.StateDir, "vlans"), Step: node.step("vlans: ")}
+	local := hostlocal.Plugin{Boot: file.Kernel(), Roots: node.DataRoots}
+	if node.DataRoots != nil {
+		local.ResolvConf = hostlocal.ResolvConfRoots()
+	}
 	return map[string]*plugin.Plugin{
 		"bridge":          plugin.New(bridge.Plugin{}),
 		"ipvlan":          plugin.New(ipvlan.Plugin{VLANs: vlans}),
@@ -50,8 +58,8 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		conf.PassthruType: plugin.New(passthru.Plugin{}),
 		"portmap":         plugin.New(portmap.Plugin{}),
 		"sbr":             plugin.New(sbr.Plugin{}),
-		"tuning":          plugin.New(tuning.Plugin{}),
-		"host-local":      plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
+		"tuning":          plugin.New(tuning.Plugin{Roots: node.DataRoots}),
+		"host-local":      plugin.NewIPAM(local),
 		"static":          plugin.NewIPAM(static.Plugin{}),
 		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: node.Open, Files: whereabouts.Files()}),
 	}

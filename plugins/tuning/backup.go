@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,110 +27,153 @@ type backup struct {
 // suffix is that of the backups' names.
 const suffix = ".json"
 
-// maxBackup bounds what is read of a file, in bytes.
-const maxBackup = 1 << 16
+const (
+	// maxBackup bounds what is read of a file, in bytes.
+	maxBackup = 1 << 16
+	dirMode   = 0o700
+	fileMode  = 0o600
+)
 
-func (c *Conf) dir() string {
-	if c.DataDir == "" {
-		return defaultDataDir
-	}
-	return c.DataDir
+// backups is the directory with the backups, and the name of one attachment's.
+type backups struct {
+	hostfile.Place
+	name string
 }
 
-// path is the file of an attachment, whose name is the reference's too.
-func (c *Conf) path(req *plugin.Request) (string, error) {
+// backups checks where the attachment's backup is to be. Its name is the reference's, too.
+func (p Plugin) backups(req *plugin.Request, c *Conf) (backups, error) {
 	if err := utils.ValidateContainerID(req.ContainerID); err != nil {
-		return "", err
+		return backups{}, err
 	}
 	if err := utils.ValidateInterfaceName(req.IfName); err != nil {
-		return "", err
+		return backups{}, err
 	}
-	return filepath.Join(c.dir(), req.ContainerID+"_"+req.IfName+suffix), nil
+	place, err := p.place(c)
+	return backups{place, req.ContainerID + "_" + req.IfName + suffix}, err
+}
+
+func (p Plugin) place(c *Conf) (hostfile.Place, error) {
+	return plugin.DataDir("dataDir", c.DataDir, defaultDataDir, p.Roots)
+}
+
+// at is the same backup in another place.
+func (b backups) at(place hostfile.Place) backups { return backups{place, b.name} }
+
+// Judge holds the directory to what the node's administrator allows.
+func (p Plugin) Judge(c *Conf) error {
+	_, err := p.place(c)
+	return err
 }
 
 // save keeps the attributes, unless there are some from an ADD before, which are the older ones. made says whether it made the file.
-func (c *Conf) save(path string, req *plugin.Request, a attributes) (made bool, err error) {
-	_, err = read(path)
+func (b backups) save(req *plugin.Request, a attributes) (made bool, err error) {
+	_, err = b.load()
 	if errors.Is(err, fs.ErrNotExist) {
-		made, err = true, write(path, backup{a, req.Network, req.ContainerID, req.IfName})
+		made, err = true, b.write(backup{a, req.Network, req.ContainerID, req.IfName})
 	}
 	if err != nil {
-		return false, types.NewError(types.ErrIOFailure, fmt.Sprintf("field dataDir %q: backup of interface %s: %v", c.dir(), req.IfName, err), "")
+		return false, types.NewError(types.ErrIOFailure, fmt.Sprintf("field dataDir %q: backup of interface %s: %v", b.Place, req.IfName, err), "")
 	}
 	return made, nil
 }
 
 // write makes the file at once. Symbolic links in its place are not followed.
-func write(path string, b backup) error {
-	data, err := json.Marshal(b)
+func (b backups) write(content backup) error {
+	data, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir, err := b.Make(dirMode)
+	if err != nil {
 		return err
 	}
+	defer dir.Close()
 	// Left by a process that was killed.
-	if err := os.Remove(temporary(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dir.RemoveAny(temporary(b.name)); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(temporary(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(temporary(path), path)
+	err = dir.Write(temporary(b.name), unix.O_CREAT|unix.O_EXCL, fileMode, data)
+	if err == nil {
+		err = dir.Rename(temporary(b.name), dir, b.name)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(temporary(path)))
+		return errors.Join(err, dir.Remove(temporary(b.name)))
 	}
 	return nil
 }
 
-func temporary(path string) string { return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) }
+func temporary(name string) string { return "." + name }
 
-// read gives a backup; fs.ErrNotExist if there is none.
-func read(path string) (*backup, error) {
-	data, err := hostfile.Read(path, maxBackup)
+// load reads the attachment's backup; fs.ErrNotExist if there is none.
+func (b backups) load() (*backup, error) {
+	dir, err := open(b.Place)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return read(dir, b.name)
+}
+
+// open opens a directory with backups. What is no directory has none.
+func open(place hostfile.Place) (hostfile.Dir, error) {
+	dir, err := place.Open()
+	if errors.Is(err, unix.ENOTDIR) {
+		err = &fs.PathError{Op: "open", Path: place.String(), Err: fs.ErrNotExist}
+	}
+	return dir, err
+}
+
+func read(dir hostfile.Dir, name string) (*backup, error) {
+	data, _, err := dir.Read(name, maxBackup)
 	if err != nil {
 		return nil, err
 	}
 	b := &backup{}
 	if err := json.Unmarshal(data, b); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", path, err)
+		return nil, dir.Fail("decode", name, err)
 	}
 	return b, nil
 }
 
-// remove removes a backup. One that is gone is removed already.
-func remove(path string) error {
-	var errs []error
-	for _, p := range []string{path, temporary(path)} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+// remove removes the attachment's backup. One that is gone is removed already.
+func (b backups) remove() error {
+	dir, err := open(b.Place)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return errors.Join(errs...)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return remove(dir, b.name)
+}
+
+func remove(dir hostfile.Dir, name string) error {
+	return errors.Join(dir.RemoveAny(name), dir.RemoveAny(temporary(name)))
 }
 
 // collect removes the network's backups of attachments that are not valid. Other networks' are in the same directory, and so may be the
 // reference's, which do not say whose they are: those stay.
-func (c *Conf) collect(req *plugin.Request) error {
-	entries, err := os.ReadDir(c.dir())
+func collect(place hostfile.Place, req *plugin.Request) error {
+	dir, err := open(place)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
 	errs := []error{err}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), suffix) || !e.Type().IsRegular() {
+	for _, name := range names {
+		if !strings.HasSuffix(name, suffix) {
 			continue
 		}
-		path := filepath.Join(c.dir(), e.Name())
-		b, err := read(path)
+		b, err := read(dir, name)
 		if err != nil || b.Network != req.Network || slices.Contains(req.Valid, types.GCAttachment{ContainerID: b.ContainerID, IfName: b.IfName}) {
 			continue
 		}
-		errs = append(errs, remove(path))
+		errs = append(errs, remove(dir, name))
 	}
 	return errors.Join(errs...)
 }

@@ -20,7 +20,8 @@ import (
 // Conf is the plugin's configuration.
 type Conf struct {
 	plugin.Common
-	// DataDir is the directory with the backups, "/run/cni/tuning" by default. Networks may share it.
+	// DataDir is the directory with the backups, beneath one of Plugin.Roots, "/run/cni/tuning" by
+	// default. Networks may share it.
 	DataDir string `json:"dataDir,omitempty"`
 	// Sysctl are parameters below net, written as in sysctl.d(5), and their values. The first IFNAME in a key is the pod's interface.
 	Sysctl map[string]string `json:"sysctl"`

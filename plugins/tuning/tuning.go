@@ -14,7 +14,9 @@ import (
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -25,6 +27,8 @@ import (
 type Plugin struct {
 	// Allowlist is the file with the parameters that may be set; "/etc/cni/tuning/allowlist.conf" where it is empty.
 	Allowlist string
+	// Roots are where the key dataDir may lead to; nil for anywhere.
+	Roots hostfile.Roots
 }
 
 var _ plugin.Interface[Conf] = Plugin{}
@@ -36,7 +40,7 @@ func errNoPrevResult() error {
 
 // Add sets parameters and attributes. The result is that of the plugin before, with the interface's new MAC and MTU.
 func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
-	path, err := c.path(req)
+	backups, err := p.backups(req, c)
 	if err != nil {
 		return nil, err
 	}
@@ -67,14 +71,14 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		return nil, err
 	}
 	have := w.attributes.of(link)
-	made, err := c.save(path, req, have)
+	made, err := backups.save(req, have)
 	if err != nil {
 		return nil, err
 	}
 	req.Undo.Push(func(ctx context.Context) error {
 		err := have.restore(ctx, pod, link.Index)
 		if made {
-			err = errors.Join(err, remove(path))
+			err = errors.Join(err, backups.remove())
 		}
 		return err
 	})
@@ -105,13 +109,17 @@ func (a attributes) describe(req *plugin.Request) *types100.Result {
 }
 
 // Del puts the interface's attributes back, where it is still there, and removes the backup. What the interface does not take is an error
-// once: there is nothing that a repetition could do about it.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	path, err := c.path(req)
+// once: there is nothing that a repetition could do about it. In a directory that is not allowed there is no backup, unless it was allowed
+// at the time of the ADD.
+func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	backups, err := p.backups(req, c)
 	if err != nil {
-		return err
+		return backups.unlessNone(c, err)
 	}
-	b, err := read(path)
+	b, err := backups.load()
+	if isRefused(err) {
+		return backups.unlessNone(c, err)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
@@ -120,7 +128,22 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	default:
 		err = b.giveBack(ctx, req)
 	}
-	return errors.Join(err, remove(path))
+	return errors.Join(err, backups.remove())
+}
+
+// unlessNone is err, unless it is that no backup may be where the configuration says, and none is.
+func (b backups) unlessNone(c *Conf, err error) error {
+	trusted, _ := hostfile.Roots(nil).Place(c.DataDir)
+	if _, lerr := b.at(trusted).load(); isRefused(err) && lerr != nil {
+		return nil
+	}
+	return err
+}
+
+// isRefused reports whether an error is that of a directory where no backups may be.
+func isRefused(err error) bool {
+	_, refused := errors.AsType[*plugin.RefusedError](err)
+	return refused || errors.Is(err, unix.ELOOP)
 }
 
 func (a attributes) giveBack(ctx context.Context, req *plugin.Request) error {
@@ -180,8 +203,17 @@ func checkSysctls(ns *netns.NS, settings []sysctl.Setting) error {
 	return errors.Join(errs...)
 }
 
-// GC removes the backups of attachments that are not valid.
-func (Plugin) GC(_ context.Context, req *plugin.Request, c *Conf) error { return c.collect(req) }
+// GC removes the backups of attachments that are not valid. There are none where none may be.
+func (p Plugin) GC(_ context.Context, req *plugin.Request, c *Conf) error {
+	place, err := p.place(c)
+	if err == nil {
+		err = collect(place, req)
+	}
+	if isRefused(err) {
+		return nil
+	}
+	return err
+}
 
 // Status knows nothing that an ADD would fail for.
 func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }

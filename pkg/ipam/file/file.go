@@ -28,12 +28,16 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 // Store is the leases of one network.
 type Store struct {
 	// DataDir is an absolute path. It is made, with mode 0755, by the first Add.
 	DataDir string
+	// Roots are where DataDir may be; nil for anywhere.
+	Roots hostfile.Roots
 	// Network is the network's name, which the directory in DataDir has.
 	Network string
 	// Boot says when this machine was started; the zero value asks the kernel.
@@ -361,15 +365,19 @@ func (x *session) removeLease(addr netip.Addr) error {
 	return x.leases.Remove(addr.String())
 }
 
-// network checks where the store is to be.
-func (s *Store) network() (dir string, err error) {
+// place checks where the store is to be.
+func (s *Store) place() (hostfile.Place, error) {
 	if !filepath.IsAbs(s.DataDir) {
-		return "", fmt.Errorf("directory %q is not an absolute path", s.DataDir)
+		return hostfile.Place{}, fmt.Errorf("directory %q is not an absolute path", s.DataDir)
 	}
 	if err := asError(utils.ValidateNetworkName(s.Network)); err != nil {
-		return "", fmt.Errorf("network name %q: %w", s.Network, err)
+		return hostfile.Place{}, fmt.Errorf("network name %q: %w", s.Network, err)
 	}
-	return filepath.Join(s.DataDir, s.Network), nil
+	dir, ok := s.Roots.Place(s.DataDir)
+	if !ok {
+		return dir, fmt.Errorf("directory %q is beneath none of %q", s.DataDir, s.Roots)
+	}
+	return dir.Join(s.Network), nil
 }
 
 // asError keeps a nil pointer from becoming an error.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -44,19 +43,19 @@ type session struct {
 
 // look opens the directory without the right to change anything.
 func (s *Store) look() (*session, error) {
-	path, err := s.network()
+	place, err := s.place()
 	if err != nil {
 		return nil, err
 	}
 	x := &session{Store: s, index: hostfile.NoDir(), lock: -1, held: map[Key][]netip.Addr{}}
-	x.leases, err = hostfile.OpenDir(path)
+	x.leases, err = place.Open()
 	return x, err
 }
 
 // begin waits until nobody else works on the directory. Where there is none, it is made, or the session is nil.
 func (s *Store) begin(ctx context.Context, create bool) (*session, error) {
 	x, err := s.look()
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // what is no directory holds nothing
 		if !create {
 			return nil, nil
 		}
@@ -75,19 +74,18 @@ func (s *Store) begin(ctx context.Context, create bool) (*session, error) {
 }
 
 func (s *Store) create() (*session, error) {
-	path, err := s.network()
+	place, err := s.place()
 	if err == nil {
 		err = s.step("make directory")
 	}
-	if err == nil {
-		err = os.MkdirAll(s.DataDir, dirMode)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = unix.Mkdir(path, dirMode)
+	made, err := place.Make(dirMode)
+	if err != nil {
+		return nil, fmt.Errorf("make directory %s: %w", place, err)
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make directory %s: %w", path, err)
-	}
+	made.Close()
 	return s.look()
 }
 

@@ -1,10 +1,8 @@
 package hostlocal
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -15,7 +13,10 @@ import (
 )
 
 // defaultDataDir is that of the reference.
-const defaultDataDir = "/var/lib/cni/networks"
+const (
+	dataDirKey     = "ipam.dataDir"
+	defaultDataDir = "/var/lib/cni/networks"
+)
 
 // Conf is the plugin's configuration, the object "ipam".
 type Conf struct {
@@ -26,9 +27,11 @@ type Conf struct {
 	Ranges [][]Range `json:"ranges"`
 	// Routes are returned as they are.
 	Routes []plugin.Route `json:"routes"`
-	// DataDir is an absolute path, /var/lib/cni/networks by default. In it is a directory for each network.
+	// DataDir is an absolute path beneath one of Plugin.Roots, /var/lib/cni/networks by default. In it is
+	// a directory for each network.
 	DataDir string `json:"dataDir"`
-	// ResolvConf is a file in the format of resolv.conf(5) that is returned as the pod's DNS.
+	// ResolvConf is a file in the format of resolv.conf(5), beneath one of Plugin.ResolvConf, that is
+	// returned as the pod's DNS.
 	ResolvConf string `json:"resolvConf"`
 }
 
@@ -45,14 +48,22 @@ type Range struct {
 
 // store is where the network's leases are.
 func (p Plugin) store(req *plugin.Request, c *Conf) (*file.Store, error) {
-	dir := cmp.Or(c.DataDir, defaultDataDir)
-	if !filepath.IsAbs(dir) {
-		return nil, plugin.ConfError("ipam.dataDir", c.DataDir, "is not an absolute path")
+	dir, err := plugin.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
+	if err != nil {
+		return nil, err
 	}
 	if err := utils.ValidateNetworkName(req.Network); err != nil {
 		return nil, plugin.ConfError("name", req.Network, err.Error())
 	}
-	return &file.Store{DataDir: dir, Network: req.Network, Boot: p.Boot}, nil
+	return &file.Store{DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network, Boot: p.Boot}, nil
+}
+
+// Judge holds the paths of a configuration to what the node's administrator allows.
+func (p Plugin) Judge(c *Conf) error {
+	if _, err := plugin.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots); err != nil {
+		return err
+	}
+	return p.judgeResolvConf(c.ResolvConf)
 }
 
 // sets are the range sets: those that the runtime gives, the one of the configuration itself, and those of its key ranges.
@@ -237,11 +248,8 @@ func requests(req *plugin.Request) ([]plugin.Asked, error) {
 	return req.Asked(string(env.IP))
 }
 
-// Validate judges the ranges, the routes and the directory.
+// Validate judges the ranges and the routes.
 func (c *Conf) Validate() error {
-	if c.DataDir != "" && !filepath.IsAbs(c.DataDir) {
-		return plugin.ConfError("ipam.dataDir", c.DataDir, "is not an absolute path")
-	}
 	if _, err := plugin.Routes(c.Routes); err != nil {
 		return err
 	}

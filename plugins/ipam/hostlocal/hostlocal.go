@@ -6,12 +6,15 @@ package hostlocal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -20,6 +23,10 @@ import (
 type Plugin struct {
 	// Boot says when the machine was started. The zero value asks the kernel each time, file.Kernel once.
 	Boot file.Boot
+	// Roots are where the key dataDir may lead to; nil for anywhere.
+	Roots hostfile.Roots
+	// ResolvConf are where the key resolvConf may lead to; nil for anywhere.
+	ResolvConf hostfile.Roots
 }
 
 var _ plugin.Interface[Conf] = Plugin{}
@@ -42,7 +49,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	if result.Routes, err = plugin.Routes(c.Routes); err != nil {
 		return nil, err
 	}
-	if result.DNS, err = resolvConf(c.ResolvConf); err != nil {
+	if result.DNS, err = p.resolvConf(c.ResolvConf); err != nil {
 		return nil, err
 	}
 	leases, err := store.Add(ctx, keyOf(req), want)
@@ -77,13 +84,26 @@ func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
 	return wishes(req, sets)
 }
 
-// Del removes the leases.
+// Del removes the leases. Where they would be in a directory that is not allowed there are none, unless
+// it was allowed at the time of the ADD.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
-	if err != nil {
-		return err
+	if err == nil {
+		err = store.Del(ctx, keyOf(req), promised(req))
 	}
-	return store.Del(ctx, keyOf(req), promised(req))
+	if isRefused(err) {
+		trusted := file.Store{DataDir: c.DataDir, Network: req.Network, Boot: p.Boot}
+		if trusted.Check(ctx, keyOf(req), nil) != nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// isRefused reports whether an error is that of a directory where no leases may be.
+func isRefused(err error) bool {
+	_, refused := errors.AsType[*plugin.RefusedError](err)
+	return refused || errors.Is(err, unix.ELOOP)
 }
 
 // promised are the addresses of prevResult.
@@ -121,17 +141,20 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return store.Check(ctx, keyOf(req), ours)
 }
 
-// GC removes the leases of attachments that are not valid.
+// GC removes the leases of attachments that are not valid. There are none where none may be.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	store, err := p.store(req, c)
-	if err != nil {
-		return err
-	}
 	valid := make([]file.Key, len(req.Valid))
 	for i, a := range req.Valid {
 		valid[i] = file.Key{ContainerID: a.ContainerID, IfName: a.IfName}
 	}
-	return store.GC(ctx, valid)
+	store, err := p.store(req, c)
+	if err == nil {
+		err = store.GC(ctx, valid)
+	}
+	if isRefused(err) {
+		return nil
+	}
+	return err
 }
 
 // Status is an error of code 50 where a range set has no free address.

@@ -1,6 +1,10 @@
 package hostlocal
 
 import (
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -12,13 +16,34 @@ import (
 // maxResolvConf bounds what is read of the file, in bytes.
 const maxResolvConf = 64 << 10
 
-// resolvConf reads a file in the format of resolv.conf(5); none for an empty path. Symbolic links are followed: /etc/resolv.conf often is
-// one.
-func resolvConf(path string) (dns types.DNS, err error) {
+// nodeResolvConf is the node's own file. Where it is a symbolic link, the administrator has made it.
+const nodeResolvConf = "/etc/resolv.conf"
+
+// ResolvConfRoots are where the key resolvConf may lead to in a configuration that is not trusted.
+func ResolvConfRoots() hostfile.Roots { return hostfile.Roots{"/etc", "/run/systemd/resolve"} }
+
+// judgeResolvConf refuses a path that is not allowed.
+func (p Plugin) judgeResolvConf(path string) error {
+	if path == "" {
+		return nil
+	}
+	if _, ok := p.ResolvConf.Place(path); !ok {
+		return plugin.ConfError("ipam.resolvConf", path, "is beneath none of the directories "+strings.Join(p.ResolvConf, " and ")+
+			"; choose a file there, or leave the key out")
+	}
+	return nil
+}
+
+// resolvConf reads a file in the format of resolv.conf(5); none for an empty path. What the pod gets of
+// it are addresses, domains and the resolver's own options: the file may be something else.
+func (p Plugin) resolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil
 	}
-	text, err := hostfile.ReadLinked(path, maxResolvConf)
+	if err := p.judgeResolvConf(path); err != nil {
+		return dns, err
+	}
+	text, err := p.readResolvConf(path)
 	if err != nil {
 		return dns, plugin.ConfError("ipam.resolvConf", path, err.Error())
 	}
@@ -29,14 +54,44 @@ func resolvConf(path string) (dns types.DNS, err error) {
 		}
 		switch fields[0] {
 		case "nameserver":
-			dns.Nameservers = append(dns.Nameservers, fields[1])
+			dns.Nameservers = append(dns.Nameservers, only(isAddress, fields[1:2])...)
 		case "domain":
-			dns.Domain = fields[1]
+			dns.Domain = strings.Join(only(isDomain, fields[1:2]), "")
 		case "search":
-			dns.Search = append(dns.Search, fields[1:]...)
+			dns.Search = append(dns.Search, only(isDomain, fields[1:])...)
 		case "options":
-			dns.Options = append(dns.Options, fields[1:]...)
+			dns.Options = append(dns.Options, only(isOption, fields[1:])...)
 		}
 	}
 	return dns, nil
+}
+
+// readResolvConf reads the file. Where paths are not trusted, a symbolic link is followed only as far as
+// it stays where files may be.
+func (p Plugin) readResolvConf(path string) ([]byte, error) {
+	if p.ResolvConf == nil || filepath.Clean(path) == nodeResolvConf {
+		return hostfile.ReadLinked(path, maxResolvConf)
+	}
+	return p.ResolvConf.Read(path, maxResolvConf)
+}
+
+func only(allowed func(string) bool, words []string) []string {
+	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !allowed(word) })
+}
+
+func isAddress(word string) bool {
+	_, err := netip.ParseAddr(word)
+	return err == nil
+}
+
+// isDomain reports whether a word is a domain name: labels of letters, digits, hyphens and underscores.
+func isDomain(word string) bool {
+	const longest = 254 // with the dot at the end
+	return len(word) <= longest && regexp.MustCompile(`^(\.|([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)$`).MatchString(word)
+}
+
+// isOption reports whether a word is an option of resolv.conf(5).
+func isOption(word string) bool {
+	return regexp.MustCompile(`^(debug|(ndots|timeout|attempts):[0-9]{1,3}|rotate|no-aaaa|no-check-names|inet6|ip6-bytestring|(no-)?ip6-dotint|` +
+		`edns0|single-request(-reopen)?|no-tld-query|use-vc|no-reload|trust-ad)$`).MatchString(word)
 }

@@ -1,0 +1,38 @@
+package plugin
+
+import (
+	"cmp"
+	"path/filepath"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/hostfile"
+)
+
+// RefusedError is that a configuration names a path which the node's administrator does not allow.
+type RefusedError struct{ err error }
+
+// Error names the key and says what to do.
+func (e *RefusedError) Error() string { return e.err.Error() }
+
+// Unwrap returns the error of the protocol.
+func (e *RefusedError) Unwrap() error { return e.err }
+
+// DataDir returns the directory for a plugin's data: the value of a key of the configuration, which
+// must be beneath one of the roots, or the fallback where the key is empty. The fallback may be a
+// symbolic link of the administrator's. An error is a RefusedError.
+func DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place, error) {
+	path := cmp.Or(value, fallback)
+	if filepath.Clean(path) == fallback {
+		roots = nil // nobody has chosen it
+	}
+	if !filepath.IsAbs(path) {
+		return hostfile.Place{}, &RefusedError{ConfError(key, value, "is not an absolute path")}
+	}
+	place, ok := roots.Place(path)
+	if !ok {
+		return place, &RefusedError{ConfError(key, value, "is beneath none of the directories that this node has for data, "+
+			strings.Join(roots, " and ")+`; leave the key out, choose a directory beneath these, or add one to "braid": `+
+			`{"dataRoots": [...]} in the node's configuration`)}
+	}
+	return place, nil
+}
