@@ -23,6 +23,8 @@ const (
 	slots = 24
 	// eventEach is after how many operations something happens to the whole node.
 	eventEach = 25
+	// progressEach is after how many it is said how far the run is.
+	progressEach = 1000
 	// mostViolations are enough.
 	mostViolations = 5
 )
@@ -116,6 +118,9 @@ func (s *soak) work() {
 			return
 		}
 		s.step(i)
+		if i%progressEach == 0 {
+			s.t.Logf("%d operations", i)
+		}
 	}
 }
 
