@@ -28,32 +28,62 @@ func (s *soak) event(rng *rand.Rand) {
 		return
 	case dice >= 72 && dice < 79 && !without("loss"):
 		s.loseState()
+	case dice >= 86 && dice < 92 && !without("edit"):
+		s.edit()
 	case dice >= 79 && dice < 86 && !without("boot"):
 		s.reboot()
 	}
 	s.world()
 }
 
-// harm does something to the file system of state or of leases.
+// filler is what a test fills a file system with.
+const filler = ".filler"
+
+// harm does something to the file system of state, of leases or of the cluster's objects.
 func (s *soak) harm(rng *rand.Rand) {
-	dir := []string{stateDir, leasesDir}[rng.IntN(2)]
+	dir := []string{stateDir, leasesDir, s.path("manifests")}[rng.IntN(3)]
 	name := filepath.Base(dir)
-	if rng.IntN(2) == 0 {
+	switch rng.IntN(3) {
+	case 0:
 		s.must(unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, room))
 		s.damaged(name+" is read-only", func() { s.must(unix.Mount("", dir, "", unix.MS_REMOUNT, room)) })
-		return
+	case 1:
+		s.fill(dir, int64(4096*rng.IntN(10)))
+		s.damaged(name+" is full", func() { s.must(os.Remove(filepath.Join(dir, filler))) })
+	default:
+		s.crowd(dir, rng.IntN(10))
+		s.damaged(name+" has no inodes", func() { s.must(os.RemoveAll(filepath.Join(dir, filler))) })
 	}
-	filler := filepath.Join(dir, ".filler")
-	f, err := os.Create(filler)
+}
+
+// fill leaves so many bytes free.
+func (s *soak) fill(dir string, but int64) {
+	f, err := os.Create(filepath.Join(dir, filler))
 	s.must(err)
 	if _, err := io.Copy(f, zeros{}); !errors.Is(err, unix.ENOSPC) {
 		s.t.Fatalf("fill %s: %v", dir, err)
 	}
 	info, err := f.Stat()
 	s.must(err)
-	s.must(f.Truncate(info.Size() - int64(4096*rng.IntN(3))))
+	s.must(f.Truncate(info.Size() - but))
 	s.must(f.Close())
-	s.damaged(name+" is full", func() { s.must(os.Remove(filler)) })
+}
+
+// crowd leaves so many inodes free.
+func (s *soak) crowd(dir string, but int) {
+	at := filepath.Join(dir, filler)
+	s.must(os.Mkdir(at, 0o700))
+	n := 0
+	for ; ; n++ {
+		err := os.WriteFile(filepath.Join(at, fmt.Sprint(n)), nil, 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		s.must(err)
+	}
+	for i := range min(but, n) {
+		s.must(os.Remove(filepath.Join(at, fmt.Sprint(i))))
+	}
 }
 
 // zeros never ends.
@@ -135,6 +165,25 @@ func (at *slot) drop(b *sandbox) {
 	at.former = former
 }
 
+// edit takes auxiliary plugins out of the networks, or puts them back. What Braid has a record of does not depend on
+// the networks; of what it has none it knows no better than they say.
+func (s *soak) edit() {
+	for _, b := range s.known {
+		if b.orphan {
+			return
+		}
+	}
+	s.write(!s.plain)
+}
+
+func (s *soak) write(plain bool) {
+	s.plain = plain
+	s.cluster(slots, plain)
+	for _, b := range s.known {
+		b.note("networks are plain: %v", plain)
+	}
+}
+
 // loseState removes Braid's state while sandboxes live.
 func (s *soak) loseState() {
 	entries, err := os.ReadDir(stateDir)
@@ -143,6 +192,7 @@ func (s *soak) loseState() {
 		s.must(os.RemoveAll(filepath.Join(stateDir, e.Name())))
 	}
 	s.lossy = true
+	s.write(false)
 	for _, at := range s.slots {
 		for _, b := range at.all() {
 			b.note("Braid's state is lost")
@@ -159,6 +209,7 @@ func (s *soak) loseState() {
 func (s *soak) reboot() {
 	s.boot()
 	s.lossy = false
+	s.write(false)
 	for _, at := range s.slots {
 		at.made = false
 		at.former = at.all()

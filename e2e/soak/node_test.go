@@ -26,7 +26,7 @@ const (
 	leasesDir = "/var/lib/cni"
 	bootID    = "/proc/sys/kernel/random/boot_id"
 	// room is what the file systems of state and of leases have, so that they can be filled.
-	room = "size=6m,mode=0700"
+	room = "size=6m,nr_inodes=3000,mode=0700"
 )
 
 // node is a node with a NIC, and the cluster that it belongs to as files.
@@ -50,14 +50,15 @@ func newNode(t *testing.T, slots int) *node {
 	n.must(os.Mkdir(leasesDir, 0o755))
 	n.must(unix.Mount("tmpfs", leasesDir, "tmpfs", 0, room))
 	n.boot()
-	n.must(os.Mkdir(n.path("manifests"), 0o700))
-	n.cluster(slots)
 	n.config = map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"), "logLevel": "verbose",
 		"capabilities": map[string]bool{"portMappings": true},
 		"braid":        map[string]any{"manifests": n.path("manifests"), "nodeName": "soak", "timeouts": map[string]any{"operation": "30s"}},
-		"delegates":    []any{json.RawMessage(defaultNetwork)},
 	}
+	n.must(os.Mkdir(n.path("manifests"), 0o700))
+	n.must(unix.Mount("tmpfs", n.path("manifests"), "tmpfs", 0, room))
+	t.Cleanup(func() { unix.Unmount(n.path("manifests"), unix.MNT_DETACH) }) //nolint:errcheck // it goes with the node
+	n.cluster(slots, false)
 	return n
 }
 
@@ -87,6 +88,18 @@ func networks() map[string]string {
 	}
 }
 
+// plainNetwork and plainNetworks are the same after an administrator has taken out of them what can be taken out.
+const plainNetwork = `{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}`
+
+func plainNetworks() map[string]string {
+	return map[string]string{
+		"a": `{"cniVersion":"1.0.0","name":"a","type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts",
+			"range":"10.20.0.0/24","gateway":"10.20.0.1","ipRanges":[{"range":"fd20::/64"}]}}`,
+		"b": networks()["b"],
+		"c": `{"cniVersion":"0.3.1","name":"c","type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts","range":"` + smallRange + `"}}`,
+	}
+}
+
 // smallRange is a range of which the test knows in the end whether each address can be given.
 const (
 	smallRange = "10.40.0.0/26"
@@ -95,8 +108,8 @@ const (
 	fillers = 4
 )
 
-// cluster writes the networks and the pods.
-func (n *node) cluster(slots int) {
+// cluster writes the networks and the pods. Where the networks are plain, they are without their auxiliary plugins.
+func (n *node) cluster(slots int, plain bool) {
 	var b strings.Builder
 	object := func(apiVersion, kind, name string, spec, annotations any) {
 		data, err := json.Marshal(map[string]any{
@@ -105,7 +118,12 @@ func (n *node) cluster(slots int) {
 		n.must(err)
 		b.Write(append(data, "\n---\n"...))
 	}
-	for name, config := range networks() {
+	text, list := defaultNetwork, networks()
+	if plain {
+		text, list = plainNetwork, plainNetworks()
+	}
+	n.config["delegates"] = []any{json.RawMessage(text)}
+	for name, config := range list {
 		object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", name, map[string]any{"config": config}, nil)
 	}
 	for i := range slots {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
@@ -44,7 +45,7 @@ func (s *soak) begin(at *slot, pod string) *sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sandboxes++
-	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed}
+	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, plain: s.plain}
 	s.known[at.now.id] = at.now
 	return at.now
 }
@@ -52,17 +53,18 @@ func (s *soak) begin(at *slot, pod string) *sandbox {
 // oneOf draws a fault: mostly none.
 func oneOf(rng *rand.Rand, faults ...fault) fault {
 	i := rng.IntN(3 * len(faults))
-	if i >= len(faults) || without(map[fault]string{kill: "kill", stop: "stop", nsGone: "nsgone"}[faults[i]]) {
+	if i >= len(faults) || without(map[fault]string{kill: "kill", term: "term", stop: "stop", nsGone: "nsgone"}[faults[i]]) {
 		return none
 	}
 	return faults[i]
 }
 
 // excused reports whether an operation may have been refused for what was done to it.
-func (s *soak) excused(f fault) bool { return f == nsGone || s.window() != "" }
+func (s *soak) excused(f fault) bool { return f == nsGone || f == term || s.window() != "" }
 
 func (s *soak) add(b *sandbox, rng *rand.Rand) {
-	f := oneOf(rng, kill, kill, stop, nsGone)
+	f := oneOf(rng, kill, kill, kill, term, stop, nsGone)
+	b.plain = s.plain
 	o := s.call("ADD", b, b.slot.path, f, rng, nil)
 	switch {
 	case o.ok():
@@ -153,7 +155,15 @@ func (s *soak) pathFor(b *sandbox, rng *rand.Rand) string {
 // del is a DEL of the slot's sandbox.
 func (s *soak) del(b *sandbox, path string, rng *rand.Rand) {
 	at := b.slot
-	if s.remove(b, path, oneOf(rng, kill, kill, stop, nsGone), rng) {
+	if rng.IntN(10) == 0 && !without("twice") {
+		// The runtime gave the first one up, and it goes on.
+		b.note("two DELs at the same time")
+		again := rand.New(rand.NewPCG(rng.Uint64(), 0)) //nolint:gosec // reproducible
+		var wg sync.WaitGroup
+		wg.Go(func() { s.call("DEL", b, path, oneOf(again, kill, stop), again, nil) })
+		defer wg.Wait()
+	}
+	if s.remove(b, path, oneOf(rng, kill, kill, kill, term, stop, nsGone), rng) {
 		at.now = nil
 	}
 }

@@ -38,6 +38,8 @@ type sandbox struct {
 	state state
 	// addrs are its addresses while it is live, as "net1 10.0.0.2".
 	addrs []string
+	// plain: its networks were without their auxiliary plugins.
+	plain bool
 	// inode is the network namespace's.
 	inode uint64
 	// orphan: Braid's state was lost while the sandbox was there.
@@ -81,11 +83,11 @@ type slot struct {
 type fault string
 
 const (
-	none    fault = ""
-	kill    fault = "SIGKILL"
-	stop    fault = "SIGSTOP"
-	nsGone  fault = "netns deleted"
-	longest       = 40 * time.Millisecond // after the start of a program, a fault has come
+	none   fault = ""
+	kill   fault = "SIGKILL"
+	term   fault = "SIGTERM"
+	stop   fault = "SIGSTOP"
+	nsGone fault = "netns deleted"
 )
 
 // outcome is what became of an operation.
@@ -127,15 +129,18 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	cmd := exec.Command(s.braid)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, bytes.NewReader(stdin), &stdout, &stderr
 	s.must(cmd.Start())
-	over := make(chan struct{})
+	over, start := make(chan struct{}), time.Now()
 	var wg sync.WaitGroup
 	if f != none {
-		after, pause := time.Duration(rng.Int64N(int64(longest))), time.Duration(rng.Int64N(int64(2*longest)))
+		after, pause := s.usual(command, rng.Float64()), s.usual(command, 2*rng.Float64())
 		wg.Go(func() { s.disturb(cmd, b, f, after, pause, over) })
 	}
 	err = cmd.Wait()
 	close(over)
 	wg.Wait()
+	if f == none {
+		s.took(command, time.Since(start))
+	}
 	o := s.outcomeOf(command, err, cmd.ProcessState.Sys().(syscall.WaitStatus), stdout.Bytes(), stderr.String(), b)
 	what := strings.TrimSpace(command + " " + string(f))
 	if w := s.window(); w != "" {
@@ -148,6 +153,19 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	return o
 }
 
+// usual is a part of the time that an operation takes here and now, so that faults come in all of its course.
+func (s *soak) usual(command string, part float64) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Duration(part * float64(max(s.times[command], time.Millisecond)))
+}
+
+func (s *soak) took(command string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.times[command] = (3*s.times[command] + d) / 4
+}
+
 // disturb does what the fault is, unless the program ends before.
 func (s *soak) disturb(cmd *exec.Cmd, b *sandbox, f fault, after, pause time.Duration, over <-chan struct{}) {
 	select {
@@ -158,6 +176,8 @@ func (s *soak) disturb(cmd *exec.Cmd, b *sandbox, f fault, after, pause time.Dur
 	switch f {
 	case kill:
 		cmd.Process.Signal(syscall.SIGKILL) //nolint:errcheck // it may have ended
+	case term:
+		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // as above
 	case stop:
 		cmd.Process.Signal(syscall.SIGSTOP) //nolint:errcheck // as above
 		time.Sleep(pause)
@@ -171,7 +191,7 @@ func (s *soak) outcomeOf(command string, err error, status syscall.WaitStatus, s
 	if err == nil {
 		return outcome{}
 	}
-	if status.Signaled() && status.Signal() == syscall.SIGKILL {
+	if status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGTERM) {
 		return outcome{killed: true}
 	}
 	failure := &types.Error{}

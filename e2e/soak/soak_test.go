@@ -45,14 +45,18 @@ type soak struct {
 	has map[string]*sandbox
 	had map[string][]string
 	// known are the sandboxes that are not over.
-	known      map[string]*sandbox
-	stats      map[string]int
+	known map[string]*sandbox
+	stats map[string]int
+	// times are how long operations take, by their commands.
+	times      map[string]time.Duration
 	disk       string // what is wrong with the file systems
 	heal       func()
 	violations int
 	sandboxes  int
 	// lossy: since the last boot, Braid's state was lost.
 	lossy bool
+	// plain: the networks are without their auxiliary plugins now.
+	plain bool
 }
 
 // without reports whether the run is without something that can happen, so that one finds out what matters.
@@ -74,7 +78,7 @@ func TestSoak(t *testing.T) {
 	s := &soak{
 		node: newNode(t, slots), seed: number(t, "BRAID_SOAK_SEED", uint64(time.Now().UnixNano())%1e6),
 		ops: int64(number(t, "BRAID_SOAK_OPS", 400)), has: map[string]*sandbox{}, had: map[string][]string{},
-		known: map[string]*sandbox{}, stats: map[string]int{},
+		known: map[string]*sandbox{}, stats: map[string]int{}, times: map[string]time.Duration{},
 	}
 	t.Logf("BRAID_SOAK_SEED=%d BRAID_SOAK_OPS=%d", s.seed, s.ops)
 	for i := range slots {
