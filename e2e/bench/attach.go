@@ -19,6 +19,9 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
+// braidLeases is where Braid lets networks have leases, of whatever version it is.
+const braidLeases = "/run/cni/leases-braid"
+
 // bridge is the default network, and macvlan the i-th of the others. Each way of attaching has leases of its own.
 func bridge(leases string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
@@ -123,8 +126,8 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	}
 	config := map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec, "dataRoots": []string{b.work}},
-		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-braid")))},
+		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
+		"delegates": []json.RawMessage{json.RawMessage(bridge(braidLeases))},
 	}
 	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks, b.uids}, nil
 }

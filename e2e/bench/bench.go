@@ -48,7 +48,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role, lab.UserBraid)
 	}
 	for i := 1; i <= networks()[len(networks())-1]; i++ {
-		config, err := json.Marshal(macvlan(i, filepath.Join(b.work, "leases-braid")))
+		config, err := json.Marshal(macvlan(i, braidLeases))
 		if err != nil {
 			return err
 		}
