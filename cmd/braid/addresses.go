@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,14 +31,16 @@ type addresses struct {
 	log    *slog.Logger
 	// trace is told of each change of state; nil for nobody.
 	trace func(point string)
-	// alone stands in for the engine's configuration.
+	// alone stands in for the engine's configuration, and used is then the plugin's own with which the addresses were opened.
 	alone conf.Braid
+	used  *whereabouts.Conf
 }
 
 // open costs nothing yet: files are read, and the API server is dialled, when the manager needs them.
 func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 	cfg, objects := a.cfg, a.source
 	if cfg == nil {
+		a.used = c
 		cfg = &conf.Config{Kubeconfig: c.Kubernetes.Kubeconfig, LogOptions: conf.DefaultLogOptions(), Braid: a.alone}
 	}
 	var err error
@@ -64,6 +67,34 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 		Tell: teller(objects, log), Step: step,
 	}, done, nil
 }
+
+// Tend implements engine.Upkeep: it does for the node's blocks of all networks what is due.
+func (a *addresses) Tend(ctx context.Context) error {
+	return a.tend(ctx, &whereabouts.Conf{Type: "whereabouts"})
+}
+
+func (a *addresses) tend(ctx context.Context, c *whereabouts.Conf) error {
+	m, done, err := a.open(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	m.Step = nil // it is not of the sandbox whose changes are traced
+	return m.Tend(ctx)
+}
+
+// tendUsed is Tend for a plugin that is called under its own name, if it has used addresses of the cluster. Nobody is there to tell what fails.
+func (a *addresses) tendUsed(ctx context.Context) {
+	if a.used == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tendWithin)
+	defer cancel()
+	_ = a.tend(ctx, a.used) //nolint:errcheck // it stays due
+}
+
+// tendWithin bounds that.
+const tendWithin = time.Second
 
 // alone is what a plugin that is called under its own name has in place of Braid's configuration. NODENAME is what the reference reads.
 func alone() conf.Braid {

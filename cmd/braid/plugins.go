@@ -19,11 +19,17 @@ import (
 // code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
-	open := (&addresses{alone: a.alone, log: log}).open
-	exec := builtin.NewExec(log, builtin.Node{Open: open, StateDir: a.alone.StateDir})
+	cluster := &addresses{alone: a.alone, log: log}
+	exec := builtin.NewExec(log, builtin.Node{Open: cluster.open, StateDir: a.alone.StateDir})
 	defer exec.Close()
 	exec.Warn = func(w *failure.Error) {
 		fmt.Fprintln(a.stderr, "warning:", strictjson.Printable(w.Error())) //nolint:errcheck // nobody to tell
+	}
+	tended := func(operate func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
+		return func(args *skel.CmdArgs) error {
+			defer cluster.tendUsed(ctx)
+			return operate(args)
+		}
 	}
 	operate := func(args *skel.CmdArgs) error {
 		path, err := exec.FindInPath(kind, filepath.SplitList(args.Path))
@@ -39,6 +45,7 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 		}
 		return nil
 	}
-	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: operate, Del: operate, Check: operate, GC: operate, Status: operate},
-		version.All, kind+" of braid "+buildVersion))
+	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
+		Add: tended(operate), Del: tended(operate), Check: tended(operate), GC: tended(operate), Status: operate,
+	}, version.All, kind+" of braid "+buildVersion))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"os"
 
 	"github.com/braid-cni/braid/pkg/conf"
@@ -27,6 +26,7 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 		return nil, nil, err
 	}
 	_, remote := source.(*kube.API)
+	cluster := &addresses{cfg: cfg, source: source, log: log, trace: trace}
 	return &engine.Engine{
 		Source:        source,
 		Remote:        remote,
@@ -34,7 +34,8 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 		Namespaces:    namespaces{},
 		Interiors:     interiors{},
 		Records:       record.New(cfg.Braid.StateDir),
-		NewExec:       execs(cfg, source, log, trace),
+		NewExec:       execs(cfg, cluster),
+		Upkeep:        cluster,
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
 		Trace:         trace,
@@ -63,11 +64,10 @@ func newSource(cfg *conf.Config) (source, error) {
 	return kube.NewManifests(cfg.Braid.Manifests)
 }
 
-func execs(cfg *conf.Config, objects source, log *slog.Logger, trace func(string)) func(*os.File) engine.Exec {
-	cluster := &addresses{cfg: cfg, source: objects, log: log, trace: trace}
+func execs(cfg *conf.Config, cluster *addresses) func(*os.File) engine.Exec {
 	return func(lock *os.File) engine.Exec {
-		exec := builtin.NewExec(log, builtin.Node{
-			Open: cluster.open, StateDir: cfg.Braid.StateDir, DataRoots: cfg.Braid.DataRoots, Trace: trace,
+		exec := builtin.NewExec(cluster.log, builtin.Node{
+			Open: cluster.open, StateDir: cfg.Braid.StateDir, DataRoots: cfg.Braid.DataRoots, Trace: cluster.trace,
 		})
 		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Braid.Exec, lock, cfg.Braid.RefuseUnknownKeys
 		return exec

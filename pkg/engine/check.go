@@ -15,7 +15,10 @@ import (
 // Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left it. All attachments are asked;
 // the failures are joined.
 func (e *Engine) Check(ctx context.Context, req *Request) error {
-	return e.operate(ctx, "CHECK", req, func(ctx context.Context, _ *events) error { return e.check(ctx, req) })
+	return e.operate(ctx, "CHECK", req, func(ctx context.Context, _ *events) error {
+		defer e.tend(ctx)
+		return e.check(ctx, req)
+	})
 }
 
 func (e *Engine) check(ctx context.Context, req *Request) error {

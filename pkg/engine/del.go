@@ -19,6 +19,7 @@ import (
 // Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
 	return e.operate(ctx, "DEL", req, func(ctx context.Context, _ *events) error {
+		defer e.tend(ctx)
 		defer e.resume(ctx, req, true)
 		return e.del(ctx, req)
 	})

@@ -105,7 +105,7 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Remote, Trace and Now are required.
+// Engine is safe for concurrent use. All fields but Remote, Trace, Now and Upkeep are required.
 type Engine struct {
 	Source Source
 	// Remote is that the source is asked over the network, which STATUS does not do.
@@ -119,6 +119,8 @@ type Engine struct {
 	// DeviceInfoDir is where device plugins and delegates leave device-info files.
 	DeviceInfoDir string
 	Log           *slog.Logger
+	// Upkeep, if set, is what operations do for the node.
+	Upkeep Upkeep
 	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.
 	Trace func(point string)
 	// Now is the clock by which a plugin's refusal is waited out, time.Now if nil.

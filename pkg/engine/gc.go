@@ -29,6 +29,7 @@ func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
 	ctx, cancel := bounded(ctx, req.Config)
 	defer cancel()
+	defer e.tend(ctx)
 	err := e.gc(ctx, req, start)
 	e.logDone(ctx, "GC", start, err, "valid", len(req.Config.ValidAttachments))
 	return err

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
@@ -25,12 +23,6 @@ const (
 	undoWithin = 10 * time.Second
 	// rounds bounds how often an Add finds that what it got from the API was taken by another Add of this node.
 	rounds = 100
-	// trust is how long a node takes its blocks for its own without a look at the API, and trustWithin how long an Add waits for that look:
-	// if the API is away, it does without.
-	trust       = 10 * time.Minute
-	trustWithin = 2 * time.Second
-	// lookAfter is how long after a look that found nothing out the next Add looks.
-	lookAfter = 30 * time.Second
 )
 
 // Add gives an address for each wish, or none at all. A holder that has its addresses gets the same again. claim, if not nil, keeps them
@@ -47,8 +39,8 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 		}
 		got, err = o.fulfil(ctx)
 	}
-	if err == nil {
-		return got, nil
+	if err == nil || !o.touched {
+		return got, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
@@ -108,8 +100,9 @@ type order struct {
 	holder Holder
 	wishes []Wish
 	claim  *claimv1.IPAMClaim
-	// begun says that what is there of the attachment is of this Add, trusted that the node's blocks need no look at the API.
-	begun, trusted bool
+	// begun: what is there of the attachment is of this Add. touched: something of it may be there. looked: this Add has looked whether the
+	// node's blocks are its own, remembered whether the API knows what the attachment holds.
+	begun, touched, looked, remembered bool
 	// shared are the addresses of shared blocks that it has got, by the wish's index.
 	shared map[int]netip.Addr
 	// tried are blocks that were found shared, and may hold an address of ours.
@@ -119,8 +112,8 @@ type order struct {
 var (
 	// errHolds is that there is something of the attachment already.
 	errHolds = errors.New("it holds addresses already")
-	// errStale is that the node has not looked for long whether its blocks are its own.
-	errStale = errors.New("the node's blocks may be another's by now")
+	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says nothing.
+	errUnknown = errors.New("it is not known what is held")
 )
 
 func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
@@ -128,9 +121,15 @@ func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
 		got, short, err := o.take(ctx)
 		switch {
 		case errors.Is(err, errStale):
-			err = o.look(ctx)
+			err = o.renew(ctx)
+		case errors.Is(err, errUnknown):
+			err = o.remember(ctx)
 		case err == nil && short >= 0:
+			o.touched = true
 			if err = o.obtain(ctx, short); err != nil {
+				if errors.Is(err, ErrFull) && !errors.Is(err, ErrLater) {
+					o.noteFull(ctx, o.wishes[short])
+				}
 				err = fmt.Errorf("address of %v: %w", o.wishes[short], err)
 			}
 			o.begun = true
@@ -144,39 +143,14 @@ func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
 	return nil, fmt.Errorf("other containers take each block that this node gets: %w", ErrLater)
 }
 
-// look compares the node's blocks with their objects, unless another Add has just done so. A node that cannot ask goes on as it is; one that
-// the cluster does not know does not.
-func (o *order) look(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, trustWithin)
-	defer cancel()
-	unlock, err := o.lockDir(within, blocksDir)
-	if err == nil {
-		defer unlock()
-		if stale, serr := o.stale(ctx); serr != nil || !stale {
-			return serr
-		}
-		_, _, err = o.compare(within)
-	}
-	if err == nil || apierrors.IsNotFound(err) {
+// remember finds out what the attachment holds where local state was lost, and gives it back.
+func (o *order) remember(ctx context.Context) error {
+	o.remembered = true
+	orphans, err := o.recollect(ctx)
+	if err != nil || orphans[o.holder.Attachment()] == nil {
 		return err
 	}
-	o.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", err)
-	o.trusted = true
-	return o.noteTended(ctx, func(last *tended) { last.Tried = o.now() })
-}
-
-func (m *Manager) stale(ctx context.Context) (stale bool, err error) {
-	err = m.locked(ctx, func(s *session) error {
-		stale = s.stale()
-		return nil
-	})
-	return stale, err
-}
-
-// stale says that the last look at the API was too long ago, or that it is not known when it was, and that it is time for another.
-func (s *session) stale() bool {
-	last := s.tended()
-	return s.m.due(last.Own, trust) && s.m.due(last.Tried, lookAfter)
+	return o.Del(ctx, o.holder.Attachment())
 }
 
 // take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be
@@ -189,8 +163,11 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 				return errHolds
 			}
 		}
-		if !o.trusted && s.stale() {
-			return errStale
+		if err := o.checkLease(s); err != nil {
+			return err
+		}
+		if !o.begun && !o.remembered && !s.recollected() {
+			return errUnknown
 		}
 		got = make([]netip.Addr, len(o.wishes))
 		h := held{Holder: o.holder, Got: got, Shared: o.tried}
@@ -216,17 +193,23 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 				changed = append(changed, b)
 			}
 		}
-		if err := s.write(heldName(o.holder.Attachment()), h); err != nil {
-			return err
-		}
-		for _, b := range changed {
-			if err := s.save(b); err != nil {
-				return err
-			}
-		}
-		return nil
+		o.touched = true
+		return s.record(&h, changed)
 	})
 	return got, short, err
+}
+
+// record writes what an attachment holds, before the blocks that it is of.
+func (s *session) record(h *held, changed []*local) error {
+	if err := s.write(heldName(h.Holder.Attachment()), h); err != nil {
+		return err
+	}
+	for _, b := range changed {
+		if err := s.save(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pick finds a free address in the node's own blocks; no block for none.
@@ -285,29 +268,34 @@ func (b *local) pick(w Wish, now time.Time) (addr netip.Addr, rested, ok bool) {
 	return w.Window.Pick(b.prefix, used, resting)
 }
 
-// held is what an attachment holds, nil for nothing. If that cannot be read, all blocks are searched for it.
+// held is what an attachment holds, nil for nothing. Where that cannot be read, or was lost, all blocks are searched for it.
 func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err error) {
 	var broken error
+	known := false
 	err = m.locked(ctx, func(s *session) error {
 		has, err := s.holding(a)
 		if errors.Is(err, errUnusable) {
 			broken = err
 			has, err = s.search(a)
 		}
-		found = has
+		found, known = has, s.recollected()
 		return err
 	})
-	if err != nil || broken == nil {
+	switch {
+	case err != nil || found != nil && broken == nil:
 		return found, err
+	case broken == nil && known:
+		return nil, nil
+	case broken == nil:
+		orphans, err := m.recollect(ctx)
+		return orphans[a], err
 	}
 	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	entries, err := m.sharedEntriesOf(ctx, a)
 	if err != nil {
 		return nil, errors.Join(broken, err)
 	}
-	for i := range shared {
-		found.Shared = append(found.Shared, m.entries(&shared[i], a)...)
-	}
+	found.Shared = append(found.Shared, entries...)
 	return found, nil
 }
 

@@ -25,8 +25,11 @@ const (
 	maxLooks  = 64
 	// tries bounds how often a block is found taken, which a list said was free.
 	tries = 160
-	// fewBlocks: where a window has less than so many blocks for each node, they are shared from the start.
-	fewBlocks = 2
+	// fewBlocks: a window with less than so many blocks is shared from the start, as the owner of one may have no traffic, and so never
+	// answer a recall.
+	fewBlocks = 4
+	// enoughBlocks for each node of the cluster are enough for those that use the window, whichever they are.
+	enoughBlocks = 2
 	// manyBlocks are enough for any number of nodes.
 	manyBlocks = 1 << 20
 )
@@ -84,31 +87,34 @@ func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) 
 	if ok, err := s.owns(ctx); ok || err != nil {
 		return nil, err
 	}
-	if s.w.Asked.IsValid() {
-		return s.asked(ctx)
-	}
 	share, err := s.shares(ctx)
 	if err != nil {
 		return nil, err
 	}
-	steps := []func(context.Context) (bool, error){
-		func(ctx context.Context) (bool, error) { return s.create(ctx, share) },
-		s.fromShared,
+	if s.w.Asked.IsValid() {
+		return s.asked(ctx, share)
 	}
-	switch {
-	case s.claim != nil:
-		steps = slices.Insert(steps, 0, s.fromClaimed, s.probe)
-	case share:
-		steps = slices.Insert(steps, 0, s.probe)
-	default:
-		steps = slices.Insert(steps, 0, s.createInZone)
-	}
-	for _, step := range steps {
+	for _, step := range s.steps(share) {
 		if ok, err := step(ctx); ok || err != nil {
 			return nil, err
 		}
 	}
 	return s.recall(ctx)
+}
+
+// steps are the ways to an address, the cheapest first.
+func (s *search) steps(share bool) []func(context.Context) (bool, error) {
+	create := func(ctx context.Context) (bool, error) { return s.create(ctx, share) }
+	list := []func(context.Context) (bool, error){create, s.fromShared}
+	switch {
+	case s.claim != nil:
+		return slices.Insert(list, 0, s.fromClaimed, s.probe)
+	case share && s.complete: // a block that is shared is better used than another one
+		return slices.Insert(list, 0, s.fromShared)
+	case share:
+		return slices.Insert(list, 0, s.probe)
+	}
+	return slices.Insert(list, 0, s.createInZone)
 }
 
 // owns says whether the node's own blocks have an address for the wish by now: whoever had the lock before may have got one. If not, those
@@ -130,17 +136,60 @@ func (s *search) owns(ctx context.Context) (ok bool, err error) {
 	return s.resume(ctx)
 }
 
-// shares says whether the blocks of the window are too few for each node to have its own.
+// shares reports whether a block that is claimed is to be shared: where those nodes that use blocks of the window outnumber the blocks that
+// nobody has.
 func (s *search) shares(ctx context.Context) (bool, error) {
 	count := s.w.Window.BlockCount(blockBits(s.w.Window.Start()))
-	if s.claim != nil || count >= manyBlocks {
-		return s.claim != nil, nil
+	if s.claim != nil {
+		return true, nil
+	}
+	if count >= manyBlocks {
+		return false, nil
 	}
 	nodes, err := s.nodes(ctx, s.me)
-	if err != nil {
+	switch {
+	case err != nil || nodes < 2:
+		return false, err
+	case count < fewBlocks:
+		return true, nil
+	case count >= uint64(nodes)*enoughBlocks:
+		return false, nil
+	}
+	if err := s.list(ctx); err != nil {
 		return false, err
 	}
-	return nodes > 1 && count < uint64(nodes)*fewBlocks, nil //nolint:gosec // not negative
+	return s.users() > s.unclaimed(count), nil
+}
+
+// users counts the nodes that own blocks of the window, or addresses of shared ones, of those that were listed, and this one.
+func (s *search) users() uint64 {
+	names := map[string]bool{s.me.Name: true}
+	for i := range s.listed {
+		spec := &s.listed[i].Spec
+		if cidr, err := ParseBlock(spec.CIDR); err != nil || !s.w.Window.Prefix().Overlaps(cidr) {
+			continue
+		}
+		if spec.Owner != nil {
+			names[spec.Owner.NodeName] = true
+		}
+		for _, e := range spec.Allocations {
+			if e.Node != nil {
+				names[e.Node.NodeName] = true
+			}
+		}
+	}
+	return uint64(len(names))
+}
+
+// unclaimed counts the blocks of the window, of which there are so many, that no listed one has.
+func (s *search) unclaimed(count uint64) uint64 {
+	taken := map[netip.Prefix]bool{}
+	for i := range s.listed {
+		if cidr, err := ParseBlock(s.listed[i].Spec.CIDR); err == nil && s.w.fits(cidr) {
+			taken[cidr] = true
+		}
+	}
+	return count - min(count, uint64(len(taken)))
 }
 
 // local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
@@ -411,10 +460,8 @@ func (m *Manager) mine(ctx context.Context, me *self, space string, cidr netip.P
 	return b, err
 }
 
-// owns says whether the object is the node's.
-func (n *self) owns(object *v1alpha1.IPBlock) bool {
-	return object.Spec.Owner != nil && object.Spec.Owner.NodeName == n.Name
-}
+// owns reports whether the object is the node's, perhaps under an earlier name.
+func (n *self) owns(object *v1alpha1.IPBlock) bool { return n.identity().named(object.Spec.Owner) }
 
 // takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more, or was taken up since, and what was in
 // use of it then is not known.

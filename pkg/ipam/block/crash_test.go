@@ -41,7 +41,7 @@ func files(t *testing.T, m *block.Manager, dirs ...string) (names []string) {
 // nothingLeft lets the nodes give back what is idle, and looks.
 func (r *rig) nothingLeft(t *testing.T, nodes ...*block.Manager) {
 	t.Helper()
-	for range 2 {
+	for range 4 {
 		r.pass(time.Hour)
 		for _, m := range nodes {
 			if err := m.Tend(t.Context()); err != nil {
@@ -467,11 +467,12 @@ func TestForeignObjects(t *testing.T) {
 	}
 }
 
-// A node that gets another name stops giving addresses of the blocks of its old one, which nobody else gets while they are in use.
+// A node that gets another name keeps the blocks of its old one, in its new name, before a controller frees them; while it cannot, it gives
+// nothing of them.
 func TestRenamedNode(t *testing.T) {
 	r := newRig(t)
 	m, other := r.node("n0"), r.node("n2")
-	w := wish(t, "10.0.0.0/26")
+	w := wish(t, "10.0.0.0/24")
 	addrs, err := m.Add(t.Context(), holder(0), []block.Wish{w}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -480,16 +481,21 @@ func TestRenamedNode(t *testing.T) {
 	r.api.DeleteNode("n0")
 	r.api.AddNode("n1", "uid of n1")
 	m.NodeName = "n1"
-	r.pass(block.Grace)
-	after, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil)
-	if err != nil || old.Contains(after[0]) {
-		t.Fatalf("got %v %v after the node got another name, want one of a block of its own", after, err)
+	r.api.Fault = func(string, string) error { return errors.New("away") }
+	if got, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil); err == nil {
+		t.Fatalf("got %v while nobody knows the node by its new name", got)
 	}
-	object, err := r.api.Block(t.Context(), block.NameOf(w.Space, alloc.BlockOf(after[0], 28)))
-	if err != nil || object.Spec.Owner.NodeName != "n1" {
+	r.api.Fault = nil
+	r.pass(time.Minute)
+	after, err := m.Add(t.Context(), holder(1), []block.Wish{w}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := r.api.Block(t.Context(), block.NameOf(w.Space, old))
+	if err != nil || object.Spec.Owner.NodeName != "n1" || object.Spec.Owner.NodeUID != "uid of n1" {
 		t.Errorf("block %+v %v, want it to be n1's", object, err)
 	}
-	for i := 2; i <= 64; i++ {
+	for i := 2; i <= 20; i++ {
 		addrs, err := other.Add(t.Context(), holder(i), []block.Wish{w}, nil)
 		if err != nil {
 			break
@@ -501,6 +507,73 @@ func TestRenamedNode(t *testing.T) {
 	for i := range 2 {
 		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
 			t.Error(err)
+		}
+	}
+	for i := 2; i <= 20; i++ {
+		if err := other.Del(t.Context(), holder(i).Attachment()); err != nil {
+			t.Error(err)
+		}
+	}
+	r.nothingLeft(t, m, other)
+}
+
+// What the API holds in a container's name is given back also where the node's state was lost, its name has changed, or both.
+func TestR28DelWithoutLocalState(t *testing.T) {
+	for name, change := range map[string]struct{ lose, rename bool }{"state lost": {true, false}, "renamed": {false, true}, "both": {true, true}} {
+		for _, how := range []string{"DEL", "GC"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				r := newRig(t)
+				m, other := r.node("n0"), r.node("n1")
+				other.Boot = func() (string, error) { return "another boot", nil }
+				w := []block.Wish{wish(t, "10.0.0.0/28")} // so few that they are shared
+				for i := range 3 {
+					if _, err := m.Add(t.Context(), holder(i), w, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := other.Add(t.Context(), holder(0), w, nil); err != nil { // a container of the same ID elsewhere
+					t.Fatal(err)
+				}
+				if change.lose {
+					if err := os.RemoveAll(m.Dir); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if change.rename {
+					m.NodeName = "n0-new"
+					r.api.AddNode("n0-new", "uid of n0-new")
+					r.api.DeleteNode("n0")
+				}
+				r.api.Fault = func(string, string) error { return errors.New("away") }
+				if err := m.Del(t.Context(), holder(0).Attachment()); err == nil {
+					t.Error("a DEL says done while the API cannot be asked")
+				}
+				r.api.Fault = nil
+				if how == "GC" {
+					if err := m.GC(t.Context(), "net", []block.Attachment{holder(2).Attachment()}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i := 0; i < 2 && how == "DEL"; i++ {
+					if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var left []string
+				for _, object := range r.api.All() {
+					for _, e := range object.Spec.Allocations {
+						left = append(left, e.ContainerID+" on "+e.Node.NodeName)
+					}
+				}
+				slices.Sort(left)
+				if want := []string{"c0 on n1", "c2 on n0"}; !slices.Equal(left, want) {
+					t.Errorf("the API holds addresses of %q, want %q", left, want)
+				}
+				before := r.api.Calls()
+				if err := m.Del(t.Context(), holder(9).Attachment()); err != nil || r.api.Calls() != before {
+					t.Errorf("a DEL of what holds nothing: %v, %d requests", err, r.api.Calls()-before)
+				}
+			})
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
@@ -20,17 +22,22 @@ func (m *Manager) Del(ctx context.Context, a Attachment) error {
 
 func (m *Manager) del(ctx context.Context, a Attachment) error {
 	var elsewhere []heldAddr
+	found, known := false, false
 	err := m.locked(ctx, func(s *session) error {
 		has, err := s.holding(a)
-		if err != nil || has == nil {
+		if err == nil && has == nil {
+			known = s.recollected()
+			has, err = s.searchOwn(a)
+		}
+		if found = has != nil || err != nil; err != nil || has == nil {
 			return err
 		}
 		elsewhere, err = s.release(has)
 		return err
 	})
-	if errors.Is(err, errUnusable) {
+	if errors.Is(err, errUnusable) || err == nil && !found && !known {
 		has, herr := m.held(ctx, a)
-		if herr != nil {
+		if has == nil {
 			return herr
 		}
 		err = m.locked(ctx, func(s *session) (err error) {
@@ -48,7 +55,21 @@ func (m *Manager) del(ctx context.Context, a Attachment) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return m.locked(ctx, func(s *session) error { return s.remove(heldName(a)) })
+	return m.locked(ctx, func(s *session) error { return s.forgetHeld(a) })
+}
+
+// forgetHeld forgets an attachment that holds nothing any more.
+func (s *session) forgetHeld(a Attachment) error {
+	return errors.Join(s.remove(heldName(a)), s.forgetFull())
+}
+
+// searchOwn is what an attachment holds of the node's own blocks where its file is missing; nil for nothing.
+func (s *session) searchOwn(a Attachment) (*held, error) {
+	has, err := s.search(a)
+	if err != nil || len(has.Local) == 0 {
+		return nil, err
+	}
+	return has, nil
 }
 
 // release frees addresses of the node's own blocks. elsewhere are those that may be held in the API; if there are none, the attachment is
@@ -75,7 +96,7 @@ func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
 	if err != nil || len(elsewhere) > 0 {
 		return elsewhere, err
 	}
-	return nil, s.remove(heldName(has.Holder.Attachment()))
+	return nil, s.forgetHeld(has.Holder.Attachment())
 }
 
 // leave frees all that an attachment has of a block.
@@ -120,6 +141,9 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 	for _, a := range valid {
 		keep[a] = true
 	}
+	if err := m.recollectOnce(ctx); err != nil {
+		return err
+	}
 	var gone []Attachment
 	stale := func(a Attachment) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
 	seen := map[Attachment]bool{}
@@ -145,28 +169,27 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 	})
 	errs := []error{err}
 	for _, a := range gone {
-		errs = append(errs, m.forget(ctx, a))
+		errs = append(errs, m.Del(ctx, a))
+	}
+	id, err := m.identity(ctx)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
 	}
 	// Whoever was killed while it asked the API for an address may have got it after it was given back.
-	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && stale(attachmentOf(e)) }))
-	return errors.Join(errs...)
+	gonePart := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && stale(attachmentOf(e)) }
+	return errors.Join(append(errs, m.strikeAll(ctx, metav1.ListOptions{}, gonePart))...)
 }
 
-// forget is Del for one of which perhaps only the addresses are known.
-func (m *Manager) forget(ctx context.Context, a Attachment) error {
-	has := false
+// recollectOnce finds out what this node's attachments hold, if that is not known.
+func (m *Manager) recollectOnce(ctx context.Context) error {
+	known := false
 	err := m.locked(ctx, func(s *session) error {
-		h, err := s.holding(a)
-		if has = h != nil || err != nil; has {
-			return nil
-		}
-		if h, err = s.search(a); err != nil || len(h.Local) == 0 {
-			return err
-		}
-		return s.write(heldName(a), h)
+		known = s.recollected()
+		return nil
 	})
-	if err != nil {
+	if err != nil || known {
 		return err
 	}
-	return m.Del(ctx, a)
+	_, err = m.recollect(ctx)
+	return err
 }

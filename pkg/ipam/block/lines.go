@@ -24,7 +24,7 @@ import (
 //	freed <address> <time as above>
 //	end
 //
-// and so is tended, of times alone. Each Add reads both and writes a block: as JSON, that was most of what an Add costs.
+// and so is tended, of times, a name and a number. Each Add reads both and writes a block: as JSON, that was most of what an Add costs.
 const lastLine = "end"
 
 // MarshalText gives the lines.
@@ -124,7 +124,7 @@ var errNoKey = errors.New("no such key")
 
 // times are those of tended, by their keys.
 func (l *tended) times() map[string]*time.Time {
-	return map[string]*time.Time{"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "tried": &l.Tried}
+	return map[string]*time.Time{"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "wall": &l.OwnWall, "tried": &l.Tried}
 }
 
 // MarshalText gives the lines.
@@ -134,6 +134,12 @@ func (l *tended) MarshalText() (text []byte, err error) {
 			text = append(text, key+" "+timeText(*t)+"\n"...)
 		}
 	}
+	if l.OwnName != "" {
+		text = append(text, "name "+l.OwnName+"\n"...)
+	}
+	if l.Recollected != 0 {
+		text = append(text, "recollected "+strconv.FormatUint(l.Recollected, 10)+"\n"...)
+	}
 	return append(text, lastLine+"\n"...), nil
 }
 
@@ -142,10 +148,16 @@ func (l *tended) UnmarshalText(text []byte) error {
 	times := l.times()
 	return eachLine(text, func(key, value string) (err error) {
 		t, ok := times[key]
-		if !ok {
-			return errNoKey
+		switch {
+		case ok:
+			*t, err = parseTime(value)
+		case key == "name":
+			l.OwnName = value
+		case key == "recollected":
+			l.Recollected, err = strconv.ParseUint(value, 10, 64)
+		default:
+			err = errNoKey
 		}
-		*t, err = parseTime(value)
 		return err
 	})
 }

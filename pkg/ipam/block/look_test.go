@@ -1,17 +1,21 @@
 package block_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// A node that has not looked for long at its blocks' objects looks before it gives an address. Where that fails it gives one all the same,
-// and does not ask again at each: an API server that is overloaded would get still more to do.
+// A node that has not looked for long at its blocks' objects looks before it gives an address. Where that fails it goes on for a while, and
+// does not ask again at each: an API server that is overloaded would get still more to do.
 func TestLooks(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")
@@ -45,7 +49,7 @@ func TestLooks(t *testing.T) {
 		tries++
 		return errors.New("overloaded")
 	}
-	r.pass(time.Hour)
+	r.pass(11 * time.Minute)
 	for range 5 {
 		must("the API is away", 0)
 	}
@@ -56,6 +60,15 @@ func TestLooks(t *testing.T) {
 	must("still away", 0)
 	if tries != 2 {
 		t.Errorf("it was asked %d times after a minute, want twice", tries)
+	}
+	r.pass(time.Hour)
+	for range 5 {
+		if err := add(); err == nil {
+			t.Error("an address is given long after the last look")
+		}
+	}
+	if tries != 3 {
+		t.Errorf("it was asked %d times after an hour, want once more", tries)
 	}
 	r.api.Fault = nil
 	r.pass(time.Minute)
@@ -70,5 +83,83 @@ func TestLooks(t *testing.T) {
 		if err := add(); !apierrors.IsNotFound(err) {
 			t.Errorf("the node is gone: %v", err)
 		}
+	}
+}
+
+// After the last look that told that the blocks are the node's own, addresses of them are given until the lease ends, and then none, whatever
+// the reason that there was no other look, and whichever clock tells it.
+func TestR25NoAddressAfterTheLease(t *testing.T) {
+	for name, fault := range map[string]error{
+		"refused": errors.New("connection refused"), "forbidden": apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "n0", errors.New("no role")),
+		"unauthorized": apierrors.NewUnauthorized("token expired"), "slow": context.DeadlineExceeded,
+	} {
+		for clock, skew := range map[string][2]time.Duration{"both": {0, 0}, "suspended": {-time.Hour, 0}, "wall clock set back": {0, -time.Hour}} {
+			t.Run(name+" "+clock, func(t *testing.T) {
+				r := newRig(t)
+				m := r.node("n0")
+				wallSkew, bootSkew := time.Duration(0), time.Duration(0)
+				m.Now = func() time.Time { return r.now().Add(bootSkew) }
+				m.Wall = func() time.Time { return r.now().Add(wallSkew) }
+				w := []block.Wish{wish(t, "10.0.0.0/24")}
+				add := func(i int) error {
+					_, err := m.Add(t.Context(), holder(i), w, nil)
+					return err
+				}
+				if err := add(0); err != nil {
+					t.Fatal(err)
+				}
+				r.api.Fault = func(string, string) error { return fault }
+				r.pass(block.Grace / 2)
+				if err := add(1); err != nil {
+					t.Fatalf("in the lease: %v", err)
+				}
+				if skew[0] != 0 {
+					r.pass(time.Hour)
+				}
+				bootSkew, wallSkew = skew[0], skew[1]
+				r.pass(block.Grace/2 - time.Minute)
+				err := add(2)
+				if failure.ReasonOf(err) != failure.APIUnavailable || failure.Code(err) != 11 || !strings.Contains(err.Error(), "kubeconfig") {
+					t.Fatalf("after the lease: %v", err)
+				}
+				if err := m.Del(t.Context(), holder(0).Attachment()); err != nil {
+					t.Error(err)
+				}
+				r.api.Fault = nil
+				r.pass(time.Minute)
+				if err := add(3); err != nil {
+					t.Errorf("the API is back: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// The look is bounded by what there is to look at.
+func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := wish(t, "10.0.0.0/16")
+	for i := range 40 * block.Size {
+		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Sleep = nil
+	r.api.Fault = func(when, verb string) error {
+		if when == "before" && verb == "list" {
+			time.Sleep(2200 * time.Millisecond)
+		}
+		return nil
+	}
+	r.pass(15 * time.Minute)
+	before := r.api.Calls("list")
+	for i := range 2 {
+		if _, err := m.Add(t.Context(), holder(-1-i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.api.Calls("list") - before; n != 1 {
+		t.Errorf("%d lists, want that of one look, which is enough", n)
 	}
 }

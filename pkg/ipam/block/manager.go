@@ -35,6 +35,8 @@ type Manager struct {
 
 	// Now is the time; nil: since the machine was booted, which nobody sets.
 	Now func() time.Time
+	// Wall is the time of the machine's wall clock, which a suspended machine finds ahead; nil: time.Now.
+	Wall func() time.Time
 	// Sleep waits, for locks, too; nil: until the time has passed or the context is done. For tests.
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Rand chooses among blocks; nil: anew each time.
@@ -103,6 +105,13 @@ func (m *Manager) now() time.Time {
 	return time.Unix(since.Unix())
 }
 
+func (m *Manager) wall() time.Time {
+	if m.Wall != nil {
+		return m.Wall()
+	}
+	return time.Now()
+}
+
 func (m *Manager) sleep(ctx context.Context, d time.Duration) error {
 	if m.Sleep != nil {
 		return m.Sleep(ctx, d)
@@ -123,10 +132,6 @@ func (m *Manager) rand() *rand.Rand {
 	}
 	return m.Rand
 }
-
-// Grace is how long a controller must see that a node's object is gone, or another, before it frees the blocks and addresses of that node: in
-// less than that a node that is back has looked whether its blocks are still its own, or gives nothing out of them.
-const Grace = 2 * trust
 
 // Errors of Add and Status.
 var (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ type self struct {
 	// Nodes is how many there were at the time Counted.
 	Nodes   int       `json:"nodes,omitempty"`
 	Counted time.Time `json:"counted,omitzero"`
+	// Former are the names that the machine had before in this boot.
+	Former []string `json:"former,omitempty"`
 	// Seen are the spaces of which the node has learned which blocks it owned before a reboot; All says that of each.
 	Seen []string `json:"seen,omitempty"`
 	All  bool     `json:"all,omitempty"`
@@ -40,6 +43,9 @@ func (n *self) node(claim string) *v1alpha1.Node {
 
 // newClaim tells one claim of a block from another of the same boot.
 func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
+
+// identity is the same as it is known without asking.
+func (n *self) identity() *identity { return &identity{n.Name, n.Boot, n.Former} }
 
 // by says whether the owner of a block took it up in this boot, and whether by the claim of which there is a file.
 func (n *self) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
@@ -78,7 +84,11 @@ func (m *Manager) ask(ctx context.Context) (*self, error) {
 func (m *Manager) note(ctx context.Context, n *self, change func(*self)) error {
 	return m.locked(ctx, func(s *session) error {
 		current := new(self)
-		if err := s.read(nodeFile, current); err != nil || current.Boot != n.Boot || current.Name != n.Name {
+		if err := s.read(nodeFile, current); err != nil || current.Boot != n.Boot {
+			current = n
+		}
+		if current.Name != n.Name {
+			n.Former = slices.DeleteFunc(append(current.Former, current.Name), func(name string) bool { return name == n.Name })
 			current = n
 		}
 		change(current)
@@ -114,4 +124,36 @@ func (m *Manager) nodes(ctx context.Context, me *self) (int, error) {
 		return 0, fmt.Errorf("count nodes: %w", err)
 	}
 	return n, m.note(ctx, me, func(me *self) { me.Nodes, me.Counted = n, m.now() })
+}
+
+// identity is what this machine is called in objects.
+type identity struct {
+	name, boot string
+	// former are the names that it had before in this boot.
+	former []string
+}
+
+// identity reads what this machine is called. It asks nobody.
+func (m *Manager) identity(ctx context.Context) (*identity, error) {
+	boot, err := m.boot()
+	if err != nil {
+		return nil, err
+	}
+	id, n := &identity{name: m.NodeName, boot: boot}, new(self)
+	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
+	if err == nil && n.Boot == boot {
+		id.former = append(n.Former, n.Name)
+	}
+	return id, nil //nolint:nilerr // what cannot be read names nobody
+}
+
+// named reports whether a node of an object is this machine by a name that it has, or had in this boot.
+func (id *identity) named(node *v1alpha1.Node) bool {
+	return node != nil && (node.NodeName == id.name || bootOf(node) == id.boot && slices.Contains(id.former, node.NodeName))
+}
+
+// ran reports whether a container that an entry of a shared block names may have run on this machine. A boot is this machine's, whatever its
+// name was; that it is that of another machine, too, is next to impossible together with a container ID.
+func (id *identity) ran(e v1alpha1.Allocation) bool {
+	return id.named(e.Node) || e.Node != nil && bootOf(e.Node) == id.boot
 }

@@ -29,11 +29,6 @@ func attachmentOf(a v1alpha1.Allocation) Attachment {
 	return Attachment{a.Network, a.ContainerID, a.IfName}
 }
 
-// here says whether an address is that of a container of this node.
-func (m *Manager) here(a v1alpha1.Allocation) bool {
-	return a.Node != nil && a.Node.NodeName == m.NodeName
-}
-
 // entry is how an address is in use by a container of this node.
 func (s *search) entry(a netip.Addr) v1alpha1.Allocation {
 	e := allocation(a, s.holder, s.me)
@@ -288,7 +283,7 @@ func (s *search) ours(e v1alpha1.Allocation) bool {
 	if s.claim != nil && e.Claim != nil && e.Claim.UID == s.claim.UID {
 		return e.ContainerID == "" || attachmentOf(e) == s.holder.Attachment()
 	}
-	return attachmentOf(e) == s.holder.Attachment() && s.here(e)
+	return attachmentOf(e) == s.holder.Attachment() && s.me.identity().named(e.Node)
 }
 
 // gives says whether the address fulfils another wish of the same Add already.
@@ -302,13 +297,13 @@ func (s *search) gives(a netip.Addr) bool {
 }
 
 // asked gets the one block that has the address that is asked for.
-func (s *search) asked(ctx context.Context) (victim *v1alpha1.IPBlock, err error) {
+func (s *search) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBlock, err error) {
 	cidr, at := blockOf(s.w.Asked), heldAddr{s.w.Space, s.w.Asked}
 	for range askedTries {
 		ok := false
 		object, err := s.Objects.Block(ctx, at.block())
 		switch {
-		case apierrors.IsNotFound(err) && s.claim != nil:
+		case apierrors.IsNotFound(err) && share:
 			ok, err = s.createShared(ctx, cidr)
 		case apierrors.IsNotFound(err):
 			ok, err = s.createOwned(ctx, cidr)
@@ -369,7 +364,7 @@ func (s *search) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 		return victim, s.give(ctx, s.me, victim.Spec.Space, cidr, (*local).ours)
 	}
 	if victim.Spec.Recall == nil {
-		victim.Spec.Recall = &v1alpha1.Recall{By: s.me.Name, At: metav1.NewTime(time.Now())}
+		victim.Spec.Recall = &v1alpha1.Recall{By: s.me.Name, At: metav1.NewTime(s.wall())}
 		if err := s.step("recall block"); err != nil {
 			return nil, err
 		}
@@ -388,7 +383,7 @@ func (s *search) choose(victims []v1alpha1.IPBlock) *v1alpha1.IPBlock {
 		switch {
 		case b.Spec.Recall == nil:
 			return Size - b.Status.Used
-		case time.Since(b.Spec.Recall.At.Time).Abs() < answered:
+		case s.wall().Sub(b.Spec.Recall.At.Time).Abs() < answered:
 			return Size + 1
 		}
 		return -1
@@ -440,13 +435,17 @@ func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a Attachment) 
 	if err != nil {
 		return nil, fmt.Errorf("get block %s: %w", at.block(), err)
 	}
-	return m.entries(object, a), nil
+	id, err := m.identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return entries(id, object, a), nil
 }
 
 // entries are the addresses that the attachment holds as the object says it.
-func (m *Manager) entries(object *v1alpha1.IPBlock, a Attachment) (addrs []heldAddr) {
+func entries(id *identity, object *v1alpha1.IPBlock, a Attachment) (addrs []heldAddr) {
 	for _, e := range object.Spec.Allocations {
-		if addr, err := netip.ParseAddr(e.Address); err == nil && attachmentOf(e) == a && m.here(e) {
+		if addr, err := netip.ParseAddr(e.Address); err == nil && attachmentOf(e) == a && id.ran(e) {
 			addrs = append(addrs, heldAddr{object.Spec.Space, addr})
 		}
 	}
@@ -476,15 +475,19 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a Attachment) 
 			return err
 		}
 	}
+	id, err := m.identity(ctx)
+	if err != nil {
+		return err
+	}
 	_, err = m.edit(ctx, at.block(), nil, func(object *v1alpha1.IPBlock) (bool, error) {
-		return m.strike(object, func(e v1alpha1.Allocation) bool { return m.here(e) && attachmentOf(e) == a }), nil
+		return m.strike(object, func(e v1alpha1.Allocation) bool { return id.ran(e) && attachmentOf(e) == a }), nil
 	})
 	return err
 }
 
 // strikeAll is strike for all shared blocks.
-func (m *Manager) strikeAll(ctx context.Context, gone func(v1alpha1.Allocation) bool) error {
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{ResourceVersion: "0"})
+func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone func(v1alpha1.Allocation) bool) error {
+	shared, err := m.sharedBlocks(ctx, opts)
 	errs := []error{err}
 	for i := range shared {
 		if slices.ContainsFunc(shared[i].Spec.Allocations, gone) {

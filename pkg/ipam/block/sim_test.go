@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -20,18 +19,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 )
 
-// The simulation runs nodes against one API, in schedules that a seed says. Each operation is a goroutine that stops before each change of
-// local state, before and after each request, and where it waits; one runs at a time, and the schedule says which goes on, and whether it
-// fails there or is killed. BRAID_SIMULATION is the number of schedules, BRAID_SIMULATION_SEED the first of them.
+// The simulation runs nodes against one API, in schedules that a seed chooses. Each operation is a goroutine that stops before each
+// change of local state, before and after each request, and where it waits; one runs at a time, and the schedule decides which goes on,
+// and whether it fails there or is killed. BRAID_SIMULATION is the number of schedules, BRAID_SIMULATION_SEED the first of them.
 //
-// What must hold: no address is in use by two sandboxes, and when all is given back, nothing is left of it and each address can be given.
+// The operations are those of pkg/engine, which tends the node's blocks after each. Nobody tends them beside an operation, but for nodes
+// that have a timer for it (braidctl ipam tend). A node may be cut off from the API for any reason and any time, lose its Node object,
+// get another name, lose its state, be suspended (its boot clock stands still) or have its wall clock set. Container IDs are used again.
+//
+// What must hold: no address is in use by two sandboxes; a DEL that succeeded has left nothing in the API; when all is given back, nothing
+// is left of it, and each address can be given that is not of a node without traffic and timer.
 func TestSimulation(t *testing.T) {
 	schedules, first := 100, uint64(1)
 	if n, err := strconv.Atoi(os.Getenv("BRAID_SIMULATION")); err == nil {
@@ -89,8 +97,11 @@ type sim struct {
 	claims  []*claimv1.IPAMClaim
 	serial  int
 	calm    bool
-	deletes bool // Node objects are deleted
-	jumps   bool // clocks jump
+	deletes bool     // Node objects are deleted
+	renames bool     // nodes get other names
+	jumps   bool     // wall clocks jump
+	pauses  bool     // nodes are suspended
+	gone    []string // container IDs that may be used again
 	trace   []string
 	failure error
 	count   map[string]int
@@ -98,25 +109,42 @@ type sim struct {
 
 type simNode struct {
 	*block.Manager
+	id   int
 	boot int
 	uid  int
-	skew time.Duration
-	// lost says since when the reaper sees that an object of the node is gone, or another, by the UID.
-	lost    map[types.UID]time.Duration
+	name int
+	// slept is how long the node was suspended, which its boot clock does not count; skew is how far its wall clock was set.
+	slept, skew time.Duration
+	// lost is since when the reaper sees that a Node object of this machine is gone, or another.
+	lost    map[incarnation]time.Duration
 	present bool
+	// away is why each request of the node fails; nil if they do not.
+	away error
+	// timer: the blocks are tended without traffic. amnesia: the state was lost in this boot.
+	timer, amnesia bool
 	// collecting: a GC is under way.
 	collecting bool
 }
 
+// incarnation is a node as one Node object.
+type incarnation struct {
+	name string
+	uid  types.UID
+}
+
 // box is a sandbox.
 type box struct {
-	node   *simNode
+	node *simNode
+	// on is the name of the node when the pod was bound to it.
+	on     string
 	holder block.Holder
 	wishes []block.Wish
 	claim  *claimv1.IPAMClaim
 	addrs  []netip.Addr
 	busy   bool
 	added  bool
+	// late: a request of it may take effect after all others; what it leaves then is for a GC.
+	late bool
 }
 
 type simOp struct {
@@ -133,19 +161,25 @@ func newSim(dir string, seed uint64) *sim {
 		rnd: rand.New(rand.NewPCG(seed, 4)), dir: dir, api: blocktest.New(), parked: make(chan bool), live: map[string]*box{}, kept: map[string]types.UID{},
 		clock: time.Hour, count: map[string]int{},
 	}
-	s.deletes, s.jumps = s.rnd.IntN(3) == 0, false
-	s.jumps = !s.deletes && s.rnd.IntN(2) == 0
+	s.deletes, s.renames = s.rnd.IntN(3) == 0, s.rnd.IntN(4) == 0
+	switch s.rnd.IntN(3) { // not both: then nothing on the node would tell how much time has passed
+	case 0:
+		s.jumps = true
+	case 1:
+		s.pauses = true
+	}
 	s.api.Fault = s.fault
 	for i := range 1 + s.rnd.IntN(4) {
-		n := &simNode{lost: map[types.UID]time.Duration{}, present: true}
+		n := &simNode{id: i, lost: map[incarnation]time.Duration{}, present: true, timer: s.rnd.IntN(4) == 0}
 		n.Manager = &block.Manager{
 			Objects: s.api, Dir: filepath.Join(dir, fmt.Sprint("n", i)), NodeName: fmt.Sprint("n", i), Log: slog.New(slog.NewTextHandler(simLog{s}, nil)),
-			Now:  func() time.Time { return time.Unix(1e9, 0).Add(s.clock + n.skew) },
-			Rand: s.rnd, Boot: func() (string, error) { return fmt.Sprint("boot-", n.boot), nil }, Patience: time.Second,
+			Now:  func() time.Time { return time.Unix(1e6, 0).Add(s.clock - n.slept) },
+			Wall: func() time.Time { return time.Unix(1e9, 0).Add(s.clock + n.skew) },
+			Rand: s.rnd, Boot: func() (string, error) { return fmt.Sprint("boot-", n.id, "-", n.boot), nil }, Patience: time.Second,
 			Step:  func(change string) error { return s.park(change) },
 			Sleep: func(_ context.Context, d time.Duration) error { s.clock += d; return s.park("sleep") },
 		}
-		s.api.AddNode(n.NodeName, types.UID(fmt.Sprint(n.NodeName, "-", n.uid)))
+		s.api.AddNode(n.NodeName, n.object().uid)
 		s.nodes = append(s.nodes, n)
 	}
 	v4 := [][3]string{{"10.0.0.0/28"}, {"10.0.0.0/27"}, {"10.0.0.0/26"}, {"10.0.0.4/31"}, {"10.0.0.0/28", "10.0.0.5", "10.0.0.6"}, {"10.0.0.0/25", "10.0.0.14", "10.0.0.49"}}
@@ -192,12 +226,50 @@ func (s *sim) fail(format string, args ...any) {
 	if s.failure == nil {
 		s.failure = fmt.Errorf(format, args...)
 		s.note("FAILED %v", s.failure)
+		for _, b := range s.api.All() {
+			s.note("  %s owner %+v recall %+v status %+v: %+v", b.Name, b.Spec.Owner, b.Spec.Recall, b.Status, b.Spec.Allocations)
+		}
+		for _, n := range s.nodes {
+			_ = filepath.WalkDir(n.Dir, func(path string, d os.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					data, _ := os.ReadFile(path)
+					s.note("  %s: %q", strings.TrimPrefix(path, s.dir), data)
+				}
+				return nil
+			})
+		}
 	}
 }
 
-var errAPI = errors.New("the API is away")
+// failures are the ways in which a request can fail that do not tell what is there.
+func failures() []error {
+	blocks := schema.GroupResource{Group: v1alpha1.GroupName, Resource: v1alpha1.Resource}
+	return []error{
+		errors.New("connection refused"), context.DeadlineExceeded,
+		apierrors.NewForbidden(blocks, "", errors.New("no role")), apierrors.NewUnauthorized("token expired"),
+		apierrors.NewTooManyRequests("overloaded", 1), apierrors.NewServiceUnavailable("etcd"), apierrors.NewInternalError(errors.New("panic")),
+		apierrors.NewTimeoutError("slow", 1), apierrors.NewBadRequest("field label not supported"), apierrors.NewGone("too old"),
+		&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("not served")}, &failure.Error{Reason: failure.TimedOut, Err: errors.New("late")},
+	}
+}
 
-func (s *sim) fault(when, verb string) error { return s.park(when + " " + verb) }
+func (s *sim) anyFailure() error {
+	all := failures()
+	return all[s.rnd.IntN(len(all))]
+}
+
+func (s *sim) fault(when, verb string) error {
+	if o := s.current; o != nil && o.node.away != nil && o.name != "reap" {
+		if when != "before" {
+			return o.node.away
+		}
+		if err := s.park("away " + verb); err != nil && !errors.Is(err, blocktest.ErrLate) {
+			return err
+		}
+		return o.node.away
+	}
+	return s.park(when + " " + verb)
+}
 
 // park stops an operation until the schedule lets it go on.
 func (s *sim) park(at string) error {
@@ -211,7 +283,7 @@ func (s *sim) park(at string) error {
 	case "die":
 		runtime.Goexit()
 	case "fail":
-		return errAPI
+		return s.anyFailure()
 	case "late":
 		return blocktest.ErrLate
 	}
@@ -255,6 +327,9 @@ func (s *sim) goOn(o *simOp, how string) {
 	if how != "" {
 		s.count[how]++
 	}
+	if how == "late" && o.box != nil {
+		o.box.late = true
+	}
 	s.current = o
 	o.resume <- how
 	s.wait(o)
@@ -267,15 +342,14 @@ func (s *sim) step() {
 	how := ""
 	write := strings.HasSuffix(o.at, "create") || strings.HasSuffix(o.at, "update") || strings.HasSuffix(o.at, "delete")
 	before, after := strings.HasPrefix(o.at, "before "), strings.HasPrefix(o.at, "after ")
-	// A node that was deleted and cannot ask the API goes on as it is: that is as it should be, and may give what was freed.
 	steady := s.calm || o.name == "reap"
 	switch x := s.rnd.IntN(150); {
 	case steady:
 	case x < 2:
 		how = "die"
-	case x < 6 && (before || after) && len(o.node.lost) == 0:
+	case x < 6 && (before || after):
 		how = "fail"
-	case x < 9 && before && write && len(o.node.lost) == 0:
+	case x < 9 && before && write:
 		how = "late"
 	}
 	if o.at == "late create" || o.at == "late update" || o.at == "late delete" {
@@ -285,16 +359,47 @@ func (s *sim) step() {
 }
 
 func (s *sim) add(b *box) {
+	if b.node.amnesia { // an Add of a container that runs is not repeated: what is known of it no more it may get anew
+		s.dead(b)
+	}
 	s.start(b.node, b, fmt.Sprintf("add %s on %s %v", b.holder.ContainerID, b.node.NodeName, b.wishes), func(ctx context.Context) {
-		addrs, err := b.node.Add(ctx, b.holder, b.wishes, b.claim)
+		m := b.node.Manager
+		addrs, err := m.Add(ctx, b.holder, b.wishes, b.claim)
 		s.note("  add %s: %v %v", b.holder.ContainerID, addrs, err)
 		if err != nil {
 			s.count["add failed"]++
-			return
+		} else {
+			s.count["added"]++
+			s.given(b, addrs)
 		}
-		s.count["added"]++
-		s.given(b, addrs)
+		s.upkeep(ctx, m)
 	})
+}
+
+// upkeep is what pkg/engine does after each operation but STATUS.
+func (s *sim) upkeep(ctx context.Context, m *block.Manager) {
+	if err := m.Tend(ctx); err != nil {
+		s.note("  tend %s: %v", m.NodeName, err)
+	}
+}
+
+// check is a CHECK.
+func (s *sim) check(b *box) {
+	s.start(b.node, b, "check "+b.holder.ContainerID, func(ctx context.Context) {
+		m := b.node.Manager
+		s.note("  check %s: %v", b.holder.ContainerID, m.Check(ctx, b.holder.Attachment(), b.addrs))
+		s.upkeep(ctx, m)
+	})
+}
+
+// again is a DEL that the runtime repeats: pkg/engine knows that the sandbox is gone.
+func (s *sim) again(n *simNode) *simOp {
+	return s.start(n, nil, "del again on "+n.NodeName, func(ctx context.Context) { s.upkeep(ctx, n.Manager) })
+}
+
+// tick is braidctl ipam tend.
+func (s *sim) tick(n *simNode) *simOp {
+	return s.start(n, nil, "timer of "+n.NodeName, func(ctx context.Context) { s.upkeep(ctx, n.Manager) })
 }
 
 // given looks at what an Add has given.
@@ -338,12 +443,30 @@ func (s *sim) dead(b *box) {
 func (s *sim) del(b *box) {
 	s.dead(b)
 	s.start(b.node, b, "del "+b.holder.ContainerID, func(ctx context.Context) {
-		err := b.node.Del(ctx, b.holder.Attachment())
+		m := b.node.Manager
+		err := m.Del(ctx, b.holder.Attachment())
 		s.note("  del %s: %v", b.holder.ContainerID, err)
 		if err == nil {
 			s.boxes = slices.DeleteFunc(s.boxes, func(x *box) bool { return x == b })
+			if !b.late {
+				s.gone = append(s.gone, b.holder.ContainerID)
+				s.free(b)
+			}
 		}
+		s.upkeep(ctx, m)
 	})
+}
+
+// free looks for what the API holds in a sandbox's name, of which a DEL has said that it is gone.
+func (s *sim) free(b *box) {
+	for _, object := range s.api.All() {
+		for _, e := range object.Spec.Allocations {
+			if e.Node != nil && b.holder.Attachment() == (block.Attachment{Network: e.Network, ContainerID: e.ContainerID, IfName: e.IfName}) &&
+				strings.HasPrefix(e.Node.BootID, fmt.Sprint("boot-", b.node.id, "-", b.node.boot)) {
+				s.fail("del %s has succeeded, and %s holds %+v", b.holder.ContainerID, object.Name, e)
+			}
+		}
+	}
 }
 
 func (s *sim) newBox() *box {
@@ -352,8 +475,13 @@ func (s *sim) newBox() *box {
 	for n.collecting {
 		n = s.nodes[s.rnd.IntN(len(s.nodes))]
 	}
-	b := &box{node: n, wishes: slices.Clone(s.windows[s.rnd.IntN(len(s.windows))])}
+	b := &box{node: n, on: n.NodeName, wishes: slices.Clone(s.windows[s.rnd.IntN(len(s.windows))])}
 	b.holder = block.Holder{Network: "net", ContainerID: fmt.Sprint("c", s.serial), IfName: "net1", Pod: fmt.Sprint("default/p", s.serial)}
+	if len(s.gone) > 0 && s.rnd.IntN(10) == 0 {
+		i := s.rnd.IntN(len(s.gone))
+		b.holder.ContainerID = s.gone[i]
+		s.gone = slices.Delete(s.gone, i, i+1)
+	}
 	switch {
 	case len(s.claims) > 0 && s.rnd.IntN(3) == 0:
 		b.claim = s.claims[0]
@@ -388,21 +516,6 @@ func (s *sim) idleBox() *box {
 	return idle[s.rnd.IntN(len(idle))]
 }
 
-func (s *sim) tend(n *simNode) {
-	s.start(n, nil, "tend "+n.NodeName, func(ctx context.Context) {
-		var err error
-		switch s.rnd.IntN(3) {
-		case 0:
-			err = n.Tend(ctx)
-		case 1:
-			err = n.Answer(ctx)
-		case 2:
-			err = n.Inspect(ctx)
-		}
-		s.note("  tend %s: %v", n.NodeName, err)
-	})
-}
-
 // collect is a GC. The runtime does not call it beside other operations.
 func (s *sim) collect(n *simNode) {
 	var valid []block.Attachment
@@ -421,7 +534,9 @@ func (s *sim) collect(n *simNode) {
 	n.collecting = true
 	s.start(n, nil, "gc "+n.NodeName, func(ctx context.Context) {
 		defer func() { n.collecting = false }()
-		s.note("  gc %s: %v", n.NodeName, n.GC(ctx, "net", valid))
+		m := n.Manager
+		s.note("  gc %s: %v", n.NodeName, m.GC(ctx, "net", valid))
+		s.upkeep(ctx, m)
 	})
 }
 
@@ -434,6 +549,7 @@ func (s *sim) reboot(n *simNode) {
 	}
 	s.note("reboot %s", n.NodeName)
 	n.boot++
+	n.amnesia = false
 	if err := os.RemoveAll(n.Dir); err != nil {
 		s.fail("%v", err)
 	}
@@ -445,30 +561,116 @@ func (s *sim) reboot(n *simNode) {
 	})
 }
 
+// busy: an operation of the node is under way.
+func (s *sim) busy(n *simNode) bool {
+	return slices.ContainsFunc(s.ops, func(o *simOp) bool { return o.node == n && o.name != "reap" })
+}
+
+// forget is the loss of the state directory, while containers live.
+func (s *sim) forget(n *simNode) {
+	if s.busy(n) {
+		return
+	}
+	s.note("state of %s is lost", n.NodeName)
+	s.count["state lost"]++
+	n.amnesia = true
+	if err := os.RemoveAll(n.Dir); err != nil {
+		s.fail("%v", err)
+	}
+}
+
+// rename gives the machine another name, and sometimes leaves the Node object of the old one for good.
+func (s *sim) rename(n *simNode) {
+	if s.busy(n) || !n.present {
+		return
+	}
+	s.count["renamed"]++
+	old := *n.Manager
+	s.setPresent(n, false)
+	n.name++
+	old.NodeName = fmt.Sprint("n", n.id, "-", n.name)
+	n.Manager = &old
+	s.note("node n%d is %s", n.id, n.NodeName)
+	s.setPresent(n, true)
+}
+
+// suspend stops a node for a while, which its boot clock does not count.
+func (s *sim) suspend(n *simNode) {
+	s.api.Arrive() // the others go on: no request is under way for that long
+	d := time.Duration(s.rnd.Int64N(int64(40 * time.Minute)))
+	for _, o := range s.ops { // those of others would have come to their end
+		if o.node != n {
+			d = min(d, max(0, 2*time.Minute-(s.clock-o.started))/4)
+		}
+	}
+	s.note("%s is suspended for %v", n.NodeName, d)
+	s.count["suspended"]++
+	s.clock += d
+	n.slept += d
+}
+
+func (s *sim) cut(n *simNode) {
+	if n.away != nil {
+		n.away = nil
+	} else {
+		n.away = s.anyFailure()
+		s.count["cut off"]++
+	}
+	s.note("%s is cut off: %v", n.NodeName, n.away)
+}
+
+// outage is what happens to the addresses of a node that has lost both its object and the API for long, and whose blocks another node gets.
+func (s *sim) outage(n *simNode) {
+	s.count["outage"]++
+	for _, o := range slices.Clone(s.ops) {
+		if o.node == n && o.name != "reap" {
+			s.goOn(o, "die")
+		}
+	}
+	s.setPresent(n, false)
+	if n.away == nil {
+		s.cut(n)
+	}
+	s.boxes = slices.DeleteFunc(s.boxes, func(b *box) bool { // the pods are gone with the node
+		if b.node == n {
+			s.dead(b)
+		}
+		return b.node == n
+	})
+	for range 2 + s.rnd.IntN(3) {
+		s.pass()
+	}
+	s.reap(n)
+}
+
 func (s *sim) setPresent(n *simNode, present bool) {
 	s.note("object of %s: %v", n.NodeName, present)
 	s.count["node object"]++
 	if n.present {
-		n.lost[n.objectUID()] = s.clock
+		n.lost[n.object()] = s.clock
 	}
 	n.present = present
 	if present {
 		n.uid++
-		s.api.AddNode(n.NodeName, n.objectUID())
+		s.api.AddNode(n.NodeName, n.object().uid)
 	} else {
 		s.api.DeleteNode(n.NodeName)
 	}
 }
 
-func (n *simNode) objectUID() types.UID { return types.UID(fmt.Sprint(n.NodeName, "-", n.uid)) }
+func (n *simNode) object() incarnation {
+	return incarnation{n.NodeName, types.UID(fmt.Sprint(n.NodeName, "-", n.uid))}
+}
 
 // reap is what a controller does for a node that is gone, or another, for long: it frees what the node had, if none of its pods is left.
 func (s *sim) reap(n *simNode) {
-	gone := map[types.UID]bool{}
-	for uid, since := range n.lost {
-		gone[uid] = s.clock-since >= block.Grace
+	gone := map[incarnation]bool{}
+	for in, since := range n.lost {
+		if s.clock-since >= block.Grace && !slices.ContainsFunc(s.boxes, func(b *box) bool { return b.node == n && b.on == in.name }) {
+			gone[in] = true
+		}
 	}
-	if !slices.Contains(slices.Collect(maps.Values(gone)), true) || slices.ContainsFunc(s.boxes, func(b *box) bool { return b.node == n }) {
+	if len(gone) == 0 {
 		return
 	}
 	s.start(n, nil, "reap", func(ctx context.Context) {
@@ -478,20 +680,22 @@ func (s *sim) reap(n *simNode) {
 		}
 		for i := range blocks {
 			b := &blocks[i]
-			stale := func(at *v1alpha1.Node) bool { return at != nil && at.NodeName == n.NodeName && gone[at.NodeUID] }
-			before := len(b.Spec.Allocations)
-			b.Spec.Allocations = slices.DeleteFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool { return e.Claim == nil && stale(e.Node) })
+			stale := func(at *v1alpha1.Node) bool { return at != nil && gone[incarnation{at.NodeName, at.NodeUID}] }
+			before := slices.Clone(b.Spec.Allocations)
+			for i, e := range b.Spec.Allocations {
+				if stale(e.Node) {
+					b.Spec.Allocations[i] = v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}
+				}
+			}
+			b.Spec.Allocations = slices.DeleteFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool { return e.Claim == nil && e.Node == nil })
 			switch {
-			case stale(b.Spec.Owner) || b.Spec.Owner == nil && before > 0 && len(b.Spec.Allocations) == 0:
+			case stale(b.Spec.Owner) || b.Spec.Owner == nil && len(before) > 0 && len(b.Spec.Allocations) == 0:
 				s.count["reaped"]++
 				s.note("  reap %s: %v", b.Name, s.api.DeleteBlock(ctx, b))
-			case before != len(b.Spec.Allocations):
+			case !slices.Equal(before, b.Spec.Allocations):
 				_, err := s.api.UpdateBlock(ctx, b)
 				s.note("  reap entries of %s: %v", b.Name, err)
 			}
-		}
-		if n.present {
-			maps.DeleteFunc(n.lost, func(uid types.UID, _ time.Duration) bool { return gone[uid] })
 		}
 	})
 }
@@ -532,27 +736,59 @@ func (s *sim) act() {
 		if b := s.idleBox(); b != nil {
 			s.add(b)
 		}
-	case x < 82:
-		s.tend(n)
-	case x < 84:
+	case x < 76:
+		if b := s.idleBox(); b != nil {
+			s.check(b)
+		}
+	case x < 80:
+		s.again(n)
+	case x < 81:
+		if n.timer {
+			s.tick(n)
+		}
+	case x < 83:
 		s.collect(n)
-	case x < 86:
+	case x < 84:
 		s.reboot(n)
-	case x < 88:
+	case x < 86:
 		s.api.Arrive()
-	case x < 89:
+	case x < 87:
 		s.api.Remember()
-	case x < 92:
+	default:
+		s.happen(n, x)
+	}
+}
+
+// happen is what befalls nodes.
+func (s *sim) happen(n *simNode, x int) {
+	switch {
+	case x < 88:
+		if s.deletes && n.present {
+			s.outage(n)
+		}
+	case x < 89:
 		if s.deletes {
 			s.setPresent(n, !n.present)
 		}
-	case x < 94:
+	case x < 91:
 		s.reap(n)
-	case x < 95:
-		if s.jumps {
-			s.api.Arrive()
+	case x < 92:
+		switch {
+		case s.jumps:
 			n.skew += time.Duration(s.rnd.IntN(7200)-3600) * time.Second
+		case s.pauses:
+			s.suspend(n)
 		}
+	case x < 93:
+		if s.renames {
+			s.rename(n)
+		}
+	case x < 94:
+		if s.rnd.IntN(4) == 0 {
+			s.forget(n)
+		}
+	case x < 96:
+		s.cut(n)
 	default:
 		s.pass()
 	}
@@ -575,6 +811,9 @@ func (s *sim) pass() {
 // finish ends what is under way.
 func (s *sim) finish() {
 	s.calm = true
+	for _, n := range s.nodes {
+		n.away = nil
+	}
 	s.api.Arrive()
 	for i := 0; len(s.ops) > 0 && s.failure == nil; i++ {
 		s.step()
@@ -621,45 +860,106 @@ func (s *sim) each(what string, do func(context.Context, *simNode) error) {
 	}
 }
 
-// fill gives each address of a range, and then none.
+// fill gives each address of a range, and then none. Some nodes have no traffic meanwhile; what they own of wide ranges is theirs.
 func (s *sim) fill() {
 	s.empty()
 	s.api.Remember() // a list may be old, but not for ever
 	s.each("gc", func(ctx context.Context, n *simNode) error { return n.GC(ctx, "net", nil) })
+	for _, n := range s.nodes {
+		if n.amnesia {
+			s.reboot(n) // what was in use is known again
+		}
+	}
+	for range 2 { // time for two operations after a boot
+		s.clock += time.Minute
+		s.each("del again", func(ctx context.Context, n *simNode) error { return n.Tend(ctx) })
+	}
+	if s.renames || s.deletes { // what is in the name of a node that is gone is free after a while
+		s.clock += block.Grace
+		for _, n := range s.nodes {
+			s.reap(n)
+			s.finish()
+		}
+	}
 	s.count["filled"]++
+	var active []*simNode
+	quiet := map[string]bool{}
+	for i, n := range s.nodes {
+		switch {
+		case i == 0 || s.rnd.IntN(3) > 0:
+			active = append(active, n)
+		case !n.timer:
+			s.count["quiet"]++
+			quiet[n.NodeName] = true
+		}
+	}
 	w := s.windows[0][0]
 	size := int(w.Window.Size())
-	blocks, err := s.api.Blocks(context.Background(), metav1.ListOptions{FieldSelector: "spec.space=" + w.Space})
-	if err != nil {
-		s.fail("%v", err)
-	}
-	for _, b := range blocks { // an Add that was killed may have taken one for the claim, too
-		for _, e := range b.Spec.Allocations {
+	for _, b := range s.api.All() {
+		if b.Spec.Space != w.Space {
+			continue
+		}
+		p := netip.MustParsePrefix(b.Spec.CIDR)
+		if b.Spec.Owner != nil && quiet[b.Spec.Owner.NodeName] && s.wide(b.Spec.Space, p) {
+			for range w.Window.In(p) {
+				size--
+			}
+		}
+		for _, e := range b.Spec.Allocations { // an Add that was killed may have taken one for the claim, too
 			if e.Claim != nil && w.Window.Contains(netip.MustParseAddr(e.Address)) {
 				size--
 			}
 		}
 	}
 	for i := 0; i <= size && s.failure == nil; i++ {
-		b := s.newBox()
-		b.wishes, b.claim = []block.Wish{w}, nil
-		err = nil
-		for try := range 40 {
-			s.await(s.start(b.node, nil, "fill "+b.holder.ContainerID, func(ctx context.Context) {
-				var addrs []netip.Addr
-				if addrs, err = b.node.Add(ctx, b.holder, b.wishes, nil); err == nil {
-					s.given(b, addrs)
-				}
-			}))
-			if !errors.Is(err, block.ErrLater) || s.failure != nil {
-				break
+		s.fillOne(i, size, w, active, quiet)
+	}
+}
+
+// wide: a range of at least four blocks has the block, or there were times with one node.
+func (s *sim) wide(space string, p netip.Prefix) bool {
+	if s.deletes || s.renames || len(s.nodes) == 1 {
+		return true
+	}
+	return slices.ContainsFunc(s.windows, func(wishes []block.Wish) bool {
+		return slices.ContainsFunc(wishes, func(w block.Wish) bool {
+			return w.Space == space && w.Window.Prefix().Overlaps(p) && w.Window.BlockCount(p.Bits()) >= 4
+		})
+	})
+}
+
+func (s *sim) fillOne(i, size int, w block.Wish, active []*simNode, quiet map[string]bool) {
+	b := s.newBox()
+	b.wishes, b.claim, b.node = []block.Wish{w}, nil, active[s.rnd.IntN(len(active))]
+	b.on = b.node.NodeName
+	var err error
+	for try := range 100 {
+		s.await(s.start(b.node, nil, "fill "+b.holder.ContainerID, func(ctx context.Context) {
+			var addrs []netip.Addr
+			if addrs, err = b.node.Add(ctx, b.holder, b.wishes, nil); err == nil {
+				s.given(b, addrs)
 			}
-			s.note("fill %d, try %d: %v", i, try, err)
-			s.each("answer", func(ctx context.Context, n *simNode) error { return n.Answer(ctx) })
+			s.upkeep(ctx, b.node.Manager)
+		}))
+		if !errors.Is(err, block.ErrLater) || s.failure != nil || i == size && errors.Is(err, block.ErrFull) && len(quiet) > 0 {
+			break
 		}
-		if i < size && err != nil || i == size && !errors.Is(err, block.ErrFull) {
-			s.fail("address %d of %d: %v", i, size, err)
+		s.note("fill %d, try %d: %v", i, try, err)
+		s.api.Remember()
+		s.clock += time.Duration(5+s.rnd.IntN(40)) * time.Second
+		for _, n := range s.nodes {
+			s.reap(n)
+			s.finish()
+			switch {
+			case slices.Contains(active, n) && s.rnd.IntN(3) > 0:
+				s.await(s.again(n))
+			case n.timer:
+				s.await(s.tick(n))
+			}
 		}
+	}
+	if i < size && err != nil || i == size && !errors.Is(err, block.ErrFull) {
+		s.fail("address %d of %d: %v", i, size, err)
 	}
 }
 
@@ -668,15 +968,15 @@ func (s *sim) quiesce() {
 	s.empty()
 	s.api.Remember() // a list may be old, but not for ever
 	s.each("gc", func(ctx context.Context, n *simNode) error { return n.GC(ctx, "net", nil) })
-	if s.jumps { // what is in use of a block whose claim arrives after that is not known before the next boot
-		for _, n := range s.nodes {
+	for _, n := range s.nodes {
+		if n.amnesia || s.pauses { // what is in use of a block whose claim arrives after that is not known before the next boot
 			s.reboot(n)
 		}
 	}
-	for range 3 {
+	for range 5 { // the first only begins, after a boot
 		s.clock += time.Hour
 		s.api.Remember()
-		s.each("tend", func(ctx context.Context, n *simNode) error { return n.Tend(ctx) })
+		s.each("del again", func(ctx context.Context, n *simNode) error { return n.Tend(ctx) })
 		for _, n := range s.nodes {
 			s.reap(n)
 			s.finish()

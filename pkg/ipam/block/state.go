@@ -26,7 +26,8 @@ import (
 //	node                         who this node is, and in which boot
 //	held/<hash>                  what one attachment holds, or is about to hold: written before the first of it is
 //	blocks/<space>/<shelf>/<ip>  a block of which this node is, or may be, the owner
-//	tended                       when what Tend does was done
+//	tended                       when what Tend does was done, until when the blocks are the node's own
+//	full/<hash>                  a range of which an Add found nothing free
 //
 // A file "new" in any of these directories is one that is, or was, being written.
 //
@@ -490,6 +491,20 @@ func (s *session) move(b *local, to shelf) error {
 func (s *session) drop(b *local) error {
 	delete(s.loaded, b.key())
 	return s.remove(blockPath(b.Space, b.shelf, b.prefix))
+}
+
+// countBlocks counts the blocks of which there is local state.
+func (s *session) countBlocks() (n int, err error) {
+	spaces, err := s.spaces()
+	errs := []error{err}
+	for _, space := range spaces {
+		for _, on := range shelves() {
+			prefixes, err := s.onShelf(space, on)
+			errs = append(errs, err)
+			n += len(prefixes)
+		}
+	}
+	return n, errors.Join(errs...)
 }
 
 // spaces are those of which there is local state.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,13 +14,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
-	"github.com/braid-cni/braid/pkg/ipam/alloc"
+	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
 const (
 	// tendAfter is how often recalls are looked for, inspectAfter how often all else is.
 	tendAfter    = 30 * time.Second
 	inspectAfter = 5 * time.Minute
+	// nothingAfter is how often a node looks for blocks that had none when it last looked.
+	nothingAfter = time.Hour
 	// idleAfter is how long a block of which nothing is in use is kept.
 	idleAfter = 5 * time.Minute
 	// ReasonAddressLost is that of the event for a pod whose addresses its node may not use any more.
@@ -30,9 +33,14 @@ const (
 type tended struct {
 	Recalls time.Time
 	All     time.Time
-	// Own is when the node's blocks were last found to be as their objects say, Tried when an Add last failed to find out.
-	Own   time.Time
-	Tried time.Time
+	// Own and OwnWall are when the node's blocks were last found to be as their objects say, by both clocks, and OwnName is the name that
+	// the node had then. Tried is when an Add last failed to find out.
+	Own, OwnWall time.Time
+	OwnName      string
+	Tried        time.Time
+	// Recollected is the inode of the directory of what attachments hold, since which that is all that this node's attachments hold of
+	// shared blocks; 0 if that is not known.
+	Recollected uint64
 }
 
 // noteTended changes when what was done.
@@ -59,26 +67,59 @@ func (m *Manager) due(at time.Time, after time.Duration) bool {
 }
 
 // Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's blocks are still its own. It is quick
-// where nothing is due.
+// where nothing is due, and asks the API nothing for long where the node has no block. The first Tend in a boot does nothing: then there is
+// enough to do.
 func (m *Manager) Tend(ctx context.Context) error {
 	now := m.now()
+	if last := m.peekTended(); last != nil && !m.due(last.Recalls, tendAfter) {
+		return nil
+	}
 	var last tended
-	answers := false
+	todo := false
 	err := m.locked(ctx, func(s *session) error {
 		last = s.tended()
-		if answers = m.due(last.Recalls, tendAfter); !answers {
-			return nil
+		first := last.Recalls.IsZero()
+		blocks, err := s.countBlocks()
+		if err != nil || !first && !m.due(last.Recalls, last.tendAfter(blocks)) {
+			return err
 		}
+		todo = !first
 		last.Recalls = now
 		return s.write(tendedFile, &last)
 	})
-	if err != nil || !answers {
+	if err != nil || !todo {
 		return err
 	}
 	if !m.due(last.All, inspectAfter) {
 		return m.Answer(ctx)
 	}
-	return errors.Join(m.Answer(ctx), m.Inspect(ctx))
+	err = m.Inspect(ctx)
+	if err != nil && last.All.IsZero() {
+		err = errors.Join(err, m.noteTended(ctx, func(last *tended) { last.Tried = m.now() }))
+	}
+	return errors.Join(m.Answer(ctx), err)
+}
+
+// peekTended reads when what was done without the lock, as the file is replaced as a whole; nil where it cannot be read.
+func (m *Manager) peekTended() *tended {
+	data, err := hostfile.Read(filepath.Join(m.Dir, tendedFile), maxFile)
+	last := new(tended)
+	if err != nil || last.UnmarshalText(data) != nil {
+		return nil
+	}
+	return last
+}
+
+// tendAfter is how often a node with so many blocks asks for recalls. One without blocks looks whether the API has any of it, as it may after
+// a boot, until it is known to have none, and then seldom.
+func (l *tended) tendAfter(blocks int) time.Duration {
+	switch {
+	case blocks > 0 || l.All.IsZero() && l.Tried.IsZero():
+		return tendAfter
+	case l.All.IsZero():
+		return inspectAfter
+	}
+	return nothingAfter
 }
 
 // Answer gives back, or shares, the blocks that other nodes have recalled.
@@ -292,17 +333,18 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	for i := range objects {
 		errs = append(errs, m.tidy(ctx, me, &objects[i]))
 	}
-	errs = append(errs, m.strikeAll(ctx, func(e v1alpha1.Allocation) bool { return m.here(e) && bootOf(e.Node) != me.Boot }))
+	before := func(e v1alpha1.Allocation) bool { return me.identity().named(e.Node) && bootOf(e.Node) != me.Boot }
+	errs = append(errs, m.strikeAll(ctx, metav1.ListOptions{ResourceVersion: "0"}, before), m.renameEntries(ctx, me))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return m.noteTended(ctx, func(last *tended) { last.All = now })
 }
 
-// compare compares the node's blocks with their objects, which it gives: it claims again what is in use and has no object, and notes what is
-// another's.
+// compare compares the node's blocks with their objects, which it returns: it claims again what is in use and has no object, and notes what
+// is another's. It renews the lease if that could be found out of each block from which addresses are given.
 func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error) {
-	now := m.now()
+	now, wall := m.now(), m.wall()
 	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
 	if err != nil {
 		return nil, nil, err
@@ -312,31 +354,50 @@ func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error
 		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
 	blocks, err := m.blocks(ctx)
-	errs := []error{err}
+	trusted, errs := []error{err}, []error(nil)
 	for i := range objects {
 		object := &objects[i]
 		b := blocks[object.Name]
 		delete(blocks, object.Name)
-		if b == nil {
-			cidr, err := ParseBlock(object.Spec.CIDR)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("block %s of this node: %w", object.Name, err))
-				continue
-			}
-			b = newLocal(object.Spec.Space, cidr, "")
+		switch {
+		case b == nil: // it gives no address
+			errs = append(errs, m.meet(ctx, me, object))
+		case !b.confirmed(me, object):
+			trusted = append(trusted, m.inspect(ctx, me, b, object))
 		}
-		errs = append(errs, m.inspect(ctx, me, b, object))
 	}
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
-		errs = append(errs, m.inspect(ctx, me, blocks[name], nil))
+		trusted = append(trusted, m.inspect(ctx, me, blocks[name], nil))
 	}
-	if err := errors.Join(errs...); err != nil {
+	trust := errors.Join(trusted...)
+	if trust == nil {
+		trust = m.noteTended(ctx, func(last *tended) { last.Own, last.OwnWall, last.OwnName = now, wall, me.Name })
+	}
+	if err := errors.Join(append(errs, trust)...); err != nil {
 		return nil, nil, err
 	}
 	if !me.All {
 		err = m.note(ctx, me, func(me *self) { me.Seen, me.All = nil, true })
 	}
-	return me, objects, errors.Join(err, m.noteTended(ctx, func(last *tended) { last.Own = now }))
+	return me, objects, err
+}
+
+// confirmed reports whether the object, as it was listed, says of the block what the node has noted.
+func (b *local) confirmed(me *self, object *v1alpha1.IPBlock) bool {
+	owner := object.Spec.Owner
+	if b.UID != object.UID || owner == nil || owner.NodeName != me.Name {
+		return false
+	}
+	return b.State == dormant || b.State == owned && owner.NodeUID == me.UID && bootOf(owner) == me.Boot
+}
+
+// meet notes a block of the node's of which there is no local state.
+func (m *Manager) meet(ctx context.Context, me *self, object *v1alpha1.IPBlock) error {
+	cidr, err := ParseBlock(object.Spec.CIDR)
+	if err != nil {
+		return fmt.Errorf("block %s of this node: %w", object.Name, err)
+	}
+	return m.inspect(ctx, me, newLocal(object.Spec.Space, cidr, ""), object)
 }
 
 // blocks are all of which there is local state, by the objects' names.
@@ -367,10 +428,19 @@ func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alp
 	case object.UID != b.UID: // it was claimed again and the answer lost, or the list is older than the block
 		return m.reclaim(ctx, me, b)
 	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID || bootOf(object.Spec.Owner) != me.Boot):
-		object.Spec.Owner = me.node(b.Claim)
-		if _, err := m.Objects.UpdateBlock(ctx, object); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("write owner of block %s: %w", object.Name, err)
-		}
+		return m.sign(ctx, me, b, object)
+	}
+	return nil
+}
+
+// sign writes this node, as it is called now, as the owner of its block. Nobody takes the block for that of a node that is gone then.
+func (m *Manager) sign(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) error {
+	object.Spec.Owner = me.node(b.Claim)
+	if err := m.step("sign block"); err != nil {
+		return err
+	}
+	if _, err := m.Objects.UpdateBlock(ctx, object); err != nil {
+		return fmt.Errorf("write owner of block %s: %w", object.Name, err)
 	}
 	return nil
 }
@@ -414,11 +484,42 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 	return nil
 }
 
+// renameEntries writes the node's name into what its containers hold of shared blocks under an earlier one, whose Node object may be gone.
+func (m *Manager) renameEntries(ctx context.Context, me *self) error {
+	if len(me.Former) == 0 {
+		return nil
+	}
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	errs := []error{err}
+	id := me.identity()
+	earlier := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && e.Node.NodeName != me.Name }
+	for i := range shared {
+		if !slices.ContainsFunc(shared[i].Spec.Allocations, earlier) {
+			continue
+		}
+		_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (changed bool, err error) {
+			for i := range object.Spec.Allocations {
+				if e := &object.Spec.Allocations[i]; earlier(*e) {
+					e.Node, changed = me.node(""), true
+				}
+			}
+			return changed, nil
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // reclaim is for a block that seems to have no object of this node's. The lock of the space is held.
 func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
 	object, err := m.Objects.Block(ctx, b.name())
 	switch {
 	case err == nil && me.owns(object):
+		if object.Spec.Owner.NodeName != me.Name {
+			if err := m.sign(ctx, me, b, object); err != nil {
+				return err
+			}
+		}
 		_, err := m.become(ctx, b.Space, b.prefix, b.State, object.UID)
 		return err
 	case err == nil:
@@ -431,73 +532,10 @@ func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
 	object = m.object(b.Space, b.prefix)
 	object.Spec.Owner = me.node(b.Claim)
 	made, err := m.Objects.CreateBlock(ctx, object)
-	if apierrors.IsAlreadyExists(err) {
-		return nil // the next Inspect sees whose it is
-	}
-	if err != nil {
+	if err != nil { // where it exists by now, the next look sees whose it is
 		return fmt.Errorf("claim block %s again: %w", b.name(), err)
 	}
 	m.Log.WarnContext(ctx, "claimed a block again whose object was deleted while addresses of it were in use", "space", b.Space, "block", b.prefix)
 	_, err = m.become(ctx, b.Space, b.prefix, owned, made.UID)
 	return err
-}
-
-// Status is nil if an Add could be granted these wishes now; ErrFull if not.
-func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
-	for _, w := range wishes {
-		if ok, err := m.has(ctx, w); err != nil {
-			return err
-		} else if ok {
-			continue
-		}
-		blocks, err := m.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + w.Space, ResourceVersion: "0"})
-		if err != nil {
-			return fmt.Errorf("list blocks of space %s: %w", w.Space, err)
-		}
-		if ok, err := m.room(w, blocks); err != nil {
-			return err
-		} else if !ok {
-			return fmt.Errorf("%w in %v", ErrFull, w)
-		}
-	}
-	return nil
-}
-
-// room says whether one of the blocks that exist, or one that does not yet, may have an address for the wish.
-func (m *Manager) room(w Wish, blocks []v1alpha1.IPBlock) (bool, error) {
-	boot, err := m.boot()
-	if err != nil {
-		return false, err
-	}
-	taken := new(alloc.BlockSet)
-	s := &search{order: &order{Manager: m}, w: w}
-	for i := range blocks {
-		b := &blocks[i]
-		cidr, err := ParseBlock(b.Spec.CIDR)
-		if err != nil {
-			continue
-		}
-		taken.Add(cidr)
-		if !w.fits(cidr) {
-			continue
-		}
-		free := false
-		switch owner := b.Spec.Owner; {
-		case owner == nil:
-			addr, _ := s.free(b, cidr)
-			free = addr.IsValid()
-		case owner.NodeName == m.NodeName:
-			free = bootOf(owner) != boot // nothing of it is in use since the reboot
-		default:
-			free = b.Status.Used < Size
-		}
-		if free {
-			return true, nil
-		}
-	}
-	if w.Asked.IsValid() {
-		return !taken.Has(blockOf(w.Asked)), nil
-	}
-	_, ok := w.Window.RandomBlock(blockBits(w.Window.Start()), m.rand(), taken)
-	return ok, nil
 }

@@ -78,7 +78,10 @@ func (s *search) createInZone(ctx context.Context) (bool, error) {
 // inZone claims a block of a zone that the node has; local are the blocks that it has.
 func (s *search) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
 	for i, cidr := range s.w.near(local) {
-		if claimed, err := s.createAt(ctx, cidr, false, i > 0); claimed || err != nil {
+		if s.complete && s.taken.Has(cidr) {
+			continue
+		}
+		if claimed, err := s.createAt(ctx, cidr, false, i > 0 && !s.complete); claimed || err != nil {
 			return claimed, err
 		}
 	}
@@ -103,8 +106,8 @@ func (s *search) newZone(ctx context.Context, local []netip.Prefix) (bool, error
 		}
 	}
 	for ; ok && looks > 0; looks-- {
-		if first := s.w.head(zone); first.IsValid() {
-			if claimed, err := s.createAt(ctx, first, false, true); claimed || err != nil {
+		if first := s.w.head(zone); first.IsValid() && !(s.complete && s.taken.Has(first)) {
+			if claimed, err := s.createAt(ctx, first, false, !s.complete); claimed || err != nil {
 				return claimed, err
 			}
 		}

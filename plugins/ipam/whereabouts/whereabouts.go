@@ -21,9 +21,6 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// tendWithin bounds what an operation does for the node's blocks beside its own business.
-const tendWithin = time.Second
-
 // Plugin is the plugin.
 type Plugin struct {
 	// Open gives the addresses of this node, and what ends their use. It bears a log that cannot be written.
@@ -124,7 +121,6 @@ func (p Plugin) always(ctx context.Context, command string, req *plugin.Request,
 		if flat != nil {
 			m.Log.WarnContext(ctx, "done without the flat file", "error", flat)
 		}
-		defer tend(ctx, m)
 		return do(m)
 	})
 }
@@ -155,7 +151,7 @@ func (p *plan) may(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Window.Contains(addr) })
 }
 
-// Status is an error of code 50 where an ADD would find no address.
+// Status is an error of code 50 where an ADD has just found no address. It asks the API nothing.
 func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
 	c, _, err := p.complete(c)
 	if err != nil {
@@ -165,10 +161,7 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	if err != nil {
 		return err
 	}
-	return p.operate(ctx, "STATUS", req, c, func(m *block.Manager) error {
-		defer tend(ctx, m)
-		return m.Status(ctx, want.wishes)
-	})
+	return p.operate(ctx, "STATUS", req, c, func(m *block.Manager) error { return m.Status(ctx, want.wishes) })
 }
 
 // operate opens the node's addresses for one operation. How it ended is said in the plugin's own log, where there is one: that of the caller has
@@ -191,15 +184,6 @@ func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request
 			"duration", time.Since(start).Round(time.Microsecond), "error", err)
 	}
 	return err
-}
-
-// tend does for the node's blocks what is due. It is nothing that the operation waits for, so an error is none of the operation's.
-func tend(ctx context.Context, m *block.Manager) {
-	ctx, cancel := context.WithTimeout(ctx, tendWithin)
-	defer cancel()
-	if err := m.Tend(ctx); err != nil {
-		m.Log.WarnContext(ctx, "the node's blocks need another look", "error", err)
-	}
 }
 
 // attachment names the holder of the addresses.

@@ -99,6 +99,16 @@ func (f *Fake) Remember() {
 	f.stale = maps.Clone(f.blocks)
 }
 
+// All are the blocks as they are now. It is no request.
+func (f *Fake) All() (list []v1alpha1.IPBlock) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(f.blocks)) {
+		list = append(list, *f.blocks[name].DeepCopy())
+	}
+	return list
+}
+
 // Calls is how many requests of these verbs there were; of all without any.
 func (f *Fake) Calls(verbs ...string) (n int) {
 	f.mu.Lock()

@@ -1,0 +1,116 @@
+package block
+
+import (
+	"context"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+)
+
+// What an attachment holds is written before it is held, so a directory without its file says that it holds nothing: but only if that
+// directory has been there since the attachment was made. After the loss of the state, as after a boot, that is found out once from the API.
+
+// recollected reports whether the local state has all that attachments of this node hold.
+func (s *session) recollected() bool {
+	inode, ok := s.heldInode()
+	return ok && s.tended().Recollected == inode
+}
+
+// heldInode identifies the directory of what attachments hold; false if there is none.
+func (s *session) heldInode() (uint64, bool) {
+	dir, err := s.tree.dir(heldDir)
+	if err != nil {
+		return 0, false
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(dir.FD(), &st)
+	return st.Ino, err == nil && st.Nlink > 0
+}
+
+// recollect asks the API once which addresses of shared blocks containers of this boot hold of which there is no local state, and writes that
+// down. orphans are these, also where they could not be written. Those under the name of another Node object are not written down, as a GC
+// would free them, and are asked for again.
+func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, err error) {
+	id, err := m.identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	orphans = map[Attachment]*held{}
+	strange := map[string]bool{}
+	for i := range shared {
+		for _, e := range shared[i].Spec.Allocations {
+			addr, err := netip.ParseAddr(e.Address)
+			if err == nil && e.ContainerID != "" && e.Node != nil && bootOf(e.Node) == id.boot {
+				orphan(orphans, e, heldAddr{shared[i].Spec.Space, addr})
+				strange[e.Node.NodeName] = !id.named(e.Node)
+			}
+		}
+	}
+	for name := range strange {
+		if !strange[name] {
+			continue
+		}
+		if _, err := m.Objects.Node(ctx, name); !apierrors.IsNotFound(err) {
+			return orphans, wrap(err, "node %s, of which containers of this machine are", name)
+		}
+	}
+	return orphans, m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) })
+}
+
+func orphan(orphans map[Attachment]*held, e v1alpha1.Allocation, at heldAddr) {
+	a := attachmentOf(e)
+	if orphans[a] == nil {
+		orphans[a] = &held{Holder: Holder{a.Network, a.ContainerID, a.IfName, e.PodUID, e.Pod}}
+	}
+	orphans[a].Shared = append(orphans[a].Shared, at)
+}
+
+// adoptOrphans writes down what attachments hold, unless another process was quicker: it may have taken some of it back since.
+func (s *session) adoptOrphans(orphans map[Attachment]*held) error {
+	if s.recollected() {
+		return nil
+	}
+	for a, h := range orphans {
+		if has, err := s.holding(a); has != nil || err != nil {
+			continue // it is searched for when it is needed
+		}
+		if h.Holder.check() != nil {
+			continue // no Add made it
+		}
+		if err := s.write(heldName(a), h); err != nil {
+			return err
+		}
+		s.m.Log.Warn("an attachment holds addresses of which this node's state had been lost", "attachment", a, "pod", h.Holder.Pod)
+	}
+	if err := s.tree.makeDir(heldDir); err != nil {
+		return err
+	}
+	inode, ok := s.heldInode()
+	if !ok {
+		return nil
+	}
+	last := s.tended()
+	last.Recollected = inode
+	return s.write(tendedFile, &last)
+}
+
+// sharedEntriesOf are the addresses of all shared blocks that the attachment holds.
+func (m *Manager) sharedEntriesOf(ctx context.Context, a Attachment) (list []heldAddr, err error) {
+	id, err := m.identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	for i := range shared {
+		list = append(list, entries(id, &shared[i], a)...)
+	}
+	return list, err
+}
