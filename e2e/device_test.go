@@ -4,19 +4,25 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	drapb "k8s.io/kubelet/pkg/apis/dra/v1"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
@@ -135,6 +141,136 @@ func (p *devicePlugin) Allocate(_ context.Context, request *pluginapi.AllocateRe
 	answer := &pluginapi.AllocateResponse{}
 	for range request.ContainerRequests {
 		answer.ContainerResponses = append(answer.ContainerResponses, &pluginapi.ContainerAllocateResponse{})
+	}
+	return answer, nil
+}
+
+// claimedNIC is a resource whose devices a driver of dynamic resource allocation has.
+const claimedNIC corev1.ResourceName = "example.com/claimed-nic"
+
+// A pod with a claim on one device, and a request for another that the scheduler turns into a claim: both reach its networks. A pod that has
+// neither does not start, as the plugin of its network takes a device.
+func TestR5DevicesOfClaims(t *testing.T) {
+	r := newRig(t)
+	r.serveClaims("nic.example.com", claimedNIC, "nic-a", "nic-b")
+	config := `{"cniVersion": "1.0.0", "type": "dump", "capabilities": {"deviceID": true}}`
+	r.nad("left", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
+	r.nad("right", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
+	template := &resourcev1.ResourceClaimTemplate{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
+	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "nic", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "nic.example.com"}}}
+	_, err := r.cluster.Client().ResourceV1().ResourceClaimTemplates(r.namespace).Create(r.ctx, template, metav1.CreateOptions{})
+	r.must(err)
+
+	two := r.pod("two", "left,right")
+	two.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "nic", ResourceClaimTemplateName: &template.Name}}
+	two.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "nic"}}
+	two.Spec.Containers[0].Resources.Limits = corev1.ResourceList{claimedNIC: resource.MustParse("1")}
+	made := map[string]int{}
+	for _, request := range r.during(func() { r.run(two) }) {
+		made[describe(request)]++
+	}
+	want := map[string]int{
+		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2, "list resourceslices": 1, "patch pods/status": 1, "create events": 3,
+	}
+	if !maps.Equal(made, want) {
+		t.Errorf("ADD made requests %v, want %v", made, want)
+	}
+	devices := []string{r.dumped("net1").DeviceID, r.dumped("net2").DeviceID}
+	if want := []string{"nic-a", "nic-b"}; !slices.Equal(devices, want) {
+		t.Errorf("the networks were given devices %q, want %q", devices, want)
+	}
+	r.create(r.pod("none", "left"))
+	r.refused("none", "DeviceUnavailable")
+}
+
+// serveClaims is a driver of dynamic resource allocation, registered with the node's kubelet, until the test ends. It has a device for each
+// ID, and a class by its name through which they can be claimed and, as an extended resource, requested.
+func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string) {
+	r.t.Helper()
+	d := &claimDriver{name: driver, registered: make(chan struct{})}
+	d.serve(r, "/var/lib/kubelet/plugins/"+driver+".sock", func(s *grpc.Server) { drapb.RegisterDRAPluginServer(s, d) })
+	d.serve(r, "/var/lib/kubelet/plugins_registry/"+driver+".sock", func(s *grpc.Server) { registerapi.RegisterRegistrationServer(s, d) })
+	select {
+	case <-d.registered:
+	case <-r.ctx.Done():
+		r.t.Fatal("the kubelet does not register the driver")
+	}
+	text := func(s string) resourcev1.DeviceAttribute { return resourcev1.DeviceAttribute{StringValue: &s} }
+	slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: driver}, Spec: resourcev1.ResourceSliceSpec{
+		Driver: driver, NodeName: &r.node.Name, Pool: resourcev1.ResourcePool{Name: r.node.Name, ResourceSliceCount: 1},
+	}}
+	for i, id := range ids {
+		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
+			Name: fmt.Sprint("device-", i), Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
+				"k8s.cni.cncf.io/resourceName": text(string(name)), "k8s.cni.cncf.io/deviceID": text(id),
+			},
+		})
+	}
+	extended := string(name)
+	class := &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: driver}, Spec: resourcev1.DeviceClassSpec{
+		ExtendedResourceName: &extended,
+		Selectors:            []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: `device.driver == "` + driver + `"`}}},
+	}}
+	dra := r.cluster.Client().ResourceV1()
+	_, err := dra.ResourceSlices().Create(r.ctx, slice, metav1.CreateOptions{})
+	r.must(err)
+	_, err = dra.DeviceClasses().Create(r.ctx, class, metav1.CreateOptions{})
+	r.must(err)
+	r.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err := errors.Join(dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}), dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
+		if err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+// claimDriver prepares claims by doing nothing: its devices are nothing but an ID.
+type claimDriver struct {
+	drapb.UnimplementedDRAPluginServer
+	registerapi.UnimplementedRegistrationServer
+
+	name       string
+	once       sync.Once
+	registered chan struct{}
+}
+
+// serve starts a gRPC server at a path of the node.
+func (d *claimDriver) serve(r *rig, path string, register func(*grpc.Server)) {
+	r.t.Helper()
+	r.must(os.MkdirAll(filepath.Dir(r.node.Path(path)), 0o750))
+	listener, err := net.Listen("unix", r.node.Path(path))
+	r.must(err)
+	server := grpc.NewServer()
+	register(server)
+	go server.Serve(listener)
+	r.t.Cleanup(server.Stop)
+}
+
+func (d *claimDriver) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
+	return &registerapi.PluginInfo{
+		Type: registerapi.DRAPlugin, Name: d.name, Endpoint: "/var/lib/kubelet/plugins/" + d.name + ".sock", SupportedVersions: []string{drapb.DRAPluginService},
+	}, nil
+}
+
+func (d *claimDriver) NotifyRegistrationStatus(context.Context, *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+	d.once.Do(func() { close(d.registered) })
+	return &registerapi.RegistrationStatusResponse{}, nil
+}
+
+func (d *claimDriver) NodePrepareResources(_ context.Context, request *drapb.NodePrepareResourcesRequest) (*drapb.NodePrepareResourcesResponse, error) {
+	answer := &drapb.NodePrepareResourcesResponse{Claims: map[string]*drapb.NodePrepareResourceResponse{}}
+	for _, claim := range request.Claims {
+		answer.Claims[claim.Uid] = &drapb.NodePrepareResourceResponse{}
+	}
+	return answer, nil
+}
+
+func (d *claimDriver) NodeUnprepareResources(_ context.Context, request *drapb.NodeUnprepareResourcesRequest) (*drapb.NodeUnprepareResourcesResponse, error) {
+	answer := &drapb.NodeUnprepareResourcesResponse{Claims: map[string]*drapb.NodeUnprepareResourceResponse{}}
+	for _, claim := range request.Claims {
+		answer.Claims[claim.Uid] = &drapb.NodeUnprepareResourceResponse{}
 	}
 	return answer, nil
 }

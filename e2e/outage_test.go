@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +62,45 @@ func TestAPIServerAwayForLong(t *testing.T) {
 
 	r.running(r.namespace, "p")
 	r.attachedOnce("p")
+}
+
+// While the API server is away, the sandbox of a pod without networks dies. The pod has another soon: nothing of that needs the API server.
+func TestAPIAwayWithoutNetworks(t *testing.T) {
+	r := newRig(t)
+	r.run(r.pod("p", ""))
+	before := r.netns("p")
+	r.stopAPIServer()
+	pids, err := r.node.Run(r.ctx, "ip", "netns", "pids", filepath.Base(before))
+	r.must(err)
+	_, err = r.node.Run(r.ctx, append([]string{"kill", "-KILL"}, strings.Fields(pids)...)...)
+	r.must(err)
+	r.eventually("another sandbox of the pod", func() error {
+		all, err := records(r.node, r.namespace)
+		if err == nil && (len(all) != 1 || !all[0].Complete || all[0].NetNS == before) {
+			err = fmt.Errorf("the records are %+v", all)
+		}
+		return err
+	})
+	if failed := r.logLines(`msg="ADD failed"`, "pod="+r.namespace+"/p"); len(failed) > 0 {
+		t.Errorf("an ADD failed: %q", failed)
+	}
+	r.startAPIServer()
+	r.running(r.namespace, "p")
+	r.hasLinks("p")
+}
+
+// netns is the path of the network namespace of the test's only pod of that name.
+func (r *rig) netns(pod string) string {
+	r.t.Helper()
+	all, err := records(r.node, r.namespace)
+	r.must(err)
+	for _, rec := range all {
+		if rec.Pod.Name == pod {
+			return rec.NetNS
+		}
+	}
+	r.t.Fatalf("there is no record of pod %s", pod)
+	return ""
 }
 
 // The API server goes away between a pod's deletion and its DEL. DEL does without.
