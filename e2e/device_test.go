@@ -219,7 +219,9 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 	r.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		err := errors.Join(dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}), dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
+		// The kubelet takes down no pod with claims after its driver is gone.
+		err := errors.Join(deletePods(ctx, r.cluster, r.namespace),
+			dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}), dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
 		if err != nil {
 			r.t.Error(err)
 		}
