@@ -157,6 +157,12 @@ func TestAwaitCarrier(t *testing.T) {
 	n, other := nettest.New(t), nettest.New(t)
 	n.Veth("end", other, "end")
 	other.Down("end")
+	// The kernel tells the state some time after it knows it.
+	for end := time.Now().Add(20 * time.Second); n.Link("end").Attrs().OperState == netlink.OperUp; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the link stays up without its other end")
+		}
+	}
 	h, ns := open(t, n), at(t, n)
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

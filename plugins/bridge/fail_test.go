@@ -417,7 +417,10 @@ func TestCheckNotices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := node(t).Pod("a")
+			// What the kernel does with new addresses is done before anything is compared.
+			write(t, p.Node.Host, "ipv6/conf/default/accept_dad", "0")
 			add(t, p, c)
+			awaitRoutes(t, p.Node.Host, "fd00::")
 			test.damage(t, p)
 			before := state(t, p.Node) + p.Snapshot()
 			err := p.Check(c)
