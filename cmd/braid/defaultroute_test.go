@@ -352,3 +352,55 @@ func TestR3WrongPolicy(t *testing.T) {
 	r.setBraid("secondaryDefaultRoute", "hold")
 	r.fails("ADD", r.pod("p", ""), 7, "braid.secondaryDefaultRoute", `"keep", "take" or "refuse"`)
 }
+
+// A network with sbr can have the pod's default route: sbr keeps its table, and its gateway is reached although no route of the main table
+// leads to its subnet.
+func TestR22DefaultRouteWithSBR(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		extra, asks string
+		want        []string
+	}{
+		"gateways of the pod":     {"", `["10.11.0.9","fd00:11::9"]`, []string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"}},
+		"gateways of the network": {"", `[]`, []string{"default via 10.11.0.1 dev net1", "default via fd00:11::1 dev net1 metric 512"}},
+		"routes of the network": {
+			`,"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.9"},{"dst":"::/0","gw":"fd00:11::9"}]`, `[]`,
+			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"},
+		},
+		"one family": {"", `["10.11.0.1"]`, []string{"default via 10.11.0.1 dev net1", "default via fd00:1::1 dev eth0 metric 1024"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.dualStack()
+			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", tc.extra, 1))+`,{"type":"sbr"}]}`)
+			p := r.pod("p", `[{"name":"a","default-route":`+tc.asks+`}]`)
+			r.add(p)
+			var got []string
+			for _, route := range allDefaults(p) {
+				got = append(got, strings.Replace(route, " onlink", "", 1))
+			}
+			same(t, "default routes", got, tc.want)
+			same(t, "routed by", first(p), strings.Replace(tc.want[0], " metric 512", "", 1))
+			if own := strings.Join(defaults(table(p, 4, "100")), " "); !strings.Contains(own, "dev net1") {
+				t.Errorf("table 100: %s", p.Routes())
+			}
+			r.must("CHECK", p)
+			r.must("DEL", p)
+			r.clean(p)
+		})
+	}
+}
+
+// A gateway in none of the interface's subnets is refused, and the remedy is one.
+func TestR22GatewayElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.on(plainMacvlan, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))+`,{"type":"sbr"}]}`)
+	p := r.pod("p", `[{"name":"a","default-route":["10.99.0.1"]}]`)
+	r.fails("ADD", p, 5, "NAD default/a", "interface net1", "field default-route", "10.99.0.1", "name a gateway in a subnet of the interface")
+	r.clean(p)
+	q := r.pod("q", `[{"name":"a","default-route":["10.11.0.200"]}]`)
+	r.add(q)
+	same(t, "routed by", first(q), "default via 10.11.0.200 dev net1")
+}

@@ -40,7 +40,7 @@ func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Recor
 	}
 	result, err := e.addChain(ctx, req, routing.sandbox, &a.Attachment)
 	if err != nil {
-		return status.Result{}, chainError(err, &a.Attachment)
+		return status.Result{}, e.addError(ctx, err, &a.Attachment)
 	}
 	a.State = record.Added
 	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are told what they made.
@@ -146,31 +146,71 @@ func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, a *plan.Attachm
 	return invoke.WithChosen(invoke.Lossless(exec, plugins), a.InProcess)
 }
 
+// What to look at when a plugin has failed and does not say itself what can be done.
+const (
+	adviceConfig = "correct the network's configuration"
+	adviceAdd    = adviceConfig + ", or what the plugin lacks on this node"
+	adviceCheck  = "the pod's network is not as it was made; delete the pod, so that it is made anew"
+	adviceDel    = "mend what the plugin lacks on this node; the runtime will repeat the DEL"
+)
+
 // chainError names the attachment in whatever a chain failed with. Text that libcni put around a plugin's error says nothing
 // that the failure does not.
-func chainError(err error, a *plan.Attachment) error {
+func chainError(err error, a *plan.Attachment) error { return adviceError(err, a, adviceAdd) }
+
+// adviceError is chainError with what can be done where the error does not say it.
+func adviceError(err error, a *plan.Attachment, advice string) error {
 	named := failure.Error{Reason: failure.PluginFailed, Err: err}
-	if fe, ok := errors.AsType[*failure.Error](err); ok {
+	if fe, ok := errors.AsType[*failure.Error](err); ok && fe.Reason != "" {
 		named = *fe
 	}
 	named.NAD, named.Interface = a.Name, a.IfName
-	if named.Reason == failure.PluginFailed && named.Fix == "" {
-		named.Fix = advice(a, named.Plugin)
+	if named.Reason != failure.PluginFailed || failure.FixOf(&named) != "" {
+		return &named
 	}
+	if advice == adviceAdd && failure.Code(err) == types.ErrInvalidNetworkConfig {
+		advice = adviceConfig
+	}
+	named.Fix = advice
 	return &named
 }
 
-// advice is what to look at when a plugin has failed: macvlan says no more than "Link not found".
-func advice(a *plan.Attachment, plugin string) string {
-	if list, err := conf.ParseList(a.Conf); err == nil {
-		for i, pluginType := range list.Types() {
-			var master string
-			if pluginType == plugin && json.Unmarshal(list.Plugin(i)["master"], &master) == nil && master != "" {
-				return fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(master))
-			}
+// addError is chainError for an ADD: the binaries of the reference say no more than "Link not found" of a master that the node lacks, so
+// the kernel is asked.
+func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) error {
+	fe, ok := errors.AsType[*failure.Error](err)
+	if !ok || failure.FixOf(err) != "" || fe.Reason != failure.PluginFailed {
+		return chainError(err, a)
+	}
+	master := masterOf(a, fe.Plugin)
+	if master == "" {
+		return chainError(err, a)
+	}
+	if _, _, found, ierr := e.Interiors.Interface(ctx, nodeNS, master); found || ierr != nil {
+		return chainError(err, a)
+	}
+	return adviceError(err, a, fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(master)))
+}
+
+// nodeNS is the network namespace of this process, the node's.
+const nodeNS = "/proc/self/ns/net"
+
+// masterOf is the interface of the node that a plugin of the chain works on; empty where it names none.
+func masterOf(a *plan.Attachment, plugin string) string {
+	list, err := conf.ParseList(a.Conf)
+	if err != nil {
+		return ""
+	}
+	for i, pluginType := range list.Types() {
+		var master string
+		var inPod bool
+		config := list.Plugin(i)
+		if pluginType == plugin && json.Unmarshal(config["master"], &master) == nil &&
+			(config["linkInContainer"] == nil || json.Unmarshal(config["linkInContainer"], &inPod) == nil) && !inPod {
+			return master
 		}
 	}
-	return "correct the network's configuration, or what the plugin lacks on this node"
+	return ""
 }
 
 func (e *Engine) deviceInfoFile(req *Request, a *plan.Attachment) string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -52,23 +53,43 @@ func addresses(text string) (list []netip.Addr) {
 	return list
 }
 
-func TestAdvice(t *testing.T) {
+func TestMasterOf(t *testing.T) {
 	t.Parallel()
-	const general = "or what the plugin lacks on this node"
 	for _, test := range []struct{ plugins, failed, want string }{
-		{`{"type":"macvlan","master":"eth9"}`, "macvlan", `master interface "eth9"`},
-		{`{"type":"tuning","master":"eth8"},{"type":"macvlan","master":"eth9"}`, "macvlan", `"eth9"`},
-		{`{"type":"macvlan","master":"eth9"},{"type":"tuning"}`, "tuning", general},
-		{`{"type":"macvlan","master":"a\nb"}`, "macvlan", `"a\nb"`},
-		{`{"type":"macvlan","master":""}`, "macvlan", general},
-		{`{"type":"macvlan","master":["eth9"]}`, "macvlan", general},
-		{`{"type":"macvlan"}`, "macvlan", general},
-		{`{"type":`, "macvlan", general},
-		{`{"type":"macvlan","master":"eth9"}`, "", general},
+		{`{"type":"macvlan","master":"eth9"}`, "macvlan", "eth9"},
+		{`{"type":"tuning","master":"eth8"},{"type":"macvlan","master":"eth9"}`, "macvlan", "eth9"},
+		{`{"type":"macvlan","master":"eth9"},{"type":"tuning"}`, "tuning", ""},
+		{`{"type":"macvlan","master":"eth9","linkInContainer":false}`, "macvlan", "eth9"},
+		{`{"type":"macvlan","master":"eth9","linkInContainer":true}`, "macvlan", ""},
+		{`{"type":"macvlan","master":["eth9"]}`, "macvlan", ""},
+		{`{"type":"macvlan"}`, "macvlan", ""},
+		{`{"type":`, "macvlan", ""},
+		{`{"type":"macvlan","master":"eth9"}`, "", ""},
 	} {
 		conf := json.RawMessage(`{"cniVersion":"1.0.0","name":"n","plugins":[` + test.plugins + `]}`)
-		if got := advice(&plan.Attachment{Conf: conf}, test.failed); !strings.Contains(got, test.want) {
-			t.Errorf("%s failed in %s: %q, want %q in it", test.failed, test.plugins, got, test.want)
+		if got := masterOf(&plan.Attachment{Conf: conf}, test.failed); got != test.want {
+			t.Errorf("%s failed in %s: %q, want %q", test.failed, test.plugins, got, test.want)
+		}
+	}
+}
+
+// TestAdvice: what the plugin says itself counts.
+func TestAdvice(t *testing.T) {
+	t.Parallel()
+	in := func(err error) error {
+		return &failure.Error{Reason: failure.PluginFailed, Plugin: "macvlan", Err: err}
+	}
+	for text, err := range map[string]error{
+		"plugin macvlan: x; " + adviceAdd:                 in(errors.New("x")),
+		"plugin macvlan: x; " + adviceConfig:              in(types.NewError(7, "x", "")),
+		"plugin macvlan: x; do y":                         in(failure.WithFix(errors.New("x"), "do y")),
+		"plugin macvlan: plugin static: x; do y":          in(&failure.Error{Reason: failure.PluginFailed, Plugin: "static", Err: failure.WithFix(types.NewError(7, "x", ""), "do y")}),
+		"plugin macvlan: a: x; do y":                      in(fmt.Errorf("a: %w", failure.WithFix(errors.New("x"), "do y"))),
+		"x; " + adviceAdd:                                 errors.New("x"),
+		"plugin macvlan: not finished within 1s; do less": &failure.Error{Reason: failure.TimedOut, Plugin: "macvlan", Err: errors.New("not finished within 1s"), Fix: "do less"},
+	} {
+		if got := chainError(err, &plan.Attachment{Name: "a/b", IfName: "net1"}).Error(); got != "NAD a/b: interface net1: "+text {
+			t.Errorf("got %s, want %s", got, text)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *san
 	err = chain.cni.CheckNetworkList(ctx, chain.list, chain.rt)
 	// A chain before CNI 0.4.0 has no CHECK, so there is nothing that it could fail.
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
-		return chainError(err, &a.Attachment)
+		return adviceError(err, &a.Attachment, adviceCheck)
 	}
 	return nil
 }

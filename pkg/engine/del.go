@@ -111,7 +111,7 @@ func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec
 				a.Refusal = nil
 				err = errors.Join(err, e.note(sandbox, rec, &a, "not refused "+a.IfName))
 			}
-			return chainError(err, &a.Attachment)
+			return adviceError(err, &a.Attachment, adviceDel)
 		} else {
 			e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
 		}

@@ -204,7 +204,7 @@ func defaultRouteError(ifname string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		fe.Reason = failure.TimedOut
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
-		fe.Fix = "name a gateway in a subnet of the interface, or give the interface a link-scope route to it in the routes of its IPAM"
+		fe.Fix = "name a gateway in a subnet of the interface"
 	case errors.Is(err, unix.ENETDOWN):
 		fe.Fix = "use a network whose plugins set the interface up"
 	case errors.Is(err, unix.EINVAL):

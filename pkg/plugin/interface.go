@@ -7,6 +7,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
@@ -26,7 +27,8 @@ func (r *Request) Allot(ctx context.Context, kind string) (*types100.Result, err
 		return nil, err
 	}
 	if len(result.IPs) == 0 {
-		return nil, fmt.Errorf("IPAM plugin %s gave no address", kind)
+		return nil, failure.WithFix(fmt.Errorf("IPAM plugin %s gave no address", kind),
+			`name addresses in its configuration, or let the pod ask for one with "ips" in its annotation`)
 	}
 	return result, nil
 }

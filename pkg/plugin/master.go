@@ -13,6 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
@@ -57,13 +59,22 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 		link, err = handle.Link(ctx, name)
 	}
 	if errors.Is(err, nl.ErrNoLink) {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field master %q: %v", name, err), "")
+		return nil, noMaster(name, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find the master: %w", err)
 	}
 	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
 	return lower, lower.bears(mtu)
+}
+
+// noMaster is that the kernel has no link for the key master.
+func noMaster(name string, err error) error {
+	fix := "name the master interface, or give the node a default route"
+	if name != "" {
+		fix = fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(name))
+	}
+	return failure.WithFix(types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field master %q: %v", name, err), ""), fix)
 }
 
 // bears refuses an MTU that is greater than the link's.

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/undo"
@@ -114,6 +115,14 @@ func (r *Request) MACFrom(configured string, sources ...MACSource) (net.Hardware
 	if value == "" {
 		return nil, nil
 	}
+	mac, err := parseMAC(key, value)
+	if err != nil && key != "mac" {
+		return nil, failure.WithFix(err, "ask for a unicast address of six bytes, as 02:00:00:00:00:01")
+	}
+	return mac, err
+}
+
+func parseMAC(key, value string) (net.HardwareAddr, error) {
 	mac, err := net.ParseMAC(value)
 	if err != nil || len(mac) != macLength {
 		return nil, ConfError(key, value, "is no MAC address of six bytes")

@@ -236,6 +236,13 @@ func (x *session) count(sets []Set, taken []uint64) error {
 	return nil
 }
 
+// What an ADD may fail for.
+var (
+	ErrFull  = errors.New("no address is free")
+	ErrTaken = errors.New("is not available: it is held")
+	ErrHolds = errors.New("duplicate allocation is not allowed")
+)
+
 // choose gives an address for each wish. held are those that the key has already.
 func (x *session) choose(key Key, wishes []Wish, held []netip.Addr) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, len(wishes))
@@ -244,7 +251,7 @@ func (x *session) choose(key Key, wishes []Wish, held []netip.Addr) ([]netip.Add
 		if w.Asked.IsValid() {
 			addrs[i], err = w.Asked, x.free(w.Asked)
 		} else if at := slices.IndexFunc(held, func(a netip.Addr) bool { _, ok := w.Set.Find(a); return ok }); at >= 0 {
-			err = fmt.Errorf("%v holds address %s already, duplicate allocation is not allowed", key, held[at])
+			err = fmt.Errorf("%v holds address %s already, %w", key, held[at], ErrHolds)
 		} else {
 			addrs[i], err = x.next(i, w.Set)
 		}
@@ -265,7 +272,7 @@ func (x *session) free(addr netip.Addr) error {
 	if l, err := x.lease(addr); err == nil && l != nil {
 		by = l.key.String()
 	}
-	return fmt.Errorf("address %s is not available: it is held by %s", addr, by)
+	return fmt.Errorf("address %s %w by %s", addr, ErrTaken, by)
 }
 
 // next is the first free address behind the one that was given last.
@@ -279,7 +286,7 @@ func (x *session) next(index int, set Set) (netip.Addr, error) {
 			return addr, err
 		}
 	}
-	return last, fmt.Errorf("no address is free in %v", set)
+	return last, fmt.Errorf("%w in %v", ErrFull, set)
 }
 
 // last is the address that was given last, not valid where it is not known.

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -219,6 +221,9 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 	return list, nil
 }
 
+// askAnother is what a pod can do whose address it cannot have.
+const askAnother = "ask for another address"
+
 func grant(list []file.Wish, a plugin.Asked) error {
 	for i := range list {
 		r, ok := list[i].Set.Find(a.Addr)
@@ -226,14 +231,21 @@ func grant(list []file.Wish, a plugin.Asked) error {
 		case !ok:
 			continue
 		case a.Addr == r.Gateway:
-			return plugin.ConfError(a.Key, a.Value, "is the gateway of "+r.Subnet.String())
+			return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is the gateway of "+r.Subnet.String()), askAnother)
 		case list[i].Asked.IsValid():
-			return plugin.ConfError(a.Key, a.Value, fmt.Sprintf("is of the same range set as %s, and a range set gives one address", list[i].Asked))
+			return failure.WithFix(plugin.ConfError(a.Key, a.Value,
+				fmt.Sprintf("is of the same range set as %s, and a range set gives one address", list[i].Asked)), "ask for one address of each range set")
 		}
 		list[i].Asked = a.Addr
 		return nil
 	}
-	return plugin.ConfError(a.Key, a.Value, "is in none of the ranges")
+	var ranges []string
+	for _, w := range list {
+		for _, r := range w.Set {
+			ranges = append(ranges, r.String())
+		}
+	}
+	return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is in none of the ranges"), "ask for an address of "+strings.Join(ranges, ", "))
 }
 
 // requests are the addresses that the pod asks for.

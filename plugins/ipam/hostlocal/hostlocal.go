@@ -14,6 +14,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -54,7 +55,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	}
 	leases, err := store.Add(ctx, keyOf(req), want)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	var addrs []netip.Addr
 	for _, l := range leases {
@@ -63,6 +64,19 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	}
 	req.Undo.Push(func(ctx context.Context) error { return store.Release(ctx, keyOf(req), addrs) })
 	return result, nil
+}
+
+// explain adds what can be done about an ADD for which there is no address.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, file.ErrFull):
+		return failure.WithFix(err, "delete pods of this network on this node, or enlarge its range")
+	case errors.Is(err, file.ErrTaken):
+		return failure.WithFix(err, "delete the pod that has it, or ask for another one")
+	case errors.Is(err, file.ErrHolds):
+		return failure.WithFix(err, "a DEL must come before another ADD of the same container and interface")
+	}
+	return err
 }
 
 // want checks all of the configuration that an ADD needs to choose addresses.

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kubetypes "k8s.io/apimachinery/pkg/types"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -106,7 +108,11 @@ func (p *plan) grantOne(a plugin.Asked) error {
 			return nil
 		}
 	}
-	return plugin.ConfError(a.Key, a.Value, why)
+	var windows []string
+	for _, w := range p.wishes {
+		windows = append(windows, fmt.Sprint(w.Window))
+	}
+	return failure.WithFix(plugin.ConfError(a.Key, a.Value, why), "ask for one address of each range: "+strings.Join(windows, ", "))
 }
 
 // publish says in the claim's status who uses it and which addresses it keeps.

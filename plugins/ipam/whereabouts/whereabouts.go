@@ -210,16 +210,18 @@ func explain(command string, req *plugin.Request, err error) error {
 	fix, code := "", types.ErrTryAgainLater
 	switch {
 	case errors.Is(err, block.ErrFull):
-		fix = "; delete pods, or give the network a larger range"
+		fix = "delete pods, or give the network a larger range"
 		if command == "STATUS" {
 			code = failure.CodePluginNotAvailable
 		}
 	case errors.Is(err, block.ErrTaken):
-		fix = "; delete the pod that has it, or ask for another one"
+		fix = "delete the pod that has it, or ask for another one"
 	case !errors.Is(err, block.ErrLater):
 		code = failure.Code(err)
 	}
-	err = fmt.Errorf("network %s: %w%s", req.Network, err, fix)
+	if err = fmt.Errorf("network %s: %w", req.Network, err); fix != "" {
+		err = failure.WithFix(err, fix)
+	}
 	if code == types.ErrInternal { // the caller may know better, as when time is up
 		return err
 	}
