@@ -23,9 +23,10 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 scripts/install-deps.sh base
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+BRAID_PLUGINS=$(scripts/plugins.sh)
 scripts/build.sh "$work" braid
 go test -c -o "$work/soak.test" ./e2e/soak
 mkdir -p .cache
-export BRAID_BINARY=$work/braid BRAID_SOAK_OPS=${1:-20000} BRAID_SOAK_LOG=$PWD/.cache/soak.log
-[ $# -lt 2 ] || export BRAID_SOAK_SEED=$2
+export BRAID_PLUGINS BRAID_BINARY=$work/braid BRAID_SOAK_OPS=${1:-20000} BRAID_SOAK_LOG=$PWD/.cache/soak.log
+export BRAID_SOAK_SEED=${2:-$RANDOM}
 "$work/soak.test" -test.v -test.timeout 20m

@@ -52,7 +52,11 @@ var sandboxID = regexp.MustCompile(`sb\d{6}`)
 // in the cluster's objects, tuning's values. of narrows it down to one.
 func (s *soak) mentions(of string) map[string][]string {
 	found := map[string][]string{}
-	for _, top := range []string{stateDir, leasesDir, "/run/cni", s.path("manifests/ipblocks")} {
+	tops := []string{stateDir, leasesDir, s.path("manifests/ipblocks")}
+	if !s.execs { // the reference's tuning leaves its files where the namespace is gone
+		tops = append(tops, "/run/cni")
+	}
+	for _, top := range tops {
 		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil: // it is gone meanwhile
@@ -164,9 +168,9 @@ func holds(place, ip string) bool {
 // nothingLeft fails the run if the node has anything that it did not have at first.
 func (s *soak) nothingLeft() {
 	var left []string
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if left = s.links(); len(left) == 0 || time.Now().After(end) {
-			break // links go with their namespaces, in the kernel's own time
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if left = append(s.links(), processes()...); len(left) == 0 || time.Now().After(end) {
+			break // links go with their namespaces, in the kernel's own time; plugins that outlived Braid come to their end
 		}
 	}
 	for _, dir := range []string{"sandboxes", "cni/results", "ipam/held"} {
@@ -180,18 +184,23 @@ func (s *soak) nothingLeft() {
 			left = append(left, "mount "+point)
 		}
 	}
-	tasks, _ := filepath.Glob("/proc/[0-9]*/exe")
-	for _, t := range tasks {
-		if to, err := os.Readlink(t); err == nil && !strings.HasPrefix(t, "/proc/1/") {
-			left = append(left, "process "+to)
-		}
-	}
 	if out, _ := exec.Command("nft", "list", "ruleset").CombinedOutput(); bytes.Contains(out, []byte("comment")) {
 		left = append(left, string(out))
 	}
 	if len(left) > 0 {
 		s.violated(nil, "left at the end: %q", left)
 	}
+}
+
+// processes are those of the node but this one. Some have ended, and nobody waits for them.
+func processes() (left []string) {
+	tasks, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, t := range tasks {
+		if to, err := os.Readlink(t); err == nil && !strings.HasPrefix(t, "/proc/1/") {
+			left = append(left, "process "+to)
+		}
+	}
+	return left
 }
 
 func (s *soak) links() (left []string) {

@@ -33,13 +33,16 @@ const (
 type node struct {
 	t          *testing.T
 	dir, braid string
-	config     map[string]any
-	boots      int
+	// plugins is where those are that are executed.
+	plugins string
+	execs   bool
+	config  map[string]any
+	boots   int
 }
 
-func newNode(t *testing.T, slots int) *node {
+func newNode(t *testing.T, slots int, seed uint64) *node {
 	t.Helper()
-	n := &node{t: t, dir: t.TempDir(), braid: os.Getenv("BRAID_BINARY")}
+	n := &node{t: t, dir: t.TempDir(), braid: os.Getenv("BRAID_BINARY"), plugins: os.Getenv("BRAID_PLUGINS")}
 	if n.braid == "" {
 		n.braid = filepath.Join(n.dir, "braid")
 		if out, err := exec.Command("go", "build", "-o", n.braid, "github.com/braid-cni/braid/cmd/braid").CombinedOutput(); err != nil {
@@ -53,8 +56,13 @@ func newNode(t *testing.T, slots int) *node {
 	n.config = map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"), "logLevel": "verbose",
 		"capabilities": map[string]bool{"portMappings": true},
-		"braid":        map[string]any{"manifests": n.path("manifests"), "nodeName": "soak", "timeouts": map[string]any{"operation": "30s"}},
 	}
+	own := map[string]any{"manifests": n.path("manifests"), "nodeName": "soak", "timeouts": map[string]any{"operation": "30s"}}
+	// In every other run one plugin is a process of its own, which outlives Braid where that is killed.
+	if n.execs = n.plugins != "" && seed%2 == 1 && !without("exec"); n.execs {
+		own["exec"] = []string{"tuning"}
+	}
+	n.config["braid"] = own
 	n.must(os.Mkdir(n.path("manifests"), 0o700))
 	n.must(unix.Mount("tmpfs", n.path("manifests"), "tmpfs", 0, room))
 	t.Cleanup(func() { unix.Unmount(n.path("manifests"), unix.MNT_DETACH) }) //nolint:errcheck // it goes with the node
