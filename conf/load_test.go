@@ -21,6 +21,7 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/selection"
 
 	samples "github.com/braid-cni/braid/conf"
@@ -98,7 +99,7 @@ func (c *content) loadFile(t *testing.T, name string) {
 
 // loadConflist reads a file of /etc/cni/net.d as a runtime does, and the configuration of Braid in it as libcni hands it over.
 func (c *content) loadConflist(data []byte) error {
-	if _, err := conf.ParseList(data); err != nil {
+	if err := strictjson.Check(data); err != nil {
 		return err
 	}
 	list, err := libcni.NetworkConfFromBytes(data)

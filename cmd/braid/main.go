@@ -40,6 +40,15 @@ func main() {
 // cniVersions are those that Braid speaks.
 func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3.0") }
 
+// asked are the versions that the CNI library lets pass for the command: conf.Load judges that of the
+// configuration, which may have none.
+func asked() version.PluginInfo {
+	if os.Getenv("CNI_COMMAND") == "VERSION" {
+		return cniVersions()
+	}
+	return version.All
+}
+
 // app is one invocation.
 type app struct {
 	stdout, stderr io.Writer
@@ -78,7 +87,7 @@ func (a *app) run(args []string) int {
 		Check:  operation(conf.Load, (*engine.Engine).Check),
 		GC:     operation(conf.LoadForRemoval, (*engine.Engine).GC),
 		Status: operation(conf.Load, (*engine.Engine).Status),
-	}, cniVersions(), "braid "+buildVersion))
+	}, asked(), "braid "+buildVersion))
 }
 
 // exitCode prints the error, if there is one.
@@ -112,6 +121,9 @@ type loader func(stdin []byte) (*conf.Config, error)
 type operation func(*engine.Engine, context.Context, *engine.Request) error
 
 func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
+	for _, w := range req.Config.Warnings { // once for each pod, as its events
+		e.Log.WarnContext(ctx, w.Error(), "reason", w.Reason)
+	}
 	result, err := e.Add(ctx, req)
 	if err != nil {
 		return err

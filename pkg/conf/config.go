@@ -12,12 +12,15 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // Defaults of keys that are absent or null.
 const (
 	DefaultConfDir         = "/etc/cni/multus/net.d" // as in Multus, so that an operator's files are found
 	DefaultBinDir          = "/opt/cni/bin"
+	DefaultLogDir          = "/var/log" // of a relative logFile
 	DefaultStateDir        = "/run/braid"
 	DefaultMultusNamespace = "kube-system"
 	DefaultGlobalNamespace = "default"
@@ -25,6 +28,7 @@ const (
 	DefaultDeviceInfoDir   = "/var/run/k8s.cni.cncf.io/devinfo" // Device Information Specification 1.1.0, section 4
 	DefaultPodResources    = "/var/lib/kubelet/pod-resources/kubelet.sock"
 	DefaultLogLevel        = "info"
+	DefaultCNIVersion      = "1.0.0" // of a configuration, or a network, that names none
 
 	DefaultOperationTimeout = 90 * time.Second
 	DefaultRollbackTimeout  = 30 * time.Second
@@ -55,13 +59,14 @@ type Config struct {
 	MultusNamespace  string
 
 	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results, "cni" in the state directory
-	// by default. BinDir is searched for plugins
+	// by default. BinDirs are searched for plugins
 	// after the runtime's CNI_PATH.
-	ConfDir, CNIDir, BinDir string
-	Kubeconfig              string
+	ConfDir, CNIDir string
+	BinDirs         []string
+	Kubeconfig      string
 
 	LogFile     string // empty: no file
-	LogLevel    string // debug, info, warn, error; Multus's verbose and panic are understood
+	LogLevel    string // debug, info, warn, error
 	LogToStderr bool
 	LogOptions  LogOptions
 
@@ -81,6 +86,10 @@ type Config struct {
 	ValidAttachments []types.GCAttachment
 
 	Braid Braid
+
+	// Warnings are of reason OddConfig: values that are read otherwise than they are written, as what
+	// Multus makes of them. None of them keeps a pod from starting.
+	Warnings []*failure.Error
 }
 
 // LogOptions rotate the log file: sizes in MB, age in days.

@@ -43,6 +43,7 @@ func loadWith(stdin []byte, networks func(*Config, *object)) (*Config, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
+	c.Warnings = o.warnings
 	return c, nil
 }
 
@@ -100,33 +101,56 @@ func (c *Config) loadIdentity(o *object) {
 		o.err = badConfig("name", allowedNetworkName, "the name is missing")
 	}
 	c.CNIVersion = field(o, "cniVersion", "", supportedVersions(), strictjson.String)
-	if o.err == nil && !slices.Contains(versions(), c.CNIVersion) {
+	switch {
+	case o.err != nil:
+	case c.CNIVersion == "": // CNI's 0.1.0, whose results have no interfaces
+		c.CNIVersion = DefaultCNIVersion
+		o.odd("cniVersion", supportedVersions(), "it is missing, and taken for %s", DefaultCNIVersion)
+	case !slices.Contains(versions(), c.CNIVersion):
 		o.err = badVersion(c.CNIVersion)
 	}
 }
 
 func badVersion(version string) error {
 	msg := strictjson.Quote(version) + " is not supported"
-	if version == "" {
-		msg = "missing, which means 0.1.0, whose results have no interfaces"
-	}
 	return badConfig("cniVersion", supportedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
 }
 
 func (c *Config) loadPaths(o *object) {
-	c.ConfDir = field(o, "confDir", DefaultConfDir, allowedPath, absPath)
+	c.ConfDir = field(o, "confDir", DefaultConfDir, allowedPath, orDefault(DefaultConfDir, absPath))
 	c.CNIDir = field(o, "cniDir", c.Braid.StateDir+"/cni", allowedStateDir, ownDir)
-	c.BinDir = field(o, "binDir", DefaultBinDir, allowedPath, absPath)
+	c.loadBinDirs(o)
 	c.Kubeconfig = field(o, "kubeconfig", "", allowedPath, optionalPath)
 	c.ReadinessIndicatorFile = field(o, "readinessindicatorfile", "", allowedPath, optionalPath)
 }
 
+// loadBinDirs reads one directory, as the documentation of Multus has it, or several: a list, or as
+// CNI_PATH has them.
+func (c *Config) loadBinDirs(o *object) {
+	c.BinDirs = field(o, "binDir", []string{DefaultBinDir}, "give the absolute path of a directory of plugins", binDirs)
+	if o.err == nil && (len(c.BinDirs) > 1 || strictjson.Kind(o.raw("binDir")) == "a list") {
+		o.odd("binDir", "give one directory, and add the others to the runtime's plugin path", "it names %d directories, and all are searched", len(c.BinDirs))
+	}
+}
+
 func (c *Config) loadPolicy(o *object) {
-	c.SystemNamespaces = field(o, "systemNamespaces", []string{DefaultMultusNamespace}, allowedNamespaces, namespaceList)
-	c.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, namespace)
+	c.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace, listOf(strictjson.String))
+	c.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, orDefault(DefaultMultusNamespace, namespace))
 	c.NamespaceIsolation = field(o, "namespaceIsolation", true, allowedBool, strictjson.Bool)
-	c.GlobalNamespaces = field(o, "globalNamespaces", []string{DefaultGlobalNamespace}, allowedNamespaces, globalNamespaces)
+	c.GlobalNamespaces = o.namespaces("globalNamespaces", DefaultGlobalNamespace, globalNamespaces)
 	c.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
+}
+
+// namespaces are names. What no namespace can be called is left out: no pod is of it.
+func (o *object) namespaces(key, def string, decode func(json.RawMessage) ([]string, error)) []string {
+	names := field(o, key, []string{def}, allowedNamespaces, decode)
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := namespace(marshal(name))
+		if err != nil {
+			o.odd(key, "correct it, or remove it", "%w, and is ignored", err)
+		}
+		return err != nil
+	})
 }
 
 func (c *Config) loadRuntime(o *object) {

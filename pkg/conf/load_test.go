@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func badLoad(t *testing.T, keys, field string, texts ...string) {
 func TestLoadDefaults(t *testing.T) {
 	want := &Config{
 		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", SystemNamespaces: []string{"kube-system"}, MultusNamespace: "kube-system",
-		ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDir: "/opt/cni/bin", LogFile: "/var/log/braid.log", LogLevel: "info",
+		ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDirs: []string{"/opt/cni/bin"}, LogFile: "/var/log/braid.log", LogLevel: "info",
 		LogOptions: LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}, NamespaceIsolation: true, GlobalNamespaces: []string{"default"},
 		Braid: Braid{StateDir: "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock", SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}, Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second}},
 	}
@@ -60,7 +61,7 @@ func TestLoadEverything(t *testing.T) {
 		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
 	same(t, "config", c, &Config{
 		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
-		MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDir: "/d", Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
+		MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDirs: []string{"/d"}, Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
 		LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
 		ReadinessIndicatorFile: "/g", GlobalNamespaces: []string{"default", "ns-a"}, RetryDeleteOnError: true,
 		Braid: Braid{Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example", SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}, Timeouts: Timeouts{
@@ -76,15 +77,15 @@ func TestLoadEverything(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	for keys, at := range map[string][2]string{
-		`"confDir":"net.d"`: {"confDir", `"net.d" is no absolute path`}, `"confDir":""`: {"confDir", `""`}, `"confDir":7`: {"confDir", "is a number, not a string"},
-		`"confDir":"/a/../b"`: {"confDir", `"/a/../b"`}, `"binDir":"/a\u0000b"`: {"binDir", `"/a\x00b"`}, `"binDir":["/a"]`: {"binDir", "is a list, not a string"},
+		`"confDir":"net.d"`: {"confDir", `"net.d" is no absolute path`}, `"confDir":7`: {"confDir", "is a number, not a string"},
+		`"confDir":"/a/../b"`: {"confDir", `"/a/../b"`}, `"binDir":"/a\u0000b"`: {"binDir", `"/a\x00b"`}, `"binDir":["a"]`: {"binDir", "element 0"}, `"binDir":"/a:b"`: {"binDir", `"b" is no absolute path`}, `"binDir":7`: {"binDir", "is a number, not a string"},
 		`"cniDir":"/"`: {"cniDir", "not Braid's own"}, `"logFile":"//"`: {"logFile", "not Braid's own"}, `"kubeconfig":"~/.kube/config"`: {"kubeconfig", "no absolute path"},
-		`"logLevel":"loud"`: {"logLevel", `"loud" is no level; give debug`}, `"logToStderr":"yes"`: {"logToStderr", "is a string, not a boolean"},
-		`"logOptions":{"maxAge":-1}`: {"logOptions.maxAge", `"-1" is no whole number`}, `"logOptions":{"maxSize":"100"}`: {"logOptions.maxSize", "whole number"},
+		`"logLevel":5`: {"logLevel", "is a number, not a string"}, `"logToStderr":"yes"`: {"logToStderr", "is a string, not a boolean"},
+		`"logOptions":{"maxAge":1.5}`: {"logOptions.maxAge", `"1.5" is no whole number`}, `"logOptions":{"maxSize":"100"}`: {"logOptions.maxSize", "whole number"},
 		`"logOptions":{"compress":1}`: {"logOptions.compress", "is a number, not a boolean"}, `"logOptions":[]`: {"logOptions", "is a list, not an object"},
 		`"namespaceIsolation":"true"`: {"namespaceIsolation", "is a string, not a boolean"}, `"globalNamespaces":7`: {"globalNamespaces", "neither a string nor a list"},
-		`"globalNamespaces":"a,B"`: {"globalNamespaces", `"B" is no DNS-1123 label`}, `"systemNamespaces":"a"`: {"systemNamespaces", "is a string, not a list"},
-		`"systemNamespaces":["a",1]`: {"systemNamespaces", "element 1: is a number, not a string"}, `"multusNamespace":""`: {"multusNamespace", `""`},
+		`"systemNamespaces":"a"`:     {"systemNamespaces", "is a string, not a list"},
+		`"systemNamespaces":["a",1]`: {"systemNamespaces", "element 1: is a number, not a string"}, `"multusNamespace":"A"`: {"multusNamespace", `"A"`},
 		`"runtimeConfig":[]`: {"runtimeConfig", "is a list, not an object"}, `"capabilities":"x"`: {"capabilities", "is a string, not an object"},
 		`"defaultNetworks":["a","b/c"]`: {"defaultNetworks", `element 1: "b/c" is no absolute path`}, `"defaultNetworks":[""]`: {"defaultNetworks", `""`},
 		`"auxiliaryCNIChainName":"a/b"`: {"auxiliaryCNIChainName", `"a/b"`}, `"auxiliaryCNIChainName":"a"`: {"auxiliaryCNIChainName", `which is "main"; set clusterNetwork`},
@@ -99,6 +100,54 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"timeouts":{"add":"1s"}}`:      {"braid.timeouts.add", "use operation, rollback, api, status"}, `"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},
 	} {
 		badLoad(t, keys, at[0], at[1])
+	}
+}
+
+// What Multus makes something of keeps no pod from starting.
+func TestR9OddValues(t *testing.T) {
+	for keys, want := range map[string]struct {
+		says string
+		ok   func(c *Config) bool
+	}{
+		`"logFile":"multus.log"`:                 {`field logFile: "multus.log" is relative, and taken for "/var/log/multus.log"`, func(c *Config) bool { return c.LogFile == "/var/log/multus.log" }},
+		`"LogFile":"../../etc/x"`:                {"/var/log/etc/x", func(c *Config) bool { return c.LogFile == "/var/log/etc/x" }},
+		`"binDir":["/a","/b/"]`:                  {"field binDir: it names 2 directories", func(c *Config) bool { return slices.Equal(c.BinDirs, []string{"/a", "/b"}) }},
+		`"binDir":"/a:/b"`:                       {"2 directories", func(c *Config) bool { return slices.Equal(c.BinDirs, []string{"/a", "/b"}) }},
+		`"binDir":[]`:                            {"binDir", func(c *Config) bool { return slices.Equal(c.BinDirs, []string{"/opt/cni/bin"}) }},
+		`"logLevel":"trace"`:                     {`field logLevel: "trace" is taken for debug; write debug`, func(c *Config) bool { return c.LogLevel == "debug" }},
+		`"logLevel":"panic"`:                     {"taken for error", func(c *Config) bool { return c.LogLevel == "error" }},
+		`"logLevel":"Verbose"`:                   {"taken for info", func(c *Config) bool { return c.LogLevel == "info" }},
+		`"logLevel":"loud"`:                      {`"loud" is no level, and info is taken; give debug`, func(c *Config) bool { return c.LogLevel == "info" }},
+		`"logOptions":{"maxAge":-1,"maxSize":7}`: {"field logOptions.maxAge: -1 is negative, and 5 is taken", func(c *Config) bool { return c.LogOptions.MaxAge == 5 && c.LogOptions.MaxSize == 7 }},
+		`"globalNamespaces":"a, B"`:              {`"B" is no DNS-1123 label, and is ignored`, func(c *Config) bool { return slices.Equal(c.GlobalNamespaces, []string{"a"}) }},
+		`"systemNamespaces":["a","../b"]`:        {`"../b" is no DNS-1123 label`, func(c *Config) bool { return slices.Equal(c.SystemNamespaces, []string{"a"}) }},
+		`"cniVersion":null`:                      {"field cniVersion: it is missing, and taken for 1.0.0", func(c *Config) bool { return c.CNIVersion == "1.0.0" }},
+		`"binDir":"","confDir":"","logLevel":"INFO","multusNamespace":"","globalNamespaces":""`: {"", func(c *Config) bool {
+			return c.BinDirs[0] == "/opt/cni/bin" && c.ConfDir == "/etc/cni/multus/net.d" && c.LogLevel == "info" && c.MultusNamespace == "kube-system" && c.GlobalNamespaces[0] == "default"
+		}},
+		`"perNodeCertificate":{"enabled":true},"daemonSocketDir":"/run","multusConfigFile":"auto","Note1":"x"`: {"", func(*Config) bool { return true }},
+	} {
+		version := `"cniVersion":"1.0.0",`
+		if strings.Contains(keys, "cniVersion") {
+			version = ""
+		}
+		c, err := Load([]byte(`{"name":"node","type":"multus","clusterNetwork":"main",` + version + keys + `}`))
+		if err != nil {
+			t.Errorf("%s: %v", keys, err)
+			continue
+		}
+		if !want.ok(c) {
+			t.Errorf("%s: %+v", keys, c)
+		}
+		if (len(c.Warnings) == 1) != (want.says != "") || len(c.Warnings) > 1 {
+			t.Errorf("%s: warnings %v, want %q", keys, c.Warnings, want.says)
+			continue
+		}
+		for _, w := range c.Warnings {
+			if w.Reason != failure.OddConfig || w.Fix == "" || !strings.Contains(w.Error(), want.says) {
+				t.Errorf("%s: %v, want %q", keys, w, want.says)
+			}
+		}
 	}
 }
 
@@ -151,8 +200,6 @@ func TestLoadBadInput(t *testing.T) {
 		"[]":                                  {types.ErrInvalidNetworkConfig, "", "is a list, not an object"},
 		`{"cniVersion":"1.0.0"}`:              {types.ErrInvalidNetworkConfig, "name", "the name is missing"},
 		`{"name":"a b","cniVersion":"1.0.0"}`: {types.ErrInvalidNetworkConfig, "name", `"a b" is no CNI network name`},
-		`{"name":"a"}`:                        {types.ErrIncompatibleCNIVersion, "cniVersion", "missing, which means 0.1.0"},
-		`{"name":"a","cniVersion":""}`:        {types.ErrIncompatibleCNIVersion, "cniVersion", "use one of 0.3.0"},
 		`{"name":"a","cniVersion":"0.2.0"}`:   {types.ErrIncompatibleCNIVersion, "cniVersion", `"0.2.0" is not supported`},
 		`{"name":"a","cniVersion":"9.0.0"}`:   {types.ErrIncompatibleCNIVersion, "cniVersion", `"9.0.0" is not supported`},
 		`{"name":"a","cniVersion":1}`:         {types.ErrInvalidNetworkConfig, "cniVersion", "is a number, not a string"},
@@ -214,7 +261,7 @@ func FuzzLoad(f *testing.F) {
 		if (c.ClusterNetwork == "") == (len(c.Delegates) == 0) {
 			t.Fatalf("Load(%q): clusterNetwork %q with %d delegates", raw, c.ClusterNetwork, len(c.Delegates))
 		}
-		for _, path := range []string{c.ConfDir, c.CNIDir, c.BinDir, c.Braid.StateDir} {
+		for _, path := range append(c.BinDirs, c.ConfDir, c.CNIDir, c.Braid.StateDir) {
 			if !strings.HasPrefix(path, "/") || strings.Contains(path, "/../") || strings.HasSuffix(path, "/..") || strings.ContainsRune(path, 0) {
 				t.Fatalf("Load(%q): path %q", raw, path)
 			}

@@ -3,6 +3,7 @@ package conf
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -10,31 +11,51 @@ import (
 )
 
 const (
-	allowedLevel = "give debug, info, warn or error; verbose means info, panic means error"
+	allowedLevel = "give debug, info, warn or error; verbose means info, panic means error, trace means debug"
 	allowedCount = "give a whole number, 0 or greater"
 )
 
 func (c *Config) loadLogging(o *object) {
-	c.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(ownDir))
-	c.LogLevel = field(o, "logLevel", DefaultLogLevel, allowedLevel, logLevel)
+	c.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(logFile))
+	if written := text(o.raw("logFile")); o.err == nil && written != "" && !filepath.IsAbs(written) {
+		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s", strictjson.Quote(written), strictjson.Quote(c.LogFile))
+	}
+	c.loadLevel(o)
 	c.LogToStderr = field(o, "logToStderr", false, allowedBool, strictjson.Bool)
 	l := o.inner("logOptions")
 	l.anyCase = true
 	c.LogOptions = LogOptions{
-		MaxAge:     field(l, "maxAge", DefaultLogOptions().MaxAge, allowedCount, count),
-		MaxSize:    field(l, "maxSize", DefaultLogOptions().MaxSize, allowedCount, count),
-		MaxBackups: field(l, "maxBackups", DefaultLogOptions().MaxBackups, allowedCount, count),
+		MaxAge:     l.count("maxAge", DefaultLogOptions().MaxAge),
+		MaxSize:    l.count("maxSize", DefaultLogOptions().MaxSize),
+		MaxBackups: l.count("maxBackups", DefaultLogOptions().MaxBackups),
 		Compress:   field(l, "compress", DefaultLogOptions().Compress, allowedBool, strictjson.Bool),
 	}
-	o.err = l.err
+	o.err, o.warnings = l.err, append(o.warnings, l.warnings...)
 }
 
-func logLevel(raw json.RawMessage) (string, error) {
-	text, err := strictjson.String(raw)
-	if err != nil {
-		return "", err
+// logFile is the path of a file. A relative one is beneath DefaultLogDir: what Multus resolves it
+// against is wherever the runtime was started.
+func logFile(raw json.RawMessage) (string, error) {
+	path, err := strictjson.String(raw)
+	if err == nil && !filepath.IsAbs(path) {
+		raw = marshal(filepath.Join(DefaultLogDir, filepath.Join("/", path)))
 	}
-	return LogLevel(text)
+	return ownDir(raw)
+}
+
+// loadLevel reads the level of the log. One that is not known keeps nobody from starting pods.
+func (c *Config) loadLevel(o *object) {
+	written := field(o, "logLevel", DefaultLogLevel, allowedLevel, strictjson.String)
+	level, err := LogLevel(written)
+	switch {
+	case o.err != nil:
+	case err != nil:
+		level = DefaultLogLevel
+		o.odd("logLevel", allowedLevel, "%w, and info is taken", err)
+	case written != "" && !strings.EqualFold(level, written):
+		o.odd("logLevel", "write "+level, "%s is taken for %s", strictjson.Quote(written), level)
+	}
+	c.LogLevel = level
 }
 
 // LogLevel gives Config's name of a level. It understands those of Multus: its verbose is what others call info, and its panic, which logs
@@ -43,6 +64,8 @@ func LogLevel(text string) (string, error) {
 	switch level := strings.ToLower(text); level {
 	case "debug", "info", "warn", "error":
 		return level, nil
+	case "trace":
+		return "debug", nil
 	case "verbose", "":
 		return "info", nil
 	case "warning":
@@ -53,8 +76,18 @@ func LogLevel(text string) (string, error) {
 	return "", fmt.Errorf("%s is no level", strictjson.Quote(text))
 }
 
-func count(raw json.RawMessage) (int, error) {
-	n, err := strconv.ParseUint(string(raw), 10, 31)
+// count is a number of things: the default where it is negative.
+func (o *object) count(key string, def int) int {
+	n := field(o, key, def, allowedCount, whole)
+	if n < 0 {
+		o.odd(key, allowedCount, "%d is negative, and %d is taken", n, def)
+		return def
+	}
+	return n
+}
+
+func whole(raw json.RawMessage) (int, error) {
+	n, err := strconv.ParseInt(string(raw), 10, 32)
 	if err != nil {
 		return 0, fmt.Errorf("%s is no whole number", strictjson.Quote(string(raw)))
 	}

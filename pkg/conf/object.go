@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // object decodes one object of Braid's configuration, key by key. After the first error it gives defaults, so that the caller
@@ -18,6 +19,15 @@ type object struct {
 	// anyCase lets keys match in any case.
 	anyCase bool
 	err     error
+	// warnings are of values that are read otherwise than they are written.
+	warnings []*failure.Error
+}
+
+// odd adds a warning.
+func (o *object) odd(key, fix, format string, args ...any) {
+	warning := badConfig(o.path+key, fix, format, args...)
+	warning.Reason = failure.OddConfig
+	o.warnings = append(o.warnings, warning)
 }
 
 // field decodes a key; def where it is absent or null.

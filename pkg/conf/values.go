@@ -53,6 +53,40 @@ func ownDir(raw json.RawMessage) (string, error) {
 	return path, err
 }
 
+// binDirs are the absolute paths of directories.
+func binDirs(raw json.RawMessage) ([]string, error) {
+	if strictjson.Kind(raw) == "a list" {
+		dirs, err := listOf(absPath)(raw)
+		if err == nil && len(dirs) == 0 {
+			dirs = []string{DefaultBinDir}
+		}
+		return dirs, err
+	}
+	paths, err := strictjson.String(raw)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for path := range strings.SplitSeq(paths, ":") {
+		dir, err := orDefault(DefaultBinDir, absPath)(marshal(path))
+		if err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// orDefault lets a string be empty, which means the default.
+func orDefault(def string, decode func(json.RawMessage) (string, error)) func(json.RawMessage) (string, error) {
+	return func(raw json.RawMessage) (string, error) {
+		if string(raw) == `""` {
+			return def, nil
+		}
+		return decode(raw)
+	}
+}
+
 func optionalPath(raw json.RawMessage) (string, error) { return optional(absPath)(raw) }
 
 // optional lets a string be empty.
@@ -95,13 +129,11 @@ func namespace(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
-func namespaceList(raw json.RawMessage) ([]string, error) { return listOf(namespace)(raw) }
-
 // globalNamespaces reads Multus's form, one string with commas, and a list of strings. In Multus a blank string means the
 // default and blank elements nothing; an empty list means none.
 func globalNamespaces(raw json.RawMessage) ([]string, error) {
 	if strictjson.Kind(raw) == "a list" {
-		return namespaceList(raw)
+		return listOf(strictjson.String)(raw)
 	}
 	text, err := strictjson.String(raw)
 	if err != nil {
@@ -109,15 +141,9 @@ func globalNamespaces(raw json.RawMessage) ([]string, error) {
 	}
 	var names []string
 	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
+		if part = strings.TrimSpace(part); part != "" {
+			names = append(names, part)
 		}
-		name, err := namespace(marshal(part))
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, name)
 	}
 	if len(names) == 0 {
 		return []string{DefaultGlobalNamespace}, nil

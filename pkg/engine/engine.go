@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -183,7 +184,7 @@ func (e *Engine) trace(point string, change func() error) error {
 
 // path is where plugins are looked for: the runtime's CNI_PATH, then binDir.
 func (r *Request) path() []string {
-	return append(append([]string(nil), r.Path...), r.Config.BinDir)
+	return slices.Concat(r.Path, r.Config.BinDirs)
 }
 
 // lock takes the sandbox for one operation; unlock gives it back.

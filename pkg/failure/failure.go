@@ -47,6 +47,7 @@ const (
 	IgnoredKey       Reason = "IgnoredKey"       // a key that has no effect
 	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
 	MiscasedKey      Reason = "MiscasedKey"      // a key in another case than the documented, read all the same
+	OddConfig        Reason = "OddConfig"        // a value of Braid's own configuration that is not read as it is written
 	PluginExecuted   Reason = "PluginExecuted"   // a binary runs in the place of a built-in plugin
 )
 

@@ -15,10 +15,6 @@ import (
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
-// defaultCNIVersion stands in for a cniVersion that neither the network nor Braid's configuration names. Plugins read an
-// absent one as 0.1.0, whose results have no interfaces.
-const defaultCNIVersion = "1.0.0"
-
 // parse reads a network's definition into a list that has a name and a cniVersion. An omitted name becomes the NAD's, or
 // Braid's own for a delegate in Braid's configuration; an omitted cniVersion becomes that of Braid's configuration.
 func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
@@ -55,7 +51,7 @@ func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
 		list.SetCNIVersion(cfg.CNIVersion)
 	}
 	if list.CNIVersion() == "" {
-		list.SetCNIVersion(defaultCNIVersion)
+		list.SetCNIVersion(conf.DefaultCNIVersion)
 	}
 	return list, nil
 }
