@@ -54,7 +54,7 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 	req = within(req, netns)
 	if rec.Complete {
 		rec.Complete = false
-		if err := e.save(sandbox, rec, "unfinished"); err != nil {
+		if err := e.saveLess(ctx, sandbox, rec, "unfinished"); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,18 @@ func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec
 		}
 	}
 	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return same(&a, &b) })
-	return e.save(sandbox, rec, "detached "+a.IfName)
+	return e.saveLess(ctx, sandbox, rec, "detached "+a.IfName)
+}
+
+// saveLess saves a record that says less than the one that is there, which therefore does as well
+// where there is no room for another.
+func (e *Engine) saveLess(ctx context.Context, sandbox *sandbox, rec *record.Record, what string) error {
+	err := e.save(sandbox, rec, what)
+	if record.IsFull(err) {
+		e.Log.WarnContext(ctx, "record not updated", "container", rec.ContainerID, "error", err)
+		return nil
+	}
+	return err
 }
 
 // wasAdded has the record say so of an attachment whose ADD succeeded and was killed then: libcni

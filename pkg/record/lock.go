@@ -66,6 +66,12 @@ func (b *Sandbox) lockPath() string { return b.store.path(b.id) + ".lock" }
 // still the one of that name.
 func (b *Sandbox) lock(take func(fd int) (bool, error)) (bool, error) {
 	f, err := os.OpenFile(b.lockPath(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if IsFull(err) && b.store.fromReserve(b.lockPath()) == nil {
+		f, err = os.OpenFile(b.lockPath(), os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) { // whoever had it has finished
+			return false, nil
+		}
+	}
 	if err != nil {
 		return false, err
 	}

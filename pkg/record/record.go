@@ -260,20 +260,29 @@ func (b *Sandbox) Save(rec *Record) error {
 		if err := b.unmarkGone(); err != nil {
 			return err
 		}
+		b.store.keepReserve()
 	}
 	b.unfinished, b.absent = rec.Unfinished(), false
 	return b.write(b.store.path(b.id), data)
 }
 
-// Remove forgets the sandbox, of which nothing is left, but for what Gone says. It is no error if there is no record.
+// Remove forgets the sandbox, of which nothing is left, but for what Gone says, if there is room
+// for that. It is no error if there is no record.
 func (b *Sandbox) Remove() error {
-	if err := b.markGone(); err != nil {
+	err := b.markGone()
+	full := IsFull(err)
+	if err != nil && !full {
 		return err
 	}
 	if err := os.Remove(b.store.path(b.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return stateFailed(fmt.Errorf("remove record: %w", err))
 	}
 	b.unfinished = false
+	if full { // the record made room; without the mark, a repeated DEL asks the plugins once more
+		if err := b.markGone(); err != nil && !IsFull(err) {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -284,25 +293,32 @@ func corrupt(path string, err error) error {
 	}
 }
 
-func stateFailed(err error) error {
-	return &failure.Error{Reason: failure.StateFailed, Err: err, Fix: "see that braid.stateDir can be written"}
-}
-
 // tmp is where the holder of the lock writes what it then renames; what a killed process left there is overwritten.
 func (b *Sandbox) tmp() string { return b.store.path(b.id) + ".tmp" }
 
-// write replaces path in one step.
+// write replaces path in one step, or in place where there is no room for a second file.
 func (b *Sandbox) write(path string, data []byte) error {
-	f, err := os.OpenFile(b.tmp(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	err := b.replace(path, data)
+	if IsFull(err) {
+		os.Remove(b.tmp()) //nolint:errcheck // it is what failed
+		if overwrite(path, data) == nil {
+			return nil
+		}
+	}
 	if err != nil {
 		return stateFailed(fmt.Errorf("write %s: %w", path, err))
 	}
+	return nil
+}
+
+func (b *Sandbox) replace(path string, data []byte) error {
+	f, err := os.OpenFile(b.tmp(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
 	_, werr := f.Write(data)
 	if err := errors.Join(werr, f.Close()); err != nil {
-		return stateFailed(fmt.Errorf("write %s: %w", path, err))
+		return err
 	}
-	if err := os.Rename(b.tmp(), path); err != nil {
-		return stateFailed(fmt.Errorf("write %s: %w", path, err))
-	}
-	return nil
+	return os.Rename(b.tmp(), path)
 }

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+)
+
+// small has the rig's state on a file system of its own.
+func (r *rig) small() {
+	r.t.Helper()
+	if err := os.Mkdir(r.path("state"), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.path("state"), "tmpfs", 0, "size=256k,nr_inodes=80,mode=0700"); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := unix.Unmount(r.path("state"), unix.MNT_DETACH); err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
+// fill uses up what there is: "bytes" or "inodes". empty takes it back.
+func (r *rig) fill(what string) (empty func()) {
+	r.t.Helper()
+	var made []string
+	for n := 0; ; n++ {
+		name := r.path("state", fmt.Sprint("filler-", n))
+		err := os.WriteFile(name, nil, 0o600)
+		if err == nil {
+			made = append(made, name)
+		}
+		if err == nil && what == "bytes" {
+			err = os.WriteFile(name, make([]byte, 1<<20), 0o600)
+		}
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return func() {
+		for _, name := range made {
+			if err := os.Remove(name); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestR31Full: where the state is has no room. Pods can be deleted all the same; no pod is half
+// attached.
+func TestR31Full(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"bytes", "inodes"} {
+		for _, gone := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, gone %v", what, gone), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				r.small()
+				r.nad("a", r.macvlan(11, ""))
+				r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.12.0.0/24"`, "")+`]}`)
+				p, q, none := r.pod("p", "a,b,a"), r.pod("q", "a,b"), r.pod("none", "a,b")
+				r.add(p)
+				r.add(q)
+				empty := r.fill(what)
+				out, failed := r.call("ADD", none)
+				if failed == nil || failed.Code != types.ErrIOFailure || !strings.Contains(failed.Msg, "no space left") || !strings.Contains(failed.Msg, "stateDir") {
+					t.Errorf("ADD: %v %s", failed, out)
+				}
+				r.has(none)
+				if gone {
+					p.Unmount()
+				}
+				r.must("DEL", none)
+				r.must("DEL", p)
+				r.must("DEL", p)
+				r.valid()
+				r.must("GC", nil)
+				empty()
+				r.must("DEL", q)
+				if gone {
+					r.clean(q, none)
+				} else {
+					r.clean(p, q, none)
+				}
+				r.add(q)
+				r.must("DEL", q)
+			})
+		}
+	}
+}
+
+// TestR31ReadOnly: the error says what is wrong, and what to do.
+func TestR31ReadOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.small()
+	r.nad("a", r.macvlan(11, ""))
+	p, none := r.pod("p", "a"), r.pod("none", "a")
+	r.add(p)
+	remount := func(flags uintptr) {
+		if err := unix.Mount("", r.path("state"), "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(unix.MS_RDONLY)
+	for command, q := range map[string]*pod{"ADD": none, "DEL": p} {
+		r.fails(command, q, types.ErrIOFailure, "braid.stateDir", "read-only file system", "remount")
+	}
+	r.has(p, "eth0", "net1")
+	r.has(none)
+	remount(0)
+	r.must("DEL", p)
+	r.clean(p)
+}
