@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
@@ -63,7 +64,7 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 		return nil
 	}
 	return &block.Manager{
-		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot, Log: log,
+		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot(cfg.Braid.StateDir), Log: log,
 		Tell: teller(objects, log), Step: step,
 	}, done, nil
 }
@@ -103,19 +104,28 @@ func alone() conf.Braid {
 	}
 }
 
-// boot names the life of what is in /run: of this boot of the machine, and of the mount, since a node that is a container is started anew
-// without a boot.
-func boot() (string, error) {
-	id, err := file.Kernel().ID()
-	if err != nil {
-		return "", fmt.Errorf("read boot ID: %w", err)
+// boot returns what names this boot of the machine to all who share the state, whatever /run they
+// have.
+func boot(stateDir string) func() (string, error) {
+	return func() (string, error) {
+		id, err := file.Kernel().ID()
+		if err != nil {
+			return "", fmt.Errorf("read boot ID: %w", err)
+		}
+		return record.New(stateDir).Boot(id, func() string { return bootOf(id) })
 	}
+}
+
+// bootOf names the life of what is in /run: of this boot of the machine, and of the mount, since a
+// node that is a container is started anew without a boot. It is the same for state that is made
+// anew in a boot: that must not be taken for a reboot.
+func bootOf(id string) string {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
 		id += fmt.Sprint(" ", st.Btime.Sec, " ", st.Btime.Nsec)
 	}
 	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf("%x", sum[:4]), nil
+	return fmt.Sprintf("%x", sum[:4])
 }
 
 // hostname is what the kubelet takes for the name of its node where nobody tells it.

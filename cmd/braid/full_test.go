@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -121,4 +123,47 @@ func TestR31ReadOnly(t *testing.T) {
 	remount(0)
 	r.must("DEL", p)
 	r.clean(p)
+}
+
+// elsewhere runs a command in a mount namespace that has another /run.
+func (r *rig) elsewhere(command string, p *pod) {
+	r.t.Helper()
+	cmd := r.command(command, p)
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `exec unshare -m sh -c 'mount -t tmpfs none /run && exec "$0"' "$0"`, r.braid}
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	if err := r.node.Run(cmd.Run); err != nil {
+		r.t.Fatalf("%s: %v %s\n%s", command, err, stdout.String(), r.log())
+	}
+}
+
+// TestR31OneIdentity: who asks from a mount namespace with another /run is the same node, in the
+// same boot.
+func TestR31OneIdentity(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	seen, boots := map[string]bool{}, map[string]bool{}
+	for i := range 4 {
+		network := fmt.Sprint("a", i) // whose blocks are still to be claimed
+		r.nad(network, `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", fmt.Sprintf(`"range":"10.1%d.0.0/24"`, i), "")+`]}`)
+		p := r.pod(fmt.Sprint("p", i), network)
+		path := r.path("netns", p.name)
+		r.takes(path, p)
+		if i%2 == 0 {
+			r.add(p)
+		} else {
+			r.elsewhere("ADD", p.by(path))
+		}
+		addr := r.address(p, "net1")
+		if seen[addr] {
+			t.Errorf("%s is given twice", addr)
+		}
+		seen[addr] = true
+		var node struct{ Boot string }
+		if data, err := os.ReadFile(r.path("state/ipam/node")); err != nil || json.Unmarshal(data, &node) != nil || node.Boot == "" {
+			t.Fatalf("node %s: %v", data, err)
+		}
+		boots[node.Boot] = true
+	}
+	same(t, "boots", len(boots), 1)
 }
