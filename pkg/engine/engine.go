@@ -57,6 +57,8 @@ type Devices interface {
 	// DeviceUnavailable, which is about others; fs.ErrNotExist is in its chain where no kubelet
 	// serves this node.
 	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
+	// Has reports whether this node has devices of a resource, or may have: it cannot be asked.
+	Has(ctx context.Context, resource string) bool
 }
 
 // Namespaces works in network namespaces, which are named by path.

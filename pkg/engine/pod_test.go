@@ -139,7 +139,16 @@ func TestAPIAwayIsNotGone(t *testing.T) {
 	_, err := r.engine.Add(t.Context(), req)
 	r.fails(err, 11, "connection refused")
 	r.left([]*pod{p})
+	r.must(r.engine.Del(t.Context(), req)) // nothing was attached
 	r.source.away = false
+	_, err = r.engine.Add(t.Context(), req)
+	r.must(err)
+	r.must(os.RemoveAll(r.path("state")))
+	r.source.away = true
+	r.fails(r.engine.Del(t.Context(), req), 11, "connection refused")
+	r.source.away = false
+	r.must(r.engine.Del(t.Context(), req))
+	r.left([]*pod{p})
 	r.plugin.on("ADD net1", func(context.Context, *call) error { r.source.away = true; return nil })
 	_, err = r.engine.Add(t.Context(), req)
 	r.fails(err, 11, "connection refused", "network-status")

@@ -147,7 +147,6 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 			return err
 		}
 	}
-	in.Requested = pod.Requested
 	asked := func(d plan.Definition) bool {
 		return d.NeedsDevice() || uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
 	}
@@ -156,6 +155,7 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 	}
 	var err error
 	in.Devices, err = e.Devices.Devices(ctx, pod)
+	in.Requested = e.deviceRequests(ctx, pod, in)
 	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind
 		in.DevicesErr = &failure.Error{
 			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation, Err: fmt.Errorf("find the pod's devices: %w", err),
@@ -167,4 +167,14 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 		return sourceError("find the pod's devices", err)
 	}
 	return nil
+}
+
+// deviceRequests returns the resources that the pod requests, but for marks of nodes: a resource of
+// which the pod has no device, and the node neither, is none of devices. KubeVirt's pods request the
+// marks of their bridges.
+func (e *Engine) deviceRequests(ctx context.Context, pod *podv1.Pod, in *plan.Input) []string {
+	return slices.DeleteFunc(slices.Clone(pod.Requested), func(resource string) bool {
+		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool { return d.Resource() == resource })
+		return !used || len(pod.Claims) == 0 && len(in.Devices[resource]) == 0 && !e.Devices.Has(ctx, resource)
+	})
 }

@@ -47,6 +47,18 @@ func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[strin
 	return got.devices, nil
 }
 
+// Has reports whether device plugins of this node have devices of a resource. If the kubelet does not say, they may.
+func (k *Kubelet) Has(ctx context.Context, resource string) bool {
+	conn := newGRPC(k.socket)
+	defer conn.close()
+	answer, err := conn.call(ctx, kubeletService+"GetAllocatableResources", nil)
+	if err != nil {
+		return true
+	}
+	all, err := decodeAllocatableResponse(answer)
+	return err != nil || len(all.devices[resource]) > 0
+}
+
 // resources asks for the one pod, and where that fails for all: kubelets before 1.34 have Get switched off, and say so, as they
 // say that there is no such pod, by an error without a code of its own. nil means that there is no such pod.
 func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*podResources, error) {

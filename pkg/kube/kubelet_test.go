@@ -27,8 +27,12 @@ type fakeKubelet struct {
 	pods    []*podresourcesv1.PodResources
 	getErr  func(call int32) error // nil: Get works
 	listErr error
-	gets    atomic.Int32
-	lists   atomic.Int32
+
+	allocatable    []*podresourcesv1.ContainerDevices
+	allocatableErr error
+
+	gets  atomic.Int32
+	lists atomic.Int32
 }
 
 func (f *fakeKubelet) Get(_ context.Context, req *podresourcesv1.GetPodResourcesRequest) (*podresourcesv1.GetPodResourcesResponse, error) {
@@ -43,6 +47,12 @@ func (f *fakeKubelet) Get(_ context.Context, req *podresourcesv1.GetPodResources
 		}
 	}
 	return nil, errors.New("pod not found") // as the kubelet does it: without a code
+}
+
+func (f *fakeKubelet) GetAllocatableResources(
+	context.Context, *podresourcesv1.AllocatableResourcesRequest,
+) (*podresourcesv1.AllocatableResourcesResponse, error) {
+	return &podresourcesv1.AllocatableResourcesResponse{Devices: f.allocatable, CpuIds: []int64{1}}, f.allocatableErr
 }
 
 func (f *fakeKubelet) List(context.Context, *podresourcesv1.ListPodResourcesRequest) (*podresourcesv1.ListPodResourcesResponse, error) {
@@ -140,6 +150,21 @@ func TestKubeletManyPods(t *testing.T) {
 	got, err := startKubelet(t, f).Devices(t.Context(), "ns", "p")
 	if err != nil || len(got["v/a"]) != 3 {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// The node has devices of a resource unless its kubelet says otherwise.
+func TestR4DevicesOfTheNode(t *testing.T) {
+	all := []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "a1"), devicesOf("v/none", 0), devicesOf("v/a", 1, "a2")}
+	k := startKubelet(t, &fakeKubelet{allocatable: all})
+	silent := startKubelet(t, &fakeKubelet{allocatable: all, allocatableErr: status.Error(codes.Unimplemented, "")})
+	for resource, want := range map[string]bool{"v/a": true, "v/none": false, "v/b": false} {
+		if got := k.Has(t.Context(), resource); got != want {
+			t.Errorf("%s: %v, want %v", resource, got, want)
+		}
+		if !silent.Has(t.Context(), resource) || !NewKubelet("/none").Has(t.Context(), resource) {
+			t.Errorf("%s: the node has none, though nobody says so", resource)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 //	GetPodResourcesRequest  { string pod_name = 1; string pod_namespace = 2; }
 //	GetPodResourcesResponse { PodResources pod_resources = 1; }
 //	ListPodResourcesResponse{ repeated PodResources pod_resources = 1; }
+//	AllocatableResourcesResponse{ repeated ContainerDevices devices = 1; }
 //	PodResources            { string name = 1; string namespace = 2; repeated ContainerResources containers = 3; }
 //	ContainerResources      { string name = 1; repeated ContainerDevices devices = 2; }
 //	ContainerDevices        { string resource_name = 1; repeated string device_ids = 2; }
@@ -49,6 +50,17 @@ func decodeListResponse(message []byte) ([]*podResources, error) {
 		return err
 	})
 	return all, err
+}
+
+// decodeAllocatableResponse returns the node's devices as those of a pod without a name.
+func decodeAllocatableResponse(message []byte) (*podResources, error) {
+	node := &podResources{devices: map[string][]string{}}
+	return node, fields(message, func(number protowire.Number, value []byte) error {
+		if number != 1 {
+			return nil
+		}
+		return node.addDevices(value)
+	})
 }
 
 func decodePod(message []byte) (*podResources, error) {
