@@ -51,7 +51,7 @@ func corpusOnNode() map[string]expected {
 		"33": {has: []string{"pod16367aacb67 02:00:00:00:00:01"}},
 		"34": {refused: "PluginNotFound", says: []string{"cnv-bridge", "/opt/cni/bin"}},
 		"42": {refused: "PluginNotFound", says: []string{"route-override", "/opt/cni/bin"}},
-		"56": {has: []string{"net1 10.146.2."}},
+		"56": {has: []string{"net1 10.146.2."}, warned: []string{"IgnoredKey"}},
 	}
 }
 

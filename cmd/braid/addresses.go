@@ -18,6 +18,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/record"
@@ -137,38 +138,60 @@ func hostname() (string, error) {
 	return strings.ToLower(strings.TrimSpace(name)), nil
 }
 
-// logOf gives the log that a configuration asks for, else that of the caller.
+// logOf returns the log that a configuration asks for, else that of the caller.
 func (a *addresses) logOf(c *whereabouts.Conf, rotation conf.LogOptions) (*slog.Logger, func()) {
 	log := a.log.With("ipam", c.Type)
 	if c.LogFile == "" {
 		return log, func() {}
 	}
-	if err := writable(c.LogFile); err != nil {
+	file, err := openLog(c.LogFile, int64(rotation.MaxSize)<<20)
+	if err != nil {
 		log.Warn("its own log cannot be used", "file", c.LogFile, "error", err)
 		return log, func() {}
 	}
-	level, err := conf.LogLevel(c.LogLevel)
+	name, err := conf.LogLevel(c.LogLevel)
 	if err != nil {
-		level = conf.DefaultLogLevel
+		name = conf.DefaultLogLevel
 	}
-	own, closeLog := newLog(c.LogFile, level, false, rotation)
+	own := slog.New(slog.NewTextHandler(orStderr{file}, &slog.HandlerOptions{Level: level(name)}))
 	return own, func() {
-		if err := closeLog(); err != nil {
+		if err := file.Close(); err != nil {
 			log.Warn("close its own log", "file", c.LogFile, "error", err)
 		}
 	}
 }
 
-// writable refuses what is no file, such as a FIFO, whose opening would wait.
-func writable(path string) error {
+// openLog opens a log to append to. A network may have chosen its name, so nothing leads out of the
+// directory for logs; any other path is the administrator's. A log of more than maxSize bytes gets the
+// name ".old" in the place of the one before.
+func openLog(path string, maxSize int64) (*os.File, error) {
 	if !filepath.IsAbs(path) {
-		return errors.New("it is no absolute path")
+		return nil, errors.New("it is no absolute path")
 	}
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("it is no regular file but %v", info.Mode())
+	place, ok := whereabouts.LogRoots().Place(filepath.Dir(path))
+	if !ok {
+		place, _ = hostfile.Roots(nil).Place(filepath.Dir(path))
 	}
-	return nil //nolint:nilerr // what is not there yet will be made, and a line that cannot be written goes to stderr
+	dir, err := place.Make(0o755)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	if st, err := dir.Stat(name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && maxSize > 0 && st.Size >= maxSize {
+		if err := dir.Rename(name, dir, name+".old"); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := dir.Open(name, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), path)
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, file.Close(), &hostfile.NotRegularError{})
+	}
+	return file, nil
 }
 
 // teller raises events.

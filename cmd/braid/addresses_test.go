@@ -130,7 +130,7 @@ func TestU16WhereaboutsWithSourceBasedRoutingAndIPvlan(t *testing.T) {
 func whereaboutsSourceBased(t *testing.T, kind string) {
 	t.Helper()
 	r := newRig(t)
-	ipam := `"range":"21.0.104.0/21","range_start":"21.0.111.1","gateway":"21.0.111.254","log_file":"` + r.path("whereabouts.log") + `","log_level":"debug"`
+	ipam := `"range":"21.0.104.0/21","range_start":"21.0.111.1","gateway":"21.0.111.254","log_file":"` + r.varLog("whereabouts.log") + `","log_level":"debug"`
 	r.nad("a", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts(kind, ipam, "")+`,{"type":"sbr"}]}`)
 	p := r.pod("p", "a")
 	r.add(p)
@@ -169,18 +169,21 @@ func TestU17WhereaboutsRoute(t *testing.T) {
 	same(t, "default routes", defaults(table(q, 4, "main")), []string{"default via 10.1.0.1 dev eth0"})
 }
 
+// varLog is a file of the test in the directory for logs, which the tests have for themselves.
+func (r *rig) varLog(name string) string { return "/var/log/" + r.t.Name() + "-" + name }
+
 // TestU20WhereaboutsLog: a log of its own has a line for each operation, and what cannot be a log holds up nothing.
 func TestU20WhereaboutsLog(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.path("whereabouts.log")+`"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.varLog("whereabouts.log")+`"`, "")+`]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	r.fails("ADD", r.pod("q", "a"), 11)
 	r.must("DEL", p)
 	read := func() string {
-		text, err := os.ReadFile(r.path("whereabouts.log"))
+		text, err := os.ReadFile(r.varLog("whereabouts.log"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,26 +199,31 @@ func TestU20WhereaboutsLog(t *testing.T) {
 		got = append(got, strings.Join(m[1:], " "))
 	}
 	same(t, "log", got, []string{"INFO ADD default/p", "ERROR ADD default/q", "INFO DEL default/q", "INFO DEL default/p"})
-	r.write("whereabouts.log", strings.Repeat("x", 1<<20))
+	if err := os.WriteFile(r.varLog("whereabouts.log"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r.add(p)
 	r.must("DEL", p)
-	info, err := os.Stat(r.path("whereabouts.log"))
+	info, err := os.Stat(r.varLog("whereabouts.log"))
 	if err != nil || info.Mode().String() != "-rw-------" || len(read()) > 2<<10 {
 		t.Errorf("not rotated: %v, %v, %d bytes", info, err, len(read()))
 	}
-	for name, make := range map[string]func(string) error{
+	if info, err = os.Stat(r.varLog("whereabouts.log.old")); err != nil || info.Size() != 1<<20 {
+		t.Errorf("the log before: %v, %v", info, err)
+	}
+	for name, mk := range map[string]func(string) error{
 		"fifo":      func(path string) error { return unix.Mkfifo(path, 0o600) },
 		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
 		"link":      func(path string) error { return os.Symlink("/dev/full", path) },
 	} {
-		if err := make(r.path(name)); err != nil {
+		if err := mk(r.varLog(name)); err != nil {
 			t.Fatal(err)
 		}
-		r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.path(name)+`"`, "")+`]}`)
+		r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.varLog(name)+`"`, "")+`]}`)
 		p := r.pod(name, "b")
 		r.add(p)
 		r.must("DEL", p)
-		if !strings.Contains(r.log(), `msg="its own log cannot be used" ipam=whereabouts file=`+r.path(name)) {
+		if !strings.Contains(r.log(), `msg="its own log cannot be used" ipam=whereabouts file=`+r.varLog(name)) {
 			t.Errorf("%s: the log does not say that it is none", name)
 		}
 	}
@@ -341,7 +349,7 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 			if ipam["type"] != "whereabouts" {
 				continue
 			}
-			ipam["log_file"] = r.path("whereabouts.log")
+			ipam["log_file"] = r.varLog("whereabouts.log")
 			if text, err = json.Marshal(conf); err != nil {
 				t.Fatal(err)
 			}

@@ -341,3 +341,56 @@ func TestM33ResolvConf(t *testing.T) {
 	r.must("DEL", p)
 	r.clean(p)
 }
+
+// M25: a network's configuration chooses no file of the node: neither one to write, outside /var/log, nor one to read. Such keys are ignored with
+// a warning.
+func TestM25FilesOfTheNode(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write("flat", `{"range":"10.99.0.0/24","log_file":"`+r.path("flat.log")+`"}`)
+	r.write("target", "kept\n")
+	inLogs := r.varLog("link")
+	if err := errors.Join(os.Symlink(r.dir, inLogs), os.Symlink(r.path("target"), r.varLog("file"))); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		keys   string
+		warned string
+	}{
+		{fmt.Sprintf(`"log_file":%q`, r.path("out.log")), "ipam.log_file"},
+		{`"log_file":"/var/log/../../` + r.path("out.log") + `"`, "ipam.log_file"},
+		{`"log_file":"out.log"`, "ipam.log_file"},
+		{fmt.Sprintf(`"log_file":%q`, inLogs+"/out.log"), ""},
+		{fmt.Sprintf(`"log_file":%q`, r.varLog("file")), ""},
+		{fmt.Sprintf(`"configuration_path":%q`, r.path("flat")), "ipam.configuration_path"},
+		{`"configuration_path":"flat"`, "ipam.configuration_path"},
+		{fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")), "ipam.kubernetes.kubeconfig"},
+		{fmt.Sprintf(`"log_file":%q,"configuration_path":"/etc/cni/net.d/whereabouts.d/whereabouts.conf"`, r.varLog("new/whereabouts.log")), ""},
+	} {
+		name := fmt.Sprint("n", i)
+		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.25.0.0/24",`+c.keys, "")+`]}`)
+		p := r.pod(fmt.Sprint("p", i), name)
+		r.add(p)
+		if !strings.HasPrefix(r.address(p, "net1"), "10.25.0.") {
+			t.Errorf("%s: address %s", c.keys, r.address(p, "net1"))
+		}
+		r.must("DEL", p)
+		r.clean(p)
+		var want []string
+		if c.warned != "" {
+			want = []string{"IgnoredKey: default/" + name + " net1 " + c.warned + " ignored"}
+		}
+		r.warned(p, want...)
+	}
+	for _, file := range []string{"out.log", "flat.log"} {
+		if _, err := os.Lstat(r.path(file)); err == nil {
+			t.Errorf("%s was made", file)
+		}
+	}
+	if text, err := os.ReadFile(r.path("target")); err != nil || string(text) != "kept\n" {
+		t.Errorf("the target of a link is %q, %v", text, err)
+	}
+	if text, err := os.ReadFile(r.varLog("new/whereabouts.log")); err != nil || strings.Count(string(text), "\n") != 2 {
+		t.Errorf("log %q, %v", text, err)
+	}
+}

@@ -155,6 +155,11 @@ func (c *choice) warnings(kind string) []*failure.Error {
 			Fix: "remove it, or correct its name",
 		})
 	}
+	for _, w := range p.Ignored {
+		named := *w
+		named.Plugin = kind
+		all = append(all, &named)
+	}
 	if len(all) > maxWarnings {
 		all = all[:maxWarnings]
 		all[maxWarnings-1].Fix += "; there are more such keys"

@@ -44,6 +44,8 @@ type Prepared struct {
 	// Refused is what an ADD refuses of the keys: one that looks like a slip of another, or is there
 	// twice. Run does with what it reads. Nil for nothing.
 	Refused error
+	// Ignored are values that have no effect, and why.
+	Ignored []*failure.Error
 	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be nil.
 	Validate func() error
 }

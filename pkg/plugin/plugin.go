@@ -13,6 +13,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes them in one step. The number is arbitrary
@@ -81,6 +83,7 @@ type prepared struct {
 	run      operation
 	keys     keys
 	foreign  error
+	ignored  []*failure.Error
 	validate func() error
 }
 
@@ -92,6 +95,9 @@ func preparer[C any](impl Interface[C], of string, extra []string) func(raw []by
 			return nil, err
 		}
 		p.run = configured(impl, conf)
+		if i, ok := any(impl).(Ignorer[C]); ok {
+			p.ignored = i.Ignored(conf)
+		}
 		if j, ok := any(impl).(Judge[C]); ok {
 			p.validate = both(p.validate, func() error { return j.Judge(conf) })
 		}
@@ -114,6 +120,11 @@ func both(first, second func() error) func() error {
 // Validator is a configuration that can be judged without a pod and a node. Validate returns what an
 // ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
 type Validator interface{ Validate() error }
+
+// Ignorer is a plugin that does without values which it could use. Ignored returns a warning for each.
+type Ignorer[C any] interface {
+	Ignored(conf *C) []*failure.Error
+}
 
 // Judge is a plugin that refuses what the node's administrator does not allow. It is asked when a
 // Validator is.

@@ -123,7 +123,7 @@ func (b *Bound) Prepare(stdin []byte) (*invoke.Prepared, error) {
 	}
 	run := func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, p.run) }
 	prepared := &invoke.Prepared{
-		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Validate: p.validate,
+		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Ignored: p.ignored, Validate: p.validate,
 	}
 	if p.keys.refused != nil {
 		prepared.Refused = p.keys.refused

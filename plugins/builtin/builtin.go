@@ -51,6 +51,9 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 	if node.DataRoots != nil {
 		local.ResolvConf = hostlocal.ResolvConfRoots()
 	}
+	cluster := whereabouts.Plugin{
+		Open: node.Open, Files: whereabouts.Files(), Logs: whereabouts.LogRoots(), Trusting: node.DataRoots == nil,
+	}
 	return map[string]*plugin.Plugin{
 		"bridge":          plugin.New(bridge.Plugin{}),
 		"ipvlan":          plugin.New(ipvlan.Plugin{VLANs: vlans}),
@@ -61,7 +64,7 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		"tuning":          plugin.New(tuning.Plugin{Roots: node.DataRoots}),
 		"host-local":      plugin.NewIPAM(local),
 		"static":          plugin.NewIPAM(static.Plugin{}),
-		"whereabouts":     plugin.NewIPAM(whereabouts.Plugin{Open: node.Open, Files: whereabouts.Files()}),
+		"whereabouts":     plugin.NewIPAM(cluster),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -34,11 +33,12 @@ type Conf struct {
 	// OverlappingRanges says whether an address is unique also among ranges that overlap: true by default. False makes it unique in its own
 	// range only.
 	OverlappingRanges *bool `json:"enable_overlapping_ranges"`
-	// LogFile is a file of the plugin's own for its log; by default it is the caller's.
+	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it is the
+	// caller's.
 	LogFile string `json:"log_file"`
 	// LogLevel is how much is written to LogFile: one of conf.LogLevel, info by default.
 	LogLevel string `json:"log_level"`
-	// ConfigurationPath is where the flat file is looked for first.
+	// ConfigurationPath is where the flat file is looked for first, if Plugin.Trusting.
 	ConfigurationPath string `json:"configuration_path"`
 	// Kubernetes says how to reach the API server; used where the plugin is not part of Braid.
 	Kubernetes Kubernetes `json:"kubernetes"`
@@ -58,7 +58,7 @@ type Range struct {
 
 // Kubernetes says how to reach the API server.
 type Kubernetes struct {
-	// Kubeconfig is a file.
+	// Kubeconfig is a file; used if Plugin.Trusting.
 	Kubeconfig string `json:"kubeconfig"`
 	// APIRoot has no effect, as in the reference.
 	APIRoot string `json:"k8s_api_root"`
@@ -135,9 +135,6 @@ func (c *Conf) plan() (*plan, error) {
 func (c *Conf) checkLog() error {
 	if _, err := conf.LogLevel(c.LogLevel); err != nil {
 		return plugin.ConfError("ipam.log_level", c.LogLevel, "is none of debug, verbose, info, warn, error, panic")
-	}
-	if c.LogFile != "" && !filepath.IsAbs(c.LogFile) {
-		return plugin.ConfError("ipam.log_file", c.LogFile, "is not an absolute path")
 	}
 	return nil
 }

@@ -285,7 +285,6 @@ func TestBadInput(t *testing.T) {
 		"address":                 {ipam: conf{"addresses": list{conf{"address": "10.0.0.1"}}}, says: []string{`ipam.addresses[0].address "10.0.0.1"`}},
 		"address's gateway":       {ipam: conf{"addresses": list{conf{"address": "10.0.0.1/24", "gateway": "fd00::1"}}}, says: []string{`ipam.addresses[0].gateway "fd00::1"`}},
 		"log_level":               {ipam: conf{"range": "10.0.0.0/24", "log_level": "loud"}, says: []string{`ipam.log_level "loud"`, "debug"}},
-		"log_file":                {ipam: conf{"range": "10.0.0.0/24", "log_file": "whereabouts.log"}, says: []string{`ipam.log_file "whereabouts.log"`, "absolute"}},
 		"configuration_path":      {ipam: conf{"range": "10.0.0.0/24", "configuration_path": "whereabouts.conf"}, says: []string{`ipam.configuration_path "whereabouts.conf"`, "absolute"}},
 		"number for string":       {ipam: conf{"range": 5}, says: []string{"range 5", "string"}},
 		"string for list":         {ipam: conf{"range": "10.0.0.0/24", "exclude": "10.0.0.1/32"}, says: []string{"exclude", "10.0.0.1/32"}},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -26,10 +27,11 @@ func Files() []string {
 }
 
 // complete gives the configuration with what the flat file has and it does not, and the path of that file, empty for none. With an error
-// it is the configuration as it was.
+// it is the configuration alone. Keys that have no effect are left out.
 //
 // The path may be that of any file of the node, so errors do not quote what is in it.
 func (p Plugin) complete(c *Conf) (full *Conf, path string, err error) {
+	c = p.heeded(c)
 	path, raw, err := p.flat(c.ConfigurationPath)
 	if err != nil || path == "" {
 		return c, "", err
@@ -37,6 +39,9 @@ func (p Plugin) complete(c *Conf) (full *Conf, path string, err error) {
 	flat := Conf{}
 	if err := json.Unmarshal(raw, &flat); err != nil {
 		return c, "", flatError(path, reasonOf(err))
+	}
+	if !slices.Contains(p.Files, path) { // not the administrator's
+		flat = *p.heeded(&flat)
 	}
 	copied := *c
 	fill(reflect.ValueOf(&copied).Elem(), reflect.ValueOf(&flat).Elem())

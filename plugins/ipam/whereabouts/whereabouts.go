@@ -17,6 +17,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -27,6 +28,11 @@ type Plugin struct {
 	Open func(*Conf) (m *block.Manager, done func(), err error)
 	// Files are the places of the flat file, see Files.
 	Files []string
+	// Logs are where the key log_file of a configuration may lead to; nil for anywhere.
+	Logs hostfile.Roots
+	// Trusting is that the configuration may name files of the node to read, as one that is called by its
+	// own name has it.
+	Trusting bool
 }
 
 var _ plugin.Interface[Conf] = Plugin{}
