@@ -100,7 +100,7 @@ func TestR1UnknownKeys(t *testing.T) {
 				r.add(p)
 			}
 			r.must("DEL", p)
-			for key, meant := range map[string]string{"Mac": "mac", "ip": "ips", "interfaces": "interface", "default-routes": "default-route", "bandwith": "bandwidth"} {
+			for key, meant := range map[string]string{"Mac": "mac", "ip": "ips", "interfaces": "interface", "default-routes": "default-route", "bandwidths": "bandwidth"} {
 				slip := r.pod("slip", fmt.Sprintf(`[{"name":"a",%q:null}]`, key))
 				r.fails("ADD", slip, 7, key, "write "+meant)
 				r.must("DEL", slip)

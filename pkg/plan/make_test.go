@@ -2,9 +2,12 @@ package plan_test
 
 import (
 	"encoding/json"
-	"reflect"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -43,7 +46,7 @@ func TestS25AttachmentSurvivesTheRecord(t *testing.T) {
 	if err := json.Unmarshal(raw, &read); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(read, made) {
-		t.Errorf("read %+v\nmade %+v", read, made)
+	if diff := cmp.Diff(made, read, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("read (-made +read):\n%s", diff)
 	}
 }

@@ -2,7 +2,6 @@ package selection
 
 import (
 	"errors"
-	"reflect"
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
@@ -33,8 +32,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("Parse(%q) renders to %s: %v", annotation, render(t, got), err)
 		}
-		if !reflect.DeepEqual(compact(t, again), compact(t, got)) {
-			t.Fatalf("Parse(%q)\nfirst  %+v\nsecond %+v", annotation, got, again)
+		if diff := differ(compact(t, got), compact(t, again)); diff != "" {
+			t.Fatalf("Parse(%q) twice (-first +second):\n%s", annotation, diff)
 		}
 	})
 }

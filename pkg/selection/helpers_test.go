@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -24,9 +27,14 @@ func good(t *testing.T, annotation string) []Selection {
 // want fails unless the annotation parses to exactly these.
 func want(t *testing.T, annotation string, selections ...Selection) {
 	t.Helper()
-	if got := good(t, annotation); !reflect.DeepEqual(got, selections) {
-		t.Errorf("Parse(%s)\n got %+v\nwant %+v", annotation, got, selections)
+	if diff := differ(selections, good(t, annotation)); diff != "" {
+		t.Errorf("Parse(%s) (-want +got):\n%s", annotation, diff)
 	}
+}
+
+// differ returns how selections differ, but for their warnings.
+func differ(a, b []Selection) string {
+	return cmp.Diff(a, b, cmpopts.IgnoreFields(Selection{}, "Warnings"), cmpopts.EquateComparable(netip.Addr{}))
 }
 
 // one parses an annotation that is a list of one element with the given further keys.

@@ -164,7 +164,7 @@ func TestR1Strays(t *testing.T) {
 	warned(t, `"deviceID":"0000:00:01.0"`, "deviceID", "resourceName")
 	for key, meant := range map[string]string{
 		"IPS": "ips", "ip": "ips", "Mac": "mac", "macs": "mac", "interfaces": "interface", "interfacerequest": "interfaceRequest",
-		"portMapping": "portMappings", "default_route": "default-route", "cni_args": "cni-args", "namepsace": "namespace", "bandwith": "bandwidth",
+		"portMapping": "portMappings", "default_route": "default-route", "cni_args": "cni-args", "namepsace": "namespace", "bandwidths": "bandwidth",
 	} {
 		badOne(t, `"`+key+`":null`, key, "write "+meant)
 	}

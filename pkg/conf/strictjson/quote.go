@@ -33,7 +33,7 @@ func Printable(text string) string {
 		return text
 	}
 	var b strings.Builder
-	for len(text) > 0 {
+	for text != "" {
 		r, size := utf8.DecodeRuneInString(text)
 		if printable := strconv.IsPrint(r) && (r != utf8.RuneError || size > 1); printable {
 			b.WriteString(text[:size])

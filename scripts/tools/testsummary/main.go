@@ -340,7 +340,8 @@ func why(out io.Writer, keys []key, results map[key]result) {
 		if len(r.output) == 0 {
 			continue
 		}
-		if shown++; shown > mostTests {
+		shown++
+		if shown > mostTests {
 			continue
 		}
 		fmt.Fprintf(out, "\n  === %s\n", k)
