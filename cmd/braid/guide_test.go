@@ -385,7 +385,7 @@ func mistakes() map[string]mistake {
 		"no master":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7, "PluginFailed", []string{"default/a", "plugin macvlan", "nosuch0", "no such interface"}},
 		"wrong value":    {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7, "NADInvalid", []string{"default/a", "plugin macvlan", "mtu", "int"}},
 		"wrong in IPAM":  {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid", []string{"default/a", "plugin host-local", "subnet"}},
-		"no such mode":   {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`, 7, "PluginFailed", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
+		"no such mode":   {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`, 7, "NADInvalid", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
 		"no subnet":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "subnet", "nosuch"}},
 		"no range":       {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "plugin whereabouts", "range", "nosuch"}},
 		"no capability":  {`[{"name":"a","ips":["10.0.0.1/24"]}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability", []string{"default/a", "ips", "capabilities", "macvlan"}},
@@ -598,6 +598,11 @@ func TestR10ValuesBeforeTheFirstChange(t *testing.T) {
 	t.Parallel()
 	for field, config := range map[string]string{
 		"vlan 4095":                    `{"type":"bridge","vlan":4095}`,
+		"mode \"l2\"":                  `{"type":"macvlan","mode":"l2"}`,
+		"mtu -1":                       `{"type":"macvlan","mtu":-1}`,
+		"mac \"01:00:00:00:00:00\"":    `{"type":"macvlan","mac":"01:00:00:00:00:00"}`,
+		"vlan 4096":                    `{"type":"macvlan","vlan":4096}`,
+		"mode \"bridge\"":              `{"type":"ipvlan","mode":"bridge"}`,
 		"vlanTrunk[0].id 0":            `{"type":"bridge","vlanTrunk":[{"id":0}]}`,
 		"ipam.subnet":                  `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/240"}}`,
 		"ipam.rangeEnd":                `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}}`,

@@ -85,6 +85,17 @@ func (l *Lower) bears(mtu int) error {
 	return nil
 }
 
+// Judge judges the keys without the pod and the node. The first of modes is the default.
+func (c *OnMaster) Judge(modes []string) error {
+	if c.MTU < 0 {
+		return ConfError("mtu", c.MTU, "must be 0 or more")
+	}
+	if _, err := c.mode(modes); err != nil {
+		return err
+	}
+	return c.checkVLAN()
+}
+
 // checkVLAN refuses a number that no VLAN has.
 func (c *OnMaster) checkVLAN() error {
 	if c.VLAN < 0 || c.VLAN > vlan.MaxID {

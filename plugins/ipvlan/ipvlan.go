@@ -25,8 +25,14 @@ type Plugin struct {
 }
 
 func (p Plugin) masters() plugin.Masters {
-	return plugin.Masters{Kind: "ipvlan", Modes: []string{"l2", "l3", "l3s"}, VLANs: p.VLANs}
+	return plugin.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
 }
+
+// modes are those of the key mode, in the kernel's words.
+func modes() []string { return []string{"l2", "l3", "l3s"} }
+
+// Validate judges the values.
+func (c *Conf) Validate() error { return c.Judge(modes()) }
 
 var _ plugin.Interface[Conf] = Plugin{}
 

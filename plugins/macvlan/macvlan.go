@@ -30,7 +30,18 @@ type Plugin struct {
 }
 
 func (p Plugin) masters() plugin.Masters {
-	return plugin.Masters{Kind: "macvlan", Modes: []string{"bridge", "private", "vepa", "passthru"}, VLANs: p.VLANs}
+	return plugin.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
+}
+
+// modes are those of the key mode, in the kernel's words.
+func modes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
+
+// Validate judges the values.
+func (c *Conf) Validate() error {
+	if _, err := new(plugin.Request).MACFrom(c.MAC); err != nil {
+		return err
+	}
+	return c.Judge(modes())
 }
 
 var _ plugin.Interface[Conf] = Plugin{}
