@@ -33,6 +33,8 @@ type addresses struct {
 	log    *slog.Logger
 	// trace is told of each change of state; nil for nobody.
 	trace func(point string)
+	// now is the wall clock, time.Now if nil. The boot clock is as fast.
+	now func() time.Time
 	// alone stands in for the engine's configuration, and used is then the plugin's own with which the addresses were opened.
 	alone conf.Braid
 	used  *whereabouts.Conf
@@ -64,10 +66,15 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 		}
 		return nil
 	}
-	return &block.Manager{
+	m := &block.Manager{
 		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot(cfg.Braid.StateDir), Log: log,
-		Tell: teller(objects, log), Step: step,
-	}, done, nil
+		Tell: teller(objects, log), Step: step, Wall: a.now,
+	}
+	if a.now != nil {
+		fast := time.Until(a.now())
+		m.Now = func() time.Time { return block.BootClock().Add(fast) }
+	}
+	return m, done, nil
 }
 
 // Tend implements engine.Upkeep: it does for the node's blocks of all networks what is due.

@@ -138,11 +138,10 @@ func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate o
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
 	a.cniVersion = req.Config.CNIVersion
-	e, closeLog, err := newEngine(req.Config, a.trace)
+	e, closeLog, err := newEngine(req.Config, a.trace, a.now)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
-	e.Now = a.now
 	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

@@ -88,7 +88,7 @@ func inOneProcess(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := newEngine(req.Config, nil)
+	e, closeLog, err := newEngine(req.Config, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
-	cluster := &addresses{alone: a.alone, log: log}
+	cluster := &addresses{alone: a.alone, log: log, now: a.now}
 	exec := builtin.NewExec(log, builtin.Node{Open: cluster.open, StateDir: a.alone.StateDir})
 	defer exec.Close()
 	exec.Warn = func(w *failure.Error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -19,14 +20,14 @@ const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
 // newEngine puts the standalone engine together. The caller closes the log after the operation. trace is told of each change of state, for
 // tests; nil for nobody.
-func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func() error, error) {
+func newEngine(cfg *conf.Config, trace func(point string), now func() time.Time) (*engine.Engine, func() error, error) {
 	log, closeLog := newLog(cfg.LogFile, cfg.LogLevel, cfg.LogToStderr, cfg.LogOptions)
 	source, err := newSource(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	_, remote := source.(*kube.API)
-	cluster := &addresses{cfg: cfg, source: source, log: log, trace: trace}
+	cluster := &addresses{cfg: cfg, source: source, log: log, trace: trace, now: now}
 	return &engine.Engine{
 		Source:        source,
 		Remote:        remote,
@@ -39,6 +40,7 @@ func newEngine(cfg *conf.Config, trace func(point string)) (*engine.Engine, func
 		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
 		Log:           log,
 		Trace:         trace,
+		Now:           now,
 	}, closeLog, nil
 }
 

@@ -288,6 +288,10 @@ func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err erro
 		return nil, nil
 	case broken == nil:
 		orphans, err := m.recollect(ctx)
+		if orphans != nil && err != nil {
+			m.Log.WarnContext(ctx, "what this node's attachments hold is asked for again", "error", err)
+			err = nil
+		}
 		return orphans[a], err
 	}
 	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/nettest"
 )
 
 // files are those of a node's state, whole.
@@ -600,5 +602,59 @@ func TestStatusIsNotWrittenForEachPod(t *testing.T) {
 	list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
 	if err != nil || len(list) != 1 || list[0].Status != (v1alpha1.IPBlockStatus{Used: 3, Free: block.Size - 3}) || written() != 1 {
 		t.Errorf("blocks %+v %v, written %d times, want 3 in use, written once", list, err, written())
+	}
+}
+
+// TestR31DelOnAFullDisk: what frees something needs no room.
+func TestR31DelOnAFullDisk(t *testing.T) {
+	for name, nodes := range map[string]int{"own block": 1, "shared block": 2} {
+		t.Run(name, func(t *testing.T) {
+			nettest.NeedsRoot(t)
+			r := newRig(t)
+			m := r.node("n0")
+			if nodes > 1 {
+				r.node("n1")
+			}
+			if err := unix.Mount("tmpfs", m.Dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Unmount(m.Dir, unix.MNT_DETACH) }) //nolint:errcheck // the machine's end of it
+			w := []block.Wish{wish(t, "10.0.0.0/28")}
+			const pods = 14
+			for i := range pods {
+				if _, err := m.Add(t.Context(), holder(i), w, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fill, err := os.Create(filepath.Join(m.Dir, "fill"))
+			for err == nil {
+				_, err = fill.Write(make([]byte, 1<<10))
+			}
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			if _, err := m.Add(t.Context(), holder(pods), []block.Wish{wish(t, "10.0.1.0/28")}, nil); !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("an Add on a full disk: %v", err)
+			}
+			for i := range pods - 1 {
+				if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+					t.Fatal(i, err)
+				}
+				if _, err := fill.Write(make([]byte, 4<<10)); !errors.Is(err, unix.ENOSPC) && err != nil { // others use what is free again
+					t.Fatal(err)
+				}
+			}
+			if err := m.GC(t.Context(), "net", nil); err != nil {
+				t.Error(err)
+			}
+			fill.Close() //nolint:errcheck // it is full
+			if err := os.Remove(fill.Name()); err != nil {
+				t.Fatal(err)
+			}
+			r.nothingLeft(t, m)
+			if _, err := m.Add(t.Context(), holder(0), w, nil); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -141,8 +141,9 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 	for _, a := range valid {
 		keep[a] = true
 	}
-	if err := m.recollectOnce(ctx); err != nil {
-		return err
+	orphans, rerr := m.recollectOnce(ctx)
+	if rerr != nil && orphans == nil {
+		return rerr
 	}
 	var gone []Attachment
 	stale := func(a Attachment) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
@@ -151,6 +152,9 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 		if stale(a) && !seen[a] {
 			seen[a], gone = true, append(gone, a)
 		}
+	}
+	for a := range orphans {
+		see(a)
 	}
 	err := m.locked(ctx, func(s *session) error {
 		for h, err := range s.everyHeld() {
@@ -181,15 +185,14 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 }
 
 // recollectOnce finds out what this node's attachments hold, if that is not known.
-func (m *Manager) recollectOnce(ctx context.Context) error {
+func (m *Manager) recollectOnce(ctx context.Context) (orphans map[Attachment]*held, err error) {
 	known := false
-	err := m.locked(ctx, func(s *session) error {
+	err = m.locked(ctx, func(s *session) error {
 		known = s.recollected()
 		return nil
 	})
 	if err != nil || known {
-		return err
+		return nil, err
 	}
-	_, err = m.recollect(ctx)
-	return err
+	return m.recollect(ctx)
 }

@@ -98,6 +98,11 @@ func (m *Manager) now() time.Time {
 	if m.Now != nil {
 		return m.Now()
 	}
+	return BootClock()
+}
+
+// BootClock is the time since the machine was booted, also while it was suspended, as a time after 1970.
+func BootClock() time.Time {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
 		return time.Now() // no kernel that Go runs on

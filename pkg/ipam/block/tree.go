@@ -117,10 +117,20 @@ func (t *tree) read(name string) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %w", errUnusable, err)
 }
 
-// write puts a file in place, whole or not at all.
+// write puts a file in place, whole or not at all. Where there is no room for another file, what is there is overwritten, if it has room: a
+// file that was killed in between is not as it was written.
 func (t *tree) write(name string, data []byte) error {
 	err := t.put(name, data)
 	if err == nil || transient(err) {
+		return err
+	}
+	if noRoom(err) {
+		if rerr := t.remove(path.Join(path.Dir(name), tempFile)); rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		if t.overwrite(name, data) == nil {
+			return nil
+		}
 		return err
 	}
 	if err := t.makeDir(path.Dir(name)); err != nil {
@@ -131,6 +141,32 @@ func (t *tree) write(name string, data []byte) error {
 	}
 	return t.put(name, data)
 }
+
+// noRoom reports whether a file system has no room for more.
+func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// overwrite changes a file within the room that it has.
+func (t *tree) overwrite(name string, data []byte) error {
+	dir, err := t.dir(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	st, err := dir.Stat(path.Base(name))
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || int64(len(data)) > st.Blocks*statBlock {
+		return unix.ENOSPC
+	}
+	fd, err := dir.Open(path.Base(name), unix.O_WRONLY, fileMode)
+	if err != nil {
+		return err
+	}
+	return errors.Join(hostfile.WriteAll(fd, data), unix.Ftruncate(fd, int64(len(data))), unix.Close(fd))
+}
+
+// statBlock is the unit of stat(2)'s number of blocks, in bytes.
+const statBlock = 512
 
 func (t *tree) put(name string, data []byte) error {
 	dir, err := t.dir(path.Dir(name))
