@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plugin/memory"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
@@ -31,12 +32,18 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 			return operate(args)
 		}
 	}
+	given := &memory.Memory{Dir: filepath.Join(a.alone.StateDir, "standalone")}
 	operate := func(args *skel.CmdArgs) error {
 		path, err := exec.FindInPath(kind, filepath.SplitList(args.Path))
 		if err != nil {
 			return failure.CNI(err)
 		}
-		out, err := exec.ExecPlugin(ctx, path, args.StdinData, os.Environ())
+		call := &memory.Call{
+			Kind: kind, Command: os.Getenv("CNI_COMMAND"), ContainerID: args.ContainerID, IfName: args.IfName, Environ: os.Environ(), Stdin: args.StdinData,
+		}
+		out, err := given.Operate(ctx, call, func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+			return exec.ExecPlugin(ctx, path, stdin, environ)
+		})
 		if err != nil {
 			return failure.CNI(err)
 		}
