@@ -47,3 +47,19 @@ func TestAddRefuses(t *testing.T) {
 		}
 	}
 }
+
+// DEL needs none of the keys: nothing is made.
+func TestDelWithoutEachKey(t *testing.T) {
+	n := plugintest.New(t, plugintest.Plugins{"passthru": plugin.New(passthru.Plugin{})})
+	c := plugintest.Conf{"type": "passthru", "ipam": plugintest.Conf{"type": "none"}, "dns": plugintest.Conf{"domain": "x"}}
+	plugintest.WithoutEachKey[passthru.Conf](t, "", []plugintest.Conf{c}, func(t *testing.T, key string, with, without plugintest.Conf) {
+		p := n.Pod("a")
+		if _, err := p.Add(with); err != nil {
+			t.Fatal(err)
+		}
+		p.Prev = nil
+		if err := p.Del(without); err != nil {
+			t.Errorf("without %s: %v", key, err)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
+	"github.com/braid-cni/braid/plugins/portmap"
 )
 
 func both() []string { return []string{"tcp", "udp"} }
@@ -684,4 +686,33 @@ func BenchmarkAddDel(b *testing.B) {
 			})
 		}
 	}
+}
+
+// DEL removes the rules, whatever key has gone from the configuration since.
+func TestDelWithoutEachKey(t *testing.T) {
+	w := newWorld(t, ours())
+	p := w.pod("a", 2)
+	before := w.state()
+	confs := []conf{
+		chain(p, 2, conf{
+			"backend": "nftables", "snat": true, "masqAll": true, "conditionsV4": list{"ip", "saddr", "192.0.2.3"},
+			"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"}, "markMasqBit": 14, "capabilities": conf{"portMappings": true},
+		}, twoPorts()...),
+		chain(p, 2, conf{"snat": false, "externalSetMarkChain": "X"}, twoPorts()...),
+	}
+	plugintest.WithoutEachKey[portmap.Conf](t, "", confs, func(t *testing.T, key string, with, without conf) {
+		with = maps.Clone(with)
+		delete(with, "externalSetMarkChain") // is for the binary, which ADD runs
+		add(t, p, with)
+		if w.state() == before {
+			t.Fatal("ADD made no rule")
+		}
+		p.Prev = nil
+		without = maps.Clone(without)
+		delete(without, "externalSetMarkChain")
+		if err := p.Del(without); err != nil {
+			t.Errorf("without %s: %v", key, err)
+		}
+		w.is(before)
+	})
 }

@@ -613,3 +613,34 @@ func TestGCAndStatus(t *testing.T) {
 }
 
 func TestReadme(t *testing.T) { plugintest.Readme[sbr.Conf](t, plugin.New(sbr.Plugin{})) }
+
+// DEL removes the rules and the tables, whatever key has gone from the configuration since, or has come to it.
+func TestDelWithoutEachKey(t *testing.T) {
+	confs := []conf{{"type": "sbr", "table": 7}, {"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true, "dns": conf{"domain": "x"}}}
+	plugintest.WithoutEachKey[sbr.Conf](t, "", confs, func(t *testing.T, key string, with, without conf) {
+		for _, linkGone := range []bool{false, true} {
+			p, good := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1")
+			before := p.Rules()
+			if _, err := p.Add(good.With(with)); err != nil {
+				t.Fatal(err)
+			}
+			if p.Rules() == before {
+				t.Fatal("ADD made no rule")
+			}
+			if linkGone {
+				if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Prev = nil
+			for _, del := range []conf{without, without.With(conf{"table": 9})} {
+				if err := p.Del(del); err != nil {
+					t.Errorf("without %s: %v", key, err)
+				}
+			}
+			if got := p.Rules(); got != before || len(filter(p.Routes(), ownTable)) > 0 {
+				t.Errorf("without %s, link gone %v:\n%s%s", key, linkGone, got, p.Routes())
+			}
+		}
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
+	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
 )
 
 func TestAddCheckDel(t *testing.T) {
@@ -364,4 +365,30 @@ func TestAddressesGoBackWhenThePluginFails(t *testing.T) {
 	// A result that the version cannot express is given back, too.
 	fails(t, "ADD", second(n.pod("a").Call("ADD", c.With(conf{"cniVersion": "9.9.9"}))), 1, "9.9.9")
 	want(t, "leases", n.addresses(), before)
+}
+
+// DEL gives the addresses back, whatever key has gone from the configuration since. Where another dataDir was, only a record of the
+// configuration says.
+func TestDelWithoutEachKey(t *testing.T) {
+	n := newNode(t, ours(file.Boot{}))
+	resolv := n.Dir + "/resolv.conf"
+	must(t, os.WriteFile(resolv, []byte("nameserver 10.1.0.53\n"), 0o600))
+	c := n.conf(conf{
+		"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.7", "rangeEnd": "10.1.0.9", "gateway": "10.1.0.254", "ranges": list{list{conf{"subnet": "fd00:1::/64"}}},
+		"routes": list{conf{"dst": "10.9.0.0/16"}}, "resolvConf": resolv, "dataDir": n.data,
+	})
+	plugintest.WithoutEachKey[hostlocal.Conf](t, "ipam", []conf{c}, func(t *testing.T, key string, with, without conf) {
+		p := n.pod("a")
+		_, err := p.Add(with)
+		must(t, err)
+		if len(n.addresses()) == 0 {
+			t.Fatal("ADD took no address")
+		}
+		if key == "dataDir" {
+			without = with
+		}
+		p.Prev = nil
+		must(t, p.Del(without))
+		want(t, "leases without "+key, n.addresses(), "map[]")
+	})
 }

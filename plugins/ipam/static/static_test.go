@@ -231,3 +231,21 @@ func TestDifferential(t *testing.T) {
 		t.Errorf("only %d of %d results were compared", good, scripts)
 	}
 }
+
+// DEL needs none of the keys: nothing is kept.
+func TestDelWithoutEachKey(t *testing.T) {
+	n := plugintest.New(t, ours())
+	c := conf{"type": "static", "ipam": conf{
+		"type": "static", "addresses": []any{conf{"address": "10.1.0.2/24"}}, "routes": []any{conf{"dst": "10.9.0.0/16"}}, "dns": conf{"domain": "x"},
+	}}
+	plugintest.WithoutEachKey[static.Conf](t, "ipam", []conf{c}, func(t *testing.T, key string, with, without conf) {
+		p := n.Pod("a")
+		if _, err := p.Add(with); err != nil {
+			t.Fatal(err)
+		}
+		p.Prev = nil
+		if err := p.Del(without); err != nil {
+			t.Errorf("without %s: %v", key, err)
+		}
+	})
+}

@@ -453,3 +453,28 @@ func TestOpenFails(t *testing.T) {
 		t.Errorf("what has no code of its own is given %v", coded)
 	}
 }
+
+// DEL gives the addresses back, whatever key has gone from the configuration since.
+func TestDelWithoutEachKey(t *testing.T) {
+	r := newRig(t)
+	flat := r.write("flat", `{"network_name":"flat"}`)
+	c := with(conf{
+		"range": "10.0.0.0/24", "range_start": "10.0.0.7", "range_end": "10.0.0.99", "exclude": list{"10.0.0.8"}, "ipRanges": list{conf{"range": "fd00::/64"}},
+		"gateway": "10.0.0.1", "routes": list{conf{"dst": "10.9.0.0/16"}}, "addresses": list{conf{"address": "192.0.2.9/24"}}, "dns": conf{"domain": "x"},
+		"network_name": "own", "enable_overlapping_ranges": false, "log_file": "/var/log/whereabouts.log", "log_level": "debug",
+		"configuration_path": flat, "kubernetes": conf{"kubeconfig": "/x", "k8s_api_root": "y"}, "leader_lease_duration": 1, "leader_renew_deadline": 2,
+		"leader_retry_period": 3, "node_slice_size": "/28", "sleep_for_race": 4, "reconciler_cron_expression": "x", "datastore": "etcd",
+		"etcd_host": "x", "etcd_username": "x", "etcd_password": "x", "etcd_key_file": "x", "etcd_cert_file": "x", "etcd_ca_cert_file": "x",
+	})
+	plugintest.WithoutEachKey[whereabouts.Conf](t, "ipam", []conf{c}, func(t *testing.T, key string, with, without conf) {
+		p := r.pod("a")
+		_, err := p.Add(with)
+		must(t, err)
+		if r.state() == "" {
+			t.Fatal("ADD took no address")
+		}
+		p.Prev = nil
+		must(t, p.Del(without))
+		same(t, "state without "+key, r.state(), "")
+	})
+}
