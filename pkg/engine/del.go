@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/status"
 	"github.com/braid-cni/braid/pkg/undo"
@@ -183,81 +181,4 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 		return err
 	}
 	return e.trace("DEL "+a.IfName, func() error { return delPast(ctx, chain) })
-}
-
-// reconstruct stands in for a record that is missing or cannot be read. Missing means, as a rule, that there is nothing to do;
-// but after a reboot the record is gone with its tmpfs while an IPAM plugin that keeps its leases on disk still holds the
-// sandbox's addresses. So the attachments are taken from libcni's cache of results and planned anew for the rest. With an
-// unreadable record that must succeed: what cannot be found out cannot be reported as removed.
-func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox, cause error) (*record.Record, error) {
-	rec, err := e.presumed(req)
-	if err != nil {
-		return nil, err
-	}
-	cached, lost, err := e.cachedAttachments(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
-	planned, exact, err := e.replan(ctx, req)
-	retriable := failure.ReasonOf(err) == failure.APIUnavailable
-	if retriable && !corrupt && len(cached)+len(lost) == 0 && e.untouched(ctx, req) {
-		return rec, nil
-	}
-	if retriable || corrupt && !exact && (len(cached) == 0 || len(lost) > 0) {
-		return nil, errors.Join(err, cause)
-	}
-	for _, path := range lost {
-		err := e.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
-		if err != nil {
-			return nil, err
-		}
-	}
-	rec.Attachments = cached
-	for _, a := range planned {
-		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
-			continue
-		}
-		if err := e.pluginsPresent(req, sandbox, &a); err != nil && !corrupt {
-			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be deletable.
-			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
-			continue
-		}
-		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Attempted})
-	}
-	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
-	if corrupt {
-		level = slog.LevelWarn
-	}
-	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID, "attachments", len(rec.Attachments), "cause", cause)
-	return rec, nil
-}
-
-// untouched says that the sandbox's namespace is there and has nothing but its loopback link: its ADD was refused before the first change.
-func (e *Engine) untouched(ctx context.Context, req *Request) bool {
-	if id, err := e.Namespaces.Identity(req.NetNS); id == "" || err != nil {
-		return false
-	}
-	links, err := e.Namespaces.Links(ctx, req.NetNS)
-	return err == nil && slices.Equal(links, []string{"lo"})
-}
-
-// replan plans for the pod as it is now, if the runtime's request says which: a GC's does not. Where the pod is gone, or
-// another has taken its name, only the default network's configuration, which is on this node, still tells something; the plan
-// is not exact then.
-func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.Attachment, exact bool, err error) {
-	if req.IfName == "" {
-		return nil, false, nil
-	}
-	pod, err := e.pod(ctx, req)
-	if err != nil && failure.ReasonOf(err) != failure.PodNotFound {
-		return nil, false, err
-	}
-	if err == nil {
-		if attachments, err := e.plan(ctx, req, pod); err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
-			return attachments, err == nil, err
-		}
-	}
-	attachments, err = e.plan(ctx, req, nil)
-	return attachments, false, err
 }

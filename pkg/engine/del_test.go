@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -207,4 +208,27 @@ func TestDelWithoutRecordAndAPI(t *testing.T) {
 	r.must(r.del(lost))
 	r.must(r.del(unmounted))
 	r.left([]*pod{lost})
+}
+
+// TestR28DelWithoutRecordPastWhatIsGone: a pod's record is lost, and so is one of its NADs. The
+// others are asked all the same, by the interface names that they had; of the one that is gone the
+// node may remember what it was.
+func TestR28DelWithoutRecordPastWhatIsGone(t *testing.T) {
+	for _, remembered := range []bool{true, false} {
+		r := newRig(t)
+		r.nads("a", "b", "c")
+		p := r.pod("p", "a,b,c")
+		r.must(r.add(p))
+		r.must(os.Remove(r.path("manifests/NetworkAttachmentDefinition-b.json")))
+		r.must(os.RemoveAll(r.path("state/sandboxes")))
+		r.must(os.RemoveAll(r.path("state/cni")))
+		want := []string{"DEL net3", "DEL net2", "DEL net1", "DEL eth0"}
+		if !remembered {
+			r.must(os.RemoveAll(r.path("state")))
+			want = slices.Delete(want, 1, 2)
+		}
+		r.plugin.called()
+		r.must(r.del(p))
+		same(t, "calls", r.plugin.called(), want)
+	}
 }

@@ -35,6 +35,15 @@ func sourceError(verb string, err error) error {
 
 // plan finds out what the pod gets: requests from the annotations, definitions from the source, attachments from both.
 func (e *Engine) plan(ctx context.Context, req *Request, pod *podv1.Pod) ([]plan.Attachment, error) {
+	requests, err := e.requests(req, pod)
+	if err != nil {
+		return nil, err
+	}
+	return e.resolve(ctx, req, pod, requests)
+}
+
+// requests are all networks that the pod is to have.
+func (e *Engine) requests(req *Request, pod *podv1.Pod) ([]plan.Request, error) {
 	requests, err := plan.Requests(req.Config, pod.Meta())
 	if err != nil {
 		return nil, err
@@ -46,7 +55,7 @@ func (e *Engine) plan(ctx context.Context, req *Request, pod *podv1.Pod) ([]plan
 	if auxiliary != nil {
 		requests = append(requests, plan.Request{Ref: req.Config.AuxiliaryCNIChainName, Inline: auxiliary})
 	}
-	return e.resolve(ctx, req, pod, requests)
+	return requests, nil
 }
 
 // defaultNetwork is what a pod gets that asks for nothing, for operations that are not about a pod. That further networks of every
@@ -70,6 +79,13 @@ func (e *Engine) resolve(ctx context.Context, req *Request, pod *podv1.Pod, requ
 	if err != nil {
 		return nil, err
 	}
+	return e.make(ctx, req, pod, requests, definitions)
+}
+
+// make makes attachments of requests and their definitions.
+func (e *Engine) make(
+	ctx context.Context, req *Request, pod *podv1.Pod, requests []plan.Request, definitions []plan.Definition,
+) ([]plan.Attachment, error) {
 	in := plan.Input{
 		Config: req.Config, Pod: pod.Meta(), ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args,
 		Requests: requests, Definitions: definitions,
