@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -75,7 +74,7 @@ func (r *apiRig) serve() {
 	r.node.Up("lo")
 	var err error
 	if rerr := r.node.Run(func() error {
-		r.proxy, err = new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		r.proxy, err = new(net.ListenConfig).Listen(r.t.Context(), "tcp", "127.0.0.1:0")
 		return err
 	}); rerr != nil {
 		r.t.Fatal(rerr)
