@@ -124,8 +124,30 @@ func bit(b bool) uint8 {
 	return 0
 }
 
-// Port gives the state of a port, by index; ErrNoLink for a link that is in no bridge. Its VLANs are in the order of their numbers.
+// portTries bounds how often the ports are listed for one that is there.
+const portTries = 20
+
+// Port returns the state of a port, by index; ErrNoLink for a link that is in no bridge. Its VLANs are in the order of
+// their numbers. A listing that others disturb by removing links leaves some out, and the kernel does not say so: what
+// the link says of itself decides whether it is repeated.
 func (h *Handle) Port(ctx context.Context, index int) (*Port, error) {
+	for range portTries {
+		if port, err := h.listedPort(ctx, index); err != nil || port != nil {
+			return port, err
+		}
+		link, err := h.LinkByIndex(ctx, index)
+		if err != nil {
+			return nil, err
+		}
+		if link.MasterIndex == 0 {
+			break
+		}
+	}
+	return nil, fmt.Errorf("bridge port with index %d: %w", index, ErrNoLink)
+}
+
+// listedPort returns nil where no port of that index is listed.
+func (h *Handle) listedPort(ctx context.Context, index int) (*Port, error) {
 	mask := vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(vnl.RTEXT_FILTER_BRVLAN_COMPRESSED))
 	messages, err := h.dump(ctx, unix.RTM_GETLINK, vnl.NewIfInfomsg(unix.AF_BRIDGE), mask)
 	if err != nil {
@@ -142,7 +164,7 @@ func (h *Handle) Port(ctx context.Context, index int) (*Port, error) {
 			return port, err
 		}
 	}
-	return nil, fmt.Errorf("bridge port with index %d: %w", index, ErrNoLink)
+	return nil, nil
 }
 
 // parsePort is nil for a bridge, which is among its ports.

@@ -3,10 +3,12 @@ package nl_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,4 +188,38 @@ func TestAwaitCarrier(t *testing.T) {
 	if err := h.AwaitCarrier(t.Context(), ns, 12345); !errors.Is(err, nl.ErrNoLink) {
 		t.Errorf("no such link: %v", err)
 	}
+}
+
+// A port is found also while others come and go, which disturbs the kernel's listing of ports without a word.
+func TestPortAmongOthers(t *testing.T) {
+	const going, staying, readers = 40, 100, 4
+	n := nettest.New(t)
+	n.Bridge("br0")
+	var indexes []int
+	for i := range going + staying {
+		name := fmt.Sprintf("p%d", i)
+		n.Veth(name, n, name+"x")
+		n.Master(name, "br0")
+		indexes = append(indexes, n.Link(name).Attrs().Index)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for reader := range readers {
+		h := open(t, n)
+		wg.Go(func() {
+			for i := reader; ctx.Err() == nil; i += readers {
+				if _, err := h.Port(t.Context(), indexes[going+i%staying]); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range going { // those before the others in the kernel's list
+		if err := n.Netlink().LinkDel(n.Link(fmt.Sprintf("p%d", i))); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	wg.Wait()
 }
