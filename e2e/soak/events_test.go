@@ -242,7 +242,7 @@ func (s *soak) end() {
 			if b.pathless {
 				path = ""
 			}
-			if s.remove(b, path, none, rng) {
+			if s.remove(b, path, none, rng, func() {}) {
 				at.drop(b)
 			}
 		}
@@ -283,7 +283,7 @@ func (s *soak) noneLost(rng *rand.Rand) {
 	all = append(all, s.small(all[smallSize%fillers].slot, rng, false))
 	s.together(func(worker int) {
 		for i := worker; i < len(all); i += fillers {
-			s.remove(all[i], "", none, rng)
+			s.remove(all[i], "", none, rng, func() {})
 		}
 	})
 	s.nothingLeft()

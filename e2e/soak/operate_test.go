@@ -45,7 +45,7 @@ func (s *soak) begin(at *slot, pod string) *sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sandboxes++
-	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, plain: s.plain}
+	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, fresh: true, plain: s.plain}
 	s.known[at.now.id] = at.now
 	return at.now
 }
@@ -65,12 +65,14 @@ func (s *soak) excused(f fault) bool { return f == nsGone || f == term || s.wind
 func (s *soak) add(b *sandbox, rng *rand.Rand) {
 	f := oneOf(rng, kill, kill, kill, term, stop, nsGone)
 	b.plain = s.plain
+	defer func() { b.fresh = false }()
 	o := s.call("ADD", b, b.slot.path, f, rng, nil)
 	switch {
 	case o.ok():
 		b.state = live
 		s.attached(b)
 	case o.killed || b.orphan || s.excused(f) || strings.Contains(o.err.Msg, "no address is free"):
+	case strings.Contains(o.err.Msg, "was attached already") && !b.fresh: // it was killed when all was done
 	default:
 		s.violated(b, "ADD is refused for no reason: %v", o)
 	}
@@ -154,27 +156,28 @@ func (s *soak) pathFor(b *sandbox, rng *rand.Rand) string {
 
 // del is a DEL of the slot's sandbox.
 func (s *soak) del(b *sandbox, path string, rng *rand.Rand) {
-	at := b.slot
+	at, wait := b.slot, func() {}
 	if rng.IntN(10) == 0 && !without("twice") {
 		// The runtime gave the first one up, and it goes on.
 		b.note("two DELs at the same time")
 		again := rand.New(rand.NewPCG(rng.Uint64(), 0)) //nolint:gosec // reproducible
 		var wg sync.WaitGroup
 		wg.Go(func() { s.call("DEL", b, path, oneOf(again, kill, stop), again, nil) })
-		defer wg.Wait()
+		wait = wg.Wait
 	}
-	if s.remove(b, path, oneOf(rng, kill, kill, kill, term, stop, nsGone), rng) {
+	if s.remove(b, path, oneOf(rng, kill, kill, kill, term, stop, nsGone), rng, wait) {
 		at.now = nil
 	}
 }
 
-// remove is a DEL; it reports whether it succeeded, and then nothing may be left.
-func (s *soak) remove(b *sandbox, path string, f fault, rng *rand.Rand) bool {
+// remove is a DEL; it reports whether it succeeded, and then nothing may be left. wait is for what runs at the same time.
+func (s *soak) remove(b *sandbox, path string, f fault, rng *rand.Rand, wait func()) bool {
 	if b.state == live {
 		b.state = leaving
 	}
 	s.releases(b, "DEL")
 	o := s.call("DEL", b, path, f, rng, nil)
+	wait()
 	switch {
 	case o.ok():
 		s.over(b)
@@ -202,7 +205,7 @@ func (s *soak) delFormer(at *slot, i int, rng *rand.Rand) {
 	if b.pathless || rng.IntN(3) == 0 {
 		path = ""
 	}
-	if s.remove(b, path, oneOf(rng, kill, stop), rng) {
+	if s.remove(b, path, oneOf(rng, kill, stop), rng, func() {}) {
 		at.former = slices.Delete(at.former, i, i+1)
 	}
 	s.stillWhole(at, b)

@@ -38,6 +38,8 @@ type sandbox struct {
 	state state
 	// addrs are its addresses while it is live, as "net1 10.0.0.2".
 	addrs []string
+	// fresh: no ADD of it was begun.
+	fresh bool
 	// plain: its networks were without their auxiliary plugins.
 	plain bool
 	// inode is the network namespace's.
