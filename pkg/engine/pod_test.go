@@ -206,6 +206,48 @@ func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
 	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a", "new"})
 }
 
+// The answer to a PATCH was lost, and the same sent again finds the status that it wrote itself.
+func TestStatusWhoseAnswerWasLost(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	p := r.pod("p", "a")
+	r.annotated(networks("a"))
+	req := r.known(p, r.uid(p))
+	lost := false
+	r.source.publishing = func(ctx context.Context) {
+		if !lost {
+			lost = true
+			object, err := r.source.Source.Pod(ctx, "default", "p")
+			r.must(err)
+			r.must(r.source.Source.PublishStatus(ctx, object.Meta(), `[{"name":"pods","interface":"eth0"},{"name":"default/a","interface":"net1"}]`))
+		}
+	}
+	_, err := r.engine.Add(t.Context(), req)
+	r.must(err)
+	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
+	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a"})
+}
+
+// The runtime knows a static pod by another uid than the API server has for its mirror.
+func TestStaticPod(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	p := r.pod("p", "a")
+	r.object("v1", "Pod", "p", map[string]string{nadv1.NetworksAnnotation: "a", "kubernetes.io/config.mirror": "hash"}, map[string]any{})
+	r.annotated(map[string]string{nadv1.NetworksAnnotation: "a", "kubernetes.io/config.source": "file"})
+	_, err := r.engine.Add(t.Context(), r.known(p, "hash"))
+	r.must(err)
+	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
+	r.must(r.engine.Del(t.Context(), r.known(p, "hash")))
+	r.left([]*pod{p})
+	_, err = r.engine.Add(t.Context(), r.known(p, "another"))
+	r.fails(err, 3, "replaced")
+	r.source.away = true
+	_, err = r.engine.Add(t.Context(), r.known(p, "hash"))
+	r.fails(err, 11, "connection refused")
+	r.left([]*pod{p})
+}
+
 // Who writes the network-status all the time cannot be waited for: the ADD is to be tried again.
 func TestAnnotationsOfTheRuntimeChangeAllTheTime(t *testing.T) {
 	r := newRig(t)

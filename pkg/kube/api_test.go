@@ -317,6 +317,31 @@ func TestAPINoRetry(t *testing.T) {
 	}
 }
 
+// A patch whose tests fail is a conflict; an object that would be invalid is the caller's fault, and no answer of an API server is neither.
+func TestAPIPublishConflict(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		is     func(error) bool
+	}{
+		"a test failed": {func(w http.ResponseWriter) {
+			answerStatus(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid)
+		}, apierrors.IsConflict},
+		"too long": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
+				"details":{"causes":[{"reason":"FieldValueTooLong","field":"metadata.annotations"}]}}`) //nolint:errcheck // a test's server
+		}, apierrors.IsInvalid},
+		"a proxy": {func(w http.ResponseWriter) { http.Error(w, "no", http.StatusUnprocessableEntity) }, apierrors.IsInvalid},
+	} {
+		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { test.answer(w) })
+		err := f.api(t, 0).PublishStatus(t.Context(), &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"}, "[]")
+		if !test.is(err) {
+			t.Errorf("%s: got error %v", name, err)
+		}
+	}
+}
+
 // A server that accepts a request and forgets it, as a proxy does whose backend went away, costs half of the budget.
 func TestAPIForgottenRequest(t *testing.T) {
 	done := make(chan struct{})
