@@ -37,6 +37,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asOverride) != "" {
+		os.Exit(overrideRoutes())
+	}
 	if os.Getenv(inProcess) != "" {
 		os.Exit(runInProcess())
 	}
