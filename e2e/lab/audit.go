@@ -22,8 +22,6 @@ type AuditEntry struct {
 	Code        int    // HTTP status
 	UserAgent   string // tells clients of the same user apart
 	URI         string
-	// Received is when the request came, Answered when its answer was sent.
-	Received, Answered time.Time
 }
 
 // auditEvent is the part of audit.k8s.io/v1 Event that is read.
@@ -31,8 +29,6 @@ type auditEvent struct {
 	Verb       string `json:"verb"`
 	RequestURI string `json:"requestURI"`
 	UserAgent  string `json:"userAgent"`
-
-	RequestReceivedTimestamp, StageTimestamp time.Time
 
 	User struct {
 		Username string `json:"username"`
@@ -69,7 +65,6 @@ func (a *API) Requests(ctx context.Context, user string) ([]AuditEntry, error) {
 		entries = append(entries, AuditEntry{
 			Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
 			Namespace: e.Object.Namespace, Name: e.Object.Name, Code: e.Response.Code, UserAgent: e.UserAgent, URI: e.RequestURI,
-			Received: e.RequestReceivedTimestamp, Answered: e.StageTimestamp,
 		})
 	}
 	return entries, nil

@@ -1,8 +1,11 @@
-// Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions (NADs), the network-status
-// annotation, events, the devices that the kubelet allocated, and for cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims.
+// Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions (NADs),
+// the network-status annotation, events, the devices that were allocated to a pod, and for
+// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims.
 //
-// There are two sources with the same methods: API, an API server, and Manifests, a directory of YAML files for hosts without a
-// cluster. Kubelet speaks to the kubelet of this node. None of them touches the network or a file before its first use.
+// There are two sources with the same methods: API, an API server, and Manifests, a directory of
+// YAML files for hosts without a cluster. Kubelet speaks to the kubelet of this node; Devices joins
+// what it says with a source's ResourceClaims. None of them touches the network or a file before its
+// first use.
 //
 // Contract of a source (package sourcetest holds every one to it):
 //   - What is not there, is another object by now, or may not be touched is told by an error of k8s.io/apimachinery/pkg/api/errors
@@ -10,8 +13,10 @@
 //     IPBlock that exists already: IsAlreadyExists, and of a change that its rules refuse: IsInvalid.
 //   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help, InvalidConfig, NADInvalid,
 //     InvalidAnnotation or StateCorrupt where somebody has to repair something, TimedOut where the caller gave up.
-//   - Every method returns soon after its context is done, may be called concurrently, and may be repeated: publishing the same
-//     status or event twice is publishing it once. A change of one version of an IPBlock takes effect once: repeated, it is a conflict.
+//   - Every method returns soon after its context is done, may be called concurrently, and may be
+//     repeated: an event that is recorded twice is recorded once. A network-status replaces the one
+//     that the caller knows, and a change is one of a version of an IPBlock: either takes effect
+//     once, and is a conflict when repeated.
 //   - An IPBlock or IPAMClaim that cannot be read, or an API server that does not serve them, is never "not found": what is not there
 //     is free to others.
 //
