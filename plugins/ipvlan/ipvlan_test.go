@@ -169,8 +169,20 @@ func TestAddressesOfPrevResult(t *testing.T) {
 
 func TestReadme(t *testing.T) { plugintest.Readme[ipvlan.Conf](t, plugin.New(ipvlan.Plugin{})) }
 
-func TestDelWithoutEachKey(t *testing.T) {
-	s, vlans := suite(t), t.TempDir()
+// vlanSuite is suite with a directory of VLAN links.
+func vlanSuite(t *testing.T) (s plugintest.OnMaster, vlans string) {
+	t.Helper()
+	s, vlans = suite(t), t.TempDir()
 	s.Ours["ipvlan"] = plugin.New(ipvlan.Plugin{VLANs: vlan.Links{Dir: vlans}})
+	return s, vlans
+}
+
+func TestDelWithoutEachKey(t *testing.T) {
+	s, vlans := vlanSuite(t)
 	plugintest.OnMasterWithoutEachKey[ipvlan.Conf](t, s, vlans, conf{"mode": "l3"})
+}
+
+func TestR7FailureOfEachStepLeavesNothing(t *testing.T) {
+	s, vlans := vlanSuite(t)
+	s.VLANEachStep(t, vlans)
 }

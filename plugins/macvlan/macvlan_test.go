@@ -241,8 +241,25 @@ func TestDelKeepsTheAddressOfALinkThatStays(t *testing.T) {
 	}
 }
 
-func TestDelWithoutEachKey(t *testing.T) {
-	s, vlans := suite(), t.TempDir()
+// vlanSuite is suite with a directory of VLAN links.
+func vlanSuite(t *testing.T) (s plugintest.OnMaster, vlans string) {
+	t.Helper()
+	s, vlans = suite(), t.TempDir()
 	s.Ours["macvlan"] = plugin.New(macvlan.Plugin{VLANs: vlan.Links{Dir: vlans}})
+	return s, vlans
+}
+
+func TestDelWithoutEachKey(t *testing.T) {
+	s, vlans := vlanSuite(t)
 	plugintest.OnMasterWithoutEachKey[macvlan.Conf](t, s, vlans, conf{"mode": "private", "mac": "02:00:00:00:00:07", "bcqueuelen": 10})
+}
+
+func TestR7FailureOfEachStepLeavesNothing(t *testing.T) {
+	s, vlans := vlanSuite(t)
+	s.VLANEachStep(t, vlans)
+}
+
+func TestR7ConcurrentAttachments(t *testing.T) {
+	s, vlans := vlanSuite(t)
+	s.VLANConcurrent(t, vlans)
 }

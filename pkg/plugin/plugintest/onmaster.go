@@ -3,9 +3,11 @@ package plugintest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -283,6 +285,84 @@ func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more 
 			t.Errorf("holders of VLAN links are left: %v %v", held, err)
 		}
 	})
+}
+
+// VLANEachStep is that an ADD with a VLAN that fails at whatever step leaves nothing; vlans is the directory of VLAN links.
+func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
+	t.Helper()
+	nettest.NeedsLink(t, "vlan", s.Kind)
+	n, _ := s.Node(t, s.Ours, Dual)
+	p := n.Pod("a")
+	c := s.Conf().With(Conf{"vlan": 500})
+	steps := p.FailEachStep(t, c, func() string { return state(p) + holders(t, vlans) })
+	t.Log(steps, "steps")
+	if err := p.Check(c); err != nil {
+		t.Error(err)
+	}
+	if err := p.Check(c.With(Conf{"vlan": 501})); err == nil || !strings.Contains(err.Error(), "501") {
+		t.Errorf("CHECK with another VLAN: %v", err)
+	}
+	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "nic0") {
+		t.Errorf("CHECK without the VLAN: %v", err)
+	}
+	added := state(p) + holders(t, vlans)
+	if _, err := p.Add(c); err == nil {
+		t.Error("a second ADD succeeds")
+	}
+	if diff := cmp.Diff(added, state(p)+holders(t, vlans)); diff != "" {
+		t.Errorf("after a second ADD:\n%s", diff)
+	}
+	// Somebody removes the link, and all that is on it.
+	if err := n.Host.Netlink().LinkDel(n.Host.Link("nic0.500")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(c); err == nil {
+		t.Error("CHECK without the link succeeds")
+	}
+	if err := p.Del(c); err != nil || holders(t, vlans) != "" {
+		t.Errorf("DEL without the link: %v, left %s", err, holders(t, vlans))
+	}
+}
+
+// VLANConcurrent is that attachments that come and go at the same time have the link as long as one of them is there.
+func (s OnMaster) VLANConcurrent(t *testing.T, vlans string) {
+	t.Helper()
+	nettest.NeedsLink(t, "vlan", s.Kind)
+	n, _ := s.Node(t, s.Ours, v4)
+	before := n.Host.Snapshot()
+	c := Conf{"type": s.Kind, "master": "nic0", "vlan": 500}
+	var wait sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		p := n.Pod(fmt.Sprint("pod", i))
+		wait.Go(func() {
+			for range 3 {
+				_, err := p.Add(c)
+				errs[i] = errors.Join(errs[i], err, p.Check(c), p.Del(c))
+			}
+		})
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(before, n.Host.Snapshot()+holders(t, vlans)); diff != "" {
+		t.Errorf("left:\n%s", diff)
+	}
+}
+
+// holders lists the holders of VLAN links.
+func holders(t *testing.T, vlans string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(vlans, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob(filepath.Join(vlans, "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(append(files, more...), "\n")
 }
 
 // BadInput is that a configuration that cannot work is an error that says so, and leaves nothing. more are the plugin's own cases.
