@@ -430,7 +430,7 @@ func TestC11CapabilitiesReachThePlugin(t *testing.T) {
 	p := r.pod("p", `[{"name":"a","mac":"02:00:00:00:00:01","ips":["192.0.2.9/24"],"bandwidth":{"ingressRate":1000}}]`)
 	r.add(p)
 	one, two := runtimeConfigOf(r.stdin("one", "ADD", p, "net1")), runtimeConfigOf(r.stdin("two", "ADD", p, "net1"))
-	same(t, "one", one, map[string]any{"bandwidth": map[string]any{"ingressRate": 1000}, "mac": "02:00:00:00:00:01"})
+	same(t, "one", one, map[string]any{"bandwidth": map[string]any{"ingressRate": 1000, "ingressBurst": 524288}, "mac": "02:00:00:00:00:01"})
 	same(t, "two", two, map[string]any{"ips": []any{"192.0.2.9/24"}})
 }
 

@@ -19,32 +19,17 @@ const allowedNetworkName = "use letters, digits, '_', '.' and '-', beginning wit
 
 // check validates the list's own keys and every plugin.
 func (l *List) check() error {
-	for _, one := range []func() error{l.checkCase, l.checkName, l.checkVersion, l.checkSwitches} {
+	for _, one := range []func() error{l.checkName, l.checkVersion, l.checkSwitches} {
 		if err := one(); err != nil {
 			return err
 		}
 	}
 	for i, plugin := range l.plugins {
-		if err := checkPlugin(fmt.Sprintf("plugins[%d].", i), plugin); err != nil {
+		warnings, err := checkPlugin(fmt.Sprintf("plugins[%d].", i), plugin)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (l *List) checkCase() error {
-	return checkCase("", l.top, append(listKeys(), "plugins", "type"))
-}
-
-// checkCase refuses keys that differ from one of the given in case only.
-func checkCase(path string, object map[string]json.RawMessage, keys []string) error {
-	for _, key := range slices.Sorted(maps.Keys(object)) {
-		for _, known := range keys {
-			if key != known && strings.EqualFold(key, known) {
-				return invalid(path+strictjson.Label(key), fmt.Sprintf("write %q", known),
-					"the key %s is %q in another case", strictjson.Quote(key), known)
-			}
-		}
+		l.warnings = append(l.warnings, warnings...)
 	}
 	return nil
 }
@@ -106,12 +91,17 @@ func boolean(raw json.RawMessage) (bool, error) {
 	return false, fmt.Errorf("%s is no boolean", strictjson.Quote(string(raw)))
 }
 
-// checkPlugin validates a plugin's configuration. The path is empty or ends in a period.
-func checkPlugin(path string, plugin map[string]json.RawMessage) error {
+// checkPlugin validates a plugin's configuration, of which it corrects the spelling of keys that Braid
+// or libcni act on. The path is empty or ends in a period.
+func checkPlugin(path string, plugin map[string]json.RawMessage) (warnings []*failure.Error, err error) {
 	keys := append(listKeys(), "type", "capabilities", "ipam", "dns", "args", "runtimeConfig", "prevResult")
-	if err := checkCase(path, plugin, keys); err != nil {
-		return err
+	if warnings, err = respell(path, plugin, keys); err != nil {
+		return nil, err
 	}
+	return warnings, checkSpelled(path, plugin)
+}
+
+func checkSpelled(path string, plugin map[string]json.RawMessage) error {
 	if strictjson.Null(plugin["type"]) {
 		return invalid(path+"type", "name the plugin", "the type is missing")
 	}

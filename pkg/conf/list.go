@@ -10,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // List is a CNI configuration list whose fields are kept as they were written: a conf is a list of one plugin. The zero value
@@ -20,7 +21,12 @@ type List struct {
 	plugins []map[string]json.RawMessage
 	// single says that the source was a conf, to which no directory adds plugins.
 	single bool
+	// warnings are of keys that were written in another case.
+	warnings []*failure.Error
 }
+
+// Warnings are of keys that the source has in another case.
+func (l *List) Warnings() []*failure.Error { return l.warnings }
 
 // Len is the number of plugins, at least 1.
 func (l *List) Len() int { return len(l.plugins) }

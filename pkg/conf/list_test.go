@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 func TestS3ConfOrConflist(t *testing.T) {
@@ -20,24 +22,24 @@ func TestS3ConfOrConflist(t *testing.T) {
 	same(t, "CNIVersion", list.CNIVersion(), "1.0.0")
 
 	for raw, at := range map[string][2]string{
-		`{}`:                              {"plugins", "neither type nor plugins"},
-		`{"name":"a"}`:                    {"plugins", "neither type nor plugins"},
-		`{"type":"a","plugins":[]}`:       {"type", "both type and plugins"},
-		`{"plugins":[]}`:                  {"plugins", "the list is empty"},
-		`{"plugins":{}}`:                  {"plugins", "is an object, not a list"},
-		`{"plugins":null}`:                {"plugins", "is null, not a list"},
-		`{"plugins":["macvlan"]}`:         {"plugins[0]", `"\"macvlan\"" is a string, not an object`},
-		`{"plugins":[{"type":"a"},{}]}`:   {"plugins[1].type", "the type is missing"},
-		`{"plugins":[{"type":null}]}`:     {"plugins[0].type", "the type is missing"},
-		`{"type":7}`:                      {"plugins[0].type", `"7" is a number, not a string`},
-		`[]`:                              {"", "is a list, not an object"},
-		`null`:                            {"", "is null, not an object"},
-		`"macvlan"`:                       {"", "is a string, not an object"},
-		`{"plugins":[{"Type":"a"}]}`:      {"plugins[0].Type", `write "type"`},
-		`{"Plugins":[{"type":"a"}]}`:      {"Plugins", `write "plugins"`},
-		`{"type":"a","NAME":"b"}`:         {"plugins[0].NAME", `write "name"`},
-		`{"type":"a","disableCheck":1}`:   {"disableCheck", `"1" is no boolean`},
-		`{"type":"a","dns":{"search":1}}`: {"plugins[0].dns.search", "plugin a: "},
+		`{}`:                            {"plugins", "neither type nor plugins"},
+		`{"name":"a"}`:                  {"plugins", "neither type nor plugins"},
+		`{"type":"a","plugins":[]}`:     {"type", "both type and plugins"},
+		`{"plugins":[]}`:                {"plugins", "the list is empty"},
+		`{"plugins":{}}`:                {"plugins", "is an object, not a list"},
+		`{"plugins":null}`:              {"plugins", "is null, not a list"},
+		`{"plugins":["macvlan"]}`:       {"plugins[0]", `"\"macvlan\"" is a string, not an object`},
+		`{"plugins":[{"type":"a"},{}]}`: {"plugins[1].type", "the type is missing"},
+		`{"plugins":[{"type":null}]}`:   {"plugins[0].type", "the type is missing"},
+		`{"type":7}`:                    {"plugins[0].type", `"7" is a number, not a string`},
+		`[]`:                            {"", "is a list, not an object"},
+		`null`:                          {"", "is null, not an object"},
+		`"macvlan"`:                     {"", "is a string, not an object"},
+		`{"plugins":[],"Plugins":[{"type":"a"}]}`: {"Plugins", "differ by case alone"},
+		`{"type":"a","NAME":"b","name":"c"}`:      {"NAME", `"NAME" and "name" differ by case alone; keep one`},
+		`{"type":"a","IPAM":{},"Ipam":{}}`:        {"plugins[0].IPAM", "differ by case alone"},
+		`{"type":"a","disableCheck":1}`:           {"disableCheck", `"1" is no boolean`},
+		`{"type":"a","dns":{"search":1}}`:         {"plugins[0].dns.search", "plugin a: "},
 	} {
 		badList(t, raw, at[0], at[1])
 	}
@@ -149,7 +151,6 @@ func TestC11Capabilities(t *testing.T) {
 	}
 	badList(t, `{"type":"a","capabilities":["ips"]}`, "plugins[0].capabilities", "plugin a", "is a list, not an object")
 	badList(t, `{"type":"a","capabilities":{"ips":"true"}}`, "plugins[0].capabilities.ips", "is a string, not a boolean")
-	badList(t, `{"type":"a","Capabilities":{"ips":true}}`, "plugins[0].Capabilities", `write "capabilities"`)
 }
 
 // Braid and Multus would call themselves.
@@ -189,12 +190,33 @@ func TestM21TypeWithPath(t *testing.T) {
 		badList(t, `{"type":"a","delegate":{"ipam":{"type":"`+name+`"}}}`, "plugins[0].delegate.ipam.type")
 	}
 	// encoding/json, with which libcni and the plugins read, would let these win.
-	badList(t, `{"type":"macvlan","TYPE":"../evil"}`, "plugins[0].TYPE", `write "type"`)
-	badList(t, `{"type":"macvlan","ipam":{"type":"static","Type":"../evil"}}`, "plugins[0].ipam.Type", `write "type"`)
-	badList(t, `{"type":"macvlan","IPAM":{"type":"../evil"}}`, "plugins[0].IPAM", `write "ipam"`)
+	badList(t, `{"type":"macvlan","TYPE":"../evil"}`, "TYPE", "case alone")
+	badList(t, `{"TYPE":"../evil"}`, "plugins[0].type", "no plain file name")
+	badList(t, `{"type":"macvlan","ipam":{"type":"static","Type":"../evil"}}`, "plugins[0].ipam.Type", "case alone")
+	badList(t, `{"type":"macvlan","ipam":{"Type":"../evil"}}`, "plugins[0].ipam.type", "no plain file name")
+	badList(t, `{"type":"macvlan","IPAM":{"type":"../evil"}}`, "plugins[0].ipam.type", "no plain file name")
+	badList(t, `{"type":"flannel","Delegate":{"type":"../evil"}}`, "plugins[0].delegate.type", "no plain file name")
+	badList(t, `{"type":"a","DELEGATES":[{"Plugins":[{"TYPE":"braid"}]}]}`, "plugins[0].delegates[0].plugins[0].type", "call itself")
+	badList(t, `{"type":"a","delegate":{"type":"b"},"Delegate":{"type":"../evil"}}`, "plugins[0].Delegate", "case alone")
 	badList(t, `{"type":"macvlan","ipam":"static"}`, "plugins[0].ipam", "is a string, not an object")
 
 	list := mustParse(t, `{"plugins":[{"type":"a.b-c_d","ipam":{"type":"whereabouts"}},{"type":"b","ipam":{}},
 		{"type":"c","ipam":{"type":""},"delegate":{"ipam":{"type":"static"}},"plugins":"mine"},{"type":"d","ipam":{"type":"whereabouts"}}]}`)
 	same(t, "IPAMTypes", list.IPAMTypes(), []string{"whereabouts", "static"})
+}
+
+// Keys of a list match whatever their case, as with libcni.
+func TestR34KeysOfAListMatchWithoutCase(t *testing.T) {
+	list := mustParse(t, `{"CNIVersion":"1.0.0","NAME":"n","Plugins":[{"Type":"a","Capabilities":{"ips":true},"IPAM":{"Type":"static"},"Mine":1}]}`)
+	equal(t, list.Bytes(), `{"cniVersion":"1.0.0","name":"n","plugins":[{"Mine":1,"capabilities":{"ips":true},"ipam":{"Type":"static"},"type":"a"}]}`)
+	same(t, "IPAMTypes", list.IPAMTypes(), []string{"static"})
+	var fields []string
+	for _, w := range list.Warnings() {
+		if w.Reason != failure.MiscasedKey || w.Fix == "" {
+			t.Errorf("warning %#v", w)
+		}
+		fields = append(fields, w.Field)
+	}
+	same(t, "warnings", fields, []string{"CNIVersion", "NAME", "Plugins", "plugins[0].Capabilities", "plugins[0].IPAM", "plugins[0].Type"})
+	same(t, "warnings of what is spelled", len(mustParse(t, string(list.Bytes())).Warnings()), 0)
 }

@@ -51,12 +51,12 @@ type inner struct {
 func nested(path string, object map[string]json.RawMessage) []inner {
 	var all []inner
 	for _, key := range []string{"ipam", "delegate"} {
-		if raw := object[key]; !strictjson.Null(raw) {
+		if raw := lookup(object, key); !strictjson.Null(raw) {
 			all = append(all, descend(path+key, raw, key == "ipam")...)
 		}
 	}
 	for _, key := range []string{"delegates", "plugins"} {
-		elements, err := strictjson.List(object[key])
+		elements, err := strictjson.List(lookup(object, key))
 		if err != nil {
 			continue // no list of plugins, but a key of the plugin's own
 		}
@@ -75,17 +75,24 @@ func descend(path string, raw json.RawMessage, ipam bool) []inner {
 		}
 		return []inner{{path: path, ipam: true, kind: strictjson.Kind(raw)}}
 	}
-	this := inner{path: path, raw: keys["type"], pluginType: text(keys["type"]), ipam: ipam, keys: keys}
+	kind := lookup(keys, "type")
+	this := inner{path: path, raw: kind, pluginType: text(kind), ipam: ipam, keys: keys}
 	return append([]inner{this}, nested(path+".", keys)...)
 }
 
+// nestedKeys are those under which plugins that call others have them, and what they are called by.
+func nestedKeys() []string { return []string{"type", "ipam", "delegate", "delegates", "plugins"} }
+
 // checkNested validates the types of plugins that the plugin will call itself.
 func checkNested(path string, plugin map[string]json.RawMessage) error {
+	if err := twins(path, plugin, nestedKeys()); err != nil {
+		return err
+	}
 	for _, n := range nested(path, plugin) {
 		if n.kind != "" {
 			return invalid(n.path, `give an object with "type"`, "is %s, not an object", n.kind)
 		}
-		if err := checkCase(n.path+".", n.keys, []string{"type", "ipam"}); err != nil {
+		if err := twins(n.path+".", n.keys, nestedKeys()); err != nil {
 			return err
 		}
 		if strictjson.Null(n.raw) || n.ipam && string(n.raw) == `""` {

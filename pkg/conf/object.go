@@ -45,15 +45,10 @@ func field[T any](o *object, key string, def T, allowed string, decode func(json
 }
 
 func (o *object) raw(key string) json.RawMessage {
-	if raw, ok := o.keys[key]; ok || !o.anyCase {
-		return raw
+	if !o.anyCase {
+		return o.keys[key]
 	}
-	for _, other := range slices.Sorted(maps.Keys(o.keys)) {
-		if strings.EqualFold(other, key) {
-			return o.keys[other]
-		}
-	}
-	return nil
+	return lookup(o.keys, key)
 }
 
 // inner is the object that a key holds; empty where it is absent or null. Its keys match in exact case.

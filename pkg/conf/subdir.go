@@ -37,7 +37,7 @@ func (l *List) appendFile(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkPlugin("", plugin); err != nil {
+	if _, err := checkPlugin("", plugin); err != nil {
 		return err
 	}
 	l.plugins = append(l.plugins, plugin)

@@ -64,8 +64,9 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		Name: displayName(def, list), Network: list.Name(), Default: r.Default, IfName: ifName,
 		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo],
 	}
+	a.Warnings = atInterface(list.Warnings(), a)
 	if s := r.Selection; s != nil {
-		a.Warnings = atInterface(s.Warnings, a)
+		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)
 		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
 		if err := mergeArgs(list, *s); err != nil {
 			return Attachment{}, err

@@ -1,0 +1,63 @@
+package conf
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// respell gives keys of an object the case of the known ones. encoding/json, with which libcni and the
+// plugins read, does not look at the case, so what is checked here has to be what they will find. Two
+// keys that differ by case alone are an error: which one counts would depend on their order.
+func respell(path string, object map[string]json.RawMessage, known []string) (warnings []*failure.Error, err error) {
+	if err := twins(path, object, known); err != nil {
+		return nil, err
+	}
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		i := slices.IndexFunc(known, func(k string) bool { return k != key && strings.EqualFold(k, key) })
+		if i < 0 {
+			continue
+		}
+		object[known[i]] = object[key]
+		delete(object, key)
+		warning := invalid(path+strictjson.Label(key), "write "+known[i], "the key is read as %s", known[i])
+		warning.Reason = failure.MiscasedKey
+		warnings = append(warnings, warning)
+	}
+	return warnings, nil
+}
+
+// twins refuses two keys of an object that are the same known one.
+func twins(path string, object map[string]json.RawMessage, known []string) error {
+	for _, k := range known {
+		var same []string
+		for _, key := range slices.Sorted(maps.Keys(object)) {
+			if strings.EqualFold(key, k) {
+				same = append(same, key)
+			}
+		}
+		if len(same) > 1 {
+			return invalid(path+strictjson.Label(same[0]), fmt.Sprintf("keep one of the two, as %q", k),
+				"%s and %s differ by case alone", strictjson.Quote(same[0]), strictjson.Quote(same[1]))
+		}
+	}
+	return nil
+}
+
+// lookup returns the value of a key whatever its case; nil where it is absent.
+func lookup(object map[string]json.RawMessage, key string) json.RawMessage {
+	if raw, ok := object[key]; ok {
+		return raw
+	}
+	for _, other := range slices.Sorted(maps.Keys(object)) {
+		if strings.EqualFold(other, key) {
+			return object[other]
+		}
+	}
+	return nil
+}
