@@ -66,9 +66,15 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 	held, err := e.held(ctx, live)
 	networks, nerr := e.Records.Networks()
 	errs = append(errs, err, nerr, e.collectDefault(ctx, req, held))
+	var clean []record.Network
 	for _, n := range networks {
-		errs = append(errs, e.collectNetwork(ctx, req, n, held))
+		err := e.collectNetwork(ctx, req, n, held)
+		if err == nil && held.complete && n.Name != held.defaultName { // whose STATUS is asked for
+			clean = append(clean, n)
+		}
+		errs = append(errs, err)
 	}
+	errs = append(errs, e.forget(clean, start))
 	return errors.Join(errs...)
 }
 
@@ -162,6 +168,8 @@ type holdings struct {
 	byDefault map[types.GCAttachment]bool
 	// complete says that every live sandbox's attachments are known.
 	complete bool
+	// defaultName is the name of the default network.
+	defaultName string
 }
 
 // held expands the runtime's list to all interfaces that were made in each sandbox. A live sandbox without a readable record may
@@ -199,7 +207,14 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 		return nil, err
 	}
 	defer e.unlock(sandbox)
-	return sandbox.Load()
+	rec, err := sandbox.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := sandbox.RememberAgain(rec); err != nil {
+		e.Log.WarnContext(ctx, "networks of a sandbox are not remembered", "container", id, "error", err)
+	}
+	return rec, nil
 }
 
 // collectDefault runs the GC of the default network as it is configured now, which may never have been used since boot.
@@ -208,6 +223,7 @@ func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holding
 	if err != nil {
 		return fmt.Errorf("find the default network: %w", err)
 	}
+	held.defaultName = network.Name
 	for a := range held.networks[network.Network] {
 		held.byDefault[a] = true
 	}
@@ -221,7 +237,23 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 		e.Log.WarnContext(ctx, "GC of network skipped: there are live sandboxes without a record", "network", n.Name)
 		return nil
 	}
-	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}, held.networks[n.Network])
+	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf}, held.networks[n.Network])
+}
+
+// forget forgets networks whose GC left nothing and that no sandbox has. One that a pod got since
+// start stays.
+func (e *Engine) forget(clean []record.Network, start time.Time) error {
+	used, err := e.Records.InUse()
+	if err != nil {
+		return nil //nolint:nilerr // what cannot be read may be of any network; GC has said so
+	}
+	var errs []error
+	for _, n := range clean {
+		if !used[[2]string{n.Name, n.Network}] {
+			errs = append(errs, e.trace("forget network "+n.Name, func() error { return e.Records.Forget(n, start) }))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // collectChain runs the GC of a chain. Plugins that are built in have one whatever the chain's

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
 // begunLater has the pod's ADD begin after the runtime made its list.
@@ -99,4 +102,57 @@ func TestGCOfAnUnreadableRecord(t *testing.T) {
 		same(t, "links", p.interfaces(), []string{"eth0", "net1"})
 		r.left([]*pod{p}, "id-p eth0", "id-p net1", "id-p.json")
 	}
+}
+
+// networks are those that the node remembers, sorted.
+func (r *rig) networks() (names []string) {
+	r.t.Helper()
+	networks, err := r.engine.Records.Networks()
+	r.must(err)
+	for _, n := range networks {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestM36NetworksAreForgotten: GC forgets a network that no sandbox has and whose plugins have
+// nothing left; not the default one, not one whose GC fails, and not one that something is owed of.
+func TestM36NetworksAreForgotten(t *testing.T) {
+	r := newRig(t)
+	r.nads("a", "b", "c")
+	p, q := r.pod("p", "a,b"), r.pod("q", "b,c")
+	r.must(r.add(p))
+	r.must(r.add(q))
+	r.must(r.gc(p, q))
+	same(t, "in use", r.networks(), []string{"default/a", "default/b", "default/c", "pods"})
+	r.must(r.del(p))
+	r.must(r.gc(q))
+	same(t, "in use by q", r.networks(), []string{"default/b", "default/c", "pods"})
+	r.must(r.del(q))
+	r.plugin.fails("GC b", 111)
+	r.fails(r.gc(), 111)
+	same(t, "whose GC fails", r.networks(), []string{"default/b", "pods"})
+	r.plugin.on("GC b", nil)
+	r.must(r.gc())
+	same(t, "the default", r.networks(), []string{"pods"})
+
+	r.must(r.add(p)) // whose network was forgotten meanwhile
+	r.must(os.RemoveAll(r.path("state/networks")))
+	r.must(r.gc(p))
+	same(t, "remembered again", r.networks(), []string{"default/a", "default/b", "pods"})
+}
+
+// A network of more than any that people write is refused, and not remembered.
+func TestM36LargeConfiguration(t *testing.T) {
+	r := newRig(t)
+	r.nads("a")
+	config := `{"cniVersion":"1.1.0","name":"large","type":"pair","x":"` + strings.Repeat("x", 600<<10) + `"}`
+	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "large", nil, map[string]any{"config": config})
+	p := r.pod("p", "a,large")
+	r.fails(r.add(p), 7, "default/large", "spec.config", "131072")
+	same(t, "calls", r.plugin.called(), nil)
+	same(t, "remembered", r.networks(), nil)
+	r.must(r.del(p))
+	r.left([]*pod{p})
 }

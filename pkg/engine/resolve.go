@@ -93,7 +93,32 @@ func (e *Engine) make(
 	if err := e.addDevices(ctx, pod, &in); err != nil {
 		return nil, err
 	}
-	return plan.Make(in)
+	attachments, err := plan.Make(in)
+	if err != nil {
+		return nil, err
+	}
+	for i := range attachments {
+		if err := small(&attachments[i]); err != nil {
+			return nil, err
+		}
+	}
+	return attachments, nil
+}
+
+// maxNetwork bounds a network's configuration, in bytes. It is kept on the node, in memory as a
+// rule, for as long as anything may be left of the network; those that people write have some
+// hundreds.
+const maxNetwork = 128 << 10
+
+// small refuses a configuration that is too large to be kept.
+func small(a *plan.Attachment) error {
+	if len(a.Conf) <= maxNetwork {
+		return nil
+	}
+	return &failure.Error{
+		Reason: failure.NADInvalid, NAD: a.Name, Field: "spec.config",
+		Err: fmt.Errorf("the configuration has %d bytes, at most %d are allowed", len(a.Conf), maxNetwork), Fix: "shorten it",
+	}
 }
 
 // at adds the network to an error that does not name one yet.

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
@@ -30,8 +32,18 @@ type Network struct {
 
 func (s *Store) networks() string { return filepath.Join(s.dir, "networks") }
 
-// Remember notes the network of an attachment. It writes only one that is new or has changed. Several sandboxes may write
-// the same network at once; any of them may win.
+// unusedFor is how long a network is remembered that nobody uses, on a node whose runtime has no
+// GC.
+const unusedFor = 7 * 24 * time.Hour
+
+// networkFile is where a network is remembered.
+func (s *Store) networkFile(name, network string) string {
+	sum := sha256.Sum256([]byte(name + "\x00" + network))
+	return filepath.Join(s.networks(), hex.EncodeToString(sum[:12])+".json")
+}
+
+// Remember notes the network of an attachment, and that it is used now. It writes only one that is
+// new or has changed. Several sandboxes may write the same network at once; any of them may win.
 func (b *Sandbox) Remember(a plan.Attachment) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
@@ -40,12 +52,81 @@ func (b *Sandbox) Remember(a plan.Attachment) error {
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}
-	sum := sha256.Sum256([]byte(a.Name + "\x00" + a.Network))
-	path := filepath.Join(b.store.networks(), hex.EncodeToString(sum[:12])+".json")
-	if old, err := hostfile.Read(path, maxSize); err == nil && bytes.Equal(old, data) {
+	path := b.store.networkFile(a.Name, a.Network)
+	old, err := hostfile.Read(path, maxSize)
+	if now := b.store.now(); err == nil && bytes.Equal(old, data) && os.Chtimes(path, now, now) == nil {
 		return nil
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		b.store.forgetUnused()
+	}
 	return b.write(path, data)
+}
+
+// RememberAgain is Remember for the attachments of a record, of which a network may have been
+// forgotten.
+func (b *Sandbox) RememberAgain(rec *Record) error {
+	var errs []error
+	for i := range rec.Attachments {
+		a := &rec.Attachments[i].Attachment
+		if _, err := os.Lstat(b.store.networkFile(a.Name, a.Network)); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, b.Remember(*a))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Forget forgets a network that no sandbox uses and that holds nothing any more. One that was
+// remembered after that time stays.
+func (s *Store) Forget(n Network, remembered time.Time) error {
+	path := s.networkFile(n.Name, n.Network)
+	info, err := os.Lstat(path)
+	if err != nil || info.ModTime().After(remembered) {
+		return nil //nolint:nilerr // there is none
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return stateFailed(fmt.Errorf("forget network: %w", err))
+	}
+	return nil
+}
+
+// InUse returns the networks that sandboxes have, by name and CNI name. It is an error if some
+// record cannot be read.
+func (s *Store) InUse() (map[[2]string]bool, error) {
+	records, err := s.Read()
+	used := map[[2]string]bool{}
+	for _, rec := range records {
+		for _, a := range rec.Attachments {
+			used[[2]string{a.Name, a.Network}] = true
+		}
+	}
+	return used, err
+}
+
+// forgetUnused forgets networks that nobody has used for long. What cannot be forgotten now is
+// forgotten another time.
+func (s *Store) forgetUnused() {
+	entries, err := os.ReadDir(s.networks())
+	if err != nil {
+		return
+	}
+	old := s.now().Add(-unusedFor)
+	if !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		info, err := e.Info()
+		return err == nil && info.ModTime().Before(old)
+	}) {
+		return
+	}
+	used, err := s.InUse()
+	if err != nil {
+		return
+	}
+	networks, _ := s.Networks() //nolint:errcheck // those that cannot be read stay
+	for _, n := range networks {
+		if !used[[2]string{n.Name, n.Network}] {
+			s.Forget(n, old) //nolint:errcheck // another time
+		}
+	}
 }
 
 // Networks gives all remembered networks, and joined errors for the files that cannot be read.
