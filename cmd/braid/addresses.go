@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,8 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/ipam/file"
-	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
@@ -55,7 +52,7 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 	}
 	nodeName := cfg.Braid.NodeName
 	if nodeName == "" {
-		if nodeName, err = hostname(); err != nil {
+		if nodeName, err = nodeid.Hostname(); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -67,7 +64,7 @@ func (a *addresses) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
 		return nil
 	}
 	m := &block.Manager{
-		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: boot(cfg.Braid.StateDir), Log: log,
+		Objects: known{objects}, Dir: filepath.Join(cfg.Braid.StateDir, "ipam"), NodeName: nodeName, Boot: nodeid.Boot(cfg.Braid.StateDir), Log: log,
 		Tell: teller(objects, log), Step: step, Wall: a.now,
 	}
 	if a.now != nil {
@@ -110,39 +107,6 @@ func alone() conf.Braid {
 	return conf.Braid{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
 	}
-}
-
-// boot returns what names this boot of the machine to all who share the state, whatever /run they
-// have.
-func boot(stateDir string) func() (string, error) {
-	return func() (string, error) {
-		id, err := file.Kernel().ID()
-		if err != nil {
-			return "", fmt.Errorf("read boot ID: %w", err)
-		}
-		return record.New(stateDir).Boot(id, func() string { return bootOf(id) })
-	}
-}
-
-// bootOf names the life of what is in /run: of this boot of the machine, and of the mount, since a
-// node that is a container is started anew without a boot. It is the same for state that is made
-// anew in a boot: that must not be taken for a reboot.
-func bootOf(id string) string {
-	var st unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
-		id += fmt.Sprint(" ", st.Btime.Sec, " ", st.Btime.Nsec)
-	}
-	sum := sha256.Sum256([]byte(id))
-	return fmt.Sprintf("%x", sum[:4])
-}
-
-// hostname is what the kubelet takes for the name of its node where nobody tells it.
-func hostname() (string, error) {
-	name, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("read hostname: %w", err)
-	}
-	return strings.ToLower(strings.TrimSpace(name)), nil
 }
 
 // logOf returns the log that a configuration asks for, else that of the caller.

@@ -16,6 +16,7 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
@@ -292,7 +293,7 @@ func TestNodeThatIsNotKnown(t *testing.T) {
 	r.write("kubeconfig", fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"k","cluster":{"server":%q}}],
 		"users":[{"name":"u","user":{"token":"t0ken"}}],"contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}]}`, server.URL))
 	r.write("flat", fmt.Sprintf(`{"kubernetes":{"kubeconfig":%q}}`, kubeconfig))
-	host, err := hostname()
+	host, err := nodeid.Hostname()
 	if err != nil || host != strings.ToLower(host) {
 		t.Fatalf("hostname %q, %v", host, err)
 	}

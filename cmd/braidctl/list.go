@@ -35,7 +35,7 @@ node reported last, some minutes ago perhaps.`,
 			node := f.String("node", "", "only blocks that this `node` owns")
 			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node, which may lack it")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
-				blocks, err := openBlocks(*kubeconfig, *manifests)
+				blocks, err := openObjects(*kubeconfig, *manifests)
 				if err != nil {
 					return false, err
 				}
@@ -68,7 +68,8 @@ type lister interface {
 	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
 }
 
-func openBlocks(kubeconfig, manifests string) (lister, error) {
+// openObjects opens the directory of manifests if one is given, else an API server.
+func openObjects(kubeconfig, manifests string) (block.Objects, error) {
 	if manifests != "" {
 		dir, err := filepath.Abs(manifests)
 		if err != nil {

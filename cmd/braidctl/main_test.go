@@ -19,6 +19,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
@@ -49,7 +50,7 @@ func TestHelp(t *testing.T) {
 		code int
 		says []string
 	}{
-		"braidctl":                              {2, []string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam audit"}},
+		"braidctl":                              {2, []string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam tend", "ipam audit"}},
 		"/bin/kubectl-braid help":               {0, []string{"usage: kubectl braid COMMAND"}},
 		"braidctl ipam --help":                  {0, []string{"ipam list"}},
 		"braidctl ipam":                         {2, []string{`"ipam" is no command`}},
@@ -260,5 +261,60 @@ func TestServer(t *testing.T) {
 	code, stdout, _ := call(t, "braidctl ipam audit --wrong -o json "+flags)
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 1 || len(got) != 1 || got[0].State != reap.Orphan {
 		t.Errorf("what is wrong: %d, %v, %s", code, err, stdout)
+	}
+}
+
+// TestR26TimerSharesABlock: a node without traffic shares its block when another node has asked for it.
+func TestR26TimerSharesABlock(t *testing.T) {
+	dir, state := t.TempDir(), t.TempDir()
+	manifests, err := kube.NewManifests(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"n1", "n2"} {
+		node := `{"apiVersion":"v1","kind":"Node","metadata":{"name":"` + name + `"}}`
+		if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte(node), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/16"), netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.0.63"), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager := func(name, dir string) *block.Manager {
+		return &block.Manager{
+			Objects: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
+		}
+	}
+	owner, other := manager("n1", state), manager("n2", t.TempDir())
+	holder := func(i int) block.Holder {
+		return block.Holder{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}
+	}
+	for i := range 4*block.Size - 1 { // all but that of the network
+		if _, err := owner.Add(t.Context(), holder(i), []block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := owner.Del(t.Context(), holder(5).Attachment()); err != nil {
+		t.Fatal(err)
+	}
+	line := "braidctl ipam tend --node-name n1 --state-dir " + state + " --manifests " + dir
+	add := func() error {
+		_, err := other.Add(t.Context(), holder(-1), []block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil)
+		return err
+	}
+	for range 4 { // it may ask for a block of which nothing is free first
+		if err = add(); err == nil {
+			break
+		}
+		if code, out, errs := call(t, line); code != 0 || out != "" {
+			t.Fatalf("code %d: %s%s", code, out, errs)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if code, _, errs := call(t, strings.Replace(line, dir, dir+"/none", 1)); code != 2 || !strings.Contains(errs, "ipam tend") {
+		t.Errorf("code %d without manifests: %s", code, errs)
 	}
 }

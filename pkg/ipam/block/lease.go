@@ -110,8 +110,8 @@ func (m *Manager) leaseState(ctx context.Context) (last tended, blocks int, err 
 // renewed is what a look that ended with this error means for the Add.
 func (o *order) renewed(ctx context.Context, lookErr error) error {
 	o.looked = true
-	if lookErr == nil || apierrors.IsNotFound(lookErr) || failure.ReasonOf(lookErr) == failure.InvalidConfig {
-		return lookErr // the cluster does not know the node, or by another name
+	if lookErr == nil || apierrors.IsNotFound(lookErr) || apierrors.IsBadRequest(lookErr) {
+		return lookErr // the cluster does not know the node, or no node can have the name
 	}
 	last, _, err := o.leaseState(ctx)
 	if err != nil {

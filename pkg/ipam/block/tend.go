@@ -100,6 +100,11 @@ func (m *Manager) Tend(ctx context.Context) error {
 	return errors.Join(m.Answer(ctx), err)
 }
 
+// TendNow does all that Tend does now and then.
+func (m *Manager) TendNow(ctx context.Context) error {
+	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.noteTended(ctx, func(last *tended) { last.Recalls = m.now() }))
+}
+
 // peekTended reads when what was done without the lock, as the file is replaced as a whole; nil where it cannot be read.
 func (m *Manager) peekTended() *tended {
 	data, err := hostfile.Read(filepath.Join(m.Dir, tendedFile), maxFile)
