@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -32,6 +33,8 @@ type outcome struct {
 	says    []string
 	// pods are what is expected of each pod; the last one of all that follow, too.
 	pods []expectation
+	// more are further NADs by name.
+	more map[string]string
 	// nodeLinks are links of the node while the pods run, besides masters, bridges and their ports.
 	nodeLinks []string
 }
@@ -105,6 +108,7 @@ func (o outcome) hold(t *testing.T, f corpus.File) {
 		absent.hold(t, f)
 	}
 	c := newCorpusRig(t, f)
+	o.others(c.rig)
 	if o.plugin != "" {
 		c.install(o.plugin)
 	}
@@ -145,7 +149,7 @@ type corpusRig struct {
 
 // corpusMasters are all that files name; the node's default route leads over the first.
 func corpusMasters() []string {
-	return []string{"eth0", "eth1", "ens4", "tenant-bond", "br-ex", "ospbr", "bond0", "ens18", "n3if"}
+	return []string{"eth0", "eth1", "ens4", "tenant-bond", "br-ex", "ospbr", "bond0", "ens18", "eth1.2"}
 }
 
 func newCorpusRig(t *testing.T, f corpus.File) *corpusRig {
@@ -160,7 +164,7 @@ func newCorpusRig(t *testing.T, f corpus.File) *corpusRig {
 	c.write("manifests/nad.yaml", string(manifest(t, f.NAD)))
 	for _, p := range f.Pods {
 		made := c.pod(p.Namespace+"/"+p.Name, p.Annotations[nadv1.NetworksAnnotation])
-		made.id = strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()) + "-" + p.Name // the leases of all are in one directory
+		made.id = fmt.Sprintf("%x-%s", sha256.Sum256([]byte(t.Name())), p.Name) // the leases of all are in one directory
 		c.pods = append(c.pods, made)
 	}
 	c.before = c.links()
