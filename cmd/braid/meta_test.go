@@ -394,3 +394,35 @@ func TestM25FilesOfTheNode(t *testing.T) {
 		t.Errorf("log %q, %v", text, err)
 	}
 }
+
+// brokenByMeta are pods whose chains have meta plugins and IPAM plugins that refuse what they are asked for.
+func brokenByMeta() map[string]broken {
+	ask := func(mapping string) string {
+		return `[{"name":"a","portMappings":[{"hostPort":8023,"containerPort":80,"protocol":"tcp"` + mapping + `}]}]`
+	}
+	ported := func(annotation string) func(*rig) *pod {
+		return func(r *rig) *pod {
+			r.nad("a", r.ported(24, "1.0.0"))
+			return r.pod("p", annotation)
+		}
+	}
+	routed := func(address, sbr string) string {
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0","ipam":{"type":"static","addresses":[%s]}},{"type":"sbr"%s}]}`,
+			address, sbr)
+	}
+	const address, far = `{"address":"10.23.0.2/24"}`, `{"address":"10.23.0.2/24","gateway":"10.24.0.1"}`
+	fixed := func(config string) func(*rig, *pod) *pod { return redefine(func(*rig) string { return config }) }
+	return map[string]broken{
+		"port taken": {"PluginFailed", func(r *rig) *pod {
+			p := ported(ask(""))(r)
+			r.add(r.pod("holder", ask("")))
+			return p
+		}, "choose another hostPort", annotate(strings.Replace(ask(""), "8023", "8024", 1))},
+		"IPv6 hostIP":   {"PluginFailed", ported(ask(`,"hostIP":"fd00::1"`)), "leave hostIP out", annotate(ask(""))},
+		"dataDir":       {"NADInvalid", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.23.0.0/24","dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string { return r.macvlan(23, "") })},
+		"sbr, gateway":  {"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`, fixed(routed(far, `,"gateways":["10.23.0.1"]`))},
+		"sbr, misspelt": {"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)), "write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`))},
+		"sbr, no address": {"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),
+			"give the plugin before sbr an IPAM plugin", fixed(routed(address, ""))},
+	}
+}

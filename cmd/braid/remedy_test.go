@@ -179,7 +179,7 @@ func brokenByNetwork() map[string]broken {
 // TestR23Remedies: who does what the error says has a pod that starts.
 func TestR23Remedies(t *testing.T) {
 	t.Parallel()
-	for group, list := range map[string]map[string]broken{"annotation": brokenByAnnotation(), "network": brokenByNetwork()} {
+	for group, list := range map[string]map[string]broken{"annotation": brokenByAnnotation(), "network": brokenByNetwork(), "meta": brokenByMeta()} {
 		for name, b := range list {
 			t.Run(fmt.Sprintf("%s/%s", group, name), func(t *testing.T) {
 				t.Parallel()

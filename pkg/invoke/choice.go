@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (e *Exec) judge(kind string, c *choice) error {
 func invalidConfig(kind string, err error) *failure.Error {
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe
-		named.Plugin = kind
+		named.Plugin, named.Reason = kind, cmp.Or(fe.Reason, failure.NADInvalid)
 		return &named
 	}
 	return &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -14,7 +15,7 @@ type RefusedError struct{ err error }
 // Error names the key and says what to do.
 func (e *RefusedError) Error() string { return e.err.Error() }
 
-// Unwrap returns the error of the protocol.
+// Unwrap returns the error with its remedy.
 func (e *RefusedError) Unwrap() error { return e.err }
 
 // DataDir returns the directory for a plugin's data: the value of a key of the configuration, which
@@ -30,9 +31,9 @@ func DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place,
 	}
 	place, ok := roots.Place(path)
 	if !ok {
-		return place, &RefusedError{ConfError(key, value, "is beneath none of the directories that this node has for data, "+
-			strings.Join(roots, " and ")+`; leave the key out, choose a directory beneath these, or add one to "braid": `+
-			`{"dataRoots": [...]} in the node's configuration`)}
+		err := ConfError(key, value, "is beneath none of the directories that this node has for data, "+strings.Join(roots, " and "))
+		return place, &RefusedError{failure.WithFix(err, "leave the key out, choose a directory beneath these, "+
+			`or add one to "braid": {"dataRoots": [...]} in the node's configuration`)}
 	}
 	return place, nil
 }

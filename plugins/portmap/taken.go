@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -38,25 +39,31 @@ func (f forward) String() string {
 
 // taken is the error of a mapping whose port another one has. It may be free again when the runtime repeats the ADD.
 func (f forward) taken(by, fix string) error {
-	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s; %s", f.key(), f.hostPort, f, by, fix)
-	return types.NewError(types.ErrTryAgainLater, msg, "")
+	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s", f.key(), f.hostPort, f, by)
+	return failure.WithFix(types.NewError(types.ErrTryAgainLater, msg, ""), fix)
+}
+
+// nowhere is the error of a mapping for which the pod has no address on an interface.
+func (f forward) nowhere(ifName string) error {
+	if !f.hostIP.IsValid() {
+		err := plugin.ConfError(f.key(), nil, "leads nowhere: prevResult has no address of interface "+ifName)
+		return failure.WithFix(err, "give the network an IPAM plugin, or remove the mapping")
+	}
+	family := map[bool]string{true: "IPv4", false: "IPv6"}[f.hostIP.Is4()]
+	err := plugin.ConfError(f.key()+".hostIP", f.hostIP.String(), fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s", family, ifName))
+	return failure.WithFix(err, "give an address of the other family, or leave hostIP out")
 }
 
 // checkAddresses refuses mappings that lead to no address of the pod, and those that a mapping before them leaves nothing for.
 func (w *work) checkAddresses(req *plugin.Request) error {
 	for i, f := range w.forwards {
 		if !slices.ContainsFunc(w.pods, f.of) {
-			if len(w.pods) == 0 && !f.hostIP.IsValid() {
-				return plugin.ConfError(f.key(), nil, fmt.Sprintf("leads nowhere: prevResult has no address of interface %s; "+
-					"give the network an IPAM plugin, or remove the mapping", req.IfName))
-			}
-			family := map[bool]string{true: "IPv4", false: "IPv6"}[f.hostIP.Is4()]
-			return plugin.ConfError(f.key()+".hostIP", f.hostIP.String(), fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s; "+
-				"give an address of the other family, or leave hostIP out", family, req.IfName))
+			return f.nowhere(req.IfName)
 		}
 		for _, before := range w.forwards[:i] {
 			if before.protocol == f.protocol && before.hostPort == f.hostPort && before.hostIP == f.hostIP && before.containerPort != f.containerPort {
-				return plugin.ConfError(f.key()+".hostPort", int(f.hostPort), fmt.Sprintf("is that of %s, too; choose another one", before.key()))
+				err := plugin.ConfError(f.key()+".hostPort", int(f.hostPort), "is that of "+before.key()+", too")
+				return failure.WithFix(err, "choose another hostPort")
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -69,7 +70,8 @@ func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 	}
 	sources := addresses(req)
 	if len(sources) == 0 {
-		return nil, fmt.Errorf("prevResult has no address of interface %s", req.IfName)
+		err := fmt.Errorf("prevResult has no address of interface %s", req.IfName)
+		return nil, failure.WithFix(err, "give the plugin before sbr an IPAM plugin, or take sbr out of the chain")
 	}
 	for i, s := range sources {
 		if s.Addr().Is4() && v4.IsValid() {

@@ -17,6 +17,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -161,7 +162,8 @@ func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Ex
 	a.Undo.Push(func(ctx context.Context) error { return empty(ctx, a.pod, table) })
 	if s.gateway.IsValid() {
 		if err := a.pod.AddRoute(ctx, nl.Route{Dst: s.anywhere(), Gateway: s.gateway, Index: a.link.Index, Table: table}); err != nil {
-			return err
+			return failure.WithFix(fmt.Errorf("default route of address %s: %w", s.Prefix, err),
+				fmt.Sprintf(`name a gateway that interface %s reaches in "gateways" of sbr`, a.IfName))
 		}
 	}
 	for _, r := range main {

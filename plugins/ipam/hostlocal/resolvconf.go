@@ -9,6 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -28,8 +29,8 @@ func (p Plugin) judgeResolvConf(path string) error {
 		return nil
 	}
 	if _, ok := p.ResolvConf.Place(path); !ok {
-		return plugin.ConfError("ipam.resolvConf", path, "is beneath none of the directories "+strings.Join(p.ResolvConf, " and ")+
-			"; choose a file there, or leave the key out")
+		err := plugin.ConfError("ipam.resolvConf", path, "is beneath none of the directories "+strings.Join(p.ResolvConf, " and "))
+		return failure.WithFix(err, "choose a file there, or leave the key out")
 	}
 	return nil
 }
