@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the reference's plugins run by libcni without a meta-plugin;
-# and the built-in plugins one by one, beside those of the reference.
+# bench.sh times the ADD and DEL of pods: Braid with a real API server, beside the reference's
+# plugins run by libcni without a meta-plugin; and the built-in plugins one by one, beside those of
+# the reference.
 #
 #   [BRAID_MULTUS=FILE] [BRAID_BASE=FILE] scripts/bench.sh [-rounds N] [-log FILE]
 #
-# BRAID_MULTUS is a binary of Multus (thin) that you have built, as no script here can get its module; cluster-wide addresses are then compared with
-# it. Otherwise Braid execs the reference's plugins as Multus does.
+# BRAID_MULTUS is a binary of Multus (thin) that you have built, as no script here can get its
+# module; cluster-wide addresses are then compared with it. Otherwise Braid execs the reference's
+# plugins as Multus does.
 #
-# BRAID_BASE is another binary of Braid, such as one of an older commit: then all that is done is to attach the same pods with it and with that of this
-# tree, in turns, and to compare the two.
+# BRAID_BASE is another binary of Braid, such as one of an older commit: then all that is done is to
+# attach the same pods with it and with that of this tree, in turns, and to compare the two.
 #
-# Everything happens in a network and mount namespace of its own: the machine stays as it is. Times on a machine that does something
-# else as well are not worth much, so every target is a ratio of two figures of one run that take turns. No figure makes this fail.
+# Everything happens in a network and mount namespace of its own: the machine stays as it is. Times
+# on a machine that does something else as well are not worth much, so every target is a ratio of
+# two figures of one run that take turns. No figure makes this fail.
 set -euo pipefail
 [ -z "${BRAID_BASE-}" ] || BRAID_BASE=$(realpath "$BRAID_BASE")
 export BRAID_BASE

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh [DIR [NAME...]] builds the binaries of cmd/, or those named, into bin/ or DIR: static, stripped, with the version that git
-# describes.
+# build.sh [DIR [NAME...]] builds the binaries of cmd/, or those named, into bin/ or DIR: static,
+# stripped, with the version that git describes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh

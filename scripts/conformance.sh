@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# conformance.sh prints each specification item with its tests and their results, and fails if one that is due lacks a test that passed.
+# conformance.sh prints each specification item with its tests and their results, and fails if one
+# that is due lacks a test that passed.
 #
-# It reads what the last `make test` left in .cache/test; if that was not a run of everything, or a Go file has changed since, it runs
-# the tests itself.
+# It reads what the last `make test` left in .cache/test; if that was not a run of everything, or a
+# Go file has changed since, it runs the tests itself.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# demo.sh shows the main job of Braid without a cluster: a pod gets three interfaces, and loses them without a trace.
+# demo.sh shows the main job of Braid without a cluster: a pod gets three interfaces, and loses them
+# without a trace.
 #
-# Everything happens in a network and mount namespace of its own, with a tmpfs for state: the machine stays as it is. Root, or
-# else a user namespace in which one is root.
+# Everything happens in a network and mount namespace of its own, with a tmpfs for state: the
+# machine stays as it is. Root, or else a user namespace in which one is root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -40,7 +41,8 @@ ip link set wire up
 ip netns add pod
 ip -brief link show ens224
 
-# The master of data plane interfaces: ipvlan where the kernel has it, as in the user guide, else macvlan.
+# The master of data plane interfaces: ipvlan where the kernel has it, as in the user guide, else
+# macvlan.
 kind='"type": "macvlan", "mode": "bridge"'
 if ip link add probe link ens224 type ipvlan 2>/dev/null; then
 	ip link del probe

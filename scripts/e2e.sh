@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# e2e.sh runs pods through a real control plane, kubelet and containerd on this machine, with Braid installed as README.md says.
-# Arguments go to go test: scripts/e2e.sh -run U16. It installs and builds what it needs first.
+# e2e.sh runs pods through a real control plane, kubelet and containerd on this machine, with Braid
+# installed as README.md says. Arguments go to go test: scripts/e2e.sh -run U16. It installs and
+# builds what it needs first.
 #
-# The last line is "N passed, N failed, N skipped". A skipped test is a failure: on a machine that can run this nothing is missing.
+# The last line is "N passed, N failed, N skipped". A skipped test is a failure: on a machine that
+# can run this nothing is missing.
 #
 # What tests find in their environment:
 #   BRAID_E2E=1     without it they do nothing
@@ -34,7 +36,8 @@ export BRAID_E2E=1 BRAID_LAB_BIN
 failed=0
 
 say "2/3 pods on a real node ($SECONDS s so far)"
-# One package at a time: each has a cluster of its own. Clusters are new each time, so a result is never taken from the cache.
+# One package at a time: each has a cluster of its own. Clusters are new each time, so a result is
+# never taken from the cache.
 "$gotestsum" --format testname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/e2e.json" -- \
 	-count 1 -p 1 -timeout 30m ./e2e ./e2e/churn ./e2e/lab "$@" || failed=1
 

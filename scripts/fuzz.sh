@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# fuzz.sh runs each fuzz target below pkg/ for FUZZTIME (default 60s), or those of the packages given, one line each.
+# fuzz.sh runs each fuzz target below pkg/ for FUZZTIME (default 60s), or those of the packages
+# given, one line each.
 #
 # An input that fails is kept in the package's testdata/fuzz, where `go test` tries it ever after.
 set -euo pipefail

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# generate.sh writes what follows from the types of pkg/api/ipam: deepcopy functions and the CustomResourceDefinition of blocks.
+# generate.sh writes what follows from the types of pkg/api/ipam: deepcopy functions and the
+# CustomResourceDefinition of blocks.
 #
 #   scripts/generate.sh           writes the files
 #   scripts/generate.sh --check   changes nothing, and fails if a file is not what it would be

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# install-deps.sh installs the Debian or Ubuntu packages that tests and demo need, and only those that are missing. Go is not among
-# them. Groups may be combined:
+# install-deps.sh installs the Debian or Ubuntu packages that tests and demo need, and only those
+# that are missing. Go is not among them. Groups may be combined:
 #
 #   scripts/install-deps.sh base    links, netns, packet filter, and the C compiler that go test -race links with
 #   scripts/install-deps.sh node    what a Kubernetes node runs on besides the binaries of scripts/lab.sh (contains base)
@@ -13,7 +13,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 say() { printf 'install-deps: %s\n' "$*" >&2; }
 
-# Each entry is PACKAGE, or PACKAGE=COMMAND where any provider of the command will do, as with a runc that came with Docker.
+# Each entry is PACKAGE, or PACKAGE=COMMAND where any provider of the command will do, as with a
+# runc that came with Docker.
 base=(make gcc libc6-dev util-linux iproute2=ip iptables nftables=nft)
 node=("${base[@]}" runc)
 uml=(user-mode-linux=linux.uml kmod=modprobe gcc libc6-dev)
@@ -52,7 +53,8 @@ fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# Another apt may be at work on a machine that has just booted. Recommended packages would bring a hundred megabytes and a daemon or two.
+# Another apt may be at work on a machine that has just booted. Recommended packages would bring a
+# hundred megabytes and a daemon or two.
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; }
 start=$SECONDS
 if ! { apt update && apt install --no-install-recommends "${missing[@]}"; }; then

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# lab.sh builds the Kubernetes node that the tests run on, from the Go modules pinned in e2e/cluster.
+# lab.sh builds the Kubernetes node that the tests run on, from the Go modules pinned in
+# e2e/cluster.
 #
 #   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver
 #   scripts/lab.sh node   all of it: also kubectl, scheduler, controller-manager, kubelet, containerd, its shim, ctr
 #   scripts/lab.sh dir    prints the directory that holds the binaries, built or not
 #
-# The directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid), so that a fresh clone is warm, and is named
-# after a hash of the pins, so that a changed pin builds anew and two clones with different pins do not disturb each other.
-# A binary that is there is complete: it is built under another name and renamed.
+# The directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid), so that a
+# fresh clone is warm, and is named after a hash of the pins, so that a changed pin builds anew and
+# two clones with different pins do not disturb each other. A binary that is there is complete: it
+# is built under another name and renamed.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/goflags.sh"
@@ -32,8 +34,8 @@ build() {
 	local name=$1 package=$2 start=$SECONDS
 	[ -x "$dir/$name" ] && return
 	local tmp=$dir/.$name.tmp
-	# -s -w strips: kube-apiserver shrinks by a third, and its start with it. GOGC: the compiler, a Go program too, collects its garbage
-	# less often.
+	# -s -w strips: kube-apiserver shrinks by a third, and its start with it. GOGC: the compiler, a
+	# Go program too, collects its garbage less often.
 	if ! (cd "$module" && GOGC=400 quietly go build -ldflags "-s -w $versions" -o "$tmp" "$package"); then
 		say "building $name failed"
 		return 1
@@ -51,7 +53,8 @@ api | node) ;;
 *) usage ;;
 esac
 
-# Without these, components report v0.0.0-master: kubectl refuses such a server, and the kubelet such a node.
+# Without these, components report v0.0.0-master: kubectl refuses such a server, and the kubelet
+# such a node.
 kubernetes=$(pinned k8s.io/kubernetes)
 major_minor=${kubernetes#v}
 major=${major_minor%%.*}
@@ -64,7 +67,8 @@ done
 versions+=" -X github.com/containerd/containerd/v2/version.Version=$(pinned github.com/containerd/containerd/v2)"
 
 mkdir -p "$dir"
-# One builder at a time: a second one waits and then finds everything there, instead of compiling the same on the same cores.
+# One builder at a time: a second one waits and then finds everything there, instead of compiling
+# the same on the same cores.
 exec 9>"$dir/.lock"
 flock 9
 rm -f "$dir"/.*.tmp # of a build that was killed

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# lint.sh checks code, formatting, generated files and scripts, and changes nothing. scripts/fmt.sh repairs formatting, scripts/generate.sh
-# writes what is generated.
+# lint.sh checks code, formatting, generated files and scripts, and changes nothing. scripts/fmt.sh
+# repairs formatting, scripts/generate.sh writes what is generated.
 #
-# Not part of it, because it needs a network: "$(scripts/tools.sh govulncheck)" ./... looks for known vulnerabilities.
+# Not part of it, because it needs a network: "$(scripts/tools.sh govulncheck)" ./... looks for
+# known vulnerabilities.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# plugins.sh builds the reference CNI plugins that the tests, the demo and the benchmark delegate to.
+# plugins.sh builds the reference CNI plugins that the tests, the demo and the benchmark delegate
+# to.
 #
 #   scripts/plugins.sh        builds what is missing; prints the directory
 #   scripts/plugins.sh dir    prints the directory that holds them, built or not
 #
-# They come from the module cache at the version that go.mod pins: each is a `tool` of go.mod. The directory lies in a cache outside
-# the clone (BRAID_CACHE, default ~/.cache/braid) and is named after the versions of all modules that go into them and of Go itself,
-# so that a changed pin builds anew and two clones do not disturb each other. A directory that is there is complete.
+# They come from the module cache at the version that go.mod pins: each is a `tool` of go.mod. The
+# directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid) and is named
+# after the versions of all modules that go into them and of Go itself, so that a changed pin builds
+# anew and two clones do not disturb each other. A directory that is there is complete.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -40,7 +42,8 @@ dir=$cache/plugins-$hash
 
 if [ "${1-build}" = build ] && [ ! -d "$dir" ]; then
 	mkdir -p "$cache"
-	# One builder at a time: a second one waits and then finds everything there, instead of compiling the same on the same cores.
+	# One builder at a time: a second one waits and then finds everything there, instead of
+	# compiling the same on the same cores.
 	exec 9>"$cache/.plugins.lock"
 	flock 9
 	if [ ! -d "$dir" ]; then

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# soak.sh has the real binary attach and detach pods on one node, thousands of times, while everything
-# goes wrong that can on a node, and looks after each step whether an address is held twice or something
-# is left. It prints how often each operation ended in which way.
+# soak.sh has the real binary attach and detach pods on one node, thousands of times, while
+# everything goes wrong that can on a node, and looks after each step whether an address is held
+# twice or something is left. It prints how often each operation ended in which way.
 #
 #   scripts/soak.sh [OPERATIONS [SEED]]    20,000 operations by default, and any seed
 #
 # The same seed makes the same operations; how they end depends on time, too. The first line has the
-# seed. It ends after twenty minutes at the latest. Everything happens in namespaces of the test's own.
-# What Braid logged is in .cache/soak.log afterwards.
+# seed. It ends after twenty minutes at the latest. Everything happens in namespaces of the test's
+# own. What Braid logged is in .cache/soak.log afterwards.
 #
-# BRAID_SOAK_WITHOUT leaves out some of what happens, to narrow a failure down, and BRAID_SOAK_WORKERS is
-# how many operations run at a time: see e2e/soak/main_test.go.
+# BRAID_SOAK_WITHOUT leaves out some of what happens, to narrow a failure down, and
+# BRAID_SOAK_WORKERS is how many operations run at a time: see e2e/soak/main_test.go.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh

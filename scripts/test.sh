@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# test.sh runs the tests with -race, all or those of the packages given; installs and builds what they need first.
+# test.sh runs the tests with -race, all or those of the packages given; installs and builds what
+# they need first.
 #
-# Tests that need something that this machine's kernel lacks say so ("needs kernel: ipvlan") and are run again in a user-mode kernel.
-# The last line is "N passed, N failed, N skipped". With CI=true in the environment, a test that ran nowhere is a failure.
+# Tests that need something that this machine's kernel lacks say so ("needs kernel: ipvlan") and are
+# run again in a user-mode kernel. The last line is "N passed, N failed, N skipped". With CI=true in
+# the environment, a test that ran nowhere is a failure.
 #
 # What tests find in their environment:
 #   BRAID_PLUGINS   directory with the reference CNI plugins
@@ -17,8 +19,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'test: %s\n' "$*" >&2; }
 
-# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package <tab> pattern"), two packages at once, as such
-# a kernel has one CPU, and writes what `go test -json` would. --in-uml DIR PACKAGE PATTERN is that for one of them.
+# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package
+# <tab> pattern"), two packages at once, as such a kernel has one CPU, and writes what `go test
+# -json` would. --in-uml DIR PACKAGE PATTERN is that for one of them.
 if [ "${1-}" = --in-uml ] && [ $# = 2 ]; then
 	tr '\t' '\n' <"$2/lacking" | xargs -d '\n' -n 2 -P 2 scripts/test.sh --in-uml "$2"
 	exit
@@ -26,7 +29,8 @@ elif [ "${1-}" = --in-uml ]; then
 	work=$2 package=$3 pattern=$4 code=0
 	binary=$work/${package##*/}.test
 	directory=$(go list -f '{{.Dir}}' "$package")
-	# Static and without the race detector: one slow CPU, and the machine's C library may not suit the other kernel.
+	# Static and without the race detector: one slow CPU, and the machine's C library may not suit
+	# the other kernel.
 	go test -c -o "$binary" "$package"
 	go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
 		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env GOFLAGS="${GOFLAGS-}" -- \
@@ -37,15 +41,16 @@ fi
 
 [ $# -gt 0 ] || set -- ./...
 work=$(mktemp -d)
-# Where tests have their files: in memory if there is room, as on a node all state is on a tmpfs, too. Four gigabytes are more than they need.
+# Where tests have their files: in memory if there is room, as on a node all state is on a tmpfs,
+# too. Four gigabytes are more than they need.
 memory=$work
 [ "$(df --output=avail --type=tmpfs --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && memory=$(mktemp -d -p /dev/shm)
 trap 'rm -rf "$work" "$memory"' EXIT
 touch "$work/begun"
 
 say "1/4 what the tests need"
-# On a new machine it takes minutes to build an API server: tests that need it wait for it, and all else goes before.
-# A process group of its own ends with this script, however that ends.
+# On a new machine it takes minutes to build an API server: tests that need it wait for it, and all
+# else goes before. A process group of its own ends with this script, however that ends.
 setsid nice scripts/lab.sh api &
 lab=$!
 trap 'kill -- "-$lab" 2>/dev/null || true; rm -rf "$work" "$memory"' EXIT
@@ -84,7 +89,8 @@ else
 		scripts/test.sh --in-uml "$work" || failed=1
 fi
 
-# scripts/conformance.sh reads what a run of everything leaves; whoever looks into a failure, what the last run left.
+# scripts/conformance.sh reads what a run of everything leaves; whoever looks into a failure, what
+# the last run left.
 kept=.cache/test-some
 if [ "$*" = ./... ]; then
 	kept=.cache/test

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# tools.sh NAME builds a pinned tool, unless it is there, and prints its path: "$(scripts/tools.sh gotestsum)" --version
+# tools.sh NAME builds a pinned tool, unless it is there, and prints its path: "$(scripts/tools.sh
+# gotestsum)" --version
 #
-# The tools and their versions are the `tool` lines of scripts/tools/go.mod, or that of scripts/tools/NAME/go.mod. They are kept in a
-# cache outside the clone (BRAID_CACHE, default ~/.cache/braid), in a directory named after a hash of the pins and of Go's version. A
-# binary that is there is complete.
+# The tools and their versions are the `tool` lines of scripts/tools/go.mod, or that of
+# scripts/tools/NAME/go.mod. They are kept in a cache outside the clone (BRAID_CACHE, default
+# ~/.cache/braid), in a directory named after a hash of the pins and of Go's version. A binary that
+# is there is complete.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/tools"

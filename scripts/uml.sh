@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# uml.sh runs a program in a user-mode Linux kernel: for tests of what this machine's own kernel lacks. It boots in about a second.
+# uml.sh runs a program in a user-mode Linux kernel: for tests of what this machine's own kernel
+# lacks. It boots in about a second.
 #
 #   scripts/uml.sh [--modules "ipvlan dummy ..."] [--env K=V]... [--dir DIR] [--timeout SECONDS] [--mem SIZE] -- /abs/program args...
 #
-# The program runs as root on this machine's own file system, as it is, below a tmpfs: it reads everything and changes nothing, whatever
-# it writes is gone afterwards. /run is empty. Nothing of this environment reaches it but PATH, HOME and what --env
-# gives; BRAID_UML=1 is set. What it prints comes out on standard output, and its exit code is returned. 125 means that the kernel did
+# The program runs as root on this machine's own file system, as it is, below a tmpfs: it reads
+# everything and changes nothing, whatever it writes is gone afterwards. /run is empty. Nothing of
+# this environment reaches it but PATH, HOME and what --env gives; BRAID_UML=1 is set. What it
+# prints comes out on standard output, and its exit code is returned. 125 means that the kernel did
 # not boot, died, or did not end in time; its last words are then on standard error.
 #
-# Modules that are asked for by using them (as nft's) are loaded on demand; --modules replaces the list of those loaded at boot.
+# Modules that are asked for by using them (as nft's) are loaded on demand; --modules replaces the
+# list of those loaded at boot.
 set -euo pipefail
 
 modules='ipv6 veth bridge 8021q macvlan ipvlan dummy vrf bonding vxlan ifb tun nf_tables nf_conntrack'
@@ -59,8 +62,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 gcc -shared -fPIC -O2 -o "$work/regset.so" "$(dirname "${BASH_SOURCE[0]}")/uml/regset.c" -ldl
 
-# The kernel's first process. It makes the root that the program sees, runs the program there on a terminal of its own, so that nothing
-# of the kernel's gets into its output, keeps its exit code, and switches the machine off.
+# The kernel's first process. It makes the root that the program sees, runs the program there on a
+# terminal of its own, so that nothing of the kernel's gets into its output, keeps its exit code,
+# and switches the machine off.
 cat >"$work/init" <<INIT
 #!/bin/bash
 exec 2>&1
@@ -102,9 +106,10 @@ INIT
 } >"$work/program"
 chmod +x "$work/init"
 
-# The program's terminal is descriptor 3, the kernel's console a file. timeout kills the whole group: the kernel is several processes.
-# The kernel makes its descriptors non-blocking; cat keeps that from whoever else writes to our output. The parentheses keep the
-# shell's own words about a kernel that aborts in the log.
+# The program's terminal is descriptor 3, the kernel's console a file. timeout kills the whole
+# group: the kernel is several processes. The kernel makes its descriptors non-blocking; cat keeps
+# that from whoever else writes to our output. The parentheses keep the shell's own words about a
+# kernel that aborts in the log.
 code=0
 exec 3> >(exec cat) 4>"$work/console"
 cat=$!

@@ -45,11 +45,13 @@ const (
 	maxStored   = 0.5  // bytes of an address in the API, of an entry in the reference's pool
 )
 
-// wherePod has four networks with addresses of the cluster, oldPod four with those of the reference.
+// wherePod has four networks with addresses of the cluster, oldPod four with those of the
+// reference.
 func wherePod() string { return "bench-addresses" }
 func oldPod() string   { return "bench-reference" }
 
-// whereManifests are the networks and the pods that use cluster-wide addresses, and the nodes. flat is the reference's flat file.
+// whereManifests are the networks and the pods that use cluster-wide addresses, and the nodes. flat
+// is the reference's flat file.
 func (b *bench) whereManifests(flat string) string {
 	var out strings.Builder
 	for i, pod := range []string{wherePod(), oldPod()} {
@@ -72,8 +74,8 @@ func (b *bench) whereManifests(flat string) string {
 
 func nodeName(i int) string { return fmt.Sprintf("bench-node-%03d", i) }
 
-// addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, beside the same with the reference's plugins, and the
-// allocator by itself against the API server.
+// addresses measures the cluster-wide IPAM: a pod's ADD with four such networks, beside the same
+// with the reference's plugins, and the allocator by itself against the API server.
 func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	for round := range warmUps + rounds {
 		if round == warmUps {
@@ -241,7 +243,8 @@ func (p *ipam) floor(ctx context.Context) (float64, error) {
 	return float64(len(blocks)*block.Size) / time.Since(start).Seconds(), err
 }
 
-// fill is how many addresses all nodes together give in a second, until none is left, and how many bytes of blocks each takes.
+// fill is how many addresses all nodes together give in a second, until none is left, and how many
+// bytes of blocks each takes.
 func (p *ipam) fill(ctx context.Context) (rate, stored float64, err error) {
 	w, err := bigWish("fill", "10.8.0.0/16")
 	if err != nil {
@@ -251,7 +254,8 @@ func (p *ipam) fill(ctx context.Context) (rate, stored float64, err error) {
 	for i := range clusterNodes {
 		nodes = append(nodes, p.node(i))
 	}
-	// This process stands for those of many nodes, none of which lives long enough to collect garbage.
+	// This process stands for those of many nodes, none of which lives long enough to collect
+	// garbage.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	total := int(w.Window.Size()) / clusterNodes * clusterNodes //nolint:gosec // 65,534
 	var done atomic.Int64

@@ -14,8 +14,8 @@ import (
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
-// roundTrips makes the three calls that no meta-plugin can do without, one after the other on a new connection: GET of the pod, GET of
-// a NAD, PATCH of the pod's status.
+// roundTrips makes the three calls that no meta-plugin can do without, one after the other on a new
+// connection: GET of the pod, GET of a NAD, PATCH of the pod's status.
 func (b *bench) roundTrips(ctx context.Context) error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(b.api.CA())

@@ -22,7 +22,8 @@ import (
 // braidLeases is where Braid lets networks have leases, of whatever version it is.
 const braidLeases = "/run/cni/leases-braid"
 
-// bridge is the default network, and macvlan the i-th of the others. Each way of attaching has leases of its own.
+// bridge is the default network, and macvlan the i-th of the others. Each way of attaching has
+// leases of its own.
 func bridge(leases string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
 		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.1.0.0/16","routes":[{"dst":"0.0.0.0/0"}]}}]}`, leases)
@@ -87,8 +88,9 @@ func (c *chains) del(ctx context.Context) error {
 	return nil
 }
 
-// meta is a meta-plugin: what to call it in the report, its binary, where its delegates are, its configuration, the UIDs of
-// pods by their names, and their networks if the runtime passes on what annotations a pod has.
+// meta is a meta-plugin: what to call it in the report, its binary, where its delegates are, its
+// configuration, the UIDs of pods by their names, and their networks if the runtime passes on what
+// annotations a pod has.
 type meta struct {
 	name, binary, path string
 	config             map[string]any
@@ -118,7 +120,8 @@ func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	return nil
 }
 
-// newBraid is Braid, by that name in the report. exec are the types that it execs from the directory bin instead of doing it itself.
+// newBraid is Braid, by that name in the report. exec are the types that it execs from the
+// directory bin instead of doing it itself.
 func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	kubeconfig, err := b.api.Kubeconfig(lab.UserBraid)
 	if err != nil {
@@ -132,8 +135,8 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks, b.uids}, nil
 }
 
-// newReference is what Braid is compared with: Multus where somebody has given its binary, which no script here can get; else Braid, which
-// execs the reference's plugins as Multus does.
+// newReference is what Braid is compared with: Multus where somebody has given its binary, which no
+// script here can get; else Braid, which execs the reference's plugins as Multus does.
 func (b *bench) newReference(bin string) (*meta, error) {
 	multus := os.Getenv("BRAID_MULTUS")
 	if multus == "" {
@@ -150,7 +153,8 @@ func (b *bench) newReference(bin string) (*meta, error) {
 	return &meta{"Multus with the reference's plugins", multus, bin, config, nil, b.uids}, nil
 }
 
-// oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for that one, and serves its objects.
+// oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for
+// that one, and serves its objects.
 func (b *bench) oldPlugins(ctx context.Context) (bin, flat string, err error) {
 	bin, flat = filepath.Join(b.work, "reference"), filepath.Join(b.work, "whereabouts.conf")
 	err = os.Mkdir(bin, 0o700)
@@ -186,7 +190,8 @@ func inNetns(fn func(path string) error) (err error) {
 	return fn(path)
 }
 
-// usedCPU is the CPU time of this process, which starts plugins and waits for them as Braid does, and of all that it has waited for.
+// usedCPU is the CPU time of this process, which starts plugins and waits for them as Braid does,
+// and of all that it has waited for.
 func usedCPU() (time.Duration, error) {
 	var used time.Duration
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {

@@ -32,7 +32,8 @@ type bench struct {
 
 func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
 
-// prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of them.
+// prepare fills the API server: the CRD, Braid's rights, networks and a pod for each number of
+// them.
 func (b *bench) prepare(ctx context.Context) error {
 	var manifests bytes.Buffer
 	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml", "conf/rbac/node-pods.yaml"} {
@@ -99,7 +100,8 @@ func (b *bench) timed(name string, fn func() error) error {
 	return err
 }
 
-// round attaches and detaches a pod of each number of networks in both ways. Which way is first alternates.
+// round attaches and detaches a pod of each number of networks in both ways. Which way is first
+// alternates.
 func (b *bench) round(ctx context.Context, round int) error {
 	for _, n := range networks() {
 		ways := []func() error{
@@ -129,7 +131,8 @@ func (b *bench) byChains(ctx context.Context, n int) way {
 	}
 }
 
-// fresh takes the network-status of an earlier round from a pod. A kubelet would know it and the runtime pass it on, as calls do not.
+// fresh takes the network-status of an earlier round from a pod. A kubelet would know it and the
+// runtime pass it on, as calls do not.
 func (b *bench) fresh(ctx context.Context, pod string) error {
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:null}}}`, nadv1.StatusAnnotation)
 	_, err := b.api.Client().CoreV1().Pods("default").Patch(ctx, pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{})

@@ -1,5 +1,6 @@
-// Command bench is what scripts/bench.sh runs, in a network namespace that has a NIC and is its own: it attaches pods with Braid,
-// as a runtime does, and, taking turns with that, with libcni alone, and prints medians, ratios and the targets.
+// Command bench is what scripts/bench.sh runs, in a network namespace that has a NIC and is its
+// own: it attaches pods with Braid, as a runtime does, and, taking turns with that, with libcni
+// alone, and prints medians, ratios and the targets.
 package main
 
 import (
@@ -19,7 +20,8 @@ import (
 func networks() []int { return []int{0, 1, 4, 8} }
 
 const (
-	// warmUps are rounds that do not count: page cache, the bridge, the API server's first requests.
+	// warmUps are rounds that do not count: page cache, the bridge, the API server's first
+	// requests.
 	warmUps = 2
 	// starts is how often a process is started for the time that VERSION takes.
 	starts = 200
@@ -69,7 +71,8 @@ func run(ctx context.Context) (err error) {
 	return err
 }
 
-// measure returns the report: of pairs with another binary of Braid, if there is one to compare with, else of everything.
+// measure returns the report: of pairs with another binary of Braid, if there is one to compare
+// with, else of everything.
 func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 	if base := os.Getenv("BRAID_BASE"); base != "" {
 		p, err := newPairs(b, base)

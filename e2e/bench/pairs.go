@@ -17,8 +17,9 @@ const (
 	maxOfBase     = 1.05 // everything else
 )
 
-// pairs compares Braid with another binary of it, the base: both attach the same pods in turns, which one first
-// alternates, so that what a machine does besides meets both. Each has a state of its own, and is a node of its own.
+// pairs compares Braid with another binary of it, the base: both attach the same pods in turns,
+// which one first alternates, so that what a machine does besides meets both. Each has a state of
+// its own, and is a node of its own.
 type pairs struct {
 	*bench
 	base *meta

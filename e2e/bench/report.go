@@ -32,7 +32,8 @@ func (b *bench) median(name string) float64 {
 	return float64(middle) / float64(time.Millisecond)
 }
 
-// report is the table. floor is what the same plugins need without Braid, for an ADD with the API calls that the pod needs anyway.
+// report is the table. floor is what the same plugins need without Braid, for an ADD with the API
+// calls that the pod needs anyway.
 func (b *bench) report(rounds int, size float64) string {
 	var out strings.Builder
 	api := b.median("api")
@@ -97,7 +98,8 @@ func machine() string {
 	return fmt.Sprintf("%d CPUs, Linux %s", runtime.NumCPU(), unix.ByteSliceToString(name.Release[:]))
 }
 
-// cpuTime is the machine's since its boot, in ticks: what was used, and what was wanted but used by others of its host.
+// cpuTime is the machine's since its boot, in ticks: what was used, and what was wanted but used by
+// others of its host.
 type cpuTime struct{ used, stolen int64 }
 
 func readCPUTime() (t cpuTime, err error) {

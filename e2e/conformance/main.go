@@ -2,9 +2,10 @@
 //
 //	conformance FILE...
 //
-// Each FILE is what `go test -json` wrote; a test counts by its best result but for failures, so a test that was skipped on one
-// kernel and ran on another has run. A test belongs to the item that its name begins with (TestS13Ips), a subtest likewise. The
-// exit code is 1 if an item that is due has no test, or one that failed or ran nowhere; 2 on wrong usage.
+// Each FILE is what `go test -json` wrote; a test counts by its best result but for failures, so a
+// test that was skipped on one kernel and ran on another has run. A test belongs to the item that
+// its name begins with (TestS13Ips), a subtest likewise. The exit code is 1 if an item that is due
+// has no test, or one that failed or ran nowhere; 2 on wrong usage.
 package main
 
 import (
@@ -94,8 +95,8 @@ func readFile(path string, results map[test]string) error {
 	return nil
 }
 
-// read adds the results of one run. Tests that began and did not end, because the process died, have failed. End-to-end tests that
-// another verb runs are left out.
+// read adds the results of one run. Tests that began and did not end, because the process died,
+// have failed. End-to-end tests that another verb runs are left out.
 func read(r io.Reader, results map[test]string) error {
 	begun, elsewhere := map[test]bool{}, map[test]bool{}
 	lines := bufio.NewScanner(r)
@@ -137,7 +138,8 @@ func count(results map[test]string, t test, result string) {
 	}
 }
 
-// named is an item's name at the begin of a test's or subtest's own name: what follows is no small letter and no digit.
+// named is an item's name at the begin of a test's or subtest's own name: what follows is no small
+// letter and no digit.
 var named = regexp.MustCompile(`^(?:Test)?([SDCUMR][0-9]+)(?:[^a-z0-9]|$)`)
 
 // byItem gives the tests of each item, without the subtests of those.
@@ -189,7 +191,8 @@ const (
 	later  = "later"
 )
 
-// resultOf is the worst result of the item's tests. Tests that exist before their item is due are shown, and count for nothing.
+// resultOf is the worst result of the item's tests. Tests that exist before their item is due are
+// shown, and count for nothing.
 func resultOf(it item, tests map[test]string) string {
 	if !it.due {
 		return later

@@ -133,7 +133,8 @@ func (s *soak) gc(rng *rand.Rand, f fault) {
 	}
 }
 
-// collected are sandboxes that a GC has removed. Without its state, Braid cannot know of all that they had.
+// collected are sandboxes that a GC has removed. Without its state, Braid cannot know of all that
+// they had.
 func (s *soak) collected(others []*sandbox) {
 	for _, b := range others {
 		if b.orphan {
@@ -165,8 +166,8 @@ func (at *slot) drop(b *sandbox) {
 	at.former = former
 }
 
-// edit takes auxiliary plugins out of the networks, or puts them back. What Braid has a record of does not depend on
-// the networks; of what it has none it knows no better than they say.
+// edit takes auxiliary plugins out of the networks, or puts them back. What Braid has a record of
+// does not depend on the networks; of what it has none it knows no better than they say.
 func (s *soak) edit() {
 	for _, b := range s.known {
 		if b.orphan {
@@ -261,7 +262,8 @@ func (s *soak) end() {
 	s.noneLost(rng)
 }
 
-// noneLost fails the run unless each address can be given. Those that nobody knew the holder of are free after a boot.
+// noneLost fails the run unless each address can be given. Those that nobody knew the holder of are
+// free after a boot.
 func (s *soak) noneLost(rng *rand.Rand) {
 	used := slices.DeleteFunc(s.used(), func(line string) bool { return s.lossy && strings.HasSuffix(line, " ?") })
 	if len(used) > 0 {

@@ -48,8 +48,8 @@ func (s *soak) nothingOf(b *sandbox) {
 
 var sandboxID = regexp.MustCompile(`sb\d{6}`)
 
-// mentions are the files that name sandboxes, by those: leases, records, libcni's cache, what the IPAM has in the state and
-// in the cluster's objects, tuning's values. of narrows it down to one.
+// mentions are the files that name sandboxes, by those: leases, records, libcni's cache, what the
+// IPAM has in the state and in the cluster's objects, tuning's values. of narrows it down to one.
 func (s *soak) mentions(of string) map[string][]string {
 	found := map[string][]string{}
 	tops := []string{stateDir, leasesDir, s.path("manifests/ipblocks")}
@@ -97,7 +97,8 @@ func (s *soak) ruled(found map[string][]string) {
 	}
 }
 
-// world looks at the whole node, while nobody is at work: at what the kernel has and what the IPAM says.
+// world looks at the whole node, while nobody is at work: at what the kernel has and what the IPAM
+// says.
 func (s *soak) world() {
 	by := map[string]*slot{}
 	for _, at := range s.slots {
@@ -126,7 +127,8 @@ func (s *soak) world() {
 	s.named()
 }
 
-// named fails the run if something names a sandbox that is over, or if a live one's addresses are held by nobody.
+// named fails the run if something names a sandbox that is over, or if a live one's addresses are
+// held by nobody.
 func (s *soak) named() {
 	found := s.mentions("")
 	s.ruled(found)

@@ -58,7 +58,8 @@ func newNode(t *testing.T, slots int, seed uint64) *node {
 		"capabilities": map[string]bool{"portMappings": true},
 	}
 	own := map[string]any{"manifests": n.path("manifests"), "nodeName": "soak", "timeouts": map[string]any{"operation": "30s"}}
-	// In every other run one plugin is a process of its own, which outlives Braid where that is killed.
+	// In every other run one plugin is a process of its own, which outlives Braid where that is
+	// killed.
 	if n.execs = n.plugins != "" && seed%2 == 1 && !without("exec"); n.execs {
 		own["exec"] = []string{"tuning"}
 	}
@@ -84,8 +85,8 @@ const defaultNetwork = `{"cniVersion":"1.0.0","name":"pods","plugins":[
 	{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}},
 	{"type":"portmap","capabilities":{"portMappings":true}}]}`
 
-// networks are the others: cluster-wide addresses of both families with routing by source, leases of the node, and
-// a small cluster-wide range with tuning.
+// networks are the others: cluster-wide addresses of both families with routing by source, leases
+// of the node, and a small cluster-wide range with tuning.
 func networks() map[string]string {
 	return map[string]string{
 		"a": `{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts",
@@ -96,7 +97,8 @@ func networks() map[string]string {
 	}
 }
 
-// plainNetwork and plainNetworks are the same after an administrator has taken out of them what can be taken out.
+// plainNetwork and plainNetworks are the same after an administrator has taken out of them what can
+// be taken out.
 const plainNetwork = `{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}`
 
 func plainNetworks() map[string]string {
@@ -116,7 +118,8 @@ const (
 	fillers = 4
 )
 
-// cluster writes the networks and the pods. Where the networks are plain, they are without their auxiliary plugins.
+// cluster writes the networks and the pods. Where the networks are plain, they are without their
+// auxiliary plugins.
 func (n *node) cluster(slots int, plain bool) {
 	var b strings.Builder
 	object := func(apiVersion, kind, name string, spec, annotations any) {
@@ -145,7 +148,8 @@ func (n *node) cluster(slots int, plain bool) {
 
 func podName(i int) string { return fmt.Sprintf("pod-%02d", i) }
 
-// boot starts the node: its memory is empty, and the kernel has nothing but the NIC. The leases are on its disk.
+// boot starts the node: its memory is empty, and the kernel has nothing but the NIC. The leases are
+// on its disk.
 func (n *node) boot() {
 	n.t.Helper()
 	n.boots++
@@ -206,7 +210,8 @@ func (n *node) mounts() []string {
 // space is what a network namespace has.
 type space struct {
 	inode uint64
-	// links are its links but lo, and addrs the addresses of those but link-local ones, as "net1 10.0.0.2".
+	// links are its links but lo, and addrs the addresses of those but link-local ones, as "net1
+	// 10.0.0.2".
 	links, addrs []string
 	// mtu is that of net3.
 	mtu int

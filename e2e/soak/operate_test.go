@@ -138,7 +138,8 @@ func (s *soak) releases(b *sandbox, why string) {
 	b.addrs = nil
 }
 
-// pathFor is the CNI_NETNS of a DEL: the namespace is there or gone, and the runtime passes its path or nothing.
+// pathFor is the CNI_NETNS of a DEL: the namespace is there or gone, and the runtime passes its
+// path or nothing.
 func (s *soak) pathFor(b *sandbox, rng *rand.Rand) string {
 	dice := rng.IntN(100)
 	switch {
@@ -170,7 +171,8 @@ func (s *soak) del(b *sandbox, path string, rng *rand.Rand) {
 	}
 }
 
-// remove is a DEL; it reports whether it succeeded, and then nothing may be left. wait is for what runs at the same time.
+// remove is a DEL; it reports whether it succeeded, and then nothing may be left. wait is for what
+// runs at the same time.
 func (s *soak) remove(b *sandbox, path string, f fault, rng *rand.Rand, wait func()) bool {
 	if b.state == live {
 		b.state = leaving
@@ -211,8 +213,8 @@ func (s *soak) delFormer(at *slot, i int, rng *rand.Rand) {
 	s.stillWhole(at, b)
 }
 
-// delPast repeats the DEL of a sandbox that is over. If that does not succeed, Braid may have begun to look for what it
-// does not know to be gone, and another DEL has to come.
+// delPast repeats the DEL of a sandbox that is over. If that does not succeed, Braid may have begun
+// to look for what it does not know to be gone, and another DEL has to come.
 func (s *soak) delPast(at *slot, i int, rng *rand.Rand) {
 	b := at.past[i]
 	path := b.path
@@ -243,8 +245,9 @@ func (s *soak) stillWhole(at *slot, other *sandbox) {
 	}
 }
 
-// forget ends the namespace of a sandbox, as a node does that loses its runtime, and leaves the slot to another. Its
-// addresses are nobody's from then on: Braid may remove it before its DEL if an operation on it was killed.
+// forget ends the namespace of a sandbox, as a node does that loses its runtime, and leaves the
+// slot to another. Its addresses are nobody's from then on: Braid may remove it before its DEL if
+// an operation on it was killed.
 func (s *soak) forget(at *slot) {
 	s.releases(at.now, "end of the namespace")
 	at.now.note("forgotten, its namespace is gone")

@@ -74,7 +74,8 @@ type slot struct {
 	path  string
 	// made says that there is a namespace at the path: that of now, if there is one.
 	made bool
-	// now is the sandbox that the pod has; former are those whose namespace is gone, and which have had no DEL yet.
+	// now is the sandbox that the pod has; former are those whose namespace is gone, and which have
+	// had no DEL yet.
 	now    *sandbox
 	former []*sandbox
 	// past are some that are over.
@@ -155,7 +156,8 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	return o
 }
 
-// usual is a part of the time that an operation takes here and now, so that faults come in all of its course.
+// usual is a part of the time that an operation takes here and now, so that faults come in all of
+// its course.
 func (s *soak) usual(command string, part float64) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

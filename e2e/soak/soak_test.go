@@ -61,7 +61,8 @@ type soak struct {
 	plain bool
 }
 
-// without reports whether the run is without something that can happen, so that one finds out what matters.
+// without reports whether the run is without something that can happen, so that one finds out what
+// matters.
 func without(what string) bool {
 	return slices.Contains(strings.Split(os.Getenv("BRAID_SOAK_WITHOUT"), ","), what)
 }
@@ -117,7 +118,8 @@ func (s *soak) keepLog() {
 	}
 }
 
-// work does one operation after the other. Which one, and on which pod, follows from the seed and the operation's number.
+// work does one operation after the other. Which one, and on which pod, follows from the seed and
+// the operation's number.
 func (s *soak) work() {
 	for {
 		i := s.next.Add(1)
@@ -154,7 +156,8 @@ func (s *soak) enough() bool {
 	return s.violations >= mostViolations || s.t.Failed() && s.violations == 0
 }
 
-// violated reports what must not be, with all that happened to the sandbox, and what Braid logged about it.
+// violated reports what must not be, with all that happened to the sandbox, and what Braid logged
+// about it.
 func (s *soak) violated(b *sandbox, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,10 +11,11 @@ import (
 // isolated is in the environment of a process that Isolate has started.
 const isolated = "BRAID_TEST_ISOLATED"
 
-// Isolate starts the test binary again in a mount namespace of its own, where /run, /var/lib and /var/log are empty: what the
-// CNI plugins of this machine keep there is neither seen nor touched, and what tests leave there goes with them. It
-// comes first in a TestMain, and returns in the process that it has started, or with an error. Without root it does
-// nothing, and tests that need root skip themselves.
+// Isolate starts the test binary again in a mount namespace of its own, where /run, /var/lib and
+// /var/log are empty: what the CNI plugins of this machine keep there is neither seen nor touched,
+// and what tests leave there goes with them. It comes first in a TestMain, and returns in the
+// process that it has started, or with an error. Without root it does nothing, and tests that need
+// root skip themselves.
 func Isolate() error {
 	if os.Geteuid() != 0 || os.Getenv(isolated) != "" {
 		return nil

@@ -2,15 +2,16 @@
 //
 //	testsummary lacking FILE
 //
-// prints the tests that were skipped for want of a kernel, one line a package: its import path, a tab, and a pattern for -test.run.
+// prints the tests that were skipped for want of a kernel, one line a package: its import path, a
+// tab, and a pattern for -test.run.
 //
 //	testsummary report NATIVE UML
 //
-// prints what a person wants to know of a run on this machine's kernel (NATIVE) and in the user-mode kernel
-// (UML, may not exist): counts, what took longest, the output of each test that failed, and as the last line
-// "N passed, N failed, N skipped". A test that was skipped in the first and ran in the second counts once, by
-// the second. With CI=true in the environment, skipped tests are a failure. The exit code is 1 when something
-// failed, 2 on wrong usage.
+// prints what a person wants to know of a run on this machine's kernel (NATIVE) and in the
+// user-mode kernel (UML, may not exist): counts, what took longest, the output of each test that
+// failed, and as the last line "N passed, N failed, N skipped". A test that was skipped in the
+// first and ran in the second counts once, by the second. With CI=true in the environment, skipped
+// tests are a failure. The exit code is 1 when something failed, 2 on wrong usage.
 package main
 
 import (
@@ -107,8 +108,9 @@ type reader struct {
 	first, last time.Time
 }
 
-// read returns the result of each test, and of packages that failed without a test that did: those that do not
-// build, or race. A test that began and did not end has failed: it panicked, or the kernel died under it.
+// read returns the result of each test, and of packages that failed without a test that did: those
+// that do not build, or race. A test that began and did not end has failed: it panicked, or the
+// kernel died under it.
 func read(path string) (outcome, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -177,7 +179,8 @@ func (r *reader) end(k key, e *event) {
 	}
 }
 
-// finish adds what no event says: the output of tests that did not end, and packages that failed by themselves.
+// finish adds what no event says: the output of tests that did not end, and packages that failed by
+// themselves.
 func (r *reader) finish() {
 	r.took = r.last.Sub(r.first)
 	failed := map[string]bool{}
@@ -332,7 +335,8 @@ const (
 	mostTests  = 25
 )
 
-// why prints what tests that failed have printed. A test of which only subtests failed has nothing to say.
+// why prints what tests that failed have printed. A test of which only subtests failed has nothing
+// to say.
 func why(out io.Writer, keys []key, results map[key]result) {
 	shown := 0
 	for _, k := range keys {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// sources are the files of a module in which a test fails, one of two subtests fails, one panics, and a package
-// does not build.
+// sources are the files of a module in which a test fails, one of two subtests fails, one panics,
+// and a package does not build.
 func sources() map[string]string {
 	return map[string]string{
 		"go.mod": "module example.org/m\n\ngo 1.24\n",
