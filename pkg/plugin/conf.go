@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -62,21 +64,64 @@ func badValue(of string, raw []byte, err error) error {
 	if !ok {
 		return types.NewError(types.ErrDecodingFailure, "decode configuration: "+err.Error(), "")
 	}
-	path, value := []string{of}, json.RawMessage(raw)
+	kind, _, _ := strings.Cut(wrong.Value, " ") // of "number 1.5"
+	path, value := of, json.RawMessage(raw)
 	for key := range strings.FieldsFuncSeq(wrong.Field, func(c rune) bool { return c == '.' }) {
-		object, err := strictjson.Object(value)
-		if err == nil && object[key] == nil {
+		path, value = element(path, value, func(e json.RawMessage) bool { return isKind(valueOf(e, key), kind) })
+		inner := valueOf(value, key)
+		if inner == nil || unicode.IsUpper(rune(key[0])) {
 			continue // the name of an embedded struct, not a key
 		}
-		path, value = append(path, key), object[key]
+		path, value = path+"."+key, inner
 	}
-	text := cmp.Or(strings.Trim(strings.Join(path, "."), "."), "configuration")
-	if value != nil {
+	if wrong.Type.Kind() != reflect.Slice {
+		path, value = element(path, value, func(e json.RawMessage) bool { return isKind(e, kind) })
+	}
+	text := cmp.Or(strings.TrimPrefix(path, "."), "configuration")
+	if s, err := strictjson.String(value); err == nil {
+		text += " " + strictjson.Quote(s)
+	} else if value != nil {
 		text += " " + strictjson.Label(string(value))
 	}
-	want := wrong.Type.String()
-	if wrong.Type.Kind() == reflect.Struct {
-		want = "object"
+	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field %s: is a JSON %s, want %s", text, wrong.Value, nameOf(wrong.Type)), "")
+}
+
+// element goes on to the first element of a list that is the one; it stays where there is none.
+func element(path string, value json.RawMessage, is func(json.RawMessage) bool) (string, json.RawMessage) {
+	elements, err := strictjson.List(value)
+	if i := slices.IndexFunc(elements, is); err == nil && i >= 0 {
+		return fmt.Sprintf("%s[%d]", path, i), elements[i]
 	}
-	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field %s: is a JSON %s, want %s", text, wrong.Value, want), "")
+	return path, value
+}
+
+// valueOf is the value of a key of an object, whatever its case; nil for none.
+func valueOf(raw json.RawMessage, key string) json.RawMessage {
+	members, err := membersOf(raw)
+	i := slices.IndexFunc(members, func(m member) bool { return strings.EqualFold(m.key, key) })
+	if err != nil || i < 0 {
+		return nil
+	}
+	return members[i].value
+}
+
+// isKind reports whether a value is what encoding/json calls by that name.
+func isKind(raw json.RawMessage, name string) bool {
+	kinds := map[string]string{"a number": "number", "a string": "string", "a boolean": "bool", "an object": "object", "a list": "array"}
+	return kinds[strictjson.Kind(raw)] == name
+}
+
+// nameOf is what JSON has for a type.
+func nameOf(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "object"
+	case reflect.Slice, reflect.Array:
+		return "list"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint32, reflect.Uint64:
+		return "whole number"
+	}
+	return t.String()
 }
