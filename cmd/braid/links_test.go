@@ -58,7 +58,8 @@ func TestR16GatewayOnABridgeWithoutPorts(t *testing.T) {
 	same(t, "interfaces of pods", append(interfaces(first), interfaces(second)...), []string(nil))
 }
 
-// R17: the gateways of a network's own ranges do not conflict with each other, whether a pod has an address of each or of one.
+// R17: the gateways of a network's own ranges do not conflict with each other, whether a pod has an
+// address of each or of one.
 func TestR17GatewaysOfSeveralRanges(t *testing.T) {
 	t.Parallel()
 	for name, ranges := range map[string]string{
@@ -151,8 +152,8 @@ func learns(t *testing.T, p *pod, router *nettest.Namespace, wire, link string) 
 	return routes
 }
 
-// R19: a router on a secondary network does not get the pod's IPv6 default route by an advertisement, whoever made the interface, unless
-// the pod asks for the default route there.
+// R19: a router on a secondary network does not get the pod's IPv6 default route by an
+// advertisement, whoever made the interface, unless the pod asks for the default route there.
 func TestR19RouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -35,7 +35,8 @@ func (r *rig) aloneConfs() map[string]string {
 	}
 }
 
-// What ADD has made goes, whatever became of the configuration: DEL gets nothing of it, or another one.
+// What ADD has made goes, whatever became of the configuration: DEL gets nothing of it, or another
+// one.
 func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -74,7 +75,8 @@ func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 	}
 }
 
-// eventually fails the test unless a state becomes what it should be: the kernel removes what was in a namespace in its own time.
+// eventually fails the test unless a state becomes what it should be: the kernel removes what was
+// in a namespace in its own time.
 func (r *rig) eventually(what, want string, state func() string) {
 	r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -85,7 +87,8 @@ func (r *rig) eventually(what, want string, state func() string) {
 	same(r.t, what, strings.Split(state(), "\n"), strings.Split(want, "\n"))
 }
 
-// Two plugins of one type in a chain keep what is theirs apart, and a failed ADD leaves nothing to remember.
+// Two plugins of one type in a chain keep what is theirs apart, and a failed ADD leaves nothing to
+// remember.
 func TestR13StandaloneTuningTwice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

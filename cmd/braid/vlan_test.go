@@ -15,7 +15,8 @@ import (
 
 // R7: the key vlan of macvlan and ipvlan.
 
-// vlanNetwork is the configuration of a network in a VLAN of a master, with host-local addresses of 10.<net>.0.0/24.
+// vlanNetwork is the configuration of a network in a VLAN of a master, with host-local addresses of
+// 10.<net>.0.0/24.
 func (r *rig) vlanNetwork(kind, master string, vlan, net int, extra string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.1.0","type":%q,"master":%q,"vlan":%d%s,
 		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/24"}}`, kind, master, vlan, extra, r.path("leases"), net)
@@ -285,7 +286,8 @@ func vlanFaultRig(t *testing.T) (*rig, *pod) {
 	return r, r.pod("p", "a,b")
 }
 
-// eachVLANPoint has a subtest for each change of VLAN links or their holders among the points, which have to have these.
+// eachVLANPoint has a subtest for each change of VLAN links or their holders among the points,
+// which have to have these.
 func (r *rig) eachVLANPoint(points []string, want []string, test func(r *rig, n int)) {
 	r.t.Helper()
 	for n, point := range points {
@@ -344,7 +346,8 @@ func TestR7FaultDel(t *testing.T) {
 	})
 }
 
-// TestR7StateIsLost: who uses a link is not known any more, so it stays, also after the DEL of those that are.
+// TestR7StateIsLost: who uses a link is not known any more, so it stays, also after the DEL of
+// those that are.
 func TestR7StateIsLost(t *testing.T) {
 	nettest.NeedsLink(t, "vlan", "macvlan")
 	r := newRig(t)

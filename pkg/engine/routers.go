@@ -11,8 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// refuseRouters keeps the routers of a secondary network from taking the pod's IPv6 default route by advertisements. Those of the default
-// network, and of one where the pod asks for the default route, may.
+// refuseRouters keeps the routers of a secondary network from taking the pod's IPv6 default route
+// by advertisements. Those of the default network, and of one where the pod asks for the default
+// route, may.
 func (e *Engine) refuseRouters(ctx context.Context, req *Request, a *plan.Attachment, result types.Result) error {
 	if a.Default || a.WantsDefaultRoute {
 		return nil

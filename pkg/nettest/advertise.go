@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Advertise sends a router advertisement for a default route from a link to all nodes on it. It waits until the kernel has checked the link's
-// own IPv6 address, which takes a second or two.
+// Advertise sends a router advertisement for a default route from a link to all nodes on it. It
+// waits until the kernel has checked the link's own IPv6 address, which takes a second or two.
 func (n *Namespace) Advertise(link string) {
 	n.tb.Helper()
 	// Type, code, checksum (the kernel's work), hop limit, flags, lifetime in seconds, two timers.

@@ -7,10 +7,12 @@ import (
 	"os"
 )
 
-// A new namespace has the IPv4 parameters that the machine's own has, and where net.core.devconf_inherit_init_net says so, the IPv6 ones. Tests take
-// those of a kernel that nobody has told anything for granted.
+// A new namespace has the IPv4 parameters that the machine's own has, and where
+// net.core.devconf_inherit_init_net says so, the IPv6 ones. Tests take those of a kernel that
+// nobody has told anything for granted.
 
-// defaults4 and defaults6 are what machines are configured with otherwise, and the kernel's own values of it.
+// defaults4 and defaults6 are what machines are configured with otherwise, and the kernel's own
+// values of it.
 func defaults4() map[string]string {
 	return map[string]string{
 		"accept_local": "0", "accept_redirects": "1", "arp_accept": "0", "arp_announce": "0", "arp_filter": "0", "arp_ignore": "0", "arp_notify": "0",
@@ -27,7 +29,8 @@ func defaults6() map[string]string {
 	}
 }
 
-// setDefaults gives the namespace that the thread is in the kernel's own parameters, for the loopback link and all links that there will be.
+// setDefaults sets the kernel's own parameters in the namespace that the thread is in, for the
+// loopback link and all links that there will be.
 func setDefaults() error {
 	errs := []error{set("ipv4/ip_forward", "0")} // changes others
 	for _, of := range []string{"all", "default", "lo"} {

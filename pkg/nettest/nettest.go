@@ -42,7 +42,8 @@ type Namespace struct {
 	nl *netlink.Handle
 }
 
-// New makes an empty namespace with its loopback link up and the kernel's own parameters, whatever the machine's are, and removes it when the test ends. It needs root, and skips the test without.
+// New makes an empty namespace with its loopback link up and the kernel's own parameters, whatever
+// the machine's are, and removes it when the test ends. It needs root, and skips the test without.
 func New(tb testing.TB) *Namespace {
 	tb.Helper()
 	NeedsRoot(tb)

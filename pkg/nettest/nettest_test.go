@@ -107,7 +107,8 @@ func TestNeedsLink(t *testing.T) {
 	}
 }
 
-// Namespaces have the kernel's parameters also where the machine has others. Only the user-mode kernel is the test's to configure.
+// Namespaces have the kernel's parameters also where the machine has others. Only the user-mode
+// kernel is the test's to configure.
 func TestDefaults(t *testing.T) {
 	if os.Getenv(nettest.UML) != "1" {
 		nettest.MissingKernel(t, "a-machine-of-its-own")

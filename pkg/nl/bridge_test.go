@@ -159,7 +159,7 @@ func TestAwaitCarrier(t *testing.T) {
 	n, other := nettest.New(t), nettest.New(t)
 	n.Veth("end", other, "end")
 	other.Down("end")
-	// The kernel tells the state some time after it knows it.
+	// The kernel reports the state some time after it knows it.
 	for end := time.Now().Add(20 * time.Second); n.Link("end").Attrs().OperState == netlink.OperUp; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the link stays up without its other end")
@@ -190,7 +190,8 @@ func TestAwaitCarrier(t *testing.T) {
 	}
 }
 
-// A port is found also while others come and go, which disturbs the kernel's listing of ports without a word.
+// A port is found also while others come and go, which disturbs the kernel's listing of ports
+// without a word.
 func TestPortAmongOthers(t *testing.T) {
 	const going, staying, readers = 40, 100, 4
 	n := nettest.New(t)

@@ -44,7 +44,8 @@ func TestS22DefaultRouteLearntByAdvertisement(t *testing.T) {
 	}
 }
 
-// R19: a link takes no default route from router advertisements any more, and loses that which it has; those of other links stay.
+// R19: a link takes no default route from router advertisements any more, and loses that which it
+// has; those of other links stay.
 func TestR19RefuseDefaultRouters(t *testing.T) {
 	pod, router := newPod(t)
 	for link, peer := range map[string]string{"eth0": "peer0", "net1": "peer1"} {

@@ -12,8 +12,9 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-// RefuseDefaultRouters makes links of the namespace at netnsPath take no default route from router advertisements, and removes those that they
-// have taken already. Addresses and other routes that routers advertise are still taken. A link that is not there has none.
+// RefuseDefaultRouters makes links of the namespace at netnsPath take no default route from router
+// advertisements, and removes those that they have taken already. Addresses and other routes that
+// routers advertise are still taken. A link that is not there has none.
 func (Sandbox) RefuseDefaultRouters(ctx context.Context, netnsPath string, links []string) error {
 	ns, err := netns.Open(netnsPath)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vlan is the ID of a VLAN link of IEEE 802.1Q, by the attributes that only its kind has; 0 for another.
+// vlan is the ID of a VLAN link of IEEE 802.1Q, by the attributes that only its kind has; 0 for
+// another.
 func vlan(kind string, data []byte) int {
 	protocol := attr(data, vnl.IFLA_VLAN_PROTOCOL)
 	if kind != "vlan" || len(protocol) != 2 || binary.BigEndian.Uint16(protocol) != unix.ETH_P_8021Q {
@@ -18,8 +19,8 @@ func vlan(kind string, data []byte) int {
 	return number(attr(data, vnl.IFLA_VLAN_ID))
 }
 
-// AddVLAN makes a link for the frames of one VLAN of the link parent, an index. A name that is taken, and a VLAN that has a link on parent
-// already, are errors, fs.ErrExist.
+// AddVLAN makes a link for the frames of one VLAN of the link parent, an index. A name that is
+// taken, and a VLAN that has a link on parent already, are errors, fs.ErrExist.
 func (h *Handle) AddVLAN(ctx context.Context, n NewLink, parent, id int) error {
 	data := []*vnl.RtAttr{vnl.NewRtAttr(vnl.IFLA_VLAN_ID, vnl.Uint16Attr(uint16(id)))}
 	return h.Apply(ctx, addLink(n, "vlan", data, on(parent)))
@@ -43,7 +44,7 @@ func (h *Handle) VLAN(ctx context.Context, parent, id int) (*Link, error) {
 	return nil, fmt.Errorf("%s: %w", what, ErrNoLink)
 }
 
-// SetAlias gives a link, by index, an alias.
+// SetAlias sets the alias of a link, by index.
 func SetAlias(index int, alias string) Change {
 	return setLink(index, "set alias of", vnl.NewRtAttr(unix.IFLA_IFALIAS, vnl.ZeroTerminated(alias)))
 }

@@ -128,8 +128,8 @@ type Masters struct {
 // Maker makes a link on a master, in one of the plugin's modes.
 type Maker func(ctx context.Context, master *Lower, link nl.NewLink, mode string) error
 
-// Add makes the interface. It has the addresses and routes of the IPAM plugin; where there is none, those of given; where that is nil, none,
-// and is only set up.
+// Add makes the interface. It has the addresses and routes of the IPAM plugin; where there is none,
+// those of given; where that is nil, none, and is only set up.
 func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.HardwareAddr, given *types100.Result, build Maker) (*types100.Result, error) {
 	mode, err := c.mode(m.Modes)
 	if err != nil {
@@ -192,7 +192,8 @@ func (m Masters) inVLAN(ctx context.Context, req *Request, master *Lower, c *OnM
 	return lower, lower.bears(c.MTU)
 }
 
-// release lets go of the VLAN link that the attachment uses, whatever the configuration says by now.
+// release lets go of the VLAN link that the attachment uses, whatever the configuration says by
+// now.
 func (m Masters) release(ctx context.Context, req *Request) error {
 	return m.VLANs.Release(ctx, req.holder(), req.handleOf)
 }
@@ -214,8 +215,8 @@ func (r *Request) handleOf(inPod bool) (*nl.Handle, error) {
 	return pod, err
 }
 
-// Del removes the interface, then the VLAN link if no other attachment uses it, and gives the addresses back. While the interface stays, so
-// does all else.
+// Del removes the interface, then the VLAN link if no other attachment uses it, and gives the
+// addresses back. While the interface stays, so does all else.
 func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
 	if err := req.deleteLink(ctx); err != nil {
 		return err
@@ -223,7 +224,8 @@ func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
 	return errors.Join(m.release(ctx, req), PassOn(ctx, req, &c.Common, "DEL"))
 }
 
-// GC releases the VLAN links that attachments of the network used which are not valid. Interfaces live in pods' namespaces and go with them.
+// GC releases the VLAN links that attachments of the network used which are not valid. Interfaces
+// live in pods' namespaces and go with them.
 func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
 	valid := make([]vlan.Holder, len(req.Valid))
 	for i, v := range req.Valid {
@@ -261,7 +263,8 @@ func (r *Request) makeNamed(ctx context.Context, wanted nl.NewLink, build func(n
 	return pod.SetName(ctx, link.Index, name)
 }
 
-// Check compares the interface with prevResult and with the configuration. A master that is named must be there, and the interface's.
+// Check compares the interface with prevResult and with the configuration. A master that is named
+// must be there, and the interface's.
 func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
 	mode, err := c.mode(m.Modes)
 	if err != nil {
@@ -298,7 +301,8 @@ func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
 	return nil
 }
 
-// checkVLANLink finds the VLAN link below an interface, and returns the index of the link below that.
+// checkVLANLink finds the VLAN link below an interface, and returns the index of the link below
+// that.
 func checkVLANLink(ctx context.Context, req *Request, c *OnMaster, link *nl.Link) (int, error) {
 	handle, err := req.handleOf(c.LinkInContainer)
 	if err != nil {

@@ -496,8 +496,8 @@ func TestNothingOfThePodIsOnTheNodeAfterwards(t *testing.T) {
 	}
 }
 
-// DEL removes what ADD has made, whatever key has gone from the configuration since. The addresses are the IPAM plugin's: without the key ipam
-// nobody knows which that is.
+// DEL removes what ADD has made, whatever key has gone from the configuration since. The addresses
+// are the IPAM plugin's: without the key ipam nobody knows which that is.
 func TestDelWithoutEachKey(t *testing.T) {
 	confs := []conf{
 		everything().With(conf{

@@ -92,8 +92,9 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 	return nil
 }
 
-// fixMAC gives a link of the node the MAC that it had before the pod's port joined it, unless it has a gateway's address already: a bridge
-// that another made follows its ports with its MAC. One whose last port has left has none, and gets one of its own.
+// fixMAC fixes the MAC that a link of the node had before the pod's port joined it: a bridge that
+// another made follows its ports with its MAC. One whose last port has left has none, and gets one
+// of its own. A link with a gateway's address has been through this already.
 func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip.Prefix) error {
 	have, err := a.host.Addrs(ctx, link.Index)
 	if err != nil {
@@ -111,8 +112,9 @@ func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip
 	return a.host.SetMAC(ctx, link.Index, mac)
 }
 
-// ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way: all of IPv4, of IPv6 those whose network
-// overlaps. The gateways' of the network itself, own, are not.
+// ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way:
+// all of IPv4, of IPv6 those whose network overlaps. The gateways' of the network itself, own, are
+// not.
 func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix) error {
 	have, err := a.host.Addrs(ctx, link.Index)
 	if err != nil {
@@ -145,8 +147,9 @@ type ipamRange struct {
 	Gateway string `json:"gateway"`
 }
 
-// rangeGateways lists the gateways of the ranges that the IPAM plugin chooses from. Another pod of the network may have one of them: a range set
-// may have several ranges. What cannot be read is the IPAM plugin's to refuse.
+// rangeGateways lists the gateways of the ranges that the IPAM plugin chooses from. Another pod of
+// the network may have one of them: a range set may have several ranges. What cannot be read is the
+// IPAM plugin's to refuse.
 func (c *Conf) rangeGateways() (gateways []netip.Prefix) {
 	var ipam struct {
 		ipamRange

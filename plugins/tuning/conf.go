@@ -23,7 +23,8 @@ type Conf struct {
 	// DataDir is the directory with the backups, beneath one of Plugin.Roots, "/run/cni/tuning" by
 	// default. Networks may share it.
 	DataDir string `json:"dataDir,omitempty"`
-	// Sysctl are parameters below net, written as in sysctl.d(5), and their values. The first IFNAME in a key is the pod's interface.
+	// Sysctl are parameters below net, written as in sysctl.d(5), and their values. The first
+	// IFNAME in a key is the pod's interface.
 	Sysctl map[string]string `json:"sysctl"`
 	// MAC is the address of the interface; a pod's request overrides it.
 	MAC string `json:"mac,omitempty"`
@@ -98,8 +99,10 @@ func (c *Conf) Validate() error {
 	return err
 }
 
-// sysctlPath is the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the first separator decides. After a slash, dots are
-// part of names, as in net/ipv4/conf/net1.5/arp_announce; after a dot, the two change places, as in net.ipv4.conf.net1/5.arp_announce.
+// sysctlPath is the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the first
+// separator decides. After a slash, dots are part of names, as in
+// net/ipv4/conf/net1.5/arp_announce; after a dot, the two change places, as in
+// net.ipv4.conf.net1/5.arp_announce.
 func sysctlPath(key, ifName string) (string, error) {
 	path := key
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {

@@ -678,8 +678,8 @@ func TestGC(t *testing.T) {
 
 func TestReadme(t *testing.T) { plugintest.Readme[tuning.Conf](t, plugin.New(tuning.Plugin{})) }
 
-// DEL puts back what ADD has changed, whatever key has gone from the configuration since. Where another dataDir was, only a record of the
-// configuration says.
+// DEL puts back what ADD has changed, whatever key has gone from the configuration since. Where
+// another dataDir was, only a record of the configuration says.
 func TestDelWithoutEachKey(t *testing.T) {
 	n := plugintest.New(t, ours())
 	p, c := pod(t, n, "a")

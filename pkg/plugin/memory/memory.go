@@ -2,8 +2,8 @@
 //
 // Contract: DEL and GC take away what the ADD of an attachment has made with the configuration that
 // it had then, whatever the configuration is by now: without its key ipam nobody would know who has
-// leased the addresses. The engine does not need it, for its record has the same. A configuration is
-// saved before the ADD and removed after the DEL, so nothing is lost where either is killed. An
+// leased the addresses. The engine does not need it, for its record has the same. A configuration
+// is saved before the ADD and removed after the DEL, so nothing is lost where either is killed. An
 // attachment whose configuration was not saved is removed with the present one.
 package memory
 
@@ -61,8 +61,8 @@ type saved struct {
 	Config      json.RawMessage `json:"config"`
 }
 
-// attachment begins the names of the files of an attachment. It has several where the plugin is several
-// times in a chain.
+// attachment begins the names of the files of an attachment. It has several where the plugin is
+// several times in a chain.
 func (s *saved) attachment() string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{s.Kind, s.Network, s.ContainerID, s.IfName}, "\x00")))
 	return hex.EncodeToString(sum[:16]) + "-"
@@ -120,7 +120,8 @@ func (m *Memory) add(ctx context.Context, c *Call, s *saved, run Runner) ([]byte
 	return out, err
 }
 
-// save makes a file, whose name it returns, unless there is one with the configuration. Those of an attachment are numbered.
+// save makes a file, whose name it returns, unless there is one with the configuration. Those of an
+// attachment are numbered.
 func (m *Memory) save(s *saved) (fresh string, err error) {
 	names, err := m.names(s.attachment(), suffix)
 	if err != nil || slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, s.config()) }) {
@@ -146,7 +147,8 @@ func (m *Memory) save(s *saved) (fresh string, err error) {
 	return fresh, dir.Rename(fresh+unfinished, dir, fresh)
 }
 
-// del runs DEL with each configuration that was saved, the last one first; where there is none, with the present one.
+// del runs DEL with each configuration that was saved, the last one first; where there is none,
+// with the present one.
 func (m *Memory) del(ctx context.Context, environ []string, s *saved, run Runner) error {
 	names, err := m.names(s.attachment(), suffix)
 	if err != nil {
@@ -198,8 +200,8 @@ func (m *Memory) names(prefix, suffix string) (names []string, err error) {
 	return names, err
 }
 
-// merge is the saved configuration with what the runtime knows of the attachment by now: the result,
-// which is in the words of the present version.
+// merge is the saved configuration with what the runtime knows of the attachment by now: the
+// result, which is in the words of the present version.
 func (s *saved) merge(present []byte) []byte {
 	now, err := strictjson.Object(present)
 	if err != nil {

@@ -252,8 +252,9 @@ func (s OnMaster) Del(t *testing.T) {
 	}
 }
 
-// OnMasterWithoutEachKey is that DEL removes what ADD has made, whatever key of the configuration C has gone since. more are further keys of the
-// plugin, vlans is the directory of VLAN links. The addresses are the IPAM plugin's: without the key ipam nobody knows which that is.
+// OnMasterWithoutEachKey is that DEL removes what ADD has made, whatever key of the configuration C
+// has gone since. more are further keys of the plugin, vlans is the directory of VLAN links. The
+// addresses are the IPAM plugin's: without the key ipam nobody knows which that is.
 func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more Conf) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
@@ -287,7 +288,8 @@ func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more 
 	})
 }
 
-// VLANEachStep is that an ADD with a VLAN that fails at whatever step leaves nothing; vlans is the directory of VLAN links.
+// VLANEachStep is that an ADD with a VLAN that fails at whatever step leaves nothing; vlans is the
+// directory of VLAN links.
 func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
@@ -324,7 +326,8 @@ func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
 	}
 }
 
-// VLANConcurrent is that attachments that come and go at the same time have the link as long as one of them is there.
+// VLANConcurrent is that attachments that come and go at the same time have the link as long as one
+// of them is there.
 func (s OnMaster) VLANConcurrent(t *testing.T, vlans string) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)

@@ -1,9 +1,12 @@
-// Package vlan makes the VLAN links that attachments of several networks share, and removes each after the last attachment that uses it.
+// Package vlan makes the VLAN links that attachments of several networks share, and removes each
+// after the last attachment that uses it.
 //
-// Contract: an attachment that uses a link has a holder, a file named by network, container ID and interface. It is written before the link
-// is made and removed after the link, under a lock of the node: whatever is killed, the DEL of the attachment leaves nothing. Only a link
-// that this package made is removed, which its alias says. A link for the VLAN that is there already is used as it is. Where holders
-// were lost, nobody knows who uses a link that this package made: such a link is never removed.
+// Contract: an attachment that uses a link has a holder, a file named by network, container ID and
+// interface. It is written before the link is made and removed after the link, under a lock of the
+// node: whatever is killed, the DEL of the attachment leaves nothing. Only a link that this package
+// made is removed, which its alias says. A link for the VLAN that is there already is used as it
+// is. Where holders were lost, nobody knows who uses a link that this package made: such a link is
+// never removed.
 package vlan
 
 import (
@@ -32,7 +35,8 @@ const (
 	Alias = "braid-cni.io/vlan"
 	// disowned is the alias of a link whose holders were lost.
 	disowned = Alias + " that is kept: its users are not known"
-	// group is the link group of a link from its first moment on, when it has no alias yet ("brav").
+	// group is the link group of a link from its first moment on, when it has no alias yet
+	// ("brav").
 	group uint32 = 0x62726176
 )
 
@@ -70,11 +74,13 @@ type Place struct {
 	InPod  bool
 }
 
-// Finder returns the handle of the node's namespace, or of the namespace of the holder's pod: nil if that is gone.
+// Finder returns the handle of the node's namespace, or of the namespace of the holder's pod: nil
+// if that is gone.
 type Finder func(inPod bool) (*nl.Handle, error)
 
-// Use returns the link for a VLAN of a master, which it makes if there is none. fresh reports whether the holder is new: whoever takes this
-// call back releases only such a holder. It is also valid with an error.
+// Use returns the link for a VLAN of a master, which it makes if there is none. fresh reports
+// whether the holder is new: whoever takes this call back releases only such a holder. It is also
+// valid with an error.
 func (l *Links) Use(ctx context.Context, at Place, by Holder, master *nl.Link, id int) (link *nl.Link, fresh bool, err error) {
 	dir, err := l.lock(ctx, true)
 	if err != nil {
@@ -132,7 +138,8 @@ func nameOf(master string, id int) string {
 	return fmt.Sprintf("%.4s%x.%d", master, sum[:3], id)
 }
 
-// find finds the link for a VLAN of a master; ErrNoLink if there is none. It has the usual name, or whatever name an administrator chose.
+// find finds the link for a VLAN of a master; ErrNoLink if there is none. It has the usual name, or
+// whatever name an administrator chose.
 func find(ctx context.Context, h *nl.Handle, master *nl.Link, id int) (*nl.Link, error) {
 	usual, err := h.Link(ctx, nameOf(master.Name, id))
 	if err == nil && usual.VLAN == id && usual.ParentIndex == master.Index {
@@ -166,8 +173,9 @@ func (l *Links) make(ctx context.Context, at Place, name string, master *nl.Link
 	return link, l.complete(ctx, at, link)
 }
 
-// complete names a link as ours and sets it up. The node takes no part in the VLAN: without IPv6 it neither answers there nor listens to
-// routers. A master that is down is no error: the kernel sets its VLAN links up with it.
+// complete names a link as ours and sets it up. The node takes no part in the VLAN: without IPv6 it
+// neither answers there nor listens to routers. A master that is down is no error: the kernel sets
+// its VLAN links up with it.
 func (l *Links) complete(ctx context.Context, at Place, link *nl.Link) error {
 	l.step("complete " + link.Name)
 	if err := sysctl.Try(at.NS, sysctl.Setting{Key: "net/ipv6/conf/" + link.Name + "/disable_ipv6", Value: "1"}); err != nil {
@@ -193,8 +201,9 @@ func (l *Links) Release(ctx context.Context, by Holder, at Finder) error {
 	})
 }
 
-// concerns reports whether a holder is there, or something that was not finished. It takes no lock, for most attachments use no VLAN: nobody but
-// the attachment itself, whose operations come one after the other, makes its holder.
+// concerns reports whether a holder is there, or something that was not finished. It takes no lock,
+// for most attachments use no VLAN: nobody but the attachment itself, whose operations come one
+// after the other, makes its holder.
 func (l *Links) concerns(by Holder) (bool, error) {
 	dir, err := hostfile.OpenDir(l.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -235,8 +244,8 @@ func (l *Links) Keep(ctx context.Context, network string, valid []Holder, at Fin
 	})
 }
 
-// each calls do, under the lock, with each link's directory and the holders in it, and goes on past errors. Directories that are empty
-// afterwards are removed.
+// each calls do, under the lock, with each link's directory and the holders in it, and goes on past
+// errors. Directories that are empty afterwards are removed.
 func (l *Links) each(ctx context.Context, do func(dir hostfile.Dir, users string, names []string) error) error {
 	dir, err := l.lock(ctx, false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -317,7 +326,8 @@ func (l *Links) hold(dir hostfile.Dir, users string, by Holder) (known, fresh bo
 	return len(names) > 0, err == nil, err
 }
 
-// release removes a holder of a link, by the name of its file. The link goes before the last holder.
+// release removes a holder of a link, by the name of its file. The link goes before the last
+// holder.
 func (l *Links) release(ctx context.Context, dir hostfile.Dir, users, file string, at Finder) error {
 	in, err := dir.Dir(users)
 	if err != nil {
