@@ -415,7 +415,7 @@ func TestFaultGC(t *testing.T) {
 	}
 	collected(r)
 	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
-		"GC default/a", "GC default/b", "GC default/c")
+		"GC default/a", "GC default/b", "GC default/c", "forget network default/b")
 	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.must("ADD", stale)
 		r.killedAt("GC", stale, points, n)

@@ -101,6 +101,38 @@ func TestR31Full(t *testing.T) {
 	}
 }
 
+// TestFaultFull kills a DEL at each point where there is no room. The retried DEL leaves nothing.
+func TestFaultFull(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"bytes", "inodes"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.small()
+			r.nad("a", r.macvlan(11, ""))
+			p := r.pod("p", "a,a")
+			r.add(p)
+			empty := r.fill(what)
+			points, failed := r.points("DEL", p)
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			empty()
+			covers(t, points, "record unfinished", "record detached eth0", "record removed")
+			r.eachPoint(points, 0, func(r *rig, n int) {
+				r.add(p)
+				empty := r.fill(what)
+				if out, err := r.exec("DEL", p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"=/dev/null"); err == nil {
+					r.t.Fatalf("DEL was not killed: %s", out)
+				}
+				r.must("DEL", p)
+				empty()
+				r.clean(p)
+			})
+		})
+	}
+}
+
 // TestR31ReadOnly: the error says what is wrong, and what to do.
 func TestR31ReadOnly(t *testing.T) {
 	t.Parallel()

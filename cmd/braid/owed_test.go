@@ -228,16 +228,42 @@ func TestR12Hangs(t *testing.T) {
 		for _, after := range []string{"0s", "11m", "22m"} {
 			r.env = []string{later + "=" + after}
 			start := time.Now()
-			r.fails("DEL", p, types.ErrTryAgainLater, "default/a", "not finished within 500ms")
+			r.fails("DEL", p, types.ErrTryAgainLater, "default/a", "not finished within")
 			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		}
+		same(t, "leases of what came after it", len(r.leases()), 0)
 		r.conf = patience
 		r.fake("link", "")
 		r.must("DEL", p)
 		r.clean()
 	}
+}
+
+// What hangs keeps neither the other attachments of its pod nor, in a GC, other pods from being
+// removed.
+func TestR12HangsAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("link", "")
+	r.nad("a", `{"cniVersion":"1.0.0","type":"link"}`)
+	r.nad("b", r.macvlan(11, ""))
+	p, q := r.pod("p", "b,a"), r.pod("q", "b")
+	r.add(p)
+	r.add(q)
+	p.Unmount()
+	q.Unmount()
+	r.fake("link", `if [ "$CNI_COMMAND" = DEL ]; then sleep 60; fi`)
+	patience := r.conf
+	r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "2s"}))
+	r.valid()
+	r.fails("GC", nil, types.ErrTryAgainLater, "default/p", "default/a", "not finished within")
+	same(t, "leases", len(r.leases()), 0)
+	r.conf = patience
+	r.fake("link", "")
+	r.must("DEL", p)
+	r.clean()
 }
 
 // TestFaultOwed kills the DEL that leaves something for GC at each point. The next DEL ends, and GC

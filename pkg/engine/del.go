@@ -58,10 +58,18 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 	}
 	e.removeLinks(ctx, req, sandbox, rec)
 	var stack undo.Stack
-	for _, a := range rec.Attachments {
-		if a.State != record.Owed {
-			stack.Push(func(ctx context.Context) error { return e.remove(ctx, req, sandbox, rec, a) })
+	for i, a := range rec.Attachments {
+		if a.State == record.Owed {
+			continue
 		}
+		stack.Push(func(ctx context.Context) error {
+			if i > 0 { // others come after it, which a plugin that hangs must not keep from their turn
+				var cancel context.CancelFunc
+				ctx, cancel = share(ctx)
+				defer cancel()
+			}
+			return e.remove(ctx, req, sandbox, rec, a)
+		})
 	}
 	if err := stack.Unwind(ctx); err != nil {
 		return err

@@ -173,6 +173,20 @@ func bounded(ctx context.Context, cfg *conf.Config) (context.Context, context.Ca
 	})
 }
 
+// share bounds ctx by half of the time that is left, for what others wait for.
+func share(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	half := time.Until(deadline) / 2
+	return context.WithTimeoutCause(ctx, half, &failure.Error{
+		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
+		Err: fmt.Errorf("not finished within %v, half of the time that was left", half.Round(time.Millisecond)),
+		Fix: "see the log for what took the time; raise it if the networks are that slow",
+	})
+}
+
 // trace surrounds a change of state for fault injection.
 func (e *Engine) trace(point string, change func() error) error {
 	if e.Trace == nil {

@@ -81,6 +81,8 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 // collect removes a sandbox that the runtime does not know, unless its ADD began after the runtime made its list: then it gives
 // the interface of the default network, which the runtime would have named.
 func (e *Engine) collect(ctx context.Context, req *Request, id string, start time.Time) (later string, err error) {
+	ctx, cancel := share(ctx)
+	defer cancel()
 	if err := record.ValidateContainerID(id); err != nil {
 		return "", err
 	}
