@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -182,5 +183,36 @@ func TestLintCluster(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" || code != exitFound {
 		t.Errorf("exit code %d, %s (-want +got):\n%s", code, stderr, diff)
+	}
+}
+
+// M34: lint says before a migration which paths this node does not allow, by the roots of its configuration.
+func TestM34LintDataDir(t *testing.T) {
+	dir := t.TempDir()
+	nad := `apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: %s, namespace: lint}
+spec: {config: '{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.1.0.0/24"%s}},{"type":"tuning"%s}]}'}
+---
+`
+	objects := fmt.Sprintf(nad, "fine", `,"dataDir":"/run/cni/x"`, `,"dataDir":"/var/lib/cni/y"`) + fmt.Sprintf(nad, "leases", `,"dataDir":"/data/leases"`, "") +
+		fmt.Sprintf(nad, "tuned", "", `,"dataDir":"/data/tuning"`) + fmt.Sprintf(nad, "dns", `,"resolvConf":"/root/x"`, "")
+	config := `{"cniVersion":"1.0.0","name":"braid","type":"braid","delegates":[{"type":"bridge"}],"braid":{"dataRoots":["/data"]}}`
+	for name, text := range map[string]string{"objects.yaml": objects, "braid.conf": config} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for flags, want := range map[string][]string{
+		"":                                 {"leases", "tuned", "dns"},
+		" --config " + dir + "/braid.conf": {"fine", "dns"},
+	} {
+		code, stdout, stderr := call(t, "braidctl lint "+dir+"/objects.yaml -o json"+flags)
+		for i := range want {
+			want[i] = "NetworkAttachmentDefinition lint/" + want[i] + " refused NADInvalid"
+		}
+		if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" || code != exitFound {
+			t.Errorf("%s: exit code %d, %s (-want +got):\n%s", flags, code, stderr, diff)
+		}
 	}
 }
