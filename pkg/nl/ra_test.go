@@ -62,11 +62,14 @@ func TestR19RefuseDefaultRouters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := pod.Advertisements("net1")
-	router.Advertise("peer1")
-	for end := time.Now().Add(10 * time.Second); pod.Advertisements("net1") == before; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the advertisement does not arrive")
+	// When the second has been counted, the first has had its effect.
+	for range 2 {
+		before := pod.Advertisements("net1")
+		router.Advertise("peer1")
+		for end := time.Now().Add(10 * time.Second); pod.Advertisements("net1") == before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the advertisement does not arrive")
+			}
 		}
 	}
 	if routes := pod.Routes(); strings.Contains(routes, "dev net1 proto ra") || !strings.Contains(routes, "dev eth0 proto ra") {

@@ -21,6 +21,20 @@ func (Sandbox) RefuseDefaultRouters(ctx context.Context, netnsPath string, links
 		return err
 	}
 	defer ns.Close()
+	var h *Handle
+	// One visit of the namespace for both.
+	err = ns.Do(func() (err error) {
+		if h, err = Open(ns); err != nil {
+			return err
+		}
+		return sysctl.Reach(ns)
+	})
+	if h != nil {
+		defer h.Close()
+	}
+	if err != nil {
+		return err
+	}
 	settings := make([]sysctl.Setting, len(links))
 	for i, link := range links {
 		settings[i] = sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_ra_defrtr", Value: "0"}
@@ -28,11 +42,6 @@ func (Sandbox) RefuseDefaultRouters(ctx context.Context, netnsPath string, links
 	if err := sysctl.Try(ns, settings...); err != nil {
 		return err
 	}
-	h, err := Open(ns)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
 	if err := h.forgetRouters(ctx, links); err != nil {
 		return fmt.Errorf("remove default routes of router advertisements: %w", err)
 	}
