@@ -251,6 +251,25 @@ func TestAPICallsOfAnADD(t *testing.T) {
 	}
 }
 
+// A fault of the default network is the operator's: a pod without networks of its own is not told, one
+// with networks is.
+func TestAPICallsOfADDWithWarning(t *testing.T) {
+	r := newAPIRig(t, "warnings")
+	r.conf["delegates"] = []any{with(r.defaultNetwork(), "noSuchKey", true)}
+	r.nad("a", r.macvlan(11, ""))
+	for networks, want := range map[string]map[string]int{
+		"": {}, "a": {getNAD: 1, patchStatus: 1, createEvent: 3},
+	} {
+		p := r.pod("p"+networks, networks)
+		same(t, "requests for "+networks, r.calls(func() { r.must("ADD", p.pod, p.args()) }), want)
+		if !strings.Contains(r.log(), "noSuchKey") {
+			t.Errorf("the log does not name the key")
+		}
+		r.must("DEL", p.pod, p.args())
+		r.clean(p.pod)
+	}
+}
+
 // Where the runtime does not say enough, the pod is fetched.
 func TestAnnotationsOfTheRuntimeMissing(t *testing.T) {
 	r := newAPIRig(t, "not-passed")

@@ -170,13 +170,15 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	if told := published(req.Config, results); tells(pod, len(told)) {
-		if err := e.publish(ctx, pod, told, events); err != nil {
+	entries := published(req.Config, results)
+	told := tells(pod, len(entries))
+	if told {
+		if err := e.publish(ctx, pod, entries, events); err != nil {
 			return nil, err
 		}
 	}
 	for i := range rec.Attachments {
-		events.warn(&rec.Attachments[i].Attachment)
+		events.warn(&rec.Attachments[i].Attachment, told)
 	}
 	rec.Complete = true
 	if err := e.save(sandbox, rec, "complete"); err != nil {

@@ -53,11 +53,12 @@ func (ev *events) attached(r status.Result) {
 	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
 }
 
-// warn sends the warnings of an attachment and logs them.
-func (ev *events) warn(a *plan.Attachment) {
+// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends them. A pod
+// without networks of its own has nothing to do with its default network's, and costs no event.
+func (ev *events) warn(a *plan.Attachment, told bool) {
 	for _, w := range a.Warnings {
 		ev.engine.Log.WarnContext(ev.ctx, w.Error(), "reason", w.Reason, "network", w.NAD, "interface", w.Interface)
-		if ev.pod != nil {
+		if told && ev.pod != nil {
 			ev.send("Warning", string(w.Reason), w.Error())
 		}
 	}
