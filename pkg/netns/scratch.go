@@ -7,16 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alive says whether path is a network namespace now.
-func Alive(path string) bool {
-	ns, err := Open(path)
-	if err != nil {
-		return false
-	}
-	ns.Close()
-	return true
-}
-
 // Scratch makes an empty network namespace, with nothing but a loopback link. It is reached by path, from other processes too,
 // until release is called, once, and ends then. A thread of its own holds the namespace, on which nothing else ever runs and
 // which ends with it.

@@ -56,7 +56,7 @@ func (s *Store) keepReserve() {
 
 // fromReserve makes a file of the reserve the one of this path, unless there is one by now.
 func (s *Store) fromReserve(path string) error {
-	err := error(fs.ErrNotExist)
+	err := fs.ErrNotExist
 	for n := reserved - 1; n >= 0 && errors.Is(err, fs.ErrNotExist); n-- {
 		err = unix.Renameat2(unix.AT_FDCWD, s.reserve(n), unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
 	}

@@ -151,8 +151,10 @@ func TestS37KeysWithoutPeriodAreTheSpecifications(t *testing.T) {
 // the networks meanwhile.
 func TestR15EarlierSandbox(t *testing.T) {
 	earlier := []nadv1.NetworkStatus{
-		{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.2"}, Default: true}, {Name: "default/a", Interface: "net1", Mac: "m"},
-		{Name: "default/gone", Interface: "net2", IPs: []string{"10.2.0.2", "fd00::2"}}, {Name: "default/named", Interface: "data"},
+		{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.2"}, Default: true},
+		{Name: "default/a", Interface: "net1", Mac: "m"},
+		{Name: "default/gone", Interface: "net2", IPs: []string{"10.2.0.2", "fd00::2"}},
+		{Name: "default/named", Interface: "data"},
 		{Name: "default/bare"},
 	}
 	const other = `{"name":"x/dynamic","interface":"dyn0","ips":["1.2.3.4"],"dns":{}}`
