@@ -30,6 +30,8 @@ func (s *soak) event(rng *rand.Rand) {
 		s.loseState()
 	case dice >= 86 && dice < 92 && !without("edit"):
 		s.edit()
+	case dice >= 92 && dice < 96 && !without("rename"):
+		s.rename()
 	case dice >= 79 && dice < 86 && !without("boot"):
 		s.reboot()
 	}
@@ -182,6 +184,15 @@ func (s *soak) write(plain bool) {
 	s.cluster(slots, plain)
 	for _, b := range s.known {
 		b.note("networks are plain: %v", plain)
+	}
+}
+
+// rename gives the node another name, or the first one again.
+func (s *soak) rename() {
+	own := s.config["braid"].(map[string]any)
+	own["nodeName"] = map[any]string{"soak": "soak-2", "soak-2": "soak"}[own["nodeName"]]
+	for _, b := range s.known {
+		b.note("the node is %s now", own["nodeName"])
 	}
 }
 

@@ -10,8 +10,9 @@
 // What happens follows from a seed, but for the time that programs take. BRAID_SOAK_SEED sets it,
 // BRAID_SOAK_OPS the number of operations, BRAID_SOAK_WORKERS how many are at work at a time;
 // BRAID_SOAK_WITHOUT leaves out some of kill, term, stop, nsgone, twice, disk, edit (of networks),
-// exec, loss, boot, gc, nopath (DEL without CNI_NETNS while the namespace lives), forget and reuse
-// (of paths), separated by commas. BRAID_BINARY is braid, and BRAID_SOAK_LOG where its log is kept.
+// exec, loss, boot, rename (of the node), gc, nopath (DEL without CNI_NETNS while the namespace
+// lives), forget and reuse (of paths), separated by commas. BRAID_BINARY is braid, and
+// BRAID_SOAK_LOG where its log is kept.
 package soak_test
 
 import (

@@ -31,7 +31,7 @@ func (s *soak) operate(at *slot, rng *rand.Rand) {
 		s.check(b, rng)
 	case b.state == live && dice < 50 && at.made:
 		s.addAgain(b, rng)
-	case b.state == failed && dice < 40 && at.made:
+	case b.state == failed && dice < 40 && at.made && !b.orphan: // no runtime tries one again that it lost
 		s.add(b, rng)
 	case dice > 85 && len(at.former) < most && !without("forget"):
 		s.forget(at)
