@@ -274,3 +274,28 @@ func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 		t.Errorf("blocks: %s, want that of the small range shared", got)
 	}
 }
+
+// TestR6AllowPersistentIPs: a network as KubeVirt's users write it, of a built-in type, and two pods of one virtual machine during a migration.
+func TestR6AllowPersistentIPs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nodes(2)
+	r.nad("red", fmt.Sprintf(`{"cniVersion":"0.3.1","name":"tenantred","type":"macvlan","master":%q,"allowPersistentIPs":true,
+		"ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`, nic))
+	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm-a.tenantred", map[string]any{"network": "tenantred", "interface": "pod16367aacb67"}, nil)
+	const networks = `[{"name":"red","interface":"pod16367aacb67","ipam-claim-reference":"vm-a.tenantred"}]`
+	source := r.pod("source", networks)
+	r.add(source)
+	kept := r.address(source, "pod16367aacb67")
+	other := r.peer("node-2")
+	target := other.pod("target", networks)
+	other.add(target)
+	same(t, "address of the target", other.address(target, "pod16367aacb67"), kept)
+	other.fails("ADD", other.pod("third", networks), 11, "the address is taken")
+	r.must("DEL", source)
+	other.must("CHECK", target)
+	other.must("DEL", target)
+	again := r.pod("again", networks)
+	r.add(again)
+	same(t, "address after a restart", r.address(again, "pod16367aacb67"), kept)
+}

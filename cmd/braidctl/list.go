@@ -174,6 +174,10 @@ func (l listed) rows() [][]string {
 	var rows [][]string
 	for _, a := range l.Addresses {
 		rows = append(rows, []string{l.Space, l.Block, whose, used, free, a.Address, holder(a)})
+		if a.Second != nil {
+			second := v1alpha1.Allocation{ContainerID: a.Second.ContainerID, Pod: a.Second.Pod, Claim: a.Claim}
+			rows = append(rows, []string{l.Space, l.Block, whose, used, free, a.Address, holder(second)})
+		}
 	}
 	return rows
 }

@@ -172,9 +172,7 @@ func missing(of, in []v1alpha1.Allocation) (addrs []string) {
 func strike(list []v1alpha1.Allocation, gone map[incarnation]bool, claims map[types.UID]bool) []v1alpha1.Allocation {
 	var kept []v1alpha1.Allocation
 	for _, e := range list {
-		if e.Node != nil && gone[incarnationOf(e.Node)] {
-			e = v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}
-		}
+		e, _ = block.Without(e, func(e v1alpha1.Allocation) bool { return e.Node != nil && gone[incarnationOf(e.Node)] })
 		if claims != nil && e.Claim != nil && !claims[e.Claim.UID] {
 			e.Claim = nil
 		}
@@ -219,8 +217,10 @@ func named(blocks []v1alpha1.IPBlock) map[incarnation]bool {
 			nodes[incarnationOf(owner)] = true
 		}
 		for _, e := range blocks[i].Spec.Allocations {
-			if e.Node != nil {
-				nodes[incarnationOf(e.Node)] = true
+			for _, s := range block.Sandboxes(e) {
+				if s.Node != nil {
+					nodes[incarnationOf(s.Node)] = true
+				}
 			}
 		}
 	}

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/reap"
 )
@@ -137,6 +140,33 @@ func TestClaims(t *testing.T) {
 		r.pass(0)
 		r.want("both gone", "s-10-0-0-0-28 10.0.0.2=default/a 10.0.0.5=default/c")
 	})
+}
+
+// TestR6ClaimThatIsBeingDeleted: the addresses of a claim are free when the object is gone, not when it is being deleted. Of two sandboxes of a
+// migration each goes with its own node.
+func TestR6ClaimThatIsBeingDeleted(t *testing.T) {
+	f := newFake()
+	r := newRig(t, f)
+	here, gone := owner("here", f.addNode("here")), owner("gone", "u")
+	vm := claim("default", "vm", f.addClaim("default", "vm"))
+	now := metav1.Now()
+	f.deleting = map[types.UID]*metav1.Time{vm.UID: &now}
+	source := use("10.0.0.1", "default/source", gone, vm)
+	source.Second = &v1alpha1.Sandbox{Network: "net", ContainerID: "target", IfName: "net1", Pod: "default/target", Node: here}
+	target := use("10.0.0.2", "default/source2", here, vm)
+	target.Second = &v1alpha1.Sandbox{Network: "net", ContainerID: "target2", IfName: "net1", Pod: "default/target2", Node: gone}
+	r.block("s", "10.0.0.0/28", nil, source, target, use("10.0.0.3", "", nil, vm))
+	r.pass(0)
+	r.pass(grace)
+	r.want("a node lost", "s-10-0-0-0-28 10.0.0.1=default/target+vm 10.0.0.2=default/source2+vm 10.0.0.3=+vm")
+	for _, e := range f.All()[0].Spec.Allocations {
+		if e.Second != nil {
+			t.Errorf("%s has a second sandbox, of a node that is lost: %+v", e.Address, e.Second)
+		}
+	}
+	f.deleteClaim("default", "vm")
+	r.pass(0)
+	r.want("the claim is gone", "s-10-0-0-0-28 10.0.0.1=default/target 10.0.0.2=default/source2")
 }
 
 // Addresses are the node's to give back while it is there, whatever became of the pod: it may be pending, and its status not written yet.

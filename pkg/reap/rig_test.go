@@ -258,6 +258,7 @@ type fake struct {
 	nodes    map[string]node
 	pods     map[string]fakePod
 	claims   map[string]types.UID
+	deleting map[types.UID]*metav1.Time
 	pools    map[string]wbv1.IPPool
 	reserved map[string]wbv1.OverlappingRangeIPReservation
 	// unserved says that whereabouts' kinds are not there.
@@ -372,7 +373,7 @@ func (f *fake) podsWhere(verb string, is func(fakePod) bool) (list []metav1.Obje
 
 func (f *fake) IPAMClaims(context.Context) (list []metav1.ObjectMeta, err error) {
 	for _, uid := range f.claims {
-		list = append(list, metav1.ObjectMeta{UID: uid})
+		list = append(list, metav1.ObjectMeta{UID: uid, DeletionTimestamp: f.deleting[uid]})
 	}
 	return list, f.Fault("before", "claims")
 }

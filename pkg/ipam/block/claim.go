@@ -173,8 +173,10 @@ func (s *search) users() uint64 {
 			names[spec.Owner.NodeName] = true
 		}
 		for _, e := range spec.Allocations {
-			if e.Node != nil {
-				names[e.Node.NodeName] = true
+			for _, s := range Sandboxes(e) {
+				if s.Node != nil {
+					names[s.Node.NodeName] = true
+				}
 			}
 		}
 	}

@@ -48,9 +48,11 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, 
 	for i := range shared {
 		for _, e := range shared[i].Spec.Allocations {
 			addr, err := netip.ParseAddr(e.Address)
-			if err == nil && e.ContainerID != "" && e.Node != nil && bootOf(e.Node) == id.boot {
-				orphan(orphans, e, heldAddr{shared[i].Spec.Space, addr})
-				strange[e.Node.NodeName] = !id.named(e.Node)
+			for _, s := range Sandboxes(e) {
+				if err == nil && s.ContainerID != "" && s.Node != nil && bootOf(s.Node) == id.boot {
+					orphan(orphans, s, heldAddr{shared[i].Spec.Space, addr})
+					strange[s.Node.NodeName] = !id.named(s.Node)
+				}
 			}
 		}
 	}

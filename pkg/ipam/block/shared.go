@@ -240,7 +240,7 @@ func (s *search) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPBlo
 		got = addr
 		entry := s.entry(addr)
 		if mine >= 0 {
-			object.Spec.Allocations[mine] = entry
+			join(&object.Spec.Allocations[mine], entry)
 		} else {
 			object.Spec.Allocations = append(object.Spec.Allocations, entry)
 		}
@@ -278,12 +278,16 @@ func (s *search) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.A
 	return a, -1
 }
 
-// ours says whether the entry is the holder's, or one that its claim keeps while no container uses it.
+// ours reports whether the entry is the holder's, or one that its claim keeps while no other container uses it, or one does, from which a
+// migration may go to the holder.
 func (s *search) ours(e v1alpha1.Allocation) bool {
-	if s.claim != nil && e.Claim != nil && e.Claim.UID == s.claim.UID {
-		return e.ContainerID == "" || attachmentOf(e) == s.holder.Attachment()
+	holders := func(e v1alpha1.Allocation) bool {
+		return attachmentOf(e) == s.holder.Attachment() && s.me.identity().named(e.Node)
 	}
-	return attachmentOf(e) == s.holder.Attachment() && s.me.identity().named(e.Node)
+	if s.claim != nil && e.Claim != nil && e.Claim.UID == s.claim.UID {
+		return e.ContainerID == "" || e.Second == nil || uses(e, holders)
+	}
+	return e.Second == nil && holders(e)
 }
 
 // gives says whether the address fulfils another wish of the same Add already.
@@ -445,7 +449,8 @@ func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a Attachment) 
 // entries are the addresses that the attachment holds as the object says it.
 func entries(id *identity, object *v1alpha1.IPBlock, a Attachment) (addrs []heldAddr) {
 	for _, e := range object.Spec.Allocations {
-		if addr, err := netip.ParseAddr(e.Address); err == nil && attachmentOf(e) == a && id.ran(e) {
+		such := func(e v1alpha1.Allocation) bool { return attachmentOf(e) == a && id.ran(e) }
+		if addr, err := netip.ParseAddr(e.Address); err == nil && uses(e, such) {
 			addrs = append(addrs, heldAddr{object.Spec.Space, addr})
 		}
 	}
@@ -490,7 +495,7 @@ func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone f
 	shared, err := m.sharedBlocks(ctx, opts)
 	errs := []error{err}
 	for i := range shared {
-		if slices.ContainsFunc(shared[i].Spec.Allocations, gone) {
+		if slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, gone) }) {
 			_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (bool, error) { return m.strike(object, gone), nil })
 			errs = append(errs, err)
 		}
@@ -502,13 +507,10 @@ func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone f
 func (m *Manager) strike(object *v1alpha1.IPBlock, gone func(v1alpha1.Allocation) bool) (changed bool) {
 	var kept []v1alpha1.Allocation
 	for _, e := range object.Spec.Allocations {
-		if !gone(e) {
-			kept = append(kept, e)
-			continue
-		}
-		changed = true
-		if e.Claim != nil {
-			kept = append(kept, v1alpha1.Allocation{Address: e.Address, Claim: e.Claim})
+		left, struck := Without(e, gone)
+		changed = changed || struck
+		if !struck || left.Claim != nil || left.ContainerID != "" {
+			kept = append(kept, left)
 		}
 	}
 	object.Spec.Allocations = kept

@@ -499,13 +499,17 @@ func (m *Manager) renameEntries(ctx context.Context, me *self) error {
 	id := me.identity()
 	earlier := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && e.Node.NodeName != me.Name }
 	for i := range shared {
-		if !slices.ContainsFunc(shared[i].Spec.Allocations, earlier) {
+		if !slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, earlier) }) {
 			continue
 		}
 		_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (changed bool, err error) {
 			for i := range object.Spec.Allocations {
-				if e := &object.Spec.Allocations[i]; earlier(*e) {
+				e := &object.Spec.Allocations[i]
+				if earlier(*e) {
 					e.Node, changed = me.node(""), true
+				}
+				if e.Second != nil && earlier(secondOf(*e)) {
+					e.Second.Node, changed = me.node(""), true
 				}
 			}
 			return changed, nil

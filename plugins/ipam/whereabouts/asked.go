@@ -60,6 +60,10 @@ func (p *pod) claim(ctx context.Context, objects block.Objects, req *plugin.Requ
 	case apierrors.IsBadRequest(err):
 		return nil, plugin.ConfError(claimKey, args.Claim, err.Error())
 	}
+	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network {
+		return nil, plugin.ConfError(claimKey, args.Claim, fmt.Sprintf(
+			"spec.network of the IPAMClaim is %.80q, and this network is %q; name a claim that is of this network", claim.Spec.Network, req.Network))
+	}
 	return claim, err
 }
 

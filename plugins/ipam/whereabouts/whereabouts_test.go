@@ -283,12 +283,13 @@ func TestS46IPAMClaim(t *testing.T) {
 	first := add(t, p, c.With(claiming("vm")))
 	same(t, "status.ips", r.claimed("vm").IPs, first)
 	same(t, "status.ownerPod", r.claimed("vm").OwnerPod, "a")
-	_, err := r.pod("thief").Add(c.With(claiming("vm")))
-	fails(t, err, 11, "the address is taken")
-	must(t, p.Del(c.With(claiming("vm"))))
-	q := r.pod("b")
+	q := r.pod("b") // a migration is from one to the other
 	same(t, "next pod", add(t, q, c.With(claiming("vm"))), first)
 	same(t, "status.ownerPod", r.claimed("vm").OwnerPod, "b")
+	_, err := r.pod("thief").Add(c.With(claiming("vm")))
+	fails(t, err, 11, "the address is taken")
+	must(t, p.Check(c))
+	must(t, p.Del(c.With(claiming("vm"))))
 	must(t, q.Check(c))
 	must(t, q.Del(c)) // whether DEL names the claim does not matter
 	// Nobody else gets it.
@@ -323,6 +324,46 @@ func TestS46IPRequestsOfAClaim(t *testing.T) {
 	must(t, r.pod("a").Del(c))
 	_, err = r.pod("c").Add(with(conf{"range": "10.1.0.0/24"}).With(claiming("vm")))
 	fails(t, err, 7, `IPAMClaim vm status.ips[0] "10.0.0.7/24": is in none of the ranges`)
+}
+
+// TestR6TwoSandboxesOfAClaim: while a virtual machine migrates, two sandboxes have its addresses; each gives back its own hold, in any order,
+// and when it is made again it has the same.
+func TestR6TwoSandboxesOfAClaim(t *testing.T) {
+	c := with(conf{"range": "10.0.0.0/29"}).With(claiming("vm"))
+	for name, order := range map[string][]int{"source first": {0, 1}, "target first": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.claim("vm", conf{"network": "net", "interface": "net1"})
+			pods := []*plugintest.Pod{r.pod("source"), r.pod("target")}
+			first := add(t, pods[0], c)
+			same(t, "target", add(t, pods[1], c), first)
+			same(t, "target, repeated", add(t, pods[1], c), first)
+			must(t, pods[order[0]].Del(c))
+			must(t, pods[order[0]].Del(c))
+			must(t, pods[order[1]].Check(c))
+			other := r.pod("other")
+			if got := add(t, other, with(conf{"range": "10.0.0.0/29"})); got[0] == first[0] {
+				t.Errorf("%v is that of the claim", got)
+			}
+			same(t, "migrated back", add(t, pods[order[0]], c), first)
+			must(t, r.node.GC(c, pods[order[0]], other))
+			must(t, pods[order[0]].Check(c))
+			if err := pods[order[1]].Check(c); err == nil {
+				t.Error("what is not valid still holds the claim's address")
+			}
+		})
+	}
+}
+
+// TestR6ClaimOfAnotherNetwork: a claim is of the network that its spec names, by the name of the configuration.
+func TestR6ClaimOfAnotherNetwork(t *testing.T) {
+	r := newRig(t)
+	r.claim("vm", conf{"network": "tenantred", "interface": "net1"})
+	c := with(conf{"range": "10.0.0.0/24"}).With(claiming("vm"))
+	_, err := r.pod("a").Add(c)
+	fails(t, err, 7, `args.cni.ipam-claim-reference "vm"`, `"tenantred"`, `this network is "net"`)
+	same(t, "state", r.state(), "")
+	add(t, r.pod("b"), c.With(conf{"name": "tenantred"}))
 }
 
 func TestS46ClaimThatIsNotThere(t *testing.T) {

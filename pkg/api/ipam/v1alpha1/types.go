@@ -124,6 +124,24 @@ type Allocation struct {
 	Node *Node `json:"node,omitempty"`
 	// Claim keeps the address beyond the life of a pod, as long as this IPAMClaim exists.
 	Claim *Claim `json:"claim,omitempty"`
+	// Second is another sandbox that uses the address of the claim, while a virtual machine migrates from one to the other.
+	Second *Sandbox `json:"second,omitempty"`
+}
+
+// Sandbox is an interface of a pod's sandbox.
+type Sandbox struct {
+	// Network is the name in the CNI configuration.
+	Network string `json:"network"`
+	// ContainerID is the runtime's, of the pod's sandbox.
+	ContainerID string `json:"containerID"`
+	// IfName is the pod's interface.
+	IfName string `json:"ifName"`
+	// Pod is "namespace/name".
+	Pod string `json:"pod,omitempty"`
+	// PodUID tells the pod from another of its name.
+	PodUID types.UID `json:"podUID,omitempty"`
+	// Node is where the container runs.
+	Node *Node `json:"node,omitempty"`
 }
 
 // Claim is an IPAMClaim of k8s.cni.cncf.io/v1alpha1.
