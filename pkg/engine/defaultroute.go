@@ -38,9 +38,7 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 	if err != nil {
 		return err
 	}
-	if r.watched, err = r.foreign(a); err != nil {
-		return err
-	}
+	r.watched = a.Execd
 	if configured == 0 && !r.watched {
 		return nil
 	}
@@ -65,15 +63,6 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 		r.routes = nil // it will have more
 	}
 	return nil
-}
-
-// foreign reports whether a plugin of the attachment is exec'd.
-func (r *routing) foreign(a *plan.Attachment) (bool, error) {
-	list, err := r.sandbox.list(a)
-	if err != nil {
-		return false, err
-	}
-	return homes{r.sandbox.exec, r.req.path(), a.InProcess}.foreign(list), nil
 }
 
 // after looks at what an attachment brought. The result that it returns has no default route that the pod does not have.

@@ -48,6 +48,7 @@ func runnable(exec Exec, list *libcni.NetworkConfigList, a *plan.Attachment, pat
 			if err != nil {
 				return nil, chainError(err, a)
 			}
+			a.Execd = a.Execd || found.Execd
 			for kind, inProcess := range found.Chosen {
 				if a.InProcess == nil {
 					a.InProcess = map[string]bool{}

@@ -114,6 +114,8 @@ type Found struct {
 	// Chosen is where the plugin runs, if its configuration has keys that the built-in one does not
 	// know: later operations on the attachment run it there too. Nil otherwise.
 	Chosen Chosen
+	// Execd is that a binary runs the plugin.
+	Execd bool
 	// Warnings name keys that have no effect, or not the one that their writer may expect.
 	Warnings []*failure.Error
 }
@@ -123,7 +125,7 @@ type Found struct {
 func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	if _, ok := e.builtin(kind); !ok {
 		_, err := e.FindInPath(kind, paths)
-		return Found{}, err
+		return Found{Execd: true}, err
 	}
 	c, err := e.choose(kind, config, paths, nil)
 	if err != nil {
@@ -132,7 +134,7 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	if err := e.judge(kind, c); err != nil {
 		return Found{}, err
 	}
-	found := Found{Warnings: c.warnings(kind)}
+	found := Found{Warnings: c.warnings(kind), Execd: c.path != ""}
 	if len(c.prepared.Unknown) > 0 {
 		found.Chosen = Chosen{kind: c.path == ""}
 	}
