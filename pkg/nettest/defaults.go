@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// A new namespace has the IPv4 parameters that the machine's own has, and where
-// net.core.devconf_inherit_init_net says so, the IPv6 ones. Tests take those of a kernel that
-// nobody has told anything for granted.
+// A new namespace has the IPv4 parameters of links that the machine's own has, and where
+// net.core.devconf_inherit_init_net asks for it, the IPv6 ones. Tests take those of a kernel that
+// nobody has configured for granted. Others, as those of connection tracking, are not inherited.
 
 // defaults4 and defaults6 are what machines are configured with otherwise, and the kernel's own
 // values of it.
