@@ -123,6 +123,7 @@ func TestR12Owed(t *testing.T) {
 			r.env = []string{later + "=9m"}
 			r.fails("DEL", p, 7, "default/a")
 			same(t, "events before", len(r.told(p, "CleanupOwed")), 0)
+			r.must("DEL", r.pod("another", "")) // which counts for nothing
 			r.env = []string{later + "=10m1s"}
 			r.must("DEL", p)
 			events := r.told(p, "CleanupOwed")

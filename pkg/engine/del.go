@@ -113,7 +113,7 @@ func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec
 				return err
 			}
 		} else if err != nil {
-			if a.Refusal != nil && a.State != record.Owed { // it is waited for from the beginning
+			if a.Refusal != nil && a.State != record.Owed && !sandbox.guest { // it is waited for from the beginning
 				a.Refusal = nil
 				err = errors.Join(err, e.note(sandbox, rec, &a, "not refused "+a.IfName))
 			}
@@ -155,8 +155,10 @@ func (e *Engine) wasAdded(req *Request, sandbox *sandbox, rec *record.Record, a 
 // links stands in for the one that is gone: everything that lived in it went with it.
 func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
 	err := e.delChain(ctx, req, sandbox, a, req.NetNS)
-	if id, ierr := e.Namespaces.Identity(req.NetNS); err != nil && ierr == nil && id == "" && req.NetNS != "" { // it went meanwhile
-		return e.detach(ctx, within(req, ""), sandbox, a)
+	if err != nil && req.NetNS != "" {
+		if id, ierr := e.Namespaces.Identity(req.NetNS); ierr == nil && id == "" { // it went meanwhile
+			return e.detach(ctx, within(req, ""), sandbox, a)
+		}
 	}
 	if err != nil && req.NetNS == "" && ctx.Err() == nil && !errors.Is(err, errForeign) {
 		scratch, release, serr := e.Namespaces.Scratch()

@@ -48,10 +48,21 @@ func (r *refusal) Error() string { return errors.Join(r.errs...).Error() }
 
 func (r *refusal) Unwrap() []error { return r.errs }
 
-// refuses reports whether a plugin is absent or refuses its configuration (CNI 1.1 "Error", codes
-// 1, 2 and 7).
+// refuses reports whether an error is nothing but that a plugin is absent, or refuses its
+// configuration (CNI 1.1 "Error", codes 1, 2 and 7). Of several errors each must be that.
 func refuses(err error) bool {
-	return slices.Contains([]uint{types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField, types.ErrInvalidNetworkConfig}, failure.Code(err))
+	switch e := err.(type) { //nolint:errorlint // the chain is followed here
+	case nil:
+		return false
+	case *types.Error:
+		return slices.Contains([]uint{types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField, types.ErrInvalidNetworkConfig}, e.Code)
+	case *failure.Error:
+		return e.Reason == failure.PluginNotFound || e.Reason == failure.NADInvalid || refuses(e.Err)
+	case interface{ Unwrap() []error }:
+		errs := e.Unwrap()
+		return len(errs) > 0 && !slices.ContainsFunc(errs, func(err error) bool { return !refuses(err) })
+	}
+	return refuses(errors.Unwrap(err))
 }
 
 // counted counts the plugins of a chain that were run.
@@ -117,7 +128,7 @@ func (e *Engine) owe(
 	if !over || a.State == record.Owed {
 		var errs []error
 		for _, err := range refused.errs {
-			errs = append(errs, chainError(err, &a.Attachment))
+			errs = append(errs, adviceError(err, &a.Attachment, adviceDel))
 		}
 		return false, errors.Join(append(errs, e.note(sandbox, rec, a, "refused "+a.IfName))...)
 	}
