@@ -156,31 +156,43 @@ type patchStep struct {
 	Value any    `json:"value"`
 }
 
-// statusPatch is the JSON patch of PublishStatus. It applies to this very pod and to what it has of
-// network-status: the server holds a key that is not there to be null. An object without
-// annotations has no place to put one.
+// firstAnnotation is the JSON patch of PublishStatus for a pod without annotations, which has no place
+// to put one: the server holds a key that is not there to be null.
+func firstAnnotation(pod *metav1.ObjectMeta, annotation string) []patchStep {
+	const path = "/metadata/annotations"
+	value := map[string]string{nadv1.StatusAnnotation: annotation}
+	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, nil}, {"add", path, value}}
+}
+
+// statusPatch is the same for a pod with annotations. It applies to this very pod, and to what it has
+// of network-status.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
-	const annotations = "/metadata/annotations"
-	this := patchStep{"test", "/metadata/uid", pod.UID}
-	if len(pod.Annotations) == 0 {
-		return []patchStep{this, {"test", annotations, nil}, {"add", annotations, map[string]string{nadv1.StatusAnnotation: annotation}}}
-	}
-	path := annotations + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(nadv1.StatusAnnotation)
+	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(nadv1.StatusAnnotation)
 	var known any
 	if status, ok := pod.Annotations[nadv1.StatusAnnotation]; ok {
 		known = status
 	}
-	return []patchStep{this, {"test", path, known}, {"add", path, annotation}}
+	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, known}, {"add", path, annotation}}
 }
 
 // PublishStatus replaces the pod's network-status annotation by one PATCH of pods/status. Other
-// annotations stay as they are. A patch that is sent again because its answer was lost is a
-// conflict if it was applied.
+// annotations stay as they are; a pod that has got its first one meanwhile costs another PATCH. A
+// patch that is sent again because its answer was lost is a conflict if it was applied.
 func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
 	if err := checkUID("pod", pod); err != nil {
 		return err
 	}
-	body, err := json.Marshal(statusPatch(pod, annotation))
+	if len(pod.Annotations) == 0 {
+		err := a.patchStatus(ctx, pod, firstAnnotation(pod, annotation))
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return a.patchStatus(ctx, pod, statusPatch(pod, annotation))
+}
+
+func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []patchStep) error {
+	body, err := json.Marshal(patch)
 	if err != nil {
 		return fmt.Errorf("encode network-status: %w", err)
 	}

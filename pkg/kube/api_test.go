@@ -308,7 +308,8 @@ func TestAPINoRetry(t *testing.T) {
 					}
 				})
 				a := f.api(t, 0)
-				err := a.PublishStatus(t.Context(), &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"}, "[]")
+				pod := &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1", Annotations: map[string]string{"a": "1"}}
+				err := a.PublishStatus(t.Context(), pod, "[]")
 				if !is(err) || len(f.seen()) != 1 {
 					t.Errorf("got error %v after %d requests, want 1", err, len(f.seen()))
 				}

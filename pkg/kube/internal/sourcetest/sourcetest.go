@@ -55,6 +55,7 @@ func Run(t *testing.T, src Source, back Backend) {
 		"PublishKeepsOthers":  testPublishKeepsOthers,
 		"PublishAgain":        testPublishAgain,
 		"PublishOver":         testPublishOver,
+		"PublishBeside":       testPublishBeside,
 		"ConflictOnReplaced":  testReplaced,
 		"PublishDeleted":      testDeleted,
 		"PublishWithoutUID":   testWithoutUID,
@@ -216,6 +217,20 @@ func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 		if err := src.PublishStatus(t.Context(), before, "[late]"); !apierrors.IsConflict(err) {
 			t.Errorf("after status %q: got error %v, want conflict", status, err)
 		}
+	}
+}
+
+// A pod that was without annotations has another by now: Calico, for one, writes some while it attaches
+// the pod.
+func testPublishBeside(t *testing.T, src Source, back Backend, ns string) {
+	back.CreatePod(t, ns, "p", map[string]string{"a": "1"})
+	pod := mustPod(t, src, ns, "p")
+	pod.Annotations = nil
+	if err := src.PublishStatus(t.Context(), pod, "[1]"); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustPod(t, src, ns, "p").Annotations; got[nadv1.StatusAnnotation] != "[1]" || got["a"] != "1" {
+		t.Errorf("the pod has annotations %v", got)
 	}
 }
 
