@@ -422,7 +422,9 @@ func brokenByMeta() map[string]broken {
 		"dataDir":       {"NADInvalid", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.23.0.0/24","dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string { return r.macvlan(23, "") })},
 		"sbr, gateway":  {"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`, fixed(routed(far, `,"gateways":["10.23.0.1"]`))},
 		"sbr, misspelt": {"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)), "write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`))},
-		"sbr, no address": {"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),
-			"give the plugin before sbr an IPAM plugin", fixed(routed(address, ""))},
+		"sbr, no address": {
+			"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),
+			"give the plugin before sbr an IPAM plugin", fixed(routed(address, "")),
+		},
 	}
 }

@@ -92,11 +92,11 @@ func (d Dir) Beneath(path string, flags int, mode uint32) (fd int, err error) {
 	}
 	for range openTries {
 		fd, err = unix.Openat2(d.fd, path, &how)
-		if err != unix.EINTR && err != unix.EAGAIN {
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			break
 		}
 	}
-	if err == unix.ENOSYS {
+	if errors.Is(err, unix.ENOSYS) {
 		err = fmt.Errorf("%w: openat2 needs Linux 5.6", err)
 	}
 	if err != nil {

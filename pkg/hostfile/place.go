@@ -98,12 +98,12 @@ func (r Roots) Read(path string, limit int64) ([]byte, error) {
 	}
 	defer unix.Close(fd) //nolint:errcheck // opened for its name
 	self := "/proc/self/fd/" + strconv.Itoa(fd)
-	real, err := os.Readlink(self)
+	target, err := os.Readlink(self)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := r.Place(real); !ok {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it leads to %s, which is beneath none of %s", real, strings.Join(r, " and "))}
+	if _, ok := r.Place(target); !ok {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it leads to %s, which is beneath none of %s", target, strings.Join(r, " and "))}
 	}
 	data, _, err := working().read(self, 0, limit)
 	return data, err

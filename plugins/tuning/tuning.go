@@ -134,7 +134,8 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 // unlessNone is err, unless it is that no backup may be where the configuration says, and none is.
 func (b backups) unlessNone(c *Conf, err error) error {
 	trusted, _ := hostfile.Roots(nil).Place(c.DataDir)
-	if _, lerr := b.at(trusted).load(); isRefused(err) && lerr != nil {
+	_, lerr := b.at(trusted).load()
+	if isNone := lerr != nil; isNone && isRefused(err) {
 		return nil
 	}
 	return err
