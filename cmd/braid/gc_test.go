@@ -195,3 +195,23 @@ func TestR28GCOfOldVersions(t *testing.T) {
 		})
 	}
 }
+
+// What libcni's cache has of a sandbox whose record is lost is removed; what others have put into
+// the directory is theirs.
+func TestR28GCOfLostRecords(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.add(p)
+	r.remove("state", "sandboxes", p.id+".json")
+	r.script("theirs", "touch "+r.path("executed"))
+	const entry = `{"kind":"cniCacheV1","containerId":"id-other","ifName":"eth0","networkName":"theirs","config":"eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoidGhlaXJzIiwidHlwZSI6InRoZWlycyJ9"}`
+	r.write("state/cni/results/theirs-id-other-eth0", entry)
+	r.valid()
+	r.must("GC", nil)
+	r.has(p)
+	same(t, "leases", len(r.leases()), 0)
+	same(t, "cache", globbed(t, r.path("state/cni/results/*")), []string{r.path("state/cni/results/theirs-id-other-eth0")})
+	gone(t, r.path("executed"))
+}

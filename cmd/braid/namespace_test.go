@@ -94,6 +94,11 @@ func TestR30DelWithoutPath(t *testing.T) {
 	r.add(p)
 	r.must("DEL", p, "CNI_NETNS=")
 	r.clean(p)
+
+	r.add(p) // and with the record lost
+	r.remove("state", "sandboxes", p.id+".json")
+	r.must("DEL", p, "CNI_NETNS=")
+	r.clean(p)
 }
 
 // The runtime's path is gone, or leads to another pod, and the namespace lives by the recorded one.

@@ -61,10 +61,10 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, e.collectCached(ctx, req, live))
+	networks, nerr := e.Records.Networks()
+	errs = append(errs, e.collectCached(ctx, req, live, networks))
 	e.resume(ctx, req, false)
 	held, err := e.held(ctx, live)
-	networks, nerr := e.Records.Networks()
 	errs = append(errs, err, nerr, e.collectDefault(ctx, req, held))
 	var clean []record.Network
 	for _, n := range networks {
@@ -111,13 +111,19 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 }
 
 // collectCached removes what libcni's cache has of sandboxes that have no record and are not live.
-func (e *Engine) collectCached(ctx context.Context, req *Request, live map[string]string) error {
+// The directory may be shared with others, so only networks that pods of this node had are Braid's.
+func (e *Engine) collectCached(ctx context.Context, req *Request, live map[string]string, networks []record.Network) error {
 	entries, err := e.cacheEntries(req)
 	errs := []error{err}
 	seen := map[string]bool{}
 	for _, entry := range entries {
 		id := entry.ContainerID
 		if _, ok := live[id]; ok || seen[id] || record.ValidateContainerID(id) != nil {
+			continue
+		}
+		if !slices.ContainsFunc(networks, func(n record.Network) bool {
+			return cacheName(n.Network, id, entry.IfName) == entry.NetworkName
+		}) {
 			continue
 		}
 		seen[id] = true
