@@ -428,3 +428,28 @@ func brokenByMeta() map[string]broken {
 		},
 	}
 }
+
+// R33: what a plugin that is exec'd prints without a version, and what the runtime's cache says of it, has the configuration's, too.
+func TestR33ResultWithoutVersion(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.script("versionless", `
+case $CNI_COMMAND in
+ADD) echo '{"interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.33.9.2/24","interface":0}]}' ;;
+VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","1.0.0"]}' ;;
+*) grep -q '"prevResult":{[^}]*"cniVersion":"1.0.0"' || { echo '{"code":7,"msg":"no version in prevResult"}'; exit 1; } ;;
+esac
+`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"versionless"},{"type":"passthru"},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
+	p := r.pod("p", `[{"name":"a","portMappings":[{"hostPort":8133,"containerPort":80,"protocol":"tcp"}]}]`)
+	r.add(p)
+	if rules := r.nft(); !strings.Contains(rules, "10.33.9.2:80") {
+		t.Errorf("rules: %s", rules)
+	}
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	if rules := r.nft(); strings.Contains(rules, "8133") {
+		t.Errorf("rules left: %s", rules)
+	}
+	r.clean(p)
+}
