@@ -175,12 +175,7 @@ func (s *soak) nothingLeft() {
 			break // links go with their namespaces, in the kernel's own time; plugins that outlived Braid come to their end
 		}
 	}
-	for _, dir := range []string{"sandboxes", "cni/results", "ipam/held"} {
-		entries, _ := os.ReadDir(filepath.Join(stateDir, dir))
-		for _, e := range entries {
-			left = append(left, filepath.Join(dir, e.Name()))
-		}
-	}
+	left = append(left, s.files()...)
 	for _, point := range s.mounts() {
 		if !slices.Contains([]string{"/run", stateDir, leasesDir, s.path("manifests")}, point) {
 			left = append(left, "mount "+point)
@@ -192,6 +187,31 @@ func (s *soak) nothingLeft() {
 	if len(left) > 0 {
 		s.violated(nil, "left at the end: %q", left)
 	}
+}
+
+// stays matches the files that are there for the node and not for a sandbox: what Braid knows of its
+// networks and of itself, blocks, and where leases go on. That sandboxes are gone is remembered for a
+// while.
+var stays = regexp.MustCompile("^" + stateDir + "/(networks|reserve|gone|ipam/blocks)/|" +
+	"^" + stateDir + `/(ipam/(node|tended|new)|boot-[0-9-]+)$|` +
+	"^" + leasesDir + `/networks/\w+/(lock|last_reserved_ip\.\d|\.braid/(boot-[0-9-]+|complete|new))$`)
+
+// files are those of the node that do not stay.
+func (s *soak) files() (left []string) {
+	tops := []string{stateDir, leasesDir}
+	if !s.execs {
+		tops = append(tops, "/run/cni")
+	}
+	for _, top := range tops {
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && !stays.MatchString(path) {
+				left = append(left, path)
+			}
+			return nil //nolint:nilerr // as much as can be read
+		})
+		s.must(err)
+	}
+	return left
 }
 
 // processes are those of the node but this one. Some have ended, and nobody waits for them.
