@@ -196,7 +196,7 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 	}
 	var err error
 	in.Devices, err = e.Devices.Devices(ctx, pod)
-	in.Requested = e.deviceRequests(ctx, pod, in)
+	in.Requested = pod.Requested
 	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind
 		in.DevicesErr = &failure.Error{
 			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation, Err: fmt.Errorf("find the pod's devices: %w", err),
@@ -207,6 +207,7 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 	if err != nil {
 		return sourceError("find the pod's devices", err)
 	}
+	in.Requested = e.deviceRequests(ctx, pod, in)
 	return nil
 }
 

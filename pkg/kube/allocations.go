@@ -112,7 +112,7 @@ func (m *Manifests) Allocated(ctx context.Context, namespace, claim string) ([]A
 	}
 	var raw json.RawMessage
 	resource := schema.GroupResource{Group: draGroup, Resource: claimsPlural}
-	if err := m.find(ctx, draKind(claimsKind), resource, namespace, claim, failure.DeviceUnavailable, &raw); err != nil {
+	if err := m.find(ctx, draKind(claimsKind), resource, namespace, claim, failure.InvalidConfig, &raw); err != nil {
 		return nil, err
 	}
 	var object resourceClaim

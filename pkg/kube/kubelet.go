@@ -51,7 +51,7 @@ func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[strin
 func (k *Kubelet) Has(ctx context.Context, resource string) bool {
 	conn := newGRPC(k.socket)
 	defer conn.close()
-	answer, err := conn.call(ctx, kubeletService+"GetAllocatableResources", nil)
+	answer, err := retryGRPC(ctx, func() ([]byte, error) { return conn.call(ctx, kubeletService+"GetAllocatableResources", nil) })
 	if err != nil {
 		return true
 	}

@@ -30,6 +30,7 @@ type fakeKubelet struct {
 
 	allocatable    []*podresourcesv1.ContainerDevices
 	allocatableErr error
+	busy           atomic.Int32 // so many times it is asked too often
 
 	gets  atomic.Int32
 	lists atomic.Int32
@@ -52,6 +53,9 @@ func (f *fakeKubelet) Get(_ context.Context, req *podresourcesv1.GetPodResources
 func (f *fakeKubelet) GetAllocatableResources(
 	context.Context, *podresourcesv1.AllocatableResourcesRequest,
 ) (*podresourcesv1.AllocatableResourcesResponse, error) {
+	if f.busy.Add(-1) >= 0 {
+		return nil, status.Error(codes.ResourceExhausted, "rate limit")
+	}
 	return &podresourcesv1.AllocatableResourcesResponse{Devices: f.allocatable, CpuIds: []int64{1}}, f.allocatableErr
 }
 
@@ -156,15 +160,20 @@ func TestKubeletManyPods(t *testing.T) {
 // The node has devices of a resource unless its kubelet says otherwise.
 func TestR4DevicesOfTheNode(t *testing.T) {
 	all := []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "a1"), devicesOf("v/none", 0), devicesOf("v/a", 1, "a2")}
-	k := startKubelet(t, &fakeKubelet{allocatable: all})
+	busy := &fakeKubelet{allocatable: all}
+	busy.busy.Store(2)
+	k := startKubelet(t, busy)
 	silent := startKubelet(t, &fakeKubelet{allocatable: all, allocatableErr: status.Error(codes.Unimplemented, "")})
 	for resource, want := range map[string]bool{"v/a": true, "v/none": false, "v/b": false} {
 		if got := k.Has(t.Context(), resource); got != want {
 			t.Errorf("%s: %v, want %v", resource, got, want)
 		}
-		if !silent.Has(t.Context(), resource) || !NewKubelet("/none").Has(t.Context(), resource) {
+		if !silent.Has(t.Context(), resource) {
 			t.Errorf("%s: the node has none, though nobody says so", resource)
 		}
+	}
+	if !NewKubelet("/none").Has(t.Context(), "v/b") {
+		t.Error("the node has none, though there is no kubelet that says so")
 	}
 }
 
