@@ -46,9 +46,11 @@ const (
 const (
 	IgnoredKey       Reason = "IgnoredKey"       // a key that has no effect
 	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
-	MiscasedKey      Reason = "MiscasedKey"      // a key in another case than the documented, read all the same
-	OddConfig        Reason = "OddConfig"        // a value of Braid's own configuration that is not read as it is written
-	PluginExecuted   Reason = "PluginExecuted"   // a binary runs in the place of a built-in plugin
+	// DefaultRouteTaken is that of a secondary default route that takes precedence.
+	DefaultRouteTaken Reason = "DefaultRouteTaken"
+	MiscasedKey       Reason = "MiscasedKey"    // a key in another case than the documented, read all the same
+	OddConfig         Reason = "OddConfig"      // a value of Braid's own configuration that is not read as it is written
+	PluginExecuted    Reason = "PluginExecuted" // a binary runs in the place of a built-in plugin
 )
 
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").

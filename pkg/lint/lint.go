@@ -221,7 +221,11 @@ func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, 
 		if err != nil {
 			return nil, err
 		}
-		attachments[i].Warnings = append(attachments[i].Warnings, warnings...)
+		routes, err := attachments[i].ExpectDefaultRoutes(c.Config.Braid.SecondaryDefaultRoute)
+		if err != nil {
+			return nil, err
+		}
+		attachments[i].Warnings = slices.Concat(attachments[i].Warnings, warnings, routes)
 	}
 	return attachments, nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 )
@@ -101,6 +102,31 @@ func (a *Attachment) unasked() ([]unaskedRoute, error) {
 		}
 	}
 	return out, nil
+}
+
+// ExpectDefaultRoutes returns what becomes of the default routes of the configuration that the pod did
+// not ask for, as warnings, for those who judge a network before any pod has it.
+func (a *Attachment) ExpectDefaultRoutes(policy string) ([]*failure.Error, error) {
+	found, err := a.unasked()
+	if a.Default || err != nil {
+		return nil, err
+	}
+	what := "it is left out where the pod has one of another network; Multus would let it take precedence"
+	fix := `let the pod ask for it with "default-route", or remove it`
+	if policy == conf.TakeDefaultRoute {
+		what, fix = "it takes precedence over the default network's", "remove it, unless that is what you want"
+	}
+	var warnings []*failure.Error
+	for _, u := range found {
+		warnings = append(warnings, &failure.Error{
+			Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: u.plugin, Field: u.path,
+			Err: fmt.Errorf("%s makes an %s default route; %s", u.text, u.families, what), Fix: fix,
+		})
+		if policy == conf.TakeDefaultRoute {
+			warnings[len(warnings)-1].Reason = failure.DefaultRouteTaken
+		}
+	}
+	return warnings, nil
 }
 
 type unaskedRoute struct {
