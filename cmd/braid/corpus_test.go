@@ -39,8 +39,9 @@ type outcome struct {
 	nodeLinks []string
 }
 
-// expectation is of a pod: its interfaces but eth0, each with what begins its addresses, and its MAC if that was asked for; routes that
-// it has among others; its default routes if they are not eth0's; and the reasons of its warnings.
+// expectation is of a pod: its interfaces but eth0, each with what begins its addresses, and its
+// MAC if that was asked for; routes that it has among others; its default routes if they are not
+// eth0's; and the reasons of its warnings.
 type expectation struct {
 	has, routes, defaults, warned []string
 }
@@ -190,8 +191,8 @@ func (c *corpusRig) install(plugin string) {
 	c.script(plugin, asOverride+"=1 exec "+binary)
 }
 
-// routeOverride is a plugin that users install, which adds the routes of its key addroutes. With asOverride in its environment the test
-// binary is a small one of that kind.
+// routeOverride is a plugin that users install, which adds the routes of its key addroutes. With
+// asOverride in its environment the test binary is a small one of that kind.
 const (
 	routeOverride = "route-override"
 	asOverride    = "BRAID_TEST_AS_ROUTE_OVERRIDE"

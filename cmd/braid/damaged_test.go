@@ -34,8 +34,8 @@ type damage struct {
 	text    string
 }
 
-// damages are all of a file: cut at every fiftieth byte, and with each key of the NAD's configuration and of the annotation doubled,
-// emptied, and of another type.
+// damages are all of a file: cut at every fiftieth byte, and with each key of the NAD's
+// configuration and of the annotation doubled, emptied, and of another type.
 func damages(t *testing.T, f corpus.File) (all []damage) {
 	t.Helper()
 	for at := 50; at < len(f.Text); at += 50 {
@@ -59,7 +59,8 @@ func damages(t *testing.T, f corpus.File) (all []damage) {
 	return all
 }
 
-// podsOf are the manifests of the file's first pod, with an annotation in the place of its own unless that is empty.
+// podsOf are the manifests of the file's first pod, with an annotation in the place of its own
+// unless that is empty.
 func podsOf(t *testing.T, f corpus.File, networks string) string {
 	t.Helper()
 	p := f.Pods[0]
@@ -75,7 +76,8 @@ func podsOf(t *testing.T, f corpus.File, networks string) string {
 	return "\n---\n" + string(data)
 }
 
-// faults are a JSON text with one fault in each key, at whatever depth. base is where in a larger text it begins.
+// faults are a JSON text with one fault in each key, at whatever depth. base is where in a larger
+// text it begins.
 func faults(t *testing.T, text string, base int) (all []damage) {
 	t.Helper()
 	dec := json.NewDecoder(strings.NewReader(text))
@@ -156,7 +158,8 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 	return err
 }
 
-// TestCorpusDamaged: an error of a damaged file names the object and the key. A fault that changes nothing is none.
+// TestCorpusDamaged: an error of a damaged file names the object and the key. A fault that changes
+// nothing is none.
 func TestCorpusDamaged(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -208,7 +211,8 @@ func allDamages(t *testing.T) (all []damage) {
 	return all
 }
 
-// TestCorpusDamagedPods: a pod with a damaged file changes nothing on the node if it does not start, and can be deleted.
+// TestCorpusDamagedPods: a pod with a damaged file changes nothing on the node if it does not
+// start, and can be deleted.
 func TestCorpusDamagedPods(t *testing.T) {
 	t.Parallel()
 	all := allDamages(t)

@@ -62,7 +62,8 @@ func (r *rig) recorded(p *pod) string {
 	return string(data)
 }
 
-// A plugin that gives the pod's interface the default route in the place of another's, as a DHCP client may.
+// A plugin that gives the pod's interface the default route in the place of another's, as a DHCP
+// client may.
 const greedy = `case $CNI_COMMAND in
 ADD)
 	n="nsenter --net=$CNI_NETNS ip"
@@ -85,7 +86,8 @@ VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}' ;;
 esac
 exit 0`
 
-// adding is a plugin after another one that adds a default route to what that gave, as route-override does.
+// adding is a plugin after another one that adds a default route to what that gave, as
+// route-override does.
 const adding = `case $CNI_COMMAND in
 ADD)
 	nsenter --net=$CNI_NETNS ip route add default dev $CNI_IFNAME metric 5 || exit 1
@@ -97,7 +99,8 @@ exit 0`
 
 const viaEth0 = "default via 10.1.0.1 dev eth0"
 
-// The default route stays where the default network put it, whichever way another network brings one; who asked is told.
+// The default route stays where the default network put it, whichever way another network brings
+// one; who asked is told.
 func TestR3Keep(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -191,7 +194,8 @@ func TestR3Keep(t *testing.T) {
 	}
 }
 
-// What was left out is in no record, so that neither DEL nor CHECK, nor a plugin that is called by them, hears of it.
+// What was left out is in no record, so that neither DEL nor CHECK, nor a plugin that is called by
+// them, hears of it.
 func TestR3LeavesTheRecord(t *testing.T) {
 	t.Parallel()
 	for kind, config := range map[string]string{
@@ -277,7 +281,8 @@ func TestR3SeveralNetworks(t *testing.T) {
 	}
 }
 
-// The last network takes the default route, as with Multus; of IPv6, too, which the kernel would spread over both.
+// The last network takes the default route, as with Multus; of IPv6, too, which the kernel would
+// spread over both.
 func TestR3Take(t *testing.T) {
 	t.Parallel()
 	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {}, "exec'd": func(r *rig) { r.execs("macvlan", "host-local") }} {
@@ -318,7 +323,8 @@ func first(p *pod) string {
 	return fmt.Sprintf("default via %s dev %s", routes[0].Gw, link.Attrs().Name)
 }
 
-// With "refuse" a network that brings a default route does not attach, also where its configuration did not show it.
+// With "refuse" a network that brings a default route does not attach, also where its configuration
+// did not show it.
 func TestR3Refuse(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]string{
@@ -353,8 +359,8 @@ func TestR3WrongPolicy(t *testing.T) {
 	r.fails("ADD", r.pod("p", ""), 7, "braid.secondaryDefaultRoute", `"keep", "take" or "refuse"`)
 }
 
-// A network with sbr can have the pod's default route: sbr keeps its table, and its gateway is reached although no route of the main table
-// leads to its subnet.
+// A network with sbr can have the pod's default route: sbr keeps its table, and its gateway is
+// reached although no route of the main table leads to its subnet.
 func TestR22DefaultRouteWithSBR(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

@@ -9,7 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// staticNAD is a macvlan network whose addresses are those that the pod asks for; extra is put into the plugin.
+// staticNAD is a macvlan network whose addresses are those that the pod asks for; extra is put into
+// the plugin.
 func staticNAD(extra string) string {
 	return fmt.Sprintf(`{"cniVersion":"0.4.0","plugins":[{"type":"macvlan","master":%q%s,"ipam":{"type":"static"}}]}`, nic, extra)
 }
@@ -114,7 +115,8 @@ func TestR2RequestsReachBinaries(t *testing.T) {
 	r.clean(p)
 }
 
-// ignorant is a plugin that makes an interface with an address and a MAC of its own, whatever it is asked for.
+// ignorant is a plugin that makes an interface with an address and a MAC of its own, whatever it is
+// asked for.
 const ignorant = `case $CNI_COMMAND in
 ADD)
 	n="nsenter --net=$CNI_NETNS ip"
@@ -126,7 +128,8 @@ VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}' ;;
 esac
 exit 0`
 
-// A pod does not run with another address or MAC than it asked for, whether a capability was declared or not.
+// A pod does not run with another address or MAC than it asked for, whether a capability was
+// declared or not.
 func TestR2NotHonoured(t *testing.T) {
 	t.Parallel()
 	const declares = `,"capabilities":{"ips":true,"mac":true}`

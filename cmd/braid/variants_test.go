@@ -11,9 +11,11 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// variant is a pod with networks of the kinds that public charts and documentation have, besides those of the corpus.
+// variant is a pod with networks of the kinds that public charts and documentation have, besides
+// those of the corpus.
 type variant struct {
-	// networks is the annotation; nads are the configurations by name, the first one's being "net-a".
+	// networks is the annotation; nads are the configurations by name, the first one's being
+	// "net-a".
 	networks string
 	nads     map[string]string
 	outcome

@@ -119,8 +119,8 @@ type Braid struct {
 	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key is
 	// ignored with a warning.
 	RefuseUnknownKeys bool
-	// SecondaryDefaultRoute is what becomes of a default route of another network than the default one that the pod did not ask for:
-	// KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
+	// SecondaryDefaultRoute is what becomes of a default route of another network than the default one
+	// that the pod did not ask for: KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
 	SecondaryDefaultRoute string
 	Timeouts              Timeouts
 }

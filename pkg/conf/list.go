@@ -120,8 +120,8 @@ func (l *List) capabilities(i int) map[string]bool {
 // HasIPAM reports whether the plugin at index i has an IPAM configuration.
 func (l *List) HasIPAM(i int) bool { return !strictjson.Null(l.plugins[i]["ipam"]) }
 
-// shareCapabilities makes the capabilities of the list those of each plugin that does not say otherwise. libcni reads a plugin's own only,
-// so in the list they would have no effect.
+// shareCapabilities makes the capabilities of the list those of each plugin that does not say
+// otherwise. libcni reads a plugin's own only, so in the list they would have no effect.
 func (l *List) shareCapabilities() error {
 	if l.single || strictjson.Null(l.top["capabilities"]) {
 		return nil

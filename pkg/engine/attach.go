@@ -23,11 +23,12 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device Information Specification 1.1.0).
+// deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device
+// Information Specification 1.1.0).
 const deviceInfoCapability = "CNIDeviceInfoFile"
 
-// attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved before it, as attempted; what it gave is
-// saved with the next change.
+// attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved
+// before it, as attempted; what it gave is saved with the next change.
 func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Record, i int) (status.Result, error) {
 	start, req := time.Now(), routing.req
 	a := &rec.Attachments[i]
@@ -43,7 +44,8 @@ func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Recor
 		return status.Result{}, e.addError(ctx, err, &a.Attachment)
 	}
 	a.State = record.Added
-	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are told what they made.
+	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are
+	// told what they made.
 	if a.Result, err = encodeResult(result); err != nil {
 		return status.Result{}, err
 	}
@@ -154,8 +156,8 @@ const (
 	adviceDel    = "mend what the plugin lacks on this node; the runtime will repeat the DEL"
 )
 
-// chainError names the attachment in whatever a chain failed with. Text that libcni put around a plugin's error says nothing
-// that the failure does not.
+// chainError names the attachment in whatever a chain failed with. Text that libcni put around a
+// plugin's error says nothing that the failure does not.
 func chainError(err error, a *plan.Attachment) error { return adviceError(err, a, adviceAdd) }
 
 // adviceError is chainError with what can be done where the error does not say it.
@@ -175,8 +177,8 @@ func adviceError(err error, a *plan.Attachment, advice string) error {
 	return &named
 }
 
-// addError is chainError for an ADD: the binaries of the reference say no more than "Link not found" of a master that the node lacks, so
-// the kernel is asked.
+// addError is chainError for an ADD: the binaries of the reference say no more than "Link not
+// found" of a master that the node lacks, so the kernel is asked.
 func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) error {
 	fe, ok := errors.AsType[*failure.Error](err)
 	if !ok || failure.FixOf(err) != "" || fe.Reason != failure.PluginFailed {
@@ -195,7 +197,8 @@ func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) er
 // nodeNS is the network namespace of this process, the node's.
 const nodeNS = "/proc/self/ns/net"
 
-// masterOf is the interface of the node that a plugin of the chain works on; empty where it names none.
+// masterOf is the interface of the node that a plugin of the chain works on; empty where it names
+// none.
 func masterOf(a *plan.Attachment, plugin string) string {
 	list, err := conf.ParseList(a.Conf)
 	if err != nil {
@@ -221,7 +224,8 @@ func (e *Engine) devicePluginFile(a *plan.Attachment) string {
 	return status.DPFile(e.DeviceInfoDir, a.Resource, a.DeviceID)
 }
 
-// deviceInfo reads what the delegate, or else the device plugin, says of the device; nil where there is none.
+// deviceInfo reads what the delegate, or else the device plugin, says of the device; nil where
+// there is none.
 func (e *Engine) deviceInfo(req *Request, a *plan.Attachment) (*nadv1.DeviceInfo, error) {
 	file := e.deviceInfoFile(req, a)
 	switch {
@@ -238,8 +242,8 @@ func (e *Engine) deviceInfo(req *Request, a *plan.Attachment) (*nadv1.DeviceInfo
 	return info, nil
 }
 
-// gatewaysOf are the gateways that the pod named, or else those of the network itself: of its default routes, then of its
-// addresses, one for each family.
+// gatewaysOf are the gateways that the pod named, or else those of the network itself: of its
+// default routes, then of its addresses, one for each family.
 func gatewaysOf(r status.Result) ([]netip.Addr, error) {
 	if len(r.Attachment.Gateways) > 0 {
 		return r.Attachment.Gateways, nil

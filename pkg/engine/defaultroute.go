@@ -13,16 +13,17 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// routing is what becomes of the default routes that secondary networks bring and the pod did not ask for, during one ADD
-// ("secondaryDefaultRoute"). What is in a configuration is left out before the plugins see it. Plugins that are exec'd may do anything, so
-// the kernel is asked after them.
+// routing is what becomes of the default routes that secondary networks bring and the pod did not
+// ask for, during one ADD ("secondaryDefaultRoute"). What is in a configuration is left out before
+// the plugins see it. Plugins that are exec'd may do anything, so the kernel is asked after them.
 type routing struct {
 	engine  *Engine
 	req     *Request
 	sandbox *sandbox
 	// routes are the pod's default routes; nil where they are to be looked up.
 	routes DefaultRoutes
-	// watched is that the attachment which is being made may bring default routes that its configuration does not show.
+	// watched is that the attachment which is being made may bring default routes that its
+	// configuration does not show.
 	watched bool
 }
 
@@ -65,7 +66,8 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 	return nil
 }
 
-// after looks at what an attachment brought. The result that it returns has no default route that the pod does not have.
+// after looks at what an attachment brought. The result that it returns has no default route that
+// the pod does not have.
 func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Result) (types.Result, error) {
 	if !r.watched {
 		return result, nil
@@ -98,7 +100,8 @@ func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Re
 	return withoutDefaultRoutes(result, removed)
 }
 
-// withoutDefaultRoutes is a result, in its version, without default routes of the main table of these families.
+// withoutDefaultRoutes is a result, in its version, without default routes of the main table of
+// these families.
 func withoutDefaultRoutes(result types.Result, families plan.Families) (types.Result, error) {
 	full, err := types100.NewResultFromResult(result)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// honoured holds an attachment to what the pod asks for: a plugin that does not know a request lets it pass without a word. Both the result
-// and the link count; an interface that is no link of the kernel's, as that of a DPDK device, has the result alone.
+// honoured holds an attachment to what the pod asks for: a plugin that does not know a request lets
+// it pass without a word. Both the result and the link count; an interface that is no link of the
+// kernel's, as that of a DPDK device, has the result alone.
 func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) error {
 	a := &r.Attachment
 	if len(a.IPs) == 0 && a.MAC == "" {

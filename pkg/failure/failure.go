@@ -1,8 +1,9 @@
-// Package failure is the one error type of Braid: what went wrong, at which object, in which field, and what to do about it.
+// Package failure is the one error type of Braid: what went wrong, at which object, in which field,
+// and what to do about it.
 //
-// Contract: the package that knows the class of a failure makes an *Error; those above it add context with %w and never
-// change the class. From the chain, Code gives the CNI error code for the runtime and ReasonOf the reason of the pod's event.
-// Nothing here logs.
+// Contract: the package that knows the class of a failure makes an *Error; those above it add
+// context with %w and never change the class. From the chain, Code gives the CNI error code for the
+// runtime and ReasonOf the reason of the pod's event. Nothing here logs.
 package failure
 
 import (
@@ -12,10 +13,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Reason is the class of a failure. It is the reason of the pod's Warning event, so it is CamelCase and stable.
+// Reason is the class of a failure. It is the reason of the pod's Warning event, so it is CamelCase
+// and stable.
 type Reason string
 
-// The classes, each with the CNI code that goes with it unless a delegate's own code is in the chain.
+// The classes, each with the CNI code that goes with it unless a delegate's own code is in the
+// chain.
 const (
 	InvalidConfig       Reason = "InvalidConfig"       // Braid's own configuration; code 7
 	InvalidEnvironment  Reason = "InvalidEnvironment"  // CNI_* variables, CNI_ARGS; code 4
@@ -107,7 +110,8 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// WithFix adds to err what the reader can do about it. It is for who knows that and not the class, as a plugin does.
+// WithFix adds to err what the reader can do about it. It is for who knows that and not the class,
+// as a plugin does.
 func WithFix(err error, fix string) error {
 	if err == nil {
 		return nil
@@ -125,7 +129,8 @@ func FixOf(err error) string {
 	return ""
 }
 
-// ReasonOf is the class of the outermost *Error in err's chain that has one; empty when there is none.
+// ReasonOf is the class of the outermost *Error in err's chain that has one; empty when there is
+// none.
 func ReasonOf(err error) Reason {
 	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {
 		if e.Reason != "" {
@@ -135,8 +140,9 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// Code is the CNI error code of err: the code of a delegate's own error where one is in the chain (CNI 1.1 "Error": codes
-// below 100 have meanings that the runtime acts on), else the code of the class, else 999 as the CNI library has it.
+// Code is the CNI error code of err: the code of a delegate's own error where one is in the chain
+// (CNI 1.1 "Error": codes below 100 have meanings that the runtime acts on), else the code of the
+// class, else 999 as the CNI library has it.
 func Code(err error) uint {
 	if ce, ok := errors.AsType[*types.Error](err); ok && ce.Code != 0 {
 		return ce.Code

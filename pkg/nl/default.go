@@ -15,17 +15,19 @@ import (
 
 // The metrics of the first default route of a family.
 //
-// IPv4: the best one, which is also that of a route without a metric, so that it takes the place of the usual default route in one step.
-// IPv6: better than the 1024 of routes without a metric and of those from router advertisements. The new route is then used as soon as
-// it is there, not only when the old one goes, and stays in use if a later advertisement brings another. (Replacing in one step works,
-// too, but a look-up that has just found the old IPv6 route when that is released is told "unreachable" by the kernel.)
+// IPv4: the best one, which is also that of a route without a metric, so that it takes the place of
+// the usual default route in one step. IPv6: better than the 1024 of routes without a metric and of
+// those from router advertisements. The new route is then used as soon as it is there, not only
+// when the old one goes, and stays in use if a later advertisement brings another. (Replacing in
+// one step works, too, but a look-up that has just found the old IPv6 route when that is released
+// is told "unreachable" by the kernel.)
 const (
 	metric4 uint32 = 0
 	metric6 uint32 = 512
 )
 
-// settleRounds bounds how often MoveDefaultRoute looks again. Without others who change the routes at the same time it is three: what
-// is missing, what is too much, nothing.
+// settleRounds bounds how often MoveDefaultRoute looks again. Without others who change the routes
+// at the same time it is three: what is missing, what is too much, nothing.
 const settleRounds = 8
 
 // wanted is a default route to have.
@@ -44,28 +46,35 @@ func (w wanted) family() uint8 {
 	return unix.AF_INET6
 }
 
-// is says whether r is the route w, whoever installed it and whatever else (MTU, source address) it carries.
+// is says whether r is the route w, whoever installed it and whatever else (MTU, source address) it
+// carries.
 func (w wanted) is(r *route) bool {
 	return len(r.hops) == 1 && r.hops[0].index == w.index && r.hops[0].gateway == w.gateway && r.metric == w.metric && r.header.Tos == 0
 }
 
-// MoveDefaultRoute makes the default routes of each family that gateways has the ones via these gateways and the link ifname, and no
-// others. It works on the main routing table. A family that gateways does not have, other tables, and prohibitions (blackhole,
-// unreachable) stay as they are; with no gateways, so does everything.
+// MoveDefaultRoute makes the default routes of each family that gateways has the ones via these
+// gateways and the link ifname, and no others. It works on the main routing table. A family that
+// gateways does not have, other tables, and prohibitions (blackhole, unreachable) stay as they are;
+// with no gateways, so does everything.
 //
-// Several gateways of a family become routes of increasing metric in the order given, 0, 1, ... for IPv4 and 512, 513, ... for IPv6:
-// the first is used, the next if the kernel drops that one. Duplicates count once.
+// Several gateways of a family become routes of increasing metric in the order given, 0, 1, ... for
+// IPv4 and 512, 513, ... for IPv6: the first is used, the next if the kernel drops that one.
+// Duplicates count once.
 //
-// The new routes are installed before the others are removed, and one of the same metric is replaced in one step, so that there is no
-// moment without a default route. All default routes on other links go: with whatever metric or TOS, multipath ones of which one hop is
-// on another link, and those learnt from router advertisements (a link that goes on accepting those learns its own anew; it is not
-// used). If a gateway is refused, the default routes that were there still are, unless their metric is that of a gateway accepted before.
+// The new routes are installed before the others are removed, and one of the same metric is
+// replaced in one step, so that there is no moment without a default route. All default routes on
+// other links go: with whatever metric or TOS, multipath ones of which one hop is on another link,
+// and those learnt from router advertisements (a link that goes on accepting those learns its own
+// anew; it is not used). If a gateway is refused, the default routes that were there still are,
+// unless their metric is that of a gateway accepted before.
 //
-// A gateway must be reachable on the link itself: in one of its subnets, or by a link-scope route. Where sbr has moved the routes to the
-// link's subnets out of the main table, a gateway in one of them is reached all the same: its route is `onlink` then. No other route is:
-// with a wrong gateway that is a pod that reaches nothing, instead of an error.
+// A gateway must be reachable on the link itself: in one of its subnets, or by a link-scope route.
+// Where sbr has moved the routes to the link's subnets out of the main table, a gateway in one of
+// them is reached all the same: its route is `onlink` then. No other route is: with a wrong gateway
+// that is a pod that reaches nothing, instead of an error.
 //
-// A second call changes nothing. Errors are *failure.Error: DefaultRouteFailed, or TimedOut when ctx has ended.
+// A second call changes nothing. Errors are *failure.Error: DefaultRouteFailed, or TimedOut when
+// ctx has ended.
 func (h *Handle) MoveDefaultRoute(ctx context.Context, ifname string, gateways []netip.Addr) error {
 	if err := h.moveDefaultRoute(ctx, ifname, gateways); err != nil {
 		return defaultRouteError(ifname, err)
@@ -106,8 +115,8 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 	return nil
 }
 
-// DefaultGateways lists the gateways of the default routes via the link ifname in the main table: IPv4 before IPv6, then by metric.
-// Default routes without a gateway add nothing.
+// DefaultGateways lists the gateways of the default routes via the link ifname in the main table:
+// IPv4 before IPv6, then by metric. Default routes without a gateway add nothing.
 func (h *Handle) DefaultGateways(ctx context.Context, ifname string) ([]netip.Addr, error) {
 	l, err := h.Link(ctx, ifname)
 	if err != nil {
@@ -152,8 +161,9 @@ func want(index int, gateways []netip.Addr) (v4, v6 []wanted, err error) {
 	return v4, v6, nil
 }
 
-// settle makes the default routes of one family the wanted ones. It looks again after each step: what a replacement replaced is the
-// kernel's choice, and removing by an outdated list could hit the new route, as a part of an IPv6 multipath route that is no more.
+// settle makes the default routes of one family the wanted ones. It looks again after each step:
+// what a replacement replaced is the kernel's choice, and removing by an outdated list could hit
+// the new route, as a part of an IPv6 multipath route that is no more.
 func (h *Handle) settle(ctx context.Context, routes []wanted) error {
 	for range settleRounds {
 		have, err := h.defaultRoutes(ctx, routes[0].family())
@@ -163,7 +173,8 @@ func (h *Handle) settle(ctx context.Context, routes []wanted) error {
 		missing, surplus := compare(have, routes)
 		switch {
 		case len(missing) > 0:
-			// The least preferred first: should it be refused, the old default route is still there.
+			// The least preferred first: should it be refused, the old default route is still
+			// there.
 			for _, w := range slices.Backward(missing) {
 				if err := h.replaceDefault(ctx, w); err != nil {
 					return err

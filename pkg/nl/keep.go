@@ -49,9 +49,10 @@ func (d *Defaults) has(family uint8) bool {
 	return slices.ContainsFunc(d.routes, func(r *route) bool { return r.header.Family == family })
 }
 
-// Keep removes the default routes via the link ifname that are new, of the families that had one before, and puts back what they took the
-// place of. Families that are not to be kept stay as they are. It returns those of which it removed a route, and notes the routes as they
-// are then. A link that is not there has no routes.
+// Keep removes the default routes via the link ifname that are new, of the families that had one
+// before, and puts back what they took the place of. Families that are not to be kept stay as they
+// are. It returns those of which it removed a route, and notes the routes as they are then. A link
+// that is not there has no routes.
 func (d *Defaults) Keep(ctx context.Context, ifname string, v4, v6 bool) (removed4, removed6 bool, err error) {
 	err = with(d.path, func(h *Handle) error {
 		l, err := h.Link(ctx, ifname)
@@ -127,8 +128,9 @@ func (r *route) same(other *route) bool {
 		slices.EqualFunc(r.hops, other.hops, func(a, b hop) bool { return a.index == b.index && a.gateway == b.gateway })
 }
 
-// PreferDefaultRoute makes the IPv6 default routes via the link ifname the only ones where there are others beside them: the kernel would
-// spread packets over all of them. A later IPv4 one takes precedence by itself.
+// PreferDefaultRoute makes the IPv6 default routes via the link ifname the only ones where there
+// are others beside them: the kernel would spread packets over all of them. A later IPv4 one takes
+// precedence by itself.
 func (Sandbox) PreferDefaultRoute(ctx context.Context, netnsPath, ifname string) error {
 	return with(netnsPath, func(h *Handle) error {
 		l, err := h.Link(ctx, ifname)
@@ -160,7 +162,8 @@ func (Sandbox) PreferDefaultRoute(ctx context.Context, netnsPath, ifname string)
 	})
 }
 
-// Interface reads the MAC and the addresses of a link of the namespace at netnsPath. A link that is not there is not found.
+// Interface reads the MAC and the addresses of a link of the namespace at netnsPath. A link that is
+// not there is not found.
 func (Sandbox) Interface(ctx context.Context, netnsPath, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error) {
 	err = with(netnsPath, func(h *Handle) error {
 		l, err := h.Link(ctx, name)

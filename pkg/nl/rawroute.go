@@ -17,10 +17,12 @@ import (
 // errShort says that the kernel's message ends before it should.
 var errShort = errors.New("netlink message is too short")
 
-// rtaNextHopID is RTA_NH_ID of linux/rtnetlink.h: the number of the next hop object that a route uses.
+// rtaNextHopID is RTA_NH_ID of linux/rtnetlink.h: the number of the next hop object that a route
+// uses.
 const rtaNextHopID = 30
 
-// hop is a next hop of a route: a link, and a gateway, unless there is none or it is of the other family (IPv4 via an IPv6 router).
+// hop is a next hop of a route: a link, and a gateway, unless there is none or it is of the other
+// family (IPv4 via an IPv6 router).
 type hop struct {
 	index   int
 	gateway netip.Addr
@@ -28,7 +30,8 @@ type hop struct {
 	flags uint8
 }
 
-// route is a route as the kernel lists it. It keeps the kernel's own words, to name the very same route when it is removed.
+// route is a route as the kernel lists it. It keeps the kernel's own words, to name the very same
+// route when it is removed.
 type route struct {
 	header unix.RtMsg
 	attrs  []syscall.NetlinkRouteAttr
@@ -37,9 +40,10 @@ type route struct {
 	hops   []hop
 }
 
-// isDefault says whether r decides where packets go that no other route takes: a unicast route of the main table to all destinations,
-// whatever their source. Multipath routes and those with a TOS count. An unreachable or blackhole default is a prohibition, not a way
-// out, and what the pod does not get by moving its default route.
+// isDefault says whether r decides where packets go that no other route takes: a unicast route of
+// the main table to all destinations, whatever their source. Multipath routes and those with a TOS
+// count. An unreachable or blackhole default is a prohibition, not a way out, and what the pod does
+// not get by moving its default route.
 //
 // The destination of a default route is not in the message at all (M1): only its length says so.
 func (r *route) isDefault() bool {
@@ -155,8 +159,9 @@ func parseHops(b []byte) ([]hop, error) {
 	return hops, nil
 }
 
-// removeRoute removes exactly r, by giving the kernel back its own description, as `ip route flush` does: that way no property of a
-// route that this package does not know makes it miss, or hit another one. A route that is gone already is fine.
+// removeRoute removes exactly r, by giving the kernel back its own description, as `ip route flush`
+// does: that way no property of a route that this package does not know makes it miss, or hit
+// another one. A route that is gone already is fine.
 func (h *Handle) removeRoute(ctx context.Context, r *route) error {
 	err := h.do(ctx, unix.RTM_DELROUTE, 0, r.request(r.header)...)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
@@ -174,7 +179,8 @@ func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
 		case unix.RTA_CACHEINFO: // counters
 			continue
 		case unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH:
-			// A route that uses a next hop object is listed with both, and accepted with its number only.
+			// A route that uses a next hop object is listed with both, and accepted with its number
+			// only.
 			if byObject {
 				continue
 			}
@@ -184,8 +190,9 @@ func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
 	return parts
 }
 
-// replaceDefault installs a default route in one request: the first default route of this metric, or the IPv6 multipath route, gives way
-// to it. Where the very same route is there behind another of its metric, the kernel would say "exists".
+// replaceDefault installs a default route in one request: the first default route of this metric,
+// or the IPv6 multipath route, gives way to it. Where the very same route is there behind another
+// of its metric, the kernel would say "exists".
 func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
 	err := h.putDefault(ctx, w, 0)
 	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)
@@ -208,8 +215,8 @@ func (h *Handle) putDefault(ctx context.Context, w wanted, flags uint32) error {
 		vnl.NewRtAttr(unix.RTA_PRIORITY, vnl.Uint32Attr(w.metric)))
 }
 
-// siblings are the routes that an IPv6 route with several next hops consists of: the kernel lists them as one, but each comes and goes for
-// itself. Any other route is the only one.
+// siblings are the routes that an IPv6 route with several next hops consists of: the kernel lists
+// them as one, but each comes and goes for itself. Any other route is the only one.
 func (r *route) siblings() []*route {
 	if r.header.Family != unix.AF_INET6 || len(r.hops) < 2 {
 		return []*route{r}

@@ -13,7 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
-// Capabilities that Braid itself provides values for (CNI CONVENTIONS.md and the Device Information Specification).
+// Capabilities that Braid itself provides values for (CNI CONVENTIONS.md and the Device Information
+// Specification).
 const (
 	capDeviceID   = "deviceID"
 	capDeviceInfo = "CNIDeviceInfoFile"
@@ -24,7 +25,8 @@ type request struct {
 	field      string // in the annotation
 	capability string
 	value      any
-	// arg is the key of CNI_ARGS that carries the wish to plugins without the capability, as in Multus; empty where there is none.
+	// arg is the key of CNI_ARGS that carries the wish to plugins without the capability, as in
+	// Multus; empty where there is none.
 	arg, text string
 }
 
@@ -44,10 +46,11 @@ func requestsOf(s selection.Selection) []request {
 	return out
 }
 
-// ask puts what the pod asks for into the attachment: as runtimeConfig for the plugins that declare the capability, else into CNI_ARGS.
-// The runtime's own values mean the default network (hostPorts of the pod, its cgroup, its DNS), so no other network gets any of them.
-// A wish that has neither way is an error: the pod would run without what it asked for. libcni hands each plugin the keys that it declares;
-// what none declares would only be recorded.
+// ask puts what the pod asks for into the attachment: as runtimeConfig for the plugins that declare
+// the capability, else into CNI_ARGS. The runtime's own values mean the default network (hostPorts
+// of the pod, its cgroup, its DNS), so no other network gets any of them. A wish that has neither
+// way is an error: the pod would run without what it asked for. libcni hands each plugin the keys
+// that it declares; what none declares would only be recorded.
 func (a *Attachment) ask(cfg *conf.Config, r Request, list *conf.List) error {
 	declared := list.Capabilities()
 	a.RuntimeConfig = map[string]json.RawMessage{}
@@ -78,8 +81,9 @@ func (a *Attachment) ask(cfg *conf.Config, r Request, list *conf.List) error {
 	return nil
 }
 
-// reaches reports whether a plugin that can act on the capability declares it. Addresses are the business of plugins with an "ipam", where
-// there are any: what tuning declares does not reach them.
+// reaches reports whether a plugin that can act on the capability declares it. Addresses are the
+// business of plugins with an "ipam", where there are any: what tuning declares does not reach
+// them.
 func reaches(capability string, list *conf.List) bool {
 	addressed := false
 	for i := range list.Len() {
@@ -94,8 +98,8 @@ func reaches(capability string, list *conf.List) bool {
 	return !addressed && list.Capabilities()[capability]
 }
 
-// readsArg reports whether some plugin may read a request in CNI_ARGS. Of the reference's types it is known that addresses are read by
-// their IPAM plugins alone.
+// readsArg reports whether some plugin may read a request in CNI_ARGS. Of the reference's types it
+// is known that addresses are read by their IPAM plugins alone.
 func readsArg(capability string, list *conf.List) bool {
 	if capability != "ips" {
 		return true

@@ -49,7 +49,8 @@ func familyOf(a netip.Addr) Families {
 	return IPv6
 }
 
-// AskedFamilies are those whose default route the pod wants through the attachment: an empty list of gateways means both.
+// AskedFamilies are those whose default route the pod wants through the attachment: an empty list
+// of gateways means both.
 func (a *Attachment) AskedFamilies() Families { return askedFamilies(a.WantsDefaultRoute, a.Gateways) }
 
 func askedFamilies(wanted bool, gateways []netip.Addr) Families {
@@ -66,12 +67,13 @@ func askedFamilies(wanted bool, gateways []netip.Addr) Families {
 	return f
 }
 
-// DefaultRoutes are the families of which the configuration puts a default route into the pod's main table that the pod did not ask for
-// with "default-route".
+// DefaultRoutes are the families of which the configuration puts a default route into the pod's
+// main table that the pod did not ask for with "default-route".
 //
-// Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM plugins take it, "addroutes" of
-// route-override), and isDefaultGateway of bridge; a gateway alone makes no route. Routes that sbr, later in the chain, moves to a table
-// of its own do not count. Those that a plugin learns at run time (dhcp) cannot be seen here.
+// Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM
+// plugins take it, "addroutes" of route-override), and isDefaultGateway of bridge; a gateway alone
+// makes no route. Routes that sbr, later in the chain, moves to a table of its own do not count.
+// Those that a plugin learns at run time (dhcp) cannot be seen here.
 func (a *Attachment) DefaultRoutes() (Families, error) {
 	found, err := a.unasked()
 	var f Families
@@ -81,7 +83,8 @@ func (a *Attachment) DefaultRoutes() (Families, error) {
 	return f, err
 }
 
-// unasked are the default routes that the pod did not ask for, with the plugin's type and its place in the path.
+// unasked are the default routes that the pod did not ask for, with the plugin's type and its place
+// in the path.
 func (a *Attachment) unasked() ([]unaskedRoute, error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {
@@ -104,8 +107,8 @@ func (a *Attachment) unasked() ([]unaskedRoute, error) {
 	return out, nil
 }
 
-// ExpectDefaultRoutes returns what becomes of the default routes of the configuration that the pod did
-// not ask for, as warnings, for those who judge a network before any pod has it.
+// ExpectDefaultRoutes returns what becomes of the default routes of the configuration that the pod
+// did not ask for, as warnings, for those who judge a network before any pod has it.
 func (a *Attachment) ExpectDefaultRoutes(policy string) ([]*failure.Error, error) {
 	found, err := a.unasked()
 	if a.Default || err != nil {
@@ -134,18 +137,21 @@ type unaskedRoute struct {
 	plugin string
 }
 
-// movedBySBR reports whether sbr is among the later plugins of a chain, with tables of its own to move routes to.
+// movedBySBR reports whether sbr is among the later plugins of a chain, with tables of its own to
+// move routes to.
 func movedBySBR(later []tree) bool {
 	return slices.ContainsFunc(later, func(p tree) bool { return p.typeOf() == "sbr" && !p.has("table") })
 }
 
-// SourceRouted reports whether the chain ends in tables of sbr's own, which default routes belong to.
+// SourceRouted reports whether the chain ends in tables of sbr's own, which default routes belong
+// to.
 func (a *Attachment) SourceRouted() bool {
 	list, err := parseTree(a.Conf)
 	return err == nil && movedBySBR(list.elements("plugins"))
 }
 
-// refuseDefaultRoutes is the policy "refuse": it fails where the configuration makes a default route that the pod did not ask for.
+// refuseDefaultRoutes is the policy "refuse": it fails where the configuration makes a default
+// route that the pod did not ask for.
 func (a *Attachment) refuseDefaultRoutes() error {
 	found, err := a.unasked()
 	if err != nil || len(found) == 0 {
@@ -158,9 +164,10 @@ func (a *Attachment) refuseDefaultRoutes() error {
 	}
 }
 
-// LeaveOut is the policy "keep": it removes the default routes that the pod did not ask for from the configuration, of the families that
-// are held by other networks already, and adds a warning for each. rest are families of which a default route could not be removed: of a
-// bridge with isDefaultGateway and addresses of both families one of the routes may be wanted.
+// LeaveOut is the policy "keep": it removes the default routes that the pod did not ask for from
+// the configuration, of the families that are held by other networks already, and adds a warning
+// for each. rest are families of which a default route could not be removed: of a bridge with
+// isDefaultGateway and addresses of both families one of the routes may be wanted.
 func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {
@@ -188,7 +195,8 @@ func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	return o.rest, nil
 }
 
-// DefaultRouteKept is the warning that a default route, which the attachment brought without it being in the configuration, was removed.
+// DefaultRouteKept is the warning that a default route, which the attachment brought without it
+// being in the configuration, was removed.
 func (a *Attachment) DefaultRouteKept(f Families) *failure.Error {
 	return a.defaultRouteKept("", "", "the network has brought", f)
 }

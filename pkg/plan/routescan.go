@@ -16,8 +16,8 @@ type defaultRoute struct {
 	families   Families
 }
 
-// defaultRoutesOf finds them all, at any depth: meta plugins hold whole configurations of others. asked are the addresses that the pod
-// asks for.
+// defaultRoutesOf finds them all, at any depth: meta plugins hold whole configurations of others.
+// asked are the addresses that the pod asks for.
 func defaultRoutesOf(plugin tree, asked []string) []defaultRoute {
 	var out []defaultRoute
 	plugin.walk("", func(path, key string, value tree) {
@@ -45,7 +45,8 @@ func listedDefaults(path string, value tree) []defaultRoute {
 	return out
 }
 
-// routeFamilies returns which default routes of the main table one element of a list of routes makes, and how it says so.
+// routeFamilies returns which default routes of the main table one element of a list of routes
+// makes, and how it says so.
 func routeFamilies(route tree) (string, Families) {
 	if !route.object {
 		return strictjson.Quote(route.text()), defaultDestination(route.text())
@@ -99,8 +100,9 @@ func viaFamilies(route tree) Families {
 	return f
 }
 
-// defaultDestination recognises every spelling of a prefix of length zero: plugins differ in what they parse, so what looks
-// like one is one. The address before the slash does not matter: "10.0.0.0/0" is all of IPv4.
+// defaultDestination recognises every spelling of a prefix of length zero: plugins differ in what
+// they parse, so what looks like one is one. The address before the slash does not matter:
+// "10.0.0.0/0" is all of IPv4.
 func defaultDestination(s string) Families {
 	addr, length, sliced := strings.Cut(strings.TrimSpace(s), "/")
 	family := IPv4
@@ -123,7 +125,8 @@ func isZero(s string) bool {
 	return s != "" && strings.Trim(s, "0.:") == ""
 }
 
-// gatewayFamiliesAt is gatewayFamilies for the key at path; of one that is not the plugin's own nothing is known.
+// gatewayFamiliesAt is gatewayFamilies for the key at path; of one that is not the plugin's own
+// nothing is known.
 func gatewayFamiliesAt(path string, plugin tree, asked []string) Families {
 	if strings.Contains(path, ".") {
 		return BothFamilies
@@ -131,8 +134,9 @@ func gatewayFamiliesAt(path string, plugin tree, asked []string) Families {
 	return gatewayFamilies(plugin, asked)
 }
 
-// gatewayFamilies are those of the addresses that bridge will find, for it makes one default route for each. They are known
-// where an IPAM that takes its addresses from the configuration has them there or in the annotation, else both are expected.
+// gatewayFamilies are those of the addresses that bridge will find, for it makes one default route
+// for each. They are known where an IPAM that takes its addresses from the configuration has them
+// there or in the annotation, else both are expected.
 func gatewayFamilies(plugin tree, asked []string) Families {
 	var types []string
 	for _, ipam := range plugin.named("ipam") {

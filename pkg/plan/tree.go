@@ -10,8 +10,9 @@ import (
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 )
 
-// tree is a JSON value with every member of every object, also those with the same key, in their order. Maps and structs
-// would keep one of the twins; which one a plugin takes is not known here, so checks look at all of them.
+// tree is a JSON value with every member of every object, also those with the same key, in their
+// order. Maps and structs would keep one of the twins; which one a plugin takes is not known here,
+// so checks look at all of them.
 type tree struct {
 	object, array bool
 	members       []member // of an object, or the elements of an array, then without key
@@ -58,7 +59,8 @@ func readTree(dec *json.Decoder) (tree, error) {
 	return t, err
 }
 
-// named gives the members whose key encoding/json would match with key: it folds case, so the plugins do.
+// named gives the members whose key encoding/json would match with key: it folds case, so the
+// plugins do.
 func (t tree) named(key string) []tree {
 	var out []tree
 	for _, m := range t.members {
@@ -69,7 +71,8 @@ func (t tree) named(key string) []tree {
 	return out
 }
 
-// walk calls visit for every member at any depth, with its path such as "ipam.routes[0].dst", fit for messages.
+// walk calls visit for every member at any depth, with its path such as "ipam.routes[0].dst", fit
+// for messages.
 func (t tree) walk(path string, visit func(path, key string, value tree)) {
 	for i, m := range t.members {
 		at := path + "[" + strconv.Itoa(i) + "]"

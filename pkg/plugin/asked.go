@@ -13,8 +13,9 @@ type Asked struct {
 	Key, Value string
 }
 
-// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and which may be a list, in args.cni.ips and in runtimeConfig.ips. Each may
-// have a prefix length, which does not count.
+// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and
+// which may be a list, in args.cni.ips and in runtimeConfig.ips. Each may have a prefix length,
+// which does not count.
 func (r *Request) Asked(ip string) ([]Asked, error) {
 	args, runtime, err := r.IPs()
 	if err != nil {
