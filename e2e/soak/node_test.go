@@ -112,8 +112,8 @@ func plainNetworks() map[string]string {
 
 // smallRange is a range of which the test knows in the end whether each address can be given.
 const (
-	smallRange = "10.40.0.0/26"
-	smallSize  = 62
+	smallRange = "10.40.0.0/27" // so small that its blocks are shared by nodes
+	smallSize  = 30
 	// fillers are how many take its addresses at a time.
 	fillers = 4
 )

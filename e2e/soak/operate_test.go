@@ -12,8 +12,11 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// most is how many former and past sandboxes a slot remembers.
-const most = 2
+// How many former and past sandboxes a slot remembers.
+const (
+	mostFormer = 1
+	mostPast   = 2
+)
 
 // operate does one thing to a pod, as far as it can be done to what the pod is.
 func (s *soak) operate(at *slot, rng *rand.Rand) {
@@ -33,7 +36,7 @@ func (s *soak) operate(at *slot, rng *rand.Rand) {
 		s.addAgain(b, rng)
 	case b.state == failed && dice < 40 && at.made && !b.orphan: // no runtime tries one again that it lost
 		s.add(b, rng)
-	case dice > 85 && len(at.former) < most && !without("forget"):
+	case dice > 85 && len(at.former) < mostFormer && !without("forget"):
 		s.forget(at)
 	default:
 		s.del(b, s.pathFor(b, rng), rng)
@@ -202,7 +205,7 @@ func (s *soak) over(b *sandbox) {
 	s.mu.Lock()
 	delete(s.known, b.id)
 	s.mu.Unlock()
-	b.slot.past = append(b.slot.past, b)[max(0, len(b.slot.past)+1-most):]
+	b.slot.past = append(b.slot.past, b)[max(0, len(b.slot.past)+1-mostPast):]
 	s.nothingOf(b)
 }
 

@@ -20,7 +20,7 @@ import (
 
 const (
 	// slots are how many pods the node has at most.
-	slots = 24
+	slots = 16
 	// eventEach is after how many operations something happens to the whole node.
 	eventEach = 25
 	// The short form is the same each time, as far as it can be. Operations end after shortFor even
