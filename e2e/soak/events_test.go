@@ -221,6 +221,7 @@ func (s *soak) loseState() {
 func (s *soak) reboot() {
 	s.boot()
 	s.lossy = false
+	s.booted = sandboxName(s.sandboxes)
 	s.write(false)
 	for _, at := range s.slots {
 		at.made = false

@@ -50,6 +50,7 @@ var sandboxID = regexp.MustCompile(`sb\d{6}`)
 
 // mentions are the files that name sandboxes, by those: leases, records, libcni's cache, what the
 // IPAM has in the state and in the cluster's objects, tuning's values. of narrows it down to one.
+// Objects may name sandboxes of before a boot until Braid looks after its blocks.
 func (s *soak) mentions(of string) map[string][]string {
 	found := map[string][]string{}
 	tops := []string{stateDir, leasesDir, s.path("manifests/ipblocks")}
@@ -75,7 +76,9 @@ func (s *soak) mentions(of string) map[string][]string {
 				ids[id] = true
 			}
 			for id := range ids {
-				found[id] = append(found[id], path)
+				if id > s.booted || !strings.Contains(path, "/ipblocks/") {
+					found[id] = append(found[id], path)
+				}
 			}
 			return nil
 		})
@@ -189,9 +192,9 @@ func (s *soak) nothingLeft() {
 	}
 }
 
-// stays matches the files that are there for the node and not for a sandbox: what Braid knows of its
-// networks and of itself, blocks, and where leases go on. That sandboxes are gone is remembered for a
-// while.
+// stays matches the files that are there for the node and not for a sandbox: what Braid knows of
+// its networks and of itself, blocks, and where leases go on. That sandboxes are gone is remembered
+// for a while.
 var stays = regexp.MustCompile("^" + stateDir + "/(networks|reserve|gone|ipam/blocks)/|" +
 	"^" + stateDir + `/(ipam/(node|tended|new)|boot-[0-9-]+)$|` +
 	"^" + leasesDir + `/networks/\w+/(lock|last_reserved_ip\.\d|\.braid/(boot-[0-9-]+|complete|new))$`)

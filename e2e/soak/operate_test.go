@@ -48,10 +48,13 @@ func (s *soak) begin(at *slot, pod string) *sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sandboxes++
-	at.now = &sandbox{id: fmt.Sprintf("sb%06d", s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, fresh: true, plain: s.plain}
+	at.now = &sandbox{id: sandboxName(s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, fresh: true, plain: s.plain}
 	s.known[at.now.id] = at.now
 	return at.now
 }
+
+// sandboxName is such that names are in the order of the sandboxes.
+func sandboxName(i int) string { return fmt.Sprintf("sb%06d", i) }
 
 // oneOf draws a fault: mostly none.
 func oneOf(rng *rand.Rand, faults ...fault) fault {

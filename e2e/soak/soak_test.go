@@ -62,6 +62,8 @@ type soak struct {
 	sandboxes  int
 	// lossy: since the last boot, Braid's state was lost.
 	lossy bool
+	// booted is the last sandbox of before a boot.
+	booted string
 	// plain: the networks are without their auxiliary plugins now.
 	plain bool
 }
