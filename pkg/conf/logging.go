@@ -38,7 +38,7 @@ func (c *Config) loadLogging(o *object) {
 func logFile(raw json.RawMessage) (string, error) {
 	path, err := strictjson.String(raw)
 	if err == nil && !filepath.IsAbs(path) {
-		raw = marshal(filepath.Join(DefaultLogDir, filepath.Join("/", path)))
+		raw = marshal(DefaultLogDir + filepath.Clean("/"+path))
 	}
 	return ownDir(raw)
 }

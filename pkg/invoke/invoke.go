@@ -93,16 +93,15 @@ func (e *Exec) Close() {
 	}
 }
 
-// builtin gives the in-process plugin of that type, unless it must not be used.
-func (e *Exec) builtin(kind string) (Plugin, bool) {
-	p, ok := e.Builtin[kind]
-	return p, ok && !slices.Contains(e.ForceExec, kind)
+// builtin reports whether there is an in-process plugin of that type which may be used.
+func (e *Exec) builtin(kind string) bool {
+	return e.Builtin[kind] != nil && !slices.Contains(e.ForceExec, kind)
 }
 
 // InProcess reports whether a plugin with this configuration runs in-process. Binaries are looked for
 // in paths.
 func (e *Exec) InProcess(kind string, config []byte, paths []string, chosen Chosen) bool {
-	if _, ok := e.builtin(kind); !ok {
+	if !e.builtin(kind) {
 		return false
 	}
 	c, err := e.choose(kind, config, paths, chosen)
@@ -123,7 +122,7 @@ type Found struct {
 // Find looks for what runs a plugin with this configuration. A configuration that the in-process
 // plugin cannot read is an error: a DEL could not read it either.
 func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
-	if _, ok := e.builtin(kind); !ok {
+	if !e.builtin(kind) {
 		_, err := e.FindInPath(kind, paths)
 		return Found{Execd: true}, err
 	}
@@ -144,7 +143,7 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 // FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
 // (CVE-2021-20206).
 func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
-	if _, ok := e.builtin(plugin); ok {
+	if e.builtin(plugin) {
 		return builtinPrefix + plugin, nil
 	}
 	path, err := cniinvoke.FindInPath(plugin, paths)

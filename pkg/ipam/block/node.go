@@ -142,7 +142,7 @@ func (m *Manager) identity(ctx context.Context) (*identity, error) {
 	id, n := &identity{name: m.NodeName, boot: boot}, new(self)
 	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
 	if err == nil && n.Boot == boot {
-		id.former = append(n.Former, n.Name)
+		id.former = append(slices.Clone(n.Former), n.Name)
 	}
 	return id, nil //nolint:nilerr // what cannot be read names nobody
 }

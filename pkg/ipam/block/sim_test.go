@@ -248,7 +248,7 @@ func failures() []error {
 		errors.New("connection refused"), context.DeadlineExceeded,
 		apierrors.NewForbidden(blocks, "", errors.New("no role")), apierrors.NewUnauthorized("token expired"),
 		apierrors.NewTooManyRequests("overloaded", 1), apierrors.NewServiceUnavailable("etcd"), apierrors.NewInternalError(errors.New("panic")),
-		apierrors.NewTimeoutError("slow", 1), apierrors.NewBadRequest("field label not supported"), apierrors.NewGone("too old"),
+		apierrors.NewTimeoutError("slow", 1), apierrors.NewBadRequest("field label not supported"), apierrors.NewResourceExpired("too old"),
 		&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("not served")}, &failure.Error{Reason: failure.TimedOut, Err: errors.New("late")},
 	}
 }

@@ -106,7 +106,7 @@ func (s *search) newZone(ctx context.Context, local []netip.Prefix) (bool, error
 		}
 	}
 	for ; ok && looks > 0; looks-- {
-		if first := s.w.head(zone); first.IsValid() && !(s.complete && s.taken.Has(first)) {
+		if first := s.w.head(zone); first.IsValid() && (!s.complete || !s.taken.Has(first)) {
 			if claimed, err := s.createAt(ctx, first, false, !s.complete); claimed || err != nil {
 				return claimed, err
 			}
