@@ -94,7 +94,7 @@ func TestR17OtherAddressStaysAConflict(t *testing.T) {
 	r.node.Addr("br7", "10.9.0.1/24")
 	r.nad("a", r.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}],[{"subnet":"10.8.0.0/24"}]]`))
 	p := r.pod("p", "a")
-	r.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress")
+	r.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress", "choose a bridge of the network's own")
 	r.must("DEL", p)
 }
 

@@ -133,7 +133,7 @@ func TestR7NameOfAnotherLink(t *testing.T) {
 	r.node.Bridge(nic + ".500")
 	r.nad("a", r.vlanNetwork("macvlan", nic, 500, 11, ""))
 	p := r.pod("p", "a")
-	r.fails("ADD", p, 999, nic+".500 exists and is not VLAN 500 of "+nic)
+	r.fails("ADD", p, 999, nic+".500 exists and is not VLAN 500 of "+nic, "rename that interface")
 	r.must("DEL", p)
 	if !r.node.HasLink(nic + ".500") {
 		t.Error("it was removed")

@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/sysctl"
@@ -128,7 +129,8 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 			continue
 		}
 		if !a.conf.ForceAddress {
-			return fmt.Errorf("interface %s has address %s already, which forceAddress would replace by %s", link.Name, h.Prefix, addr)
+			return failure.WithFix(fmt.Errorf("interface %s has address %s already, which forceAddress would replace by %s", link.Name, h.Prefix, addr),
+				"choose a bridge of the network's own, or a gateway in the network that the bridge is in")
 		}
 		if err := a.host.RemoveAddr(ctx, link.Index, h.Prefix); err != nil {
 			return err

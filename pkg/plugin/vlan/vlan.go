@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -150,7 +151,8 @@ func find(ctx context.Context, h *nl.Handle, master *nl.Link, id int) (*nl.Link,
 	}
 	link, err := h.VLAN(ctx, master.Index, id)
 	if errors.Is(err, nl.ErrNoLink) && usual != nil {
-		return nil, fmt.Errorf("interface %s exists and is not VLAN %d of %s", usual.Name, id, master.Name)
+		return nil, failure.WithFix(fmt.Errorf("interface %s exists and is not VLAN %d of %s", usual.Name, id, master.Name),
+			"rename that interface, or make the VLAN's under a name of your own")
 	}
 	return link, err
 }
@@ -163,7 +165,10 @@ func ours(link *nl.Link) bool {
 // make makes a link. One that is ready has an alias and is up.
 func (l *Links) make(ctx context.Context, at Place, name string, master *nl.Link, id int) (*nl.Link, error) {
 	l.step("add " + name)
-	if err := at.Handle.AddVLAN(ctx, nl.NewLink{Name: name, Group: group}, master.Index, id); err != nil {
+	switch err := at.Handle.AddVLAN(ctx, nl.NewLink{Name: name, Group: group}, master.Index, id); {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return nil, failure.WithFix(err, "load the kernel module 8021q on this node, or choose a master that can have VLANs")
+	case err != nil:
 		return nil, err
 	}
 	link, err := at.Handle.Link(ctx, name)
