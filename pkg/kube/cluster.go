@@ -78,24 +78,11 @@ func metadataOf(items []wireMetadata) []metav1.ObjectMeta {
 // EachNode calls do for each node, with the keys of its taints. Of what there is to a node this is little, but an API server has no shorter
 // form with taints in it.
 func (a *API) EachNode(ctx context.Context, do func(node *metav1.ObjectMeta, taints []string)) error {
-	type node struct {
-		wireMetadata
-
-		Spec struct {
-			Taints []struct {
-				Key string `json:"key"`
-			} `json:"taints"`
-		} `json:"spec"`
-	}
-	nodes, err := listOf[node](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
+	nodes, err := listOf[wireNode](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
 		return c.core.Get().Resource("nodes")
 	}}, metav1.ListOptions{}, "NodeList")
 	for i := range nodes {
-		var taints []string
-		for _, t := range nodes[i].Spec.Taints {
-			taints = append(taints, t.Key)
-		}
-		do(&nodes[i].Metadata.ObjectMeta, taints)
+		do(&nodes[i].Metadata.ObjectMeta, nodes[i].taints())
 	}
 	return err
 }

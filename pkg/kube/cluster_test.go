@@ -118,3 +118,18 @@ func TestAPIClusterListsFail(t *testing.T) {
 		}
 	}
 }
+
+// TestR25NodeOutOfService: a node that a controller takes for lost must not learn that its blocks are its own.
+func TestR25NodeOutOfService(t *testing.T) {
+	for taint, lost := range map[string]bool{"node.kubernetes.io/not-ready": false, "node.kubernetes.io/out-of-service": true} {
+		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			//nolint:errcheck // a test's server
+			fmt.Fprintf(w, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","uid":"u"},"spec":{"taints":[{"key":"k"},{"key":%q}]}}`, taint)
+		})
+		node, err := f.api(t, 0).Node(t.Context(), "n")
+		if lost && (failure.Code(err) != 11 || !strings.Contains(err.Error(), "remove the taint")) || !lost && (err != nil || node.UID != "u") {
+			t.Errorf("%s: node %v, error %v", taint, node, err)
+		}
+	}
+}

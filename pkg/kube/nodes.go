@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,21 +12,49 @@ import (
 	"k8s.io/client-go/rest"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // maxClaimTries bounds how often others may change a claim while its addresses are published.
 const maxClaimTries = 5
 
-// Node gives the metadata of a node.
+// outOfService is the taint by which an administrator says that a node is down for good: its addresses go to others.
+const outOfService = "node.kubernetes.io/out-of-service"
+
+// wireNode is a node as far as it is looked at.
+type wireNode struct {
+	wireMetadata
+
+	Spec struct {
+		Taints []struct {
+			Key string `json:"key"`
+		} `json:"taints"`
+	} `json:"spec"`
+}
+
+func (n *wireNode) taints() (keys []string) {
+	for _, t := range n.Spec.Taints {
+		keys = append(keys, t.Key)
+	}
+	return keys
+}
+
+// Node returns the metadata of a node. One that is out of service is an error: it must not take its blocks of addresses for its own.
 func (a *API) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	var node metav1.PartialObjectMetadata
+	var node wireNode
 	c := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes").Name(name).SetHeader("Accept", metadataType)
+		return c.core.Get().Resource("nodes").Name(name)
 	}}
-	if err := a.get(ctx, c, &node, &node.ObjectMeta); err != nil {
+	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return nil, err
 	}
-	return &node.ObjectMeta, nil
+	if slices.Contains(node.taints(), outOfService) {
+		return nil, &failure.Error{
+			Reason: failure.NotReady, Field: outOfService, Err: fmt.Errorf("node %s has this taint, so its addresses are free to others", name),
+			Fix: "remove the taint when the node is in service",
+		}
+	}
+	return &node.Metadata.ObjectMeta, nil
 }
 
 // NodeCount asks for one node, and is told how many there are beside.

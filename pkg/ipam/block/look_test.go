@@ -163,3 +163,31 @@ func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
 		t.Errorf("%d lists, want that of one look, which is enough", n)
 	}
 }
+
+// A node that was declared out of service loses its blocks though it may go on: its looks do not renew the lease.
+func TestR25OutOfServiceEndsTheLease(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := []block.Wish{wish(t, "10.0.0.0/24")}
+	add := func(i int) error {
+		_, err := m.Add(t.Context(), holder(i), w, nil)
+		return err
+	}
+	if err := add(0); err != nil {
+		t.Fatal(err)
+	}
+	r.api.SetOutOfService("n0", true)
+	r.pass(12 * time.Minute)
+	if err := add(1); err != nil {
+		t.Errorf("in the lease: %v", err)
+	}
+	r.pass(7 * time.Minute)
+	if err := add(2); failure.Code(err) != 11 || !strings.Contains(err.Error(), "out of service") {
+		t.Errorf("after the lease: %v", err)
+	}
+	r.api.SetOutOfService("n0", false)
+	r.pass(time.Minute)
+	if err := add(3); err != nil {
+		t.Errorf("in service again: %v", err)
+	}
+}

@@ -118,6 +118,8 @@ type simNode struct {
 	// lost is since when the reaper sees that a Node object of this machine is gone, or another.
 	lost    map[incarnation]time.Duration
 	present bool
+	// tainted: the Node object says that the node is out of service, which the reaper takes for lost.
+	tainted bool
 	// away is why each request of the node fails; nil if they do not.
 	away error
 	// timer: the blocks are tended without traffic. amnesia: the state was lost in this boot.
@@ -587,7 +589,7 @@ func (s *sim) forget(n *simNode) {
 
 // rename gives the machine another name, and sometimes leaves the Node object of the old one for good.
 func (s *sim) rename(n *simNode) {
-	if s.busy(n) || !n.present {
+	if s.busy(n) || !n.present || n.tainted {
 		return
 	}
 	s.count["renamed"]++
@@ -625,7 +627,8 @@ func (s *sim) cut(n *simNode) {
 	s.note("%s is cut off: %v", n.NodeName, n.away)
 }
 
-// outage is what happens to the addresses of a node that has lost both its object and the API for long, and whose blocks another node gets.
+// outage is what happens to the addresses of a node that has lost both its object and the API for long, or goes on though it was declared out
+// of service, and whose blocks another node gets.
 func (s *sim) outage(n *simNode) {
 	s.count["outage"]++
 	for _, o := range slices.Clone(s.ops) {
@@ -633,9 +636,13 @@ func (s *sim) outage(n *simNode) {
 			s.goOn(o, "die")
 		}
 	}
-	s.setPresent(n, false)
-	if n.away == nil {
-		s.cut(n)
+	if s.rnd.IntN(2) == 0 {
+		s.setTainted(n, true)
+	} else {
+		s.setPresent(n, false)
+		if n.away == nil {
+			s.cut(n)
+		}
 	}
 	s.boxes = slices.DeleteFunc(s.boxes, func(b *box) bool { // the pods are gone with the node
 		if b.node == n {
@@ -645,6 +652,9 @@ func (s *sim) outage(n *simNode) {
 	})
 	for range 2 + s.rnd.IntN(3) {
 		s.pass()
+		if n.away == nil && n.tainted {
+			s.await(s.again(n))
+		}
 	}
 	s.reap(n)
 }
@@ -661,6 +671,19 @@ func (s *sim) setPresent(n *simNode, present bool) {
 		s.api.AddNode(n.NodeName, n.object().uid)
 	} else {
 		s.api.DeleteNode(n.NodeName)
+	}
+}
+
+// setTainted says of a node that it is out of service, though it may go on, or takes that back.
+func (s *sim) setTainted(n *simNode, tainted bool) {
+	s.note("%s is out of service: %v", n.NodeName, tainted)
+	s.count["out of service"]++
+	n.tainted = tainted
+	s.api.SetOutOfService(n.NodeName, tainted)
+	if tainted {
+		n.lost[n.object()] = s.clock
+	} else {
+		delete(n.lost, n.object())
 	}
 }
 
@@ -769,11 +792,14 @@ func (s *sim) act() {
 func (s *sim) happen(n *simNode, x int) {
 	switch {
 	case x < 88:
-		if s.deletes && n.present {
+		if s.deletes && n.present && !n.tainted {
 			s.outage(n)
 		}
 	case x < 89:
-		if s.deletes {
+		switch {
+		case s.deletes && n.present && s.rnd.IntN(3) == 0:
+			s.setTainted(n, !n.tainted)
+		case s.deletes && !n.tainted:
 			s.setPresent(n, !n.present)
 		}
 	case x < 91:
@@ -828,8 +854,11 @@ func (s *sim) finish() {
 			break
 		}
 	}
-	for i := range s.nodes {
-		if n := s.nodes[i]; !n.present {
+	for _, n := range s.nodes {
+		if n.tainted {
+			s.setTainted(n, false)
+		}
+		if !n.present {
 			s.setPresent(n, true)
 		}
 	}

@@ -36,11 +36,13 @@ type Fake struct {
 	version int
 	blocks  map[string]*v1alpha1.IPBlock
 	// stale is what blocks were some changes ago.
-	stale  map[string]*v1alpha1.IPBlock
-	nodes  map[string]types.UID
-	claims map[string]*claimv1.IPAMClaim
-	calls  map[string]int
-	late   []func() error
+	stale map[string]*v1alpha1.IPBlock
+	nodes map[string]types.UID
+	// outOfService are nodes that are taken for lost.
+	outOfService map[string]bool
+	claims       map[string]*claimv1.IPAMClaim
+	calls        map[string]int
+	late         []func() error
 }
 
 // ErrLate is for Fault.
@@ -68,6 +70,16 @@ func (f *Fake) AddNode(name string, uid types.UID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.nodes[name] = uid
+}
+
+// SetOutOfService taints a Node object, or takes the taint off it.
+func (f *Fake) SetOutOfService(name string, tainted bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.outOfService == nil {
+		f.outOfService = map[string]bool{}
+	}
+	f.outOfService[name] = tainted
 }
 
 // DeleteNode removes a Node object.
@@ -326,6 +338,9 @@ func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, 
 		uid, ok := f.nodes[name]
 		if !ok {
 			return apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
+		}
+		if f.outOfService[name] {
+			return &failure.Error{Reason: failure.NotReady, Err: errors.New("node " + name + " is out of service")}
 		}
 		node = &metav1.ObjectMeta{Name: name, UID: uid}
 		return nil
