@@ -19,8 +19,8 @@ func (r *rig) warnings(p *pod) []podEvent {
 	return warnings
 }
 
-// warned fails the test unless the pod has exactly these warnings, each "Reason: word word ..." with words
-// of its message, in any order.
+// warned fails the test unless the pod has exactly these warnings, each "Reason: word word ..."
+// with words of its message, in any order.
 func (r *rig) warned(p *pod, want ...string) {
 	r.t.Helper()
 	warnings := r.warnings(p)
@@ -81,7 +81,8 @@ func TestR1InterfaceRequest(t *testing.T) {
 	r.clean(p, q)
 }
 
-// A slip of a known key is refused whatever "unknownKeys" says, other unknown keys with "refuse" only.
+// A slip of a known key is refused whatever "unknownKeys" says, other unknown keys with "refuse"
+// only.
 func TestR1UnknownKeys(t *testing.T) {
 	t.Parallel()
 	for policy, refused := range map[string]bool{"": false, "warn": false, "refuse": true} {

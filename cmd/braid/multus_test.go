@@ -52,8 +52,8 @@ func TestR9OddConfiguration(t *testing.T) {
 	}
 }
 
-// Of those that Multus takes, an absent cniVersion is refused by the CNI library unless told otherwise; one
-// that Braid does not speak stays an error.
+// Of those that Multus takes, an absent cniVersion is refused by the CNI library unless told
+// otherwise; one that Braid does not speak stays an error.
 func TestR9VersionsThatAreNotSpoken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -10,8 +10,8 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// untouched fails the test unless a pod whose ADD was refused has nothing, the node remembers nothing of it, and
-// its DEL succeeds.
+// untouched fails the test unless a pod whose ADD was refused has nothing, the node remembers
+// nothing of it, and its DEL succeeds.
 func (r *rig) untouched(p *pod) {
 	r.t.Helper()
 	r.has(p)
@@ -24,7 +24,8 @@ func (r *rig) untouched(p *pod) {
 	r.clean(p)
 }
 
-// refuses fails the test unless the pod's ADD is refused long before a deadline, with all the words, and nothing is left.
+// refuses fails the test unless the pod's ADD is refused long before a deadline, with all the
+// words, and nothing is left.
 func (r *rig) refuses(p *pod, words ...string) {
 	r.t.Helper()
 	start := time.Now()

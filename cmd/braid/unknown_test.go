@@ -118,8 +118,8 @@ func TestR34KeysOfANADMatchWithoutCase(t *testing.T) {
 	r.clean(p)
 }
 
-// alone calls braid under the name of a plugin, with its links and then dir in the plugin path, and returns
-// what it prints on both.
+// alone calls braid under the name of a plugin, with its links and then dir in the plugin path,
+// and returns what it prints on both.
 func (r *rig) alone(kind, command string, p *pod, stdin, dir string) (stdout, stderr string, failed *types.Error) {
 	r.t.Helper()
 	warnings := filepath.Join(r.t.TempDir(), "stderr")

@@ -3,18 +3,22 @@ package conf
 import (
 	"encoding/json"
 	"errors"
+	"maps"
+	"strings"
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// FuzzParseList: nothing panics; what is accepted survives a round trip with every key and value; libcni takes it.
+// FuzzParseList: nothing panics; what is accepted survives a round trip with every key, whatever its
+// case, and value; libcni takes it.
 func FuzzParseList(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},"n":12345678901234567890}`,
 		`{"name":"n","cniVersions":["1.0.0","1.1.0"],"disableCheck":"true","x":{"y":[1e999]},"plugins":[{"type":"a","capabilities":{"ips":true}},{"type":"b","args":{"cni":{}}}]}`,
 		`{"type":"flannel","delegate":{"type":"bridge","ipam":{"type":"host-local"}},"dns":{"search":["a"]}}`, "{\n# c\n}", `{"plugins":[]}`,
 		`{"type":"a","\u003c&\ud800":"\ud800<&>"}`, `{"type":"multus","delegates":[{"plugins":[{"type":"../a"}]}]}`,
+		`{"NAME":"n","Plugins":[{"Type":"a","IPAM":{"Type":"b"},"Delegates":[{"TYPE":"braid"}]}]}`, `{"type":"a","Type":"b"}`, `{"TYPE":"a","cniVerſion":"1.0.0"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -50,18 +54,18 @@ func checkKept(t *testing.T, raw []byte, list *List) {
 		t.Fatalf("decode %q: %v", raw, err)
 	}
 	var plugins []map[string]json.RawMessage
-	if json.Unmarshal(source["plugins"], &plugins) == nil {
-		delete(source, "plugins")
+	if json.Unmarshal(lookup(source, "plugins"), &plugins) == nil {
+		maps.DeleteFunc(source, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, "plugins") })
 		for i, plugin := range plugins {
 			for key, value := range plugin {
-				if got := list.Plugin(i)[key]; string(got) != string(value) {
+				if got := lookup(list.Plugin(i), key); string(got) != string(value) {
 					t.Fatalf("ParseList(%q): plugin %d: %q is %s", raw, i, key, got)
 				}
 			}
 		}
 	}
 	for key, value := range source {
-		inTop, inPlugin := list.top[key], list.plugins[0][key]
+		inTop, inPlugin := lookup(list.top, key), lookup(list.plugins[0], key)
 		if string(inTop) != string(value) && string(inPlugin) != string(value) {
 			t.Fatalf("ParseList(%q): %q is %s in the list and %s in the plugin", raw, key, inTop, inPlugin)
 		}

@@ -11,9 +11,10 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// respell gives keys of an object the case of the known ones. encoding/json, with which libcni and the
-// plugins read, does not look at the case, so what is checked here has to be what they will find. Two
-// keys that differ by case alone are an error: which one counts would depend on their order.
+// respell gives keys of an object the case of the known ones. encoding/json, with which libcni
+// and the plugins read, does not look at the case, so what is checked here has to be what they
+// will find. Two keys that differ by case alone are an error: which one counts would depend on
+// their order.
 func respell(path string, object map[string]json.RawMessage, known []string) (warnings []*failure.Error, err error) {
 	if err := twins(path, object, known); err != nil {
 		return nil, err

@@ -8,8 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/invoke"
 )
 
-// homes are where the plugins of a chain run: in this process or as binaries, which are looked for in
-// paths. chosen is an attachment's InProcess.
+// homes are where the plugins of a chain run: in this process or as binaries, which are looked
+// for in paths. chosen is an attachment's InProcess.
 type homes struct {
 	exec   Exec
 	paths  []string

@@ -15,9 +15,9 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Chosen says where plugins run whose configuration has keys that the built-in one does not know: by
-// type, true for in-process and false for a binary. It is recorded with an attachment, so that a
-// binary that is installed between ADD and DEL is not asked to remove what it did not make.
+// Chosen says where plugins run whose configuration has keys that the built-in one does not know:
+// by type, true for in-process and false for a binary. It is recorded with an attachment, so that
+// a binary that is installed between ADD and DEL is not asked to remove what it did not make.
 type Chosen map[string]bool
 
 // WithChosen returns an Exec that runs plugins where an earlier operation ran them.
@@ -48,8 +48,9 @@ type choice struct {
 	path string
 }
 
-// choose finds out what runs a configuration of a built-in type. What the in-process plugin does not
-// know a binary may know. A value that it does not know needs one: the plugin would do something else.
+// choose finds out what runs a configuration of a built-in type. What the in-process plugin does
+// not know a binary may know. A value that it does not know needs one: the plugin would do
+// something else.
 func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen) (*choice, error) {
 	prepared, err := e.Builtin[kind].Prepare(config)
 	if err != nil {
@@ -183,9 +184,9 @@ func (c *choice) executed(kind string) []*failure.Error {
 	}}
 }
 
-// binary is the path of the plugin of that type which is not this program: by a link of that name it
-// would do what it does in-process. Of directories that have this program only those after it count:
-// two copies of it do not call each other for ever.
+// binary is the path of the plugin of that type which is not this program: by a link of that name
+// it would do what it does in-process. Of directories that have this program only those after it
+// count: two copies of it do not call each other for ever.
 func binary(kind string, paths []string) (string, error) {
 	for i, dir := range slices.Backward(paths) {
 		if isSelf(filepath.Join(dir, kind)) {
