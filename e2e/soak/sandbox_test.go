@@ -2,6 +2,7 @@ package soak_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -120,7 +121,7 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	for k, v := range more {
 		config[k] = v
 	}
-	env := []string{"CNI_COMMAND=" + command, "CNI_PATH=" + s.plugins}
+	env := []string{"CNI_COMMAND=" + command, "CNI_PATH=" + cmp.Or(s.plugins, s.dir)}
 	if b != nil {
 		config["runtimeConfig"] = map[string]any{"portMappings": []any{map[string]any{"hostPort": b.port, "containerPort": 80, "protocol": "tcp"}}}
 		env = append(env, "CNI_CONTAINERID="+b.id, "CNI_NETNS="+path, "CNI_IFNAME=eth0",
