@@ -222,7 +222,8 @@ func open(t *testing.T, pid, path string) int {
 func TestM13NotWithoutItsDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("vf", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, "example.com/vf")
+	r.fake("sriov", "")
+	r.nad("vf", `{"cniVersion":"1.0.0","type":"sriov"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
 	p := r.pod("p", "vf")
 	r.fails("ADD", p, 7, "default/p", "default/vf", nadv1.ResourceNameAnnotation)
 	r.clean(p)
