@@ -75,7 +75,7 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lint.Input{Config: cfg, Chain: func(a *plan.Attachment) ([]*failure.Error, error) { return judge(cfg, a, pluginDirs) }}, nil
+	return &lint.Input{Config: cfg, ConfigFile: file, Chain: func(a *plan.Attachment) ([]*failure.Error, error) { return judge(cfg, a, pluginDirs) }}, nil
 }
 
 // judge asks the plugins of a chain, as an ADD does before its first change. Without directories to

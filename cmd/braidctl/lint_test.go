@@ -138,13 +138,16 @@ func TestLintConfig(t *testing.T) {
 	objects, config := filepath.Join(dir, "objects.yaml"), filepath.Join(dir, "multus.conf")
 	for file, text := range map[string]string{
 		objects: lintObjects,
-		config:  `{"name": "multus", "type": "multus", "cniVersion": "0.3.1", "clusterNetwork": "/etc/cni/x.conf", "namespaceIsolation": false}`,
+		config:  `{"name": "multus", "type": "multus", "cniVersion": "0.3.1", "clusterNetwork": "/etc/cni/x.conf", "namespaceIsolation": false, "logFile": "multus.log"}`,
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, stdout, _ := call(t, "braidctl lint -o json --config "+config+" "+objects)
+	if got := verdicts(t, stdout); got[0] != "Configuration /multus warning OddConfig" {
+		t.Errorf("a relative logFile: %v", got)
+	}
 	if got := verdicts(t, stdout); got[len(got)-1] != "Deployment lint/many warning NotChecked" {
 		t.Errorf("without isolation: %v", got)
 	}

@@ -55,7 +55,7 @@ type Finding struct {
 
 // String reads "object: field: what: remedy", fit for a terminal.
 func (f Finding) String() string {
-	object := strings.ToLower(f.Kind) + " " + f.Namespace + "/" + f.Name
+	object := strings.ToLower(f.Kind) + " " + strings.TrimPrefix(f.Namespace+"/"+f.Name, "/")
 	if f.Where != "" {
 		object += " (" + f.Where + ")"
 	}
@@ -89,21 +89,26 @@ type Pod struct {
 // Input is what Check looks at.
 type Input struct {
 	Config *conf.Config
-	NADs   []NAD
-	Pods   []Pod
+	// ConfigFile is where it was read; empty for none.
+	ConfigFile string
+	NADs       []NAD
+	Pods       []Pod
 	// Complete says that there are no other NADs: one that a pod names and that is not here is missing.
 	Complete bool
 	// Chain judges the plugins of an attachment.
 	Chain func(*plan.Attachment) (warnings []*failure.Error, err error)
 }
 
-// Check returns what is wrong with each object, in their order: NADs first, each on its own, then
-// pods. What is wrong with a NAD is not repeated for each of its pods.
+// Check returns what is wrong with each object, in their order: the node's configuration, NADs, each
+// on its own, then pods. What is wrong with a NAD is not repeated for each of its pods.
 func Check(in Input) []Finding {
 	c := checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}}
 	for i := range in.NADs {
 		nad := &in.NADs[i]
 		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
+	}
+	for _, w := range in.Config.Warnings {
+		c.add(Finding{Kind: "Configuration", Name: in.Config.Name, Where: in.ConfigFile}, Warned, w)
 	}
 	for i := range in.NADs {
 		c.checkNAD(&in.NADs[i])
