@@ -73,9 +73,13 @@ func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Re
 		return result, nil
 	}
 	if r.policy() == conf.TakeDefaultRoute {
-		return result, r.engine.trace("prefer default route "+a.IfName, func() error {
+		err := r.engine.trace("prefer default route "+a.IfName, func() error {
 			return r.engine.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
 		})
+		if err != nil {
+			err = defaultRoutesFailed(a, "prefer the network's default route", err)
+		}
+		return result, err
 	}
 	held := plan.FamiliesOf(r.routes.Families()) &^ a.AskedFamilies()
 	var removed plan.Families
