@@ -304,3 +304,40 @@ func TestFaultOwed(t *testing.T) {
 		settled(r)
 	})
 }
+
+// TestFaultRefused kills the DEL that notes a refusal at each point. The ten minutes are over at the
+// latest ten minutes after the next one, and nothing of what the others did is lost.
+func TestFaultRefused(t *testing.T) {
+	t.Parallel()
+	r, _ := owedRig(t)
+	prepare := func(r *rig) *pod {
+		r.env = nil
+		r.fake("link", "")
+		p := r.pod("p", "a,b")
+		r.add(p)
+		p.Unmount()
+		r.fake("link", refusing(7))
+		return p
+	}
+	settled := func(r *rig) {
+		r.fake("link", "")
+		r.valid()
+		r.must("GC", nil)
+		r.clean()
+	}
+	p := prepare(r)
+	points, failed := r.points("DEL", p)
+	if failed == nil || failed.Code != 7 {
+		t.Fatalf("the DEL should be refused: %v", failed)
+	}
+	settled(r)
+	covers(t, points, "record refused net1", "record detached net2", "record detached eth0")
+	r.eachPoint(points, 0, func(r *rig, n int) {
+		p := prepare(r)
+		r.killedAt("DEL", p, points, n)
+		r.fails("DEL", p, 7, "default/a")
+		r.env = []string{later + "=10m1s"}
+		r.must("DEL", p)
+		settled(r)
+	})
+}
