@@ -191,6 +191,8 @@ type session struct {
 	tree *tree
 	// loaded are the blocks that were read, as they are to be.
 	loaded map[blockKey]*local
+	// last is what tended says, nil until it is read.
+	last *tended
 }
 
 // locked runs fn with the local state. It never waits for the API.
@@ -290,6 +292,9 @@ func (s *session) write(name string, value any) error {
 	data, err := encode(value)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	if name == tendedFile {
+		s.last = nil
 	}
 	return s.tree.write(name, data)
 }

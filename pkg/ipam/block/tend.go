@@ -53,11 +53,14 @@ func (m *Manager) noteTended(ctx context.Context, change func(*tended)) error {
 }
 
 // tended is when that was; never, where it cannot be read.
-func (s *session) tended() (last tended) {
-	if err := s.read(tendedFile, &last); err != nil {
-		return tended{}
+func (s *session) tended() tended {
+	if s.last == nil {
+		s.last = new(tended)
+		if err := s.read(tendedFile, s.last); err != nil {
+			*s.last = tended{}
+		}
 	}
-	return last
+	return *s.last
 }
 
 // due says whether what was done at that time is to be done again.
