@@ -56,12 +56,34 @@ func TestR12NeverAdded(t *testing.T) {
 	}
 }
 
-// A code that is none of a refusal may be over with the next DEL.
-func TestR12NeverAddedWithoutRefusal(t *testing.T) {
+// TestR12FailsAsItsADD: many plugins say with a code of no meaning what they cannot use. What was
+// never added, and fails with the very words of the ADD, is waited out for ten minutes.
+func TestR12FailsAsItsADD(t *testing.T) {
 	t.Parallel()
-	for _, code := range []int{5, 11, 100, 999} {
+	for _, code := range []int{100, 999} {
 		r, p := owedRig(t)
 		r.fake("link", refusing(code))
+		r.fails("ADD", p, uint(code), "default/a", "no such mode")
+		r.env = []string{later + "=9m"}
+		r.fails("DEL", p, uint(code), "default/a", "no such mode")
+		r.env = []string{later + "=11m"}
+		r.must("DEL", p)
+		r.must("DEL", p)
+		same(t, "events", len(r.told(p, "CleanupOwed")), 1)
+		r.fake("link", "")
+		r.valid()
+		r.must("GC", nil)
+		r.clean(p)
+	}
+}
+
+// What fails in other words than the ADD, or with a code that has a meaning, may be over with the
+// next DEL.
+func TestR12NeverAddedWithoutRefusal(t *testing.T) {
+	t.Parallel()
+	for code, del := range map[int]string{5: "no such mode", 11: "no such mode", 100: "the disk fails: no such mode", 999: "the disk fails: no such mode"} {
+		r, p := owedRig(t)
+		r.fake("link", failing("ADD", code, "no such mode")+"\n"+failing("DEL", code, del))
 		r.fails("ADD", p, uint(code), "roll-back is not complete")
 		for range 2 {
 			r.fails("DEL", p, uint(code), "default/a", "no such mode")

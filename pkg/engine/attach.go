@@ -41,6 +41,7 @@ func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Recor
 	}
 	result, err := e.addChain(ctx, req, routing.sandbox, &a.Attachment)
 	if err != nil {
+		a.Failure, _ = errors.AsType[*types.Error](err)
 		return status.Result{}, e.addError(ctx, err, &a.Attachment)
 	}
 	a.State = record.Added

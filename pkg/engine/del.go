@@ -181,7 +181,7 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 	chain, err := e.chain(req, sandbox, &a.Attachment, netns)
 	switch {
 	case err != nil && refuses(err):
-		return &refusal{[]error{err}}
+		return &refusal{errs: []error{err}}
 	case err != nil:
 		return err
 	case sandbox.guest && (homes{sandbox.exec, req.path(), a.InProcess}).foreign(chain.list):
@@ -190,5 +190,5 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 	if err := e.restoreCache(req, chain, a); err != nil {
 		return err
 	}
-	return e.trace("DEL "+a.IfName, func() error { return delPast(ctx, chain) })
+	return e.trace("DEL "+a.IfName, func() error { return delPast(ctx, chain, a) })
 }

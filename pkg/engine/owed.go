@@ -24,6 +24,8 @@ import (
 //
 //	attachment           sandbox        the DEL
 //	never added          any            has nothing to remove there, and goes on
+//	never added, fails   any            fails for `patience`, then goes on; the attachment stays in the record as owed
+//	as the ADD did
 //	added                there          fails
 //	added                gone           fails for `patience`, then goes on; the attachment stays in the record as owed
 //	added, with          gone           fails
@@ -42,7 +44,11 @@ const (
 
 // refusal is that plugins of a chain refused their configuration, while all others of the chain did
 // their part.
-type refusal struct{ errs []error }
+type refusal struct {
+	errs []error
+	// repeated is that one of them did not refuse, but failed with the very words of the ADD.
+	repeated bool
+}
 
 func (r *refusal) Error() string { return errors.Join(r.errs...).Error() }
 
@@ -65,6 +71,16 @@ func refuses(err error) bool {
 	return refuses(errors.Unwrap(err))
 }
 
+// repeats reports whether the DEL of an attachment that was never added fails just as its ADD did,
+// with a code that has no meaning in CNI: most plugins tell so of a configuration that they cannot use.
+func repeats(a *record.Attachment, err error) bool {
+	said, ok := errors.AsType[*types.Error](err)
+	return ok && a.State == record.Attempted && a.Failure != nil && said.Code >= firstFreeCode && *said == *a.Failure
+}
+
+// firstFreeCode is the first code of errors whose meaning CNI does not lay down (CNI 1.1 "Error").
+const firstFreeCode = 100
+
 // counted counts the plugins of a chain that were run.
 type counted struct {
 	cniinvoke.Exec
@@ -83,18 +99,21 @@ func (c *counted) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 // delPast runs the DEL of a chain past plugins that refuse. libcni ends with the first plugin that
 // fails, so it is called again for those in front of one that refused. The error is a *refusal if
 // nothing else went wrong.
-func delPast(ctx context.Context, c *chain) error {
+func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
 	rest := *c.list
 	var refused []error
+	var repeated bool
 	for {
 		c.calls.done = 0
 		err := c.cni.DelNetworkList(ctx, &rest, c.rt)
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil || !refuses(err) {
+		again := repeats(a, err)
+		if ctx.Err() != nil || !again && !refuses(err) {
 			return errors.Join(append(refused, err)...)
 		}
+		repeated = repeated || again
 		refused = append(refused, err)
 		rest.Plugins = rest.Plugins[:max(len(rest.Plugins)-1-c.calls.done, 0)]
 		if len(rest.Plugins) == 0 {
@@ -102,7 +121,7 @@ func delPast(ctx context.Context, c *chain) error {
 		}
 	}
 	if len(refused) > 0 {
-		return &refusal{refused}
+		return &refusal{refused, repeated}
 	}
 	return nil
 }
@@ -112,13 +131,13 @@ func delPast(ctx context.Context, c *chain) error {
 func (e *Engine) owe(
 	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment, refused *refusal,
 ) (removed bool, err error) {
-	if a.State == record.Attempted {
+	if a.State == record.Attempted && !refused.repeated {
 		e.Log.WarnContext(ctx, "nothing to remove of a network that was never attached", "container", req.ContainerID, "network", a.Name, "error", refused)
 		return true, nil
 	}
 	last := a.Refusal
 	a.Refusal = nil
-	if req.NetNS == "" || a.State == record.Owed {
+	if req.NetNS == "" || a.State == record.Owed || refused.repeated {
 		a.Refusal = &record.Refusal{Since: e.now().UTC(), Text: oneLine(refused)}
 		if last != nil {
 			a.Refusal.Since = last.Since

@@ -99,6 +99,8 @@ type Attachment struct {
 	State State `json:"state"`
 	// Result is the CNI result of the chain, set in state Added; null where the chain gave none.
 	Result json.RawMessage `json:"result,omitempty"`
+	// Failure is what the plugin said that ended the ADD of an attachment in state Attempted.
+	Failure *types.Error `json:"failure,omitempty"`
 	// Refusal is set while plugins refuse to remove the attachment, whose sandbox is gone.
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
