@@ -496,42 +496,56 @@ func TestNothingOfThePodIsOnTheNodeAfterwards(t *testing.T) {
 	}
 }
 
-// DEL removes what ADD has made, whatever key has gone from the configuration since. The addresses
-// are the IPAM plugin's: without the key ipam nobody knows which that is.
-func TestDelWithoutEachKey(t *testing.T) {
-	confs := []conf{
+// withoutVLANs are configurations that have every key together with withVLANs.
+func withoutVLANs() []conf {
+	return []conf{
 		everything().With(conf{
 			"isDefaultGateway": true, "forceAddress": true, "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": true, "enabledad": false,
 			"portIsolation": true, "ipam": ipam("10.1.0.2/24"), "dns": conf{"domain": "x"}, "runtimeConfig": conf{"mac": "02:00:00:00:00:07"},
 		}),
 		{"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true, "macspoofchk": true},
+	}
+}
+
+func withVLANs() []conf {
+	return []conf{
 		{
 			"type": "bridge", "bridge": "br2", "vlan": 100, "vlanTrunk": []conf{{"id": 7}}, "preserveDefaultVlan": true, "isGateway": true,
 			"ipam": ipam("10.2.0.2/24"),
 		},
 	}
-	plugintest.WithoutEachKey[bridge.Conf](t, "", confs, func(t *testing.T, _ string, with, without conf) {
-		if with["vlan"] != nil {
-			nettest.NeedsLink(t, "bridge-vlan")
-		}
-		n := node(t)
-		first := with.With(conf{"runtimeConfig": conf{}})
-		add(t, n.Pod("+5"), first)
-		p := n.Pod("a")
-		node, pod := state(t, n), p.Snapshot()
-		add(t, p, with)
-		if state(t, n) == node {
-			t.Fatal("ADD changes nothing")
-		}
-		p.Prev = nil
-		if err := p.Del(without); err != nil {
-			t.Error(err)
-		}
-		if got := state(t, n); got != node {
-			t.Errorf("the node was\n%sand is\n%s", node, got)
-		}
-		if got := p.Snapshot(); got != pod {
-			t.Errorf("the pod was\n%sand is\n%s", pod, got)
-		}
-	})
+}
+
+// DEL removes what ADD has made, whatever key has gone from the configuration since. The addresses
+// are the IPAM plugin's: without the key ipam nobody knows which that is.
+func TestDelWithoutEachKey(t *testing.T) {
+	plugintest.WithoutEachKey[bridge.Conf](t, "", withoutVLANs(), delWithout, withVLANs()...)
+}
+
+// The user-mode kernel, which has VLANs where this one has not, has no NAT.
+func TestDelWithoutEachKeyOfVLANs(t *testing.T) {
+	nettest.NeedsLink(t, "bridge-vlan")
+	plugintest.WithoutEachKey[bridge.Conf](t, "", withVLANs(), delWithout, withoutVLANs()...)
+}
+
+func delWithout(t *testing.T, _ string, with, without conf) {
+	n := node(t)
+	first := with.With(conf{"runtimeConfig": conf{}})
+	add(t, n.Pod("+5"), first)
+	p := n.Pod("a")
+	node, pod := state(t, n), p.Snapshot()
+	add(t, p, with)
+	if state(t, n) == node {
+		t.Fatal("ADD changes nothing")
+	}
+	p.Prev = nil
+	if err := p.Del(without); err != nil {
+		t.Error(err)
+	}
+	if got := state(t, n); got != node {
+		t.Errorf("the node was\n%sand is\n%s", node, got)
+	}
+	if got := p.Snapshot(); got != pod {
+		t.Errorf("the pod was\n%sand is\n%s", pod, got)
+	}
 }
