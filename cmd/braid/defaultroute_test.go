@@ -115,7 +115,8 @@ func TestR3Keep(t *testing.T) {
 		},
 		"routes of IPAM, exec'd": {
 			func(r *rig) string { return r.on(plainMacvlan, network4) }, func(r *rig) { r.execs("macvlan", "host-local") }, "plugins[0].ipam.routes[1]",
-			[]string{viaEth0}, []string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
+			[]string{viaEth0},
+			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway": {
 			func(r *rig) string {
@@ -124,22 +125,26 @@ func TestR3Keep(t *testing.T) {
 		},
 		"isDefaultGateway of both families": {
 			func(r *rig) string { return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, twofold) }, nil, "has brought an IPv4 default route",
-			[]string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
+			[]string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"},
+			nil,
 		},
 		"IPv6": {
 			func(r *rig) string { return r.on(plainMacvlan, network6) }, (*rig).dualStack, "IPv6 default route",
-			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"}, nil,
+			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
+			nil,
 		},
 		"IPv6, exec'd": {
 			func(r *rig) string { return r.on(plainMacvlan, network6) }, func(r *rig) { r.dualStack(); r.execs("macvlan", "host-local") }, "IPv6 default route",
-			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"}, nil,
+			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
+			nil,
 		},
 		"IPv6 alone": {
 			func(r *rig) string { return r.on(plainMacvlan, network6) }, nil, "", []string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
 		},
 		"learned by IPAM": {
 			func(*rig) string { return `{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}}` }, nil, "has brought an IPv4 default route",
-			[]string{viaEth0}, []string{"10.8.0.0/16 via 10.9.0.1 dev net1"},
+			[]string{viaEth0},
+			[]string{"10.8.0.0/16 via 10.9.0.1 dev net1"},
 		},
 		"replaced by a plugin": {func(*rig) string { return `{"type":"greedy"}` }, nil, "has brought an IPv4 default route", []string{viaEth0}, nil},
 		"added by a chained plugin": {
@@ -155,7 +160,8 @@ func TestR3Keep(t *testing.T) {
 		},
 		"the pod has none, exec'd": {
 			func(r *rig) string { return r.on(plainMacvlan, network4) }, func(r *rig) { r.withoutDefault(); r.execs("macvlan", "host-local") }, "",
-			[]string{"default via 10.11.0.1 dev net1"}, nil,
+			[]string{"default via 10.11.0.1 dev net1"},
+			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

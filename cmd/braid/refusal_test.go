@@ -191,11 +191,14 @@ func TestR23FilesAreNamedOnce(t *testing.T) {
 		words []string
 	}{
 		"broken file of the auxiliary chain": {func() { r.write("net.d/extras/15-broken.conf", "{\"type\":") }, "net.d/extras/15-broken.conf", []string{"line 1 column", "cut off"}},
-		"directory instead of a file": {func() {
-			r.mkdir("net.d/extras/15-broken.conf.d")
-			r.link("net.d/extras/15-broken.conf.d", "net.d/extras/15-broken.conf")
+		"directory instead of a file": {
+			func() {
+				r.mkdir("net.d/extras/15-broken.conf.d")
+				r.link("net.d/extras/15-broken.conf.d", "net.d/extras/15-broken.conf")
+			},
+			"net.d/extras/15-broken.conf",
+			[]string{"regular file", "see that"},
 		},
-			"net.d/extras/15-broken.conf", []string{"regular file", "see that"}},
 		"broken file of the default network": {func() { r.write("net.d/10-pods.conf", "{,}") }, "net.d/10-pods.conf", []string{"line 1 column 2", "correct the JSON"}},
 		"no file of the default network":     {func() { r.remove("net.d/10-pods.conf") }, "net.d/10-pods.conf", []string{"no such file", "put a CNI configuration there"}},
 	} {

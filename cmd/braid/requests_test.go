@@ -43,11 +43,13 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 		},
 		"static, several": {
 			func(*rig) string { return staticNAD("") }, `"ips":["10.102.1.21/24","fd00:5::7/64","10.103.1.21/24"]`,
-			[]string{"10.102.1.21/24", "10.103.1.21/24", "fd00:5::7/64"}, "",
+			[]string{"10.102.1.21/24", "10.103.1.21/24", "fd00:5::7/64"},
+			"",
 		},
 		"static, capability mac only": {
 			func(*rig) string { return staticNAD(`,"capabilities":{"mac":true}`) }, `"mac":"00:00:00:00:00:03","ips":["10.146.252.3/24"]`,
-			[]string{"10.146.252.3/24"}, "00:00:00:00:00:03",
+			[]string{"10.146.252.3/24"},
+			"00:00:00:00:00:03",
 		},
 		"capability at another plugin": {
 			func(*rig) string {
@@ -56,7 +58,8 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 		},
 		"capability of the list": {
 			func(*rig) string { return strings.Replace(staticNAD(""), "{", `{"capabilities":{"ips":true},`, 1) }, `"ips":["10.102.1.21/24"]`,
-			[]string{"10.102.1.21/24"}, "",
+			[]string{"10.102.1.21/24"},
+			"",
 		},
 		"host-local": {
 			func(r *rig) string { return r.macvlan(11, "") }, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`, []string{"10.11.0.77/24"}, "c2:b0:57:49:47:f1",

@@ -49,7 +49,8 @@ func variants() map[string]variant {
 			becomes(expectation{has: []string{"net1 c2:b0:57:49:47:f1"}, warned: []string{"IgnoredKey", "PluginExecuted"}}),
 		},
 		"management network": {
-			"net-a", map[string]string{"net-a": `{"type":"macvlan","mode":"bridge","master":"ens18","linkInContainer":false,"ipam":{"type":"host-local",
+			"net-a",
+			map[string]string{"net-a": `{"type":"macvlan","mode":"bridge","master":"ens18","linkInContainer":false,"ipam":{"type":"host-local",
 				"ranges":[[{"subnet":"10.201.3.0/24"}]],"routes":[{"dst":"0.0.0.0/0","gw":"10.201.3.1"}]}}`},
 			becomes(expectation{has: []string{"net1 10.201.3."}, warned: kept}),
 		},
@@ -86,7 +87,8 @@ func variants() map[string]variant {
 			becomes(expectation{has: []string{"public 10.201.8.", "cluster 10.201.10.20"}, routes: []string{"10.201.9.0/24 dev public"}}),
 		},
 		"dual stack with default routes": {
-			"net-a", map[string]string{"net-a": `{"cniVersion":"1.0.0","type":"macvlan","master":"eth1","mtu":1400,"ipam":{"type":"whereabouts","ipRanges":[{"range":"10.201.11.0/25"},
+			"net-a",
+			map[string]string{"net-a": `{"cniVersion":"1.0.0","type":"macvlan","master":"eth1","mtu":1400,"ipam":{"type":"whereabouts","ipRanges":[{"range":"10.201.11.0/25"},
 				{"range":"fd00:201::/64"}],"routes":[{"dst":"0.0.0.0/0","gw":"10.201.11.1"},{"dst":"::/0","gw":"fd00:201::1"}]}}`},
 			becomes(expectation{has: []string{"net1 10.201.11. fd00:201::"}, defaults: []string{viaEth0, "default via fd00:201::1 dev net1 metric 1024"}, warned: kept}),
 		},
@@ -99,12 +101,14 @@ func variants() map[string]variant {
 			becomes(expectation{has: []string{"net1 10.201.12.6/24", "net2 10.201.13. 02:23:45:67:89:01"}, defaults: []string{"default via 10.201.12.254 dev net1"}, warned: kept}),
 		},
 		"bridge as a cluster's own": {
-			"net-a", map[string]string{"net-a": `{"cniVersion":"0.3.1","type":"bridge","bridge":"mynet0","isDefaultGateway":true,"forceAddress":false,"ipMasq":true,"hairpinMode":true,
+			"net-a",
+			map[string]string{"net-a": `{"cniVersion":"0.3.1","type":"bridge","bridge":"mynet0","isDefaultGateway":true,"forceAddress":false,"ipMasq":true,"hairpinMode":true,
 				"ipam":{"type":"host-local","subnet":"10.201.14.0/24"}}`},
 			becomes(expectation{has: []string{"net1 10.201.14."}, warned: kept}),
 		},
 		"static address of a NAD": {
-			"\n  net-a ,\n  net-a@second\n", map[string]string{"net-a": `{"cniVersion":"0.3.0","type":"macvlan","master":"bond0","mode":"bridge","ipam":{"type":"static","addresses":[{"address":"10.201.15.3/24"}]}}`},
+			"\n  net-a ,\n  net-a@second\n",
+			map[string]string{"net-a": `{"cniVersion":"0.3.0","type":"macvlan","master":"bond0","mode":"bridge","ipam":{"type":"static","addresses":[{"address":"10.201.15.3/24"}]}}`},
 			becomes(expectation{has: []string{"net1 10.201.15.3/24", "second 10.201.15.3/24"}}),
 		},
 		"VM on a bridge": {
@@ -121,7 +125,8 @@ func variants() map[string]variant {
 			outcome{kinds: []string{"bridge-vlan"}, pods: []expectation{{has: []string{"net1 02:7e:cb:00:00:01"}}}},
 		},
 		"ipvlan l3 with sysctls": {
-			"net-a", map[string]string{"net-a": `{"cniVersion":"0.4.0","plugins":[{"type":"ipvlan","master":"eth1","mode":"l3","ipam":{"type":"host-local","subnet":"10.201.16.0/24","routes":[{"dst":"0.0.0.0/0"}]}},
+			"net-a",
+			map[string]string{"net-a": `{"cniVersion":"0.4.0","plugins":[{"type":"ipvlan","master":"eth1","mode":"l3","ipam":{"type":"host-local","subnet":"10.201.16.0/24","routes":[{"dst":"0.0.0.0/0"}]}},
 				{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`},
 			outcome{kinds: []string{"ipvlan"}, pods: []expectation{{has: []string{"net1 10.201.16."}, warned: kept}}},
 		},
@@ -131,7 +136,8 @@ func variants() map[string]variant {
 			becomes(expectation{has: []string{"net1 10.201.17.4/24"}}),
 		},
 		"addresses for nobody": {
-			`[{"name":"net-a","ips":["10.201.18.4/24"]}]`, map[string]string{"net-a": `{"cniVersion":"0.3.1","type":"bridge","bridge":"br1","ipam":{}}`},
+			`[{"name":"net-a","ips":["10.201.18.4/24"]}]`,
+			map[string]string{"net-a": `{"cniVersion":"0.3.1","type":"bridge","bridge":"br1","ipam":{}}`},
 			outcome{refused: "MissingCapability", says: []string{"ips"}},
 		},
 	}

@@ -42,8 +42,12 @@ func TestR4DevicesThatAreAskedFor(t *testing.T) {
 		"mark requested":    {requesting(mark), devices{}, []string{"pod", "node " + mark}, false},
 		"device requested":  {requesting(mark), devices{node: []string{mark}}, []string{"pod", "node " + mark}, true},
 		"device given":      {requesting(mark), devices{pod: map[string][]string{mark: {"d"}}}, []string{"pod"}, false},
-		"claim without": {map[string]any{"resourceClaims": []any{map[string]string{"name": "c", "resourceClaimName": "c"}}}, devices{},
-			[]string{"pod"}, false},
+		"claim without": {
+			map[string]any{"resourceClaims": []any{map[string]string{"name": "c", "resourceClaimName": "c"}}},
+			devices{},
+			[]string{"pod"},
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

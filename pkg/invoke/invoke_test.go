@@ -168,8 +168,10 @@ func TestR32UnknownKeys(t *testing.T) {
 		config, paths, want string
 		reason              failure.Reason
 	}{
-		{`{"known":1}`, "/nowhere:" + dir, "builtin", ""}, {`{"known":1}`, "/nowhere", "builtin", ""},
-		{`{"known":1,"new":2}`, "/nowhere:" + dir, "exec", failure.PluginExecuted}, {`{"new":2}`, "/nowhere", "builtin", failure.IgnoredKey},
+		{`{"known":1}`, "/nowhere:" + dir, "builtin", ""},
+		{`{"known":1}`, "/nowhere", "builtin", ""},
+		{`{"known":1,"new":2}`, "/nowhere:" + dir, "exec", failure.PluginExecuted},
+		{`{"new":2}`, "/nowhere", "builtin", failure.IgnoredKey},
 		{`{"foreign":2}`, dir, "exec", ""},
 	} {
 		for _, command := range []string{"ADD", "DEL", "CHECK", "GC", "STATUS"} {
@@ -209,8 +211,10 @@ func TestR32LaterOperationsRunWhatTheAddRan(t *testing.T) {
 		config string
 		want   string
 	}{
-		{invoke.Chosen{"plugin": true}, `{"new":2}`, "builtin"}, {invoke.Chosen{"plugin": false}, `{"new":2}`, "exec"},
-		{invoke.Chosen{"other": true}, `{"new":2}`, "exec"}, {invoke.Chosen{"plugin": false}, `{"known":2}`, "builtin"},
+		{invoke.Chosen{"plugin": true}, `{"new":2}`, "builtin"},
+		{invoke.Chosen{"plugin": false}, `{"new":2}`, "exec"},
+		{invoke.Chosen{"other": true}, `{"new":2}`, "exec"},
+		{invoke.Chosen{"plugin": false}, `{"known":2}`, "builtin"},
 	} {
 		if got, err := ran(t, invoke.WithChosen(e, c.chosen), c.config, dir, "DEL"); err != nil || got != c.want {
 			t.Errorf("%v: %q, %v, want %s", c.chosen, got, err, c.want)

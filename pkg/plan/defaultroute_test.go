@@ -178,7 +178,8 @@ func TestR3LeaveOut(t *testing.T) {
 	}{
 		"routes of IPAM": {
 			`{"type":"x","n":1e3,"ipam":{"type":"static","routes":[{"dst":"10.0.0.0/8"},{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}}`, v4, none,
-			`{"ipam":{"type":"static","routes":[{"dst":"10.0.0.0/8"},{"dst":"::/0"}]},"n":1e3,"type":"x"}`, 0, []string{"plugins[0].ipam.routes[1]"},
+			`{"ipam":{"type":"static","routes":[{"dst":"10.0.0.0/8"},{"dst":"::/0"}]},"n":1e3,"type":"x"}`, 0,
+			[]string{"plugins[0].ipam.routes[1]"},
 		},
 		"none held":      {`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, 0, none, `{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil},
 		"another family": {`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, v6, none, `{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil},
@@ -186,7 +187,8 @@ func TestR3LeaveOut(t *testing.T) {
 		"own table":      {`{"type":"x","routes":[{"dst":"0.0.0.0/0","table":100},{"dst":"0.0.0.0/0","table":254}]}`, v4, none, `{"routes":[{"dst":"0.0.0.0/0","table":100}],"type":"x"}`, 0, []string{"plugins[0].routes[1]"}},
 		"addroutes": {
 			`{"plugins":[{"type":"x"},{"type":"route-override","addroutes":[{"dst":"0.0.0.0/0"}]}]}`, v4, none,
-			`{"type":"x"},{"addroutes":[],"type":"route-override"}`, 0, []string{"plugins[1].addroutes[0]"},
+			`{"type":"x"},{"addroutes":[],"type":"route-override"}`, 0,
+			[]string{"plugins[1].addroutes[0]"},
 		},
 		"a single one": {`{"type":"x","routes":{"dst":"0.0.0.0/0"}}`, v4, none, `{"type":"x"}`, 0, []string{"plugins[0].routes"}},
 		"deep inside": {
@@ -195,7 +197,8 @@ func TestR3LeaveOut(t *testing.T) {
 		},
 		"isDefaultGateway": {
 			`{"type":"bridge","isDefaultGateway":true,"isGateway":false,"ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}`, v4, none,
-			`{"ipam":{"type":"host-local","subnet":"10.1.0.0/24"},"isDefaultGateway":false,"type":"bridge","isGateway":true}`, 0, []string{"plugins[0].isDefaultGateway"},
+			`{"ipam":{"type":"host-local","subnet":"10.1.0.0/24"},"isDefaultGateway":false,"type":"bridge","isGateway":true}`, 0,
+			[]string{"plugins[0].isDefaultGateway"},
 		},
 		"isDefaultGateway, one of two": {
 			`{"type":"bridge","isDefaultGateway":true,"ipam":{"type":"dhcp"}}`, v4, none, `{"ipam":{"type":"dhcp"},"isDefaultGateway":true,"type":"bridge"}`, v4, nil,
