@@ -38,7 +38,7 @@ func TestU16Whereabouts(t *testing.T) {
 		"default via 21.0.111.254 dev net1",
 		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
 	})
-	equalLines(t, "rules", r.ip("sample-pod", "rule"), plainRules("32765: from 21.0.111.1 lookup 100"))
+	equalLines(t, "rules", r.ip("sample-pod", "rule"), plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
 	if status := r.status("sample-pod"); len(status) != 2 || !slices.Equal(status[1].IPs, []string{"21.0.111.1"}) {
 		t.Errorf("network-status is %+v, want address 21.0.111.1 at the second network", status)
 	}

@@ -43,7 +43,7 @@ func TestU16SourceBasedRouting(t *testing.T) {
 		"default via 21.0.111.254 dev net1",
 		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
 	})
-	equalLines(t, "rules", r.ip("sample-pod-static", "rule"), plainRules("32765: from 21.0.111.1 lookup 100"))
+	equalLines(t, "rules", r.ip("sample-pod-static", "rule"), plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
 }
 
 // Static routes are added; the default route stays where it is.
