@@ -255,7 +255,8 @@ func TestNodeRole(t *testing.T) {
 	bound(t, all.accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
 }
 
-// TestNodeOptionalRoles: what only some clusters need is in roles of their own, bound to the same account.
+// TestNodeOptionalRoles: what only some clusters need is in roles of their own, bound to the same
+// account.
 func TestNodeOptionalRoles(t *testing.T) {
 	account := file(t, "rbac/node.yaml").accounts[0]
 	for name, want := range map[string][]rbacv1.PolicyRule{

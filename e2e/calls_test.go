@@ -53,8 +53,9 @@ func (r *rig) during(fn func()) []lab.AuditEntry {
 	return all
 }
 
-// requests counts what Braid asked the API server for the pods while fn ran, by verb and resource. It asks nothing about other pods, though the kubelet removes
-// sandboxes of pods that are long gone once a minute.
+// requests counts what Braid asked the API server for the pods while fn ran, by verb and resource.
+// It asks nothing about other pods, though the kubelet removes sandboxes of pods that are long gone
+// once a minute.
 func (r *rig) requests(fn func()) map[string]int {
 	r.t.Helper()
 	count := map[string]int{}
@@ -73,8 +74,8 @@ func (r *rig) requests(fn func()) map[string]int {
 	return count
 }
 
-// isUpkeep reports whether a request is of the look at the node's blocks of cluster-wide addresses, which an operation has in it now and then,
-// whichever pod it is of.
+// isUpkeep reports whether a request is of the look at the node's blocks of cluster-wide addresses,
+// which an operation has in it now and then, whichever pod it is of.
 func isUpkeep(request lab.AuditEntry) bool {
 	return request.Resource == "ipblocks" || request.Resource == "nodes"
 }

@@ -71,7 +71,8 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// TestCorpusRouteOverride is the file of the corpus that wants a plugin of others, with that plugin.
+// TestCorpusRouteOverride is the file of the corpus that wants a plugin of others, with that
+// plugin.
 func TestCorpusRouteOverride(t *testing.T) {
 	files, err := corpus.All()
 	if err != nil {
@@ -162,7 +163,8 @@ func (r *rig) meets(pod string, want expected) {
 	}
 }
 
-// removeBridges removes, when the test ends, the bridges that its networks made: they stay by design.
+// removeBridges removes, when the test ends, the bridges that its networks made: they stay by
+// design.
 func (r *rig) removeBridges() {
 	before, err := r.node.Run(r.ctx, "ip", "-oneline", "link", "show", "type", "bridge")
 	r.must(err)

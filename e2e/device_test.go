@@ -148,8 +148,9 @@ func (p *devicePlugin) Allocate(_ context.Context, request *pluginapi.AllocateRe
 // claimedNIC is a resource whose devices a driver of dynamic resource allocation has.
 const claimedNIC corev1.ResourceName = "example.com/claimed-nic"
 
-// A pod with a claim on one device, and a request for another that the scheduler turns into a claim: both reach its networks. A pod that has
-// neither does not start, as the plugin of its network takes a device.
+// A pod with a claim on one device, and a request for another that the scheduler turns into a
+// claim: both reach its networks. A pod that has neither does not start, as the plugin of its
+// network takes a device.
 func TestR5DevicesOfClaims(t *testing.T) {
 	r := newRig(t)
 	r.serveClaims("nic.example.com", claimedNIC, "nic-a", "nic-b")
@@ -183,8 +184,9 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	r.refused("none", "DeviceUnavailable")
 }
 
-// serveClaims is a driver of dynamic resource allocation, registered with the node's kubelet, until the test ends. It has a device for each
-// ID, and a class by its name through which they can be claimed and, as an extended resource, requested.
+// serveClaims is a driver of dynamic resource allocation, registered with the node's kubelet, until
+// the test ends. It has a device for each ID, and a class by its name through which they can be
+// claimed and, as an extended resource, requested.
 func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string) {
 	r.t.Helper()
 	d := &claimDriver{name: driver, registered: make(chan struct{})}

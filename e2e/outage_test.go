@@ -64,7 +64,8 @@ func TestAPIServerAwayForLong(t *testing.T) {
 	r.attachedOnce("p")
 }
 
-// While the API server is away, the sandbox of a pod without networks dies. The pod has another soon: nothing of that needs the API server.
+// While the API server is away, the sandbox of a pod without networks dies. The pod has another
+// soon: nothing of that needs the API server.
 func TestAPIAwayWithoutNetworks(t *testing.T) {
 	r := newRig(t)
 	r.run(r.pod("p", ""))

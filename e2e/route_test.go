@@ -56,7 +56,8 @@ func TestU17StaticRoutes(t *testing.T) {
 		"172.31.0.0/16 via 21.0.111.254 dev net1"))
 }
 
-// A secondary network's default route is left out where the pod has one of the family, unless the pod asks for it.
+// A secondary network's default route is left out where the pod has one of the family, unless the
+// pod asks for it.
 func TestU17DefaultRoute(t *testing.T) {
 	r := newRig(t)
 	const static = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "static",

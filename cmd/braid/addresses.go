@@ -32,7 +32,8 @@ type addresses struct {
 	trace func(point string)
 	// now is the wall clock, time.Now if nil. The boot clock is as fast.
 	now func() time.Time
-	// alone stands in for the engine's configuration, and used is then the plugin's own with which the addresses were opened.
+	// alone stands in for the engine's configuration, and used is then the plugin's own with which
+	// the addresses were opened.
 	alone conf.Braid
 	used  *whereabouts.Conf
 }
@@ -89,7 +90,8 @@ func (a *addresses) tend(ctx context.Context, c *whereabouts.Conf) error {
 	return m.Tend(ctx)
 }
 
-// tendUsed is Tend for a plugin that is called under its own name, if it has used addresses of the cluster. Nobody is there to tell what fails.
+// tendUsed is Tend for a plugin that is called under its own name, if it has used addresses of the
+// cluster. Nobody is there to tell what fails.
 func (a *addresses) tendUsed(ctx context.Context) {
 	if a.used == nil {
 		return
@@ -102,7 +104,8 @@ func (a *addresses) tendUsed(ctx context.Context) {
 // tendWithin bounds that.
 const tendWithin = time.Second
 
-// alone is what a plugin that is called under its own name has in place of Braid's configuration. NODENAME is what the reference reads.
+// alone is what a plugin that is called under its own name has in place of Braid's configuration.
+// NODENAME is what the reference reads.
 func alone() conf.Braid {
 	return conf.Braid{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
@@ -133,8 +136,8 @@ func (a *addresses) logOf(c *whereabouts.Conf, rotation conf.LogOptions) (*slog.
 }
 
 // openLog opens a log to append to. A network may have chosen its name, so nothing leads out of the
-// directory for logs; any other path is the administrator's. A log of more than maxSize bytes gets the
-// name ".old" in the place of the one before.
+// directory for logs; any other path is the administrator's. A log of more than maxSize bytes gets
+// the name ".old" in the place of the one before.
 func openLog(path string, maxSize int64) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, errors.New("it is no absolute path")

@@ -251,8 +251,8 @@ func TestAPICallsOfAnADD(t *testing.T) {
 	}
 }
 
-// A fault of the default network is the operator's: a pod without networks of its own is not told, one
-// with networks is.
+// A fault of the default network is the operator's: a pod without networks of its own is not told,
+// one with networks is.
 func TestAPICallsOfADDWithWarning(t *testing.T) {
 	r := newAPIRig(t, "warnings")
 	r.conf["delegates"] = []any{with(r.defaultNetwork(), "noSuchKey", true)}

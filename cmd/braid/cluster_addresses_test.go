@@ -99,7 +99,8 @@ func (r *rig) cutOff() (back func()) {
 	}
 }
 
-// TestR25NoAddressAfterTheLease: a node that cannot look whether its blocks are its own gives addresses of them for a while, and then none.
+// TestR25NoAddressAfterTheLease: a node that cannot look whether its blocks are its own gives
+// addresses of them for a while, and then none.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -127,8 +128,9 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 // window is a range of four blocks, all of whose addresses are given.
 const window = `"range":"10.20.0.0/16","range_start":"10.20.0.0","range_end":"10.20.0.63"`
 
-// TestR26RecallsAreAnsweredByAnyOperation: a node shares the addresses that it does not use when another node asks for them, whatever its own
-// operations are of; and a node without any by a timer.
+// TestR26RecallsAreAnsweredByAnyOperation: a node shares the addresses that it does not use when
+// another node asks for them, whatever its own operations are of; and a node without any by a
+// timer.
 func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 	for name, operate := range map[string]func(r *rig, plain *pod, passed string){
 		"ADD":          func(r *rig, _ *pod, passed string) { r.after(passed, "ADD", r.pod("new"+passed, "")) },
@@ -194,7 +196,8 @@ func TestR26StatusAsksNobody(t *testing.T) {
 	back()
 }
 
-// TestR28StateLost: what the API holds in the name of a pod is given back though the node's state is gone, by DEL or by GC.
+// TestR28StateLost: what the API holds in the name of a pod is given back though the node's state
+// is gone, by DEL or by GC.
 func TestR28StateLost(t *testing.T) {
 	for _, lost := range []string{"state", "state/ipam"} {
 		for _, command := range []string{"DEL", "GC"} {
@@ -256,7 +259,8 @@ func TestR28Renamed(t *testing.T) {
 	}
 }
 
-// TestR31BlocksAreNotSharedForNodesThatDoNotUseThem: a range of sixteen blocks in a cluster of thirteen nodes belongs to those that use it.
+// TestR31BlocksAreNotSharedForNodesThatDoNotUseThem: a range of sixteen blocks in a cluster of
+// thirteen nodes belongs to those that use it.
 func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -275,7 +279,8 @@ func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 	}
 }
 
-// TestR6AllowPersistentIPs: a network as KubeVirt's users write it, of a built-in type, and two pods of one virtual machine during a migration.
+// TestR6AllowPersistentIPs: a network as KubeVirt's users write it, of a built-in type, and two
+// pods of one virtual machine during a migration.
 func TestR6AllowPersistentIPs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -40,8 +40,8 @@ func main() {
 // cniVersions are those that Braid speaks.
 func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3.0") }
 
-// asked are the versions that the CNI library lets pass for the command: conf.Load judges that of the
-// configuration, which may have none.
+// asked are the versions that the CNI library lets pass for the command: conf.Load judges that of
+// the configuration, which may have none.
 func asked() version.PluginInfo {
 	if os.Getenv("CNI_COMMAND") == "VERSION" {
 		return cniVersions()

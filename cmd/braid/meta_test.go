@@ -14,7 +14,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// R13: nothing of sbr stays after DEL of networks of CNI 0.3.1, whose plugins get no prevResult on DEL. The links of the pod go first.
+// R13: nothing of sbr stays after DEL of networks of CNI 0.3.1, whose plugins get no prevResult on
+// DEL. The links of the pod go first.
 func TestR13SbrOfOldVersion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -43,7 +44,8 @@ func (r *rig) ported(net int, version string) string {
 		version, net, r.path("leases"))
 }
 
-// R14: the rules go with the pod also where DEL gets neither prevResult nor mappings: the annotation is gone, and the record, too.
+// R14: the rules go with the pod also where DEL gets neither prevResult nor mappings: the
+// annotation is gone, and the record, too.
 func TestR14PortsOfOldVersion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -67,7 +69,8 @@ func TestR14PortsOfOldVersion(t *testing.T) {
 	r.clean(p)
 }
 
-// R24: the second pod that asks for a port is refused, and the first one keeps it; so is one that asks for a port that leads nowhere.
+// R24: the second pod that asks for a port is refused, and the first one keeps it; so is one that
+// asks for a port that leads nowhere.
 func TestR24HostPortTaken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -115,7 +118,8 @@ func (r *rig) bridgeGone(name string) {
 	}
 }
 
-// R33: DEL of every plugin does its work whatever prevResult is; one without a version has the configuration's.
+// R33: DEL of every plugin does its work whatever prevResult is; one without a version has the
+// configuration's.
 func TestR33PrevResult(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -173,7 +177,8 @@ func kindOf(conf string) string {
 	return kind
 }
 
-// R36: a lease that has the container ID alone is the attachment's for CHECK, DEL and GC, however it came to be so.
+// R36: a lease that has the container ID alone is the attachment's for CHECK, DEL and GC, however
+// it came to be so.
 func TestR36OldLease(t *testing.T) {
 	t.Parallel()
 	for name, rewrite := range map[string]func(path, id string) error{
@@ -217,7 +222,8 @@ func TestR36OldLease(t *testing.T) {
 	}
 }
 
-// M34: a dataDir of a network leads nowhere but beneath dataRoots: it is refused with field and remedy, nothing is made, and the pod can go.
+// M34: a dataDir of a network leads nowhere but beneath dataRoots: it is refused with field and
+// remedy, nothing is made, and the pod can go.
 func TestM34DataDir(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -273,7 +279,8 @@ func TestM34DataDir(t *testing.T) {
 	r.clean(p)
 }
 
-// M34: where dataRoots were others at the time of the ADD, DEL says so as long as there is something, and goes on when there is nothing.
+// M34: where dataRoots were others at the time of the ADD, DEL says so as long as there is
+// something, and goes on when there is nothing.
 func TestM34RootsChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -292,7 +299,8 @@ func TestM34RootsChange(t *testing.T) {
 	}
 }
 
-// M34: under the plugin's own name any dataDir is a root, as in the reference, and one that is no directory ends with an error of ADD alone.
+// M34: under the plugin's own name any dataDir is a root, as in the reference, and one that is no
+// directory ends with an error of ADD alone.
 func TestM34Standalone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -311,7 +319,8 @@ func TestM34Standalone(t *testing.T) {
 	r.has(p)
 }
 
-// M33: resolvConf is one of the node's own files, and nothing but addresses, domains and options comes out of it.
+// M33: resolvConf is one of the node's own files, and nothing but addresses, domains and options
+// comes out of it.
 func TestM33ResolvConf(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -342,8 +351,8 @@ func TestM33ResolvConf(t *testing.T) {
 	r.clean(p)
 }
 
-// M25: a network's configuration chooses no file of the node: neither one to write, outside /var/log, nor one to read. Such keys are ignored with
-// a warning.
+// M25: a network's configuration chooses no file of the node: neither one to write, outside
+// /var/log, nor one to read. Such keys are ignored with a warning.
 func TestM25FilesOfTheNode(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -395,7 +404,8 @@ func TestM25FilesOfTheNode(t *testing.T) {
 	}
 }
 
-// brokenByMeta are pods whose chains have meta plugins and IPAM plugins that refuse what they are asked for.
+// brokenByMeta are pods whose chains have meta plugins and IPAM plugins that refuse what they are
+// asked for.
 func brokenByMeta() map[string]broken {
 	ask := func(mapping string) string {
 		return `[{"name":"a","portMappings":[{"hostPort":8023,"containerPort":80,"protocol":"tcp"` + mapping + `}]}]`
@@ -429,7 +439,8 @@ func brokenByMeta() map[string]broken {
 	}
 }
 
-// R33: what a plugin that is exec'd prints without a version, and what the runtime's cache says of it, has the configuration's, too.
+// R33: what a plugin that is exec'd prints without a version, and what the runtime's cache says of
+// it, has the configuration's, too.
 func TestR33ResultWithoutVersion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -327,8 +327,8 @@ func TestFaultOwed(t *testing.T) {
 	})
 }
 
-// TestFaultRefused kills the DEL that notes a refusal at each point. The ten minutes are over at the
-// latest ten minutes after the next one, and nothing of what the others did is lost.
+// TestFaultRefused kills the DEL that notes a refusal at each point. The ten minutes are over at
+// the latest ten minutes after the next one, and nothing of what the others did is lost.
 func TestFaultRefused(t *testing.T) {
 	t.Parallel()
 	r, _ := owedRig(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
-// runPlugin is one CNI operation of a plugin that is called under its own name, and returns the exit
-// code. Warnings go to stderr.
+// runPlugin is one CNI operation of a plugin that is called under its own name, and returns the
+// exit code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	log := slog.New(slog.DiscardHandler)
 	cluster := &addresses{alone: a.alone, log: log, now: a.now}

@@ -116,8 +116,8 @@ func fromCluster(ctx context.Context, kubeconfig string, in *lint.Input) error {
 	return nil
 }
 
-// fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an error:
-// what it holds would be missed.
+// fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an
+// error: what it holds would be missed.
 func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
 	objects, broken, err := kube.ReadObjects(ctx, paths)
 	if err != nil {

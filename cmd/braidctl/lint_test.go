@@ -189,7 +189,8 @@ func TestLintCluster(t *testing.T) {
 	}
 }
 
-// M34: lint says before a migration which paths this node does not allow, by the roots of its configuration.
+// M34: lint says before a migration which paths this node does not allow, by the roots of its
+// configuration.
 func TestM34LintDataDir(t *testing.T) {
 	dir := t.TempDir()
 	nad := `apiVersion: k8s.cni.cncf.io/v1

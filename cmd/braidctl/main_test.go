@@ -264,7 +264,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestR26TimerSharesABlock: a node without traffic shares its block when another node has asked for it.
+// TestR26TimerSharesABlock: a node without traffic shares its block when another node has asked for
+// it.
 func TestR26TimerSharesABlock(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
 	manifests, err := kube.NewManifests(dir)

@@ -87,8 +87,8 @@ type Config struct {
 
 	Braid Braid
 
-	// Warnings are of reason OddConfig: values that are read otherwise than they are written, as what
-	// Multus makes of them. None of them keeps a pod from starting.
+	// Warnings are of reason OddConfig: values that are read otherwise than they are written, as
+	// what Multus makes of them. None of them keeps a pod from starting.
 	Warnings []*failure.Error
 }
 
@@ -113,14 +113,15 @@ type Braid struct {
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec     []string
 	NodeName string
-	// DataRoots are the directories beneath which the key dataDir of a network's configuration may lead.
+	// DataRoots are the directories beneath which the key dataDir of a network's configuration may
+	// lead.
 	DataRoots []string
 	// RefuseUnknownKeys makes an error of a key that is not known, in an annotation or in the
-	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key is
-	// ignored with a warning.
+	// configuration of a built-in plugin ("unknownKeys": "refuse"). By default ("warn") such a key
+	// is ignored with a warning.
 	RefuseUnknownKeys bool
-	// SecondaryDefaultRoute is what becomes of a default route of another network than the default one
-	// that the pod did not ask for: KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
+	// SecondaryDefaultRoute is what becomes of a default route of another network than the default
+	// one that the pod did not ask for: KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
 	SecondaryDefaultRoute string
 	Timeouts              Timeouts
 }

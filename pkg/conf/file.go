@@ -90,8 +90,8 @@ func readList(path string) (*List, error) {
 	return parseList(raw)
 }
 
-// inFile names the file in an error that names no network yet. The node's operator is to mend it, not
-// the author of a NAD.
+// inFile names the file in an error that names no network yet. The node's operator is to mend it,
+// not the author of a NAD.
 func inFile(err error, path string) error {
 	if fe, ok := errors.AsType[*failure.Error](err); ok && fe.NAD == "" {
 		fe.NAD, fe.Reason = path, failure.InvalidConfig

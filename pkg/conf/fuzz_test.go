@@ -10,8 +10,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// FuzzParseList: nothing panics; what is accepted survives a round trip with every key, whatever its
-// case, and value; libcni takes it.
+// FuzzParseList: nothing panics; what is accepted survives a round trip with every key, whatever
+// its case, and value; libcni takes it.
 func FuzzParseList(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},"n":12345678901234567890}`,

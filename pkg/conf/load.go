@@ -22,8 +22,8 @@ const MaxStdin = 4 << 20
 // is not JSON (6) and for a cniVersion that Braid does not speak (1).
 func Load(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).loadNetworks) }
 
-// LoadForRemoval is Load for DEL and GC, which work from what ADD recorded: a configuration of whose
-// networks none can be attached must not keep a pod from being deleted.
+// LoadForRemoval is Load for DEL and GC, which work from what ADD recorded: a configuration of
+// whose networks none can be attached must not keep a pod from being deleted.
 func LoadForRemoval(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).keepNetworks) }
 
 func loadWith(stdin []byte, networks func(*Config, *object)) (*Config, error) {

@@ -8,7 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/conf/strictjson"
 )
 
-// metaTypes are the plugins that attach pods to networks themselves, by the names of their binaries.
+// metaTypes are the plugins that attach pods to networks themselves, by the names of their
+// binaries.
 func metaTypes() []string {
 	return []string{
 		"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl",

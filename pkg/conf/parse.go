@@ -11,10 +11,12 @@ import (
 // MaxList bounds a network's configuration, in bytes: what Kubernetes can store of an object, at the least.
 const MaxList = 1 << 20
 
-// ParseList reads a network's configuration: a conf, which has "type" and becomes a list of one plugin, or a conflist, which
-// has "plugins". It accepts no more than it can keep: comments, a key that is given twice and bytes that are not UTF-8 are
-// errors with line and column. Name and cniVersion may be missing. Keys that Braid or libcni act on are given their case, with a
-// warning: encoding/json, with which plugins read them, would take "Type" for "type" and so get round what is checked here.
+// ParseList reads a network's configuration: a conf, which has "type" and becomes a list of one
+// plugin, or a conflist, which has "plugins". It accepts no more than it can keep: comments, a key
+// that is given twice and bytes that are not UTF-8 are errors with line and column. Name and
+// cniVersion may be missing. Keys that Braid or libcni act on are given their case, with a warning:
+// encoding/json, with which plugins read them, would take "Type" for "type" and so get round what
+// is checked here.
 func ParseList(raw []byte) (*List, error) {
 	list, err := parseList(raw)
 	if err != nil {

@@ -27,8 +27,8 @@ func (d *devices) Has(_ context.Context, resource string) bool {
 	return slices.Contains(d.node, resource)
 }
 
-// The kubelet is asked only where its answer matters. A resource that pods request may mark nodes, as
-// those of KubeVirt's bridges do: then the node has no device of it.
+// The kubelet is asked only where its answer matters. A resource that pods request may mark nodes,
+// as those of KubeVirt's bridges do: then the node has no device of it.
 func TestR4DevicesThatAreAskedFor(t *testing.T) {
 	const mark = "bridge.network.kubevirt.io/br1"
 	for name, test := range map[string]struct {

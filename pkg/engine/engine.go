@@ -82,9 +82,11 @@ type Interiors interface {
 	Interface(ctx context.Context, path, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
 	// DefaultRoutes takes note of the default routes.
 	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
-	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the family.
+	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the
+	// family.
 	PreferDefaultRoute(ctx context.Context, path, ifname string) error
-	// RefuseDefaultRouters makes links take no default route from router advertisements, and removes those that they have taken.
+	// RefuseDefaultRouters makes links take no default route from router advertisements, and
+	// removes those that they have taken.
 	RefuseDefaultRouters(ctx context.Context, path string, links []string) error
 }
 
@@ -92,16 +94,16 @@ type Interiors interface {
 type DefaultRoutes interface {
 	// Families reports which families had one.
 	Families() (v4, v6 bool)
-	// Keep removes new ones via a link, of those of the given families that had one, and puts back what they replaced. It returns the
-	// families of which it removed one, and takes note anew.
+	// Keep removes new ones via a link, of those of the given families that had one, and puts back
+	// what they replaced. It returns the families of which it removed one, and takes note anew.
 	Keep(ctx context.Context, ifname string, v4, v6 bool) (removed4, removed6 bool, err error)
 }
 
 // Exec runs the plugins of one operation on a sandbox; it is closed after that.
 type Exec interface {
 	cniinvoke.Exec
-	// Find looks for what runs a plugin with this configuration; it is an error if there is nothing.
-	// The warnings say what of the configuration has no effect.
+	// Find looks for what runs a plugin with this configuration; it is an error if there is
+	// nothing. The warnings say what of the configuration has no effect.
 	Find(kind string, config []byte, paths []string) (invoke.Found, error)
 	// InProcess reports whether that is this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool

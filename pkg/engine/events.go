@@ -53,8 +53,8 @@ func (ev *events) attached(r status.Result) {
 	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
 }
 
-// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends them. A pod
-// without networks of its own has nothing to do with its default network's, and costs no event.
+// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends them. A
+// pod without networks of its own has nothing to do with its default network's, and costs no event.
 func (ev *events) warn(a *plan.Attachment, told bool) {
 	for _, w := range a.Warnings {
 		ev.engine.Log.WarnContext(ev.ctx, w.Error(), "reason", w.Reason, "network", w.NAD, "interface", w.Interface)

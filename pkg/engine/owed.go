@@ -72,7 +72,8 @@ func refuses(err error) bool {
 }
 
 // repeats reports whether the DEL of an attachment that was never added fails just as its ADD did,
-// with a code that has no meaning in CNI: most plugins tell so of a configuration that they cannot use.
+// with a code that has no meaning in CNI: most plugins tell so of a configuration that they cannot
+// use.
 func repeats(a *record.Attachment, err error) bool {
 	said, ok := errors.AsType[*types.Error](err)
 	return ok && a.State == record.Attempted && a.Failure != nil && said.Code >= firstFreeCode && *said == *a.Failure

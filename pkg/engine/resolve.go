@@ -212,8 +212,8 @@ func (e *Engine) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input)
 }
 
 // deviceRequests returns the resources that the pod requests, but for marks of nodes: a resource of
-// which the pod has no device, and the node neither, is none of devices. KubeVirt's pods request the
-// marks of their bridges.
+// which the pod has no device, and the node neither, is none of devices. KubeVirt's pods request
+// the marks of their bridges.
 func (e *Engine) deviceRequests(ctx context.Context, pod *podv1.Pod, in *plan.Input) []string {
 	return slices.DeleteFunc(slices.Clone(pod.Requested), func(resource string) bool {
 		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool { return d.Resource() == resource })

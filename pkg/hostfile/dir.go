@@ -84,8 +84,8 @@ func (d Dir) Dir(path string) (Dir, error) {
 // openTries bounds the repetition of an openat2(2) that renames of others disturb.
 const openTries = 100
 
-// Beneath opens what a path leads to, which stays beneath the directory and has no symbolic link in it.
-// The caller owns the descriptor. A kernel that cannot hold a path to that opens nothing.
+// Beneath opens what a path leads to, which stays beneath the directory and has no symbolic link in
+// it. The caller owns the descriptor. A kernel that cannot hold a path to that opens nothing.
 func (d Dir) Beneath(path string, flags int, mode uint32) (fd int, err error) {
 	how := unix.OpenHow{
 		Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Mode: uint64(mode), Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,

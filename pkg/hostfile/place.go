@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Roots are directories that the node's administrator lets others put data into, absolute and clean.
-// Nil is for who is trusted with any path.
+// Roots are directories that the node's administrator lets others put data into, absolute and
+// clean. Nil is for who is trusted with any path.
 type Roots []string
 
-// Place is a directory whose path was chosen by somebody who is trusted with what is beneath a root,
-// and with nothing else.
+// Place is a directory whose path was chosen by somebody who is trusted with what is beneath a
+// root, and with nothing else.
 type Place struct {
 	root string
 	// beneath is the path from the root, "." for the root itself.
@@ -48,8 +48,8 @@ func (p Place) Roots() Roots { return Roots{p.root} }
 // String is the path.
 func (p Place) String() string { return filepath.Join(p.root, p.beneath) }
 
-// Open opens the directory. The root's own path is followed, as the administrator has it; beneath it
-// no symbolic link is, and nothing leads out.
+// Open opens the directory. The root's own path is followed, as the administrator has it; beneath
+// it no symbolic link is, and nothing leads out.
 func (p Place) Open() (Dir, error) {
 	root, err := p.openRoot()
 	if err != nil || p.beneath == "." {
@@ -89,8 +89,8 @@ func (p Place) Make(mode fs.FileMode) (Dir, error) {
 	return at, nil
 }
 
-// Read returns the content of a regular file of at most limit bytes beneath one of the roots. Symbolic
-// links are followed as long as what they lead to is beneath one, too.
+// Read returns the content of a regular file of at most limit bytes beneath one of the roots.
+// Symbolic links are followed as long as what they lead to is beneath one, too.
 func (r Roots) Read(path string, limit int64) ([]byte, error) {
 	fd, err := working().open(path, unix.O_PATH, 0)
 	if err != nil {

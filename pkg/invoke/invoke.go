@@ -1,6 +1,6 @@
-// Package invoke runs one delegate plugin: in-process where the registry has its type, else the binary
-// in the plugin path. A configuration of which the in-process plugin does not know every key goes to a
-// binary of its type; where there is none, those keys are ignored with a warning.
+// Package invoke runs one delegate plugin: in-process where the registry has its type, else the
+// binary in the plugin path. A configuration of which the in-process plugin does not know every key
+// goes to a binary of its type; where there is none, those keys are ignored with a warning.
 //
 // Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result cache, reverse DEL, GC) stays in
 // libcni and there is no second chain executor. Every failure is a *failure.Error that names the plugin; a delegate's own CNI
@@ -26,8 +26,8 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration, the stdin of the binary. The error is that of one that cannot be
-	// read.
+	// Prepare reads a configuration, the stdin of the binary. The error is that of one that cannot
+	// be read.
 	Prepare(config []byte) (*Prepared, error)
 }
 
@@ -38,15 +38,16 @@ type Prepared struct {
 	Unknown []string
 	// Recased are the keys that Run reads although they are written in another case.
 	Recased []Recased
-	// Foreign is a value that another implementation of the plugin's type knows, and this one does not.
-	// Nil for none.
+	// Foreign is a value that another implementation of the plugin's type knows, and this one does
+	// not. Nil for none.
 	Foreign error
-	// Refused is what an ADD refuses of the keys: one that looks like a slip of another, or is there
-	// twice. Run does with what it reads. Nil for nothing.
+	// Refused is what an ADD refuses of the keys: one that looks like a slip of another, or is
+	// there twice. Run does with what it reads. Nil for nothing.
 	Refused error
 	// Ignored are values that have no effect, and why.
 	Ignored []*failure.Error
-	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be nil.
+	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be
+	// nil.
 	Validate func() error
 }
 
@@ -73,12 +74,12 @@ type Exec struct {
 	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
 	Inherit *os.File
 	Log     *slog.Logger
-	// RefuseUnknown makes an error of a key that the in-process plugin does not know, where there is no
-	// binary of its type (the "braid.unknownKeys" key).
+	// RefuseUnknown makes an error of a key that the in-process plugin does not know, where there
+	// is no binary of its type (the "braid.unknownKeys" key).
 	RefuseUnknown bool
-	// Warn, if set, is told what Find would return as warnings, at each ADD of an in-process plugin: for
-	// one that is called without an engine. Such a plugin's DEL also passes over values that only
-	// another implementation knows, since its ADD refused them.
+	// Warn, if set, is told what Find would return as warnings, at each ADD of an in-process
+	// plugin: for one that is called without an engine. Such a plugin's DEL also passes over values
+	// that only another implementation knows, since its ADD refused them.
 	Warn func(*failure.Error)
 	// Release, if set, is called by Close.
 	Release func()
@@ -98,8 +99,8 @@ func (e *Exec) builtin(kind string) bool {
 	return e.Builtin[kind] != nil && !slices.Contains(e.ForceExec, kind)
 }
 
-// InProcess reports whether a plugin with this configuration runs in-process. Binaries are looked for
-// in paths.
+// InProcess reports whether a plugin with this configuration runs in-process. Binaries are looked
+// for in paths.
 func (e *Exec) InProcess(kind string, config []byte, paths []string, chosen Chosen) bool {
 	if !e.builtin(kind) {
 		return false

@@ -119,8 +119,8 @@ func zombie(pid int) bool {
 	return err != nil || strings.Contains(string(stat), ") Z")
 }
 
-// builtin is an in-process plugin that knows no key but "known", reads "KNOWN" as that, takes "slip" for
-// a slip of it, and "foreign" for one with a value that it does not know.
+// builtin is an in-process plugin that knows no key but "known", reads "KNOWN" as that, takes
+// "slip" for a slip of it, and "foreign" for one with a value that it does not know.
 type builtin struct{}
 
 func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
@@ -158,8 +158,8 @@ func ran(t *testing.T, exec cniinvoke.Exec, config, paths, command string) (stri
 	return strings.TrimSpace(string(out)), err
 }
 
-// TestR32UnknownKeys: a key that the in-process plugin does not know is for the binary; without one it
-// is ignored. Both are warnings.
+// TestR32UnknownKeys: a key that the in-process plugin does not know is for the binary; without one
+// it is ignored. Both are warnings.
 func TestR32UnknownKeys(t *testing.T) {
 	dir := filepath.Dir(script(t, "echo exec"))
 	e := newExec()
@@ -229,8 +229,8 @@ func TestR32LaterOperationsRunWhatTheAddRan(t *testing.T) {
 	}
 }
 
-// TestR32Refusals: what looks like a slip is refused by ADD alone, with a binary and without; a value
-// that only a binary knows needs one.
+// TestR32Refusals: what looks like a slip is refused by ADD alone, with a binary and without; a
+// value that only a binary knows needs one.
 func TestR32Refusals(t *testing.T) {
 	dir := filepath.Dir(script(t, "echo exec"))
 	e := newExec()
@@ -266,7 +266,8 @@ func TestR32Refusals(t *testing.T) {
 }
 
 // TestR34ProgramIsNotItsOwnReference: a link of the plugin's name to the program itself is no other
-// plugin, nor is what comes before it in the path; another type is not this program under another name.
+// plugin, nor is what comes before it in the path; another type is not this program under another
+// name.
 func TestR34ProgramIsNotItsOwnReference(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -156,16 +156,16 @@ type patchStep struct {
 	Value any    `json:"value"`
 }
 
-// firstAnnotation is the JSON patch of PublishStatus for a pod without annotations, which has no place
-// to put one: the server holds a key that is not there to be null.
+// firstAnnotation is the JSON patch of PublishStatus for a pod without annotations, which has no
+// place to put one: the server holds a key that is not there to be null.
 func firstAnnotation(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	const path = "/metadata/annotations"
 	value := map[string]string{nadv1.StatusAnnotation: annotation}
 	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, nil}, {"add", path, value}}
 }
 
-// statusPatch is the same for a pod with annotations. It applies to this very pod, and to what it has
-// of network-status.
+// statusPatch is the same for a pod with annotations. It applies to this very pod, and to what it
+// has of network-status.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(nadv1.StatusAnnotation)
 	var known any

@@ -318,7 +318,8 @@ func TestAPINoRetry(t *testing.T) {
 	}
 }
 
-// A patch whose tests fail is a conflict; an object that would be invalid is the caller's fault, and no answer of an API server is neither.
+// A patch whose tests fail is a conflict; an object that would be invalid is the caller's fault,
+// and no answer of an API server is neither.
 func TestAPIPublishConflict(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer func(w http.ResponseWriter)

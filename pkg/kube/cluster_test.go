@@ -119,7 +119,8 @@ func TestAPIClusterListsFail(t *testing.T) {
 	}
 }
 
-// TestR25NodeOutOfService: a node that a controller takes for lost must not learn that its blocks are its own.
+// TestR25NodeOutOfService: a node that a controller takes for lost must not learn that its blocks
+// are its own.
 func TestR25NodeOutOfService(t *testing.T) {
 	for taint, lost := range map[string]bool{"node.kubernetes.io/not-ready": false, "node.kubernetes.io/out-of-service": true} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {

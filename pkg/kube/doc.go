@@ -1,11 +1,11 @@
-// Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions (NADs),
-// the network-status annotation, events, the devices that were allocated to a pod, and for
+// Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions
+// (NADs), the network-status annotation, events, the devices that were allocated to a pod, and for
 // cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of
 // YAML files for hosts without a cluster. Kubelet speaks to the kubelet of this node; Devices joins
-// what it says with a source's ResourceClaims. None of them touches the network or a file before its
-// first use.
+// what it says with a source's ResourceClaims. None of them touches the network or a file before
+// its first use.
 //
 // Contract of a source (package sourcetest holds every one to it):
 //   - What is not there, is another object by now, or may not be touched is told by an error of k8s.io/apimachinery/pkg/api/errors

@@ -47,7 +47,8 @@ func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[strin
 	return got.devices, nil
 }
 
-// Has reports whether device plugins of this node have devices of a resource. If the kubelet does not say, they may.
+// Has reports whether device plugins of this node have devices of a resource. If the kubelet does
+// not say, they may.
 func (k *Kubelet) Has(ctx context.Context, resource string) bool {
 	conn := newGRPC(k.socket)
 	defer conn.close()

@@ -18,7 +18,8 @@ import (
 // maxClaimTries bounds how often others may change a claim while its addresses are published.
 const maxClaimTries = 5
 
-// outOfService is the taint by which an administrator says that a node is down for good: its addresses go to others.
+// outOfService is the taint by which an administrator says that a node is down for good: its
+// addresses go to others.
 const outOfService = "node.kubernetes.io/out-of-service"
 
 // wireNode is a node as far as it is looked at.
@@ -39,7 +40,8 @@ func (n *wireNode) taints() (keys []string) {
 	return keys
 }
 
-// Node returns the metadata of a node. One that is out of service is an error: it must not take its blocks of addresses for its own.
+// Node returns the metadata of a node. One that is out of service is an error: it must not take its
+// blocks of addresses for its own.
 func (a *API) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	var node wireNode
 	c := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {

@@ -30,8 +30,8 @@ func (o *Object) Decode(out any) error {
 }
 
 // ReadObjects reads the objects of files, and of the manifests in directories. Broken documents are
-// returned by their place and what is wrong with them; they do not hide the others. An error is that
-// of a path that cannot be read.
+// returned by their place and what is wrong with them; they do not hide the others. An error is
+// that of a path that cannot be read.
 func ReadObjects(ctx context.Context, paths []string) (objects []Object, broken []string, err error) {
 	for _, path := range paths {
 		files, err := manifestFiles(path)

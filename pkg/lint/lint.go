@@ -93,14 +93,15 @@ type Input struct {
 	ConfigFile string
 	NADs       []NAD
 	Pods       []Pod
-	// Complete says that there are no other NADs: one that a pod names and that is not here is missing.
+	// Complete says that there are no other NADs: one that a pod names and that is not here is
+	// missing.
 	Complete bool
 	// Chain judges the plugins of an attachment.
 	Chain func(*plan.Attachment) (warnings []*failure.Error, err error)
 }
 
-// Check returns what is wrong with each object, in their order: the node's configuration, NADs, each
-// on its own, then pods. What is wrong with a NAD is not repeated for each of its pods.
+// Check returns what is wrong with each object, in their order: the node's configuration, NADs,
+// each on its own, then pods. What is wrong with a NAD is not repeated for each of its pods.
 func Check(in Input) []Finding {
 	c := checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}}
 	for i := range in.NADs {

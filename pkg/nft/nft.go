@@ -133,8 +133,9 @@ func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error 
 	return err
 }
 
-// Swap is Set that returns the rules which the attachment had. Before anything changes, refuse sees the rules of all other attachments, of
-// the very state that the change is made for; its error ends the operation. It may be nil.
+// Swap is Set that returns the rules which the attachment had. Before anything changes, refuse sees
+// the rules of all other attachments, of the very state that the change is made for; its error ends
+// the operation. It may be nil.
 func (c *Conn) Swap(ctx context.Context, t *Table, tag Tag, refuse func(others []Owned) error, rules ...Rule) (had []Owned, err error) {
 	key, comment := tag.key(), tag.comment()
 	isOwn := func(other string) bool { return other == key }
@@ -177,7 +178,8 @@ func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []Tag) 
 	return err
 }
 
-// remove deletes the rules whose tag has such a key, which it returns, and the table if no attachment's rule is left.
+// remove deletes the rules whose tag has such a key, which it returns, and the table if no
+// attachment's rule is left.
 func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) (removed []Owned, err error) {
 	err = c.change(ctx, t, func(have []found) (*batch, error) {
 		removed = owned(have, unwanted)

@@ -12,7 +12,8 @@ import (
 // Owned is a rule of an attachment, as the kernel has it.
 type Owned struct {
 	Chain string
-	// Owner has the attachment's names, for people: network, interface, and as much of the container ID as fits.
+	// Owner has the attachment's names, for people: network, interface, and as much of the
+	// container ID as fits.
 	Owner string
 	ops   []operation
 }
@@ -50,7 +51,8 @@ func (o operation) is(want operation) bool {
 	return o.name == want.name && contains(o.attrs, want.attrs)
 }
 
-// Asks reports whether the rule asks of packets what these parts do, whatever it then does with them.
+// Asks reports whether the rule asks of packets what these parts do, whatever it then does with
+// them.
 func (o Owned) Asks(parts ...Expr) bool {
 	have, want := matches(o.ops), matches(Join(parts...))
 	if len(have) != len(want) {
@@ -113,7 +115,8 @@ func (o Owned) Match() (m Match) {
 	return m
 }
 
-// equals is the value that an operation compares for equality with; nil for one that does something else.
+// equals is the value that an operation compares for equality with; nil for one that does something
+// else.
 func equals(op operation) []byte {
 	if op.name != "cmp" || !contains(op.attrs, u32(nil, unix.NFTA_CMP_OP, uint32(Is))) {
 		return nil

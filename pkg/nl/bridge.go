@@ -127,9 +127,9 @@ func bit(b bool) uint8 {
 // portTries bounds how often the ports are listed for one that is there.
 const portTries = 20
 
-// Port returns the state of a port, by index; ErrNoLink for a link that is in no bridge. Its VLANs are in the order of
-// their numbers. A listing that others disturb by removing links leaves some out, and the kernel does not say so: what
-// the link says of itself decides whether it is repeated.
+// Port returns the state of a port, by index; ErrNoLink for a link that is in no bridge. Its VLANs
+// are in the order of their numbers. A listing that others disturb by removing links leaves some
+// out, and the kernel does not say so: what the link says of itself decides whether it is repeated.
 func (h *Handle) Port(ctx context.Context, index int) (*Port, error) {
 	for range portTries {
 		if port, err := h.listedPort(ctx, index); err != nil || port != nil {

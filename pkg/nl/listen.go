@@ -25,7 +25,8 @@ const (
 	offsetOfSource     = 8
 )
 
-// Listener is a socket that takes what comes to a port: one of TCP that listens, one of UDP that has no peer.
+// Listener is a socket that takes what comes to a port: one of TCP that listens, one of UDP that
+// has no peer.
 type Listener struct {
 	// AddrPort is the socket's own; an unspecified address is all of its family.
 	netip.AddrPort
@@ -33,7 +34,8 @@ type Listener struct {
 	Both bool
 }
 
-// Takes reports whether the socket takes what comes to an address. An unspecified one stands for all of its family.
+// Takes reports whether the socket takes what comes to an address. An unspecified one stands for
+// all of its family.
 func (l Listener) Takes(addr netip.Addr) bool {
 	if l.Addr().Is4() != addr.Is4() {
 		return l.Both && l.Addr().IsUnspecified()
@@ -41,8 +43,8 @@ func (l Listener) Takes(addr netip.Addr) bool {
 	return l.Addr().IsUnspecified() || addr.IsUnspecified() || l.Addr() == addr
 }
 
-// Listeners lists the sockets of a protocol (IPPROTO_TCP, ...) in a network namespace that take what comes to their port. A kernel that
-// cannot list sockets of the protocol names none.
+// Listeners lists the sockets of a protocol (IPPROTO_TCP, ...) in a network namespace that take
+// what comes to their port. A kernel that cannot list sockets of the protocol names none.
 func Listeners(ctx context.Context, ns *netns.NS, protocol byte) ([]Listener, error) {
 	c, err := dial(ns, unix.NETLINK_SOCK_DIAG)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {

@@ -111,8 +111,9 @@ func (h *Handle) Routes(ctx context.Context) ([]Route, error) {
 	return routes, nil
 }
 
-// Exact is a route together with the kernel's own description of it, so that it can be copied, removed and put back with all that belongs
-// to it. An IPv4 route with several next hops has the index 0; each next hop of an IPv6 route is a route of its own.
+// Exact is a route together with the kernel's own description of it, so that it can be copied,
+// removed and put back with all that belongs to it. An IPv4 route with several next hops has the
+// index 0; each next hop of an IPv6 route is a route of its own.
 type Exact struct {
 	Route
 	raw *route

@@ -19,7 +19,8 @@ type Rule struct {
 	Table int
 	// Priority is the rule's place: lower ones come first. 0 on AddRule is the kernel's choice, before all rules but that of the table local.
 	Priority int
-	// Protocol names who made the rule (rtnetlink(7), rtm_protocol); 0 for nobody in particular. Kernels before 4.17 do not keep it.
+	// Protocol names who made the rule (rtnetlink(7), rtm_protocol); 0 for nobody in particular.
+	// Kernels before 4.17 do not keep it.
 	Protocol uint8
 	// More is that the rule asks for more of a packet than its source.
 	More bool

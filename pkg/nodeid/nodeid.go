@@ -1,6 +1,7 @@
 // Package nodeid names the machine that a program runs on, as a node and in its present boot.
 //
-// Contract: all programs of a node that share Braid's state directory get the same names, whatever else they see of the machine.
+// Contract: all programs of a node that share Braid's state directory get the same names, whatever
+// else they see of the machine.
 package nodeid
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/braid-cni/braid/pkg/record"
 )
 
-// Boot returns what names this boot of the machine to all who share the state, whatever /run they have.
+// Boot returns what names this boot of the machine to all who share the state, whatever /run they
+// have.
 func Boot(stateDir string) func() (string, error) {
 	return func() (string, error) {
 		id, err := file.Kernel().ID()

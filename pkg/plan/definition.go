@@ -56,8 +56,8 @@ func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
 	return list, nil
 }
 
-// HasConfig reports whether a NAD has a configuration of its own: blanks are none. Without one it is
-// the network of its name on the node's disk (NPWG v1.3 s.3.4.1).
+// HasConfig reports whether a NAD has a configuration of its own: blanks are none. Without one it
+// is the network of its name on the node's disk (NPWG v1.3 s.3.4.1).
 func HasConfig(nad *nadv1.NetworkAttachmentDefinition) bool {
 	return strings.TrimSpace(nad.Spec.Config) != ""
 }

@@ -96,8 +96,9 @@ func atInterface(warnings []*failure.Error, a Attachment) []*failure.Error {
 	return named
 }
 
-// argsFor is the runtime's CNI_ARGS as an attachment gets them. What the runtime asks for there beyond naming the pod (IP, MAC, GATEWAY) is meant for
-// the interface that it knows of, the default network's; as runtimeConfig it does not reach the others.
+// argsFor is the runtime's CNI_ARGS as an attachment gets them. What the runtime asks for there
+// beyond naming the pod (IP, MAC, GATEWAY) is meant for the interface that it knows of, the default
+// network's; as runtimeConfig it does not reach the others.
 func argsFor(r Request, args [][2]string) [][2]string {
 	if r.Default {
 		return slices.Clone(args)

@@ -95,8 +95,8 @@ type Attachment struct {
 	DeviceID string `json:"deviceID,omitempty"`
 	// DeviceInfo says that some plugin declares CNIDeviceInfoFile, so a file is passed and read.
 	DeviceInfo bool `json:"deviceInfo,omitempty"`
-	// InProcess has the built-in types whose configuration has keys that the built-in plugin does not
-	// know: true where that ran all the same, false where a binary did.
+	// InProcess has the built-in types whose configuration has keys that the built-in plugin does
+	// not know: true where that ran all the same, false where a binary did.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
 	// Execd is that a plugin of the chain is a binary, once its plugins were looked for. It is not
 	// recorded.

@@ -31,9 +31,10 @@ func ConfError(key string, value any, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
 }
 
-// decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says what
-// is to be said of its keys, which match whatever their case, as in the reference. The error is of
-// CNI's code "invalid network config", but for text that is no JSON, which has "decoding failure".
+// decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says
+// what is to be said of its keys, which match whatever their case, as in the reference. The error
+// is of CNI's code "invalid network config", but for text that is no JSON, which has "decoding
+// failure".
 func decode[C any](of string, raw []byte, extra []string) (c *C, p *prepared, err error) {
 	c, p = new(C), &prepared{}
 	if err := json.Unmarshal(raw, c); err != nil {

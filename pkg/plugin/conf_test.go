@@ -80,7 +80,8 @@ func prepared(t *testing.T, p *plugin.Plugin, text string) *invoke.Prepared {
 	return prepared
 }
 
-// Prepare names the keys that the plugin does not have, by their paths, and leaves the values to it.
+// Prepare names the keys that the plugin does not have, by their paths, and leaves the values to
+// it.
 func TestR32UnknownKeys(t *testing.T) {
 	probed := plugin.New(probe(nil))
 	for text, unknown := range map[string][]string{

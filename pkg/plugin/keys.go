@@ -22,7 +22,8 @@ func listKeys() []string {
 	return []string{"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID"}
 }
 
-// ipamKeys is the same for the object "ipam": the reference's plugins have the network's name there.
+// ipamKeys is the same for the object "ipam": the reference's plugins have the network's name
+// there.
 func ipamKeys() []string { return []string{"name"} }
 
 // keys compares the keys of a configuration with those that a plugin reads.
@@ -34,7 +35,8 @@ type keys struct {
 }
 
 // object compares an object with the fields of a struct, and what is in it. The path is empty or
-// ends in a period; extra are keys that are known besides. What is no object is left to the decoder.
+// ends in a period; extra are keys that are known besides. What is no object is left to the
+// decoder.
 func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []string) {
 	members, err := membersOf(raw)
 	if err != nil {
@@ -132,8 +134,8 @@ func (k *keys) refuse(at, fix, format string, args ...any) {
 	}
 }
 
-// spelled returns the known key that encoding/json takes a key for, which does not look at the case;
-// "" where there is none.
+// spelled returns the known key that encoding/json takes a key for, which does not look at the
+// case; "" where there is none.
 func spelled(key string, lists ...[]string) string {
 	for _, known := range lists {
 		if slices.Contains(known, key) {

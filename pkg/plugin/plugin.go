@@ -50,8 +50,8 @@ type Common struct {
 	Args json.RawMessage `json:"args,omitempty"`
 	// RuntimeConfig holds the values of capabilities, Request.Runtime.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
-	// AllowPersistentIPs says that pods may name an IPAMClaim. It tells those that make claims, and changes nothing here: a claim that a pod
-	// names counts.
+	// AllowPersistentIPs says that pods may name an IPAMClaim. It tells those that make claims, and
+	// changes nothing here: a claim that a pod names counts.
 	AllowPersistentIPs bool `json:"allowPersistentIPs,omitempty"`
 	// PrevResult is that of the plugin before, Request.PrevResult.
 	PrevResult json.RawMessage `json:"prevResult,omitempty"`
@@ -120,11 +120,12 @@ func both(first, second func() error) func() error {
 	}
 }
 
-// Validator is a configuration that can be judged without a pod and a node. Validate returns what an
-// ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
+// Validator is a configuration that can be judged without a pod and a node. Validate returns what
+// an ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
 type Validator interface{ Validate() error }
 
-// Ignorer is a plugin that does without values which it could use. Ignored returns a warning for each.
+// Ignorer is a plugin that does without values which it could use. Ignored returns a warning for
+// each.
 type Ignorer[C any] interface {
 	Ignored(conf *C) []*failure.Error
 }

@@ -223,8 +223,8 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 	return command, req, nil
 }
 
-// prevResult reads the key; nil where there is none. A result that names no version, as older runtimes and plugins leave it, has the
-// configuration's.
+// prevResult reads the key; nil where there is none. A result that names no version, as older
+// runtimes and plugins leave it, has the configuration's.
 func prevResult(inVersion string, raw json.RawMessage) (*types100.Result, error) {
 	if strictjson.Null(raw) {
 		return nil, nil
@@ -237,7 +237,8 @@ func prevResult(inVersion string, raw json.RawMessage) (*types100.Result, error)
 	return resultOf(what, inVersion, raw)
 }
 
-// versioned returns a result with the version that it names, or else with one that stands in for it.
+// versioned returns a result with the version that it names, or else with one that stands in for
+// it.
 func versioned(what, fallback string, raw []byte) (full []byte, speaks string, err error) {
 	result, err := strictjson.Object(raw)
 	if err != nil {

@@ -142,8 +142,8 @@ func TestClaims(t *testing.T) {
 	})
 }
 
-// TestR6ClaimThatIsBeingDeleted: the addresses of a claim are free when the object is gone, not when it is being deleted. Of two sandboxes of a
-// migration each goes with its own node.
+// TestR6ClaimThatIsBeingDeleted: the addresses of a claim are free when the object is gone, not
+// when it is being deleted. Of two sandboxes of a migration each goes with its own node.
 func TestR6ClaimThatIsBeingDeleted(t *testing.T) {
 	f := newFake()
 	r := newRig(t, f)

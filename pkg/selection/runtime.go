@@ -132,8 +132,8 @@ func (e *element) parseBandwidth() error {
 	return nil
 }
 
-// Bounds of a burst that is derived from its rate, in bits. A token bucket lets nothing pass that is
-// larger than its burst, so it takes the largest packet that the kernel hands over, 64 KiB. The
+// Bounds of a burst that is derived from its rate, in bits. A token bucket lets nothing pass that
+// is larger than its burst, so it takes the largest packet that the kernel hands over, 64 KiB. The
 // highest is what runtimes pass where a pod names none.
 const (
 	minBurst        = 64 << 10 * 8
@@ -141,8 +141,8 @@ const (
 	burstsPerSecond = 10
 )
 
-// burst is the given burst, or else a tenth of a second's worth of the rate: the specification lets a
-// pod leave it out, the bandwidth plugin does not. Without a rate there is none.
+// burst is the given burst, or else a tenth of a second's worth of the rate: the specification lets
+// a pod leave it out, the bandwidth plugin does not. Without a rate there is none.
 func burst(rate, given uint64) uint64 {
 	if given != 0 || rate == 0 {
 		return given

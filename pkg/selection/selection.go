@@ -1,13 +1,14 @@
 // Package selection reads the networks annotation of a pod (NPWG v1.3 s.4.1): both forms, the comma-separated one and the
 // JSON list, into one list of Selections.
 //
-// Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix that Multus added to the
-// short form. Where the specification lets an implementation ignore an invalid annotation, Parse fails: a pod that starts
-// without a network that it asked for is worse than one that does not start. Keys match in exact case, null is as good as an
-// absent key, and a key that is given twice is an error. A key that is not known is ignored with a
-// warning, as Multus ignores it, unless it looks like a slip of a known one. Every error is a *failure.Error of reason InvalidAnnotation that
-// quotes the offending element and says what is allowed. It is the only parser of the annotation: the engine, the webhook and
-// the CLI share it.
+// Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix
+// that Multus added to the short form. Where the specification lets an implementation ignore an
+// invalid annotation, Parse fails: a pod that starts without a network that it asked for is worse
+// than one that does not start. Keys match in exact case, null is as good as an absent key, and a
+// key that is given twice is an error. A key that is not known is ignored with a warning, as Multus
+// ignores it, unless it looks like a slip of a known one. Every error is a *failure.Error of reason
+// InvalidAnnotation that quotes the offending element and says what is allowed. It is the only
+// parser of the annotation: the engine, the webhook and the CLI share it.
 package selection
 
 import (
@@ -42,8 +43,8 @@ type Selection struct {
 	DefaultRoute []netip.Addr
 	// IPAMClaim names an IPAMClaim object in the pod's namespace; never together with IPs.
 	IPAMClaim string
-	// Warnings are of reason IgnoredKey: keys of the element that have no effect, each by its place in
-	// the annotation.
+	// Warnings are of reason IgnoredKey: keys of the element that have no effect, each by its place
+	// in the annotation.
 	Warnings []*failure.Error
 }
 

@@ -46,7 +46,8 @@ func flowsOf(rules []nft.Owned) []flow {
 	return list
 }
 
-// forget removes the connections of the flows: UDP has no end of its own, so they would go on as they began.
+// forget removes the connections of the flows: UDP has no end of its own, so they would go on as
+// they began.
 func forget(ctx context.Context, conn *nft.Conn, list []flow) error {
 	done := map[flow]bool{}
 	for _, f := range list {

@@ -1,8 +1,10 @@
 // Package portmap makes ports of the node lead to ports of a pod.
 //
-// Contract: plugin.Interface. The rules are nf_tables', in the table braid_hostport of the node's namespace, which has those of all pods; each
-// rule carries its attachment as its tag, by which alone DEL and a repeated ADD find it. The plugin is chained: it finds the pod's addresses in
-// prevResult, which it returns as it is. A mapping that would lead nowhere, or whose port of the node is taken, is an error.
+// Contract: plugin.Interface. The rules are nf_tables', in the table braid_hostport of the node's
+// namespace, which has those of all pods; each rule carries its attachment as its tag, by which
+// alone DEL and a repeated ADD find it. The plugin is chained: it finds the pod's addresses in
+// prevResult, which it returns as it is. A mapping that would lead nowhere, or whose port of the
+// node is taken, is an error.
 package portmap
 
 import (
@@ -118,14 +120,16 @@ func (w *work) claim(req *plugin.Request) func(others []nft.Owned) error {
 	}
 }
 
-// Del removes the attachment's rules. They carry its tag, so it does not matter what the configuration says.
+// Del removes the attachment's rules. They carry its tag, so it does not matter what the
+// configuration says.
 func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 	// No rules were made for mappings that are wrong, but there may be those of an ADD before.
 	forwards, _ := mappings(req) //nolint:errcheck // those before the first wrong one are enough
 	return release(ctx, req, flows(forwards, formerPods(req)))
 }
 
-// release removes the attachment's rules and forgets these flows, and those that the rules led to the pod.
+// release removes the attachment's rules and forgets these flows, and those that the rules led to
+// the pod.
 func release(ctx context.Context, req *plugin.Request, known []flow) error {
 	return req.Unfilter(func(conn *nft.Conn) error {
 		had, err := conn.Swap(ctx, table(), req.Tag(), nil)

@@ -168,7 +168,8 @@ func TestR14NoMappings(t *testing.T) {
 	}
 }
 
-// R24: a mapping that leads nowhere, or whose port is taken, is an error that names field and remedy, and changes nothing.
+// R24: a mapping that leads nowhere, or whose port is taken, is an error that names field and
+// remedy, and changes nothing.
 func TestR24LeadsNowhere(t *testing.T) {
 	w := newWorld(t, ours())
 	p, other := w.pod("a", 2), w.pod("b", 3)

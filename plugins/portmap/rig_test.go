@@ -185,8 +185,8 @@ func same(t *testing.T, n *nettest.Namespace, want string) {
 	}
 }
 
-// serve answers everybody at a port of a namespace, TCP and UDP, with the name and the address that the question came from, until it is
-// stopped or the test ends.
+// serve answers everybody at a port of a namespace, TCP and UDP, with the name and the address that
+// the question came from, until it is stopped or the test ends.
 func serve(t testing.TB, n *nettest.Namespace, address, name string) (stop func()) {
 	t.Helper()
 	var stream net.Listener

@@ -15,7 +15,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// host is the address of the node that packets to one of the pod's addresses are for; unspecified for all of the family.
+// host is the address of the node that packets to one of the pod's addresses are for; unspecified
+// for all of the family.
 func (f forward) host(pod netip.Addr) netip.Addr {
 	switch {
 	case f.hostIP.IsValid():
@@ -37,7 +38,8 @@ func (f forward) String() string {
 	return fmt.Sprintf("%s port %d", name, f.hostPort)
 }
 
-// taken is the error of a mapping whose port another one has. It may be free again when the runtime repeats the ADD.
+// taken is the error of a mapping whose port another one has. It may be free again when the runtime
+// repeats the ADD.
 func (f forward) taken(by, fix string) error {
 	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s", f.key(), f.hostPort, f, by)
 	return failure.WithFix(types.NewError(types.ErrTryAgainLater, msg, ""), fix)
@@ -54,7 +56,8 @@ func (f forward) nowhere(ifName string) error {
 	return failure.WithFix(err, "give an address of the other family, or leave hostIP out")
 }
 
-// checkAddresses refuses mappings that lead to no address of the pod, and those that a mapping before them leaves nothing for.
+// checkAddresses refuses mappings that lead to no address of the pod, and those that a mapping
+// before them leaves nothing for.
 func (w *work) checkAddresses(req *plugin.Request) error {
 	for i, f := range w.forwards {
 		if !slices.ContainsFunc(w.pods, f.of) {
@@ -70,7 +73,8 @@ func (w *work) checkAddresses(req *plugin.Request) error {
 	return nil
 }
 
-// checkListeners refuses mappings of ports that a process of the node listens on: it would not be reached any more. On ::1 it would, see table.
+// checkListeners refuses mappings of ports that a process of the node listens on: it would not be
+// reached any more. On ::1 it would, see table.
 func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 	ns, _, err := req.Host()
 	if err != nil {
@@ -94,7 +98,8 @@ func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 	return nil
 }
 
-// checkOthers refuses mappings of ports that other attachments have: which of two rules counts is an accident.
+// checkOthers refuses mappings of ports that other attachments have: which of two rules counts is
+// an accident.
 func (w *work) checkOthers(others []nft.Owned) error {
 	type port struct {
 		protocol byte
@@ -118,8 +123,8 @@ func (w *work) checkOthers(others []nft.Owned) error {
 	return nil
 }
 
-// meets reports whether a rule of another attachment is for packets of the mapping. One that asks for more, as by conditions, is so only if
-// the mapping's rule asks for the same.
+// meets reports whether a rule of another attachment is for packets of the mapping. One that asks
+// for more, as by conditions, is so only if the mapping's rule asks for the same.
 func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
 	if m.More {
 		return slices.ContainsFunc(w.rules, func(r nft.Rule) bool { return r.Chain == portsChain && o.Asks(r.Expr) })

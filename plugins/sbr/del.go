@@ -10,8 +10,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// Del removes the interface's rules, and the routes of its tables if the interface stays. It needs neither prevResult, which runtimes
-// before CNI 0.4.0 do not pass, nor the interface, nor the configuration of the ADD.
+// Del removes the interface's rules, and the routes of its tables if the interface stays. It needs
+// neither prevResult, which runtimes before CNI 0.4.0 do not pass, nor the interface, nor the
+// configuration of the ADD.
 func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 	_, pod, err := req.Pod()
 	if errors.Is(err, plugin.ErrNoPod) {
@@ -49,7 +50,8 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 type finder struct {
 	// index is that of the interface, 0 if it is gone.
 	index int
-	// promised are the addresses of prevResult; own are those of the interface, all those of the pod, own ones included.
+	// promised are the addresses of prevResult; own are those of the interface, all those of the
+	// pod, own ones included.
 	promised, own, all []netip.Addr
 	routes             []nl.Exact
 }
@@ -88,8 +90,8 @@ func hosts(ctx context.Context, pod *nl.Handle, index int) ([]netip.Addr, error)
 	return addrs, err
 }
 
-// owns reports whether a rule is the attachment's. A rule without the plugin's protocol, as the reference and kernels before 4.17 leave
-// it, is known by its address alone.
+// owns reports whether a rule is the attachment's. A rule without the plugin's protocol, as the
+// reference and kernels before 4.17 leave it, is known by its address alone.
 func (f *finder) owns(r nl.Rule) bool {
 	addr := r.From.Addr()
 	isOwn, isElsewhere := slices.Contains(f.own, addr), count(f.all, addr) > count(f.own, addr)
@@ -103,7 +105,8 @@ func (f *finder) owns(r nl.Rule) bool {
 	return isOwn || !isElsewhere && slices.Contains(f.promised, addr)
 }
 
-// leadsTo reports whether routes of a table use the interface, and whether routes use others. Some use none: they refuse packets.
+// leadsTo reports whether routes of a table use the interface, and whether routes use others. Some
+// use none: they refuse packets.
 func (f *finder) leadsTo(table int) (ours, others bool) {
 	for _, r := range f.routes {
 		if r.Table == table && r.Index != 0 {

@@ -1,10 +1,12 @@
 // Package sbr routes what a pod sends from an address by the interface that has the address, whatever the destination: source based
 // routing. It follows the plugin that makes the interface.
 //
-// Contract: plugin.Interface. Each address of the interface gets a routing table and a rule that leads to it; the interface's routes move
-// there from the main table. ADDs of several interfaces of a pod wait for each other, also across processes: they choose from the same
-// tables. Rules carry a protocol of the plugin's own, so that DEL finds them whatever it is told: by the interface's addresses, by where
-// the routes of their table lead, or because both are gone. It empties the tables of an interface that stays.
+// Contract: plugin.Interface. Each address of the interface gets a routing table and a rule that
+// leads to it; the interface's routes move there from the main table. ADDs of several interfaces of
+// a pod wait for each other, also across processes: they choose from the same tables. Rules carry a
+// protocol of the plugin's own, so that DEL finds them whatever it is told: by the interface's
+// addresses, by where the routes of their table lead, or because both are gone. It empties the
+// tables of an interface that stays.
 package sbr
 
 import (
@@ -25,8 +27,8 @@ import (
 // firstTable is the number from which on tables are chosen.
 const firstTable = 100
 
-// The protocol of a rule says that it was made here, and whose its table is. Both numbers are arbitrary: nobody else has them in
-// iproute2's list.
+// The protocol of a rule says that it was made here, and whose its table is. Both numbers are
+// arbitrary: nobody else has them in iproute2's list.
 const (
 	toOwnTable   = 176
 	toGivenTable = 177

@@ -166,8 +166,8 @@ func TestMatchesReference(t *testing.T) {
 	}
 }
 
-// state is all that sbr could change in a pod. The reference overlooks an IPv6 default route of the interface that the kernel lists as one
-// with that of another: it leaves it in the main table.
+// state is all that sbr could change in a pod. The reference overlooks an IPv6 default route of the
+// interface that the kernel lists as one with that of another: it leaves it in the main table.
 func state(p *plugintest.Pod) []string {
 	snapshot := strings.ReplaceAll(p.Snapshot(), "nexthop via fd99::1 dev eth0 nexthop via fd00::1 dev net1", "via fd99::1 dev eth0")
 	return append(strings.Split(snapshot, "\n"), linkLocal(p)...)
@@ -518,8 +518,8 @@ func second(t *testing.T, p *plugintest.Pod) (*plugintest.Pod, conf) {
 	}}
 }
 
-// R13: DEL without prevResult leaves neither rules nor tables, whatever became of the link, of its addresses and of the configuration, and
-// those of the pod's other networks stay.
+// R13: DEL without prevResult leaves neither rules nor tables, whatever became of the link, of its
+// addresses and of the configuration, and those of the pod's other networks stay.
 func TestR13DelLeavesNothing(t *testing.T) {
 	linkGone := func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) }
 	for name, c := range map[string]struct {
@@ -616,7 +616,8 @@ func TestGCAndStatus(t *testing.T) {
 
 func TestReadme(t *testing.T) { plugintest.Readme[sbr.Conf](t, plugin.New(sbr.Plugin{})) }
 
-// DEL removes the rules and the tables, whatever key has gone from the configuration since, or has come to it.
+// DEL removes the rules and the tables, whatever key has gone from the configuration since, or has
+// come to it.
 func TestDelWithoutEachKey(t *testing.T) {
 	confs := []conf{{"type": "sbr", "table": 7}, {"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true, "dns": conf{"domain": "x"}}}
 	plugintest.WithoutEachKey[sbr.Conf](t, "", confs, func(t *testing.T, key string, with, without conf) {

@@ -108,9 +108,10 @@ func (a attributes) describe(req *plugin.Request) *types100.Result {
 	return result
 }
 
-// Del puts the interface's attributes back, where it is still there, and removes the backup. What the interface does not take is an error
-// once: there is nothing that a repetition could do about it. In a directory that is not allowed there is no backup, unless it was allowed
-// at the time of the ADD.
+// Del puts the interface's attributes back, where it is still there, and removes the backup. What
+// the interface does not take is an error once: there is nothing that a repetition could do about
+// it. In a directory that is not allowed there is no backup, unless it was allowed at the time of
+// the ADD.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	backups, err := p.backups(req, c)
 	if err != nil {

@@ -71,8 +71,8 @@ func syntaxError(raw []byte, err error) error {
 	return newError(raw, at, msg, fix)
 }
 
-// remedy says what is wrong at the beginning of rest, the first text that cannot be JSON, and what to
-// do about it.
+// remedy says what is wrong at the beginning of rest, the first text that cannot be JSON, and what
+// to do about it.
 func remedy(before, rest []byte, syntax *json.SyntaxError) (msg, fix string) {
 	before = bytes.TrimRight(before, " \t\r\n")
 	after := func(set string) bool { return len(before) > 0 && strings.IndexByte(set, before[len(before)-1]) >= 0 }

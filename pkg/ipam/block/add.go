@@ -100,8 +100,9 @@ type order struct {
 	holder Holder
 	wishes []Wish
 	claim  *claimv1.IPAMClaim
-	// begun: what is there of the attachment is of this Add. touched: something of it may be there. looked: this Add has looked whether the
-	// node's blocks are its own, remembered whether the API knows what the attachment holds.
+	// begun: what is there of the attachment is of this Add. touched: something of it may be there.
+	// looked: this Add has looked whether the node's blocks are its own, remembered whether the API
+	// knows what the attachment holds.
 	begun, touched, looked, remembered bool
 	// shared are the addresses of shared blocks that it has got, by the wish's index.
 	shared map[int]netip.Addr
@@ -112,7 +113,8 @@ type order struct {
 var (
 	// errHolds is that there is something of the attachment already.
 	errHolds = errors.New("it holds addresses already")
-	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says nothing.
+	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says
+	// nothing.
 	errUnknown = errors.New("it is not known what is held")
 )
 
@@ -268,7 +270,8 @@ func (b *local) pick(w Wish, now time.Time) (addr netip.Addr, rested, ok bool) {
 	return w.Window.Pick(b.prefix, used, resting)
 }
 
-// held is what an attachment holds, nil for nothing. Where that cannot be read, or was lost, all blocks are searched for it.
+// held is what an attachment holds, nil for nothing. Where that cannot be read, or was lost, all
+// blocks are searched for it.
 func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err error) {
 	var broken error
 	known := false

@@ -25,10 +25,11 @@ const (
 	maxLooks  = 64
 	// tries bounds how often a block is found taken, which a list said was free.
 	tries = 160
-	// fewBlocks: a window with less than so many blocks is shared from the start, as the owner of one may have no traffic, and so never
-	// answer a recall.
+	// fewBlocks: a window with less than so many blocks is shared from the start, as the owner of
+	// one may have no traffic, and so never answer a recall.
 	fewBlocks = 4
-	// enoughBlocks for each node of the cluster are enough for those that use the window, whichever they are.
+	// enoughBlocks for each node of the cluster are enough for those that use the window, whichever
+	// they are.
 	enoughBlocks = 2
 	// manyBlocks are enough for any number of nodes.
 	manyBlocks = 1 << 20
@@ -136,8 +137,8 @@ func (s *search) owns(ctx context.Context) (ok bool, err error) {
 	return s.resume(ctx)
 }
 
-// shares reports whether a block that is claimed is to be shared: where those nodes that use blocks of the window outnumber the blocks that
-// nobody has.
+// shares reports whether a block that is claimed is to be shared: where those nodes that use blocks
+// of the window outnumber the blocks that nobody has.
 func (s *search) shares(ctx context.Context) (bool, error) {
 	count := s.w.Window.BlockCount(blockBits(s.w.Window.Start()))
 	if s.claim != nil {
@@ -161,7 +162,8 @@ func (s *search) shares(ctx context.Context) (bool, error) {
 	return s.users() > s.unclaimed(count), nil
 }
 
-// users counts the nodes that own blocks of the window, or addresses of shared ones, of those that were listed, and this one.
+// users counts the nodes that own blocks of the window, or addresses of shared ones, of those that
+// were listed, and this one.
 func (s *search) users() uint64 {
 	names := map[string]bool{s.me.Name: true}
 	for i := range s.listed {

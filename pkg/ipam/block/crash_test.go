@@ -469,8 +469,8 @@ func TestForeignObjects(t *testing.T) {
 	}
 }
 
-// A node that gets another name keeps the blocks of its old one, in its new name, before a controller frees them; while it cannot, it gives
-// nothing of them.
+// A node that gets another name keeps the blocks of its old one, in its new name, before a
+// controller frees them; while it cannot, it gives nothing of them.
 func TestRenamedNode(t *testing.T) {
 	r := newRig(t)
 	m, other := r.node("n0"), r.node("n2")
@@ -519,7 +519,8 @@ func TestRenamedNode(t *testing.T) {
 	r.nothingLeft(t, m, other)
 }
 
-// What the API holds in a container's name is given back also where the node's state was lost, its name has changed, or both.
+// What the API holds in a container's name is given back also where the node's state was lost, its
+// name has changed, or both.
 func TestR28DelWithoutLocalState(t *testing.T) {
 	for name, change := range map[string]struct{ lose, rename bool }{"state lost": {true, false}, "renamed": {false, true}, "both": {true, true}} {
 		for _, how := range []string{"DEL", "GC"} {

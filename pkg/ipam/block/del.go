@@ -63,7 +63,8 @@ func (s *session) forgetHeld(a Attachment) error {
 	return errors.Join(s.remove(heldName(a)), s.forgetFull())
 }
 
-// searchOwn is what an attachment holds of the node's own blocks where its file is missing; nil for nothing.
+// searchOwn is what an attachment holds of the node's own blocks where its file is missing; nil for
+// nothing.
 func (s *session) searchOwn(a Attachment) (*held, error) {
 	has, err := s.search(a)
 	if err != nil || len(has.Local) == 0 {

@@ -15,18 +15,23 @@
 // back by the next Add or Del of the same attachment, or by a GC. A Del never succeeds before what the attachment held is free. While the API
 // is away, owned blocks go on until the lease ends. What cannot be read is in use.
 //
-// The local state lies on a file system that does not survive a reboot, as no container does: after one, a node owns its blocks with nothing
-// in use. Objects carry the boot's ID, so that state that was lost otherwise is not taken for a reboot: then what is not known to be free
-// rests until the next one, and what attachments hold of shared blocks is found out from the API before any of them is said to hold nothing.
-// Objects also name the claim, which is noted on the node before it is made: so a claim of which the answer was lost is known again, and one
-// by other local state of the same node is not taken for it.
+// The local state lies on a file system that does not survive a reboot, as no container does: after
+// one, a node owns its blocks with nothing in use. Objects carry the boot's ID, so that state that
+// was lost otherwise is not taken for a reboot: then what is not known to be free rests until the
+// next one, and what attachments hold of shared blocks is found out from the API before any of them
+// is said to hold nothing. Objects also name the claim, which is noted on the node before it is
+// made: so a claim of which the answer was lost is known again, and one by other local state of the
+// same node is not taken for it.
 //
-// A node trusts that its blocks are its own by a lease. It looks at their objects every ten minutes, before an Add; a look that fails, for
-// whatever reason, is tried again, and addresses are given meanwhile, until the lease ends, two minutes before Grace after the last look that
-// told. A controller may free the blocks Grace after the Node object was deleted, was made anew or was declared out of service. The time of
-// the lease is counted by the clock since the boot and by the wall clock: a machine that was suspended finds the first behind.
+// A node trusts that its blocks are its own by a lease. It looks at their objects every ten
+// minutes, before an Add; a look that fails, for whatever reason, is tried again, and addresses are
+// given meanwhile, until the lease ends, two minutes before Grace after the last look that told. A
+// controller may free the blocks Grace after the Node object was deleted, was made anew or was
+// declared out of service. The time of the lease is counted by the clock since the boot and by the
+// wall clock: a machine that was suspended finds the first behind.
 //
-// What a node owes the others, to share blocks that they ask for and to give back idle ones, is done by Tend, after any operation.
+// What a node owes the others, to share blocks that they ask for and to give back idle ones, is
+// done by Tend, after any operation.
 //
 // Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under
 // one lock and never wait for the API; requests to the API are under a lock of the space.

@@ -11,21 +11,24 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Grace is how long a controller must see that a node's object is gone, or another, before it frees the blocks and addresses of that node.
-// A node gives no address out of its blocks any more when its lease ends, which is before.
+// Grace is how long a controller must see that a node's object is gone, or another, before it frees
+// the blocks and addresses of that node. A node gives no address out of its blocks any more when
+// its lease ends, which is before.
 const Grace = 20 * time.Minute
 
 const (
-	// leaseFor is how long a node may give addresses out of its blocks after it last saw that they are its own. The margin is for what an
-	// operation takes, and for clocks that do not run alike.
+	// leaseFor is how long a node may give addresses out of its blocks after it last saw that they
+	// are its own. The margin is for what an operation takes, and for clocks that do not run alike.
 	leaseFor    = Grace - leaseMargin
 	leaseMargin = 2 * time.Minute
-	// renewAfter is when an Add looks again. If that fails it does without, until the lease ends, and the next one after renewAgain looks.
+	// renewAfter is when an Add looks again. If that fails it does without, until the lease ends,
+	// and the next one after renewAgain looks.
 	renewAfter = 10 * time.Minute
 	renewAgain = 30 * time.Second
 	// lapsedAgain is the same after the lease's end, when no address is given without the look.
 	lapsedAgain = 5 * time.Second
-	// A look that may fail takes no longer than lookWithin, and lookPerBlock for each block of the node.
+	// A look that may fail takes no longer than lookWithin, and lookPerBlock for each block of the
+	// node.
 	lookWithin   = 2 * time.Second
 	lookPerBlock = 20 * time.Millisecond
 )
@@ -39,8 +42,8 @@ const (
 	leaseValid                 // no look is needed
 )
 
-// standing reads the lease. Two clocks count its time: neither the boot clock, which stands still while a machine is suspended, nor the wall
-// clock, which can be set, is enough.
+// standing reads the lease. Two clocks count its time: neither the boot clock, which stands still
+// while a machine is suspended, nor the wall clock, which can be set, is enough.
 func (m *Manager) standing(last *tended) standing {
 	age, wallAge := m.now().Sub(last.Own), m.wall().Sub(last.OwnWall)
 	switch {
@@ -71,8 +74,9 @@ func (o *order) checkLease(s *session) error {
 	return errStale
 }
 
-// renew looks whether the node's blocks are its own, unless another Add has just done so. A look that fails, for whatever reason, is an
-// error only after the end of the lease, or if the cluster does not know the node.
+// renew looks whether the node's blocks are its own, unless another Add has just done so. A look
+// that fails, for whatever reason, is an error only after the end of the lease, or if the cluster
+// does not know the node.
 func (o *order) renew(ctx context.Context) error {
 	last, blocks, err := o.leaseState(ctx)
 	if err != nil {

@@ -24,7 +24,8 @@ import (
 //	freed <address> <time as above>
 //	end
 //
-// and so is tended, of times, a name and a number. Each Add reads both and writes a block: as JSON, that was most of what an Add costs.
+// and so is tended, of times, a name and a number. Each Add reads both and writes a block: as JSON,
+// that was most of what an Add costs.
 const lastLine = "end"
 
 // MarshalText gives the lines.

@@ -14,8 +14,9 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// A node that has not looked for long at its blocks' objects looks before it gives an address. Where that fails it goes on for a while, and
-// does not ask again at each: an API server that is overloaded would get still more to do.
+// A node that has not looked for long at its blocks' objects looks before it gives an address.
+// Where that fails it goes on for a while, and does not ask again at each: an API server that is
+// overloaded would get still more to do.
 func TestLooks(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")
@@ -86,8 +87,9 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// After the last look that told that the blocks are the node's own, addresses of them are given until the lease ends, and then none, whatever
-// the reason that there was no other look, and whichever clock tells it.
+// After the last look that told that the blocks are the node's own, addresses of them are given
+// until the lease ends, and then none, whatever the reason that there was no other look, and
+// whichever clock tells it.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	for name, fault := range map[string]error{
 		"refused": errors.New("connection refused"), "forbidden": apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "n0", errors.New("no role")),
@@ -164,7 +166,8 @@ func TestR25LookTakesAsLongAsThereAreBlocks(t *testing.T) {
 	}
 }
 
-// A node that was declared out of service loses its blocks though it may go on: its looks do not renew the lease.
+// A node that was declared out of service loses its blocks though it may go on: its looks do not
+// renew the lease.
 func TestR25OutOfServiceEndsTheLease(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")

@@ -147,13 +147,15 @@ func (m *Manager) identity(ctx context.Context) (*identity, error) {
 	return id, nil //nolint:nilerr // what cannot be read names nobody
 }
 
-// named reports whether a node of an object is this machine by a name that it has, or had in this boot.
+// named reports whether a node of an object is this machine by a name that it has, or had in this
+// boot.
 func (id *identity) named(node *v1alpha1.Node) bool {
 	return node != nil && (node.NodeName == id.name || bootOf(node) == id.boot && slices.Contains(id.former, node.NodeName))
 }
 
-// ran reports whether a container that an entry of a shared block names may have run on this machine. A boot is this machine's, whatever its
-// name was; that it is that of another machine, too, is next to impossible together with a container ID.
+// ran reports whether a container that an entry of a shared block names may have run on this
+// machine. A boot is this machine's, whatever its name was; that it is that of another machine,
+// too, is next to impossible together with a container ID.
 func (id *identity) ran(e v1alpha1.Allocation) bool {
 	return id.named(e.Node) || e.Node != nil && bootOf(e.Node) == id.boot
 }

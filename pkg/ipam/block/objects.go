@@ -28,7 +28,8 @@ type Objects interface {
 	UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error
 	// DeleteBlock removes exactly this version of the block.
 	DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error
-	// Node gives the metadata of a Node object. A node that a controller takes for lost, whatever its object says else, is an error.
+	// Node gives the metadata of a Node object. A node that a controller takes for lost, whatever
+	// its object says else, is an error.
 	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 	// NodeCount is about how many nodes the cluster has.
 	NodeCount(ctx context.Context) (int, error)

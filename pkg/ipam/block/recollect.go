@@ -11,8 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
-// What an attachment holds is written before it is held, so a directory without its file says that it holds nothing: but only if that
-// directory has been there since the attachment was made. After the loss of the state, as after a boot, that is found out once from the API.
+// What an attachment holds is written before it is held, so a directory without its file says that
+// it holds nothing: but only if that directory has been there since the attachment was made. After
+// the loss of the state, as after a boot, that is found out once from the API.
 
 // recollected reports whether the local state has all that attachments of this node hold.
 func (s *session) recollected() bool {
@@ -31,9 +32,10 @@ func (s *session) heldInode() (uint64, bool) {
 	return st.Ino, err == nil && st.Nlink > 0
 }
 
-// recollect asks the API once which addresses of shared blocks containers of this boot hold of which there is no local state, and writes that
-// down. orphans are these, also where they could not be written. Those under the name of another Node object are not written down, as a GC
-// would free them, and are asked for again.
+// recollect asks the API once which addresses of shared blocks containers of this boot hold of
+// which there is no local state, and writes that down. orphans are these, also where they could not
+// be written. Those under the name of another Node object are not written down, as a GC would free
+// them, and are asked for again.
 func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, err error) {
 	id, err := m.identity(ctx)
 	if err != nil {
@@ -75,7 +77,8 @@ func orphan(orphans map[Attachment]*held, e v1alpha1.Allocation, at heldAddr) {
 	orphans[a].Shared = append(orphans[a].Shared, at)
 }
 
-// adoptOrphans writes down what attachments hold, unless another process was quicker: it may have taken some of it back since.
+// adoptOrphans writes down what attachments hold, unless another process was quicker: it may have
+// taken some of it back since.
 func (s *session) adoptOrphans(orphans map[Attachment]*held) error {
 	if s.recollected() {
 		return nil

@@ -10,8 +10,8 @@ func secondOf(e v1alpha1.Allocation) v1alpha1.Allocation {
 	}
 }
 
-// Sandboxes are those that use an address, each as an allocation of its own: none where a claim alone keeps it, and two while what uses the
-// claim migrates from one to the other.
+// Sandboxes are those that use an address, each as an allocation of its own: none where a claim
+// alone keeps it, and two while what uses the claim migrates from one to the other.
 func Sandboxes(e v1alpha1.Allocation) (list []v1alpha1.Allocation) {
 	first := e
 	first.Second = nil
@@ -24,7 +24,8 @@ func Sandboxes(e v1alpha1.Allocation) (list []v1alpha1.Allocation) {
 	return list
 }
 
-// Without takes sandboxes off an address, and reports whether there were any. What is left may be kept by a claim alone, or by nobody.
+// Without takes sandboxes off an address, and reports whether there were any. What is left may be
+// kept by a claim alone, or by nobody.
 func Without(e v1alpha1.Allocation, gone func(v1alpha1.Allocation) bool) (left v1alpha1.Allocation, changed bool) {
 	if e.Second != nil && gone(secondOf(e)) {
 		e.Second, changed = nil, true

@@ -278,8 +278,8 @@ func (s *search) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.A
 	return a, -1
 }
 
-// ours reports whether the entry is the holder's, or one that its claim keeps while no other container uses it, or one does, from which a
-// migration may go to the holder.
+// ours reports whether the entry is the holder's, or one that its claim keeps while no other
+// container uses it, or one does, from which a migration may go to the holder.
 func (s *search) ours(e v1alpha1.Allocation) bool {
 	holders := func(e v1alpha1.Allocation) bool {
 		return attachmentOf(e) == s.holder.Attachment() && s.me.identity().named(e.Node)

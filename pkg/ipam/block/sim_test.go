@@ -30,16 +30,21 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 )
 
-// The simulation runs nodes against one API, in schedules that a seed chooses. Each operation is a goroutine that stops before each
-// change of local state, before and after each request, and where it waits; one runs at a time, and the schedule decides which goes on,
-// and whether it fails there or is killed. BRAID_SIMULATION is the number of schedules, BRAID_SIMULATION_SEED the first of them.
+// The simulation runs nodes against one API, in schedules that a seed chooses. Each operation is a
+// goroutine that stops before each change of local state, before and after each request, and where
+// it waits; one runs at a time, and the schedule decides which goes on, and whether it fails there
+// or is killed. BRAID_SIMULATION is the number of schedules, BRAID_SIMULATION_SEED the first of
+// them.
 //
-// The operations are those of pkg/engine, which tends the node's blocks after each. Nobody tends them beside an operation, but for nodes
-// that have a timer for it (braidctl ipam tend). A node may be cut off from the API for any reason and any time, lose its Node object,
-// get another name, lose its state, be suspended (its boot clock stands still) or have its wall clock set. Container IDs are used again.
+// The operations are those of pkg/engine, which tends the node's blocks after each. Nobody tends
+// them beside an operation, but for nodes that have a timer for it (braidctl ipam tend). A node may
+// be cut off from the API for any reason and any time, lose its Node object, get another name, lose
+// its state, be suspended (its boot clock stands still) or have its wall clock set. Container IDs
+// are used again.
 //
-// What must hold: no address is in use by two sandboxes; a DEL that succeeded has left nothing in the API; when all is given back, nothing
-// is left of it, and each address can be given that is not of a node without traffic and timer.
+// What must hold: no address is in use by two sandboxes; a DEL that succeeded has left nothing in
+// the API; when all is given back, nothing is left of it, and each address can be given that is not
+// of a node without traffic and timer.
 func TestSimulation(t *testing.T) {
 	schedules, first := 100, uint64(1)
 	if n, err := strconv.Atoi(os.Getenv("BRAID_SIMULATION")); err == nil {
@@ -113,12 +118,14 @@ type simNode struct {
 	boot int
 	uid  int
 	name int
-	// slept is how long the node was suspended, which its boot clock does not count; skew is how far its wall clock was set.
+	// slept is how long the node was suspended, which its boot clock does not count; skew is how
+	// far its wall clock was set.
 	slept, skew time.Duration
 	// lost is since when the reaper sees that a Node object of this machine is gone, or another.
 	lost    map[incarnation]time.Duration
 	present bool
-	// tainted: the Node object says that the node is out of service, which the reaper takes for lost.
+	// tainted: the Node object says that the node is out of service, which the reaper takes for
+	// lost.
 	tainted bool
 	// away is why each request of the node fails; nil if they do not.
 	away error
@@ -587,7 +594,8 @@ func (s *sim) forget(n *simNode) {
 	}
 }
 
-// rename gives the machine another name, and sometimes leaves the Node object of the old one for good.
+// rename gives the machine another name, and sometimes leaves the Node object of the old one for
+// good.
 func (s *sim) rename(n *simNode) {
 	if s.busy(n) || !n.present || n.tainted {
 		return
@@ -627,8 +635,8 @@ func (s *sim) cut(n *simNode) {
 	s.note("%s is cut off: %v", n.NodeName, n.away)
 }
 
-// outage is what happens to the addresses of a node that has lost both its object and the API for long, or goes on though it was declared out
-// of service, and whose blocks another node gets.
+// outage is what happens to the addresses of a node that has lost both its object and the API for
+// long, or goes on though it was declared out of service, and whose blocks another node gets.
 func (s *sim) outage(n *simNode) {
 	s.count["outage"]++
 	for _, o := range slices.Clone(s.ops) {
@@ -895,7 +903,8 @@ func (s *sim) each(what string, do func(context.Context, *simNode) error) {
 	}
 }
 
-// fill gives each address of a range, and then none. Some nodes have no traffic meanwhile; what they own of wide ranges is theirs.
+// fill gives each address of a range, and then none. Some nodes have no traffic meanwhile; what
+// they own of wide ranges is theirs.
 func (s *sim) fill() {
 	s.empty()
 	s.api.Remember() // a list may be old, but not for ever

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// fullFor is for how long a node remembers that an Add found no free address anywhere: what other nodes give back meanwhile it is not told.
+// fullFor is for how long a node remembers that an Add found no free address anywhere: what other
+// nodes give back meanwhile it is not told.
 const fullFor = time.Minute
 
 // fullDir has a file for each range of which that is remembered.
@@ -31,8 +32,8 @@ func (w Wish) fullName() string {
 	return path.Join(fullDir, hex.EncodeToString(sum[:16]))
 }
 
-// Status is ErrFull if an Add has just found that no address is free for one of the wishes, and none has been given back on this node since.
-// It asks the API nothing.
+// Status is ErrFull if an Add has just found that no address is free for one of the wishes, and
+// none has been given back on this node since. It asks the API nothing.
 func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 	return m.locked(ctx, func(s *session) error {
 		for _, w := range wishes {
@@ -58,7 +59,8 @@ func (s *session) isFull(w Wish) (bool, error) {
 	return err == nil && f.Range == w.key() && !s.m.due(f.At, fullFor), err
 }
 
-// noteFull remembers that no address is free for the wish. That it cannot is no error of the Add, which has one.
+// noteFull remembers that no address is free for the wish. That it cannot is no error of the Add,
+// which has one.
 func (m *Manager) noteFull(ctx context.Context, w Wish) {
 	err := m.locked(ctx, func(s *session) error { return s.write(w.fullName(), fullRange{w.key(), m.now()}) })
 	if err != nil {

@@ -33,13 +33,14 @@ const (
 type tended struct {
 	Recalls time.Time
 	All     time.Time
-	// Own and OwnWall are when the node's blocks were last found to be as their objects say, by both clocks, and OwnName is the name that
-	// the node had then. Tried is when an Add last failed to find out.
+	// Own and OwnWall are when the node's blocks were last found to be as their objects say, by
+	// both clocks, and OwnName is the name that the node had then. Tried is when an Add last failed
+	// to find out.
 	Own, OwnWall time.Time
 	OwnName      string
 	Tried        time.Time
-	// Recollected is the inode of the directory of what attachments hold, since which that is all that this node's attachments hold of
-	// shared blocks; 0 if that is not known.
+	// Recollected is the inode of the directory of what attachments hold, since which that is all
+	// that this node's attachments hold of shared blocks; 0 if that is not known.
 	Recollected uint64
 }
 
@@ -69,9 +70,9 @@ func (m *Manager) due(at time.Time, after time.Duration) bool {
 	return age < 0 || age >= after
 }
 
-// Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's blocks are still its own. It is quick
-// where nothing is due, and asks the API nothing for long where the node has no block. The first Tend in a boot does nothing: then there is
-// enough to do.
+// Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's
+// blocks are still its own. It is quick where nothing is due, and asks the API nothing for long
+// where the node has no block. The first Tend in a boot does nothing: then there is enough to do.
 func (m *Manager) Tend(ctx context.Context) error {
 	now := m.now()
 	if last := m.peekTended(); last != nil && !m.due(last.Recalls, tendAfter) {
@@ -108,7 +109,8 @@ func (m *Manager) TendNow(ctx context.Context) error {
 	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.noteTended(ctx, func(last *tended) { last.Recalls = m.now() }))
 }
 
-// peekTended reads when what was done without the lock, as the file is replaced as a whole; nil where it cannot be read.
+// peekTended reads when what was done without the lock, as the file is replaced as a whole; nil
+// where it cannot be read.
 func (m *Manager) peekTended() *tended {
 	data, err := hostfile.Read(filepath.Join(m.Dir, tendedFile), maxFile)
 	last := new(tended)
@@ -118,8 +120,9 @@ func (m *Manager) peekTended() *tended {
 	return last
 }
 
-// tendAfter is how often a node with so many blocks asks for recalls. One without blocks looks whether the API has any of it, as it may after
-// a boot, until it is known to have none, and then seldom.
+// tendAfter is how often a node with so many blocks asks for recalls. One without blocks looks
+// whether the API has any of it, as it may after a boot, until it is known to have none, and then
+// seldom.
 func (l *tended) tendAfter(blocks int) time.Duration {
 	switch {
 	case blocks > 0 || l.All.IsZero() && l.Tried.IsZero():
@@ -349,8 +352,9 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	return m.noteTended(ctx, func(last *tended) { last.All = now })
 }
 
-// compare compares the node's blocks with their objects, which it returns: it claims again what is in use and has no object, and notes what
-// is another's. It renews the lease if that could be found out of each block from which addresses are given.
+// compare compares the node's blocks with their objects, which it returns: it claims again what is
+// in use and has no object, and notes what is another's. It renews the lease if that could be found
+// out of each block from which addresses are given.
 func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error) {
 	now, wall := m.now(), m.wall()
 	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
@@ -390,7 +394,8 @@ func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error
 	return me, objects, err
 }
 
-// confirmed reports whether the object, as it was listed, says of the block what the node has noted.
+// confirmed reports whether the object, as it was listed, says of the block what the node has
+// noted.
 func (b *local) confirmed(me *self, object *v1alpha1.IPBlock) bool {
 	owner := object.Spec.Owner
 	if b.UID != object.UID || owner == nil || owner.NodeName != me.Name {
@@ -441,7 +446,8 @@ func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alp
 	return nil
 }
 
-// sign writes this node, as it is called now, as the owner of its block. Nobody takes the block for that of a node that is gone then.
+// sign writes this node, as it is called now, as the owner of its block. Nobody takes the block for
+// that of a node that is gone then.
 func (m *Manager) sign(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) error {
 	object.Spec.Owner = me.node(b.Claim)
 	if err := m.step("sign block"); err != nil {
@@ -492,7 +498,8 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 	return nil
 }
 
-// renameEntries writes the node's name into what its containers hold of shared blocks under an earlier one, whose Node object may be gone.
+// renameEntries writes the node's name into what its containers hold of shared blocks under an
+// earlier one, whose Node object may be gone.
 func (m *Manager) renameEntries(ctx context.Context, me *self) error {
 	if len(me.Former) == 0 {
 		return nil

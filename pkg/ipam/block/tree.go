@@ -117,8 +117,8 @@ func (t *tree) read(name string) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %w", errUnusable, err)
 }
 
-// write puts a file in place, whole or not at all. Where there is no room for another file, what is there is overwritten, if it has room: a
-// file that was killed in between is not as it was written.
+// write puts a file in place, whole or not at all. Where there is no room for another file, what is
+// there is overwritten, if it has room: a file that was killed in between is not as it was written.
 func (t *tree) write(name string, data []byte) error {
 	err := t.put(name, data)
 	if err == nil || transient(err) {

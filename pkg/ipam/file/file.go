@@ -348,8 +348,8 @@ func (x *session) release(ctx context.Context, key Key, perhaps []netip.Addr) (i
 	return released, x.save(e)
 }
 
-// removeLeases removes those of the leases that are the key's. The addresses are known to be its own, so that those which name no interface
-// are, too.
+// removeLeases removes those of the leases that are the key's. The addresses are known to be its
+// own, so that those which name no interface are, too.
 func (x *session) removeLeases(key Key, addrs []netip.Addr) (removed int, err error) {
 	var errs []error
 	for _, addr := range addrs {

@@ -11,8 +11,8 @@ import (
 // WithoutEachKey calls test, as a subtest named after the key, with each of the configurations and
 // a copy of it that lacks one key, for each key that it has: what ADD has made with the first, DEL
 // has to remove with the second. Every key of C, the plugin's configuration, is in at least one of
-// them, or of those of another test, elsewhere, so that a new key cannot be forgotten. The keys of an
-// IPAM plugin are in the object of the key at, which is "ipam"; at is empty for others.
+// them, or of those of another test, elsewhere, so that a new key cannot be forgotten. The keys of
+// an IPAM plugin are in the object of the key at, which is "ipam"; at is empty for others.
 func WithoutEachKey[C any](
 	t *testing.T, at string, confs []Conf, test func(t *testing.T, key string, add, del Conf), elsewhere ...Conf,
 ) {

@@ -29,11 +29,11 @@ type Conf struct {
 	Ranges [][]Range `json:"ranges"`
 	// Routes are returned as they are.
 	Routes []plugin.Route `json:"routes"`
-	// DataDir is an absolute path beneath one of Plugin.Roots, /var/lib/cni/networks by default. In it is
-	// a directory for each network.
+	// DataDir is an absolute path beneath one of Plugin.Roots, /var/lib/cni/networks by default. In
+	// it is a directory for each network.
 	DataDir string `json:"dataDir"`
-	// ResolvConf is a file in the format of resolv.conf(5), beneath one of Plugin.ResolvConf, that is
-	// returned as the pod's DNS.
+	// ResolvConf is a file in the format of resolv.conf(5), beneath one of Plugin.ResolvConf, that
+	// is returned as the pod's DNS.
 	ResolvConf string `json:"resolvConf"`
 }
 

@@ -98,8 +98,8 @@ func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
 	return wishes(req, sets)
 }
 
-// Del removes the leases. Where they would be in a directory that is not allowed there are none, unless
-// it was allowed at the time of the ADD.
+// Del removes the leases. Where they would be in a directory that is not allowed there are none,
+// unless it was allowed at the time of the ADD.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
 	if err == nil {

@@ -17,7 +17,8 @@ import (
 // maxResolvConf bounds what is read of the file, in bytes.
 const maxResolvConf = 64 << 10
 
-// nodeResolvConf is the node's own file. Where it is a symbolic link, the administrator has made it.
+// nodeResolvConf is the node's own file. Where it is a symbolic link, the administrator has made
+// it.
 const nodeResolvConf = "/etc/resolv.conf"
 
 // ResolvConfRoots are where the key resolvConf may lead to in a configuration that is not trusted.
@@ -35,8 +36,8 @@ func (p Plugin) judgeResolvConf(path string) error {
 	return nil
 }
 
-// resolvConf reads a file in the format of resolv.conf(5); none for an empty path. What the pod gets of
-// it are addresses, domains and the resolver's own options: the file may be something else.
+// resolvConf reads a file in the format of resolv.conf(5); none for an empty path. What the pod
+// gets of it are addresses, domains and the resolver's own options: the file may be something else.
 func (p Plugin) resolvConf(path string) (dns types.DNS, err error) {
 	if path == "" {
 		return dns, nil
@@ -67,8 +68,8 @@ func (p Plugin) resolvConf(path string) (dns types.DNS, err error) {
 	return dns, nil
 }
 
-// readResolvConf reads the file. Where paths are not trusted, a symbolic link is followed only as far as
-// it stays where files may be.
+// readResolvConf reads the file. Where paths are not trusted, a symbolic link is followed only as
+// far as it stays where files may be.
 func (p Plugin) readResolvConf(path string) ([]byte, error) {
 	if p.ResolvConf == nil || filepath.Clean(path) == nodeResolvConf {
 		return hostfile.ReadLinked(path, maxResolvConf)
@@ -85,7 +86,8 @@ func isAddress(word string) bool {
 	return err == nil
 }
 
-// isDomain reports whether a word is a domain name: labels of letters, digits, hyphens and underscores.
+// isDomain reports whether a word is a domain name: labels of letters, digits, hyphens and
+// underscores.
 func isDomain(word string) bool {
 	const longest = 254 // with the dot at the end
 	return len(word) <= longest && regexp.MustCompile(`^(\.|([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)$`).MatchString(word)

@@ -33,8 +33,8 @@ type Conf struct {
 	// OverlappingRanges says whether an address is unique also among ranges that overlap: true by default. False makes it unique in its own
 	// range only.
 	OverlappingRanges *bool `json:"enable_overlapping_ranges"`
-	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it is the
-	// caller's.
+	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it
+	// is the caller's.
 	LogFile string `json:"log_file"`
 	// LogLevel is how much is written to LogFile: one of conf.LogLevel, info by default.
 	LogLevel string `json:"log_level"`

@@ -10,7 +10,8 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
-// LogRoots are where the key log_file may lead to in a configuration that is not the administrator's.
+// LogRoots are where the key log_file may lead to in a configuration that is not the
+// administrator's.
 func LogRoots() hostfile.Roots { return hostfile.Roots{"/var/log"} }
 
 // unheeded is a key that names a file of the node and has no effect. Who can write a network's

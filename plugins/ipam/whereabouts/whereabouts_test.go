@@ -326,8 +326,8 @@ func TestS46IPRequestsOfAClaim(t *testing.T) {
 	fails(t, err, 7, `IPAMClaim vm status.ips[0] "10.0.0.7/24": is in none of the ranges`)
 }
 
-// TestR6TwoSandboxesOfAClaim: while a virtual machine migrates, two sandboxes have its addresses; each gives back its own hold, in any order,
-// and when it is made again it has the same.
+// TestR6TwoSandboxesOfAClaim: while a virtual machine migrates, two sandboxes have its addresses;
+// each gives back its own hold, in any order, and when it is made again it has the same.
 func TestR6TwoSandboxesOfAClaim(t *testing.T) {
 	c := with(conf{"range": "10.0.0.0/29"}).With(claiming("vm"))
 	for name, order := range map[string][]int{"source first": {0, 1}, "target first": {1, 0}} {
@@ -355,7 +355,8 @@ func TestR6TwoSandboxesOfAClaim(t *testing.T) {
 	}
 }
 
-// TestR6ClaimOfAnotherNetwork: a claim is of the network that its spec names, by the name of the configuration.
+// TestR6ClaimOfAnotherNetwork: a claim is of the network that its spec names, by the name of the
+// configuration.
 func TestR6ClaimOfAnotherNetwork(t *testing.T) {
 	r := newRig(t)
 	r.claim("vm", conf{"network": "tenantred", "interface": "net1"})

@@ -124,7 +124,8 @@ type Allocation struct {
 	Node *Node `json:"node,omitempty"`
 	// Claim keeps the address beyond the life of a pod, as long as this IPAMClaim exists.
 	Claim *Claim `json:"claim,omitempty"`
-	// Second is another sandbox that uses the address of the claim, while a virtual machine migrates from one to the other.
+	// Second is another sandbox that uses the address of the claim, while a virtual machine
+	// migrates from one to the other.
 	Second *Sandbox `json:"second,omitempty"`
 }
 

@@ -220,8 +220,8 @@ func testPublishAgain(t *testing.T, src Source, back Backend, ns string) {
 	}
 }
 
-// A pod that was without annotations has another by now: Calico, for one, writes some while it attaches
-// the pod.
+// A pod that was without annotations has another by now: Calico, for one, writes some while it
+// attaches the pod.
 func testPublishBeside(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", map[string]string{"a": "1"})
 	pod := mustPod(t, src, ns, "p")
