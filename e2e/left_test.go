@@ -195,9 +195,10 @@ func beyond(left, clean []string) []string {
 
 // record is what a test wants to know of a file in stateDir.
 type record struct {
-	NetNS    string `json:"netns"`
-	Complete bool   `json:"complete"`
-	Pod      struct{ Namespace, Name, UID string }
+	ContainerID string
+	NetNS       string `json:"netns"`
+	Complete    bool   `json:"complete"`
+	Pod         struct{ Namespace, Name, UID string }
 }
 
 // records are Braid's records of the sandboxes of one Kubernetes namespace.

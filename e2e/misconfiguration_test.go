@@ -17,7 +17,8 @@ func TestU19Misconfigurations(t *testing.T) {
 	r.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
 	r.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
 	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", "ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
-	r.nad("no-device", macvlan("10.19.5.0/24"), nadv1.ResourceNameAnnotation, "example.com/nic")
+	consumes := strings.Replace(macvlan("10.19.5.0/24"), "{", `{"capabilities": {"deviceID": true}, `, 1)
+	r.nad("no-device", consumes, nadv1.ResourceNameAnnotation, "example.com/nic")
 
 	ns := r.namespace
 	tests := []struct {
