@@ -1,6 +1,7 @@
 package soak_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
 // event is what happens to the whole node, while no operation runs.
@@ -282,6 +285,7 @@ func (s *soak) noneLost(rng *rand.Rand) {
 		s.violated(nil, "addresses are in use at the end: %q", used)
 	}
 	s.reboot()
+	s.reap()
 	s.gc(rng, none)
 	if used = s.used(); len(used) > 0 {
 		s.violated(nil, "addresses are in use after a boot: %q", used)
@@ -301,6 +305,23 @@ func (s *soak) noneLost(rng *rand.Rand) {
 		}
 	})
 	s.nothingLeft()
+}
+
+// reap is braid-controller's part: a node that is gone, which is what a name that this one has no
+// more is after a boot, loses its blocks.
+func (s *soak) reap() {
+	name := s.config["braid"].(map[string]any)["nodeName"]
+	files, err := filepath.Glob(s.path("manifests/ipblocks/*.json"))
+	s.must(err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		s.must(err)
+		var block v1alpha1.IPBlock
+		s.must(json.Unmarshal(data, &block))
+		if owner := block.Spec.Owner; owner != nil && owner.NodeName != name {
+			s.must(os.Remove(file))
+		}
+	}
 }
 
 // together runs a function for each of the fillers at the same time.
