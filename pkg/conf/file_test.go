@@ -172,6 +172,5 @@ func TestAuxiliaryChain(t *testing.T) {
 func ExampleOnDisk() {
 	_, err := OnDisk("/nowhere", "storage")
 	fmt.Println(err)
-	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI
-	// configuration there, or correct the name
+	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI configuration there, or correct the name
 }

@@ -34,8 +34,9 @@ func TestLock(t *testing.T) {
 		t.Errorf("a second lock: %v, want the end of the context", err)
 	}
 	got := make(chan error)
+	third := open()
 	go func() {
-		again, err := second.Lock(t.Context())
+		again, err := third.Lock(t.Context())
 		if err == nil {
 			again()
 		}
@@ -45,6 +46,7 @@ func TestLock(t *testing.T) {
 	if err := <-got; err != nil {
 		t.Error(err)
 	}
+	second = open() // a file whose Lock gave up is not to be locked again
 
 	// A namespace that is closed is not locked any more, whoever forgot to unlock it.
 	if _, err := first.Lock(t.Context()); err != nil {
