@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,30 @@ func TestR11MetaPluginInANAD(t *testing.T) {
 			r.refuses(p, "NAD default/a", field, `"`+kind+`" would call itself`, "name the plugin")
 			same(t, "event", r.lastEvent(p).Reason, "NADInvalid")
 		}
+	}
+}
+
+// TestM24TenantsBinary: whoever wrote such a NAD had any file of the node run as root, in the
+// roll-back, too.
+func TestM24TenantsBinary(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir, ran := t.TempDir(), r.path("ran")
+	script := "#!/bin/sh\ntouch " + ran + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+		t.Fatal(err)
+	}
+	for _, config := range []string{
+		`{"cniVersion":"1.0.0","type":"braid","binDir":%q,"delegates":[{"type":"mine"}]}`,
+		`{"cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni0"},{"type":"braid","binDir":%q,"delegates":[{"type":"mine"}]}]}`,
+		`{"cniVersion":"1.0.0","type":"mine","binDir":%q}`,
+	} {
+		r.nad("a", fmt.Sprintf(config, dir))
+		p := r.pod("p", "a")
+		r.refuses(p, "NAD default/a")
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("a binary of the NAD's choice was run")
 	}
 }
 
