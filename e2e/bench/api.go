@@ -14,8 +14,8 @@ import (
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
-// roundTrips makes the three calls that no meta-plugin can do without, one after the other on a new
-// connection: GET of the pod, GET of a NAD, PATCH of the pod's status.
+// roundTrips makes the two calls that no meta-plugin can do without, one after the other on a new
+// connection: GET of a NAD, PATCH of the pod's status. The runtime tells of the pod.
 func (b *bench) roundTrips(ctx context.Context) error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(b.api.CA())
@@ -23,7 +23,6 @@ func (b *bench) roundTrips(ctx context.Context) error {
 	defer transport.CloseIdleConnections()
 	host, port := b.api.Address()
 	for _, call := range []struct{ method, path, contentType, body string }{
-		{http.MethodGet, "/api/v1/namespaces/default/pods/" + podName(4), "", ""},
 		{http.MethodGet, "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/n1", "", ""},
 		{
 			http.MethodPatch, "/api/v1/namespaces/default/pods/" + podName(4) + "/status", "application/merge-patch+json",
