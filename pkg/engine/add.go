@@ -164,6 +164,9 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 		}
 		results = append(results, result)
 	}
+	if err := routing.refuseRouters(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.save(sandbox, rec, "attached"); err != nil {
 		return nil, err
 	}

@@ -50,9 +50,7 @@ func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Recor
 	if a.Result, err = encodeResult(result); err != nil {
 		return status.Result{}, err
 	}
-	if err := e.refuseRouters(ctx, req, &a.Attachment, result); err != nil {
-		return status.Result{}, err
-	}
+	routing.open(&a.Attachment, result)
 	kept, err := routing.after(ctx, &a.Attachment, result)
 	if err == nil && kept != result {
 		result = kept

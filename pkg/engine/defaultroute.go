@@ -25,6 +25,8 @@ type routing struct {
 	// watched is that the attachment which is being made may bring default routes that its
 	// configuration does not show.
 	watched bool
+	// unguarded are links whose routers may still take the default route.
+	unguarded []string
 }
 
 func (r *routing) policy() string { return r.req.Config.Braid.SecondaryDefaultRoute }
@@ -48,6 +50,9 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 		return nil
 	}
 	if r.routes == nil {
+		if err := r.refuseRouters(ctx); err != nil {
+			return err
+		}
 		if r.routes, err = r.engine.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
 			return defaultRoutesFailed(a, "list default routes", err)
 		}
@@ -71,6 +76,9 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Result) (types.Result, error) {
 	if !r.watched {
 		return result, nil
+	}
+	if err := r.refuseRouters(ctx); err != nil {
+		return nil, err
 	}
 	if r.policy() == conf.TakeDefaultRoute {
 		err := r.engine.trace("prefer default route "+a.IfName, func() error {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -11,25 +12,38 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// refuseRouters keeps the routers of a secondary network from taking the pod's IPv6 default route
-// by advertisements. Those of the default network, and of one where the pod asks for the default
-// route, may.
-func (e *Engine) refuseRouters(ctx context.Context, req *Request, a *plan.Attachment, result types.Result) error {
+// open notes the links of a secondary network, whose routers may still take the pod's IPv6 default
+// route by advertisements. Those of the default network, and of one where the pod asks for the
+// default route, may do so.
+func (r *routing) open(a *plan.Attachment, result types.Result) {
 	if a.Default || a.WantsDefaultRoute {
-		return nil
+		return
 	}
-	links := []string{a.IfName}
-	if converted, err := types100.NewResultFromResult(result); err == nil {
-		for _, i := range converted.Interfaces {
-			if i.Sandbox != "" && i.Name != "" && i.Name != a.IfName && i.Name != req.IfName {
-				links = append(links, i.Name)
-			}
+	r.unguarded = append(r.unguarded, a.IfName)
+	converted, err := types100.NewResultFromResult(result)
+	if err != nil {
+		return // the interface of the request is known at least
+	}
+	for _, i := range converted.Interfaces {
+		if i.Sandbox != "" && i.Name != "" && i.Name != a.IfName && i.Name != r.req.IfName {
+			r.unguarded = append(r.unguarded, i.Name)
 		}
 	}
-	err := e.trace("refuse routers "+a.IfName, func() error { return e.Interiors.RefuseDefaultRouters(ctx, req.NetNS, links) })
+}
+
+// refuseRouters keeps routers on the links that were noted from taking the default route. It visits
+// the pod once for all of them.
+func (r *routing) refuseRouters(ctx context.Context) error {
+	links := r.unguarded
+	if len(links) == 0 {
+		return nil
+	}
+	r.unguarded = nil
+	err := r.engine.trace("refuse routers", func() error { return r.engine.Interiors.RefuseDefaultRouters(ctx, r.req.NetNS, links) })
 	if err != nil {
 		return &failure.Error{
-			Reason: failure.StateFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("refuse default routes of router advertisements: %w", err),
+			Reason: failure.StateFailed, Interface: strings.Join(links, ", "),
+			Err: fmt.Errorf("refuse default routes of router advertisements: %w", err),
 		}
 	}
 	return nil
