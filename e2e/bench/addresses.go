@@ -51,7 +51,7 @@ func wherePod() string { return "bench-addresses" }
 func oldPod() string   { return "bench-reference" }
 
 // whereManifests are the networks and the pods that use cluster-wide addresses, and the nodes. flat
-// is the reference's flat file.
+// is the reference's flat file, which Braid lets no network name.
 func (b *bench) whereManifests(flat string) string {
 	var out strings.Builder
 	for i, pod := range []string{wherePod(), oldPod()} {
@@ -59,8 +59,12 @@ func (b *bench) whereManifests(flat string) string {
 		for net := range 4 {
 			name := fmt.Sprintf("%s-%d", pod, net)
 			names = append(names, name)
+			file := ""
+			if pod == oldPod() {
+				file = fmt.Sprintf(`,"configuration_path":%q`, flat)
+			}
 			config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
-				"ipam":{"type":"whereabouts","range":"10.%d.0.0/16","configuration_path":%q}}]}`, name, 30+10*i+net, flat)
+				"ipam":{"type":"whereabouts","range":"10.%d.0.0/16"%s}}]}`, name, 30+10*i+net, file)
 			fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: %s, namespace: default}\nspec: {config: %q}\n---\n",
 				name, config)
 		}
