@@ -84,12 +84,12 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 // not once for each link. It only saves time: the plugins' own DEL, which follows, removes what is still there, and all else that
 // belongs to the attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the chain of such a link.
 func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) {
-	if len(rec.Attachments) < 2 || req.NetNS == "" {
+	if len(rec.Attachments) < 2 || req.NetNS == "" || sandbox.guest {
 		return
 	}
 	for i := range rec.Attachments {
 		list, err := sandbox.list(&rec.Attachments[i].Attachment)
-		if err != nil || (homes{sandbox.exec, req.path(), rec.Attachments[i].InProcess}).mixed(list) || sandbox.guest {
+		if err != nil || (homes{sandbox.exec, req.path(), rec.Attachments[i].InProcess}).mixed(list) {
 			return
 		}
 	}

@@ -15,8 +15,8 @@ var execsIPAM = map[string]bool{
 }
 
 // pluginsPresent finds the plugins of a chain. What it found, and their warnings, it adds to the
-// attachment. It is
-// asked before the first change: a chain that lacks one could be neither finished nor taken back.
+// attachment. It is asked before the first change: a chain that lacks one could be neither finished
+// nor taken back.
 func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachment) error {
 	list, err := sandbox.list(a)
 	if err != nil {
