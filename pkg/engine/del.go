@@ -88,6 +88,9 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 		return
 	}
 	for i := range rec.Attachments {
+		if !rec.Attachments[i].Execd {
+			continue
+		}
 		list, err := sandbox.list(&rec.Attachments[i].Attachment)
 		if err != nil || (homes{sandbox.exec, req.path(), rec.Attachments[i].InProcess}).mixed(list) {
 			return

@@ -98,9 +98,8 @@ type Attachment struct {
 	// InProcess has the built-in types whose configuration has keys that the built-in plugin does
 	// not know: true where that ran all the same, false where a binary did.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
-	// Execd is that a plugin of the chain is a binary, once its plugins were looked for. It is not
-	// recorded.
-	Execd bool `json:"-"`
+	// Execd is that a plugin of the chain is a binary, once its plugins were looked for.
+	Execd bool `json:"execd,omitempty"`
 	// Warnings are what the pod is told when the attachment is made. They are not recorded.
 	Warnings []*failure.Error `json:"-"`
 }

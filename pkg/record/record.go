@@ -31,7 +31,8 @@ import (
 )
 
 const (
-	formatVersion = 1
+	// formatVersion is what is written. Version 1, which is read, knows nothing of Execd.
+	formatVersion = 2
 	// maxSize bounds what is read back: a record holds at most some dozens of conflists and results.
 	maxSize = 16 << 20
 	// maxContainerID keeps the file names made of a container ID, libcni's included, within NAME_MAX.
@@ -223,6 +224,12 @@ func (s *Store) read(id string) (*Record, error) {
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows the record")
+	}
+	if rec.Version == 1 {
+		rec.Version = formatVersion
+		for i := range rec.Attachments {
+			rec.Attachments[i].Execd = true // it may be
+		}
 	}
 	return rec, rec.validate(id)
 }
