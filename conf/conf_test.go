@@ -24,6 +24,7 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 
 	samples "github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/pkg/netconf"
 )
 
 // TestSamplesLoad loads every file of the folder, and expects of each that it is embedded and says what it shows: at its top or,
@@ -379,7 +380,7 @@ func TestU3ThreeSteps(t *testing.T) {
 func TestU14ProfileTypes(t *testing.T) {
 	all, used := folder(t, "gke"), map[string]bool{}
 	for _, nad := range all.nads {
-		list, err := conf.ParseList([]byte(nad.Spec.Config))
+		list, err := netconf.Parse([]byte(nad.Spec.Config))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,10 +21,11 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/selection"
+	"github.com/braid-cni/braid/pkg/strictjson"
 
 	samples "github.com/braid-cni/braid/conf"
+	"github.com/braid-cni/braid/pkg/netconf"
 )
 
 // content is what one file, or a folder, holds.
@@ -211,7 +212,7 @@ func (c *content) loadNAD(doc []byte) error {
 	}
 	nad := &c.nads[len(c.nads)-1]
 	nad.Namespace = namespaceOf(&nad.ObjectMeta)
-	_, err := conf.ParseList([]byte(nad.Spec.Config))
+	_, err := netconf.Parse([]byte(nad.Spec.Config))
 	return err
 }
 

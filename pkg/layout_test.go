@@ -81,8 +81,12 @@ func TestDependencyDirection(t *testing.T) {
 		},
 		{
 			says: "what parses and plans does not reach out",
-			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf"},
+			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf"},
 			not:  []string{"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda"},
+		},
+		{
+			says: "networks are read without Braid's own configuration",
+			who:  []string{"pkg/netconf", "pkg/strictjson"}, not: []string{"pkg/conf"},
 		},
 		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
 		{

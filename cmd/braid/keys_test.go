@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/netconf"
 )
 
 // The keys of Multus's configuration, by their effect on pods and node, and "exec" of Braid's own. What other tests show is not here:
@@ -584,7 +584,7 @@ func TestKeysDelegates(t *testing.T) {
 func TestKeysExec(t *testing.T) {
 	t.Parallel()
 	r := statusRig(t, "")
-	r.fake(conf.PassthruType, "")
+	r.fake(netconf.PassthruType, "")
 	r.nad("a", `{"cniVersion":"1.0.0","type":"passthru"}`)
 	p, q, none := r.pod("p", "a"), r.pod("q", "a"), r.pod("none", "a")
 	r.add(p)

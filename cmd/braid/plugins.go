@@ -10,9 +10,9 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plugin/memory"
+	"github.com/braid-cni/braid/pkg/strictjson"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 

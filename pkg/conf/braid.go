@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const allowedDuration = `give a positive duration: "90s"`
@@ -21,7 +22,7 @@ func (c *Config) loadBraid(o *object) {
 		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
 		DeviceInfoDir: field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir),
 		PodResources:  field(b, "podResources", DefaultPodResources, allowedPath, absPath),
-		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginName)),
+		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginType)),
 		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
 
 		DataRoots:         field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir)),
@@ -50,6 +51,15 @@ func secondaryDefaultRoute(raw json.RawMessage) (string, error) {
 		return "", fmt.Errorf("%s is no policy", strictjson.Quote(text))
 	}
 	return text, nil
+}
+
+// pluginType decodes the type of a plugin.
+func pluginType(raw json.RawMessage) (string, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+	}
+	return text, netconf.CheckType(text)
 }
 
 // defaultDataRoots are the directories that CNI plugins have for their data by custom.

@@ -1,10 +1,8 @@
-// Package conf is Braid's configuration on the node: the network configuration that the runtime passes on stdin, with the
-// keys of Multus and their meaning plus Braid's own under "braid"; and the CNI configuration files of delegates on disk,
-// which it reads and edits without losing or changing a field.
+// Package conf is Braid's own configuration on the node: the network configuration that the runtime
+// passes on stdin, with the keys of Multus and their meaning plus Braid's own under "braid".
 //
-// Contract: Load, ParseList, OnDisk and FromFile validate all that they return; errors are *failure.Error and name file, field
-// and the allowed values. Load and ParseList are pure; OnDisk, FromFile and AuxiliaryChain read files and write none. A List
-// that went through this package differs from its source only where a method was called on it.
+// Contract: Load and LoadFile validate all that they return; errors are *failure.Error and name the
+// field and the allowed values. Load is pure; LoadFile reads one file.
 package conf
 
 import (
@@ -28,7 +26,6 @@ const (
 	DefaultDeviceInfoDir   = "/var/run/k8s.cni.cncf.io/devinfo" // Device Information Specification 1.1.0, section 4
 	DefaultPodResources    = "/var/lib/kubelet/pod-resources/kubelet.sock"
 	DefaultLogLevel        = "info"
-	DefaultCNIVersion      = "1.0.0" // of a configuration, or a network, that names none
 
 	DefaultOperationTimeout = 90 * time.Second
 	DefaultRollbackTimeout  = 30 * time.Second
@@ -48,7 +45,7 @@ type Config struct {
 	Name       string
 
 	// Delegates are the default network and further networks of every pod, as inline confs or conflists.
-	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates. Each passes ParseList.
+	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates. Each passes netconf.Parse.
 	Delegates []json.RawMessage
 	// ClusterNetwork is the default network: a NAD in MultusNamespace, the CNI name of a network in ConfDir, a directory, or a
 	// file. DefaultNetworks are further networks of every pod outside SystemNamespaces, named in the same way; they go with
@@ -77,7 +74,7 @@ type Config struct {
 	// NamespaceIsolation lets a pod use NADs of its own namespace and of GlobalNamespaces only.
 	NamespaceIsolation bool
 	GlobalNamespaces   []string
-	// AuxiliaryCNIChainName adds a network of chained plugins to every pod, see AuxiliaryChain; only with a ClusterNetwork that
+	// AuxiliaryCNIChainName adds a network of chained plugins to every pod, see netconf.AuxiliaryChain; only with a ClusterNetwork that
 	// is a path.
 	AuxiliaryCNIChainName string
 	RetryDeleteOnError    bool

@@ -8,8 +8,9 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // MaxStdin bounds what the runtime passes, in bytes. On GC that includes every valid attachment of the node, some 110 bytes
@@ -50,9 +51,9 @@ func loadWith(stdin []byte, networks func(*Config, *object)) (*Config, error) {
 // LoadFile reads Braid's own configuration from a file, a conf or a conflist with a plugin of type
 // braid or multus in it, as the runtime would pass it on.
 func LoadFile(path string) (*Config, error) {
-	raw, err := readFile(path)
+	raw, err := netconf.ReadFile(path)
 	if err != nil {
-		return nil, inFile(err, path)
+		return nil, err
 	}
 	top, err := decodeStdin(raw)
 	if err != nil {
@@ -68,9 +69,9 @@ func LoadFile(path string) (*Config, error) {
 	}
 	for _, p := range plugins {
 		own, err := strictjson.Object(p)
-		if err == nil && IsMeta(text(own["type"])) {
+		if err == nil && netconf.IsMeta(strictjson.Text(own["type"])) {
 			own["name"], own["cniVersion"] = top["name"], top["cniVersion"]
-			cfg, err := Load(marshal(own))
+			cfg, err := Load(strictjson.Marshal(own))
 			return cfg, inFile(err, path)
 		}
 	}
@@ -96,24 +97,24 @@ func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 }
 
 func (c *Config) loadIdentity(o *object) {
-	c.Name = field(o, "name", "", allowedNetworkName, networkName)
+	c.Name = field(o, "name", "", netconf.AllowedName, networkName)
 	if o.err == nil && c.Name == "" {
-		o.err = badConfig("name", allowedNetworkName, "the name is missing")
+		o.err = badConfig("name", netconf.AllowedName, "the name is missing")
 	}
-	c.CNIVersion = field(o, "cniVersion", "", supportedVersions(), strictjson.String)
+	c.CNIVersion = field(o, "cniVersion", "", netconf.AllowedVersions(), strictjson.String)
 	switch {
 	case o.err != nil:
 	case c.CNIVersion == "": // CNI's 0.1.0, whose results have no interfaces
-		c.CNIVersion = DefaultCNIVersion
-		o.odd("cniVersion", supportedVersions(), "it is missing, and taken for %s", DefaultCNIVersion)
-	case !slices.Contains(versions(), c.CNIVersion):
+		c.CNIVersion = netconf.DefaultVersion
+		o.odd("cniVersion", netconf.AllowedVersions(), "it is missing, and taken for %s", netconf.DefaultVersion)
+	case !netconf.Speaks(c.CNIVersion):
 		o.err = badVersion(c.CNIVersion)
 	}
 }
 
 func badVersion(version string) error {
 	msg := strictjson.Quote(version) + " is not supported"
-	return badConfig("cniVersion", supportedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
+	return badConfig("cniVersion", netconf.AllowedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
 }
 
 func (c *Config) loadPaths(o *object) {
@@ -145,7 +146,7 @@ func (c *Config) loadPolicy(o *object) {
 func (o *object) namespaces(key, def string, decode func(json.RawMessage) ([]string, error)) []string {
 	names := field(o, key, []string{def}, allowedNamespaces, decode)
 	return slices.DeleteFunc(names, func(name string) bool {
-		_, err := namespace(marshal(name))
+		_, err := namespace(strictjson.Marshal(name))
 		if err != nil {
 			o.odd(key, "correct it, or remove it", "%w, and is ignored", err)
 		}
@@ -158,6 +159,14 @@ func (c *Config) loadRuntime(o *object) {
 	c.RuntimeConfig = field(o, "runtimeConfig", nil, allowedObject, strictjson.Object)
 	c.ValidAttachments = field(o, "cni.dev/valid-attachments", nil,
 		`give a list of {"containerID": "...", "ifname": "..."}`, attachments)
+}
+
+// inFile names the file in an error.
+func inFile(err error, path string) error {
+	if fe, ok := errors.AsType[*failure.Error](err); ok && fe.NAD == "" {
+		fe.NAD = path
+	}
+	return err
 }
 
 // badConfig is an error in Braid's own configuration.

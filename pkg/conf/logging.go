@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
@@ -17,7 +17,7 @@ const (
 
 func (c *Config) loadLogging(o *object) {
 	c.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(logFile))
-	if written := text(o.raw("logFile")); o.err == nil && written != "" && !filepath.IsAbs(written) {
+	if written := strictjson.Text(o.raw("logFile")); o.err == nil && written != "" && !filepath.IsAbs(written) {
 		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s", strictjson.Quote(written), strictjson.Quote(c.LogFile))
 	}
 	c.loadLevel(o)
@@ -38,7 +38,7 @@ func (c *Config) loadLogging(o *object) {
 func logFile(raw json.RawMessage) (string, error) {
 	path, err := strictjson.String(raw)
 	if err == nil && !filepath.IsAbs(path) {
-		raw = marshal(DefaultLogDir + filepath.Clean("/"+path))
+		raw = strictjson.Marshal(DefaultLogDir + filepath.Clean("/"+path))
 	}
 	return ownDir(raw)
 }

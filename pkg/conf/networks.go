@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the absolute path of a CNI configuration or of a directory of them"
@@ -16,7 +17,7 @@ const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, o
 // with clusterNetwork the delegates are ignored and not even looked at, without it the defaultNetworks.
 func (c *Config) loadNetworks(o *object) {
 	c.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
-	c.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", allowedNetworkName, optional(networkName))
+	c.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName, optional(networkName))
 	if c.ClusterNetwork != "" {
 		c.DefaultNetworks = field(o, "defaultNetworks", nil, allowedNetwork, listOf(network))
 	} else {
@@ -58,7 +59,7 @@ func (c *Config) loadDelegates(o *object) {
 
 // checkDelegate validates an inline network; what is wrong with it is wrong with Braid's configuration.
 func checkDelegate(i int, raw json.RawMessage) error {
-	_, err := ParseList(raw)
+	_, err := netconf.Parse(raw)
 	if err == nil {
 		return nil
 	}

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // object decodes one object of Braid's configuration, key by key. After the first error it gives defaults, so that the caller
@@ -48,7 +48,7 @@ func (o *object) raw(key string) json.RawMessage {
 	if !o.anyCase {
 		return o.keys[key]
 	}
-	return lookup(o.keys, key)
+	return strictjson.Lookup(o.keys, key)
 }
 
 // inner is the object that a key holds; empty where it is absent or null. Its keys match in exact case.

@@ -13,7 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // What is allowed, for messages.
@@ -68,7 +68,7 @@ func binDirs(raw json.RawMessage) ([]string, error) {
 	}
 	var dirs []string
 	for path := range strings.SplitSeq(paths, ":") {
-		dir, err := orDefault(DefaultBinDir, absPath)(marshal(path))
+		dir, err := orDefault(DefaultBinDir, absPath)(strictjson.Marshal(path))
 		if err != nil {
 			return nil, err
 		}
@@ -195,7 +195,7 @@ func attachments(raw json.RawMessage) ([]types.GCAttachment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("element %d %w", i, err)
 		}
-		a := types.GCAttachment{ContainerID: text(keys["containerID"]), IfName: text(keys["ifname"])}
+		a := types.GCAttachment{ContainerID: strictjson.Text(keys["containerID"]), IfName: strictjson.Text(keys["ifname"])}
 		if utils.ValidateContainerID(a.ContainerID) != nil || utils.ValidateInterfaceName(a.IfName) != nil {
 			return nil, fmt.Errorf("element %d, %s, is no attachment", i, strictjson.Quote(string(element)))
 		}

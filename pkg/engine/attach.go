@@ -14,13 +14,13 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/status"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // deviceInfoCapability asks a plugin to describe its device in the file that is passed (Device
@@ -199,7 +199,7 @@ const nodeNS = "/proc/self/ns/net"
 // masterOf is the interface of the node that a plugin of the chain works on; empty where it names
 // none.
 func masterOf(a *plan.Attachment, plugin string) string {
-	list, err := conf.ParseList(a.Conf)
+	list, err := netconf.Parse(a.Conf)
 	if err != nil {
 		return ""
 	}

@@ -17,9 +17,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -201,7 +201,7 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID || entry.NetworkName != a.Network || entry.IfName != a.IfName {
 		return errors.New("it is of something else than its name says")
 	}
-	list, err := conf.ToLibcni(entry.Config)
+	list, err := netconf.Libcni(entry.Config)
 	if err != nil {
 		return err
 	}

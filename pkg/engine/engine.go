@@ -32,6 +32,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -234,7 +235,7 @@ type sandbox struct {
 func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err error) {
 	list, ok := s.lists[string(a.Conf)]
 	if !ok {
-		if list, err = conf.ToLibcni(a.Conf); err == nil {
+		if list, err = netconf.Libcni(a.Conf); err == nil {
 			s.lists[string(a.Conf)] = list
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -268,7 +268,7 @@ func (e *Engine) forget(clean []record.Network, start time.Time) error {
 // version of CNI, which libcni would only ask for from 1.1.0 on. libcni is kept from its cache: it
 // would DEL what it finds there by paths that may be another sandbox's by now.
 func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachment, valid map[types.GCAttachment]bool) error {
-	list, err := conf.ToLibcni(a.Conf)
+	list, err := netconf.Libcni(a.Conf)
 	if err != nil {
 		return chainError(err, a)
 	}

@@ -3,8 +3,8 @@ package engine
 import (
 	"github.com/containernetworking/cni/libcni"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -30,7 +30,7 @@ func (e *Engine) pluginsPresent(req *Request, sandbox *sandbox, a *plan.Attachme
 // Runnable reports what keeps the plugins of an attachment's chain from running, and what of their
 // configurations has no effect. It runs none of them. Binaries are looked for in paths.
 func Runnable(exec Exec, a *plan.Attachment, paths []string) (warnings []*failure.Error, err error) {
-	list, err := conf.ToLibcni(a.Conf)
+	list, err := netconf.Libcni(a.Conf)
 	if err != nil {
 		return nil, chainError(err, a)
 	}

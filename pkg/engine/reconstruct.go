@@ -10,8 +10,8 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -138,5 +138,5 @@ func (e *Engine) formerly(r plan.Request) (definition plan.Definition, gone bool
 			return plan.Definition{NAD: nad}, false
 		}
 	}
-	return plan.Definition{Conf: json.RawMessage(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + conf.PassthruType + `"}]}`)}, true
+	return plan.Definition{Conf: json.RawMessage(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType + `"}]}`)}, true
 }

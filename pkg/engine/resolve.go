@@ -12,6 +12,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -48,7 +49,7 @@ func (e *Engine) requests(req *Request, pod *podv1.Pod) ([]plan.Request, error) 
 	if err != nil {
 		return nil, err
 	}
-	auxiliary, err := conf.AuxiliaryChain(req.Config)
+	auxiliary, err := netconf.AuxiliaryChain(req.Config.ClusterNetwork, req.Config.AuxiliaryCNIChainName, req.Config.CNIVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -137,13 +138,13 @@ func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Reques
 	case r.Inline != nil:
 		return plan.Definition{Conf: r.Inline}, nil
 	case r.File != "":
-		raw, err := conf.FromFile(r.File)
+		raw, err := netconf.FromFile(r.File)
 		return plan.Definition{Conf: raw}, err
 	}
 	nad, err := e.Source.NAD(ctx, r.Namespace, r.Name)
 	switch {
 	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && r.OnDisk: // a CNI name need not be one that a NAD can have
-		raw, err := conf.OnDisk(cfg.ConfDir, r.Name)
+		raw, err := netconf.OnDisk(cfg.ConfDir, r.Name)
 		return plan.Definition{Conf: raw}, err
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
 		return plan.Definition{}, &failure.Error{
@@ -155,7 +156,7 @@ func (e *Engine) definition(ctx context.Context, cfg *conf.Config, r plan.Reques
 	case plan.HasConfig(nad):
 		return plan.Definition{NAD: nad}, nil
 	}
-	raw, err := conf.OnDisk(cfg.ConfDir, nad.Name)
+	raw, err := netconf.OnDisk(cfg.ConfDir, nad.Name)
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe
 		named.NAD, err = r.Ref, &named

@@ -6,8 +6,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -37,7 +37,7 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	if network == nil { // its plugins speak for themselves when the first pod comes
 		return nil
 	}
-	list, err := conf.ToLibcni(network.Conf)
+	list, err := netconf.Libcni(network.Conf)
 	if err != nil {
 		return notAvailable(err)
 	}
@@ -76,7 +76,7 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 	if !r.OnDisk {
 		return nil, nil
 	}
-	raw, err := conf.OnDisk(req.Config.ConfDir, r.Name)
+	raw, err := netconf.OnDisk(req.Config.ConfDir, r.Name)
 	if err != nil {
 		return nil, nil //nolint:nilerr // it is a NAD, then
 	}

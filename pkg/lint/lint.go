@@ -18,9 +18,10 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // Verdict is what would become of an object.
@@ -258,7 +259,7 @@ func (c *checker) definition(r plan.Request, file string) (plan.Definition, erro
 
 // unknown stands in for a network that is configured on the nodes.
 func unknown() []byte {
-	return []byte(`{"cniVersion": "1.0.0", "name": "on-the-node", "plugins": [{"type": "` + conf.PassthruType + `"}]}`)
+	return []byte(`{"cniVersion": "1.0.0", "name": "on-the-node", "plugins": [{"type": "` + netconf.PassthruType + `"}]}`)
 }
 
 // devices are as many as the networks need: which ones a pod has, its node knows.

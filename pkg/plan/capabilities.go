@@ -10,6 +10,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
@@ -51,7 +52,7 @@ func requestsOf(s selection.Selection) []request {
 // of the pod, its cgroup, its DNS), so no other network gets any of them. A wish that has neither
 // way is an error: the pod would run without what it asked for. libcni hands each plugin the keys
 // that it declares; what none declares would only be recorded.
-func (a *Attachment) ask(cfg *conf.Config, r Request, list *conf.List) error {
+func (a *Attachment) ask(cfg *conf.Config, r Request, list *netconf.List) error {
 	declared := list.Capabilities()
 	a.RuntimeConfig = map[string]json.RawMessage{}
 	if r.Default {
@@ -84,7 +85,7 @@ func (a *Attachment) ask(cfg *conf.Config, r Request, list *conf.List) error {
 // reaches reports whether a plugin that can act on the capability declares it. Addresses are the
 // business of plugins with an "ipam", where there are any: what tuning declares does not reach
 // them.
-func reaches(capability string, list *conf.List) bool {
+func reaches(capability string, list *netconf.List) bool {
 	addressed := false
 	for i := range list.Len() {
 		if capability != "ips" || !list.HasIPAM(i) {
@@ -100,7 +101,7 @@ func reaches(capability string, list *conf.List) bool {
 
 // readsArg reports whether some plugin may read a request in CNI_ARGS. Of the reference's types it
 // is known that addresses are read by their IPAM plugins alone.
-func readsArg(capability string, list *conf.List) bool {
+func readsArg(capability string, list *netconf.List) bool {
 	if capability != "ips" {
 		return true
 	}
@@ -121,7 +122,7 @@ func (a *Attachment) setArg(key, value string) {
 	a.Args = append(a.Args, [2]string{key, value})
 }
 
-func missingCapability(q request, list *conf.List) error {
+func missingCapability(q request, list *netconf.List) error {
 	fix := fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it`, q.capability)
 	if q.field == "ips" {
 		fix = `add an "ipam" that supports it, such as {"type": "static"}, and "capabilities": {"ips": true} beside it`

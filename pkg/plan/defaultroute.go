@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // Families is a set of IP families.

@@ -10,19 +10,20 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/selection"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // parse reads a network's definition into a list that has a name and a cniVersion. An omitted name becomes the NAD's, or
 // Braid's own for a delegate in Braid's configuration; an omitted cniVersion becomes that of Braid's configuration.
-func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
+func parse(cfg *conf.Config, r Request, def Definition) (*netconf.List, error) {
 	raw, err := rawDefinition(cfg, r, def)
 	if err != nil {
 		return nil, err
 	}
-	list, err := conf.ParseList(raw)
+	list, err := netconf.Parse(raw)
 	if err != nil && def.NAD == nil { // the operator's to mend, not the NAD's author's
 		e := asFailure(err, failure.InvalidConfig)
 		e.Reason = failure.InvalidConfig
@@ -51,7 +52,7 @@ func parse(cfg *conf.Config, r Request, def Definition) (*conf.List, error) {
 		list.SetCNIVersion(cfg.CNIVersion)
 	}
 	if list.CNIVersion() == "" {
-		list.SetCNIVersion(conf.DefaultCNIVersion)
+		list.SetCNIVersion(netconf.DefaultVersion)
 	}
 	return list, nil
 }
@@ -100,7 +101,7 @@ func fallbackName(cfg *conf.Config, def Definition) string {
 const argIPAMClaim = "ipam-claim-reference"
 
 // mergeArgs puts the pod's cni-args into args.cni of every plugin, over what the definition has there.
-func mergeArgs(list *conf.List, s selection.Selection) error {
+func mergeArgs(list *netconf.List, s selection.Selection) error {
 	args := map[string]json.RawMessage{}
 	for k, v := range s.CNIArgs {
 		args[k] = v

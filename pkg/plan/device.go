@@ -8,9 +8,9 @@ import (
 	"slices"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // devices hands out the pod's devices, each at most once.
@@ -58,21 +58,21 @@ func (def Definition) NeedsDevice() bool {
 	if def.Resource() != "" && len(raw) == 0 {
 		raw = []byte(def.NAD.Spec.Config)
 	}
-	list, err := conf.ParseList(raw)
+	list, err := netconf.Parse(raw)
 	return def.Resource() != "" && err == nil && consumesDevice(list)
 }
 
 // consumesDevice reports whether the chain moves a device into the pod, or a queue or function of
 // one. Other types may have a resource, too, which then is a mark of the nodes where their network
 // is, and not a device.
-func consumesDevice(list *conf.List) bool {
+func consumesDevice(list *netconf.List) bool {
 	consumers := []string{"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace"}
 	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
 }
 
 // assign gives the attachment the next device of its resource and passes it on the three ways that delegates know: deviceID
 // and pciBusID in the configuration, as Multus writes them, and the capability deviceID.
-func (d *devices) assign(a *Attachment, def Definition, list *conf.List) error {
+func (d *devices) assign(a *Attachment, def Definition, list *netconf.List) error {
 	resource := def.Resource()
 	if resource == "" {
 		return nil
@@ -99,7 +99,7 @@ func (d *devices) assign(a *Attachment, def Definition, list *conf.List) error {
 // missing returns the error of a network for which there is no device left; nil where it does
 // without: its plugin takes none, and the pod asked for none. Where there is no kubelet to ask,
 // only the plugin counts.
-func (d *devices) missing(resource string, list *conf.List) error {
+func (d *devices) missing(resource string, list *netconf.List) error {
 	consumes := consumesDevice(list)
 	switch {
 	case !consumes && (!slices.Contains(d.requested, resource) || errors.Is(d.err, fs.ErrNotExist)):

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
@@ -59,7 +59,7 @@ func checkInvariants(t *testing.T, attachments []plan.Attachment) {
 		if !a.Default && len(a.RuntimeConfig["portMappings"]) == 2 {
 			t.Errorf("%s got the runtime's port mappings", a.Name)
 		}
-		list, err := conf.ParseList(a.Conf)
+		list, err := netconf.Parse(a.Conf)
 		if err != nil {
 			t.Fatalf("conf of %s does not parse again: %v\n%s", a.Name, err, a.Conf)
 		}

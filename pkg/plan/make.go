@@ -8,6 +8,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
 )
 
 // Make turns requests and what was found for them into attachments, in the order of the requests. It fails as a whole: a pod
@@ -113,7 +114,7 @@ func argsFor(r Request, args [][2]string) [][2]string {
 }
 
 // displayName is the network's name in network-status.
-func displayName(def Definition, list *conf.List) string {
+func displayName(def Definition, list *netconf.List) string {
 	return found(Request{Ref: list.Name()}, def)
 }
 

@@ -9,8 +9,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/utils"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // interfaceNames gives each request its name in the pod: ifName to the default network, the requested name to those that have

@@ -13,9 +13,9 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/selection"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // Requests lists the networks of a pod in the order in which they are attached: the default network, the cluster-wide extra

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // defaultRoute is a place of a configuration that makes default routes of some families.

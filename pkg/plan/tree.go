@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // tree is a JSON value with every member of every object, also those with the same key, in their

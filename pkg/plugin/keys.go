@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // listKeys are those that a plugin's object may have and no plugin reads: those of a list, which a

@@ -13,10 +13,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // OnMaster are the keys of plugins whose interface is made on another one, the master: macvlan, ipvlan.

@@ -20,10 +20,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/strictjson"
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 

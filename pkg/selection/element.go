@@ -3,8 +3,8 @@ package selection
 import (
 	"encoding/json"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // element decodes one object of the JSON form.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // deprecatedInterface is the older name of the key "interface", which Multus reads as well.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // Bounds of the annotation. MaxSize is what Kubernetes allows all annotations of an object together, in bytes; MaxNetworks

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // What is allowed, for messages.

@@ -3,7 +3,7 @@ package selection
 import (
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const shortForm = "write [namespace/]name[@interface], separated by commas"

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"path/filepath"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/plugins/bridge"
@@ -55,16 +55,16 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		Open: node.Open, Files: whereabouts.Files(), Logs: whereabouts.LogRoots(), Trusting: node.DataRoots == nil,
 	}
 	return map[string]*plugin.Plugin{
-		"bridge":          plugin.New(bridge.Plugin{}),
-		"ipvlan":          plugin.New(ipvlan.Plugin{VLANs: vlans}),
-		"macvlan":         plugin.New(macvlan.Plugin{VLANs: vlans}),
-		conf.PassthruType: plugin.New(passthru.Plugin{}),
-		"portmap":         plugin.New(portmap.Plugin{}),
-		"sbr":             plugin.New(sbr.Plugin{}),
-		"tuning":          plugin.New(tuning.Plugin{Roots: node.DataRoots}),
-		"host-local":      plugin.NewIPAM(local),
-		"static":          plugin.NewIPAM(static.Plugin{}),
-		"whereabouts":     plugin.NewIPAM(cluster),
+		"bridge":             plugin.New(bridge.Plugin{}),
+		"ipvlan":             plugin.New(ipvlan.Plugin{VLANs: vlans}),
+		"macvlan":            plugin.New(macvlan.Plugin{VLANs: vlans}),
+		netconf.PassthruType: plugin.New(passthru.Plugin{}),
+		"portmap":            plugin.New(portmap.Plugin{}),
+		"sbr":                plugin.New(sbr.Plugin{}),
+		"tuning":             plugin.New(tuning.Plugin{Roots: node.DataRoots}),
+		"host-local":         plugin.NewIPAM(local),
+		"static":             plugin.NewIPAM(static.Plugin{}),
+		"whereabouts":        plugin.NewIPAM(cluster),
 	}
 }
 

@@ -23,8 +23,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // maxSaved bounds what is read of a file, in bytes.

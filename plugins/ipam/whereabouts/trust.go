@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // LogRoots are where the key log_file may lead to in a configuration that is not the

@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -11,11 +11,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-const allowedNetworkName = "use letters, digits, '_', '.' and '-', beginning with a letter or digit"
+// AllowedName says, for messages, what the name of a network may be.
+const AllowedName = "use letters, digits, '_', '.' and '-', beginning with a letter or digit"
 
 // check validates the list's own keys and every plugin.
 func (l *List) check() error {
@@ -37,19 +38,19 @@ func (l *List) check() error {
 func (l *List) checkName() error {
 	name, err := optionalText(l.top["name"])
 	if err != nil {
-		return invalid("name", allowedNetworkName, "%w", err)
+		return invalid("name", AllowedName, "%w", err)
 	}
 	if name == "" {
 		return nil
 	}
 	if utils.ValidateNetworkName(name) != nil {
-		return invalid("name", allowedNetworkName, "%s is no CNI network name", strictjson.Quote(name))
+		return invalid("name", AllowedName, "%s is no CNI network name", strictjson.Quote(name))
 	}
 	return nil
 }
 
 func (l *List) checkVersion() error {
-	supported := supportedVersions()
+	supported := AllowedVersions()
 	if _, err := optionalText(l.top["cniVersion"]); err != nil {
 		return invalid("cniVersion", supported, "%w", err)
 	}
@@ -147,7 +148,7 @@ func checkCapabilities(path string, plugin map[string]json.RawMessage) error {
 
 // checkShape makes sure that libcni can decode the keys that it knows.
 func checkShape(path string, plugin map[string]json.RawMessage) error {
-	err := json.Unmarshal(marshal(plugin), &types.PluginConf{})
+	err := json.Unmarshal(strictjson.Marshal(plugin), &types.PluginConf{})
 	if err == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -49,11 +49,11 @@ func TestPluginIsACopy(t *testing.T) {
 	equal(t, list.Bytes(), raw)
 }
 
-func TestToLibcni(t *testing.T) {
+func TestLibcni(t *testing.T) {
 	list := mustParse(t, `{"name":"n","cniVersion":"0.4.0","cniVersions":["1.0.0"],"disableCheck":"True","disableGC":true,"plugins":[{"type":"a","ipam":{"type":"b"},"capabilities":{"ips":true}},{"type":"c"}]}`)
-	got, err := ToLibcni(list.Bytes())
+	got, err := Libcni(list.Bytes())
 	if err != nil {
-		t.Fatalf("ToLibcni: %v", err)
+		t.Fatalf("Libcni: %v", err)
 	}
 	same(t, "Name", got.Name, "n")
 	same(t, "CNIVersion", got.CNIVersion, "1.0.0")
@@ -65,9 +65,9 @@ func TestToLibcni(t *testing.T) {
 	same(t, "capabilities", got.Plugins[0].Network.Capabilities, map[string]bool{"ips": true})
 
 	for _, raw := range []string{`{"type":"a","name":"n"}`, `{"type":"a","cniVersion":"1.0.0"}`} {
-		_, err := ToLibcni(json.RawMessage(raw))
+		_, err := Libcni(json.RawMessage(raw))
 		refused(t, err, failure.NADInvalid, "name", "no name or no cniVersion")
 	}
-	_, err = ToLibcni(json.RawMessage(`{"name":"n","cniVersion":"1.0.0","type":"../a"}`))
+	_, err = Libcni(json.RawMessage(`{"name":"n","cniVersion":"1.0.0","type":"../a"}`))
 	refused(t, err, failure.NADInvalid, "plugins[0].type")
 }

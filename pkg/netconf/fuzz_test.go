@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// FuzzParseList: nothing panics; what is accepted survives a round trip with every key, whatever
+// FuzzParse: nothing panics; what is accepted survives a round trip with every key, whatever
 // its case, and value; libcni takes it.
-func FuzzParseList(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},"n":12345678901234567890}`,
 		`{"name":"n","cniVersions":["1.0.0","1.1.0"],"disableCheck":"true","x":{"y":[1e999]},"plugins":[{"type":"a","capabilities":{"ips":true}},{"type":"b","args":{"cni":{}}}]}`,
@@ -23,25 +24,25 @@ func FuzzParseList(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		list, err := ParseList(raw)
+		list, err := Parse(raw)
 		if err != nil {
 			if e, ok := errors.AsType[*failure.Error](err); !ok || e.Reason != failure.NADInvalid {
-				t.Fatalf("ParseList(%q): %#v", raw, err)
+				t.Fatalf("Parse(%q): %#v", raw, err)
 			}
 			return
 		}
-		again, err := ParseList(list.Bytes())
+		again, err := Parse(list.Bytes())
 		if err != nil {
-			t.Fatalf("ParseList(%q) writes %s: %v", raw, list.Bytes(), err)
+			t.Fatalf("Parse(%q) writes %s: %v", raw, list.Bytes(), err)
 		}
 		if string(again.Bytes()) != string(list.Bytes()) {
-			t.Fatalf("ParseList(%q)\nfirst  %s\nsecond %s", raw, list.Bytes(), again.Bytes())
+			t.Fatalf("Parse(%q)\nfirst  %s\nsecond %s", raw, list.Bytes(), again.Bytes())
 		}
 		checkKept(t, raw, list)
 		list.SetName("n")
 		list.SetCNIVersion("1.0.0")
-		if _, err := ToLibcni(list.Bytes()); err != nil {
-			t.Fatalf("ToLibcni(%s): %v", list.Bytes(), err)
+		if _, err := Libcni(list.Bytes()); err != nil {
+			t.Fatalf("Libcni(%s): %v", list.Bytes(), err)
 		}
 	})
 }
@@ -54,20 +55,20 @@ func checkKept(t *testing.T, raw []byte, list *List) {
 		t.Fatalf("decode %q: %v", raw, err)
 	}
 	var plugins []map[string]json.RawMessage
-	if json.Unmarshal(lookup(source, "plugins"), &plugins) == nil {
+	if json.Unmarshal(strictjson.Lookup(source, "plugins"), &plugins) == nil {
 		maps.DeleteFunc(source, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, "plugins") })
 		for i, plugin := range plugins {
 			for key, value := range plugin {
-				if got := lookup(list.Plugin(i), key); string(got) != string(value) {
-					t.Fatalf("ParseList(%q): plugin %d: %q is %s", raw, i, key, got)
+				if got := strictjson.Lookup(list.Plugin(i), key); string(got) != string(value) {
+					t.Fatalf("Parse(%q): plugin %d: %q is %s", raw, i, key, got)
 				}
 			}
 		}
 	}
 	for key, value := range source {
-		inTop, inPlugin := lookup(list.top, key), lookup(list.plugins[0], key)
+		inTop, inPlugin := strictjson.Lookup(list.top, key), strictjson.Lookup(list.plugins[0], key)
 		if string(inTop) != string(value) && string(inPlugin) != string(value) {
-			t.Fatalf("ParseList(%q): %q is %s in the list and %s in the plugin", raw, key, inTop, inPlugin)
+			t.Fatalf("Parse(%q): %q is %s in the list and %s in the plugin", raw, key, inTop, inPlugin)
 		}
 	}
 }

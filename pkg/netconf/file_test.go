@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"fmt"
@@ -57,7 +57,7 @@ func TestS4OnDisk(t *testing.T) {
 func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	dir := files(t, map[string]string{
 		"00-garbage.conflist": "not JSON", "01-empty.conflist": "", "02-cut.conflist": `{"name":"a","plugins":[{"ty`,
-		"03-huge.conflist": strings.Repeat(" ", MaxList+1), "04-path.conflist": `{"name":"a","plugins":[{"type":"../x"}]}`,
+		"03-huge.conflist": strings.Repeat(" ", MaxSize+1), "04-path.conflist": `{"name":"a","plugins":[{"type":"../x"}]}`,
 		"99-good.conflist": `{"name":"a","plugins":[{"type":"good"}]}`, "00-garbage.conf": "{", "99-good.conf": `{"name":"b","type":"good"}`,
 	})
 	if err := os.Symlink("/nowhere", filepath.Join(dir, "05-dangling.conflist")); err != nil {
@@ -148,22 +148,19 @@ func TestAuxiliaryChain(t *testing.T) {
 		"nothing/x.txt": "", "broken/x.conf": "{", "broken/a.conf": `{"type":"a"}`,
 	})
 	for _, base := range []string{filepath.Join(dir, "10-main.conflist"), dir} {
-		c := &Config{CNIVersion: "1.0.0", ClusterNetwork: base, AuxiliaryCNIChainName: "aux"}
-		raw, err := AuxiliaryChain(c)
+		raw, err := AuxiliaryChain(base, "aux", "1.0.0")
 		if err != nil {
 			t.Fatalf("AuxiliaryChain: %v", err)
 		}
 		equal(t, raw, `{"name":"aux","cniVersion":"1.0.0","disableCheck":true,"plugins":[{"type":"passthru","name":"passthru-cni"},
 			{"name":"a","type":"a"},{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`)
 		for _, name := range []string{"", "nothing", "absent"} {
-			c.AuxiliaryCNIChainName = name
-			raw, err := AuxiliaryChain(c)
+			raw, err := AuxiliaryChain(base, name, "1.0.0")
 			if raw != nil || err != nil {
 				t.Errorf("AuxiliaryChain %q: %s, %v; want nothing", name, raw, err)
 			}
 		}
-		c.AuxiliaryCNIChainName = "broken"
-		_, err = AuxiliaryChain(c)
+		_, err = AuxiliaryChain(base, "broken", "1.0.0")
 		e := refused(t, err, failure.InvalidConfig, "", "line 1 column 1")
 		same(t, "NAD", e.NAD, filepath.Join(dir, "broken", "x.conf"))
 	}

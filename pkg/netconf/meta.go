@@ -1,11 +1,11 @@
-package conf
+package netconf
 
 import (
 	"fmt"
 	"path/filepath"
 	"slices"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // metaTypes are the plugins that attach pods to networks themselves, by the names of their

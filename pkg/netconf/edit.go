@@ -1,24 +1,24 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
 	"fmt"
 	"maps"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // SetName sets the network's name, which libcni hands to every plugin.
-func (l *List) SetName(name string) { l.top["name"] = marshal(name) }
+func (l *List) SetName(name string) { l.top["name"] = strictjson.Marshal(name) }
 
 // SetCNIVersion sets the one version of the list; a choice of versions is dropped.
 func (l *List) SetCNIVersion(version string) {
-	l.top["cniVersion"] = marshal(version)
+	l.top["cniVersion"] = strictjson.Marshal(version)
 	delete(l.top, "cniVersions")
 }
 
-// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none that ParseList validates.
+// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none that Parse validates.
 func (l *List) SetAll(key string, value json.RawMessage) {
 	for _, plugin := range l.plugins {
 		plugin[key] = value
@@ -36,7 +36,7 @@ func (l *List) MergeCNIArgs(args map[string]json.RawMessage) error {
 		var err error
 		if merged[i], err = mergeCNIArgs(plugin["args"], args); err != nil {
 			fe := invalid(fmt.Sprintf("plugins[%d].args", i), `make "args" and "args.cni" objects`, "%w", err)
-			fe.Plugin = text(plugin["type"])
+			fe.Plugin = strictjson.Text(plugin["type"])
 			return fe
 		}
 	}
@@ -56,10 +56,10 @@ func mergeCNIArgs(raw json.RawMessage, values map[string]json.RawMessage) (json.
 		return nil, fmt.Errorf(`"cni" %w`, err)
 	}
 	maps.Copy(cni, values)
-	if args["cni"] = marshal(cni); args["cni"] == nil {
+	if args["cni"] = strictjson.Marshal(cni); args["cni"] == nil {
 		return nil, fmt.Errorf("a value to be merged is no JSON")
 	}
-	return marshal(args), nil
+	return strictjson.Marshal(args), nil
 }
 
 // optionalObject is an object, empty where it is absent or null.

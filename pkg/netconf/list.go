@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// List is a CNI configuration list whose fields are kept as they were written: a conf is a list of one plugin. The zero value
-// is not usable; ParseList makes one. It is not safe for concurrent use.
+// List is a CNI configuration list whose fields are kept as they were written: a conf is a list of
+// one plugin. The zero value is not usable; Parse makes one. It is not safe for concurrent use.
 type List struct {
 	// top holds the list's own keys, without "plugins".
 	top     map[string]json.RawMessage
@@ -32,14 +32,14 @@ func (l *List) Warnings() []*failure.Error { return l.warnings }
 func (l *List) Len() int { return len(l.plugins) }
 
 // Name is the network's name; empty where the list has none.
-func (l *List) Name() string { return text(l.top["name"]) }
+func (l *List) Name() string { return strictjson.Text(l.top["name"]) }
 
 // CNIVersion is the highest version among cniVersion and cniVersions that Braid speaks (CNI 1.1 "Version considerations");
 // empty where the list names none.
 func (l *List) CNIVersion() string {
 	var offered []string
 	for _, v := range l.offered() {
-		if slices.Contains(versions(), v) {
+		if Speaks(v) {
 			offered = append(offered, v)
 		}
 	}
@@ -53,7 +53,7 @@ func (l *List) CNIVersion() string {
 // offered are all versions that the list names, supported or not.
 func (l *List) offered() []string {
 	var all []string
-	if v := text(l.top["cniVersion"]); v != "" {
+	if v := strictjson.Text(l.top["cniVersion"]); v != "" {
 		all = append(all, v)
 	}
 	elements, err := strictjson.List(l.top["cniVersions"])
@@ -61,7 +61,7 @@ func (l *List) offered() []string {
 		return all
 	}
 	for _, raw := range elements {
-		all = append(all, text(raw))
+		all = append(all, strictjson.Text(raw))
 	}
 	return all
 }
@@ -69,13 +69,17 @@ func (l *List) offered() []string {
 // versions are those of CNI that Braid speaks, lowest first.
 func versions() []string { return version.VersionsStartingFrom("0.3.0").SupportedVersions() }
 
-func supportedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
+// Speaks reports whether Braid speaks a version of CNI.
+func Speaks(version string) bool { return slices.Contains(versions(), version) }
+
+// AllowedVersions says, for messages, what a cniVersion may be.
+func AllowedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
 
 // Types are the plugins' types in the order of the chain.
 func (l *List) Types() []string {
 	types := make([]string, l.Len())
 	for i, p := range l.plugins {
-		types[i] = text(p["type"])
+		types[i] = strictjson.Text(p["type"])
 	}
 	return types
 }
@@ -138,7 +142,7 @@ func (l *List) shareCapabilities() error {
 		if own, err := optionalObject(plugin["capabilities"]); err == nil {
 			maps.Copy(all, own)
 		}
-		plugin["capabilities"] = marshal(all)
+		plugin["capabilities"] = strictjson.Marshal(all)
 	}
 	return nil
 }
@@ -159,28 +163,5 @@ func (l *List) Bytes() []byte {
 	for key, value := range l.top {
 		all[key] = value
 	}
-	return marshal(all)
-}
-
-// marshal leaves '<', '>' and '&' as they are.
-func marshal(value any) []byte {
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(value) != nil {
-		return nil
-	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
-}
-
-// text is a string value; empty where it is absent, null or something else.
-func text(raw json.RawMessage) string {
-	if strictjson.Null(raw) {
-		return ""
-	}
-	s, err := strictjson.String(raw)
-	if err != nil {
-		return ""
-	}
-	return s
+	return strictjson.Marshal(all)
 }

@@ -1,12 +1,12 @@
-package conf
+package netconf
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // OnDisk finds the network of that name in a configuration directory (NPWG v1.3 s.3.4.1): the first *.conflist, in
@@ -87,7 +87,7 @@ func readList(path string) (*List, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseList(raw)
+	return parse(raw)
 }
 
 // inFile names the file in an error that names no network yet. The node's operator is to mend it,

@@ -1,16 +1,19 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
 	"errors"
 
 	"github.com/containernetworking/cni/libcni"
+
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// ToLibcni makes libcni's form of a conflist that this package wrote. The bytes of the plugins are as written: libcni's own
-// parser would make floating point numbers of theirs, so it is not used for the list. It still does so when it calls a plugin.
-func ToLibcni(raw json.RawMessage) (*libcni.NetworkConfigList, error) {
-	l, err := ParseList(raw)
+// Libcni returns libcni's form of a conflist that this package wrote. The bytes of the plugins are
+// as written: libcni's own parser would make floating point numbers of theirs, so it is not used
+// for the list. It still does so when it calls a plugin.
+func Libcni(raw json.RawMessage) (*libcni.NetworkConfigList, error) {
+	l, err := Parse(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +26,7 @@ func ToLibcni(raw json.RawMessage) (*libcni.NetworkConfigList, error) {
 	list.DisableCheck, _ = boolean(l.top["disableCheck"])
 	list.DisableGC, _ = boolean(l.top["disableGC"])
 	for i, plugin := range l.plugins {
-		one, err := libcni.NetworkPluginConfFromBytes(marshal(plugin))
+		one, err := libcni.NetworkPluginConfFromBytes(strictjson.Marshal(plugin))
 		if err != nil {
 			return nil, inPlugin(invalid("plugins", "", "%w", err), l.Types()[i])
 		}

@@ -3,7 +3,7 @@ package strictjson_test
 import (
 	"testing"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 func TestNear(t *testing.T) {

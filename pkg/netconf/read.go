@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"errors"
@@ -27,7 +27,14 @@ func confFiles(dir string, extensions ...string) ([]string, error) {
 	return paths, err
 }
 
-// readFile reads a regular file of at most MaxList bytes. It does not block on a FIFO.
+// ReadFile reads a file of CNI configuration as this package does: a regular one of at most MaxSize
+// bytes; what is longer is cut. Errors have reason InvalidConfig and name the path.
+func ReadFile(path string) ([]byte, error) {
+	raw, err := readFile(path)
+	return raw, inFile(err, path)
+}
+
+// readFile reads a regular file of at most MaxSize bytes. It does not block on a FIFO.
 func readFile(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -41,7 +48,7 @@ func readFile(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, unreadable(errors.New("it is no regular file"))
 	}
-	raw, err := io.ReadAll(io.LimitReader(file, MaxList+1))
+	raw, err := io.ReadAll(io.LimitReader(file, MaxSize+1))
 	if err != nil {
 		return nil, unreadable(err)
 	}

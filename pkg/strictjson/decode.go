@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 )
 
 // Null says whether the value is absent or null.
@@ -55,4 +58,42 @@ func Kind(raw json.RawMessage) string {
 		return "a boolean"
 	}
 	return "a number"
+}
+
+// Text returns a string value; empty where it is absent, null or something else.
+func Text(raw json.RawMessage) string {
+	if Null(raw) {
+		return ""
+	}
+	s, err := String(raw)
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
+// Lookup returns the value of a key whatever its case; nil where it is absent. Of several spellings
+// the exact one counts, else the first in the order of bytes.
+func Lookup(object map[string]json.RawMessage, key string) json.RawMessage {
+	if raw, ok := object[key]; ok {
+		return raw
+	}
+	for _, other := range slices.Sorted(maps.Keys(object)) {
+		if strings.EqualFold(other, key) {
+			return object[other]
+		}
+	}
+	return nil
+}
+
+// Marshal returns a value as JSON and leaves '<', '>' and '&' as they are. It is nil if a
+// json.RawMessage in it is no JSON.
+func Marshal(value any) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(value) != nil {
+		return nil
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

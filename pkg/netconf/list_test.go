@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -87,9 +87,9 @@ func TestSyntaxErrorsHaveAPlace(t *testing.T) {
 		strings.Repeat("[", 20000):  "exceeded max depth",
 		strings.Repeat("a", 10<<20): "has 10485760 bytes; keep it below 1048576 bytes",
 	} {
-		_, err := ParseList([]byte(raw))
+		_, err := Parse([]byte(raw))
 		if err == nil || !strings.Contains(err.Error(), say) {
-			t.Errorf("ParseList(%.100q): %v, want %q", raw, err, say)
+			t.Errorf("Parse(%.100q): %v, want %q", raw, err, say)
 		}
 	}
 }
@@ -136,9 +136,9 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 	again := mustParse(t, raw)
 	same(t, "second round", string(again.Bytes()), raw)
 
-	libcni, err := ToLibcni(json.RawMessage(raw))
+	libcni, err := Libcni(json.RawMessage(raw))
 	if err != nil {
-		t.Fatalf("ToLibcni: %v", err)
+		t.Fatalf("Libcni: %v", err)
 	}
 	equal(t, libcni.Plugins[0].Bytes, plugin)
 }

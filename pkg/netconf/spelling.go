@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // respell gives keys of an object the case of the known ones. encoding/json, with which libcni
@@ -45,19 +45,6 @@ func twins(path string, object map[string]json.RawMessage, known []string) error
 		if len(same) > 1 {
 			return invalid(path+strictjson.Label(same[0]), fmt.Sprintf("keep one of the two, as %q", k),
 				"%s and %s differ by case alone", strictjson.Quote(same[0]), strictjson.Quote(same[1]))
-		}
-	}
-	return nil
-}
-
-// lookup returns the value of a key whatever its case; nil where it is absent.
-func lookup(object map[string]json.RawMessage, key string) json.RawMessage {
-	if raw, ok := object[key]; ok {
-		return raw
-	}
-	for _, other := range slices.Sorted(maps.Keys(object)) {
-		if strings.EqualFold(other, key) {
-			return object[other]
 		}
 	}
 	return nil

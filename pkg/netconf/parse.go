@@ -1,24 +1,24 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// MaxList bounds a network's configuration, in bytes: what Kubernetes can store of an object, at the least.
-const MaxList = 1 << 20
+// MaxSize bounds a network's configuration, in bytes: what Kubernetes can store of an object, at the least.
+const MaxSize = 1 << 20
 
-// ParseList reads a network's configuration: a conf, which has "type" and becomes a list of one
+// Parse reads a network's configuration: a conf, which has "type" and becomes a list of one
 // plugin, or a conflist, which has "plugins". It accepts no more than it can keep: comments, a key
 // that is given twice and bytes that are not UTF-8 are errors with line and column. Name and
 // cniVersion may be missing. Keys that Braid or libcni act on are given their case, with a warning:
 // encoding/json, with which plugins read them, would take "Type" for "type" and so get round what
 // is checked here.
-func ParseList(raw []byte) (*List, error) {
-	list, err := parseList(raw)
+func Parse(raw []byte) (*List, error) {
+	list, err := parse(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -29,8 +29,8 @@ func ParseList(raw []byte) (*List, error) {
 	return list, nil
 }
 
-// parseList is ParseList, but a list without the key "plugins" has none, as a list may whose plugins lie in a directory.
-func parseList(raw []byte) (*List, error) {
+// parse is Parse, but a list without the key "plugins" has none, as a list may whose plugins lie in a directory.
+func parse(raw []byte) (*List, error) {
 	top, err := parseObject(raw)
 	if err != nil {
 		return nil, err
@@ -55,8 +55,8 @@ func parseList(raw []byte) (*List, error) {
 
 // parseObject decodes the outermost object and checks the text as a whole.
 func parseObject(raw []byte) (map[string]json.RawMessage, error) {
-	if len(raw) > MaxList {
-		return nil, invalid("", fmt.Sprintf("keep it below %d bytes", MaxList), "the configuration has %d bytes", len(raw))
+	if len(raw) > MaxSize {
+		return nil, invalid("", fmt.Sprintf("keep it below %d bytes", MaxSize), "the configuration has %d bytes", len(raw))
 	}
 	if err := strictjson.Check(raw); err != nil {
 		bad, ok := errors.AsType[*strictjson.Error](err)

@@ -1,4 +1,4 @@
-package conf
+package netconf
 
 import (
 	"encoding/json"
@@ -7,7 +7,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/braid-cni/braid/pkg/conf/strictjson"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const allowedPlugin = "give the file name of a plugin, without a path"
@@ -19,10 +19,11 @@ func pluginName(raw json.RawMessage) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
 	}
-	return name, checkPluginName(name)
+	return name, CheckType(name)
 }
 
-func checkPluginName(name string) error {
+// CheckType refuses a plugin type that is not the bare name of a file.
+func CheckType(name string) error {
 	bad := func(r rune) bool { return r == '/' || r == '\\' || r == unicode.ReplacementChar || !unicode.IsPrint(r) }
 	switch {
 	case name == "":
@@ -51,12 +52,12 @@ type inner struct {
 func nested(path string, object map[string]json.RawMessage) []inner {
 	var all []inner
 	for _, key := range []string{"ipam", "delegate"} {
-		if raw := lookup(object, key); !strictjson.Null(raw) {
+		if raw := strictjson.Lookup(object, key); !strictjson.Null(raw) {
 			all = append(all, descend(path+key, raw, key == "ipam")...)
 		}
 	}
 	for _, key := range []string{"delegates", "plugins"} {
-		elements, err := strictjson.List(lookup(object, key))
+		elements, err := strictjson.List(strictjson.Lookup(object, key))
 		if err != nil {
 			continue // no list of plugins, but a key of the plugin's own
 		}
@@ -75,8 +76,8 @@ func descend(path string, raw json.RawMessage, ipam bool) []inner {
 		}
 		return []inner{{path: path, ipam: true, kind: strictjson.Kind(raw)}}
 	}
-	kind := lookup(keys, "type")
-	this := inner{path: path, raw: kind, pluginType: text(kind), ipam: ipam, keys: keys}
+	kind := strictjson.Lookup(keys, "type")
+	this := inner{path: path, raw: kind, pluginType: strictjson.Text(kind), ipam: ipam, keys: keys}
 	return append([]inner{this}, nested(path+".", keys)...)
 }
 
