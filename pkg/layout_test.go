@@ -90,6 +90,10 @@ func TestDependencyDirection(t *testing.T) {
 		},
 		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
 		{
+			says: "one package puts an engine together", who: []string{"cmd"}, except: []string{"cmd/internal/node"},
+			not: []string{"pkg/invoke", "pkg/nl", "plugins/ipam"}, directly: true,
+		},
+		{
 			says: "plugins do not know each other", who: []string{"plugins"}, except: []string{"plugins/builtin"},
 			not: []string{"plugins"}, directly: true,
 		},

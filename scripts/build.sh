@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 out=${1:-bin}
 names=("${@:2}")
-[ ${#names[@]} -gt 0 ] || mapfile -t names < <(ls cmd)
+[ ${#names[@]} -gt 0 ] || mapfile -t names < <(cd cmd && printf '%s\n' */main.go | xargs -n 1 dirname)
 version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
 mkdir -p "$out"
 for name in "${names[@]}"; do

@@ -153,7 +153,7 @@ func (r *apiRig) pod(name, networks string, change ...func(*corev1.Pod)) *apiPod
 	r.t.Helper()
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: map[string]string{}},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
 	if networks != "" {
 		object.Annotations[nadv1.NetworksAnnotation] = networks
@@ -384,7 +384,7 @@ func (r *apiRig) again(p *apiPod) {
 	r.t.Helper()
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: p.name, Annotations: map[string]string{nadv1.NetworksAnnotation: "a"}},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
 	if _, err := r.server.Client().CoreV1().Pods(r.namespace).Create(r.t.Context(), object, metav1.CreateOptions{}); err != nil {
 		r.t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -34,7 +34,7 @@ It takes CNI_COMMAND and the other CNI_* variables, and a network configuration 
 `
 
 func main() {
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, alone: alone()}).run(os.Args))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, alone: node.DefaultPlugin()}).run(os.Args))
 }
 
 // cniVersions are those that Braid speaks.
@@ -133,12 +133,16 @@ func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) er
 
 // do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
 func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate operation) error {
-	req, err := request(args, load)
+	cfg, err := load(args.StdinData)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
-	a.cniVersion = req.Config.CNIVersion
-	e, closeLog, err := newEngine(req.Config, a.trace, a.now)
+	req, err := engine.NewRequest(args, cfg)
+	if err != nil {
+		return failure.CNI(fmt.Errorf("braid: %w", err))
+	}
+	a.cniVersion = cfg.CNIVersion
+	e, closeLog, err := node.NewEngine(node.Options{Config: req.Config, Version: buildVersion, Trace: a.trace, Now: a.now})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
@@ -158,19 +162,4 @@ func printResult(w io.Writer, result types.Result, cniVersion string) error {
 		}
 	}
 	return converted.PrintTo(w)
-}
-
-func request(args *skel.CmdArgs, load loader) (*engine.Request, error) {
-	cfg, err := load(args.StdinData)
-	if err != nil {
-		return nil, err
-	}
-	pairs, err := engine.ParseArgs(args.Args)
-	if err != nil {
-		return nil, err
-	}
-	return &engine.Request{
-		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs,
-		Path: filepath.SplitList(args.Path), Config: cfg,
-	}, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"go.uber.org/goleak"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -48,9 +49,11 @@ type inProcessJob struct {
 type inProcessCall struct{ Command, ID, NetNS, Args string }
 
 func (c inProcessCall) perform(ctx context.Context, e *engine.Engine, job *inProcessJob) error {
-	req, err := request(&skel.CmdArgs{
-		ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path, StdinData: job.Conf,
-	}, conf.Load)
+	cfg, err := conf.Load(job.Conf)
+	if err != nil {
+		return err
+	}
+	req, err := engine.NewRequest(&skel.CmdArgs{ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path}, cfg)
 	if err != nil {
 		return err
 	}
@@ -84,11 +87,11 @@ func inOneProcess(ctx context.Context, stdin io.Reader) error {
 	if err := json.NewDecoder(stdin).Decode(job); err != nil {
 		return err
 	}
-	req, err := request(&skel.CmdArgs{StdinData: job.Conf}, conf.Load)
+	cfg, err := conf.Load(job.Conf)
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := newEngine(req.Config, nil, nil)
+	e, closeLog, err := node.NewEngine(node.Options{Config: cfg})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(cluster.Main(m))
 	}
-	alone := alone()
+	alone := node.DefaultPlugin()
 	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
 	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), now: clock(), alone: alone}).run(os.Args))
 }
@@ -96,8 +97,8 @@ type rig struct {
 	braid string
 }
 
-// node is the name of the node.
-const node = "node-1"
+// nodeName is the name of the node.
+const nodeName = "node-1"
 
 // nic is the node's interface on the data network; its other end is out of reach.
 const nic = "nic0"
@@ -116,7 +117,7 @@ func newRig(t *testing.T) *rig {
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
 		"binDir": pluginDir(t), "confDir": r.path("net.d"),
 		"braid": map[string]any{
-			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": node,
+			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": nodeName,
 			"dataRoots": []string{r.dir, "/var/lib/cni", "/run/cni"},
 		},
 		"delegates": []any{r.defaultNetwork()},

@@ -36,7 +36,7 @@ func (r *rig) standaloneTo(stderr *os.File, kind, command string, p *pod, stdin 
 	cmd := exec.Command(link)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, stderr
 	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("links"),
-		aloneState+"="+r.path("state"), aloneManifests+"="+r.path("manifests"), "NODENAME="+node)
+		aloneState+"="+r.path("state"), aloneManifests+"="+r.path("manifests"), "NODENAME="+nodeName)
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=net1")
 	}

@@ -6,11 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -18,7 +18,6 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/plan"
-	"github.com/braid-cni/braid/plugins/builtin"
 )
 
 // lintConfig stands in for the node's configuration: the defaults of all keys.
@@ -81,9 +80,8 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 // judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
 // look in, a plugin that Braid has not built in is taken to be there.
 func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) ([]*failure.Error, error) {
-	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{DataRoots: cfg.Braid.DataRoots})
+	exec := node.Judge(cfg)
 	defer exec.Close()
-	exec.ForceExec = cfg.Braid.Exec
 	warnings, err := engine.Runnable(exec, a, pluginDirs)
 	if failure.ReasonOf(err) == failure.PluginNotFound && len(pluginDirs) == 0 {
 		return warnings, nil

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/ipam/block"
@@ -32,7 +33,7 @@ node reported last, some minutes ago perhaps.`,
 			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatTable)
 			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
 			space := f.String("space", "", "only blocks of this `space`")
-			node := f.String("node", "", "only blocks that this `node` owns")
+			owner := f.String("node", "", "only blocks that this `node` owns")
 			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node, which may lack it")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				blocks, err := openObjects(*kubeconfig, *manifests)
@@ -43,7 +44,7 @@ node reported last, some minutes ago perhaps.`,
 				if err != nil {
 					return false, err
 				}
-				return false, list(ctx, blocks, known, selector(*space, *node), out, *o)
+				return false, list(ctx, blocks, known, selector(*space, *owner), out, *o)
 			}
 		},
 	}
@@ -69,7 +70,7 @@ type lister interface {
 }
 
 // openObjects opens the directory of manifests if one is given, else an API server.
-func openObjects(kubeconfig, manifests string) (block.Objects, error) {
+func openObjects(kubeconfig, manifests string) (node.Source, error) {
 	if manifests != "" {
 		dir, err := filepath.Abs(manifests)
 		if err != nil {
@@ -80,13 +81,13 @@ func openObjects(kubeconfig, manifests string) (block.Objects, error) {
 	return openAPI(kubeconfig)
 }
 
-func selector(space, node string) string {
+func selector(space, owner string) string {
 	var terms []string
 	if space != "" {
 		terms = append(terms, "spec.space="+space)
 	}
-	if node != "" {
-		terms = append(terms, "spec.owner.nodeName="+node)
+	if owner != "" {
+		terms = append(terms, "spec.owner.nodeName="+owner)
 	}
 	return strings.Join(terms, ",")
 }

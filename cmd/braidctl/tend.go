@@ -6,11 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/nodeid"
 )
 
 func tendCommand() command {
@@ -31,16 +29,10 @@ Exits with 0 if all could be done, 2 if not.`,
 				if err != nil {
 					return false, err
 				}
-				if *name == "" {
-					if *name, err = nodeid.Hostname(); err != nil {
-						return false, err
-					}
+				addresses := &node.Addresses{
+					Source: node.Only(objects), Name: *name, StateDir: *state, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 				}
-				m := &block.Manager{
-					Objects: objects, Dir: filepath.Join(*state, "ipam"), NodeName: *name, Boot: nodeid.Boot(*state),
-					Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-				}
-				return false, m.TendNow(ctx)
+				return false, addresses.TendNow(ctx)
 			}
 		},
 	}

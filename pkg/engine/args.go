@@ -3,20 +3,35 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 )
+
+// NewRequest returns the request of one call of the CNI protocol. An error has reason
+// InvalidEnvironment.
+func NewRequest(args *skel.CmdArgs, cfg *conf.Config) (*Request, error) {
+	pairs, err := parseArgs(args.Args)
+	if err != nil {
+		return nil, err
+	}
+	return &Request{
+		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs, Path: filepath.SplitList(args.Path), Config: cfg,
+	}, nil
+}
 
 // maxArgs bounds CNI_ARGS, in bytes.
 const maxArgs = 8 << 10
 
-// ParseArgs reads CNI_ARGS, "KEY=VALUE;KEY=VALUE". Kubernetes' own keys imply IgnoreUnknown=1: plugins that do not know them
+// parseArgs reads CNI_ARGS, "KEY=VALUE;KEY=VALUE". Kubernetes' own keys imply IgnoreUnknown=1: plugins that do not know them
 // would refuse them (CNI conventions, "CNI_ARGS").
-func ParseArgs(args string) ([][2]string, error) {
+func parseArgs(args string) ([][2]string, error) {
 	if len(args) > maxArgs {
 		return nil, badArgs(fmt.Errorf("%d bytes, at most %d are allowed", len(args), maxArgs))
 	}

@@ -25,7 +25,7 @@ func TestParseArgs(t *testing.T) {
 		{"K8S_POD_NAME=p;IgnoreUnknown=false", [][2]string{{"K8S_POD_NAME", "p"}, {"IgnoreUnknown", "false"}}},
 		{"A=" + strings.Repeat("x", maxArgs-2), [][2]string{{"A", strings.Repeat("x", maxArgs-2)}}},
 	} {
-		got, err := ParseArgs(test.args)
+		got, err := parseArgs(test.args)
 		if err != nil {
 			t.Errorf("%.40q: %v", test.args, err)
 		}
@@ -34,7 +34,7 @@ func TestParseArgs(t *testing.T) {
 		}
 	}
 	for _, args := range []string{"A", "=1", "A=1;B", "A=1\nB=2", "A=\x7f", "\x00=1", "A=" + strings.Repeat("x", maxArgs)} {
-		if got, err := ParseArgs(args); failure.ReasonOf(err) != failure.InvalidEnvironment || !strings.Contains(err.Error(), "CNI_ARGS") {
+		if got, err := parseArgs(args); failure.ReasonOf(err) != failure.InvalidEnvironment || !strings.Contains(err.Error(), "CNI_ARGS") {
 			t.Errorf("%.40q: %q, %v", args, got, err)
 		}
 	}
@@ -59,7 +59,7 @@ func TestPodOf(t *testing.T) {
 		{args: "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p_q", invalid: true},
 		{args: "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=" + strings.Repeat("p", 254), invalid: true},
 	} {
-		args, err := ParseArgs(test.args)
+		args, err := parseArgs(test.args)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -160,11 +161,12 @@ func (r *rig) request(p *pod) *engine.Request {
 	if p == nil {
 		return &engine.Request{Config: cfg}
 	}
-	req := &engine.Request{ContainerID: p.id, NetNS: p.Path, IfName: "eth0", Config: cfg}
+	args := &skel.CmdArgs{ContainerID: p.id, Netns: p.Path, IfName: "eth0"}
 	if p.name != "" {
-		req.Args, err = engine.ParseArgs("K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name)
-		r.must(err)
+		args.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name
 	}
+	req, err := engine.NewRequest(args, cfg)
+	r.must(err)
 	return req
 }
 

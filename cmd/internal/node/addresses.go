@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/nodeid"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
+)
+
+// Addresses opens the cluster-wide addresses of this node.
+type Addresses struct {
+	// Source returns where the blocks are that a configuration of whereabouts means.
+	Source func(*whereabouts.Conf) (Source, error)
+	// Name is that of the Node object of this machine, its hostname if empty.
+	Name string
+	// StateDir is the directory for state that lives until the node's next start.
+	StateDir string
+	// Rotation is that of the log files that configurations name.
+	Rotation conf.LogOptions
+	Log      *slog.Logger
+	// Trace is told of each change of state; nil for nobody.
+	Trace func(point string)
+	// Now is the wall clock, time.Now if nil. The boot clock is as fast.
+	Now func() time.Time
+}
+
+// Open implements builtin.Opener. It costs nothing yet: files are read, and the API server is
+// dialled, when the manager needs them.
+func (a *Addresses) Open(c *whereabouts.Conf) (*block.Manager, func(), error) {
+	source, err := a.Source(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := a.Name
+	if name == "" {
+		if name, err = nodeid.Hostname(); err != nil {
+			return nil, nil, err
+		}
+	}
+	log, done := a.logOf(c)
+	m := &block.Manager{
+		Objects: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
+		Tell: teller(source, log), Step: a.step, Wall: a.Now,
+	}
+	if a.Now != nil {
+		fast := time.Until(a.Now())
+		m.Now = func() time.Time { return block.BootClock().Add(fast) }
+	}
+	return m, done, nil
+}
+
+func (a *Addresses) step(change string) error {
+	if a.Trace != nil {
+		a.Trace("addresses: " + change)
+	}
+	return nil
+}
+
+// Tend implements engine.Upkeep: it does for the node's blocks of all networks what is due.
+func (a *Addresses) Tend(ctx context.Context) error {
+	return a.tend(ctx, anyNetwork(), (*block.Manager).Tend)
+}
+
+// TendNow is Tend for what is not due yet, too.
+func (a *Addresses) TendNow(ctx context.Context) error {
+	return a.tend(ctx, anyNetwork(), (*block.Manager).TendNow)
+}
+
+func anyNetwork() *whereabouts.Conf { return &whereabouts.Conf{Type: "whereabouts"} }
+
+func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*block.Manager, context.Context) error) error {
+	m, done, err := a.Open(c)
+	if err != nil {
+		return err
+	}
+	defer done()
+	m.Step = nil // it is not of the sandbox whose changes are traced
+	return tend(m, ctx)
+}
+
+// teller raises events.
+func teller(events Source, log *slog.Logger) func(context.Context, string, types.UID, string, string) {
+	return func(ctx context.Context, pod string, uid types.UID, reason, message string) {
+		namespace, name, _ := strings.Cut(pod, "/")
+		err := events.Event(ctx, &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}, "Warning", reason, message)
+		if err != nil {
+			log.WarnContext(ctx, "event could not be raised", "pod", pod, "reason", reason, "message", message, "error", err)
+		}
+	}
+}
+
+// known says how to name the node where there is none of the name.
+type known struct{ Source }
+
+// Node returns the metadata of a Node object.
+func (k known) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+	node, err := k.Source.Node(ctx, name)
+	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) { // a hostname need not be a name of objects
+		return nil, &failure.Error{
+			Reason: failure.InvalidConfig, Field: "braid.nodeName", Err: err, Fix: "set it to the name of the Node object of this machine",
+		}
+	}
+	return node, err
+}

@@ -1,0 +1,94 @@
+// Package node puts Braid together on a node, for the commands that work there: an engine with all
+// its parts, or a built-in plugin that is called under its own name.
+//
+// Contract: nothing is dialled and no file is made before an operation needs it. Who opens closes.
+package node
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/plugins/builtin"
+)
+
+// Options are what an engine depends on besides the node itself.
+type Options struct {
+	Config *conf.Config
+	// Version is the program's, which API servers are told.
+	Version string
+	// Trace is told of each change of state, for tests; nil for nobody.
+	Trace func(point string)
+	// Now is the wall clock, for tests; time.Now if nil.
+	Now func() time.Time
+}
+
+// NewEngine puts an engine together. The caller closes the log after the last operation.
+func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
+	cfg := o.Config
+	source, err := OpenSource(cfg, o.Version)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, closeLog := newLog(cfg)
+	addresses := &Addresses{
+		Source: Only(source), Name: cfg.Braid.NodeName, StateDir: cfg.Braid.StateDir, Rotation: cfg.LogOptions,
+		Log: log, Trace: o.Trace, Now: o.Now,
+	}
+	_, remote := source.(*kube.API)
+	return &engine.Engine{
+		Source:        source,
+		Remote:        remote,
+		Devices:       kube.NewDevices(kube.NewKubelet(cfg.Braid.PodResources), source),
+		Namespaces:    namespaces{},
+		Interiors:     interiors{},
+		Records:       record.New(cfg.Braid.StateDir),
+		NewExec:       execs(cfg, addresses),
+		Upkeep:        addresses,
+		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
+		Log:           log,
+		Trace:         o.Trace,
+		Now:           o.Now,
+	}, closeLog, nil
+}
+
+func execs(cfg *conf.Config, addresses *Addresses) func(*os.File) engine.Exec {
+	return func(lock *os.File) engine.Exec {
+		exec := builtin.NewExec(addresses.Log, builtin.Node{
+			Open: addresses.Open, StateDir: cfg.Braid.StateDir, DataRoots: cfg.Braid.DataRoots, Trace: addresses.Trace,
+		})
+		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Braid.Exec, lock, cfg.Braid.RefuseUnknownKeys
+		return exec
+	}
+}
+
+// Judge returns an executor that judges configurations and runs nothing, so it needs no node.
+func Judge(cfg *conf.Config) engine.Exec {
+	return execs(cfg, &Addresses{Log: slog.New(slog.DiscardHandler)})(nil)
+}
+
+// namespaces joins the packages that work in network namespaces.
+type namespaces struct{ nl.Sandbox }
+
+func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
+	return n.DeleteGroup(ctx, path, plugin.Group)
+}
+
+func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }
+
+func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
+
+// interiors is nl.Sandbox with the engine's types.
+type interiors struct{ nl.Sandbox }
+
+func (i interiors) DefaultRoutes(ctx context.Context, path string) (engine.DefaultRoutes, error) {
+	return i.Sandbox.DefaultRoutes(ctx, path)
+}

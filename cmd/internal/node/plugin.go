@@ -1,0 +1,91 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/plugin/memory"
+	"github.com/braid-cni/braid/plugins/builtin"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
+)
+
+// Plugin runs built-in plugins that are called under their own names, without an engine. It is for
+// one call.
+type Plugin struct {
+	exec   *invoke.Exec
+	memory memory.Memory
+	// tend does for the node's blocks what is due, if the call used cluster-wide addresses.
+	tend func(context.Context)
+}
+
+// PluginOptions are what such a plugin has in place of Braid's configuration.
+type PluginOptions struct {
+	Braid   conf.Braid
+	Version string
+	// Warn is told what of a configuration has no effect.
+	Warn func(*failure.Error)
+	// Now is as in Options.
+	Now func() time.Time
+}
+
+// DefaultPlugin is the configuration of a plugin that is called under its own name. NODENAME is
+// what the reference reads.
+func DefaultPlugin() conf.Braid {
+	return conf.Braid{
+		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
+	}
+}
+
+// NewPlugin prepares a call. The caller closes it.
+func NewPlugin(o PluginOptions) *Plugin {
+	log := slog.New(slog.DiscardHandler)
+	var used *whereabouts.Conf
+	addresses := &Addresses{
+		Name: o.Braid.NodeName, StateDir: o.Braid.StateDir, Rotation: conf.DefaultLogOptions(), Log: log, Now: o.Now,
+		Source: func(c *whereabouts.Conf) (Source, error) {
+			used = c
+			return OpenSource(&conf.Config{Kubeconfig: c.Kubernetes.Kubeconfig, Braid: o.Braid}, o.Version)
+		},
+	}
+	exec := builtin.NewExec(log, builtin.Node{Open: addresses.Open, StateDir: o.Braid.StateDir})
+	exec.Warn = o.Warn
+	tend := func(ctx context.Context) {
+		if used != nil {
+			_ = addresses.tend(ctx, used, (*block.Manager).Tend) //nolint:errcheck // it stays due, and nobody is there to be told
+		}
+	}
+	return &Plugin{exec: exec, memory: memory.Memory{Dir: filepath.Join(o.Braid.StateDir, "standalone")}, tend: tend}
+}
+
+// Operate runs the plugin of the call's kind, which may also be a binary in the path, and returns
+// what it prints.
+func (p *Plugin) Operate(ctx context.Context, call *memory.Call, path []string) ([]byte, error) {
+	found, err := p.exec.FindInPath(call.Kind, path)
+	if err != nil {
+		return nil, err
+	}
+	return p.memory.Operate(ctx, call, func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+		return p.exec.ExecPlugin(ctx, found, stdin, environ)
+	})
+}
+
+// tendWithin bounds what Tend does.
+const tendWithin = time.Second
+
+// Tend does for the node's blocks what is due, if an operation used cluster-wide addresses.
+func (p *Plugin) Tend(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tendWithin)
+	defer cancel()
+	p.tend(ctx)
+}
+
+// Close ends the call.
+func (p *Plugin) Close() { p.exec.Close() }

@@ -1,0 +1,42 @@
+package node
+
+import (
+	"os"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
+)
+
+// defaultManifests serves Kubernetes' objects where there is no way to an API server.
+const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
+
+// Source is where Kubernetes' objects are.
+type Source interface {
+	engine.Source
+	block.Objects
+	kube.Allocations
+}
+
+// OpenSource returns the directory of manifests if one is configured, an API server if there is a
+// way to one, else the directory that is there by default: a node without Kubernetes needs no
+// configuration.
+func OpenSource(cfg *conf.Config, version string) (Source, error) {
+	inCluster := os.Getenv("KUBERNETES_SERVICE_HOST") != ""
+	if cfg.Braid.Manifests == "" && (cfg.Kubeconfig != "" || inCluster) {
+		return kube.NewAPI(kube.APIOptions{
+			Kubeconfig: cfg.Kubeconfig, Version: version, NodeName: cfg.Braid.NodeName, Timeout: cfg.Braid.Timeouts.API,
+		})
+	}
+	if cfg.Braid.Manifests == "" {
+		return kube.NewManifests(defaultManifests)
+	}
+	return kube.NewManifests(cfg.Braid.Manifests)
+}
+
+// Only returns a source whatever a configuration of whereabouts says.
+func Only(source Source) func(*whereabouts.Conf) (Source, error) {
+	return func(*whereabouts.Conf) (Source, error) { return source, nil }
+}
