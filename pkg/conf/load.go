@@ -83,10 +83,7 @@ func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin), "the configuration has %d bytes", len(stdin))
 	}
 	if err := strictjson.Check(stdin); err != nil {
-		path, fix := "", ""
-		if bad, ok := errors.AsType[*strictjson.Error](err); ok {
-			path, fix = bad.Path, bad.Fix
-		}
+		path, fix := strictjson.Place(err)
 		return nil, badConfig(path, fix, "the configuration is no valid JSON: %w", types.NewError(types.ErrDecodingFailure, err.Error(), ""))
 	}
 	top, err := strictjson.Object(stdin)

@@ -197,7 +197,7 @@ func (m *Manifests) findIn(
 	case 0:
 		return all.notFound(resource, name)
 	case 1:
-		if err := found[0].decode(out); err != nil {
+		if err := decodeObject(found[0].raw, out); err != nil {
 			return &failure.Error{
 				Reason: broken, Err: fmt.Errorf("decode %s %s/%s in %s: %w", gvk.Kind, namespace, name, filepath.Join(m.dir, found[0].where), err),
 				Fix: "correct the manifest",

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	strictjson "sigs.k8s.io/json"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -139,10 +138,9 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 
 // decodeBlock takes nothing for a block that is not one of that name, whole.
 func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
-	strict, err := strictjson.UnmarshalStrict(data, block)
-	switch err = errors.Join(append([]error{err}, strict...)...); {
+	switch err := decodeObject(data, block); {
 	case err != nil:
-		return errors.New(complaint(err))
+		return err
 	case block.TypeMeta != blockType():
 		return fmt.Errorf("is a %.80q", block.APIVersion+" "+block.Kind)
 	case block.Name != name:

@@ -3,17 +3,16 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	strictjson "sigs.k8s.io/json"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 func nodeKind() schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: "Node"} }
@@ -80,8 +79,7 @@ func (m *Manifests) IPAMClaim(ctx context.Context, namespace, name string) (*cla
 	}
 	var published claimStatus
 	if err == nil {
-		strict, decodeErr := strictjson.UnmarshalStrict(data, &published)
-		err = errors.Join(append([]error{decodeErr}, strict...)...)
+		err = strictjson.Decode(data, &published)
 	}
 	if err != nil {
 		return nil, unreadable("addresses of IPAMClaim", namespace, name, fmt.Errorf("%s: %s", path, complaint(err)))

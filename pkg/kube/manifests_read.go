@@ -15,7 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	strictjson "sigs.k8s.io/json"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/pkg/failure"
@@ -153,7 +153,7 @@ func (m *manifests) add(where string, raw []byte, list bool) {
 		return // a document of comments only
 	}
 	var h header
-	if err := strictjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
 		m.fail(where, err)
 		return
 	}
@@ -238,9 +238,10 @@ func (m *manifests) notFound(resource schema.GroupResource, name string) error {
 	return fmt.Errorf("%w; these manifests could not be read: %s%s", err, strings.Join(m.broken[:min(len(m.broken), maxBroken)], ", "), more)
 }
 
-// decode refuses keys that the type does not have, keys given twice, and keys in the wrong case.
-func (m *manifest) decode(out any) error {
-	strict, err := strictjson.UnmarshalStrict(m.raw, out)
+// decodeObject decodes a Kubernetes object as the API server does with strict field validation: it
+// refuses keys that the type does not have, keys given twice, and keys in the wrong case.
+func decodeObject(raw []byte, out any) error {
+	strict, err := kjson.UnmarshalStrict(raw, out)
 	if err = errors.Join(append([]error{err}, strict...)...); err != nil {
 		return errors.New(complaint(err))
 	}

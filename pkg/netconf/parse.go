@@ -2,7 +2,6 @@ package netconf
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/braid-cni/braid/pkg/strictjson"
@@ -59,11 +58,8 @@ func parseObject(raw []byte) (map[string]json.RawMessage, error) {
 		return nil, invalid("", fmt.Sprintf("keep it below %d bytes", MaxSize), "the configuration has %d bytes", len(raw))
 	}
 	if err := strictjson.Check(raw); err != nil {
-		bad, ok := errors.AsType[*strictjson.Error](err)
-		if !ok {
-			return nil, invalid("", "", "%w", err)
-		}
-		return nil, invalid(bad.Path, bad.Fix, "%w", err)
+		path, fix := strictjson.Place(err)
+		return nil, invalid(path, fix, "%w", err)
 	}
 	top, err := strictjson.Object(raw)
 	if err != nil {

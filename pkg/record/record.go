@@ -9,11 +9,9 @@
 package record
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,6 +26,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
@@ -217,13 +216,8 @@ func (s *Store) read(id string) (*Record, error) {
 		return nil, err
 	}
 	rec := &Record{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(rec); err != nil {
+	if err := strictjson.Decode(data, rec); err != nil {
 		return nil, err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the record")
 	}
 	if rec.Version == 1 {
 		rec.Version = formatVersion

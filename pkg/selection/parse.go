@@ -2,7 +2,6 @@ package selection
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -52,7 +51,8 @@ func Parse(annotation, podNamespace string) ([]Selection, error) {
 
 func parseJSON(text, podNamespace string) ([]Selection, error) {
 	if err := strictjson.Check([]byte(text)); err != nil {
-		return nil, malformed(err)
+		path, fix := strictjson.Place(err)
+		return nil, invalid(whole+path, fix, "%w", err)
 	}
 	elements, err := strictjson.List(json.RawMessage(text))
 	if err != nil {
@@ -70,15 +70,6 @@ func parseJSON(text, podNamespace string) ([]Selection, error) {
 		selections = append(selections, one)
 	}
 	return selections, nil
-}
-
-// malformed reports text that is not JSON, or has a key twice.
-func malformed(err error) error {
-	bad, ok := errors.AsType[*strictjson.Error](err)
-	if !ok {
-		return invalid(whole, "", "%w", err)
-	}
-	return invalid(whole+bad.Path, bad.Fix, "%w", err)
 }
 
 func checkCount(n int) error {

@@ -3,7 +3,9 @@ package strictjson
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -40,6 +42,20 @@ func as[T any](raw json.RawMessage, want string) (T, error) {
 		return value, fmt.Errorf("decode %s: %w", want, err)
 	}
 	return value, nil
+}
+
+// Decode decodes a file that Braid wrote, whole. A key that the type does not have is an error, as
+// is text after the value: a newer version wrote the file, or another hand.
+func Decode(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows the JSON value")
+	}
+	return nil
 }
 
 // Kind names the type of a value, with its article: "a string", "an object", "a list", "a number", "a boolean", "null".

@@ -1,8 +1,13 @@
-// Package strictjson checks JSON text before it is decoded, so that nothing in it is silently dropped: encoding/json takes the
-// last of two equal keys, replaces bytes that are not UTF-8, and tells a syntax error by a byte offset.
+// Package strictjson decodes JSON text so that nothing in it is silently dropped: encoding/json takes
+// the last of two equal keys, replaces bytes that are not UTF-8, ignores unknown keys, and tells a
+// syntax error by a byte offset.
 //
-// Contract: pure; a leaf that imports the standard library only. Errors of Check are *Error and say line and column, both
-// counted from 1, columns in characters. The decoding functions expect a value that passed Check.
+// What users write passes Check and is then decoded level by level by String, Object and their like,
+// whose errors the caller adds the key to. What Braid itself wrote is read by Decode.
+//
+// Contract: pure; a leaf that imports the standard library only. Errors of Check are *Error and say
+// line and column, both counted from 1, columns in characters. The decoding functions but Decode
+// expect a value that passed Check.
 package strictjson
 
 import (
@@ -31,6 +36,14 @@ type Error struct {
 
 // Error reads "line 3 column 7: what is wrong".
 func (e *Error) Error() string { return fmt.Sprintf("line %d column %d: %s", e.Line, e.Column, e.Msg) }
+
+// Place returns the Path and the Fix of an error of Check; empty for any other error.
+func Place(err error) (path, fix string) {
+	if bad, ok := errors.AsType[*Error](err); ok {
+		return bad.Path, bad.Fix
+	}
+	return "", ""
+}
 
 // Check accepts one JSON value in UTF-8 in which no object has a key twice and nothing is nested deeper than MaxDepth.
 func Check(raw []byte) error {

@@ -80,3 +80,21 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+// What Braid did not write as it is leaves nothing out of what is decoded.
+func TestDecodeLeavesNothingOut(t *testing.T) {
+	type file struct {
+		A int            `json:"a"`
+		B map[string]any `json:"b"`
+	}
+	for text, want := range map[string]string{
+		`{"a":1,"b":{"c":2}} `: "", `{}`: "",
+		`{"a":1,"x":2}`: `unknown field "x"`, `{"a":1}{}`: "something follows", `{"a":1}}`: "something follows", `{"a":1} 0`: "something follows",
+		"": "EOF", `{"a":1`: "unexpected EOF", `[1]`: "cannot unmarshal array", `{"a":"1"}`: "cannot unmarshal string",
+	} {
+		err := Decode([]byte(text), new(file))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Decode(%s): %v, want %q", text, err, want)
+		}
+	}
+}

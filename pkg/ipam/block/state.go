@@ -1,7 +1,6 @@
 package block
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // The local state, below Manager.Dir:
@@ -266,15 +266,7 @@ func decode(data []byte, into any) error {
 	if lines, ok := into.(encoding.TextUnmarshaler); ok {
 		return lines.UnmarshalText(data)
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return err
-	}
-	if d.More() {
-		return errors.New("there is more than one JSON value")
-	}
-	return nil
+	return strictjson.Decode(data, into)
 }
 
 func encode(value any) ([]byte, error) {
