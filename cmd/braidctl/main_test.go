@@ -16,6 +16,7 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -181,7 +182,7 @@ func TestListOnTheNode(t *testing.T) {
 		Boot: func() (string, error) { return "boot", nil },
 	}
 	for _, pod := range []string{"a", "b"} {
-		h := block.Holder{Network: "net", ContainerID: "c-" + pod, IfName: "net1", Pod: "default/" + pod}
+		h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: "c-" + pod, IfName: "net1"}, Pod: "default/" + pod}
 		if _, err := m.Add(t.Context(), h, []block.Wish{{Space: "blue", Window: w}}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -289,14 +290,14 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	}
 	owner, other := manager("n1", state), manager("n2", t.TempDir())
 	holder := func(i int) block.Holder {
-		return block.Holder{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}
+		return block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}}
 	}
 	for i := range 4*block.Size - 1 { // all but that of the network
 		if _, err := owner.Add(t.Context(), holder(i), []block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := owner.Del(t.Context(), holder(5).Attachment()); err != nil {
+	if err := owner.Del(t.Context(), holder(5).ID); err != nil {
 		t.Fatal(err)
 	}
 	line := "braidctl ipam tend --node-name n1 --state-dir " + state + " --manifests " + dir

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -186,7 +187,7 @@ func bigWish(space, cidr string) (block.Wish, error) {
 }
 
 func take(ctx context.Context, m *block.Manager, w block.Wish, i int) error {
-	h := block.Holder{Network: "bench", ContainerID: fmt.Sprintf("container-%064d", i), IfName: "net1", Pod: fmt.Sprintf("default/pod-%d", i)}
+	h := block.Holder{ID: attachment.ID{Network: "bench", ContainerID: fmt.Sprintf("container-%064d", i), IfName: "net1"}, Pod: fmt.Sprintf("default/pod-%d", i)}
 	_, err := m.Add(ctx, h, []block.Wish{w}, nil)
 	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -87,7 +88,7 @@ func wishes(list []string) ([]block.Wish, error) {
 }
 
 func holder(container string) block.Holder {
-	return block.Holder{Network: "churn", ContainerID: container, IfName: "net1"}
+	return block.Holder{ID: attachment.ID{Network: "churn", ContainerID: container, IfName: "net1"}}
 }
 
 // readJournal gives the lines; none where there is no journal.
@@ -223,7 +224,7 @@ func (w *worker) del(ctx context.Context, m *block.Manager, container string) er
 		return err
 	}
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		err := m.Del(ctx, holder(container).Attachment())
+		err := m.Del(ctx, holder(container).ID)
 		if err == nil {
 			return w.note("gone", container)
 		}

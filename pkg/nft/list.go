@@ -18,7 +18,7 @@ type found struct {
 	chain string
 	// handle is the kernel's number of it, as it came.
 	handle []byte
-	// key is that of the attachment's tag, names are the tag's for people; empty for rules of none.
+	// key and names are those of the attachment, as its comment has them; empty for rules of none.
 	key, names string
 	// exprs are its expressions as they came.
 	exprs []byte

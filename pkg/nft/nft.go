@@ -1,7 +1,7 @@
 // Package nft keeps rules of attachments in the kernel's nf_tables, by netlink: no nft program, no fork.
 //
 // Contract: each user of the package has a table of its own, which nobody else writes to, and describes it as a value (Table). Its rules
-// carry a Tag, the attachment that they are for, as a comment that `nft list ruleset` shows. An operation of Conn is one atomic batch: packets
+// carry the attachment that they are for in a comment that `nft list ruleset` shows. An operation of Conn is one atomic batch: packets
 // meet the rules before it or those after it, and where it fails nothing has changed. Operations may be repeated, and attachments do not
 // see each other: Set gives one of them its rules, whatever it had; Delete and Keep take rules away, and those that are not there are
 // taken already. A table that has lost its last rule of an attachment goes with it.
@@ -12,10 +12,10 @@
 //		{Name: "attachments"},
 //		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{nft.Jump("attachments")}},
 //	}}
-//	tag := nft.Tag{Network: "net", ContainerID: "0123", IfName: "net1"}
-//	err = conn.Set(ctx, table, tag, nft.NewRule("attachments", nft.Source(nft.Is, pod), nft.Destination(nft.IsNot, subnet), nft.Masquerade()))
+//	id := attachment.ID{Network: "net", ContainerID: "0123", IfName: "net1"}
+//	err = conn.Set(ctx, table, id, nft.NewRule("attachments", nft.Source(nft.Is, pod), nft.Destination(nft.IsNot, subnet), nft.Masquerade()))
 //	...
-//	err = conn.Delete(ctx, table, tag)
+//	err = conn.Delete(ctx, table, id)
 package nft
 
 import (
@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 )
@@ -128,16 +129,16 @@ func (c *Conn) Netfilter() *nl.Netfilter { return c.socket }
 
 // Set makes rules those of the attachment in the table, in the place of the ones that it has. The table and its chains are made if they are
 // missing; without rules this is Delete.
-func (c *Conn) Set(ctx context.Context, t *Table, tag Tag, rules ...Rule) error {
-	_, err := c.Swap(ctx, t, tag, nil, rules...)
+func (c *Conn) Set(ctx context.Context, t *Table, id attachment.ID, rules ...Rule) error {
+	_, err := c.Swap(ctx, t, id, nil, rules...)
 	return err
 }
 
 // Swap is Set that returns the rules which the attachment had. Before anything changes, refuse sees
 // the rules of all other attachments, of the very state that the change is made for; its error ends
 // the operation. It may be nil.
-func (c *Conn) Swap(ctx context.Context, t *Table, tag Tag, refuse func(others []Owned) error, rules ...Rule) (had []Owned, err error) {
-	key, comment := tag.key(), tag.comment()
+func (c *Conn) Swap(ctx context.Context, t *Table, id attachment.ID, refuse func(others []Owned) error, rules ...Rule) (had []Owned, err error) {
+	key, comment := keyOf(id), commentOf(id)
 	isOwn := func(other string) bool { return other == key }
 	if len(rules) == 0 {
 		return c.remove(ctx, t, isOwn)
@@ -165,20 +166,22 @@ func (c *Conn) Swap(ctx context.Context, t *Table, tag Tag, refuse func(others [
 }
 
 // Delete removes the attachment's rules from the table, in whatever chain.
-func (c *Conn) Delete(ctx context.Context, t *Table, tag Tag) error { return c.Set(ctx, t, tag) }
+func (c *Conn) Delete(ctx context.Context, t *Table, id attachment.ID) error {
+	return c.Set(ctx, t, id)
+}
 
 // Keep removes the rules of those attachments of a network that are not among valid. All of valid are of the network.
-func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []Tag) error {
+func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []attachment.ID) error {
 	keep := map[string]bool{}
-	for _, tag := range valid {
-		keep[tag.key()] = true
+	for _, id := range valid {
+		keep[keyOf(id)] = true
 	}
 	prefix := networkPrefix(network)
 	_, err := c.remove(ctx, t, func(key string) bool { return strings.HasPrefix(key, prefix) && !keep[key] })
 	return err
 }
 
-// remove deletes the rules whose tag has such a key, which it returns, and the table if no
+// remove deletes the rules whose comment has such a key, which it returns, and the table if no
 // attachment's rule is left.
 func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) (removed []Owned, err error) {
 	err = c.change(ctx, t, func(have []found) (*batch, error) {
@@ -239,12 +242,12 @@ func moved(err error) bool {
 }
 
 // Check says in which way the table is not as Set leaves it with these rules of the attachment.
-func (c *Conn) Check(ctx context.Context, t *Table, tag Tag, rules ...Rule) error {
+func (c *Conn) Check(ctx context.Context, t *Table, id attachment.ID, rules ...Rule) error {
 	_, have, err := c.list(ctx, t)
 	if err != nil {
 		return err
 	}
-	key := tag.key()
+	key := keyOf(id)
 	byChain := map[string][]found{}
 	for _, r := range have {
 		if r.key == key {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -48,7 +49,7 @@ func TestChangesMeanwhile(t *testing.T) {
 	c := open(t, ns)
 	other := open(t, ns)
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{{Name: "c"}}}
-	a, b := Tag{"net", "a", "net1"}, Tag{"net", "b", "net1"}
+	a, b := attachment.ID{Network: "net", ContainerID: "a", IfName: "net1"}, attachment.ID{Network: "net", ContainerID: "b", IfName: "net1"}
 	if err := c.Set(t.Context(), table, a, NewRule("c", Drop())); err != nil {
 		t.Fatal(err)
 	}
@@ -64,11 +65,11 @@ func TestChangesMeanwhile(t *testing.T) {
 		}
 		changes := &batch{family: table.Family}
 		for _, r := range have {
-			if r.key == a.key() {
+			if r.key == keyOf(a) {
 				changes.deleteRule(table, r)
 			}
 		}
-		changes.addRule(table, NewRule("c", Return()), a.comment())
+		changes.addRule(table, NewRule("c", Return()), commentOf(a))
 		return changes, nil
 	})
 	if err != nil {
@@ -102,7 +103,7 @@ func TestTableThatIsMade(t *testing.T) {
 		t.Error("nothing is there")
 	}
 	set := func(chain string) {
-		if err := c.Set(t.Context(), table, Tag{Network: "net", ContainerID: chain, IfName: "net1"}, NewRule(chain, Drop())); err != nil {
+		if err := c.Set(t.Context(), table, attachment.ID{Network: "net", ContainerID: chain, IfName: "net1"}, NewRule(chain, Drop())); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -111,5 +112,17 @@ func TestTableThatIsMade(t *testing.T) {
 	}
 	if set("output"); !made() {
 		t.Error("all is there")
+	}
+}
+
+// Rules that nodes have are found by their comments: the form of these may not change.
+func TestCommentStays(t *testing.T) {
+	id := attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"}
+	const key = "a08a0fcbdeafd3c1-63889839ab2375c26da670d3e65b24dd"
+	if got := commentOf(id); got != key+" net net1 c" {
+		t.Errorf("comment %q", got)
+	}
+	if got, names := parseComment(userData(commentOf(id))); got != key || names != "net net1 c" {
+		t.Errorf("key %q, names %q", got, names)
 	}
 }

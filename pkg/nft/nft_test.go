@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nft"
@@ -75,8 +76,8 @@ func bridgeTable() *nft.Table {
 	}}
 }
 
-func tag(network, id, ifname string) nft.Tag {
-	return nft.Tag{Network: network, ContainerID: id, IfName: ifname}
+func tag(network, id, ifname string) attachment.ID {
+	return attachment.ID{Network: network, ContainerID: id, IfName: ifname}
 }
 
 const (
@@ -210,10 +211,10 @@ func TestSetDeleteKeep(t *testing.T) {
 	must(t, c.Set(t.Context(), table, a1, toPort(6)))
 	must(t, c.Set(t.Context(), table, a1, toPort(6)))
 	has(3, 4, 5, 6)
-	must(t, c.Keep(t.Context(), table, "net", []nft.Tag{a1, a2, b}))
+	must(t, c.Keep(t.Context(), table, "net", []attachment.ID{a1, a2, b}))
 	has(3, 4, 5, 6)
 	for range 2 {
-		must(t, c.Keep(t.Context(), table, "net", []nft.Tag{a2, b, tag("net", "c", "net1")}))
+		must(t, c.Keep(t.Context(), table, "net", []attachment.ID{a2, b, tag("net", "c", "net1")}))
 		has(3, 4, 5)
 	}
 	for range 2 {
@@ -268,7 +269,7 @@ func TestFixedRules(t *testing.T) {
 	conn := open(t, n)
 	a, b := tag("net", "a", "net1"), tag("net", "b", "net1")
 	list := func() string { return command(t, n, "-a", "list", "table", "inet", "braid_test") }
-	set := func(of nft.Tag, port uint16) { must(t, conn.Set(t.Context(), natTable(), of, toPort(port))) }
+	set := func(of attachment.ID, port uint16) { must(t, conn.Set(t.Context(), natTable(), of, toPort(port))) }
 	set(a, 1)
 	handle := regexp.MustCompile(`jump (ports|sources).* handle \d+`)
 	before := handle.FindAllString(list(), -1)
@@ -349,7 +350,7 @@ func TestTags(t *testing.T) {
 	n := nettest.New(t)
 	c := open(t, n)
 	long := strings.Repeat("n", 250)
-	tags := []nft.Tag{
+	tags := []attachment.ID{
 		tag("net", "a", "net1"), tag("net", "an", "et1"), tag("neta", "n", "et1"), tag("", "", ""),
 		tag(long, strings.Repeat("c", 64), "fifteen-letters"), tag(long, strings.Repeat("c", 63)+"d", "fifteen-letters"), tag("q\"'\\; }", "é\n", "%s"),
 	}

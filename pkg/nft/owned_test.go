@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nft"
 )
@@ -17,7 +18,7 @@ func TestSwap(t *testing.T) {
 	n := nettest.New(t)
 	c := open(t, n)
 	table := &nft.Table{Family: nft.INet, Name: "braid_test", Chains: []nft.Chain{{Name: "c"}}}
-	a, b := nft.Tag{Network: "net", ContainerID: "a", IfName: "net1"}, nft.Tag{Network: "net", ContainerID: "b", IfName: "net1"}
+	a, b := attachment.ID{Network: "net", ContainerID: "a", IfName: "net1"}, attachment.ID{Network: "net", ContainerID: "b", IfName: "net1"}
 	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	tcp, to := nft.Join(nft.Protocol(unix.IPPROTO_TCP), nft.Port(80)), nft.TranslateTo(netip.MustParseAddrPort("10.1.0.2:80"))
 	source := nft.Source(nft.Is, prefix("192.0.2.0/24"))

@@ -181,7 +181,7 @@ func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.Har
 
 // inVLAN is the link for the VLAN of a master.
 func (m Masters) inVLAN(ctx context.Context, req *Request, master *Lower, c *OnMaster) (*Lower, error) {
-	link, fresh, err := m.VLANs.Use(ctx, master.Place, req.holder(), master.Link, c.VLAN)
+	link, fresh, err := m.VLANs.Use(ctx, master.Place, req.ID, master.Link, c.VLAN)
 	if fresh {
 		req.Undo.Push(func(ctx context.Context) error { return m.release(ctx, req) })
 	}
@@ -195,11 +195,7 @@ func (m Masters) inVLAN(ctx context.Context, req *Request, master *Lower, c *OnM
 // release lets go of the VLAN link that the attachment uses, whatever the configuration says by
 // now.
 func (m Masters) release(ctx context.Context, req *Request) error {
-	return m.VLANs.Release(ctx, req.holder(), req.handleOf)
-}
-
-func (r *Request) holder() vlan.Holder {
-	return vlan.Holder{Network: r.Network, ContainerID: r.ContainerID, IfName: r.IfName}
+	return m.VLANs.Release(ctx, req.ID, req.handleOf)
 }
 
 // handleOf is a vlan.Finder.
@@ -227,11 +223,7 @@ func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
 // GC releases the VLAN links that attachments of the network used which are not valid. Interfaces
 // live in pods' namespaces and go with them.
 func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
-	valid := make([]vlan.Holder, len(req.Valid))
-	for i, v := range req.Valid {
-		valid[i] = vlan.Holder{Network: req.Network, ContainerID: v.ContainerID, IfName: v.IfName}
-	}
-	return errors.Join(PassOn(ctx, req, &c.Common, "GC"), m.VLANs.Keep(ctx, req.Network, valid, req.handleOf))
+	return errors.Join(PassOn(ctx, req, &c.Common, "GC"), m.VLANs.Keep(ctx, req.Network, req.Valid, req.handleOf))
 }
 
 // makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the namespace of the master has too, as eth0; there

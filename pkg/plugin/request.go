@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -19,21 +20,22 @@ import (
 
 // Request is one CNI operation of one plugin.
 type Request struct {
-	ContainerID, IfName string
+	// ID is the attachment that the operation is on; GC has only its network.
+	attachment.ID
 	// NetNS is the path of the pod's network namespace; on DEL it may be empty or gone.
 	NetNS string
 	// Args is CNI_ARGS, as it is.
 	Args string
-	// Network is the network's name, Version the cniVersion of the configuration.
-	Network, Version string
+	// Version is the cniVersion of the configuration.
+	Version string
 	// Config is the whole configuration, as it was received.
 	Config json.RawMessage
 	// PrevResult is that of the chain so far; on CHECK and DEL that of the whole chain's ADD. Nil for none.
 	PrevResult *types100.Result
 	// Runtime and CNIArgs are the objects runtimeConfig and args.cni; empty for none.
 	Runtime, CNIArgs json.RawMessage
-	// Valid are the attachments that exist, of GC; never nil there.
-	Valid []types.GCAttachment
+	// Valid are the attachments of the network that exist, of GC; never nil there.
+	Valid []attachment.ID
 	// Undo takes back what an ADD has done, if it fails.
 	Undo undo.Stack
 

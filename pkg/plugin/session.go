@@ -20,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -205,8 +206,9 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 		return "", nil, badValue("", stdin, err)
 	}
 	req = &Request{
-		ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME"), NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
-		Network: c.Name, Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
+		ID:    attachment.ID{Network: c.Name, ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME")},
+		NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
+		Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
 		environ: environ, path: filepath.SplitList(env("CNI_PATH")), session: s,
 	}
 	command = env("CNI_COMMAND")
@@ -214,7 +216,7 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 		if c.Valid == nil {
 			return "", nil, types.NewError(types.ErrInvalidNetworkConfig, "field cni.dev/valid-attachments: is missing", "an empty list is allowed; a missing one is not taken for it")
 		}
-		req.Valid = *c.Valid
+		req.Valid = attachment.InNetwork(c.Name, *c.Valid)
 	}
 	if req.PrevResult, err = prevResult(c.CNIVersion, c.PrevResult); err != nil && (command == "ADD" || command == "CHECK") {
 		return "", nil, err

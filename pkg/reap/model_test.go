@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
@@ -48,7 +49,7 @@ func (m *managed) give() (netip.Addr, error) {
 	}
 	name := "p" + string(m.f.uid())
 	uid := m.f.addPod(pod{namespace: "default", name: name, node: m.NodeName})
-	h := block.Holder{Network: "net", ContainerID: "c" + name, IfName: "net1", Pod: "default/" + name, PodUID: uid}
+	h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: "c" + name, IfName: "net1"}, Pod: "default/" + name, PodUID: uid}
 	got, err := m.Add(m.t.Context(), h, []block.Wish{{Space: block.SpaceOf("", ""), Window: window}}, nil)
 	if err != nil {
 		m.f.deletePod("default", name)
@@ -74,7 +75,7 @@ func (m *managed) giveText() string {
 // end is the DEL of a container.
 func (m *managed) end(pod string) {
 	m.t.Helper()
-	if err := m.Del(m.t.Context(), m.has[pod].holder.Attachment()); err != nil {
+	if err := m.Del(m.t.Context(), m.has[pod].holder.ID); err != nil {
 		m.t.Fatal(err)
 	}
 	delete(m.has, pod)

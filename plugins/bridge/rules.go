@@ -76,7 +76,7 @@ func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) err
 	}
 	return a.Filter(func(conn *nft.Conn) error {
 		for _, s := range sets {
-			if err := conn.Set(ctx, s.table, a.Tag(), s.rules...); err != nil {
+			if err := conn.Set(ctx, s.table, a.ID, s.rules...); err != nil {
 				return err
 			}
 			a.Undo.Push(func(ctx context.Context) error { return removeRules(ctx, a.Request) })
@@ -87,12 +87,12 @@ func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) err
 
 // removeRules removes what rules the attachment has, whatever the configuration says by now.
 func removeRules(ctx context.Context, req *plugin.Request) error {
-	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Delete(ctx, t, req.Tag()) })
+	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Delete(ctx, t, req.ID) })
 }
 
 // collectRules removes those of the network's attachments that are not valid.
 func collectRules(ctx context.Context, req *plugin.Request) error {
-	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Keep(ctx, t, req.Network, req.ValidTags()) })
+	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Keep(ctx, t, req.Network, req.Valid) })
 }
 
 // eachTable takes rules away from the tables.
@@ -109,7 +109,7 @@ func checkRules(ctx context.Context, req *plugin.Request, c *Conf, port, pod *nl
 	return req.Filter(func(conn *nft.Conn) error {
 		var errs []error
 		for _, s := range sets {
-			errs = append(errs, conn.Check(ctx, s.table, req.Tag(), s.rules...))
+			errs = append(errs, conn.Check(ctx, s.table, req.ID, s.rules...))
 		}
 		return errors.Join(errs...)
 	})

@@ -91,7 +91,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 		return nil, err
 	}
 	return req.Result(), req.Filter(func(conn *nft.Conn) error {
-		had, err := conn.Swap(ctx, table(), req.Tag(), w.claim(req), w.rules...)
+		had, err := conn.Swap(ctx, table(), req.ID, w.claim(req), w.rules...)
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func (w *work) claim(req *plugin.Request) func(others []nft.Owned) error {
 		if !pushed {
 			pushed = true
 			req.Undo.Push(func(ctx context.Context) error {
-				return req.Unfilter(func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.Tag()) })
+				return req.Unfilter(func(conn *nft.Conn) error { return conn.Delete(ctx, table(), req.ID) })
 			})
 		}
 		return nil
@@ -132,7 +132,7 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 // the pod.
 func release(ctx context.Context, req *plugin.Request, known []flow) error {
 	return req.Unfilter(func(conn *nft.Conn) error {
-		had, err := conn.Swap(ctx, table(), req.Tag(), nil)
+		had, err := conn.Swap(ctx, table(), req.ID, nil)
 		return errors.Join(err, forget(ctx, conn, append(known, flowsOf(had)...)))
 	})
 }
@@ -144,7 +144,7 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 		return err
 	}
 	return req.Filter(func(conn *nft.Conn) error {
-		if err := conn.Check(ctx, table(), req.Tag(), w.rules...); err != nil {
+		if err := conn.Check(ctx, table(), req.ID, w.rules...); err != nil {
 			return err
 		}
 		return w.checkLocalnet(ctx, req)
@@ -153,7 +153,7 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 
 // GC removes the rules of the network's attachments that are not valid.
 func (Plugin) GC(ctx context.Context, req *plugin.Request, _ *Conf) error {
-	return req.Unfilter(func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.ValidTags()) })
+	return req.Unfilter(func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.Valid) })
 }
 
 // Status is always good: a network may have no pod that asks for ports.

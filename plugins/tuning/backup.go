@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -19,9 +19,7 @@ import (
 // backup is what a file of the data directory holds: how an interface was before its first ADD, and, unlike the reference's, whose it is.
 type backup struct {
 	attributes
-	Network     string `json:"network,omitempty"`
-	ContainerID string `json:"containerID,omitempty"`
-	IfName      string `json:"ifName,omitempty"`
+	attachment.ID
 }
 
 // suffix is that of the backups' names.
@@ -42,10 +40,7 @@ type backups struct {
 
 // backups checks where the attachment's backup is to be. Its name is the reference's, too.
 func (p Plugin) backups(req *plugin.Request, c *Conf) (backups, error) {
-	if err := utils.ValidateContainerID(req.ContainerID); err != nil {
-		return backups{}, err
-	}
-	if err := utils.ValidateInterfaceName(req.IfName); err != nil {
+	if err := req.Validate(); err != nil {
 		return backups{}, err
 	}
 	place, err := p.place(c)
@@ -69,7 +64,7 @@ func (p Plugin) Judge(c *Conf) error {
 func (b backups) save(req *plugin.Request, a attributes) (made bool, err error) {
 	_, err = b.load()
 	if errors.Is(err, fs.ErrNotExist) {
-		made, err = true, b.write(backup{a, req.Network, req.ContainerID, req.IfName})
+		made, err = true, b.write(backup{a, req.ID})
 	}
 	if err != nil {
 		return false, types.NewError(types.ErrIOFailure, fmt.Sprintf("field dataDir %q: backup of interface %s: %v", b.Place, req.IfName, err), "")
@@ -170,7 +165,7 @@ func collect(place hostfile.Place, req *plugin.Request) error {
 			continue
 		}
 		b, err := read(dir, name)
-		if err != nil || b.Network != req.Network || slices.Contains(req.Valid, types.GCAttachment{ContainerID: b.ContainerID, IfName: b.IfName}) {
+		if err != nil || b.Network != req.Network || slices.Contains(req.Valid, b.ID) {
 			continue
 		}
 		errs = append(errs, remove(dir, name))

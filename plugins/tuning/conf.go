@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
@@ -95,7 +96,7 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 
 // Validate judges the values and the names of parameters; the allowlist is the node's.
 func (c *Conf) Validate() error {
-	_, err := c.wanted(&plugin.Request{IfName: "net1"})
+	_, err := c.wanted(&plugin.Request{ID: attachment.ID{IfName: "net1"}})
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 const (
@@ -44,7 +45,7 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
-	if uerr := m.Del(ctx, h.Attachment()); uerr != nil {
+	if uerr := m.Del(ctx, h.ID); uerr != nil {
 		err = fmt.Errorf("%w (and what was taken could not be given back: %w)", err, uerr)
 	}
 	return nil, err
@@ -52,7 +53,7 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 
 // again gives what an Add of the holder has got already. What is there of an unfinished one is given back.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
-	has, err := m.held(ctx, h.Attachment())
+	has, err := m.held(ctx, h.ID)
 	if err != nil || has == nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.A
 	}
 	for i, w := range wishes {
 		if len(has.Got) != len(wishes) || !w.grants(has.Got[i]) || !slices.Contains(addrs, heldAddr{w.Space, has.Got[i]}) {
-			return nil, m.Del(ctx, h.Attachment())
+			return nil, m.Del(ctx, h.ID)
 		}
 	}
 	return has.Got, nil
@@ -149,10 +150,10 @@ func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
 func (o *order) remember(ctx context.Context) error {
 	o.remembered = true
 	orphans, err := o.recollect(ctx)
-	if err != nil || orphans[o.holder.Attachment()] == nil {
+	if err != nil || orphans[o.holder.ID] == nil {
 		return err
 	}
-	return o.Del(ctx, o.holder.Attachment())
+	return o.Del(ctx, o.holder.ID)
 }
 
 // take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be
@@ -161,7 +162,7 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 	short = -1
 	err = o.locked(ctx, func(s *session) error {
 		if !o.begun {
-			if has, err := s.holding(o.holder.Attachment()); has != nil || err != nil {
+			if has, err := s.holding(o.holder.ID); has != nil || err != nil {
 				return errHolds
 			}
 		}
@@ -203,7 +204,7 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 
 // record writes what an attachment holds, before the blocks that it is of.
 func (s *session) record(h *held, changed []*local) error {
-	if err := s.write(heldName(h.Holder.Attachment()), h); err != nil {
+	if err := s.write(heldName(h.Holder.ID), h); err != nil {
 		return err
 	}
 	for _, b := range changed {
@@ -222,7 +223,7 @@ func (s *session) pick(w Wish) (*local, netip.Addr, error) {
 			return nil, netip.Addr{}, err
 		}
 		if by, ok := b.Used[w.Asked]; ok {
-			return nil, netip.Addr{}, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.Attachment())
+			return nil, netip.Addr{}, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.ID)
 		}
 		return b, w.Asked, nil
 	}
@@ -272,7 +273,7 @@ func (b *local) pick(w Wish, now time.Time) (addr netip.Addr, rested, ok bool) {
 
 // held is what an attachment holds, nil for nothing. Where that cannot be read, or was lost, all
 // blocks are searched for it.
-func (m *Manager) held(ctx context.Context, a Attachment) (found *held, err error) {
+func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err error) {
 	var broken error
 	known := false
 	err = m.locked(ctx, func(s *session) error {
@@ -323,7 +324,7 @@ func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holde
 
 // holds gives those addresses of has that are recorded as the attachment's in the blocks themselves.
 func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
-	a := has.Holder.Attachment()
+	a := has.Holder.ID
 	var addrs []heldAddr
 	elsewhere := slices.Clone(has.Shared)
 	err := m.locked(ctx, func(s *session) error {
@@ -334,7 +335,7 @@ func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
 				return err
 			case b == nil || b.State == claiming:
 				elsewhere = append(elsewhere, at)
-			case b.State != lost && b.Used[at.Addr].Attachment() == a:
+			case b.State != lost && b.Used[at.Addr].ID == a:
 				addrs = append(addrs, at)
 			}
 		}

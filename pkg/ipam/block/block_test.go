@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
@@ -72,7 +74,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 func holder(i int) block.Holder {
-	return block.Holder{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1", Pod: fmt.Sprint("default/p", i)}
+	return block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}, Pod: fmt.Sprint("default/p", i)}
 }
 
 func wish(t testing.TB, cidr string) block.Wish {
@@ -113,7 +115,7 @@ func TestAllAddressesAreGiven(t *testing.T) {
 						t.Fatalf("error is %v", err)
 					}
 					for i, m := range where {
-						if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+						if err := m.Del(t.Context(), holder(i).ID); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -127,8 +129,8 @@ func TestAllAddressesAreGiven(t *testing.T) {
 func TestWhiteSpace(t *testing.T) {
 	m := newRig(t).node("n0")
 	for what, h := range map[string]block.Holder{
-		"network": {Network: "a b", ContainerID: "c", IfName: "e"}, "container ID": {Network: "n", ContainerID: "c\n", IfName: "e"},
-		"interface": {Network: "n", ContainerID: "c", IfName: "\te"}, "pod": {Network: "n", ContainerID: "c", IfName: "e", Pod: "d/p q"},
+		"network": {ID: attachment.ID{Network: "a b", ContainerID: "c", IfName: "e"}}, "container ID": {ID: attachment.ID{Network: "n", ContainerID: "c\n", IfName: "e"}},
+		"interface": {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "\te"}}, "pod": {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "e"}, Pod: "d/p q"},
 	} {
 		if _, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil); err == nil || !strings.HasPrefix(err.Error(), what+" ") {
 			t.Errorf("%s: %v", what, err)
@@ -147,6 +149,26 @@ func add(t *testing.T, all []*block.Manager, m *block.Manager, h block.Holder, w
 			if err := m.Answer(context.WithoutCancel(t.Context())); err != nil {
 				return nil, err
 			}
+		}
+	}
+}
+
+// The state that nodes have is read by name and content: neither may change.
+func TestStateStays(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	h := holder(0)
+	h.ContainerID, h.Pod = "c", "default/p"
+	if _, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"held/63889839ab2375c26da670d3e65b24dd": `{"holder":{"network":"net","containerID":"c","ifName":"net1","pod":"default/p"},` +
+			`"got":["10.0.0.1"],"local":[{"space":"default","addr":"10.0.0.1"}]}`,
+		"blocks/default/open/10.0.0.0-28": "\nused 10.0.0.1 net c net1  default/p\n",
+	} {
+		if data, err := os.ReadFile(filepath.Join(m.Dir, name)); err != nil || !strings.Contains(string(data), want) {
+			t.Errorf("%s: %s, %v", name, data, err)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/nettest"
@@ -139,7 +140,7 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 		add(m, 1)
 		if ranges[0] != "10.0.0.4/31" {
 			add(m, 2)
-			must(m.Del(t.Context(), holder(2).Attachment()))
+			must(m.Del(t.Context(), holder(2).ID))
 		}
 	}
 	var dead bool
@@ -147,7 +148,7 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 		dead = killed(m, n, func() { _, _ = m.Add(context.WithoutCancel(t.Context()), holder(0), wishes, nil) })
 	} else {
 		add(m, 0)
-		dead = killed(m, n, func() { _ = m.Del(context.WithoutCancel(t.Context()), holder(0).Attachment()) })
+		dead = killed(m, n, func() { _ = m.Del(context.WithoutCancel(t.Context()), holder(0).ID) })
 	}
 	live := map[int][]netip.Addr{}
 	if warm {
@@ -155,12 +156,12 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 	}
 	switch what[5:] {
 	case "Del":
-		must(m.Del(t.Context(), holder(0).Attachment()))
+		must(m.Del(t.Context(), holder(0).ID))
 	case "GC":
-		must(m.GC(t.Context(), "net", []block.Attachment{holder(1).Attachment()}))
+		must(m.GC(t.Context(), "net", []attachment.ID{holder(1).ID}))
 	case "Add":
 		live[0] = add(m, 0)
-		must(m.Check(t.Context(), holder(0).Attachment(), live[0]))
+		must(m.Check(t.Context(), holder(0).ID, live[0]))
 	}
 	if ranges[0] != "10.0.0.4/31" {
 		live[3] = add(other, 3)
@@ -177,7 +178,7 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 	}
 	for i := range 5 {
 		for _, m := range all {
-			must(m.Del(t.Context(), holder(i).Attachment()))
+			must(m.Del(t.Context(), holder(i).ID))
 		}
 	}
 	r.nothingLeft(t, all...)
@@ -271,7 +272,7 @@ func badState(t *testing.T, spoil func(string) error, what string) {
 		add(200 + i)
 	}
 	for _, i := range added {
-		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+		if err := m.Del(t.Context(), holder(i).ID); err != nil {
 			t.Errorf("del %d: %v", i, err)
 		}
 	}
@@ -429,7 +430,7 @@ func TestBlocksChangedByHand(t *testing.T) {
 	if err := m.Inspect(t.Context()); err != nil || len(told) != 1 {
 		t.Error(err, told)
 	}
-	if err := m.Check(t.Context(), holder(0).Attachment(), nil); err == nil {
+	if err := m.Check(t.Context(), holder(0).ID, nil); err == nil {
 		t.Error("what was lost is held")
 	}
 	addrs, err := m.Add(t.Context(), holder(1), w, nil)
@@ -437,7 +438,7 @@ func TestBlocksChangedByHand(t *testing.T) {
 		t.Error(addrs, err)
 	}
 	for i := range 2 {
-		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+		if err := m.Del(t.Context(), holder(i).ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -507,12 +508,12 @@ func TestRenamedNode(t *testing.T) {
 		}
 	}
 	for i := range 2 {
-		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+		if err := m.Del(t.Context(), holder(i).ID); err != nil {
 			t.Error(err)
 		}
 	}
 	for i := 2; i <= 20; i++ {
-		if err := other.Del(t.Context(), holder(i).Attachment()); err != nil {
+		if err := other.Del(t.Context(), holder(i).ID); err != nil {
 			t.Error(err)
 		}
 	}
@@ -548,17 +549,17 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 					r.api.DeleteNode("n0")
 				}
 				r.api.Fault = func(string, string) error { return errors.New("away") }
-				if err := m.Del(t.Context(), holder(0).Attachment()); err == nil {
+				if err := m.Del(t.Context(), holder(0).ID); err == nil {
 					t.Error("a DEL says done while the API cannot be asked")
 				}
 				r.api.Fault = nil
 				if how == "GC" {
-					if err := m.GC(t.Context(), "net", []block.Attachment{holder(2).Attachment()}); err != nil {
+					if err := m.GC(t.Context(), "net", []attachment.ID{holder(2).ID}); err != nil {
 						t.Fatal(err)
 					}
 				}
 				for i := 0; i < 2 && how == "DEL"; i++ {
-					if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+					if err := m.Del(t.Context(), holder(i).ID); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -573,7 +574,7 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 					t.Errorf("the API holds addresses of %q, want %q", left, want)
 				}
 				before := r.api.Calls()
-				if err := m.Del(t.Context(), holder(9).Attachment()); err != nil || r.api.Calls() != before {
+				if err := m.Del(t.Context(), holder(9).ID); err != nil || r.api.Calls() != before {
 					t.Errorf("a DEL of what holds nothing: %v, %d requests", err, r.api.Calls()-before)
 				}
 			})
@@ -638,7 +639,7 @@ func TestR31DelOnAFullDisk(t *testing.T) {
 				t.Errorf("an Add on a full disk: %v", err)
 			}
 			for i := range pods - 1 {
-				if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+				if err := m.Del(t.Context(), holder(i).ID); err != nil {
 					t.Fatal(i, err)
 				}
 				if _, err := fill.Write(make([]byte, 4<<10)); !errors.Is(err, unix.ENOSPC) && err != nil { // others use what is free again

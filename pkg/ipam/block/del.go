@@ -10,17 +10,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // Del gives back all that the attachment holds. It needs the API only for addresses of shared blocks.
-func (m *Manager) Del(ctx context.Context, a Attachment) error {
+func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
 	if err := m.del(ctx, a); err != nil {
 		return fmt.Errorf("give back the addresses of %v: %w", a, err)
 	}
 	return nil
 }
 
-func (m *Manager) del(ctx context.Context, a Attachment) error {
+func (m *Manager) del(ctx context.Context, a attachment.ID) error {
 	var elsewhere []heldAddr
 	found, known := false, false
 	err := m.locked(ctx, func(s *session) error {
@@ -59,13 +60,13 @@ func (m *Manager) del(ctx context.Context, a Attachment) error {
 }
 
 // forgetHeld forgets an attachment that holds nothing any more.
-func (s *session) forgetHeld(a Attachment) error {
+func (s *session) forgetHeld(a attachment.ID) error {
 	return errors.Join(s.remove(heldName(a)), s.forgetFull())
 }
 
 // searchOwn is what an attachment holds of the node's own blocks where its file is missing; nil for
 // nothing.
-func (s *session) searchOwn(a Attachment) (*held, error) {
+func (s *session) searchOwn(a attachment.ID) (*held, error) {
 	has, err := s.search(a)
 	if err != nil || len(has.Local) == 0 {
 		return nil, err
@@ -86,22 +87,22 @@ func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
 		case b == nil || b.unsettled():
 			elsewhere = append(elsewhere, at)
 		default:
-			errs = append(errs, s.leave(b, has.Holder.Attachment()))
+			errs = append(errs, s.leave(b, has.Holder.ID))
 		}
 	}
 	err = errors.Join(errs...)
 	if err == nil && len(elsewhere) > 0 && len(has.Got) > 0 { // a request that is sent may take effect even if this process is killed
 		has.Got = nil
-		err = s.write(heldName(has.Holder.Attachment()), has)
+		err = s.write(heldName(has.Holder.ID), has)
 	}
 	if err != nil || len(elsewhere) > 0 {
 		return elsewhere, err
 	}
-	return nil, s.forgetHeld(has.Holder.Attachment())
+	return nil, s.forgetHeld(has.Holder.ID)
 }
 
 // leave frees all that an attachment has of a block.
-func (s *session) leave(b *local, a Attachment) error {
+func (s *session) leave(b *local, a attachment.ID) error {
 	switch {
 	case !b.leave(a, s.m.now()):
 		return nil
@@ -112,7 +113,7 @@ func (s *session) leave(b *local, a Attachment) error {
 }
 
 // Check says whether the attachment holds these addresses.
-func (m *Manager) Check(ctx context.Context, a Attachment, addrs []netip.Addr) error {
+func (m *Manager) Check(ctx context.Context, a attachment.ID, addrs []netip.Addr) error {
 	has, err := m.held(ctx, a)
 	if err != nil {
 		return err
@@ -137,8 +138,8 @@ func (m *Manager) Check(ctx context.Context, a Attachment, addrs []netip.Addr) e
 }
 
 // GC gives back what the network's attachments hold that are not valid.
-func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) error {
-	keep := map[Attachment]bool{}
+func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID) error {
+	keep := map[attachment.ID]bool{}
 	for _, a := range valid {
 		keep[a] = true
 	}
@@ -146,10 +147,10 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 	if rerr != nil && orphans == nil {
 		return rerr
 	}
-	var gone []Attachment
-	stale := func(a Attachment) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
-	seen := map[Attachment]bool{}
-	see := func(a Attachment) {
+	var gone []attachment.ID
+	stale := func(a attachment.ID) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
+	seen := map[attachment.ID]bool{}
+	see := func(a attachment.ID) {
 		if stale(a) && !seen[a] {
 			seen[a], gone = true, append(gone, a)
 		}
@@ -163,11 +164,11 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 				m.Log.Error("what an attachment holds cannot be read", "error", err)
 				continue
 			}
-			see(h.Holder.Attachment())
+			see(h.Holder.ID)
 		}
 		return s.eachBlock(func(b *local) error {
 			for _, h := range b.Used {
-				see(h.Attachment())
+				see(h.ID)
 			}
 			return nil
 		})
@@ -186,7 +187,7 @@ func (m *Manager) GC(ctx context.Context, network string, valid []Attachment) er
 }
 
 // recollectOnce finds out what this node's attachments hold, if that is not known.
-func (m *Manager) recollectOnce(ctx context.Context) (orphans map[Attachment]*held, err error) {
+func (m *Manager) recollectOnce(ctx context.Context) (orphans map[attachment.ID]*held, err error) {
 	known := false
 	err = m.locked(ctx, func(s *session) error {
 		known = s.recollected()

@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // The file of a block is lines, each a key and its values, which have no white space:
@@ -168,7 +170,7 @@ func parseHolder(text string) (Holder, error) {
 	if len(part) != 5 {
 		return Holder{}, errors.New("it does not say who has the address")
 	}
-	return Holder{part[0], part[1], part[2], types.UID(part[3]), part[4]}, nil
+	return Holder{attachment.ID{Network: part[0], ContainerID: part[1], IfName: part[2]}, types.UID(part[3]), part[4]}, nil
 }
 
 func parseTime(text string) (time.Time, error) {

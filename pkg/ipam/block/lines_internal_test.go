@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // A block that has a value for each field.
@@ -14,8 +16,8 @@ func eachField() *local {
 	b := newLocal("default", netip.MustParsePrefix("fd00::10/124"), owned)
 	b.UID, b.Claim, b.Idle = "2f3a", "c1a1", at
 	b.Used = map[netip.Addr]Holder{
-		netip.MustParseAddr("fd00::11"): {"net", "c", "net1", "uid", "default/pod"},
-		netip.MustParseAddr("fd00::12"): {"net", "c2", "net1", "", ""},
+		netip.MustParseAddr("fd00::11"): {attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"}, "uid", "default/pod"},
+		netip.MustParseAddr("fd00::12"): {attachment.ID{Network: "net", ContainerID: "c2", IfName: "net1"}, "", ""},
 	}
 	b.Freed = map[netip.Addr]time.Time{netip.MustParseAddr("fd00::13"): at, netip.MustParseAddr("fd00::14"): time.Unix(-1, 0)}
 	return b

@@ -124,7 +124,7 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 				if failure.ReasonOf(err) != failure.APIUnavailable || failure.Code(err) != 11 || !strings.Contains(err.Error(), "kubeconfig") {
 					t.Fatalf("after the lease: %v", err)
 				}
-				if err := m.Del(t.Context(), holder(0).Attachment()); err != nil {
+				if err := m.Del(t.Context(), holder(0).ID); err != nil {
 					t.Error(err)
 				}
 				r.api.Fault = nil

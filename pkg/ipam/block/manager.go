@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
@@ -50,11 +51,8 @@ type Manager struct {
 
 // Holder is the interface of a container, and for people the pod that it is of.
 type Holder struct {
-	// Network is the name in the CNI configuration.
-	Network     string    `json:"network"`
-	ContainerID string    `json:"containerID"`
-	IfName      string    `json:"ifName"`
-	PodUID      types.UID `json:"podUID,omitempty"`
+	attachment.ID
+	PodUID types.UID `json:"podUID,omitempty"`
 	// Pod is "namespace/name".
 	Pod string `json:"pod,omitempty"`
 }
@@ -69,16 +67,6 @@ func (h Holder) check() error {
 		}
 	}
 	return nil
-}
-
-// Attachment is what of a Holder names it among others.
-type Attachment struct{ Network, ContainerID, IfName string }
-
-// Attachment names the holder.
-func (h Holder) Attachment() Attachment { return Attachment{h.Network, h.ContainerID, h.IfName} }
-
-func (a Attachment) String() string {
-	return fmt.Sprintf("interface %s of container %s in network %s", a.IfName, a.ContainerID, a.Network)
 }
 
 // Wish is one address that an Add wants.

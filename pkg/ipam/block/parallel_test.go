@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 )
@@ -31,7 +32,7 @@ func parallelManager(dir string, api block.Objects) *block.Manager {
 // churn gives and takes addresses back, each of which it marks as its own meanwhile.
 func churn(dir string, m *block.Manager, w block.Wish, name string, rounds int) error {
 	for i := range rounds {
-		h := block.Holder{Network: "net", ContainerID: fmt.Sprint(name, "-", i), IfName: "net1"}
+		h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint(name, "-", i), IfName: "net1"}}
 		addrs, err := m.Add(context.Background(), h, []block.Wish{w}, nil)
 		if err != nil {
 			return err
@@ -48,7 +49,7 @@ func churn(dir string, m *block.Manager, w block.Wish, name string, rounds int) 
 		if err := os.Remove(mark); err != nil {
 			return err
 		}
-		if err := m.Del(context.Background(), h.Attachment()); err != nil {
+		if err := m.Del(context.Background(), h.ID); err != nil {
 			return err
 		}
 	}
@@ -104,7 +105,7 @@ func TestParallelProcesses(t *testing.T) {
 		}
 	}
 	for i := range processes * each {
-		if err := m.Del(t.Context(), holder(i).Attachment()); err != nil {
+		if err := m.Del(t.Context(), holder(i).ID); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,7 +153,7 @@ func BenchmarkAddDel(b *testing.B) {
 				if _, err := m.Add(b.Context(), h, []block.Wish{w}, nil); err != nil {
 					b.Fatal(err)
 				}
-				if err := m.Del(b.Context(), h.Attachment()); err != nil {
+				if err := m.Del(b.Context(), h.ID); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -171,7 +172,7 @@ func BenchmarkParallelAdd(b *testing.B) {
 				var all sync.WaitGroup
 				for i := range 64 {
 					all.Go(func() {
-						if _, err := m.Add(b.Context(), block.Holder{Network: "n", ContainerID: fmt.Sprint(round, "-", i), IfName: "e"}, []block.Wish{w}, nil); err != nil {
+						if _, err := m.Add(b.Context(), block.Holder{ID: attachment.ID{Network: "n", ContainerID: fmt.Sprint(round, "-", i), IfName: "e"}}, []block.Wish{w}, nil); err != nil {
 							b.Error(err)
 						}
 					})

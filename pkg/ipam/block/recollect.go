@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // What an attachment holds is written before it is held, so a directory without its file says that
@@ -36,7 +37,7 @@ func (s *session) heldInode() (uint64, bool) {
 // which there is no local state, and writes that down. orphans are these, also where they could not
 // be written. Those under the name of another Node object are not written down, as a GC would free
 // them, and are asked for again.
-func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, err error) {
+func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*held, err error) {
 	id, err := m.identity(ctx)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, 
 	if err != nil {
 		return nil, err
 	}
-	orphans = map[Attachment]*held{}
+	orphans = map[attachment.ID]*held{}
 	strange := map[string]bool{}
 	for i := range shared {
 		for _, e := range shared[i].Spec.Allocations {
@@ -69,17 +70,17 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[Attachment]*held, 
 	return orphans, m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) })
 }
 
-func orphan(orphans map[Attachment]*held, e v1alpha1.Allocation, at heldAddr) {
+func orphan(orphans map[attachment.ID]*held, e v1alpha1.Allocation, at heldAddr) {
 	a := attachmentOf(e)
 	if orphans[a] == nil {
-		orphans[a] = &held{Holder: Holder{a.Network, a.ContainerID, a.IfName, e.PodUID, e.Pod}}
+		orphans[a] = &held{Holder: Holder{a, e.PodUID, e.Pod}}
 	}
 	orphans[a].Shared = append(orphans[a].Shared, at)
 }
 
 // adoptOrphans writes down what attachments hold, unless another process was quicker: it may have
 // taken some of it back since.
-func (s *session) adoptOrphans(orphans map[Attachment]*held) error {
+func (s *session) adoptOrphans(orphans map[attachment.ID]*held) error {
 	if s.recollected() {
 		return nil
 	}
@@ -108,7 +109,7 @@ func (s *session) adoptOrphans(orphans map[Attachment]*held) error {
 }
 
 // sharedEntriesOf are the addresses of all shared blocks that the attachment holds.
-func (m *Manager) sharedEntriesOf(ctx context.Context, a Attachment) (list []heldAddr, err error) {
+func (m *Manager) sharedEntriesOf(ctx context.Context, a attachment.ID) (list []heldAddr, err error) {
 	id, err := m.identity(ctx)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 const (
@@ -25,8 +26,8 @@ const (
 	askedTries = 4
 )
 
-func attachmentOf(a v1alpha1.Allocation) Attachment {
-	return Attachment{a.Network, a.ContainerID, a.IfName}
+func attachmentOf(a v1alpha1.Allocation) attachment.ID {
+	return attachment.ID{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}
 }
 
 // entry is how an address is in use by a container of this node.
@@ -145,7 +146,7 @@ func (s *search) intend(ctx context.Context, at heldAddr) (ok bool, err error) {
 			return nil
 		}
 		s.tried = append(s.tried, at)
-		return l.write(heldName(s.holder.Attachment()), held{Holder: s.holder, Shared: s.tried})
+		return l.write(heldName(s.holder.ID), held{Holder: s.holder, Shared: s.tried})
 	})
 	return ok, err
 }
@@ -282,7 +283,7 @@ func (s *search) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.A
 // container uses it, or one does, from which a migration may go to the holder.
 func (s *search) ours(e v1alpha1.Allocation) bool {
 	holders := func(e v1alpha1.Allocation) bool {
-		return attachmentOf(e) == s.holder.Attachment() && s.me.identity().named(e.Node)
+		return attachmentOf(e) == s.holder.ID && s.me.identity().named(e.Node)
 	}
 	if s.claim != nil && e.Claim != nil && e.Claim.UID == s.claim.UID {
 		return e.ContainerID == "" || e.Second == nil || uses(e, holders)
@@ -431,7 +432,7 @@ func (s *search) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 }
 
 // sharedEntries are the addresses of a shared block that the attachment holds.
-func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a Attachment) ([]heldAddr, error) {
+func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a attachment.ID) ([]heldAddr, error) {
 	object, err := m.Objects.Block(ctx, at.block())
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -447,7 +448,7 @@ func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a Attachment) 
 }
 
 // entries are the addresses that the attachment holds as the object says it.
-func entries(id *identity, object *v1alpha1.IPBlock, a Attachment) (addrs []heldAddr) {
+func entries(id *identity, object *v1alpha1.IPBlock, a attachment.ID) (addrs []heldAddr) {
 	for _, e := range object.Spec.Allocations {
 		such := func(e v1alpha1.Allocation) bool { return attachmentOf(e) == a && id.ran(e) }
 		if addr, err := netip.ParseAddr(e.Address); err == nil && uses(e, such) {
@@ -458,7 +459,7 @@ func entries(id *identity, object *v1alpha1.IPBlock, a Attachment) (addrs []held
 }
 
 // releaseShared gives back what the attachment holds of a block that this node does not own, or is about to share.
-func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a Attachment) error {
+func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.ID) error {
 	unlock, err := m.lockSpace(ctx, at.Space)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
@@ -396,7 +397,7 @@ func (s *sim) upkeep(ctx context.Context, m *block.Manager) {
 func (s *sim) check(b *box) {
 	s.start(b.node, b, "check "+b.holder.ContainerID, func(ctx context.Context) {
 		m := b.node.Manager
-		s.note("  check %s: %v", b.holder.ContainerID, m.Check(ctx, b.holder.Attachment(), b.addrs))
+		s.note("  check %s: %v", b.holder.ContainerID, m.Check(ctx, b.holder.ID, b.addrs))
 		s.upkeep(ctx, m)
 	})
 }
@@ -453,7 +454,7 @@ func (s *sim) del(b *box) {
 	s.dead(b)
 	s.start(b.node, b, "del "+b.holder.ContainerID, func(ctx context.Context) {
 		m := b.node.Manager
-		err := m.Del(ctx, b.holder.Attachment())
+		err := m.Del(ctx, b.holder.ID)
 		s.note("  del %s: %v", b.holder.ContainerID, err)
 		if err == nil {
 			s.boxes = slices.DeleteFunc(s.boxes, func(x *box) bool { return x == b })
@@ -470,7 +471,7 @@ func (s *sim) del(b *box) {
 func (s *sim) free(b *box) {
 	for _, object := range s.api.All() {
 		for _, e := range object.Spec.Allocations {
-			if e.Node != nil && b.holder.Attachment() == (block.Attachment{Network: e.Network, ContainerID: e.ContainerID, IfName: e.IfName}) &&
+			if e.Node != nil && b.holder.ID == (attachment.ID{Network: e.Network, ContainerID: e.ContainerID, IfName: e.IfName}) &&
 				strings.HasPrefix(e.Node.BootID, fmt.Sprint("boot-", b.node.id, "-", b.node.boot)) {
 				s.fail("del %s has succeeded, and %s holds %+v", b.holder.ContainerID, object.Name, e)
 			}
@@ -485,7 +486,7 @@ func (s *sim) newBox() *box {
 		n = s.nodes[s.rnd.IntN(len(s.nodes))]
 	}
 	b := &box{node: n, on: n.NodeName, wishes: slices.Clone(s.windows[s.rnd.IntN(len(s.windows))])}
-	b.holder = block.Holder{Network: "net", ContainerID: fmt.Sprint("c", s.serial), IfName: "net1", Pod: fmt.Sprint("default/p", s.serial)}
+	b.holder = block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", s.serial), IfName: "net1"}, Pod: fmt.Sprint("default/p", s.serial)}
 	if len(s.gone) > 0 && s.rnd.IntN(10) == 0 {
 		i := s.rnd.IntN(len(s.gone))
 		b.holder.ContainerID = s.gone[i]
@@ -533,14 +534,14 @@ func (s *sim) idleBox() *box {
 
 // collect is a GC. The runtime does not call it beside other operations.
 func (s *sim) collect(n *simNode) {
-	var valid []block.Attachment
+	var valid []attachment.ID
 	for _, b := range s.boxes {
 		switch {
 		case b.node != n:
 		case b.busy:
 			return
 		case b.added:
-			valid = append(valid, b.holder.Attachment())
+			valid = append(valid, b.holder.ID)
 		}
 	}
 	if n.collecting {

@@ -2,9 +2,7 @@ package block
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -73,7 +72,7 @@ const (
 )
 
 // nobody has the addresses of which it is not known who has them: they are given back by a reboot alone.
-func nobody() Holder { return Holder{ContainerID: "?"} }
+func nobody() Holder { return Holder{ID: attachment.ID{ContainerID: "?"}} }
 
 // local is the local state of a block.
 type local struct {
@@ -141,9 +140,9 @@ func (b *local) free(a netip.Addr, now time.Time) {
 }
 
 // leave frees all that the attachment has, and says whether that was anything.
-func (b *local) leave(a Attachment, now time.Time) (changed bool) {
+func (b *local) leave(a attachment.ID, now time.Time) (changed bool) {
 	for addr, by := range b.Used {
-		if by.Attachment() == a {
+		if by.ID == a {
 			b.free(addr, now)
 			changed = true
 		}
@@ -301,16 +300,15 @@ func (s *session) remove(name string) error {
 // what is the kind of a file, for tests that stop at each change.
 func what(name string) string { return strings.SplitN(name, "/", 2)[0] }
 
-func heldName(a Attachment) string {
-	sum := sha256.Sum256([]byte(a.Network + "\x00" + a.ContainerID + "\x00" + a.IfName))
-	return path.Join(heldDir, hex.EncodeToString(sum[:16]))
+func heldName(a attachment.ID) string {
+	return path.Join(heldDir, a.Hash())
 }
 
 // holding is what an attachment holds; nil for nothing.
-func (s *session) holding(a Attachment) (*held, error) {
+func (s *session) holding(a attachment.ID) (*held, error) {
 	h, err := s.readHeld(heldName(a))
-	if err == nil && h != nil && h.Holder.Attachment() != a {
-		err = fmt.Errorf("%s is that of %v: %w", heldName(a), h.Holder.Attachment(), errUnusable)
+	if err == nil && h != nil && h.Holder.ID != a {
+		err = fmt.Errorf("%s is that of %v: %w", heldName(a), h.Holder.ID, errUnusable)
 	}
 	return h, err
 }
@@ -517,11 +515,11 @@ func (s *session) spaces() ([]string, error) {
 }
 
 // search finds what an attachment holds of the node's own blocks by looking at each.
-func (s *session) search(a Attachment) (*held, error) {
-	has := &held{Holder: Holder{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}}
+func (s *session) search(a attachment.ID) (*held, error) {
+	has := &held{Holder: Holder{ID: a}}
 	err := s.eachBlock(func(b *local) error {
 		for addr, by := range b.Used {
-			if by.Attachment() == a {
+			if by.ID == a {
 				has.Local = append(has.Local, heldAddr{b.Space, addr})
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -228,12 +229,12 @@ func (m *Manager) gave(ctx context.Context, b *local, object *v1alpha1.IPBlock) 
 
 // lists says whether a shared block says of all that is in use of the node's whose it is.
 func lists(object *v1alpha1.IPBlock, b *local) bool {
-	listed := map[string]Attachment{}
+	listed := map[string]attachment.ID{}
 	for _, e := range object.Spec.Allocations {
 		listed[e.Address] = attachmentOf(e)
 	}
 	for addr, h := range b.Used {
-		if by, ok := listed[addr.String()]; !ok || by != h.Attachment() {
+		if by, ok := listed[addr.String()]; !ok || by != h.ID {
 			return false
 		}
 	}
@@ -260,7 +261,7 @@ func (m *Manager) lose(ctx context.Context, b *local) error {
 			return err
 		}
 		b = current
-		b.leave(nobody().Attachment(), m.now())
+		b.leave(nobody().ID, m.now())
 		if len(b.Used) == 0 {
 			return s.drop(b)
 		}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 )
 
@@ -66,12 +67,12 @@ func BenchmarkAdd(b *testing.B) {
 				fill(b, filepath.Join(s.DataDir, s.Network), n)
 				wishes := []file.Wish{wish("10.0.0.2", "10.255.255.254")}
 				// The first operation reads what is there.
-				if err := s.Del(b.Context(), file.Key{ContainerID: "a", IfName: "eth0"}, nil); err != nil {
+				if err := s.Del(b.Context(), attachment.ID{Network: "net", ContainerID: "a", IfName: "eth0"}, nil); err != nil {
 					b.Fatal(err)
 				}
 				i := 0
 				for b.Loop() {
-					key := file.Key{ContainerID: fmt.Sprintf("new%d", i), IfName: "eth0"}
+					key := attachment.ID{ContainerID: fmt.Sprintf("new%d", i), IfName: "eth0"}
 					if _, err := s.Add(b.Context(), key, wishes); err != nil {
 						b.Fatal(err)
 					}

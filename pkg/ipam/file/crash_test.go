@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 )
 
@@ -188,7 +189,7 @@ func afterKill(t *testing.T, s *file.Store, c job, then string) {
 		add(t, s, "x", dual...)
 		del(t, s, "x")
 	case "GC":
-		must(t, s.GC(t.Context(), []file.Key{key("other")}))
+		must(t, s.GC(t.Context(), []attachment.ID{key("other")}))
 	case "reboot":
 		s.Boot = boot("2", time.Now().Add(time.Hour))
 		add(t, s, "other2", dual...)
@@ -238,7 +239,7 @@ func TestFailsAtEachStep(t *testing.T) {
 			return err
 		}},
 		{"DEL", false, func(s *file.Store) error { return s.Del(t.Context(), key("b"), nil) }},
-		{"GC", false, func(s *file.Store) error { return s.GC(t.Context(), []file.Key{key("other")}) }},
+		{"GC", false, func(s *file.Store) error { return s.GC(t.Context(), []attachment.ID{key("other")}) }},
 		{"Release", false, func(s *file.Store) error {
 			return s.Release(t.Context(), key("b"), []netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("fd00::3")})
 		}},

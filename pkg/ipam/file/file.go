@@ -26,9 +26,9 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -62,10 +62,11 @@ type Lease struct {
 	Gateway netip.Addr
 }
 
-// Add takes an address from each range set, or none at all. A key that holds an address of a set gets no second one, unless it asks for
+// Add takes an address from each range set, or none at all. An attachment that holds an address of a set gets no second one, unless it asks for
 // a certain address.
-func (s *Store) Add(ctx context.Context, key Key, wishes []Wish) ([]Lease, error) {
-	if err := key.check(); err != nil {
+func (s *Store) Add(ctx context.Context, of attachment.ID, wishes []Wish) ([]Lease, error) {
+	key, err := s.key(of)
+	if err != nil {
 		return nil, err
 	}
 	x, err := s.begin(ctx, true)
@@ -80,11 +81,11 @@ func (s *Store) Add(ctx context.Context, key Key, wishes []Wish) ([]Lease, error
 	if err != nil {
 		return nil, err
 	}
-	old, err := x.finished(ctx, key.old())
+	old, err := x.finished(ctx, withoutInterface(key))
 	if err != nil {
 		return nil, err
 	}
-	held := slices.Concat(own.addrs(), old.addrs(), x.held[key], x.held[key.old()])
+	held := slices.Concat(own.addrs(), old.addrs(), x.held[key], x.held[withoutInterface(key)])
 	addrs, err := x.choose(key, wishes, held)
 	if err != nil {
 		return nil, err
@@ -100,10 +101,11 @@ func (s *Store) Add(ctx context.Context, key Key, wishes []Wish) ([]Lease, error
 	return leases, nil
 }
 
-// Del removes all leases of the key. Those of old versions, which name no interface, go with the first interface of their container that
-// has no other. perhaps are addresses that the key may hold, in case that the index does not know it.
-func (s *Store) Del(ctx context.Context, key Key, perhaps []netip.Addr) error {
-	if err := key.check(); err != nil {
+// Del removes all leases of the attachment. Those of old versions, which name no interface, go with the first interface of their container that
+// has no other. perhaps are addresses that it may hold, in case that the index does not know it.
+func (s *Store) Del(ctx context.Context, of attachment.ID, perhaps []netip.Addr) error {
+	key, err := s.key(of)
+	if err != nil {
 		return err
 	}
 	x, err := s.begin(ctx, false)
@@ -114,14 +116,18 @@ func (s *Store) Del(ctx context.Context, key Key, perhaps []netip.Addr) error {
 	errs := []error{x.catchUp(ctx)}
 	released, err := x.release(ctx, key, perhaps)
 	if errs = append(errs, err); released == 0 && err == nil {
-		_, err = x.release(ctx, key.old(), perhaps)
+		_, err = x.release(ctx, withoutInterface(key), perhaps)
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, x.removeNew())...)
 }
 
-// Release takes back an Add: it removes those of the addresses that the key holds.
-func (s *Store) Release(ctx context.Context, key Key, addrs []netip.Addr) error {
+// Release takes back an Add: it removes those of the addresses that the attachment holds.
+func (s *Store) Release(ctx context.Context, of attachment.ID, addrs []netip.Addr) error {
+	key, err := s.key(of)
+	if err != nil {
+		return err
+	}
 	x, err := s.begin(ctx, false)
 	if x == nil {
 		return err
@@ -138,9 +144,10 @@ func (s *Store) Release(ctx context.Context, key Key, addrs []netip.Addr) error 
 	return x.save(e)
 }
 
-// Check says whether the key holds these addresses; without addresses, whether it holds any.
-func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
-	if err := key.check(); err != nil {
+// Check says whether the attachment holds these addresses; without addresses, whether it holds any.
+func (s *Store) Check(ctx context.Context, of attachment.ID, addrs []netip.Addr) error {
+	key, err := s.key(of)
+	if err != nil {
 		return err
 	}
 	x, err := s.look()
@@ -154,7 +161,7 @@ func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
 	var errs []error
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
-		if err == nil && (l == nil || !key.owns(l)) {
+		if err == nil && (l == nil || !l.isOf(key)) {
 			err = fmt.Errorf("%v has no lease of address %s in %s", key, addr, x.leases.Path())
 		}
 		errs = append(errs, err)
@@ -162,10 +169,10 @@ func (s *Store) Check(ctx context.Context, key Key, addrs []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-func (x *session) holdsAny(ctx context.Context, key Key) error {
+func (x *session) holdsAny(ctx context.Context, key attachment.ID) error {
 	var holds bool
 	err := x.each(ctx, func(l *lease) error {
-		holds = holds || key.owns(l)
+		holds = holds || l.isOf(key)
 		return nil
 	})
 	if !holds && err == nil {
@@ -174,8 +181,8 @@ func (x *session) holdsAny(ctx context.Context, key Key) error {
 	return err
 }
 
-// GC removes all leases but those of valid keys. A lease of an old version stays if its container is that of a valid key.
-func (s *Store) GC(ctx context.Context, valid []Key) error {
+// GC removes all leases but those of valid attachments. A lease of an old version stays if its container is that of one.
+func (s *Store) GC(ctx context.Context, valid []attachment.ID) error {
 	x, err := s.begin(ctx, false)
 	if x == nil {
 		return err
@@ -184,9 +191,11 @@ func (s *Store) GC(ctx context.Context, valid []Key) error {
 	if err := x.catchUp(ctx); err != nil {
 		return err
 	}
-	keep := map[Key]bool{}
-	for _, key := range valid {
-		keep[key], keep[key.old()] = true, true
+	keep := map[attachment.ID]bool{}
+	for _, of := range valid {
+		if key, err := s.key(of); err == nil { // else it has no lease here
+			keep[key], keep[withoutInterface(key)] = true, true
+		}
 	}
 	return x.sweep(ctx, func(l *lease) bool { return !keep[l.key] })
 }
@@ -244,7 +253,7 @@ var (
 )
 
 // choose gives an address for each wish. held are those that the key has already.
-func (x *session) choose(key Key, wishes []Wish, held []netip.Addr) ([]netip.Addr, error) {
+func (x *session) choose(key attachment.ID, wishes []Wish, held []netip.Addr) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, len(wishes))
 	for i, w := range wishes {
 		var err error
@@ -308,7 +317,7 @@ func (x *session) take(e *entry, addrs []netip.Addr) error {
 	e.Adds = append(slices.Clip(before), addrs)
 	err := x.save(e)
 	for i := 0; err == nil && i < len(addrs); i++ {
-		err = x.makeLease(e.Key, addrs[i])
+		err = x.makeLease(e.key(), addrs[i])
 	}
 	for i := 0; err == nil && i < len(addrs); i++ {
 		err = x.setLast(i, addrs[i])
@@ -316,7 +325,7 @@ func (x *session) take(e *entry, addrs []netip.Addr) error {
 	if err == nil {
 		return nil
 	}
-	_, rerr := x.removeLeases(e.Key, addrs)
+	_, rerr := x.removeLeases(e.key(), addrs)
 	if rerr == nil {
 		e.Adds = before
 		rerr = x.save(e)
@@ -334,7 +343,7 @@ func (x *session) setLast(index int, addr netip.Addr) error {
 }
 
 // release removes the key's leases and then its entry; it says how many leases there were.
-func (x *session) release(ctx context.Context, key Key, perhaps []netip.Addr) (int, error) {
+func (x *session) release(ctx context.Context, key attachment.ID, perhaps []netip.Addr) (int, error) {
 	var listed []netip.Addr
 	e, lerr := x.load(ctx, key)
 	if lerr == nil {
@@ -350,11 +359,11 @@ func (x *session) release(ctx context.Context, key Key, perhaps []netip.Addr) (i
 
 // removeLeases removes those of the leases that are the key's. The addresses are known to be its
 // own, so that those which name no interface are, too.
-func (x *session) removeLeases(key Key, addrs []netip.Addr) (removed int, err error) {
+func (x *session) removeLeases(key attachment.ID, addrs []netip.Addr) (removed int, err error) {
 	var errs []error
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
-		if err == nil && l != nil && key.owns(l) {
+		if err == nil && l != nil && l.isOf(key) {
 			err = x.removeLease(addr)
 			x.held[l.key] = slices.DeleteFunc(x.held[l.key], func(a netip.Addr) bool { return a == addr })
 			removed++
@@ -377,7 +386,7 @@ func (s *Store) place() (hostfile.Place, error) {
 	if !filepath.IsAbs(s.DataDir) {
 		return hostfile.Place{}, fmt.Errorf("directory %q is not an absolute path", s.DataDir)
 	}
-	if err := asError(utils.ValidateNetworkName(s.Network)); err != nil {
+	if err := utils.ValidateNetworkName(s.Network); err != nil {
 		return hostfile.Place{}, fmt.Errorf("network name %q: %w", s.Network, err)
 	}
 	dir, ok := s.Roots.Place(s.DataDir)
@@ -385,12 +394,4 @@ func (s *Store) place() (hostfile.Place, error) {
 		return dir, fmt.Errorf("directory %q is beneath none of %q", s.DataDir, s.Roots)
 	}
 	return dir.Join(s.Network), nil
-}
-
-// asError keeps a nil pointer from becoming an error.
-func asError(err *types.Error) error {
-	if err == nil {
-		return nil
-	}
-	return err
 }

@@ -15,10 +15,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 )
 
-func key(id string) file.Key { return file.Key{ContainerID: id, IfName: "net1"} }
+func key(id string) attachment.ID {
+	return attachment.ID{Network: "net", ContainerID: id, IfName: "net1"}
+}
 
 var dual = []file.Wish{wish("10.0.0.2", "10.0.0.9"), wish("fd00::2", "fd00::ffff")}
 
@@ -166,7 +169,7 @@ func TestDuplicate(t *testing.T) {
 	}
 	want(t, "leases", leases(t, s), before)
 	// Another interface of the container, another set, and a certain address are no duplicates.
-	other := file.Key{ContainerID: "a", IfName: "net2"}
+	other := attachment.ID{Network: "net", ContainerID: "a", IfName: "net2"}
 	if _, err := s.Add(t.Context(), other, dual); err != nil {
 		t.Error(err)
 	}
@@ -432,7 +435,7 @@ func TestGC(t *testing.T) {
 	put(t, dirOf(s), "10.0.0.8", "")
 	put(t, dirOf(s), "10.0.0.9", strings.Repeat("x", 5000)) // nobody's lease
 	put(t, dirOf(s), "not-an-address", "c\r\nnet1")
-	valid := []file.Key{key("b"), {ContainerID: "a", IfName: "net2"}}
+	valid := []attachment.ID{key("b"), {Network: "net", ContainerID: "a", IfName: "net2"}}
 	for range 2 {
 		if err := s.GC(t.Context(), valid); err != nil {
 			t.Fatal(err)
@@ -573,7 +576,7 @@ func TestInvalid(t *testing.T) {
 	good := store(t)
 	for name, c := range map[string]struct {
 		dir, network string
-		key          file.Key
+		key          attachment.ID
 		says         string
 	}{
 		"relative":       {"networks", "net", key("a"), `directory "networks" is not an absolute path`},
@@ -584,10 +587,11 @@ func TestInvalid(t *testing.T) {
 		"nul":            {good.DataDir + "\x00", "net", key("a"), "invalid argument"},
 		"container ID":   {good.DataDir, "net", key("a/b"), "a/b"},
 		"no ID":          {good.DataDir, "net", key(""), "containerID"},
-		"interface":      {good.DataDir, "net", file.Key{ContainerID: "a", IfName: "a b"}, "whitespace"},
-		"no interface":   {good.DataDir, "net", file.Key{ContainerID: "a"}, "interface"},
+		"interface":      {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a", IfName: "a b"}, "whitespace"},
+		"no interface":   {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a"}, "interface"},
 		"line in the ID": {good.DataDir, "net", key("a\r\nb"), "invalid"},
 	} {
+		c.key.Network = c.network
 		s := &file.Store{DataDir: c.dir, Network: c.network, Boot: good.Boot}
 		_, err := s.Add(t.Context(), c.key, dual)
 		for what, err := range map[string]error{"ADD": err, "DEL": s.Del(t.Context(), c.key, nil), "CHECK": s.Check(t.Context(), c.key, nil)} {
@@ -629,7 +633,7 @@ func TestNothingStaysOpen(t *testing.T) {
 			_, _ = s.Add(t.Context(), key("a"), dual)
 			_ = s.Check(t.Context(), key("a"), nil)
 			_ = s.Del(t.Context(), key("a"), nil)
-			_ = s.GC(t.Context(), []file.Key{key("first")})
+			_ = s.GC(t.Context(), []attachment.ID{key("first")})
 			_, _ = s.Full(t.Context(), []file.Set{dual[0].Set})
 		}
 	}
@@ -670,5 +674,41 @@ func TestLastAddressIsWrittenWhole(t *testing.T) {
 		given := add(t, s, "b", dual...)
 		want(t, "last after "+before, read(t, dirOf(s)+"/last_reserved_ip.0"), given[0].Addr.Addr().String())
 		del(t, s, "b")
+	}
+}
+
+// The index that nodes have is read by name and content: neither may change.
+func TestEntryStays(t *testing.T) {
+	s := store(t)
+	const name, content = "e3392043b0e115104f187a2481355b93", `{"containerID":"a","ifname":"net1","adds":[["10.0.0.2","fd00::2"]]}`
+	if _, err := s.Add(t.Context(), key("a"), dual); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, filepath.Join(dirOf(s), ".braid", name)); got != content {
+		t.Errorf("entry %s", got)
+	}
+}
+
+// Leases are of one network. An attachment of another one has none here, and can get none.
+func TestOtherNetwork(t *testing.T) {
+	s := store(t)
+	if _, err := s.Add(t.Context(), key("a"), dual); err != nil {
+		t.Fatal(err)
+	}
+	other := key("a")
+	other.Network = "other"
+	_, err := s.Add(t.Context(), other, dual)
+	for what, err := range map[string]error{
+		"ADD": err, "DEL": s.Del(t.Context(), other, nil), "CHECK": s.Check(t.Context(), other, nil), "release": s.Release(t.Context(), other, nil),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "network") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := s.Check(t.Context(), key("a"), nil); err != nil {
+		t.Error(err)
+	}
+	if err := s.GC(t.Context(), []attachment.ID{other}); err != nil || len(leases(t, s)) != 0 {
+		t.Errorf("%v are left: %v", leases(t, s), err)
 	}
 }

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -9,10 +10,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -29,9 +30,18 @@ const (
 
 // entry is a file of the index: what a key holds, or is about to hold. None of it reads like a lease: the reference looks at all files.
 type entry struct {
-	Key
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifname"`
 	// Adds has the addresses of each ADD. An ADD that is complete holds all of its.
 	Adds [][]netip.Addr `json:"adds"`
+}
+
+func newEntry(key attachment.ID) *entry {
+	return &entry{ContainerID: key.ContainerID, IfName: key.IfName}
+}
+
+func (e *entry) key() attachment.ID {
+	return attachment.ID{ContainerID: e.ContainerID, IfName: e.IfName}
 }
 
 func (e *entry) addrs() []netip.Addr { return slices.Concat(e.Adds...) }
@@ -50,29 +60,29 @@ func (x *session) read(name string) (*entry, error) {
 	}
 	e := &entry{}
 	odd := func(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" }
-	if err := json.Unmarshal(data, e); err != nil || e.file() != name || slices.ContainsFunc(e.addrs(), odd) {
+	if err := json.Unmarshal(data, e); err != nil || entryName(e.key()) != name || slices.ContainsFunc(e.addrs(), odd) {
 		return nil, x.index.Fail("read", name, errBadEntry)
 	}
 	return e, nil
 }
 
 // load gives what the index knows of the key. A bad entry is made anew of the leases.
-func (x *session) load(ctx context.Context, key Key) (*entry, error) {
-	e, err := x.read(key.file())
+func (x *session) load(ctx context.Context, key attachment.ID) (*entry, error) {
+	e, err := x.read(entryName(key))
 	if errors.Is(err, errBadEntry) {
 		if err := x.sweep(ctx, func(*lease) bool { return false }); err != nil {
 			return nil, err
 		}
-		e, err = x.read(key.file())
+		e, err = x.read(entryName(key))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return &entry{Key: key}, nil
+		return newEntry(key), nil
 	}
 	return e, err
 }
 
 // finished is load for an ADD: it removes what an ADD or DEL that was cut short has left.
-func (x *session) finished(ctx context.Context, key Key) (*entry, error) {
+func (x *session) finished(ctx context.Context, key attachment.ID) (*entry, error) {
 	e, err := x.load(ctx, key)
 	if err != nil {
 		return nil, err
@@ -97,14 +107,14 @@ func (x *session) finished(ctx context.Context, key Key) (*entry, error) {
 }
 
 // holds gives those of the addresses that the key has a lease of.
-func (x *session) holds(key Key, addrs []netip.Addr) ([]netip.Addr, error) {
+func (x *session) holds(key attachment.ID, addrs []netip.Addr) ([]netip.Addr, error) {
 	var held []netip.Addr
 	for _, addr := range addrs {
 		l, err := x.lease(addr)
 		if err != nil {
 			return nil, err
 		}
-		if l != nil && key.owns(l) {
+		if l != nil && l.isOf(key) {
 			held = append(held, addr)
 		}
 	}
@@ -117,7 +127,7 @@ func (x *session) save(e *entry) error {
 		if err := x.step("remove entry"); err != nil {
 			return err
 		}
-		return x.index.Remove(e.file())
+		return x.index.Remove(entryName(e.key()))
 	}
 	data, err := json.Marshal(e)
 	if err != nil {
@@ -129,7 +139,7 @@ func (x *session) save(e *entry) error {
 	if err := x.step("rename entry"); err != nil {
 		return err
 	}
-	if err := x.index.Rename(newName, x.index, e.file()); err != nil {
+	if err := x.index.Rename(newName, x.index, entryName(e.key())); err != nil {
 		return err
 	}
 	return nil
@@ -176,15 +186,15 @@ func (x *session) reindex() error {
 		if err != nil {
 			return err
 		}
-		if e.merge(x.held[e.Key]) {
+		if e.merge(x.held[e.key()]) {
 			if err := x.save(e); err != nil {
 				return err
 			}
 		}
-		delete(missing, e.Key)
+		delete(missing, e.key())
 	}
 	for key, addrs := range missing {
-		e := &entry{Key: key}
+		e := newEntry(key)
 		e.merge(addrs)
 		if err := x.save(e); err != nil {
 			return err
@@ -210,10 +220,8 @@ func (e *entry) merge(held []netip.Addr) bool {
 	return changed
 }
 
-// known says whether the index may list the key: it is one that the plugins are called with, or that of a lease of an old version.
-func (k Key) known() bool {
-	if k.IfName == "" {
-		k.IfName = "x"
-	}
-	return k.check() == nil && !strings.ContainsAny(k.ContainerID, "\r\n")
+// known reports whether the index may list the key: it is one that the plugins are called with, or that of a lease of an old version.
+func (x *session) known(key attachment.ID) bool {
+	key.Network, key.IfName = x.Network, cmp.Or(key.IfName, "x")
+	return key.Validate() == nil
 }

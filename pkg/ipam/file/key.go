@@ -3,11 +3,12 @@ package file
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 const (
@@ -19,52 +20,42 @@ const (
 	lastPrefix = "last_reserved_ip."
 )
 
-// Key is who holds addresses: an interface of a container.
-type Key struct {
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifname"`
-}
+// The store is of one network: in it, attachments are told apart by the other two names.
 
-// old is the key of leases that only have a container ID.
-func (k Key) old() Key { return Key{ContainerID: k.ContainerID} }
-
-// owns reports whether a lease is the key's, or may be, as it names no interface.
-func (k Key) owns(l *lease) bool { return l.key == k || l.key == k.old() }
-
-// String is for messages.
-func (k Key) String() string {
-	if k.IfName == "" {
-		return "container " + k.ContainerID
+// key checks that an attachment can have leases here. What is read back as its key is no other's.
+func (s *Store) key(of attachment.ID) (attachment.ID, error) {
+	if of.Network != s.Network {
+		return attachment.ID{}, fmt.Errorf("%v has no addresses of network %.80q", of, s.Network)
 	}
-	return "container " + k.ContainerID + " interface " + k.IfName
+	return attachment.ID{ContainerID: of.ContainerID, IfName: of.IfName}, of.Validate()
 }
 
-// check says whether it can be a key (CNI 1.1 "Parameters"); then it is no other key's when it is read back.
-func (k Key) check() error {
-	if err := asError(utils.ValidateContainerID(k.ContainerID)); err != nil {
-		return err
-	}
-	return asError(utils.ValidateInterfaceName(k.IfName))
+// withoutInterface is the key of leases that only have a container ID.
+func withoutInterface(key attachment.ID) attachment.ID {
+	return attachment.ID{ContainerID: key.ContainerID}
 }
 
-// file is the name of the key's file in the index.
-func (k Key) file() string {
-	sum := sha256.Sum256([]byte(k.ContainerID + "\x00" + k.IfName))
+// isOf reports whether a lease is the key's, or may be, as it names no interface.
+func (l *lease) isOf(key attachment.ID) bool { return l.key == key || l.key == withoutInterface(key) }
+
+// entryName is the name of the key's file in the index.
+func entryName(key attachment.ID) string {
+	sum := sha256.Sum256([]byte(key.ContainerID + "\x00" + key.IfName))
 	return hex.EncodeToString(sum[:nameBytes])
 }
 
 // lease is a lease as it was read.
 type lease struct {
 	addr netip.Addr
-	key  Key
+	key  attachment.ID
 	// changed is when the file was made, or later; no copying of files makes it earlier.
 	changed time.Time
 }
 
 // parse reads the content of a lease, with as little regard for white space as the reference.
-func parse(content []byte) Key {
+func parse(content []byte) attachment.ID {
 	id, ifName, _ := strings.Cut(strings.TrimSpace(string(content)), lineBreak)
-	return Key{id, ifName}
+	return attachment.ID{ContainerID: id, IfName: ifName}
 }
 
 // leaseName is the address that a file is named by.

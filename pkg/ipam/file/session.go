@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -38,7 +39,7 @@ type session struct {
 	// changed says that the directory must be left with a new time; unsure that it must not, because the index may lack leases.
 	changed, unsure bool
 	// held is what all keys hold, if all leases were read.
-	held map[Key][]netip.Addr
+	held map[attachment.ID][]netip.Addr
 }
 
 // look opens the directory without the right to change anything.
@@ -47,7 +48,7 @@ func (s *Store) look() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &session{Store: s, index: hostfile.NoDir(), lock: -1, held: map[Key][]netip.Addr{}}
+	x := &session{Store: s, index: hostfile.NoDir(), lock: -1, held: map[attachment.ID][]netip.Addr{}}
 	x.leases, err = place.Open()
 	return x, err
 }
@@ -187,7 +188,7 @@ func (s *Store) step(change string) error {
 }
 
 // makeLease makes a lease in one step: a file without a name gets its content first. It fails with fs.ErrExist if there is one.
-func (x *session) makeLease(key Key, addr netip.Addr) error {
+func (x *session) makeLease(key attachment.ID, addr netip.Addr) error {
 	if err := x.step("write lease"); err != nil {
 		return err
 	}

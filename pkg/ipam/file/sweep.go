@@ -61,7 +61,7 @@ func (x *session) sweep(ctx context.Context, stale func(*lease) bool) error {
 			if stale(l) {
 				return x.removeLease(l.addr)
 			}
-			if l.key.known() {
+			if x.known(l.key) {
 				x.held[l.key] = append(x.held[l.key], l.addr)
 			}
 			return nil
@@ -126,6 +126,6 @@ func (x *session) marks() (names []string, ended time.Time, err error) {
 
 // lists says whether the index has the lease.
 func (x *session) lists(l *lease) bool {
-	e, err := x.read(l.key.file())
+	e, err := x.read(entryName(l.key))
 	return err == nil && slices.Contains(e.addrs(), l.addr)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -54,11 +55,9 @@ type Runner func(ctx context.Context, environ []string, stdin []byte) ([]byte, e
 
 // saved is the content of a file.
 type saved struct {
-	Kind        string          `json:"kind"`
-	Network     string          `json:"network"`
-	ContainerID string          `json:"containerID"`
-	IfName      string          `json:"ifName"`
-	Config      json.RawMessage `json:"config"`
+	Kind string `json:"kind"`
+	attachment.ID
+	Config json.RawMessage `json:"config"`
 }
 
 // attachment begins the names of the files of an attachment. It has several where the plugin is
@@ -90,7 +89,7 @@ func (m *Memory) Operate(ctx context.Context, c *Call, run Runner) ([]byte, erro
 	if json.Unmarshal(c.Stdin, &present) != nil {
 		return run(ctx, c.Environ, c.Stdin) // the plugin says what is wrong
 	}
-	s := &saved{Kind: c.Kind, Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName, Config: c.Stdin}
+	s := &saved{c.Kind, attachment.ID{Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName}, c.Stdin}
 	switch c.Command {
 	case "ADD":
 		return m.add(ctx, c, s, run)
@@ -99,7 +98,7 @@ func (m *Memory) Operate(ctx context.Context, c *Call, run Runner) ([]byte, erro
 	case "GC":
 		var err error
 		if present.Valid != nil {
-			err = m.collect(ctx, c, s, present.Valid, run)
+			err = m.collect(ctx, c, s, attachment.InNetwork(present.Name, present.Valid), run)
 		}
 		_, rerr := run(ctx, c.Environ, c.Stdin)
 		return nil, joined(err, rerr)
@@ -225,7 +224,7 @@ func (s *saved) merge(present []byte) []byte {
 }
 
 // collect runs DEL for the attachments of the plugin and the network that are not valid.
-func (m *Memory) collect(ctx context.Context, c *Call, of *saved, valid []types.GCAttachment, run Runner) error {
+func (m *Memory) collect(ctx context.Context, c *Call, of *saved, valid []attachment.ID, run Runner) error {
 	names, err := m.names("", suffix)
 	errs := []error{err}
 	for _, name := range names {
@@ -234,7 +233,7 @@ func (m *Memory) collect(ctx context.Context, c *Call, of *saved, valid []types.
 			errs = append(errs, err)
 			continue
 		}
-		if s.Kind != of.Kind || s.Network != of.Network || slices.Contains(valid, types.GCAttachment{ContainerID: s.ContainerID, IfName: s.IfName}) {
+		if s.Kind != of.Kind || s.Network != of.Network || slices.Contains(valid, s.ID) {
 			continue
 		}
 		environ := append(slices.Clone(c.Environ), "CNI_COMMAND=DEL", "CNI_CONTAINERID="+s.ContainerID, "CNI_IFNAME="+s.IfName, "CNI_NETNS=")

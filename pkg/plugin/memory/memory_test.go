@@ -147,3 +147,19 @@ func TestKilled(t *testing.T) {
 		t.Errorf("the plugin got %q", r.got)
 	}
 }
+
+// What nodes have is read by name and content: neither may change.
+func TestSavedStays(t *testing.T) {
+	r := newRecorder(t)
+	if err := r.call("macvlan", "ADD", "c", `{"name":"net"}`); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(r.m.Dir, "b0f1d47a6b880e9034802fba2e221686-0000-*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	data, err := os.ReadFile(files[0])
+	if want := `{"kind":"macvlan","network":"net","containerID":"c","ifName":"net1","config":{"name":"net"}}`; err != nil || string(data) != want {
+		t.Errorf("%s, %v", data, err)
+	}
+}

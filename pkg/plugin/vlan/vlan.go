@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netns"
@@ -55,19 +56,6 @@ type Links struct {
 	Step func(change string)
 }
 
-// Holder is an attachment that uses a link.
-type Holder struct {
-	Network     string `json:"network"`
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifName"`
-}
-
-// file is the name of the holder's file.
-func (h Holder) file() string {
-	sum := sha256.Sum256([]byte(h.Network + "\x00" + h.ContainerID + "\x00" + h.IfName))
-	return hex.EncodeToString(sum[:16])
-}
-
 // Place is the network namespace of a master: the node's, or a pod's.
 type Place struct {
 	NS     *netns.NS
@@ -82,7 +70,7 @@ type Finder func(inPod bool) (*nl.Handle, error)
 // Use returns the link for a VLAN of a master, which it makes if there is none. fresh reports
 // whether the holder is new: whoever takes this call back releases only such a holder. It is also
 // valid with an error.
-func (l *Links) Use(ctx context.Context, at Place, by Holder, master *nl.Link, id int) (link *nl.Link, fresh bool, err error) {
+func (l *Links) Use(ctx context.Context, at Place, by attachment.ID, master *nl.Link, id int) (link *nl.Link, fresh bool, err error) {
 	dir, err := l.lock(ctx, true)
 	if err != nil {
 		return nil, false, err
@@ -96,7 +84,7 @@ func (l *Links) Use(ctx context.Context, at Place, by Holder, master *nl.Link, i
 	if link != nil {
 		name = link.Name
 	}
-	users := by.users(name, at.InPod)
+	users := usersOf(name, by, at.InPod)
 	known, fresh, err := l.hold(dir, users, by)
 	switch {
 	case err != nil:
@@ -112,12 +100,12 @@ func (l *Links) Use(ctx context.Context, at Place, by Holder, master *nl.Link, i
 	return link, fresh, err
 }
 
-// users is the name of the directory with the holders of a link. A colon is in no interface's name.
-func (h Holder) users(link string, inPod bool) string {
+// usersOf is the name of the directory with the holders of a link. A colon is in no interface's name.
+func usersOf(link string, by attachment.ID, inPod bool) string {
 	if !inPod {
 		return link
 	}
-	sum := sha256.Sum256([]byte(h.ContainerID))
+	sum := sha256.Sum256([]byte(by.ContainerID))
 	return hex.EncodeToString(sum[:16]) + ":" + link
 }
 
@@ -194,22 +182,22 @@ func (l *Links) complete(ctx context.Context, at Place, link *nl.Link) error {
 }
 
 // Release removes the holder of an attachment, and with the last one of a link the link.
-func (l *Links) Release(ctx context.Context, by Holder, at Finder) error {
+func (l *Links) Release(ctx context.Context, by attachment.ID, at Finder) error {
 	if found, err := l.concerns(by); !found || err != nil {
 		return err
 	}
 	return l.each(ctx, func(dir hostfile.Dir, users string, names []string) error {
-		if !slices.Contains(names, by.file()) {
+		if !slices.Contains(names, by.Hash()) {
 			return nil
 		}
-		return l.release(ctx, dir, users, by.file(), at)
+		return l.release(ctx, dir, users, by.Hash(), at)
 	})
 }
 
 // concerns reports whether a holder is there, or something that was not finished. It takes no lock,
 // for most attachments use no VLAN: nobody but the attachment itself, whose operations come one
 // after the other, makes its holder.
-func (l *Links) concerns(by Holder) (bool, error) {
+func (l *Links) concerns(by attachment.ID) (bool, error) {
 	dir, err := hostfile.OpenDir(l.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -227,7 +215,7 @@ func (l *Links) concerns(by Holder) (bool, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil || len(names) == 0 || slices.Contains(names, by.file()) {
+		if err != nil || len(names) == 0 || slices.Contains(names, by.Hash()) {
 			return true, err
 		}
 	}
@@ -235,7 +223,7 @@ func (l *Links) concerns(by Holder) (bool, error) {
 }
 
 // Keep releases the holders of a network but those that are valid.
-func (l *Links) Keep(ctx context.Context, network string, valid []Holder, at Finder) error {
+func (l *Links) Keep(ctx context.Context, network string, valid []attachment.ID, at Finder) error {
 	return l.each(ctx, func(dir hostfile.Dir, users string, names []string) error {
 		var errs []error
 		for _, name := range names {
@@ -306,13 +294,13 @@ func (l *Links) lock(ctx context.Context, create bool) (dir hostfile.Dir, err er
 const unfinished = ":new"
 
 // hold writes a holder, unless it is there. known reports whether the link had a holder before.
-func (l *Links) hold(dir hostfile.Dir, users string, by Holder) (known, fresh bool, err error) {
+func (l *Links) hold(dir hostfile.Dir, users string, by attachment.ID) (known, fresh bool, err error) {
 	l.step("hold " + users)
 	if err := dir.Make(users, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, false, err
 	}
 	names, err := holders(dir, users)
-	if err != nil || slices.Contains(names, by.file()) {
+	if err != nil || slices.Contains(names, by.Hash()) {
 		return len(names) > 0, false, err
 	}
 	content, err := json.Marshal(by)
@@ -327,7 +315,7 @@ func (l *Links) hold(dir hostfile.Dir, users string, by Holder) (known, fresh bo
 		return false, false, err
 	}
 	defer to.Close()
-	err = dir.Rename(unfinished, to, by.file())
+	err = dir.Rename(unfinished, to, by.Hash())
 	return len(names) > 0, err == nil, err
 }
 
@@ -380,7 +368,7 @@ func holders(dir hostfile.Dir, users string) ([]string, error) {
 	return in.Names()
 }
 
-func read(dir hostfile.Dir, users, name string) (held Holder, err error) {
+func read(dir hostfile.Dir, users, name string) (held attachment.ID, err error) {
 	data, err := hostfile.Read(filepath.Join(dir.Path(), users, name), maxHolder)
 	if err != nil {
 		return held, err

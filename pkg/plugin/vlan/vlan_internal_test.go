@@ -1,8 +1,12 @@
 package vlan
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // Names fit, and masters whose names begin alike have links of different names.
@@ -27,10 +31,32 @@ func TestNameOf(t *testing.T) {
 	if nameOf("tenant-bond0", 500) == nameOf("tenant-bond1", 500) {
 		t.Error("two masters have one name")
 	}
-	if link, inPod := linkOf((Holder{ContainerID: "c"}).users("eth0.500", true)); link != "eth0.500" || !inPod {
+	if link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, true)); link != "eth0.500" || !inPod {
 		t.Errorf("the link in a pod is %q, %v", link, inPod)
 	}
-	if link, inPod := linkOf((Holder{ContainerID: "c"}).users("eth0.500", false)); link != "eth0.500" || inPod {
+	if link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, false)); link != "eth0.500" || inPod {
 		t.Errorf("the link on the node is %q, %v", link, inPod)
+	}
+}
+
+// Holders that nodes have are found by name and content: neither may change.
+func TestHolderStays(t *testing.T) {
+	l := &Links{Dir: t.TempDir()}
+	id := attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"}
+	dir, err := l.lock(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, fresh, err := l.hold(dir, "eth0.5", id); !fresh || err != nil {
+		t.Fatalf("fresh %v, %v", fresh, err)
+	}
+	const name = "63889839ab2375c26da670d3e65b24dd"
+	data, err := os.ReadFile(filepath.Join(l.Dir, "eth0.5", name))
+	if want := `{"network":"net","containerID":"c","ifName":"net1"}`; err != nil || string(data) != want {
+		t.Errorf("%s, %v", data, err)
+	}
+	if held, err := read(dir, "eth0.5", name); err != nil || held != id {
+		t.Errorf("%+v, %v", held, err)
 	}
 }

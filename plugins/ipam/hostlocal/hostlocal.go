@@ -32,10 +32,6 @@ type Plugin struct {
 
 var _ plugin.Interface[Conf] = Plugin{}
 
-func keyOf(req *plugin.Request) file.Key {
-	return file.Key{ContainerID: req.ContainerID, IfName: req.IfName}
-}
-
 // Add takes an address of each range set.
 func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	store, err := p.store(req, c)
@@ -53,7 +49,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	if result.DNS, err = p.resolvConf(c.ResolvConf); err != nil {
 		return nil, err
 	}
-	leases, err := store.Add(ctx, keyOf(req), want)
+	leases, err := store.Add(ctx, req.ID, want)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -62,7 +58,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		addrs = append(addrs, l.Addr.Addr())
 		result.IPs = append(result.IPs, &types100.IPConfig{Address: plugin.IPNet(l.Addr), Gateway: l.Gateway.AsSlice()})
 	}
-	req.Undo.Push(func(ctx context.Context) error { return store.Release(ctx, keyOf(req), addrs) })
+	req.Undo.Push(func(ctx context.Context) error { return store.Release(ctx, req.ID, addrs) })
 	return result, nil
 }
 
@@ -103,11 +99,11 @@ func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
 	if err == nil {
-		err = store.Del(ctx, keyOf(req), promised(req))
+		err = store.Del(ctx, req.ID, promised(req))
 	}
 	if isRefused(err) {
 		trusted := file.Store{DataDir: c.DataDir, Network: req.Network, Boot: p.Boot}
-		if holds := trusted.Check(ctx, keyOf(req), nil) == nil; !holds {
+		if holds := trusted.Check(ctx, req.ID, nil) == nil; !holds {
 			return nil
 		}
 	}
@@ -152,18 +148,14 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 			}
 		}
 	}
-	return store.Check(ctx, keyOf(req), ours)
+	return store.Check(ctx, req.ID, ours)
 }
 
 // GC removes the leases of attachments that are not valid. There are none where none may be.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	valid := make([]file.Key, len(req.Valid))
-	for i, a := range req.Valid {
-		valid[i] = file.Key{ContainerID: a.ContainerID, IfName: a.IfName}
-	}
 	store, err := p.store(req, c)
 	if err == nil {
-		err = store.GC(ctx, valid)
+		err = store.GC(ctx, req.Valid)
 	}
 	if isRefused(err) {
 		return nil

@@ -30,7 +30,7 @@ func podOf(req *plugin.Request) (*pod, error) {
 
 // holder is who gets the addresses.
 func (p *pod) holder(req *plugin.Request) block.Holder {
-	h := block.Holder{Network: req.Network, ContainerID: req.ContainerID, IfName: req.IfName, PodUID: kubetypes.UID(p.K8S_POD_UID)}
+	h := block.Holder{ID: req.ID, PodUID: kubetypes.UID(p.K8S_POD_UID)}
 	if p.K8S_POD_NAME != "" {
 		h.Pod = string(p.K8S_POD_NAMESPACE + "/" + p.K8S_POD_NAME)
 	}

@@ -55,7 +55,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 			m.Log.InfoContext(ctx, "keys without effect", "network", req.Network, "keys", unused, "flatFile", flat)
 		}
 		addrs, err := want.allocate(ctx, m, req, func(ctx context.Context) error {
-			return p.operate(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, attachment(req)) })
+			return p.operate(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, req.ID) })
 		})
 		if err == nil {
 			result = want.result(addrs)
@@ -108,16 +108,12 @@ func (p *plan) bits(i int) int { return p.wishes[i].Window.Prefix().Bits() }
 
 // Del gives the addresses back.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return p.always(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, attachment(req)) })
+	return p.always(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, req.ID) })
 }
 
 // GC gives back the addresses of attachments that are not valid.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	valid := make([]block.Attachment, len(req.Valid))
-	for i, v := range req.Valid {
-		valid[i] = block.Attachment{Network: req.Network, ContainerID: v.ContainerID, IfName: v.IfName}
-	}
-	return p.always(ctx, "GC", req, c, func(m *block.Manager) error { return m.GC(ctx, req.Network, valid) })
+	return p.always(ctx, "GC", req, c, func(m *block.Manager) error { return m.GC(ctx, req.Network, req.Valid) })
 }
 
 // always is operate for what a flat file that cannot be read must not stop.
@@ -149,7 +145,7 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 			}
 		}
 	}
-	return p.operate(ctx, "CHECK", req, c, func(m *block.Manager) error { return m.Check(ctx, attachment(req), ours) })
+	return p.operate(ctx, "CHECK", req, c, func(m *block.Manager) error { return m.Check(ctx, req.ID, ours) })
 }
 
 // may says whether the address can be one of the ranges'.
@@ -190,11 +186,6 @@ func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request
 			"duration", time.Since(start).Round(time.Microsecond), "error", err)
 	}
 	return err
-}
-
-// attachment names the holder of the addresses.
-func attachment(req *plugin.Request) block.Attachment {
-	return block.Attachment{Network: req.Network, ContainerID: req.ContainerID, IfName: req.IfName}
 }
 
 // coded is an error with its CNI code.
