@@ -446,7 +446,7 @@ func TestCNIConfigurations(t *testing.T) {
 		"gke/00-braid.conflist":           {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "", "/var/log/multus.log", 0},
 	} {
 		cfg := file(t, name).configs[0]
-		got := shape{cfg.CNIVersion, cfg.ClusterNetwork, cfg.Braid.Manifests, cfg.LogFile, len(cfg.Delegates)}
+		got := shape{cfg.CNIVersion, cfg.ClusterNetwork, cfg.Manifests, cfg.LogFile, len(cfg.Delegates)}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}

@@ -126,7 +126,7 @@ func faults(t *testing.T, text string, base int) (all []damage) {
 // judge does what an ADD does before its first change.
 func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damage) error {
 	t.Helper()
-	source, err := kube.NewManifests(cfg.Braid.Manifests)
+	source, err := kube.NewManifests(cfg.Manifests)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestCorpusDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{DataRoots: cfg.Braid.DataRoots})
+	exec := builtin.NewExec(slog.New(slog.DiscardHandler), builtin.Node{DataRoots: cfg.DataRoots})
 	defer exec.Close()
 	counted := map[bool]int{}
 	for _, d := range allDamages(t) {

@@ -53,7 +53,7 @@ func asked() version.PluginInfo {
 type app struct {
 	stdout, stderr io.Writer
 	// alone is for a plugin that is called under its own name.
-	alone conf.Braid
+	alone conf.Node
 	// trace is engine.Engine's, for the tests that stop the process at each change of state.
 	trace func(point string)
 	// now is engine.Engine's, for the tests that do not wait.
@@ -121,7 +121,7 @@ type loader func(stdin []byte) (*conf.Config, error)
 type operation func(*engine.Engine, context.Context, *engine.Request) error
 
 func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
-	for _, w := range req.Config.Warnings { // once for each pod, as its events
+	for _, w := range req.Config.Warnings() { // once for each pod, as its events
 		e.Log.WarnContext(ctx, w.Error(), "reason", w.Reason)
 	}
 	result, err := e.Add(ctx, req)

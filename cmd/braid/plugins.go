@@ -19,7 +19,7 @@ import (
 // exit code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	plugin := node.NewPlugin(node.PluginOptions{
-		Braid: a.alone, Version: buildVersion, Now: a.now,
+		Node: a.alone, Version: buildVersion, Now: a.now,
 		Warn: func(w *failure.Error) {
 			fmt.Fprintln(a.stderr, "warning:", strictjson.Printable(w.Error())) //nolint:errcheck // nobody to tell
 		},

@@ -22,7 +22,7 @@ func TestR3Lint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Config.Braid.SecondaryDefaultRoute = policy
+		in.Config.SecondaryDefaultRoute = policy
 		nad := lint.NAD{}
 		nad.Namespace, nad.Name = "default", "a"
 		nad.Spec.Config = `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"host-local","subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`

@@ -12,27 +12,28 @@ import (
 
 const allowedDuration = `give a positive duration: "90s"`
 
-func (c *Config) loadBraid(o *object) {
-	b := o.inner("braid")
-	b.only("manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
+// braidKeys are those of the object "braid", which has Braid's own.
+func braidKeys() []string {
+	return []string{
+		"manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
 		"unknownKeys", "secondaryDefaultRoute", "dataRoots",
-		"timeouts")
-	c.Braid = Braid{
-		Manifests:     field(b, "manifests", "", allowedPath, optionalPath),
-		StateDir:      field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir),
-		DeviceInfoDir: field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir),
-		PodResources:  field(b, "podResources", DefaultPodResources, allowedPath, absPath),
-		Exec:          field(b, "exec", nil, "give a list of plugin types", listOf(pluginType)),
-		NodeName:      field(b, "nodeName", "", "give the name of the Node object", optional(nodeName)),
-
-		DataRoots:         field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir)),
-		RefuseUnknownKeys: field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown),
-
-		SecondaryDefaultRoute: field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute),
+		"timeouts",
 	}
+}
+
+// readBraid reads the keys of "braid" that are the node's.
+func (n *Node) readBraid(o *object) {
+	b := o.inner("braid")
+	b.only(braidKeys()...)
+	n.Manifests = field(b, "manifests", "", allowedPath, optionalPath)
+	n.StateDir = field(b, "stateDir", DefaultStateDir, allowedStateDir, ownDir)
+	n.DeviceInfoDir = field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir)
+	n.PodResources = field(b, "podResources", DefaultPodResources, allowedPath, absPath)
+	n.Exec = field(b, "exec", nil, "give a list of plugin types", listOf(pluginType))
+	n.NodeName = field(b, "nodeName", "", "give the name of the Node object", optional(nodeName))
 	t := b.inner("timeouts")
 	t.only("operation", "rollback", "api", "status")
-	c.Braid.Timeouts = Timeouts{
+	n.Timeouts = Timeouts{
 		Operation: field(t, "operation", DefaultOperationTimeout, allowedDuration, duration),
 		Rollback:  field(t, "rollback", DefaultRollbackTimeout, allowedDuration, duration),
 		API:       field(t, "api", DefaultAPITimeout, allowedDuration, duration),
@@ -41,11 +42,20 @@ func (c *Config) loadBraid(o *object) {
 	o.err = t.err
 }
 
+// readBraid reads the keys of "braid" that are of the policy.
+func (p *Policy) readBraid(o *object) {
+	b := o.inner("braid")
+	p.DataRoots = field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir))
+	p.RefuseUnknownKeys = field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown)
+	p.SecondaryDefaultRoute = field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute)
+	o.err = b.err
+}
+
 // secondaryDefaultRoute decodes the value of "secondaryDefaultRoute".
 func secondaryDefaultRoute(raw json.RawMessage) (string, error) {
-	text, err := strictjson.String(raw)
+	text, err := quotedString(raw)
 	if err != nil {
-		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+		return "", err
 	}
 	if text != KeepDefaultRoute && text != TakeDefaultRoute && text != RefuseDefaultRoute {
 		return "", fmt.Errorf("%s is no policy", strictjson.Quote(text))
@@ -55,9 +65,9 @@ func secondaryDefaultRoute(raw json.RawMessage) (string, error) {
 
 // pluginType decodes the type of a plugin.
 func pluginType(raw json.RawMessage) (string, error) {
-	text, err := strictjson.String(raw)
+	text, err := quotedString(raw)
 	if err != nil {
-		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+		return "", err
 	}
 	return text, netconf.CheckType(text)
 }
@@ -75,9 +85,9 @@ func refusesUnknown(raw json.RawMessage) (bool, error) {
 }
 
 func duration(raw json.RawMessage) (time.Duration, error) {
-	text, err := strictjson.String(raw)
+	text, err := quotedString(raw)
 	if err != nil {
-		return 0, fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+		return 0, err
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -87,4 +97,13 @@ func duration(raw json.RawMessage) (time.Duration, error) {
 		return 0, errors.New(strictjson.Quote(text) + " is not positive")
 	}
 	return d, nil
+}
+
+// quotedString is a string; the error quotes what is none.
+func quotedString(raw json.RawMessage) (string, error) {
+	text, err := strictjson.String(raw)
+	if err != nil {
+		return "", fmt.Errorf("%s %w", strictjson.Quote(string(raw)), err)
+	}
+	return text, nil
 }

@@ -1,12 +1,16 @@
 // Package conf is Braid's own configuration on the node: the network configuration that the runtime
 // passes on stdin, with the keys of Multus and their meaning plus Braid's own under "braid".
 //
-// Contract: Load and LoadFile validate all that they return; errors are *failure.Error and name the
-// field and the allowed values. Load is pure; LoadFile reads one file.
+// It is split by life: a process reads Node and Policy once, and Call with each request. Each has one
+// reader, which looks at no key of the others.
+//
+// Contract: what is returned is validated; errors are *failure.Error and name the field and the
+// allowed values. All is pure but LoadFile, which reads one file.
 package conf
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -38,78 +42,79 @@ func DefaultLogOptions() LogOptions {
 	return LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}
 }
 
-// Config is Braid's own network configuration, with defaults filled in and every value validated. Paths are absolute, without
-// "..", and clean.
+// Config is Braid's own network configuration: what lives as long as a process, and what the runtime
+// passes with one call. Defaults are filled in and every value is validated. Paths are absolute,
+// without "..", and clean.
 type Config struct {
-	CNIVersion string
-	Name       string
+	Node
+	Policy
+	Call
+}
 
-	// Delegates are the default network and further networks of every pod, as inline confs or conflists.
-	// Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid ignore Delegates. Each passes netconf.Parse.
+// Warnings returns those of all parts. They are of reason OddConfig: values that are read otherwise
+// than they are written, as what Multus makes of them. None keeps a pod from starting.
+func (c *Config) Warnings() []*failure.Error {
+	return slices.Concat(c.Call.Warnings, c.Node.Warnings, c.Policy.Warnings)
+}
+
+// Node is where things are on this node, and what its operator decided. It is read once.
+type Node struct {
+	// Delegates are the default network and further networks of every pod, as inline confs or
+	// conflists. Exactly one of Delegates and ClusterNetwork is set; with both, Multus and Braid
+	// ignore Delegates. Each passes netconf.Parse.
 	Delegates []json.RawMessage
-	// ClusterNetwork is the default network: a NAD in MultusNamespace, the CNI name of a network in ConfDir, a directory, or a
-	// file. DefaultNetworks are further networks of every pod outside SystemNamespaces, named in the same way; they go with
-	// ClusterNetwork and are ignored without it.
+	// ClusterNetwork is the default network: a NAD in MultusNamespace, the CNI name of a network in
+	// ConfDir, a directory, or a file. DefaultNetworks are further networks of every pod outside
+	// SystemNamespaces, named in the same way; they go with ClusterNetwork and are ignored without
+	// it.
 	ClusterNetwork   string
 	DefaultNetworks  []string
 	SystemNamespaces []string
 	MultusNamespace  string
+	// AuxiliaryCNIChainName adds a network of chained plugins to every pod, see
+	// netconf.AuxiliaryChain; only with a ClusterNetwork that is a path.
+	AuxiliaryCNIChainName string
 
-	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results, "cni" in the state directory
-	// by default. BinDirs are searched for plugins
-	// after the runtime's CNI_PATH.
+	// ConfDir holds CNI configuration of networks on disk. CNIDir is where libcni caches results,
+	// "cni" in the state directory by default. BinDirs are searched for plugins after the runtime's
+	// CNI_PATH.
 	ConfDir, CNIDir string
 	BinDirs         []string
-	Kubeconfig      string
+	// Exec lists plugin types that are exec'd even where Braid has them built in.
+	Exec []string
+
+	Kubeconfig string
+	// Manifests is the directory that serves Pods and NADs in place of an API server.
+	Manifests string
+	// NodeName is that of the Node object of this machine; empty for its hostname.
+	NodeName string
+	// StateDir holds all that Braid remembers of live sandboxes; a tmpfs, since no sandbox survives
+	// a reboot.
+	StateDir string
+	// DeviceInfoDir is where device plugins, delegates and Braid exchange descriptions of devices.
+	DeviceInfoDir string
+	// PodResources is the kubelet's socket that tells which devices a pod has.
+	PodResources string
 
 	LogFile     string // empty: no file
 	LogLevel    string // debug, info, warn, error
 	LogToStderr bool
 	LogOptions  LogOptions
 
-	// RuntimeConfig is what the runtime passes for the default network, by capability.
-	RuntimeConfig map[string]json.RawMessage
 	// ReadinessIndicatorFile must exist before any attachment is made; empty: no such condition.
 	ReadinessIndicatorFile string
-	// NamespaceIsolation lets a pod use NADs of its own namespace and of GlobalNamespaces only.
-	NamespaceIsolation bool
-	GlobalNamespaces   []string
-	// AuxiliaryCNIChainName adds a network of chained plugins to every pod, see netconf.AuxiliaryChain; only with a ClusterNetwork that
-	// is a path.
-	AuxiliaryCNIChainName string
-	RetryDeleteOnError    bool
+	// RetryDeleteOnError has a DEL fail for as long as a plugin refuses it.
+	RetryDeleteOnError bool
+	Timeouts           Timeouts
 
-	// ValidAttachments is the runtime's list on GC (CNI 1.1 "cni.dev/valid-attachments"); nil when it sent none.
-	ValidAttachments []types.GCAttachment
-
-	Braid Braid
-
-	// Warnings are of reason OddConfig: values that are read otherwise than they are written, as
-	// what Multus makes of them. None of them keeps a pod from starting.
 	Warnings []*failure.Error
 }
 
-// LogOptions rotate the log file: sizes in MB, age in days.
-type LogOptions struct {
-	MaxAge     int  `json:"maxAge"`
-	MaxSize    int  `json:"maxSize"`
-	MaxBackups int  `json:"maxBackups"`
-	Compress   bool `json:"compress"`
-}
-
-// Braid holds the keys that are Braid's own; an unknown one is an error.
-type Braid struct {
-	// Manifests is the directory that serves Pods and NADs in place of an API server.
-	Manifests string
-	// StateDir holds all that Braid remembers of live sandboxes; a tmpfs, since no sandbox survives a reboot.
-	StateDir string
-	// DeviceInfoDir is where device plugins, delegates and Braid exchange descriptions of devices.
-	DeviceInfoDir string
-	// PodResources is the kubelet's socket that tells which devices a pod has.
-	PodResources string
-	// Exec lists plugin types that are exec'd even where Braid has them built in.
-	Exec     []string
-	NodeName string
+// Policy is what pods and the networks of NADs may do. It lives as long as Node.
+type Policy struct {
+	// NamespaceIsolation lets a pod use NADs of its own namespace and of GlobalNamespaces only.
+	NamespaceIsolation bool
+	GlobalNamespaces   []string
 	// DataRoots are the directories beneath which the key dataDir of a network's configuration may
 	// lead.
 	DataRoots []string
@@ -120,7 +125,30 @@ type Braid struct {
 	// SecondaryDefaultRoute is what becomes of a default route of another network than the default
 	// one that the pod did not ask for: KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
 	SecondaryDefaultRoute string
-	Timeouts              Timeouts
+
+	Warnings []*failure.Error
+}
+
+// Call is what the runtime passes with one call, beside the CNI variables.
+type Call struct {
+	CNIVersion string
+	Name       string
+	// RuntimeConfig is what the runtime passes for the default network, by capability; the pod's
+	// annotations are one.
+	RuntimeConfig map[string]json.RawMessage
+	// ValidAttachments is the runtime's list on GC (CNI 1.1 "cni.dev/valid-attachments"); nil when
+	// it sent none.
+	ValidAttachments []types.GCAttachment
+
+	Warnings []*failure.Error
+}
+
+// LogOptions rotate the log file: sizes in MB, age in days.
+type LogOptions struct {
+	MaxAge     int  `json:"maxAge"`
+	MaxSize    int  `json:"maxSize"`
+	MaxBackups int  `json:"maxBackups"`
+	Compress   bool `json:"compress"`
 }
 
 // The values of "secondaryDefaultRoute".

@@ -21,31 +21,43 @@ const MaxStdin = 4 << 20
 // of two spellings the documented one counts. Unknown keys are ignored, since the runtime and other tools add theirs, except
 // under "braid". A key that is given twice is an error. Errors have reason InvalidConfig and CNI code 7, except for text that
 // is not JSON (6) and for a cniVersion that Braid does not speak (1).
-func Load(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).loadNetworks) }
+func Load(stdin []byte) (*Config, error) {
+	c := &Config{}
+	return loaded(c, read(stdin, c.Call.read, c.Node.read, c.Policy.read))
+}
 
 // LoadForRemoval is Load for DEL and GC, which work from what ADD recorded: a configuration of
 // whose networks none can be attached must not keep a pod from being deleted.
-func LoadForRemoval(stdin []byte) (*Config, error) { return loadWith(stdin, (*Config).keepNetworks) }
+func LoadForRemoval(stdin []byte) (*Config, error) {
+	c := &Config{}
+	return loaded(c, read(stdin, c.Call.read, c.Node.readForRemoval, c.Policy.read))
+}
 
-func loadWith(stdin []byte, networks func(*Config, *object)) (*Config, error) {
-	top, err := decodeStdin(stdin)
+// LoadCall reads of stdin what the runtime passed with the call, for those who read the rest
+// before.
+func LoadCall(stdin []byte) (*Call, error) {
+	c := &Call{}
+	return loaded(c, read(stdin, c.read))
+}
+
+func loaded[T any](part *T, err error) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &object{keys: top, anyCase: true}
-	c := &Config{}
-	c.loadIdentity(o)
-	c.loadBraid(o)
-	c.loadPaths(o)
-	c.loadLogging(o)
-	c.loadPolicy(o)
-	c.loadRuntime(o)
-	networks(c, o)
-	if o.err != nil {
-		return nil, o.err
+	return part, nil
+}
+
+// read hands the keys to readers of parts, each its own object, and returns the first error.
+func read(stdin []byte, parts ...func(*object)) error {
+	top, err := decodeStdin(stdin)
+	for _, part := range parts {
+		if err == nil {
+			o := &object{keys: top, anyCase: true}
+			part(o)
+			err = o.err
+		}
 	}
-	c.Warnings = o.warnings
-	return c, nil
+	return err
 }
 
 // LoadFile reads Braid's own configuration from a file, a conf or a conflist with a plugin of type
@@ -93,7 +105,41 @@ func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 	return top, nil
 }
 
-func (c *Config) loadIdentity(o *object) {
+// read is the reader of Call.
+func (c *Call) read(o *object) {
+	c.readIdentity(o)
+	c.RuntimeConfig = field(o, "runtimeConfig", nil, allowedObject, strictjson.Object)
+	c.ValidAttachments = field(o, "cni.dev/valid-attachments", nil,
+		`give a list of {"containerID": "...", "ifname": "..."}`, attachments)
+	c.Warnings = o.warnings
+}
+
+// read is the reader of Node.
+func (n *Node) read(o *object) { n.readWith(o, (*Node).readNetworks) }
+
+func (n *Node) readForRemoval(o *object) { n.readWith(o, (*Node).keepNetworks) }
+
+func (n *Node) readWith(o *object, networks func(*Node, *object)) {
+	n.readBraid(o)
+	n.readPaths(o)
+	n.readLogging(o)
+	n.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace, listOf(strictjson.String))
+	n.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, orDefault(DefaultMultusNamespace, namespace))
+	n.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
+	field(o, "capabilities", nil, allowedObject, strictjson.Object) // what the runtime is to pass; it reads them itself
+	networks(n, o)
+	n.Warnings = o.warnings
+}
+
+// read is the reader of Policy.
+func (p *Policy) read(o *object) {
+	p.readBraid(o)
+	p.NamespaceIsolation = field(o, "namespaceIsolation", true, allowedBool, strictjson.Bool)
+	p.GlobalNamespaces = o.namespaces("globalNamespaces", DefaultGlobalNamespace, globalNamespaces)
+	p.Warnings = o.warnings
+}
+
+func (c *Call) readIdentity(o *object) {
 	c.Name = field(o, "name", "", netconf.AllowedName, networkName)
 	if o.err == nil && c.Name == "" {
 		o.err = badConfig("name", netconf.AllowedName, "the name is missing")
@@ -114,29 +160,21 @@ func badVersion(version string) error {
 	return badConfig("cniVersion", netconf.AllowedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
 }
 
-func (c *Config) loadPaths(o *object) {
-	c.ConfDir = field(o, "confDir", DefaultConfDir, allowedPath, orDefault(DefaultConfDir, absPath))
-	c.CNIDir = field(o, "cniDir", c.Braid.StateDir+"/cni", allowedStateDir, ownDir)
-	c.loadBinDirs(o)
-	c.Kubeconfig = field(o, "kubeconfig", "", allowedPath, optionalPath)
-	c.ReadinessIndicatorFile = field(o, "readinessindicatorfile", "", allowedPath, optionalPath)
+func (n *Node) readPaths(o *object) {
+	n.ConfDir = field(o, "confDir", DefaultConfDir, allowedPath, orDefault(DefaultConfDir, absPath))
+	n.CNIDir = field(o, "cniDir", n.StateDir+"/cni", allowedStateDir, ownDir)
+	n.readBinDirs(o)
+	n.Kubeconfig = field(o, "kubeconfig", "", allowedPath, optionalPath)
+	n.ReadinessIndicatorFile = field(o, "readinessindicatorfile", "", allowedPath, optionalPath)
 }
 
-// loadBinDirs reads one directory, as the documentation of Multus has it, or several: a list, or as
+// readBinDirs reads one directory, as the documentation of Multus has it, or several: a list, or as
 // CNI_PATH has them.
-func (c *Config) loadBinDirs(o *object) {
-	c.BinDirs = field(o, "binDir", []string{DefaultBinDir}, "give the absolute path of a directory of plugins", binDirs)
-	if o.err == nil && (len(c.BinDirs) > 1 || strictjson.Kind(o.raw("binDir")) == "a list") {
-		o.odd("binDir", "give one directory, and add the others to the runtime's plugin path", "it names %d directories, and all are searched", len(c.BinDirs))
+func (n *Node) readBinDirs(o *object) {
+	n.BinDirs = field(o, "binDir", []string{DefaultBinDir}, "give the absolute path of a directory of plugins", binDirs)
+	if o.err == nil && (len(n.BinDirs) > 1 || strictjson.Kind(o.raw("binDir")) == "a list") {
+		o.odd("binDir", "give one directory, and add the others to the runtime's plugin path", "it names %d directories, and all are searched", len(n.BinDirs))
 	}
-}
-
-func (c *Config) loadPolicy(o *object) {
-	c.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace, listOf(strictjson.String))
-	c.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, orDefault(DefaultMultusNamespace, namespace))
-	c.NamespaceIsolation = field(o, "namespaceIsolation", true, allowedBool, strictjson.Bool)
-	c.GlobalNamespaces = o.namespaces("globalNamespaces", DefaultGlobalNamespace, globalNamespaces)
-	c.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
 }
 
 // namespaces are names. What no namespace can be called is left out: no pod is of it.
@@ -149,13 +187,6 @@ func (o *object) namespaces(key, def string, decode func(json.RawMessage) ([]str
 		}
 		return err != nil
 	})
-}
-
-func (c *Config) loadRuntime(o *object) {
-	field(o, "capabilities", nil, allowedObject, strictjson.Object)
-	c.RuntimeConfig = field(o, "runtimeConfig", nil, allowedObject, strictjson.Object)
-	c.ValidAttachments = field(o, "cni.dev/valid-attachments", nil,
-		`give a list of {"containerID": "...", "ifname": "..."}`, attachments)
 }
 
 // inFile names the file in an error.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -41,10 +42,15 @@ func badLoad(t *testing.T, keys, field string, texts ...string) {
 
 func TestLoadDefaults(t *testing.T) {
 	want := &Config{
-		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", SystemNamespaces: []string{"kube-system"}, MultusNamespace: "kube-system",
-		ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDirs: []string{"/opt/cni/bin"}, LogFile: "/var/log/braid.log", LogLevel: "info",
-		LogOptions: LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}, NamespaceIsolation: true, GlobalNamespaces: []string{"default"},
-		Braid: Braid{StateDir: "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock", SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}, Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second}},
+		Call: Call{CNIVersion: "1.0.0", Name: "node"},
+		Node: Node{
+			ClusterNetwork: "main", SystemNamespaces: []string{"kube-system"}, MultusNamespace: "kube-system",
+			ConfDir: "/etc/cni/multus/net.d", CNIDir: "/run/braid/cni", BinDirs: []string{"/opt/cni/bin"}, LogFile: "/var/log/braid.log", LogLevel: "info",
+			LogOptions: LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true},
+			StateDir:   "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock",
+			Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second},
+		},
+		Policy: Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}, SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}},
 	}
 	same(t, "defaults", load(t, `"x":1`), want)
 	same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
@@ -60,13 +66,17 @@ func TestLoadEverything(t *testing.T) {
 		"defaultNetworks":["x","/y/z"],
 		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
 	same(t, "config", c, &Config{
-		CNIVersion: "1.0.0", Name: "node", ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
-		MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDirs: []string{"/d"}, Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
-		LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
-		ReadinessIndicatorFile: "/g", GlobalNamespaces: []string{"default", "ns-a"}, RetryDeleteOnError: true,
-		Braid: Braid{Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example", SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}, Timeouts: Timeouts{
-			Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second,
-		}},
+		Call: Call{
+			CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
+		},
+		Node: Node{
+			ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
+			MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDirs: []string{"/d"}, Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
+			LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, ReadinessIndicatorFile: "/g", RetryDeleteOnError: true,
+			Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example",
+			Timeouts: Timeouts{Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second},
+		},
+		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}},
 	})
 	same(t, "cniDir follows stateDir", load(t, `"braid":{"stateDir":"/s/"}`).CNIDir, "/s/cni")
 	same(t, "logFile off", load(t, `"logFile":""`).LogFile, "")
@@ -139,11 +149,11 @@ func TestR9OddValues(t *testing.T) {
 		if !want.ok(c) {
 			t.Errorf("%s: %+v", keys, c)
 		}
-		if (len(c.Warnings) == 1) != (want.says != "") || len(c.Warnings) > 1 {
-			t.Errorf("%s: warnings %v, want %q", keys, c.Warnings, want.says)
+		if (len(c.Warnings()) == 1) != (want.says != "") || len(c.Warnings()) > 1 {
+			t.Errorf("%s: warnings %v, want %q", keys, c.Warnings(), want.says)
 			continue
 		}
-		for _, w := range c.Warnings {
+		for _, w := range c.Warnings() {
 			if w.Reason != failure.OddConfig || w.Fix == "" || !strings.Contains(w.Error(), want.says) {
 				t.Errorf("%s: %v, want %q", keys, w, want.says)
 			}
@@ -241,6 +251,28 @@ func TestC7ValidAttachments(t *testing.T) {
 	}
 }
 
+// An agent has read the node's keys before: what a call says of them is not looked at.
+func TestLoadCall(t *testing.T) {
+	const node = `"confDir":7,"binDir":["a"],"braid":{"x":1},"namespaceIsolation":"x","delegates":7,"capabilities":"x","logLevel":"loud"`
+	call, err := LoadCall([]byte(`{` + minimal + `,` + node + `,"runtimeConfig":{"mac":"m"},"cni.dev/valid-attachments":[]}`))
+	if err != nil {
+		t.Fatalf("LoadCall: %v", err)
+	}
+	same(t, "call", call, &Call{
+		CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"mac": json.RawMessage(`"m"`)}, ValidAttachments: []types.GCAttachment{},
+	})
+	call, err = LoadCall([]byte(`{"name":"node"}`))
+	if err != nil || len(call.Warnings) != 1 || call.CNIVersion != "1.0.0" {
+		t.Errorf("without a version: %+v, %v", call, err)
+	}
+	for raw, field := range map[string]string{`{`: "", `{"cniVersion":"1.0.0"}`: "name", `{` + minimal + `,"runtimeConfig":7}`: "runtimeConfig"} {
+		if call, err = LoadCall([]byte(raw)); call != nil {
+			t.Errorf("%s: %+v", raw, call)
+		}
+		refused(t, err, failure.InvalidConfig, field)
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	for _, keys := range []string{
 		`"clusterNetwork":"a"`, `"delegates":[{"type":"a"}]`, `"clusterNetwork":"/a","auxiliaryCNIChainName":"b","defaultNetworks":["c"]`,
@@ -258,15 +290,18 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
+		if call, err := LoadCall(raw); err != nil || !reflect.DeepEqual(*call, c.Call) {
+			t.Fatalf("Load(%q): call %+v, alone %+v, %v", raw, c.Call, call, err)
+		}
 		if (c.ClusterNetwork == "") == (len(c.Delegates) == 0) {
 			t.Fatalf("Load(%q): clusterNetwork %q with %d delegates", raw, c.ClusterNetwork, len(c.Delegates))
 		}
-		for _, path := range append(c.BinDirs, c.ConfDir, c.CNIDir, c.Braid.StateDir) {
+		for _, path := range append(c.BinDirs, c.ConfDir, c.CNIDir, c.StateDir) {
 			if !strings.HasPrefix(path, "/") || strings.Contains(path, "/../") || strings.HasSuffix(path, "/..") || strings.ContainsRune(path, 0) {
 				t.Fatalf("Load(%q): path %q", raw, path)
 			}
 		}
-		if tm := c.Braid.Timeouts; min(tm.Operation, tm.Rollback, tm.API, tm.Status) <= 0 {
+		if tm := c.Timeouts; min(tm.Operation, tm.Rollback, tm.API, tm.Status) <= 0 {
 			t.Fatalf("Load(%q): timeouts %v", raw, tm)
 		}
 	})

@@ -15,16 +15,16 @@ const (
 	allowedCount = "give a whole number, 0 or greater"
 )
 
-func (c *Config) loadLogging(o *object) {
-	c.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(logFile))
+func (n *Node) readLogging(o *object) {
+	n.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(logFile))
 	if written := strictjson.Text(o.raw("logFile")); o.err == nil && written != "" && !filepath.IsAbs(written) {
-		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s", strictjson.Quote(written), strictjson.Quote(c.LogFile))
+		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s", strictjson.Quote(written), strictjson.Quote(n.LogFile))
 	}
-	c.loadLevel(o)
-	c.LogToStderr = field(o, "logToStderr", false, allowedBool, strictjson.Bool)
+	n.readLevel(o)
+	n.LogToStderr = field(o, "logToStderr", false, allowedBool, strictjson.Bool)
 	l := o.inner("logOptions")
 	l.anyCase = true
-	c.LogOptions = LogOptions{
+	n.LogOptions = LogOptions{
 		MaxAge:     l.count("maxAge", DefaultLogOptions().MaxAge),
 		MaxSize:    l.count("maxSize", DefaultLogOptions().MaxSize),
 		MaxBackups: l.count("maxBackups", DefaultLogOptions().MaxBackups),
@@ -43,8 +43,8 @@ func logFile(raw json.RawMessage) (string, error) {
 	return ownDir(raw)
 }
 
-// loadLevel reads the level of the log. One that is not known keeps nobody from starting pods.
-func (c *Config) loadLevel(o *object) {
+// readLevel reads the level of the log. One that is not known keeps nobody from starting pods.
+func (n *Node) readLevel(o *object) {
 	written := field(o, "logLevel", DefaultLogLevel, allowedLevel, strictjson.String)
 	level, err := LogLevel(written)
 	switch {
@@ -55,11 +55,11 @@ func (c *Config) loadLevel(o *object) {
 	case written != "" && !strings.EqualFold(level, written):
 		o.odd("logLevel", "write "+level, "%s is taken for %s", strictjson.Quote(written), level)
 	}
-	c.LogLevel = level
+	n.LogLevel = level
 }
 
-// LogLevel gives Config's name of a level. It understands those of Multus: its verbose is what others call info, and its panic, which logs
-// next to nothing, would hide errors.
+// LogLevel returns Node's name of a level. It understands those of Multus: its verbose is what
+// others call info, and its panic, which logs next to nothing, would hide errors.
 func LogLevel(text string) (string, error) {
 	switch level := strings.ToLower(text); level {
 	case "debug", "info", "warn", "error":

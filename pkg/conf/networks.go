@@ -13,33 +13,33 @@ import (
 
 const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the absolute path of a CNI configuration or of a directory of them"
 
-// loadNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with defaultNetworks, and delegates alone:
+// readNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with defaultNetworks, and delegates alone:
 // with clusterNetwork the delegates are ignored and not even looked at, without it the defaultNetworks.
-func (c *Config) loadNetworks(o *object) {
-	c.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
-	c.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName, optional(networkName))
-	if c.ClusterNetwork != "" {
-		c.DefaultNetworks = field(o, "defaultNetworks", nil, allowedNetwork, listOf(network))
+func (n *Node) readNetworks(o *object) {
+	n.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
+	n.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName, optional(networkName))
+	if n.ClusterNetwork != "" {
+		n.DefaultNetworks = field(o, "defaultNetworks", nil, allowedNetwork, listOf(network))
 	} else {
-		c.loadDelegates(o)
+		n.readDelegates(o)
 	}
-	if o.err == nil && c.AuxiliaryCNIChainName != "" && !filepath.IsAbs(c.ClusterNetwork) {
+	if o.err == nil && n.AuxiliaryCNIChainName != "" && !filepath.IsAbs(n.ClusterNetwork) {
 		o.err = badConfig("auxiliaryCNIChainName", "set clusterNetwork to the path of a file",
-			"its directory lies beside the file of clusterNetwork, which is %s", strictjson.Quote(c.ClusterNetwork))
+			"its directory lies beside the file of clusterNetwork, which is %s", strictjson.Quote(n.ClusterNetwork))
 	}
 }
 
-// keepNetworks is loadNetworks without the errors.
-func (c *Config) keepNetworks(o *object) {
+// keepNetworks is readNetworks without the errors.
+func (n *Node) keepNetworks(o *object) {
 	valid := *o
-	c.loadNetworks(&valid)
-	if valid.err != nil && o.err == nil && len(c.Delegates) == 0 && c.ClusterNetwork == "" {
+	n.readNetworks(&valid)
+	if valid.err != nil && o.err == nil && len(n.Delegates) == 0 && n.ClusterNetwork == "" {
 		unchecked := &object{path: o.path, keys: o.keys, anyCase: o.anyCase}
-		c.Delegates = field(unchecked, "delegates", nil, "", strictjson.List)
+		n.Delegates = field(unchecked, "delegates", nil, "", strictjson.List)
 	}
 }
 
-func (c *Config) loadDelegates(o *object) {
+func (n *Node) readDelegates(o *object) {
 	delegates := field(o, "delegates", nil, "give a list of CNI configurations", strictjson.List)
 	if o.err != nil {
 		return
@@ -54,7 +54,7 @@ func (c *Config) loadDelegates(o *object) {
 			return
 		}
 	}
-	c.Delegates = delegates
+	n.Delegates = delegates
 }
 
 // checkDelegate validates an inline network; what is wrong with it is wrong with Braid's configuration.

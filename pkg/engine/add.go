@@ -223,7 +223,7 @@ func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.
 func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), req.Config.Braid.Timeouts.Rollback)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), req.Config.Timeouts.Rollback)
 	defer cancel()
 	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
 		e.Log.ErrorContext(ctx, "roll-back left something for DEL", "container", req.ContainerID, "error", err)

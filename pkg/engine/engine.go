@@ -169,9 +169,9 @@ func (e *Engine) operate(ctx context.Context, verb string, req *Request, do func
 
 // bounded bounds ctx by the configured time of an operation.
 func bounded(ctx context.Context, cfg *conf.Config) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, cfg.Braid.Timeouts.Operation, &failure.Error{
+	return context.WithTimeoutCause(ctx, cfg.Timeouts.Operation, &failure.Error{
 		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
-		Err: fmt.Errorf("not finished within %v", cfg.Braid.Timeouts.Operation),
+		Err: fmt.Errorf("not finished within %v", cfg.Timeouts.Operation),
 		Fix: "see the log for what took the time; raise it if the networks are that slow",
 	})
 }

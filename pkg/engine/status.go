@@ -17,7 +17,7 @@ import (
 // first one, only what does not depend on it is looked at.
 func (e *Engine) Status(ctx context.Context, req *Request) error {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, req.Config.Braid.Timeouts.Status)
+	ctx, cancel := context.WithTimeout(ctx, req.Config.Timeouts.Status)
 	defer cancel()
 	err := e.status(ctx, req)
 	if err != nil {

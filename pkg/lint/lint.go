@@ -109,7 +109,7 @@ func Check(in Input) []Finding {
 		nad := &in.NADs[i]
 		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
 	}
-	for _, w := range in.Config.Warnings {
+	for _, w := range in.Config.Warnings() {
 		c.add(Finding{Kind: "Configuration", Name: in.Config.Name, Where: in.ConfigFile}, Warned, w)
 	}
 	for i := range in.NADs {
@@ -228,7 +228,7 @@ func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, 
 		if err != nil {
 			return nil, err
 		}
-		routes, err := attachments[i].ExpectDefaultRoutes(c.Config.Braid.SecondaryDefaultRoute)
+		routes, err := attachments[i].ExpectDefaultRoutes(c.Config.SecondaryDefaultRoute)
 		if err != nil {
 			return nil, err
 		}

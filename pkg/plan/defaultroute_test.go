@@ -161,7 +161,7 @@ func TestS21OncePerFamily(t *testing.T) {
 
 // refusing is s with the policy "refuse".
 func (s *scenario) refusing() *scenario {
-	s.cfg.Braid.SecondaryDefaultRoute = conf.RefuseDefaultRoute
+	s.cfg.SecondaryDefaultRoute = conf.RefuseDefaultRoute
 	return s
 }
 

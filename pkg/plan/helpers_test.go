@@ -33,10 +33,12 @@ type scenario struct {
 func newScenario(networks string) *scenario {
 	s := &scenario{
 		cfg: &conf.Config{
-			CNIVersion: "1.0.0", Name: "braid", MultusNamespace: "kube-system", ConfDir: "/etc/cni/multus/net.d",
-			Delegates:          []json.RawMessage{json.RawMessage(`{"cniVersion": "1.0.0", "name": "cluster", "type": "bridge"}`)},
-			SystemNamespaces:   []string{"kube-system"},
-			NamespaceIsolation: true, GlobalNamespaces: []string{"default"},
+			Call: conf.Call{CNIVersion: "1.0.0", Name: "braid"},
+			Node: conf.Node{
+				MultusNamespace: "kube-system", ConfDir: "/etc/cni/multus/net.d", SystemNamespaces: []string{"kube-system"},
+				Delegates: []json.RawMessage{json.RawMessage(`{"cniVersion": "1.0.0", "name": "cluster", "type": "bridge"}`)},
+			},
+			Policy: conf.Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}},
 		},
 		pod:         &metav1.ObjectMeta{Namespace: "web", Name: "pod", Annotations: map[string]string{}},
 		nads:        map[string]*nadv1.NetworkAttachmentDefinition{},

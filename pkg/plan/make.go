@@ -80,7 +80,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		return Attachment{}, err
 	}
 	a.Conf = list.Bytes()
-	if !r.Default && in.Config.Braid.SecondaryDefaultRoute == conf.RefuseDefaultRoute {
+	if !r.Default && in.Config.SecondaryDefaultRoute == conf.RefuseDefaultRoute {
 		return a, a.refuseDefaultRoutes()
 	}
 	return a, nil

@@ -150,7 +150,7 @@ func selections(cfg *conf.Config, pod *metav1.ObjectMeta, annotation, namespace 
 	for _, s := range found {
 		for i, w := range s.Warnings {
 			s.Warnings[i] = inAnnotation(w, annotation)
-			if cfg.Braid.RefuseUnknownKeys {
+			if cfg.RefuseUnknownKeys {
 				s.Warnings[i].Reason = failure.InvalidAnnotation
 				return nil, s.Warnings[i]
 			}

@@ -28,21 +28,21 @@ func TestS38DefaultFirst(t *testing.T) {
 		namespace  string
 		want       []plan.Request
 	}{
-		"delegates": {cfg: conf.Config{Delegates: []json.RawMessage{first, second}}, want: []plan.Request{fromDelegates, {Inline: second}, selected}},
+		"delegates": {cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}}, want: []plan.Request{fromDelegates, {Inline: second}, selected}},
 		"clusterNetwork as NAD or CNI name": {
-			cfg:  conf.Config{ClusterNetwork: "flannel"},
+			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "flannel"}},
 			want: []plan.Request{{Namespace: "kube-system", Name: "flannel", OnDisk: true, Default: true}, selected},
 		},
 		"clusterNetwork as file": {
-			cfg:  conf.Config{ClusterNetwork: "/etc/cni/net.d/10-x.conflist"},
+			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "/etc/cni/net.d/10-x.conflist"}},
 			want: []plan.Request{{File: "/etc/cni/net.d/10-x.conflist", Default: true}, selected},
 		},
 		"clusterNetwork before delegates": {
-			cfg:  conf.Config{ClusterNetwork: "/d", Delegates: []json.RawMessage{first, second}},
+			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "/d", Delegates: []json.RawMessage{first, second}}},
 			want: []plan.Request{{File: "/d", Default: true}, selected},
 		},
 		"defaultNetworks": {
-			cfg: conf.Config{ClusterNetwork: "flannel", DefaultNetworks: []string{"x", "/etc/y.conf"}},
+			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "flannel", DefaultNetworks: []string{"x", "/etc/y.conf"}}},
 			want: []plan.Request{
 				{Namespace: "kube-system", Name: "flannel", OnDisk: true, Default: true},
 				{Namespace: "kube-system", Name: "x", OnDisk: true},
@@ -51,18 +51,18 @@ func TestS38DefaultFirst(t *testing.T) {
 			},
 		},
 		"defaultNetworks not in a system namespace": {
-			cfg:       conf.Config{ClusterNetwork: "/d", DefaultNetworks: []string{"x"}},
+			cfg:       conf.Config{Node: conf.Node{ClusterNetwork: "/d", DefaultNetworks: []string{"x"}}},
 			namespace: "kube-system",
 			want:      []plan.Request{{File: "/d", Default: true}, {Namespace: "kube-system", Name: "a"}},
 		},
 		"the pod's choice, bare": {
-			cfg: conf.Config{Delegates: []json.RawMessage{first, second}}, annotation: " calico ",
+			cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}}, annotation: " calico ",
 			want: []plan.Request{ofPod, {Inline: second}, selected},
 		},
-		"the pod's choice, qualified": {cfg: conf.Config{ClusterNetwork: "/d"}, annotation: "kube-system/calico", want: []plan.Request{ofPod, selected}},
-		"the pod's choice, JSON":      {cfg: conf.Config{ClusterNetwork: "/d"}, annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected}},
+		"the pod's choice, qualified": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}}, annotation: "kube-system/calico", want: []plan.Request{ofPod, selected}},
+		"the pod's choice, JSON":      {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}}, annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected}},
 		"the pod's choice in its own namespace": {
-			cfg: conf.Config{ClusterNetwork: "/d", NamespaceIsolation: true}, annotation: "web/mine",
+			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}, Policy: conf.Policy{NamespaceIsolation: true}}, annotation: "web/mine",
 			want: []plan.Request{{Namespace: "web", Name: "mine", Default: true}, selected},
 		},
 	} {

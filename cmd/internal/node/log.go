@@ -19,19 +19,19 @@ import (
 // newLog returns a log that goes to the configured file, which is rotated, and to stderr if asked
 // to. Close releases the file: a plugin that is called within another process must not leave it
 // open.
-func newLog(cfg *conf.Config) (log *slog.Logger, closeLog func() error) {
-	options := &slog.HandlerOptions{Level: level(cfg.LogLevel)}
+func newLog(node *conf.Node) (log *slog.Logger, closeLog func() error) {
+	options := &slog.HandlerOptions{Level: level(node.LogLevel)}
 	var handlers []slog.Handler
 	closeLog = func() error { return nil }
-	if cfg.LogFile != "" {
-		rotation := cfg.LogOptions
+	if node.LogFile != "" {
+		rotation := node.LogOptions
 		file := &lumberjack.Logger{
-			Filename: cfg.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
+			Filename: node.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
 		}
 		handlers = append(handlers, slog.NewTextHandler(orStderr{file}, options))
 		closeLog = file.Close
 	}
-	if cfg.LogToStderr {
+	if node.LogToStderr {
 		handlers = append(handlers, slog.NewTextHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewMultiHandler(handlers...)), closeLog

@@ -34,26 +34,26 @@ type Options struct {
 // NewEngine puts an engine together. The caller closes the log after the last operation.
 func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	cfg := o.Config
-	source, err := OpenSource(cfg, o.Version)
+	source, err := OpenSource(&cfg.Node, o.Version)
 	if err != nil {
 		return nil, nil, err
 	}
-	log, closeLog := newLog(cfg)
+	log, closeLog := newLog(&cfg.Node)
 	addresses := &Addresses{
-		Source: Only(source), Name: cfg.Braid.NodeName, StateDir: cfg.Braid.StateDir, Rotation: cfg.LogOptions,
+		Source: Only(source), Name: cfg.NodeName, StateDir: cfg.StateDir, Rotation: cfg.LogOptions,
 		Log: log, Trace: o.Trace, Now: o.Now,
 	}
 	_, remote := source.(*kube.API)
 	return &engine.Engine{
 		Source:        source,
 		Remote:        remote,
-		Devices:       kube.NewDevices(kube.NewKubelet(cfg.Braid.PodResources), source),
+		Devices:       kube.NewDevices(kube.NewKubelet(cfg.PodResources), source),
 		Namespaces:    namespaces{},
 		Interiors:     interiors{},
-		Records:       record.New(cfg.Braid.StateDir),
+		Records:       record.New(cfg.StateDir),
 		NewExec:       execs(cfg, addresses),
 		Upkeep:        addresses,
-		DeviceInfoDir: cfg.Braid.DeviceInfoDir,
+		DeviceInfoDir: cfg.DeviceInfoDir,
 		Log:           log,
 		Trace:         o.Trace,
 		Now:           o.Now,
@@ -63,9 +63,9 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 func execs(cfg *conf.Config, addresses *Addresses) func(*os.File) engine.Exec {
 	return func(lock *os.File) engine.Exec {
 		exec := builtin.NewExec(addresses.Log, builtin.Node{
-			Open: addresses.Open, StateDir: cfg.Braid.StateDir, DataRoots: cfg.Braid.DataRoots, Trace: addresses.Trace,
+			Open: addresses.Open, StateDir: cfg.StateDir, DataRoots: cfg.DataRoots, Trace: addresses.Trace,
 		})
-		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Braid.Exec, lock, cfg.Braid.RefuseUnknownKeys
+		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Exec, lock, cfg.RefuseUnknownKeys
 		return exec
 	}
 }

@@ -28,7 +28,7 @@ type Plugin struct {
 
 // PluginOptions are what such a plugin has in place of Braid's configuration.
 type PluginOptions struct {
-	Braid   conf.Braid
+	Node    conf.Node
 	Version string
 	// Warn is told what of a configuration has no effect.
 	Warn func(*failure.Error)
@@ -38,8 +38,8 @@ type PluginOptions struct {
 
 // DefaultPlugin is the configuration of a plugin that is called under its own name. NODENAME is
 // what the reference reads.
-func DefaultPlugin() conf.Braid {
-	return conf.Braid{
+func DefaultPlugin() conf.Node {
+	return conf.Node{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
 	}
 }
@@ -49,20 +49,22 @@ func NewPlugin(o PluginOptions) *Plugin {
 	log := slog.New(slog.DiscardHandler)
 	var used *whereabouts.Conf
 	addresses := &Addresses{
-		Name: o.Braid.NodeName, StateDir: o.Braid.StateDir, Rotation: conf.DefaultLogOptions(), Log: log, Now: o.Now,
+		Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: conf.DefaultLogOptions(), Log: log, Now: o.Now,
 		Source: func(c *whereabouts.Conf) (Source, error) {
 			used = c
-			return OpenSource(&conf.Config{Kubeconfig: c.Kubernetes.Kubeconfig, Braid: o.Braid}, o.Version)
+			node := o.Node
+			node.Kubeconfig = c.Kubernetes.Kubeconfig
+			return OpenSource(&node, o.Version)
 		},
 	}
-	exec := builtin.NewExec(log, builtin.Node{Open: addresses.Open, StateDir: o.Braid.StateDir})
+	exec := builtin.NewExec(log, builtin.Node{Open: addresses.Open, StateDir: o.Node.StateDir})
 	exec.Warn = o.Warn
 	tend := func(ctx context.Context) {
 		if used != nil {
 			_ = addresses.tend(ctx, used, (*block.Manager).Tend) //nolint:errcheck // it stays due, and nobody is there to be told
 		}
 	}
-	return &Plugin{exec: exec, memory: memory.Memory{Dir: filepath.Join(o.Braid.StateDir, "standalone")}, tend: tend}
+	return &Plugin{exec: exec, memory: memory.Memory{Dir: filepath.Join(o.Node.StateDir, "standalone")}, tend: tend}
 }
 
 // Operate runs the plugin of the call's kind, which may also be a binary in the path, and returns

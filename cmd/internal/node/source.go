@@ -23,17 +23,17 @@ type Source interface {
 // OpenSource returns the directory of manifests if one is configured, an API server if there is a
 // way to one, else the directory that is there by default: a node without Kubernetes needs no
 // configuration.
-func OpenSource(cfg *conf.Config, version string) (Source, error) {
+func OpenSource(node *conf.Node, version string) (Source, error) {
 	inCluster := os.Getenv("KUBERNETES_SERVICE_HOST") != ""
-	if cfg.Braid.Manifests == "" && (cfg.Kubeconfig != "" || inCluster) {
+	if node.Manifests == "" && (node.Kubeconfig != "" || inCluster) {
 		return kube.NewAPI(kube.APIOptions{
-			Kubeconfig: cfg.Kubeconfig, Version: version, NodeName: cfg.Braid.NodeName, Timeout: cfg.Braid.Timeouts.API,
+			Kubeconfig: node.Kubeconfig, Version: version, NodeName: node.NodeName, Timeout: node.Timeouts.API,
 		})
 	}
-	if cfg.Braid.Manifests == "" {
+	if node.Manifests == "" {
 		return kube.NewManifests(defaultManifests)
 	}
-	return kube.NewManifests(cfg.Braid.Manifests)
+	return kube.NewManifests(node.Manifests)
 }
 
 // Only returns a source whatever a configuration of whereabouts says.
