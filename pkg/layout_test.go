@@ -80,6 +80,10 @@ func TestDependencyDirection(t *testing.T) {
 			who:  []string{"pkg/engine"}, not: []string{"pkg/kube", "pkg/daemon", "pkg/nl", "k8s.io/client-go"},
 		},
 		{
+			says: "what a pod gets is found out without the engine", who: []string{"pkg/resolve", "pkg/lint"},
+			not: []string{"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go"},
+		},
+		{
 			says: "what parses and plans does not reach out",
 			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf"},
 			not:  []string{"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda"},

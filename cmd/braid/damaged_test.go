@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/e2e/corpus"
@@ -19,7 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
-	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
@@ -135,24 +134,11 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 	if err != nil {
 		return err
 	}
-	meta := &metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, Annotations: pod.Annotations}
-	in := plan.Input{Config: cfg, Pod: meta, ContainerID: "c", IfName: "eth0"}
-	if in.Requests, err = plan.Requests(cfg, meta); err != nil {
-		return err
-	}
-	for _, r := range in.Requests {
-		definition := plan.Definition{Conf: r.Inline}
-		if r.IsNAD() {
-			if definition.NAD, err = source.NAD(t.Context(), r.Namespace, r.Name); err != nil {
-				return err
-			}
-		}
-		in.Definitions = append(in.Definitions, definition)
-	}
-	attachments, err := plan.Make(in)
+	resolver := &resolve.Resolver{Config: cfg, Source: source, Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source)}
+	attachments, err := resolver.Attachments(t.Context(), resolve.Any(), pod)
 	for i := range attachments {
 		if err == nil {
-			_, err = engine.Runnable(exec, &attachments[i], []string{bin})
+			err = resolve.Plugins(exec, &attachments[i], []string{bin})
 		}
 	}
 	return err

@@ -13,11 +13,11 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/node"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/resolve"
 )
 
 // lintConfig stands in for the node's configuration: the defaults of all keys.
@@ -74,19 +74,19 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lint.Input{Config: cfg, ConfigFile: file, Chain: func(a *plan.Attachment) ([]*failure.Error, error) { return judge(cfg, a, pluginDirs) }}, nil
+	return &lint.Input{Config: cfg, ConfigFile: file, Chain: func(a *plan.Attachment) error { return judge(cfg, a, pluginDirs) }}, nil
 }
 
 // judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
 // look in, a plugin that Braid has not built in is taken to be there.
-func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) ([]*failure.Error, error) {
+func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) error {
 	exec := node.Judge(cfg)
 	defer exec.Close()
-	warnings, err := engine.Runnable(exec, a, pluginDirs)
+	err := resolve.Plugins(exec, a, pluginDirs)
 	if failure.ReasonOf(err) == failure.PluginNotFound && len(pluginDirs) == 0 {
-		return warnings, nil
+		return nil
 	}
-	return warnings, err
+	return err
 }
 
 // fromCluster adds all NADs and pods of a cluster.

@@ -46,7 +46,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	events.about(pod.Meta())
-	attachments, err := e.plan(ctx, req, pod)
+	attachments, err := e.resolver(req).Attachments(ctx, sandboxOf(req), pod)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	for i := range attachments {
-		if err := e.pluginsPresent(req, sandbox, &attachments[i]); err != nil {
+		if err := sandbox.findPlugins(&attachments[i], req.path()); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +176,7 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	entries := published(req.Config, results)
 	told := tells(pod, len(entries))
 	if told {
-		if err := e.publish(ctx, pod, entries, events); err != nil {
+		if err := e.publish(ctx, req, pod, entries, events); err != nil {
 			return nil, err
 		}
 	}
@@ -206,7 +206,7 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 			return e.Namespaces.MoveDefaultRoute(ctx, req.NetNS, r.Attachment.IfName, gateways)
 		})
 		if err != nil {
-			return at(err, r.Attachment.Name)
+			return failure.AtNAD(err, r.Attachment.Name)
 		}
 	}
 	return nil
@@ -214,11 +214,11 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 
 // publish writes the network-status annotation, and meanwhile an event for each attachment: only now will none of them be taken back because
 // another fails.
-func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
+func (e *Engine) publish(ctx context.Context, req *Request, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
 	for _, r := range results {
 		events.attached(r)
 	}
-	return e.writeStatus(ctx, pod, status.Build(results))
+	return e.writeStatus(ctx, req, pod, status.Build(results))
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.

@@ -27,39 +27,24 @@ import (
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
 )
 
-// Source is where pods and NADs come from and where their status goes. Implementations: an API server, manifests on disk.
-// "Not found", "conflict" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
-type Source interface {
-	// Pod returns a pod, with its resources and claims.
-	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
-	// NAD is called concurrently for several.
-	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
+// Reporter tells of what the engine did. Implementations: an API server, manifests on disk. "Not
+// found", "conflict" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+type Reporter interface {
 	// PublishStatus replaces the network-status annotation that pod has by another. It is a
 	// conflict, and nothing is written, if the pod of that name is of another uid now, or if its
 	// annotation is another, or there is one where pod has none.
 	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
 	// Event records an event, "Normal" or "Warning", on the pod. Called concurrently.
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
-}
-
-// Devices finds the devices that were allocated to a pod.
-type Devices interface {
-	// Devices returns device IDs by resource name. Some are returned beside an error of the class
-	// DeviceUnavailable, which is about others; fs.ErrNotExist is in its chain where no kubelet
-	// serves this node.
-	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
-	// Has reports whether this node has devices of a resource, or may have: it cannot be asked.
-	Has(ctx context.Context, resource string) bool
 }
 
 // Namespaces works in network namespaces, which are named by path.
@@ -103,20 +88,19 @@ type DefaultRoutes interface {
 // Exec runs the plugins of one operation on a sandbox; it is closed after that.
 type Exec interface {
 	cniinvoke.Exec
-	// Find looks for what runs a plugin with this configuration; it is an error if there is
-	// nothing. The warnings say what of the configuration has no effect.
-	Find(kind string, config []byte, paths []string) (invoke.Found, error)
-	// InProcess reports whether that is this process.
+	resolve.Finder
+	// InProcess reports whether a plugin with this configuration runs in this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
 	Close()
 }
 
 // Engine is safe for concurrent use. All fields but Remote, Trace, Now and Upkeep are required.
 type Engine struct {
-	Source Source
+	Source resolve.Source
 	// Remote is that the source is asked over the network, which STATUS does not do.
 	Remote     bool
-	Devices    Devices
+	Reporter   Reporter
+	Devices    resolve.Devices
 	Namespaces Namespaces
 	Interiors  Interiors
 	Records    *record.Store
@@ -240,6 +224,16 @@ func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err 
 		}
 	}
 	return list, err
+}
+
+// findPlugins is asked before the first change: a chain that lacks a plugin could be neither
+// finished nor taken back.
+func (s *sandbox) findPlugins(a *plan.Attachment, paths []string) error {
+	list, err := s.list(a)
+	if err != nil {
+		return chainError(err, a)
+	}
+	return resolve.PluginsOf(s.exec, list, a, paths)
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {

@@ -79,7 +79,7 @@ func (ev *events) failed(err error) {
 func (ev *events) send(eventType, reason, message string) {
 	pod := ev.pod
 	ev.done.Go(func() {
-		err := ev.engine.Source.Event(ev.ctx, pod, eventType, reason, message)
+		err := ev.engine.Reporter.Event(ev.ctx, pod, eventType, reason, message)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			ev.engine.Log.WarnContext(ev.ctx, "event not recorded", "pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
 		}

@@ -227,7 +227,7 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 
 // collectDefault runs the GC of the default network as it is configured now, which may never have been used since boot.
 func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holdings) error {
-	network, err := e.defaultNetwork(ctx, req)
+	network, err := e.resolver(req).Default(ctx)
 	if err != nil {
 		return fmt.Errorf("find the default network: %w", err)
 	}

@@ -2,69 +2,36 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
-	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/resolve"
 )
 
 // podAnnotations is the capability by which containerd and CRI-O pass on a pod's annotations.
 const podAnnotations = "io.kubernetes.cri.pod-annotations"
 
 // pod returns the pod that the runtime names; nil where it names none. It is fetched only if the
-// runtime does not pass on its annotations and its uid: those are of the object for which the
-// kubelet makes the sandbox, and as good as a GET.
+// runtime does not describe it.
 func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 	namespace, name, err := podOf(req.Args)
 	if err != nil || name == "" {
 		return nil, err
 	}
-	if pod := passedPod(req, namespace, name); pod != nil {
+	uid := types.UID(arg(req.Args, "K8S_POD_UID"))
+	if pod := resolve.PassedPod(namespace, name, uid, req.Config.RuntimeConfig[podAnnotations]); pod != nil {
 		return pod, nil
 	}
-	return e.fetchPod(ctx, namespace, name, types.UID(arg(req.Args, "K8S_POD_UID")))
+	return e.resolver(req).Pod(ctx, namespace, name, uid)
 }
 
-// passedPod returns the pod as the runtime describes it; nil if it does not. Annotations that are
-// null are none: CRI carries no empty map. The runtime knows a static pod by another uid than the
-// API server does, so that one has to be fetched.
-func passedPod(req *Request, namespace, name string) *podv1.Pod {
-	raw, uid := req.Config.RuntimeConfig[podAnnotations], arg(req.Args, "K8S_POD_UID")
-	var annotations map[string]string
-	if raw == nil || uid == "" || json.Unmarshal(raw, &annotations) != nil {
-		return nil
-	}
-	if source, ok := annotations[podv1.SourceAnnotation]; ok && source != podv1.SourceAPI {
-		return nil
-	}
-	// The kubelet added these: the API server's object does not have them.
-	delete(annotations, podv1.SourceAnnotation)
-	delete(annotations, podv1.SeenAnnotation)
-	meta := metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(uid), Annotations: annotations}
-	return &podv1.Pod{ObjectMeta: meta, MetaOnly: true}
+// resolver finds out what pods get, of the request's configuration.
+func (e *Engine) resolver(req *Request) *resolve.Resolver {
+	return &resolve.Resolver{Config: req.Config, Source: e.Source, Devices: e.Devices}
 }
 
-// fetchPod asks the source for a pod, with its resources and claims. A pod that is gone, or
-// replaced by another of the same name, is an error: its sandbox must not come up with addresses
-// that nobody will release. An empty uid is that of any pod.
-func (e *Engine) fetchPod(ctx context.Context, namespace, name string, uid types.UID) (*podv1.Pod, error) {
-	pod, err := e.Source.Pod(ctx, namespace, name)
-	if apierrors.IsNotFound(err) {
-		return nil, &failure.Error{Reason: failure.PodNotFound, Err: fmt.Errorf("get pod: %w", err), Fix: "it was deleted; the runtime will remove the sandbox"}
-	}
-	if err != nil {
-		return nil, sourceError("get pod", err)
-	}
-	if uid != "" && pod.UID != uid && pod.Annotations[podv1.MirrorAnnotation] != string(uid) {
-		return nil, &failure.Error{
-			Reason: failure.PodNotFound, Err: fmt.Errorf("pod of uid %.80q was replaced by one of uid %.80q", uid, pod.UID),
-			Fix: "the runtime will make a new sandbox for the new pod",
-		}
-	}
-	return pod, nil
+// sandboxOf is the sandbox that the request is about, as a resolver knows it.
+func sandboxOf(req *Request) resolve.Sandbox {
+	return resolve.Sandbox{ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args}
 }

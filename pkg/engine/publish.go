@@ -11,6 +11,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/status"
 )
 
@@ -41,12 +42,12 @@ func tells(pod *metav1.ObjectMeta, attachments int) bool {
 // writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it
 // may be old, if the runtime passed it on: then the pod is fetched, and that is where a pod that is
 // gone shows, too.
-func (e *Engine) writeStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+func (e *Engine) writeStatus(ctx context.Context, req *Request, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
 	err := e.replaceStatus(ctx, pod, entries)
 	if !apierrors.IsConflict(err) {
 		return publishError(err)
 	}
-	current, err := e.fetchPod(ctx, pod.Namespace, pod.Name, pod.UID)
+	current, err := e.resolver(req).Pod(ctx, pod.Namespace, pod.Name, pod.UID)
 	if err != nil {
 		return err
 	}
@@ -65,12 +66,12 @@ func (e *Engine) replaceStatus(ctx context.Context, pod *metav1.ObjectMeta, entr
 	if err != nil {
 		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
-	return e.trace("publish status", func() error { return e.Source.PublishStatus(ctx, pod, annotation) })
+	return e.trace("publish status", func() error { return e.Reporter.PublishStatus(ctx, pod, annotation) })
 }
 
 func publishError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return sourceError("publish network-status", err)
+	return resolve.SourceError("publish network-status", err)
 }

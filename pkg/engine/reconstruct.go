@@ -2,16 +2,13 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
 	"slices"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -50,7 +47,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := e.pluginsPresent(req, sandbox, &a); err != nil && !corrupt {
+		if err := sandbox.findPlugins(&a, req.path()); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be
 			// deletable.
 			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
@@ -89,54 +86,24 @@ func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.A
 		return nil, false, err
 	}
 	if err == nil {
-		attachments, exact, err := e.planRest(ctx, req, pod)
+		attachments, exact, err := e.resolver(req).Past(ctx, sandboxOf(req), pod, e.formerly)
 		if err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
 			return attachments, exact, err
 		}
 	}
-	attachments, err = e.plan(ctx, req, nil)
+	attachments, err = e.resolver(req).Attachments(ctx, sandboxOf(req), nil)
 	return attachments, false, err
 }
 
-// planRest is plan past networks that are gone: of a NAD that was deleted the node may remember
-// what it was. The plan is exact if none is gone.
-func (e *Engine) planRest(ctx context.Context, req *Request, pod *podv1.Pod) (rest []plan.Attachment, exact bool, err error) {
-	requests, err := e.requests(req, pod)
-	if err != nil {
-		return nil, false, err
-	}
-	definitions := make([]plan.Definition, len(requests))
-	gone := make([]bool, len(requests))
-	exact = true
-	for i, r := range requests {
-		definitions[i], err = e.definition(ctx, req.Config, r)
-		if failure.ReasonOf(err) == failure.APIUnavailable {
-			return nil, false, err
-		}
-		if err != nil {
-			exact = false
-			definitions[i], gone[i] = e.formerly(r)
-		}
-	}
-	all, err := e.make(ctx, req, pod, requests, definitions)
-	for i := range all {
-		if !gone[i] {
-			rest = append(rest, all[i])
-		}
-	}
-	return rest, exact, err
-}
-
-// formerly is a network as the node remembers it; if it does not, it is gone, and something takes
-// its place for the others to have the interface names that they had.
-func (e *Engine) formerly(r plan.Request) (definition plan.Definition, gone bool) {
+// formerly is a network as the node remembers it.
+func (e *Engine) formerly(r plan.Request) (definition plan.Definition, known bool) {
 	networks, _ := e.Records.Networks() //nolint:errcheck // those that cannot be read are not remembered
 	for _, n := range networks {
 		if r.IsNAD() && n.Name == r.Namespace+"/"+r.Name {
 			nad := &nadv1.NetworkAttachmentDefinition{}
 			nad.Namespace, nad.Name, nad.Spec.Config = r.Namespace, r.Name, string(n.Conf)
-			return plan.Definition{NAD: nad}, false
+			return plan.Definition{NAD: nad}, true
 		}
 	}
-	return plan.Definition{Conf: json.RawMessage(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType + `"}]}`)}, true
+	return plan.Definition{}, false
 }

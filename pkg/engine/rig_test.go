@@ -69,10 +69,10 @@ func newRig(t *testing.T) *rig {
 	manifests, err := kube.NewManifests(r.path("manifests"))
 	r.must(err)
 	r.must(os.Mkdir(r.path("manifests"), 0o700))
-	r.source = &source{Source: manifests}
+	r.source = &source{Manifests: manifests}
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
-		Source: r.source, Devices: kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests), Namespaces: namespaces{}, Interiors: interiors{},
+		Source: r.source, Reporter: r.source, Devices: kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests), Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
 			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}

@@ -62,7 +62,7 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 	}
 	r := requests[0]
 	if !e.Remote || !r.IsNAD() {
-		return e.defaultNetwork(ctx, req)
+		return e.resolver(req).Default(ctx)
 	}
 	networks, err := e.Records.Networks()
 	if err != nil {

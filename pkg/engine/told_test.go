@@ -13,12 +13,12 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
-	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/kube"
 )
 
 // source notes the events that it passes on.
 type source struct {
-	engine.Source
+	*kube.Manifests
 	// away has every call fail as if there were no API server.
 	away bool
 	// asked is called in each look-up of a NAD, and may hold it up; publishing in each writing of a
@@ -55,7 +55,7 @@ func (s *source) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, e
 	if err := s.call("get pod " + name); err != nil {
 		return nil, err
 	}
-	return s.Source.Pod(ctx, namespace, name)
+	return s.Manifests.Pod(ctx, namespace, name)
 }
 
 func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
@@ -65,7 +65,7 @@ func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.Networ
 	if err := s.call("get NAD " + name); err != nil {
 		return nil, err
 	}
-	return s.Source.NAD(ctx, namespace, name)
+	return s.Manifests.NAD(ctx, namespace, name)
 }
 
 func (s *source) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
@@ -75,14 +75,14 @@ func (s *source) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, anno
 	if err := s.call("publish status of " + pod.Name); err != nil {
 		return err
 	}
-	return s.Source.PublishStatus(ctx, pod, annotation)
+	return s.Manifests.PublishStatus(ctx, pod, annotation)
 }
 
 func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
 	s.mu.Lock()
 	s.events = append(s.events, eventType+" "+reason+" "+message)
 	s.mu.Unlock()
-	return s.Source.Event(ctx, pod, eventType, reason, message)
+	return s.Manifests.Event(ctx, pod, eventType, reason, message)
 }
 
 // said are the events since the last call.

@@ -119,6 +119,17 @@ func WithFix(err error, fix string) error {
 	return &Error{Err: err, Fix: fix}
 }
 
+// AtNAD adds the network's name to an *Error that has none.
+func AtNAD(err error, nad string) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.NAD != "" {
+		return err
+	}
+	named := *e
+	named.NAD = nad
+	return &named
+}
+
 // FixOf is the first remedy that err's text names; empty where there is none.
 func FixOf(err error) string {
 	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {

@@ -7,7 +7,6 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/plan"
 )
@@ -29,7 +28,7 @@ func ExampleCheck() {
 	findings := lint.Check(lint.Input{
 		Config: cfg, Pods: []lint.Pod{pod}, Complete: true,
 		NADs:  []lint.NAD{nad("broken", `{"type": "macvlan",}`), nad("good", `{"cniVersion": "1.0.0", "type": "macvlan"}`)},
-		Chain: func(*plan.Attachment) ([]*failure.Error, error) { return nil, nil },
+		Chain: func(*plan.Attachment) error { return nil },
 	})
 	for _, f := range findings {
 		fmt.Println(f.Verdict, f.Kind, f.Name, f.Reason)

@@ -97,8 +97,8 @@ type Input struct {
 	// Complete says that there are no other NADs: one that a pod names and that is not here is
 	// missing.
 	Complete bool
-	// Chain judges the plugins of an attachment.
-	Chain func(*plan.Attachment) (warnings []*failure.Error, err error)
+	// Chain judges the plugins of an attachment, and adds to it what they warn of.
+	Chain func(*plan.Attachment) error
 }
 
 // Check returns what is wrong with each object, in their order: the node's configuration, NADs,
@@ -224,15 +224,14 @@ func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, 
 		return nil, err
 	}
 	for i := range attachments {
-		warnings, err := c.Chain(&attachments[i])
-		if err != nil {
+		if err := c.Chain(&attachments[i]); err != nil {
 			return nil, err
 		}
 		routes, err := attachments[i].ExpectDefaultRoutes(c.Config.SecondaryDefaultRoute)
 		if err != nil {
 			return nil, err
 		}
-		attachments[i].Warnings = slices.Concat(attachments[i].Warnings, warnings, routes)
+		attachments[i].Warnings = append(attachments[i].Warnings, routes...)
 	}
 	return attachments, nil
 }

@@ -47,6 +47,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	return &engine.Engine{
 		Source:        source,
 		Remote:        remote,
+		Reporter:      source,
 		Devices:       kube.NewDevices(kube.NewKubelet(cfg.PodResources), source),
 		Namespaces:    namespaces{},
 		Interiors:     interiors{},

@@ -7,6 +7,7 @@ import (
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
@@ -15,7 +16,8 @@ const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
 // Source is where Kubernetes' objects are.
 type Source interface {
-	engine.Source
+	resolve.Source
+	engine.Reporter
 	block.Objects
 	kube.Allocations
 }

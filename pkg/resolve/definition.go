@@ -1,0 +1,103 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// lookup is what distinguishes one look-up of a NAD from another.
+type lookup struct {
+	namespace, name string
+	onDisk          bool
+}
+
+// definitions looks up every request, all at the same time, and each NAD once.
+func (r *Resolver) definitions(ctx context.Context, requests []plan.Request) ([]plan.Definition, error) {
+	found := make([]plan.Definition, len(requests))
+	nads := map[lookup]func() (plan.Definition, error){}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, request := range requests {
+		definition := sync.OnceValues(func() (plan.Definition, error) { return r.definition(ctx, request) })
+		if key := (lookup{request.Namespace, request.Name, request.OnDisk}); request.IsNAD() && nads[key] == nil {
+			nads[key] = definition
+		} else if request.IsNAD() {
+			definition = nads[key]
+		}
+		group.Go(func() (err error) {
+			found[i], err = definition()
+			return failure.AtNAD(err, request.Ref)
+		})
+	}
+	return found, group.Wait()
+}
+
+func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.Definition, error) {
+	switch {
+	case request.Inline != nil:
+		return plan.Definition{Conf: request.Inline}, nil
+	case request.File != "":
+		raw, err := netconf.FromFile(request.File)
+		return plan.Definition{Conf: raw}, err
+	}
+	nad, err := r.Source.NAD(ctx, request.Namespace, request.Name)
+	switch {
+	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk: // a CNI name need not be one that a NAD can have
+		raw, err := netconf.OnDisk(r.Config.ConfDir, request.Name)
+		return plan.Definition{Conf: raw}, err
+	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
+		return plan.Definition{}, &failure.Error{
+			Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w", request.Name, request.Namespace, err),
+			Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what there is", origin(request), request.Namespace),
+		}
+	case err != nil:
+		return plan.Definition{}, SourceError("get NAD", err)
+	case plan.HasConfig(nad):
+		return plan.Definition{NAD: nad}, nil
+	}
+	raw, err := netconf.OnDisk(r.Config.ConfDir, nad.Name)
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named := *fe
+		named.NAD, err = request.Ref, &named
+	}
+	return plan.Definition{NAD: nad, Conf: raw}, err
+}
+
+// origin says where a network is named.
+func origin(request plan.Request) string {
+	switch {
+	case request.Selection == nil:
+		return "Braid's configuration"
+	case request.Default:
+		return "the pod's annotation " + nadv1.DefaultNetworkAnnotation
+	}
+	return "the pod's annotation " + nadv1.NetworksAnnotation
+}
+
+// SourceError classifies an error of a Source, or of what writes to the same place, that has no
+// reason yet: it is unavailable, or refuses.
+func SourceError(verb string, err error) error {
+	if failure.ReasonOf(err) != "" {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	fe := &failure.Error{Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", verb, err)}
+	switch {
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		fe.Fix = "give Braid's account the rights of conf/rbac, and see that its kubeconfig holds a valid credential"
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		fe.Reason = failure.PodNotFound
+		fe.Fix = "the pod was deleted or replaced meanwhile; the runtime will remove the sandbox"
+	default:
+		fe.Fix = "the runtime will try again; see whether the API server can be reached from the node"
+	}
+	return fe
+}

@@ -1,0 +1,59 @@
+package resolve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// addDevices finds the pod's devices, if any of its networks may use one: one that cannot do
+// without, or whose resource the pod requests, or any if it has claims. What a pod requests and
+// claims is not in its annotations.
+func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) error {
+	uses := func(d plan.Definition) bool { return d.Resource() != "" }
+	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {
+		return nil
+	}
+	if pod.MetaOnly {
+		var err error
+		if pod, err = r.Pod(ctx, pod.Namespace, pod.Name, pod.UID); err != nil {
+			return err
+		}
+	}
+	asked := func(d plan.Definition) bool {
+		return d.NeedsDevice() || uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
+	}
+	if !slices.ContainsFunc(in.Definitions, asked) {
+		return nil
+	}
+	var err error
+	in.Devices, err = r.Devices.Devices(ctx, pod)
+	in.Requested = pod.Requested
+	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind
+		in.DevicesErr = &failure.Error{
+			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation, Err: fmt.Errorf("find the pod's devices: %w", err),
+			Fix: "see that the kubelet serves its pod-resources socket",
+		}
+		return nil
+	}
+	if err != nil {
+		return SourceError("find the pod's devices", err)
+	}
+	in.Requested = r.deviceRequests(ctx, pod, in)
+	return nil
+}
+
+// deviceRequests returns the resources that the pod requests, but for marks of nodes: a resource of
+// which the pod has no device, and the node neither, is none of devices. KubeVirt's pods request
+// the marks of their bridges.
+func (r *Resolver) deviceRequests(ctx context.Context, pod *podv1.Pod, in *plan.Input) []string {
+	return slices.DeleteFunc(slices.Clone(pod.Requested), func(resource string) bool {
+		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool { return d.Resource() == resource })
+		return !used || len(pod.Claims) == 0 && len(in.Devices[resource]) == 0 && !r.Devices.Has(ctx, resource)
+	})
+}

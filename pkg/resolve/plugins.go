@@ -1,0 +1,84 @@
+package resolve
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// Finder finds out what runs a plugin with a configuration: invoke.Exec is one.
+type Finder interface {
+	// Find looks for what runs a plugin with this configuration; it is an error if there is
+	// nothing. The warnings say what of the configuration has no effect.
+	Find(kind string, config []byte, paths []string) (invoke.Found, error)
+}
+
+// execsIPAM are the reference plugins that exec the plugin named by their ipam.type, on DEL too. Of
+// other plugins that is not known: some read "ipam" themselves.
+func execsIPAM(pluginType string) bool {
+	switch pluginType {
+	case "bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "tap", "vlan":
+		return true
+	}
+	return false
+}
+
+// Plugins finds what runs the plugins of an attachment's chain and adds it to the attachment, with
+// what it warns of. It runs none of them. Binaries are looked for in paths.
+func Plugins(finder Finder, a *plan.Attachment, paths []string) error {
+	list, err := netconf.Libcni(a.Conf)
+	if err != nil {
+		return at(a, fmt.Errorf("read the chain: %w", err))
+	}
+	return PluginsOf(finder, list, a, paths)
+}
+
+// PluginsOf is Plugins for who has the attachment's configuration in libcni's form.
+func PluginsOf(finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string) error {
+	for _, plugin := range list.Plugins {
+		types := []string{plugin.Network.Type}
+		if ipam := plugin.Network.IPAM.Type; ipam != "" && execsIPAM(plugin.Network.Type) {
+			types = append(types, ipam)
+		}
+		for _, t := range types {
+			found, err := finder.Find(t, plugin.Bytes, paths)
+			if err != nil {
+				return at(a, err)
+			}
+			note(a, found)
+		}
+	}
+	return nil
+}
+
+// note adds what was found to the attachment.
+func note(a *plan.Attachment, found invoke.Found) {
+	a.Execd = a.Execd || found.Execd
+	for kind, inProcess := range found.Chosen {
+		if a.InProcess == nil {
+			a.InProcess = map[string]bool{}
+		}
+		a.InProcess[kind] = inProcess
+	}
+	for _, w := range found.Warnings {
+		named := *w
+		named.NAD, named.Interface = a.Name, a.IfName
+		a.Warnings = append(a.Warnings, &named)
+	}
+}
+
+// at names the attachment in an error of its chain.
+func at(a *plan.Attachment, err error) error {
+	named := failure.Error{Reason: failure.NADInvalid, Err: err}
+	if fe, ok := errors.AsType[*failure.Error](err); ok {
+		named = *fe
+	}
+	named.NAD, named.Interface = a.Name, a.IfName
+	return &named
+}

@@ -1,0 +1,185 @@
+// Package resolve finds out what a pod gets: the networks that it asks for, their definitions, its
+// devices, and of all that the plan.
+//
+// Contract: it reads, from its Source and from the directories of networks on disk, and changes
+// nothing, so that an ADD, `braidctl plan` and admission give the same answer. Every failure is a
+// *failure.Error that names the network. "Not known" is an error of reason APIUnavailable, never
+// "not there".
+package resolve
+
+import (
+	"context"
+	"fmt"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// Source is where pods and NADs come from. Implementations: an API server, manifests on disk. "Not
+// found" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+type Source interface {
+	// Pod returns a pod, with its resources and claims.
+	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
+	// NAD is called concurrently for several.
+	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
+}
+
+// Devices finds the devices that were allocated to a pod.
+type Devices interface {
+	// Devices returns device IDs by resource name. Some are returned beside an error of the class
+	// DeviceUnavailable, which is about others; fs.ErrNotExist is in its chain where no kubelet
+	// serves this node.
+	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
+	// Has reports whether this node has devices of a resource, or may have: it cannot be asked.
+	Has(ctx context.Context, resource string) bool
+}
+
+// Resolver is safe for concurrent use.
+type Resolver struct {
+	Config  *conf.Config
+	Source  Source
+	Devices Devices
+}
+
+// Sandbox is what a runtime says of the sandbox that the pod's networks are for.
+type Sandbox struct {
+	ContainerID string
+	// IfName is the pod's interface of the default network.
+	IfName string
+	// Args is CNI_ARGS, in its order.
+	Args [][2]string
+}
+
+// Any stands for the sandbox of no pod in particular.
+func Any() Sandbox { return Sandbox{ContainerID: "any", IfName: "eth0"} }
+
+// Attachments returns what the pod gets, the default network first; of a nil pod, what one gets
+// that asks for nothing.
+func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.Pod) ([]plan.Attachment, error) {
+	requests, err := r.requests(pod)
+	if err != nil {
+		return nil, err
+	}
+	definitions, err := r.definitions(ctx, requests)
+	if err != nil {
+		return nil, err
+	}
+	return r.plan(ctx, sandbox, pod, requests, definitions)
+}
+
+// Default returns the default network, for operations that are not about a pod. That further
+// networks of every pod cannot be had says nothing about it.
+func (r *Resolver) Default(ctx context.Context) (*plan.Attachment, error) {
+	requests, err := plan.Requests(r.Config, nil)
+	if err != nil {
+		return nil, err
+	}
+	definitions, err := r.definitions(ctx, requests[:1])
+	if err != nil {
+		return nil, err
+	}
+	attachments, err := r.plan(ctx, Any(), nil, requests[:1], definitions)
+	if err != nil {
+		return nil, err
+	}
+	return &attachments[0], nil
+}
+
+// Past is Attachments past networks that are gone. former is asked for the definition of each; of
+// one that it does not know only the place is kept, so that others have the interface names that
+// they had. The plan is exact if no network is gone. That an API server cannot be asked is an error.
+func (r *Resolver) Past(
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, former func(plan.Request) (plan.Definition, bool),
+) (rest []plan.Attachment, exact bool, err error) {
+	requests, err := r.requests(pod)
+	if err != nil {
+		return nil, false, err
+	}
+	definitions := make([]plan.Definition, len(requests))
+	gone := make([]bool, len(requests))
+	exact = true
+	for i, request := range requests {
+		definitions[i], err = r.definition(ctx, request)
+		if failure.ReasonOf(err) == failure.APIUnavailable {
+			return nil, false, err
+		}
+		if err != nil {
+			exact = false
+			var known bool
+			if definitions[i], known = former(request); !known {
+				definitions[i], gone[i] = plan.Definition{Conf: nothing()}, true
+			}
+		}
+	}
+	all, err := r.plan(ctx, sandbox, pod, requests, definitions)
+	for i := range all {
+		if !gone[i] {
+			rest = append(rest, all[i])
+		}
+	}
+	return rest, exact, err
+}
+
+// nothing is a network that makes no interface.
+func nothing() []byte {
+	return []byte(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType + `"}]}`)
+}
+
+// requests are all networks that the pod is to have.
+func (r *Resolver) requests(pod *podv1.Pod) ([]plan.Request, error) {
+	requests, err := plan.Requests(r.Config, pod.Meta())
+	if err != nil {
+		return nil, err
+	}
+	auxiliary, err := netconf.AuxiliaryChain(r.Config.ClusterNetwork, r.Config.AuxiliaryCNIChainName, r.Config.CNIVersion)
+	if err != nil {
+		return nil, err
+	}
+	if auxiliary != nil {
+		requests = append(requests, plan.Request{Ref: r.Config.AuxiliaryCNIChainName, Inline: auxiliary})
+	}
+	return requests, nil
+}
+
+// plan makes attachments of requests and their definitions.
+func (r *Resolver) plan(
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, requests []plan.Request, definitions []plan.Definition,
+) ([]plan.Attachment, error) {
+	in := plan.Input{
+		Config: r.Config, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName, Args: sandbox.Args,
+		Requests: requests, Definitions: definitions,
+	}
+	if err := r.addDevices(ctx, pod, &in); err != nil {
+		return nil, err
+	}
+	attachments, err := plan.Make(in)
+	if err != nil {
+		return nil, err
+	}
+	for i := range attachments {
+		if err := small(&attachments[i]); err != nil {
+			return nil, err
+		}
+	}
+	return attachments, nil
+}
+
+// maxNetwork bounds a network's configuration, in bytes. It is kept on the node, in memory as a
+// rule, for as long as anything may be left of the network; those that people write have some
+// hundreds.
+const maxNetwork = 128 << 10
+
+// small refuses a configuration that is too large to be kept.
+func small(a *plan.Attachment) error {
+	if len(a.Conf) <= maxNetwork {
+		return nil
+	}
+	return &failure.Error{
+		Reason: failure.NADInvalid, NAD: a.Name, Field: "spec.config",
+		Err: fmt.Errorf("the configuration has %d bytes, at most %d are allowed", len(a.Conf), maxNetwork), Fix: "shorten it",
+	}
+}
