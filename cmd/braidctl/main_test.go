@@ -94,7 +94,7 @@ func aBlock(space, cidr, node string, list ...v1alpha1.Allocation) *v1alpha1.IPB
 }
 
 // examples are a block of each kind, as a store has them.
-func examples(t *testing.T, store block.Objects) {
+func examples(t *testing.T, store block.BlockStore) {
 	t.Helper()
 	for _, b := range []*v1alpha1.IPBlock{
 		aBlock("blue", "10.0.1.0/28", "node-2"), aBlock("blue", "10.0.0.0/28", "node-1"),
@@ -178,7 +178,7 @@ func TestListOnTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := &block.Manager{
-		Objects: store, Dir: filepath.Join(state, "ipam"), NodeName: "node-1", Log: slog.New(slog.DiscardHandler),
+		Store: store, Nodes: store, Dir: filepath.Join(state, "ipam"), NodeName: "node-1", Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "boot", nil },
 	}
 	for _, pod := range []string{"a", "b"} {
@@ -285,7 +285,7 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	}
 	manager := func(name, dir string) *block.Manager {
 		return &block.Manager{
-			Objects: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
+			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
 		}
 	}
 	owner, other := manager("n1", state), manager("n2", t.TempDir())

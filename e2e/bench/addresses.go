@@ -176,7 +176,7 @@ func (b *bench) newIPAM() (*ipam, error) {
 
 func (p *ipam) node(i int) *block.Manager {
 	return &block.Manager{
-		Objects: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i), Log: slog.New(slog.DiscardHandler),
+		Store: p.api, Nodes: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i), Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "bench", nil },
 	}
 }

@@ -217,7 +217,7 @@ func (r *cri) nothingLeft(api *lab.API) {
 	}
 	boot, _, _ := strings.Cut(before[0].Spec.Owner.BootID, "/") // the claim follows
 	later := &block.Manager{
-		Objects: source, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
+		Store: source, Nodes: source, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+idle)) },
 	}
 	if err := later.Tend(r.t.Context()); err != nil {

@@ -235,7 +235,7 @@ func (c *churn) empty() (managers []*block.Manager) {
 			m.Now = func() time.Time { return time.Unix(0, int64(now()+2*idle)) }
 		}
 	}
-	left, err := managers[0].Objects.Blocks(ctx, metav1.ListOptions{})
+	left, err := managers[0].Store.Blocks(ctx, metav1.ListOptions{})
 	if err != nil {
 		c.t.Fatal(err)
 	}

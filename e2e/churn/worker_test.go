@@ -64,7 +64,7 @@ func (w *worker) manager(age time.Duration) (*block.Manager, error) {
 		return nil, err
 	}
 	return &block.Manager{
-		Objects: api, Dir: filepath.Join(w.Dir, nodeName(w.Node)), NodeName: nodeName(w.Node), Log: slog.New(slog.DiscardHandler),
+		Store: api, Nodes: api, Dir: filepath.Join(w.Dir, nodeName(w.Node)), NodeName: nodeName(w.Node), Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return w.Boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+age)) },
 	}, nil
 }

@@ -65,7 +65,9 @@ func (s *apiServer) DeleteClaim(t *testing.T, namespace, name string) {
 
 func TestAPIObjects(t *testing.T) {
 	server, src := startAPI(t)
-	sourcetest.RunObjects(t, src, server)
+	sourcetest.RunBlocks(t, src)
+	sourcetest.RunNodes(t, src, server.CreateNode)
+	sourcetest.RunClaims(t, src, server)
 }
 
 // Not one of the nodes that there are.

@@ -30,7 +30,9 @@ func (f fake) ReplaceClaim(t *testing.T, namespace, name string) { f.CreateClaim
 func (f fake) DeleteClaim(_ *testing.T, namespace, name string) { f.RemoveClaim(namespace, name) }
 
 // The API in memory is held to the contract of the real ones.
-func TestFakeIsTheStoreOfBlocks(t *testing.T) {
+func TestFakeIsAsTheRealOnes(t *testing.T) {
 	f := fake{blocktest.New()}
-	sourcetest.RunObjects(t, f, f)
+	sourcetest.RunBlocks(t, f)
+	sourcetest.RunNodes(t, f, f.CreateNode)
+	sourcetest.RunClaims(t, f, f)
 }

@@ -53,7 +53,10 @@ func (d *directory) DeleteClaim(t *testing.T, namespace, name string) {
 
 func TestManifestsObjects(t *testing.T) {
 	src, dir := newManifests(t, nil)
-	sourcetest.RunObjects(t, src, &directory{dir: dir})
+	back := &directory{dir: dir}
+	sourcetest.RunBlocks(t, src)
+	sourcetest.RunNodes(t, src, back.CreateNode)
+	sourcetest.RunClaims(t, src, back)
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}

@@ -36,7 +36,7 @@ type attached struct {
 func newManaged(t *testing.T, r *rig, f *fake, name, cidr string) *managed {
 	f.addNode(name)
 	return &managed{t: t, f: f, cidr: cidr, up: true, has: map[string]attached{}, Manager: &block.Manager{
-		Objects: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (string, error) { return "boot", nil }, Patience: time.Millisecond,
+		Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (string, error) { return "boot", nil }, Patience: time.Millisecond,
 	}}
 }
 

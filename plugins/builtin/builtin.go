@@ -10,7 +10,6 @@ import (
 
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/invoke"
-	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -27,9 +26,8 @@ import (
 	"github.com/braid-cni/braid/plugins/tuning"
 )
 
-// Opener opens the cluster-wide addresses of this node for a configuration of whereabouts. The
-// function that it returns closes them.
-type Opener = func(*whereabouts.Conf) (*block.Manager, func(), error)
+// Opener opens the cluster-wide addresses of this node for a configuration of whereabouts.
+type Opener = func(*whereabouts.Conf) (*whereabouts.Addresses, error)
 
 // Node is what the plugins use of the node that they run on. The zero value is enough for plugins
 // that only read configurations.

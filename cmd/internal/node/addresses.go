@@ -37,27 +37,27 @@ type Addresses struct {
 
 // Open implements builtin.Opener. It costs nothing yet: files are read, and the API server is
 // dialled, when the manager needs them.
-func (a *Addresses) Open(c *whereabouts.Conf) (*block.Manager, func(), error) {
+func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	source, err := a.Source(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	name := a.Name
 	if name == "" {
 		if name, err = nodeid.Hostname(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	log, done := a.logOf(c)
 	m := &block.Manager{
-		Objects: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
+		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
 		Tell: teller(source, log), Step: a.step, Wall: a.Now,
 	}
 	if a.Now != nil {
 		fast := time.Until(a.Now())
 		m.Now = func() time.Time { return block.BootClock().Add(fast) }
 	}
-	return m, done, nil
+	return &whereabouts.Addresses{Manager: m, Claims: source, Close: done}, nil
 }
 
 func (a *Addresses) step(change string) error {
@@ -80,13 +80,13 @@ func (a *Addresses) TendNow(ctx context.Context) error {
 func anyNetwork() *whereabouts.Conf { return &whereabouts.Conf{Type: "whereabouts"} }
 
 func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*block.Manager, context.Context) error) error {
-	m, done, err := a.Open(c)
+	m, err := a.Open(c)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer m.Close()
 	m.Step = nil // it is not of the sandbox whose changes are traced
-	return tend(m, ctx)
+	return tend(m.Manager, ctx)
 }
 
 // teller raises events.
@@ -101,11 +101,11 @@ func teller(events Source, log *slog.Logger) func(context.Context, string, types
 }
 
 // known says how to name the node where there is none of the name.
-type known struct{ Source }
+type known struct{ block.Nodes }
 
 // Node returns the metadata of a Node object.
 func (k known) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	node, err := k.Source.Node(ctx, name)
+	node, err := k.Nodes.Node(ctx, name)
 	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) { // a hostname need not be a name of objects
 		return nil, &failure.Error{
 			Reason: failure.InvalidConfig, Field: "braid.nodeName", Err: err, Fix: "set it to the name of the Node object of this machine",

@@ -18,7 +18,9 @@ const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 type Source interface {
 	resolve.Source
 	engine.Reporter
-	block.Objects
+	block.BlockStore
+	block.Nodes
+	block.IPAMClaims
 	kube.Allocations
 }
 

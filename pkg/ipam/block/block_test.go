@@ -49,7 +49,7 @@ func (r *rig) pass(d time.Duration) {
 func (r *rig) node(name string) *block.Manager {
 	r.api.AddNode(name, "uid-of-"+"node")
 	return &block.Manager{
-		Objects: r.api, Dir: stateDir(r.t), NodeName: name, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now, Wall: r.now,
+		Store: r.api, Nodes: r.api, Dir: stateDir(r.t), NodeName: name, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now, Wall: r.now,
 		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", r.boots[name]), nil },
 		Patience: time.Millisecond, Sleep: func(ctx context.Context, d time.Duration) error { r.pass(d); runtime.Gosched(); return ctx.Err() },
 	}

@@ -224,7 +224,7 @@ func (s *search) list(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.listed, err = s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + s.w.Space})
+	s.listed, err = s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + s.w.Space})
 	if err != nil {
 		return fmt.Errorf("list blocks of space %s: %w", s.w.Space, err)
 	}
@@ -274,7 +274,7 @@ func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
 func (s *search) createAt(ctx context.Context, cidr netip.Prefix, share, look bool) (claimed bool, err error) {
 	s.taken.Add(cidr)
 	if look { // at what an API server has in memory: if it is not the latest, no more is lost than a try
-		there, err := s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(s.w.Space, cidr), ResourceVersion: "0"})
+		there, err := s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(s.w.Space, cidr), ResourceVersion: "0"})
 		if err != nil || len(there) > 0 {
 			return false, wrap(err, "look for block %v of space %s", cidr, s.w.Space)
 		}
@@ -315,7 +315,7 @@ func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	if err := s.step("create block"); err != nil {
 		return false, err
 	}
-	made, err := s.Objects.CreateBlock(ctx, object)
+	made, err := s.Store.CreateBlock(ctx, object)
 	switch {
 	case apierrors.IsAlreadyExists(err) && again: // it may be ours
 		b, err := s.settle(ctx, s.me, s.w.Space, cidr)
@@ -401,7 +401,7 @@ func (s *search) use(ctx context.Context, b *local) (ok bool, err error) {
 
 // learn finds the blocks of the space that the node owned before a reboot.
 func (s *search) learn(ctx context.Context) error {
-	mine, err := s.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + s.me.Name + ",spec.space=" + s.w.Space})
+	mine, err := s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + s.me.Name + ",spec.space=" + s.w.Space})
 	if err != nil {
 		return fmt.Errorf("list blocks of node %s: %w", s.me.Name, err)
 	}
@@ -448,7 +448,7 @@ func (m *Manager) mine(ctx context.Context, me *self, space string, cidr netip.P
 	if b != nil || err != nil {
 		return b, err
 	}
-	object, err := m.Objects.Block(ctx, NameOf(space, cidr))
+	object, err := m.Store.Block(ctx, NameOf(space, cidr))
 	if apierrors.IsNotFound(err) || err == nil && !me.owns(object) {
 		return nil, nil
 	}
@@ -477,7 +477,7 @@ func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) 
 		}
 	}
 	for pauses := m.conflicts(); ; {
-		object, err := m.Objects.Block(ctx, b.name())
+		object, err := m.Store.Block(ctx, b.name())
 		if err != nil && !apierrors.IsNotFound(err) {
 			return false, fmt.Errorf("get block %s: %w", b.name(), err)
 		}
@@ -491,7 +491,7 @@ func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) 
 		if err := m.step("take up block"); err != nil {
 			return false, err
 		}
-		object, err = m.Objects.UpdateBlock(ctx, object)
+		object, err = m.Store.UpdateBlock(ctx, object)
 		if err == nil {
 			_, err := m.become(ctx, b.Space, b.prefix, owned, object.UID)
 			return err == nil, err

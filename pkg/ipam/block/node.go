@@ -72,7 +72,7 @@ func (m *Manager) ask(ctx context.Context) (*self, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := m.Objects.Node(ctx, m.NodeName)
+	node, err := m.Nodes.Node(ctx, m.NodeName)
 	if err != nil {
 		return nil, fmt.Errorf("node %s, as which this machine is to own addresses: %w", m.NodeName, err)
 	}
@@ -119,7 +119,7 @@ func (m *Manager) nodes(ctx context.Context, me *self) (int, error) {
 	if age := m.now().Sub(me.Counted); me.Nodes > 0 && age >= 0 && age < countFor {
 		return me.Nodes, nil
 	}
-	n, err := m.Objects.NodeCount(ctx)
+	n, err := m.Nodes.NodeCount(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("count nodes: %w", err)
 	}

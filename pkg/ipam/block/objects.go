@@ -9,31 +9,49 @@ import (
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 )
 
-// Objects are the blocks of the cluster, and what else of it counts for them. Implementations (pkg/kube): an API server, manifests on disk.
+// The objects of the cluster that count for blocks, by who needs them. Implementations (pkg/kube):
+// an API server, manifests on disk.
 //
-// Errors: what is not there, exists already, or is another object or another version of it by now is told by an error of
-// k8s.io/apimachinery/pkg/api/errors in the chain: IsNotFound, IsAlreadyExists, IsConflict. A write that fails otherwise may have taken
-// effect.
-type Objects interface {
-	// CreateBlock makes a block that must not exist yet, and gives it as it is stored. IsAlreadyExists says that somebody else, or another
-	// call, has made it; of one without an owner perhaps this call, where an answer was lost and the request repeated.
-	CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
+// Errors: what is not there, exists already, or is another object or another version of it by now
+// has an error of k8s.io/apimachinery/pkg/api/errors in the chain: IsNotFound, IsAlreadyExists,
+// IsConflict. A write that fails otherwise may have taken effect.
+
+// BlockReader reads blocks.
+type BlockReader interface {
 	Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error)
-	// Blocks knows the field selectors spec.space, spec.owner.nodeName and spec.recall.by; with resourceVersion 0 the answer may lack the
-	// latest changes, and costs less.
+	// Blocks knows the field selectors metadata.name, spec.space, spec.owner.nodeName and
+	// spec.recall.by. With resourceVersion 0 the answer may lack the latest changes, and costs less.
 	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
+}
+
+// BlockStore reads and changes blocks.
+type BlockStore interface {
+	BlockReader
+	// CreateBlock makes a block that must not exist yet, and returns it as it is stored.
+	// IsAlreadyExists means that somebody else, or another call, has made it; one without an owner
+	// perhaps this call, where an answer was lost and the request repeated.
+	CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
 	// UpdateBlock replaces the spec of exactly this version (uid and resourceVersion) of the block.
 	UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
 	// UpdateBlockStatus sets the status, whatever became of the spec.
 	UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error
 	// DeleteBlock removes exactly this version of the block.
 	DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error
-	// Node gives the metadata of a Node object. A node that a controller takes for lost, whatever
-	// its object says else, is an error.
+}
+
+// Nodes knows the nodes, which own blocks.
+type Nodes interface {
+	// Node returns the metadata of a Node object. A node that a controller takes for lost, whatever
+	// else its object says, is an error.
 	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 	// NodeCount is about how many nodes the cluster has.
 	NodeCount(ctx context.Context) (int, error)
+}
+
+// IPAMClaims knows the claims, which keep addresses beyond a container's life (Manager.Add).
+type IPAMClaims interface {
 	IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error)
-	// SetIPAMClaimIPs publishes addresses, in CIDR form, in the status of the claim with this uid, and with them the claim's status.ownerPod.
+	// SetIPAMClaimIPs publishes addresses, in CIDR form, in the status of the claim with this uid,
+	// and with them the claim's status.ownerPod.
 	SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error
 }

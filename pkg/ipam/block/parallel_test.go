@@ -22,9 +22,10 @@ import (
 // parallelDir says that this process is one of several that TestParallelProcesses has started.
 const parallelDir = "BRAID_PARALLEL_DIR"
 
-func parallelManager(dir string, api block.Objects) *block.Manager {
+// parallelManager makes a manager; its blocks need no API if that is nil.
+func parallelManager(dir string, api *blocktest.Fake) *block.Manager {
 	return &block.Manager{
-		Objects: api, Dir: filepath.Join(dir, "state"), NodeName: "n0", Log: slog.New(slog.DiscardHandler),
+		Store: api, Nodes: api, Dir: filepath.Join(dir, "state"), NodeName: "n0", Log: slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "boot", nil },
 	}
 }

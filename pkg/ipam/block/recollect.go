@@ -63,7 +63,7 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 		if !strange[name] {
 			continue
 		}
-		if _, err := m.Objects.Node(ctx, name); !apierrors.IsNotFound(err) {
+		if _, err := m.Nodes.Node(ctx, name); !apierrors.IsNotFound(err) {
 			return orphans, wrap(err, "node %s, of which containers of this machine are", name)
 		}
 	}

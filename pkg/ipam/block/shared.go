@@ -48,7 +48,7 @@ func allocation(a netip.Addr, h Holder, me *self) v1alpha1.Allocation {
 // sharedBlocks are those without an owner, of all spaces.
 func (m *Manager) sharedBlocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
 	opts.FieldSelector = "spec.owner.nodeName="
-	blocks, err := m.Objects.Blocks(ctx, opts)
+	blocks, err := m.Store.Blocks(ctx, opts)
 	return blocks, wrap(err, "list shared blocks")
 }
 
@@ -58,7 +58,7 @@ func (m *Manager) sharedBlocks(ctx context.Context, opts metav1.ListOptions) ([]
 func (m *Manager) edit(ctx context.Context, name string, object *v1alpha1.IPBlock, change func(*v1alpha1.IPBlock) (bool, error)) (changed bool, err error) {
 	for pauses := m.conflicts(); ; object = nil {
 		if object == nil {
-			object, err = m.Objects.Block(ctx, name)
+			object, err = m.Store.Block(ctx, name)
 		}
 		if apierrors.IsNotFound(err) || err == nil && object.Spec.Owner != nil {
 			return false, nil
@@ -73,9 +73,9 @@ func (m *Manager) edit(ctx context.Context, name string, object *v1alpha1.IPBloc
 			return false, err
 		}
 		if len(object.Spec.Allocations) == 0 {
-			err = m.Objects.DeleteBlock(ctx, object)
+			err = m.Store.DeleteBlock(ctx, object)
 		} else {
-			_, err = m.Objects.UpdateBlock(ctx, object)
+			_, err = m.Store.UpdateBlock(ctx, object)
 		}
 		if err == nil {
 			return true, m.step("changed shared block")
@@ -124,7 +124,7 @@ func (s *search) createShared(ctx context.Context, cidr netip.Prefix) (bool, err
 	}
 	object := s.object(s.w.Space, cidr)
 	object.Spec.Allocations = []v1alpha1.Allocation{s.entry(addr)}
-	if _, err := s.Objects.CreateBlock(ctx, object); apierrors.IsAlreadyExists(err) {
+	if _, err := s.Store.CreateBlock(ctx, object); apierrors.IsAlreadyExists(err) {
 		// Another's, or ours and the answer was lost: then the address is in it.
 		return s.adjust(ctx, at, nil)
 	} else if err != nil {
@@ -160,7 +160,7 @@ func (s *search) probe(ctx context.Context) (bool, error) {
 			break
 		}
 		s.taken.Add(cidr)
-		object, err := s.Objects.Block(ctx, NameOf(s.w.Space, cidr))
+		object, err := s.Store.Block(ctx, NameOf(s.w.Space, cidr))
 		switch {
 		case apierrors.IsNotFound(err):
 			ok, err = s.createShared(ctx, cidr)
@@ -306,7 +306,7 @@ func (s *search) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBloc
 	cidr, at := blockOf(s.w.Asked), heldAddr{s.w.Space, s.w.Asked}
 	for range askedTries {
 		ok := false
-		object, err := s.Objects.Block(ctx, at.block())
+		object, err := s.Store.Block(ctx, at.block())
 		switch {
 		case apierrors.IsNotFound(err) && share:
 			ok, err = s.createShared(ctx, cidr)
@@ -373,7 +373,7 @@ func (s *search) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 		if err := s.step("recall block"); err != nil {
 			return nil, err
 		}
-		if _, err := s.Objects.UpdateBlock(ctx, victim); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+		if _, err := s.Store.UpdateBlock(ctx, victim); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return nil, fmt.Errorf("recall block %s: %w", victim.Name, err)
 		}
 	}
@@ -405,7 +405,7 @@ func (s *search) choose(victims []v1alpha1.IPBlock) *v1alpha1.IPBlock {
 // await waits until the block is the owner's no more. Others may have the lock of the space meanwhile.
 func (s *search) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	for {
-		object, err := s.Objects.Block(ctx, victim.Name)
+		object, err := s.Store.Block(ctx, victim.Name)
 		if apierrors.IsNotFound(err) || err == nil && object.Spec.Owner == nil {
 			return nil
 		}
@@ -433,7 +433,7 @@ func (s *search) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 
 // sharedEntries are the addresses of a shared block that the attachment holds.
 func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a attachment.ID) ([]heldAddr, error) {
-	object, err := m.Objects.Block(ctx, at.block())
+	object, err := m.Store.Block(ctx, at.block())
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}

@@ -182,7 +182,7 @@ func newSim(dir string, seed uint64) *sim {
 	for i := range 1 + s.rnd.IntN(4) {
 		n := &simNode{id: i, lost: map[incarnation]time.Duration{}, present: true, timer: s.rnd.IntN(4) == 0}
 		n.Manager = &block.Manager{
-			Objects: s.api, Dir: filepath.Join(dir, fmt.Sprint("n", i)), NodeName: fmt.Sprint("n", i), Log: slog.New(slog.NewTextHandler(simLog{s}, nil)),
+			Store: s.api, Nodes: s.api, Dir: filepath.Join(dir, fmt.Sprint("n", i)), NodeName: fmt.Sprint("n", i), Log: slog.New(slog.NewTextHandler(simLog{s}, nil)),
 			Now:  func() time.Time { return time.Unix(1e6, 0).Add(s.clock - n.slept) },
 			Wall: func() time.Time { return time.Unix(1e9, 0).Add(s.clock + n.skew) },
 			Rand: s.rnd, Boot: func() (string, error) { return fmt.Sprint("boot-", n.id, "-", n.boot), nil }, Patience: time.Second,

@@ -140,7 +140,7 @@ func (m *Manager) Answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	recalled, err := m.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name + ",spec.recall.by!="})
+	recalled, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name + ",spec.recall.by!="})
 	if err != nil {
 		return fmt.Errorf("list recalled blocks: %w", err)
 	}
@@ -186,7 +186,7 @@ func (m *Manager) give(ctx context.Context, me *self, space string, cidr netip.P
 // finishGiving does what a block in state giving is for. The lock of the space is held, so that nobody else does.
 func (m *Manager) finishGiving(ctx context.Context, me *self, b *local) error {
 	for pauses := m.conflicts(); ; {
-		object, err := m.Objects.Block(ctx, b.name())
+		object, err := m.Store.Block(ctx, b.name())
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("get block %s: %w", b.name(), err)
 		}
@@ -197,11 +197,11 @@ func (m *Manager) finishGiving(ctx context.Context, me *self, b *local) error {
 			return err
 		}
 		if len(b.Used) == 0 {
-			err = m.Objects.DeleteBlock(ctx, object)
+			err = m.Store.DeleteBlock(ctx, object)
 		} else {
 			object.Spec.Owner, object.Spec.Recall = nil, nil
 			object.Spec.Allocations = allocations(b, me)
-			_, err = m.Objects.UpdateBlock(ctx, object)
+			_, err = m.Store.UpdateBlock(ctx, object)
 		}
 		if err == nil {
 			if err := m.step("gave block"); err != nil {
@@ -295,7 +295,7 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 			return nil, err
 		}
 	}
-	object, err := m.Objects.Block(ctx, b.name())
+	object, err := m.Store.Block(ctx, b.name())
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get block %s: %w", b.name(), err)
 	}
@@ -362,7 +362,7 @@ func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error
 	if err != nil {
 		return nil, nil, err
 	}
-	objects, err := m.Objects.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
+	objects, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
@@ -454,7 +454,7 @@ func (m *Manager) sign(ctx context.Context, me *self, b *local, object *v1alpha1
 	if err := m.step("sign block"); err != nil {
 		return err
 	}
-	if _, err := m.Objects.UpdateBlock(ctx, object); err != nil {
+	if _, err := m.Store.UpdateBlock(ctx, object); err != nil {
 		return fmt.Errorf("write owner of block %s: %w", object.Name, err)
 	}
 	return nil
@@ -493,7 +493,7 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 		return nil
 	}
 	object.Status = v1alpha1.IPBlockStatus{Used: used, Free: Size - used}
-	if err := m.Objects.UpdateBlockStatus(ctx, object); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if err := m.Store.UpdateBlockStatus(ctx, object); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("write status of block %s: %w", object.Name, err)
 	}
 	return nil
@@ -532,7 +532,7 @@ func (m *Manager) renameEntries(ctx context.Context, me *self) error {
 
 // reclaim is for a block that seems to have no object of this node's. The lock of the space is held.
 func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
-	object, err := m.Objects.Block(ctx, b.name())
+	object, err := m.Store.Block(ctx, b.name())
 	switch {
 	case err == nil && me.owns(object):
 		if object.Spec.Owner.NodeName != me.Name {
@@ -551,7 +551,7 @@ func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
 	}
 	object = m.object(b.Space, b.prefix)
 	object.Spec.Owner = me.node(b.Claim)
-	made, err := m.Objects.CreateBlock(ctx, object)
+	made, err := m.Store.CreateBlock(ctx, object)
 	if err != nil { // where it exists by now, the next look sees whose it is
 		return fmt.Errorf("claim block %s again: %w", b.name(), err)
 	}

@@ -41,7 +41,7 @@ func (p *pod) holder(req *plugin.Request) block.Holder {
 const claimKey = "args.cni.ipam-claim-reference"
 
 // claim is the pod's IPAMClaim; nil for none.
-func (p *pod) claim(ctx context.Context, objects block.Objects, req *plugin.Request) (*claimv1.IPAMClaim, error) {
+func (p *pod) claim(ctx context.Context, claims block.IPAMClaims, req *plugin.Request) (*claimv1.IPAMClaim, error) {
 	var args struct {
 		Claim string `json:"ipam-claim-reference"`
 	}
@@ -53,7 +53,7 @@ func (p *pod) claim(ctx context.Context, objects block.Objects, req *plugin.Requ
 		why := "CNI_ARGS K8S_POD_NAMESPACE: is missing, and the pod names an IPAMClaim of its namespace, " + args.Claim
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, why, "")
 	}
-	claim, err := objects.IPAMClaim(ctx, namespace, args.Claim)
+	claim, err := claims.IPAMClaim(ctx, namespace, args.Claim)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, plugin.ConfError(claimKey, args.Claim, "there is no such IPAMClaim in namespace "+namespace+"; create it first")
@@ -120,7 +120,7 @@ func (p *plan) grantOne(a plugin.Asked) error {
 }
 
 // publish says in the claim's status who uses it and which addresses it keeps.
-func (p *plan) publish(ctx context.Context, objects block.Objects, pod *pod, claim *claimv1.IPAMClaim, addrs []netip.Addr) error {
+func (p *plan) publish(ctx context.Context, claims block.IPAMClaims, pod *pod, claim *claimv1.IPAMClaim, addrs []netip.Addr) error {
 	if claim == nil {
 		return nil
 	}
@@ -133,7 +133,7 @@ func (p *plan) publish(ctx context.Context, objects block.Objects, pod *pod, cla
 		return nil
 	}
 	claim.Status.OwnerPod = owner
-	if err := objects.SetIPAMClaimIPs(ctx, claim, ips); err != nil {
+	if err := claims.SetIPAMClaimIPs(ctx, claim, ips); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
 	return nil

@@ -29,13 +29,19 @@ type (
 	list = []any
 )
 
+type objects interface {
+	block.BlockStore
+	block.Nodes
+	block.IPAMClaims
+}
+
 // rig is a cluster of manifests in a directory, and one node of it.
 type rig struct {
 	t         *testing.T
 	manifests *kube.Manifests
 	dir       string
 	// objects is what the plugin gets; the manifests by default.
-	objects block.Objects
+	objects objects
 	// files are the places of the flat file.
 	files []string
 	node  *plugintest.Node
@@ -68,12 +74,13 @@ func (r *rig) Run(ctx context.Context, node *plugintest.Node, kind string, envir
 	return plugintest.Plugins{"whereabouts": p}.Run(ctx, node, kind, environ, stdin)
 }
 
-func (r *rig) open(c *whereabouts.Conf) (*block.Manager, func(), error) {
+func (r *rig) open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	log := slog.New(slog.NewTextHandler(r, nil))
-	return &block.Manager{
-		Objects: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string, error) { return "boot", nil }, Log: log,
+	m := &block.Manager{
+		Store: r.objects, Nodes: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string, error) { return "boot", nil }, Log: log,
 		Now: func() time.Time { return r.now }, Step: r.step,
-	}, func() { log.Info("closed", "file", c.LogFile) }, nil
+	}
+	return &whereabouts.Addresses{Manager: m, Claims: r.objects, Close: func() { log.Info("closed", "file", c.LogFile) }}, nil
 }
 
 // Write makes the log.
@@ -201,7 +208,7 @@ func must(t *testing.T, err error) {
 
 // broken are objects of which one call fails.
 type broken struct {
-	block.Objects
+	objects
 	create, publish error
 }
 
@@ -209,12 +216,12 @@ func (b *broken) CreateBlock(ctx context.Context, object *v1alpha1.IPBlock) (*v1
 	if b.create != nil {
 		return nil, b.create
 	}
-	return b.Objects.CreateBlock(ctx, object)
+	return b.objects.CreateBlock(ctx, object)
 }
 
 func (b *broken) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
 	if b.publish != nil {
 		return b.publish
 	}
-	return b.Objects.SetIPAMClaimIPs(ctx, claim, ips)
+	return b.objects.SetIPAMClaimIPs(ctx, claim, ips)
 }

@@ -24,8 +24,8 @@ import (
 
 // Plugin is the plugin.
 type Plugin struct {
-	// Open gives the addresses of this node, and what ends their use. It bears a log that cannot be written.
-	Open func(*Conf) (m *block.Manager, done func(), err error)
+	// Open opens the addresses of this node. It bears a log that cannot be written.
+	Open func(*Conf) (*Addresses, error)
 	// Files are the places of the flat file, see Files.
 	Files []string
 	// Logs are where the key log_file of a configuration may lead to; nil for anywhere.
@@ -33,6 +33,14 @@ type Plugin struct {
 	// Trusting is that the configuration may name files of the node to read, as one that is called
 	// by its own name has it.
 	Trusting bool
+}
+
+// Addresses are those of this node, open for one operation.
+type Addresses struct {
+	*block.Manager
+	Claims block.IPAMClaims
+	// Close ends their use.
+	Close func()
 }
 
 var _ plugin.Interface[Conf] = Plugin{}
@@ -50,12 +58,12 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 	if err := req.CheckFamilies(want.addrs()); err != nil {
 		return nil, err
 	}
-	err = p.operate(ctx, "ADD", req, c, func(m *block.Manager) error {
+	err = p.operate(ctx, "ADD", req, c, func(m *Addresses) error {
 		if unused := c.unusedKeys(); len(unused) > 0 {
 			m.Log.InfoContext(ctx, "keys without effect", "network", req.Network, "keys", unused, "flatFile", flat)
 		}
 		addrs, err := want.allocate(ctx, m, req, func(ctx context.Context) error {
-			return p.operate(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, req.ID) })
+			return p.operate(ctx, "DEL", req, c, func(m *Addresses) error { return m.Del(ctx, req.ID) })
 		})
 		if err == nil {
 			result = want.result(addrs)
@@ -67,12 +75,12 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 }
 
 // allocate gives an address for each wish; undo gives them back, when m is not open any more.
-func (p *plan) allocate(ctx context.Context, m *block.Manager, req *plugin.Request, undo func(context.Context) error) ([]netip.Addr, error) {
+func (p *plan) allocate(ctx context.Context, m *Addresses, req *plugin.Request, undo func(context.Context) error) ([]netip.Addr, error) {
 	pod, err := podOf(req)
 	if err != nil {
 		return nil, err
 	}
-	claim, err := pod.claim(ctx, m.Objects, req)
+	claim, err := pod.claim(ctx, m.Claims, req)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +92,7 @@ func (p *plan) allocate(ctx context.Context, m *block.Manager, req *plugin.Reque
 		return nil, err
 	}
 	req.Undo.Push(undo)
-	return addrs, p.publish(ctx, m.Objects, pod, claim, addrs)
+	return addrs, p.publish(ctx, m.Claims, pod, claim, addrs)
 }
 
 // result is that of an ADD which has got these addresses.
@@ -108,18 +116,18 @@ func (p *plan) bits(i int) int { return p.wishes[i].Window.Prefix().Bits() }
 
 // Del gives the addresses back.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return p.always(ctx, "DEL", req, c, func(m *block.Manager) error { return m.Del(ctx, req.ID) })
+	return p.always(ctx, "DEL", req, c, func(m *Addresses) error { return m.Del(ctx, req.ID) })
 }
 
 // GC gives back the addresses of attachments that are not valid.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return p.always(ctx, "GC", req, c, func(m *block.Manager) error { return m.GC(ctx, req.Network, req.Valid) })
+	return p.always(ctx, "GC", req, c, func(m *Addresses) error { return m.GC(ctx, req.Network, req.Valid) })
 }
 
 // always is operate for what a flat file that cannot be read must not stop.
-func (p Plugin) always(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*block.Manager) error) error {
+func (p Plugin) always(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error) error {
 	c, _, flat := p.complete(c)
-	return p.operate(ctx, command, req, c, func(m *block.Manager) error {
+	return p.operate(ctx, command, req, c, func(m *Addresses) error {
 		if flat != nil {
 			m.Log.WarnContext(ctx, "done without the flat file", "error", flat)
 		}
@@ -145,7 +153,7 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 			}
 		}
 	}
-	return p.operate(ctx, "CHECK", req, c, func(m *block.Manager) error { return m.Check(ctx, req.ID, ours) })
+	return p.operate(ctx, "CHECK", req, c, func(m *Addresses) error { return m.Check(ctx, req.ID, ours) })
 }
 
 // may says whether the address can be one of the ranges'.
@@ -163,17 +171,17 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	if err != nil {
 		return err
 	}
-	return p.operate(ctx, "STATUS", req, c, func(m *block.Manager) error { return m.Status(ctx, want.wishes) })
+	return p.operate(ctx, "STATUS", req, c, func(m *Addresses) error { return m.Status(ctx, want.wishes) })
 }
 
 // operate opens the node's addresses for one operation. How it ended is said in the plugin's own log, where there is one: that of the caller has
 // it from the caller.
-func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*block.Manager) error) error {
-	m, done, err := p.Open(c)
+func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error) error {
+	m, err := p.Open(c)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer m.Close()
 	start := time.Now()
 	err = explain(command, req, do(m))
 	if c.LogFile != "" {

@@ -387,7 +387,7 @@ func TestS46ClaimThatIsNotThere(t *testing.T) {
 func TestClaimThatCannotBePublished(t *testing.T) {
 	r := newRig(t)
 	r.claim("vm", conf{"network": "net", "interface": "net1"})
-	r.objects = &broken{Objects: r.manifests, publish: errors.New("disk is full")}
+	r.objects = &broken{objects: r.manifests, publish: errors.New("disk is full")}
 	c := with(conf{"range": "10.0.0.0/24"})
 	_, err := r.pod("a").Add(c.With(claiming("vm")))
 	fails(t, err, 999, "network net", "publish addresses: disk is full")

@@ -25,7 +25,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// Fake is a block.Objects.
+// Fake is a block.BlockStore, block.Nodes and block.IPAMClaims.
 type Fake struct {
 	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it fail with what it returns. It is called
 	// without a lock. If it returns ErrLate before, the request takes effect when Arrive says so, and what Fault returns when asked with
@@ -58,7 +58,11 @@ func (f *Fake) Arrive() {
 	f.late = nil
 }
 
-var _ block.Objects = (*Fake)(nil)
+var (
+	_ block.BlockStore = (*Fake)(nil)
+	_ block.Nodes      = (*Fake)(nil)
+	_ block.IPAMClaims = (*Fake)(nil)
+)
 
 // New makes an empty API.
 func New() *Fake {
@@ -189,7 +193,7 @@ func (f *Fake) stamp(b *v1alpha1.IPBlock) {
 	b.ResourceVersion = strconv.Itoa(f.version)
 }
 
-// CreateBlock implements block.Objects.
+// CreateBlock implements block.BlockStore.
 func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
 	if err := named(b.Name); err != nil {
 		return nil, err
@@ -209,7 +213,7 @@ func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 	return made, err
 }
 
-// Block implements block.Objects.
+// Block implements block.BlockReader.
 func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err error) {
 	if err := named(name); err != nil {
 		return nil, err
@@ -225,7 +229,7 @@ func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err
 	return b, err
 }
 
-// Blocks implements block.Objects.
+// Blocks implements block.BlockReader.
 func (f *Fake) Blocks(ctx context.Context, opts metav1.ListOptions) (list []v1alpha1.IPBlock, err error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
@@ -272,7 +276,7 @@ func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	return stored, nil
 }
 
-// UpdateBlock implements block.Objects.
+// UpdateBlock implements block.BlockStore.
 func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
 	if err := versioned(b, b.ResourceVersion); err != nil {
 		return nil, err
@@ -294,7 +298,7 @@ func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 	return made, err
 }
 
-// UpdateBlockStatus implements block.Objects.
+// UpdateBlockStatus implements block.BlockStore.
 func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error {
 	if err := versioned(b, "any"); err != nil {
 		return err
@@ -315,7 +319,7 @@ func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error
 	})
 }
 
-// DeleteBlock implements block.Objects.
+// DeleteBlock implements block.BlockStore.
 func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
 	if err := versioned(b, b.ResourceVersion); err != nil {
 		return err
@@ -329,7 +333,7 @@ func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
 	})
 }
 
-// Node implements block.Objects.
+// Node implements block.Nodes.
 func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, err error) {
 	if err := named(name); err != nil {
 		return nil, err
@@ -348,7 +352,7 @@ func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, 
 	return node, err
 }
 
-// NodeCount implements block.Objects.
+// NodeCount implements block.Nodes.
 func (f *Fake) NodeCount(ctx context.Context) (n int, err error) {
 	err = f.request(ctx, "count", func() error {
 		n = len(f.nodes)
@@ -357,7 +361,7 @@ func (f *Fake) NodeCount(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// IPAMClaim implements block.Objects.
+// IPAMClaim implements block.IPAMClaims.
 func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *claimv1.IPAMClaim, err error) {
 	if err := named(namespace, name); err != nil {
 		return nil, err
@@ -374,7 +378,7 @@ func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *cl
 	return claim, err
 }
 
-// SetIPAMClaimIPs implements block.Objects.
+// SetIPAMClaimIPs implements block.IPAMClaims.
 func (f *Fake) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
 	if err := named(claim.Namespace, claim.Name); err != nil {
 		return err

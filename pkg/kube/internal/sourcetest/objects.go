@@ -20,19 +20,17 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// ObjectsBackend is what lies behind block.Objects, beside the blocks.
-type ObjectsBackend interface {
-	// CreateNode makes a Node object with a uid.
-	CreateNode(t *testing.T, name string)
+// ClaimsBackend is what lies behind block.IPAMClaims.
+type ClaimsBackend interface {
 	// CreateClaim makes an IPAMClaim in a namespace, which is made with it; ReplaceClaim deletes it and makes another of that name.
 	CreateClaim(t *testing.T, namespace, name string)
 	ReplaceClaim(t *testing.T, namespace, name string)
 	DeleteClaim(t *testing.T, namespace, name string)
 }
 
-// RunObjects tests a source as the store of blocks. Each test has a space of its own.
-func RunObjects(t *testing.T, src block.Objects, back ObjectsBackend) {
-	for name, test := range map[string]func(*testing.T, block.Objects, string){
+// RunBlocks tests a store of blocks. Each test has a space of its own.
+func RunBlocks(t *testing.T, src block.BlockStore) {
+	for name, test := range map[string]func(*testing.T, block.BlockStore, string){
 		"Create":         testCreate,
 		"CreateRace":     testCreateRace,
 		"CreateAnew":     testCreateAnew,
@@ -54,11 +52,69 @@ func RunObjects(t *testing.T, src block.Objects, back ObjectsBackend) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, src, "c-"+strings.ToLower(name)) })
 	}
-	t.Run("Nodes", func(t *testing.T) { testNodes(t, src, back) })
-	t.Run("Claim", func(t *testing.T) { testClaim(t, src, back, "contract-claim") })
-	t.Run("ClaimReplaced", func(t *testing.T) { testClaimReplaced(t, src, back, "contract-claimreplaced") })
 	// Last: among so many, each list takes long where it reads files.
 	t.Run("Many", func(t *testing.T) { testMany(t, src, "c-many") })
+}
+
+// RunNodes tests what knows the nodes, of which there are none but those that create makes.
+func RunNodes(t *testing.T, src block.Nodes, create func(t *testing.T, name string)) {
+	t.Run("Nodes", func(t *testing.T) { testNodes(t, src, create) })
+	t.Run("BadNodeNames", func(t *testing.T) {
+		for _, name := range badNames() {
+			_, err := src.Node(t.Context(), name)
+			isBadRequest(t, name, map[string]error{"Node": err})
+		}
+	})
+	t.Run("CancelledNode", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, node := src.Node(ctx, "node-1")
+		_, count := src.NodeCount(ctx)
+		isCancelled(t, map[string]error{"Node": node, "NodeCount": count})
+	})
+}
+
+// RunClaims tests what knows the IPAMClaims. Each test has a namespace of its own.
+func RunClaims(t *testing.T, src block.IPAMClaims, back ClaimsBackend) {
+	t.Run("Claim", func(t *testing.T) { testClaim(t, src, back, "contract-claim") })
+	t.Run("ClaimReplaced", func(t *testing.T) { testClaimReplaced(t, src, back, "contract-claimreplaced") })
+	t.Run("BadClaimNames", func(t *testing.T) {
+		for _, name := range badNames() {
+			_, claim := src.IPAMClaim(t.Context(), "ns", name)
+			_, namespace := src.IPAMClaim(t.Context(), name, "c")
+			set := src.SetIPAMClaimIPs(t.Context(), claimOf("ns", name), nil)
+			isBadRequest(t, name, map[string]error{"IPAMClaim": claim, "IPAMClaim's namespace": namespace, "SetIPAMClaimIPs": set})
+		}
+	})
+	t.Run("CancelledClaim", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, claim := src.IPAMClaim(ctx, "ns", "c")
+		isCancelled(t, map[string]error{"IPAMClaim": claim, "SetIPAMClaimIPs": src.SetIPAMClaimIPs(ctx, claimOf("ns", "c"), nil)})
+	})
+}
+
+// badNames are such as no object can have.
+func badNames() []string {
+	return []string{"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254)}
+}
+
+func isBadRequest(t *testing.T, name string, calls map[string]error) {
+	t.Helper()
+	for call, err := range calls {
+		if !apierrors.IsBadRequest(err) {
+			t.Errorf("%s of %.20q: got error %v, want bad request", call, name, err)
+		}
+	}
+}
+
+func isCancelled(t *testing.T, calls map[string]error) {
+	t.Helper()
+	for call, err := range calls {
+		if !errors.Is(err, context.Canceled) || failure.ReasonOf(err) != failure.TimedOut {
+			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut", call, err, failure.ReasonOf(err))
+		}
+	}
 }
 
 // blockOf is block number i of a space, of a node.
@@ -71,7 +127,7 @@ func blockOf(space string, i int, node string) *v1alpha1.IPBlock {
 	return b
 }
 
-func mustCreate(t *testing.T, src block.Objects, b *v1alpha1.IPBlock) *v1alpha1.IPBlock {
+func mustCreate(t *testing.T, src block.BlockStore, b *v1alpha1.IPBlock) *v1alpha1.IPBlock {
 	t.Helper()
 	created, err := src.CreateBlock(t.Context(), b)
 	if err != nil {
@@ -80,7 +136,7 @@ func mustCreate(t *testing.T, src block.Objects, b *v1alpha1.IPBlock) *v1alpha1.
 	return created
 }
 
-func mustBlock(t *testing.T, src block.Objects, name string) *v1alpha1.IPBlock {
+func mustBlock(t *testing.T, src block.BlockStore, name string) *v1alpha1.IPBlock {
 	t.Helper()
 	b, err := src.Block(t.Context(), name)
 	if err != nil {
@@ -89,7 +145,7 @@ func mustBlock(t *testing.T, src block.Objects, name string) *v1alpha1.IPBlock {
 	return b
 }
 
-func mustList(t *testing.T, src block.Objects, opts metav1.ListOptions) []string {
+func mustList(t *testing.T, src block.BlockStore, opts metav1.ListOptions) []string {
 	t.Helper()
 	list, err := src.Blocks(t.Context(), opts)
 	if err != nil {
@@ -111,7 +167,7 @@ func same(t *testing.T, what string, got, want *v1alpha1.IPBlock) {
 	}
 }
 
-func testCreate(t *testing.T, src block.Objects, space string) {
+func testCreate(t *testing.T, src block.BlockStore, space string) {
 	given := blockOf(space, 0, "node-1")
 	before := given.DeepCopy()
 	created := mustCreate(t, src, given)
@@ -130,7 +186,7 @@ func testCreate(t *testing.T, src block.Objects, space string) {
 }
 
 // Many claim a block, and one has it.
-func testCreateRace(t *testing.T, src block.Objects, space string) {
+func testCreateRace(t *testing.T, src block.BlockStore, space string) {
 	const blocks, nodes = 4, 24
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -166,7 +222,7 @@ func testCreateRace(t *testing.T, src block.Objects, space string) {
 }
 
 // A block of the same name is another one.
-func testCreateAnew(t *testing.T, src block.Objects, space string) {
+func testCreateAnew(t *testing.T, src block.BlockStore, space string) {
 	first := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	if err := src.DeleteBlock(t.Context(), first); err != nil {
 		t.Fatal(err)
@@ -207,7 +263,7 @@ func fullBlock(space string) *v1alpha1.IPBlock {
 	return b
 }
 
-func testRoundTrip(t *testing.T, src block.Objects, space string) {
+func testRoundTrip(t *testing.T, src block.BlockStore, space string) {
 	given := fullBlock(space)
 	created := mustCreate(t, src, given)
 	if diff := cmp.Diff(given.Spec, created.Spec); diff != "" {
@@ -221,7 +277,7 @@ func testRoundTrip(t *testing.T, src block.Objects, space string) {
 	same(t, "listed", &list[0], created)
 }
 
-func testUpdate(t *testing.T, src block.Objects, space string) {
+func testUpdate(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	given := created.DeepCopy()
 	given.Spec = fullBlock(space).Spec // the owner goes, the rest comes
@@ -251,7 +307,7 @@ func testUpdate(t *testing.T, src block.Objects, space string) {
 }
 
 // Of those who change the same version one succeeds.
-func testUpdateRace(t *testing.T, src block.Objects, space string) {
+func testUpdateRace(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-0"))
 	var all sync.WaitGroup
 	winners := make(chan string, 16)
@@ -276,7 +332,7 @@ func testUpdateRace(t *testing.T, src block.Objects, space string) {
 	}
 }
 
-func testUpdateRefused(t *testing.T, src block.Objects, space string) {
+func testUpdateRefused(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
 		t.Fatal(err)
@@ -292,7 +348,7 @@ func testUpdateRefused(t *testing.T, src block.Objects, space string) {
 	}
 }
 
-func testImmutable(t *testing.T, src block.Objects, space string) {
+func testImmutable(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, change := range []func(*v1alpha1.IPBlockSpec){
 		func(s *v1alpha1.IPBlockSpec) { s.Space = "other" }, func(s *v1alpha1.IPBlockSpec) { s.CIDR = "10.0.0.0/29" },
@@ -307,7 +363,7 @@ func testImmutable(t *testing.T, src block.Objects, space string) {
 }
 
 // The status is set whatever became of the spec, which stays; it makes a new version.
-func testBlockStatus(t *testing.T, src block.Objects, space string) {
+func testBlockStatus(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
 	changed.Spec.Recall = &v1alpha1.Recall{By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local())}
@@ -335,7 +391,7 @@ func testBlockStatus(t *testing.T, src block.Objects, space string) {
 	}
 }
 
-func testDelete(t *testing.T, src block.Objects, space string) {
+func testDelete(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	other := mustCreate(t, src, blockOf(space, 1, "node-1"))
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
@@ -350,7 +406,7 @@ func testDelete(t *testing.T, src block.Objects, space string) {
 	same(t, "another block", mustBlock(t, src, other.Name), other)
 }
 
-func testDeleteRefused(t *testing.T, src block.Objects, space string) {
+func testDeleteRefused(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
 	changed.Spec.Owner.NodeName = "node-2"
@@ -364,7 +420,7 @@ func testDeleteRefused(t *testing.T, src block.Objects, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), updated)
 }
 
-func testSelect(t *testing.T, src block.Objects, space string) {
+func testSelect(t *testing.T, src block.BlockStore, space string) {
 	var names []string
 	for i, node := range []string{"node-1", "node-1", "node-2", ""} {
 		b := blockOf(space, i, node)
@@ -400,7 +456,7 @@ func testSelect(t *testing.T, src block.Objects, space string) {
 }
 
 // eventually waits until the stale list of a space is these blocks.
-func eventually(t *testing.T, src block.Objects, space string, want []string) {
+func eventually(t *testing.T, src block.BlockStore, space string, want []string) {
 	t.Helper()
 	want = slices.Sorted(slices.Values(want))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -414,7 +470,7 @@ func eventually(t *testing.T, src block.Objects, space string, want []string) {
 	}
 }
 
-func testSelectUnknown(t *testing.T, src block.Objects, _ string) {
+func testSelectUnknown(t *testing.T, src block.BlockStore, _ string) {
 	for _, selector := range []string{"spec.cidr=10.0.0.0/28", "spec.space", "a=b=c,", "status.used=1"} {
 		if list, err := src.Blocks(t.Context(), metav1.ListOptions{FieldSelector: selector}); !apierrors.IsBadRequest(err) {
 			t.Errorf("%q: got %d blocks, error %v, want bad request", selector, len(list), err)
@@ -423,7 +479,7 @@ func testSelectUnknown(t *testing.T, src block.Objects, _ string) {
 }
 
 // More blocks than one answer holds.
-func testMany(t *testing.T, src block.Objects, space string) {
+func testMany(t *testing.T, src block.BlockStore, space string) {
 	const n = 1203
 	var all sync.WaitGroup
 	next := make(chan int)
@@ -455,7 +511,7 @@ func testMany(t *testing.T, src block.Objects, space string) {
 }
 
 // A list of resourceVersion 0 may be late; any other has all that was answered before.
-func testStaleList(t *testing.T, src block.Objects, space string) {
+func testStaleList(t *testing.T, src block.BlockStore, space string) {
 	for i := range 20 {
 		name := mustCreate(t, src, blockOf(space, i, "node-1")).Name
 		if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); !slices.Contains(got, name) {
@@ -478,7 +534,7 @@ func testStaleList(t *testing.T, src block.Objects, space string) {
 	eventually(t, src, space, nil)
 }
 
-func testBlockNotFound(t *testing.T, src block.Objects, space string) {
+func testBlockNotFound(t *testing.T, src block.BlockStore, space string) {
 	absent := blockOf(space, 0, "node-1")
 	absent.UID, absent.ResourceVersion = "u-1", "12"
 	if _, err := src.Block(t.Context(), absent.Name); !apierrors.IsNotFound(err) {
@@ -495,25 +551,17 @@ func testBlockNotFound(t *testing.T, src block.Objects, space string) {
 	}
 }
 
-func testBadBlockNames(t *testing.T, src block.Objects, space string) {
-	for _, name := range []string{"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254)} {
+func testBadBlockNames(t *testing.T, src block.BlockStore, space string) {
+	for _, name := range badNames() {
 		b := blockOf(space, 0, "node-1")
 		b.Name, b.UID, b.ResourceVersion = name, "u", "1"
 		_, created := src.CreateBlock(t.Context(), b)
 		_, got := src.Block(t.Context(), name)
 		_, updated := src.UpdateBlock(t.Context(), b)
-		_, node := src.Node(t.Context(), name)
-		_, claim := src.IPAMClaim(t.Context(), "ns", name)
-		_, claimNamespace := src.IPAMClaim(t.Context(), name, "c")
-		for call, err := range map[string]error{
+		isBadRequest(t, name, map[string]error{
 			"CreateBlock": created, "Block": got, "UpdateBlock": updated, "UpdateBlockStatus": src.UpdateBlockStatus(t.Context(), b),
-			"DeleteBlock": src.DeleteBlock(t.Context(), b), "Node": node, "IPAMClaim": claim, "IPAMClaim's namespace": claimNamespace,
-			"SetIPAMClaimIPs": src.SetIPAMClaimIPs(t.Context(), claimOf("ns", name), nil),
-		} {
-			if !apierrors.IsBadRequest(err) {
-				t.Errorf("%s of %.20q: got error %v, want bad request", call, name, err)
-			}
-		}
+			"DeleteBlock": src.DeleteBlock(t.Context(), b),
+		})
 	}
 }
 
@@ -522,7 +570,7 @@ func claimOf(namespace, name string) *claimv1.IPAMClaim {
 }
 
 // What would change any version of a block is refused.
-func testWithoutVersion(t *testing.T, src block.Objects, space string) {
+func testWithoutVersion(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, strip := range []func(*metav1.ObjectMeta){
 		func(m *metav1.ObjectMeta) { m.UID = "" }, func(m *metav1.ObjectMeta) { m.ResourceVersion = "" },
@@ -545,7 +593,7 @@ func testWithoutVersion(t *testing.T, src block.Objects, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
 
-func testCancelledBlock(t *testing.T, src block.Objects, space string) {
+func testCancelledBlock(t *testing.T, src block.BlockStore, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -553,29 +601,21 @@ func testCancelledBlock(t *testing.T, src block.Objects, space string) {
 	_, got := src.Block(ctx, created.Name)
 	_, list := src.Blocks(ctx, metav1.ListOptions{})
 	_, updated := src.UpdateBlock(ctx, created)
-	_, node := src.Node(ctx, "node-1")
-	_, count := src.NodeCount(ctx)
-	_, claim := src.IPAMClaim(ctx, "ns", "c")
-	for call, err := range map[string]error{
+	isCancelled(t, map[string]error{
 		"CreateBlock": made, "Block": got, "Blocks": list, "UpdateBlock": updated, "UpdateBlockStatus": src.UpdateBlockStatus(ctx, created),
-		"DeleteBlock": src.DeleteBlock(ctx, created), "Node": node, "NodeCount": count, "IPAMClaim": claim,
-		"SetIPAMClaimIPs": src.SetIPAMClaimIPs(ctx, claimOf("ns", "c"), nil),
-	} {
-		if !errors.Is(err, context.Canceled) || failure.ReasonOf(err) != failure.TimedOut {
-			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut", call, err, failure.ReasonOf(err))
-		}
-	}
+		"DeleteBlock": src.DeleteBlock(ctx, created),
+	})
 	if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); len(got) != 1 {
 		t.Errorf("blocks are %v", got)
 	}
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
 
-func testNodes(t *testing.T, src block.Objects, back ObjectsBackend) {
+func testNodes(t *testing.T, src block.Nodes, create func(*testing.T, string)) {
 	uids := map[string]bool{}
 	for i := 1; i <= 3; i++ {
 		name := fmt.Sprintf("node-%d.example.com", i)
-		back.CreateNode(t, name)
+		create(t, name)
 		node, err := src.Node(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -594,7 +634,7 @@ func testNodes(t *testing.T, src block.Objects, back ObjectsBackend) {
 	}
 }
 
-func mustClaim(t *testing.T, src block.Objects, namespace, name string) *claimv1.IPAMClaim {
+func mustClaim(t *testing.T, src block.IPAMClaims, namespace, name string) *claimv1.IPAMClaim {
 	t.Helper()
 	claim, err := src.IPAMClaim(t.Context(), namespace, name)
 	if err != nil {
@@ -603,7 +643,7 @@ func mustClaim(t *testing.T, src block.Objects, namespace, name string) *claimv1
 	return claim
 }
 
-func testClaim(t *testing.T, src block.Objects, back ObjectsBackend, ns string) {
+func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string) {
 	if _, err := src.IPAMClaim(t.Context(), ns, "c"); !apierrors.IsNotFound(err) {
 		t.Errorf("got error %v, want not found", err)
 	}
@@ -641,7 +681,7 @@ func testClaim(t *testing.T, src block.Objects, back ObjectsBackend, ns string) 
 	}
 }
 
-func testClaimReplaced(t *testing.T, src block.Objects, back ObjectsBackend, ns string) {
+func testClaimReplaced(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string) {
 	back.CreateClaim(t, ns, "c")
 	old := mustClaim(t, src, ns, "c")
 	if err := src.SetIPAMClaimIPs(t.Context(), old, []string{"10.0.0.7/28"}); err != nil {
