@@ -106,7 +106,7 @@ func TestSamplesPlan(t *testing.T) {
 }
 
 func planPod(t *testing.T, cfg *conf.Config, pod *corev1.Pod, all *content) {
-	requests, err := plan.Requests(cfg, &pod.ObjectMeta)
+	requests, err := plan.Requests(&cfg.Node, &cfg.Policy, &pod.ObjectMeta)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func planPod(t *testing.T, cfg *conf.Config, pod *corev1.Pod, all *content) {
 		definitions = append(definitions, plan.Definition{NAD: nad})
 	}
 	attachments, err := plan.Make(plan.Input{
-		Config: cfg, Pod: &pod.ObjectMeta, ContainerID: "0123456789ab", IfName: "eth0",
+		Node: &cfg.Node, Policy: &cfg.Policy, Call: &cfg.Call, Pod: &pod.ObjectMeta, ContainerID: "0123456789ab", IfName: "eth0",
 		Requests: requests, Definitions: definitions, Devices: devicesOf(pod),
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 // knownDefault is the default network as far as this node knows it without asking an API server;
 // nil if it does not.
 func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachment, error) {
-	requests, err := plan.Requests(req.Config, nil)
+	requests, err := plan.Requests(&req.Config.Node, &req.Config.Policy, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,8 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 		return nil, nil //nolint:nilerr // it is a NAD, then
 	}
 	attachments, err := plan.Make(plan.Input{
-		Config: req.Config, ContainerID: "any", IfName: "eth0", Requests: requests[:1], Definitions: []plan.Definition{{Conf: raw}},
+		Node: &req.Config.Node, Policy: &req.Config.Policy, Call: &req.Config.Call, ContainerID: "any", IfName: "eth0",
+		Requests: requests[:1], Definitions: []plan.Definition{{Conf: raw}},
 	})
 	if err != nil {
 		return nil, err

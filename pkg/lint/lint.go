@@ -206,7 +206,7 @@ func (c *checker) beyondNAD(a plan.Attachment) []*failure.Error {
 
 // plan plans the attachments of a pod of a file and has their chains judged.
 func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, error) {
-	requests, err := plan.Requests(c.Config, pod)
+	requests, err := plan.Requests(&c.Config.Node, &c.Config.Policy, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, 
 		}
 	}
 	attachments, err := plan.Make(plan.Input{
-		Config: c.Config, Pod: pod, ContainerID: "any", IfName: "eth0",
+		Node: &c.Config.Node, Policy: &c.Config.Policy, Call: &c.Config.Call, Pod: pod, ContainerID: "any", IfName: "eth0",
 		Requests: requests, Definitions: definitions, Devices: devices(definitions),
 	})
 	if err != nil {

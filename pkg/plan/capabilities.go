@@ -52,11 +52,11 @@ func requestsOf(s selection.Selection) []request {
 // of the pod, its cgroup, its DNS), so no other network gets any of them. A wish that has neither
 // way is an error: the pod would run without what it asked for. libcni hands each plugin the keys
 // that it declares; what none declares would only be recorded.
-func (a *Attachment) ask(cfg *conf.Config, r Request, list *netconf.List) error {
+func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 	declared := list.Capabilities()
 	a.RuntimeConfig = map[string]json.RawMessage{}
 	if r.Default {
-		maps.Copy(a.RuntimeConfig, cfg.RuntimeConfig)
+		maps.Copy(a.RuntimeConfig, call.RuntimeConfig)
 		maps.DeleteFunc(a.RuntimeConfig, func(capability string, _ json.RawMessage) bool { return !declared[capability] })
 	}
 	if r.Selection == nil {

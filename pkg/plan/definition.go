@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/selection"
@@ -18,8 +17,8 @@ import (
 
 // parse reads a network's definition into a list that has a name and a cniVersion. An omitted name becomes the NAD's, or
 // Braid's own for a delegate in Braid's configuration; an omitted cniVersion becomes that of Braid's configuration.
-func parse(cfg *conf.Config, r Request, def Definition) (*netconf.List, error) {
-	raw, err := rawDefinition(cfg, r, def)
+func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
+	raw, err := in.rawDefinition(r, def)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +39,7 @@ func parse(cfg *conf.Config, r Request, def Definition) (*netconf.List, error) {
 		return nil, e
 	}
 	if list.Name() == "" {
-		list.SetName(fallbackName(cfg, def))
+		list.SetName(in.fallbackName(def))
 	}
 	if err := utils.ValidateNetworkName(list.Name()); err != nil {
 		return nil, &failure.Error{
@@ -49,7 +48,7 @@ func parse(cfg *conf.Config, r Request, def Definition) (*netconf.List, error) {
 		}
 	}
 	if list.CNIVersion() == "" {
-		list.SetCNIVersion(cfg.CNIVersion)
+		list.SetCNIVersion(in.Call.CNIVersion)
 	}
 	if list.CNIVersion() == "" {
 		list.SetCNIVersion(netconf.DefaultVersion)
@@ -64,7 +63,7 @@ func HasConfig(nad *nadv1.NetworkAttachmentDefinition) bool {
 }
 
 // rawDefinition is the text of the network's configuration: spec.config, else what was found elsewhere (NPWG v1.3 s.3.4.1).
-func rawDefinition(cfg *conf.Config, r Request, def Definition) (json.RawMessage, error) {
+func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, error) {
 	switch {
 	case def.NAD != nil && HasConfig(def.NAD):
 		return json.RawMessage(def.NAD.Spec.Config), nil
@@ -73,7 +72,7 @@ func rawDefinition(cfg *conf.Config, r Request, def Definition) (json.RawMessage
 	case def.NAD != nil:
 		return nil, &failure.Error{
 			Reason: failure.NADInvalid, Field: "spec.config",
-			Err: fmt.Errorf("it is empty, and the node has no network %q in %s", def.NAD.Name, cfg.ConfDir),
+			Err: fmt.Errorf("it is empty, and the node has no network %q in %s", def.NAD.Name, in.Node.ConfDir),
 			Fix: "put a CNI configuration into spec.config",
 		}
 	case r.Selection != nil:
@@ -84,15 +83,15 @@ func rawDefinition(cfg *conf.Config, r Request, def Definition) (json.RawMessage
 	}
 	return nil, &failure.Error{
 		Reason: failure.NetworkNotFound, Err: errors.New("this network is configured nowhere"),
-		Fix: fmt.Sprintf("create a NAD of that name in namespace %s, or a CNI configuration in %s", cfg.MultusNamespace, cfg.ConfDir),
+		Fix: fmt.Sprintf("create a NAD of that name in namespace %s, or a CNI configuration in %s", in.Node.MultusNamespace, in.Node.ConfDir),
 	}
 }
 
-func fallbackName(cfg *conf.Config, def Definition) string {
+func (in *Input) fallbackName(def Definition) string {
 	if def.NAD != nil {
 		return def.NAD.Name
 	}
-	return cfg.Name
+	return in.Call.Name
 }
 
 // argIPAMClaim is the key under args.cni that carries the name of an IPAMClaim. Neither CNI nor NPWG v1.3 says how a delegate

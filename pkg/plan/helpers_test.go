@@ -66,12 +66,12 @@ func (s *scenario) nad(ref, config string) *nadv1.NetworkAttachmentDefinition {
 
 // plan does what the engine does: requests, definitions, attachments.
 func (s *scenario) plan() ([]plan.Attachment, error) {
-	requests, err := plan.Requests(s.cfg, s.pod)
+	requests, err := plan.Requests(&s.cfg.Node, &s.cfg.Policy, s.pod)
 	if err != nil {
 		return nil, err
 	}
 	in := plan.Input{
-		Config: s.cfg, Pod: s.pod, ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Requests: requests,
+		Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, Pod: s.pod, ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Requests: requests,
 		Devices: s.devices, DevicesErr: s.devicesErr, Requested: s.requested,
 	}
 	for _, r := range requests {

@@ -12,13 +12,13 @@ import (
 
 // checkIsolation lets a pod use the NADs of its own namespace and of the global ones. A NAD is full access to a network, so
 // this is a boundary between tenants, not a convenience.
-func checkIsolation(cfg *conf.Config, podNamespace string, s selection.Selection) error {
-	if !cfg.NamespaceIsolation || s.Namespace == podNamespace || slices.Contains(cfg.GlobalNamespaces, s.Namespace) {
+func checkIsolation(policy *conf.Policy, podNamespace string, s selection.Selection) error {
+	if !policy.NamespaceIsolation || s.Namespace == podNamespace || slices.Contains(policy.GlobalNamespaces, s.Namespace) {
 		return nil
 	}
 	global := "no namespace is global"
-	if len(cfg.GlobalNamespaces) > 0 {
-		global = "global are: " + strings.Join(cfg.GlobalNamespaces, ", ")
+	if len(policy.GlobalNamespaces) > 0 {
+		global = "global are: " + strings.Join(policy.GlobalNamespaces, ", ")
 	}
 	return &failure.Error{
 		Reason: failure.NADForbidden, NAD: s.Namespace + "/" + s.Name,

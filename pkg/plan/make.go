@@ -42,7 +42,7 @@ func checkInput(in Input) error {
 		return &failure.Error{Reason: failure.InvalidConfig, Err: errors.New(text)}
 	}
 	switch {
-	case in.Config == nil:
+	case in.Node == nil || in.Policy == nil || in.Call == nil:
 		return wrong("plan without a configuration")
 	case len(in.Definitions) != len(in.Requests):
 		return wrong(fmt.Sprintf("%d definitions for %d networks", len(in.Definitions), len(in.Requests)))
@@ -57,7 +57,7 @@ func checkInput(in Input) error {
 // attach makes one attachment. Later steps see the edits of earlier ones: the check for default routes comes last, so that it
 // judges what the plugins will really get.
 func attach(in Input, r Request, def Definition, ifName string, devices *devices) (Attachment, error) {
-	list, err := parse(in.Config, r, def)
+	list, err := in.parse(r, def)
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -73,14 +73,14 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 			return Attachment{}, err
 		}
 	}
-	if err := a.ask(in.Config, r, list); err != nil {
+	if err := a.ask(in.Call, r, list); err != nil {
 		return Attachment{}, err
 	}
 	if err := devices.assign(&a, def, list); err != nil {
 		return Attachment{}, err
 	}
 	a.Conf = list.Bytes()
-	if !r.Default && in.Config.SecondaryDefaultRoute == conf.RefuseDefaultRoute {
+	if !r.Default && in.Policy.SecondaryDefaultRoute == conf.RefuseDefaultRoute {
 		return a, a.refuseDefaultRoutes()
 	}
 	return a, nil

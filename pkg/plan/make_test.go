@@ -16,14 +16,15 @@ import (
 
 func TestMakeHoldsItsCallerToTheContract(t *testing.T) {
 	one := []plan.Request{{Default: true}}
+	node, policy, call := &conf.Node{}, &conf.Policy{}, &conf.Call{}
 	two := []plan.Request{{Default: true}, {Default: true}}
 	for says, in := range map[string]plan.Input{
 		"without a configuration": {Requests: one, Definitions: make([]plan.Definition, 1)},
-		"0 definitions":           {Config: &conf.Config{}, Requests: one},
-		"not the default":         {Config: &conf.Config{}, Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
-		"first network is not":    {Config: &conf.Config{}},
-		"more than one default":   {Config: &conf.Config{}, Requests: two, Definitions: make([]plan.Definition, 2)},
-		"CNI_CONTAINERID":         {Config: &conf.Config{}, Requests: one, Definitions: make([]plan.Definition, 1)},
+		"0 definitions":           {Node: node, Policy: policy, Call: call, Requests: one},
+		"not the default":         {Node: node, Policy: policy, Call: call, Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
+		"first network is not":    {Node: node, Policy: policy, Call: call},
+		"more than one default":   {Node: node, Policy: policy, Call: call, Requests: two, Definitions: make([]plan.Definition, 2)},
+		"CNI_CONTAINERID":         {Node: node, Policy: policy, Call: call, Requests: one, Definitions: make([]plan.Definition, 1)},
 	} {
 		in.IfName = "eth0"
 		_, err := plan.Make(in)

@@ -53,7 +53,7 @@ func TestS17DuplicateInterface(t *testing.T) {
 	for _, tc := range []struct{ first, second, says string }{{"x0", "x0", "web/a"}, {"x0", "lo", "loopback"}} {
 		s := newScenario("")
 		_, err := plan.Make(plan.Input{
-			Config: s.cfg, ContainerID: "c", IfName: "eth0",
+			Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, ContainerID: "c", IfName: "eth0",
 			Requests: []plan.Request{
 				{Ref: "cluster", Default: true},
 				{Ref: "web/a", Selection: &selection.Selection{Interface: tc.first}},
@@ -90,7 +90,7 @@ func TestC14Names(t *testing.T) {
 			continue
 		}
 		_, err := plan.Make(plan.Input{
-			Config: s.cfg, ContainerID: "c", IfName: "eth0", Definitions: make([]plan.Definition, 2),
+			Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, ContainerID: "c", IfName: "eth0", Definitions: make([]plan.Definition, 2),
 			Requests: []plan.Request{{Default: true}, {Ref: "web/a", Selection: &selection.Selection{Interface: bad}}},
 		})
 		if failure.ReasonOf(err) != failure.InvalidAnnotation {

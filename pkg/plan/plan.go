@@ -49,7 +49,10 @@ type Definition struct {
 
 // Input is all that Make looks at.
 type Input struct {
-	Config *conf.Config
+	// Node, Policy and Call are the configuration, each required.
+	Node   *conf.Node
+	Policy *conf.Policy
+	Call   *conf.Call
 	// Pod is nil where the runtime names none: then only cluster-wide networks are attached.
 	Pod *metav1.ObjectMeta
 	// ContainerID, IfName (of the default network) and Args (CNI_ARGS) are the runtime's.

@@ -21,42 +21,50 @@ import (
 // Requests lists the networks of a pod in the order in which they are attached: the default network, the cluster-wide extra
 // networks, the selections of the networks annotation. With pod nil, only the first two. It reads no definition, so that the
 // caller can fetch all of them at once; what can be refused without one (syntax, namespace isolation) is refused here.
-func Requests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, error) {
+func Requests(node *conf.Node, policy *conf.Policy, pod *metav1.ObjectMeta) ([]Request, error) {
 	if pod != nil && pod.Namespace == "" {
 		return nil, &failure.Error{
 			Reason: failure.InvalidEnvironment, Field: "K8S_POD_NAMESPACE",
 			Err: errors.New("the pod has no namespace, so namespace isolation cannot be judged"),
 		}
 	}
-	def, err := defaultRequest(cfg, pod)
+	a := asker{node, policy, pod}
+	def, err := a.defaultRequest()
 	if err != nil {
 		return nil, err
 	}
-	extra, err := clusterWideRequests(cfg, pod)
+	extra, err := a.clusterWideRequests()
 	if err != nil {
 		return nil, err
 	}
-	selected, err := selectedRequests(cfg, pod)
+	selected, err := a.selectedRequests()
 	if err != nil {
 		return nil, err
 	}
 	return slices.Concat([]Request{def}, extra, selected), nil
 }
 
+// asker is a pod on a node; pod is nil for none.
+type asker struct {
+	node   *conf.Node
+	policy *conf.Policy
+	pod    *metav1.ObjectMeta
+}
+
 // defaultRequest is the default network: the pod's own choice, else clusterNetwork, else the first delegate.
-func defaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (Request, error) {
-	req, err := podDefaultRequest(cfg, pod)
+func (a *asker) defaultRequest() (Request, error) {
+	req, err := a.podDefaultRequest()
 	switch {
 	case err != nil:
 		return Request{}, err
 	case req != nil:
 		return *req, nil
-	case cfg.ClusterNetwork != "":
-		r, err := clusterWideRequest(cfg, "clusterNetwork", cfg.ClusterNetwork)
+	case a.node.ClusterNetwork != "":
+		r, err := a.clusterWideRequest("clusterNetwork", a.node.ClusterNetwork)
 		r.Default = true
 		return r, err
-	case len(cfg.Delegates) > 0:
-		r := inlineRequest(cfg, 0)
+	case len(a.node.Delegates) > 0:
+		r := a.inlineRequest(0)
 		r.Default = true
 		return r, nil
 	}
@@ -68,15 +76,15 @@ func defaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (Request, error) {
 
 // podDefaultRequest is the network of the pod's default-network annotation; nil without one. A bare name means
 // multusNamespace, whose NADs every pod may choose: that is what the namespace is for.
-func podDefaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (*Request, error) {
-	if pod == nil {
+func (a *asker) podDefaultRequest() (*Request, error) {
+	if a.pod == nil {
 		return nil, nil
 	}
-	text, ok := pod.Annotations[nadv1.DefaultNetworkAnnotation]
+	text, ok := a.pod.Annotations[nadv1.DefaultNetworkAnnotation]
 	if !ok {
 		return nil, nil
 	}
-	found, err := selections(cfg, pod, nadv1.DefaultNetworkAnnotation, cfg.MultusNamespace)
+	found, err := a.selections(nadv1.DefaultNetworkAnnotation, a.node.MultusNamespace)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +96,8 @@ func podDefaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (*Request, erro
 		}
 	}
 	s := found[0]
-	if s.Namespace != cfg.MultusNamespace {
-		if err := checkIsolation(cfg, pod.Namespace, s); err != nil {
+	if s.Namespace != a.node.MultusNamespace {
+		if err := checkIsolation(a.policy, a.pod.Namespace, s); err != nil {
 			return nil, inAnnotation(err, nadv1.DefaultNetworkAnnotation)
 		}
 	}
@@ -100,19 +108,19 @@ func podDefaultRequest(cfg *conf.Config, pod *metav1.ObjectMeta) (*Request, erro
 
 // clusterWideRequests are the networks that every pod gets besides the default one. As in Multus, defaultNetworks belong to
 // clusterNetwork and further delegates to the first one: with clusterNetwork the delegates are ignored, and the reverse.
-func clusterWideRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, error) {
+func (a *asker) clusterWideRequests() ([]Request, error) {
 	var out []Request
-	if cfg.ClusterNetwork == "" {
-		for i := 1; i < len(cfg.Delegates); i++ {
-			out = append(out, inlineRequest(cfg, i))
+	if a.node.ClusterNetwork == "" {
+		for i := 1; i < len(a.node.Delegates); i++ {
+			out = append(out, a.inlineRequest(i))
 		}
 		return out, nil
 	}
-	if pod != nil && slices.Contains(cfg.SystemNamespaces, pod.Namespace) {
+	if a.pod != nil && slices.Contains(a.node.SystemNamespaces, a.pod.Namespace) {
 		return nil, nil
 	}
-	for i, name := range cfg.DefaultNetworks {
-		r, err := clusterWideRequest(cfg, fmt.Sprintf("defaultNetworks[%d]", i), name)
+	for i, name := range a.node.DefaultNetworks {
+		r, err := a.clusterWideRequest(fmt.Sprintf("defaultNetworks[%d]", i), name)
 		if err != nil {
 			return nil, err
 		}
@@ -122,17 +130,17 @@ func clusterWideRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, e
 }
 
 // selectedRequests are the networks that the pod's annotation asks for; a blank annotation asks for none.
-func selectedRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, error) {
-	if pod == nil || strings.TrimSpace(pod.Annotations[nadv1.NetworksAnnotation]) == "" {
+func (a *asker) selectedRequests() ([]Request, error) {
+	if a.pod == nil || strings.TrimSpace(a.pod.Annotations[nadv1.NetworksAnnotation]) == "" {
 		return nil, nil
 	}
-	found, err := selections(cfg, pod, nadv1.NetworksAnnotation, pod.Namespace)
+	found, err := a.selections(nadv1.NetworksAnnotation, a.pod.Namespace)
 	if err != nil {
 		return nil, err
 	}
 	var out []Request
 	for _, s := range found {
-		if err := checkIsolation(cfg, pod.Namespace, s); err != nil {
+		if err := checkIsolation(a.policy, a.pod.Namespace, s); err != nil {
 			return nil, inAnnotation(err, nadv1.NetworksAnnotation)
 		}
 		out = append(out, selectionRequest(s))
@@ -142,15 +150,15 @@ func selectedRequests(cfg *conf.Config, pod *metav1.ObjectMeta) ([]Request, erro
 
 // selections reads an annotation of the pod. Its warnings are errors where the node's configuration
 // refuses unknown keys.
-func selections(cfg *conf.Config, pod *metav1.ObjectMeta, annotation, namespace string) ([]selection.Selection, error) {
-	found, err := selection.Parse(pod.Annotations[annotation], namespace)
+func (a *asker) selections(annotation, namespace string) ([]selection.Selection, error) {
+	found, err := selection.Parse(a.pod.Annotations[annotation], namespace)
 	if err != nil {
 		return nil, inAnnotation(err, annotation)
 	}
 	for _, s := range found {
 		for i, w := range s.Warnings {
 			s.Warnings[i] = inAnnotation(w, annotation)
-			if cfg.RefuseUnknownKeys {
+			if a.policy.RefuseUnknownKeys {
 				s.Warnings[i].Reason = failure.InvalidAnnotation
 				return nil, s.Warnings[i]
 			}
@@ -162,7 +170,7 @@ func selections(cfg *conf.Config, pod *metav1.ObjectMeta, annotation, namespace 
 // clusterWideRequest reads one value of clusterNetwork or defaultNetworks. What holds a slash is a path, as in Multus, and
 // must be absolute: a relative one would depend on where the runtime happens to run. All else names a NAD in multusNamespace
 // or, without one, a network in confDir.
-func clusterWideRequest(cfg *conf.Config, field, value string) (Request, error) {
+func (a *asker) clusterWideRequest(field, value string) (Request, error) {
 	if filepath.IsAbs(value) {
 		return Request{Ref: value, File: value}, nil
 	}
@@ -171,22 +179,22 @@ func clusterWideRequest(cfg *conf.Config, field, value string) (Request, error) 
 			Reason: failure.InvalidConfig, Field: field,
 			Err: fmt.Errorf("%s is neither a network's name nor an absolute path", strictjson.Quote(value)),
 			Fix: fmt.Sprintf("name a NAD of namespace %s, a network in %s, or a file or directory by its absolute path",
-				cfg.MultusNamespace, cfg.ConfDir),
+				a.node.MultusNamespace, a.node.ConfDir),
 		}
 	}
-	return Request{Ref: value, Namespace: cfg.MultusNamespace, Name: value, OnDisk: true}, nil
+	return Request{Ref: value, Namespace: a.node.MultusNamespace, Name: value, OnDisk: true}, nil
 }
 
 // inlineRequest is the delegate at index i of Braid's own configuration.
-func inlineRequest(cfg *conf.Config, i int) Request {
+func (a *asker) inlineRequest(i int) Request {
 	ref := fmt.Sprintf("delegates[%d]", i)
 	var named struct {
 		Name string `json:"name"`
 	}
-	if err := json.Unmarshal(cfg.Delegates[i], &named); err == nil && named.Name != "" {
+	if err := json.Unmarshal(a.node.Delegates[i], &named); err == nil && named.Name != "" {
 		ref = fmt.Sprintf("%s (delegates[%d])", strictjson.Label(named.Name), i)
 	}
-	return Request{Ref: ref, Inline: cfg.Delegates[i]}
+	return Request{Ref: ref, Inline: a.node.Delegates[i]}
 }
 
 func selectionRequest(s selection.Selection) Request {

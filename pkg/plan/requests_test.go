@@ -75,7 +75,7 @@ func TestS38DefaultFirst(t *testing.T) {
 			if tc.annotation != "" {
 				s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = tc.annotation
 			}
-			got, err := plan.Requests(&tc.cfg, s.pod)
+			got, err := plan.Requests(&tc.cfg.Node, &tc.cfg.Policy, s.pod)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +96,7 @@ func TestS38DefaultFirst(t *testing.T) {
 func TestS38WithoutPodOnlyClusterWideNetworks(t *testing.T) {
 	s := newScenario("a")
 	s.cfg.ClusterNetwork, s.cfg.DefaultNetworks, s.pod = "/d", []string{"x"}, nil
-	got, err := plan.Requests(s.cfg, nil)
+	got, err := plan.Requests(&s.cfg.Node, &s.cfg.Policy, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.
 // Default returns the default network, for operations that are not about a pod. That further
 // networks of every pod cannot be had says nothing about it.
 func (r *Resolver) Default(ctx context.Context) (*plan.Attachment, error) {
-	requests, err := plan.Requests(r.Config, nil)
+	requests, err := plan.Requests(&r.Config.Node, &r.Config.Policy, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func nothing() []byte {
 
 // requests are all networks that the pod is to have.
 func (r *Resolver) requests(pod *podv1.Pod) ([]plan.Request, error) {
-	requests, err := plan.Requests(r.Config, pod.Meta())
+	requests, err := plan.Requests(&r.Config.Node, &r.Config.Policy, pod.Meta())
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (r *Resolver) plan(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, requests []plan.Request, definitions []plan.Definition,
 ) ([]plan.Attachment, error) {
 	in := plan.Input{
-		Config: r.Config, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName, Args: sandbox.Args,
+		Node: &r.Config.Node, Policy: &r.Config.Policy, Call: &r.Config.Call, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName, Args: sandbox.Args,
 		Requests: requests, Definitions: definitions,
 	}
 	if err := r.addDevices(ctx, pod, &in); err != nil {
