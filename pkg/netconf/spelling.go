@@ -19,14 +19,16 @@ func respell(path string, object map[string]json.RawMessage, known []string) (wa
 	if err := twins(path, object, known); err != nil {
 		return nil, err
 	}
-	for _, key := range slices.Sorted(maps.Keys(object)) {
-		i := slices.IndexFunc(known, func(k string) bool { return k != key && strings.EqualFold(k, key) })
-		if i < 0 {
-			continue
+	read := map[string]string{} // the known key, by how it is written
+	for key := range object {
+		if i := slices.IndexFunc(known, func(k string) bool { return k != key && strings.EqualFold(k, key) }); i >= 0 {
+			read[key] = known[i]
 		}
-		object[known[i]] = object[key]
+	}
+	for _, key := range slices.Sorted(maps.Keys(read)) {
+		object[read[key]] = object[key]
 		delete(object, key)
-		warning := invalid(path+strictjson.Label(key), "write "+known[i], "the key is read as %s", known[i])
+		warning := invalid(path+strictjson.Label(key), "write "+read[key], "the key is read as %s", read[key])
 		warning.Reason = failure.MiscasedKey
 		warnings = append(warnings, warning)
 	}
@@ -37,12 +39,13 @@ func respell(path string, object map[string]json.RawMessage, known []string) (wa
 func twins(path string, object map[string]json.RawMessage, known []string) error {
 	for _, k := range known {
 		var same []string
-		for _, key := range slices.Sorted(maps.Keys(object)) {
+		for key := range object {
 			if strings.EqualFold(key, k) {
 				same = append(same, key)
 			}
 		}
 		if len(same) > 1 {
+			slices.Sort(same)
 			return invalid(path+strictjson.Label(same[0]), fmt.Sprintf("keep one of the two, as %q", k),
 				"%s and %s differ by case alone", strictjson.Quote(same[0]), strictjson.Quote(same[1]))
 		}

@@ -43,14 +43,16 @@ func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []
 		return
 	}
 	fields := fieldsOf(t)
-	known := slices.Sorted(maps.Keys(fields))
 	written := map[string]string{} // by the key that is known
 	for _, m := range members {
 		key, at := m.key, path+strictjson.Label(m.key)
-		name := spelled(key, known, extra)
-		if name == "" {
-			k.stranger(at, key, append(known, extra...))
-			continue
+		name := key
+		if _, ok := fields[key]; !ok && !slices.Contains(extra, key) {
+			known := append(slices.Sorted(maps.Keys(fields)), extra...)
+			if name = spelled(key, known); name == "" {
+				k.stranger(at, key, known)
+				continue
+			}
 		}
 		if twin, ok := written[name]; ok && twin == key {
 			k.refuse(at, "keep one of the two", "the key appears twice in one object")
@@ -136,16 +138,9 @@ func (k *keys) refuse(at, fix, format string, args ...any) {
 
 // spelled returns the known key that encoding/json takes a key for, which does not look at the
 // case; "" where there is none.
-func spelled(key string, lists ...[]string) string {
-	for _, known := range lists {
-		if slices.Contains(known, key) {
-			return key
-		}
-	}
-	for _, known := range lists {
-		if i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, key) }); i >= 0 {
-			return known[i]
-		}
+func spelled(key string, known []string) string {
+	if i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, key) }); i >= 0 {
+		return known[i]
 	}
 	return ""
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -177,11 +176,11 @@ func (p *Plugin) own(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "configuration "+err.Error(), "")
 	}
-	key := spelled("ipam", slices.Sorted(maps.Keys(object)))
-	if strictjson.Null(object[key]) {
+	ipam := strictjson.Lookup(object, "ipam")
+	if strictjson.Null(ipam) {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "field ipam: is missing", "")
 	}
-	return object[key], nil
+	return ipam, nil
 }
 
 // request reads the wire form.

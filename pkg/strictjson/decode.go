@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -94,12 +92,14 @@ func Lookup(object map[string]json.RawMessage, key string) json.RawMessage {
 	if raw, ok := object[key]; ok {
 		return raw
 	}
-	for _, other := range slices.Sorted(maps.Keys(object)) {
-		if strings.EqualFold(other, key) {
-			return object[other]
+	var value json.RawMessage
+	var first *string
+	for other, raw := range object {
+		if strings.EqualFold(other, key) && (first == nil || other < *first) {
+			first, value = &other, raw
 		}
 	}
-	return nil
+	return value
 }
 
 // Marshal returns a value as JSON and leaves '<', '>' and '&' as they are. It is nil if a
