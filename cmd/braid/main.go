@@ -83,10 +83,10 @@ func (a *app) run(args []string) int {
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add:    operation(conf.Load, a.add),
-		Del:    operation(conf.LoadForRemoval, (*engine.Engine).Del),
-		Check:  operation(conf.Load, (*engine.Engine).Check),
-		GC:     operation(conf.LoadForRemoval, (*engine.Engine).GC),
-		Status: operation(conf.Load, (*engine.Engine).Status),
+		Del:    operation(conf.LoadForRemoval, engine.Operator.Del),
+		Check:  operation(conf.Load, engine.Operator.Check),
+		GC:     operation(conf.LoadForRemoval, engine.Operator.GC),
+		Status: operation(conf.Load, engine.Operator.Status),
 	}, asked(), "braid "+buildVersion))
 }
 
@@ -117,14 +117,11 @@ func (a *app) printError(err *types.Error) error {
 // loader reads Braid's own configuration.
 type loader func(stdin []byte) (*conf.Config, error)
 
-// operation is a CNI operation of the engine.
-type operation func(*engine.Engine, context.Context, *engine.Request) error
+// operation is a CNI operation.
+type operation func(engine.Operator, context.Context, *engine.Request) error
 
-func (a *app) add(e *engine.Engine, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
-	for _, w := range req.Config.Warnings() { // once for each pod, as its events
-		e.Log.WarnContext(ctx, w.Error(), "reason", w.Reason)
-	}
-	result, err := e.Add(ctx, req)
+func (a *app) add(o engine.Operator, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
+	result, err := o.Add(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -145,6 +142,11 @@ func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate o
 	e, closeLog, err := node.NewEngine(node.Options{Config: req.Config, Version: buildVersion, Trace: a.trace, Now: a.now})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
+	}
+	if os.Getenv("CNI_COMMAND") == string(engine.Add) { // once for each pod, as its events
+		for _, w := range cfg.Warnings() {
+			e.Log.WarnContext(ctx, w.Error(), "reason", w.Reason)
+		}
 	}
 	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))

@@ -179,7 +179,7 @@ func TestM12LogFileIsClosed(t *testing.T) {
 	}
 	for range 20 {
 		args := &skel.CmdArgs{ContainerID: "unknown", IfName: "eth0", StdinData: stdin}
-		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), args, conf.Load, (*engine.Engine).Check); err == nil {
+		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), args, conf.Load, engine.Operator.Check); err == nil {
 			t.Fatal("CHECK of an unknown sandbox succeeds")
 		}
 	}

@@ -21,7 +21,7 @@ import (
 
 // Add attaches the sandbox to all its networks and publishes their status. It gives the result of the default network.
 func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, err error) {
-	err = e.operate(ctx, "ADD", req, func(ctx context.Context, events *events) error {
+	err = e.operate(ctx, Add, req, func(ctx context.Context, events *events) error {
 		defer e.tend(ctx)
 		result, err = e.add(ctx, req, events)
 		return err

@@ -29,9 +29,9 @@ const deviceInfoCapability = "CNIDeviceInfoFile"
 
 // attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved
 // before it, as attempted; what it gave is saved with the next change.
-func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Record, i int) (status.Result, error) {
-	start, req := time.Now(), routing.req
-	a := &rec.Attachments[i]
+func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Record, i int) (made status.Result, err error) {
+	req, a := routing.req, &rec.Attachments[i]
+	defer func(start time.Time) { e.chainDone(ctx, Add, routing.sandbox, rec.Pod, &a.Attachment, start, err) }(time.Now())
 	if err := routing.before(ctx, &a.Attachment); err != nil {
 		return status.Result{}, chainError(err, &a.Attachment)
 	}
@@ -63,11 +63,10 @@ func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Recor
 	if err != nil {
 		return status.Result{}, err
 	}
-	made := status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}
+	made = status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}
 	if err := e.honoured(ctx, req, made); err != nil {
 		return status.Result{}, err
 	}
-	e.logDone(ctx, "attach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
 	return made, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 
@@ -15,7 +16,7 @@ import (
 // Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left it. All attachments are asked;
 // the failures are joined.
 func (e *Engine) Check(ctx context.Context, req *Request) error {
-	return e.operate(ctx, "CHECK", req, func(ctx context.Context, _ *events) error {
+	return e.operate(ctx, Check, req, func(ctx context.Context, _ *events) error {
 		defer e.tend(ctx)
 		return e.check(ctx, req)
 	})
@@ -42,12 +43,13 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 		if rec.Attachments[i].State == record.Owed {
 			continue
 		}
-		errs = append(errs, e.checkAttachment(ctx, req, sandbox, &rec.Attachments[i]))
+		errs = append(errs, e.checkAttachment(ctx, req, sandbox, rec.Pod, &rec.Attachments[i]))
 	}
 	return errors.Join(errs...)
 }
 
-func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
+func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *sandbox, pod record.Pod, a *record.Attachment) (err error) {
+	defer func(start time.Time) { e.chainDone(ctx, Check, sandbox, pod, &a.Attachment, start, err) }(time.Now())
 	chain, err := e.chain(req, sandbox, &a.Attachment, req.NetNS)
 	if err != nil {
 		return chainError(err, &a.Attachment)

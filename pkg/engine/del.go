@@ -16,7 +16,7 @@ import (
 
 // Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
-	return e.operate(ctx, "DEL", req, func(ctx context.Context, _ *events) error {
+	return e.operate(ctx, Del, req, func(ctx context.Context, _ *events) error {
 		defer e.tend(ctx)
 		defer e.resume(ctx, req, true)
 		return e.del(ctx, req)
@@ -105,28 +105,34 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 // remove removes one attachment and takes it out of the record.
 func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a record.Attachment) error {
 	if a.State != record.Planned {
-		start := time.Now()
-		if err := e.wasAdded(req, sandbox, rec, &a); err != nil {
+		if removed, err := e.detachOrOwe(ctx, req, sandbox, rec, &a); !removed {
 			return err
-		}
-		err := e.detach(ctx, req, sandbox, &a)
-		if refused, ok := errors.AsType[*refusal](err); ok {
-			removed, err := e.owe(ctx, req, sandbox, rec, &a, refused)
-			if !removed {
-				return err
-			}
-		} else if err != nil {
-			if a.Refusal != nil && a.State != record.Owed && !sandbox.guest { // it is waited for from the beginning
-				a.Refusal = nil
-				err = errors.Join(err, e.note(sandbox, rec, &a, "not refused "+a.IfName))
-			}
-			return adviceError(err, &a.Attachment, adviceDel)
-		} else {
-			e.logDone(ctx, "detach", start, nil, "pod", rec.Pod.String(), "network", a.Name, "interface", a.IfName)
 		}
 	}
 	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return same(&a, &b) })
 	return e.saveLess(ctx, sandbox, rec, "detached "+a.IfName)
+}
+
+// detachOrOwe has the plugins remove an attachment. It is not removed while it has to stay in the
+// record; without an error, it is owed then.
+func (e *Engine) detachOrOwe(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment) (removed bool, err error) {
+	start := time.Now()
+	if err := e.wasAdded(req, sandbox, rec, a); err != nil {
+		return false, err
+	}
+	err = e.detach(ctx, req, sandbox, a)
+	e.chainDone(ctx, Del, sandbox, rec.Pod, &a.Attachment, start, err)
+	if err == nil {
+		return true, nil
+	}
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return e.owe(ctx, req, sandbox, rec, a, refused)
+	}
+	if a.Refusal != nil && a.State != record.Owed && !sandbox.guest { // it is waited for from the beginning
+		a.Refusal = nil
+		err = errors.Join(err, e.note(sandbox, rec, a, "not refused "+a.IfName))
+	}
+	return false, adviceError(err, &a.Attachment, adviceDel)
 }
 
 // saveLess saves a record that says less than the one that is there, which therefore does as well

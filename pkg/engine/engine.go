@@ -14,7 +14,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -94,7 +93,7 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Remote, Trace, Now and Upkeep are required.
+// Engine is safe for concurrent use. All fields but Remote, Observer, Trace, Now and Upkeep are required.
 type Engine struct {
 	Source resolve.Source
 	// Remote is that the source is asked over the network, which STATUS does not do.
@@ -109,6 +108,8 @@ type Engine struct {
 	// DeviceInfoDir is where device plugins and delegates leave device-info files.
 	DeviceInfoDir string
 	Log           *slog.Logger
+	// Observer, if set, is told of operations beside the log.
+	Observer Observer
 	// Upkeep, if set, is what operations do for the node.
 	Upkeep Upkeep
 	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.
@@ -133,7 +134,7 @@ type Request struct {
 
 // operate is what all operations on a pod's sandbox have in common: their time is bounded, and a failure names the pod and is told
 // once, in the log and by an event.
-func (e *Engine) operate(ctx context.Context, verb string, req *Request, do func(context.Context, *events) error) error {
+func (e *Engine) operate(ctx context.Context, verb Verb, req *Request, do func(context.Context, *events) error) error {
 	start := time.Now()
 	ctx, cancel := bounded(ctx, req.Config)
 	defer cancel()
@@ -147,7 +148,7 @@ func (e *Engine) operate(ctx context.Context, verb string, req *Request, do func
 		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
 		events.failed(err)
 	}
-	e.logDone(ctx, verb, start, err, "pod", record.Pod{Namespace: namespace, Name: name}.String(), "container", req.ContainerID)
+	e.operationDone(ctx, verb, start, err, "pod", record.Pod{Namespace: namespace, Name: name}.String(), "container", req.ContainerID)
 	return err
 }
 
@@ -256,18 +257,4 @@ func podName(namespace, name, containerID string) string {
 // chains is libcni bound to one request.
 func (e *Engine) chains(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(req.path(), req.Config.CNIDir, exec)
-}
-
-// logDone writes the one line of a whole operation, or of one attachment that succeeded. A failure travels up to its operation
-// and is logged there, with what pkg/failure knows of it.
-func (e *Engine) logDone(ctx context.Context, operation string, start time.Time, err error, attrs ...any) {
-	attrs = append(attrs, "duration", time.Since(start).Round(time.Microsecond))
-	if err == nil {
-		e.Log.InfoContext(ctx, operation, attrs...)
-		return
-	}
-	if fe, ok := errors.AsType[*failure.Error](err); ok {
-		attrs = append(attrs, "reason", fe.Reason, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin)
-	}
-	e.Log.ErrorContext(ctx, operation+" failed", append(attrs, "code", failure.Code(err), "error", err)...)
 }

@@ -31,7 +31,7 @@ func (e *Engine) GC(ctx context.Context, req *Request) error {
 	defer cancel()
 	defer e.tend(ctx)
 	err := e.gc(ctx, req, start)
-	e.logDone(ctx, "GC", start, err, "valid", len(req.Config.ValidAttachments))
+	e.operationDone(ctx, GC, start, err, "valid", len(req.Config.ValidAttachments))
 	return err
 }
 

@@ -20,9 +20,7 @@ func (e *Engine) Status(ctx context.Context, req *Request) error {
 	ctx, cancel := context.WithTimeout(ctx, req.Config.Timeouts.Status)
 	defer cancel()
 	err := e.status(ctx, req)
-	if err != nil {
-		e.logDone(ctx, "STATUS", start, err)
-	}
+	e.operationDone(ctx, Status, start, err)
 	return err
 }
 

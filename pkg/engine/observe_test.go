@@ -1,0 +1,69 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/engine"
+)
+
+// observer notes what it is told, each in a line.
+type observer struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (o *observer) tell(done engine.Operation, words ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	words = append([]string{string(done.Verb)}, words...)
+	if done.Err != nil {
+		words = append(words, "failed")
+	}
+	if done.Duration <= 0 {
+		words = append(words, "in no time")
+	}
+	o.told = append(o.told, strings.Join(words, " "))
+}
+
+func (o *observer) Operation(done engine.Operation) { o.tell(done) }
+
+func (o *observer) Attachment(done engine.Attachment) {
+	o.tell(done.Operation, append([]string{done.Planned.Name}, done.Plugins...)...)
+}
+
+// TestObserver: an observer is told of each operation once, and of its attachments before, whatever
+// becomes of them.
+func TestObserver(t *testing.T) {
+	r := newRig(t)
+	o := &observer{}
+	r.engine.Observer = o
+	r.nads("a", "b")
+	p := r.pod("p", "a,b")
+	for _, step := range []struct {
+		what    string
+		operate func() error
+		fails   bool
+		want    []string
+	}{
+		{"ADD that fails", func() error {
+			r.plugin.on("ADD net2", func(context.Context, *call) error { return errors.New("no") })
+			defer r.plugin.on("ADD net2", nil)
+			return r.add(p)
+		}, true, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair failed", "DEL default/b pair", "DEL default/a pair", "DEL pods pair", "ADD failed"}},
+		{"ADD", func() error { return r.add(p) }, false, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair", "ADD"}},
+		{"CHECK", func() error { return r.check(p) }, false, []string{"CHECK pods pair", "CHECK default/a pair", "CHECK default/b pair", "CHECK"}},
+		{"DEL", func() error { return r.del(p) }, false, []string{"DEL default/b pair", "DEL default/a pair", "DEL pods pair", "DEL"}},
+		{"STATUS", func() error { return r.engine.Status(t.Context(), r.request(nil)) }, false, []string{"STATUS"}},
+		{"GC without a list", func() error { return r.engine.GC(t.Context(), r.request(nil)) }, true, []string{"GC failed"}},
+	} {
+		o.told = nil
+		if err := step.operate(); (err != nil) != step.fails {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		same(t, step.what, o.told, step.want)
+	}
+}
