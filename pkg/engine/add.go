@@ -132,7 +132,7 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 	if err != nil {
 		return nil, err
 	}
-	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC()}
+	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Places: e.placesOf(req)}
 	if pod != nil {
 		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	}
@@ -141,7 +141,7 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 	}
 	rec.Attachments = append(rec.Attachments, sandbox.owed...)
 	for _, a := range attachments {
-		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a) })
+		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a, rec.Places.Path) })
 		if err != nil {
 			return nil, err
 		}

@@ -215,7 +215,7 @@ func masterOf(a *plan.Attachment, plugin string) string {
 }
 
 func (e *Engine) deviceInfoFile(req *Request, a *plan.Attachment) string {
-	return status.CNIFile(e.DeviceInfoDir, req.ContainerID, a.Network, a.IfName)
+	return status.CNIFile(e.deviceInfoDir(req), req.ContainerID, a.Network, a.IfName)
 }
 
 func (e *Engine) devicePluginFile(a *plan.Attachment) string {

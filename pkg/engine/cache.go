@@ -40,7 +40,7 @@ type cacheEntry struct {
 	Result         json.RawMessage `json:"result,omitempty"`
 }
 
-func cacheDir(req *Request) string { return filepath.Join(req.Config.CNIDir, "results") }
+func cacheDir(req *Request) string { return filepath.Join(req.cniDir(), "results") }
 
 // maxFileName is how long the name of a file can be, in bytes.
 const maxFileName = 255
@@ -226,7 +226,7 @@ func (e *Engine) remembered(network, containerID, ifName string) ([]plan.Attachm
 	var found []plan.Attachment
 	for _, n := range networks {
 		if cacheName(n.Network, containerID, ifName) == network {
-			found = append(found, plan.Attachment{Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf})
+			found = append(found, plan.Attachment{Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf, InProcess: n.InProcess})
 		}
 	}
 	if len(found) > 0 {

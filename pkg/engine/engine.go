@@ -19,7 +19,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -130,6 +129,8 @@ type Request struct {
 	// Path is CNI_PATH.
 	Path   []string
 	Config *conf.Config
+	// places are those of the sandbox's ADD, in an operation that has its record.
+	places record.Places
 }
 
 // operate is what all operations on a pod's sandbox have in common: their time is bounded, and a failure names the pod and is told
@@ -184,11 +185,6 @@ func (e *Engine) trace(point string, change func() error) error {
 	err := change()
 	e.Trace("after " + point)
 	return err
-}
-
-// path is where plugins are looked for: the runtime's CNI_PATH, then binDir.
-func (r *Request) path() []string {
-	return slices.Concat(r.Path, r.Config.BinDirs)
 }
 
 // lock takes the sandbox for one operation; unlock gives it back.
@@ -256,5 +252,5 @@ func podName(namespace, name, containerID string) string {
 
 // chains is libcni bound to one request.
 func (e *Engine) chains(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(req.path(), req.Config.CNIDir, exec)
+	return libcni.NewCNIConfigWithCacheDir(req.path(), req.cniDir(), exec)
 }

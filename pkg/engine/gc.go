@@ -152,7 +152,7 @@ func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error
 // another, or none.
 func ofSandbox(req *Request, id string) *Request {
 	other := *req
-	other.ContainerID, other.NetNS, other.IfName, other.Args = id, "", "", nil
+	other.ContainerID, other.NetNS, other.IfName, other.Args, other.places = id, "", "", nil, record.Places{}
 	return &other
 }
 
@@ -245,7 +245,9 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 		e.Log.WarnContext(ctx, "GC of network skipped: there are live sandboxes without a record", "network", n.Name)
 		return nil
 	}
-	return e.collectChain(ctx, req, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf}, held.networks[n.Network])
+	used := *req
+	used.places.Path = n.Path
+	return e.collectChain(ctx, &used, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}, held.networks[n.Network])
 }
 
 // forget forgets networks whose GC left nothing and that no sandbox has. One that a pod got since

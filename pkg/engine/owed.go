@@ -198,9 +198,10 @@ func (e *Engine) settle(ctx context.Context, req *Request, sandbox *sandbox, rec
 	if err != nil {
 		return err
 	}
+	req = within(req, netns).asAdded(rec)
 	var errs []error
 	for _, a := range rec.Owed() {
-		errs = append(errs, e.remove(ctx, within(req, netns), sandbox, rec, a))
+		errs = append(errs, e.remove(ctx, req, sandbox, rec, a))
 	}
 	if len(rec.Attachments) == 0 {
 		errs = append(errs, e.trace("record removed", sandbox.Remove))

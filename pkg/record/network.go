@@ -28,6 +28,8 @@ type Network struct {
 	Conf    json.RawMessage `json:"conf"`
 	// InProcess as in plan.Attachment.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
+	// Path is that of Places.
+	Path []string `json:"path,omitempty"`
 }
 
 func (s *Store) networks() string { return filepath.Join(s.dir, "networks") }
@@ -42,25 +44,26 @@ func (s *Store) networkFile(name, network string) string {
 	return filepath.Join(s.networks(), hex.EncodeToString(sum[:12])+".json")
 }
 
-// Remember notes the network of an attachment, and that it is used now. It writes only one that is
-// new or has changed. Several sandboxes may write the same network at once; any of them may win.
-func (b *Sandbox) Remember(a plan.Attachment) error {
+// Remember notes the network of an attachment, whose plugins were looked for in path, and that it is
+// used now. It writes only one that is new or has changed. Several sandboxes may write the same
+// network at once; any of them may win.
+func (b *Sandbox) Remember(a plan.Attachment, path []string) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Network{Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess})
+	data, err := json.Marshal(Network{Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess, Path: path})
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}
-	path := b.store.networkFile(a.Name, a.Network)
-	old, err := hostfile.Read(path, maxSize)
-	if now := b.store.now(); err == nil && bytes.Equal(old, data) && os.Chtimes(path, now, now) == nil {
+	file := b.store.networkFile(a.Name, a.Network)
+	old, err := hostfile.Read(file, maxSize)
+	if now := b.store.now(); err == nil && bytes.Equal(old, data) && os.Chtimes(file, now, now) == nil {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		b.store.forgetUnused()
 	}
-	return b.write(path, data)
+	return b.write(file, data)
 }
 
 // RememberAgain is Remember for the attachments of a record, of which a network may have been
@@ -70,7 +73,7 @@ func (b *Sandbox) RememberAgain(rec *Record) error {
 	for i := range rec.Attachments {
 		a := &rec.Attachments[i].Attachment
 		if _, err := os.Lstat(b.store.networkFile(a.Name, a.Network)); errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, b.Remember(*a))
+			errs = append(errs, b.Remember(*a, rec.Places.Path))
 		}
 	}
 	return errors.Join(errs...)

@@ -30,8 +30,8 @@ import (
 )
 
 const (
-	// formatVersion is what is written. Version 1, which is read, knows nothing of Execd.
-	formatVersion = 2
+	// formatVersion is what is written. Older versions are read: 1 lacks Execd, and 2 lacks Places.
+	formatVersion = 3
 	// maxSize bounds what is read back: a record holds at most some dozens of conflists and results.
 	maxSize = 16 << 20
 	// maxContainerID keeps the file names made of a container ID, libcni's included, within NAME_MAX.
@@ -63,8 +63,21 @@ type Record struct {
 	Pod     Pod       `json:"pod"`
 	Created time.Time `json:"created"`
 	// Complete says that the ADD of the whole pod succeeded and was published.
-	Complete    bool         `json:"complete"`
+	Complete bool `json:"complete"`
+	// Places are the zero value in a record that does not know them.
+	Places      Places       `json:"places,omitzero"`
 	Attachments []Attachment `json:"attachments"`
+}
+
+// Places are where the ADD of a sandbox found and kept what later operations on it need. Those may
+// be called with others by then, or by nobody who has any.
+type Places struct {
+	// Path are the absolute directories in which plugins were looked for, in this order.
+	Path []string `json:"path,omitempty"`
+	// CNIDir is the directory of libcni's cache.
+	CNIDir string `json:"cniDir,omitempty"`
+	// DeviceInfoDir is the directory of device-info files.
+	DeviceInfoDir string `json:"deviceInfoDir,omitempty"`
 }
 
 // Unfinished reports whether an operation on the sandbox has not come to its end. What is owed
@@ -220,10 +233,12 @@ func (s *Store) read(id string) (*Record, error) {
 		return nil, err
 	}
 	if rec.Version == 1 {
-		rec.Version = formatVersion
 		for i := range rec.Attachments {
 			rec.Attachments[i].Execd = true // it may be
 		}
+	}
+	if rec.Version == 1 || rec.Version == 2 {
+		rec.Version = formatVersion
 	}
 	return rec, rec.validate(id)
 }

@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// This file holds the one rule of where an operation looks for plugins and for what plugins left. An
+// ADD looks where its request says, and records that. Later operations on the sandbox may have
+// another request, since the node was configured anew, or none, since no runtime calls.
+//
+//	                  with recorded places                    without
+//	plugins           recorded, then CNI_PATH, then binDir    CNI_PATH, then binDir
+//	libcni's cache    recorded                                cniDir
+//	device info       recorded                                deviceInfoDir
+//
+// The plugin that made something is the one to remove it, so its directory comes first; where it is
+// gone, the node may have moved it. Files are only where they were written.
+
+// asAdded is the request with the places of the sandbox's ADD.
+func (r *Request) asAdded(rec *record.Record) *Request {
+	added := *r
+	added.places = rec.Places
+	return &added
+}
+
+// path is where plugins are looked for.
+func (r *Request) path() []string {
+	all := slices.Clone(r.places.Path)
+	for _, dir := range slices.Concat(r.Path, r.Config.BinDirs) {
+		if !slices.Contains(r.places.Path, dir) {
+			all = append(all, dir)
+		}
+	}
+	return all
+}
+
+// cniDir is the directory of libcni's cache.
+func (r *Request) cniDir() string { return cmp.Or(r.places.CNIDir, r.Config.CNIDir) }
+
+// deviceInfoDir is the directory of device-info files.
+func (e *Engine) deviceInfoDir(r *Request) string {
+	return cmp.Or(r.places.DeviceInfoDir, e.DeviceInfoDir)
+}
+
+// placesOf are the places of an ADD. The working directory of its process is none of them.
+func (e *Engine) placesOf(r *Request) record.Places {
+	places := record.Places{CNIDir: r.cniDir(), DeviceInfoDir: e.deviceInfoDir(r)}
+	for _, dir := range r.path() {
+		if abs, err := filepath.Abs(dir); err == nil && !slices.Contains(places.Path, abs) {
+			places.Path = append(places.Path, abs)
+		}
+	}
+	return places
+}
