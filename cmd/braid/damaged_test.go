@@ -134,8 +134,8 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 	if err != nil {
 		return err
 	}
-	resolver := &resolve.Resolver{Config: cfg, Source: source, Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source)}
-	attachments, err := resolver.Attachments(t.Context(), resolve.Any(), pod)
+	resolver := &resolve.Resolver{Node: &cfg.Node, Policy: &cfg.Policy, Source: source, Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source)}
+	attachments, err := resolver.Attachments(t.Context(), resolve.Any(&cfg.Call), pod)
 	for i := range attachments {
 		if err == nil {
 			err = resolve.Plugins(exec, &attachments[i], []string{bin})

@@ -125,7 +125,7 @@ func (a *app) add(o engine.Operator, ctx context.Context, req *engine.Request) e
 	if err != nil {
 		return err
 	}
-	return printResult(a.stdout, result, req.Config.CNIVersion)
+	return printResult(a.stdout, result, req.Call.CNIVersion)
 }
 
 // do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
@@ -134,12 +134,12 @@ func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate o
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
-	req, err := engine.NewRequest(args, cfg)
+	req, err := engine.NewRequest(args, &cfg.Call)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
 	a.cniVersion = cfg.CNIVersion
-	e, closeLog, err := node.NewEngine(node.Options{Config: req.Config, Version: buildVersion, Trace: a.trace, Now: a.now})
+	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion, Trace: a.trace, Now: a.now})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

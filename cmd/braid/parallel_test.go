@@ -53,7 +53,7 @@ func (c inProcessCall) perform(ctx context.Context, e *engine.Engine, job *inPro
 	if err != nil {
 		return err
 	}
-	req, err := engine.NewRequest(&skel.CmdArgs{ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path}, cfg)
+	req, err := engine.NewRequest(&skel.CmdArgs{ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path}, &cfg.Call)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func inOneProcess(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := node.NewEngine(node.Options{Config: cfg})
+	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy})
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 // judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
 // look in, a plugin that Braid has not built in is taken to be there.
 func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) error {
-	exec := node.Judge(cfg)
+	exec := node.Judge(&cfg.Node, &cfg.Policy)
 	defer exec.Close()
 	err := resolve.Plugins(exec, a, pluginDirs)
 	if failure.ReasonOf(err) == failure.PluginNotFound && len(pluginDirs) == 0 {

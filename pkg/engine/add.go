@@ -12,7 +12,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
@@ -30,7 +29,7 @@ func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, er
 }
 
 func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.Result, error) {
-	if err := ready(req.Config); err != nil {
+	if err := e.ready(); err != nil {
 		return nil, err
 	}
 	sandbox, err := e.lock(ctx, req.ContainerID)
@@ -46,7 +45,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	events.about(pod.Meta())
-	attachments, err := e.resolver(req).Attachments(ctx, sandboxOf(req), pod)
+	attachments, err := e.resolver().Attachments(ctx, sandboxOf(req), pod)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +53,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	for i := range attachments {
-		if err := sandbox.findPlugins(&attachments[i], req.path()); err != nil {
+		if err := sandbox.findPlugins(&attachments[i], e.path(req)); err != nil {
 			return nil, err
 		}
 	}
@@ -70,11 +69,11 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 }
 
 // ready holds pods back until the default network says that it is up.
-func ready(cfg *conf.Config) error {
-	if cfg.ReadinessIndicatorFile == "" {
+func (e *Engine) ready() error {
+	if e.Node.ReadinessIndicatorFile == "" {
 		return nil
 	}
-	if _, err := os.Stat(cfg.ReadinessIndicatorFile); err != nil {
+	if _, err := os.Stat(e.Node.ReadinessIndicatorFile); err != nil {
 		return &failure.Error{
 			Reason: failure.NotReady, Field: "readinessindicatorfile", Err: fmt.Errorf("the default network is not ready: %w", err),
 			Fix: "see whether the default network's own pod runs on this node",
@@ -173,7 +172,7 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
 		return nil, err
 	}
-	entries := published(req.Config, results)
+	entries := published(e.Node.AuxiliaryCNIChainName, results)
 	told := tells(pod, len(entries))
 	if told {
 		if err := e.publish(ctx, req, pod, entries, events); err != nil {
@@ -223,7 +222,7 @@ func (e *Engine) publish(ctx context.Context, req *Request, pod *metav1.ObjectMe
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.
 func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), req.Config.Timeouts.Rollback)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.Node.Timeouts.Rollback)
 	defer cancel()
 	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
 		e.Log.ErrorContext(ctx, "roll-back left something for DEL", "container", req.ContainerID, "error", err)

@@ -16,13 +16,13 @@ import (
 
 // NewRequest returns the request of one call of the CNI protocol. An error has reason
 // InvalidEnvironment.
-func NewRequest(args *skel.CmdArgs, cfg *conf.Config) (*Request, error) {
+func NewRequest(args *skel.CmdArgs, call *conf.Call) (*Request, error) {
 	pairs, err := parseArgs(args.Args)
 	if err != nil {
 		return nil, err
 	}
 	return &Request{
-		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs, Path: filepath.SplitList(args.Path), Config: cfg,
+		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs, Path: filepath.SplitList(args.Path), Call: call,
 	}, nil
 }
 

@@ -219,7 +219,7 @@ func (e *Engine) deviceInfoFile(req *Request, a *plan.Attachment) string {
 }
 
 func (e *Engine) devicePluginFile(a *plan.Attachment) string {
-	return status.DPFile(e.DeviceInfoDir, a.Resource, a.DeviceID)
+	return status.DPFile(e.Node.DeviceInfoDir, a.Resource, a.DeviceID)
 }
 
 // deviceInfo reads what the delegate, or else the device plugin, says of the device; nil where

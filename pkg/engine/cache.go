@@ -40,7 +40,7 @@ type cacheEntry struct {
 	Result         json.RawMessage `json:"result,omitempty"`
 }
 
-func cacheDir(req *Request) string { return filepath.Join(req.cniDir(), "results") }
+func (e *Engine) cacheDir(req *Request) string { return filepath.Join(e.cniDir(req), "results") }
 
 // maxFileName is how long the name of a file can be, in bytes.
 const maxFileName = 255
@@ -58,13 +58,13 @@ func cacheName(network, containerID, ifName string) string {
 }
 
 // cachePath is where libcni keeps the entry of an attachment.
-func cachePath(req *Request, a *plan.Attachment) string {
-	return filepath.Join(cacheDir(req), cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
+func (e *Engine) cachePath(req *Request, a *plan.Attachment) string {
+	return filepath.Join(e.cacheDir(req), cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
 }
 
 // clearCache makes way for libcni, which would write through a link that is in the place of the entry.
 func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
-	path := cachePath(req, a)
+	path := e.cachePath(req, a)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
 // "DEL"). libcni writes its cache in place and reads a truncated file as "no result"; the record has it as well, and counts.
 // Of an ADD that was killed before the result was recorded, the entry is all there is; it is only kept from not being a file.
 func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) error {
-	path := cachePath(req, &a.Attachment)
+	path := e.cachePath(req, &a.Attachment)
 	if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxCacheEntry) {
 		if err := e.clearCache(req, &a.Attachment); err != nil {
 			return err
@@ -125,7 +125,7 @@ func cacheFailed(err error) error {
 // record can be replaced with. An entry that is damaged still says by its name which network it is of; what that is, the node
 // remembers. Entries of networks that it does not remember are given as lost.
 func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachments []record.Attachment, lost []string, err error) {
-	files, err := os.ReadDir(cacheDir(req))
+	files, err := os.ReadDir(e.cacheDir(req))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, cacheUnread(err)
 	}
@@ -134,7 +134,7 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 		if !ok || utils.ValidateNetworkName(network) != nil || utils.ValidateInterfaceName(ifName) != nil {
 			continue
 		}
-		path := filepath.Join(cacheDir(req), file.Name())
+		path := filepath.Join(e.cacheDir(req), file.Name())
 		found := []plan.Attachment{{Name: network, Network: network, IfName: ifName}}
 		err := readCached(path, req.ContainerID, &found[0])
 		if errors.Is(err, errOther) {
@@ -163,13 +163,13 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 
 // cacheEntries are the entries of libcni's cache that can be read.
 func (e *Engine) cacheEntries(req *Request) (entries []cacheEntry, err error) {
-	files, err := os.ReadDir(cacheDir(req))
+	files, err := os.ReadDir(e.cacheDir(req))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, cacheUnread(err)
 	}
 	for _, file := range files {
 		var entry cacheEntry
-		data, err := hostfile.Read(filepath.Join(cacheDir(req), file.Name()), maxCacheEntry)
+		data, err := hostfile.Read(filepath.Join(e.cacheDir(req), file.Name()), maxCacheEntry)
 		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 {
 			entries = append(entries, entry)
 		}

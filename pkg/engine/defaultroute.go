@@ -29,7 +29,7 @@ type routing struct {
 	unguarded []string
 }
 
-func (r *routing) policy() string { return r.req.Config.SecondaryDefaultRoute }
+func (r *routing) policy() string { return r.engine.Policy.SecondaryDefaultRoute }
 
 // before prepares an attachment. It may change its configuration, and add warnings.
 func (r *routing) before(ctx context.Context, a *plan.Attachment) error {

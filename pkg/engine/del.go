@@ -92,7 +92,7 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 			continue
 		}
 		list, err := sandbox.list(&rec.Attachments[i].Attachment)
-		if err != nil || (homes{sandbox.exec, req.path(), rec.Attachments[i].InProcess}).mixed(list) {
+		if err != nil || (homes{sandbox.exec, e.path(req), rec.Attachments[i].InProcess}).mixed(list) {
 			return
 		}
 	}
@@ -152,7 +152,7 @@ func (e *Engine) wasAdded(req *Request, sandbox *sandbox, rec *record.Record, a 
 	if a.State != record.Attempted {
 		return nil
 	}
-	if _, err := os.Lstat(cachePath(req, &a.Attachment)); err != nil {
+	if _, err := os.Lstat(e.cachePath(req, &a.Attachment)); err != nil {
 		return nil //nolint:nilerr // there is none, as a rule
 	}
 	a.State = record.Added
@@ -193,7 +193,7 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 		return &refusal{errs: []error{err}}
 	case err != nil:
 		return err
-	case sandbox.guest && (homes{sandbox.exec, req.path(), a.InProcess}).foreign(chain.list):
+	case sandbox.guest && (homes{sandbox.exec, e.path(req), a.InProcess}).foreign(chain.list):
 		return errForeign
 	}
 	if err := e.restoreCache(req, chain, a); err != nil {

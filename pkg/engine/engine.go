@@ -93,7 +93,12 @@ type Exec interface {
 }
 
 // Engine is safe for concurrent use. All fields but Remote, Observer, Trace, Now and Upkeep are required.
+//
+// An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
+// nor Policy.
 type Engine struct {
+	Node   *conf.Node
+	Policy *conf.Policy
 	Source resolve.Source
 	// Remote is that the source is asked over the network, which STATUS does not do.
 	Remote     bool
@@ -104,9 +109,7 @@ type Engine struct {
 	Records    *record.Store
 	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
 	NewExec func(lock *os.File) Exec
-	// DeviceInfoDir is where device plugins and delegates leave device-info files.
-	DeviceInfoDir string
-	Log           *slog.Logger
+	Log     *slog.Logger
 	// Observer, if set, is told of operations beside the log.
 	Observer Observer
 	// Upkeep, if set, is what operations do for the node.
@@ -127,8 +130,9 @@ type Request struct {
 	// Args is CNI_ARGS, in its order.
 	Args [][2]string
 	// Path is CNI_PATH.
-	Path   []string
-	Config *conf.Config
+	Path []string
+	// Call is what the runtime passed on stdin. The engine does not change it.
+	Call *conf.Call
 	// places are those of the sandbox's ADD, in an operation that has its record.
 	places record.Places
 }
@@ -137,7 +141,7 @@ type Request struct {
 // once, in the log and by an event.
 func (e *Engine) operate(ctx context.Context, verb Verb, req *Request, do func(context.Context, *events) error) error {
 	start := time.Now()
-	ctx, cancel := bounded(ctx, req.Config)
+	ctx, cancel := e.bounded(ctx)
 	defer cancel()
 	namespace, name, err := podOf(req.Args)
 	events := e.newEvents(ctx, namespace, name)
@@ -154,10 +158,10 @@ func (e *Engine) operate(ctx context.Context, verb Verb, req *Request, do func(c
 }
 
 // bounded bounds ctx by the configured time of an operation.
-func bounded(ctx context.Context, cfg *conf.Config) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, cfg.Timeouts.Operation, &failure.Error{
+func (e *Engine) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, e.Node.Timeouts.Operation, &failure.Error{
 		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
-		Err: fmt.Errorf("not finished within %v", cfg.Timeouts.Operation),
+		Err: fmt.Errorf("not finished within %v", e.Node.Timeouts.Operation),
 		Fix: "see the log for what took the time; raise it if the networks are that slow",
 	})
 }
@@ -252,5 +256,5 @@ func podName(namespace, name, containerID string) string {
 
 // chains is libcni bound to one request.
 func (e *Engine) chains(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(req.path(), req.cniDir(), exec)
+	return libcni.NewCNIConfigWithCacheDir(e.path(req), e.cniDir(req), exec)
 }

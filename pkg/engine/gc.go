@@ -27,16 +27,16 @@ const firstWithGC = "1.1.0"
 // past errors and joins them.
 func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
-	ctx, cancel := bounded(ctx, req.Config)
+	ctx, cancel := e.bounded(ctx)
 	defer cancel()
 	defer e.tend(ctx)
 	err := e.gc(ctx, req, start)
-	e.operationDone(ctx, GC, start, err, "valid", len(req.Config.ValidAttachments))
+	e.operationDone(ctx, GC, start, err, "valid", len(req.Call.ValidAttachments))
 	return err
 }
 
 func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
-	if req.Config.ValidAttachments == nil {
+	if req.Call.ValidAttachments == nil {
 		return &failure.Error{
 			Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments", Err: errors.New("the runtime sent no list of valid attachments"),
 			Fix: "an empty list is allowed; a missing one is not taken for it",
@@ -47,7 +47,7 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 		return err
 	}
 	live := map[string]string{}
-	for _, a := range req.Config.ValidAttachments {
+	for _, a := range req.Call.ValidAttachments {
 		live[a.ContainerID] = a.IfName
 	}
 	var errs []error
@@ -227,7 +227,7 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 
 // collectDefault runs the GC of the default network as it is configured now, which may never have been used since boot.
 func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holdings) error {
-	network, err := e.resolver(req).Default(ctx)
+	network, err := e.resolver().Default(ctx, req.Call)
 	if err != nil {
 		return fmt.Errorf("find the default network: %w", err)
 	}
@@ -276,12 +276,12 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
-	own := homes{exec, req.path(), a.InProcess}
+	own := homes{exec, e.path(req), a.InProcess}
 	if newEnough, err := version.GreaterThanOrEqualTo(list.CNIVersion, firstWithGC); err != nil || !newEnough {
 		list.CNIVersion = firstWithGC
 		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !own.builtin(p) })
 	}
-	cni := libcni.NewCNIConfigWithCacheDir(req.path(), filepath.Join(req.Config.CNIDir, "none"), asMade(exec, list, a))
+	cni := libcni.NewCNIConfigWithCacheDir(e.path(req), filepath.Join(e.Node.CNIDir, "none"), asMade(exec, list, a))
 	err = e.trace("GC "+a.Name, func() error {
 		return cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
 	})

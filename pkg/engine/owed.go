@@ -144,7 +144,7 @@ func (e *Engine) owe(
 			a.Refusal.Since = last.Since
 		}
 	}
-	over := a.Refusal != nil && e.now().Sub(a.Refusal.Since) >= patience && !req.Config.RetryDeleteOnError
+	over := a.Refusal != nil && e.now().Sub(a.Refusal.Since) >= patience && !e.Node.RetryDeleteOnError
 	if !over || a.State == record.Owed {
 		var errs []error
 		for _, err := range refused.errs {

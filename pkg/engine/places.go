@@ -28,9 +28,9 @@ func (r *Request) asAdded(rec *record.Record) *Request {
 }
 
 // path is where plugins are looked for.
-func (r *Request) path() []string {
+func (e *Engine) path(r *Request) []string {
 	all := slices.Clone(r.places.Path)
-	for _, dir := range slices.Concat(r.Path, r.Config.BinDirs) {
+	for _, dir := range slices.Concat(r.Path, e.Node.BinDirs) {
 		if !slices.Contains(r.places.Path, dir) {
 			all = append(all, dir)
 		}
@@ -39,17 +39,17 @@ func (r *Request) path() []string {
 }
 
 // cniDir is the directory of libcni's cache.
-func (r *Request) cniDir() string { return cmp.Or(r.places.CNIDir, r.Config.CNIDir) }
+func (e *Engine) cniDir(r *Request) string { return cmp.Or(r.places.CNIDir, e.Node.CNIDir) }
 
 // deviceInfoDir is the directory of device-info files.
 func (e *Engine) deviceInfoDir(r *Request) string {
-	return cmp.Or(r.places.DeviceInfoDir, e.DeviceInfoDir)
+	return cmp.Or(r.places.DeviceInfoDir, e.Node.DeviceInfoDir)
 }
 
 // placesOf are the places of an ADD. The working directory of its process is none of them.
 func (e *Engine) placesOf(r *Request) record.Places {
-	places := record.Places{CNIDir: r.cniDir(), DeviceInfoDir: e.deviceInfoDir(r)}
-	for _, dir := range r.path() {
+	places := record.Places{CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r)}
+	for _, dir := range e.path(r) {
 		if abs, err := filepath.Abs(dir); err == nil && !slices.Contains(places.Path, abs) {
 			places.Path = append(places.Path, abs)
 		}

@@ -20,18 +20,18 @@ func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 		return nil, err
 	}
 	uid := types.UID(arg(req.Args, "K8S_POD_UID"))
-	if pod := resolve.PassedPod(namespace, name, uid, req.Config.RuntimeConfig[podAnnotations]); pod != nil {
+	if pod := resolve.PassedPod(namespace, name, uid, req.Call.RuntimeConfig[podAnnotations]); pod != nil {
 		return pod, nil
 	}
-	return e.resolver(req).Pod(ctx, namespace, name, uid)
+	return e.resolver().Pod(ctx, namespace, name, uid)
 }
 
-// resolver finds out what pods get, of the request's configuration.
-func (e *Engine) resolver(req *Request) *resolve.Resolver {
-	return &resolve.Resolver{Config: req.Config, Source: e.Source, Devices: e.Devices}
+// resolver finds out what pods get.
+func (e *Engine) resolver() *resolve.Resolver {
+	return &resolve.Resolver{Node: e.Node, Policy: e.Policy, Source: e.Source, Devices: e.Devices}
 }
 
 // sandboxOf is the sandbox that the request is about, as a resolver knows it.
 func sandboxOf(req *Request) resolve.Sandbox {
-	return resolve.Sandbox{ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args}
+	return resolve.Sandbox{ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args, Call: req.Call}
 }

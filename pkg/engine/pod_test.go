@@ -74,7 +74,7 @@ func TestAnnotationsOfTheRuntimeAreNotEnough(t *testing.T) {
 	static["kubernetes.io/config.source"] = "file"
 	for name, change := range map[string]func(*rig, *engine.Request){
 		"not passed": func(_ *rig, req *engine.Request) {
-			delete(req.Config.RuntimeConfig, "io.kubernetes.cri.pod-annotations")
+			delete(req.Call.RuntimeConfig, "io.kubernetes.cri.pod-annotations")
 		},
 		"no uid":           func(_ *rig, req *engine.Request) { req.Args = req.Args[:len(req.Args)-1] },
 		"static pod":       func(r *rig, req *engine.Request) { r.passed(req, static) },
@@ -101,7 +101,7 @@ func (r *rig) passed(req *engine.Request, annotations any) {
 	r.t.Helper()
 	raw, err := json.Marshal(annotations)
 	r.must(err)
-	req.Config.RuntimeConfig["io.kubernetes.cri.pod-annotations"] = raw
+	req.Call.RuntimeConfig["io.kubernetes.cri.pod-annotations"] = raw
 }
 
 // A node whose API server is away starts pods that need nothing of it, and takes them down, with

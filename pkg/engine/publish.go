@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/status"
@@ -17,10 +16,10 @@ import (
 
 // published are the attachments that the pod is told of: all but an auxiliary chain that made no
 // interface, whose name means nothing to the pod.
-func published(cfg *conf.Config, results []status.Result) []status.Result {
+func published(auxiliary string, results []status.Result) []status.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(r status.Result) bool {
-		auxiliary := cfg.AuxiliaryCNIChainName != "" && r.Attachment.Name == cfg.AuxiliaryCNIChainName && !r.Attachment.Default
-		return auxiliary && !status.HasInterface(r)
+		is := auxiliary != "" && r.Attachment.Name == auxiliary && !r.Attachment.Default
+		return is && !status.HasInterface(r)
 	})
 }
 
@@ -47,7 +46,7 @@ func (e *Engine) writeStatus(ctx context.Context, req *Request, pod *metav1.Obje
 	if !apierrors.IsConflict(err) {
 		return publishError(err)
 	}
-	current, err := e.resolver(req).Pod(ctx, pod.Namespace, pod.Name, pod.UID)
+	current, err := e.resolver().Pod(ctx, pod.Namespace, pod.Name, pod.UID)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := sandbox.findPlugins(&a, req.path()); err != nil && !corrupt {
+		if err := sandbox.findPlugins(&a, e.path(req)); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be
 			// deletable.
 			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
@@ -86,12 +86,12 @@ func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.A
 		return nil, false, err
 	}
 	if err == nil {
-		attachments, exact, err := e.resolver(req).Past(ctx, sandboxOf(req), pod, e.formerly)
+		attachments, exact, err := e.resolver().Past(ctx, sandboxOf(req), pod, e.formerly)
 		if err == nil || failure.ReasonOf(err) == failure.APIUnavailable {
 			return attachments, exact, err
 		}
 	}
-	attachments, err = e.resolver(req).Attachments(ctx, sandboxOf(req), nil)
+	attachments, err = e.resolver().Attachments(ctx, sandboxOf(req), nil)
 	return attachments, false, err
 }
 

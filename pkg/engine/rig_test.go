@@ -73,7 +73,7 @@ func newRig(t *testing.T) *rig {
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
 		Source: r.source, Reporter: r.source, Devices: kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests), Namespaces: namespaces{}, Interiors: interiors{},
-		Records: record.New(r.path("state")), DeviceInfoDir: r.path("devinfo"), Log: log,
+		Records: record.New(r.path("state")), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
 			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}
 		},
@@ -158,14 +158,16 @@ func (r *rig) request(p *pod) *engine.Request {
 	r.must(err)
 	cfg, err := conf.Load(data)
 	r.must(err)
+	cfg.DeviceInfoDir = r.path("devinfo")
+	r.engine.Node, r.engine.Policy = &cfg.Node, &cfg.Policy
 	if p == nil {
-		return &engine.Request{Config: cfg}
+		return &engine.Request{Call: &cfg.Call}
 	}
 	args := &skel.CmdArgs{ContainerID: p.id, Netns: p.Path, IfName: "eth0"}
 	if p.name != "" {
 		args.Args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + p.name
 	}
-	req, err := engine.NewRequest(args, cfg)
+	req, err := engine.NewRequest(args, &cfg.Call)
 	r.must(err)
 	return req
 }

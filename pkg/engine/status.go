@@ -17,7 +17,7 @@ import (
 // first one, only what does not depend on it is looked at.
 func (e *Engine) Status(ctx context.Context, req *Request) error {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, req.Config.Timeouts.Status)
+	ctx, cancel := context.WithTimeout(ctx, e.Node.Timeouts.Status)
 	defer cancel()
 	err := e.status(ctx, req)
 	e.operationDone(ctx, Status, start, err)
@@ -25,7 +25,7 @@ func (e *Engine) Status(ctx context.Context, req *Request) error {
 }
 
 func (e *Engine) status(ctx context.Context, req *Request) error {
-	if err := ready(req.Config); err != nil {
+	if err := e.ready(); err != nil {
 		return notAvailable(err)
 	}
 	network, err := e.knownDefault(ctx, req)
@@ -54,13 +54,13 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 // knownDefault is the default network as far as this node knows it without asking an API server;
 // nil if it does not.
 func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachment, error) {
-	requests, err := plan.Requests(&req.Config.Node, &req.Config.Policy, nil)
+	requests, err := plan.Requests(e.Node, e.Policy, nil)
 	if err != nil {
 		return nil, err
 	}
 	r := requests[0]
 	if !e.Remote || !r.IsNAD() {
-		return e.resolver(req).Default(ctx)
+		return e.resolver().Default(ctx, req.Call)
 	}
 	networks, err := e.Records.Networks()
 	if err != nil {
@@ -74,12 +74,12 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 	if !r.OnDisk {
 		return nil, nil
 	}
-	raw, err := netconf.OnDisk(req.Config.ConfDir, r.Name)
+	raw, err := netconf.OnDisk(e.Node.ConfDir, r.Name)
 	if err != nil {
 		return nil, nil //nolint:nilerr // it is a NAD, then
 	}
 	attachments, err := plan.Make(plan.Input{
-		Node: &req.Config.Node, Policy: &req.Config.Policy, Call: &req.Config.Call, ContainerID: "any", IfName: "eth0",
+		Node: e.Node, Policy: e.Policy, Call: req.Call, ContainerID: "any", IfName: "eth0",
 		Requests: requests[:1], Definitions: []plan.Definition{{Conf: raw}},
 	})
 	if err != nil {

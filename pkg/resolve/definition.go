@@ -52,7 +52,7 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	nad, err := r.Source.NAD(ctx, request.Namespace, request.Name)
 	switch {
 	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk: // a CNI name need not be one that a NAD can have
-		raw, err := netconf.OnDisk(r.Config.ConfDir, request.Name)
+		raw, err := netconf.OnDisk(r.Node.ConfDir, request.Name)
 		return plan.Definition{Conf: raw}, err
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
 		return plan.Definition{}, &failure.Error{
@@ -64,7 +64,7 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	case plan.HasConfig(nad):
 		return plan.Definition{NAD: nad}, nil
 	}
-	raw, err := netconf.OnDisk(r.Config.ConfDir, nad.Name)
+	raw, err := netconf.OnDisk(r.Node.ConfDir, nad.Name)
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe
 		named.NAD, err = request.Ref, &named

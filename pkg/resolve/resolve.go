@@ -40,7 +40,8 @@ type Devices interface {
 
 // Resolver is safe for concurrent use.
 type Resolver struct {
-	Config  *conf.Config
+	Node    *conf.Node
+	Policy  *conf.Policy
 	Source  Source
 	Devices Devices
 }
@@ -52,15 +53,16 @@ type Sandbox struct {
 	IfName string
 	// Args is CNI_ARGS, in its order.
 	Args [][2]string
+	Call *conf.Call
 }
 
 // Any stands for the sandbox of no pod in particular.
-func Any() Sandbox { return Sandbox{ContainerID: "any", IfName: "eth0"} }
+func Any(call *conf.Call) Sandbox { return Sandbox{ContainerID: "any", IfName: "eth0", Call: call} }
 
 // Attachments returns what the pod gets, the default network first; of a nil pod, what one gets
 // that asks for nothing.
 func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.Pod) ([]plan.Attachment, error) {
-	requests, err := r.requests(pod)
+	requests, err := r.requests(sandbox.Call, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +75,8 @@ func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.
 
 // Default returns the default network, for operations that are not about a pod. That further
 // networks of every pod cannot be had says nothing about it.
-func (r *Resolver) Default(ctx context.Context) (*plan.Attachment, error) {
-	requests, err := plan.Requests(&r.Config.Node, &r.Config.Policy, nil)
+func (r *Resolver) Default(ctx context.Context, call *conf.Call) (*plan.Attachment, error) {
+	requests, err := plan.Requests(r.Node, r.Policy, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func (r *Resolver) Default(ctx context.Context) (*plan.Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	attachments, err := r.plan(ctx, Any(), nil, requests[:1], definitions)
+	attachments, err := r.plan(ctx, Any(call), nil, requests[:1], definitions)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +97,7 @@ func (r *Resolver) Default(ctx context.Context) (*plan.Attachment, error) {
 func (r *Resolver) Past(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, former func(plan.Request) (plan.Definition, bool),
 ) (rest []plan.Attachment, exact bool, err error) {
-	requests, err := r.requests(pod)
+	requests, err := r.requests(sandbox.Call, pod)
 	if err != nil {
 		return nil, false, err
 	}
@@ -130,17 +132,17 @@ func nothing() []byte {
 }
 
 // requests are all networks that the pod is to have.
-func (r *Resolver) requests(pod *podv1.Pod) ([]plan.Request, error) {
-	requests, err := plan.Requests(&r.Config.Node, &r.Config.Policy, pod.Meta())
+func (r *Resolver) requests(call *conf.Call, pod *podv1.Pod) ([]plan.Request, error) {
+	requests, err := plan.Requests(r.Node, r.Policy, pod.Meta())
 	if err != nil {
 		return nil, err
 	}
-	auxiliary, err := netconf.AuxiliaryChain(r.Config.ClusterNetwork, r.Config.AuxiliaryCNIChainName, r.Config.CNIVersion)
+	auxiliary, err := netconf.AuxiliaryChain(r.Node.ClusterNetwork, r.Node.AuxiliaryCNIChainName, call.CNIVersion)
 	if err != nil {
 		return nil, err
 	}
 	if auxiliary != nil {
-		requests = append(requests, plan.Request{Ref: r.Config.AuxiliaryCNIChainName, Inline: auxiliary})
+		requests = append(requests, plan.Request{Ref: r.Node.AuxiliaryCNIChainName, Inline: auxiliary})
 	}
 	return requests, nil
 }
@@ -150,7 +152,8 @@ func (r *Resolver) plan(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, requests []plan.Request, definitions []plan.Definition,
 ) ([]plan.Attachment, error) {
 	in := plan.Input{
-		Node: &r.Config.Node, Policy: &r.Config.Policy, Call: &r.Config.Call, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName, Args: sandbox.Args,
+		Node: r.Node, Policy: r.Policy, Call: sandbox.Call, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName,
+		Args:     sandbox.Args,
 		Requests: requests, Definitions: definitions,
 	}
 	if err := r.addDevices(ctx, pod, &in); err != nil {

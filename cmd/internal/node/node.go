@@ -22,7 +22,8 @@ import (
 
 // Options are what an engine depends on besides the node itself.
 type Options struct {
-	Config *conf.Config
+	Node   *conf.Node
+	Policy *conf.Policy
 	// Version is the program's, which API servers are told.
 	Version string
 	// Trace is told of each change of state, for tests; nil for nobody.
@@ -33,47 +34,47 @@ type Options struct {
 
 // NewEngine puts an engine together. The caller closes the log after the last operation.
 func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
-	cfg := o.Config
-	source, err := OpenSource(&cfg.Node, o.Version)
+	source, err := OpenSource(o.Node, o.Version)
 	if err != nil {
 		return nil, nil, err
 	}
-	log, closeLog := newLog(&cfg.Node)
+	log, closeLog := newLog(o.Node)
 	addresses := &Addresses{
-		Source: Only(source), Name: cfg.NodeName, StateDir: cfg.StateDir, Rotation: cfg.LogOptions,
+		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: o.Node.LogOptions,
 		Log: log, Trace: o.Trace, Now: o.Now,
 	}
 	_, remote := source.(*kube.API)
 	return &engine.Engine{
-		Source:        source,
-		Remote:        remote,
-		Reporter:      source,
-		Devices:       kube.NewDevices(kube.NewKubelet(cfg.PodResources), source),
-		Namespaces:    namespaces{},
-		Interiors:     interiors{},
-		Records:       record.New(cfg.StateDir),
-		NewExec:       execs(cfg, addresses),
-		Upkeep:        addresses,
-		DeviceInfoDir: cfg.DeviceInfoDir,
-		Log:           log,
-		Trace:         o.Trace,
-		Now:           o.Now,
+		Node:       o.Node,
+		Policy:     o.Policy,
+		Source:     source,
+		Remote:     remote,
+		Reporter:   source,
+		Devices:    kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
+		Namespaces: namespaces{},
+		Interiors:  interiors{},
+		Records:    record.New(o.Node.StateDir),
+		NewExec:    execs(o.Node, o.Policy, addresses),
+		Upkeep:     addresses,
+		Log:        log,
+		Trace:      o.Trace,
+		Now:        o.Now,
 	}, closeLog, nil
 }
 
-func execs(cfg *conf.Config, addresses *Addresses) func(*os.File) engine.Exec {
+func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses) func(*os.File) engine.Exec {
 	return func(lock *os.File) engine.Exec {
 		exec := builtin.NewExec(addresses.Log, builtin.Node{
-			Open: addresses.Open, StateDir: cfg.StateDir, DataRoots: cfg.DataRoots, Trace: addresses.Trace,
+			Open: addresses.Open, StateDir: node.StateDir, DataRoots: policy.DataRoots, Trace: addresses.Trace,
 		})
-		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = cfg.Exec, lock, cfg.RefuseUnknownKeys
+		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = node.Exec, lock, policy.RefuseUnknownKeys
 		return exec
 	}
 }
 
 // Judge returns an executor that judges configurations and runs nothing, so it needs no node.
-func Judge(cfg *conf.Config) engine.Exec {
-	return execs(cfg, &Addresses{Log: slog.New(slog.DiscardHandler)})(nil)
+func Judge(node *conf.Node, policy *conf.Policy) engine.Exec {
+	return execs(node, policy, &Addresses{Log: slog.New(slog.DiscardHandler)})(nil)
 }
 
 // namespaces joins the packages that work in network namespaces.
