@@ -437,6 +437,13 @@ func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 			t.Errorf("CHECK with %v: %v, want %q in it", c, err, says)
 		}
 	}
+	s.checkResult(t, n, p)
+	s.checkLink(t, p)
+}
+
+// checkResult is that CHECK compares with prevResult and asks the IPAM plugin.
+func (s OnMaster) checkResult(t *testing.T, n *Node, p *Pod) {
+	t.Helper()
 	prev := p.Prev
 	for says, change := range map[string][2]string{
 		"net1":        {`"net1"`, `"net2"`},
@@ -460,6 +467,11 @@ func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 		t.Errorf("CHECK hides what the IPAM plugin says: %v", err)
 	}
 	n.FailIPAM(false)
+}
+
+// checkLink is that CHECK looks at the link. It ends without the plugin's.
+func (s OnMaster) checkLink(t *testing.T, p *Pod) {
+	t.Helper()
 	p.Down("net1")
 	if err := p.Check(s.Conf()); err == nil || !strings.Contains(err.Error(), "down") {
 		t.Errorf("CHECK of a link that is down: %v", err)

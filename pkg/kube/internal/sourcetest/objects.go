@@ -672,6 +672,12 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 	if err := src.SetIPAMClaimIPs(t.Context(), &claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "c"}}, nil); !apierrors.IsBadRequest(err) {
 		t.Errorf("without uid: got error %v, want bad request", err)
 	}
+	testClaimDeleted(t, src, back, claim)
+}
+
+func testClaimDeleted(t *testing.T, src block.IPAMClaims, back ClaimsBackend, claim *claimv1.IPAMClaim) {
+	t.Helper()
+	ns := claim.Namespace
 	back.DeleteClaim(t, ns, "c")
 	if err := src.SetIPAMClaimIPs(t.Context(), claim, []string{"10.0.0.7/28"}); !apierrors.IsNotFound(err) {
 		t.Errorf("deleted: got error %v, want not found", err)
