@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
@@ -87,6 +88,24 @@ func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*bl
 	defer m.Close()
 	m.Step = nil // it is not of the sandbox whose changes are traced
 	return tend(m.Manager, ctx)
+}
+
+// logOf returns the log that a configuration asks for, else that of the caller.
+func (a *Addresses) logOf(c *whereabouts.Conf) (*slog.Logger, func()) {
+	log := a.Log.With("ipam", c.Type)
+	if c.LogFile == "" {
+		return log, func() {}
+	}
+	own, closeLog, err := logfile.Open(c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
+	if err != nil {
+		log.Warn("its own log cannot be used", "file", c.LogFile, "error", err)
+		return log, func() {}
+	}
+	return own, func() {
+		if err := closeLog(); err != nil {
+			log.Warn("close its own log", "file", c.LogFile, "error", err)
+		}
+	}
 }
 
 // teller raises events.

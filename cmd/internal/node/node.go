@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -38,7 +39,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, closeLog := newLog(o.Node)
+	log, closeLog := logfile.New(o.Node)
 	addresses := &Addresses{
 		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: o.Node.LogOptions,
 		Log: log, Trace: o.Trace, Now: o.Now,

@@ -1,0 +1,104 @@
+// Package logfile writes logs to files on the node.
+//
+// Contract: a line that a file does not take, since the disk is full or read-only, goes to stderr,
+// which the runtime logs. Files are of this user alone (0600). Who opens a log closes it: a plugin
+// that runs in another process must leave no file open.
+package logfile
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/hostfile"
+)
+
+// New returns Braid's own log: it goes to the configured file, which is rotated, and to stderr if
+// asked to.
+func New(node *conf.Node) (log *slog.Logger, closeLog func() error) {
+	options := &slog.HandlerOptions{Level: level(node.LogLevel)}
+	var handlers []slog.Handler
+	closeLog = func() error { return nil }
+	if node.LogFile != "" {
+		rotation := node.LogOptions
+		file := &lumberjack.Logger{
+			Filename: node.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
+		}
+		handlers = append(handlers, slog.NewTextHandler(orStderr{file}, options))
+		closeLog = file.Close
+	}
+	if node.LogToStderr {
+		handlers = append(handlers, slog.NewTextHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewMultiHandler(handlers...)), closeLog
+}
+
+// Open returns a log that a network's configuration names. Its path leads out of none of the roots
+// that it lies beneath; any other path is the administrator's. A log of more than maxSize bytes gets
+// the name ".old", in the place of the one before. A level that is none is the default.
+func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slog.Logger, closeLog func() error, err error) {
+	file, err := open(path, roots, maxSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	name, err := conf.LogLevel(levelName)
+	if err != nil {
+		name = conf.DefaultLogLevel
+	}
+	return slog.New(slog.NewTextHandler(orStderr{file}, &slog.HandlerOptions{Level: level(name)})), file.Close, nil
+}
+
+func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, errors.New("it is no absolute path")
+	}
+	place, ok := roots.Place(filepath.Dir(path))
+	if !ok {
+		place, _ = hostfile.Roots(nil).Place(filepath.Dir(path))
+	}
+	dir, err := place.Make(0o755)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	if st, err := dir.Stat(name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && maxSize > 0 && st.Size >= maxSize {
+		if err := dir.Rename(name, dir, name+".old"); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := dir.Open(name, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), path)
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, file.Close(), &hostfile.NotRegularError{})
+	}
+	return file, nil
+}
+
+func level(name string) slog.Level {
+	var l slog.Level
+	if l.UnmarshalText([]byte(strings.ToUpper(name))) != nil {
+		return slog.LevelInfo
+	}
+	return l
+}
+
+// orStderr keeps a line that the file does not take, because the disk is full or read-only: the runtime logs stderr.
+type orStderr struct{ w io.Writer }
+
+func (o orStderr) Write(line []byte) (int, error) {
+	if _, err := o.w.Write(line); err != nil {
+		return os.Stderr.Write(line)
+	}
+	return len(line), nil
+}

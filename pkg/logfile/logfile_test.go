@@ -1,0 +1,73 @@
+package logfile_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/logfile"
+)
+
+func TestNew(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "braid.log")
+	log, closeLog := logfile.New(&conf.Node{LogFile: path, LogLevel: "warn", LogOptions: conf.DefaultLogOptions()})
+	log.Info("left out")
+	log.Warn("kept")
+	if err := closeLog(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), "msg=kept") {
+		t.Errorf("%q, %v", text, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, d := range []string{"logs", "elsewhere"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots := hostfile.Roots{filepath.Join(dir, "logs")}
+	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "logs", "out")); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		path string
+		// fails is set for a path that is refused.
+		fails bool
+	}{
+		"beneath a root":           {"logs/a.log", false},
+		"a directory that is made": {"logs/deep/a.log", false},
+		"out of a root":            {"logs/out/a.log", true},
+		"a directory":              {"logs", true},
+		"the administrator's":      {"elsewhere/a.log", false},
+	} {
+		log, closeLog, err := logfile.Open(filepath.Join(dir, test.path), "no level", roots, 0)
+		if (err != nil) != test.fails {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		log.Info("line")
+		log.Debug("left out")
+		text, err := os.ReadFile(filepath.Join(dir, test.path))
+		if err = errors.Join(err, closeLog()); err != nil || strings.Count(string(text), "msg=line") != 1 || strings.Contains(string(text), "left out") {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+	if _, _, err := logfile.Open("logs/a.log", "info", roots, 0); err == nil {
+		t.Error("a path that is not absolute was opened")
+	}
+}
