@@ -42,6 +42,7 @@ const (
 	UnknownSandbox      Reason = "UnknownSandbox"      // CHECK of a sandbox that Braid did not attach; code 3
 	Busy                Reason = "Busy"                // another operation holds the sandbox; code 11
 	TimedOut            Reason = "TimedOut"            // a deadline or a cancellation; code 11
+	FileInTheWay        Reason = "FileInTheWay"        // the installer's place is taken by what it did not install; code 5
 )
 
 // The classes of warnings: an *Error of such a class fails nothing. It is an event of the pod and a
@@ -168,7 +169,7 @@ func Code(err error) uint {
 		return types.ErrUnknownContainer
 	case StateCorrupt:
 		return types.ErrDecodingFailure
-	case StateFailed, DefaultRouteFailed:
+	case StateFailed, DefaultRouteFailed, FileInTheWay:
 		return types.ErrIOFailure
 	case APIUnavailable, Busy, TimedOut, NotReady:
 		return types.ErrTryAgainLater

@@ -1,0 +1,126 @@
+package own
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
+)
+
+const (
+	ledgerName    = "installed.json"
+	lockName      = "lock"
+	ledgerVersion = 1
+	maxLedger     = 1 << 20 // bytes
+)
+
+// ledger is what the Store remembers. One of a later version is not touched.
+type ledger struct {
+	Version int `json:"version"`
+	// Holder is the installer that has claimed the node, Installation what it belongs to.
+	Holder       string `json:"holder,omitempty"`
+	Installation string `json:"installation,omitempty"`
+	// Retired is that the installation's files are being removed.
+	Retired bool    `json:"retired,omitempty"`
+	Files   []Entry `json:"files,omitempty"`
+}
+
+func (e *Entry) has(digest string) bool { return slices.Contains(e.Digests, digest) }
+
+// entry returns the path's entry; nil if there is none.
+func (l *ledger) entry(path string) *Entry {
+	i := slices.IndexFunc(l.Files, func(e Entry) bool { return e.Path == path })
+	if i < 0 {
+		return nil
+	}
+	return &l.Files[i]
+}
+
+func (l *ledger) heldBy(self string) error {
+	if l.Holder != self {
+		return &SupersededError{l.Holder}
+	}
+	return nil
+}
+
+// intend notes what the file is about to have.
+func (l *ledger) intend(f *File) {
+	e := l.entry(f.Path)
+	if e == nil {
+		l.Files = append(l.Files, Entry{Path: f.Path})
+		e = l.entry(f.Path)
+	}
+	e.Kind = f.Kind
+	if !e.has(f.Digest) {
+		e.Digests = append(e.Digests, f.Digest)
+	}
+}
+
+// done notes what the file has.
+func (l *ledger) done(f *File) {
+	e := l.entry(f.Path)
+	e.Kind, e.Digests, e.Installed = f.Kind, []string{f.Digest}, true
+}
+
+func (l *ledger) forget(path string) {
+	l.Files = slices.DeleteFunc(l.Files, func(e Entry) bool { return e.Path == path })
+}
+
+// locked runs do while no other process or goroutine is in the Store's directory.
+func (s *Store) locked(ctx context.Context, do func(hostfile.Dir) error) error {
+	dir, err := open(s.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	fd, err := dir.Open(lockName, unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return refused(filepath.Join(s.Dir, lockName), "open", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing is written to it
+	if err := hostfile.Lock(ctx, fd); err != nil {
+		return &failure.Error{Reason: failure.Busy, NAD: s.Dir, Err: fmt.Errorf("wait for another installer: %w", err)}
+	}
+	return do(dir)
+}
+
+func (s *Store) readLedger(dir hostfile.Dir) (*ledger, error) {
+	l := &ledger{Version: ledgerVersion}
+	raw, _, err := dir.Read(ledgerName, maxLedger)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	path := filepath.Join(s.Dir, ledgerName)
+	if err != nil {
+		return nil, refused(path, "read", err)
+	}
+	if err := json.Unmarshal(raw, l); err != nil {
+		return nil, &failure.Error{
+			Reason: failure.StateCorrupt, NAD: path, Err: fmt.Errorf("decode what was installed: %w", err),
+			Fix: "remove the file, and those that it named and that are of another version",
+		}
+	}
+	if l.Version != ledgerVersion {
+		return nil, &failure.Error{
+			Reason: failure.StateCorrupt, NAD: path, Err: fmt.Errorf("is of version %d, and this installer knows %d", l.Version, ledgerVersion),
+			Fix: "use the version of Braid that wrote it, or a later one",
+		}
+	}
+	return l, nil
+}
+
+func (s *Store) writeLedger(ctx context.Context, dir hostfile.Dir, l *ledger) error {
+	raw, err := json.MarshalIndent(l, "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode what was installed: %w", err)
+	}
+	return s.write(ctx, dir, Bytes(filepath.Join(s.Dir, ledgerName), 0o600, "", append(raw, '\n')))
+}

@@ -1,0 +1,694 @@
+package own_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/install/own"
+	"github.com/braid-cni/braid/pkg/nettest"
+)
+
+// killAt in the environment makes the test binary a Put that is killed at its n-th change.
+const killAt = "BRAID_TEST_KILL_AT"
+
+func TestMain(m *testing.M) {
+	if at := os.Getenv(killAt); at != "" {
+		os.Exit(putAndDie(at))
+	}
+	if err := nettest.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rig is a Store and a directory of configurations.
+type rig struct {
+	*own.Store
+
+	t     *testing.T
+	dir   string
+	steps []string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	root := t.TempDir()
+	r := &rig{t: t, dir: filepath.Join(root, "net.d"), Store: &own.Store{Dir: filepath.Join(root, "state"), Self: "a", Installation: "i"}}
+	r.Step = func(change string) error {
+		r.steps = append(r.steps, strings.ReplaceAll(change, root, ""))
+		return nil
+	}
+	must(t, os.Mkdir(r.dir, 0o755))
+	must(t, r.Claim(t.Context()))
+	r.steps = nil
+	return r
+}
+
+func (r *rig) path() string { return filepath.Join(r.dir, "00-braid.conflist") }
+
+func (r *rig) file(content string) *own.File {
+	return own.Bytes(r.path(), 0o644, "configuration", []byte(content))
+}
+
+func (r *rig) put(content string) bool {
+	r.t.Helper()
+	changed, err := r.Put(r.t.Context(), r.file(content))
+	must(r.t, err)
+	return changed
+}
+
+// refuses wants a Put to fail for a reason, with words in its text, and to leave all as it is.
+func (r *rig) refuses(f *own.File, reason failure.Reason, words ...string) {
+	r.t.Helper()
+	before := tree(r.t, filepath.Dir(f.Path))
+	_, err := r.Put(r.t.Context(), f)
+	if failure.ReasonOf(err) != reason || failure.FixOf(err) == "" {
+		r.t.Errorf("error %v of reason %q, want %q and a fix", err, failure.ReasonOf(err), reason)
+	}
+	for _, word := range words {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			r.t.Errorf("error %v does not say %q", err, word)
+		}
+	}
+	if after := tree(r.t, filepath.Dir(f.Path)); !slices.Equal(after, before) {
+		r.t.Errorf("there is\n%q, was\n%q", after, before)
+	}
+}
+
+// tree lists what is in a directory, with type, mode and content.
+func tree(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	must(t, err)
+	for _, e := range entries {
+		info, err := e.Info()
+		must(t, err)
+		line := e.Name() + " " + info.Mode().String()
+		if info.Mode().IsRegular() {
+			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			must(t, err)
+			line += " " + string(content)
+		}
+		all = append(all, line)
+	}
+	return all
+}
+
+func (r *rig) wants(lines ...string) {
+	r.t.Helper()
+	if got := tree(r.t, r.dir); !slices.Equal(got, lines) {
+		r.t.Errorf("there is\n%q, want\n%q", got, lines)
+	}
+}
+
+func TestPut(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	r := newRig(t)
+	if !r.put("1") || r.put("1") || !r.put("2") {
+		t.Error("what is new was not written, or what is there was written again")
+	}
+	r.wants("00-braid.conflist -rw-r--r-- 2")
+	entries, err := r.Entries(t.Context())
+	must(t, err)
+	want := own.Entry{Path: r.path(), Kind: "configuration", Digests: []string{r.file("2").Digest}, Installed: true}
+	if len(entries) != 1 || fmt.Sprint(entries[0]) != fmt.Sprint(want) {
+		t.Errorf("the ledger has %v, want %v", entries, want)
+	}
+}
+
+// What is right already is not touched: neither it nor the ledger nor their directories.
+func TestPutWritesNothingTwice(t *testing.T) {
+	r := newRig(t)
+	r.put("1")
+	r.steps = nil
+	stat := func(path string) (st unix.Stat_t) {
+		must(t, unix.Lstat(path, &st))
+		st.Atim = unix.Timespec{}
+		return st
+	}
+	file, dir, ledger := stat(r.path()), stat(r.dir), stat(filepath.Join(r.Dir, "installed.json"))
+	if r.put("1") || len(r.steps) > 0 {
+		t.Errorf("changed by %q", r.steps)
+	}
+	if stat(r.path()) != file || stat(r.dir) != dir || stat(filepath.Join(r.Dir, "installed.json")) != ledger {
+		t.Error("a file is not as it was")
+	}
+}
+
+func TestPutMode(t *testing.T) {
+	r := newRig(t)
+	r.put("1")
+	must(t, os.Chmod(r.path(), 0o600))
+	if !r.put("1") {
+		t.Error("the mode is no change")
+	}
+	r.wants("00-braid.conflist -rw-r--r-- 1")
+}
+
+// The content is on the disk before it has its name, and the name has no configuration's suffix
+// before.
+func TestPutOrder(t *testing.T) {
+	r := newRig(t)
+	keep := r.Step
+	r.Step = func(change string) error {
+		for _, e := range tree(t, r.dir) {
+			if strings.HasPrefix(change, "sync /") && strings.Contains(change, "00-braid") && e != "."+"00-braid.conflist.braid-new -rw-r--r-- 1" {
+				t.Errorf("%s: there is %s", change, e)
+			}
+		}
+		return keep(change)
+	}
+	r.put("1")
+	want := []string{
+		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json", "rename /state/installed.json",
+		"sync directory /state",
+		"create /net.d/00-braid.conflist", "write /net.d/00-braid.conflist", "sync /net.d/00-braid.conflist", "rename /net.d/00-braid.conflist",
+		"sync directory /net.d",
+		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json", "rename /state/installed.json",
+		"sync directory /state",
+	}
+	if !slices.Equal(r.steps, want) {
+		t.Errorf("changes are\n%q, want\n%q", r.steps, want)
+	}
+}
+
+func TestPutForeign(t *testing.T) {
+	r := newRig(t)
+	must(t, os.WriteFile(r.path(), []byte("theirs"), 0o600))
+	r.refuses(r.file("1"), failure.FileInTheWay, r.path(), "not from this installer")
+	// One that is as it would be is fine, as where a node's image has it; it stays theirs.
+	if r.put("theirs") {
+		t.Error("what was there was written again")
+	}
+	must(t, r.Remove(t.Context(), r.path()))
+	r.wants("00-braid.conflist -rw------- theirs")
+	r.refuses(r.file("1"), failure.FileInTheWay)
+}
+
+// A file that came while the first Put was interrupted is not the Store's.
+func TestPutForeignMeanwhile(t *testing.T) {
+	r := newRig(t)
+	r.Step = func(change string) error {
+		if strings.HasPrefix(change, "create "+r.dir) {
+			return errors.New("stop")
+		}
+		return nil
+	}
+	if _, err := r.Put(t.Context(), r.file("1")); err == nil {
+		t.Fatal("the step's error is lost")
+	}
+	r.Step = nil
+	must(t, os.WriteFile(r.path(), []byte("theirs"), 0o600))
+	r.refuses(r.file("1"), failure.FileInTheWay)
+	must(t, os.WriteFile(r.path(), []byte("1"), 0o600)) // as if the rename had been done
+	if !r.put("2") {
+		t.Error("not written")
+	}
+}
+
+func TestPutInTheWay(t *testing.T) {
+	for kind, make := range map[string]func(path string) error{
+		"symbolic link": func(path string) error { return os.Symlink("/dev/null", path) },
+		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+		"named pipe":    func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"socket":        func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) },
+	} {
+		r := newRig(t)
+		must(t, make(r.path()))
+		r.refuses(r.file("1"), failure.FileInTheWay, kind, r.path())
+		must(t, os.Remove(r.path()))
+		r.put("1")
+		must(t, os.Remove(r.path()))
+		must(t, make(r.path())) // also in the place of one that was the Store's
+		r.refuses(r.file("1"), failure.FileInTheWay, kind, r.path())
+		if err := r.Remove(t.Context(), r.path()); failure.ReasonOf(err) != failure.FileInTheWay {
+			t.Errorf("removing a %s: %v", kind, err)
+		}
+	}
+}
+
+// A link to a file that others need is not written through.
+func TestPutFollowsNoLink(t *testing.T) {
+	r := newRig(t)
+	target := filepath.Join(t.TempDir(), "shadow")
+	must(t, os.WriteFile(target, []byte("secret"), 0o600))
+	must(t, os.Symlink(target, filepath.Join(r.dir, ".00-braid.conflist.braid-new")))
+	r.put("1")
+	r.wants("00-braid.conflist -rw-r--r-- 1")
+	if content, err := os.ReadFile(target); err != nil || string(content) != "secret" {
+		t.Errorf("the link's target has %q, %v", content, err)
+	}
+}
+
+func TestPutDirectory(t *testing.T) {
+	r := newRig(t)
+	must(t, os.Remove(r.dir))
+	must(t, os.Mkdir(r.dir+".real", 0o755))
+	must(t, os.Symlink(r.dir+".real", r.dir)) // as microk8s has it
+	r.put("1")
+	if got := tree(t, r.dir+".real"); !slices.Equal(got, []string{"00-braid.conflist -rw-r--r-- 1"}) {
+		t.Errorf("there is %q", got)
+	}
+	must(t, os.Remove(r.dir)) // absent: it is made
+	r.put("1")
+	r.wants("00-braid.conflist -rw-r--r-- 1")
+	must(t, os.RemoveAll(r.dir))
+	must(t, os.WriteFile(r.dir, nil, 0o600))
+	_, err := r.Put(t.Context(), r.file("1"))
+	if failure.ReasonOf(err) != failure.StateFailed || !strings.Contains(err.Error(), "not a directory") || failure.FixOf(err) == "" {
+		t.Errorf("a file for a directory: %v", err)
+	}
+	if _, err := r.Put(t.Context(), own.Bytes("net.d/x", 0o600, "", nil)); failure.ReasonOf(err) != failure.InvalidConfig {
+		t.Errorf("relative path: %v", err)
+	}
+}
+
+func TestLook(t *testing.T) {
+	r := newRig(t)
+	look := func(content string, want own.State) {
+		t.Helper()
+		if state, err := r.Look(t.Context(), r.file(content)); err != nil || state != want {
+			t.Errorf("state %v, %v, want %v", state, err, want)
+		}
+	}
+	look("1", own.Missing)
+	r.put("1")
+	look("1", own.Right)
+	look("2", own.Old)
+	must(t, os.WriteFile(r.path(), []byte("x"), 0o600))
+	look("1", own.Changed)
+	r.put("1")
+	look("1", own.Right)
+	must(t, os.Remove(r.path()))
+	look("1", own.Missing)
+	must(t, r.Remove(t.Context(), r.path()))
+	must(t, os.WriteFile(r.path(), []byte("x"), 0o600))
+	look("1", own.Foreign)
+	must(t, os.RemoveAll(r.dir))
+	look("1", own.Missing)
+}
+
+func TestRemove(t *testing.T) {
+	r := newRig(t)
+	r.put("1")
+	must(t, os.WriteFile(r.path(), []byte("edited"), 0o644))
+	if err := r.Remove(t.Context(), r.path()); failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
+		t.Errorf("a file that was edited: %v", err)
+	}
+	r.put("1")
+	must(t, os.WriteFile(filepath.Join(r.dir, ".00-braid.conflist.braid-new"), nil, 0o600))
+	for range 2 {
+		must(t, r.Remove(t.Context(), r.path()))
+		r.wants()
+	}
+	r.put("1")
+	must(t, os.RemoveAll(r.dir))
+	must(t, r.Remove(t.Context(), r.path()))
+	if entries, err := r.Entries(t.Context()); err != nil || len(entries) > 0 {
+		t.Errorf("remembered are %v, %v", entries, err)
+	}
+}
+
+// Of two agents, the one that came last does the work.
+func TestSuperseded(t *testing.T) {
+	r := newRig(t)
+	r.put("1")
+	next := &own.Store{Dir: r.Dir, Self: "b", Installation: "i"}
+	must(t, next.Claim(t.Context()))
+	if changed, err := next.Put(t.Context(), r.file("2")); err != nil || !changed {
+		t.Errorf("the later agent: %v, %v", changed, err)
+	}
+	_, putErr := r.Put(t.Context(), r.file("1"))
+	_, lookErr := r.Look(t.Context(), r.file("1"))
+	for _, err := range []error{putErr, lookErr, r.Remove(t.Context(), r.path())} {
+		if e, ok := errors.AsType[*own.SupersededError](err); !ok || e.By != "b" {
+			t.Errorf("the earlier agent: %v", err)
+		}
+	}
+	r.wants("00-braid.conflist -rw-r--r-- 2")
+}
+
+// An agent that starts once more while its installation is being removed does not bring it back; a
+// new installation does.
+func TestRetired(t *testing.T) {
+	r := newRig(t)
+	r.put("1")
+	hook := &own.Store{Dir: r.Dir, Self: "hook"}
+	must(t, hook.Retire(t.Context()))
+	must(t, hook.Retire(t.Context()))
+	must(t, hook.Remove(t.Context(), r.path()))
+	if _, ok := errors.AsType[*own.RetiredError](r.Claim(t.Context())); !ok {
+		t.Error("a retired installation came back")
+	}
+	if _, err := r.Put(t.Context(), r.file("1")); err == nil {
+		t.Error("it still writes")
+	}
+	next := &own.Store{Dir: r.Dir, Self: "b", Installation: "j"}
+	must(t, next.Claim(t.Context()))
+	must(t, next.Claim(t.Context()))
+}
+
+func TestLedgerUnreadable(t *testing.T) {
+	for content, word := range map[string]string{"": "unexpected end", "{": "unexpected end", `{"version":2}`: "version 2"} {
+		r := newRig(t)
+		must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), []byte(content), 0o600))
+		r.refuses(r.file("1"), failure.StateCorrupt, word)
+	}
+}
+
+func TestPutSource(t *testing.T) {
+	r := newRig(t)
+	source := filepath.Join(t.TempDir(), "braid")
+	must(t, os.WriteFile(source, []byte("whole"), 0o755))
+	f, err := own.Copy(r.path(), 0o755, "binary", source)
+	must(t, err)
+	must(t, os.WriteFile(source, []byte("who"), 0o755))
+	r.refuses(f, failure.StateFailed, "not complete")
+	if _, err := own.Copy(r.path(), 0o755, "binary", source+"x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no source: %v", err)
+	}
+	checked := errors.New("does not run")
+	f = r.file("1")
+	f.Check = func(_ context.Context, temporary string) error {
+		content, err := os.ReadFile(temporary)
+		must(t, err)
+		if string(content) != "1" {
+			t.Errorf("checked is %q", content)
+		}
+		return checked
+	}
+	if _, err := r.Put(t.Context(), f); !errors.Is(err, checked) {
+		t.Errorf("check: %v", err)
+	}
+	r.wants()
+}
+
+// An error of any change leaves the old content or the new, and nothing beside it.
+func TestPutFailsAtEachStep(t *testing.T) {
+	for n := 0; ; n++ {
+		r := newRig(t)
+		r.put("old")
+		count, stop := 0, errors.New("stop")
+		r.Step = func(string) error {
+			if count++; count > n {
+				return stop
+			}
+			return nil
+		}
+		_, err := r.Put(t.Context(), r.file("new"))
+		if err == nil {
+			if n < 10 {
+				t.Errorf("only %d steps", n)
+			}
+			break
+		}
+		if !errors.Is(err, stop) {
+			t.Errorf("step %d: error %v", n, err)
+		}
+		r.oldOrNew(n)
+		for _, e := range append(tree(t, r.dir), tree(t, r.Dir)...) {
+			if strings.Contains(e, "braid-new") {
+				t.Errorf("step %d: left is %s", n, e)
+			}
+		}
+		r.Step = nil
+		r.repaired(n)
+	}
+}
+
+func (r *rig) oldOrNew(n int) {
+	r.t.Helper()
+	if content, err := os.ReadFile(r.path()); err != nil || string(content) != "old" && string(content) != "new" {
+		r.t.Errorf("step %d: content %q, %v", n, content, err)
+	}
+}
+
+// repaired runs the Put again, and wants all to be as if it had not been interrupted.
+func (r *rig) repaired(n int) {
+	r.t.Helper()
+	must(r.t, r.Claim(r.t.Context()))
+	r.put("new")
+	r.wants("00-braid.conflist -rw-r--r-- new")
+	entries, err := r.Entries(r.t.Context())
+	if err != nil || len(entries) != 1 || len(entries[0].Digests) != 1 || !entries[0].Installed {
+		r.t.Errorf("step %d: the ledger has %v, %v", n, entries, err)
+	}
+}
+
+// putAndDie is a process of TestPutKilledAtEachStep.
+func putAndDie(at string) int {
+	var n int
+	if _, err := fmt.Sscan(at, &n); err != nil {
+		return 2
+	}
+	s := &own.Store{Dir: os.Args[1], Self: "a", Installation: "i", Step: func(string) error {
+		if n--; n < 0 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}}
+	if err := s.Claim(context.Background()); err != nil {
+		return 3
+	}
+	if _, err := s.Put(context.Background(), own.Bytes(os.Args[2], 0o644, "configuration", []byte("new"))); err != nil {
+		return 4
+	}
+	return 0
+}
+
+// So does a kill, but for a temporary file that the next run takes away.
+func TestPutKilledAtEachStep(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		for n := 0; ; n++ {
+			r := newRig(t)
+			if !first {
+				r.put("old")
+			}
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", r.Dir, r.path())
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", killAt, n))
+			err := cmd.Run()
+			if err == nil {
+				if n < 10 {
+					t.Errorf("only %d steps", n)
+				}
+				break
+			}
+			exit, ok := errors.AsType[*exec.ExitError](err)
+			if !ok || exit.Exited() {
+				t.Fatalf("step %d: not killed: %v", n, err)
+			}
+			if first {
+				if content, err := os.ReadFile(r.path()); err == nil && string(content) != "new" {
+					t.Errorf("step %d: content %q", n, content)
+				}
+			} else {
+				r.oldOrNew(n)
+			}
+			for _, e := range tree(t, r.dir) {
+				name, _, _ := strings.Cut(e, " ")
+				if name != "00-braid.conflist" && name != ".00-braid.conflist.braid-new" {
+					t.Errorf("step %d: there is %s", n, e)
+				}
+			}
+			r.repaired(n)
+		}
+	}
+}
+
+// mounted mounts a file system on the rig's directory, in this test's mount namespace.
+func (r *rig) mounted(options string, flags uintptr) {
+	r.t.Helper()
+	nettest.NeedsRoot(r.t)
+	must(r.t, unix.Mount("tmpfs", r.dir, "tmpfs", flags, options))
+	r.t.Cleanup(func() { unix.Unmount(r.dir, unix.MNT_DETACH) })
+}
+
+// A directory that cannot be written is fine where the file is in the node's image.
+func TestPutReadOnly(t *testing.T) {
+	r := newRig(t)
+	r.mounted("size=64k", 0)
+	must(t, os.WriteFile(r.path(), []byte("baked"), 0o755))
+	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	baked := own.Bytes(r.path(), 0o755, "binary", []byte("baked"))
+	if changed, err := r.Put(t.Context(), baked); err != nil || changed {
+		t.Errorf("baked in: %v, %v", changed, err)
+	}
+	r.refuses(own.Bytes(r.path(), 0o755, "binary", []byte("newer")), failure.FileInTheWay)
+	r.refuses(own.Bytes(r.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed, "read-only", "bake")
+	// One that does not run is not as wanted.
+	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT, ""))
+	must(t, os.Chmod(r.path(), 0o600))
+	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	r.refuses(baked, failure.FileInTheWay)
+}
+
+// A full disk costs nothing that is there.
+func TestPutFullDisk(t *testing.T) {
+	r := newRig(t)
+	r.mounted("size=64k", 0)
+	r.put("old")
+	must(t, os.WriteFile(filepath.Join(r.dir, "ballast"), make([]byte, 48<<10), 0o600))
+	r.refuses(own.Bytes(r.path(), 0o644, "configuration", bytes.Repeat([]byte("x"), 32<<10)), failure.StateFailed, "no space", "make room")
+	must(t, os.Remove(filepath.Join(r.dir, "ballast")))
+	r.put("new")
+}
+
+// A full disk of the ledger leaves the file as it is.
+func TestLedgerFullDisk(t *testing.T) {
+	r := newRig(t)
+	r.put("old")
+	nettest.NeedsRoot(t)
+	ledger, err := os.ReadFile(filepath.Join(r.Dir, "installed.json"))
+	must(t, err)
+	must(t, unix.Mount("tmpfs", r.Dir, "tmpfs", 0, "size=16k"))
+	t.Cleanup(func() { unix.Unmount(r.Dir, unix.MNT_DETACH) })
+	must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), ledger, 0o600))
+	os.WriteFile(filepath.Join(r.Dir, "ballast"), make([]byte, 32<<10), 0o600) // as much as goes
+	r.refuses(r.file("new"), failure.StateFailed, "no space")
+	if r.put("old") {
+		t.Error("written")
+	}
+}
+
+// A program that runs is replaced, and one that was just installed can be run, whatever the agent
+// starts at the same time.
+func TestPutTextBusy(t *testing.T) {
+	r := newRig(t)
+	r.Step = nil
+	path := filepath.Join(r.dir, "sleep")
+	real, err := exec.LookPath("sleep")
+	must(t, err)
+	f, err := own.Copy(path, 0o755, "binary", real)
+	must(t, err)
+	_, err = r.Put(t.Context(), f)
+	must(t, err)
+	running := exec.CommandContext(t.Context(), path, "60")
+	must(t, running.Start())
+	defer running.Wait()
+	defer running.Process.Kill()
+	ctx, stop := context.WithCancel(t.Context())
+	var children sync.WaitGroup
+	for range 4 {
+		children.Go(func() {
+			for ctx.Err() == nil {
+				exec.CommandContext(ctx, real, "0").Run()
+			}
+		})
+	}
+	content, err := os.ReadFile(real)
+	must(t, err)
+	for i := range 60 {
+		next := own.Bytes(path, 0o755, "binary", append(bytes.Clone(content), byte(i)))
+		next.Check = func(ctx context.Context, temporary string) error {
+			return exec.CommandContext(ctx, temporary, "0").Run()
+		}
+		if _, err := r.Put(t.Context(), next); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if err := exec.CommandContext(t.Context(), path, "0").Run(); err != nil {
+			t.Fatalf("%d: run what was installed: %v", i, err)
+		}
+	}
+	stop()
+	children.Wait()
+}
+
+// A child that is forked while the file is open for writing would keep it so for a moment.
+func TestPutForksNotMeanwhile(t *testing.T) {
+	r := newRig(t)
+	started := make(chan error, 1)
+	r.Step = func(change string) error {
+		if change != "write "+r.path() {
+			return nil
+		}
+		go func() { started <- exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^$").Run() }()
+		select {
+		case err := <-started:
+			t.Errorf("a child was started: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		return nil
+	}
+	r.put("1")
+	must(t, <-started)
+}
+
+// Several processes may install at once.
+func TestPutAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.Step = nil
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			s := &own.Store{Dir: r.Dir, Self: "a", Installation: "i"}
+			for j := range 10 {
+				path := filepath.Join(r.dir, fmt.Sprint(i))
+				if _, err := s.Put(t.Context(), own.Bytes(path, 0o644, "", fmt.Append(nil, j))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	r.wants("0 -rw-r--r-- 9", "1 -rw-r--r-- 9", "2 -rw-r--r-- 9", "3 -rw-r--r-- 9")
+	if entries, err := r.Entries(t.Context()); err != nil || len(entries) != 4 {
+		t.Errorf("remembered are %v, %v", entries, err)
+	}
+}
+
+func ExampleStore() {
+	root, err := os.MkdirTemp("", "braid")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(root)
+	store := &own.Store{Dir: filepath.Join(root, "var/lib/braid"), Self: "agent-1"}
+	if err := store.Claim(context.Background()); err != nil {
+		panic(err)
+	}
+	path := filepath.Join(root, "etc/cni/net.d/00-braid.conflist")
+	for _, content := range []string{"{}", "{}", `{"name":"braid"}`} {
+		changed, err := store.Put(context.Background(), own.Bytes(path, 0o644, "configuration", []byte(content)))
+		fmt.Println(changed, err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		panic(err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(file)
+	fmt.Println(string(content), err)
+	// Output:
+	// true <nil>
+	// false <nil>
+	// true <nil>
+	// {"name":"braid"} <nil>
+}
