@@ -605,7 +605,7 @@ func TestPutTextBusy(t *testing.T) {
 	}
 	content, err := os.ReadFile(real)
 	must(t, err)
-	for i := range 60 {
+	for i := range 20 {
 		next := own.Bytes(path, 0o755, "binary", append(bytes.Clone(content), byte(i)))
 		next.Check = func(ctx context.Context, temporary string) error {
 			return exec.CommandContext(ctx, temporary, "0").Run()
