@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
@@ -21,11 +20,13 @@ type lookup struct {
 	onDisk          bool
 }
 
-// definitions looks up every request, all at the same time, and each NAD once.
+// definitions looks up every request, all at the same time, and each NAD once. Of several errors it
+// returns that of the first request, so that equal questions have equal answers.
 func (r *Resolver) definitions(ctx context.Context, requests []plan.Request) ([]plan.Definition, error) {
 	found := make([]plan.Definition, len(requests))
+	errs := make([]error, len(requests))
 	nads := map[lookup]func() (plan.Definition, error){}
-	group, ctx := errgroup.WithContext(ctx)
+	var group sync.WaitGroup
 	for i, request := range requests {
 		definition := sync.OnceValues(func() (plan.Definition, error) { return r.definition(ctx, request) })
 		if key := (lookup{request.Namespace, request.Name, request.OnDisk}); request.IsNAD() && nads[key] == nil {
@@ -33,12 +34,15 @@ func (r *Resolver) definitions(ctx context.Context, requests []plan.Request) ([]
 		} else if request.IsNAD() {
 			definition = nads[key]
 		}
-		group.Go(func() (err error) {
-			found[i], err = definition()
-			return failure.AtNAD(err, request.Ref)
-		})
+		group.Go(func() { found[i], errs[i] = definition() })
 	}
-	return found, group.Wait()
+	group.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return nil, failure.AtNAD(err, requests[i].Ref)
+		}
+	}
+	return found, nil
 }
 
 func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.Definition, error) {

@@ -2,9 +2,9 @@
 // devices, and of all that the plan.
 //
 // Contract: it reads, from its Source and from the directories of networks on disk, and changes
-// nothing, so that an ADD, `braidctl plan` and admission give the same answer. Every failure is a
-// *failure.Error that names the network. "Not known" is an error of reason APIUnavailable, never
-// "not there".
+// nothing, so that an ADD, `braidctl plan` and admission have the same answer, each time. Every
+// failure has a *failure.Error that names the network that it is about; of several it is the first
+// network's. "Not known" is an error of reason APIUnavailable or TimedOut, never "not there".
 package resolve
 
 import (
@@ -106,8 +106,8 @@ func (r *Resolver) Past(
 	exact = true
 	for i, request := range requests {
 		definitions[i], err = r.definition(ctx, request)
-		if failure.ReasonOf(err) == failure.APIUnavailable {
-			return nil, false, err
+		if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+			return nil, false, failure.AtNAD(err, request.Ref)
 		}
 		if err != nil {
 			exact = false

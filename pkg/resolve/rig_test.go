@@ -1,0 +1,265 @@
+package resolve_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/resolve"
+)
+
+// memory is a Source, which stays as it is while it is asked.
+type memory struct {
+	pods map[string]*podv1.Pod
+	nads map[string]*nadv1.NetworkAttachmentDefinition
+	// err, if set, is the answer to every question.
+	err error
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (m *memory) ask(what string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, what)
+	return m.err
+}
+
+func (m *memory) Pod(_ context.Context, namespace, name string) (*podv1.Pod, error) {
+	if err := m.ask("pod " + namespace + "/" + name); err != nil {
+		return nil, err
+	}
+	if pod := m.pods[namespace+"/"+name]; pod != nil {
+		return pod, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
+}
+
+func (m *memory) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	if err := m.ask("NAD " + namespace + "/" + name); err != nil {
+		return nil, err
+	}
+	if nad := m.nads[namespace+"/"+name]; nad != nil {
+		return nad, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
+}
+
+// rig is a node and what there is in its cluster, in memory and as manifests.
+type rig struct {
+	t    *testing.T
+	dir  string
+	cfg  *conf.Config
+	objs memory
+}
+
+// newRig has a default network "pods" on the node's disk, and the NADs web/a and web/b. The test
+// fails if anything of all that is another when it ends.
+func newRig(t *testing.T, keys string) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), objs: memory{
+		pods: map[string]*podv1.Pod{}, nads: map[string]*nadv1.NetworkAttachmentDefinition{},
+	}}
+	r.write("net/pods.conf", `{"cniVersion":"1.0.0","name":"pods","type":"bridge"}`)
+	r.nad("web/a", `{"cniVersion":"1.0.0","name":"na","type":"macvlan","capabilities":{"ips":true}}`)
+	r.nad("web/b", `{"cniVersion":"1.0.0","name":"nb","type":"ipvlan"}`)
+	if !strings.Contains(keys, "clusterNetwork") && !strings.Contains(keys, "delegates") {
+		keys += `,"clusterNetwork":"pods"`
+	}
+	cfg, err := conf.Load([]byte(`{"name":"braid","cniVersion":"1.0.0","confDir":"` + r.dir + `/net"` + strings.ReplaceAll(keys, "DIR", r.dir) + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cfg = cfg
+	return r
+}
+
+func (r *rig) write(name, text string) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) nad(ref, config string) *nadv1.NetworkAttachmentDefinition {
+	namespace, name, _ := strings.Cut(ref, "/")
+	nad := &nadv1.NetworkAttachmentDefinition{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+	}
+	r.objs.nads[ref] = nad
+	return nad
+}
+
+// pod is a pod that asks for networks; of an empty name it is none.
+func (r *rig) pod(ref, networks string) *podv1.Pod {
+	if ref == "" {
+		return nil
+	}
+	namespace, name, _ := strings.Cut(ref, "/")
+	pod := &podv1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: namespace, Name: name, UID: types.UID("uid-" + name), Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
+	}}
+	r.objs.pods[ref] = pod
+	return pod
+}
+
+// each runs a test with every source that has the rig's objects. It fails if the test changes
+// anything.
+func (r *rig) each(do func(t *testing.T, source resolve.Source)) {
+	r.t.Helper()
+	r.manifests()
+	manifests, err := kube.NewManifests(filepath.Join(r.dir, "manifests"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for name, source := range map[string]resolve.Source{"memory": &r.objs, "manifests": manifests} {
+		r.t.Run(name, func(t *testing.T) {
+			before := r.state()
+			do(t, source)
+			if diff := cmp.Diff(before, r.state()); diff != "" {
+				t.Errorf("it has changed (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// manifests writes the objects in memory as files.
+func (r *rig) manifests() {
+	r.t.Helper()
+	put := func(file, apiVersion, kind string, meta metav1.ObjectMeta, spec any) {
+		object, err := json.Marshal(map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": meta, "spec": spec})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.write("manifests/"+file+".json", string(object))
+	}
+	for _, nad := range r.objs.nads {
+		put("nad-"+nad.Namespace+"-"+nad.Name, nadv1.GroupName+"/"+nadv1.Version, nadv1.Kind, nad.ObjectMeta, nad.Spec)
+	}
+	for _, pod := range r.objs.pods {
+		requests := map[string]int{}
+		for _, resource := range pod.Requested {
+			requests[resource] = 1
+		}
+		put("pod-"+pod.Namespace+"-"+pod.Name, "v1", "Pod", pod.ObjectMeta, map[string]any{
+			"containers": []any{map[string]any{"name": "c", "resources": map[string]any{"requests": requests}}},
+		})
+	}
+}
+
+// state is all that a resolver can reach: files with their times, and objects.
+func (r *rig) state() map[string]string {
+	r.t.Helper()
+	state := map[string]string{}
+	err := filepath.WalkDir(r.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		state[path] = fmt.Sprint(info.Mode(), info.Size(), info.ModTime())
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for name, object := range map[string]any{"pods": r.objs.pods, "NADs": r.objs.nads, "configuration": r.cfg} {
+		text, err := json.Marshal(object)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		state[name] = string(text)
+	}
+	return state
+}
+
+// devices are those of every pod, and the resources of which the node has some.
+type devices struct {
+	pod  map[string][]string
+	node []string
+	err  error
+}
+
+func (d devices) Devices(context.Context, *podv1.Pod) (map[string][]string, error) {
+	return d.pod, d.err
+}
+
+func (d devices) Has(_ context.Context, resource string) bool {
+	for _, r := range d.node {
+		if r == resource {
+			return true
+		}
+	}
+	return false
+}
+
+// summary is an attachment in short: interface, name, network, types.
+func summary(attachments []plan.Attachment) []string {
+	var short []string
+	for _, a := range attachments {
+		var list struct{ Plugins []struct{ Type string } }
+		if err := json.Unmarshal(a.Conf, &list); err != nil {
+			return []string{err.Error()}
+		}
+		text := a.IfName + " " + a.Name + " " + a.Network
+		for _, p := range list.Plugins {
+			text += " " + p.Type
+		}
+		short = append(short, text)
+	}
+	return short
+}
+
+// fails is a *failure.Error of a class, about a network, with words in it.
+func fails(t *testing.T, err error, reason failure.Reason, network string, words ...string) {
+	t.Helper()
+	fe, ok := err.(*failure.Error) //nolint:errorlint // it is the outermost that has to name the network
+	if !ok {
+		t.Fatalf("got %T %v, want a *failure.Error", err, err)
+	}
+	if fe.Reason != reason || fe.NAD != network {
+		t.Errorf("got %s of network %q, want %s of %q: %v", fe.Reason, fe.NAD, reason, network, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%q does not say %q", err, word)
+		}
+	}
+}
+
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func (r *rig) resolver(source resolve.Source, devices resolve.Devices) *resolve.Resolver {
+	return &resolve.Resolver{Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: source, Devices: devices}
+}
