@@ -36,6 +36,9 @@ type APIOptions struct {
 	NodeName string
 	// Timeout bounds one call with all its retries; 0 means 10 s. A nearer deadline of the call's context wins.
 	Timeout time.Duration
+
+	// content is that of the kubeconfig, where it is in no file.
+	content []byte
 }
 
 // API is an API server as source. Calls share one HTTP/2 connection, once the first has made it, and have no rate limit. A call is

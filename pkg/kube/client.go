@@ -11,6 +11,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
@@ -59,7 +60,7 @@ func badKubeconfig(kubeconfig string, err error) error {
 
 // RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each call reads it anew.
 func (a *API) RESTConfig() (*rest.Config, error) {
-	config, err := loadConfig(a.opts.Kubeconfig)
+	config, err := loadConfig(a.opts.Kubeconfig, a.opts.content)
 	if err != nil {
 		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
@@ -67,12 +68,19 @@ func (a *API) RESTConfig() (*rest.Config, error) {
 	return config, nil
 }
 
-// loadConfig reads a kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a pod does.
-func loadConfig(kubeconfig string) (*rest.Config, error) {
+// loadConfig reads a kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a pod does. content, if it is not nil, is
+// what is in the file.
+func loadConfig(kubeconfig string, content []byte) (*rest.Config, error) {
 	if kubeconfig == "" {
 		return rest.InClusterConfig()
 	}
-	file, err := clientcmd.LoadFromFile(kubeconfig)
+	var file *clientcmdapi.Config
+	var err error
+	if content != nil {
+		file, err = clientcmd.Load(content)
+	} else {
+		file, err = clientcmd.LoadFromFile(kubeconfig)
+	}
 	if err != nil {
 		return nil, err
 	}

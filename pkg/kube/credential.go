@@ -1,0 +1,144 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// nodeNameExtra is where an API server says which node a token is bound to (KEP-4193, Kubernetes
+// 1.31).
+const nodeNameExtra = "authentication.kubernetes.io/node-name"
+
+// TokenAsk is what a token is to be.
+type TokenAsk struct {
+	// Namespace and Account name the ServiceAccount.
+	Namespace, Account string
+	// Node is the Node object that the token is bound to: it ends with it.
+	Node    string
+	NodeUID types.UID
+	// Life is how long it is to be good for; the server may grant less or more.
+	Life time.Duration
+}
+
+// RequestToken makes a token of a ServiceAccount that is bound to a Node.
+func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (token string, expires time.Time, err error) {
+	if ask.NodeUID == "" {
+		return "", time.Time{}, fmt.Errorf("request token: node %s has no uid", ask.Node)
+	}
+	seconds := int64(ask.Life / time.Second)
+	body, err := json.Marshal(&authenticationv1.TokenRequest{
+		TypeMeta: metav1.TypeMeta{APIVersion: authenticationv1.SchemeGroupVersion.String(), Kind: "TokenRequest"},
+		Spec: authenticationv1.TokenRequestSpec{
+			ExpirationSeconds: &seconds,
+			BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID},
+		},
+	})
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("encode request of a token: %w", err)
+	}
+	c := &call{verb: "request token of service account", namespace: ask.Namespace, name: ask.Account, request: func(c *client) *rest.Request {
+		return send(c.core.Post().Namespace(ask.Namespace).Resource("serviceaccounts").Name(ask.Account).SubResource("token"), body)
+	}}
+	answer, err := a.do(ctx, c)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	var granted authenticationv1.TokenRequest
+	if err := json.Unmarshal(answer, &granted); err != nil {
+		return "", time.Time{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
+	}
+	if granted.Status.Token == "" || granted.Status.ExpirationTimestamp.IsZero() {
+		return "", time.Time{}, a.strange(errors.New("the answer has no token, or one without an end"), c)
+	}
+	return granted.Status.Token, granted.Status.ExpirationTimestamp.Time, nil
+}
+
+// Identity is whom an API server takes us for.
+type Identity struct {
+	Username string
+	// Node is what the credential is bound to; empty if to none, or if the server does not say.
+	Node string
+}
+
+// Whoami asks the API server whom it takes us for (SelfSubjectReview). Whoever is somebody may ask.
+func (a *API) Whoami(ctx context.Context) (Identity, error) {
+	body, err := json.Marshal(&authenticationv1.SelfSubjectReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: authenticationv1.SchemeGroupVersion.String(), Kind: "SelfSubjectReview"},
+	})
+	if err != nil {
+		return Identity{}, fmt.Errorf("encode question: %w", err)
+	}
+	c := &call{verb: "ask who we are", scope: collection, request: func(c *client) *rest.Request {
+		return send(c.core.Post().AbsPath("/apis", authenticationv1.GroupName, "v1", "selfsubjectreviews"), body)
+	}}
+	answer, err := a.do(ctx, c)
+	if err != nil {
+		return Identity{}, err
+	}
+	var review authenticationv1.SelfSubjectReview
+	if err := json.Unmarshal(answer, &review); err != nil {
+		return Identity{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
+	}
+	user := review.Status.UserInfo
+	if user.Username == "" {
+		return Identity{}, a.strange(errors.New("the answer names nobody"), c)
+	}
+	id := Identity{Username: user.Username}
+	if nodes := user.Extra[nodeNameExtra]; len(nodes) == 1 {
+		id.Node = nodes[0]
+	}
+	return id, nil
+}
+
+// TokenKubeconfig returns a kubeconfig for the API server that this source speaks to, with a token
+// and nothing else that is secret. server replaces the server's address; empty for that which the
+// source has. The certificate authority is in it, so that it needs no other file.
+func (a *API) TokenKubeconfig(token, server string) ([]byte, error) {
+	config, err := a.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return nil, badKubeconfig(a.opts.Kubeconfig, err)
+	}
+	if server == "" {
+		server = config.Host
+	}
+	const name = "braid"
+	file := clientcmdapi.NewConfig()
+	file.Clusters[name] = &clientcmdapi.Cluster{
+		Server: server, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure, TLSServerName: config.ServerName,
+	}
+	file.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	file.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	file.CurrentContext = name
+	return clientcmd.Write(*file)
+}
+
+// TryKubeconfig asks an API server whom it takes the bearer of a kubeconfig's content for. The
+// server's denial is an error for which apierrors.IsUnauthorized is true.
+func TryKubeconfig(ctx context.Context, content []byte, opts APIOptions) (Identity, error) {
+	opts.Kubeconfig, opts.content = "that is tried", content
+	a, err := NewAPI(opts)
+	if err != nil {
+		return Identity{}, err
+	}
+	defer a.Close()
+	id, err := a.Whoami(ctx)
+	if err == nil && id.Username == "system:anonymous" {
+		return id, &failure.Error{Reason: failure.InvalidConfig, Field: "kubeconfig", Err: errors.New("its bearer is nobody to the server")}
+	}
+	return id, err
+}
