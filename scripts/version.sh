@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# version.sh prints the version of what is built: the last tag like v1.2.3, what came after it, and
+# "-dirty" if files differ from the commit. Its digits of the commit are as many in every clone.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+git describe --tags --match 'v[0-9]*' --always --dirty --abbrev=12 2>/dev/null || echo unknown
