@@ -1,6 +1,6 @@
 # Each verb is a script of the same name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build generate fmt lint test e2e conformance fuzz bench soak demo
+.PHONY: help build image generate fmt lint test e2e conformance fuzz bench soak demo
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ demo: ## a pod gets three interfaces, and loses them again: no cluster needed
 
 build: ## build bin/braid, bin/braid-controller and bin/braidctl, static and stripped
 	@scripts/build.sh
+
+image: ## make the container image in bin/image, for amd64 and arm64; PUSH=REFERENCE pushes it
+	@scripts/image.sh
 
 test: ## unit, network namespace and API server tests, in a user-mode kernel where this one lacks something
 	@scripts/test.sh

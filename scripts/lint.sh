@@ -17,6 +17,7 @@ failed=0
 say "Go code"
 "$golangci" run ./... || failed=1
 (cd scripts/tools && "$golangci" run --config ../../.golangci.yml ./...) || failed=1
+(cd scripts/tools/image && "$golangci" run --config ../../../.golangci.yml ./...) || failed=1
 
 say "formatting"
 "$golangci" fmt --diff || failed=1
