@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestDependencyDirection(t *testing.T) {
 
 // A reader finds the same few folders, whatever is added.
 func TestTopLevel(t *testing.T) {
-	allowed := []string{"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile", "README.md"}
+	allowed := []string{"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile", "README.md", "CHANGELOG.md"}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
@@ -146,5 +147,29 @@ func TestTopLevel(t *testing.T) {
 		if !slices.Contains(allowed, e.Name()) && !strings.HasPrefix(e.Name(), ".") && e.Name() != "bin" {
 			t.Errorf("%s does not belong at the top level", e.Name())
 		}
+	}
+}
+
+// CHANGELOG.md has the form of Keep a Changelog: what is not released yet comes first, then versions.
+func TestChangelog(t *testing.T) {
+	text, err := os.ReadFile("../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`^## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d$`)
+	kind := regexp.MustCompile(`^### (Added|Changed|Deprecated|Removed|Fixed|Security)$`)
+	versions := 0
+	for i, line := range strings.Split(string(text), "\n") {
+		switch {
+		case strings.HasPrefix(line, "## "):
+			if versions++; versions == 1 && line != "## [Unreleased]" || versions > 1 && !version.MatchString(line) {
+				t.Errorf("line %d: %s", i+1, line)
+			}
+		case strings.HasPrefix(line, "###") && !kind.MatchString(line):
+			t.Errorf("line %d: %s", i+1, line)
+		}
+	}
+	if versions == 0 {
+		t.Error("nothing is said to be unreleased")
 	}
 }
