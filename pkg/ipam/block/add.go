@@ -32,15 +32,15 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	o := &order{Manager: m, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
-	got, err := o.fulfil(ctx)
+	t := &taker{lease: lease{Manager: m}, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
+	got, err := t.fulfil(ctx)
 	if errors.Is(err, errHolds) {
 		if got, err = m.again(ctx, h, wishes); err != nil || got != nil {
 			return got, err
 		}
-		got, err = o.fulfil(ctx)
+		got, err = t.fulfil(ctx)
 	}
-	if err == nil || !o.touched {
+	if err == nil || !t.touched {
 		return got, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
@@ -95,47 +95,41 @@ func (w Wish) String() string {
 	return fmt.Sprintf("%v (%v to %v)", w.Window.Prefix(), w.Window.Start(), w.Window.End())
 }
 
-// order is an Add at work.
-type order struct {
-	*Manager
+// taker is an Add at work: it takes addresses for a holder, out of blocks of its node and of shared
+// ones.
+type taker struct {
+	lease
 	holder Holder
 	wishes []Wish
 	claim  *claimv1.IPAMClaim
 	// begun: what is there of the attachment is of this Add. touched: something of it may be there.
-	// looked: this Add has looked whether the node's blocks are its own, remembered whether the API
-	// knows what the attachment holds.
-	begun, touched, looked, remembered bool
+	begun, touched bool
 	// shared are the addresses of shared blocks that it has got, by the wish's index.
 	shared map[int]netip.Addr
 	// tried are blocks that were found shared, and may hold an address of ours.
 	tried []heldAddr
 }
 
-var (
-	// errHolds is that there is something of the attachment already.
-	errHolds = errors.New("it holds addresses already")
-	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says
-	// nothing.
-	errUnknown = errors.New("it is not known what is held")
-)
+// errHolds is that there is something of the attachment already.
+var errHolds = errors.New("it holds addresses already")
 
-func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
+func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 	for range rounds {
-		got, short, err := o.take(ctx)
+		got, short, err := t.take(ctx)
 		switch {
 		case errors.Is(err, errStale):
-			err = o.renew(ctx)
+			err = t.renew(ctx)
 		case errors.Is(err, errUnknown):
-			err = o.remember(ctx)
+			err = t.remember(ctx)
 		case err == nil && short >= 0:
-			o.touched = true
-			if err = o.obtain(ctx, short); err != nil {
+			t.touched = true
+			if err = t.obtain(ctx, short); err != nil {
 				if errors.Is(err, ErrFull) && !errors.Is(err, ErrLater) {
-					o.noteFull(ctx, o.wishes[short])
+					t.noteFull(ctx, t.wishes[short])
 				}
-				err = fmt.Errorf("address of %v: %w", o.wishes[short], err)
+				err = fmt.Errorf("address of %v: %w", t.wishes[short], err)
 			}
-			o.begun = true
+			t.begun, t.remembered = true, true
 		default:
 			return got, err
 		}
@@ -147,40 +141,37 @@ func (o *order) fulfil(ctx context.Context) ([]netip.Addr, error) {
 }
 
 // remember finds out what the attachment holds where local state was lost, and gives it back.
-func (o *order) remember(ctx context.Context) error {
-	o.remembered = true
-	orphans, err := o.recollect(ctx)
-	if err != nil || orphans[o.holder.ID] == nil {
+func (t *taker) remember(ctx context.Context) error {
+	t.remembered = true
+	orphans, err := t.recollect(ctx)
+	if err != nil || orphans[t.holder.ID] == nil {
 		return err
 	}
-	return o.Del(ctx, o.holder.ID)
+	return t.Del(ctx, t.holder.ID)
 }
 
 // take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be
 // fulfilled so, else it is negative.
-func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err error) {
+func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err error) {
 	short = -1
-	err = o.locked(ctx, func(s *session) error {
-		if !o.begun {
-			if has, err := s.holding(o.holder.ID); has != nil || err != nil {
+	err = t.locked(ctx, func(s *session) error {
+		if !t.begun {
+			if has, err := s.holding(t.holder.ID); has != nil || err != nil {
 				return errHolds
 			}
 		}
-		if err := o.checkLease(s); err != nil {
+		if err := t.check(s); err != nil {
 			return err
 		}
-		if !o.begun && !o.remembered && !s.recollected() {
-			return errUnknown
-		}
-		got = make([]netip.Addr, len(o.wishes))
-		h := held{Holder: o.holder, Got: got, Shared: o.tried}
+		got = make([]netip.Addr, len(t.wishes))
+		h := held{Holder: t.holder, Got: got, Shared: t.tried}
 		var changed []*local
-		for i, w := range o.wishes {
-			if addr, ok := o.shared[i]; ok {
+		for i, w := range t.wishes {
+			if addr, ok := t.shared[i]; ok {
 				got[i] = addr
 				continue
 			}
-			if o.claim != nil { // what outlives the container is not this node's to keep
+			if t.claim != nil { // what outlives the container is not this node's to keep
 				short = i
 				return nil
 			}
@@ -189,14 +180,14 @@ func (o *order) take(ctx context.Context) (got []netip.Addr, short int, err erro
 				short = i
 				return err
 			}
-			b.use(addr, o.holder)
+			b.use(addr, t.holder)
 			got[i] = addr
 			h.Local = append(h.Local, heldAddr{w.Space, addr})
 			if !slices.Contains(changed, b) {
 				changed = append(changed, b)
 			}
 		}
-		o.touched = true
+		t.touched = true
 		return s.record(&h, changed)
 	})
 	return got, short, err

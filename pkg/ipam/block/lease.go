@@ -57,48 +57,61 @@ func (m *Manager) standing(last *tended) standing {
 	return leaseValid
 }
 
-// errStale is that the node has not looked for long whether its blocks are its own.
-var errStale = errors.New("the node's blocks may be another's by now")
-
-// checkLease is errStale where an address must not be given without a look first.
-func (o *order) checkLease(s *session) error {
-	last := s.tended()
-	switch o.standing(&last) {
-	case leaseValid:
-		return nil
-	case leaseDue:
-		if o.looked || !o.due(last.Tried, renewAgain) {
-			return nil
-		}
-	}
-	return errStale
+// lease is what one operation knows of the node's right to give addresses of its blocks.
+type lease struct {
+	*Manager
+	// looked: it has looked at the blocks' objects. remembered: it has asked the API what attachments
+	// hold, or need not.
+	looked, remembered bool
 }
 
-// renew looks whether the node's blocks are its own, unless another Add has just done so. A look
+var (
+	// errStale is that the node has not looked for long whether its blocks are its own.
+	errStale = errors.New("the node's blocks may be another's by now")
+	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says
+	// nothing.
+	errUnknown = errors.New("it is not known what is held")
+)
+
+// check is an error where an address must not be given yet: errStale without renew, errUnknown
+// without recollect.
+func (l *lease) check(s *session) error {
+	last := s.tended()
+	standing := l.standing(&last)
+	if standing == leaseOver || standing == leaseDue && !l.looked && l.due(last.Tried, renewAgain) {
+		return errStale
+	}
+	if !l.remembered && !s.recollected() {
+		return errUnknown
+	}
+	return nil
+}
+
+// renew looks whether the node's blocks are its own, unless another operation has just done so. A look
 // that fails, for whatever reason, is an error only after the end of the lease, or if the cluster
 // does not know the node.
-func (o *order) renew(ctx context.Context) error {
-	last, blocks, err := o.leaseState(ctx)
+func (l *lease) renew(ctx context.Context) error {
+	last, blocks, err := l.leaseState(ctx)
 	if err != nil {
 		return err
 	}
 	within, cancel := ctx, context.CancelFunc(func() {})
-	if o.standing(&last) != leaseOver {
+	if l.standing(&last) != leaseOver {
 		within, cancel = context.WithTimeout(ctx, lookWithin+time.Duration(blocks)*lookPerBlock)
 	}
 	defer cancel()
-	unlock, err := o.lockDir(within, blocksDir)
+	unlock, err := l.lockDir(within, blocksDir)
 	if err == nil {
 		defer unlock()
-		if last, _, err = o.leaseState(ctx); err != nil || o.standing(&last) == leaseValid {
+		if last, _, err = l.leaseState(ctx); err != nil || l.standing(&last) == leaseValid {
 			return err
 		}
-		if o.standing(&last) == leaseOver && !o.due(last.Tried, lapsedAgain) {
-			return o.lapsed(&last, fmt.Errorf("the API server was asked less than %v ago: %w", lapsedAgain, ErrLater))
+		if l.standing(&last) == leaseOver && !l.due(last.Tried, lapsedAgain) {
+			return l.lapsed(&last, fmt.Errorf("the API server was asked less than %v ago: %w", lapsedAgain, ErrLater))
 		}
-		_, _, err = o.compare(within)
+		_, _, err = l.compare(within)
 	}
-	return o.renewed(ctx, err)
+	return l.renewed(ctx, err)
 }
 
 // leaseState is when what was done, and how many blocks the node has.
@@ -111,25 +124,25 @@ func (m *Manager) leaseState(ctx context.Context) (last tended, blocks int, err 
 	return last, blocks, err
 }
 
-// renewed is what a look that ended with this error means for the Add.
-func (o *order) renewed(ctx context.Context, lookErr error) error {
-	o.looked = true
+// renewed is what a look that ended with this error means for the operation.
+func (l *lease) renewed(ctx context.Context, lookErr error) error {
+	l.looked = true
 	if lookErr == nil || apierrors.IsNotFound(lookErr) || apierrors.IsBadRequest(lookErr) {
 		return lookErr // the cluster does not know the node, or no node can have the name
 	}
-	last, _, err := o.leaseState(ctx)
+	last, _, err := l.leaseState(ctx)
 	if err != nil {
 		return errors.Join(err, lookErr)
 	}
-	if o.standing(&last) == leaseValid { // what failed was no block that gives addresses
-		o.Log.WarnContext(ctx, "not all blocks of this node could be looked at", "error", lookErr)
+	if l.standing(&last) == leaseValid { // what failed was no block that gives addresses
+		l.Log.WarnContext(ctx, "not all blocks of this node could be looked at", "error", lookErr)
 		return nil
 	}
-	err = o.noteTended(ctx, func(last *tended) { last.Tried = o.now() })
-	if err != nil || o.standing(&last) == leaseOver {
-		return errors.Join(err, o.lapsed(&last, lookErr))
+	err = l.noteTended(ctx, func(last *tended) { last.Tried = l.now() })
+	if err != nil || l.standing(&last) == leaseOver {
+		return errors.Join(err, l.lapsed(&last, lookErr))
 	}
-	o.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", lookErr)
+	l.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", lookErr)
 	return nil
 }
 

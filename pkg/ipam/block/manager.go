@@ -40,8 +40,10 @@ type Manager struct {
 	// Wall is the time of the machine's wall clock, which a suspended machine finds ahead; nil:
 	// time.Now.
 	Wall func() time.Time
-	// Sleep waits, for locks, too; nil: until the time has passed or the context is done. For tests.
+	// Sleep waits; nil: until the time has passed or the context is done. For tests.
 	Sleep func(ctx context.Context, d time.Duration) error
+	// Locking is told of each directory before its lock is waited for. For tests.
+	Locking func(dir string)
 	// Rand chooses among blocks; nil: anew each time.
 	Rand *rand.Rand
 	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests.

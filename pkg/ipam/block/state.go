@@ -237,16 +237,11 @@ func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err e
 }
 
 // flock waits for the lock of a directory, which has it until it is closed.
-func (m *Manager) flock(ctx context.Context, d hostfile.Dir) (err error) {
-	if m.Sleep == nil {
-		return wrap(hostfile.Lock(ctx, d.FD()), "lock %s", d.Path())
+func (m *Manager) flock(ctx context.Context, d hostfile.Dir) error {
+	if m.Locking != nil {
+		m.Locking(d.Path())
 	}
-	for locked := false; err == nil && !locked; {
-		if locked, err = hostfile.TryLock(d.FD()); err == nil && !locked {
-			err = m.Sleep(ctx, time.Millisecond)
-		}
-	}
-	return wrap(err, "lock %s", d.Path())
+	return wrap(hostfile.Lock(ctx, d.FD()), "lock %s", d.Path())
 }
 
 // read decodes a file of ours.

@@ -64,24 +64,24 @@ func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 }
 
 // createInZone claims a block of a zone that the node has, or begins one.
-func (s *search) createInZone(ctx context.Context) (bool, error) {
-	local, err := s.local(ctx)
+func (f *finder) createInZone(ctx context.Context) (bool, error) {
+	local, err := f.local(ctx)
 	if err != nil {
 		return false, err
 	}
-	if ok, err := s.inZone(ctx, local); ok || err != nil {
+	if ok, err := f.inZone(ctx, local); ok || err != nil {
 		return ok, err
 	}
-	return s.newZone(ctx, local)
+	return f.newZone(ctx, local)
 }
 
 // inZone claims a block of a zone that the node has; local are the blocks that it has.
-func (s *search) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
-	for i, cidr := range s.w.near(local) {
-		if s.complete && s.taken.Has(cidr) {
+func (f *finder) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
+	for i, cidr := range f.w.near(local) {
+		if f.complete && f.taken.Has(cidr) {
 			continue
 		}
-		if claimed, err := s.createAt(ctx, cidr, false, i > 0 && !s.complete); claimed || err != nil {
+		if claimed, err := f.createAt(ctx, cidr, i > 0 && !f.complete, f.createOwned); claimed || err != nil {
 			return claimed, err
 		}
 	}
@@ -90,29 +90,29 @@ func (s *search) inZone(ctx context.Context, local []netip.Prefix) (bool, error)
 
 // newZone claims the first block of a zone: of the window's first one if the node has nothing of the window, as in a small cluster people
 // expect addresses in their order.
-func (s *search) newZone(ctx context.Context, local []netip.Prefix) (bool, error) {
+func (f *finder) newZone(ctx context.Context, local []netip.Prefix) (bool, error) {
 	zones := new(alloc.BlockSet)
 	for _, p := range local {
 		zones.Add(zoneOf(p))
 	}
-	bits := blockBits(s.w.Window.Start())
+	bits := blockBits(f.w.Window.Start())
 	looks := moreZones
-	zone, ok := s.w.Window.RandomBlock(bits-zoneBits, s.rnd, zones)
-	if !slices.ContainsFunc(local, s.w.Window.Prefix().Overlaps) {
+	zone, ok := f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
+	if !slices.ContainsFunc(local, f.w.Window.Prefix().Overlaps) {
 		looks = maxZones
-		for first := range s.w.Window.Blocks(bits) {
+		for first := range f.w.Window.Blocks(bits) {
 			zone = zoneOf(first)
 			break
 		}
 	}
 	for ; ok && looks > 0; looks-- {
-		if first := s.w.head(zone); first.IsValid() && (!s.complete || !s.taken.Has(first)) {
-			if claimed, err := s.createAt(ctx, first, false, !s.complete); claimed || err != nil {
+		if first := f.w.head(zone); first.IsValid() && (!f.complete || !f.taken.Has(first)) {
+			if claimed, err := f.createAt(ctx, first, !f.complete, f.createOwned); claimed || err != nil {
 				return claimed, err
 			}
 		}
 		zones.Add(zone)
-		zone, ok = s.w.Window.RandomBlock(bits-zoneBits, s.rnd, zones)
+		zone, ok = f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
 	}
 	return false, nil
 }

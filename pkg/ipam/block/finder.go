@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,13 +36,14 @@ const (
 	manyBlocks = 1 << 20
 )
 
-// search is the way to an address for one wish that the node's own blocks cannot fulfil. It has the lock of the space.
-type search struct {
-	*order
-	w     Wish
-	index int
-	me    *self
-	rnd   *rand.Rand
+// finder finds a block for a window that its node has, or may have. It has the lock of the space.
+type finder struct {
+	*Manager
+	w Wish
+	// lasting: what is to be found outlives containers, and so is not a node's to keep.
+	lasting bool
+	me      *self
+	rnd     *rand.Rand
 	// taken are blocks that cannot be claimed, listed those of them that were read; complete says that these are all of the window.
 	taken    *alloc.BlockSet
 	listed   []v1alpha1.IPBlock
@@ -52,24 +54,29 @@ type search struct {
 	waited time.Duration
 }
 
-// obtain gets a block for the wish of that index, or an address of a shared one.
-func (o *order) obtain(ctx context.Context, index int) error {
-	w := o.wishes[index]
-	unlock, err := o.lockSpace(ctx, w.Space)
-	if err != nil {
-		return err
+// finder takes the lock of the wish's space. Its unlock is to be called, as it is then.
+func (m *Manager) finder(ctx context.Context, w Wish, lasting bool) (*finder, error) {
+	unlock, err := m.lockSpace(ctx, w.Space)
+	return &finder{Manager: m, w: w, lasting: lasting, rnd: m.rand(), unlock: unlock}, err
+}
+
+// begin looks again. found: the node has a block by now. share: a block that is claimed for the
+// window is to be shared.
+func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
+	f.listed, f.taken, f.complete = nil, new(alloc.BlockSet), false
+	if found, err = f.owns(ctx); found || err != nil {
+		return found, false, err
 	}
-	s := &search{order: o, w: w, index: index, rnd: o.rand(), unlock: unlock}
-	defer func() { s.unlock() }()
-	for {
-		victim, err := s.run(ctx)
-		if err != nil || victim == nil {
-			return err
-		}
-		if err := s.await(ctx, victim); err != nil {
-			return err
-		}
+	share, err = f.shares(ctx)
+	return false, share, err
+}
+
+// claim claims a block that nobody has; false if there is none.
+func (f *finder) claim(ctx context.Context) (bool, error) {
+	if ok, err := f.createInZone(ctx); ok || err != nil {
+		return ok, err
 	}
+	return f.create(ctx, f.createOwned)
 }
 
 // has says whether the node's own blocks can fulfil the wish.
@@ -82,72 +89,36 @@ func (m *Manager) has(ctx context.Context, w Wish) (ok bool, err error) {
 	return ok, err
 }
 
-// run tries what there is, the cheapest first. victim is a block that another node is asked to share.
-func (s *search) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) {
-	s.listed, s.taken, s.complete = nil, new(alloc.BlockSet), false
-	if ok, err := s.owns(ctx); ok || err != nil {
-		return nil, err
-	}
-	share, err := s.shares(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s.w.Asked.IsValid() {
-		return s.asked(ctx, share)
-	}
-	for _, step := range s.steps(share) {
-		if ok, err := step(ctx); ok || err != nil {
-			return nil, err
-		}
-	}
-	return s.recall(ctx)
-}
-
-// steps are the ways to an address, the cheapest first.
-func (s *search) steps(share bool) []func(context.Context) (bool, error) {
-	create := func(ctx context.Context) (bool, error) { return s.create(ctx, share) }
-	list := []func(context.Context) (bool, error){create, s.fromShared}
-	switch {
-	case s.claim != nil:
-		return slices.Insert(list, 0, s.fromClaimed, s.probe)
-	case share && s.complete: // a block that is shared is better used than another one
-		return slices.Insert(list, 0, s.fromShared)
-	case share:
-		return slices.Insert(list, 0, s.probe)
-	}
-	return slices.Insert(list, 0, s.createInZone)
-}
-
 // owns says whether the node's own blocks have an address for the wish by now: whoever had the lock before may have got one. If not, those
 // are looked at of which it is not known whose they are, and those of before the reboot.
-func (s *search) owns(ctx context.Context) (ok bool, err error) {
-	if s.claim == nil { // what outlives the container is not this node's to keep
-		if ok, err := s.has(ctx, s.w); ok || err != nil {
+func (f *finder) owns(ctx context.Context) (ok bool, err error) {
+	if !f.lasting { // what outlives the container is not this node's to keep
+		if ok, err := f.has(ctx, f.w); ok || err != nil {
 			return ok, err
 		}
 	}
-	if s.me, err = s.self(ctx); err != nil {
+	if f.me, err = f.self(ctx); err != nil {
 		return false, err
 	}
-	if !s.me.All && !slices.Contains(s.me.Seen, s.w.Space) {
-		if err := s.learn(ctx); err != nil {
+	if !f.me.All && !slices.Contains(f.me.Seen, f.w.Space) {
+		if err := f.learn(ctx); err != nil {
 			return false, err
 		}
 	}
-	return s.resume(ctx)
+	return f.resume(ctx)
 }
 
 // shares reports whether a block that is claimed is to be shared: where those nodes that use blocks
 // of the window outnumber the blocks that nobody has.
-func (s *search) shares(ctx context.Context) (bool, error) {
-	count := s.w.Window.BlockCount(blockBits(s.w.Window.Start()))
-	if s.claim != nil {
+func (f *finder) shares(ctx context.Context) (bool, error) {
+	count := f.w.Window.BlockCount(blockBits(f.w.Window.Start()))
+	if f.lasting {
 		return true, nil
 	}
 	if count >= manyBlocks {
 		return false, nil
 	}
-	nodes, err := s.nodes(ctx, s.me)
+	nodes, err := f.nodes(ctx, f.me)
 	switch {
 	case err != nil || nodes < 2:
 		return false, err
@@ -156,19 +127,19 @@ func (s *search) shares(ctx context.Context) (bool, error) {
 	case count >= uint64(nodes)*enoughBlocks:
 		return false, nil
 	}
-	if err := s.list(ctx); err != nil {
+	if err := f.list(ctx); err != nil {
 		return false, err
 	}
-	return s.users() > s.unclaimed(count), nil
+	return f.users() > f.unclaimed(count), nil
 }
 
 // users counts the nodes that own blocks of the window, or addresses of shared ones, of those that
 // were listed, and this one.
-func (s *search) users() uint64 {
-	names := map[string]bool{s.me.Name: true}
-	for i := range s.listed {
-		spec := &s.listed[i].Spec
-		if cidr, err := ParseBlock(spec.CIDR); err != nil || !s.w.Window.Prefix().Overlaps(cidr) {
+func (f *finder) users() uint64 {
+	names := map[string]bool{f.me.Name: true}
+	for i := range f.listed {
+		spec := &f.listed[i].Spec
+		if cidr, err := ParseBlock(spec.CIDR); err != nil || !f.w.Window.Prefix().Overlaps(cidr) {
 			continue
 		}
 		if spec.Owner != nil {
@@ -186,10 +157,10 @@ func (s *search) users() uint64 {
 }
 
 // unclaimed counts the blocks of the window, of which there are so many, that no listed one has.
-func (s *search) unclaimed(count uint64) uint64 {
+func (f *finder) unclaimed(count uint64) uint64 {
 	taken := map[netip.Prefix]bool{}
-	for i := range s.listed {
-		if cidr, err := ParseBlock(s.listed[i].Spec.CIDR); err == nil && s.w.fits(cidr) {
+	for i := range f.listed {
+		if cidr, err := ParseBlock(f.listed[i].Spec.CIDR); err == nil && f.w.fits(cidr) {
 			taken[cidr] = true
 		}
 	}
@@ -197,16 +168,16 @@ func (s *search) unclaimed(count uint64) uint64 {
 }
 
 // local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
-func (s *search) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
-	err = s.locked(ctx, func(l *session) error {
+func (f *finder) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
+	err = f.locked(ctx, func(l *session) error {
 		for _, on := range shelves() {
-			list, err := l.onShelf(s.w.Space, on)
+			list, err := l.onShelf(f.w.Space, on)
 			if err != nil {
 				return err
 			}
 			for _, p := range list {
 				if on == aside {
-					if b, err := l.block(s.w.Space, p); err != nil || b == nil || b.State == claiming {
+					if b, err := l.block(f.w.Space, p); err != nil || b == nil || b.State == claiming {
 						continue // an error will be met again
 					}
 				}
@@ -219,24 +190,24 @@ func (s *search) local(ctx context.Context) (prefixes []netip.Prefix, err error)
 }
 
 // list learns which blocks of the space cannot be claimed.
-func (s *search) list(ctx context.Context) (err error) {
-	local, err := s.local(ctx)
+func (f *finder) list(ctx context.Context) (err error) {
+	local, err := f.local(ctx)
 	if err != nil {
 		return err
 	}
-	s.listed, err = s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + s.w.Space})
+	f.listed, err = f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + f.w.Space})
 	if err != nil {
-		return fmt.Errorf("list blocks of space %s: %w", s.w.Space, err)
+		return fmt.Errorf("list blocks of space %s: %w", f.w.Space, err)
 	}
 	taken := local
-	for _, b := range s.listed {
+	for _, b := range f.listed {
 		// One that is not as ours are is taken as far as it reaches.
 		if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil {
 			taken = append(taken, p.Masked())
 		}
 	}
-	s.taken = alloc.NewBlockSet(slices.Values(taken))
-	s.complete = true
+	f.taken = alloc.NewBlockSet(slices.Values(taken))
+	f.complete = true
 	return nil
 }
 
@@ -245,44 +216,145 @@ func (w Wish) looks() int {
 	return int(min(max(w.Window.BlockCount(blockBits(w.Window.Start()))/lookShare, minLooks), maxLooks)) //nolint:gosec // bounded
 }
 
-// create claims a block that nobody has; false if there is none. A shared one is created with the address in it.
-func (s *search) create(ctx context.Context, share bool) (ok bool, err error) {
-	bits := blockBits(s.w.Window.Start())
-	looks := s.w.looks()
+// maker makes the object of a block, as the node's or as a shared one; false if it exists.
+type maker func(ctx context.Context, cidr netip.Prefix) (bool, error)
+
+// create makes a block that nobody has; false if there is none.
+func (f *finder) create(ctx context.Context, make maker) (ok bool, err error) {
+	bits := blockBits(f.w.Window.Start())
+	looks := f.w.looks()
 	for try := range looks + tries {
-		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
-		if !s.complete && (!ok || try == looks) {
-			if err := s.list(ctx); err != nil {
+		cidr, ok := f.w.Window.RandomBlock(bits, f.rnd, f.taken)
+		if !f.complete && (!ok || try == looks) {
+			if err := f.list(ctx); err != nil {
 				return false, err
 			}
-			cidr, ok = s.w.Window.RandomBlock(bits, s.rnd, s.taken)
+			cidr, ok = f.w.Window.RandomBlock(bits, f.rnd, f.taken)
 		}
 		if !ok {
 			return false, nil
 		}
 		// Where others were found, a look comes first: one that finds the block costs the API a fifth of a claim that does.
-		look := try > 0 && !s.complete
-		if claimed, err := s.createAt(ctx, cidr, share, look); claimed || err != nil {
+		look := try > 0 && !f.complete
+		if claimed, err := f.createAt(ctx, cidr, look, make); claimed || err != nil {
 			return claimed, err
 		}
-		s.complete = false // one that was made since the list was may have an address
+		f.complete = false // one that was made since the list was may have an address
 	}
 	return false, fmt.Errorf("%d blocks in turn were taken by other nodes: %w", looks+tries, ErrLater)
 }
 
-// createAt claims this very block; false if it exists.
-func (s *search) createAt(ctx context.Context, cidr netip.Prefix, share, look bool) (claimed bool, err error) {
-	s.taken.Add(cidr)
+// createAt makes this very block; false if it exists.
+func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, make maker) (claimed bool, err error) {
+	f.taken.Add(cidr)
 	if look { // at what an API server has in memory: if it is not the latest, no more is lost than a try
-		there, err := s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(s.w.Space, cidr), ResourceVersion: "0"})
+		there, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(f.w.Space, cidr), ResourceVersion: "0"})
 		if err != nil || len(there) > 0 {
-			return false, wrap(err, "look for block %v of space %s", cidr, s.w.Space)
+			return false, wrap(err, "look for block %v of space %s", cidr, f.w.Space)
 		}
 	}
-	if share {
-		return s.createShared(ctx, cidr)
+	return make(ctx, cidr)
+}
+
+// fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was lost, or it is of before the reboot.
+func (f *finder) fromOwn(ctx context.Context) (ok bool, err error) {
+	for i := range f.listed {
+		cidr, perr := ParseBlock(f.listed[i].Spec.CIDR)
+		if ok || err != nil {
+			break
+		}
+		if perr != nil || !f.me.owns(&f.listed[i]) || !f.w.fits(cidr) {
+			continue
+		}
+		b, merr := f.mine(ctx, f.me, f.w.Space, cidr)
+		if err = merr; err == nil && b != nil {
+			ok, err = f.use(ctx, b)
+		}
 	}
-	return s.createOwned(ctx, cidr)
+	return ok, err
+}
+
+// recall asks the owner of a block to share it, and gives that block.
+func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
+	if ok, err := f.fromOwn(ctx); ok || err != nil {
+		return nil, err
+	}
+	victims := slices.DeleteFunc(slices.Clone(f.listed), func(b v1alpha1.IPBlock) bool {
+		cidr, err := ParseBlock(b.Spec.CIDR)
+		return err != nil || b.Spec.Owner == nil || !f.w.fits(cidr) || !f.lasting && f.me.owns(&b)
+	})
+	if len(victims) == 0 {
+		return nil, fmt.Errorf("%w in %v", ErrFull, f.w)
+	}
+	victim := f.choose(victims)
+	if f.me.owns(victim) { // what lasts is none of its own
+		cidr, err := ParseBlock(victim.Spec.CIDR)
+		if err != nil {
+			return nil, err
+		}
+		return victim, f.give(ctx, f.me, victim.Spec.Space, cidr, (*local).ours)
+	}
+	if victim.Spec.Recall == nil {
+		victim.Spec.Recall = &v1alpha1.Recall{By: f.me.Name, At: metav1.NewTime(f.wall())}
+		if err := f.step("recall block"); err != nil {
+			return nil, err
+		}
+		if _, err := f.Store.UpdateBlock(ctx, victim); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("recall block %s: %w", victim.Name, err)
+		}
+	}
+	return victim, nil
+}
+
+// choose prefers blocks that were recalled a moment ago, then those that say that something is free. Where a recall was not answered, nobody
+// may be there to do it.
+func (f *finder) choose(victims []v1alpha1.IPBlock) *v1alpha1.IPBlock {
+	f.rnd.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+	rank := func(b *v1alpha1.IPBlock) int32 {
+		switch {
+		case b.Spec.Recall == nil:
+			return Size - b.Status.Used
+		case f.wall().Sub(b.Spec.Recall.At.Time).Abs() < answered:
+			return Size + 1
+		}
+		return -1
+	}
+	best := &victims[0]
+	for i := range victims {
+		if rank(&victims[i]) > rank(best) {
+			best = &victims[i]
+		}
+	}
+	return best
+}
+
+// await waits until the block is the owner's no more. Others may have the lock of the space meanwhile.
+func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
+	for {
+		object, err := f.Store.Block(ctx, victim.Name)
+		if apierrors.IsNotFound(err) || err == nil && object.Spec.Owner == nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("get block %s: %w", victim.Name, err)
+		}
+		if f.waited >= cmp.Or(f.Patience, defaultPatience) {
+			return fmt.Errorf("%w in %v but in blocks of other nodes; node %s was asked to share %s and did not yet: %w",
+				ErrFull, f.w, object.Spec.Owner.NodeName, object.Spec.CIDR, ErrLater)
+		}
+		wait := lookAgain + time.Duration(f.rnd.Int64N(int64(lookAgain))) // spreads load
+		f.waited += wait
+		f.unlock()
+		f.unlock = func() {}
+		if err := f.sleep(ctx, wait); err != nil {
+			return err
+		}
+		unlock, err := f.lockSpace(ctx, f.w.Space)
+		if err != nil {
+			return err
+		}
+		f.unlock = unlock
+	}
 }
 
 func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
@@ -295,40 +367,40 @@ func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
 
 // createOwned claims the block for this node; false if it exists. By which claim it is about to do so is written before, so that a claim of which
 // the answer is lost is not taken for a block that was in use.
-func (s *search) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
+func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
 	var b *local
 	again := false
-	err = s.locked(ctx, func(l *session) (err error) {
-		if b, err = l.block(s.w.Space, cidr); err != nil || b != nil {
+	err = f.locked(ctx, func(l *session) (err error) {
+		if b, err = l.block(f.w.Space, cidr); err != nil || b != nil {
 			again = b != nil
 			return err
 		}
-		b = newLocal(s.w.Space, cidr, claiming)
-		b.Claim, b.Idle = s.newClaim(), s.now()
+		b = newLocal(f.w.Space, cidr, claiming)
+		b.Claim, b.Idle = f.newClaim(), f.now()
 		return l.save(b)
 	})
 	if err != nil || b.State != claiming { // it stands aside
 		return false, err
 	}
-	object := s.object(s.w.Space, cidr)
-	object.Spec.Owner = s.me.node(b.Claim)
-	if err := s.step("create block"); err != nil {
+	object := f.object(f.w.Space, cidr)
+	object.Spec.Owner = f.me.node(b.Claim)
+	if err := f.step("create block"); err != nil {
 		return false, err
 	}
-	made, err := s.Store.CreateBlock(ctx, object)
+	made, err := f.Store.CreateBlock(ctx, object)
 	switch {
 	case apierrors.IsAlreadyExists(err) && again: // it may be ours
-		b, err := s.settle(ctx, s.me, s.w.Space, cidr)
+		b, err := f.settle(ctx, f.me, f.w.Space, cidr)
 		return b != nil && b.State == owned, err
 	case apierrors.IsAlreadyExists(err):
-		return false, s.locked(ctx, func(l *session) error { return l.drop(b) })
+		return false, f.locked(ctx, func(l *session) error { return l.drop(b) })
 	case err != nil:
-		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, s.w.Space, err)
+		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, f.w.Space, err)
 	}
-	if err := s.step("created block"); err != nil {
+	if err := f.step("created block"); err != nil {
 		return false, err
 	}
-	_, err = s.become(ctx, s.w.Space, cidr, owned, made.UID)
+	_, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
 	return err == nil, err
 }
 
@@ -366,48 +438,48 @@ func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, w
 }
 
 // resume settles the blocks that stand aside, and takes up one of before the reboot that has an address for the wish.
-func (s *search) resume(ctx context.Context) (ok bool, err error) {
+func (f *finder) resume(ctx context.Context) (ok bool, err error) {
 	var prefixes []netip.Prefix
-	err = s.locked(ctx, func(l *session) (err error) {
-		prefixes, err = l.onShelf(s.w.Space, aside)
+	err = f.locked(ctx, func(l *session) (err error) {
+		prefixes, err = l.onShelf(f.w.Space, aside)
 		return err
 	})
 	for _, p := range prefixes {
 		if err != nil || ok {
 			break
 		}
-		b, serr := s.settle(ctx, s.me, s.w.Space, p)
+		b, serr := f.settle(ctx, f.me, f.w.Space, p)
 		if err = serr; err == nil && b != nil {
-			ok, err = s.use(ctx, b)
+			ok, err = f.use(ctx, b)
 		}
 	}
 	return ok, err
 }
 
 // use says whether the node's own block has an address for the wish; one of before the reboot is taken up first.
-func (s *search) use(ctx context.Context, b *local) (ok bool, err error) {
+func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 	switch {
-	case s.claim != nil || !s.w.fits(b.prefix):
+	case f.lasting || !f.w.fits(b.prefix):
 		return false, nil
 	case b.State == dormant:
-		if ok, err := s.takeUp(ctx, s.me, b); !ok || err != nil {
+		if ok, err := f.takeUp(ctx, f.me, b); !ok || err != nil {
 			return false, err
 		}
 	case b.State != owned:
 		return false, nil
 	}
-	return s.has(ctx, s.w)
+	return f.has(ctx, f.w)
 }
 
 // learn finds the blocks of the space that the node owned before a reboot.
-func (s *search) learn(ctx context.Context) error {
-	mine, err := s.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + s.me.Name + ",spec.space=" + s.w.Space})
+func (f *finder) learn(ctx context.Context) error {
+	mine, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + f.me.Name + ",spec.space=" + f.w.Space})
 	if err != nil {
-		return fmt.Errorf("list blocks of node %s: %w", s.me.Name, err)
+		return fmt.Errorf("list blocks of node %s: %w", f.me.Name, err)
 	}
-	err = s.locked(ctx, func(l *session) error {
+	err = f.locked(ctx, func(l *session) error {
 		for _, object := range mine {
-			if err := l.adopt(s.me, &object); err != nil {
+			if err := l.adopt(f.me, &object); err != nil {
 				return err
 			}
 		}
@@ -416,7 +488,7 @@ func (s *search) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.note(ctx, s.me, func(me *self) { me.Seen = append(me.Seen, s.w.Space) })
+	return f.note(ctx, f.me, func(me *self) { me.Seen = append(me.Seen, f.w.Space) })
 }
 
 // adopt notes a block that is the node's and of which there is no file. The lock of the space has been held since the object was read.

@@ -1,0 +1,101 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Reserve makes sure that an Add with these wishes finds its addresses in blocks of this node, and so
+// asks the API nothing. It takes no address, and may be called at any time beside anything else.
+//
+// A block that is reserved is kept as one that is in use until the time after which idle blocks are
+// given back has passed without another Reserve; other nodes that need it get it all the same.
+// Nothing can be reserved in a window whose blocks are shared, which is no error. ErrFull: somebody
+// has each block of the window. Of others nothing is asked. What a wish asks for is disregarded.
+func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
+	wishes = slices.Clone(wishes)
+	for i := range wishes {
+		wishes[i].Asked = netip.Addr{}
+	}
+	l, errs := &lease{Manager: m}, []error(nil)
+	for range rounds {
+		short, err := l.stocked(ctx, wishes)
+		switch {
+		case errors.Is(err, errStale):
+			err = l.renew(ctx)
+		case errors.Is(err, errUnknown):
+			l.remembered = true
+			_, err = m.recollect(ctx)
+		case err != nil || short < 0:
+			return errors.Join(append(errs, err)...)
+		default:
+			more, serr := m.stock(ctx, wishes[short])
+			if errs = append(errs, serr); !more {
+				wishes = slices.Delete(wishes, short, short+1)
+			}
+		}
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(append(errs, fmt.Errorf("containers take each block that this node gets: %w", ErrLater))...)
+}
+
+// stocked looks whether the node's own blocks fulfil all wishes, and keeps those that do. short is
+// the index of a wish that they do not, else negative.
+func (l *lease) stocked(ctx context.Context, wishes []Wish) (short int, err error) {
+	short = -1
+	err = l.locked(ctx, func(s *session) error {
+		if err := l.check(s); err != nil {
+			return err
+		}
+		var kept []*local
+		for i, w := range wishes {
+			b, addr, err := s.pick(w)
+			if err != nil || b == nil {
+				short = i
+				return err
+			}
+			b.use(addr, nobody()) // not for long: two wishes are not for one address
+			kept = append(kept, b)
+		}
+		for _, b := range kept {
+			if err := s.keep(b.key()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return short, err
+}
+
+// keep makes a block that nothing is in use of one that has just become so.
+func (s *session) keep(key blockKey) error {
+	delete(s.loaded, key) // as it is in the file
+	b, err := s.block(key.space, key.cidr)
+	if err != nil || b == nil || len(b.Used) > 0 {
+		return err
+	}
+	b.Idle = s.m.now()
+	return s.save(b)
+}
+
+// stock gets a block for the wish. more: there may be more to get.
+func (m *Manager) stock(ctx context.Context, w Wish) (more bool, err error) {
+	f, err := m.finder(ctx, w, false)
+	if err != nil {
+		return false, err
+	}
+	defer func() { f.unlock() }()
+	found, share, err := f.begin(ctx)
+	if found || share || err != nil {
+		return found, err
+	}
+	if found, err = f.claim(ctx); !found && err == nil {
+		err = fmt.Errorf("%w in blocks of %v that nobody has", ErrFull, w)
+	}
+	return found, err
+}

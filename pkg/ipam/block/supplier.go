@@ -1,0 +1,306 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+)
+
+// askedTries bounds how often the block of an address that is asked for is found to be another one than just before.
+const askedTries = 4
+
+// supplier gets an address for one wish that the blocks of the node cannot fulfil: one of a shared
+// block for its taker, or a block for the node.
+type supplier struct {
+	*finder
+	taker *taker
+	// index is that of the wish.
+	index int
+}
+
+// obtain gets a block for the wish of that index, or an address of a shared one.
+func (t *taker) obtain(ctx context.Context, index int) error {
+	f, err := t.finder(ctx, t.wishes[index], t.claim != nil)
+	if err != nil {
+		return err
+	}
+	defer func() { f.unlock() }()
+	s := &supplier{f, t, index}
+	for {
+		victim, err := s.run(ctx)
+		if err != nil || victim == nil {
+			return err
+		}
+		if err := f.await(ctx, victim); err != nil {
+			return err
+		}
+	}
+}
+
+// run tries what there is, the cheapest first. victim is a block that another node is asked to share.
+func (s *supplier) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) {
+	found, share, err := s.begin(ctx)
+	if found || err != nil {
+		return nil, err
+	}
+	if s.w.Asked.IsValid() {
+		return s.asked(ctx, share)
+	}
+	for _, step := range s.steps(share) {
+		if ok, err := step(ctx); ok || err != nil {
+			return nil, err
+		}
+	}
+	return s.recall(ctx)
+}
+
+// steps are the ways to an address, the cheapest first.
+func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
+	create := func(ctx context.Context) (bool, error) { return s.create(ctx, s.createShared) }
+	switch {
+	case s.lasting:
+		return []func(context.Context) (bool, error){s.fromClaimed, s.probe, create, s.fromShared}
+	case share && s.complete: // a block that is shared is better used than another one
+		return []func(context.Context) (bool, error){s.fromShared, create, s.fromShared}
+	case share:
+		return []func(context.Context) (bool, error){s.probe, create, s.fromShared}
+	}
+	return []func(context.Context) (bool, error){s.finder.claim, s.fromShared}
+}
+
+// fromShared takes an address of a shared block that was listed; false if none has one.
+func (s *supplier) fromShared(ctx context.Context) (bool, error) {
+	s.rnd.Shuffle(len(s.listed), func(i, j int) { s.listed[i], s.listed[j] = s.listed[j], s.listed[i] })
+	for i := range s.listed {
+		b := &s.listed[i]
+		cidr, err := ParseBlock(b.Spec.CIDR)
+		if err != nil || b.Spec.Owner != nil || !s.w.fits(cidr) {
+			continue
+		}
+		if addr, _ := s.free(b, cidr); !addr.IsValid() {
+			continue
+		}
+		ok, err := s.adjust(ctx, heldAddr{s.w.Space, cidr.Addr()}, b.DeepCopy())
+		if ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// fromClaimed takes an address that the claim keeps already.
+func (s *supplier) fromClaimed(ctx context.Context) (bool, error) {
+	if err := s.list(ctx); err != nil {
+		return false, err
+	}
+	all := s.listed
+	s.listed = slices.DeleteFunc(slices.Clone(all), func(b v1alpha1.IPBlock) bool { return s.claimed(&b) == 0 })
+	ok, err := s.fromShared(ctx)
+	s.listed = all
+	return ok, err
+}
+
+// claimed counts the addresses that the claim keeps in the block.
+func (s *supplier) claimed(b *v1alpha1.IPBlock) (n int) {
+	for _, e := range b.Spec.Allocations {
+		if e.Claim != nil && e.Claim.UID == s.taker.claim.UID {
+			n++
+		}
+	}
+	return n
+}
+
+// probe looks at blocks of the window by chance and takes an address of one that is shared, or of none's yet.
+func (s *supplier) probe(ctx context.Context) (bool, error) {
+	bits := blockBits(s.w.Window.Start())
+	for range s.w.looks() {
+		cidr, ok := s.w.Window.RandomBlock(bits, s.rnd, s.taken)
+		if !ok {
+			break
+		}
+		s.taken.Add(cidr)
+		object, err := s.Store.Block(ctx, NameOf(s.w.Space, cidr))
+		switch {
+		case apierrors.IsNotFound(err):
+			ok, err = s.createShared(ctx, cidr)
+		case err != nil:
+			return false, fmt.Errorf("get block %v of space %s: %w", cidr, s.w.Space, err)
+		default:
+			s.listed = append(s.listed, *object)
+			ok = false
+			if a, _ := s.free(object, cidr); object.Spec.Owner == nil && a.IsValid() {
+				ok, err = s.adjust(ctx, heldAddr{s.w.Space, cidr.Addr()}, object)
+			}
+		}
+		if ok || err != nil {
+			return ok, err
+		}
+	}
+	s.complete = uint64(s.taken.Len()) == s.w.Window.BlockCount(bits)
+	return false, nil
+}
+
+// createShared makes a shared block with an address for the wish in it; false if the block exists.
+func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, error) {
+	addr := s.w.Asked
+	if !addr.IsValid() {
+		for addr = range s.w.Window.In(cidr) {
+			break
+		}
+	}
+	at := heldAddr{s.w.Space, addr}
+	if ok, err := s.intend(ctx, at); !ok || err != nil {
+		return false, err
+	}
+	if err := s.step("create shared block"); err != nil {
+		return false, err
+	}
+	object := s.object(s.w.Space, cidr)
+	object.Spec.Allocations = []v1alpha1.Allocation{s.entry(addr)}
+	if _, err := s.Store.CreateBlock(ctx, object); apierrors.IsAlreadyExists(err) {
+		// Another's, or ours and the answer was lost: then the address is in it.
+		return s.adjust(ctx, at, nil)
+	} else if err != nil {
+		return false, fmt.Errorf("create block %v of space %s: %w", cidr, s.w.Space, err)
+	}
+	s.taker.shared[s.index] = addr
+	return true, s.step("created shared block")
+}
+
+// asked gets the one block that has the address that is asked for.
+func (s *supplier) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBlock, err error) {
+	cidr, at := blockOf(s.w.Asked), heldAddr{s.w.Space, s.w.Asked}
+	for range askedTries {
+		ok := false
+		object, err := s.Store.Block(ctx, at.block())
+		switch {
+		case apierrors.IsNotFound(err) && share:
+			ok, err = s.createShared(ctx, cidr)
+		case apierrors.IsNotFound(err):
+			ok, err = s.createOwned(ctx, cidr)
+		case err != nil:
+			return nil, fmt.Errorf("get block %s: %w", at.block(), err)
+		case object.Spec.Owner != nil:
+			s.listed = []v1alpha1.IPBlock{*object}
+			return s.recall(ctx)
+		default:
+			if addr, _ := s.free(object, cidr); !addr.IsValid() {
+				return nil, fmt.Errorf("%w: %v is in use in block %s", ErrTaken, at.Addr, at.block())
+			}
+			ok, err = s.adjust(ctx, at, object)
+		}
+		if ok || err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("block %s, which has %v, cannot be had: %w", at.block(), at.Addr, ErrLater)
+}
+
+// adjust takes an address of a shared block; false if none is free in it, or it is none.
+func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPBlock) (bool, error) {
+	if ok, err := s.intend(ctx, at); !ok || err != nil {
+		return false, err
+	}
+	var got netip.Addr
+	changed, err := s.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
+		cidr, err := ParseBlock(object.Spec.CIDR)
+		if err != nil {
+			return false, err
+		}
+		addr, mine := s.free(object, cidr)
+		if !addr.IsValid() {
+			return false, nil
+		}
+		got = addr
+		entry := s.entry(addr)
+		if mine >= 0 {
+			join(&object.Spec.Allocations[mine], entry)
+		} else {
+			object.Spec.Allocations = append(object.Spec.Allocations, entry)
+		}
+		return true, nil
+	})
+	if err != nil || !changed {
+		return false, err
+	}
+	s.taker.shared[s.index] = got
+	return true, nil
+}
+
+// intend notes that the attachment may hold an address of the block, before it does; false if the block is in use on this node by itself,
+// whatever the object says.
+func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error) {
+	err = s.locked(ctx, func(l *session) error {
+		b, err := l.block(at.Space, blockOf(at.Addr))
+		if ok = err == nil && (b == nil || b.State == claiming); !ok {
+			return err
+		}
+		if slices.ContainsFunc(s.taker.tried, func(h heldAddr) bool { return h.block() == at.block() }) {
+			return nil
+		}
+		s.taker.tried = append(s.taker.tried, at)
+		return l.write(heldName(s.taker.holder.ID), held{Holder: s.taker.holder, Shared: s.taker.tried})
+	})
+	return ok, err
+}
+
+// entry is how an address is in use by a container of this node.
+func (s *supplier) entry(a netip.Addr) v1alpha1.Allocation {
+	e := allocation(a, s.taker.holder, s.me)
+	if s.taker.claim != nil {
+		e.Claim = &v1alpha1.Claim{Namespace: s.taker.claim.Namespace, Name: s.taker.claim.Name, UID: s.taker.claim.UID}
+	}
+	return e
+}
+
+// free finds an address for the wish in a shared block. mine is the index of its entry, if it has one that is ours to change: of an update
+// of which the answer was lost, or of the claim; else negative.
+func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.Addr, mine int) {
+	used := map[netip.Addr]bool{}
+	for i, e := range object.Spec.Allocations {
+		a, err := netip.ParseAddr(e.Address)
+		if err != nil {
+			continue
+		}
+		if s.w.grants(a) && s.ours(e) && !s.gives(a) {
+			return a, i
+		}
+		used[a] = true
+	}
+	taken := func(a netip.Addr) bool { return used[a] }
+	if s.w.Asked.IsValid() {
+		if taken(s.w.Asked) || !cidr.Contains(s.w.Asked) {
+			return netip.Addr{}, -1
+		}
+		return s.w.Asked, -1
+	}
+	a, _, _ := s.w.Window.Pick(cidr, taken, func(netip.Addr) bool { return false })
+	return a, -1
+}
+
+// ours reports whether the entry is the holder's, or one that its claim keeps while no other
+// container uses it, or one does, from which a migration may go to the holder.
+func (s *supplier) ours(e v1alpha1.Allocation) bool {
+	holders := func(e v1alpha1.Allocation) bool {
+		return attachmentOf(e) == s.taker.holder.ID && s.me.identity().named(e.Node)
+	}
+	if s.taker.claim != nil && e.Claim != nil && e.Claim.UID == s.taker.claim.UID {
+		return e.ContainerID == "" || e.Second == nil || uses(e, holders)
+	}
+	return e.Second == nil && holders(e)
+}
+
+// gives says whether the address fulfils another wish of the same Add already.
+func (s *supplier) gives(a netip.Addr) bool {
+	for i, got := range s.taker.shared {
+		if got == a && s.taker.wishes[i].Space == s.w.Space {
+			return true
+		}
+	}
+	return false
+}
