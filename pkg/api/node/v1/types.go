@@ -1,0 +1,41 @@
+// Package v1 holds what Braid's agent says of its node in the core/v1 Node object. Data only:
+// nothing here reads, validates or decides.
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+const (
+	// Ready is the type of the node's condition: pods of this node get their networks.
+	Ready = "BraidReady"
+	// ReportAnnotation of a Node holds a Report, as JSON.
+	ReportAnnotation = "braid-cni.io/agent"
+)
+
+// Condition is a core/v1 NodeCondition.
+type Condition struct {
+	Type   string                 `json:"type"`
+	Status metav1.ConditionStatus `json:"status"`
+	// Reason is CamelCase; Message is for people.
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	// LastHeartbeatTime is when the agent said so last; LastTransitionTime when it said something
+	// else before.
+	LastHeartbeatTime  metav1.Time `json:"lastHeartbeatTime"`
+	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
+}
+
+// Report is what an agent knows of its node that no other object says.
+type Report struct {
+	// Version is the agent's.
+	Version string `json:"version"`
+	// Config is the path of Braid's configuration file; Before are the files in the same directory
+	// that a runtime would take in its place.
+	Config string   `json:"config,omitempty"`
+	Before []string `json:"before,omitempty"`
+	// DefaultNetwork is the file of the default network.
+	DefaultNetwork string `json:"defaultNetwork,omitempty"`
+	// CredentialExpires is the end of the CNI binary's credential.
+	CredentialExpires metav1.Time `json:"credentialExpires,omitzero"`
+	// Unattached are pods, "namespace/name", that ask for networks and were started without Braid.
+	Unattached []string `json:"unattached,omitempty"`
+}
