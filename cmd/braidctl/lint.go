@@ -20,9 +20,6 @@ import (
 	"github.com/braid-cni/braid/pkg/resolve"
 )
 
-// lintConfig stands in for the node's configuration: the defaults of all keys.
-const lintConfig = `{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "clusterNetwork": "/etc/cni/net.d/default.conflist"}`
-
 func lintCommand() command {
 	return command{
 		name: "lint", operands: "FILE...|-A", summary: "which NADs and pods would be refused, or come up with a warning",
@@ -67,12 +64,13 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 
 // lintConfigured returns an input without objects.
 func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
-	cfg, err := conf.Load([]byte(lintConfig))
+	cfg := conf.Defaults()
+	cfg.ClusterNetwork = "/etc/cni/net.d/default.conflist"
 	if file != "" {
-		cfg, err = conf.LoadFile(file)
-	}
-	if err != nil {
-		return nil, err
+		var err error
+		if cfg, err = conf.LoadFile(file); err != nil {
+			return nil, err
+		}
 	}
 	return &lint.Input{Config: cfg, ConfigFile: file, Chain: func(a *plan.Attachment) error { return judge(cfg, a, pluginDirs) }}, nil
 }

@@ -83,6 +83,9 @@ type Node struct {
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec []string
 
+	// Capabilities are what the runtime is to pass in runtimeConfig.
+	Capabilities map[string]bool
+
 	Kubeconfig string
 	// Manifests is the directory that serves Pods and NADs in place of an API server.
 	Manifests string

@@ -67,27 +67,31 @@ func LoadFile(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := parseFile(raw)
+	return c, inFile(err, path)
+}
+
+// parseFile is LoadFile of the file's text.
+func parseFile(raw []byte) (*Config, error) {
 	top, err := decodeStdin(raw)
 	if err != nil {
-		return nil, inFile(err, path)
+		return nil, err
 	}
 	if strictjson.Null(top["plugins"]) {
-		cfg, err := Load(raw)
-		return cfg, inFile(err, path)
+		return Load(raw)
 	}
 	plugins, err := strictjson.List(top["plugins"])
 	if err != nil {
-		return nil, inFile(badConfig("plugins", "", "%w", err), path)
+		return nil, badConfig("plugins", "", "%w", err)
 	}
 	for _, p := range plugins {
 		own, err := strictjson.Object(p)
 		if err == nil && netconf.IsMeta(strictjson.Text(own["type"])) {
 			own["name"], own["cniVersion"] = top["name"], top["cniVersion"]
-			cfg, err := Load(strictjson.Marshal(own))
-			return cfg, inFile(err, path)
+			return Load(strictjson.Marshal(own))
 		}
 	}
-	return nil, inFile(badConfig("plugins", "name a file with Braid's configuration", "there is none of type braid"), path)
+	return nil, badConfig("plugins", "name a file with Braid's configuration", "there is none of type braid")
 }
 
 func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
@@ -126,7 +130,7 @@ func (n *Node) readWith(o *object, networks func(*Node, *object)) {
 	n.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace, listOf(strictjson.String))
 	n.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, orDefault(DefaultMultusNamespace, namespace))
 	n.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
-	field(o, "capabilities", nil, allowedObject, strictjson.Object) // what the runtime is to pass; it reads them itself
+	n.Capabilities = field(o, "capabilities", nil, allowedObject, capabilities)
 	networks(n, o)
 	n.Warnings = o.warnings
 }

@@ -73,7 +73,7 @@ func TestLoadEverything(t *testing.T) {
 			ClusterNetwork: "main", DefaultNetworks: []string{"x", "/y/z"}, SystemNamespaces: []string{"a", "b"},
 			MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDirs: []string{"/d"}, Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
 			LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, ReadinessIndicatorFile: "/g", RetryDeleteOnError: true,
-			Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example",
+			Capabilities: map[string]bool{"portMappings": true}, Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example",
 			Timeouts: Timeouts{Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second},
 		},
 		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}},
@@ -273,12 +273,16 @@ func TestLoadCall(t *testing.T) {
 	}
 }
 
-func FuzzLoad(f *testing.F) {
-	for _, keys := range []string{
+func loadSeeds() []string {
+	return []string{
 		`"clusterNetwork":"a"`, `"delegates":[{"type":"a"}]`, `"clusterNetwork":"/a","auxiliaryCNIChainName":"b","defaultNetworks":["c"]`,
 		`"clusterNetwork":"a","globalNamespaces":"a,b","braid":{"stateDir":"/x","timeouts":{"api":"1s"}},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]`,
 		`"clusterNetwork":"a","logOptions":{"maxAge":1},"logLevel":"panic","CONFDIR":"/a/b/"`,
-	} {
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, keys := range loadSeeds() {
 		f.Add([]byte(`{` + minimal + `,` + keys + `}`))
 	}
 	f.Add([]byte("{\n#\n}"))

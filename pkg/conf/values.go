@@ -183,6 +183,21 @@ func nodeName(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
+// capabilities are those that are declared; nil for none. The runtime judges them, too.
+func capabilities(raw json.RawMessage) (map[string]bool, error) {
+	all, err := strictjson.Object(raw)
+	var declared map[string]bool
+	for key, value := range all {
+		if yes, err := strictjson.Bool(value); err == nil && yes {
+			if declared == nil {
+				declared = map[string]bool{}
+			}
+			declared[key] = true
+		}
+	}
+	return declared, err
+}
+
 // attachments reads the runtime's list of a GC. It is strict: an attachment that is misread here would be taken down.
 func attachments(raw json.RawMessage) ([]types.GCAttachment, error) {
 	elements, err := strictjson.List(raw)

@@ -1,0 +1,271 @@
+package conf
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// persistent is what a file has of a configuration, in a form that can be compared.
+func persistent(t *testing.T, c *Config) *Config {
+	t.Helper()
+	p := *c
+	p.RuntimeConfig, p.ValidAttachments = nil, nil
+	p.Call.Warnings, p.Node.Warnings, p.Policy.Warnings = nil, nil, nil
+	p.Delegates = nil
+	for _, d := range c.Delegates {
+		var out bytes.Buffer
+		if err := json.Compact(&out, d); err != nil {
+			t.Fatal(err)
+		}
+		p.Delegates = append(p.Delegates, out.Bytes())
+	}
+	for _, list := range []*[]string{&p.DefaultNetworks, &p.Exec} {
+		if len(*list) == 0 {
+			*list = nil
+		}
+	}
+	return &p
+}
+
+// rendered fails unless what is rendered is read as the configuration, and returns it.
+func rendered(t *testing.T, c *Config) []byte {
+	t.Helper()
+	out, err := Render(c)
+	if err != nil {
+		t.Fatalf("Render(%+v): %v", c, err)
+	}
+	got, err := parseFile(out)
+	if err != nil {
+		t.Fatalf("%s: %v", out, err)
+	}
+	if got, want := persistent(t, got), persistent(t, c); !reflect.DeepEqual(got, want) {
+		t.Fatalf("%s\n got %+v\nwant %+v", out, got, want)
+	}
+	return out
+}
+
+// generated is a configuration that Load may have returned. Each key has its default half of the
+// time.
+func generated(r *rand.Rand) *Config {
+	c := Defaults()
+	half := func() bool { return r.IntN(2) == 0 }
+	text := func(into *string, values ...string) {
+		if half() {
+			*into = values[r.IntN(len(values))]
+		}
+	}
+	list := func(into *[]string, atLeast int, values ...string) {
+		if half() {
+			r.Shuffle(len(values), func(i, j int) { values[i], values[j] = values[j], values[i] })
+			*into = append([]string{}, values[:atLeast+r.IntN(len(values)-atLeast+1)]...)
+		}
+	}
+	flip := func(into *bool) { *into = *into != half() }
+	count := func(into *int) {
+		if half() {
+			*into = r.IntN(1000)
+		}
+	}
+	text(&c.Name, "n", "a.b-c_d")
+	text(&c.CNIVersion, "0.3.0", "0.4.0", "1.0.0")
+	c.ClusterNetwork = []string{"flannel", "/etc/cni/net.d/10-flannel.conflist", "/a <&> \"b\""}[r.IntN(3)]
+	list(&c.DefaultNetworks, 1, "x", "/y/z.conf", "/ä")
+	if strings.HasPrefix(c.ClusterNetwork, "/") {
+		text(&c.AuxiliaryCNIChainName, "aux")
+	}
+	if half() {
+		c.ClusterNetwork, c.AuxiliaryCNIChainName, c.DefaultNetworks = "", "", nil
+		c.Delegates = []json.RawMessage{json.RawMessage(`{"type": "bridge", "n": 12345678901234567890, "html": "<&>"}`), json.RawMessage(`{"name":"two","plugins":[{"type":"b"}]}`)}[:1+r.IntN(2)]
+	}
+	if half() {
+		c.Capabilities = map[string]bool{"portMappings": true, "io.kubernetes.cri.pod-annotations": true}
+	}
+	for _, one := range []struct {
+		into   *string
+		values []string
+	}{
+		{&c.ConfDir, []string{"/c"}}, {&c.CNIDir, []string{"/var/lib/cni"}}, {&c.Kubeconfig, []string{"/k"}}, {&c.LogFile, []string{"", "/l"}},
+		{&c.LogLevel, []string{"debug", "warn", "error"}}, {&c.ReadinessIndicatorFile, []string{"/r"}}, {&c.MultusNamespace, []string{"m"}},
+		{&c.Manifests, []string{"/m"}}, {&c.DeviceInfoDir, []string{"/d"}}, {&c.PodResources, []string{"/p"}}, {&c.NodeName, []string{"n.example"}},
+		{&c.SecondaryDefaultRoute, []string{"take", "refuse"}},
+	} {
+		text(one.into, one.values...)
+	}
+	if half() {
+		c.StateDir = "/s"
+		text(&c.CNIDir, "/s/cni")
+	}
+	list(&c.SystemNamespaces, 0, "a", "b")
+	list(&c.GlobalNamespaces, 0, "a", "b", "default")
+	list(&c.BinDirs, 1, "/opt/x", "/b:c")
+	list(&c.Exec, 1, "bridge", "portmap")
+	list(&c.DataRoots, 0, "/d1", "/d2")
+	for _, b := range []*bool{&c.LogToStderr, &c.NamespaceIsolation, &c.RetryDeleteOnError, &c.RefuseUnknownKeys, &c.LogOptions.Compress} {
+		flip(b)
+	}
+	count(&c.LogOptions.MaxAge)
+	count(&c.LogOptions.MaxSize)
+	count(&c.LogOptions.MaxBackups)
+	for _, d := range []*time.Duration{&c.Timeouts.Operation, &c.Timeouts.Rollback, &c.Timeouts.API, &c.Timeouts.Status} {
+		if half() {
+			*d = time.Duration(1 + r.Int64N(int64(time.Hour)))
+		}
+	}
+	return c
+}
+
+func TestRenderIsTheInverseOfLoad(t *testing.T) {
+	for seed := range uint64(2000) {
+		rendered(t, generated(rand.New(rand.NewPCG(seed, 0))))
+	}
+}
+
+// A key that is added to the configuration has to be rendered, and generated.
+func TestRenderHasEveryKey(t *testing.T) {
+	seen := map[string]bool{}
+	var note func(path string, raw json.RawMessage)
+	note = func(path string, raw json.RawMessage) {
+		var keys map[string]json.RawMessage
+		if json.Unmarshal(raw, &keys) != nil || path == "capabilities" {
+			seen[path] = true
+			return
+		}
+		for key, value := range keys {
+			note(strings.TrimPrefix(path+"."+key, "."), value)
+		}
+	}
+	for seed := range uint64(200) {
+		var file struct{ Plugins []json.RawMessage }
+		if err := json.Unmarshal(rendered(t, generated(rand.New(rand.NewPCG(seed, 0)))), &file); err != nil {
+			t.Fatal(err)
+		}
+		note("", file.Plugins[0])
+	}
+	for _, key := range braidKeys() {
+		if !seen["braid."+key] && !seen["braid."+key+".api"] {
+			t.Errorf("braid.%s is never rendered", key)
+		}
+	}
+	// Each field of the parts, but for warnings, is one key: those of runtimes are not rendered, and
+	// LogOptions and Timeouts have four keys each. Name and CNIVersion are the list's.
+	var fields int
+	for _, part := range []any{Node{}, Policy{}} {
+		fields += reflect.TypeOf(part).NumField() - 1
+	}
+	same(t, "keys", len(seen)-len([]string{"type"}), fields-2+4+4)
+}
+
+func TestRenderLeavesDefaultsOut(t *testing.T) {
+	c := Defaults()
+	c.ClusterNetwork = "/etc/cni/net.d/10-flannel.conflist"
+	same(t, "file", string(rendered(t, c)), `{
+  "cniVersion": "1.1.0",
+  "name": "braid",
+  "plugins": [
+    {
+      "type": "braid",
+      "clusterNetwork": "/etc/cni/net.d/10-flannel.conflist"
+    }
+  ]
+}
+`)
+	read, err := Load([]byte(`{"name":"braid","cniVersion":"1.1.0","clusterNetwork":"/etc/cni/net.d/10-flannel.conflist"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "defaults", c, read)
+}
+
+// What would be refused is not written.
+func TestRenderRefuses(t *testing.T) {
+	for field, spoil := range map[string]func(*Config){
+		"clusterNetwork":  func(c *Config) { c.ClusterNetwork = "" },
+		"kubeconfig":      func(c *Config) { c.Kubeconfig = "relative" },
+		"name":            func(c *Config) { c.Name = "" },
+		"braid.stateDir":  func(c *Config) { c.StateDir, c.CNIDir = "", "/c" },
+		"braid.exec":      func(c *Config) { c.Exec = []string{"../x"} },
+		"multusNamespace": func(c *Config) { c.MultusNamespace = "A" },
+	} {
+		c := Defaults()
+		c.ClusterNetwork = "main"
+		spoil(c)
+		out, err := Render(c)
+		refused(t, err, failure.InvalidConfig, field)
+		same(t, "file", len(out), 0)
+	}
+	c := Defaults()
+	c.Delegates = []json.RawMessage{json.RawMessage(`{"type"`)}
+	if out, err := Render(c); err == nil {
+		t.Errorf("a delegate that is no JSON: %s", out)
+	}
+}
+
+func TestRenderOfTheSamples(t *testing.T) {
+	paths, err := filepath.Glob("../../conf/cni/*.conflist")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("samples: %d, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		c, err := LoadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered(t, c)
+	}
+}
+
+// FuzzRender: what Load accepts is rendered, and read as it was.
+func FuzzRender(f *testing.F) {
+	for _, keys := range loadSeeds() {
+		f.Add([]byte(`{` + minimal + `,` + keys + `}`))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, err := Load(raw)
+		if err != nil {
+			return
+		}
+		// A file has two levels more.
+		if _, err := Render(c); err != nil && strings.Contains(err.Error(), "levels deep") {
+			return
+		} else if e, ok := errors.AsType[*failure.Error](err); ok {
+			t.Fatalf("Load(%q), rendered: %v", raw, e)
+		}
+		rendered(t, c)
+	})
+}
+
+func ExampleRender() {
+	c := Defaults()
+	c.Capabilities = map[string]bool{"io.kubernetes.cri.pod-annotations": true, "portMappings": true}
+	c.Kubeconfig = "/etc/cni/net.d/braid.d/braid.kubeconfig"
+	c.ClusterNetwork = "/etc/cni/net.d/10-flannel.conflist"
+	file, err := Render(c)
+	fmt.Print(string(file), err)
+	// Output:
+	// {
+	//   "cniVersion": "1.1.0",
+	//   "name": "braid",
+	//   "plugins": [
+	//     {
+	//       "type": "braid",
+	//       "capabilities": {
+	//         "io.kubernetes.cri.pod-annotations": true,
+	//         "portMappings": true
+	//       },
+	//       "kubeconfig": "/etc/cni/net.d/braid.d/braid.kubeconfig",
+	//       "clusterNetwork": "/etc/cni/net.d/10-flannel.conflist"
+	//     }
+	//   ]
+	// }
+	// <nil>
+}
