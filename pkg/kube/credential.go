@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -20,6 +19,41 @@ import (
 // nodeNameExtra is where an API server says which node a token is bound to (KEP-4193, Kubernetes
 // 1.31).
 const nodeNameExtra = "authentication.kubernetes.io/node-name"
+
+// authentication is the API group that reviews are of. Its types are not imported: the CNI binary,
+// which has no use for them, would be larger.
+const authentication = "authentication.k8s.io/v1"
+
+// wireToken is a TokenRequest, and its answer.
+type wireToken struct {
+	metav1.TypeMeta `json:",inline"`
+
+	Spec struct {
+		ExpirationSeconds int64     `json:"expirationSeconds"`
+		BoundObjectRef    wireBound `json:"boundObjectRef"`
+	} `json:"spec"`
+	Status struct {
+		Token   string      `json:"token"`
+		Expires metav1.Time `json:"expirationTimestamp"`
+	} `json:"status"`
+}
+
+type wireBound struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Name       string    `json:"name"`
+	UID        types.UID `json:"uid"`
+}
+
+// wireReview is the answer to a SelfSubjectReview.
+type wireReview struct {
+	Status struct {
+		User struct {
+			Username string              `json:"username"`
+			Extra    map[string][]string `json:"extra"`
+		} `json:"userInfo"`
+	} `json:"status"`
+}
 
 // TokenAsk is what a token is to be.
 type TokenAsk struct {
@@ -37,14 +71,10 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (token string, exp
 	if ask.NodeUID == "" {
 		return "", time.Time{}, fmt.Errorf("request token: node %s has no uid", ask.Node)
 	}
-	seconds := int64(ask.Life / time.Second)
-	body, err := json.Marshal(&authenticationv1.TokenRequest{
-		TypeMeta: metav1.TypeMeta{APIVersion: authenticationv1.SchemeGroupVersion.String(), Kind: "TokenRequest"},
-		Spec: authenticationv1.TokenRequestSpec{
-			ExpirationSeconds: &seconds,
-			BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID},
-		},
-	})
+	request := wireToken{TypeMeta: metav1.TypeMeta{APIVersion: authentication, Kind: "TokenRequest"}}
+	request.Spec.ExpirationSeconds = int64(ask.Life / time.Second)
+	request.Spec.BoundObjectRef = wireBound{APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID}
+	body, err := json.Marshal(&request)
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("encode request of a token: %w", err)
 	}
@@ -55,14 +85,14 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (token string, exp
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	var granted authenticationv1.TokenRequest
+	var granted wireToken
 	if err := json.Unmarshal(answer, &granted); err != nil {
 		return "", time.Time{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}
-	if granted.Status.Token == "" || granted.Status.ExpirationTimestamp.IsZero() {
+	if granted.Status.Token == "" || granted.Status.Expires.IsZero() {
 		return "", time.Time{}, a.strange(errors.New("the answer has no token, or one without an end"), c)
 	}
-	return granted.Status.Token, granted.Status.ExpirationTimestamp.Time, nil
+	return granted.Status.Token, granted.Status.Expires.Time, nil
 }
 
 // Identity is whom an API server takes us for.
@@ -74,24 +104,19 @@ type Identity struct {
 
 // Whoami asks the API server whom it takes us for (SelfSubjectReview). Whoever is somebody may ask.
 func (a *API) Whoami(ctx context.Context) (Identity, error) {
-	body, err := json.Marshal(&authenticationv1.SelfSubjectReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: authenticationv1.SchemeGroupVersion.String(), Kind: "SelfSubjectReview"},
-	})
-	if err != nil {
-		return Identity{}, fmt.Errorf("encode question: %w", err)
-	}
+	body := []byte(`{"apiVersion":"` + authentication + `","kind":"SelfSubjectReview"}`)
 	c := &call{verb: "ask who we are", scope: collection, request: func(c *client) *rest.Request {
-		return send(c.core.Post().AbsPath("/apis", authenticationv1.GroupName, "v1", "selfsubjectreviews"), body)
+		return send(c.core.Post().AbsPath("/apis", authentication, "selfsubjectreviews"), body)
 	}}
 	answer, err := a.do(ctx, c)
 	if err != nil {
 		return Identity{}, err
 	}
-	var review authenticationv1.SelfSubjectReview
+	var review wireReview
 	if err := json.Unmarshal(answer, &review); err != nil {
 		return Identity{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}
-	user := review.Status.UserInfo
+	user := review.Status.User
 	if user.Username == "" {
 		return Identity{}, a.strange(errors.New("the answer names nobody"), c)
 	}
