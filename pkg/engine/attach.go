@@ -126,24 +126,16 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	calls := &counted{Exec: asMade(sandbox.exec, list, a)}
-	if name := cacheName(list.Name, req.ContainerID, a.IfName); name != list.Name {
-		short := *list
-		short.Name = name
-		calls.Exec = invoke.Renamed(calls.Exec, list.Name)
-		list = &short
-	}
+	list, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a)
+	calls := &counted{Exec: exec}
 	return &chain{cni: e.chains(req, calls), list: list, rt: rt, calls: calls}, nil
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an
-// attachment where its ADD ran them.
-func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, a *plan.Attachment) cniinvoke.Exec {
-	plugins := make([]json.RawMessage, len(list.Plugins))
-	for i, p := range list.Plugins {
-		plugins[i] = p.Bytes
-	}
-	return invoke.WithChosen(invoke.Lossless(exec, plugins), a.InProcess)
+// attachment where its ADD ran them. libcni gets the list that it returns, and knows it as that.
+func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment) (*libcni.NetworkConfigList, cniinvoke.Exec) {
+	known, exec := invoke.Written(exec, list, as)
+	return known, invoke.WithChosen(exec, a.InProcess)
 }
 
 // What to look at when a plugin has failed and does not say itself what can be done.

@@ -34,6 +34,8 @@ type plugin struct {
 	valid    map[string][]types.GCAttachment
 	inside   map[string]string
 	overlaps []string
+	// read are the configurations that were read.
+	read []string
 	// group is the link group of the links that it makes.
 	group uint32
 }
@@ -88,7 +90,10 @@ func (p *plugin) called() []string {
 
 // Prepare takes every configuration for the plugin's own that has no key "foreign".
 func (p *plugin) Prepare(config []byte) (*invoke.Prepared, error) {
-	prepared := &invoke.Prepared{Run: func(ctx context.Context, environ []string) ([]byte, error) { return p.run(ctx, environ, config) }}
+	p.mu.Lock()
+	p.read = append(p.read, string(config))
+	p.mu.Unlock()
+	prepared := &invoke.Prepared{Run: p.run}
 	if bytes.Contains(config, []byte(`"foreign"`)) {
 		prepared.Unknown = []string{"foreign"}
 	}

@@ -41,7 +41,8 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
-	err = e.chains(req, asMade(exec, list, network)).GetStatusNetworkList(ctx, list)
+	list, made := asMade(exec, list, list.Name, network)
+	err = e.chains(req, made).GetStatusNetworkList(ctx, list)
 	switch {
 	case err == nil:
 		return nil

@@ -48,11 +48,32 @@ type choice struct {
 	path string
 }
 
+// prepare reads a configuration of a built-in type, unless it was read before.
+func (e *Exec) prepare(kind string, config []byte) (*Prepared, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p, ok := e.prepared[kind][string(config)]; ok {
+		return p, nil
+	}
+	p, err := e.Builtin[kind].Prepare(config)
+	if err != nil {
+		return nil, err
+	}
+	if e.prepared == nil {
+		e.prepared = map[string]map[string]*Prepared{}
+	}
+	if e.prepared[kind] == nil {
+		e.prepared[kind] = map[string]*Prepared{}
+	}
+	e.prepared[kind][string(config)] = p
+	return p, nil
+}
+
 // choose finds out what runs a configuration of a built-in type. What the in-process plugin does
 // not know a binary may know. A value that it does not know needs one: the plugin would do
 // something else.
 func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen) (*choice, error) {
-	prepared, err := e.Builtin[kind].Prepare(config)
+	prepared, err := e.prepare(kind, config)
 	if err != nil {
 		return nil, invalidConfig(kind, err)
 	}
@@ -85,10 +106,10 @@ func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen)
 // decide is choose for one call.
 func (e *Exec) decide(ctx context.Context, kind string, stdin []byte, environ []string) (*choice, error) {
 	chosen, _ := ctx.Value(chosenKey{}).(Chosen)
-	command := variable(environ, "CNI_COMMAND")
-	c, err := e.choose(kind, stdin, filepath.SplitList(variable(environ, "CNI_PATH")), chosen)
+	command, config := variable(environ, "CNI_COMMAND"), sourceOf(ctx, stdin)
+	c, err := e.choose(kind, config, filepath.SplitList(variable(environ, "CNI_PATH")), chosen)
 	if err != nil && e.Warn != nil && command == "DEL" {
-		prepared, perr := e.Builtin[kind].Prepare(stdin)
+		prepared, perr := e.prepare(kind, config)
 		return &choice{prepared: prepared}, perr
 	}
 	if err != nil || command != "ADD" {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
@@ -26,13 +27,14 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration, the stdin of the binary. The error is that of one that cannot
-	// be read.
+	// Prepare reads a configuration. The error is that of one that cannot be read.
 	Prepare(config []byte) (*Prepared, error)
 }
 
-// Prepared is an in-process plugin with its configuration.
+// Prepared is an in-process plugin with its configuration. It serves any number of calls.
 type Prepared struct {
+	// Run is one call. Its stdin is the configuration with the keys that are a call's own: name,
+	// cniVersion, runtimeConfig, prevResult and the valid attachments count as they are there.
 	Run Operation
 	// Unknown are the paths of the keys that the plugin does not know; Run does without them.
 	Unknown []string
@@ -54,9 +56,10 @@ type Prepared struct {
 // Recased is a key that is written otherwise than the plugin's README has it.
 type Recased struct{ Path, Key string }
 
-// Operation is one CNI operation, with the protocol's environment (CNI_COMMAND, ...) as parameter; it gives what the binary would print on
-// stdout. It returns promptly when ctx is done.
-type Operation = func(ctx context.Context, environ []string) (stdout []byte, err error)
+// Operation is one CNI operation. It has the protocol's environment (CNI_COMMAND, ...) and stdin as
+// parameters, and returns what the binary would print on stdout. It returns promptly when ctx is
+// done.
+type Operation = func(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
 
 // Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
 type Registry map[string]Plugin
@@ -64,7 +67,8 @@ type Registry map[string]Plugin
 // builtinPrefix marks the "path" of an in-process plugin; no path that FindInPath finds on disk starts like that.
 const builtinPrefix = "builtin:"
 
-// Exec runs plugins. It implements libcni's invoke.Exec. Make one for each operation on a sandbox.
+// Exec runs plugins. It implements libcni's invoke.Exec. Make one for each operation on a sandbox:
+// it keeps the configurations that it has read, and reads each once (see Written).
 type Exec struct {
 	version.PluginDecoder
 
@@ -83,6 +87,10 @@ type Exec struct {
 	Warn func(*failure.Error)
 	// Release, if set, is called by Close.
 	Release func()
+
+	mu sync.Mutex
+	// prepared are the configurations that were read, by the plugin's type and their text.
+	prepared map[string]map[string]*Prepared
 }
 
 var _ cniinvoke.Exec = (*Exec)(nil)
@@ -183,7 +191,7 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	var err error
 	if run == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = run(ctx, environ); err != nil && ctx.Err() != nil {
+	} else if out, err = run(ctx, environ, stdin); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

@@ -11,7 +11,7 @@ import (
 
 // Libcni returns libcni's form of a conflist that this package wrote. The bytes of the plugins are
 // as written: libcni's own parser would make floating point numbers of theirs, so it is not used
-// for the list. It still does so when it calls a plugin.
+// for the list. It would still do so when it calls a plugin, see invoke.Written.
 func Libcni(raw json.RawMessage) (*libcni.NetworkConfigList, error) {
 	l, err := Parse(raw)
 	if err != nil {

@@ -134,8 +134,12 @@ type Ignorer[C any] interface {
 // Validator is.
 type Judge[C any] interface{ Judge(conf *C) error }
 
-func configured[C any](impl Interface[C], conf *C) operation {
+// configured returns the operations of a plugin with a configuration. Each has a copy of it: some
+// fill it in.
+func configured[C any](impl Interface[C], read *C) operation {
 	return func(ctx context.Context, command string, req *Request) (*types100.Result, error) {
+		copied := *read
+		conf := &copied
 		switch command {
 		case "ADD":
 			return impl.Add(ctx, req, conf)

@@ -110,10 +110,10 @@ type Bound struct {
 	session *Session
 }
 
-// Prepare reads a configuration, stdin of the CNI protocol, as invoke.Plugin has it. A panic of the
-// operation is an error. Of an ADD that fails nothing is left.
-func (b *Bound) Prepare(stdin []byte) (*invoke.Prepared, error) {
-	own, err := b.plugin.own(stdin)
+// Prepare reads a configuration, as invoke.Plugin has it. A panic of the operation is an error. Of
+// an ADD that fails nothing is left.
+func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
+	own, err := b.plugin.own(config)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,9 @@ func (b *Bound) Prepare(stdin []byte) (*invoke.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := func(ctx context.Context, environ []string) ([]byte, error) { return b.run(ctx, environ, stdin, p.run) }
+	run := func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+		return b.run(ctx, environ, stdin, p.run)
+	}
 	prepared := &invoke.Prepared{
 		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Ignored: p.ignored, Validate: p.validate,
 	}

@@ -86,7 +86,7 @@ func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byt
 	if err := cmp.Or(prepared.Refused, prepared.Foreign); err != nil {
 		return nil, types.NewError(failure.Code(err), err.Error(), "")
 	}
-	return prepared.Run(ctx, environ)
+	return prepared.Run(ctx, environ, stdin)
 }
 
 func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
