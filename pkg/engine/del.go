@@ -31,7 +31,7 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && sandbox.Gone():
+	case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater)) && sandbox.Gone():
 		return nil
 	case errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt:
 		rec, err = e.reconstruct(ctx, req, sandbox, err)

@@ -98,10 +98,14 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 	if err == nil && rec.Created.After(start) && len(rec.Attachments) > len(rec.Owed()) {
 		return rec.Attachments[0].IfName, nil
 	}
+	if errors.Is(err, record.ErrLater) && sandbox.Gone() { // the rest is that one's
+		return "", nil
+	}
+	if failure.ReasonOf(err) == failure.StateCorrupt {
+		rec, err = e.reconstruct(ctx, ofSandbox(req, id), sandbox, err)
+	}
 	if err != nil {
-		if rec, err = e.reconstruct(ctx, ofSandbox(req, id), sandbox, err); err != nil {
-			return "", err
-		}
+		return "", err
 	}
 	err = e.teardownOther(ctx, req, sandbox, rec, id)
 	if len(rec.Owed()) > 0 {

@@ -62,9 +62,9 @@ func (e *Engine) presumed(req *Request) (*record.Record, error) {
 	if err != nil || id == "" {
 		return rec, err
 	}
-	others, err := e.Records.Read()
+	others, err := e.Records.ReadOthers(req.ContainerID)
 	for _, other := range others {
-		if other.NetNSID == id && other.ContainerID != req.ContainerID {
+		if other.NetNSID == id {
 			return rec, nil
 		}
 	}

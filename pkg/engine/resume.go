@@ -62,6 +62,10 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, gue
 			return err
 		}
 	}
+	if errors.Is(err, record.ErrLater) { // its marks are for that one
+		locked.Release()
+		return nil
+	}
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
 	if errors.Is(err, fs.ErrNotExist) { // only the lock file was left; the unlock removes it

@@ -20,11 +20,14 @@ type Sandbox struct {
 	store *Store
 	id    string
 	file  *os.File
-	// unfinished says that the record that was last loaded or saved is not complete. One that cannot be read is not: nobody but the
-	// sandbox's own DEL can do anything about it.
+	// unfinished is that the record that was last loaded or saved is not complete, or not known to
+	// be. One that is damaged is as a complete one: nobody but the sandbox's own DEL can do anything
+	// about it.
 	unfinished bool
 	// absent says that there was no record when it was last loaded.
 	absent bool
+	// later is that a later Braid's record is there, which this one leaves as it is.
+	later bool
 }
 
 // Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx is done.

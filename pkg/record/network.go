@@ -21,6 +21,7 @@ import (
 // Network is a network that pods of this node were attached to since the node came up. It outlives their records, so that GC
 // can still ask the network's plugins to release what nobody uses (CNI 1.1 "GC").
 type Network struct {
+	Version int `json:"version,omitempty"`
 	// Name as in plan.Attachment: two NADs with the same CNI network name are two networks here.
 	Name string `json:"name"`
 	// Network is the CNI network name.
@@ -46,18 +47,23 @@ func (s *Store) networkFile(name, network string) string {
 
 // Remember notes the network of an attachment, whose plugins were looked for in path, and that it is
 // used now. It writes only one that is new or has changed. Several sandboxes may write the same
-// network at once; any of them may win.
+// network at once; any of them may win. What a later Braid wrote of a network stays.
 func (b *Sandbox) Remember(a plan.Attachment, path []string) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Network{Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess, Path: path})
+	data, err := json.Marshal(Network{Version: networkVersion, Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess, Path: path})
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}
 	file := b.store.networkFile(a.Name, a.Network)
 	old, err := hostfile.Read(file, maxSize)
-	if now := b.store.now(); err == nil && bytes.Equal(old, data) && os.Chtimes(file, now, now) == nil {
+	known := bytes.Equal(old, data)
+	if err == nil && !known {
+		_, err := decodeNetwork(old)
+		known = errors.Is(err, ErrLater)
+	}
+	if now := b.store.now(); known && os.Chtimes(file, now, now) == nil {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +153,10 @@ func (s *Store) Networks() ([]Network, error) {
 		var n Network
 		data, err := hostfile.Read(filepath.Join(s.networks(), e.Name()), maxSize)
 		if err == nil {
-			err = json.Unmarshal(data, &n)
+			n, err = decodeNetwork(data)
+		}
+		if errors.Is(err, fs.ErrNotExist) { // it was forgotten meanwhile
+			continue
 		}
 		if err != nil {
 			errs = append(errs, stateFailed(fmt.Errorf("read network %s: %w", e.Name(), err)))

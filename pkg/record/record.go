@@ -26,12 +26,9 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
-	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
-	// formatVersion is what is written. Older versions are read: 1 lacks Execd, and 2 lacks Places.
-	formatVersion = 3
 	// maxSize bounds what is read back: a record holds at most some dozens of conflists and results.
 	maxSize = 16 << 20
 	// maxContainerID keeps the file names made of a container ID, libcni's included, within NAME_MAX.
@@ -54,7 +51,11 @@ const (
 
 // Record is one sandbox.
 type Record struct {
-	Version     int    `json:"version"`
+	Version int `json:"version"`
+	// OldestReader is the oldest version of the format that a Braid has to know to remove all of
+	// the sandbox. 0 is that none older than Version does.
+	OldestReader int `json:"oldestReader,omitempty"`
+
 	ContainerID string `json:"containerID"`
 	NetNS       string `json:"netns"`
 	// NetNSID is the identity of the network namespace that NetNS led to at the ADD; empty in a
@@ -195,29 +196,39 @@ func ValidateContainerID(id string) error {
 	return nil
 }
 
-// Load reads the record. It is fs.ErrNotExist where there is none, and of reason StateCorrupt where it is not to be trusted:
-// not a regular file, too large, unknown fields, another sandbox's.
+// Load reads the record. The error is fs.ErrNotExist where there is none, and of reason StateCorrupt
+// where it is not to be trusted: not a regular file, too large, unknown fields, another sandbox's;
+// or, with ErrLater, a later Braid's. It is of reason StateFailed where it could not be read now.
 func (b *Sandbox) Load() (*Record, error) {
 	rec, err := b.store.read(b.id)
-	b.unfinished, b.absent = err == nil && rec.Unfinished(), errors.Is(err, fs.ErrNotExist)
+	b.later, b.absent = errors.Is(err, ErrLater), errors.Is(err, fs.ErrNotExist)
 	if b.absent || err == nil {
+		b.unfinished = err == nil && rec.Unfinished()
 		return rec, err
 	}
-	return nil, corrupt(b.store.path(b.id), err)
+	err = unreadable(b.store.path(b.id), err)
+	b.unfinished = b.later || failure.ReasonOf(err) == failure.StateFailed
+	return nil, err
 }
 
 // Read returns all records as they are, for those who only look: none is locked, and each may be
 // out of date. The error joins those of records that cannot be read.
-func (s *Store) Read() (records []*Record, err error) {
+func (s *Store) Read() (records []*Record, err error) { return s.ReadOthers("") }
+
+// ReadOthers is Read without the record of one sandbox.
+func (s *Store) ReadOthers(containerID string) (records []*Record, err error) {
 	ids, err := s.List()
 	errs := []error{err}
 	for _, id := range ids {
+		if id == containerID {
+			continue
+		}
 		rec, err := s.read(id)
 		switch {
 		case err == nil:
 			records = append(records, rec)
 		case !errors.Is(err, fs.ErrNotExist):
-			errs = append(errs, corrupt(s.path(id), err))
+			errs = append(errs, unreadable(s.path(id), err))
 		}
 	}
 	return records, errors.Join(errs...)
@@ -228,19 +239,11 @@ func (s *Store) read(id string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := &Record{}
-	if err := strictjson.Decode(data, rec); err != nil {
-		return nil, err
+	rec, err := decode(data)
+	if err == nil {
+		err = rec.validate(id)
 	}
-	if rec.Version == 1 {
-		for i := range rec.Attachments {
-			rec.Attachments[i].Execd = true // it may be
-		}
-	}
-	if rec.Version == 1 || rec.Version == 2 {
-		rec.Version = formatVersion
-	}
-	return rec, rec.validate(id)
+	return rec, err
 }
 
 func (r *Record) validate(id string) error {
@@ -267,9 +270,12 @@ func (r *Record) validate(id string) error {
 // asError drops the CNI code of a validation error: of a record, it would be misread as the delegate's.
 func asError(err *types.Error) error { return errors.New(err.Msg) }
 
-// Save writes the record in place of the one that is there.
+// Save writes the record in place of the one that is there, unless that is a later Braid's.
 func (b *Sandbox) Save(rec *Record) error {
-	rec.Version, rec.ContainerID = formatVersion, b.id
+	if b.later {
+		return nil
+	}
+	rec.Version, rec.OldestReader, rec.ContainerID = formatVersion, oldestReader, b.id
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode record: %w", err))
@@ -285,11 +291,12 @@ func (b *Sandbox) Save(rec *Record) error {
 }
 
 // Remove forgets the sandbox, of which nothing is left, but for what Gone says, if there is room
-// for that. It is no error if there is no record.
+// for that. It is no error if there is no record. A later Braid's record stays: there may be more of
+// the sandbox than this one knows, which that one's GC removes.
 func (b *Sandbox) Remove() error {
 	err := b.markGone()
 	full := IsFull(err)
-	if err != nil && !full {
+	if err != nil && !full || b.later {
 		return err
 	}
 	if err := os.Remove(b.store.path(b.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -302,13 +309,6 @@ func (b *Sandbox) Remove() error {
 		}
 	}
 	return nil
-}
-
-func corrupt(path string, err error) error {
-	return &failure.Error{
-		Reason: failure.StateCorrupt, Err: fmt.Errorf("read record %s: %w", path, err),
-		Fix: "it was changed by something other than Braid; once the sandbox is gone and its interfaces and addresses are released, remove the file",
-	}
 }
 
 // tmp is where the holder of the lock writes what it then renames; what a killed process left there is overwritten.
