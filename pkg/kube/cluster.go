@@ -87,24 +87,43 @@ func (a *API) EachNode(ctx context.Context, do func(node *metav1.ObjectMeta, tai
 	return err
 }
 
-// PodsOn gives the metadata of the pods that are bound to a node and not in its own network namespace.
-func (a *API) PodsOn(ctx context.Context, node string) ([]metav1.ObjectMeta, error) {
-	type pod struct {
-		wireMetadata
+// podOn is a pod of a node.
+type podOn struct {
+	wireMetadata
 
-		Spec struct {
-			HostNetwork bool `json:"hostNetwork"`
-		} `json:"spec"`
-	}
+	Spec struct {
+		HostNetwork bool `json:"hostNetwork"`
+	} `json:"spec"`
+	Status struct {
+		Phase string `json:"phase"`
+		PodIP string `json:"podIP"`
+	} `json:"status"`
+}
+
+// started reports whether the pod has a sandbox with a network.
+func (p *podOn) started() bool { return p.Status.PodIP != "" && p.Status.Phase == "Running" }
+
+// PodsOn returns the metadata of the pods that are bound to a node and not in its own network
+// namespace.
+func (a *API) PodsOn(ctx context.Context, node string) ([]metav1.ObjectMeta, error) {
+	return a.podsOn(ctx, node, func(*podOn) bool { return true })
+}
+
+// StartedPodsOn returns those of them that run.
+func (a *API) StartedPodsOn(ctx context.Context, node string) ([]metav1.ObjectMeta, error) {
+	return a.podsOn(ctx, node, (*podOn).started)
+}
+
+func (a *API) podsOn(ctx context.Context, node string, wanted func(*podOn) bool) ([]metav1.ObjectMeta, error) {
 	if err := checkName(node); err != nil {
 		return nil, fmt.Errorf("list pods of node: %w", err)
 	}
-	pods, err := listOf[pod](ctx, a, &call{verb: "list pods of node " + node, request: func(c *client) *rest.Request {
+	pods, err := listOf[podOn](ctx, a, &call{verb: "list pods of node " + node, request: func(c *client) *rest.Request {
 		return c.core.Get().Resource("pods")
 	}}, metav1.ListOptions{FieldSelector: fieldselector.OneTermEqualSelector("spec.nodeName", node).String()}, "PodList")
 	var list []metav1.ObjectMeta
 	for i := range pods {
-		if !pods[i].Spec.HostNetwork {
+		if !pods[i].Spec.HostNetwork && wanted(&pods[i]) {
 			list = append(list, pods[i].Metadata.ObjectMeta)
 		}
 	}

@@ -134,3 +134,19 @@ func TestR25NodeOutOfService(t *testing.T) {
 		}
 	}
 }
+
+// A pod that has no sandbox yet, or none any more, is not started.
+func TestStartedPodsOn(t *testing.T) {
+	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		//nolint:errcheck // a test's server
+		io.WriteString(w, `{"kind":"PodList","metadata":{},"items":[
+			{"metadata":{"name":"runs"},"status":{"phase":"Running","podIP":"10.0.0.2"}},
+			{"metadata":{"name":"starts"},"status":{"phase":"Pending"}},
+			{"metadata":{"name":"ended"},"status":{"phase":"Succeeded","podIP":"10.0.0.3"}},
+			{"metadata":{"name":"host"},"spec":{"hostNetwork":true},"status":{"phase":"Running","podIP":"10.0.0.4"}}]}`)
+	})
+	pods, err := f.api(t, 0).StartedPodsOn(t.Context(), "n")
+	if err != nil || len(pods) != 1 || pods[0].Name != "runs" {
+		t.Errorf("started pods %+v, %v", pods, err)
+	}
+}

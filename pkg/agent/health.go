@@ -1,0 +1,194 @@
+// Package agent is what Braid's agent does on a node beside the operations of the CNI protocol: it
+// says how the node is, and does now and then what no operation came by to do.
+//
+// Contract: every loop ends with its context, and starts no goroutine. A loop goes on past errors,
+// which it makes known through Health.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+const (
+	// Heartbeat is how often the node's condition is written where nothing changes. Each time is a
+	// write of a large object that many watch.
+	Heartbeat = 5 * time.Minute
+	// Stale is the age at which a condition says nothing any more.
+	Stale = 3 * Heartbeat
+	// firstPause and lastPause bound the pauses between tries that failed.
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// The condition's reasons, unless the failure of a part has one.
+const (
+	reasonReady    = "Ready"
+	reasonStarting = "Starting"
+	reasonFailed   = "Failed"
+)
+
+// Health is how the parts of an agent are. It is safe for concurrent use; NewHealth makes one.
+type Health struct {
+	mu      sync.Mutex
+	parts   map[string]error
+	unheard map[string]bool
+	report  nodev1.Report
+	changed chan struct{}
+}
+
+// NewHealth returns the health of an agent with these parts, which have not said anything yet.
+func NewHealth(version string, parts ...string) *Health {
+	h := &Health{parts: map[string]error{}, unheard: map[string]bool{}, report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1)}
+	for _, part := range parts {
+		h.unheard[part] = true
+	}
+	return h
+}
+
+// Set says how a part is: nil is well.
+func (h *Health) Set(part string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := h.status()
+	delete(h.unheard, part)
+	if h.parts[part] = err; err == nil {
+		delete(h.parts, part)
+	}
+	if h.status() != before {
+		h.wake()
+	}
+}
+
+// Update changes the node's report.
+func (h *Health) Update(change func(*nodev1.Report)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := h.report
+	change(&h.report)
+	if !reflect.DeepEqual(before, h.report) {
+		h.wake()
+	}
+}
+
+func (h *Health) wake() {
+	select {
+	case h.changed <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// status is the condition without its times.
+func (h *Health) status() nodev1.Condition {
+	c := nodev1.Condition{Type: nodev1.Ready, Status: metav1.ConditionFalse}
+	var texts []string
+	for _, part := range slices.Sorted(maps.Keys(h.parts)) {
+		if c.Reason == "" {
+			c.Reason = string(failure.ReasonOf(h.parts[part]))
+		}
+		texts = append(texts, fmt.Sprintf("%s: %v", part, h.parts[part]))
+	}
+	switch waiting := slices.Sorted(maps.Keys(h.unheard)); {
+	case len(texts) > 0 && c.Reason == "":
+		c.Reason = reasonFailed
+	case len(texts) > 0:
+	case len(waiting) > 0:
+		c.Reason = reasonStarting
+		texts = append(texts, "waiting for "+strings.Join(waiting, ", "))
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, reasonReady
+		texts = append(texts, "pods of this node get their networks")
+	}
+	c.Message = strings.Join(texts, "; ")
+	return c
+}
+
+// current returns what there is to report.
+func (h *Health) current() (nodev1.Condition, nodev1.Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	report := h.report
+	report.Before, report.Unattached = slices.Clone(report.Before), slices.Clone(report.Unattached)
+	return h.status(), report
+}
+
+// Node is where a node's health is kept.
+type Node interface {
+	// NodeReport returns what was reported last.
+	NodeReport(ctx context.Context, name string) (kube.NodeReport, error)
+	ReportNode(ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report) error
+}
+
+// Publish writes the health into the Node object of that name whenever it changes, and at each
+// Heartbeat, until ctx is done.
+func (h *Health) Publish(ctx context.Context, node Node, name string, log *slog.Logger) {
+	var last *nodev1.Condition
+	pause := firstPause
+	for ctx.Err() == nil {
+		written, err := h.publish(ctx, node, name, last)
+		wait := Heartbeat
+		if err != nil {
+			log.WarnContext(ctx, "node's condition not written", "node", name, "error", err)
+			wait, pause = pause, min(2*pause, lastPause)
+		} else {
+			last, pause = written, firstPause
+		}
+		h.await(ctx, wait, err == nil)
+	}
+}
+
+// await waits for that time, or for a change if there is one to be told of at once.
+func (h *Health) await(ctx context.Context, wait time.Duration, change bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	changed := h.changed
+	if !change {
+		changed = nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-changed:
+	}
+}
+
+func (h *Health) publish(ctx context.Context, node Node, name string, last *nodev1.Condition) (*nodev1.Condition, error) {
+	if last == nil { // of the agent before this one
+		before, err := node.NodeReport(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		last = before.Condition
+	}
+	condition, report := h.current()
+	condition.LastHeartbeatTime = metav1.Now()
+	condition.LastTransitionTime = condition.LastHeartbeatTime
+	if last != nil && last.Status == condition.Status {
+		condition.LastTransitionTime = last.LastTransitionTime
+	}
+	return &condition, node.ReportNode(ctx, name, condition, report)
+}
+
+// Tend calls tend every so often until ctx is done, and says of the part how that goes. A node that
+// has no traffic owes others its free addresses all the same.
+func (h *Health) Tend(ctx context.Context, part string, every time.Duration, tend func(context.Context) error) {
+	for ctx.Err() == nil {
+		if err := tend(ctx); ctx.Err() == nil {
+			h.Set(part, err)
+		}
+		h.await(ctx, every, false)
+	}
+}

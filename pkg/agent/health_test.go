@@ -1,0 +1,151 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/agent"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// node keeps what is reported, as an API server does, and can be away.
+type node struct {
+	began   time.Time
+	away    bool
+	current kube.NodeReport
+	// written are the reports, each in a line, with the seconds since the beginning.
+	written []string
+}
+
+func (n *node) NodeReport(context.Context, string) (kube.NodeReport, error) {
+	if n.away {
+		return kube.NodeReport{}, errors.New("away")
+	}
+	return n.current, nil
+}
+
+func (n *node) ReportNode(_ context.Context, name string, c nodev1.Condition, r nodev1.Report) error {
+	if n.away {
+		return errors.New("away")
+	}
+	n.current = kube.NodeReport{Node: name, Condition: &c, Report: &r}
+	since := func(at metav1.Time) int { return int(at.Sub(n.began).Seconds()) }
+	n.written = append(n.written, fmt.Sprintf("%d: %s %s since %d: %s; config %s", since(c.LastHeartbeatTime), c.Status, c.Reason, since(c.LastTransitionTime), c.Message, r.Config))
+	return nil
+}
+
+func (n *node) wrote(t *testing.T, when string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	if !slices.Equal(n.written, want) {
+		t.Errorf("%s: written\n%s\nwant\n%s", when, strings.Join(n.written, "\n"), strings.Join(want, "\n"))
+	}
+	n.written = nil
+}
+
+func TestHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := &node{began: time.Now()}
+		h := agent.NewHealth("v1", "installation", "credential")
+		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
+		n.wrote(t, "at first", "0: False Starting since 0: waiting for credential, installation; config ")
+		time.Sleep(time.Second)
+		h.Set("installation", nil)
+		n.wrote(t, "one part", "1: False Starting since 0: waiting for credential; config ")
+		h.Set("credential", &failure.Error{Reason: failure.APIUnavailable, Err: errors.New("no answer")})
+		n.wrote(t, "a failure", "1: False APIUnavailable since 0: credential: no answer; config ")
+		time.Sleep(time.Second)
+		h.Set("credential", nil)
+		n.wrote(t, "well", "2: True Ready since 2: pods of this node get their networks; config ")
+		h.Set("credential", nil)
+		h.Update(func(*nodev1.Report) {})
+		n.wrote(t, "nothing new")
+		h.Update(func(r *nodev1.Report) { r.Config = "/c" })
+		n.wrote(t, "a report", "2: True Ready since 2: pods of this node get their networks; config /c")
+		time.Sleep(agent.Heartbeat)
+		n.wrote(t, "heartbeat", "302: True Ready since 2: pods of this node get their networks; config /c")
+		n.away = true
+		h.Set("installation", errors.New("no space"))
+		time.Sleep(time.Second)
+		n.wrote(t, "away")
+		n.away = false
+		time.Sleep(time.Minute)
+		n.wrote(t, "back", "305: False Failed since 305: installation: no space; config /c")
+	})
+}
+
+// The agent that comes after another goes on with its condition.
+func TestHealthOfFormerAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := &node{began: time.Now()}
+		n.current.Condition = &nodev1.Condition{Status: metav1.ConditionTrue, LastTransitionTime: metav1.NewTime(n.began.Add(-time.Hour))}
+		h := agent.NewHealth("v2")
+		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
+		n.wrote(t, "at first", "0: True Ready since -3600: pods of this node get their networks; config ")
+	})
+}
+
+func TestTend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		n := &node{began: time.Now()}
+		h := agent.NewHealth("v1", "addresses")
+		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
+		var calls int
+		go h.Tend(ctx, "addresses", time.Minute, func(context.Context) error {
+			if calls++; calls == 2 {
+				return errors.New("no answer")
+			}
+			return nil
+		})
+		time.Sleep(2*time.Minute + time.Second)
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if calls != 3 {
+			t.Errorf("%d calls, want 3", calls)
+		}
+		last := n.written[max(0, len(n.written)-2):]
+		want := []string{
+			"60: False Failed since 60: addresses: no answer; config ",
+			"120: True Ready since 120: pods of this node get their networks; config ",
+		}
+		if !slices.Equal(last, want) {
+			t.Errorf("written %q, want %q", last, want)
+		}
+	})
+}
+
+func TestUnattached(t *testing.T) {
+	t.Parallel()
+	pod := func(name string, annotations map[string]string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "uid-" + "x", Annotations: annotations}
+	}
+	asks := map[string]string{nadv1.NetworksAnnotation: "a"}
+	started := []metav1.ObjectMeta{
+		pod("z-missed", asks), pod("missed", asks), pod("plain", nil), pod("recorded", asks),
+		pod("of-another-plugin", map[string]string{nadv1.NetworksAnnotation: "a", nadv1.StatusAnnotation: "[]"}),
+	}
+	started[3].UID = "recorded"
+	got := agent.Unattached(started, []*record.Record{{Pod: record.Pod{UID: "recorded"}}})
+	if want := []string{"ns/missed", "ns/z-missed"}; !slices.Equal(got, want) {
+		t.Errorf("unattached %q, want %q", got, want)
+	}
+}
