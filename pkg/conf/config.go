@@ -1,8 +1,8 @@
 // Package conf is Braid's own configuration on the node: the network configuration that the runtime
 // passes on stdin, with the keys of Multus and their meaning plus Braid's own under "braid".
 //
-// It is split by life: a process reads Node and Policy once, and Call with each request. Each has one
-// reader, which looks at no key of the others.
+// It is split by life: a process reads Node and Policy once, and Call with each request. Each has
+// one reader, which looks at no key of the others.
 //
 // Contract: what is returned is validated; errors are *failure.Error and name the field and the
 // allowed values. All is pure but LoadFile, which reads one file.
@@ -42,9 +42,9 @@ func DefaultLogOptions() LogOptions {
 	return LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}
 }
 
-// Config is Braid's own network configuration: what lives as long as a process, and what the runtime
-// passes with one call. Defaults are filled in and every value is validated. Paths are absolute,
-// without "..", and clean.
+// Config is Braid's own network configuration: what lives as long as a process, and what the
+// runtime passes with one call. Defaults are filled in and every value is validated. Paths are
+// absolute, without "..", and clean.
 type Config struct {
 	Node
 	Policy
@@ -96,7 +96,7 @@ type Node struct {
 	StateDir string
 	// DeviceInfoDir is where device plugins, delegates and Braid exchange descriptions of devices.
 	DeviceInfoDir string
-	// PodResources is the kubelet's socket that tells which devices a pod has.
+	// PodResources is the kubelet's socket that lists the devices of each pod.
 	PodResources string
 
 	LogFile     string // empty: no file
@@ -160,13 +160,13 @@ const (
 	KeepDefaultRoute = "keep"
 	// TakeDefaultRoute lets the last network have it, as in Multus.
 	TakeDefaultRoute = "take"
-	// RefuseDefaultRoute is that the pod does not start.
+	// RefuseDefaultRoute keeps the pod from starting.
 	RefuseDefaultRoute = "refuse"
 )
 
 // Timeouts bound operations; in JSON they are Go durations ("90s").
 type Timeouts struct {
-	// Operation bounds a whole ADD, DEL, CHECK or GC; Rollback what may be added to undo a failed ADD; API the retries of a
-	// single API call; Status a STATUS.
+	// Operation bounds a whole ADD, DEL, CHECK or GC; Rollback what may be added to undo a failed ADD;
+	// API the retries of a single API call; Status a STATUS.
 	Operation, Rollback, API, Status time.Duration
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// refused fails unless err is a failure with the reason and field whose text contains all the texts, and returns it.
+// refused fails unless err is a failure with the reason and field whose text contains all the
+// texts, and returns it.
 func refused(t *testing.T, err error, reason failure.Reason, field string, texts ...string) *failure.Error {
 	t.Helper()
 	e, ok := errors.AsType[*failure.Error](err)

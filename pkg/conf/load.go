@@ -13,14 +13,15 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// MaxStdin bounds what the runtime passes, in bytes. On GC that includes every valid attachment of the node, some 110 bytes
-// each: this is room for 38000, a hundred times what a kubelet runs.
+// MaxStdin bounds what the runtime passes, in bytes. On GC that includes every valid attachment of
+// the node, some 110 bytes each: this is room for 38000, a hundred times what a kubelet runs.
 const MaxStdin = 4 << 20
 
-// Load reads Braid's own configuration as the runtime passes it on stdin. Keys of Multus match in any case, as they do there;
-// of two spellings the documented one counts. Unknown keys are ignored, since the runtime and other tools add theirs, except
-// under "braid". A key that is given twice is an error. Errors have reason InvalidConfig and CNI code 7, except for text that
-// is not JSON (6) and for a cniVersion that Braid does not speak (1).
+// Load reads Braid's own configuration as the runtime passes it on stdin. Keys of Multus match in
+// any case, as they do there; of two spellings the documented one counts. Unknown keys are ignored,
+// since the runtime and other tools add theirs, except under "braid". A key that is given twice is
+// an error. Errors have reason InvalidConfig and CNI code 7, except for text that is not JSON (6)
+// and for a cniVersion that Braid does not speak (1).
 func Load(stdin []byte) (*Config, error) {
 	c := &Config{}
 	return loaded(c, read(stdin, c.Call.read, c.Node.read, c.Policy.read))

@@ -13,8 +13,9 @@ import (
 
 const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the absolute path of a CNI configuration or of a directory of them"
 
-// readNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with defaultNetworks, and delegates alone:
-// with clusterNetwork the delegates are ignored and not even looked at, without it the defaultNetworks.
+// readNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with
+// defaultNetworks, and delegates alone: with clusterNetwork the delegates are ignored and not even
+// looked at, without it the defaultNetworks.
 func (n *Node) readNetworks(o *object) {
 	n.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
 	n.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName, optional(networkName))
@@ -57,7 +58,8 @@ func (n *Node) readDelegates(o *object) {
 	n.Delegates = delegates
 }
 
-// checkDelegate validates an inline network; what is wrong with it is wrong with Braid's configuration.
+// checkDelegate validates an inline network; what is wrong with it is wrong with Braid's
+// configuration.
 func checkDelegate(i int, raw json.RawMessage) error {
 	_, err := netconf.Parse(raw)
 	if err == nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// object decodes one object of Braid's configuration, key by key. After the first error it gives defaults, so that the caller
-// looks at err once.
+// object decodes one object of Braid's configuration, key by key. After the first error its methods
+// return defaults, so that the caller looks at err once.
 type object struct {
 	// path is "" or ends in a period.
 	path string
@@ -51,7 +51,8 @@ func (o *object) raw(key string) json.RawMessage {
 	return strictjson.Lookup(o.keys, key)
 }
 
-// inner is the object that a key holds; empty where it is absent or null. Its keys match in exact case.
+// inner is the object that a key holds; empty where it is absent or null. Its keys match in exact
+// case.
 func (o *object) inner(key string) *object {
 	keys := field(o, key, nil, allowedObject, strictjson.Object)
 	return &object{path: o.path + key + ".", keys: keys, err: o.err}

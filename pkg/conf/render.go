@@ -11,8 +11,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// Defaults returns the configuration in which all keys have their defaults, of the newest version of
-// CNI. It lacks the default network, which has none: set ClusterNetwork or Delegates.
+// Defaults returns the configuration in which all keys have their defaults, of the newest version
+// of CNI. It lacks the default network, which has none: set ClusterNetwork or Delegates.
 func Defaults() *Config {
 	c := &Config{Call: Call{Name: "braid", CNIVersion: "1.1.0"}}
 	c.Node.readWith(&object{}, func(*Node, *object) {})
@@ -60,7 +60,8 @@ func (m members) MarshalJSON() ([]byte, error) {
 	return []byte("{" + strings.Join(parts, ",") + "}"), nil
 }
 
-// add adds a member, unless the value is the default. No list and an empty one are different values.
+// add adds a member, unless the value is the default. No list and an empty one are different
+// values.
 func (m *members) add(key string, value, def any) {
 	if !reflect.DeepEqual(value, def) {
 		*m = append(*m, member{key, value})

@@ -29,8 +29,8 @@ const (
 // maxPath is the kernel's bound, in bytes.
 const maxPath = 4095
 
-// absPath wants an absolute path and gives it without superfluous slashes. ".." is refused rather than resolved: through
-// a symbolic link it would mean something else than it reads.
+// absPath decodes an absolute path, without superfluous slashes. ".." is refused rather
+// than resolved: through a symbolic link it would mean something else than it reads.
 func absPath(raw json.RawMessage) (string, error) {
 	path, err := strictjson.String(raw)
 	switch {
@@ -129,8 +129,8 @@ func namespace(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
-// globalNamespaces reads Multus's form, one string with commas, and a list of strings. In Multus a blank string means the
-// default and blank elements nothing; an empty list means none.
+// globalNamespaces reads Multus's form, one string with commas, and a list of strings. In Multus a
+// blank string means the default and blank elements nothing; an empty list means none.
 func globalNamespaces(raw json.RawMessage) ([]string, error) {
 	if strictjson.Kind(raw) == "a list" {
 		return listOf(strictjson.String)(raw)
@@ -198,7 +198,8 @@ func capabilities(raw json.RawMessage) (map[string]bool, error) {
 	return declared, err
 }
 
-// attachments reads the runtime's list of a GC. It is strict: an attachment that is misread here would be taken down.
+// attachments reads the runtime's list of a GC. It is strict: an attachment that is misread here
+// would be taken down.
 func attachments(raw json.RawMessage) ([]types.GCAttachment, error) {
 	elements, err := strictjson.List(raw)
 	if err != nil {

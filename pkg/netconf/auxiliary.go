@@ -8,8 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// PassthruType is the plugin that leads the auxiliary chain: its ADD returns an empty result, which chained plugins such as
-// tuning need as their prevResult; its other verbs do nothing.
+// PassthruType is the plugin that leads the auxiliary chain: its ADD returns an empty result, which
+// chained plugins such as tuning need as their prevResult; its other verbs do nothing.
 const PassthruType = "passthru"
 
 // AuxiliaryChain returns the network that auxiliaryCNIChainName adds to every pod after all others:
@@ -27,7 +27,8 @@ func AuxiliaryChain(beside, name, cniVersion string) (json.RawMessage, error) {
 	list := &List{
 		top: map[string]json.RawMessage{
 			"name": strictjson.Marshal(name), "cniVersion": strictjson.Marshal(cniVersion),
-			// The chain has no interface of its own. Plugins that need none for ADD, as tuning, look for it in CHECK.
+			// The chain has no interface of its own. Plugins that need none for ADD, as tuning, look for it
+			// in CHECK.
 			"disableCheck": strictjson.Marshal(true),
 		},
 		plugins: []map[string]json.RawMessage{

@@ -7,8 +7,9 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 )
 
-// chain appends the plugins in dir/<network name>/*.conf, in alphabetical order, unless the list wants none. There must be
-// plugins in the end. Unlike a file of another network, a broken one here is an error: it is a part of this network.
+// chain appends the plugins in dir/<network name>/*.conf, in alphabetical order, unless the list
+// wants none. There must be plugins in the end. Unlike a file of another network, a broken one here
+// is an error: it is a part of this network.
 func (l *List) chain(dir string) error {
 	inlinedOnly, _ := boolean(l.top["loadOnlyInlinedPlugins"])
 	if !l.single && !inlinedOnly && utils.ValidateNetworkName(l.Name()) == nil {

@@ -92,7 +92,7 @@ func boolean(raw json.RawMessage) (bool, error) {
 	return false, fmt.Errorf("%s is no boolean", strictjson.Quote(string(raw)))
 }
 
-// checkPlugin validates a plugin's configuration, of which it corrects the spelling of keys that
+// checkPlugin validates a plugin's configuration, and corrects the spelling of keys that
 // Braid or libcni act on. The path is empty or ends in a period.
 func checkPlugin(path string, plugin map[string]json.RawMessage) (warnings []*failure.Error, err error) {
 	keys := append(listKeys(), "type", "capabilities", "ipam", "dns", "args", "runtimeConfig", "prevResult")

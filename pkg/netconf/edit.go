@@ -18,15 +18,17 @@ func (l *List) SetCNIVersion(version string) {
 	delete(l.top, "cniVersions")
 }
 
-// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none that Parse validates.
+// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none
+// that Parse validates.
 func (l *List) SetAll(key string, value json.RawMessage) {
 	for _, plugin := range l.plugins {
 		plugin[key] = value
 	}
 }
 
-// MergeCNIArgs puts values into args.cni of every plugin (CNI conventions, NPWG v1.3 s.4.1.2.1.6). They win over values that
-// the configuration has there; its other values stay. On error, the list is unchanged.
+// MergeCNIArgs puts values into args.cni of every plugin (CNI conventions, NPWG v1.3 s.4.1.2.1.6).
+// They win over values that the configuration has there; its other values stay. On error, the list
+// is unchanged.
 func (l *List) MergeCNIArgs(args map[string]json.RawMessage) error {
 	if len(args) == 0 {
 		return nil

@@ -9,10 +9,11 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// OnDisk finds the network of that name in a configuration directory (NPWG v1.3 s.3.4.1): the first *.conflist, in
-// alphabetical order, whose JSON name it is, else the first such *.conf or *.json. A file that cannot be read or is invalid
-// hides no other; the error of a search that finds nothing lists such files. The result is a conflist, with the plugins of the
-// directory named after the network appended (CNI 1.1, loadOnlyInlinedPlugins). Errors have reason NetworkNotFound.
+// OnDisk finds the network of that name in a configuration directory (NPWG v1.3 s.3.4.1): the first
+// *.conflist, in alphabetical order, whose JSON name it is, else the first such *.conf or *.json. A
+// file that cannot be read or is invalid hides no other; the error of a search that finds nothing
+// lists such files. The result is a conflist, with the plugins of the directory named after the
+// network appended (CNI 1.1, loadOnlyInlinedPlugins). Errors have reason NetworkNotFound.
 func OnDisk(dir, name string) ([]byte, error) {
 	var unusable hints
 	for _, extensions := range [][]string{{".conflist"}, {".conf", ".json"}} {
@@ -41,9 +42,10 @@ func named(path, name string) (*List, error) {
 	return list, nil
 }
 
-// FromFile reads the network of a configuration file, or of a directory: that of its alphabetically first *.conflist, *.conf
-// or *.json that is valid and not Braid's own. The result is a conflist as that of OnDisk. Errors have reason NetworkNotFound
-// where there is no such file, else InvalidConfig; NAD is the path.
+// FromFile reads the network of a configuration file, or of a directory: that of its alphabetically
+// first *.conflist, *.conf or *.json that is valid and not Braid's own. The result is a conflist as
+// that of OnDisk. Errors have reason NetworkNotFound where there is no such file, else
+// InvalidConfig; NAD is the path.
 func FromFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// onDisk looks a network up and gives the types of its plugins, "not found" where there is none.
+// onDisk looks a network up and returns the types of its plugins, "not found" where there is none.
 func onDisk(t *testing.T, dir, name string) string {
 	t.Helper()
 	raw, err := OnDisk(dir, name)

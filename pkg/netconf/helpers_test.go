@@ -22,7 +22,8 @@ func mustParse(t *testing.T, raw string) *List {
 	return list
 }
 
-// equal compares a network in the normal form with what is expected; the order of keys does not matter, numbers do.
+// equal compares a network in the normal form with what is expected; the order of keys does not
+// matter, numbers do.
 func equal(t *testing.T, got []byte, want string) {
 	t.Helper()
 	if string(got) != string(normal(t, want)) {
@@ -42,7 +43,8 @@ func normal(t *testing.T, raw string) []byte {
 	return strictjson.Marshal(value)
 }
 
-// refused fails unless err is a failure with the reason and field whose text contains all the texts, and returns it.
+// refused fails unless err is a failure with the reason and field whose text contains all the
+// texts, and returns it.
 func refused(t *testing.T, err error, reason failure.Reason, field string, texts ...string) *failure.Error {
 	t.Helper()
 	e, ok := errors.AsType[*failure.Error](err)

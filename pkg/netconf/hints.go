@@ -11,7 +11,7 @@ import (
 // hints are files that might have been meant but are of no use, and why.
 type hints []string
 
-// maxHints bounds what an error tells of them.
+// maxHints bounds how many an error names.
 const maxHints = 4
 
 func (h *hints) add(path string, err error) {

@@ -34,8 +34,8 @@ func (l *List) Len() int { return len(l.plugins) }
 // Name is the network's name; empty where the list has none.
 func (l *List) Name() string { return strictjson.Text(l.top["name"]) }
 
-// CNIVersion is the highest version among cniVersion and cniVersions that Braid speaks (CNI 1.1 "Version considerations");
-// empty where the list names none.
+// CNIVersion is the highest version among cniVersion and cniVersions that Braid speaks (CNI 1.1
+// "Version considerations"); empty where the list names none.
 func (l *List) CNIVersion() string {
 	var offered []string
 	for _, v := range l.offered() {
@@ -84,7 +84,8 @@ func (l *List) Types() []string {
 	return types
 }
 
-// IPAMTypes are the types of all "ipam" objects, at whatever depth, each once, in the order of the chain.
+// IPAMTypes are the types of all "ipam" objects, at whatever depth, each once, in the order of the
+// chain.
 func (l *List) IPAMTypes() []string {
 	var types []string
 	for _, p := range l.plugins {
@@ -110,7 +111,7 @@ func (l *List) Capabilities() map[string]bool {
 	return all
 }
 
-// PluginHas says whether the plugin at index i declares the capability.
+// PluginHas reports whether the plugin at index i declares the capability.
 func (l *List) PluginHas(i int, capability string) bool { return l.capabilities(i)[capability] }
 
 func (l *List) capabilities(i int) map[string]bool {
@@ -156,8 +157,9 @@ func (l *List) Plugin(i int) map[string]json.RawMessage {
 	return plugin
 }
 
-// Bytes is the list as JSON: always a conflist, keys of the list and of its plugins sorted, everything below as it was written
-// but for white space. It is nil if a value given to SetAll was not JSON.
+// Bytes is the list as JSON: always a conflist, keys of the list and of its plugins sorted,
+// everything below as it was written but for white space. It is nil if a value given to SetAll was
+// not JSON.
 func (l *List) Bytes() []byte {
 	all := map[string]any{"plugins": l.plugins}
 	for key, value := range l.top {

@@ -12,8 +12,8 @@ import (
 
 const allowedPlugin = "give the file name of a plugin, without a path"
 
-// pluginName wants the bare name of a file: libcni and the plugins look it up in the plugin path and run what they find
-// (CVE-2021-20206).
+// pluginName wants the bare name of a file: libcni and the plugins look it up in the plugin path
+// and run what they find (CVE-2021-20206).
 func pluginName(raw json.RawMessage) (string, error) {
 	name, err := strictjson.String(raw)
 	if err != nil {
@@ -47,8 +47,8 @@ type inner struct {
 	keys map[string]json.RawMessage
 }
 
-// nested finds the objects under "ipam", and under "delegate", "delegates" and "plugins" where plugins that call others keep
-// them, at any depth. The depth is bounded by strictjson.MaxDepth.
+// nested finds the objects under "ipam", and under "delegate", "delegates" and "plugins" where
+// plugins that call others keep them, at any depth. The depth is bounded by strictjson.MaxDepth.
 func nested(path string, object map[string]json.RawMessage) []inner {
 	var all []inner
 	for _, key := range []string{"ipam", "delegate"} {

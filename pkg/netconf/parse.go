@@ -7,7 +7,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// MaxSize bounds a network's configuration, in bytes: what Kubernetes can store of an object, at the least.
+// MaxSize bounds a network's configuration, in bytes: what Kubernetes can store of an object, at
+// the least.
 const MaxSize = 1 << 20
 
 // Parse reads a network's configuration: a conf, which has "type" and becomes a list of one
@@ -28,7 +29,8 @@ func Parse(raw []byte) (*List, error) {
 	return list, nil
 }
 
-// parse is Parse, but a list without the key "plugins" has none, as a list may whose plugins lie in a directory.
+// parse is Parse, but a list without the key "plugins" has none, as a list may whose plugins lie in
+// a directory.
 func parse(raw []byte) (*List, error) {
 	top, err := parseObject(raw)
 	if err != nil {
@@ -68,8 +70,8 @@ func parseObject(raw []byte) (map[string]json.RawMessage, error) {
 	return top, nil
 }
 
-// split tells a conf from a conflist. Of a conf, the keys that belong to a list move there; libcni gives name and cniVersion
-// back to the plugin.
+// split makes a list of a conf or a conflist. Keys of a conf that belong to a list move there; libcni
+// hands name and cniVersion back to the plugin.
 func split(top map[string]json.RawMessage) (*List, error) {
 	_, isConf := top["type"]
 	plugins, isList := top["plugins"]

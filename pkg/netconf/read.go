@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// confFiles are the paths of a directory's files with one of the extensions, in alphabetical order; none where there is no
-// such directory.
+// confFiles are the paths of a directory's files with one of the extensions, in alphabetical order;
+// none where there is no such directory.
 func confFiles(dir string, extensions ...string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {

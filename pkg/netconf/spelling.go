@@ -11,7 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// respell gives keys of an object the case of the known ones. encoding/json, with which libcni
+// respell renames keys of an object to the case of the known ones. encoding/json, with which libcni
 // and the plugins read, does not look at the case, so what is checked here has to be what they
 // will find. Two keys that differ by case alone are an error: which one counts would depend on
 // their order.

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Null says whether the value is absent or null.
+// Null reports whether the value is absent or null.
 func Null(raw json.RawMessage) bool {
 	raw = bytes.TrimSpace(raw)
 	return len(raw) == 0 || string(raw) == "null"
@@ -56,7 +56,8 @@ func Decode(data []byte, into any) error {
 	return nil
 }
 
-// Kind names the type of a value, with its article: "a string", "an object", "a list", "a number", "a boolean", "null".
+// Kind names the type of a value, with its article: "a string", "an object", "a list", "a number",
+// "a boolean", "null".
 func Kind(raw json.RawMessage) string {
 	if Null(raw) {
 		return "null"

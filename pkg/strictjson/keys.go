@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// walker goes through all objects of a text that is known to be valid JSON. It decodes no more than keys.
+// walker goes through all objects of a text that is known to be valid JSON. It decodes no more than
+// keys.
 type walker struct {
 	raw []byte
 	// pos is the offset of what is read next, at that of the key or value that was read last.
@@ -93,7 +94,7 @@ func (w *walker) inner() error {
 	return err
 }
 
-// quoted reads a string, and gives it with its quotes.
+// quoted reads a string, and returns it with its quotes.
 func (w *walker) quoted() []byte {
 	start := w.pos
 	for w.pos++; w.raw[w.pos] != '"'; w.pos++ {
@@ -114,7 +115,7 @@ func unquote(quoted []byte) string {
 	return text
 }
 
-// space goes to what is not white space, and gives its offset.
+// space goes to what is not white space, and returns its offset.
 func (w *walker) space() int {
 	for w.pos < len(w.raw) && strings.IndexByte(" \t\r\n", w.raw[w.pos]) >= 0 {
 		w.pos++

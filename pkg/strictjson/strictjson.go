@@ -1,9 +1,9 @@
-// Package strictjson decodes JSON text so that nothing in it is silently dropped: encoding/json takes
-// the last of two equal keys, replaces bytes that are not UTF-8, ignores unknown keys, and tells a
-// syntax error by a byte offset.
+// Package strictjson decodes JSON text so that nothing in it is silently dropped: encoding/json
+// takes the last of two equal keys, replaces bytes that are not UTF-8, ignores unknown keys, and
+// tells a syntax error by a byte offset.
 //
-// What users write passes Check and is then decoded level by level by String, Object and their like,
-// whose errors the caller adds the key to. What Braid itself wrote is read by Decode.
+// What users write passes Check and is then decoded level by level by String, Object and their
+// like, whose errors the caller adds the key to. What Braid itself wrote is read by Decode.
 //
 // Contract: pure; a leaf that imports the standard library only. Errors of Check are *Error and say
 // line and column, both counted from 1, columns in characters. The decoding functions but Decode
@@ -45,7 +45,8 @@ func Place(err error) (path, fix string) {
 	return "", ""
 }
 
-// Check accepts one JSON value in UTF-8 in which no object has a key twice and nothing is nested deeper than MaxDepth.
+// Check accepts one JSON value in UTF-8 in which no object has a key twice and nothing is nested
+// deeper than MaxDepth.
 func Check(raw []byte) error {
 	if at := firstInvalid(raw); at >= 0 {
 		return newError(raw, at, fmt.Sprintf("byte 0x%02x is not UTF-8", raw[at]), "store the text as UTF-8")
@@ -69,8 +70,8 @@ func firstInvalid(raw []byte) int {
 	return -1
 }
 
-// syntaxError turns what encoding/json found into an *Error. Its scanner stops at the first byte that cannot be JSON, so
-// a '#' or '/' there is outside of any string and begins a comment.
+// syntaxError turns what encoding/json found into an *Error. Its scanner stops at the first byte
+// that cannot be JSON, so a '#' or '/' there is outside of any string and begins a comment.
 func syntaxError(raw []byte, err error) error {
 	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	if !ok || int(syntax.Offset) > len(raw) {
