@@ -28,13 +28,16 @@ const authentication = "authentication.k8s.io/v1"
 type wireToken struct {
 	metav1.TypeMeta `json:",inline"`
 
+	Metadata struct {
+		Created metav1.Time `json:"creationTimestamp,omitzero"`
+	} `json:"metadata"`
 	Spec struct {
 		ExpirationSeconds int64     `json:"expirationSeconds"`
 		BoundObjectRef    wireBound `json:"boundObjectRef"`
 	} `json:"spec"`
 	Status struct {
 		Token   string      `json:"token"`
-		Expires metav1.Time `json:"expirationTimestamp"`
+		Expires metav1.Time `json:"expirationTimestamp,omitzero"`
 	} `json:"status"`
 }
 
@@ -66,33 +69,46 @@ type TokenAsk struct {
 	Life time.Duration
 }
 
+// Token is what the server granted.
+type Token struct {
+	Value string
+	// Expires is by the server's clock.
+	Expires time.Time
+	// Life is how long it was good for when it was made, whatever the clock of this machine says.
+	Life time.Duration
+}
+
 // RequestToken makes a token of a ServiceAccount that is bound to a Node.
-func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (token string, expires time.Time, err error) {
+func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 	if ask.NodeUID == "" {
-		return "", time.Time{}, fmt.Errorf("request token: node %s has no uid", ask.Node)
+		return Token{}, fmt.Errorf("request token: node %s has no uid", ask.Node)
 	}
 	request := wireToken{TypeMeta: metav1.TypeMeta{APIVersion: authentication, Kind: "TokenRequest"}}
 	request.Spec.ExpirationSeconds = int64(ask.Life / time.Second)
 	request.Spec.BoundObjectRef = wireBound{APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID}
 	body, err := json.Marshal(&request)
 	if err != nil {
-		return "", time.Time{}, fmt.Errorf("encode request of a token: %w", err)
+		return Token{}, fmt.Errorf("encode request of a token: %w", err)
 	}
 	c := &call{verb: "request token of service account", namespace: ask.Namespace, name: ask.Account, request: func(c *client) *rest.Request {
 		return send(c.core.Post().Namespace(ask.Namespace).Resource("serviceaccounts").Name(ask.Account).SubResource("token"), body)
 	}}
 	answer, err := a.do(ctx, c)
 	if err != nil {
-		return "", time.Time{}, err
+		return Token{}, err
 	}
 	var granted wireToken
 	if err := json.Unmarshal(answer, &granted); err != nil {
-		return "", time.Time{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
+		return Token{}, a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}
 	if granted.Status.Token == "" || granted.Status.Expires.IsZero() {
-		return "", time.Time{}, a.strange(errors.New("the answer has no token, or one without an end"), c)
+		return Token{}, a.strange(errors.New("the answer has no token, or one without an end"), c)
 	}
-	return granted.Status.Token, granted.Status.Expires.Time, nil
+	token := Token{Value: granted.Status.Token, Expires: granted.Status.Expires.Time, Life: ask.Life}
+	if created := granted.Metadata.Created; !created.IsZero() {
+		token.Life = token.Expires.Sub(created.Time)
+	}
+	return token, nil
 }
 
 // Identity is whom an API server takes us for.

@@ -36,10 +36,11 @@ func TestAPIServerNodeToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := TokenAsk{Namespace: "kube-system", Account: name, Node: node, NodeUID: meta.UID, Life: time.Hour}
-	token, expires, err := admin.RequestToken(ctx, ask)
-	if err != nil || time.Until(expires) < 50*time.Minute || time.Until(expires) > 70*time.Minute {
-		t.Fatalf("got a token until %v, %v", expires, err)
+	granted, err := admin.RequestToken(ctx, ask)
+	if err != nil || time.Until(granted.Expires) < 50*time.Minute || time.Until(granted.Expires) > 70*time.Minute || granted.Life != time.Hour {
+		t.Fatalf("got a token until %v, of life %v, %v", granted.Expires, granted.Life, err)
 	}
+	token := granted.Value
 	content, err := admin.TokenKubeconfig(token, "")
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +64,7 @@ func TestAPIServerNodeToken(t *testing.T) {
 	} {
 		bad := ask
 		wrong(&bad)
-		if _, _, err := admin.RequestToken(ctx, bad); err == nil {
+		if _, err := admin.RequestToken(ctx, bad); err == nil {
 			t.Errorf("a token for the wrong %s", what)
 		}
 	}
@@ -112,7 +113,7 @@ func TestTryKubeconfig(t *testing.T) {
 func TestRequestTokenStrange(t *testing.T) {
 	for _, answer := range []string{"x", "{}", `{"status":{"token":"t"}}`} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }) //nolint:errcheck // a test's server
-		_, _, err := f.api(t, 0).RequestToken(t.Context(), TokenAsk{Namespace: "n", Account: "a", Node: "n", NodeUID: "u", Life: time.Hour})
+		_, err := f.api(t, 0).RequestToken(t.Context(), TokenAsk{Namespace: "n", Account: "a", Node: "n", NodeUID: "u", Life: time.Hour})
 		if failure.ReasonOf(err) != failure.APIUnavailable {
 			t.Errorf("%s: %v", answer, err)
 		}

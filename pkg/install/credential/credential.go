@@ -1,0 +1,171 @@
+// Package credential keeps the CNI binary's kubeconfig good: a token of its own, bound to the Node,
+// that is replaced long before it ends.
+//
+// Contract: a kubeconfig is replaced only by one that the API server has just accepted. While the
+// server is away, or refuses, the last good one stays. The token of the agent's own pod is never
+// copied, as it dies with the pod.
+package credential
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// Look is how often the agent's own token and the wall clock are looked at.
+	Look = 10 * time.Second
+	// firstPause and lastPause bound the pauses between tries that failed.
+	firstPause = time.Second
+	lastPause  = 5 * time.Minute
+	// quarter is the part of a token's life after which it is replaced.
+	quarter = 4
+	// spread is by how much of itself that time is shortened at most, by chance, so that the nodes
+	// of a cluster do not ask all at once.
+	spread = 0.2
+)
+
+// Token is a credential.
+type Token struct {
+	Value string
+	// Expires is for people: it is by the server's clock.
+	Expires time.Time
+	// Life is for how long it is good from now on.
+	Life time.Duration
+}
+
+// TokenSource makes a new token each time.
+type TokenSource interface {
+	Request(ctx context.Context) (Token, error)
+}
+
+// Trial uses a kubeconfig once. An error is that it is of no use, or that nobody knows.
+type Trial interface {
+	Try(ctx context.Context, kubeconfig []byte) error
+}
+
+// Clock is the time. After is not disturbed by who sets Now.
+type Clock interface {
+	Now() time.Time
+	After(d time.Duration) <-chan time.Time
+}
+
+// Keeper renews one kubeconfig. All fields but Report and Own are required.
+type Keeper struct {
+	Source TokenSource
+	Trial  Trial
+	Clock  Clock
+	// Kubeconfig makes the file's content.
+	Kubeconfig func(token string) ([]byte, error)
+	// Write puts it in its place, durably and with mode 0600.
+	Write func(ctx context.Context, kubeconfig []byte) error
+	// Own reads the agent's own token. That it changed may be because the cluster's signing key
+	// did; the token that was made with the former one is then replaced at once. Nil for no such
+	// token.
+	Own func() ([]byte, error)
+	// Report is told of each renewal: when the new token ends, or why there is none. For the
+	// agent's log, condition and metrics; nil for nobody.
+	Report func(expires time.Time, err error)
+	// Rand spreads renewals; nil: by chance.
+	Rand *rand.Rand
+
+	own []byte
+}
+
+// Run renews the kubeconfig at once and then in time, until ctx is done, which is no error. It
+// starts no goroutine.
+func (k *Keeper) Run(ctx context.Context) error {
+	k.own = k.readOwn()
+	pause := firstPause
+	for ctx.Err() == nil {
+		token, err := k.Renew(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		k.report(token.Expires, err)
+		if err == nil {
+			pause = firstPause
+			k.wait(ctx, renewAfter(token.Life, k.random()))
+			continue
+		}
+		k.wait(ctx, pause)
+		pause = min(2*pause, lastPause)
+	}
+	return nil
+}
+
+// Renew requests a token, tries it, and puts it in place.
+func (k *Keeper) Renew(ctx context.Context) (Token, error) {
+	token, err := k.Source.Request(ctx)
+	if err != nil {
+		return Token{}, fmt.Errorf("request token: %w", err)
+	}
+	if token.Value == "" {
+		return Token{}, errors.New("request token: it is empty")
+	}
+	content, err := k.Kubeconfig(token.Value)
+	if err != nil {
+		return Token{}, fmt.Errorf("make kubeconfig: %w", err)
+	}
+	if err := k.Trial.Try(ctx, content); err != nil {
+		return Token{}, fmt.Errorf("try new kubeconfig, the last one stays: %w", err)
+	}
+	if err := k.Write(ctx, content); err != nil {
+		return Token{}, fmt.Errorf("write kubeconfig: %w", err)
+	}
+	return token, nil
+}
+
+// renewAfter returns when a token of that life is replaced. A life that is too short to be true is
+// not waited for in vain, and does not make us ask all the time.
+func renewAfter(life time.Duration, random float64) time.Duration {
+	after := life / quarter
+	return max(after-time.Duration(spread*random*float64(after)), Look)
+}
+
+// wait returns when the time has passed, by the machine's steady clock or by its wall clock, which
+// goes on while the machine sleeps; when the agent's own token changes; or when ctx is done.
+func (k *Keeper) wait(ctx context.Context, d time.Duration) {
+	start := k.Clock.Now().Round(0)
+	for left := d; left > 0 && k.Clock.Now().Round(0).Sub(start) < d; {
+		step := min(left, Look)
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.Clock.After(step):
+		}
+		left -= step
+		if own := k.readOwn(); own != nil && !bytes.Equal(own, k.own) {
+			k.own = own
+			return
+		}
+	}
+}
+
+// readOwn returns nil while the token cannot be read, as in the moment in which it is replaced.
+func (k *Keeper) readOwn() []byte {
+	if k.Own == nil {
+		return nil
+	}
+	own, err := k.Own()
+	if err != nil {
+		return nil
+	}
+	return own
+}
+
+func (k *Keeper) report(expires time.Time, err error) {
+	if k.Report != nil {
+		k.Report(expires, err)
+	}
+}
+
+func (k *Keeper) random() float64 {
+	if k.Rand == nil {
+		return rand.Float64() //nolint:gosec // no secret
+	}
+	return k.Rand.Float64()
+}
