@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+// TestStatus: what agents reported is shown of each node, an old word counts for nothing, and the
+// exit code says whether all is well.
+func TestStatus(t *testing.T) {
+	server := cluster.Get(t)
+	kubeconfig, err := server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crd, err := os.ReadFile("../../conf/crd/ipblocks.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Apply(t.Context(), string(crd)); err != nil {
+		t.Fatal(err)
+	}
+	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Close)
+	report := func(name string, status metav1.ConditionStatus, age time.Duration, message string, r nodev1.Report) {
+		t.Helper()
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if _, err := server.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := server.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+				t.Log(err)
+			}
+		})
+		if status == "" {
+			return
+		}
+		at := metav1.NewTime(time.Now().Add(-age))
+		c := nodev1.Condition{Type: nodev1.Ready, Status: status, Reason: "R", Message: message, LastHeartbeatTime: at, LastTransitionTime: at}
+		if err := api.ReportNode(t.Context(), name, c, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status := func(want int) string {
+		t.Helper()
+		code, out, errs := call(t, "braidctl status --kubeconfig "+kubeconfig)
+		if code != want {
+			t.Errorf("exit code %d, want %d: %s", code, want, errs)
+		}
+		return strings.Join(squeeze(out), "\n")
+	}
+	well := nodev1.Report{
+		Version: "v1", Config: "/etc/cni/net.d/00-braid.conflist", DefaultNetwork: "/etc/cni/net.d/10-net.conflist",
+		CredentialExpires: metav1.NewTime(time.Now().Add(10*time.Hour + time.Minute)),
+	}
+	report("status-a", metav1.ConditionTrue, 3*time.Minute, "well", well)
+	out := status(exitOK)
+	if want := "status-a True 3m v1 10h /etc/cni/net.d/10-net.conflist /etc/cni/net.d/00-braid.conflist 0 -"; !strings.Contains(out, want) {
+		t.Errorf("%q is not in\n%s", want, out)
+	}
+	ill := well
+	ill.Before, ill.Unattached = []string{"00-aaa.conf"}, []string{"ns/p"}
+	report("status-b", metav1.ConditionFalse, 0, "credential: no answer", ill)
+	report("status-c", metav1.ConditionTrue, time.Hour, "well", well)
+	report("status-d", "", 0, "", well)
+	out = status(exitFound)
+	for _, want := range []string{
+		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf", "pods without their networks: ns/p",
+		"status-c Unknown 60m", "last heard of 60m ago", "status-d Unknown - - - - - 0 no agent has reported",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}
