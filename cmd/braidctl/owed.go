@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"time"
@@ -17,17 +18,15 @@ func owedCommand() command {
 the network's configuration. The runtime's GC goes on with them, and they leave the list when the plugin has done its part. It is run on
 the node and changes nothing.
 
-Exits with 0 if there is nothing, 1 if something is owed, 2 if that could not be found out.`,
+Exits with 0 if there is nothing, 1 if something is owed, 2 if that could not be found out of some pod.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			o := formatFlag(f, formatTable)
 			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node")
 			return func(_ context.Context, out io.Writer) (bool, error) {
 				records, err := record.New(*state).Read()
-				if err != nil {
-					return false, err
-				}
 				items := owedItems(records)
-				return len(items) > 0, write(out, *o, items, "POD CONTAINER NETWORK INTERFACE SINCE ERROR", owedItem.rows)
+				werr := write(out, *o, items, "POD CONTAINER NETWORK INTERFACE SINCE ERROR", owedItem.rows)
+				return len(items) > 0, errors.Join(err, werr)
 			}
 		},
 	}

@@ -42,10 +42,12 @@ func TestR12OwedIsListed(t *testing.T) {
 	if code != 1 || !strings.Contains(stdout, `"network": "default/b"`) || strings.Contains(stdout, "default/a") {
 		t.Errorf("code %d: %s", code, stdout)
 	}
-	if err := os.Truncate(filepath.Join(dir, "sandboxes", "c1.json"), 10); err != nil {
+	damaged := filepath.Join(dir, "sandboxes", "c0.json")
+	if err := os.WriteFile(damaged, []byte(`{"version":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := call(t, "braidctl owed --state-dir "+dir); code != 2 || !strings.Contains(stderr, "c1.json") {
-		t.Errorf("with a damaged record: code %d: %s", code, stderr)
+	code, stdout, stderr := call(t, "braidctl owed --state-dir "+dir)
+	if code != 2 || !strings.Contains(stderr, damaged) || !strings.Contains(stdout, "no such mode") {
+		t.Errorf("with a damaged record: code %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -27,6 +27,8 @@ func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 func stateFailed(err error) error {
 	fix := "see that braid.stateDir can be written"
 	switch {
+	case errors.Is(err, fs.ErrPermission):
+		fix = "run it as the user of braid.stateDir, root as a rule"
 	case errors.Is(err, unix.EROFS):
 		fix = "remount the file system of braid.stateDir for writing, or set braid.stateDir to another"
 	case IsFull(err):

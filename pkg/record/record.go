@@ -1,11 +1,13 @@
 // Package record is the journal of the node: for each sandbox what Braid is about to make, has made, and has still to remove.
 //
-// Contract: an attachment is in the record, durably, before its first change to the kernel, and leaves it only when its removal
-// succeeded; so whatever dies, whenever, the record names everything that can be left over. A sandbox is reached only through
-// Store.Lock, which serialises processes: all that reads or writes a record needs the Sandbox that Lock returns. Records are
-// written to a temporary name and renamed, mode 0600, never synced: they live on a tmpfs, since no sandbox survives a reboot.
-// A record that exists but cannot be read is an error of reason StateCorrupt, never "no record". That a sandbox was removed is remembered
-// for an hour or two (Sandbox.Gone), so that a repeated DEL needs to ask nobody.
+// Contract: an attachment is in the record, durably, before its first change to the kernel, and
+// leaves it only when its removal succeeded; so whatever dies, whenever, the record names everything
+// that can be left over. Who acts on a record needs the Sandbox that Store.Lock returns, which
+// serialises processes; who only looks calls Store.Read, which takes no lock and writes nothing.
+// Records are written to a temporary name and renamed, mode 0600, never synced: they live on a tmpfs,
+// since no sandbox survives a reboot. A record that exists but cannot be read is an error, never "no
+// record". That a sandbox was removed is remembered for an hour or two (Sandbox.Gone), so that a
+// repeated DEL needs to ask nobody.
 package record
 
 import (
@@ -211,8 +213,9 @@ func (b *Sandbox) Load() (*Record, error) {
 	return nil, err
 }
 
-// Read returns all records as they are, for those who only look: none is locked, and each may be
-// out of date. The error joins those of records that cannot be read.
+// Read returns all records as they are, in the order of their IDs, for those who only look: none is
+// locked, so each may be out of date, and nothing is written. The error joins those of records that
+// cannot be read; the others are returned all the same.
 func (s *Store) Read() (records []*Record, err error) { return s.ReadOthers("") }
 
 // ReadOthers is Read without the record of one sandbox.
