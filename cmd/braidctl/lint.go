@@ -12,12 +12,10 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
-	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/lint"
-	"github.com/braid-cni/braid/pkg/plan"
-	"github.com/braid-cni/braid/pkg/resolve"
 )
 
 func lintCommand() command {
@@ -56,7 +54,7 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 				if err != nil {
 					return false, err
 				}
-				return report(out, *o, lint.Check(*in))
+				return report(out, *o, lint.Check(ctx, *in))
 			}
 		},
 	}
@@ -72,19 +70,7 @@ func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
 			return nil, err
 		}
 	}
-	return &lint.Input{Config: cfg, ConfigFile: file, Chain: func(a *plan.Attachment) error { return judge(cfg, a, pluginDirs) }}, nil
-}
-
-// judge asks the plugins of a chain, as an ADD does before its first change. Without directories to
-// look in, a plugin that Braid has not built in is taken to be there.
-func judge(cfg *conf.Config, a *plan.Attachment, pluginDirs []string) error {
-	exec := node.Judge(&cfg.Node, &cfg.Policy)
-	defer exec.Close()
-	err := resolve.Plugins(exec, a, pluginDirs)
-	if failure.ReasonOf(err) == failure.PluginNotFound && len(pluginDirs) == 0 {
-		return nil
-	}
-	return err
+	return &lint.Input{Config: cfg, ConfigFile: file, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: pluginDirs}, nil
 }
 
 // fromCluster adds all NADs and pods of a cluster.
@@ -106,7 +92,7 @@ func fromCluster(ctx context.Context, kubeconfig string, in *lint.Input) error {
 		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: n})
 	}
 	for _, p := range pods {
-		in.Pods = append(in.Pods, lint.Pod{ObjectMeta: p, Kind: "Pod"})
+		in.Pods = append(in.Pods, lint.Pod{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: p, MetaOnly: true}})
 	}
 	in.Complete = true
 	return nil
@@ -162,7 +148,7 @@ func addObject(o *kube.Object, in *lint.Input) error {
 	for _, t := range []*template{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
 		if t != nil && slices.Contains([]string{"v1", "apps/v1", "batch/v1"}, o.APIVersion) {
 			meta := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations}
-			in.Pods = append(in.Pods, lint.Pod{ObjectMeta: meta, Kind: o.Kind, File: o.File, Where: o.Where})
+			in.Pods = append(in.Pods, lint.Pod{Kind: o.Kind, Pod: podv1.Pod{ObjectMeta: meta, MetaOnly: true}, File: o.File, Where: o.Where})
 		}
 	}
 	return nil

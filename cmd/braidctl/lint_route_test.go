@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/lint"
 )
 
@@ -27,11 +28,11 @@ func TestR3Lint(t *testing.T) {
 		nad.Namespace, nad.Name = "default", "a"
 		nad.Spec.Config = `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"host-local","subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`
 		in.NADs = []lint.NAD{nad}
-		in.Pods = []lint.Pod{{Kind: "Pod", ObjectMeta: metav1.ObjectMeta{
+		in.Pods = []lint.Pod{{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{
 			Namespace: "default", Name: "asks", Annotations: map[string]string{nadv1.NetworksAnnotation: `[{"name":"a","default-route":[]}]`},
-		}}}
+		}}}}
 		var got []string
-		for _, f := range lint.Check(*in) {
+		for _, f := range lint.Check(t.Context(), *in) {
 			if f.Kind == nadv1.Kind {
 				got = append(got, fmt.Sprint(f.Verdict, " ", f.Reason, " ", f.Field))
 			}

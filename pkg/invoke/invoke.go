@@ -122,8 +122,9 @@ type Found struct {
 	// Chosen is where the plugin runs, if its configuration has keys that the built-in one does not
 	// know: later operations on the attachment run it there too. Nil otherwise.
 	Chosen Chosen
-	// Execd is that a binary runs the plugin.
+	// Execd is that a binary runs the plugin, and Path is where that is.
 	Execd bool
+	Path  string
 	// Warnings name keys that have no effect, or not the one that their writer may expect.
 	Warnings []*failure.Error
 }
@@ -132,8 +133,8 @@ type Found struct {
 // plugin cannot read is an error: a DEL could not read it either.
 func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	if !e.builtin(kind) {
-		_, err := e.FindInPath(kind, paths)
-		return Found{Execd: true}, err
+		path, err := e.FindInPath(kind, paths)
+		return Found{Execd: true, Path: path}, err
 	}
 	c, err := e.choose(kind, config, paths, nil)
 	if err != nil {
@@ -142,7 +143,7 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	if err := e.judge(kind, c); err != nil {
 		return Found{}, err
 	}
-	found := Found{Warnings: c.warnings(kind), Execd: c.path != ""}
+	found := Found{Warnings: c.warnings(kind), Execd: c.path != "", Path: c.path}
 	if len(c.prepared.Unknown) > 0 {
 		found.Chosen = Chosen{kind: c.path == ""}
 	}

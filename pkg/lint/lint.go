@@ -1,26 +1,28 @@
 // Package lint judges NADs and pods before anybody applies them: what an ADD would refuse, and what
 // it would warn of.
 //
-// Contract: pure. It decides nothing itself: annotations are parsed by pkg/selection, attachments
-// are planned by pkg/plan, and chains are judged by the caller's plugins, as in an ADD. What only a
-// node knows (links, free addresses, files of networks without spec.config) is not judged.
+// Contract: it decides and changes nothing itself: what a pod gets is found out by pkg/resolve, and
+// chains are judged by the caller's plugins, as in an ADD. Check is pure. What only a node knows
+// (links, free addresses, devices) is not judged.
 package lint
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/netconf"
-	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -80,7 +82,7 @@ type NAD struct {
 
 // Pod is a pod, or the template of pods that another object has.
 type Pod struct {
-	metav1.ObjectMeta
+	podv1.Pod
 	// Kind is "Pod", or that of the object with the template.
 	Kind string
 	// File and Where are as those of a NAD.
@@ -97,28 +99,51 @@ type Input struct {
 	// Complete says that there are no other NADs: one that a pod names and that is not here is
 	// missing.
 	Complete bool
-	// Chain judges the plugins of an attachment, and adds to it what they warn of.
-	Chain func(*plan.Attachment) error
+	// Source, if set, is where NADs are that are not here.
+	Source resolve.Source
+	// Finder judges plugins. Binaries are looked for in Paths; without any they are taken to be
+	// installed.
+	Finder resolve.Finder
+	Paths  []string
+	// OnNode is that this machine is the node of the configuration, whose networks on disk can be
+	// read.
+	OnNode bool
 }
 
 // Check returns what is wrong with each object, in their order: the node's configuration, NADs,
 // each on its own, then pods. What is wrong with a NAD is not repeated for each of its pods.
-func Check(in Input) []Finding {
-	c := checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}}
-	for i := range in.NADs {
-		nad := &in.NADs[i]
-		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
-	}
+func Check(ctx context.Context, in Input) []Finding {
+	c := newChecker(in)
 	for _, w := range in.Config.Warnings() {
 		c.add(Finding{Kind: "Configuration", Name: in.Config.Name, Where: in.ConfigFile}, Warned, w)
 	}
 	for i := range in.NADs {
-		c.checkNAD(&in.NADs[i])
+		c.checkNAD(ctx, &in.NADs[i])
 	}
 	for i := range in.Pods {
-		c.checkPod(&in.Pods[i])
+		c.checkPod(ctx, &in.Pods[i])
 	}
 	return c.findings
+}
+
+// Plan returns what a pod would get, and what is wrong with it. The attachments are those that could
+// be found out. The error is of reason APIUnavailable or TimedOut: the source could not be asked.
+func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding, error) {
+	c := newChecker(in)
+	expected, err := c.expect(ctx, pod.Pod, pod.File)
+	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+		return nil, nil, err
+	}
+	found := pod.finding()
+	if err != nil {
+		c.add(found, verdictOf(err), err)
+	}
+	for _, e := range expected {
+		for _, w := range e.Warnings {
+			c.add(found, Warned, w)
+		}
+	}
+	return expected, c.findings, nil
 }
 
 type checker struct {
@@ -126,6 +151,15 @@ type checker struct {
 	nads     map[string][]*NAD
 	refused  map[*NAD]bool // those that are refused themselves
 	findings []Finding
+}
+
+func newChecker(in Input) *checker {
+	c := &checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}}
+	for i := range in.NADs {
+		nad := &in.NADs[i]
+		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
+	}
+	return c
 }
 
 func keyOf(nad *NAD) string { return nad.Namespace + "/" + nad.Name }
@@ -143,7 +177,7 @@ func (c *checker) nad(file, key string) *NAD {
 }
 
 // checkNAD judges a NAD as the only network of a pod of its namespace.
-func (c *checker) checkNAD(nad *NAD) {
+func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 	found := Finding{Kind: nadv1.Kind, Namespace: nad.Namespace, Name: nad.Name, Where: nad.Where, Field: "spec.config"}
 	if first := c.nads[keyOf(nad)][0]; first != nad {
 		c.add(found, Warned, &failure.Error{
@@ -156,122 +190,92 @@ func (c *checker) checkNAD(nad *NAD) {
 		})
 		return
 	}
-	pod := &metav1.ObjectMeta{
-		Namespace: nad.Namespace, Name: "any", Annotations: map[string]string{nadv1.NetworksAnnotation: nad.Name},
-	}
-	attachments, err := c.plan(pod, nad.File)
+	expected, err := c.expect(ctx, Only(nad).Pod, nad.File)
 	if err != nil {
 		c.refused[nad] = true
 		c.add(found, Refused, err)
 		return
 	}
-	for _, w := range attachments[len(attachments)-1].Warnings {
+	for _, w := range expected[len(expected)-1].Warnings {
 		c.add(found, Warned, w)
 	}
 }
 
-// checkPod judges a pod with all of its networks.
-func (c *checker) checkPod(pod *Pod) {
-	found := Finding{
-		Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Name, Where: pod.Where,
-		Field: "metadata.annotations." + nadv1.NetworksAnnotation,
+// Only is a pod of which nothing is known but that it asks for a NAD of its namespace.
+func Only(nad *NAD) Pod {
+	meta := metav1.ObjectMeta{Namespace: nad.Namespace, Name: "any", Annotations: map[string]string{nadv1.NetworksAnnotation: nad.Name}}
+	return Pod{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: meta, MetaOnly: true}, File: nad.File, Where: nad.Where}
+}
+
+// finding is one that is still to say what is wrong with the pod.
+func (p *Pod) finding() Finding {
+	return Finding{
+		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where, Field: "metadata.annotations." + nadv1.NetworksAnnotation,
 	}
-	attachments, err := c.plan(&pod.ObjectMeta, pod.File)
+}
+
+// checkPod judges a pod with all of its networks.
+func (c *checker) checkPod(ctx context.Context, pod *Pod) {
+	found := pod.finding()
+	expected, err := c.expect(ctx, pod.Pod, pod.File)
 	if fe, ok := errors.AsType[*failure.Error](err); ok && c.refused[c.nad(pod.File, fe.NAD)] {
 		err = &failure.Error{Reason: fe.Reason, Err: fmt.Errorf("NAD %s is refused", fe.NAD), Fix: "correct the NAD"}
 	}
 	if err != nil {
-		verdict := Refused
-		if failure.ReasonOf(err) == NotChecked {
-			verdict = Warned
-		}
-		c.add(found, verdict, err)
+		c.add(found, verdictOf(err), err)
 		return
 	}
-	for _, a := range attachments {
-		for _, w := range c.beyondNAD(a) {
+	for _, e := range expected {
+		for _, w := range c.beyondNAD(e) {
 			c.add(found, Warned, w)
 		}
 	}
 }
 
 // beyondNAD are the warnings of an attachment that its NAD alone does not have.
-func (c *checker) beyondNAD(a plan.Attachment) []*failure.Error {
-	return slices.DeleteFunc(slices.Clone(a.Warnings), func(w *failure.Error) bool {
+func (c *checker) beyondNAD(e resolve.Expected) []*failure.Error {
+	return slices.DeleteFunc(slices.Clone(e.Warnings), func(w *failure.Error) bool {
 		return slices.ContainsFunc(c.findings, func(f Finding) bool {
-			return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == a.Name && f.Reason == w.Reason && f.Message == message(w)
+			return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == e.Name && f.Reason == w.Reason && f.Message == message(w)
 		})
 	})
 }
 
-// plan plans the attachments of a pod of a file and has their chains judged.
-func (c *checker) plan(pod *metav1.ObjectMeta, file string) ([]plan.Attachment, error) {
-	requests, err := plan.Requests(&c.Config.Node, &c.Config.Policy, pod)
-	if err != nil {
-		return nil, err
-	}
-	definitions := make([]plan.Definition, len(requests))
-	for i, r := range requests {
-		if definitions[i], err = c.definition(r, file); err != nil {
-			return nil, err
-		}
-	}
-	attachments, err := plan.Make(plan.Input{
-		Node: &c.Config.Node, Policy: &c.Config.Policy, Call: &c.Config.Call, Pod: pod, ContainerID: "any", IfName: "eth0",
-		Requests: requests, Definitions: definitions, Devices: devices(definitions),
-	})
-	if err != nil {
-		return nil, err
-	}
-	for i := range attachments {
-		if err := c.Chain(&attachments[i]); err != nil {
-			return nil, err
-		}
-		routes, err := attachments[i].ExpectDefaultRoutes(c.Config.SecondaryDefaultRoute)
-		if err != nil {
-			return nil, err
-		}
-		attachments[i].Warnings = append(attachments[i].Warnings, routes...)
-	}
-	return attachments, nil
+// expect returns what a pod of a file gets.
+func (c *checker) expect(ctx context.Context, pod podv1.Pod, file string) ([]resolve.Expected, error) {
+	resolver := &resolve.Resolver{Node: &c.Config.Node, Policy: &c.Config.Policy, Source: seen{c, file}, Elsewhere: !c.OnNode}
+	return resolver.Expect(ctx, resolve.Any(&c.Config.Call), &pod, c.Finder, c.Paths)
 }
 
-// definition finds a NAD. What the node's configuration names is known to the node.
-func (c *checker) definition(r plan.Request, file string) (plan.Definition, error) {
-	nad := c.nad(file, r.Namespace+"/"+r.Name)
+// seen are the objects as a file sees them.
+type seen struct {
+	c    *checker
+	file string
+}
+
+func (s seen) Pod(_ context.Context, _, name string) (*podv1.Pod, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
+}
+
+func (s seen) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	nad := s.c.nad(s.file, namespace+"/"+name)
+	none := apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
 	switch {
-	case r.Inline != nil:
-		return plan.Definition{Conf: r.Inline}, nil
-	case nad != nil && strings.TrimSpace(nad.Spec.Config) != "":
-		return plan.Definition{NAD: &nad.NetworkAttachmentDefinition}, nil
-	case nad != nil || r.Selection == nil:
-		return plan.Definition{Conf: unknown()}, nil
-	case !c.Complete:
-		return plan.Definition{}, &failure.Error{
-			Reason: NotChecked, Err: fmt.Errorf("NAD %s is not among the files", r.Ref), Fix: "name its file, too",
-		}
+	case nad != nil:
+		return &nad.NetworkAttachmentDefinition, nil
+	case s.c.Source != nil:
+		return s.c.Source.NAD(ctx, namespace, name)
+	case s.c.Complete:
+		return nil, none
 	}
-	return plan.Definition{}, &failure.Error{
-		Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NAD %s", r.Ref), Fix: "create it, or correct the name",
-	}
+	return nil, &failure.Error{Reason: NotChecked, Err: fmt.Errorf("%w among the files", none), Fix: "name its file, too"}
 }
 
-// unknown stands in for a network that is configured on the nodes.
-func unknown() []byte {
-	return []byte(`{"cniVersion": "1.0.0", "name": "on-the-node", "plugins": [{"type": "` + netconf.PassthruType + `"}]}`)
-}
-
-// devices are as many as the networks need: which ones a pod has, its node knows.
-func devices(definitions []plan.Definition) map[string][]string {
-	all := map[string][]string{}
-	for i, d := range definitions {
-		if d.NAD != nil {
-			resource := d.NAD.Annotations[nadv1.ResourceNameAnnotation]
-			all[resource] = append(all[resource], fmt.Sprintf("0000:00:00.%d", i))
-		}
+func verdictOf(err error) Verdict {
+	if failure.ReasonOf(err) == NotChecked {
+		return Warned
 	}
-	maps.DeleteFunc(all, func(resource string, _ []string) bool { return resource == "" })
-	return all
+	return Refused
 }
 
 func (c *checker) add(found Finding, verdict Verdict, err error) {

@@ -63,7 +63,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 	}
 	a := Attachment{
 		Name: displayName(def, list), Network: list.Name(), Default: r.Default, IfName: ifName,
-		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo],
+		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown,
 	}
 	a.Warnings = atInterface(list.Warnings(), a)
 	if s := r.Selection; s != nil {

@@ -45,6 +45,8 @@ func (r Request) IsNAD() bool { return r.Inline == nil && r.File == "" }
 type Definition struct {
 	NAD  *nadv1.NetworkAttachmentDefinition
 	Conf json.RawMessage
+	// Unknown is that Conf is a stand-in: the configuration is on a node that cannot be asked.
+	Unknown bool
 }
 
 // Input is all that Make looks at.
@@ -103,6 +105,8 @@ type Attachment struct {
 	InProcess map[string]bool `json:"inProcess,omitempty"`
 	// Execd is that a plugin of the chain is a binary, once its plugins were looked for.
 	Execd bool `json:"execd,omitempty"`
+	// Unknown is that of the Definition.
+	Unknown bool `json:"-"`
 	// Warnings are what the pod is told when the attachment is made. They are not recorded.
 	Warnings []*failure.Error `json:"-"`
 }

@@ -50,14 +50,12 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	case request.Inline != nil:
 		return plan.Definition{Conf: request.Inline}, nil
 	case request.File != "":
-		raw, err := netconf.FromFile(request.File)
-		return plan.Definition{Conf: raw}, err
+		return r.onDisk(nil, func() ([]byte, error) { return netconf.FromFile(request.File) })
 	}
 	nad, err := r.Source.NAD(ctx, request.Namespace, request.Name)
 	switch {
 	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk: // a CNI name need not be one that a NAD can have
-		raw, err := netconf.OnDisk(r.Node.ConfDir, request.Name)
-		return plan.Definition{Conf: raw}, err
+		return r.onDisk(nil, func() ([]byte, error) { return netconf.OnDisk(r.Node.ConfDir, request.Name) })
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
 		return plan.Definition{}, &failure.Error{
 			Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w", request.Name, request.Namespace, err),
@@ -68,12 +66,28 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	case plan.HasConfig(nad):
 		return plan.Definition{NAD: nad}, nil
 	}
-	raw, err := netconf.OnDisk(r.Node.ConfDir, nad.Name)
+	d, err := r.onDisk(nad, func() ([]byte, error) { return netconf.OnDisk(r.Node.ConfDir, nad.Name) })
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe
 		named.NAD, err = request.Ref, &named
 	}
+	return d, err
+}
+
+// onDisk returns the definition that is read from the node's disk; a stand-in if this is another
+// machine.
+func (r *Resolver) onDisk(nad *nadv1.NetworkAttachmentDefinition, read func() ([]byte, error)) (plan.Definition, error) {
+	if r.Elsewhere {
+		return plan.Definition{NAD: nad, Conf: standIn(), Unknown: true}, nil
+	}
+	raw, err := read()
 	return plan.Definition{NAD: nad, Conf: raw}, err
+}
+
+// standIn is a network that makes no interface, and takes whatever a pod may ask for.
+func standIn() []byte {
+	return []byte(`{"cniVersion":"1.0.0","name":"unknown","plugins":[{"type":"` + netconf.PassthruType + `","capabilities":
+		{"ips":true,"mac":true,"infinibandGUID":true,"portMappings":true,"bandwidth":true}}]}`)
 }
 
 // origin says where a network is named.

@@ -19,6 +19,10 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {
 		return nil
 	}
+	if r.Devices == nil {
+		in.Devices = standInDevices(pod, in.Definitions)
+		return nil
+	}
 	if pod.MetaOnly {
 		var err error
 		if pod, err = r.Pod(ctx, pod.Namespace, pod.Name, pod.UID); err != nil {
@@ -46,6 +50,18 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 	}
 	in.Requested = r.deviceRequests(ctx, pod, in)
 	return nil
+}
+
+// standInDevices are one for each network of a resource that the pod may have a device of.
+func standInDevices(pod *podv1.Pod, definitions []plan.Definition) map[string][]string {
+	devices := map[string][]string{}
+	for i, d := range definitions {
+		resource := d.Resource()
+		if resource != "" && (pod.MetaOnly || len(pod.Claims) > 0 || slices.Contains(pod.Requested, resource)) {
+			devices[resource] = append(devices[resource], fmt.Sprintf("0000:00:00.%d", i))
+		}
+	}
+	return devices
 }
 
 // deviceRequests returns the resources that the pod requests, but for marks of nodes: a resource of

@@ -41,18 +41,43 @@ func Plugins(finder Finder, a *plan.Attachment, paths []string) error {
 
 // PluginsOf is Plugins for who has the attachment's configuration in libcni's form.
 func PluginsOf(finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string) error {
+	return add(a, places(finder, list, paths))
+}
+
+// Place is where a plugin of a chain runs.
+type Place struct {
+	Type string
+	// IPAM is that the plugin before it runs it.
+	IPAM bool
+	invoke.Found
+
+	// Err is why it runs nowhere.
+	Err error
+}
+
+// places looks for what runs each plugin of a chain.
+func places(finder Finder, list *libcni.NetworkConfigList, paths []string) []Place {
+	var all []Place
 	for _, plugin := range list.Plugins {
 		types := []string{plugin.Network.Type}
 		if ipam := plugin.Network.IPAM.Type; ipam != "" && execsIPAM(plugin.Network.Type) {
 			types = append(types, ipam)
 		}
-		for _, t := range types {
+		for i, t := range types {
 			found, err := finder.Find(t, plugin.Bytes, paths)
-			if err != nil {
-				return at(a, err)
-			}
-			note(a, found)
+			all = append(all, Place{Type: t, IPAM: i > 0, Found: found, Err: err})
 		}
+	}
+	return all
+}
+
+// add adds what was found to the attachment, up to the first plugin that runs nowhere.
+func add(a *plan.Attachment, places []Place) error {
+	for _, p := range places {
+		if p.Err != nil {
+			return at(a, p.Err)
+		}
+		note(a, p.Found)
 	}
 	return nil
 }

@@ -40,10 +40,14 @@ type Devices interface {
 
 // Resolver is safe for concurrent use.
 type Resolver struct {
-	Node    *conf.Node
-	Policy  *conf.Policy
-	Source  Source
+	Node   *conf.Node
+	Policy *conf.Policy
+	Source Source
+	// Devices is nil where it is not known which devices pods have: networks get stand-ins then.
 	Devices Devices
+	// Elsewhere is that this machine is not the pod's node. The networks on the node's disk are
+	// Unknown then, and the auxiliary chain is left out.
+	Elsewhere bool
 }
 
 // Sandbox is what a runtime says of the sandbox that the pod's networks are for.
@@ -136,6 +140,9 @@ func (r *Resolver) requests(call *conf.Call, pod *podv1.Pod) ([]plan.Request, er
 	requests, err := plan.Requests(r.Node, r.Policy, pod.Meta())
 	if err != nil {
 		return nil, err
+	}
+	if r.Elsewhere {
+		return requests, nil
 	}
 	auxiliary, err := netconf.AuxiliaryChain(r.Node.ClusterNetwork, r.Node.AuxiliaryCNIChainName, call.CNIVersion)
 	if err != nil {

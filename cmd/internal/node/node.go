@@ -18,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
@@ -73,8 +74,9 @@ func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses) func(*os.
 	}
 }
 
-// Judge returns an executor that judges configurations and runs nothing, so it needs no node.
-func Judge(node *conf.Node, policy *conf.Policy) engine.Exec {
+// Judge returns what judges the configurations of plugins. It runs none and opens nothing, so it
+// needs no node.
+func Judge(node *conf.Node, policy *conf.Policy) resolve.Finder {
 	return execs(node, policy, &Addresses{Log: slog.New(slog.DiscardHandler)})(nil)
 }
 

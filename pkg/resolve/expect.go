@@ -1,0 +1,71 @@
+package resolve
+
+import (
+	"context"
+	"fmt"
+
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/plan"
+)
+
+// Expected is an attachment as an ADD would begin with it. Its warnings are those of the plugins and
+// of default routes, too.
+type Expected struct {
+	plan.Attachment
+
+	// Places are the plugins of the chain in their order; none of a network that is Unknown.
+	Places []Place
+}
+
+// Expect is Attachments for those who make none: it judges the chains as well, and says what is to
+// be expected of default routes. If a chain is refused, the attachments are returned beside the
+// error. Without paths, binaries are taken to be installed somewhere.
+func (r *Resolver) Expect(ctx context.Context, sandbox Sandbox, pod *podv1.Pod, finder Finder, paths []string) ([]Expected, error) {
+	attachments, err := r.Attachments(ctx, sandbox, pod)
+	if err != nil {
+		return nil, err
+	}
+	if len(paths) == 0 {
+		finder = anywhere{finder}
+	}
+	expected := make([]Expected, len(attachments))
+	var refused error
+	for i, a := range attachments {
+		expected[i].Attachment = a
+		if err := expected[i].judge(finder, paths, r.Policy.SecondaryDefaultRoute); err != nil && refused == nil {
+			refused = err
+		}
+	}
+	return expected, refused
+}
+
+func (e *Expected) judge(finder Finder, paths []string, defaultRoutes string) error {
+	if e.Unknown {
+		return nil
+	}
+	list, err := netconf.Libcni(e.Conf)
+	if err != nil {
+		return at(&e.Attachment, fmt.Errorf("read the chain: %w", err))
+	}
+	e.Places = places(finder, list, paths)
+	if err := add(&e.Attachment, e.Places); err != nil {
+		return err
+	}
+	routes, err := e.ExpectDefaultRoutes(defaultRoutes)
+	e.Warnings = append(e.Warnings, routes...)
+	return err
+}
+
+// anywhere finds binaries wherever they are.
+type anywhere struct{ Finder }
+
+func (f anywhere) Find(kind string, config []byte, paths []string) (invoke.Found, error) {
+	found, err := f.Finder.Find(kind, config, paths)
+	if failure.ReasonOf(err) == failure.PluginNotFound {
+		return invoke.Found{Execd: true}, nil
+	}
+	return found, err
+}
