@@ -164,39 +164,57 @@ func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err erro
 			return err
 		}
 		got = make([]netip.Addr, len(t.wishes))
+		at, wishes := t.unmet(len(t.wishes))
+		if t.claim != nil && len(at) > 0 { // what outlives the container is not this node's to keep
+			short = at[0]
+			return nil
+		}
+		picks, missing, err := s.pickAll(wishes)
+		if missing >= 0 {
+			short = at[missing]
+			return err
+		}
 		h := held{Holder: t.holder, Got: got, Shared: t.tried}
-		var changed []*local
-		for i, w := range t.wishes {
-			if addr, ok := t.shared[i]; ok {
-				got[i] = addr
-				continue
-			}
-			if t.claim != nil { // what outlives the container is not this node's to keep
-				short = i
-				return nil
-			}
-			b, addr, err := s.pick(w)
-			if err != nil || b == nil {
-				short = i
-				return err
-			}
-			b.use(addr, t.holder)
+		for i, addr := range t.shared {
 			got[i] = addr
-			h.Local = append(h.Local, heldAddr{w.Space, addr})
-			if !slices.Contains(changed, b) {
-				changed = append(changed, b)
-			}
+		}
+		for i, p := range picks {
+			got[at[i]] = p.addr
+			h.Local = append(h.Local, heldAddr{p.Space, p.addr})
 		}
 		t.touched = true
-		return s.record(&h, changed)
+		return s.record(&h, picks)
 	})
 	return got, short, err
 }
 
+// unmet are those of the first n wishes that no shared block has fulfilled, and where they are.
+func (t *taker) unmet(n int) (at []int, wishes []Wish) {
+	for i, w := range t.wishes[:n] {
+		if _, ok := t.shared[i]; !ok {
+			at, wishes = append(at, i), append(wishes, w)
+		}
+	}
+	return at, wishes
+}
+
+// picked is an address of a block that is to be given.
+type picked struct {
+	*local
+	addr netip.Addr
+}
+
 // record writes what an attachment holds, before the blocks that it is of.
-func (s *session) record(h *held, changed []*local) error {
+func (s *session) record(h *held, picks []picked) error {
 	if err := s.write(heldName(h.Holder.ID), h); err != nil {
 		return err
+	}
+	var changed []*local
+	for _, p := range picks {
+		p.use(p.addr, h.Holder)
+		if !slices.Contains(changed, p.local) {
+			changed = append(changed, p.local)
+		}
 	}
 	for _, b := range changed {
 		if err := s.save(b); err != nil {
@@ -206,12 +224,28 @@ func (s *session) record(h *held, changed []*local) error {
 	return nil
 }
 
-// pick finds a free address in the node's own blocks; no block for none.
-func (s *session) pick(w Wish) (*local, netip.Addr, error) {
+// pickAll finds free addresses for all wishes in the node's own blocks. missing is the index of the
+// first wish for which there is none, else negative.
+func (s *session) pickAll(wishes []Wish) (picks []picked, missing int, err error) {
+	for i, w := range wishes {
+		b, addr, err := s.pick(w, picks)
+		if err != nil || b == nil {
+			return nil, i, err
+		}
+		picks = append(picks, picked{b, addr})
+	}
+	return picks, -1, nil
+}
+
+// pick finds a free address in the node's own blocks that is not picked already; no block for none.
+func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 	if w.Asked.IsValid() {
 		b, err := s.block(w.Space, blockOf(w.Asked))
 		if err != nil || b == nil || b.State != owned {
 			return nil, netip.Addr{}, err
+		}
+		if slices.Contains(already, picked{b, w.Asked}) {
+			return nil, netip.Addr{}, fmt.Errorf("%w: %v is asked for twice", ErrTaken, w.Asked)
 		}
 		if by, ok := b.Used[w.Asked]; ok {
 			return nil, netip.Addr{}, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.ID)
@@ -237,7 +271,7 @@ func (s *session) pick(w Wish) (*local, netip.Addr, error) {
 		if b == nil || b.State != owned {
 			continue
 		}
-		a, rested, ok := b.pick(w, now)
+		a, rested, ok := b.pick(w, now, already)
 		if rested {
 			return b, a, nil
 		}
@@ -252,8 +286,11 @@ func (s *session) pick(w Wish) (*local, netip.Addr, error) {
 	return found, addr, err
 }
 
-func (b *local) pick(w Wish, now time.Time) (addr netip.Addr, rested, ok bool) {
-	used := func(a netip.Addr) bool { _, ok := b.Used[a]; return ok }
+func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, rested, ok bool) {
+	used := func(a netip.Addr) bool {
+		_, ok := b.Used[a]
+		return ok || slices.Contains(already, picked{b, a})
+	}
 	resting := func(a netip.Addr) bool {
 		since, ok := b.Freed[a]
 		age := now.Sub(since)

@@ -172,3 +172,39 @@ func TestStateStays(t *testing.T) {
 		}
 	}
 }
+
+// An Add with two wishes, of which the first gets the last address of a block, holds these two
+// addresses and no other, and gives back both.
+func TestTwoWishesAtTheEndOfABlock(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := wish(t, "10.0.0.0/24")
+	for i := range block.Size - 2 { // the first block lacks .0
+		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uses := func() (n int) {
+		known, err := m.InUse(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, used := range known {
+			n += len(used)
+		}
+		return n
+	}
+	addrs, err := m.Add(t.Context(), holder(-1), []block.Wish{w, w}, nil)
+	if err != nil || addrs[0] == addrs[1] {
+		t.Fatal(addrs, err)
+	}
+	if n := uses(); n != block.Size {
+		t.Errorf("%d addresses are in use, want %d", n, block.Size)
+	}
+	if err := m.Del(t.Context(), holder(-1).ID); err != nil {
+		t.Fatal(err)
+	}
+	if n := uses(); n != block.Size-2 {
+		t.Errorf("%d addresses are in use after the Del, want %d", n, block.Size-2)
+	}
+}

@@ -40,6 +40,8 @@ const (
 type finder struct {
 	*Manager
 	w Wish
+	// beside are wishes that the node's own blocks fulfil, and are to at the same time.
+	beside []Wish
 	// lasting: what is to be found outlives containers, and so is not a node's to keep.
 	lasting bool
 	me      *self
@@ -55,9 +57,9 @@ type finder struct {
 }
 
 // finder takes the lock of the wish's space. Its unlock is to be called, as it is then.
-func (m *Manager) finder(ctx context.Context, w Wish, lasting bool) (*finder, error) {
+func (m *Manager) finder(ctx context.Context, w Wish, beside []Wish, lasting bool) (*finder, error) {
 	unlock, err := m.lockSpace(ctx, w.Space)
-	return &finder{Manager: m, w: w, lasting: lasting, rnd: m.rand(), unlock: unlock}, err
+	return &finder{Manager: m, w: w, beside: beside, lasting: lasting, rnd: m.rand(), unlock: unlock}, err
 }
 
 // begin looks again. found: the node has a block by now. share: a block that is claimed for the
@@ -79,11 +81,11 @@ func (f *finder) claim(ctx context.Context) (bool, error) {
 	return f.create(ctx, f.createOwned)
 }
 
-// has says whether the node's own blocks can fulfil the wish.
-func (m *Manager) has(ctx context.Context, w Wish) (ok bool, err error) {
-	err = m.locked(ctx, func(s *session) error {
-		b, _, err := s.pick(w)
-		ok = b != nil
+// has reports whether the node's own blocks can fulfil the wish.
+func (f *finder) has(ctx context.Context) (ok bool, err error) {
+	err = f.locked(ctx, func(s *session) error {
+		_, missing, err := s.pickAll(append(slices.Clip(f.beside), f.w))
+		ok = missing < 0
 		return err
 	})
 	return ok, err
@@ -93,7 +95,7 @@ func (m *Manager) has(ctx context.Context, w Wish) (ok bool, err error) {
 // are looked at of which it is not known whose they are, and those of before the reboot.
 func (f *finder) owns(ctx context.Context) (ok bool, err error) {
 	if !f.lasting { // what outlives the container is not this node's to keep
-		if ok, err := f.has(ctx, f.w); ok || err != nil {
+		if ok, err := f.has(ctx); ok || err != nil {
 			return ok, err
 		}
 	}
@@ -468,7 +470,7 @@ func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 	case b.State != owned:
 		return false, nil
 	}
-	return f.has(ctx, f.w)
+	return f.has(ctx)
 }
 
 // learn finds the blocks of the space that the node owned before a reboot.

@@ -32,7 +32,7 @@ func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 		case err != nil || short < 0:
 			return errors.Join(append(errs, err)...)
 		default:
-			more, serr := m.stock(ctx, wishes[short])
+			more, serr := m.stock(ctx, wishes[short], wishes[:short])
 			if errs = append(errs, serr); !more {
 				wishes = slices.Delete(wishes, short, short+1)
 			}
@@ -47,23 +47,20 @@ func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 // stocked looks whether the node's own blocks fulfil all wishes, and keeps those that do. short is
 // the index of a wish that they do not, else negative.
 func (l *lease) stocked(ctx context.Context, wishes []Wish) (short int, err error) {
-	short = -1
 	err = l.locked(ctx, func(s *session) error {
 		if err := l.check(s); err != nil {
 			return err
 		}
-		var kept []*local
-		for i, w := range wishes {
-			b, addr, err := s.pick(w)
-			if err != nil || b == nil {
-				short = i
-				return err
-			}
-			b.use(addr, nobody()) // not for long: two wishes are not for one address
-			kept = append(kept, b)
+		picks, missing, err := s.pickAll(wishes)
+		if short = missing; err != nil {
+			return err
 		}
-		for _, b := range kept {
-			if err := s.keep(b.key()); err != nil {
+		for _, p := range picks {
+			if len(p.Used) > 0 {
+				continue
+			}
+			p.Idle = l.now() // as if it had been in use until now
+			if err := s.save(p.local); err != nil {
 				return err
 			}
 		}
@@ -72,20 +69,9 @@ func (l *lease) stocked(ctx context.Context, wishes []Wish) (short int, err erro
 	return short, err
 }
 
-// keep makes a block that nothing is in use of one that has just become so.
-func (s *session) keep(key blockKey) error {
-	delete(s.loaded, key) // as it is in the file
-	b, err := s.block(key.space, key.cidr)
-	if err != nil || b == nil || len(b.Used) > 0 {
-		return err
-	}
-	b.Idle = s.m.now()
-	return s.save(b)
-}
-
-// stock gets a block for the wish. more: there may be more to get.
-func (m *Manager) stock(ctx context.Context, w Wish) (more bool, err error) {
-	f, err := m.finder(ctx, w, false)
+// stock gets a block for a wish beside others. more: there may be more to get.
+func (m *Manager) stock(ctx context.Context, w Wish, beside []Wish) (more bool, err error) {
+	f, err := m.finder(ctx, w, beside, false)
 	if err != nil {
 		return false, err
 	}

@@ -220,3 +220,25 @@ func TestReserveBesideAdds(t *testing.T) {
 		t.Errorf("%d addresses are in use, want %d", len(seen), adds*len(nodes))
 	}
 }
+
+// Nothing of it is left in the state of a block that it fills up on trial.
+func TestReserveLeavesBlocksAsTheyAre(t *testing.T) {
+	r := newRig(t)
+	m := r.node("n0")
+	w := wish(t, "10.0.0.0/24")
+	for i := range block.Size - 2 {
+		if _, err := m.Add(t.Context(), holder(i), []block.Wish{w}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reserve(t, m, w, w, w)
+	known, err := m.InUse(t.Context())
+	if err != nil || len(known) != 2 {
+		t.Fatalf("%d blocks, %v", len(known), err)
+	}
+	for uid, used := range known {
+		if n := len(used); n != 0 && n != block.Size-2 {
+			t.Errorf("%d addresses of block %s are in use", n, uid)
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 			if full, err := s.isFull(w); err != nil || !full {
 				continue // what cannot be read is tried
 			}
-			if b, _, err := s.pick(w); err != nil {
+			if b, _, err := s.pick(w, nil); err != nil {
 				return err
 			} else if b == nil {
 				return fmt.Errorf("%w in %v", ErrFull, w)

@@ -25,7 +25,8 @@ type supplier struct {
 
 // obtain gets a block for the wish of that index, or an address of a shared one.
 func (t *taker) obtain(ctx context.Context, index int) error {
-	f, err := t.finder(ctx, t.wishes[index], t.claim != nil)
+	_, beside := t.unmet(index)
+	f, err := t.finder(ctx, t.wishes[index], beside, t.claim != nil)
 	if err != nil {
 		return err
 	}
