@@ -315,7 +315,7 @@ func TestNodeThatIsNotKnown(t *testing.T) {
 func TestU14ExamplesRunInProcess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	session := plugin.NewSession(plugin.HostNS, nil)
+	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
 	plugins := builtin.Plugins(builtin.Node{})
 	checked := map[string]bool{}

@@ -101,9 +101,9 @@ func (p *plugin) Prepare(config []byte) (*invoke.Prepared, error) {
 }
 
 // run is one call.
-func (p *plugin) run(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+func (p *plugin) run(ctx context.Context, asked *invoke.Call) ([]byte, error) {
 	c := &call{}
-	for _, variable := range environ {
+	for _, variable := range asked.Environ {
 		key, value, _ := strings.Cut(variable, "=")
 		switch key {
 		case "CNI_COMMAND":
@@ -116,7 +116,7 @@ func (p *plugin) run(ctx context.Context, environ []string, stdin []byte) ([]byt
 			c.ifname = value
 		}
 	}
-	if err := json.Unmarshal(stdin, &c.conf); err != nil {
+	if err := json.Unmarshal(asked.Stdin, &c.conf); err != nil {
 		return nil, err
 	}
 	do := p.enter(c)

@@ -56,10 +56,18 @@ type Prepared struct {
 // Recased is a key that is written otherwise than the plugin's README has it.
 type Recased struct{ Path, Key string }
 
-// Operation is one CNI operation. It has the protocol's environment (CNI_COMMAND, ...) and stdin as
-// parameters, and returns what the binary would print on stdout. It returns promptly when ctx is
-// done.
-type Operation = func(ctx context.Context, environ []string, stdin []byte) (stdout []byte, err error)
+// Call is one call of the CNI protocol.
+type Call struct {
+	// Environ is the protocol's environment (CNI_COMMAND, ...).
+	Environ []string
+	Stdin   []byte
+	// Exec runs other plugins for this one.
+	Exec cniinvoke.Exec
+}
+
+// Operation is one CNI operation. It returns what the binary would print on stdout, promptly when
+// ctx is done.
+type Operation = func(ctx context.Context, call *Call) (stdout []byte, err error)
 
 // Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
 type Registry map[string]Plugin
@@ -192,7 +200,7 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	var err error
 	if run == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = run(ctx, environ, stdin); err != nil && ctx.Err() != nil {
+	} else if out, err = run(ctx, &Call{environ, stdin, e}); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

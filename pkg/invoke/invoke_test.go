@@ -128,7 +128,7 @@ func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
 	if err := json.Unmarshal(config, &keys); err != nil {
 		return nil, err
 	}
-	p := &invoke.Prepared{Run: func(context.Context, []string, []byte) ([]byte, error) { return []byte("builtin\n"), nil }}
+	p := &invoke.Prepared{Run: func(context.Context, *invoke.Call) ([]byte, error) { return []byte("builtin\n"), nil }}
 	delete(keys, "known")
 	for key := range keys {
 		switch key {

@@ -131,17 +131,17 @@ func value(t *testing.T, text string) (value any) {
 // counter is an in-process plugin that keeps the configurations that it reads, and calls its IPAM
 // plugin.
 type counter struct {
-	exec  *invoke.Exec
-	read  *[]string
-	stdin *[]string
+	delegates bool
+	read      *[]string
+	stdin     *[]string
 }
 
 func (c counter) Prepare(config []byte) (*invoke.Prepared, error) {
 	*c.read = append(*c.read, string(config))
-	return &invoke.Prepared{Run: func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
-		*c.stdin = append(*c.stdin, string(stdin))
-		if c.exec != nil {
-			if _, err := c.exec.ExecPlugin(ctx, "builtin:ipam", slices.Clone(stdin), environ); err != nil {
+	return &invoke.Prepared{Run: func(ctx context.Context, call *invoke.Call) ([]byte, error) {
+		*c.stdin = append(*c.stdin, string(call.Stdin))
+		if c.delegates {
+			if _, err := call.Exec.ExecPlugin(ctx, "builtin:ipam", slices.Clone(call.Stdin), call.Environ); err != nil {
 				return nil, err
 			}
 		}
@@ -153,8 +153,9 @@ func (c counter) Prepare(config []byte) (*invoke.Prepared, error) {
 // with it. Each call has the keys that are its own.
 func TestConfigurationIsReadOnce(t *testing.T) {
 	var read, stdin, ipamRead, ipamStdin []string
-	e := &invoke.Exec{Log: slog.New(slog.DiscardHandler)}
-	e.Builtin = invoke.Registry{"x": counter{e, &read, &stdin}, "ipam": counter{nil, &ipamRead, &ipamStdin}}
+	e := &invoke.Exec{Log: slog.New(slog.DiscardHandler), Builtin: invoke.Registry{
+		"x": counter{true, &read, &stdin}, "ipam": counter{false, &ipamRead, &ipamStdin},
+	}}
 	plugins := []string{`{"type":"x","id":1,"capabilities":{"mac":true}}`, `{"type":"x","id":2}`}
 	for _, config := range plugins {
 		for _, kind := range []string{"x", "ipam"} {

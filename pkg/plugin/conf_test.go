@@ -71,7 +71,7 @@ func TestWrongConfigurations(t *testing.T) {
 // prepared is a configuration that the plugin can read.
 func prepared(t *testing.T, p *plugin.Plugin, text string) *invoke.Prepared {
 	t.Helper()
-	session := plugin.NewSession(plugin.HostNS, nil)
+	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
 	prepared, err := session.Bind(p).Prepare([]byte(text))
 	if err != nil {

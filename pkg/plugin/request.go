@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -40,6 +41,7 @@ type Request struct {
 	Undo undo.Stack
 
 	environ []string
+	exec    cniinvoke.Exec
 	// path is CNI_PATH.
 	path    []string
 	session *Session
@@ -159,9 +161,35 @@ func (r *Request) Result() *types100.Result {
 	return &copied
 }
 
-// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration. Only ADD gives a result; it is
-// taken back if the request fails after it. An ADD that fails itself has left nothing: a DEL after it would give back what an earlier ADD of
-// the same attachment holds.
+// errNoIPAM is that the configuration names no IPAM plugin.
+var errNoIPAM = errors.New("no IPAM plugin")
+
+// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration
+// and environment, but for the command. Only ADD gives a result; it is taken back if the request
+// fails after it. An ADD that fails itself has left nothing: a DEL after it would give back what an
+// earlier ADD of the same attachment holds.
 func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
-	return r.session.delegate(ctx, kind, command, r)
+	if kind == "" {
+		return nil, errNoIPAM
+	}
+	path, err := r.exec.FindInPath(kind, r.path)
+	if err != nil {
+		return nil, err
+	}
+	environ := append(append([]string(nil), r.environ...), "CNI_COMMAND="+command)
+	out, err := r.exec.ExecPlugin(ctx, path, r.Config, environ)
+	if err != nil || command != "ADD" {
+		return nil, err
+	}
+	r.Undo.Push(func(ctx context.Context) error {
+		_, err := r.IPAM(ctx, kind, "DEL")
+		return err
+	})
+	what := "result of IPAM plugin " + kind
+	// A plugin that does not say it speaks the version that it was asked in.
+	out, speaks, err := versioned(what, r.Version, out)
+	if err != nil {
+		return nil, err
+	}
+	return resultOf(what, speaks, out)
 }

@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
@@ -13,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
@@ -37,7 +35,6 @@ const HostNS = "/proc/self/ns/net"
 // unmounted or reused meanwhile changes nothing.
 type Session struct {
 	host string
-	exec cniinvoke.Exec
 
 	mu     sync.Mutex
 	places map[string]*place
@@ -56,10 +53,10 @@ func (p *place) close() {
 	p.ns.Close()
 }
 
-// NewSession makes a session in which IPAM plugins are run by exec. host is the path of the node's network namespace, HostNS as a rule.
+// NewSession makes a session. host is the path of the node's network namespace, HostNS as a rule.
 // The session is closed after the operation.
-func NewSession(host string, exec cniinvoke.Exec) *Session {
-	return &Session{host: host, exec: exec, places: map[string]*place{}}
+func NewSession(host string) *Session {
+	return &Session{host: host, places: map[string]*place{}}
 }
 
 // Close closes the namespaces.
@@ -121,9 +118,7 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
-		return b.run(ctx, environ, stdin, p.run)
-	}
+	run := func(ctx context.Context, call *invoke.Call) ([]byte, error) { return b.run(ctx, call, p.run) }
 	prepared := &invoke.Prepared{
 		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Ignored: p.ignored, Validate: p.validate,
 	}
@@ -133,8 +128,8 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	return prepared, nil
 }
 
-func (b *Bound) run(ctx context.Context, environ []string, stdin []byte, run operation) (stdout []byte, err error) {
-	command, req, err := b.session.request(environ, stdin)
+func (b *Bound) run(ctx context.Context, call *invoke.Call, run operation) (stdout []byte, err error) {
+	command, req, err := b.session.request(call)
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +181,11 @@ func (p *Plugin) own(config []byte) ([]byte, error) {
 }
 
 // request reads the wire form.
-func (s *Session) request(environ []string, stdin []byte) (command string, req *Request, err error) {
+func (s *Session) request(call *invoke.Call) (command string, req *Request, err error) {
 	env := func(name string) string {
 		// The last one counts, as for a process.
-		for i := len(environ) - 1; i >= 0; i-- {
-			if value, ok := strings.CutPrefix(environ[i], name+"="); ok {
+		for _, pair := range slices.Backward(call.Environ) {
+			if value, ok := strings.CutPrefix(pair, name+"="); ok {
 				return value
 			}
 		}
@@ -203,14 +198,14 @@ func (s *Session) request(environ []string, stdin []byte) (command string, req *
 		} `json:"args"`
 		Valid *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
 	}
-	if err := json.Unmarshal(stdin, &c); err != nil {
-		return "", nil, badValue("", stdin, err)
+	if err := json.Unmarshal(call.Stdin, &c); err != nil {
+		return "", nil, badValue("", call.Stdin, err)
 	}
 	req = &Request{
 		ID:    attachment.ID{Network: c.Name, ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME")},
 		NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
-		Version: c.CNIVersion, Config: stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
-		environ: environ, path: filepath.SplitList(env("CNI_PATH")), session: s,
+		Version: c.CNIVersion, Config: call.Stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
+		environ: call.Environ, path: filepath.SplitList(env("CNI_PATH")), session: s, exec: call.Exec,
 	}
 	command = env("CNI_COMMAND")
 	if command == "GC" {
@@ -289,34 +284,4 @@ func resultOf(what, inVersion string, raw []byte) (*types100.Result, error) {
 		}
 	}
 	return nil, types.NewError(types.ErrDecodingFailure, what+": "+err.Error(), "")
-}
-
-// errNoIPAM is that the configuration names no IPAM plugin.
-var errNoIPAM = errors.New("no IPAM plugin")
-
-// delegate runs an IPAM plugin with the configuration and the environment of the request, but for the command.
-func (s *Session) delegate(ctx context.Context, kind, command string, r *Request) (*types100.Result, error) {
-	if kind == "" {
-		return nil, errNoIPAM
-	}
-	path, err := s.exec.FindInPath(kind, r.path)
-	if err != nil {
-		return nil, err
-	}
-	environ := append(append([]string(nil), r.environ...), "CNI_COMMAND="+command)
-	out, err := s.exec.ExecPlugin(ctx, path, r.Config, environ)
-	if err != nil || command != "ADD" {
-		return nil, err
-	}
-	r.Undo.Push(func(ctx context.Context) error {
-		_, err := s.delegate(ctx, kind, "DEL", r)
-		return err
-	})
-	what := "result of IPAM plugin " + kind
-	// A plugin that does not say it speaks the version that it was asked in.
-	out, speaks, err := versioned(what, r.Version, out)
-	if err != nil {
-		return nil, err
-	}
-	return resultOf(what, speaks, out)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/attachment"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
@@ -26,9 +27,9 @@ func run(t *testing.T, do probe, stdin string, environ ...string) (string, error
 
 func runWith(t *testing.T, ctx context.Context, exec *fakeExec, p *plugin.Plugin, stdin string, environ ...string) (string, error) { //nolint:revive // a test's first
 	t.Helper()
-	session := plugin.NewSession(plugin.HostNS, exec)
+	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
-	out, err := plugintest.Run(ctx, session.Bind(p), environ, []byte(stdin))
+	out, err := plugintest.Run(ctx, session.Bind(p), &invoke.Call{Environ: environ, Stdin: []byte(stdin), Exec: exec})
 	return string(out), err
 }
 

@@ -85,11 +85,10 @@ func Called(program string) (kind string, ok bool) {
 // NewExec returns the executor of one operation: plugins of this package in-process, all others as
 // binaries. The caller closes it.
 func NewExec(log *slog.Logger, node Node) *invoke.Exec {
-	exec := &invoke.Exec{Builtin: invoke.Registry{}, Log: log}
-	session := plugin.NewSession(plugin.HostNS, exec)
+	session := plugin.NewSession(plugin.HostNS)
+	registry := invoke.Registry{}
 	for kind, p := range Plugins(node) {
-		exec.Builtin[kind] = session.Bind(p)
+		registry[kind] = session.Bind(p)
 	}
-	exec.Release = session.Close
-	return exec
+	return &invoke.Exec{Builtin: registry, Log: log, Release: session.Close}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 	"github.com/braid-cni/braid/plugins/passthru"
@@ -11,9 +12,9 @@ import (
 
 func run(t *testing.T, command, stdin string) ([]byte, error) {
 	t.Helper()
-	session := plugin.NewSession(plugin.HostNS, nil)
+	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
-	return plugintest.Run(t.Context(), session.Bind(plugin.New(passthru.Plugin{})), []string{"CNI_COMMAND=" + command}, []byte(stdin))
+	return plugintest.Run(t.Context(), session.Bind(plugin.New(passthru.Plugin{})), &invoke.Call{Environ: []string{"CNI_COMMAND=" + command}, Stdin: []byte(stdin)})
 }
 
 func TestAddGivesAnEmptyResult(t *testing.T) {

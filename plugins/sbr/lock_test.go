@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
@@ -31,8 +32,8 @@ func TestMain(m *testing.M) {
 	}
 	stdin, err := io.ReadAll(os.Stdin)
 	if err == nil {
-		session := plugin.NewSession(plugin.HostNS, nil)
-		_, err = plugintest.Run(context.Background(), session.Bind(plugin.New(sbr.Plugin{})), os.Environ(), stdin)
+		session := plugin.NewSession(plugin.HostNS)
+		_, err = plugintest.Run(context.Background(), session.Bind(plugin.New(sbr.Plugin{})), &invoke.Call{Environ: os.Environ(), Stdin: stdin})
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -135,9 +136,9 @@ func TestLockEndsWithAdd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		session := plugin.NewSession(plugin.HostNS, nil)
+		session := plugin.NewSession(plugin.HostNS)
 		defer session.Close()
-		_, err = plugintest.Run(t.Context(), session.Bind(plugin.New(sbr.Plugin{})), []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, stdin)
+		_, err = plugintest.Run(t.Context(), session.Bind(plugin.New(sbr.Plugin{})), &invoke.Call{Environ: []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, Stdin: stdin})
 		if (err != nil) != (name == "failure") {
 			t.Errorf("%s: %v", name, err)
 		}

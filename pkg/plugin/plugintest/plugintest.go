@@ -25,6 +25,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -47,7 +48,7 @@ func (p Plugins) Run(ctx context.Context, node *Node, kind string, environ []str
 // open begins an operation on a sandbox.
 func (p Plugins) open(node *Node) (*delegates, func()) {
 	d := &delegates{node: node}
-	session := plugin.NewSession(node.Host.Path, d)
+	session := plugin.NewSession(node.Host.Path)
 	d.run = func(kind string) (*plugin.Bound, bool) {
 		found, ok := p[kind]
 		if !ok {
@@ -71,12 +72,13 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	return Run(ctx, bound, environ, stdin)
+	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d})
 }
 
-// Run is one command of a plugin with this configuration. A key that it does not know is an error: there is no other plugin that may know it.
-func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byte) (stdout []byte, err error) {
-	prepared, err := bound.Prepare(stdin)
+// Run is one command of a plugin with this configuration. A key that it does not know is an error:
+// there is no other plugin that may know it.
+func Run(ctx context.Context, bound *plugin.Bound, call *invoke.Call) (stdout []byte, err error) {
+	prepared, err := bound.Prepare(call.Stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func Run(ctx context.Context, bound *plugin.Bound, environ []string, stdin []byt
 	if err := cmp.Or(prepared.Refused, prepared.Foreign); err != nil {
 		return nil, types.NewError(failure.Code(err), err.Error(), "")
 	}
-	return prepared.Run(ctx, environ, stdin)
+	return prepared.Run(ctx, call)
 }
 
 func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
@@ -98,7 +100,7 @@ func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
 
 func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if bound, ok := d.run(path); ok {
-		return Run(ctx, bound, environ, stdin)
+		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d})
 	}
 	return Exec(ctx, d.node, path, environ, stdin)
 }

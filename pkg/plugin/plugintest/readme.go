@@ -48,7 +48,7 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	if list.Plugins == nil {
 		list.Plugins = []json.RawMessage{json.RawMessage(example)}
 	}
-	session := plugin.NewSession(plugin.HostNS, nil)
+	session := plugin.NewSession(plugin.HostNS)
 	defer session.Close()
 	prepared, err := session.Bind(p).Prepare(list.Plugins[len(list.Plugins)-1])
 	if err != nil || prepared.Unknown != nil {
