@@ -274,6 +274,57 @@ func TestNodeOptionalRoles(t *testing.T) {
 	}
 }
 
+// TestAgentRoles: the least that the agent needs. It gets tokens for the CNI binary's account, and
+// writes the status of Nodes, but no Node.
+func TestAgentRoles(t *testing.T) {
+	all := file(t, "rbac/agent.yaml")
+	account, read := all.accounts[0], "get list watch"
+	for i, want := range [][]rbacv1.PolicyRule{
+		{
+			rule("", "nodes", read),
+			rule("", "nodes/status", "patch"),
+			rule("", "events", "create"),
+			rule(nadv1.GroupName, nadv1.Resource, read),
+			rule(v1alpha1.GroupName, v1alpha1.Resource, read+" create update delete"),
+			rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),
+		},
+		{rule("", "pods", read)},
+	} {
+		if diff := cmp.Diff(want, all.roles[i].Rules); diff != "" {
+			t.Errorf("rules of %s (-want +got):\n%s", all.roles[i].Name, diff)
+		}
+		bound(t, account, all.bindings[i].Subjects, all.bindings[i].RoleRef, "ClusterRole", all.roles[i].Name)
+	}
+	tokens := rule("", "serviceaccounts/token", "create")
+	tokens.ResourceNames = []string{file(t, "rbac/cni.yaml").accounts[0].Name}
+	own := rule("apps", "daemonsets", "get")
+	own.ResourceNames = []string{"braid-agent"}
+	local, localBinding := all.localRoles[0], all.localBindings[0]
+	if diff := cmp.Diff([]rbacv1.PolicyRule{tokens, own}, local.Rules); diff != "" {
+		t.Errorf("rules in its namespace (-want +got):\n%s", diff)
+	}
+	bound(t, account, localBinding.Subjects, localBinding.RoleRef, "Role", local.Name)
+	if local.Namespace != account.Namespace || localBinding.Namespace != account.Namespace {
+		t.Errorf("the Role is in %q and %q, the account in %q", local.Namespace, localBinding.Namespace, account.Namespace)
+	}
+}
+
+// TestCNIRoles: the CNI binary needs the same rights whoever gave it its credential, and no pod may
+// run as its account by accident.
+func TestCNIRoles(t *testing.T) {
+	account := file(t, "rbac/cni.yaml").accounts[0]
+	if mount := account.AutomountServiceAccountToken; mount == nil || *mount {
+		t.Error("a pod of this account gets its token")
+	}
+	for name, same := range map[string]string{"cni": "node", "cni-pods": "node-pods", "cni-devices": "node-devices"} {
+		all := file(t, "rbac/"+name+".yaml")
+		if diff := cmp.Diff(file(t, "rbac/"+same+".yaml").roles[0].Rules, all.roles[0].Rules); diff != "" {
+			t.Errorf("rules of %s, but for the agent's account (-%s +%s):\n%s", name, same, name, diff)
+		}
+		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	}
+}
+
 // bound wants a role to be the account's, and nobody else's.
 func bound(t *testing.T, account corev1.ServiceAccount, got []rbacv1.Subject, ref rbacv1.RoleRef, kind, name string) {
 	t.Helper()

@@ -45,15 +45,7 @@ type apiRig struct {
 func newAPIRig(t *testing.T, namespace string) *apiRig {
 	t.Helper()
 	r := &apiRig{rig: newRig(t), server: cluster.Get(t), namespace: namespace}
-	for _, path := range []string{"crd/network-attachment-definition.yaml", "rbac/node.yaml"} {
-		manifests, err := os.ReadFile("../../conf/" + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := r.server.Apply(t.Context(), string(manifests)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.applyConf("crd/network-attachment-definition.yaml", "rbac/node.yaml")
 	r.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`)
 	delete(r.conf["braid"].(map[string]any), "manifests")
 	r.serve()
@@ -65,6 +57,18 @@ func (r *apiRig) apply(manifest string) {
 	r.t.Helper()
 	if err := r.server.Apply(r.t.Context(), manifest); err != nil {
 		r.t.Fatalf("%v\n%s", err, manifest)
+	}
+}
+
+// applyConf applies files of conf.
+func (r *apiRig) applyConf(files ...string) {
+	r.t.Helper()
+	for _, file := range files {
+		manifests, err := os.ReadFile("../../conf/" + file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.apply(string(manifests))
 	}
 }
 
@@ -114,6 +118,12 @@ func (r *apiRig) as(user string, groups ...string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.use(path, user)
+}
+
+// use gives Braid the kubeconfig of a user.
+func (r *apiRig) use(path, user string) {
+	r.t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		r.t.Fatal(err)
@@ -300,13 +310,7 @@ func TestAnnotationsOfTheRuntimeMissing(t *testing.T) {
 // annotations; claims cost more.
 func TestAnnotationsOfTheRuntimeAndDevices(t *testing.T) {
 	r := newAPIRig(t, "devices")
-	for _, role := range []string{"node-pods", "node-devices"} {
-		manifests, err := os.ReadFile("../../conf/rbac/" + role + ".yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.apply(string(manifests))
-	}
+	r.applyConf("rbac/node-pods.yaml", "rbac/node-devices.yaml")
 	r.fake("takes", "")
 	r.nad("a", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
 	claim := "nics"

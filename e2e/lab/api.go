@@ -21,6 +21,7 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Users that have a token from the start. All others get a certificate when they are first asked for.
@@ -250,6 +251,22 @@ func (a *API) Kubeconfig(user string, groups ...string) (string, error) {
 	name := sha256.Sum256([]byte(strings.Join(append([]string{user}, groups...), "\n")))
 	path := a.dir.file(hex.EncodeToString(name[:8]) + ".kubeconfig")
 	return path, writeKubeconfig(path, a.url(), a.ca.pem, user, c)
+}
+
+// TokenKubeconfig writes a kubeconfig for whoever has a token and returns its path. The name is for the file alone.
+func (a *API) TokenKubeconfig(name, token string) (string, error) {
+	path := a.dir.file(name + ".kubeconfig")
+	return path, writeKubeconfig(path, a.url(), a.ca.pem, name, credential{token: token})
+}
+
+// ClientOf returns a client that uses a kubeconfig of this API server.
+func (a *API) ClientOf(kubeconfig string) (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.Dial, config.QPS = a.in.dial, -1
+	return kubernetes.NewForConfig(config)
 }
 
 // Token returns the token of UserAdmin or UserBraid, and "" for anyone else.

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	agentAccount = "system:serviceaccount:kube-system:braid-agent"
+	cniAccount   = "system:serviceaccount:kube-system:braid-cni"
+)
+
+// newAgentRig is an apiRig whose node has a Node object and the accounts of an agent.
+func newAgentRig(t *testing.T, namespace string) (r *apiRig, node *corev1.Node) {
+	t.Helper()
+	r = newAPIRig(t, namespace)
+	r.applyConf("crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml")
+	nodes := r.server.Client().CoreV1().Nodes()
+	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := nodes.Delete(context.WithoutCancel(t.Context()), nodeName, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, node
+}
+
+// kubeconfig is that of a user with a client certificate.
+func (r *apiRig) kubeconfig(user string) string {
+	r.t.Helper()
+	path, err := r.server.Kubeconfig(user)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+// tokenFor asks for a token of an account of kube-system that is bound to a Node.
+func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
+	r.t.Helper()
+	client, err := r.server.ClientOf(kubeconfig)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
+	answer, err := client.CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return answer.Status.Token, nil
+}
+
+// may fails for each answer to "verb resource[/subresource][.group] [namespace/name]" that is not the
+// one wanted.
+func (r *apiRig) may(kubeconfig string, want map[string]bool) {
+	r.t.Helper()
+	client, err := r.server.ClientOf(kubeconfig)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for question, allowed := range want {
+		words := strings.Fields(question + " " + r.namespace + "/x")
+		resource, group, _ := strings.Cut(words[1], ".")
+		resource, subresource, _ := strings.Cut(resource, "/")
+		namespace, name, _ := strings.Cut(words[2], "/")
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Verb: words[0], Group: group, Resource: resource, Subresource: subresource, Namespace: namespace, Name: name,
+			},
+		}}
+		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(r.t.Context(), review, metav1.CreateOptions{})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if review.Status.Allowed != allowed {
+			r.t.Errorf("%s: allowed is %t, want %t", question, review.Status.Allowed, allowed)
+		}
+	}
+}
+
+// The agent gets a token of the CNI binary's account, bound to its Node. With it a pod is attached
+// that needs everything: its networks, blocks of addresses, a claim, its status, events. Neither
+// account may do more than it needs.
+func TestCredentialOfAgent(t *testing.T) {
+	r, node := newAgentRig(t, "credential")
+	agent := r.kubeconfig(agentAccount)
+	for _, account := range []string{"braid-agent", "braid-controller", "default"} {
+		if _, err := r.tokenFor(agent, account, node); !apierrors.IsForbidden(err) {
+			t.Errorf("a token of %s: %v, want it forbidden", account, err)
+		}
+	}
+	token, err := r.tokenFor(agent, "braid-cni", node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cni, err := r.server.TokenKubeconfig("cni", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.use(cni, cniAccount)
+
+	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`)
+	r.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, namespace: credential}, spec: {network: a, interface: net1}}`)
+	p := r.pod("p", `[{"name":"a","ipam-claim-reference":"vm"}]`)
+	r.must("ADD", p.pod, p.args())
+	same(t, "network-status", r.names(p), "pods credential/a")
+	raw, err := r.server.Client().CoreV1().RESTClient().Get().AbsPath("/apis/k8s.cni.cncf.io/v1alpha1/namespaces/credential/ipamclaims/vm").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(raw), `"10.20.0.`) {
+		t.Errorf("the claim has no address: %s, %v", raw, err)
+	}
+	r.must("CHECK", p.pod, p.args())
+	r.must("DEL", p.pod, p.args())
+	r.clean(p.pod)
+
+	t.Run("cni", func(t *testing.T) { r.may(cni, cniMay()) })
+	t.Run("agent", func(t *testing.T) { r.may(agent, agentMay()) })
+}
+
+func cniMay() map[string]bool {
+	return map[string]bool{
+		"patch pods/status": true,
+		"get network-attachment-definitions.k8s.cni.cncf.io": true,
+		"create ipblocks.ipam.braid-cni.io":                  true,
+		"get nodes":                                          true,
+		"create events":                                      true,
+		"patch ipamclaims/status.k8s.cni.cncf.io":            true,
+
+		"get pods": false, "list pods": false, "patch pods": false, "update pods/status": false, "create pods": false, "delete pods": false,
+		"create pods/eviction": false, "create pods/exec": false, "create pods/binding": false, "patch pods/ephemeralcontainers": false,
+		"list network-attachment-definitions.k8s.cni.cncf.io": false, "create network-attachment-definitions.k8s.cni.cncf.io": false,
+		"get secrets": false, "list secrets": false, "get configmaps": false, "get serviceaccounts": false,
+		"create serviceaccounts/token kube-system/braid-cni": false, "create serviceaccounts/token kube-system/default": false,
+		"patch nodes": false, "patch nodes/status": false, "update nodes": false, "watch nodes": false, "delete nodes": false,
+		"watch ipblocks.ipam.braid-cni.io": false, "patch ipblocks.ipam.braid-cni.io": false, "deletecollection ipblocks.ipam.braid-cni.io": false,
+		"update ipamclaims.k8s.cni.cncf.io": false, "create ipamclaims.k8s.cni.cncf.io": false, "list ipamclaims.k8s.cni.cncf.io": false,
+		"delete events": false, "list events": false, "get daemonsets.apps kube-system/braid-agent": false,
+		"impersonate users": false, "escalate clusterroles.rbac.authorization.k8s.io": false, "get resourceclaims.resource.k8s.io": false,
+	}
+}
+
+func agentMay() map[string]bool {
+	return map[string]bool{
+		"create serviceaccounts/token kube-system/braid-cni": true,
+		"get daemonsets.apps kube-system/braid-agent":        true,
+		"watch pods": true, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
+		"patch nodes/status": true, "create events": true, "update ipblocks.ipam.braid-cni.io": true, "patch ipblocks/status.ipam.braid-cni.io": true,
+
+		"create serviceaccounts/token kube-system/braid-agent": false, "create serviceaccounts/token kube-system/braid-controller": false,
+		"create serviceaccounts/token default/braid-cni": false, "get serviceaccounts kube-system/braid-cni": false, "list serviceaccounts kube-system/": false,
+		"get daemonsets.apps kube-system/other": false, "list daemonsets.apps kube-system/": false, "patch daemonsets.apps kube-system/braid-agent": false,
+		"delete daemonsets.apps kube-system/braid-agent": false, "get daemonsets.apps default/braid-agent": false,
+		"patch nodes": false, "update nodes": false, "update nodes/status": false, "create nodes": false, "delete nodes": false,
+		"patch pods": false, "patch pods/status": false, "create pods": false, "delete pods": false, "create pods/exec": false, "create pods/eviction": false,
+		"get secrets": false, "list secrets": false, "get configmaps": false, "update configmaps": false,
+		"create network-attachment-definitions.k8s.cni.cncf.io": false, "update network-attachment-definitions.k8s.cni.cncf.io": false,
+		"patch ipamclaims/status.k8s.cni.cncf.io": false, "get ipamclaims.k8s.cni.cncf.io": false,
+		"deletecollection ipblocks.ipam.braid-cni.io": false, "create leases.coordination.k8s.io": false,
+		"impersonate users": false, "escalate clusterroles.rbac.authorization.k8s.io": false, "update customresourcedefinitions.apiextensions.k8s.io": false,
+	}
+}
+
+// A patch of the status of a Node is enough for the agent's condition and annotations. Taints and
+// the rest of the spec are out of its reach, also that way.
+func TestAgentWritesNodeStatus(t *testing.T) {
+	r, node := newAgentRig(t, "node-status")
+	client, err := r.server.ClientOf(r.kubeconfig(agentAccount))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patch = `{"metadata":{"annotations":{"braid-cni.io/version":"v1"}},"spec":{"unschedulable":true,"taints":[{"key":"x","effect":"NoExecute"}]},
+		"status":{"conditions":[{"type":"BraidReady","status":"True","reason":"Installed","message":"all is there"}]}}`
+	if _, err := client.CoreV1().Nodes().Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Annotations["braid-cni.io/version"] != "v1" || len(got.Status.Conditions) != 1 || got.Status.Conditions[0].Type != "BraidReady" {
+		t.Errorf("annotations %v, conditions %v", got.Annotations, got.Status.Conditions)
+	}
+	for _, taint := range got.Spec.Taints {
+		if taint.Key == "x" {
+			t.Error("the agent has tainted the node")
+		}
+	}
+	if got.Spec.Unschedulable {
+		t.Error("the agent has cordoned the node")
+	}
+	if _, err := client.CoreV1().Nodes().Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("a patch of the Node: %v, want it forbidden", err)
+	}
+}
