@@ -81,7 +81,7 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 			return err
 		}
 	}
-	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" || cached(c, a) {
+	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" || cached(path, c, a) {
 		return nil
 	}
 	capabilities, err := json.Marshal(c.rt.CapabilityArgs)
@@ -99,8 +99,19 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 	return e.trace("restore cache "+a.IfName, func() error { return replaceCache(path, data) })
 }
 
-// cached says whether libcni's cache has the result that the record has.
-func cached(c *chain, a *record.Attachment) bool {
+// cached reports whether libcni's cache has the result that the record has. Of most versions of CNI
+// the texts are the same; of the others libcni is asked.
+func cached(path string, c *chain, a *record.Attachment) bool {
+	var entry struct {
+		Kind   string          `json:"kind"`
+		Result json.RawMessage `json:"result"`
+	}
+	if data, err := hostfile.Read(path, maxCacheEntry); err != nil || json.Unmarshal(data, &entry) != nil {
+		return false
+	}
+	if entry.Kind == libcni.CNICacheV1 && bytes.Equal(entry.Result, a.Result) {
+		return true
+	}
 	result, err := c.cni.GetNetworkListCachedResult(c.list, c.rt)
 	if err != nil || result == nil {
 		return false

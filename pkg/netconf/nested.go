@@ -57,7 +57,11 @@ func nested(path string, object map[string]json.RawMessage) []inner {
 		}
 	}
 	for _, key := range []string{"delegates", "plugins"} {
-		elements, err := strictjson.List(strictjson.Lookup(object, key))
+		value := strictjson.Lookup(object, key)
+		if value == nil {
+			continue
+		}
+		elements, err := strictjson.List(value)
 		if err != nil {
 			continue // no list of plugins, but a key of the plugin's own
 		}

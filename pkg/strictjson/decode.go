@@ -93,14 +93,16 @@ func Lookup(object map[string]json.RawMessage, key string) json.RawMessage {
 	if raw, ok := object[key]; ok {
 		return raw
 	}
-	var value json.RawMessage
-	var first *string
-	for other, raw := range object {
-		if strings.EqualFold(other, key) && (first == nil || other < *first) {
-			first, value = &other, raw
+	first, found := "", false
+	for other := range object {
+		if strings.EqualFold(other, key) && (!found || other < first) {
+			first, found = other, true
 		}
 	}
-	return value
+	if !found {
+		return nil
+	}
+	return object[first]
 }
 
 // Marshal returns a value as JSON and leaves '<', '>' and '&' as they are. It is nil if a
