@@ -98,3 +98,16 @@ func TestDecodeLeavesNothingOut(t *testing.T) {
 		}
 	}
 }
+
+func TestLookup(t *testing.T) {
+	object := map[string]json.RawMessage{"": json.RawMessage("0"), "KEY": json.RawMessage("1"), "Key": json.RawMessage("2"), "other": json.RawMessage("3"), "OTHER": json.RawMessage("4")}
+	for key, want := range map[string]string{"key": "1", "kEY": "1", "Key": "2", "other": "3", "absent": "", "": "0"} {
+		if got := string(Lookup(object, key)); got != want {
+			t.Errorf("Lookup(%q) = %q, want %q", key, got, want)
+		}
+	}
+	// A configuration is asked for dozens of keys that it does not have.
+	if n := testing.AllocsPerRun(10, func() { Lookup(object, "absent") }); n > 0 {
+		t.Errorf("looking for an absent key allocates %v times", n)
+	}
+}
