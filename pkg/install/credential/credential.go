@@ -53,7 +53,7 @@ type Clock interface {
 	After(d time.Duration) <-chan time.Time
 }
 
-// Keeper renews one kubeconfig. All fields but Report and Own are required.
+// Keeper renews one kubeconfig. Source, Trial, Clock, Kubeconfig and Write are required.
 type Keeper struct {
 	Source TokenSource
 	Trial  Trial
@@ -66,6 +66,9 @@ type Keeper struct {
 	// did; the token that was made with the former one is then replaced at once. Nil for no such
 	// token.
 	Own func() ([]byte, error)
+	// Intact reports whether the kubeconfig is still as it was written; one that is not is renewed
+	// at once. Nil for always.
+	Intact func() bool
 	// Report is told of each renewal: when the new token ends, or why there is none. For the
 	// agent's log, condition and metrics; nil for nobody.
 	Report func(expires time.Time, err error)
@@ -140,6 +143,9 @@ func (k *Keeper) wait(ctx context.Context, d time.Duration) {
 		left -= step
 		if own := k.readOwn(); own != nil && !bytes.Equal(own, k.own) {
 			k.own = own
+			return
+		}
+		if k.Intact != nil && !k.Intact() {
 			return
 		}
 	}

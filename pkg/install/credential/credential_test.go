@@ -42,6 +42,7 @@ type cluster struct {
 	reports  []error
 	own      string
 	full     error
+	spoilt   bool
 }
 
 func (c *cluster) Request(context.Context) (credential.Token, error) {
@@ -72,7 +73,7 @@ func (c *cluster) run(t *testing.T, until time.Duration, do func(steady time.Dur
 		Kubeconfig: func(token string) ([]byte, error) { return []byte("kubeconfig of " + token), nil },
 		Write: func(_ context.Context, kubeconfig []byte) error {
 			if c.full == nil {
-				c.written = append(c.written, string(kubeconfig))
+				c.written, c.spoilt = append(c.written, string(kubeconfig)), false
 			}
 			return c.full
 		},
@@ -82,6 +83,7 @@ func (c *cluster) run(t *testing.T, until time.Duration, do func(steady time.Dur
 			}
 			return []byte(c.own), nil
 		},
+		Intact: func() bool { return !c.spoilt },
 		Report: func(expires time.Time, err error) {
 			if err == nil && !expires.Equal(c.clock.Now().Add(c.life)) {
 				t.Errorf("reported until %v", expires)
@@ -166,6 +168,15 @@ func TestOwnTokenChanges(t *testing.T) {
 		}
 	})
 	if want := []time.Duration{0, time.Hour + credential.Look}; !slices.Equal(c.requests, want) {
+		t.Errorf("renewed at %v, want %v", c.requests, want)
+	}
+}
+
+// Somebody has removed the file.
+func TestNotIntact(t *testing.T) {
+	c := &cluster{life: 24 * time.Hour, own: "o"}
+	c.run(t, 2*time.Hour, func(steady time.Duration) { c.spoilt = c.spoilt || steady == time.Hour })
+	if want := []time.Duration{0, time.Hour}; !slices.Equal(c.requests, want) {
 		t.Errorf("renewed at %v, want %v", c.requests, want)
 	}
 }

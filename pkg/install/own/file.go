@@ -89,9 +89,9 @@ func (s *Store) look(at hostfile.Dir, f *File, e *Entry) (State, error) {
 	switch {
 	case e == nil && same && runs(mode) == runs(f.Mode), same && mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()): //nolint:gosec // an id
 		return Right, nil
-	case e == nil, !e.Installed && !e.has(digest):
+	case e == nil, !e.Installed && !e.Has(digest):
 		return Foreign, nil
-	case same, !e.has(digest):
+	case same, !e.Has(digest):
 		return Changed, nil
 	}
 	return Old, nil

@@ -33,7 +33,8 @@ type ledger struct {
 	Files   []Entry `json:"files,omitempty"`
 }
 
-func (e *Entry) has(digest string) bool { return slices.Contains(e.Digests, digest) }
+// Has reports whether a content is one that the Store gave the file.
+func (e *Entry) Has(digest string) bool { return slices.Contains(e.Digests, digest) }
 
 // entry returns the path's entry; nil if there is none.
 func (l *ledger) entry(path string) *Entry {
@@ -58,8 +59,8 @@ func (l *ledger) intend(f *File) {
 		l.Files = append(l.Files, Entry{Path: f.Path})
 		e = l.entry(f.Path)
 	}
-	e.Kind = f.Kind
-	if !e.has(f.Digest) {
+	e.Kind, e.Note = f.Kind, f.Note
+	if !e.Has(f.Digest) {
 		e.Digests = append(e.Digests, f.Digest)
 	}
 }
@@ -67,7 +68,7 @@ func (l *ledger) intend(f *File) {
 // done notes what the file has.
 func (l *ledger) done(f *File) {
 	e := l.entry(f.Path)
-	e.Kind, e.Digests, e.Installed = f.Kind, []string{f.Digest}, true
+	e.Kind, e.Note, e.Digests, e.Installed = f.Kind, f.Note, []string{f.Digest}, true
 }
 
 func (l *ledger) forget(path string) {

@@ -55,8 +55,8 @@ type File struct {
 	// Path is absolute. Its directory may be a symbolic link; the file may not.
 	Path string
 	Mode fs.FileMode
-	// Kind is for the caller, who finds it again in Entries.
-	Kind string
+	// Kind and Note are for the caller, who finds them again in Entries.
+	Kind, Note string
 	// Digest is that of the content, as DigestOf returns it.
 	Digest string
 	Open   func() (io.ReadCloser, error)
@@ -69,6 +69,7 @@ type File struct {
 type Entry struct {
 	Path string `json:"path"`
 	Kind string `json:"kind,omitempty"`
+	Note string `json:"note,omitempty"`
 	// Digests are those of contents that the Store gave the file: the last one, and while it is
 	// being replaced the next.
 	Digests []string `json:"digests"`
@@ -191,6 +192,18 @@ func (s *Store) Look(ctx context.Context, f *File) (state State, err error) {
 	return state, err
 }
 
+// Sum returns the digest of a regular file, which need not be the Store's. It is read only if its
+// metadata are not those of the last time.
+func (s *Store) Sum(path string) (string, error) {
+	at, err := open(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	defer at.Close()
+	digest, _, err := s.digest(at, filepath.Base(path))
+	return digest, err
+}
+
 // Put makes the path have the content and the mode, and reports whether they were others.
 func (s *Store) Put(ctx context.Context, f *File) (changed bool, err error) {
 	err = s.locked(ctx, func(dir hostfile.Dir) error {
@@ -222,6 +235,33 @@ func (s *Store) Put(ctx context.Context, f *File) (changed bool, err error) {
 	return changed, err
 }
 
+// Give puts a file in place that is not the Store's from then on, as one that it kept for somebody
+// else. It replaces nothing.
+func (s *Store) Give(ctx context.Context, f *File) error {
+	return s.locked(ctx, func(dir hostfile.Dir) error {
+		l, err := s.readLedger(dir)
+		if err != nil {
+			return err
+		}
+		if err := l.heldBy(s.Self); err != nil {
+			return err
+		}
+		at, err := s.makeDir(filepath.Dir(f.Path))
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		state, err := s.look(at, f, nil)
+		if err != nil || state == Right {
+			return err
+		}
+		if state != Missing {
+			return foreign(f.Path)
+		}
+		return s.write(ctx, at, f)
+	})
+}
+
 // replace puts the file in place, and the ledger before and after.
 func (s *Store) replace(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *File) error {
 	l.intend(f)
@@ -238,7 +278,7 @@ func (s *Store) replace(ctx context.Context, dir, at hostfile.Dir, l *ledger, f 
 // settle ends what was interrupted after the file had its path.
 func (s *Store) settle(ctx context.Context, dir hostfile.Dir, l *ledger, f *File) error {
 	e := l.entry(f.Path)
-	if e == nil || e.Installed && len(e.Digests) == 1 {
+	if e == nil || e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note {
 		return nil // it came with the node's image, or all is done
 	}
 	l.done(f)
@@ -287,7 +327,7 @@ func (s *Store) unlink(path string, e *Entry) error {
 		return nil
 	case err != nil:
 		return err
-	case !e.has(digest):
+	case !e.Has(digest):
 		return &failure.Error{
 			Reason: failure.FileInTheWay, NAD: path, Err: errors.New("was changed since it was installed, and is not removed"),
 			Fix: "remove it, if it is not wanted",

@@ -336,6 +336,35 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// What is given back to others is theirs.
+func TestGive(t *testing.T) {
+	r := newRig(t)
+	for range 2 {
+		must(t, r.Give(t.Context(), r.file("theirs")))
+	}
+	r.wants("00-braid.conflist -rw-r--r-- theirs")
+	must(t, r.Remove(t.Context(), r.path()))
+	r.wants("00-braid.conflist -rw-r--r-- theirs")
+	if err := r.Give(t.Context(), r.file("other")); failure.ReasonOf(err) != failure.FileInTheWay {
+		t.Errorf("replaced: %v", err)
+	}
+}
+
+// A note that changes is remembered, though the file does not.
+func TestPutNote(t *testing.T) {
+	r := newRig(t)
+	f := r.file("1")
+	for _, note := range []string{"a", "b"} {
+		f.Note = note
+		if _, err := r.Put(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := r.Entries(t.Context()); err != nil || all[0].Note != note {
+			t.Errorf("remembered is %v, %v", all, err)
+		}
+	}
+}
+
 // Of two agents, the one that came last does the work.
 func TestSuperseded(t *testing.T) {
 	r := newRig(t)

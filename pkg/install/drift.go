@@ -1,0 +1,173 @@
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/install/defaultnet"
+	"github.com/braid-cni/braid/pkg/install/own"
+)
+
+// Cause is what became of a file.
+type Cause string
+
+// The causes.
+const (
+	Renamed   Cause = "renamed"   // By is the name that it has now
+	Deleted   Cause = "deleted"   // nobody knows by whom
+	Changed   Cause = "changed"   // By says what was added, where that is known
+	Preempted Cause = "preempted" // By is the file that container runtimes read first now
+	Returned  Cause = "returned"  // a default network's file is back where it was moved from
+)
+
+// Drift is a file that is not as it was installed.
+type Drift struct {
+	Path  string
+	Cause Cause
+	// By is whatever points to who did it; empty if nothing does.
+	By string
+}
+
+// String is for events and logs: "/etc/cni/net.d/00-braid.conflist was renamed (cilium, cni.exclusive)".
+func (d Drift) String() string {
+	text := d.Path + " was " + string(d.Cause)
+	if d.Cause == Returned {
+		text = d.Path + " has " + string(d.Cause)
+	}
+	if d.By != "" {
+		text += " (" + d.By + ")"
+	}
+	return text
+}
+
+// Inspect compares the node with what was installed. It changes nothing.
+func (i *Installer) Inspect(ctx context.Context) (drifts []Drift, err error) {
+	entries, err := i.Store.Entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !e.Installed {
+			continue
+		}
+		drift, err := i.inspect(e)
+		if err != nil {
+			return drifts, err
+		}
+		if drift != nil {
+			drifts = append(drifts, *drift)
+		}
+	}
+	around, err := i.inspectAround(entries)
+	return append(drifts, around...), err
+}
+
+func (i *Installer) inspect(e own.Entry) (*Drift, error) {
+	digest, err := i.Store.Sum(e.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if by := i.renamedTo(e); by != "" {
+			return &Drift{e.Path, Renamed, by}, nil
+		}
+		return &Drift{Path: e.Path, Cause: Deleted}, nil
+	case err != nil:
+		return nil, err
+	case e.Has(digest):
+		return nil, nil //nolint:nilnil // it is as it was
+	case e.Kind == KindConfiguration:
+		return &Drift{e.Path, Changed, pluginsAdded(e.Path)}, nil
+	}
+	return &Drift{Path: e.Path, Cause: Changed}, nil
+}
+
+// renamedTo names the file beside it that has the content, and who is known to name files so.
+func (i *Installer) renamedTo(e own.Entry) string {
+	for _, path := range i.copies(e) {
+		name := filepath.Base(path)
+		if strings.HasSuffix(name, ".cilium_bak") {
+			return name + ", by cilium with cni.exclusive"
+		}
+		return name
+	}
+	return ""
+}
+
+// copies are files beside an installed one whose names begin with its name and that have its content.
+func (i *Installer) copies(e own.Entry) (paths []string) {
+	dir := filepath.Dir(e.Path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, file := range entries {
+		path := filepath.Join(dir, file.Name())
+		if path == e.Path || !strings.HasPrefix(file.Name(), filepath.Base(e.Path)) {
+			continue
+		}
+		if digest, err := i.Store.Sum(path); err == nil && e.Has(digest) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// pluginsAdded names plugins that somebody appended to Braid's chain, as istio-cni does.
+func pluginsAdded(path string) string {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	var list struct {
+		Plugins []struct{ Type string }
+	}
+	if json.Unmarshal(raw, &list) != nil || len(list.Plugins) < 2 {
+		return ""
+	}
+	var types []string
+	for _, p := range list.Plugins[1:] {
+		types = append(types, p.Type)
+	}
+	return "has the plugin " + strings.Join(types, ", ")
+}
+
+// inspectAround finds files of others that are in the way of what was installed.
+func (i *Installer) inspectAround(entries []own.Entry) (drifts []Drift, err error) {
+	all, err := defaultnet.List(i.Place.Conf)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(entries, func(e own.Entry) bool { return e.Kind == KindConfiguration && e.Installed })
+	if at >= 0 {
+		ours := entries[at].Path
+		for _, c := range i.others(all, entries) {
+			if filepath.Base(c.Path) < filepath.Base(ours) {
+				drifts = append(drifts, Drift{ours, Preempted, describe(&c)})
+			}
+		}
+	}
+	for _, c := range all {
+		moved := slices.ContainsFunc(entries, func(e own.Entry) bool { return e.Kind == KindNetwork && e.Note == c.Path })
+		if moved && i.moves(&c) {
+			drifts = append(drifts, Drift{Path: c.Path, Cause: Returned})
+		}
+	}
+	return drifts, nil
+}
+
+func describe(c *defaultnet.Candidate) string {
+	text := filepath.Base(c.Path)
+	if c.Name != "" {
+		text = fmt.Sprintf("%s of network %q", text, c.Name)
+	}
+	if c.Not != "" {
+		text += ", which " + c.Not
+	}
+	return text
+}

@@ -1,0 +1,209 @@
+// Package install puts Braid on a node and keeps it there: binaries, kubeconfig and configuration,
+// in that order, beside the files of a default network that somebody else installs.
+//
+// Contract: an Apply that is interrupted anywhere leaves a node that works as before or as after,
+// and the next one finishes. The configuration comes last, and only when there is a default network
+// to put it in front of; as long as that is in doubt, what there is stays. Nothing is removed but by
+// Uninstall. Files of others are left alone, but for those of the default network if the operator
+// wants them in a directory of their own.
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/install/defaultnet"
+	"github.com/braid-cni/braid/pkg/install/own"
+	"github.com/braid-cni/braid/pkg/install/platform"
+)
+
+// The kinds of files that an Installer has in its Store.
+const (
+	KindBinary        = "binary"
+	KindKubeconfig    = "kubeconfig"
+	KindConfiguration = "configuration" // its note is the path of the default network
+	KindNetwork       = "network"       // its note is the path that it was moved from
+)
+
+// FileName is that of Braid's configuration: before all that others write by custom.
+const FileName = "00-braid.conflist"
+
+const maxNetwork = 1 << 20 // bytes
+
+// Installer is for one goroutine.
+type Installer struct {
+	Store *own.Store
+	Place platform.Place
+	// Binaries go to Place.Bin, or wherever their paths are.
+	Binaries []*own.File
+	// Kubeconfig is the path of a file without which there is no configuration; empty for none.
+	Kubeconfig string
+	// Named is the default network, as for a [defaultnet.Finder].
+	Named string
+	// Render makes Braid's configuration for a default network, to which it refers by its path.
+	Render func(network *defaultnet.Candidate) ([]byte, error)
+	// Move moves the default network's files to Place.Private. Without it they are looked for there
+	// all the same.
+	Move bool
+	// Step is told of each change that the Store does not make, before it is made. For tests.
+	Step func(change string) error
+}
+
+// Outcome is what an Apply has found and done.
+type Outcome struct {
+	// Network is the default network; nil if there is none.
+	Network *defaultnet.Candidate
+	// Configuration is the path of Braid's own.
+	Configuration string
+	// Changed are the paths that were written, or taken away.
+	Changed []string
+}
+
+func (i *Installer) step(format string, args ...any) error {
+	if i.Step == nil {
+		return nil
+	}
+	return i.Step(fmt.Sprintf(format, args...))
+}
+
+// Apply makes the node be as it is to be. An error of reason NotReady is that something has yet to
+// come, and that it is to be called again. The Outcome is what was reached, also with an error.
+func (i *Installer) Apply(ctx context.Context) (*Outcome, error) {
+	out := &Outcome{}
+	for _, f := range i.Binaries {
+		if err := i.put(ctx, out, f); err != nil {
+			return out, err
+		}
+	}
+	if err := i.awaitKubeconfig(); err != nil {
+		return out, err
+	}
+	moved, err := i.copyNetworks(ctx, out)
+	if err != nil {
+		return out, err
+	}
+	if err := i.configure(ctx, out); err != nil {
+		return out, err
+	}
+	return out, i.takeNetworks(ctx, out, moved)
+}
+
+func (i *Installer) put(ctx context.Context, out *Outcome, f *own.File) error {
+	changed, err := i.Store.Put(ctx, f)
+	if changed {
+		out.Changed = append(out.Changed, f.Path)
+	}
+	return err
+}
+
+func (i *Installer) awaitKubeconfig() error {
+	if i.Kubeconfig == "" {
+		return nil
+	}
+	_, err := os.Stat(i.Kubeconfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &failure.Error{
+			Reason: failure.NotReady, NAD: i.Kubeconfig, Err: errors.New("the kubeconfig is not there yet"),
+			Fix: "see whether the agent reaches the API server",
+		}
+	}
+	return err
+}
+
+// configure writes Braid's configuration before all others.
+func (i *Installer) configure(ctx context.Context, out *Outcome) error {
+	entries, err := i.Store.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	finder := &defaultnet.Finder{Dirs: []string{i.Place.Private, i.Place.Conf}, Named: i.Named}
+	if out.Network, err = finder.Find(current(entries)); err != nil {
+		return err
+	}
+	content, err := i.Render(out.Network)
+	if err != nil {
+		return fmt.Errorf("render configuration: %w", err)
+	}
+	all, err := defaultnet.List(i.Place.Conf)
+	if err != nil {
+		return err
+	}
+	name := i.firstName(all, entries)
+	out.Configuration = filepath.Join(i.Place.Conf, name)
+	f := own.Bytes(out.Configuration, 0o600, KindConfiguration, content)
+	f.Note = out.Network.Path
+	if err := i.put(ctx, out, f); err != nil {
+		return err
+	}
+	return i.removeKind(ctx, out, KindConfiguration, out.Configuration)
+}
+
+// current returns the path of the default network of the configuration that was last written.
+func current(entries []own.Entry) string {
+	for _, e := range entries {
+		if e.Kind == KindConfiguration && e.Note != "" {
+			return e.Note
+		}
+	}
+	return ""
+}
+
+// removeKind removes the files of a kind but one.
+func (i *Installer) removeKind(ctx context.Context, out *Outcome, kind, but string) error {
+	entries, err := i.Store.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Kind != kind || e.Path == but {
+			continue
+		}
+		if err := i.Store.Remove(ctx, e.Path); err != nil {
+			return err
+		}
+		out.Changed = append(out.Changed, e.Path)
+	}
+	return nil
+}
+
+// firstName returns a name for the configuration that comes before those of others. What another
+// meta plugin has before it stays there: the operator wants that one.
+func (i *Installer) firstName(all []defaultnet.Candidate, entries []own.Entry) string {
+	name := FileName
+	for _, c := range i.others(all, entries) {
+		base := filepath.Base(c.Path)
+		if base < name && !c.Meta {
+			name = nameBefore(base, name)
+		}
+	}
+	return name
+}
+
+// others are the configurations that neither are Braid's nor will be moved.
+func (i *Installer) others(all []defaultnet.Candidate, entries []own.Entry) (others []defaultnet.Candidate) {
+	for _, c := range all {
+		ours := slices.ContainsFunc(entries, func(e own.Entry) bool { return e.Path == c.Path && e.Kind == KindConfiguration })
+		if !ours && !i.moves(&c) {
+			others = append(others, c)
+		}
+	}
+	return others
+}
+
+// nameBefore returns a name that sorts before another; name itself, if there is none that looks like
+// one. '-' comes before digits and letters.
+func nameBefore(other, name string) string {
+	for at := 1; at < len(other); at++ {
+		if other[at] > '-' {
+			return other[:at] + "-" + strings.TrimLeft(name, "0-")
+		}
+	}
+	return name
+}

@@ -1,0 +1,364 @@
+package install_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/install"
+	"github.com/braid-cni/braid/pkg/install/own"
+)
+
+// killAt in the environment makes the test binary a process that is killed at its n-th change.
+const killAt = "BRAID_TEST_KILL_AT"
+
+func workAndDie(at string) int {
+	var n int
+	var o options
+	if _, err := fmt.Sscan(at, &n); err != nil {
+		return 2
+	}
+	if err := json.Unmarshal([]byte(os.Args[1]), &o); err != nil {
+		return 2
+	}
+	i := newInstaller(o)
+	die := func(string) error {
+		if n--; n < 0 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+	i.Step, i.Store.Step = die, die
+	if err := work(context.Background(), i, o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// killed runs work in a process that is killed at its n-th change, and reports whether it was.
+func (r *rig) killed(n int, o options) bool {
+	r.t.Helper()
+	o.Root = r.o.Root
+	raw, err := json.Marshal(o)
+	must(r.t, err)
+	cmd := exec.CommandContext(r.t.Context(), "/proc/self/exe", string(raw))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", killAt, n))
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && !exit.Exited() {
+		return true
+	}
+	if err != nil {
+		r.t.Fatalf("step %d: %v: %s", n, err, out)
+	}
+	return false
+}
+
+// Binaries come first, then the kubeconfig, then the configuration.
+func TestOrder(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	must(t, r.Store.Remove(t.Context(), r.Kubeconfig))
+	r.notReady("kubeconfig")
+	r.has(r.Place.Bin, "braid", "braid-full")
+	r.has(r.Place.Conf, "10-flannel.conflist")
+	must(t, r.kubeconfig())
+	out := r.apply()
+	if out.Configuration != r.conf("00-braid.conflist") || out.Network.Name != "cbr0" || !slices.Equal(out.Changed, []string{out.Configuration}) {
+		t.Errorf("outcome is %+v", out)
+	}
+	r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
+	r.refersTo("00-braid.conflist", r.conf("10-flannel.conflist"))
+	if out := r.apply(); len(out.Changed) > 0 {
+		t.Errorf("changed again: %q", out.Changed)
+	}
+}
+
+// Without a default network the installer waits, and what there is stays.
+func TestNoDefaultNetwork(t *testing.T) {
+	r := newRig(t, options{})
+	r.notReady("no default network")
+	r.has(r.Place.Conf)
+	r.write("87-podman.conflist", `{"name":"podman","cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni-podman0"}]}`)
+	r.notReady("87-podman.conflist is podman's own")
+	r.write("10-flannel.conflist", flannel)
+	r.apply()
+	for _, content := range []string{`{"name":"cb`, ""} { // being rewritten, with another that could be taken for it
+		r.write("10-flannel.conflist", content)
+		r.write("20-calico.conflist", calico)
+		r.Installer = newInstaller(r.o) // also by an agent that starts anew
+		r.notReady("10-flannel.conflist")
+		r.refersTo("00-braid.conflist", r.conf("10-flannel.conflist"))
+	}
+	must(t, os.Remove(r.conf("10-flannel.conflist")))
+	r.apply()
+	r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
+}
+
+func TestNamed(t *testing.T) {
+	r := newRig(t, options{Named: "k8s-pod-network"}, "10-flannel.conflist", flannel)
+	r.notReady(`no network "k8s-pod-network"`)
+	r.write("20-calico.conflist", calico)
+	r.apply()
+	r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
+	r.Named = r.conf("00-braid.conflist") // Braid itself
+	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "meta plugin braid") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// A file of others that has the name of ours is not replaced.
+func TestForeignFiles(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel, "00-braid.conflist", multus)
+	_, err := r.Apply(t.Context())
+	if failure.ReasonOf(err) != failure.FileInTheWay {
+		t.Errorf("error is %v", err)
+	}
+	must(t, os.Remove(r.conf("00-braid.conflist")))
+	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "braid"), []byte("braid"), 0o755))
+	r.apply()
+	r = newRig(t, options{}, "10-flannel.conflist", flannel)
+	must(t, os.MkdirAll(r.Place.Bin, 0o755))
+	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "braid-full"), []byte("another"), 0o755))
+	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.FileInTheWay || !strings.Contains(err.Error(), "braid-full") {
+		t.Errorf("error is %v", err)
+	}
+	r.has(r.Place.Conf, "10-flannel.conflist")
+}
+
+// What others have before it is passed, but for another meta plugin: that is wanted.
+func TestPreempted(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	r.apply()
+	r.write("00-aaa.conf", calico)
+	r.apply()
+	r.has(r.Place.Conf, "0-braid.conflist", "00-aaa.conf", "10-flannel.conflist")
+	r.refersTo("0-braid.conflist", r.conf("00-aaa.conf"))
+	r.write("0-bbb.conf", "{")
+	r.apply()
+	r.has(r.Place.Conf, "0--braid.conflist", "0-bbb.conf", "00-aaa.conf", "10-flannel.conflist")
+	must(t, os.Remove(r.conf("0-bbb.conf")))
+	must(t, os.Remove(r.conf("00-aaa.conf")))
+	r.apply()
+	r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
+	r.write("00-a-multus.conf", multus)
+	r.apply()
+	r.has(r.Place.Conf, "00-a-multus.conf", "00-braid.conflist", "10-flannel.conflist")
+	drifts, err := r.Inspect(t.Context())
+	if err != nil || len(drifts) != 1 || drifts[0].Cause != install.Preempted || !strings.Contains(drifts[0].By, "00-a-multus.conf") {
+		t.Errorf("drifts are %v, %v", drifts, err)
+	}
+}
+
+// The default network's files get a directory of their own, also when they come again.
+func TestMove(t *testing.T) {
+	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel, "87.conflist",
+		`{"name":"crio","cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni0"}]}`)
+	private := func(name string) string { return filepath.Join(r.Place.Private, name) }
+	r.apply()
+	r.has(r.Place.Conf, "00-braid.conflist", "87.conflist")
+	r.has(r.Place.Private, "10-flannel.conflist")
+	r.refersTo("00-braid.conflist", private("10-flannel.conflist"))
+	if out := r.apply(); len(out.Changed) > 0 {
+		t.Errorf("changed again: %q", out.Changed)
+	}
+	newer := strings.Replace(flannel, `"flannel"`, `"flannel","new":true`, 1)
+	r.write("10-flannel.conflist", newer)
+	if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != install.Returned {
+		t.Errorf("drifts are %v, %v", drifts, err)
+	}
+	r.apply()
+	r.has(r.Place.Conf, "00-braid.conflist", "87.conflist")
+	if content, err := os.ReadFile(private("10-flannel.conflist")); err != nil || string(content) != newer {
+		t.Errorf("followed is %s, %v", content, err)
+	}
+	r.write("05-calico.conflist", calico) // another network comes
+	r.apply()
+	r.has(r.Place.Conf, "00-braid.conflist", "87.conflist")
+	r.refersTo("00-braid.conflist", private("05-calico.conflist"))
+}
+
+func TestMoveRefuses(t *testing.T) {
+	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
+	must(t, os.Mkdir(r.conf("cbr0"), 0o755))
+	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "further plugins") {
+		t.Errorf("error is %v", err)
+	}
+	must(t, os.Remove(r.conf("cbr0")))
+	must(t, os.Mkdir(r.Place.Private, 0o755))
+	must(t, os.WriteFile(filepath.Join(r.Place.Private, "10-flannel.conflist"), []byte(calico), 0o600))
+	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.FileInTheWay {
+		t.Errorf("error is %v", err)
+	}
+	r.has(r.Place.Conf, "10-flannel.conflist")
+}
+
+// Whatever the file's owner writes while it is moved is not lost.
+func TestMoveRace(t *testing.T) {
+	newer := strings.Replace(flannel, `"flannel"`, `"flannel","new":true`, 1)
+	for _, before := range []bool{true, false} {
+		r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
+		r.Step = func(change string) error {
+			if strings.HasPrefix(change, "take ") == before {
+				r.write("10-flannel.conflist", newer)
+			}
+			return nil
+		}
+		r.apply()
+		r.Step = nil
+		r.apply()
+		r.has(r.Place.Conf, "00-braid.conflist")
+		if content, err := os.ReadFile(filepath.Join(r.Place.Private, "10-flannel.conflist")); err != nil || string(content) != newer {
+			t.Errorf("before %v: kept is %s, %v", before, content, err)
+		}
+	}
+}
+
+// A kill at any change leaves a node on which pods start, with what was before or with what is to
+// come; the next run finishes.
+func TestKilledAtEachStep(t *testing.T) {
+	for name, test := range map[string]struct {
+		first bool // nothing is installed before
+		next  options
+		steps int
+		files []string // in the runtime's directory, in the end
+	}{
+		"install":         {first: true, next: options{}, steps: 40, files: []string{"00-braid.conflist", "10-flannel.conflist"}},
+		"install, moving": {first: true, next: options{Move: true}, steps: 50, files: []string{"00-braid.conflist"}},
+		"upgrade":         {next: options{Version: "2"}, steps: 30, files: []string{"00-braid.conflist", "10-flannel.conflist"}},
+		"begin to move":   {next: options{Move: true}, steps: 25, files: []string{"00-braid.conflist"}},
+		"uninstall":       {next: options{Uninstall: true}, steps: 25, files: []string{"10-flannel.conflist"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for n := 0; ; n++ {
+				r := newRig(t, options{}, "10-flannel.conflist", flannel)
+				if !test.first {
+					r.apply()
+				}
+				more := r.killed(n, test.next)
+				first, err := r.works()
+				if err != nil || first == "" {
+					t.Errorf("step %d: the runtime has %q, %v", n, first, err)
+				}
+				if !more {
+					if n < test.steps {
+						t.Errorf("only %d steps", n)
+					}
+					break
+				}
+				if r.killed(1<<30, test.next) {
+					t.Fatal("killed")
+				}
+				r.has(r.Place.Conf, test.files...)
+				if first, err := r.works(); err != nil || (first == "braid") == test.next.Uninstall {
+					t.Errorf("step %d, repeated: the runtime has %q, %v", n, first, err)
+				}
+				for _, dir := range []string{r.Place.Bin, r.Place.Private, r.Store.Dir} {
+					for _, file := range names(t, dir) {
+						if strings.HasPrefix(file, ".") {
+							t.Errorf("step %d: left is %s", n, file)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUninstall(t *testing.T) {
+	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
+	r.apply()
+	must(t, os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.cilium_bak")))
+	r.apply()
+	sandboxes := 2
+	removal := install.Removal{Files: true, Records: func(context.Context) (int, error) { return sandboxes, nil }}
+	for range 2 { // pods are alive: what their DEL needs stays
+		_, err := r.Uninstall(t.Context(), removal)
+		if failure.ReasonOf(err) != failure.Busy || !strings.Contains(err.Error(), "2 sandboxes") {
+			t.Errorf("error is %v", err)
+		}
+		r.has(r.Place.Conf, "10-flannel.conflist")
+		r.has(r.Place.Bin, "braid", "braid-full")
+	}
+	// An agent that comes up now does not install it again.
+	if _, ok := errors.AsType[*own.RetiredError](newInstaller(r.o).Store.Claim(t.Context())); !ok {
+		t.Error("the agent came back")
+	}
+	sandboxes = 0
+	for range 2 {
+		_, err := r.Uninstall(t.Context(), removal)
+		must(t, err)
+		r.has(r.Place.Conf, "10-flannel.conflist")
+		r.has(r.Place.Bin)
+		r.has(r.Place.Private)
+		r.has(r.Store.Dir, "installed.json", "lock")
+	}
+}
+
+// The configuration alone goes where nothing else is asked for.
+func TestUninstallConfiguration(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	r.apply()
+	_, err := r.Uninstall(t.Context(), install.Removal{})
+	must(t, err)
+	r.has(r.Place.Conf, "10-flannel.conflist")
+	r.has(r.Place.Bin, "braid", "braid-full")
+	r.has(r.Store.Dir, "installed.json", "kubeconfig", "lock")
+}
+
+// The former meta plugin comes back before Braid goes, so that there is always one of them.
+func TestRestore(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	r.apply()
+	saved := filepath.Join(t.TempDir(), "00-multus.conf.saved")
+	must(t, os.WriteFile(saved, []byte(multus), 0o600))
+	var order []string
+	r.Store.Step = func(change string) error {
+		if strings.HasPrefix(change, "rename "+r.Place.Conf) || strings.HasPrefix(change, "remove "+r.Place.Conf) {
+			order = append(order, strings.ReplaceAll(change, r.Place.Conf+"/", ""))
+		}
+		return nil
+	}
+	for range 2 {
+		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved})
+		must(t, err)
+	}
+	if want := []string{"rename 00-multus.conf", "remove 00-braid.conflist"}; !slices.Equal(order, want) {
+		t.Errorf("order is %q, want %q", order, want)
+	}
+	r.has(r.Place.Conf, "00-multus.conf", "10-flannel.conflist")
+	if first, err := r.works(); err != nil || first != "multus00-multus.conf" {
+		t.Errorf("the runtime has %q, %v", first, err)
+	}
+}
+
+// What cannot be restored keeps Braid on the node.
+func TestRestoreRefuses(t *testing.T) {
+	for content, reason := range map[string]failure.Reason{
+		"": failure.InvalidConfig, "{}": failure.InvalidConfig, "{": failure.InvalidConfig, "absent": failure.InvalidConfig, multus: failure.FileInTheWay,
+	} {
+		r := newRig(t, options{}, "10-flannel.conflist", flannel, "20.conf", calico)
+		r.apply()
+		saved := filepath.Join(t.TempDir(), "20.conf")
+		if content != "absent" {
+			must(t, os.WriteFile(saved, []byte(content), 0o600))
+		}
+		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved, Files: true})
+		if failure.ReasonOf(err) != reason || failure.FixOf(err) == "" {
+			t.Errorf("%q: error is %v", content, err)
+		}
+		if first, err := r.works(); err != nil || first != "braid" {
+			t.Errorf("%q: the runtime has %q, %v", content, first, err)
+		}
+	}
+}

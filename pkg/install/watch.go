@@ -1,0 +1,109 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Watch is a Watcher on inotify, for one goroutine. A directory that is missing is watched when it
+// is there at a later Wait, and one that is a symbolic link is followed anew each time.
+type Watch struct{ notify *fsnotify.Watcher }
+
+// NewWatch fails where a node has no inotify instance left; use a Poll then.
+func NewWatch() (*Watch, error) {
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watch directories: %w", err)
+	}
+	return &Watch{notify}, nil
+}
+
+// Close ends the watch.
+func (w *Watch) Close() error { return w.notify.Close() }
+
+// Wait implements Watcher.
+func (w *Watch) Wait(ctx context.Context, dirs []string, timeout <-chan time.Time) {
+	if w.follow(dirs) {
+		return // what happened in a directory before it was watched is not known
+	}
+	select {
+	case <-ctx.Done():
+	case <-timeout:
+	case <-w.notify.Errors: // changes were lost
+	case <-w.notify.Events:
+		w.drain()
+	}
+}
+
+// drain forgets what has happened by now.
+func (w *Watch) drain() {
+	for {
+		select {
+		case <-w.notify.Events:
+		default:
+			return
+		}
+	}
+}
+
+// follow watches just those directories, and reports whether one is new.
+func (w *Watch) follow(dirs []string) (isNew bool) {
+	var real []string
+	for _, dir := range dirs {
+		if path, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(real, path) {
+			real = append(real, path)
+		}
+	}
+	watched := w.notify.WatchList()
+	for _, path := range watched {
+		if !slices.Contains(real, path) {
+			if err := w.notify.Remove(path); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
+				continue // it is gone; a change too many is no harm
+			}
+		}
+	}
+	for _, path := range real {
+		if !slices.Contains(watched, path) && w.notify.Add(path) == nil {
+			isNew = true
+		}
+	}
+	return isNew
+}
+
+// Poll is a Watcher that sees changes only when it looks.
+type Poll struct {
+	Clock Clock
+	Every time.Duration
+}
+
+// Wait implements Watcher.
+func (p Poll) Wait(ctx context.Context, _ []string, timeout <-chan time.Time) {
+	select {
+	case <-ctx.Done():
+	case <-timeout:
+	case <-p.Clock.After(p.Every):
+	}
+}
+
+// SystemClock is the machine's.
+type SystemClock struct{}
+
+// Now implements Clock.
+func (SystemClock) Now() time.Time { return time.Now() }
+
+// After implements Clock.
+func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// dirOf returns the directory of an absolute path; empty for what is none.
+func dirOf(path string) string {
+	if !filepath.IsAbs(path) {
+		return ""
+	}
+	return filepath.Dir(path)
+}
