@@ -34,15 +34,12 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
 			all := f.Bool("A", false, "all NADs and pods of the cluster")
-			config := f.String("config", "", "Braid's configuration `file` of the nodes; by default all keys have their defaults")
-			var paths []string
-			f.Func("plugin-dir", "`directory` of the nodes' plugins, which may be given more than once; without it every plugin is taken to be installed",
-				func(dir string) error { paths = append(paths, dir); return nil })
+			nodes := nodeFlags(f)
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				if *all == (f.NArg() > 0) {
 					return false, errors.New("name files, or -A for the cluster")
 				}
-				in, err := lintConfigured(*config, paths)
+				in, err := nodes.input()
 				if err != nil {
 					return false, err
 				}
@@ -60,17 +57,32 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 	}
 }
 
-// lintConfigured returns an input without objects.
-func lintConfigured(file string, pluginDirs []string) (*lint.Input, error) {
+// nodeInput is what is known of the nodes.
+type nodeInput struct {
+	config     string
+	pluginDirs []string
+}
+
+// nodeFlags are the flags that say what is known of the nodes.
+func nodeFlags(f *flag.FlagSet) *nodeInput {
+	n := new(nodeInput)
+	f.StringVar(&n.config, "config", "", "Braid's configuration `file` of the nodes; by default all keys have their defaults")
+	f.Func("plugin-dir", "`directory` of the nodes' plugins, which may be given more than once; without it every plugin is taken to be installed",
+		func(dir string) error { n.pluginDirs = append(n.pluginDirs, dir); return nil })
+	return n
+}
+
+// input returns an input without objects.
+func (n *nodeInput) input() (*lint.Input, error) {
 	cfg := conf.Defaults()
 	cfg.ClusterNetwork = "/etc/cni/net.d/default.conflist"
-	if file != "" {
+	if n.config != "" {
 		var err error
-		if cfg, err = conf.LoadFile(file); err != nil {
+		if cfg, err = conf.LoadFile(n.config); err != nil {
 			return nil, err
 		}
 	}
-	return &lint.Input{Config: cfg, ConfigFile: file, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: pluginDirs}, nil
+	return &lint.Input{Config: cfg, ConfigFile: n.config, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: n.pluginDirs}, nil
 }
 
 // fromCluster adds all NADs and pods of a cluster.

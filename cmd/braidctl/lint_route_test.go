@@ -19,7 +19,7 @@ func TestR3Lint(t *testing.T) {
 		"take":   "[warning DefaultRouteTaken plugins[0].ipam.routes[0]]",
 		"refuse": "[refused DefaultRouteRefused plugins[0].ipam.routes[0]]",
 	} {
-		in, err := lintConfigured("", nil)
+		in, err := new(nodeInput).input()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -162,20 +162,7 @@ func TestLintConfig(t *testing.T) {
 
 // Before a migration: the objects are those of a real API server.
 func TestLintCluster(t *testing.T) {
-	api := cluster.Get(t)
-	crd, err := fs.ReadFile(samples.Files(), "crd/network-attachment-definition.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{string(crd), "apiVersion: v1\nkind: Namespace\nmetadata: {name: lint}\n", lintObjects} {
-		if err := api.Apply(t.Context(), text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	kubeconfig, err := api.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := lintCluster(t)
 	code, stdout, stderr := call(t, "braidctl lint -A -o json --kubeconfig "+kubeconfig)
 	want := []string{
 		"NetworkAttachmentDefinition lint/comma refused NADInvalid",
@@ -187,6 +174,25 @@ func TestLintCluster(t *testing.T) {
 	if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" || code != exitFound {
 		t.Errorf("exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
+}
+
+// lintCluster is an API server with the objects, and the way to it.
+func lintCluster(t *testing.T) (kubeconfig string) {
+	t.Helper()
+	api := cluster.Get(t)
+	crd, err := fs.ReadFile(samples.Files(), "crd/network-attachment-definition.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{string(crd), "apiVersion: v1\nkind: Namespace\nmetadata: {name: lint}\n", lintObjects} {
+		if err := api.Apply(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kubeconfig, err = api.Kubeconfig(lab.UserAdmin); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
 }
 
 // M34: lint says before a migration which paths this node does not allow, by the roots of its

@@ -52,6 +52,9 @@ type Finding struct {
 	// Field is the key, or path of keys, that is wrong.
 	Field   string `json:"field"`
 	Message string `json:"message"`
+	// Network is the pod's network that it is about; empty if it is about none in particular, and
+	// for objects that are no pods.
+	Network string `json:"network,omitempty"`
 	// Remedy is an imperative; it may be empty.
 	Remedy string `json:"remedy,omitempty"`
 }
@@ -62,13 +65,17 @@ func (f Finding) String() string {
 	if f.Where != "" {
 		object += " (" + f.Where + ")"
 	}
-	what := f.Message
-	if f.Verdict == Warned {
-		what = "warning: " + what
+	if f.Network != "" {
+		object += " network " + f.Network
 	}
-	parts := []string{strictjson.Printable(object), strictjson.Printable(f.Field), strictjson.Printable(what)}
-	if f.Remedy != "" {
-		parts = append(parts, strictjson.Printable(f.Remedy))
+	if f.Verdict == Warned {
+		f.Message = "warning: " + f.Message
+	}
+	var parts []string
+	for _, part := range []string{object, f.Field, f.Message, f.Remedy} {
+		if part != "" {
+			parts = append(parts, strictjson.Printable(part))
+		}
 	}
 	return strings.Join(parts, ": ")
 }
@@ -285,6 +292,9 @@ func (c *checker) add(found Finding, verdict Verdict, err error) {
 	}
 	found.Verdict, found.Reason, found.Message, found.Remedy = verdict, fe.Reason, message(fe), fe.Fix
 	found.Field = cmp.Or(fe.Field, found.Field)
+	if found.Kind != nadv1.Kind && found.Kind != "Configuration" {
+		found.Network = fe.NAD
+	}
 	c.findings = append(c.findings, found)
 }
 
