@@ -78,7 +78,7 @@ func TestDependencyDirection(t *testing.T) {
 		{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
 		{
 			says: "the engine sees clusters, daemons and links only through its own interfaces",
-			who:  []string{"pkg/engine"}, not: []string{"pkg/kube", "pkg/daemon", "pkg/nl", "k8s.io/client-go"},
+			who:  []string{"pkg/engine"}, not: []string{"pkg/kube", "pkg/agent", "pkg/install", "pkg/nl", "k8s.io/client-go"},
 		},
 		{
 			says: "what a pod gets is found out without the engine", who: []string{"pkg/resolve", "pkg/lint"},
@@ -92,6 +92,25 @@ func TestDependencyDirection(t *testing.T) {
 		{
 			says: "networks are read without Braid's own configuration",
 			who:  []string{"pkg/netconf", "pkg/strictjson"}, not: []string{"pkg/conf"},
+		},
+		{
+			says: "a plugin knows neither the engine nor Braid's configuration", who: []string{"plugins", "pkg/plugin", "pkg/invoke"},
+			not: []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/kube", "pkg/conf"},
+		},
+		{
+			says: "clusters are reached without knowing what for", who: []string{"pkg/kube"},
+			not: []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/conf", "pkg/netconf", "pkg/nl"},
+		},
+		{
+			says: "a network's configuration is not Braid's own", who: []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
+			not: []string{"pkg/conf", "pkg/plan", "pkg/record"},
+		},
+		{
+			says: "what is started for every pod stays small", who: []string{"cmd/braid"},
+			not: []string{
+				"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache", "k8s.io/client-go/kubernetes",
+				"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", // libcni has the API of OTel
+			},
 		},
 		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
 		{

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/loglevel"
 )
 
 // Defaults of keys that are absent or null.
@@ -29,7 +30,7 @@ const (
 	DefaultLogFile         = "/var/log/braid.log"
 	DefaultDeviceInfoDir   = "/var/run/k8s.cni.cncf.io/devinfo" // Device Information Specification 1.1.0, section 4
 	DefaultPodResources    = "/var/lib/kubelet/pod-resources/kubelet.sock"
-	DefaultLogLevel        = "info"
+	DefaultLogLevel        = loglevel.Default
 
 	DefaultOperationTimeout = 90 * time.Second
 	DefaultRollbackTimeout  = 30 * time.Second

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/loglevel"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -46,7 +47,7 @@ func logFile(raw json.RawMessage) (string, error) {
 // readLevel reads the level of the log. One that is not known keeps nobody from starting pods.
 func (n *Node) readLevel(o *object) {
 	written := field(o, "logLevel", DefaultLogLevel, allowedLevel, strictjson.String)
-	level, err := LogLevel(written)
+	level, err := loglevel.Name(written)
 	switch {
 	case o.err != nil:
 	case err != nil:
@@ -56,24 +57,6 @@ func (n *Node) readLevel(o *object) {
 		o.odd("logLevel", "write "+level, "%s is taken for %s", strictjson.Quote(written), level)
 	}
 	n.LogLevel = level
-}
-
-// LogLevel returns Node's name of a level. It understands those of Multus: its verbose is what
-// others call info, and its panic, which logs next to nothing, would hide errors.
-func LogLevel(text string) (string, error) {
-	switch level := strings.ToLower(text); level {
-	case "debug", "info", "warn", "error":
-		return level, nil
-	case "trace":
-		return "debug", nil
-	case "verbose", "":
-		return "info", nil
-	case "warning":
-		return "warn", nil
-	case "panic":
-		return "error", nil
-	}
-	return "", fmt.Errorf("%s is no level", strictjson.Quote(text))
 }
 
 // count is a number of things: the default where it is negative.

@@ -11,19 +11,19 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/loglevel"
 )
 
 // New returns Braid's own log: it goes to the configured file, which is rotated, and to stderr if
 // asked to.
 func New(node *conf.Node) (log *slog.Logger, closeLog func() error) {
-	options := &slog.HandlerOptions{Level: level(node.LogLevel)}
+	options := &slog.HandlerOptions{Level: loglevel.Level(node.LogLevel)}
 	var handlers []slog.Handler
 	closeLog = func() error { return nil }
 	if node.LogFile != "" {
@@ -48,11 +48,7 @@ func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slo
 	if err != nil {
 		return nil, nil, err
 	}
-	name, err := conf.LogLevel(levelName)
-	if err != nil {
-		name = conf.DefaultLogLevel
-	}
-	return slog.New(slog.NewTextHandler(orStderr{file}, &slog.HandlerOptions{Level: level(name)})), file.Close, nil
+	return slog.New(slog.NewTextHandler(orStderr{file}, &slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
 }
 
 func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
@@ -83,14 +79,6 @@ func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
 		return nil, errors.Join(err, file.Close(), &hostfile.NotRegularError{})
 	}
 	return file, nil
-}
-
-func level(name string) slog.Level {
-	var l slog.Level
-	if l.UnmarshalText([]byte(strings.ToUpper(name))) != nil {
-		return slog.LevelInfo
-	}
-	return l
 }
 
 // orStderr keeps a line that the file does not take, because the disk is full or read-only: the runtime logs stderr.

@@ -7,9 +7,9 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
+	"github.com/braid-cni/braid/pkg/loglevel"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
@@ -36,7 +36,7 @@ type Conf struct {
 	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it
 	// is the caller's.
 	LogFile string `json:"log_file"`
-	// LogLevel is how much is written to LogFile: one of conf.LogLevel, info by default.
+	// LogLevel is how much is written to LogFile: a name of pkg/loglevel, info by default.
 	LogLevel string `json:"log_level"`
 	// ConfigurationPath is where the flat file is looked for first, if Plugin.Trusting.
 	ConfigurationPath string `json:"configuration_path"`
@@ -133,7 +133,7 @@ func (c *Conf) plan() (*plan, error) {
 }
 
 func (c *Conf) checkLog() error {
-	if _, err := conf.LogLevel(c.LogLevel); err != nil {
+	if _, err := loglevel.Name(c.LogLevel); err != nil {
 		return plugin.ConfError("ipam.log_level", c.LogLevel, "is none of debug, verbose, info, warn, error, panic")
 	}
 	return nil
