@@ -32,7 +32,7 @@ soak: ## 20,000 operations of the real binary, killed, stopped, on full disks; n
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@scripts/fuzz.sh
 
-generate: ## write what follows from the types of pkg/api: deepcopy functions, conf/crd/ipblocks.yaml
+generate: ## write what follows from something else: deepcopy functions, conf/crd/ipblocks.yaml, conf/deploy, the chart's files
 	@scripts/generate.sh
 
 lint: ## static checks of code, scripts, formatting and generated files

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
@@ -35,6 +36,9 @@ func TestSamplesLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && name == "helm" {
+			return fs.SkipDir // the chart has tests of its own
+		}
 		if err != nil || d.IsDir() || path.Dir(name) == "." && path.Ext(name) == ".go" {
 			return err
 		}
@@ -81,15 +85,26 @@ func TestLoadersRefuse(t *testing.T) {
 	}
 }
 
-// TestReadmeNamesFiles: what README.md names is there.
+// TestReadmeNamesFiles: what README.md names is there, and it names each file of what is deployed.
 func TestReadmeNamesFiles(t *testing.T) {
 	readme, err := fs.ReadFile(samples.Files(), "README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile("[` ](?:conf/)?((?:cni|crd|rbac|samples|gke)/[\\w.-]+\\w)").FindAllSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile("[` ](?:conf/)?((?:cni|crd|deploy|rbac|samples|gke)/[\\w.-]+\\w)").FindAllSubmatch(readme, -1) {
 		if _, err := fs.Stat(samples.Files(), string(m[1])); err != nil {
 			t.Error(err)
+		}
+	}
+	for _, dir := range []string{"crd", "deploy", "rbac"} {
+		names, err := fs.Glob(samples.Files(), dir+"/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if !bytes.Contains(readme, []byte("`"+name+"`")) {
+				t.Errorf("README.md does not say what %s is", name)
+			}
 		}
 	}
 }
@@ -364,6 +379,49 @@ func TestControllerRole(t *testing.T) {
 	}
 }
 
+// image is the placeholder of the one image: whoever deploys puts a reference in its place.
+const image = "braid:devel"
+
+// TestAgentDaemonSet: it runs on every node, as the account that has the roles, and nothing that a
+// scheduler, a security module or a shortage of memory decides keeps it from there.
+func TestAgentDaemonSet(t *testing.T) {
+	all, account := file(t, "deploy/agent.yaml"), file(t, "rbac/agent.yaml").accounts[0]
+	d := all.daemons[0]
+	template := d.Spec.Template
+	pod := template.Spec
+	if pod.ServiceAccountName != account.Name || d.Namespace != account.Namespace {
+		t.Errorf("it runs as %s/%s, want %s/%s", d.Namespace, pod.ServiceAccountName, account.Namespace, account.Name)
+	}
+	if diff := cmp.Diff(d.Spec.Selector.MatchLabels, template.Labels); diff != "" || len(template.Labels) == 0 {
+		t.Errorf("it does not select its pods (-selector +labels):\n%s", diff)
+	}
+	if !pod.HostNetwork || !pod.HostPID || pod.PriorityClassName != "system-node-critical" || pod.DNSPolicy != corev1.DNSDefault {
+		t.Errorf("host's network %t, processes %t, priority %q, DNS %q", pod.HostNetwork, pod.HostPID, pod.PriorityClassName, pod.DNSPolicy)
+	}
+	if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations); diff != "" {
+		t.Errorf("tolerations (-want +got):\n%s", diff)
+	}
+	c := pod.Containers[0]
+	s := c.SecurityContext
+	if !*s.Privileged || s.SELinuxOptions.Type != "spc_t" || s.AppArmorProfile.Type != corev1.AppArmorProfileTypeUnconfined || c.Image != image {
+		t.Errorf("security context %+v, image %s", s, c.Image)
+	}
+	if c.Resources.Limits != nil || c.Resources.Requests.Memory().IsZero() || len(c.Ports) > 0 || *d.Spec.UpdateStrategy.RollingUpdate.MaxSurge != intstr.FromInt32(0) {
+		t.Errorf("resources %+v, ports %v, update %+v", c.Resources, c.Ports, d.Spec.UpdateStrategy.RollingUpdate)
+	}
+	for _, e := range c.Env {
+		if e.Name == "GOMEMLIMIT" && e.Value == "" || e.Name == "NODE_NAME" && e.ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
+			t.Errorf("environment: %+v", e)
+		}
+	}
+	if want := "--service-account=" + account.Namespace + "/" + file(t, "rbac/cni.yaml").accounts[0].Name; !slices.Contains(c.Args, want) {
+		t.Errorf("arguments %q, want %s among them", c.Args, want)
+	}
+	if len(all.configs) != 1 {
+		t.Error("there is no configuration")
+	}
+}
+
 // TestControllerDeployment: it runs as the account that has the role, selects its own pods, and needs no rights on its node.
 func TestControllerDeployment(t *testing.T) {
 	d, account := file(t, "deploy/controller.yaml").deployed[0], file(t, "rbac/controller.yaml").accounts[0]
@@ -376,7 +434,7 @@ func TestControllerDeployment(t *testing.T) {
 	}
 	for _, c := range pod.Spec.Containers {
 		s := c.SecurityContext
-		if strings.ContainsAny(c.Image, "/:") || pod.Spec.HostNetwork || !*pod.Spec.SecurityContext.RunAsNonRoot ||
+		if c.Image != image || pod.Spec.HostNetwork || !*pod.Spec.SecurityContext.RunAsNonRoot ||
 			*s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("container %s may do too much, or its image names a registry: %+v", c.Name, c)
 		}

@@ -35,6 +35,7 @@ type content struct {
 	roles    []rbacv1.ClusterRole
 	bindings []rbacv1.ClusterRoleBinding
 	deployed []appsv1.Deployment
+	daemons  []appsv1.DaemonSet
 	// of one namespace
 	localRoles    []rbacv1.Role
 	localBindings []rbacv1.RoleBinding
@@ -165,6 +166,10 @@ func (c *content) loadObject(doc []byte) error {
 		return addStrict(&c.accounts, doc)
 	case "apps/v1 Deployment":
 		return addStrict(&c.deployed, doc)
+	case "apps/v1 DaemonSet":
+		return addStrict(&c.daemons, doc)
+	case "v1 ConfigMap":
+		return c.loadConfigMap(doc)
 	case "v1 Pod":
 		return c.loadPod(doc)
 	case "rbac.authorization.k8s.io/v1 ClusterRole":
@@ -182,6 +187,25 @@ func (c *content) loadObject(doc []byte) error {
 	default:
 		return fmt.Errorf("no loader claims %q", id)
 	}
+}
+
+// loadConfigMap reads the configuration in it as the agent does, with what the agent adds.
+func (c *content) loadConfigMap(doc []byte) error {
+	var object corev1.ConfigMap
+	if err := yaml.UnmarshalStrict(doc, &object); err != nil {
+		return err
+	}
+	keys, err := strictjson.Object([]byte(object.Data["config.json"]))
+	if err != nil {
+		return err
+	}
+	keys["name"], keys["clusterNetwork"] = strictjson.Marshal("braid"), strictjson.Marshal("/etc/cni/net.d/10-pods.conflist")
+	cfg, err := conf.Load(strictjson.Marshal(keys))
+	if err != nil {
+		return err
+	}
+	c.configs = append(c.configs, cfg)
+	return nil
 }
 
 // loadPod also reads the annotation, and keeps to images that name no registry.

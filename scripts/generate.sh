@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# generate.sh writes what follows from the types of pkg/api/ipam: deepcopy functions and the
-# CustomResourceDefinition of blocks.
+# generate.sh writes what follows from something else: deepcopy functions and the
+# CustomResourceDefinition of blocks from the types of pkg/api/ipam, the Helm chart's copies of
+# conf/crd and conf/rbac, and conf/deploy, which is the chart with its default values.
 #
 #   scripts/generate.sh           writes the files
 #   scripts/generate.sh --check   changes nothing, and fails if a file is not what it would be
@@ -10,8 +11,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'generate: %s\n' "$*" >&2; }
 
+check=0
 case ${1-} in
-'' | --check) ;;
+'') ;;
+--check) check=1 ;;
 *)
 	say "usage: ${0##*/} [--check]"
 	exit 2
@@ -29,13 +32,51 @@ types=pkg/api/ipam/v1alpha1
 	sed 1d "$work/ipam.braid-cni.io_ipblocks.yaml" # its first line is ---
 } >"$work/ipblocks.yaml"
 
+# A chart can read no file outside its directory.
+chart=$work/braid
+cp -r conf/helm/braid "$chart"
+rm -rf "$chart/files"
+mkdir -p "$chart/files/crd" "$chart/files/rbac"
+cp conf/crd/*.yaml "$chart/files/crd/"
+cp "$work/ipblocks.yaml" "$chart/files/crd/"
+for role in agent cni cni-pods cni-devices controller nad; do
+	cp "conf/rbac/$role.yaml" "$chart/files/rbac/"
+done
+
+# render NAME TEXT writes what a template of the chart makes of the default values.
+helm=$(scripts/tools.sh helm)
+render() {
+	printf '# %s\n# Rendered by scripts/generate.sh from conf/helm/braid: do not edit.\n\n' "$2"
+	HELM_CONFIG_HOME=$work HELM_CACHE_HOME=$work HELM_DATA_HOME=$work \
+		"$helm" template braid "$chart" --namespace kube-system --show-only "templates/$1.yaml" |
+		sed '0,/^---$/d; /^# Source: /d; s/[[:space:]]*$//' | cat -s
+}
+mkdir "$work/deploy"
+render crds 'The kinds of objects: NetworkAttachmentDefinition, IPAMClaim, IPBlock.' >"$work/deploy/00-crds.yaml"
+render rbac 'Accounts and rights of the agent, the CNI binary, the controller and people.' >"$work/deploy/10-rbac.yaml"
+render agent 'The agent of each node, which installs Braid there and keeps it right.' >"$work/deploy/agent.yaml"
+render controller 'The controller of the cluster.' >"$work/deploy/controller.yaml"
+
 failed=0
-for file in "$types/zz_generated.deepcopy.go" conf/crd/ipblocks.yaml; do
-	if [ -z "${1-}" ]; then
-		install -m 644 "$work/${file##*/}" "$file"
-	elif ! diff -u "$file" "$work/${file##*/}"; then
-		say "$file is not current: scripts/generate.sh writes it"
-		failed=1
+# put FILE TARGET writes one, or compares it.
+put() {
+	if [ "$check" = 1 ]; then
+		diff -u "$2" "$1" || {
+			say "$2 is not current: scripts/generate.sh writes it"
+			failed=1
+		}
+	elif ! cmp -s "$1" "$2"; then
+		install -D -m 644 "$1" "$2"
 	fi
+}
+put "$work/zz_generated.deepcopy.go" "$types/zz_generated.deepcopy.go"
+put "$work/ipblocks.yaml" conf/crd/ipblocks.yaml
+for dir in files/crd files/rbac; do
+	for file in "$chart/$dir"/*; do
+		put "$file" "conf/helm/braid/$dir/${file##*/}"
+	done
+done
+for file in "$work"/deploy/*; do
+	put "$file" "conf/deploy/${file##*/}"
 done
 exit $failed

@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/e2e/lab"
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
@@ -158,6 +160,25 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	lose("10.0.0.48/28", last)
+}
+
+// The Deployment's arguments are those of this program.
+func TestDeployedArguments(t *testing.T) {
+	data, err := os.ReadFile("../../conf/deploy/controller.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.Deployment
+	if err := yaml.UnmarshalStrict(data, &d); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse(d.Spec.Template.Spec.Containers[0].Args, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.namespace != d.Namespace || !o.adopt {
+		t.Errorf("options %+v", o)
+	}
 }
 
 func TestCommandLine(t *testing.T) {
