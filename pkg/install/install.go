@@ -123,7 +123,7 @@ func (i *Installer) configure(ctx context.Context, out *Outcome) error {
 	if err != nil {
 		return err
 	}
-	finder := &defaultnet.Finder{Dirs: []string{i.Place.Private, i.Place.Conf}, Named: i.Named}
+	finder := &defaultnet.Finder{Dirs: []string{i.Place.Private, i.Place.Conf}, Named: i.Named, Own: configurations(entries)}
 	if out.Network, err = finder.Find(current(entries)); err != nil {
 		return err
 	}
@@ -143,6 +143,16 @@ func (i *Installer) configure(ctx context.Context, out *Outcome) error {
 		return err
 	}
 	return i.removeKind(ctx, out, KindConfiguration, out.Configuration)
+}
+
+// configurations returns the paths of Braid's own configuration.
+func configurations(entries []own.Entry) (paths []string) {
+	for _, e := range entries {
+		if e.Kind == KindConfiguration {
+			paths = append(paths, e.Path)
+		}
+	}
+	return paths
 }
 
 // current returns the path of the default network of the configuration that was last written.
@@ -188,9 +198,9 @@ func (i *Installer) firstName(all []defaultnet.Candidate, entries []own.Entry) s
 
 // others are the configurations that neither are Braid's nor will be moved.
 func (i *Installer) others(all []defaultnet.Candidate, entries []own.Entry) (others []defaultnet.Candidate) {
+	ours := configurations(entries)
 	for _, c := range all {
-		ours := slices.ContainsFunc(entries, func(e own.Entry) bool { return e.Path == c.Path && e.Kind == KindConfiguration })
-		if !ours && !i.moves(&c) {
+		if !slices.Contains(ours, c.Path) && !i.moves(&c) {
 			others = append(others, c)
 		}
 	}

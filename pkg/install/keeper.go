@@ -11,6 +11,8 @@ import (
 const (
 	// Resync is how often a node is looked at without a sign of change, as signs get lost.
 	Resync = 30 * time.Second
+	// retry is how often, as long as something is amiss.
+	retry = 5 * time.Second
 	// settle is how long changes are let come to an end.
 	settle = 100 * time.Millisecond
 	// firstPause and lastPause bound the time between two repairs, which doubles until calm has
@@ -64,10 +66,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return err
 	}
 	for ctx.Err() == nil {
+		next := Resync
 		if err := k.once(ctx); notOurs(err) {
 			return err
+		} else if err != nil {
+			next = retry
 		}
-		k.Watcher.Wait(ctx, k.dirs(), k.Clock.After(Resync))
+		k.Watcher.Wait(ctx, k.dirs(), k.Clock.After(next))
 		k.sleep(ctx, settle)
 	}
 	return nil

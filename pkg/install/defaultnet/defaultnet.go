@@ -31,6 +31,9 @@ type Finder struct {
 	// Named is the default network by its name or by its file, which is a path or a name in one of
 	// Dirs; empty for the first that can be one.
 	Named string
+	// Own are the paths of Braid's own configuration, which is no default network even where somebody
+	// has spoilt it.
+	Own []string
 	// Now is the time; nil: time.Now.
 	Now func() time.Time
 }
@@ -66,6 +69,8 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 		for i := range all {
 			c := &all[i]
 			switch {
+			case slices.Contains(f.Own, c.Path):
+				continue
 			case f.Named != "" && (c.Name == f.Named || filepath.Base(c.Path) == f.Named):
 				return f.judge(c)
 			case c.Invalid && (c.Path == current || f.fresh(c)):

@@ -163,6 +163,16 @@ func TestFindWaits(t *testing.T) {
 	}
 }
 
+// Braid's own file is not waited for.
+func TestFindNotOwn(t *testing.T) {
+	dir := put(t, "10-flannel.conflist", flannel)
+	own := filepath.Join(dir, "00-braid.conflist")
+	write(t, own, cut, 0)
+	if c, err := (&defaultnet.Finder{Dirs: []string{dir}, Own: []string{own}}).Find(own); err != nil || c.Name != "cbr0" {
+		t.Errorf("found %+v, %v", c, err)
+	}
+}
+
 func TestListOdd(t *testing.T) {
 	dir := put(t, "10-flannel.conflist", flannel)
 	must(t, os.Mkdir(filepath.Join(dir, "00-dir.conf"), 0o700))
