@@ -17,8 +17,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"sigs.k8s.io/yaml"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/e2e/corpus"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
@@ -122,6 +127,9 @@ func (o outcome) hold(t *testing.T, f corpus.File) {
 			}
 		}
 		same(t, "reason", c.lastEvent(p).Reason, o.refused)
+		if _, reasons := c.planned(p); o.refused == string(failure.PluginNotFound) { // no other is known before
+			same(t, "planned", reasons, []string{o.refused})
+		}
 	}
 	for i, want := range o.pods {
 		c.add(c.pods[i])
@@ -295,6 +303,51 @@ func (c *corpusRig) meets(p *pod, want expectation) {
 	}
 	slices.Sort(warned)
 	same(t, fmt.Sprint("warnings of ", c.events(p)), warned, want.warned)
+	var made []string
+	for _, s := range status {
+		made = append(made, s.Interface+" "+s.Name)
+	}
+	planned, reasons := c.planned(p)
+	same(t, "planned attachments", planned, made)
+	same(t, "planned warnings", reasons, want.warned)
+}
+
+// planned is what braidctl would show of a pod on the node: its interfaces with their networks, and
+// the reasons of refusals and warnings.
+func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
+	t := c.t
+	t.Helper()
+	raw, err := json.Marshal(c.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := conf.Load(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := kube.NewManifests(cfg.Manifests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, err := source.Pod(t.Context(), p.namespace, p.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := lint.Input{
+		Config: cfg, Source: source, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: []string{c.path("bin")}, OnNode: true,
+	}
+	expected, findings, err := lint.Plan(t.Context(), in, lint.Pod{Kind: "Pod", Pod: *object})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range expected {
+		attachments = append(attachments, e.IfName+" "+e.Name)
+	}
+	for _, f := range findings {
+		reasons = append(reasons, string(f.Reason))
+	}
+	slices.Sort(reasons)
+	return attachments, reasons
 }
 
 // gone fails the test if something of the pods is left on the node.
