@@ -56,6 +56,9 @@ func (l *List) offered() []string {
 	if v := strictjson.Text(l.top["cniVersion"]); v != "" {
 		all = append(all, v)
 	}
+	if l.top["cniVersions"] == nil {
+		return all
+	}
 	elements, err := strictjson.List(l.top["cniVersions"])
 	if err != nil {
 		return all

@@ -98,12 +98,12 @@ func element(path string, value json.RawMessage, is func(json.RawMessage) bool) 
 
 // valueOf is the value of a key of an object, whatever its case; nil for none.
 func valueOf(raw json.RawMessage, key string) json.RawMessage {
-	members, err := membersOf(raw)
-	i := slices.IndexFunc(members, func(m member) bool { return strings.EqualFold(m.key, key) })
-	if err != nil || i < 0 {
+	members := strictjson.Members(raw)
+	i := slices.IndexFunc(members, func(m strictjson.Member) bool { return strings.EqualFold(m.Key, key) })
+	if i < 0 {
 		return nil
 	}
-	return members[i].value
+	return members[i].Value
 }
 
 // isKind reports whether a value is what encoding/json calls by that name.

@@ -1,9 +1,7 @@
 package plugin
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -38,14 +36,10 @@ type keys struct {
 // ends in a period; extra are keys that are known besides. What is no object is left to the
 // decoder.
 func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []string) {
-	members, err := membersOf(raw)
-	if err != nil {
-		return
-	}
 	fields := fieldsOf(t)
 	written := map[string]string{} // by the key that is known
-	for _, m := range members {
-		key, at := m.key, path+strictjson.Label(m.key)
+	for _, m := range strictjson.Members(raw) {
+		key, at := m.Key, path+strictjson.Label(m.Key)
 		name := key
 		if _, ok := fields[key]; !ok && !slices.Contains(extra, key) {
 			known := append(slices.Sorted(maps.Keys(fields)), extra...)
@@ -66,36 +60,9 @@ func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []
 			k.recased = append(k.recased, invoke.Recased{Path: at, Key: name})
 		}
 		if field, ok := fields[name]; ok {
-			k.value(at, m.value, field)
+			k.value(at, m.Value, field)
 		}
 	}
-}
-
-// member is a key of an object with its value.
-type member struct {
-	key   string
-	value json.RawMessage
-}
-
-// membersOf reads an object as it is written: a map would keep one of two equal keys.
-func membersOf(raw json.RawMessage) ([]member, error) {
-	if strictjson.Kind(raw) != "an object" {
-		return nil, errors.New("no object")
-	}
-	var members []member
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	_, err := decoder.Token()
-	for err == nil && decoder.More() {
-		var m member
-		var token json.Token
-		if token, err = decoder.Token(); err != nil {
-			break
-		}
-		m.key, _ = token.(string)
-		err = decoder.Decode(&m.value)
-		members = append(members, m)
-	}
-	return members, err
 }
 
 // value looks at the objects in a value.

@@ -18,6 +18,53 @@ type walker struct {
 	path []string
 }
 
+// Member is a key of an object with its value.
+type Member struct {
+	Key   string
+	Value json.RawMessage
+}
+
+// Members returns the members of an object as they are written: a map would keep one of two equal
+// keys. The text is valid JSON. What is no object has none.
+func Members(object json.RawMessage) []Member {
+	if Kind(object) != "an object" {
+		return nil
+	}
+	var members []Member
+	w := walker{raw: object}
+	w.space()
+	w.each('}', func(int) error { //nolint:errcheck // there is none
+		w.space()
+		key := unquote(w.quoted())
+		w.space()
+		w.pos++ // the colon
+		members = append(members, Member{key, w.skip()})
+		return nil
+	})
+	return members
+}
+
+// skip passes a value by and returns it.
+func (w *walker) skip() json.RawMessage {
+	start := w.space()
+	for depth := 0; w.pos < len(w.raw); {
+		switch w.raw[w.pos] {
+		case '"':
+			w.quoted()
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		if depth < 0 || depth == 0 && w.raw[w.pos] == ',' { // what follows it
+			break
+		}
+		w.pos++
+	}
+	return bytes.TrimRight(w.raw[start:w.pos], " \t\r\n")
+}
+
 func checkKeys(raw []byte) error {
 	w := walker{raw: raw}
 	return w.value()

@@ -19,12 +19,14 @@ func Quote(text string) string {
 
 // Label is Quote for keys and paths of keys: without quotes where nothing in the text needs them.
 func Label(text string) string {
-	quoted := Quote(text)
-	if text != "" && quoted == `"`+text+`"` {
+	if text != "" && len(text) <= maxQuoted && utf8.ValidString(text) && !strings.ContainsFunc(text, quotes) {
 		return text
 	}
-	return quoted
+	return Quote(text)
 }
+
+// quotes reports whether a character needs the quotes.
+func quotes(r rune) bool { return r == '"' || r == '\\' || !strconv.IsPrint(r) }
 
 // Printable returns text that a terminal shows as it is: what is not printable becomes an escape of
 // Go's, so that no object moves the cursor or changes a colour.
