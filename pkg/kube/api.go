@@ -30,6 +30,10 @@ const (
 type APIOptions struct {
 	// Kubeconfig is a file; empty: the service account of the pod that this process runs in.
 	Kubeconfig string
+	// ServiceAccount is the directory of the pod's token, for a process that does not find it in
+	// its usual place; Server is the URL of the API server, empty for what the environment says.
+	// Both count without a Kubeconfig only.
+	ServiceAccount, Server string
 	// Version is Braid's, for the user agent.
 	Version string
 	// NodeName is the host that events are reported from.
@@ -227,9 +231,20 @@ func checkUID(kind string, meta *metav1.ObjectMeta) error {
 	return nil
 }
 
-// Event records an event on the pod, which `kubectl describe pod` shows. The same words are recorded once per pod.
+// Event records an event on the pod, which `kubectl describe pod` shows. The same words are recorded
+// once per pod.
 func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
-	ev, err := newEvent(pod, eventType, reason, message, a.opts.NodeName)
+	return a.event(ctx, kindPod, pod, eventType, reason, message)
+}
+
+// NodeEvent records an event on the node. The same words are recorded once per node, as long as the
+// API server keeps them.
+func (a *API) NodeEvent(ctx context.Context, node *metav1.ObjectMeta, eventType, reason, message string) error {
+	return a.event(ctx, kindNode, node, eventType, reason, message)
+}
+
+func (a *API) event(ctx context.Context, kind string, of *metav1.ObjectMeta, eventType, reason, message string) error {
+	ev, err := newEvent(kind, of, eventType, reason, message, a.opts.NodeName)
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func lossy(t *testing.T, server *apiServer) *API {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := loadConfig(kubeconfig, nil)
+	config, err := (&APIOptions{Kubeconfig: kubeconfig}).load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,10 @@ package kube
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -60,7 +63,7 @@ func badKubeconfig(kubeconfig string, err error) error {
 
 // RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each call reads it anew.
 func (a *API) RESTConfig() (*rest.Config, error) {
-	config, err := loadConfig(a.opts.Kubeconfig, a.opts.content)
+	config, err := a.opts.load()
 	if err != nil {
 		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
@@ -68,18 +71,18 @@ func (a *API) RESTConfig() (*rest.Config, error) {
 	return config, nil
 }
 
-// loadConfig reads a kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a pod does. content, if it is not nil, is
-// what is in the file.
-func loadConfig(kubeconfig string, content []byte) (*rest.Config, error) {
-	if kubeconfig == "" {
-		return rest.InClusterConfig()
+// load reads the kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a
+// pod does.
+func (o *APIOptions) load() (*rest.Config, error) {
+	if o.Kubeconfig == "" {
+		return o.inCluster()
 	}
 	var file *clientcmdapi.Config
 	var err error
-	if content != nil {
-		file, err = clientcmd.Load(content)
+	if o.content != nil {
+		file, err = clientcmd.Load(o.content)
 	} else {
-		file, err = clientcmd.LoadFromFile(kubeconfig)
+		file, err = clientcmd.LoadFromFile(o.Kubeconfig)
 	}
 	if err != nil {
 		return nil, err
@@ -91,6 +94,28 @@ func loadConfig(kubeconfig string, content []byte) (*rest.Config, error) {
 		return nil, err
 	}
 	return clientcmd.NewDefaultClientConfig(*file, &clientcmd.ConfigOverrides{}).ClientConfig()
+}
+
+func (o *APIOptions) inCluster() (*rest.Config, error) {
+	if o.ServiceAccount == "" {
+		config, err := rest.InClusterConfig()
+		if err == nil && o.Server != "" {
+			config.Host = o.Server
+		}
+		return config, err
+	}
+	server := o.Server
+	if server == "" {
+		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+		if host == "" || port == "" {
+			return nil, rest.ErrNotInCluster
+		}
+		server = "https://" + net.JoinHostPort(host, port)
+	}
+	return &rest.Config{
+		Host: server, BearerTokenFile: filepath.Join(o.ServiceAccount, "token"),
+		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(o.ServiceAccount, "ca.crt")},
+	}, nil
 }
 
 func newClient(config *rest.Config) (*client, error) {

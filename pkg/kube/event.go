@@ -18,6 +18,8 @@ const (
 	maxEventMessage = 1024 // bytes, as events.k8s.io/v1 has it
 	maxEventReason  = 128  // likewise
 	maxObjectName   = 253
+
+	kindPod, kindNode = "Pod", "Node"
 )
 
 // event is the part of core/v1 Event that is written. `kubectl describe pod` shows it.
@@ -55,10 +57,15 @@ type eventSource struct {
 	Host      string `json:"host,omitempty"`
 }
 
-// newEvent makes an event on a pod. Its name follows from what it says and of whom: saying it again changes nothing, so that a
+// newEvent makes an event on a pod, or on a node, whose events are in the namespace "default". Its
+// name follows from what it says and of whom: saying it again changes nothing, so that a
 // runtime that tries an ADD every few seconds does not fill etcd, and a POST may be repeated when its answer was lost.
-func newEvent(pod *metav1.ObjectMeta, eventType, reason, message, host string) (*event, error) {
-	if err := checkNames(pod.Namespace, pod.Name); err != nil {
+func newEvent(kind string, of *metav1.ObjectMeta, eventType, reason, message, host string) (*event, error) {
+	namespace := of.Namespace
+	if kind == kindNode {
+		namespace = metav1.NamespaceDefault
+	}
+	if err := checkNames(namespace, of.Name); err != nil {
 		return nil, err
 	}
 	if eventType != "Normal" && eventType != "Warning" {
@@ -71,9 +78,9 @@ func newEvent(pod *metav1.ObjectMeta, eventType, reason, message, host string) (
 	now := metav1.NewTime(time.Now())
 	return &event{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		Metadata: eventMetadata{pod.Namespace, eventName(pod, eventType, reason, message)},
+		Metadata: eventMetadata{namespace, eventName(of, eventType, reason, message)},
 		InvolvedObject: objectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+			APIVersion: "v1", Kind: kind, Namespace: of.Namespace, Name: of.Name, UID: of.UID,
 		},
 		Reason: reason, Message: message, Type: eventType, Count: 1, FirstTimestamp: now, LastTimestamp: now,
 		Source:              eventSource{Component: component, Host: host},
@@ -81,11 +88,11 @@ func newEvent(pod *metav1.ObjectMeta, eventType, reason, message, host string) (
 	}, nil
 }
 
-// eventName is the pod's name, cut to leave room, and a hash.
-func eventName(pod *metav1.ObjectMeta, eventType, reason, message string) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{string(pod.UID), eventType, reason, message}, "\x00")))
+// eventName is the object's name, cut to leave room, and a hash.
+func eventName(of *metav1.ObjectMeta, eventType, reason, message string) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{string(of.UID), eventType, reason, message}, "\x00")))
 	suffix := "." + hex.EncodeToString(sum[:8])
-	name := pod.Name[:min(len(pod.Name), maxObjectName-len(suffix))]
+	name := of.Name[:min(len(of.Name), maxObjectName-len(suffix))]
 	return strings.TrimRight(name, "-.") + suffix
 }
 

@@ -181,3 +181,20 @@ func TestInCluster(t *testing.T) {
 		}
 	}
 }
+
+// A process that has left the place where its token is mounted finds it where it is told.
+func TestServiceAccountElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "6443")
+	for server, want := range map[string]string{"": "https://[fd00::1]:6443", "https://api.example:1": "https://api.example:1"} {
+		config, err := newAPI(t, APIOptions{ServiceAccount: dir, Server: server}).RESTConfig()
+		if err != nil || config.Host != want || config.BearerTokenFile != dir+"/token" || config.CAFile != dir+"/ca.crt" {
+			t.Errorf("server %q: %+v, %v", server, config, err)
+		}
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	if _, err := newAPI(t, APIOptions{ServiceAccount: dir}).RESTConfig(); err == nil {
+		t.Error("there is no server, and no error")
+	}
+}

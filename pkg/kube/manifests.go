@@ -172,7 +172,7 @@ func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, a
 
 // Event appends an event to the pod's, unless it is there.
 func (m *Manifests) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
-	ev, err := newEvent(pod, eventType, reason, message, "")
+	ev, err := newEvent(kindPod, pod, eventType, reason, message, "")
 	if err != nil {
 		return err
 	}

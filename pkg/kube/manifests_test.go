@@ -424,7 +424,7 @@ func TestManifestsEventsBounded(t *testing.T) {
 	full := []byte("rubbish\n")
 	for i := range maxEvents {
 		// The longest line that there is: each byte of the message is six in JSON.
-		ev, err := newEvent(pod, "Normal", "R", fmt.Sprint(i)+strings.Repeat("\x01", maxEventMessage), "")
+		ev, err := newEvent(kindPod, pod, "Normal", "R", fmt.Sprint(i)+strings.Repeat("\x01", maxEventMessage), "")
 		if err != nil {
 			t.Fatal(err)
 		}

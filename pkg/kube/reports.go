@@ -88,3 +88,19 @@ func (a *API) NodeReports(ctx context.Context) ([]NodeReport, error) {
 	}
 	return reports, err
 }
+
+// OwnerOf returns the uid of the object that manages a pod, such as its DaemonSet; empty if none
+// does.
+func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, error) {
+	var object wireMetadata
+	c := &call{verb: "get pod", namespace: namespace, name: pod, request: func(c *client) *rest.Request {
+		return c.core.Get().Namespace(namespace).Resource("pods").Name(pod).SetHeader("Accept", metadataType)
+	}}
+	if err := a.get(ctx, c, &object, &object.Metadata.ObjectMeta); err != nil {
+		return "", err
+	}
+	if owner := metav1.GetControllerOf(&object.Metadata.ObjectMeta); owner != nil {
+		return owner.UID, nil
+	}
+	return "", nil
+}

@@ -9,7 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/e2e/lab"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 )
 
@@ -25,6 +27,8 @@ metadata: {name: reporter}
 rules:
 - {apiGroups: [""], resources: [nodes], verbs: [get, list]}
 - {apiGroups: [""], resources: [nodes/status], verbs: [patch]}
+- {apiGroups: [""], resources: [events], verbs: [create]}
+- {apiGroups: [""], resources: [pods], verbs: [get]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -33,9 +37,9 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reporter
 subjects: [{kind: ServiceAccount, name: reporter, namespace: kube-system}]
 `
 
-// An agent's report and condition are read as they were written, and nothing else of the node is
-// changed.
-func TestAPIReportNode(t *testing.T) {
+// reporter is an API with the rights to report, and no others.
+func reporter(t *testing.T) (*lab.API, *API) {
+	t.Helper()
 	server := cluster.Get(t)
 	if err := server.Apply(t.Context(), agentRights); err != nil {
 		t.Fatal(err)
@@ -45,9 +49,16 @@ func TestAPIReportNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	api := newAPI(t, APIOptions{Kubeconfig: config, Version: "test"})
+	return server, api
+}
+
+// An agent's report and condition are read as they were written, and nothing else of the node is
+// changed.
+func TestAPIReportNode(t *testing.T) {
+	server, api := reporter(t)
 	nodes := server.Client().CoreV1().Nodes()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "reported", Annotations: map[string]string{"other": "kept"}}}
-	node, err = nodes.Create(t.Context(), node, metav1.CreateOptions{})
+	node, err := nodes.Create(t.Context(), node, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,5 +107,42 @@ func TestAPIReportNode(t *testing.T) {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 		}) {
 		t.Errorf("the node is %+v, %v", node, err)
+	}
+}
+
+// An event on a node is where `kubectl describe node` looks for it.
+func TestAPINodeEvent(t *testing.T) {
+	server, api := reporter(t)
+	node := &metav1.ObjectMeta{Name: "eventful", UID: "u"}
+	for range 2 {
+		if err := api.NodeEvent(t.Context(), node, "Warning", "R", "m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, err := server.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=eventful"})
+	if err != nil || len(events.Items) != 1 || events.Items[0].Message != "m" || events.Items[0].InvolvedObject.UID != "u" {
+		t.Errorf("events %+v, %v", events, err)
+	}
+}
+
+// The agent's installation is the object that made its pod.
+func TestAPIOwnerOf(t *testing.T) {
+	server, api := reporter(t)
+	controller := true
+	for name, owners := range map[string][]metav1.OwnerReference{
+		"owned": {{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid", Controller: &controller}},
+		"alone": nil,
+	} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+		if _, err := server.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		want := types.UID("")
+		if owners != nil {
+			want = "the-uid"
+		}
+		if got, err := api.OwnerOf(t.Context(), "default", name); err != nil || got != want {
+			t.Errorf("owner of %s: %q, %v, want %q", name, got, err, want)
+		}
 	}
 }
