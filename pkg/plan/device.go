@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,8 +69,7 @@ func consumesDevice(list *netconf.List) bool {
 	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
 }
 
-// assign gives the attachment the next device of its resource and passes it on the three ways that delegates know: deviceID
-// and pciBusID in the configuration, as Multus writes them, and the capability deviceID.
+// assign gives the attachment the next device of its resource.
 func (d *devices) assign(a *Attachment, def Definition, list *netconf.List) error {
 	resource := def.Resource()
 	if resource == "" {
@@ -83,17 +81,19 @@ func (d *devices) assign(a *Attachment, def Definition, list *netconf.List) erro
 	id := d.free[resource][0]
 	d.free[resource] = d.free[resource][1:]
 	a.Resource, a.DeviceID = resource, id
+	a.passDevice(list)
+	return nil
+}
 
-	raw, err := json.Marshal(id)
-	if err != nil {
-		return fmt.Errorf("encode device ID: %w", err)
-	}
+// passDevice passes the attachment's device to its plugins, on the three ways that delegates know:
+// deviceID and pciBusID in the configuration, as Multus writes them, and the capability deviceID.
+func (a *Attachment) passDevice(list *netconf.List) {
+	raw := strictjson.Marshal(a.DeviceID)
 	list.SetAll("deviceID", raw)
 	list.SetAll("pciBusID", raw)
 	if list.Capabilities()[capDeviceID] {
 		a.RuntimeConfig[capDeviceID] = raw
 	}
-	return nil
 }
 
 // missing returns the error of a network for which there is no device left; nil where it does

@@ -72,6 +72,11 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		if err := mergeArgs(list, *s); err != nil {
 			return Attachment{}, err
 		}
+		if !r.Default {
+			if a.Wish, err = wishOf(s); err != nil {
+				return Attachment{}, err
+			}
+		}
 	}
 	if err := a.ask(in.Call, r, list); err != nil {
 		return Attachment{}, err

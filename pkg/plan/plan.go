@@ -3,7 +3,7 @@
 //
 // Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes first, then the cluster-wide
 // networks, then the pod's selections in their order. All policy is here: namespace isolation, capabilities, interface names,
-// refusal of default routes that nobody asked for. Errors are *failure.Error with NAD, plugin and field.
+// refusal of default routes that nobody asked for. Diff compares what a pod has with another plan. Errors are *failure.Error with NAD, plugin and field.
 package plan
 
 import (
@@ -88,6 +88,9 @@ type Attachment struct {
 	Args [][2]string `json:"args,omitempty"`
 	// RuntimeConfig is what libcni passes as runtimeConfig to the plugins that declare the capability.
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig,omitempty"`
+	// Wish is what the pod's annotation asks for here; nil for a network that is not of it, and in
+	// records before format 3.
+	Wish *Wish `json:"wish,omitempty"`
 	// IPs and MAC are what the pod asks for, as written in its annotation: the attachment's result
 	// is held to them.
 	IPs []string `json:"ips,omitempty"`
