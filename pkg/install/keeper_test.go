@@ -167,6 +167,7 @@ func TestKeeperFollowsLink(t *testing.T) {
 	must(t, os.Rename(dir+".new", dir))
 	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "touched"), nil, 0o600)) // the next look
 	k.until("installed there, too", func() bool { return len(names(t, dir+".2")) == 2 })
+	time.Sleep(time.Second) // until nothing but the watch can show it
 	must(t, os.Remove(filepath.Join(dir+".2", "00-braid.conflist")))
 	k.until("watched there", func() bool { return len(names(t, dir+".2")) == 2 })
 }
