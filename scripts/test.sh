@@ -49,9 +49,10 @@ trap 'rm -rf "$work" "$memory"' EXIT
 touch "$work/begun"
 
 say "1/4 what the tests need"
-# On a new machine it takes minutes to build an API server: tests that need it wait for it, and all
-# else goes before. A process group of its own ends with this script, however that ends.
-setsid nice scripts/lab.sh api &
+# On a new machine it takes minutes to build an API server and Helm: tests that need them wait for
+# them, and all else goes before. A process group of its own ends with this script, however that
+# ends.
+setsid nice bash -c 'scripts/lab.sh api && scripts/tools.sh helm' >/dev/null &
 lab=$!
 trap 'kill -- "-$lab" 2>/dev/null || true; rm -rf "$work" "$memory"' EXIT
 scripts/install-deps.sh base

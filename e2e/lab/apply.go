@@ -24,6 +24,16 @@ const applyWait = 20 * time.Millisecond
 // Apply applies manifests, as YAML or JSON, one object after the other, as UserAdmin (server-side apply). When it returns, objects of
 // the kinds that it defined can be made.
 func (a *API) Apply(ctx context.Context, manifests string) error {
+	return a.applyAll(ctx, manifests, false)
+}
+
+// DryRun has the API server judge manifests as if they were applied, one object after the other, and changes nothing. A field that
+// it does not know is an error. What the objects need, such as namespaces and definitions of kinds, has to be there.
+func (a *API) DryRun(ctx context.Context, manifests string) error {
+	return a.applyAll(ctx, manifests, true)
+}
+
+func (a *API) applyAll(ctx context.Context, manifests string, dry bool) error {
 	documents := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
 	for {
 		var object unstructured.Unstructured
@@ -36,13 +46,13 @@ func (a *API) Apply(ctx context.Context, manifests string) error {
 		case len(object.Object) == 0:
 			continue // comments between two lines of dashes
 		}
-		if err := a.apply(ctx, &object); err != nil {
+		if err := a.apply(ctx, &object, dry); err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
 }
 
-func (a *API) apply(ctx context.Context, object *unstructured.Unstructured) error {
+func (a *API) apply(ctx context.Context, object *unstructured.Unstructured, dry bool) error {
 	path, err := a.resourcePath(object.GroupVersionKind(), object.GetNamespace())
 	if err != nil {
 		return err
@@ -52,10 +62,13 @@ func (a *API) apply(ctx context.Context, object *unstructured.Unstructured) erro
 		return err
 	}
 	request := a.client.CoreV1().RESTClient().Patch(types.ApplyPatchType).AbsPath(path, object.GetName())
+	if dry {
+		request.Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationStrict)
+	}
 	if err := request.Param("fieldManager", "lab").Param("force", "true").Body(body).Do(ctx).Error(); err != nil {
 		return err
 	}
-	if object.GetKind() != "CustomResourceDefinition" {
+	if dry || object.GetKind() != "CustomResourceDefinition" {
 		return nil
 	}
 	return a.awaitCustomResource(ctx, object)

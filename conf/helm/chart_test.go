@@ -1,0 +1,362 @@
+// Package helm_test renders, lints and installs the chart with the pinned Helm, against a real
+// kube-apiserver.
+package helm_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/braid-cni/braid/e2e/lab"
+)
+
+var (
+	cluster = lab.NewShared(lab.NewAPI)
+	tool    = sync.OnceValues(findHelm)
+)
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+
+// findHelm is the pinned one: $BRAID_HELM, else it is built where it is not there. It also opens
+// each file of the chart, so that Go runs the tests again when one has changed, which Helm reads.
+func findHelm() (string, error) {
+	err := filepath.WalkDir("braid", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			_, err = os.ReadFile(path)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if path := os.Getenv("BRAID_HELM"); path != "" {
+		return path, nil
+	}
+	out, err := exec.Command("../../scripts/tools.sh", "helm").Output() //nolint:noctx // it ends with the build
+	if err != nil {
+		return "", fmt.Errorf("BRAID_HELM is not set, and scripts/tools.sh helm: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// helm runs it, and returns what it prints; the error has what it complains about.
+func helm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	path, err := tool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Env = []string{"HOME=" + dir, "HELM_CONFIG_HOME=" + dir, "HELM_CACHE_HOME=" + dir, "HELM_DATA_HOME=" + dir}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("helm %q: %w: %s", args, err, &stderr)
+	}
+	return stdout.String(), nil
+}
+
+func mustHelm(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := helm(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// render is what Helm makes of the chart in a namespace.
+func render(t *testing.T, namespace string, args ...string) string {
+	t.Helper()
+	return mustHelm(t, append([]string{"template", "braid", "braid", "--namespace", namespace}, args...)...)
+}
+
+// objects lists what is rendered, as "Kind name", sorted.
+func objects(t *testing.T, manifests string) (list []string) {
+	t.Helper()
+	for doc := range strings.SplitSeq(manifests, "\n---\n") {
+		var object metav1.PartialObjectMetadata
+		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+			t.Fatalf("%v: %s", err, doc)
+		}
+		if object.Kind != "" {
+			list = append(list, object.Kind+" "+object.Name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// only is what is in the first list but not in the second.
+func only(of, not []string) string {
+	rest := slices.DeleteFunc(slices.Clone(of), func(o string) bool { return slices.Contains(not, o) })
+	return strings.Join(rest, ", ")
+}
+
+func profiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("braid/profiles/*.yaml")
+	if err != nil || len(files) != 8 {
+		t.Fatalf("profiles: %v, %v", files, err)
+	}
+	return files
+}
+
+// The API server takes every object of every variant, and each variant has the objects that it is
+// to have.
+func TestVariants(t *testing.T) {
+	server := cluster.Get(t)
+	kinds, err := os.ReadFile("testdata/kinds.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, manifests := range []string{string(kinds), "{apiVersion: v1, kind: Namespace, metadata: {name: braid-system}}"} {
+		if err := server.Apply(t.Context(), manifests); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base := objects(t, render(t, "kube-system"))
+	const (
+		scc = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, RoleBinding braid-controller-scc"
+		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition ipblocks.ipam.braid-cni.io, " +
+			"CustomResourceDefinition network-attachment-definitions.k8s.cni.cncf.io"
+	)
+	type variant struct {
+		namespace string
+		args      []string
+		// more and less are the objects beside those by default.
+		more, less string
+	}
+	variants := map[string]variant{
+		"default":         {},
+		"other namespace": {namespace: "braid-system"},
+		"quota":           {namespace: "braid-system", args: []string{"--set", "profile=gke"}, more: "ResourceQuota braid-critical"},
+		"no controller": {args: []string{"--set", "controller.enabled=false"}, less: "ClusterRole braid-controller, ClusterRoleBinding braid-controller, " +
+			"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller"},
+		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
+		"no pods":     {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"no devices":  {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
+		"no people":   {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
+		"pod monitor": {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"}, more: "PodMonitor braid-agent"},
+		"readiness":   {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
+		"everything": {
+			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
+			less: "ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, " +
+				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods, " + crd,
+		},
+	}
+	for _, file := range profiles(t) {
+		v := variant{args: []string{"--values", file}}
+		if strings.Contains(file, "openshift") {
+			v.more = scc
+		}
+		variants[filepath.Base(file)] = v
+	}
+	for name, v := range variants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if v.namespace == "" {
+				v.namespace = "kube-system"
+			}
+			manifests := render(t, v.namespace, v.args...)
+			if err := server.DryRun(t.Context(), manifests); err != nil {
+				t.Error(err)
+			}
+			got := objects(t, manifests)
+			if more, less := only(got, base), only(base, got); more != v.more || less != v.less {
+				t.Errorf("more objects: %s; want %s\nless: %s; want %s", more, v.more, less, v.less)
+			}
+			if v.namespace != "kube-system" && regexp.MustCompile("[=:] ?kube-system").MatchString(manifests) {
+				t.Error("something is of kube-system")
+			}
+		})
+	}
+}
+
+// Helm has nothing to say against the chart, with any profile or value.
+func TestLint(t *testing.T) {
+	for _, file := range append(profiles(t), "braid/values.yaml", "testdata/all.yaml") {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			mustHelm(t, "lint", "--strict", "--values", file, "braid")
+		})
+	}
+}
+
+// decode finds the object of a kind in what is rendered.
+func decode[T any](t *testing.T, manifests, kind string) (object T) {
+	t.Helper()
+	for doc := range strings.SplitSeq(manifests, "\n---\n") {
+		if strings.Contains(doc, "\nkind: "+kind+"\n") {
+			if err := yaml.UnmarshalStrict([]byte(doc), &object); err != nil {
+				t.Fatal(err)
+			}
+			return object
+		}
+	}
+	t.Fatalf("no %s is rendered", kind)
+	return object
+}
+
+// Each value gets where it belongs.
+func TestValuesReachTheObjects(t *testing.T) {
+	manifests := render(t, "kube-system", "--values", "testdata/all.yaml")
+	agent := decode[appsv1.DaemonSet](t, manifests, "DaemonSet").Spec
+	want := []string{
+		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--log-level=debug",
+		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d", "--cni-bin-dir=/opt/cni/here",
+		"--private-conf-dir=/etc/cni/braid.d", "--api-server=https://[fd00::1]:6443", "--metrics-address=:9464",
+	}
+	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
+		t.Errorf("the agent's arguments are\n%q, want\n%q", got, want)
+	}
+	controller := decode[appsv1.Deployment](t, manifests, "Deployment").Spec
+	want = []string{"--namespace=kube-system", "--interval=2m", "--grace=1h30m", "--adopt-whereabouts=false", "--log-level=debug"}
+	if got := controller.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
+		t.Errorf("the controller's arguments are\n%q, want\n%q", got, want)
+	}
+	for _, pod := range []*appsv1.DaemonSetSpec{&agent, {Template: controller.Template}} {
+		spec := pod.Template.Spec
+		if c := spec.Containers[0]; c.Image != "example/braid:v1.2.3" || c.ImagePullPolicy != "Always" || spec.ImagePullSecrets[0].Name != "pull" {
+			t.Errorf("image %s, %s, %v", c.Image, c.ImagePullPolicy, spec.ImagePullSecrets)
+		}
+		if len(spec.NodeSelector) == 0 || spec.Affinity == nil || len(pod.Template.Annotations) == 0 || len(spec.Containers[0].Resources.Limits) != 1 {
+			t.Errorf("pods %+v", pod.Template)
+		}
+	}
+	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
+	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest, "--set", "config.logLevel=debug"), "DaemonSet").Spec
+	if got := agent.Template.Spec.Containers[0].Image; got != "braid@"+digest {
+		t.Errorf("image by digest: %s", got)
+	}
+	byDefault := decode[appsv1.DaemonSet](t, render(t, "kube-system"), "DaemonSet").Spec
+	if agent.Template.Annotations["braid-cni.io/config"] == byDefault.Template.Annotations["braid-cni.io/config"] {
+		t.Error("another configuration does not start the agents anew")
+	}
+}
+
+// What the schema does not know is refused, and the message names the key.
+func TestBadValues(t *testing.T) {
+	for value, names := range map[string]string{
+		"imgae.tag=v1":                                       "imgae",
+		"image.registry=x":                                   "registry",
+		"image.repository=":                                  "/image/repository",
+		"image.tag=a b":                                      "/image/tag",
+		"image.digest=v1":                                    "/image/digest",
+		"image.pullPolicy=Sometimes":                         "/image/pullPolicy",
+		"image.pullSecrets={pull}":                           "/image/pullSecrets/0",
+		"profile=k8s":                                        "/profile",
+		"defaultNetwork=-x":                                  "/defaultNetwork",
+		"cni.confDir=etc/cni":                                "/cni/confDir",
+		"cni.confdir=/etc/cni":                               "confdir",
+		"stateDir=":                                          "/stateDir",
+		"apiServer=10.0.0.1":                                 "/apiServer",
+		"logLevel=loud":                                      "/logLevel",
+		"config.kubeconfig=/k":                               "kubeconfig",
+		"config.clusterNetwork=/etc/cni/x":                   "clusterNetwork",
+		"config.namespaceIsolation=maybe":                    "/config/namespaceIsolation",
+		"config.logFile=braid.log":                           "/config/logFile",
+		"config.braid.unknownKeys=accept":                    "/config/braid/unknownKeys",
+		"config.braid.nodeName=n":                            "nodeName",
+		"config.braid.timeouts.api=20":                       "/config/braid/timeouts/api",
+		"agent.maxUnavailable=0":                             "/agent/maxUnavailable",
+		"agent.maxUnavailable=0%":                            "/agent/maxUnavailable",
+		"agent.resources.limits.memory=1Gi":                  "memory",
+		"agent.resources.requests.memory=much":               "/agent/resources/requests/memory",
+		"agent.goMemLimit=1G":                                "/agent/goMemLimit",
+		"agent.tolerations[0].operator=Is":                   "/agent/tolerations/0/operator",
+		"controller.replicas=0":                              "/controller/replicas",
+		"controller.interval=soon":                           "/controller/interval",
+		"rbac.pods=yes":                                      "/rbac/pods",
+		"metrics.port=70000":                                 "/metrics/port",
+		"podMonitor.enabled=true":                            "/metrics/port",
+		"nodeReadiness.enabled=true,nodeReadiness.mode=once": "/nodeReadiness/mode",
+	} {
+		t.Run(value, func(t *testing.T) {
+			t.Parallel()
+			_, err := helm(t, "template", "braid", "braid", "--set", value)
+			if err == nil || !strings.Contains(err.Error(), "schema") || !strings.Contains(err.Error(), names) {
+				t.Errorf("%v, want a refusal by the schema that names %s", err, names)
+			}
+		})
+	}
+}
+
+// A release comes beside Multus, is upgraded and goes. Kinds stay, with all that is of them, and
+// Multus' own is not touched.
+func TestRelease(t *testing.T) {
+	server := cluster.Get(t)
+	admin, err := server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofMultus, err := os.ReadFile("../crd/network-attachment-definition.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As if Multus' chart had brought it.
+	const begin = "metadata:\n  name: network-attachment"
+	if before, after, ok := strings.Cut(string(ofMultus), begin); ok {
+		ofMultus = []byte(before + strings.Replace(begin, "\n", "\n  annotations: {meta.helm.sh/release-name: multus}\n", 1) + after)
+	}
+	if err := server.Apply(t.Context(), string(ofMultus)); err != nil {
+		t.Fatal(err)
+	}
+	run := func(verb string, args ...string) string {
+		t.Helper()
+		return mustHelm(t, append([]string{verb, "--kubeconfig", admin, "--namespace", "kube-system", "braid"}, args...)...)
+	}
+	client := server.Client()
+	deployment := func() (*appsv1.Deployment, error) {
+		return client.AppsV1().Deployments("kube-system").Get(t.Context(), "braid-controller", metav1.GetOptions{})
+	}
+	// owner is the release that a kind is of.
+	owner := func(crd string) (string, error) {
+		var object metav1.PartialObjectMetadata
+		raw, err := client.CoreV1().RESTClient().Get().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + crd).DoRaw(t.Context())
+		return object.Annotations["meta.helm.sh/release-name"], errors.Join(err, yaml.Unmarshal(raw, &object))
+	}
+	check := func(when string, kinds map[string]string, replicas int32) {
+		t.Helper()
+		for kind, want := range kinds {
+			if got, err := owner(kind); err != nil || got != want {
+				t.Errorf("%s: kind %s is of release %q, %v, want %q", when, kind, got, err, want)
+			}
+		}
+		d, err := deployment()
+		switch {
+		case replicas == 0 && !apierrors.IsNotFound(err):
+			t.Errorf("%s: there is a Deployment: %v", when, err)
+		case replicas > 0 && (err != nil || *d.Spec.Replicas != replicas):
+			t.Errorf("%s: the Deployment is %+v, %v, want %d replicas", when, d, err, replicas)
+		}
+	}
+	kinds := map[string]string{"network-attachment-definitions.k8s.cni.cncf.io": "multus", "ipblocks.ipam.braid-cni.io": "braid", "ipamclaims.k8s.cni.cncf.io": "braid"}
+	notes := run("install", "braid")
+	check("installed", kinds, 2)
+	if !strings.Contains(notes, "release multus") || !strings.Contains(notes, "BraidReady") {
+		t.Errorf("the notes do not say what becomes of Multus' kind, or how to see that Braid is there:\n%s", notes)
+	}
+	run("upgrade", "braid", "--set", "controller.replicas=3")
+	check("upgraded", kinds, 3)
+	run("uninstall")
+	check("uninstalled", kinds, 0)
+	run("install", "braid")
+	check("installed again", kinds, 2)
+	run("uninstall")
+}
