@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -190,5 +191,22 @@ func TestChangelog(t *testing.T) {
 	}
 	if versions == 0 {
 		t.Error("nothing is said to be unreleased")
+	}
+}
+
+// The linker puts the version where there is a variable for it, and says nothing where there is none.
+func TestCommandsHaveVersion(t *testing.T) {
+	commands, err := filepath.Glob("../cmd/*/main.go")
+	if err != nil || len(commands) < 3 {
+		t.Fatalf("commands are %v, %v", commands, err)
+	}
+	for _, path := range commands {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "\nvar buildVersion = \"devel\"\n") {
+			t.Errorf("%s has no variable buildVersion, which scripts/build.sh sets", path)
+		}
 	}
 }

@@ -276,11 +276,11 @@ func TestImage(t *testing.T) {
 	first := repository(t)
 	second := filepath.Join(t.TempDir(), "a longer path", "clone")
 	command(t, ".", nil, "git", "clone", "--quiet", first, second)
-	command(t, first, []string{"PUSH="}, "scripts/image.sh")
+	command(t, first, []string{"PUSH=", "SOURCE_DATE_EPOCH="}, "scripts/image.sh")
 	// What an earlier run left is replaced, and what it did not make is not its own.
 	write(t, filepath.Join(second, "bin/image/oci/blobs/sha256/old"), "old")
 	write(t, filepath.Join(second, "bin/image/notes"), "mine")
-	said := command(t, second, []string{"PUSH=" + ref.String(), "TZ=Asia/Tokyo", "GOAMD64=v3", "GOARCH=arm64", "GOOS=plan9"},
+	said := command(t, second, []string{"PUSH=" + ref.String(), "SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "GOAMD64=v3", "GOARCH=arm64", "GOOS=plan9"},
 		"sh", "-c", "umask 077; scripts/image.sh")
 
 	out := filepath.Join(first, "bin/image")
@@ -524,7 +524,7 @@ func checkSBOM(t *testing.T, data []byte) {
 	}
 	std := strings.TrimPrefix(runtime.Version(), "go")
 	same(t, "components", got, map[string]string{
-		"example.org/small": "library v1.2.3 pkg:golang/example.org/small@v1.2.3 [{{MIT}}]",
+		"example.org/small": "application v1.2.3 pkg:golang/example.org/small@v1.2.3 [{{MIT}}]",
 		"example.org/dep":   "library  pkg:golang/example.org/dep [{{MIT}}]",
 		"std":               "library " + std + " pkg:golang/std@" + std + " [{{BSD-3-Clause}}]",
 		"one":               "application v1.2.3  []",

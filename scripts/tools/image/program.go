@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 // platform is one architecture, what is built for it, and what that is made of.
@@ -145,6 +146,8 @@ func (p *platform) checkVersion(ctx context.Context, version string) error {
 	if runtime.GOOS != "linux" || runtime.GOARCH != p.arch {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // one without the flag may begin its work
+	defer cancel()
 	for _, one := range p.programs {
 		out, err := exec.CommandContext(ctx, one.path, "--version").CombinedOutput()
 		if err != nil {

@@ -27,7 +27,7 @@ func encodeSBOM(o *options, p *platform) ([]byte, error) {
 	for _, m := range p.modules {
 		c := m.component()
 		if m.path == p.main().path {
-			c.Version, c.PackageURL = o.version, purl(m.path, o.version)
+			c.Type, c.Version, c.PackageURL = cdx.ComponentTypeApplication, o.version, purl(m.path, o.version)
 			bom.Metadata.Component, root.Ref = &c, c.BOMRef
 			continue
 		}
