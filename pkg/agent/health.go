@@ -1,8 +1,7 @@
 // Package agent is what Braid's agent does on a node beside the operations of the CNI protocol: it
 // says how the node is, and does now and then what no operation came by to do.
 //
-// Contract: every loop ends with its context, and starts no goroutine. A loop goes on past errors,
-// which it makes known through Health.
+// Contract: every loop ends with its context, starts no goroutine, and goes on past errors.
 package agent
 
 import (
@@ -182,13 +181,15 @@ func (h *Health) publish(ctx context.Context, node Node, name string, last *node
 	return &condition, node.ReportNode(ctx, name, condition, report)
 }
 
-// Tend calls tend every so often until ctx is done, and says of the part how that goes. A node that
-// has no traffic owes others its free addresses all the same.
-func (h *Health) Tend(ctx context.Context, part string, every time.Duration, tend func(context.Context) error) {
+// Every calls do at once and then every so often, until ctx is done.
+func Every(ctx context.Context, interval time.Duration, do func(context.Context)) {
+	timer := time.NewTicker(interval)
+	defer timer.Stop()
 	for ctx.Err() == nil {
-		if err := tend(ctx); ctx.Err() == nil {
-			h.Set(part, err)
+		do(ctx)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
 		}
-		h.await(ctx, every, false)
 	}
 }

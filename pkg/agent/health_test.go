@@ -102,33 +102,20 @@ func TestHealthOfFormerAgent(t *testing.T) {
 	})
 }
 
-func TestTend(t *testing.T) {
+func TestEvery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		n := &node{began: time.Now()}
-		h := agent.NewHealth("v1", "addresses")
-		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
-		var calls int
-		go h.Tend(ctx, "addresses", time.Minute, func(context.Context) error {
-			if calls++; calls == 2 {
-				return errors.New("no answer")
-			}
-			return nil
-		})
+		began, ended := time.Now(), false
+		var calls []int
+		go func() {
+			agent.Every(ctx, time.Minute, func(context.Context) { calls = append(calls, int(time.Since(began).Seconds())) })
+			ended = true
+		}()
 		time.Sleep(2*time.Minute + time.Second)
-		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		if calls != 3 {
-			t.Errorf("%d calls, want 3", calls)
-		}
-		last := n.written[max(0, len(n.written)-2):]
-		want := []string{
-			"60: False Failed since 60: addresses: no answer; config ",
-			"120: True Ready since 120: pods of this node get their networks; config ",
-		}
-		if !slices.Equal(last, want) {
-			t.Errorf("written %q, want %q", last, want)
+		if want := []int{0, 60, 120}; !slices.Equal(calls, want) || !ended {
+			t.Errorf("called at %v, want %v; ended %v", calls, want, ended)
 		}
 	})
 }

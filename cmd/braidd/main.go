@@ -1,0 +1,148 @@
+// Command braidd is Braid's agent on a node. It puts Braid on the node and keeps it there, keeps the
+// CNI plugin's credential good, says how the node is, and shares addresses that the node does not
+// need. Pods get their networks without it: its end is no outage.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"k8s.io/klog/v2"
+
+	"github.com/braid-cni/braid/pkg/install/platform"
+	"github.com/braid-cni/braid/pkg/loglevel"
+)
+
+// buildVersion is set by the linker.
+var buildVersion = "devel"
+
+const usage = `usage: braidd [flags]
+
+Braid's agent. It runs on each node as a DaemonSet, whose manifest is in conf/deploy.
+
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "braidd:", err) //nolint:errcheck // nobody to tell
+		return 2
+	case o.version:
+		fmt.Fprintln(stdout, "braidd", buildVersion) //nolint:errcheck // nobody to tell
+		return 0
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level}))
+	klog.SetSlogLogger(log)
+	a, err := newAgent(o, log)
+	if err == nil {
+		err = a.run(ctx)
+	}
+	if err != nil {
+		log.Error("the agent ends", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// options are the command line, and what the pod's environment says.
+type options struct {
+	// root is the root directory of the agent's own image and volumes.
+	root string
+	// config has keys of Braid's configuration; empty for the defaults of all.
+	config         string
+	defaultNetwork string
+	movePrivate    bool
+	place          platform.Place
+	nodeName       string
+	// namespace and account are the CNI plugin's.
+	namespace, account string
+	// ownNamespace and pod name the agent's pod; token is the directory of its service account.
+	ownNamespace, pod, podUID, token string
+	server                           string
+	stateDir                         string
+	level                            slog.Level
+	version                          bool
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{
+		root: "/", ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+	}
+	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.config, "config", "", "`file` with keys of Braid's configuration, a JSON object; the default network and the kubeconfig are set by the agent")
+	f.StringVar(&o.defaultNetwork, "default-network", "", "`name` or file of the default network; by default the first configuration that can be one")
+	f.BoolVar(&o.movePrivate, "move-default-network", false, "move the default network's files to the private directory, so that no pod ever starts without Braid")
+	profile := f.String("profile", "auto", "`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
+	f.StringVar(&o.place.Conf, "cni-conf-dir", "", "`directory` of the runtime's CNI configurations; by default the profile's")
+	f.StringVar(&o.place.Bin, "cni-bin-dir", "", "`directory` of the runtime's CNI plugins; by default the profile's")
+	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` of the default network's configuration, where the runtime does not look; by default the profile's")
+	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object; by default $NODE_NAME")
+	account := f.String("service-account", "", "`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's own namespace")
+	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount", "`directory` of the agent's own token")
+	f.StringVar(&o.server, "api-server", "", "`URL` of the API server, for the agent and the CNI plugin; by default what the pod's environment says")
+	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
+	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("argument %q is unknown", f.Arg(0))
+	}
+	if *profile != "auto" {
+		o.place.Profile = *profile
+	}
+	if _, err := loglevel.Name(*level); err != nil {
+		return nil, fmt.Errorf("log-level: %w", err)
+	}
+	o.level = loglevel.Level(*level)
+	o.namespace, o.account = o.ownNamespace, "braid-cni"
+	if *account != "" {
+		var ok bool
+		if o.namespace, o.account, ok = strings.Cut(*account, "/"); !ok {
+			return nil, fmt.Errorf("service-account: %q is no namespace/name", *account)
+		}
+	}
+	return o, o.check()
+}
+
+// check finds out what is missing.
+func (o *options) check() error {
+	switch {
+	case o.version:
+		return nil
+	case o.nodeName == "":
+		return errors.New("node-name: is empty, and so is $NODE_NAME")
+	case o.namespace == "" || o.account == "":
+		return errors.New("service-account: is empty, and so is $POD_NAMESPACE")
+	case o.ownNamespace == "" || o.pod == "" || o.podUID == "":
+		return errors.New("one of $POD_NAMESPACE, $POD_NAME and $POD_UID is empty; the DaemonSet of conf/deploy sets them")
+	}
+	return nil
+}
+
+// kubeconfigName is the CNI plugin's kubeconfig in the state directory.
+const kubeconfigName = "kubeconfig"

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+var cluster = lab.NewShared(lab.NewAPI)
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+
+// buffer is a log that is read while it is written.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// rig is an agent's node and its cluster.
+type rig struct {
+	t      *testing.T
+	server *lab.API
+	api    *kube.API
+	dir    string
+	name   string
+	log    buffer
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newRig makes a node with a default network, and the agent's pod on it with a token of its own.
+func newRig(t *testing.T, name string) *rig {
+	t.Helper()
+	r := &rig{t: t, server: cluster.Get(t), dir: t.TempDir(), name: name}
+	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml"} {
+		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
+		must(t, err)
+		must(t, r.server.Apply(t.Context(), string(manifests)))
+	}
+	_, err := r.server.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(t, err)
+	controller := true
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "agent-" + name, OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "installation", Controller: &controller}}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
+	_, err = r.server.Client().CoreV1().Pods("kube-system").Create(t.Context(), pod, metav1.CreateOptions{})
+	must(t, err)
+	token, err := r.server.Client().CoreV1().ServiceAccounts("kube-system").CreateToken(t.Context(), "braid-agent", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	must(t, err)
+	for path, content := range map[string]string{
+		"image/braid":        "#!/bin/sh\necho braid test\n",
+		"image/token/token":  token.Status.Token,
+		"image/token/ca.crt": string(r.server.CA()),
+		"image/braid.json":   `{"logLevel": "debug", "braid": {"stateDir": "` + r.path("run/braid") + `"}}`,
+		"conf/10-pods.conflist": `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}},` +
+			` {"type": "portmap", "capabilities": {"portMappings": true}}]}`,
+		"conf/87-podman.conflist": `{"name": "podman", "plugins": [{"type": "bridge", "bridge": "cni-podman0"}]}`,
+	} {
+		must(t, os.MkdirAll(filepath.Dir(r.path(path)), 0o755))
+		must(t, os.WriteFile(r.path(path), []byte(content), 0o755))
+		old := time.Now().Add(-time.Hour)
+		must(t, os.Chtimes(r.path(path), old, old))
+	}
+	must(t, os.MkdirAll(r.path("bin"), 0o755))
+	admin, err := r.server.Kubeconfig(lab.UserAdmin)
+	must(t, err)
+	r.api, err = kube.NewAPI(kube.APIOptions{Kubeconfig: admin})
+	must(t, err)
+	t.Cleanup(r.api.Close)
+	return r
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+// start runs the agent until stop is called.
+func (r *rig) start() (stop func() error) {
+	for key, value := range map[string]string{
+		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name, "POD_UID": "uid-" + r.name,
+	} {
+		r.t.Setenv(key, value)
+	}
+	o, err := parse([]string{
+		"--config", "/braid.json", "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
+		"--state-dir", r.path("state"), "--token-dir", "/token", "--api-server", r.url(), "--profile", "plain",
+	}, &r.log)
+	must(r.t, err)
+	o.root = r.path("image")
+	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
+	must(r.t, err)
+	ctx, cancel := context.WithCancel(r.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}
+}
+
+func (r *rig) url() string {
+	host, port := r.server.Address()
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// await waits until what holds.
+func (r *rig) await(what string, holds func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s: not within 30 s; the log:\n%s", what, r.log.String())
+		}
+	}
+}
+
+func (r *rig) report() kube.NodeReport {
+	report, err := r.api.NodeReport(r.t.Context(), r.name)
+	must(r.t, err)
+	return report
+}
+
+func (r *rig) ready() bool {
+	c := r.report().Condition
+	return c != nil && c.Status == metav1.ConditionTrue
+}
+
+// TestAgent: a node gets Braid, says so, and is repaired; what the agent made works without it.
+func TestAgent(t *testing.T) {
+	r := newRig(t, "node-a")
+	stop := r.start()
+	r.await("ready", r.ready)
+	report := r.report().Report
+	if report == nil || report.Config != r.path("conf/00-braid.conflist") || report.DefaultNetwork != r.path("conf/10-pods.conflist") || report.CredentialExpires.IsZero() {
+		t.Errorf("report %+v", report)
+	}
+	cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
+	must(t, err)
+	for what, ok := range map[string]bool{
+		"clusterNetwork": cfg.ClusterNetwork == r.path("conf/10-pods.conflist"), "nodeName": cfg.NodeName == r.name, "logLevel": cfg.LogLevel == "debug",
+		"kubeconfig": cfg.Kubeconfig == r.path("state/kubeconfig"), "capabilities": cfg.Capabilities["portMappings"] && cfg.Capabilities[podAnnotations],
+		"stateDir": cfg.StateDir == r.path("run/braid"),
+	} {
+		if !ok {
+			t.Errorf("%s is not as it is to be in %+v", what, cfg)
+		}
+	}
+	if info, err := os.Stat(r.path("state/kubeconfig")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("kubeconfig: %v, %v", info, err)
+	}
+	plugin, err := kube.NewAPI(kube.APIOptions{Kubeconfig: cfg.Kubeconfig})
+	must(t, err)
+	t.Cleanup(plugin.Close)
+	if id, err := plugin.Whoami(t.Context()); err != nil || id.Username != "system:serviceaccount:kube-system:braid-cni" {
+		t.Errorf("the CNI plugin is %+v, %v", id, err)
+	}
+	if node := boundTo(t, r.path("state/kubeconfig")); node != r.name {
+		t.Errorf("the token is bound to node %q", node)
+	}
+	must(t, os.Remove(r.path("conf/00-braid.conflist")))
+	r.await("repair", func() bool { _, err := os.Stat(r.path("conf/00-braid.conflist")); return err == nil })
+	r.await("event", func() bool {
+		events, err := r.server.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name})
+		return err == nil && len(events.Items) == 1 && strings.Contains(events.Items[0].Message, "was deleted")
+	})
+	must(t, stop())
+	for _, path := range []string{"conf/00-braid.conflist", "bin/braid", "state/kubeconfig"} {
+		if _, err := os.Stat(r.path(path)); err != nil {
+			t.Errorf("after the agent's end: %v", err)
+		}
+	}
+}
+
+// boundTo is the node that the token of a kubeconfig is bound to.
+func boundTo(t *testing.T, kubeconfig string) string {
+	t.Helper()
+	text, err := os.ReadFile(kubeconfig)
+	must(t, err)
+	_, rest, _ := strings.Cut(string(text), "token: ")
+	parts := strings.Split(strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]), ".")
+	if len(parts) != 3 {
+		t.Fatalf("no token in %s", kubeconfig)
+	}
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	must(t, err)
+	var c struct {
+		Kubernetes struct {
+			Node struct{ Name string } `json:"node"`
+		} `json:"kubernetes.io"`
+	}
+	must(t, json.Unmarshal(claims, &c))
+	return c.Kubernetes.Node.Name
+}
+
+// TestAgentWithoutDefaultNetwork: nothing is put in front of nothing, and the node says what it
+// waits for.
+func TestAgentWithoutDefaultNetwork(t *testing.T) {
+	r := newRig(t, "node-b")
+	must(t, os.Remove(r.path("conf/10-pods.conflist")))
+	stop := r.start()
+	r.await("condition", func() bool {
+		c := r.report().Condition
+		return c != nil && c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "87-podman.conflist")
+	})
+	if _, err := os.Stat(r.path("conf/00-braid.conflist")); err == nil {
+		t.Error("there is a configuration")
+	}
+	must(t, os.WriteFile(r.path("conf/05-late.conflist"), []byte(`{"cniVersion":"1.0.0","name":"late","plugins":[{"type":"bridge"}]}`), 0o600))
+	r.await("ready", r.ready)
+	must(t, stop())
+}
+
+// TestAgentRefusesKeys: what the agent sets itself is no matter of the operator's file.
+func TestAgentRefusesKeys(t *testing.T) {
+	r := newRig(t, "node-c")
+	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"clusterNetwork": "x"}`), 0o600))
+	stop := r.start()
+	r.await("condition", func() bool {
+		c := r.report().Condition
+		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message, "field clusterNetwork: ") && strings.Contains(c.Message, "--default-network")
+	})
+	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{}`), 0o600))
+	r.await("ready", r.ready)
+	must(t, stop())
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, name := range []string{"NODE_NAME", "POD_NAMESPACE", "POD_NAME", "POD_UID"} {
+		t.Setenv(name, "")
+	}
+	for line, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"--version":                           {0, "braidd devel"},
+		"--help":                              {0, "default-network"},
+		"":                                    {2, "node-name"},
+		"x":                                   {2, `argument "x"`},
+		"--node-name n":                       {2, "service-account"},
+		"--node-name n --service-account x":   {2, "namespace/name"},
+		"--log-level loud":                    {2, "log-level"},
+		"--node-name n --service-account a/b": {2, "POD_NAME"},
+	} {
+		var out buffer
+		if code := run(t.Context(), strings.Fields(line), &out, &out); code != want.code || !strings.Contains(out.String(), want.says) {
+			t.Errorf("braidd %s: %d, %s", line, code, out.String())
+		}
+	}
+}
