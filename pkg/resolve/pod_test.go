@@ -22,8 +22,14 @@ func TestPod(t *testing.T) {
 			uid  types.UID
 			gone bool
 		}{
-			{"p", "uid-p", false}, {"p", "", false}, {"p", "uid-q", true}, {"none", "", true}, {"none", "uid-none", true},
-			{"static", "of-the-kubelet", false}, {"static", "uid-static", false}, {"static", "another", true},
+			{"p", "uid-p", false},
+			{"p", "", false},
+			{"p", "uid-q", true},
+			{"none", "", true},
+			{"none", "uid-none", true},
+			{"static", "of-the-kubelet", false},
+			{"static", "uid-static", false},
+			{"static", "another", true},
 		} {
 			pod, err := resolver.Pod(t.Context(), "web", test.name, test.uid)
 			switch {
