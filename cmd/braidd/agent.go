@@ -63,7 +63,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	api, err := kube.NewAPI(kube.APIOptions{
-		ServiceAccount: filepath.Join(o.root, o.token), Server: o.server, Version: buildVersion, NodeName: o.nodeName, Timeout: timeout,
+		ServiceAccount: o.token, Server: o.server, Version: buildVersion, NodeName: o.nodeName, Timeout: timeout,
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
 			return conf.Render(c)
 		},
 	}
-	binary, err := own.Copy(filepath.Join(a.place.Bin, "braid"), 0o755, install.KindBinary, filepath.Join(a.o.root, "braid"))
+	binary, err := own.Copy(filepath.Join(a.place.Bin, "braid"), 0o755, install.KindBinary, filepath.Join(a.o.image, "braid"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("the image has no CNI plugin: %w", err)
 	}
@@ -223,7 +223,7 @@ func (a *daemon) credential() *credential.Keeper {
 			state, err := a.store.Look(context.Background(), last) //nolint:forbidigo // it reads one file
 			return err != nil || state == own.Right
 		},
-		Own: func() ([]byte, error) { return os.ReadFile(filepath.Join(a.o.root, a.o.token, "token")) },
+		Own: func() ([]byte, error) { return os.ReadFile(filepath.Join(a.o.token, "token")) },
 		Report: func(expires time.Time, err error) {
 			a.health.Set(partCredential, err)
 			if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -55,7 +54,7 @@ func (a *daemon) operatorKeys() (map[string]json.RawMessage, error) {
 	if a.o.config == "" {
 		return keys, nil
 	}
-	raw, err := os.ReadFile(filepath.Join(a.o.root, a.o.config))
+	raw, err := os.ReadFile(a.o.config)
 	if err != nil {
 		return nil, a.wrongKey("", err.Error(), "see that the ConfigMap is mounted there")
 	}
@@ -75,7 +74,7 @@ func (a *daemon) operatorKeys() (map[string]json.RawMessage, error) {
 }
 
 func (a *daemon) wrongKey(key, what, fix string) error {
-	return &failure.Error{Reason: failure.InvalidConfig, NAD: a.o.config, Field: key, Err: fmt.Errorf("the agent's configuration: %s", what), Fix: fix}
+	return &failure.Error{Reason: failure.InvalidConfig, Field: key, Err: fmt.Errorf("the agent's configuration: %s", what), Fix: fix}
 }
 
 // capabilitiesOf are those that Braid declares for the default network's plugins to be given what

@@ -12,11 +12,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"k8s.io/klog/v2"
 
+	"github.com/braid-cni/braid/pkg/install/hostns"
 	"github.com/braid-cni/braid/pkg/install/platform"
 	"github.com/braid-cni/braid/pkg/loglevel"
 )
@@ -51,9 +53,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level}))
 	klog.SetSlogLogger(log)
-	a, err := newAgent(o, log)
-	if err == nil {
-		err = a.run(ctx)
+	if err = o.enterNode(); err == nil {
+		err = serve(ctx, o, log)
 	}
 	if err != nil {
 		log.Error("the agent ends", "error", err)
@@ -62,10 +63,49 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+func serve(ctx context.Context, o *options, log *slog.Logger) error {
+	a, err := newAgent(o, log)
+	if err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// enterNode moves the process to the node's mount namespace, where paths are what they are to the
+// container runtime. It keeps the directories of the container that it reads.
+func (o *options) enterNode() error {
+	if o.inContainer {
+		return nil
+	}
+	keep := map[string]string{"image": o.image, "token": o.token}
+	if o.config != "" {
+		keep["config"] = filepath.Dir(o.config)
+	}
+	ns, err := hostns.Host(hostns.Sockets())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := hostns.Enter(ns, keep); err != nil {
+		return err
+	}
+	dirs, err := hostns.Dirs()
+	if err != nil {
+		return err
+	}
+	o.image, o.token = dirs["image"], dirs["token"]
+	if o.config != "" {
+		o.config = filepath.Join(dirs["config"], filepath.Base(o.config))
+	}
+	return nil
+}
+
 // options are the command line, and what the pod's environment says.
 type options struct {
-	// root is the root directory of the agent's own image and volumes.
-	root string
+	// image is the directory of the binaries that are installed.
+	image string
+	// inContainer is that the agent stays in the mount namespace that it was started in.
+	inContainer bool
 	// config has keys of Braid's configuration; empty for the defaults of all.
 	config         string
 	defaultNetwork string
@@ -84,7 +124,7 @@ type options struct {
 
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{
-		root: "/", ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+		image: "/", ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
 	}
 	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -103,6 +143,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	account := f.String("service-account", "", "`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's own namespace")
 	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount", "`directory` of the agent's own token")
 	f.StringVar(&o.server, "api-server", "", "`URL` of the API server, for the agent and the CNI plugin; by default what the pod's environment says")
+	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
 	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")

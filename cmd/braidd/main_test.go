@@ -116,11 +116,11 @@ func (r *rig) start() (stop func() error) {
 		r.t.Setenv(key, value)
 	}
 	o, err := parse([]string{
-		"--config", "/braid.json", "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
-		"--state-dir", r.path("state"), "--token-dir", "/token", "--api-server", r.url(), "--profile", "plain",
+		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
+		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain",
 	}, &r.log)
 	must(r.t, err)
-	o.root = r.path("image")
+	o.image = r.path("image")
 	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
 	must(r.t, err)
 	ctx, cancel := context.WithCancel(r.t.Context())
