@@ -87,16 +87,17 @@ func (i *Installer) inspect(e own.Entry) (*Drift, error) {
 	return &Drift{Path: e.Path, Cause: Changed}, nil
 }
 
-// renamedTo names the file beside it that has the content, and who is known to name files so.
+// renamedTo names a file beside it that has the content, and who is known to name files so.
 func (i *Installer) renamedTo(e own.Entry) string {
-	for _, path := range i.copies(e) {
-		name := filepath.Base(path)
-		if strings.HasSuffix(name, ".cilium_bak") {
-			return name + ", by cilium with cni.exclusive"
-		}
-		return name
+	copies := i.copies(e)
+	if len(copies) == 0 {
+		return ""
 	}
-	return ""
+	name := filepath.Base(copies[0])
+	if strings.HasSuffix(name, ".cilium_bak") {
+		name += ", by cilium with cni.exclusive"
+	}
+	return name
 }
 
 // copies are files beside an installed one whose names begin with its name and that have its content.

@@ -35,7 +35,7 @@ func (w *Watch) Wait(ctx context.Context, dirs []string, timeout <-chan time.Tim
 	select {
 	case <-ctx.Done():
 	case <-timeout:
-	case <-w.notify.Errors: // changes were lost
+	case <-w.notify.Errors: //nolint:errcheck // changes were lost, which is a change
 	case <-w.notify.Events:
 		w.drain()
 	}
@@ -54,21 +54,21 @@ func (w *Watch) drain() {
 
 // follow watches just those directories, and reports whether one is new.
 func (w *Watch) follow(dirs []string) (isNew bool) {
-	var real []string
+	var resolved []string
 	for _, dir := range dirs {
-		if path, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(real, path) {
-			real = append(real, path)
+		if path, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(resolved, path) {
+			resolved = append(resolved, path)
 		}
 	}
 	watched := w.notify.WatchList()
 	for _, path := range watched {
-		if !slices.Contains(real, path) {
+		if !slices.Contains(resolved, path) {
 			if err := w.notify.Remove(path); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
 				continue // it is gone; a change too many is no harm
 			}
 		}
 	}
-	for _, path := range real {
+	for _, path := range resolved {
 		if !slices.Contains(watched, path) && w.notify.Add(path) == nil {
 			isNew = true
 		}

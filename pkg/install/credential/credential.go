@@ -85,17 +85,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 	pause := firstPause
 	for ctx.Err() == nil {
 		token, err := k.Renew(ctx)
-		if ctx.Err() != nil {
-			break
+		next := pause
+		if pause = min(2*pause, lastPause); err == nil {
+			next, pause = renewAfter(token.Life, k.random()), firstPause
 		}
-		k.report(token.Expires, err)
-		if err == nil {
-			pause = firstPause
-			k.wait(ctx, renewAfter(token.Life, k.random()))
-			continue
+		if ctx.Err() == nil {
+			k.report(token.Expires, err)
+			k.wait(ctx, next)
 		}
-		k.wait(ctx, pause)
-		pause = min(2*pause, lastPause)
 	}
 	return nil
 }

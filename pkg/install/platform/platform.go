@@ -152,7 +152,7 @@ func (p *profile) bin(root string) string {
 
 // osID returns the ID of os-release(5).
 func osID(root string) string {
-	raw, err := os.ReadFile(filepath.Join(root, "/etc/os-release"))
+	raw, err := os.ReadFile(filepath.Join(root, "etc", "os-release"))
 	if err != nil {
 		return ""
 	}
