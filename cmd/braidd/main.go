@@ -81,7 +81,13 @@ func (o *options) enterNode() error {
 	if o.config != "" {
 		keep["config"] = filepath.Dir(o.config)
 	}
-	ns, err := hostns.Host(hostns.Sockets())
+	sockets := hostns.Sockets()
+	for i, socket := range sockets {
+		if rest, ok := strings.CutPrefix(socket, "/run/"); ok {
+			sockets[i] = filepath.Join(o.runDir, rest)
+		}
+	}
+	ns, err := hostns.Host(sockets)
 	if err != nil {
 		return err
 	}
@@ -104,6 +110,8 @@ func (o *options) enterNode() error {
 type options struct {
 	// image is the directory of the binaries that are installed.
 	image string
+	// runDir is the node's /run.
+	runDir string
 	// inContainer is that the agent stays in the mount namespace that it was started in.
 	inContainer bool
 	// config has keys of Braid's configuration; empty for the defaults of all.
@@ -134,15 +142,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	f.StringVar(&o.config, "config", "", "`file` with keys of Braid's configuration, a JSON object; the default network and the kubeconfig are set by the agent")
 	f.StringVar(&o.defaultNetwork, "default-network", "", "`name` or file of the default network; by default the first configuration that can be one")
-	f.BoolVar(&o.movePrivate, "move-default-network", false, "move the default network's files to the private directory, so that no pod ever starts without Braid")
 	profile := f.String("profile", "auto", "`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
 	f.StringVar(&o.place.Conf, "cni-conf-dir", "", "`directory` of the runtime's CNI configurations; by default the profile's")
 	f.StringVar(&o.place.Bin, "cni-bin-dir", "", "`directory` of the runtime's CNI plugins; by default the profile's")
-	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` of the default network's configuration, where the runtime does not look; by default the profile's")
+	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` where the runtime does not look: the default network's files are moved there, so that no pod ever starts without Braid; by default they stay")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object; by default $NODE_NAME")
 	account := f.String("service-account", "", "`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's own namespace")
 	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount", "`directory` of the agent's own token")
 	f.StringVar(&o.server, "api-server", "", "`URL` of the API server, for the agent and the CNI plugin; by default what the pod's environment says")
+	f.StringVar(&o.runDir, "run-dir", "/run", "`directory` in the container that is the node's /run: the runtime's socket in it shows the node's mount namespace")
 	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
 	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
@@ -153,6 +161,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q is unknown", f.Arg(0))
 	}
+	o.movePrivate = o.place.Private != ""
 	if *profile != "auto" {
 		o.place.Profile = *profile
 	}
