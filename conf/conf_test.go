@@ -303,7 +303,7 @@ func TestAgentRoles(t *testing.T) {
 			rule(v1alpha1.GroupName, v1alpha1.Resource, read+" create update delete"),
 			rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),
 		},
-		{rule("", "pods", read)},
+		{rule("", "pods", "list watch")},
 	} {
 		if diff := cmp.Diff(want, all.roles[i].Rules); diff != "" {
 			t.Errorf("rules of %s (-want +got):\n%s", all.roles[i].Name, diff)
@@ -312,10 +312,8 @@ func TestAgentRoles(t *testing.T) {
 	}
 	tokens := rule("", "serviceaccounts/token", "create")
 	tokens.ResourceNames = []string{file(t, "rbac/cni.yaml").accounts[0].Name}
-	own := rule("apps", "daemonsets", "get")
-	own.ResourceNames = []string{"braid-agent"}
 	local, localBinding := all.localRoles[0], all.localBindings[0]
-	if diff := cmp.Diff([]rbacv1.PolicyRule{tokens, own}, local.Rules); diff != "" {
+	if diff := cmp.Diff([]rbacv1.PolicyRule{tokens, rule("", "pods", "get")}, local.Rules); diff != "" {
 		t.Errorf("rules in its namespace (-want +got):\n%s", diff)
 	}
 	bound(t, account, localBinding.Subjects, localBinding.RoleRef, "Role", local.Name)
@@ -409,10 +407,16 @@ func TestAgentDaemonSet(t *testing.T) {
 	if c.Resources.Limits != nil || c.Resources.Requests.Memory().IsZero() || len(c.Ports) > 0 || *d.Spec.UpdateStrategy.RollingUpdate.MaxSurge != intstr.FromInt32(0) {
 		t.Errorf("resources %+v, ports %v, update %+v", c.Resources, c.Ports, d.Spec.UpdateStrategy.RollingUpdate)
 	}
+	env := map[string]string{}
 	for _, e := range c.Env {
-		if e.Name == "GOMEMLIMIT" && e.Value == "" || e.Name == "NODE_NAME" && e.ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
-			t.Errorf("environment: %+v", e)
+		if env[e.Name] = e.Value; e.ValueFrom != nil {
+			env[e.Name] = e.ValueFrom.FieldRef.FieldPath
 		}
+	}
+	if diff := cmp.Diff(map[string]string{
+		"NODE_NAME": "spec.nodeName", "POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "GOMEMLIMIT": "128MiB",
+	}, env); diff != "" {
+		t.Errorf("environment (-want +got):\n%s", diff)
 	}
 	if want := "--service-account=" + account.Namespace + "/" + file(t, "rbac/cni.yaml").accounts[0].Name; !slices.Contains(c.Args, want) {
 		t.Errorf("arguments %q, want %s among them", c.Args, want)

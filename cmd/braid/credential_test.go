@@ -153,14 +153,14 @@ func cniMay() map[string]bool {
 func agentMay() map[string]bool {
 	return map[string]bool{
 		"create serviceaccounts/token kube-system/braid-cni": true,
-		"get daemonsets.apps kube-system/braid-agent":        true,
-		"watch pods": true, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
+		"get pods kube-system/braid-agent-x":                 true,
+		"watch pods":                                         true, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
 		"patch nodes/status": true, "create events": true, "update ipblocks.ipam.braid-cni.io": true, "patch ipblocks/status.ipam.braid-cni.io": true,
 
 		"create serviceaccounts/token kube-system/braid-agent": false, "create serviceaccounts/token kube-system/braid-controller": false,
 		"create serviceaccounts/token default/braid-cni": false, "get serviceaccounts kube-system/braid-cni": false, "list serviceaccounts kube-system/": false,
-		"get daemonsets.apps kube-system/other": false, "list daemonsets.apps kube-system/": false, "patch daemonsets.apps kube-system/braid-agent": false,
-		"delete daemonsets.apps kube-system/braid-agent": false, "get daemonsets.apps default/braid-agent": false,
+		"get pods": false, "get daemonsets.apps kube-system/braid-agent": false, "patch daemonsets.apps kube-system/braid-agent": false,
+		"delete daemonsets.apps kube-system/braid-agent": false,
 		"patch nodes": false, "update nodes": false, "update nodes/status": false, "create nodes": false, "delete nodes": false,
 		"patch pods": false, "patch pods/status": false, "create pods": false, "delete pods": false, "create pods/exec": false, "create pods/eviction": false,
 		"get secrets": false, "list secrets": false, "get configmaps": false, "update configmaps": false,

@@ -4,6 +4,7 @@ package helm_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -220,7 +223,7 @@ func TestValuesReachTheObjects(t *testing.T) {
 	want := []string{
 		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--log-level=debug",
 		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d", "--cni-bin-dir=/opt/cni/here",
-		"--private-conf-dir=/etc/cni/braid.d", "--api-server=https://[fd00::1]:6443", "--metrics-address=:9464",
+		"--private-conf-dir=/etc/cni/braid.d", "--move-default-network", "--api-server=https://[fd00::1]:6443",
 	}
 	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("the agent's arguments are\n%q, want\n%q", got, want)
@@ -240,13 +243,17 @@ func TestValuesReachTheObjects(t *testing.T) {
 		}
 	}
 	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
-	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest, "--set", "config.logLevel=debug"), "DaemonSet").Spec
+	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest), "DaemonSet").Spec
 	if got := agent.Template.Spec.Containers[0].Image; got != "braid@"+digest {
 		t.Errorf("image by digest: %s", got)
 	}
-	byDefault := decode[appsv1.DaemonSet](t, render(t, "kube-system"), "DaemonSet").Spec
-	if agent.Template.Annotations["braid-cni.io/config"] == byDefault.Template.Annotations["braid-cni.io/config"] {
-		t.Error("another configuration does not start the agents anew")
+	data := decode[corev1.ConfigMap](t, manifests, "ConfigMap").Data["config.json"]
+	var config any
+	if err := json.Unmarshal([]byte(data), &config); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(readYAML(t, "testdata/all.yaml")["config"], config); diff != "" {
+		t.Errorf("the configuration (-value +rendered):\n%s", diff)
 	}
 }
 
