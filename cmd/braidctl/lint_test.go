@@ -132,6 +132,33 @@ func TestLintFiles(t *testing.T) {
 	}
 }
 
+// What a node has does not keep the rest from being judged, and refuses nothing by itself.
+func TestLintBeyondTheNode(t *testing.T) {
+	dir := files(t, map[string]string{"objects.yaml": `apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: binary-first, namespace: lint}
+spec: {config: '{"cniVersion":"1.0.0","plugins":[{"type":"own"},{"type":"tuning","dataDir":"/root/x"}]}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: disk, namespace: lint}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: asks
+  namespace: lint
+  annotations: {k8s.v1.cni.cncf.io/networks: '[{"name":"disk","portMappings":[{"hostPort":80,"containerPort":80}]}]'}
+`})
+	_, stdout, _ := call(t, "braidctl lint -o json "+dir)
+	want := []string{
+		"NetworkAttachmentDefinition lint/binary-first refused NADInvalid", "NetworkAttachmentDefinition lint/disk warning NotChecked",
+	}
+	if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // The node's configuration decides what is allowed; Multus's is read as well as Braid's.
 func TestLintConfig(t *testing.T) {
 	dir := t.TempDir()

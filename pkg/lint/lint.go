@@ -2,8 +2,9 @@
 // it would warn of.
 //
 // Contract: it decides and changes nothing itself: what a pod gets is found out by pkg/resolve, and
-// chains are judged by the caller's plugins, as in an ADD. Check is pure. What only a node knows
-// (links, free addresses, devices) is not judged.
+// chains are judged by the caller's plugins, as in an ADD. It reads nothing but its Input, the
+// Source of that, and OnNode the networks on disk. What only a node knows (links, free addresses,
+// devices) is not judged.
 package lint
 
 import (
@@ -96,7 +97,7 @@ type Pod struct {
 	File, Where string
 }
 
-// Input is what Check looks at.
+// Input is what Check and Plan look at.
 type Input struct {
 	Config *conf.Config
 	// ConfigFile is where it was read; empty for none.
