@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/attachment"
 )
@@ -53,12 +55,8 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 
 // again gives what an Add of the holder has got already. What is there of an unfinished one is given back.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
-	has, err := m.held(ctx, h.ID)
+	has, addrs, err := m.holds(ctx, h.ID)
 	if err != nil || has == nil {
-		return nil, err
-	}
-	addrs, err := m.holds(ctx, has)
-	if err != nil {
 		return nil, err
 	}
 	for i, w := range wishes {
@@ -240,17 +238,8 @@ func (s *session) pickAll(wishes []Wish) (picks []picked, missing int, err error
 // pick finds a free address in the node's own blocks that is not picked already; no block for none.
 func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 	if w.Asked.IsValid() {
-		b, err := s.block(w.Space, blockOf(w.Asked))
-		if err != nil || b == nil || b.State != owned {
-			return nil, netip.Addr{}, err
-		}
-		if slices.Contains(already, picked{b, w.Asked}) {
-			return nil, netip.Addr{}, fmt.Errorf("%w: %v is asked for twice", ErrTaken, w.Asked)
-		}
-		if by, ok := b.Used[w.Asked]; ok {
-			return nil, netip.Addr{}, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.ID)
-		}
-		return b, w.Asked, nil
+		b, err := s.pickAsked(w, already)
+		return b, w.Asked, err
 	}
 	var found *local
 	var addr netip.Addr
@@ -284,6 +273,21 @@ func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 		}
 	}
 	return found, addr, err
+}
+
+// pickAsked is pick for an address that is asked for.
+func (s *session) pickAsked(w Wish, already []picked) (*local, error) {
+	b, err := s.block(w.Space, blockOf(w.Asked))
+	if err != nil || b == nil || b.State != owned {
+		return nil, err
+	}
+	if slices.Contains(already, picked{b, w.Asked}) {
+		return nil, fmt.Errorf("%w: %v is asked for twice", ErrTaken, w.Asked)
+	}
+	if by, ok := b.Used[w.Asked]; ok {
+		return nil, fmt.Errorf("%w: %v is that of pod %s, %v", ErrTaken, w.Asked, by.Pod, by.ID)
+	}
+	return b, nil
 }
 
 func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, rested, ok bool) {
@@ -327,35 +331,38 @@ func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err e
 		return orphans[a], err
 	}
 	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
-	entries, err := m.sharedEntriesOf(ctx, a)
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, errors.Join(broken, err)
 	}
+	entries, err := m.entries(ctx, a, shared...)
+	if found == nil {
+		found = &held{Holder: Holder{ID: a}}
+	}
 	found.Shared = append(found.Shared, entries...)
-	return found, nil
+	return found, err
 }
 
 // InUse gives what is in use of the blocks of which this node knows it, by the UID of their objects. A block that cannot be read is in the
 // error; the others are given.
 func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holder, error) {
 	known := map[types.UID]map[netip.Addr]Holder{}
-	err := m.locked(ctx, func(s *session) error {
-		return s.eachBlock(func(b *local) error {
-			if b.State == owned || b.State == giving {
-				known[b.UID] = b.Used
-			}
-			return nil
-		})
+	err := m.eachBlock(ctx, func(b *local) {
+		if b.State == owned || b.State == giving {
+			known[b.UID] = b.Used
+		}
 	})
 	return known, err
 }
 
-// holds gives those addresses of has that are recorded as the attachment's in the blocks themselves.
-func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
-	a := has.Holder.ID
-	var addrs []heldAddr
+// holds is held with those of its addresses that are recorded as the attachment's in the blocks
+// themselves.
+func (m *Manager) holds(ctx context.Context, a attachment.ID) (has *held, addrs []heldAddr, err error) {
+	if has, err = m.held(ctx, a); err != nil || has == nil {
+		return nil, nil, err
+	}
 	elsewhere := slices.Clone(has.Shared)
-	err := m.locked(ctx, func(s *session) error {
+	err = m.locked(ctx, func(s *session) error {
 		for _, at := range has.Local {
 			b, err := s.block(at.Space, blockOf(at.Addr))
 			switch {
@@ -370,22 +377,24 @@ func (m *Manager) holds(ctx context.Context, has *held) ([]heldAddr, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var shared []v1alpha1.IPBlock
 	for _, at := range distinctBlocks(elsewhere) {
-		entries, err := m.sharedEntries(ctx, at, a)
+		object, err := m.lookUp(ctx, at.block())
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		addrs = append(addrs, entries...)
+		if object != nil {
+			shared = append(shared, *object)
+		}
 	}
-	return addrs, nil
+	entries, err := m.entries(ctx, a, shared...)
+	return has, append(addrs, entries...), err
 }
 
 // distinctBlocks leaves one address of each block.
 func distinctBlocks(list []heldAddr) []heldAddr {
-	slices.SortFunc(list, compareBlocks)
-	return slices.CompactFunc(list, func(a, b heldAddr) bool { return compareBlocks(a, b) == 0 })
+	slices.SortFunc(list, func(a, b heldAddr) int { return strings.Compare(a.block(), b.block()) })
+	return slices.CompactFunc(list, func(a, b heldAddr) bool { return a.block() == b.block() })
 }
-
-func compareBlocks(a, b heldAddr) int { return strings.Compare(a.block(), b.block()) }

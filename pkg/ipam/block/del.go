@@ -15,36 +15,28 @@ import (
 
 // Del gives back all that the attachment holds. It needs the API only for addresses of shared blocks.
 func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
-	if err := m.del(ctx, a); err != nil {
-		return fmt.Errorf("give back the addresses of %v: %w", a, err)
-	}
-	return nil
+	return wrap(m.del(ctx, a), "give back the addresses of %v", a)
 }
 
 func (m *Manager) del(ctx context.Context, a attachment.ID) error {
-	var elsewhere []heldAddr
 	found, known := false, false
-	err := m.locked(ctx, func(s *session) error {
+	elsewhere, err := inside(ctx, m, func(s *session) ([]heldAddr, error) {
 		has, err := s.holding(a)
 		if err == nil && has == nil {
 			known = s.recollected()
-			has, err = s.searchOwn(a)
+			has, err = s.search(a)
 		}
-		if found = has != nil || err != nil; err != nil || has == nil {
-			return err
+		if found = has != nil; err != nil || has == nil {
+			return nil, err
 		}
-		elsewhere, err = s.release(has)
-		return err
+		return s.release(has)
 	})
 	if errors.Is(err, errUnusable) || err == nil && !found && !known {
 		has, herr := m.held(ctx, a)
 		if has == nil {
 			return herr
 		}
-		err = m.locked(ctx, func(s *session) (err error) {
-			elsewhere, err = s.release(has)
-			return err
-		})
+		elsewhere, err = inside(ctx, m, func(s *session) ([]heldAddr, error) { return s.release(has) })
 	}
 	if len(elsewhere) == 0 {
 		return err
@@ -62,16 +54,6 @@ func (m *Manager) del(ctx context.Context, a attachment.ID) error {
 // forgetHeld forgets an attachment that holds nothing any more.
 func (s *session) forgetHeld(a attachment.ID) error {
 	return errors.Join(s.remove(heldName(a)), s.forgetFull())
-}
-
-// searchOwn is what an attachment holds of the node's own blocks where its file is missing; nil for
-// nothing.
-func (s *session) searchOwn(a attachment.ID) (*held, error) {
-	has, err := s.search(a)
-	if err != nil || len(has.Local) == 0 {
-		return nil, err
-	}
-	return has, nil
 }
 
 // release frees addresses of the node's own blocks. elsewhere are those that may be held in the API; if there are none, the attachment is
@@ -114,25 +96,18 @@ func (s *session) leave(b *local, a attachment.ID) error {
 
 // Check says whether the attachment holds these addresses.
 func (m *Manager) Check(ctx context.Context, a attachment.ID, addrs []netip.Addr) error {
-	has, err := m.held(ctx, a)
-	if err != nil {
+	has, holds, err := m.holds(ctx, a)
+	switch {
+	case err != nil:
 		return err
-	}
-	if has == nil {
+	case has == nil, len(addrs) == 0 && len(holds) == 0:
 		return fmt.Errorf("%v holds no address", a)
-	}
-	holds, err := m.holds(ctx, has)
-	if err != nil {
-		return err
 	}
 	var errs []error
 	for _, addr := range addrs {
 		if !slices.ContainsFunc(holds, func(h heldAddr) bool { return h.Addr == addr }) {
 			errs = append(errs, fmt.Errorf("%v does not hold address %v", a, addr))
 		}
-	}
-	if len(addrs) == 0 && len(holds) == 0 {
-		errs = append(errs, fmt.Errorf("%v holds no address", a))
 	}
 	return errors.Join(errs...)
 }
@@ -143,22 +118,25 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 	for _, a := range valid {
 		keep[a] = true
 	}
-	orphans, rerr := m.recollectOnce(ctx)
-	if rerr != nil && orphans == nil {
-		return rerr
+	var orphans map[attachment.ID]*held
+	known, err := inside(ctx, m, func(s *session) (bool, error) { return s.recollected(), nil })
+	if err == nil && !known {
+		orphans, err = m.recollect(ctx)
+	}
+	if err != nil && orphans == nil {
+		return err
 	}
 	var gone []attachment.ID
 	stale := func(a attachment.ID) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
-	seen := map[attachment.ID]bool{}
 	see := func(a attachment.ID) {
-		if stale(a) && !seen[a] {
-			seen[a], gone = true, append(gone, a)
+		if stale(a) && !slices.Contains(gone, a) {
+			gone = append(gone, a)
 		}
 	}
 	for a := range orphans {
 		see(a)
 	}
-	err := m.locked(ctx, func(s *session) error {
+	err = m.locked(ctx, func(s *session) error {
 		for h, err := range s.everyHeld() {
 			if err != nil { // what it held is found below
 				m.Log.Error("what an attachment holds cannot be read", "error", err)
@@ -166,35 +144,21 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 			}
 			see(h.Holder.ID)
 		}
-		return s.eachBlock(func(b *local) error {
+		return s.eachBlock(func(b *local) {
 			for _, h := range b.Used {
 				see(h.ID)
 			}
-			return nil
 		})
 	})
 	errs := []error{err}
 	for _, a := range gone {
 		errs = append(errs, m.Del(ctx, a))
 	}
-	id, err := m.identity(ctx)
+	id, err := m.names(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	// Whoever was killed while it asked the API for an address may have got it after it was given back.
 	gonePart := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && stale(attachmentOf(e)) }
 	return errors.Join(append(errs, m.strikeAll(ctx, metav1.ListOptions{}, gonePart))...)
-}
-
-// recollectOnce finds out what this node's attachments hold, if that is not known.
-func (m *Manager) recollectOnce(ctx context.Context) (orphans map[attachment.ID]*held, err error) {
-	known := false
-	err = m.locked(ctx, func(s *session) error {
-		known = s.recollected()
-		return nil
-	})
-	if err != nil || known {
-		return nil, err
-	}
-	return m.recollect(ctx)
 }

@@ -44,16 +44,31 @@ type finder struct {
 	beside []Wish
 	// lasting: what is to be found outlives containers, and so is not a node's to keep.
 	lasting bool
-	me      *self
+	me      *identity
 	rnd     *rand.Rand
 	// taken are blocks that cannot be claimed, listed those of them that were read; complete says that these are all of the window.
 	taken    *alloc.BlockSet
-	listed   []v1alpha1.IPBlock
+	listed   []listed
 	complete bool
 	// unlock gives the lock of the space back.
 	unlock func()
 	// waited is how long for blocks that were recalled.
 	waited time.Duration
+}
+
+// listed is a block as it was read.
+type listed struct {
+	v1alpha1.IPBlock
+	cidr netip.Prefix
+}
+
+// see lists blocks, but those that are not as ours are.
+func (f *finder) see(objects ...v1alpha1.IPBlock) {
+	for _, b := range objects {
+		if cidr, err := ParseBlock(b.Spec.CIDR); err == nil {
+			f.listed = append(f.listed, listed{b, cidr})
+		}
+	}
 }
 
 // finder takes the lock of the wish's space. Its unlock is to be called, as it is then.
@@ -62,52 +77,48 @@ func (m *Manager) finder(ctx context.Context, w Wish, beside []Wish, lasting boo
 	return &finder{Manager: m, w: w, beside: beside, lasting: lasting, rnd: m.rand(), unlock: unlock}, err
 }
 
-// begin looks again. found: the node has a block by now. share: a block that is claimed for the
-// window is to be shared.
+// begin looks for blocks that the node has. found: they have an address for the wish by now, as whoever
+// had the lock before may have got one; else those are looked at of which it is not known whose they
+// are, and those of before the reboot. share: a block that is made for the wish is to be shared.
 func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
 	f.listed, f.taken, f.complete = nil, new(alloc.BlockSet), false
-	if found, err = f.owns(ctx); found || err != nil {
-		return found, false, err
+	if !f.lasting {
+		if found, err = f.has(ctx); found || err != nil {
+			return found, false, err
+		}
 	}
-	share, err = f.shares(ctx)
-	return false, share, err
+	if f.me, err = f.self(ctx); err == nil && !f.me.All && !slices.Contains(f.me.Seen, f.w.Space) {
+		err = f.learn(ctx)
+	}
+	if err == nil {
+		found, err = f.resume(ctx)
+	}
+	if err == nil && !found {
+		share, err = f.shares(ctx)
+	}
+	return found, share, err
 }
 
 // claim claims a block that nobody has; false if there is none.
 func (f *finder) claim(ctx context.Context) (bool, error) {
-	if ok, err := f.createInZone(ctx); ok || err != nil {
-		return ok, err
+	local, err := f.local(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, zone := range []func(context.Context, []netip.Prefix) (bool, error){f.inZone, f.newZone} {
+		if ok, err := zone(ctx, local); ok || err != nil {
+			return ok, err
+		}
 	}
 	return f.create(ctx, f.createOwned)
 }
 
 // has reports whether the node's own blocks can fulfil the wish.
-func (f *finder) has(ctx context.Context) (ok bool, err error) {
-	err = f.locked(ctx, func(s *session) error {
+func (f *finder) has(ctx context.Context) (bool, error) {
+	return inside(ctx, f.Manager, func(s *session) (bool, error) {
 		_, missing, err := s.pickAll(append(slices.Clip(f.beside), f.w))
-		ok = missing < 0
-		return err
+		return missing < 0, err
 	})
-	return ok, err
-}
-
-// owns says whether the node's own blocks have an address for the wish by now: whoever had the lock before may have got one. If not, those
-// are looked at of which it is not known whose they are, and those of before the reboot.
-func (f *finder) owns(ctx context.Context) (ok bool, err error) {
-	if !f.lasting { // what outlives the container is not this node's to keep
-		if ok, err := f.has(ctx); ok || err != nil {
-			return ok, err
-		}
-	}
-	if f.me, err = f.self(ctx); err != nil {
-		return false, err
-	}
-	if !f.me.All && !slices.Contains(f.me.Seen, f.w.Space) {
-		if err := f.learn(ctx); err != nil {
-			return false, err
-		}
-	}
-	return f.resume(ctx)
 }
 
 // shares reports whether a block that is claimed is to be shared: where those nodes that use blocks
@@ -132,41 +143,32 @@ func (f *finder) shares(ctx context.Context) (bool, error) {
 	if err := f.list(ctx); err != nil {
 		return false, err
 	}
-	return f.users() > f.unclaimed(count), nil
+	return f.crowded(count), nil
 }
 
-// users counts the nodes that own blocks of the window, or addresses of shared ones, of those that
-// were listed, and this one.
-func (f *finder) users() uint64 {
-	names := map[string]bool{f.me.Name: true}
-	for i := range f.listed {
-		spec := &f.listed[i].Spec
-		if cidr, err := ParseBlock(spec.CIDR); err != nil || !f.w.Window.Prefix().Overlaps(cidr) {
+// crowded reports whether the nodes that own listed blocks of the window, or addresses of shared ones,
+// and this one are more than the blocks that nobody has, of so many.
+func (f *finder) crowded(blocks uint64) bool {
+	users := map[string]bool{f.me.Name: true}
+	for _, b := range f.listed {
+		if !f.w.Window.Prefix().Overlaps(b.cidr) {
 			continue
 		}
-		if spec.Owner != nil {
-			names[spec.Owner.NodeName] = true
+		if f.w.fits(b.cidr) && blocks > 0 {
+			blocks--
 		}
-		for _, e := range spec.Allocations {
+		if b.Spec.Owner != nil {
+			users[b.Spec.Owner.NodeName] = true
+		}
+		for _, e := range b.Spec.Allocations {
 			for _, s := range Sandboxes(e) {
 				if s.Node != nil {
-					names[s.Node.NodeName] = true
+					users[s.Node.NodeName] = true
 				}
 			}
 		}
 	}
-	return uint64(len(names))
-}
-
-// unclaimed counts the blocks of the window, of which there are so many, that no listed one has.
-func (f *finder) unclaimed(count uint64) uint64 {
-	taken := map[netip.Prefix]bool{}
-	for i := range f.listed {
-		if cidr, err := ParseBlock(f.listed[i].Spec.CIDR); err == nil && f.w.fits(cidr) {
-			taken[cidr] = true
-		}
-	}
-	return count - min(count, uint64(len(taken)))
+	return uint64(len(users)) > blocks
 }
 
 // local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
@@ -197,12 +199,14 @@ func (f *finder) list(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	f.listed, err = f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + f.w.Space})
+	objects, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.space=" + f.w.Space})
 	if err != nil {
 		return fmt.Errorf("list blocks of space %s: %w", f.w.Space, err)
 	}
+	f.listed = nil
+	f.see(objects...)
 	taken := local
-	for _, b := range f.listed {
+	for _, b := range objects {
 		// One that is not as ours are is taken as far as it reaches.
 		if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil {
 			taken = append(taken, p.Masked())
@@ -260,20 +264,19 @@ func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, mak
 
 // fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was lost, or it is of before the reboot.
 func (f *finder) fromOwn(ctx context.Context) (ok bool, err error) {
-	for i := range f.listed {
-		cidr, perr := ParseBlock(f.listed[i].Spec.CIDR)
-		if ok || err != nil {
-			break
-		}
-		if perr != nil || !f.me.owns(&f.listed[i]) || !f.w.fits(cidr) {
+	for _, b := range f.listed {
+		if !f.me.owns(&b.IPBlock) || !f.w.fits(b.cidr) {
 			continue
 		}
-		b, merr := f.mine(ctx, f.me, f.w.Space, cidr)
-		if err = merr; err == nil && b != nil {
-			ok, err = f.use(ctx, b)
+		own, err := f.mine(ctx, f.me, f.w.Space, b.cidr)
+		if err == nil && own != nil {
+			ok, err = f.use(ctx, own)
+		}
+		if ok || err != nil {
+			return ok, err
 		}
 	}
-	return ok, err
+	return false, nil
 }
 
 // recall asks the owner of a block to share it, and gives that block.
@@ -281,20 +284,16 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 	if ok, err := f.fromOwn(ctx); ok || err != nil {
 		return nil, err
 	}
-	victims := slices.DeleteFunc(slices.Clone(f.listed), func(b v1alpha1.IPBlock) bool {
-		cidr, err := ParseBlock(b.Spec.CIDR)
-		return err != nil || b.Spec.Owner == nil || !f.w.fits(cidr) || !f.lasting && f.me.owns(&b)
+	victims := slices.DeleteFunc(slices.Clone(f.listed), func(b listed) bool {
+		return b.Spec.Owner == nil || !f.w.fits(b.cidr) || !f.lasting && f.me.owns(&b.IPBlock)
 	})
 	if len(victims) == 0 {
 		return nil, fmt.Errorf("%w in %v", ErrFull, f.w)
 	}
-	victim := f.choose(victims)
+	chosen := f.choose(victims)
+	victim := &chosen.IPBlock
 	if f.me.owns(victim) { // what lasts is none of its own
-		cidr, err := ParseBlock(victim.Spec.CIDR)
-		if err != nil {
-			return nil, err
-		}
-		return victim, f.give(ctx, f.me, victim.Spec.Space, cidr, (*local).ours)
+		return victim, f.give(ctx, f.me, victim.Spec.Space, chosen.cidr, (*local).ours)
 	}
 	if victim.Spec.Recall == nil {
 		victim.Spec.Recall = &v1alpha1.Recall{By: f.me.Name, At: metav1.NewTime(f.wall())}
@@ -310,9 +309,9 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 
 // choose prefers blocks that were recalled a moment ago, then those that say that something is free. Where a recall was not answered, nobody
 // may be there to do it.
-func (f *finder) choose(victims []v1alpha1.IPBlock) *v1alpha1.IPBlock {
+func (f *finder) choose(victims []listed) listed {
 	f.rnd.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
-	rank := func(b *v1alpha1.IPBlock) int32 {
+	rank := func(b listed) int32 {
 		switch {
 		case b.Spec.Recall == nil:
 			return Size - b.Status.Used
@@ -321,24 +320,15 @@ func (f *finder) choose(victims []v1alpha1.IPBlock) *v1alpha1.IPBlock {
 		}
 		return -1
 	}
-	best := &victims[0]
-	for i := range victims {
-		if rank(&victims[i]) > rank(best) {
-			best = &victims[i]
-		}
-	}
-	return best
+	return slices.MaxFunc(victims, func(a, b listed) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 // await waits until the block is the owner's no more. Others may have the lock of the space meanwhile.
 func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	for {
-		object, err := f.Store.Block(ctx, victim.Name)
-		if apierrors.IsNotFound(err) || err == nil && object.Spec.Owner == nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("get block %s: %w", victim.Name, err)
+		object, err := f.lookUp(ctx, victim.Name)
+		if err != nil || object == nil || object.Spec.Owner == nil {
+			return err
 		}
 		if f.waited >= cmp.Or(f.Patience, defaultPatience) {
 			return fmt.Errorf("%w in %v but in blocks of other nodes; node %s was asked to share %s and did not yet: %w",
@@ -399,10 +389,9 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	case err != nil:
 		return false, fmt.Errorf("claim block %v of space %s: %w", cidr, f.w.Space, err)
 	}
-	if err := f.step("created block"); err != nil {
-		return false, err
+	if err = f.step("created block"); err == nil {
+		_, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
 	}
-	_, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
 	return err == nil, err
 }
 
@@ -415,43 +404,31 @@ func wrap(err error, format string, args ...any) error {
 }
 
 // find gives the local state of a block; nil if there is none.
-func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (b *local, err error) {
-	err = m.locked(ctx, func(s *session) (err error) {
-		b, err = s.block(space, cidr)
-		return err
-	})
-	return b, err
+func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (*local, error) {
+	return inside(ctx, m, func(s *session) (*local, error) { return s.block(space, cidr) })
 }
 
 // become notes what a block has turned out to be: owned, so that its addresses are given, or dormant.
-func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (b *local, err error) {
-	err = m.locked(ctx, func(s *session) (err error) {
-		b, err = s.block(space, cidr)
+func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (*local, error) {
+	return inside(ctx, m, func(s *session) (*local, error) {
+		b, err := s.block(space, cidr)
 		if err != nil || b == nil {
-			return errors.Join(err, fmt.Errorf("the local state of block %v of space %s was removed: %w", cidr, space, ErrLater))
+			return nil, errors.Join(err, fmt.Errorf("the local state of block %v of space %s was removed: %w", cidr, space, ErrLater))
 		}
 		if b.State != what && len(b.Used) == 0 {
 			b.Idle = m.now()
 		}
 		b.UID, b.State = uid, what
-		return s.save(b)
+		return b, s.save(b)
 	})
-	return b, err
 }
 
 // resume settles the blocks that stand aside, and takes up one of before the reboot that has an address for the wish.
 func (f *finder) resume(ctx context.Context) (ok bool, err error) {
-	var prefixes []netip.Prefix
-	err = f.locked(ctx, func(l *session) (err error) {
-		prefixes, err = l.onShelf(f.w.Space, aside)
-		return err
-	})
-	for _, p := range prefixes {
-		if err != nil || ok {
-			break
-		}
-		b, serr := f.settle(ctx, f.me, f.w.Space, p)
-		if err = serr; err == nil && b != nil {
+	prefixes, err := inside(ctx, f.Manager, func(l *session) ([]netip.Prefix, error) { return l.onShelf(f.w.Space, aside) })
+	for i := 0; i < len(prefixes) && err == nil && !ok; i++ {
+		var b *local
+		if b, err = f.settle(ctx, f.me, f.w.Space, prefixes[i]); err == nil && b != nil {
 			ok, err = f.use(ctx, b)
 		}
 	}
@@ -481,7 +458,7 @@ func (f *finder) learn(ctx context.Context) error {
 	}
 	err = f.locked(ctx, func(l *session) error {
 		for _, object := range mine {
-			if err := l.adopt(f.me, &object); err != nil {
+			if _, err := l.adopt(f.me, &object); err != nil {
 				return err
 			}
 		}
@@ -490,91 +467,86 @@ func (f *finder) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return f.note(ctx, f.me, func(me *self) { me.Seen = append(me.Seen, f.w.Space) })
+	return f.note(ctx, f.me, func(me *identity) { me.Seen = append(me.Seen, f.w.Space) })
 }
 
-// adopt notes a block that is the node's and of which there is no file. The lock of the space has been held since the object was read.
-func (l *session) adopt(me *self, object *v1alpha1.IPBlock) error {
+// adopt notes a block that is the node's, unless there is a file of it. The lock of the space has been
+// held since the object was read. It returns nil where nothing is adopted.
+func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
 	cidr, err := ParseBlock(object.Spec.CIDR)
 	if err != nil || !isSpace(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
 		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
-		return nil //nolint:nilerr // it is nothing that gives addresses
+		return nil, nil //nolint:nilerr // it is nothing that gives addresses
 	}
 	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {
-		return err
+		return b, err
 	}
 	b := newLocal(object.Spec.Space, cidr, dormant)
 	b.UID, b.Idle = object.UID, l.m.now()
 	if bootOf(object.Spec.Owner) == me.Boot {
 		b.State = owned
 		if err := l.fill(b, false); err != nil {
-			return err
+			return nil, err
 		}
 		l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
 			"space", b.Space, "block", cidr, "node", me.Name)
 	}
-	return l.save(b)
+	return b, l.save(b)
 }
 
 // mine gives the block as it is on this node, settled, and noted if it was not yet; nil if it is not the node's. The lock of the space is held.
-func (m *Manager) mine(ctx context.Context, me *self, space string, cidr netip.Prefix) (*local, error) {
+func (m *Manager) mine(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
 	b, err := m.settle(ctx, me, space, cidr)
 	if b != nil || err != nil {
 		return b, err
 	}
-	object, err := m.Store.Block(ctx, NameOf(space, cidr))
-	if apierrors.IsNotFound(err) || err == nil && !me.owns(object) {
-		return nil, nil
+	object, err := m.lookUp(ctx, NameOf(space, cidr))
+	if err != nil || !me.owns(object) {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("get block %v of space %s: %w", cidr, space, err)
-	}
-	err = m.locked(ctx, func(s *session) (err error) {
-		if err = s.adopt(me, object); err == nil {
-			b, err = s.block(space, cidr)
-		}
-		return err
-	})
-	return b, err
+	return inside(ctx, m, func(s *session) (*local, error) { return s.adopt(me, object) })
 }
 
-// owns reports whether the object is the node's, perhaps under an earlier name.
-func (n *self) owns(object *v1alpha1.IPBlock) bool { return n.identity().named(object.Spec.Owner) }
+// instead adopts a block in the place of what is noted of it.
+func (m *Manager) instead(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
+	return inside(ctx, m, func(s *session) (*local, error) {
+		if err := s.drop(b); err != nil {
+			return nil, err
+		}
+		return s.adopt(me, object)
+	})
+}
 
 // takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more, or was taken up since, and what was in
 // use of it then is not known.
-func (m *Manager) takeUp(ctx context.Context, me *self, b *local) (bool, error) {
+func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (bool, error) {
 	if b.Claim == "" { // for the case that the answer is lost
 		b.Claim = m.newClaim()
 		if err := m.locked(ctx, func(s *session) error { return s.save(b) }); err != nil {
 			return false, err
 		}
 	}
-	for pauses := m.conflicts(); ; {
-		object, err := m.Store.Block(ctx, b.name())
-		if err != nil && !apierrors.IsNotFound(err) {
-			return false, fmt.Errorf("get block %s: %w", b.name(), err)
+	var object *v1alpha1.IPBlock
+	stored, err := m.swap(ctx, "take up block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
+		if object = current; !me.owns(current) {
+			return false, nil
 		}
-		if err != nil || !me.owns(object) {
-			return false, m.locked(ctx, func(s *session) error { return s.drop(b) })
+		if boot, claim := me.by(b, current.Spec.Owner); boot && !claim {
+			return false, nil
 		}
-		if boot, claim := me.by(b, object.Spec.Owner); boot && !claim {
-			return false, m.locked(ctx, func(s *session) error { return errors.Join(s.drop(b), s.adopt(me, object)) })
-		}
-		object.Spec.Owner = me.node(b.Claim)
-		if err := m.step("take up block"); err != nil {
-			return false, err
-		}
-		object, err = m.Store.UpdateBlock(ctx, object)
-		if err == nil {
-			_, err := m.become(ctx, b.Space, b.prefix, owned, object.UID)
-			return err == nil, err
-		}
-		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return false, fmt.Errorf("take up block %s: %w", b.name(), err)
-		}
-		if err := pauses.next(ctx); err != nil {
-			return false, err
-		}
+		current.Spec.Owner = me.node(b.Claim)
+		return true, nil
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case stored != nil:
+		_, err := m.become(ctx, b.Space, b.prefix, owned, stored.UID)
+		return err == nil, err
 	}
+	if me.owns(object) {
+		_, err = m.instead(ctx, me, b, object)
+		return false, err
+	}
+	return false, m.locked(ctx, func(s *session) error { return s.drop(b) })
 }

@@ -81,16 +81,16 @@ type Wish struct {
 	Asked netip.Addr
 }
 
-func (m *Manager) boot() (string, error) {
-	id, err := m.Boot()
-	return id, wrap(err, "read boot ID")
-}
+func (m *Manager) now() time.Time { return read(m.Now, BootClock) }
 
-func (m *Manager) now() time.Time {
-	if m.Now != nil {
-		return m.Now()
+func (m *Manager) wall() time.Time { return read(m.Wall, time.Now) }
+
+// read reads a clock, or else another one.
+func read(clock, otherwise func() time.Time) time.Time {
+	if clock == nil {
+		return otherwise()
 	}
-	return BootClock()
+	return clock()
 }
 
 // BootClock is the time since the machine was booted, also while it was suspended, as a time after 1970.
@@ -100,13 +100,6 @@ func BootClock() time.Time {
 		return time.Now() // no kernel that Go runs on
 	}
 	return time.Unix(since.Unix())
-}
-
-func (m *Manager) wall() time.Time {
-	if m.Wall != nil {
-		return m.Wall()
-	}
-	return time.Now()
 }
 
 func (m *Manager) sleep(ctx context.Context, d time.Duration) error {

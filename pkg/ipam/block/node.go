@@ -17,8 +17,8 @@ import (
 // countFor is how long the number of nodes is taken to stay as it is.
 const countFor = 10 * time.Minute
 
-// self is who this node is.
-type self struct {
+// identity is who this node is.
+type identity struct {
 	Boot string    `json:"boot"`
 	Name string    `json:"name"`
 	UID  types.UID `json:"uid"`
@@ -33,7 +33,7 @@ type self struct {
 }
 
 // node is the node as the owner of what it got by a claim; "" for what it got otherwise.
-func (n *self) node(claim string) *v1alpha1.Node {
+func (n *identity) node(claim string) *v1alpha1.Node {
 	boot := n.Boot
 	if claim != "" {
 		boot += "/" + claim
@@ -44,11 +44,8 @@ func (n *self) node(claim string) *v1alpha1.Node {
 // newClaim tells one claim of a block from another of the same boot.
 func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
 
-// identity is the same as it is known without asking.
-func (n *self) identity() *identity { return &identity{n.Name, n.Boot, n.Former} }
-
 // by says whether the owner of a block took it up in this boot, and whether by the claim of which there is a file.
-func (n *self) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
+func (n *identity) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
 	return bootOf(owner) == n.Boot, owner.BootID == n.node(b.Claim).BootID
 }
 
@@ -59,31 +56,32 @@ func bootOf(owner *v1alpha1.Node) string {
 }
 
 // self is who this node is; the API is asked once in a boot, and by Inspect.
-func (m *Manager) self(ctx context.Context) (*self, error) {
-	if n, err := m.known(ctx); err != nil || n != nil {
+func (m *Manager) self(ctx context.Context) (*identity, error) {
+	n, _, err := m.noted(ctx)
+	if err != nil || n != nil && n.Name == m.NodeName {
 		return n, err
 	}
 	return m.ask(ctx)
 }
 
 // ask asks the API who this node is.
-func (m *Manager) ask(ctx context.Context) (*self, error) {
-	boot, err := m.boot()
+func (m *Manager) ask(ctx context.Context) (*identity, error) {
+	boot, err := m.Boot()
 	if err != nil {
-		return nil, err
+		return nil, wrap(err, "read boot ID")
 	}
 	node, err := m.Nodes.Node(ctx, m.NodeName)
 	if err != nil {
 		return nil, fmt.Errorf("node %s, as which this machine is to own addresses: %w", m.NodeName, err)
 	}
-	n := &self{Boot: boot, Name: m.NodeName}
-	return n, m.note(ctx, n, func(me *self) { me.UID = node.UID })
+	n := &identity{Boot: boot, Name: m.NodeName}
+	return n, m.note(ctx, n, func(me *identity) { me.UID = node.UID })
 }
 
 // note changes who this node is, in the file and in n. What others have noted meanwhile stays.
-func (m *Manager) note(ctx context.Context, n *self, change func(*self)) error {
+func (m *Manager) note(ctx context.Context, n *identity, change func(*identity)) error {
 	return m.locked(ctx, func(s *session) error {
-		current := new(self)
+		current := new(identity)
 		if err := s.read(nodeFile, current); err != nil || current.Boot != n.Boot {
 			current = n
 		}
@@ -97,25 +95,24 @@ func (m *Manager) note(ctx context.Context, n *self, change func(*self)) error {
 	})
 }
 
-// known is self as far as it was learned in this boot; nil if it was not.
-func (m *Manager) known(ctx context.Context) (*self, error) {
-	boot, err := m.boot()
-	if err != nil {
-		return nil, err
+// noted is what was noted in this boot of who this node is; nil for nothing.
+func (m *Manager) noted(ctx context.Context) (n *identity, boot string, err error) {
+	if boot, err = m.Boot(); err != nil {
+		return nil, "", wrap(err, "read boot ID")
 	}
-	n := new(self)
-	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
-	if err != nil || n.Boot != boot || n.Name != m.NodeName {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			m.Log.Error("who this node is will be asked again", "error", err)
-		}
-		return nil, nil
+	n = new(identity)
+	unread := m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
+	if unread != nil && !errors.Is(unread, fs.ErrNotExist) {
+		m.Log.Error("who this node is will be asked again", "error", unread)
 	}
-	return n, nil
+	if unread != nil || n.Boot != boot {
+		n = nil
+	}
+	return n, boot, nil
 }
 
 // nodes is how many nodes there are.
-func (m *Manager) nodes(ctx context.Context, me *self) (int, error) {
+func (m *Manager) nodes(ctx context.Context, me *identity) (int, error) {
 	if age := m.now().Sub(me.Counted); me.Nodes > 0 && age >= 0 && age < countFor {
 		return me.Nodes, nil
 	}
@@ -123,39 +120,33 @@ func (m *Manager) nodes(ctx context.Context, me *self) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count nodes: %w", err)
 	}
-	return n, m.note(ctx, me, func(me *self) { me.Nodes, me.Counted = n, m.now() })
+	return n, m.note(ctx, me, func(me *identity) { me.Nodes, me.Counted = n, m.now() })
 }
 
-// identity is what this machine is called in objects.
-type identity struct {
-	name, boot string
-	// former are the names that it had before in this boot.
-	former []string
-}
-
-// identity reads what this machine is called. It asks nobody.
-func (m *Manager) identity(ctx context.Context) (*identity, error) {
-	boot, err := m.boot()
-	if err != nil {
-		return nil, err
+// names returns what this machine is called in objects. It asks nobody.
+func (m *Manager) names(ctx context.Context) (*identity, error) {
+	n, boot, err := m.noted(ctx)
+	id := &identity{Name: m.NodeName, Boot: boot}
+	if n != nil {
+		id.Former = append(n.Former, n.Name)
 	}
-	id, n := &identity{name: m.NodeName, boot: boot}, new(self)
-	err = m.locked(ctx, func(s *session) error { return s.read(nodeFile, n) })
-	if err == nil && n.Boot == boot {
-		id.former = append(slices.Clone(n.Former), n.Name)
-	}
-	return id, nil //nolint:nilerr // what cannot be read names nobody
+	return id, err
 }
 
 // named reports whether a node of an object is this machine by a name that it has, or had in this
 // boot.
-func (id *identity) named(node *v1alpha1.Node) bool {
-	return node != nil && (node.NodeName == id.name || bootOf(node) == id.boot && slices.Contains(id.former, node.NodeName))
+func (n *identity) named(node *v1alpha1.Node) bool {
+	return node != nil && (node.NodeName == n.Name || bootOf(node) == n.Boot && slices.Contains(n.Former, node.NodeName))
+}
+
+// owns reports whether the object is the node's, perhaps under an earlier name; nil is nobody's.
+func (n *identity) owns(object *v1alpha1.IPBlock) bool {
+	return object != nil && n.named(object.Spec.Owner)
 }
 
 // ran reports whether a container that an entry of a shared block names may have run on this
 // machine. A boot is this machine's, whatever its name was; that it is that of another machine,
 // too, is next to impossible together with a container ID.
-func (id *identity) ran(e v1alpha1.Allocation) bool {
-	return id.named(e.Node) || e.Node != nil && bootOf(e.Node) == id.boot
+func (n *identity) ran(e v1alpha1.Allocation) bool {
+	return n.named(e.Node) || e.Node != nil && bootOf(e.Node) == n.Boot
 }

@@ -12,9 +12,8 @@ import (
 // The objects of the cluster that count for blocks, by who needs them. Implementations (pkg/kube):
 // an API server, manifests on disk.
 //
-// Errors: what is not there, exists already, or is another object or another version of it by now
-// has an error of k8s.io/apimachinery/pkg/api/errors in the chain: IsNotFound, IsAlreadyExists,
-// IsConflict. A write that fails otherwise may have taken effect.
+// Errors are those of k8s.io/apimachinery/pkg/api/errors: IsNotFound, IsAlreadyExists, IsConflict
+// (it is another object or version by now). A write that fails otherwise may have taken effect.
 
 // BlockReader reads blocks.
 type BlockReader interface {
@@ -51,7 +50,6 @@ type Nodes interface {
 // IPAMClaims knows the claims, which keep addresses beyond a container's life (Manager.Add).
 type IPAMClaims interface {
 	IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error)
-	// SetIPAMClaimIPs publishes addresses, in CIDR form, in the status of the claim with this uid,
-	// and with them the claim's status.ownerPod.
+	// SetIPAMClaimIPs publishes addresses, in CIDR form, and the status.ownerPod of this claim (uid).
 	SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error
 }

@@ -8,7 +8,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
@@ -38,7 +37,7 @@ func (s *session) heldInode() (uint64, bool) {
 // be written. Those under the name of another Node object are not written down, as a GC would free
 // them, and are asked for again.
 func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*held, err error) {
-	id, err := m.identity(ctx)
+	id, err := m.names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,30 +51,25 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 		for _, e := range shared[i].Spec.Allocations {
 			addr, err := netip.ParseAddr(e.Address)
 			for _, s := range Sandboxes(e) {
-				if err == nil && s.ContainerID != "" && s.Node != nil && bootOf(s.Node) == id.boot {
-					orphan(orphans, s, heldAddr{shared[i].Spec.Space, addr})
-					strange[s.Node.NodeName] = !id.named(s.Node)
+				if err == nil && s.ContainerID != "" && s.Node != nil && bootOf(s.Node) == id.Boot {
+					a := attachmentOf(s)
+					if orphans[a] == nil {
+						orphans[a] = &held{Holder: Holder{a, s.PodUID, s.Pod}}
+					}
+					orphans[a].Shared = append(orphans[a].Shared, heldAddr{shared[i].Spec.Space, addr})
+					if !id.named(s.Node) {
+						strange[s.Node.NodeName] = true
+					}
 				}
 			}
 		}
 	}
 	for name := range strange {
-		if !strange[name] {
-			continue
-		}
 		if _, err := m.Nodes.Node(ctx, name); !apierrors.IsNotFound(err) {
 			return orphans, wrap(err, "node %s, of which containers of this machine are", name)
 		}
 	}
 	return orphans, m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) })
-}
-
-func orphan(orphans map[attachment.ID]*held, e v1alpha1.Allocation, at heldAddr) {
-	a := attachmentOf(e)
-	if orphans[a] == nil {
-		orphans[a] = &held{Holder: Holder{a, e.PodUID, e.Pod}}
-	}
-	orphans[a].Shared = append(orphans[a].Shared, at)
 }
 
 // adoptOrphans writes down what attachments hold, unless another process was quicker: it may have
@@ -106,17 +100,4 @@ func (s *session) adoptOrphans(orphans map[attachment.ID]*held) error {
 	last := s.tended()
 	last.Recollected = inode
 	return s.write(tendedFile, &last)
-}
-
-// sharedEntriesOf are the addresses of all shared blocks that the attachment holds.
-func (m *Manager) sharedEntriesOf(ctx context.Context, a attachment.ID) (list []heldAddr, err error) {
-	id, err := m.identity(ctx)
-	if err != nil {
-		return nil, err
-	}
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
-	for i := range shared {
-		list = append(list, entries(id, &shared[i], a)...)
-	}
-	return list, err
 }

@@ -11,10 +11,10 @@ import (
 // Reserve makes sure that an Add with these wishes finds its addresses in blocks of this node, and so
 // asks the API nothing. It takes no address, and may be called at any time beside anything else.
 //
-// A block that is reserved is kept as one that is in use until the time after which idle blocks are
-// given back has passed without another Reserve; other nodes that need it get it all the same.
-// Nothing can be reserved in a window whose blocks are shared, which is no error. ErrFull: somebody
-// has each block of the window. Of others nothing is asked. What a wish asks for is disregarded.
+// A block that is reserved counts as one that has just become idle: without another Reserve it is
+// given back after idleAfter, and to a node that recalls it at once. Where blocks are shared nothing
+// can be reserved, which is no error. ErrFull means that each block of the window is somebody's; none
+// of them is recalled. An address that a wish asks for is disregarded.
 func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 	wishes = slices.Clone(wishes)
 	for i := range wishes {

@@ -1,6 +1,10 @@
 package block
 
-import "github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+import (
+	"slices"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+)
 
 // secondOf is the second sandbox of an address as an allocation of its own.
 func secondOf(e v1alpha1.Allocation) v1alpha1.Allocation {
@@ -27,28 +31,20 @@ func Sandboxes(e v1alpha1.Allocation) (list []v1alpha1.Allocation) {
 // Without takes sandboxes off an address, and reports whether there were any. What is left may be
 // kept by a claim alone, or by nobody.
 func Without(e v1alpha1.Allocation, gone func(v1alpha1.Allocation) bool) (left v1alpha1.Allocation, changed bool) {
-	if e.Second != nil && gone(secondOf(e)) {
-		e.Second, changed = nil, true
+	left = v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}
+	for _, s := range Sandboxes(e) {
+		if gone(s) {
+			changed = true
+		} else {
+			join(&left, s)
+		}
 	}
-	first := e
-	first.Second = nil
-	switch {
-	case !gone(first):
-		return e, changed
-	case e.Second != nil:
-		return secondOf(e), true
-	}
-	return v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}, true
+	return left, changed
 }
 
 // uses reports whether one of the sandboxes of the address is such.
 func uses(e v1alpha1.Allocation, such func(v1alpha1.Allocation) bool) bool {
-	for _, s := range Sandboxes(e) {
-		if such(s) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(Sandboxes(e), such)
 }
 
 // join makes a sandbox the user of an address, or the second one beside another.

@@ -21,13 +21,16 @@ const (
 	lookAgain = 100 * time.Millisecond
 	// answered is how long after a recall at the latest a node that works has answered it.
 	answered = 4 * tendAfter
+	// The pauses between tries where others are at work on the same block grow from one to the other.
+	firstPause = 2 * time.Millisecond
+	lastPause  = 200 * time.Millisecond
 )
 
 func attachmentOf(a v1alpha1.Allocation) attachment.ID {
 	return attachment.ID{Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName}
 }
 
-func allocation(a netip.Addr, h Holder, me *self) v1alpha1.Allocation {
+func allocation(a netip.Addr, h Holder, me *identity) v1alpha1.Allocation {
 	return v1alpha1.Allocation{
 		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID, Node: me.node(""),
 	}
@@ -40,86 +43,85 @@ func (m *Manager) sharedBlocks(ctx context.Context, opts metav1.ListOptions) ([]
 	return blocks, wrap(err, "list shared blocks")
 }
 
-// edit changes a shared block by compare-and-swap until it succeeds or change says that there is nothing to do, and says whether it has
-// changed it. A block that has become empty is deleted. One that is not there or has an owner is left alone. object is the block as it was,
-// nil to ask for it.
+// edit is swap for a shared block, and reports whether it has changed it. One that is not there or
+// has an owner is left alone. object is the block as it was, nil to ask for it.
 func (m *Manager) edit(ctx context.Context, name string, object *v1alpha1.IPBlock, change func(*v1alpha1.IPBlock) (bool, error)) (changed bool, err error) {
-	for pauses := m.conflicts(); ; object = nil {
-		if object == nil {
-			object, err = m.Store.Block(ctx, name)
-		}
-		if apierrors.IsNotFound(err) || err == nil && object.Spec.Owner != nil {
+	stored, err := m.swap(ctx, "change shared block", name, object, func(object *v1alpha1.IPBlock) (bool, error) {
+		if object == nil || object.Spec.Owner != nil {
 			return false, nil
 		}
-		if err != nil {
-			return false, fmt.Errorf("get block %s: %w", name, err)
+		return change(object)
+	})
+	if err != nil || stored == nil {
+		return false, err
+	}
+	return true, m.step("changed shared block")
+}
+
+// swap changes a block by compare-and-swap until it succeeds, and returns what is stored then; nil if
+// change reports that there is nothing to do. change gets the block as it is, nil for none. One that
+// belongs to nobody after it, as a whole or in parts, is deleted. object is the block as it was, nil
+// to ask for it.
+func (m *Manager) swap(ctx context.Context, step, name string, object *v1alpha1.IPBlock, change func(*v1alpha1.IPBlock) (bool, error)) (*v1alpha1.IPBlock, error) {
+	for pause := firstPause; ; object = nil {
+		if object == nil {
+			var err error
+			if object, err = m.lookUp(ctx, name); err != nil {
+				return nil, err
+			}
 		}
 		if todo, err := change(object); err != nil || !todo {
-			return false, err
+			return nil, err
 		}
-		if err := m.step("change shared block"); err != nil {
-			return false, err
+		if err := m.step(step); err != nil {
+			return nil, err
 		}
-		if len(object.Spec.Allocations) == 0 {
+		stored, err := object, error(nil)
+		if object.Spec.Owner == nil && len(object.Spec.Allocations) == 0 {
 			err = m.Store.DeleteBlock(ctx, object)
 		} else {
-			_, err = m.Store.UpdateBlock(ctx, object)
+			stored, err = m.Store.UpdateBlock(ctx, object)
 		}
 		if err == nil {
-			return true, m.step("changed shared block")
+			return stored, nil
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return false, fmt.Errorf("change block %s: %w", name, err)
+			return nil, fmt.Errorf("%s %s: %w", step, name, err)
 		}
-		if err := pauses.next(ctx); err != nil {
-			return false, fmt.Errorf("change block %s, which others change too: %w", name, err)
+		pause = min(2*pause, lastPause)
+		if err := m.sleep(ctx, pause/2+time.Duration(m.rand().Int64N(int64(pause)))); err != nil {
+			return nil, fmt.Errorf("%s %s, which others change too: %w", step, name, err)
 		}
 	}
 }
 
-const (
-	firstPause = 2 * time.Millisecond
-	lastPause  = 200 * time.Millisecond
-)
-
-// pauses are those between tries where others are at work on the same block.
-type pauses struct {
-	m    *Manager
-	last time.Duration
-}
-
-func (m *Manager) conflicts() *pauses { return &pauses{m: m, last: firstPause} }
-
-func (p *pauses) next(ctx context.Context) error {
-	p.last = min(2*p.last, lastPause)
-	return p.m.sleep(ctx, p.last/2+time.Duration(p.m.rand().Int64N(int64(p.last))))
-}
-
-// sharedEntries are the addresses of a shared block that the attachment holds.
-func (m *Manager) sharedEntries(ctx context.Context, at heldAddr, a attachment.ID) ([]heldAddr, error) {
-	object, err := m.Store.Block(ctx, at.block())
+// lookUp returns the object of a block; nil if there is none.
+func (m *Manager) lookUp(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
+	object, err := m.Store.Block(ctx, name)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("get block %s: %w", at.block(), err)
+	return object, wrap(err, "get block %s", name)
+}
+
+// entries are the addresses of shared blocks that the attachment holds as the objects say it.
+func (m *Manager) entries(ctx context.Context, a attachment.ID, objects ...v1alpha1.IPBlock) (addrs []heldAddr, err error) {
+	if len(objects) == 0 {
+		return nil, nil
 	}
-	id, err := m.identity(ctx)
+	id, err := m.names(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return entries(id, object, a), nil
-}
-
-// entries are the addresses that the attachment holds as the object says it.
-func entries(id *identity, object *v1alpha1.IPBlock, a attachment.ID) (addrs []heldAddr) {
-	for _, e := range object.Spec.Allocations {
-		such := func(e v1alpha1.Allocation) bool { return attachmentOf(e) == a && id.ran(e) }
-		if addr, err := netip.ParseAddr(e.Address); err == nil && uses(e, such) {
-			addrs = append(addrs, heldAddr{object.Spec.Space, addr})
+	such := func(e v1alpha1.Allocation) bool { return attachmentOf(e) == a && id.ran(e) }
+	for _, object := range objects {
+		for _, e := range object.Spec.Allocations {
+			if addr, err := netip.ParseAddr(e.Address); err == nil && uses(e, such) {
+				addrs = append(addrs, heldAddr{object.Spec.Space, addr})
+			}
 		}
 	}
-	return addrs
+	return addrs, nil
 }
 
 // releaseShared gives back what the attachment holds of a block that this node does not own, or is about to share.
@@ -145,23 +147,28 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 			return err
 		}
 	}
-	id, err := m.identity(ctx)
+	id, err := m.names(ctx)
 	if err != nil {
 		return err
 	}
 	_, err = m.edit(ctx, at.block(), nil, func(object *v1alpha1.IPBlock) (bool, error) {
-		return m.strike(object, func(e v1alpha1.Allocation) bool { return id.ran(e) && attachmentOf(e) == a }), nil
+		return strike(object, func(e v1alpha1.Allocation) bool { return id.ran(e) && attachmentOf(e) == a }), nil
 	})
 	return err
 }
 
 // strikeAll is strike for all shared blocks.
 func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone func(v1alpha1.Allocation) bool) error {
+	return m.editAll(ctx, opts, gone, func(object *v1alpha1.IPBlock) bool { return strike(object, gone) })
+}
+
+// editAll is edit for those shared blocks of which a sandbox is such.
+func (m *Manager) editAll(ctx context.Context, opts metav1.ListOptions, such func(v1alpha1.Allocation) bool, change func(*v1alpha1.IPBlock) bool) error {
 	shared, err := m.sharedBlocks(ctx, opts)
 	errs := []error{err}
 	for i := range shared {
-		if slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, gone) }) {
-			_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (bool, error) { return m.strike(object, gone), nil })
+		if slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, such) }) {
+			_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (bool, error) { return change(object), nil })
 			errs = append(errs, err)
 		}
 	}
@@ -169,7 +176,7 @@ func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone f
 }
 
 // strike takes containers' hold off addresses; those that a claim keeps stay. It says whether it changed anything.
-func (m *Manager) strike(object *v1alpha1.IPBlock, gone func(v1alpha1.Allocation) bool) (changed bool) {
+func strike(object *v1alpha1.IPBlock, gone func(v1alpha1.Allocation) bool) (changed bool) {
 	var kept []v1alpha1.Allocation
 	for _, e := range object.Spec.Allocations {
 		left, struck := Without(e, gone)

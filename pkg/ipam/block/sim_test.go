@@ -136,6 +136,9 @@ type simNode struct {
 	away error
 	// timer: the blocks are tended without traffic. amnesia: the state was lost in this boot.
 	timer, amnesia bool
+	// unsure: a claim arrived after its block was given away. What is in use of it is not known
+	// before the next boot.
+	unsure bool
 	// collecting: a GC is under way.
 	collecting bool
 }
@@ -599,7 +602,7 @@ func (s *sim) reboot(n *simNode) {
 	}
 	s.note("reboot %s", n.NodeName)
 	n.boot++
-	n.amnesia = false
+	n.amnesia, n.unsure = false, false
 	if err := os.RemoveAll(n.Dir); err != nil {
 		s.fail("%v", err)
 	}
@@ -647,7 +650,7 @@ func (s *sim) rename(n *simNode) {
 
 // suspend stops a node for a while, which its boot clock does not count.
 func (s *sim) suspend(n *simNode) {
-	s.api.Arrive() // the others go on: no request is under way for that long
+	s.arrive() // the others go on: no request is under way for that long
 	d := time.Duration(s.rnd.Int64N(int64(40 * time.Minute)))
 	for _, o := range s.ops { // those of others would have come to their end
 		if o.node != n {
@@ -825,7 +828,7 @@ func (s *sim) act() {
 	case x < 84:
 		s.reboot(n)
 	case x < 86:
-		s.api.Arrive()
+		s.arrive()
 	case x < 87:
 		s.api.Remember()
 	default:
@@ -871,6 +874,24 @@ func (s *sim) happen(n *simNode, x int) {
 	}
 }
 
+// arrive makes requests that are on their way take effect.
+func (s *sim) arrive() {
+	there := map[string]bool{}
+	for _, b := range s.api.All() {
+		there[b.Name] = true
+	}
+	s.api.Arrive()
+	for _, b := range s.api.All() {
+		file := strings.ReplaceAll(b.Spec.CIDR, "/", "-")
+		for _, n := range s.nodes {
+			if !there[b.Name] && b.Spec.Owner != nil && b.Spec.Owner.NodeName == n.NodeName {
+				known, _ := filepath.Glob(filepath.Join(n.Dir, "blocks", b.Spec.Space, "*", file))
+				n.unsure = n.unsure || len(known) == 0
+			}
+		}
+	}
+}
+
 // pass lets time go by: much only where nothing is under way.
 func (s *sim) pass() {
 	most := 20 * time.Minute
@@ -878,7 +899,7 @@ func (s *sim) pass() {
 		most = min(most, max(0, 2*time.Minute-(s.clock-o.started))/4)
 	}
 	if most > time.Minute {
-		s.api.Arrive() // no request is under way for that long
+		s.arrive() // no request is under way for that long
 	}
 	if most > 0 {
 		s.clock += time.Duration(s.rnd.Int64N(int64(most)))
@@ -891,7 +912,7 @@ func (s *sim) finish() {
 	for _, n := range s.nodes {
 		n.away = nil
 	}
-	s.api.Arrive()
+	s.arrive()
 	for i := 0; len(s.ops) > 0 && s.failure == nil; i++ {
 		s.step()
 		if i == 100_000 {
@@ -947,7 +968,7 @@ func (s *sim) fill() {
 	s.api.Remember() // a list may be old, but not for ever
 	s.each("gc", func(ctx context.Context, n *simNode) error { return n.GC(ctx, "net", nil) })
 	for _, n := range s.nodes {
-		if n.amnesia {
+		if n.amnesia || n.unsure {
 			s.reboot(n) // what was in use is known again
 		}
 	}
@@ -1053,7 +1074,7 @@ func (s *sim) quiesce() {
 	s.api.Remember() // a list may be old, but not for ever
 	s.each("gc", func(ctx context.Context, n *simNode) error { return n.GC(ctx, "net", nil) })
 	for _, n := range s.nodes {
-		if n.amnesia || s.pauses { // what is in use of a block whose claim arrives after that is not known before the next boot
+		if n.amnesia || n.unsure || s.pauses { // what is in use of a block whose claim arrives after that is not known before the next boot
 			s.reboot(n)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,7 +95,7 @@ type local struct {
 }
 
 func newLocal(space string, cidr netip.Prefix, s state) *local {
-	return &local{Space: space, CIDR: cidr.String(), State: s, prefix: cidr}
+	return &local{Space: space, CIDR: cidr.String(), State: s, Used: map[netip.Addr]Holder{}, Freed: map[netip.Addr]time.Time{}, prefix: cidr}
 }
 
 // name is that of the object.
@@ -120,9 +121,6 @@ func (b *local) place() shelf {
 }
 
 func (b *local) use(a netip.Addr, h Holder) {
-	if b.Used == nil {
-		b.Used = map[netip.Addr]Holder{}
-	}
 	b.Used[a] = h
 	delete(b.Freed, a)
 	b.Idle = time.Time{}
@@ -130,9 +128,6 @@ func (b *local) use(a netip.Addr, h Holder) {
 
 func (b *local) free(a netip.Addr, now time.Time) {
 	delete(b.Used, a)
-	if b.Freed == nil {
-		b.Freed = map[netip.Addr]time.Time{}
-	}
 	b.Freed[a] = now
 	if len(b.Used) == 0 {
 		b.Idle = now
@@ -194,17 +189,34 @@ type session struct {
 	last *tended
 }
 
+// open opens the local state to lock a directory of it.
+func (m *Manager) open(dir string) (*tree, error) {
+	if m.Locking != nil {
+		m.Locking(path.Join(m.Dir, dir))
+	}
+	return openTree(m.Dir)
+}
+
 // locked runs fn with the local state. It never waits for the API.
 func (m *Manager) locked(ctx context.Context, fn func(*session) error) error {
-	t, err := openTree(m.Dir)
+	t, err := m.open("")
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	if err := m.flock(ctx, t.root); err != nil {
+	if err := flock(ctx, t.root); err != nil {
 		return err
 	}
 	return fn(&session{m: m, tree: t, loaded: map[blockKey]*local{}})
+}
+
+// inside is locked for what has a result.
+func inside[T any](ctx context.Context, m *Manager, fn func(*session) (T, error)) (result T, err error) {
+	err = m.locked(ctx, func(s *session) (err error) {
+		result, err = fn(s)
+		return err
+	})
+	return result, err
 }
 
 // lockSpace is the exclusive right to ask the API for blocks of a space.
@@ -216,7 +228,7 @@ func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), er
 }
 
 func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err error) {
-	t, err := openTree(m.Dir)
+	t, err := m.open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -225,22 +237,15 @@ func (m *Manager) lockDir(ctx context.Context, dir string) (unlock func(), err e
 	if err != nil {
 		return nil, err
 	}
-	locked := false
-	defer func() {
-		if !locked {
-			d.Close()
-		}
-	}()
-	err = m.flock(ctx, d)
-	locked = err == nil
-	return d.Close, err
+	if err := flock(ctx, d); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d.Close, nil
 }
 
 // flock waits for the lock of a directory, which has it until it is closed.
-func (m *Manager) flock(ctx context.Context, d hostfile.Dir) error {
-	if m.Locking != nil {
-		m.Locking(d.Path())
-	}
+func flock(ctx context.Context, d hostfile.Dir) error {
 	return wrap(hostfile.Lock(ctx, d.FD()), "lock %s", d.Path())
 }
 
@@ -485,60 +490,56 @@ func (s *session) drop(b *local) error {
 
 // countBlocks counts the blocks of which there is local state.
 func (s *session) countBlocks() (n int, err error) {
-	spaces, err := s.spaces()
-	errs := []error{err}
-	for _, space := range spaces {
-		for _, on := range shelves() {
-			prefixes, err := s.onShelf(space, on)
-			errs = append(errs, err)
-			n += len(prefixes)
-		}
-	}
-	return n, errors.Join(errs...)
+	err = s.eachPath(func(string, netip.Prefix) error {
+		n++
+		return nil
+	})
+	return n, err
 }
 
-// spaces are those of which there is local state.
-func (s *session) spaces() ([]string, error) {
-	names, err := s.tree.list(blocksDir)
-	var list []string
-	for _, name := range names {
-		if isSpace(name) {
-			list = append(list, name)
-		}
-	}
-	return list, err
-}
-
-// search finds what an attachment holds of the node's own blocks by looking at each.
-func (s *session) search(a attachment.ID) (*held, error) {
-	has := &held{Holder: Holder{ID: a}}
-	err := s.eachBlock(func(b *local) error {
+// search finds what an attachment holds of the node's own blocks by looking at each; nil for nothing.
+func (s *session) search(a attachment.ID) (has *held, err error) {
+	err = s.eachBlock(func(b *local) {
 		for addr, by := range b.Used {
+			if by.ID == a && has == nil {
+				has = &held{Holder: Holder{ID: a}}
+			}
 			if by.ID == a {
 				has.Local = append(has.Local, heldAddr{b.Space, addr})
 			}
 		}
-		return nil
 	})
 	return has, err
 }
 
 // eachBlock goes on past blocks that cannot be read.
-func (s *session) eachBlock(do func(*local) error) error {
-	spaces, err := s.spaces()
+func (s *session) eachBlock(do func(*local)) error {
+	return s.eachPath(func(space string, cidr netip.Prefix) error {
+		b, err := s.block(space, cidr)
+		if err == nil && b != nil {
+			do(b)
+		}
+		return err
+	})
+}
+
+// eachPath goes on past errors.
+func (s *session) eachPath(do func(space string, cidr netip.Prefix) error) error {
+	spaces, err := s.tree.list(blocksDir)
 	errs := []error{err}
-	for _, space := range spaces {
+	for _, space := range slices.DeleteFunc(spaces, func(name string) bool { return !isSpace(name) }) {
 		for _, on := range shelves() {
 			prefixes, err := s.onShelf(space, on)
 			errs = append(errs, err)
 			for _, p := range prefixes {
-				b, err := s.block(space, p)
-				if err == nil && b != nil {
-					err = do(b)
-				}
-				errs = append(errs, err)
+				errs = append(errs, do(space, p))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// eachBlock visits all blocks of which there is local state.
+func (m *Manager) eachBlock(ctx context.Context, do func(*local)) error {
+	return m.locked(ctx, func(s *session) error { return s.eachBlock(do) })
 }

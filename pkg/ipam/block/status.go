@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"time"
 )
@@ -37,8 +36,8 @@ func (w Wish) fullName() string {
 func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 	return m.locked(ctx, func(s *session) error {
 		for _, w := range wishes {
-			if full, err := s.isFull(w); err != nil || !full {
-				continue // what cannot be read is tried
+			if !s.isFull(w) {
+				continue
 			}
 			if b, _, err := s.pick(w, nil); err != nil {
 				return err
@@ -50,13 +49,10 @@ func (m *Manager) Status(ctx context.Context, wishes []Wish) error {
 	})
 }
 
-func (s *session) isFull(w Wish) (bool, error) {
+// isFull reports whether the node remembers that a range is full; what cannot be read is tried.
+func (s *session) isFull(w Wish) bool {
 	var f fullRange
-	err := s.read(w.fullName(), &f)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && f.Range == w.key() && !s.m.due(f.At, fullFor), err
+	return s.read(w.fullName(), &f) == nil && f.Range == w.key() && !s.m.due(f.At, fullFor)
 }
 
 // noteFull remembers that no address is free for the wish. That it cannot is no error of the Add,

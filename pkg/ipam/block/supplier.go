@@ -77,16 +77,14 @@ func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 // fromShared takes an address of a shared block that was listed; false if none has one.
 func (s *supplier) fromShared(ctx context.Context) (bool, error) {
 	s.rnd.Shuffle(len(s.listed), func(i, j int) { s.listed[i], s.listed[j] = s.listed[j], s.listed[i] })
-	for i := range s.listed {
-		b := &s.listed[i]
-		cidr, err := ParseBlock(b.Spec.CIDR)
-		if err != nil || b.Spec.Owner != nil || !s.w.fits(cidr) {
+	for _, b := range s.listed {
+		if b.Spec.Owner != nil || !s.w.fits(b.cidr) {
 			continue
 		}
-		if addr, _ := s.free(b, cidr); !addr.IsValid() {
+		if addr, _ := s.free(&b.IPBlock, b.cidr); !addr.IsValid() {
 			continue
 		}
-		ok, err := s.adjust(ctx, heldAddr{s.w.Space, cidr.Addr()}, b.DeepCopy())
+		ok, err := s.adjust(ctx, heldAddr{s.w.Space, b.cidr.Addr()}, b.DeepCopy())
 		if ok || err != nil {
 			return ok, err
 		}
@@ -100,20 +98,17 @@ func (s *supplier) fromClaimed(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	all := s.listed
-	s.listed = slices.DeleteFunc(slices.Clone(all), func(b v1alpha1.IPBlock) bool { return s.claimed(&b) == 0 })
+	s.listed = slices.DeleteFunc(slices.Clone(all), func(b listed) bool {
+		return !slices.ContainsFunc(b.Spec.Allocations, s.isClaims)
+	})
 	ok, err := s.fromShared(ctx)
 	s.listed = all
 	return ok, err
 }
 
-// claimed counts the addresses that the claim keeps in the block.
-func (s *supplier) claimed(b *v1alpha1.IPBlock) (n int) {
-	for _, e := range b.Spec.Allocations {
-		if e.Claim != nil && e.Claim.UID == s.taker.claim.UID {
-			n++
-		}
-	}
-	return n
+// isClaims reports whether the taker's claim keeps an address.
+func (s *supplier) isClaims(e v1alpha1.Allocation) bool {
+	return s.taker.claim != nil && e.Claim != nil && e.Claim.UID == s.taker.claim.UID
 }
 
 // probe looks at blocks of the window by chance and takes an address of one that is shared, or of none's yet.
@@ -125,14 +120,14 @@ func (s *supplier) probe(ctx context.Context) (bool, error) {
 			break
 		}
 		s.taken.Add(cidr)
-		object, err := s.Store.Block(ctx, NameOf(s.w.Space, cidr))
+		object, err := s.lookUp(ctx, NameOf(s.w.Space, cidr))
 		switch {
-		case apierrors.IsNotFound(err):
-			ok, err = s.createShared(ctx, cidr)
 		case err != nil:
-			return false, fmt.Errorf("get block %v of space %s: %w", cidr, s.w.Space, err)
+			return false, err
+		case object == nil:
+			ok, err = s.createShared(ctx, cidr)
 		default:
-			s.listed = append(s.listed, *object)
+			s.see(*object)
 			ok = false
 			if a, _ := s.free(object, cidr); object.Spec.Owner == nil && a.IsValid() {
 				ok, err = s.adjust(ctx, heldAddr{s.w.Space, cidr.Addr()}, object)
@@ -178,16 +173,17 @@ func (s *supplier) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBl
 	cidr, at := blockOf(s.w.Asked), heldAddr{s.w.Space, s.w.Asked}
 	for range askedTries {
 		ok := false
-		object, err := s.Store.Block(ctx, at.block())
+		object, err := s.lookUp(ctx, at.block())
 		switch {
-		case apierrors.IsNotFound(err) && share:
-			ok, err = s.createShared(ctx, cidr)
-		case apierrors.IsNotFound(err):
-			ok, err = s.createOwned(ctx, cidr)
 		case err != nil:
-			return nil, fmt.Errorf("get block %s: %w", at.block(), err)
+			return nil, err
+		case object == nil && share:
+			ok, err = s.createShared(ctx, cidr)
+		case object == nil:
+			ok, err = s.createOwned(ctx, cidr)
 		case object.Spec.Owner != nil:
-			s.listed = []v1alpha1.IPBlock{*object}
+			s.listed = nil
+			s.see(*object)
 			return s.recall(ctx)
 		default:
 			if addr, _ := s.free(object, cidr); !addr.IsValid() {
@@ -236,18 +232,17 @@ func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPB
 // intend notes that the attachment may hold an address of the block, before it does; false if the block is in use on this node by itself,
 // whatever the object says.
 func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error) {
-	err = s.locked(ctx, func(l *session) error {
+	return inside(ctx, s.Manager, func(l *session) (bool, error) {
 		b, err := l.block(at.Space, blockOf(at.Addr))
-		if ok = err == nil && (b == nil || b.State == claiming); !ok {
-			return err
+		if err != nil || b != nil && b.State != claiming {
+			return false, err
 		}
 		if slices.ContainsFunc(s.taker.tried, func(h heldAddr) bool { return h.block() == at.block() }) {
-			return nil
+			return true, nil
 		}
 		s.taker.tried = append(s.taker.tried, at)
-		return l.write(heldName(s.taker.holder.ID), held{Holder: s.taker.holder, Shared: s.taker.tried})
+		return true, l.write(heldName(s.taker.holder.ID), held{Holder: s.taker.holder, Shared: s.taker.tried})
 	})
-	return ok, err
 }
 
 // entry is how an address is in use by a container of this node.
@@ -273,24 +268,22 @@ func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip
 		}
 		used[a] = true
 	}
-	taken := func(a netip.Addr) bool { return used[a] }
-	if s.w.Asked.IsValid() {
-		if taken(s.w.Asked) || !cidr.Contains(s.w.Asked) {
-			return netip.Addr{}, -1
-		}
-		return s.w.Asked, -1
+	switch {
+	case !s.w.Asked.IsValid():
+		addr, _, _ = s.w.Window.Pick(cidr, func(a netip.Addr) bool { return used[a] }, func(netip.Addr) bool { return false })
+	case !used[s.w.Asked] && cidr.Contains(s.w.Asked):
+		addr = s.w.Asked
 	}
-	a, _, _ := s.w.Window.Pick(cidr, taken, func(netip.Addr) bool { return false })
-	return a, -1
+	return addr, -1
 }
 
 // ours reports whether the entry is the holder's, or one that its claim keeps while no other
 // container uses it, or one does, from which a migration may go to the holder.
 func (s *supplier) ours(e v1alpha1.Allocation) bool {
 	holders := func(e v1alpha1.Allocation) bool {
-		return attachmentOf(e) == s.taker.holder.ID && s.me.identity().named(e.Node)
+		return attachmentOf(e) == s.taker.holder.ID && s.me.named(e.Node)
 	}
-	if s.taker.claim != nil && e.Claim != nil && e.Claim.UID == s.taker.claim.UID {
+	if s.isClaims(e) {
 		return e.ContainerID == "" || e.Second == nil || uses(e, holders)
 	}
 	return e.Second == nil && holders(e)

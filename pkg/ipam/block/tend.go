@@ -80,17 +80,15 @@ func (m *Manager) Tend(ctx context.Context) error {
 		return nil
 	}
 	var last tended
-	todo := false
-	err := m.locked(ctx, func(s *session) error {
+	todo, err := inside(ctx, m, func(s *session) (bool, error) {
 		last = s.tended()
 		first := last.Recalls.IsZero()
 		blocks, err := s.countBlocks()
 		if err != nil || !first && !m.due(last.Recalls, last.tendAfter(blocks)) {
-			return err
+			return false, err
 		}
-		todo = !first
 		last.Recalls = now
-		return s.write(tendedFile, &last)
+		return !first, s.write(tendedFile, &last)
 	})
 	if err != nil || !todo {
 		return err
@@ -146,26 +144,30 @@ func (m *Manager) Answer(ctx context.Context) error {
 	}
 	var errs []error
 	for i := range recalled {
-		errs = append(errs, m.answer(ctx, me, &recalled[i]))
+		spec := &recalled[i].Spec
+		errs = append(errs, m.alone(ctx, spec.Space, spec.CIDR, func(cidr netip.Prefix) error {
+			return m.give(ctx, me, spec.Space, cidr, (*local).ours)
+		}))
 	}
 	return errors.Join(errs...)
 }
 
-func (m *Manager) answer(ctx context.Context, me *self, object *v1alpha1.IPBlock) error {
-	cidr, err := ParseBlock(object.Spec.CIDR)
+// alone does something with a block of this node under the lock of its space.
+func (m *Manager) alone(ctx context.Context, space, cidr string, do func(cidr netip.Prefix) error) error {
+	p, err := ParseBlock(cidr)
 	if err != nil {
-		return fmt.Errorf("block %s: %w", object.Name, err)
+		return fmt.Errorf("block of this node in space %s: %w", space, err)
 	}
-	unlock, err := m.lockSpace(ctx, object.Spec.Space)
+	unlock, err := m.lockSpace(ctx, space)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return m.give(ctx, me, object.Spec.Space, cidr, (*local).ours)
+	return do(p)
 }
 
 // give takes a block out of use on this node and deletes or shares it, if that may be. The lock of the space is held.
-func (m *Manager) give(ctx context.Context, me *self, space string, cidr netip.Prefix, may func(*local) bool) error {
+func (m *Manager) give(ctx context.Context, me *identity, space string, cidr netip.Prefix, may func(*local) bool) error {
 	if b, err := m.mine(ctx, me, space, cidr); b == nil || err != nil {
 		return err
 	}
@@ -184,38 +186,26 @@ func (m *Manager) give(ctx context.Context, me *self, space string, cidr netip.P
 }
 
 // finishGiving does what a block in state giving is for. The lock of the space is held, so that nobody else does.
-func (m *Manager) finishGiving(ctx context.Context, me *self, b *local) error {
-	for pauses := m.conflicts(); ; {
-		object, err := m.Store.Block(ctx, b.name())
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("get block %s: %w", b.name(), err)
+func (m *Manager) finishGiving(ctx context.Context, me *identity, b *local) error {
+	var object *v1alpha1.IPBlock
+	stored, err := m.swap(ctx, "give block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
+		if object = current; !me.owns(current) {
+			return false, nil
 		}
-		if err != nil || !me.owns(object) {
-			return m.gave(ctx, b, object)
-		}
-		if err := m.step("give block"); err != nil {
-			return err
-		}
-		if len(b.Used) == 0 {
-			err = m.Store.DeleteBlock(ctx, object)
-		} else {
-			object.Spec.Owner, object.Spec.Recall = nil, nil
-			object.Spec.Allocations = allocations(b, me)
-			_, err = m.Store.UpdateBlock(ctx, object)
-		}
-		if err == nil {
-			if err := m.step("gave block"); err != nil {
-				return err
-			}
-			return m.locked(ctx, func(s *session) error { return s.drop(b) })
-		}
-		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("give back block %s: %w", b.name(), err)
-		}
-		if err := pauses.next(ctx); err != nil {
-			return err
-		}
+		current.Spec.Owner, current.Spec.Recall = nil, nil
+		current.Spec.Allocations = allocations(b, me)
+		return true, nil
+	})
+	if err == nil && stored == nil {
+		return m.gave(ctx, b, object)
 	}
+	if err == nil {
+		err = m.step("gave block")
+	}
+	if err != nil {
+		return err
+	}
+	return m.locked(ctx, func(s *session) error { return s.drop(b) })
 }
 
 // gave forgets a block that is not the node's any more: because the node gave it away, with what is in use of it, or else it is lost. object
@@ -234,21 +224,18 @@ func lists(object *v1alpha1.IPBlock, b *local) bool {
 		listed[e.Address] = attachmentOf(e)
 	}
 	for addr, h := range b.Used {
-		if by, ok := listed[addr.String()]; !ok || by != h.ID {
+		if listed[addr.String()] != h.ID {
 			return false
 		}
 	}
 	return true
 }
 
-func allocations(b *local, me *self) []v1alpha1.Allocation {
+func allocations(b *local, me *identity) []v1alpha1.Allocation {
 	var list []v1alpha1.Allocation
-	for addr, h := range b.Used {
-		list = append(list, allocation(addr, h, me))
+	for _, addr := range slices.SortedFunc(maps.Keys(b.Used), netip.Addr.Compare) {
+		list = append(list, allocation(addr, b.Used[addr], me))
 	}
-	slices.SortFunc(list, func(x, y v1alpha1.Allocation) int {
-		return netip.MustParseAddr(x.Address).Compare(netip.MustParseAddr(y.Address))
-	})
 	return list
 }
 
@@ -273,19 +260,18 @@ func (m *Manager) lose(ctx context.Context, b *local) error {
 	}
 	m.Log.Error("block is not this node's any more", "space", b.Space, "block", b.prefix, "used", len(b.Used))
 	for addr, h := range b.Used {
-		if m.Tell == nil || h.Pod == "" {
-			continue
+		if m.Tell != nil && h.Pod != "" {
+			m.Tell(ctx, h.Pod, h.PodUID, ReasonAddressLost, fmt.Sprintf(
+				"address %v of interface %s (network %s) is of block %v, which is not node %s's any more: another pod may get it; delete this pod to have it replaced",
+				addr, h.IfName, h.Network, b.prefix, m.NodeName))
 		}
-		m.Tell(ctx, h.Pod, h.PodUID, ReasonAddressLost, fmt.Sprintf(
-			"address %v of interface %s (network %s) is of block %v, which is not node %s's any more: another pod may get it; delete this pod to have it replaced",
-			addr, h.IfName, h.Network, b.prefix, m.NodeName))
 	}
 	return nil
 }
 
 // settle finds out whose a block is of which that is not known, and gives it as it is then on this node; nil if there is none. me is nil where
 // it is not known yet. The lock of the space is held.
-func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip.Prefix) (*local, error) {
+func (m *Manager) settle(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
 	b, err := m.find(ctx, space, cidr)
 	if err != nil || b == nil || !b.unsettled() {
 		return b, err
@@ -295,19 +281,17 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 			return nil, err
 		}
 	}
-	object, err := m.Store.Block(ctx, b.name())
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("get block %s: %w", b.name(), err)
+	object, err := m.lookUp(ctx, b.name())
+	if err != nil {
+		return nil, err
 	}
 	switch {
-	case err == nil && me.owns(object) && b.State == giving:
+	case me.owns(object) && b.State == giving:
 		err = m.finishGiving(ctx, me, b)
-	case err == nil && me.owns(object):
+	case me.owns(object):
 		return m.settleOurs(ctx, me, b, object)
 	case b.State == claiming && m.now().Sub(b.Idle).Abs() < idleAfter:
 		return b, nil // a claim that was sent may still arrive, whoever has the block now
-	case err != nil:
-		err = m.gave(ctx, b, nil)
 	default:
 		err = m.gave(ctx, b, object)
 	}
@@ -318,15 +302,11 @@ func (m *Manager) settle(ctx context.Context, me *self, space string, cidr netip
 }
 
 // settleOurs is settle for a block that is the node's, in a state other than giving.
-func (m *Manager) settleOurs(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) (*local, error) {
+func (m *Manager) settleOurs(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
 	boot, claim := me.by(b, object.Spec.Owner)
 	switch {
 	case b.State == claiming && boot && !claim: // of another claim, of which the file was removed
-		err := m.locked(ctx, func(s *session) error { return errors.Join(s.drop(b), s.adopt(me, object)) })
-		if err != nil {
-			return nil, err
-		}
-		return m.find(ctx, b.Space, b.prefix)
+		return m.instead(ctx, me, b, object)
 	case !boot && len(b.Used) == 0:
 		return m.become(ctx, b.Space, b.prefix, dormant, object.UID)
 	}
@@ -343,9 +323,10 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	}
 	var errs []error
 	for i := range objects {
-		errs = append(errs, m.tidy(ctx, me, &objects[i]))
+		spec := &objects[i].Spec
+		errs = append(errs, m.alone(ctx, spec.Space, spec.CIDR, func(cidr netip.Prefix) error { return m.tidy(ctx, me, cidr, &objects[i]) }))
 	}
-	before := func(e v1alpha1.Allocation) bool { return me.identity().named(e.Node) && bootOf(e.Node) != me.Boot }
+	before := func(e v1alpha1.Allocation) bool { return me.named(e.Node) && bootOf(e.Node) != me.Boot }
 	errs = append(errs, m.strikeAll(ctx, metav1.ListOptions{ResourceVersion: "0"}, before), m.renameEntries(ctx, me))
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -356,7 +337,7 @@ func (m *Manager) Inspect(ctx context.Context) error {
 // compare compares the node's blocks with their objects, which it returns: it claims again what is
 // in use and has no object, and notes what is another's. It renews the lease if that could be found
 // out of each block from which addresses are given.
-func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error) {
+func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, error) {
 	now, wall := m.now(), m.wall()
 	me, err := m.ask(ctx) // the object may have been made anew; the machine is the same
 	if err != nil {
@@ -366,21 +347,25 @@ func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
-	blocks, err := m.blocks(ctx)
+	blocks := map[string]*local{} // by the objects' names
+	err = m.eachBlock(ctx, func(b *local) { blocks[b.name()] = b })
 	trusted, errs := []error{err}, []error(nil)
+	inspect := func(space, cidr string, object *v1alpha1.IPBlock) error {
+		return m.alone(ctx, space, cidr, func(cidr netip.Prefix) error { return m.inspect(ctx, me, space, cidr, object) })
+	}
 	for i := range objects {
 		object := &objects[i]
 		b := blocks[object.Name]
 		delete(blocks, object.Name)
 		switch {
 		case b == nil: // it gives no address
-			errs = append(errs, m.meet(ctx, me, object))
+			errs = append(errs, inspect(object.Spec.Space, object.Spec.CIDR, object))
 		case !b.confirmed(me, object):
-			trusted = append(trusted, m.inspect(ctx, me, b, object))
+			trusted = append(trusted, inspect(b.Space, b.CIDR, object))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(blocks)) {
-		trusted = append(trusted, m.inspect(ctx, me, blocks[name], nil))
+		trusted = append(trusted, inspect(blocks[name].Space, blocks[name].CIDR, nil))
 	}
 	trust := errors.Join(trusted...)
 	if trust == nil {
@@ -390,14 +375,14 @@ func (m *Manager) compare(ctx context.Context) (*self, []v1alpha1.IPBlock, error
 		return nil, nil, err
 	}
 	if !me.All {
-		err = m.note(ctx, me, func(me *self) { me.Seen, me.All = nil, true })
+		err = m.note(ctx, me, func(me *identity) { me.Seen, me.All = nil, true })
 	}
 	return me, objects, err
 }
 
 // confirmed reports whether the object, as it was listed, says of the block what the node has
 // noted.
-func (b *local) confirmed(me *self, object *v1alpha1.IPBlock) bool {
+func (b *local) confirmed(me *identity, object *v1alpha1.IPBlock) bool {
 	owner := object.Spec.Owner
 	if b.UID != object.UID || owner == nil || owner.NodeName != me.Name {
 		return false
@@ -405,41 +390,14 @@ func (b *local) confirmed(me *self, object *v1alpha1.IPBlock) bool {
 	return b.State == dormant || b.State == owned && owner.NodeUID == me.UID && bootOf(owner) == me.Boot
 }
 
-// meet notes a block of the node's of which there is no local state.
-func (m *Manager) meet(ctx context.Context, me *self, object *v1alpha1.IPBlock) error {
-	cidr, err := ParseBlock(object.Spec.CIDR)
-	if err != nil {
-		return fmt.Errorf("block %s of this node: %w", object.Name, err)
-	}
-	return m.inspect(ctx, me, newLocal(object.Spec.Space, cidr, ""), object)
-}
-
-// blocks are all of which there is local state, by the objects' names.
-func (m *Manager) blocks(ctx context.Context) (map[string]*local, error) {
-	blocks := map[string]*local{}
-	err := m.locked(ctx, func(s *session) error {
-		return s.eachBlock(func(b *local) error {
-			blocks[b.name()] = b
-			return nil
-		})
-	})
-	return blocks, err
-}
-
-// inspect looks at one block; object is nil if the API has none of this node's.
-func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) error {
-	unlock, err := m.lockSpace(ctx, b.Space)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	b, err = m.mine(ctx, me, b.Space, b.prefix)
+// inspect looks at one block; object is nil if the API has none of this node's. The lock of the space
+// is held.
+func (m *Manager) inspect(ctx context.Context, me *identity, space string, cidr netip.Prefix, object *v1alpha1.IPBlock) error {
+	b, err := m.mine(ctx, me, space, cidr)
 	switch {
 	case err != nil || b == nil || b.State == lost || b.State == claiming:
 		return err
-	case object == nil:
-		return m.reclaim(ctx, me, b)
-	case object.UID != b.UID: // it was claimed again and the answer lost, or the list is older than the block
+	case object == nil || object.UID != b.UID: // else it was claimed again and the answer lost, or the list is older than the block
 		return m.reclaim(ctx, me, b)
 	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID || bootOf(object.Spec.Owner) != me.Boot):
 		return m.sign(ctx, me, b, object)
@@ -449,28 +407,18 @@ func (m *Manager) inspect(ctx context.Context, me *self, b *local, object *v1alp
 
 // sign writes this node, as it is called now, as the owner of its block. Nobody takes the block for
 // that of a node that is gone then.
-func (m *Manager) sign(ctx context.Context, me *self, b *local, object *v1alpha1.IPBlock) error {
+func (m *Manager) sign(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) error {
 	object.Spec.Owner = me.node(b.Claim)
 	if err := m.step("sign block"); err != nil {
 		return err
 	}
-	if _, err := m.Store.UpdateBlock(ctx, object); err != nil {
-		return fmt.Errorf("write owner of block %s: %w", object.Name, err)
-	}
-	return nil
+	_, err := m.Store.UpdateBlock(ctx, object)
+	return wrap(err, "write owner of block %s", object.Name)
 }
 
 // tidy gives a block of the node back if it is idle; else its object is to say how much is in use.
-func (m *Manager) tidy(ctx context.Context, me *self, object *v1alpha1.IPBlock) error {
-	cidr, err := ParseBlock(object.Spec.CIDR)
-	if err != nil {
-		return fmt.Errorf("block %s of this node: %w", object.Name, err)
-	}
-	unlock, err := m.lockSpace(ctx, object.Spec.Space)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+// The lock of the space is held.
+func (m *Manager) tidy(ctx context.Context, me *identity, cidr netip.Prefix, object *v1alpha1.IPBlock) error {
 	b, err := m.find(ctx, object.Spec.Space, cidr)
 	switch {
 	case err != nil || b == nil || b.UID != object.UID || !b.ours():
@@ -501,40 +449,32 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 
 // renameEntries writes the node's name into what its containers hold of shared blocks under an
 // earlier one, whose Node object may be gone.
-func (m *Manager) renameEntries(ctx context.Context, me *self) error {
+func (m *Manager) renameEntries(ctx context.Context, me *identity) error {
 	if len(me.Former) == 0 {
 		return nil
 	}
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
-	errs := []error{err}
-	id := me.identity()
-	earlier := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && e.Node.NodeName != me.Name }
-	for i := range shared {
-		if !slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, earlier) }) {
-			continue
-		}
-		_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (changed bool, err error) {
-			for i := range object.Spec.Allocations {
-				e := &object.Spec.Allocations[i]
-				if earlier(*e) {
-					e.Node, changed = me.node(""), true
-				}
-				if e.Second != nil && earlier(secondOf(*e)) {
-					e.Second.Node, changed = me.node(""), true
-				}
+	earlier := func(e v1alpha1.Allocation) bool { return me.named(e.Node) && e.Node.NodeName != me.Name }
+	return m.editAll(ctx, metav1.ListOptions{}, earlier, func(object *v1alpha1.IPBlock) (changed bool) {
+		for i := range object.Spec.Allocations {
+			e := &object.Spec.Allocations[i]
+			if earlier(*e) {
+				e.Node, changed = me.node(""), true
 			}
-			return changed, nil
-		})
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+			if e.Second != nil && earlier(secondOf(*e)) {
+				e.Second.Node, changed = me.node(""), true
+			}
+		}
+		return changed
+	})
 }
 
 // reclaim is for a block that seems to have no object of this node's. The lock of the space is held.
-func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
-	object, err := m.Store.Block(ctx, b.name())
+func (m *Manager) reclaim(ctx context.Context, me *identity, b *local) error {
+	object, err := m.lookUp(ctx, b.name())
 	switch {
-	case err == nil && me.owns(object):
+	case err != nil:
+		return err
+	case me.owns(object):
 		if object.Spec.Owner.NodeName != me.Name {
 			if err := m.sign(ctx, me, b, object); err != nil {
 				return err
@@ -542,10 +482,8 @@ func (m *Manager) reclaim(ctx context.Context, me *self, b *local) error {
 		}
 		_, err := m.become(ctx, b.Space, b.prefix, b.State, object.UID)
 		return err
-	case err == nil:
+	case object != nil:
 		return m.gave(ctx, b, object)
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("get block %s: %w", b.name(), err)
 	case len(b.Used) == 0 || b.State != owned:
 		return m.lose(ctx, b)
 	}

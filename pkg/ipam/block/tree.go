@@ -133,10 +133,7 @@ func (t *tree) write(name string, data []byte) error {
 		}
 		return err
 	}
-	if err := t.makeDir(path.Dir(name)); err != nil {
-		return err
-	}
-	if err := t.clear(path.Join(path.Dir(name), tempFile), name); err != nil {
+	if err := t.clear(name, path.Join(path.Dir(name), tempFile)); err != nil {
 		return err
 	}
 	return t.put(name, data)
@@ -179,8 +176,11 @@ func (t *tree) put(name string, data []byte) error {
 	return err
 }
 
-// clear removes what stands in the place of a file and is none.
+// clear makes the directory of files, and removes what stands in their place and is none.
 func (t *tree) clear(names ...string) error {
+	if err := t.makeDir(path.Dir(names[0])); err != nil {
+		return err
+	}
 	for _, name := range names {
 		dir, err := t.dir(path.Dir(name))
 		if err != nil {
@@ -224,9 +224,6 @@ func (t *tree) remove(name string) error {
 func (t *tree) move(from, to string) error {
 	err := t.rename(from, to)
 	if err == nil || transient(err) {
-		return err
-	}
-	if err := t.makeDir(path.Dir(to)); err != nil {
 		return err
 	}
 	if err := t.clear(to); err != nil {

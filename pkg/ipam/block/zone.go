@@ -63,18 +63,6 @@ func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 	return list
 }
 
-// createInZone claims a block of a zone that the node has, or begins one.
-func (f *finder) createInZone(ctx context.Context) (bool, error) {
-	local, err := f.local(ctx)
-	if err != nil {
-		return false, err
-	}
-	if ok, err := f.inZone(ctx, local); ok || err != nil {
-		return ok, err
-	}
-	return f.newZone(ctx, local)
-}
-
 // inZone claims a block of a zone that the node has; local are the blocks that it has.
 func (f *finder) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
 	for i, cidr := range f.w.near(local) {
