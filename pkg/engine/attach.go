@@ -97,7 +97,7 @@ func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a
 	}
 	var result types.Result
 	err = e.trace("ADD "+a.IfName, func() (err error) {
-		result, err = chain.cni.AddNetworkList(ctx, chain.list, chain.rt)
+		result, err = chain.cni.AddNetworkList(ctx, chain.known, chain.rt)
 		return err
 	})
 	return result, err
@@ -105,9 +105,10 @@ func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a
 
 // chain is one attachment in libcni's terms.
 type chain struct {
-	cni  *libcni.CNIConfig
-	list *libcni.NetworkConfigList
-	rt   *libcni.RuntimeConf
+	cni *libcni.CNIConfig
+	// known is libcni's list. Its plugins have stand-ins for their configurations, which are in list.
+	known, list *libcni.NetworkConfigList
+	rt          *libcni.RuntimeConf
 	// calls counts the plugins that are run.
 	calls *counted
 }
@@ -126,9 +127,9 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	list, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a)
+	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a)
 	calls := &counted{Exec: exec}
-	return &chain{cni: e.chains(req, calls), list: list, rt: rt, calls: calls}, nil
+	return &chain{cni: e.chains(req, calls), known: known, list: list, rt: rt, calls: calls}, nil
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an

@@ -89,7 +89,7 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 		return fmt.Errorf("encode capabilities: %w", err)
 	}
 	entry := cacheEntry{
-		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: c.list.Name,
+		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: c.known.Name,
 		NetNS: c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
 	}
 	data, err := json.Marshal(entry)
@@ -112,7 +112,7 @@ func cached(path string, c *chain, a *record.Attachment) bool {
 	if entry.Kind == libcni.CNICacheV1 && bytes.Equal(entry.Result, a.Result) {
 		return true
 	}
-	result, err := c.cni.GetNetworkListCachedResult(c.list, c.rt)
+	result, err := c.cni.GetNetworkListCachedResult(c.known, c.rt)
 	if err != nil || result == nil {
 		return false
 	}

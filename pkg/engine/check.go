@@ -58,7 +58,7 @@ func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *san
 	if err := e.restoreCache(req, chain, a); err != nil {
 		return chainError(err, &a.Attachment)
 	}
-	err = chain.cni.CheckNetworkList(ctx, chain.list, chain.rt)
+	err = chain.cni.CheckNetworkList(ctx, chain.known, chain.rt)
 	// A chain before CNI 0.4.0 has no CHECK, so there is nothing that it could fail.
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 		return adviceError(err, &a.Attachment, adviceCheck)

@@ -285,10 +285,10 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 		list.CNIVersion = firstWithGC
 		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !own.builtin(p) })
 	}
-	list, made := asMade(exec, list, list.Name, a)
+	known, made := asMade(exec, list, list.Name, a)
 	cni := libcni.NewCNIConfigWithCacheDir(e.path(req), filepath.Join(e.Node.CNIDir, "none"), made)
 	err = e.trace("GC "+a.Name, func() error {
-		return cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
+		return cni.GCNetworkList(ctx, known, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})
 	})
 	var errs []error
 	for _, err := range each(err) {

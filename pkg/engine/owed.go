@@ -101,7 +101,7 @@ func (c *counted) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 // fails, so it is called again for those in front of one that refused. The error is a *refusal if
 // nothing else went wrong.
 func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
-	rest := *c.list
+	rest := *c.known
 	var refused []error
 	var repeated bool
 	for {

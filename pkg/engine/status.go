@@ -41,8 +41,8 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	}
 	exec := e.NewExec(nil)
 	defer exec.Close()
-	list, made := asMade(exec, list, list.Name, network)
-	err = e.chains(req, made).GetStatusNetworkList(ctx, list)
+	known, made := asMade(exec, list, list.Name, network)
+	err = e.chains(req, made).GetStatusNetworkList(ctx, known)
 	switch {
 	case err == nil:
 		return nil
