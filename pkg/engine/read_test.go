@@ -37,4 +37,23 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 	once("ADD", r.add(p), 3)
 	once("CHECK", r.check(p), 3)
 	once("DEL", r.del(p), 3)
+
+	// Within another pod's DEL it is asked first whether all plugins are built in.
+	r.must(r.add(p))
+	r.plugin.fails("DEL net2", 111)
+	r.fails(r.del(p), 111)
+	r.plugin.on("DEL net2", nil)
+	p.Unmount()
+	other := r.pod("other", "")
+	r.must(r.add(other))
+	r.plugin.read, r.plugin.calls = nil, nil
+	r.must(r.del(other))
+	if !slices.Contains(r.plugin.calls, "DEL net2") {
+		t.Errorf("another pod's DEL called %q", r.plugin.calls)
+	}
+	for _, config := range r.plugin.read {
+		if want := []string{`{"of":"a","type":"pair"}`, `{"of":"b","type":"pair"}`, `{"type":"pair"}`}; !slices.Contains(want, config) {
+			t.Errorf("another pod's DEL read %s", config)
+		}
+	}
 }
