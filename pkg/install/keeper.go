@@ -13,8 +13,6 @@ const (
 	Resync = 30 * time.Second
 	// retry is how often, as long as something is amiss.
 	retry = 5 * time.Second
-	// settle is how long changes are let come to an end.
-	settle = 100 * time.Millisecond
 	// firstPause and lastPause bound the time between two repairs, which doubles until calm has
 	// lasted.
 	firstPause = time.Second
@@ -24,8 +22,8 @@ const (
 
 // Watcher waits for changes in directories.
 type Watcher interface {
-	// Wait returns when an entry of one of the directories has changed since the last Wait, when
-	// timeout sends, or when ctx is done. It may return without a cause.
+	// Wait returns when entries of one of the directories have changed since the last Wait, and do so
+	// no longer; when timeout sends; or when ctx is done. It may return without a cause.
 	Wait(ctx context.Context, dirs []string, timeout <-chan time.Time)
 }
 
@@ -54,17 +52,15 @@ type Keeper struct {
 	// Report is told of each Apply; nil for nobody.
 	Report func(Report)
 
-	pause    time.Duration
-	repaired time.Time // the last time; zero for never
+	claimed  bool
+	pause    time.Duration // after the last repair
+	repaired time.Time     // the last time; zero for never
 }
 
 // Run claims the node and keeps it until ctx is done, which is no error. It returns an
-// [own.SupersededError] or [own.RetiredError] when the node is no longer this installer's. It starts
-// no goroutine.
+// [own.SupersededError] or [own.RetiredError] when the node is no longer this installer's. Whatever
+// else goes wrong is reported, and tried again. It starts no goroutine.
 func (k *Keeper) Run(ctx context.Context) error {
-	if err := k.Installer.Store.Claim(ctx); err != nil {
-		return err
-	}
 	for ctx.Err() == nil {
 		next := Resync
 		if err := k.once(ctx); notOurs(err) {
@@ -73,7 +69,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 			next = retry
 		}
 		k.Watcher.Wait(ctx, k.dirs(), k.Clock.After(next))
-		k.sleep(ctx, settle)
 	}
 	return nil
 }
@@ -84,32 +79,47 @@ func notOurs(err error) bool {
 	return superseded || retired
 }
 
-// once looks at the node and repairs it, if it is not too soon after the last repair.
+// once looks at the node and makes it right, and reports that.
 func (k *Keeper) once(ctx context.Context) error {
-	drifts, _ := k.Installer.Inspect(ctx) // what it fails of, Apply fails of, too
-	if len(drifts) > 0 {
-		k.backOff(ctx)
-	}
+	report, err := k.tend(ctx)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // Run's end is no error
 	}
-	out, err := k.Installer.Apply(ctx)
-	if k.Report != nil && ctx.Err() == nil {
-		k.Report(Report{Drifts: drifts, Outcome: out, Err: err, Pause: k.pause})
+	if k.Report != nil {
+		report.Err, report.Pause = err, k.pause
+		k.Report(report)
 	}
 	return err
 }
 
-// backOff waits for the time of the next repair, and doubles the pause after it.
-func (k *Keeper) backOff(ctx context.Context) {
-	since := k.Clock.Now().Sub(k.repaired)
-	switch {
-	case k.repaired.IsZero(), since > calm:
-		k.pause = 0
-	case since < k.pause:
-		k.sleep(ctx, k.pause-since)
+func (k *Keeper) tend(ctx context.Context) (report Report, err error) {
+	report.Outcome = &Outcome{}
+	if !k.claimed {
+		if err := k.Installer.Store.Claim(ctx); err != nil {
+			return report, err
+		}
+		k.claimed = true
 	}
-	k.repaired = k.Clock.Now()
+	report.Drifts, _ = k.Installer.Inspect(ctx) // what it fails of, Apply fails of, too
+	if len(report.Drifts) > 0 && !k.repaired.IsZero() {
+		if since := k.Clock.Now().Sub(k.repaired); since < k.pause {
+			k.sleep(ctx, k.pause-since)
+		}
+	}
+	report.Outcome, err = k.Installer.Apply(ctx)
+	if len(report.Drifts) > 0 && len(report.Outcome.Changed) > 0 {
+		k.backOff()
+	}
+	return report, err
+}
+
+// backOff doubles the pause after a repair. A drift that is none of ours to repair costs no pause.
+func (k *Keeper) backOff() {
+	now := k.Clock.Now()
+	if k.repaired.IsZero() || now.Sub(k.repaired) > calm {
+		k.pause = 0
+	}
+	k.repaired = now
 	k.pause = min(max(2*k.pause, firstPause), lastPause)
 }
 

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/install"
 	"github.com/braid-cni/braid/pkg/install/own"
+	"github.com/braid-cni/braid/pkg/nettest"
 )
 
 // kept runs a Keeper on a rig, with a real watch, and collects what it reports.
@@ -225,6 +227,7 @@ func (e *enemy) Wait(context.Context, []string, <-chan time.Time) {
 		e.now = e.now.Add(install.Resync)
 		return
 	}
+	e.now = e.now.Add(100 * time.Millisecond)
 	if err := os.Remove(e.r.conf("00-braid.conflist")); err == nil {
 		e.repairs = append(e.repairs, e.now)
 	}
@@ -262,6 +265,65 @@ func TestBackOff(t *testing.T) {
 	if len(e.repairs) < 2 || last > 10*time.Second {
 		t.Errorf("after calm: repairs at %v, pause %v", e.repairs, last)
 	}
+}
+
+// What is not ours to repair delays nothing.
+func TestPreemptedByMetaPlugin(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel, "00-a-multus.conf", multus)
+	e := &enemy{r: r, now: time.Now(), peace: true}
+	reports := 0
+	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e, Report: func(report install.Report) {
+		must(t, report.Err)
+		if reports++; reports > 1 && (len(report.Drifts) != 1 || report.Pause != 0) {
+			t.Errorf("report is %+v", report)
+		}
+	}}, time.Hour)
+	if reports < 100 {
+		t.Errorf("only %d looks in an hour", reports)
+	}
+}
+
+// A node whose state cannot be written is no reason to end.
+func TestKeeperWithoutState(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	must(t, os.Rename(r.Store.Dir, r.Store.Dir+".away"))
+	must(t, os.WriteFile(r.Store.Dir, nil, 0o600))
+	k := keep(t, r, newWatch(t))
+	k.until("it is said", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.reports) > 0 && failure.ReasonOf(k.reports[0].Err) == failure.StateFailed
+	})
+	must(t, os.Remove(r.Store.Dir))
+	must(t, os.Rename(r.Store.Dir+".away", r.Store.Dir))
+	k.until("it is installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
+}
+
+// A directory that comes later is found, and one that cannot be written is told about.
+func TestKeeperDirectories(t *testing.T) {
+	r := newRig(t, options{})
+	must(t, os.Remove(r.Place.Conf))
+	k := keep(t, r, newWatch(t))
+	k.until("it is said", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.reports) > 0 && failure.ReasonOf(k.reports[0].Err) == failure.NotReady
+	})
+	nettest.NeedsRoot(t)
+	must(t, os.Mkdir(r.Place.Conf, 0o755))
+	must(t, unix.Mount("tmpfs", r.Place.Conf, "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(r.Place.Conf, unix.MNT_DETACH) })
+	r.write("10-flannel.conflist", flannel)
+	must(t, unix.Mount("", r.Place.Conf, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	k.until("it is said, too", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		err := k.reports[len(k.reports)-1].Err
+		return failure.ReasonOf(err) == failure.StateFailed && strings.Contains(err.Error(), "read-only")
+	})
+	r.has(r.Place.Conf, "10-flannel.conflist")
+	must(t, unix.Mount("", r.Place.Conf, "", unix.MS_REMOUNT, ""))
+	k.until("it is installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
 }
 
 // Nothing of a watch is left when it is closed.

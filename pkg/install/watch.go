@@ -11,6 +11,13 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
+const (
+	// settled is how long nothing changes before changes are taken to have come to an end, longest
+	// for how long that is waited for.
+	settled = 100 * time.Millisecond
+	longest = time.Second
+)
+
 // Watch is a Watcher on inotify, for one goroutine. A directory that is missing is watched when it
 // is there at a later Wait, and one that is a symbolic link is followed anew each time.
 type Watch struct{ notify *fsnotify.Watcher }
@@ -37,16 +44,21 @@ func (w *Watch) Wait(ctx context.Context, dirs []string, timeout <-chan time.Tim
 	case <-timeout:
 	case <-w.notify.Errors: //nolint:errcheck // changes were lost, which is a change
 	case <-w.notify.Events:
-		w.drain()
+		w.settle(ctx)
 	}
 }
 
-// drain forgets what has happened by now.
-func (w *Watch) drain() {
+// settle waits until nothing has changed for a moment, but not for ever.
+func (w *Watch) settle(ctx context.Context) {
+	long := time.After(longest)
 	for {
 		select {
 		case <-w.notify.Events:
-		default:
+		case <-time.After(settled):
+			return
+		case <-long:
+			return
+		case <-ctx.Done():
 			return
 		}
 	}
