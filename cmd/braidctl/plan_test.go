@@ -106,7 +106,7 @@ func planNode(t *testing.T) (dir string) {
 		"net/disk.conf": `{"cniVersion":"1.0.0","name":"disk","type":"macvlan","master":"eth1"}`,
 		"objects/all.yaml": nad("lan", `{"cniVersion":"0.4.0","name":"wire","plugins":[{"type":"macvlan","capabilities":{"ips":true,"mac":true},
 			"ipam":{"type":"static","routes":[{"dst":"0.0.0.0/0"},{"dst":"10.2.0.0/16","gw":"10.1.0.1"}]}},{"type":"tuning"}]}`) +
-			nad("own", `{"cniVersion":"1.0.0","type":"own","ipam":{"type":"dhcp"}}`) + nad("nic", `{"cniVersion":"1.0.0","type":"sriov"}`) + nad("disk", ""),
+			nad("own", `{"cniVersion":"1.0.0","plugins":[{"type":"own","ipam":{"type":"dhcp"}},{"type":"tuning"}]}`) + nad("nic", `{"cniVersion":"1.0.0","type":"sriov"}`) + nad("disk", ""),
 		"objects/pod.json": fmt.Sprintf(pod, networks),
 		"objects/gone/gone.yaml": nad("gone", `{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24"}},
 			{"type":"gone"},{"type":"tuning"}]}`),
@@ -142,6 +142,7 @@ func TestPlanOnTheNode(t *testing.T) {
   own0: NAD web/own, network own, CNI 1.0.0
     plugin own: DIR/bin/own
     ipam dhcp: run by the plugin itself
+    plugin tuning: in-process
     addresses: unknown until the node attaches it
     default route: asked for, IPv4, via 192.0.2.1
   net3: NAD web/nic, network nic, CNI 1.0.0
