@@ -342,6 +342,30 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// The name is that which the file had, or which it is given; one that no runtime reads is refused.
+func TestRestoreName(t *testing.T) {
+	for _, test := range [][3]string{
+		{"00-multus.conf", "", "00-multus.conf"}, {"00-multus.conf.bak", "", "00-multus.conf"}, {"00-multus.conflist.cilium_bak", "", "00-multus.conflist"},
+		{"saved", "00-multus.conf", "00-multus.conf"}, {"saved", "", ""}, {"saved", "../00-multus.conf", ""}, {"saved.conf", "x", ""},
+		{"00-braid.conflist.bak", "", ""}, // the name is in use
+	} {
+		r := newRig(t, options{}, "10-flannel.conflist", flannel)
+		r.apply()
+		saved := filepath.Join(t.TempDir(), test[0])
+		must(t, os.WriteFile(saved, []byte(multus), 0o600))
+		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved, RestoreAs: test[1]})
+		if test[2] == "" {
+			if failure.FixOf(err) == "" {
+				t.Errorf("%q: error is %v", test, err)
+			}
+			r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
+			continue
+		}
+		must(t, err)
+		r.has(r.Place.Conf, test[2], "10-flannel.conflist")
+	}
+}
+
 // What cannot be restored keeps Braid on the node.
 func TestRestoreRefuses(t *testing.T) {
 	for content, reason := range map[string]failure.Reason{

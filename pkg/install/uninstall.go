@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/install/defaultnet"
 	"github.com/braid-cni/braid/pkg/install/own"
 )
 
@@ -92,6 +93,12 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 	name := what.RestoreAs
 	if name == "" {
 		name = formerName(filepath.Base(what.Restore))
+	}
+	if !defaultnet.IsConfiguration(name) || filepath.Base(name) != name {
+		return &failure.Error{
+			Reason: failure.InvalidConfig, NAD: what.Restore, Err: fmt.Errorf("would be restored as %q, which no runtime reads", name),
+			Fix: "say by which file name it is to be restored, for instance 00-multus.conf",
+		}
 	}
 	var list struct {
 		Type    string

@@ -98,6 +98,9 @@ const (
 type SupersededError struct{ By string }
 
 func (e *SupersededError) Error() string {
+	if e.By == "" {
+		return "no installer has claimed this node"
+	}
 	return fmt.Sprintf("another installer, %s, has taken over this node", e.By)
 }
 
