@@ -221,9 +221,9 @@ func TestValuesReachTheObjects(t *testing.T) {
 	manifests := render(t, "kube-system", "--values", "testdata/all.yaml")
 	agent := decode[appsv1.DaemonSet](t, manifests, "DaemonSet").Spec
 	want := []string{
-		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--log-level=debug",
+		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--run-dir=/host/run", "--log-level=debug",
 		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d", "--cni-bin-dir=/opt/cni/here",
-		"--private-conf-dir=/etc/cni/braid.d", "--move-default-network", "--api-server=https://[fd00::1]:6443",
+		"--private-conf-dir=/etc/cni/braid.d", "--api-server=https://[fd00::1]:6443",
 	}
 	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("the agent's arguments are\n%q, want\n%q", got, want)
