@@ -110,8 +110,13 @@ func TestDependencyDirection(t *testing.T) {
 			says: "what is started for every pod stays small", who: []string{"cmd/braid"},
 			not: []string{
 				"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache", "k8s.io/client-go/kubernetes",
+				"github.com/fsnotify", "pkg/install",
 				"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", // libcni has the API of OTel
 			},
+		},
+		{
+			says: "the installer sees clusters through its own interfaces", who: []string{"pkg/install"},
+			not: []string{"pkg/kube", "pkg/engine", "pkg/conf", "k8s.io"},
 		},
 		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
 		{

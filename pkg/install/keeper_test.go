@@ -3,6 +3,7 @@ package install_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,6 +207,7 @@ type enemy struct {
 	stop    context.CancelFunc
 	repairs []time.Time
 	peace   bool
+	harm    func() bool // undoes a repair; nil: removes the configuration
 }
 
 func (e *enemy) Now() time.Time { return e.now }
@@ -228,7 +230,10 @@ func (e *enemy) Wait(context.Context, []string, <-chan time.Time) {
 		return
 	}
 	e.now = e.now.Add(100 * time.Millisecond)
-	if err := os.Remove(e.r.conf("00-braid.conflist")); err == nil {
+	if e.harm == nil {
+		e.harm = func() bool { return os.Remove(e.r.conf("00-braid.conflist")) == nil }
+	}
+	if e.harm() {
 		e.repairs = append(e.repairs, e.now)
 	}
 }
@@ -265,6 +270,21 @@ func TestBackOff(t *testing.T) {
 	if len(e.repairs) < 2 || last > 10*time.Second {
 		t.Errorf("after calm: repairs at %v, pause %v", e.repairs, last)
 	}
+}
+
+// Nor is there one with a default network's agent that writes its file again as soon as it is moved.
+func TestBackOffMoving(t *testing.T) {
+	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
+	e := &enemy{r: r, now: time.Now(), harm: func() bool {
+		_, err := os.Stat(r.conf("10-flannel.conflist"))
+		r.write("10-flannel.conflist", flannel)
+		return errors.Is(err, fs.ErrNotExist)
+	}}
+	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e}, time.Hour)
+	if n := len(e.repairs); n < 20 || n > 45 {
+		t.Errorf("moved %d times in an hour", n)
+	}
+	r.refersTo("00-braid.conflist", filepath.Join(r.Place.Private, "10-flannel.conflist"))
 }
 
 // What is not ours to repair delays nothing.
