@@ -8,6 +8,7 @@
 #
 # What tests find in their environment:
 #   BRAID_E2E=1     without it they do nothing
+#   BRAID_IMAGE     archive of Braid's image
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
 #   BRAID_WHEREABOUTS, BRAID_WHEREABOUTS_CRDS  the reference of cluster-wide addresses, and the directory of its CRDs
 set -euo pipefail
@@ -30,7 +31,9 @@ scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 . scripts/whereabouts.sh
 scripts/build.sh
-export BRAID_E2E=1 BRAID_LAB_BIN
+ARCHES=$(go env GOARCH) scripts/image.sh "$work/image"
+BRAID_IMAGE=$work/image/braid.tar
+export BRAID_E2E=1 BRAID_LAB_BIN BRAID_IMAGE
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0
@@ -39,7 +42,7 @@ say "2/3 pods on a real node ($SECONDS s so far)"
 # One package at a time: each has a cluster of its own. Clusters are new each time, so a result is
 # never taken from the cache.
 "$gotestsum" --format testname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/e2e.json" -- \
-	-count 1 -p 1 -timeout 30m ./e2e ./e2e/churn ./e2e/lab "$@" || failed=1
+	-count 1 -p 1 -timeout 30m ./e2e ./e2e/install ./e2e/churn ./e2e/lab "$@" || failed=1
 
 mkdir -p .cache
 mv "$work/e2e.json" .cache/e2e.json

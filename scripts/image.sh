@@ -3,6 +3,7 @@
 # DIR: oci/ is an OCI image layout, braid.tar the same as one file ("ctr -n k8s.io images import
 # braid.tar"), sbom-*.cdx.json what each platform's binaries are made of. With PUSH=REFERENCE in the
 # environment it pushes the image there, with the credentials of the user's docker or podman login.
+# ARCHES="amd64" makes it of one architecture.
 #
 # It needs Go and no container engine. The same commit and Go make the same bytes in every
 # directory: times are SOURCE_DATE_EPOCH, by default the commit's.
@@ -14,7 +15,7 @@ unset GOOS GOARCH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for arch in amd64 arm64; do
+for arch in ${ARCHES:-amd64 arm64}; do
 	GOOS=linux GOARCH=$arch scripts/build.sh "$work/binaries/$arch"
 done
 (cd scripts/tools/image && quietly go build -o "$work/image" .)

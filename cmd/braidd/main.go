@@ -145,7 +145,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	profile := f.String("profile", "auto", "`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
 	f.StringVar(&o.place.Conf, "cni-conf-dir", "", "`directory` of the runtime's CNI configurations; by default the profile's")
 	f.StringVar(&o.place.Bin, "cni-bin-dir", "", "`directory` of the runtime's CNI plugins; by default the profile's")
-	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` where the runtime does not look: the default network's files are moved there, so that no pod ever starts without Braid; by default they stay")
+	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` of the default network's configuration, where the runtime does not look; by default the profile's")
+	f.BoolVar(&o.movePrivate, "move-default-network", false, "move the default network's files to the private directory, so that no pod ever starts without Braid")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object; by default $NODE_NAME")
 	account := f.String("service-account", "", "`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's own namespace")
 	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount", "`directory` of the agent's own token")
@@ -161,7 +162,6 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q is unknown", f.Arg(0))
 	}
-	o.movePrivate = o.place.Private != ""
 	if *profile != "auto" {
 		o.place.Profile = *profile
 	}

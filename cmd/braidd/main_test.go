@@ -116,7 +116,7 @@ func (r *rig) start() (stop func() error) {
 		r.t.Setenv(key, value)
 	}
 	o, err := parse([]string{
-		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"),
+		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
 		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain",
 	}, &r.log)
 	must(r.t, err)

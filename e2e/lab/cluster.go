@@ -135,6 +135,12 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.in.output(ctx, "", argv...)
 }
 
+// Run runs a command where the API server is reached, as root, and returns its stdout; its stderr is
+// in the error.
+func (c *Cluster) Run(ctx context.Context, command ...string) (string, error) {
+	return c.in.output(ctx, "", command...)
+}
+
 // makeTools builds the lab's own programs and packs the images.
 func (c *Cluster) makeTools(ctx context.Context) error {
 	if err := os.Mkdir(c.tools, 0o755); err != nil {

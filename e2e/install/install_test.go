@@ -1,0 +1,267 @@
+// Package install_test puts Braid on a cluster as README.md says: the image in containerd, one
+// `kubectl apply`, and pods get their networks. `make e2e` runs it: it needs root, the binaries of
+// scripts/lab.sh and scripts/build.sh, and the image of scripts/image.sh.
+package install_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+)
+
+const (
+	namespace = "kube-system"
+	// patience is for what takes some seconds on an idle machine.
+	patience = 3 * time.Minute
+	// defaultNetwork is what there is before Braid: the reference's bridge plugin.
+	defaultNetwork = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "cni0", "isDefaultGateway": true,
+		"ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/16"}]]}}]}`
+	dataPlane = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "whereabouts", "range": "10.20.0.0/24"}}`
+)
+
+var shared = lab.NewShared(start)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("BRAID_E2E") != "1" {
+		fmt.Println("install: no test is run: BRAID_E2E is not 1; make e2e sets it")
+		os.Exit(0)
+	}
+	os.Exit(shared.Main(m))
+}
+
+func root() string { return filepath.Join("..", "..") }
+
+// start makes a cluster of two nodes with a default network and Braid's image, and without Braid.
+func start() (*lab.Cluster, error) {
+	return lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, Prepare: func(ctx context.Context, n *lab.Node) error {
+		if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
+			return err
+		}
+		if err := n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(defaultNetwork), 0o644); err != nil {
+			return err
+		}
+		if err := n.Install(os.Getenv("BRAID_IMAGE"), "/tmp/braid.tar", 0o644); err != nil {
+			return err
+		}
+		_, err := n.Ctr(ctx, "image", "import", "/tmp/braid.tar")
+		return err
+	}})
+}
+
+// rig is the cluster for one test.
+type rig struct {
+	*lab.Cluster
+
+	t   *testing.T
+	ctx context.Context
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	t.Cleanup(cancel)
+	return &rig{shared.Get(t), t, ctx}
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// eventually repeats a check until it returns no error.
+func (r *rig) eventually(what string, check func() error) {
+	r.t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	logs, _ := r.Kubectl(r.ctx, "logs", "--namespace="+namespace, "--selector=app.kubernetes.io/component=agent", "--tail=40") //nolint:errcheck // for the reader alone
+	pods, _ := r.Kubectl(r.ctx, "get", "pods,events", "--all-namespaces")                                                      //nolint:errcheck // likewise
+	r.t.Fatalf("%s: %v\n%s\n%s", what, err, logs, pods)
+}
+
+// image is the name that containerd has the image by.
+func (r *rig) image() string {
+	r.t.Helper()
+	out, err := r.Nodes()[0].Ctr(r.ctx, "image", "ls", "-q")
+	r.must(err)
+	name := regexp.MustCompile(`(?m)^localhost/braid:\S+$`).FindString(out)
+	if name == "" {
+		r.t.Fatalf("no image of Braid in\n%s", out)
+	}
+	return name
+}
+
+// deploy applies conf/deploy with the image that the nodes have.
+func (r *rig) deploy() {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	files, err := filepath.Glob(filepath.Join(root(), "conf/deploy/*.yaml"))
+	r.must(err)
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		r.must(err)
+		text = regexp.MustCompile(`image: "?braid:[^"\s]+"?`).ReplaceAll(text, []byte("image: "+r.image()))
+		text = bytes.ReplaceAll(text, []byte("imagePullPolicy: IfNotPresent"), []byte("imagePullPolicy: Never"))
+		r.must(os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o600))
+	}
+	_, err = r.Kubectl(r.ctx, "apply", "-f", dir)
+	r.must(err)
+}
+
+// ready asks the CLI, as a user of kubectl does.
+func (r *rig) ready() error {
+	config, err := r.Kubeconfig(lab.UserAdmin)
+	r.must(err)
+	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
+	r.must(err)
+	out, err := r.Run(r.ctx, cli, "status", "--kubeconfig", config)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// pod makes a pod on a node that asks for a network, and returns it when it runs.
+func (r *rig) pod(name, node string) *corev1.Pod {
+	r.t.Helper()
+	pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
+	pod.Spec.NodeName = node
+	_, err := r.Client().CoreV1().Pods("default").Create(r.ctx, pod, metav1.CreateOptions{})
+	r.must(err)
+	return r.running(name)
+}
+
+func (r *rig) running(name string) *corev1.Pod {
+	r.t.Helper()
+	pod, err := r.WaitPodRunning(r.ctx, "default", name)
+	r.must(err)
+	if status := pod.Annotations[nadv1.StatusAnnotation]; !strings.Contains(status, `"net1"`) {
+		r.t.Errorf("pod %s runs without its network: network-status %q", name, status)
+	}
+	return pod
+}
+
+func (r *rig) gone(names ...string) {
+	r.t.Helper()
+	for _, name := range names {
+		r.must(r.Client().CoreV1().Pods("default").Delete(r.ctx, name, metav1.DeleteOptions{}))
+	}
+	for _, name := range names {
+		r.must(r.WaitPodGone(r.ctx, "default", name))
+	}
+}
+
+// agents are the pods of the DaemonSet.
+func (r *rig) agents() []corev1.Pod {
+	r.t.Helper()
+	list, err := r.Client().CoreV1().Pods(namespace).List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
+	r.must(err)
+	return list.Items
+}
+
+func (r *rig) rolledOut() error {
+	d, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if s := d.Status; s.ObservedGeneration < d.Generation || int(s.UpdatedNumberScheduled) != len(r.Nodes()) || int(s.NumberReady) != len(r.Nodes()) {
+		return fmt.Errorf("the DaemonSet is at %+v", s)
+	}
+	return nil
+}
+
+// TestOneApply: after one apply pods of all nodes get their networks, and `braidctl status` says
+// so. Agents that are killed, or replaced by others, are no outage.
+func TestOneApply(t *testing.T) {
+	r := newRig(t)
+	for _, n := range r.Nodes() {
+		r.must(n.WaitReady(r.ctx))
+	}
+	start := time.Now()
+	r.deploy()
+	r.eventually("both nodes are ready", r.ready)
+	t.Logf("from apply to both nodes ready: %v", time.Since(start).Round(100*time.Millisecond))
+	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
+	r.must(r.Apply(r.ctx, nad))
+	addresses := map[string]bool{}
+	for _, n := range r.Nodes() {
+		pod := r.pod("on-"+n.Name, n.Name)
+		addresses[regexp.MustCompile(`10\.20\.0\.\d+`).FindString(pod.Annotations[nadv1.StatusAnnotation])] = true
+	}
+	if len(addresses) != 2 || addresses[""] {
+		t.Errorf("addresses %v", addresses)
+	}
+	for _, agent := range r.agents() {
+		second := int64(0)
+		r.must(r.Client().CoreV1().Pods(namespace).Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
+	}
+	r.pod("without-agents", "node-1")
+	r.gone("on-node-1", "on-node-2", "without-agents")
+	r.eventually("agents are back", r.rolledOut)
+	r.eventually("both nodes are ready again", r.ready)
+}
+
+// TestPodsDuringAnUpgrade: no pod that starts while agents are replaced runs without its network.
+func TestPodsDuringAnUpgrade(t *testing.T) {
+	r := newRig(t)
+	r.eventually("both nodes are ready", r.ready)
+	patch := func(d *appsv1.DaemonSet) {
+		if d.Spec.Template.Annotations == nil {
+			d.Spec.Template.Annotations = map[string]string{}
+		}
+		d.Spec.Template.Annotations["test/upgraded"] = time.Now().String()
+	}
+	d, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
+	r.must(err)
+	patch(d)
+	_, err = r.Client().AppsV1().DaemonSets(namespace).Update(r.ctx, d, metav1.UpdateOptions{})
+	r.must(err)
+	var names []string
+	for i := 0; r.rolledOut() != nil || i < 4; i++ {
+		name := fmt.Sprintf("upgrade-%d", i)
+		r.pod(name, r.Nodes()[i%2].Name)
+		names = append(names, name)
+	}
+	t.Logf("%d pods started meanwhile", len(names))
+	r.gone(names...)
+	r.eventually("both nodes are ready", r.ready)
+}
+
+// TestConfigurationIsPutBack: what removes Braid's configuration is found out, mended and told.
+func TestConfigurationIsPutBack(t *testing.T) {
+	r := newRig(t)
+	r.eventually("both nodes are ready", r.ready)
+	n := r.Nodes()[0]
+	configuration := "/etc/cni/net.d/00-braid.conflist"
+	r.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
+	r.eventually("the configuration is back", func() error { _, err := os.Stat(n.Path(configuration)); return err })
+	r.eventually("the node's event", func() error {
+		out, err := r.Kubectl(r.ctx, "describe", "node", n.Name)
+		if err == nil && !strings.Contains(out, "was renamed") {
+			err = errors.New("not in the events")
+		}
+		return err
+	})
+	r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
+	r.pod("after-repair", n.Name)
+	r.gone("after-repair")
+}
