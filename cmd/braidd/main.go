@@ -63,6 +63,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// options are the command line, and what the pod's environment says.
+type options struct {
+	// image is the directory of the binaries that are installed.
+	image string
+	// runDir is the node's /run.
+	runDir string
+	// inContainer is that the agent stays in the mount namespace that it was started in.
+	inContainer bool
+	// config has keys of Braid's configuration; empty for the defaults of all.
+	config         string
+	defaultNetwork string
+	movePrivate    bool
+	place          platform.Place
+	nodeName       string
+	// namespace and account are the CNI plugin's.
+	namespace, account string
+	// ownNamespace and pod name the agent's pod; token is the directory of its service account.
+	ownNamespace, pod, podUID, token string
+	server                           string
+	stateDir                         string
+	level                            slog.Level
+	version                          bool
+}
+
 func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	a, err := newAgent(o, log)
 	if err != nil {
@@ -104,30 +128,6 @@ func (o *options) enterNode() error {
 		o.config = filepath.Join(dirs["config"], filepath.Base(o.config))
 	}
 	return nil
-}
-
-// options are the command line, and what the pod's environment says.
-type options struct {
-	// image is the directory of the binaries that are installed.
-	image string
-	// runDir is the node's /run.
-	runDir string
-	// inContainer is that the agent stays in the mount namespace that it was started in.
-	inContainer bool
-	// config has keys of Braid's configuration; empty for the defaults of all.
-	config         string
-	defaultNetwork string
-	movePrivate    bool
-	place          platform.Place
-	nodeName       string
-	// namespace and account are the CNI plugin's.
-	namespace, account string
-	// ownNamespace and pod name the agent's pod; token is the directory of its service account.
-	ownNamespace, pod, podUID, token string
-	server                           string
-	stateDir                         string
-	level                            slog.Level
-	version                          bool
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {

@@ -39,8 +39,12 @@ func TestFormsStay(t *testing.T) {
 func TestHashTellsApart(t *testing.T) {
 	seen := map[string]attachment.ID{}
 	for _, id := range []attachment.ID{
-		{Network: "n", ContainerID: "c", IfName: "e"}, {Network: "nc", IfName: "e"}, {Network: "n", IfName: "ce"},
-		{ContainerID: "nc", IfName: "e"}, {Network: "n", ContainerID: "ce"}, {},
+		{Network: "n", ContainerID: "c", IfName: "e"},
+		{Network: "nc", IfName: "e"},
+		{Network: "n", IfName: "ce"},
+		{ContainerID: "nc", IfName: "e"},
+		{Network: "n", ContainerID: "ce"},
+		{},
 	} {
 		if other, ok := seen[id.Hash()]; ok {
 			t.Errorf("%v and %v have one hash", id, other)

@@ -94,9 +94,17 @@ func generated(r *rand.Rand) *Config {
 		into   *string
 		values []string
 	}{
-		{&c.ConfDir, []string{"/c"}}, {&c.CNIDir, []string{"/var/lib/cni"}}, {&c.Kubeconfig, []string{"/k"}}, {&c.LogFile, []string{"", "/l"}},
-		{&c.LogLevel, []string{"debug", "warn", "error"}}, {&c.ReadinessIndicatorFile, []string{"/r"}}, {&c.MultusNamespace, []string{"m"}},
-		{&c.Manifests, []string{"/m"}}, {&c.DeviceInfoDir, []string{"/d"}}, {&c.PodResources, []string{"/p"}}, {&c.NodeName, []string{"n.example"}},
+		{&c.ConfDir, []string{"/c"}},
+		{&c.CNIDir, []string{"/var/lib/cni"}},
+		{&c.Kubeconfig, []string{"/k"}},
+		{&c.LogFile, []string{"", "/l"}},
+		{&c.LogLevel, []string{"debug", "warn", "error"}},
+		{&c.ReadinessIndicatorFile, []string{"/r"}},
+		{&c.MultusNamespace, []string{"m"}},
+		{&c.Manifests, []string{"/m"}},
+		{&c.DeviceInfoDir, []string{"/d"}},
+		{&c.PodResources, []string{"/p"}},
+		{&c.NodeName, []string{"n.example"}},
 		{&c.SecondaryDefaultRoute, []string{"take", "refuse"}},
 	} {
 		text(one.into, one.values...)

@@ -175,7 +175,7 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	entries := published(e.Node.AuxiliaryCNIChainName, results)
 	told := tells(pod, len(entries))
 	if told {
-		if err := e.publish(ctx, req, pod, entries, events); err != nil {
+		if err := e.publish(ctx, pod, entries, events); err != nil {
 			return nil, err
 		}
 	}
@@ -213,11 +213,11 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 
 // publish writes the network-status annotation, and meanwhile an event for each attachment: only now will none of them be taken back because
 // another fails.
-func (e *Engine) publish(ctx context.Context, req *Request, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
+func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
 	for _, r := range results {
 		events.attached(r)
 	}
-	return e.writeStatus(ctx, req, pod, status.Build(results))
+	return e.writeStatus(ctx, pod, status.Build(results))
 }
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.

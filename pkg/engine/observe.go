@@ -97,13 +97,13 @@ func (e *Engine) chainDone(ctx context.Context, verb Verb, sandbox *sandbox, pod
 }
 
 // types are those of the plugins of an attachment's chain; none if it cannot be read.
-func (s *sandbox) types(a *plan.Attachment) (types []string) {
+func (s *sandbox) types(a *plan.Attachment) (kinds []string) {
 	list, err := s.list(a)
 	if err != nil {
 		return nil
 	}
 	for _, p := range list.Plugins {
-		types = append(types, p.Network.Type)
+		kinds = append(kinds, p.Network.Type)
 	}
-	return types
+	return kinds
 }

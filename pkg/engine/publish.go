@@ -41,7 +41,7 @@ func tells(pod *metav1.ObjectMeta, attachments int) bool {
 // writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it
 // may be old, if the runtime passed it on: then the pod is fetched, and that is where a pod that is
 // gone shows, too.
-func (e *Engine) writeStatus(ctx context.Context, req *Request, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+func (e *Engine) writeStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
 	err := e.replaceStatus(ctx, pod, entries)
 	if !apierrors.IsConflict(err) {
 		return publishError(err)

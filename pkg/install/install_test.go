@@ -345,8 +345,13 @@ func TestRestore(t *testing.T) {
 // The name is that which the file had, or which it is given; one that no runtime reads is refused.
 func TestRestoreName(t *testing.T) {
 	for _, test := range [][3]string{
-		{"00-multus.conf", "", "00-multus.conf"}, {"00-multus.conf.bak", "", "00-multus.conf"}, {"00-multus.conflist.cilium_bak", "", "00-multus.conflist"},
-		{"saved", "00-multus.conf", "00-multus.conf"}, {"saved", "", ""}, {"saved", "../00-multus.conf", ""}, {"saved.conf", "x", ""},
+		{"00-multus.conf", "", "00-multus.conf"},
+		{"00-multus.conf.bak", "", "00-multus.conf"},
+		{"00-multus.conflist.cilium_bak", "", "00-multus.conflist"},
+		{"saved", "00-multus.conf", "00-multus.conf"},
+		{"saved", "", ""},
+		{"saved", "../00-multus.conf", ""},
+		{"saved.conf", "x", ""},
 		{"00-braid.conflist.bak", "", ""}, // the name is in use
 	} {
 		r := newRig(t, options{}, "10-flannel.conflist", flannel)
