@@ -71,6 +71,18 @@ func (k *kept) until(what string, so func() bool) {
 	}
 }
 
+// calm waits until the keeper waits.
+func (k *kept) calm() {
+	looks := func() int {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.reports)
+	}
+	for last := -1; last != looks(); time.Sleep(time.Second) {
+		last = looks()
+	}
+}
+
 func (k *kept) repaired(cause install.Cause, by string) {
 	k.t.Helper()
 	k.until(string(cause)+" by "+by, func() bool {
@@ -132,6 +144,7 @@ func TestRepair(t *testing.T) {
 			t.Parallel()
 			k := keep(t, newRig(t, options{}, "10-flannel.conflist", flannel), newWatch(t))
 			k.until("installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
+			k.calm() // what is done between a look and a repair is repaired, too, but not seen
 			must(t, test.do(k.rig))
 			k.repaired(test.cause, test.by)
 		})
@@ -170,7 +183,7 @@ func TestKeeperFollowsLink(t *testing.T) {
 	must(t, os.Rename(dir+".new", dir))
 	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "touched"), nil, 0o600)) // the next look
 	k.until("installed there, too", func() bool { return len(names(t, dir+".2")) == 2 })
-	time.Sleep(time.Second) // until nothing but the watch can show it
+	k.calm() // nothing but the watch can show it
 	must(t, os.Remove(filepath.Join(dir+".2", "00-braid.conflist")))
 	k.until("watched there", func() bool { return len(names(t, dir+".2")) == 2 })
 }
