@@ -35,7 +35,8 @@ type Drift struct {
 	By string
 }
 
-// String is for events and logs: "/etc/cni/net.d/00-braid.conflist was renamed (cilium, cni.exclusive)".
+// String is for events and logs: "/etc/cni/net.d/00-braid.conflist was renamed (cilium,
+// cni.exclusive)".
 func (d Drift) String() string {
 	text := d.Path + " was " + string(d.Cause)
 	if d.Cause == Returned {
@@ -100,7 +101,8 @@ func (i *Installer) renamedTo(e own.Entry) string {
 	return name
 }
 
-// copies are files beside an installed one whose names begin with its name and that have its content.
+// copies are files beside an installed one whose names begin with its name and that have its
+// content.
 func (i *Installer) copies(e own.Entry) (paths []string) {
 	dir := filepath.Dir(e.Path)
 	entries, err := os.ReadDir(dir)

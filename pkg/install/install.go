@@ -2,10 +2,10 @@
 // in that order, beside the files of a default network that somebody else installs.
 //
 // Contract: an Apply that is interrupted anywhere leaves a node that works as before or as after,
-// and the next one finishes. The configuration comes last, and only when there is a default network
-// to put it in front of; as long as that is in doubt, what there is stays. Nothing is removed but by
-// Uninstall. Files of others are left alone, but for those of the default network if the operator
-// wants them in a directory of their own.
+// and the next one finishes. The configuration comes last, and only when there is a default
+// network to put it in front of; as long as that is in doubt, what there is stays. Nothing is
+// removed but by Uninstall. Files of others are left alone, but for those of the default network
+// if the operator wants them in a directory of their own.
 package install
 
 import (
@@ -207,8 +207,8 @@ func (i *Installer) others(all []defaultnet.Candidate, entries []own.Entry) (oth
 	return others
 }
 
-// nameBefore returns a name that sorts before another; name itself, if there is none that looks like
-// one. '-' comes before digits and letters.
+// nameBefore returns a name that sorts before another; name itself, if there is none that looks
+// like one. '-' comes before digits and letters.
 func nameBefore(other, name string) string {
 	for at := 1; at < len(other); at++ {
 		if other[at] > '-' {

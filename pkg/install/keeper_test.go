@@ -285,7 +285,8 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
-// Nor is there one with a default network's agent that writes its file again as soon as it is moved.
+// Nor is there one with a default network's agent that writes its file again as soon as it is
+// moved.
 func TestBackOffMoving(t *testing.T) {
 	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
 	e := &enemy{r: r, now: time.Now(), harm: func() bool {

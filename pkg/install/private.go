@@ -15,7 +15,8 @@ import (
 	"github.com/braid-cni/braid/pkg/install/own"
 )
 
-// taken is the name of a network's file from when it is out of the runtime's sight until it is gone.
+// taken is the name of a network's file from when it is out of the runtime's sight until it is
+// gone.
 func taken(name string) string { return "." + name + takenSuffix }
 
 const takenSuffix = ".braid-taken"
@@ -61,7 +62,8 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// keep copies a network's file, which may have another name for the moment, to the private directory.
+// keep copies a network's file, which may have another name for the moment, to the private
+// directory.
 func (i *Installer) keep(ctx context.Context, out *Outcome, file, path string) error {
 	content, err := hostfile.Read(file, maxNetwork)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,8 +77,8 @@ func (i *Installer) keep(ctx context.Context, out *Outcome, file, path string) e
 	return i.put(ctx, out, f)
 }
 
-// takeNetworks takes the files away from the runtime, which has Braid's configuration now. Each gets
-// another name first: what its owner writes in that moment is not lost.
+// takeNetworks takes the files away from the runtime, which has Braid's configuration now. Each
+// gets another name first: what its owner writes in that moment is not lost.
 func (i *Installer) takeNetworks(ctx context.Context, out *Outcome, paths []string) error {
 	for _, path := range paths {
 		if err := i.step("take %s", path); err != nil {

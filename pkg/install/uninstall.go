@@ -29,10 +29,10 @@ type Removal struct {
 	Records func(ctx context.Context) (int, error)
 }
 
-// Uninstall takes the node back: the runtime gets its former configuration, then loses Braid's, and
-// when no sandbox of Braid's is left, and it is asked for, binaries and kubeconfig go, too. Agents of
-// this installation leave the node alone from its beginning. It may be repeated until it succeeds;
-// an error of reason Busy is that there are sandboxes yet.
+// Uninstall takes the node back: the runtime gets its former configuration, then loses Braid's,
+// and when no sandbox of Braid's is left, and it is asked for, binaries and kubeconfig go, too.
+// Agents of this installation leave the node alone from its beginning. It may be repeated until it
+// succeeds; an error of reason Busy is that there are sandboxes yet.
 func (i *Installer) Uninstall(ctx context.Context, what Removal) (*Outcome, error) {
 	out := &Outcome{}
 	if err := i.Store.Retire(ctx); err != nil {
@@ -113,7 +113,8 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 	return i.Store.Give(ctx, own.Bytes(filepath.Join(i.Place.Conf, name), 0o600, "", content))
 }
 
-// formerName takes off what keeps runtimes from reading a file: "00-multus.conf.bak" was "00-multus.conf".
+// formerName takes off what keeps runtimes from reading a file: "00-multus.conf.bak" was
+// "00-multus.conf".
 func formerName(name string) string {
 	for _, suffix := range []string{".conflist", ".conf", ".json"} {
 		if at := strings.LastIndex(name, suffix+"."); at > 0 {

@@ -1,8 +1,8 @@
 // Package defaultnet finds the network that every pod has: the one that Braid is put in front of.
 //
-// Contract: it reads and writes nothing but what it is asked to read. A configuration counts by what
-// is in it, never by its file's name. None is chosen in doubt: an error says what was passed over
-// and why, and the caller waits.
+// Contract: it reads and writes nothing but what it is asked to read. A configuration counts by
+// what is in it, never by its file's name. None is chosen in doubt: an error says what was passed
+// over and why, and the caller waits.
 package defaultnet
 
 import (
@@ -53,9 +53,9 @@ type Candidate struct {
 	changed time.Time
 }
 
-// Find returns the default network. current is the path of the one that is in use, or empty: as long
-// as that file is there and not valid, no other takes its place. Errors have reason NotReady, and
-// InvalidConfig where Named can never be a default network.
+// Find returns the default network. current is the path of the one that is in use, or empty: as
+// long as that file is there and not valid, no other takes its place. Errors have reason NotReady,
+// and InvalidConfig where Named can never be a default network.
 func (f *Finder) Find(current string) (*Candidate, error) {
 	if filepath.IsAbs(f.Named) {
 		return f.judge(read(f.Named))

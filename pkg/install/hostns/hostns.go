@@ -1,15 +1,15 @@
-// Package hostns moves a process from its container's mount namespace to the node's. Paths then mean
-// to it, and to the plugins that it starts, what they mean to the container runtime, with no mounts
-// to propagate and no chroot.
+// Package hostns moves a process from its container's mount namespace to the node's. Paths then
+// mean to it, and to the plugins that it starts, what they mean to the container runtime, with no
+// mounts to propagate and no chroot.
 //
 // It is the program's own file that is executed, by its descriptor: a copy in memory would count as
 // the container's memory, and kernels with vm.memfd_noexec=2 execute none.
 //
 // Contract: Enter executes the program anew, in the other namespace, with the same arguments and
 // environment and the working directory "/". Directories of the container that are to be kept are
-// handed over as descriptors; they can be read for as long as the process lives, and what changes in
-// them is seen, although nothing mounts them any more. A failure before the namespace was entered
-// leaves the process as it was.
+// handed over as descriptors; they can be read for as long as the process lives, and what changes
+// in them is seen, although nothing mounts them any more. A failure before the namespace was
+// entered leaves the process as it was.
 package hostns
 
 import (
@@ -94,9 +94,9 @@ func Sockets() []string {
 	}
 }
 
-// Enter moves the process to the namespace. It returns nil when the process is in it, which is so in
-// the second life of the program, and an error otherwise. keep are directories of the container by
-// the names that Dirs returns them by.
+// Enter moves the process to the namespace. It returns nil when the process is in it, which is so
+// in the second life of the program, and an error otherwise. keep are directories of the container
+// by the names that Dirs returns them by.
 func Enter(ns Namespace, keep map[string]string) error {
 	inside, err := within(ns)
 	if err != nil || inside {

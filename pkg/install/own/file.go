@@ -135,7 +135,7 @@ func (s *Store) digest(at hostfile.Dir, name string) (string, unix.Stat_t, error
 	return digest, st, nil
 }
 
-// write makes the content durable under another name, and then gives it its own.
+// write makes the content durable under another name, and then renames it.
 func (s *Store) write(ctx context.Context, at hostfile.Dir, f *File) (err error) {
 	name := filepath.Base(f.Path)
 	temp := temporary(name)

@@ -289,7 +289,8 @@ func (s *Store) settle(ctx context.Context, dir hostfile.Dir, l *ledger, f *File
 }
 
 // Remove removes a file that the Store put there and nobody has changed, and forgets it. What is
-// not the Store's stays: it is no error if the ledger does not know the path, or if nothing is there.
+// not the Store's stays: it is no error if the ledger does not know the path, or if nothing is
+// there.
 func (s *Store) Remove(ctx context.Context, path string) error {
 	return s.locked(ctx, func(dir hostfile.Dir) error {
 		l, err := s.readLedger(dir)

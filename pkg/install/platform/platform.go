@@ -50,13 +50,15 @@ func profiles() []profile {
 		{
 			// Without its own flannel, k3s leaves containerd its defaults.
 			name: "k3s", marks: []string{rancher + "/k3s/agent/etc/cni/net.d"}, conf: rancher + "/k3s/agent/etc/cni/net.d",
-			// Since October 2024 the directory is the same for all releases; before, a link named the current one.
+			// Since October 2024 the directory is the same for all releases; before, a link named the
+			// current one.
 			bins: []string{rancher + "/k3s/data/cni", rancher + "/k3s/data/current/bin"},
 		},
 		{name: "rke2", marks: []string{rancher + "/rke2"}, conf: plainConf, bins: []string{plainBin}},
 		{name: "microk8s", marks: []string{snap + "/args"}, conf: snap + "/args/cni-network", bins: []string{snap + "/opt/cni/bin"}},
 		{
-			// The default network of OpenShift writes to a directory of its own, which is named after Multus.
+			// The default network of OpenShift writes to a directory of its own, which is named after
+			// Multus.
 			name: "openshift", marks: []string{"/etc/kubernetes/cni/net.d"}, conf: "/etc/kubernetes/cni/net.d",
 			bins: []string{"/var/lib/cni/bin"}, private: "/run/multus/cni/net.d",
 		},
@@ -140,7 +142,8 @@ func (p *profile) fits(root string) bool {
 	return p.id != "" && osID(root) == p.id
 }
 
-// bin returns the plugin directory of this node's version: the first that is there, else the latest.
+// bin returns the plugin directory of this node's version: the first that is there, else the
+// latest.
 func (p *profile) bin(root string) string {
 	for _, dir := range p.bins {
 		if info, err := os.Stat(filepath.Join(root, dir)); err == nil && info.IsDir() {
