@@ -304,6 +304,27 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
+// A package of the chart has all of it, and the version that the release gave it.
+func TestPackage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mustHelm(t, "package", "braid", "--destination", dir, "--version", "1.2.3", "--app-version", "v1.2.3")
+	got := mustHelm(t, "template", "braid", filepath.Join(dir, "braid-1.2.3.tgz"), "--namespace", "kube-system")
+	if want := strings.ReplaceAll(render(t, "kube-system"), "braid:devel", "braid:v1.2.3"); got != want {
+		t.Errorf("the package renders otherwise (-want +got):\n%s", cmp.Diff(want, got))
+	}
+}
+
+// Tokens are bound to nodes since Kubernetes 1.31.
+func TestOldKubernetes(t *testing.T) {
+	t.Parallel()
+	for version, refused := range map[string]bool{"v1.30.9": true, "v1.31.0": false, "v1.32.3+k3s1": false, "v1.33.1-gke.100": false} {
+		if _, err := helm(t, "template", "braid", "braid", "--kube-version", version); (err != nil) != refused {
+			t.Errorf("%s: %v, want it refused: %t", version, err, refused)
+		}
+	}
+}
+
 // A release comes beside Multus, is upgraded and goes. Kinds stay, with all that is of them, and
 // Multus' own is not touched.
 func TestRelease(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/braid-cni/braid/pkg/conf"
 )
 
 // documented is a key of values.yaml with the comment above it.
@@ -160,6 +162,16 @@ func TestSchemaHasBraidsKeys(t *testing.T) {
 		t.Fatal("README.md has no table of the keys in \"braid\"")
 	}
 	allowed := schema.Properties["config"].Properties["braid"].Properties
+	config, _ := readYAML(t, "testdata/all.yaml")["config"].(map[string]any)
+	config["name"], config["clusterNetwork"] = "braid", "/etc/cni/net.d/10-pods.conflist"
+	all, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conf.Load(all); err != nil {
+		t.Error(err)
+	}
+	covers(t, "config", schema.Properties["config"], config)
 	found := 0
 	for line := range strings.Lines(table) {
 		key, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "`")
@@ -174,5 +186,19 @@ func TestSchemaHasBraidsKeys(t *testing.T) {
 	}
 	if found < len(allowed) {
 		t.Errorf("README.md has %d keys, the schema %d", found, len(allowed))
+	}
+}
+
+// covers wants a value for each key that a schema has.
+func covers(t *testing.T, path string, p property, values map[string]any) {
+	t.Helper()
+	for name, sub := range p.Properties {
+		value, ok := values[name]
+		if !ok {
+			t.Errorf("testdata/all.yaml has no %s.%s", path, name)
+		}
+		if inner, ok := value.(map[string]any); ok {
+			covers(t, path+"."+name, sub, inner)
+		}
 	}
 }
