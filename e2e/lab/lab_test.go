@@ -26,7 +26,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 func TestMain(m *testing.M) {
@@ -255,6 +254,19 @@ func TestAPIServer(t *testing.T) {
 		}
 	})
 
+	t.Run("judges manifests and changes nothing", func(t *testing.T) {
+		const right = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: judged}\ndata: {a: b}\n---\n# nothing\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: judged}\n"
+		if err := api.DryRun(ctx, right); err != nil {
+			t.Error(err)
+		}
+		if err := api.DryRun(ctx, right+"datas: {a: b}\n"); err == nil || !strings.Contains(err.Error(), "datas") {
+			t.Errorf("a field that does not exist: %v", err)
+		}
+		if _, err := api.Client().CoreV1().ConfigMaps("default").Get(ctx, "judged", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("a ConfigMap that was only judged: %v", err)
+		}
+	})
+
 	t.Run("takes pods", func(t *testing.T) {
 		admin := api.Client()
 		pod := Pod("default", "p", map[string]string{"k8s.v1.cni.cncf.io/networks": "a"})
@@ -270,11 +282,7 @@ func userClient(t *testing.T, api *API, user string, groups ...string) kubernete
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := api.ClientOf(path)
 	if err != nil {
 		t.Fatal(err)
 	}
