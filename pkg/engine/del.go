@@ -193,18 +193,11 @@ func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a
 		return &refusal{errs: []error{err}}
 	case err != nil:
 		return err
-	case sandbox.guest && sandbox.foreign(a, e.path(req)):
+	case sandbox.guest && (homes{sandbox.exec, e.path(req), a.InProcess}).foreign(chain.list):
 		return errForeign
 	}
 	if err := e.restoreCache(req, chain, a); err != nil {
 		return err
 	}
 	return e.trace("DEL "+a.IfName, func() error { return delPast(ctx, chain, a) })
-}
-
-// foreign reports whether a plugin of an attachment's chain, or an IPAM plugin, is exec'd. What
-// libcni has of the chain would not do: the configurations decide.
-func (s *sandbox) foreign(a *record.Attachment, paths []string) bool {
-	list, err := s.list(&a.Attachment)
-	return err != nil || (homes{s.exec, paths, a.InProcess}).foreign(list)
 }
