@@ -161,3 +161,59 @@ func TestNetworkRemembersPath(t *testing.T) {
 	same(t, "ran", r.calls(), []string{"one GC"})
 	r.clean(p)
 }
+
+// TestRecordedExec: what ran a plugin on ADD runs it later, a binary or this one, whatever the node
+// is to exec by then, and so for the IPAM plugin.
+func TestRecordedExec(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		// then and now are what is exec'd on ADD and from then on.
+		then, now []string
+		// calls are those of the binaries from then on.
+		calls []string
+	}{
+		{"a binary", []string{"macvlan"}, []string{}, []string{"macvlan CHECK net1", "macvlan DEL net1"}},
+		{"built in", []string{}, []string{"macvlan"}, nil},
+		{"an IPAM binary", []string{"static"}, []string{}, []string{"static CHECK net1", "static DEL net1"}},
+		{"IPAM built in", []string{}, []string{"static"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge",
+				"ipam":{"type":"static","addresses":[{"address":"10.11.0.5/24"}]}}`)
+			r.fake("macvlan", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
+			r.fake("static", giving(`{"cniVersion":"1.0.0","ips":[{"address":"10.11.0.5/24"}]}`))
+			p := r.pod("p", "a")
+			r.execs(test.then...)
+			r.add(p)
+			r.calls()
+			r.execs(test.now...)
+			r.must("CHECK", p)
+			r.must("DEL", p)
+			same(t, "ran", r.calls(), test.calls)
+			r.clean(p)
+		})
+	}
+}
+
+// TestRecordedExecEndsWithTheSandbox: an ADD that clears what a killed one left runs plugins as the
+// node is configured.
+func TestRecordedExecEndsWithTheSandbox(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge"}`)
+	r.fake("macvlan", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
+	p := r.pod("p", "a")
+	r.execs("macvlan")
+	r.add(p)
+	r.edit(p, `"complete":true`, `"complete":false`)
+	r.execs()
+	r.calls()
+	r.add(p)
+	same(t, "ran", r.calls(), []string{"macvlan DEL net1"})
+	r.has(p, "eth0", "net1")
+	r.must("DEL", p)
+	r.clean(p)
+}

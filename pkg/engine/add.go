@@ -103,6 +103,7 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *san
 	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID), sandbox, rec); err != nil {
 		return fmt.Errorf("remove what an unfinished ADD left: %w", err)
 	}
+	sandbox.exec.Force(e.Node.Exec)
 	sandbox.owed = rec.Attachments
 	return nil
 }

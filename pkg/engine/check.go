@@ -38,7 +38,7 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	if err != nil {
 		return err
 	}
-	req = req.asAdded(rec)
+	req = sandbox.asAdded(req, rec)
 	var errs []error
 	for i := range rec.Attachments {
 		if rec.Attachments[i].State == record.Owed {

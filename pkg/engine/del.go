@@ -49,7 +49,7 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 	if err != nil {
 		return err
 	}
-	req = within(req, netns).asAdded(rec)
+	req = sandbox.asAdded(within(req, netns), rec)
 	if rec.Complete {
 		rec.Complete = false
 		if err := e.saveLess(ctx, sandbox, rec, "unfinished"); err != nil {

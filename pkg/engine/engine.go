@@ -89,6 +89,8 @@ type Exec interface {
 	resolve.Finder
 	// InProcess reports whether a plugin with this configuration runs in this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
+	// Force has plugins of these types exec'd even if they are built in, and no others.
+	Force(kinds []string)
 	Close()
 }
 

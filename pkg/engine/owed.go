@@ -198,7 +198,7 @@ func (e *Engine) settle(ctx context.Context, req *Request, sandbox *sandbox, rec
 	if err != nil {
 		return err
 	}
-	req = within(req, netns).asAdded(rec)
+	req = sandbox.asAdded(within(req, netns), rec)
 	var errs []error
 	for _, a := range rec.Owed() {
 		errs = append(errs, e.remove(ctx, req, sandbox, rec, a))

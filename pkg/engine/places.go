@@ -14,16 +14,21 @@ import (
 //
 //	                  with recorded places                    without
 //	plugins           recorded, then CNI_PATH, then binDir    CNI_PATH, then binDir
+//	exec'd or not     recorded                                braid.exec
 //	libcni's cache    recorded                                cniDir
 //	device info       recorded                                deviceInfoDir
 //
-// The plugin that made something is the one to remove it, so its directory comes first; where it is
-// gone, the node may have moved it. Files are only where they were written.
+// The plugin that made something is the one to remove it, be it a binary or built in: portmap finds
+// no rules of another. So its directory comes first; where it is gone, the node may have moved it. Files are only where they were written.
 
-// asAdded is the request with the places of the sandbox's ADD.
-func (r *Request) asAdded(rec *record.Record) *Request {
-	added := *r
+// asAdded is the request with the places of the sandbox's ADD. From now on plugins run in this
+// process or not as they did then.
+func (s *sandbox) asAdded(req *Request, rec *record.Record) *Request {
+	added := *req
 	added.places = rec.Places
+	if rec.Places.CNIDir != "" { // they are recorded
+		s.exec.Force(rec.Places.Exec)
+	}
 	return &added
 }
 
@@ -48,7 +53,7 @@ func (e *Engine) deviceInfoDir(r *Request) string {
 
 // placesOf are the places of an ADD. The working directory of its process is none of them.
 func (e *Engine) placesOf(r *Request) record.Places {
-	places := record.Places{CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r)}
+	places := record.Places{Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r)}
 	for _, dir := range e.path(r) {
 		if abs, err := filepath.Abs(dir); err == nil && !slices.Contains(places.Path, abs) {
 			places.Path = append(places.Path, abs)

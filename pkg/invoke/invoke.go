@@ -110,6 +110,9 @@ func (e *Exec) Close() {
 	}
 }
 
+// Force has plugins of these types exec'd even if they are built in, and no others.
+func (e *Exec) Force(kinds []string) { e.ForceExec = kinds }
+
 // builtin reports whether there is an in-process plugin of that type which may be used.
 func (e *Exec) builtin(kind string) bool {
 	return e.Builtin[kind] != nil && !slices.Contains(e.ForceExec, kind)

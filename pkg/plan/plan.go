@@ -3,7 +3,8 @@
 //
 // Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes first, then the cluster-wide
 // networks, then the pod's selections in their order. All policy is here: namespace isolation, capabilities, interface names,
-// refusal of default routes that nobody asked for. Diff compares what a pod has with another plan. Errors are *failure.Error with NAD, plugin and field.
+// refusal of default routes that nobody asked for. Diff compares what a pod has with another plan.
+// Errors are *failure.Error with NAD, plugin and field.
 package plan
 
 import (

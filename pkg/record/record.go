@@ -77,6 +77,8 @@ type Record struct {
 type Places struct {
 	// Path are the absolute directories in which plugins were looked for, in this order.
 	Path []string `json:"path,omitempty"`
+	// Exec are the types of plugins that were to be exec'd even if they are built in.
+	Exec []string `json:"exec,omitempty"`
 	// CNIDir is the directory of libcni's cache.
 	CNIDir string `json:"cniDir,omitempty"`
 	// DeviceInfoDir is the directory of device-info files.
