@@ -54,87 +54,87 @@ func rendered(t *testing.T, c *Config) []byte {
 	return out
 }
 
+// dice change values half of the time.
+type dice struct{ *rand.Rand }
+
+func (d dice) half() bool { return d.IntN(2) == 0 }
+
+func (d dice) text(into *string, values ...string) {
+	if d.half() {
+		*into = values[d.IntN(len(values))]
+	}
+}
+
+func (d dice) list(into *[]string, atLeast int, values ...string) {
+	if d.half() {
+		d.Shuffle(len(values), func(i, j int) { values[i], values[j] = values[j], values[i] })
+		*into = append([]string{}, values[:atLeast+d.IntN(len(values)-atLeast+1)]...)
+	}
+}
+
 // generated is a configuration that Load may have returned. Each key has its default half of the
 // time.
-func generated(r *rand.Rand) *Config {
-	c := Defaults()
-	half := func() bool { return r.IntN(2) == 0 }
-	text := func(into *string, values ...string) {
-		if half() {
-			*into = values[r.IntN(len(values))]
-		}
-	}
-	list := func(into *[]string, atLeast int, values ...string) {
-		if half() {
-			r.Shuffle(len(values), func(i, j int) { values[i], values[j] = values[j], values[i] })
-			*into = append([]string{}, values[:atLeast+r.IntN(len(values)-atLeast+1)]...)
-		}
-	}
-	flip := func(into *bool) { *into = *into != half() }
-	count := func(into *int) {
-		if half() {
-			*into = r.IntN(1000)
-		}
-	}
-	text(&c.Name, "n", "a.b-c_d")
-	text(&c.CNIVersion, "0.3.0", "0.4.0", "1.0.0")
-	c.ClusterNetwork = []string{"flannel", "/etc/cni/net.d/10-flannel.conflist", "/a <&> \"b\""}[r.IntN(3)]
-	list(&c.DefaultNetworks, 1, "x", "/y/z.conf", "/ä")
-	if strings.HasPrefix(c.ClusterNetwork, "/") {
-		text(&c.AuxiliaryCNIChainName, "aux")
-	}
-	if half() {
-		c.ClusterNetwork, c.AuxiliaryCNIChainName, c.DefaultNetworks = "", "", nil
-		c.Delegates = []json.RawMessage{json.RawMessage(`{"type": "bridge", "n": 12345678901234567890, "html": "<&>"}`), json.RawMessage(`{"name":"two","plugins":[{"type":"b"}]}`)}[:1+r.IntN(2)]
-	}
-	if half() {
-		c.Capabilities = map[string]bool{"portMappings": true, "io.kubernetes.cri.pod-annotations": true}
-	}
+func generated(seed uint64) *Config {
+	d, c := dice{rand.New(rand.NewPCG(seed, 0))}, Defaults()
+	d.networks(c)
+	d.text(&c.Name, "n", "a.b-c_d")
+	d.text(&c.CNIVersion, "0.3.0", "0.4.0", "1.0.0")
 	for _, one := range []struct {
 		into   *string
 		values []string
 	}{
-		{&c.ConfDir, []string{"/c"}},
-		{&c.CNIDir, []string{"/var/lib/cni"}},
-		{&c.Kubeconfig, []string{"/k"}},
-		{&c.LogFile, []string{"", "/l"}},
-		{&c.LogLevel, []string{"debug", "warn", "error"}},
-		{&c.ReadinessIndicatorFile, []string{"/r"}},
-		{&c.MultusNamespace, []string{"m"}},
-		{&c.Manifests, []string{"/m"}},
-		{&c.DeviceInfoDir, []string{"/d"}},
-		{&c.PodResources, []string{"/p"}},
-		{&c.NodeName, []string{"n.example"}},
+		{&c.ConfDir, []string{"/c"}}, {&c.CNIDir, []string{"/var/lib/cni"}}, {&c.Kubeconfig, []string{"/k"}}, {&c.LogFile, []string{"", "/l"}},
+		{&c.LogLevel, []string{"debug", "warn", "error"}}, {&c.ReadinessIndicatorFile, []string{"/r"}}, {&c.MultusNamespace, []string{"m"}},
+		{&c.Manifests, []string{"/m"}}, {&c.DeviceInfoDir, []string{"/d"}}, {&c.PodResources, []string{"/p"}}, {&c.NodeName, []string{"n.example"}},
 		{&c.SecondaryDefaultRoute, []string{"take", "refuse"}},
 	} {
-		text(one.into, one.values...)
+		d.text(one.into, one.values...)
 	}
-	if half() {
+	if d.half() {
 		c.StateDir = "/s"
-		text(&c.CNIDir, "/s/cni")
+		d.text(&c.CNIDir, "/s/cni")
 	}
-	list(&c.SystemNamespaces, 0, "a", "b")
-	list(&c.GlobalNamespaces, 0, "a", "b", "default")
-	list(&c.BinDirs, 1, "/opt/x", "/b:c")
-	list(&c.Exec, 1, "bridge", "portmap")
-	list(&c.DataRoots, 0, "/d1", "/d2")
+	d.list(&c.SystemNamespaces, 0, "a", "b")
+	d.list(&c.GlobalNamespaces, 0, "a", "b", "default")
+	d.list(&c.BinDirs, 1, "/opt/x", "/b:c")
+	d.list(&c.Exec, 1, "bridge", "portmap")
+	d.list(&c.DataRoots, 0, "/d1", "/d2")
 	for _, b := range []*bool{&c.LogToStderr, &c.NamespaceIsolation, &c.RetryDeleteOnError, &c.RefuseUnknownKeys, &c.LogOptions.Compress} {
-		flip(b)
+		*b = *b != d.half()
 	}
-	count(&c.LogOptions.MaxAge)
-	count(&c.LogOptions.MaxSize)
-	count(&c.LogOptions.MaxBackups)
-	for _, d := range []*time.Duration{&c.Timeouts.Operation, &c.Timeouts.Rollback, &c.Timeouts.API, &c.Timeouts.Status} {
-		if half() {
-			*d = time.Duration(1 + r.Int64N(int64(time.Hour)))
+	for _, n := range []*int{&c.LogOptions.MaxAge, &c.LogOptions.MaxSize, &c.LogOptions.MaxBackups} {
+		if d.half() {
+			*n = d.IntN(1000)
+		}
+	}
+	for _, t := range []*time.Duration{&c.Timeouts.Operation, &c.Timeouts.Rollback, &c.Timeouts.API, &c.Timeouts.Status} {
+		if d.half() {
+			*t = time.Duration(1 + d.Int64N(int64(time.Hour)))
 		}
 	}
 	return c
 }
 
+func (d dice) networks(c *Config) {
+	if d.half() {
+		c.Capabilities = map[string]bool{"portMappings": true, "io.kubernetes.cri.pod-annotations": true}
+	}
+	if d.half() {
+		c.Delegates = []json.RawMessage{
+			json.RawMessage(`{"type": "bridge", "n": 12345678901234567890, "html": "<&>"}`), json.RawMessage(`{"name":"two","plugins":[{"type":"b"}]}`),
+		}[:1+d.IntN(2)]
+		return
+	}
+	c.ClusterNetwork = []string{"flannel", "/etc/cni/net.d/10-flannel.conflist", "/a <&> \"b\""}[d.IntN(3)]
+	d.list(&c.DefaultNetworks, 1, "x", "/y/z.conf", "/ä")
+	if strings.HasPrefix(c.ClusterNetwork, "/") {
+		d.text(&c.AuxiliaryCNIChainName, "aux")
+	}
+}
+
 func TestRenderIsTheInverseOfLoad(t *testing.T) {
 	for seed := range uint64(2000) {
-		rendered(t, generated(rand.New(rand.NewPCG(seed, 0))))
+		rendered(t, generated(seed))
 	}
 }
 
@@ -154,7 +154,7 @@ func TestRenderHasEveryKey(t *testing.T) {
 	}
 	for seed := range uint64(200) {
 		var file struct{ Plugins []json.RawMessage }
-		if err := json.Unmarshal(rendered(t, generated(rand.New(rand.NewPCG(seed, 0)))), &file); err != nil {
+		if err := json.Unmarshal(rendered(t, generated(seed)), &file); err != nil {
 			t.Fatal(err)
 		}
 		note("", file.Plugins[0])
