@@ -97,7 +97,7 @@ func aBlock(space, cidr, node string, list ...v1alpha1.Allocation) *v1alpha1.IPB
 }
 
 // examples are a block of each kind, as a store has them.
-func examples(t *testing.T, store block.BlockStore) {
+func examples(t *testing.T, store block.Store) {
 	t.Helper()
 	for _, b := range []*v1alpha1.IPBlock{
 		aBlock("blue", "10.0.1.0/28", "node-2"), aBlock("blue", "10.0.0.0/28", "node-1"),

@@ -32,7 +32,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// Blocks are the blocks of the cluster, with the errors of block.BlockStore.
+// Blocks are the blocks of the cluster, with the errors of block.Store.
 type Blocks interface {
 	CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error)
 	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)

@@ -18,7 +18,7 @@ const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 type Source interface {
 	resolve.Source
 	engine.Reporter
-	block.BlockStore
+	block.Store
 	block.Nodes
 	block.IPAMClaims
 	kube.Allocations

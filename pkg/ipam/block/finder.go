@@ -226,7 +226,7 @@ func (w Wish) looks() int {
 type maker func(ctx context.Context, cidr netip.Prefix) (bool, error)
 
 // create makes a block that nobody has; false if there is none.
-func (f *finder) create(ctx context.Context, make maker) (ok bool, err error) {
+func (f *finder) create(ctx context.Context, build maker) (ok bool, err error) {
 	bits := blockBits(f.w.Window.Start())
 	looks := f.w.looks()
 	for try := range looks + tries {
@@ -242,7 +242,7 @@ func (f *finder) create(ctx context.Context, make maker) (ok bool, err error) {
 		}
 		// Where others were found, a look comes first: one that finds the block costs the API a fifth of a claim that does.
 		look := try > 0 && !f.complete
-		if claimed, err := f.createAt(ctx, cidr, look, make); claimed || err != nil {
+		if claimed, err := f.createAt(ctx, cidr, look, build); claimed || err != nil {
 			return claimed, err
 		}
 		f.complete = false // one that was made since the list was may have an address
@@ -251,7 +251,7 @@ func (f *finder) create(ctx context.Context, make maker) (ok bool, err error) {
 }
 
 // createAt makes this very block; false if it exists.
-func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, make maker) (claimed bool, err error) {
+func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, build maker) (claimed bool, err error) {
 	f.taken.Add(cidr)
 	if look { // at what an API server has in memory: if it is not the latest, no more is lost than a try
 		there, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(f.w.Space, cidr), ResourceVersion: "0"})
@@ -259,7 +259,7 @@ func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, mak
 			return false, wrap(err, "look for block %v of space %s", cidr, f.w.Space)
 		}
 	}
-	return make(ctx, cidr)
+	return build(ctx, cidr)
 }
 
 // fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was lost, or it is of before the reboot.

@@ -22,7 +22,7 @@ import (
 // Manager gives the addresses of one node's blocks to its containers. Any number of processes and goroutines may have one for the same
 // directory.
 type Manager struct {
-	Store BlockStore
+	Store Store
 	Nodes Nodes
 	// Dir is where the node's state is: an absolute path on a file system that does not survive a reboot. It is made, with mode 0700, by
 	// the first Add.

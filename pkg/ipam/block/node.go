@@ -128,7 +128,7 @@ func (m *Manager) names(ctx context.Context) (*identity, error) {
 	n, boot, err := m.noted(ctx)
 	id := &identity{Name: m.NodeName, Boot: boot}
 	if n != nil {
-		id.Former = append(n.Former, n.Name)
+		id.Former = append(slices.Clip(n.Former), n.Name)
 	}
 	return id, err
 }

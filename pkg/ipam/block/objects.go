@@ -15,17 +15,17 @@ import (
 // Errors are those of k8s.io/apimachinery/pkg/api/errors: IsNotFound, IsAlreadyExists, IsConflict
 // (it is another object or version by now). A write that fails otherwise may have taken effect.
 
-// BlockReader reads blocks.
-type BlockReader interface {
+// Reader reads blocks.
+type Reader interface {
 	Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error)
 	// Blocks knows the field selectors metadata.name, spec.space, spec.owner.nodeName and
 	// spec.recall.by. With resourceVersion 0 the answer may lack the latest changes, and costs less.
 	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
 }
 
-// BlockStore reads and changes blocks.
-type BlockStore interface {
-	BlockReader
+// Store reads and changes blocks.
+type Store interface {
+	Reader
 	// CreateBlock makes a block that must not exist yet, and returns it as it is stored.
 	// IsAlreadyExists means that somebody else, or another call, has made it; one without an owner
 	// perhaps this call, where an answer was lost and the request repeated.

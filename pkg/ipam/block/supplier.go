@@ -71,7 +71,7 @@ func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 	case share:
 		return []func(context.Context) (bool, error){s.probe, create, s.fromShared}
 	}
-	return []func(context.Context) (bool, error){s.finder.claim, s.fromShared}
+	return []func(context.Context) (bool, error){s.claim, s.fromShared}
 }
 
 // fromShared takes an address of a shared block that was listed; false if none has one.

@@ -35,9 +35,6 @@ func withoutInterface(key attachment.ID) attachment.ID {
 	return attachment.ID{ContainerID: key.ContainerID}
 }
 
-// isOf reports whether a lease is the key's, or may be, as it names no interface.
-func (l *lease) isOf(key attachment.ID) bool { return l.key == key || l.key == withoutInterface(key) }
-
 // entryName is the name of the key's file in the index.
 func entryName(key attachment.ID) string {
 	sum := sha256.Sum256([]byte(key.ContainerID + "\x00" + key.IfName))
@@ -51,6 +48,9 @@ type lease struct {
 	// changed is when the file was made, or later; no copying of files makes it earlier.
 	changed time.Time
 }
+
+// isOf reports whether a lease is the key's, or may be, as it names no interface.
+func (l *lease) isOf(key attachment.ID) bool { return l.key == key || l.key == withoutInterface(key) }
 
 // parse reads the content of a lease, with as little regard for white space as the reference.
 func parse(content []byte) attachment.ID {

@@ -30,7 +30,7 @@ type (
 )
 
 type objects interface {
-	block.BlockStore
+	block.Store
 	block.Nodes
 	block.IPAMClaims
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// Fake is a block.BlockStore, block.Nodes and block.IPAMClaims.
+// Fake is a block.Store, block.Nodes and block.IPAMClaims.
 type Fake struct {
 	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it fail with what it returns. It is called
 	// without a lock. If it returns ErrLate before, the request takes effect when Arrive says so, and what Fault returns when asked with
@@ -59,7 +59,7 @@ func (f *Fake) Arrive() {
 }
 
 var (
-	_ block.BlockStore = (*Fake)(nil)
+	_ block.Store      = (*Fake)(nil)
 	_ block.Nodes      = (*Fake)(nil)
 	_ block.IPAMClaims = (*Fake)(nil)
 )
@@ -193,7 +193,7 @@ func (f *Fake) stamp(b *v1alpha1.IPBlock) {
 	b.ResourceVersion = strconv.Itoa(f.version)
 }
 
-// CreateBlock implements block.BlockStore.
+// CreateBlock implements block.Store.
 func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
 	if err := named(b.Name); err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 	return made, err
 }
 
-// Block implements block.BlockReader.
+// Block implements block.Reader.
 func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err error) {
 	if err := named(name); err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err
 	return b, err
 }
 
-// Blocks implements block.BlockReader.
+// Blocks implements block.Reader.
 func (f *Fake) Blocks(ctx context.Context, opts metav1.ListOptions) (list []v1alpha1.IPBlock, err error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
@@ -276,7 +276,7 @@ func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	return stored, nil
 }
 
-// UpdateBlock implements block.BlockStore.
+// UpdateBlock implements block.Store.
 func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
 	if err := versioned(b, b.ResourceVersion); err != nil {
 		return nil, err
@@ -298,7 +298,7 @@ func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 	return made, err
 }
 
-// UpdateBlockStatus implements block.BlockStore.
+// UpdateBlockStatus implements block.Store.
 func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error {
 	if err := versioned(b, "any"); err != nil {
 		return err
@@ -319,7 +319,7 @@ func (f *Fake) UpdateBlockStatus(ctx context.Context, b *v1alpha1.IPBlock) error
 	})
 }
 
-// DeleteBlock implements block.BlockStore.
+// DeleteBlock implements block.Store.
 func (f *Fake) DeleteBlock(ctx context.Context, b *v1alpha1.IPBlock) error {
 	if err := versioned(b, b.ResourceVersion); err != nil {
 		return err

@@ -29,8 +29,8 @@ type ClaimsBackend interface {
 }
 
 // RunBlocks tests a store of blocks. Each test has a space of its own.
-func RunBlocks(t *testing.T, src block.BlockStore) {
-	for name, test := range map[string]func(*testing.T, block.BlockStore, string){
+func RunBlocks(t *testing.T, src block.Store) {
+	for name, test := range map[string]func(*testing.T, block.Store, string){
 		"Create":         testCreate,
 		"CreateRace":     testCreateRace,
 		"CreateAnew":     testCreateAnew,
@@ -127,7 +127,7 @@ func blockOf(space string, i int, node string) *v1alpha1.IPBlock {
 	return b
 }
 
-func mustCreate(t *testing.T, src block.BlockStore, b *v1alpha1.IPBlock) *v1alpha1.IPBlock {
+func mustCreate(t *testing.T, src block.Store, b *v1alpha1.IPBlock) *v1alpha1.IPBlock {
 	t.Helper()
 	created, err := src.CreateBlock(t.Context(), b)
 	if err != nil {
@@ -136,7 +136,7 @@ func mustCreate(t *testing.T, src block.BlockStore, b *v1alpha1.IPBlock) *v1alph
 	return created
 }
 
-func mustBlock(t *testing.T, src block.BlockStore, name string) *v1alpha1.IPBlock {
+func mustBlock(t *testing.T, src block.Store, name string) *v1alpha1.IPBlock {
 	t.Helper()
 	b, err := src.Block(t.Context(), name)
 	if err != nil {
@@ -145,7 +145,7 @@ func mustBlock(t *testing.T, src block.BlockStore, name string) *v1alpha1.IPBloc
 	return b
 }
 
-func mustList(t *testing.T, src block.BlockStore, opts metav1.ListOptions) []string {
+func mustList(t *testing.T, src block.Store, opts metav1.ListOptions) []string {
 	t.Helper()
 	list, err := src.Blocks(t.Context(), opts)
 	if err != nil {
@@ -167,7 +167,7 @@ func same(t *testing.T, what string, got, want *v1alpha1.IPBlock) {
 	}
 }
 
-func testCreate(t *testing.T, src block.BlockStore, space string) {
+func testCreate(t *testing.T, src block.Store, space string) {
 	given := blockOf(space, 0, "node-1")
 	before := given.DeepCopy()
 	created := mustCreate(t, src, given)
@@ -186,7 +186,7 @@ func testCreate(t *testing.T, src block.BlockStore, space string) {
 }
 
 // Many claim a block, and one has it.
-func testCreateRace(t *testing.T, src block.BlockStore, space string) {
+func testCreateRace(t *testing.T, src block.Store, space string) {
 	const blocks, nodes = 4, 24
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -222,7 +222,7 @@ func testCreateRace(t *testing.T, src block.BlockStore, space string) {
 }
 
 // A block of the same name is another one.
-func testCreateAnew(t *testing.T, src block.BlockStore, space string) {
+func testCreateAnew(t *testing.T, src block.Store, space string) {
 	first := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	if err := src.DeleteBlock(t.Context(), first); err != nil {
 		t.Fatal(err)
@@ -263,7 +263,7 @@ func fullBlock(space string) *v1alpha1.IPBlock {
 	return b
 }
 
-func testRoundTrip(t *testing.T, src block.BlockStore, space string) {
+func testRoundTrip(t *testing.T, src block.Store, space string) {
 	given := fullBlock(space)
 	created := mustCreate(t, src, given)
 	if diff := cmp.Diff(given.Spec, created.Spec); diff != "" {
@@ -277,7 +277,7 @@ func testRoundTrip(t *testing.T, src block.BlockStore, space string) {
 	same(t, "listed", &list[0], created)
 }
 
-func testUpdate(t *testing.T, src block.BlockStore, space string) {
+func testUpdate(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	given := created.DeepCopy()
 	given.Spec = fullBlock(space).Spec // the owner goes, the rest comes
@@ -307,7 +307,7 @@ func testUpdate(t *testing.T, src block.BlockStore, space string) {
 }
 
 // Of those who change the same version one succeeds.
-func testUpdateRace(t *testing.T, src block.BlockStore, space string) {
+func testUpdateRace(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-0"))
 	var all sync.WaitGroup
 	winners := make(chan string, 16)
@@ -332,7 +332,7 @@ func testUpdateRace(t *testing.T, src block.BlockStore, space string) {
 	}
 }
 
-func testUpdateRefused(t *testing.T, src block.BlockStore, space string) {
+func testUpdateRefused(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func testUpdateRefused(t *testing.T, src block.BlockStore, space string) {
 	}
 }
 
-func testImmutable(t *testing.T, src block.BlockStore, space string) {
+func testImmutable(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, change := range []func(*v1alpha1.IPBlockSpec){
 		func(s *v1alpha1.IPBlockSpec) { s.Space = "other" }, func(s *v1alpha1.IPBlockSpec) { s.CIDR = "10.0.0.0/29" },
@@ -363,7 +363,7 @@ func testImmutable(t *testing.T, src block.BlockStore, space string) {
 }
 
 // The status is set whatever became of the spec, which stays; it makes a new version.
-func testBlockStatus(t *testing.T, src block.BlockStore, space string) {
+func testBlockStatus(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
 	changed.Spec.Recall = &v1alpha1.Recall{By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local())}
@@ -391,7 +391,7 @@ func testBlockStatus(t *testing.T, src block.BlockStore, space string) {
 	}
 }
 
-func testDelete(t *testing.T, src block.BlockStore, space string) {
+func testDelete(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	other := mustCreate(t, src, blockOf(space, 1, "node-1"))
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
@@ -406,7 +406,7 @@ func testDelete(t *testing.T, src block.BlockStore, space string) {
 	same(t, "another block", mustBlock(t, src, other.Name), other)
 }
 
-func testDeleteRefused(t *testing.T, src block.BlockStore, space string) {
+func testDeleteRefused(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
 	changed.Spec.Owner.NodeName = "node-2"
@@ -420,7 +420,7 @@ func testDeleteRefused(t *testing.T, src block.BlockStore, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), updated)
 }
 
-func testSelect(t *testing.T, src block.BlockStore, space string) {
+func testSelect(t *testing.T, src block.Store, space string) {
 	var names []string
 	for i, node := range []string{"node-1", "node-1", "node-2", ""} {
 		b := blockOf(space, i, node)
@@ -456,7 +456,7 @@ func testSelect(t *testing.T, src block.BlockStore, space string) {
 }
 
 // eventually waits until the stale list of a space is these blocks.
-func eventually(t *testing.T, src block.BlockStore, space string, want []string) {
+func eventually(t *testing.T, src block.Store, space string, want []string) {
 	t.Helper()
 	want = slices.Sorted(slices.Values(want))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -470,7 +470,7 @@ func eventually(t *testing.T, src block.BlockStore, space string, want []string)
 	}
 }
 
-func testSelectUnknown(t *testing.T, src block.BlockStore, _ string) {
+func testSelectUnknown(t *testing.T, src block.Store, _ string) {
 	for _, selector := range []string{"spec.cidr=10.0.0.0/28", "spec.space", "a=b=c,", "status.used=1"} {
 		if list, err := src.Blocks(t.Context(), metav1.ListOptions{FieldSelector: selector}); !apierrors.IsBadRequest(err) {
 			t.Errorf("%q: got %d blocks, error %v, want bad request", selector, len(list), err)
@@ -479,7 +479,7 @@ func testSelectUnknown(t *testing.T, src block.BlockStore, _ string) {
 }
 
 // More blocks than one answer holds.
-func testMany(t *testing.T, src block.BlockStore, space string) {
+func testMany(t *testing.T, src block.Store, space string) {
 	const n = 1203
 	var all sync.WaitGroup
 	next := make(chan int)
@@ -511,7 +511,7 @@ func testMany(t *testing.T, src block.BlockStore, space string) {
 }
 
 // A list of resourceVersion 0 may be late; any other has all that was answered before.
-func testStaleList(t *testing.T, src block.BlockStore, space string) {
+func testStaleList(t *testing.T, src block.Store, space string) {
 	for i := range 20 {
 		name := mustCreate(t, src, blockOf(space, i, "node-1")).Name
 		if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); !slices.Contains(got, name) {
@@ -534,7 +534,7 @@ func testStaleList(t *testing.T, src block.BlockStore, space string) {
 	eventually(t, src, space, nil)
 }
 
-func testBlockNotFound(t *testing.T, src block.BlockStore, space string) {
+func testBlockNotFound(t *testing.T, src block.Store, space string) {
 	absent := blockOf(space, 0, "node-1")
 	absent.UID, absent.ResourceVersion = "u-1", "12"
 	if _, err := src.Block(t.Context(), absent.Name); !apierrors.IsNotFound(err) {
@@ -551,7 +551,7 @@ func testBlockNotFound(t *testing.T, src block.BlockStore, space string) {
 	}
 }
 
-func testBadBlockNames(t *testing.T, src block.BlockStore, space string) {
+func testBadBlockNames(t *testing.T, src block.Store, space string) {
 	for _, name := range badNames() {
 		b := blockOf(space, 0, "node-1")
 		b.Name, b.UID, b.ResourceVersion = name, "u", "1"
@@ -570,7 +570,7 @@ func claimOf(namespace, name string) *claimv1.IPAMClaim {
 }
 
 // What would change any version of a block is refused.
-func testWithoutVersion(t *testing.T, src block.BlockStore, space string) {
+func testWithoutVersion(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, strip := range []func(*metav1.ObjectMeta){
 		func(m *metav1.ObjectMeta) { m.UID = "" }, func(m *metav1.ObjectMeta) { m.ResourceVersion = "" },
@@ -593,7 +593,7 @@ func testWithoutVersion(t *testing.T, src block.BlockStore, space string) {
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
 
-func testCancelledBlock(t *testing.T, src block.BlockStore, space string) {
+func testCancelledBlock(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
