@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/agent"
+	"github.com/braid-cni/braid/pkg/agent/metrics"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/install"
@@ -55,6 +58,9 @@ type daemon struct {
 	place  platform.Place
 	store  *own.Store
 	health *agent.Health
+	meters *metrics.Metrics
+	// configured is the path of Braid's configuration; empty as long as there is none.
+	configured atomic.Pointer[string]
 }
 
 func newAgent(o *options, log *slog.Logger) (*daemon, error) {
@@ -70,7 +76,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	}
 	return &daemon{
 		o: o, log: log, api: api, place: place, store: &own.Store{Dir: o.stateDir, Self: o.podUID},
-		health: agent.NewHealth(buildVersion, partInstallation, partCredential),
+		health: agent.NewHealth(buildVersion, partInstallation, partCredential), meters: metrics.New(buildVersion),
 	}, nil
 }
 
@@ -82,7 +88,7 @@ func (a *daemon) run(ctx context.Context) error {
 	defer a.api.Close()
 	a.log.InfoContext(ctx, "the agent begins", "version", buildVersion, "node", a.o.nodeName, "profile", a.place.Profile, "conf", a.place.Conf, "bin", a.place.Bin)
 	if err := a.claim(ctx); err != nil || ctx.Err() != nil {
-		return err
+		return a.leave(ctx, err)
 	}
 	keeper, watch, err := a.installer()
 	if err != nil {
@@ -92,12 +98,32 @@ func (a *daemon) run(ctx context.Context) error {
 		defer watch.Close() //nolint:errcheck // nothing was written
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return keeper.Run(ctx) })
+	if a.o.metrics != "" {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.o.metrics)
+		if err != nil {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		group.Go(func() error { return a.meters.Serve(ctx, listener) })
+	}
+	group.Go(func() error { return a.leave(ctx, keeper.Run(ctx)) })
 	group.Go(func() error { return a.credential().Run(ctx) })
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	return group.Wait()
+}
+
+// leave waits for the end of an agent whose node is no longer its own: one that ended would be
+// started again and again.
+func (a *daemon) leave(ctx context.Context, err error) error {
+	_, retired := errors.AsType[*own.RetiredError](err)
+	_, superseded := errors.AsType[*own.SupersededError](err)
+	if !retired && !superseded {
+		return err
+	}
+	a.log.WarnContext(ctx, "the node is left alone", "error", err)
+	<-ctx.Done()
+	return nil
 }
 
 // claim takes the node for this installation, which is the DaemonSet. Until the API server says
@@ -160,8 +186,9 @@ func runs(ctx context.Context, path string) error {
 
 // installed tells of what was found and done.
 func (a *daemon) installed(r install.Report) {
-	a.health.Set(partInstallation, r.Err)
+	a.setHealth(partInstallation, r.Err)
 	for _, d := range r.Drifts {
+		a.meters.Drifted(string(d.Cause))
 		a.log.Warn("installed file was changed", "path", d.Path, "cause", d.Cause, "by", d.By, "repaired", r.Err == nil)
 		a.tell("Warning", "InstallationChanged", d.String())
 	}
@@ -171,6 +198,7 @@ func (a *daemon) installed(r install.Report) {
 	for _, path := range r.Outcome.Changed {
 		a.log.Info("file installed", "path", path)
 	}
+	a.configured.Store(&r.Outcome.Configuration)
 	a.health.Update(func(report *nodev1.Report) {
 		report.Config, report.Before, report.DefaultNetwork = r.Outcome.Configuration, nil, ""
 		if r.Outcome.Network != nil {
@@ -178,6 +206,12 @@ func (a *daemon) installed(r install.Report) {
 		}
 		report.Before = before(a.place.Conf, r.Outcome.Configuration)
 	})
+}
+
+// setHealth says how a part is.
+func (a *daemon) setHealth(part string, err error) {
+	a.health.Set(part, err)
+	a.meters.Ready(a.health.Ready())
 }
 
 // before are the files that the runtime reads before Braid's configuration.
@@ -225,12 +259,13 @@ func (a *daemon) credential() *credential.Keeper {
 		},
 		Own: func() ([]byte, error) { return os.ReadFile(filepath.Join(a.o.token, "token")) },
 		Report: func(expires time.Time, err error) {
-			a.health.Set(partCredential, err)
+			a.setHealth(partCredential, err)
 			if err != nil {
 				a.log.Warn("the CNI plugin's credential was not renewed", "error", err)
 				return
 			}
 			a.log.Info("the CNI plugin's credential was renewed", "expires", expires)
+			a.meters.CredentialExpires(expires)
 			a.health.Update(func(report *nodev1.Report) { report.CredentialExpires = metav1.NewTime(expires) })
 		},
 	}
@@ -265,11 +300,12 @@ func (t trial) Try(ctx context.Context, kubeconfig []byte) error {
 
 // nodeState is the directory of the CNI plugin's state, as its configuration has it.
 func (a *daemon) nodeState() string {
-	cfg, err := conf.LoadFile(filepath.Join(a.place.Conf, install.FileName))
-	if err != nil {
-		return conf.DefaultStateDir
+	if path := a.configured.Load(); path != nil && *path != "" {
+		if cfg, err := conf.LoadFile(*path); err == nil {
+			return cfg.StateDir
+		}
 	}
-	return cfg.StateDir
+	return conf.DefaultStateDir
 }
 
 // tend shares blocks of addresses, and gives idle ones back.
@@ -292,5 +328,7 @@ func (a *daemon) look(ctx context.Context) {
 		a.log.WarnContext(ctx, "records of the node are not known", "error", err)
 		return
 	}
-	a.health.Update(func(report *nodev1.Report) { report.Unattached = agent.Unattached(started, records) })
+	unattached := agent.Unattached(started, records)
+	a.meters.Unattached(len(unattached))
+	a.health.Update(func(report *nodev1.Report) { report.Unattached = unattached })
 }

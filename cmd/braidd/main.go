@@ -83,8 +83,10 @@ type options struct {
 	ownNamespace, pod, podUID, token string
 	server                           string
 	stateDir                         string
-	level                            slog.Level
-	version                          bool
+	// metrics is the address that Prometheus asks; empty for none.
+	metrics string
+	level   slog.Level
+	version bool
 }
 
 func serve(ctx context.Context, o *options, log *slog.Logger) error {
@@ -154,6 +156,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.runDir, "run-dir", "/run", "`directory` in the container that is the node's /run: the runtime's socket in it shows the node's mount namespace")
 	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
+	f.StringVar(&o.metrics, "metrics-address", os.Getenv("BRAID_METRICS_ADDRESS"), "`address` to serve metrics on, such as :9876; by default $BRAID_METRICS_ADDRESS, and without it none")
 	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -117,7 +119,7 @@ func (r *rig) start() (stop func() error) {
 	}
 	o, err := parse([]string{
 		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
-		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain",
+		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain", "--metrics-address", metricsAddress,
 	}, &r.log)
 	must(r.t, err)
 	o.image = r.path("image")
@@ -187,6 +189,9 @@ func TestAgent(t *testing.T) {
 	if id, err := plugin.Whoami(t.Context()); err != nil || id.Username != "system:serviceaccount:kube-system:braid-cni" {
 		t.Errorf("the CNI plugin is %+v, %v", id, err)
 	}
+	if page := r.metrics(); !strings.Contains(page, "braid_node_ready 1\n") {
+		t.Errorf("metrics:\n%s", page)
+	}
 	if node := boundTo(t, r.path("state/kubeconfig")); node != r.name {
 		t.Errorf("the token is bound to node %q", node)
 	}
@@ -202,6 +207,21 @@ func TestAgent(t *testing.T) {
 			t.Errorf("after the agent's end: %v", err)
 		}
 	}
+}
+
+// metricsAddress is where the agent of a test serves its metrics.
+const metricsAddress = "127.0.0.1:19876"
+
+func (r *rig) metrics() string {
+	r.t.Helper()
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+metricsAddress+"/metrics", nil)
+	must(r.t, err)
+	answer, err := http.DefaultClient.Do(request)
+	must(r.t, err)
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	must(r.t, err)
+	return string(page)
 }
 
 // boundTo is the node that the token of a kubeconfig is bound to.

@@ -115,6 +115,13 @@ func (h *Health) status() nodev1.Condition {
 	return c
 }
 
+// Ready reports whether pods get their networks, as far as the agent knows.
+func (h *Health) Ready() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.status().Status == metav1.ConditionTrue
+}
+
 // current returns what there is to report.
 func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	h.mu.Lock()

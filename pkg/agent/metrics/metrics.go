@@ -1,0 +1,92 @@
+// Package metrics shows an agent to Prometheus.
+//
+// Contract: a registry of its own, so that no library adds to it; no label has as many values as
+// there are pods. Names begin with braid_, and times are in seconds.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// closeWithin is how long requests that are being answered may take when the server ends.
+const closeWithin = time.Second
+
+// Metrics are those of one agent. New makes them.
+type Metrics struct {
+	registry *prometheus.Registry
+	ready    prometheus.Gauge
+	expires  prometheus.Gauge
+	missed   prometheus.Gauge
+	repairs  *prometheus.CounterVec
+}
+
+// New returns the metrics of an agent of that version.
+func New(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		ready:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_node_ready", Help: "1 if pods of the node get their networks, as the condition BraidReady."}),
+		expires: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "braid_credential_expiry_timestamp_seconds", Help: "When the CNI plugin's credential ends; 0 if there is none yet.",
+		}),
+		missed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "braid_unattached_pods", Help: "Pods of the node that ask for networks and were started without Braid.",
+		}),
+		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "braid_installation_drifts_total", Help: "Installed files that somebody else changed, by what became of them.",
+		}, []string{"cause"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_build_info", Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}})
+	build.Set(1)
+	m.registry.MustRegister(
+		build, m.ready, m.expires, m.missed, m.repairs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+// Ready is whether pods get their networks.
+func (m *Metrics) Ready(ready bool) {
+	m.ready.Set(0)
+	if ready {
+		m.ready.Set(1)
+	}
+}
+
+// CredentialExpires is when the CNI plugin's credential ends.
+func (m *Metrics) CredentialExpires(at time.Time) { m.expires.Set(float64(at.Unix())) }
+
+// Unattached is the number of pods that were started without Braid.
+func (m *Metrics) Unattached(pods int) { m.missed.Set(float64(pods)) }
+
+// Drifted is called for each installed file that somebody changed.
+func (m *Metrics) Drifted(cause string) { m.repairs.WithLabelValues(cause).Inc() }
+
+// Serve answers GET /metrics on the listener until ctx is done.
+func (m *Metrics) Serve(ctx context.Context, listener net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil {
+		return err
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package metrics_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/agent/metrics"
+)
+
+func TestServe(t *testing.T) {
+	t.Parallel()
+	m := metrics.New("v1")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Serve(ctx, listener) }()
+	page := func() string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+listener.Addr().String()+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s, %v", answer.Status, err)
+		}
+		return string(text)
+	}
+	has := func(text string, lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if !strings.Contains(text, line+"\n") {
+				t.Errorf("%q is not in\n%s", line, text)
+			}
+		}
+	}
+	has(page(), `braid_build_info{version="v1"} 1`, "braid_node_ready 0", "braid_credential_expiry_timestamp_seconds 0", "braid_unattached_pods 0")
+	m.Ready(true)
+	m.CredentialExpires(time.Unix(1234, 0))
+	m.Unattached(2)
+	m.Drifted("renamed")
+	m.Drifted("renamed")
+	has(page(), "braid_node_ready 1", "braid_credential_expiry_timestamp_seconds 1234", "braid_unattached_pods 2", `braid_installation_drifts_total{cause="renamed"} 2`)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
