@@ -31,7 +31,7 @@ func Load(stdin []byte) (*Config, error) {
 // whose networks none can be attached must not keep a pod from being deleted.
 func LoadForRemoval(stdin []byte) (*Config, error) {
 	c := &Config{}
-	return loaded(c, read(stdin, c.Call.read, c.Node.readForRemoval, c.Policy.read))
+	return loaded(c, read(stdin, c.Call.read, c.readForRemoval, c.Policy.read))
 }
 
 // LoadCall reads of stdin what the runtime passed with the call, for those who read the rest

@@ -294,7 +294,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		if call, err := LoadCall(raw); err != nil || !reflect.DeepEqual(*call, c.Call) {
+		if call, err := LoadCall(raw); err != nil || !reflect.DeepEqual(*call, c.Call) { //nolint:govet // warnings are equal if their causes are
 			t.Fatalf("Load(%q): call %+v, alone %+v, %v", raw, c.Call, call, err)
 		}
 		if (c.ClusterNetwork == "") == (len(c.Delegates) == 0) {

@@ -15,7 +15,7 @@ import (
 // of CNI. It lacks the default network, which has none: set ClusterNetwork or Delegates.
 func Defaults() *Config {
 	c := &Config{Call: Call{Name: "braid", CNIVersion: "1.1.0"}}
-	c.Node.readWith(&object{}, func(*Node, *object) {})
+	c.readWith(&object{}, func(*Node, *object) {})
 	c.Policy.read(&object{})
 	return c
 }

@@ -48,7 +48,7 @@ func rendered(t *testing.T, c *Config) []byte {
 	if err != nil {
 		t.Fatalf("%s: %v", out, err)
 	}
-	if got, want := persistent(t, got), persistent(t, c); !reflect.DeepEqual(got, want) {
+	if got, want := persistent(t, got), persistent(t, c); !reflect.DeepEqual(got, want) { //nolint:govet // warnings are equal if their causes are
 		t.Fatalf("%s\n got %+v\nwant %+v", out, got, want)
 	}
 	return out
@@ -83,9 +83,17 @@ func generated(seed uint64) *Config {
 		into   *string
 		values []string
 	}{
-		{&c.ConfDir, []string{"/c"}}, {&c.CNIDir, []string{"/var/lib/cni"}}, {&c.Kubeconfig, []string{"/k"}}, {&c.LogFile, []string{"", "/l"}},
-		{&c.LogLevel, []string{"debug", "warn", "error"}}, {&c.ReadinessIndicatorFile, []string{"/r"}}, {&c.MultusNamespace, []string{"m"}},
-		{&c.Manifests, []string{"/m"}}, {&c.DeviceInfoDir, []string{"/d"}}, {&c.PodResources, []string{"/p"}}, {&c.NodeName, []string{"n.example"}},
+		{&c.ConfDir, []string{"/c"}},
+		{&c.CNIDir, []string{"/var/lib/cni"}},
+		{&c.Kubeconfig, []string{"/k"}},
+		{&c.LogFile, []string{"", "/l"}},
+		{&c.LogLevel, []string{"debug", "warn", "error"}},
+		{&c.ReadinessIndicatorFile, []string{"/r"}},
+		{&c.MultusNamespace, []string{"m"}},
+		{&c.Manifests, []string{"/m"}},
+		{&c.DeviceInfoDir, []string{"/d"}},
+		{&c.PodResources, []string{"/p"}},
+		{&c.NodeName, []string{"n.example"}},
 		{&c.SecondaryDefaultRoute, []string{"take", "refuse"}},
 	} {
 		d.text(one.into, one.values...)

@@ -73,7 +73,7 @@ func (l *List) offered() []string {
 func versions() []string { return version.VersionsStartingFrom("0.3.0").SupportedVersions() }
 
 // Speaks reports whether Braid speaks a version of CNI.
-func Speaks(version string) bool { return slices.Contains(versions(), version) }
+func Speaks(cniVersion string) bool { return slices.Contains(versions(), cniVersion) }
 
 // AllowedVersions says, for messages, what a cniVersion may be.
 func AllowedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
