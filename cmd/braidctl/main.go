@@ -48,7 +48,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{statusCommand(), lintCommand(), planCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand()}
+	return []command{statusCommand(), lintCommand(), planCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {

@@ -129,6 +129,14 @@ func (a *daemon) leave(ctx context.Context, err error) error {
 // claim takes the node for this installation, which is the DaemonSet. Until the API server says
 // which that is, what is on the node stays as it is.
 func (a *daemon) claim(ctx context.Context) error {
+	if !a.identify(ctx) {
+		return nil
+	}
+	return a.store.Claim(ctx)
+}
+
+// identify waits for the API server to say which installation this is; false if ctx is done before.
+func (a *daemon) identify(ctx context.Context) bool {
 	err := wait.PollUntilContextCancel(ctx, 2*time.Second, true, func(ctx context.Context) (bool, error) {
 		owner, err := a.api.OwnerOf(ctx, a.o.ownNamespace, a.o.pod)
 		if err != nil {
@@ -138,24 +146,12 @@ func (a *daemon) claim(ctx context.Context) error {
 		a.store.Installation = string(owner)
 		return true, nil
 	})
-	if err != nil {
-		return nil //nolint:nilerr // it is asked to end
-	}
-	return a.store.Claim(ctx)
+	return err == nil
 }
 
 // installer keeps Braid on the node. The watch, which may be nil, is closed after it.
 func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
-	i := &install.Installer{
-		Store: a.store, Place: a.place, Kubeconfig: a.kubeconfig(), Named: a.o.defaultNetwork, Move: a.o.movePrivate,
-		Render: func(network *defaultnet.Candidate) ([]byte, error) {
-			c, err := a.configuration(network.Path)
-			if err != nil {
-				return nil, err
-			}
-			return conf.Render(c)
-		},
-	}
+	i := a.bare()
 	binary, err := own.Copy(filepath.Join(a.place.Bin, "braid"), 0o755, install.KindBinary, filepath.Join(a.o.image, "braid"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("the image has no CNI plugin: %w", err)
@@ -171,6 +167,20 @@ func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
 	}
 	keeper.Watcher = watch
 	return keeper, watch, nil
+}
+
+// bare is the installer without what it installs.
+func (a *daemon) bare() *install.Installer {
+	return &install.Installer{
+		Store: a.store, Place: a.place, Kubeconfig: a.kubeconfig(), Named: a.o.defaultNetwork, Move: a.o.movePrivate,
+		Render: func(network *defaultnet.Candidate) ([]byte, error) {
+			c, err := a.configuration(network.Path)
+			if err != nil {
+				return nil, err
+			}
+			return conf.Render(c)
+		},
+	}
 }
 
 // runs tries a binary: one of another architecture, or cut short, is not put in its place.

@@ -18,11 +18,15 @@ const podAnnotations = "io.kubernetes.cri.pod-annotations"
 // configuration makes Braid's configuration for a default network: the operator's keys, and what
 // only the agent knows. The operator's file is read anew each time, as a ConfigMap changes.
 func (a *daemon) configuration(network string) (*conf.Config, error) {
-	keys, err := a.operatorKeys()
+	capabilities, err := capabilitiesOf(network)
 	if err != nil {
 		return nil, err
 	}
-	capabilities, err := capabilitiesOf(network)
+	return a.load(network, capabilities)
+}
+
+func (a *daemon) load(network string, capabilities map[string]bool) (*conf.Config, error) {
+	keys, err := a.operatorKeys()
 	if err != nil {
 		return nil, err
 	}

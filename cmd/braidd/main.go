@@ -83,6 +83,9 @@ type options struct {
 	ownNamespace, pod, podUID, token string
 	server                           string
 	stateDir                         string
+	// uninstall takes Braid off the node; restore is Removal's.
+	uninstall, keepFiles bool
+	restore              string
 	// metrics is the address that Prometheus asks; empty for none.
 	metrics string
 	level   slog.Level
@@ -93,6 +96,9 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	a, err := newAgent(o, log)
 	if err != nil {
 		return err
+	}
+	if o.uninstall {
+		return a.uninstall(ctx)
 	}
 	return a.run(ctx)
 }
@@ -157,6 +163,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
 	f.StringVar(&o.metrics, "metrics-address", os.Getenv("BRAID_METRICS_ADDRESS"), "`address` to serve metrics on, such as :9876; by default $BRAID_METRICS_ADDRESS, and without it none")
+	f.BoolVar(&o.uninstall, "uninstall", os.Getenv("BRAID_UNINSTALL") != "", "take Braid off the node, as `kubectl braid uninstall` asks; by default whether $BRAID_UNINSTALL is set")
+	f.BoolVar(&o.keepFiles, "keep-files", os.Getenv("BRAID_KEEP_FILES") != "", "with -uninstall: leave the binary and the kubeconfig; by default whether $BRAID_KEEP_FILES is set")
+	f.StringVar(&o.restore, "restore", os.Getenv("BRAID_RESTORE"), "with -uninstall: `file` of the node with the configuration that it had before; by default $BRAID_RESTORE")
 	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,8 +24,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/e2e/lab"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
 )
 
 var cluster = lab.NewShared(lab.NewAPI)
@@ -56,6 +62,9 @@ type rig struct {
 	dir    string
 	name   string
 	log    buffer
+	// uninstall and restore are the agent's options.
+	uninstall bool
+	restore   string
 }
 
 func must(t *testing.T, err error) {
@@ -122,12 +131,16 @@ func (r *rig) start() (stop func() error) {
 		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain", "--metrics-address", metricsAddress,
 	}, &r.log)
 	must(r.t, err)
-	o.image = r.path("image")
+	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
 	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
 	must(r.t, err)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- a.run(ctx) }()
+	serve := a.run
+	if o.uninstall {
+		serve = a.uninstall
+	}
+	go func() { ended <- serve(ctx) }()
 	return func() error {
 		cancel()
 		return <-ended
@@ -299,4 +312,52 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("braidd %s: %d, %s", line, code, out.String())
 		}
 	}
+}
+
+// TestAgentUninstalls: the configuration goes at once, and the rest when the last sandbox is gone,
+// whose DEL nobody sends any more.
+func TestAgentUninstalls(t *testing.T) {
+	r := newRig(t, "node-d")
+	stop := r.start()
+	r.await("ready", r.ready)
+	must(t, stop())
+	saved := `{"name": "former", "type": "multus", "delegates": []}`
+	must(t, os.WriteFile(r.path("former.conf"), []byte(saved), 0o600))
+	records := record.New(r.path("run/braid"))
+	sandbox, err := records.Lock(t.Context(), "c")
+	must(t, err)
+	alive := "/proc/self/ns/net"
+	id, err := netns.Identity(alive)
+	must(t, err)
+	must(t, sandbox.Save(&record.Record{NetNS: alive, NetNSID: id, Complete: true, Attachments: []record.Attachment{{
+		Attachment: plan.Attachment{Name: "a", Network: "a", IfName: "net1", Conf: []byte(`{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"passthru"}]}`)}, State: record.Planned,
+	}}}))
+	sandbox.Unlock()
+	r.uninstall, r.restore = true, r.path("former.conf")
+	stop = r.start()
+	r.await("the configuration to go", func() bool { _, err := os.Stat(r.path("conf/00-braid.conflist")); return err != nil })
+	r.await("the condition", func() bool {
+		c := r.report().Condition
+		return c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "1 sandboxes still need the binaries")
+	})
+	if text, err := os.ReadFile(r.path("conf/former.conf")); err != nil || string(text) != saved {
+		t.Errorf("the former configuration is %q, %v", text, err)
+	}
+	if _, err := os.Stat(r.path("bin/braid")); err != nil {
+		t.Errorf("the binary is gone before the last sandbox: %v", err)
+	}
+	sandbox, err = records.Lock(t.Context(), "c")
+	must(t, err)
+	rec, err := sandbox.Load()
+	must(t, err)
+	rec.NetNSID = "of another time"
+	must(t, sandbox.Save(rec))
+	sandbox.Unlock()
+	r.await("the end", func() bool { return r.report().Condition.Reason == nodev1.Uninstalled })
+	for _, path := range []string{"bin/braid", "state/kubeconfig"} {
+		if _, err := os.Stat(r.path(path)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+	must(t, stop())
 }

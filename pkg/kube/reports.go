@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -103,4 +105,31 @@ func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, er
 		return owner.UID, nil
 	}
 	return "", nil
+}
+
+// SetDaemonSetEnv sets variables in a container of a DaemonSet, which starts its pods anew, all at
+// once.
+func (a *API) SetDaemonSetEnv(ctx context.Context, namespace, name, container string, env map[string]string) error {
+	type variable struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+	var variables []variable
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		variables = append(variables, variable{key, env[key]})
+	}
+	body, err := json.Marshal(map[string]any{"spec": map[string]any{
+		"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "100%"}},
+		"template": map[string]any{"spec": map[string]any{
+			"containers": []map[string]any{{"name": container, "env": variables}},
+		}},
+	}})
+	if err != nil {
+		return fmt.Errorf("encode patch: %w", err)
+	}
+	_, err = a.do(ctx, &call{verb: "patch DaemonSet", namespace: namespace, name: name, request: func(c *client) *rest.Request {
+		return send(c.core.Patch(types.StrategicMergePatchType).AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
+			SetHeader("Accept", metadataType), body)
+	}})
+	return err
 }

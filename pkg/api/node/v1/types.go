@@ -7,6 +7,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const (
 	// Ready is the type of the node's condition: pods of this node get their networks.
 	Ready = "BraidReady"
+	// Uninstalled is the condition's reason when Braid was taken off the node.
+	Uninstalled = "Uninstalled"
 	// ReportAnnotation of a Node holds a Report, as JSON.
 	ReportAnnotation = "braid-cni.io/agent"
 )

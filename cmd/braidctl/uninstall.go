@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+const (
+	agentDaemonSet, agentContainer = "braid-agent", "agent"
+	// pollEvery is how often nodes are looked at while a command waits for them.
+	pollEvery = 2 * time.Second
+)
+
+func uninstallCommand() command {
+	return command{
+		name: "uninstall", summary: "take Braid off all nodes, before its objects are deleted",
+		text: `Has the agents take Braid off their nodes: first its configuration, so that new pods have what the
+runtime finds then, and when the last pod with networks of Braid is gone from the node, the plugin
+and its credential. Pods that run keep their networks meanwhile. With --restore the configuration
+that a node had before, as that of Multus, is put back first.
+
+It waits for all nodes and may be repeated. After it the objects can be deleted: kubectl delete -f
+conf/deploy, or helm uninstall.
+
+Exits with 0 if Braid is on no node any more, 2 if not.`,
+		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
+			kubeconfig := kubeconfigFlag(f)
+			namespace := f.String("n", "kube-system", "`namespace` of the agents")
+			restore := f.String("restore", "", "`file` of each node with the configuration that it had before")
+			keep := f.Bool("keep-files", false, "leave the plugin and its credential on the nodes, and do not wait for pods")
+			return func(ctx context.Context, out io.Writer) (bool, error) {
+				api, err := openAPI(*kubeconfig)
+				if err != nil {
+					return false, err
+				}
+				defer api.Close()
+				env := map[string]string{"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore}
+				if *keep {
+					env["BRAID_KEEP_FILES"] = "1"
+				}
+				if err := api.SetDaemonSetEnv(ctx, *namespace, agentDaemonSet, agentContainer, env); err != nil {
+					return false, err
+				}
+				return false, awaitUninstalled(ctx, api, out)
+			}
+		},
+	}
+}
+
+// awaitUninstalled waits for all nodes that an agent has reported on, and prints what changes.
+func awaitUninstalled(ctx context.Context, api *kube.API, out io.Writer) error {
+	said := map[string]string{}
+	for {
+		reports, err := api.NodeReports(ctx)
+		if err != nil {
+			return err
+		}
+		waiting := 0
+		for _, r := range reports {
+			if r.Condition == nil {
+				continue
+			}
+			text := r.Condition.Message
+			if r.Condition.Reason != nodev1.Uninstalled {
+				waiting++
+				text = "waiting: " + text
+			}
+			if said[r.Node] != text {
+				said[r.Node] = text
+				if _, err := fmt.Fprintf(out, "%s: %s\n", r.Node, text); err != nil {
+					return err
+				}
+			}
+		}
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d nodes still have Braid: %w", waiting, context.Cause(ctx))
+		case <-time.After(pollEvery):
+		}
+	}
+}

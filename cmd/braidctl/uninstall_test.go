@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+// TestUninstall: the agents are told, by their DaemonSet as it is deployed, and each node is waited
+// for.
+func TestUninstall(t *testing.T) {
+	server := cluster.Get(t)
+	client := server.Client()
+	kubeconfig, err := server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := os.ReadFile("../../conf/deploy/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Apply(t.Context(), string(manifests)); err != nil {
+		t.Fatal(err)
+	}
+	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Close)
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "leaving"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.CoreV1().Nodes().Delete(t.Context(), "leaving", metav1.DeleteOptions{}); err != nil {
+			t.Log(err)
+		}
+	})
+	report := func(reason, message string) {
+		t.Helper()
+		c := nodev1.Condition{Type: nodev1.Ready, Status: metav1.ConditionFalse, Reason: reason, Message: message, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
+		if err := api.ReportNode(t.Context(), "leaving", c, nodev1.Report{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report("Busy", "uninstall: 1 sandboxes still need the binaries")
+	var out, errs bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(t.Context(), []string{"braidctl", "uninstall", "--kubeconfig", kubeconfig, "--restore", "/etc/former.conf"}, &out, &errs)
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		set, err := client.AppsV1().DaemonSets("kube-system").Get(t.Context(), agentDaemonSet, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := map[string]string{}
+		for _, v := range set.Spec.Template.Spec.Containers[0].Env {
+			env[v.Name] = v.Value
+		}
+		if env["BRAID_UNINSTALL"] == "1" && env["BRAID_RESTORE"] == "/etc/former.conf" {
+			if _, kept := env["NODE_NAME"]; !kept || env["BRAID_KEEP_FILES"] != "" {
+				t.Errorf("variables %v", env)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the agents are not told: %v", env)
+		}
+	}
+	select {
+	case c := <-code:
+		t.Fatalf("it ends before the node has: %d, %s", c, errs.String())
+	case <-time.After(2 * pollEvery):
+	}
+	report(nodev1.Uninstalled, "uninstall: Braid is not on this node any more")
+	if c := <-code; c != exitOK {
+		t.Errorf("exit code %d: %s", c, errs.String())
+	}
+	for _, want := range []string{"leaving: waiting: uninstall: 1 sandboxes", "leaving: uninstall: Braid is not on this node"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
