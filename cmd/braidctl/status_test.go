@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -17,11 +18,7 @@ import (
 // TestStatus: what agents reported is shown of each node, an old word counts for nothing, and the
 // exit code says whether all is well.
 func TestStatus(t *testing.T) {
-	server := cluster.Get(t)
-	kubeconfig, err := server.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, kubeconfig, api := openCluster(t)
 	crd, err := os.ReadFile("../../conf/crd/ipblocks.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -29,22 +26,9 @@ func TestStatus(t *testing.T) {
 	if err := server.Apply(t.Context(), string(crd)); err != nil {
 		t.Fatal(err)
 	}
-	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(api.Close)
 	report := func(name string, status metav1.ConditionStatus, age time.Duration, message string, r nodev1.Report) {
 		t.Helper()
-		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if _, err := server.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := server.Client().CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
-				t.Log(err)
-			}
-		})
+		addNode(t, server, name)
 		if status == "" {
 			return
 		}
@@ -85,4 +69,34 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
+}
+
+// openCluster returns the API server of all tests, an administrator's kubeconfig, and a client with
+// that.
+func openCluster(t *testing.T) (server *lab.API, kubeconfig string, api *kube.API) {
+	t.Helper()
+	server = cluster.Get(t)
+	kubeconfig, err := server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if api, err = kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Close)
+	return server, kubeconfig, api
+}
+
+// addNode makes a Node, which is deleted when the test ends.
+func addNode(t *testing.T, server *lab.API, name string) {
+	t.Helper()
+	nodes := server.Client().CoreV1().Nodes()
+	if _, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
 }

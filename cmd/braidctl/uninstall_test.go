@@ -7,23 +7,16 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/braid-cni/braid/e2e/lab"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
-	"github.com/braid-cni/braid/pkg/kube"
 )
 
 // TestUninstall: the agents are told, by their DaemonSet as it is deployed, and each node is waited
 // for.
 func TestUninstall(t *testing.T) {
-	server := cluster.Get(t)
+	server, kubeconfig, api := openCluster(t)
 	client := server.Client()
-	kubeconfig, err := server.Kubeconfig(lab.UserAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
 	manifests, err := os.ReadFile("../../conf/deploy/agent.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -31,19 +24,7 @@ func TestUninstall(t *testing.T) {
 	if err := server.Apply(t.Context(), string(manifests)); err != nil {
 		t.Fatal(err)
 	}
-	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(api.Close)
-	if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "leaving"}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := client.CoreV1().Nodes().Delete(t.Context(), "leaving", metav1.DeleteOptions{}); err != nil {
-			t.Log(err)
-		}
-	})
+	addNode(t, server, "leaving")
 	report := func(reason, message string) {
 		t.Helper()
 		c := nodev1.Condition{Type: nodev1.Ready, Status: metav1.ConditionFalse, Reason: reason, Message: message, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
