@@ -355,7 +355,9 @@ func TestControllerRole(t *testing.T) {
 	all := file(t, "rbac/controller.yaml")
 	want := []rbacv1.PolicyRule{
 		rule(v1alpha1.GroupName, v1alpha1.Resource, "list create update delete"),
-		rule("", "nodes pods", "list"),
+		rule("", "nodes", "get list patch"),
+		rule("", "nodes/status", "patch"),
+		rule("", "pods", "list"),
 		rule(claimv1.GroupName, claimv1.Resource, "list"),
 		rule("whereabouts.cni.cncf.io", "ippools overlappingrangeipreservations", "list"),
 	}

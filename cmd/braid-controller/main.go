@@ -1,5 +1,7 @@
-// Command braid-controller takes care of cluster-wide addresses where no node can: it frees those of nodes and IPAMClaims that are gone, and
-// keeps those that whereabouts gave away. Any number may run; one of them works.
+// Command braid-controller does what no node can do. It frees the cluster-wide addresses of nodes and
+// IPAMClaims that are gone, and keeps those that whereabouts gave away; it takes the start-up taint
+// from nodes where pods get their networks, and believes no agent that has fallen silent. Any number
+// may run; one of them works.
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/lead"
+	"github.com/braid-cni/braid/pkg/readiness"
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
@@ -45,7 +48,8 @@ type options struct {
 const usage = `usage: braid-controller [flags]
 
 Frees the cluster-wide addresses of nodes that were deleted, replaced or tainted node.kubernetes.io/out-of-service, once none of their pods is
-left, and of deleted IPAMClaims; keeps those that whereabouts recorded, while their pods live. Of several instances one works at a time.
+left, and of deleted IPAMClaims; keeps those that whereabouts recorded, while their pods live. Takes the taint braid-cni.io/agent-not-ready
+from nodes whose condition BraidReady is true. Of several instances one works at a time.
 
 `
 
@@ -119,6 +123,12 @@ func (o *options) work(ctx context.Context, log *slog.Logger) error {
 		if o.adopt {
 			reaper.Whereabouts = api
 		}
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			(&readiness.Controller{Nodes: api, Log: log}).Run(ctx)
+		}()
 		reaper.Run(ctx, o.interval)
+		<-settled
 	})
 }

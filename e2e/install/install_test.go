@@ -21,6 +21,7 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 )
 
 const (
@@ -264,6 +265,24 @@ func TestConfigurationIsPutBack(t *testing.T) {
 	r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
 	r.pod("after-repair", n.Name)
 	r.gone("after-repair")
+}
+
+// TestStartupTaint: a node that is ready for pods loses the taint that keeps them off until then.
+func TestStartupTaint(t *testing.T) {
+	r := newRig(t)
+	r.eventually("both nodes are ready", r.ready)
+	name := r.Nodes()[1].Name
+	_, err := r.Kubectl(r.ctx, "taint", "node", name, nodev1.StartupTaint+"=:NoSchedule")
+	r.must(err)
+	r.eventually("the taint goes", func() error {
+		node, err := r.Client().CoreV1().Nodes().Get(r.ctx, name, metav1.GetOptions{})
+		for _, taint := range node.Spec.Taints {
+			if taint.Key == nodev1.StartupTaint {
+				return errors.New("it is there")
+			}
+		}
+		return err
+	})
 }
 
 // TestUninstall: new pods have the default network alone at once, a pod that runs keeps its

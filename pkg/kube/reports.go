@@ -21,6 +21,8 @@ type NodeReport struct {
 	Condition *nodev1.Condition
 	// Report is nil where there is none, or none that can be read.
 	Report *nodev1.Report
+	// StartupTaint is whether the node has this taint.
+	StartupTaint bool
 }
 
 // ReportNode sets a condition and the report of a node, by one PATCH of nodes/status. Conditions of
@@ -30,23 +32,67 @@ func (a *API) ReportNode(ctx context.Context, name string, condition nodev1.Cond
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	body, err := json.Marshal(map[string]any{
+	return a.patchNodeStatus(ctx, name, map[string]any{
 		"metadata": map[string]any{"annotations": map[string]string{nodev1.ReportAnnotation: string(text)}},
 		"status":   map[string]any{"conditions": []nodev1.Condition{condition}},
 	})
+}
+
+// SetNodeCondition sets a condition of a node, and leaves its report.
+func (a *API) SetNodeCondition(ctx context.Context, name string, condition nodev1.Condition) error {
+	return a.patchNodeStatus(ctx, name, map[string]any{"status": map[string]any{"conditions": []nodev1.Condition{condition}}})
+}
+
+// patchNodeStatus changes a node's status, and metadata with it.
+func (a *API) patchNodeStatus(ctx context.Context, name string, patch map[string]any) error {
+	body, err := json.Marshal(patch)
 	if err != nil {
-		return fmt.Errorf("encode report: %w", err)
+		return fmt.Errorf("encode patch: %w", err)
 	}
-	_, err = a.do(ctx, &call{verb: "report on node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
+	_, err = a.do(ctx, &call{verb: "patch status of node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
 		return send(c.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(name).SubResource("status").
 			SetHeader("Accept", metadataType), body)
 	}})
 	return err
 }
 
+// RemoveTaint removes all taints of a node that have the key. It is an error, and nothing is
+// changed, if others change the taints at the same time.
+func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
+	var node struct {
+		wireMetadata
+
+		Spec struct {
+			Taints []map[string]any `json:"taints"`
+		} `json:"spec"`
+	}
+	get := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
+		return c.core.Get().Resource("nodes").Name(name)
+	}}
+	if err := a.get(ctx, get, &node, &node.Metadata.ObjectMeta); err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(taint map[string]any) bool { return taint["key"] == key })
+	if len(left) == len(node.Spec.Taints) {
+		return nil
+	}
+	body, err := json.Marshal([]patchStep{{"test", "/spec/taints", node.Spec.Taints}, {"replace", "/spec/taints", left}})
+	if err != nil {
+		return fmt.Errorf("encode patch: %w", err)
+	}
+	return a.patchNodeSpec(ctx, name, body)
+}
+
+func (a *API) patchNodeSpec(ctx context.Context, name string, steps []byte) error {
+	_, err := a.do(ctx, &call{verb: "patch taints of node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
+		return send(c.core.Patch(types.JSONPatchType).Resource("nodes").Name(name).SetHeader("Accept", metadataType), steps)
+	}})
+	return err
+}
+
 // wireReport is a node as far as its agent speaks of it.
 type wireReport struct {
-	wireMetadata
+	wireNode
 
 	Status struct {
 		Conditions []nodev1.Condition `json:"conditions"`
@@ -54,7 +100,7 @@ type wireReport struct {
 }
 
 func (w *wireReport) report() NodeReport {
-	r := NodeReport{Node: w.Metadata.Name}
+	r := NodeReport{Node: w.Metadata.Name, StartupTaint: slices.Contains(w.taints(), nodev1.StartupTaint)}
 	for i := range w.Status.Conditions {
 		if w.Status.Conditions[i].Type == nodev1.Ready {
 			r.Condition = &w.Status.Conditions[i]
@@ -79,11 +125,12 @@ func (a *API) NodeReport(ctx context.Context, name string) (NodeReport, error) {
 	return node.report(), nil
 }
 
-// NodeReports returns what the agents of all nodes said last, one for each node.
+// NodeReports returns what the agents of all nodes said last, one for each node. It comes from the
+// server's memory, and may lack the latest changes.
 func (a *API) NodeReports(ctx context.Context) ([]NodeReport, error) {
 	nodes, err := listOf[wireReport](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
 		return c.core.Get().Resource("nodes")
-	}}, metav1.ListOptions{}, "NodeList")
+	}}, metav1.ListOptions{ResourceVersion: "0"}, "NodeList")
 	reports := make([]NodeReport, len(nodes))
 	for i := range nodes {
 		reports[i] = nodes[i].report()

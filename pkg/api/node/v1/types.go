@@ -9,6 +9,11 @@ const (
 	Ready = "BraidReady"
 	// Uninstalled is the condition's reason when Braid was taken off the node.
 	Uninstalled = "Uninstalled"
+	// Silent is the condition's reason when the agent has not been heard of for long.
+	Silent = "AgentSilent"
+	// StartupTaint keeps pods off a node until they get their networks there, if an operator has
+	// nodes come up with it.
+	StartupTaint = "braid-cni.io/agent-not-ready"
 	// ReportAnnotation of a Node holds a Report, as JSON.
 	ReportAnnotation = "braid-cni.io/agent"
 )
