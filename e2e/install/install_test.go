@@ -285,6 +285,43 @@ func TestStartupTaint(t *testing.T) {
 	})
 }
 
+// TestPrivateDirectory: the default network's file is where no runtime looks, so nobody can start a
+// pod without Braid; what its own agent writes anew is moved, too. No pod that starts meanwhile runs
+// without its network.
+func TestPrivateDirectory(t *testing.T) {
+	r := newRig(t)
+	r.eventually("both nodes are ready", r.ready)
+	sets := r.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
+	r.must(err)
+	container := &d.Spec.Template.Spec.Containers[0]
+	container.Args = append(container.Args, "--move-default-network")
+	_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
+	r.must(err)
+	n := r.Nodes()[0]
+	path := n.Path("/etc/cni/net.d/10-pods.conflist")
+	moved := func() error {
+		if _, err := os.Stat(path); err == nil {
+			return errors.New("the default network is where the runtime looks")
+		}
+		return r.rolledOut()
+	}
+	var names []string
+	for i := 0; moved() != nil || i < 4; i++ {
+		name := fmt.Sprintf("private-%d", i)
+		r.pod(name, n.Name)
+		names = append(names, name)
+	}
+	again := strings.NewReplacer("cni0", "cni9", "10.244.", "10.245.").Replace(defaultNetwork)
+	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(again), 0o644))
+	r.eventually("what its agent wrote is moved", moved)
+	pod := r.pod("private-again", n.Name)
+	if ip := pod.Status.PodIP; !strings.HasPrefix(ip, "10.245.") {
+		t.Errorf("the address is %s, of the network as it was before", ip)
+	}
+	r.gone(append(names, pod.Name)...)
+}
+
 // TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
 // networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
 // Braid no DEL any more. It is the last test of the cluster.
