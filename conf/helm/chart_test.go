@@ -357,7 +357,8 @@ func TestRelease(t *testing.T) {
 	owner := func(crd string) (string, error) {
 		var object metav1.PartialObjectMetadata
 		raw, err := client.CoreV1().RESTClient().Get().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + crd).DoRaw(t.Context())
-		return object.Annotations["meta.helm.sh/release-name"], errors.Join(err, yaml.Unmarshal(raw, &object))
+		err = errors.Join(err, yaml.Unmarshal(raw, &object))
+		return object.Annotations["meta.helm.sh/release-name"], err
 	}
 	check := func(when string, kinds map[string]string, replicas int32) {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 // node keeps what is reported, as an API server does, and can be away.
 type node struct {
+	mu      sync.Mutex
 	began   time.Time
 	away    bool
 	current kube.NodeReport
@@ -31,6 +33,8 @@ type node struct {
 }
 
 func (n *node) NodeReport(context.Context, string) (kube.NodeReport, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.away {
 		return kube.NodeReport{}, errors.New("away")
 	}
@@ -38,6 +42,8 @@ func (n *node) NodeReport(context.Context, string) (kube.NodeReport, error) {
 }
 
 func (n *node) ReportNode(_ context.Context, name string, c nodev1.Condition, r nodev1.Report) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.away {
 		return errors.New("away")
 	}
@@ -47,9 +53,18 @@ func (n *node) ReportNode(_ context.Context, name string, c nodev1.Condition, r 
 	return nil
 }
 
+// leave has the API server go away, or come back.
+func (n *node) leave(away bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.away = away
+}
+
 func (n *node) wrote(t *testing.T, when string, want ...string) {
 	t.Helper()
 	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if !slices.Equal(n.written, want) {
 		t.Errorf("%s: written\n%s\nwant\n%s", when, strings.Join(n.written, "\n"), strings.Join(want, "\n"))
 	}
@@ -79,11 +94,11 @@ func TestHealth(t *testing.T) {
 		n.wrote(t, "a report", "2: True Ready since 2: pods of this node get their networks; config /c")
 		time.Sleep(agent.Heartbeat)
 		n.wrote(t, "heartbeat", "302: True Ready since 2: pods of this node get their networks; config /c")
-		n.away = true
+		n.leave(true)
 		h.Set("installation", errors.New("no space"))
 		time.Sleep(time.Second)
 		n.wrote(t, "away")
-		n.away = false
+		n.leave(false)
 		time.Sleep(time.Minute)
 		n.wrote(t, "back", "305: False Failed since 305: installation: no space; config /c")
 	})
