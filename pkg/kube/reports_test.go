@@ -154,7 +154,8 @@ func TestAPIStartupTaint(t *testing.T) {
 	nodes := server.Client().CoreV1().Nodes()
 	taints := []corev1.Taint{
 		{Key: nodev1.StartupTaint, Effect: corev1.TaintEffectNoSchedule},
-		{Key: "other", Effect: corev1.TaintEffectNoSchedule}, {Key: nodev1.StartupTaint, Effect: corev1.TaintEffectNoExecute},
+		{Key: "other", Effect: corev1.TaintEffectNoSchedule},
+		{Key: nodev1.StartupTaint, Effect: corev1.TaintEffectNoExecute},
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "tainted"}, Spec: corev1.NodeSpec{Taints: taints}}
 	if _, err := nodes.Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
