@@ -2,10 +2,12 @@
 // binary in the plugin path. A configuration of which the in-process plugin does not know every key
 // goes to a binary of its type; where there is none, those keys are ignored with a warning.
 //
-// Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result cache, reverse DEL, GC) stays in
-// libcni and there is no second chain executor. Every failure is a *failure.Error that names the plugin; a delegate's own CNI
-// error, code and details, is in its chain. A plugin that is exec'd leads a process group of its own, which is killed as a whole
-// when ctx is done.
+// Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result
+// cache, reverse DEL, GC) stays in libcni and there is no second chain executor. An Exec is for one
+// operation on a sandbox, in which it reads each configuration once. Every failure is a
+// *failure.Error that names the plugin; a delegate's own CNI error, code and details, is in its
+// chain. A plugin that is exec'd leads a process group of its own, which is killed as a whole when
+// ctx is done.
 package invoke
 
 import (

@@ -1,6 +1,7 @@
 // Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions
 // (NADs), the network-status annotation, events, the devices that were allocated to a pod, and for
-// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims.
+// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims. For
+// agents it has what they report on nodes, the start-up taint, and tokens.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of
 // YAML files for hosts without a cluster. Kubelet speaks to the kubelet of this node; Devices joins
