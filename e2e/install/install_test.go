@@ -1,6 +1,10 @@
 // Package install_test puts Braid on a cluster as README.md says: the image in containerd, one
 // `kubectl apply`, and pods get their networks. `make e2e` runs it: it needs root, the binaries of
 // scripts/lab.sh and scripts/build.sh, and the image of scripts/image.sh.
+//
+// All tests have one cluster, and leave it as they found it, in the order of their files' names:
+// TestOneApply installs Braid, TestUninstall in uninstall_test.go takes it away. Those in between
+// begin with rig.installed or rig.private, so that each can also be run alone.
 package install_test
 
 import (
@@ -11,12 +15,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/e2e/lab"
@@ -26,6 +32,7 @@ import (
 
 const (
 	namespace = "kube-system"
+	moveFlag  = "--move-default-network"
 	// patience is for what takes some seconds on an idle machine.
 	patience = 3 * time.Minute
 	// defaultNetwork is what there is before Braid: the reference's bridge plugin.
@@ -128,6 +135,56 @@ func (r *rig) deploy() {
 	r.must(err)
 }
 
+// network makes the pods' network.
+func (r *rig) network() {
+	r.t.Helper()
+	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
+	r.must(r.Apply(r.ctx, nad))
+}
+
+// installed sees to it that Braid is on both nodes, which TestOneApply has put there if it ran.
+func (r *rig) installed() {
+	r.t.Helper()
+	_, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		for _, n := range r.Nodes() {
+			r.must(n.WaitReady(r.ctx))
+		}
+		r.deploy()
+		err = nil
+	}
+	r.must(err)
+	r.eventually("both nodes are ready", r.ready)
+	r.network()
+}
+
+// private sees to it that Braid is on both nodes, and that the default network's file is where no
+// runtime looks.
+func (r *rig) private() {
+	r.t.Helper()
+	r.installed()
+	sets := r.Client().AppsV1().DaemonSets(namespace)
+	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
+	r.must(err)
+	if container := &d.Spec.Template.Spec.Containers[0]; !slices.Contains(container.Args, moveFlag) {
+		container.Args = append(container.Args, moveFlag)
+		_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
+		r.must(err)
+	}
+	r.eventually("the default network is moved", r.moved)
+}
+
+// moved returns an error unless the default network's file is where no runtime looks, on all nodes,
+// and all agents are up to date.
+func (r *rig) moved() error {
+	for _, n := range r.Nodes() {
+		if _, err := os.Stat(n.Path("/etc/cni/net.d/10-pods.conflist")); err == nil {
+			return fmt.Errorf("the default network of %s is where the runtime looks", n.Name)
+		}
+	}
+	return r.rolledOut()
+}
+
 // ready asks the CLI, as a user of kubectl does.
 func (r *rig) ready() error {
 	config, err := r.Kubeconfig(lab.UserAdmin)
@@ -190,8 +247,9 @@ func (r *rig) rolledOut() error {
 	return nil
 }
 
-// TestOneApply: after one apply pods of all nodes get their networks, and `braidctl status` says
-// so. Agents that are killed, or replaced by others, are no outage.
+// TestOneApply is the first test of the cluster. After one apply pods of all nodes get their
+// networks, and `braidctl status` says so. Agents that are killed, or replaced by others, are no
+// outage.
 func TestOneApply(t *testing.T) {
 	r := newRig(t)
 	for _, n := range r.Nodes() {
@@ -201,8 +259,7 @@ func TestOneApply(t *testing.T) {
 	r.deploy()
 	r.eventually("both nodes are ready", r.ready)
 	t.Logf("from apply to both nodes ready: %v", time.Since(start).Round(100*time.Millisecond))
-	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
-	r.must(r.Apply(r.ctx, nad))
+	r.network()
 	addresses := map[string]bool{}
 	for _, n := range r.Nodes() {
 		pod := r.pod("on-"+n.Name, n.Name)
@@ -295,76 +352,22 @@ func TestPrivateDirectory(t *testing.T) {
 	d, err := sets.Get(r.ctx, "braid-agent", metav1.GetOptions{})
 	r.must(err)
 	container := &d.Spec.Template.Spec.Containers[0]
-	container.Args = append(container.Args, "--move-default-network")
+	container.Args = append(container.Args, moveFlag)
 	_, err = sets.Update(r.ctx, d, metav1.UpdateOptions{})
 	r.must(err)
 	n := r.Nodes()[0]
-	path := n.Path("/etc/cni/net.d/10-pods.conflist")
-	moved := func() error {
-		if _, err := os.Stat(path); err == nil {
-			return errors.New("the default network is where the runtime looks")
-		}
-		return r.rolledOut()
-	}
 	var names []string
-	for i := 0; moved() != nil || i < 4; i++ {
+	for i := 0; r.moved() != nil || i < 4; i++ {
 		name := fmt.Sprintf("private-%d", i)
 		r.pod(name, n.Name)
 		names = append(names, name)
 	}
 	again := strings.NewReplacer("cni0", "cni9", "10.244.", "10.245.").Replace(defaultNetwork)
 	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(again), 0o644))
-	r.eventually("what its agent wrote is moved", moved)
+	r.eventually("what its agent wrote is moved", r.moved)
 	pod := r.pod("private-again", n.Name)
 	if ip := pod.Status.PodIP; !strings.HasPrefix(ip, "10.245.") {
 		t.Errorf("the address is %s, of the network as it was before", ip)
 	}
 	r.gone(append(names, pod.Name)...)
-}
-
-// TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
-// networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
-// Braid no DEL any more. It is the last test of the cluster.
-func TestUninstall(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	n := r.Nodes()[0]
-	r.pod("alive", n.Name)
-	config, err := r.Kubeconfig(lab.UserAdmin)
-	r.must(err)
-	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
-	r.must(err)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config)
-		ended <- err
-	}()
-	configuration := n.Path("/etc/cni/net.d/00-braid.conflist")
-	r.eventually("the configuration goes", func() error {
-		if _, err := os.Stat(configuration); err == nil {
-			return errors.New("it is there")
-		}
-		return nil
-	})
-	plain := lab.Pod("default", "plain", nil)
-	plain.Spec.NodeName = n.Name
-	_, err = r.Client().CoreV1().Pods("default").Create(r.ctx, plain, metav1.CreateOptions{})
-	r.must(err)
-	_, err = r.WaitPodRunning(r.ctx, "default", "plain")
-	r.must(err)
-	if _, err := os.Stat(n.Path("/opt/cni/bin/braid")); err != nil {
-		t.Errorf("the plugin is gone while a pod has its networks: %v", err)
-	}
-	r.gone("alive", "plain")
-	r.must(<-ended)
-	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
-	r.must(err)
-	for _, path := range append(left, n.Path("/opt/cni/bin/braid"), n.Path("/var/lib/braid/kubeconfig")) {
-		if _, err := os.Stat(path); err == nil {
-			t.Errorf("%s is left", path)
-		}
-	}
-	if _, err := os.Stat(n.Path("/etc/cni/net.d/10-pods.conflist")); err != nil {
-		t.Errorf("the default network is gone: %v", err)
-	}
 }

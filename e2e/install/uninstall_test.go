@@ -1,0 +1,59 @@
+package install_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+)
+
+// TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
+// networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
+// Braid no DEL any more. It is the last test of the cluster.
+func TestUninstall(t *testing.T) {
+	r := newRig(t)
+	r.eventually("both nodes are ready", r.ready)
+	n := r.Nodes()[0]
+	r.pod("alive", n.Name)
+	config, err := r.Kubeconfig(lab.UserAdmin)
+	r.must(err)
+	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
+	r.must(err)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config)
+		ended <- err
+	}()
+	configuration := n.Path("/etc/cni/net.d/00-braid.conflist")
+	r.eventually("the configuration goes", func() error {
+		if _, err := os.Stat(configuration); err == nil {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	plain := lab.Pod("default", "plain", nil)
+	plain.Spec.NodeName = n.Name
+	_, err = r.Client().CoreV1().Pods("default").Create(r.ctx, plain, metav1.CreateOptions{})
+	r.must(err)
+	_, err = r.WaitPodRunning(r.ctx, "default", "plain")
+	r.must(err)
+	if _, err := os.Stat(n.Path("/opt/cni/bin/braid")); err != nil {
+		t.Errorf("the plugin is gone while a pod has its networks: %v", err)
+	}
+	r.gone("alive", "plain")
+	r.must(<-ended)
+	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
+	r.must(err)
+	for _, path := range append(left, n.Path("/opt/cni/bin/braid"), n.Path("/var/lib/braid/kubeconfig")) {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s is left", path)
+		}
+	}
+	if _, err := os.Stat(n.Path("/etc/cni/net.d/10-pods.conflist")); err != nil {
+		t.Errorf("the default network is gone: %v", err)
+	}
+}
