@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -21,20 +20,18 @@ const (
 	busyWait    = 20 * time.Millisecond
 	// killGrace is how long a killed plugin's pipes are waited for.
 	killGrace = 2 * time.Second
-	// maxStderr bounds what an error quotes of a plugin's stderr, in bytes.
-	maxStderr = 2048
 )
 
 // run execs the binary. A binary that is being replaced at this moment ("text file busy") is tried again, each time with a new
 // command: an exec.Cmd cannot be run twice.
 func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stdout, stderr := &bounded{full: func() { stop(errTooMuch) }}, &tail{}
 	var err error
 	for range busyRetries {
-		stdout.Reset()
-		stderr.Reset()
 		cmd := e.command(ctx, path, environ)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
 		if err = cmd.Run(); !errors.Is(err, syscall.ETXTBSY) {
 			break
 		}
@@ -48,9 +45,9 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 		err = nil
 	}
 	if err != nil {
-		return nil, pluginError(ctx, err, stdout.Bytes(), stderr.String())
+		return nil, pluginError(ctx, err, stdout.data, stderr.text())
 	}
-	return stdout.Bytes(), nil
+	return stdout.data, nil
 }
 
 func (e *Exec) command(ctx context.Context, path string, environ []string) *exec.Cmd {
@@ -70,17 +67,14 @@ func (e *Exec) command(ctx context.Context, path string, environ []string) *exec
 func pluginError(ctx context.Context, err error, stdout []byte, stderr string) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && (printed.Code != 0 || printed.Msg != "") {
+		printed.Msg, printed.Details = short(printed.Msg), short(printed.Details)
 		return printed
 	}
-	if ctx.Err() != nil {
-		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w (%w)", cause, err)
 	}
-	stderr = strings.TrimSpace(stderr)
 	if stderr == "" {
 		return fmt.Errorf("no error printed: %w", err)
-	}
-	if len(stderr) > maxStderr {
-		stderr = "..." + stderr[len(stderr)-maxStderr:]
 	}
 	return fmt.Errorf("%w: stderr %q", err, stderr)
 }

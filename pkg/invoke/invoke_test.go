@@ -62,6 +62,63 @@ func TestFailureWithoutErrorObjectQuotesStderr(t *testing.T) {
 	}
 }
 
+// TestM37OutputIsBounded: what a plugin prints costs neither memory nor time without end, whatever
+// it prints it on, and it does not outlive that.
+func TestM37OutputIsBounded(t *testing.T) {
+	const endless = `yes 0123456789012345678901234567890123456789`
+	pid := filepath.Join(t.TempDir(), "pid")
+	for name, test := range map[string]struct{ body, says string }{
+		"stdout":                  {endless, "1048576 bytes"},
+		"stdout of a child":       {`sh -c 'echo $$ >` + pid + `; ` + endless + `'; sleep 600`, "1048576 bytes"},
+		"stdout, and no SIGPIPE":  {`trap "" PIPE; ` + endless + `; while :; do echo more; sleep 0.01; done`, "1048576 bytes"},
+		"stdout of one that ends": {endless + ` | head -c 800000000`, "1048576 bytes"},
+		"an error":                {`printf '{"code":7,"msg":"'; ` + endless + ` | head -c 500000 | tr -d '\n'; printf '"}'; exit 1`, "0123"},
+		"stderr":                  {endless + ` | head -c 80000000 >&2; echo the end >&2; exit 1`, "the end"},
+	} {
+		before := rss(t)
+		_, err := newExec().ExecPlugin(t.Context(), script(t, test.body), nil, []string{"PATH=" + os.Getenv("PATH")})
+		if err == nil || !strings.Contains(err.Error(), test.says) || len(err.Error()) > 8000 {
+			t.Errorf("%s: %.300v", name, err)
+		}
+		if failure.ReasonOf(err) != failure.PluginFailed {
+			t.Errorf("%s: reason %s", name, failure.ReasonOf(err))
+		}
+		if grown := rss(t) - before; grown > 32<<20 {
+			t.Errorf("%s: it took %d bytes", name, grown)
+		}
+	}
+	data, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // killed, and to be waited for by init
+		if state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(data)) + "/stat"); err != nil || strings.Contains(string(state), ") Z ") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a child that prints without end outlives the call")
+}
+
+// rss is what this process has in memory at the most, in bytes.
+func rss(t *testing.T) int64 {
+	t.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return usage.Maxrss << 10
+}
+
+// TestM37LargeResult: a result that is large, and no larger than that, is one.
+func TestM37LargeResult(t *testing.T) {
+	path := script(t, `printf '{"x":"'; yes 0123456789 | head -c 1000000 | tr -d '\n'; printf '"}'; head -c 3000000 /dev/zero >&2`)
+	out, err := newExec().ExecPlugin(t.Context(), path, nil, []string{"PATH=" + os.Getenv("PATH")})
+	if err != nil || !json.Valid(out) || len(out) < 900_000 {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+}
+
 // TestM14TextFileBusy: a plugin that is being written when it is called runs once it is there.
 func TestM14TextFileBusy(t *testing.T) {
 	path := script(t, "echo ran")
