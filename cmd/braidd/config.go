@@ -25,6 +25,16 @@ func (a *daemon) configuration(network string) (*conf.Config, error) {
 	return a.load(network, capabilities)
 }
 
+// stateDir returns the directory of the CNI plugin's state that the operator's file asks for; the
+// default if the file is wrong, which is reported when it is to be rendered.
+func (a *daemon) stateDir() string {
+	c, err := a.load("/no/network", nil)
+	if err != nil {
+		return conf.DefaultStateDir
+	}
+	return c.StateDir
+}
+
 func (a *daemon) load(network string, capabilities map[string]bool) (*conf.Config, error) {
 	keys, err := a.operatorKeys()
 	if err != nil {

@@ -205,6 +205,3 @@ func (o *options) check() error {
 	}
 	return nil
 }
-
-// kubeconfigName is the CNI plugin's kubeconfig in the state directory.
-const kubeconfigName = "kubeconfig"

@@ -95,7 +95,7 @@ func newRig(t *testing.T, name string) *rig {
 	token, err := r.server.Client().CoreV1().ServiceAccounts("kube-system").CreateToken(t.Context(), "braid-agent", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, err)
 	for path, content := range map[string]string{
-		"image/braid":        "#!/bin/sh\necho braid test\n",
+		"image/braid":        "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '{\"supportedVersions\": [\"1.1.0\"]}'\n",
 		"image/token/token":  token.Status.Token,
 		"image/token/ca.crt": string(r.server.CA()),
 		"image/braid.json":   `{"logLevel": "debug", "braid": {"stateDir": "` + r.path("run/braid") + `"}}`,
@@ -288,6 +288,21 @@ func TestAgentRefusesKeys(t *testing.T) {
 	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{}`), 0o600))
 	r.await("ready", r.ready)
 	must(t, stop())
+}
+
+// TestStateDir: the agent knows where the CNI plugin's records are before it has rendered a
+// configuration, or else it would report pods without networks at each start.
+func TestStateDir(t *testing.T) {
+	for keys, want := range map[string]string{
+		`{"braid": {"stateDir": "/run/other"}}`: "/run/other", `{}`: conf.DefaultStateDir, `{"unknown": 1`: conf.DefaultStateDir,
+	} {
+		path := filepath.Join(t.TempDir(), "braid.json")
+		must(t, os.WriteFile(path, []byte(keys), 0o600))
+		a := &daemon{o: &options{config: path, nodeName: "n", stateDir: "/var/lib/braid"}}
+		if got := a.stateDir(); got != want {
+			t.Errorf("%s: %s, want %s", keys, got, want)
+		}
+	}
 }
 
 func TestCommandLine(t *testing.T) {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/install"
+	"github.com/braid-cni/braid/pkg/install/defaultnet"
+	"github.com/braid-cni/braid/pkg/install/own"
+)
+
+// installer keeps Braid on the node. The watch, which may be nil, is closed after it.
+func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
+	i := a.bare()
+	binary, err := own.Copy(filepath.Join(a.place.Bin, "braid"), 0o755, install.KindBinary, filepath.Join(a.o.image, "braid"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("the image has no CNI plugin: %w", err)
+	}
+	binary.Check = install.CheckPlugin("braid")
+	i.Binaries = append(i.Binaries, binary)
+	keeper := &install.Keeper{Installer: i, Clock: install.SystemClock{}, Report: a.installed}
+	watch, err := install.NewWatch()
+	if err != nil {
+		a.log.Warn("changes are seen late, as files cannot be watched", "error", err)
+		keeper.Watcher = install.Poll{Clock: install.SystemClock{}, Every: install.Resync}
+		return keeper, nil, nil
+	}
+	keeper.Watcher = watch
+	return keeper, watch, nil
+}
+
+// bare is the installer without what it installs.
+func (a *daemon) bare() *install.Installer {
+	return &install.Installer{
+		Store: a.store, Place: a.place, Kubeconfig: a.kubeconfig(), Named: a.o.defaultNetwork, Move: a.o.movePrivate,
+		Render: func(network *defaultnet.Candidate) ([]byte, error) {
+			c, err := a.configuration(network.Path)
+			if err != nil {
+				return nil, err
+			}
+			a.nodeState.Store(&c.StateDir)
+			return conf.Render(c)
+		},
+	}
+}
+
+// installed tells of what was found and done.
+func (a *daemon) installed(r install.Report) {
+	a.setHealth(partInstallation, r.Err)
+	for _, d := range r.Drifts {
+		a.meters.Drifted(string(d.Cause))
+		a.log.Warn("installed file was changed", "path", d.Path, "cause", d.Cause, "by", d.By, "repaired", r.Err == nil)
+		a.tell("Warning", "InstallationChanged", d.String())
+	}
+	if r.Outcome == nil {
+		return
+	}
+	for _, path := range r.Outcome.Changed {
+		a.log.Info("file installed", "path", path)
+	}
+	a.health.Update(func(report *nodev1.Report) {
+		report.Config, report.Before, report.DefaultNetwork = r.Outcome.Configuration, nil, ""
+		if r.Outcome.Network != nil {
+			report.DefaultNetwork = r.Outcome.Network.Path
+		}
+		report.Before = before(a.place.Conf, r.Outcome.Configuration)
+	})
+}
+
+// before are the files that the runtime reads before Braid's configuration.
+func before(dir, configuration string) (names []string) {
+	files, err := defaultnet.List(dir)
+	if err != nil || configuration == "" {
+		return nil
+	}
+	for _, f := range files {
+		if f.Path == configuration {
+			break
+		}
+		names = append(names, filepath.Base(f.Path))
+	}
+	return names
+}
