@@ -133,10 +133,10 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an
-// attachment where its ADD ran them. libcni gets the list that it returns, and knows it as that.
+// attachment where its ADD ran them, with the attachment's limits. libcni gets the list that it returns, and knows it as that.
 func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment) (*libcni.NetworkConfigList, cniinvoke.Exec) {
 	known, exec := invoke.Written(exec, list, as)
-	return known, invoke.WithChosen(exec, a.InProcess)
+	return known, invoke.WithLimits(invoke.WithChosen(exec, a.InProcess), a.Limits)
 }
 
 // What to look at when a plugin has failed and does not say itself what can be done.

@@ -12,6 +12,7 @@ import (
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -39,6 +40,33 @@ type chosenKey struct{}
 
 func (c *choosing) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	return c.Exec.ExecPlugin(context.WithValue(ctx, chosenKey{}, c.chosen), path, stdin, environ)
+}
+
+// WithLimits returns an Exec whose plugins have limits, which reach the IPAM plugin, too. Nil are
+// none.
+func WithLimits(inner cniinvoke.Exec, limits *attachment.Limits) cniinvoke.Exec {
+	if limits == nil {
+		return inner
+	}
+	return &limited{Exec: inner, limits: limits}
+}
+
+type limited struct {
+	cniinvoke.Exec
+	limits *attachment.Limits
+}
+
+// limitsKey is the context's key of *attachment.Limits.
+type limitsKey struct{}
+
+func (l *limited) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return l.Exec.ExecPlugin(context.WithValue(ctx, limitsKey{}, l.limits), path, stdin, environ)
+}
+
+// limitsOf are those of a call; nil for none.
+func limitsOf(ctx context.Context) *attachment.Limits {
+	limits, _ := ctx.Value(limitsKey{}).(*attachment.Limits)
+	return limits
 }
 
 // choice is what runs a configuration of a built-in type.

@@ -24,6 +24,7 @@ import (
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -65,6 +66,8 @@ type Call struct {
 	Stdin   []byte
 	// Exec runs other plugins for this one.
 	Exec cniinvoke.Exec
+	// Limits are those of the attachment; nil for none.
+	Limits *attachment.Limits
 }
 
 // Operation is one CNI operation. It returns what the binary would print on stdout, promptly when
@@ -205,7 +208,7 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	var err error
 	if run == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = run(ctx, &Call{environ, stdin, e}); err != nil && ctx.Err() != nil {
+	} else if out, err = run(ctx, &Call{Environ: environ, Stdin: stdin, Exec: e, Limits: limitsOf(ctx)}); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

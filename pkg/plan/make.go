@@ -63,7 +63,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 	}
 	a := Attachment{
 		Name: displayName(def, list), Network: list.Name(), Default: r.Default, IfName: ifName,
-		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown,
+		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown, Limits: in.limits(r, def),
 	}
 	a.Warnings = atInterface(list.Warnings(), a)
 	if s := r.Selection; s != nil {

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/selection"
@@ -109,6 +110,9 @@ type Attachment struct {
 	InProcess map[string]bool `json:"inProcess,omitempty"`
 	// Execd is that a plugin of the chain is a binary, once its plugins were looked for.
 	Execd bool `json:"execd,omitempty"`
+	// Limits are what it may do to the node; nil where its configuration is the operator's, and in
+	// records before format 4.
+	Limits *attachment.Limits `json:"limits,omitempty"`
 	// Unknown is that of the Definition.
 	Unknown bool `json:"-"`
 	// Warnings are what the pod is told when the attachment is made. They are not recorded.

@@ -28,8 +28,9 @@ import (
 // more than a repeated DEL, so they have no version.
 
 const (
-	// formatVersion is that of the records that are written: 1 lacks Execd, 2 lacks Places.
-	formatVersion = 3
+	// formatVersion is that of the records that are written: 1 lacks Execd, 2 lacks Places, 3
+	// lacks Limits, without which a DEL is whole.
+	formatVersion = 4
 	// oldestReader is the version from which on a DEL by a written record is whole.
 	oldestReader = 3
 	// networkVersion is that of Network. Files without one are older.
