@@ -29,6 +29,11 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	}
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) {
+		if handed, err := e.handOver(ctx, Check, req, sandbox); handed || err != nil {
+			return err
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !rec.Complete {
 		return &failure.Error{
 			Reason: failure.UnknownSandbox, Err: fmt.Errorf("container %s is not attached", req.ContainerID),

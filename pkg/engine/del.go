@@ -33,7 +33,16 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	switch {
 	case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater)) && sandbox.Gone():
 		return nil
-	case errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) == failure.StateCorrupt:
+	case errors.Is(err, fs.ErrNotExist):
+		handed, herr := e.handOver(ctx, Del, req, sandbox)
+		if herr != nil {
+			return herr
+		}
+		if handed {
+			return e.trace("record removed", sandbox.Remove)
+		}
+		rec, err = e.reconstruct(ctx, req, sandbox, err)
+	case failure.ReasonOf(err) == failure.StateCorrupt:
 		rec, err = e.reconstruct(ctx, req, sandbox, err)
 	}
 	if err != nil {

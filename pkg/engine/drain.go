@@ -22,9 +22,16 @@ func (e *Engine) Drain(ctx context.Context) (left int, err error) {
 		errs = append(errs, e.resumeSandbox(ctx, req, id, false))
 	}
 	records, err := e.Records.Read()
+	recorded := map[string]bool{}
 	for _, rec := range records {
+		recorded[rec.ContainerID] = true
 		if len(rec.Attachments) > len(rec.Owed()) {
 			left++
+		}
+	}
+	for _, id := range ids {
+		if err == nil && !recorded[id] {
+			errs = append(errs, e.forgetInRuntime(id))
 		}
 	}
 	return left, errors.Join(append(errs, err)...)

@@ -94,7 +94,8 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Remote, Observer, Trace, Now and Upkeep are required.
+// Engine is safe for concurrent use. All fields but Remote, RuntimeCache, Observer, Trace, Now and Upkeep are
+// required.
 //
 // An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
 // nor Policy.
@@ -112,6 +113,9 @@ type Engine struct {
 	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
 	NewExec func(lock *os.File) Exec
 	Log     *slog.Logger
+	// RuntimeCache is the directory of the runtime's libcni cache, by which the makers of sandboxes
+	// are known that Braid did not make; empty for none.
+	RuntimeCache string
 	// Observer, if set, is told of operations beside the log.
 	Observer Observer
 	// Upkeep, if set, is what operations do for the node.

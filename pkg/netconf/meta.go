@@ -11,11 +11,15 @@ import (
 // metaTypes are the plugins that attach pods to networks themselves, by the names of their
 // binaries.
 func metaTypes() []string {
-	return []string{
-		"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl",
-		"multus", "multus-shim", "multus-daemon",
-	}
+	return append(braidTypes(), "multus", "multus-shim", "multus-daemon")
 }
+
+func braidTypes() []string {
+	return []string{"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl"}
+}
+
+// IsBraid reports whether a plugin type is Braid.
+func IsBraid(pluginType string) bool { return slices.Contains(braidTypes(), filepath.Base(pluginType)) }
 
 // IsMeta reports whether a plugin type is Braid or Multus. As a delegate it would read its own
 // configuration again, and call itself until the time is up.

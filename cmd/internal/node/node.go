@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
+
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -47,20 +49,21 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	}
 	_, remote := source.(*kube.API)
 	return &engine.Engine{
-		Node:       o.Node,
-		Policy:     o.Policy,
-		Source:     source,
-		Remote:     remote,
-		Reporter:   source,
-		Devices:    kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
-		Namespaces: namespaces{},
-		Interiors:  interiors{},
-		Records:    record.New(o.Node.StateDir),
-		NewExec:    execs(o.Node, o.Policy, addresses),
-		Upkeep:     addresses,
-		Log:        log,
-		Trace:      o.Trace,
-		Now:        o.Now,
+		Node:         o.Node,
+		Policy:       o.Policy,
+		RuntimeCache: libcni.CacheDir,
+		Source:       source,
+		Remote:       remote,
+		Reporter:     source,
+		Devices:      kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
+		Namespaces:   namespaces{},
+		Interiors:    interiors{},
+		Records:      record.New(o.Node.StateDir),
+		NewExec:      execs(o.Node, o.Policy, addresses),
+		Upkeep:       addresses,
+		Log:          log,
+		Trace:        o.Trace,
+		Now:          o.Now,
 	}, closeLog, nil
 }
 

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/netconf"
+)
+
+// This file holds what becomes of a sandbox that another configuration made: Multus's, or that of
+// the default network alone, before Braid's file came before theirs.
+//
+// CNI wants CHECK and DEL to have the configuration of the ADD, which libcni keeps in its cache.
+// CRI-O takes it from there. containerd does not: it calls the configuration that it has now, and
+// that is Braid's. So Braid looks into the cache in containerd's place, and runs what made the
+// sandbox.
+
+// maker is a configuration that made an interface of a sandbox, as the runtime's libcni cached it.
+type maker struct {
+	list *libcni.NetworkConfigList
+	rt   *libcni.RuntimeConf
+}
+
+// kinds returns the types of the chain's plugins and of their IPAM.
+func (m *maker) kinds() (kinds []string) {
+	for _, p := range m.list.Plugins {
+		kinds = append(kinds, p.Network.Type)
+		if p.Network.IPAM.Type != "" {
+			kinds = append(kinds, p.Network.IPAM.Type)
+		}
+	}
+	return kinds
+}
+
+// makersOf returns the configurations that made the runtime's interface of a sandbox of which Braid
+// has no record; none if Braid itself made it, or if nobody did.
+func (e *Engine) makersOf(ctx context.Context, req *Request) (makers []*maker, err error) {
+	if req.IfName == "" {
+		return nil, nil
+	}
+	entries, err := e.runtimeEntries(req.ContainerID)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		m, err := readMaker(req, &entry)
+		switch {
+		case err != nil:
+			e.Log.WarnContext(ctx, "the runtime's cache has an entry that cannot be used", "network", entry.NetworkName, "container", req.ContainerID, "error", err)
+		case isBraid(m.list):
+			return nil, nil
+		case entry.IfName == req.IfName:
+			makers = append(makers, m)
+		}
+	}
+	return makers, nil
+}
+
+// runtimeEntries returns the entries of the runtime's cache that are of one container.
+func (e *Engine) runtimeEntries(containerID string) (entries []cacheEntry, err error) {
+	if e.RuntimeCache == "" {
+		return nil, nil
+	}
+	files, err := os.ReadDir(e.runtimeResults())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &failure.Error{Reason: failure.StateFailed, Err: fmt.Errorf("read the runtime's cache: %w", err)}
+	}
+	for _, file := range files {
+		if !strings.Contains(file.Name(), "-"+containerID+"-") {
+			continue
+		}
+		var entry cacheEntry
+		data, err := hostfile.Read(filepath.Join(e.runtimeResults(), file.Name()), maxCacheEntry)
+		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 && entry.ContainerID == containerID {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, nil
+}
+
+func (e *Engine) runtimeResults() string { return filepath.Join(e.RuntimeCache, "results") }
+
+func readMaker(req *Request, entry *cacheEntry) (*maker, error) {
+	list, err := libcni.NetworkConfFromBytes(entry.Config)
+	if err != nil {
+		return nil, err
+	}
+	if list.Name != entry.NetworkName || len(list.Plugins) == 0 {
+		return nil, errors.New("its configuration is not that of its network")
+	}
+	m := &maker{list: list, rt: &libcni.RuntimeConf{ContainerID: req.ContainerID, NetNS: req.NetNS, IfName: entry.IfName, Args: entry.CNIArgs}}
+	if m.rt.Args == nil {
+		m.rt.Args = req.Args
+	}
+	if len(entry.CapabilityArgs) > 0 {
+		err = json.Unmarshal(entry.CapabilityArgs, &m.rt.CapabilityArgs)
+	}
+	return m, err
+}
+
+// isBraid reports whether a configuration is one of Braid's.
+func isBraid(list *libcni.NetworkConfigList) bool {
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return netconf.IsBraid(p.Network.Type) })
+}
+
+// handOver has those who made a sandbox do an operation on it, and reports whether there were any.
+// The sandbox stays locked meanwhile: a maker that calls Braid in turn waits, and does not call
+// itself without end.
+func (e *Engine) handOver(ctx context.Context, verb Verb, req *Request, sandbox *sandbox) (handed bool, err error) {
+	makers, err := e.makersOf(ctx, req)
+	if err != nil || len(makers) == 0 {
+		return false, err
+	}
+	paths := e.path(req)
+	for _, m := range makers {
+		sandbox.exec.Force(binaries(m.kinds(), paths))
+		for _, p := range m.list.Plugins {
+			if _, err := sandbox.exec.FindInPath(p.Network.Type, paths); err != nil && verb == Del {
+				e.Log.WarnContext(ctx, "what made a sandbox is not on this node any more; its networks are removed as Braid would have made them",
+					"container", req.ContainerID, "network", m.list.Name, "error", err)
+				sandbox.exec.Force(e.Node.Exec)
+				return false, nil
+			}
+		}
+	}
+	var errs []error
+	for _, m := range makers {
+		sandbox.exec.Force(binaries(m.kinds(), paths))
+		errs = append(errs, e.runMaker(ctx, verb, m, paths, sandbox.exec))
+	}
+	return true, errors.Join(errs...)
+}
+
+func (e *Engine) runMaker(ctx context.Context, verb Verb, m *maker, paths []string, exec cniinvoke.Exec) error {
+	cni := libcni.NewCNIConfigWithCacheDir(paths, e.RuntimeCache, exec)
+	err := e.trace(string(verb)+" by "+m.list.Name, func() error {
+		if verb == Check {
+			return cni.CheckNetworkList(ctx, m.list, m.rt)
+		}
+		return cni.DelNetworkList(ctx, m.list, m.rt)
+	})
+	switch {
+	case verb == Check && errors.Is(err, libcni.ErrorCheckNotSupp):
+		return nil
+	case err != nil:
+		return &failure.Error{
+			Reason: failure.PluginFailed, NAD: m.list.Name, Plugin: m.list.Plugins[0].Network.Type, Interface: m.rt.IfName, Err: err,
+			Fix: "it made the sandbox, before Braid came, and has to stay on the node with its files until its pods are gone",
+		}
+	}
+	e.Log.InfoContext(ctx, string(verb)+" of a sandbox that another configuration made", "container", m.rt.ContainerID, "network", m.list.Name, "interface", m.rt.IfName)
+	return nil
+}
+
+// binaries are those types that are in the paths: what was made by a binary is removed by it, also
+// if the type is built in.
+func binaries(kinds, paths []string) (found []string) {
+	for _, kind := range kinds {
+		if _, err := cniinvoke.FindInPath(kind, paths); err == nil {
+			found = append(found, kind)
+		}
+	}
+	return found
+}
+
+// forgetInRuntime removes Braid's entries of a sandbox from the runtime's cache, where the runtime
+// has another configuration by now and looks for that one's.
+func (e *Engine) forgetInRuntime(containerID string) error {
+	entries, err := e.runtimeEntries(containerID)
+	errs := []error{err}
+	for _, entry := range entries {
+		list, err := libcni.NetworkConfFromBytes(entry.Config)
+		if err != nil || !isBraid(list) {
+			continue
+		}
+		path := filepath.Join(e.runtimeResults(), entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName)
+		if err := e.trace("remove runtime's cache", func() error { return os.Remove(path) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, cacheFailed(err))
+		}
+	}
+	return errors.Join(errs...)
+}
