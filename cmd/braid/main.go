@@ -58,6 +58,9 @@ type app struct {
 	trace func(point string)
 	// now is engine.Engine's, for the tests that do not wait.
 	now func() time.Time
+	// succeeded is that the operation did. What the CNI library finds wrong after that, as a
+	// CNI_NETNS that is the node's, was judged before, and no DEL fails for it.
+	succeeded bool
 	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.
 	cniVersion string
 }
@@ -79,7 +82,7 @@ func (a *app) run(args []string) int {
 		return a.runPlugin(ctx, kind)
 	}
 	operation := func(load loader, operate operation) func(*skel.CmdArgs) error {
-		return func(args *skel.CmdArgs) error { return a.do(ctx, args, load, operate) }
+		return a.noting(func(args *skel.CmdArgs) error { return a.do(ctx, args, load, operate) })
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add:    operation(conf.Load, a.add),
@@ -90,9 +93,18 @@ func (a *app) run(args []string) int {
 	}, asked(), "braid "+buildVersion))
 }
 
+// noting is an operation for the CNI library whose success is noted.
+func (a *app) noting(operate func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		err := operate(args)
+		a.succeeded = err == nil
+		return err
+	}
+}
+
 // exitCode prints the error, if there is one.
 func (a *app) exitCode(err *types.Error) int {
-	if err == nil {
+	if err == nil || a.succeeded {
 		return 0
 	}
 	if perr := a.printError(err); perr != nil {

@@ -25,7 +25,7 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 		},
 	})
 	defer plugin.Close()
-	operate := func(args *skel.CmdArgs) error {
+	operate := a.noting(func(args *skel.CmdArgs) error {
 		out, err := plugin.Operate(ctx, &memory.Call{
 			Kind: kind, Command: os.Getenv("CNI_COMMAND"), ContainerID: args.ContainerID, IfName: args.IfName,
 			Environ: os.Environ(), Stdin: args.StdinData,
@@ -37,7 +37,7 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 			return fmt.Errorf("print result: %w", err)
 		}
 		return nil
-	}
+	})
 	tended := func(args *skel.CmdArgs) error {
 		defer plugin.Tend(ctx)
 		return operate(args)

@@ -29,7 +29,7 @@ func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, er
 }
 
 func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.Result, error) {
-	if err := e.ready(); err != nil {
+	if err := errors.Join(e.ready(), notNode(req.NetNS)); err != nil {
 		return nil, err
 	}
 	sandbox, err := e.lock(ctx, req.ContainerID)

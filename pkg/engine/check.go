@@ -23,6 +23,9 @@ func (e *Engine) Check(ctx context.Context, req *Request) error {
 }
 
 func (e *Engine) check(ctx context.Context, req *Request) error {
+	if err := notNode(req.NetNS); err != nil {
+		return err
+	}
 	sandbox, err := e.lock(ctx, req.ContainerID)
 	if err != nil {
 		return err

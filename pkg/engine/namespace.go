@@ -2,9 +2,11 @@ package engine
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // namespaceOf returns the path by which the sandbox's network namespace is reached: the runtime's,
@@ -19,7 +21,7 @@ func (e *Engine) namespaceOf(req *Request, rec *record.Record) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) {
+		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) && !isNode(path) {
 			return path, nil
 		}
 	}
@@ -59,7 +61,7 @@ func (e *Engine) presumed(req *Request) (*record.Record, error) {
 		return rec, nil
 	}
 	id, err := e.identify(rec.NetNS)
-	if err != nil || id == "" {
+	if err != nil || id == "" || isNode(rec.NetNS) {
 		return rec, err
 	}
 	others, err := e.Records.ReadOthers(req.ContainerID)
@@ -81,6 +83,33 @@ func (e *Engine) identify(path string) (string, error) {
 		return "", &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("identify the sandbox: %w", err)}
 	}
 	return id, nil
+}
+
+// notNode refuses to work in the node's own network namespace, by whatever path the runtime names
+// it: its links, routes and rules would be taken for a pod's.
+func notNode(path string) error {
+	if !isNode(path) {
+		return nil
+	}
+	return &failure.Error{
+		Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("%s leads to the network namespace of the node", strictjson.Quote(path)),
+		Fix: "name the namespace of a pod; a pod with hostNetwork needs no CNI plugin",
+	}
+}
+
+// isNode reports whether a path leads to the node's own network namespace: that of this process, or
+// of process 1 where that can be looked at.
+func isNode(path string) bool {
+	at, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	for _, node := range []string{nodeNS, "/proc/1/ns/net"} {
+		if own, err := os.Stat(node); err == nil && os.SameFile(at, own) {
+			return true
+		}
+	}
+	return false
 }
 
 // within is the request with the path of the sandbox's network namespace as it was found.

@@ -59,6 +59,16 @@ func (ns *NS) Fd() int { return ns.fd }
 // Inode identifies the namespace on this machine for as long as it lives: equal for all paths that lead to it.
 func (ns *NS) Inode() uint64 { return ns.inode }
 
+// IsNode reports whether this is no pod's namespace but that of the machine: of this process or of
+// process 1, whatever path led to it.
+func (ns *NS) IsNode() bool { return ns.isAt("/proc/self/ns/net") || ns.isAt("/proc/1/ns/net") }
+
+// isAt reports whether a path leads to the namespace. One that cannot be looked at does not.
+func (ns *NS) isAt(path string) bool {
+	var st, own unix.Stat_t
+	return unix.Stat(path, &st) == nil && unix.Fstat(ns.fd, &own) == nil && st.Dev == own.Dev && st.Ino == own.Ino
+}
+
 // Path is the path that was opened, for messages.
 func (ns *NS) Path() string { return ns.path }
 

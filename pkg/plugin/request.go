@@ -59,7 +59,7 @@ func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 }
 
 // Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod; so does a path that is something
-// else: it is what the namespace was mounted on.
+// else, as what the namespace was mounted on, or the node's own namespace.
 func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	if r.NetNS == "" {
 		return nil, nil, ErrNoPod
@@ -70,6 +70,9 @@ func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if at.node {
+		return nil, nil, fmt.Errorf("%w: CNI_NETNS %q leads to the node's own", ErrNoPod, r.NetNS)
 	}
 	return at.ns, at.handle, nil
 }

@@ -44,6 +44,8 @@ type Session struct {
 type place struct {
 	ns     *netns.NS
 	handle *nl.Handle
+	// node is that this is the machine's own namespace.
+	node bool
 }
 
 func (p *place) close() {
@@ -79,7 +81,7 @@ func (s *Session) at(path string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &place{ns: ns}
+	p := &place{ns: ns, node: ns.IsNode()}
 	// One visit of the namespace for all that needs one.
 	err = ns.Do(func() (err error) {
 		if p.handle, err = nl.Open(ns); err != nil {
