@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/agent"
 	"github.com/braid-cni/braid/pkg/agent/metrics"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/install"
 	"github.com/braid-cni/braid/pkg/install/own"
 	"github.com/braid-cni/braid/pkg/install/platform"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -31,6 +30,8 @@ const (
 	// without traffic; lookEvery how often pods without their networks are looked for.
 	tendEvery = time.Minute
 	lookEvery = 5 * time.Minute
+	// claimEvery is how often a node that cannot be written is tried again.
+	claimEvery = 5 * time.Second
 )
 
 // The parts of the agent that pods depend on.
@@ -48,6 +49,9 @@ type daemon struct {
 	store  *own.Store
 	health *agent.Health
 	meters *metrics.Metrics
+	// trouble is what keeps the node from being as it is to be.
+	trouble trouble
+	events  chan event
 	// nodeState is the directory of the CNI plugin's state, as the last configuration has it that was
 	// rendered.
 	nodeState atomic.Pointer[string]
@@ -67,6 +71,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	a := &daemon{
 		o: o, log: log, api: api, place: place, store: &own.Store{Dir: o.stateDir, Self: o.podUID},
 		health: agent.NewHealth(buildVersion, partInstallation, partCredential), meters: metrics.New(buildVersion),
+		events: make(chan event, maxEvents),
 	}
 	a.nodeState.Store(new(a.stateDir()))
 	return a, nil
@@ -76,9 +81,19 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 func (a *daemon) run(ctx context.Context) error {
 	defer a.api.Close()
 	a.log.InfoContext(ctx, "the agent begins", "version", buildVersion, "node", a.o.nodeName, "profile", a.place.Profile, "conf", a.place.Conf, "bin", a.place.Bin)
-	if err := a.claim(ctx); err != nil || ctx.Err() != nil {
-		return a.leave(ctx, err)
+	if !a.identify(ctx) {
+		return nil
 	}
+	err := a.store.Claim(ctx)
+	if !lost(err) {
+		err = a.care(ctx, err)
+	}
+	return a.leave(ctx, err)
+}
+
+// care does what an agent does for its node until ctx is done or the node is lost. claimed is the
+// error of the first try to claim it.
+func (a *daemon) care(ctx context.Context, claimed error) error {
 	keeper, watch, err := a.installer()
 	if err != nil {
 		return err
@@ -94,34 +109,52 @@ func (a *daemon) run(ctx context.Context) error {
 		}
 		group.Go(func() error { return a.meters.Serve(ctx, listener) })
 	}
-	group.Go(func() error { return a.leave(ctx, keeper.Run(ctx)) })
-	group.Go(func() error { return a.credential().Run(ctx) })
+	group.Go(func() error {
+		if err := a.claim(ctx, claimed); err != nil {
+			return err
+		}
+		group.Go(func() error { return a.credential().Run(ctx) })
+		return keeper.Run(ctx)
+	})
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
+	group.Go(func() error { a.tellAll(ctx); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	return group.Wait()
 }
 
-// leave waits for the end of an agent whose node is no longer its own: one that ended would be
-// started again and again.
-func (a *daemon) leave(ctx context.Context, err error) error {
+// claim goes on from the error of the first try to claim the node. A node whose disk is full, or
+// cannot be written, is tried again until it can be, and says so meanwhile. It returns an error when
+// the node is lost.
+func (a *daemon) claim(ctx context.Context, err error) error {
+	for err != nil && !lost(err) {
+		a.installed(install.Report{Err: err})
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(claimEvery):
+			err = a.store.Claim(ctx)
+		}
+	}
+	return err
+}
+
+// lost reports whether the node is another installation's, or a later agent's.
+func lost(err error) bool {
 	_, retired := errors.AsType[*own.RetiredError](err)
 	_, superseded := errors.AsType[*own.SupersededError](err)
-	if !retired && !superseded {
+	return retired || superseded
+}
+
+// leave waits for the end of an agent that has lost its node: one that ended would be started again
+// and again.
+func (a *daemon) leave(ctx context.Context, err error) error {
+	if !lost(err) {
 		return err
 	}
 	a.log.WarnContext(ctx, "the node is left alone", "error", err)
 	<-ctx.Done()
 	return nil
-}
-
-// claim takes the node for this installation, which is the DaemonSet. Until the API server says
-// which that is, what is on the node stays as it is.
-func (a *daemon) claim(ctx context.Context) error {
-	if !a.identify(ctx) {
-		return nil
-	}
-	return a.store.Claim(ctx)
 }
 
 // identify waits for the API server to say which installation this is; false if ctx is done before.
@@ -142,16 +175,6 @@ func (a *daemon) identify(ctx context.Context) bool {
 func (a *daemon) setHealth(part string, err error) {
 	a.health.Set(part, err)
 	a.meters.Ready(a.health.Ready())
-}
-
-// tell raises an event on the node, which `kubectl describe node` finds by the node's name.
-func (a *daemon) tell(eventType, reason, message string) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout) //nolint:forbidigo // who reports has none
-	defer cancel()
-	of := &metav1.ObjectMeta{Name: a.o.nodeName, UID: types.UID(a.o.nodeName)}
-	if err := a.api.NodeEvent(ctx, of, eventType, reason, message); err != nil {
-		a.log.Warn("event not raised", "reason", reason, "message", message, "error", err)
-	}
 }
 
 // tend shares blocks of addresses, and gives idle ones back.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
@@ -49,10 +50,14 @@ func (a *daemon) bare() *install.Installer {
 // installed tells of what was found and done.
 func (a *daemon) installed(r install.Report) {
 	a.setHealth(partInstallation, r.Err)
+	if a.trouble.worthEvent(r.Err, time.Now()) {
+		a.log.Warn("the node is not as it is to be", "error", r.Err)
+		a.tell("InstallationFailed", r.Err.Error())
+	}
 	for _, d := range r.Drifts {
 		a.meters.Drifted(string(d.Cause))
 		a.log.Warn("installed file was changed", "path", d.Path, "cause", d.Cause, "by", d.By, "repaired", r.Err == nil)
-		a.tell("Warning", "InstallationChanged", d.String())
+		a.tell("InstallationChanged", d.String())
 	}
 	if r.Outcome == nil {
 		return

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,8 @@ type rig struct {
 	// uninstall and restore are the agent's options.
 	uninstall bool
 	restore   string
+	// uid is the agent's pod's, listen where it serves metrics.
+	uid, listen string
 }
 
 func must(t *testing.T, err error) {
@@ -77,7 +80,7 @@ func must(t *testing.T, err error) {
 // newRig makes a node with a default network, and the agent's pod on it with a token of its own.
 func newRig(t *testing.T, name string) *rig {
 	t.Helper()
-	r := &rig{t: t, server: cluster.Get(t), dir: t.TempDir(), name: name}
+	r := &rig{t: t, server: cluster.Get(t), dir: t.TempDir(), name: name, uid: "uid-" + name, listen: metricsAddress}
 	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml"} {
 		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
 		must(t, err)
@@ -122,13 +125,13 @@ func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 // start runs the agent until stop is called.
 func (r *rig) start() (stop func() error) {
 	for key, value := range map[string]string{
-		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name, "POD_UID": "uid-" + r.name,
+		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name, "POD_UID": r.uid,
 	} {
 		r.t.Setenv(key, value)
 	}
 	o, err := parse([]string{
 		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
-		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain", "--metrics-address", metricsAddress,
+		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain", "--metrics-address", r.listen,
 	}, &r.log)
 	must(r.t, err)
 	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
@@ -173,6 +176,14 @@ func (r *rig) ready() bool {
 	return c != nil && c.Status == metav1.ConditionTrue
 }
 
+// events are those of the node.
+func (r *rig) events() []corev1.Event {
+	r.t.Helper()
+	list, err := r.server.Client().CoreV1().Events("default").List(r.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name})
+	must(r.t, err)
+	return list.Items
+}
+
 // TestAgent: a node gets Braid, says so, and is repaired; what the agent made works without it.
 func TestAgent(t *testing.T) {
 	r := newRig(t, "node-a")
@@ -211,8 +222,8 @@ func TestAgent(t *testing.T) {
 	must(t, os.Remove(r.path("conf/00-braid.conflist")))
 	r.await("repair", func() bool { _, err := os.Stat(r.path("conf/00-braid.conflist")); return err == nil })
 	r.await("event", func() bool {
-		events, err := r.server.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name})
-		return err == nil && len(events.Items) == 1 && strings.Contains(events.Items[0].Message, "was deleted")
+		events := r.events()
+		return len(events) == 1 && strings.Contains(events[0].Message, "was deleted")
 	})
 	must(t, stop())
 	for _, path := range []string{"conf/00-braid.conflist", "bin/braid", "state/kubeconfig"} {
@@ -288,6 +299,51 @@ func TestAgentRefusesKeys(t *testing.T) {
 	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{}`), 0o600))
 	r.await("ready", r.ready)
 	must(t, stop())
+}
+
+// TestAgentWithoutState: a node whose disk takes nothing is no reason to end. It is said, and when
+// there is room it goes on.
+func TestAgentWithoutState(t *testing.T) {
+	r := newRig(t, "node-e")
+	must(t, os.WriteFile(r.path("state"), nil, 0o600))
+	stop := r.start()
+	r.await("condition", func() bool {
+		c := r.report().Condition
+		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == "StateFailed" && strings.Contains(c.Message, "not a directory")
+	})
+	r.await("event", func() bool {
+		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
+			return e.Reason == "InstallationFailed" && strings.Contains(e.Message, "not a directory") && strings.Contains(e.Message, "see that")
+		})
+	})
+	must(t, os.Remove(r.path("state")))
+	r.await("ready", r.ready)
+	must(t, stop())
+}
+
+// TestTwoAgents: the agent that came last has the node to itself.
+func TestTwoAgents(t *testing.T) {
+	r := newRig(t, "node-f")
+	stopFirst := r.start()
+	r.await("ready", r.ready)
+	r.uid, r.listen = "uid-of-another", "127.0.0.1:19877"
+	stopLast := r.start()
+	r.await("the first to leave", func() bool { return strings.Contains(r.log.String(), "the node is left alone") })
+	r.await("the first to serve nothing", func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", metricsAddress)
+		if err == nil {
+			must(t, conn.Close())
+		}
+		return err != nil
+	})
+	must(t, stopFirst())
+	configuration := r.path("conf/00-braid.conflist")
+	must(t, os.Remove(configuration))
+	r.await("repair", func() bool { _, err := os.Stat(configuration); return err == nil })
+	if c := r.report().Condition; c.Status != metav1.ConditionTrue {
+		t.Errorf("the condition is %+v", c)
+	}
+	must(t, stopLast())
 }
 
 // TestStateDir: the agent knows where the CNI plugin's records are before it has rendered a
