@@ -112,7 +112,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func (o *options) work(ctx context.Context, log *slog.Logger) error {
-	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: o.kubeconfig, Version: buildVersion, Timeout: timeout})
+	api, err := kube.NewLastingAPI(kube.APIOptions{Kubeconfig: o.kubeconfig, Version: buildVersion, Timeout: timeout})
 	if err != nil {
 		return err
 	}

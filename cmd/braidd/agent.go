@@ -62,7 +62,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	api, err := kube.NewAPI(kube.APIOptions{
+	api, err := kube.NewLastingAPI(kube.APIOptions{
 		ServiceAccount: o.token, Server: o.server, Version: buildVersion, NodeName: o.nodeName, Timeout: timeout,
 	})
 	if err != nil {

@@ -49,14 +49,22 @@ type APIOptions struct {
 // tried again, with growing pauses, when the server cannot be reached, does not answer, or says that it is overloaded or failing; and
 // when a server that was just like that denies the call, since it may be starting.
 type API struct {
-	opts APIOptions
+	opts      APIOptions
+	transport transporter
 
 	mu     sync.Mutex
 	client *client // nil until the first call
 }
 
 // NewAPI makes a source and nothing else: the kubeconfig is read, and the server dialled, by the first call.
-func NewAPI(opts APIOptions) (*API, error) {
+// It is for a program that ends soon.
+func NewAPI(opts APIOptions) (*API, error) { return newAPIOver(briefTransport, opts) }
+
+// NewLastingAPI is NewAPI for a program that runs for days: it uses a new certificate authority when
+// its file changes.
+func NewLastingAPI(opts APIOptions) (*API, error) { return newAPIOver(rest.TransportFor, opts) }
+
+func newAPIOver(connections transporter, opts APIOptions) (*API, error) {
 	if opts.Timeout < 0 {
 		return nil, &failure.Error{
 			Reason: failure.InvalidConfig, Field: "braid.timeouts.api",
@@ -66,7 +74,7 @@ func NewAPI(opts APIOptions) (*API, error) {
 	if opts.Timeout == 0 {
 		opts.Timeout = defaultTimeout
 	}
-	return &API{opts: opts}, nil
+	return &API{opts: opts, transport: connections}, nil
 }
 
 // Close gives back the connection. The next call would make a new one.

@@ -41,7 +41,7 @@ func (a *API) connect() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.client, err = newClient(config); err != nil {
+	if a.client, err = newClient(config, a.transport); err != nil {
 		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
 	return a.client, nil
@@ -118,19 +118,19 @@ func (o *APIOptions) inCluster() (*rest.Config, error) {
 	}, nil
 }
 
-func newClient(config *rest.Config) (*client, error) {
+func newClient(config *rest.Config, connections transporter) (*client, error) {
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // Status, in which servers say what is wrong
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	config.QPS = -1
 	config.WarningHandler = rest.NoWarnings{}
-	shared, err := rest.HTTPClientFor(config)
+	shared, err := connections(config)
 	if err != nil {
 		return nil, err
 	}
 	c := &client{turnstile: newTurnstile(), http: &http.Client{
-		Transport: shared.Transport,
+		Transport: shared,
 		// An API server does not redirect; whoever does is not to get our token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
