@@ -30,6 +30,7 @@ const (
 	DefaultRouteRefused Reason = "DefaultRouteRefused" // a secondary default route that the pod did not ask for; code 7
 	DefaultRouteFailed  Reason = "DefaultRouteFailed"  // the default route could not be moved; code 5
 	InterfaceConflict   Reason = "InterfaceConflict"   // an interface name used twice or present already; code 4
+	PolicyRefused       Reason = "PolicyRefused"       // what the policy for a namespace does not allow; code 7
 	DeviceUnavailable   Reason = "DeviceUnavailable"   // the NAD's resource was not allocated to the pod; code 7
 	NetworkNotFound     Reason = "NetworkNotFound"     // a default network that is configured nowhere; code 7
 	PluginNotFound      Reason = "PluginNotFound"      // no such binary in the plugin path; code 7
@@ -160,7 +161,7 @@ func Code(err error) uint {
 		return ce.Code
 	}
 	switch ReasonOf(err) {
-	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NADInvalid, MissingCapability, DefaultRouteRefused,
+	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NADInvalid, MissingCapability, DefaultRouteRefused, PolicyRefused,
 		DeviceUnavailable, NetworkNotFound, PluginNotFound:
 		return types.ErrInvalidNetworkConfig
 	case InvalidEnvironment, InterfaceConflict:

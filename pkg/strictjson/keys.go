@@ -38,10 +38,29 @@ func Members(object json.RawMessage) []Member {
 		key := unquote(w.quoted())
 		w.space()
 		w.pos++ // the colon
+		if members == nil {
+			members = make([]Member, 0, 8)
+		}
 		members = append(members, Member{key, w.skip()})
 		return nil
 	})
 	return members
+}
+
+// Elements returns the elements of a list as they are written. The text is valid JSON. What is no
+// list has none.
+func Elements(list json.RawMessage) []json.RawMessage {
+	if Kind(list) != "a list" {
+		return nil
+	}
+	var elements []json.RawMessage
+	w := walker{raw: list}
+	w.space()
+	w.each(']', func(int) error { //nolint:errcheck // there is none
+		elements = append(elements, w.skip())
+		return nil
+	})
+	return elements
 }
 
 // skip passes a value by and returns it.

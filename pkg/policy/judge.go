@@ -1,0 +1,225 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/braid-cni/braid/pkg/strictjson"
+)
+
+// Network is an attachment to a network of a NAD.
+type Network struct {
+	// Conf is the network's conflist, as the plugins get it. It passed netconf.Parse.
+	Conf json.RawMessage
+	// IfName is the pod's interface.
+	IfName string
+	// Runs are the plugins that were looked for, and where they run.
+	Runs []Run
+	// OnDisk is that the NAD has no configuration, so that Conf is the operator's file.
+	OnDisk bool
+	// IPs are the addresses that the pod asks for.
+	IPs []string
+}
+
+// Run is where a plugin runs.
+type Run struct {
+	// Index is that of the plugin in its chain.
+	Index int
+	// IPAM is that the plugin of that index runs it.
+	IPAM bool
+	// Execd is that it is a binary.
+	Execd bool
+	// Unknown is the first key that the built-in plugin does not know; empty for none.
+	Unknown string
+}
+
+// Judge returns all of a network that a rule does not allow.
+func Judge(rule *Rule, n *Network) []Violation {
+	if rule.All {
+		return nil
+	}
+	j := &judge{rule: rule, network: n}
+	if n.OnDisk {
+		if !rule.OnDisk {
+			j.add("spec.config", "onDisk", func(r *Rule) { r.OnDisk = true }, "a NAD without a configuration means a file of the node, which is not allowed")
+		}
+		return j.found
+	}
+	for _, m := range strictjson.Members(n.Conf) {
+		switch {
+		case m.Key == "plugins":
+			for i, raw := range strictjson.Elements(m.Value) {
+				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(n.Runs, i))
+			}
+		case runtimes(fold(m.Key)):
+			j.runtimeKey(m.Key)
+		}
+	}
+	j.addresses()
+	return j.found
+}
+
+// judge judges one network.
+type judge struct {
+	rule    *Rule
+	network *Network
+	found   []Violation
+	// kind is the type of the plugin whose keys are read, path is where it is, and run where it runs.
+	kind, path string
+	run        Run
+	// inPod is that the plugin's master is in the pod.
+	inPod bool
+	// ranges counts where addresses come from.
+	ranges int
+}
+
+func (j *judge) add(field, key string, allow func(*Rule), format string, args ...any) {
+	j.found = append(j.found, Violation{field, j.kind, key, fmt.Sprintf(format, args...), allow})
+}
+
+// place is where a plugin of the chain runs; of one that nobody looked for it is not known, so that
+// it counts as a binary.
+func place(runs []Run, index int) Run {
+	for _, r := range runs {
+		if r.Index == index && !r.IPAM {
+			return r
+		}
+	}
+	return binary()
+}
+
+// plugin judges the configuration of a plugin and of those that it calls itself.
+func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
+	members := strictjson.Members(raw)
+	outer := *j
+	j.path, j.kind, j.run = path, kindOf(members), run
+	j.runs()
+	j.inPod = inPod(j.kind, members)
+	j.master(members)
+	for _, m := range members {
+		j.key(path, m)
+	}
+	j.path, j.kind, j.run, j.inPod = outer.path, outer.kind, outer.run, outer.inPod
+}
+
+// kindOf is the type of a plugin.
+func kindOf(members []strictjson.Member) string {
+	for _, m := range members {
+		if fold(m.Key) == "type" {
+			return text(m.Value)
+		}
+	}
+	return ""
+}
+
+// runs judges the type, and what runs it.
+func (j *judge) runs() {
+	if j.kind == "" || slices.Contains(j.rule.Exec, j.kind) ||
+		!j.run.Execd && j.run.Unknown == "" && slices.Contains(j.rule.Types, j.kind) {
+		return
+	}
+	field, name := j.path+".type", strictjson.Quote(j.kind)
+	exec := addText(func(r *Rule) *[]string { return &r.Exec }, j.kind)
+	switch {
+	case !slices.Contains(builtIn(), j.kind):
+		j.add(field, "exec", exec, "the plugin %s is a binary, and of binaries %s may run", name, names(j.rule.Exec))
+	case j.run.Unknown != "":
+		j.add(fmt.Sprintf("plugins[%d].%s", j.run.Index, j.run.Unknown), "exec", exec,
+			"the built-in plugin %s has no such key, and of binaries %s may run", name, names(j.rule.Exec))
+	case j.run.Execd:
+		j.add(field, "exec", exec, "a binary would run in the place of the built-in plugin %s, and of binaries %s may run", name, names(j.rule.Exec))
+	case !slices.Contains(j.rule.Types, j.kind):
+		j.add(field, "types", addText(func(r *Rule) *[]string { return &r.Types }, j.kind), "of plugins %s may run", names(j.rule.Types))
+	}
+}
+
+// key judges one key of the plugin at path.
+func (j *judge) key(path string, m strictjson.Member) {
+	switch key := fold(m.Key); key {
+	case "vlan", "vlanid", "vlantrunk", "trunk":
+		if !j.inPod {
+			j.vlans(at(path, m), m.Value)
+		}
+	case "bridge":
+		j.bridge(at(path, m), m.Value)
+	case "sysctl":
+		j.sysctls(at(path, m), m.Value)
+	case "ipam":
+		path := at(path, m)
+		j.plugin(path, m.Value, j.ipamRun())
+		j.sources(path, m.Value)
+	case "delegate":
+		j.plugin(at(path, m), m.Value, binary())
+	case "delegates", "plugins":
+		for i, element := range strictjson.Elements(m.Value) {
+			j.plugin(fmt.Sprintf("%s[%d]", at(path, m), i), element, binary())
+		}
+	case "runtimeconfig":
+		j.runtime(at(path, m), m.Value)
+	case "args":
+		j.args(at(path, m), m.Value)
+	default:
+		if runtimes(key) {
+			j.runtimeKey(at(path, m))
+		}
+	}
+}
+
+// at is the path of a key, for messages.
+func at(path string, m strictjson.Member) string { return path + "." + strictjson.Label(m.Key) }
+
+// binary is where a plugin runs that another plugin calls: Braid has no say in it.
+func binary() Run { return Run{Execd: true} }
+
+// ipamRun is where the IPAM plugin of the present plugin runs. A binary calls a binary. A built-in
+// plugin of whose IPAM nobody asked where it runs has no use for one.
+func (j *judge) ipamRun() Run {
+	if j.run.Execd || j.run.IPAM {
+		return binary()
+	}
+	for _, r := range j.network.Runs {
+		if r.Index == j.run.Index && r.IPAM {
+			return r
+		}
+	}
+	return Run{Index: j.run.Index, IPAM: true}
+}
+
+// runtimes reports whether a key is one that a runtime adds, and nobody else.
+func runtimes(key string) bool { return key == "prevresult" || strings.HasPrefix(key, "cni.dev/") }
+
+func (j *judge) runtimeKey(field string) {
+	j.add(field, "", allowAll, "the key is the runtime's to add")
+}
+
+// text is a string; empty for what is none.
+func text(raw json.RawMessage) string {
+	if len(raw) > 1 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1])
+	}
+	return strictjson.Text(raw)
+}
+
+// names lists what is allowed, for messages.
+func names[T any](list []T) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	all := make([]string, len(list))
+	for i, one := range list {
+		all[i] = fmt.Sprint(one)
+	}
+	return strings.Join(all, ", ")
+}
+
+// fold is a key without regard to case, as encoding/json matches keys.
+func fold(key string) string {
+	lower := strings.ToLower(key)
+	if !strings.ContainsAny(lower, "ſ\u212a") {
+		return lower
+	}
+	return strings.NewReplacer("ſ", "s", "\u212a", "k").Replace(lower)
+}

@@ -1,0 +1,101 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// Violation is one thing that a rule does not allow.
+type Violation struct {
+	// Field is the path in the network's configuration, or in the pod's annotation.
+	Field string
+	// Plugin is the type of the plugin; empty for what is of none.
+	Plugin string
+	// Key is that of the rule.
+	Key string
+	// What says what is not allowed, and what would be.
+	What string
+	// allow changes a rule so that it allows this.
+	allow func(*Rule)
+}
+
+// Amend returns a rule for the same namespaces that allows all of the violations.
+func Amend(r *Rule, violations ...Violation) *Rule {
+	amended := *r
+	amended.HostPorts.Ports = slices.Clone(r.HostPorts.Ports)
+	for _, list := range []*[]string{&amended.Types, &amended.Exec, &amended.Masters, &amended.Bridges, &amended.Sysctls} {
+		*list = slices.Clone(*list)
+	}
+	amended.VLANs, amended.Prefixes = slices.Clone(r.VLANs), slices.Clone(r.Prefixes)
+	for _, v := range violations {
+		v.allow(&amended)
+	}
+	if amended.All {
+		return &Rule{Namespaces: r.Namespaces, All: true}
+	}
+	return &amended
+}
+
+// Error is the violation as an error of the network nad in namespace, where the decision was made.
+func (v Violation) Error(d Decision, nad, namespace string) *failure.Error {
+	return &failure.Error{
+		Reason: failure.PolicyRefused, NAD: nad, Plugin: v.Plugin, Field: v.Field,
+		Err: fmt.Errorf("%s (%s)", v.What, d.Name), Fix: v.Remedy(d, namespace),
+	}
+}
+
+// Remedy says what an operator would have to write for the violation to be none.
+func (v Violation) Remedy(d Decision, namespace string) string {
+	amended := Amend(d.Rule, v)
+	if d.Name == TenantDefault {
+		amended.Namespaces = []string{namespace}
+		return fmt.Sprintf(`change it, or let the operator add to "braid": {"policy": [...]}: %s`, amended)
+	}
+	key := cmp.Or(v.Key, "all")
+	if amended.All {
+		key = "all"
+	}
+	return fmt.Sprintf("change it, or let the operator have in %s: %s", d.Name, Line(key, amended.value(key)))
+}
+
+// addText returns a change that adds a name to a list.
+func addText(into func(*Rule) *[]string, name string) func(*Rule) {
+	return func(r *Rule) {
+		if list := into(r); !slices.Contains(*list, name) {
+			*list = append(*list, name)
+		}
+	}
+}
+
+func addSpan(into func(*Rule) *[]Span, s Span) func(*Rule) {
+	return func(r *Rule) {
+		if list := into(r); !s.within(*list) {
+			*list = append(*list, s)
+		}
+	}
+}
+
+func addPrefixes(all []netip.Prefix) func(*Rule) {
+	return func(r *Rule) {
+		for _, p := range all {
+			if !covered(p, r.Prefixes) {
+				r.Prefixes = append(r.Prefixes, p)
+			}
+		}
+	}
+}
+
+func raise(into func(*Rule) *int, n int) func(*Rule) {
+	return func(r *Rule) { *into(r) = max(*into(r), n) }
+}
+
+func allowAll(r *Rule) { r.All = true }
+
+// covered reports whether a prefix is within one of others.
+func covered(p netip.Prefix, by []netip.Prefix) bool {
+	return slices.ContainsFunc(by, func(b netip.Prefix) bool { return b.Bits() <= p.Bits() && b.Contains(p.Addr()) })
+}
