@@ -137,8 +137,9 @@ func TestDependencyDirection(t *testing.T) {
 			not: []string{"github.com/vishvananda"}, directly: true,
 		},
 		{
-			says: "test support stays in tests", who: []string{"cmd", "pkg", "plugins"}, except: []string{"pkg/nettest", "pkg/plugin/plugintest"},
-			not: []string{"pkg/nettest", "pkg/plugin/plugintest"},
+			says: "test support stays in tests", who: []string{"cmd", "pkg", "plugins"},
+			except: []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
+			not:    []string{"pkg/nettest", "pkg/plugin/plugintest", "pkg/internal"},
 		},
 	} {
 		t.Run(strings.ReplaceAll(rule.says, " ", "-"), func(t *testing.T) {

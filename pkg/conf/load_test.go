@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
 const minimal = `"name":"node","cniVersion":"1.0.0","type":"braid"`
@@ -33,11 +34,11 @@ func badLoad(t *testing.T, keys, field string, texts ...string) {
 	if err == nil {
 		t.Fatalf("Load(%s) = %+v, want an error at %s", keys, c, field)
 	}
-	e := refused(t, err, failure.InvalidConfig, field, texts...)
+	e := checktest.Refused(t, err, failure.InvalidConfig, field, texts...)
 	if e.Fix == "" {
 		t.Errorf("%s: no Fix in %v", keys, err)
 	}
-	same(t, "code of "+keys, failure.Code(err), types.ErrInvalidNetworkConfig)
+	checktest.Same(t, "code of "+keys, failure.Code(err), types.ErrInvalidNetworkConfig)
 }
 
 func TestLoadDefaults(t *testing.T) {
@@ -52,10 +53,10 @@ func TestLoadDefaults(t *testing.T) {
 		},
 		Policy: Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}, SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}},
 	}
-	same(t, "defaults", load(t, `"x":1`), want)
-	same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
+	checktest.Same(t, "defaults", load(t, `"x":1`), want)
+	checktest.Same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
 		"globalNamespaces":null,"cni.dev/valid-attachments":null,"logFile":null,"runtimeConfig":null`), want)
-	same(t, "foreign keys", load(t, `"prevResult":{"cniVersion":"1.0.0"},"cni.dev/attachments":[],"allowTryDeleteOnErr":"x","daemonSocketDir":7`), want)
+	checktest.Same(t, "foreign keys", load(t, `"prevResult":{"cniVersion":"1.0.0"},"cni.dev/attachments":[],"allowTryDeleteOnErr":"x","daemonSocketDir":7`), want)
 }
 
 func TestLoadEverything(t *testing.T) {
@@ -65,7 +66,7 @@ func TestLoadEverything(t *testing.T) {
 		"globalNamespaces":" default, ns-a ,","systemNamespaces":["a","b"],"multusNamespace":"m","retryDeleteOnError":true,
 		"defaultNetworks":["x","/y/z"],
 		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
-	same(t, "config", c, &Config{
+	checktest.Same(t, "config", c, &Config{
 		Call: Call{
 			CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
 		},
@@ -78,10 +79,10 @@ func TestLoadEverything(t *testing.T) {
 		},
 		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}},
 	})
-	same(t, "cniDir follows stateDir", load(t, `"braid":{"stateDir":"/s/"}`).CNIDir, "/s/cni")
-	same(t, "logFile off", load(t, `"logFile":""`).LogFile, "")
+	checktest.Same(t, "cniDir follows stateDir", load(t, `"braid":{"stateDir":"/s/"}`).CNIDir, "/s/cni")
+	checktest.Same(t, "logFile off", load(t, `"logFile":""`).LogFile, "")
 	for level, want := range map[string]string{"verbose": "info", "panic": "error", "Error": "error", "warning": "warn", "": "info"} {
-		same(t, level, load(t, `"logLevel":"`+level+`"`).LogLevel, want)
+		checktest.Same(t, level, load(t, `"logLevel":"`+level+`"`).LogLevel, want)
 	}
 }
 
@@ -167,17 +168,17 @@ func TestLoadNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Load: %v", err)
 	}
-	same(t, "delegates", fmt.Sprintf("%s", c.Delegates), `[{"type":"main"} {"name":"two","plugins":[{"type":"b","n":12345678901234567890}]}]`)
-	same(t, "defaultNetworks without clusterNetwork", len(c.DefaultNetworks), 0)
+	checktest.Same(t, "delegates", fmt.Sprintf("%s", c.Delegates), `[{"type":"main"} {"name":"two","plugins":[{"type":"b","n":12345678901234567890}]}]`)
+	checktest.Same(t, "defaultNetworks without clusterNetwork", len(c.DefaultNetworks), 0)
 
-	same(t, "delegates beside clusterNetwork", len(load(t, `"delegates":["ignored as in Multus"]`).Delegates), 0)
+	checktest.Same(t, "delegates beside clusterNetwork", len(load(t, `"delegates":["ignored as in Multus"]`).Delegates), 0)
 	for _, path := range []string{"/etc/cni/net.d/10-a.conflist", "/etc/cni/net.d/"} {
 		c, err := Load([]byte(`{` + minimal + `,"clusterNetwork":"` + path + `","auxiliaryCNIChainName":"aux"}`))
 		if err != nil {
 			t.Fatalf("Load: %v", err)
 		}
-		same(t, "clusterNetwork", c.ClusterNetwork, strings.TrimSuffix(path, "/"))
-		same(t, "auxiliaryCNIChainName", c.AuxiliaryCNIChainName, "aux")
+		checktest.Same(t, "clusterNetwork", c.ClusterNetwork, strings.TrimSuffix(path, "/"))
+		checktest.Same(t, "auxiliaryCNIChainName", c.AuxiliaryCNIChainName, "aux")
 	}
 	for keys, at := range map[string][2]string{
 		`"x":1`:                              {"clusterNetwork", "neither clusterNetwork nor delegates is set; set one"},
@@ -193,7 +194,7 @@ func TestLoadNetworks(t *testing.T) {
 		`"clusterNetwork":["a"]`:                            {"clusterNetwork", "is a list, not a string"},
 	} {
 		_, err := Load([]byte(`{` + minimal + `,` + keys + `}`))
-		refused(t, err, failure.InvalidConfig, at[0], at[1])
+		checktest.Refused(t, err, failure.InvalidConfig, at[0], at[1])
 	}
 }
 
@@ -216,19 +217,19 @@ func TestLoadBadInput(t *testing.T) {
 		strings.Repeat(" ", 10<<20):           {types.ErrInvalidNetworkConfig, "", "has 10485760 bytes; keep it below 4194304"},
 	} {
 		_, err := Load([]byte(raw))
-		refused(t, err, failure.InvalidConfig, at.field, at.say)
-		same(t, fmt.Sprintf("code of %.40q", raw), failure.Code(err), at.code)
+		checktest.Refused(t, err, failure.InvalidConfig, at.field, at.say)
+		checktest.Same(t, fmt.Sprintf("code of %.40q", raw), failure.Code(err), at.code)
 	}
 }
 
 func TestU13IsolationIsOn(t *testing.T) {
 	c := load(t, `"x":1`)
-	same(t, "isolation", c.NamespaceIsolation, true)
-	same(t, "global", c.GlobalNamespaces, []string{"default"})
+	checktest.Same(t, "isolation", c.NamespaceIsolation, true)
+	checktest.Same(t, "global", c.GlobalNamespaces, []string{"default"})
 	for value, want := range map[string][]string{
 		`"a,b"`: {"a", "b"}, `["a","b"]`: {"a", "b"}, `""`: {"default"}, `" , "`: {"default"}, `[]`: {},
 	} {
-		same(t, value, load(t, `"globalNamespaces":`+value).GlobalNamespaces, want)
+		checktest.Same(t, value, load(t, `"globalNamespaces":`+value).GlobalNamespaces, want)
 	}
 }
 
@@ -239,10 +240,10 @@ func TestC7ValidAttachments(t *testing.T) {
 	if got := load(t, `"cni.dev/valid-attachments":[]`).ValidAttachments; got == nil || len(got) != 0 {
 		t.Errorf("an empty list: %#v, want it", got)
 	}
-	same(t, "two", load(t, `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth0","more":1}]`).ValidAttachments,
+	checktest.Same(t, "two", load(t, `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth0","more":1}]`).ValidAttachments,
 		[]types.GCAttachment{{ContainerID: "a", IfName: "eth0"}, {ContainerID: "b", IfName: "eth0"}})
 	many := strings.Repeat(`{"containerID":"`+strings.Repeat("c", 64)+`","ifname":"eth0"},`, 12000)
-	same(t, "many", len(load(t, `"cni.dev/valid-attachments":[`+strings.TrimSuffix(many, ",")+`]`).ValidAttachments), 12000)
+	checktest.Same(t, "many", len(load(t, `"cni.dev/valid-attachments":[`+strings.TrimSuffix(many, ",")+`]`).ValidAttachments), 12000)
 	for _, value := range []string{
 		`{}`, `[null]`, `["a"]`, `[{"ifname":"eth0"}]`, `[{"containerID":"a"}]`, `[{"containerID":"../a","ifname":"eth0"}]`,
 		`[{"containerID":"a","ifname":"a/b"}]`, `[{"containerID":1,"ifname":"eth0"}]`,
@@ -258,7 +259,7 @@ func TestLoadCall(t *testing.T) {
 	if err != nil {
 		t.Fatalf("LoadCall: %v", err)
 	}
-	same(t, "call", call, &Call{
+	checktest.Same(t, "call", call, &Call{
 		CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"mac": json.RawMessage(`"m"`)}, ValidAttachments: []types.GCAttachment{},
 	})
 	call, err = LoadCall([]byte(`{"name":"node"}`))
@@ -269,7 +270,7 @@ func TestLoadCall(t *testing.T) {
 		if call, err = LoadCall([]byte(raw)); call != nil {
 			t.Errorf("%s: %+v", raw, call)
 		}
-		refused(t, err, failure.InvalidConfig, field)
+		checktest.Refused(t, err, failure.InvalidConfig, field)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
 // persistent is what a file has of a configuration, in a form that can be compared.
@@ -178,13 +179,13 @@ func TestRenderHasEveryKey(t *testing.T) {
 	for _, part := range []any{Node{}, Policy{}} {
 		fields += reflect.TypeOf(part).NumField() - 1
 	}
-	same(t, "keys", len(seen)-len([]string{"type"}), fields-2+4+4)
+	checktest.Same(t, "keys", len(seen)-len([]string{"type"}), fields-2+4+4)
 }
 
 func TestRenderLeavesDefaultsOut(t *testing.T) {
 	c := Defaults()
 	c.ClusterNetwork = "/etc/cni/net.d/10-flannel.conflist"
-	same(t, "file", string(rendered(t, c)), `{
+	checktest.Same(t, "file", string(rendered(t, c)), `{
   "cniVersion": "1.1.0",
   "name": "braid",
   "plugins": [
@@ -199,7 +200,7 @@ func TestRenderLeavesDefaultsOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "defaults", c, read)
+	checktest.Same(t, "defaults", c, read)
 }
 
 // What would be refused is not written.
@@ -216,8 +217,8 @@ func TestRenderRefuses(t *testing.T) {
 		c.ClusterNetwork = "main"
 		spoil(c)
 		out, err := Render(c)
-		refused(t, err, failure.InvalidConfig, field)
-		same(t, "file", len(out), 0)
+		checktest.Refused(t, err, failure.InvalidConfig, field)
+		checktest.Same(t, "file", len(out), 0)
 	}
 	c := Defaults()
 	c.Delegates = []json.RawMessage{json.RawMessage(`{"type"`)}

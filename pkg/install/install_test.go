@@ -4,46 +4,27 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/install"
 	"github.com/braid-cni/braid/pkg/install/own"
+	"github.com/braid-cni/braid/pkg/internal/killtest"
 )
 
-// killAt in the environment makes the test binary a process that is killed at its n-th change.
-const killAt = "BRAID_TEST_KILL_AT"
-
-func workAndDie(at string) int {
-	var n int
+// workOnce is what is killed: the work on the node of the options in args.
+func workOnce(args []string, step func(string) error) error {
 	var o options
-	if _, err := fmt.Sscan(at, &n); err != nil {
-		return 2
-	}
-	if err := json.Unmarshal([]byte(os.Args[1]), &o); err != nil {
-		return 2
+	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
+		return err
 	}
 	i := newInstaller(o)
-	die := func(string) error {
-		if n--; n < 0 {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-		return nil
-	}
-	i.Step, i.Store.Step = die, die
-	if err := work(context.Background(), i, o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	i.Step, i.Store.Step = step, step
+	return work(context.Background(), i, o)
 }
 
 // killed runs work in a process that is killed at its n-th change, and reports whether it was.
@@ -52,16 +33,7 @@ func (r *rig) killed(n int, o options) bool {
 	o.Root = r.o.Root
 	raw, err := json.Marshal(o)
 	must(r.t, err)
-	cmd := exec.CommandContext(r.t.Context(), "/proc/self/exe", string(raw))
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", killAt, n))
-	out, err := cmd.CombinedOutput()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && !exit.Exited() {
-		return true
-	}
-	if err != nil {
-		r.t.Fatalf("step %d: %v: %s", n, err, out)
-	}
-	return false
+	return killtest.Run(r.t, n, string(raw))
 }
 
 // Binaries come first, then the kubeconfig, then the configuration.

@@ -17,22 +17,10 @@ import (
 	"github.com/braid-cni/braid/pkg/install/defaultnet"
 	"github.com/braid-cni/braid/pkg/install/own"
 	"github.com/braid-cni/braid/pkg/install/platform"
-	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/internal/killtest"
 )
 
-func TestMain(m *testing.M) {
-	if at := os.Getenv(killAt); at != "" {
-		os.Exit(workAndDie(at))
-	}
-	if err := nettest.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	if os.Geteuid() == 0 {
-		os.Setenv("TMPDIR", "/run") // a tmpfs of this process, where a sync costs nothing
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(killtest.Main(m, workOnce)) }
 
 func must(t *testing.T, err error) {
 	t.Helper()

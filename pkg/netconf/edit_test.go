@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
 func TestS18PodArgsWin(t *testing.T) {
@@ -21,8 +22,8 @@ func TestS18PodArgsWin(t *testing.T) {
 	for value, say := range map[string]string{`"x"`: "is a string", `{"cni":[]}`: `"cni" is a list`} {
 		raw := `{"plugins":[{"type":"a"},{"type":"b","args":` + value + `}]}`
 		list := mustParse(t, raw)
-		e := refused(t, list.MergeCNIArgs(args), failure.NADInvalid, "plugins[1].args", say)
-		same(t, "Plugin", e.Plugin, "b")
+		e := checktest.Refused(t, list.MergeCNIArgs(args), failure.NADInvalid, "plugins[1].args", say)
+		checktest.Same(t, "Plugin", e.Plugin, "b")
 		equal(t, list.Bytes(), raw) // unchanged
 	}
 	raw := `{"plugins":[{"type":"a"}]}`
@@ -31,7 +32,7 @@ func TestS18PodArgsWin(t *testing.T) {
 		t.Errorf("MergeCNIArgs(nil): %v", err)
 	}
 	equal(t, list.Bytes(), raw)
-	refused(t, list.MergeCNIArgs(map[string]json.RawMessage{"a": json.RawMessage(`{`)}), failure.NADInvalid, "plugins[0].args", "no JSON")
+	checktest.Refused(t, list.MergeCNIArgs(map[string]json.RawMessage{"a": json.RawMessage(`{`)}), failure.NADInvalid, "plugins[0].args", "no JSON")
 }
 
 func TestSetAll(t *testing.T) {
@@ -55,19 +56,19 @@ func TestLibcni(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Libcni: %v", err)
 	}
-	same(t, "Name", got.Name, "n")
-	same(t, "CNIVersion", got.CNIVersion, "1.0.0")
-	same(t, "switches", [3]bool{got.DisableCheck, got.DisableGC, got.LoadOnlyInlinedPlugins}, [3]bool{true, true, true})
-	same(t, "Bytes", string(got.Bytes), string(list.Bytes()))
-	same(t, "plugins", len(got.Plugins), 2)
+	checktest.Same(t, "Name", got.Name, "n")
+	checktest.Same(t, "CNIVersion", got.CNIVersion, "1.0.0")
+	checktest.Same(t, "switches", [3]bool{got.DisableCheck, got.DisableGC, got.LoadOnlyInlinedPlugins}, [3]bool{true, true, true})
+	checktest.Same(t, "Bytes", string(got.Bytes), string(list.Bytes()))
+	checktest.Same(t, "plugins", len(got.Plugins), 2)
 	equal(t, got.Plugins[0].Bytes, `{"type":"a","ipam":{"type":"b"},"capabilities":{"ips":true}}`)
-	same(t, "type", got.Plugins[1].Network.Type, "c")
-	same(t, "capabilities", got.Plugins[0].Network.Capabilities, map[string]bool{"ips": true})
+	checktest.Same(t, "type", got.Plugins[1].Network.Type, "c")
+	checktest.Same(t, "capabilities", got.Plugins[0].Network.Capabilities, map[string]bool{"ips": true})
 
 	for _, raw := range []string{`{"type":"a","name":"n"}`, `{"type":"a","cniVersion":"1.0.0"}`} {
 		_, err := Libcni(json.RawMessage(raw))
-		refused(t, err, failure.NADInvalid, "name", "no name or no cniVersion")
+		checktest.Refused(t, err, failure.NADInvalid, "name", "no name or no cniVersion")
 	}
 	_, err = Libcni(json.RawMessage(`{"name":"n","cniVersion":"1.0.0","type":"../a"}`))
-	refused(t, err, failure.NADInvalid, "plugins[0].type")
+	checktest.Refused(t, err, failure.NADInvalid, "plugins[0].type")
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
 // onDisk looks a network up and returns the types of its plugins, "not found" where there is none.
@@ -16,12 +17,12 @@ func onDisk(t *testing.T, dir, name string) string {
 	t.Helper()
 	raw, err := OnDisk(dir, name)
 	if err != nil {
-		refused(t, err, failure.NetworkNotFound, "", name)
+		checktest.Refused(t, err, failure.NetworkNotFound, "", name)
 		return "not found"
 	}
 	list := mustParse(t, string(raw))
-	same(t, "name", list.Name(), name)
-	same(t, "the normal form", string(list.Bytes()), string(raw))
+	checktest.Same(t, "name", list.Name(), name)
+	checktest.Same(t, "the normal form", string(list.Bytes()), string(raw))
 	return strings.Join(list.Types(), ",")
 }
 
@@ -36,13 +37,13 @@ func TestS4OnDisk(t *testing.T) {
 		"c.txt":         `{"name":"c","type":"other-extension"}`,
 		"x.conf/x.conf": `{"name":"x","type":"in-a-directory"}`,
 	})
-	same(t, "a", onDisk(t, dir, "a"), "first")
-	same(t, "b", onDisk(t, dir, "b"), "json")
+	checktest.Same(t, "a", onDisk(t, dir, "a"), "first")
+	checktest.Same(t, "b", onDisk(t, dir, "b"), "json")
 	for _, name := range []string{"c", "x", "20-a", "nameless", "../a"} {
-		same(t, name, onDisk(t, dir, name), "not found")
+		checktest.Same(t, name, onDisk(t, dir, name), "not found")
 	}
 	_, err := OnDisk(dir, "")
-	refused(t, err, failure.NetworkNotFound, "")
+	checktest.Refused(t, err, failure.NetworkNotFound, "")
 	raw, err := OnDisk(dir, "a")
 	if err != nil {
 		t.Fatal(err)
@@ -50,8 +51,8 @@ func TestS4OnDisk(t *testing.T) {
 	equal(t, raw, `{"name":"a","cniVersion":"1.0.0","plugins":[{"type":"first","n":12345678901234567890}]}`)
 
 	_, err = OnDisk(filepath.Join(dir, "absent"), "a")
-	e := refused(t, err, failure.NetworkNotFound, "", filepath.Join(dir, "absent"), `"a"`)
-	same(t, "NAD", e.NAD, "a")
+	e := checktest.Refused(t, err, failure.NetworkNotFound, "", filepath.Join(dir, "absent"), `"a"`)
+	checktest.Same(t, "NAD", e.NAD, "a")
 }
 
 func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
@@ -66,11 +67,11 @@ func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "06-fifo.conflist"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "a", onDisk(t, dir, "a"), "good")
-	same(t, "b", onDisk(t, dir, "b"), "good")
+	checktest.Same(t, "a", onDisk(t, dir, "a"), "good")
+	checktest.Same(t, "b", onDisk(t, dir, "b"), "good")
 	_, err := OnDisk(dir, "c")
-	e := refused(t, err, failure.NetworkNotFound, "", "00-garbage.conflist: line 1 column 2", "03-huge", "and 4 more)")
-	same(t, "NAD", e.NAD, "c")
+	e := checktest.Refused(t, err, failure.NetworkNotFound, "", "00-garbage.conflist: line 1 column 2", "03-huge", "and 4 more)")
+	checktest.Same(t, "NAD", e.NAD, "c")
 
 	raw, err := FromFile(dir)
 	if err != nil {
@@ -94,7 +95,7 @@ func TestC12SubdirectoryChaining(t *testing.T) {
 	for name, want := range map[string]string{
 		"a": "main,c,b", "only": "main", "none": "x", "empty": "not found", "forbids": "not found", "conf": "main", "broken": "not found", "file": "main",
 	} {
-		same(t, name, onDisk(t, dir, name), want)
+		checktest.Same(t, name, onDisk(t, dir, name), want)
 	}
 	raw, err := FromFile(filepath.Join(dir, "a.conflist"))
 	if err != nil {
@@ -104,10 +105,10 @@ func TestC12SubdirectoryChaining(t *testing.T) {
 
 	broken := filepath.Join(dir, "broken", "x.conf")
 	_, err = FromFile(filepath.Join(dir, "broken.conflist"))
-	e := refused(t, err, failure.InvalidConfig, "type", broken, `"../x"`)
-	same(t, "NAD", e.NAD, broken)
+	e := checktest.Refused(t, err, failure.InvalidConfig, "type", broken, `"../x"`)
+	checktest.Same(t, "NAD", e.NAD, broken)
 	_, err = FromFile(filepath.Join(dir, "empty.conflist"))
-	refused(t, err, failure.InvalidConfig, "plugins", "no plugins", dir)
+	checktest.Refused(t, err, failure.InvalidConfig, "plugins", "no plugins", dir)
 }
 
 func TestFromFile(t *testing.T) {
@@ -130,15 +131,15 @@ func TestFromFile(t *testing.T) {
 	} {
 		path = filepath.Join(dir, path)
 		_, err := FromFile(path)
-		e := refused(t, err, failure.NetworkNotFound, "", say)
-		same(t, "NAD", e.NAD, path)
+		e := checktest.Refused(t, err, failure.NetworkNotFound, "", say)
+		checktest.Same(t, "NAD", e.NAD, path)
 	}
 	path := filepath.Join(dir, "bad", "x.conf")
 	_, err := FromFile(path)
-	e := refused(t, err, failure.InvalidConfig, "", "line 1 column 11")
-	same(t, "NAD", e.NAD, path)
+	e := checktest.Refused(t, err, failure.InvalidConfig, "", "line 1 column 11")
+	checktest.Same(t, "NAD", e.NAD, path)
 	_, err = FromFile("/dev/null")
-	refused(t, err, failure.InvalidConfig, "", "/dev/null: it is no regular file")
+	checktest.Refused(t, err, failure.InvalidConfig, "", "/dev/null: it is no regular file")
 }
 
 func TestAuxiliaryChain(t *testing.T) {
@@ -161,8 +162,8 @@ func TestAuxiliaryChain(t *testing.T) {
 			}
 		}
 		_, err = AuxiliaryChain(base, "broken", "1.0.0")
-		e := refused(t, err, failure.InvalidConfig, "", "line 1 column 1")
-		same(t, "NAD", e.NAD, filepath.Join(dir, "broken", "x.conf"))
+		e := checktest.Refused(t, err, failure.InvalidConfig, "", "line 1 column 1")
+		checktest.Same(t, "NAD", e.NAD, filepath.Join(dir, "broken", "x.conf"))
 	}
 }
 

@@ -2,14 +2,13 @@ package netconf
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -43,25 +42,6 @@ func normal(t *testing.T, raw string) []byte {
 	return strictjson.Marshal(value)
 }
 
-// refused fails unless err is a failure with the reason and field whose text contains all the
-// texts, and returns it.
-func refused(t *testing.T, err error, reason failure.Reason, field string, texts ...string) *failure.Error {
-	t.Helper()
-	e, ok := errors.AsType[*failure.Error](err)
-	if !ok {
-		t.Fatalf("got %v (%T), want a failure at %s", err, err, field)
-	}
-	if e.Reason != reason || e.Field != field {
-		t.Errorf("got %s at %q, want %s at %q: %v", e.Reason, e.Field, reason, field, err)
-	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("%q does not contain %q", err, text)
-		}
-	}
-	return e
-}
-
 // badList fails unless Parse refuses raw.
 func badList(t *testing.T, raw, field string, texts ...string) *failure.Error {
 	t.Helper()
@@ -69,7 +49,7 @@ func badList(t *testing.T, raw, field string, texts ...string) *failure.Error {
 	if err == nil {
 		t.Fatalf("Parse(%.200s) = %s, want an error at %s", raw, list.Bytes(), field)
 	}
-	return refused(t, err, failure.NADInvalid, field, texts...)
+	return checktest.Refused(t, err, failure.NADInvalid, field, texts...)
 }
 
 // files makes a directory with these files; a name may have a directory part.
@@ -86,11 +66,4 @@ func files(t *testing.T, contents map[string]string) string {
 		}
 	}
 	return dir
-}
-
-func same(t *testing.T, what string, got, want any) {
-	t.Helper()
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("%s: got %v, want %v", what, got, want)
-	}
 }

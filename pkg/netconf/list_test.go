@@ -7,19 +7,20 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/internal/checktest"
 )
 
 func TestS3ConfOrConflist(t *testing.T) {
 	conf := mustParse(t, `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"type":"macvlan","master":"eth1","ipam":{"type":"static"}}`)
 	equal(t, conf.Bytes(), `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"plugins":[{"type":"macvlan","master":"eth1","ipam":{"type":"static"}}]}`)
-	same(t, "Len", conf.Len(), 1)
+	checktest.Same(t, "Len", conf.Len(), 1)
 
 	const conflist = `{"cniVersion":"1.0.0","name":"b","x.y":[1],"plugins":[{"type":"bridge"},{"type":"tuning","name":"mine"}]}`
 	list := mustParse(t, " \n"+conflist+"\n")
 	equal(t, list.Bytes(), conflist)
-	same(t, "Types", list.Types(), []string{"bridge", "tuning"})
-	same(t, "Name", list.Name(), "b")
-	same(t, "CNIVersion", list.CNIVersion(), "1.0.0")
+	checktest.Same(t, "Types", list.Types(), []string{"bridge", "tuning"})
+	checktest.Same(t, "Name", list.Name(), "b")
+	checktest.Same(t, "CNIVersion", list.CNIVersion(), "1.0.0")
 
 	for raw, at := range map[string][2]string{
 		`{}`:                            {"plugins", "neither type nor plugins"},
@@ -48,9 +49,9 @@ func TestS3ConfOrConflist(t *testing.T) {
 func TestS7NameMayBeMissing(t *testing.T) {
 	for _, raw := range []string{`{"type":"a"}`, `{"name":"","type":"a"}`, `{"name":null,"plugins":[{"type":"a"}]}`} {
 		list := mustParse(t, raw)
-		same(t, raw, list.Name(), "")
+		checktest.Same(t, raw, list.Name(), "")
 		list.SetName("the-nad")
-		same(t, raw, mustParse(t, string(list.Bytes())).Name(), "the-nad")
+		checktest.Same(t, raw, mustParse(t, string(list.Bytes())).Name(), "the-nad")
 	}
 	for _, name := range []string{"../x", "a/b", "-a", "a b", "a\\u0000", "ä"} {
 		badList(t, `{"type":"a","name":"`+name+`"}`, "name", "is no CNI network name", "letters, digits")
@@ -60,7 +61,7 @@ func TestS7NameMayBeMissing(t *testing.T) {
 
 func TestU8CommentRefused(t *testing.T) {
 	e := badList(t, "{\n  \"type\": \"ipvlan\",\n  \"master\": \"ens224\",   # the node interface\n  \"mode\": \"l2\"\n}", "")
-	same(t, "error", e.Error(), `line 3 column 25: a "#" comment, and JSON has no comments; remove the comment`)
+	checktest.Same(t, "error", e.Error(), `line 3 column 25: a "#" comment, and JSON has no comments; remove the comment`)
 	for _, raw := range []string{
 		"# first\n{\"type\":\"a\"}", "{\"type\":\"a\"} # last", "{\"type\":\"a\" /* in */ }", "{// slashes\n\"type\":\"a\"}", "{\"plugins\":[ #\n]}",
 	} {
@@ -70,7 +71,7 @@ func TestU8CommentRefused(t *testing.T) {
 	mustParse(t, `{"type":"a","note":"# // /* */"}`)
 
 	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
-		same(t, version, mustParse(t, `{"type":"a","cniVersion":"`+version+`"}`).CNIVersion(), version)
+		checktest.Same(t, version, mustParse(t, `{"type":"a","cniVersion":"`+version+`"}`).CNIVersion(), version)
 	}
 }
 
@@ -106,9 +107,9 @@ func TestC2Versions(t *testing.T) {
 		`"cniVersion":"1.0.0","cniVersions":[]`:                "1.0.0",
 	} {
 		list := mustParse(t, `{"type":"a",`+keys+`}`)
-		same(t, keys, list.CNIVersion(), want)
+		checktest.Same(t, keys, list.CNIVersion(), want)
 		list.SetCNIVersion("0.3.0")
-		same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(), "0.3.0")
+		checktest.Same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(), "0.3.0")
 	}
 	for keys, at := range map[string][2]string{
 		`"cniVersion":"0.2.0"`:      {"cniVersion", `"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
@@ -132,9 +133,9 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 			t.Errorf("%s is not in %s", text, raw)
 		}
 	}
-	same(t, "number of keys", len(list.Plugin(0)), 9)
+	checktest.Same(t, "number of keys", len(list.Plugin(0)), 9)
 	again := mustParse(t, raw)
-	same(t, "second round", string(again.Bytes()), raw)
+	checktest.Same(t, "second round", string(again.Bytes()), raw)
 
 	libcni, err := Libcni(json.RawMessage(raw))
 	if err != nil {
@@ -145,9 +146,9 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 
 func TestC11Capabilities(t *testing.T) {
 	list := mustParse(t, `{"plugins":[{"type":"a","capabilities":{"ips":true,"mac":false,"bandwidth":false}},{"type":"b"},{"type":"c","capabilities":{"mac":true,"ips":false}},{"type":"d","capabilities":null}]}`)
-	same(t, "Capabilities", list.Capabilities(), map[string]bool{"ips": true, "mac": true})
+	checktest.Same(t, "Capabilities", list.Capabilities(), map[string]bool{"ips": true, "mac": true})
 	for i, want := range []bool{true, false, false, false} {
-		same(t, "PluginHas ips", list.PluginHas(i, "ips"), want)
+		checktest.Same(t, "PluginHas ips", list.PluginHas(i, "ips"), want)
 	}
 	badList(t, `{"type":"a","capabilities":["ips"]}`, "plugins[0].capabilities", "plugin a", "is a list, not an object")
 	badList(t, `{"type":"a","capabilities":{"ips":"true"}}`, "plugins[0].capabilities.ips", "is a string, not a boolean")
@@ -185,7 +186,7 @@ func TestM21TypeWithPath(t *testing.T) {
 			continue
 		}
 		e := badList(t, `{"type":"a","ipam":{"type":"`+name+`"}}`, "plugins[0].ipam.type", "is no plain file name")
-		same(t, "Plugin", e.Plugin, "a")
+		checktest.Same(t, "Plugin", e.Plugin, "a")
 		badList(t, `{"type":"a","ipam":{"type":"b","ipam":{"type":"`+name+`"}}}`, "plugins[0].ipam.ipam.type")
 		badList(t, `{"type":"a","delegate":{"ipam":{"type":"`+name+`"}}}`, "plugins[0].delegate.ipam.type")
 	}
@@ -202,14 +203,14 @@ func TestM21TypeWithPath(t *testing.T) {
 
 	list := mustParse(t, `{"plugins":[{"type":"a.b-c_d","ipam":{"type":"whereabouts"}},{"type":"b","ipam":{}},
 		{"type":"c","ipam":{"type":""},"delegate":{"ipam":{"type":"static"}},"plugins":"mine"},{"type":"d","ipam":{"type":"whereabouts"}}]}`)
-	same(t, "IPAMTypes", list.IPAMTypes(), []string{"whereabouts", "static"})
+	checktest.Same(t, "IPAMTypes", list.IPAMTypes(), []string{"whereabouts", "static"})
 }
 
 // Keys of a list match whatever their case, as with libcni.
 func TestR34KeysOfAListMatchWithoutCase(t *testing.T) {
 	list := mustParse(t, `{"CNIVersion":"1.0.0","NAME":"n","Plugins":[{"Type":"a","Capabilities":{"ips":true},"IPAM":{"Type":"static"},"Mine":1}]}`)
 	equal(t, list.Bytes(), `{"cniVersion":"1.0.0","name":"n","plugins":[{"Mine":1,"capabilities":{"ips":true},"ipam":{"Type":"static"},"type":"a"}]}`)
-	same(t, "IPAMTypes", list.IPAMTypes(), []string{"static"})
+	checktest.Same(t, "IPAMTypes", list.IPAMTypes(), []string{"static"})
 	var fields []string
 	for _, w := range list.Warnings() {
 		if w.Reason != failure.MiscasedKey || w.Fix == "" {
@@ -217,6 +218,6 @@ func TestR34KeysOfAListMatchWithoutCase(t *testing.T) {
 		}
 		fields = append(fields, w.Field)
 	}
-	same(t, "warnings", fields, []string{"CNIVersion", "NAME", "Plugins", "plugins[0].Capabilities", "plugins[0].IPAM", "plugins[0].Type"})
-	same(t, "warnings of what is spelled", len(mustParse(t, string(list.Bytes())).Warnings()), 0)
+	checktest.Same(t, "warnings", fields, []string{"CNIVersion", "NAME", "Plugins", "plugins[0].Capabilities", "plugins[0].IPAM", "plugins[0].Type"})
+	checktest.Same(t, "warnings of what is spelled", len(mustParse(t, string(list.Bytes())).Warnings()), 0)
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,25 +20,11 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/install/own"
+	"github.com/braid-cni/braid/pkg/internal/killtest"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// killAt in the environment makes the test binary a Put that is killed at its n-th change.
-const killAt = "BRAID_TEST_KILL_AT"
-
-func TestMain(m *testing.M) {
-	if at := os.Getenv(killAt); at != "" {
-		os.Exit(putAndDie(at))
-	}
-	if err := nettest.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	if os.Geteuid() == 0 {
-		os.Setenv("TMPDIR", "/run") // a tmpfs of this process, where a sync costs nothing
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(killtest.Main(m, putNew)) }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -494,26 +479,15 @@ func (r *rig) repaired(n int) {
 	}
 }
 
-// putAndDie is a process of TestPutKilledAtEachStep.
-func putAndDie(at string) int {
-	var n int
-	if _, err := fmt.Sscan(at, &n); err != nil {
-		return 2
+// putNew is what is killed: a Put into the Store and to the path of args.
+func putNew(args []string, step func(string) error) error {
+	ctx := context.Background()
+	s := &own.Store{Dir: args[0], Self: "a", Installation: "i", Step: step}
+	if err := s.Claim(ctx); err != nil {
+		return err
 	}
-	s := &own.Store{Dir: os.Args[1], Self: "a", Installation: "i", Step: func(string) error {
-		if n--; n < 0 {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-		return nil
-	}}
-	if err := s.Claim(context.Background()); err != nil {
-		return 3
-	}
-	if _, err := s.Put(context.Background(), own.Bytes(os.Args[2], 0o644, "configuration", []byte("new"))); err != nil {
-		return 4
-	}
-	return 0
+	_, err := s.Put(ctx, own.Bytes(args[1], 0o644, "configuration", []byte("new")))
+	return err
 }
 
 // So does a kill, but for a temporary file that the next run takes away.
@@ -524,18 +498,11 @@ func TestPutKilledAtEachStep(t *testing.T) {
 			if !first {
 				r.put("old")
 			}
-			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", r.Dir, r.path())
-			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", killAt, n))
-			err := cmd.Run()
-			if err == nil {
+			if !killtest.Run(t, n, r.Dir, r.path()) {
 				if n < 10 {
 					t.Errorf("only %d steps", n)
 				}
 				break
-			}
-			exit, ok := errors.AsType[*exec.ExitError](err)
-			if !ok || exit.Exited() {
-				t.Fatalf("step %d: not killed: %v", n, err)
 			}
 			if first {
 				if content, err := os.ReadFile(r.path()); err == nil && string(content) != "new" {
