@@ -75,8 +75,18 @@ func (l *ledger) forget(path string) {
 	l.Files = slices.DeleteFunc(l.Files, func(e Entry) bool { return e.Path == path })
 }
 
-// locked runs do while no other process or goroutine is in the Store's directory.
-func (s *Store) locked(ctx context.Context, do func(hostfile.Dir) error) error {
+// held is locked for an installer that has claimed the node, and is a [SupersededError] for others.
+func (s *Store) held(ctx context.Context, do func(hostfile.Dir, *ledger) error) error {
+	return s.locked(ctx, func(dir hostfile.Dir, l *ledger) error {
+		if err := l.heldBy(s.Self); err != nil {
+			return err
+		}
+		return do(dir, l)
+	})
+}
+
+// locked runs do, with the ledger, while no other process or goroutine is in the Store's directory.
+func (s *Store) locked(ctx context.Context, do func(hostfile.Dir, *ledger) error) error {
 	dir, err := open(s.Dir)
 	if err != nil {
 		return err
@@ -90,7 +100,11 @@ func (s *Store) locked(ctx context.Context, do func(hostfile.Dir) error) error {
 	if err := hostfile.Lock(ctx, fd); err != nil {
 		return &failure.Error{Reason: failure.Busy, NAD: s.Dir, Err: fmt.Errorf("wait for another installer: %w", err)}
 	}
-	return do(dir)
+	l, err := s.readLedger(dir)
+	if err != nil {
+		return err
+	}
+	return do(dir, l)
 }
 
 func (s *Store) readLedger(dir hostfile.Dir) (*ledger, error) {

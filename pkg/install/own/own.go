@@ -141,11 +141,7 @@ func (s *Store) claim(ctx context.Context, retire bool) error {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return refused(s.Dir, "make directory", err)
 	}
-	return s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
-		if err != nil {
-			return err
-		}
+	return s.locked(ctx, func(dir hostfile.Dir, l *ledger) error {
 		if !retire && l.Retired && l.Installation == s.Installation {
 			return &RetiredError{l.Installation}
 		}
@@ -163,24 +159,16 @@ func (s *Store) claim(ctx context.Context, retire bool) error {
 
 // Entries lists what the Store has put on the node.
 func (s *Store) Entries(ctx context.Context) (all []Entry, err error) {
-	err = s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
+	err = s.locked(ctx, func(_ hostfile.Dir, l *ledger) error {
 		all = l.Files
-		return err
+		return nil
 	})
 	return all, err
 }
 
 // Look returns the state of a file. An error is one that a Put would fail with, too.
 func (s *Store) Look(ctx context.Context, f *File) (state State, err error) {
-	err = s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
-		if err != nil {
-			return err
-		}
-		if err := l.heldBy(s.Self); err != nil {
-			return err
-		}
+	err = s.held(ctx, func(_ hostfile.Dir, l *ledger) error {
 		at, err := open(filepath.Dir(f.Path))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -209,14 +197,7 @@ func (s *Store) Sum(path string) (string, error) {
 
 // Put makes the path have the content and the mode, and reports whether they were others.
 func (s *Store) Put(ctx context.Context, f *File) (changed bool, err error) {
-	err = s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
-		if err != nil {
-			return err
-		}
-		if err := l.heldBy(s.Self); err != nil {
-			return err
-		}
+	err = s.held(ctx, func(dir hostfile.Dir, l *ledger) error {
 		at, err := s.makeDir(filepath.Dir(f.Path))
 		if err != nil {
 			return err
@@ -241,14 +222,7 @@ func (s *Store) Put(ctx context.Context, f *File) (changed bool, err error) {
 // Give puts a file in place that is not the Store's from then on, as one that it kept for somebody
 // else. It replaces nothing.
 func (s *Store) Give(ctx context.Context, f *File) error {
-	return s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
-		if err != nil {
-			return err
-		}
-		if err := l.heldBy(s.Self); err != nil {
-			return err
-		}
+	return s.held(ctx, func(dir hostfile.Dir, l *ledger) error {
 		at, err := s.makeDir(filepath.Dir(f.Path))
 		if err != nil {
 			return err
@@ -292,11 +266,7 @@ func (s *Store) settle(ctx context.Context, dir hostfile.Dir, l *ledger, f *File
 // not the Store's stays: it is no error if the ledger does not know the path, or if nothing is
 // there.
 func (s *Store) Remove(ctx context.Context, path string) error {
-	return s.locked(ctx, func(dir hostfile.Dir) error {
-		l, err := s.readLedger(dir)
-		if err != nil {
-			return err
-		}
+	return s.locked(ctx, func(dir hostfile.Dir, l *ledger) error {
 		e := l.entry(path)
 		if e == nil {
 			return nil

@@ -397,6 +397,9 @@ func TestLedgerUnreadable(t *testing.T) {
 		r := newRig(t)
 		must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), []byte(content), 0o600))
 		r.refuses(r.file("1"), failure.StateCorrupt, word)
+		if _, err := r.Entries(t.Context()); failure.ReasonOf(err) != failure.StateCorrupt {
+			t.Errorf("entries: %v", err)
+		}
 	}
 }
 
