@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,40 +55,6 @@ func (a *API) patchNodeStatus(ctx context.Context, name string, patch map[string
 	return err
 }
 
-// RemoveTaint removes all taints of a node that have the key. It is an error, and nothing is
-// changed, if others change the taints at the same time.
-func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
-	var node struct {
-		wireMetadata
-
-		Spec struct {
-			Taints []map[string]any `json:"taints"`
-		} `json:"spec"`
-	}
-	get := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes").Name(name)
-	}}
-	if err := a.get(ctx, get, &node, &node.Metadata.ObjectMeta); err != nil {
-		return err
-	}
-	left := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(taint map[string]any) bool { return taint["key"] == key })
-	if len(left) == len(node.Spec.Taints) {
-		return nil
-	}
-	body, err := json.Marshal([]patchStep{{"test", "/spec/taints", node.Spec.Taints}, {"replace", "/spec/taints", left}})
-	if err != nil {
-		return fmt.Errorf("encode patch: %w", err)
-	}
-	return a.patchNodeSpec(ctx, name, body)
-}
-
-func (a *API) patchNodeSpec(ctx context.Context, name string, steps []byte) error {
-	_, err := a.do(ctx, &call{verb: "patch taints of node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.JSONPatchType).Resource("nodes").Name(name).SetHeader("Accept", metadataType), steps)
-	}})
-	return err
-}
-
 // wireReport is a node as far as its agent speaks of it.
 type wireReport struct {
 	wireNode
@@ -136,47 +101,4 @@ func (a *API) NodeReports(ctx context.Context) ([]NodeReport, error) {
 		reports[i] = nodes[i].report()
 	}
 	return reports, err
-}
-
-// OwnerOf returns the uid of the object that manages a pod, such as its DaemonSet; empty if none
-// does.
-func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, error) {
-	var object wireMetadata
-	c := &call{verb: "get pod", namespace: namespace, name: pod, request: func(c *client) *rest.Request {
-		return c.core.Get().Namespace(namespace).Resource("pods").Name(pod).SetHeader("Accept", metadataType)
-	}}
-	if err := a.get(ctx, c, &object, &object.Metadata.ObjectMeta); err != nil {
-		return "", err
-	}
-	if owner := metav1.GetControllerOf(&object.Metadata.ObjectMeta); owner != nil {
-		return owner.UID, nil
-	}
-	return "", nil
-}
-
-// SetDaemonSetEnv sets variables in a container of a DaemonSet, which starts its pods anew, all at
-// once.
-func (a *API) SetDaemonSetEnv(ctx context.Context, namespace, name, container string, env map[string]string) error {
-	type variable struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}
-	var variables []variable
-	for _, key := range slices.Sorted(maps.Keys(env)) {
-		variables = append(variables, variable{key, env[key]})
-	}
-	body, err := json.Marshal(map[string]any{"spec": map[string]any{
-		"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"maxUnavailable": "100%"}},
-		"template": map[string]any{"spec": map[string]any{
-			"containers": []map[string]any{{"name": container, "env": variables}},
-		}},
-	}})
-	if err != nil {
-		return fmt.Errorf("encode patch: %w", err)
-	}
-	_, err = a.do(ctx, &call{verb: "patch DaemonSet", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.StrategicMergePatchType).AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
-			SetHeader("Accept", metadataType), body)
-	}})
-	return err
 }

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
@@ -123,62 +121,5 @@ func TestAPINodeEvent(t *testing.T) {
 	events, err := server.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=eventful"})
 	if err != nil || len(events.Items) != 1 || events.Items[0].Message != "m" || events.Items[0].InvolvedObject.UID != "u" {
 		t.Errorf("events %+v, %v", events, err)
-	}
-}
-
-// The agent's installation is the object that made its pod.
-func TestAPIOwnerOf(t *testing.T) {
-	server, api := reporter(t)
-	controller := true
-	for name, owners := range map[string][]metav1.OwnerReference{
-		"owned": {{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid", Controller: &controller}},
-		"alone": nil,
-	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-		if _, err := server.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		want := types.UID("")
-		if owners != nil {
-			want = "the-uid"
-		}
-		if got, err := api.OwnerOf(t.Context(), "default", name); err != nil || got != want {
-			t.Errorf("owner of %s: %q, %v, want %q", name, got, err, want)
-		}
-	}
-}
-
-// The start-up taint is removed, whatever its effect, and other taints and the report stay.
-func TestAPIStartupTaint(t *testing.T) {
-	server, api := reporter(t)
-	nodes := server.Client().CoreV1().Nodes()
-	taints := []corev1.Taint{
-		{Key: nodev1.StartupTaint, Effect: corev1.TaintEffectNoSchedule},
-		{Key: "other", Effect: corev1.TaintEffectNoSchedule},
-		{Key: nodev1.StartupTaint, Effect: corev1.TaintEffectNoExecute},
-	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "tainted"}, Spec: corev1.NodeSpec{Taints: taints}}
-	if _, err := nodes.Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	now := metav1.NewTime(time.Now().Truncate(time.Second))
-	condition := nodev1.Condition{Type: nodev1.Ready, Status: metav1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}
-	if err := api.ReportNode(t.Context(), "tainted", condition, nodev1.Report{Version: "v"}); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := api.NodeReport(t.Context(), "tainted"); err != nil || !r.StartupTaint {
-		t.Errorf("before: %+v, %v", r, err)
-	}
-	condition.Status = metav1.ConditionUnknown
-	if err := errors.Join(api.RemoveTaint(t.Context(), "tainted", nodev1.StartupTaint), api.SetNodeCondition(t.Context(), "tainted", condition)); err != nil {
-		t.Fatal(err)
-	}
-	r, err := api.NodeReport(t.Context(), "tainted")
-	if err != nil || r.StartupTaint || r.Report == nil || r.Report.Version != "v" || r.Condition.Status != metav1.ConditionUnknown {
-		t.Errorf("after: %+v, %v", r, err)
-	}
-	node, err = nodes.Get(t.Context(), "tainted", metav1.GetOptions{})
-	if err != nil || !slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == "other" }) {
-		t.Errorf("the node is %+v, %v", node, err)
 	}
 }
