@@ -85,11 +85,11 @@ func (a *app) run(args []string) int {
 		return a.noting(func(args *skel.CmdArgs) error { return a.do(ctx, args, load, operate) })
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    operation(conf.Load, a.add),
+		Add:    operation(conf.LoadForCall, a.add),
 		Del:    operation(conf.LoadForRemoval, engine.Operator.Del),
-		Check:  operation(conf.Load, engine.Operator.Check),
+		Check:  operation(conf.LoadForCall, engine.Operator.Check),
 		GC:     operation(conf.LoadForRemoval, engine.Operator.GC),
-		Status: operation(conf.Load, engine.Operator.Status),
+		Status: operation(conf.LoadForCall, engine.Operator.Status),
 	}, asked(), "braid "+buildVersion))
 }
 

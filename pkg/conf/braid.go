@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -16,7 +18,7 @@ const allowedDuration = `give a positive duration: "90s"`
 func braidKeys() []string {
 	return []string{
 		"manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
-		"unknownKeys", "secondaryDefaultRoute", "dataRoots",
+		"unknownKeys", "secondaryDefaultRoute", "dataRoots", "policy", "policyDefault",
 		"timeouts",
 	}
 }
@@ -43,12 +45,53 @@ func (n *Node) readBraid(o *object) {
 }
 
 // readBraid reads the keys of "braid" that are of the policy.
-func (p *Policy) readBraid(o *object) {
+func (p *Policy) readBraid(o *object, rules func(*Policy, *object)) {
 	b := o.inner("braid")
 	p.DataRoots = field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir))
 	p.RefuseUnknownKeys = field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown)
 	p.SecondaryDefaultRoute = field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute)
-	o.err = b.err
+	rules(p, b)
+	o.err, o.warnings = b.err, append(o.warnings, b.warnings...)
+}
+
+// readRules reads the policy of namespaces.
+func (p *Policy) readRules(b *object) {
+	p.PolicyDefault = field(b, "policyDefault", AuditPolicy, `give "audit" or "enforce"`, policyDefault)
+	if raw := b.raw("policy"); b.err == nil && !strictjson.Null(raw) {
+		p.Rules, b.err = policy.Parse(b.path+"policy", raw)
+	}
+}
+
+// rulesIfReadable is readRules for operations of the CNI protocol: rules that cannot be read are
+// none, and then the tenant's default is enforced.
+func (p *Policy) rulesIfReadable(b *object) {
+	if b.err != nil {
+		return
+	}
+	if p.readRules(b); b.err != nil {
+		b.warnings = append(b.warnings, brokenPolicy(b.err))
+		p.Rules, p.PolicyDefault, b.err = nil, EnforcePolicy, nil
+	}
+}
+
+// brokenPolicy is the warning that the policy cannot be read.
+func brokenPolicy(err error) *failure.Error {
+	fe := &failure.Error{Err: err}
+	if own, ok := errors.AsType[*failure.Error](err); ok {
+		*fe = *own
+	}
+	fe.Reason = failure.OddConfig
+	fe.Err = fmt.Errorf("%w; until it can be read, the tenant's default is enforced in every namespace but the operator's", fe.Err)
+	return fe
+}
+
+// policyDefault decodes the value of "policyDefault".
+func policyDefault(raw json.RawMessage) (string, error) {
+	text, err := quotedString(raw)
+	if err == nil && text != AuditPolicy && text != EnforcePolicy {
+		err = fmt.Errorf("%s is no way to treat it", strictjson.Quote(text))
+	}
+	return text, err
 }
 
 // secondaryDefaultRoute decodes the value of "secondaryDefaultRoute".

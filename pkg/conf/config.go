@@ -17,6 +17,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/loglevel"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // Defaults of keys that are absent or null.
@@ -129,6 +130,11 @@ type Policy struct {
 	// SecondaryDefaultRoute is what becomes of a default route of another network than the default
 	// one that the pod did not ask for: KeepDefaultRoute, TakeDefaultRoute or RefuseDefaultRoute.
 	SecondaryDefaultRoute string
+	// Rules are what the networks and the pods of namespaces may have; nil for none. PolicyDefault
+	// is what becomes of the tenant's default where no rule names the namespace: AuditPolicy or
+	// EnforcePolicy.
+	Rules         []policy.Rule
+	PolicyDefault string
 
 	Warnings []*failure.Error
 }
@@ -163,6 +169,15 @@ const (
 	TakeDefaultRoute = "take"
 	// RefuseDefaultRoute keeps the pod from starting.
 	RefuseDefaultRoute = "refuse"
+)
+
+// The values of "policyDefault".
+const (
+	// AuditPolicy lets pass what the tenant's default does not allow, with a warning, unless the
+	// namespace has policy.TenantLabel.
+	AuditPolicy = "audit"
+	// EnforcePolicy refuses it.
+	EnforcePolicy = "enforce"
 )
 
 // Timeouts bound operations; in JSON they are Go durations ("90s").

@@ -27,11 +27,18 @@ func Load(stdin []byte) (*Config, error) {
 	return loaded(c, read(stdin, c.Call.read, c.Node.read, c.Policy.read))
 }
 
-// LoadForRemoval is Load for DEL and GC, which work from what ADD recorded: a configuration of
-// whose networks none can be attached must not keep a pod from being deleted.
+// LoadForCall is Load for operations of the CNI protocol. A policy that cannot be read stops no pod
+// of the operator's: the tenant's default is enforced in its place, with a warning.
+func LoadForCall(stdin []byte) (*Config, error) {
+	c := &Config{}
+	return loaded(c, read(stdin, c.Call.read, c.Node.read, c.readForCall))
+}
+
+// LoadForRemoval is LoadForCall for DEL and GC, which work from what ADD recorded: a configuration
+// of whose networks none can be attached must not keep a pod from being deleted.
 func LoadForRemoval(stdin []byte) (*Config, error) {
 	c := &Config{}
-	return loaded(c, read(stdin, c.Call.read, c.readForRemoval, c.Policy.read))
+	return loaded(c, read(stdin, c.Call.read, c.readForRemoval, c.readForCall))
 }
 
 // LoadCall reads of stdin what the runtime passed with the call, for those who read the rest
@@ -137,8 +144,12 @@ func (n *Node) readWith(o *object, networks func(*Node, *object)) {
 }
 
 // read is the reader of Policy.
-func (p *Policy) read(o *object) {
-	p.readBraid(o)
+func (p *Policy) read(o *object) { p.readWith(o, (*Policy).readRules) }
+
+func (p *Policy) readForCall(o *object) { p.readWith(o, (*Policy).rulesIfReadable) }
+
+func (p *Policy) readWith(o *object, rules func(*Policy, *object)) {
+	p.readBraid(o, rules)
 	p.NamespaceIsolation = field(o, "namespaceIsolation", true, allowedBool, strictjson.Bool)
 	p.GlobalNamespaces = o.namespaces("globalNamespaces", DefaultGlobalNamespace, globalNamespaces)
 	p.Warnings = o.warnings

@@ -14,6 +14,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/internal/checktest"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 const minimal = `"name":"node","cniVersion":"1.0.0","type":"braid"`
@@ -51,7 +52,7 @@ func TestLoadDefaults(t *testing.T) {
 			StateDir:   "/run/braid", DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo", PodResources: "/var/lib/kubelet/pod-resources/kubelet.sock",
 			Timeouts: Timeouts{Operation: 90 * time.Second, Rollback: 30 * time.Second, API: 20 * time.Second, Status: 2 * time.Second},
 		},
-		Policy: Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}, SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}},
+		Policy: Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}, SecondaryDefaultRoute: "keep", DataRoots: []string{"/var/lib/cni", "/run/cni"}, PolicyDefault: "audit"},
 	}
 	checktest.Same(t, "defaults", load(t, `"x":1`), want)
 	checktest.Same(t, "null", load(t, `"confDir":null,"logLevel":null,"logOptions":null,"braid":null,"namespaceIsolation":null,"delegates":null,
@@ -60,12 +61,14 @@ func TestLoadDefaults(t *testing.T) {
 }
 
 func TestLoadEverything(t *testing.T) {
+	everything := policy.Default()
+	everything.Namespaces, everything.All = []string{"a"}, true
 	c := load(t, `"confDir":"/a//b/","cniDir":"/c","binDir":"/d","kubeconfig":"/e","logFile":"/f","logLevel":"DEBUG","logToStderr":true,
 		"logOptions":{"maxAge":1,"maxSize":2,"maxBackups":0,"compress":false,"other":1},"capabilities":{"portMappings":true},
 		"runtimeConfig":{"portMappings":[{"hostPort":12345678901234567890}]},"readinessIndicatorFile":"/g","namespaceIsolation":false,
 		"globalNamespaces":" default, ns-a ,","systemNamespaces":["a","b"],"multusNamespace":"m","retryDeleteOnError":true,
 		"defaultNetworks":["x","/y/z"],
-		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
+		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"policyDefault":"enforce","policy":[{"namespaces":["a"],"all":true}],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
 	checktest.Same(t, "config", c, &Config{
 		Call: Call{
 			CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
@@ -77,7 +80,7 @@ func TestLoadEverything(t *testing.T) {
 			Capabilities: map[string]bool{"portMappings": true}, Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example",
 			Timeouts: Timeouts{Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second},
 		},
-		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}},
+		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}, Rules: []policy.Rule{everything}, PolicyDefault: "enforce"},
 	})
 	checktest.Same(t, "cniDir follows stateDir", load(t, `"braid":{"stateDir":"/s/"}`).CNIDir, "/s/cni")
 	checktest.Same(t, "logFile off", load(t, `"logFile":""`).LogFile, "")
@@ -104,13 +107,40 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`}, `"braid":{"manifests":"x"}`: {"braid.manifests", "no absolute path"},
 		`"braid":{"deviceInfoDir":"/"}`: {"braid.deviceInfoDir", "not Braid's own"}, `"braid":{"podResources":"s"}`: {"braid.podResources", "no absolute path"},
 		`"braid":{"exec":["../x"]}`: {"braid.exec", `element 0: "../x"`}, `"braid":{"exec":"x"}`: {"braid.exec", "is a string, not a list"},
-		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, timeouts`},
+		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, policy, policyDefault, timeouts`},
 		`"braid":{"secondaryDefaultRoute":"hold"}`: {"braid.secondaryDefaultRoute", `"hold" is no policy; give "keep", "take" or "refuse"`},
+		`"braid":{"policyDefault":"off"}`:          {"braid.policyDefault", `"off" is no way to treat it; give "audit" or "enforce"`},
+		`"braid":{"policy":[{"namespaces":[]}]}`:   {"braid.policy[0].namespaces", "the rule names no namespace"},
 		`"braid":{"timeouts":{"operation":90}}`:    {"braid.timeouts.operation", `"90" is a number`}, `"braid":{"timeouts":{"api":"0s"}}`: {"braid.timeouts.api", `"0s" is not positive`},
 		`"braid":{"timeouts":{"status":"soon"}}`: {"braid.timeouts.status", `"soon" is no duration; give a positive duration`},
 		`"braid":{"timeouts":{"add":"1s"}}`:      {"braid.timeouts.add", "use operation, rollback, api, status"}, `"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},
 	} {
 		badLoad(t, keys, at[0], at[1])
+	}
+}
+
+// A policy that cannot be read is the tenant's default, enforced, for an operation: its pods must not
+// have more than before, and the operator's go on. Nobody installs such a configuration.
+func TestPolicyThatCannotBeRead(t *testing.T) {
+	for _, keys := range []string{
+		`"policy":[{"namespaces":["a"],"all":true},{"namespaces":["b"],"master":["x"]}]`, `"policy":{}`, `"policyDefault":"off"`, `"policy":[{"namespaces":[]}]`,
+	} {
+		text := []byte(`{` + minimal + `,"clusterNetwork":"main","braid":{"unknownKeys":"refuse",` + keys + `}}`)
+		if c, err := Load(text); err == nil {
+			t.Errorf("%s is installed: %+v", keys, c.Policy)
+		}
+		for name, read := range map[string]func([]byte) (*Config, error){"call": LoadForCall, "removal": LoadForRemoval} {
+			c, err := read(text)
+			if err != nil {
+				t.Fatalf("%s, %s: %v", keys, name, err)
+			}
+			checktest.Same(t, name+" of "+keys, fmt.Sprintln(c.Rules, c.PolicyDefault, c.RefuseUnknownKeys, c.ClusterNetwork), "[] enforce true main\n")
+			checktest.Same(t, "warnings", len(c.Warnings()), 1)
+			checktest.Refused(t, c.Warnings()[0], failure.OddConfig, c.Warnings()[0].Field, "the tenant's default is enforced")
+		}
+	}
+	if _, err := LoadForCall([]byte(`{` + minimal + `,"clusterNetwork":"main","braid":{"unknownKeys":"x","policy":{}}}`)); err == nil {
+		t.Error("what else is wrong is passed over")
 	}
 }
 

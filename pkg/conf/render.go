@@ -15,7 +15,7 @@ import (
 // of CNI. It lacks the default network, which has none: set ClusterNetwork or Delegates.
 func Defaults() *Config {
 	c := &Config{Call: Call{Name: "braid", CNIVersion: "1.1.0"}}
-	c.readWith(&object{}, func(*Node, *object) {})
+	c.Node.readWith(&object{}, func(*Node, *object) {})
 	c.Policy.read(&object{})
 	return c
 }
@@ -130,6 +130,8 @@ func (c *Config) braidMembers(def *Config) members {
 	m.add("unknownKeys", onUnknown(c.RefuseUnknownKeys), onUnknown(def.RefuseUnknownKeys))
 	m.add("secondaryDefaultRoute", c.SecondaryDefaultRoute, def.SecondaryDefaultRoute)
 	m.add("dataRoots", c.DataRoots, def.DataRoots)
+	m.some("policy", c.Rules)
+	m.add("policyDefault", c.PolicyDefault, def.PolicyDefault)
 	m.some("timeouts", c.Timeouts.members(&def.Timeouts))
 	return m
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/internal/checktest"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // persistent is what a file has of a configuration, in a form that can be compared.
@@ -96,6 +98,7 @@ func generated(seed uint64) *Config {
 		{&c.PodResources, []string{"/p"}},
 		{&c.NodeName, []string{"n.example"}},
 		{&c.SecondaryDefaultRoute, []string{"take", "refuse"}},
+		{&c.PolicyDefault, []string{"enforce"}},
 	} {
 		d.text(one.into, one.values...)
 	}
@@ -108,6 +111,7 @@ func generated(seed uint64) *Config {
 	d.list(&c.BinDirs, 1, "/opt/x", "/b:c")
 	d.list(&c.Exec, 1, "bridge", "portmap")
 	d.list(&c.DataRoots, 0, "/d1", "/d2")
+	d.rules(c)
 	for _, b := range []*bool{&c.LogToStderr, &c.NamespaceIsolation, &c.RetryDeleteOnError, &c.RefuseUnknownKeys, &c.LogOptions.Compress} {
 		*b = *b != d.half()
 	}
@@ -122,6 +126,34 @@ func generated(seed uint64) *Config {
 		}
 	}
 	return c
+}
+
+// rules are some of a policy, each with some of the keys.
+func (d dice) rules(c *Config) {
+	if d.half() {
+		return
+	}
+	for i := range 1 + d.IntN(3) {
+		r := policy.Default()
+		r.Namespaces = []string{fmt.Sprintf("team-%d-*", i)}
+		d.list(&r.Types, 1, "bridge", "passthru")
+		d.list(&r.Exec, 0, "vlan", "sriov")
+		d.list(&r.Masters, 0, "ens*", "<&>")
+		d.list(&r.Bridges, 0, "br-a", "br-b")
+		d.list(&r.Sysctls, 0, "net.*")
+		if d.half() {
+			r.VLANs = []policy.Span{{From: 1, To: 4094}, {From: 5, To: 5}}
+			r.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64")}
+			r.HostPorts = policy.HostPorts{Ports: []policy.Span{{From: 80, To: 80}}, Loopback: d.half()}
+		}
+		r.OnDisk, r.DefaultNetworks = d.half(), d.half()
+		r.Networks, r.Ranges, r.Addresses = d.IntN(20), d.IntN(20), d.IntN(20)
+		if d.half() {
+			r = policy.Default()
+			r.Namespaces, r.All = []string{fmt.Sprintf("all-%d", i)}, true
+		}
+		c.Rules = append(c.Rules, r)
+	}
 }
 
 func (d dice) networks(c *Config) {

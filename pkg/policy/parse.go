@@ -33,7 +33,7 @@ func Parse(field string, raw json.RawMessage) ([]Rule, error) {
 	if err != nil {
 		return nil, bad(field, `give a list of rules, as [{"namespaces": ["team-a"]}]`, err)
 	}
-	rules := []Rule{}
+	var rules []Rule
 	for i, element := range elements {
 		rule, err := parseRule(fmt.Sprintf("%s[%d]", field, i), element)
 		if err != nil {
