@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -39,11 +40,15 @@ type content struct {
 	// of one namespace
 	localRoles    []rbacv1.Role
 	localBindings []rbacv1.RoleBinding
-	nads          []nadv1.NetworkAttachmentDefinition
-	pods          []corev1.Pod
-	configs       []*conf.Config
-	clusters      []clusterConfig
-	blocks        []ipBlockFile
+
+	policies       []admissionv1.ValidatingAdmissionPolicy
+	policyBindings []admissionv1.ValidatingAdmissionPolicyBinding
+
+	nads     []nadv1.NetworkAttachmentDefinition
+	pods     []corev1.Pod
+	configs  []*conf.Config
+	clusters []clusterConfig
+	blocks   []ipBlockFile
 }
 
 // loaders claim the files whose name says what they hold; all other YAML files hold Kubernetes objects.
@@ -180,6 +185,10 @@ func (c *content) loadObject(doc []byte) error {
 		return addStrict(&c.localRoles, doc)
 	case "rbac.authorization.k8s.io/v1 RoleBinding":
 		return addStrict(&c.localBindings, doc)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":
+		return addStrict(&c.policies, doc)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding":
+		return addStrict(&c.policyBindings, doc)
 	case "apiextensions.k8s.io/v1 CustomResourceDefinition":
 		return addStrict(&c.crds, doc)
 	case nadv1.GroupName + "/" + nadv1.Version + " " + nadv1.Kind:

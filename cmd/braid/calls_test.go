@@ -206,14 +206,20 @@ func (r *apiRig) calls(fn func()) map[string]int {
 	return count
 }
 
-// names are those of the entries of the network-status that the API server has.
-func (r *apiRig) names(p *apiPod) string {
+// published is the network-status that the API server has.
+func (r *apiRig) published(p *apiPod) string {
 	r.t.Helper()
 	object, err := r.server.Client().CoreV1().Pods(r.namespace).Get(r.t.Context(), p.name, metav1.GetOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	text := object.Annotations[nadv1.StatusAnnotation]
+	return object.Annotations[nadv1.StatusAnnotation]
+}
+
+// names are those of the entries of the network-status.
+func (r *apiRig) names(p *apiPod) string {
+	r.t.Helper()
+	text := r.published(p)
 	if text == "" {
 		return ""
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -11,48 +14,96 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"k8s.io/client-go/kubernetes"
 )
 
-const (
-	agentAccount = "system:serviceaccount:kube-system:braid-agent"
-	cniAccount   = "system:serviceaccount:kube-system:braid-cni"
-)
+const cniAccount = "system:serviceaccount:kube-system:braid-cni"
 
-// newAgentRig is an apiRig whose node has a Node object and the accounts of an agent.
-func newAgentRig(t *testing.T, namespace string) (r *apiRig, node *corev1.Node) {
+// newAgentRig is an apiRig whose node has a Node object and the accounts of an agent, held to the
+// node by conf/rbac/admission.yaml.
+func newAgentRig(t *testing.T, namespace, name string) (r *apiRig, node *corev1.Node) {
 	t.Helper()
 	r = newAPIRig(t, namespace)
-	r.applyConf("crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml")
+	r.applyConf("crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml", "rbac/admission.yaml")
+	r.setBraid("nodeName", name)
 	nodes := r.server.Client().CoreV1().Nodes()
-	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
+	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := nodes.Delete(context.WithoutCancel(t.Context()), nodeName, metav1.DeleteOptions{}); err != nil {
+		if err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
+	r.held(node)
 	return r, node
 }
 
-// kubeconfig is that of a user with a client certificate.
-func (r *apiRig) kubeconfig(user string) string {
+// held waits until the API server has taken the policies up.
+func (r *apiRig) held(node *corev1.Node) {
 	r.t.Helper()
-	path, err := r.server.Kubeconfig(user)
+	client, err := r.server.ClientOf(r.agent(node))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	const patch = `{"metadata": {"labels": {"x": "y"}}}`
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		dry := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
+		_, err := client.CoreV1().Nodes().Patch(r.t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), dry, "status")
+		if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("the policies do not hold: %v", err)
+		}
+	}
+}
+
+// agent is a kubeconfig as the agent of a node has it.
+func (r *apiRig) agent(node *corev1.Node) string {
+	r.t.Helper()
+	token, err := r.tokenOf(r.server.Client(), "braid-agent", node)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	path, err := r.server.TokenKubeconfig("agent-"+node.Name, token)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return path
 }
 
-// tokenFor asks for a token of an account of kube-system that is bound to a Node.
+// credential has Braid use the credential that the agent of its node asks for, and returns its
+// kubeconfig.
+func (r *apiRig) credential(node *corev1.Node) string {
+	r.t.Helper()
+	token, err := r.tokenFor(r.agent(node), "braid-cni", node)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	path, err := r.server.TokenKubeconfig("cni-"+node.Name, token)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.use(path, cniAccount)
+	return path
+}
+
+// tokenFor is tokenOf with a kubeconfig.
 func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
 	r.t.Helper()
 	client, err := r.server.ClientOf(kubeconfig)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return r.tokenOf(client, account, node)
+}
+
+// tokenOf asks for a token of an account of kube-system that is bound to a Node.
+func (r *apiRig) tokenOf(client kubernetes.Interface, account string, node *corev1.Node) (string, error) {
+	r.t.Helper()
 	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
 	answer, err := client.CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
@@ -94,22 +145,14 @@ func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 // that needs everything: its networks, blocks of addresses, a claim, its status, events. Neither
 // account may do more than it needs.
 func TestCredentialOfAgent(t *testing.T) {
-	r, node := newAgentRig(t, "credential")
-	agent := r.kubeconfig(agentAccount)
+	r, node := newAgentRig(t, "credential", nodeName)
+	agent := r.agent(node)
 	for _, account := range []string{"braid-agent", "braid-controller", "default"} {
 		if _, err := r.tokenFor(agent, account, node); !apierrors.IsForbidden(err) {
 			t.Errorf("a token of %s: %v, want it forbidden", account, err)
 		}
 	}
-	token, err := r.tokenFor(agent, "braid-cni", node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cni, err := r.server.TokenKubeconfig("cni", token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.use(cni, cniAccount)
+	cni := r.credential(node)
 
 	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`)
 	r.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, namespace: credential}, spec: {network: a, interface: net1}}`)
@@ -126,6 +169,46 @@ func TestCredentialOfAgent(t *testing.T) {
 
 	t.Run("cni", func(t *testing.T) { r.may(cni, cniMay()) })
 	t.Run("agent", func(t *testing.T) { r.may(agent, agentMay()) })
+}
+
+// Two nodes, each with the credential of its own, use one range up: each claims a block, one shares
+// what it does not use when the other asks, and all is given back. That needs every kind of write
+// that conf/rbac/admission.yaml allows.
+func TestM31NodesShareAddresses(t *testing.T) {
+	first, node := newAgentRig(t, "shares", "share-1")
+	first.credential(node)
+	second, node := newAgentRig(t, "shares", "share-2")
+	second.credential(node)
+	first.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","ipam":{"type":"whereabouts","range":"10.20.0.0/16","range_start":"10.20.0.0","range_end":"10.20.0.31","network_name":"shares"}}`)
+	on := func(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
+	one := first.pod("one", `a`, on("share-1"))
+	first.must("ADD", one.pod, one.args())
+	pods := []*apiPod{}
+	seen := map[string]bool{}
+	for i := range 30 {
+		p := second.pod(fmt.Sprint("many-", i), `a`, on("share-2"))
+		_, failed := second.call("ADD", p.pod, p.args())
+		if failed != nil { // all but those of the first node's block are given
+			if !strings.Contains(failed.Msg, "was asked to share") {
+				t.Fatal(failed)
+			}
+			first.must("CHECK", one.pod, one.args())
+			second.must("ADD", p.pod, p.args())
+		}
+		address := regexp.MustCompile(`10\.20\.0\.\d+`).FindString(second.published(p))
+		if address == "" || seen[address] {
+			t.Fatalf("address %q, after %v", address, seen)
+		}
+		seen[address] = true
+		pods = append(pods, p)
+	}
+	for _, p := range pods {
+		second.must("DEL", p.pod, p.args())
+	}
+	first.must("DEL", one.pod, one.args())
+	if log := first.log() + second.log(); strings.Contains(log, "ValidatingAdmissionPolicy") {
+		t.Errorf("a policy stands in the way:\n%s", log)
+	}
 }
 
 func cniMay() map[string]bool {
@@ -174,8 +257,8 @@ func agentMay() map[string]bool {
 // A patch of the status of a Node is enough for the agent's condition and annotations. Taints and
 // the rest of the spec are out of its reach, also that way.
 func TestAgentWritesNodeStatus(t *testing.T) {
-	r, node := newAgentRig(t, "node-status")
-	client, err := r.server.ClientOf(r.kubeconfig(agentAccount))
+	r, node := newAgentRig(t, "node-status", nodeName)
+	client, err := r.server.ClientOf(r.agent(node))
 	if err != nil {
 		t.Fatal(err)
 	}

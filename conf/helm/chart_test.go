@@ -135,7 +135,14 @@ func TestVariants(t *testing.T) {
 	}
 	base := objects(t, render(t, "kube-system"))
 	const (
-		scc = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, RoleBinding braid-controller-scc"
+		scc       = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, RoleBinding braid-controller-scc"
+		admission = "ValidatingAdmissionPolicy braid-node-blocks-changed, ValidatingAdmissionPolicy braid-node-blocks-deleted, " +
+			"ValidatingAdmissionPolicy braid-node-blocks-made, ValidatingAdmissionPolicy braid-node-events, ValidatingAdmissionPolicy braid-node-pods, " +
+			"ValidatingAdmissionPolicy braid-node-status, ValidatingAdmissionPolicy braid-node-tokens, " +
+			"ValidatingAdmissionPolicyBinding braid-node-blocks-changed, ValidatingAdmissionPolicyBinding braid-node-blocks-deleted, " +
+			"ValidatingAdmissionPolicyBinding braid-node-blocks-made, ValidatingAdmissionPolicyBinding braid-node-events, " +
+			"ValidatingAdmissionPolicyBinding braid-node-pods, ValidatingAdmissionPolicyBinding braid-node-status, " +
+			"ValidatingAdmissionPolicyBinding braid-node-tokens"
 		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition ipblocks.ipam.braid-cni.io, " +
 			"CustomResourceDefinition network-attachment-definitions.k8s.cni.cncf.io"
 	)
@@ -151,16 +158,17 @@ func TestVariants(t *testing.T) {
 		"quota":           {namespace: "braid-system", args: []string{"--set", "profile=gke"}, more: "ResourceQuota braid-critical"},
 		"no controller": {args: []string{"--set", "controller.enabled=false"}, less: "ClusterRole braid-controller, ClusterRoleBinding braid-controller, " +
 			"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller"},
-		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods":     {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
-		"no devices":  {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
-		"no people":   {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
-		"pod monitor": {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"}, more: "PodMonitor braid-agent"},
-		"readiness":   {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
+		"no kinds":     {args: []string{"--set", "crds.install=false"}, less: crd},
+		"no pods":      {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"no devices":   {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
+		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
+		"no people":    {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
+		"pod monitor":  {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"}, more: "PodMonitor braid-agent"},
+		"readiness":    {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
 		"everything": {
 			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
 			less: "ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, " +
-				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods, " + crd,
+				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods, " + crd + ", " + admission,
 		},
 	}
 	for _, file := range profiles(t) {

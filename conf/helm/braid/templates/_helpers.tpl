@@ -21,5 +21,6 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{/* A file of files/rbac, for the namespace of the release. */}}
 {{- define "braid.rbac" -}}
 {{- $root := index . 0 -}}
-{{- $root.Files.Get (printf "files/rbac/%s.yaml" (index . 1)) | replace "namespace: kube-system" (printf "namespace: %s" $root.Release.Namespace) -}}
+{{- $root.Files.Get (printf "files/rbac/%s.yaml" (index . 1)) | replace "namespace: kube-system" (printf "namespace: %s" $root.Release.Namespace)
+  | replace "serviceaccount:kube-system:" (printf "serviceaccount:%s:" $root.Release.Namespace) -}}
 {{- end -}}
