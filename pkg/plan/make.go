@@ -8,6 +8,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netconf"
 )
 
@@ -66,6 +67,13 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown, Limits: in.limits(r, def),
 	}
 	a.Warnings = atInterface(list.Warnings(), a)
+	if def.NAD != nil && HasConfig(def.NAD) {
+		ignored, err := list.HoldPaths(in.places())
+		if err != nil {
+			return Attachment{}, err
+		}
+		a.Warnings = append(a.Warnings, atInterface(ignored, a)...)
+	}
 	if s := r.Selection; s != nil {
 		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)
 		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
@@ -89,6 +97,15 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		return a, a.refuseDefaultRoutes()
 	}
 	return a, nil
+}
+
+// places are where the paths in a NAD may lead to.
+func (in *Input) places() netconf.Places {
+	operator := hostfile.Roots{"/etc"}
+	if in.Node.ConfDir != "" {
+		operator = append(operator, in.Node.ConfDir)
+	}
+	return netconf.Places{Data: append(hostfile.Roots{}, in.Policy.DataRoots...), Operator: operator}
 }
 
 // atInterface returns copies of warnings that name the attachment.

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// outsider is a directory that no network may name, with a file in it.
+func (r *rig) outsider() (dir, file string) {
+	r.t.Helper()
+	dir = r.t.TempDir()
+	file = filepath.Join(dir, "secret")
+	if err := os.WriteFile(file, []byte("search s3cret.example\nnameserver 10.66.6.6\n"), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return dir, file
+}
+
+// sameOutside fails the test if there is more in the directory than its file, or the file is another.
+func (r *rig) sameOutside(dir, file string) {
+	r.t.Helper()
+	entries, err := os.ReadDir(dir)
+	data, ferr := os.ReadFile(file)
+	if errors.Join(err, ferr) != nil || len(entries) != 1 || !strings.HasPrefix(string(data), "search s3cret.example") || strings.Count(string(data), "\n") != 2 {
+		r.t.Errorf("outside: %v, %q, %v, %v", entries, data, err, ferr)
+	}
+}
+
+// TestM34ExecdPluginsDirectory: a NAD has no plugin work as root in a directory of its choice also
+// where a binary runs, by itself or as an IPAM plugin or delegate of another, at any depth and
+// however the key is spelt. In Braid's first version one unknown key was enough.
+func TestM34ExecdPluginsDirectory(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir, file := r.outsider()
+	r.fake("fake", "")
+	for i, config := range []string{
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR,"x":1}}`,
+		`{"type":"macvlan","master":"nic0","x":1,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
+		`{"type":"ptp","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
+		`{"type":"ptp","ipam":{"type":"host-local","subnet":"10.34.0.0/24","DATADIR":DIR}}`,
+		`{"type":"ptp","IPAM":{"Type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
+		`{"type":"fake","delegate":{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}}`,
+		`{"type":"fake","delegates":[{"plugins":[{"type":"fake"},{"type":"tuning","mtu":1400,"dataDir":DIR}]}]}`,
+		`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":DIR,"x":1}]}`,
+	} {
+		config = strings.Replace(config, "{", `{"cniVersion":"1.0.0",`, 1)
+		paths := []string{dir}
+		if i == 0 {
+			paths = append(paths, r.path("leases")+"/../../x", "relative", "/dev/null", "/var/lib/cni\x00"+dir)
+		}
+		for j, path := range paths {
+			name := fmt.Sprintf("n%d-%d", i, j)
+			r.nad(name, strings.Replace(config, ":DIR", ":"+encode(t, path), 1))
+			p := r.pod("p-"+name, name)
+			r.fails("ADD", p, 7, "NAD default/"+name, "is beneath none of", "/var/lib/cni", "dataRoots")
+			r.must("DEL", p)
+			r.clean(p)
+		}
+	}
+	same(t, "calls", r.calls(), nil)
+	r.sameOutside(dir, file)
+	fine := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","x":1,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","x":1,"dataDir":%q}}`, r.path("leases"))
+	r.nad("fine", fine)
+	p := r.pod("fine", "fine")
+	r.add(p)
+	r.must("DEL", p)
+	r.clean(p)
+}
+
+// TestM33ExecdResolvConf: nor does a binary read a file of the NAD's choice.
+func TestM33ExecdResolvConf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir, file := r.outsider()
+	for i, path := range []string{file, "/proc/1/environ", "/etc/../" + file, "secret"} {
+		name := fmt.Sprint("n", i)
+		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","type":"ptp","ipam":{"type":"host-local","subnet":"10.33.0.0/24","dataDir":%q,"ResolvConf":%q}}`, r.path("leases"), path))
+		p := r.pod("p-"+name, name)
+		r.fails("ADD", p, 7, "NAD default/"+name, "ipam.ResolvConf", "/run/systemd/resolve")
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	r.sameOutside(dir, file)
+}
+
+// TestM25ExecdPluginsFiles: keys that name files of the node do not reach a binary, nor what it
+// calls, unless they lead to logs or to an operator's directory. The pod is told, and what its
+// network wants besides is as it was written.
+func TestM25ExecdPluginsFiles(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	_, file := r.outsider()
+	r.fake("fake", "")
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","logFile":%[1]q,"big":9007199254740993,"ipam":{"type":"whereabouts","range":"10.25.0.0/24",
+		"log_file":%[1]q,"LOG_FILE":%[1]q,"other":%[1]q,"configuration_path":%[1]q,"kubernetes":{"kubeconfig":%[1]q,"k8s_api_root":"x"}},
+		"delegates":[{"type":"fake","log_file_path":%[1]q,"logFile":"/var/log/fine.log"}]}`, file)
+	r.nad("a", config)
+	p := r.pod("p", "a")
+	r.add(p)
+	got := r.noted("fake", "ADD", p, "net1", "json")
+	if strings.Count(got, file) != 1 || !strings.Contains(got, `"other":"`+file+`"`) || !strings.Contains(got, "9007199254740993") || !strings.Contains(got, "/var/log/fine.log") ||
+		!strings.Contains(got, `"k8s_api_root":"x"`) {
+		t.Errorf("the binary got %s", got)
+	}
+	r.must("DEL", p)
+	if got := r.noted("fake", "DEL", p, "net1", "json"); strings.Count(got, file) != 1 {
+		t.Errorf("on DEL the binary got %s", got)
+	}
+	r.clean(p)
+	r.warned(p,
+		"IgnoredKey: default/a net1 logFile fake "+file, "IgnoredKey: default/a net1 ipam.log_file whereabouts",
+		"IgnoredKey: default/a net1 ipam.LOG_FILE whereabouts",
+		"IgnoredKey: default/a net1 ipam.configuration_path whereabouts", "IgnoredKey: default/a net1 ipam.kubernetes.kubeconfig whereabouts",
+		"IgnoredKey: default/a net1 delegates[0].log_file_path fake")
+	operators := r.path("net.d", "whereabouts.d", "whereabouts.kubeconfig")
+	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","ipam":{"type":"whereabouts","kubernetes":{"kubeconfig":%q}}}`, operators))
+	p = r.pod("q", "b")
+	r.add(p)
+	if got := r.noted("fake", "ADD", p, "net1", "json"); !strings.Contains(got, operators) {
+		t.Errorf("the binary got %s", got)
+	}
+	r.must("DEL", p)
+	r.warned(p)
+}
+
+// TestM34OperatorsPaths: what an operator puts on the node leads where he says.
+func TestM34OperatorsPaths(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir, _ := r.outsider()
+	r.fake("fake", "")
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"disk","type":"fake","logFile":%q,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":%q}}`, dir+"/log", dir)
+	r.write("net.d/10-disk.conf", config)
+	r.nad("disk", "")
+	r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.0.0", "name": "pods", "type": "fake", "logFile": dir + "/log"}}
+	p := r.pod("p", "disk")
+	r.add(p)
+	for _, ifname := range []string{"eth0", "net1"} {
+		if got := r.noted("fake", "ADD", p, ifname, "json"); !strings.Contains(got, dir) {
+			t.Errorf("%s: the binary got %s", ifname, got)
+		}
+	}
+	r.must("DEL", p)
+	r.warned(p)
+}
