@@ -89,6 +89,8 @@ func fault() func(string) {
 type rig struct {
 	t    *testing.T
 	node *nettest.Namespace
+	// wire has the other end of the NIC, of the same name.
+	wire *nettest.Namespace
 	dir  string
 	// conf is Braid's configuration, to be changed before the first call.
 	conf map[string]any
@@ -106,8 +108,8 @@ const nic = "nic0"
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	nettest.NeedsRoot(t)
-	r := &rig{t: t, node: nettest.New(t), dir: t.TempDir(), braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0])}
-	r.node.Veth(nic, nettest.New(t), "wire")
+	r := &rig{t: t, node: nettest.New(t), wire: nettest.New(t), dir: t.TempDir(), braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0])}
+	r.node.Veth(nic, r.wire, "wire")
 	for _, dir := range []string{"manifests", "net.d"} {
 		if err := os.Mkdir(r.path(dir), 0o700); err != nil {
 			t.Fatal(err)

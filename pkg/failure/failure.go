@@ -25,6 +25,7 @@ const (
 	InvalidAnnotation   Reason = "InvalidAnnotation"   // the pod's networks or default-network annotation; code 7
 	NADNotFound         Reason = "NADNotFound"         // code 7
 	NADForbidden        Reason = "NADForbidden"        // namespace isolation; code 7
+	NodeProtected       Reason = "NodeProtected"       // a tenant's network would change or take something of the node; code 7
 	NADInvalid          Reason = "NADInvalid"          // spec.config is no usable CNI configuration; code 7
 	MissingCapability   Reason = "MissingCapability"   // a request that no plugin of the chain declares; code 7
 	DefaultRouteRefused Reason = "DefaultRouteRefused" // a secondary default route that the pod did not ask for; code 7
@@ -161,8 +162,8 @@ func Code(err error) uint {
 		return ce.Code
 	}
 	switch ReasonOf(err) {
-	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NADInvalid, MissingCapability, DefaultRouteRefused, PolicyRefused,
-		DeviceUnavailable, NetworkNotFound, PluginNotFound:
+	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NodeProtected, NADInvalid, MissingCapability, DefaultRouteRefused,
+		PolicyRefused, DeviceUnavailable, NetworkNotFound, PluginNotFound:
 		return types.ErrInvalidNetworkConfig
 	case InvalidEnvironment, InterfaceConflict:
 		return types.ErrInvalidEnvironmentVariables

@@ -213,13 +213,17 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
 	if err != nil {
-		return nil, &failure.Error{Reason: reasonOf(ctx), Plugin: kind, Err: err}
+		return nil, &failure.Error{Reason: reasonOf(ctx, err), Plugin: kind, Err: err}
 	}
 	return out, nil
 }
 
-// reasonOf tells a plugin that failed from one that was stopped.
-func reasonOf(ctx context.Context) failure.Reason {
+// reasonOf tells a plugin that failed from one that was stopped, and from one that may not do what
+// its configuration says.
+func reasonOf(ctx context.Context, err error) failure.Reason {
+	if failure.ReasonOf(err) == failure.NodeProtected {
+		return failure.NodeProtected
+	}
 	if ctx.Err() != nil {
 		return failure.TimedOut
 	}

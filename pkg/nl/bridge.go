@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -53,6 +54,12 @@ func (h *Handle) AddPortVeth(ctx context.Context, port NewLink, bridge int, peer
 	pair := addLink(port, "veth", []*vnl.RtAttr{other}, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))))
 	pair.what += " with peer " + peer.Name
 	return h.Apply(ctx, pair)
+}
+
+// Ports lists the ports of a bridge, by index.
+func (h *Handle) Ports(ctx context.Context, bridge int) ([]*Link, error) {
+	links, err := h.links(ctx, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))))
+	return slices.DeleteFunc(links, func(l *Link) bool { return l.MasterIndex != bridge }), err
 }
 
 // Port is what a bridge does with the frames of a link in it.

@@ -204,6 +204,23 @@ func (h *Handle) LinkNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// links lists the links that a filter leaves, where the kernel knows it.
+func (h *Handle) links(ctx context.Context, filter ...vnl.NetlinkRequestData) ([]*Link, error) {
+	parts := append([]vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats))}, filter...)
+	messages, err := h.dump(ctx, unix.RTM_GETLINK, parts...)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make([]*Link, 0, len(messages))
+	for _, m := range messages {
+		if len(m) < unix.SizeofIfInfomsg {
+			return nil, fmt.Errorf("list links: %w", errShort)
+		}
+		links = append(links, parseLink(vnl.DeserializeIfInfomsg(m), m[unix.SizeofIfInfomsg:]))
+	}
+	return links, nil
+}
+
 // DeleteLink removes a link by name. One that is not there is removed already.
 func (h *Handle) DeleteLink(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {

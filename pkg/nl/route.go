@@ -119,6 +119,9 @@ type Exact struct {
 	raw *route
 }
 
+// Unicast reports whether the route leads somewhere: it is no prohibition, and not the host itself.
+func (e Exact) Unicast() bool { return e.raw.header.Type == unix.RTN_UNICAST }
+
 // ExactRoutes lists the routes of all tables and of every type, IPv4 before IPv6.
 func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
 	var routes []Exact

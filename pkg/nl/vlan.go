@@ -29,15 +29,12 @@ func (h *Handle) AddVLAN(ctx context.Context, n NewLink, parent, id int) error {
 // VLAN finds the link for a VLAN of the link parent, an index; ErrNoLink if there is none.
 func (h *Handle) VLAN(ctx context.Context, parent, id int) (*Link, error) {
 	what := fmt.Sprintf("VLAN %d of interface with index %d", id, parent)
-	messages, err := h.dump(ctx, unix.RTM_GETLINK, vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats)))
+	links, err := h.links(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	for _, m := range messages {
-		if len(m) < unix.SizeofIfInfomsg {
-			return nil, fmt.Errorf("%s: %w", what, errShort)
-		}
-		if link := parseLink(vnl.DeserializeIfInfomsg(m), m[unix.SizeofIfInfomsg:]); link.VLAN == id && link.ParentIndex == parent {
+	for _, link := range links {
+		if link.VLAN == id && link.ParentIndex == parent {
 			return link, nil
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -29,6 +30,12 @@ func ConfError(key string, value any, why string) error {
 		msg += " " + strictjson.Label(string(text))
 	}
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
+}
+
+// Protected is that an attachment may not do to the node what the key field of its configuration
+// asks for.
+func Protected(field string, err error, fix string) error {
+	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
 
 // decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says

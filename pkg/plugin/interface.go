@@ -30,7 +30,22 @@ func (r *Request) Allot(ctx context.Context, kind string) (*types100.Result, err
 		return nil, failure.WithFix(fmt.Errorf("IPAM plugin %s gave no address", kind),
 			`name addresses in its configuration, or let the pod ask for one with "ips" in its annotation`)
 	}
-	return result, nil
+	return result, r.mayHave(result.IPs)
+}
+
+// mayHave refuses addresses that the attachment's limits do not allow.
+func (r *Request) mayHave(ips []*types100.IPConfig) error {
+	for _, ip := range ips {
+		addr, err := Prefix(ip.Address)
+		if err != nil {
+			return err
+		}
+		if may, _ := r.Limits.MayAddress(addr); !may {
+			return Protected("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", addr, r.Limits.Namespace),
+				"choose another subnet, or let the node's operator allow this one")
+		}
+	}
+	return nil
 }
 
 // NewInterface looks up the link that was just made for the pod, as a result describes it. Its removal is put on the undo stack.

@@ -16,7 +16,10 @@ import (
 )
 
 // Plugin is the plugin.
-type Plugin struct{}
+type Plugin struct {
+	// Dir is the directory of the lock of bridges that are made for tenants.
+	Dir string
+}
 
 var (
 	_ plugin.Interface[Conf] = Plugin{}
@@ -27,7 +30,7 @@ var (
 const bridgeInterface, portInterface, podInterface = 0, 1, 2
 
 // Add makes the bridge, if there is none, and the pod's link.
-func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
+func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	ipam, err := c.IPAMType()
 	if err != nil {
 		return nil, err
@@ -43,7 +46,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 	if err != nil {
 		return nil, err
 	}
-	a := &attachment{Request: req, conf: c, ipam: ipam, port: wanted, mac: mac}
+	a := &attachment{Request: req, plugin: p, conf: c, ipam: ipam, port: wanted, mac: mac}
 	if a.hostNS, a.host, err = req.Host(); err != nil {
 		return nil, err
 	}
@@ -72,14 +75,23 @@ func hasDNS(d types.DNS) bool {
 	return d.Nameservers != nil || d.Search != nil || d.Options != nil || d.Domain != ""
 }
 
-// Del removes the link, gives the addresses back and removes the rules.
-func (Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req))
+// Del removes the link, gives the addresses back and removes the rules, and a tenant's bridge that
+// has no other port.
+func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
+	err := errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req))
+	if err != nil {
+		return err
+	}
+	if err := leave(ctx, req, c); err != nil {
+		return err
+	}
+	return p.release(ctx, req, c)
 }
 
-// GC removes the rules of attachments of the network that are not valid; the links live in pods' namespaces and go with them.
-func (Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"), collectRules(ctx, req))
+// GC removes the rules of attachments of the network that are not valid, and a tenant's bridge
+// without ports; the links live in pods' namespaces and go with them.
+func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
+	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"), collectRules(ctx, req), p.release(ctx, req, c))
 }
 
 // Status passes on: a bridge that is absent is made.

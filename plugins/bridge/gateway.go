@@ -70,9 +70,16 @@ func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) e
 	if len(gateways) == 0 {
 		return nil
 	}
+	unlock, err := a.guard(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := a.judgeGateways(ctx, gateways); err != nil {
+		return err
+	}
 	link := a.bridge.Link
 	if a.conf.VLAN != 0 {
-		var err error
 		if link, err = a.ensureVLANInterface(ctx); err != nil {
 			return err
 		}
@@ -140,6 +147,9 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 	if err := a.host.AddAddr(ctx, link.Index, addr); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	if a.Limits != nil {
+		a.Undo.Push(func(ctx context.Context) error { return a.withdraw(ctx, link, addr) })
+	}
 	return nil
 }
 
@@ -196,7 +206,7 @@ func (a *attachment) ensureVLANInterface(ctx context.Context) (*nl.Link, error) 
 	link, err := a.host.Link(ctx, name)
 	if errors.Is(err, nl.ErrNoLink) {
 		// Another ADD may be faster.
-		if _, err := a.addVeth(ctx, nl.NewLink{Name: name, MTU: a.bridge.MTU}, a.host); err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, err := a.addVeth(ctx, nl.NewLink{Name: name, MTU: a.bridge.MTU, Group: a.group()}, a.host); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		link, err = a.host.Link(ctx, name)

@@ -26,7 +26,8 @@ const carrierWithin = 3 * time.Second
 // attachment is an ADD under way.
 type attachment struct {
 	*plugin.Request
-	conf *Conf
+	plugin Plugin
+	conf   *Conf
 	// ipam is the type of the IPAM plugin; empty for none.
 	ipam string
 	// port and mac are what the configuration and the pod ask for.
@@ -44,11 +45,7 @@ type attachment struct {
 
 // connect makes what the pod is connected by: bridge and link. The pod's end is down.
 func (a *attachment) connect(ctx context.Context) (err error) {
-	if a.bridge, err = a.ensureBridge(ctx); err != nil {
-		return err
-	}
-	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: plugin.Group}
-	name, err := a.addVeth(ctx, peer, a.pod)
+	name, err := a.join(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,11 +61,31 @@ func (a *attachment) connect(ctx context.Context) (err error) {
 	return a.setPort(ctx, a.portLink, a.port)
 }
 
+// join makes the pod's link on the bridge, and returns the name of the port.
+func (a *attachment) join(ctx context.Context) (port string, err error) {
+	unlock, err := a.guard(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if a.Limits != nil {
+		a.Undo.Push(func(ctx context.Context) error { return a.plugin.release(ctx, a.Request, a.conf) })
+	}
+	if a.bridge, err = a.ensureBridge(ctx); err != nil {
+		return "", err
+	}
+	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: plugin.Group}
+	return a.addVeth(ctx, peer, a.pod)
+}
+
 // ensureBridge makes the bridge where there is none, and sets it up. It stays if the ADD fails: others may have joined it by then.
 func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 	name := a.conf.bridge()
 	bridge, err := a.host.Bridge(ctx, name)
 	if errors.Is(err, nl.ErrNoLink) {
+		if err := a.mayJoin(nil); err != nil {
+			return nil, err
+		}
 		// Another ADD may be faster.
 		if err := a.addBridge(ctx); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
@@ -78,10 +95,19 @@ func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.claim(ctx, bridge); err != nil {
+		return nil, err
+	}
+	if err := a.mayJoin(bridge); err != nil {
+		return nil, err
+	}
 	if a.conf.filtersVLANs() && !bridge.VLANFiltering {
 		return nil, plugin.ConfError("bridge", name, "exists and does not filter VLANs, as vlan and vlanTrunk need it")
 	}
 	if a.conf.PromiscMode && !bridge.Promisc {
+		if a.bridge = bridge; !a.own() {
+			return nil, a.foreign("promiscMode", "promiscuous mode")
+		}
 		if err := a.host.SetPromisc(ctx, bridge.Index, true); err != nil {
 			return nil, err
 		}
@@ -96,7 +122,7 @@ func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 }
 
 func (a *attachment) addBridge(ctx context.Context) error {
-	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU}
+	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU, Group: a.group()}
 	if a.conf.gateway(a.ipam) {
 		// With an address of its own it does not take over those of its ports: a gateway's MAC is in pods' neighbour tables.
 		var err error
@@ -105,6 +131,14 @@ func (a *attachment) addBridge(ctx context.Context) error {
 		}
 	}
 	return a.host.AddBridge(ctx, wanted, a.conf.filtersVLANs())
+}
+
+// group is the link group of what is made for attachments like this one.
+func (a *attachment) group() uint32 {
+	if a.Limits == nil {
+		return 0
+	}
+	return group
 }
 
 // randomMAC returns a MAC that is of one host and locally administered.

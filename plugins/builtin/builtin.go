@@ -53,7 +53,7 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		Open: node.Open, Files: whereabouts.Files(), Logs: whereabouts.LogRoots(), Trusting: node.DataRoots == nil,
 	}
 	return map[string]*plugin.Plugin{
-		"bridge":             plugin.New(bridge.Plugin{}),
+		"bridge":             plugin.New(bridge.Plugin{Dir: filepath.Join(node.StateDir, "bridges")}),
 		"ipvlan":             plugin.New(ipvlan.Plugin{VLANs: vlans}),
 		"macvlan":            plugin.New(macvlan.Plugin{VLANs: vlans}),
 		netconf.PassthruType: plugin.New(passthru.Plugin{}),

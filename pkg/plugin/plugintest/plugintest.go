@@ -24,6 +24,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/nettest"
@@ -72,7 +73,7 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d})
+	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Limits: d.node.Limits})
 }
 
 // Run is one command of a plugin with this configuration. A key that it does not know is an error:
@@ -100,7 +101,7 @@ func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
 
 func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if bound, ok := d.run(path); ok {
-		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d})
+		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Limits: d.node.Limits})
 	}
 	return Exec(ctx, d.node, path, environ, stdin)
 }
@@ -144,6 +145,8 @@ type Node struct {
 	Host *nettest.Namespace
 	// Dir is for files: dataDir of IPAM, ...
 	Dir string
+	// Limits are those of all attachments; nil for none.
+	Limits *attachment.Limits
 
 	tb     testing.TB
 	runner Runner

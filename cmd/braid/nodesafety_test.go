@@ -1,0 +1,283 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/braid-cni/braid/pkg/nettest"
+)
+
+// tenantRig is a node with an uplink, in both families and with a table of its own, on which a pod
+// of the operator's runs.
+func tenantRig(t *testing.T) (r *rig, bystander *pod) {
+	t.Helper()
+	r, bystander = hostileRig(t)
+	r.wire.Up("wire")
+	r.node.Up(nic)
+	r.node.Addr(nic, "192.168.7.2/24", "2001:db8:7::2/64")
+	r.node.Route("default", "192.168.7.1", nic, 0)
+	r.node.Route("default", "2001:db8:7::1", nic, 1024)
+	r.route("198.18.5.0/24", 100, 0)
+	r.route("10.96.0.0/12", 0, 6) // blackhole
+	r.route("fd00:7::/32", 0, 0)
+	return r, bystander
+}
+
+// route adds a route by the uplink in a table, 0 for main, of a type, 0 for unicast.
+func (r *rig) route(to string, table, kind int) {
+	r.t.Helper()
+	_, dst, err := net.ParseCIDR(to)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	route := &netlink.Route{Dst: dst, Table: table, Type: kind}
+	if kind == 0 {
+		route.LinkIndex, route.Scope = r.node.Link(nic).Attrs().Index, netlink.SCOPE_LINK
+	}
+	if err := r.node.Netlink().RouteAdd(route); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// tenantBridge is the configuration of a gateway on a bridge with addresses of host-local; extra is
+// put into it.
+func (r *rig) tenantBridge(bridge, subnet, extra string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":%q,"isGateway":true%s,
+		"ipam":{"type":"host-local","dataDir":%q,"subnet":%q}}`, bridge, extra, r.path("leases"), subnet)
+}
+
+// denied is an ADD that has to fail with a text that has all the words, and that leaves the node as
+// it was, as does its DEL.
+func (r *rig) denied(p *pod, code uint, words ...string) {
+	r.t.Helper()
+	before := r.node.Snapshot()
+	r.fails("ADD", p, code, words...)
+	if diff := cmp.Diff(before, r.node.Snapshot()); diff != "" {
+		r.t.Errorf("the ADD changed the node:\n%s", diff)
+	}
+	r.must("DEL", p)
+	if diff := cmp.Diff(before, r.node.Snapshot()); diff != "" {
+		r.t.Errorf("the DEL changed the node:\n%s", diff)
+	}
+}
+
+// TestM27GatewayCoversNoRoute: no prefix of a tenant's gateway takes what the node has a route for.
+func TestM27GatewayCoversNoRoute(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	for name, c := range map[string]struct{ subnet, word string }{
+		"the uplink's":           {"192.168.7.0/25", "192.168.7.0/24"},
+		"half of all":            {"128.0.0.0/1", "the node has the route"},
+		"the internet's":         {"8.8.8.0/24", "default route"},
+		"metadata":               {"169.254.169.0/24", "default route"},
+		"loopback":               {"127.1.0.0/16", "127.0.0.0/8"},
+		"another bridge's":       {"10.1.128.0/24", "10.1.0.0/16"},
+		"a table's":              {"198.18.0.0/16", "198.18.5.0/24"},
+		"a blackhole's":          {"10.100.0.0/16", "10.96.0.0/12"},
+		"an IPv6 route's":        {"fd00:7:1::/64", "fd00:7::/32"},
+		"the uplink's IPv6":      {"2001:db8:7::/96", "2001:db8:7::/64"},
+		"half of IPv6":           {"2000::/3", "2001:db8:7::"},
+		"the internet's of IPv6": {"2a00:1450::/64", "default route"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			for i, extra := range []string{"", `,"forceAddress":true,"isDefaultGateway":true`} {
+				name := fmt.Sprintf("team/x%d", i)
+				r.nad(name, r.tenantBridge("br-team", c.subnet, extra))
+				r.denied(r.pod(name, name), types.ErrInvalidNetworkConfig, name, c.word)
+			}
+		})
+	}
+	t.Run("in a VLAN", func(t *testing.T) {
+		nettest.NeedsLink(t, "bridge-vlan")
+		r := r.sub(t)
+		r.nad("team/x", r.tenantBridge("br-team", "192.168.7.0/25", `,"vlan":5`))
+		r.denied(r.pod("team/x", "x"), types.ErrInvalidNetworkConfig, "team/x", "192.168.7.0/24")
+	})
+	// The second gateway is refused: the first one goes.
+	r.nad("team/two", strings.Replace(r.tenantBridge("br-team", "", ""), `"subnet":""`,
+		`"ranges":[[{"subnet":"10.7.0.0/24"}],[{"subnet":"fd00:7:2::/64"}]]`, 1))
+	r.denied(r.pod("team/two", "two"), types.ErrInvalidNetworkConfig, "fd00:7::/32")
+	r.survives(bystander)
+}
+
+// TestM27GatewayGoes: a tenant's bridge with its addresses goes with its last attachment, also where
+// the ADD fails behind the plugin that made it.
+func TestM27GatewayGoes(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	for name, extra := range map[string]string{"plain": "", "VLAN": `,"vlan":5`} {
+		t.Run(name, func(t *testing.T) {
+			if name == "VLAN" {
+				nettest.NeedsLink(t, "bridge-vlan")
+			}
+			r := r.sub(t)
+			before := r.node.Links() + r.node.Addrs() + r.node.Routes()
+			unchanged := func() {
+				t.Helper()
+				if diff := cmp.Diff(before, r.node.Links()+r.node.Addrs()+r.node.Routes()); diff != "" {
+					t.Errorf("the node was changed:\n%s", diff)
+				}
+			}
+			config := r.tenantBridge("br-team", "10.7.0.0/24", extra)
+			r.nad("team/x", config)
+			r.script("fails", `[ "$CNI_COMMAND" = ADD ] && echo '{"code":107,"msg":"as the test wants it"}' && exit 1; exit 0`)
+			r.nad("team/y", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"fails"}]}`, config))
+			r.fails("ADD", r.pod("team/c", "y"), 107, "as the test wants it")
+			unchanged()
+			a, b := r.pod("team/a", "x"), r.pod("team/b", "x")
+			r.must("ADD", a)
+			r.must("ADD", b)
+			r.must("CHECK", a)
+			r.must("DEL", a)
+			r.must("CHECK", b)
+			if !strings.Contains(r.node.Addrs(), "10.7.0.1/24") {
+				t.Error("the gateway went with an attachment that was not the last")
+			}
+			r.must("DEL", b)
+			unchanged()
+			// A runtime that lost the sandbox only calls GC.
+			r.must("ADD", a)
+			r.valid(bystander)
+			r.must("GC", nil)
+			unchanged()
+		})
+	}
+	r.survives(bystander)
+}
+
+// TestM27BridgeRace: ADDs and DELs at once on one bridge.
+func TestM27BridgeRace(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	before := r.node.Links() + r.node.Addrs()
+	r.nad("team/x", r.tenantBridge("br-team", "10.7.0.0/24", ""))
+	r.nad("rival/x", r.tenantBridge("br-rival", "10.7.0.128/25", ""))
+	for round := range 8 {
+		var group sync.WaitGroup
+		pods := []*pod{r.pod("team/a", "x"), r.pod("team/b", "x"), r.pod("team/c", "x")}
+		for i, p := range pods {
+			group.Go(func() {
+				for range 2 + i%2 {
+					if _, err := r.call("ADD", p); err != nil {
+						t.Errorf("round %d: %v", round, err)
+						return
+					}
+					if _, err := r.call("CHECK", p); err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+					if _, err := r.call("DEL", p); err != nil {
+						t.Errorf("round %d: %v", round, err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		if diff := cmp.Diff(before, r.node.Links()+r.node.Addrs()); diff != "" {
+			t.Fatalf("left:\n%s", diff)
+		}
+		// Of two with overlapping prefixes one is refused, or they came one after the other.
+		for _, p := range []*pod{pods[0], r.pod("rival/d", "x")} {
+			group.Go(func() { r.call("ADD", p) }) //nolint:errcheck // one of them fails
+		}
+		group.Wait()
+		if addrs := r.node.Addrs(); strings.Contains(addrs, "10.7.0.1/24") == strings.Contains(addrs, "10.7.0.129/25") {
+			t.Errorf("not one of the two gateways is there:\n%s", addrs)
+		}
+		r.must("DEL", pods[0])
+		r.must("DEL", &pod{pods[1].Namespace, "id-d", "rival", "d"})
+	}
+	r.survives(bystander)
+}
+
+// TestM28ForeignBridge: a tenant changes nothing of a bridge that was not made for its namespace.
+func TestM28ForeignBridge(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	r.node.Bridge("br-admin")
+	r.node.Up("br-admin")
+	r.nad("rival/x", r.tenantBridge("br-rival", "10.7.0.0/24", ""))
+	rival := r.pod("rival/r", "x")
+	r.must("ADD", rival)
+	for name, c := range map[string]struct{ bridge, extra, word string }{
+		"forceAddress on cni0": {"cni0", `,"forceAddress":true`, "cni0"},
+		"address on cni0":      {"cni0", ``, "cni0"},
+		"without addresses":    {"br-admin", `,"forceAddress":true`, "br-admin"},
+		"another tenant's":     {"br-rival", `,"forceAddress":true`, "br-rival"},
+		"promiscuous mode":     {"br-admin", `,"promiscMode":true`, "promiscMode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			r.nad("team/x", r.tenantBridge(c.bridge, "10.5.0.0/24", c.extra))
+			r.denied(r.pod("team/p", "x"), types.ErrInvalidNetworkConfig, "team/x", c.word)
+		})
+	}
+	t.Run("in a VLAN", func(t *testing.T) {
+		nettest.NeedsLink(t, "bridge-vlan")
+		r := r.sub(t)
+		r.nad("rival/vlan", r.tenantBridge("br-vlan", "10.6.0.0/24", `,"vlan":6`))
+		vlan := r.pod("rival/vlan", "vlan")
+		r.must("ADD", vlan)
+		r.nad("team/x", r.tenantBridge("br-vlan", "10.5.0.0/24", `,"vlan":8`))
+		r.denied(r.pod("team/p", "x"), types.ErrInvalidNetworkConfig, "team/x", "br-vlan")
+		r.must("DEL", vlan)
+	})
+	// IPv6 addresses stand beside each other: the tenant's is one too many all the same.
+	r.nad("team/six", r.tenantBridge("cni0", "fd00:99::/64", ""))
+	r.denied(r.pod("team/six", "six"), types.ErrInvalidNetworkConfig, "cni0")
+	// A bridge that was there is not the tenant's to remove, and may be joined where nothing changes.
+	r.nad("team/join", strings.Replace(r.tenantBridge("br-admin", "10.5.0.0/24", ""), `"isGateway":true`, `"isGateway":false`, 1))
+	joined := r.pod("team/join", "join")
+	r.must("ADD", joined)
+	r.must("DEL", joined)
+	if !r.node.HasLink("br-admin") {
+		t.Error("the administrator's bridge is gone")
+	}
+	r.node.Addr("br-admin", "10.4.0.1/24")
+	r.nad("team/same", r.tenantBridge("br-admin", "10.4.0.0/24", ""))
+	same := r.pod("team/same", "same")
+	r.must("ADD", same)
+	r.must("CHECK", same)
+	r.must("DEL", same)
+	r.must("CHECK", rival)
+	r.must("DEL", rival)
+	if err := r.node.Netlink().LinkDel(r.node.Link("br-admin")); err != nil {
+		t.Fatal(err)
+	}
+	r.survives(bystander)
+}
+
+// TestM28OperatorsBridge: the operator's networks do what they did.
+func TestM28OperatorsBridge(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	r.node.Bridge("br-admin")
+	r.node.Addr("br-admin", "10.4.0.1/24")
+	for i, subnet := range []string{"10.5.0.0/24", "192.168.7.128/25", "8.8.8.0/24"} {
+		name := fmt.Sprintf("o%d", i)
+		r.nad(name, r.tenantBridge("br-admin", subnet, `,"forceAddress":true`))
+		p := r.pod(name, name)
+		r.must("ADD", p)
+		r.must("DEL", p)
+	}
+	r.nad("new", r.tenantBridge("br-new", "10.97.0.0/24", ""))
+	p := r.pod("new", "new")
+	r.must("ADD", p)
+	r.must("DEL", p)
+	if !strings.Contains(r.node.Addrs(), "10.97.0.1/24") {
+		t.Error("the operator's bridge lost its address with its last attachment")
+	}
+	for _, name := range []string{"br-admin", "br-new"} {
+		if err := r.node.Netlink().LinkDel(r.node.Link(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.survives(bystander)
+}
