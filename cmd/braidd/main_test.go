@@ -29,6 +29,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/netns"
+	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -397,7 +398,7 @@ func TestAgentUninstalls(t *testing.T) {
 	records := record.New(r.path("run/braid"))
 	sandbox, err := records.Lock(t.Context(), "c")
 	must(t, err)
-	alive := "/proc/self/ns/net"
+	alive := nettest.New(t).Path
 	id, err := netns.Identity(alive)
 	must(t, err)
 	must(t, sandbox.Save(&record.Record{NetNS: alive, NetNSID: id, Complete: true, Attachments: []record.Attachment{{
