@@ -86,6 +86,9 @@ func (s *Store) look(at hostfile.Dir, f *File, e *Entry) (State, error) {
 	}
 	mode := fs.FileMode(st.Mode).Perm()
 	same := digest == f.Digest
+	if e == nil && !same && filepath.Dir(f.Path) == s.Dir {
+		return Changed, nil // nobody else's is there, so the ledger was lost
+	}
 	switch {
 	case e == nil && same && runs(mode) == runs(f.Mode), same && mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()): //nolint:gosec // an id
 		return Right, nil

@@ -3,7 +3,9 @@
 // Contract: a file is replaced by a rename in its own directory, after its content has reached the
 // disk. Whatever dies at whatever moment, the path has the old content or the new, and the next Put
 // finishes the work. Nothing is written where content and mode are right already. A file that the
-// Store did not put there is never replaced or removed, nor is anything that is no regular file.
+// Store did not put there is never replaced or removed, nor is anything that is no regular file. A
+// file that has the very content that the Store would give it counts as its own from then on, unless
+// its directory is read-only; so does all that is in the Store's own directory.
 //
 // Whose a file is stands in a ledger in the Store's directory, which is on persistent disk: a path
 // with the digests of what may lie there. It names a new content before that content has the path.
@@ -209,7 +211,7 @@ func (s *Store) Put(ctx context.Context, f *File) (changed bool, err error) {
 		}
 		switch state {
 		case Right:
-			return s.settle(ctx, dir, l, f)
+			return s.settle(ctx, dir, at, l, f)
 		case Foreign:
 			return foreign(f.Path)
 		}
@@ -252,11 +254,18 @@ func (s *Store) replace(ctx context.Context, dir, at hostfile.Dir, l *ledger, f 
 	return s.writeLedger(ctx, dir, l)
 }
 
-// settle ends what was interrupted after the file had its path.
-func (s *Store) settle(ctx context.Context, dir hostfile.Dir, l *ledger, f *File) error {
+// settle ends what was interrupted after the file had its path, and adopts a file that is as the
+// Store would have made it: the ledger may have been lost. One that cannot be replaced stays its
+// owner's, as on a node whose image is read-only.
+func (s *Store) settle(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *File) error {
 	e := l.entry(f.Path)
-	if e == nil || e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note {
-		return nil // it came with the node's image, or all is done
+	switch {
+	case e != nil && e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note:
+		return nil
+	case e == nil && unix.Faccessat(at.FD(), ".", unix.W_OK, 0) != nil:
+		return nil
+	case e == nil:
+		l.intend(f)
 	}
 	l.done(f)
 	return s.writeLedger(ctx, dir, l)

@@ -191,13 +191,37 @@ func TestPutForeign(t *testing.T) {
 	r := newRig(t)
 	must(t, os.WriteFile(r.path(), []byte("theirs"), 0o600))
 	r.refuses(r.file("1"), failure.FileInTheWay, r.path(), "not from this installer")
-	// One that is as it would be is fine, as where a node's image has it; it stays theirs.
-	if r.put("theirs") {
-		t.Error("what was there was written again")
-	}
 	must(t, r.Remove(t.Context(), r.path()))
 	r.wants("00-braid.conflist -rw------- theirs")
-	r.refuses(r.file("1"), failure.FileInTheWay)
+}
+
+// A Store that has lost its ledger knows its files by what is in them; one that is of another version
+// is foreign to it, but for those in its own directory.
+func TestLedgerLost(t *testing.T) {
+	r := newRig(t)
+	inside := func(content string) *own.File { return own.Bytes(filepath.Join(r.Dir, "kubeconfig"), 0o600, "kubeconfig", []byte(content)) }
+	r.put("1")
+	_, err := r.Put(t.Context(), inside("old"))
+	must(t, err)
+	lose := func() {
+		must(t, os.Remove(filepath.Join(r.Dir, "installed.json")))
+		must(t, r.Claim(t.Context()))
+	}
+	lose()
+	r.refuses(r.file("2"), failure.FileInTheWay)
+	if r.put("1") {
+		t.Error("what was there was written again")
+	}
+	if !r.put("2") {
+		t.Error("it was not replaced after it had been adopted")
+	}
+	lose()
+	r.put("2")
+	must(t, r.Remove(t.Context(), r.path()))
+	r.wants()
+	if changed, err := r.Put(t.Context(), inside("new")); err != nil || !changed {
+		t.Errorf("a file in the Store's own directory: %v, %v", changed, err)
+	}
 }
 
 // A file that came while the first Put was interrupted is not the Store's.
@@ -543,6 +567,8 @@ func TestPutReadOnly(t *testing.T) {
 	if changed, err := r.Put(t.Context(), baked); err != nil || changed {
 		t.Errorf("baked in: %v, %v", changed, err)
 	}
+	must(t, r.Remove(t.Context(), r.path())) // it is not the Store's to remove
+	r.wants("00-braid.conflist -rwxr-xr-x baked")
 	r.refuses(own.Bytes(r.path(), 0o755, "binary", []byte("newer")), failure.FileInTheWay)
 	r.refuses(own.Bytes(r.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed, "read-only", "bake")
 	// One that does not run is not as wanted.
