@@ -82,9 +82,12 @@ func TestNamed(t *testing.T) {
 	r.write("20-calico.conflist", calico)
 	r.apply()
 	r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
-	r.Named = r.conf("00-braid.conflist") // Braid itself
-	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "meta plugin braid") {
-		t.Errorf("error is %v", err)
+	for _, braid := range []string{"braid", "00-braid.conflist", r.conf("00-braid.conflist")} { // itself
+		r.Named = braid
+		if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "meta plugin braid") {
+			t.Errorf("named %s: error is %v", braid, err)
+		}
+		r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
 	}
 }
 

@@ -61,6 +61,7 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 		return f.judge(read(f.Named))
 	}
 	var passed []string
+	var own *Candidate // Braid's own, if it is the one that is named
 	for _, dir := range f.Dirs {
 		all, err := List(dir)
 		if err != nil {
@@ -70,8 +71,11 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 			c := &all[i]
 			switch {
 			case slices.Contains(f.Own, c.Path):
+				if f.named(c) {
+					own = c
+				}
 				continue
-			case f.Named != "" && (c.Name == f.Named || filepath.Base(c.Path) == f.Named):
+			case f.named(c):
 				return f.judge(c)
 			case c.Invalid && (c.Path == current || f.fresh(c)):
 				return nil, notReady(c.Path, fmt.Errorf("the default network's configuration may be incomplete: %s", c.Not))
@@ -83,7 +87,15 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 			}
 		}
 	}
+	if own != nil && own.Meta {
+		return f.judge(own)
+	}
 	return nil, f.none(passed)
+}
+
+// named reports whether the operator means this one.
+func (f *Finder) named(c *Candidate) bool {
+	return f.Named != "" && (c.Name == f.Named || filepath.Base(c.Path) == f.Named)
 }
 
 // judge accepts a network that the operator named. What is a stop-gap is meant then.
