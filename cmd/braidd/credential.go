@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
@@ -74,11 +75,14 @@ type trial struct{ a *daemon }
 
 func (t trial) Try(ctx context.Context, kubeconfig []byte) error {
 	id, err := kube.TryKubeconfig(ctx, kubeconfig, kube.APIOptions{Version: buildVersion, NodeName: t.a.o.nodeName, Timeout: timeout})
+	if apierrors.IsUnauthorized(err) {
+		return &credential.RefusedError{Err: err}
+	}
 	if err != nil {
 		return err
 	}
 	if want := strings.Join([]string{"system:serviceaccount", t.a.o.namespace, t.a.o.account}, ":"); id.Username != want {
-		return fmt.Errorf("the API server takes the new token for %.80q, not for %s", id.Username, want)
+		return &credential.RefusedError{Err: fmt.Errorf("it takes the token for %.80q, not for %s", id.Username, want)}
 	}
 	return nil
 }

@@ -2,8 +2,9 @@
 // that is replaced long before it ends.
 //
 // Contract: a kubeconfig is replaced only by one that the API server has just accepted. While the
-// server is away, or refuses, the last good one stays. The token of the agent's own pod is never
-// copied, as it dies with the pod.
+// server is away, or refuses, the last good one stays. One that the server no longer accepts is
+// replaced as soon as that is found out. The token of the agent's own pod is never copied, as it
+// dies with the pod.
 package credential
 
 import (
@@ -18,6 +19,9 @@ import (
 const (
 	// Look is how often the agent's own token and the wall clock are looked at.
 	Look = 10 * time.Second
+	// Proof is how often the kubeconfig in place is tried. A token ends before its time with the
+	// key that signed it, and with the ServiceAccount or Node object that it is of.
+	Proof = time.Minute
 	// firstPause and lastPause bound the pauses between tries that failed.
 	firstPause = time.Second
 	lastPause  = 5 * time.Minute
@@ -42,10 +46,18 @@ type TokenSource interface {
 	Request(ctx context.Context) (Token, error)
 }
 
-// Trial uses a kubeconfig once. An error is that it is of no use, or that nobody knows.
+// Trial uses a kubeconfig once. A [RefusedError] is that it is of no use, any other that nobody
+// knows.
 type Trial interface {
 	Try(ctx context.Context, kubeconfig []byte) error
 }
+
+// RefusedError is that the API server does not accept a credential.
+type RefusedError struct{ Err error }
+
+func (e *RefusedError) Error() string { return "the API server refuses it: " + e.Err.Error() }
+
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Clock is the time. After is not disturbed by who sets Now.
 type Clock interface {
@@ -76,6 +88,8 @@ type Keeper struct {
 	Rand *rand.Rand
 
 	own []byte
+	// placed is the kubeconfig that was last put in its place.
+	placed []byte
 }
 
 // Run renews the kubeconfig at once and then in time, until ctx is done, which is no error. It
@@ -116,6 +130,7 @@ func (k *Keeper) Renew(ctx context.Context) (Token, error) {
 	if err := k.Write(ctx, content); err != nil {
 		return Token{}, fmt.Errorf("write kubeconfig: %w", err)
 	}
+	k.placed = content
 	return token, nil
 }
 
@@ -127,9 +142,11 @@ func renewAfter(life time.Duration, random float64) time.Duration {
 }
 
 // wait returns when the time has passed, by the machine's steady clock or by its wall clock, which
-// goes on while the machine sleeps; when the agent's own token changes; or when ctx is done.
+// goes on while the machine sleeps; when the agent's own token changes; when the kubeconfig is no
+// longer what it is to be, or no longer accepted; or when ctx is done.
 func (k *Keeper) wait(ctx context.Context, d time.Duration) {
 	start := k.Clock.Now().Round(0)
+	unproven := time.Duration(0)
 	for left := d; left > 0 && k.Clock.Now().Round(0).Sub(start) < d; {
 		step := min(left, Look)
 		select {
@@ -145,7 +162,21 @@ func (k *Keeper) wait(ctx context.Context, d time.Duration) {
 		if k.Intact != nil && !k.Intact() {
 			return
 		}
+		if unproven += step; unproven >= Proof {
+			if unproven = 0; k.refused(ctx) {
+				return
+			}
+		}
 	}
+}
+
+// refused reports whether the API server no longer accepts the kubeconfig in place.
+func (k *Keeper) refused(ctx context.Context) bool {
+	if k.placed == nil {
+		return false
+	}
+	_, refused := errors.AsType[*RefusedError](k.Trial.Try(ctx, k.placed))
+	return refused
 }
 
 // readOwn returns nil while the token cannot be read, as in the moment in which it is replaced.

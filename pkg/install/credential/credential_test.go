@@ -38,11 +38,13 @@ type cluster struct {
 	requests []time.Duration // when
 	away     error           // what requests end with
 	refuses  error           // what trials end with
-	written  []string
-	reports  []error
-	own      string
-	full     error
-	spoilt   bool
+	// onlyFirst is that trials of the first token alone end so.
+	onlyFirst bool
+	written   []string
+	reports   []error
+	own       string
+	full      error
+	spoilt    bool
 }
 
 func (c *cluster) Request(context.Context) (credential.Token, error) {
@@ -53,7 +55,12 @@ func (c *cluster) Request(context.Context) (credential.Token, error) {
 	return credential.Token{Value: fmt.Sprint("t", len(c.requests)), Expires: c.clock.Now().Add(c.life), Life: c.life}, nil
 }
 
-func (c *cluster) Try(context.Context, []byte) error { return c.refuses }
+func (c *cluster) Try(_ context.Context, kubeconfig []byte) error {
+	if c.onlyFirst && string(kubeconfig) != "kubeconfig of t1" {
+		return nil
+	}
+	return c.refuses
+}
 
 // run runs a Keeper until that time. do happens meanwhile.
 func (c *cluster) run(t *testing.T, until time.Duration, do func(steady time.Duration)) {
@@ -178,6 +185,30 @@ func TestNotIntact(t *testing.T) {
 	c.run(t, 2*time.Hour, func(steady time.Duration) { c.spoilt = c.spoilt || steady == time.Hour })
 	if want := []time.Duration{0, time.Hour}; !slices.Equal(c.requests, want) {
 		t.Errorf("renewed at %v, want %v", c.requests, want)
+	}
+}
+
+// A token that has ended before its time is replaced within a minute, and not while the server is
+// only away.
+func TestRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		want []time.Duration
+	}{
+		"refused": {&credential.RefusedError{Err: errors.New("no such account")}, []time.Duration{0, time.Hour + credential.Proof}},
+		"away":    {errors.New("connection refused"), []time.Duration{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &cluster{life: 24 * time.Hour, own: "o", onlyFirst: true}
+			c.run(t, 2*time.Hour, func(steady time.Duration) {
+				if steady > time.Hour {
+					c.refuses = test.err
+				}
+			})
+			if !slices.Equal(c.requests, test.want) {
+				t.Errorf("renewed at %v, want %v", c.requests, test.want)
+			}
+		})
 	}
 }
 
