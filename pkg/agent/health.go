@@ -26,6 +26,12 @@ const (
 	// Heartbeat is how often the node's condition is written where nothing changes. Each time is a
 	// write of a large object that many watch.
 	Heartbeat = 5 * time.Minute
+	// TaintedHeartbeat is how often it is written while the node has the start-up taint. The
+	// controller takes that away when the agent was heard of after it came: what was said before
+	// may be of before a boot.
+	TaintedHeartbeat = 10 * time.Second
+	// taintLook is how often a node is looked at for the taint.
+	taintLook = time.Minute
 	// Stale is the age at which a condition says nothing any more.
 	Stale = 3 * Heartbeat
 	// firstPause and lastPause bound the pauses between tries that failed.
@@ -139,36 +145,48 @@ type Node interface {
 }
 
 // Publish writes the health into the Node object of that name whenever it changes, and at each
-// Heartbeat, until ctx is done.
+// Heartbeat, until ctx is done. On a node with the start-up taint that is each TaintedHeartbeat.
 func (h *Health) Publish(ctx context.Context, node Node, name string, log *slog.Logger) {
 	var last *nodev1.Condition
 	pause := firstPause
 	for ctx.Err() == nil {
 		written, err := h.publish(ctx, node, name, last)
-		wait := Heartbeat
 		if err != nil {
 			log.WarnContext(ctx, "node's condition not written", "node", name, "error", err)
-			wait, pause = pause, min(2*pause, lastPause)
-		} else {
-			last, pause = written, firstPause
+			h.await(ctx, pause, nil)
+			pause = min(2*pause, lastPause)
+			continue
 		}
-		h.await(ctx, wait, err == nil)
+		last, pause = written, firstPause
+		h.rest(ctx, node, name)
 	}
 }
 
-// await waits for that time, or for a change if there is one to be told of at once.
-func (h *Health) await(ctx context.Context, wait time.Duration, change bool) {
+// rest returns when there is something to tell: a change, or that the agent is still there.
+func (h *Health) rest(ctx context.Context, node Node, name string) {
+	wait := TaintedHeartbeat
+	for end := time.Now().Add(Heartbeat); time.Now().Before(end); wait = taintLook {
+		if !h.await(ctx, min(wait, time.Until(end)), h.changed) {
+			return
+		}
+		if report, err := node.NodeReport(ctx, name); err == nil && report.StartupTaint {
+			return
+		}
+	}
+}
+
+// await reports whether the time has passed without a change, and before the end of ctx. A nil
+// changed is for no change.
+func (h *Health) await(ctx context.Context, wait time.Duration, changed <-chan struct{}) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	changed := h.changed
-	if !change {
-		changed = nil
-	}
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
 	case <-changed:
+	case <-timer.C:
+		return true
 	}
+	return false
 }
 
 func (h *Health) publish(ctx context.Context, node Node, name string, last *nodev1.Condition) (*nodev1.Condition, error) {

@@ -47,7 +47,7 @@ func (n *node) ReportNode(_ context.Context, name string, c nodev1.Condition, r 
 	if n.away {
 		return errors.New("away")
 	}
-	n.current = kube.NodeReport{Node: name, Condition: &c, Report: &r}
+	n.current = kube.NodeReport{Node: name, Condition: &c, Report: &r, StartupTaint: n.current.StartupTaint}
 	since := func(at metav1.Time) int { return int(at.Sub(n.began).Seconds()) }
 	n.written = append(n.written, fmt.Sprintf("%d: %s %s since %d: %s; config %s", since(c.LastHeartbeatTime), c.Status, c.Reason, since(c.LastTransitionTime), c.Message, r.Config))
 	return nil
@@ -58,6 +58,13 @@ func (n *node) leave(away bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.away = away
+}
+
+// taint sets or removes the start-up taint.
+func (n *node) taint(tainted bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.current.StartupTaint = tainted
 }
 
 func (n *node) wrote(t *testing.T, when string, want ...string) {
@@ -101,6 +108,28 @@ func TestHealth(t *testing.T) {
 		n.leave(false)
 		time.Sleep(time.Minute)
 		n.wrote(t, "back", "305: False Failed since 305: installation: no space; config /c")
+	})
+}
+
+// A node with the start-up taint is heard of often, as the controller waits for that.
+func TestHealthOfTaintedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := &node{began: time.Now()}
+		n.taint(true)
+		h := agent.NewHealth("v1")
+		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
+		const ready = ": True Ready since 0: pods of this node get their networks; config "
+		n.wrote(t, "at first", "0"+ready)
+		time.Sleep(2 * agent.TaintedHeartbeat)
+		n.wrote(t, "tainted", "10"+ready, "20"+ready)
+		n.taint(false)
+		time.Sleep(2 * time.Minute)
+		n.wrote(t, "without the taint")
+		n.taint(true)
+		time.Sleep(time.Minute)
+		n.wrote(t, "tainted again, which is seen within a minute", "150"+ready, "160"+ready, "170"+ready, "180"+ready, "190"+ready, "200"+ready)
 	})
 }
 

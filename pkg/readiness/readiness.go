@@ -3,7 +3,8 @@
 // that has fallen silent it no longer believes.
 //
 // Contract: it reads the nodes and changes nothing else of them. A pass may be repeated, and goes on
-// past errors. No node gets a taint: one that has lost its agent goes on attaching pods.
+// past errors. No node gets a taint: one that has lost its agent goes on attaching pods. What an
+// agent said before the start-up taint was seen takes none away: it may be of before a boot.
 package readiness
 
 import (
@@ -38,6 +39,10 @@ type Controller struct {
 	Log   *slog.Logger
 	// Now is the time, time.Now if nil.
 	Now func() time.Time
+
+	// heard has, for each node with the start-up taint, when its agent had been heard of when the
+	// taint was first seen; the zero time for never.
+	heard map[string]time.Time
 }
 
 // Run makes passes until ctx is done.
@@ -55,11 +60,29 @@ func (c *Controller) Pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	heard := map[string]time.Time{}
+	for i := range reports {
+		r := &reports[i]
+		if before, seen := c.heard[r.Node]; r.StartupTaint && seen {
+			heard[r.Node] = before
+		} else if r.StartupTaint {
+			heard[r.Node] = heartbeat(r)
+		}
+	}
+	c.heard = heard
 	var errs []error
 	for i := range reports {
 		errs = append(errs, c.settle(ctx, &reports[i]))
 	}
 	return errors.Join(errs...)
+}
+
+// heartbeat returns when the agent of a node was heard of last.
+func heartbeat(r *kube.NodeReport) time.Time {
+	if r.Condition == nil {
+		return time.Time{}
+	}
+	return r.Condition.LastHeartbeatTime.Time
 }
 
 func (c *Controller) settle(ctx context.Context, r *kube.NodeReport) error {
@@ -78,7 +101,7 @@ func (c *Controller) settle(ctx context.Context, r *kube.NodeReport) error {
 		silent.Message = fmt.Sprintf("the agent was last heard of at %s", r.Condition.LastHeartbeatTime.UTC().Format(time.RFC3339))
 		c.Log.WarnContext(ctx, "an agent has fallen silent", "node", r.Node, "heard", r.Condition.LastHeartbeatTime.Time)
 		return c.Nodes.SetNodeCondition(ctx, r.Node, silent)
-	case age <= agent.Stale && r.Condition.Status == metav1.ConditionTrue && r.StartupTaint:
+	case age <= agent.Stale && r.Condition.Status == metav1.ConditionTrue && r.StartupTaint && !heartbeat(r).Equal(c.heard[r.Node]):
 		c.Log.InfoContext(ctx, "a node is ready for pods", "node", r.Node)
 		return c.Nodes.RemoveTaint(ctx, r.Node, nodev1.StartupTaint)
 	}
