@@ -55,10 +55,7 @@ func (i *Installer) Inspect(ctx context.Context) (drifts []Drift, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if !e.Installed {
-			continue
-		}
-		drift, err := i.inspect(e)
+		drift, err := i.inspect(ctx, e)
 		if err != nil {
 			return drifts, err
 		}
@@ -70,7 +67,33 @@ func (i *Installer) Inspect(ctx context.Context) (drifts []Drift, err error) {
 	return append(drifts, around...), err
 }
 
-func (i *Installer) inspect(e own.Entry) (*Drift, error) {
+// inspect looks at a file again if it was put in place meanwhile, as the credential's keeper does.
+func (i *Installer) inspect(ctx context.Context, e own.Entry) (*Drift, error) {
+	for {
+		if !e.Installed {
+			return nil, nil //nolint:nilnil // it was never there
+		}
+		drift, err := i.compare(e)
+		if drift == nil || err != nil {
+			return drift, err
+		}
+		entries, err := i.Store.Entries(ctx)
+		if err != nil {
+			return nil, err
+		}
+		at := slices.IndexFunc(entries, func(now own.Entry) bool { return now.Path == e.Path })
+		switch {
+		case at < 0:
+			return nil, nil //nolint:nilnil // it was removed by us
+		case slices.Equal(entries[at].Digests, e.Digests):
+			return drift, nil
+		}
+		e = entries[at]
+	}
+}
+
+// compare compares a file with what the Store gave it.
+func (i *Installer) compare(e own.Entry) (*Drift, error) {
 	digest, err := i.Store.Sum(e.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

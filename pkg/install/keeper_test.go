@@ -3,6 +3,7 @@ package install_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -148,6 +149,35 @@ func TestRepair(t *testing.T) {
 			must(t, test.do(k.rig))
 			k.repaired(test.cause, test.by)
 		})
+	}
+}
+
+// A file that is put in place while the node is looked at, as the credential's keeper does, is no
+// drift.
+func TestInspectDuringPut(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	r.apply()
+	var putting sync.WaitGroup
+	done := make(chan struct{})
+	putting.Go(func() {
+		defer close(done)
+		for i := range 200 {
+			if _, err := r.Store.Put(t.Context(), own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, fmt.Append(nil, i))); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	defer putting.Wait()
+	for {
+		drifts, err := r.Inspect(t.Context())
+		if err != nil || len(drifts) > 0 {
+			t.Fatalf("drifts %v, %v", drifts, err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
 	}
 }
 
