@@ -215,6 +215,15 @@ func (a *API) Restart(ctx context.Context) error {
 	return a.StartAPIServer(ctx)
 }
 
+// ChangeServiceAccountKey starts the API server again with another key for the tokens of service
+// accounts: all that were made before are refused.
+func (a *API) ChangeServiceAccountKey(ctx context.Context) error {
+	if err := writeServiceAccountKey(a.dir.file("service-account.key")); err != nil {
+		return err
+	}
+	return a.Restart(ctx)
+}
+
 // Stop ends both processes and removes every trace.
 func (a *API) Stop() error {
 	a.halt()
