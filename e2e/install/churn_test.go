@@ -321,30 +321,48 @@ func (c *churn) delete(p *churned) error {
 	return errors.New("it is not gone")
 }
 
-// podNetns returns a path to the network namespace of a pod's sandbox. It asks containerd's files:
-// thousands of calls of ctr would be what a test measures.
+// podNetns returns a path to the network namespace of a pod's sandbox.
 func podNetns(n *lab.Node, pod string) (string, error) {
-	files, err := filepath.Glob(n.Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") + "/*/config.json")
+	all, err := sandboxes(n)
 	if err != nil {
 		return "", err
 	}
-	var newest time.Time
-	path := ""
+	var newest sandbox
+	for _, s := range all {
+		if s.pod == pod && s.made.After(newest.made) {
+			newest = s
+		}
+	}
+	if newest.netns == "" {
+		return "", fmt.Errorf("it has no sandbox on %s", n.Name)
+	}
+	return n.Path(newest.netns), nil
+}
+
+// sandbox is one that containerd runs, with a network namespace of its own.
+type sandbox struct {
+	id, pod, netns string
+	made           time.Time
+}
+
+// sandboxes asks containerd's files: thousands of calls of ctr would be what a test measures.
+func sandboxes(n *lab.Node) (all []sandbox, err error) {
+	files, err := filepath.Glob(n.Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") + "/*/config.json")
+	if err != nil {
+		return nil, err
+	}
 	for _, file := range files {
 		spec, at, err := sandboxSpec(file)
-		if err != nil || spec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" || spec.Annotations["io.kubernetes.cri.sandbox-name"] != pod {
+		if err != nil || spec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" {
 			continue // of a container, or it went meanwhile
 		}
 		for _, ns := range spec.Linux.Namespaces {
-			if ns.Type == "network" && at.After(newest) {
-				newest, path = at, ns.Path
+			if ns.Type == "network" && ns.Path != "" {
+				all = append(all, sandbox{filepath.Base(filepath.Dir(file)), spec.Annotations["io.kubernetes.cri.sandbox-name"], ns.Path, at})
 			}
 		}
 	}
-	if path == "" {
-		return "", fmt.Errorf("it has no sandbox on %s", n.Name)
-	}
-	return n.Path(path), nil
+	return all, nil
 }
 
 // ociSpec is what is needed of a sandbox's config.json.
@@ -397,49 +415,34 @@ func linksOf(netns string) (map[string][]string, error) {
 // nothingLeft returns an error for what a node has of pods that are gone. Pods of the system may
 // be there.
 func nothingLeft(n *lab.Node) error {
-	sandboxes, left, err := recorded(n)
+	all, err := sandboxes(n)
 	if err != nil {
 		return err
 	}
-	mentioned, err := mentions(n)
-	if err != nil {
-		return err
-	}
-	leases, err := filepath.Glob(n.Path("/var/lib/cni/networks") + "/*/10.*")
-	if err != nil {
-		return err
-	}
-	for _, lease := range leases {
-		content, err := os.ReadFile(lease)
-		id, _, _ := strings.Cut(string(content), "\n")
-		if err == nil && !slices.Contains(sandboxes, strings.TrimSpace(id)) {
-			left = append(left, "lease "+filepath.Base(lease)+" of "+id)
+	var left, ids []string
+	for _, s := range all {
+		if ids = append(ids, s.id); strings.HasPrefix(s.pod, churnPrefix) {
+			left = append(left, "sandbox of "+s.pod)
 		}
 	}
-	veths, err := filepath.Glob(n.Path("/sys/class/net") + "/veth*")
-	if err != nil {
-		return err
+	for _, find := range []func(*lab.Node, []string) ([]string, error){records, leases, veths, mentions} {
+		found, err := find(n, ids)
+		if err != nil {
+			return err
+		}
+		left = append(left, found...)
 	}
-	if len(veths) != len(sandboxes) {
-		left = append(left, fmt.Sprintf("%d links for %d sandboxes: %q", len(veths), len(sandboxes), veths))
-	}
-	if left = append(left, mentioned...); len(left) > 0 {
+	if len(left) > 0 {
 		return fmt.Errorf("left:\n  %s", strings.Join(left, "\n  "))
 	}
 	return nil
 }
 
-// recorded returns the container IDs of Braid's records, and those of the churn's pods.
-func recorded(n *lab.Node) (ids, churned []string, err error) {
+// records are Braid's records of sandboxes that are not there.
+func records(n *lab.Node, sandboxes []string) (left []string, err error) {
 	files, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
-	if err != nil {
-		return nil, nil, err
-	}
 	for _, file := range files {
-		var record struct {
-			ContainerID string
-			Pod         struct{ Name string }
-		}
+		var record struct{ ContainerID string }
 		data, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -448,18 +451,39 @@ func recorded(n *lab.Node) (ids, churned []string, err error) {
 			err = json.Unmarshal(data, &record)
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", file, err)
+			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
-		ids = append(ids, record.ContainerID)
-		if strings.HasPrefix(record.Pod.Name, churnPrefix) {
-			churned = append(churned, "record of "+record.Pod.Name)
+		if !slices.Contains(sandboxes, record.ContainerID) {
+			left = append(left, "record of "+record.ContainerID)
 		}
 	}
-	return ids, churned, nil
+	return left, err
+}
+
+// leases are host-local's of sandboxes that are not there.
+func leases(n *lab.Node, sandboxes []string) (left []string, err error) {
+	files, err := filepath.Glob(n.Path("/var/lib/cni/networks") + "/*/10.*")
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		id, _, _ := strings.Cut(string(content), "\n")
+		if id = strings.TrimSpace(id); err == nil && !slices.Contains(sandboxes, id) {
+			left = append(left, "lease "+filepath.Base(file)+" of "+id)
+		}
+	}
+	return left, err
+}
+
+// veths are those that are more or less than the sandboxes.
+func veths(n *lab.Node, sandboxes []string) ([]string, error) {
+	links, err := filepath.Glob(n.Path("/sys/class/net") + "/veth*")
+	if err != nil || len(links) == len(sandboxes) {
+		return nil, err
+	}
+	return []string{fmt.Sprintf("%d links for %d sandboxes: %q", len(links), len(sandboxes), links)}, nil
 }
 
 // mentions are Braid's files that name a pod of the churn: what it knows of addresses and sandboxes.
-func mentions(n *lab.Node) (left []string, err error) {
+func mentions(n *lab.Node, _ []string) (left []string, err error) {
 	for _, top := range []string{"/run/braid", "/var/lib/braid"} {
 		top = n.Path(top)
 		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {

@@ -20,14 +20,12 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 )
 
 const (
@@ -278,32 +276,6 @@ func TestOneApply(t *testing.T) {
 	r.eventually("both nodes are ready again", r.ready)
 }
 
-// TestPodsDuringAnUpgrade: no pod that starts while agents are replaced runs without its network.
-func TestPodsDuringAnUpgrade(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	patch := func(d *appsv1.DaemonSet) {
-		if d.Spec.Template.Annotations == nil {
-			d.Spec.Template.Annotations = map[string]string{}
-		}
-		d.Spec.Template.Annotations["test/upgraded"] = time.Now().String()
-	}
-	d, err := r.Client().AppsV1().DaemonSets(namespace).Get(r.ctx, "braid-agent", metav1.GetOptions{})
-	r.must(err)
-	patch(d)
-	_, err = r.Client().AppsV1().DaemonSets(namespace).Update(r.ctx, d, metav1.UpdateOptions{})
-	r.must(err)
-	var names []string
-	for i := 0; r.rolledOut() != nil || i < 4; i++ {
-		name := fmt.Sprintf("upgrade-%d", i)
-		r.pod(name, r.Nodes()[i%2].Name)
-		names = append(names, name)
-	}
-	t.Logf("%d pods started meanwhile", len(names))
-	r.gone(names...)
-	r.eventually("both nodes are ready", r.ready)
-}
-
 // TestConfigurationIsPutBack: what removes Braid's configuration is found out, mended and told.
 func TestConfigurationIsPutBack(t *testing.T) {
 	r := newRig(t)
@@ -322,24 +294,6 @@ func TestConfigurationIsPutBack(t *testing.T) {
 	r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
 	r.pod("after-repair", n.Name)
 	r.gone("after-repair")
-}
-
-// TestStartupTaint: a node that is ready for pods loses the taint that keeps them off until then.
-func TestStartupTaint(t *testing.T) {
-	r := newRig(t)
-	r.eventually("both nodes are ready", r.ready)
-	name := r.Nodes()[1].Name
-	_, err := r.Kubectl(r.ctx, "taint", "node", name, nodev1.StartupTaint+"=:NoSchedule")
-	r.must(err)
-	r.eventually("the taint goes", func() error {
-		node, err := r.Client().CoreV1().Nodes().Get(r.ctx, name, metav1.GetOptions{})
-		for _, taint := range node.Spec.Taints {
-			if taint.Key == nodev1.StartupTaint {
-				return errors.New("it is there")
-			}
-		}
-		return err
-	})
 }
 
 // TestPrivateDirectory: the default network's file is where no runtime looks, so nobody can start a
