@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -36,7 +37,14 @@ import (
 
 var cluster = lab.NewShared(lab.NewAPI)
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+// Agents that find no configuration keep their state in the default place.
+func TestMain(m *testing.M) {
+	if err := nettest.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, "isolate the tests:", err)
+		os.Exit(1)
+	}
+	os.Exit(cluster.Main(m))
+}
 
 // buffer is a log that is read while it is written.
 type buffer struct {
