@@ -51,6 +51,8 @@ type daemon struct {
 	meters *metrics.Metrics
 	// trouble is what keeps the node from being as it is to be.
 	trouble trouble
+	// network is the path of the default network, as long as it has been known.
+	network string
 	events  chan event
 	// nodeState is the directory of the CNI plugin's state, as the last configuration has it that was
 	// rendered.

@@ -65,6 +65,7 @@ func (a *daemon) installed(r install.Report) {
 	for _, path := range r.Outcome.Changed {
 		a.log.Info("file installed", "path", path)
 	}
+	a.follows(r.Outcome.Network)
 	a.health.Update(func(report *nodev1.Report) {
 		report.Config, report.Before, report.DefaultNetwork = r.Outcome.Configuration, nil, ""
 		if r.Outcome.Network != nil {
@@ -72,6 +73,17 @@ func (a *daemon) installed(r install.Report) {
 		}
 		report.Before = before(a.place.Conf, r.Outcome.Configuration)
 	})
+}
+
+// follows tells of a default network that takes the place of another.
+func (a *daemon) follows(network *defaultnet.Candidate) {
+	if network == nil {
+		return // for a while: that it is not there is an error
+	}
+	if a.network != "" && a.network != network.Path {
+		a.tell("DefaultNetworkChanged", fmt.Sprintf("the default network is now %s, of network %q; it was %s", network.Path, network.Name, a.network))
+	}
+	a.network = network.Path
 }
 
 // before are the files that the runtime reads before Braid's configuration.

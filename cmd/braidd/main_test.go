@@ -293,6 +293,12 @@ func TestAgentWithoutDefaultNetwork(t *testing.T) {
 	}
 	must(t, os.WriteFile(r.path("conf/05-late.conflist"), []byte(`{"cniVersion":"1.0.0","name":"late","plugins":[{"type":"bridge"}]}`), 0o600))
 	r.await("ready", r.ready)
+	must(t, os.WriteFile(r.path("conf/01-later.conflist"), []byte(`{"cniVersion":"1.0.0","name":"later","plugins":[{"type":"bridge"}]}`), 0o600))
+	r.await("event of another", func() bool {
+		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
+			return e.Reason == "DefaultNetworkChanged" && strings.Contains(e.Message, "01-later.conflist") && strings.Contains(e.Message, "05-late.conflist")
+		})
+	})
 	must(t, stop())
 }
 

@@ -162,6 +162,27 @@ func TestMove(t *testing.T) {
 	r.refersTo("00-braid.conflist", private("05-calico.conflist"))
 }
 
+// A network that the operator removes from the private directory is told of once, and then forgotten.
+func TestMovedNetworkRemoved(t *testing.T) {
+	r := newRig(t, options{Move: true}, "05-calico.conflist", calico, "10-flannel.conflist", flannel)
+	r.apply()
+	must(t, os.Remove(filepath.Join(r.Place.Private, "05-calico.conflist")))
+	if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != install.Deleted {
+		t.Errorf("drifts are %v, %v", drifts, err)
+	}
+	r.apply()
+	r.refersTo("00-braid.conflist", filepath.Join(r.Place.Private, "10-flannel.conflist"))
+	if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) > 0 {
+		t.Errorf("drifts are %v, %v", drifts, err)
+	}
+	must(t, os.Remove(filepath.Join(r.Place.Private, "10-flannel.conflist")))
+	r.notReady("no default network") // as long as there is none, what there is stays
+	r.refersTo("00-braid.conflist", filepath.Join(r.Place.Private, "10-flannel.conflist"))
+	r.write("10-flannel.conflist", flannel)
+	r.apply()
+	r.has(r.Place.Conf, "00-braid.conflist")
+}
+
 func TestMoveRefuses(t *testing.T) {
 	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
 	must(t, os.Mkdir(r.conf("cbr0"), 0o755))

@@ -29,6 +29,9 @@ func (i *Installer) moves(c *defaultnet.Candidate) bool {
 // copyNetworks copies the default network's files to the private directory, and returns the paths
 // that they have in the runtime's.
 func (i *Installer) copyNetworks(ctx context.Context, out *Outcome) (paths []string, err error) {
+	if err := i.forgetNetworks(ctx); err != nil {
+		return nil, err
+	}
 	if !i.Move {
 		return nil, nil
 	}
@@ -55,6 +58,24 @@ func (i *Installer) copyNetworks(ctx context.Context, out *Outcome) (paths []str
 		paths = append(paths, c.Path)
 	}
 	return paths, nil
+}
+
+// forgetNetworks forgets files that somebody removed from the private directory, as operators do with
+// a network that is no more.
+func (i *Installer) forgetNetworks(ctx context.Context) error {
+	entries, err := i.Store.Entries(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Kind != KindNetwork || exists(e.Path) {
+			continue
+		}
+		if err := i.Store.Remove(ctx, e.Path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func isDir(path string) bool {
