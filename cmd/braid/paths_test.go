@@ -96,7 +96,7 @@ func TestM25ExecdPluginsFiles(t *testing.T) {
 	r := newRig(t)
 	_, file := r.outsider()
 	r.fake("fake", "")
-	config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","logFile":%[1]q,"big":9007199254740993,"ipam":{"type":"whereabouts","range":"10.25.0.0/24",
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","capabilities":{"CNIDeviceInfoFile":false},"runtimeConfig":{"CNIDeviceInfoFile":%[1]q,"x":1},"logFile":%[1]q,"big":9007199254740993,"ipam":{"type":"whereabouts","range":"10.25.0.0/24",
 		"log_file":%[1]q,"LOG_FILE":%[1]q,"other":%[1]q,"configuration_path":%[1]q,"kubernetes":{"kubeconfig":%[1]q,"k8s_api_root":"x"}},
 		"delegates":[{"type":"fake","log_file_path":%[1]q,"logFile":"/var/log/fine.log"}]}`, file)
 	r.nad("a", config)
@@ -116,7 +116,7 @@ func TestM25ExecdPluginsFiles(t *testing.T) {
 		"IgnoredKey: default/a net1 logFile fake "+file, "IgnoredKey: default/a net1 ipam.log_file whereabouts",
 		"IgnoredKey: default/a net1 ipam.LOG_FILE whereabouts",
 		"IgnoredKey: default/a net1 ipam.configuration_path whereabouts", "IgnoredKey: default/a net1 ipam.kubernetes.kubeconfig whereabouts",
-		"IgnoredKey: default/a net1 delegates[0].log_file_path fake")
+		"IgnoredKey: default/a net1 delegates[0].log_file_path fake", "IgnoredKey: default/a net1 runtimeConfig.CNIDeviceInfoFile fake")
 	operators := r.path("net.d", "whereabouts.d", "whereabouts.kubeconfig")
 	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","ipam":{"type":"whereabouts","kubernetes":{"kubeconfig":%q}}}`, operators))
 	p = r.pod("q", "b")

@@ -26,6 +26,21 @@ func (l *List) SetAll(key string, value json.RawMessage) {
 	}
 }
 
+// DropPrevResults removes the results of plugins before it from the configuration of every plugin,
+// with a warning: that is the runtime's to say, and it has none for the first.
+func (l *List) DropPrevResults() (warnings []*failure.Error) {
+	for _, plugin := range l.plugins {
+		if strictjson.Null(plugin["prevResult"]) {
+			continue
+		}
+		warning := invalid("prevResult", "leave the key out", "the key is ignored: the result of the plugin before is passed by the runtime")
+		warning.Reason, warning.Plugin = failure.IgnoredKey, strictjson.Text(plugin["type"])
+		warnings = append(warnings, warning)
+		delete(plugin, "prevResult")
+	}
+	return warnings
+}
+
 // MergeCNIArgs puts values into args.cni of every plugin (CNI conventions, NPWG v1.3 s.4.1.2.1.6).
 // They win over values that the configuration has there; its other values stay. On error, the list
 // is unchanged.

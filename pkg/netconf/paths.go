@@ -2,6 +2,7 @@ package netconf
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -68,6 +69,7 @@ func heldKeys(places Places) []held {
 		{key: []string{"log_file_path"}, roots: logs, optional: true, fix: log},
 		{key: []string{"configuration_path"}, roots: places.Operator, optional: true, fix: "leave the key out"},
 		{key: []string{"kubernetes", "kubeconfig"}, roots: places.Operator, optional: true, fix: "leave the key out"},
+		{key: []string{"runtimeConfig", "CNIDeviceInfoFile"}, roots: hostfile.Roots{}, optional: true, fix: "leave the key out: Braid names the file"},
 	}
 }
 
@@ -160,6 +162,9 @@ func (h *holder) hold(at, kind string, object map[string]json.RawMessage, k held
 		wrong := &failure.Error{
 			Reason: failure.NADInvalid, Plugin: kind, Field: at + key, Fix: k.fix,
 			Err: fmt.Errorf("%s is beneath none of the directories that this node has for it, %s", strictjson.Quote(value), strings.Join(k.roots, " and ")),
+		}
+		if len(k.roots) == 0 {
+			wrong.Err = errors.New("no network names this file")
 		}
 		if !k.optional {
 			return wrong

@@ -62,7 +62,10 @@ func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 	if r.Selection == nil {
 		return nil
 	}
-	a.IPs, a.MAC = r.Selection.IPs, r.Selection.MAC
+	a.IPs, a.MAC = r.Selection.Asked()
+	if err := judgeArgs(r.Selection, list); err != nil {
+		return err
+	}
 	for _, q := range requestsOf(*r.Selection) {
 		switch {
 		case q.arg != "" && !reaches(q.capability, list) && readsArg(q.capability, list):
@@ -80,6 +83,16 @@ func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 		a.RuntimeConfig[q.capability] = raw
 	}
 	return nil
+}
+
+// judgeArgs judges what cni-args asks for as the same request by its own key: plugins have it by
+// args.cni already.
+func judgeArgs(s *selection.Selection, list *netconf.List) error {
+	ips, _ := s.Asked()
+	if len(s.IPs) > 0 || len(ips) == 0 || reaches("ips", list) || readsArg("ips", list) {
+		return nil
+	}
+	return missingCapability(request{field: "cni-args.ips", capability: "ips"}, list)
 }
 
 // reaches reports whether a plugin that can act on the capability declares it. Addresses are the
@@ -124,7 +137,7 @@ func (a *Attachment) setArg(key, value string) {
 
 func missingCapability(q request, list *netconf.List) error {
 	fix := fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it`, q.capability)
-	if q.field == "ips" {
+	if q.capability == "ips" {
 		fix = `add an "ipam" that supports it, such as {"type": "static"}, and "capabilities": {"ips": true} beside it`
 	}
 	return &failure.Error{

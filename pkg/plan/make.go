@@ -72,7 +72,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		if err != nil {
 			return Attachment{}, err
 		}
-		a.Warnings = append(a.Warnings, atInterface(ignored, a)...)
+		a.Warnings = append(a.Warnings, atInterface(append(ignored, list.DropPrevResults()...), a)...)
 	}
 	if s := r.Selection; s != nil {
 		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)

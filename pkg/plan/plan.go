@@ -93,8 +93,8 @@ type Attachment struct {
 	// Wish is what the pod's annotation asks for here; nil for a network that is not of it, and in
 	// records before format 3.
 	Wish *Wish `json:"wish,omitempty"`
-	// IPs and MAC are what the pod asks for, as written in its annotation: the attachment's result
-	// is held to them.
+	// IPs and MAC are what the pod asks for, as written in its annotation, in cni-args too: the
+	// attachment's result is held to them.
 	IPs []string `json:"ips,omitempty"`
 	MAC string   `json:"mac,omitempty"`
 	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty, the network's own.

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/strictjson"
@@ -104,13 +106,16 @@ func checkAddr(addr netip.Addr) error {
 	return nil
 }
 
+// macLength is that of a MAC, in bytes.
+const macLength = 6
+
 func (e *element) parseMAC() error {
 	text, ok, err := e.text("mac", allowedMAC)
 	if err != nil || !ok {
 		return err
 	}
 	e.MAC = text
-	return e.checkHardware("mac", text, 6, allowedMAC)
+	return e.checkHardware("mac", text, macLength, allowedMAC)
 }
 
 func (e *element) parseGUID() error {
@@ -165,7 +170,72 @@ func (e *element) parseCNIArgs() error {
 		return e.invalid("cni-args", allowedCNIArgs, "%s %w", strictjson.Quote(string(raw)), err)
 	}
 	e.CNIArgs = args
+	return errors.Join(e.checkArgIPs(), e.checkArgMAC())
+}
+
+// checkArgIPs holds a list of addresses in cni-args, which IPAM plugins take for the pod's request,
+// to what "ips" is held to. What is no list of texts is some plugin's own.
+func (e *element) checkArgIPs() error {
+	key, raw := e.arg("ips")
+	values, err := strictjson.List(raw)
+	if err != nil {
+		return nil //nolint:nilerr // it is nothing that "ips" has
+	}
+	var ips []string
+	for i, raw := range values {
+		if _, err := strictjson.String(raw); err != nil {
+			return nil //nolint:nilerr // likewise
+		}
+		ip, err := parseIP(raw)
+		if err != nil {
+			return e.invalid(fmt.Sprintf("cni-args.%s[%d]", key, i), allowedIPs, "%s %w", strictjson.Quote(string(raw)), err)
+		}
+		ips = append(ips, ip)
+	}
+	if len(e.IPs) > 0 && len(ips) > 0 && !slices.Equal(e.IPs, ips) {
+		return e.invalid("cni-args."+key, "give one of the two", "it asks for other addresses than ips")
+	}
 	return nil
+}
+
+// checkArgMAC does so with "mac".
+func (e *element) checkArgMAC() error {
+	key, raw := e.arg("mac")
+	if mac := strictjson.Text(raw); isMAC(mac) && e.MAC != "" && !strings.EqualFold(mac, e.MAC) {
+		return e.invalid("cni-args."+key, "give one of the two", "it asks for another MAC than mac")
+	}
+	return nil
+}
+
+// arg is a value of cni-args whatever the case of its key, as plugins read it.
+func (s *Selection) arg(name string) (key string, raw json.RawMessage) {
+	key = name
+	for _, k := range slices.Sorted(maps.Keys(s.CNIArgs)) {
+		if strings.EqualFold(k, name) { // of several the last one counts, as they are written in that order
+			key, raw = k, s.CNIArgs[k]
+		}
+	}
+	return key, raw
+}
+
+// Asked returns the addresses and the MAC that the element asks for, be it by the keys of these names
+// or by those of cni-args, which plugins take for the same.
+func (s *Selection) Asked() (ips []string, mac string) {
+	ips, mac = s.IPs, s.MAC
+	_, raw := s.arg("ips")
+	if len(ips) == 0 && json.Unmarshal(raw, &ips) != nil {
+		ips = nil
+	}
+	if _, raw = s.arg("mac"); mac == "" && isMAC(strictjson.Text(raw)) {
+		mac = strictjson.Text(raw)
+	}
+	return ips, mac
+}
+
+// isMAC reports whether a text is what "mac" may be.
+func isMAC(text string) bool {
+	addr, err := net.ParseMAC(text)
+	return err == nil && len(addr) == macLength
 }
 
 func (e *element) parseDefaultRoute() error {
@@ -204,7 +274,7 @@ func (e *element) parseIPAMClaim() error {
 	if err := checkName(name); err != nil {
 		return e.invalid("ipam-claim-reference", allowedIPAMClaim, "%w", err)
 	}
-	if len(e.IPs) > 0 {
+	if ips, _ := e.Asked(); len(ips) > 0 {
 		return e.invalid("ipam-claim-reference", "give one of the two", "%s is given together with ips", strictjson.Quote(name))
 	}
 	e.IPAMClaim = name
