@@ -281,3 +281,51 @@ func TestM28OperatorsBridge(t *testing.T) {
 	}
 	r.survives(bystander)
 }
+
+// TestM29TenantsPorts: a tenant gets no port that somebody else has, and none of loopback addresses.
+func TestM29TenantsPorts(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	err := r.node.Run(func() error {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "[::]:10250")
+		if err == nil {
+			t.Cleanup(func() { l.Close() }) //nolint:errcheck // the test is over
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.nad("team/ports", r.ported(29, "1.0.0"))
+	r.nad("ports", r.ported(30, "1.0.0"))
+	ask := func(name, mapping string) *pod {
+		return r.pod(name, `[{"name":"ports","portMappings":[{"containerPort":80,"protocol":"tcp",`+mapping+`}]}]`)
+	}
+	operators := ask("first", `"hostPort":8029`)
+	r.must("ADD", operators)
+	rules := r.nft()
+	for _, c := range []struct {
+		mapping string
+		code    uint
+		word    string
+	}{
+		{`"hostPort":10250`, types.ErrTryAgainLater, "listens on [::]:10250"},
+		{`"hostPort":10250,"hostIP":"192.168.7.2"`, types.ErrTryAgainLater, "listens on [::]:10250"},
+		{`"hostPort":22,"hostIP":"127.0.0.1"`, types.ErrInvalidNetworkConfig, "the node's own processes"},
+		{`"hostPort":8029`, types.ErrTryAgainLater, "first"},
+	} {
+		r.denied(ask("team/p", c.mapping), c.code, "team/ports", "portMappings[0]", c.word)
+		same(t, "rules", r.nft(), rules)
+	}
+	p := ask("team/p", `"hostPort":8030`)
+	r.must("ADD", p)
+	r.must("CHECK", p)
+	for _, p := range []*pod{p, operators} {
+		r.must("DEL", p)
+	}
+	if rules := r.nft(); strings.Contains(rules, "80") {
+		t.Errorf("rules left: %s", rules)
+	}
+	r.bridgeGone("br30")
+	r.survives(bystander)
+}

@@ -2,8 +2,8 @@ package attachment
 
 import (
 	"net/netip"
-	"path"
 	"slices"
+	"strings"
 )
 
 // Limits are what an attachment may do to its node. A nil *Limits is that of an operator's network,
@@ -12,7 +12,7 @@ import (
 // Whatever has Limits is held to node safety: it changes no bridge and no link that is not its own,
 // covers no route of the node, and takes no port of it. The lists are an operator's rules on top of
 // that. A list that is nil allows everything that node safety does; an empty one allows nothing.
-// Patterns are those of path.Match.
+// In patterns "*" is any text.
 type Limits struct {
 	// Namespace is that of the NAD: of who wrote the configuration.
 	Namespace string `json:"namespace"`
@@ -23,8 +23,10 @@ type Limits struct {
 	// Prefixes have the addresses of gateways and of pods. A gateway's prefix that is in one may be
 	// of the internet.
 	Prefixes []netip.Prefix `json:"prefixes,omitzero"`
-	// HostPorts are those that portmap may map; nil for all.
-	HostPorts *Ports `json:"hostPorts,omitempty"`
+	// HostPorts are the ports of the node that portmap may map. LoopbackPorts allows them on loopback
+	// addresses, too.
+	HostPorts     []Ports `json:"hostPorts,omitzero"`
+	LoopbackPorts bool    `json:"loopbackPorts,omitempty"`
 	// Masters are patterns of the links of the node that may be masters.
 	Masters []string `json:"masters,omitzero"`
 	// Sysctls are patterns of what tuning may write, as "net/ipv4/conf/IFNAME/*".
@@ -35,8 +37,6 @@ type Limits struct {
 type Ports struct {
 	First uint16 `json:"first"`
 	Last  uint16 `json:"last"`
-	// Loopback is that they may be mapped on loopback addresses, too.
-	Loopback bool `json:"loopback,omitempty"`
 }
 
 // MayJoin reports whether a bridge may be joined. owner is the namespace that it was made for,
@@ -59,12 +59,12 @@ func (l *Limits) MayAddress(prefix netip.Prefix) (may, named bool) {
 
 // MayMap reports whether a port of the node may be mapped.
 func (l *Limits) MayMap(port uint16) bool {
-	return l == nil || l.HostPorts == nil || port >= l.HostPorts.First && port <= l.HostPorts.Last
+	return l == nil || l.HostPorts == nil || slices.ContainsFunc(l.HostPorts, func(p Ports) bool { return port >= p.First && port <= p.Last })
 }
 
 // MayMapLoopback reports whether ports may be mapped on loopback addresses.
 func (l *Limits) MayMapLoopback() bool {
-	return l == nil || l.HostPorts != nil && l.HostPorts.Loopback
+	return l == nil || l.LoopbackPorts
 }
 
 // MayBeMaster reports whether a link that has these names may be a master.
@@ -78,7 +78,21 @@ func (l *Limits) MayWrite(sysctl string) bool {
 	return l == nil || l.Sysctls == nil || matches(l.Sysctls, sysctl)
 }
 
-// matches reports whether one of the patterns matches. One that is malformed matches nothing.
+// matches reports whether one of the patterns matches the whole name.
 func matches(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { ok, err := path.Match(p, name); return ok && err == nil })
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
+}
+
+func match(pattern, name string) bool {
+	before, after, star := strings.Cut(pattern, "*")
+	rest, ok := strings.CutPrefix(name, before)
+	if !star || !ok {
+		return ok && rest == ""
+	}
+	for i := range len(rest) + 1 {
+		if match(after, rest[i:]) {
+			return true
+		}
+	}
+	return false
 }

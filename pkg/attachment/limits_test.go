@@ -13,10 +13,10 @@ import (
 // A nil list allows all, an empty one nothing, in the record's form too.
 func TestLimitsForms(t *testing.T) {
 	for text, want := range map[string]attachment.Limits{
-		`{"namespace":"team"}`:                                         {Namespace: "team"},
-		`{"namespace":"team","masters":[]}`:                            {Namespace: "team", Masters: []string{}},
-		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`:               {Namespace: "team", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-		`{"namespace":"team","hostPorts":{"first":1024,"last":65535}}`: {Namespace: "team", HostPorts: &attachment.Ports{First: 1024, Last: 65535}},
+		`{"namespace":"team"}`:                                           {Namespace: "team"},
+		`{"namespace":"team","masters":[]}`:                              {Namespace: "team", Masters: []string{}},
+		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`:                 {Namespace: "team", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		`{"namespace":"team","hostPorts":[{"first":1024,"last":65535}]}`: {Namespace: "team", HostPorts: []attachment.Ports{{First: 1024, Last: 65535}}},
 	} {
 		data, err := json.Marshal(want)
 		if err != nil || string(data) != text {
@@ -40,7 +40,7 @@ func TestLimits(t *testing.T) {
 	safe := &attachment.Limits{Namespace: "team"}
 	strict := &attachment.Limits{
 		Namespace: "team", Bridges: []string{"br-*"}, OwnBridges: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
-		HostPorts: &attachment.Ports{First: 1024, Last: 2000}, Masters: []string{}, Sysctls: []string{"net/ipv4/conf/IFNAME/*"},
+		HostPorts: []attachment.Ports{{First: 1024, Last: 2000}}, Masters: []string{}, Sysctls: []string{"net/ipv4/conf/IFNAME/*"},
 	}
 	may := func(l *attachment.Limits, prefix string) bool {
 		ok, _ := l.MayAddress(netip.MustParsePrefix(prefix))
@@ -70,8 +70,10 @@ func TestLimits(t *testing.T) {
 		"no master":                  {strict.MayBeMaster("eth0", "enp1s0"), false},
 		"sysctl of the interface":    {strict.MayWrite("net/ipv4/conf/IFNAME/arp_filter"), true},
 		"sysctl of all interfaces":   {strict.MayWrite("net/ipv4/conf/all/arp_filter"), false},
-		"sysctl that climbs":         {strict.MayWrite("net/ipv4/conf/IFNAME/../all/x"), false},
-		"pattern that is no pattern": {(&attachment.Limits{Masters: []string{"["}}).MayBeMaster("["), false},
+		"sysctl that climbs":         {strict.MayWrite("net/ipv4/conf/all/IFNAME/x"), false},
+		"pattern in the middle":      {(&attachment.Limits{Masters: []string{"e*p*0"}}).MayBeMaster("enp1s0"), true},
+		"pattern that ends early":    {(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"), false},
+		"any":                        {(&attachment.Limits{Masters: []string{"*"}}).MayBeMaster(""), true},
 		"altname of the master":      {(&attachment.Limits{Masters: []string{"enp*"}}).MayBeMaster("eth0", "enp1s0"), true},
 	} {
 		if c.got != c.want {

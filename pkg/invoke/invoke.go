@@ -221,8 +221,8 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 // reasonOf tells a plugin that failed from one that was stopped, and from one that may not do what
 // its configuration says.
 func reasonOf(ctx context.Context, err error) failure.Reason {
-	if failure.ReasonOf(err) == failure.NodeProtected {
-		return failure.NodeProtected
+	if reason := failure.ReasonOf(err); reason == failure.NodeProtected || reason == failure.PolicyRefused {
+		return reason
 	}
 	if ctx.Err() != nil {
 		return failure.TimedOut

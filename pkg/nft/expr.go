@@ -49,6 +49,9 @@ func Source(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, 
 // Destination matches the destination address, as Source does.
 func Destination(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, offset4, offset6) }
 
+// NotLoopback matches IPv4 packets but those to loopback addresses.
+func NotLoopback() Expr { return Destination(IsNot, netip.MustParsePrefix("127.0.0.0/8")) }
+
 // Offsets of the destination address in the headers of IPv4 and IPv6.
 const (
 	offset4 = 16

@@ -55,10 +55,15 @@ func (o operation) is(want operation) bool {
 // them.
 func (o Owned) Asks(parts ...Expr) bool {
 	have, want := matches(o.ops), matches(Join(parts...))
-	if len(have) != len(want) {
+	return len(have) == len(want) && begins(have, want)
+}
+
+// begins reports whether the kernel's form of operations begins with that of want.
+func begins(have, want []operation) bool {
+	if len(have) < len(want) {
 		return false
 	}
-	for i := range have {
+	for i := range want {
 		if !have[i].is(want[i]) {
 			return false
 		}
@@ -85,13 +90,20 @@ type Match struct {
 	// Protocol and Port are those of the destination; 0 for any.
 	Protocol byte
 	Port     uint16
+	// NotLoopback is that packets to IPv4 loopback addresses are left out.
+	NotLoopback bool
 	// More is that the rule asks for more.
 	More bool
 }
 
 // Match reads the rule.
 func (o Owned) Match() (m Match) {
+	loopback := NotLoopback()
 	for ops := matches(o.ops); len(ops) > 0; {
+		if begins(ops, loopback) {
+			m.Family, m.NotLoopback, ops = IPv4, true, ops[len(loopback):]
+			continue
+		}
 		var value []byte
 		if len(ops) > 1 {
 			value = equals(ops[1])

@@ -38,6 +38,12 @@ func Protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
 
+// Refused is that an operator's rule does not allow what the key field of the configuration asks
+// for.
+func Refused(field string, err error, fix string) error {
+	return &failure.Error{Reason: failure.PolicyRefused, Field: field, Err: err, Fix: fix}
+}
+
 // decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says
 // what is to be said of its keys, which match whatever their case, as in the reference. The error
 // is of CNI's code "invalid network config", but for text that is no JSON, which has "decoding

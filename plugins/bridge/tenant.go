@@ -81,7 +81,7 @@ func (a *attachment) mayJoin(bridge *nl.Bridge) error {
 	if a.Limits.MayJoin(name, owner, bridge == nil) {
 		return nil
 	}
-	return plugin.Protected("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
+	return plugin.Refused("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
 		"choose another bridge, or let the node's operator allow this one")
 }
 
@@ -162,7 +162,7 @@ func (a *attachment) gatewayLinks(ctx context.Context) ([]int, error) {
 func (a *attachment) judgePrefix(ctx context.Context, gateway netip.Prefix, routes []nl.Exact, own []int) error {
 	may, named := a.Limits.MayAddress(gateway)
 	if !may {
-		return plugin.Protected("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
+		return plugin.Refused("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
 			"choose another subnet, or let the node's operator allow this one")
 	}
 	hasDefault := false

@@ -95,6 +95,12 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 		if err != nil {
 			return err
 		}
+		// A process may have begun to listen meanwhile; a tenant's rules give way.
+		if req.Limits != nil {
+			if err := w.checkListeners(ctx, req); err != nil {
+				return err
+			}
+		}
 		if err := forget(ctx, conn, append(flows(w.forwards, w.pods), flowsOf(had)...)); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/plugin"
 )
@@ -61,12 +62,15 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 	if w.forwards, err = mappings(req); err != nil || len(w.forwards) == 0 {
 		return w, err
 	}
+	if err := w.mayMap(req.Limits); err != nil {
+		return nil, err
+	}
 	pods, err := podAddresses(req)
 	if err != nil {
 		return nil, err
 	}
 	for _, pod := range pods {
-		rules, err := c.rulesFor(pod, w.forwards)
+		rules, err := c.rulesFor(pod, w.forwards, req.Limits)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +78,7 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 			continue
 		}
 		w.rules, w.pods = append(w.rules, rules...), append(w.pods, pod.Addr())
-		if pod.Addr().Is4() && c.snat() {
+		if pod.Addr().Is4() && c.snat() && req.Limits.MayMapLoopback() {
 			w.localnet = pod.Addr()
 		}
 	}
@@ -118,8 +122,8 @@ func onInterface(req *plugin.Request, ip *types100.IPConfig) bool {
 	return all[*ip.Interface].Name == req.IfName && all[*ip.Interface].Sandbox != ""
 }
 
-// rulesFor are those of the mappings for one address of the pod.
-func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward) (rules []nft.Rule, err error) {
+// rulesFor are those of the mappings for one address of the pod, within limits.
+func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward, limits *attachment.Limits) (rules []nft.Rule, err error) {
 	conditions, err := c.conditions(pod.Addr())
 	if err != nil {
 		return nil, err
@@ -130,6 +134,9 @@ func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward) (rules []nft.Rule,
 			continue
 		}
 		host := nft.IP(pod.Addr())
+		if pod.Addr().Is4() && !limits.MayMapLoopback() {
+			host = nft.NotLoopback()
+		}
 		if f.hostIP.IsValid() && !f.hostIP.IsUnspecified() {
 			host = nft.Destination(nft.Is, single(f.hostIP))
 		}
@@ -141,7 +148,7 @@ func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward) (rules []nft.Rule,
 	if len(rules) == 0 || !c.snat() {
 		return rules, nil
 	}
-	if pod.Addr().Is4() && !c.MasqAll {
+	if pod.Addr().Is4() && !c.MasqAll && limits.MayMapLoopback() {
 		masquerade = append(masquerade, nft.NewRule(masqueradeChain,
 			nft.Source(nft.Is, loopback4()), nft.Destination(nft.Is, single(pod.Addr())), nft.Masquerade()))
 	}

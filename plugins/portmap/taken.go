@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -54,6 +55,21 @@ func (f forward) nowhere(ifName string) error {
 	family := map[bool]string{true: "IPv4", false: "IPv6"}[f.hostIP.Is4()]
 	err := plugin.ConfError(f.key()+".hostIP", f.hostIP.String(), fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s", family, ifName))
 	return failure.WithFix(err, "give an address of the other family, or leave hostIP out")
+}
+
+// mayMap refuses mappings that the attachment's limits do not allow.
+func (w *work) mayMap(limits *attachment.Limits) error {
+	for _, f := range w.forwards {
+		switch {
+		case !limits.MayMap(f.hostPort):
+			return plugin.Refused(f.key()+".hostPort", fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
+				"choose another hostPort, or let the node's operator allow this one")
+		case f.hostIP.IsLoopback() && !limits.MayMapLoopback():
+			return plugin.Protected(f.key()+".hostIP", fmt.Errorf("%s is for the node's own processes", f),
+				"leave hostIP out, or let the node's operator write this network")
+		}
+	}
+	return nil
 }
 
 // checkAddresses refuses mappings that lead to no address of the pod, and those that a mapping
@@ -131,6 +147,9 @@ func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
 	}
 	for _, pod := range w.pods {
 		host := f.host(pod)
+		if m.NotLoopback && host.IsLoopback() {
+			continue
+		}
 		if f.of(pod) && m.Family == familyOf(pod) && (!m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host) {
 			return true
 		}
