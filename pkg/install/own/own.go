@@ -262,7 +262,7 @@ func (s *Store) settle(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *
 	switch {
 	case e != nil && e.Installed && len(e.Digests) == 1 && e.Kind == f.Kind && e.Note == f.Note:
 		return nil
-	case e == nil && unix.Faccessat(at.FD(), ".", unix.W_OK, 0) != nil:
+	case e == nil && !writable(at):
 		return nil
 	case e == nil:
 		l.intend(f)
@@ -270,6 +270,8 @@ func (s *Store) settle(ctx context.Context, dir, at hostfile.Dir, l *ledger, f *
 	l.done(f)
 	return s.writeLedger(ctx, dir, l)
 }
+
+func writable(at hostfile.Dir) bool { return unix.Faccessat(at.FD(), ".", unix.W_OK, 0) == nil }
 
 // Remove removes a file that the Store put there and nobody has changed, and forgets it. What is
 // not the Store's stays: it is no error if the ledger does not know the path, or if nothing is

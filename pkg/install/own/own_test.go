@@ -199,7 +199,9 @@ func TestPutForeign(t *testing.T) {
 // is foreign to it, but for those in its own directory.
 func TestLedgerLost(t *testing.T) {
 	r := newRig(t)
-	inside := func(content string) *own.File { return own.Bytes(filepath.Join(r.Dir, "kubeconfig"), 0o600, "kubeconfig", []byte(content)) }
+	inside := func(content string) *own.File {
+		return own.Bytes(filepath.Join(r.Dir, "kubeconfig"), 0o600, "kubeconfig", []byte(content))
+	}
 	r.put("1")
 	_, err := r.Put(t.Context(), inside("old"))
 	must(t, err)
