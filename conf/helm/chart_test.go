@@ -4,6 +4,7 @@ package helm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,15 +17,19 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/kube"
 )
 
 var (
@@ -164,7 +169,9 @@ func TestVariants(t *testing.T) {
 		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
 		"no people":    {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
 		"pod monitor":  {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"}, more: "PodMonitor braid-agent"},
-		"readiness":    {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
+		"no hook": {args: []string{"--set", "uninstall.hook=false"}, less: "ClusterRole braid-uninstall, ClusterRoleBinding braid-uninstall, " +
+			"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount braid-uninstall"},
+		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
 		"everything": {
 			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
 			less: "ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, " +
@@ -231,7 +238,7 @@ func TestValuesReachTheObjects(t *testing.T) {
 	want := []string{
 		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--run-dir=/host/run", "--log-level=debug",
 		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d", "--cni-bin-dir=/opt/cni/here",
-		"--private-conf-dir=/etc/cni/braid.d", "--api-server=https://[fd00::1]:6443",
+		"--move-default-network", "--private-conf-dir=/etc/cni/braid.d", "--api-server=https://[fd00::1]:6443",
 	}
 	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("the agent's arguments are\n%q, want\n%q", got, want)
@@ -299,6 +306,9 @@ func TestBadValues(t *testing.T) {
 		"controller.interval=soon":                           "/controller/interval",
 		"rbac.pods=yes":                                      "/rbac/pods",
 		"metrics.port=70000":                                 "/metrics/port",
+		"cni.moveDefaultNetwork=/etc/cni/braid.d":            "/cni/moveDefaultNetwork",
+		"uninstall.restore=00-multus.conf":                   "/uninstall/restore",
+		"uninstall.hook=yes":                                 "/uninstall/hook",
 		"podMonitor.enabled=true":                            "/metrics/port",
 		"nodeReadiness.enabled=true,nodeReadiness.mode=once": "/nodeReadiness/mode",
 	} {
@@ -391,9 +401,94 @@ func TestRelease(t *testing.T) {
 	}
 	run("upgrade", "braid", "--set", "controller.replicas=3")
 	check("upgraded", kinds, 3)
-	run("uninstall")
+	run("uninstall", "--no-hooks")
 	check("uninstalled", kinds, 0)
 	run("install", "braid")
 	check("installed again", kinds, 2)
-	run("uninstall")
+	run("uninstall", "--no-hooks")
+}
+
+// TestUninstallHook: nothing of the release is deleted before its Job has ended, whose account may do
+// what `braidctl uninstall` does. A release whose Job does not end stays, and can be removed again.
+func TestUninstallHook(t *testing.T) {
+	server := cluster.Get(t)
+	admin, err := server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const namespace = "kube-system"
+	args := []string{"braid", "--kubeconfig", admin, "--namespace", namespace}
+	mustHelm(t, append([]string{"install", "--set", "uninstall.restore=/etc/cni/former/00-multus.conf", "braid"}, args...)...)
+	client := server.Client()
+	agents := func() error {
+		_, err := client.AppsV1().DaemonSets(namespace).Get(t.Context(), "braid-agent", metav1.GetOptions{})
+		return err
+	}
+	if out, err := helm(t, append([]string{"uninstall", "--timeout", "2s"}, args...)...); err == nil || agents() != nil {
+		t.Errorf("the Job has not ended: %v; the agents: %v; helm said %q", err, agents(), out)
+	}
+
+	background := metav1.DeletePropagationBackground // the default would wait for a controller that is not here
+	if err := client.BatchV1().Jobs(namespace).Delete(t.Context(), "braid-uninstall", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- runJob(t, server, namespace, func(job *batchv1.Job) error {
+			spec := job.Spec.Template.Spec
+			if want := []string{"uninstall", "-n=" + namespace, "--restore=/etc/cni/former/00-multus.conf"}; !slices.Equal(spec.Containers[0].Args, want) || !spec.HostNetwork {
+				return fmt.Errorf("the Job runs %q, host network %t", spec.Containers[0].Args, spec.HostNetwork)
+			}
+			if err := agents(); err != nil {
+				return err
+			}
+			kubeconfig, err := server.Kubeconfig("system:serviceaccount:" + namespace + ":" + spec.ServiceAccountName)
+			if err != nil {
+				return err
+			}
+			api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: "test", Timeout: time.Minute})
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			_, err = api.NodeReports(t.Context())
+			return errors.Join(err, api.SetDaemonSetEnv(t.Context(), namespace, "braid-agent", "agent", map[string]string{"BRAID_UNINSTALL": "1"}))
+		})
+	}()
+	mustHelm(t, append([]string{"uninstall", "--timeout", "1m"}, args...)...)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := agents(); !apierrors.IsNotFound(err) {
+		t.Errorf("the agents are left: %v", err)
+	}
+	if _, err := client.RbacV1().ClusterRoles().Get(t.Context(), "braid-uninstall", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the hook's role is left: %v", err)
+	}
+}
+
+// runJob waits for the hook's Job, does its work, and has it be complete: here is no controller of
+// Jobs.
+func runJob(t *testing.T, server *lab.API, namespace string, do func(*batchv1.Job) error) error {
+	jobs := server.Client().BatchV1().Jobs(namespace)
+	var job *batchv1.Job
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		var err error
+		job, err = jobs.Get(ctx, "braid-uninstall", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	failed := do(job)
+	now := metav1.Now()
+	job.Status = batchv1.JobStatus{StartTime: &now, CompletionTime: &now, Succeeded: 1, Conditions: []batchv1.JobCondition{
+		{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: now},
+		{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: now},
+	}}
+	_, err = jobs.UpdateStatus(t.Context(), job, metav1.UpdateOptions{})
+	return errors.Join(failed, err)
 }
