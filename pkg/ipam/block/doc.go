@@ -23,6 +23,14 @@
 // made: so a claim of which the answer was lost is known again, and one by other local state of the
 // same node is not taken for it.
 //
+// The claim is a fence, too. A block of this boot of which local state was lost is first taken up
+// again by a new claim, a write that changes the object's version. Each write that lists what a
+// node's containers hold names the version that it was made for, so that those that were sent before
+// the loss have taken effect by then, or never do. Two things may still arrive: the claim of a new
+// block, which then rests until the next boot, and the address of a shared block that a killed Add
+// asked for, which a GC gives back. What was sent under another name of the node, of a block that it
+// did not take up in its new name, is freed with that Node object.
+//
 // A node trusts that its blocks are its own by a lease. It looks at their objects every ten
 // minutes, before an Add; a look that fails, for whatever reason, is tried again, and addresses are
 // given meanwhile, until the lease ends, two minutes before Grace after the last look that told. A

@@ -87,10 +87,7 @@ func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
 			return found, false, err
 		}
 	}
-	if f.me, err = f.self(ctx); err == nil && !f.me.All && !slices.Contains(f.me.Seen, f.w.Space) {
-		err = f.learn(ctx)
-	}
-	if err == nil {
+	if f.me, err = f.self(ctx); err == nil {
 		found, err = f.resume(ctx)
 	}
 	if err == nil && !found {
@@ -367,8 +364,8 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 			again = b != nil
 			return err
 		}
-		b = newLocal(f.w.Space, cidr, claiming)
-		b.Claim, b.Idle = f.newClaim(), f.now()
+		b = f.newLocal(f.w.Space, cidr, claiming)
+		b.Idle = f.now()
 		return l.save(b)
 	})
 	if err != nil || b.State != claiming { // it stands aside
@@ -408,12 +405,15 @@ func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (*l
 	return inside(ctx, m, func(s *session) (*local, error) { return s.block(space, cidr) })
 }
 
+// errRemoved is that the local state of a block was removed while it was worked at.
+var errRemoved = fmt.Errorf("its local state was removed: %w", ErrLater)
+
 // become notes what a block has turned out to be: owned, so that its addresses are given, or dormant.
 func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (*local, error) {
 	return inside(ctx, m, func(s *session) (*local, error) {
 		b, err := s.block(space, cidr)
 		if err != nil || b == nil {
-			return nil, errors.Join(err, fmt.Errorf("the local state of block %v of space %s was removed: %w", cidr, space, ErrLater))
+			return nil, fmt.Errorf("block %v of space %s: %w", cidr, space, errors.Join(err, errRemoved))
 		}
 		if b.State != what && len(b.Used) == 0 {
 			b.Idle = m.now()
@@ -435,63 +435,57 @@ func (f *finder) resume(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// use says whether the node's own block has an address for the wish; one of before the reboot is taken up first.
+// use reports whether the node's own block has an address for the wish, after it has taken up one of
+// before the reboot.
 func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
-	switch {
-	case f.lasting || !f.w.fits(b.prefix):
+	if f.lasting || !f.w.fits(b.prefix) {
 		return false, nil
-	case b.State == dormant:
-		if ok, err := f.takeUp(ctx, f.me, b); !ok || err != nil {
+	}
+	if b.State == dormant {
+		if b, err = f.takeUp(ctx, f.me, b); b == nil || err != nil {
 			return false, err
 		}
-	case b.State != owned:
+	}
+	if b.State != owned {
 		return false, nil
 	}
 	return f.has(ctx)
 }
 
-// learn finds the blocks of the space that the node owned before a reboot.
-func (f *finder) learn(ctx context.Context) error {
-	mine, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + f.me.Name + ",spec.space=" + f.w.Space})
-	if err != nil {
-		return fmt.Errorf("list blocks of node %s: %w", f.me.Name, err)
-	}
-	err = f.locked(ctx, func(l *session) error {
-		for _, object := range mine {
-			if _, err := l.adopt(f.me, &object); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return f.note(ctx, f.me, func(me *identity) { me.Seen = append(me.Seen, f.w.Space) })
+// placed reports whether the block is where its name says.
+func placed(object *v1alpha1.IPBlock) bool {
+	cidr, err := ParseBlock(object.Spec.CIDR)
+	return err == nil && isSpace(object.Spec.Space) && object.Name == NameOf(object.Spec.Space, cidr)
 }
 
 // adopt notes a block that is the node's, unless there is a file of it. The lock of the space has been
 // held since the object was read. It returns nil where nothing is adopted.
 func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
-	cidr, err := ParseBlock(object.Spec.CIDR)
-	if err != nil || !isSpace(object.Spec.Space) || object.Name != NameOf(object.Spec.Space, cidr) {
+	if !placed(object) {
 		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
-		return nil, nil //nolint:nilerr // it is nothing that gives addresses
+		return nil, nil // it is nothing that gives addresses
 	}
+	cidr := netip.MustParsePrefix(object.Spec.CIDR)
 	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {
 		return b, err
 	}
-	b := newLocal(object.Spec.Space, cidr, dormant)
+	b := l.m.newLocal(object.Spec.Space, cidr, dormant)
 	b.UID, b.Idle = object.UID, l.m.now()
 	if bootOf(object.Spec.Owner) == me.Boot {
-		b.State = owned
-		if err := l.fill(b, false); err != nil {
-			return nil, err
-		}
-		l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
-			"space", b.Space, "block", cidr, "node", me.Name)
+		return b, l.doubt(b)
 	}
 	return b, l.save(b)
+}
+
+// doubt notes of a block that it was taken up in this boot by local state that was removed.
+func (l *session) doubt(b *local) error {
+	b.State = mended
+	if err := l.fill(b, false); err != nil {
+		return err
+	}
+	l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
+		"space", b.Space, "block", b.prefix, "node", l.m.NodeName)
+	return l.save(b)
 }
 
 // mine gives the block as it is on this node, settled, and noted if it was not yet; nil if it is not the node's. The lock of the space is held.
@@ -504,49 +498,35 @@ func (m *Manager) mine(ctx context.Context, me *identity, space string, cidr net
 	if err != nil || !me.owns(object) {
 		return nil, err
 	}
-	return inside(ctx, m, func(s *session) (*local, error) { return s.adopt(me, object) })
-}
-
-// instead adopts a block in the place of what is noted of it.
-func (m *Manager) instead(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
-	return inside(ctx, m, func(s *session) (*local, error) {
-		if err := s.drop(b); err != nil {
-			return nil, err
-		}
-		return s.adopt(me, object)
-	})
-}
-
-// takeUp makes a block of before the reboot the node's in this boot; false if it is not the node's any more, or was taken up since, and what was in
-// use of it then is not known.
-func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (bool, error) {
-	if b.Claim == "" { // for the case that the answer is lost
-		b.Claim = m.newClaim()
-		if err := m.locked(ctx, func(s *session) error { return s.save(b) }); err != nil {
-			return false, err
-		}
+	if b, err = inside(ctx, m, func(s *session) (*local, error) { return s.adopt(me, object) }); b == nil || err != nil {
+		return nil, err
 	}
+	return m.settle(ctx, me, space, cidr)
+}
+
+// takeUp makes a block the node's by the claim that is noted: one of before the reboot, or one of
+// which local state was lost. What was sent before to give the block away does not take effect
+// after that, as it was meant for an earlier version of the object. It returns the block as it is
+// then; nil if it is not the node's any more. The lock of the space is held.
+func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, error) {
 	var object *v1alpha1.IPBlock
 	stored, err := m.swap(ctx, "take up block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
 		if object = current; !me.owns(current) {
 			return false, nil
 		}
-		if boot, claim := me.by(b, current.Spec.Owner); boot && !claim {
-			return false, nil
+		if boot, claim := me.by(b, current.Spec.Owner); b.State == dormant && boot && !claim {
+			return false, nil // it was taken up since, by local state that was removed
 		}
 		current.Spec.Owner = me.node(b.Claim)
 		return true, nil
 	})
 	switch {
 	case err != nil:
-		return false, err
+		return nil, err
 	case stored != nil:
-		_, err := m.become(ctx, b.Space, b.prefix, owned, stored.UID)
-		return err == nil, err
+		return m.become(ctx, b.Space, b.prefix, owned, stored.UID)
+	case me.owns(object):
+		return b, m.locked(ctx, func(s *session) error { return s.doubt(b) })
 	}
-	if me.owns(object) {
-		_, err = m.instead(ctx, me, b, object)
-		return false, err
-	}
-	return false, m.locked(ctx, func(s *session) error { return s.drop(b) })
+	return nil, m.gave(ctx, b, object)
 }

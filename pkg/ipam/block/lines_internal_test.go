@@ -13,7 +13,7 @@ import (
 // A block that has a value for each field.
 func eachField() *local {
 	at := time.Unix(1234, 5678)
-	b := newLocal("default", netip.MustParsePrefix("fd00::10/124"), owned)
+	b := new(Manager).newLocal("default", netip.MustParsePrefix("fd00::10/124"), owned)
 	b.UID, b.Claim, b.Idle = "2f3a", "c1a1", at
 	b.Used = map[netip.Addr]Holder{
 		netip.MustParseAddr("fd00::11"): {attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"}, "uid", "default/pod"},

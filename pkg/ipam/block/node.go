@@ -27,9 +27,6 @@ type identity struct {
 	Counted time.Time `json:"counted,omitzero"`
 	// Former are the names that the machine had before in this boot.
 	Former []string `json:"former,omitempty"`
-	// Seen are the spaces of which the node has learned which blocks it owned before a reboot; All says that of each.
-	Seen []string `json:"seen,omitempty"`
-	All  bool     `json:"all,omitempty"`
 }
 
 // node is the node as the owner of what it got by a claim; "" for what it got otherwise.
@@ -39,6 +36,13 @@ func (n *identity) node(claim string) *v1alpha1.Node {
 		boot += "/" + claim
 	}
 	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: boot}
+}
+
+// ownerOf is the node as it was when it took up the object, which asks nobody for the node's uid.
+func (n *identity) ownerOf(object *v1alpha1.IPBlock) *identity {
+	me := *n
+	me.Name, me.UID = object.Spec.Owner.NodeName, object.Spec.Owner.NodeUID
+	return &me
 }
 
 // newClaim tells one claim of a block from another of the same boot.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,9 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 	if err != nil {
 		return nil, err
 	}
+	if err := m.fence(ctx, id); err != nil {
+		return nil, err
+	}
 	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -70,6 +74,23 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 		}
 	}
 	return orphans, m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) })
+}
+
+// fence takes up again the node's blocks of this boot of which local state was lost. What a process
+// had sent before that, to share one of them with what containers hold of it, has taken effect when
+// fence returns, or never does. A node that has its state, or has no block in this boot, only lists.
+func (m *Manager) fence(ctx context.Context, id *identity) error {
+	own, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + id.Name})
+	errs := []error{wrap(err, "list blocks of node %s", id.Name)}
+	for _, object := range own {
+		if bootOf(object.Spec.Owner) == id.Boot && placed(&object) {
+			errs = append(errs, m.alone(ctx, object.Spec.Space, object.Spec.CIDR, func(cidr netip.Prefix) error {
+				_, err := m.mine(ctx, id.ownerOf(&object), object.Spec.Space, cidr)
+				return err
+			}))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // adoptOrphans writes down what attachments hold, unless another process was quicker: it may have

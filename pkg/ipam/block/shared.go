@@ -135,23 +135,29 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 	if err != nil {
 		return err
 	}
-	if b != nil {
-		err := m.locked(ctx, func(s *session) error {
-			b, err := s.block(at.Space, blockOf(at.Addr))
-			if err != nil || b == nil {
-				return err
-			}
-			return s.leave(b, a)
-		})
-		if err != nil {
-			return err
-		}
-	}
 	id, err := m.names(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = m.edit(ctx, at.block(), nil, func(object *v1alpha1.IPBlock) (bool, error) {
+	object, err := m.lookUp(ctx, at.block())
+	if b == nil && id.owns(object) { // its file was removed
+		_, err = m.mine(ctx, id.ownerOf(object), at.Space, blockOf(at.Addr))
+		object = nil
+	}
+	if err != nil {
+		return err
+	}
+	err = m.locked(ctx, func(s *session) error {
+		b, err := s.block(at.Space, blockOf(at.Addr))
+		if err != nil || b == nil {
+			return err
+		}
+		return s.leave(b, a)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = m.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
 		return strike(object, func(e v1alpha1.Allocation) bool { return id.ran(e) && attachmentOf(e) == a }), nil
 	})
 	return err

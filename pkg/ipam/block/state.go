@@ -66,7 +66,8 @@ const (
 	dormant state = "dormant"
 	// giving: the block is about to be deleted or shared.
 	giving state = "giving"
-	// mended: the file could not be read. What is in use is known from what attachments hold; whose the block is, the object must say.
+	// mended: the file could not be read, or was removed in this boot. What is in use is known from
+	// what attachments hold; whose the block is, the object must say. It is taken up again.
 	mended state = "mended"
 	// lost: the block is somebody else's.
 	lost state = "lost"
@@ -94,8 +95,11 @@ type local struct {
 	shelf  shelf
 }
 
-func newLocal(space string, cidr netip.Prefix, s state) *local {
-	return &local{Space: space, CIDR: cidr.String(), State: s, Used: map[netip.Addr]Holder{}, Freed: map[netip.Addr]time.Time{}, prefix: cidr}
+// newLocal makes the local state of a block, with a claim of its own.
+func (m *Manager) newLocal(space string, cidr netip.Prefix, s state) *local {
+	return &local{
+		Space: space, CIDR: cidr.String(), State: s, Claim: m.newClaim(), Used: map[netip.Addr]Holder{}, Freed: map[netip.Addr]time.Time{}, prefix: cidr,
+	}
 }
 
 // name is that of the object.
@@ -412,7 +416,7 @@ func (b *local) check(space string) error {
 
 // mend makes the file of a block anew that cannot be read.
 func (s *session) mend(name string, cidr netip.Prefix, on shelf, why error) (*local, error) {
-	b := newLocal(name, cidr, mended)
+	b := s.m.newLocal(name, cidr, mended)
 	b.shelf = on
 	if err := s.fill(b, true); err != nil {
 		return nil, err

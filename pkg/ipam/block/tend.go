@@ -192,20 +192,20 @@ func (m *Manager) finishGiving(ctx context.Context, me *identity, b *local) erro
 		if object = current; !me.owns(current) {
 			return false, nil
 		}
+		if noted, err := m.find(ctx, b.Space, b.prefix); err != nil || noted == nil || noted.State != giving || noted.Claim != b.Claim {
+			return false, errors.Join(err, errRemoved)
+		}
 		current.Spec.Owner, current.Spec.Recall = nil, nil
 		current.Spec.Allocations = allocations(b, me)
 		return true, nil
 	})
-	if err == nil && stored == nil {
-		return m.gave(ctx, b, object)
-	}
-	if err == nil {
-		err = m.step("gave block")
+	if err == nil && stored != nil {
+		object, err = stored, m.step("gave block")
 	}
 	if err != nil {
 		return err
 	}
-	return m.locked(ctx, func(s *session) error { return s.drop(b) })
+	return m.gave(ctx, b, object)
 }
 
 // gave forgets a block that is not the node's any more: because the node gave it away, with what is in use of it, or else it is lost. object
@@ -305,12 +305,16 @@ func (m *Manager) settle(ctx context.Context, me *identity, space string, cidr n
 func (m *Manager) settleOurs(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
 	boot, claim := me.by(b, object.Spec.Owner)
 	switch {
-	case b.State == claiming && boot && !claim: // of another claim, of which the file was removed
-		return m.instead(ctx, me, b, object)
+	case claim:
+		return m.become(ctx, b.Space, b.prefix, owned, object.UID)
 	case !boot && len(b.Used) == 0:
 		return m.become(ctx, b.Space, b.prefix, dormant, object.UID)
+	case b.State == claiming: // the object is of another claim, of which the file was removed
+		if err := m.locked(ctx, func(s *session) error { return s.doubt(b) }); err != nil {
+			return nil, err
+		}
 	}
-	return m.become(ctx, b.Space, b.prefix, owned, object.UID)
+	return m.takeUp(ctx, me, b)
 }
 
 // Inspect compares the node's blocks with their objects, gives back what is idle, says in the objects how much is in use, and takes the
@@ -371,13 +375,7 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	if trust == nil {
 		trust = m.noteTended(ctx, func(last *tended) { last.Own, last.OwnWall, last.OwnName = now, wall, me.Name })
 	}
-	if err := errors.Join(append(errs, trust)...); err != nil {
-		return nil, nil, err
-	}
-	if !me.All {
-		err = m.note(ctx, me, func(me *identity) { me.Seen, me.All = nil, true })
-	}
-	return me, objects, err
+	return me, objects, errors.Join(append(errs, trust)...)
 }
 
 // confirmed reports whether the object, as it was listed, says of the block what the node has
@@ -400,20 +398,9 @@ func (m *Manager) inspect(ctx context.Context, me *identity, space string, cidr 
 	case object == nil || object.UID != b.UID: // else it was claimed again and the answer lost, or the list is older than the block
 		return m.reclaim(ctx, me, b)
 	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID || bootOf(object.Spec.Owner) != me.Boot):
-		return m.sign(ctx, me, b, object)
+		_, err = m.takeUp(ctx, me, b) // so that nobody takes it for that of a node that is gone
 	}
-	return nil
-}
-
-// sign writes this node, as it is called now, as the owner of its block. Nobody takes the block for
-// that of a node that is gone then.
-func (m *Manager) sign(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) error {
-	object.Spec.Owner = me.node(b.Claim)
-	if err := m.step("sign block"); err != nil {
-		return err
-	}
-	_, err := m.Store.UpdateBlock(ctx, object)
-	return wrap(err, "write owner of block %s", object.Name)
+	return err
 }
 
 // tidy gives a block of the node back if it is idle; else its object is to say how much is in use.
@@ -474,12 +461,10 @@ func (m *Manager) reclaim(ctx context.Context, me *identity, b *local) error {
 	switch {
 	case err != nil:
 		return err
+	case me.owns(object) && object.Spec.Owner.NodeName != me.Name:
+		_, err := m.takeUp(ctx, me, b)
+		return err
 	case me.owns(object):
-		if object.Spec.Owner.NodeName != me.Name {
-			if err := m.sign(ctx, me, b, object); err != nil {
-				return err
-			}
-		}
 		_, err := m.become(ctx, b.Space, b.prefix, b.State, object.UID)
 		return err
 	case object != nil:
