@@ -303,43 +303,40 @@ func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, 
 	return w.Window.Pick(b.prefix, used, resting)
 }
 
-// held is what an attachment holds, nil for nothing. Where that cannot be read, or was lost, all
-// blocks are searched for it.
+// held returns what an attachment holds, nil or one without addresses for nothing. Where that cannot
+// be read, or was lost, all blocks are searched for it.
 func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err error) {
 	var broken error
-	known := false
-	err = m.locked(ctx, func(s *session) error {
-		has, err := s.holding(a)
-		if errors.Is(err, errUnusable) {
-			broken = err
-			has, err = s.search(a)
+	known := true
+	err = m.locked(ctx, func(s *session) (err error) {
+		found, broken = s.holding(a)
+		if found != nil && broken == nil || broken != nil && !errors.Is(broken, errUnusable) {
+			return broken
 		}
-		found, known = has, s.recollected()
+		known = broken == nil && s.recollected()
+		all := holdings{}
+		err = s.search(all)
+		found = all[a]
 		return err
 	})
-	switch {
-	case err != nil || found != nil && broken == nil:
+	if err != nil || known {
 		return found, err
-	case broken == nil && known:
-		return nil, nil
-	case broken == nil:
-		orphans, err := m.recollect(ctx)
-		if orphans != nil && err != nil {
-			m.Log.WarnContext(ctx, "what this node's attachments hold is asked for again", "error", err)
-			err = nil
-		}
-		return orphans[a], err
 	}
-	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
-	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, errors.Join(broken, err)
-	}
-	entries, err := m.entries(ctx, a, shared...)
 	if found == nil {
 		found = &held{Holder: Holder{ID: a}}
 	}
-	found.Shared = append(found.Shared, entries...)
+	if broken == nil {
+		orphans, err := m.recollect(ctx)
+		if orphans[a] != nil {
+			found.Shared = orphans[a].Shared
+		}
+		return found, err
+	}
+	m.Log.Error("what an attachment holds is searched for", "attachment", a, "error", broken)
+	shared, err := m.sharedBlocks(ctx, metav1.ListOptions{})
+	if err == nil {
+		found.Shared, err = m.entries(ctx, a, shared...)
+	}
 	return found, err
 }
 

@@ -19,21 +19,17 @@ func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
 }
 
 func (m *Manager) del(ctx context.Context, a attachment.ID) error {
-	found, known := false, false
+	found := false
 	elsewhere, err := inside(ctx, m, func(s *session) ([]heldAddr, error) {
 		has, err := s.holding(a)
-		if err == nil && has == nil {
-			known = s.recollected()
-			has, err = s.search(a)
-		}
-		if found = has != nil; err != nil || has == nil {
-			return nil, err
+		if found = has != nil && err == nil; !found {
+			return nil, nil //nolint:nilerr // it is met again
 		}
 		return s.release(has)
 	})
-	if errors.Is(err, errUnusable) || err == nil && !found && !known {
+	if !found {
 		has, herr := m.held(ctx, a)
-		if has == nil {
+		if has == nil || herr != nil {
 			return herr
 		}
 		elsewhere, err = inside(ctx, m, func(s *session) ([]heldAddr, error) { return s.release(has) })
@@ -118,23 +114,13 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 	for _, a := range valid {
 		keep[a] = true
 	}
-	var orphans map[attachment.ID]*held
+	all := holdings{}
 	known, err := inside(ctx, m, func(s *session) (bool, error) { return s.recollected(), nil })
 	if err == nil && !known {
-		orphans, err = m.recollect(ctx)
+		all, err = m.recollect(ctx)
 	}
-	if err != nil && orphans == nil {
+	if err != nil {
 		return err
-	}
-	var gone []attachment.ID
-	stale := func(a attachment.ID) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
-	see := func(a attachment.ID) {
-		if stale(a) && !slices.Contains(gone, a) {
-			gone = append(gone, a)
-		}
-	}
-	for a := range orphans {
-		see(a)
 	}
 	err = m.locked(ctx, func(s *session) error {
 		for h, err := range s.everyHeld() {
@@ -142,17 +128,16 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 				m.Log.Error("what an attachment holds cannot be read", "error", err)
 				continue
 			}
-			see(h.Holder.ID)
+			all.of(h.Holder)
 		}
-		return s.eachBlock(func(b *local) {
-			for _, h := range b.Used {
-				see(h.ID)
-			}
-		})
+		return s.search(all)
 	})
+	stale := func(a attachment.ID) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
 	errs := []error{err}
-	for _, a := range gone {
-		errs = append(errs, m.Del(ctx, a))
+	for _, h := range all.sorted() {
+		if stale(h.Holder.ID) {
+			errs = append(errs, m.Del(ctx, h.Holder.ID))
+		}
 	}
 	id, err := m.names(ctx)
 	if err != nil {

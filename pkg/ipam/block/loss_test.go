@@ -109,6 +109,45 @@ func (r *rig) nothingShared(t *testing.T, m *block.Manager) {
 	}
 }
 
+// A DEL gives back all that an attachment holds, of the node's own blocks and of shared ones, where
+// only what says so was lost, whatever was done before it.
+func TestR28DelWithoutWhatIsHeld(t *testing.T) {
+	for first, do := range map[string]func(m *block.Manager) error{
+		"DEL":   func(*block.Manager) error { return nil },
+		"ADD":   func(m *block.Manager) error { return addOne(t, m, 1) },
+		"share": func(m *block.Manager) error { return errors.Join(addOne(t, m, 1), m.Answer(t.Context())) },
+	} {
+		t.Run(first, func(t *testing.T) {
+			r, m := sharing(t)
+			w := []block.Wish{wish(t, "10.0.0.0/24"), wish(t, "fd00::/124")} // the second is shared
+			if _, err := m.Add(t.Context(), holder(7), w, nil); err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{os.RemoveAll(filepath.Join(m.Dir, "held")), do(m), m.Del(t.Context(), holder(7).ID)} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			used, err := m.InUse(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, object := range r.api.All() {
+				for _, h := range used[object.UID] {
+					if h.ID == holder(7).ID {
+						t.Errorf("%s has it: %v", object.Name, used[object.UID])
+					}
+				}
+				for _, e := range object.Spec.Allocations {
+					if e.ContainerID == holder(7).ContainerID {
+						t.Errorf("%s has it: %+v", object.Name, e)
+					}
+				}
+			}
+		})
+	}
+}
+
 func addOne(t *testing.T, m *block.Manager, i int) error {
 	t.Helper()
 	_, err := m.Add(t.Context(), holder(i), []block.Wish{wish(t, "10.0.0.0/24")}, nil)

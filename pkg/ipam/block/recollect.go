@@ -8,8 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/braid-cni/braid/pkg/attachment"
 )
 
 // What an attachment holds is written before it is held, so a directory without its file says that
@@ -34,10 +32,9 @@ func (s *session) heldInode() (uint64, bool) {
 }
 
 // recollect asks the API once which addresses of shared blocks containers of this boot hold of
-// which there is no local state, and writes that down. orphans are these, also where they could not
-// be written. Those under the name of another Node object are not written down, as a GC would free
-// them, and are asked for again.
-func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*held, err error) {
+// which there is no local state, and writes that down; they are asked for again where they cannot be
+// written. Those under the name of another Node object are not written down, as a GC would free them.
+func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 	id, err := m.names(ctx)
 	if err != nil {
 		return nil, err
@@ -49,18 +46,15 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 	if err != nil {
 		return nil, err
 	}
-	orphans = map[attachment.ID]*held{}
+	orphans = holdings{}
 	strange := map[string]bool{}
 	for i := range shared {
 		for _, e := range shared[i].Spec.Allocations {
 			addr, err := netip.ParseAddr(e.Address)
 			for _, s := range Sandboxes(e) {
 				if err == nil && s.ContainerID != "" && s.Node != nil && bootOf(s.Node) == id.Boot {
-					a := attachmentOf(s)
-					if orphans[a] == nil {
-						orphans[a] = &held{Holder: Holder{a, s.PodUID, s.Pod}}
-					}
-					orphans[a].Shared = append(orphans[a].Shared, heldAddr{shared[i].Spec.Space, addr})
+					h := orphans.of(Holder{attachmentOf(s), s.PodUID, s.Pod})
+					h.Shared = append(h.Shared, heldAddr{shared[i].Spec.Space, addr})
 					if !id.named(s.Node) {
 						strange[s.Node.NodeName] = true
 					}
@@ -70,10 +64,13 @@ func (m *Manager) recollect(ctx context.Context) (orphans map[attachment.ID]*hel
 	}
 	for name := range strange {
 		if _, err := m.Nodes.Node(ctx, name); !apierrors.IsNotFound(err) {
-			return orphans, wrap(err, "node %s, of which containers of this machine are", name)
+			return orphans, nil //nolint:nilerr // it may be another machine in the same boot
 		}
 	}
-	return orphans, m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) })
+	if err := m.locked(ctx, func(s *session) error { return s.adoptOrphans(orphans) }); err != nil {
+		m.Log.WarnContext(ctx, "what this node's attachments hold is asked for again", "error", err)
+	}
+	return orphans, nil
 }
 
 // fence takes up again the node's blocks of this boot of which local state was lost. What a process
@@ -93,23 +90,23 @@ func (m *Manager) fence(ctx context.Context, id *identity) error {
 	return errors.Join(errs...)
 }
 
-// adoptOrphans writes down what attachments hold, unless another process was quicker: it may have
-// taken some of it back since.
-func (s *session) adoptOrphans(orphans map[attachment.ID]*held) error {
+// adoptOrphans writes down what attachments hold, of shared blocks and of the node's own, unless
+// another process was quicker: it may have taken some of it back since.
+func (s *session) adoptOrphans(orphans holdings) error {
 	if s.recollected() {
 		return nil
 	}
-	for a, h := range orphans {
-		if has, err := s.holding(a); has != nil || err != nil {
-			continue // it is searched for when it is needed
+	if err := s.search(orphans); err != nil {
+		return err
+	}
+	for _, h := range orphans.sorted() {
+		if has, err := s.holding(h.Holder.ID); has != nil || err != nil || h.Holder.check() != nil {
+			continue // it is searched for when it is needed, or no Add made it
 		}
-		if h.Holder.check() != nil {
-			continue // no Add made it
-		}
-		if err := s.write(heldName(a), h); err != nil {
+		if err := s.write(heldName(h.Holder.ID), h); err != nil {
 			return err
 		}
-		s.m.Log.Warn("an attachment holds addresses of which this node's state had been lost", "attachment", a, "pod", h.Holder.Pod)
+		s.m.Log.Warn("an attachment holds addresses of which this node's state had been lost", "attachment", h.Holder.ID, "pod", h.Holder.Pod)
 	}
 	if err := s.tree.makeDir(heldDir); err != nil {
 		return err

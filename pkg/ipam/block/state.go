@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"net/netip"
 	"path"
 	"slices"
@@ -501,19 +502,31 @@ func (s *session) countBlocks() (n int, err error) {
 	return n, err
 }
 
-// search finds what an attachment holds of the node's own blocks by looking at each; nil for nothing.
-func (s *session) search(a attachment.ID) (has *held, err error) {
-	err = s.eachBlock(func(b *local) {
+// holdings are what attachments hold.
+type holdings map[attachment.ID]*held
+
+// of returns what the holder has, to be added to.
+func (all holdings) of(h Holder) *held {
+	if all[h.ID] == nil {
+		all[h.ID] = &held{Holder: h}
+	}
+	return all[h.ID]
+}
+
+// sorted returns them in an order that is always the same.
+func (all holdings) sorted() []*held {
+	return slices.SortedFunc(maps.Values(all), func(a, b *held) int { return strings.Compare(a.Holder.Hash(), b.Holder.Hash()) })
+}
+
+// search adds what attachments hold of the node's own blocks, by looking at each.
+func (s *session) search(all holdings) error {
+	return s.eachBlock(func(b *local) {
 		for addr, by := range b.Used {
-			if by.ID == a && has == nil {
-				has = &held{Holder: Holder{ID: a}}
-			}
-			if by.ID == a {
-				has.Local = append(has.Local, heldAddr{b.Space, addr})
+			if by != nobody() {
+				all.of(by).Local = append(all.of(by).Local, heldAddr{b.Space, addr})
 			}
 		}
 	})
-	return has, err
 }
 
 // eachBlock goes on past blocks that cannot be read.
