@@ -42,7 +42,7 @@ import (
 // The operations are those of pkg/engine, which tends the node's blocks after each. Nobody tends
 // them beside an operation, but for nodes that have a timer for it (braidctl ipam tend). A node may
 // be cut off from the API for any reason and any time, lose its Node object, get another name, lose
-// its state, be suspended (its boot clock stands still) or have its wall clock set. Container IDs
+// its state or a part of it beside operations that go on or are killed, be suspended (its boot clock stands still) or have its wall clock set. Container IDs
 // are used again.
 //
 // What must hold: no address is in use by two sandboxes; a DEL that succeeded has left nothing in
@@ -375,7 +375,6 @@ func (s *sim) step() {
 	o := s.ops[s.rnd.IntN(len(s.ops))]
 	s.clock += time.Duration(s.rnd.IntN(20)) * time.Millisecond
 	how := ""
-	write := strings.HasSuffix(o.at, "create") || strings.HasSuffix(o.at, "update") || strings.HasSuffix(o.at, "delete")
 	before, after := strings.HasPrefix(o.at, "before "), strings.HasPrefix(o.at, "after ")
 	steady := s.calm || o.name == "reap"
 	switch x := s.rnd.IntN(150); {
@@ -384,7 +383,7 @@ func (s *sim) step() {
 		how = "die"
 	case x < 6 && (before || after):
 		how = "fail"
-	case x < 9 && before && write:
+	case x < 9 && writes(o.at):
 		how = "late"
 	}
 	if o.at == "late create" || o.at == "late update" || o.at == "late delete" {
@@ -619,17 +618,36 @@ func (s *sim) busy(n *simNode) bool {
 	return slices.ContainsFunc(s.ops, func(o *simOp) bool { return o.node == n && o.name != "reap" })
 }
 
-// forget is the loss of the state directory, while containers live.
+// forget is the loss of the state directory, or of a part of it, while containers live. What is
+// under way goes on, or is killed, and what that has sent may take effect later.
 func (s *sim) forget(n *simNode) {
-	if s.busy(n) {
-		return
+	killed := s.rnd.IntN(3) > 0
+	for _, o := range slices.Clone(s.ops) {
+		switch {
+		case o.node != n || o.name == "reap":
+		case killed:
+			if writes(o.at) {
+				s.goOn(o, "late")
+			}
+			s.goOn(o, "die")
+		case o.box != nil: // as in add; if it is an Add that is killed later, what it gets is for a GC
+			s.dead(o.box)
+			o.box.late = true
+		}
 	}
-	s.note("state of %s is lost", n.NodeName)
+	parts := []string{".", ".", ".", "blocks", "held", "node", "tended"}
+	part := parts[s.rnd.IntN(len(parts))]
+	s.note("state of %s is lost: %s", n.NodeName, part)
 	s.count["state lost"]++
 	n.amnesia = true
-	if err := os.RemoveAll(n.Dir); err != nil {
+	if err := os.RemoveAll(filepath.Join(n.Dir, part)); err != nil {
 		s.fail("%v", err)
 	}
+}
+
+// writes reports whether an operation that has stopped there is about to send a write.
+func writes(at string) bool {
+	return slices.Contains([]string{"before create", "before update", "before delete"}, at)
 }
 
 // rename gives the machine another name, and sometimes leaves the Node object of the old one for
