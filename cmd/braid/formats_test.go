@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,7 +34,8 @@ func formats(t *testing.T) map[int]string {
 
 // head is the beginning of a record.
 type head struct {
-	Version int
+	Version, OldestReader int
+
 	NetNSID string
 }
 
@@ -78,9 +80,9 @@ func TestRecordFormats(t *testing.T) {
 func (r *rig) later(p *pod, oldest string) string {
 	r.t.Helper()
 	text := r.record(p)
-	now := strconv.Itoa(headOf(r.t, text).Version)
+	now := headOf(r.t, text)
 	return strings.NewReplacer(
-		`"version":`+now, `"version":99`, `"oldestReader":`+now, `"oldestReader":`+oldest, `"ifName"`, `"shape":[{"x":1}],"ifName"`, `"pod"`, `"new":{},"pod"`,
+		fmt.Sprint(`"version":`, now.Version), `"version":99`, fmt.Sprint(`"oldestReader":`, now.OldestReader), `"oldestReader":`+oldest, `"ifName"`, `"shape":[{"x":1}],"ifName"`, `"pod"`, `"new":{},"pod"`,
 	).Replace(text)
 }
 
