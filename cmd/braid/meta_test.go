@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -210,7 +211,7 @@ func TestR36OldLease(t *testing.T) {
 			if version != "0.3.1" {
 				r.must("CHECK", p)
 			}
-			r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
+			r.valid(p)
 			r.must("GC", nil)
 			delete(r.conf, "cni.dev/valid-attachments")
 			if left := len(r.leases()); left != 2 {
@@ -279,8 +280,8 @@ func TestM34DataDir(t *testing.T) {
 	r.clean(p)
 }
 
-// M34: where dataRoots were others at the time of the ADD, DEL says so as long as there is
-// something, and goes on when there is nothing.
+// M34: where dataRoots were others at the time of the ADD, CHECK, GC and DEL go by those. A record
+// that does not have them is of an older Braid: then DEL says so as long as there is something.
 func TestM34RootsChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -290,13 +291,34 @@ func TestM34RootsChange(t *testing.T) {
 	braid := r.conf["braid"].(map[string]any)
 	before := braid["dataRoots"]
 	braid["dataRoots"] = []string{r.path("elsewhere")}
+	gone := func() {
+		t.Helper()
+		r.clean(p)
+		if left, err := filepath.Glob(r.path("tuning", "*")); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+	r.must("CHECK", p)
+	r.write("leases/a/10.34.0.99", "dead\r\nnet1")
+	r.valid(p)
+	r.must("GC", nil)
+	delete(r.conf, "cni.dev/valid-attachments")
+	if left := r.leases(); slices.Contains(left, "a/10.34.0.99") {
+		t.Errorf("after GC: %v", left)
+	}
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	gone()
+
+	braid["dataRoots"] = before
+	r.add(p)
+	record := regexp.MustCompile(`,"dataRoots":\[[^]]*\]`).ReplaceAllString(r.record(p), "")
+	r.setRecord(p, record)
+	braid["dataRoots"] = []string{r.path("elsewhere")}
 	r.fails("DEL", p, 7, "dataDir", "dataRoots")
 	braid["dataRoots"] = before
 	r.must("DEL", p)
-	r.clean(p)
-	if left, err := filepath.Glob(r.path("tuning", "*")); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
-	}
+	gone()
 }
 
 // M34: under the plugin's own name any dataDir is a root, as in the reference, and one that is no

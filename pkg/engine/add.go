@@ -141,7 +141,7 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 	}
 	rec.Attachments = append(rec.Attachments, sandbox.owed...)
 	for _, a := range attachments {
-		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a, rec.Places.Path) })
+		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a, rec.Places) })
 		if err != nil {
 			return nil, err
 		}

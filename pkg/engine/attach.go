@@ -127,16 +127,17 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a)
+	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a, req.places.DataRoots)
 	calls := &counted{Exec: exec}
 	return &chain{cni: e.chains(req, calls), known: known, list: list, rt: rt, calls: calls}, nil
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an
-// attachment where its ADD ran them, with the attachment's limits. libcni gets the list that it returns, and knows it as that.
-func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment) (*libcni.NetworkConfigList, cniinvoke.Exec) {
+// attachment on the terms of its ADD; dataRoots are that one's. libcni gets the list that it returns,
+// and knows it as that.
+func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment, dataRoots []string) (*libcni.NetworkConfigList, cniinvoke.Exec) {
 	known, exec := invoke.Written(exec, list, as)
-	return known, invoke.WithLimits(invoke.WithChosen(exec, a.InProcess), a.Limits)
+	return known, invoke.Under(exec, invoke.Terms{Chosen: a.InProcess, Limits: a.Limits, DataRoots: dataRoots})
 }
 
 // What to look at when a plugin has failed and does not say itself what can be done.

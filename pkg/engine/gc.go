@@ -250,7 +250,7 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 		return nil
 	}
 	used := *req
-	used.places.Path = n.Path
+	used.places.Path, used.places.DataRoots = n.Path, n.DataRoots
 	return e.collectChain(ctx, &used, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}, held.networks[n.Network])
 }
 
@@ -285,7 +285,7 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 		list.CNIVersion = firstWithGC
 		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !own.builtin(p) })
 	}
-	known, made := asMade(exec, list, list.Name, a)
+	known, made := asMade(exec, list, list.Name, a, req.places.DataRoots)
 	cni := libcni.NewCNIConfigWithCacheDir(e.path(req), filepath.Join(e.Node.CNIDir, "none"), made)
 	err = e.trace("GC "+a.Name, func() error {
 		return cni.GCNetworkList(ctx, known, &libcni.GCArgs{ValidAttachments: gcAttachments(valid)})

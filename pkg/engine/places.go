@@ -17,6 +17,7 @@ import (
 //	exec'd or not     recorded                                braid.exec
 //	libcni's cache    recorded                                cniDir
 //	device info       recorded                                deviceInfoDir
+//	plugins' data     beneath the recorded roots              beneath braid.dataRoots
 //
 // The plugin that made something is the one to remove it, be it a binary or built in: portmap finds
 // no rules of another. So its directory comes first; where it is gone, the node may have moved it. Files are only where they were written.
@@ -53,7 +54,7 @@ func (e *Engine) deviceInfoDir(r *Request) string {
 
 // placesOf are the places of an ADD. The working directory of its process is none of them.
 func (e *Engine) placesOf(r *Request) record.Places {
-	places := record.Places{Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r)}
+	places := record.Places{Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r), DataRoots: e.Policy.DataRoots}
 	for _, dir := range e.path(r) {
 		if abs, err := filepath.Abs(dir); err == nil && !slices.Contains(places.Path, abs) {
 			places.Path = append(places.Path, abs)

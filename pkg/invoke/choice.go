@@ -21,52 +21,36 @@ import (
 // a binary that is installed between ADD and DEL is not asked to remove what it did not make.
 type Chosen map[string]bool
 
-// WithChosen returns an Exec that runs plugins where an earlier operation ran them.
-func WithChosen(inner cniinvoke.Exec, chosen Chosen) cniinvoke.Exec {
-	if len(chosen) == 0 {
-		return inner
-	}
-	return &choosing{Exec: inner, chosen: chosen}
+// Terms are what the operations on an attachment have of its ADD. They reach the IPAM plugin, too,
+// which the interface plugin calls.
+type Terms struct {
+	Chosen Chosen
+	// Limits are what the attachment may do to its node; nil for all.
+	Limits *attachment.Limits
+	// DataRoots are the directories beneath which plugins may have data; nil for those that the node
+	// has now.
+	DataRoots []string
 }
 
-type choosing struct {
+// Under returns an Exec that runs plugins under the terms.
+func Under(inner cniinvoke.Exec, terms Terms) cniinvoke.Exec { return &under{inner, terms} }
+
+type under struct {
 	cniinvoke.Exec
-	chosen Chosen
+	terms Terms
 }
 
-// chosenKey is the context's key of a Chosen: it has to reach the IPAM plugin, which the interface
-// plugin calls.
-type chosenKey struct{}
+// termsKey is the context's key of Terms.
+type termsKey struct{}
 
-func (c *choosing) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	return c.Exec.ExecPlugin(context.WithValue(ctx, chosenKey{}, c.chosen), path, stdin, environ)
+func (u *under) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	return u.Exec.ExecPlugin(context.WithValue(ctx, termsKey{}, u.terms), path, stdin, environ)
 }
 
-// WithLimits returns an Exec whose plugins have limits, which reach the IPAM plugin, too. Nil are
-// none.
-func WithLimits(inner cniinvoke.Exec, limits *attachment.Limits) cniinvoke.Exec {
-	if limits == nil {
-		return inner
-	}
-	return &limited{Exec: inner, limits: limits}
-}
-
-type limited struct {
-	cniinvoke.Exec
-	limits *attachment.Limits
-}
-
-// limitsKey is the context's key of *attachment.Limits.
-type limitsKey struct{}
-
-func (l *limited) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	return l.Exec.ExecPlugin(context.WithValue(ctx, limitsKey{}, l.limits), path, stdin, environ)
-}
-
-// limitsOf are those of a call; nil for none.
-func limitsOf(ctx context.Context) *attachment.Limits {
-	limits, _ := ctx.Value(limitsKey{}).(*attachment.Limits)
-	return limits
+// termsOf are those of a call; none without Under.
+func termsOf(ctx context.Context) Terms {
+	terms, _ := ctx.Value(termsKey{}).(Terms)
+	return terms
 }
 
 // choice is what runs a configuration of a built-in type.
@@ -133,9 +117,8 @@ func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen)
 
 // decide is choose for one call.
 func (e *Exec) decide(ctx context.Context, kind string, stdin []byte, environ []string) (*choice, error) {
-	chosen, _ := ctx.Value(chosenKey{}).(Chosen)
 	command, config := variable(environ, "CNI_COMMAND"), sourceOf(ctx, stdin)
-	c, err := e.choose(kind, config, filepath.SplitList(variable(environ, "CNI_PATH")), chosen)
+	c, err := e.choose(kind, config, filepath.SplitList(variable(environ, "CNI_PATH")), termsOf(ctx).Chosen)
 	if err != nil && e.Warn != nil && command == "DEL" {
 		prepared, perr := e.prepare(kind, config)
 		return &choice{prepared: prepared}, perr

@@ -24,7 +24,6 @@ import (
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
@@ -66,8 +65,8 @@ type Call struct {
 	Stdin   []byte
 	// Exec runs other plugins for this one.
 	Exec cniinvoke.Exec
-	// Limits are those of the attachment; nil for none.
-	Limits *attachment.Limits
+	// Terms are those of the attachment.
+	Terms Terms
 }
 
 // Operation is one CNI operation. It returns what the binary would print on stdout, promptly when
@@ -208,7 +207,7 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	var err error
 	if run == nil {
 		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = run(ctx, &Call{Environ: environ, Stdin: stdin, Exec: e, Limits: limitsOf(ctx)}); err != nil && ctx.Err() != nil {
+	} else if out, err = run(ctx, &Call{Environ: environ, Stdin: stdin, Exec: e, Terms: termsOf(ctx)}); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

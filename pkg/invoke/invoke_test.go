@@ -273,14 +273,14 @@ func TestR32LaterOperationsRunWhatTheAddRan(t *testing.T) {
 		{invoke.Chosen{"other": true}, `{"new":2}`, "exec"},
 		{invoke.Chosen{"plugin": false}, `{"known":2}`, "builtin"},
 	} {
-		if got, err := ran(t, invoke.WithChosen(e, c.chosen), c.config, dir, "DEL"); err != nil || got != c.want {
+		if got, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: c.chosen}), c.config, dir, "DEL"); err != nil || got != c.want {
 			t.Errorf("%v: %q, %v, want %s", c.chosen, got, err, c.want)
 		}
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ran(t, invoke.WithChosen(e, invoke.Chosen{"plugin": false}), `{"new":2}`, dir, "DEL")
+	_, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: invoke.Chosen{"plugin": false}}), `{"new":2}`, dir, "DEL")
 	if failure.ReasonOf(err) != failure.PluginNotFound || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new") {
 		t.Errorf("DEL of what a binary made that is gone: %v", err)
 	}

@@ -18,6 +18,15 @@ func (e *RefusedError) Error() string { return e.err.Error() }
 // Unwrap returns the error with its remedy.
 func (e *RefusedError) Unwrap() error { return e.err }
 
+// DataDir is [DataDir] in an operation: where it is known which roots the node had at the
+// attachment's ADD, they count and not those of now.
+func (r *Request) DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place, error) {
+	if r.dataRoots != nil {
+		roots = r.dataRoots
+	}
+	return DataDir(key, value, fallback, roots)
+}
+
 // DataDir returns the directory for a plugin's data: the value of a key of the configuration, which
 // must be beneath one of the roots, or the fallback where the key is empty. The fallback may be a
 // symbolic link of the administrator's. An error is a RefusedError.

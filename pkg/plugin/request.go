@@ -14,6 +14,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/undo"
@@ -41,6 +42,9 @@ type Request struct {
 	Limits *attachment.Limits
 	// Undo takes back what an ADD has done, if it fails.
 	Undo undo.Stack
+
+	// dataRoots are those of the attachment's ADD; nil where they are not known.
+	dataRoots hostfile.Roots
 
 	environ []string
 	exec    cniinvoke.Exec

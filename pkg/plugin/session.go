@@ -207,7 +207,7 @@ func (s *Session) request(call *invoke.Call) (command string, req *Request, err 
 		ID:    attachment.ID{Network: c.Name, ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME")},
 		NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
 		Version: c.CNIVersion, Config: call.Stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
-		Limits: call.Limits, environ: call.Environ, path: filepath.SplitList(env("CNI_PATH")), session: s, exec: call.Exec,
+		Limits: call.Terms.Limits, dataRoots: call.Terms.DataRoots, environ: call.Environ, path: filepath.SplitList(env("CNI_PATH")), session: s, exec: call.Exec,
 	}
 	command = env("CNI_COMMAND")
 	if command == "GC" {

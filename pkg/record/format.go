@@ -29,8 +29,8 @@ import (
 
 const (
 	// formatVersion is that of the records that are written: 1 lacks Execd, 2 lacks Places, 3
-	// lacks Limits, without which a DEL is whole.
-	formatVersion = 4
+	// lacks Limits and 4 Places.DataRoots, without which a DEL is whole.
+	formatVersion = 5
 	// oldestReader is the version from which on a DEL by a written record is whole.
 	oldestReader = 3
 	// networkVersion is that of Network. Files without one are older.

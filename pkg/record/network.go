@@ -29,8 +29,9 @@ type Network struct {
 	Conf    json.RawMessage `json:"conf"`
 	// InProcess as in plan.Attachment.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
-	// Path is that of Places.
-	Path []string `json:"path,omitempty"`
+	// Path and DataRoots are those of Places.
+	Path      []string `json:"path,omitempty"`
+	DataRoots []string `json:"dataRoots,omitzero"`
 }
 
 func (s *Store) networks() string { return filepath.Join(s.dir, "networks") }
@@ -45,14 +46,16 @@ func (s *Store) networkFile(name, network string) string {
 	return filepath.Join(s.networks(), hex.EncodeToString(sum[:12])+".json")
 }
 
-// Remember notes the network of an attachment, whose plugins were looked for in path, and that it is
-// used now. It writes only one that is new or has changed. Several sandboxes may write the same
+// Remember notes the network of an attachment, with the places of its ADD, and that it is used now. It writes only one that is new or has changed. Several sandboxes may write the same
 // network at once; any of them may win. What a later Braid wrote of a network stays.
-func (b *Sandbox) Remember(a plan.Attachment, path []string) error {
+func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Network{Version: networkVersion, Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess, Path: path})
+	data, err := json.Marshal(Network{
+		Version: networkVersion, Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess,
+		Path: places.Path, DataRoots: places.DataRoots,
+	})
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}
@@ -79,7 +82,7 @@ func (b *Sandbox) RememberAgain(rec *Record) error {
 	for i := range rec.Attachments {
 		a := &rec.Attachments[i].Attachment
 		if _, err := os.Lstat(b.store.networkFile(a.Name, a.Network)); errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, b.Remember(*a, rec.Places.Path))
+			errs = append(errs, b.Remember(*a, rec.Places))
 		}
 	}
 	return errors.Join(errs...)

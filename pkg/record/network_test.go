@@ -23,7 +23,7 @@ func TestM36LongUnused(t *testing.T) {
 	remember := func(names ...string) {
 		for _, name := range names {
 			for range 2 { // the second pod uses it at the time of this test's clock
-				operate(t, s, "c-"+name, func(b *Sandbox) error { return b.Remember(attachment(name), nil) })
+				operate(t, s, "c-"+name, func(b *Sandbox) error { return b.Remember(attachment(name), Places{}) })
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func stateOf(t *testing.T, dir string, ids ...string) *record.Store {
 		if err := b.Save(sample()); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Remember(plan.Attachment{Name: "default/n", Network: "n", Conf: json.RawMessage(`{}`)}, nil); err != nil {
+		if err := b.Remember(plan.Attachment{Name: "default/n", Network: "n", Conf: json.RawMessage(`{}`)}, record.Places{}); err != nil {
 			t.Fatal(err)
 		}
 		b.Unlock()

@@ -83,6 +83,9 @@ type Places struct {
 	CNIDir string `json:"cniDir,omitempty"`
 	// DeviceInfoDir is the directory of device-info files.
 	DeviceInfoDir string `json:"deviceInfoDir,omitempty"`
+	// DataRoots are the directories beneath which the plugins' data was allowed to be. Nil is that
+	// they are not known.
+	DataRoots []string `json:"dataRoots,omitzero"`
 }
 
 // Unfinished reports whether an operation on the sandbox has not come to its end. What is owed

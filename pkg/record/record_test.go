@@ -208,7 +208,7 @@ func TestNetworksOutliveTheirRecords(t *testing.T) {
 	first := plan.Attachment{Name: "a/n", Network: "n", Conf: json.RawMessage(`{"v":1}`)}
 	second := plan.Attachment{Name: "b/n", Network: "n", Conf: json.RawMessage(`{"v":2}`)}
 	changed := plan.Attachment{Name: "a/n", Network: "n", Conf: json.RawMessage(`{"v":3}`)}
-	if err := errors.Join(b.Remember(first, nil), b.Remember(second, nil), b.Remember(changed, nil)); err != nil {
+	if err := errors.Join(b.Remember(first, record.Places{}), b.Remember(second, record.Places{}), b.Remember(changed, record.Places{})); err != nil {
 		t.Fatal(err)
 	}
 	b.Unlock()

@@ -22,6 +22,9 @@ type backup struct {
 	attachment.ID
 }
 
+// dataDirKey is the configuration's key of the directory.
+const dataDirKey = "dataDir"
+
 // suffix is that of the backups' names.
 const suffix = ".json"
 
@@ -43,12 +46,12 @@ func (p Plugin) backups(req *plugin.Request, c *Conf) (backups, error) {
 	if err := req.Validate(); err != nil {
 		return backups{}, err
 	}
-	place, err := p.place(c)
+	place, err := p.place(req, c)
 	return backups{place, req.ContainerID + "_" + req.IfName + suffix}, err
 }
 
-func (p Plugin) place(c *Conf) (hostfile.Place, error) {
-	return plugin.DataDir("dataDir", c.DataDir, defaultDataDir, p.Roots)
+func (p Plugin) place(req *plugin.Request, c *Conf) (hostfile.Place, error) {
+	return req.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 }
 
 // at is the same backup in another place.
@@ -56,7 +59,7 @@ func (b backups) at(place hostfile.Place) backups { return backups{place, b.name
 
 // Judge holds the directory to what the node's administrator allows.
 func (p Plugin) Judge(c *Conf) error {
-	_, err := p.place(c)
+	_, err := plugin.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 	return err
 }
 

@@ -207,7 +207,7 @@ func checkSysctls(ns *netns.NS, settings []sysctl.Setting) error {
 
 // GC removes the backups of attachments that are not valid. There are none where none may be.
 func (p Plugin) GC(_ context.Context, req *plugin.Request, c *Conf) error {
-	place, err := p.place(c)
+	place, err := p.place(req, c)
 	if err == nil {
 		err = collect(place, req)
 	}

@@ -73,7 +73,7 @@ func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []str
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Limits: d.node.Limits})
+	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits}})
 }
 
 // Run is one command of a plugin with this configuration. A key that it does not know is an error:
@@ -101,7 +101,7 @@ func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
 
 func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if bound, ok := d.run(path); ok {
-		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Limits: d.node.Limits})
+		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits}})
 	}
 	return Exec(ctx, d.node, path, environ, stdin)
 }

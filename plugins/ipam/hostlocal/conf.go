@@ -50,7 +50,7 @@ type Range struct {
 
 // store is where the network's leases are.
 func (p Plugin) store(req *plugin.Request, c *Conf) (*file.Store, error) {
-	dir, err := plugin.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
+	dir, err := req.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 	if err != nil {
 		return nil, err
 	}
