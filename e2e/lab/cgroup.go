@@ -51,6 +51,23 @@ func makeUnifiedCgroup(mount, cgroup string) error {
 	return nil
 }
 
+// removeCgroups removes what there is of a cgroup in each hierarchy.
+func removeCgroups(name string) error {
+	// One hierarchy per controller where cgroup v1 is in use, a single one with v2.
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		groups, err := filepath.Glob(filepath.Join(pattern, name))
+		if err != nil {
+			return fmt.Errorf("find cgroup: %w", err)
+		}
+		for _, group := range groups {
+			if err := removeCgroup(group); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // removeCgroup removes a cgroup and those below it. Processes that were just killed may still be on their way out.
 func removeCgroup(group string) error {
 	deadline := time.Now().Add(5 * time.Second)

@@ -14,14 +14,15 @@ var (
 )
 
 // PowerOff ends all that runs on a node, as a power failure does: processes are killed, and their
-// namespaces, mounts and links are gone with /run and the packet filter. Disks keep what they have.
+// namespaces, mounts, links and cgroups are gone with /run and the packet filter. Disks keep what
+// they have.
 func (n *Node) PowerOff(ctx context.Context) error {
 	n.kubelet.kill()
 	n.containerd.kill()
 	if _, err := n.Run(ctx, "sh", "-euc", powerOff); err != nil {
 		return fmt.Errorf("power off %s: %w", n.Name, err)
 	}
-	return nil
+	return removeCgroups(n.cgroup)
 }
 
 // PowerOn starts a node after PowerOff. What the kernel says of its boot is another, and containerd
@@ -29,6 +30,9 @@ func (n *Node) PowerOff(ctx context.Context) error {
 func (n *Node) PowerOn(ctx context.Context) error {
 	if _, err := n.Run(ctx, "sh", "-euc", powerOn); err != nil {
 		return fmt.Errorf("power on %s: %w", n.Name, err)
+	}
+	if err := n.makeCgroups(); err != nil {
+		return err
 	}
 	if err := n.StartContainerd(ctx); err != nil {
 		return err

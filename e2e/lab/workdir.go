@@ -87,14 +87,8 @@ func lockFile(path string, flags int) (*os.File, error) {
 // removeLeftovers removes the cgroups and then the directory of a lab, in this order: without the directory nobody would look for
 // the cgroups.
 func removeLeftovers(path string) error {
-	// One hierarchy per controller where cgroup v1 is in use, a single one with v2.
-	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
-		groups, _ := filepath.Glob(filepath.Join(pattern, filepath.Base(path)))
-		for _, group := range groups {
-			if err := removeCgroup(group); err != nil {
-				return err
-			}
-		}
+	if err := removeCgroups(filepath.Base(path)); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("remove lab directory: %w", err)
