@@ -40,7 +40,8 @@ Exits with 0 if Braid is on no node any more, 2 if not.`,
 					return false, err
 				}
 				defer api.Close()
-				env := map[string]string{"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore}
+				// All of them are set, as an uninstall before may have set others.
+				env := map[string]string{"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore, "BRAID_KEEP_FILES": ""}
 				if *keep {
 					env["BRAID_KEEP_FILES"] = "1"
 				}
