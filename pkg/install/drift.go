@@ -114,10 +114,11 @@ func (i *Installer) compare(e own.Entry) (*Drift, error) {
 // renamedTo names a file beside it that has the content, and who is known to name files so.
 func (i *Installer) renamedTo(e own.Entry) string {
 	copies := i.copies(e)
-	if len(copies) == 0 {
+	at := slices.IndexFunc(copies, func(path string) bool { return i.Store.WasAt(path, e.Path) }) // others are of former renames
+	if at < 0 {
 		return ""
 	}
-	name := filepath.Base(copies[0])
+	name := filepath.Base(copies[at])
 	if strings.HasSuffix(name, ".cilium_bak") {
 		name += ", by cilium with cni.exclusive"
 	}

@@ -183,6 +183,28 @@ func TestMovedNetworkRemoved(t *testing.T) {
 	r.has(r.Place.Conf, "00-braid.conflist")
 }
 
+// What became of a file is told by the file itself, and not by what is left of an earlier time.
+func TestCauseIsNotOfBefore(t *testing.T) {
+	r := newRig(t, options{}, "10-flannel.conflist", flannel)
+	cause := func(want install.Cause, by string) {
+		t.Helper()
+		if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != want || !strings.Contains(drifts[0].By, by) {
+			t.Errorf("drifts are %v, %v, want %s by %q", drifts, err, want, by)
+		}
+	}
+	r.apply()
+	must(t, os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.cilium_bak")))
+	cause(install.Renamed, "cilium")
+	r.apply()
+	must(t, os.Remove(r.conf("00-braid.conflist")))
+	cause(install.Deleted, "")
+	r.apply()
+	must(t, os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.old")))
+	cause(install.Renamed, "00-braid.conflist.old")
+	r.Installer = newInstaller(r.o) // an agent that starts anew cannot know
+	cause(install.Renamed, "cilium")
+}
+
 func TestMoveRefuses(t *testing.T) {
 	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
 	must(t, os.Mkdir(r.conf("cbr0"), 0o755))

@@ -109,6 +109,7 @@ func (s *Store) digest(at hostfile.Dir, name string) (string, unix.Stat_t, error
 		return "", st, err
 	}
 	path := filepath.Join(at.Path(), name)
+	s.note(path, st)
 	s.mu.Lock()
 	last := s.seen[path]
 	s.mu.Unlock()
@@ -171,10 +172,15 @@ func (s *Store) write(ctx context.Context, at hostfile.Dir, f *File) (err error)
 	if err := s.step("rename %s", f.Path); err != nil {
 		return err
 	}
-	if err := at.Rename(temp, at, name); err != nil {
+	st, err := at.Stat(temp)
+	if err == nil {
+		err = at.Rename(temp, at, name)
+	}
+	if err != nil {
 		return refused(f.Path, "replace", err)
 	}
 	complete = true
+	s.note(f.Path, st)
 	if err := s.step("sync directory %s", at.Path()); err != nil {
 		return err
 	}

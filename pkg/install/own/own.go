@@ -44,7 +44,12 @@ type Store struct {
 
 	mu   sync.Mutex
 	seen map[string]glance
+	// files are what was last at a path.
+	files map[string]inode
 }
+
+// inode is a file, whatever its name.
+type inode struct{ dev, ino uint64 }
 
 // glance is a file's digest, as long as its metadata is the same.
 type glance struct {
@@ -195,6 +200,36 @@ func (s *Store) Sum(path string) (string, error) {
 	defer at.Close()
 	digest, _, err := s.digest(at, filepath.Base(path))
 	return digest, err
+}
+
+// WasAt reports whether a file is the one that was last at a path of the Store's, which it has lost
+// since. It is if that is not known.
+func (s *Store) WasAt(file, path string) bool {
+	at, err := open(filepath.Dir(file))
+	if err != nil {
+		return false
+	}
+	defer at.Close()
+	st, err := at.Stat(filepath.Base(file))
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, known := s.files[path]
+	return !known || last == inodeOf(st)
+}
+
+func inodeOf(st unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} } //nolint:unconvert // on some architectures it is none
+
+// note remembers what is at a path.
+func (s *Store) note(path string, st unix.Stat_t) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.files == nil {
+		s.files = map[string]inode{}
+	}
+	s.files[path] = inodeOf(st)
 }
 
 // Put makes the path have the content and the mode, and reports whether they were others.
