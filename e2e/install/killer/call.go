@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// changes are the system calls that change files. The programs of Go use no others.
+func changes() []uint32 {
+	return []uint32{
+		unix.SYS_OPENAT, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FSYNC, unix.SYS_FDATASYNC,
+		unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT, unix.SYS_SYMLINKAT,
+		unix.SYS_COPY_FILE_RANGE, unix.SYS_SENDFILE,
+	}
+}
+
+// become executes a program that the kernel stops at each change, for who traces it.
+func become(argv []string) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // the call's number
+	all := changes()
+	for i, nr := range all {
+		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jt: uint8(len(all) - i)}) //nolint:gosec // a few
+	}
+	filter = append(filter,
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_TRACE})
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]} //nolint:gosec // a few
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+	runtime.KeepAlive(filter)
+	if errno != 0 {
+		return fmt.Errorf("filter system calls: %w", errno)
+	}
+	if err := os.Unsetenv(asFilter); err != nil {
+		return err
+	}
+	return fmt.Errorf("execute %s: %w", argv[0], syscall.Exec(argv[0], argv, os.Environ()))
+}
+
+// call is a system call that a thread is about to make.
+type call struct {
+	tid  int
+	nr   uint64
+	args [6]uint64
+}
+
+// info is the kernel's struct ptrace_syscall_info at a stop by a filter.
+type info struct {
+	op   uint8
+	_    [3]uint8
+	arch uint32
+	ip   uint64
+	sp   uint64
+	nr   uint64
+	args [6]uint64
+	data uint32
+	_    uint32
+}
+
+func callOf(tid int) (*call, error) {
+	var i info
+	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(i), uintptr(unsafe.Pointer(&i)), 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	if i.op != unix.PTRACE_SYSCALL_INFO_SECCOMP {
+		return nil, errors.New("is at no system call")
+	}
+	return &call{tid, i.nr, i.args}, nil
+}
+
+// change returns what the call does to which file; no verb if nothing.
+func (c *call) change() (verb, path string) {
+	switch c.nr {
+	case unix.SYS_OPENAT:
+		if c.args[2]&unix.O_CREAT == 0 || c.args[2]&unix.O_EXCL == 0 {
+			return "", "" // what may be there already is a lock or a log
+		}
+		return "create", c.at(0)
+	case unix.SYS_WRITE, unix.SYS_PWRITE64:
+		return "write", c.fd(0)
+	case unix.SYS_COPY_FILE_RANGE:
+		return "write", c.fd(2)
+	case unix.SYS_SENDFILE:
+		return "write", c.fd(0)
+	case unix.SYS_FTRUNCATE:
+		return "truncate", c.fd(0)
+	case unix.SYS_FCHMOD:
+		return "chmod", c.fd(0)
+	case unix.SYS_FCHMODAT:
+		return "chmod", c.at(0)
+	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
+		return "sync", c.fd(0)
+	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT:
+		return "rename", c.at(2)
+	case unix.SYS_UNLINKAT:
+		return "remove", c.at(0)
+	case unix.SYS_MKDIRAT:
+		return "make", c.at(0)
+	case unix.SYS_SYMLINKAT:
+		return "link", c.at(1)
+	}
+	return "", ""
+}
+
+// fd returns the path of the descriptor that an argument is.
+func (c *call) fd(arg int) string {
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.tid, int32(c.args[arg]))) //nolint:gosec // a descriptor
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// at returns the path that a directory's descriptor and the argument after it are.
+func (c *call) at(arg int) string {
+	name := make([]byte, 512)
+	n, _ := unix.PtracePeekData(c.tid, uintptr(c.args[arg+1]), name) //nolint:errcheck // what could be read is enough, up to the zero
+	name, _, _ = bytes.Cut(name[:n], []byte{0})
+	if filepath.IsAbs(string(name)) || int32(c.args[arg]) == unix.AT_FDCWD { //nolint:gosec // a descriptor
+		return filepath.Clean(string(name))
+	}
+	return filepath.Join(c.fd(arg), string(name))
+}
