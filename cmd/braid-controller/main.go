@@ -22,6 +22,7 @@ import (
 	"github.com/braid-cni/braid/pkg/kube/lead"
 	"github.com/braid-cni/braid/pkg/readiness"
 	"github.com/braid-cni/braid/pkg/reap"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // buildVersion is set by the linker.
@@ -102,7 +103,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level}))
+	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr), &slog.HandlerOptions{Level: o.level}))
 	klog.SetSlogLogger(log) // the election's
 	if err := o.work(ctx, log); err != nil {
 		log.Error("stopped", "error", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -92,4 +93,49 @@ func TestM32ForgedResult(t *testing.T) {
 	}
 	r.must("DEL", p)
 	r.clean(p)
+}
+
+// TestM35LogsAndEvents: what a NAD, a pod or a plugin says acts on nobody's terminal, and adds no line
+// to the log.
+func TestM35LogsAndEvents(t *testing.T) {
+	t.Parallel()
+	const evil, escaped = "\x1b]0;owned\x07\x7f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR msg=forged\r\t", `\u001b]0;owned\u0007\u007f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR msg=forged\r\t`
+	r := newRig(t)
+	r.script("says", `cat >/dev/null; [ "$CNI_COMMAND" != ADD ] || { cat <<'END'
+{"cniVersion":"1.0.0","code":120,"msg":"`+escaped+`","details":"`+escaped+`"}
+END
+exit 1; }`)
+	r.script("cries", `cat >/dev/null; [ "$CNI_COMMAND" != ADD ] || { printf '\033]0;owned\007\nforged\n' >&2; exit 1; }`)
+	r.fake("fake", "")
+	r.nad("says", `{"type":"says"}`)
+	r.nad("cries", `{"type":"cries"}`)
+	r.nad("keys", `{"type":"fake","logFile":"`+escaped+`","prevResult":{}}`)
+	r.nad("known", strings.Replace(r.macvlan(35, ""), "{", `{"`+escaped+`":1,`, 1))
+	for i, networks := range []string{"says", "cries", "keys", "known", `[{"name":"known","` + escaped + `":1}]`, `[{"name":"` + escaped + `"}]`, evil, `[{"name":"known","mac":"` + escaped + `"}]`} {
+		p := r.pod(fmt.Sprint("p", i), networks)
+		if _, failed := r.call("ADD", p); failed != nil {
+			printable(t, "the CNI error", failed.Msg+failed.Details)
+		}
+		for _, e := range r.events(p) {
+			printable(t, "an event", e.Message)
+		}
+		r.must("DEL", p)
+	}
+	for line := range strings.Lines(r.log()) {
+		printable(t, "the log", strings.TrimSuffix(line, "\n"))
+		if !strings.HasPrefix(line, "time=2") {
+			t.Errorf("a line of the log is %q", line)
+		}
+	}
+	if n := strings.Count(r.log(), "owned"); n < 8 {
+		t.Errorf("the log has %d texts of theirs:\n%s", n, r.log())
+	}
+}
+
+// printable fails the test if a text is not fit for a terminal, or is more than a line.
+func printable(t *testing.T, what, text string) {
+	t.Helper()
+	if strings.ContainsFunc(text, func(c rune) bool { return !strconv.IsPrint(c) }) {
+		t.Errorf("%s has %q", what, text)
+	}
 }

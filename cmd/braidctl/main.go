@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // buildVersion is set by the linker.
@@ -51,7 +52,9 @@ func commands() []command {
 	return []command{statusCommand(), lintCommand(), planCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
 }
 
+// run is the command. Whatever it prints, no object reaches the terminal raw.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = strictjson.PrintableWriter(stdout), strictjson.PrintableWriter(stderr)
 	me := filepath.Base(args[0])
 	if me == "kubectl-braid" {
 		me = "kubectl braid"
@@ -104,7 +107,9 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 	}
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "%s %s: %v\n", me, c.name, err) //nolint:errcheck // nobody to tell
+		for _, one := range each(err) {
+			fmt.Fprintf(stderr, "%s %s: %s\n", me, c.name, strictjson.Printable(one.Error())) //nolint:errcheck // nobody to tell
+		}
 		return exitFailed
 	case found:
 		return exitFound

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // format is how a command prints: as "json", or for people.
@@ -41,9 +45,7 @@ func write[T any](out io.Writer, o format, items []T, header string, rows func(T
 	for _, item := range items {
 		for _, row := range rows(item) {
 			for i := range row {
-				if row[i] == "" {
-					row[i] = "-"
-				}
+				row[i] = strictjson.Printable(cmp.Or(row[i], "-"))
 			}
 			fmt.Fprintln(w, strings.Join(row, "\t")) //nolint:errcheck // Flush tells
 		}
@@ -53,7 +55,25 @@ func write[T any](out io.Writer, o format, items []T, header string, rows func(T
 
 // writeJSON prints the items as a list, also if there are none.
 func writeJSON[T any](out io.Writer, items []T) error {
-	e := json.NewEncoder(out)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
-	return e.Encode(append([]T{}, items...))
+	if err := e.Encode(append([]T{}, items...)); err != nil {
+		return err
+	}
+	_, err := out.Write(strictjson.PrintableJSON(text.Bytes()))
+	return err
+}
+
+// each are the errors that were joined, of which each has a line.
+func each(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the outermost is meant
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range joined.Unwrap() {
+		all = append(all, each(one)...)
+	}
+	return all
 }

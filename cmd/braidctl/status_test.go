@@ -71,6 +71,33 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestM35Status: nor does what a node's agent, which may be anybody's by then, reports.
+func TestM35Status(t *testing.T) {
+	server, kubeconfig, api := openCluster(t)
+	crd, err := os.ReadFile("../../conf/crd/ipblocks.yaml")
+	if err == nil {
+		err = server.Apply(t.Context(), string(crd))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	addNode(t, server, "evil")
+	c := nodev1.Condition{
+		Type: nodev1.Ready, Status: metav1.ConditionStatus(corev1.ConditionFalse), Reason: "R", Message: evil, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now(),
+	}
+	r := nodev1.Report{Version: evil, Config: evil, DefaultNetwork: evil, Before: []string{evil}, Unattached: []string{evil}}
+	if err := api.ReportNode(t.Context(), "evil", c, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []string{"table", "json"} {
+		_, stdout, stderr := call(t, "braidctl status -o "+o+" --kubeconfig "+kubeconfig)
+		if !strings.Contains(stdout, "owned") {
+			t.Errorf("%s%s", stdout, stderr)
+		}
+		fitForTerminal(t, "status "+o, stdout+stderr)
+	}
+}
+
 // openCluster returns the API server of all tests, an administrator's kubeconfig, and a client with
 // that.
 func openCluster(t *testing.T) (server *lab.API, kubeconfig string, api *kube.API) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 func tendCommand() command {
@@ -30,7 +31,7 @@ Exits with 0 if all could be done, 2 if not.`,
 					return false, err
 				}
 				addresses := &node.Addresses{
-					Source: node.Only(objects), Name: *name, StateDir: *state, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+					Source: node.Only(objects), Name: *name, StateDir: *state, Log: slog.New(slog.NewTextHandler(strictjson.PrintableWriter(os.Stderr), nil)),
 				}
 				return false, addresses.TendNow(ctx)
 			}

@@ -9,6 +9,7 @@ import (
 
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
@@ -74,7 +75,7 @@ func awaitUninstalled(ctx context.Context, api *kube.API, out io.Writer) error {
 			}
 			if said[r.Node] != text {
 				said[r.Node] = text
-				if _, err := fmt.Fprintf(out, "%s: %s\n", r.Node, text); err != nil {
+				if _, err := fmt.Fprintf(out, "%s: %s\n", r.Node, strictjson.Printable(text)); err != nil {
 					return err
 				}
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/pkg/install/hostns"
 	"github.com/braid-cni/braid/pkg/install/platform"
 	"github.com/braid-cni/braid/pkg/loglevel"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // buildVersion is set by the linker.
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "braidd", buildVersion) //nolint:errcheck // nobody to tell
 		return 0
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level}))
+	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr), &slog.HandlerOptions{Level: o.level}))
 	klog.SetSlogLogger(log)
 	if err = o.enterNode(); err == nil {
 		err = serve(ctx, o, log)

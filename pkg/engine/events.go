@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/status"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
@@ -76,8 +77,9 @@ func (ev *events) failed(err error) {
 	ev.send("Warning", string(reason), err.Error())
 }
 
+// send sends an event, whose message people read in a terminal.
 func (ev *events) send(eventType, reason, message string) {
-	pod := ev.pod
+	pod, message := ev.pod, strictjson.Printable(message)
 	ev.done.Go(func() {
 		err := ev.engine.Reporter.Event(ev.ctx, pod, eventType, reason, message)
 		if err != nil && !errors.Is(err, context.Canceled) {

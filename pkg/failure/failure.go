@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // Reason is the class of a failure. It is the reason of the pod's Warning event, so it is CamelCase
@@ -179,7 +181,8 @@ func Code(err error) uint {
 	return types.ErrInternal
 }
 
-// CNI turns err into the error object that is printed for the runtime, with the whole chain's text.
+// CNI turns err into the error object that is printed for the runtime, with the whole chain's text,
+// fit for its log.
 func CNI(err error) *types.Error {
-	return types.NewError(Code(err), err.Error(), "")
+	return types.NewError(Code(err), strictjson.Printable(err.Error()), "")
 }

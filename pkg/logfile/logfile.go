@@ -18,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/loglevel"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 // New returns Braid's own log: it goes to the configured file, which is rotated, and to stderr if
@@ -31,11 +32,11 @@ func New(node *conf.Node) (log *slog.Logger, closeLog func() error) {
 		file := &lumberjack.Logger{
 			Filename: node.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
 		}
-		handlers = append(handlers, slog.NewTextHandler(orStderr{file}, options))
+		handlers = append(handlers, slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), options))
 		closeLog = file.Close
 	}
 	if node.LogToStderr {
-		handlers = append(handlers, slog.NewTextHandler(os.Stderr, options))
+		handlers = append(handlers, slog.NewTextHandler(strictjson.PrintableWriter(os.Stderr), options))
 	}
 	return slog.New(slog.NewMultiHandler(handlers...)), closeLog
 }
@@ -48,7 +49,7 @@ func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slo
 	if err != nil {
 		return nil, nil, err
 	}
-	return slog.New(slog.NewTextHandler(orStderr{file}, &slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
+	return slog.New(slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), &slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
 }
 
 func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
