@@ -1,6 +1,7 @@
 package install_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +44,9 @@ const (
 //
 // An API server that is away is waited for.
 type churn struct {
-	r    *rig
+	r *rig
+	// ctx outlives that of a test that has failed, so that its pods are deleted all the same.
+	ctx  context.Context
 	halt chan struct{}
 	stop func()
 	wg   sync.WaitGroup
@@ -72,14 +75,15 @@ type podStart struct {
 // churn starts pods, and returns when one of each node is there.
 func (r *rig) churn() *churn {
 	r.t.Helper()
-	c := &churn{r: r, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{}}
-	c.stop = sync.OnceFunc(func() { close(c.halt); c.wg.Wait() })
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 3*patience)
+	c := &churn{r: r, ctx: ctx, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{}}
+	c.stop = sync.OnceFunc(func() { close(c.halt); c.wg.Wait(); cancel() })
 	r.t.Cleanup(c.stop)
 	for _, n := range r.Nodes() {
 		c.wg.Go(func() { c.live(&churned{name: churnPrefix + n.Name + "-stays", node: n}, func() { <-c.halt }) })
 		for i := range churners {
 			c.wg.Go(func() {
-				for j := 0; !c.halted() && c.r.ctx.Err() == nil; j++ {
+				for j := 0; !c.halted() && c.ctx.Err() == nil; j++ {
 					pod := &churned{name: fmt.Sprintf("%s%s-%d-%d", churnPrefix, n.Name, i, j), node: n}
 					if !c.live(pod, func() { c.sleep(churnedLife) }) {
 						return
@@ -180,9 +184,7 @@ func (c *churn) live(p *churned, stay func()) bool {
 	}
 	c.release(p)
 	if err = errors.Join(err, c.try(func() error { return c.delete(p) })); err != nil {
-		if c.r.ctx.Err() == nil || !c.halted() {
-			c.r.t.Errorf("pod %s: %v", p.name, err)
-		}
+		c.r.t.Errorf("pod %s: %v", p.name, err)
 		return false
 	}
 	c.mu.Lock()
@@ -222,8 +224,8 @@ func (c *churn) try(what func() error) error {
 			return fmt.Errorf("is stuck: %w", err)
 		}
 		select {
-		case <-c.r.ctx.Done():
-			return errors.Join(err, c.r.ctx.Err())
+		case <-c.ctx.Done():
+			return errors.Join(err, c.ctx.Err())
 		case <-time.After(look):
 		}
 	}
@@ -232,7 +234,7 @@ func (c *churn) try(what func() error) error {
 func (c *churn) create(p *churned) error {
 	pod := lab.Pod("default", p.name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 	pod.Spec.NodeName = p.node.Name
-	_, err := c.r.Client().CoreV1().Pods("default").Create(c.r.ctx, pod, metav1.CreateOptions{})
+	_, err := c.r.Client().CoreV1().Pods("default").Create(c.ctx, pod, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) { // made by a call whose answer was lost
 		err = nil
 	}
@@ -241,7 +243,7 @@ func (c *churn) create(p *churned) error {
 
 // running looks at a pod until it runs, and then at its networks.
 func (c *churn) running(p *churned) error {
-	pod, err := c.r.Client().CoreV1().Pods("default").Get(c.r.ctx, p.name, metav1.GetOptions{})
+	pod, err := c.r.Client().CoreV1().Pods("default").Get(c.ctx, p.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return wrong("somebody deleted it")
@@ -307,14 +309,14 @@ func (c *churn) release(p *churned) {
 // delete deletes a pod; the error is nil when it is gone.
 func (c *churn) delete(p *churned) error {
 	pods := c.r.Client().CoreV1().Pods("default")
-	pod, err := pods.Get(c.r.ctx, p.name, metav1.GetOptions{})
+	pod, err := pods.Get(c.ctx, p.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return err
 	case pod.DeletionTimestamp == nil:
-		if err := pods.Delete(c.r.ctx, p.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := pods.Delete(c.ctx, p.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}

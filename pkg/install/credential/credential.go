@@ -21,7 +21,7 @@ const (
 	Look = 10 * time.Second
 	// Proof is how often the kubeconfig in place is tried. A token ends before its time with the
 	// key that signed it, and with the ServiceAccount or Node object that it is of.
-	Proof = time.Minute
+	Proof = 30 * time.Second
 	// firstPause and lastPause bound the pauses between tries that failed.
 	firstPause = time.Second
 	lastPause  = 5 * time.Minute

@@ -188,7 +188,7 @@ func TestNotIntact(t *testing.T) {
 	}
 }
 
-// A token that has ended before its time is replaced within a minute, and not while the server is
+// A token that has ended before its time is replaced at the next proof, and not while the server is
 // only away.
 func TestRefused(t *testing.T) {
 	for name, test := range map[string]struct {
