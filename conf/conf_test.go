@@ -258,6 +258,7 @@ func TestNodeRole(t *testing.T) {
 	want := []rbacv1.PolicyRule{
 		rule("", "pods/status", "patch"),
 		rule(nadv1.GroupName, nadv1.Resource, "get"),
+		rule("", "namespaces", "get"),
 		rule("", "events", "create"),
 		rule(v1alpha1.GroupName, v1alpha1.Resource, "get list create update delete"),
 		rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),

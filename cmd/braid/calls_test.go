@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	cnitypes "github.com/containernetworking/cni/pkg/types"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,7 @@ func newAPIRig(t *testing.T, namespace string) *apiRig {
 	r.applyConf("crd/network-attachment-definition.yaml", "rbac/node.yaml")
 	r.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`)
 	delete(r.conf["braid"].(map[string]any), "manifests")
+	r.allow(map[string]any{"namespaces": []string{namespace}, "masters": []string{"*"}})
 	r.serve()
 	r.as(braidAccount)
 	return r
@@ -109,6 +111,15 @@ func relay(near net.Conn, address string) {
 	if err != nil {
 		return
 	}
+}
+
+// allow makes these the rules of the policy.
+func (r *rig) allow(rules ...map[string]any) {
+	braid := maps.Clone(r.conf["braid"].(map[string]any))
+	if braid["policy"] = rules; len(rules) == 0 {
+		delete(braid, "policy")
+	}
+	r.conf["braid"] = braid
 }
 
 // as makes Braid use the API server as this user.
@@ -264,6 +275,47 @@ func TestAPICallsOfAnADD(t *testing.T) {
 			same(t, "requests of a DEL", r.calls(func() { r.must("DEL", p.pod, p.args()) }), map[string]int{})
 			r.clean(p.pod)
 		})
+	}
+}
+
+// TestM26TenantIsHeldToThePolicy: the label of a namespace decides, and is asked for only by an ADD
+// that does what a tenant may not do.
+func TestM26TenantIsHeldToThePolicy(t *testing.T) {
+	r := newAPIRig(t, "tenants")
+	r.allow()
+	r.nad("uplink", r.macvlan(11, ""))
+	r.nad("harmless", `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"`+r.path("leases")+`"}}`)
+	add := func(name, networks string, want map[string]int, refused bool) string {
+		t.Helper()
+		p := r.pod(name, networks)
+		var err *cnitypes.Error
+		same(t, "requests of "+name, r.calls(func() { _, err = r.call("ADD", p.pod, p.args()) }), want)
+		if (err != nil) != refused {
+			t.Errorf("%s: %v", name, err)
+		}
+		r.must("DEL", p.pod, p.args())
+		r.clean(p.pod)
+		if err == nil {
+			return ""
+		}
+		return err.Msg
+	}
+	audited := map[string]int{getNAD: 1, "get namespaces": 1, patchStatus: 1, createEvent: 3}
+	add("audited", "uplink", audited, false)
+	r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tenants","labels":{"braid-cni.io/tenant":""}}}`)
+	says := add("refused", "uplink", map[string]int{getNAD: 1, "get namespaces": 1, createEvent: 1}, true)
+	for _, part := range []string{"NAD tenants/uplink", "field plugins[0].master", "tenant's default", `{"namespaces": ["tenants"], "masters": [`} {
+		if !strings.Contains(says, part) {
+			t.Errorf("%s: says nothing of %s", says, part)
+		}
+	}
+	add("harmless", "harmless", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, false)
+	r.allow(map[string]any{"namespaces": []string{"tenants"}, "masters": []string{"*"}})
+	add("allowed", "uplink", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, false)
+	r.allow(map[string]any{"namespaces": []string{"tenants"}, "master": []string{"*"}})
+	says = add("broken", "uplink", map[string]int{getNAD: 1, createEvent: 1}, true)
+	if !strings.Contains(says, "tenant's default") {
+		t.Errorf("a rule that cannot be read: %s", says)
 	}
 }
 

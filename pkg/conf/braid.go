@@ -150,3 +150,12 @@ func quotedString(raw json.RawMessage) (string, error) {
 	}
 	return text, nil
 }
+
+// Namespaces are the rules with the namespaces that are the operator's. The NADs of multusNamespace
+// are those that Braid's own configuration names.
+func (p *Policy) Namespaces(multusNamespace string) *policy.Policy {
+	return &policy.Policy{
+		Rules: p.Rules, Enforce: p.PolicyDefault == EnforcePolicy,
+		Operators: append([]string{DefaultMultusNamespace, multusNamespace}, p.GlobalNamespaces...),
+	}
+}

@@ -12,9 +12,11 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/status"
 )
 
@@ -56,6 +58,9 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		if err := sandbox.findPlugins(&attachments[i], e.path(req)); err != nil {
 			return nil, err
 		}
+	}
+	if err := e.permit(ctx, pod, attachments); err != nil {
+		return nil, err
 	}
 	rec, err := e.begin(sandbox, req, pod.Meta(), attachments)
 	if err != nil {
@@ -124,6 +129,20 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 		}
 	}
 	return nil
+}
+
+// permit asks the policy, before the first change. What it does not enforce it warns of.
+func (e *Engine) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) error {
+	judged, err := e.resolver().Judge(ctx, pod, attachments)
+	if err != nil {
+		return err
+	}
+	if e.Observer != nil {
+		for _, j := range judged {
+			e.Observer.Violation(Violation{Key: j.Key, Effect: j.Effect})
+		}
+	}
+	return resolve.Permit(judged, attachments)
 }
 
 // begin gives the record of what will be done, which the first attachment saves. The networks are remembered before.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/record"
 )
 
@@ -45,6 +46,8 @@ type Observer interface {
 	// Attachment is called for each chain that was run for an attachment, within its operation: on
 	// DEL and GC, what clears up after an earlier ADD is a DEL, too.
 	Attachment(Attachment)
+	// Violation is called for each thing of an ADD that the policy does not allow.
+	Violation(Violation)
 }
 
 // Operation is an operation that has ended.
@@ -62,6 +65,14 @@ type Attachment struct {
 	Planned *plan.Attachment
 	// Plugins are the types of the chain's plugins, in their order.
 	Plugins []string
+}
+
+// Violation is something that the policy does not allow.
+type Violation struct {
+	// Key is that of the rule.
+	Key string
+	// Effect is policy.Enforce if it is refused, policy.Audit if it is warned of.
+	Effect policy.Effect
 }
 
 // operationDone tells of the end of a whole operation: a line of the log, and the observer.

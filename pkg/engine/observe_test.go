@@ -35,6 +35,12 @@ func (o *observer) Attachment(done engine.Attachment) {
 	o.tell(done.Operation, append([]string{done.Planned.Name}, done.Plugins...)...)
 }
 
+func (o *observer) Violation(v engine.Violation) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.told = append(o.told, "policy "+v.Key+" "+string(v.Effect))
+}
+
 // TestObserver: an observer is told of each operation once, and of its attachments before, whatever
 // becomes of them.
 func TestObserver(t *testing.T) {

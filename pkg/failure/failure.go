@@ -59,6 +59,7 @@ const (
 	MiscasedKey       Reason = "MiscasedKey"    // a key in another case than the documented, read all the same
 	OddConfig         Reason = "OddConfig"      // a value of Braid's own configuration that is not read as it is written
 	PluginExecuted    Reason = "PluginExecuted" // a binary runs in the place of a built-in plugin
+	PolicyAudited     Reason = "PolicyAudited"  // what the policy would not allow if it were enforced
 )
 
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").

@@ -140,6 +140,8 @@ type Found struct {
 	// Execd is that a binary runs the plugin, and Path is where that is.
 	Execd bool
 	Path  string
+	// Unknown is the first of those keys; empty for none.
+	Unknown string
 	// Warnings name keys that have no effect, or not the one that their writer may expect.
 	Warnings []*failure.Error
 }
@@ -160,7 +162,7 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	}
 	found := Found{Warnings: c.warnings(kind), Execd: c.path != "", Path: c.path}
 	if len(c.prepared.Unknown) > 0 {
-		found.Chosen = Chosen{kind: c.path == ""}
+		found.Chosen, found.Unknown = Chosen{kind: c.path == ""}, c.prepared.Unknown[0]
 	}
 	return found, nil
 }

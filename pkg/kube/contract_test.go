@@ -57,7 +57,12 @@ func startAPI(t *testing.T) (*apiServer, *API) {
 
 func (s *apiServer) namespace(t *testing.T, name string) {
 	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	s.createNamespace(t, name, nil)
+}
+
+func (s *apiServer) createNamespace(t *testing.T, name string, labels map[string]string) {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	if _, err := s.client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
@@ -125,6 +130,7 @@ func (s *apiServer) Events(t *testing.T, namespace, name string) []sourcetest.Ev
 func TestAPIContract(t *testing.T) {
 	server, src := startAPI(t)
 	sourcetest.Run(t, src, server)
+	t.Run("Namespaces", func(t *testing.T) { sourcetest.RunNamespaces(t, src, server.createNamespace) })
 }
 
 // What an ADD asks of the API server: one request a call, and little of it.

@@ -111,7 +111,14 @@ func newManifests(t *testing.T, files map[string]string) (*Manifests, string) {
 
 func TestManifestsContract(t *testing.T) {
 	src, dir := newManifests(t, nil)
-	sourcetest.Run(t, src, &directory{dir: dir})
+	back := &directory{dir: dir}
+	sourcetest.Run(t, src, back)
+	t.Run("Namespaces", func(t *testing.T) {
+		sourcetest.RunNamespaces(t, src, func(t *testing.T, name string, labels map[string]string) {
+			meta := metav1.ObjectMeta{Name: name, Labels: labels}
+			back.put(t, "", name, "namespace", metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: meta})
+		})
+	})
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
 	}

@@ -34,7 +34,7 @@ func ExampleCheck() {
 	}}}}
 	findings := lint.Check(context.Background(), lint.Input{
 		Config: cfg, Pods: []lint.Pod{pod}, Complete: true,
-		NADs:   []lint.NAD{nad("broken", `{"type": "macvlan",}`), nad("good", `{"cniVersion": "1.0.0", "type": "macvlan"}`)},
+		NADs:   []lint.NAD{nad("broken", `{"type": "macvlan",}`), nad("good", `{"cniVersion": "1.0.0", "type": "bridge"}`)},
 		Finder: content{},
 	})
 	for _, f := range findings {

@@ -23,6 +23,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -104,10 +105,12 @@ type Input struct {
 	ConfigFile string
 	NADs       []NAD
 	Pods       []Pod
+	// Namespaces are those whose labels are known.
+	Namespaces []metav1.ObjectMeta
 	// Complete says that there are no other NADs: one that a pod names and that is not here is
 	// missing.
 	Complete bool
-	// Source, if set, is where NADs are that are not here.
+	// Source, if set, is where NADs and namespaces are that are not here.
 	Source resolve.Source
 	// Finder judges plugins. Binaries are looked for in Paths; without any they are taken to be
 	// installed.
@@ -138,7 +141,7 @@ func Check(ctx context.Context, in Input) []Finding {
 // be found out. The error is of reason APIUnavailable or TimedOut: the source could not be asked.
 func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding, error) {
 	c := newChecker(in)
-	expected, err := c.expect(ctx, pod.Pod, pod.File)
+	expected, judged, err := c.expect(ctx, pod.Pod, pod.File)
 	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
 		return nil, nil, err
 	}
@@ -146,6 +149,7 @@ func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding
 	if err != nil {
 		c.add(found, verdictOf(err), err)
 	}
+	c.addJudged(found, judged)
 	for _, e := range expected {
 		for _, w := range e.Warnings {
 			c.add(found, Warned, w)
@@ -198,12 +202,13 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 		})
 		return
 	}
-	expected, err := c.expect(ctx, Only(nad).Pod, nad.File)
+	expected, judged, err := c.expect(ctx, Only(nad).Pod, nad.File)
 	if err != nil {
 		c.refused[nad] = true
 		c.add(found, Refused, err)
 		return
 	}
+	c.refused[nad] = c.addJudged(found, judged)
 	for _, w := range expected[len(expected)-1].Warnings {
 		c.add(found, Warned, w)
 	}
@@ -225,7 +230,7 @@ func (p *Pod) finding() Finding {
 // checkPod judges a pod with all of its networks.
 func (c *checker) checkPod(ctx context.Context, pod *Pod) {
 	found := pod.finding()
-	expected, err := c.expect(ctx, pod.Pod, pod.File)
+	expected, judged, err := c.expect(ctx, pod.Pod, pod.File)
 	if fe, ok := errors.AsType[*failure.Error](err); ok && c.refused[c.nad(pod.File, fe.NAD)] {
 		err = &failure.Error{Reason: fe.Reason, Err: fmt.Errorf("NAD %s is refused", fe.NAD), Fix: "correct the NAD"}
 	}
@@ -233,24 +238,38 @@ func (c *checker) checkPod(ctx context.Context, pod *Pod) {
 		c.add(found, verdictOf(err), err)
 		return
 	}
+	c.addJudged(found, slices.DeleteFunc(judged, func(j resolve.Judged) bool { return c.said(j.NAD, j.Failure()) }))
 	for _, e := range expected {
-		for _, w := range c.beyondNAD(e) {
-			c.add(found, Warned, w)
+		for _, w := range e.Warnings {
+			if !c.said(e.Name, w) {
+				c.add(found, Warned, w)
+			}
 		}
 	}
 }
 
-// beyondNAD are the warnings of an attachment that its NAD alone does not have.
-func (c *checker) beyondNAD(e resolve.Expected) []*failure.Error {
-	return slices.DeleteFunc(slices.Clone(e.Warnings), func(w *failure.Error) bool {
-		return slices.ContainsFunc(c.findings, func(f Finding) bool {
-			return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == e.Name && f.Reason == w.Reason && f.Message == message(w)
-		})
+// addJudged adds what the policy does not allow, and reports whether some of it is refused.
+func (c *checker) addJudged(found Finding, judged []resolve.Judged) (refused bool) {
+	for i := range judged {
+		verdict := Warned
+		if judged[i].Effect == policy.Enforce {
+			verdict, refused = Refused, true
+		}
+		c.add(found, verdict, judged[i].Failure())
+	}
+	return refused
+}
+
+// said reports whether the findings of a NAD have something.
+func (c *checker) said(nad string, fe *failure.Error) bool {
+	return slices.ContainsFunc(c.findings, func(f Finding) bool {
+		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == nad && f.Reason == fe.Reason && f.Message == message(fe) &&
+			(fe.Field == "" || f.Field == fe.Field)
 	})
 }
 
 // expect returns what a pod of a file gets.
-func (c *checker) expect(ctx context.Context, pod podv1.Pod, file string) ([]resolve.Expected, error) {
+func (c *checker) expect(ctx context.Context, pod podv1.Pod, file string) ([]resolve.Expected, []resolve.Judged, error) {
 	resolver := &resolve.Resolver{Node: &c.Config.Node, Policy: &c.Config.Policy, Source: seen{c, file}, Elsewhere: !c.OnNode}
 	return resolver.Expect(ctx, resolve.Any(&c.Config.Call), &pod, c.Finder, c.Paths)
 }
@@ -271,12 +290,23 @@ func (s seen) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAt
 	switch {
 	case nad != nil:
 		return &nad.NetworkAttachmentDefinition, nil
-	case s.c.Source != nil:
-		return s.c.Source.NAD(ctx, namespace, name)
 	case s.c.Complete:
 		return nil, none
+	case s.c.Source != nil:
+		return s.c.Source.NAD(ctx, namespace, name)
 	}
 	return nil, &failure.Error{Reason: NotChecked, Err: fmt.Errorf("%w among the files", none), Fix: "name its file, too"}
+}
+
+// Namespace returns one that was given, else one of the source. One that is nowhere has no labels.
+func (s seen) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+	if i := slices.IndexFunc(s.c.Namespaces, func(n metav1.ObjectMeta) bool { return n.Name == name }); i >= 0 {
+		return &s.c.Namespaces[i], nil
+	}
+	if s.c.Source != nil {
+		return s.c.Source.Namespace(ctx, name)
+	}
+	return &metav1.ObjectMeta{Name: name}, nil
 }
 
 func verdictOf(err error) Verdict {

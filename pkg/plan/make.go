@@ -75,6 +75,7 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		a.Warnings = append(a.Warnings, atInterface(append(ignored, list.DropPrevResults()...), a)...)
 	}
 	if s := r.Selection; s != nil {
+		a.Origin = &Origin{Namespace: s.Namespace, OnDisk: def.NAD != nil && !HasConfig(def.NAD), Selection: s}
 		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)
 		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
 		if err := mergeArgs(list, *s); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
@@ -115,6 +116,20 @@ type Attachment struct {
 	Limits *attachment.Limits `json:"limits,omitempty"`
 	// Unknown is that of the Definition.
 	Unknown bool `json:"-"`
+	// Origin is what of the pod's annotations the attachment is for; nil for a network that the
+	// operator gives to pods.
+	Origin *Origin `json:"-"`
+	// Runs are where the plugins of the chain run, once they were looked for.
+	Runs []policy.Run `json:"-"`
 	// Warnings are what the pod is told when the attachment is made. They are not recorded.
 	Warnings []*failure.Error `json:"-"`
+}
+
+// Origin is what of a pod's annotations an attachment is for.
+type Origin struct {
+	// Namespace is that of the NAD.
+	Namespace string
+	// OnDisk is that the NAD has no configuration, but means a file of the node.
+	OnDisk    bool
+	Selection *selection.Selection
 }

@@ -1,10 +1,11 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/braid-cni/braid/pkg/failure"
 )
@@ -44,22 +45,24 @@ func Amend(r *Rule, violations ...Violation) *Rule {
 func (v Violation) Error(d Decision, nad, namespace string) *failure.Error {
 	return &failure.Error{
 		Reason: failure.PolicyRefused, NAD: nad, Plugin: v.Plugin, Field: v.Field,
-		Err: fmt.Errorf("%s (%s)", v.What, d.Name), Fix: v.Remedy(d, namespace),
+		Err: fmt.Errorf("%s (%s)", v.What, d.Name), Fix: "change it, or let the operator " + d.Remedy(namespace, v),
 	}
 }
 
-// Remedy says what an operator would have to write for the violation to be none.
-func (v Violation) Remedy(d Decision, namespace string) string {
-	amended := Amend(d.Rule, v)
+// Remedy says what an operator would have to write for violations in a namespace to be none.
+func (d Decision) Remedy(namespace string, violations ...Violation) string {
+	amended := Amend(d.Rule, violations...)
 	if d.Name == TenantDefault {
 		amended.Namespaces = []string{namespace}
-		return fmt.Sprintf(`change it, or let the operator add to "braid": {"policy": [...]}: %s`, amended)
+		return fmt.Sprintf(`add to "braid": {"policy": [...]}: %s`, amended)
 	}
-	key := cmp.Or(v.Key, "all")
-	if amended.All {
-		key = "all"
+	var lines []string
+	for _, key := range Keys() {
+		if value := amended.value(key); !reflect.DeepEqual(value, d.value(key)) && (key == "all" || !amended.All) {
+			lines = append(lines, Line(key, value))
+		}
 	}
-	return fmt.Sprintf("change it, or let the operator have in %s: %s", d.Name, Line(key, amended.value(key)))
+	return fmt.Sprintf("have in %s: %s", d.Name, strings.Join(lines, ", "))
 }
 
 // addText returns a change that adds a name to a list.

@@ -31,6 +31,10 @@ func (storage) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAtt
 	}, nil
 }
 
+func (storage) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
+	return &metav1.ObjectMeta{Name: name}, nil
+}
+
 // A pod that asks for a network and names its interface, and one that asks for a network that there
 // is not.
 func ExampleResolver_Attachments() {

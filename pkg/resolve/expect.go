@@ -21,25 +21,30 @@ type Expected struct {
 }
 
 // Expect is Attachments for those who make none: it judges the chains as well, and says what is to
-// be expected of default routes. If a chain is refused, the attachments are returned beside the
-// error. Without paths, binaries are taken to be installed somewhere.
-func (r *Resolver) Expect(ctx context.Context, sandbox Sandbox, pod *podv1.Pod, finder Finder, paths []string) ([]Expected, error) {
+// be expected of default routes, and what the policy does not allow. If a chain is refused, the
+// attachments are returned beside the error. Without paths, binaries are taken to be installed
+// somewhere.
+func (r *Resolver) Expect(
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, finder Finder, paths []string,
+) (expected []Expected, judged []Judged, refused error) {
 	attachments, err := r.Attachments(ctx, sandbox, pod)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(paths) == 0 {
 		finder = anywhere{finder}
 	}
-	expected := make([]Expected, len(attachments))
-	var refused error
-	for i, a := range attachments {
-		expected[i].Attachment = a
-		if err := expected[i].judge(finder, paths, r.Policy.SecondaryDefaultRoute); err != nil && refused == nil {
+	for i := range attachments {
+		e := Expected{Attachment: attachments[i]}
+		if err := e.judge(finder, paths, r.Policy.SecondaryDefaultRoute); err != nil && refused == nil {
 			refused = err
 		}
+		expected, attachments[i].Runs = append(expected, e), e.Runs
 	}
-	return expected, refused
+	if judged, err = r.Judge(ctx, pod, attachments); err != nil && refused == nil {
+		refused = err
+	}
+	return expected, judged, refused
 }
 
 func (e *Expected) judge(finder Finder, paths []string, defaultRoutes string) error {

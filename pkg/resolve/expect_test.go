@@ -39,7 +39,7 @@ func TestExpect(t *testing.T) {
 	}
 	r.each(func(t *testing.T, source resolve.Source) {
 		resolver := r.resolver(source, devices{})
-		got, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, []string{"/bin"})
+		got, _, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, []string{"/bin"})
 		fails(t, err, failure.PluginNotFound, "web/gone")
 		same(t, "places", places(got), []string{
 			"eth0 bridge false  false", "net1 macvlan false  false", "net1 static true  false",
@@ -52,11 +52,11 @@ func TestExpect(t *testing.T) {
 		}
 		same(t, "warnings", warned, []failure.Reason{failure.IgnoredKey, failure.DefaultRouteKept})
 
-		got, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
+		got, _, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
 		if err != nil || !got[2].Execd || got[2].Places[0].Path != "" {
 			t.Errorf("without a place to look in: %+v, %v", got, err)
 		}
-		_, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), r.elsewhere(), f, nil)
+		_, _, err = resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), r.elsewhere(), f, nil)
 		fails(t, err, failure.NADNotFound, "web/none")
 	})
 }
@@ -80,7 +80,7 @@ func TestElsewhere(t *testing.T) {
 		resolver := r.resolver(source, devices{})
 		resolver.Elsewhere = true
 		f := &finder{}
-		got, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
+		got, _, err := resolver.Expect(t.Context(), resolve.Any(&r.cfg.Call), pod, f, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // Finder finds out what runs a plugin with a configuration: invoke.Exec is one.
@@ -47,7 +48,9 @@ func PluginsOf(finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment
 // Place is where a plugin of a chain runs.
 type Place struct {
 	Type string
-	// IPAM is that the plugin before it runs it.
+	// Index is that of the plugin in its chain.
+	Index int
+	// IPAM is that the plugin of that index runs it.
 	IPAM bool
 	invoke.Found
 
@@ -58,14 +61,14 @@ type Place struct {
 // places looks for what runs each plugin of a chain.
 func places(finder Finder, list *libcni.NetworkConfigList, paths []string) []Place {
 	var all []Place
-	for _, plugin := range list.Plugins {
+	for index, plugin := range list.Plugins {
 		types := []string{plugin.Network.Type}
 		if ipam := plugin.Network.IPAM.Type; ipam != "" && execsIPAM(plugin.Network.Type) {
 			types = append(types, ipam)
 		}
 		for i, t := range types {
 			found, err := finder.Find(t, plugin.Bytes, paths)
-			all = append(all, Place{Type: t, IPAM: i > 0, Found: found, Err: err})
+			all = append(all, Place{Type: t, Index: index, IPAM: i > 0, Found: found, Err: err})
 		}
 	}
 	return all
@@ -78,6 +81,7 @@ func add(a *plan.Attachment, places []Place) error {
 			return at(a, p.Err)
 		}
 		note(a, p.Found)
+		a.Runs = append(a.Runs, policy.Run{Index: p.Index, IPAM: p.IPAM, Execd: p.Execd, Unknown: p.Unknown})
 	}
 	return nil
 }

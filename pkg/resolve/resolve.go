@@ -11,6 +11,8 @@ import (
 	"context"
 	"fmt"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
@@ -19,13 +21,15 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Source is where pods and NADs come from. Implementations: an API server, manifests on disk. "Not
+// Source is where pods, NADs and namespaces come from. Implementations: an API server, manifests on disk. "Not
 // found" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
 type Source interface {
 	// Pod returns a pod, with its resources and claims.
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 	// NAD is called concurrently for several.
 	NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error)
+	// Namespace returns a namespace, with its labels.
+	Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 }
 
 // Devices finds the devices that were allocated to a pod.

@@ -30,6 +30,9 @@ import (
 type memory struct {
 	pods map[string]*podv1.Pod
 	nads map[string]*nadv1.NetworkAttachmentDefinition
+	// namespaces have labels; namespaceErr, if set, is the answer to questions about them.
+	namespaces   map[string]map[string]string
+	namespaceErr error
 	// err, if set, is the answer to every question.
 	err error
 
@@ -62,6 +65,19 @@ func (m *memory) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkA
 		return nad, nil
 	}
 	return nil, apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
+}
+
+func (m *memory) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
+	if err := m.ask("namespace " + name); err != nil {
+		return nil, err
+	}
+	if m.namespaceErr != nil {
+		return nil, m.namespaceErr
+	}
+	if labels, ok := m.namespaces[name]; ok {
+		return &metav1.ObjectMeta{Name: name, Labels: labels}, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, name)
 }
 
 // rig is a node and what there is in its cluster, in memory and as manifests.

@@ -1,0 +1,189 @@
+package resolve
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/policy"
+)
+
+// Judged is one thing that the policy does not allow.
+type Judged struct {
+	policy.Violation
+	policy.Decision
+
+	// Namespace is that of which it is the rule: of the NAD, or of the pod for what the pod asks.
+	Namespace string
+	// NAD and IfName are those of the attachment; empty for the pod as a whole.
+	NAD, IfName string
+	// Unsure is why it is not known whether the namespace has policy.TenantLabel. Nil if it is.
+	Unsure error
+}
+
+// Failure returns it as an error or, if it is not enforced, as a warning.
+func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
+
+// Judge returns all of a pod and its attachments that the policy does not allow, whether that is
+// enforced or not. The plugins of the attachments were looked for. The labels of a namespace are
+// asked for only if it depends on them what becomes of something.
+func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) ([]Judged, error) {
+	if pod == nil {
+		return nil, nil
+	}
+	rules := r.rules()
+	found := judgePod(rules.Of(pod.Namespace), pod.Namespace, r.Node.MultusNamespace, attachments)
+	for i := range attachments {
+		a := &attachments[i]
+		if a.Origin == nil {
+			continue
+		}
+		decision := rules.Of(a.Origin.Namespace)
+		for _, v := range policy.Judge(decision.Rule, &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}) {
+			found = append(found, Judged{Violation: v, Decision: decision, Namespace: a.Origin.Namespace, NAD: a.Name, IfName: a.IfName})
+		}
+	}
+	return found, r.decide(ctx, found)
+}
+
+// rules are those of the node.
+func (r *Resolver) rules() *policy.Policy {
+	return r.Policy.Namespaces(r.Node.MultusNamespace)
+}
+
+// judgePod judges what a pod asks for. shared is the namespace from which every pod may choose its
+// default network.
+func judgePod(d policy.Decision, namespace, shared string, attachments []plan.Attachment) (found []Judged) {
+	var pod policy.Pod
+	var of []*plan.Attachment
+	for i := range attachments {
+		a := &attachments[i]
+		if a.Origin == nil {
+			continue
+		}
+		if !a.Default {
+			pod.Networks++
+		}
+		s := a.Origin.Selection
+		pod.Requests = append(pod.Requests, policy.Request{
+			IfName: a.IfName, Shared: a.Default && s.Namespace == shared, PortMappings: s.PortMappings, CNIArgs: s.CNIArgs,
+		})
+		of = append(of, a)
+	}
+	for _, v := range policy.JudgePod(d.Rule, &pod) {
+		judged := Judged{Violation: v.Violation, Decision: d, Namespace: namespace}
+		if v.Request >= 0 {
+			judged.NAD, judged.IfName = of[v.Request].Name, of[v.Request].IfName
+		}
+		found = append(found, judged)
+	}
+	return found
+}
+
+// decide finds out what becomes of what was found in namespaces that no rule names.
+func (r *Resolver) decide(ctx context.Context, found []Judged) error {
+	type answer struct {
+		tenant bool
+		err    error
+	}
+	asked := map[string]answer{}
+	for i := range found {
+		j := &found[i]
+		if j.Effect != policy.Audit {
+			continue
+		}
+		a, known := asked[j.Namespace]
+		if !known {
+			a.tenant, a.err = r.tenant(ctx, j.Namespace)
+			asked[j.Namespace] = a
+		}
+		switch {
+		case apierrors.IsForbidden(a.err):
+			j.Unsure = a.err
+		case a.err != nil:
+			return failure.AtNAD(a.err, j.NAD)
+		case a.tenant:
+			j.Effect = policy.Enforce
+		}
+	}
+	return nil
+}
+
+// tenant reports whether a namespace has the tenant's label. One that is not there has none.
+func (r *Resolver) tenant(ctx context.Context, name string) (bool, error) {
+	namespace, err := r.Source.Namespace(ctx, name)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, SourceError("get namespace", err)
+	}
+	return metav1.HasLabel(*namespace, policy.TenantLabel), nil
+}
+
+// Permit returns an error that names all that is enforced of what was judged; nil if nothing is.
+// What is not becomes one warning, of an attachment that it is about.
+func Permit(judged []Judged, attachments []plan.Attachment) error {
+	var refused, audited []Judged
+	for _, j := range judged {
+		if j.Effect == policy.Enforce {
+			refused = append(refused, j)
+		} else {
+			audited = append(audited, j)
+		}
+	}
+	if len(refused) > 0 {
+		return together(refused)
+	}
+	if len(audited) > 0 {
+		last := len(attachments) - 1
+		for i := range attachments {
+			if attachments[i].IfName == audited[0].IfName {
+				last = i
+			}
+		}
+		attachments[last].Warnings = append(attachments[last].Warnings, together(audited))
+	}
+	return nil
+}
+
+// maxTold bounds how many violations an error tells of.
+const maxTold = 8
+
+// together is one error, or warning, of all that was judged and is treated alike. It says what the
+// operator would have to write for those of the first one's namespace.
+func together(judged []Judged) *failure.Error {
+	first := judged[0]
+	all := first.Error(first.Decision, first.NAD, first.Namespace)
+	all.Interface = first.IfName
+	same := []policy.Violation{first.Violation}
+	var more []string
+	for _, j := range judged[1:] {
+		if j.Namespace == first.Namespace {
+			same = append(same, j.Violation)
+		}
+		if len(more) == maxTold {
+			more[maxTold-1] = fmt.Sprintf("and %d more", len(judged)-maxTold)
+		} else if len(more) < maxTold {
+			more = append(more, strings.TrimSpace(j.NAD+" "+j.Field)+": "+j.What)
+		}
+	}
+	if len(more) > 0 {
+		all.Err = fmt.Errorf("%w; %s", all.Err, strings.Join(more, "; "))
+		all.Fix = "change it, or let the operator " + first.Remedy(first.Namespace, same...)
+	}
+	if first.Effect == policy.Audit {
+		all.Reason = failure.PolicyAudited
+		all.Err = fmt.Errorf("it is allowed only because the policy is not enforced here: %w", all.Err)
+	}
+	if first.Unsure != nil {
+		all.Err = fmt.Errorf("%w; whether namespace %s is a tenant's is not known: %w", all.Err, first.Namespace, first.Unsure)
+	}
+	return all
+}
