@@ -36,21 +36,15 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 			all := f.Bool("A", false, "all NADs and pods of the cluster")
 			nodes := nodeFlags(f)
 			return func(ctx context.Context, out io.Writer) (bool, error) {
-				if *all == (f.NArg() > 0) {
-					return false, errors.New("name files, or -A for the cluster")
-				}
 				in, err := nodes.input()
 				if err != nil {
 					return false, err
 				}
-				if *all {
-					err = fromCluster(ctx, *kubeconfig, in)
-				} else {
-					err = fromFiles(ctx, f.Args(), in)
-				}
+				closeAPI, err := objects(ctx, *all, *kubeconfig, f.Args(), in)
 				if err != nil {
 					return false, err
 				}
+				defer closeAPI()
 				return report(out, *o, lint.Check(ctx, *in))
 			}
 		},
@@ -85,13 +79,28 @@ func (n *nodeInput) input() (*lint.Input, error) {
 	return &lint.Input{Config: cfg, ConfigFile: n.config, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: n.pluginDirs}, nil
 }
 
-// fromCluster adds all NADs and pods of a cluster.
-func fromCluster(ctx context.Context, kubeconfig string, in *lint.Input) error {
+// objects adds the objects of files, or all of a cluster, whose API server is asked until it is
+// closed.
+func objects(ctx context.Context, all bool, kubeconfig string, files []string, in *lint.Input) (closeAPI func(), err error) {
+	if all == (len(files) > 0) {
+		return nil, errors.New("name files, or -A for the cluster")
+	}
+	if !all {
+		return func() {}, fromFiles(ctx, files, in)
+	}
 	api, err := openAPI(kubeconfig)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer api.Close()
+	if err := fromCluster(ctx, api, in); err != nil {
+		api.Close()
+		return nil, err
+	}
+	return api.Close, nil
+}
+
+// fromCluster adds all NADs and pods of a cluster.
+func fromCluster(ctx context.Context, api *kube.API, in *lint.Input) error {
 	nads, err := api.NADs(ctx)
 	if err != nil {
 		return err
@@ -100,6 +109,7 @@ func fromCluster(ctx context.Context, kubeconfig string, in *lint.Input) error {
 	if err != nil {
 		return err
 	}
+	in.Source = api
 	for _, n := range nads {
 		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: n})
 	}
@@ -127,6 +137,11 @@ func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
 	return errors.Join(errs...)
 }
 
+// template is what an object has, and what it has for pods.
+type template struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+}
+
 func addObject(o *kube.Object, in *lint.Input) error {
 	if o.Kind == nadv1.Kind {
 		var nad nadv1.NetworkAttachmentDefinition
@@ -137,8 +152,14 @@ func addObject(o *kube.Object, in *lint.Input) error {
 		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: nad, File: o.File, Where: o.Where})
 		return nil
 	}
-	type template struct {
-		Metadata metav1.ObjectMeta `json:"metadata"`
+	if o.Kind == "Namespace" && o.APIVersion == "v1" {
+		var namespace template
+		if err := o.Decode(&namespace); err != nil {
+			return err
+		}
+		namespace.Metadata.Name = o.Name
+		in.Namespaces = append(in.Namespaces, namespace.Metadata)
+		return nil
 	}
 	var w struct {
 		template

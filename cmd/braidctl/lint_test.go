@@ -106,6 +106,7 @@ func TestLintFiles(t *testing.T) {
 	}
 	code, stdout, stderr := call(t, "braidctl lint "+file+" -o json")
 	want := []string{
+		"NetworkAttachmentDefinition lint/good warning PolicyAudited",
 		"NetworkAttachmentDefinition lint/comma refused NADInvalid",
 		"NetworkAttachmentDefinition lint/on-disk warning NotChecked",
 		"Pod lint/warned warning IgnoredKey",
@@ -118,11 +119,11 @@ func TestLintFiles(t *testing.T) {
 	}
 	code, stdout, _ = call(t, "braidctl lint "+file)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	if code != exitFound || len(lines) != len(want) || !strings.Contains(lines[0], file) || !strings.Contains(lines[0], "line 1 column 43") {
+	if code != exitFound || len(lines) != len(want) || !strings.Contains(lines[1], file) || !strings.Contains(lines[1], "line 1 column 43") {
 		t.Errorf("exit code %d, text:\n%s", code, stdout)
 	}
-	if !strings.Contains(lines[2], ": warning: ") {
-		t.Errorf("a warning does not say that it is one: %s", lines[2])
+	if !strings.Contains(lines[3], ": warning: ") {
+		t.Errorf("a warning does not say that it is one: %s", lines[3])
 	}
 	if err := os.WriteFile(file, []byte("metadata: {name: [\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -153,6 +154,7 @@ metadata:
 	_, stdout, _ := call(t, "braidctl lint -o json "+dir)
 	want := []string{
 		"NetworkAttachmentDefinition lint/binary-first refused NADInvalid", "NetworkAttachmentDefinition lint/disk warning NotChecked",
+		"Pod lint/asks warning PolicyAudited", "Pod lint/asks warning PolicyAudited", // a port below 1024, and a network on disk
 	}
 	if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -193,6 +195,7 @@ func TestLintCluster(t *testing.T) {
 	code, stdout, stderr := call(t, "braidctl lint -A -o json --kubeconfig "+kubeconfig)
 	want := []string{
 		"NetworkAttachmentDefinition lint/comma refused NADInvalid",
+		"NetworkAttachmentDefinition lint/good warning PolicyAudited",
 		"NetworkAttachmentDefinition lint/on-disk warning NotChecked",
 		"Pod lint/follows refused NADInvalid",
 		"Pod lint/lost refused NADNotFound",
@@ -229,7 +232,7 @@ func TestM34LintDataDir(t *testing.T) {
 	nad := `apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: %s, namespace: lint}
-spec: {config: '{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.1.0.0/24"%s}},{"type":"tuning"%s}]}'}
+spec: {config: '{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.1.0.0/24"%s}},{"type":"tuning"%s}]}'}
 ---
 `
 	objects := fmt.Sprintf(nad, "fine", `,"dataDir":"/run/cni/x"`, `,"dataDir":"/var/lib/cni/y"`) + fmt.Sprintf(nad, "leases", `,"dataDir":"/data/leases"`, "") +

@@ -49,7 +49,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{statusCommand(), lintCommand(), planCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
+	return []command{statusCommand(), lintCommand(), planCommand(), policyCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
 }
 
 // run is the command. Whatever it prints, no object reaches the terminal raw.
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	text := "usage: " + me + " COMMAND [flags]\n\n"
 	for _, c := range commands() {
-		text += fmt.Sprintf("  %-12s %s\n", c.name, c.summary)
+		text += fmt.Sprintf("  %-14s %s\n", c.name, c.summary)
 	}
 	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
 	if asked {

@@ -63,8 +63,8 @@ func TestPlanFiles(t *testing.T) {
 	file := filepath.Join(files(t, map[string]string{"objects.yaml": lintObjects}), "objects.yaml")
 	code, stdout, stderr := call(t, "braidctl plan "+file+" -o json")
 	want := []string{
-		"Pod lint/fine: eth0 net1=lint/good",
-		"Pod lint/warned: eth0 net1=lint/good warning IgnoredKey",
+		"Pod lint/fine: eth0 net1=lint/good warning PolicyAudited",
+		"Pod lint/warned: eth0 net1=lint/good warning PolicyAudited warning IgnoredKey",
 		"Pod lint/follows: refused NADInvalid",
 		"Pod lint/lost: warning NotChecked",
 		"Deployment lint/many: refused NADForbidden",
@@ -83,7 +83,8 @@ func TestPlanNADs(t *testing.T) {
 	dir := files(t, map[string]string{"nads.yaml": nads})
 	code, stdout, _ := call(t, "braidctl plan "+dir+" -o json")
 	want := []string{
-		"Pod lint/any: eth0 net1=lint/good", "Pod lint/any: refused NADInvalid", "Pod lint/any: eth0 net1=lint/on-disk",
+		"Pod lint/any: eth0 net1=lint/good warning PolicyAudited", "Pod lint/any: refused NADInvalid",
+		"Pod lint/any: eth0 net1=lint/on-disk warning PolicyAudited",
 	}
 	if diff := cmp.Diff(want, inShort(plans(t, stdout))); diff != "" || code != exitFound {
 		t.Errorf("exit code %d (-want +got):\n%s", code, diff)
@@ -111,7 +112,8 @@ func planNode(t *testing.T) (dir string) {
 		"objects/gone/gone.yaml": nad("gone", `{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24"}},
 			{"type":"gone"},{"type":"tuning"}]}`),
 	})
-	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"braid","type":"braid","clusterNetwork":"%[1]s/net/pods.conf","confDir":"%[1]s/net","binDir":"%[1]s/bin"}`, dir)
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"braid","type":"braid","clusterNetwork":"%[1]s/net/pods.conf","confDir":"%[1]s/net","binDir":"%[1]s/bin",
+		"braid":{"policy":[{"namespaces":["web"],"all":true}]}}`, dir)
 	if err := os.WriteFile(filepath.Join(dir, "braid.conf"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +193,7 @@ func TestPlanDefaultRoute(t *testing.T) {
 apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: a, namespace: web}
-spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"host-local","subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}'}
+spec: {config: '{"cniVersion":"1.0.0","type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}'}
 ---
 apiVersion: v1
 kind: Pod
@@ -321,8 +323,8 @@ func TestPlanCluster(t *testing.T) {
 	flags := " -o json --kubeconfig " + lintCluster(t)
 	code, stdout, stderr := call(t, "braidctl plan -n lint fine warned follows lost"+flags)
 	want := []string{
-		"Pod lint/fine: eth0 net1=lint/good",
-		"Pod lint/warned: eth0 net1=lint/good warning IgnoredKey",
+		"Pod lint/fine: eth0 net1=lint/good warning PolicyAudited",
+		"Pod lint/warned: eth0 net1=lint/good warning PolicyAudited warning IgnoredKey",
 		"Pod lint/follows: refused NADInvalid",
 		"Pod lint/lost: refused NADNotFound",
 	}

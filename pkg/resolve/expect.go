@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -36,10 +37,10 @@ func (r *Resolver) Expect(
 	}
 	for i := range attachments {
 		e := Expected{Attachment: attachments[i]}
-		if err := e.judge(finder, paths, r.Policy.SecondaryDefaultRoute); err != nil && refused == nil {
-			refused = err
+		err := e.judge(finder, paths, r.Policy.SecondaryDefaultRoute)
+		if expected, attachments[i].Runs = append(expected, e), e.Runs; err != nil {
+			refused, attachments[i].Origin = cmp.Or(refused, err), nil // it is not known what would run
 		}
-		expected, attachments[i].Runs = append(expected, e), e.Runs
 	}
 	if judged, err = r.Judge(ctx, pod, attachments); err != nil && refused == nil {
 		refused = err

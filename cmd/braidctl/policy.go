@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/braid-cni/braid/pkg/lint"
+	"github.com/braid-cni/braid/pkg/strictjson"
+)
+
+const policyText = `Lists what the policy of the nodes' configuration does not allow the NADs and pods of files, or with
+-A of a whole cluster: what is refused, and what is only audited and would be refused were the
+policy enforced. Each line reads
+
+  refused|audited: object: field: what is not allowed: rule
+
+and at the end is, for each namespace, what an operator would have to write to allow all of it. To
+get from audit to enforcement: allow what is meant, have the owners change the rest, and set
+"policyDefault": "enforce" when nothing is left. It changes nothing.
+
+JSON is a list with an object for each line, in which "allow" is what would have to be written.
+
+Exits with 0 if all is allowed, 1 if something is not, 2 if that could not be found out.`
+
+func policyCommand() command {
+	return command{
+		name: "policy report", operands: "FILE...|-A", summary: "what the policy does not allow, and the line that would",
+		text: policyText,
+		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
+			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
+			all := f.Bool("A", false, "all NADs and pods of the cluster")
+			nodes := nodeFlags(f)
+			return func(ctx context.Context, out io.Writer) (bool, error) {
+				in, err := nodes.input()
+				if err != nil {
+					return false, err
+				}
+				closeAPI, err := objects(ctx, *all, *kubeconfig, f.Args(), in)
+				if err != nil {
+					return false, err
+				}
+				defer closeAPI()
+				violations, err := lint.Report(ctx, *in)
+				if err != nil {
+					return false, err
+				}
+				if *o == formatJSON {
+					return len(violations) > 0, writeJSON(out, violations)
+				}
+				return len(violations) > 0, printPolicy(out, violations)
+			}
+		},
+	}
+}
+
+// printPolicy prints the violations, and once each what would allow them.
+func printPolicy(out io.Writer, violations []lint.Violation) error {
+	var remedies []string
+	told := map[string]bool{}
+	for _, v := range violations {
+		if _, err := fmt.Fprintln(out, v); err != nil {
+			return err
+		}
+		if !told[v.Allow] {
+			told[v.Allow] = true
+			remedies = append(remedies, v.Allow)
+		}
+	}
+	for _, r := range remedies {
+		if _, err := fmt.Fprintln(out, "to allow all of that,", strictjson.Printable(r)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

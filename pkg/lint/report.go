@@ -1,0 +1,123 @@
+package lint
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/policy"
+	"github.com/braid-cni/braid/pkg/resolve"
+	"github.com/braid-cni/braid/pkg/strictjson"
+)
+
+// Violation is something that the policy does not allow an object.
+type Violation struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Where     string `json:"where,omitempty"`
+	// Network is the pod's network that it is about.
+	Network string `json:"network,omitempty"`
+	// Effect is "enforce" if it is refused, "audit" if it would be, were the policy enforced.
+	Effect policy.Effect `json:"effect"`
+	Field  string        `json:"field"`
+	// What says what is not allowed.
+	What string `json:"what"`
+	// Rule is the rule that does not allow it, and Key the one of its keys.
+	Rule string `json:"rule"`
+	Key  string `json:"key"`
+	// Allow is what an operator would have to write for all violations in the namespace to be none.
+	Allow string `json:"allow"`
+}
+
+// String is a line for a terminal, without Allow.
+func (v Violation) String() string {
+	verdict := map[policy.Effect]string{policy.Enforce: "refused", policy.Audit: "audited"}[v.Effect]
+	parts := []string{verdict, strings.ToLower(v.Kind) + " " + v.Namespace + "/" + v.Name}
+	if v.Where != "" {
+		parts[1] += " (" + v.Where + ")"
+	}
+	if v.Network != "" {
+		parts[1] += " network " + v.Network
+	}
+	for _, part := range []string{v.Field, v.What, v.Rule} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strictjson.Printable(strings.Join(parts, ": "))
+}
+
+// Report returns all that the policy does not allow the objects, whether it is enforced or not, NADs
+// before pods. What is wrong with a NAD is not repeated for its pods. Objects that are refused for
+// another reason have violations only as far as they could be judged. The error is that the labels
+// of a namespace are not known.
+func Report(ctx context.Context, in Input) ([]Violation, error) {
+	c := newChecker(in)
+	r := reporter{checker: c, of: map[string][]resolve.Judged{}}
+	for i := range in.NADs {
+		nad := &in.NADs[i]
+		object := Violation{Kind: nadv1.Kind, Namespace: nad.Namespace, Name: nad.Name, Where: nad.Where}
+		if err := r.object(ctx, object, Only(nad)); err != nil {
+			return nil, err
+		}
+	}
+	for i := range in.Pods {
+		p := &in.Pods[i]
+		if err := r.object(ctx, Violation{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where}, *p); err != nil {
+			return nil, err
+		}
+	}
+	for i := range r.found {
+		v := &r.found[i]
+		judged := r.of[r.owner[i]]
+		all := make([]policy.Violation, len(judged))
+		for j := range judged {
+			all[j] = judged[j].Violation
+		}
+		v.Allow = judged[0].Remedy(judged[0].Namespace, all...)
+	}
+	return r.found, nil
+}
+
+// reporter collects violations.
+type reporter struct {
+	*checker
+
+	found []Violation
+	// owner are the namespaces whose rule it is of each that was found, and of what there is by such
+	// a namespace.
+	owner []string
+	of    map[string][]resolve.Judged
+}
+
+// object adds the violations of a pod that stands for an object.
+func (r *reporter) object(ctx context.Context, object Violation, pod Pod) error {
+	_, judged, err := r.expect(ctx, pod.Pod, pod.File)
+	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+		return err
+	}
+	for i := range judged {
+		j := &judged[i]
+		v := object
+		v.Effect, v.Field, v.What, v.Rule, v.Key = j.Effect, j.Field, j.What, j.Name, j.Key
+		if object.Kind != nadv1.Kind {
+			v.Network = j.NAD
+		}
+		if r.knows(v) {
+			continue
+		}
+		r.found, r.owner = append(r.found, v), append(r.owner, j.Namespace)
+		r.of[j.Namespace] = append(r.of[j.Namespace], *j)
+	}
+	return nil
+}
+
+// knows reports whether the violation of a pod's network was found at its NAD.
+func (r *reporter) knows(v Violation) bool {
+	return slices.ContainsFunc(r.found, func(f Violation) bool {
+		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == v.Network && f.Field == v.Field && f.What == v.What
+	})
+}
