@@ -22,9 +22,10 @@ const (
 	// Proof is how often the kubeconfig in place is tried. A token ends before its time with the
 	// key that signed it, and with the ServiceAccount or Node object that it is of.
 	Proof = 30 * time.Second
-	// firstPause and lastPause bound the pauses between tries that failed.
+	// firstPause and lastPause bound the pauses between tries that failed. The node is not ready
+	// until one succeeds.
 	firstPause = time.Second
-	lastPause  = 5 * time.Minute
+	lastPause  = time.Minute
 	// quarter is the part of a token's life after which it is replaced.
 	quarter = 4
 	// spread is by how much of itself that time is shortened at most, by chance, so that the nodes
