@@ -1,0 +1,108 @@
+package install_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/conf"
+)
+
+// TestMeddlers: whatever others do to Braid's file and to their own, it is put back and the node's
+// events name the cause. Pods wait for that moment; none starts without its networks.
+func TestMeddlers(t *testing.T) {
+	r := newRig(t)
+	r.private()
+	_, err := r.Kubectl(r.ctx, "delete", "events", "--all") // of other tests
+	r.must(err)
+	c := r.churn()
+	network, err := os.ReadFile(r.Nodes()[0].Path(privateDir + "/" + networkName))
+	r.must(err)
+	again := strings.Replace(string(network), "{", `{"meddled": true, `, 1)
+	const renamed = "05-pods.conflist"
+	for _, m := range []struct {
+		what  string
+		do    func(n *lab.Node) error
+		done  func(n *lab.Node) error
+		event string
+	}{
+		{
+			"its agent writes the default network anew",
+			func(n *lab.Node) error { return n.WriteFile(confDir+"/"+networkName, []byte(again), 0o600) },
+			func(n *lab.Node) error { return has(n, privateDir+"/"+networkName, again) },
+			networkName + " has returned",
+		},
+		{
+			"cilium wants to be alone", func(n *lab.Node) error {
+				return os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak"))
+			},
+			refers(networkName), "was renamed (00-braid.conflist.cilium_bak, by cilium with cni.exclusive)",
+		},
+		{"somebody deletes it", func(n *lab.Node) error { return os.Remove(n.Path(configuration)) }, refers(networkName), "00-braid.conflist was deleted"},
+		{"somebody empties it", func(n *lab.Node) error { return os.Truncate(n.Path(configuration), 0) }, refers(networkName), "00-braid.conflist was changed"},
+		{
+			"its agent gives the default network another name",
+			func(n *lab.Node) error { return n.WriteFile(confDir+"/"+renamed, []byte(again), 0o600) },
+			refers(renamed), "the default network is now " + privateDir + "/" + renamed,
+		},
+		{
+			"its operator takes that back", func(n *lab.Node) error { return os.Remove(n.Path(privateDir + "/" + renamed)) },
+			refers(networkName), "the default network is now " + privateDir + "/" + networkName,
+		},
+	} {
+		for _, n := range r.Nodes() {
+			r.must(m.do(n))
+		}
+		for _, n := range r.Nodes() {
+			r.eventually(m.what, func() error { return errors.Join(m.done(n), r.told(n, m.event), onlyBraid(n)) })
+		}
+	}
+	for _, n := range r.Nodes() {
+		r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
+	}
+	c.more()
+	c.end()
+	r.eventually("both nodes are ready", r.ready)
+}
+
+// has wants a file of a node to have that content.
+func has(n *lab.Node, path, content string) error {
+	text, err := os.ReadFile(n.Path(path))
+	if err == nil && string(text) != content {
+		err = fmt.Errorf("%s is %s", path, text)
+	}
+	return err
+}
+
+// refers wants Braid's configuration to be there, with that default network.
+func refers(network string) func(n *lab.Node) error {
+	return func(n *lab.Node) error {
+		cfg, err := conf.LoadFile(n.Path(configuration))
+		if err == nil && cfg.ClusterNetwork != privateDir+"/"+network {
+			err = fmt.Errorf("the default network is %s", cfg.ClusterNetwork)
+		}
+		return err
+	}
+}
+
+// onlyBraid wants the runtime to find no other configuration.
+func onlyBraid(n *lab.Node) error {
+	files, err := filepath.Glob(n.Path(confDir) + "/*.conflist")
+	if err == nil && len(files) != 1 {
+		err = fmt.Errorf("the runtime finds %q", files)
+	}
+	return err
+}
+
+// told wants a node's events to have those words.
+func (r *rig) told(n *lab.Node, words string) error {
+	out, err := r.Kubectl(r.ctx, "get", "events", "--field-selector=involvedObject.kind=Node,involvedObject.name="+n.Name, "--output=jsonpath={.items[*].message}")
+	if err == nil && !strings.Contains(out, words) {
+		err = fmt.Errorf("its events are %s", out)
+	}
+	return err
+}
