@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -124,12 +125,9 @@ func (o *options) work(ctx context.Context, log *slog.Logger) error {
 		if o.adopt {
 			reaper.Whereabouts = api
 		}
-		settled := make(chan struct{})
-		go func() {
-			defer close(settled)
-			(&readiness.Controller{Nodes: api, Log: log}).Run(ctx)
-		}()
-		reaper.Run(ctx, o.interval)
-		<-settled
+		var work sync.WaitGroup
+		work.Go(func() { (&readiness.Controller{Nodes: api, Log: log}).Run(ctx) })
+		work.Go(func() { reaper.Run(ctx, o.interval) })
+		work.Wait()
 	})
 }

@@ -20,10 +20,11 @@ import (
 // Plugin runs built-in plugins that are called under their own names, without an engine. It is for
 // one call.
 type Plugin struct {
-	exec   *invoke.Exec
-	memory memory.Memory
-	// tend does for the node's blocks what is due, if the call used cluster-wide addresses.
-	tend func(context.Context)
+	exec      *invoke.Exec
+	memory    memory.Memory
+	addresses *Addresses
+	// used is the configuration of the cluster-wide addresses that the call used; nil for none.
+	used *whereabouts.Conf
 }
 
 // PluginOptions are what such a plugin has in place of Braid's configuration.
@@ -46,25 +47,19 @@ func DefaultPlugin() conf.Node {
 
 // NewPlugin prepares a call. The caller closes it.
 func NewPlugin(o PluginOptions) *Plugin {
-	log := slog.New(slog.DiscardHandler)
-	var used *whereabouts.Conf
-	addresses := &Addresses{
-		Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: conf.DefaultLogOptions(), Log: log, Now: o.Now,
+	p := &Plugin{memory: memory.Memory{Dir: filepath.Join(o.Node.StateDir, "standalone")}}
+	p.addresses = &Addresses{
+		Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: conf.DefaultLogOptions(), Log: slog.New(slog.DiscardHandler), Now: o.Now,
 		Source: func(c *whereabouts.Conf) (Source, error) {
-			used = c
+			p.used = c
 			node := o.Node
 			node.Kubeconfig = c.Kubernetes.Kubeconfig
 			return OpenSource(&node, o.Version)
 		},
 	}
-	exec := builtin.NewExec(log, builtin.Node{Open: addresses.Open, StateDir: o.Node.StateDir})
-	exec.Warn = o.Warn
-	tend := func(ctx context.Context) {
-		if used != nil {
-			_ = addresses.tend(ctx, used, (*block.Manager).Tend) //nolint:errcheck // it stays due, and nobody is there to be told
-		}
-	}
-	return &Plugin{exec: exec, memory: memory.Memory{Dir: filepath.Join(o.Node.StateDir, "standalone")}, tend: tend}
+	p.exec = builtin.NewExec(p.addresses.Log, builtin.Node{Open: p.addresses.Open, StateDir: o.Node.StateDir})
+	p.exec.Warn = o.Warn
+	return p
 }
 
 // Operate runs the plugin of the call's kind, which may also be a binary in the path, and returns
@@ -84,9 +79,12 @@ const tendWithin = time.Second
 
 // Tend does for the node's blocks what is due, if an operation used cluster-wide addresses.
 func (p *Plugin) Tend(ctx context.Context) {
+	if p.used == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, tendWithin)
 	defer cancel()
-	p.tend(ctx)
+	_ = p.addresses.tend(ctx, p.used, (*block.Manager).Tend) //nolint:errcheck // it stays due, and nobody is there to be told
 }
 
 // Close ends the call.
