@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -45,7 +43,8 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 					return false, err
 				}
 				defer closeAPI()
-				return report(out, *o, lint.Check(ctx, *in))
+				findings := lint.Check(ctx, *in)
+				return lint.Refuses(findings), writeTexts(out, *o, findings)
 			}
 		},
 	}
@@ -123,23 +122,12 @@ func fromCluster(ctx context.Context, api *kube.API, in *lint.Input) error {
 // fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an
 // error: what it holds would be missed.
 func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
-	objects, broken, err := kube.ReadObjects(ctx, paths)
-	if err != nil {
-		return err
-	}
-	errs := make([]error, 0, len(broken))
-	for _, b := range broken {
-		errs = append(errs, errors.New(b))
-	}
+	objects, err := kube.ReadObjects(ctx, paths)
+	errs := []error{err}
 	for i := range objects {
 		errs = append(errs, addObject(&objects[i], in))
 	}
 	return errors.Join(errs...)
-}
-
-// template is what an object has, and what it has for pods.
-type template struct {
-	Metadata metav1.ObjectMeta `json:"metadata"`
 }
 
 func addObject(o *kube.Object, in *lint.Input) error {
@@ -153,7 +141,9 @@ func addObject(o *kube.Object, in *lint.Input) error {
 		return nil
 	}
 	if o.Kind == "Namespace" && o.APIVersion == "v1" {
-		var namespace template
+		var namespace struct {
+			Metadata metav1.ObjectMeta `json:"metadata"`
+		}
 		if err := o.Decode(&namespace); err != nil {
 			return err
 		}
@@ -161,42 +151,9 @@ func addObject(o *kube.Object, in *lint.Input) error {
 		in.Namespaces = append(in.Namespaces, namespace.Metadata)
 		return nil
 	}
-	var w struct {
-		template
-		Spec struct {
-			Template    *template `json:"template"`
-			JobTemplate struct {
-				Spec struct {
-					Template *template `json:"template"`
-				} `json:"spec"`
-			} `json:"jobTemplate"`
-		} `json:"spec"`
+	pods, err := o.Pods()
+	for _, p := range pods {
+		in.Pods = append(in.Pods, lint.Pod{Kind: o.Kind, Pod: p, File: o.File, Where: o.Where})
 	}
-	if o.Kind == "Pod" {
-		w.Spec.Template = &w.template
-	}
-	if err := o.Decode(&w); err != nil && o.Kind == "Pod" {
-		return err
-	}
-	for _, t := range []*template{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
-		if t != nil && slices.Contains([]string{"v1", "apps/v1", "batch/v1"}, o.APIVersion) {
-			meta := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations}
-			in.Pods = append(in.Pods, lint.Pod{Kind: o.Kind, Pod: podv1.Pod{ObjectMeta: meta, MetaOnly: true}, File: o.File, Where: o.Where})
-		}
-	}
-	return nil
-}
-
-// report prints the findings and reports whether one of them is a refusal.
-func report(out io.Writer, o format, findings []lint.Finding) (refused bool, err error) {
-	refused = slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Verdict == lint.Refused })
-	if o == formatJSON {
-		return refused, writeJSON(out, findings)
-	}
-	for _, f := range findings {
-		if _, err := fmt.Fprintln(out, f); err != nil {
-			return refused, err
-		}
-	}
-	return refused, nil
+	return err
 }

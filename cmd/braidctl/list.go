@@ -15,11 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
@@ -30,13 +28,12 @@ func listCommand() command {
 in use of a node's block the node alone knows: on that node it is read from its state and listed too; elsewhere USED and FREE are what the
 node reported last, some minutes ago perhaps.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatTable)
-			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
+			open, o := sourceFlags(f), formatFlag(f, formatTable)
 			space := f.String("space", "", "only blocks of this `space`")
 			owner := f.String("node", "", "only blocks that this `node` owns")
 			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node, which may lack it")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
-				blocks, err := openObjects(*kubeconfig, *manifests)
+				source, err := open()
 				if err != nil {
 					return false, err
 				}
@@ -44,7 +41,11 @@ node reported last, some minutes ago perhaps.`,
 				if err != nil {
 					return false, err
 				}
-				return false, list(ctx, blocks, known, selector(*space, *owner), out, *o)
+				blocks, err := source.Blocks(ctx, metav1.ListOptions{FieldSelector: selector(*space, *owner)})
+				if err != nil {
+					return false, fmt.Errorf("list blocks: %w", err)
+				}
+				return false, write(out, *o, list(blocks, known), "SPACE BLOCK OWNER USED FREE ADDRESS POD", listed.rows)
 			}
 		},
 	}
@@ -62,23 +63,6 @@ func inUse(ctx context.Context, stateDir string) (map[types.UID]map[netip.Addr]b
 		return nil, fmt.Errorf("read the state of this node in %s: %w", dir, err)
 	}
 	return known, nil
-}
-
-// lister lists blocks.
-type lister interface {
-	Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error)
-}
-
-// openObjects opens the directory of manifests if one is given, else an API server.
-func openObjects(kubeconfig, manifests string) (node.Source, error) {
-	if manifests != "" {
-		dir, err := filepath.Abs(manifests)
-		if err != nil {
-			return nil, err
-		}
-		return kube.NewManifests(dir)
-	}
-	return openAPI(kubeconfig)
 }
 
 func selector(space, owner string) string {
@@ -105,13 +89,8 @@ type listed struct {
 	Addresses []v1alpha1.Allocation `json:"addresses,omitempty"`
 }
 
-func list(
-	ctx context.Context, from lister, known map[types.UID]map[netip.Addr]block.Holder, fields string, out io.Writer, o format,
-) error {
-	blocks, err := from.Blocks(ctx, metav1.ListOptions{FieldSelector: fields})
-	if err != nil {
-		return fmt.Errorf("list blocks: %w", err)
-	}
+// list describes the blocks in their order. known is what this machine knows as a node.
+func list(blocks []v1alpha1.IPBlock, known map[types.UID]map[netip.Addr]block.Holder) []listed {
 	slices.SortFunc(blocks, func(a, b v1alpha1.IPBlock) int {
 		p, _ := netip.ParsePrefix(a.Spec.CIDR)
 		q, _ := netip.ParsePrefix(b.Spec.CIDR)
@@ -124,7 +103,7 @@ func list(
 		}
 		items[i] = describe(&blocks[i])
 	}
-	return write(out, o, items, "SPACE BLOCK OWNER USED FREE ADDRESS POD", listed.rows)
+	return items
 }
 
 // enter writes what is in use of a block of this node into the copy of its object that is listed.
@@ -169,16 +148,18 @@ func (l listed) rows() [][]string {
 	if l.Used+l.Free == 0 {
 		used, free = "", "" // nobody has reported
 	}
-	if len(l.Addresses) == 0 {
-		return [][]string{{l.Space, l.Block, whose, used, free, "", ""}}
-	}
 	var rows [][]string
+	row := func(address, who string) {
+		rows = append(rows, []string{l.Space, l.Block, whose, used, free, address, who})
+	}
 	for _, a := range l.Addresses {
-		rows = append(rows, []string{l.Space, l.Block, whose, used, free, a.Address, holder(a)})
+		row(a.Address, holder(a))
 		if a.Second != nil {
-			second := v1alpha1.Allocation{ContainerID: a.Second.ContainerID, Pod: a.Second.Pod, Claim: a.Claim}
-			rows = append(rows, []string{l.Space, l.Block, whose, used, free, a.Address, holder(second)})
+			row(a.Address, holder(v1alpha1.Allocation{ContainerID: a.Second.ContainerID, Pod: a.Second.Pod, Claim: a.Claim}))
 		}
+	}
+	if len(rows) == 0 {
+		row("", "")
 	}
 	return rows
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -148,6 +149,23 @@ func openAPI(kubeconfig string) (*kube.API, error) {
 		}
 	}
 	return kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: buildVersion, Timeout: timeout})
+}
+
+// sourceFlags are the flags of a command that can do with a directory of manifests, which open
+// prefers to an API server.
+func sourceFlags(f *flag.FlagSet) (open func() (node.Source, error)) {
+	kubeconfig := kubeconfigFlag(f)
+	manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
+	return func() (node.Source, error) {
+		if *manifests == "" {
+			return openAPI(*kubeconfig)
+		}
+		dir, err := filepath.Abs(*manifests)
+		if err != nil {
+			return nil, err
+		}
+		return kube.NewManifests(dir)
+	}
 }
 
 func exists(path string) bool {

@@ -53,6 +53,19 @@ func write[T any](out io.Writer, o format, items []T, header string, rows func(T
 	return w.Flush()
 }
 
+// writeTexts prints the items: as JSON, or each as its text.
+func writeTexts[T fmt.Stringer](out io.Writer, o format, items []T) error {
+	if o == formatJSON {
+		return writeJSON(out, items)
+	}
+	for _, item := range items {
+		if _, err := fmt.Fprintln(out, item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeJSON prints the items as a list, also if there are none.
 func writeJSON[T any](out io.Writer, items []T) error {
 	var text bytes.Buffer

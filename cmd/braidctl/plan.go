@@ -125,22 +125,14 @@ func podsIn(ctx context.Context, files []string, in *lint.Input) error {
 
 // planAll prints the plans of all pods and reports whether one of them is refused.
 func planAll(ctx context.Context, in *lint.Input, out io.Writer, o format) (refused bool, err error) {
-	var plans []planned
+	var plans []*planned
 	for _, pod := range in.Pods {
 		expected, findings, err := lint.Plan(ctx, *in, pod)
 		if err != nil {
 			return false, err
 		}
-		refused = refused || slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Verdict == lint.Refused })
+		refused = refused || lint.Refuses(findings)
 		plans = append(plans, planOf(pod, expected, findings, in))
 	}
-	if o == formatJSON {
-		return refused, writeJSON(out, plans)
-	}
-	for i := range plans {
-		if _, err := io.WriteString(out, plans[i].String()); err != nil {
-			return refused, err
-		}
-	}
-	return refused, nil
+	return refused, writeTexts(out, o, plans)
 }

@@ -89,8 +89,8 @@ const (
 )
 
 // planOf describes a plan.
-func planOf(pod lint.Pod, expected []resolve.Expected, findings []lint.Finding, in *lint.Input) planned {
-	p := planned{
+func planOf(pod lint.Pod, expected []resolve.Expected, findings []lint.Finding, in *lint.Input) *planned {
+	p := &planned{
 		Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Name, Where: pod.Where,
 		Attachments: []network{}, Findings: append([]lint.Finding{}, findings...),
 	}

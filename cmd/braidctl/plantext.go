@@ -28,7 +28,7 @@ func (p *planned) String() string {
 	for _, f := range p.Findings {
 		fmt.Fprintln(&b, f)
 	}
-	return b.String()
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // lines describe an attachment; the first is its title.

@@ -21,17 +21,16 @@ get the free addresses else; once a minute is often enough. It runs on the node,
 
 Exits with 0 if all could be done, 2 if not.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig := kubeconfigFlag(f)
-			manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
+			open := sourceFlags(f)
 			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node")
 			name := f.String("node-name", "", "`name` of the Node object of this machine; by default its hostname")
 			return func(ctx context.Context, _ io.Writer) (bool, error) {
-				objects, err := openObjects(*kubeconfig, *manifests)
+				source, err := open()
 				if err != nil {
 					return false, err
 				}
 				addresses := &node.Addresses{
-					Source: node.Only(objects), Name: *name, StateDir: *state, Log: slog.New(slog.NewTextHandler(strictjson.PrintableWriter(os.Stderr), nil)),
+					Source: node.Only(source), Name: *name, StateDir: *state, Log: slog.New(slog.NewTextHandler(strictjson.PrintableWriter(os.Stderr), nil)),
 				}
 				return false, addresses.TendNow(ctx)
 			}

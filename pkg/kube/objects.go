@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -29,19 +32,56 @@ func (o *Object) Decode(out any) error {
 	return nil
 }
 
-// ReadObjects reads the objects of files, and of the manifests in directories. Broken documents are
-// returned by their place and what is wrong with them; they do not hide the others. An error is
-// that of a path that cannot be read.
-func ReadObjects(ctx context.Context, paths []string) (objects []Object, broken []string, err error) {
+// Pods returns the pod that the object is, or those that it has a template of, as a Deployment. Of
+// each it has the metadata.
+func (o *Object) Pods() (pods []podv1.Pod, err error) {
+	type template struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+	}
+	var w struct {
+		template
+
+		Spec struct {
+			Template    *template `json:"template"`
+			JobTemplate struct {
+				Spec struct {
+					Template *template `json:"template"`
+				} `json:"spec"`
+			} `json:"jobTemplate"`
+		} `json:"spec"`
+	}
+	if !slices.Contains([]string{"v1", "apps/v1", "batch/v1"}, o.APIVersion) {
+		return nil, nil
+	}
+	if o.Kind == "Pod" {
+		w.Spec.Template = &w.template
+	}
+	if err := o.Decode(&w); err != nil && o.Kind == "Pod" {
+		return nil, err
+	}
+	for _, t := range []*template{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
+		if t != nil {
+			meta := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations}
+			pods = append(pods, podv1.Pod{ObjectMeta: meta, MetaOnly: true})
+		}
+	}
+	return pods, nil
+}
+
+// ReadObjects reads the objects of files, and of the manifests in directories. The error joins those
+// of broken documents, each by its place; they do not hide the others. A path that cannot be read
+// is an error alone.
+func ReadObjects(ctx context.Context, paths []string) (objects []Object, err error) {
+	var errs []error
 	for _, path := range paths {
 		files, err := manifestFiles(path)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, file := range files {
 			data, err := hostfile.Read(file, maxManifest)
 			if err != nil {
-				return nil, nil, fmt.Errorf("read manifests: %w", err)
+				return nil, fmt.Errorf("read manifests: %w", err)
 			}
 			found := new(manifests)
 			found.addFile(ctx, file, data)
@@ -49,10 +89,12 @@ func ReadObjects(ctx context.Context, paths []string) (objects []Object, broken 
 				apiVersion, kind := o.gvk.ToAPIVersionAndKind()
 				objects = append(objects, Object{apiVersion, kind, o.namespace, o.name, file, o.where, o.raw})
 			}
-			broken = append(broken, found.broken...)
+			for _, broken := range found.broken {
+				errs = append(errs, errors.New(broken))
+			}
 		}
 	}
-	return objects, broken, nil
+	return objects, errors.Join(errs...)
 }
 
 // manifestFiles returns the path of a file itself, and of a directory those of its manifests.

@@ -61,6 +61,11 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
+// Refuses reports whether one of the findings is a refusal.
+func Refuses(findings []Finding) bool {
+	return slices.ContainsFunc(findings, func(f Finding) bool { return f.Verdict == Refused })
+}
+
 // String reads "object: field: what: remedy", fit for a terminal.
 func (f Finding) String() string {
 	object := strings.ToLower(f.Kind) + " " + strings.TrimPrefix(f.Namespace+"/"+f.Name, "/")
