@@ -42,8 +42,7 @@ type migration struct {
 	n *lab.Node
 }
 
-// newMigration is a cluster without Braid whose nodes have Multus: the binary that BRAID_MULTUS
-// names, else the stand-in for it.
+// newMigration is a cluster whose nodes have a default network, and neither Braid nor Multus.
 func newMigration(t *testing.T) *migration {
 	t.Helper()
 	r := newRig(t)
@@ -54,19 +53,23 @@ func newMigration(t *testing.T) *migration {
 	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait", "daemonset/braid-agent", "deployment/braid-controller")
 	r.must(err)
 	for _, n := range r.Nodes() { // of a test before
-		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/var/lib/braid"} {
+		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/var/lib/braid", multusConf, multusDir} {
 			r.must(os.RemoveAll(n.Path(path)))
 		}
+		r.must(n.InstallPlugins(r.ctx, "macvlan", "portmap"))
+		r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(multusDefault), 0o644))
 	}
 	_, err = r.Kubectl(r.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
 	r.must(err)
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`,
 		fmt.Sprintf(multusNAD, 0))
 	r.eventually("the kind of NADs", func() error { return r.Apply(r.ctx, nad) })
-	m.installMultus()
+	m.loaded("pods")
 	return m
 }
 
+// installMultus puts Multus on the nodes: the binary that BRAID_MULTUS names, else the stand-in for
+// it.
 func (m *migration) installMultus() {
 	m.t.Helper()
 	binary := os.Getenv("BRAID_MULTUS")
@@ -84,10 +87,8 @@ func (m *migration) installMultus() {
 	})
 	m.must(err)
 	for _, n := range m.Nodes() {
-		m.must(n.InstallPlugins(m.ctx, "macvlan", "portmap"))
 		m.must(n.Install(binary, "/opt/cni/bin/multus", 0o755))
 		m.must(n.Install(config, "/etc/cni/net.d/multus.d/multus.kubeconfig", 0o600))
-		m.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(multusDefault), 0o644))
 		m.must(n.WriteFile(savedConf, text, 0o600))
 		m.must(n.WriteFile(multusConf, text, 0o600))
 	}
@@ -116,14 +117,19 @@ func (m *migration) loaded(name string) {
 // server makes a pod with data-plane that answers at port 8080, and has a port of the node.
 func (m *migration) server(name string, hostPort int32) *corev1.Pod {
 	m.t.Helper()
-	pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
+	m.create(name, hostPort, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
+	return m.running(name)
+}
+
+func (m *migration) create(name string, hostPort int32, annotations map[string]string) {
+	m.t.Helper()
+	pod := lab.Pod("default", name, annotations)
 	pod.Spec.NodeName = m.n.Name
 	c := &pod.Spec.Containers[0]
 	c.Args = []string{"serve", "0.0.0.0:8080", name}
 	c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: hostPort}}
 	_, err := m.Client().CoreV1().Pods("default").Create(m.ctx, pod, metav1.CreateOptions{})
 	m.must(err)
-	return m.running(name)
 }
 
 // sandbox is the ID of a pod's sandbox.
@@ -257,9 +263,18 @@ func (m *migration) has(path string, want bool) {
 
 // TestMigrateFromMultus: Braid comes to a node with pods of Multus, which keep their traffic, and
 // are checked and removed by Multus's plugin though the runtime asks Braid: also one that the API
-// server has forgotten. Nothing is left of them. Pods made after are Braid's.
+// server has forgotten. Nothing is left of them, nor of one that the default network alone made
+// before. Pods made after are Braid's.
 func TestMigrateFromMultus(t *testing.T) {
 	m := newMigration(t)
+	m.create("early", 30000, nil)
+	_, err := m.WaitPodRunning(m.ctx, "default", "early")
+	m.must(err)
+	early := m.sandbox("early")
+	if traces := m.traces(early); !strings.Contains(traces, "results/pods-") || !strings.Contains(traces, "dnat") {
+		t.Errorf("a pod of the default network has the traces\n%s", traces)
+	}
+	m.installMultus()
 	first, second, forgotten := m.server("first", 30001), m.server("second", 30002), m.server("forgotten", 30003)
 	ids := map[string]string{}
 	for _, pod := range []*corev1.Pod{first, second, forgotten} {
@@ -299,7 +314,8 @@ func TestMigrateFromMultus(t *testing.T) {
 	m.must(m.Client().CoreV1().Pods("default").Delete(m.ctx, "forgotten", metav1.DeleteOptions{GracePeriodSeconds: &zero}))
 	m.nothingLeft("a pod that the API server forgot", ids["forgotten"])
 	stop()
-	m.gone("second", "first")
+	m.gone("second", "first", "early")
+	m.nothingLeft("a pod of the default network", early)
 	m.nothingLeft("a pod of Multus", ids["first"])
 	m.nothingLeft("a pod of Multus", ids["second"])
 	for _, path := range []string{multusConf, "/etc/cni/net.d/multus.d", "/opt/cni/bin/multus", multusDir} {
@@ -315,6 +331,7 @@ func TestMigrateFromMultus(t *testing.T) {
 // know by Braid's agent. Nothing is left of them, and nothing is taken from Multus's pods.
 func TestMigrateToMultus(t *testing.T) {
 	m := newMigration(t)
+	m.installMultus()
 	for _, n := range m.Nodes() {
 		m.must(os.Remove(n.Path(multusConf)))
 	}
