@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
 
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netconf"
@@ -24,23 +25,7 @@ import (
 	"github.com/braid-cni/braid/pkg/record"
 )
 
-// maxCacheEntry bounds what is read of libcni's cache: an entry holds a conflist and a result.
-const maxCacheEntry = 4 << 20
-
-// cacheEntry is a file of libcni's cache, as libcni writes it.
-type cacheEntry struct {
-	Kind           string          `json:"kind"`
-	ContainerID    string          `json:"containerId"`
-	Config         []byte          `json:"config"`
-	IfName         string          `json:"ifName"`
-	NetworkName    string          `json:"networkName"`
-	NetNS          string          `json:"netns,omitempty"`
-	CNIArgs        [][2]string     `json:"cniArgs,omitempty"`
-	CapabilityArgs json.RawMessage `json:"capabilityArgs,omitempty"`
-	Result         json.RawMessage `json:"result,omitempty"`
-}
-
-func (e *Engine) cacheDir(req *Request) string { return filepath.Join(e.cniDir(req), "results") }
+func (e *Engine) cacheDir(req *Request) string { return cnicache.Results(e.cniDir(req)) }
 
 // maxFileName is how long the name of a file can be, in bytes.
 const maxFileName = 255
@@ -76,7 +61,7 @@ func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
 // Of an ADD that was killed before the result was recorded, the entry is all there is; it is only kept from not being a file.
 func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) error {
 	path := e.cachePath(req, &a.Attachment)
-	if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > maxCacheEntry) {
+	if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > cnicache.MaxEntry) {
 		if err := e.clearCache(req, &a.Attachment); err != nil {
 			return err
 		}
@@ -88,7 +73,7 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 	if err != nil {
 		return fmt.Errorf("encode capabilities: %w", err)
 	}
-	entry := cacheEntry{
+	entry := cnicache.Entry{
 		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: c.known.Name,
 		NetNS: c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
 	}
@@ -106,7 +91,7 @@ func cached(path string, c *chain, a *record.Attachment) bool {
 		Kind   string          `json:"kind"`
 		Result json.RawMessage `json:"result"`
 	}
-	if data, err := hostfile.Read(path, maxCacheEntry); err != nil || json.Unmarshal(data, &entry) != nil {
+	if data, err := hostfile.Read(path, cnicache.MaxEntry); err != nil || json.Unmarshal(data, &entry) != nil {
 		return false
 	}
 	if entry.Kind == libcni.CNICacheV1 && bytes.Equal(entry.Result, a.Result) {
@@ -173,17 +158,10 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 }
 
 // cacheEntries are the entries of libcni's cache that can be read.
-func (e *Engine) cacheEntries(req *Request) (entries []cacheEntry, err error) {
-	files, err := os.ReadDir(e.cacheDir(req))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (e *Engine) cacheEntries(req *Request) ([]cnicache.Entry, error) {
+	entries, err := cnicache.Read(e.cniDir(req), nil)
+	if err != nil {
 		return nil, cacheUnread(err)
-	}
-	for _, file := range files {
-		var entry cacheEntry
-		data, err := hostfile.Read(filepath.Join(e.cacheDir(req), file.Name()), maxCacheEntry)
-		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 {
-			entries = append(entries, entry)
-		}
 	}
 	return entries, nil
 }
@@ -198,11 +176,11 @@ var errOther = errors.New("it is of another container")
 // readCached completes an attachment with its entry. What is not an entry of that very attachment, or could not have been made by
 // an ADD, is an error.
 func readCached(path, containerID string, a *plan.Attachment) error {
-	data, err := hostfile.Read(path, maxCacheEntry)
+	data, err := hostfile.Read(path, cnicache.MaxEntry)
 	if err != nil {
 		return err
 	}
-	var entry cacheEntry
+	var entry cnicache.Entry
 	if err := json.Unmarshal(data, &entry); err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/netconf"
 )
 
@@ -69,33 +69,18 @@ func (e *Engine) makersOf(ctx context.Context, req *Request) (makers []*maker, e
 }
 
 // runtimeEntries returns the entries of the runtime's cache that are of one container.
-func (e *Engine) runtimeEntries(containerID string) (entries []cacheEntry, err error) {
+func (e *Engine) runtimeEntries(containerID string) ([]cnicache.Entry, error) {
 	if e.RuntimeCache == "" {
 		return nil, nil
 	}
-	files, err := os.ReadDir(e.runtimeResults())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	entries, err := cnicache.Read(e.RuntimeCache, func(name string) bool { return strings.Contains(name, "-"+containerID+"-") })
 	if err != nil {
 		return nil, &failure.Error{Reason: failure.StateFailed, Err: fmt.Errorf("read the runtime's cache: %w", err)}
 	}
-	for _, file := range files {
-		if !strings.Contains(file.Name(), "-"+containerID+"-") {
-			continue
-		}
-		var entry cacheEntry
-		data, err := hostfile.Read(filepath.Join(e.runtimeResults(), file.Name()), maxCacheEntry)
-		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 && entry.ContainerID == containerID {
-			entries = append(entries, entry)
-		}
-	}
-	return entries, nil
+	return slices.DeleteFunc(entries, func(entry cnicache.Entry) bool { return entry.ContainerID != containerID }), nil
 }
 
-func (e *Engine) runtimeResults() string { return filepath.Join(e.RuntimeCache, "results") }
-
-func readMaker(req *Request, entry *cacheEntry) (*maker, error) {
+func readMaker(req *Request, entry *cnicache.Entry) (*maker, error) {
 	list, err := libcni.NetworkConfFromBytes(entry.Config)
 	if err != nil {
 		return nil, err
@@ -188,7 +173,7 @@ func (e *Engine) forgetInRuntime(containerID string) error {
 		if err != nil || !isBraid(list) {
 			continue
 		}
-		path := filepath.Join(e.runtimeResults(), entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName)
+		path := filepath.Join(cnicache.Results(e.RuntimeCache), entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName)
 		if err := e.trace("remove runtime's cache", func() error { return os.Remove(path) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, cacheFailed(err))
 		}

@@ -10,8 +10,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
-
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -51,7 +50,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	return &engine.Engine{
 		Node:         o.Node,
 		Policy:       o.Policy,
-		RuntimeCache: libcni.CacheDir,
+		RuntimeCache: cnicache.Runtime,
 		Source:       source,
 		Remote:       remote,
 		Reporter:     source,
