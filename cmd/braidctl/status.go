@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +24,8 @@ func statusCommand() command {
 		text: `Shows for each node what its agent said last: whether pods get their networks there and since when,
 the agent's version, when the credential of the CNI plugin ends, the file of the default network,
 Braid's own configuration and the files that the runtime would take in its place, the number of its
-blocks of addresses, and the pods that ask for networks and were started without Braid.
+blocks of addresses, the pods that ask for networks and were started without Braid, and how many pods
+Multus made, which have to be gone before it goes.
 
 An agent that has not been heard of for ` + agent.Stale.String() + ` is unknown; so is a node without one.
 
@@ -62,13 +65,14 @@ type nodeStatus struct {
 	Since   *metav1.Time           `json:"since,omitempty"`
 	Message string                 `json:"message,omitempty"`
 	// The rest is what an agent reported; empty without one.
-	Version           string       `json:"version,omitempty"`
-	CredentialExpires *metav1.Time `json:"credentialExpires,omitempty"`
-	DefaultNetwork    string       `json:"defaultNetwork,omitempty"`
-	Config            string       `json:"config,omitempty"`
-	Before            []string     `json:"before,omitempty"`
-	Unattached        []string     `json:"unattached,omitempty"`
-	Blocks            int          `json:"blocks"`
+	Version           string         `json:"version,omitempty"`
+	CredentialExpires *metav1.Time   `json:"credentialExpires,omitempty"`
+	DefaultNetwork    string         `json:"defaultNetwork,omitempty"`
+	Config            string         `json:"config,omitempty"`
+	Before            []string       `json:"before,omitempty"`
+	Unattached        []string       `json:"unattached,omitempty"`
+	Others            map[string]int `json:"others,omitempty"`
+	Blocks            int            `json:"blocks"`
 
 	now time.Time
 }
@@ -98,7 +102,8 @@ func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
 		}
 	}
 	if p := r.Report; p != nil {
-		s.Version, s.DefaultNetwork, s.Config, s.Before, s.Unattached = p.Version, p.DefaultNetwork, p.Config, p.Before, p.Unattached
+		s.Version, s.DefaultNetwork, s.Config, s.Before = p.Version, p.DefaultNetwork, p.Config, p.Before
+		s.Unattached, s.Others = p.Unattached, p.Others
 		if !p.CredentialExpires.IsZero() {
 			s.CredentialExpires = &p.CredentialExpires
 		}
@@ -128,6 +133,9 @@ func (s nodeStatus) rows() [][]string {
 	}
 	if len(s.Unattached) > 0 {
 		more("pods without their networks: " + strings.Join(s.Unattached, ", "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Others)) {
+		more(fmt.Sprintf("%d pods are of %s, whose plugin and files have to stay until they are gone", s.Others[name], name))
 	}
 	return rows
 }

@@ -56,13 +56,14 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%q is not in\n%s", want, out)
 	}
 	ill := well
-	ill.Before, ill.Unattached = []string{"00-aaa.conf"}, []string{"ns/p"}
+	ill.Before, ill.Unattached, ill.Others = []string{"00-aaa.conf"}, []string{"ns/p"}, map[string]int{"multus-cni-network": 3}
 	report("status-b", metav1.ConditionFalse, 0, "credential: no answer", ill)
 	report("status-c", metav1.ConditionTrue, time.Hour, "well", well)
 	report("status-d", "", 0, "", well)
 	out = status(exitFound)
 	for _, want := range []string{
 		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf", "pods without their networks: ns/p",
+		"3 pods are of multus-cni-network",
 		"status-c Unknown 60m", "last heard of 60m ago", "status-d Unknown - - - - - 0 no agent has reported",
 	} {
 		if !strings.Contains(out, want) {

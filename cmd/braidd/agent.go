@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/braid-cni/braid/pkg/agent"
 	"github.com/braid-cni/braid/pkg/agent/metrics"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/install"
 	"github.com/braid-cni/braid/pkg/install/own"
 	"github.com/braid-cni/braid/pkg/install/platform"
@@ -27,7 +29,8 @@ const (
 	// timeout bounds one request to the API server, with its tries.
 	timeout = 30 * time.Second
 	// tendEvery is how often blocks of addresses that others ask for are looked at on a node
-	// without traffic; lookEvery how often pods without their networks are looked for.
+	// without traffic; lookEvery how often pods without their networks are looked
+	// for, and those that others made.
 	tendEvery = time.Minute
 	lookEvery = 5 * time.Minute
 	// claimEvery is how often a node that cannot be written is tried again.
@@ -202,4 +205,11 @@ func (a *daemon) look(ctx context.Context) {
 	unattached := agent.Unattached(started, records)
 	a.meters.Unattached(len(unattached))
 	a.health.Update(func(report *nodev1.Report) { report.Unattached = unattached })
+	entries, err := cnicache.Read(a.o.runtimeCache, nil)
+	if err != nil {
+		a.log.WarnContext(ctx, "it is not known which pods other plugins made", "error", err)
+		return
+	}
+	others := agent.Others(entries, func(netns string) bool { _, err := os.Stat(netns); return err == nil })
+	a.health.Update(func(report *nodev1.Report) { report.Others = others })
 }

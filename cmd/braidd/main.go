@@ -18,6 +18,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/install/hostns"
 	"github.com/braid-cni/braid/pkg/install/platform"
 	"github.com/braid-cni/braid/pkg/loglevel"
@@ -70,6 +71,8 @@ type options struct {
 	image string
 	// runDir is the node's /run.
 	runDir string
+	// runtimeCache is the directory of the runtime's libcni cache.
+	runtimeCache string
 	// inContainer is that the agent stays in the mount namespace that it was started in.
 	inContainer bool
 	// config has keys of Braid's configuration; empty for the defaults of all.
@@ -141,7 +144,7 @@ func (o *options) enterNode() error {
 
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{
-		image: "/", ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+		image: "/", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
 	}
 	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
 	f.SetOutput(stderr)

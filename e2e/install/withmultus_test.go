@@ -254,6 +254,19 @@ func (m *migration) braid(verb, id, name string, more map[string]any) error {
 	return nil
 }
 
+// says fails unless `braidctl status` has the text.
+func (m *migration) says(text string) error {
+	config, err := m.Kubeconfig(lab.UserAdmin)
+	m.must(err)
+	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
+	m.must(err)
+	out, err := m.Run(m.ctx, cli, "status", "--kubeconfig", config)
+	if err == nil && !strings.Contains(out, text) {
+		err = fmt.Errorf("it says\n%s", out)
+	}
+	return err
+}
+
 func (m *migration) has(path string, want bool) {
 	m.t.Helper()
 	if found, _ := filepath.Glob(m.n.Path(path)); (len(found) > 0) != want { //nolint:errcheck // it is a pattern
@@ -291,6 +304,7 @@ func TestMigrateFromMultus(t *testing.T) {
 	m.deploy()
 	m.eventually("Braid is ready", m.ready)
 	m.loaded("braid")
+	m.eventually("`braidctl status` counts the pods of Multus", func() error { return m.says("3 pods are of multus-cni-network") })
 	m.has(multusConf, true)
 	own := m.server("own", 30004)
 	ids["own"] = m.sandbox("own")

@@ -133,7 +133,7 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	report := h.report
-	report.Before, report.Unattached = slices.Clone(report.Before), slices.Clone(report.Unattached)
+	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(report.Unattached), maps.Clone(report.Others)
 	return h.status(), report
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/agent"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/record"
@@ -178,5 +180,23 @@ func TestUnattached(t *testing.T) {
 	got := agent.Unattached(started, []*record.Record{{Pod: record.Pod{UID: "recorded"}}})
 	if want := []string{"ns/missed", "ns/z-missed"}; !slices.Equal(got, want) {
 		t.Errorf("unattached %q, want %q", got, want)
+	}
+}
+
+// TestOthers: Multus's live sandboxes count, and neither Braid's own, nor those of the default network
+// alone, nor what is left of a boot before.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	entry := func(network, plugin, netns string) cnicache.Entry {
+		return cnicache.Entry{NetworkName: network, NetNS: netns, Config: []byte(`{"plugins": [{"type": "` + plugin + `"}]}`)}
+	}
+	entries := []cnicache.Entry{
+		entry("multus", "multus", "live"), entry("multus", "multus", "live"), entry("thick", "multus-shim", "live"), entry("multus", "multus", "gone"),
+		entry("braid", "braid", "live"), entry("pods", "bridge", "live"),
+		{NetworkName: "odd", NetNS: "live", Config: []byte("{")},
+	}
+	got := agent.Others(entries, func(netns string) bool { return netns == "live" })
+	if want := map[string]int{"multus": 2, "thick": 1}; !maps.Equal(got, want) {
+		t.Errorf("others %v, want %v", got, want)
 	}
 }

@@ -45,4 +45,7 @@ type Report struct {
 	CredentialExpires metav1.Time `json:"credentialExpires,omitzero"`
 	// Unattached are pods, "namespace/name", that ask for networks and were started without Braid.
 	Unattached []string `json:"unattached,omitempty"`
+	// Others are the numbers of pods that other meta plugins made, by the names of their
+	// configurations. What made them has to stay on the node until they are gone.
+	Others map[string]int `json:"others,omitempty"`
 }
