@@ -142,6 +142,9 @@ func (a *app) add(o engine.Operator, ctx context.Context, req *engine.Request) e
 
 // do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
 func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate operation) error {
+	if err := node.NotByBraid(); err != nil {
+		return failure.CNI(err)
+	}
 	cfg, err := load(args.StdinData)
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))

@@ -41,7 +41,7 @@ func (r *rig) refuses(p *pod, words ...string) {
 func TestR11MetaPluginInANAD(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for _, kind := range []string{"braid", "multus", "multus-shim"} {
+	for _, kind := range []string{"braid", "multus", "multus-shim", "genie", "danm"} {
 		r.script(kind, "exit 1")
 		for config, field := range map[string]string{
 			`{"cniVersion":"1.0.0","type":%q,"binDir":"/tmp","delegates":[{"type":"macvlan"}]}`:                 "plugins[0].type",
@@ -76,6 +76,41 @@ func TestM24TenantsBinary(t *testing.T) {
 		r.nad("a", fmt.Sprintf(config, dir))
 		p := r.pod("p", "a")
 		r.refuses(p, "NAD default/a")
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("a binary of the NAD's choice was run")
+	}
+}
+
+// TestM24BraidUnderAnotherName: so it is where Braid has another name in the plugin path, whoever
+// calls it: there a NAD would be its configuration.
+func TestM24BraidUnderAnotherName(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	dir, ran := t.TempDir(), r.path("ran")
+	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700); err != nil { //nolint:gosec // it is to be run
+		t.Fatal(err)
+	}
+	braid, err := os.ReadFile(r.braid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.script("wrapper", `exec `+r.path("bin/copied"))
+	r.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID CNI_NETNS=$CNI_NETNS CNI_IFNAME=$CNI_IFNAME CNI_PATH=$CNI_PATH BRAID_CALLER=$BRAID_CALLER `+
+		asPlugin+`=1 `+r.path("bin/copied"))
+	if err := os.WriteFile(r.path("bin", "copied"), braid, 0o700); err != nil { //nolint:gosec // it is to be run
+		t.Fatal(err)
+	}
+	if err := os.Symlink(r.braid, r.path("bin", "linked")); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"copied", "linked", "wrapper", "caller"} {
+		r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":%q,"binDir":%q,"delegates":[{"type":"mine","name":"x"}],"braid":{"manifests":%q,"stateDir":%q}}`,
+			kind, dir, r.path("manifests"), r.path("other")))
+		p := r.pod("p", "a")
+		r.fails("ADD", p, 7, "NAD default/a", "Braid")
+		r.must("DEL", p)
+		r.clean(p)
 	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("a binary of the NAD's choice was run")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -50,9 +52,13 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	return stdout.data, nil
 }
 
+// CallerEnv is the variable by which Braid, under whatever name it is called, knows that a plugin was
+// run by Braid: it is in the environment of each, and of those that they run.
+const CallerEnv = "BRAID_CALLER"
+
 func (e *Exec) command(ctx context.Context, path string, environ []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = environ
+	cmd.Env = append(slices.Clone(environ), CallerEnv+"="+strconv.Itoa(os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The group: a plugin's own child, its IPAM plugin above all, must not go on after it.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -11,7 +11,7 @@ import (
 // metaTypes are the plugins that attach pods to networks themselves, by the names of their
 // binaries.
 func metaTypes() []string {
-	return append(braidTypes(), "multus", "multus-shim", "multus-daemon")
+	return append(braidTypes(), "multus", "multus-shim", "multus-daemon", "genie", "danm", "knitter")
 }
 
 func braidTypes() []string {
@@ -21,8 +21,9 @@ func braidTypes() []string {
 // IsBraid reports whether a plugin type is Braid.
 func IsBraid(pluginType string) bool { return slices.Contains(braidTypes(), filepath.Base(pluginType)) }
 
-// IsMeta reports whether a plugin type is Braid or Multus. As a delegate it would read its own
-// configuration again, and call itself until the time is up.
+// IsMeta reports whether a plugin type is Braid, Multus or another of their kind. As a delegate it
+// would read its own configuration again, or call plugins of the network's choice, and so on until
+// the time is up.
 func IsMeta(pluginType string) bool { return slices.Contains(metaTypes(), filepath.Base(pluginType)) }
 
 // checkMeta refuses a type that IsMeta, found at that field.

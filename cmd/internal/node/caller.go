@@ -1,0 +1,21 @@
+package node
+
+import (
+	"errors"
+	"os"
+
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
+)
+
+// NotByBraid refuses to be Braid for Braid: a network whose plugin is Braid under another name, as a
+// link or a copy, itself or deep in a chain of plugins that call others, would choose what is run.
+func NotByBraid() error {
+	if os.Getenv(invoke.CallerEnv) == "" {
+		return nil
+	}
+	return &failure.Error{
+		Reason: failure.NADInvalid, Err: errors.New("Braid was called by Braid: it cannot be a network of its own"),
+		Fix: "name the plugin that makes the interface, as bridge or macvlan",
+	}
+}
