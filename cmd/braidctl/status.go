@@ -135,7 +135,7 @@ func (s nodeStatus) rows() [][]string {
 		more("pods without their networks: " + strings.Join(s.Unattached, ", "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Others)) {
-		more(fmt.Sprintf("%d pods are of %s, whose plugin and files have to stay until they are gone", s.Others[name], name))
+		more(fmt.Sprintf("pods that %s made, which has to stay until they are gone: %d", name, s.Others[name]))
 	}
 	return rows
 }

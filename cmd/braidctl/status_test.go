@@ -63,7 +63,7 @@ func TestStatus(t *testing.T) {
 	out = status(exitFound)
 	for _, want := range []string{
 		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf", "pods without their networks: ns/p",
-		"3 pods are of multus-cni-network",
+		"pods that multus-cni-network made, which has to stay until they are gone: 3",
 		"status-c Unknown 60m", "last heard of 60m ago", "status-d Unknown - - - - - 0 no agent has reported",
 	} {
 		if !strings.Contains(out, want) {
