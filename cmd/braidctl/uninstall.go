@@ -22,12 +22,13 @@ func uninstallCommand() command {
 	return command{
 		name: "uninstall", summary: "take Braid off all nodes, before its objects are deleted",
 		text: `Has the agents take Braid off their nodes: first its configuration, so that new pods have what the
-runtime finds then, and when the last pod with networks of Braid is gone from the node, the plugin
-and its credential. Pods that run keep their networks meanwhile. With --restore the configuration
-that a node had before, as that of Multus, is put back first.
+runtime finds then, and when the last pod that Braid attached is gone from the node, the plugin and
+its credential. Pods that run keep their networks meanwhile; those with the default network alone
+count, too. With --restore the configuration that a node had before, as that of Multus, is put back
+first.
 
-It waits for all nodes and may be repeated. After it the objects can be deleted: kubectl delete -f
-conf/deploy, or helm uninstall.
+It waits for all nodes and may be repeated. After it the objects can be deleted: those of conf/deploy
+but for 00-crds.yaml, with which all networks would go; or by helm uninstall.
 
 Exits with 0 if Braid is on no node any more, 2 if not.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
