@@ -102,8 +102,11 @@ func (f *finder) claim(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, zone := range []func(context.Context, []netip.Prefix) (bool, error){f.inZone, f.newZone} {
-		if ok, err := zone(ctx, local); ok || err != nil {
+	for cidr, look := range f.inZones(local) {
+		if f.complete && f.taken.Has(cidr) {
+			continue
+		}
+		if ok, err := f.createAt(ctx, cidr, look && !f.complete, f.createOwned); ok || err != nil {
 			return ok, err
 		}
 	}

@@ -1,7 +1,6 @@
 package block
 
 import (
-	"context"
 	"iter"
 	"net/netip"
 	"slices"
@@ -63,44 +62,37 @@ func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 	return list
 }
 
-// inZone claims a block of a zone that the node has; local are the blocks that it has.
-func (f *finder) inZone(ctx context.Context, local []netip.Prefix) (bool, error) {
-	for i, cidr := range f.w.near(local) {
-		if f.complete && f.taken.Has(cidr) {
-			continue
-		}
-		if claimed, err := f.createAt(ctx, cidr, i > 0 && !f.complete, f.createOwned); claimed || err != nil {
-			return claimed, err
-		}
-	}
-	return false, nil
-}
-
-// newZone claims the first block of a zone: of the window's first one if the node has nothing of the window, as in a small cluster people
-// expect addresses in their order.
-func (f *finder) newZone(ctx context.Context, local []netip.Prefix) (bool, error) {
-	zones := new(alloc.BlockSet)
-	for _, p := range local {
-		zones.Add(zoneOf(p))
-	}
-	bits := blockBits(f.w.Window.Start())
-	looks := moreZones
-	zone, ok := f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
-	if !slices.ContainsFunc(local, f.w.Window.Prefix().Overlaps) {
-		looks = maxZones
-		for first := range f.w.Window.Blocks(bits) {
-			zone = zoneOf(first)
-			break
-		}
-	}
-	for ; ok && looks > 0; looks-- {
-		if first := f.w.head(zone); first.IsValid() && (!f.complete || !f.taken.Has(first)) {
-			if claimed, err := f.createAt(ctx, first, !f.complete, f.createOwned); claimed || err != nil {
-				return claimed, err
+// inZones yields blocks to claim, in the order to try them, and whether a look is to come first: of
+// zones that the node has, and then the first ones of others. The very first is that of the window if
+// the node has nothing of it, as in a small cluster people expect addresses in their order. local are
+// the blocks that the node has.
+func (f *finder) inZones(local []netip.Prefix) iter.Seq2[netip.Prefix, bool] {
+	return func(yield func(netip.Prefix, bool) bool) {
+		for i, cidr := range f.w.near(local) {
+			if !yield(cidr, i > 0) {
+				return
 			}
 		}
-		zones.Add(zone)
-		zone, ok = f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
+		zones := new(alloc.BlockSet)
+		for _, p := range local {
+			zones.Add(zoneOf(p))
+		}
+		bits := blockBits(f.w.Window.Start())
+		looks := moreZones
+		zone, ok := f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
+		if !slices.ContainsFunc(local, f.w.Window.Prefix().Overlaps) {
+			looks = maxZones
+			for first := range f.w.Window.Blocks(bits) {
+				zone = zoneOf(first)
+				break
+			}
+		}
+		for ; ok && looks > 0; looks-- {
+			if first := f.w.head(zone); first.IsValid() && !yield(first, true) {
+				return
+			}
+			zones.Add(zone)
+			zone, ok = f.w.Window.RandomBlock(bits-zoneBits, f.rnd, zones)
+		}
 	}
-	return false, nil
 }
