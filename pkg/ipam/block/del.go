@@ -110,10 +110,6 @@ func (m *Manager) Check(ctx context.Context, a attachment.ID, addrs []netip.Addr
 
 // GC gives back what the network's attachments hold that are not valid.
 func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID) error {
-	keep := map[attachment.ID]bool{}
-	for _, a := range valid {
-		keep[a] = true
-	}
 	all := holdings{}
 	known, err := inside(ctx, m, func(s *session) (bool, error) { return s.recollected(), nil })
 	if err == nil && !known {
@@ -132,7 +128,9 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 		}
 		return s.search(all)
 	})
-	stale := func(a attachment.ID) bool { return a.Network == network && a.ContainerID != "" && !keep[a] }
+	stale := func(a attachment.ID) bool {
+		return a.Network == network && a.ContainerID != "" && !slices.Contains(valid, a)
+	}
 	errs := []error{err}
 	for _, h := range all.sorted() {
 		if stale(h.Holder.ID) {

@@ -3,7 +3,6 @@ package block
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
@@ -268,7 +266,7 @@ func (f *finder) fromOwn(ctx context.Context) (ok bool, err error) {
 		if !f.me.owns(&b.IPBlock) || !f.w.fits(b.cidr) {
 			continue
 		}
-		own, err := f.mine(ctx, f.me, f.w.Space, b.cidr)
+		own, err := f.ownBlock(ctx, f.me, f.w.Space, b.cidr)
 		if err == nil && own != nil {
 			ok, err = f.use(ctx, own)
 		}
@@ -349,11 +347,11 @@ func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	}
 }
 
-func (m *Manager) object(space string, cidr netip.Prefix) *v1alpha1.IPBlock {
+func (m *Manager) object(space string, cidr netip.Prefix, owner *v1alpha1.Node) *v1alpha1.IPBlock {
 	return &v1alpha1.IPBlock{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind},
 		ObjectMeta: metav1.ObjectMeta{Name: NameOf(space, cidr)},
-		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr.String()},
+		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr.String(), Owner: owner},
 	}
 }
 
@@ -374,8 +372,7 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	if err != nil || b.State != claiming { // it stands aside
 		return false, err
 	}
-	object := f.object(f.w.Space, cidr)
-	object.Spec.Owner = f.me.node(b.Claim)
+	object := f.object(f.w.Space, cidr, f.me.node(b.Claim))
 	if err := f.step("create block"); err != nil {
 		return false, err
 	}
@@ -401,29 +398,6 @@ func wrap(err error, format string, args ...any) error {
 		return nil
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)
-}
-
-// find gives the local state of a block; nil if there is none.
-func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (*local, error) {
-	return inside(ctx, m, func(s *session) (*local, error) { return s.block(space, cidr) })
-}
-
-// errRemoved is that the local state of a block was removed while it was worked at.
-var errRemoved = fmt.Errorf("its local state was removed: %w", ErrLater)
-
-// become notes what a block has turned out to be: owned, so that its addresses are given, or dormant.
-func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (*local, error) {
-	return inside(ctx, m, func(s *session) (*local, error) {
-		b, err := s.block(space, cidr)
-		if err != nil || b == nil {
-			return nil, fmt.Errorf("block %v of space %s: %w", cidr, space, errors.Join(err, errRemoved))
-		}
-		if b.State != what && len(b.Used) == 0 {
-			b.Idle = m.now()
-		}
-		b.UID, b.State = uid, what
-		return b, s.save(b)
-	})
 }
 
 // resume settles the blocks that stand aside, and takes up one of before the reboot that has an address for the wish.
@@ -453,83 +427,4 @@ func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 		return false, nil
 	}
 	return f.has(ctx)
-}
-
-// placed reports whether the block is where its name says.
-func placed(object *v1alpha1.IPBlock) bool {
-	cidr, err := ParseBlock(object.Spec.CIDR)
-	return err == nil && isSpace(object.Spec.Space) && object.Name == NameOf(object.Spec.Space, cidr)
-}
-
-// adopt notes a block that is the node's, unless there is a file of it. The lock of the space has been
-// held since the object was read. It returns nil where nothing is adopted.
-func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
-	if !placed(object) {
-		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
-		return nil, nil // it is nothing that gives addresses
-	}
-	cidr := netip.MustParsePrefix(object.Spec.CIDR)
-	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {
-		return b, err
-	}
-	b := l.m.newLocal(object.Spec.Space, cidr, dormant)
-	b.UID, b.Idle = object.UID, l.m.now()
-	if bootOf(object.Spec.Owner) == me.Boot {
-		return b, l.doubt(b)
-	}
-	return b, l.save(b)
-}
-
-// doubt notes of a block that it was taken up in this boot by local state that was removed.
-func (l *session) doubt(b *local) error {
-	b.State = mended
-	if err := l.fill(b, false); err != nil {
-		return err
-	}
-	l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
-		"space", b.Space, "block", b.prefix, "node", l.m.NodeName)
-	return l.save(b)
-}
-
-// mine gives the block as it is on this node, settled, and noted if it was not yet; nil if it is not the node's. The lock of the space is held.
-func (m *Manager) mine(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
-	b, err := m.settle(ctx, me, space, cidr)
-	if b != nil || err != nil {
-		return b, err
-	}
-	object, err := m.lookUp(ctx, NameOf(space, cidr))
-	if err != nil || !me.owns(object) {
-		return nil, err
-	}
-	if b, err = inside(ctx, m, func(s *session) (*local, error) { return s.adopt(me, object) }); b == nil || err != nil {
-		return nil, err
-	}
-	return m.settle(ctx, me, space, cidr)
-}
-
-// takeUp makes a block the node's by the claim that is noted: one of before the reboot, or one of
-// which local state was lost. What was sent before to give the block away does not take effect
-// after that, as it was meant for an earlier version of the object. It returns the block as it is
-// then; nil if it is not the node's any more. The lock of the space is held.
-func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, error) {
-	var object *v1alpha1.IPBlock
-	stored, err := m.swap(ctx, "take up block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
-		if object = current; !me.owns(current) {
-			return false, nil
-		}
-		if boot, claim := me.by(b, current.Spec.Owner); b.State == dormant && boot && !claim {
-			return false, nil // it was taken up since, by local state that was removed
-		}
-		current.Spec.Owner = me.node(b.Claim)
-		return true, nil
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case stored != nil:
-		return m.become(ctx, b.Space, b.prefix, owned, stored.UID)
-	case me.owns(object):
-		return b, m.locked(ctx, func(s *session) error { return s.doubt(b) })
-	}
-	return nil, m.gave(ctx, b, object)
 }

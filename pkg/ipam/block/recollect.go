@@ -82,7 +82,7 @@ func (m *Manager) fence(ctx context.Context, id *identity) error {
 	for _, object := range own {
 		if bootOf(object.Spec.Owner) == id.Boot && placed(&object) {
 			errs = append(errs, m.alone(ctx, object.Spec.Space, object.Spec.CIDR, func(cidr netip.Prefix) error {
-				_, err := m.mine(ctx, id.ownerOf(&object), object.Spec.Space, cidr)
+				_, err := m.ownBlock(ctx, id.ownerOf(&object), object.Spec.Space, cidr)
 				return err
 			}))
 		}

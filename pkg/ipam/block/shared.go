@@ -141,7 +141,7 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 	}
 	object, err := m.lookUp(ctx, at.block())
 	if b == nil && id.owns(object) { // its file was removed
-		_, err = m.mine(ctx, id.ownerOf(object), at.Space, blockOf(at.Addr))
+		_, err = m.ownBlock(ctx, id.ownerOf(object), at.Space, blockOf(at.Addr))
 		object = nil
 	}
 	if err != nil {

@@ -156,7 +156,7 @@ func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, e
 	if err := s.step("create shared block"); err != nil {
 		return false, err
 	}
-	object := s.object(s.w.Space, cidr)
+	object := s.object(s.w.Space, cidr, nil)
 	object.Spec.Allocations = []v1alpha1.Allocation{s.entry(addr)}
 	if _, err := s.Store.CreateBlock(ctx, object); apierrors.IsAlreadyExists(err) {
 		// Another's, or ours and the answer was lost: then the address is in it.

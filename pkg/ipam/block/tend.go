@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
-	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
@@ -168,7 +167,7 @@ func (m *Manager) alone(ctx context.Context, space, cidr string, do func(cidr ne
 
 // give takes a block out of use on this node and deletes or shares it, if that may be. The lock of the space is held.
 func (m *Manager) give(ctx context.Context, me *identity, space string, cidr netip.Prefix, may func(*local) bool) error {
-	if b, err := m.mine(ctx, me, space, cidr); b == nil || err != nil {
+	if b, err := m.ownBlock(ctx, me, space, cidr); b == nil || err != nil {
 		return err
 	}
 	var b *local
@@ -208,113 +207,12 @@ func (m *Manager) finishGiving(ctx context.Context, me *identity, b *local) erro
 	return m.gave(ctx, b, object)
 }
 
-// gave forgets a block that is not the node's any more: because the node gave it away, with what is in use of it, or else it is lost. object
-// is nil if there is none.
-func (m *Manager) gave(ctx context.Context, b *local, object *v1alpha1.IPBlock) error {
-	if object == nil || object.Spec.Owner != nil || object.UID != b.UID && !lists(object, b) {
-		return m.lose(ctx, b)
-	}
-	return m.locked(ctx, func(s *session) error { return s.drop(b) })
-}
-
-// lists says whether a shared block says of all that is in use of the node's whose it is.
-func lists(object *v1alpha1.IPBlock, b *local) bool {
-	listed := map[string]attachment.ID{}
-	for _, e := range object.Spec.Allocations {
-		listed[e.Address] = attachmentOf(e)
-	}
-	for addr, h := range b.Used {
-		if listed[addr.String()] != h.ID {
-			return false
-		}
-	}
-	return true
-}
-
 func allocations(b *local, me *identity) []v1alpha1.Allocation {
 	var list []v1alpha1.Allocation
 	for _, addr := range slices.SortedFunc(maps.Keys(b.Used), netip.Addr.Compare) {
 		list = append(list, allocation(addr, b.Used[addr], me))
 	}
 	return list
-}
-
-// lose notes that a block is another's, and tells the pods that use its addresses.
-func (m *Manager) lose(ctx context.Context, b *local) error {
-	first := b.State != lost
-	err := m.locked(ctx, func(s *session) error {
-		current, err := s.block(b.Space, b.prefix)
-		if err != nil || current == nil {
-			return err
-		}
-		b = current
-		b.leave(nobody().ID, m.now())
-		if len(b.Used) == 0 {
-			return s.drop(b)
-		}
-		b.State = lost
-		return s.save(b)
-	})
-	if err != nil || !first {
-		return err
-	}
-	m.Log.Error("block is not this node's any more", "space", b.Space, "block", b.prefix, "used", len(b.Used))
-	for addr, h := range b.Used {
-		if m.Tell != nil && h.Pod != "" {
-			m.Tell(ctx, h.Pod, h.PodUID, ReasonAddressLost, fmt.Sprintf(
-				"address %v of interface %s (network %s) is of block %v, which is not node %s's any more: another pod may get it; delete this pod to have it replaced",
-				addr, h.IfName, h.Network, b.prefix, m.NodeName))
-		}
-	}
-	return nil
-}
-
-// settle finds out whose a block is of which that is not known, and gives it as it is then on this node; nil if there is none. me is nil where
-// it is not known yet. The lock of the space is held.
-func (m *Manager) settle(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
-	b, err := m.find(ctx, space, cidr)
-	if err != nil || b == nil || !b.unsettled() {
-		return b, err
-	}
-	if me == nil {
-		if me, err = m.self(ctx); err != nil {
-			return nil, err
-		}
-	}
-	object, err := m.lookUp(ctx, b.name())
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case me.owns(object) && b.State == giving:
-		err = m.finishGiving(ctx, me, b)
-	case me.owns(object):
-		return m.settleOurs(ctx, me, b, object)
-	case b.State == claiming && m.now().Sub(b.Idle).Abs() < idleAfter:
-		return b, nil // a claim that was sent may still arrive, whoever has the block now
-	default:
-		err = m.gave(ctx, b, object)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return m.find(ctx, space, cidr)
-}
-
-// settleOurs is settle for a block that is the node's, in a state other than giving.
-func (m *Manager) settleOurs(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
-	boot, claim := me.by(b, object.Spec.Owner)
-	switch {
-	case claim:
-		return m.become(ctx, b.Space, b.prefix, owned, object.UID)
-	case !boot && len(b.Used) == 0:
-		return m.become(ctx, b.Space, b.prefix, dormant, object.UID)
-	case b.State == claiming: // the object is of another claim, of which the file was removed
-		if err := m.locked(ctx, func(s *session) error { return s.doubt(b) }); err != nil {
-			return nil, err
-		}
-	}
-	return m.takeUp(ctx, me, b)
 }
 
 // Inspect compares the node's blocks with their objects, gives back what is idle, says in the objects how much is in use, and takes the
@@ -391,7 +289,7 @@ func (b *local) confirmed(me *identity, object *v1alpha1.IPBlock) bool {
 // inspect looks at one block; object is nil if the API has none of this node's. The lock of the space
 // is held.
 func (m *Manager) inspect(ctx context.Context, me *identity, space string, cidr netip.Prefix, object *v1alpha1.IPBlock) error {
-	b, err := m.mine(ctx, me, space, cidr)
+	b, err := m.ownBlock(ctx, me, space, cidr)
 	switch {
 	case err != nil || b == nil || b.State == lost || b.State == claiming:
 		return err
@@ -472,9 +370,7 @@ func (m *Manager) reclaim(ctx context.Context, me *identity, b *local) error {
 	case len(b.Used) == 0 || b.State != owned:
 		return m.lose(ctx, b)
 	}
-	object = m.object(b.Space, b.prefix)
-	object.Spec.Owner = me.node(b.Claim)
-	made, err := m.Store.CreateBlock(ctx, object)
+	made, err := m.Store.CreateBlock(ctx, m.object(b.Space, b.prefix, me.node(b.Claim)))
 	if err != nil { // where it exists by now, the next look sees whose it is
 		return fmt.Errorf("claim block %s again: %w", b.name(), err)
 	}
