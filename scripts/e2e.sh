@@ -8,7 +8,7 @@
 #
 # What tests find in their environment:
 #   BRAID_E2E=1     without it they do nothing
-#   BRAID_IMAGE     archive of Braid's image
+#   BRAID_IMAGE     archive of Braid's image; BRAID_IMAGE_NEXT: the same as another version
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
 #   BRAID_WHEREABOUTS, BRAID_WHEREABOUTS_CRDS  the reference of cluster-wide addresses, and the directory of its CRDs
 set -euo pipefail
@@ -32,8 +32,9 @@ BRAID_LAB_BIN=$(scripts/lab.sh dir)
 . scripts/whereabouts.sh
 scripts/build.sh
 ARCHES=$(go env GOARCH) scripts/image.sh "$work/image"
-BRAID_IMAGE=$work/image/braid.tar
-export BRAID_E2E=1 BRAID_LAB_BIN BRAID_IMAGE
+VERSION=$(scripts/version.sh)-next ARCHES=$(go env GOARCH) scripts/image.sh "$work/next"
+BRAID_IMAGE=$work/image/braid.tar BRAID_IMAGE_NEXT=$work/next/braid.tar
+export BRAID_E2E=1 BRAID_LAB_BIN BRAID_IMAGE BRAID_IMAGE_NEXT
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0

@@ -1,0 +1,72 @@
+package install_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+)
+
+// formerNetwork is what the nodes had before Braid, in this test.
+const formerNetwork = `{"cniVersion": "1.0.0", "name": "former", "plugins": [{"type": "bridge", "bridge": "cni7", "isDefaultGateway": true,
+	"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.247.0.0/16"}]]}}]}`
+
+// TestUninstallRestores: the nodes get their former configuration back under a pod that runs, and
+// Braid's plugin stays. New pods have the former network, and when the pod is gone nothing of it is
+// left. Then Braid is installed once more.
+func TestUninstallRestores(t *testing.T) {
+	r := newRig(t)
+	r.private()
+	for _, n := range r.Nodes() {
+		r.must(n.WriteFile("/etc/cni/05-former.conflist.bak", []byte(formerNetwork), 0o600))
+	}
+	n := r.Nodes()[0]
+	r.pod("alive", n.Name)
+	config, err := r.Kubeconfig(lab.UserAdmin)
+	r.must(err)
+	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
+	r.must(err)
+	_, err = r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config, "--keep-files", "--restore", "/etc/cni/05-former.conflist.bak")
+	r.must(err)
+	for _, n := range r.Nodes() {
+		names, err := filepath.Glob(n.Path(confDir) + "/*")
+		r.must(err)
+		for i := range names {
+			names[i] = filepath.Base(names[i])
+		}
+		if want := []string{"05-former.conflist", networkName}; !slices.Equal(names, want) {
+			t.Errorf("%s has %q, want %q", n.Name, names, want)
+		}
+		r.must(has(n, confDir+"/05-former.conflist", formerNetwork))
+		for _, path := range []string{binDir + "/braid", kubeconfig} {
+			if _, err := os.Stat(n.Path(path)); err != nil {
+				t.Errorf("what was to be kept is gone: %v", err)
+			}
+		}
+	}
+	former := lab.Pod("default", "former", nil)
+	former.Spec.NodeName = n.Name
+	_, err = r.Client().CoreV1().Pods("default").Create(r.ctx, former, metav1.CreateOptions{})
+	r.must(err)
+	former, err = r.WaitPodRunning(r.ctx, "default", "former")
+	r.must(err)
+	if !strings.HasPrefix(former.Status.PodIP, "10.247.") {
+		t.Errorf("a new pod has address %s", former.Status.PodIP)
+	}
+	r.gone("alive", "former")
+	for _, n := range r.Nodes() {
+		r.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
+		r.must(os.Remove(n.Path(confDir + "/05-former.conflist")))
+		r.must(os.Remove(n.Path("/etc/cni/05-former.conflist.bak")))
+	}
+	_, err = r.Kubectl(r.ctx, "delete", "daemonset", "--namespace="+namespace, "braid-agent")
+	r.must(err)
+	r.private()
+	r.pod("again", n.Name)
+	r.gone("again")
+}
