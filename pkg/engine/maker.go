@@ -104,8 +104,7 @@ func isBraid(list *libcni.NetworkConfigList) bool {
 }
 
 // handOver has those who made a sandbox do an operation on it, and reports whether there were any.
-// The sandbox stays locked meanwhile: a maker that calls Braid in turn waits, and does not call
-// itself without end.
+// The sandbox stays locked meanwhile. A maker that calls Braid in turn is refused by it.
 func (e *Engine) handOver(ctx context.Context, verb Verb, req *Request, sandbox *sandbox) (handed bool, err error) {
 	makers, err := e.makersOf(ctx, req)
 	if err != nil || len(makers) == 0 {
