@@ -10,7 +10,6 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/lint"
@@ -91,32 +90,11 @@ func objects(ctx context.Context, all bool, kubeconfig string, files []string, i
 	if err != nil {
 		return nil, err
 	}
-	if err := fromCluster(ctx, api, in); err != nil {
+	if err := in.AddCluster(ctx, api); err != nil {
 		api.Close()
 		return nil, err
 	}
 	return api.Close, nil
-}
-
-// fromCluster adds all NADs and pods of a cluster.
-func fromCluster(ctx context.Context, api *kube.API, in *lint.Input) error {
-	nads, err := api.NADs(ctx)
-	if err != nil {
-		return err
-	}
-	pods, err := api.Pods(ctx, "")
-	if err != nil {
-		return err
-	}
-	in.Source = api
-	for _, n := range nads {
-		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: n})
-	}
-	for _, p := range pods {
-		in.Pods = append(in.Pods, lint.Pod{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: p, MetaOnly: true}})
-	}
-	in.Complete = true
-	return nil
 }
 
 // fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an

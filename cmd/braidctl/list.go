@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
@@ -66,14 +68,9 @@ func inUse(ctx context.Context, stateDir string) (map[types.UID]map[netip.Addr]b
 }
 
 func selector(space, owner string) string {
-	var terms []string
-	if space != "" {
-		terms = append(terms, "spec.space="+space)
-	}
-	if owner != "" {
-		terms = append(terms, "spec.owner.nodeName="+owner)
-	}
-	return strings.Join(terms, ",")
+	terms := fields.Set{"spec.space": space, "spec.owner.nodeName": owner}
+	maps.DeleteFunc(terms, func(_, value string) bool { return value == "" })
+	return terms.String()
 }
 
 // listed is a block as it is printed.

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -140,15 +141,7 @@ func kubeconfigFlag(f *flag.FlagSet) *string {
 
 // openAPI finds the API server as kubectl does. Nothing is asked yet.
 func openAPI(kubeconfig string) (*kube.API, error) {
-	if kubeconfig == "" {
-		kubeconfig, _, _ = strings.Cut(os.Getenv("KUBECONFIG"), string(filepath.ListSeparator))
-	}
-	if home, err := os.UserHomeDir(); err == nil && kubeconfig == "" {
-		if path := filepath.Join(home, ".kube", "config"); exists(path) {
-			kubeconfig = path
-		}
-	}
-	return kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: buildVersion, Timeout: timeout})
+	return kube.NewAPI(kube.APIOptions{Kubeconfig: cmp.Or(kubeconfig, kube.DefaultKubeconfig()), Version: buildVersion, Timeout: timeout})
 }
 
 // sourceFlags are the flags of a command that can do with a directory of manifests, which open

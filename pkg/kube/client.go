@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -69,6 +70,20 @@ func (a *API) RESTConfig() (*rest.Config, error) {
 	}
 	config.UserAgent = component + "/" + a.opts.Version
 	return config, nil
+}
+
+// DefaultKubeconfig returns the kubeconfig that kubectl would take: the first of $KUBECONFIG, else
+// that of the user's home; empty if there is neither.
+func DefaultKubeconfig() string {
+	if first, _, _ := strings.Cut(os.Getenv("KUBECONFIG"), string(filepath.ListSeparator)); first != "" {
+		return first
+	}
+	home, err := os.UserHomeDir()
+	path := filepath.Join(home, ".kube", "config")
+	if _, serr := os.Stat(path); err != nil || serr != nil {
+		return ""
+	}
+	return path
 }
 
 // load reads the kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a
