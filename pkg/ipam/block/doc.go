@@ -39,7 +39,7 @@
 // wall clock: a machine that was suspended finds the first behind.
 //
 // What a node owes the others, to share blocks that they ask for and to give back idle ones, is
-// done by Tend, after any operation.
+// done by Tend, after any operation. PROTOCOL.md draws what a block goes through.
 //
 // Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under
 // one lock and never wait for the API; requests to the API are under a lock of the space.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -84,4 +85,17 @@ func FuzzLines(f *testing.F) {
 			t.Errorf("%v: %+v, was %+v", err, again, b)
 		}
 	})
+}
+
+// PROTOCOL.md names each state of a block.
+func TestProtocolNamesStates(t *testing.T) {
+	page, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []state{owned, claiming, dormant, giving, mended, lost} {
+		if !strings.Contains(string(page), string(s)) {
+			t.Errorf("it does not name %q", s)
+		}
+	}
 }
