@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
@@ -327,5 +328,168 @@ func TestM29TenantsPorts(t *testing.T) {
 		t.Errorf("rules left: %s", rules)
 	}
 	r.bridgeGone("br30")
+	r.survives(bystander)
+}
+
+// TestM26UplinkStays: nothing that a tenant writes moves or takes over a link that the node lives by.
+func TestM26UplinkStays(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	uplink := r.node.Link(nic)
+	if err := r.node.Netlink().LinkAddAltName(uplink, "enp-uplink"); err != nil {
+		t.Fatal(err)
+	}
+	r.node.Add(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx0"}, VxlanId: 7})
+	r.node.Veth("here0", r.node, "here1") // no uplink: spare
+	r.node.Veth("addr0", r.node, "addr1")
+	r.node.Addr("addr0", "10.44.0.1/24")
+	r.node.Veth("port0", r.node, "port1")
+	r.node.Bridge("br-admin")
+	r.node.Master("port0", "br-admin")
+	r.script("taker", "exit 1")
+	mac, index := uplink.Attrs().HardwareAddr.String(), uplink.Attrs().Index
+	veth := strings.Fields(lineOf(r.node.Links(), "master cni0"))[1]
+	device := func(key string, value any) string {
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"host-device",%q:%s}`, key, jsonOf(t, value))
+	}
+	for name, c := range map[string]struct{ config, word string }{
+		"device":                    {device("device", nic), nic},
+		"alternative name":          {device("device", "enp-uplink"), nic},
+		"index":                     {device("device", fmt.Sprint(index)), nic},
+		"MAC":                       {device("hwaddr", mac), nic},
+		"MAC in other words":        {device("hwaddr", strings.ToUpper(strings.ReplaceAll(mac, ":", "-"))), nic},
+		"key in other case":         {device("Device", nic), nic},
+		"cni0":                      {device("device", "cni0"), "cni0"},
+		"loopback":                  {device("device", "lo"), "lo"},
+		"vxlan":                     {device("device", "vx0"), "vx0"},
+		"port of a bridge":          {device("device", "port0"), "port0"},
+		"bridge":                    {device("device", "br-admin"), "br-admin"},
+		"link with an address":      {device("device", "addr0"), "addr0"},
+		"another pod's link":        {device("device", veth), veth},
+		"passthru":                  {r.macvlan(26, ""), nic},
+		"passthru by altname":       {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1), nic},
+		"passthru by default route": {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `""`, 1), nic},
+		"passthru by a binary":      {r.macvlan(26, `,"unheardOf":1`), nic},
+		"master of an unknown type": {`{"cniVersion":"1.0.0","type":"taker","master":"` + nic + `"}`, nic},
+		"in the second plugin":      {`{"cniVersion":"1.0.0","plugins":[{"type":"passthru"},` + device("device", nic) + `]}`, nic},
+		"nested":                    {`{"cniVersion":"1.0.0","type":"taker","runtimeConfig":{"deviceID":"` + nic + `"}}`, nic},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			if strings.HasPrefix(name, "passthru") {
+				c.config = strings.Replace(c.config, `"mode":"bridge"`, `"mode":"passthru"`, 1)
+			}
+			r.nad("team/x", c.config)
+			r.denied(r.pod("team/p", "x"), types.ErrInvalidNetworkConfig, "team/x", c.word)
+		})
+	}
+	// A link that the node does without, and children of the uplink.
+	for i, config := range []string{
+		device("device", "here0"), r.macvlan(26, ""), r.macvlan(26, `,"unheardOf":1`),
+		`{"cniVersion":"1.0.0","type":"macvlan","master":"here0","mode":"passthru"}`,
+	} {
+		name := fmt.Sprintf("team/ok%d", i)
+		r.nad(name, config)
+		p := r.pod(name, fmt.Sprintf("ok%d", i))
+		r.must("ADD", p)
+		r.must("DEL", p)
+		if !r.node.HasLink("here0") {
+			t.Fatal("the spare link did not come back")
+		}
+	}
+	// The operator may do all of that.
+	r.nad("moved", device("device", "addr0"))
+	moved := r.pod("moved", "moved")
+	r.must("ADD", moved)
+	if r.node.HasLink("addr0") {
+		t.Error("the operator's link was not moved")
+	}
+	r.must("DEL", moved)
+	for _, name := range []string{"vx0", "here0", "addr0", "port0", "br-admin"} {
+		if err := r.node.Netlink().LinkDel(r.node.Link(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.survives(bystander)
+}
+
+// TestM26UplinkComesBack: a plugin that takes the uplink though its configuration does not name it is
+// asked to give it back.
+func TestM26UplinkComesBack(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	r.script("thief", `case "$CNI_COMMAND" in
+ADD) ip link set `+nic+` netns "$CNI_NETNS" && echo '{"cniVersion":"1.0.0"}' ;;
+DEL) nsenter --net="$CNI_NETNS" ip link set `+nic+` netns $$ ;;
+esac`)
+	r.nad("team/x", `{"cniVersion":"1.0.0","type":"thief"}`)
+	p := r.pod("team/p", "x")
+	r.fails("ADD", p, types.ErrInvalidNetworkConfig, "team/x", "thief", nic)
+	if !r.node.HasLink(nic) {
+		t.Error("the uplink is gone")
+	}
+	r.must("DEL", p)
+	r.survives(bystander)
+}
+
+// lineOf is the first line that has a text.
+func lineOf(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
+
+func jsonOf(t *testing.T, value any) string {
+	t.Helper()
+	data, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestM28BinaryInPlace: where the reference's plugin runs in place of the built-in one, as for a key
+// that only it may know, it does no more to the node.
+func TestM28BinaryInPlace(t *testing.T) {
+	t.Parallel()
+	r, bystander := tenantRig(t)
+	err := r.node.Run(func() error {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", ":10250")
+		if err == nil {
+			t.Cleanup(func() { l.Close() }) //nolint:errcheck // the test is over
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unknown = `,"unheardOf":1`
+	for name, c := range map[string]struct{ config, word string }{
+		"address":          {r.tenantBridge("cni0", "10.5.0.0/24", unknown+`,"forceAddress":true`), "isGateway"},
+		"new bridge":       {r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway"},
+		"default gateway":  {strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway", "isDefaultGateway", 1), "isGateway"},
+		"promiscuous mode": {strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), "isGateway", "promiscMode", 1), "promiscMode"},
+		"iptables":         {r.tenantBridge("br-team", "10.5.0.0/24", `,"ipMasq":true,"ipMasqBackend":"iptables"`), "isGateway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.sub(t)
+			r.nad("team/x", c.config)
+			r.denied(r.pod("team/p", "x"), types.ErrInvalidNetworkConfig, "team/x", c.word, "a binary")
+		})
+	}
+	t.Run("port", func(t *testing.T) {
+		r := r.sub(t)
+		r.nad("team/x", strings.Replace(r.ported(28, "1.0.0"), `"type":"portmap"`, `"type":"portmap","backend":"iptables"`, 1))
+		r.denied(r.pod("team/p", `[{"name":"x","portMappings":[{"hostPort":10250,"containerPort":80,"protocol":"tcp"}]}]`),
+			types.ErrTryAgainLater, "team/x", "10250", "listens on")
+	})
+	// A bridge that it only joins is as with the built-in one.
+	r.nad("team/x", strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), `"isGateway":true`, `"isGateway":false`, 1))
+	p := r.pod("team/ok", "x")
+	r.must("ADD", p)
+	r.must("DEL", p)
 	r.survives(bystander)
 }

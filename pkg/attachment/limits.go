@@ -29,8 +29,6 @@ type Limits struct {
 	LoopbackPorts bool    `json:"loopbackPorts,omitempty"`
 	// Masters are patterns of the links of the node that may be masters.
 	Masters []string `json:"masters,omitzero"`
-	// Sysctls are patterns of what tuning may write, as "net/ipv4/conf/IFNAME/*".
-	Sysctls []string `json:"sysctls,omitzero"`
 }
 
 // Ports is a range of ports.
@@ -70,12 +68,6 @@ func (l *Limits) MayMapLoopback() bool {
 // MayBeMaster reports whether a link that has these names may be a master.
 func (l *Limits) MayBeMaster(names ...string) bool {
 	return l == nil || l.Masters == nil || slices.ContainsFunc(names, func(n string) bool { return matches(l.Masters, n) })
-}
-
-// MayWrite reports whether a sysctl may be written. Its name has slashes, and IFNAME for the
-// interface's.
-func (l *Limits) MayWrite(sysctl string) bool {
-	return l == nil || l.Sysctls == nil || matches(l.Sysctls, sysctl)
 }
 
 // matches reports whether one of the patterns matches the whole name.

@@ -40,7 +40,7 @@ func TestLimits(t *testing.T) {
 	safe := &attachment.Limits{Namespace: "team"}
 	strict := &attachment.Limits{
 		Namespace: "team", Bridges: []string{"br-*"}, OwnBridges: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
-		HostPorts: []attachment.Ports{{First: 1024, Last: 2000}}, Masters: []string{}, Sysctls: []string{"net/ipv4/conf/IFNAME/*"},
+		HostPorts: []attachment.Ports{{First: 1024, Last: 2000}}, Masters: []string{},
 	}
 	may := func(l *attachment.Limits, prefix string) bool {
 		ok, _ := l.MayAddress(netip.MustParsePrefix(prefix))
@@ -50,7 +50,6 @@ func TestLimits(t *testing.T) {
 		"operator's bridge":          {operator.MayJoin("cni0", "", false), true},
 		"operator's port":            {operator.MayMap(22) && operator.MayMapLoopback(), true},
 		"operator's master":          {operator.MayBeMaster("eth0"), true},
-		"operator's sysctl":          {operator.MayWrite("kernel/x"), true},
 		"operator's prefix":          {may(operator, "8.8.8.0/24"), true},
 		"bridge without a rule":      {safe.MayJoin("cni0", "", false), true},
 		"loopback without a rule":    {safe.MayMapLoopback(), false},
@@ -68,9 +67,6 @@ func TestLimits(t *testing.T) {
 		"port in the range":          {strict.MayMap(2000), true},
 		"port above":                 {strict.MayMap(2001), false},
 		"no master":                  {strict.MayBeMaster("eth0", "enp1s0"), false},
-		"sysctl of the interface":    {strict.MayWrite("net/ipv4/conf/IFNAME/arp_filter"), true},
-		"sysctl of all interfaces":   {strict.MayWrite("net/ipv4/conf/all/arp_filter"), false},
-		"sysctl that climbs":         {strict.MayWrite("net/ipv4/conf/all/IFNAME/x"), false},
 		"pattern in the middle":      {(&attachment.Limits{Masters: []string{"e*p*0"}}).MayBeMaster("enp1s0"), true},
 		"pattern that ends early":    {(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"), false},
 		"any":                        {(&attachment.Limits{Masters: []string{"*"}}).MayBeMaster(""), true},

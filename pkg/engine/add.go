@@ -55,7 +55,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	for i := range attachments {
-		if err := sandbox.findPlugins(&attachments[i], e.path(req)); err != nil {
+		if err := sandbox.findPlugins(ctx, &attachments[i], e.path(req)); err != nil {
 			return nil, err
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
@@ -89,6 +90,8 @@ type Exec interface {
 	resolve.Finder
 	// InProcess reports whether a plugin with this configuration runs in this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
+	// Protect returns what a binary that would run with this configuration may not do to the node.
+	Protect(ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits) error
 	// Force has plugins of these types exec'd even if they are built in, and no others.
 	Force(kinds []string)
 	Close()
@@ -234,13 +237,21 @@ func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err 
 }
 
 // findPlugins is asked before the first change: a chain that lacks a plugin could be neither
-// finished nor taken back.
-func (s *sandbox) findPlugins(a *plan.Attachment, paths []string) error {
+// finished nor taken back, and not every binary takes back what it was kept from.
+func (s *sandbox) findPlugins(ctx context.Context, a *plan.Attachment, paths []string) error {
 	list, err := s.list(a)
 	if err != nil {
 		return chainError(err, a)
 	}
-	return resolve.PluginsOf(s.exec, list, a, paths)
+	if err := resolve.PluginsOf(s.exec, list, a, paths); err != nil {
+		return err
+	}
+	for _, p := range list.Plugins {
+		if err := s.exec.Protect(ctx, p.Network.Type, p.Bytes, paths, a.Limits); err != nil {
+			return chainError(err, a)
+		}
+	}
+	return nil
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {

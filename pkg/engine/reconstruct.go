@@ -47,7 +47,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := sandbox.findPlugins(&a, e.path(req)); err != nil && !corrupt {
+		if err := sandbox.findPlugins(ctx, &a, e.path(req)); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be
 			// deletable.
 			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)

@@ -53,6 +53,9 @@ type Prepared struct {
 	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be
 	// nil.
 	Validate func() error
+	// Protect returns what a binary that is run in its place may not do for an attachment that has
+	// limits. It may be nil.
+	Protect func(ctx context.Context, call *Call) error
 }
 
 // Recased is a key that is written otherwise than the plugin's README has it.
@@ -97,6 +100,8 @@ type Exec struct {
 	// plugin: for one that is called without an engine. Such a plugin's DEL also passes over values
 	// that only another implementation knows, since its ADD refused them.
 	Warn func(*failure.Error)
+	// Guard, if set, protects the node from binaries that run for an attachment that has limits.
+	Guard Guard
 	// Release, if set, is called by Close.
 	Release func()
 
@@ -205,11 +210,12 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 		}
 	}
 	kind := strings.TrimPrefix(filepath.Base(path), builtinPrefix)
+	call := &Call{Environ: environ, Stdin: stdin, Exec: e, Terms: termsOf(ctx)}
 	var out []byte
 	var err error
 	if run == nil {
-		out, err = e.run(ctx, path, stdin, environ)
-	} else if out, err = run(ctx, &Call{Environ: environ, Stdin: stdin, Exec: e, Terms: termsOf(ctx)}); err != nil && ctx.Err() != nil {
+		out, err = e.runProtected(ctx, kind, path, call)
+	} else if out, err = run(ctx, call); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)

@@ -41,6 +41,14 @@ type Link struct {
 	VLAN int
 	// Alias is a text that administrators and programs may give a link; empty for none.
 	Alias string
+	// AltNames are further names of the link.
+	AltNames []string
+	// PermanentMAC is that of the device, whatever the link's is; nil where it has none.
+	PermanentMAC net.HardwareAddr
+	// Loopback is that packets come back by the link.
+	Loopback bool
+	// ParentElsewhere is that ParentIndex is of another network namespace.
+	ParentElsewhere bool
 }
 
 // NewLink describes a link to make; it is down at first.
@@ -144,7 +152,7 @@ func (h *Handle) link(ctx context.Context, what string, parts ...vnl.NetlinkRequ
 func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 	link := &Link{
 		Index: int(header.Index), Kind: "device", Up: header.Flags&unix.IFF_UP != 0, Carrier: header.Flags&unix.IFF_LOWER_UP != 0,
-		Promisc: header.Flags&unix.IFF_PROMISC != 0, AllMulti: header.Flags&unix.IFF_ALLMULTI != 0,
+		Promisc: header.Flags&unix.IFF_PROMISC != 0, AllMulti: header.Flags&unix.IFF_ALLMULTI != 0, Loopback: header.Flags&unix.IFF_LOOPBACK != 0,
 	}
 	for kind, value := range Attrs(attrs) {
 		switch kind {
@@ -165,6 +173,16 @@ func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 			link.MasterIndex = number(value)
 		case unix.IFLA_LINK:
 			link.ParentIndex = number(value)
+		case unix.IFLA_LINK_NETNSID:
+			link.ParentElsewhere = true
+		case unix.IFLA_PERM_ADDRESS:
+			link.PermanentMAC = value
+		case unix.IFLA_PROP_LIST, unix.IFLA_PROP_LIST | unix.NLA_F_NESTED:
+			for kind, name := range Attrs(value) {
+				if kind == unix.IFLA_ALT_IFNAME {
+					link.AltNames = append(link.AltNames, unix.ByteSliceToString(name))
+				}
+			}
 		case unix.IFLA_GROUP:
 			link.Group = uint32(number(value))
 		case unix.IFLA_IFALIAS:
@@ -203,6 +221,9 @@ func (h *Handle) LinkNames(ctx context.Context) ([]string, error) {
 	}
 	return names, nil
 }
+
+// Links lists all links, by index.
+func (h *Handle) Links(ctx context.Context) ([]*Link, error) { return h.links(ctx) }
 
 // links lists the links that a filter leaves, where the kernel knows it.
 func (h *Handle) links(ctx context.Context, filter ...vnl.NetlinkRequestData) ([]*Link, error) {

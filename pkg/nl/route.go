@@ -122,6 +122,15 @@ type Exact struct {
 // Unicast reports whether the route leads somewhere: it is no prohibition, and not the host itself.
 func (e Exact) Unicast() bool { return e.raw.header.Type == unix.RTN_UNICAST }
 
+// Links are the indices of the links that the route leads to.
+func (e Exact) Links() []int {
+	indices := make([]int, len(e.raw.hops))
+	for i, hop := range e.raw.hops {
+		indices[i] = hop.index
+	}
+	return indices
+}
+
 // ExactRoutes lists the routes of all tables and of every type, IPv4 before IPv6.
 func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
 	var routes []Exact

@@ -38,9 +38,9 @@ func Protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
 
-// Refused is that an operator's rule does not allow what the key field of the configuration asks
+// NotAllowed is that an operator's rule does not allow what the key field of the configuration asks
 // for.
-func Refused(field string, err error, fix string) error {
+func NotAllowed(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.PolicyRefused, Field: field, Err: err, Fix: fix}
 }
 

@@ -41,7 +41,7 @@ func (r *Request) mayHave(ips []*types100.IPConfig) error {
 			return err
 		}
 		if may, _ := r.Limits.MayAddress(addr); !may {
-			return Refused("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", addr, r.Limits.Namespace),
+			return NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", addr, r.Limits.Namespace),
 				"choose another subnet, or let the node's operator allow this one")
 		}
 	}

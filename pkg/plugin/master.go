@@ -15,6 +15,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin/uplink"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -64,8 +65,24 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 	if err != nil {
 		return nil, fmt.Errorf("find the master: %w", err)
 	}
+	if names := append([]string{link.Name}, link.AltNames...); !inPod && !req.Limits.MayBeMaster(names...) {
+		return nil, NotAllowed("master", fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, req.Limits.Namespace),
+			"choose another master, or let the node's operator allow this one")
+	}
 	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
 	return lower, lower.bears(mtu)
+}
+
+// mayUse refuses a link that the attachment would take over and the node lives by.
+func (r *Request) mayUse(ctx context.Context, master *Lower, mode string) error {
+	if r.Limits == nil || master.InPod || mode != uplink.Passthru {
+		return nil
+	}
+	node, err := uplink.Look(ctx, master.Handle)
+	if err != nil || !node.Uplink(master.Index) {
+		return err
+	}
+	return uplink.TakenOver("mode", master.Link)
 }
 
 // noMaster is that the kernel has no link for the key master.
@@ -150,6 +167,9 @@ func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.Har
 		if master, err = m.inVLAN(ctx, req, master, c); err != nil {
 			return nil, err
 		}
+	}
+	if err := req.mayUse(ctx, master, mode); err != nil {
+		return nil, err
 	}
 	ns, pod, err := req.Pod()
 	if err != nil {

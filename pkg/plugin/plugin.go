@@ -88,6 +88,8 @@ type prepared struct {
 	foreign  error
 	ignored  []*failure.Error
 	validate func() error
+	// protect is nil where there is nothing to protect.
+	protect func(ctx context.Context, req *Request) error
 }
 
 // preparer reads configurations that are the value of the key of.
@@ -100,6 +102,9 @@ func preparer[C any](impl Interface[C], of string, extra []string) func(raw []by
 		p.run = configured(impl, conf)
 		if i, ok := any(impl).(Ignorer[C]); ok {
 			p.ignored = i.Ignored(conf)
+		}
+		if w, ok := any(impl).(Protector[C]); ok {
+			p.protect = func(ctx context.Context, req *Request) error { return w.Protect(ctx, req, conf) }
 		}
 		if j, ok := any(impl).(Judge[C]); ok {
 			p.validate = both(p.validate, func() error { return j.Judge(conf) })
@@ -133,6 +138,12 @@ type Ignorer[C any] interface {
 // Judge is a plugin that refuses what the node's administrator does not allow. It is asked when a
 // Validator is.
 type Judge[C any] interface{ Judge(conf *C) error }
+
+// Protector is a plugin that protects the node from a binary of its type. Protect returns what an
+// ADD of the binary may not do for an attachment that has limits.
+type Protector[C any] interface {
+	Protect(ctx context.Context, req *Request, conf *C) error
+}
 
 // configured returns the operations of a plugin with a configuration. Each has a copy of it: some
 // fill it in.

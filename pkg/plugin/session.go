@@ -71,6 +71,15 @@ func (s *Session) Close() {
 	clear(s.places)
 }
 
+// Host returns a handle for the node's network namespace, which is closed with the session.
+func (s *Session) Host() (*nl.Handle, error) {
+	at, err := s.at(s.host)
+	if err != nil {
+		return nil, err
+	}
+	return at.handle, nil
+}
+
 func (s *Session) at(path string) (*place, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,6 +132,15 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	run := func(ctx context.Context, call *invoke.Call) ([]byte, error) { return b.run(ctx, call, p.run) }
 	prepared := &invoke.Prepared{
 		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Ignored: p.ignored, Validate: p.validate,
+	}
+	if p.protect != nil {
+		prepared.Protect = func(ctx context.Context, call *invoke.Call) error {
+			_, req, err := b.session.request(call)
+			if err != nil {
+				return err
+			}
+			return p.protect(ctx, req)
+		}
 	}
 	if p.keys.refused != nil {
 		prepared.Refused = p.keys.refused

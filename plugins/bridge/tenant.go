@@ -12,6 +12,7 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/uplink"
 )
 
 // This file holds node safety: what an attachment that has limits may do to the node.
@@ -81,7 +82,7 @@ func (a *attachment) mayJoin(bridge *nl.Bridge) error {
 	if a.Limits.MayJoin(name, owner, bridge == nil) {
 		return nil
 	}
-	return plugin.Refused("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
+	return plugin.NotAllowed("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
 		"choose another bridge, or let the node's operator allow this one")
 }
 
@@ -162,13 +163,13 @@ func (a *attachment) gatewayLinks(ctx context.Context) ([]int, error) {
 func (a *attachment) judgePrefix(ctx context.Context, gateway netip.Prefix, routes []nl.Exact, own []int) error {
 	may, named := a.Limits.MayAddress(gateway)
 	if !may {
-		return plugin.Refused("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
+		return plugin.NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
 			"choose another subnet, or let the node's operator allow this one")
 	}
 	hasDefault := false
 	for _, r := range routes {
 		switch {
-		case r.Dst.Addr().Is4() != gateway.Addr().Is4(), r.Index != 0 && slices.Contains(own, r.Index), perLink(r.Dst):
+		case r.Dst.Addr().Is4() != gateway.Addr().Is4(), r.Index != 0 && slices.Contains(own, r.Index), uplink.PerLink(r.Dst):
 		case r.Dst.Bits() == 0:
 			hasDefault = hasDefault || r.Unicast()
 		case r.Dst.Overlaps(gateway):
@@ -190,13 +191,6 @@ func (a *attachment) by(ctx context.Context, index int) string {
 		return ""
 	}
 	return " by " + link.Name
-}
-
-// perLink reports whether each link has a route of its own to a destination, which tells nothing:
-// multicast and link-local IPv6 ones.
-func perLink(dst netip.Prefix) bool {
-	addr := dst.Addr()
-	return dst.Bits() > 0 && (addr.IsMulticast() || addr.Is6() && addr.IsLinkLocalUnicast())
 }
 
 // privateUse reports whether all addresses of a prefix are beyond what a default route leads to:
@@ -316,4 +310,29 @@ func leave(ctx context.Context, req *plugin.Request, c *Conf) error {
 		}
 	}
 	return nil
+}
+
+// Protect refuses what a binary that runs in place of this plugin would do to the node: it knows of
+// no limits.
+func (Plugin) Protect(ctx context.Context, req *plugin.Request, c *Conf) error {
+	ipam, err := c.IPAMType()
+	if err != nil {
+		return err
+	}
+	const fix = "remove the keys that only the binary knows, or let the node's operator write this network"
+	switch {
+	case c.gateway(ipam):
+		return plugin.Protected("isGateway", errors.New("a binary, not the built-in plugin, would address the bridge"), fix)
+	case c.PromiscMode:
+		return plugin.Protected("promiscMode", errors.New("a binary, not the built-in plugin, would change the bridge"), fix)
+	}
+	_, host, err := req.Host()
+	if err != nil {
+		return err
+	}
+	bridge, err := host.Bridge(ctx, c.bridge())
+	if err != nil && !errors.Is(err, nl.ErrNoLink) {
+		return err
+	}
+	return (&attachment{Request: req, conf: c}).mayJoin(bridge)
 }

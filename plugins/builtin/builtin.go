@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/uplink"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/plugins/bridge"
 	"github.com/braid-cni/braid/plugins/ipam/hostlocal"
@@ -90,5 +91,5 @@ func NewExec(log *slog.Logger, node Node) *invoke.Exec {
 	for kind, p := range Plugins(node) {
 		registry[kind] = session.Bind(p)
 	}
-	return &invoke.Exec{Builtin: registry, Log: log, Release: session.Close}
+	return &invoke.Exec{Builtin: registry, Log: log, Guard: uplink.Guard{Host: session.Host, Sysfs: "/sys"}, Release: session.Close}
 }

@@ -62,7 +62,7 @@ func (w *work) mayMap(limits *attachment.Limits) error {
 	for _, f := range w.forwards {
 		switch {
 		case !limits.MayMap(f.hostPort):
-			return plugin.Refused(f.key()+".hostPort", fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
+			return plugin.NotAllowed(f.key()+".hostPort", fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
 				"choose another hostPort, or let the node's operator allow this one")
 		case f.hostIP.IsLoopback() && !limits.MayMapLoopback():
 			return plugin.Protected(f.key()+".hostIP", fmt.Errorf("%s is for the node's own processes", f),
@@ -155,4 +155,24 @@ func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
 		}
 	}
 	return false
+}
+
+// Protect refuses ports that a binary that runs in place of this plugin would take from the node.
+func (Plugin) Protect(ctx context.Context, req *plugin.Request, _ *Conf) error {
+	w := &work{}
+	var err error
+	if w.forwards, err = mappings(req); err != nil || len(w.forwards) == 0 {
+		return err
+	}
+	if err := w.mayMap(req.Limits); err != nil || req.PrevResult == nil {
+		return err
+	}
+	pods, err := podAddresses(req)
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		w.pods = append(w.pods, pod.Addr())
+	}
+	return w.checkListeners(ctx, req)
 }
