@@ -26,6 +26,7 @@ import (
 
 	samples "github.com/braid-cni/braid/conf"
 	"github.com/braid-cni/braid/pkg/netconf"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // TestSamplesLoad loads every file of the folder, and expects of each that it is embedded and says what it shows: at its top or,
@@ -516,6 +517,53 @@ func TestU14ProfileTypes(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("types (-want +got):\n%s", diff)
 	}
+}
+
+// TestU14ProfilePolicy: the profile allows its nine plugins and no other, at every depth and in every
+// namespace, the operator's among them, and forbids nothing else.
+func TestU14ProfilePolicy(t *testing.T) {
+	cfg, err := conf.LoadFile("gke/00-braid.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := cfg.Namespaces(cfg.MultusNamespace)
+	want := strings.Fields("bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts")
+	for _, namespace := range []string{"default", "kube-system", "any"} {
+		d := rules.Of(namespace)
+		if diff := cmp.Diff(want, d.Types); diff != "" || d.Effect != policy.Enforce || d.All || len(d.Exec) > 0 {
+			t.Errorf("namespace %s: %s, exec %q, types (-want +got):\n%s", namespace, d.Effect, d.Exec, diff)
+		}
+	}
+	d := rules.Of("default")
+	for _, nad := range folder(t, "gke").nads {
+		if found := judged(t, d.Rule, nad.Spec.Config); len(found) > 0 {
+			t.Errorf("%s: %s", nad.Name, found[0].What)
+		}
+	}
+	for config, field := range map[string]string{
+		`{"type":"host-device","device":"ens192"}`:                               "plugins[0].type",
+		`{"plugins":[{"type":"bridge"},{"type":"bandwidth"}]}`:                   "plugins[1].type",
+		`{"type":"bridge","ipam":{"type":"dhcp"}}`:                               "plugins[0].ipam.type",
+		`{"type":"bridge","delegates":[{"type":"macvlan","ipam":{"type":"x"}}]}`: "plugins[0].delegates[0].type",
+	} {
+		if found := judged(t, d.Rule, config); len(found) == 0 || found[0].Field != field {
+			t.Errorf("%s: %+v", config, found)
+		}
+	}
+}
+
+// judged are the violations of a network whose plugins run in-process, if they are built in.
+func judged(t *testing.T, rule *policy.Rule, config string) []policy.Violation {
+	t.Helper()
+	list, err := netconf.Parse([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &policy.Network{Conf: list.Bytes(), IfName: "net1"}
+	for i := range list.Len() {
+		n.Runs = append(n.Runs, policy.Run{Index: i})
+	}
+	return policy.Judge(rule, n)
 }
 
 func checkApart(t *testing.T, nad *nadv1.NetworkAttachmentDefinition, own netip.Prefix) {

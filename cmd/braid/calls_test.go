@@ -49,7 +49,7 @@ func newAPIRig(t *testing.T, namespace string) *apiRig {
 	r.applyConf("crd/network-attachment-definition.yaml", "rbac/node.yaml")
 	r.apply(`{apiVersion: v1, kind: Namespace, metadata: {name: ` + namespace + `}}`)
 	delete(r.conf["braid"].(map[string]any), "manifests")
-	r.allow(map[string]any{"namespaces": []string{namespace}, "masters": []string{"*"}})
+	r.allow(map[string]any{"namespaces": []string{namespace}, "all": true})
 	r.serve()
 	r.as(braidAccount)
 	return r

@@ -149,6 +149,54 @@ func (o outcome) hold(t *testing.T, f corpus.File) {
 	c.gone()
 }
 
+// TestCorpusOfTenants: in a tenant's namespace each pod is attached, or refused with the rule that
+// would allow it; with that rule the policy has nothing against it.
+func TestCorpusOfTenants(t *testing.T) {
+	t.Parallel()
+	files, err := corpus.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		t.Run(f.Name, func(t *testing.T) {
+			t.Parallel()
+			outcomes()[f.Name].ofTenant(t, f)
+		})
+	}
+}
+
+// ofTenant runs the first pod of a file in a tenant's namespace.
+func (o outcome) ofTenant(t *testing.T, f corpus.File) {
+	nettest.NeedsLink(t, o.kinds...)
+	c := newCorpusRig(t, f)
+	o.others(c.rig)
+	c.conf["globalNamespaces"], c.conf["namespaceIsolation"] = "nobodys", false
+	p := c.pods[0]
+	for namespace := range map[string]bool{f.NAD.Namespace: true, p.namespace: true} {
+		c.write("manifests/tenant-"+namespace+".yaml", fmt.Sprintf(
+			`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{"braid-cni.io/tenant":""}}}`, namespace))
+	}
+	_, failed := c.call("ADD", p)
+	switch reason := c.lastEvent(p).Reason; {
+	case failed == nil:
+		t.Log("it is attached", c.events(p))
+	case reason == string(failure.PolicyRefused):
+		_, text, found := strings.Cut(failed.Msg, `add to "braid": {"policy": [...]}: `)
+		var rule map[string]any
+		if err := json.Unmarshal([]byte(text), &rule); !found || err != nil || !strings.Contains(failed.Msg, "tenant's default") {
+			t.Fatalf("it does not say what would allow it: %s", failed.Msg)
+		}
+		c.allow(rule)
+		if _, again := c.call("ADD", p); again != nil && c.lastEvent(p).Reason == reason {
+			t.Errorf("with %s: %s", text, again.Msg)
+		}
+	case reason != o.refused && o.plugin == "":
+		t.Error(failed.Msg)
+	}
+	c.must("DEL", p)
+	c.gone()
+}
+
 // corpusRig is a node with the masters that the files name.
 type corpusRig struct {
 	*rig
@@ -296,10 +344,17 @@ func (c *corpusRig) meets(p *pod, want expectation) {
 	}
 	same(t, "default routes", allDefaults(p), want.defaults)
 	var warned []string
+	audited := 0
 	for _, e := range c.events(p) {
-		if e.Type == "Warning" {
+		switch {
+		case e.Reason == string(failure.PolicyAudited):
+			audited++
+		case e.Type == "Warning":
 			warned = append(warned, e.Reason)
 		}
+	}
+	if audited > 1 {
+		t.Errorf("%d events say what the policy would not allow", audited)
 	}
 	slices.Sort(warned)
 	same(t, fmt.Sprint("warnings of ", c.events(p)), warned, want.warned)
@@ -345,7 +400,9 @@ func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
 		attachments = append(attachments, e.IfName+" "+e.Name)
 	}
 	for _, f := range findings {
-		reasons = append(reasons, string(f.Reason))
+		if f.Reason != failure.PolicyAudited { // nobody's namespace is a tenant's here
+			reasons = append(reasons, string(f.Reason))
+		}
 	}
 	slices.Sort(reasons)
 	return attachments, reasons

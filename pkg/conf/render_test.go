@@ -147,7 +147,7 @@ func (d dice) rules(c *Config) {
 			r.HostPorts = policy.HostPorts{Ports: []policy.Span{{From: 80, To: 80}}, Loopback: d.half()}
 		}
 		r.OnDisk, r.DefaultNetworks = d.half(), d.half()
-		r.Networks, r.Ranges, r.Addresses = d.IntN(20), d.IntN(20), d.IntN(20)
+		r.Networks, r.Ranges = d.IntN(20), d.IntN(20)
 		if d.half() {
 			r = policy.Default()
 			r.Namespaces, r.All = []string{fmt.Sprintf("all-%d", i)}, true

@@ -22,7 +22,7 @@ import (
 func Keys() []string {
 	return []string{
 		"namespaces", "all", "types", "exec", "masters", "vlans", "bridges", "prefixes", "hostPorts", "sysctls",
-		"onDisk", "defaultNetworks", "networks", "ranges", "addresses",
+		"onDisk", "defaultNetworks", "networks", "ranges",
 	}
 }
 
@@ -78,7 +78,6 @@ func parseRule(field string, raw json.RawMessage) (*Rule, error) {
 	value(&p, "defaultNetworks", &rule.DefaultNetworks, "give true or false", strictjson.Bool)
 	value(&p, "networks", &rule.Networks, "give a number, 0 for none", number)
 	value(&p, "ranges", &rule.Ranges, "give a number, 0 for none", number)
-	value(&p, "addresses", &rule.Addresses, "give a number, 0 for as many as there are", number)
 	p.contradictions(&rule)
 	if p.err != nil {
 		return nil, p.err
@@ -264,7 +263,7 @@ func (r *Rule) value(key string) any {
 	return map[string]any{
 		"namespaces": r.Namespaces, "all": r.All, "types": r.Types, "exec": r.Exec, "masters": r.Masters, "vlans": r.VLANs,
 		"bridges": r.Bridges, "prefixes": r.Prefixes, "sysctls": r.Sysctls, "onDisk": r.OnDisk, "defaultNetworks": r.DefaultNetworks,
-		"networks": r.Networks, "ranges": r.Ranges, "addresses": r.Addresses,
+		"networks": r.Networks, "ranges": r.Ranges,
 		"hostPorts": map[string]any{"ports": r.HostPorts.Ports, "loopback": r.HostPorts.Loopback},
 	}[key]
 }

@@ -51,9 +51,9 @@ type Rule struct {
 	OnDisk bool
 	// DefaultNetworks allows the pod NADs of multusNamespace as its default network.
 	DefaultNetworks bool
-	// Networks, Ranges and Addresses bound the networks of a pod, the ranges of a network and the
-	// addresses of a namespace. Addresses may be Unlimited.
-	Networks, Ranges, Addresses int
+	// Networks and Ranges bound the networks of a pod, and the ranges that an attachment's addresses
+	// come from.
+	Networks, Ranges int
 }
 
 // HostPorts are ports of the node.
@@ -63,16 +63,13 @@ type HostPorts struct {
 	Loopback bool
 }
 
-// Unlimited is a bound that there is not.
-const Unlimited = 0
-
 // Default is the tenant's default.
 func Default() Rule {
 	return Rule{
 		Types:     tenantTypes(),
 		HostPorts: HostPorts{Ports: []Span{{From: 1024, To: maxPort}}},
 		Sysctls:   ownSysctls(),
-		Networks:  16, Ranges: 4, Addresses: Unlimited,
+		Networks:  16, Ranges: 4,
 	}
 }
 
