@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
@@ -450,6 +451,64 @@ func TestHostileRecord(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestM34PlantedCache: what another user has put into libcni's cache, or could have, is not acted on.
+func TestM34PlantedCache(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]func(path string) error{
+		"another user's":   func(path string) error { return os.Chown(path, 65534, 65534) },
+		"others may write": func(path string) error { return os.Chmod(path, 0o666) },
+		"a group may":      func(path string) error { return os.Chmod(path, 0o620) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.fake("fake", "")
+			if err := os.MkdirAll(r.path("state/cni/results"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			entry := func(p *pod) (path string) {
+				path = filepath.Join("state/cni/results", "evil-"+p.id+"-net1")
+				r.write(path, encode(t, map[string]any{
+					"kind": "cniCacheV1", "containerId": p.id, "ifName": "net1", "networkName": "evil", "netns": p.Path,
+					"config": []byte(`{"cniVersion":"1.0.0","name":"evil","plugins":[{"type":"fake"}]}`), "result": map[string]any{"cniVersion": "1.0.0"},
+				}))
+				return r.path(path)
+			}
+			own, planted := r.pod("own", ""), r.pod("planted", "")
+			entry(own)
+			r.must("DEL", own)
+			same(t, "calls with an entry of Braid's own", len(r.calls()), 1)
+			if err := plant(entry(planted)); err != nil {
+				t.Skip(err)
+			}
+			r.must("DEL", planted)
+			r.valid()
+			r.must("GC", nil)
+			same(t, "calls", len(r.calls()), 0)
+		})
+	}
+}
+
+// TestM34LargeState: files of 1 GB in the place of Braid's own keep no DEL from its end.
+func TestM34LargeState(t *testing.T) {
+	t.Parallel()
+	r, bystander := hostileRig(t)
+	p, file := r.victim(t)
+	for _, pattern := range []string{"state/sandboxes/id-p.json", "state/cni/results/*-id-p-*", "state/sandboxes/id-p.lock"} {
+		for _, path := range globbed(t, r.path(pattern)) {
+			if err := os.Truncate(path, 1<<30); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	start := time.Now()
+	r.must("DEL", p)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("DEL took %v", took)
+	}
+	r.removed(p, bystander, file)
 }
 
 // TestHostileCache: with its record a DEL, and a CHECK before it, does not depend on libcni's cache; with a damaged record it

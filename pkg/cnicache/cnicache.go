@@ -2,7 +2,8 @@
 // that a runtime, or a meta plugin, made and did not remove.
 //
 // Contract: it changes nothing. What cannot be read or is no entry is passed over: libcni writes its
-// entries in place, so one of a killed process may be cut short.
+// entries in place, so one of a killed process may be cut short. So is what another user has put
+// there, or could have: what an entry says is done as this user.
 package cnicache
 
 import (
@@ -52,10 +53,28 @@ func Read(cacheDir string, wanted func(name string) bool) (entries []Entry, err 
 			continue
 		}
 		var entry Entry
-		data, err := hostfile.Read(filepath.Join(Results(cacheDir), file.Name()), MaxEntry)
+		data, err := ReadFile(filepath.Join(Results(cacheDir), file.Name()))
 		if err == nil && json.Unmarshal(data, &entry) == nil && entry.Kind == libcni.CNICacheV1 {
 			entries = append(entries, entry)
 		}
 	}
 	return entries, nil
+}
+
+// ErrPlanted is that a file is another user's, or one that others may write: it is no entry of
+// libcni's.
+var ErrPlanted = errors.New("it is another user's, or one that others may write")
+
+// ReadFile returns what a file of a cache has, which is ErrPlanted if it is not this user's alone.
+func ReadFile(path string) ([]byte, error) {
+	dir, err := hostfile.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	data, st, err := dir.Read(filepath.Base(path), MaxEntry)
+	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
+		return nil, dir.Fail("read", filepath.Base(path), ErrPlanted)
+	}
+	return data, err
 }

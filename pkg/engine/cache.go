@@ -133,7 +133,7 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 		path := filepath.Join(e.cacheDir(req), file.Name())
 		found := []plan.Attachment{{Name: network, Network: network, IfName: ifName}}
 		err := readCached(path, req.ContainerID, &found[0])
-		if errors.Is(err, errOther) {
+		if errors.Is(err, errOther) || errors.Is(err, cnicache.ErrPlanted) {
 			continue
 		}
 		if err != nil {
@@ -176,7 +176,7 @@ var errOther = errors.New("it is of another container")
 // readCached completes an attachment with its entry. What is not an entry of that very attachment, or could not have been made by
 // an ADD, is an error.
 func readCached(path, containerID string, a *plan.Attachment) error {
-	data, err := hostfile.Read(path, cnicache.MaxEntry)
+	data, err := cnicache.ReadFile(path)
 	if err != nil {
 		return err
 	}
