@@ -78,11 +78,7 @@ func hasDNS(d types.DNS) bool {
 // Del removes the link, gives the addresses back and removes the rules, and a tenant's bridge that
 // has no other port.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	err := errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req))
-	if err != nil {
-		return err
-	}
-	if err := leave(ctx, req, c); err != nil {
+	if err := errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req)); err != nil {
 		return err
 	}
 	return p.release(ctx, req, c)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
@@ -241,7 +243,11 @@ func (p Plugin) release(ctx context.Context, req *plugin.Request, c *Conf) error
 	if err != nil {
 		return err
 	}
-	if made, err := madeFor(ctx, host, c.bridge()); made == nil || err != nil {
+	bridge, err := madeFor(ctx, host, c.bridge())
+	if bridge == nil || err != nil {
+		return err
+	}
+	if err := leave(ctx, host, bridge, req.PrevResult); err != nil {
 		return err
 	}
 	dir, err := p.lock(ctx)
@@ -249,8 +255,8 @@ func (p Plugin) release(ctx context.Context, req *plugin.Request, c *Conf) error
 		return err
 	}
 	defer dir.Close()
-	bridge, err := madeFor(ctx, host, c.bridge())
-	if bridge == nil || err != nil {
+	// Another may have removed it meanwhile, or made it anew.
+	if bridge, err = madeFor(ctx, host, c.bridge()); bridge == nil || err != nil {
 		return err
 	}
 	ports, gateways, err := portsOf(ctx, host, bridge.Index)
@@ -280,21 +286,14 @@ func madeFor(ctx context.Context, host *nl.Handle, name string) (*nl.Link, error
 	return link, nil
 }
 
-// leave removes what port of the bridge prevResult has for the attachment. The kernel removes it
-// with the pod's namespace, in its own time, and until then it would keep the bridge.
-func leave(ctx context.Context, req *plugin.Request, c *Conf) error {
-	if req.PrevResult == nil {
+// leave removes what port of the bridge prevResult has for the attachment; nil is for none. The
+// kernel removes it with the pod's namespace, in its own time, and until then it would keep the
+// bridge.
+func leave(ctx context.Context, host *nl.Handle, bridge *nl.Link, prev *types100.Result) error {
+	if prev == nil {
 		return nil
 	}
-	_, host, err := req.Host()
-	if err != nil {
-		return err
-	}
-	bridge, err := madeFor(ctx, host, c.bridge())
-	if bridge == nil || err != nil {
-		return err
-	}
-	for _, i := range req.PrevResult.Interfaces {
+	for _, i := range prev.Interfaces {
 		if i.Sandbox != "" || i.Name == bridge.Name {
 			continue
 		}

@@ -2,11 +2,13 @@ package bridge_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/attachment"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 	"github.com/braid-cni/braid/plugins/bridge"
@@ -130,5 +132,39 @@ func mustAdd(t *testing.T, p *plugintest.Pod, c conf) {
 	t.Helper()
 	if _, err := p.Add(c); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// An operator's rule bounds bridges and addresses.
+func TestM28Rule(t *testing.T) {
+	n := tenant(t, "team")
+	n.Host.Bridge("br-admin")
+	rival := as(n, "rival").Pod("rival")
+	mustAdd(t, rival, everything().With(conf{"bridge": "br-rival", "ipam": ipam("10.9.0.2/24")}))
+	n.Limits.Bridges, n.Limits.OwnBridges = []string{"br-lab*"}, true
+	n.Limits.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("8.8.8.0/24")}
+	p := n.Pod("c")
+	before := nodeState(t, n)
+	for name, c := range map[string]conf{
+		"the administrator's": {"bridge": "br-admin", "isGateway": false, "ipam": ipam("10.1.0.2/24")},
+		"another tenant's":    {"bridge": "br-rival", "isGateway": false, "ipam": ipam("10.1.0.2/24")},
+		"another prefix":      {"ipam": ipam("10.2.0.2/24")},
+		"a wider prefix":      {"ipam": ipam("10.1.0.2/8")},
+		"no gateway":          {"isGateway": false, "ipam": ipam("10.2.0.2/24")},
+	} {
+		if _, err := p.Add(everything().With(c)); failure.ReasonOf(err) != failure.PolicyRefused {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := nodeState(t, n); after != before {
+			t.Errorf("%s: the node was\n%s\nand is\n%s", name, before, after)
+		}
+	}
+	// A rule may name what is of the internet.
+	for _, c := range []conf{{"ipam": ipam("10.1.0.2/24")}, {"bridge": "br-lab1", "ipam": ipam("8.8.8.2/25")}} {
+		c = everything().With(c)
+		mustAdd(t, p, c)
+		if err := p.Del(c); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
