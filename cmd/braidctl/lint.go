@@ -29,21 +29,12 @@ such as its links and free addresses, is not judged.
 
 Exits with 0 if nothing would be refused, 1 if something would, 2 if that could not be found out.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
-			all := f.Bool("A", false, "all NADs and pods of the cluster")
-			nodes := nodeFlags(f)
+			judge, o := judging(f), formatFlag(f, formatText)
 			return func(ctx context.Context, out io.Writer) (bool, error) {
-				in, err := nodes.input()
-				if err != nil {
-					return false, err
-				}
-				closeAPI, err := objects(ctx, *all, *kubeconfig, f.Args(), in)
-				if err != nil {
-					return false, err
-				}
-				defer closeAPI()
-				findings := lint.Check(ctx, *in)
-				return lint.Refuses(findings), writeTexts(out, *o, findings)
+				return judge(ctx, func(in *lint.Input) (bool, error) {
+					findings := lint.Check(ctx, *in)
+					return lint.Refuses(findings), writeTexts(out, *o, findings)
+				})
 			}
 		},
 	}
@@ -77,24 +68,32 @@ func (n *nodeInput) input() (*lint.Input, error) {
 	return &lint.Input{Config: cfg, ConfigFile: n.config, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: n.pluginDirs}, nil
 }
 
-// objects adds the objects of files, or all of a cluster, whose API server is asked until it is
-// closed.
-func objects(ctx context.Context, all bool, kubeconfig string, files []string, in *lint.Input) (closeAPI func(), err error) {
-	if all == (len(files) > 0) {
-		return nil, errors.New("name files, or -A for the cluster")
+// judging are the flags of a command that judges the objects of files or of a cluster, and what has
+// it do so.
+func judging(f *flag.FlagSet) func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {
+	kubeconfig, nodes := kubeconfigFlag(f), nodeFlags(f)
+	all := f.Bool("A", false, "all NADs and pods of the cluster")
+	return func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {
+		in, err := nodes.input()
+		switch {
+		case err != nil:
+			return false, err
+		case *all == (f.NArg() > 0):
+			return false, errors.New("name files, or -A for the cluster")
+		case *all:
+			var api *kube.API
+			if api, err = openAPI(*kubeconfig); err == nil {
+				defer api.Close()
+				err = in.AddCluster(ctx, api)
+			}
+		default:
+			err = fromFiles(ctx, f.Args(), in)
+		}
+		if err != nil {
+			return false, err
+		}
+		return judge(in)
 	}
-	if !all {
-		return func() {}, fromFiles(ctx, files, in)
-	}
-	api, err := openAPI(kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	if err := in.AddCluster(ctx, api); err != nil {
-		api.Close()
-		return nil, err
-	}
-	return api.Close, nil
 }
 
 // fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an

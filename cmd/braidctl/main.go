@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/cmd/internal/node"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -71,18 +72,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return c.run(ctx, me, args[len(words):], stdout, stderr)
 		}
 	}
-	asked := len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1])
-	if len(args) > 0 && !asked {
-		fmt.Fprintf(stderr, "%s: %q is no command\n\n", me, strings.Join(args, " ")) //nolint:errcheck // nobody to tell
-	}
 	text := "usage: " + me + " COMMAND [flags]\n\n"
 	for _, c := range commands() {
 		text += fmt.Sprintf("  %-14s %s\n", c.name, c.summary)
 	}
 	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
-	if asked {
+	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1]) {
 		io.WriteString(stdout, text) //nolint:errcheck // nobody to tell
 		return exitOK
+	}
+	if len(args) > 0 {
+		text = fmt.Sprintf("%s: %q is no command\n\n%s", me, strings.Join(args, " "), text)
 	}
 	io.WriteString(stderr, text) //nolint:errcheck // nobody to tell
 	return exitFailed
@@ -109,7 +109,7 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 	}
 	switch {
 	case err != nil:
-		for _, one := range each(err) {
+		for _, one := range failure.Each(err) {
 			fmt.Fprintf(stderr, "%s %s: %s\n", me, c.name, strictjson.Printable(one.Error())) //nolint:errcheck // nobody to tell
 		}
 		return exitFailed

@@ -77,16 +77,3 @@ func writeJSON[T any](out io.Writer, items []T) error {
 	_, err := out.Write(strictjson.PrintableJSON(text.Bytes()))
 	return err
 }
-
-// each are the errors that were joined, of which each has a line.
-func each(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the outermost is meant
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, each(one)...)
-	}
-	return all
-}

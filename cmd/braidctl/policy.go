@@ -29,27 +29,18 @@ func policyCommand() command {
 		name: "policy report", operands: "FILE...|-A", summary: "what the policy does not allow, and the line that would",
 		text: policyText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
-			all := f.Bool("A", false, "all NADs and pods of the cluster")
-			nodes := nodeFlags(f)
+			judge, o := judging(f), formatFlag(f, formatText)
 			return func(ctx context.Context, out io.Writer) (bool, error) {
-				in, err := nodes.input()
-				if err != nil {
-					return false, err
-				}
-				closeAPI, err := objects(ctx, *all, *kubeconfig, f.Args(), in)
-				if err != nil {
-					return false, err
-				}
-				defer closeAPI()
-				violations, err := lint.Report(ctx, *in)
-				if err != nil {
-					return false, err
-				}
-				if *o == formatJSON {
-					return len(violations) > 0, writeJSON(out, violations)
-				}
-				return len(violations) > 0, printPolicy(out, violations)
+				return judge(ctx, func(in *lint.Input) (bool, error) {
+					violations, err := lint.Report(ctx, *in)
+					if err != nil {
+						return false, err
+					}
+					if *o == formatJSON {
+						return len(violations) > 0, writeJSON(out, violations)
+					}
+					return len(violations) > 0, printPolicy(out, violations)
+				})
 			}
 		},
 	}
