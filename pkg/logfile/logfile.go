@@ -52,6 +52,24 @@ func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slo
 	return slog.New(slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), &slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
 }
 
+// OpenElse is Open for a log that its user can do without. Without a path, or where it cannot be
+// used, the log is another one, which is told why. done closes it.
+func OpenElse(other *slog.Logger, path, levelName string, roots hostfile.Roots, maxSize int64) (log *slog.Logger, done func()) {
+	if path == "" {
+		return other, func() {}
+	}
+	own, closeLog, err := Open(path, levelName, roots, maxSize)
+	if err != nil {
+		other.Warn("its own log cannot be used", "file", path, "error", err)
+		return other, func() {}
+	}
+	return own, func() {
+		if err := closeLog(); err != nil {
+			other.Warn("close its own log", "file", path, "error", err)
+		}
+	}
+}
+
 func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, errors.New("it is no absolute path")

@@ -1,7 +1,9 @@
 package logfile_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,5 +71,20 @@ func TestOpen(t *testing.T) {
 	}
 	if _, _, err := logfile.Open("logs/a.log", "info", roots, 0); err == nil {
 		t.Error("a path that is not absolute was opened")
+	}
+}
+
+// A log that cannot be used is told to the other one, which takes its place.
+func TestOpenElse(t *testing.T) {
+	var text bytes.Buffer
+	other := slog.New(slog.NewTextHandler(&text, nil))
+	path := filepath.Join(t.TempDir(), "a.log")
+	for file, want := range map[string]struct{ own, told bool }{"": {}, "logs/a.log": {told: true}, path: {own: true}} {
+		text.Reset()
+		log, done := logfile.OpenElse(other, file, "info", nil, 0)
+		done()
+		if own, told := log != other, text.Len() > 0; own != want.own || told != want.told {
+			t.Errorf("%q: its own %v, told %v: %s", file, own, told, text.String())
+		}
 	}
 }

@@ -49,7 +49,7 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 			return nil, err
 		}
 	}
-	log, done := a.logOf(c)
+	log, done := logfile.OpenElse(a.Log.With("ipam", c.Type), c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
 	m := &block.Manager{
 		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
 		Tell: teller(source, log), Step: a.step, Wall: a.Now,
@@ -88,24 +88,6 @@ func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*bl
 	defer m.Close()
 	m.Step = nil // it is not of the sandbox whose changes are traced
 	return tend(m.Manager, ctx)
-}
-
-// logOf returns the log that a configuration asks for, else that of the caller.
-func (a *Addresses) logOf(c *whereabouts.Conf) (*slog.Logger, func()) {
-	log := a.Log.With("ipam", c.Type)
-	if c.LogFile == "" {
-		return log, func() {}
-	}
-	own, closeLog, err := logfile.Open(c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
-	if err != nil {
-		log.Warn("its own log cannot be used", "file", c.LogFile, "error", err)
-		return log, func() {}
-	}
-	return own, func() {
-		if err := closeLog(); err != nil {
-			log.Warn("close its own log", "file", c.LogFile, "error", err)
-		}
-	}
 }
 
 // teller raises events.
