@@ -316,6 +316,25 @@ func TestAgentRefusesKeys(t *testing.T) {
 	must(t, stop())
 }
 
+// TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and the condition says so.
+func TestAgentKeepsTheLastPolicy(t *testing.T) {
+	r := newRig(t, "node-p")
+	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": [{"namespaces": ["a"], "masters": ["ens224"]}]}}`), 0o600))
+	stop := r.start()
+	r.await("ready", r.ready)
+	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": [{"namespaces": ["a"], "master": ["*"]}]}}`), 0o600))
+	r.await("condition", func() bool {
+		c := r.report().Condition
+		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message, "field braid.policy[0].master: ")
+	})
+	cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
+	must(t, err)
+	if len(cfg.Rules) != 1 || len(cfg.Rules[0].Masters) != 1 || cfg.Rules[0].Masters[0] != "ens224" {
+		t.Errorf("the installed policy is %v", cfg.Rules)
+	}
+	must(t, stop())
+}
+
 // TestAgentWithoutState: a node whose disk takes nothing is no reason to end. It is said, and when
 // there is room it goes on.
 func TestAgentWithoutState(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/policy"
@@ -32,7 +33,8 @@ func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
 
 // Judge returns all of a pod and its attachments that the policy does not allow, whether that is
 // enforced or not. The plugins of the attachments were looked for. The labels of a namespace are
-// asked for only if it depends on them what becomes of something.
+// asked for only if it depends on them what becomes of something. An attachment for which a rule is
+// enforced gets its limits.
 func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) ([]Judged, error) {
 	if pod == nil {
 		return nil, nil
@@ -45,11 +47,36 @@ func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan
 			continue
 		}
 		decision := rules.Of(a.Origin.Namespace)
+		if decision.Effect == policy.Enforce {
+			limit(a, decision.Rule)
+		}
 		for _, v := range policy.Judge(decision.Rule, &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}) {
 			found = append(found, Judged{Violation: v, Decision: decision, Namespace: a.Origin.Namespace, NAD: a.Name, IfName: a.IfName})
 		}
 	}
 	return found, r.decide(ctx, found)
+}
+
+// limit has the plugins hold an attachment to what of a rule only they can find out.
+func limit(a *plan.Attachment, rule *policy.Rule) {
+	if a.Limits == nil {
+		return
+	}
+	if rule.All {
+		a.Limits = nil
+		return
+	}
+	limits := *a.Limits
+	limits.Bridges, limits.OwnBridges = rule.Bridges, rule.Bridges == nil
+	if limits.OwnBridges {
+		limits.Bridges = []string{}
+	}
+	limits.Prefixes, limits.Masters = rule.Prefixes, append([]string{}, rule.Masters...)
+	limits.HostPorts, limits.LoopbackPorts = []attachment.Ports{}, rule.HostPorts.Loopback
+	for _, ports := range rule.HostPorts.Ports {
+		limits.HostPorts = append(limits.HostPorts, attachment.Ports{First: uint16(ports.From), Last: uint16(ports.To)}) //nolint:gosec // they are ports
+	}
+	a.Limits = &limits
 }
 
 // rules are those of the node.

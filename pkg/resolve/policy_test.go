@@ -1,6 +1,7 @@
 package resolve_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -144,5 +145,25 @@ func TestOnDiskIsTheOperators(t *testing.T) {
 	judged, _, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "disk"})
 	if err != nil || len(judged) != 1 || judged[0].Key != "onDisk" {
 		t.Errorf("got %v, %v", judged, err)
+	}
+}
+
+// What only a plugin can find out it is told with the attachment, where a rule is enforced.
+func TestEnforcedRulesBecomeLimits(t *testing.T) {
+	for keys, want := range map[string]string{
+		``:                                     `{"namespace":"web"}`,
+		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","bridges":[],"ownBridges":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
+		`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`:               `null`,
+		`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`: `null`,
+	} {
+		r := newRig(t, keys)
+		_, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := json.Marshal(attachments[1].Limits); err != nil || string(got) != want {
+			t.Errorf("%s: limits %s, %v, want %s", keys, got, err, want)
+		}
 	}
 }
