@@ -105,7 +105,7 @@ func TestLink(t *testing.T) {
 	a := pod.Link("net1").Attrs()
 	want := nl.Link{
 		Index: a.Index, Name: "net1", Kind: "veth", MTU: 1500, MAC: a.HardwareAddr, Up: true, Operational: true, Carrier: true, TxQLen: 1000,
-		ParentIndex: index(router, "peer1"),
+		ParentIndex: index(router, "peer1"), ParentElsewhere: true,
 	}
 	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
 		t.Error(diff)
@@ -127,8 +127,24 @@ func TestLink(t *testing.T) {
 			t.Errorf("a link that is not there: %v", err)
 		}
 	}
+	if err := pod.Netlink().LinkAddAltName(pod.Link("net1"), "enp7s0"); err != nil {
+		t.Fatal(err)
+	}
+	if l := find(t, h, "enp7s0"); l.Name != "net1" || !slices.Equal(l.AltNames, []string{"enp7s0"}) || l.Loopback {
+		t.Errorf("by its other name: %+v", l)
+	}
+	if l := find(t, h, "lo"); !l.Loopback {
+		t.Errorf("loopback: %+v", l)
+	}
+	pod.Veth("here0", pod, "here1")
+	if l := find(t, h, "here0"); l.ParentIndex != index(pod, "here1") || l.ParentElsewhere {
+		t.Errorf("with its other end beside it: %+v", l)
+	}
 	pod.Bridge("br0")
 	pod.Master("eth0", "br0")
+	if ports, err := h.Ports(t.Context(), index(pod, "br0")); err != nil || len(ports) != 1 || ports[0].Name != "eth0" {
+		t.Errorf("ports: %+v, %v", ports, err)
+	}
 	if l := find(t, h, "eth0"); l.MasterIndex != index(pod, "br0") || l.Promisc {
 		t.Errorf("a bridge's port: %+v", l) // that a bridge makes its ports promiscuous is not the administrator's wish
 	}
