@@ -6,6 +6,7 @@
 package logfile
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -43,7 +44,9 @@ func New(node *conf.Node) (log *slog.Logger, closeLog func() error) {
 
 // Open returns a log that a network's configuration names. Its path leads out of none of the roots
 // that it lies beneath; any other path is the administrator's. A log of more than maxSize bytes gets
-// the name ".old", in the place of the one before. A level that is none is the default.
+// the name ".old", in the place of the one before, if it was written here: what others write there is
+// never renamed, and nothing is added to it if it is full or no text. A level that is none is the
+// default.
 func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slog.Logger, closeLog func() error, err error) {
 	file, err := open(path, roots, maxSize)
 	if err != nil {
@@ -84,8 +87,8 @@ func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
 	}
 	defer dir.Close()
 	name := filepath.Base(path)
-	if st, err := dir.Stat(name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && maxSize > 0 && st.Size >= maxSize {
-		if err := dir.Rename(name, dir, name+".old"); err != nil {
+	if st, err := dir.Stat(name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > 0 {
+		if err := giveWay(dir, name, maxSize > 0 && st.Size >= maxSize); err != nil {
 			return nil, err
 		}
 	}
@@ -98,6 +101,30 @@ func open(path string, roots hostfile.Roots, maxSize int64) (*os.File, error) {
 		return nil, errors.Join(err, file.Close(), &hostfile.NotRegularError{})
 	}
 	return file, nil
+}
+
+// giveWay judges a file that is there by its beginning, and renames one of this package's that is
+// full.
+func giveWay(dir hostfile.Dir, name string, full bool) error {
+	fd, err := dir.Open(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // opened for reading
+	start := make([]byte, 64)
+	n, err := unix.Read(fd, start)
+	if err != nil {
+		return dir.Fail("read", name, err)
+	}
+	switch {
+	case bytes.ContainsFunc(start[:n], func(r rune) bool { return r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b' }):
+		return dir.Fail("write", name, errors.New("it is no text, so it is no log of this kind"))
+	case full && bytes.HasPrefix(start[:n], []byte(slog.TimeKey+"=")):
+		return dir.Rename(name, dir, name+".old")
+	case full:
+		return dir.Fail("write", name, errors.New("it is full, and of another program, which it is left to"))
+	}
+	return nil
 }
 
 // orStderr keeps a line that the file does not take, because the disk is full or read-only: the runtime logs stderr.

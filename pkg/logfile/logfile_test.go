@@ -88,3 +88,42 @@ func TestOpenElse(t *testing.T) {
 		}
 	}
 }
+
+// TestM25LogsOfOthers: a log that a network names is not the node's own: that is neither moved away
+// nor spoiled.
+func TestM25LogsOfOthers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	roots := hostfile.Roots{dir}
+	for name, test := range map[string]struct {
+		content             string
+		fails, renamed, old bool
+	}{
+		"own, full":     {"time=2026-01-01T00:00:00Z level=INFO msg=x\n" + strings.Repeat("x", 100), false, true, true},
+		"own, not full": {"time=2026-01-01T00:00:00Z level=INFO msg=x\n", false, false, false},
+		"text, full":    {strings.Repeat("Jan  1 sshd: x\n", 20), true, false, false},
+		"text":          {"2023-01-01T00:00:00Z [debug] x\n", false, false, false},
+		"journal":       {"LPKSHHRH\x00\x00\x01" + strings.Repeat("x", 100), true, false, false},
+		"wtmp":          {"\x07\x00\x00\x00", true, false, false},
+	} {
+		path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+		if err := os.WriteFile(path, []byte(test.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log, closeLog, err := logfile.Open(path, "info", roots, 100)
+		if (err != nil) != test.fails {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			log.Info("line")
+			if err := closeLog(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text, err := os.ReadFile(path)
+		_, oldErr := os.Stat(path + ".old")
+		if err != nil || (oldErr == nil) != test.old || strings.HasPrefix(string(text), test.content) == test.renamed || test.fails && string(text) != test.content {
+			t.Errorf("%s: %q, %v, %v", name, text, err, oldErr)
+		}
+	}
+}

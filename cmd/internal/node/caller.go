@@ -15,7 +15,7 @@ func NotByBraid() error {
 		return nil
 	}
 	return &failure.Error{
-		Reason: failure.NADInvalid, Err: errors.New("Braid was called by Braid: it cannot be a network of its own"),
+		Reason: failure.NADInvalid, Err: errors.New("it is Braid, called by Braid: it cannot be a network of its own"),
 		Fix: "name the plugin that makes the interface, as bridge or macvlan",
 	}
 }
