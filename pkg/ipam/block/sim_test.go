@@ -629,7 +629,9 @@ func (s *sim) forget(n *simNode) {
 			if writes(o.at) {
 				s.goOn(o, "late")
 			}
-			s.goOn(o, "die")
+			if slices.Contains(s.ops, o) { // else it is cut off, and has ended
+				s.goOn(o, "die")
+			}
 		case o.box != nil: // as in add; if it is an Add that is killed later, what it gets is for a GC
 			s.dead(o.box)
 			o.box.late = true
