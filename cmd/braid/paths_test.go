@@ -148,3 +148,65 @@ func TestM34OperatorsPaths(t *testing.T) {
 	r.must("DEL", p)
 	r.warned(p)
 }
+
+// TestM34NamesInPaths: a name that a NAD chose, and that becomes part of a path, leads nowhere else:
+// the ADD is refused or does what it is asked for, the DEL ends, and no file is left or made elsewhere.
+func TestM34NamesInPaths(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	files := func() (names []string) {
+		for _, dir := range []string{r.dir, "/proc/sys/net/ipv4/conf/all"} {
+			err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+				if !strings.HasPrefix(path, r.path("manifests")) && !strings.HasPrefix(path, r.path("braid.log")) {
+					names = append(names, path)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return names
+	}
+	first := r.pod("first", "")
+	r.add(first)
+	r.must("DEL", first)
+	before := files()
+	for i, name := range []string{"../../escape", "/escape", "..", ".", "a/b", "all", "default", "a\x00b", strings.Repeat("n", 256), "%d", "lo", ""} {
+		text := encode(t, name)
+		for j, config := range []string{
+			`{"type":"bridge","bridge":T}`, `{"type":"macvlan","master":T}`,
+			`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.34.0.0/24","network_name":T}}`,
+			`{"name":T,"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":` + encode(t, r.path("leases")) + `}}`,
+			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","sysctl":{T:"1"}}]}`,
+			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":` + encode(t, r.path("tuning")+"/"+name) + `}]}`,
+			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":T}}]}`,
+		} {
+			nad := fmt.Sprintf("n%d-%d", i, j)
+			r.nad(nad, strings.Replace(config, "T", text, 1))
+			p := r.pod("p-"+nad, nad)
+			if out, failed := r.call("ADD", p); failed == nil && strings.Contains(out, "escape") {
+				t.Errorf("%s: %s", config, out)
+			}
+			r.must("DEL", p)
+			r.has(p)
+		}
+	}
+	known := map[string]bool{}
+	for _, name := range before {
+		known[name] = true
+	}
+	for _, name := range files() {
+		state := strings.HasPrefix(name, r.path("state")) || strings.HasPrefix(name, r.path("leases"))
+		state = state || strings.HasPrefix(name, r.path("tuning")) || name == r.path("escape") // as dataDir, which the roots of the rig allow
+		if !known[name] && !state {
+			t.Errorf("there is %s", name)
+		}
+	}
+	if left := r.leases(); len(left) > 0 {
+		t.Errorf("leases %v", left)
+	}
+	if _, err := os.Lstat("/escape"); err == nil {
+		t.Error("there is /escape")
+	}
+}

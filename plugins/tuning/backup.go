@@ -112,10 +112,10 @@ func (b backups) load() (*backup, error) {
 	return read(dir, b.name)
 }
 
-// open opens a directory with backups. What is no directory has none.
+// open opens a directory with backups. What is no directory, or cannot be one, has none.
 func open(place hostfile.Place) (hostfile.Dir, error) {
 	dir, err := place.Open()
-	if errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
 		err = &fs.PathError{Op: "open", Path: place.String(), Err: fs.ErrNotExist}
 	}
 	return dir, err

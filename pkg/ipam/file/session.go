@@ -56,7 +56,7 @@ func (s *Store) look() (*session, error) {
 // begin waits until nobody else works on the directory. Where there is none, it is made, or the session is nil.
 func (s *Store) begin(ctx context.Context, create bool) (*session, error) {
 	x, err := s.look()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) { // what is no directory holds nothing
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) { // what is no directory, and cannot be one, holds nothing
 		if !create {
 			return nil, nil
 		}
