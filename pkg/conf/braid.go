@@ -68,7 +68,8 @@ func (p *Policy) rulesIfReadable(b *object) {
 	if b.err != nil {
 		return
 	}
-	if p.readRules(b); b.err != nil {
+	p.readRules(b)
+	if b.err != nil {
 		b.warnings = append(b.warnings, brokenPolicy(b.err))
 		p.Rules, p.PolicyDefault, b.err = nil, EnforcePolicy, nil
 	}

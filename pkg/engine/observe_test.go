@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // observer notes what it is told, each in a line.
@@ -71,5 +72,24 @@ func TestObserver(t *testing.T) {
 			t.Errorf("%s: %v", step.what, err)
 		}
 		same(t, step.what, o.told, step.want)
+	}
+}
+
+// TestObserverOfThePolicy: an observer is told of what the policy does not allow, and nothing is
+// recorded of an ADD that is refused.
+func TestObserverOfThePolicy(t *testing.T) {
+	r := newRig(t)
+	o := &observer{}
+	r.engine.Observer = o
+	r.nads("a")
+	r.conf["braid"].(map[string]any)["policy"] = []any{map[string]any{"namespaces": []string{"default"}}}
+	if err := r.add(r.pod("p", "a")); failure.ReasonOf(err) != failure.PolicyRefused {
+		t.Errorf("ADD: %v", err)
+	}
+	if got, want := strings.Join(o.told, ", "), "policy exec enforce, ADD failed"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if networks, err := r.engine.Records.Networks(); err != nil || len(networks) > 0 {
+		t.Errorf("networks are remembered: %v, %v", networks, err)
 	}
 }
