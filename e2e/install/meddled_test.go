@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/braid-cni/braid/e2e/lab"
 	"github.com/braid-cni/braid/pkg/conf"
 )
@@ -17,8 +19,7 @@ import (
 func TestMeddlers(t *testing.T) {
 	r := newRig(t)
 	r.private()
-	_, err := r.Kubectl(r.ctx, "delete", "events", "--all") // of other tests
-	r.must(err)
+	r.forgetEvents()
 	c := r.churn()
 	network, err := os.ReadFile(r.Nodes()[0].Path(privateDir + "/" + networkName))
 	r.must(err)
@@ -96,6 +97,14 @@ func onlyBraid(n *lab.Node) error {
 		err = fmt.Errorf("the runtime finds %q", files)
 	}
 	return err
+}
+
+// forgetEvents deletes the nodes' events, which other tests have led to. (kubectl would delete one at
+// a time.)
+func (r *rig) forgetEvents() {
+	r.t.Helper()
+	nodes := metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"}
+	r.must(r.Client().CoreV1().Events("default").DeleteCollection(r.ctx, metav1.DeleteOptions{}, nodes))
 }
 
 // told wants a node's events to have those words.

@@ -20,8 +20,7 @@ import (
 func TestNoSpaceLeft(t *testing.T) {
 	r := newRig(t)
 	r.private()
-	_, err := r.Kubectl(r.ctx, "delete", "events", "--all") // of other tests
-	r.must(err)
+	r.forgetEvents()
 	n := r.Nodes()[0]
 	c := r.churn()
 
@@ -34,7 +33,7 @@ func TestNoSpaceLeft(t *testing.T) {
 	r.eventually("the new agent takes over", r.ready)
 	putBack()
 
-	_, err = n.Run(r.ctx, "mount", "-o", "remount,size=64k", "/etc/cni")
+	_, err := n.Run(r.ctx, "mount", "-o", "remount,size=64k", "/etc/cni")
 	r.must(err)
 	empty = r.fill(n, "/etc/cni")
 	r.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
