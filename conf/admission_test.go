@@ -3,6 +3,7 @@ package samples_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -11,7 +12,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 
 	"github.com/braid-cni/braid/e2e/lab"
 )
@@ -66,44 +66,42 @@ const (
 type write struct {
 	name string
 	// agent is whether it is that of the agent, else of the CNI binary.
-	agent bool
-	verb  string
-	path  string
-	body  string
+	agent              bool
+	method, path, body string
 }
 
 func status(name, path, patch string) write {
-	return write{name, false, "patch", path + "/status", patch}
+	return write{name, false, http.MethodPatch, path + "/status", patch}
 }
 
 func ofAgent(name, path, patch string) write {
-	return write{name, true, "patch", path + "/status", patch}
+	return write{name, true, http.MethodPatch, path + "/status", patch}
 }
 
 // change replaces the allocations of a block.
 func change(name, block string, allocations ...string) write {
-	return write{name, false, "put", blocks + "/" + block, `{"spec": {"allocations": [` + strings.Join(allocations, ", ") + `]}}`}
+	return write{name, false, http.MethodPut, blocks + "/" + block, `{"spec": {"allocations": [` + strings.Join(allocations, ", ") + `]}}`}
 }
 
 func update(name, block, spec string) write {
-	return write{name, false, "put", blocks + "/" + block, spec}
+	return write{name, false, http.MethodPut, blocks + "/" + block, spec}
 }
 
 func create(name, spec string) write {
-	return write{name, false, "post", blocks, `{"apiVersion": "ipam.braid-cni.io/v1alpha1", "kind": "IPBlock", "metadata": {"name": "new"}, "spec": {"space": "s", "cidr": "10.0.1.0/28", ` + spec + `}}`}
+	return write{name, false, http.MethodPost, blocks, `{"apiVersion": "ipam.braid-cni.io/v1alpha1", "kind": "IPBlock", "metadata": {"name": "new"}, "spec": {"space": "s", "cidr": "10.0.1.0/28", ` + spec + `}}`}
 }
 
 func remove(name, block string) write {
-	return write{name, false, "delete", blocks + "/" + block, `{"apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"]}`}
+	return write{name, false, http.MethodDelete, blocks + "/" + block, ""}
 }
 
 func event(name, source, instance string) write {
-	return write{name, false, "post", events, fmt.Sprintf(`{"metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "pod-a"},
+	return write{name, false, http.MethodPost, events, fmt.Sprintf(`{"metadata": {"name": "e", "namespace": "default"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "pod-a"},
 		"reason": "r", "message": "m", "type": "Normal", "source": {"component": "braid", "host": %q}, "reportingComponent": "braid", "reportingInstance": %q}`, source, instance)}
 }
 
 func token(name, bound string) write {
-	return write{name, true, "post", tokens, `{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {` + bound + `}}`}
+	return write{name, true, http.MethodPost, tokens, `{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {` + bound + `}}`}
 }
 
 // honest is what agents and CNI binaries do.
@@ -186,7 +184,7 @@ func hostile() []write {
 type nodeRig struct {
 	t          *testing.T
 	api        *lab.API
-	agent, cni rest.Interface
+	agent, cni tryer
 	uids       map[string]string
 }
 
@@ -222,8 +220,11 @@ func (r *nodeRig) apply(file string) {
 	}
 }
 
+// tryer is lab.API.Try with the credential of an account.
+type tryer func(ctx context.Context, method, path, body string) error
+
 // client has a token of an account of kube-system.
-func (r *nodeRig) client(account string, bound *authenticationv1.BoundObjectReference) rest.Interface {
+func (r *nodeRig) client(account string, bound *authenticationv1.BoundObjectReference) tryer {
 	r.t.Helper()
 	ask := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
 	answer, err := r.api.Client().CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, ask, metav1.CreateOptions{})
@@ -238,45 +239,18 @@ func (r *nodeRig) client(account string, bound *authenticationv1.BoundObjectRefe
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return client.CoreV1().RESTClient()
+	return func(ctx context.Context, method, path, body string) error {
+		return r.api.Try(ctx, client, method, path, body)
+	}
 }
 
 // try asks for a write without having it done.
 func (r *nodeRig) try(ctx context.Context, w write) error {
-	client := r.cni
+	try := r.cni
 	if w.agent {
-		client = r.agent
+		try = r.agent
 	}
-	body := strings.NewReplacer("UID-A", r.uids["UID-A"], "UID-B", r.uids["UID-B"]).Replace(w.body)
-	var request *rest.Request
-	switch w.verb {
-	case "post":
-		request = client.Post()
-	case "delete":
-		request = client.Delete()
-	case "put":
-		merged, err := r.merged(ctx, w.path, body)
-		if err != nil {
-			return err
-		}
-		request, body = client.Put(), merged
-	default:
-		kind := types.MergePatchType
-		if strings.HasPrefix(w.path, nodes) {
-			kind = types.StrategicMergePatchType
-		}
-		request = client.Patch(kind)
-	}
-	if w.verb != "patch" {
-		request = request.SetHeader("Content-Type", "application/json")
-	}
-	return request.AbsPath(w.path).Param("dryRun", metav1.DryRunAll).Body([]byte(body)).Do(ctx).Error()
-}
-
-// merged is the object at the path after a merge patch, as an update sends it.
-func (r *nodeRig) merged(ctx context.Context, path, patch string) (string, error) {
-	raw, err := r.api.Client().CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath(path).Param("dryRun", metav1.DryRunAll).Body([]byte(patch)).DoRaw(ctx)
-	return string(raw), err
+	return try(ctx, w.method, w.path, strings.NewReplacer("UID-A", r.uids["UID-A"], "UID-B", r.uids["UID-B"]).Replace(w.body))
 }
 
 const patience = 10 * time.Second

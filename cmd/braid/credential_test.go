@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"k8s.io/client-go/kubernetes"
+	"github.com/braid-cni/braid/e2e/lab"
 )
 
 const cniAccount = "system:serviceaccount:kube-system:braid-cni"
@@ -64,7 +64,11 @@ func (r *apiRig) held(node *corev1.Node) {
 // agent is a kubeconfig as the agent of a node has it.
 func (r *apiRig) agent(node *corev1.Node) string {
 	r.t.Helper()
-	token, err := r.tokenOf(r.server.Client(), "braid-agent", node)
+	admin, err := r.server.Kubeconfig(lab.UserAdmin)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	token, err := r.tokenFor(admin, "braid-agent", node)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -91,19 +95,13 @@ func (r *apiRig) credential(node *corev1.Node) string {
 	return path
 }
 
-// tokenFor is tokenOf with a kubeconfig.
+// tokenFor asks, with a kubeconfig, for a token of an account of kube-system that is bound to a Node.
 func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
 	r.t.Helper()
 	client, err := r.server.ClientOf(kubeconfig)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return r.tokenOf(client, account, node)
-}
-
-// tokenOf asks for a token of an account of kube-system that is bound to a Node.
-func (r *apiRig) tokenOf(client kubernetes.Interface, account string, node *corev1.Node) (string, error) {
-	r.t.Helper()
 	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
 	answer, err := client.CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
