@@ -45,6 +45,9 @@ func TestUninstall(t *testing.T) {
 	if _, err := os.Stat(n.Path("/opt/cni/bin/braid")); err != nil {
 		t.Errorf("the plugin is gone while a pod has its networks: %v", err)
 	}
+	// The controller's pods, too, are Braid's, if they were started after it was installed.
+	_, err = r.Kubectl(r.ctx, "scale", "--namespace="+namespace, "--replicas=0", "deployment/braid-controller")
+	r.must(err)
 	r.gone("alive", "plain")
 	r.must(<-ended)
 	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
