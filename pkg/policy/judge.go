@@ -54,7 +54,7 @@ func Judge(rule *Rule, n *Network) []Violation {
 			for i, raw := range strictjson.Elements(m.Value) {
 				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(n.Runs, i))
 			}
-		case runtimes(fold(m.Key)):
+		case runtimes(strictjson.Fold(m.Key)):
 			j.runtimeKey(m.Key)
 		}
 	}
@@ -108,7 +108,7 @@ func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
 // kindOf is the type of a plugin.
 func kindOf(members []strictjson.Member) string {
 	for _, m := range members {
-		if fold(m.Key) == "type" {
+		if strictjson.Fold(m.Key) == "type" {
 			return text(m.Value)
 		}
 	}
@@ -138,7 +138,7 @@ func (j *judge) runs() {
 
 // key judges one key of the plugin at path.
 func (j *judge) key(path string, m strictjson.Member) {
-	switch key := fold(m.Key); key {
+	switch key := strictjson.Fold(m.Key); key {
 	case "vlan", "vlanid", "vlantrunk", "trunk":
 		if !j.inPod {
 			j.vlans(at(path, m), m.Value)
@@ -213,13 +213,4 @@ func names[T any](list []T) string {
 		all[i] = fmt.Sprint(one)
 	}
 	return strings.Join(all, ", ")
-}
-
-// fold is a key without regard to case, as encoding/json matches keys.
-func fold(key string) string {
-	lower := strings.ToLower(key)
-	if !strings.ContainsAny(lower, "ſ\u212a") {
-		return lower
-	}
-	return strings.NewReplacer("ſ", "s", "\u212a", "k").Replace(lower)
 }

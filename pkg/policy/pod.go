@@ -68,7 +68,7 @@ func (r *Request) judge(rule *Rule) []Violation {
 		j.hostIP(fmt.Sprintf("portMappings[%d].hostIP", i), m.HostIP)
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.CNIArgs)) {
-		if fold(key) == "sysctl" {
+		if strictjson.Fold(key) == "sysctl" {
 			j.sysctls("cni-args."+strictjson.Label(key), r.CNIArgs[key])
 		}
 	}

@@ -20,7 +20,7 @@ func inPod(kind string, members []strictjson.Member) bool {
 	}
 	in := false
 	for _, m := range members {
-		if fold(m.Key) == "linkincontainer" {
+		if strictjson.Fold(m.Key) == "linkincontainer" {
 			if in, _ = strictjson.Bool(m.Value); !in { // of two a plugin may take either
 				return false
 			}
@@ -38,7 +38,7 @@ func (j *judge) master(members []strictjson.Member) {
 	}
 	named := false
 	for _, m := range members {
-		key := fold(m.Key)
+		key := strictjson.Fold(m.Key)
 		if key != "master" && key != "device" {
 			continue
 		}
@@ -84,7 +84,7 @@ func (j *judge) vlans(field string, raw json.RawMessage) {
 	case "an object":
 		s := Span{0, 0}
 		for _, m := range strictjson.Members(raw) {
-			switch fold(m.Key) {
+			switch strictjson.Fold(m.Key) {
 			case "id":
 				j.vlans(at(field, m), m.Value)
 			case "minid":
@@ -177,7 +177,7 @@ func parameter(key string) string {
 // does not declare the capability takes it for that.
 func (j *judge) runtime(field string, raw json.RawMessage) {
 	for _, m := range strictjson.Members(raw) {
-		switch fold(m.Key) {
+		switch strictjson.Fold(m.Key) {
 		case "portmappings":
 			for i, element := range strictjson.Elements(m.Value) {
 				j.mapping(fmt.Sprintf("%s[%d]", at(field, m), i), element)
@@ -193,11 +193,11 @@ func (j *judge) runtime(field string, raw json.RawMessage) {
 // args judges args.cni, where a pod's cni-args are.
 func (j *judge) args(field string, raw json.RawMessage) {
 	for _, m := range strictjson.Members(raw) {
-		if fold(m.Key) != "cni" {
+		if strictjson.Fold(m.Key) != "cni" {
 			continue
 		}
 		for _, arg := range strictjson.Members(m.Value) {
-			switch fold(arg.Key) {
+			switch strictjson.Fold(arg.Key) {
 			case "sysctl":
 				j.sysctls(at(at(field, m), arg), arg.Value)
 			case "ips":
@@ -210,7 +210,7 @@ func (j *judge) args(field string, raw json.RawMessage) {
 // mapping judges a port of the node.
 func (j *judge) mapping(field string, raw json.RawMessage) {
 	for _, m := range strictjson.Members(raw) {
-		switch fold(m.Key) {
+		switch strictjson.Fold(m.Key) {
 		case "hostport":
 			if port, err := strconv.Atoi(string(m.Value)); err == nil {
 				j.port(at(field, m), port)
@@ -253,7 +253,7 @@ func (j *judge) sources(field string, raw json.RawMessage) {
 		}
 	case "an object":
 		for _, m := range strictjson.Members(raw) {
-			switch fold(m.Key) {
+			switch strictjson.Fold(m.Key) {
 			case "subnet", "range", "address":
 				if value := text(m.Value); value != "" {
 					j.ranges++

@@ -47,6 +47,16 @@ func Members(object json.RawMessage) []Member {
 	return members
 }
 
+// Fold returns a key in lower case, as far as encoding/json takes keys for equal whatever their
+// case: U+017F is an s to it, and U+212A a k.
+func Fold(key string) string {
+	lower := strings.ToLower(key)
+	if !strings.ContainsAny(lower, "\u017f\u212a") {
+		return lower
+	}
+	return strings.NewReplacer("\u017f", "s", "\u212a", "k").Replace(lower)
+}
+
 // Elements returns the elements of a list as they are written. The text is valid JSON. What is no
 // list has none.
 func Elements(list json.RawMessage) []json.RawMessage {

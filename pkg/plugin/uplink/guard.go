@@ -135,7 +135,7 @@ type at struct{ key, value string }
 // read reads the keys by which known plugins name links, in whatever case, as they do.
 func read(config []byte) (n names) {
 	for _, m := range strictjson.Members(config) {
-		switch key := strings.ToLower(m.Key); key {
+		switch strictjson.Fold(m.Key) {
 		case "device", "hwaddr", "kernelpath", "pcibusid", "deviceid":
 			n.move(m.Key, m.Value)
 		case "runtimeconfig":

@@ -207,6 +207,7 @@ func TestM26DevicesOfTheUplink(t *testing.T) {
 		`{"kernelpath":"` + root + `/devices/pci0000:00/0000:00:03.0"}`:       "NodeProtected kernelpath",
 		`{"kernelpath":"` + root + `/class/../bus/pci/devices/0000:00:03.0"}`: "NodeProtected kernelpath",
 		`{"kernelpath":"` + root + `/class/net/a0"}`:                          "NodeProtected kernelpath",
+		"{\"pcibu\u017fid\":\"0000:00:03.0\"}":                                "NodeProtected pcibu\u017fid",
 		`{"pciBusID":"0000:00:04.0"}`:                                         "",
 		`{"pciBusID":"0000:00:0*"}`:                                           "NodeProtected pciBusID",
 		`{"pciBusID":"../devices/0000:00:05.0"}`:                              "",
