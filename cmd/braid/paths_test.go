@@ -113,7 +113,7 @@ func TestM25ExecdPluginsFiles(t *testing.T) {
 	}
 	r.clean(p)
 	r.warned(p,
-		"IgnoredKey: default/a net1 logFile fake "+file, "IgnoredKey: default/a net1 ipam.log_file whereabouts",
+		"IgnoredKey: default/a net1 logFile fake", "IgnoredKey: default/a net1 ipam.log_file whereabouts",
 		"IgnoredKey: default/a net1 ipam.LOG_FILE whereabouts",
 		"IgnoredKey: default/a net1 ipam.configuration_path whereabouts", "IgnoredKey: default/a net1 ipam.kubernetes.kubeconfig whereabouts",
 		"IgnoredKey: default/a net1 delegates[0].log_file_path fake", "IgnoredKey: default/a net1 runtimeConfig.CNIDeviceInfoFile fake")

@@ -3,6 +3,7 @@ package helm_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // documented is a key of values.yaml with the comment above it.
@@ -105,6 +107,7 @@ type property struct {
 	Type                 string              `json:"type"`
 	Properties           map[string]property `json:"properties"`
 	AdditionalProperties json.RawMessage     `json:"additionalProperties"`
+	Items                *property           `json:"items"`
 }
 
 // Each key that the schema allows is in values.yaml, with a comment, down to where users decide
@@ -183,6 +186,10 @@ func TestSchemaHasBraidsKeys(t *testing.T) {
 		if agents := key == "manifests" || key == "nodeName"; known == agents {
 			t.Errorf("config.braid.%s: allowed is %t", key, known)
 		}
+	}
+	rule := allowed["policy"].Items.Properties
+	if got, want := slices.Sorted(maps.Keys(rule)), slices.Sorted(slices.Values(policy.Keys())); !slices.Equal(got, want) {
+		t.Errorf("the schema of a rule has the keys %q, want %q", got, want)
 	}
 	if found < len(allowed) {
 		t.Errorf("README.md has %d keys, the schema %d", found, len(allowed))
