@@ -93,8 +93,7 @@ func (w Wish) String() string {
 	return fmt.Sprintf("%v (%v to %v)", w.Window.Prefix(), w.Window.Start(), w.Window.End())
 }
 
-// taker is an Add at work: it takes addresses for a holder, out of blocks of its node and of shared
-// ones.
+// taker is an Add at work: it takes addresses for a holder, out of own and of shared blocks.
 type taker struct {
 	lease
 	holder Holder

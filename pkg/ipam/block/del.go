@@ -141,7 +141,9 @@ func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	// Whoever was killed while it asked the API for an address may have got it after it was given back.
-	gonePart := func(e v1alpha1.Allocation) bool { return id.named(e.Node) && stale(attachmentOf(e)) }
+	// What a killed Add asked for may come after it was given back. Nothing of an earlier boot lives.
+	gonePart := func(e v1alpha1.Allocation) bool {
+		return id.named(e.Node) && (bootOf(e.Node) != id.Boot || stale(attachmentOf(e)))
+	}
 	return errors.Join(append(errs, m.strikeAll(ctx, metav1.ListOptions{}, gonePart))...)
 }

@@ -412,8 +412,7 @@ func (f *finder) resume(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// use reports whether the node's own block has an address for the wish, after it has taken up one of
-// before the reboot.
+// use takes the node's own block up, if need be, and reports whether it has an address for the wish.
 func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 	if f.lasting || !f.w.fits(b.prefix) {
 		return false, nil

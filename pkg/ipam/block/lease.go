@@ -27,8 +27,7 @@ const (
 	renewAgain = 30 * time.Second
 	// lapsedAgain is the same after the lease's end, when no address is given without the look.
 	lapsedAgain = 5 * time.Second
-	// A look that may fail takes no longer than lookWithin, and lookPerBlock for each block of the
-	// node.
+	// A look that may fail takes at most lookWithin, and lookPerBlock for each block of the node.
 	lookWithin   = 2 * time.Second
 	lookPerBlock = 20 * time.Millisecond
 )
@@ -68,8 +67,7 @@ type lease struct {
 var (
 	// errStale is that the node has not looked for long whether its blocks are its own.
 	errStale = errors.New("the node's blocks may be another's by now")
-	// errUnknown is that local state was lost, or is new: that it has nothing of an attachment says
-	// nothing.
+	// errUnknown is that local state was lost, or is new: what it lacks may still be held.
 	errUnknown = errors.New("it is not known what is held")
 )
 

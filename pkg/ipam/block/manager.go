@@ -37,8 +37,7 @@ type Manager struct {
 
 	// Now is the time; nil: since the machine was booted, which nobody sets.
 	Now func() time.Time
-	// Wall is the time of the machine's wall clock, which a suspended machine finds ahead; nil:
-	// time.Now.
+	// Wall is the machine's wall clock, which goes on while it is suspended; nil: time.Now.
 	Wall func() time.Time
 	// Sleep waits; nil: until the time has passed or the context is done. For tests.
 	Sleep func(ctx context.Context, d time.Duration) error
