@@ -18,14 +18,16 @@ func TestAPICalls(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.80.1.0/24"))
 	r.nad("green", macvlan("10.80.2.0/24"))
-	const getNAD = "get network-attachment-definitions"
+	// That the node's operator allowed no master is told by an event, which asks for the namespace's
+	// label.
+	const getNAD, getLabel = "get network-attachment-definitions", "get namespaces"
 	tests := []struct {
 		pod, networks string
 		want          map[string]int
 	}{
 		{"none", "", map[string]int{}},
-		{"two", "blue,green", map[string]int{getNAD: 2, "patch pods/status": 1, "create events": 3}},
-		{"twice", "blue,blue", map[string]int{getNAD: 1, "patch pods/status": 1, "create events": 3}},
+		{"two", "blue,green", map[string]int{getNAD: 2, getLabel: 1, "patch pods/status": 1, "create events": 4}},
+		{"twice", "blue,blue", map[string]int{getNAD: 1, getLabel: 1, "patch pods/status": 1, "create events": 4}},
 	}
 	for _, test := range tests {
 		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })

@@ -171,7 +171,8 @@ func TestR5DevicesOfClaims(t *testing.T) {
 		made[describe(request)]++
 	}
 	want := map[string]int{
-		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2, "list resourceslices": 1, "patch pods/status": 1, "create events": 3,
+		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2, "list resourceslices": 1, "patch pods/status": 1,
+		"get namespaces": 1, "create events": 4, // of the policy's audit
 	}
 	if !maps.Equal(made, want) {
 		t.Errorf("ADD made requests %v, want %v", made, want)
