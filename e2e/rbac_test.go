@@ -55,6 +55,7 @@ func TestU12NodeAccount(t *testing.T) {
 		"delete ipblocks.ipam.braid-cni.io",
 		"get ipamclaims.k8s.cni.cncf.io",
 		"get ipblocks.ipam.braid-cni.io",
+		"get namespaces",
 		"get network-attachment-definitions.k8s.cni.cncf.io",
 		"get nodes",
 		"get pods",
