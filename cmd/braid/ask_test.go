@@ -42,7 +42,7 @@ func TestM32ArgsAreRequests(t *testing.T) {
 	}
 }
 
-// passOn2 is the rest of a plugin that gives the result of the one before it.
+// passOn2 is the rest of a plugin that prints the result of the one before it.
 const passOn2 = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),"\(runtimeConfig\|type\)":.*/\1/'; fi`
 
 // TestM32ArgsAsBefore: what plugins can do goes on, and so does what is some plugin's own.

@@ -44,7 +44,7 @@ func (r *rig) eachNode(name string) (names []string) {
 	return names
 }
 
-// setImage gives all of Braid another image, and returns when the nodes have the plugin that is in
+// setImage sets the image of all of Braid, and returns when the nodes have the plugin that is in
 // it.
 func (r *rig) setImage(image string) {
 	r.t.Helper()

@@ -15,7 +15,7 @@ type Guard interface {
 	Watch(ctx context.Context, kind string, config []byte, limits *attachment.Limits) (after func(context.Context) error, err error)
 }
 
-// runProtected is run, of which an ADD for an attachment with limits may not do all to the node.
+// runProtected is run, but protects the node from the ADD of an attachment that has limits.
 func (e *Exec) runProtected(ctx context.Context, kind, path string, call *Call) ([]byte, error) {
 	if call.Terms.Limits == nil || variable(call.Environ, "CNI_COMMAND") != "ADD" {
 		return e.run(ctx, path, call.Stdin, call.Environ)

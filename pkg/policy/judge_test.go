@@ -52,7 +52,7 @@ func said(found []policy.Violation) string {
 	return strings.Join(text, ", ")
 }
 
-// What a tenant may do, and what not; the attacks of which one is known have their name.
+// What a tenant may do, and what not. Known attacks have their names.
 func TestTenantsDefault(t *testing.T) {
 	for name, test := range map[string]struct{ conf, want string }{
 		"harmless bridge":           {`{"type":"bridge","bridge":"br-a","isGateway":true,"ipam":{"type":"host-local","subnet":"10.9.1.0/24"}}`, ""},

@@ -20,7 +20,7 @@ type Judged struct {
 	policy.Violation
 	policy.Decision
 
-	// Namespace is that of which it is the rule: of the NAD, or of the pod for what the pod asks.
+	// Namespace is the one the rule is for: the NAD's, or the pod's for what the pod asks.
 	Namespace string
 	// NAD and IfName are those of the attachment; empty for the pod as a whole.
 	NAD, IfName string

@@ -23,7 +23,7 @@
 // made: so a claim of which the answer was lost is known again, and one by other local state of the
 // same node is not taken for it.
 //
-// The claim is a fence, too. A block of this boot of which local state was lost is first taken up
+// The claim is a fence, too. A block of this boot whose local state was lost is first taken up
 // again by a new claim, a write that changes the object's version. Each write that lists what a
 // node's containers hold names the version that it was made for, so that those that were sent before
 // the loss have taken effect by then, or never do. Two things may still arrive: the claim of a new

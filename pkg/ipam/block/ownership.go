@@ -74,7 +74,7 @@ func (m *Manager) settleOurs(ctx context.Context, me *identity, b *local, object
 		return m.become(ctx, b.Space, b.prefix, owned, object.UID)
 	case !boot && len(b.Used) == 0:
 		return m.become(ctx, b.Space, b.prefix, dormant, object.UID)
-	case b.State == claiming: // the object is of another claim, of which the file was removed
+	case b.State == claiming: // the object is of another claim, whose file was removed
 		if err := m.locked(ctx, func(s *session) error { return s.doubt(b) }); err != nil {
 			return nil, err
 		}
@@ -93,7 +93,7 @@ func placed(object *v1alpha1.IPBlock) bool {
 func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
 	if !placed(object) {
 		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
-		return nil, nil // it is nothing that gives addresses
+		return nil, nil // no address is taken from it
 	}
 	cidr := netip.MustParsePrefix(object.Spec.CIDR)
 	if b, err := l.block(object.Spec.Space, cidr); err != nil || b != nil {

@@ -73,7 +73,7 @@ func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 	return orphans, nil
 }
 
-// fence takes up again the node's blocks of this boot of which local state was lost. What a process
+// fence takes up again the node's blocks of this boot whose local state was lost. What a process
 // had sent before that, to share one of them with what containers hold of it, has taken effect when
 // fence returns, or never does. A node that has its state, or has no block in this boot, only lists.
 func (m *Manager) fence(ctx context.Context, id *identity) error {
