@@ -1,7 +1,9 @@
-// Package attachment names the attachments of containers to networks.
+// Package attachment names the attachments of containers to networks, and says what each may do to
+// its node.
 //
 // Contract: two attachments are the same if and only if their IDs are equal. The JSON form and the
-// hash of an ID are in files and in comments of rules on nodes: they never change.
+// hash of an ID are in files and in comments of rules on nodes: they never change. Limits are in
+// records; nil Limits allow everything.
 package attachment
 
 import (

@@ -7,7 +7,7 @@
 // operation on a sandbox, in which it reads each configuration once. Every failure is a
 // *failure.Error that names the plugin; a delegate's own CNI error, code and details, is in its
 // chain. A plugin that is exec'd leads a process group of its own, which is killed as a whole when
-// ctx is done.
+// ctx is done or when it prints too much.
 package invoke
 
 import (
