@@ -29,6 +29,9 @@ say "scripts"
 mapfile -t shell < <(git ls-files -co --exclude-standard -- 'scripts/*.sh' '.ci/run' 'e2e/testdata/*')
 shellcheck --exclude=SC1091 "${shell[@]}" || failed=1 # what they source is checked by itself
 
+say "figures of the code, beside those of its peers"
+(cd scripts/tools && go run ./measure -peers measure/peers.txt Braid=../..)
+
 if [ $failed != 0 ]; then
 	say "failed"
 	exit 1

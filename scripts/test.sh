@@ -95,7 +95,7 @@ fi
 kept=.cache/test-some
 if [ "$*" = ./... ]; then
 	kept=.cache/test
-	(cd scripts/tools && quietly go test -json ./testsummary) >>"$work/native.json" || failed=1
+	(cd scripts/tools && quietly go test -json ./testsummary ./measure) >>"$work/native.json" || failed=1
 	(cd scripts/tools/image && quietly go test -json .) >>"$work/native.json" || failed=1
 fi
 rm -rf "$kept"
