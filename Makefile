@@ -1,6 +1,6 @@
 # Each verb is a script of the same name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build image generate fmt lint test e2e conformance fuzz bench soak demo
+.PHONY: help build image generate fmt lint test test-fast e2e conformance fuzz bench soak demo
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ image: ## make the container image in bin/image, for amd64 and arm64; PUSH=REFER
 
 test: ## unit, network namespace and API server tests, in a user-mode kernel where this one lacks something
 	@scripts/test.sh
+
+test-fast: ## tests that need neither root nor an API server, in less than a minute
+	@scripts/test-fast.sh
 
 e2e: ## real pods: kubelet, containerd and a control plane on this machine
 	@scripts/e2e.sh

@@ -216,3 +216,27 @@ func TestCommandsHaveVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestMap: pkg/README.md names each package, and no other.
+func TestMap(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("\\]\\(([a-z/]+)\\)|`([a-z]+/[a-z/]+)`").FindAllSubmatch(text, -1) {
+		name := "pkg/" + string(m[1]) + string(m[2])
+		if strings.HasPrefix(name, "pkg/cmd/") {
+			continue
+		}
+		named[name] = true
+		if info, err := os.Stat(filepath.Join("..", name)); err != nil || !info.IsDir() {
+			t.Errorf("pkg/README.md names %s, which is no package", name)
+		}
+	}
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.ImportPath, "pkg/") && !below(p.ImportPath, "pkg/api") && !named[p.ImportPath] {
+			t.Errorf("pkg/README.md does not name %s", p.ImportPath)
+		}
+	}
+}
