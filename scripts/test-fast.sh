@@ -7,5 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh
 
 mapfile -t packages < <(go list -f '{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}' ./... |
-	awk 'NF > 1 && !/\/(pkg\/nettest|e2e\/lab)( |$)/ { print $1 }')
+	awk 'NF > 1 && !/\/(pkg\/nettest|pkg\/plugin\/plugintest|e2e\/lab)( |$)/ { print $1 }')
 exec go test -short -vet=off "${packages[@]}"
