@@ -240,3 +240,14 @@ func TestErrorSaysTheLine(t *testing.T) {
 		}
 	}
 }
+
+// Amend changes nothing of the rule, not even what its lists have room for.
+func TestAmendLeavesTheRule(t *testing.T) {
+	r := rule(t, `{"namespaces":["a"],"masters":["ens1"]}`)
+	room := append(make([]string, 0, 2), "ens1")
+	r.Masters = room
+	policy.Amend(r, policy.Judge(r, network(t, `{"type":"macvlan","master":"ens2"}`))...)
+	if got := room[:2][1]; got != "" || len(r.Masters) != 1 {
+		t.Errorf("the rule has masters %q, and %q behind them", r.Masters, got)
+	}
+}

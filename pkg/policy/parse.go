@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,14 +16,6 @@ import (
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
-
-// Keys are those of a rule, in the order in which they are written.
-func Keys() []string {
-	return []string{
-		"namespaces", "all", "types", "exec", "masters", "vlans", "bridges", "prefixes", "hostPorts", "sysctls",
-		"onDisk", "defaultNetworks", "networks", "ranges",
-	}
-}
 
 // Parse reads the rules of a policy, a list. Errors are *failure.Error with the field, beginning at
 // field, and what is allowed.
@@ -53,115 +44,48 @@ func Parse(field string, raw json.RawMessage) ([]Rule, error) {
 }
 
 func parseRule(field string, raw json.RawMessage) (*Rule, error) {
-	keys, err := strictjson.Object(raw)
+	given, err := strictjson.Object(raw)
 	if err != nil {
 		return nil, bad(field, `give an object, as {"namespaces": ["team-a"]}`, err)
 	}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if !slices.Contains(Keys(), key) {
-			return nil, bad(field+"."+strictjson.Label(key), "use "+strings.Join(Keys(), ", "), errors.New("a rule has no such key"))
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(Keys(), name) {
+			return nil, bad(field+"."+strictjson.Label(name), "use "+strings.Join(Keys(), ", "), errors.New("a rule has no such key"))
 		}
 	}
 	rule := Default()
-	p := parser{field: field, keys: keys}
-	p.namespaces(&rule)
-	value(&p, "all", &rule.All, "give true or false", strictjson.Bool)
-	value(&p, "types", &rule.Types, "give a list of plugin types", list(pluginType))
-	value(&p, "exec", &rule.Exec, "give a list of plugin types", list(pluginType))
-	value(&p, "masters", &rule.Masters, `give a list of links, as ["ens2*"]`, list(pattern))
-	value(&p, "vlans", &rule.VLANs, `give a list of VLANs, as ["100-199", 205]`, list(span(maxVLAN)))
-	value(&p, "bridges", &rule.Bridges, `give a list of bridges, as ["br-*"]`, list(pattern))
-	value(&p, "prefixes", &rule.Prefixes, `give a list of prefixes, as ["10.9.0.0/16"]`, list(prefix))
-	value(&p, "hostPorts", &rule.HostPorts, `give an object, as {"ports": ["1024-65535"], "loopback": false}`, p.hostPorts)
-	value(&p, "sysctls", &rule.Sysctls, `give a list of parameters, as ["net.ipv4.conf.IFNAME.*"]`, list(pattern))
-	value(&p, "onDisk", &rule.OnDisk, "give true or false", strictjson.Bool)
-	value(&p, "defaultNetworks", &rule.DefaultNetworks, "give true or false", strictjson.Bool)
-	value(&p, "networks", &rule.Networks, "give a number, 0 for none", number)
-	value(&p, "ranges", &rule.Ranges, "give a number, 0 for none", number)
-	p.contradictions(&rule)
-	if p.err != nil {
-		return nil, p.err
+	for _, k := range keys() {
+		raw, ok := given[k.name]
+		if !ok {
+			continue
+		}
+		if err := k.parse(&rule, raw); err != nil {
+			return nil, bad(field+"."+k.name, k.allowed, err)
+		}
 	}
-	return &rule, nil
+	return &rule, rule.contradiction(field, given)
 }
 
-// parser decodes one rule, key by key. After the first error its methods do nothing.
-type parser struct {
-	field string
-	keys  map[string]json.RawMessage
-	err   error
-}
-
-// value decodes a key into a field, which keeps its default where the key is absent.
-func value[T any](p *parser, key string, into *T, allowed string, decode func(json.RawMessage) (T, error)) {
-	raw, ok := p.keys[key]
-	if !ok || p.err != nil {
-		return
+// contradiction refuses a rule that is for nobody, and keys that leave each other without effect.
+func (r *Rule) contradiction(field string, given map[string]json.RawMessage) error {
+	if len(r.Namespaces) == 0 {
+		return bad(field+".namespaces", allowedNamespaces, errors.New("the rule names no namespace"))
 	}
-	v, err := decode(raw)
-	if err != nil {
-		p.fail(key, allowed, err)
-		return
+	if r.All && len(given) > len([]string{"namespaces", "all"}) {
+		return bad(field+".all", "keep it and namespaces alone, or remove it", errors.New("it lifts what the rule's other keys demand"))
 	}
-	*into = v
-}
-
-func (p *parser) fail(key, fix string, err error) {
-	if p.err == nil {
-		p.err = bad(p.field+"."+key, fix, err)
-	}
-}
-
-// namespaces decodes the key without which a rule is for nobody.
-func (p *parser) namespaces(rule *Rule) {
-	const allowed = `name the namespaces that the rule is for, as ["team-a", "lab-*"]`
-	value(p, "namespaces", &rule.Namespaces, allowed, list(namespace))
-	if p.err == nil && len(rule.Namespaces) == 0 {
-		p.fail("namespaces", allowed, errors.New("the rule names no namespace"))
-	}
-}
-
-// contradictions refuses keys that leave each other without effect.
-func (p *parser) contradictions(rule *Rule) {
-	if p.err != nil {
-		return
-	}
-	if rule.All && len(p.keys) > len([]string{"namespaces", "all"}) {
-		p.fail("all", "keep it and namespaces alone, or remove it", errors.New("it lifts what the rule's other keys demand"))
-	}
-	for i, kind := range rule.Types {
+	for i, kind := range r.Types {
 		if !slices.Contains(builtIn(), kind) {
-			p.fail(fmt.Sprintf("types[%d]", i), "name it in exec", fmt.Errorf("%s is not built in, so that it would have to be exec'd", kind))
+			return bad(fmt.Sprintf("%s.types[%d]", field, i), "name it in exec", fmt.Errorf("%s is not built in, so that it would have to be exec'd", kind))
 		}
 	}
-	if len(rule.Types)+len(rule.Exec) == 0 {
-		p.fail("types", `name plugins, or forbid networks with "networks": 0`, errors.New("the rule allows no plugin at all"))
+	if len(r.Types)+len(r.Exec) == 0 {
+		return bad(field+".types", `name plugins, or forbid networks with "networks": 0`, errors.New("the rule allows no plugin at all"))
 	}
-	if _, ok := p.keys["hostPorts"]; ok && rule.HostPorts.Loopback && len(rule.HostPorts.Ports) == 0 {
-		p.fail("hostPorts.loopback", "name ports, or remove it", errors.New("the rule allows no port"))
+	if r.HostPorts.Loopback && len(r.HostPorts.Ports) == 0 {
+		return bad(field+".hostPorts.loopback", "name ports, or remove it", errors.New("the rule allows no port"))
 	}
-}
-
-func (p *parser) hostPorts(raw json.RawMessage) (HostPorts, error) {
-	keys, err := strictjson.Object(raw)
-	if err != nil {
-		return HostPorts{}, err
-	}
-	ports := HostPorts{Ports: Default().HostPorts.Ports}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		switch key {
-		case "ports":
-			ports.Ports, err = list(span(maxPort))(keys[key])
-		case "loopback":
-			ports.Loopback, err = strictjson.Bool(keys[key])
-		default:
-			err = errors.New("is unknown")
-		}
-		if err != nil {
-			return HostPorts{}, fmt.Errorf("%s: %w", strictjson.Label(key), err)
-		}
-	}
-	return ports, nil
+	return nil
 }
 
 // list decodes a list; an empty one is not nil.
@@ -238,32 +162,4 @@ func number(raw json.RawMessage) (int, error) {
 // bad is an error in a rule.
 func bad(field, fix string, err error) *failure.Error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: field, Err: err, Fix: fix}
-}
-
-// String is the rule as it is written: the keys that differ from the tenant's default.
-func (r *Rule) String() string {
-	var parts []string
-	def := Default()
-	for _, key := range Keys() {
-		if have := r.value(key); !reflect.DeepEqual(have, def.value(key)) {
-			parts = append(parts, Line(key, have))
-		}
-	}
-	return "{" + strings.Join(parts, ", ") + "}"
-}
-
-// MarshalJSON is String.
-func (r Rule) MarshalJSON() ([]byte, error) { return []byte(r.String()), nil }
-
-// Line is a key of a rule with its value, as it is written.
-func Line(key string, value any) string { return fmt.Sprintf("%q: %s", key, strictjson.Marshal(value)) }
-
-// value is that of a key.
-func (r *Rule) value(key string) any {
-	return map[string]any{
-		"namespaces": r.Namespaces, "all": r.All, "types": r.Types, "exec": r.Exec, "masters": r.Masters, "vlans": r.VLANs,
-		"bridges": r.Bridges, "prefixes": r.Prefixes, "sysctls": r.Sysctls, "onDisk": r.OnDisk, "defaultNetworks": r.DefaultNetworks,
-		"networks": r.Networks, "ranges": r.Ranges,
-		"hostPorts": map[string]any{"ports": r.HostPorts.Ports, "loopback": r.HostPorts.Loopback},
-	}[key]
 }

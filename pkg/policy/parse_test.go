@@ -22,7 +22,7 @@ func TestParse(t *testing.T) {
 		`{"namespaces": ["team-a"]}`,
 		`{"namespaces": ["*"], "all": true}`,
 		`{"namespaces": ["a-*","b"], "types": ["bridge"], "exec": ["vlan"], "masters": ["ens*"], "vlans": ["100-199","205"], "bridges": [], ` +
-			`"prefixes": ["10.9.0.0/16","fd00::/8"], "hostPorts": {"loopback":true,"ports":["80","1024-65535"]}, "sysctls": ["net.*"], "onDisk": true, ` +
+			`"prefixes": ["10.9.0.0/16","fd00::/8"], "hostPorts": {"ports":["80","1024-65535"],"loopback":true}, "sysctls": ["net.*"], "onDisk": true, ` +
 			`"defaultNetworks": true, "networks": 2, "ranges": 1}`,
 	} {
 		if got := rule(t, text).String(); got != text {

@@ -58,9 +58,9 @@ type Rule struct {
 
 // HostPorts are ports of the node.
 type HostPorts struct {
-	Ports []Span
+	Ports []Span `json:"ports"`
 	// Loopback allows those of the loopback addresses.
-	Loopback bool
+	Loopback bool `json:"loopback"`
 }
 
 // Default is the tenant's default.

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -20,18 +19,13 @@ type Violation struct {
 	Key string
 	// What says what is not allowed, and what would be.
 	What string
-	// allow changes a rule so that it allows this.
+	// allow changes a rule so that it allows this. It does not write into lists that the rule has.
 	allow func(*Rule)
 }
 
 // Amend returns a rule for the same namespaces that allows all of the violations.
 func Amend(r *Rule, violations ...Violation) *Rule {
 	amended := *r
-	amended.HostPorts.Ports = slices.Clone(r.HostPorts.Ports)
-	for _, list := range []*[]string{&amended.Types, &amended.Exec, &amended.Masters, &amended.Bridges, &amended.Sysctls} {
-		*list = slices.Clone(*list)
-	}
-	amended.VLANs, amended.Prefixes = slices.Clone(r.VLANs), slices.Clone(r.Prefixes)
 	for _, v := range violations {
 		v.allow(&amended)
 	}
@@ -56,11 +50,9 @@ func (d Decision) Remedy(namespace string, violations ...Violation) string {
 		amended.Namespaces = []string{namespace}
 		return fmt.Sprintf(`add to "braid": {"policy": [...]}: %s`, amended)
 	}
-	var lines []string
-	for _, key := range Keys() {
-		if value := amended.value(key); !reflect.DeepEqual(value, d.value(key)) && (key == "all" || !amended.All) {
-			lines = append(lines, Line(key, value))
-		}
+	lines := amended.differing(d.Rule)
+	if amended.All {
+		lines = (&Rule{All: true}).differing(&Rule{})
 	}
 	return fmt.Sprintf("have in %s: %s", d.Name, strings.Join(lines, ", "))
 }
@@ -69,7 +61,7 @@ func (d Decision) Remedy(namespace string, violations ...Violation) string {
 func addText(into func(*Rule) *[]string, name string) func(*Rule) {
 	return func(r *Rule) {
 		if list := into(r); !slices.Contains(*list, name) {
-			*list = append(*list, name)
+			*list = append(slices.Clip(*list), name)
 		}
 	}
 }
@@ -77,7 +69,7 @@ func addText(into func(*Rule) *[]string, name string) func(*Rule) {
 func addSpan(into func(*Rule) *[]Span, s Span) func(*Rule) {
 	return func(r *Rule) {
 		if list := into(r); !s.within(*list) {
-			*list = append(*list, s)
+			*list = append(slices.Clip(*list), s)
 		}
 	}
 }
@@ -86,7 +78,7 @@ func addPrefixes(all []netip.Prefix) func(*Rule) {
 	return func(r *Rule) {
 		for _, p := range all {
 			if !covered(p, r.Prefixes) {
-				r.Prefixes = append(r.Prefixes, p)
+				r.Prefixes = append(slices.Clip(r.Prefixes), p)
 			}
 		}
 	}

@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/braid-cni/braid/pkg/strictjson"
+)
+
+// inPod reports whether the link that a plugin works on is in the pod, by the key that some plugins
+// have for it.
+func inPod(kind string, members []strictjson.Member) bool {
+	if kind != "macvlan" && kind != "ipvlan" && kind != "vlan" {
+		return false
+	}
+	in := false
+	for _, m := range members {
+		if strictjson.Fold(m.Key) == "linkincontainer" {
+			if in, _ = strictjson.Bool(m.Value); !in { // of two a plugin may take either
+				return false
+			}
+		}
+	}
+	return in
+}
+
+// master judges the link of the node that a plugin works on. One that needs a master and names none
+// takes that of the default route, one that it has another key for, or what the plugin before it
+// made, by its name on the node.
+func (j *judge) master(members []strictjson.Member) {
+	if j.inPod {
+		return
+	}
+	named := false
+	for _, m := range members {
+		key := strictjson.Fold(m.Key)
+		if key != "master" && key != "device" {
+			continue
+		}
+		if link := text(m.Value); link != "" {
+			named = true
+			j.link(at(j.path, m), link)
+		}
+	}
+	if !named && slices.Contains([]string{"macvlan", "ipvlan", "vlan", "host-device"}, j.kind) {
+		j.link(j.path+".master", "")
+	}
+}
+
+func (j *judge) link(field, link string) {
+	into := func(r *Rule) *[]string { return &r.Masters }
+	switch {
+	case anyMatches(j.rule.Masters, link):
+	case link == "":
+		j.add(field, "masters", addText(into, "*"), "without a master the node's own link is taken, and of masters %s may be used", names(j.rule.Masters))
+	default:
+		j.add(field, "masters", addText(into, link), "the master is %s, and of masters %s may be used", strictjson.Quote(link), names(j.rule.Masters))
+	}
+}
+
+// bridge judges the name of a bridge.
+func (j *judge) bridge(field string, raw json.RawMessage) {
+	name := text(raw)
+	if j.kind != "bridge" && j.kind != "ovs" || j.rule.Bridges == nil || anyMatches(j.rule.Bridges, name) || name == "" {
+		return
+	}
+	j.add(field, "bridges", addText(func(r *Rule) *[]string { return &r.Bridges }, name),
+		"the bridge is %s, and of bridges %s may be used", strictjson.Quote(name), names(j.rule.Bridges))
+}
+
+// vlans judges numbers of VLANs: one, a list, or a list of objects as of the key vlanTrunk.
+func (j *judge) vlans(field string, raw json.RawMessage) {
+	switch strictjson.Kind(raw) {
+	case "null":
+	case "a list":
+		for i, element := range strictjson.Elements(raw) {
+			j.vlans(fmt.Sprintf("%s[%d]", field, i), element)
+		}
+	case "an object":
+		s := Span{0, 0}
+		for _, m := range strictjson.Members(raw) {
+			switch strictjson.Fold(m.Key) {
+			case "id":
+				j.vlans(at(field, m), m.Value)
+			case "minid":
+				s.From = vlanOf(m.Value)
+			case "maxid":
+				s.To = vlanOf(m.Value)
+			}
+		}
+		if s != (Span{}) {
+			j.span(field, Span{max(s.From, 1), max(s.To, s.From, 1)})
+		}
+	default:
+		id := vlanOf(raw)
+		if id == unreadable {
+			j.span(field, Span{1, maxVLAN})
+		} else if id > 0 {
+			j.span(field, Span{id, id})
+		}
+	}
+}
+
+const unreadable = math.MaxInt32
+
+// vlanOf is a number; 0 is none.
+func vlanOf(raw json.RawMessage) int {
+	id, err := strconv.Atoi(string(raw))
+	if err != nil || id > maxVLAN {
+		return unreadable
+	}
+	return max(id, 0)
+}
+
+func (j *judge) span(field string, s Span) {
+	s.From, s.To = min(s.From, maxVLAN), min(s.To, maxVLAN)
+	if !s.within(j.rule.VLANs) {
+		j.add(field, "vlans", addSpan(func(r *Rule) *[]Span { return &r.VLANs }, s), "the VLAN is %s, and of VLANs %s may be used", s, names(j.rule.VLANs))
+	}
+}
