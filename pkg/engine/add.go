@@ -31,7 +31,7 @@ func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, er
 }
 
 func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.Result, error) {
-	if err := errors.Join(e.ready(), notNode(req.NetNS)); err != nil {
+	if err := errors.Join(e.ready(), e.notNode(req.NetNS)); err != nil {
 		return nil, err
 	}
 	sandbox, err := e.lock(ctx, req.ContainerID)
@@ -222,7 +222,7 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 			return err
 		}
 		err = e.trace("default route "+r.Attachment.IfName, func() error {
-			return e.Namespaces.MoveDefaultRoute(ctx, req.NetNS, r.Attachment.IfName, gateways)
+			return e.Interiors.MoveDefaultRoute(ctx, req.NetNS, r.Attachment.IfName, gateways)
 		})
 		if err != nil {
 			return failure.AtNAD(err, r.Attachment.Name)

@@ -23,7 +23,7 @@ func (e *Engine) Check(ctx context.Context, req *Request) error {
 }
 
 func (e *Engine) check(ctx context.Context, req *Request) error {
-	if err := notNode(req.NetNS); err != nil {
+	if err := e.notNode(req.NetNS); err != nil {
 		return err
 	}
 	sandbox, err := e.lock(ctx, req.ContainerID)

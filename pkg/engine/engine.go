@@ -51,10 +51,10 @@ type Namespaces interface {
 	// Identity returns a text that no other network namespace of this boot has or will have; empty
 	// if path is none. An error is that this could not be found out.
 	Identity(path string) (string, error)
+	// IsNode reports whether a path leads to the node's own namespace.
+	IsNode(path string) bool
 	// Links gives the names of all links.
 	Links(ctx context.Context, path string) ([]string, error)
-	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
-	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
 	// DeleteLinks removes the links that in-process plugins made, in one step.
 	DeleteLinks(ctx context.Context, path string) error
 	// Scratch makes an empty namespace, which lives until release is called.
@@ -67,6 +67,8 @@ type Interiors interface {
 	Interface(ctx context.Context, path, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
 	// DefaultRoutes takes note of the default routes.
 	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
+	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
+	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
 	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the
 	// family.
 	PreferDefaultRoute(ctx context.Context, path, ifname string) error

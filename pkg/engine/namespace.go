@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/record"
@@ -21,7 +20,7 @@ func (e *Engine) namespaceOf(req *Request, rec *record.Record) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) && !isNode(path) {
+		if id != "" && (rec.NetNSID == "" || id == rec.NetNSID) && !e.Namespaces.IsNode(path) {
 			return path, nil
 		}
 	}
@@ -61,7 +60,7 @@ func (e *Engine) presumed(req *Request) (*record.Record, error) {
 		return rec, nil
 	}
 	id, err := e.identify(rec.NetNS)
-	if err != nil || id == "" || isNode(rec.NetNS) {
+	if err != nil || id == "" || e.Namespaces.IsNode(rec.NetNS) {
 		return rec, err
 	}
 	others, err := e.Records.ReadOthers(req.ContainerID)
@@ -87,29 +86,14 @@ func (e *Engine) identify(path string) (string, error) {
 
 // notNode refuses to work in the node's own network namespace, by whatever path the runtime names
 // it: its links, routes and rules would be taken for a pod's.
-func notNode(path string) error {
-	if !isNode(path) {
+func (e *Engine) notNode(path string) error {
+	if !e.Namespaces.IsNode(path) {
 		return nil
 	}
 	return &failure.Error{
 		Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("%s leads to the network namespace of the node", strictjson.Quote(path)),
 		Fix: "name the namespace of a pod; a pod with hostNetwork needs no CNI plugin",
 	}
-}
-
-// isNode reports whether a path leads to the node's own network namespace: that of this process, or
-// of process 1 where that can be looked at.
-func isNode(path string) bool {
-	at, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	for _, node := range []string{nodeNS, "/proc/1/ns/net"} {
-		if own, err := os.Stat(node); err == nil && os.SameFile(at, own) {
-			return true
-		}
-	}
-	return false
 }
 
 // within is the request with the path of the sandbox's network namespace as it was found.

@@ -66,7 +66,7 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 // untouched reports whether the sandbox's namespace is there and has nothing but its loopback link,
 // or is none of a sandbox: its ADD was refused before the first change.
 func (e *Engine) untouched(ctx context.Context, req *Request) bool {
-	if isNode(req.NetNS) {
+	if e.Namespaces.IsNode(req.NetNS) {
 		return true
 	}
 	if id, err := e.Namespaces.Identity(req.NetNS); id == "" || err != nil {

@@ -49,6 +49,8 @@ type namespaces struct{ nl.Sandbox }
 
 func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }
 
+func (namespaces) IsNode(path string) bool { return netns.IsNode(path) }
+
 func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 	return n.DeleteGroup(ctx, path, linkGroup)
 }

@@ -61,12 +61,25 @@ func (ns *NS) Inode() uint64 { return ns.inode }
 
 // IsNode reports whether this is no pod's namespace but that of the machine: of this process or of
 // process 1, whatever path led to it.
-func (ns *NS) IsNode() bool { return ns.isAt("/proc/self/ns/net") || ns.isAt("/proc/1/ns/net") }
+func (ns *NS) IsNode() bool {
+	var own unix.Stat_t
+	return unix.Fstat(ns.fd, &own) == nil && isNode(&own)
+}
 
-// isAt reports whether a path leads to the namespace. One that cannot be looked at does not.
-func (ns *NS) isAt(path string) bool {
-	var st, own unix.Stat_t
-	return unix.Stat(path, &st) == nil && unix.Fstat(ns.fd, &own) == nil && st.Dev == own.Dev && st.Ino == own.Ino
+// IsNode is NS.IsNode for what a path leads to. What cannot be looked at is not the machine's.
+func IsNode(path string) bool {
+	var at unix.Stat_t
+	return unix.Stat(path, &at) == nil && isNode(&at)
+}
+
+func isNode(at *unix.Stat_t) bool {
+	for _, path := range []string{"/proc/self/ns/net", "/proc/1/ns/net"} {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && st.Dev == at.Dev && st.Ino == at.Ino {
+			return true
+		}
+	}
+	return false
 }
 
 // Path is the path that was opened, for messages.

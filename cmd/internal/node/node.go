@@ -91,6 +91,8 @@ func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
 
 func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }
 
+func (namespaces) IsNode(path string) bool { return netns.IsNode(path) }
+
 func (namespaces) Scratch() (string, func(), error) { return netns.Scratch() }
 
 // interiors is nl.Sandbox with the engine's types.
