@@ -91,5 +91,5 @@ func NewExec(log *slog.Logger, node Node) *invoke.Exec {
 	for kind, p := range Plugins(node) {
 		registry[kind] = session.Bind(p)
 	}
-	return &invoke.Exec{Builtin: registry, Log: log, Guard: uplink.Guard{Host: session.Host, Sysfs: "/sys"}, Release: session.Close}
+	return &invoke.Exec{Builtin: registry, Log: log, Guard: &uplink.Guard{Host: session.Host, Sysfs: "/sys"}, Release: session.Close}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -20,28 +21,36 @@ import (
 // Passthru is the mode of a macvlan that takes its master over: the node has no use of it then.
 const Passthru = "passthru"
 
-// Guard keeps binaries from taking the node's links. It is an invoke.Guard.
+// Guard keeps binaries from taking the node's links. It is an invoke.Guard, for one operation: it
+// looks at the node before the first binary, after each, and where a link is named that was not
+// there when it looked last.
 type Guard struct {
 	// Host returns a handle for the node's network namespace.
 	Host func() (*nl.Handle, error)
 	// Sysfs is where the kernel's devices are, "/sys".
 	Sysfs string
+	// Look looks at the node, for tests; nil for what Look of this package does.
+	Look func(context.Context, *nl.Handle) (*Node, error)
+
+	mu sync.Mutex
+	// last is what the node was when it was looked at last; nil for not yet.
+	last *Node
 }
 
 // Watch judges the links that a configuration names, by name, alternative name, index, MAC, or the
 // path or bus ID of their device. What moves a link may not name one that the node or others use;
 // what works on a master may not take over one that the node lives by. after finds uplinks that were
 // taken though the configuration did not name them.
-func (g Guard) Watch(ctx context.Context, kind string, config []byte, limits *attachment.Limits) (after func(context.Context) error, err error) {
+func (g *Guard) Watch(ctx context.Context, kind string, config []byte, limits *attachment.Limits) (after func(context.Context) error, err error) {
 	host, err := g.Host()
 	if err != nil {
 		return nil, err
 	}
-	before, err := Look(ctx, host)
+	named := read(config)
+	before, err := g.node(ctx, host, &named)
 	if err != nil {
 		return nil, err
 	}
-	named := read(config)
 	for _, at := range named.moved {
 		for _, link := range g.named(before, at.value) {
 			use, err := before.Use(ctx, link)
@@ -57,7 +66,7 @@ func (g Guard) Watch(ctx context.Context, kind string, config []byte, limits *at
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		now, err := Look(ctx, host)
+		now, err := g.look(ctx, host)
 		if err != nil {
 			return err
 		}
@@ -68,8 +77,38 @@ func (g Guard) Watch(ctx context.Context, kind string, config []byte, limits *at
 	}, nil
 }
 
+// look looks at the node.
+func (g *Guard) look(ctx context.Context, host *nl.Handle) (*Node, error) {
+	look := g.Look
+	if look == nil {
+		look = Look
+	}
+	now, err := look(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = now
+	return now, nil
+}
+
+// node returns the node as it was when it was looked at last. It looks again for a link that was not
+// there: a plugin of this operation may have made it.
+func (g *Guard) node(ctx context.Context, host *nl.Handle, named *names) (*Node, error) {
+	g.mu.Lock()
+	last := g.last
+	g.mu.Unlock()
+	known := func(value string) bool { return value == "" || len(g.named(last, value)) > 0 }
+	if last == nil || slices.ContainsFunc(named.moved, func(a at) bool { return !known(a.value) }) ||
+		slices.ContainsFunc(named.masters, func(master string) bool { return !known(master) }) {
+		return g.look(ctx, host)
+	}
+	return last, nil
+}
+
 // masters judges the links that plugins work on.
-func (g Guard) masters(ctx context.Context, host *nl.Handle, node *Node, kind string, named *names, limits *attachment.Limits) error {
+func (g *Guard) masters(ctx context.Context, host *nl.Handle, node *Node, kind string, named *names, limits *attachment.Limits) error {
 	if named.inPod {
 		return nil
 	}
@@ -181,7 +220,7 @@ func texts(value json.RawMessage) []string {
 }
 
 // named are the links that a value may mean.
-func (g Guard) named(node *Node, value string) (links []*nl.Link) {
+func (g *Guard) named(node *Node, value string) (links []*nl.Link) {
 	if value == "" {
 		return nil
 	}
@@ -199,7 +238,7 @@ func (g Guard) named(node *Node, value string) (links []*nl.Link) {
 }
 
 // devices are the directories of the devices that a value may mean: a path, or the ID on a bus.
-func (g Guard) devices(value string) (dirs []string) {
+func (g *Guard) devices(value string) (dirs []string) {
 	candidates := []string{value}
 	if !strings.Contains(value, "/") && value != "." && value != ".." {
 		// A pattern would only find more.
@@ -214,7 +253,7 @@ func (g Guard) devices(value string) (dirs []string) {
 }
 
 // of reports whether a link is one of these devices, or of one below them.
-func (g Guard) of(link string, devices []string) bool {
+func (g *Guard) of(link string, devices []string) bool {
 	if len(devices) == 0 {
 		return false
 	}

@@ -157,7 +157,7 @@ func TestM26UplinkOnBondAndVLAN(t *testing.T) {
 func watch(t *testing.T, n *nettest.Namespace, sysfs, kind, config string, limits *attachment.Limits) (string, func(context.Context) error) {
 	t.Helper()
 	handle := open(t, n)
-	guard := uplink.Guard{Host: func() (*nl.Handle, error) { return handle, nil }, Sysfs: sysfs}
+	guard := &uplink.Guard{Host: func() (*nl.Handle, error) { return handle, nil }, Sysfs: sysfs}
 	after, err := guard.Watch(t.Context(), kind, []byte(config), limits)
 	if err == nil {
 		return "", after
@@ -290,6 +290,37 @@ func TestM26TakenAllTheSame(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// TestM26LooksOnce: one operation looks at the node once before its binaries, and after each of them,
+// but misses no link that was made meanwhile.
+func TestM26LooksOnce(t *testing.T) {
+	n := nettest.New(t)
+	n.Veth("a0", nettest.New(t), "a1")
+	route(t, n, "0.0.0.0/0", "a0", 0)
+	handle, looks := open(t, n), 0
+	guard := &uplink.Guard{Sysfs: "/sys", Host: func() (*nl.Handle, error) { return handle, nil }, Look: func(ctx context.Context, h *nl.Handle) (*uplink.Node, error) {
+		looks++
+		return uplink.Look(ctx, h)
+	}}
+	limits := &attachment.Limits{Namespace: "team"}
+	var after func(context.Context) error
+	for range 3 {
+		var err error
+		if after, err = guard.Watch(t.Context(), "vlan", []byte(`{"master":"a0"}`), limits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if looks != 1 {
+		t.Errorf("looked %d times before", looks)
+	}
+	if err := after(t.Context()); err != nil || looks != 2 {
+		t.Errorf("looked %d times, %v", looks, err)
+	}
+	n.Bridge("br0")
+	if _, err := guard.Watch(t.Context(), "host-device", []byte(`{"device":"br0"}`), limits); failure.ReasonOf(err) != failure.NodeProtected {
+		t.Errorf("a link that was made meanwhile: %v", err)
 	}
 }
 
