@@ -99,8 +99,8 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Remote, RuntimeCache, Observer, Trace, Now and Upkeep are
-// required.
+// Engine is safe for concurrent use. All fields but Nodes, Remote, RuntimeCache, Observer, Trace, Now and Upkeep
+// are required.
 //
 // An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
 // nor Policy.
@@ -108,6 +108,8 @@ type Engine struct {
 	Node   *conf.Node
 	Policy *conf.Policy
 	Source resolve.Source
+	// Nodes has the labels of this node, for NADs with a nodeSelector. Without it, they are ignored.
+	Nodes resolve.Nodes
 	// Remote is that the source is asked over the network, which STATUS does not do.
 	Remote     bool
 	Reporter   Reporter

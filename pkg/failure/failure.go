@@ -27,6 +27,7 @@ const (
 	InvalidAnnotation   Reason = "InvalidAnnotation"   // the pod's networks or default-network annotation; code 7
 	NADNotFound         Reason = "NADNotFound"         // code 7
 	NADForbidden        Reason = "NADForbidden"        // namespace isolation; code 7
+	NodeNotSelected     Reason = "NodeNotSelected"     // the node lacks labels that the NAD's nodeSelector asks for; code 7
 	NodeProtected       Reason = "NodeProtected"       // a tenant's network would change or take something of the node; code 7
 	NADInvalid          Reason = "NADInvalid"          // spec.config is no usable CNI configuration; code 7
 	MissingCapability   Reason = "MissingCapability"   // a request that no plugin of the chain declares; code 7
@@ -165,7 +166,7 @@ func Code(err error) uint {
 		return ce.Code
 	}
 	switch ReasonOf(err) {
-	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NodeProtected, NADInvalid, MissingCapability, DefaultRouteRefused,
+	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NodeNotSelected, NodeProtected, NADInvalid, MissingCapability, DefaultRouteRefused,
 		PolicyRefused, DeviceUnavailable, NetworkNotFound, PluginNotFound:
 		return types.ErrInvalidNetworkConfig
 	case InvalidEnvironment, InterfaceConflict:

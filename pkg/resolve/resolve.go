@@ -42,6 +42,12 @@ type Devices interface {
 	Has(ctx context.Context, resource string) bool
 }
 
+// Nodes is where Node objects come from.
+type Nodes interface {
+	// Node returns a node, with its labels.
+	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
+}
+
 // Resolver is safe for concurrent use.
 type Resolver struct {
 	Node   *conf.Node
@@ -49,6 +55,8 @@ type Resolver struct {
 	Source Source
 	// Devices is nil where it is not known which devices pods have: networks get stand-ins then.
 	Devices Devices
+	// Nodes is nil where the nodeSelectors of NADs are not compared with this node.
+	Nodes Nodes
 	// Elsewhere is that this machine is not the pod's node. The networks on the node's disk are
 	// Unknown then, and the auxiliary chain is left out.
 	Elsewhere bool
@@ -68,7 +76,7 @@ type Sandbox struct {
 func Any(call *conf.Call) Sandbox { return Sandbox{ContainerID: "any", IfName: "eth0", Call: call} }
 
 // Attachments returns what the pod gets, the default network first; of a nil pod, what one gets
-// that asks for nothing.
+// that asks for nothing. Networks whose nodeSelector does not select this node are refused.
 func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.Pod) ([]plan.Attachment, error) {
 	requests, err := r.requests(sandbox.Call, pod)
 	if err != nil {
@@ -76,6 +84,9 @@ func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.
 	}
 	definitions, err := r.definitions(ctx, requests)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.selected(ctx, requests, definitions); err != nil {
 		return nil, err
 	}
 	return r.plan(ctx, sandbox, pod, requests, definitions)

@@ -33,6 +33,8 @@ type memory struct {
 	// namespaces have labels; namespaceErr, if set, is the answer to questions about them.
 	namespaces   map[string]map[string]string
 	namespaceErr error
+	// nodes have labels.
+	nodes map[string]map[string]string
 	// err, if set, is the answer to every question.
 	err error
 
@@ -78,6 +80,16 @@ func (m *memory) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, 
 		return &metav1.ObjectMeta{Name: name, Labels: labels}, nil
 	}
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, name)
+}
+
+func (m *memory) Node(_ context.Context, name string) (*metav1.ObjectMeta, error) {
+	if err := m.ask("node " + name); err != nil {
+		return nil, err
+	}
+	if labels, ok := m.nodes[name]; ok {
+		return &metav1.ObjectMeta{Name: name, Labels: labels}, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
 }
 
 // rig is a node and what there is in its cluster, in memory and as manifests.

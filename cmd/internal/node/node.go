@@ -52,6 +52,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		Policy:       o.Policy,
 		RuntimeCache: cnicache.Runtime,
 		Source:       source,
+		Nodes:        source,
 		Remote:       remote,
 		Reporter:     source,
 		Devices:      kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),

@@ -21,6 +21,8 @@ const (
 	StatusAnnotation = "k8s.v1.cni.cncf.io/network-status"
 	// ResourceNameAnnotation on a NAD names the device-plugin resource whose devices its attachments use.
 	ResourceNameAnnotation = "k8s.v1.cni.cncf.io/resourceName"
+	// NodeSelectorAnnotation on a NAD selects, by their labels, the nodes that its pods may run on.
+	NodeSelectorAnnotation = "k8s.v1.cni.cncf.io/nodeSelector"
 	// DefaultNetworkAnnotation on a pod replaces the cluster-wide default network for this pod (a Multus extension).
 	DefaultNetworkAnnotation = "v1.multus-cni.io/default-network"
 )

@@ -1,0 +1,46 @@
+package resolve_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/resolve"
+)
+
+// An ADD asks for the node once, if a NAD has a selector, and refuses a node that is not selected. A
+// plan of what was attached is not refused.
+func TestU10NodeSelectorAtADD(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, `,"braid":{"nodeName":"n"}`)
+	for ref, selector := range map[string]string{"web/here": "pool=data", "web/too": "zone", "web/there": "pool=other", "web/broken": "="} {
+		r.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).Annotations = map[string]string{nadv1.NodeSelectorAnnotation: selector}
+	}
+	r.objs.nodes = map[string]map[string]string{"n": {"pool": "data", "zone": "a"}}
+	for networks, want := range map[string]failure.Reason{
+		"a,b": "", "a,here,too": "", "here,there": failure.NodeNotSelected, "broken": failure.NADInvalid,
+	} {
+		r.objs.asked = nil
+		resolver := r.resolver(&r.objs, nil)
+		resolver.Nodes = &r.objs
+		pod := r.pod("web/p", networks)
+		_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
+		if failure.ReasonOf(err) != want {
+			t.Errorf("%s: got %v, want reason %q", networks, err, want)
+		}
+		asked := len(slices.DeleteFunc(slices.Clone(r.objs.asked), func(what string) bool { return what != "node n" }))
+		if wanted := min(1, strings.Count(networks, "e")); asked != wanted {
+			t.Errorf("%s: the node is asked for %d times, want %d", networks, asked, wanted)
+		}
+		if _, exact, err := resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, nil); networks != "broken" && (err != nil || !exact) {
+			t.Errorf("%s: past: %v", networks, err)
+		}
+	}
+	r.objs.nodes = nil
+	resolver := r.resolver(&r.objs, nil)
+	resolver.Nodes = &r.objs
+	_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), r.pod("web/p", "here"))
+	fails(t, err, failure.InvalidConfig, "web/here", "nodeName", "set it to the name of the Node object")
+}
