@@ -71,6 +71,23 @@ func (h *Handle) Addrs(ctx context.Context, index int) ([]Addr, error) {
 	return addrs, nil
 }
 
+// AddrsByLink lists the addresses of all links, by the index of the link.
+func (h *Handle) AddrsByLink(ctx context.Context) (map[int][]Addr, error) {
+	list, err := h.dump(ctx, unix.RTM_GETADDR, vnl.NewIfAddrmsg(unix.AF_UNSPEC))
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	addrs := map[int][]Addr{}
+	for _, m := range list {
+		if len(m) < unix.SizeofIfAddrmsg {
+			return nil, fmt.Errorf("list addresses: %w", errShort)
+		}
+		header := vnl.DeserializeIfAddrmsg(m)
+		addrs[int(header.Index)] = append(addrs[int(header.Index)], addrOf(header, m[unix.SizeofIfAddrmsg:]))
+	}
+	return addrs, nil
+}
+
 func addrOf(header *vnl.IfAddrmsg, attrs []byte) Addr {
 	ip := attr(attrs, unix.IFA_LOCAL)
 	if ip == nil { // IPv6 has it only where the other end has an address
@@ -114,5 +131,5 @@ func (h *Handle) AwaitAddrs(ctx context.Context, ns *netns.NS, index int) error 
 	if done, err := settled(); done || err != nil {
 		return err
 	}
-	return onChange(ctx, ns, unix.RTNLGRP_IPV6_IFADDR, settled)
+	return onChange(ctx, ns, settled, unix.RTNLGRP_IPV6_IFADDR)
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 )
 
-// onChange calls done at once, and again when the kernel says that something of a group (unix.RTNLGRP_LINK, ...) has changed in the
+// onChange calls done at once, and again when the kernel says that something of the groups (unix.RTNLGRP_LINK, ...) has changed in the
 // namespace, until it says so or fails. It returns when ctx ends, with its error.
-func onChange(ctx context.Context, ns *netns.NS, group uint, done func() (bool, error)) error {
+func onChange(ctx context.Context, ns *netns.NS, done func() (bool, error), groups ...uint) error {
 	var socket *vnl.NetlinkSocket
 	err := ns.Do(func() (err error) {
-		socket, err = vnl.SubscribeAt(vnetns.None(), vnetns.None(), unix.NETLINK_ROUTE, group)
+		socket, err = vnl.SubscribeAt(vnetns.None(), vnetns.None(), unix.NETLINK_ROUTE, groups...)
 		return err
 	})
 	if err != nil {
@@ -50,5 +50,12 @@ func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) erro
 	if done, err := carrier(); done || err != nil {
 		return err
 	}
-	return onChange(ctx, ns, unix.RTNLGRP_LINK, carrier)
+	return onChange(ctx, ns, carrier, unix.RTNLGRP_LINK)
+}
+
+// Watch calls changed at once, and again when a link or an address of the namespace has changed. It
+// returns when ctx ends, with its error.
+func Watch(ctx context.Context, ns *netns.NS, changed func()) error {
+	return onChange(ctx, ns, func() (bool, error) { changed(); return false, nil },
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 }
