@@ -110,6 +110,8 @@ func honest() []write {
 		status("network-status of a pod of the node", pods+"pod-a", `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
 		ofAgent("condition", nodes+"a", `{"status": {"conditions": [{"type": "BraidReady", "status": "True"}]}}`),
 		ofAgent("annotation", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/report": "x"}}}`),
+		ofAgent("interfaces", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/node-interfaces": "[]"}}}`),
+		ofAgent("no interfaces", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/node-interfaces": null}}}`),
 		ofAgent("resource", nodes+"a", `{"status": {"capacity": {"braid-cni.io/data": "5"}, "allocatable": {"braid-cni.io/data": "5"}}}`),
 		token("token of the node", `"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "UID-A"}`),
 		event("event", "a", "a"),

@@ -119,6 +119,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 			return err
 		}
 		group.Go(func() error { return a.credential().Run(ctx) })
+		group.Go(func() error { a.keepInterfaces(ctx); return nil })
 		return keeper.Run(ctx)
 	})
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })

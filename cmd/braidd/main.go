@@ -73,6 +73,8 @@ type options struct {
 	runDir string
 	// runtimeCache is the directory of the runtime's libcni cache.
 	runtimeCache string
+	// netns is the path of the node's network namespace.
+	netns string
 	// inContainer is that the agent stays in the mount namespace that it was started in.
 	inContainer bool
 	// config has keys of Braid's configuration; empty for the defaults of all.
@@ -144,7 +146,7 @@ func (o *options) enterNode() error {
 
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{
-		image: "/", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+		image: "/", netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
 	}
 	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -152,7 +154,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.config, "config", "", "`file` with keys of Braid's configuration, a JSON object; the default network and the kubeconfig are set by the agent")
+	f.StringVar(&o.config, "config", "", "`file` with keys of Braid's configuration, a JSON object; the default network and the kubeconfig are set by the agent. "+interfacesFile+" beside it, which may be missing, has the node's interfaces")
 	f.StringVar(&o.defaultNetwork, "default-network", "", "`name` or file of the default network; by default the first configuration that can be one")
 	profile := f.String("profile", "auto", "`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
 	f.StringVar(&o.place.Conf, "cni-conf-dir", "", "`directory` of the runtime's CNI configurations; by default the profile's")

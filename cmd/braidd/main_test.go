@@ -75,6 +75,8 @@ type rig struct {
 	// uninstall and restore are the agent's options.
 	uninstall bool
 	restore   string
+	// netns is the path of the node's network namespace; empty for that of the test.
+	netns string
 	// uid is the agent's pod's, listen where it serves metrics.
 	uid, listen string
 }
@@ -144,6 +146,9 @@ func (r *rig) start() (stop func() error) {
 	}, &r.log)
 	must(r.t, err)
 	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
+	if r.netns != "" {
+		o.netns = r.netns
+	}
 	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
 	must(r.t, err)
 	ctx, cancel := context.WithCancel(r.t.Context())

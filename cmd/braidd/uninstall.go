@@ -52,6 +52,9 @@ func (a *daemon) remove(ctx context.Context, e *engine.Engine) {
 	for _, path := range out.Changed {
 		a.log.InfoContext(ctx, "file restored or removed", "path", path)
 	}
+	if err == nil {
+		err = a.takeBackInterfaces(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return

@@ -29,7 +29,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/braid-cni/braid/e2e/lab"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/gke"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/nodenet"
 )
 
 var (
@@ -270,33 +273,86 @@ func TestValuesReachTheObjects(t *testing.T) {
 	if diff := cmp.Diff(readYAML(t, "testdata/all.yaml")["config"], config); diff != "" {
 		t.Errorf("the configuration (-value +rendered):\n%s", diff)
 	}
+	interfaces, err := nodenet.Parse([]byte(decode[corev1.ConfigMap](t, manifests, "ConfigMap").Data["node-interfaces.json"]))
+	if err != nil || len(interfaces) != 4 || len(interfaces[0].Addresses("host1")) != 1 {
+		t.Errorf("interfaces of the nodes: %+v, %v", interfaces, err)
+	}
+}
+
+// TestU5GKERender: what is rendered of a cluster configuration are values of the chart.
+func TestU5GKERender(t *testing.T) {
+	c, problems, err := gke.Read("../gke/cluster.yaml")
+	if err != nil || len(problems) > 0 {
+		t.Fatal(problems, err)
+	}
+	values, err := c.Values()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, values, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustHelm(t, "lint", "--strict", "--values", path, "braid")
+	data := decode[corev1.ConfigMap](t, render(t, "kube-system", "--values", path), "ConfigMap").Data
+	interfaces, err := nodenet.Parse([]byte(data["node-interfaces.json"]))
+	if err != nil || len(interfaces) != 2 || interfaces[1].Network != "gke-network-2" || interfaces[0].Match.Index != 1 {
+		t.Errorf("interfaces of the nodes: %+v, %v", interfaces, err)
+	}
+	keys := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(data["config.json"]), &keys); err != nil {
+		t.Fatal(err)
+	}
+	keys["name"], keys["clusterNetwork"] = json.RawMessage(`"braid"`), json.RawMessage(`"/etc/cni/net.d/05-cilium.conflist"`)
+	text, err := json.Marshal(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := conf.Load(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := conf.LoadFile("../gke/00-braid.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(fmt.Sprintf("%+v", want.Rules), fmt.Sprintf("%+v", got.Rules)); diff != "" || got.LogFile != want.LogFile {
+		t.Errorf("the policy is not that of conf/gke/00-braid.conflist:\n%s", diff)
+	}
 }
 
 // What the schema does not know is refused, and the message names the key.
 func TestBadValues(t *testing.T) {
 	for value, names := range map[string]string{
-		"imgae.tag=v1":                                       "imgae",
-		"image.registry=x":                                   "registry",
-		"image.repository=":                                  "/image/repository",
-		"image.tag=a b":                                      "/image/tag",
-		"image.digest=v1":                                    "/image/digest",
-		"image.pullPolicy=Sometimes":                         "/image/pullPolicy",
-		"image.pullSecrets={pull}":                           "/image/pullSecrets/0",
-		"profile=k8s":                                        "/profile",
-		"defaultNetwork=-x":                                  "/defaultNetwork",
-		"cni.confDir=etc/cni":                                "/cni/confDir",
-		"cni.confdir=/etc/cni":                               "confdir",
-		"stateDir=":                                          "/stateDir",
-		"apiServer=10.0.0.1":                                 "/apiServer",
-		"logLevel=loud":                                      "/logLevel",
-		"config.kubeconfig=/k":                               "kubeconfig",
-		"config.clusterNetwork=/etc/cni/x":                   "clusterNetwork",
-		"config.namespaceIsolation=maybe":                    "/config/namespaceIsolation",
-		"config.logFile=braid.log":                           "/config/logFile",
-		"config.braid.unknownKeys=accept":                    "/config/braid/unknownKeys",
-		"config.braid.nodeName=n":                            "nodeName",
-		"config.braid.timeouts.api=20":                       "/config/braid/timeouts/api",
-		"agent.maxUnavailable=0":                             "/agent/maxUnavailable",
+		"imgae.tag=v1":                     "imgae",
+		"image.registry=x":                 "registry",
+		"image.repository=":                "/image/repository",
+		"image.tag=a b":                    "/image/tag",
+		"image.digest=v1":                  "/image/digest",
+		"image.pullPolicy=Sometimes":       "/image/pullPolicy",
+		"image.pullSecrets={pull}":         "/image/pullSecrets/0",
+		"profile=k8s":                      "/profile",
+		"defaultNetwork=-x":                "/defaultNetwork",
+		"cni.confDir=etc/cni":              "/cni/confDir",
+		"cni.confdir=/etc/cni":             "confdir",
+		"stateDir=":                        "/stateDir",
+		"apiServer=10.0.0.1":               "/apiServer",
+		"logLevel=loud":                    "/logLevel",
+		"config.kubeconfig=/k":             "kubeconfig",
+		"config.clusterNetwork=/etc/cni/x": "clusterNetwork",
+		"config.namespaceIsolation=maybe":  "/config/namespaceIsolation",
+		"config.logFile=braid.log":         "/config/logFile",
+		"config.braid.unknownKeys=accept":  "/config/braid/unknownKeys",
+		"config.braid.nodeName=n":          "nodeName",
+		"config.braid.timeouts.api=20":     "/config/braid/timeouts/api",
+		"agent.maxUnavailable=0":           "/agent/maxUnavailable",
+		"nodeInterfaces[0].network=a":      "/nodeInterfaces/0",
+		"nodeInterfaces={a}":               "/nodeInterfaces/0",
+		"nodeInterfaces[0].network=a,nodeInterfaces[0].type=auto,nodeInterfaces[0].match.index=1":   "/nodeInterfaces/0/type",
+		"nodeInterfaces[0].network=a,nodeInterfaces[0].type=dhcp,nodeInterfaces[0].match.index=0":   "/nodeInterfaces/0/match/index",
+		"nodeInterfaces[0].network=a,nodeInterfaces[0].type=dhcp,nodeInterfaces[0].match.indx=1":    "indx",
+		"nodeInterfaces[0].network=a,nodeInterfaces[0].type=static,nodeInterfaces[0].match.index=1": "blocks",
+		"nodeInterfaces[0].network=a,nodeInterfaces[0].type=dhcp,nodeInterfaces[0].match.mac=x":     "/nodeInterfaces/0/match/mac",
 		"agent.maxUnavailable=0%":                            "/agent/maxUnavailable",
 		"agent.resources.limits.memory=1Gi":                  "memory",
 		"agent.resources.requests.memory=much":               "/agent/resources/requests/memory",

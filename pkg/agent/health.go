@@ -51,13 +51,14 @@ type Health struct {
 	mu      sync.Mutex
 	parts   map[string]error
 	unheard map[string]bool
+	notes   map[string]string
 	report  nodev1.Report
 	changed chan struct{}
 }
 
 // NewHealth returns the health of an agent with these parts, which have not said anything yet.
 func NewHealth(version string, parts ...string) *Health {
-	h := &Health{parts: map[string]error{}, unheard: map[string]bool{}, report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1)}
+	h := &Health{parts: map[string]error{}, unheard: map[string]bool{}, notes: map[string]string{}, report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1)}
 	for _, part := range parts {
 		h.unheard[part] = true
 	}
@@ -76,6 +77,20 @@ func (h *Health) Set(part string, err error) {
 	if h.status() != before {
 		h.wake()
 	}
+}
+
+// Note adds to the condition's message what decides nothing about the condition; an empty text takes
+// it out again.
+func (h *Health) Note(about, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.notes[about] == text {
+		return
+	}
+	if h.notes[about] = text; text == "" {
+		delete(h.notes, about)
+	}
+	h.wake()
 }
 
 // Update changes the node's report.
@@ -117,6 +132,9 @@ func (h *Health) status() nodev1.Condition {
 		c.Status, c.Reason = metav1.ConditionTrue, reasonReady
 		texts = append(texts, "pods of this node get their networks")
 	}
+	for _, about := range slices.Sorted(maps.Keys(h.notes)) {
+		texts = append(texts, about+": "+h.notes[about])
+	}
 	c.Message = strings.Join(texts, "; ")
 	return c
 }
@@ -134,6 +152,7 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	defer h.mu.Unlock()
 	report := h.report
 	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(report.Unattached), maps.Clone(report.Others)
+	report.Interfaces = slices.Clone(report.Interfaces)
 	return h.status(), report
 }
 

@@ -24,15 +24,23 @@ type NodeReport struct {
 	StartupTaint bool
 }
 
-// ReportNode sets a condition and the report of a node, by one PATCH of nodes/status. Conditions of
-// other types, other annotations and labels stay as they are.
+// ReportNode sets a condition and the report of a node, with its interfaces in an annotation of their
+// own, by one PATCH of nodes/status. Conditions of other types, other annotations and labels stay as they are.
 func (a *API) ReportNode(ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report) error {
 	text, err := json.Marshal(report)
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
+	annotations := map[string]any{nodev1.ReportAnnotation: string(text), nodev1.InterfacesAnnotation: nil}
+	if len(report.Interfaces) > 0 {
+		text, err := json.Marshal(report.Interfaces)
+		if err != nil {
+			return fmt.Errorf("encode interfaces: %w", err)
+		}
+		annotations[nodev1.InterfacesAnnotation] = string(text)
+	}
 	return a.patchNodeStatus(ctx, name, map[string]any{
-		"metadata": map[string]any{"annotations": map[string]string{nodev1.ReportAnnotation: string(text)}},
+		"metadata": map[string]any{"annotations": annotations},
 		"status":   map[string]any{"conditions": []nodev1.Condition{condition}},
 	})
 }
@@ -74,6 +82,9 @@ func (w *wireReport) report() NodeReport {
 	var report nodev1.Report
 	if text, ok := w.Metadata.Annotations[nodev1.ReportAnnotation]; ok && json.Unmarshal([]byte(text), &report) == nil {
 		r.Report = &report
+		if text, ok := w.Metadata.Annotations[nodev1.InterfacesAnnotation]; ok {
+			_ = json.Unmarshal([]byte(text), &report.Interfaces) // what cannot be read is not there
+		}
 	}
 	return r
 }

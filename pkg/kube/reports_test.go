@@ -75,6 +75,9 @@ func TestAPIReportNode(t *testing.T) {
 			Condition: &nodev1.Condition{Type: nodev1.Ready, Status: status, Reason: "R", Message: "m", LastHeartbeatTime: now, LastTransitionTime: now},
 			Report:    &nodev1.Report{Version: "v", Config: "/c", Before: []string{"00-a"}, CredentialExpires: now, Unattached: []string{"ns/p"}},
 		}
+		if status == metav1.ConditionTrue {
+			want.Report.Interfaces = []nodev1.Interface{{Network: "data", Type: "static", Interface: "ens224", MAC: "02:00:00:00:00:01", Addresses: []string{"10.0.0.2/24"}, State: "Ready"}}
+		}
 		if err := api.ReportNode(t.Context(), "reported", *want.Condition, *want.Report); err != nil {
 			t.Fatal(err)
 		}
@@ -101,6 +104,9 @@ func TestAPIReportNode(t *testing.T) {
 		}
 	}
 	node, err = nodes.Get(t.Context(), "reported", metav1.GetOptions{})
+	if _, there := node.Annotations[nodev1.InterfacesAnnotation]; there {
+		t.Error("the annotation of interfaces stays when there are none")
+	}
 	if err != nil || node.Annotations["other"] != "kept" || len(node.Status.Conditions) != 2 ||
 		!slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue

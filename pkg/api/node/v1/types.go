@@ -16,6 +16,9 @@ const (
 	StartupTaint = "braid-cni.io/agent-not-ready"
 	// ReportAnnotation of a Node holds a Report, as JSON.
 	ReportAnnotation = "braid-cni.io/agent"
+	// InterfacesAnnotation of a Node holds its Interfaces, a list as JSON; a node without such has no
+	// annotation.
+	InterfacesAnnotation = "braid-cni.io/node-interfaces"
 )
 
 // Condition is a core/v1 NodeCondition.
@@ -48,4 +51,21 @@ type Report struct {
 	// Others are the numbers of pods that other meta plugins made, by the names of their
 	// configurations. What made them has to stay on the node until they are gone.
 	Others map[string]int `json:"others,omitempty"`
+	// Interfaces are in an annotation of their own.
+	Interfaces []Interface `json:"-"`
+}
+
+// Interface is how the node is connected to a network beyond that of its primary interface.
+type Interface struct {
+	Network string `json:"network"`
+	// Type is "static" or "dhcp".
+	Type string `json:"type"`
+	// Interface is the name of the NIC, MAC its address; empty while it is not known which it is.
+	Interface string `json:"interface,omitempty"`
+	MAC       string `json:"mac,omitempty"`
+	// Addresses have the lengths of their subnets.
+	Addresses []string `json:"addresses,omitempty"`
+	// State is "Ready", "Pending", "Absent", "NoCarrier" or "Failed"; Message says why.
+	State   string `json:"state"`
+	Message string `json:"message,omitempty"`
 }
