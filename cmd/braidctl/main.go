@@ -52,7 +52,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{statusCommand(), lintCommand(), planCommand(), policyCommand(), gkeCheckCommand(), gkeRenderCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
+	return []command{statusCommand(), nodesCommand(), lintCommand(), planCommand(), policyCommand(), gkeCheckCommand(), gkeRenderCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
 }
 
 // run is the command. Whatever it prints, no object reaches the terminal raw.
