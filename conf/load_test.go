@@ -56,7 +56,7 @@ var loaders = []struct {
 	pattern string
 	load    func(*content, []byte) error
 }{
-	{"README.md", func(*content, []byte) error { return nil }},
+	{"README*.md", func(*content, []byte) error { return nil }},
 	{"*.conflist", (*content).loadConflist},
 	{"cilium-values.yaml", func(_ *content, data []byte) error { return loadCiliumValues(data) }},
 	{"cluster.yaml", func(c *content, data []byte) error { return addStrict(&c.clusters, data) }},
