@@ -161,6 +161,24 @@ func TestDependencyDirection(t *testing.T) {
 	}
 }
 
+// What a runtime starts for each call of the CNI protocol starts fast: it has no package but those of
+// the standard library that cost it nothing.
+func TestClientIsSmall(t *testing.T) {
+	client := []string{"pkg/agent/wire", "pkg/agent/client", "cmd/braid-client"}
+	for _, p := range packages(t) {
+		if !slices.Contains(client, p.ImportPath) {
+			continue
+		}
+		for _, dep := range p.Deps {
+			top, _, _ := strings.Cut(dep, "/")
+			ours := below(dep, "cmd", "pkg", "plugins") && !slices.Contains(client, dep)
+			if ours || strings.Contains(top, ".") || slices.Contains([]string{"net", "fmt", "encoding/json", "log"}, dep) {
+				t.Errorf("%s depends on %s", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
 // A reader finds the same few folders, whatever is added.
 func TestTopLevel(t *testing.T) {
 	allowed := []string{"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile", "README.md", "CHANGELOG.md"}
