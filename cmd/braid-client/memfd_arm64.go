@@ -1,0 +1,4 @@
+package main
+
+// sysMemfdCreate is the number of the system call, which package syscall does not have.
+const sysMemfdCreate = 279
