@@ -39,8 +39,13 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 		return nil, err
 	}
 	defer e.unlock(sandbox)
-	if err := e.clearUnfinished(ctx, req, sandbox); err != nil {
-		return nil, err
+	if req.Still != nil {
+		if err := req.Still(); err != nil {
+			return nil, err
+		}
+	}
+	if result, err := e.clearUnfinished(ctx, req, sandbox); result != nil || err != nil {
+		return result, err
 	}
 	pod, err := e.pod(ctx, req)
 	if err != nil {
@@ -88,16 +93,19 @@ func (e *Engine) ready() error {
 }
 
 // clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed first. A sandbox whose ADD
-// was finished is refused (CNI 1.1 "ADD": a second one without DEL is an error).
-func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *sandbox) error {
+// was finished is refused (CNI 1.1 "ADD": a second one without DEL is an error), unless it may have been this very ADD: then its
+// result is returned.
+func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *sandbox) (types.Result, error) {
 	rec, err := sandbox.Load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return nil, nil //nolint:nilnil // there is nothing
 	case err != nil:
-		return err
+		return nil, err
+	case rec.Complete && req.Again:
+		return e.finished(ctx, req, rec)
 	case rec.Complete:
-		return &failure.Error{
+		return nil, &failure.Error{
 			Reason: failure.InterfaceConflict, Interface: req.IfName,
 			Err: fmt.Errorf("container %s was attached already, at %s", req.ContainerID, rec.Created.Format(time.RFC3339)),
 			Fix: "a DEL must come before another ADD of the same container",
@@ -106,11 +114,29 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *san
 	e.Log.WarnContext(ctx, "removing what an unfinished ADD left", "container", req.ContainerID, "begun", rec.Created)
 	// Where that was may be another namespace than that of this ADD.
 	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID), sandbox, rec); err != nil {
-		return fmt.Errorf("remove what an unfinished ADD left: %w", err)
+		return nil, fmt.Errorf("remove what an unfinished ADD left: %w", err)
 	}
 	sandbox.exec.Force(e.Node.Exec)
 	sandbox.owed = rec.Attachments
-	return nil
+	return nil, nil //nolint:nilnil // there is nothing any more
+}
+
+// finished returns the recorded result of an ADD whose caller did not get it.
+func (e *Engine) finished(ctx context.Context, req *Request, rec *record.Record) (types.Result, error) {
+	id, err := e.identify(req.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(rec.Attachments, func(a record.Attachment) bool { return a.Default })
+	if at < 0 || id != rec.NetNSID {
+		return nil, &failure.Error{
+			Reason: failure.InterfaceConflict, Interface: req.IfName,
+			Err: fmt.Errorf("container %s was attached already, in another network namespace", req.ContainerID),
+			Fix: "a DEL must come before another ADD of the same container",
+		}
+	}
+	e.Log.InfoContext(ctx, "the ADD was finished, and its result is repeated", "container", req.ContainerID, "begun", rec.Created)
+	return decodeResult(rec.Attachments[at].Result)
 }
 
 // namesFree refuses interface names that exist already (CNI 1.1 "ADD"). It is looked up before the first change, so that the

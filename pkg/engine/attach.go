@@ -12,6 +12,7 @@ import (
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/failure"
@@ -76,6 +77,14 @@ func encodeResult(result types.Result) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode result: %w", err)
 	}
 	return data, nil
+}
+
+func decodeResult(data json.RawMessage) (types.Result, error) {
+	result, err := create.CreateFromBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode result: %w", err)
+	}
+	return result, nil
 }
 
 func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment) (types.Result, error) {

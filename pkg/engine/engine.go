@@ -146,6 +146,12 @@ type Request struct {
 	Path []string
 	// Call is what the runtime passed on stdin. The engine does not change it.
 	Call *conf.Call
+	// Again is that the result of an ADD may have been lost: one that was finished is not an error,
+	// and its result is returned.
+	Again bool
+	// Still, if set, is asked before an ADD's first change, when the sandbox is locked. An error is
+	// that nobody waits for it any more, and somebody else may have done it.
+	Still func() error
 	// places are those of the sandbox's ADD, in an operation that has its record.
 	places record.Places
 }

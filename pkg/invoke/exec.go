@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,9 +57,41 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 // run by Braid: it is in the environment of each, and of those that they run.
 const CallerEnv = "BRAID_CALLER"
 
+// callerKey is the context's key of a caller's environment.
+type callerKey struct{}
+
+// WithCaller has binaries be run in the environment of another process, for which this one works.
+func WithCaller(ctx context.Context, environ []string) context.Context {
+	return context.WithValue(ctx, callerKey{}, environ)
+}
+
+// asCaller returns the environment of a binary: the variables of the protocol, and else those of the
+// caller, who is this process as a rule.
+func asCaller(ctx context.Context, environ []string) []string {
+	caller, ok := ctx.Value(callerKey{}).([]string)
+	if !ok {
+		return slices.Clone(environ)
+	}
+	protocol := func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		switch name {
+		case "CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_ARGS", "CNI_IFNAME", "CNI_PATH":
+			return true
+		}
+		return false
+	}
+	env := slices.DeleteFunc(slices.Clone(caller), protocol)
+	for _, v := range environ {
+		if protocol(v) {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
 func (e *Exec) command(ctx context.Context, path string, environ []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = append(slices.Clone(environ), CallerEnv+"="+strconv.Itoa(os.Getpid()))
+	cmd.Env = append(asCaller(ctx, environ), CallerEnv+"="+strconv.Itoa(os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The group: a plugin's own child, its IPAM plugin above all, must not go on after it.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
