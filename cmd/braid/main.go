@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -81,15 +79,11 @@ func (a *app) run(args []string) int {
 	if plugin {
 		return a.runPlugin(ctx, kind)
 	}
-	operation := func(load loader, operate operation) func(*skel.CmdArgs) error {
-		return a.noting(func(args *skel.CmdArgs) error { return a.do(ctx, args, load, operate) })
+	operation := func(verb engine.Verb) func(*skel.CmdArgs) error {
+		return a.noting(func(args *skel.CmdArgs) error { return a.do(ctx, verb, args) })
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    operation(conf.LoadForCall, a.add),
-		Del:    operation(conf.LoadForRemoval, engine.Operator.Del),
-		Check:  operation(conf.LoadForCall, engine.Operator.Check),
-		GC:     operation(conf.LoadForRemoval, engine.Operator.GC),
-		Status: operation(conf.LoadForCall, engine.Operator.Status),
+		Add: operation(engine.Add), Del: operation(engine.Del), Check: operation(engine.Check), GC: operation(engine.GC), Status: operation(engine.Status),
 	}, asked(), "braid "+buildVersion))
 }
 
@@ -113,70 +107,43 @@ func (a *app) exitCode(err *types.Error) int {
 	return 1
 }
 
-// printError writes a CNI error with the version that it is expressed in (CNI 1.1 "Error"), which the library leaves out.
+// printError writes a CNI error.
 func (a *app) printError(err *types.Error) error {
-	data, jerr := json.MarshalIndent(struct {
-		CNIVersion string `json:"cniVersion,omitempty"`
-		*types.Error
-	}{a.cniVersion, err}, "", "    ")
+	data, jerr := node.PrintedError(err, a.cniVersion)
 	if jerr != nil {
 		return jerr
 	}
-	_, werr := fmt.Fprintln(a.stdout, string(data))
+	_, werr := a.stdout.Write(data)
 	return werr
 }
 
-// loader reads Braid's own configuration.
-type loader func(stdin []byte) (*conf.Config, error)
+// afterAgent is set by braid-client if an agent may have finished the ADD, whose result was lost.
+const afterAgent = "BRAID_AFTER_AGENT"
 
-// operation is a CNI operation.
-type operation func(engine.Operator, context.Context, *engine.Request) error
-
-func (a *app) add(o engine.Operator, ctx context.Context, req *engine.Request) error { //nolint:revive // the shape of a method expression
-	result, err := o.Add(ctx, req)
+// do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
+func (a *app) do(ctx context.Context, verb engine.Verb, args *skel.CmdArgs) error {
+	if err := node.NotByBraid(os.Getenv); err != nil {
+		return failure.CNI(err)
+	}
+	op, err := node.NewOperation(verb, args)
 	if err != nil {
 		return err
 	}
-	return printResult(a.stdout, result, req.Call.CNIVersion)
-}
-
-// do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
-func (a *app) do(ctx context.Context, args *skel.CmdArgs, load loader, operate operation) error {
-	if err := node.NotByBraid(); err != nil {
-		return failure.CNI(err)
-	}
-	cfg, err := load(args.StdinData)
+	op.Request.Again = os.Getenv(afterAgent) != ""
+	a.cniVersion = op.Config.CNIVersion
+	e, closeLog, err := node.NewEngine(node.Options{Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Trace: a.trace, Now: a.now})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}
-	req, err := engine.NewRequest(args, &cfg.Call)
+	out, err := op.Perform(ctx, e)
+	if cerr := closeLog(); err == nil && cerr != nil {
+		err = failure.CNI(fmt.Errorf("braid: %w", cerr))
+	}
 	if err != nil {
-		return failure.CNI(fmt.Errorf("braid: %w", err))
+		return err
 	}
-	a.cniVersion = cfg.CNIVersion
-	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion, Trace: a.trace, Now: a.now})
-	if err != nil {
-		return failure.CNI(fmt.Errorf("braid: %w", err))
-	}
-	if os.Getenv("CNI_COMMAND") == string(engine.Add) { // once for each pod, as its events
-		for _, w := range cfg.Warnings() {
-			e.Log.WarnContext(ctx, w.Error(), "reason", w.Reason)
-		}
-	}
-	if err := errors.Join(operate(e, ctx, req), closeLog()); err != nil {
-		return failure.CNI(fmt.Errorf("braid: %w", err))
+	if _, err := a.stdout.Write(out); err != nil {
+		return fmt.Errorf("print result: %w", err)
 	}
 	return nil
-}
-
-// printResult writes the result in the version of Braid's own configuration (CNI 1.1 "Success").
-func printResult(w io.Writer, result types.Result, cniVersion string) error {
-	converted, err := result.GetAsVersion(cniVersion)
-	if err != nil {
-		return &failure.Error{
-			Reason: failure.InvalidConfig, Field: "cniVersion", Err: fmt.Errorf("express the default network's result in CNI %s: %w", cniVersion, err),
-			Fix: "use a newer cniVersion",
-		}
-	}
-	return converted.PrintTo(w)
 }

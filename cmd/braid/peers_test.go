@@ -11,7 +11,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
-	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
@@ -179,7 +178,7 @@ func TestM12LogFileIsClosed(t *testing.T) {
 	}
 	for range 20 {
 		args := &skel.CmdArgs{ContainerID: "unknown", IfName: "eth0", StdinData: stdin}
-		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), args, conf.Load, engine.Operator.Check); err == nil {
+		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), engine.Check, args); err == nil {
 			t.Fatal("CHECK of an unknown sandbox succeeds")
 		}
 	}

@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(inProcess) != "" {
 		os.Exit(runInProcess())
 	}
+	if os.Getenv(asAgent) != "" {
+		os.Exit(runAgent())
+	}
 	if os.Getenv(asPlugin) == "" {
 		if err := nettest.Isolate(); err != nil {
 			fmt.Fprintln(os.Stderr, "isolate the tests:", err)
@@ -95,6 +98,8 @@ type rig struct {
 	// conf is Braid's configuration, to be changed before the first call.
 	conf map[string]any
 	env  []string
+	// socket is the agent's, and full is what the client runs without it; see viaAgent.
+	socket, full string
 	// braid is the test binary: that without the race detector, if there is one, which starts three times as fast.
 	braid string
 }

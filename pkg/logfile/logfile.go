@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
@@ -23,10 +24,10 @@ import (
 )
 
 // New returns Braid's own log: it goes to the configured file, which is rotated, and to stderr if
-// asked to.
-func New(node *conf.Node) (log *slog.Logger, closeLog func() error) {
+// asked to, and to other handlers.
+func New(node *conf.Node, others ...slog.Handler) (log *slog.Logger, closeLog func() error) {
 	options := &slog.HandlerOptions{Level: loglevel.Level(node.LogLevel)}
-	var handlers []slog.Handler
+	handlers := slices.Clone(others)
 	closeLog = func() error { return nil }
 	if node.LogFile != "" {
 		rotation := node.LogOptions

@@ -2,7 +2,6 @@ package node
 
 import (
 	"errors"
-	"os"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
@@ -10,8 +9,9 @@ import (
 
 // NotByBraid refuses to be Braid for Braid: a network whose plugin is Braid under another name, as a
 // link or a copy, itself or deep in a chain of plugins that call others, would choose what is run.
-func NotByBraid() error {
-	if os.Getenv(invoke.CallerEnv) == "" {
+// env returns the value of a variable of the call.
+func NotByBraid(env func(name string) string) error {
+	if env(invoke.CallerEnv) == "" {
 		return nil
 	}
 	return &failure.Error{

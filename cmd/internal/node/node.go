@@ -29,6 +29,10 @@ type Options struct {
 	Policy *conf.Policy
 	// Version is the program's, which API servers are told.
 	Version string
+	// Source is where Kubernetes' objects are; nil for what OpenSource returns.
+	Source Source
+	// Logs take what is logged, beside what the configuration says.
+	Logs []slog.Handler
 	// Trace is told of each change of state, for tests; nil for nobody.
 	Trace func(point string)
 	// Now is the wall clock, for tests; time.Now if nil.
@@ -37,23 +41,25 @@ type Options struct {
 
 // NewEngine puts an engine together. The caller closes the log after the last operation.
 func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
-	source, err := OpenSource(o.Node, o.Version)
-	if err != nil {
-		return nil, nil, err
+	source := o.Source
+	if source == nil {
+		if source, err = OpenSource(o.Node, o.Version); err != nil {
+			return nil, nil, err
+		}
 	}
-	log, closeLog := logfile.New(o.Node)
+	log, closeLog := logfile.New(o.Node, o.Logs...)
 	addresses := &Addresses{
 		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: o.Node.LogOptions,
 		Log: log, Trace: o.Trace, Now: o.Now,
 	}
-	_, remote := source.(*kube.API)
+	_, local := source.(*kube.Manifests)
 	return &engine.Engine{
 		Node:         o.Node,
 		Policy:       o.Policy,
 		RuntimeCache: cnicache.Runtime,
 		Source:       source,
 		Nodes:        source,
-		Remote:       remote,
+		Remote:       !local,
 		Reporter:     source,
 		Devices:      kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
 		Namespaces:   namespaces{},

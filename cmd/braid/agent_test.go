@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/braid-cni/braid/cmd/internal/node"
+	"github.com/braid-cni/braid/cmd/internal/warm"
+	"github.com/braid-cni/braid/pkg/agent/client"
+	"github.com/braid-cni/braid/pkg/agent/server"
+	"github.com/braid-cni/braid/pkg/conf"
+)
+
+// The tests of this file call braid through the client and an agent, which is the test binary with
+// asAgent in its environment; braid-full is the test binary, too.
+
+// asAgent is the socket that the test binary serves.
+const asAgent = "BRAID_TEST_AS_AGENT"
+
+// runAgent serves until it gets a signal.
+func runAgent() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	engines := &warm.Engines{Version: "test", Trace: fault(), Open: func(n *conf.Node) (node.Source, error) { return node.OpenSource(n, "test") }}
+	s := &server.Server{Socket: os.Getenv(asAgent), Handler: &warm.Handler{Engines: engines}, Log: log}
+	listener, err := s.Listen(ctx)
+	if err != nil {
+		log.Error("listen", "error", err)
+		return 1
+	}
+	fmt.Println("ready")
+	go engines.SendEvents(ctx)
+	defer engines.Close()
+	if err := s.Serve(ctx, listener); err != nil {
+		log.Error("serve", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// builtClient is the client's binary, which is built once.
+var builtClient = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "client")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "client")
+	cmd := exec.Command("go", "build", "-o", path, "github.com/braid-cni/braid/cmd/braid-client") //nolint:noctx // no test's
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return os.ReadFile(path)
+})
+
+// agent is an agent at work on the rig's node.
+type agent struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	log string
+}
+
+// viaAgent has the rig call braid by the client. There is no agent yet.
+func (r *rig) viaAgent() {
+	r.t.Helper()
+	binary, err := builtClient()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/tmp", "braid") //nolint:usetesting // a socket needs a short path
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a leftover in /tmp
+	r.socket = filepath.Join(dir, "agent", "agent.sock")
+	r.env = append(r.env, "BRAID_AGENT_SOCKET="+r.socket)
+	r.full = filepath.Join(dir, "braid-full")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "braid"), binary, 0o700), os.Symlink(r.braid, r.full)); err != nil {
+		r.t.Fatal(err)
+	}
+	r.braid = filepath.Join(dir, "braid")
+}
+
+// agent starts an agent.
+func (r *rig) agent(env ...string) *agent {
+	r.t.Helper()
+	a := &agent{t: r.t, cmd: exec.Command(os.Args[0]), log: r.path("agent.log")} //nolint:noctx // it is ended below
+	log, err := os.OpenFile(a.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer log.Close()
+	a.cmd.Env, a.cmd.Stderr, a.cmd.Dir = append(append(os.Environ(), asAgent+"="+r.socket, "GORACE=atexit_sleep_ms=0"), env...), log, "/"
+	out, err := a.cmd.StdoutPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.node.Run(a.cmd.Start); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { a.cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		r.t.Fatalf("the agent says %q, %v; its log: %s", line, err, a.said())
+	}
+	return a
+}
+
+func (a *agent) said() string {
+	text, _ := os.ReadFile(a.log)
+	return string(text)
+}
+
+// end ends the agent by a signal, and returns how it ended.
+func (a *agent) end(sig syscall.Signal) *os.ProcessState {
+	a.t.Helper()
+	if err := a.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		a.t.Fatal(err)
+	}
+	a.cmd.Wait() //nolint:errcheck // it is in the state
+	return a.cmd.ProcessState
+}
+
+// without takes braid-full away while do runs: what it does is the agent's work.
+func (r *rig) without(do func()) {
+	r.t.Helper()
+	away := r.full + ".away"
+	if err := os.Rename(r.full, away); err != nil {
+		r.t.Fatal(err)
+	}
+	defer os.Rename(away, r.full) //nolint:errcheck // later calls fail
+	do()
+}
+
+// patient repeats what a busy machine kept from the agent: without braid-full nothing was done.
+func (r *rig) patient(command string, p *pod, env ...string) string {
+	r.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		out, err := r.exec(command, p, env...)
+		if err == nil {
+			return out
+		}
+		if !strings.Contains(out, "braid-client") || time.Now().After(deadline) {
+			r.t.Fatalf("%s: %v: %s\n%s", command, err, out, r.log())
+		}
+	}
+}
+
+// fallbacks are the reasons that clients noted.
+func (r *rig) fallbacks() []string {
+	text, _ := os.ReadFile(filepath.Join(filepath.Dir(r.socket), "fallbacks"))
+	return strings.Fields(string(text))
+}
+
+// TestThroughTheAgent: what the agent does is what braid does alone, and braid-full is not needed.
+func TestThroughTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fake("one", `env >"$dir/env-$CNI_COMMAND"`)
+	r.nad("a", r.macvlan(11, ""))
+	r.nad("b", `{"cniVersion":"1.0.0","type":"one"}`)
+	r.conf["logToStderr"] = true
+	alone, p := r.pod("alone", "a"), r.pod("p", "a,b")
+	want := r.add(alone)
+	r.viaAgent()
+	a := r.agent("OF_THE_AGENT=1")
+	r.without(func() {
+		got := &types100.Result{}
+		if err := json.Unmarshal([]byte(r.patient("ADD", p, "OF_THE_RUNTIME=1")), got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Interfaces[2].Sandbox != p.Path || len(got.Interfaces) != len(want.Interfaces) || got.CNIVersion != want.CNIVersion {
+			t.Errorf("the result is %v, want one like %v", got, want)
+		}
+		r.has(p, "eth0", "net1")
+		r.patient("CHECK", p)
+	})
+	env, err := os.ReadFile(r.path("calls", "env-ADD"))
+	if err != nil || !strings.Contains(string(env), "OF_THE_RUNTIME=1\n") || strings.Contains(string(env), "OF_THE_AGENT") || !strings.Contains(string(env), "CNI_NETNS="+p.Path+"\n") {
+		t.Errorf("a binary's environment: %v\n%s", err, env)
+	}
+	if len(r.status(p)) != 3 {
+		t.Errorf("network-status is %v", r.status(p))
+	}
+	record, err := os.ReadFile(r.path("state/sandboxes", p.id+".json"))
+	if err != nil || !strings.Contains(string(record), `"netns":"`+p.Path+`"`) {
+		t.Errorf("the record: %v\n%s", err, record)
+	}
+	r.without(func() {
+		r.patient("DEL", p)
+		r.patient("DEL", alone)
+		r.patient("DEL", p)
+	})
+	r.clean(p, alone)
+	if state := a.end(syscall.SIGTERM); state.ExitCode() != 0 {
+		t.Errorf("the agent ended with %v; its log:\n%s", state, a.said())
+	}
+	if log := r.log(); strings.Count(log, "msg=ADD") != 2 || strings.Count(log, "msg=DEL") < 3 {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// TestErrorsOfTheAgent are those of braid alone.
+func TestErrorsOfTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.pod("p", "missing")
+	want, _ := r.exec("ADD", p)
+	r.viaAgent()
+	r.agent()
+	r.without(func() {
+		var got string
+		for deadline := time.Now().Add(time.Minute); got == "" || strings.Contains(got, "braid-client") && time.Now().Before(deadline); {
+			got, _ = r.exec("ADD", p)
+		}
+		if got != want || !strings.Contains(got, "default/missing") {
+			t.Errorf("the error is\n%s\nwant\n%s", got, want)
+		}
+	})
+	r.fails("ADD", nil, 4, "CNI_CONTAINERID") // the CNI library's words
+	r.clean(p)
+}
+
+// TestWithoutTheAgent: whatever is wrong with the agent, pods have their networks.
+func TestWithoutTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	r.viaAgent()
+	round := func(name string) {
+		t.Helper()
+		p := r.pod(name, "a")
+		r.add(p)
+		r.has(p, "eth0", "net1")
+		r.must("CHECK", p)
+		r.must("DEL", p)
+		r.clean(p)
+	}
+	round("never-there")
+	a := r.agent()
+	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	round("stopped")
+	p := r.pod("left", "a")
+	r.add(p)
+	if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	r.must("CHECK", p) // it did nothing when it went on
+	r.must("DEL", p)
+	r.clean(p)
+	a.end(syscall.SIGKILL)
+	round("gone")
+	reasons := r.fallbacks()
+	if !slices.Contains(reasons, string(client.Slow)) || !slices.Contains(reasons, string(client.Closed)) {
+		t.Errorf("the notes are %q", reasons)
+	}
+}
+
+// TestNeverTheAgent: VERSION and STATUS, and plugins under their own names, never ask the agent.
+func TestNeverTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.viaAgent()
+	a := r.agent()
+	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.must("VERSION", nil); !strings.Contains(out, `"supportedVersions"`) {
+		t.Errorf("VERSION: %s", out)
+	}
+	r.must("STATUS", nil)
+	link := filepath.Join(filepath.Dir(r.braid), "bridge")
+	if err := os.Symlink(r.braid, link); err != nil {
+		t.Fatal(err)
+	}
+	r.braid = link
+	if out := r.must("VERSION", nil); !strings.Contains(out, `"0.1.0"`) {
+		t.Errorf("VERSION of bridge: %s", out)
+	}
+	if notes := r.fallbacks(); len(notes) > 0 {
+		t.Errorf("fallbacks were noted: %q", notes)
+	}
+}
+
+// TestAgentKilledAtEachPoint: an agent that is killed, wherever it is in an ADD or a DEL, costs the
+// pod nothing: the client ends the work alone.
+func TestAgentKilledAtEachPoint(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.viaAgent()
+	file := r.path("points")
+	trace := func(command string) []string {
+		a := r.agent(killAt+"="+neverKilled, traceTo+"="+file)
+		r.without(func() { r.patient(command, p) })
+		a.end(syscall.SIGTERM)
+		return r.readPoints(file, p)
+	}
+	add := trace("ADD")
+	del := trace("DEL")
+	r.clean(p)
+	covers(t, add, "record ", "ADD eth0", "ADD net1", "publish ")
+	covers(t, del, "record ", "DEL eth0", "remove links")
+	for command, points := range map[string][]string{"ADD": add, "DEL": del} {
+		r.eachPoint(points, 0, func(r *rig, n int) {
+			if command == "DEL" {
+				r.add(p)
+			}
+			a := r.agent(fmt.Sprintf("%s=%d", killAt, n), traceTo+"="+file)
+			for { // a busy machine may keep the call from the agent
+				r.must(command, p)
+				if r.killed(a) {
+					break
+				}
+				if command == "ADD" {
+					r.must("DEL", p, killAt+"=")
+				} else {
+					r.add(p)
+				}
+			}
+			if command == "ADD" {
+				r.has(p, "eth0", "net1")
+				r.must("CHECK", p)
+				r.must("DEL", p)
+			}
+			r.clean(p)
+			if err := os.Remove(file); err != nil {
+				r.t.Error(err)
+			}
+		})
+	}
+}
+
+// killed reports whether the agent has ended, as it was to.
+func (r *rig) killed(a *agent) bool {
+	r.t.Helper()
+	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	if err == nil && !strings.Contains(string(state), ") Z ") {
+		return false
+	}
+	ended := a.end(syscall.SIGKILL).Sys().(syscall.WaitStatus) //nolint:forcetypeassert // it is on Linux
+	if !ended.Signaled() || ended.Signal() != syscall.SIGKILL {
+		r.t.Errorf("the agent ended with %v; its log:\n%s", ended, a.said())
+	}
+	return true
+}
+
+// TestConfigurationOfTheCall: a call has the configuration that the runtime passes with it.
+func TestConfigurationOfTheCall(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.viaAgent()
+	r.agent()
+	first, second := r.pod("first", ""), r.pod("second", "")
+	r.without(func() {
+		r.patient("ADD", first)
+		r.setBraid("stateDir", r.path("other"))
+		r.patient("ADD", second)
+		if _, err := os.Stat(r.path("other/sandboxes", second.id+".json")); err != nil {
+			t.Error(err)
+		}
+		r.patient("DEL", second)
+		r.setBraid("stateDir", r.path("state"))
+		r.patient("DEL", first)
+	})
+	r.clean(first, second)
+}

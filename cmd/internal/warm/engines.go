@@ -1,0 +1,197 @@
+package warm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/cmd/internal/node"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/loglevel"
+)
+
+const (
+	// maxEngines is how many engines are kept: as a rule there is one, and another for a while after
+	// the configuration has changed.
+	maxEngines = 4
+	// maxEvents is how many events wait for an API server that is slow or away; more are lost.
+	maxEvents = 1024
+	// eventSenders is how many are sent at once.
+	eventSenders = 2
+)
+
+// Engines has an engine for each configuration that calls have. All fields but Open are optional.
+type Engines struct {
+	Version string
+	// Open connects to where Kubernetes' objects are.
+	Open func(*conf.Node) (node.Source, error)
+	// Observer is told what the engines have done.
+	Observer engine.Observer
+	// Upkeep has calls do what the node owes others. The agent does that itself.
+	Upkeep bool
+	// Trace is engine.Engine's.
+	Trace func(point string)
+
+	once   sync.Once
+	events chan func(context.Context)
+
+	mu    sync.Mutex
+	ready []*warm // the one that was used last comes first
+}
+
+// warm is an engine that is kept.
+type warm struct {
+	config     *conf.Config
+	kubeconfig stamp
+	engine     *engine.Engine
+	close      func()
+	users      int
+	dropped    bool
+}
+
+// stamp tells a file from the one that takes its place.
+type stamp struct {
+	dev, ino uint64
+	size     int64
+	changed  unix.Timespec
+}
+
+func stampOf(path string) stamp {
+	var st unix.Stat_t
+	if path == "" || unix.Stat(path, &st) != nil {
+		return stamp{}
+	}
+	return stamp{st.Dev, st.Ino, st.Size, st.Mtim}
+}
+
+// get returns the engine of a configuration, which is made if there is none: its kubeconfig is read
+// again when that has changed. release gives it back.
+func (w *Engines) get(c *conf.Config) (e *engine.Engine, release func(), err error) {
+	now := stampOf(c.Kubeconfig)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := slices.IndexFunc(w.ready, func(have *warm) bool {
+		return have.kubeconfig == now && reflect.DeepEqual(have.config.Node, c.Node) && reflect.DeepEqual(have.config.Policy, c.Policy)
+	})
+	var use *warm
+	if at >= 0 {
+		use = w.ready[at]
+		w.ready = slices.Delete(w.ready, at, at+1)
+	} else if use, err = w.make(c, now); err != nil {
+		return nil, nil, err
+	}
+	w.ready = slices.Insert(w.ready, 0, use)
+	use.users++
+	for len(w.ready) > maxEngines {
+		w.drop(w.ready[len(w.ready)-1])
+		w.ready = w.ready[:len(w.ready)-1]
+	}
+	return use.engine, func() { w.release(use) }, nil
+}
+
+func (w *Engines) release(used *warm) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	used.users--
+	if used.dropped && used.users == 0 {
+		used.close()
+	}
+}
+
+func (w *Engines) drop(old *warm) {
+	old.dropped = true
+	if old.users == 0 {
+		old.close()
+	}
+}
+
+// Close drops all engines. Calls that are at work go on.
+func (w *Engines) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, old := range w.ready {
+		w.drop(old)
+	}
+	w.ready = nil
+}
+
+func (w *Engines) make(c *conf.Config, kubeconfig stamp) (*warm, error) {
+	source, err := w.Open(&c.Node)
+	if err != nil {
+		return nil, err
+	}
+	own := c.Node
+	var logs []slog.Handler
+	if own.LogToStderr { // that is the client's
+		own.LogToStderr = false
+		logs = append(logs, &perCall{level: loglevel.Level(own.LogLevel)})
+	}
+	e, closeLog, err := node.NewEngine(node.Options{
+		Node: &own, Policy: &c.Policy, Version: w.Version, Source: source, Logs: logs, Trace: w.Trace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.Reporter, e.Observer = &later{source, w.queue(), e.Log}, w.Observer
+	if !w.Upkeep {
+		e.Upkeep = nil
+	}
+	return &warm{config: c, kubeconfig: kubeconfig, engine: e, close: func() {
+		closeLog() //nolint:errcheck // nobody to tell
+		if closer, ok := source.(interface{ Close() }); ok {
+			closer.Close()
+		}
+	}}, nil
+}
+
+func (w *Engines) queue() chan func(context.Context) {
+	w.once.Do(func() { w.events = make(chan func(context.Context), maxEvents) })
+	return w.events
+}
+
+// SendEvents sends the events of calls until ctx is done.
+func (w *Engines) SendEvents(ctx context.Context) {
+	var all sync.WaitGroup
+	for range eventSenders {
+		all.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case send := <-w.queue():
+					send(ctx)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// later is a reporter whose calls do not wait for their events.
+type later struct {
+	engine.Reporter
+	queue chan func(context.Context)
+	log   *slog.Logger
+}
+
+// Event has the event be sent.
+func (l *later) Event(_ context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+	send := func(ctx context.Context) {
+		if err := l.Reporter.Event(ctx, pod, eventType, reason, message); err != nil {
+			l.log.WarnContext(ctx, "event not recorded", "pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
+		}
+	}
+	select {
+	case l.queue <- send:
+		return nil
+	default:
+		return fmt.Errorf("%d events are waiting already", maxEvents)
+	}
+}
