@@ -124,6 +124,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	})
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
 	group.Go(func() error { a.tellAll(ctx); return nil })
+	group.Go(func() error { a.serveCalls(ctx); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	return group.Wait()

@@ -15,12 +15,10 @@ import (
 // installer keeps Braid on the node. The watch, which may be nil, is closed after it.
 func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
 	i := a.bare()
-	binary, err := own.Copy(filepath.Join(a.place.Bin, "braid"), 0o755, install.KindBinary, filepath.Join(a.o.image, "braid"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("the image has no CNI plugin: %w", err)
+	var err error
+	if i.Binaries, err = binaries(a.o.image, a.place.Bin, a.o.serve); err != nil {
+		return nil, nil, err
 	}
-	binary.Check = install.CheckPlugin("braid")
-	i.Binaries = append(i.Binaries, binary)
 	keeper := &install.Keeper{Installer: i, Clock: install.SystemClock{}, Report: a.installed}
 	watch, err := install.NewWatch()
 	if err != nil {
@@ -30,6 +28,26 @@ func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
 	}
 	keeper.Watcher = watch
 	return keeper, watch, nil
+}
+
+// binaries are those that are installed, in this order: where the agent serves calls, "braid" is the
+// client, which needs the plugin beside it from the first moment on.
+func binaries(image, dir string, client bool) (files []*own.File, err error) {
+	from := map[string]string{"braid": "braid"}
+	names := []string{"braid"}
+	if client {
+		from = map[string]string{"braid-full": "braid", "braid": "braid-client"}
+		names = []string{"braid-full", "braid"}
+	}
+	for _, name := range names {
+		f, err := own.Copy(filepath.Join(dir, name), 0o755, install.KindBinary, filepath.Join(image, from[name]))
+		if err != nil {
+			return nil, fmt.Errorf("the image has no CNI plugin: %w", err)
+		}
+		f.Check = install.CheckPlugin("braid")
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // bare is the installer without what it installs.

@@ -88,7 +88,9 @@ type options struct {
 	// ownNamespace and pod name the agent's pod; token is the directory of its service account.
 	ownNamespace, pod, podUID, token string
 	server                           string
-	stateDir                         string
+	// serve has the agent do the calls of the CNI plugin, of which the client is on the node.
+	serve    bool
+	stateDir string
 	// uninstall takes Braid off the node; restore is Removal's.
 	uninstall, keepFiles bool
 	restore              string
@@ -168,6 +170,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.runDir, "run-dir", "/run", "`directory` in the container that is the node's /run: the runtime's socket in it shows the node's mount namespace")
 	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
+	f.BoolVar(&o.serve, "serve", false, "do the calls of the CNI plugin, which its client hands over; without it, the plugin does them alone")
 	f.StringVar(&o.metrics, "metrics-address", os.Getenv("BRAID_METRICS_ADDRESS"), "`address` to serve metrics on, such as :9876; by default $BRAID_METRICS_ADDRESS, and without it none")
 	f.BoolVar(&o.uninstall, "uninstall", os.Getenv("BRAID_UNINSTALL") != "", "take Braid off the node, as `kubectl braid uninstall` asks; by default whether $BRAID_UNINSTALL is set")
 	f.BoolVar(&o.keepFiles, "keep-files", os.Getenv("BRAID_KEEP_FILES") != "", "with -uninstall: leave the binary and the kubeconfig; by default whether $BRAID_KEEP_FILES is set")

@@ -21,11 +21,15 @@ const closeWithin = time.Second
 
 // Metrics are those of one agent. New makes them.
 type Metrics struct {
-	registry *prometheus.Registry
-	ready    prometheus.Gauge
-	expires  prometheus.Gauge
-	missed   prometheus.Gauge
-	repairs  *prometheus.CounterVec
+	registry  *prometheus.Registry
+	ready     prometheus.Gauge
+	expires   prometheus.Gauge
+	missed    prometheus.Gauge
+	repairs   *prometheus.CounterVec
+	calls     *prometheus.CounterVec
+	fallbacks *prometheus.CounterVec
+	waiting   prometheus.Gauge
+	working   prometheus.Gauge
 }
 
 // New returns the metrics of an agent of that version.
@@ -42,11 +46,20 @@ func New(version string) *Metrics {
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "braid_installation_drifts_total", Help: "Installed files that somebody else changed, by what became of them.",
 		}, []string{"cause"}),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "braid_calls_total", Help: "Calls of the CNI plugin's client that the agent has accepted, or refused and left to the client.",
+		}, []string{"result"}),
+		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "braid_fallbacks_total", Help: "Calls that the CNI plugin did without the agent, by what its client noted.",
+		}, []string{"reason"}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_waiting", Help: "Calls that wait for their turn."}),
+		working: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_working", Help: "Calls that the agent is at work on."}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_build_info", Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.ready, m.expires, m.missed, m.repairs, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
@@ -67,6 +80,23 @@ func (m *Metrics) Unattached(pods int) { m.missed.Set(float64(pods)) }
 
 // Drifted is called for each installed file that somebody changed.
 func (m *Metrics) Drifted(cause string) { m.repairs.WithLabelValues(cause).Inc() }
+
+// Accepted is called for each call of a client that the agent does.
+func (m *Metrics) Accepted() { m.calls.WithLabelValues("accepted").Inc() }
+
+// Refused is called for each call that is left to its client.
+func (m *Metrics) Refused() { m.calls.WithLabelValues("refused").Inc() }
+
+// Queue is how many calls wait, and how many are at work.
+func (m *Metrics) Queue(waiting, working int) {
+	m.waiting.Set(float64(waiting))
+	m.working.Set(float64(working))
+}
+
+// Fallbacks is called with calls that were done without the agent.
+func (m *Metrics) Fallbacks(reason string, calls int) {
+	m.fallbacks.WithLabelValues(reason).Add(float64(calls))
+}
 
 // Serve answers GET /metrics on the listener until ctx is done.
 func (m *Metrics) Serve(ctx context.Context, listener net.Listener) error {

@@ -54,6 +54,13 @@ func TestServe(t *testing.T) {
 	m.Drifted("renamed")
 	m.Drifted("renamed")
 	has(page(), "braid_node_ready 1", "braid_credential_expiry_timestamp_seconds 1234", "braid_unattached_pods 2", `braid_installation_drifts_total{cause="renamed"} 2`)
+	m.Accepted()
+	m.Refused()
+	m.Refused()
+	m.Queue(3, 2)
+	m.Fallbacks("slow", 2)
+	m.Fallbacks("slow", 1)
+	has(page(), `braid_calls_total{result="accepted"} 1`, `braid_calls_total{result="refused"} 2`, "braid_calls_waiting 3", "braid_calls_working 2", `braid_fallbacks_total{reason="slow"} 3`)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/braid-cni/braid/cmd/internal/node"
+	"github.com/braid-cni/braid/cmd/internal/warm"
+	"github.com/braid-cni/braid/pkg/agent"
+	"github.com/braid-cni/braid/pkg/agent/server"
+	"github.com/braid-cni/braid/pkg/agent/wire"
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/kube"
+)
+
+const (
+	// countEvery is how often the notes of clients are counted that did without the agent.
+	countEvery = 10 * time.Second
+	// listenEvery is how often a socket is tried again that cannot be made.
+	listenEvery = 30 * time.Second
+)
+
+// serveCalls does the calls of clients until ctx is done and those that were begun have ended. A
+// socket that cannot be made is no reason to end: clients do without.
+func (a *daemon) serveCalls(ctx context.Context) {
+	if !a.o.serve {
+		if err := os.Remove(wire.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.log.WarnContext(ctx, "the socket of a former agent is left", "error", err)
+		}
+		return
+	}
+	engines := &warm.Engines{Version: buildVersion, Open: openSource}
+	defer engines.Close()
+	events, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	go engines.SendEvents(events)
+	go agent.Every(ctx, countEvery, a.countFallbacks)
+	s := &server.Server{Socket: wire.Socket, Handler: &warm.Handler{Engines: engines}, Log: a.log, Observer: a.meters}
+	for ctx.Err() == nil {
+		listener, err := s.Listen(ctx)
+		if err == nil {
+			a.log.InfoContext(ctx, "calls of the CNI plugin are served", "socket", s.Socket)
+			err = s.Serve(ctx, listener)
+		}
+		if err == nil {
+			return
+		}
+		a.log.WarnContext(ctx, "the CNI plugin does without the agent", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(listenEvery):
+		}
+	}
+}
+
+// openSource opens what a configuration says, for an engine that lasts. It has the CNI plugin's
+// account, not the agent's own.
+func openSource(n *conf.Node) (node.Source, error) {
+	if n.Manifests != "" {
+		return kube.NewManifests(n.Manifests)
+	}
+	return kube.NewLastingAPI(kube.APIOptions{Kubeconfig: n.Kubeconfig, Version: buildVersion, NodeName: n.NodeName, Timeout: n.Timeouts.API})
+}
+
+// countFallbacks counts the calls that were not the agent's.
+func (a *daemon) countFallbacks(ctx context.Context) {
+	counts, err := agent.TakeNotes(wire.Notes)
+	if err != nil {
+		a.log.WarnContext(ctx, "fallbacks are not counted", "error", err)
+	}
+	for reason, n := range counts {
+		a.meters.Fallbacks(reason, n)
+		a.log.WarnContext(ctx, "calls were done without the agent", "reason", reason, "calls", n)
+	}
+}
