@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/loglevel"
+	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
 const (
@@ -48,12 +48,20 @@ type Engines struct {
 
 // warm is an engine that is kept.
 type warm struct {
-	config     *conf.Config
+	// key is the configuration, and kubeconfig the file that it names.
+	key        string
 	kubeconfig stamp
 	engine     *engine.Engine
 	close      func()
 	users      int
 	dropped    bool
+}
+
+// keyOf is a configuration without what is a call's own.
+func keyOf(c *conf.Config) string {
+	own, policy := c.Node, c.Policy
+	own.Warnings, policy.Warnings = nil, nil
+	return string(strictjson.Marshal([]any{own, policy}))
 }
 
 // stamp tells a file from the one that takes its place.
@@ -74,18 +82,21 @@ func stampOf(path string) stamp {
 // get returns the engine of a configuration, which is made if there is none: its kubeconfig is read
 // again when that has changed. release gives it back.
 func (w *Engines) get(c *conf.Config) (e *engine.Engine, release func(), err error) {
-	now := stampOf(c.Kubeconfig)
+	now, key := stampOf(c.Kubeconfig), keyOf(c)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at := slices.IndexFunc(w.ready, func(have *warm) bool {
-		return have.kubeconfig == now && reflect.DeepEqual(have.config.Node, c.Node) && reflect.DeepEqual(have.config.Policy, c.Policy)
+		return have.key == key && have.kubeconfig == now
 	})
 	var use *warm
 	if at >= 0 {
 		use = w.ready[at]
 		w.ready = slices.Delete(w.ready, at, at+1)
-	} else if use, err = w.make(c, now); err != nil {
-		return nil, nil, err
+	} else {
+		if use, err = w.make(c); err != nil {
+			return nil, nil, err
+		}
+		use.key, use.kubeconfig = key, now
 	}
 	w.ready = slices.Insert(w.ready, 0, use)
 	use.users++
@@ -122,7 +133,7 @@ func (w *Engines) Close() {
 	w.ready = nil
 }
 
-func (w *Engines) make(c *conf.Config, kubeconfig stamp) (*warm, error) {
+func (w *Engines) make(c *conf.Config) (*warm, error) {
 	source, err := w.Open(&c.Node)
 	if err != nil {
 		return nil, err
@@ -143,7 +154,7 @@ func (w *Engines) make(c *conf.Config, kubeconfig stamp) (*warm, error) {
 	if !w.Upkeep {
 		e.Upkeep = nil
 	}
-	return &warm{config: c, kubeconfig: kubeconfig, engine: e, close: func() {
+	return &warm{engine: e, close: func() {
 		closeLog() //nolint:errcheck // nobody to tell
 		if closer, ok := source.(interface{ Close() }); ok {
 			closer.Close()
