@@ -3,6 +3,7 @@ package invoke
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -33,9 +35,13 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	stdout, stderr := &bounded{full: func() { stop(errTooMuch) }}, &tail{}
 	var err error
 	for range busyRetries {
-		cmd := e.command(ctx, path, environ)
+		cmd, left := e.command(ctx, path, environ)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), stdout, stderr
-		if err = cmd.Run(); !errors.Is(err, syscall.ETXTBSY) {
+		err = cmd.Run()
+		if ctx.Err() != nil {
+			left.extinguish()
+		}
+		if !errors.Is(err, syscall.ETXTBSY) {
 			break
 		}
 		select {
@@ -89,17 +95,32 @@ func asCaller(ctx context.Context, environ []string) []string {
 	return env
 }
 
-func (e *Exec) command(ctx context.Context, path string, environ []string) *exec.Cmd {
+// command is the binary, ready to be run, and what there will be of it. When ctx is done it is killed
+// with what it started: a plugin's own child, its IPAM plugin above all, must not go on after it.
+func (e *Exec) command(ctx context.Context, path string, environ []string) (*exec.Cmd, *family) {
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = append(asCaller(ctx, environ), CallerEnv+"="+strconv.Itoa(os.Getpid()))
+	f := &family{mark: CallerEnv + "=" + strconv.Itoa(os.Getpid()) + "-" + rand.Text()}
+	if e.Alone && unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == nil {
+		f.reaper = os.Getpid()
+	}
+	cmd.Env = append(asCaller(ctx, environ), f.mark)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// The group: a plugin's own child, its IPAM plugin above all, must not go on after it.
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error {
+		if first, ok := look(cmd.Process.Pid); ok {
+			f.known = append(f.known, first)
+		}
+		found := f.find(processes())
+		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		for _, p := range found {
+			p.kill()
+		}
+		return err
+	}
 	cmd.WaitDelay = killGrace
 	if e.Inherit != nil {
 		cmd.ExtraFiles = []*os.File{e.Inherit}
 	}
-	return cmd
+	return cmd, f
 }
 
 // pluginError is the error that the plugin printed (CNI 1.1 "Error"), else one made of how it ended and its stderr.

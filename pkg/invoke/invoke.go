@@ -6,8 +6,8 @@
 // cache, reverse DEL, GC) stays in libcni and there is no second chain executor. An Exec is for one
 // operation on a sandbox, in which it reads each configuration once. Every failure is a
 // *failure.Error that names the plugin; a delegate's own CNI error, code and details, is in its
-// chain. A plugin that is exec'd leads a process group of its own, which is killed as a whole when
-// ctx is done or when it prints too much.
+// chain. A plugin that is exec'd is killed when ctx is done or when it prints too much, with all that
+// it started, also what has left its process group and its session.
 package invoke
 
 import (
@@ -92,7 +92,10 @@ type Exec struct {
 	ForceExec []string
 	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
 	Inherit *os.File
-	Log     *slog.Logger
+	// Alone is that this process has no children but those that it runs plugins in, one after the
+	// other. What a plugin leaves behind becomes its child, and is killed with a plugin that is.
+	Alone bool
+	Log   *slog.Logger
 	// RefuseUnknown makes an error of a key that the in-process plugin does not know, where there
 	// is no binary of its type (the "braid.unknownKeys" key).
 	RefuseUnknown bool

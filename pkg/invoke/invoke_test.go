@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	cniinvoke "github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
@@ -389,4 +391,104 @@ func TestBuiltinRunsInProcessUnlessForced(t *testing.T) {
 			t.Errorf("forced %v: %q, %v", c.force, out, err)
 		}
 	}
+}
+
+// TestM37DescendantsDieToo: a plugin that is killed leaves no process behind, however far that went
+// from it.
+func TestM37DescendantsDieToo(t *testing.T) {
+	sleeper := filepath.Join(t.TempDir(), "sleeper")
+	copyTo(t, sleeper)
+	const twice = `setsid sh -c '%s setsid %s 600 >/dev/null 2>&1 </dev/null &' & `
+	for name, test := range map[string]struct {
+		body  string
+		alone bool
+	}{
+		"child":                             {sleeper + " 600 & ", false},
+		"session of its own":                {"setsid " + sleeper + " 600 & ", false},
+		"orphan in a session of its own":    {fmt.Sprintf(twice, "", sleeper), false},
+		"the same without output":           {fmt.Sprintf(twice, "", sleeper) + "exec >/dev/null 2>&1; ", false},
+		"child without environment":         {"setsid env -i " + sleeper + " 600 & ", false},
+		"orphan without environment":        {fmt.Sprintf(twice, "env -i", sleeper), true},
+		"one that starts others for itself": {"setsid sh -c 'while :; do setsid " + sleeper + " 600 & sleep 0.02; done' >/dev/null 2>&1 & ", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ready := filepath.Join(t.TempDir(), "ready")
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				for len(running(sleeper)) == 0 || !exists(ready) {
+					time.Sleep(5 * time.Millisecond)
+				}
+				cancel()
+			}()
+			exec := newExec()
+			if exec.Alone = test.alone; test.alone {
+				defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) //nolint:errcheck // as it was
+			}
+			path := script(t, test.body+"touch "+ready+"; sleep 600")
+			if _, err := exec.ExecPlugin(ctx, path, nil, []string{"PATH=" + os.Getenv("PATH")}); failure.ReasonOf(err) != failure.TimedOut {
+				t.Errorf("got %v", err)
+			}
+			if left := running(sleeper); len(left) > 0 {
+				t.Errorf("processes %v are left", left)
+				for _, pid := range left {
+					syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // for the next test
+				}
+			}
+		})
+	}
+}
+
+// TestDaemonsOfPluginsStay: a plugin that ends by itself may leave a daemon, and so may one before
+// another that is killed.
+func TestDaemonsOfPluginsStay(t *testing.T) {
+	sleeper := filepath.Join(t.TempDir(), "sleeper")
+	copyTo(t, sleeper)
+	exec, environ := newExec(), []string{"PATH=" + os.Getenv("PATH")}
+	if _, err := exec.ExecPlugin(t.Context(), script(t, "setsid "+sleeper+" 600 >/dev/null 2>&1 & echo '{}'"), nil, environ); err != nil {
+		t.Fatal(err)
+	}
+	for len(running(sleeper)) == 0 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := exec.ExecPlugin(ctx, script(t, "sleep 600"), nil, environ); err == nil {
+		t.Error("the second plugin was not killed")
+	}
+	left := running(sleeper)
+	if len(left) != 1 {
+		t.Errorf("daemons %v are left, want one", left)
+	}
+	for _, pid := range left {
+		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it was the test's
+	}
+}
+
+// copyTo makes a program that sleeps, which no one else runs.
+func copyTo(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// running are the processes of a program.
+func running(program string) (pids []int) {
+	links, _ := filepath.Glob("/proc/[0-9]*/exe") //nolint:errcheck // the pattern is one
+	for _, link := range links {
+		if exe, err := os.Readlink(link); err == nil && exe == program {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) //nolint:errcheck // by the pattern
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
