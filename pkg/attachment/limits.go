@@ -20,6 +20,8 @@ type Limits struct {
 	Bridges []string `json:"bridges,omitzero"`
 	// OwnBridges allows, besides Bridges, those that were made for Namespace, and making others.
 	OwnBridges bool `json:"ownBridges,omitempty"`
+	// SpoofCheck has bridges check what MAC a pod sends with where the configuration does not say.
+	SpoofCheck bool `json:"spoofCheck,omitempty"`
 	// Prefixes have the addresses of gateways and of pods. A gateway's prefix that is in one may be
 	// of the internet.
 	Prefixes []netip.Prefix `json:"prefixes,omitzero"`

@@ -99,6 +99,7 @@ func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
 	j.runs()
 	j.inPod = inPod(j.kind, members)
 	j.master(members)
+	j.spoofing(members)
 	for _, m := range members {
 		j.key(path, m)
 	}

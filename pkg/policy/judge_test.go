@@ -65,7 +65,7 @@ func TestTenantsDefault(t *testing.T) {
 			"exec plugins[0].type, exec plugins[0].delegate.type, masters plugins[0].delegate.device",
 		},
 		"delegates": {
-			`{"type":"flannel","delegates":[{"type":"bridge"}]}`, "exec plugins[0].type, exec plugins[0].delegates[0].type",
+			`{"type":"flannel","delegates":[{"type":"bridge"}]}`, "exec plugins[0].type, exec plugins[0].delegates[0].type, spoofing plugins[0].delegates[0].macspoofchk",
 		},
 		"uplink":                 {`{"type":"macvlan","master":"ens192"}`, "masters plugins[0].master"},
 		"uplink in another case": {`{"type":"macvlan","Ma\u017fter":"ens192"}`, `masters plugins[0].Maſter`},
@@ -73,6 +73,9 @@ func TestTenantsDefault(t *testing.T) {
 		"master of the pod":      {`{"type":"macvlan","master":"eth0","linkInContainer":true,"vlan":7}`, ""},
 		"VLAN":                   {`{"type":"bridge","vlan":100}`, "vlans plugins[0].vlan"},
 		"trunk":                  {`{"type":"bridge","vlanTrunk":[{"minID":2,"maxID":4000},{"id":7}]}`, "vlans plugins[0].vlanTrunk[0], vlans plugins[0].vlanTrunk[1].id"},
+		"spoofed MAC":            {`{"type":"bridge","macspoofchk":false}`, "spoofing plugins[0].macspoofchk"},
+		"spoofed MAC, spelt":     {`{"type":"bridge","MacSpoofChk":false}`, "spoofing plugins[0].MacSpoofChk"},
+		"spoof check":            {`{"plugins":[{"type":"bridge","macspoofchk":true},{"type":"bridge","macspoofchk":null},{"type":"macvlan","linkInContainer":true}]}`, ""},
 		"M32 sysctl":             {`{"type":"tuning","sysctl":{"net.ipv4.ip_forward":"1","net.ipv4.conf.all.forwarding":"1"}}`, "sysctls plugins[0].sysctl.net.ipv4.ip_forward, sysctls plugins[0].sysctl.net.ipv4.conf.all.forwarding"},
 		"M32 sysctl of a pod":    {`{"type":"tuning","args":{"cni":{"sysctl":{"net/ipv4/ip_forward":"1"}}}}`, "sysctls plugins[0].args.cni.sysctl.net/ipv4/ip_forward"},
 		"sysctl by a detour":     {`{"type":"tuning","sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":"1"}}`, "sysctls plugins[0].sysctl.net/ipv4/conf/IFNAME/../all/forwarding"},
@@ -118,25 +121,33 @@ func TestNothingIsExecd(t *testing.T) {
 	// What a binary calls is a binary, too.
 	n = network(t, `{"type":"bridge","ipam":{"type":"static"}}`)
 	n.Runs = []policy.Run{{Execd: true}}
-	if got, want := said(policy.Judge(rule(t, `{"namespaces":["a"],"exec":["bridge"]}`), n)), "exec plugins[0].ipam.type"; got != want {
+	if got, want := said(policy.Judge(rule(t, `{"namespaces":["a"],"exec":["bridge"]}`), n)), "spoofing plugins[0].macspoofchk, exec plugins[0].ipam.type"; got != want {
 		t.Errorf("called by a binary: got %q, want %q", got, want)
 	}
 	n.Runs = nil
-	if got, want := said(policy.Judge(&tenants, n)), "exec plugins[0].type, exec plugins[0].ipam.type"; got != want {
+	if got, want := said(policy.Judge(&tenants, n)), "exec plugins[0].type, spoofing plugins[0].macspoofchk, exec plugins[0].ipam.type"; got != want {
 		t.Errorf("nobody looked: got %q, want %q", got, want)
 	}
 }
 
 func TestRules(t *testing.T) {
 	for name, test := range map[string]struct{ rule, conf, want string }{
-		"masters":           {`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224"},{"type":"macvlan","master":"ens1"},{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master"},
-		"any master":        {`"masters":["*"]`, `{"type":"macvlan"}`, ""},
-		"VLANs":             {`"masters":["*"],"vlans":["100-199","200"]`, `{"plugins":[{"type":"macvlan","vlan":200},{"type":"bridge","vlanTrunk":[{"minID":150,"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan"},
-		"bridges":           {`"bridges":["br-*"]`, `{"plugins":[{"type":"bridge","bridge":"br-a"},{"type":"bridge","bridge":"cni0"}]}`, "bridges plugins[1].bridge"},
-		"types":             {`"types":["bridge","host-local"]`, `{"plugins":[{"type":"bridge","ipam":{"type":"static"}},{"type":"tuning"}]}`, "types plugins[0].ipam.type, types plugins[1].type"},
-		"exec":              {`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`, `{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, ""},
-		"exec is no pardon": {`"exec":["vlan"]`, `{"type":"vlan","master":"ens1","vlanId":5}`, "masters plugins[0].master, vlans plugins[0].vlanId"},
-		"all":               {`"all":true`, `{"type":"host-device","device":"ens192"}`, ""},
+		"masters":    {`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224"},{"type":"macvlan","master":"ens1"},{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master"},
+		"any master": {`"masters":["*"]`, `{"type":"macvlan"}`, ""},
+		"M26 passthru by a pattern": {
+			`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224","mode":"passthru"},{"type":"macvlan","master":"ens225","mode":"bridge"}]}`,
+			"masters plugins[0].master",
+		},
+		"M26 passthru of a link by name": {`"masters":["ens2*","ens224"]`, `{"type":"macvlan","master":"ens224","mode":"passthru"}`, ""},
+		"M26 passthru of another":        {`"masters":["ens224"]`, `{"type":"macvlan","master":"ens225","mode":"passthru"}`, "masters plugins[0].master"},
+		"M26 passthru of a binary":       {`"masters":["ens2*"],"exec":["macvtap"]`, `{"type":"macvtap","master":"ens224","MODE":"passthru"}`, "masters plugins[0].master"},
+		"spoofing":                       {`"spoofing":true`, `{"type":"bridge","macspoofchk":false}`, ""},
+		"VLANs":                          {`"masters":["*"],"vlans":["100-199","200"]`, `{"plugins":[{"type":"macvlan","vlan":200},{"type":"bridge","vlanTrunk":[{"minID":150,"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan"},
+		"bridges":                        {`"bridges":["br-*"]`, `{"plugins":[{"type":"bridge","bridge":"br-a"},{"type":"bridge","bridge":"cni0"}]}`, "bridges plugins[1].bridge"},
+		"types":                          {`"types":["bridge","host-local"]`, `{"plugins":[{"type":"bridge","ipam":{"type":"static"}},{"type":"tuning"}]}`, "types plugins[0].ipam.type, types plugins[1].type"},
+		"exec":                           {`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`, `{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, ""},
+		"exec is no pardon":              {`"exec":["vlan"]`, `{"type":"vlan","master":"ens1","vlanId":5}`, "masters plugins[0].master, vlans plugins[0].vlanId"},
+		"all":                            {`"all":true`, `{"type":"host-device","device":"ens192"}`, ""},
 		"prefixes": {
 			`"prefixes":["10.9.0.0/16","fd00::/8"]`,
 			`{"plugins":[{"type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.9.3.0/24","gateway":"10.9.3.1"}],[{"subnet":"10.8.0.0/15"}]]}},

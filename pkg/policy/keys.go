@@ -41,6 +41,7 @@ func keys() []key {
 		entry("masters", `give a list of links, as ["ens2*"]`, func(r *Rule) *[]string { return &r.Masters }, list(pattern)),
 		entry("vlans", `give a list of VLANs, as ["100-199", 205]`, func(r *Rule) *[]Span { return &r.VLANs }, list(span(maxVLAN))),
 		entry("bridges", `give a list of bridges, as ["br-*"]`, func(r *Rule) *[]string { return &r.Bridges }, list(pattern)),
+		entry("spoofing", allowedBool, func(r *Rule) *bool { return &r.Spoofing }, strictjson.Bool),
 		entry("prefixes", `give a list of prefixes, as ["10.9.0.0/16"]`, func(r *Rule) *[]netip.Prefix { return &r.Prefixes }, list(prefix)),
 		entry("hostPorts", `give an object, as {"ports": ["1024-65535"], "loopback": false}`, func(r *Rule) *HostPorts { return &r.HostPorts }, hostPorts),
 		entry("sysctls", `give a list of parameters, as ["net.ipv4.conf.IFNAME.*"]`, func(r *Rule) *[]string { return &r.Sysctls }, list(pattern)),

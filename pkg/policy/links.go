@@ -34,7 +34,7 @@ func (j *judge) master(members []strictjson.Member) {
 	if j.inPod {
 		return
 	}
-	named := false
+	named, alone := false, takesOver(members)
 	for _, m := range members {
 		key := strictjson.Fold(m.Key)
 		if key != "master" && key != "device" {
@@ -42,22 +42,33 @@ func (j *judge) master(members []strictjson.Member) {
 		}
 		if link := text(m.Value); link != "" {
 			named = true
-			j.link(at(j.path, m), link)
+			j.link(at(j.path, m), link, alone)
 		}
 	}
 	if !named && slices.Contains([]string{"macvlan", "ipvlan", "vlan", "host-device"}, j.kind) {
-		j.link(j.path+".master", "")
+		j.link(j.path+".master", "", false)
 	}
 }
 
-func (j *judge) link(field, link string) {
+// takesOver reports whether a plugin has its master for itself, by the mode that macvlan and macvtap
+// have for that.
+func takesOver(members []strictjson.Member) bool {
+	return slices.ContainsFunc(members, func(m strictjson.Member) bool {
+		return strictjson.Fold(m.Key) == "mode" && text(m.Value) == "passthru"
+	})
+}
+
+// link judges a link of the node. Who has it alone takes it from all others that a pattern is for.
+func (j *judge) link(field, link string, alone bool) {
 	into := func(r *Rule) *[]string { return &r.Masters }
 	switch {
-	case anyMatches(j.rule.Masters, link):
-	case link == "":
+	case link == "" && !anyMatches(j.rule.Masters, link):
 		j.add(field, "masters", addText(into, "*"), "without a master the node's own link is taken, and of masters %s may be used", names(j.rule.Masters))
-	default:
+	case !anyMatches(j.rule.Masters, link):
 		j.add(field, "masters", addText(into, link), "the master is %s, and of masters %s may be used", strictjson.Quote(link), names(j.rule.Masters))
+	case alone && !slices.Contains(j.rule.Masters, link):
+		j.add(field, "masters", addText(into, link), "in mode passthru the network has the master %s for itself, which a rule has to name whole, and it names %s",
+			strictjson.Quote(link), names(j.rule.Masters))
 	}
 }
 
@@ -69,6 +80,28 @@ func (j *judge) bridge(field string, raw json.RawMessage) {
 	}
 	j.add(field, "bridges", addText(func(r *Rule) *[]string { return &r.Bridges }, name),
 		"the bridge is %s, and of bridges %s may be used", strictjson.Quote(name), names(j.rule.Bridges))
+}
+
+// spoofing judges whether a bridge checks what a pod sends. The built-in plugin does unless it is
+// told not to, a binary only if it is told.
+func (j *judge) spoofing(members []strictjson.Member) {
+	if j.kind != "bridge" || j.rule.Spoofing {
+		return
+	}
+	field, checks := j.path+".macspoofchk", !j.run.Execd
+	for _, m := range members {
+		if strictjson.Fold(m.Key) == "macspoofchk" && !strictjson.Null(m.Value) {
+			field = at(j.path, m)
+			if on, err := strictjson.Bool(m.Value); err != nil || !on {
+				checks = false
+				break
+			}
+			checks = true
+		}
+	}
+	if !checks {
+		j.add(field, "spoofing", func(r *Rule) { r.Spoofing = true }, "pods could send with the MAC addresses of others, as macspoofchk is not on")
+	}
 }
 
 // vlans judges numbers of VLANs: one, a list, or a list of objects as of the key vlanTrunk.

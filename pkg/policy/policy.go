@@ -33,13 +33,16 @@ type Rule struct {
 	Types []string
 	// Exec are the plugins that may be binaries, too.
 	Exec []string
-	// Masters are the links that may be a master. "*" is also that of the default route.
+	// Masters are the links that may be a master. "*" is also that of the default route. One that a
+	// network takes for itself has to be named whole.
 	Masters []string
 	// VLANs are those that macvlan, ipvlan and bridge may use.
 	VLANs []Span
 	// Bridges are those that may be joined or made. Nil is for those that Braid made for the
 	// namespace, which the plugin finds out.
 	Bridges []string
+	// Spoofing allows networks of bridge that do not check what MAC a pod sends with.
+	Spoofing bool
 	// Prefixes are those that addresses and gateways may be of. Nil is for what overlaps no route of
 	// the node, which the plugin finds out.
 	Prefixes []netip.Prefix

@@ -18,12 +18,17 @@ import (
 // Judged is one thing that the policy does not allow.
 type Judged struct {
 	policy.Violation
-	policy.Decision
+	decided
 
-	// Namespace is the one the rule is for: the NAD's, or the pod's for what the pod asks.
-	Namespace string
 	// NAD and IfName are those of the attachment; empty for the pod as a whole.
 	NAD, IfName string
+}
+
+// decided is the decision for a namespace: the NAD's, or the pod's for what the pod asks.
+type decided struct {
+	policy.Decision
+
+	Namespace string
 	// Unsure is why it is not known whether the namespace has policy.TenantLabel. Nil if it is.
 	Unsure error
 }
@@ -32,29 +37,41 @@ type Judged struct {
 func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
 
 // Judge returns all of a pod and its attachments that the policy does not allow, whether that is
-// enforced or not. The plugins of the attachments were looked for. The labels of a namespace are
-// asked for only if it depends on them what becomes of something. An attachment for which a rule is
-// enforced gets its limits.
+// enforced or not. The plugins of the attachments were looked for. The labels of the namespaces of
+// NADs that no rule names are asked for, as it depends on them what the plugins are held to; those of
+// the pod's, if it asks for what it may not have. An attachment for which a rule is enforced gets its
+// limits.
 func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) ([]Judged, error) {
 	if pod == nil {
 		return nil, nil
 	}
 	rules := r.rules()
-	found := judgePod(rules.Of(pod.Namespace), pod.Namespace, r.Node.MultusNamespace, attachments)
+	decide := r.deciding(rules)
+	found := judgePod(rules.Of(pod.Namespace).Rule, r.Node.MultusNamespace, attachments)
+	for i := range found {
+		decided, err := decide(ctx, pod.Namespace)
+		if err != nil {
+			return nil, failure.AtNAD(err, found[i].NAD)
+		}
+		found[i].decided = decided
+	}
 	for i := range attachments {
 		a := &attachments[i]
 		if a.Origin == nil {
 			continue
 		}
-		decision := rules.Of(a.Origin.Namespace)
-		if decision.Effect == policy.Enforce {
-			limit(a, decision.Rule)
+		decided, err := decide(ctx, a.Origin.Namespace)
+		if err != nil {
+			return nil, failure.AtNAD(err, a.Name)
 		}
-		for _, v := range policy.Judge(decision.Rule, &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}) {
-			found = append(found, Judged{Violation: v, Decision: decision, Namespace: a.Origin.Namespace, NAD: a.Name, IfName: a.IfName})
+		if decided.Effect == policy.Enforce {
+			limit(a, decided.Rule)
+		}
+		for _, v := range policy.Judge(decided.Rule, &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}) {
+			found = append(found, Judged{Violation: v, decided: decided, NAD: a.Name, IfName: a.IfName})
 		}
 	}
-	return found, r.decide(ctx, found)
+	return found, nil
 }
 
 // limit has the plugins hold an attachment to what of a rule only they can find out.
@@ -71,6 +88,7 @@ func limit(a *plan.Attachment, rule *policy.Rule) {
 	if limits.OwnBridges {
 		limits.Bridges = []string{}
 	}
+	limits.SpoofCheck = true
 	limits.Prefixes, limits.Masters = rule.Prefixes, append([]string{}, rule.Masters...)
 	limits.HostPorts, limits.LoopbackPorts = []attachment.Ports{}, rule.HostPorts.Loopback
 	for _, ports := range rule.HostPorts.Ports {
@@ -86,7 +104,7 @@ func (r *Resolver) rules() *policy.Policy {
 
 // judgePod judges what a pod asks for. shared is the namespace from which every pod may choose its
 // default network.
-func judgePod(d policy.Decision, namespace, shared string, attachments []plan.Attachment) (found []Judged) {
+func judgePod(rule *policy.Rule, shared string, attachments []plan.Attachment) (found []Judged) {
 	var pod policy.Pod
 	var of []*plan.Attachment
 	for i := range attachments {
@@ -103,8 +121,8 @@ func judgePod(d policy.Decision, namespace, shared string, attachments []plan.At
 		})
 		of = append(of, a)
 	}
-	for _, v := range policy.JudgePod(d.Rule, &pod) {
-		judged := Judged{Violation: v.Violation, Decision: d, Namespace: namespace}
+	for _, v := range policy.JudgePod(rule, &pod) {
+		judged := Judged{Violation: v.Violation}
 		if v.Request >= 0 {
 			judged.NAD, judged.IfName = of[v.Request].Name, of[v.Request].IfName
 		}
@@ -113,33 +131,29 @@ func judgePod(d policy.Decision, namespace, shared string, attachments []plan.At
 	return found
 }
 
-// decide finds out what becomes of what was found in namespaces that no rule names.
-func (r *Resolver) decide(ctx context.Context, found []Judged) error {
-	type answer struct {
-		tenant bool
-		err    error
+// deciding returns what decides for namespaces, each once. A namespace that no rule names is asked
+// for its label.
+func (r *Resolver) deciding(rules *policy.Policy) func(context.Context, string) (decided, error) {
+	known := map[string]decided{}
+	return func(ctx context.Context, namespace string) (decided, error) {
+		if d, ok := known[namespace]; ok {
+			return d, nil
+		}
+		d := decided{Decision: rules.Of(namespace), Namespace: namespace}
+		if d.Effect == policy.Audit {
+			tenant, err := r.tenant(ctx, namespace)
+			switch {
+			case apierrors.IsForbidden(err):
+				d.Unsure = err
+			case err != nil:
+				return decided{}, err
+			case tenant:
+				d.Effect = policy.Enforce
+			}
+		}
+		known[namespace] = d
+		return d, nil
 	}
-	asked := map[string]answer{}
-	for i := range found {
-		j := &found[i]
-		if j.Effect != policy.Audit {
-			continue
-		}
-		a, known := asked[j.Namespace]
-		if !known {
-			a.tenant, a.err = r.tenant(ctx, j.Namespace)
-			asked[j.Namespace] = a
-		}
-		switch {
-		case apierrors.IsForbidden(a.err):
-			j.Unsure = a.err
-		case a.err != nil:
-			return failure.AtNAD(a.err, j.NAD)
-		case a.tenant:
-			j.Effect = policy.Enforce
-		}
-	}
-	return nil
 }
 
 // tenant reports whether a namespace has the tenant's label. One that is not there has none.

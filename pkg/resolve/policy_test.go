@@ -148,12 +148,45 @@ func TestOnDiskIsTheOperators(t *testing.T) {
 	}
 }
 
+// TestM28LabelAloneEnforces: where the label alone enforces, networks that nothing is wrong with are
+// held to the tenant's default, too, as only the plugin finds out whose a bridge is.
+func TestM28LabelAloneEnforces(t *testing.T) {
+	for labels, want := range map[string]string{
+		policy.TenantLabel: `{"namespace":"web","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		"team":             `{"namespace":"web"}`,
+	} {
+		r := newRig(t, "")
+		r.objs.namespaces = map[string]map[string]string{"web": {labels: ""}}
+		r.nad("web/fine", `{"cniVersion":"1.0.0","name":"fine","type":"bridge","bridge":"br-other"}`)
+		judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "fine,fine"})
+		if err != nil || len(judged) > 0 {
+			t.Fatal(judged, err)
+		}
+		for _, a := range attachments[1:] {
+			if got, err := json.Marshal(a.Limits); err != nil || string(got) != want {
+				t.Errorf("label %s: limits %s, %v, want %s", labels, got, err, want)
+			}
+		}
+		if r.asked() != "namespace web" {
+			t.Errorf("asked for %q", r.asked())
+		}
+	}
+}
+
+// A pod without networks of its own asks for no label.
+func TestNoNetworksNoLabel(t *testing.T) {
+	r := newRig(t, "")
+	if _, _, err := r.judged(nil); err != nil || r.asked() != "" {
+		t.Errorf("asked for %q, %v", r.asked(), err)
+	}
+}
+
 // What only a plugin can find out it is told with the attachment, where a rule is enforced.
 func TestEnforcedRulesBecomeLimits(t *testing.T) {
 	for keys, want := range map[string]string{
 		``:                                     `{"namespace":"web"}`,
-		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","bridges":[],"ownBridges":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
-		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
+		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","bridges":["br-*"],"spoofCheck":true,"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
 		`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`:               `null`,
 		`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`: `null`,
 	} {

@@ -37,8 +37,9 @@ type Conf struct {
 	VLANTrunk []VLANRange `json:"vlanTrunk,omitempty"`
 	// PreserveDefaultVLAN leaves the pod in the bridge's default VLAN beside those of VLAN and VLANTrunk.
 	PreserveDefaultVLAN bool `json:"preserveDefaultVlan"`
-	// MACSpoofCheck is that frames with another source address than the link's MAC are dropped.
-	MACSpoofCheck bool `json:"macspoofchk,omitempty"`
+	// MACSpoofCheck is that frames with another source address than the link's MAC are dropped. Nil is
+	// for what the attachment's limits say.
+	MACSpoofCheck *bool `json:"macspoofchk,omitempty"`
 	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits.
 	EnableDAD bool `json:"enabledad,omitempty"`
 	// DisableContainerInterface leaves the pod's link down. It excludes IPAM.

@@ -46,9 +46,17 @@ type ruleSet struct {
 	rules []nft.Rule
 }
 
-// ruleSets are those that the configuration asks for: for addresses of the pod, for the name of its port and for its MAC.
-func (c *Conf) ruleSets(ips []*types100.IPConfig, port string, mac net.HardwareAddr) (sets []ruleSet, err error) {
-	if c.MACSpoofCheck {
+// checksMAC reports whether what a pod sends is held to its MAC.
+func (c *Conf) checksMAC(req *plugin.Request) bool {
+	if c.MACSpoofCheck != nil {
+		return *c.MACSpoofCheck
+	}
+	return req.Limits != nil && req.Limits.SpoofCheck
+}
+
+// ruleSets are those that the configuration and the attachment's limits ask for: for addresses of the pod, for the name of its port and for its MAC.
+func (c *Conf) ruleSets(req *plugin.Request, ips []*types100.IPConfig, port string, mac net.HardwareAddr) (sets []ruleSet, err error) {
+	if c.checksMAC(req) {
 		drop := nft.NewRule(attachmentChain, nft.InputInterface(nft.Is, port), nft.SourceMAC(nft.IsNot, mac), nft.Drop())
 		sets = append(sets, ruleSet{spoofTable(), []nft.Rule{drop}})
 	}
@@ -70,7 +78,7 @@ func (c *Conf) ruleSets(ips []*types100.IPConfig, port string, mac net.HardwareA
 
 // addRules makes the rules of the attachment. The pod's link is still down, so it sends nothing that they do not see.
 func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) error {
-	sets, err := a.conf.ruleSets(ips, a.portLink.Name, a.podLink.MAC)
+	sets, err := a.conf.ruleSets(a.Request, ips, a.portLink.Name, a.podLink.MAC)
 	if err != nil || len(sets) == 0 {
 		return err
 	}
@@ -102,7 +110,7 @@ func eachTable(req *plugin.Request, do func(*nft.Conn, *nft.Table) error) error 
 
 // checkRules looks for the rules of the attachment.
 func checkRules(ctx context.Context, req *plugin.Request, c *Conf, port, pod *nl.Link) error {
-	sets, err := c.ruleSets(req.PrevResult.IPs, port.Name, pod.MAC)
+	sets, err := c.ruleSets(req, req.PrevResult.IPs, port.Name, pod.MAC)
 	if err != nil || len(sets) == 0 {
 		return err
 	}

@@ -168,3 +168,45 @@ func TestM28Rule(t *testing.T) {
 		}
 	}
 }
+
+// A pod is held to its MAC where a policy is enforced, unless the configuration says otherwise.
+func TestM28SpoofCheckIsTheDefault(t *testing.T) {
+	n := tenant(t, "team")
+	p := n.Pod("c")
+	for _, c := range []struct {
+		limits *attachment.Limits
+		value  any
+		checks bool
+	}{
+		{nil, nil, false},
+		{nil, true, true},
+		{&attachment.Limits{Namespace: "team"}, nil, false},
+		{&attachment.Limits{Namespace: "team", SpoofCheck: true}, nil, true},
+		{&attachment.Limits{Namespace: "team", SpoofCheck: true}, true, true},
+		{&attachment.Limits{Namespace: "team", SpoofCheck: true}, false, false},
+	} {
+		n.Limits = c.limits
+		config := conf{"type": "bridge", "bridge": "br0", "ipam": ipam("10.1.0.2/24")}
+		if c.value != nil {
+			config["macspoofchk"] = c.value
+		}
+		mustAdd(t, p, config)
+		if checks := strings.Contains(rules(t, n.Host), "ether saddr != "); checks != c.checks {
+			t.Errorf("limits %+v, macspoofchk %v: checks %t\n%s", c.limits, c.value, checks, rules(t, n.Host))
+		}
+		if err := p.Check(config); err != nil {
+			t.Error(err)
+		}
+		if c.checks {
+			if _, err := command(t, n.Host, "nft", "flush", "ruleset"); err != nil {
+				t.Fatal(err)
+			}
+			if p.Check(config) == nil {
+				t.Errorf("limits %+v, macspoofchk %v: CHECK misses no rules", c.limits, c.value)
+			}
+		}
+		if err := p.Del(config); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
