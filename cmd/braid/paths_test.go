@@ -47,6 +47,9 @@ func TestM34ExecdPluginsDirectory(t *testing.T) {
 		`{"type":"fake","delegate":{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}}`,
 		`{"type":"fake","delegates":[{"plugins":[{"type":"fake"},{"type":"tuning","mtu":1400,"dataDir":DIR}]}]}`,
 		`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":DIR,"x":1}]}`,
+		`{"type":"fake","ipam":{"type":"dhcp","daemonSocketPath":DIR}}`,
+		`{"type":"flannel","SubnetFile":DIR}`,
+		`{"type":"fake","delegate":{"type":"flannel","dataDir":DIR}}`,
 	} {
 		config = strings.Replace(config, "{", `{"cniVersion":"1.0.0",`, 1)
 		paths := []string{dir}

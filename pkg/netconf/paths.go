@@ -15,7 +15,7 @@ import (
 
 // Places are the directories of a node that the paths in a network's configuration may lead to.
 type Places struct {
-	// Data is for what plugins keep, by the keys dataDir.
+	// Data is for what plugins keep, by the keys dataDir, and for the sockets and files of their daemons.
 	Data hostfile.Roots
 	// Operator has what only an operator puts there: kubeconfigs and configuration of plugins.
 	Operator hostfile.Roots
@@ -64,6 +64,9 @@ func heldKeys(places Places) []held {
 		{kind: "host-local", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/networks", fix: data},
 		{kind: "tuning", key: []string{"dataDir"}, roots: places.Data, fallback: "/run/cni/tuning", fix: data},
 		{kind: "host-local", key: []string{"resolvConf"}, roots: hostfile.Roots{"/etc", "/run/systemd/resolve"}, fix: log},
+		{kind: "dhcp", key: []string{"daemonSocketPath"}, roots: places.Data, fallback: "/run/cni/dhcp.sock", fix: data},
+		{kind: "flannel", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/flannel", fix: data},
+		{kind: "flannel", key: []string{"subnetFile"}, roots: append(hostfile.Roots{"/run/flannel"}, places.Data...), fix: data},
 		{key: []string{"log_file"}, roots: logs, optional: true, fix: log},
 		{key: []string{"logFile"}, roots: logs, optional: true, fix: log},
 		{key: []string{"log_file_path"}, roots: logs, optional: true, fix: log},

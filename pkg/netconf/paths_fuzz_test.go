@@ -15,6 +15,7 @@ func FuzzHoldPaths(f *testing.F) {
 		`{"type":"x","delegates":[{"plugins":[{"type":"tuning","dataDir":"/etc"}]}],"delegate":{"ipam":{"type":"whereabouts","log_file":"/x","LOG_FILE":"/y"}}}`,
 		`{"type":"x","logFile":"/x","ipam":{"type":"host-local","resolvConf":"/root/x","Kubernetes":{"KUBECONFIG":"/x"}}}`, `{"type":"x","log_\u0066ile":"/x"}`,
 		`{"type":"x","ipam":{"type":"whereabouts","configuration_path":"/data/x","kubernetes":{"kubeconfig":"/data/../x"}}}`, `{"type":"x","ipam":{"type":"hoſt-local"}}`,
+		`{"type":"x","ipam":{"type":"dhcp","DaemonSocketPath":"/run/x"}}`, `{"type":"flannel","subnetFile":"/data/../x","dataDir":"/data/x"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -39,6 +40,7 @@ func FuzzHoldPaths(f *testing.F) {
 // called is a plugin's configuration as a plugin decodes it.
 type called struct {
 	Type, DataDir, ResolvConf, LogFile string
+	DaemonSocketPath, SubnetFile       string
 	Log                                string                      `json:"log_file"`
 	LogPath                            string                      `json:"log_file_path"`
 	Config                             string                      `json:"configuration_path"`
@@ -60,6 +62,10 @@ func namesPaths(t *testing.T, raw, config []byte) {
 	switch c.Type {
 	case "host-local":
 		paths[c.DataDir], paths[c.ResolvConf] = hostfile.Roots{"/data", "/var/lib/cni/networks"}, hostfile.Roots{"/etc", "/run/systemd/resolve"}
+	case "dhcp":
+		paths[c.DaemonSocketPath] = hostfile.Roots{"/data", "/run/cni/dhcp.sock"}
+	case "flannel":
+		paths[c.DataDir], paths[c.SubnetFile] = hostfile.Roots{"/data", "/var/lib/cni/flannel"}, hostfile.Roots{"/data", "/run/flannel"}
 	case "tuning":
 		paths[c.DataDir] = hostfile.Roots{"/data", "/run/cni/tuning"}
 	}
