@@ -221,6 +221,28 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// The SBOM has what go.mod and go.sum have: a module of another version, or with another sum, stops it.
+func TestModulesOfTheSource(t *testing.T) {
+	const sum = "h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+	m := module{path: "example.org/m", version: "v1.2.3", sum: sum}
+	for name, c := range map[string]struct {
+		with *goModule
+		same bool
+	}{
+		"same":                  {&goModule{Path: m.path, Version: "v1.2.3", Sum: sum}, true},
+		"replaced":              {&goModule{Path: m.path, Version: "v1.0.0", Replace: &goModule{Path: "example.org/fork", Version: "v1.2.3", Sum: sum}}, true},
+		"main":                  {&goModule{Path: m.path, Main: true}, true},
+		"other version":         {&goModule{Path: m.path, Version: "v1.2.4", Sum: sum}, false},
+		"other sum":             {&goModule{Path: m.path, Version: "v1.2.3", Sum: "h1:x"}, false},
+		"not in go.sum":         {&goModule{Path: m.path, Version: "v1.2.3"}, false},
+		"replaced by directory": {&goModule{Path: m.path, Version: "v1.2.3", Sum: sum, Replace: &goModule{Path: "./m"}}, false},
+	} {
+		if err := m.compare(c.with); (err == nil) != c.same {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // Nothing is made for a wrong command line, or for a registry that nobody named.
 func TestCommandLine(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")

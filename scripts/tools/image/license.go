@@ -41,7 +41,30 @@ func permitted(id string) bool {
 type goPackage struct {
 	Dir      string
 	Standard bool
-	Module   *struct{ Path, Dir string }
+	Module   *goModule
+}
+
+// goModule is what `go list` prints of a module: the version that go.mod has, and the sum that go.sum
+// has of it.
+type goModule struct {
+	Path, Dir, Version, Sum string
+	Main                    bool
+	Replace                 *goModule
+}
+
+// compare returns in what a module of the binaries differs from that of the source.
+func (m *module) compare(with *goModule) error {
+	if with.Main {
+		return nil
+	}
+	if with.Replace != nil {
+		with = with.Replace
+	}
+	if m.version != with.Version || m.sum != with.Sum {
+		return fmt.Errorf("module %s is %q with sum %q in the binaries, and %q with %q by go.mod and go.sum: they were built from another source",
+			m.path, m.version, m.sum, with.Version, with.Sum)
+	}
+	return nil
 }
 
 // A license, or what a license asks to be passed on with it.
@@ -51,7 +74,8 @@ var (
 )
 
 // readModules returns the modules that the platform's binaries are made of, the main module and the
-// standard library among them, ordered by path. The binaries say which; the source has the licenses.
+// standard library among them, ordered by path. The binaries say which; the source has the licenses,
+// and agrees by its go.mod and go.sum.
 func readModules(ctx context.Context, source string, p *platform) ([]module, error) {
 	found := map[string]*module{}
 	for _, one := range p.programs {
@@ -77,6 +101,11 @@ func readModules(ctx context.Context, source string, p *platform) ([]module, err
 		m := found[path]
 		if m == nil {
 			return nil, fmt.Errorf("module %s is in the source, not in the binaries: they were built from another", path)
+		}
+		if !pkg.Standard {
+			if err := m.compare(pkg.Module); err != nil {
+				return nil, err
+			}
 		}
 		if err := m.readLicenses(root, dir); err != nil {
 			return nil, fmt.Errorf("read licenses of %s: %w", path, err)

@@ -15,7 +15,7 @@
 //
 // A binary is refused that is not static, is of another architecture, was built without -trimpath, or
 // does not print VERSION when called with --version; and so is a module without a license that is
-// known and permitted.
+// known and permitted, or that the source has in another version or with another sum.
 package main
 
 import (
