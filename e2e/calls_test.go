@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/braid-cni/braid/e2e/lab"
 )
@@ -18,19 +19,23 @@ func TestAPICalls(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.80.1.0/24"))
 	r.nad("green", macvlan("10.80.2.0/24"))
-	// That the node's operator allowed no master is told by an event, which asks for the namespace's
-	// label.
+	// The first pod finds out whether the namespace is a tenant's, which is known on the node for two
+	// minutes. That the node's operator allowed no master is told by an event of the first pod of a NAD.
 	const getNAD, getLabel = "get network-attachment-definitions", "get namespaces"
+	asked := time.Now()
 	tests := []struct {
 		pod, networks string
 		want          map[string]int
 	}{
 		{"none", "", map[string]int{}},
 		{"two", "blue,green", map[string]int{getNAD: 2, getLabel: 1, "patch pods/status": 1, "create events": 4}},
-		{"twice", "blue,blue", map[string]int{getNAD: 1, getLabel: 1, "patch pods/status": 1, "create events": 4}},
+		{"twice", "blue,blue", map[string]int{getNAD: 1, "patch pods/status": 1, "create events": 3}},
 	}
 	for _, test := range tests {
 		made := r.requests(func() { r.run(r.pod(test.pod, test.networks)) })
+		if test.pod == "twice" && time.Since(asked) > 2*time.Minute {
+			delete(made, getLabel) // the machine was so slow that it had to be found out again
+		}
 		if !maps.Equal(made, test.want) {
 			t.Errorf("ADD of pod %s made requests %v, want %v", test.pod, made, test.want)
 		}

@@ -7,8 +7,10 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	cnitypes "github.com/containernetworking/cni/pkg/types"
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +18,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // cluster is a real API server.
@@ -29,6 +34,7 @@ const (
 	braidAccount = "system:serviceaccount:kube-system:braid"
 	getPod       = "get pods"
 	getNAD       = "get network-attachment-definitions"
+	getNamespace = "get namespaces"
 	patchStatus  = "patch pods/status"
 	createEvent  = "create events"
 )
@@ -278,16 +284,18 @@ func TestAPICallsOfAnADD(t *testing.T) {
 	}
 }
 
-// TestM26TenantIsHeldToThePolicy: the label of a namespace decides, and is asked for only by an ADD
-// that does what a tenant may not do.
+// TestM26TenantIsHeldToThePolicy: the label of a namespace decides, and is asked for once in
+// LabelAge. What is audited is one event for each NAD in an hour.
 func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 	r := newAPIRig(t, "tenants")
 	r.allow()
 	r.nad("uplink", r.macvlan(11, ""))
 	r.nad("harmless", `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"`+r.path("leases")+`"}}`)
+	passed := time.Duration(0)
 	add := func(name, networks string, want map[string]int, refused bool) string {
 		t.Helper()
 		p := r.pod(name, networks)
+		r.env = []string{later + "=" + passed.String()}
 		var err *cnitypes.Error
 		same(t, "requests of "+name, r.calls(func() { _, err = r.call("ADD", p.pod, p.args()) }), want)
 		if (err != nil) != refused {
@@ -300,16 +308,31 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 		}
 		return err.Msg
 	}
-	audited := map[string]int{getNAD: 1, "get namespaces": 1, patchStatus: 1, createEvent: 3}
-	add("audited", "uplink", audited, false)
+	steady := map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}
+	add("harmless", "harmless", map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 2}, false)
+	add("audited", "uplink", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 3}, false)
+	add("audited-again", "uplink", steady, false)
+	if log := r.log(); strings.Count(log, "PolicyAudited") != 2 {
+		t.Errorf("the log does not name each audited ADD:\n%s", log)
+	}
+	passed = time.Hour
+	add("an-hour-later", "uplink", map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 3}, false)
 	r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tenants","labels":{"braid-cni.io/tenant":""}}}`)
-	says := add("refused", "uplink", map[string]int{getNAD: 1, "get namespaces": 1, createEvent: 1}, true)
+	passed += node.LabelAge
+	says := add("refused", "uplink", map[string]int{getNAD: 1, getNamespace: 1, createEvent: 1}, true)
 	for _, part := range []string{"NAD tenants/uplink", "field plugins[0].master", "tenant's default", `{"namespaces": ["tenants"], "masters": [`} {
 		if !strings.Contains(says, part) {
 			t.Errorf("%s: says nothing of %s", says, part)
 		}
 	}
-	add("harmless", "harmless", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, false)
+	add("harmless-tenant", "harmless", steady, false)
+	if log := r.log(); strings.Count(log, "refused by policy") != 1 || !strings.Contains(log, "key=masters") {
+		t.Errorf("the log does not name the refusal once:\n%s", log)
+	}
+	counts := map[engine.Violation]uint64{{Key: "masters", Effect: policy.Audit}: 3, {Key: "masters", Effect: policy.Enforce}: 1}
+	if got := node.Violations(r.path("state")); !maps.Equal(got, counts) {
+		t.Errorf("counted %v, want %v", got, counts)
+	}
 	r.allow(map[string]any{"namespaces": []string{"tenants"}, "masters": []string{"*"}})
 	add("allowed", "uplink", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, false)
 	r.allow(map[string]any{"namespaces": []string{"tenants"}, "master": []string{"*"}})
@@ -317,6 +340,48 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 	if !strings.Contains(says, "tenant's default") {
 		t.Errorf("a rule that cannot be read: %s", says)
 	}
+}
+
+// TestM28LabelledNamespacesKeepTheirBridges: where the label alone enforces, nobody joins the bridge of
+// another tenant, nor sends with a MAC that is not the pod's.
+func TestM28LabelledNamespacesKeepTheirBridges(t *testing.T) {
+	bridge := func(r *apiRig) string {
+		return `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"` + r.path("leases") + `"}}`
+	}
+	r := newAPIRig(t, "tenant-b")
+	r.allow()
+	for _, namespace := range []string{"tenant-a", "tenant-b"} {
+		r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + namespace + `","labels":{"braid-cni.io/tenant":"yes"}}}`)
+		r.namespace = namespace
+		r.nad("lan", bridge(r))
+	}
+	r.namespace = "tenant-a"
+	a := r.pod("a", "lan")
+	r.must("ADD", a.pod, a.args())
+	if err := r.node.Run(func() error {
+		rules, err := exec.CommandContext(t.Context(), "nft", "list", "ruleset").CombinedOutput()
+		if !strings.Contains(string(rules), "braid_spoofcheck") {
+			t.Errorf("no rule holds the pod to its MAC:\n%s", rules)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.namespace = "tenant-b"
+	b := r.pod("b", "lan")
+	if _, err := r.call("ADD", b.pod, b.args()); err == nil || !strings.Contains(err.Msg, "br-t is none that networks of namespace tenant-b may use") {
+		t.Errorf("another tenant's bridge: %v", err)
+	}
+	r.must("DEL", b.pod, b.args())
+	r.namespace = "tenant-a"
+	r.nad("spoofs", strings.Replace(bridge(r), `"type":"bridge",`, `"type":"bridge","macspoofchk":false,`, 1))
+	s := r.pod("s", "spoofs")
+	if _, err := r.call("ADD", s.pod, s.args()); err == nil || !strings.Contains(err.Msg, `"spoofing": true`) {
+		t.Errorf("macspoofchk false: %v", err)
+	}
+	r.must("DEL", s.pod, s.args())
+	r.must("DEL", a.pod, a.args())
+	r.clean(a.pod)
 }
 
 // A fault of the default network is the operator's: a pod without networks of its own is not told,

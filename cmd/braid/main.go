@@ -131,7 +131,7 @@ func (a *app) do(ctx context.Context, verb engine.Verb, args *skel.CmdArgs) erro
 	}
 	op.Request.Again = os.Getenv(afterAgent) != ""
 	a.cniVersion = op.Config.CNIVersion
-	e, closeLog, err := node.NewEngine(node.Options{Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Trace: a.trace, Now: a.now})
+	e, closeLog, err := node.NewEngine(node.Options{Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Alone: true, Trace: a.trace, Now: a.now})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/agent/metrics"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/cnicache"
+	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/install"
 	"github.com/braid-cni/braid/pkg/install/own"
 	"github.com/braid-cni/braid/pkg/install/platform"
@@ -79,6 +80,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 		events: make(chan event, maxEvents),
 	}
 	a.nodeState.Store(new(a.stateDir()))
+	a.meters.Violations(func() map[engine.Violation]uint64 { return node.Violations(*a.nodeState.Load()) })
 	return a, nil
 }
 

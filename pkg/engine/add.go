@@ -61,6 +61,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	}
 	for i := range attachments {
 		if err := sandbox.findPlugins(ctx, &attachments[i], e.path(req)); err != nil {
+			e.protected(ctx, pod.Meta(), err)
 			return nil, err
 		}
 	}
@@ -73,6 +74,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	}
 	result, err := e.attachAll(ctx, req, sandbox, rec, pod.Meta(), events)
 	if err != nil {
+		e.protected(ctx, pod.Meta(), err)
 		return nil, e.rollBack(ctx, req, sandbox, rec, err)
 	}
 	return result, nil
@@ -163,11 +165,7 @@ func (e *Engine) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.
 	if err != nil {
 		return err
 	}
-	if e.Observer != nil {
-		for _, j := range judged {
-			e.Observer.Violation(Violation{Key: j.Key, Effect: j.Effect})
-		}
-	}
+	e.judged(ctx, pod.Meta(), judged)
 	return resolve.Permit(judged, attachments)
 }
 

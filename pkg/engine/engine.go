@@ -99,8 +99,14 @@ type Exec interface {
 	Close()
 }
 
-// Engine is safe for concurrent use. All fields but Nodes, Remote, RuntimeCache, Observer, Trace, Now and Upkeep
-// are required.
+// Said knows what was said on this node of late.
+type Said interface {
+	// First reports whether nobody has said it, and notes that it is said now.
+	First(ctx context.Context, what string) bool
+}
+
+// Engine is safe for concurrent use. All fields but Nodes, Remote, RuntimeCache, Observer,
+// Said, Trace, Now and Upkeep are required.
 //
 // An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
 // nor Policy.
@@ -125,6 +131,8 @@ type Engine struct {
 	RuntimeCache string
 	// Observer, if set, is told of operations beside the log.
 	Observer Observer
+	// Said, if set, keeps what need not be said by an event of every pod from being said again.
+	Said Said
 	// Upkeep, if set, is what operations do for the node.
 	Upkeep Upkeep
 	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.

@@ -54,15 +54,21 @@ func (ev *events) attached(r status.Result) {
 	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s", r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
 }
 
-// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends them. A
-// pod without networks of its own has nothing to do with its default network's, and costs no event.
+// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends those that
+// are news. A pod without networks of its own has nothing to do with its default network's, and costs no event.
 func (ev *events) warn(a *plan.Attachment, told bool) {
 	for _, w := range a.Warnings {
 		ev.engine.Log.WarnContext(ev.ctx, w.Error(), "reason", w.Reason, "network", w.NAD, "interface", w.Interface)
-		if told && ev.pod != nil {
+		if told && ev.pod != nil && ev.news(w) {
 			ev.send("Warning", string(w.Reason), w.Error())
 		}
 	}
+}
+
+// news reports whether a warning is to be an event. What the policy has against a NAD is the same for
+// each of its pods: it is said once in a while on each node.
+func (ev *events) news(w *failure.Error) bool {
+	return w.Reason != failure.PolicyAudited || ev.engine.Said == nil || ev.engine.Said.First(ev.ctx, string(w.Reason)+" "+w.NAD)
 }
 
 // failed tells of the failure of the operation, unless it is that the pod is gone or that nobody could be told.

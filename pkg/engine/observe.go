@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
 )
 
 // Verb is an operation of the CNI protocol.
@@ -46,8 +48,33 @@ type Observer interface {
 	// Attachment is called for each chain that was run for an attachment, within its operation: on
 	// DEL and GC, what clears up after an earlier ADD is a DEL, too.
 	Attachment(Attachment)
-	// Violation is called for each thing of an ADD that the policy does not allow.
-	Violation(Violation)
+	// Violations is called with all of an ADD that the policy does not allow, or what a plugin refused
+	// to do to the node; not with nothing.
+	Violations(context.Context, []Violation)
+}
+
+// Observers are told all the same.
+type Observers []Observer
+
+// Operation implements Observer.
+func (all Observers) Operation(o Operation) {
+	for _, one := range all {
+		one.Operation(o)
+	}
+}
+
+// Attachment implements Observer.
+func (all Observers) Attachment(a Attachment) {
+	for _, one := range all {
+		one.Attachment(a)
+	}
+}
+
+// Violations implements Observer.
+func (all Observers) Violations(ctx context.Context, v []Violation) {
+	for _, one := range all {
+		one.Violations(ctx, v)
+	}
 }
 
 // Operation is an operation that has ended.
@@ -69,10 +96,60 @@ type Attachment struct {
 
 // Violation is something that the policy does not allow.
 type Violation struct {
-	// Key is that of the rule.
+	// Key is that of the rule, or NodeKey.
 	Key string
 	// Effect is policy.Enforce if it is refused, policy.Audit if it is warned of.
 	Effect policy.Effect
+}
+
+// NodeKey is the key of what only a plugin found out, when it looked at the node.
+const NodeKey = "node"
+
+// maxRefusals bounds the lines of the log about what one ADD is refused.
+const maxRefusals = 16
+
+// judged tells of what the policy does not allow. The log has a line for each thing that is refused;
+// what is audited becomes a warning of its attachment, which is logged.
+func (e *Engine) judged(ctx context.Context, pod *metav1.ObjectMeta, judged []resolve.Judged) {
+	var all []Violation
+	refused := 0
+	for _, j := range judged {
+		all = append(all, Violation{Key: j.Key, Effect: j.Effect})
+		if j.Effect != policy.Enforce {
+			continue
+		}
+		refused++
+		if refused <= maxRefusals {
+			e.refused(ctx, pod, "network", j.NAD, "interface", j.IfName, "plugin", j.Plugin, "field", j.Field, "rule", j.Name, "key", j.Key, "what", j.What)
+		}
+	}
+	if refused > maxRefusals {
+		e.refused(ctx, pod, "more", refused-maxRefusals)
+	}
+	if e.Observer != nil && len(all) > 0 {
+		e.Observer.Violations(ctx, all)
+	}
+}
+
+// protected tells of an ADD that failed because a plugin may not do to the node what it was to do.
+func (e *Engine) protected(ctx context.Context, pod *metav1.ObjectMeta, err error) {
+	fe, ok := errors.AsType[*failure.Error](err)
+	if !ok || fe.Reason != failure.NodeProtected && fe.Reason != failure.PolicyRefused {
+		return
+	}
+	e.refused(ctx, pod, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin, "field", fe.Field, "key", NodeKey, "what", fe.Err)
+	if e.Observer != nil {
+		e.Observer.Violations(ctx, []Violation{{Key: NodeKey, Effect: policy.Enforce}})
+	}
+}
+
+// refused is a line of the log for those who watch over tenants.
+func (e *Engine) refused(ctx context.Context, pod *metav1.ObjectMeta, attrs ...any) {
+	name := record.Pod{}
+	if pod != nil {
+		name = record.Pod{Namespace: pod.Namespace, Name: pod.Name}
+	}
+	e.Log.WarnContext(ctx, "refused by policy", append([]any{"pod", name.String()}, attrs...)...)
 }
 
 // operationDone tells of the end of a whole operation: a line of the log, and the observer.

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -36,10 +37,12 @@ func (o *observer) Attachment(done engine.Attachment) {
 	o.tell(done.Operation, append([]string{done.Planned.Name}, done.Plugins...)...)
 }
 
-func (o *observer) Violation(v engine.Violation) {
+func (o *observer) Violations(_ context.Context, all []engine.Violation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.told = append(o.told, "policy "+v.Key+" "+string(v.Effect))
+	for _, v := range all {
+		o.told = append(o.told, "policy "+v.Key+" "+string(v.Effect))
+	}
 }
 
 // TestObserver: an observer is told of each operation once, and of its attachments before, whatever
@@ -80,7 +83,7 @@ func TestObserver(t *testing.T) {
 func TestObserverOfThePolicy(t *testing.T) {
 	r := newRig(t)
 	o := &observer{}
-	r.engine.Observer = o
+	r.engine.Observer = engine.Observers{o}
 	r.nads("a")
 	r.conf["braid"].(map[string]any)["policy"] = []any{map[string]any{"namespaces": []string{"default"}}}
 	if err := r.add(r.pod("p", "a")); failure.ReasonOf(err) != failure.PolicyRefused {
@@ -91,5 +94,37 @@ func TestObserverOfThePolicy(t *testing.T) {
 	}
 	if networks, err := r.engine.Records.Networks(); err != nil || len(networks) > 0 {
 		t.Errorf("networks are remembered: %v, %v", networks, err)
+	}
+}
+
+// said is what was said before.
+type said map[string]bool
+
+func (s said) First(_ context.Context, what string) bool {
+	first := !s[what]
+	s[what] = true
+	return first
+}
+
+// TestAuditIsSaidOnce: what the policy has against a NAD is an event of one of its pods, and in the
+// log for each.
+func TestAuditIsSaidOnce(t *testing.T) {
+	r := newRig(t)
+	r.engine.Said = said{}
+	r.conf["globalNamespaces"] = "elsewhere"
+	r.nads("a", "b")
+	for i, networks := range []string{"a", "a", "b", "a,b"} {
+		if err := r.add(r.pod(fmt.Sprint("p", i), networks)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := 0
+	for _, w := range r.source.warnings() {
+		if strings.HasPrefix(w, string(failure.PolicyAudited)) {
+			count++
+		}
+	}
+	if count != 2 {
+		t.Errorf("%d events, want 2", count)
 	}
 }

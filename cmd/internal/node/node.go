@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/braid-cni/braid/pkg/cnicache"
@@ -17,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/notes"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/resolve"
@@ -33,11 +35,16 @@ type Options struct {
 	Source Source
 	// Logs take what is logged, beside what the configuration says.
 	Logs []slog.Handler
+	// Alone is that the process is for one operation, and runs nothing but plugins.
+	Alone bool
 	// Trace is told of each change of state, for tests; nil for nobody.
 	Trace func(point string)
 	// Now is the wall clock, for tests; time.Now if nil.
 	Now func() time.Time
 }
+
+// saidFor is for how long a node does not say again what the policy has against a NAD.
+const saidFor = time.Hour
 
 // NewEngine puts an engine together. The caller closes the log after the last operation.
 func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
@@ -57,7 +64,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		Node:         o.Node,
 		Policy:       o.Policy,
 		RuntimeCache: cnicache.Runtime,
-		Source:       source,
+		Source:       remembering(source, o, !local),
 		Nodes:        source,
 		Remote:       !local,
 		Reporter:     source,
@@ -65,20 +72,22 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		Namespaces:   namespaces{},
 		Interiors:    interiors{},
 		Records:      record.New(o.Node.StateDir),
-		NewExec:      execs(o.Node, o.Policy, addresses),
+		NewExec:      execs(o.Node, o.Policy, addresses, o.Alone),
 		Upkeep:       addresses,
+		Observer:     violations{tallyOf(o.Node.StateDir), log},
+		Said:         &notes.Notes{Dir: filepath.Join(o.Node.StateDir, "said"), Life: saidFor, Now: o.Now},
 		Log:          log,
 		Trace:        o.Trace,
 		Now:          o.Now,
 	}, closeLog, nil
 }
 
-func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses) func(*os.File) engine.Exec {
+func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses, alone bool) func(*os.File) engine.Exec {
 	return func(lock *os.File) engine.Exec {
 		exec := builtin.NewExec(addresses.Log, builtin.Node{
 			Open: addresses.Open, StateDir: node.StateDir, DataRoots: policy.DataRoots, Trace: addresses.Trace,
 		})
-		exec.ForceExec, exec.Inherit, exec.RefuseUnknown = node.Exec, lock, policy.RefuseUnknownKeys
+		exec.ForceExec, exec.Inherit, exec.RefuseUnknown, exec.Alone = node.Exec, lock, policy.RefuseUnknownKeys, alone
 		return exec
 	}
 }
@@ -86,7 +95,7 @@ func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses) func(*os.
 // Judge returns what judges the configurations of plugins. It runs none and opens nothing, so it
 // needs no node.
 func Judge(node *conf.Node, policy *conf.Policy) resolve.Finder {
-	return execs(node, policy, &Addresses{Log: slog.New(slog.DiscardHandler)})(nil)
+	return execs(node, policy, &Addresses{Log: slog.New(slog.DiscardHandler)}, false)(nil)
 }
 
 // namespaces joins the packages that work in network namespaces.

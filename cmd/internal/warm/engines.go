@@ -150,7 +150,10 @@ func (w *Engines) make(c *conf.Config) (*warm, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.Reporter, e.Observer = &later{source, w.queue(), e.Log}, w.Observer
+	e.Reporter = &later{source, w.queue(), e.Log}
+	if w.Observer != nil {
+		e.Observer = engine.Observers{e.Observer, w.Observer}
+	}
 	if !w.Upkeep {
 		e.Upkeep = nil
 	}

@@ -9,11 +9,15 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 // closeWithin is how long requests that are being answered may take when the server ends.
@@ -96,6 +100,34 @@ func (m *Metrics) Queue(waiting, working int) {
 // Fallbacks is called with calls that were done without the agent.
 func (m *Metrics) Fallbacks(reason string, calls int) {
 	m.fallbacks.WithLabelValues(reason).Add(float64(calls))
+}
+
+// Violations has what the policy does not allow be shown, as read counts it, by the key of the rule and
+// by what becomes of it.
+func (m *Metrics) Violations(read func() map[engine.Violation]uint64) {
+	m.registry.MustRegister(violations{read, prometheus.NewDesc(
+		"braid_policy_violations_total",
+		"Things that the policy did not allow to networks of pods since the node started, by the key of the rule and by what became of them: enforce is refused, audit is a warning.",
+		[]string{"key", "effect"}, nil,
+	)})
+}
+
+// violations is a prometheus.Collector of what processes count that live for one call.
+type violations struct {
+	read func() map[engine.Violation]uint64
+	desc *prometheus.Desc
+}
+
+func (v violations) Describe(all chan<- *prometheus.Desc) { all <- v.desc }
+
+// Collect passes over keys that no rule has: the counts are in a file.
+func (v violations) Collect(all chan<- prometheus.Metric) {
+	known := append(policy.Keys(), engine.NodeKey, "")
+	for violation, count := range v.read() {
+		if slices.Contains(known, violation.Key) {
+			all <- prometheus.MustNewConstMetric(v.desc, prometheus.CounterValue, float64(count), violation.Key, string(violation.Effect))
+		}
+	}
 }
 
 // Serve answers GET /metrics on the listener until ctx is done.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/pkg/agent/metrics"
+	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/policy"
 )
 
 func TestServe(t *testing.T) {
@@ -61,6 +63,16 @@ func TestServe(t *testing.T) {
 	m.Fallbacks("slow", 2)
 	m.Fallbacks("slow", 1)
 	has(page(), `braid_calls_total{result="accepted"} 1`, `braid_calls_total{result="refused"} 2`, "braid_calls_waiting 3", "braid_calls_working 2", `braid_fallbacks_total{reason="slow"} 3`)
+	m.Violations(func() map[engine.Violation]uint64 {
+		return map[engine.Violation]uint64{
+			{Key: "masters", Effect: policy.Audit}: 3, {Key: engine.NodeKey, Effect: policy.Enforce}: 1, {Key: "no such key", Effect: policy.Audit}: 9,
+		}
+	})
+	text := page()
+	has(text, `braid_policy_violations_total{effect="audit",key="masters"} 3`, `braid_policy_violations_total{effect="enforce",key="node"} 1`)
+	if strings.Contains(text, "no such key") {
+		t.Errorf("a key that no rule has is shown:\n%s", text)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
