@@ -1,0 +1,89 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/failure"
+)
+
+// devices finds out of which resources the pod has to request more for its networks: one device for
+// each attachment. What it requests itself counts. A pod with claims of dynamic resource allocation
+// may get its devices by them, which is not known yet: nothing is added.
+func (c *changes) devices(spec *corev1.PodSpec, nads []*nadv1.NetworkAttachmentDefinition) (warnings []*failure.Error) {
+	needed, of := map[string]int64{}, map[string]string{}
+	for _, nad := range nads {
+		if resource := nad.Annotations[nadv1.ResourceNameAnnotation]; resource != "" {
+			needed[resource]++
+			of[resource] = nad.Namespace + "/" + nad.Name
+		}
+	}
+	for _, resource := range slices.Sorted(maps.Keys(needed)) {
+		more := needed[resource] - requested(spec, resource)
+		if more <= 0 {
+			continue
+		}
+		if w := addable(spec, resource, of[resource]); w != nil {
+			warnings = append(warnings, w)
+			continue
+		}
+		if c.resources == nil {
+			c.resources = map[string]int64{}
+		}
+		c.resources[resource] = more
+	}
+	return warnings
+}
+
+// addable is why requests of a resource are not added; nil if they are.
+func addable(spec *corev1.PodSpec, resource, nad string) *failure.Error {
+	const field = "metadata.annotations." + nadv1.ResourceNameAnnotation
+	if !extended(resource) {
+		return &failure.Error{
+			Reason: failure.DeviceUnavailable, NAD: nad, Field: field, Err: fmt.Errorf("%.80q is no name of an extended resource, so none is requested", resource),
+			Fix: "name it as the device plugin does, such as vendor.com/nic",
+		}
+	}
+	if len(spec.ResourceClaims) > 0 {
+		return &failure.Error{
+			Reason: failure.DeviceUnavailable, NAD: nad, Field: field,
+			Err: errors.New("the pod has resource claims, which may bring the device: no resource is requested for it"),
+			Fix: "request " + resource + " in a container, if it is a device plugin's",
+		}
+	}
+	return nil
+}
+
+// extended reports whether a resource is one that a pod may request and only a device plugin has.
+func extended(resource string) bool {
+	domain, _, qualified := strings.Cut(resource, "/")
+	return qualified && len(validation.IsQualifiedName(resource)) == 0 && len(validation.IsQualifiedName("requests."+resource)) == 0 &&
+		domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && !strings.HasPrefix(resource, "requests.")
+}
+
+// requested is how much of a resource the pod's containers have at the same time as its networks. An
+// init container that ends gives its devices back.
+func requested(spec *corev1.PodSpec, resource string) (sum int64) {
+	for i := range spec.InitContainers {
+		if policy := spec.InitContainers[i].RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
+			sum += amount(&spec.InitContainers[i], resource)
+		}
+	}
+	for i := range spec.Containers {
+		sum += amount(&spec.Containers[i], resource)
+	}
+	return sum
+}
+
+// amount is how much of a resource a container gets.
+func amount(container *corev1.Container, resource string) int64 {
+	request, limit := container.Resources.Requests[corev1.ResourceName(resource)], container.Resources.Limits[corev1.ResourceName(resource)]
+	return max(request.Value(), limit.Value())
+}
