@@ -105,7 +105,7 @@ type Said interface {
 	First(ctx context.Context, what string) bool
 }
 
-// Engine is safe for concurrent use. All fields but Nodes, Remote, RuntimeCache, Observer,
+// Engine is safe for concurrent use. All fields but ThisNode, Remote, RuntimeCache, Observer,
 // Said, Trace, Now and Upkeep are required.
 //
 // An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
@@ -114,8 +114,8 @@ type Engine struct {
 	Node   *conf.Node
 	Policy *conf.Policy
 	Source resolve.Source
-	// Nodes has the labels of this node, for NADs with a nodeSelector. Without it, they are ignored.
-	Nodes resolve.Nodes
+	// ThisNode has the labels of this node, for NADs with a nodeSelector. Without it, they are ignored.
+	ThisNode resolve.ThisNode
 	// Remote is that the source is asked over the network, which STATUS does not do.
 	Remote     bool
 	Reporter   Reporter

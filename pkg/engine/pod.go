@@ -28,7 +28,7 @@ func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 
 // resolver finds out what pods get.
 func (e *Engine) resolver() *resolve.Resolver {
-	return &resolve.Resolver{Node: e.Node, Policy: e.Policy, Source: e.Source, Devices: e.Devices, Nodes: e.Nodes}
+	return &resolve.Resolver{Node: e.Node, Policy: e.Policy, Source: e.Source, Devices: e.Devices, ThisNode: e.ThisNode}
 }
 
 // sandboxOf is the sandbox that the request is about, as a resolver knows it.

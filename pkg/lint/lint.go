@@ -276,7 +276,6 @@ func (c *checker) said(nad string, fe *failure.Error) bool {
 // expect returns what a pod of a file gets.
 func (c *checker) expect(ctx context.Context, pod podv1.Pod, file string) ([]resolve.Expected, []resolve.Judged, error) {
 	resolver := &resolve.Resolver{Node: &c.Config.Node, Policy: &c.Config.Policy, Source: seen{c, file}, Elsewhere: !c.OnNode}
-	resolver.Nodes, _ = c.Source.(resolve.Nodes)
 	return resolver.Expect(ctx, resolve.Any(&c.Config.Call), &pod, c.Finder, c.Paths)
 }
 

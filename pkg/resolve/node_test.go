@@ -1,6 +1,8 @@
 package resolve_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -14,17 +16,17 @@ import (
 // plan of what was attached is not refused.
 func TestU10NodeSelectorAtADD(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, `,"braid":{"nodeName":"n"}`)
+	r := newRig(t, "")
 	for ref, selector := range map[string]string{"web/here": "pool=data", "web/too": "zone", "web/there": "pool=other", "web/broken": "="} {
 		r.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).Annotations = map[string]string{nadv1.NodeSelectorAnnotation: selector}
 	}
-	r.objs.nodes = map[string]map[string]string{"n": {"pool": "data", "zone": "a"}}
+	r.objs.node = map[string]string{"pool": "data", "zone": "a"}
 	for networks, want := range map[string]failure.Reason{
 		"a,b": "", "a,here,too": "", "here,there": failure.NodeNotSelected, "broken": failure.NADInvalid,
 	} {
 		r.objs.asked = nil
 		resolver := r.resolver(&r.objs, nil)
-		resolver.Nodes = &r.objs
+		resolver.ThisNode = &r.objs
 		pod := r.pod("web/p", networks)
 		_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), pod)
 		if failure.ReasonOf(err) != want {
@@ -38,9 +40,15 @@ func TestU10NodeSelectorAtADD(t *testing.T) {
 			t.Errorf("%s: past: %v", networks, err)
 		}
 	}
-	r.objs.nodes = nil
-	resolver := r.resolver(&r.objs, nil)
-	resolver.Nodes = &r.objs
+	r.objs.err = errors.New("connection refused")
+	resolver := &resolve.Resolver{Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: allNADs{&r.objs}, ThisNode: &r.objs}
 	_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), r.pod("web/p", "here"))
-	fails(t, err, failure.InvalidConfig, "web/here", "nodeName", "set it to the name of the Node object")
+	fails(t, err, failure.APIUnavailable, "web/here", "get node", "connection refused")
+}
+
+// allNADs can be asked for NADs, whatever else goes wrong.
+type allNADs struct{ *memory }
+
+func (a allNADs) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+	return (&memory{nads: a.nads}).NAD(ctx, namespace, name)
 }

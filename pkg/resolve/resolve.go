@@ -42,10 +42,10 @@ type Devices interface {
 	Has(ctx context.Context, resource string) bool
 }
 
-// Nodes is where Node objects come from.
-type Nodes interface {
-	// Node returns a node, with its labels.
-	Node(ctx context.Context, name string) (*metav1.ObjectMeta, error)
+// ThisNode finds the Node object of this machine.
+type ThisNode interface {
+	// ThisNode returns it, with its labels.
+	ThisNode(ctx context.Context) (*metav1.ObjectMeta, error)
 }
 
 // Resolver is safe for concurrent use.
@@ -55,8 +55,8 @@ type Resolver struct {
 	Source Source
 	// Devices is nil where it is not known which devices pods have: networks get stand-ins then.
 	Devices Devices
-	// Nodes is nil where the nodeSelectors of NADs are not compared with this node.
-	Nodes Nodes
+	// ThisNode is nil where the nodeSelectors of NADs are not compared with this node.
+	ThisNode ThisNode
 	// Elsewhere is that this machine is not the pod's node. The networks on the node's disk are
 	// Unknown then, and the auxiliary chain is left out.
 	Elsewhere bool

@@ -33,8 +33,8 @@ type memory struct {
 	// namespaces have labels; namespaceErr, if set, is the answer to questions about them.
 	namespaces   map[string]map[string]string
 	namespaceErr error
-	// nodes have labels.
-	nodes map[string]map[string]string
+	// node has labels.
+	node map[string]string
 	// err, if set, is the answer to every question.
 	err error
 
@@ -82,14 +82,11 @@ func (m *memory) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, 
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, name)
 }
 
-func (m *memory) Node(_ context.Context, name string) (*metav1.ObjectMeta, error) {
-	if err := m.ask("node " + name); err != nil {
+func (m *memory) ThisNode(context.Context) (*metav1.ObjectMeta, error) {
+	if err := m.ask("node n"); err != nil {
 		return nil, err
 	}
-	if labels, ok := m.nodes[name]; ok {
-		return &metav1.ObjectMeta{Name: name, Labels: labels}, nil
-	}
-	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
+	return &metav1.ObjectMeta{Name: "n", Labels: m.node}, nil
 }
 
 // rig is a node and what there is in its cluster, in memory and as manifests.

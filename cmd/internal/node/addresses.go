@@ -43,11 +43,9 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := a.Name
-	if name == "" {
-		if name, err = nodeid.Hostname(); err != nil {
-			return nil, err
-		}
+	name, err := nodeName(a.Name)
+	if err != nil {
+		return nil, err
 	}
 	log, done := logfile.OpenElse(a.Log.With("ipam", c.Type), c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
 	m := &block.Manager{
@@ -99,6 +97,29 @@ func teller(events Source, log *slog.Logger) func(context.Context, string, types
 			log.WarnContext(ctx, "event could not be raised", "pod", pod, "reason", reason, "message", message, "error", err)
 		}
 	}
+}
+
+// nodeName is the name of this machine's Node object: the configured one, else the hostname.
+func nodeName(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	return nodeid.Hostname()
+}
+
+// thisNode is the Node object of this machine, by its configured name.
+type thisNode struct {
+	nodes block.Nodes
+	name  string
+}
+
+// ThisNode implements resolve.ThisNode.
+func (t thisNode) ThisNode(ctx context.Context) (*metav1.ObjectMeta, error) {
+	name, err := nodeName(t.name)
+	if err != nil {
+		return nil, err
+	}
+	return known{t.nodes}.Node(ctx, name)
 }
 
 // known says how to name the node where there is none of the name.

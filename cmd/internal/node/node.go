@@ -65,7 +65,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		Policy:       o.Policy,
 		RuntimeCache: cnicache.Runtime,
 		Source:       remembering(source, o, !local),
-		Nodes:        source,
+		ThisNode:     thisNode{source, o.Node.NodeName},
 		Remote:       !local,
 		Reporter:     source,
 		Devices:      kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
