@@ -21,7 +21,6 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/nodeid"
-	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/reap"
 )
 
@@ -289,7 +288,7 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	}
 	manager := func(name, dir string) *block.Manager {
 		return &block.Manager{
-			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(record.New(dir)), Log: slog.New(slog.DiscardHandler), Patience: 1,
+			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
 		}
 	}
 	owner, other := manager("n1", state), manager("n2", t.TempDir())

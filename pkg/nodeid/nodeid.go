@@ -13,24 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/braid-cni/braid/pkg/ipam/file"
+	"github.com/braid-cni/braid/pkg/record"
 )
-
-// State is the state that all programs of a node share: a record.Store.
-type State interface {
-	// Boot returns the name of the boot with this ID, which is what choose returned to the first who
-	// asked.
-	Boot(id string, choose func() string) (string, error)
-}
 
 // Boot returns what names this boot of the machine to all who share the state, whatever /run they
 // have.
-func Boot(state State) func() (string, error) {
+func Boot(stateDir string) func() (string, error) {
 	return func() (string, error) {
 		id, err := file.Kernel().ID()
 		if err != nil {
 			return "", fmt.Errorf("read boot ID: %w", err)
 		}
-		return state.Boot(id, func() string { return bootOf(id) })
+		return record.New(stateDir).Boot(id, func() string { return bootOf(id) })
 	}
 }
 

@@ -6,20 +6,19 @@ import (
 	"testing"
 
 	"github.com/braid-cni/braid/pkg/nodeid"
-	"github.com/braid-cni/braid/pkg/record"
 )
 
 // Whoever asks gets the same answer, also after the loss of the state in the same boot.
 func TestBoot(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	first, err := nodeid.Boot(record.New(dir))()
+	first, err := nodeid.Boot(dir)()
 	if err != nil || first == "" {
 		t.Fatalf("%q, %v", first, err)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := nodeid.Boot(record.New(dir))(); err != nil || again != first {
+	if again, err := nodeid.Boot(dir)(); err != nil || again != first {
 		t.Errorf("%q, %v after the loss of the state, before %q", again, err, first)
 	}
 }

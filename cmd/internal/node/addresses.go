@@ -16,7 +16,6 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/nodeid"
-	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
@@ -50,7 +49,7 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	}
 	log, done := logfile.OpenElse(a.Log.With("ipam", c.Type), c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
 	m := &block.Manager{
-		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(record.New(a.StateDir)), Log: log,
+		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
 		Tell: teller(source, log), Step: a.step, Wall: a.Now,
 	}
 	if a.Now != nil {
