@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
@@ -129,6 +130,7 @@ func (a *app) do(ctx context.Context, verb engine.Verb, args *skel.CmdArgs) erro
 	if err != nil {
 		return err
 	}
+	op.Request.Runtime = nodeid.Program(os.Getppid())
 	op.Request.Again = os.Getenv(afterAgent) != ""
 	a.cniVersion = op.Config.CNIVersion
 	e, closeLog, err := node.NewEngine(node.Options{Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Alone: true, Trace: a.trace, Now: a.now})

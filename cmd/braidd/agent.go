@@ -129,6 +129,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { a.serveCalls(ctx); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
+	group.Go(func() error { a.reconcile(ctx); return nil })
 	return group.Wait()
 }
 

@@ -175,7 +175,7 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 	if err != nil {
 		return nil, err
 	}
-	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Places: e.placesOf(req)}
+	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Runtime: req.Runtime, Places: e.placesOf(req)}
 	if pod != nil {
 		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	}

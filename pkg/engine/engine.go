@@ -152,6 +152,8 @@ type Request struct {
 	Args [][2]string
 	// Path is CNI_PATH.
 	Path []string
+	// Runtime is the name of the program that asks, as containerd; empty if it is not known.
+	Runtime string
 	// Call is what the runtime passed on stdin. The engine does not change it.
 	Call *conf.Call
 	// Again is that the result of an ADD may have been lost: one that was finished is not an error,

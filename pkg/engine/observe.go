@@ -27,6 +27,9 @@ const (
 	Status Verb = "STATUS"
 )
 
+// Reconcile is what is done for a sandbox that its runtime has forgotten. It is no verb of CNI.
+const Reconcile Verb = "RECONCILE"
+
 // Operator performs the operations of the CNI protocol. Engine is one; who hands requests to the
 // engine of another process is another.
 type Operator interface {

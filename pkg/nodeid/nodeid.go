@@ -1,4 +1,5 @@
-// Package nodeid names the machine that a program runs on, as a node and in its present boot.
+// Package nodeid names the machine that a program runs on, as a node and in its present boot, and the
+// programs that run there.
 //
 // Contract: all programs of a node that share Braid's state directory get the same names, whatever
 // else they see of the machine.
@@ -8,6 +9,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,4 +49,33 @@ func Hostname() (string, error) {
 		return "", fmt.Errorf("read hostname: %w", err)
 	}
 	return strings.ToLower(strings.TrimSpace(name)), nil
+}
+
+// Program returns the name of the program that a process runs, as containerd, in the kernel's 15
+// bytes; empty if there is no such process to be seen.
+func Program(pid int) string {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
+}
+
+// Parent returns the process that started another; 0 if that is not to be seen.
+func Parent(pid int) int {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name, which is in parentheses, may have any of them.
+	_, rest, _ := strings.Cut(string(stat[max(0, strings.LastIndexByte(string(stat), ')')):]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return 0
+	}
+	return parent
 }

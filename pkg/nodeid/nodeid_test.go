@@ -22,3 +22,14 @@ func TestBoot(t *testing.T) {
 		t.Errorf("%q, %v after the loss of the state, before %q", again, err, first)
 	}
 }
+
+// The parent of this process is the one that its own system call says, and has a name.
+func TestParent(t *testing.T) {
+	t.Parallel()
+	if got := nodeid.Parent(os.Getpid()); got != os.Getppid() {
+		t.Errorf("the parent is %d, want %d", got, os.Getppid())
+	}
+	if nodeid.Program(os.Getppid()) == "" || nodeid.Program(0) != "" || nodeid.Parent(0) != 0 {
+		t.Errorf("names %q and %q, parent %d", nodeid.Program(os.Getppid()), nodeid.Program(0), nodeid.Parent(0))
+	}
+}

@@ -29,8 +29,8 @@ import (
 
 const (
 	// formatVersion is that of the records that are written: 1 lacks Execd, 2 lacks Places, 3
-	// lacks Limits and 4 Places.DataRoots, without which a DEL is whole.
-	formatVersion = 5
+	// lacks Limits, 4 Places.DataRoots and 5 Runtime, without which a DEL is whole.
+	formatVersion = 6
 	// oldestReader is the version from which on a DEL by a written record is whole.
 	oldestReader = 3
 	// networkVersion is that of Network. Files without one are older.

@@ -65,6 +65,9 @@ type Record struct {
 	NetNSID string    `json:"netnsID,omitempty"`
 	Pod     Pod       `json:"pod"`
 	Created time.Time `json:"created"`
+	// Runtime is the name of the program that asked for the ADD, as containerd; empty in a record
+	// that does not know it.
+	Runtime string `json:"runtime,omitempty"`
 	// Complete says that the ADD of the whole pod succeeded and was published.
 	Complete bool `json:"complete"`
 	// Places are the zero value in a record that does not know them.

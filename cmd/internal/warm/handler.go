@@ -21,6 +21,7 @@ import (
 	"github.com/braid-cni/braid/pkg/agent/server"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/nodeid"
 )
 
 // Handler implements server.Handler.
@@ -50,6 +51,7 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 		return nil, errors.New("its configuration has no kubeconfig, and the agent's own account is not for that")
 	}
 	op.Request.Still, op.Environ = call.Still, call.Environ
+	op.Request.Runtime = nodeid.Program(nodeid.Parent(call.PID))
 	return &server.Prepared{
 		Urgent: verb == engine.Del,
 		Do:     func(ctx context.Context) *server.Result { return h.do(ctx, op) },

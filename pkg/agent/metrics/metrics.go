@@ -34,6 +34,8 @@ type Metrics struct {
 	fallbacks *prometheus.CounterVec
 	waiting   prometheus.Gauge
 	working   prometheus.Gauge
+	// reconciled counts sandboxes.
+	reconciled prometheus.Counter
 }
 
 // New returns the metrics of an agent of that version.
@@ -58,11 +60,14 @@ func New(version string) *Metrics {
 		}, []string{"reason"}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_waiting", Help: "Calls that wait for their turn."}),
 		working: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_working", Help: "Calls that the agent is at work on."}),
+		reconciled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "braid_reconciled_sandboxes_total", Help: "Sandboxes that were removed since their runtime had forgotten them.",
+		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_build_info", Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working,
+		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working, m.reconciled,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -129,6 +134,9 @@ func (v violations) Collect(all chan<- prometheus.Metric) {
 		}
 	}
 }
+
+// Reconciled is called for each sandbox that was removed since its runtime had forgotten it.
+func (m *Metrics) Reconciled() { m.reconciled.Inc() }
 
 // Serve answers GET /metrics on the listener until ctx is done.
 func (m *Metrics) Serve(ctx context.Context, listener net.Listener) error {

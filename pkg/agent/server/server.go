@@ -45,6 +45,8 @@ type Call struct {
 	// Environ are the client's variables, and Stdin is what it read.
 	Environ []string
 	Stdin   []byte
+	// PID is the client's process.
+	PID int
 	// Still returns an error if the client has left. It looks at the socket, so it knows what has
 	// happened while this process was stopped.
 	Still func() error
@@ -306,7 +308,7 @@ func (r *run) prepare(c *conn, hello *wire.Frame) (*Prepared, error) {
 	if err := r.here.sameAs(int(peer.Pid)); err != nil {
 		return nil, err
 	}
-	call := &Call{Environ: wire.Variables(hello.Environ), Stdin: hello.Stdin, Still: c.still}
+	call := &Call{Environ: wire.Variables(hello.Environ), Stdin: hello.Stdin, PID: int(peer.Pid), Still: c.still}
 	if err := sameNetNS(call.Env("CNI_NETNS"), c.netns, hello.NetNS); err != nil {
 		return nil, err
 	}

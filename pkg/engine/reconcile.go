@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// This file holds what is done for sandboxes beside the operations that a runtime asks for: it may
+// have forgotten one and never send its DEL.
+
+// Recorded returns the marks of all records.
+func (e *Engine) Recorded() ([]record.Mark, error) { return e.Records.Marks() }
+
+// RemoveForgotten removes a sandbox that its runtime, a program of that name, does not know, and
+// reports whether it did. It does nothing if the record was written since it was marked, is of
+// another program, or of no pod, or if an operation on the sandbox is at work.
+func (e *Engine) RemoveForgotten(ctx context.Context, mark record.Mark, runtime string) (removed bool, err error) {
+	ctx, cancel := e.bounded(ctx)
+	defer cancel()
+	start, id := time.Now(), mark.ContainerID
+	locked, err := e.Records.TryLock(id)
+	if err != nil || locked == nil {
+		return false, err
+	}
+	sandbox := e.open(locked)
+	defer e.unlock(sandbox)
+	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if now, err := sandbox.Mark(); err != nil || now != mark {
+		return false, err
+	}
+	if runtime == "" || rec.Runtime != runtime || rec.Pod.UID == "" || len(rec.Attachments) == len(rec.Owed()) {
+		return false, nil
+	}
+	req := &Request{Call: &conf.Call{}}
+	err = e.teardownOther(ctx, req, sandbox, rec, id)
+	if err == nil {
+		err = e.forgetInRuntime(id)
+	}
+	e.operationDone(ctx, Reconcile, start, err, "pod", rec.Pod.String(), "container", id, "created", rec.Created)
+	return err == nil, err
+}
+
+// Leftovers returns the sandboxes of which something is left that no operation of theirs may come
+// back to: an operation did not come to its end, or plugins refused to remove what is owed.
+func (e *Engine) Leftovers() (ids []string, err error) {
+	ids, err = e.Records.Unfinished()
+	records, rerr := e.Records.Read()
+	for _, rec := range records {
+		if len(rec.Owed()) > 0 && !slices.Contains(ids, rec.ContainerID) {
+			ids = append(ids, rec.ContainerID)
+		}
+	}
+	return ids, errors.Join(err, rerr)
+}
+
+// Settle removes what it can of a sandbox that Leftovers named: all of it if its network namespace is
+// gone, and what is owed in any case. It is no error if an operation on the sandbox is at work.
+func (e *Engine) Settle(ctx context.Context, containerID string) error {
+	ctx, cancel := e.bounded(ctx)
+	defer cancel()
+	if err := record.ValidateContainerID(containerID); err != nil {
+		return err
+	}
+	req := &Request{Call: &conf.Call{}}
+	return errors.Join(e.resumeSandbox(ctx, req, containerID, false), e.settleOwed(ctx, req, containerID))
+}
+
+func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error {
+	locked, err := e.Records.TryLock(id)
+	if err != nil || locked == nil {
+		return err
+	}
+	sandbox := e.open(locked)
+	defer e.unlock(sandbox)
+	rec, err := sandbox.Load()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) || err == nil && len(rec.Owed()) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return ofPod(e.settle(ctx, ofSandbox(req, id), sandbox, rec), rec, id)
+}
