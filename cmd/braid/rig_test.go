@@ -54,6 +54,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(cluster.Main(m))
 	}
+	if os.Getenv("CNI_COMMAND") == update {
+		os.Exit(updateOnce())
+	}
 	alone := node.DefaultPlugin()
 	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
 	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), now: clock(), alone: alone}).run(os.Args))

@@ -61,6 +61,8 @@ type daemon struct {
 	// nodeState is the directory of the CNI plugin's state, as the last configuration has it that was
 	// rendered.
 	nodeState atomic.Pointer[string]
+	// installedConf is the path of Braid's configuration on the node, once it is there.
+	installedConf atomic.Pointer[string]
 }
 
 func newAgent(o *options, log *slog.Logger) (*daemon, error) {
@@ -130,6 +132,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	group.Go(func() error { a.reconcile(ctx); return nil })
+	group.Go(func() error { return a.hotplug(ctx) })
 	return group.Wait()
 }
 

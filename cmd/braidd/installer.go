@@ -84,6 +84,7 @@ func (a *daemon) installed(r install.Report) {
 		a.log.Info("file installed", "path", path)
 	}
 	a.follows(r.Outcome.Network)
+	a.installedConf.Store(&r.Outcome.Configuration)
 	a.health.Update(func(report *nodev1.Report) {
 		report.Config, report.Before, report.DefaultNetwork = r.Outcome.Configuration, nil, ""
 		if r.Outcome.Network != nil {

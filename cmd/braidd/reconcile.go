@@ -36,13 +36,18 @@ func (o *options) sockets() []string {
 	return sockets
 }
 
-// withEngine does something by an engine as the operator's file wants it now, with the credential of
-// the CNI plugin as it is now.
-func (a *daemon) withEngine(do func(*engine.Engine, *conf.Call) error) error {
+// withRecords does something by an engine that knows the records, and not what pods get.
+func (a *daemon) withRecords(do func(*engine.Engine) error) error {
 	cfg, err := a.load("/no/network", nil)
 	if err != nil {
 		return err
 	}
+	return a.withEngine(cfg, do)
+}
+
+// withEngine does something by an engine of its own, so with the credential of the CNI plugin as it
+// is now.
+func (a *daemon) withEngine(cfg *conf.Config, do func(*engine.Engine) error) error {
 	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion})
 	if err != nil {
 		return err
@@ -50,7 +55,7 @@ func (a *daemon) withEngine(do func(*engine.Engine, *conf.Call) error) error {
 	if api, ok := e.Source.(*kube.API); ok {
 		defer api.Close()
 	}
-	return errors.Join(do(e, &cfg.Call), closeLog())
+	return errors.Join(do(e), closeLog())
 }
 
 // sandboxes are those that the node's CNI plugin has recorded.
@@ -58,7 +63,7 @@ type sandboxes struct{ *daemon }
 
 // Recorded implements reconcile.Sandboxes.
 func (s sandboxes) Recorded() (marks []record.Mark, err error) {
-	err = s.withEngine(func(e *engine.Engine, _ *conf.Call) error {
+	err = s.withRecords(func(e *engine.Engine) error {
 		marks, err = e.Recorded()
 		return err
 	})
@@ -67,7 +72,7 @@ func (s sandboxes) Recorded() (marks []record.Mark, err error) {
 
 // RemoveForgotten implements reconcile.Sandboxes.
 func (s sandboxes) RemoveForgotten(ctx context.Context, mark record.Mark, runtime string) (removed bool, err error) {
-	err = s.withEngine(func(e *engine.Engine, _ *conf.Call) error {
+	err = s.withRecords(func(e *engine.Engine) error {
 		removed, err = e.RemoveForgotten(ctx, mark, runtime)
 		return err
 	})
@@ -76,7 +81,7 @@ func (s sandboxes) RemoveForgotten(ctx context.Context, mark record.Mark, runtim
 
 // Leftovers implements reconcile.Sandboxes.
 func (s sandboxes) Leftovers() (ids []string, err error) {
-	err = s.withEngine(func(e *engine.Engine, _ *conf.Call) error {
+	err = s.withRecords(func(e *engine.Engine) error {
 		ids, err = e.Leftovers()
 		return err
 	})
@@ -85,5 +90,5 @@ func (s sandboxes) Leftovers() (ids []string, err error) {
 
 // Settle implements reconcile.Sandboxes.
 func (s sandboxes) Settle(ctx context.Context, containerID string) error {
-	return s.withEngine(func(e *engine.Engine, _ *conf.Call) error { return e.Settle(ctx, containerID) })
+	return s.withRecords(func(e *engine.Engine) error { return e.Settle(ctx, containerID) })
 }

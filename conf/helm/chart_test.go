@@ -168,6 +168,9 @@ func TestVariants(t *testing.T) {
 			"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller"},
 		"no kinds":     {args: []string{"--set", "crds.install=false"}, less: crd},
 		"no pods":      {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"hot-plug": {
+			args: []string{"--set", "config.braid.hotplug=true"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug",
+		},
 		"no devices":   {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
 		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
 		"no people":    {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},

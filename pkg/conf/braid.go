@@ -19,7 +19,7 @@ func braidKeys() []string {
 	return []string{
 		"manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
 		"unknownKeys", "secondaryDefaultRoute", "dataRoots", "policy", "policyDefault",
-		"timeouts",
+		"aliases", "hotplug", "timeouts",
 	}
 }
 
@@ -32,6 +32,8 @@ func (n *Node) readBraid(o *object) {
 	n.DeviceInfoDir = field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir)
 	n.PodResources = field(b, "podResources", DefaultPodResources, allowedPath, absPath)
 	n.Exec = field(b, "exec", nil, "give a list of plugin types", listOf(pluginType))
+	n.Aliases = field(b, "aliases", nil, `give plugin types by their other names: {"cnv-bridge": "bridge"}`, aliases)
+	n.HotPlug = field(b, "hotplug", false, allowedBool, strictjson.Bool)
 	n.NodeName = field(b, "nodeName", "", "give the name of the Node object", optional(nodeName))
 	t := b.inner("timeouts")
 	t.only("operation", "rollback", "api", "status")
@@ -114,6 +116,34 @@ func pluginType(raw json.RawMessage) (string, error) {
 		return "", err
 	}
 	return text, netconf.CheckType(text)
+}
+
+// aliases decodes plugin types by their other names. None is a name of a name.
+func aliases(raw json.RawMessage) (map[string]string, error) {
+	keys, err := strictjson.Object(raw)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	all := map[string]string{}
+	for name, value := range keys {
+		kind, err := pluginType(value)
+		if err == nil {
+			err = netconf.CheckType(name)
+		}
+		_, again := keys[kind]
+		switch {
+		case err != nil:
+		case netconf.IsMeta(name), netconf.IsMeta(kind):
+			err = errors.New("is a meta plugin's, which is no network")
+		case again:
+			err = fmt.Errorf("is for %s, which is another name itself", strictjson.Quote(kind))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", strictjson.Quote(name), err)
+		}
+		all[name] = kind
+	}
+	return all, nil
 }
 
 // defaultDataRoots are the directories that CNI plugins have for their data by custom.

@@ -84,6 +84,10 @@ type Node struct {
 	BinDirs         []string
 	// Exec lists plugin types that are exec'd even where Braid has them built in.
 	Exec []string
+	// Aliases are plugin types by other names that networks may use for them; nil for none.
+	Aliases map[string]string
+	// HotPlug is that the networks of running pods follow their annotation.
+	HotPlug bool
 
 	// Capabilities are what the runtime is to pass in runtimeConfig.
 	Capabilities map[string]bool

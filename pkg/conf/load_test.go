@@ -68,7 +68,7 @@ func TestLoadEverything(t *testing.T) {
 		"runtimeConfig":{"portMappings":[{"hostPort":12345678901234567890}]},"readinessIndicatorFile":"/g","namespaceIsolation":false,
 		"globalNamespaces":" default, ns-a ,","systemNamespaces":["a","b"],"multusNamespace":"m","retryDeleteOnError":true,
 		"defaultNetworks":["x","/y/z"],
-		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"policyDefault":"enforce","policy":[{"namespaces":["a"],"all":true}],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
+		"braid":{"manifests":"/h","stateDir":"/i","deviceInfoDir":"/k","podResources":"/l","exec":["bridge"],"aliases":{"cnv-bridge":"bridge"},"hotplug":true,"nodeName":"n.example","secondaryDefaultRoute":"take","dataRoots":["/m/","/n"],"policyDefault":"enforce","policy":[{"namespaces":["a"],"all":true}],"timeouts":{"operation":"1m","rollback":"500ms","api":"3s","status":"1s"}}`)
 	checktest.Same(t, "config", c, &Config{
 		Call: Call{
 			CNIVersion: "1.0.0", Name: "node", RuntimeConfig: map[string]json.RawMessage{"portMappings": json.RawMessage(`[{"hostPort":12345678901234567890}]`)},
@@ -78,6 +78,7 @@ func TestLoadEverything(t *testing.T) {
 			MultusNamespace: "m", ConfDir: "/a/b", CNIDir: "/c", BinDirs: []string{"/d"}, Kubeconfig: "/e", LogFile: "/f", LogLevel: "debug", LogToStderr: true,
 			LogOptions: LogOptions{MaxAge: 1, MaxSize: 2}, ReadinessIndicatorFile: "/g", RetryDeleteOnError: true,
 			Capabilities: map[string]bool{"portMappings": true}, Manifests: "/h", StateDir: "/i", DeviceInfoDir: "/k", PodResources: "/l", Exec: []string{"bridge"}, NodeName: "n.example",
+			Aliases: map[string]string{"cnv-bridge": "bridge"}, HotPlug: true,
 			Timeouts: Timeouts{Operation: time.Minute, Rollback: 500 * time.Millisecond, API: 3 * time.Second, Status: time.Second},
 		},
 		Policy: Policy{GlobalNamespaces: []string{"default", "ns-a"}, SecondaryDefaultRoute: "take", DataRoots: []string{"/m", "/n"}, Rules: []policy.Rule{everything}, PolicyDefault: "enforce"},
@@ -107,7 +108,10 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`}, `"braid":{"manifests":"x"}`: {"braid.manifests", "no absolute path"},
 		`"braid":{"deviceInfoDir":"/"}`: {"braid.deviceInfoDir", "not Braid's own"}, `"braid":{"podResources":"s"}`: {"braid.podResources", "no absolute path"},
 		`"braid":{"exec":["../x"]}`: {"braid.exec", `element 0: "../x"`}, `"braid":{"exec":"x"}`: {"braid.exec", "is a string, not a list"},
-		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, policy, policyDefault, timeouts`},
+		`"braid":{"hotplug":"yes"}`: {"braid.hotplug", "is a string, not a boolean"}, `"braid":{"aliases":["a"]}`: {"braid.aliases", "is a list, not an object"},
+		`"braid":{"aliases":{"a":"../b"}}`: {"braid.aliases", `"../b" is no plain file name`}, `"braid":{"aliases":{"a/b":"c"}}`: {"braid.aliases", `"a/b" is no plain file name`},
+		`"braid":{"aliases":{"a":"multus"}}`: {"braid.aliases", "is a meta plugin's"}, `"braid":{"aliases":{"a":"b","b":"c"}}`: {"braid.aliases", `"a": is for "b", which is another name itself`},
+		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`}, `"braid":{"StateDir":"/a"}`: {"braid.StateDir", `unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, policy, policyDefault, aliases, hotplug, timeouts`},
 		`"braid":{"secondaryDefaultRoute":"hold"}`: {"braid.secondaryDefaultRoute", `"hold" is no policy; give "keep", "take" or "refuse"`},
 		`"braid":{"policyDefault":"off"}`:          {"braid.policyDefault", `"off" is no way to treat it; give "audit" or "enforce"`},
 		`"braid":{"policy":[{"namespaces":[]}]}`:   {"braid.policy[0].namespaces", "the rule names no namespace"},

@@ -126,6 +126,8 @@ func (c *Config) braidMembers(def *Config) members {
 	m.add("deviceInfoDir", c.DeviceInfoDir, def.DeviceInfoDir)
 	m.add("podResources", c.PodResources, def.PodResources)
 	m.some("exec", c.Exec)
+	m.some("aliases", c.Aliases)
+	m.add("hotplug", c.HotPlug, def.HotPlug)
 	m.add("nodeName", c.NodeName, def.NodeName)
 	m.add("unknownKeys", onUnknown(c.RefuseUnknownKeys), onUnknown(def.RefuseUnknownKeys))
 	m.add("secondaryDefaultRoute", c.SecondaryDefaultRoute, def.SecondaryDefaultRoute)

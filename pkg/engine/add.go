@@ -149,11 +149,29 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 		return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("list links: %w", err)}
 	}
 	for _, a := range attachments {
-		if slices.Contains(links, a.IfName) {
+		if _, taken := links[a.IfName]; taken {
 			return &failure.Error{
 				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
 				Err: fmt.Errorf("the sandbox has a link of this name already"), Fix: "choose another interface name in the pod's annotation",
 			}
+		}
+	}
+	return nil
+}
+
+// noteIndexes notes the indexes of the attachments' links in the record, where hot-plug may need
+// them: whoever works in the pod may give the links other names.
+func (e *Engine) noteIndexes(ctx context.Context, req *Request, attachments []record.Attachment) error {
+	if !e.Node.HotPlug {
+		return nil
+	}
+	links, err := e.Namespaces.Links(ctx, req.NetNS)
+	if err != nil {
+		return &failure.Error{Reason: failure.StateFailed, Err: fmt.Errorf("list links: %w", err)}
+	}
+	for i := range attachments {
+		if a := &attachments[i]; a.State == record.Added {
+			a.Index = links[a.IfName]
 		}
 	}
 	return nil
@@ -208,6 +226,9 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 		results = append(results, result)
 	}
 	if err := routing.refuseRouters(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.noteIndexes(ctx, req, rec.Attachments); err != nil {
 		return nil, err
 	}
 	if err := e.save(sandbox, rec, "attached"); err != nil {

@@ -53,12 +53,19 @@ type Namespaces interface {
 	Identity(path string) (string, error)
 	// IsNode reports whether a path leads to the node's own namespace.
 	IsNode(path string) bool
-	// Links gives the names of all links.
-	Links(ctx context.Context, path string) ([]string, error)
-	// DeleteLinks removes the links that in-process plugins made, in one step.
-	DeleteLinks(ctx context.Context, path string) error
+	Links
 	// Scratch makes an empty namespace, which lives until release is called.
 	Scratch() (path string, release func(), err error)
+}
+
+// Links are those in network namespaces.
+type Links interface {
+	// Links returns the indexes of all links by their names.
+	Links(ctx context.Context, path string) (map[string]int, error)
+	// DeleteLinks removes the links that in-process plugins made, in one step.
+	DeleteLinks(ctx context.Context, path string) error
+	// DeleteIndex removes the link of an index; one that is not there is removed already.
+	DeleteIndex(ctx context.Context, path string, index int) error
 }
 
 // Interiors looks at what plugins made in network namespaces, which are named by path.

@@ -30,6 +30,9 @@ const (
 // Reconcile is what is done for a sandbox that its runtime has forgotten. It is no verb of CNI.
 const Reconcile Verb = "RECONCILE"
 
+// Update is what is done for a running pod whose annotation has changed. It is no verb of CNI.
+const Update Verb = "UPDATE"
+
 // Operator performs the operations of the CNI protocol. Engine is one; who hands requests to the
 // engine of another process is another.
 type Operator interface {

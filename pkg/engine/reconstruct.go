@@ -73,7 +73,8 @@ func (e *Engine) untouched(ctx context.Context, req *Request) bool {
 		return false
 	}
 	links, err := e.Namespaces.Links(ctx, req.NetNS)
-	return err == nil && slices.Equal(links, []string{"lo"})
+	_, loopback := links["lo"]
+	return err == nil && len(links) == 1 && loopback
 }
 
 // replan plans for the pod as it is now, if the runtime's request says which: a GC's does not.

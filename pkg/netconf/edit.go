@@ -26,6 +26,26 @@ func (l *List) SetAll(key string, value json.RawMessage) {
 	}
 }
 
+// Rename has plugins, and IPAM plugins of theirs, be of the types that their names stand for.
+func (l *List) Rename(aliases map[string]string) {
+	if len(aliases) == 0 {
+		return
+	}
+	for _, plugin := range l.plugins {
+		if kind := aliases[strictjson.Text(plugin["type"])]; kind != "" {
+			plugin["type"] = strictjson.Marshal(kind)
+		}
+		ipam, err := strictjson.Object(plugin["ipam"])
+		if err != nil {
+			continue
+		}
+		if kind := aliases[strictjson.Text(ipam["type"])]; kind != "" {
+			ipam["type"] = strictjson.Marshal(kind)
+			plugin["ipam"] = strictjson.Marshal(ipam)
+		}
+	}
+}
+
 // DropPrevResults removes the results of plugins before it from the configuration of every plugin,
 // with a warning: that is the runtime's to say, and it has none for the first.
 func (l *List) DropPrevResults() (warnings []*failure.Error) {

@@ -223,6 +223,13 @@ func (n *Namespace) Down(name string) {
 	must(n.tb, n.nl.LinkSetDown(n.Link(name)))
 }
 
+// Rename gives a link, which is down then, another name.
+func (n *Namespace) Rename(name, to string) {
+	n.tb.Helper()
+	n.Down(name)
+	must(n.tb, n.nl.LinkSetName(n.Link(name), to))
+}
+
 // Master puts a link into a bridge.
 func (n *Namespace) Master(name, bridge string) {
 	n.tb.Helper()

@@ -206,20 +206,21 @@ func mode(kind string, data []byte) string {
 	return ""
 }
 
-// LinkNames lists the network interfaces, loopback included, in the kernel's order (by index).
-func (h *Handle) LinkNames(ctx context.Context) ([]string, error) {
+// LinkIndexes lists the network interfaces, loopback included, by their names.
+func (h *Handle) LinkIndexes(ctx context.Context) (map[string]int, error) {
 	messages, err := h.dump(ctx, unix.RTM_GETLINK, vnl.NewIfInfomsg(unix.AF_UNSPEC))
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
-	names := make([]string, 0, len(messages))
+	indexes := make(map[string]int, len(messages))
 	for _, m := range messages {
 		if len(m) < unix.SizeofIfInfomsg {
 			return nil, fmt.Errorf("list links: %w", errShort)
 		}
-		names = append(names, unix.ByteSliceToString(attr(m[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME)))
+		name := unix.ByteSliceToString(attr(m[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME))
+		indexes[name] = int(vnl.DeserializeIfInfomsg(m).Index)
 	}
-	return names, nil
+	return indexes, nil
 }
 
 // Links lists all links, by index.
@@ -254,7 +255,11 @@ func (h *Handle) DeleteLink(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(l.Index)); err != nil && !errors.Is(err, unix.ENODEV) {
+	return h.deleteIndex(ctx, l.Index, name)
+}
+
+func (h *Handle) deleteIndex(ctx context.Context, index int, name string) error {
+	if err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(index)); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil

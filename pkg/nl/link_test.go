@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,17 +20,34 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-func TestLinkNames(t *testing.T) {
+func TestLinkIndexes(t *testing.T) {
 	n := nettest.New(t)
 	n.Bridge("br0")
-	got, err := open(t, n).LinkNames(t.Context())
-	if want := []string{"lo", "br0"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("LinkNames = %q, %v, want %q", got, err, want)
+	got, err := open(t, n).LinkIndexes(t.Context())
+	if want := map[string]int{"lo": 1, "br0": n.Link("br0").Attrs().Index}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("LinkIndexes = %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestDeleteIndex(t *testing.T) {
+	n := nettest.New(t)
+	n.Bridge("br0")
+	n.Bridge("br1")
+	var s nl.Sandbox
+	index := n.Link("br0").Attrs().Index
+	n.Rename("br0", "other")
+	for range 2 { // one that is gone is removed already
+		if err := s.DeleteIndex(t.Context(), n.Path, index); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n.HasLink("other") || !n.HasLink("br1") {
+		t.Errorf("links are %s", n.Links())
 	}
 }
 
 // More links than fit into one message of the kernel, while others come and go.
-func TestLinkNamesWhileLinksChange(t *testing.T) {
+func TestLinkIndexesWhileLinksChange(t *testing.T) {
 	n := nettest.New(t)
 	for i := range 60 {
 		n.Bridge("keep" + string(rune('A'+i)))
@@ -52,8 +70,8 @@ func TestLinkNamesWhileLinksChange(t *testing.T) {
 		}
 	}()
 	for range 30 {
-		got, err := h.LinkNames(t.Context())
-		got = slices.DeleteFunc(got, func(s string) bool { return s == "passing" })
+		got, err := h.LinkIndexes(t.Context())
+		delete(got, "passing")
 		if err != nil || len(got) != 61 {
 			t.Fatalf("%d links, %v; want 61", len(got), err)
 		}
@@ -81,11 +99,11 @@ func TestHandleKeepsItsNamespace(t *testing.T) {
 	n := nettest.New(t)
 	h := open(t, n)
 	n.Unmount()
-	if got, err := h.LinkNames(t.Context()); err != nil || !slices.Equal(got, []string{"lo"}) {
-		t.Errorf("LinkNames = %q, %v", got, err)
+	if got, err := h.LinkIndexes(t.Context()); err != nil || !maps.Equal(got, map[string]int{"lo": 1}) {
+		t.Errorf("LinkIndexes = %v, %v", got, err)
 	}
 	h.Close()
-	if _, err := h.LinkNames(t.Context()); err == nil {
+	if _, err := h.LinkIndexes(t.Context()); err == nil {
 		t.Error("a closed handle works")
 	}
 }

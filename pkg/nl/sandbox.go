@@ -2,6 +2,7 @@ package nl
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"github.com/braid-cni/braid/pkg/netns"
@@ -10,13 +11,22 @@ import (
 // Sandbox does single operations on a namespace that is given by its path: open, do, close.
 type Sandbox struct{}
 
-// Links is Handle.LinkNames of the namespace at netnsPath. When the namespace is gone, the error is fs.ErrNotExist.
-func (Sandbox) Links(ctx context.Context, netnsPath string) (names []string, err error) {
+// Links is Handle.LinkIndexes of the namespace at netnsPath. When the namespace is gone, the error is
+// fs.ErrNotExist.
+func (Sandbox) Links(ctx context.Context, netnsPath string) (indexes map[string]int, err error) {
 	err = with(netnsPath, func(h *Handle) error {
-		names, err = h.LinkNames(ctx)
+		indexes, err = h.LinkIndexes(ctx)
 		return err
 	})
-	return names, err
+	return indexes, err
+}
+
+// DeleteIndex removes the link of that index from the namespace at netnsPath. One that is not there
+// is removed already.
+func (Sandbox) DeleteIndex(ctx context.Context, netnsPath string, index int) error {
+	return with(netnsPath, func(h *Handle) error {
+		return h.deleteIndex(ctx, index, fmt.Sprintf("with index %d", index))
+	})
 }
 
 // MoveDefaultRoute is Handle.MoveDefaultRoute in the namespace at netnsPath.

@@ -38,6 +38,7 @@ func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
 		}
 		return nil, e
 	}
+	list.Rename(in.Node.Aliases)
 	if list.Name() == "" {
 		list.SetName(in.fallbackName(def))
 	}

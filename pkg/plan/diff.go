@@ -138,7 +138,7 @@ func (d *difference) changes(redefine bool) (c Changes) {
 			c.Add = append(c.Add, d.want[w])
 		case redefine && !d.have[h].fixed() && !sameDefinition(&d.have[h], &d.want[w]):
 			goes[h], d.keep[len(c.Add)] = true, true
-			c.Add = append(c.Add, d.want[w].renamed(d.have[h].IfName))
+			c.Add = append(c.Add, d.want[w].Renamed(d.have[h].IfName))
 		}
 	}
 	for h := range slices.Backward(d.have) {
@@ -194,7 +194,7 @@ func (d *difference) placeNames(c *Changes, names map[string]string) {
 		func(i int, a *Attachment) bool { return d.keep[i] || a.Wish.IfName == a.IfName },
 		func(_ int, a *Attachment) bool { return names[a.IfName] == "" },
 		func(_ int, a *Attachment) bool {
-			*a = a.renamed(freeName(names, 1))
+			*a = a.Renamed(freeName(names, 1))
 			return true
 		},
 	} {
@@ -237,8 +237,8 @@ func (d *difference) freeDevices(c *Changes, used map[device]bool) map[string][]
 	return free
 }
 
-// renamed is an attachment at another interface.
-func (a Attachment) renamed(ifName string) Attachment {
+// Renamed is an attachment at another interface.
+func (a Attachment) Renamed(ifName string) Attachment {
 	a.IfName = ifName
 	a.Warnings = atInterface(a.Warnings, a)
 	return a

@@ -70,6 +70,9 @@ type Record struct {
 	Runtime string `json:"runtime,omitempty"`
 	// Complete says that the ADD of the whole pod succeeded and was published.
 	Complete bool `json:"complete"`
+	// Unpublished is that network-status does not tell of all attachments, as they are now, of a
+	// sandbox that is Complete.
+	Unpublished bool `json:"unpublished,omitempty"`
 	// Places are the zero value in a record that does not know them.
 	Places      Places       `json:"places,omitzero"`
 	Attachments []Attachment `json:"attachments"`
@@ -125,6 +128,11 @@ type Attachment struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Failure is what the plugin said that ended the ADD of an attachment in state Attempted.
 	Failure *types.Error `json:"failure,omitempty"`
+	// Index is that of the attachment's link in the pod, whatever its name is by now; 0 if it is not
+	// known.
+	Index int `json:"index,omitempty"`
+	// Leaving is that it is being removed from a sandbox that stays. Some of it may be gone.
+	Leaving bool `json:"leaving,omitempty"`
 	// Refusal is set while plugins refuse to remove the attachment, whose sandbox is gone.
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
