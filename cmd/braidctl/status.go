@@ -24,8 +24,9 @@ func statusCommand() command {
 		text: `Shows for each node what its agent said last: whether pods get their networks there and since when,
 the agent's version, when the credential of the CNI plugin ends, the file of the default network,
 Braid's own configuration and the files that the runtime would take in its place, the number of its
-blocks of addresses, the pods that ask for networks and were started without Braid, and how many pods
-Multus made, which have to be gone before it goes.
+blocks of addresses, the pods that ask for networks and were started without Braid, what plugins
+refuse to remove, calls that the CNI plugin did without the agent, and how many pods Multus made,
+which have to be gone before it goes.
 
 An agent that has not been heard of for ` + agent.Stale.String() + ` is unknown; so is a node without one.
 
@@ -72,6 +73,8 @@ type nodeStatus struct {
 	Before            []string       `json:"before,omitempty"`
 	Unattached        []string       `json:"unattached,omitempty"`
 	Others            map[string]int `json:"others,omitempty"`
+	Owed              int            `json:"owed,omitempty"`
+	Fallbacks         map[string]int `json:"fallbacks,omitempty"`
 	Blocks            int            `json:"blocks"`
 
 	now time.Time
@@ -103,7 +106,7 @@ func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
 	}
 	if p := r.Report; p != nil {
 		s.Version, s.DefaultNetwork, s.Config, s.Before = p.Version, p.DefaultNetwork, p.Config, p.Before
-		s.Unattached, s.Others = p.Unattached, p.Others
+		s.Unattached, s.Others, s.Owed, s.Fallbacks = p.Unattached, p.Others, p.Owed, p.Fallbacks
 		if !p.CredentialExpires.IsZero() {
 			s.CredentialExpires = &p.CredentialExpires
 		}
@@ -133,6 +136,12 @@ func (s nodeStatus) rows() [][]string {
 	}
 	if len(s.Unattached) > 0 {
 		more("pods without their networks: " + strings.Join(s.Unattached, ", "))
+	}
+	if s.Owed > 0 {
+		more(fmt.Sprintf("attachments of pods that are gone that no plugin removes; `braidctl owed` on the node lists them: %d", s.Owed))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.Fallbacks)) {
+		more(fmt.Sprintf("calls that the CNI plugin did without the agent (%s): %d", reason, s.Fallbacks[reason]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Others)) {
 		more(fmt.Sprintf("pods that %s made, which has to stay until they are gone: %d", name, s.Others[name]))

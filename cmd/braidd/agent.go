@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/braid-cni/braid/cmd/internal/node"
@@ -83,6 +84,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	}
 	a.nodeState.Store(new(a.stateDir()))
 	a.meters.Violations(func() map[engine.Violation]uint64 { return node.Violations(*a.nodeState.Load()) })
+	a.meters.Waiting("events", func() int { return len(a.events) })
 	return a, nil
 }
 
@@ -131,6 +133,8 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { a.serveCalls(ctx); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
+	group.Go(func() error { agent.Every(ctx, lookEvery, a.lookAddresses); return nil })
+	group.Go(func() error { return a.debug(ctx) })
 	group.Go(func() error { a.reconcile(ctx); return nil })
 	group.Go(func() error { return a.hotplug(ctx) })
 	return group.Wait()
@@ -190,6 +194,33 @@ func (a *daemon) setHealth(part string, err error) {
 	a.meters.Ready(a.health.Ready())
 }
 
+// lookOwed counts what plugins refuse to remove.
+func (a *daemon) lookOwed(records []*record.Record) {
+	owed := 0
+	for _, rec := range records {
+		owed += len(rec.Owed())
+	}
+	a.meters.Owed(owed)
+	a.health.Update(func(report *nodev1.Report) { report.Owed = owed })
+}
+
+// lookAddresses counts the blocks of addresses that the node owns.
+func (a *daemon) lookAddresses(ctx context.Context) {
+	blocks, err := a.api.Blocks(ctx, metav1.ListOptions{ResourceVersion: "0", FieldSelector: "spec.owner.nodeName=" + a.o.nodeName})
+	if err != nil {
+		a.log.WarnContext(ctx, "blocks of the node are not known", "error", err)
+		return
+	}
+	spaces := map[string]metrics.Space{}
+	for i := range blocks {
+		space := spaces[blocks[i].Spec.Space]
+		space.Blocks++
+		space.Free += int(blocks[i].Status.Free)
+		spaces[blocks[i].Spec.Space] = space
+	}
+	a.meters.Addresses(spaces)
+}
+
 // tend shares blocks of addresses, and gives idle ones back.
 func (a *daemon) tend(ctx context.Context) {
 	addresses := &node.Addresses{Source: node.Only(a.api), Name: a.o.nodeName, StateDir: *a.nodeState.Load(), Log: a.log}
@@ -210,6 +241,7 @@ func (a *daemon) look(ctx context.Context) {
 		a.log.WarnContext(ctx, "records of the node are not known", "error", err)
 		return
 	}
+	a.lookOwed(records)
 	unattached := agent.Unattached(started, records)
 	a.meters.Unattached(len(unattached))
 	a.health.Update(func(report *nodev1.Report) { report.Unattached = unattached })

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/agent/hotplug"
+	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube/watch"
@@ -56,7 +56,10 @@ func (a *daemon) hotplugUntilOff(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { c.Run(ctx); return nil })
 	group.Go(func() error {
-		pods := &watch.Pods{API: a.api, Node: a.o.nodeName, Changed: c.Changed, Gone: c.Gone}
+		defer a.meters.Synced("pods", false)
+		pods := &watch.Pods{
+			API: a.api, Node: a.o.nodeName, Changed: c.Changed, Gone: c.Gone, Synced: func() { a.meters.Synced("pods", true) },
+		}
 		return pods.Run(ctx)
 	})
 	for ctx.Err() == nil && a.hotPlugged() != nil {

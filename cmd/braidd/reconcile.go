@@ -8,6 +8,7 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/agent/cri"
+	"github.com/braid-cni/braid/pkg/agent/metrics"
 	"github.com/braid-cni/braid/pkg/agent/reconcile"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -52,6 +53,7 @@ func (a *daemon) withEngine(cfg *conf.Config, do func(*engine.Engine) error) err
 	if err != nil {
 		return err
 	}
+	e.Observer = engine.Observers{e.Observer, a.meters.Observer(metrics.ModeAgent)}
 	if api, ok := e.Source.(*kube.API); ok {
 		defer api.Close()
 	}

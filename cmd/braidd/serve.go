@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"time"
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/cmd/internal/warm"
 	"github.com/braid-cni/braid/pkg/agent"
+	"github.com/braid-cni/braid/pkg/agent/metrics"
 	"github.com/braid-cni/braid/pkg/agent/server"
 	"github.com/braid-cni/braid/pkg/agent/wire"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/kube"
 )
@@ -32,7 +35,7 @@ func (a *daemon) serveCalls(ctx context.Context) {
 		}
 		return
 	}
-	engines := &warm.Engines{Version: buildVersion, Open: openSource}
+	engines := &warm.Engines{Version: buildVersion, Open: openSource, Observer: a.meters.Observer(metrics.ModeAgent)}
 	defer engines.Close()
 	events, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -71,6 +74,16 @@ func (a *daemon) countFallbacks(ctx context.Context) {
 	if err != nil {
 		a.log.WarnContext(ctx, "fallbacks are not counted", "error", err)
 	}
+	a.health.Update(func(report *nodev1.Report) {
+		all := maps.Clone(report.Fallbacks)
+		for reason, n := range counts {
+			if all == nil {
+				all = map[string]int{}
+			}
+			all[reason] += n
+		}
+		report.Fallbacks = all
+	})
 	for reason, n := range counts {
 		a.meters.Fallbacks(reason, n)
 		a.log.WarnContext(ctx, "calls were done without the agent", "reason", reason, "calls", n)

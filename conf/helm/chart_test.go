@@ -166,8 +166,8 @@ func TestVariants(t *testing.T) {
 		"quota":           {namespace: "braid-system", args: []string{"--set", "profile=gke"}, more: "ResourceQuota braid-critical"},
 		"no controller": {args: []string{"--set", "controller.enabled=false"}, less: "ClusterRole braid-controller, ClusterRoleBinding braid-controller, " +
 			"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller"},
-		"no kinds":     {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods":      {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"no kinds": {args: []string{"--set", "crds.install=false"}, less: crd},
+		"no pods":  {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
 		"hot-plug": {
 			args: []string{"--set", "config.braid.hotplug=true"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug",
 		},

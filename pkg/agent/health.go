@@ -153,6 +153,7 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	report := h.report
 	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(report.Unattached), maps.Clone(report.Others)
 	report.Interfaces = slices.Clone(report.Interfaces)
+	report.Fallbacks = maps.Clone(report.Fallbacks)
 	return h.status(), report
 }
 

@@ -86,7 +86,7 @@ func TestSandboxesOfNoRuntime(t *testing.T) {
 				return
 			}
 			conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) //nolint:errcheck // the test looks at the other end
-			conn.Close()                                            //nolint:errcheck // likewise
+			conn.Close()                                           //nolint:errcheck // likewise
 		}
 	}()
 	if list, err := (&cri.Runtime{Sockets: []string{socket}, Pod: own}).Sandboxes(t.Context()); err == nil {

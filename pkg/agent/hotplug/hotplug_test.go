@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/agent/hotplug"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
 // node notes what pods are brought to. The time is that of the test's bubble.

@@ -36,6 +36,12 @@ type Metrics struct {
 	working   prometheus.Gauge
 	// reconciled counts sandboxes.
 	reconciled prometheus.Counter
+
+	operations, attachments *prometheus.HistogramVec
+	// hotplugs counts changes of running pods.
+	hotplugs             *prometheus.CounterVec
+	owed                 prometheus.Gauge
+	synced, blocks, free *prometheus.GaugeVec
 }
 
 // New returns the metrics of an agent of that version.
@@ -64,14 +70,20 @@ func New(version string) *Metrics {
 			Name: "braid_reconciled_sandboxes_total", Help: "Sandboxes that were removed since their runtime had forgotten them.",
 		}),
 	}
+	m.addOperations()
+	m.addAddresses()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_build_info", Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working, m.reconciled,
+		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working, m.reconciled, m.operations, m.attachments,
+		m.hotplugs, m.owed, m.synced, m.blocks, m.free,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
+
+// Gatherer reads all metrics as they are now.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
 
 // Ready is whether pods get their networks.
 func (m *Metrics) Ready(ready bool) {

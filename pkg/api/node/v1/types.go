@@ -51,6 +51,11 @@ type Report struct {
 	// Others are the numbers of pods that other meta plugins made, by the names of their
 	// configurations. What made them has to stay on the node until they are gone.
 	Others map[string]int `json:"others,omitempty"`
+	// Owed is the number of attachments of pods that are gone whose plugins refuse to remove them.
+	Owed int `json:"owed,omitempty"`
+	// Fallbacks are the numbers of calls, since the agent's start, that the CNI plugin did without
+	// it, by the reason.
+	Fallbacks map[string]int `json:"fallbacks,omitempty"`
 	// Interfaces are in an annotation of their own.
 	Interfaces []Interface `json:"-"`
 }
