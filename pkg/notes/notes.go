@@ -126,8 +126,10 @@ func (n *Notes) read(dir hostfile.Dir, file string) (text string, ok bool) {
 	if !ok || err != nil || !complete {
 		return "", false
 	}
-	age := n.now().Sub(time.Unix(0, at))
-	return text, age >= 0 && age < n.Life
+	if age := n.now().Sub(time.Unix(0, at)); age < 0 || age >= n.Life {
+		return "", false
+	}
+	return text, true
 }
 
 func (n *Notes) write(dir hostfile.Dir, file, text string) {

@@ -60,8 +60,8 @@ func TestNotes(t *testing.T) {
 		after time.Duration
 		want  bool
 	}{{time.Minute - time.Second, true}, {time.Minute, false}, {-time.Second, false}} {
-		if _, ok := (&notes.Notes{Dir: n.Dir, Life: n.Life, Now: func() time.Time { return c.at.Add(at.after) }}).Get("a"); ok != at.want {
-			t.Errorf("%v later: %t", at.after, ok)
+		if text, ok := (&notes.Notes{Dir: n.Dir, Life: n.Life, Now: func() time.Time { return c.at.Add(at.after) }}).Get("a"); ok != at.want || !ok && text != "" {
+			t.Errorf("%v later: %q, %t", at.after, text, ok)
 		}
 	}
 	names := entries(t, n.Dir)

@@ -43,7 +43,7 @@ func remembering(source resolve.Source, o Options, remote bool) resolve.Source {
 
 // Namespace implements resolve.Source.
 func (t *tenants) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	switch text, _ := t.known.Get(name); text {
+	switch text, _ := t.known.Get(name); text { // "" is that nothing is known
 	case tenant:
 		return &metav1.ObjectMeta{Name: name, Labels: map[string]string{policy.TenantLabel: ""}}, nil
 	case other:
