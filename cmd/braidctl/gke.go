@@ -28,7 +28,8 @@ says whether there are addresses and hostnames for that many nodes, and one addr
 
 Exits with 0 if nothing is wrong, 1 if something is, 2 if that could not be found out.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
-			o, nodes := formatFlag(f, formatText), f.Int("nodes", 0, "`number` of nodes that the cluster is to have")
+			o, nodes := formatFlag(f, formatText), f.Int("nodes", 0,
+				"`number` of nodes that the cluster is to have")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				if f.NArg() == 0 {
 					return false, errors.New("name the file of a cluster configuration")
@@ -63,7 +64,8 @@ Exits with 0, or with 2 if there is nothing to render.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			networks := f.Bool("networks", false, "print the NADs")
 			masters := map[string]string{}
-			f.Func("master", "`NETWORK=NIC`, the nodes' interface of a network in its NAD, which may be given more than once; by default ens224 and ens256",
+			f.Func("master",
+				"`NETWORK=NIC`, the nodes' interface of a network in its NAD, which may be given more than once; by default ens224 and ens256",
 				func(text string) error {
 					network, nic, ok := strings.Cut(text, "=")
 					if !ok || network == "" || nic == "" {

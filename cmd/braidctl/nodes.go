@@ -45,7 +45,8 @@ Exits with 0 if all are ready, 1 if one is not, 2 if that could not be found out
 				for _, i := range items {
 					found = found || i.State != stateReady
 				}
-				return found, write(out, *o, items, "NODE NETWORK NIC MAC ADDRESSES STATE MESSAGE", nodeInterface.rows)
+				return found, write(out, *o, items, "NODE NETWORK NIC MAC ADDRESSES STATE MESSAGE",
+					nodeInterface.rows)
 			}
 		},
 	}
@@ -69,11 +70,15 @@ func nodeInterfaces(reports []kube.NodeReport, now time.Time) (items []nodeInter
 			continue
 		}
 		for _, i := range r.Report.Interfaces {
-			item := nodeInterface{r.Node, i.Network, i.Type, i.Interface, i.MAC, i.Addresses, i.State, i.Message}
+			item := nodeInterface{
+				r.Node, i.Network, i.Type, i.Interface, i.MAC, i.Addresses,
+				i.State, i.Message,
+			}
 			if c := r.Condition; c == nil || now.Sub(c.LastHeartbeatTime.Time) > agent.Stale {
 				item.State, item.Message = stateUnknown, "no agent has reported"
 				if c != nil {
-					item.Message = fmt.Sprintf("the agent was last heard of %s ago; see its pod", duration.HumanDuration(now.Sub(c.LastHeartbeatTime.Time)))
+					item.Message = fmt.Sprintf("the agent was last heard of %s ago; see its pod",
+						duration.HumanDuration(now.Sub(c.LastHeartbeatTime.Time)))
 				}
 			}
 			items = append(items, item)
@@ -83,5 +88,8 @@ func nodeInterfaces(reports []kube.NodeReport, now time.Time) (items []nodeInter
 }
 
 func (i nodeInterface) rows() [][]string {
-	return [][]string{{i.Node, i.Network, i.Interface, i.MAC, strings.Join(i.Addresses, ","), i.State, i.Message}}
+	return [][]string{{
+		i.Node, i.Network, i.Interface, i.MAC, strings.Join(i.Addresses, ","),
+		i.State, i.Message,
+	}}
 }

@@ -39,7 +39,8 @@ func (a *daemon) interfaceKeeper(ns *netns.NS) (*keeper.Keeper, error) {
 		return nil, err
 	}
 	return &keeper.Keeper{
-		NS: ns, Node: a.o.nodeName, File: filepath.Join(a.o.stateDir, interfacesFile), Boot: strings.TrimSpace(string(boot)) + " " + namespace,
+		NS: ns, Node: a.o.nodeName, File: filepath.Join(a.o.stateDir,
+			interfacesFile), Boot: strings.TrimSpace(string(boot)) + " " + namespace,
 		Configuration: a.interfaces(), Network: &ask.Network{NS: ns, Node: a.o.nodeName},
 		Report: a.interfacesAre, Tell: a.tell, Log: a.log,
 	}, nil
@@ -91,7 +92,8 @@ func (a *daemon) interfaces() func() ([]nodenet.Interface, error) {
 			raw = nil
 		}
 		if err != nil {
-			return nil, a.wrongKey(nodenet.Field, err.Error(), "see that the ConfigMap is mounted there")
+			return nil, a.wrongKey(nodenet.Field, err.Error(),
+				"see that the ConfigMap is mounted there")
 		}
 		if raw == nil || string(raw) == text {
 			if raw == nil {
@@ -117,11 +119,15 @@ func (a *daemon) interfacesAre(states []nodenet.State, err error) {
 	var all []nodev1.Interface
 	var notes []string
 	for _, s := range states {
-		one := nodev1.Interface{Network: s.Network, Type: string(s.Type), Interface: s.NIC, MAC: s.MAC, State: string(s.Condition)}
+		one := nodev1.Interface{
+			Network: s.Network, Type: string(s.Type), Interface: s.NIC,
+			MAC: s.MAC, State: string(s.Condition),
+		}
 		for _, addr := range s.Addresses {
 			one.Addresses = append(one.Addresses, addr.String())
 		}
-		note := fmt.Sprintf("%s %s %s", s.Network, s.Condition, strings.Join(append([]string{s.NIC}, one.Addresses...), " "))
+		note := fmt.Sprintf("%s %s %s", s.Network, s.Condition,
+			strings.Join(append([]string{s.NIC}, one.Addresses...), " "))
 		if s.Err != nil {
 			one.Message = s.Err.Error()
 			note += ": " + one.Message

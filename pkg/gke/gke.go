@@ -62,7 +62,10 @@ type blockFile struct {
 // the files themselves; Check finds the others. The error is that the cluster configuration cannot
 // be read.
 func Read(path string) (*Cluster, []Problem, error) {
-	c := &Cluster{File: path, reader: reader{file: path, lines: map[string]int{}}, blocks: map[string]*blockFile{}}
+	c := &Cluster{
+		File: path, reader: reader{file: path, lines: map[string]int{}},
+		blocks: map[string]*blockFile{},
+	}
 	root, err := c.reader.open()
 	if err != nil {
 		return nil, nil, err
@@ -97,7 +100,8 @@ func (c *Cluster) read(root *yaml.Node) {
 func (c *Cluster) misplaced(top *object) {
 	for _, key := range []string{"additionalNodeInterfaces", "serviceCIDR", "podCIDR"} {
 		if top.keys[key] != nil {
-			c.reader.add(c.reader.line(key), key, "move it below network", "at the top of the file it has no effect")
+			c.reader.add(c.reader.line(key), key, "move it below network",
+				"at the top of the file it has no effect")
 		}
 	}
 }
@@ -109,7 +113,8 @@ func (c *Cluster) cidr(o *object, key string) netip.Prefix {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		o.r.add(o.r.line(o.field(key)), o.field(key), `give a CIDR, as "192.168.0.0/16"`, "%s is no CIDR", strictjson.Quote(text))
+		o.r.add(o.r.line(o.field(key)), o.field(key), `give a CIDR, as "192.168.0.0/16"`,
+			"%s is no CIDR", strictjson.Quote(text))
 		return netip.Prefix{}
 	}
 	return p.Masked()
@@ -123,13 +128,16 @@ func (c *Cluster) readInterface(path string, node *yaml.Node) {
 	file, hasFile := o.text("ipBlockFilePath"), o.keys["ipBlockFilePath"] != nil
 	switch {
 	case i.Type == nodenet.Static && file == "":
-		r.add(r.line(path), path+".ipBlockFilePath", "name the file with the nodes' addresses", "a static interface has none")
+		r.add(r.line(path), path+".ipBlockFilePath", "name the file with the nodes' addresses",
+			"a static interface has none")
 	case i.Type == nodenet.DHCP && hasFile:
-		r.add(r.line(path+".ipBlockFilePath"), path+".ipBlockFilePath", "remove it, or make the type static", "a dhcp interface has its addresses from a server")
+		r.add(r.line(path+".ipBlockFilePath"), path+".ipBlockFilePath",
+			"remove it, or make the type static", "a dhcp interface has its addresses from a server")
 	case i.Type == nodenet.Static:
 		i.file = c.blockFile(path+".ipBlockFilePath", file)
 	case i.Type != nodenet.DHCP:
-		r.add(r.line(path+".type"), path+".type", "use static or dhcp", "%s is no type", strictjson.Quote(string(i.Type)))
+		r.add(r.line(path+".type"), path+".type", "use static or dhcp", "%s is no type",
+			strictjson.Quote(string(i.Type)))
 	}
 	if i.file != nil {
 		i.Blocks = i.file.blocks
@@ -174,7 +182,10 @@ func (f *blockFile) read(root *yaml.Node) {
 		o.list("ips", func(path string, node *yaml.Node) {
 			e := r.object(path, node)
 			e.only("ip", "hostname", "isControlPlane")
-			b.IPs = append(b.IPs, nodenet.Entry{IP: e.text("ip"), Hostname: e.text("hostname"), IsControlPlane: e.bool("isControlPlane")})
+			b.IPs = append(b.IPs, nodenet.Entry{
+				IP: e.text("ip"), Hostname: e.text("hostname"),
+				IsControlPlane: e.bool("isControlPlane"),
+			})
 		})
 		f.blocks = append(f.blocks, b)
 	})
@@ -196,20 +207,25 @@ func (f *blockFile) read(root *yaml.Node) {
 func (c *Cluster) Check(nodes int) []Problem {
 	c.enabling()
 	if c.ServiceCIDR.IsValid() && c.PodCIDR.IsValid() && c.ServiceCIDR.Overlaps(c.PodCIDR) {
-		c.fail("network.podCIDR", "use ranges that share no address", "%s overlaps with serviceCIDR, %s", c.PodCIDR, c.ServiceCIDR)
+		c.fail("network.podCIDR", "use ranges that share no address",
+			"%s overlaps with serviceCIDR, %s", c.PodCIDR, c.ServiceCIDR)
 	}
 	seen := map[string]string{}
 	for n := range c.Interfaces {
 		i := &c.Interfaces[n]
 		switch first, taken := seen[i.Network]; {
 		case i.Network == "":
-			c.fail(i.path+".networkName", "give the name of the network in vCenter", "the interface has no network")
+			c.fail(i.path+".networkName", "give the name of the network in vCenter",
+				"the interface has no network")
 		case !nodenet.IsNetworkName(i.Network):
-			c.fail(i.path+".networkName", "use letters, numbers, blanks and ._:/()-, at most 80", "%s is no name of a network", strictjson.Quote(i.Network))
+			c.fail(i.path+".networkName", "use letters, numbers, blanks and ._:/()-, at most 80",
+				"%s is no name of a network", strictjson.Quote(i.Network))
 		case i.Network == c.Primary:
-			c.fail(i.path+".networkName", "name another network, or remove the interface", "%s is the network of the primary interface", strictjson.Quote(i.Network))
+			c.fail(i.path+".networkName", "name another network, or remove the interface",
+				"%s is the network of the primary interface", strictjson.Quote(i.Network))
 		case taken:
-			c.fail(i.path+".networkName", "keep one of the two", "%s is that of %s already", strictjson.Quote(i.Network), first)
+			c.fail(i.path+".networkName", "keep one of the two", "%s is that of %s already",
+				strictjson.Quote(i.Network), first)
 		}
 		seen[i.Network] = i.path
 		if i.file != nil && i.file.addresses != nil {
@@ -223,13 +239,16 @@ func (c *Cluster) Check(nodes int) []Problem {
 func (c *Cluster) enabling() {
 	switch {
 	case c.Enabled && !c.DataplaneV2:
-		c.fail("multipleNetworkInterfaces", "set enableDataplaneV2: true", "it needs enableDataplaneV2: true, at the top of the file")
+		c.fail("multipleNetworkInterfaces", "set enableDataplaneV2: true",
+			"it needs enableDataplaneV2: true, at the top of the file")
 	case !c.Enabled && len(c.Interfaces) > 0:
-		c.warn("network.additionalNodeInterfaces", "set multipleNetworkInterfaces: true if pods are to use these networks",
+		c.warn("network.additionalNodeInterfaces",
+			"set multipleNetworkInterfaces: true if pods are to use these networks",
 			"the nodes have further interfaces, and pods cannot use them")
 	}
 	if c.Enabled && len(c.Interfaces) == 0 {
-		c.warn("multipleNetworkInterfaces", "name the networks in network.additionalNodeInterfaces", "no node has a further interface")
+		c.warn("multipleNetworkInterfaces", "name the networks in network.additionalNodeInterfaces",
+			"no node has a further interface")
 	}
 }
 
@@ -252,7 +271,8 @@ func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 		field := fmt.Sprintf("blocks[%d]", n)
 		for _, of := range c.ranges() {
 			if subnet.Overlaps(of.cidr) {
-				i.file.reader.add(i.file.reader.line(field), field, "use a subnet that shares no address with those of pods and services",
+				i.file.reader.add(i.file.reader.line(field), field,
+					"use a subnet that shares no address with those of pods and services",
 					"the subnet %s overlaps with %s of the cluster, %s", subnet, of.key, of.cidr)
 			}
 		}
@@ -261,16 +281,20 @@ func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 	i.file.reader.problems = nil
 	switch {
 	case nodes > 0 && a.Count <= nodes:
-		c.fail(path, fmt.Sprintf("give it %d addresses", nodes+1), "%s has %d addresses for %d nodes, which need one each, and one more for an upgrade",
+		c.fail(path, fmt.Sprintf("give it %d addresses", nodes+1),
+			"%s has %d addresses for %d nodes, which need one each, and one more for an upgrade",
 			filepath.Base(i.file.name), a.Count, nodes)
 	case nodes > a.Hosts():
-		c.fail(path, "give each node an entry with its hostname, the name of the Node, or use type: dhcp",
+		c.fail(path,
+			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",
 			"%s has addresses for %d hostnames, and there are %d nodes: Braid never guesses which node has an address", filepath.Base(i.file.name), a.Hosts(), nodes)
 	case a.Hosts() == 0:
-		c.fail(path, "give each node an entry with its hostname, the name of the Node, or use type: dhcp",
+		c.fail(path,
+			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",
 			"%s has no hostname: Braid never guesses which node has an address", filepath.Base(i.file.name))
 	case a.Unnamed > 0:
-		c.warn(path, "give each an entry with a hostname, if a node is to have it", "%s has %d addresses without a hostname, which no node takes",
+		c.warn(path, "give each an entry with a hostname, if a node is to have it",
+			"%s has %d addresses without a hostname, which no node takes",
 			filepath.Base(i.file.name), a.Unnamed)
 	}
 }
@@ -285,12 +309,16 @@ func (c *Cluster) apart() {
 			continue
 		}
 		if first, taken := files[i.file]; taken {
-			c.fail(i.path+".ipBlockFilePath", "give each network a file of its own", "%s is that of %s already", filepath.Base(i.file.name), first)
+			c.fail(i.path+".ipBlockFilePath", "give each network a file of its own",
+				"%s is that of %s already", filepath.Base(i.file.name), first)
 			continue
 		}
 		files[i.file] = i.path
 		for _, s := range i.file.addresses.Spans {
-			spans = append(spans, nodenet.Span{First: s.First, Last: s.Last, Path: i.file.name + "\x00" + s.Path})
+			spans = append(spans, nodenet.Span{
+				First: s.First, Last: s.Last,
+				Path: i.file.name + "\x00" + s.Path,
+			})
 		}
 	}
 	for _, p := range nodenet.Overlaps(spans) {

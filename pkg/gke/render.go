@@ -17,7 +17,10 @@ import (
 
 // Types are the plugins of the profile.
 func Types() []string {
-	return []string{"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static", "tuning", "whereabouts"}
+	return []string{
+		"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static",
+		"tuning", "whereabouts",
+	}
 }
 
 // values are what Helm's chart has of a cluster.
@@ -48,7 +51,8 @@ func (c *Cluster) Values() ([]byte, error) {
 		})
 	}
 	if problems := nodenet.Check(v.NodeInterfaces); len(problems) > 0 {
-		return nil, fmt.Errorf("%s: %s: %w; %s", c.File, problems[0].Path, problems[0].Err, problems[0].Fix)
+		return nil, fmt.Errorf("%s: %s: %w; %s", c.File, problems[0].Path, problems[0].Err,
+			problems[0].Fix)
 	}
 	text, err := yaml.Marshal(v)
 	if err != nil {
@@ -62,7 +66,10 @@ func profile() map[string]any {
 	return map[string]any{
 		"namespaceIsolation": true, "logFile": "/var/log/multus.log", "logLevel": "verbose",
 		"braid": map[string]any{"policy": []any{map[string]any{
-			"namespaces": []string{"*", "default", "kube-system"}, "types": Types(), "masters": []string{"*"}, "vlans": []string{"1-4094"},
+			"namespaces": []string{
+				"*", "default",
+				"kube-system",
+			}, "types": Types(), "masters": []string{"*"}, "vlans": []string{"1-4094"},
 			"bridges": []string{"*"}, "prefixes": []string{"0.0.0.0/0", "::/0"},
 			"hostPorts": map[string]any{"ports": []string{"1-65535"}, "loopback": true},
 			"sysctls":   []string{"net.*"}, "onDisk": true, "defaultNetworks": true, "networks": 64, "ranges": 64,
@@ -94,7 +101,8 @@ func (c *Cluster) Networks(masters map[string]string) ([]byte, error) {
 			master = []string{"ens224", "ens256"}[n]
 		}
 		if master == "" {
-			return nil, fmt.Errorf("%s: %s: the NIC of %s is not known; give it by --master %q", c.File, i.path, i.Network, i.Network+"=NIC")
+			return nil, fmt.Errorf("%s: %s: the NIC of %s is not known; give it by --master %q",
+				c.File, i.path, i.Network, i.Network+"=NIC")
 		}
 		nad, err := i.nad(name, master)
 		if err != nil {
@@ -129,7 +137,10 @@ func (i *Interface) nad(name, master string) ([]byte, error) {
 	} else {
 		plugins = []any{map[string]any{"type": "macvlan", "master": master, "mode": "bridge"}}
 	}
-	config, err := json.MarshalIndent(map[string]any{"cniVersion": "1.0.0", "name": name, "plugins": plugins}, "", "  ")
+	config, err := json.MarshalIndent(map[string]any{
+		"cniVersion": "1.0.0", "name": name,
+		"plugins": plugins,
+	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode network %s: %w", name, err)
 	}

@@ -59,7 +59,10 @@ type reader struct {
 }
 
 func (r *reader) add(line int, field, fix, format string, args ...any) {
-	r.problems = append(r.problems, Problem{File: r.file, Line: line, Field: field, Message: fmt.Sprintf(format, args...), Fix: fix})
+	r.problems = append(r.problems, Problem{
+		File: r.file, Line: line, Field: field,
+		Message: fmt.Sprintf(format, args...), Fix: fix,
+	})
 }
 
 // line is that of a field, or of the nearest one above it that was read.
@@ -91,7 +94,8 @@ func (r *reader) parse(raw []byte) *yaml.Node {
 	var document, next yaml.Node
 	err := decoder.Decode(&document)
 	switch {
-	case errors.Is(err, io.EOF) || err == nil && (len(document.Content) == 0 || document.Content[0].Tag == "!!null"):
+	case errors.Is(err, io.EOF) || err == nil &&
+		(len(document.Content) == 0 || document.Content[0].Tag == "!!null"):
 		r.add(0, "", "write the configuration into it", "the file has no content")
 		return nil
 	case err != nil:
@@ -99,7 +103,8 @@ func (r *reader) parse(raw []byte) *yaml.Node {
 		return nil
 	}
 	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
-		r.add(next.Line, "", "keep one document, without ---", "the file has more than one document")
+		r.add(next.Line, "", "keep one document, without ---",
+			"the file has more than one document")
 	}
 	return document.Content[0]
 }
@@ -109,7 +114,8 @@ func (r *reader) syntax(raw []byte, err error) {
 	n := 0
 	for line := range strings.Lines(string(raw)) {
 		n++
-		if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent, "\t") {
+		if indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(indent,
+			"\t") {
 			r.add(n, "", "indent with blanks", "a tab in the indentation, and YAML has none there")
 			return
 		}
@@ -117,7 +123,8 @@ func (r *reader) syntax(raw []byte, err error) {
 	text := err.Error()
 	if at := lineOfError.FindStringSubmatch(text); at != nil {
 		line, _ := strconv.Atoi(at[1])
-		r.add(line, "", "correct the YAML at this place or just before it", "no YAML: %s", strings.TrimPrefix(text, at[0]))
+		r.add(line, "", "correct the YAML at this place or just before it", "no YAML: %s",
+			strings.TrimPrefix(text, at[0]))
 		return
 	}
 	r.add(0, "", "correct the YAML", "no YAML: %s", strings.TrimPrefix(text, "yaml: "))
@@ -204,7 +211,8 @@ func (o *object) bool(key string) (value bool) {
 		return false
 	}
 	if node.Kind != yaml.ScalarNode || node.Tag != "!!bool" || node.Decode(&value) != nil {
-		o.r.add(node.Line, o.field(key), "write true or false, without quotes", "it is %s", kind(node))
+		o.r.add(node.Line, o.field(key), "write true or false, without quotes", "it is %s",
+			kind(node))
 	}
 	return value
 }
@@ -215,7 +223,8 @@ func (o *object) list(key string, each func(path string, node *yaml.Node)) {
 	switch {
 	case node == nil:
 	case node.Kind != yaml.SequenceNode:
-		o.r.add(node.Line, o.field(key), "make it a list, each element after a dash", "it is %s", kind(node))
+		o.r.add(node.Line, o.field(key), "make it a list, each element after a dash", "it is %s",
+			kind(node))
 	default:
 		for i, element := range node.Content {
 			path := fmt.Sprintf("%s[%d]", o.field(key), i)

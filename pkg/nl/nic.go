@@ -45,7 +45,10 @@ func (h *Handle) DefaultLinks(ctx context.Context) (indexes []int, err error) {
 		if len(routes) == 0 {
 			continue
 		}
-		best := slices.MinFunc(routes, func(a, b *route) int { return cmp.Compare(a.metric, b.metric) })
+		best := slices.MinFunc(routes, func(a, b *route) int {
+			return cmp.Compare(a.metric,
+				b.metric)
+		})
 		for _, hop := range best.hops {
 			indexes = append(indexes, hop.index)
 		}

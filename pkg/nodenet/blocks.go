@@ -77,7 +77,10 @@ func (a *Addresses) Of(host string) []netip.Prefix { return a.hosts[strings.ToLo
 
 // CheckBlocks reads blocks, and returns all that is wrong with them.
 func CheckBlocks(blocks []Block) (*Addresses, []Problem) {
-	c := &blockChecker{all: &Addresses{hosts: map[string][]netip.Prefix{}}, named: map[string]string{}}
+	c := &blockChecker{
+		all:   &Addresses{hosts: map[string][]netip.Prefix{}},
+		named: map[string]string{},
+	}
 	if len(blocks) == 0 {
 		c.add("blocks", "name a block with netmask, gateway and ips", errors.New("there is none"))
 	}
@@ -95,18 +98,21 @@ func Overlaps(spans []Span) (problems []Problem) {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int {
-		return cmp.Or(spans[a].First.Compare(spans[b].First), spans[a].Last.Compare(spans[b].Last), cmp.Compare(a, b))
+		return cmp.Or(spans[a].First.Compare(spans[b].First), spans[a].Last.Compare(spans[b].Last),
+			cmp.Compare(a, b))
 	})
 	last := -1 // the one that reaches furthest so far
 	for _, i := range order {
-		if last >= 0 && spans[i].First.Compare(spans[last].Last) <= 0 && spans[i].First.Is4() == spans[last].First.Is4() {
+		if last >= 0 && spans[i].First.Compare(spans[last].Last) <= 0 &&
+			spans[i].First.Is4() == spans[last].First.Is4() {
 			first, second := min(last, i), max(last, i)
 			problems = append(problems, Problem{
 				Path: spans[second].Path, Fix: "keep one of the two",
 				Err: fmt.Errorf("address %s is in %s already", spans[i].First, spans[first].Path),
 			})
 		}
-		if last < 0 || spans[i].First.Is4() != spans[last].First.Is4() || spans[i].Last.Compare(spans[last].Last) > 0 {
+		if last < 0 || spans[i].First.Is4() != spans[last].First.Is4() ||
+			spans[i].Last.Compare(spans[last].Last) > 0 {
 			last = i
 		}
 	}
@@ -130,7 +136,8 @@ func (c *blockChecker) subnet(path string, b *Block) (subnet netip.Prefix, gatew
 		err = errors.New("it is of no subnet")
 	}
 	if err != nil {
-		c.add(path+".gateway", `give an address of the subnet, as "172.16.23.254"`, fmt.Errorf("%s is no IP address", strictjson.Quote(b.Gateway)))
+		c.add(path+".gateway", `give an address of the subnet, as "172.16.23.254"`,
+			fmt.Errorf("%s is no IP address", strictjson.Quote(b.Gateway)))
 	}
 	bits, is4, merr := parseNetmask(b.Netmask)
 	if merr != nil {
@@ -140,12 +147,16 @@ func (c *blockChecker) subnet(path string, b *Block) (subnet netip.Prefix, gatew
 		return subnet, gateway
 	}
 	if gateway.Is4() != is4 {
-		c.add(path+".gateway", "use IPv4 for both, or IPv6", fmt.Errorf("%s is not of the family of netmask %s", gateway, strictjson.Quote(b.Netmask)))
+		c.add(path+".gateway", "use IPv4 for both, or IPv6",
+			fmt.Errorf("%s is not of the family of netmask %s", gateway,
+				strictjson.Quote(b.Netmask)))
 		return subnet, gateway
 	}
 	subnet = netip.PrefixFrom(gateway, bits).Masked()
 	if !ordinary(subnet, gateway) {
-		c.add(path+".gateway", "name the router's own address", fmt.Errorf("%s is the address of the subnet %s itself, or of all in it", gateway, subnet))
+		c.add(path+".gateway", "name the router's own address",
+			fmt.Errorf("%s is the address of the subnet %s itself, or of all in it", gateway,
+				subnet))
 	}
 	return subnet, gateway
 }
@@ -164,7 +175,8 @@ func parseNetmask(text string) (bits int, is4 bool, err error) {
 	case size == 0:
 		return 0, false, fmt.Errorf("%s is no netmask: its ones are not all before its zeros", text)
 	case addr.Is4() && ones < minBits4:
-		return 0, false, fmt.Errorf("%s is a network of more than 2^%d addresses", text, 32-minBits4)
+		return 0, false, fmt.Errorf("%s is a network of more than 2^%d addresses", text,
+			32-minBits4)
 	}
 	return ones, addr.Is4(), nil
 }
@@ -192,10 +204,12 @@ func LastOf(p netip.Prefix) netip.Addr {
 func (c *blockChecker) block(path string, b *Block) {
 	subnet, gateway := c.subnet(path, b)
 	if len(b.IPs) == 0 {
-		c.add(path+".ips", "name the addresses of nodes, as [{ip: 172.16.20.10, hostname: host1}]", errors.New("there is none"))
+		c.add(path+".ips", "name the addresses of nodes, as [{ip: 172.16.20.10, hostname: host1}]",
+			errors.New("there is none"))
 	}
 	if subnet.IsValid() {
-		c.all.Subnets, c.all.Gateways = append(c.all.Subnets, subnet), append(c.all.Gateways, gateway)
+		c.all.Subnets, c.all.Gateways = append(c.all.Subnets, subnet), append(c.all.Gateways,
+			gateway)
 	}
 	for i := range b.IPs {
 		c.entry(fmt.Sprintf("%s.ips[%d]", path, i), &b.IPs[i], subnet, gateway)
@@ -212,14 +226,17 @@ func (c *blockChecker) entry(path string, e *Entry, subnet netip.Prefix, gateway
 	isCIDR := strings.Contains(e.IP, "/")
 	switch {
 	case isCIDR && prefix != prefix.Masked():
-		c.add(path+".ip", "write "+prefix.Masked().String(), fmt.Errorf("%s does not begin at its first address", e.IP))
+		c.add(path+".ip", "write "+prefix.Masked().String(),
+			fmt.Errorf("%s does not begin at its first address", e.IP))
 		return
 	case !subnet.IsValid(): // told already
 	case !subnet.Contains(span.First) || !subnet.Contains(span.Last):
-		c.add(path+".ip", "put it into a block of its subnet", fmt.Errorf("%s is outside of the block's subnet %s", e.IP, subnet))
+		c.add(path+".ip", "put it into a block of its subnet",
+			fmt.Errorf("%s is outside of the block's subnet %s", e.IP, subnet))
 		return
 	case span.First.Compare(gateway) <= 0 && span.Last.Compare(gateway) >= 0:
-		c.add(path+".ip", "leave the gateway's address out", fmt.Errorf("%s has the address of the gateway, %s", e.IP, gateway))
+		c.add(path+".ip", "leave the gateway's address out",
+			fmt.Errorf("%s has the address of the gateway, %s", e.IP, gateway))
 		return
 	case !ordinary(subnet, span.First) || !ordinary(subnet, span.Last):
 		c.add(path+".ip", "leave the first and the last address of the subnet out",
@@ -240,19 +257,24 @@ func (c *blockChecker) entry(path string, e *Entry, subnet netip.Prefix, gateway
 }
 
 // host notes whose an address is.
-func (c *blockChecker) host(path string, e *Entry, isCIDR bool, addr netip.Addr, subnet netip.Prefix) {
+func (c *blockChecker) host(path string, e *Entry, isCIDR bool, addr netip.Addr,
+	subnet netip.Prefix,
+) {
 	name := strings.ToLower(e.Hostname)
 	if isCIDR {
-		c.add(path, "give each host an entry with its own address", fmt.Errorf("%s is a CIDR, which carries no hostname", e.IP))
+		c.add(path, "give each host an entry with its own address",
+			fmt.Errorf("%s is a CIDR, which carries no hostname", e.IP))
 		return
 	}
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		c.add(path, "give the name of the Node", fmt.Errorf("%s is no name of a node: %s", strictjson.Quote(e.Hostname), problems[0]))
+		c.add(path, "give the name of the Node", fmt.Errorf("%s is no name of a node: %s",
+			strictjson.Quote(e.Hostname), problems[0]))
 		return
 	}
 	key := fmt.Sprint(name, addr.Is4())
 	if first, taken := c.named[key]; taken {
-		c.add(path, "give each node one address of a family", fmt.Errorf("%s is in %s already", name, first))
+		c.add(path, "give each node one address of a family",
+			fmt.Errorf("%s is in %s already", name, first))
 		return
 	}
 	c.named[key] = path

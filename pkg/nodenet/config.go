@@ -90,9 +90,11 @@ func Parse(raw []byte) ([]Interface, error) {
 	var interfaces []Interface
 	if err := strictjson.Decode(raw, &interfaces); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return nil, bad(Field+"."+wrong.Field, "correct its type", fmt.Errorf("a %s is no value of it", wrong.Value))
+			return nil, bad(Field+"."+wrong.Field, "correct its type",
+				fmt.Errorf("a %s is no value of it", wrong.Value))
 		}
-		return nil, bad(Field, `give a list, as [{"network": "gke-network-1", "match": {"index": 1}, "type": "dhcp"}]`, err)
+		return nil, bad(Field,
+			`give a list, as [{"network": "gke-network-1", "match": {"index": 1}, "type": "dhcp"}]`, err)
 	}
 	var errs []error
 	for _, p := range Check(interfaces) {
@@ -116,26 +118,33 @@ func Check(interfaces []Interface) (problems []Problem) {
 		i := &interfaces[n]
 		path := fmt.Sprintf("%s[%d]", Field, n)
 		add := func(key, fix string, format string, args ...any) {
-			problems = append(problems, Problem{Path: path + "." + key, Err: fmt.Errorf(format, args...), Fix: fix})
+			problems = append(problems, Problem{Path: path + "." + key, Err: fmt.Errorf(format,
+				args...), Fix: fix})
 		}
 		if !IsNetworkName(i.Network) {
-			add("network", "name the network with letters, numbers, blanks and ._:/()-, at most 80", "%s is no name", strictjson.Quote(i.Network))
+			add("network", "name the network with letters, numbers, blanks and ._:/()-, at most 80",
+				"%s is no name", strictjson.Quote(i.Network))
 		} else if first, taken := networks[i.Network]; taken {
 			add("network", "keep one of the two", "%s is interface %d already", i.Network, first)
 		}
 		if what, fix := i.Match.wrong(); what != "" {
 			add("match", fix, "%s", what)
 		} else if first, taken := matches[i.Match.String()]; taken {
-			add("match", "give each network a NIC of its own", "%s is interface %d already", i.Match, first)
+			add("match", "give each network a NIC of its own", "%s is interface %d already",
+				i.Match, first)
 		}
 		networks[i.Network], matches[i.Match.String()] = n, n
 		switch {
 		case i.Type == DHCP && i.Blocks != nil:
-			add("blocks", "remove the blocks, or make the type static", "a dhcp interface has its addresses from a server")
+			add("blocks", "remove the blocks, or make the type static",
+				"a dhcp interface has its addresses from a server")
 		case i.Type == Static:
 			addresses, found := CheckBlocks(i.Blocks)
 			for _, p := range found {
-				problems = append(problems, Problem{Path: path + "." + p.Path, Err: p.Err, Fix: p.Fix})
+				problems = append(problems, Problem{
+					Path: path + "." + p.Path, Err: p.Err,
+					Fix: p.Fix,
+				})
 			}
 			if len(found) == 0 {
 				i.addresses = addresses
@@ -161,15 +170,21 @@ func (m Match) wrong() (what, fix string) {
 	mac, err := net.ParseMAC(m.MAC)
 	switch {
 	case set != 1:
-		return fmt.Sprintf("it has %d of name, mac, pciAddress and index", set), `use one, as {"index": 1}`
-	case m.Name != "" && (len(m.Name) >= unix.IFNAMSIZ || strings.ContainsAny(m.Name, "/ \t\n:") || m.Name == "." || m.Name == ".."):
-		return fmt.Sprintf("%s is no name of an interface", strictjson.Quote(m.Name)), "give the name that `ip link` shows"
+		return fmt.Sprintf("it has %d of name, mac, pciAddress and index",
+			set), `use one, as {"index": 1}`
+	case m.Name != "" && (len(m.Name) >= unix.IFNAMSIZ || strings.ContainsAny(m.Name, "/ \t\n:") ||
+		m.Name == "." || m.Name == ".."):
+		return fmt.Sprintf("%s is no name of an interface",
+			strictjson.Quote(m.Name)), "give the name that `ip link` shows"
 	case m.MAC != "" && (err != nil || len(mac) != 6):
-		return fmt.Sprintf("%s is no MAC", strictjson.Quote(m.MAC)), "give six bytes, as 00:50:56:82:a7:ab"
+		return fmt.Sprintf("%s is no MAC",
+			strictjson.Quote(m.MAC)), "give six bytes, as 00:50:56:82:a7:ab"
 	case m.PCIAddress != "" && !pciAddress.MatchString(strings.ToLower(m.PCIAddress)):
-		return fmt.Sprintf("%s is no PCI address", strictjson.Quote(m.PCIAddress)), "give it as `lspci -D` does, 0000:13:00.0"
+		return fmt.Sprintf("%s is no PCI address",
+			strictjson.Quote(m.PCIAddress)), "give it as `lspci -D` does, 0000:13:00.0"
 	case m.Index < 0 || m.Index > 64:
-		return fmt.Sprintf("%d counts no NIC", m.Index), "count from 1, the first NIC beyond the primary one"
+		return fmt.Sprintf("%d counts no NIC",
+			m.Index), "count from 1, the first NIC beyond the primary one"
 	}
 	return "", ""
 }

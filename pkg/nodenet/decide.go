@@ -33,7 +33,10 @@ func Decide(v *View) Decision {
 	taken := map[int]string{} // by index
 	for n := range v.Interfaces {
 		i := &v.Interfaces[n]
-		one := decider{View: v, i: i, kept: v.Memory[i.Network], trial: v.Trials[i.Network], taken: taken}
+		one := decider{
+			View: v, i: i, kept: v.Memory[i.Network], trial: v.Trials[i.Network],
+			taken: taken,
+		}
 		if one.trial == nil {
 			one.trial = &Trial{}
 			v.Trials[i.Network] = one.trial
@@ -46,7 +49,8 @@ func Decide(v *View) Decision {
 		}
 	}
 	for _, network := range slices.Sorted(maps.Keys(v.Memory)) {
-		if !slices.ContainsFunc(v.Interfaces, func(i Interface) bool { return i.Network == network }) {
+		if !slices.ContainsFunc(v.Interfaces,
+			func(i Interface) bool { return i.Network == network }) {
 			d.Steps = append(d.Steps, takeBack(v, network)...)
 			d.Steps = append(d.Steps, Step{Kind: Forget, Network: network})
 		}
@@ -153,7 +157,8 @@ func (d *decider) find() (*NIC, error) {
 	for n := range d.System.NICs {
 		nic := &d.System.NICs[n]
 		if m.Name != "" && (nic.Name == m.Name || slices.Contains(nic.AltNames, m.Name)) ||
-			m.MAC != "" && strings.EqualFold(nic.MAC, m.MAC) || m.PCIAddress != "" && strings.EqualFold(nic.PCI, m.PCIAddress) {
+			m.MAC != "" && strings.EqualFold(nic.MAC, m.MAC) || m.PCIAddress != "" &&
+			strings.EqualFold(nic.PCI, m.PCIAddress) {
 			return nic, nil
 		}
 	}
@@ -162,7 +167,10 @@ func (d *decider) find() (*NIC, error) {
 
 func (d *decider) absent(err error) error {
 	d.state.Condition = Absent
-	return &failure.Error{Err: err, Fix: "give the machine the NIC, or correct match in nodeInterfaces"}
+	return &failure.Error{
+		Err: err,
+		Fix: "give the machine the NIC, or correct match in nodeInterfaces",
+	}
 }
 
 // byIndex counts the NICs beyond the primary one. One that was counted once stays the network's: the
@@ -176,14 +184,21 @@ func (d *decider) byIndex() (*NIC, error) {
 				return &nics[n], nil
 			}
 		}
-		return nil, d.absent(fmt.Errorf("the NIC at PCI address %s, which the network had, is gone", d.kept.PCI))
+		return nil, d.absent(fmt.Errorf("the NIC at PCI address %s, which the network had, is gone",
+			d.kept.PCI))
 	}
 	if len(d.System.Primary) == 0 {
 		d.state.Condition = Pending
 		return nil, errors.New("the primary NIC, from which the others are counted, is not known: there is no default route")
 	}
-	nics = slices.DeleteFunc(nics, func(n NIC) bool { return slices.Contains(d.System.Primary, n.Index) })
-	slices.SortFunc(nics, func(a, b NIC) int { return cmp.Or(cmp.Compare(len(a.PCI), len(b.PCI)), strings.Compare(a.PCI, b.PCI)) })
+	nics = slices.DeleteFunc(nics, func(n NIC) bool {
+		return slices.Contains(d.System.Primary,
+			n.Index)
+	})
+	slices.SortFunc(nics, func(a, b NIC) int {
+		return cmp.Or(cmp.Compare(len(a.PCI), len(b.PCI)),
+			strings.Compare(a.PCI, b.PCI))
+	})
 	if d.i.Match.Index > len(nics) {
 		return nil, d.absent(fmt.Errorf("the node has %d NICs beyond the primary one", len(nics)))
 	}
@@ -193,11 +208,20 @@ func (d *decider) byIndex() (*NIC, error) {
 func (d *decider) usable(nic *NIC) error {
 	switch {
 	case slices.Contains(d.System.Primary, nic.Index):
-		return &failure.Error{Err: fmt.Errorf("%s is the primary NIC", nic.Name), Fix: "correct match in nodeInterfaces"}
+		return &failure.Error{
+			Err: fmt.Errorf("%s is the primary NIC", nic.Name),
+			Fix: "correct match in nodeInterfaces",
+		}
 	case nic.Port:
-		return &failure.Error{Err: fmt.Errorf("%s is a port of another interface", nic.Name), Fix: "take it out of the bridge or bond, or correct match in nodeInterfaces"}
+		return &failure.Error{
+			Err: fmt.Errorf("%s is a port of another interface", nic.Name),
+			Fix: "take it out of the bridge or bond, or correct match in nodeInterfaces",
+		}
 	case d.taken[nic.Index] != "":
-		return &failure.Error{Err: fmt.Errorf("%s is the NIC of %s", nic.Name, d.taken[nic.Index]), Fix: "correct match in nodeInterfaces"}
+		return &failure.Error{
+			Err: fmt.Errorf("%s is the NIC of %s", nic.Name, d.taken[nic.Index]),
+			Fix: "correct match in nodeInterfaces",
+		}
 	}
 	return nil
 }
@@ -207,7 +231,8 @@ func (d *decider) addresses(nic *NIC) {
 	want, err := d.wanted(nic)
 	if d.kept != nil {
 		for _, addr := range d.kept.Addrs {
-			if !slices.Contains(want, addr) && slices.Contains(nic.Addrs, addr) && d.kept.Link == nic.Index {
+			if !slices.Contains(want, addr) && slices.Contains(nic.Addrs, addr) &&
+				d.kept.Link == nic.Index {
 				d.add(Step{Kind: Remove, NIC: *nic, Addr: addr})
 			}
 		}
@@ -223,7 +248,10 @@ func (d *decider) addresses(nic *NIC) {
 		return
 	case !nic.Carrier:
 		d.trial.Confirm, d.trial.Free = true, nil
-		d.say(NoCarrier, &failure.Error{Err: fmt.Errorf("%s has no carrier", nic.Name), Fix: "see the cable, or the port of the switch"})
+		d.say(NoCarrier, &failure.Error{
+			Err: fmt.Errorf("%s has no carrier", nic.Name),
+			Fix: "see the cable, or the port of the switch",
+		})
 		return
 	}
 	if d.i.Type == DHCP {
@@ -300,7 +328,8 @@ func (d *decider) set(nic *NIC, want []netip.Prefix) {
 	for _, addr := range want {
 		switch {
 		case slices.Contains(nic.Duplicate, addr):
-			d.say(Failed, &failure.Error{Err: fmt.Errorf("address %s is in use by another host", addr.Addr()), Fix: "free it, or give the node another one"})
+			d.say(Failed, &failure.Error{Err: fmt.Errorf("address %s is in use by another host",
+				addr.Addr()), Fix: "free it, or give the node another one"})
 		case slices.Contains(nic.Addrs, addr):
 		case !d.trial.Free[addr] && addr.Addr().Is4(): // of IPv6 the kernel finds out
 			d.say(Pending, d.trial.Err)
@@ -322,12 +351,15 @@ func (d *decider) putOn(nic *NIC, addr netip.Prefix) {
 			d.trial.RestorePause = 0
 		}
 		if due := d.trial.Restored.Add(d.trial.RestorePause); d.Now.Before(due) {
-			d.say(Pending, fmt.Errorf("address %s was taken away, and is put back in a moment", addr))
+			d.say(Pending, fmt.Errorf("address %s was taken away, and is put back in a moment",
+				addr))
 			d.later(due)
 			return
 		}
-		s.Restore = addr.Addr().Is4() || !d.trial.Confirm // IPv6 addresses go when the link goes down
-		d.trial.Restored, d.trial.RestorePause = d.Now, min(max(2*d.trial.RestorePause, firstPause), lastPause)
+		s.Restore = addr.Addr().Is4() ||
+			!d.trial.Confirm // IPv6 addresses go when the link goes down
+		d.trial.Restored, d.trial.RestorePause = d.Now, min(max(2*d.trial.RestorePause, firstPause),
+			lastPause)
 	}
 	d.add(s)
 	d.say(Pending, nil)

@@ -97,7 +97,10 @@ func broadcast() net.HardwareAddr { return bytes.Repeat([]byte{0xff}, macLen) }
 // arpRequest is a frame that asks for an address and tells none (RFC 5227 2.1.1).
 func arpRequest(mac net.HardwareAddr, addr netip.Addr) []byte {
 	b := append(broadcast(), mac...)
-	for _, field := range []uint16{unix.ETH_P_ARP, unix.ARPHRD_ETHER, unix.ETH_P_IP, macLen<<8 | 4, opRequest} {
+	for _, field := range []uint16{
+		unix.ETH_P_ARP, unix.ARPHRD_ETHER, unix.ETH_P_IP, macLen<<8 | 4,
+		opRequest,
+	} {
 		b = binary.BigEndian.AppendUint16(b, field)
 	}
 	b = append(b, mac...)
@@ -111,7 +114,8 @@ func holder(frame []byte, addr netip.Addr) net.HardwareAddr {
 		return nil
 	}
 	arp := frame[etherLen:]
-	if binary.BigEndian.Uint16(arp[2:]) != unix.ETH_P_IP || arp[4] != macLen || arp[5] != 4 || !bytes.Equal(arp[14:18], addr.AsSlice()) {
+	if binary.BigEndian.Uint16(arp[2:]) != unix.ETH_P_IP || arp[4] != macLen || arp[5] != 4 ||
+		!bytes.Equal(arp[14:18], addr.AsSlice()) {
 		return nil
 	}
 	return net.HardwareAddr(bytes.Clone(arp[8:14]))

@@ -44,14 +44,19 @@ type Network struct {
 
 // Lease asks DHCP servers for an address, or for more time with the one of lease, which is nil for
 // Discover.
-func (n *Network) Lease(ctx context.Context, nic string, asking nodenet.Asking, lease *nodenet.Lease) (*nodenet.Lease, error) {
+func (n *Network) Lease(ctx context.Context, nic string, asking nodenet.Asking,
+	lease *nodenet.Lease,
+) (*nodenet.Lease, error) {
 	client, err := n.client(nic, asking, lease)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close() //nolint:errcheck // what was sent is sent
 	asked := time.Now()
-	options := []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptHostName(n.Node)), dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, client.InterfaceAddr()...)))}
+	options := []dhcpv4.Modifier{
+		dhcpv4.WithOption(dhcpv4.OptHostName(n.Node)),
+		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, client.InterfaceAddr()...))),
+	}
 	var ack *dhcpv4.DHCPv4
 	if asking == nodenet.Discover {
 		var granted *nclient4.Lease
@@ -74,17 +79,25 @@ func (n *Network) Lease(ctx context.Context, nic string, asking nodenet.Asking, 
 }
 
 // client opens a client: one that sends frames to all, or for Renew packets to the lease's server.
-func (n *Network) client(nic string, asking nodenet.Asking, lease *nodenet.Lease) (client *nclient4.Client, err error) {
+func (n *Network) client(nic string, asking nodenet.Asking,
+	lease *nodenet.Lease,
+) (client *nclient4.Client, err error) {
 	err = n.NS.Do(func() error {
 		link, err := net.InterfaceByName(nic)
 		if err != nil {
 			return err
 		}
-		options := []nclient4.ClientOpt{nclient4.WithTimeout(answerWithin), nclient4.WithRetry(tries)}
+		options := []nclient4.ClientOpt{
+			nclient4.WithTimeout(answerWithin),
+			nclient4.WithRetry(tries),
+		}
 		var conn net.PacketConn
 		if asking == nodenet.Renew {
-			from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Prefix.Addr(), nclient4.ClientPort))
-			options = append(options, nclient4.WithServerAddr(net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Server, nclient4.ServerPort))))
+			from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Prefix.Addr(),
+				nclient4.ClientPort))
+			options = append(options,
+				nclient4.WithServerAddr(net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Server,
+					nclient4.ServerPort))))
 			conn, err = net.ListenUDP("udp4", from)
 		} else {
 			conn, err = nclient4.NewRawUDPConn(nic, nclient4.ClientPort)
@@ -102,9 +115,12 @@ func (n *Network) client(nic string, asking nodenet.Asking, lease *nodenet.Lease
 }
 
 // again asks for the address of a lease, as RFC 2131 table 4 has it.
-func again(ctx context.Context, client *nclient4.Client, asking nodenet.Asking, lease *nodenet.Lease, options []dhcpv4.Modifier) (*dhcpv4.DHCPv4, error) {
+func again(ctx context.Context, client *nclient4.Client, asking nodenet.Asking,
+	lease *nodenet.Lease, options []dhcpv4.Modifier,
+) (*dhcpv4.DHCPv4, error) {
 	addr := net.IP(lease.Prefix.Addr().AsSlice())
-	options = append(options, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(client.InterfaceAddr()),
+	options = append(options, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithHwAddr(client.InterfaceAddr()),
 		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask))
 	if asking == nodenet.Confirm {
 		options = append(options, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(addr)))
@@ -115,7 +131,8 @@ func again(ctx context.Context, client *nclient4.Client, asking nodenet.Asking, 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := client.SendAndRead(ctx, client.RemoteAddr(), request, nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
+	answer, err := client.SendAndRead(ctx, client.RemoteAddr(), request,
+		nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
 	if err == nil && answer.MessageType() == dhcpv4.MessageTypeNak {
 		err = &nclient4.ErrNak{Nak: answer}
 	}
@@ -129,7 +146,8 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 	server, _ := netip.AddrFromSlice(ack.ServerIdentifier().To4())
 	switch {
 	case !ok || !addr.IsValid() || addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast():
-		return nil, fmt.Errorf("the DHCP server %s lends %s, which no NIC can have", server, ack.YourIPAddr)
+		return nil, fmt.Errorf("the DHCP server %s lends %s, which no NIC can have", server,
+			ack.YourIPAddr)
 	case size != 32 || bits < 8:
 		return nil, fmt.Errorf("the DHCP server %s lends %s without a subnet mask that can be right", server, addr)
 	}
@@ -140,7 +158,8 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 		renew, rebind = whole/2, whole/8*7
 	}
 	return &nodenet.Lease{
-		Prefix: netip.PrefixFrom(addr, bits), Server: server, Renew: asked.Add(renew), Rebind: asked.Add(rebind), Ends: asked.Add(whole),
+		Prefix: netip.PrefixFrom(addr,
+			bits), Server: server, Renew: asked.Add(renew), Rebind: asked.Add(rebind), Ends: asked.Add(whole),
 	}, nil
 }
 
@@ -151,7 +170,8 @@ func (n *Network) Decline(nic string, lease *nodenet.Lease) error {
 		return err
 	}
 	defer client.Close() //nolint:errcheck // what was sent is sent
-	message, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline), dhcpv4.WithHwAddr(client.InterfaceAddr()),
+	message, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
+		dhcpv4.WithHwAddr(client.InterfaceAddr()),
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(lease.Prefix.Addr().AsSlice())),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(lease.Server.AsSlice())))
 	if err != nil {

@@ -46,7 +46,8 @@ const (
 // Network is what is asked of the network of a NIC.
 type Network interface {
 	// Lease asks DHCP servers; ask.ErrRefused is that the node may not have lease's address.
-	Lease(ctx context.Context, nic string, asking nodenet.Asking, lease *nodenet.Lease) (*nodenet.Lease, error)
+	Lease(ctx context.Context, nic string, asking nodenet.Asking,
+		lease *nodenet.Lease) (*nodenet.Lease, error)
 	// Probe returns an *ask.InUseError if another host has an address.
 	Probe(ctx context.Context, nic string, addr netip.Addr) error
 	Decline(nic string, lease *nodenet.Lease) error
@@ -90,7 +91,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	group.Go(func() error {
 		for ctx.Err() == nil {
 			if err := nl.Watch(ctx, k.NS, k.wake); err != nil && ctx.Err() == nil {
-				k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error", err)
+				k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error",
+					err)
 				k.sleep(ctx, lookEvery)
 			}
 		}
@@ -118,7 +120,10 @@ func (k *Keeper) TakeBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := nodenet.Decide(&nodenet.View{Node: k.Node, System: system, Memory: k.memory, Trials: k.trials, Now: time.Now()})
+	d := nodenet.Decide(&nodenet.View{
+		Node: k.Node, System: system, Memory: k.memory,
+		Trials: k.trials, Now: time.Now(),
+	})
 	for _, s := range d.Steps {
 		if err := k.take(ctx, s); err != nil {
 			return err
@@ -182,14 +187,18 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 		return retry
 	}
 	now := time.Now()
-	d := nodenet.Decide(&nodenet.View{Node: k.Node, Interfaces: k.last, System: system, Memory: k.memory, Trials: k.trials, Now: now})
+	d := nodenet.Decide(&nodenet.View{
+		Node: k.Node, Interfaces: k.last, System: system,
+		Memory: k.memory, Trials: k.trials, Now: now,
+	})
 	wait := lookEvery
 	if !d.Wake.IsZero() {
 		wait = min(wait, max(d.Wake.Sub(now), settled))
 	}
 	for _, first := range []bool{true, false} {
 		for _, s := range d.Steps {
-			if takesAway := s.Kind == nodenet.Remove || s.Kind == nodenet.Forget; takesAway != first {
+			if takesAway := s.Kind == nodenet.Remove ||
+				s.Kind == nodenet.Forget; takesAway != first {
 				continue
 			}
 			if s.Kind != nodenet.Probe && s.Kind != nodenet.Ask {
@@ -248,8 +257,10 @@ func (k *Keeper) found(ctx context.Context, nics map[string]nodenet.NIC) {
 			kept.Link, kept.MAC, kept.PCI, isNew = nic.Index, nic.MAC, nic.PCI, true
 		}
 		if k.quiet[nic.Index] != nic.Name {
-			if err := (nl.Sandbox{}).RefuseDefaultRouters(ctx, k.NS.Path(), []string{nic.Name}); err != nil {
-				k.Log.WarnContext(ctx, "advertisements may set a default route", "nic", nic.Name, "error", err)
+			if err := (nl.Sandbox{}).RefuseDefaultRouters(ctx, k.NS.Path(),
+				[]string{nic.Name}); err != nil {
+				k.Log.WarnContext(ctx, "advertisements may set a default route", "nic", nic.Name,
+					"error", err)
 				continue
 			}
 			k.quiet[nic.Index] = nic.Name
@@ -303,7 +314,9 @@ func free(t *nodenet.Trial, addr netip.Prefix) {
 }
 
 // add sets an address.
-func (k *Keeper) add(ctx context.Context, s nodenet.Step, kept *nodenet.Kept, log *slog.Logger) error {
+func (k *Keeper) add(ctx context.Context, s nodenet.Step, kept *nodenet.Kept,
+	log *slog.Logger,
+) error {
 	if !slices.Contains(kept.Addrs, s.Addr) {
 		kept.Addrs = append(kept.Addrs, s.Addr)
 		if err := save(k.File, k.Boot, k.memory); err != nil {
@@ -313,7 +326,8 @@ func (k *Keeper) add(ctx context.Context, s nodenet.Step, kept *nodenet.Kept, lo
 	}
 	log.InfoContext(ctx, "address is set", "address", s.Addr, "again", s.Restore)
 	if s.Restore {
-		k.Tell(ReasonRestored, fmt.Sprintf("network %s: address %s was taken from %s by another program; it is put back", s.Network, s.Addr, s.NIC.Name))
+		k.Tell(ReasonRestored,
+			fmt.Sprintf("network %s: address %s was taken from %s by another program; it is put back", s.Network, s.Addr, s.NIC.Name))
 	}
 	return k.handle.AddAddr(ctx, s.NIC.Index, s.Addr)
 }
@@ -356,7 +370,9 @@ func (k *Keeper) lent(s nodenet.Step, lease *nodenet.Lease) {
 }
 
 // ask does what takes time, and has the outcome noted by the loop: done is called after a success.
-func (k *Keeper) ask(ctx context.Context, s nodenet.Step, do func(context.Context) (done func(*nodenet.Trial), err error)) {
+func (k *Keeper) ask(ctx context.Context, s nodenet.Step,
+	do func(context.Context) (done func(*nodenet.Trial), err error),
+) {
 	k.asking.Go(func() {
 		done, err := do(ctx)
 		result := func() {
@@ -383,7 +399,8 @@ func (k *Keeper) ask(ctx context.Context, s nodenet.Step, do func(context.Contex
 
 // failed notes that a step failed in the state of its network.
 func (k *Keeper) failed(s nodenet.Step, err error, states []nodenet.State) {
-	k.Log.Warn("the node's interface is not as it is to be", "network", s.Network, "step", s.Kind, "error", err)
+	k.Log.Warn("the node's interface is not as it is to be", "network", s.Network, "step", s.Kind,
+		"error", err)
 	for i := range states {
 		if states[i].Network == s.Network {
 			states[i].Condition, states[i].Err = nodenet.Failed, err
