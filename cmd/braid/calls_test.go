@@ -297,7 +297,9 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 		p := r.pod(name, networks)
 		r.env = []string{later + "=" + passed.String()}
 		var err *cnitypes.Error
-		same(t, "requests of "+name, r.calls(func() { _, err = r.call("ADD", p.pod, p.args()) }), want)
+		made := r.calls(func() { _, err = r.call("ADD", p.pod, p.args()) })
+		delete(made, "get nodes") // the upkeep of addresses, which is due when time has passed
+		same(t, "requests of "+name, made, want)
 		if (err != nil) != refused {
 			t.Errorf("%s: %v", name, err)
 		}
