@@ -13,9 +13,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
@@ -72,7 +74,7 @@ func TestLoadersRefuse(t *testing.T) {
 	nad := "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: n}\n"
 	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {k8s.v1.cni.cncf.io/networks: %s}}\nspec: {containers: [{image: %s}]}\n"
 	for name, doc := range map[string]string{
-		"kind":             "apiVersion: v1\nkind: Secret\n",
+		"kind":             "apiVersion: v1\nkind: Endpoints\n",
 		"field":            nad + "spec: {configs: ''}\n",
 		"key twice":        nad + "kind: NetworkAttachmentDefinition\n",
 		"comment in JSON":  nad + "spec:\n  config: |-\n    {\"cniVersion\": \"1.1.0\", # no\n    \"type\": \"bridge\"}\n",
@@ -387,6 +389,75 @@ func TestControllerRole(t *testing.T) {
 		if namespace != account.Namespace {
 			t.Errorf("the Lease is in %q, the account in %q", namespace, account.Namespace)
 		}
+	}
+}
+
+// TestControllerAdmissionRole: of Secrets it has its certificate's, of webhook configurations its own,
+// and it writes no pod and no NAD.
+func TestControllerAdmissionRole(t *testing.T) {
+	all, account := file(t, "rbac/controller-admission.yaml"), file(t, "rbac/controller.yaml").accounts[0]
+	webhooks := rule("admissionregistration.k8s.io", "mutatingwebhookconfigurations validatingwebhookconfigurations", "get patch")
+	webhooks.ResourceNames = []string{"braid-controller"}
+	want := []rbacv1.PolicyRule{rule(nadv1.GroupName, nadv1.Resource, "get list watch"), rule("", "namespaces", "get list watch"), webhooks}
+	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	secret := rule("", "secrets", "get update")
+	secret.ResourceNames = []string{"braid-controller-tls"}
+	if diff := cmp.Diff([]rbacv1.PolicyRule{secret}, all.localRoles[0].Rules); diff != "" {
+		t.Errorf("rules on Secrets (-want +got):\n%s", diff)
+	}
+	bound(t, account, all.localBindings[0].Subjects, all.localBindings[0].RoleRef, "Role", all.localRoles[0].Name)
+}
+
+// TestWebhooks: what may hold up pods is for pods with networks and for NADs alone, and never for the
+// namespace that the controller is in; the rest is let pass without the controller. They lead to the
+// Service of the controller's pods.
+func TestWebhooks(t *testing.T) {
+	all, d := file(t, "deploy/webhook.yaml"), file(t, "deploy/controller.yaml").deployed[0]
+	type hook struct {
+		name     string
+		policy   *admissionv1.FailurePolicyType
+		client   admissionv1.WebhookClientConfig
+		selector *metav1.LabelSelector
+	}
+	var hooks []hook
+	for _, w := range all.mutating[0].Webhooks {
+		hooks = append(hooks, hook{w.Name, w.FailurePolicy, w.ClientConfig, w.NamespaceSelector})
+		if len(w.MatchConditions) != 3 {
+			t.Errorf("%s is for more pods than it should be: %+v", w.Name, w.MatchConditions)
+		}
+	}
+	for _, w := range all.validating[0].Webhooks {
+		hooks = append(hooks, hook{w.Name, w.FailurePolicy, w.ClientConfig, w.NamespaceSelector})
+	}
+	fail := map[string]bool{"pods.admission.braid-cni.io": true, "nads.admission.braid-cni.io": true}
+	for _, h := range hooks {
+		if (*h.policy == admissionv1.Fail) != fail[h.name] {
+			t.Errorf("%s: failure policy %s", h.name, *h.policy)
+		}
+		if diff := cmp.Diff(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+			Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{d.Namespace},
+		}}}, h.selector); diff != "" {
+			t.Errorf("%s: namespaces (-want +got):\n%s", h.name, diff)
+		}
+		s := all.services[0]
+		if to := h.client.Service; to.Name != s.Name || to.Namespace != s.Namespace || *to.Port != s.Spec.Ports[0].Port || len(h.client.CABundle) > 0 {
+			t.Errorf("%s leads to %+v", h.name, to)
+		}
+	}
+	if diff := cmp.Diff(d.Spec.Template.Labels, all.services[0].Spec.Selector); diff != "" {
+		t.Errorf("the Service is not the controller's (-labels +selector):\n%s", diff)
+	}
+	if port := all.services[0].Spec.Ports[0].TargetPort.StrVal; d.Spec.Template.Spec.Containers[0].Ports[0].Name != port {
+		t.Errorf("the Service's port is %s", port)
+	}
+	if len(all.secrets) != 1 || len(all.secrets[0].Data)+len(all.secrets[0].StringData) > 0 {
+		t.Errorf("the Secret would be overwritten by an apply: %+v", all.secrets)
+	}
+	if diff := cmp.Diff(d.Spec.Template.Labels, all.budgets[0].Spec.Selector.MatchLabels); diff != "" {
+		t.Errorf("the budget is not the controller's (-labels +selector):\n%s", diff)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -40,6 +41,12 @@ type content struct {
 	// of one namespace
 	localRoles    []rbacv1.Role
 	localBindings []rbacv1.RoleBinding
+
+	mutating   []admissionv1.MutatingWebhookConfiguration
+	validating []admissionv1.ValidatingWebhookConfiguration
+	services   []corev1.Service
+	secrets    []corev1.Secret
+	budgets    []policyv1.PodDisruptionBudget
 
 	policies       []admissionv1.ValidatingAdmissionPolicy
 	policyBindings []admissionv1.ValidatingAdmissionPolicyBinding
@@ -185,6 +192,16 @@ func (c *content) loadObject(doc []byte) error {
 		return addStrict(&c.localRoles, doc)
 	case "rbac.authorization.k8s.io/v1 RoleBinding":
 		return addStrict(&c.localBindings, doc)
+	case "admissionregistration.k8s.io/v1 MutatingWebhookConfiguration":
+		return addStrict(&c.mutating, doc)
+	case "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration":
+		return addStrict(&c.validating, doc)
+	case "v1 Service":
+		return addStrict(&c.services, doc)
+	case "v1 Secret":
+		return addStrict(&c.secrets, doc)
+	case "policy/v1 PodDisruptionBudget":
+		return addStrict(&c.budgets, doc)
 	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":
 		return addStrict(&c.policies, doc)
 	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding":

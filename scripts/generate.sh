@@ -39,7 +39,7 @@ rm -rf "$chart/files"
 mkdir -p "$chart/files/crd" "$chart/files/rbac"
 cp conf/crd/*.yaml "$chart/files/crd/"
 cp "$work/ipblocks.yaml" "$chart/files/crd/"
-for role in agent agent-hotplug cni cni-pods cni-devices admission controller nad; do
+for role in agent agent-hotplug cni cni-pods cni-devices admission controller controller-admission nad; do
 	cp "conf/rbac/$role.yaml" "$chart/files/rbac/"
 done
 
@@ -56,6 +56,7 @@ render crds 'The kinds of objects: NetworkAttachmentDefinition, IPAMClaim, IPBlo
 render rbac 'Accounts and rights of the agent, the CNI binary, the controller and people.' >"$work/deploy/10-rbac.yaml"
 render agent 'The agent of each node, which installs Braid there and keeps it right.' >"$work/deploy/agent.yaml"
 render controller 'The controller of the cluster.' >"$work/deploy/controller.yaml"
+render webhook 'Admission: what judges pods, NADs and templates of pods when they are written.' >"$work/deploy/webhook.yaml"
 
 failed=0
 # put FILE TARGET writes one, or compares it.

@@ -1,7 +1,8 @@
-// Command braid-controller does what no node can do. It frees the cluster-wide addresses of nodes and
+// Command braid-controller does what no node can do. It judges pods and their networks when they are
+// written (admission). It frees the cluster-wide addresses of nodes and
 // IPAMClaims that are gone, and keeps those that whereabouts gave away; it takes the start-up taint
 // from nodes where pods get their networks, and believes no agent that has fallen silent. Any number
-// may run; one of them works.
+// may run; all of them serve admission, and one does the rest.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/braid-cni/braid/pkg/kube"
@@ -45,13 +47,15 @@ type options struct {
 	interval, grace       time.Duration
 	level                 slog.Level
 	adopt, version        bool
+	admission             admission
 }
 
 const usage = `usage: braid-controller [flags]
 
-Frees the cluster-wide addresses of nodes that were deleted, replaced or tainted node.kubernetes.io/out-of-service, once none of their pods is
+Judges pods and NetworkAttachmentDefinitions when they are written, if --admission is given. Frees the cluster-wide addresses of nodes that were deleted, replaced or tainted node.kubernetes.io/out-of-service, once none of their pods is
 left, and of deleted IPAMClaims; keeps those that whereabouts recorded, while their pods live. Takes the taint braid-cni.io/agent-not-ready
-from nodes whose condition BraidReady is true. Of several instances one works at a time.
+from nodes whose condition BraidReady is true. Of several instances one
+works at a time, and all judge.
 
 `
 
@@ -69,6 +73,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.DurationVar(&o.grace, "grace", reap.DefaultGrace, fmt.Sprintf("how long a node has to be gone before its addresses are free, less than %v is for tests", reap.DefaultGrace))
 	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	f.BoolVar(&o.adopt, "adopt-whereabouts", true, "keep the addresses that whereabouts recorded, if its CRDs are there")
+	o.admission.flags(f)
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -119,6 +124,16 @@ func (o *options) work(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer api.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	if o.admission.enabled {
+		group.Go(func() error { return o.admission.serve(ctx, api, o.namespace, log) })
+	}
+	group.Go(func() error { return o.lead(ctx, api, log) })
+	return group.Wait()
+}
+
+// lead does what one instance does for all.
+func (o *options) lead(ctx context.Context, api *kube.API, log *slog.Logger) error {
 	election := &lead.Election{API: api, Namespace: o.namespace, Name: leaseName, Log: log}
 	return election.Run(ctx, func(ctx context.Context) {
 		reaper := &reap.Reaper{Blocks: api, Cluster: api, Grace: o.grace, Log: log}

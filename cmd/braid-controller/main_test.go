@@ -34,7 +34,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asController) != "" {
 		main()
 	}
-	os.Exit(cluster.Main(m))
+	code := cluster.Main(m)
+	if err := admissionCluster.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // instance is a process that is braid-controller.
@@ -176,7 +181,7 @@ func TestDeployedArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.namespace != d.Namespace || !o.adopt {
+	if o.namespace != d.Namespace || !o.adopt || !o.admission.enabled || o.admission.config == "" {
 		t.Errorf("options %+v", o)
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 const (
 	agentDaemonSet, agentContainer = "braid-agent", "agent"
+	// webhooks is the name of the webhook configurations.
+	webhooks = "braid-controller"
 	// pollEvery is how often nodes are looked at while a command waits for them.
 	pollEvery = 2 * time.Second
 )
@@ -21,7 +23,8 @@ const (
 func uninstallCommand() command {
 	return command{
 		name: "uninstall", summary: "take Braid off all nodes, before its objects are deleted",
-		text: `Has the agents take Braid off their nodes: first its configuration, so that new pods have what the
+		text: `Ends admission: its webhook configurations are deleted, so that pods with networks do not wait for
+a controller that goes. Then has the agents take Braid off their nodes: first its configuration, so that new pods have what the
 runtime finds then, and when the last pod that Braid attached is gone from the node, the plugin and
 its credential. Pods that run keep their networks meanwhile; those with the default network alone
 count, too. With --restore the configuration that a node had before, as that of Multus, is put back
@@ -42,6 +45,9 @@ Exits with 0 if Braid is on no node any more, 2 if not.`,
 					return false, err
 				}
 				defer api.Close()
+				if err := api.DeleteWebhooks(ctx, webhooks); err != nil {
+					return false, err
+				}
 				// All of them are set, as an uninstall before may have set others.
 				env := map[string]string{"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore, "BRAID_KEEP_FILES": ""}
 				if *keep {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -119,6 +120,13 @@ func only(of, not []string) string {
 	return strings.Join(rest, ", ")
 }
 
+// together are the objects of several lists.
+func together(lists ...string) string {
+	all := strings.Split(strings.Join(lists, ", "), ", ")
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
 func profiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("braid/profiles/*.yaml")
@@ -153,6 +161,10 @@ func TestVariants(t *testing.T) {
 			"ValidatingAdmissionPolicyBinding braid-node-tokens"
 		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition ipblocks.ipam.braid-cni.io, " +
 			"CustomResourceDefinition network-attachment-definitions.k8s.cni.cncf.io"
+		webhooks = "ClusterRole braid-controller-admission, ClusterRoleBinding braid-controller-admission, " +
+			"MutatingWebhookConfiguration braid-controller, PodDisruptionBudget braid-controller, Role braid-controller-admission, " +
+			"RoleBinding braid-controller-admission, Secret braid-controller-tls, Service braid-controller, " +
+			"ValidatingWebhookConfiguration braid-controller"
 	)
 	type variant struct {
 		namespace string
@@ -164,10 +176,13 @@ func TestVariants(t *testing.T) {
 		"default":         {},
 		"other namespace": {namespace: "braid-system"},
 		"quota":           {namespace: "braid-system", args: []string{"--set", "profile=gke"}, more: "ResourceQuota braid-critical"},
-		"no controller": {args: []string{"--set", "controller.enabled=false"}, less: "ClusterRole braid-controller, ClusterRoleBinding braid-controller, " +
-			"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller"},
-		"no kinds": {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods":  {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"no controller": {
+			args: []string{"--set", "controller.enabled=false"}, less: together("ClusterRole braid-controller, ClusterRoleBinding braid-controller, "+
+				"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller", webhooks),
+		},
+		"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
+		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
+		"no pods":     {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
 		"hot-plug": {
 			args: []string{"--set", "config.braid.hotplug=true"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug",
 		},
@@ -180,8 +195,8 @@ func TestVariants(t *testing.T) {
 		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
 		"everything": {
 			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
-			less: "ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, " +
-				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods, " + crd + ", " + admission,
+			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, "+
+				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission, webhooks),
 		},
 	}
 	for _, file := range profiles(t) {
@@ -262,6 +277,10 @@ func TestValuesReachTheObjects(t *testing.T) {
 		if len(spec.NodeSelector) == 0 || spec.Affinity == nil || len(pod.Template.Annotations) == 0 || len(spec.Containers[0].Resources.Limits) != 1 {
 			t.Errorf("pods %+v", pod.Template)
 		}
+	}
+	webhooks := render(t, "kube-system", "--set", "admission.failurePolicy=Ignore,admission.timeoutSeconds=3")
+	if hook := decode[admissionv1.MutatingWebhookConfiguration](t, webhooks, "MutatingWebhookConfiguration").Webhooks[0]; *hook.FailurePolicy != admissionv1.Ignore || *hook.TimeoutSeconds != 3 {
+		t.Errorf("the webhook for pods is %+v", hook)
 	}
 	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
 	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest), "DaemonSet").Spec
@@ -511,7 +530,7 @@ func TestUninstallHook(t *testing.T) {
 			}
 			defer api.Close()
 			_, err = api.NodeReports(t.Context())
-			return errors.Join(err, api.SetDaemonSetEnv(t.Context(), namespace, "braid-agent", "agent", map[string]string{"BRAID_UNINSTALL": "1"}))
+			return errors.Join(err, api.DeleteWebhooks(t.Context(), "braid-controller"), api.SetDaemonSetEnv(t.Context(), namespace, "braid-agent", "agent", map[string]string{"BRAID_UNINSTALL": "1"}))
 		})
 	}()
 	mustHelm(t, append([]string{"uninstall", "--timeout", "1m"}, args...)...)

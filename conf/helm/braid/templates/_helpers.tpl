@@ -24,3 +24,16 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- $root.Files.Get (printf "files/rbac/%s.yaml" (index . 1)) | replace "namespace: kube-system" (printf "namespace: %s" $root.Release.Namespace)
   | replace "serviceaccount:kube-system:" (printf "serviceaccount:%s:" $root.Release.Namespace) -}}
 {{- end -}}
+
+{{/* What all webhooks have. */}}
+{{- define "braid.webhook" -}}
+admissionReviewVersions: [v1]
+sideEffects: None
+matchPolicy: Equivalent
+timeoutSeconds: {{ .Values.admission.timeoutSeconds }}
+clientConfig: # braid-controller adds the certificate authority
+  service: {name: braid-controller, namespace: {{ .Release.Namespace }}, path: /review, port: 443}
+namespaceSelector: # nothing that the controller needs to start waits for it
+  matchExpressions:
+  - {key: kubernetes.io/metadata.name, operator: NotIn, values: [{{ .Release.Namespace }}]}
+{{- end -}}
