@@ -234,7 +234,7 @@ func (c *churn) try(what func() error) error {
 func (c *churn) create(p *churned) error {
 	pod := lab.Pod("default", p.name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 	pod.Spec.NodeName = p.node.Name
-	_, err := c.r.Client().CoreV1().Pods("default").Create(c.ctx, pod, metav1.CreateOptions{})
+	err := c.r.create(c.ctx, pod)
 	if apierrors.IsAlreadyExists(err) { // made by a call whose answer was lost
 		err = nil
 	}

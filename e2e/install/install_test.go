@@ -53,11 +53,11 @@ func root() string { return filepath.Join("..", "..") }
 
 // start makes a cluster of two nodes with a default network and Braid's image, and without Braid.
 func start() (*lab.Cluster, error) {
-	return lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, Prepare: func(ctx context.Context, n *lab.Node) error {
+	c, err := lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, Prepare: func(ctx context.Context, n *lab.Node) error {
 		if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
 			return err
 		}
-		if err := n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(defaultNetwork), 0o644); err != nil {
+		if err := n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, defaultNetwork)), 0o644); err != nil {
 			return err
 		}
 		if err := n.Install(os.Getenv("BRAID_IMAGE"), "/tmp/braid.tar", 0o644); err != nil {
@@ -66,6 +66,37 @@ func start() (*lab.Cluster, error) {
 		_, err := n.Ctr(ctx, "image", "import", "/tmp/braid.tar")
 		return err
 	}})
+	if err != nil {
+		return nil, err
+	}
+	// The API server asks the controller's pods about pods and NADs.
+	for _, n := range c.Nodes() {
+		if _, err := c.Run(context.Background(), "ip", "route", "add", podsOf(n), "via", n.Address); err != nil {
+			return nil, errors.Join(err, c.Stop())
+		}
+	}
+	return c, nil
+}
+
+// podsOf is the range of the default network's addresses on a node.
+func podsOf(n *lab.Node) string {
+	return "10.244." + n.Address[strings.LastIndex(n.Address, ".")+1:] + ".0/24"
+}
+
+// ofNode is a default network for one node.
+func ofNode(n *lab.Node, network string) string {
+	return strings.ReplaceAll(network, "10.244.0.0/16", podsOf(n))
+}
+
+// create makes a pod, as a controller of Kubernetes does: if the API server could not have it judged,
+// as an instance of braid-controller is gone, it tries again.
+func (r *rig) create(ctx context.Context, pod *corev1.Pod) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		_, err := r.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+		if !apierrors.IsInternalError(err) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // rig is the cluster for one test.
@@ -137,7 +168,7 @@ func (r *rig) deploy() {
 func (r *rig) network() {
 	r.t.Helper()
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
-	r.must(r.Apply(r.ctx, nad))
+	r.eventually("the pods' network is admitted", func() error { return r.Apply(r.ctx, nad) })
 }
 
 // installed sees to it that Braid is on both nodes, which TestOneApply has put there if it ran.
@@ -201,8 +232,7 @@ func (r *rig) pod(name, node string) *corev1.Pod {
 	r.t.Helper()
 	pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: "data-plane"})
 	pod.Spec.NodeName = node
-	_, err := r.Client().CoreV1().Pods("default").Create(r.ctx, pod, metav1.CreateOptions{})
-	r.must(err)
+	r.must(r.create(r.ctx, pod))
 	return r.running(name)
 }
 

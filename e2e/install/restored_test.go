@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
@@ -51,7 +49,7 @@ func TestUninstallRestores(t *testing.T) {
 	}
 	former := lab.Pod("default", "former", nil)
 	former.Spec.NodeName = n.Name
-	_, err = r.Client().CoreV1().Pods("default").Create(r.ctx, former, metav1.CreateOptions{})
+	err = r.create(r.ctx, former)
 	r.must(err)
 	former, err = r.WaitPodRunning(r.ctx, "default", "former")
 	r.must(err)

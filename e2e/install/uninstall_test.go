@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
@@ -38,7 +36,7 @@ func TestUninstall(t *testing.T) {
 	})
 	plain := lab.Pod("default", "plain", nil)
 	plain.Spec.NodeName = n.Name
-	_, err = r.Client().CoreV1().Pods("default").Create(r.ctx, plain, metav1.CreateOptions{})
+	err = r.create(r.ctx, plain)
 	r.must(err)
 	_, err = r.WaitPodRunning(r.ctx, "default", "plain")
 	r.must(err)

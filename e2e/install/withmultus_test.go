@@ -50,14 +50,15 @@ func newMigration(t *testing.T) *migration {
 	for _, n := range r.Nodes() {
 		r.must(n.WaitReady(r.ctx))
 	}
-	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait", "daemonset/braid-agent", "deployment/braid-controller")
+	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait", "daemonset/braid-agent", "deployment/braid-controller",
+		"mutatingwebhookconfiguration/braid-controller", "validatingwebhookconfiguration/braid-controller")
 	r.must(err)
 	for _, n := range r.Nodes() { // of a test before
 		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/var/lib/braid", multusConf, multusDir} {
 			r.must(os.RemoveAll(n.Path(path)))
 		}
 		r.must(n.InstallPlugins(r.ctx, "macvlan", "portmap"))
-		r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(multusDefault), 0o644))
+		r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, multusDefault)), 0o644))
 	}
 	_, err = r.Kubectl(r.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
 	r.must(err)
@@ -89,8 +90,9 @@ func (m *migration) installMultus() {
 	for _, n := range m.Nodes() {
 		m.must(n.Install(binary, "/opt/cni/bin/multus", 0o755))
 		m.must(n.Install(config, "/etc/cni/net.d/multus.d/multus.kubeconfig", 0o600))
-		m.must(n.WriteFile(savedConf, text, 0o600))
-		m.must(n.WriteFile(multusConf, text, 0o600))
+		own := []byte(ofNode(n, string(text)))
+		m.must(n.WriteFile(savedConf, own, 0o600))
+		m.must(n.WriteFile(multusConf, own, 0o600))
 	}
 	m.loaded("multus-cni-network")
 }
@@ -101,7 +103,7 @@ func (m *migration) loaded(name string) {
 	m.eventually("containerd has "+name, func() error {
 		pod := lab.Pod("default", "probe", nil)
 		pod.Spec.NodeName = m.n.Name
-		if _, err := m.Client().CoreV1().Pods("default").Create(m.ctx, pod, metav1.CreateOptions{}); err != nil {
+		if err := m.rig.create(m.ctx, pod); err != nil {
 			return err
 		}
 		_, err := m.WaitPodRunning(m.ctx, "default", "probe")
@@ -128,8 +130,7 @@ func (m *migration) create(name string, hostPort int32, annotations map[string]s
 	c := &pod.Spec.Containers[0]
 	c.Args = []string{"serve", "0.0.0.0:8080", name}
 	c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: hostPort}}
-	_, err := m.Client().CoreV1().Pods("default").Create(m.ctx, pod, metav1.CreateOptions{})
-	m.must(err)
+	m.must(m.rig.create(m.ctx, pod))
 }
 
 // sandbox is the ID of a pod's sandbox.

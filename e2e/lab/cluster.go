@@ -94,7 +94,8 @@ func (c *Cluster) launch(ctx context.Context, nodes []string) error {
 	}
 	// The API server takes seconds to be ready, in which nodes get their images and plugins.
 	ready := make(chan error, 1)
-	go func() { ready <- c.API.launch(ctx) }()
+	// Webhooks are reached by the pods behind a Service: here is no kube-proxy.
+	go func() { ready <- c.API.launch(ctx, "--enable-aggregator-routing=true") }()
 	err := c.addNodes(ctx, nodes)
 	if err := errors.Join(err, <-ready); err != nil {
 		return err
