@@ -27,6 +27,20 @@ func (r *Request) DataDir(key, value, fallback string, roots hostfile.Roots) (ho
 	return DataDir(key, value, fallback, roots)
 }
 
+// Kept returns where data may be that an ADD kept in a directory which is refused now: anywhere if
+// the ADD was an older Braid's, which did not note its roots, else beneath one of them, by a symbolic
+// link. It is false where no ADD can have kept any; then nothing is to be opened.
+func (r *Request) Kept(dir string) (hostfile.Place, bool) {
+	if r.dataRoots == nil {
+		return hostfile.Roots(nil).Place(dir)
+	}
+	target, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return hostfile.Place{}, false
+	}
+	return r.dataRoots.Place(target)
+}
+
 // DataDir returns the directory for a plugin's data: the value of a key of the configuration, which
 // must be beneath one of the roots, or the fallback where the key is empty. The fallback may be a
 // symbolic link of the administrator's. An error is a RefusedError.

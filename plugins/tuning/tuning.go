@@ -115,11 +115,11 @@ func (a attributes) describe(req *plugin.Request) *types100.Result {
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	backups, err := p.backups(req, c)
 	if err != nil {
-		return backups.unlessNone(c, err)
+		return backups.unlessNone(req, c, err)
 	}
 	b, err := backups.load()
 	if isRefused(err) {
-		return backups.unlessNone(c, err)
+		return backups.unlessNone(req, c, err)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -133,11 +133,16 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 }
 
 // unlessNone is err, unless it is that no backup may be where the configuration says, and none is.
-func (b backups) unlessNone(c *Conf, err error) error {
-	trusted, _ := hostfile.Roots(nil).Place(c.DataDir)
-	_, lerr := b.at(trusted).load()
-	if isNone := lerr != nil; isNone && isRefused(err) {
+func (b backups) unlessNone(req *plugin.Request, c *Conf, err error) error {
+	if !isRefused(err) {
+		return err
+	}
+	kept, ok := req.Kept(c.DataDir)
+	if !ok {
 		return nil
+	}
+	if _, lerr := b.at(kept).load(); lerr != nil {
+		return nil //nolint:nilerr // there is none
 	}
 	return err
 }

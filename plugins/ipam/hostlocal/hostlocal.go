@@ -102,8 +102,12 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 		err = store.Del(ctx, req.ID, promised(req))
 	}
 	if isRefused(err) {
-		trusted := file.Store{DataDir: c.DataDir, Network: req.Network, Boot: p.Boot}
-		if holds := trusted.Check(ctx, req.ID, nil) == nil; !holds {
+		dir, ok := req.Kept(c.DataDir)
+		if !ok {
+			return nil
+		}
+		kept := file.Store{DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network, Boot: p.Boot}
+		if holds := kept.Check(ctx, req.ID, nil) == nil; !holds {
 			return nil
 		}
 	}
