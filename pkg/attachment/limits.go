@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // Limits are what an attachment may do to its node. A nil *Limits is that of an operator's network,
@@ -64,12 +66,12 @@ func (l *Limits) MayMap(port uint16) bool {
 
 // MayMapLoopback reports whether ports may be mapped on loopback addresses.
 func (l *Limits) MayMapLoopback() bool {
-	return l == nil || l.LoopbackPorts
+	return l == nil || l.LoopbackPorts || weaken.Off(weaken.Loopback)
 }
 
 // MayBeMaster reports whether a link that has these names may be a master.
 func (l *Limits) MayBeMaster(names ...string) bool {
-	return l == nil || l.Masters == nil || slices.ContainsFunc(names, func(n string) bool { return matches(l.Masters, n) })
+	return l == nil || l.Masters == nil || weaken.Off(weaken.Masters) || slices.ContainsFunc(names, func(n string) bool { return matches(l.Masters, n) })
 }
 
 // matches reports whether one of the patterns matches the whole name.

@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/status"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // honoured holds an attachment to what the pod asks for: a plugin that does not know a request lets
@@ -20,7 +21,7 @@ import (
 // kernel's, as that of a DPDK device, has the result alone.
 func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) error {
 	a := &r.Attachment
-	if len(a.IPs) == 0 && a.MAC == "" {
+	if len(a.IPs) == 0 && a.MAC == "" || weaken.Off(weaken.Honoured) {
 		return nil
 	}
 	result, err := types100.NewResultFromResult(r.CNI)

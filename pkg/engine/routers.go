@@ -10,13 +10,14 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // open notes the links of a secondary network, whose routers may still take the pod's IPv6 default
 // route by advertisements. Those of the default network, and of one where the pod asks for the
 // default route, may do so.
 func (r *routing) open(a *plan.Attachment, result types.Result) {
-	if a.Default || a.WantsDefaultRoute {
+	if a.Default || a.WantsDefaultRoute || weaken.Off(weaken.Routers) {
 		return
 	}
 	r.unguarded = append(r.unguarded, a.IfName)

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // Dir is an open directory, for one goroutine. Its methods take names of entries in it, follow no symbolic link and, as what may be there in
@@ -89,6 +91,9 @@ const openTries = 100
 func (d Dir) Beneath(path string, flags int, mode uint32) (fd int, err error) {
 	how := unix.OpenHow{
 		Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Mode: uint64(mode), Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
+	}
+	if weaken.Off(weaken.Symlinks) {
+		how.Resolve = 0
 	}
 	for range openTries {
 		fd, err = unix.Openat2(d.fd, path, &how)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // Roots are directories that the node's administrator lets others put data into, absolute and
@@ -27,7 +29,7 @@ type Place struct {
 // Place returns the place of an absolute path; ok is false if no root has it. Nothing is opened.
 func (r Roots) Place(path string) (place Place, ok bool) {
 	path = filepath.Clean(path)
-	if r == nil {
+	if r == nil || weaken.Off(weaken.Roots) {
 		return Place{path, "."}, filepath.IsAbs(path)
 	}
 	for _, root := range r {

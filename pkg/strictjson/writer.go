@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // PrintableWriter returns a writer that makes all text Printable but for line feeds and tabs: the
@@ -41,7 +43,7 @@ func (p *printableWriter) Write(text []byte) (int, error) {
 }
 
 func allPrintable(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && !strconv.IsPrint(r) })
+	return weaken.Off(weaken.Printing) || utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && !strconv.IsPrint(r) })
 }
 
 // PrintableJSON returns a text that is JSON with escapes in the place of the characters that are not

@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // host is the address of the node that packets to one of the pod's addresses are for; unspecified
@@ -93,7 +94,7 @@ func (w *work) checkAddresses(req *plugin.Request) error {
 // reached any more. On ::1 it would, see table.
 func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 	ns, _, err := req.Host()
-	if err != nil {
+	if err != nil || weaken.Off(weaken.Listeners) {
 		return err
 	}
 	byProtocol := map[byte][]nl.Listener{}
@@ -126,7 +127,7 @@ func (w *work) checkOthers(others []nft.Owned) error {
 		wanted[port{f.protocol, f.hostPort}] = append(wanted[port{f.protocol, f.hostPort}], f)
 	}
 	for _, o := range others {
-		if o.Chain != portsChain {
+		if o.Chain != portsChain || weaken.Off(weaken.Taken) {
 			continue
 		}
 		m := o.Match()
