@@ -11,7 +11,8 @@
 #   BRAID_LAB_BIN   directory with etcd and kube-apiserver
 #   BRAID_CNITOOL   path of cnitool
 #   BRAID_UML=1     they run in the user-mode kernel
-#   BRAID_BINARY    braid
+#   BRAID_BINARY    braid, with braidctl beside it
+#   BRAID_WEAKENED  directory of the same two, of which tests switch single mechanisms off (pkg/weaken)
 #   BRAID_TEST_BINARY  the tests of cmd/braid without the race detector: they start themselves as braid, thousands of times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -33,7 +34,7 @@ elif [ "${1-}" = --in-uml ]; then
 	# the other kernel.
 	go test -c -o "$binary" "$package"
 	go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
-		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env GOFLAGS="${GOFLAGS-}" -- \
+		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env BRAID_BINARY="$BRAID_BINARY" --env BRAID_WEAKENED="$BRAID_WEAKENED" --env GOFLAGS="${GOFLAGS-}" -- \
 		"$binary" -test.v=test2json -test.timeout 280s -test.run "$pattern" >"$binary.json" || code=1
 	flock "$work/begun" cat "$binary.json"
 	exit "$code"
@@ -71,8 +72,9 @@ failed=0
 
 go test -c -o "$work/braid.test" ./cmd/braid
 export BRAID_TEST_BINARY=$work/braid.test
-scripts/build.sh "$work/bin" braid
-export BRAID_BINARY=$work/bin/braid
+scripts/build.sh "$work/bin" braid braidctl
+WEAKEN=1 scripts/build.sh "$work/weakened" braid braidctl
+export BRAID_BINARY=$work/bin/braid BRAID_WEAKENED=$work/weakened
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
