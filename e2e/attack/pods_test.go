@@ -52,7 +52,7 @@ func ofPods() []attack {
 			n.nad("team/a", `{"cniVersion":"1.0.0","type":"ignorant"}`)
 			return n.starts(n.pod("team/p", `[{"name":"a","cni-args":{"mac":"02:00:00:00:00:01"}}]`))
 		}},
-		{"M29 a port that only root has", podTenant, off(weaken.Policy), func(n *node) bool {
+		{"M29 a port that only root has", podTenant, off(weaken.Policy, weaken.HostPorts), func(n *node) bool {
 			n.tenant("team")
 			return takesPort(n, `"hostPort":80`)
 		}},

@@ -61,7 +61,7 @@ func (l *Limits) MayAddress(prefix netip.Prefix) (may, named bool) {
 
 // MayMap reports whether a port of the node may be mapped.
 func (l *Limits) MayMap(port uint16) bool {
-	return l == nil || l.HostPorts == nil || slices.ContainsFunc(l.HostPorts, func(p Ports) bool { return port >= p.First && port <= p.Last })
+	return l == nil || l.HostPorts == nil || weaken.Off(weaken.HostPorts) || slices.ContainsFunc(l.HostPorts, func(p Ports) bool { return port >= p.First && port <= p.Last })
 }
 
 // MayMapLoopback reports whether ports may be mapped on loopback addresses.

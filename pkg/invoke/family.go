@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // This file finds what a plugin started, to kill it with the plugin: its children may have left its
@@ -65,6 +67,9 @@ func (f *family) extinguish() {
 // find returns those of the family among all processes: those that were known, or have the mark; what
 // is below them, or in a session that one of them leads; and orphans.
 func (f *family) find(all []process) (found []process) {
+	if weaken.Off(weaken.Group) {
+		return nil
+	}
 	member, leads := map[int]bool{}, map[int]bool{}
 	for _, p := range f.known {
 		leads[p.pid] = true

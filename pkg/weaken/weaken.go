@@ -15,6 +15,7 @@ const (
 	Deadline   Mechanism = "deadline"    // an operation ends in time
 	Group      Mechanism = "group"       // the children of a binary are killed with it
 	Honoured   Mechanism = "honoured"    // a pod starts only with what it asks for
+	HostPorts  Mechanism = "host-ports"  // ports of the node are mapped only if a rule says so
 	Isolation  Mechanism = "isolation"   // a namespace's NADs are for its own pods
 	Links      Mechanism = "links"       // the node's links are neither moved nor taken over
 	Listeners  Mechanism = "listeners"   // a port that is listened on is mapped to no pod
