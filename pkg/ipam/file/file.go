@@ -40,6 +40,8 @@ type Store struct {
 	Roots hostfile.Roots
 	// Network is the network's name, which the directory in DataDir has.
 	Network string
+	// Beside is another name of the network, under which it may have leases; empty for none.
+	Beside string
 	// Boot says when this machine was started; the zero value asks the kernel.
 	Boot Boot
 	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests; nil otherwise.
@@ -69,7 +71,7 @@ func (s *Store) Add(ctx context.Context, of attachment.ID, wishes []Wish) ([]Lea
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.begin(ctx, true)
+	x, err := s.both(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +184,14 @@ func (x *session) holdsAny(ctx context.Context, key attachment.ID) error {
 }
 
 // GC removes all leases but those of valid attachments. A lease of an old version stays if its container is that of one.
-func (s *Store) GC(ctx context.Context, valid []attachment.ID) error {
+func (s *Store) GC(ctx context.Context, valid []attachment.ID) error { return s.gc(ctx, valid, false) }
+
+// GCMade is GC of those leases only that an Add of this package made.
+func (s *Store) GCMade(ctx context.Context, valid []attachment.ID) error {
+	return s.gc(ctx, valid, true)
+}
+
+func (s *Store) gc(ctx context.Context, valid []attachment.ID, made bool) error {
 	x, err := s.begin(ctx, false)
 	if x == nil {
 		return err
@@ -197,7 +206,7 @@ func (s *Store) GC(ctx context.Context, valid []attachment.ID) error {
 			keep[key], keep[withoutInterface(key)] = true, true
 		}
 	}
-	return x.sweep(ctx, func(l *lease) bool { return !keep[l.key] })
+	return x.sweep(ctx, func(l *lease) bool { return !keep[l.key] && (!made || x.made(l)) })
 }
 
 // Full gives the indexes of the range sets that have no free address.
@@ -273,13 +282,18 @@ func (x *session) choose(key attachment.ID, wishes []Wish, held []netip.Addr) ([
 
 // free is nil if nobody holds the address.
 func (x *session) free(addr netip.Addr) error {
-	taken, err := x.leases.Has(addr.String())
+	taken, err := x.taken(addr)
 	if err != nil || !taken {
 		return err
 	}
 	by := "what is no lease"
-	if l, err := x.lease(addr); err == nil && l != nil {
-		by = l.key.String()
+	for _, at := range []*session{x, x.beside} {
+		if at == nil {
+			continue
+		}
+		if l, err := at.lease(addr); err == nil && l != nil {
+			by = l.key.String()
+		}
 	}
 	return fmt.Errorf("address %s %w by %s", addr, ErrTaken, by)
 }
@@ -291,7 +305,7 @@ func (x *session) next(index int, set Set) (netip.Addr, error) {
 		return last, err
 	}
 	for addr := range set.after(last) {
-		if taken, err := x.leases.Has(addr.String()); err != nil || !taken {
+		if taken, err := x.taken(addr); err != nil || !taken {
 			return addr, err
 		}
 	}

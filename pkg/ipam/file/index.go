@@ -34,6 +34,8 @@ type entry struct {
 	IfName      string `json:"ifname"`
 	// Adds has the addresses of each ADD. An ADD that is complete holds all of its.
 	Adds [][]netip.Addr `json:"adds"`
+	// Found are those of the addresses whose leases were found, which no Add here has made.
+	Found []netip.Addr `json:"found,omitempty"`
 }
 
 func newEntry(key attachment.ID) *entry {
@@ -214,10 +216,18 @@ func (e *entry) merge(held []netip.Addr) bool {
 	listed := e.addrs()
 	for _, addr := range held {
 		if !slices.Contains(listed, addr) {
-			e.Adds, changed = append(e.Adds, []netip.Addr{addr}), true
+			e.Adds, e.Found, changed = append(e.Adds, []netip.Addr{addr}), append(e.Found, addr), true
 		}
 	}
-	return changed
+	found := len(e.Found)
+	e.Found = slices.DeleteFunc(e.Found, func(a netip.Addr) bool { return !slices.Contains(held, a) })
+	return changed || len(e.Found) != found
+}
+
+// made reports whether an Add of this package made a lease.
+func (x *session) made(l *lease) bool {
+	e, err := x.read(entryName(l.key))
+	return err == nil && slices.Contains(e.addrs(), l.addr) && !slices.Contains(e.Found, l.addr)
 }
 
 // known reports whether the index may list the key: it is one that the plugins are called with, or that of a lease of an old version.

@@ -40,6 +40,8 @@ type session struct {
 	changed, unsure bool
 	// held is what all keys hold, if all leases were read.
 	held map[attachment.ID][]netip.Addr
+	// beside is that of Store.Beside; nil where there is none.
+	beside *session
 }
 
 // look opens the directory without the right to change anything.
@@ -54,7 +56,15 @@ func (s *Store) look() (*session, error) {
 }
 
 // begin waits until nobody else works on the directory. Where there is none, it is made, or the session is nil.
-func (s *Store) begin(ctx context.Context, create bool) (*session, error) {
+func (s *Store) begin(ctx context.Context, create bool) (x *session, err error) {
+	for {
+		if x, err = s.tryBegin(ctx, create); !errors.Is(err, errMoved) {
+			return x, err
+		}
+	}
+}
+
+func (s *Store) tryBegin(ctx context.Context, create bool) (*session, error) {
 	x, err := s.look()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) { // what is no directory, and cannot be one, holds nothing
 		if !create {
@@ -98,11 +108,17 @@ func (x *session) enter(ctx context.Context) (err error) {
 			return err
 		}
 		x.lock, err = x.leases.Open(lockName, unix.O_RDWR|unix.O_CREAT, fileMode)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errMoved
+		}
 	}
 	if err != nil {
 		return err
 	}
 	if err := x.wait(ctx); err != nil {
+		return err
+	}
+	if err := x.stays(); err != nil {
 		return err
 	}
 	x.index, err = x.leases.Dir(indexName)
@@ -136,8 +152,12 @@ func (x *session) wait(ctx context.Context) error {
 	}
 }
 
-// end lets others in.
+// end lets others in. A session that is nil has nobody out.
 func (x *session) end() {
+	if x == nil {
+		return
+	}
+	x.beside.end()
 	if x.changed && !x.unsure {
 		_ = x.remember() // if it fails, the next operation reads all leases
 	}
