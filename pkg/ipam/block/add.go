@@ -34,6 +34,12 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 	if err := h.check(); err != nil {
 		return nil, err
 	}
+	if claim != nil {
+		var err error
+		if wishes, err = m.kept(ctx, wishes, claim); err != nil {
+			return nil, err
+		}
+	}
 	t := &taker{lease: lease{Manager: m}, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
 	got, err := t.fulfil(ctx)
 	if errors.Is(err, errHolds) {
@@ -256,7 +262,7 @@ func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 			s.m.Log.Error("block passed over", "space", w.Space, "block", p, "error", err)
 			continue
 		}
-		if b == nil || b.State != owned {
+		if b == nil || b.State != owned || !b.looked(w) {
 			continue
 		}
 		a, rested, ok := b.pick(w, now, already)
@@ -277,7 +283,7 @@ func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 // pickAsked is pick for an address that is asked for.
 func (s *session) pickAsked(w Wish, already []picked) (*local, error) {
 	b, err := s.block(w.Space, blockOf(w.Asked))
-	if err != nil || b == nil || b.State != owned {
+	if err != nil || b == nil || b.State != owned || !b.looked(w) {
 		return nil, err
 	}
 	if slices.Contains(already, picked{b, w.Asked}) {

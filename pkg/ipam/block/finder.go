@@ -48,6 +48,8 @@ type finder struct {
 	taken    *alloc.BlockSet
 	listed   []listed
 	complete bool
+	// overlaps are blocks in the spaces beside that were read.
+	overlaps []listed
 	// unlock gives the lock of the space back.
 	unlock func()
 	// waited is how long for blocks that were recalled.
@@ -61,12 +63,16 @@ type listed struct {
 }
 
 // see lists blocks, but those that are not as ours are.
-func (f *finder) see(objects ...v1alpha1.IPBlock) {
+func (f *finder) see(objects ...v1alpha1.IPBlock) { f.listed = append(f.listed, within(objects)...) }
+
+// within are those of the objects that are blocks as ours are.
+func within(objects []v1alpha1.IPBlock) (list []listed) {
 	for _, b := range objects {
 		if cidr, err := ParseBlock(b.Spec.CIDR); err == nil {
-			f.listed = append(f.listed, listed{b, cidr})
+			list = append(list, listed{b, cidr})
 		}
 	}
+	return list
 }
 
 // finder takes the lock of the wish's space. Its unlock is to be called, as it is then.
@@ -79,9 +85,14 @@ func (m *Manager) finder(ctx context.Context, w Wish, beside []Wish, lasting boo
 // had the lock before may have got one; else those are looked at of which it is not known whose they
 // are, and those of before the reboot. share: a block that is made for the wish is to be shared.
 func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
-	f.listed, f.taken, f.complete = nil, new(alloc.BlockSet), false
+	f.listed, f.overlaps, f.taken, f.complete = nil, nil, new(alloc.BlockSet), false
 	if !f.lasting {
-		if found, err = f.has(ctx); found || err != nil {
+		if found, err = f.has(ctx); !found && err == nil && len(f.w.Beside) > 0 {
+			if err = f.lookBeside(ctx); err == nil {
+				found, err = f.has(ctx)
+			}
+		}
+		if found || err != nil {
 			return found, false, err
 		}
 	}
@@ -171,15 +182,27 @@ func (f *finder) crowded(blocks uint64) bool {
 
 // local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
 func (f *finder) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
+	for _, space := range append([]string{f.w.Space}, f.w.Beside...) {
+		more, err := f.localIn(ctx, space)
+		if err != nil {
+			return nil, err
+		}
+		prefixes = append(prefixes, more...)
+	}
+	return prefixes, nil
+}
+
+// localIn is local for one space, or one beside it.
+func (f *finder) localIn(ctx context.Context, space string) (prefixes []netip.Prefix, err error) {
 	err = f.locked(ctx, func(l *session) error {
 		for _, on := range shelves() {
-			list, err := l.onShelf(f.w.Space, on)
+			list, err := l.onShelf(space, on)
 			if err != nil {
 				return err
 			}
 			for _, p := range list {
 				if on == aside {
-					if b, err := l.block(f.w.Space, p); err != nil || b == nil || b.State == claiming {
+					if b, err := l.block(space, p); err != nil || b == nil || b.State == claiming {
 						continue // an error will be met again
 					}
 				}
@@ -203,7 +226,11 @@ func (f *finder) list(ctx context.Context) (err error) {
 	}
 	f.listed = nil
 	f.see(objects...)
-	taken := local
+	taken, err := f.listBeside(ctx)
+	if err != nil {
+		return err
+	}
+	taken = append(taken, local...)
 	for _, b := range objects {
 		// One that is not as ours are is taken as far as it reaches.
 		if p, err := netip.ParsePrefix(b.Spec.CIDR); err == nil {
@@ -286,11 +313,17 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 		return b.Spec.Owner == nil || !f.w.fits(b.cidr) || !f.lasting && f.me.owns(&b.IPBlock)
 	})
 	if len(victims) == 0 {
+		victims = slices.DeleteFunc(slices.Clone(f.overlaps), func(b listed) bool { return b.Spec.Owner == nil || !f.w.fits(b.cidr) })
+	}
+	if len(victims) == 0 {
 		return nil, fmt.Errorf("%w in %v", ErrFull, f.w)
 	}
 	chosen := f.choose(victims)
 	victim := &chosen.IPBlock
-	if f.me.owns(victim) { // what lasts is none of its own
+	switch {
+	case f.me.owns(victim) && victim.Spec.Space != f.w.Space:
+		return victim, f.giveOwn(ctx, victim)
+	case f.me.owns(victim): // what lasts is none of its own
 		return victim, f.give(ctx, f.me, victim.Spec.Space, chosen.cidr, (*local).ours)
 	}
 	if victim.Spec.Recall == nil {
@@ -379,8 +412,10 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	made, err := f.Store.CreateBlock(ctx, object)
 	switch {
 	case apierrors.IsAlreadyExists(err) && again: // it may be ours
-		b, err := f.settle(ctx, f.me, f.w.Space, cidr)
-		return b != nil && b.State == owned, err
+		if b, err = f.settle(ctx, f.me, f.w.Space, cidr); err != nil || b == nil || b.State != owned {
+			return false, err
+		}
+		return f.keep(ctx, cidr)
 	case apierrors.IsAlreadyExists(err):
 		return false, f.locked(ctx, func(l *session) error { return l.drop(b) })
 	case err != nil:
@@ -389,7 +424,23 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	if err = f.step("created block"); err == nil {
 		_, err = f.become(ctx, f.w.Space, cidr, owned, made.UID)
 	}
-	return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	return f.keep(ctx, cidr)
+}
+
+// keep gives a block that the node has just claimed back, if there is one of its addresses in a space
+// beside; then it returns false. Of two nodes that claim one in each space, one sees the other's.
+func (f *finder) keep(ctx context.Context, cidr netip.Prefix) (bool, error) {
+	if len(f.w.Beside) == 0 {
+		return true, nil
+	}
+	only, err := f.only(ctx, cidr)
+	if !only && err == nil {
+		err = f.give(ctx, f.me, f.w.Space, cidr, func(b *local) bool { return b.ours() && len(b.Used) == 0 })
+	}
+	return only, err
 }
 
 // wrap says what failed.
@@ -424,6 +475,9 @@ func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 	}
 	if b.State != owned {
 		return false, nil
+	}
+	if only, err := f.only(ctx, b.prefix); !only || err != nil {
+		return false, err
 	}
 	return f.has(ctx)
 }

@@ -22,6 +22,7 @@ import (
 //	state owned
 //	claim <claim>
 //	idle <nanoseconds since 1970, or since the machine was booted>
+//	looked <another space>
 //	used <address> <network> <container ID> <interface> <pod UID> <pod>
 //	freed <address> <time as above>
 //	end
@@ -46,6 +47,9 @@ func (b *local) MarshalText() ([]byte, error) {
 		if line[1] != "" {
 			text = append(text, line[0]+" "+line[1]+"\n"...)
 		}
+	}
+	for _, space := range b.Looked {
+		text = append(text, "looked "+space+"\n"...)
 	}
 	for a, h := range b.Used { // Holder.check has looked for white space
 		text = append(a.AppendTo(append(text, "used "...)), ' ')
@@ -113,6 +117,8 @@ func (b *local) set(key, value string) (err error) {
 		b.Claim = value
 	case "idle":
 		b.Idle, err = parseTime(value)
+	case "looked":
+		b.Looked = append(b.Looked, value)
 	case "used":
 		b.Used[a], err = parseHolder(value)
 	case "freed":

@@ -15,7 +15,7 @@ import (
 func eachField() *local {
 	at := time.Unix(1234, 5678)
 	b := new(Manager).newLocal("default", netip.MustParsePrefix("fd00::10/124"), owned)
-	b.UID, b.Claim, b.Idle = "2f3a", "c1a1", at
+	b.UID, b.Claim, b.Idle, b.Looked = "2f3a", "c1a1", at, []string{"team-x1", "team.r2"}
 	b.Used = map[netip.Addr]Holder{
 		netip.MustParseAddr("fd00::11"): {attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"}, "uid", "default/pod"},
 		netip.MustParseAddr("fd00::12"): {attachment.ID{Network: "net", ContainerID: "c2", IfName: "net1"}, "", ""},

@@ -78,6 +78,8 @@ type Wish struct {
 	Window *alloc.Window
 	// Asked is the address to have, one of the window; the zero Addr for any.
 	Asked netip.Addr
+	// Beside are other spaces in which the same network may have addresses.
+	Beside []string
 }
 
 func (m *Manager) now() time.Time { return read(m.Now, BootClock) }

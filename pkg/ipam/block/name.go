@@ -30,7 +30,7 @@ const (
 
 // marked says whether s is a hash with its mark.
 func marked(s string, mark byte) bool {
-	return len(s) == 1+2*hashBytes && s[0] == mark && strings.Trim(s[1:], "0123456789abcdef") == ""
+	return (len(s) == 1+2*hashBytes || len(s) == 1+2*longBytes) && s[0] == mark && strings.Trim(s[1:], "0123456789abcdef") == ""
 }
 
 // plain says whether a name stands for itself: a DNS-1123 label that does not look like one that was made up.
@@ -56,9 +56,13 @@ func SpaceOf(networkName, onlyRange string) string {
 	case s == "":
 		s = defaultSpace
 	case s == defaultSpace || !plain(s):
+		sum := shortHash
+		if strings.Contains(s, ".") { // it may be that of a tenant, who must not find another's
+			sum = longHash
+		}
 		kept := strings.Join(strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return r == '-' || odd(r) }), "-")
 		kept = strings.TrimRight(kept[:min(len(kept), keptOfName)], "-")
-		s = strings.TrimLeft(kept+"-"+string(nameMark)+shortHash(s), "-")
+		s = strings.TrimLeft(kept+"-"+string(nameMark)+sum(s), "-")
 	}
 	if onlyRange != "" {
 		s += "." + string(rangeMark) + shortHash(onlyRange)
@@ -66,11 +70,20 @@ func SpaceOf(networkName, onlyRange string) string {
 	return s
 }
 
-const hashBytes = 4
+const (
+	hashBytes = 4
+	// longBytes is the length of one that nobody can find another name for.
+	longBytes = 10
+)
 
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return fmt.Sprintf("%x", sum[:hashBytes])
+}
+
+func longHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return fmt.Sprintf("%x", sum[:longBytes])
 }
 
 // blockOf is the block that has the address.

@@ -91,6 +91,8 @@ type local struct {
 	Freed map[netip.Addr]time.Time
 	// Idle is since when nothing is in use.
 	Idle time.Time
+	// Looked are the spaces beside in which there is no block of the same addresses.
+	Looked []string
 
 	prefix netip.Prefix
 	shelf  shelf

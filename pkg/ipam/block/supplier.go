@@ -21,6 +21,8 @@ type supplier struct {
 	taker *taker
 	// index is that of the wish.
 	index int
+	// barred are addresses that are in use in a space beside.
+	barred map[netip.Addr]bool
 }
 
 // obtain gets a block for the wish of that index, or an address of a shared one.
@@ -31,7 +33,7 @@ func (t *taker) obtain(ctx context.Context, index int) error {
 		return err
 	}
 	defer func() { f.unlock() }()
-	s := &supplier{f, t, index}
+	s := &supplier{f, t, index, map[netip.Addr]bool{}}
 	for {
 		victim, err := s.run(ctx)
 		if err != nil || victim == nil {
@@ -65,13 +67,13 @@ func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 	create := func(ctx context.Context) (bool, error) { return s.create(ctx, s.createShared) }
 	switch {
 	case s.lasting:
-		return []func(context.Context) (bool, error){s.fromClaimed, s.probe, create, s.fromShared}
+		return []func(context.Context) (bool, error){s.fromClaimed, s.probe, create, s.fromBeside, s.fromShared}
 	case share && s.complete: // a block that is shared is better used than another one
-		return []func(context.Context) (bool, error){s.fromShared, create, s.fromShared}
+		return []func(context.Context) (bool, error){s.fromShared, create, s.fromBeside, s.fromShared}
 	case share:
-		return []func(context.Context) (bool, error){s.probe, create, s.fromShared}
+		return []func(context.Context) (bool, error){s.probe, create, s.fromBeside, s.fromShared}
 	}
-	return []func(context.Context) (bool, error){s.claim, s.fromShared}
+	return []func(context.Context) (bool, error){s.claim, s.fromShared, s.fromBeside}
 }
 
 // fromShared takes an address of a shared block that was listed; false if none has one.
@@ -145,9 +147,14 @@ func (s *supplier) probe(ctx context.Context) (bool, error) {
 func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, error) {
 	addr := s.w.Asked
 	if !addr.IsValid() {
-		for addr = range s.w.Window.In(cidr) {
-			break
+		for a := range s.w.Window.In(cidr) {
+			if addr = a; !s.barred[a] {
+				break
+			}
 		}
+	}
+	if s.barred[addr] {
+		return false, nil
 	}
 	at := heldAddr{s.w.Space, addr}
 	if ok, err := s.intend(ctx, at); !ok || err != nil {
@@ -165,7 +172,15 @@ func (s *supplier) createShared(ctx context.Context, cidr netip.Prefix) (bool, e
 		return false, fmt.Errorf("create block %v of space %s: %w", cidr, s.w.Space, err)
 	}
 	s.taker.shared[s.index] = addr
-	return true, s.step("created shared block")
+	if err := s.step("created shared block"); err != nil {
+		return false, err
+	}
+	if clash, err := s.clashes(ctx, addr); clash && err == nil {
+		return s.createShared(ctx, cidr) // with another address
+	} else if err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // asked gets the one block that has the address that is asked for.
@@ -180,7 +195,12 @@ func (s *supplier) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBl
 		case object == nil && share:
 			ok, err = s.createShared(ctx, cidr)
 		case object == nil:
-			ok, err = s.createOwned(ctx, cidr)
+			if ok, err = s.createOwned(ctx, cidr); !ok && err == nil && len(s.overlaps) > 0 {
+				ok, err = s.createShared(ctx, cidr)
+			}
+			if !ok && err == nil && s.barred[s.w.Asked] {
+				return nil, fmt.Errorf("%w: %v is in use under another name of the network", ErrTaken, at.Addr)
+			}
 		case object.Spec.Owner != nil:
 			s.listed = nil
 			s.see(*object)
@@ -204,6 +224,7 @@ func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPB
 		return false, err
 	}
 	var got netip.Addr
+	isNew := false
 	changed, err := s.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
 		cidr, err := ParseBlock(object.Spec.CIDR)
 		if err != nil {
@@ -213,7 +234,7 @@ func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPB
 		if !addr.IsValid() {
 			return false, nil
 		}
-		got = addr
+		got, isNew = addr, mine < 0 || object.Spec.Allocations[mine].Claim == nil
 		entry := s.entry(addr)
 		if mine >= 0 {
 			join(&object.Spec.Allocations[mine], entry)
@@ -226,6 +247,14 @@ func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPB
 		return false, err
 	}
 	s.taker.shared[s.index] = got
+	if !isNew {
+		return true, nil
+	}
+	if clash, err := s.clashes(ctx, got); clash && err == nil {
+		return s.adjust(ctx, at, nil) // another address
+	} else if err != nil {
+		return false, err
+	}
 	return true, nil
 }
 
@@ -270,8 +299,8 @@ func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip
 	}
 	switch {
 	case !s.w.Asked.IsValid():
-		addr, _, _ = s.w.Window.Pick(cidr, func(a netip.Addr) bool { return used[a] }, func(netip.Addr) bool { return false })
-	case !used[s.w.Asked] && cidr.Contains(s.w.Asked):
+		addr, _, _ = s.w.Window.Pick(cidr, func(a netip.Addr) bool { return used[a] || s.barred[a] }, func(netip.Addr) bool { return false })
+	case !used[s.w.Asked] && !s.barred[s.w.Asked] && cidr.Contains(s.w.Asked):
 		addr = s.w.Asked
 	}
 	return addr, -1
