@@ -18,6 +18,11 @@ import (
 type Limits struct {
 	// Namespace is that of the NAD: of who wrote the configuration.
 	Namespace string `json:"namespace"`
+	// Name is the network's name as it was written, where it has another one now: Own's.
+	Name string `json:"name,omitempty"`
+	// Foreign are names that were written and are another namespace's own: under them the network
+	// has never had anything.
+	Foreign []string `json:"foreign,omitempty"`
 	// Bridges are patterns of the bridges that may be joined, and made.
 	Bridges []string `json:"bridges,omitzero"`
 	// OwnBridges allows, besides Bridges, those that were made for Namespace, and making others.

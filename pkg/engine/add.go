@@ -72,6 +72,9 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err != nil {
 		return nil, err
 	}
+	if err := e.holdAddresses(ctx, sandbox, rec, pod.Meta(), attachments); err != nil {
+		return nil, e.rollBack(ctx, req, sandbox, rec, err)
+	}
 	result, err := e.attachAll(ctx, req, sandbox, rec, pod.Meta(), events)
 	if err != nil {
 		e.protected(ctx, pod.Meta(), err)

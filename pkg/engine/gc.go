@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/netconf"
 	"github.com/braid-cni/braid/pkg/plan"
@@ -251,7 +253,14 @@ func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Netw
 	}
 	used := *req
 	used.places.Path, used.places.DataRoots = n.Path, n.DataRoots
-	return e.collectChain(ctx, &used, &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}, held.networks[n.Network])
+	a := &plan.Attachment{Name: n.Name, Network: n.Network, Conf: n.Conf, InProcess: n.InProcess}
+	valid := held.networks[n.Network]
+	if n.Namespace != "" { // who chose the name, which others may use who are not recorded
+		a.Limits = &attachment.Limits{Namespace: n.Namespace}
+		valid = maps.Clone(held.byDefault)
+		maps.Copy(valid, held.networks[n.Network])
+	}
+	return e.collectChain(ctx, &used, a, valid)
 }
 
 // forget forgets networks whose GC left nothing and that no sandbox has. One that a pod got since

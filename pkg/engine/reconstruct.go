@@ -11,6 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
 )
 
 // reconstruct stands in for a record that is missing or cannot be read. Missing means, as a rule,
@@ -42,8 +43,12 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 			return nil, err
 		}
 	}
+	others, err := resolve.Renamed(planned) // which of the two names the ADD had is not known
+	if err != nil {
+		return nil, err
+	}
 	rec.Attachments = cached
-	for _, a := range planned {
+	for _, a := range slices.Concat(planned, others) {
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}

@@ -318,6 +318,9 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 	u.rec.Attachments = append(slices.Clone(u.rec.Attachments), record.Attachment{Attachment: a, State: record.Planned})
 	u.rec.Unpublished = true
 	i := len(u.rec.Attachments) - 1
+	if err := u.engine.holdAddresses(ctx, u.sandbox, u.rec, u.pod.Meta(), []plan.Attachment{a}); err != nil {
+		return u.undo(ctx, i, err)
+	}
 	made, err := u.make(ctx, i)
 	if err != nil {
 		return u.undo(ctx, i, err)

@@ -38,7 +38,8 @@ type Request struct {
 	Runtime, CNIArgs json.RawMessage
 	// Valid are the attachments of the network that exist, of GC; never nil there.
 	Valid []attachment.ID
-	// Limits are what the attachment may do to the node; nil for an operator's network, and in GC.
+	// Limits are what the attachment may do to the node; nil for an operator's network. Of those in GC
+	// only the namespace is known.
 	Limits *attachment.Limits
 	// Undo takes back what an ADD has done, if it fails.
 	Undo undo.Stack

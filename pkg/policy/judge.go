@@ -48,18 +48,32 @@ func Judge(rule *Rule, n *Network) []Violation {
 		}
 		return j.found
 	}
-	for _, m := range strictjson.Members(n.Conf) {
+	j.plugins()
+	j.addresses()
+	return j.found
+}
+
+// Addresses is how many addresses an attachment to a network gets, as far as its configuration says
+// it: one from each source, or those that the pod asks for.
+func Addresses(n *Network) int {
+	rule := Default()
+	j := &judge{rule: &rule, network: n}
+	j.plugins()
+	return max(j.ranges, len(n.IPs))
+}
+
+// plugins judges the chain.
+func (j *judge) plugins() {
+	for _, m := range strictjson.Members(j.network.Conf) {
 		switch {
 		case m.Key == "plugins":
 			for i, raw := range strictjson.Elements(m.Value) {
-				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(n.Runs, i))
+				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(j.network.Runs, i))
 			}
 		case runtimes(strictjson.Fold(m.Key)):
 			j.runtimeKey(m.Key)
 		}
 	}
-	j.addresses()
-	return j.found
 }
 
 // judge judges one network.

@@ -45,10 +45,12 @@ func keys() []key {
 		entry("prefixes", `give a list of prefixes, as ["10.9.0.0/16"]`, func(r *Rule) *[]netip.Prefix { return &r.Prefixes }, list(prefix)),
 		entry("hostPorts", `give an object, as {"ports": ["1024-65535"], "loopback": false}`, func(r *Rule) *HostPorts { return &r.HostPorts }, hostPorts),
 		entry("sysctls", `give a list of parameters, as ["net.ipv4.conf.IFNAME.*"]`, func(r *Rule) *[]string { return &r.Sysctls }, list(pattern)),
+		entry("names", `give a list of names of networks, as ["shared", "team-b.*"]`, func(r *Rule) *[]string { return &r.Names }, list(pattern)),
 		entry("onDisk", allowedBool, func(r *Rule) *bool { return &r.OnDisk }, strictjson.Bool),
 		entry("defaultNetworks", allowedBool, func(r *Rule) *bool { return &r.DefaultNetworks }, strictjson.Bool),
 		entry("networks", allowedNumber, func(r *Rule) *int { return &r.Networks }, number),
 		entry("ranges", allowedNumber, func(r *Rule) *int { return &r.Ranges }, number),
+		entry("addresses", allowedNumber, func(r *Rule) *int { return &r.Addresses }, number),
 	}
 }
 

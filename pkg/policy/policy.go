@@ -11,6 +11,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,10 +55,16 @@ type Rule struct {
 	OnDisk bool
 	// DefaultNetworks allows the pod NADs of multusNamespace as its default network.
 	DefaultNetworks bool
+	// Names are the networks, and the spaces of whereabouts, that keep the name that is written: they
+	// are shared with whoever uses that name. All others are the namespace's own, see attachment.Own.
+	Names []string
 	// Networks and Ranges bound the networks of a pod, and the ranges that an attachment's addresses
-	// come from.
-	Networks, Ranges int
+	// come from. Addresses bounds those that the namespace's networks have on each node.
+	Networks, Ranges, Addresses int
 }
+
+// Unlimited is Addresses of a rule that does not bound them.
+const Unlimited = maxNumber
 
 // HostPorts are ports of the node.
 type HostPorts struct {
@@ -72,7 +79,7 @@ func Default() Rule {
 		Types:     tenantTypes(),
 		HostPorts: HostPorts{Ports: []Span{{From: 1024, To: maxPort}}},
 		Sysctls:   ownSysctls(),
-		Networks:  16, Ranges: 4,
+		Networks:  16, Ranges: 4, Addresses: Unlimited,
 	}
 }
 
@@ -140,6 +147,12 @@ func (p *Policy) Of(namespace string) Decision {
 
 // TenantDefault is the name of the default in messages.
 const TenantDefault = "tenant's default"
+
+// Keeps reports whether a name of a network or a space, empty for that of networks without a
+// network_name, stays as it is written.
+func (r *Rule) Keeps(name string) bool {
+	return r.All || anyMatches(r.Names, cmp.Or(name, "default"))
+}
 
 // names reports whether the rule is for a namespace.
 func (r *Rule) names(namespace string, whole bool) bool {

@@ -27,6 +27,8 @@ type Network struct {
 	// Network is the CNI network name.
 	Network string          `json:"network"`
 	Conf    json.RawMessage `json:"conf"`
+	// Namespace is that of who wrote the configuration; empty for the operator.
+	Namespace string `json:"namespace,omitempty"`
 	// InProcess as in plan.Attachment.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
 	// Path and DataRoots are those of Places.
@@ -52,10 +54,14 @@ func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Network{
+	n := Network{
 		Version: networkVersion, Name: a.Name, Network: a.Network, Conf: a.Conf, InProcess: a.InProcess,
 		Path: places.Path, DataRoots: places.DataRoots,
-	})
+	}
+	if a.Limits != nil {
+		n.Namespace = a.Limits.Namespace
+	}
+	data, err := json.Marshal(n)
 	if err != nil {
 		return stateFailed(fmt.Errorf("encode network: %w", err))
 	}

@@ -45,6 +45,9 @@ func (r *Resolver) Expect(
 	if judged, err = r.Judge(ctx, pod, attachments); err != nil && refused == nil {
 		refused = err
 	}
+	for i, a := range attachments {
+		expected[i].Network, expected[i].Conf, expected[i].Limits = a.Network, a.Conf, a.Limits
+	}
 	return expected, judged, refused
 }
 

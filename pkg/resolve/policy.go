@@ -41,7 +41,7 @@ func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
 // enforced or not. The plugins of the attachments were looked for. The labels of the namespaces of
 // NADs that no rule names are asked for, as it depends on them what the plugins are held to; those of
 // the pod's, if it asks for what it may not have. An attachment for which a rule is enforced gets its
-// limits.
+// limits, and names that are its namespace's own.
 func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) ([]Judged, error) {
 	if pod == nil {
 		return nil, nil
@@ -68,11 +68,35 @@ func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan
 		if decided.Effect == policy.Enforce {
 			limit(a, decided.Rule)
 		}
-		for _, v := range policy.Judge(decided.Rule, &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}) {
+		for _, v := range policy.Judge(decided.Rule, network(a)) {
 			found = append(found, Judged{Violation: v, decided: decided, NAD: a.Name, IfName: a.IfName})
 		}
+		judged, err := r.named(ctx, decide, decided, a)
+		if err != nil {
+			return nil, failure.AtNAD(err, a.Name)
+		}
+		found = append(found, judged...)
 	}
 	return found, nil
+}
+
+// named has the names of an attachment apart from those of other namespaces, or else returns those
+// that are another one's own.
+func (r *Resolver) named(ctx context.Context, decide decider, d decided, a *plan.Attachment) (found []Judged, err error) {
+	if d.Effect == policy.Enforce {
+		return nil, r.own(ctx, decide, a, d.Rule)
+	}
+	borrowed, err := r.borrowed(ctx, decide, a)
+	d.Effect = policy.Enforce // for the sake of the other one
+	for _, v := range borrowed {
+		found = append(found, Judged{Violation: v, decided: d, NAD: a.Name, IfName: a.IfName})
+	}
+	return found, err
+}
+
+// network is an attachment as a rule judges it.
+func network(a *plan.Attachment) *policy.Network {
+	return &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}
 }
 
 // limit has the plugins hold an attachment to what of a rule only they can find out.
@@ -132,9 +156,12 @@ func judgePod(rule *policy.Rule, shared string, attachments []plan.Attachment) (
 	return found
 }
 
+// decider returns the decision for a namespace.
+type decider func(ctx context.Context, namespace string) (decided, error)
+
 // deciding returns what decides for namespaces, each once. A namespace that no rule names is asked
 // for its label.
-func (r *Resolver) deciding(rules *policy.Policy) func(context.Context, string) (decided, error) {
+func (r *Resolver) deciding(rules *policy.Policy) decider {
 	known := map[string]decided{}
 	return func(ctx context.Context, namespace string) (decided, error) {
 		if d, ok := known[namespace]; ok {

@@ -152,7 +152,7 @@ func TestOnDiskIsTheOperators(t *testing.T) {
 // held to the tenant's default, too, as only the plugin finds out whose a bridge is.
 func TestM28LabelAloneEnforces(t *testing.T) {
 	for labels, want := range map[string]string{
-		policy.TenantLabel: `{"namespace":"web","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		policy.TenantLabel: `{"namespace":"web","name":"fine","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
 		"team":             `{"namespace":"web"}`,
 	} {
 		r := newRig(t, "")
@@ -185,8 +185,8 @@ func TestNoNetworksNoLabel(t *testing.T) {
 func TestEnforcedRulesBecomeLimits(t *testing.T) {
 	for keys, want := range map[string]string{
 		``:                                     `{"namespace":"web"}`,
-		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
-		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","bridges":["br-*"],"spoofCheck":true,"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
+		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","name":"na","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","name":"na","bridges":["br-*"],"spoofCheck":true,"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
 		`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`:               `null`,
 		`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`: `null`,
 	} {

@@ -57,7 +57,9 @@ func (p Plugin) store(req *plugin.Request, c *Conf) (*file.Store, error) {
 	if err := utils.ValidateNetworkName(req.Network); err != nil {
 		return nil, plugin.ConfError("name", req.Network, err.Error())
 	}
-	return &file.Store{DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network, Boot: p.Boot}, nil
+	return &file.Store{
+		DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network, Beside: req.Limits.OtherName(req.Network), Boot: p.Boot,
+	}, nil
 }
 
 // Judge holds the paths of a configuration to what the node's administrator allows.

@@ -155,10 +155,14 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return store.Check(ctx, req.ID, ours)
 }
 
-// GC removes the leases of attachments that are not valid. There are none where none may be.
+// GC removes the leases of attachments that are not valid. There are none where none may be. Of a
+// tenant's network it removes those only that were made here: others may use the directory by the
+// same name.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
-	if err == nil {
+	if err == nil && req.Limits != nil {
+		err = store.GCMade(ctx, req.Valid)
+	} else if err == nil {
 		err = store.GC(ctx, req.Valid)
 	}
 	if isRefused(err) {

@@ -60,7 +60,7 @@ func (p *pod) claim(ctx context.Context, claims block.IPAMClaims, req *plugin.Re
 	case apierrors.IsBadRequest(err):
 		return nil, plugin.ConfError(claimKey, args.Claim, err.Error())
 	}
-	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network {
+	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network && (req.Limits == nil || claim.Spec.Network != req.Limits.Name) {
 		return nil, plugin.ConfError(claimKey, args.Claim, fmt.Sprintf(
 			"spec.network of the IPAMClaim is %.80q, and this network is %q; name a claim that is of this network", claim.Spec.Network, req.Network))
 	}

@@ -96,6 +96,8 @@ func (c *Conf) unusedKeys() []string {
 type plan struct {
 	// wishes are one for each range.
 	wishes []block.Wish
+	// only are the ranges that the wishes' addresses are unique in; empty for the whole space.
+	only []string
 	// gateway is not valid where there is none.
 	gateway netip.Addr
 	routes  []*types.Route
@@ -197,7 +199,17 @@ func (c *Conf) wish(p *plan, key string, r Range, reserved []netip.Addr) error {
 		only = window.Prefix().String()
 	}
 	p.wishes = append(p.wishes, block.Wish{Space: block.SpaceOf(c.NetworkName, only), Window: window})
+	p.only = append(p.only, only)
 	return nil
+}
+
+// beside has the wishes avoid what the network holds in other spaces.
+func (p *plan) beside(networkNames []string) {
+	for i := range p.wishes {
+		for _, name := range networkNames {
+			p.wishes[i].Beside = append(p.wishes[i].Beside, block.SpaceOf(name, p.only[i]))
+		}
+	}
 }
 
 func (r Range) window(reserved []netip.Addr) (*alloc.Window, error) {

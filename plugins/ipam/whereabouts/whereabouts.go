@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/block"
@@ -47,6 +48,7 @@ var _ plugin.Interface[Conf] = Plugin{}
 
 // Add takes an address of each range.
 func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *types100.Result, err error) {
+	written := c.NetworkName
 	c, flat, err := p.complete(c)
 	if err != nil {
 		return nil, err
@@ -55,6 +57,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 	if err != nil {
 		return nil, err
 	}
+	want.beside(p.otherSpaces(req, c, written))
 	if err := req.CheckFamilies(want.addrs()); err != nil {
 		return nil, err
 	}
@@ -72,6 +75,19 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 		return err
 	})
 	return result, err
+}
+
+// otherSpaces are the network_names under which a tenant's network may have addresses, beside that of
+// its configuration. What is written there nowhere, the flat file may have.
+func (p Plugin) otherSpaces(req *plugin.Request, c *Conf, written string) []string {
+	others := req.Limits.OtherSpaces(written)
+	if req.Limits == nil || written != attachment.OwnSpace(req.Limits.Namespace, "") {
+		return others
+	}
+	if flat, _, err := p.complete(&Conf{ConfigurationPath: c.ConfigurationPath}); err == nil && flat.NetworkName != "" {
+		others = append(others, flat.NetworkName)
+	}
+	return others
 }
 
 // allocate gives an address for each wish; undo gives them back, when m is not open any more.

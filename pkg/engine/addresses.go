@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/policy"
+	"github.com/braid-cni/braid/pkg/record"
+	"github.com/braid-cni/braid/pkg/resolve"
+)
+
+// holdAddresses holds an ADD to the addresses that the rules allow the networks of a namespace on this
+// node, by what is recorded. The record is saved before it counts, so that of two ADDs at the same
+// time each sees the other: too many are never attached, but both may be refused, and come again.
+func (e *Engine) holdAddresses(ctx context.Context, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, attachments []plan.Attachment) error {
+	resolver := e.resolver()
+	bounds := resolver.Bounds(attachments)
+	if len(bounds) == 0 {
+		return nil
+	}
+	if err := e.save(sandbox, rec, "planned"); err != nil {
+		return err
+	}
+	records, err := e.Records.Read()
+	if err != nil {
+		e.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted", "error", err)
+	}
+	have := map[string]int{}
+	for _, r := range records {
+		for i := range r.Attachments {
+			if a := &r.Attachments[i]; a.Limits != nil {
+				have[a.Limits.Namespace] += addressesOf(a)
+			}
+		}
+	}
+	crowded := resolver.Crowded(bounds, have, attachments)
+	if len(crowded) == 0 {
+		return nil
+	}
+	e.judged(ctx, pod, crowded)
+	return resolve.Permit(crowded, attachments)
+}
+
+// addressesOf is how many addresses an attachment has or, before that is known, is to get.
+func addressesOf(a *record.Attachment) int {
+	var result struct {
+		IPs []json.RawMessage `json:"ips"`
+	}
+	if len(a.Result) > 0 && json.Unmarshal(a.Result, &result) == nil {
+		return len(result.IPs)
+	}
+	return policy.Addresses(&policy.Network{Conf: a.Conf, IPs: a.IPs})
+}
