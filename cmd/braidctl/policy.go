@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/strictjson"
@@ -20,9 +21,12 @@ and at the end is, for each namespace, what an operator would have to write to a
 get from audit to enforcement: allow what is meant, have the owners change the rest, and set
 "policyDefault": "enforce" when nothing is left. It changes nothing.
 
+A warning, which is no violation, is of two namespaces that may give one address twice, as their
+networks are on one link and have addresses of which each namespace alone knows.
+
 JSON is a list with an object for each line, in which "allow" is what would have to be written.
 
-Exits with 0 if all is allowed, 1 if something is not, 2 if that could not be found out.`
+Exits with 0 if all is allowed, warnings or not, 1 if something is not, 2 if that could not be found out.`
 
 func policyCommand() command {
 	return command{
@@ -36,10 +40,11 @@ func policyCommand() command {
 					if err != nil {
 						return false, err
 					}
+					found := slices.ContainsFunc(violations, func(v lint.Violation) bool { return v.Effect != lint.Warn })
 					if *o == formatJSON {
-						return len(violations) > 0, writeJSON(out, violations)
+						return found, writeJSON(out, violations)
 					}
-					return len(violations) > 0, printPolicy(out, violations)
+					return found, printPolicy(out, violations)
 				})
 			}
 		},
@@ -54,13 +59,18 @@ func printPolicy(out io.Writer, violations []lint.Violation) error {
 		if _, err := fmt.Fprintln(out, v); err != nil {
 			return err
 		}
-		if !told[v.Allow] {
-			told[v.Allow] = true
-			remedies = append(remedies, v.Allow)
+		if told[v.Allow] {
+			continue
+		}
+		told[v.Allow] = true
+		if v.Effect == lint.Warn {
+			remedies = append(remedies, "to keep them apart, "+v.Allow)
+		} else {
+			remedies = append(remedies, "to allow all of that, "+v.Allow)
 		}
 	}
 	for _, r := range remedies {
-		if _, err := fmt.Fprintln(out, "to allow all of that,", strictjson.Printable(r)); err != nil {
+		if _, err := fmt.Fprintln(out, strictjson.Printable(r)); err != nil {
 			return err
 		}
 	}

@@ -96,3 +96,71 @@ func TestPolicyReport(t *testing.T) {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
 }
+
+const overlapping = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: team-a, labels: {braid-cni.io/tenant: ""}}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: lan, namespace: team-a}
+spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","master":"ens224","ipam":{"type":"whereabouts","range":"10.9.0.0/16"}}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: same, namespace: team-b}
+spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","master":"ens224","ipam":{"type":"host-local","ranges":[[{"subnet":"10.9.3.0/24"}]]}}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: vlan, namespace: team-b}
+spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","master":"ens224","vlan":7,"ipam":{"type":"whereabouts","range":"10.9.0.0/16"}}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: other, namespace: team-b}
+spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","master":"ens225","ipam":{"type":"whereabouts","range":"10.9.0.0/16"}}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: shares, namespace: team-c}
+spec: {config: '{"cniVersion":"1.0.0","type":"macvlan","master":"ens224","ipam":{"type":"whereabouts","range":"10.9.0.0/16","network_name":"team-a.default"}}'}
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: audited, namespace: free}
+spec: {config: '{"cniVersion":"1.0.0","type":"bridge","bridge":"ens224","ipam":{"type":"whereabouts","range":"10.9.0.0/16"}}'}
+`
+
+// TestM30OneLinkTwoSpaces: two namespaces that may give one address twice on one link are named, with
+// what would separate them; and no others.
+func TestM30OneLinkTwoSpaces(t *testing.T) {
+	dir := files(t, map[string]string{"objects.yaml": overlapping, "conf/braid.conflist": `{"cniVersion":"1.1.0","name":"braid","plugins":[{"type":"braid",
+		"clusterNetwork":"/etc/cni/net.d/x.conflist","braid":{"policy":[{"namespaces":["team-a"],"masters":["*"]},
+		{"namespaces":["team-b"],"masters":["*"],"vlans":[7]},{"namespaces":["team-c"],"masters":["*"],"names":["team-a.*"]}]}}]}`})
+	rest := " --config " + dir + "/conf/braid.conflist " + dir + "/objects.yaml"
+	code, stdout, stderr := call(t, "braidctl policy report"+rest)
+	const what = "addresses of 10.9.3.0/24 on ens224 are those of team-a/lan, too, which has 10.9.0.0/16 there"
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "warning: networkattachmentdefinition team-b/same") || !strings.Contains(lines[0], what) ||
+		!strings.Contains(lines[1], `to keep them apart, have rules of their own for team-b and team-a whose "prefixes", "masters" or "vlans"`) ||
+		!strings.Contains(lines[1], `"names": ["team-a.default"] in the rule for team-b`) {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+	if code != exitOK {
+		t.Errorf("exit code %d for a warning", code)
+	}
+	_, stdout, _ = call(t, "braidctl lint -o json"+rest)
+	found := 0
+	for _, v := range verdicts(t, stdout) {
+		if v == "NetworkAttachmentDefinition team-b/same warning AddressOverlap" {
+			found++
+		} else if strings.Contains(v, "AddressOverlap") {
+			t.Errorf("lint: %s", v)
+		}
+	}
+	if found != 1 {
+		t.Errorf("lint: %s", stdout)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -136,6 +137,9 @@ func Check(ctx context.Context, in Input) []Finding {
 	for i := range in.NADs {
 		c.checkNAD(ctx, &in.NADs[i])
 	}
+	for _, o := range c.overlaps() {
+		c.add(Finding{Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where, Field: "spec.config"}, Warned, o.failure())
+	}
 	for i := range in.Pods {
 		c.checkPod(ctx, &in.Pods[i])
 	}
@@ -167,11 +171,16 @@ type checker struct {
 	Input
 	nads     map[string][]*NAD
 	refused  map[*NAD]bool // those that are refused themselves
+	// apart are where networks get addresses of which their namespace alone knows.
+	apart []source
+	// labels are what was asked for of namespaces.
+	labels map[string]func() (*metav1.ObjectMeta, error)
+	mu     sync.Mutex // of labels
 	findings []Finding
 }
 
 func newChecker(in Input) *checker {
-	c := &checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}}
+	c := &checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}, labels: map[string]func() (*metav1.ObjectMeta, error){}}
 	for i := range in.NADs {
 		nad := &in.NADs[i]
 		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
@@ -214,6 +223,7 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 		return
 	}
 	c.refused[nad] = c.addJudged(found, judged)
+	c.apart = append(c.apart, apartOf(nad, &expected[len(expected)-1])...)
 	for _, w := range expected[len(expected)-1].Warnings {
 		c.add(found, Warned, w)
 	}
@@ -308,10 +318,17 @@ func (s seen) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, e
 	if i := slices.IndexFunc(s.c.Namespaces, func(n metav1.ObjectMeta) bool { return n.Name == name }); i >= 0 {
 		return &s.c.Namespaces[i], nil
 	}
-	if s.c.Source != nil {
-		return s.c.Source.Namespace(ctx, name)
+	if s.c.Source == nil {
+		return &metav1.ObjectMeta{Name: name}, nil
 	}
-	return &metav1.ObjectMeta{Name: name}, nil
+	s.c.mu.Lock()
+	ask, asked := s.c.labels[name]
+	if !asked {
+		ask = sync.OnceValues(func() (*metav1.ObjectMeta, error) { return s.c.Source.Namespace(ctx, name) })
+		s.c.labels[name] = ask
+	}
+	s.c.mu.Unlock()
+	return ask()
 }
 
 func verdictOf(err error) Verdict {

@@ -20,7 +20,8 @@ type Violation struct {
 	Where     string `json:"where,omitempty"`
 	// Network is the pod's network that it is about.
 	Network string `json:"network,omitempty"`
-	// Effect is "enforce" if it is refused, "audit" if it would be, were the policy enforced.
+	// Effect is "enforce" if it is refused, "audit" if it would be, were the policy enforced, and
+	// "warn" if it is allowed, but probably not meant.
 	Effect policy.Effect `json:"effect"`
 	Field  string        `json:"field"`
 	// What says what is not allowed.
@@ -34,7 +35,7 @@ type Violation struct {
 
 // String is a line for a terminal, without Allow.
 func (v Violation) String() string {
-	verdict := map[policy.Effect]string{policy.Enforce: "refused", policy.Audit: "audited"}[v.Effect]
+	verdict := map[policy.Effect]string{policy.Enforce: "refused", policy.Audit: "audited", Warn: "warning"}[v.Effect]
 	parts := []string{verdict, strings.ToLower(v.Kind) + " " + v.Namespace + "/" + v.Name}
 	if v.Where != "" {
 		parts[1] += " (" + v.Where + ")"
@@ -64,6 +65,7 @@ func Report(ctx context.Context, in Input) ([]Violation, error) {
 			return nil, err
 		}
 	}
+	warned := r.overlaps()
 	for i := range in.Pods {
 		p := &in.Pods[i]
 		if err := r.object(ctx, Violation{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where}, *p); err != nil {
@@ -79,8 +81,18 @@ func Report(ctx context.Context, in Input) ([]Violation, error) {
 		}
 		v.Allow = judged[0].Remedy(judged[0].Namespace, all...)
 	}
+	for _, o := range warned {
+		v := Violation{Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where}
+		fe := o.failure()
+		v.Effect, v.Field, v.What, v.Key, v.Allow = Warn, "spec.config", fe.Err.Error(), "prefixes", fe.Fix
+		r.found = append(r.found, v)
+	}
 	return r.found, nil
 }
+
+// Warn is the Effect of what the policy allows, and is probably not meant. Its Allow is what would
+// have it apart.
+const Warn policy.Effect = "warn"
 
 // reporter collects violations.
 type reporter struct {
@@ -95,9 +107,12 @@ type reporter struct {
 
 // object adds the violations of a pod that stands for an object.
 func (r *reporter) object(ctx context.Context, object Violation, pod Pod) error {
-	_, judged, err := r.expect(ctx, pod.Pod, pod.File)
+	expected, judged, err := r.expect(ctx, pod.Pod, pod.File)
 	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
 		return err
+	}
+	if nad := r.nad(pod.File, object.Namespace+"/"+object.Name); object.Kind == nadv1.Kind && nad != nil && len(expected) > 0 {
+		r.apart = append(r.apart, apartOf(nad, &expected[len(expected)-1])...)
 	}
 	for i := range judged {
 		j := &judged[i]
