@@ -55,7 +55,7 @@ func TestPolicyReport(t *testing.T) {
 		`audited: networkattachmentdefinition team-b/host (` + objects + ` (document 3)): plugins[0].device: the master is "ens192", and of masters none may be used: tenant's default`,
 		`audited: pod team-b/p (` + objects + ` (document 6)) network default/operators: portMappings[0].hostPort: the port of the node is 22, and of ports 1024-65535 may be asked for: tenant's default`,
 		`to allow all of that, add to "braid": {"policy": [...]}: {"namespaces": ["team-a"], "masters": ["ens224"], "vlans": ["7"]}`,
-		`to allow all of that, add to "braid": {"policy": [...]}: {"namespaces": ["team-b"], "exec": ["host-device"], "masters": ["ens192"], "hostPorts": {"loopback":false,"ports":["1024-65535","22"]}}`,
+		`to allow all of that, add to "braid": {"policy": [...]}: {"namespaces": ["team-b"], "exec": ["host-device"], "masters": ["ens192"], "hostPorts": {"ports":["1024-65535","22"],"loopback":false}}`,
 	} {
 		if rest := strings.Replace(stdout, line+"\n", "", 1); rest == stdout {
 			t.Errorf("no line %s", line)
@@ -91,7 +91,7 @@ func TestPolicyReport(t *testing.T) {
 	// The rules that it says allow all.
 	dir = files(t, map[string]string{"braid.conflist": `{"cniVersion":"1.1.0","name":"braid","plugins":[{"type":"braid",
 		"clusterNetwork":"/etc/cni/net.d/x.conflist","braid":{"policyDefault":"enforce","policy":[{"namespaces": ["team-a"], "masters": ["ens224"], "vlans": ["7"]},
-		{"namespaces": ["team-b"], "exec": ["host-device"], "masters": ["ens192"], "hostPorts": {"loopback":false,"ports":["1024-65535","22"]}}]}}]}`})
+		{"namespaces": ["team-b"], "exec": ["host-device"], "masters": ["ens192"], "hostPorts": {"ports":["1024-65535","22"],"loopback":false}}]}}]}`})
 	if code, stdout, stderr := call(t, "braidctl policy report --config "+dir+"/braid.conflist "+objects); code != exitOK || stdout != "" {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
