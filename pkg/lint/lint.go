@@ -169,13 +169,13 @@ func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding
 
 type checker struct {
 	Input
-	nads     map[string][]*NAD
-	refused  map[*NAD]bool // those that are refused themselves
+	nads    map[string][]*NAD
+	refused map[*NAD]bool // those that are refused themselves
 	// apart are where networks get addresses of which their namespace alone knows.
 	apart []source
 	// labels are what was asked for of namespaces.
-	labels map[string]func() (*metav1.ObjectMeta, error)
-	mu     sync.Mutex // of labels
+	labels   map[string]func() (*metav1.ObjectMeta, error)
+	mu       sync.Mutex // of labels
 	findings []Finding
 }
 

@@ -62,20 +62,6 @@ func Addresses(n *Network) int {
 	return max(j.ranges, len(n.IPs))
 }
 
-// plugins judges the chain.
-func (j *judge) plugins() {
-	for _, m := range strictjson.Members(j.network.Conf) {
-		switch {
-		case m.Key == "plugins":
-			for i, raw := range strictjson.Elements(m.Value) {
-				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(j.network.Runs, i))
-			}
-		case runtimes(strictjson.Fold(m.Key)):
-			j.runtimeKey(m.Key)
-		}
-	}
-}
-
 // judge judges one network.
 type judge struct {
 	rule    *Rule
@@ -88,6 +74,20 @@ type judge struct {
 	inPod bool
 	// ranges counts where addresses come from.
 	ranges int
+}
+
+// plugins judges the chain.
+func (j *judge) plugins() {
+	for _, m := range strictjson.Members(j.network.Conf) {
+		switch {
+		case m.Key == "plugins":
+			for i, raw := range strictjson.Elements(m.Value) {
+				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(j.network.Runs, i))
+			}
+		case runtimes(strictjson.Fold(m.Key)):
+			j.runtimeKey(m.Key)
+		}
+	}
 }
 
 func (j *judge) add(field, key string, allow func(*Rule), format string, args ...any) {
