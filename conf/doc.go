@@ -10,7 +10,7 @@ import (
 	"io/fs"
 )
 
-//go:embed README.md cni crd deploy gke rbac samples
+//go:embed README.md cni crd deploy gke monitoring rbac samples
 var files embed.FS
 
 // Files gives the files by their path below conf/, as in "crd/network-attachment-definition.yaml".

@@ -194,7 +194,7 @@ func TestVariants(t *testing.T) {
 			"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount braid-uninstall"},
 		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
 		"everything": {
-			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
+			args: []string{"--values", "testdata/all.yaml"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug, NodeReadinessRule braid, PodMonitor braid-agent",
 			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, "+
 				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission, webhooks),
 		},

@@ -35,7 +35,7 @@ type reconciled struct {
 func reconciles(t *testing.T) *reconciled {
 	t.Helper()
 	r := &reconciled{rig: newRig(t), clock: time.Now()}
-	dir, err := os.MkdirTemp("/tmp", "cri") // a socket's path may have 107 bytes
+	dir, err := os.MkdirTemp("/tmp", "cri") //nolint:usetesting // a socket needs a short path
 	r.must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a temporary directory
 	socket := filepath.Join(dir, "cri.sock")

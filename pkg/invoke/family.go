@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,7 +108,7 @@ func (p process) is(other process) bool { return p.pid == other.pid && p.started
 
 // marked reports whether a process was started with the mark in its environment.
 func (f *family) marked(pid int, buffer []byte) bool {
-	file, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	file, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
 		return false
 	}
@@ -138,7 +137,7 @@ func processes() (all []process) {
 
 // look reads what the kernel says of a process.
 func look(pid int) (p process, ok bool) {
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return process{}, false
 	}
