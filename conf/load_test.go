@@ -3,6 +3,7 @@ package samples_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,9 @@ var loaders = []struct {
 	{"cilium-values.yaml", func(_ *content, data []byte) error { return loadCiliumValues(data) }},
 	{"cluster.yaml", func(c *content, data []byte) error { return addStrict(&c.clusters, data) }},
 	{"ip-block-*.yaml", func(c *content, data []byte) error { return addStrict(&c.blocks, data) }},
+	// TestDashboard and TestAlerts say what these hold.
+	{"dashboard.json", func(_ *content, data []byte) error { return json.Unmarshal(data, new(map[string]any)) }},
+	{"alerts.yaml", func(_ *content, data []byte) error { return yaml.Unmarshal(data, new(map[string]any)) }},
 	{"*.yaml", (*content).loadObjects},
 }
 
