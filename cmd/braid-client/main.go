@@ -1,7 +1,8 @@
 // Command braid-client is what container runtimes call as "braid" on a node that has the agent: it
 // hands the call to the agent, whose engine is warm. Whatever keeps the agent from it, and all that
 // is no ADD, DEL, CHECK or GC, it becomes braid-full, the CNI plugin beside it, which does the same
-// work alone. It makes no error of its own, unless that one cannot be run.
+// work alone. It makes no error of its own, unless that one cannot be run. Under its own name it
+// knows --version.
 package main
 
 import (
@@ -39,6 +40,10 @@ const (
 func main() { os.Exit(run()) }
 
 func run() int {
+	if filepath.Base(os.Args[0]) == "braid-client" && len(os.Args) == 2 && os.Args[1] == "--version" {
+		os.Stdout.WriteString("braid-client " + buildVersion + "\n") //nolint:errcheck // nobody to tell
+		return 0
+	}
 	command := os.Getenv("CNI_COMMAND")
 	if filepath.Base(os.Args[0]) != "braid" || command != "ADD" && command != "DEL" && command != "CHECK" && command != "GC" {
 		return become()
