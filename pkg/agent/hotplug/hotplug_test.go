@@ -111,8 +111,8 @@ func TestBackOff(t *testing.T) {
 		n.after(time.Minute, "0s p a", "10s p a", "30s p a")
 		n.changes("p", "a") // its events may have changed it; that is no reason to hurry
 		n.after(9*time.Minute, "1m10s p a", "2m30s p a", "5m10s p a")
-		n.changes("p", "b")
 		n.fails["p"] = false
+		n.changes("p", "b")
 		n.after(time.Hour, "10m0s p b")
 	})
 }
