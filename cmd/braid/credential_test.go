@@ -235,7 +235,7 @@ func agentMay() map[string]bool {
 	return map[string]bool{
 		"create serviceaccounts/token kube-system/braid-cni": true,
 		"get pods kube-system/braid-agent-x":                 true,
-		"watch pods":                                         true, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
+		"watch pods": false, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
 		"patch nodes/status": true, "create events": true, "update ipblocks.ipam.braid-cni.io": true, "patch ipblocks/status.ipam.braid-cni.io": true,
 
 		"create serviceaccounts/token kube-system/braid-agent": false, "create serviceaccounts/token kube-system/braid-controller": false,

@@ -50,7 +50,7 @@ func TestTransportProxy(t *testing.T) {
 		asked.Store("")
 		path := filepath.Join(t.TempDir(), "config")
 		writeFile(t, path, testKubeconfig("server: 'https://api.example:6443', proxy-url: '"+proxy.URL+"'", "token: t"))
-		a, err := open(APIOptions{Kubeconfig: path, Timeout: 100 * time.Millisecond})
+		a, err := open(APIOptions{Kubeconfig: path, Timeout: 2 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
