@@ -71,8 +71,10 @@ func start() (*lab.Cluster, error) {
 	}
 	// The API server asks the controller's pods about pods and NADs.
 	for _, n := range c.Nodes() {
-		if _, err := c.Run(context.Background(), "ip", "route", "add", podsOf(n), "via", n.Address); err != nil {
-			return nil, errors.Join(err, c.Stop())
+		for _, pods := range []string{podsOf(n), other(podsOf(n))} {
+			if _, err := c.Run(context.Background(), "ip", "route", "add", pods, "via", n.Address); err != nil {
+				return nil, errors.Join(err, c.Stop())
+			}
 		}
 	}
 	return c, nil
@@ -86,6 +88,11 @@ func podsOf(n *lab.Node) string {
 // ofNode is a default network for one node.
 func ofNode(n *lab.Node, network string) string {
 	return strings.ReplaceAll(network, "10.244.0.0/16", podsOf(n))
+}
+
+// other is a default network that takes the place of another: its bridge and its addresses.
+func other(network string) string {
+	return strings.NewReplacer("cni0", "cni9", "10.244.", "10.245.").Replace(network)
 }
 
 // create makes a pod, as a controller of Kubernetes does: if the API server could not have it judged,
@@ -346,8 +353,7 @@ func TestPrivateDirectory(t *testing.T) {
 		r.pod(name, n.Name)
 		names = append(names, name)
 	}
-	again := strings.NewReplacer("cni0", "cni9", "10.244.", "10.245.").Replace(defaultNetwork)
-	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(again), 0o644))
+	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(other(ofNode(n, defaultNetwork))), 0o644))
 	r.eventually("what its agent wrote is moved", r.moved)
 	pod := r.pod("private-again", n.Name)
 	if ip := pod.Status.PodIP; !strings.HasPrefix(ip, "10.245.") {
