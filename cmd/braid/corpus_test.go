@@ -183,7 +183,7 @@ func (o outcome) ofTenant(t *testing.T, f corpus.File) {
 	case reason == string(failure.PolicyRefused):
 		_, text, found := strings.Cut(failed.Msg, `add to "braid": {"policy": [...]}: `)
 		var rule map[string]any
-		if err := json.Unmarshal([]byte(text), &rule); !found || err != nil || !strings.Contains(failed.Msg, "tenant's default") {
+		if err := json.Unmarshal([]byte(text), &rule); !found || err != nil || !strings.Contains(failed.Msg, "namespace "+f.NAD.Namespace) && !strings.Contains(failed.Msg, "tenant's default") {
 			t.Fatalf("it does not say what would allow it: %s", failed.Msg)
 		}
 		c.allow(rule)

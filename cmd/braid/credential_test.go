@@ -235,9 +235,10 @@ func agentMay() map[string]bool {
 	return map[string]bool{
 		"create serviceaccounts/token kube-system/braid-cni": true,
 		"get pods kube-system/braid-agent-x":                 true,
-		"watch pods": false, "watch nodes": true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
+		"watch nodes":                                        true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
 		"patch nodes/status": true, "create events": true, "update ipblocks.ipam.braid-cni.io": true, "patch ipblocks/status.ipam.braid-cni.io": true,
 
+		"watch pods": false,
 		"create serviceaccounts/token kube-system/braid-agent": false, "create serviceaccounts/token kube-system/braid-controller": false,
 		"create serviceaccounts/token default/braid-cni": false, "get serviceaccounts kube-system/braid-cni": false, "list serviceaccounts kube-system/": false,
 		"get pods": false, "get daemonsets.apps kube-system/braid-agent": false, "patch daemonsets.apps kube-system/braid-agent": false,

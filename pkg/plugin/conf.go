@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/braid-cni/braid/pkg/attachment"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -38,10 +39,15 @@ func Protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
 
-// NotAllowed is that an operator's rule does not allow what the key field of the configuration asks
-// for.
-func NotAllowed(field string, err error, fix string) error {
-	return &failure.Error{Reason: failure.PolicyRefused, Field: field, Err: err, Fix: fix}
+// NotAllowed is that no rule of the policy allows what the key field of the configuration asks for.
+// The error ends with the rule that would: the value for this key of the policy. The fix is what the
+// author of the network can do.
+func NotAllowed(field string, err error, fix string, limits *attachment.Limits, key string, value any) error {
+	rule := fmt.Sprintf(`{"namespaces": [%s], "%s": %s}`, strictjson.Marshal(limits.Namespace), key, strictjson.Marshal(value))
+	return &failure.Error{
+		Reason: failure.PolicyRefused, Field: field, Err: err,
+		Fix: fix + `, or let the operator change the rule of the namespace, or add to "braid": {"policy": [...]}: ` + rule,
+	}
 }
 
 // decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says

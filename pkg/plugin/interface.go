@@ -42,7 +42,7 @@ func (r *Request) mayHave(ips []*types100.IPConfig) error {
 		}
 		if may, _ := r.Limits.MayAddress(addr); !may {
 			return NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", addr, r.Limits.Namespace),
-				"choose another subnet, or let the node's operator allow this one")
+				"choose another subnet", r.Limits, "prefixes", []string{addr.Masked().String()})
 		}
 	}
 	return nil

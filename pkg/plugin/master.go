@@ -67,7 +67,7 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 	}
 	if names := append([]string{link.Name}, link.AltNames...); !inPod && !req.Limits.MayBeMaster(names...) {
 		return nil, NotAllowed("master", fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, req.Limits.Namespace),
-			"choose another master, or let the node's operator allow this one")
+			"choose another master", req.Limits, "masters", []string{link.Name})
 	}
 	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
 	return lower, lower.bears(mtu)

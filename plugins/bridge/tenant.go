@@ -86,7 +86,7 @@ func (a *attachment) mayJoin(bridge *nl.Bridge) error {
 		return nil
 	}
 	return plugin.NotAllowed("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
-		"choose another bridge, or let the node's operator allow this one")
+		"choose another bridge", a.Limits, "bridges", []string{name})
 }
 
 // claim names the namespace that a bridge was made for, which is not known while it has no alias.
@@ -170,7 +170,7 @@ func (a *attachment) judgePrefix(ctx context.Context, gateway netip.Prefix, rout
 	may, named := a.Limits.MayAddress(gateway)
 	if !may {
 		return plugin.NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
-			"choose another subnet, or let the node's operator allow this one")
+			"choose another subnet", a.Limits, "prefixes", []string{gateway.Masked().String()})
 	}
 	hasDefault := false
 	for _, r := range routes {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -64,7 +65,7 @@ func (w *work) mayMap(limits *attachment.Limits) error {
 		switch {
 		case !limits.MayMap(f.hostPort):
 			return plugin.NotAllowed(f.key()+".hostPort", fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
-				"choose another hostPort, or let the node's operator allow this one")
+				"choose another hostPort", limits, "hostPorts", map[string][]string{"ports": {strconv.Itoa(int(f.hostPort))}})
 		case f.hostIP.IsLoopback() && !limits.MayMapLoopback():
 			return plugin.Protected(f.key()+".hostIP", fmt.Errorf("%s is for the node's own processes", f),
 				"leave hostIP out, or let the node's operator write this network")
