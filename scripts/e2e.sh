@@ -43,7 +43,7 @@ say "2/3 pods on a real node ($SECONDS s so far)"
 # One package at a time: each has a cluster of its own. Clusters are new each time, so a result is
 # never taken from the cache.
 "$gotestsum" --format testname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/e2e.json" -- \
-	-count 1 -p 1 -timeout 30m ./e2e ./e2e/install ./e2e/churn ./e2e/lab "$@" || failed=1
+	-count 1 -p 1 -timeout 45m ./e2e ./e2e/install ./e2e/churn ./e2e/lab "$@" || failed=1
 
 mkdir -p .cache
 mv "$work/e2e.json" .cache/e2e.json

@@ -33,9 +33,9 @@ elif [ "${1-}" = --in-uml ]; then
 	# Static and without the race detector: one slow CPU, and the machine's C library may not suit
 	# the other kernel.
 	go test -c -o "$binary" "$package"
-	go tool test2json -t -p "$package" scripts/uml.sh --timeout 300 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
+	go tool test2json -t -p "$package" scripts/uml.sh --timeout 900 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
 		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env BRAID_BINARY="$BRAID_BINARY" --env BRAID_WEAKENED="$BRAID_WEAKENED" --env GOFLAGS="${GOFLAGS-}" -- \
-		"$binary" -test.v=test2json -test.timeout 280s -test.run "$pattern" >"$binary.json" || code=1
+		"$binary" -test.v=test2json -test.timeout 880s -test.run "$pattern" >"$binary.json" || code=1
 	flock "$work/begun" cat "$binary.json"
 	exit "$code"
 fi
@@ -78,7 +78,7 @@ export BRAID_BINARY=$work/bin/braid BRAID_WEAKENED=$work/weakened
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"
 TMPDIR=$memory CGO_ENABLED=1 "$gotestsum" --format pkgname --format-hide-empty-pkg --hide-summary skipped,output --jsonfile "$work/native.json" -- \
-	-race -vet=off -p 4 -parallel 4 -timeout 20m "${packages[@]}" || failed=1 # vet is one of the linters; tests wait much of their time
+	-race -vet=off -p 4 -parallel 4 -timeout 30m "${packages[@]}" || failed=1 # vet is one of the linters; tests wait much of their time
 wait "$lab" || failed=1
 
 "$work/testsummary" lacking "$work/native.json" >"$work/lacking"
