@@ -18,7 +18,7 @@ func ExampleLoad() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(c.StateDir, c.GlobalNamespaces, c.Policy.SecondaryDefaultRoute)
+	fmt.Println(c.StateDir, c.GlobalNamespaces, c.SecondaryDefaultRoute)
 	_, err = conf.Load([]byte(`{"cniVersion": "1.1.0", "type": "braid", "braid": {"stateDirs": "/run"}}`))
 	fmt.Println(err != nil)
 	// Output:

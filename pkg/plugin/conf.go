@@ -43,7 +43,7 @@ func Protected(field string, err error, fix string) error {
 // The error ends with the rule that would: the value for this key of the policy. The fix is what the
 // author of the network can do.
 func NotAllowed(field string, err error, fix string, limits *attachment.Limits, key string, value any) error {
-	rule := fmt.Sprintf(`{"namespaces": [%s], "%s": %s}`, strictjson.Marshal(limits.Namespace), key, strictjson.Marshal(value))
+	rule := fmt.Sprintf(`{"namespaces": [%q], %q: %s}`, limits.Namespace, key, strictjson.Marshal(value))
 	return &failure.Error{
 		Reason: failure.PolicyRefused, Field: field, Err: err,
 		Fix: fix + `, or let the operator change the rule of the namespace, or add to "braid": {"policy": [...]}: ` + rule,
