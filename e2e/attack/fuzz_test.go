@@ -126,18 +126,20 @@ func FuzzConfiguration(f *testing.F) {
 
 // words are values that attackers would write, and keys whose values become paths, names and plugins.
 func words() (values, keys []string) {
-	return []string{
-			"DIR/outside", "DIR/outside/secret", "DIR/outside/new", "DIR/data", "DIR/data/link", "DIR/data/link/x", "DIR/data/../outside", "DIR/data/new", "LOG/link/x", "LOG/file",
-			"LOG/new", "/var/log/../..DIR/outside/x", "/proc/1/environ", "/proc/self/root/DIR/outside", "/dev/null", "/etc/shadow", "/etc/cni/net.d/x", "../outside", "..", ".", "/", "",
-			"fake", "tool", "mine", "braid", "multus", "../../outside/mine", "bridge", "macvlan", "host-local", "whereabouts", "static", "tuning", "portmap", "sbr", "ipvlan", "passthru",
-			"nic0", "cni0", "br-admin", "br-team", "lo", "all", "../../x", "10.96.0.0/24", "10.77.0.0/24", "8.8.8.0/24", "fd00:77::/64", "10.77.0.9", "1.0.0", "0.3.1", "1.1.0",
-			"net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/all/forwarding", "kernel.core_pattern", "passthru", "a\x00b", "\x1b[2J", "x",
-		}, []string{
-			"type", "name", "ipam", "delegate", "delegates", "plugins", "dataDir", "DATADIR", "resolvConf", "re\u017folvConf", "log_file", "logFile", "log_file_path", "LOG_FILE",
-			"configuration_path", "kubernetes", "kubeconfig", "\u212aubeconfig", "binDir", "confDir", "cniDir", "stateDir", "braid", "manifests", "bridge", "master", "device", "mode",
-			"sysctl", "args", "cni", "ips", "mac", "runtimeConfig", "CNIDeviceInfoFile", "portMappings", "capabilities", "prevResult", "network_name", "subnet", "range", "ranges",
-			"ipRanges", "gateway", "routes", "dns", "backend", "ipMasq", "ipMasqBackend", "isGateway", "forceAddress", "vlan", "mtu", "cniVersion", "chainName", "x",
-		}
+	values = []string{
+		"DIR/outside", "DIR/outside/secret", "DIR/outside/new", "DIR/data", "DIR/data/link", "DIR/data/link/x", "DIR/data/../outside", "DIR/data/new", "LOG/link/x", "LOG/file",
+		"LOG/new", "/var/log/../..DIR/outside/x", "/proc/1/environ", "/proc/self/root/DIR/outside", "/dev/null", "/etc/shadow", "/etc/cni/net.d/x", "../outside", "..", ".", "/", "",
+		"fake", "tool", "mine", "braid", "multus", "../../outside/mine", "bridge", "macvlan", "host-local", "whereabouts", "static", "tuning", "portmap", "sbr", "ipvlan", "passthru",
+		"nic0", "cni0", "br-admin", "br-team", "lo", "all", "../../x", "10.96.0.0/24", "10.77.0.0/24", "8.8.8.0/24", "fd00:77::/64", "10.77.0.9", "1.0.0", "0.3.1", "1.1.0",
+		"net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/all/forwarding", "kernel.core_pattern", "passthru", "a\x00b", "\x1b[2J", "x",
+	}
+	keys = []string{
+		"type", "name", "ipam", "delegate", "delegates", "plugins", "dataDir", "DATADIR", "resolvConf", "re\u017folvConf", "log_file", "logFile", "log_file_path", "LOG_FILE",
+		"configuration_path", "kubernetes", "kubeconfig", "\u212aubeconfig", "binDir", "confDir", "cniDir", "stateDir", "braid", "manifests", "bridge", "master", "device", "mode",
+		"sysctl", "args", "cni", "ips", "mac", "runtimeConfig", "CNIDeviceInfoFile", "portMappings", "capabilities", "prevResult", "network_name", "subnet", "range", "ranges",
+		"ipRanges", "gateway", "routes", "dns", "backend", "ipMasq", "ipMasqBackend", "isGateway", "forceAddress", "vlan", "mtu", "cniVersion", "chainName", "x",
+	}
+	return values, keys
 }
 
 // mutated is a configuration in which some of the values and keys are others, as the script says,
