@@ -20,7 +20,8 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// Add attaches the sandbox to all its networks and publishes their status. It gives the result of the default network.
+// Add attaches the sandbox to all its networks and publishes their status. It gives the result of
+// the default network.
 func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, err error) {
 	err = e.operate(ctx, Add, req, func(ctx context.Context, events *events) error {
 		defer e.tend(ctx)
@@ -90,17 +91,20 @@ func (e *Engine) ready() error {
 	}
 	if _, err := os.Stat(e.Node.ReadinessIndicatorFile); err != nil {
 		return &failure.Error{
-			Reason: failure.NotReady, Field: "readinessindicatorfile", Err: fmt.Errorf("the default network is not ready: %w", err),
+			Reason: failure.NotReady, Field: "readinessindicatorfile",
+			Err: fmt.Errorf("the default network is not ready: %w", err),
 			Fix: "see whether the default network's own pod runs on this node",
 		}
 	}
 	return nil
 }
 
-// clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed first. A sandbox whose ADD
-// was finished is refused (CNI 1.1 "ADD": a second one without DEL is an error), unless it may have been this very ADD: then its
-// result is returned.
-func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *sandbox) (types.Result, error) {
+// clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed
+// first. A sandbox whose ADD was finished is refused (CNI 1.1 "ADD": a second one without DEL is an
+// error), unless it may have been this very ADD: then its result is returned.
+func (e *Engine) clearUnfinished(
+	ctx context.Context, req *Request, sandbox *sandbox,
+) (types.Result, error) {
 	rec, err := sandbox.Load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -112,11 +116,13 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *san
 	case rec.Complete:
 		return nil, &failure.Error{
 			Reason: failure.InterfaceConflict, Interface: req.IfName,
-			Err: fmt.Errorf("container %s was attached already, at %s", req.ContainerID, rec.Created.Format(time.RFC3339)),
+			Err: fmt.Errorf("container %s was attached already, at %s",
+				req.ContainerID, rec.Created.Format(time.RFC3339)),
 			Fix: "a DEL must come before another ADD of the same container",
 		}
 	}
-	e.Log.WarnContext(ctx, "removing what an unfinished ADD left", "container", req.ContainerID, "begun", rec.Created)
+	e.Log.WarnContext(ctx, "removing what an unfinished ADD left",
+		"container", req.ContainerID, "begun", rec.Created)
 	// Where that was may be another namespace than that of this ADD.
 	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID), sandbox, rec); err != nil {
 		return nil, fmt.Errorf("remove what an unfinished ADD left: %w", err)
@@ -127,7 +133,9 @@ func (e *Engine) clearUnfinished(ctx context.Context, req *Request, sandbox *san
 }
 
 // finished returns the recorded result of an ADD whose caller did not get it.
-func (e *Engine) finished(ctx context.Context, req *Request, rec *record.Record) (types.Result, error) {
+func (e *Engine) finished(
+	ctx context.Context, req *Request, rec *record.Record,
+) (types.Result, error) {
 	id, err := e.identify(req.NetNS)
 	if err != nil {
 		return nil, err
@@ -136,26 +144,31 @@ func (e *Engine) finished(ctx context.Context, req *Request, rec *record.Record)
 	if at < 0 || id != rec.NetNSID {
 		return nil, &failure.Error{
 			Reason: failure.InterfaceConflict, Interface: req.IfName,
-			Err: fmt.Errorf("container %s was attached already, in another network namespace", req.ContainerID),
+			Err: fmt.Errorf("container %s was attached already, in another network namespace",
+				req.ContainerID),
 			Fix: "a DEL must come before another ADD of the same container",
 		}
 	}
-	e.Log.InfoContext(ctx, "the ADD was finished, and its result is repeated", "container", req.ContainerID, "begun", rec.Created)
+	e.Log.InfoContext(ctx, "the ADD was finished, and its result is repeated",
+		"container", req.ContainerID, "begun", rec.Created)
 	return decodeResult(rec.Attachments[at].Result)
 }
 
-// namesFree refuses interface names that exist already (CNI 1.1 "ADD"). It is looked up before the first change, so that the
-// roll-back never removes a link that was not made here.
+// namesFree refuses interface names that exist already (CNI 1.1 "ADD"). It is looked up before the
+// first change, so that the roll-back never removes a link that was not made here.
 func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan.Attachment) error {
 	links, err := e.Namespaces.Links(ctx, req.NetNS)
 	if err != nil {
-		return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("list links: %w", err)}
+		return &failure.Error{
+			Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("list links: %w", err),
+		}
 	}
 	for _, a := range attachments {
 		if _, taken := links[a.IfName]; taken {
 			return &failure.Error{
 				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
-				Err: fmt.Errorf("the sandbox has a link of this name already"), Fix: "choose another interface name in the pod's annotation",
+				Err: fmt.Errorf("the sandbox has a link of this name already"),
+				Fix: "choose another interface name in the pod's annotation",
 			}
 		}
 	}
@@ -164,7 +177,9 @@ func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan
 
 // noteIndexes notes the indexes of the attachments' links in the record, where hot-plug may need
 // them: whoever works in the pod may give the links other names.
-func (e *Engine) noteIndexes(ctx context.Context, req *Request, attachments []record.Attachment) error {
+func (e *Engine) noteIndexes(
+	ctx context.Context, req *Request, attachments []record.Attachment,
+) error {
 	if !e.Node.HotPlug {
 		return nil
 	}
@@ -190,13 +205,19 @@ func (e *Engine) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.
 	return resolve.Permit(judged, attachments)
 }
 
-// begin gives the record of what will be done, which the first attachment saves. The networks are remembered before.
-func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment) (*record.Record, error) {
+// begin gives the record of what will be done, which the first attachment saves. The networks are
+// remembered before.
+func (e *Engine) begin(
+	sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment,
+) (*record.Record, error) {
 	id, err := e.identify(req.NetNS)
 	if err != nil {
 		return nil, err
 	}
-	rec := &record.Record{NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Runtime: req.Runtime, Places: e.placesOf(req)}
+	rec := &record.Record{
+		NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Runtime: req.Runtime,
+		Places: e.placesOf(req),
+	}
 	if pod != nil {
 		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	}
@@ -205,7 +226,9 @@ func (e *Engine) begin(sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, a
 	}
 	rec.Attachments = append(rec.Attachments, sandbox.owed...)
 	for _, a := range attachments {
-		err := e.trace("remember network "+a.Name, func() error { return sandbox.Remember(a, rec.Places) })
+		err := e.trace("remember network "+a.Name, func() error {
+			return sandbox.Remember(a, rec.Places)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -217,8 +240,12 @@ func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
 	return e.trace("record "+what, func() error { return sandbox.Save(rec) })
 }
 
-// attachAll makes all attachments, moves the default route and publishes the status. At the end the record is complete.
-func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, events *events) (types.Result, error) {
+// attachAll makes all attachments, moves the default route and publishes the status. At the end the
+// record is complete.
+func (e *Engine) attachAll(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta,
+	events *events,
+) (types.Result, error) {
 	results := make([]status.Result, 0, len(rec.Attachments))
 	routing := &routing{engine: e, req: req, sandbox: sandbox}
 	for i := range len(rec.Attachments) - len(sandbox.owed) {
@@ -257,10 +284,12 @@ func (e *Engine) attachAll(ctx context.Context, req *Request, sandbox *sandbox, 
 	return results[0].CNI, nil
 }
 
-// moveDefaultRoutes gives the default route to the attachments that the pod chose (NPWG v1.3 s.4.1.2.1.9). It is not undone on
-// failure: the routes go with the links that the roll-back removes, and those that were replaced belong to the sandbox, which
-// the runtime throws away.
-func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []status.Result) error {
+// moveDefaultRoutes gives the default route to the attachments that the pod chose (NPWG v1.3
+// s.4.1.2.1.9). It is not undone on failure: the routes go with the links that the roll-back
+// removes, and those that were replaced belong to the sandbox, which the runtime throws away.
+func (e *Engine) moveDefaultRoutes(
+	ctx context.Context, req *Request, results []status.Result,
+) error {
 	for _, r := range results {
 		if !r.Attachment.WantsDefaultRoute {
 			continue
@@ -279,21 +308,27 @@ func (e *Engine) moveDefaultRoutes(ctx context.Context, req *Request, results []
 	return nil
 }
 
-// publish writes the network-status annotation, and meanwhile an event for each attachment: only now will none of them be taken back because
-// another fails.
-func (e *Engine) publish(ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events) error {
+// publish writes the network-status annotation, and meanwhile an event for each attachment: only
+// now will none of them be taken back because another fails.
+func (e *Engine) publish(
+	ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events,
+) error {
 	for _, r := range results {
 		events.attached(r)
 	}
 	return e.writeStatus(ctx, pod, status.Build(results))
 }
 
-// rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the runtime sends.
-func (e *Engine) rollBack(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error) error {
+// rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the
+// runtime sends.
+func (e *Engine) rollBack(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error,
+) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.Node.Timeouts.Rollback)
 	defer cancel()
 	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
-		e.Log.ErrorContext(ctx, "roll-back left something for DEL", "container", req.ContainerID, "error", err)
+		e.Log.ErrorContext(ctx, "roll-back left something for DEL",
+			"container", req.ContainerID, "error", err)
 		return fmt.Errorf("%w (and the roll-back is not complete; DEL will go on with it)", cause)
 	}
 	return cause

@@ -12,10 +12,14 @@ import (
 	"github.com/braid-cni/braid/pkg/resolve"
 )
 
-// holdAddresses holds an ADD to the addresses that the rules allow the networks of a namespace on this
-// node, by what is recorded. The record is saved before it counts, so that of two ADDs at the same
-// time each sees the other: too many are never attached, but both may be refused, and come again.
-func (e *Engine) holdAddresses(ctx context.Context, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta, attachments []plan.Attachment) error {
+// holdAddresses holds an ADD to the addresses that the rules allow the networks of a namespace on
+// this node, by what is recorded. The record is saved before it counts, so that of two ADDs at the
+// same time each sees the other: too many are never attached, but both may be refused, and come
+// again.
+func (e *Engine) holdAddresses(
+	ctx context.Context, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta,
+	attachments []plan.Attachment,
+) error {
 	resolver := e.resolver()
 	bounds := resolver.Bounds(attachments)
 	if len(bounds) == 0 {
@@ -26,7 +30,8 @@ func (e *Engine) holdAddresses(ctx context.Context, sandbox *sandbox, rec *recor
 	}
 	records, err := e.Records.Read()
 	if err != nil {
-		e.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted", "error", err)
+		e.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted",
+			"error", err)
 	}
 	have := map[string]int{}
 	for _, r := range records {

@@ -22,15 +22,16 @@ func NewRequest(args *skel.CmdArgs, call *conf.Call) (*Request, error) {
 		return nil, err
 	}
 	return &Request{
-		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs, Path: filepath.SplitList(args.Path), Call: call,
+		ContainerID: args.ContainerID, NetNS: args.Netns, IfName: args.IfName, Args: pairs,
+		Path: filepath.SplitList(args.Path), Call: call,
 	}, nil
 }
 
 // maxArgs bounds CNI_ARGS, in bytes.
 const maxArgs = 8 << 10
 
-// parseArgs reads CNI_ARGS, "KEY=VALUE;KEY=VALUE". Kubernetes' own keys imply IgnoreUnknown=1: plugins that do not know them
-// would refuse them (CNI conventions, "CNI_ARGS").
+// parseArgs reads CNI_ARGS, "KEY=VALUE;KEY=VALUE". Kubernetes' own keys imply IgnoreUnknown=1:
+// plugins that do not know them would refuse them (CNI conventions, "CNI_ARGS").
 func parseArgs(args string) ([][2]string, error) {
 	if len(args) > maxArgs {
 		return nil, badArgs(fmt.Errorf("%d bytes, at most %d are allowed", len(args), maxArgs))
@@ -49,7 +50,9 @@ func parseArgs(args string) ([][2]string, error) {
 		}
 		pairs = append(pairs, [2]string{key, value})
 	}
-	kubernetes := slices.ContainsFunc(pairs, func(p [2]string) bool { return strings.HasPrefix(p[0], "K8S_") })
+	kubernetes := slices.ContainsFunc(pairs, func(p [2]string) bool {
+		return strings.HasPrefix(p[0], "K8S_")
+	})
 	if kubernetes && arg(pairs, "IgnoreUnknown") == "" {
 		pairs = append([][2]string{{"IgnoreUnknown", "1"}}, pairs...)
 	}
@@ -69,7 +72,8 @@ func arg(args [][2]string, key string) string {
 	return ""
 }
 
-// podOf gives the pod that the runtime names, both empty if it names none. They become parts of API paths and of file names.
+// podOf gives the pod that the runtime names, both empty if it names none. They become parts of API
+// paths and of file names.
 func podOf(args [][2]string) (namespace, name string, err error) {
 	namespace, name = arg(args, "K8S_POD_NAMESPACE"), arg(args, "K8S_POD_NAME")
 	if namespace == "" && name == "" {

@@ -30,9 +30,13 @@ const deviceInfoCapability = "CNIDeviceInfoFile"
 
 // attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved
 // before it, as attempted; what it gave is saved with the next change.
-func (e *Engine) attach(ctx context.Context, routing *routing, rec *record.Record, i int) (made status.Result, err error) {
+func (e *Engine) attach(
+	ctx context.Context, routing *routing, rec *record.Record, i int,
+) (made status.Result, err error) {
 	req, a := routing.req, &rec.Attachments[i]
-	defer func(start time.Time) { e.chainDone(ctx, Add, routing.sandbox, rec.Pod, &a.Attachment, start, err) }(time.Now())
+	defer func(start time.Time) {
+		e.chainDone(ctx, Add, routing.sandbox, rec.Pod, &a.Attachment, start, err)
+	}(time.Now())
 	if err := routing.before(ctx, &a.Attachment); err != nil {
 		return status.Result{}, chainError(err, &a.Attachment)
 	}
@@ -87,7 +91,9 @@ func decodeResult(data json.RawMessage) (types.Result, error) {
 	return result, nil
 }
 
-func (e *Engine) addChain(ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment) (types.Result, error) {
+func (e *Engine) addChain(
+	ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment,
+) (types.Result, error) {
 	chain, err := e.chain(req, sandbox, a, req.NetNS)
 	if err != nil {
 		return nil, err
@@ -122,13 +128,16 @@ type chain struct {
 	calls *counted
 }
 
-func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns string) (*chain, error) {
+func (e *Engine) chain(
+	req *Request, sandbox *sandbox, a *plan.Attachment, netns string,
+) (*chain, error) {
 	list, err := sandbox.list(a)
 	if err != nil {
 		return nil, err
 	}
 	rt := &libcni.RuntimeConf{
-		ContainerID: req.ContainerID, NetNS: netns, IfName: a.IfName, Args: a.Args, CapabilityArgs: map[string]any{},
+		ContainerID: req.ContainerID, NetNS: netns, IfName: a.IfName, Args: a.Args,
+		CapabilityArgs: map[string]any{},
 	}
 	for capability, value := range a.RuntimeConfig {
 		rt.CapabilityArgs[capability] = value
@@ -136,17 +145,22 @@ func (e *Engine) chain(req *Request, sandbox *sandbox, a *plan.Attachment, netns
 	if a.DeviceInfo {
 		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
 	}
-	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a, req.places.DataRoots)
+	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a,
+		req.places.DataRoots)
 	calls := &counted{Exec: exec}
 	return &chain{cni: e.chains(req, calls), known: known, list: list, rt: rt, calls: calls}, nil
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an
-// attachment on the terms of its ADD; dataRoots are that one's. libcni gets the list that it returns,
-// and knows it as that.
-func asMade(exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment, dataRoots []string) (*libcni.NetworkConfigList, cniinvoke.Exec) {
+// attachment on the terms of its ADD; dataRoots are that one's. libcni gets the list that it
+// returns, and knows it as that.
+func asMade(
+	exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment,
+	dataRoots []string,
+) (*libcni.NetworkConfigList, cniinvoke.Exec) {
 	known, exec := invoke.Written(exec, list, as)
-	return known, invoke.Under(exec, invoke.Terms{Chosen: a.InProcess, Limits: a.Limits, DataRoots: dataRoots})
+	return known, invoke.Under(exec,
+		invoke.Terms{Chosen: a.InProcess, Limits: a.Limits, DataRoots: dataRoots})
 }
 
 // What to look at when a plugin has failed and does not say itself what can be done.
@@ -192,7 +206,9 @@ func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) er
 	if _, _, found, ierr := e.Interiors.Interface(ctx, nodeNS, master); found || ierr != nil {
 		return chainError(err, a)
 	}
-	return adviceError(err, a, fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(master)))
+	return adviceError(err, a,
+		fmt.Sprintf("see that this node has the master interface %s, or correct the network's "+
+			"configuration", strictjson.Quote(master)))
 }
 
 // nodeNS is the network namespace of this process, the node's.
@@ -210,7 +226,8 @@ func masterOf(a *plan.Attachment, plugin string) string {
 		var inPod bool
 		config := list.Plugin(i)
 		if pluginType == plugin && json.Unmarshal(config["master"], &master) == nil &&
-			(config["linkInContainer"] == nil || json.Unmarshal(config["linkInContainer"], &inPod) == nil) && !inPod {
+			(config["linkInContainer"] == nil || json.Unmarshal(config["linkInContainer"], &inPod) == nil) &&
+			!inPod {
 			return master
 		}
 	}
@@ -238,7 +255,9 @@ func (e *Engine) deviceInfo(req *Request, a *plan.Attachment) (*nadv1.DeviceInfo
 	}
 	info, err := status.LoadDeviceInfo(file)
 	if err != nil {
-		return nil, &failure.Error{Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName, Err: err}
+		return nil, &failure.Error{
+			Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName, Err: err,
+		}
 	}
 	return info, nil
 }
@@ -270,8 +289,10 @@ func gatewaysOf(r status.Result) ([]netip.Addr, error) {
 	}
 	if len(gateways) == 0 {
 		return nil, &failure.Error{
-			Reason: failure.DefaultRouteFailed, NAD: r.Attachment.Name, Interface: r.Attachment.IfName, Field: "default-route",
-			Err: errors.New("the network has no gateway of its own"), Fix: `name one: "default-route": ["192.0.2.1"]`,
+			Reason: failure.DefaultRouteFailed, NAD: r.Attachment.Name, Interface: r.Attachment.IfName,
+			Field: "default-route",
+			Err:   errors.New("the network has no gateway of its own"),
+			Fix:   `name one: "default-route": ["192.0.2.1"]`,
 		}
 	}
 	return gateways, nil

@@ -44,10 +44,12 @@ func cacheName(network, containerID, ifName string) string {
 
 // cachePath is where libcni keeps the entry of an attachment.
 func (e *Engine) cachePath(req *Request, a *plan.Attachment) string {
-	return filepath.Join(e.cacheDir(req), cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
+	return filepath.Join(e.cacheDir(req),
+		cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
 }
 
-// clearCache makes way for libcni, which would write through a link that is in the place of the entry.
+// clearCache makes way for libcni, which would write through a link that is in the place of the
+// entry.
 func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
 	path := e.cachePath(req, a)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -56,17 +58,20 @@ func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
 	return e.trace("clear cache "+a.IfName, func() error { return cacheFailed(os.RemoveAll(path)) })
 }
 
-// restoreCache sees to it that libcni finds the result of the ADD, which it passes to CHECK and DEL as prevResult (CNI 1.1
-// "DEL"). libcni writes its cache in place and reads a truncated file as "no result"; the record has it as well, and counts.
-// Of an ADD that was killed before the result was recorded, the entry is all there is; it is only kept from not being a file.
+// restoreCache sees to it that libcni finds the result of the ADD, which it passes to CHECK and DEL
+// as prevResult (CNI 1.1 "DEL"). libcni writes its cache in place and reads a truncated file as "no
+// result"; the record has it as well, and counts. Of an ADD that was killed before the result was
+// recorded, the entry is all there is; it is only kept from not being a file.
 func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) error {
 	path := e.cachePath(req, &a.Attachment)
-	if info, err := os.Lstat(path); err == nil && (!info.Mode().IsRegular() || info.Size() > cnicache.MaxEntry) {
+	info, err := os.Lstat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > cnicache.MaxEntry) {
 		if err := e.clearCache(req, &a.Attachment); err != nil {
 			return err
 		}
 	}
-	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" || cached(path, c, a) {
+	if a.State != record.Added || len(a.Result) == 0 || string(a.Result) == "null" ||
+		cached(path, c, a) {
 		return nil
 	}
 	capabilities, err := json.Marshal(c.rt.CapabilityArgs)
@@ -74,8 +79,9 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 		return fmt.Errorf("encode capabilities: %w", err)
 	}
 	entry := cnicache.Entry{
-		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName, NetworkName: c.known.Name,
-		NetNS: c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
+		Kind: libcni.CNICacheV1, ContainerID: c.rt.ContainerID, Config: a.Conf, IfName: a.IfName,
+		NetworkName: c.known.Name,
+		NetNS:       c.rt.NetNS, CNIArgs: a.Args, CapabilityArgs: capabilities, Result: a.Result,
 	}
 	data, err := json.Marshal(entry)
 	if err != nil {
@@ -91,7 +97,8 @@ func cached(path string, c *chain, a *record.Attachment) bool {
 		Kind   string          `json:"kind"`
 		Result json.RawMessage `json:"result"`
 	}
-	if data, err := hostfile.Read(path, cnicache.MaxEntry); err != nil || json.Unmarshal(data, &entry) != nil {
+	data, err := hostfile.Read(path, cnicache.MaxEntry)
+	if err != nil || json.Unmarshal(data, &entry) != nil {
 		return false
 	}
 	if entry.Kind == libcni.CNICacheV1 && bytes.Equal(entry.Result, a.Result) {
@@ -101,33 +108,41 @@ func cached(path string, c *chain, a *record.Attachment) bool {
 	if err != nil || result == nil {
 		return false
 	}
-	data, err := json.Marshal(result)
+	data, err = json.Marshal(result)
 	return err == nil && bytes.Equal(data, a.Result)
 }
 
-// replaceCache writes in place, as libcni does: a file under another name would be an entry of its own for libcni.
+// replaceCache writes in place, as libcni does: a file under another name would be an entry of its
+// own for libcni.
 func replaceCache(path string, data []byte) error {
-	return cacheFailed(errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.RemoveAll(path), os.WriteFile(path, data, 0o600)))
+	return cacheFailed(errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.RemoveAll(path),
+		os.WriteFile(path, data, 0o600)))
 }
 
 func cacheFailed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("write result cache: %w", err)}
+	return &failure.Error{
+		Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("write result cache: %w", err),
+	}
 }
 
-// cachedAttachments are the sandbox's attachments as libcni's cache has them, the default network first: what a lost or damaged
-// record can be replaced with. An entry that is damaged still says by its name which network it is of; what that is, the node
-// remembers. Entries of networks that it does not remember are given as lost.
-func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachments []record.Attachment, lost []string, err error) {
+// cachedAttachments are the sandbox's attachments as libcni's cache has them, the default network
+// first: what a lost or damaged record can be replaced with. An entry that is damaged still says by
+// its name which network it is of; what that is, the node remembers. Entries of networks that it
+// does not remember are given as lost.
+func (e *Engine) cachedAttachments(
+	ctx context.Context, req *Request,
+) (attachments []record.Attachment, lost []string, err error) {
 	files, err := os.ReadDir(e.cacheDir(req))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, cacheUnread(err)
 	}
 	for _, file := range files {
 		network, ifName, ok := strings.Cut(file.Name(), "-"+req.ContainerID+"-")
-		if !ok || utils.ValidateNetworkName(network) != nil || utils.ValidateInterfaceName(ifName) != nil {
+		if !ok || utils.ValidateNetworkName(network) != nil ||
+			utils.ValidateInterfaceName(ifName) != nil {
 			continue
 		}
 		path := filepath.Join(e.cacheDir(req), file.Name())
@@ -151,7 +166,8 @@ func (e *Engine) cachedAttachments(ctx context.Context, req *Request) (attachmen
 			if a.Default {
 				at = 0
 			}
-			attachments = append(attachments[:at:at], append([]record.Attachment{{Attachment: a, State: record.Attempted}}, attachments[at:]...)...)
+			attachments = append(attachments[:at:at],
+				append([]record.Attachment{{Attachment: a, State: record.Attempted}}, attachments[at:]...)...)
 		}
 	}
 	return attachments, lost, nil
@@ -167,14 +183,16 @@ func (e *Engine) cacheEntries(req *Request) ([]cnicache.Entry, error) {
 }
 
 func cacheUnread(err error) error {
-	return &failure.Error{Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err)}
+	return &failure.Error{
+		Reason: failure.StateFailed, Field: "cniDir", Err: fmt.Errorf("read result cache: %w", err),
+	}
 }
 
 // errOther is that an entry, whole, is of another sandbox, whose ID is in part that of this one.
 var errOther = errors.New("it is of another container")
 
-// readCached completes an attachment with its entry. What is not an entry of that very attachment, or could not have been made by
-// an ADD, is an error.
+// readCached completes an attachment with its entry. What is not an entry of that very attachment,
+// or could not have been made by an ADD, is an error.
 func readCached(path, containerID string, a *plan.Attachment) error {
 	data, err := cnicache.ReadFile(path)
 	if err != nil {
@@ -184,10 +202,12 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	if err := json.Unmarshal(data, &entry); err != nil {
 		return err
 	}
-	if entry.ContainerID != containerID && entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName == filepath.Base(path) {
+	if entry.ContainerID != containerID &&
+		entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName == filepath.Base(path) {
 		return errOther
 	}
-	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID || entry.NetworkName != a.Network || entry.IfName != a.IfName {
+	if entry.Kind != libcni.CNICacheV1 || entry.ContainerID != containerID ||
+		entry.NetworkName != a.Network || entry.IfName != a.IfName {
 		return errors.New("it is of something else than its name says")
 	}
 	list, err := netconf.Libcni(entry.Config)
@@ -215,7 +235,9 @@ func (e *Engine) remembered(network, containerID, ifName string) ([]plan.Attachm
 	var found []plan.Attachment
 	for _, n := range networks {
 		if cacheName(n.Network, containerID, ifName) == network {
-			found = append(found, plan.Attachment{Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf, InProcess: n.InProcess})
+			found = append(found, plan.Attachment{
+				Name: n.Name, Network: n.Network, IfName: ifName, Conf: n.Conf, InProcess: n.InProcess,
+			})
 		}
 	}
 	if len(found) > 0 {

@@ -13,8 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/record"
 )
 
-// Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left it. All attachments are asked;
-// the failures are joined.
+// Check asks every plugin of every attachment of the sandbox whether it is still as its ADD left
+// it. All attachments are asked; the failures are joined.
 func (e *Engine) Check(ctx context.Context, req *Request) error {
 	return e.operate(ctx, Check, req, func(ctx context.Context, _ *events) error {
 		defer e.tend(ctx)
@@ -57,8 +57,12 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	return errors.Join(errs...)
 }
 
-func (e *Engine) checkAttachment(ctx context.Context, req *Request, sandbox *sandbox, pod record.Pod, a *record.Attachment) (err error) {
-	defer func(start time.Time) { e.chainDone(ctx, Check, sandbox, pod, &a.Attachment, start, err) }(time.Now())
+func (e *Engine) checkAttachment(
+	ctx context.Context, req *Request, sandbox *sandbox, pod record.Pod, a *record.Attachment,
+) (err error) {
+	defer func(start time.Time) {
+		e.chainDone(ctx, Check, sandbox, pod, &a.Attachment, start, err)
+	}(time.Now())
 	chain, err := e.chain(req, sandbox, &a.Attachment, req.NetNS)
 	if err != nil {
 		return chainError(err, &a.Attachment)

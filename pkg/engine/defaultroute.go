@@ -73,7 +73,9 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 
 // after looks at what an attachment brought. The result that it returns has no default route that
 // the pod does not have.
-func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Result) (types.Result, error) {
+func (r *routing) after(
+	ctx context.Context, a *plan.Attachment, result types.Result,
+) (types.Result, error) {
 	if !r.watched {
 		return result, nil
 	}
@@ -104,7 +106,8 @@ func (r *routing) after(ctx context.Context, a *plan.Attachment, result types.Re
 	case r.policy() == conf.RefuseDefaultRoute:
 		return nil, &failure.Error{
 			Reason: failure.DefaultRouteRefused, NAD: a.Name, Interface: a.IfName,
-			Err: fmt.Errorf("the network brings an %s default route, but the pod's stays on the default network unless the pod asks", removed),
+			Err: fmt.Errorf("the network brings an %s default route, but the pod's stays on the default "+
+				"network unless the pod asks", removed),
 			Fix: `let the pod ask with "default-route": [] for this network, or have the network bring none`,
 		}
 	}
@@ -123,7 +126,8 @@ func withoutDefaultRoutes(result types.Result, families plan.Families) (types.Re
 	for _, route := range full.Routes {
 		ones, _ := route.Dst.Mask.Size()
 		is := plan.FamiliesOf(route.Dst.IP.To4() != nil, route.Dst.IP.To4() == nil)
-		if ones != 0 || is&families == 0 || route.Table != nil && *route.Table != 0 && *route.Table != mainTable {
+		if ones != 0 || is&families == 0 ||
+			route.Table != nil && *route.Table != 0 && *route.Table != mainTable {
 			routes = append(routes, route)
 		}
 	}
@@ -140,5 +144,8 @@ func defaultRoutesFailed(a *plan.Attachment, what string, err error) error {
 		named.NAD, named.Interface = a.Name, a.IfName
 		return &named
 	}
-	return &failure.Error{Reason: failure.DefaultRouteFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("%s: %w", what, err)}
+	return &failure.Error{
+		Reason: failure.DefaultRouteFailed, NAD: a.Name, Interface: a.IfName,
+		Err: fmt.Errorf("%s: %w", what, err),
+	}
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/braid-cni/braid/pkg/undo"
 )
 
-// Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was there.
+// Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was
+// there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
 	return e.operate(ctx, Del, req, func(ctx context.Context, _ *events) error {
 		defer e.tend(ctx)
@@ -51,9 +52,11 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	return e.teardown(ctx, req, sandbox, rec)
 }
 
-// teardown removes what the record names, newest first, past errors, and in the end the record. An attachment leaves the record
-// with its removal, so that a retry does only what is left.
-func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) error {
+// teardown removes what the record names, newest first, past errors, and in the end the record. An
+// attachment leaves the record with its removal, so that a retry does only what is left.
+func (e *Engine) teardown(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record,
+) error {
 	netns, err := e.namespaceOf(req, rec)
 	if err != nil {
 		return err
@@ -89,10 +92,14 @@ func (e *Engine) teardown(ctx context.Context, req *Request, sandbox *sandbox, r
 	return e.trace("record removed", sandbox.Remove)
 }
 
-// removeLinks removes the links of several attachments in one step, so that the kernel waits once for those who may still use them, and
-// not once for each link. It only saves time: the plugins' own DEL, which follows, removes what is still there, and all else that
-// belongs to the attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the chain of such a link.
-func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) {
+// removeLinks removes the links of several attachments in one step, so that the kernel waits once
+// for those who may still use them, and not once for each link. It only saves time: the plugins'
+// own DEL, which follows, removes what is still there, and all else that belongs to the
+// attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the
+// chain of such a link.
+func (e *Engine) removeLinks(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record,
+) {
 	if len(rec.Attachments) < 2 || req.NetNS == "" || sandbox.guest {
 		return
 	}
@@ -107,24 +114,31 @@ func (e *Engine) removeLinks(ctx context.Context, req *Request, sandbox *sandbox
 	}
 	err := e.trace("remove links", func() error { return e.Namespaces.DeleteLinks(ctx, req.NetNS) })
 	if err != nil {
-		e.Log.DebugContext(ctx, "links are removed one by one", "container", req.ContainerID, "error", err)
+		e.Log.DebugContext(ctx, "links are removed one by one",
+			"container", req.ContainerID, "error", err)
 	}
 }
 
 // remove removes one attachment and takes it out of the record.
-func (e *Engine) remove(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a record.Attachment) error {
+func (e *Engine) remove(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a record.Attachment,
+) error {
 	if a.State != record.Planned {
 		if removed, err := e.detachOrOwe(ctx, req, sandbox, rec, &a); !removed {
 			return err
 		}
 	}
-	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool { return same(&a, &b) })
+	rec.Attachments = slices.DeleteFunc(slices.Clone(rec.Attachments), func(b record.Attachment) bool {
+		return same(&a, &b)
+	})
 	return e.saveLess(ctx, sandbox, rec, "detached "+a.IfName)
 }
 
 // detachOrOwe has the plugins remove an attachment. It is not removed while it has to stay in the
 // record; without an error, it is owed then.
-func (e *Engine) detachOrOwe(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment) (removed bool, err error) {
+func (e *Engine) detachOrOwe(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment,
+) (removed bool, err error) {
 	start := time.Now()
 	if err := e.wasAdded(req, sandbox, rec, a); err != nil {
 		return false, err
@@ -137,7 +151,8 @@ func (e *Engine) detachOrOwe(ctx context.Context, req *Request, sandbox *sandbox
 	if refused, ok := errors.AsType[*refusal](err); ok {
 		return e.owe(ctx, req, sandbox, rec, a, refused)
 	}
-	if a.Refusal != nil && a.State != record.Owed && !sandbox.guest { // it is waited for from the beginning
+	// it is waited for from the beginning
+	if a.Refusal != nil && a.State != record.Owed && !sandbox.guest {
 		a.Refusal = nil
 		err = errors.Join(err, e.note(sandbox, rec, a, "not refused "+a.IfName))
 	}
@@ -146,7 +161,9 @@ func (e *Engine) detachOrOwe(ctx context.Context, req *Request, sandbox *sandbox
 
 // saveLess saves a record that says less than the one that is there, which therefore does as well
 // where there is no room for another.
-func (e *Engine) saveLess(ctx context.Context, sandbox *sandbox, rec *record.Record, what string) error {
+func (e *Engine) saveLess(
+	ctx context.Context, sandbox *sandbox, rec *record.Record, what string,
+) error {
 	err := e.save(sandbox, rec, what)
 	if record.IsFull(err) {
 		e.Log.WarnContext(ctx, "record not updated", "container", rec.ContainerID, "error", err)
@@ -157,7 +174,9 @@ func (e *Engine) saveLess(ctx context.Context, sandbox *sandbox, rec *record.Rec
 
 // wasAdded has the record say so of an attachment whose ADD succeeded and was killed then: libcni
 // writes its entry of the cache at the very end.
-func (e *Engine) wasAdded(req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment) error {
+func (e *Engine) wasAdded(
+	req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment,
+) error {
 	if a.State != record.Attempted {
 		return nil
 	}
@@ -168,10 +187,13 @@ func (e *Engine) wasAdded(req *Request, sandbox *sandbox, rec *record.Record, a 
 	return e.note(sandbox, rec, a, "added "+a.IfName)
 }
 
-// detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty CNI_NETNS, as the specification has
-// it; there are delegates that fail then, sbr among them, and never release what the chain holds. For those a namespace without
-// links stands in for the one that is gone: everything that lived in it went with it.
-func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment) error {
+// detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty
+// CNI_NETNS, as the specification has it; there are delegates that fail then, sbr among them, and
+// never release what the chain holds. For those a namespace without links stands in for the one
+// that is gone: everything that lived in it went with it.
+func (e *Engine) detach(
+	ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment,
+) error {
 	err := e.delChain(ctx, req, sandbox, a, req.NetNS)
 	if err != nil && req.NetNS != "" {
 		if id, ierr := e.Namespaces.Identity(req.NetNS); ierr == nil && id == "" { // it went meanwhile
@@ -192,10 +214,14 @@ func (e *Engine) detach(ctx context.Context, req *Request, sandbox *sandbox, a *
 	if err != nil || !a.DeviceInfo {
 		return err
 	}
-	return e.trace("clean device info "+a.IfName, func() error { return status.CleanDeviceInfo(e.deviceInfoFile(req, &a.Attachment)) })
+	return e.trace("clean device info "+a.IfName, func() error {
+		return status.CleanDeviceInfo(e.deviceInfoFile(req, &a.Attachment))
+	})
 }
 
-func (e *Engine) delChain(ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment, netns string) error {
+func (e *Engine) delChain(
+	ctx context.Context, req *Request, sandbox *sandbox, a *record.Attachment, netns string,
+) error {
 	chain, err := e.chain(req, sandbox, &a.Attachment, netns)
 	switch {
 	case err != nil && refuses(err):

@@ -1,15 +1,22 @@
-// Package engine executes the CNI operations of a pod sandbox over all of its networks: ADD, DEL, CHECK, GC and STATUS.
+// Package engine executes the CNI operations of a pod sandbox over all of its networks: ADD, DEL,
+// CHECK, GC and STATUS.
 //
 // Contract:
-//   - An ADD attaches every network or none: on any failure all that was attempted is removed, newest first, and what could
-//     not be removed stays in the record for the runtime's DEL. Networks are attached one after the other, the default first.
-//   - A DEL works from the record alone, past errors, and reports an error as long as anything is left.
-//   - Operations on one sandbox are serialised across processes; operations on different sandboxes share nothing.
-//   - Whatever kills the engine, at whatever point, the next DEL, ADD or GC of the sandbox cleans up after it.
-//   - Errors carry the class (pkg/failure), the pod, the network and the delegate's own code. The engine logs each failure
-//     once and reports it once as an event of the pod; callers only hand it to the runtime.
+//   - An ADD attaches every network or none: on any failure all that was attempted is removed,
+//     newest first, and what could not be removed stays in the record for the runtime's DEL.
+//     Networks are attached one after the other, the default first.
+//   - A DEL works from the record alone, past errors, and reports an error as long as anything is
+//     left.
+//   - Operations on one sandbox are serialised across processes; operations on different sandboxes
+//     share nothing.
+//   - Whatever kills the engine, at whatever point, the next DEL, ADD or GC of the sandbox cleans
+//     up after it.
+//   - Errors carry the class (pkg/failure), the pod, the network and the delegate's own code. The
+//     engine logs each failure once and reports it once as an event of the pod; callers only hand
+//     it to the runtime.
 //
-// The engine knows neither Kubernetes clients nor netlink: it owns the interfaces through which it uses them.
+// The engine knows neither Kubernetes clients nor netlink: it owns the interfaces through which it
+// uses them.
 package engine
 
 import (
@@ -72,10 +79,13 @@ type Links interface {
 // Interiors looks at what plugins made in network namespaces, which are named by path.
 type Interiors interface {
 	// Interface reads the MAC and the addresses of a link; one that is not there is not found.
-	Interface(ctx context.Context, path, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
+	Interface(
+		ctx context.Context, path, name string,
+	) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
 	// DefaultRoutes takes note of the default routes.
 	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
-	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their families.
+	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their
+	// families.
 	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
 	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the
 	// family.
@@ -101,7 +111,9 @@ type Exec interface {
 	// InProcess reports whether a plugin with this configuration runs in this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
 	// Protect returns what a binary that would run with this configuration may not do to the node.
-	Protect(ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits) error
+	Protect(
+		ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits,
+	) error
 	// Force has plugins of these types exec'd even if they are built in, and no others.
 	Force(kinds []string)
 	Close()
@@ -113,16 +125,17 @@ type Said interface {
 	First(ctx context.Context, what string) bool
 }
 
-// Engine is safe for concurrent use. All fields but ThisNode, Remote, RuntimeCache, Observer,
-// Said, Trace, Now and Upkeep are required.
+// Engine is safe for concurrent use. All fields but ThisNode, Remote, RuntimeCache, Observer, Said,
+// Trace, Now and Upkeep are required.
 //
-// An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither Node
-// nor Policy.
+// An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither
+// Node nor Policy.
 type Engine struct {
 	Node   *conf.Node
 	Policy *conf.Policy
 	Source resolve.Source
-	// ThisNode has the labels of this node, for NADs with a nodeSelector. Without it, they are ignored.
+	// ThisNode has the labels of this node, for NADs with a nodeSelector. Without it, they are
+	// ignored.
 	ThisNode resolve.ThisNode
 	// Remote is that the source is asked over the network, which STATUS does not do.
 	Remote     bool
@@ -131,7 +144,8 @@ type Engine struct {
 	Namespaces Namespaces
 	Interiors  Interiors
 	Records    *record.Store
-	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file, which may be nil.
+	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file,
+	// which may be nil.
 	NewExec func(lock *os.File) Exec
 	Log     *slog.Logger
 	// RuntimeCache is the directory of the runtime's libcni cache, by which the makers of sandboxes
@@ -143,7 +157,8 @@ type Engine struct {
 	Said Said
 	// Upkeep, if set, is what operations do for the node.
 	Upkeep Upkeep
-	// Trace, if set, is called with its name before and after each change of state: fault-injection tests stop the process there.
+	// Trace, if set, is called with its name before and after each change of state: fault-injection
+	// tests stop the process there.
 	Trace func(point string)
 	// Now is the clock by which a plugin's refusal is waited out, time.Now if nil.
 	Now func() time.Time
@@ -174,9 +189,11 @@ type Request struct {
 	places record.Places
 }
 
-// operate is what all operations on a pod's sandbox have in common: their time is bounded, and a failure names the pod and is told
-// once, in the log and by an event.
-func (e *Engine) operate(ctx context.Context, verb Verb, req *Request, do func(context.Context, *events) error) error {
+// operate is what all operations on a pod's sandbox have in common: their time is bounded, and a
+// failure names the pod and is told once, in the log and by an event.
+func (e *Engine) operate(
+	ctx context.Context, verb Verb, req *Request, do func(context.Context, *events) error,
+) error {
 	start := time.Now()
 	ctx, cancel := e.bounded(ctx)
 	defer cancel()
@@ -190,7 +207,8 @@ func (e *Engine) operate(ctx context.Context, verb Verb, req *Request, do func(c
 		err = fmt.Errorf("%s: %w", podName(namespace, name, req.ContainerID), err)
 		events.failed(err)
 	}
-	e.operationDone(ctx, verb, start, err, "pod", record.Pod{Namespace: namespace, Name: name}.String(), "container", req.ContainerID)
+	e.operationDone(ctx, verb, start, err, "pod",
+		record.Pod{Namespace: namespace, Name: name}.String(), "container", req.ContainerID)
 	return err
 }
 
@@ -215,7 +233,8 @@ func share(ctx context.Context) (context.Context, context.CancelFunc) {
 	half := time.Until(deadline) / 2
 	return context.WithTimeoutCause(ctx, half, &failure.Error{
 		Reason: failure.TimedOut, Field: "braid.timeouts.operation",
-		Err: fmt.Errorf("not finished within %v, half of the time that was left", half.Round(time.Millisecond)),
+		Err: fmt.Errorf("not finished within %v, half of the time that was left",
+			half.Round(time.Millisecond)),
 		Fix: "see the log for what took the time; raise it if the networks are that slow",
 	})
 }
@@ -286,7 +305,9 @@ func (s *sandbox) findPlugins(ctx context.Context, a *plan.Attachment, paths []s
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
-	return &sandbox{Sandbox: locked, exec: e.NewExec(locked.File()), lists: map[string]*libcni.NetworkConfigList{}}
+	return &sandbox{
+		Sandbox: locked, exec: e.NewExec(locked.File()), lists: map[string]*libcni.NetworkConfigList{},
+	}
 }
 
 func (e *Engine) unlock(sandbox *sandbox) {

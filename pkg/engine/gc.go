@@ -24,9 +24,9 @@ import (
 // firstWithGC is the first version of CNI that has GC.
 const firstWithGC = "1.1.0"
 
-// GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"): first the recorded sandboxes that are
-// not on it, then, through the plugins' own GC, what each network holds beyond the attachments of those that are. It goes on
-// past errors and joins them.
+// GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"): first the
+// recorded sandboxes that are not on it, then, through the plugins' own GC, what each network holds
+// beyond the attachments of those that are. It goes on past errors and joins them.
 func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
 	ctx, cancel := e.bounded(ctx)
@@ -40,7 +40,8 @@ func (e *Engine) GC(ctx context.Context, req *Request) error {
 func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 	if req.Call.ValidAttachments == nil {
 		return &failure.Error{
-			Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments", Err: errors.New("the runtime sent no list of valid attachments"),
+			Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments",
+			Err: errors.New("the runtime sent no list of valid attachments"),
 			Fix: "an empty list is allowed; a missing one is not taken for it",
 		}
 	}
@@ -80,9 +81,12 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 	return errors.Join(errs...)
 }
 
-// collect removes a sandbox that the runtime does not know, unless its ADD began after the runtime made its list: then it gives
-// the interface of the default network, which the runtime would have named.
-func (e *Engine) collect(ctx context.Context, req *Request, id string, start time.Time) (later string, err error) {
+// collect removes a sandbox that the runtime does not know, unless its ADD began after the runtime
+// made its list: then it gives the interface of the default network, which the runtime would have
+// named.
+func (e *Engine) collect(
+	ctx context.Context, req *Request, id string, start time.Time,
+) (later string, err error) {
 	ctx, cancel := share(ctx)
 	defer cancel()
 	if err := record.ValidateContainerID(id); err != nil {
@@ -118,7 +122,9 @@ func (e *Engine) collect(ctx context.Context, req *Request, id string, start tim
 
 // collectCached removes what libcni's cache has of sandboxes that have no record and are not live.
 // The directory may be shared with others, so only networks that pods of this node had are Braid's.
-func (e *Engine) collectCached(ctx context.Context, req *Request, live map[string]string, networks []record.Network) error {
+func (e *Engine) collectCached(
+	ctx context.Context, req *Request, live map[string]string, networks []record.Network,
+) error {
 	entries, err := e.cacheEntries(req)
 	errs := []error{err}
 	seen := map[string]bool{}
@@ -158,12 +164,16 @@ func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error
 // another, or none.
 func ofSandbox(req *Request, id string) *Request {
 	other := *req
-	other.ContainerID, other.NetNS, other.IfName, other.Args, other.places = id, "", "", nil, record.Places{}
+	other.ContainerID = id
+	other.NetNS, other.IfName, other.Args, other.places = "", "", nil, record.Places{}
 	return &other
 }
 
-// teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the error.
-func (e *Engine) teardownOther(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, id string) error {
+// teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the
+// error.
+func (e *Engine) teardownOther(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, id string,
+) error {
 	return ofPod(e.teardown(ctx, ofSandbox(req, id), sandbox, rec), rec, id)
 }
 
@@ -186,10 +196,14 @@ type holdings struct {
 	defaultName string
 }
 
-// held expands the runtime's list to all interfaces that were made in each sandbox. A live sandbox without a readable record may
-// hold anything; of the default network the runtime itself says what it holds.
+// held expands the runtime's list to all interfaces that were made in each sandbox. A live sandbox
+// without a readable record may hold anything; of the default network the runtime itself says what
+// it holds.
 func (e *Engine) held(ctx context.Context, live map[string]string) (*holdings, error) {
-	h := &holdings{networks: map[string]map[types.GCAttachment]bool{}, byDefault: map[types.GCAttachment]bool{}, complete: true}
+	h := &holdings{
+		networks: map[string]map[types.GCAttachment]bool{}, byDefault: map[types.GCAttachment]bool{},
+		complete: true,
+	}
 	var errs []error
 	for id, ifname := range live {
 		h.byDefault[types.GCAttachment{ContainerID: id, IfName: ifname}] = true
@@ -231,7 +245,8 @@ func (e *Engine) peek(ctx context.Context, id string) (*record.Record, error) {
 	return rec, nil
 }
 
-// collectDefault runs the GC of the default network as it is configured now, which may never have been used since boot.
+// collectDefault runs the GC of the default network as it is configured now, which may never have
+// been used since boot.
 func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holdings) error {
 	network, err := e.resolver().Default(ctx, req.Call)
 	if err != nil {
@@ -244,11 +259,14 @@ func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holding
 	return e.collectChain(ctx, req, network, held.byDefault)
 }
 
-// collectNetwork runs the GC of a network's plugins. While it is not known what some live sandbox holds it does nothing: an
-// address is never presumed free because its record cannot be read.
-func (e *Engine) collectNetwork(ctx context.Context, req *Request, n record.Network, held *holdings) error {
+// collectNetwork runs the GC of a network's plugins. While it is not known what some live sandbox
+// holds it does nothing: an address is never presumed free because its record cannot be read.
+func (e *Engine) collectNetwork(
+	ctx context.Context, req *Request, n record.Network, held *holdings,
+) error {
 	if !held.complete {
-		e.Log.WarnContext(ctx, "GC of network skipped: there are live sandboxes without a record", "network", n.Name)
+		e.Log.WarnContext(ctx, "GC of network skipped: there are live sandboxes without a record",
+			"network", n.Name)
 		return nil
 	}
 	used := *req
@@ -273,7 +291,9 @@ func (e *Engine) forget(clean []record.Network, start time.Time) error {
 	var errs []error
 	for _, n := range clean {
 		if !used[[2]string{n.Name, n.Network}] {
-			errs = append(errs, e.trace("forget network "+n.Name, func() error { return e.Records.Forget(n, start) }))
+			errs = append(errs, e.trace("forget network "+n.Name, func() error {
+				return e.Records.Forget(n, start)
+			}))
 		}
 	}
 	return errors.Join(errs...)
@@ -282,7 +302,9 @@ func (e *Engine) forget(clean []record.Network, start time.Time) error {
 // collectChain runs the GC of a chain. Plugins that are built in have one whatever the chain's
 // version of CNI, which libcni would only ask for from 1.1.0 on. libcni is kept from its cache: it
 // would DEL what it finds there by paths that may be another sandbox's by now.
-func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachment, valid map[types.GCAttachment]bool) error {
+func (e *Engine) collectChain(
+	ctx context.Context, req *Request, a *plan.Attachment, valid map[types.GCAttachment]bool,
+) error {
 	list, err := netconf.Libcni(a.Conf)
 	if err != nil {
 		return chainError(err, a)
@@ -290,9 +312,12 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 	exec := e.NewExec(nil)
 	defer exec.Close()
 	own := homes{exec, e.path(req), a.InProcess}
-	if newEnough, err := version.GreaterThanOrEqualTo(list.CNIVersion, firstWithGC); err != nil || !newEnough {
+	newEnough, err := version.GreaterThanOrEqualTo(list.CNIVersion, firstWithGC)
+	if err != nil || !newEnough {
 		list.CNIVersion = firstWithGC
-		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !own.builtin(p) })
+		list.Plugins = slices.DeleteFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
+			return !own.builtin(p)
+		})
 	}
 	known, made := asMade(exec, list, list.Name, a, req.places.DataRoots)
 	cni := libcni.NewCNIConfigWithCacheDir(e.path(req), filepath.Join(e.Node.CNIDir, "none"), made)
@@ -308,7 +333,8 @@ func (e *Engine) collectChain(ctx context.Context, req *Request, a *plan.Attachm
 
 // each gives the errors that libcni joined: it goes on past those of single plugins.
 func each(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the outermost is meant
+	//nolint:errorlint // only the outermost error is meant
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	if err == nil {

@@ -30,10 +30,13 @@ func (h homes) builtin(p *libcni.PluginConfig) bool {
 
 // foreign reports whether a chain has a plugin, or an IPAM plugin, that is exec'd.
 func (h homes) foreign(list *libcni.NetworkConfigList) bool {
-	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return !h.builtin(p) })
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
+		return !h.builtin(p)
+	})
 }
 
 // mixed reports whether the chain's link is made in-process and another of its plugins is exec'd.
 func (h homes) mixed(list *libcni.NetworkConfigList) bool {
-	return len(list.Plugins) > 0 && h.inProcess(list.Plugins[0]) && slices.ContainsFunc(list.Plugins, h.execd)
+	return len(list.Plugins) > 0 && h.inProcess(list.Plugins[0]) &&
+		slices.ContainsFunc(list.Plugins, h.execd)
 }

@@ -58,7 +58,8 @@ func (e *Engine) makersOf(ctx context.Context, req *Request) (makers []*maker, e
 		m, err := readMaker(req, &entry)
 		switch {
 		case err != nil:
-			e.Log.WarnContext(ctx, "the runtime's cache has an entry that cannot be used", "network", entry.NetworkName, "container", req.ContainerID, "error", err)
+			e.Log.WarnContext(ctx, "the runtime's cache has an entry that cannot be used",
+				"network", entry.NetworkName, "container", req.ContainerID, "error", err)
 		case isBraid(m.list):
 			return nil, nil
 		case entry.IfName == req.IfName:
@@ -73,11 +74,17 @@ func (e *Engine) runtimeEntries(containerID string) ([]cnicache.Entry, error) {
 	if e.RuntimeCache == "" {
 		return nil, nil
 	}
-	entries, err := cnicache.Read(e.RuntimeCache, func(name string) bool { return strings.Contains(name, "-"+containerID+"-") })
+	entries, err := cnicache.Read(e.RuntimeCache, func(name string) bool {
+		return strings.Contains(name, "-"+containerID+"-")
+	})
 	if err != nil {
-		return nil, &failure.Error{Reason: failure.StateFailed, Err: fmt.Errorf("read the runtime's cache: %w", err)}
+		return nil, &failure.Error{
+			Reason: failure.StateFailed, Err: fmt.Errorf("read the runtime's cache: %w", err),
+		}
 	}
-	return slices.DeleteFunc(entries, func(entry cnicache.Entry) bool { return entry.ContainerID != containerID }), nil
+	return slices.DeleteFunc(entries, func(entry cnicache.Entry) bool {
+		return entry.ContainerID != containerID
+	}), nil
 }
 
 func readMaker(req *Request, entry *cnicache.Entry) (*maker, error) {
@@ -88,7 +95,11 @@ func readMaker(req *Request, entry *cnicache.Entry) (*maker, error) {
 	if list.Name != entry.NetworkName || len(list.Plugins) == 0 {
 		return nil, errors.New("its configuration is not that of its network")
 	}
-	m := &maker{list: list, rt: &libcni.RuntimeConf{ContainerID: req.ContainerID, NetNS: req.NetNS, IfName: entry.IfName, Args: entry.CNIArgs}}
+	m := &maker{
+		list: list, rt: &libcni.RuntimeConf{
+			ContainerID: req.ContainerID, NetNS: req.NetNS, IfName: entry.IfName, Args: entry.CNIArgs,
+		},
+	}
 	if m.rt.Args == nil {
 		m.rt.Args = req.Args
 	}
@@ -100,12 +111,16 @@ func readMaker(req *Request, entry *cnicache.Entry) (*maker, error) {
 
 // isBraid reports whether a configuration is one of Braid's.
 func isBraid(list *libcni.NetworkConfigList) bool {
-	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return netconf.IsBraid(p.Network.Type) })
+	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool {
+		return netconf.IsBraid(p.Network.Type)
+	})
 }
 
 // handOver has those who made a sandbox do an operation on it, and reports whether there were any.
 // The sandbox stays locked meanwhile. A maker that calls Braid in turn is refused by it.
-func (e *Engine) handOver(ctx context.Context, verb Verb, req *Request, sandbox *sandbox) (handed bool, err error) {
+func (e *Engine) handOver(
+	ctx context.Context, verb Verb, req *Request, sandbox *sandbox,
+) (handed bool, err error) {
 	makers, err := e.makersOf(ctx, req)
 	if err != nil || len(makers) == 0 {
 		return false, err
@@ -115,7 +130,8 @@ func (e *Engine) handOver(ctx context.Context, verb Verb, req *Request, sandbox 
 		sandbox.exec.Force(binaries(m.kinds(), paths))
 		for _, p := range m.list.Plugins {
 			if _, err := sandbox.exec.FindInPath(p.Network.Type, paths); err != nil && verb == Del {
-				e.Log.WarnContext(ctx, "what made a sandbox is not on this node any more; its networks are removed as Braid would have made them",
+				e.Log.WarnContext(ctx, "what made a sandbox is not on this node any more; its networks are "+
+					"removed as Braid would have made them",
 					"container", req.ContainerID, "network", m.list.Name, "error", err)
 				sandbox.exec.Force(e.Node.Exec)
 				return false, nil
@@ -130,7 +146,9 @@ func (e *Engine) handOver(ctx context.Context, verb Verb, req *Request, sandbox 
 	return true, errors.Join(errs...)
 }
 
-func (e *Engine) runMaker(ctx context.Context, verb Verb, m *maker, paths []string, exec cniinvoke.Exec) error {
+func (e *Engine) runMaker(
+	ctx context.Context, verb Verb, m *maker, paths []string, exec cniinvoke.Exec,
+) error {
 	cni := libcni.NewCNIConfigWithCacheDir(paths, e.RuntimeCache, exec)
 	err := e.trace(string(verb)+" by "+m.list.Name, func() error {
 		if verb == Check {
@@ -143,11 +161,14 @@ func (e *Engine) runMaker(ctx context.Context, verb Verb, m *maker, paths []stri
 		return nil
 	case err != nil:
 		return &failure.Error{
-			Reason: failure.PluginFailed, NAD: m.list.Name, Plugin: m.list.Plugins[0].Network.Type, Interface: m.rt.IfName, Err: err,
-			Fix: "it made the sandbox, before Braid came, and has to stay on the node with its files until its pods are gone",
+			Reason: failure.PluginFailed, NAD: m.list.Name, Plugin: m.list.Plugins[0].Network.Type,
+			Interface: m.rt.IfName, Err: err,
+			Fix: "it made the sandbox, before Braid came, and has to stay on the node with its files " +
+				"until its pods are gone",
 		}
 	}
-	e.Log.InfoContext(ctx, string(verb)+" of a sandbox that another configuration made", "container", m.rt.ContainerID, "network", m.list.Name, "interface", m.rt.IfName)
+	e.Log.InfoContext(ctx, string(verb)+" of a sandbox that another configuration made",
+		"container", m.rt.ContainerID, "network", m.list.Name, "interface", m.rt.IfName)
 	return nil
 }
 
@@ -172,8 +193,11 @@ func (e *Engine) forgetInRuntime(containerID string) error {
 		if err != nil || !isBraid(list) {
 			continue
 		}
-		path := filepath.Join(cnicache.Results(e.RuntimeCache), entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName)
-		if err := e.trace("remove runtime's cache", func() error { return os.Remove(path) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		path := filepath.Join(cnicache.Results(e.RuntimeCache),
+			entry.NetworkName+"-"+entry.ContainerID+"-"+entry.IfName)
+		if err := e.trace("remove runtime's cache", func() error {
+			return os.Remove(path)
+		}); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, cacheFailed(err))
 		}
 	}

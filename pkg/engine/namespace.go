@@ -79,7 +79,10 @@ func (e *Engine) presumed(req *Request) (*record.Record, error) {
 func (e *Engine) identify(path string) (string, error) {
 	id, err := e.Namespaces.Identity(path)
 	if err != nil {
-		return "", &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("identify the sandbox: %w", err)}
+		return "", &failure.Error{
+			Reason: failure.InvalidEnvironment, Field: "CNI_NETNS",
+			Err: fmt.Errorf("identify the sandbox: %w", err),
+		}
 	}
 	return id, nil
 }
@@ -91,7 +94,8 @@ func (e *Engine) notNode(path string) error {
 		return nil
 	}
 	return &failure.Error{
-		Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("%s leads to the network namespace of the node", strictjson.Quote(path)),
+		Reason: failure.InvalidEnvironment, Field: "CNI_NETNS",
+		Err: fmt.Errorf("%s leads to the network namespace of the node", strictjson.Quote(path)),
 		Fix: "name the namespace of a pod; a pod with hostNetwork needs no CNI plugin",
 	}
 }

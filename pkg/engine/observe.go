@@ -114,8 +114,8 @@ const NodeKey = "node"
 // maxRefusals bounds the lines of the log about what one ADD is refused.
 const maxRefusals = 16
 
-// judged tells of what the policy does not allow. The log has a line for each thing that is refused;
-// what is audited becomes a warning of its attachment, which is logged.
+// judged tells of what the policy does not allow. The log has a line for each thing that is
+// refused; what is audited becomes a warning of its attachment, which is logged.
 func (e *Engine) judged(ctx context.Context, pod *metav1.ObjectMeta, judged []resolve.Judged) {
 	var all []Violation
 	refused := 0
@@ -126,7 +126,8 @@ func (e *Engine) judged(ctx context.Context, pod *metav1.ObjectMeta, judged []re
 		}
 		refused++
 		if refused <= maxRefusals {
-			e.refused(ctx, pod, "network", j.NAD, "interface", j.IfName, "plugin", j.Plugin, "field", j.Field, "rule", j.Name, "key", j.Key, "what", j.What)
+			e.refused(ctx, pod, "network", j.NAD, "interface", j.IfName, "plugin", j.Plugin, "field",
+				j.Field, "rule", j.Name, "key", j.Key, "what", j.What)
 		}
 	}
 	if refused > maxRefusals {
@@ -143,7 +144,8 @@ func (e *Engine) protected(ctx context.Context, pod *metav1.ObjectMeta, err erro
 	if !ok || fe.Reason != failure.NodeProtected && fe.Reason != failure.PolicyRefused {
 		return
 	}
-	e.refused(ctx, pod, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin, "field", fe.Field, "key", NodeKey, "what", fe.Err)
+	e.refused(ctx, pod, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin, "field",
+		fe.Field, "key", NodeKey, "what", fe.Err)
 	if e.Observer != nil {
 		e.Observer.Violations(ctx, []Violation{{Key: NodeKey, Effect: policy.Enforce}})
 	}
@@ -159,7 +161,9 @@ func (e *Engine) refused(ctx context.Context, pod *metav1.ObjectMeta, attrs ...a
 }
 
 // operationDone tells of the end of a whole operation: a line of the log, and the observer.
-func (e *Engine) operationDone(ctx context.Context, verb Verb, start time.Time, err error, attrs ...any) {
+func (e *Engine) operationDone(
+	ctx context.Context, verb Verb, start time.Time, err error, attrs ...any,
+) {
 	duration := time.Since(start)
 	if e.Observer != nil {
 		e.Observer.Operation(Operation{verb, duration, err})
@@ -168,9 +172,11 @@ func (e *Engine) operationDone(ctx context.Context, verb Verb, start time.Time, 
 	switch {
 	case err != nil:
 		if fe, ok := errors.AsType[*failure.Error](err); ok {
-			attrs = append(attrs, "reason", fe.Reason, "network", fe.NAD, "interface", fe.Interface, "plugin", fe.Plugin)
+			attrs = append(attrs, "reason", fe.Reason, "network", fe.NAD, "interface", fe.Interface,
+				"plugin", fe.Plugin)
 		}
-		e.Log.ErrorContext(ctx, string(verb)+" failed", append(attrs, "code", failure.Code(err), "error", err)...)
+		e.Log.ErrorContext(ctx, string(verb)+" failed",
+			append(attrs, "code", failure.Code(err), "error", err)...)
 	case verb != Status: // runtimes ask for it every few seconds
 		e.Log.InfoContext(ctx, string(verb), attrs...)
 	}
@@ -178,14 +184,18 @@ func (e *Engine) operationDone(ctx context.Context, verb Verb, start time.Time, 
 
 // chainDone tells of the end of what an operation does for one attachment. The log has what
 // succeeded: a failure travels up to its operation and is logged there.
-func (e *Engine) chainDone(ctx context.Context, verb Verb, sandbox *sandbox, pod record.Pod, a *plan.Attachment, start time.Time, err error) {
+func (e *Engine) chainDone(
+	ctx context.Context, verb Verb, sandbox *sandbox, pod record.Pod, a *plan.Attachment,
+	start time.Time, err error,
+) {
 	duration := time.Since(start)
 	if e.Observer != nil {
 		e.Observer.Attachment(Attachment{Operation{verb, duration, err}, a, sandbox.types(a)})
 	}
 	if text := map[Verb]string{Add: "attach", Del: "detach"}[verb]; text != "" && err == nil {
 		e.Log.InfoContext(
-			ctx, text, "pod", pod.String(), "network", a.Name, "interface", a.IfName, "duration", duration.Round(time.Microsecond),
+			ctx, text, "pod", pod.String(), "network", a.Name, "interface", a.IfName, "duration",
+			duration.Round(time.Microsecond),
 		)
 	}
 }

@@ -22,16 +22,14 @@ import (
 // refusal counts: the plugin is absent, or says that it will not have the configuration. All else,
 // such as a time-out, may be over with the next DEL, which is therefore waited for.
 //
-//	attachment           sandbox        the DEL
-//	never added          any            has nothing to remove there, and goes on
-//	never added, fails   any            fails for `patience`, then goes on; the attachment stays in the record as owed
-//	as the ADD did
-//	added                there          fails
-//	added                gone           fails for `patience`, then goes on; the attachment stays in the record as owed
-//	added, with          gone           fails
-//	retryDeleteOnError
+//	attachment                       sandbox  the DEL
+//	never added                      any      has nothing to remove there, and succeeds
+//	never added, fails as its ADD    any      fails for `patience`; then it is owed
+//	added                            there    fails
+//	added                            gone     fails for `patience`; then it is owed
+//	added, with retryDeleteOnError   gone     fails
 //
-// GC goes on with what is owed until it is removed.
+// What is owed stays in the record and fails no DEL. GC tries again until it is removed.
 
 const (
 	// patience is how long a plugin's refusal is waited out.
@@ -61,7 +59,9 @@ func refuses(err error) bool {
 	case nil:
 		return false
 	case *types.Error:
-		return slices.Contains([]uint{types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField, types.ErrInvalidNetworkConfig}, e.Code)
+		return slices.Contains([]uint{
+			types.ErrIncompatibleCNIVersion, types.ErrUnsupportedField, types.ErrInvalidNetworkConfig,
+		}, e.Code)
 	case *failure.Error:
 		return e.Reason == failure.PluginNotFound || e.Reason == failure.NADInvalid || refuses(e.Err)
 	case interface{ Unwrap() []error }:
@@ -76,7 +76,8 @@ func refuses(err error) bool {
 // use.
 func repeats(a *record.Attachment, err error) bool {
 	said, ok := errors.AsType[*types.Error](err)
-	return ok && a.State == record.Attempted && a.Failure != nil && said.Code >= firstFreeCode && *said == *a.Failure
+	return ok && a.State == record.Attempted && a.Failure != nil && said.Code >= firstFreeCode &&
+		*said == *a.Failure
 }
 
 // firstFreeCode is the first code of errors whose meaning CNI does not lay down (CNI 1.1 "Error").
@@ -89,7 +90,9 @@ type counted struct {
 }
 
 // ExecPlugin implements libcni's invoke.Exec.
-func (c *counted) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (c *counted) ExecPlugin(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	out, err := c.Exec.ExecPlugin(ctx, path, stdin, environ)
 	if err == nil {
 		c.done++
@@ -130,10 +133,12 @@ func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
 // owe applies the rule of this file to an attachment that its plugins refuse to remove. removed
 // reports whether it counts as removed; err is nil if the DEL may go on without it.
 func (e *Engine) owe(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment, refused *refusal,
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment,
+	refused *refusal,
 ) (removed bool, err error) {
 	if a.State == record.Attempted && !refused.repeated {
-		e.Log.WarnContext(ctx, "nothing to remove of a network that was never attached", "container", req.ContainerID, "network", a.Name, "error", refused)
+		e.Log.WarnContext(ctx, "nothing to remove of a network that was never attached",
+			"container", req.ContainerID, "network", a.Name, "error", refused)
 		return true, nil
 	}
 	last := a.Refusal
@@ -161,7 +166,9 @@ func (e *Engine) owe(
 }
 
 // note saves what has become of an attachment.
-func (e *Engine) note(sandbox *sandbox, rec *record.Record, a *record.Attachment, what string) error {
+func (e *Engine) note(
+	sandbox *sandbox, rec *record.Record, a *record.Attachment, what string,
+) error {
 	rec.Attachments = slices.Clone(rec.Attachments) // somebody may be going through them
 	for i := range rec.Attachments {
 		if same(&rec.Attachments[i], a) {
@@ -186,14 +193,20 @@ func (e *Engine) tellOwed(ctx context.Context, rec *record.Record, a *record.Att
 	if rec.Pod.Name == "" {
 		return
 	}
-	events.about(&metav1.ObjectMeta{Namespace: rec.Pod.Namespace, Name: rec.Pod.Name, UID: apitypes.UID(rec.Pod.UID)})
-	events.send("Warning", reasonOwed, fmt.Sprintf("NAD %s: interface %s of container %s is not removed, as its plugin refused for %v; "+
-		"GC goes on with it, and `braidctl owed` lists it: %s", a.Name, a.IfName, rec.ContainerID, patience, a.Refusal.Text))
+	events.about(&metav1.ObjectMeta{
+		Namespace: rec.Pod.Namespace, Name: rec.Pod.Name, UID: apitypes.UID(rec.Pod.UID),
+	})
+	events.send("Warning", reasonOwed,
+		fmt.Sprintf("NAD %s: interface %s of container %s is not removed, as its plugin refused for %v; "+
+			"GC goes on with it, and `braidctl owed` lists it: %s", a.Name, a.IfName, rec.ContainerID,
+			patience, a.Refusal.Text))
 }
 
 // settle tries once more to remove what is owed, and forgets the sandbox if nothing else is left of
 // it.
-func (e *Engine) settle(ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record) error {
+func (e *Engine) settle(
+	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record,
+) error {
 	netns, err := e.namespaceOf(req, rec)
 	if err != nil {
 		return err

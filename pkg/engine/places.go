@@ -8,8 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/record"
 )
 
-// This file holds the one rule of where an operation looks for plugins and for what plugins left. An
-// ADD looks where its request says, and records that. Later operations on the sandbox may have
+// This file holds the one rule of where an operation looks for plugins and for what plugins left.
+// An ADD looks where its request says, and records that. Later operations on the sandbox may have
 // another request, since the node was configured anew, or none, since no runtime calls.
 //
 //	                  with recorded places                    without
@@ -20,7 +20,8 @@ import (
 //	plugins' data     beneath the recorded roots              beneath braid.dataRoots
 //
 // The plugin that made something is the one to remove it, be it a binary or built in: portmap finds
-// no rules of another. So its directory comes first; where it is gone, the node may have moved it. Files are only where they were written.
+// no rules of another. So its directory comes first; where it is gone, the node may have moved it.
+// Files are only where they were written.
 
 // asAdded is the request with the places of the sandbox's ADD. From now on plugins run in this
 // process or not as they did then.
@@ -54,7 +55,10 @@ func (e *Engine) deviceInfoDir(r *Request) string {
 
 // placesOf are the places of an ADD. The working directory of its process is none of them.
 func (e *Engine) placesOf(r *Request) record.Places {
-	places := record.Places{Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r), DataRoots: e.Policy.DataRoots}
+	places := record.Places{
+		Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r),
+		DataRoots: e.Policy.DataRoots,
+	}
 	for _, dir := range e.path(r) {
 		if abs, err := filepath.Abs(dir); err == nil && !slices.Contains(places.Path, abs) {
 			places.Path = append(places.Path, abs)

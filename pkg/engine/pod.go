@@ -20,7 +20,8 @@ func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 		return nil, err
 	}
 	uid := types.UID(arg(req.Args, "K8S_POD_UID"))
-	if pod := resolve.PassedPod(namespace, name, uid, req.Call.RuntimeConfig[podAnnotations]); pod != nil {
+	pod := resolve.PassedPod(namespace, name, uid, req.Call.RuntimeConfig[podAnnotations])
+	if pod != nil {
 		return pod, nil
 	}
 	return e.resolver().Pod(ctx, namespace, name, uid)
@@ -28,10 +29,14 @@ func (e *Engine) pod(ctx context.Context, req *Request) (*podv1.Pod, error) {
 
 // resolver finds out what pods get.
 func (e *Engine) resolver() *resolve.Resolver {
-	return &resolve.Resolver{Node: e.Node, Policy: e.Policy, Source: e.Source, Devices: e.Devices, ThisNode: e.ThisNode}
+	return &resolve.Resolver{
+		Node: e.Node, Policy: e.Policy, Source: e.Source, Devices: e.Devices, ThisNode: e.ThisNode,
+	}
 }
 
 // sandboxOf is the sandbox that the request is about, as a resolver knows it.
 func sandboxOf(req *Request) resolve.Sandbox {
-	return resolve.Sandbox{ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args, Call: req.Call}
+	return resolve.Sandbox{
+		ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args, Call: req.Call,
+	}
 }

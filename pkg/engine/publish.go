@@ -30,7 +30,9 @@ func tells(pod *metav1.ObjectMeta, attachments int) bool {
 	if pod == nil || attachments > 1 {
 		return pod != nil
 	}
-	for _, key := range []string{nadv1.NetworksAnnotation, nadv1.DefaultNetworkAnnotation, nadv1.StatusAnnotation} {
+	for _, key := range []string{
+		nadv1.NetworksAnnotation, nadv1.DefaultNetworkAnnotation, nadv1.StatusAnnotation,
+	} {
 		if pod.Annotations[key] != "" {
 			return true
 		}
@@ -41,7 +43,9 @@ func tells(pod *metav1.ObjectMeta, attachments int) bool {
 // writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it
 // may be old, if the runtime passed it on: then the pod is fetched, and that is where a pod that is
 // gone shows, too.
-func (e *Engine) writeStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+func (e *Engine) writeStatus(
+	ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus,
+) error {
 	err := e.replaceStatus(ctx, pod, entries)
 	if !apierrors.IsConflict(err) {
 		return publishError(err)
@@ -53,19 +57,25 @@ func (e *Engine) writeStatus(ctx context.Context, pod *metav1.ObjectMeta, entrie
 	err = e.replaceStatus(ctx, current.Meta(), entries)
 	if apierrors.IsConflict(err) {
 		return &failure.Error{
-			Reason: failure.APIUnavailable, Field: nadv1.StatusAnnotation, Err: fmt.Errorf("publish network-status: others write it at the same time: %w", err),
+			Reason: failure.APIUnavailable, Field: nadv1.StatusAnnotation,
+			Err: fmt.Errorf("publish network-status: others write it at the same time: %w", err),
 			Fix: "the runtime will try again; see who else writes the annotation",
 		}
 	}
 	return publishError(err)
 }
 
-func (e *Engine) replaceStatus(ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus) error {
+func (e *Engine) replaceStatus(
+	ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus,
+) error {
 	annotation, err := status.Merge(pod.Annotations[nadv1.StatusAnnotation], entries)
 	if err != nil {
-		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		e.Log.WarnContext(ctx, "replacing a network-status that cannot be read",
+			"pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
-	return e.trace("publish status", func() error { return e.Reporter.PublishStatus(ctx, pod, annotation) })
+	return e.trace("publish status", func() error {
+		return e.Reporter.PublishStatus(ctx, pod, annotation)
+	})
 }
 
 func publishError(err error) error {

@@ -20,7 +20,9 @@ func (e *Engine) Recorded() ([]record.Mark, error) { return e.Records.Marks() }
 // RemoveForgotten removes a sandbox that its runtime, a program of that name, does not know, and
 // reports whether it did. It does nothing if the record was written since it was marked, is of
 // another program, or of no pod, or if an operation on the sandbox is at work.
-func (e *Engine) RemoveForgotten(ctx context.Context, mark record.Mark, runtime string) (removed bool, err error) {
+func (e *Engine) RemoveForgotten(
+	ctx context.Context, mark record.Mark, runtime string,
+) (removed bool, err error) {
 	ctx, cancel := e.bounded(ctx)
 	defer cancel()
 	start, id := time.Now(), mark.ContainerID
@@ -40,7 +42,8 @@ func (e *Engine) RemoveForgotten(ctx context.Context, mark record.Mark, runtime 
 	if now, err := sandbox.Mark(); err != nil || now != mark {
 		return false, err
 	}
-	if runtime == "" || rec.Runtime != runtime || rec.Pod.UID == "" || len(rec.Attachments) == len(rec.Owed()) {
+	if runtime == "" || rec.Runtime != runtime || rec.Pod.UID == "" ||
+		len(rec.Attachments) == len(rec.Owed()) {
 		return false, nil
 	}
 	req := &Request{Call: &conf.Call{}}
@@ -48,7 +51,8 @@ func (e *Engine) RemoveForgotten(ctx context.Context, mark record.Mark, runtime 
 	if err == nil {
 		err = e.forgetInRuntime(id)
 	}
-	e.operationDone(ctx, Reconcile, start, err, "pod", rec.Pod.String(), "container", id, "created", rec.Created)
+	e.operationDone(ctx, Reconcile, start, err, "pod", rec.Pod.String(), "container", id, "created",
+		rec.Created)
 	return err == nil, err
 }
 
@@ -65,8 +69,8 @@ func (e *Engine) Leftovers() (ids []string, err error) {
 	return ids, errors.Join(err, rerr)
 }
 
-// Settle removes what it can of a sandbox that Leftovers named: all of it if its network namespace is
-// gone, and what is owed in any case. It is no error if an operation on the sandbox is at work.
+// Settle removes what it can of a sandbox that Leftovers named: all of it if its network namespace
+// is gone, and what is owed in any case. It is no error if an operation on the sandbox is at work.
 func (e *Engine) Settle(ctx context.Context, containerID string) error {
 	ctx, cancel := e.bounded(ctx)
 	defer cancel()
@@ -74,7 +78,8 @@ func (e *Engine) Settle(ctx context.Context, containerID string) error {
 		return err
 	}
 	req := &Request{Call: &conf.Call{}}
-	return errors.Join(e.resumeSandbox(ctx, req, containerID, false), e.settleOwed(ctx, req, containerID))
+	return errors.Join(e.resumeSandbox(ctx, req, containerID, false),
+		e.settleOwed(ctx, req, containerID))
 }
 
 func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error {
@@ -85,7 +90,8 @@ func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error 
 	sandbox := e.open(locked)
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) || err == nil && len(rec.Owed()) == 0 {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, record.ErrLater) ||
+		err == nil && len(rec.Owed()) == 0 {
 		return nil
 	}
 	if err != nil {

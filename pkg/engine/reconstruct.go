@@ -19,7 +19,9 @@ import (
 // plugin that keeps its leases on disk still holds the sandbox's addresses. So the attachments are
 // taken from libcni's cache of results and planned anew for the rest. With an unreadable record
 // that must succeed: what cannot be found out cannot be reported as removed.
-func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox, cause error) (*record.Record, error) {
+func (e *Engine) reconstruct(
+	ctx context.Context, req *Request, sandbox *sandbox, cause error,
+) (*record.Record, error) {
 	rec, err := e.presumed(req)
 	if err != nil {
 		return nil, err
@@ -55,16 +57,19 @@ func (e *Engine) reconstruct(ctx context.Context, req *Request, sandbox *sandbox
 		if err := sandbox.findPlugins(ctx, &a, e.path(req)); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be
 			// deletable.
-			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been attached", "error", err)
+			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been "+
+				"attached", "error", err)
 			continue
 		}
-		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Attempted})
+		rec.Attachments = append(rec.Attachments,
+			record.Attachment{Attachment: a, State: record.Attempted})
 	}
 	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
 	if corrupt {
 		level = slog.LevelWarn
 	}
-	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID, "attachments", len(rec.Attachments), "cause", cause)
+	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID,
+		"attachments", len(rec.Attachments), "cause", cause)
 	return rec, nil
 }
 
@@ -86,7 +91,9 @@ func (e *Engine) untouched(ctx context.Context, req *Request) bool {
 // Where the pod is gone, or another has taken its name, only the default network's configuration,
 // which is on this node, still tells something; the plan is not exact then, nor is it where a
 // network is gone.
-func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.Attachment, exact bool, err error) {
+func (e *Engine) replan(
+	ctx context.Context, req *Request,
+) (attachments []plan.Attachment, exact bool, err error) {
 	if req.IfName == "" {
 		return nil, false, nil
 	}
@@ -106,7 +113,7 @@ func (e *Engine) replan(ctx context.Context, req *Request) (attachments []plan.A
 
 // formerly is a network as the node remembers it.
 func (e *Engine) formerly(r plan.Request) (definition plan.Definition, known bool) {
-	networks, _ := e.Records.Networks() //nolint:errcheck // those that cannot be read are not remembered
+	networks, _ := e.Records.Networks() //nolint:errcheck // unreadable ones are left out
 	for _, n := range networks {
 		if r.IsNAD() && n.Name == r.Namespace+"/"+r.Name {
 			nad := &nadv1.NetworkAttachmentDefinition{}

@@ -30,7 +30,10 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 	}
 	mac, addrs, isLink, err := e.Interiors.Interface(ctx, req.NetNS, a.IfName)
 	if err != nil {
-		return &failure.Error{Reason: failure.StateFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("read interface: %w", err)}
+		return &failure.Error{
+			Reason: failure.StateFailed, NAD: a.Name, Interface: a.IfName,
+			Err: fmt.Errorf("read interface: %w", err),
+		}
 	}
 	for _, asked := range a.IPs {
 		if _, declared := a.RuntimeConfig["ips"]; declared && !isLink && len(result.IPs) == 0 {
@@ -44,7 +47,8 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 		case !promises(result, addr):
 			return notHonoured(a, "ips", "no plugin gave the interface %s, which the pod asks for", addr)
 		case isLink && !slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr() == addr }):
-			return notHonoured(a, "ips", "the interface lacks %s, which the pod asks for, although the plugins say that it has it", addr)
+			return notHonoured(a, "ips",
+				"the interface lacks %s, which the pod asks for, although the plugins say that it has it", addr)
 		}
 	}
 	if a.MAC == "" {
@@ -61,7 +65,8 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 		return nil
 	}
 	if !bytes.Equal(mac, asked) {
-		return notHonoured(a, "mac", "the interface has the MAC %q, not %s, which the pod asks for", mac, asked)
+		return notHonoured(a, "mac", "the interface has the MAC %q, not %s, which the pod asks for",
+			mac, asked)
 	}
 	return nil
 }
@@ -88,7 +93,9 @@ func promisedMAC(result *types100.Result, name string) net.HardwareAddr {
 // notHonoured is that an attachment lacks what a field of the annotation asks for.
 func notHonoured(a *plan.Attachment, field, format string, args ...any) error {
 	return &failure.Error{
-		Reason: failure.MissingCapability, NAD: a.Name, Interface: a.IfName, Field: field, Err: fmt.Errorf(format, args...),
-		Fix: fmt.Sprintf("remove %s from the pod's annotation, or have the network use plugins that support it", field),
+		Reason: failure.MissingCapability, NAD: a.Name, Interface: a.IfName, Field: field,
+		Err: fmt.Errorf(format, args...),
+		Fix: fmt.Sprintf("remove %s from the pod's annotation, or have the network use plugins that "+
+			"support it", field),
 	}
 }

@@ -12,10 +12,11 @@ import (
 // resumeBudget is how long a DEL works for sandboxes that are not its own.
 const resumeBudget = time.Second
 
-// resume finishes what operations on other sandboxes began and nobody will come back to: a runtime whose ADD and whose DEL after
-// it were both killed may forget the sandbox. A sandbox counts as given up when an operation on it did not come to its end,
-// nobody is at work on it, and its network namespace is gone. DEL and GC do this after their own work; it never fails them, and what it cannot
-// finish stays for the next.
+// resume finishes what operations on other sandboxes began and nobody will come back to: a runtime
+// whose ADD and whose DEL after it were both killed may forget the sandbox. A sandbox counts as
+// given up when an operation on it did not come to its end, nobody is at work on it, and its
+// network namespace is gone. DEL and GC do this after their own work; it never fails them, and what
+// it cannot finish stays for the next.
 //
 // Within a pod's DEL, as a guest, it takes a second in all, leaves a sandbox alone for a while
 // after each try, longer each time, and runs no plugin that is not built in: another pod's plugin

@@ -40,7 +40,9 @@ func (r *routing) refuseRouters(ctx context.Context) error {
 		return nil
 	}
 	r.unguarded = nil
-	err := r.engine.trace("refuse routers", func() error { return r.engine.Interiors.RefuseDefaultRouters(ctx, r.req.NetNS, links) })
+	err := r.engine.trace("refuse routers", func() error {
+		return r.engine.Interiors.RefuseDefaultRouters(ctx, r.req.NetNS, links)
+	})
 	if err != nil {
 		return &failure.Error{
 			Reason: failure.StateFailed, Interface: strings.Join(links, ", "),

@@ -91,5 +91,7 @@ func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachme
 
 // notAvailable is the runtime's sign not to start pods here (CNI 1.1 "STATUS", code 50).
 func notAvailable(err error) error {
-	return &failure.Error{Reason: failure.NotReady, Err: types.NewError(failure.CodePluginNotAvailable, err.Error(), "")}
+	return &failure.Error{
+		Reason: failure.NotReady, Err: types.NewError(failure.CodePluginNotAvailable, err.Error(), ""),
+	}
 }

@@ -24,6 +24,7 @@ func (e *Engine) tend(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, tendWithin)
 	defer cancel()
 	if err := e.Upkeep.Tend(ctx); err != nil {
-		e.Log.WarnContext(ctx, "what the node owes the cluster is left to the next operation", "error", err)
+		e.Log.WarnContext(ctx, "what the node owes the cluster is left to the next operation",
+			"error", err)
 	}
 }

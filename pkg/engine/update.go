@@ -16,19 +16,19 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// This file holds hot-plug: the networks of a running pod follow its annotation. What the pod has is
-// in the record, and never in network-status, which others may write.
+// This file holds hot-plug: the networks of a running pod follow its annotation. What the pod has
+// is in the record, and never in network-status, which others may write.
 //
-// The record stays Complete, so that the sandbox is an attached one for whoever looks. An attachment
-// that is not Added, or is Leaving, is what an update was killed at: it is removed by the next
-// update or DEL, whatever the annotation says by then. Unpublished outlives a kill, too, so a
-// network-status that could not be written is written later, and no plugin runs again for it.
+// The record stays Complete, so that the sandbox is an attached one for whoever looks. An
+// attachment that is not Added, or is Leaving, is what an update was killed at: it is removed by
+// the next update or DEL, whatever the annotation says by then. Unpublished outlives a kill, too,
+// so a network-status that could not be written is written later, and no plugin runs again for it.
 
 const reasonDetached = "RemovedInterface"
 
 // Outdated returns the sandboxes of a pod whose networks are not those of its annotation, or not
-// published. attached is that the pod has a sandbox that Braid recorded and whose ADD has come to its
-// end; no other is returned.
+// published. attached is that the pod has a sandbox that Braid recorded and whose ADD has come to
+// its end; no other is returned.
 func (e *Engine) Outdated(pod *podv1.Pod) (containerIDs []string, attached bool, err error) {
 	records, err := e.Records.Read()
 	for _, rec := range records {
@@ -66,10 +66,10 @@ func attached(rec *record.Record) (have []plan.Attachment, rest []record.Attachm
 }
 
 // Update changes a running sandbox, req.ContainerID, so that it has the networks that its pod's
-// annotation asks for by now, and publishes that. The annotation is judged as a whole, as on ADD: if
-// that fails, nothing is changed. After that a failure is of its element alone: what was begun of it
-// is removed, and the others go on. It is no error if there is no such sandbox, or if it is on its
-// way up or down.
+// annotation asks for by now, and publishes that. The annotation is judged as a whole, as on ADD:
+// if that fails, nothing is changed. After that a failure is of its element alone: what was begun
+// of it is removed, and the others go on. It is no error if there is no such sandbox, or if it is
+// on its way up or down.
 func (e *Engine) Update(ctx context.Context, req *Request, pod *podv1.Pod) error {
 	named := *req
 	named.Args = [][2]string{{"K8S_POD_NAMESPACE", pod.Namespace}, {"K8S_POD_NAME", pod.Name}}
@@ -103,7 +103,10 @@ func (e *Engine) update(ctx context.Context, req *Request, pod *podv1.Pod, event
 	if err != nil || netns == "" {
 		return err
 	}
-	u := &update{engine: e, req: sandbox.asAdded(within(req, netns), rec), sandbox: sandbox, rec: rec, pod: pod, events: events}
+	u := &update{
+		engine: e, req: sandbox.asAdded(within(req, netns), rec), sandbox: sandbox, rec: rec, pod: pod,
+		events: events,
+	}
 	u.routing = &routing{engine: e, req: u.req, sandbox: sandbox}
 	return u.run(ctx)
 }
@@ -142,13 +145,18 @@ func (u *update) run(ctx context.Context) error {
 }
 
 // plan finds out what is to change, and what the pod is to have.
-func (u *update) plan(ctx context.Context) (changes plan.Changes, want []plan.Attachment, err error) {
+func (u *update) plan(
+	ctx context.Context,
+) (changes plan.Changes, want []plan.Attachment, err error) {
 	have, _ := attached(u.rec)
 	at := slices.IndexFunc(have, func(a plan.Attachment) bool { return a.Default })
 	if at < 0 {
-		return changes, nil, errors.New("the record has no default network, so the sandbox is not changed")
+		return changes, nil, errors.New(
+			"the record has no default network, so the sandbox is not changed")
 	}
-	sandbox := resolve.Sandbox{ContainerID: u.req.ContainerID, IfName: have[at].IfName, Args: have[at].Args, Call: u.req.Call}
+	sandbox := resolve.Sandbox{
+		ContainerID: u.req.ContainerID, IfName: have[at].IfName, Args: have[at].Args, Call: u.req.Call,
+	}
 	if want, err = u.engine.resolver().Attachments(ctx, sandbox, u.pod); err != nil {
 		return changes, nil, err
 	}
@@ -168,7 +176,9 @@ func (u *update) giveWay(adds []plan.Attachment) {
 			continue
 		}
 		name := ""
-		for k := 1; name == "" || taken[name] || slices.ContainsFunc(adds, func(a plan.Attachment) bool { return a.IfName == name }); k++ {
+		for k := 1; name == "" || taken[name] || slices.ContainsFunc(adds, func(a plan.Attachment) bool {
+			return a.IfName == name
+		}); k++ {
 			name = fmt.Sprintf("net%d", k)
 		}
 		adds[i] = adds[i].Renamed(name)
@@ -222,7 +232,10 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, err
 		return within(u.req, ""), nil
 	}
 	if err != nil {
-		return nil, &failure.Error{Reason: failure.StateFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("list links: %w", err)}
+		return nil, &failure.Error{
+			Reason: failure.StateFailed, NAD: a.Name, Interface: a.IfName,
+			Err: fmt.Errorf("list links: %w", err),
+		}
 	}
 	index, taken := links[a.IfName]
 	renamed := slices.Contains(slices.Collect(maps.Values(links)), a.Index)
@@ -237,7 +250,8 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, err
 	})
 	if err != nil {
 		return nil, &failure.Error{
-			Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName, Err: fmt.Errorf("remove the link, which was renamed: %w", err),
+			Reason: failure.PluginFailed, NAD: a.Name, Interface: a.IfName,
+			Err: fmt.Errorf("remove the link, which was renamed: %w", err),
 		}
 	}
 	return within(u.req, ""), nil
@@ -247,7 +261,9 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, err
 // had it is gone, unless another one asks for it.
 func (u *update) restoreDefaultRoute(ctx context.Context) error {
 	results, err := u.results()
-	if err != nil || len(results) == 0 || slices.ContainsFunc(results, func(r status.Result) bool { return r.Attachment.WantsDefaultRoute }) {
+	if err != nil || len(results) == 0 || slices.ContainsFunc(results, func(r status.Result) bool {
+		return r.Attachment.WantsDefaultRoute
+	}) {
 		return err
 	}
 	gateways, err := gatewaysOf(results[0])
@@ -255,13 +271,16 @@ func (u *update) restoreDefaultRoute(ctx context.Context) error {
 		return nil //nolint:nilerr // the default network has none to give
 	}
 	return u.engine.trace("default route "+results[0].Attachment.IfName, func() error {
-		return u.engine.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName, gateways)
+		return u.engine.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName,
+			gateways)
 	})
 }
 
-// permitted returns the attachments that may be made: their plugins are there, and the policy allows
-// them. What the policy says of those that stay is no matter of an update.
-func (u *update) permitted(ctx context.Context, changes *plan.Changes, want []plan.Attachment) (adds []plan.Attachment, err error) {
+// permitted returns the attachments that may be made: their plugins are there, and the policy
+// allows them. What the policy says of those that stay is no matter of an update.
+func (u *update) permitted(
+	ctx context.Context, changes *plan.Changes, want []plan.Attachment,
+) (adds []plan.Attachment, err error) {
 	var found []plan.Attachment
 	var errs []error
 	for _, a := range changes.Add {
@@ -285,7 +304,9 @@ func (u *update) permitted(ctx context.Context, changes *plan.Changes, want []pl
 		return nil, errors.Join(append(errs, err)...)
 	}
 	for i := stay; i < len(all); i++ {
-		own := slices.DeleteFunc(slices.Clone(judged), func(j resolve.Judged) bool { return j.NAD != "" && j.IfName != all[i].IfName })
+		own := slices.DeleteFunc(slices.Clone(judged), func(j resolve.Judged) bool {
+			return j.NAD != "" && j.IfName != all[i].IfName
+		})
 		u.engine.judged(ctx, u.pod.Meta(), own)
 		if err := resolve.Permit(own, all[i:i+1]); err != nil {
 			errs = append(errs, err)
@@ -307,18 +328,23 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 		if b := &u.rec.Attachments[i]; b.IfName == a.IfName && b.State != record.Owed {
 			return &failure.Error{
 				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
-				Err: fmt.Errorf("network %s, which had it, is not removed yet", b.Name), Fix: "the agent will try again; see why its plugins fail",
+				Err: fmt.Errorf("network %s, which had it, is not removed yet", b.Name),
+				Fix: "the agent will try again; see why its plugins fail",
 			}
 		}
 	}
-	err := u.engine.trace("remember network "+a.Name, func() error { return u.sandbox.Remember(a, u.rec.Places) })
+	err := u.engine.trace("remember network "+a.Name, func() error {
+		return u.sandbox.Remember(a, u.rec.Places)
+	})
 	if err != nil {
 		return err
 	}
-	u.rec.Attachments = append(slices.Clone(u.rec.Attachments), record.Attachment{Attachment: a, State: record.Planned})
+	u.rec.Attachments = append(slices.Clone(u.rec.Attachments),
+		record.Attachment{Attachment: a, State: record.Planned})
 	u.rec.Unpublished = true
 	i := len(u.rec.Attachments) - 1
-	if err := u.engine.holdAddresses(ctx, u.sandbox, u.rec, u.pod.Meta(), []plan.Attachment{a}); err != nil {
+	err = u.engine.holdAddresses(ctx, u.sandbox, u.rec, u.pod.Meta(), []plan.Attachment{a})
+	if err != nil {
 		return u.undo(ctx, i, err)
 	}
 	made, err := u.make(ctx, i)
@@ -344,8 +370,8 @@ func (u *update) make(ctx context.Context, i int) (status.Result, error) {
 	return made, u.engine.save(u.sandbox, u.rec, "attached "+made.Attachment.IfName)
 }
 
-// undo takes back an attachment that failed. What it cannot remove stays in the record, for the next
-// update or DEL.
+// undo takes back an attachment that failed. What it cannot remove stays in the record, for the
+// next update or DEL.
 func (u *update) undo(ctx context.Context, i int, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.engine.Node.Timeouts.Rollback)
 	defer cancel()
@@ -356,7 +382,8 @@ func (u *update) undo(ctx context.Context, i int, cause error) error {
 		err = u.engine.remove(ctx, u.req, u.sandbox, u.rec, *failed)
 	}
 	if err != nil {
-		u.engine.Log.ErrorContext(ctx, "what a hot-plug began is left for the next", "container", u.req.ContainerID, "error", err)
+		u.engine.Log.ErrorContext(ctx, "what a hot-plug began is left for the next",
+			"container", u.req.ContainerID, "error", err)
 	}
 	return cause
 }
