@@ -39,10 +39,14 @@ func requestsOf(s selection.Selection) []request {
 			out = append(out, r)
 		}
 	}
-	add(len(s.IPs) > 0, request{field: "ips", capability: "ips", value: s.IPs, arg: "IP", text: strings.Join(s.IPs, ",")})
+	add(len(s.IPs) > 0, request{
+		field: "ips", capability: "ips", value: s.IPs, arg: "IP", text: strings.Join(s.IPs, ","),
+	})
 	add(s.MAC != "", request{field: "mac", capability: "mac", value: s.MAC, arg: "MAC", text: s.MAC})
-	add(s.InfinibandGUID != "", request{field: "infiniband-guid", capability: "infinibandGUID", value: s.InfinibandGUID})
-	add(len(s.PortMappings) > 0, request{field: "portMappings", capability: "portMappings", value: s.PortMappings})
+	add(s.InfinibandGUID != "",
+		request{field: "infiniband-guid", capability: "infinibandGUID", value: s.InfinibandGUID})
+	add(len(s.PortMappings) > 0,
+		request{field: "portMappings", capability: "portMappings", value: s.PortMappings})
 	add(s.Bandwidth != nil, request{field: "bandwidth", capability: "bandwidth", value: s.Bandwidth})
 	return out
 }
@@ -57,7 +61,9 @@ func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 	a.RuntimeConfig = map[string]json.RawMessage{}
 	if r.Default {
 		maps.Copy(a.RuntimeConfig, call.RuntimeConfig)
-		maps.DeleteFunc(a.RuntimeConfig, func(capability string, _ json.RawMessage) bool { return !declared[capability] })
+		maps.DeleteFunc(a.RuntimeConfig, func(capability string, _ json.RawMessage) bool {
+			return !declared[capability]
+		})
 	}
 	if r.Selection == nil {
 		return nil
@@ -119,7 +125,8 @@ func readsArg(capability string, list *netconf.List) bool {
 		return true
 	}
 	reference := []string{
-		"bandwidth", "bridge", "dummy", "firewall", "host-device", "ipvlan", "macvlan", "portmap", "ptp", "sbr", "tap", "tuning", "vlan", "vrf",
+		"bandwidth", "bridge", "dummy", "firewall", "host-device", "ipvlan", "macvlan", "portmap", "ptp",
+		"sbr", "tap", "tuning", "vlan", "vrf",
 	}
 	for i, kind := range list.Types() {
 		if list.HasIPAM(i) || !slices.Contains(reference, kind) {
@@ -138,7 +145,8 @@ func (a *Attachment) setArg(key, value string) {
 func missingCapability(q request, list *netconf.List) error {
 	fix := fmt.Sprintf(`add "capabilities": {%q: true} to a plugin that supports it`, q.capability)
 	if q.capability == "ips" {
-		fix = `add an "ipam" that supports it, such as {"type": "static"}, and "capabilities": {"ips": true} beside it`
+		fix = `add an "ipam" that supports it, such as {"type": "static"}, and ` +
+			`"capabilities": {"ips": true} beside it`
 	}
 	return &failure.Error{
 		Reason: failure.MissingCapability, Field: q.field,

@@ -51,7 +51,9 @@ func familyOf(a netip.Addr) Families {
 
 // AskedFamilies are those whose default route the pod wants through the attachment: an empty list
 // of gateways means both.
-func (a *Attachment) AskedFamilies() Families { return askedFamilies(a.WantsDefaultRoute, a.Gateways) }
+func (a *Attachment) AskedFamilies() Families {
+	return askedFamilies(a.WantsDefaultRoute, a.Gateways)
+}
 
 func askedFamilies(wanted bool, gateways []netip.Addr) Families {
 	if !wanted {
@@ -114,16 +116,19 @@ func (a *Attachment) ExpectDefaultRoutes(policy string) ([]*failure.Error, error
 	if a.Default || err != nil {
 		return nil, err
 	}
-	what := "it is left out where the pod has one of another network; Multus would let it take precedence"
+	what := "it is left out where the pod has one of another network; Multus would let it take " +
+		"precedence"
 	fix := `let the pod ask for it with "default-route", or remove it`
 	if policy == conf.TakeDefaultRoute {
-		what, fix = "it takes precedence over the default network's", "remove it, unless that is what you want"
+		what = "it takes precedence over the default network's"
+		fix = "remove it, unless that is what you want"
 	}
 	var warnings []*failure.Error
 	for _, u := range found {
 		warnings = append(warnings, &failure.Error{
-			Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: u.plugin, Field: u.path,
-			Err: fmt.Errorf("%s makes an %s default route; %s", u.text, u.families, what), Fix: fix,
+			Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: u.plugin,
+			Field: u.path,
+			Err:   fmt.Errorf("%s makes an %s default route; %s", u.text, u.families, what), Fix: fix,
 		})
 		if policy == conf.TakeDefaultRoute {
 			warnings[len(warnings)-1].Reason = failure.DefaultRouteTaken
@@ -140,7 +145,9 @@ type unaskedRoute struct {
 // movedBySBR reports whether sbr is among the later plugins of a chain, with tables of its own to
 // move routes to.
 func movedBySBR(later []tree) bool {
-	return slices.ContainsFunc(later, func(p tree) bool { return p.typeOf() == "sbr" && !p.has("table") })
+	return slices.ContainsFunc(later, func(p tree) bool {
+		return p.typeOf() == "sbr" && !p.has("table")
+	})
 }
 
 // SourceRouted reports whether the chain ends in tables of sbr's own, which default routes belong
@@ -159,8 +166,10 @@ func (a *Attachment) refuseDefaultRoutes() error {
 	}
 	return &failure.Error{
 		Reason: failure.DefaultRouteRefused, Plugin: found[0].plugin, Field: found[0].path,
-		Err: fmt.Errorf("%s makes an %s default route, but the pod's stays on the default network unless the pod asks", found[0].text, found[0].families),
-		Fix: `remove it (where sbr needs a gateway, name it in "gateways" of sbr), or let the pod ask with "default-route": [] for this network`,
+		Err: fmt.Errorf("%s makes an %s default route, but the pod's stays on the default network "+
+			"unless the pod asks", found[0].text, found[0].families),
+		Fix: `remove it (where sbr needs a gateway, name it in "gateways" of sbr), or let the pod ask ` +
+			`with "default-route": [] for this network`,
 	}
 }
 
@@ -187,7 +196,8 @@ func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 		}
 	}
 	for _, left := range o.left {
-		a.Warnings = append(a.Warnings, a.defaultRouteKept(left.plugin, left.path, left.text+" makes", left.families))
+		a.Warnings = append(a.Warnings,
+			a.defaultRouteKept(left.plugin, left.path, left.text+" makes", left.families))
 	}
 	if len(o.left) > 0 {
 		a.Conf = list.encode()
@@ -204,7 +214,8 @@ func (a *Attachment) DefaultRouteKept(f Families) *failure.Error {
 func (a *Attachment) defaultRouteKept(plugin, field, what string, f Families) *failure.Error {
 	return &failure.Error{
 		Reason: failure.DefaultRouteKept, NAD: a.Name, Interface: a.IfName, Plugin: plugin, Field: field,
-		Err: fmt.Errorf("%s an %s default route; it is left out, since the pod has one of another network and did not ask for this one", what, f),
+		Err: fmt.Errorf("%s an %s default route; it is left out, since the pod has one of another "+
+			"network and did not ask for this one", what, f),
 		Fix: `let the pod ask for it with "default-route", or remove it from the network's configuration`,
 	}
 }
@@ -245,7 +256,9 @@ func (o *omission) object(t tree, path string) tree {
 		out.members = append(out.members, m)
 	}
 	if isGateway { // as isDefaultGateway implies
-		out.members = slices.DeleteFunc(out.members, func(m member) bool { return folds(m.key, "isGateway") })
+		out.members = slices.DeleteFunc(out.members, func(m member) bool {
+			return folds(m.key, "isGateway")
+		})
 		out.members = append(out.members, member{"isGateway", tree{scalar: true}})
 	}
 	return out
@@ -253,7 +266,8 @@ func (o *omission) object(t tree, path string) tree {
 
 func (o *omission) array(t tree, path string) tree {
 	for i := range t.members {
-		t.members[i].value = o.object(t.members[i].value, fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i))
+		t.members[i].value = o.object(t.members[i].value,
+			fmt.Sprintf("%s[%d].", strings.TrimSuffix(path, "."), i))
 	}
 	return t
 }
@@ -281,7 +295,9 @@ func (o *omission) omit(path, text string, f Families) bool {
 		o.rest |= f & o.held
 		return false
 	}
-	o.left = append(o.left, unaskedRoute{defaultRoute{o.at + path, text, f & o.held}, o.plugin.typeOf()})
+	o.left = append(o.left, unaskedRoute{
+		defaultRoute{o.at + path, text, f & o.held}, o.plugin.typeOf(),
+	})
 	return true
 }
 

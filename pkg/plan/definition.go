@@ -15,8 +15,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// parse reads a network's definition into a list that has a name and a cniVersion. An omitted name becomes the NAD's, or
-// Braid's own for a delegate in Braid's configuration; an omitted cniVersion becomes that of Braid's configuration.
+// parse reads a network's definition into a list that has a name and a cniVersion. An omitted name
+// becomes the NAD's, or Braid's own for a delegate in Braid's configuration; an omitted cniVersion
+// becomes that of Braid's configuration.
 func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
 	raw, err := in.rawDefinition(r, def)
 	if err != nil {
@@ -44,7 +45,8 @@ func (in *Input) parse(r Request, def Definition) (*netconf.List, error) {
 	}
 	if err := utils.ValidateNetworkName(list.Name()); err != nil {
 		return nil, &failure.Error{
-			Reason: failure.NADInvalid, Field: "name", Err: fmt.Errorf("%s: %s", strictjson.Quote(list.Name()), err.Msg),
+			Reason: failure.NADInvalid, Field: "name",
+			Err: fmt.Errorf("%s: %s", strictjson.Quote(list.Name()), err.Msg),
 			Fix: "use letters, digits, '_', '.' and '-', beginning with a letter or digit",
 		}
 	}
@@ -63,7 +65,8 @@ func HasConfig(nad *nadv1.NetworkAttachmentDefinition) bool {
 	return strings.TrimSpace(nad.Spec.Config) != ""
 }
 
-// rawDefinition is the text of the network's configuration: spec.config, else what was found elsewhere (NPWG v1.3 s.3.4.1).
+// rawDefinition is the text of the network's configuration: spec.config, else what was found
+// elsewhere (NPWG v1.3 s.3.4.1).
 func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, error) {
 	switch {
 	case def.NAD != nil && HasConfig(def.NAD):
@@ -73,7 +76,8 @@ func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, erro
 	case def.NAD != nil:
 		return nil, &failure.Error{
 			Reason: failure.NADInvalid, Field: "spec.config",
-			Err: fmt.Errorf("it is empty, and the node has no network %q in %s", def.NAD.Name, in.Node.ConfDir),
+			Err: fmt.Errorf("it is empty, and the node has no network %q in %s",
+				def.NAD.Name, in.Node.ConfDir),
 			Fix: "put a CNI configuration into spec.config",
 		}
 	case r.Selection != nil:
@@ -84,7 +88,8 @@ func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, erro
 	}
 	return nil, &failure.Error{
 		Reason: failure.NetworkNotFound, Err: errors.New("this network is configured nowhere"),
-		Fix: fmt.Sprintf("create a NAD of that name in namespace %s, or a CNI configuration in %s", in.Node.MultusNamespace, in.Node.ConfDir),
+		Fix: fmt.Sprintf("create a NAD of that name in namespace %s, or a CNI configuration in %s",
+			in.Node.MultusNamespace, in.Node.ConfDir),
 	}
 }
 
@@ -95,12 +100,14 @@ func (in *Input) fallbackName(def Definition) string {
 	return in.Call.Name
 }
 
-// argIPAMClaim is the key under args.cni that carries the name of an IPAMClaim. Neither CNI nor NPWG v1.3 says how a delegate
-// learns it, and the known implementation reads the annotation itself; args.cni is where CNI lets an implementation pass what
-// a plugin may ignore, which is what NPWG v1.3 s.4.1.2.1.11 asks for.
+// argIPAMClaim is the key under args.cni that carries the name of an IPAMClaim. Neither CNI nor
+// NPWG v1.3 says how a delegate learns it, and the known implementation reads the annotation
+// itself; args.cni is where CNI lets an implementation pass what a plugin may ignore, which is what
+// NPWG v1.3 s.4.1.2.1.11 asks for.
 const argIPAMClaim = "ipam-claim-reference"
 
-// mergeArgs puts the pod's cni-args into args.cni of every plugin, over what the definition has there.
+// mergeArgs puts the pod's cni-args into args.cni of every plugin, over what the definition has
+// there.
 func mergeArgs(list *netconf.List, s selection.Selection) error {
 	args := map[string]json.RawMessage{}
 	for k, v := range s.CNIArgs {

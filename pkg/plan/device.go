@@ -23,7 +23,8 @@ type devices struct {
 
 func newDevices(in Input) *devices {
 	d := &devices{
-		free: map[string][]string{}, total: map[string]int{}, wanted: map[string]int{}, requested: in.Requested, err: in.DevicesErr,
+		free: map[string][]string{}, total: map[string]int{}, wanted: map[string]int{},
+		requested: in.Requested, err: in.DevicesErr,
 	}
 	for resource, ids := range in.Devices {
 		seen := map[string]bool{}
@@ -65,7 +66,9 @@ func (def Definition) NeedsDevice() bool {
 // one. Other types may have a resource, too, which then is a mark of the nodes where their network
 // is, and not a device.
 func consumesDevice(list *netconf.List) bool {
-	consumers := []string{"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace"}
+	consumers := []string{
+		"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace",
+	}
 	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
 }
 
@@ -111,7 +114,8 @@ func (d *devices) missing(resource string, list *netconf.List) error {
 		Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation,
 		Err: fmt.Errorf("networks of the pod need %d of resource %s, the kubelet allocated %d to it",
 			d.wanted[resource], strictjson.Quote(resource), d.total[resource]),
-		Fix: fmt.Sprintf(`put %s: "%d" into resources.requests and resources.limits of the pod's containers`,
+		Fix: fmt.Sprintf(
+			`put %s: "%d" into resources.requests and resources.limits of the pod's containers`,
 			strictjson.Quote(resource), d.wanted[resource]),
 	}
 }

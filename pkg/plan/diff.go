@@ -23,24 +23,26 @@ type Changes struct {
 }
 
 // Diff returns what is to change so that a pod that has these attachments has those that its
-// annotation asks for by now. have are the recorded ones, but those that are owed; want is what Make
-// returns for the pod as it is.
+// annotation asks for by now. have are the recorded ones, but those that are owed; want is what
+// Make returns for the pod as it is.
 //
-// An attachment that has what an element of the annotation asks for (Wish) stays, with its interface
-// name and its device, in whatever order they are. Of several that are alike the first ones stay.
-// Where an element asks by name for the interface of another network, that one goes, and comes back
-// under another name if its own was chosen by the plan. Of the possible changes these are the
-// fewest.
+// An attachment that has what an element of the annotation asks for (Wish) stays, with its
+// interface name and its device, in whatever order they are. Of several that are alike the first
+// ones stay. Where an element asks by name for the interface of another network, that one goes, and
+// comes back under another name if its own was chosen by the plan. Of the possible changes these
+// are the fewest.
 //
 // A network whose definition has changed stays as it was made; with redefine it is removed, and
 // added as it is defined now, under the name that it has.
 //
 // What the annotation does not name is never changed: the default network and those that the node
 // gives all pods. Nor is an attachment removed whose record does not know its Wish; it has what any
-// element of its network asks for. It is an error of reason InterfaceConflict if an element asks for
-// the interface of one of these.
+// element of its network asks for. It is an error of reason InterfaceConflict if an element asks
+// for the interface of one of these.
 func Diff(have, want []Attachment, redefine bool) (Changes, error) {
-	d := &difference{have: have, want: want, by: map[int]int{}, keep: map[int]bool{}, taken: make([]bool, len(have))}
+	d := &difference{
+		have: have, want: want, by: map[int]int{}, keep: map[int]bool{}, taken: make([]bool, len(have)),
+	}
 	d.match()
 	if err := d.conflict(); err != nil {
 		return Changes{}, err
@@ -63,10 +65,14 @@ type difference struct {
 // match finds the attachments that stay.
 func (d *difference) match() {
 	d.pass(func(h, w *Attachment) bool { return w.Default && h.Default })
-	d.pass(func(h, w *Attachment) bool { return w.fixed() && h.fixed() && w.Name == h.Name && w.IfName == h.IfName })
+	d.pass(func(h, w *Attachment) bool {
+		return w.fixed() && h.fixed() && w.Name == h.Name && w.IfName == h.IfName
+	})
 	d.pass(func(h, w *Attachment) bool { return w.fixed() && h.fixed() && w.Name == h.Name })
 	asked := d.asked()
-	d.pass(func(h, w *Attachment) bool { return !w.fixed() && w.Wish.IfName == h.IfName && satisfies(h, w) })
+	d.pass(func(h, w *Attachment) bool {
+		return !w.fixed() && w.Wish.IfName == h.IfName && satisfies(h, w)
+	})
 	d.pass(func(h, w *Attachment) bool {
 		return !w.fixed() && w.Wish.IfName == "" && !asked[h.IfName] && satisfies(h, w)
 	})
@@ -76,7 +82,9 @@ func (d *difference) match() {
 func (d *difference) pass(matches func(h, w *Attachment) bool) {
 	for w := range d.want {
 		for h := range d.have {
-			if _, ok := d.by[w]; ok || d.taken[h] || d.have[h].Default != d.want[w].Default || !matches(&d.have[h], &d.want[w]) {
+			_, ok := d.by[w]
+			if ok || d.taken[h] || d.have[h].Default != d.want[w].Default ||
+				!matches(&d.have[h], &d.want[w]) {
 				continue
 			}
 			d.by[w], d.taken[h] = h, true
@@ -114,8 +122,10 @@ func (d *difference) conflict() error {
 		for h := range d.have {
 			if d.have[h].fixed() && d.have[h].IfName == d.want[w].Wish.IfName {
 				return &failure.Error{
-					Reason: failure.InterfaceConflict, NAD: d.want[w].Name, Interface: d.have[h].IfName, Field: "interface",
-					Err: fmt.Errorf("it belongs to network %s, which cannot be removed from a pod that runs", strictjson.Quote(d.have[h].Name)),
+					Reason: failure.InterfaceConflict, NAD: d.want[w].Name, Interface: d.have[h].IfName,
+					Field: "interface",
+					Err: fmt.Errorf("it belongs to network %s, which cannot be removed from a pod that runs",
+						strictjson.Quote(d.have[h].Name)),
 					Fix: "choose another interface name in the pod's annotation, or make the pod anew",
 				}
 			}
@@ -173,7 +183,8 @@ func (d *difference) place(c *Changes) error {
 		if len(free[a.Resource]) == 0 {
 			return &failure.Error{
 				Reason: failure.DeviceUnavailable, NAD: a.Name, Interface: a.IfName,
-				Err: fmt.Errorf("the pod's devices of resource %s are those of networks that stay", strictjson.Quote(a.Resource)),
+				Err: fmt.Errorf("the pod's devices of resource %s are those of networks that stay",
+					strictjson.Quote(a.Resource)),
 				Fix: "make the pod anew",
 			}
 		}
@@ -213,7 +224,9 @@ type device struct{ resource, id string }
 func (d *difference) inUse(c *Changes) (names map[string]string, devices map[device]bool) {
 	names, devices = map[string]string{"lo": "the pod's loopback"}, map[device]bool{}
 	for h := range d.have {
-		if a := &d.have[h]; !slices.ContainsFunc(c.Remove, func(r Attachment) bool { return r.IfName == a.IfName }) {
+		if a := &d.have[h]; !slices.ContainsFunc(c.Remove, func(r Attachment) bool {
+			return r.IfName == a.IfName
+		}) {
 			names[a.IfName] = a.Name
 			devices[device{a.Resource, a.DeviceID}] = true
 		}

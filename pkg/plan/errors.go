@@ -7,7 +7,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// atNAD puts the network's name into an error that does not name it yet. The class stays; an error without one is NADInvalid.
+// atNAD puts the network's name into an error that does not name it yet. The class stays; an error
+// without one is NADInvalid.
 func atNAD(err error, nad string) error {
 	if err == nil {
 		return nil
@@ -19,8 +20,8 @@ func atNAD(err error, nad string) error {
 	return e
 }
 
-// inAnnotation names the annotation in an error about one: package selection calls it "networks", whichever it is. An error
-// without a class is InvalidAnnotation.
+// inAnnotation names the annotation in an error about one: package selection calls it "networks",
+// whichever it is. An error without a class is InvalidAnnotation.
 func inAnnotation(err error, key string) *failure.Error {
 	e := asFailure(err, failure.InvalidAnnotation)
 	e.Field = key + strings.TrimPrefix(e.Field, "networks")
@@ -29,7 +30,8 @@ func inAnnotation(err error, key string) *failure.Error {
 
 // asFailure is a copy of err that may be changed: others may hold the original.
 func asFailure(err error, otherwise failure.Reason) *failure.Error {
-	if e, ok := err.(*failure.Error); ok { //nolint:errorlint // what wraps it has a text of its own, which is kept below
+	//nolint:errorlint // what wraps it has a text of its own, which is kept below
+	if e, ok := err.(*failure.Error); ok {
 		c := *e
 		return &c
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
-// Follows reports whether a pod that has these attachments has what its annotation asks for. It needs
-// no definition, and so it can be known of a pod whose networks are gone since its start. If it is
-// true Diff would change nothing; if it is false Diff may find the same.
+// Follows reports whether a pod that has these attachments has what its annotation asks for. It
+// needs no definition, and so it can be known of a pod whose networks are gone since its start. If
+// it is true Diff would change nothing; if it is false Diff may find the same.
 func Follows(have []Attachment, pod *metav1.ObjectMeta) (bool, error) {
 	var asked []selection.Selection
 	if text := pod.Annotations[nadv1.NetworksAnnotation]; strings.TrimSpace(text) != "" {
@@ -23,7 +23,9 @@ func Follows(have []Attachment, pod *metav1.ObjectMeta) (bool, error) {
 		}
 	}
 	// Elements that name their interface come first: none of the others takes it from them.
-	slices.SortStableFunc(asked, func(a, b selection.Selection) int { return strings.Compare(b.Interface, a.Interface) })
+	slices.SortStableFunc(asked, func(a, b selection.Selection) int {
+		return strings.Compare(b.Interface, a.Interface)
+	})
 	rest := slices.DeleteFunc(slices.Clone(have), func(a Attachment) bool { return a.fixed() })
 	for i := range asked {
 		wish, err := wishOf(&asked[i])
@@ -31,7 +33,8 @@ func Follows(have []Attachment, pod *metav1.ObjectMeta) (bool, error) {
 			return false, err
 		}
 		at := slices.IndexFunc(rest, func(a Attachment) bool {
-			return a.Name == asked[i].Namespace+"/"+asked[i].Name && (wish.IfName == "" || wish.IfName == a.IfName) &&
+			return a.Name == asked[i].Namespace+"/"+asked[i].Name &&
+				(wish.IfName == "" || wish.IfName == a.IfName) &&
 				sameJSON(a.Wish.Requests, wish.Requests)
 		})
 		if at < 0 {

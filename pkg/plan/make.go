@@ -12,8 +12,8 @@ import (
 	"github.com/braid-cni/braid/pkg/netconf"
 )
 
-// Make turns requests and what was found for them into attachments, in the order of the requests. It fails as a whole: a pod
-// gets all its networks or none.
+// Make turns requests and what was found for them into attachments, in the order of the requests.
+// It fails as a whole: a pod gets all its networks or none.
 func Make(in Input) ([]Attachment, error) {
 	if err := checkInput(in); err != nil {
 		return nil, err
@@ -55,16 +55,19 @@ func checkInput(in Input) error {
 	return checkSandbox(in)
 }
 
-// attach makes one attachment. Later steps see the edits of earlier ones: the check for default routes comes last, so that it
-// judges what the plugins will really get.
-func attach(in Input, r Request, def Definition, ifName string, devices *devices) (Attachment, error) {
+// attach makes one attachment. Later steps see the edits of earlier ones: the check for default
+// routes comes last, so that it judges what the plugins will really get.
+func attach(
+	in Input, r Request, def Definition, ifName string, devices *devices,
+) (Attachment, error) {
 	list, err := in.parse(r, def)
 	if err != nil {
 		return Attachment{}, err
 	}
 	a := Attachment{
 		Name: displayName(def, list), Network: list.Name(), Default: r.Default, IfName: ifName,
-		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown, Limits: in.limits(r, def),
+		Args: argsFor(r, in.Args), DeviceInfo: list.Capabilities()[capDeviceInfo], Unknown: def.Unknown,
+		Limits: in.limits(r, def),
 	}
 	a.Warnings = atInterface(list.Warnings(), a)
 	if def.NAD != nil && HasConfig(def.NAD) {
@@ -75,7 +78,9 @@ func attach(in Input, r Request, def Definition, ifName string, devices *devices
 		a.Warnings = append(a.Warnings, atInterface(append(ignored, list.DropPrevResults()...), a)...)
 	}
 	if s := r.Selection; s != nil {
-		a.Origin = &Origin{Namespace: s.Namespace, OnDisk: def.NAD != nil && !HasConfig(def.NAD), Selection: s}
+		a.Origin = &Origin{
+			Namespace: s.Namespace, OnDisk: def.NAD != nil && !HasConfig(def.NAD), Selection: s,
+		}
 		a.Warnings = append(a.Warnings, atInterface(s.Warnings, a)...)
 		a.WantsDefaultRoute, a.Gateways = s.DefaultRoute != nil, slices.Clone(s.DefaultRoute)
 		if err := mergeArgs(list, *s); err != nil {

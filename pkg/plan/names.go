@@ -13,11 +13,12 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// interfaceNames gives each request its name in the pod: ifName to the default network, the requested name to those that have
-// one, and to the i-th secondary network net<i>, counting all of them, as Multus does. A generated name that an earlier network
-// took by request gives way to the smallest free net<k>. Some k < i is free then (unless the default network itself is called
-// net<k>), so no later network loses its own name, and a name depends on earlier networks only: one that is appended to a
-// running pod's annotation changes none.
+// interfaceNames gives each request its name in the pod: ifName to the default network, the
+// requested name to those that have one, and to the i-th secondary network net<i>, counting all of
+// them, as Multus does. A generated name that an earlier network took by request gives way to the
+// smallest free net<k>. Some k < i is free then (unless the default network itself is called
+// net<k>), so no later network loses its own name, and a name depends on earlier networks only: one
+// that is appended to a running pod's annotation changes none.
 func interfaceNames(requests []Request, ifName string) ([]string, error) {
 	owner := map[string]string{"lo": "the pod's loopback", ifName: "the default network"}
 	names := make([]string, len(requests))
@@ -35,7 +36,8 @@ func interfaceNames(requests []Request, ifName string) ([]string, error) {
 		case r.Default && wish != "" && wish != ifName:
 			return nil, &failure.Error{
 				Reason: failure.InvalidAnnotation, NAD: label(r), Field: "interface",
-				Err: fmt.Errorf("interface %q: the runtime wants the default network's interface to be %s", wish, ifName),
+				Err: fmt.Errorf("interface %q: the runtime wants the default network's interface to be %s",
+					wish, ifName),
 				Fix: "leave the interface of the default network out",
 			}
 		case r.Default:
@@ -73,13 +75,15 @@ func freeName(owner map[string]string, i int) string {
 	return name
 }
 
-// checkInterface is CNI's rule for CNI_IFNAME and the kernel's beyond it: '%' asks the kernel to invent a name, and "all" and
-// "default" are directories of net.ipv4.conf that stand for every interface.
+// checkInterface is CNI's rule for CNI_IFNAME and the kernel's beyond it: '%' asks the kernel to
+// invent a name, and "all" and "default" are directories of net.ipv4.conf that stand for every
+// interface.
 func checkInterface(name string) error {
 	if err := utils.ValidateInterfaceName(name); err != nil {
 		return fmt.Errorf("%s: %s", strictjson.Quote(name), err.Msg)
 	}
-	if strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, "%") || !utf8.ValidString(name) {
+	if strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, "%") ||
+		!utf8.ValidString(name) {
 		return fmt.Errorf("%s holds '%%', a control character or broken UTF-8", strictjson.Quote(name))
 	}
 	if name == "all" || name == "default" {
@@ -98,7 +102,8 @@ func checkSandbox(in Input) error {
 	}
 	if in.IfName == "lo" {
 		return &failure.Error{
-			Reason: failure.InvalidEnvironment, Field: "CNI_IFNAME", Err: errors.New(`"lo" is the pod's loopback`),
+			Reason: failure.InvalidEnvironment, Field: "CNI_IFNAME",
+			Err: errors.New(`"lo" is the pod's loopback`),
 		}
 	}
 	return nil

@@ -8,8 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
-// limits are those of an attachment; nil where the operator wrote its configuration: in Braid's own,
-// on disk, or as a NAD that Braid's own names or of an operator's namespace. A NAD without a
+// limits are those of an attachment; nil where the operator wrote its configuration: in Braid's
+// own, on disk, or as a NAD that Braid's own names or of an operator's namespace. A NAD without a
 // configuration has the operator's, from disk.
 func (in *Input) limits(r Request, def Definition) *attachment.Limits {
 	if def.NAD == nil || r.Selection == nil || !HasConfig(def.NAD) || in.operates(def.NAD.Namespace) {
@@ -21,5 +21,6 @@ func (in *Input) limits(r Request, def Definition) *attachment.Limits {
 // operates reports whether the NADs of a namespace are the operator's: those that every pod may
 // use are.
 func (in *Input) operates(namespace string) bool {
-	return namespace == metav1.NamespaceSystem || namespace == in.Node.MultusNamespace || slices.Contains(in.Policy.GlobalNamespaces, namespace)
+	return namespace == metav1.NamespaceSystem || namespace == in.Node.MultusNamespace ||
+		slices.Contains(in.Policy.GlobalNamespaces, namespace)
 }

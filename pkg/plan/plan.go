@@ -1,10 +1,12 @@
-// Package plan turns what a pod asks for into what will be done: pod + selections + definitions in, an ordered list of
-// attachments out, each with its complete conflist, interface name and runtime configuration.
+// Package plan turns what a pod asks for into what will be done: pod + selections + definitions in,
+// an ordered list of attachments out, each with its complete conflist, interface name and runtime
+// configuration.
 //
-// Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes first, then the cluster-wide
-// networks, then the pod's selections in their order. All policy is here: namespace isolation, capabilities, interface names,
-// refusal of default routes that nobody asked for. Diff compares what a pod has with another plan.
-// Errors are *failure.Error with NAD, plugin and field.
+// Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes
+// first, then the cluster-wide networks, then the pod's selections in their order. All policy is
+// here: namespace isolation, capabilities, interface names, refusal of default routes that nobody
+// asked for. Diff compares what a pod has with another plan. Errors are *failure.Error with NAD,
+// plugin and field.
 package plan
 
 import (
@@ -21,8 +23,9 @@ import (
 	"github.com/braid-cni/braid/pkg/selection"
 )
 
-// Request is one network of the pod before its definition is known. Where to look for the definition, in this order: Inline,
-// File, the NAD, then (OnDisk) the configuration directory by name.
+// Request is one network of the pod before its definition is known. Where to look for the
+// definition, in this order: Inline, File, the NAD, then (OnDisk) the configuration directory by
+// name.
 type Request struct {
 	// Ref is the network as the user wrote it, for messages.
 	Ref string
@@ -32,19 +35,21 @@ type Request struct {
 	File string
 	// Namespace and Name of the NAD; Name alone is also the name on disk.
 	Namespace, Name string
-	// OnDisk says that the NAD may be absent: then the network of that name in the configuration directory is meant.
+	// OnDisk says that the NAD may be absent: then the network of that name in the configuration
+	// directory is meant.
 	OnDisk bool
 	// Default marks the default network; exactly one request has it, the first.
 	Default bool
-	// Selection is set for networks that an annotation of the pod asked for, nil for cluster-wide ones.
+	// Selection is set for networks that an annotation of the pod asked for, nil for cluster-wide
+	// ones.
 	Selection *selection.Selection
 }
 
 // IsNAD says whether the network is looked up as a NAD, and not given by Braid's configuration.
 func (r Request) IsNAD() bool { return r.Inline == nil && r.File == "" }
 
-// Definition is what was found for a Request. NAD is nil for networks that are not NADs. Conf is the conf or conflist where it
-// does not come from the NAD's spec.config: inline, or from disk.
+// Definition is what was found for a Request. NAD is nil for networks that are not NADs. Conf is
+// the conf or conflist where it does not come from the NAD's spec.config: inline, or from disk.
 type Definition struct {
 	NAD  *nadv1.NetworkAttachmentDefinition
 	Conf json.RawMessage
@@ -77,15 +82,18 @@ type Input struct {
 	Requested []string
 }
 
-// Attachment is one network of the pod, ready to be made. It is stored in the record as it is: DEL and CHECK work from it alone.
+// Attachment is one network of the pod, ready to be made. It is stored in the record as it is: DEL
+// and CHECK work from it alone.
 type Attachment struct {
-	// Name is what network-status calls it: "namespace/name" of the NAD, or the CNI name of a network that is not a NAD.
+	// Name is what network-status calls it: "namespace/name" of the NAD, or the CNI name of a network
+	// that is not a NAD.
 	Name string `json:"name"`
 	// Network is the CNI network name.
 	Network string `json:"network"`
 	Default bool   `json:"default,omitempty"`
 	IfName  string `json:"ifName"`
-	// Conf is the complete conflist: name, cniVersion, plugins, with args.cni and deviceID injected and all else as written.
+	// Conf is the complete conflist: name, cniVersion, plugins, with args.cni and deviceID injected
+	// and all else as written.
 	Conf json.RawMessage `json:"conf"`
 	// Args is CNI_ARGS.
 	Args [][2]string `json:"args,omitempty"`
@@ -98,7 +106,8 @@ type Attachment struct {
 	// attachment's result is held to them.
 	IPs []string `json:"ips,omitempty"`
 	MAC string   `json:"mac,omitempty"`
-	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty, the network's own.
+	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty,
+	// the network's own.
 	WantsDefaultRoute bool         `json:"wantsDefaultRoute,omitempty"`
 	Gateways          []netip.Addr `json:"gateways,omitempty"`
 	// Resource and DeviceID name the allocated device; empty without one.

@@ -18,9 +18,10 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// Requests lists the networks of a pod in the order in which they are attached: the default network, the cluster-wide extra
-// networks, the selections of the networks annotation. With pod nil, only the first two. It reads no definition, so that the
-// caller can fetch all of them at once; what can be refused without one (syntax, namespace isolation) is refused here.
+// Requests lists the networks of a pod in the order in which they are attached: the default
+// network, the cluster-wide extra networks, the selections of the networks annotation. With pod
+// nil, only the first two. It reads no definition, so that the caller can fetch all of them at
+// once; what can be refused without one (syntax, namespace isolation) is refused here.
 func Requests(node *conf.Node, policy *conf.Policy, pod *metav1.ObjectMeta) ([]Request, error) {
 	if pod != nil && pod.Namespace == "" {
 		return nil, &failure.Error{
@@ -51,7 +52,8 @@ type asker struct {
 	pod    *metav1.ObjectMeta
 }
 
-// defaultRequest is the default network: the pod's own choice, else clusterNetwork, else the first delegate.
+// defaultRequest is the default network: the pod's own choice, else clusterNetwork, else the first
+// delegate.
 func (a *asker) defaultRequest() (Request, error) {
 	req, err := a.podDefaultRequest()
 	switch {
@@ -69,13 +71,14 @@ func (a *asker) defaultRequest() (Request, error) {
 		return r, nil
 	}
 	return Request{}, &failure.Error{
-		Reason: failure.InvalidConfig, Field: "clusterNetwork", Err: errors.New("there is no default network"),
+		Reason: failure.InvalidConfig, Field: "clusterNetwork",
+		Err: errors.New("there is no default network"),
 		Fix: `set "clusterNetwork" or "delegates" in Braid's configuration`,
 	}
 }
 
-// podDefaultRequest is the network of the pod's default-network annotation; nil without one. A bare name means
-// multusNamespace, whose NADs every pod may choose: that is what the namespace is for.
+// podDefaultRequest is the network of the pod's default-network annotation; nil without one. A bare
+// name means multusNamespace, whose NADs every pod may choose: that is what the namespace is for.
 func (a *asker) podDefaultRequest() (*Request, error) {
 	if a.pod == nil {
 		return nil, nil
@@ -91,7 +94,8 @@ func (a *asker) podDefaultRequest() (*Request, error) {
 	if len(found) != 1 {
 		return nil, &failure.Error{
 			Reason: failure.InvalidAnnotation, Field: nadv1.DefaultNetworkAnnotation,
-			Err: fmt.Errorf("%s names %d networks, a pod has one default network", strictjson.Quote(text), len(found)),
+			Err: fmt.Errorf("%s names %d networks, a pod has one default network",
+				strictjson.Quote(text), len(found)),
 			Fix: "name exactly one, or remove the annotation",
 		}
 	}
@@ -106,8 +110,9 @@ func (a *asker) podDefaultRequest() (*Request, error) {
 	return &r, nil
 }
 
-// clusterWideRequests are the networks that every pod gets besides the default one. As in Multus, defaultNetworks belong to
-// clusterNetwork and further delegates to the first one: with clusterNetwork the delegates are ignored, and the reverse.
+// clusterWideRequests are the networks that every pod gets besides the default one. As in Multus,
+// defaultNetworks belong to clusterNetwork and further delegates to the first one: with
+// clusterNetwork the delegates are ignored, and the reverse.
 func (a *asker) clusterWideRequests() ([]Request, error) {
 	var out []Request
 	if a.node.ClusterNetwork == "" {
@@ -129,7 +134,8 @@ func (a *asker) clusterWideRequests() ([]Request, error) {
 	return out, nil
 }
 
-// selectedRequests are the networks that the pod's annotation asks for; a blank annotation asks for none.
+// selectedRequests are the networks that the pod's annotation asks for; a blank annotation asks for
+// none.
 func (a *asker) selectedRequests() ([]Request, error) {
 	if a.pod == nil || strings.TrimSpace(a.pod.Annotations[nadv1.NetworksAnnotation]) == "" {
 		return nil, nil
@@ -167,9 +173,9 @@ func (a *asker) selections(annotation, namespace string) ([]selection.Selection,
 	return found, nil
 }
 
-// clusterWideRequest reads one value of clusterNetwork or defaultNetworks. What holds a slash is a path, as in Multus, and
-// must be absolute: a relative one would depend on where the runtime happens to run. All else names a NAD in multusNamespace
-// or, without one, a network in confDir.
+// clusterWideRequest reads one value of clusterNetwork or defaultNetworks. What holds a slash is a
+// path, as in Multus, and must be absolute: a relative one would depend on where the runtime
+// happens to run. All else names a NAD in multusNamespace or, without one, a network in confDir.
 func (a *asker) clusterWideRequest(field, value string) (Request, error) {
 	if filepath.IsAbs(value) {
 		return Request{Ref: value, File: value}, nil
@@ -178,7 +184,8 @@ func (a *asker) clusterWideRequest(field, value string) (Request, error) {
 		return Request{}, &failure.Error{
 			Reason: failure.InvalidConfig, Field: field,
 			Err: fmt.Errorf("%s is neither a network's name nor an absolute path", strictjson.Quote(value)),
-			Fix: fmt.Sprintf("name a NAD of namespace %s, a network in %s, or a file or directory by its absolute path",
+			Fix: fmt.Sprintf("name a NAD of namespace %s, a network in %s, or a file or directory by its "+
+				"absolute path",
 				a.node.MultusNamespace, a.node.ConfDir),
 		}
 	}
@@ -198,5 +205,7 @@ func (a *asker) inlineRequest(i int) Request {
 }
 
 func selectionRequest(s selection.Selection) Request {
-	return Request{Ref: s.Namespace + "/" + s.Name, Namespace: s.Namespace, Name: s.Name, Selection: &s}
+	return Request{
+		Ref: s.Namespace + "/" + s.Name, Namespace: s.Namespace, Name: s.Name, Selection: &s,
+	}
 }

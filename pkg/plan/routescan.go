@@ -109,7 +109,8 @@ func defaultDestination(s string) Families {
 	if strings.Contains(addr, ":") {
 		family = IPv6
 	}
-	if p, err := netip.ParsePrefix(strings.TrimSpace(s)); err == nil && p.Addr().Is4In6() && p.Bits() <= 96 {
+	p, err := netip.ParsePrefix(strings.TrimSpace(s))
+	if err == nil && p.Addr().Is4In6() && p.Bits() <= 96 {
 		return BothFamilies
 	}
 	switch {

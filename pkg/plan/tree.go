@@ -92,7 +92,9 @@ func (t tree) text() string {
 
 // has reports whether a member of that name has a value.
 func (t tree) has(key string) bool {
-	return slices.ContainsFunc(t.named(key), func(v tree) bool { return v.object || v.array || v.scalar != nil })
+	return slices.ContainsFunc(t.named(key), func(v tree) bool {
+		return v.object || v.array || v.scalar != nil
+	})
 }
 
 // elements are those of the list that the last member of that exact name holds.

@@ -22,7 +22,8 @@ type Wish struct {
 // wishOf is the wish of an element.
 func wishOf(s *selection.Selection) (*Wish, error) {
 	wish := &Wish{IfName: s.Interface}
-	if len(s.IPs) == 0 && s.MAC == "" && s.InfinibandGUID == "" && len(s.CNIArgs) == 0 && len(s.PortMappings) == 0 &&
+	if len(s.IPs) == 0 && s.MAC == "" && s.InfinibandGUID == "" && len(s.CNIArgs) == 0 &&
+		len(s.PortMappings) == 0 &&
 		s.Bandwidth == nil && s.DefaultRoute == nil && s.IPAMClaim == "" {
 		return wish, nil
 	}
