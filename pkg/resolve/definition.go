@@ -22,14 +22,19 @@ type lookup struct {
 
 // definitions looks up every request, all at the same time, and each NAD once. Of several errors it
 // returns that of the first request, so that equal questions have equal answers.
-func (r *Resolver) definitions(ctx context.Context, requests []plan.Request) ([]plan.Definition, error) {
+func (r *Resolver) definitions(
+	ctx context.Context, requests []plan.Request,
+) ([]plan.Definition, error) {
 	found := make([]plan.Definition, len(requests))
 	errs := make([]error, len(requests))
 	nads := map[lookup]func() (plan.Definition, error){}
 	var group sync.WaitGroup
 	for i, request := range requests {
-		definition := sync.OnceValues(func() (plan.Definition, error) { return r.definition(ctx, request) })
-		if key := (lookup{request.Namespace, request.Name, request.OnDisk}); request.IsNAD() && nads[key] == nil {
+		definition := sync.OnceValues(func() (plan.Definition, error) {
+			return r.definition(ctx, request)
+		})
+		key := (lookup{request.Namespace, request.Name, request.OnDisk})
+		if request.IsNAD() && nads[key] == nil {
 			nads[key] = definition
 		} else if request.IsNAD() {
 			definition = nads[key]
@@ -54,12 +59,18 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	}
 	nad, err := r.Source.NAD(ctx, request.Namespace, request.Name)
 	switch {
-	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk: // a CNI name need not be one that a NAD can have
-		return r.onDisk(nil, func() ([]byte, error) { return netconf.OnDisk(r.Node.ConfDir, request.Name) })
+	// a CNI name need not be one that a NAD can have
+	case (apierrors.IsNotFound(err) || apierrors.IsBadRequest(err)) && request.OnDisk:
+		return r.onDisk(nil, func() ([]byte, error) {
+			return netconf.OnDisk(r.Node.ConfDir, request.Name)
+		})
 	case apierrors.IsNotFound(err) && failure.ReasonOf(err) == "":
 		return plan.Definition{}, &failure.Error{
-			Reason: failure.NADNotFound, Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w", request.Name, request.Namespace, err),
-			Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what there is", origin(request), request.Namespace),
+			Reason: failure.NADNotFound,
+			Err: fmt.Errorf("there is no NetworkAttachmentDefinition %q in namespace %q: %w",
+				request.Name, request.Namespace, err),
+			Fix: fmt.Sprintf("create it, or correct %s; `kubectl get net-attach-def -n %s` lists what "+
+				"there is", origin(request), request.Namespace),
 		}
 	case err != nil:
 		return plan.Definition{}, SourceError("get NAD", err)
@@ -76,7 +87,9 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 
 // onDisk returns the definition that is read from the node's disk; a stand-in if this is another
 // machine.
-func (r *Resolver) onDisk(nad *nadv1.NetworkAttachmentDefinition, read func() ([]byte, error)) (plan.Definition, error) {
+func (r *Resolver) onDisk(
+	nad *nadv1.NetworkAttachmentDefinition, read func() ([]byte, error),
+) (plan.Definition, error) {
 	if r.Elsewhere {
 		return plan.Definition{NAD: nad, Conf: standIn(), Unknown: true}, nil
 	}
@@ -86,7 +99,8 @@ func (r *Resolver) onDisk(nad *nadv1.NetworkAttachmentDefinition, read func() ([
 
 // standIn is a network that makes no interface, and takes whatever a pod may ask for.
 func standIn() []byte {
-	return []byte(`{"cniVersion":"1.0.0","name":"unknown","plugins":[{"type":"` + netconf.PassthruType + `","capabilities":
+	return []byte(`{"cniVersion":"1.0.0","name":"unknown","plugins":[{"type":"` +
+		netconf.PassthruType + `","capabilities":
 		{"ips":true,"mac":true,"infinibandGUID":true,"portMappings":true,"bandwidth":true}}]}`)
 }
 
@@ -110,7 +124,8 @@ func SourceError(verb string, err error) error {
 	fe := &failure.Error{Reason: failure.APIUnavailable, Err: fmt.Errorf("%s: %w", verb, err)}
 	switch {
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		fe.Fix = "give Braid's account the rights of conf/rbac, and see that its kubeconfig holds a valid credential"
+		fe.Fix = "give Braid's account the rights of conf/rbac, and see that its kubeconfig holds a " +
+			"valid credential"
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		fe.Reason = failure.PodNotFound
 		fe.Fix = "the pod was deleted or replaced meanwhile; the runtime will remove the sandbox"

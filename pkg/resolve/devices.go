@@ -30,7 +30,8 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 		}
 	}
 	asked := func(d plan.Definition) bool {
-		return d.NeedsDevice() || uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
+		return d.NeedsDevice() ||
+			uses(d) && (len(pod.Claims) > 0 || slices.Contains(pod.Requested, d.Resource()))
 	}
 	if !slices.ContainsFunc(in.Definitions, asked) {
 		return nil
@@ -40,7 +41,8 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 	in.Requested = pod.Requested
 	if failure.ReasonOf(err) == failure.DeviceUnavailable { // who needs none does not mind
 		in.DevicesErr = &failure.Error{
-			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation, Err: fmt.Errorf("find the pod's devices: %w", err),
+			Reason: failure.DeviceUnavailable, Field: nadv1.ResourceNameAnnotation,
+			Err: fmt.Errorf("find the pod's devices: %w", err),
 			Fix: "see that the kubelet serves its pod-resources socket",
 		}
 		return nil
@@ -57,7 +59,8 @@ func standInDevices(pod *podv1.Pod, definitions []plan.Definition) map[string][]
 	devices := map[string][]string{}
 	for i, d := range definitions {
 		resource := d.Resource()
-		if resource != "" && (pod.MetaOnly || len(pod.Claims) > 0 || slices.Contains(pod.Requested, resource)) {
+		if resource != "" && (pod.MetaOnly || len(pod.Claims) > 0 ||
+			slices.Contains(pod.Requested, resource)) {
 			devices[resource] = append(devices[resource], fmt.Sprintf("0000:00:00.%d", i))
 		}
 	}
@@ -69,7 +72,10 @@ func standInDevices(pod *podv1.Pod, definitions []plan.Definition) map[string][]
 // the marks of their bridges.
 func (r *Resolver) deviceRequests(ctx context.Context, pod *podv1.Pod, in *plan.Input) []string {
 	return slices.DeleteFunc(slices.Clone(pod.Requested), func(resource string) bool {
-		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool { return d.Resource() == resource })
-		return !used || len(pod.Claims) == 0 && len(in.Devices[resource]) == 0 && !r.Devices.Has(ctx, resource)
+		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool {
+			return d.Resource() == resource
+		})
+		return !used || len(pod.Claims) == 0 && len(in.Devices[resource]) == 0 &&
+			!r.Devices.Has(ctx, resource)
 	})
 }

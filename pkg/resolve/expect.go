@@ -12,8 +12,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Expected is an attachment as an ADD would begin with it. Its warnings are those of the plugins and
-// of default routes, too.
+// Expected is an attachment as an ADD would begin with it. Its warnings are those of the plugins
+// and of default routes, too.
 type Expected struct {
 	plan.Attachment
 

@@ -12,10 +12,12 @@ import (
 	"github.com/braid-cni/braid/pkg/policy"
 )
 
-// own renames an attachment's network, and its spaces of whereabouts, to what is its namespace's own,
-// unless the rule keeps the names. Leases, results, links and rules are kept by these names, and a DEL,
-// a CHECK and a GC have them from the record.
-func (r *Resolver) own(ctx context.Context, decide decider, a *plan.Attachment, rule *policy.Rule) error {
+// own renames an attachment's network, and its spaces of whereabouts, to what is its namespace's
+// own, unless the rule keeps the names. Leases, results, links and rules are kept by these names,
+// and a DEL, a CHECK and a GC have them from the record.
+func (r *Resolver) own(
+	ctx context.Context, decide decider, a *plan.Attachment, rule *policy.Rule,
+) error {
 	if a.Limits == nil {
 		return nil
 	}
@@ -47,8 +49,8 @@ func (r *Resolver) own(ctx context.Context, decide decider, a *plan.Attachment, 
 	return nil
 }
 
-// Renamed returns attachments as they were made where the policy was enforced for all of them or for
-// none, whichever they are not. Those that have one name only are left out.
+// Renamed returns attachments as they were made where the policy was enforced for all of them or
+// for none, whichever they are not. Those that have one name only are left out.
 func Renamed(attachments []plan.Attachment) (others []plan.Attachment, err error) {
 	for _, a := range attachments {
 		other := a.Limits.OtherName(a.Network)
@@ -67,7 +69,9 @@ func Renamed(attachments []plan.Attachment) (others []plan.Attachment, err error
 }
 
 // borrowed returns the names of an attachment that are another namespace's own.
-func (r *Resolver) borrowed(ctx context.Context, decide decider, a *plan.Attachment) (found []policy.Violation, err error) {
+func (r *Resolver) borrowed(
+	ctx context.Context, decide decider, a *plan.Attachment,
+) (found []policy.Violation, err error) {
 	if a.Limits == nil {
 		return nil, nil
 	}
@@ -85,9 +89,11 @@ func (r *Resolver) borrowed(ctx context.Context, decide decider, a *plan.Attachm
 // written is a name of a network, or of a space, and the field that has it.
 type written struct{ field, name string }
 
-// foreign returns the names in a configuration that are another namespace's own, where the policy is
-// enforced for that one.
-func (r *Resolver) foreign(ctx context.Context, decide decider, list *netconf.List, namespace string) (found []written, err error) {
+// foreign returns the names in a configuration that are another namespace's own, where the policy
+// is enforced for that one.
+func (r *Resolver) foreign(
+	ctx context.Context, decide decider, list *netconf.List, namespace string,
+) (found []written, err error) {
 	names := []written{{"name", list.Name()}}
 	list.RenameSpaces(func(space string) string {
 		names = append(names, written{"ipam.network_name", space})
@@ -109,8 +115,8 @@ func (r *Resolver) foreign(ctx context.Context, decide decider, list *netconf.Li
 	return found, nil
 }
 
-// apart reports whether names of a namespace are its own. Whether one is a tenant's may not be known:
-// nothing is enforced by a label then.
+// apart reports whether names of a namespace are its own. Whether one is a tenant's may not be
+// known: nothing is enforced by a label then.
 func apart(ctx context.Context, decide decider, namespace string) (bool, error) {
 	if len(validation.IsDNS1123Label(namespace)) > 0 {
 		return false, nil
@@ -134,9 +140,11 @@ func (r *Resolver) Bounds(attachments []plan.Attachment) map[string]policy.Decis
 	return bounds
 }
 
-// Crowded returns what of attachments is beyond the bounds, where the networks of the namespaces have
-// so many addresses, theirs included. An attachment that gets none is not in anybody's way.
-func (r *Resolver) Crowded(bounds map[string]policy.Decision, have map[string]int, attachments []plan.Attachment) (found []Judged) {
+// Crowded returns what of attachments is beyond the bounds, where the networks of the namespaces
+// have so many addresses, theirs included. An attachment that gets none is not in anybody's way.
+func (r *Resolver) Crowded(
+	bounds map[string]policy.Decision, have map[string]int, attachments []plan.Attachment,
+) (found []Judged) {
 	for i := range attachments {
 		a := &attachments[i]
 		if a.Origin == nil || a.Limits == nil || policy.Addresses(network(a)) == 0 {
@@ -145,7 +153,10 @@ func (r *Resolver) Crowded(bounds map[string]policy.Decision, have map[string]in
 		namespace := a.Limits.Namespace
 		if d, ok := bounds[namespace]; ok && have[namespace] > d.Addresses {
 			v := policy.Crowded(d.Rule, namespace, have[namespace])
-			found = append(found, Judged{Violation: v, decided: decided{Decision: d, Namespace: namespace}, NAD: a.Name, IfName: a.IfName})
+			found = append(found, Judged{
+				Violation: v, decided: decided{Decision: d, Namespace: namespace}, NAD: a.Name,
+				IfName: a.IfName,
+			})
 			delete(bounds, namespace) // it is said once
 		}
 	}

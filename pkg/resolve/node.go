@@ -11,15 +11,18 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// selected refuses networks of the pod's annotations whose NADs do not select this node. The node is
-// asked for only if a NAD has a selector.
-func (r *Resolver) selected(ctx context.Context, requests []plan.Request, definitions []plan.Definition) error {
+// selected refuses networks of the pod's annotations whose NADs do not select this node. The node
+// is asked for only if a NAD has a selector.
+func (r *Resolver) selected(
+	ctx context.Context, requests []plan.Request, definitions []plan.Definition,
+) error {
 	if r.ThisNode == nil || r.Elsewhere {
 		return nil
 	}
 	var node *metav1.ObjectMeta
 	for i, d := range definitions {
-		if requests[i].Selection == nil || d.NAD == nil || d.NAD.Annotations[nadv1.NodeSelectorAnnotation] == "" {
+		if requests[i].Selection == nil || d.NAD == nil ||
+			d.NAD.Annotations[nadv1.NodeSelectorAnnotation] == "" {
 			continue
 		}
 		if node == nil {

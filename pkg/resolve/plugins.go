@@ -41,7 +41,9 @@ func Plugins(finder Finder, a *plan.Attachment, paths []string) error {
 }
 
 // PluginsOf is Plugins for who has the attachment's configuration in libcni's form.
-func PluginsOf(finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string) error {
+func PluginsOf(
+	finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string,
+) error {
 	return add(a, places(finder, list, paths))
 }
 
@@ -81,7 +83,9 @@ func add(a *plan.Attachment, places []Place) error {
 			return at(a, p.Err)
 		}
 		note(a, p.Found)
-		a.Runs = append(a.Runs, policy.Run{Index: p.Index, IPAM: p.IPAM, Execd: p.Execd, Unknown: p.Unknown})
+		a.Runs = append(a.Runs, policy.Run{
+			Index: p.Index, IPAM: p.IPAM, Execd: p.Execd, Unknown: p.Unknown,
+		})
 	}
 	return nil
 }

@@ -16,18 +16,24 @@ import (
 // Pod asks the source for a pod, with its resources and claims. A pod that is gone, or
 // replaced by another of the same name, is an error: its sandbox must not come up with addresses
 // that nobody will release. An empty uid is that of any pod.
-func (r *Resolver) Pod(ctx context.Context, namespace, name string, uid types.UID) (*podv1.Pod, error) {
+func (r *Resolver) Pod(
+	ctx context.Context, namespace, name string, uid types.UID,
+) (*podv1.Pod, error) {
 	pod, err := r.Source.Pod(ctx, namespace, name)
 	if apierrors.IsNotFound(err) {
-		return nil, &failure.Error{Reason: failure.PodNotFound, Err: fmt.Errorf("get pod: %w", err), Fix: "it was deleted; the runtime will remove the sandbox"}
+		return nil, &failure.Error{
+			Reason: failure.PodNotFound, Err: fmt.Errorf("get pod: %w", err),
+			Fix: "it was deleted; the runtime will remove the sandbox",
+		}
 	}
 	if err != nil {
 		return nil, SourceError("get pod", err)
 	}
 	if uid != "" && pod.UID != uid && pod.Annotations[podv1.MirrorAnnotation] != string(uid) {
 		return nil, &failure.Error{
-			Reason: failure.PodNotFound, Err: fmt.Errorf("pod of uid %.80q was replaced by one of uid %.80q", uid, pod.UID),
-			Fix: "the runtime will make a new sandbox for the new pod",
+			Reason: failure.PodNotFound,
+			Err:    fmt.Errorf("pod of uid %.80q was replaced by one of uid %.80q", uid, pod.UID),
+			Fix:    "the runtime will make a new sandbox for the new pod",
 		}
 	}
 	return pod, nil

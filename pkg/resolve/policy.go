@@ -39,10 +39,12 @@ func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
 
 // Judge returns all of a pod and its attachments that the policy does not allow, whether that is
 // enforced or not. The plugins of the attachments were looked for. The labels of the namespaces of
-// NADs that no rule names are asked for, as it depends on them what the plugins are held to; those of
-// the pod's, if it asks for what it may not have. An attachment for which a rule is enforced gets its
-// limits, and names that are its namespace's own.
-func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) ([]Judged, error) {
+// NADs that no rule names are asked for, as it depends on them what the plugins are held to; those
+// of the pod's, if it asks for what it may not have. An attachment for which a rule is enforced
+// gets its limits, and names that are its namespace's own.
+func (r *Resolver) Judge(
+	ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment,
+) ([]Judged, error) {
 	if pod == nil {
 		return nil, nil
 	}
@@ -82,7 +84,9 @@ func (r *Resolver) Judge(ctx context.Context, pod *podv1.Pod, attachments []plan
 
 // named has the names of an attachment apart from those of other namespaces, or else returns those
 // that are another one's own.
-func (r *Resolver) named(ctx context.Context, decide decider, d decided, a *plan.Attachment) (found []Judged, err error) {
+func (r *Resolver) named(
+	ctx context.Context, decide decider, d decided, a *plan.Attachment,
+) (found []Judged, err error) {
 	if d.Effect == policy.Enforce {
 		return nil, r.own(ctx, decide, a, d.Rule)
 	}
@@ -96,7 +100,9 @@ func (r *Resolver) named(ctx context.Context, decide decider, d decided, a *plan
 
 // network is an attachment as a rule judges it.
 func network(a *plan.Attachment) *policy.Network {
-	return &policy.Network{Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs}
+	return &policy.Network{
+		Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs,
+	}
 }
 
 // limit has the plugins hold an attachment to what of a rule only they can find out.
@@ -117,7 +123,8 @@ func limit(a *plan.Attachment, rule *policy.Rule) {
 	limits.Prefixes, limits.Masters = rule.Prefixes, append([]string{}, rule.Masters...)
 	limits.HostPorts, limits.LoopbackPorts = []attachment.Ports{}, rule.HostPorts.Loopback
 	for _, ports := range rule.HostPorts.Ports {
-		limits.HostPorts = append(limits.HostPorts, attachment.Ports{First: uint16(ports.From), Last: uint16(ports.To)}) //nolint:gosec // they are ports
+		limits.HostPorts = append(limits.HostPorts,
+			attachment.Ports{First: uint16(ports.From), Last: uint16(ports.To)})
 	}
 	a.Limits = &limits
 }
@@ -142,7 +149,8 @@ func judgePod(rule *policy.Rule, shared string, attachments []plan.Attachment) (
 		}
 		s := a.Origin.Selection
 		pod.Requests = append(pod.Requests, policy.Request{
-			IfName: a.IfName, Shared: a.Default && s.Namespace == shared, PortMappings: s.PortMappings, CNIArgs: s.CNIArgs,
+			IfName: a.IfName, Shared: a.Default && s.Namespace == shared, PortMappings: s.PortMappings,
+			CNIArgs: s.CNIArgs,
 		})
 		of = append(of, a)
 	}
@@ -252,7 +260,8 @@ func together(judged []Judged) *failure.Error {
 		all.Err = fmt.Errorf("it is allowed only because the policy is not enforced here: %w", all.Err)
 	}
 	if first.Unsure != nil {
-		all.Err = fmt.Errorf("%w; whether namespace %s is a tenant's is not known: %w", all.Err, first.Namespace, first.Unsure)
+		all.Err = fmt.Errorf("%w; whether namespace %s is a tenant's is not known: %w",
+			all.Err, first.Namespace, first.Unsure)
 	}
 	return all
 }

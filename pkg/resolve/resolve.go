@@ -22,8 +22,8 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// Source is where pods, NADs and namespaces come from. Implementations: an API server, manifests on disk. "Not
-// found" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+// Source is where pods, NADs and namespaces come from. Implementations: an API server, manifests on
+// disk. "Not found" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
 type Source interface {
 	// Pod returns a pod, with its resources and claims.
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
@@ -78,7 +78,9 @@ func Any(call *conf.Call) Sandbox { return Sandbox{ContainerID: "any", IfName: "
 
 // Attachments returns what the pod gets, the default network first; of a nil pod, what one gets
 // that asks for nothing. Networks whose nodeSelector does not select this node are refused.
-func (r *Resolver) Attachments(ctx context.Context, sandbox Sandbox, pod *podv1.Pod) ([]plan.Attachment, error) {
+func (r *Resolver) Attachments(
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod,
+) ([]plan.Attachment, error) {
 	requests, err := r.requests(sandbox.Call, pod)
 	if err != nil {
 		return nil, err
@@ -113,9 +115,11 @@ func (r *Resolver) Default(ctx context.Context, call *conf.Call) (*plan.Attachme
 
 // Past is Attachments past networks that are gone. former is asked for the definition of each; of
 // one that it does not know only the place is kept, so that others have the interface names that
-// they had. The plan is exact if no network is gone. That an API server cannot be asked is an error.
+// they had. The plan is exact if no network is gone. That an API server cannot be asked is an
+// error.
 func (r *Resolver) Past(
-	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, former func(plan.Request) (plan.Definition, bool),
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod,
+	former func(plan.Request) (plan.Definition, bool),
 ) (rest []plan.Attachment, exact bool, err error) {
 	requests, err := r.requests(sandbox.Call, pod)
 	if err != nil {
@@ -126,7 +130,8 @@ func (r *Resolver) Past(
 	exact = true
 	for i, request := range requests {
 		definitions[i], err = r.definition(ctx, request)
-		if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+		reason := failure.ReasonOf(err)
+		if reason == failure.APIUnavailable || reason == failure.TimedOut {
 			return nil, false, failure.AtNAD(err, request.Ref)
 		}
 		if err != nil {
@@ -148,7 +153,8 @@ func (r *Resolver) Past(
 
 // nothing is a network that makes no interface.
 func nothing() []byte {
-	return []byte(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType + `"}]}`)
+	return []byte(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType +
+		`"}]}`)
 }
 
 // requests are all networks that the pod is to have.
@@ -160,7 +166,8 @@ func (r *Resolver) requests(call *conf.Call, pod *podv1.Pod) ([]plan.Request, er
 	if r.Elsewhere {
 		return requests, nil
 	}
-	auxiliary, err := netconf.AuxiliaryChain(r.Node.ClusterNetwork, r.Node.AuxiliaryCNIChainName, call.CNIVersion)
+	auxiliary, err := netconf.AuxiliaryChain(r.Node.ClusterNetwork, r.Node.AuxiliaryCNIChainName,
+		call.CNIVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -172,10 +179,12 @@ func (r *Resolver) requests(call *conf.Call, pod *podv1.Pod) ([]plan.Request, er
 
 // plan makes attachments of requests and their definitions.
 func (r *Resolver) plan(
-	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, requests []plan.Request, definitions []plan.Definition,
+	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, requests []plan.Request,
+	definitions []plan.Definition,
 ) ([]plan.Attachment, error) {
 	in := plan.Input{
-		Node: r.Node, Policy: r.Policy, Call: sandbox.Call, Pod: pod.Meta(), ContainerID: sandbox.ContainerID, IfName: sandbox.IfName,
+		Node: r.Node, Policy: r.Policy, Call: sandbox.Call, Pod: pod.Meta(),
+		ContainerID: sandbox.ContainerID, IfName: sandbox.IfName,
 		Args:     sandbox.Args,
 		Requests: requests, Definitions: definitions,
 	}
@@ -206,6 +215,7 @@ func small(a *plan.Attachment) error {
 	}
 	return &failure.Error{
 		Reason: failure.NADInvalid, NAD: a.Name, Field: "spec.config",
-		Err: fmt.Errorf("the configuration has %d bytes, at most %d are allowed", len(a.Conf), maxNetwork), Fix: "shorten it",
+		Err: fmt.Errorf("the configuration has %d bytes, at most %d are allowed",
+			len(a.Conf), maxNetwork), Fix: "shorten it",
 	}
 }
