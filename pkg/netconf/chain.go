@@ -24,7 +24,8 @@ func (l *List) chain(dir string) error {
 		}
 	}
 	if l.Len() == 0 {
-		return invalid("plugins", fmt.Sprintf("add plugins to it, or as *.conf to its directory in %s", dir), "the network has no plugins")
+		return invalid("plugins", fmt.Sprintf("add plugins to it, or as *.conf to its directory in %s",
+			dir), "the network has no plugins")
 	}
 	return nil
 }

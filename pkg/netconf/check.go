@@ -66,7 +66,8 @@ func (l *List) checkVersion() error {
 		}
 	}
 	if offered := l.offered(); len(offered) > 0 && l.CNIVersion() == "" {
-		return invalid("cniVersion", supported, "%s is not supported", strictjson.Quote(strings.Join(offered, ", ")))
+		return invalid("cniVersion", supported, "%s is not supported",
+			strictjson.Quote(strings.Join(offered, ", ")))
 	}
 	return nil
 }
@@ -94,8 +95,11 @@ func boolean(raw json.RawMessage) (bool, error) {
 
 // checkPlugin validates a plugin's configuration, and corrects the spelling of keys that
 // Braid or libcni act on. The path is empty or ends in a period.
-func checkPlugin(path string, plugin map[string]json.RawMessage) (warnings []*failure.Error, err error) {
-	keys := append(listKeys(), "type", "capabilities", "ipam", "dns", "args", "runtimeConfig", "prevResult")
+func checkPlugin(
+	path string, plugin map[string]json.RawMessage,
+) (warnings []*failure.Error, err error) {
+	keys := append(listKeys(), "type", "capabilities", "ipam", "dns", "args", "runtimeConfig",
+		"prevResult")
 	if warnings, err = respell(path, plugin, keys); err != nil {
 		return nil, err
 	}
@@ -113,7 +117,9 @@ func checkSpelled(path string, plugin map[string]json.RawMessage) error {
 	if err := checkMeta(path+"type", pluginType); err != nil {
 		return inPlugin(err, pluginType)
 	}
-	for _, one := range []func(string, map[string]json.RawMessage) error{checkCapabilities, checkNested, checkShape} {
+	for _, one := range []func(string, map[string]json.RawMessage) error{
+		checkCapabilities, checkNested, checkShape,
+	} {
 		if err := one(path, plugin); err != nil {
 			return inPlugin(err, pluginType)
 		}
@@ -153,7 +159,8 @@ func checkShape(path string, plugin map[string]json.RawMessage) error {
 		return nil
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return invalid(path+strictjson.Label(wrong.Field), "", "is a %s, CNI has a %s there", wrong.Value, wrong.Type)
+		return invalid(path+strictjson.Label(wrong.Field), "", "is a %s, CNI has a %s there", wrong.Value,
+			wrong.Type)
 	}
 	return invalid(strings.TrimSuffix(path, "."), "", "decode as CNI plugin configuration: %w", err)
 }

@@ -53,7 +53,8 @@ func (l *List) DropPrevResults() (warnings []*failure.Error) {
 		if strictjson.Null(plugin["prevResult"]) {
 			continue
 		}
-		warning := invalid("prevResult", "leave the key out", "the key is ignored: the result of the plugin before is passed by the runtime")
+		warning := invalid("prevResult", "leave the key out",
+			"the key is ignored: the result of the plugin before is passed by the runtime")
 		warning.Reason, warning.Plugin = failure.IgnoredKey, strictjson.Text(plugin["type"])
 		warnings = append(warnings, warning)
 		delete(plugin, "prevResult")
@@ -72,7 +73,8 @@ func (l *List) MergeCNIArgs(args map[string]json.RawMessage) error {
 	for i, plugin := range l.plugins {
 		var err error
 		if merged[i], err = mergeCNIArgs(plugin["args"], args); err != nil {
-			fe := invalid(fmt.Sprintf("plugins[%d].args", i), `make "args" and "args.cni" objects`, "%w", err)
+			fe := invalid(fmt.Sprintf("plugins[%d].args", i), `make "args" and "args.cni" objects`,
+				"%w", err)
 			fe.Plugin = strictjson.Text(plugin["type"])
 			return fe
 		}
@@ -109,5 +111,7 @@ func optionalObject(raw json.RawMessage) (map[string]json.RawMessage, error) {
 
 // invalid is an error in a network's configuration. The caller names the network.
 func invalid(field, fix, format string, args ...any) *failure.Error {
-	return &failure.Error{Reason: failure.NADInvalid, Field: field, Err: fmt.Errorf(format, args...), Fix: fix}
+	return &failure.Error{
+		Reason: failure.NADInvalid, Field: field, Err: fmt.Errorf(format, args...), Fix: fix,
+	}
 }

@@ -27,7 +27,8 @@ func OnDisk(dir, name string) ([]byte, error) {
 			}
 		}
 	}
-	return nil, notFound(name, unusable, "no CNI configuration in %s has the name %s", dir, strictjson.Quote(name))
+	return nil, notFound(name, unusable, "no CNI configuration in %s has the name %s", dir,
+		strictjson.Quote(name))
 }
 
 // named is the file's network if it has the name, else nil.

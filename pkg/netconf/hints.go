@@ -27,7 +27,11 @@ func notFound(network string, unusable hints, format string, args ...any) error 
 		if n > maxHints {
 			more = fmt.Sprintf(", and %d more", n-maxHints)
 		}
-		err = fmt.Errorf("%w (unusable: %s%s)", err, strings.Join(unusable[:min(n, maxHints)], ", "), more)
+		err = fmt.Errorf("%w (unusable: %s%s)",
+			err, strings.Join(unusable[:min(n, maxHints)], ", "), more)
 	}
-	return &failure.Error{Reason: failure.NetworkNotFound, NAD: network, Err: err, Fix: "put a CNI configuration there, or correct the name"}
+	return &failure.Error{
+		Reason: failure.NetworkNotFound, NAD: network, Err: err,
+		Fix: "put a CNI configuration there, or correct the name",
+	}
 }

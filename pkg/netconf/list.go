@@ -43,7 +43,9 @@ func (l *List) CNIVersion() string {
 			offered = append(offered, v)
 		}
 	}
-	slices.SortFunc(offered, func(a, b string) int { return slices.Index(versions(), a) - slices.Index(versions(), b) })
+	slices.SortFunc(offered, func(a, b string) int {
+		return slices.Index(versions(), a) - slices.Index(versions(), b)
+	})
 	if len(offered) == 0 {
 		return ""
 	}

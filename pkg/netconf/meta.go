@@ -16,26 +16,34 @@ func metaTypes() []string {
 }
 
 func braidTypes() []string {
-	return []string{"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl"}
+	return []string{
+		"braid", "braidd", "braid-agent", "braid-client", "braid-controller", "braid-full", "braidctl",
+	}
 }
 
 // IsBraid reports whether a plugin type is Braid.
-func IsBraid(pluginType string) bool { return slices.Contains(braidTypes(), filepath.Base(pluginType)) }
+func IsBraid(pluginType string) bool {
+	return slices.Contains(braidTypes(), filepath.Base(pluginType))
+}
 
 // IsMeta reports whether a plugin type is Braid, Multus or another of their kind. As a delegate it
 // would read its own configuration again, or call plugins of the network's choice, and so on until
 // the time is up.
-func IsMeta(pluginType string) bool { return slices.Contains(metaTypes(), filepath.Base(pluginType)) }
+func IsMeta(pluginType string) bool {
+	return slices.Contains(metaTypes(), filepath.Base(pluginType))
+}
 
 // checkMeta refuses a type that IsMeta, found at that field.
 func checkMeta(field, pluginType string) error {
 	if !IsMeta(pluginType) || weaken.Off(weaken.Meta) {
 		return nil
 	}
-	return invalid(field, "name the plugin that makes the interface, as bridge or macvlan; the pod's annotation asks for further networks",
+	return invalid(field, "name the plugin that makes the interface, as bridge or macvlan; the "+
+		"pod's annotation asks for further networks",
 		"%w", metaError(pluginType))
 }
 
 func metaError(pluginType string) error {
-	return fmt.Errorf("%s would call itself: it cannot be a network of its own", strictjson.Quote(pluginType))
+	return fmt.Errorf("%s would call itself: it cannot be a network of its own",
+		strictjson.Quote(pluginType))
 }

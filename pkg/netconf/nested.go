@@ -24,7 +24,9 @@ func pluginName(raw json.RawMessage) (string, error) {
 
 // CheckType refuses a plugin type that is not the bare name of a file.
 func CheckType(name string) error {
-	bad := func(r rune) bool { return r == '/' || r == '\\' || r == unicode.ReplacementChar || !unicode.IsPrint(r) }
+	bad := func(r rune) bool {
+		return r == '/' || r == '\\' || r == unicode.ReplacementChar || !unicode.IsPrint(r)
+	}
 	switch {
 	case name == "":
 		return errors.New(`"" is empty`)

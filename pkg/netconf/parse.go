@@ -23,7 +23,8 @@ func Parse(raw []byte) (*List, error) {
 		return nil, err
 	}
 	if list.Len() == 0 {
-		return nil, invalid("plugins", `give a conf, which has "type", or a conflist, which has "plugins"`,
+		return nil, invalid("plugins",
+			`give a conf, which has "type", or a conflist, which has "plugins"`,
 			"the configuration has neither type nor plugins")
 	}
 	return list, nil
@@ -57,7 +58,8 @@ func parse(raw []byte) (*List, error) {
 // parseObject decodes the outermost object and checks the text as a whole.
 func parseObject(raw []byte) (map[string]json.RawMessage, error) {
 	if len(raw) > MaxSize {
-		return nil, invalid("", fmt.Sprintf("keep it below %d bytes", MaxSize), "the configuration has %d bytes", len(raw))
+		return nil, invalid("", fmt.Sprintf("keep it below %d bytes", MaxSize),
+			"the configuration has %d bytes", len(raw))
 	}
 	if err := strictjson.Check(raw); err != nil {
 		path, fix := strictjson.Place(err)
@@ -70,8 +72,8 @@ func parseObject(raw []byte) (map[string]json.RawMessage, error) {
 	return top, nil
 }
 
-// split makes a list of a conf or a conflist. Keys of a conf that belong to a list move there; libcni
-// hands name and cniVersion back to the plugin.
+// split makes a list of a conf or a conflist. Keys of a conf that belong to a list move there;
+// libcni hands name and cniVersion back to the plugin.
 func split(top map[string]json.RawMessage) (*List, error) {
 	_, isConf := top["type"]
 	plugins, isList := top["plugins"]
@@ -80,7 +82,9 @@ func split(top map[string]json.RawMessage) (*List, error) {
 		return nil, invalid("type", `remove one of them: a conf has "type", a conflist has "plugins"`,
 			"the configuration has both type and plugins")
 	case isConf:
-		list := &List{top: map[string]json.RawMessage{}, plugins: []map[string]json.RawMessage{top}, single: true}
+		list := &List{
+			top: map[string]json.RawMessage{}, plugins: []map[string]json.RawMessage{top}, single: true,
+		}
 		for _, key := range listKeys() {
 			if value, ok := top[key]; ok {
 				list.top[key] = value
@@ -98,7 +102,9 @@ func split(top map[string]json.RawMessage) (*List, error) {
 
 // listKeys are the keys of a list besides "plugins".
 func listKeys() []string {
-	return []string{"name", "cniVersion", "cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+	return []string{
+		"name", "cniVersion", "cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
+	}
 }
 
 func (l *List) decodePlugins(raw json.RawMessage) error {
@@ -112,7 +118,8 @@ func (l *List) decodePlugins(raw json.RawMessage) error {
 	for i, element := range elements {
 		plugin, err := strictjson.Object(element)
 		if err != nil {
-			return invalid(fmt.Sprintf("plugins[%d]", i), `give an object with "type"`, "%s %w", strictjson.Quote(string(element)), err)
+			return invalid(fmt.Sprintf("plugins[%d]", i), `give an object with "type"`, "%s %w",
+				strictjson.Quote(string(element)), err)
 		}
 		l.plugins = append(l.plugins, plugin)
 	}

@@ -15,7 +15,8 @@ import (
 
 // Places are the directories of a node that the paths in a network's configuration may lead to.
 type Places struct {
-	// Data is for what plugins keep, by the keys dataDir, and for the sockets and files of their daemons.
+	// Data is for what plugins keep, by the keys dataDir, and for the sockets and files of their
+	// daemons.
 	Data hostfile.Roots
 	// Operator has what only an operator puts there: kubeconfigs and configuration of plugins.
 	Operator hostfile.Roots
@@ -58,21 +59,31 @@ type held struct {
 // heldKeys are all of them.
 func heldKeys(places Places) []held {
 	const log = "choose a file there, or leave the key out"
-	const data = `leave the key out, choose a directory beneath these, or add one to "braid": {"dataRoots": [...]} in the node's configuration`
+	const data = `leave the key out, choose a directory beneath these, or add one to ` +
+		`"braid": {"dataRoots": [...]} in the node's configuration`
 	logs := hostfile.Roots{"/var/log"}
 	return []held{
-		{kind: "host-local", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/networks", fix: data},
-		{kind: "tuning", key: []string{"dataDir"}, roots: places.Data, fallback: "/run/cni/tuning", fix: data},
-		{kind: "host-local", key: []string{"resolvConf"}, roots: hostfile.Roots{"/etc", "/run/systemd/resolve"}, fix: log},
-		{kind: "dhcp", key: []string{"daemonSocketPath"}, roots: places.Data, fallback: "/run/cni/dhcp.sock", fix: data},
-		{kind: "flannel", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/flannel", fix: data},
-		{kind: "flannel", key: []string{"subnetFile"}, roots: append(hostfile.Roots{"/run/flannel"}, places.Data...), fix: data},
+		{kind: "host-local", key: []string{"dataDir"}, roots: places.Data,
+			fallback: "/var/lib/cni/networks", fix: data},
+		{kind: "tuning", key: []string{"dataDir"}, roots: places.Data, fallback: "/run/cni/tuning",
+			fix: data},
+		{kind: "host-local", key: []string{"resolvConf"},
+			roots: hostfile.Roots{"/etc", "/run/systemd/resolve"}, fix: log},
+		{kind: "dhcp", key: []string{"daemonSocketPath"}, roots: places.Data,
+			fallback: "/run/cni/dhcp.sock", fix: data},
+		{kind: "flannel", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/flannel",
+			fix: data},
+		{kind: "flannel", key: []string{"subnetFile"},
+			roots: append(hostfile.Roots{"/run/flannel"}, places.Data...), fix: data},
 		{key: []string{"log_file"}, roots: logs, optional: true, fix: log},
 		{key: []string{"logFile"}, roots: logs, optional: true, fix: log},
 		{key: []string{"log_file_path"}, roots: logs, optional: true, fix: log},
-		{key: []string{"configuration_path"}, roots: places.Operator, optional: true, fix: "leave the key out"},
-		{key: []string{"kubernetes", "kubeconfig"}, roots: places.Operator, optional: true, fix: "leave the key out"},
-		{key: []string{"runtimeConfig", "CNIDeviceInfoFile"}, roots: hostfile.Roots{}, optional: true, fix: "leave the key out: Braid names the file"},
+		{key: []string{"configuration_path"}, roots: places.Operator, optional: true,
+			fix: "leave the key out"},
+		{key: []string{"kubernetes", "kubeconfig"}, roots: places.Operator, optional: true,
+			fix: "leave the key out"},
+		{key: []string{"runtimeConfig", "CNIDeviceInfoFile"}, roots: hostfile.Roots{}, optional: true,
+			fix: "leave the key out: Braid names the file"},
 	}
 }
 
@@ -103,7 +114,9 @@ func (h *holder) plugin(at string, object map[string]json.RawMessage) error {
 }
 
 // inner holds the plugin's configuration that is a key's value.
-func (h *holder) inner(at string, object map[string]json.RawMessage, key string, raw json.RawMessage) error {
+func (h *holder) inner(
+	at string, object map[string]json.RawMessage, key string, raw json.RawMessage,
+) error {
 	inside, err := strictjson.Object(raw)
 	if err != nil {
 		return nil //nolint:nilerr // it configures no plugin
@@ -119,7 +132,9 @@ func (h *holder) inner(at string, object map[string]json.RawMessage, key string,
 }
 
 // list holds the plugins' configurations that are a key's value.
-func (h *holder) list(at string, object map[string]json.RawMessage, key string, raw json.RawMessage) error {
+func (h *holder) list(
+	at string, object map[string]json.RawMessage, key string, raw json.RawMessage,
+) error {
 	elements, err := strictjson.List(raw)
 	if err != nil {
 		return nil //nolint:nilerr // it configures no plugins
@@ -139,7 +154,9 @@ func (h *holder) list(at string, object map[string]json.RawMessage, key string, 
 }
 
 // hold holds one key, however it is spelt: plugins do not look at the case.
-func (h *holder) hold(at, kind string, object map[string]json.RawMessage, k held, rest []string) error {
+func (h *holder) hold(
+	at, kind string, object map[string]json.RawMessage, k held, rest []string,
+) error {
 	for key, raw := range object {
 		if !strings.EqualFold(key, rest[0]) {
 			continue
@@ -164,7 +181,8 @@ func (h *holder) hold(at, kind string, object map[string]json.RawMessage, k held
 		}
 		wrong := &failure.Error{
 			Reason: failure.NADInvalid, Plugin: kind, Field: at + key, Fix: k.fix,
-			Err: fmt.Errorf("%s is beneath none of the directories that this node has for it, %s", strictjson.Quote(value), strings.Join(k.roots, " and ")),
+			Err: fmt.Errorf("%s is beneath none of the directories that this node has for it, %s",
+				strictjson.Quote(value), strings.Join(k.roots, " and ")),
 		}
 		if len(k.roots) == 0 {
 			wrong.Err = errors.New("no network names this file")

@@ -15,20 +15,25 @@ import (
 // and the plugins read, does not look at the case, so what is checked here has to be what they
 // will find. Two keys that differ by case alone are an error: which one counts would depend on
 // their order.
-func respell(path string, object map[string]json.RawMessage, known []string) (warnings []*failure.Error, err error) {
+func respell(
+	path string, object map[string]json.RawMessage, known []string,
+) (warnings []*failure.Error, err error) {
 	if err := twins(path, object, known); err != nil {
 		return nil, err
 	}
 	read := map[string]string{} // the known key, by how it is written
 	for key := range object {
-		if i := slices.IndexFunc(known, func(k string) bool { return k != key && strings.EqualFold(k, key) }); i >= 0 {
+		if i := slices.IndexFunc(known, func(k string) bool {
+			return k != key && strings.EqualFold(k, key)
+		}); i >= 0 {
 			read[key] = known[i]
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(read)) {
 		object[read[key]] = object[key]
 		delete(object, key)
-		warning := invalid(path+strictjson.Label(key), "write "+read[key], "the key is read as %s", read[key])
+		warning := invalid(path+strictjson.Label(key), "write "+read[key], "the key is read as %s",
+			read[key])
 		warning.Reason = failure.MiscasedKey
 		warnings = append(warnings, warning)
 	}
