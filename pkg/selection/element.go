@@ -18,7 +18,8 @@ type element struct {
 func parseElement(field string, raw json.RawMessage, podNamespace string) (Selection, error) {
 	keys, err := strictjson.Object(raw)
 	if err != nil {
-		return Selection{}, invalid(field, `write {"name": "..."}`, "%s %w", strictjson.Quote(string(raw)), err)
+		return Selection{}, invalid(field, `write {"name": "..."}`, "%s %w",
+			strictjson.Quote(string(raw)), err)
 	}
 	e := element{field: field, keys: keys, Selection: Selection{Namespace: podNamespace}}
 	for _, parse := range []func() error{

@@ -39,7 +39,9 @@ func strays() map[string]string {
 // vendor's. The specification reserves them for its future; Multus ignores them.
 func (e *element) checkKeys() error {
 	vendors := maps.Clone(e.keys)
-	maps.DeleteFunc(vendors, func(key string, _ json.RawMessage) bool { return strings.Contains(key, ".") })
+	maps.DeleteFunc(vendors, func(key string, _ json.RawMessage) bool {
+		return strings.Contains(key, ".")
+	})
 	return e.checkUnknown("", vendors, elementKeys())
 }
 

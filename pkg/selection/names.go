@@ -23,28 +23,32 @@ var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 // checkNamespace wants a DNS-1123 label.
 func checkNamespace(name string) error {
 	if len(name) > maxLabel || !label.MatchString(name) {
-		return fmt.Errorf("%s is no DNS-1123 label: lower case letters, digits and '-', first and last no '-', at most %d bytes",
+		return fmt.Errorf("%s is no DNS-1123 label: lower case letters, digits and '-', first and last "+
+			"no '-', at most %d bytes",
 			strictjson.Quote(name), maxLabel)
 	}
 	return nil
 }
 
-// checkName wants what NPWG v1.3 s.3.3 allows as the name of a NAD: units of DNS-1123 label format, separated by dots. The
-// length of a unit is only recommended there, that of the whole is Kubernetes' bound.
+// checkName wants what NPWG v1.3 s.3.3 allows as the name of a NAD: units of DNS-1123 label format,
+// separated by dots. The length of a unit is only recommended there, that of the whole is
+// Kubernetes' bound.
 func checkName(name string) error {
 	good := len(name) <= maxSubdomain
 	for unit := range strings.SplitSeq(name, ".") {
 		good = good && label.MatchString(unit)
 	}
 	if !good {
-		return fmt.Errorf("%s is no DNS-1123 name: lower case letters, digits, '-' and '.', each unit begins and ends with a letter or digit, at most %d bytes",
+		return fmt.Errorf("%s is no DNS-1123 name: lower case letters, digits, '-' and '.', each unit "+
+			"begins and ends with a letter or digit, at most %d bytes",
 			strictjson.Quote(name), maxSubdomain)
 	}
 	return nil
 }
 
-// checkInterface wants a name that the kernel gives an interface as it is. Beyond the kernel's own rules it refuses '%', which
-// makes the kernel choose a number, and the names that stand for something else in a pod or in /proc/sys/net/*/conf.
+// checkInterface wants a name that the kernel gives an interface as it is. Beyond the kernel's own
+// rules it refuses '%', which makes the kernel choose a number, and the names that stand for
+// something else in a pod or in /proc/sys/net/*/conf.
 func checkInterface(name string) error {
 	quoted := strictjson.Quote(name)
 	switch {
@@ -57,10 +61,12 @@ func checkInterface(name string) error {
 	}
 	for _, r := range name {
 		if r == ' ' || !unicode.IsPrint(r) || strings.ContainsRune("/:%", r) {
-			return fmt.Errorf("%s contains %q: blanks, control characters, '/', ':' and '%%' are not allowed", quoted, r)
+			return fmt.Errorf("%s contains %q: blanks, control characters, '/', ':' and '%%' are not "+
+				"allowed", quoted, r)
 		}
 	}
-	if !utf8.ValidString(name) || strings.IndexByte(name, 0xa0) >= 0 { // the kernel takes this byte for a blank
+	// the kernel takes this byte for a blank
+	if !utf8.ValidString(name) || strings.IndexByte(name, 0xa0) >= 0 {
 		return fmt.Errorf("%s contains a letter that is not allowed; use ASCII", quoted)
 	}
 	return nil

@@ -10,8 +10,9 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// Bounds of the annotation. MaxSize is what Kubernetes allows all annotations of an object together, in bytes; MaxNetworks
-// is far above what a pod can use and keeps a slip of a template from making an ADD last for minutes.
+// Bounds of the annotation. MaxSize is what Kubernetes allows all annotations of an object
+// together, in bytes; MaxNetworks is far above what a pod can use and keeps a slip of a template
+// from making an ADD last for minutes.
 const (
 	MaxSize     = 256 << 10
 	MaxNetworks = 64
@@ -23,11 +24,12 @@ const blanks = " \t\r\n"
 // whole is the Field of errors that concern the annotation and not one of its elements.
 const whole = "networks"
 
-// Parse reads the value of a networks annotation. Names without a namespace are taken to be in podNamespace. A blank value,
-// and an empty JSON list, ask for nothing: nil.
+// Parse reads the value of a networks annotation. Names without a namespace are taken to be in
+// podNamespace. A blank value, and an empty JSON list, ask for nothing: nil.
 func Parse(annotation, podNamespace string) ([]Selection, error) {
 	if len(annotation) > MaxSize {
-		return nil, invalid(whole, fmt.Sprintf("keep it below %d bytes", MaxSize), "the annotation has %d bytes", len(annotation))
+		return nil, invalid(whole, fmt.Sprintf("keep it below %d bytes", MaxSize),
+			"the annotation has %d bytes", len(annotation))
 	}
 	text := strings.Trim(annotation, blanks)
 	var (
@@ -38,7 +40,8 @@ func Parse(annotation, podNamespace string) ([]Selection, error) {
 	case text == "":
 		return nil, nil
 	case text[0] == '{':
-		return nil, invalid(whole, "wrap it in a list: [{...}]", "the annotation is a JSON object, %s", strictjson.Quote(text))
+		return nil, invalid(whole, "wrap it in a list: [{...}]", "the annotation is a JSON object, %s",
+			strictjson.Quote(text))
 	case text[0] == '[':
 		selections, err = parseJSON(text, podNamespace)
 	default:
@@ -75,7 +78,8 @@ func parseJSON(text, podNamespace string) ([]Selection, error) {
 
 func checkCount(n int) error {
 	if n > MaxNetworks && !weaken.Off(weaken.Networks) {
-		return invalid(whole, fmt.Sprintf("ask for at most %d", MaxNetworks), "%d networks are asked for", n)
+		return invalid(whole, fmt.Sprintf("ask for at most %d", MaxNetworks),
+			"%d networks are asked for", n)
 	}
 	return nil
 }
@@ -84,5 +88,7 @@ func checkCount(n int) error {
 func at(i int) string { return fmt.Sprintf("%s[%d]", whole, i) }
 
 func invalid(field, fix, format string, args ...any) *failure.Error {
-	return &failure.Error{Reason: failure.InvalidAnnotation, Field: field, Err: fmt.Errorf(format, args...), Fix: fix}
+	return &failure.Error{
+		Reason: failure.InvalidAnnotation, Field: field, Err: fmt.Errorf(format, args...), Fix: fix,
+	}
 }

@@ -14,12 +14,13 @@ import (
 
 // What is allowed, for messages.
 const (
-	allowedPortMappings = `give at least one {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}`
-	allowedPort         = "give a number from 1 to 65535"
-	allowedProtocol     = "give tcp, udp or sctp"
-	allowedHostIP       = "give an address of the node"
-	allowedBandwidth    = `give at least {"ingressRate": 1000000} or {"egressRate": 1000000}`
-	allowedRate         = "give a positive whole number, in bits"
+	allowedPortMappings = `give at least one {"hostPort": 8080, "containerPort": 80, ` +
+		`"protocol": "tcp"}`
+	allowedPort      = "give a number from 1 to 65535"
+	allowedProtocol  = "give tcp, udp or sctp"
+	allowedHostIP    = "give an address of the node"
+	allowedBandwidth = `give at least {"ingressRate": 1000000} or {"egressRate": 1000000}`
+	allowedRate      = "give a positive whole number, in bits"
 )
 
 func (e *element) parsePortMappings() error {
@@ -43,7 +44,8 @@ func (e *element) parsePortMapping(field string, raw json.RawMessage) error {
 	if err != nil {
 		return e.invalid(field, allowedPortMappings, "%s %w", strictjson.Quote(string(raw)), err)
 	}
-	if err := e.checkUnknown(field+".", keys, []string{"hostPort", "containerPort", "protocol", "hostIP"}); err != nil {
+	known := []string{"hostPort", "containerPort", "protocol", "hostIP"}
+	if err := e.checkUnknown(field+".", keys, known); err != nil {
 		return err
 	}
 	mapping := PortMapping{Protocol: "tcp"}
@@ -51,8 +53,14 @@ func (e *element) parsePortMapping(field string, raw json.RawMessage) error {
 		key, fix string
 		parse    func(json.RawMessage) error
 	}{
-		{"hostPort", allowedPort, func(raw json.RawMessage) (err error) { mapping.HostPort, err = parsePort(raw); return }},
-		{"containerPort", allowedPort, func(raw json.RawMessage) (err error) { mapping.ContainerPort, err = parsePort(raw); return }},
+		{"hostPort", allowedPort, func(raw json.RawMessage) (err error) {
+			mapping.HostPort, err = parsePort(raw)
+			return
+		}},
+		{"containerPort", allowedPort, func(raw json.RawMessage) (err error) {
+			mapping.ContainerPort, err = parsePort(raw)
+			return
+		}},
 		{"protocol", allowedProtocol, mapping.parseProtocol},
 		{"hostIP", allowedHostIP, mapping.parseHostIP},
 	} {
@@ -127,7 +135,8 @@ func (e *element) parseBandwidth() error {
 	if err := e.checkBandwidth(b); err != nil {
 		return err
 	}
-	b.IngressBurst, b.EgressBurst = burst(b.IngressRate, b.IngressBurst), burst(b.EgressRate, b.EgressBurst)
+	b.IngressBurst = burst(b.IngressRate, b.IngressBurst)
+	b.EgressBurst = burst(b.EgressRate, b.EgressBurst)
 	e.Bandwidth = &b
 	return nil
 }
@@ -167,9 +176,11 @@ func (e *element) checkBandwidth(b Bandwidth) error {
 	case b == Bandwidth{}:
 		return e.invalid("bandwidth", allowedBandwidth, "nothing is limited")
 	case b.IngressBurst > 0 && b.IngressRate == 0:
-		return e.invalid("bandwidth.ingressBurst", "give ingressRate too", "%d is given without ingressRate", b.IngressBurst)
+		return e.invalid("bandwidth.ingressBurst", "give ingressRate too",
+			"%d is given without ingressRate", b.IngressBurst)
 	case b.EgressBurst > 0 && b.EgressRate == 0:
-		return e.invalid("bandwidth.egressBurst", "give egressRate too", "%d is given without egressRate", b.EgressBurst)
+		return e.invalid("bandwidth.egressBurst", "give egressRate too", "%d is given without egressRate",
+			b.EgressBurst)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package selection reads the networks annotation of a pod (NPWG v1.3 s.4.1): both forms, the comma-separated one and the
-// JSON list, into one list of Selections.
+// Package selection reads the networks annotation of a pod (NPWG v1.3 s.4.1): both forms, the
+// comma-separated one and the JSON list, into one list of Selections.
 //
 // Contract: pure. Parse accepts exactly what the specification allows, plus the "@interface" suffix
 // that Multus added to the short form. Where the specification lets an implementation ignore an
@@ -32,14 +32,17 @@ type Selection struct {
 	MAC string
 	// InfinibandGUID as written, eight bytes.
 	InfinibandGUID string
-	// CNIArgs is passed as args.cni to every plugin of the chain; values as written. Nil where not given.
+	// CNIArgs is passed as args.cni to every plugin of the chain; values as written. Nil where not
+	// given.
 	CNIArgs map[string]json.RawMessage
-	// PortMappings go to runtimeConfig.portMappings; protocol is lower case, "tcp" where none is named.
+	// PortMappings go to runtimeConfig.portMappings; protocol is lower case, "tcp" where none is
+	// named.
 	PortMappings []PortMapping
 	// Bandwidth goes to runtimeConfig.bandwidth; each of its rates has a burst.
 	Bandwidth *Bandwidth
-	// DefaultRoute is nil where not asked for; a non-nil, possibly empty list asks for the default route through this
-	// attachment, by the given gateways or, where it is empty, by the network's own.
+	// DefaultRoute is nil where not asked for; a non-nil, possibly empty list asks for the default
+	// route through this attachment, by the given gateways or, where it is empty, by the network's
+	// own.
 	DefaultRoute []netip.Addr
 	// IPAMClaim names an IPAMClaim object in the pod's namespace; never together with IPs.
 	IPAMClaim string
@@ -56,7 +59,8 @@ type PortMapping struct {
 	HostIP        string `json:"hostIP,omitempty"`
 }
 
-// Bandwidth is runtimeConfig.bandwidth: rates in bits per second, bursts in bits; zero means absent.
+// Bandwidth is runtimeConfig.bandwidth: rates in bits per second, bursts in bits; zero means
+// absent.
 type Bandwidth struct {
 	IngressRate  uint64 `json:"ingressRate,omitempty"`
 	IngressBurst uint64 `json:"ingressBurst,omitempty"`

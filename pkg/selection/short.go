@@ -36,7 +36,8 @@ func parseReference(field, reference, podNamespace string) (Selection, error) {
 	}
 	if hasNamespace {
 		if err := checkNamespace(namespace); err != nil {
-			return Selection{}, invalid(field, shortForm, "in %s: namespace %w", strictjson.Quote(reference), err)
+			return Selection{}, invalid(field, shortForm, "in %s: namespace %w",
+				strictjson.Quote(reference), err)
 		}
 	}
 	if err := checkName(name); err != nil {
@@ -44,7 +45,8 @@ func parseReference(field, reference, podNamespace string) (Selection, error) {
 	}
 	if hasInterface {
 		if err := checkInterface(ifName); err != nil {
-			return Selection{}, invalid(field, shortForm, "in %s: interface %w", strictjson.Quote(reference), err)
+			return Selection{}, invalid(field, shortForm, "in %s: interface %w",
+				strictjson.Quote(reference), err)
 		}
 	}
 	return Selection{Namespace: namespace, Name: name, Interface: ifName}, nil

@@ -7,8 +7,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// checkTogether holds what no element can break alone: interface names are unique, and one element has the default route of a
-// family. The same network may be named any number of times.
+// checkTogether holds what no element can break alone: interface names are unique, and one element
+// has the default route of a family. The same network may be named any number of times.
 func checkTogether(all []Selection) error {
 	for i := range all {
 		for j := range i {
@@ -49,8 +49,8 @@ func bothRoute(a, b []netip.Addr) string {
 	return ""
 }
 
-// routes says whether a default-route list asks for the default route of a family. An empty list asks for the network's own
-// gateways, of whatever family they are; nil for nothing.
+// routes says whether a default-route list asks for the default route of a family. An empty list
+// asks for the network's own gateways, of whatever family they are; nil for nothing.
 func routes(gateways []netip.Addr, family func(netip.Addr) bool) bool {
 	return gateways != nil && (len(gateways) == 0 || slices.ContainsFunc(gateways, family))
 }

@@ -17,12 +17,14 @@ import (
 const (
 	allowedName      = "give the name of a NetworkAttachmentDefinition"
 	allowedNamespace = "give a namespace, or leave it out to mean the pod's"
-	allowedIPs       = `give at least one IPv4 or IPv6 address, with or without a prefix length: ["10.0.0.5/24", "2001:db8::5"]`
+	allowedIPs       = `give at least one IPv4 or IPv6 address, with or without a prefix length: ` +
+		`["10.0.0.5/24", "2001:db8::5"]`
 	allowedMAC       = "give six bytes: 02:23:45:67:89:01"
 	allowedGUID      = "give eight bytes: 24:8a:07:03:00:8d:ae:2f"
 	allowedInterface = "give an interface name: net1"
 	allowedCNIArgs   = "give an object"
-	allowedGateways  = `give a list, possibly empty, of the gateways' addresses without prefix length: ["10.0.0.1"]`
+	allowedGateways  = `give a list, possibly empty, of the gateways' addresses without prefix ` +
+		`length: ["10.0.0.1"]`
 	allowedIPAMClaim = "give the name of an IPAMClaim of the pod's namespace"
 )
 
@@ -64,7 +66,8 @@ func (e *element) parseIPs() error {
 	for i, raw := range values {
 		ip, err := parseIP(raw)
 		if err != nil {
-			return e.invalid(fmt.Sprintf("ips[%d]", i), allowedIPs, "%s %w", strictjson.Quote(string(raw)), err)
+			return e.invalid(fmt.Sprintf("ips[%d]", i), allowedIPs, "%s %w",
+				strictjson.Quote(string(raw)), err)
 		}
 		e.IPs = append(e.IPs, ip)
 	}
@@ -188,7 +191,8 @@ func (e *element) checkArgIPs() error {
 		}
 		ip, err := parseIP(raw)
 		if err != nil {
-			return e.invalid(fmt.Sprintf("cni-args.%s[%d]", key, i), allowedIPs, "%s %w", strictjson.Quote(string(raw)), err)
+			return e.invalid(fmt.Sprintf("cni-args.%s[%d]", key, i), allowedIPs, "%s %w",
+				strictjson.Quote(string(raw)), err)
 		}
 		ips = append(ips, ip)
 	}
@@ -211,15 +215,16 @@ func (e *element) checkArgMAC() error {
 func (s *Selection) arg(name string) (key string, raw json.RawMessage) {
 	key = name
 	for _, k := range slices.Sorted(maps.Keys(s.CNIArgs)) {
-		if strings.EqualFold(k, name) { // of several the last one counts, as they are written in that order
+		// of several the last one counts, as they are written in that order
+		if strings.EqualFold(k, name) {
 			key, raw = k, s.CNIArgs[k]
 		}
 	}
 	return key, raw
 }
 
-// Asked returns the addresses and the MAC that the element asks for, be it by the keys of these names
-// or by those of cni-args, which plugins take for the same.
+// Asked returns the addresses and the MAC that the element asks for, be it by the keys of these
+// names or by those of cni-args, which plugins take for the same.
 func (s *Selection) Asked() (ips []string, mac string) {
 	ips, mac = s.IPs, s.MAC
 	_, raw := s.arg("ips")
@@ -247,7 +252,8 @@ func (e *element) parseDefaultRoute() error {
 	for i, raw := range values {
 		gateway, err := parseGateway(raw)
 		if err != nil {
-			return e.invalid(fmt.Sprintf("default-route[%d]", i), allowedGateways, "%s %w", strictjson.Quote(string(raw)), err)
+			return e.invalid(fmt.Sprintf("default-route[%d]", i), allowedGateways, "%s %w",
+				strictjson.Quote(string(raw)), err)
 		}
 		e.DefaultRoute = append(e.DefaultRoute, gateway)
 	}
@@ -275,7 +281,8 @@ func (e *element) parseIPAMClaim() error {
 		return e.invalid("ipam-claim-reference", allowedIPAMClaim, "%w", err)
 	}
 	if ips, _ := e.Asked(); len(ips) > 0 {
-		return e.invalid("ipam-claim-reference", "give one of the two", "%s is given together with ips", strictjson.Quote(name))
+		return e.invalid("ipam-claim-reference", "give one of the two", "%s is given together with ips",
+			strictjson.Quote(name))
 	}
 	e.IPAMClaim = name
 	return nil
