@@ -64,7 +64,8 @@ func (j *judge) address(path string, m strictjson.Member, value string) {
 // plugin refuses.
 func (j *judge) prefix(field, value string) {
 	if p := j.outside(value); p.IsValid() {
-		j.add(field, "prefixes", addPrefixes(prefixesOf(value)), "%s is in none of the prefixes that may be used, %s", p, names(j.rule.Prefixes))
+		j.add(field, "prefixes", addPrefixes(prefixesOf(value)),
+			"%s is in none of the prefixes that may be used, %s", p, names(j.rule.Prefixes))
 	}
 }
 
@@ -82,7 +83,8 @@ func (j *judge) outside(value string) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// prefixesOf are the prefix, or the first and the last address of a range; none if the text is none.
+// prefixesOf are the prefix, or the first and the last address of a range; none if the text is
+// none.
 func prefixesOf(value string) (all []netip.Prefix) {
 	if p, err := netip.ParsePrefix(value); err == nil {
 		return []netip.Prefix{unmapped(p).Masked()}

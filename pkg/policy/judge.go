@@ -44,7 +44,10 @@ func Judge(rule *Rule, n *Network) []Violation {
 	j := &judge{rule: rule, network: n}
 	if n.OnDisk {
 		if !rule.OnDisk {
-			j.add("spec.config", "onDisk", func(r *Rule) { r.OnDisk = true }, "a NAD without a configuration means a file of the node, which is not allowed")
+			j.add("spec.config", "onDisk",
+				func(r *Rule) {
+					r.OnDisk = true
+				}, "a NAD without a configuration means a file of the node, which is not allowed")
 		}
 		return j.found
 	}
@@ -140,14 +143,19 @@ func (j *judge) runs() {
 	exec := addText(func(r *Rule) *[]string { return &r.Exec }, j.kind)
 	switch {
 	case !slices.Contains(builtIn(), j.kind):
-		j.add(field, "exec", exec, "the plugin %s is a binary, and of binaries %s may run", name, names(j.rule.Exec))
+		j.add(field, "exec", exec, "the plugin %s is a binary, and of binaries %s may run", name,
+			names(j.rule.Exec))
 	case j.run.Unknown != "":
 		j.add(fmt.Sprintf("plugins[%d].%s", j.run.Index, j.run.Unknown), "exec", exec,
 			"the built-in plugin %s has no such key, and of binaries %s may run", name, names(j.rule.Exec))
 	case j.run.Execd:
-		j.add(field, "exec", exec, "a binary would run in the place of the built-in plugin %s, and of binaries %s may run", name, names(j.rule.Exec))
+		j.add(field, "exec", exec,
+			"a binary would run in the place of the built-in plugin %s, and of binaries %s may run", name,
+			names(j.rule.Exec))
 	case !slices.Contains(j.rule.Types, j.kind):
-		j.add(field, "types", addText(func(r *Rule) *[]string { return &r.Types }, j.kind), "of plugins %s may run", names(j.rule.Types))
+		j.add(field, "types", addText(func(r *Rule) *[]string {
+			return &r.Types
+		}, j.kind), "of plugins %s may run", names(j.rule.Types))
 	}
 }
 

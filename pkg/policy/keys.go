@@ -34,20 +34,29 @@ const (
 // keys are those of a rule, in the order in which they are written.
 func keys() []key {
 	return []key{
-		entry("namespaces", allowedNamespaces, func(r *Rule) *[]string { return &r.Namespaces }, list(namespace)),
+		entry("namespaces", allowedNamespaces,
+			func(r *Rule) *[]string { return &r.Namespaces }, list(namespace)),
 		entry("all", allowedBool, func(r *Rule) *bool { return &r.All }, strictjson.Bool),
 		entry("types", allowedTypes, func(r *Rule) *[]string { return &r.Types }, list(pluginType)),
 		entry("exec", allowedTypes, func(r *Rule) *[]string { return &r.Exec }, list(pluginType)),
-		entry("masters", `give a list of links, as ["ens2*"]`, func(r *Rule) *[]string { return &r.Masters }, list(pattern)),
-		entry("vlans", `give a list of VLANs, as ["100-199", 205]`, func(r *Rule) *[]Span { return &r.VLANs }, list(span(maxVLAN))),
-		entry("bridges", `give a list of bridges, as ["br-*"]`, func(r *Rule) *[]string { return &r.Bridges }, list(pattern)),
+		entry("masters", `give a list of links, as ["ens2*"]`,
+			func(r *Rule) *[]string { return &r.Masters }, list(pattern)),
+		entry("vlans", `give a list of VLANs, as ["100-199", 205]`,
+			func(r *Rule) *[]Span { return &r.VLANs }, list(span(maxVLAN))),
+		entry("bridges", `give a list of bridges, as ["br-*"]`,
+			func(r *Rule) *[]string { return &r.Bridges }, list(pattern)),
 		entry("spoofing", allowedBool, func(r *Rule) *bool { return &r.Spoofing }, strictjson.Bool),
-		entry("prefixes", `give a list of prefixes, as ["10.9.0.0/16"]`, func(r *Rule) *[]netip.Prefix { return &r.Prefixes }, list(prefix)),
-		entry("hostPorts", `give an object, as {"ports": ["1024-65535"], "loopback": false}`, func(r *Rule) *HostPorts { return &r.HostPorts }, hostPorts),
-		entry("sysctls", `give a list of parameters, as ["net.ipv4.conf.IFNAME.*"]`, func(r *Rule) *[]string { return &r.Sysctls }, list(pattern)),
-		entry("names", `give a list of names of networks, as ["shared", "team-b.*"]`, func(r *Rule) *[]string { return &r.Names }, list(pattern)),
+		entry("prefixes", `give a list of prefixes, as ["10.9.0.0/16"]`,
+			func(r *Rule) *[]netip.Prefix { return &r.Prefixes }, list(prefix)),
+		entry("hostPorts", `give an object, as {"ports": ["1024-65535"], "loopback": false}`,
+			func(r *Rule) *HostPorts { return &r.HostPorts }, hostPorts),
+		entry("sysctls", `give a list of parameters, as ["net.ipv4.conf.IFNAME.*"]`,
+			func(r *Rule) *[]string { return &r.Sysctls }, list(pattern)),
+		entry("names", `give a list of names of networks, as ["shared", "team-b.*"]`,
+			func(r *Rule) *[]string { return &r.Names }, list(pattern)),
 		entry("onDisk", allowedBool, func(r *Rule) *bool { return &r.OnDisk }, strictjson.Bool),
-		entry("defaultNetworks", allowedBool, func(r *Rule) *bool { return &r.DefaultNetworks }, strictjson.Bool),
+		entry("defaultNetworks", allowedBool,
+			func(r *Rule) *bool { return &r.DefaultNetworks }, strictjson.Bool),
 		entry("networks", allowedNumber, func(r *Rule) *int { return &r.Networks }, number),
 		entry("ranges", allowedNumber, func(r *Rule) *int { return &r.Ranges }, number),
 		entry("addresses", allowedNumber, func(r *Rule) *int { return &r.Addresses }, number),
@@ -55,7 +64,9 @@ func keys() []key {
 }
 
 // entry is a key whose value is in a place of rules.
-func entry[T any](name, allowed string, place func(*Rule) *T, decode func(json.RawMessage) (T, error)) key {
+func entry[T any](
+	name, allowed string, place func(*Rule) *T, decode func(json.RawMessage) (T, error),
+) key {
 	return key{
 		name: name, allowed: allowed,
 		parse: func(r *Rule, raw json.RawMessage) (err error) {

@@ -50,8 +50,8 @@ func (j *judge) master(members []strictjson.Member) {
 	}
 }
 
-// takesOver reports whether a plugin has its master for itself, by the mode that macvlan and macvtap
-// have for that.
+// takesOver reports whether a plugin has its master for itself, by the mode that macvlan and
+// macvtap have for that.
 func takesOver(members []strictjson.Member) bool {
 	return slices.ContainsFunc(members, func(m strictjson.Member) bool {
 		return strictjson.Fold(m.Key) == "mode" && text(m.Value) == "passthru"
@@ -63,11 +63,16 @@ func (j *judge) link(field, link string, alone bool) {
 	into := func(r *Rule) *[]string { return &r.Masters }
 	switch {
 	case link == "" && !anyMatches(j.rule.Masters, link):
-		j.add(field, "masters", addText(into, "*"), "without a master the node's own link is taken, and of masters %s may be used", names(j.rule.Masters))
+		j.add(field, "masters", addText(into, "*"),
+			"without a master the node's own link is taken, and of masters %s may be used",
+			names(j.rule.Masters))
 	case !anyMatches(j.rule.Masters, link):
-		j.add(field, "masters", addText(into, link), "the master is %s, and of masters %s may be used", strictjson.Quote(link), names(j.rule.Masters))
+		j.add(field, "masters", addText(into, link), "the master is %s, and of masters %s may be used",
+			strictjson.Quote(link), names(j.rule.Masters))
 	case alone && !slices.Contains(j.rule.Masters, link):
-		j.add(field, "masters", addText(into, link), "in mode passthru the network has the master %s for itself, which a rule has to name whole, and it names %s",
+		j.add(field, "masters", addText(into, link),
+			"in mode passthru the network has the master %s for itself, which a rule has to name whole, "+
+				"and it names %s",
 			strictjson.Quote(link), names(j.rule.Masters))
 	}
 }
@@ -75,7 +80,8 @@ func (j *judge) link(field, link string, alone bool) {
 // bridge judges the name of a bridge.
 func (j *judge) bridge(field string, raw json.RawMessage) {
 	name := text(raw)
-	if j.kind != "bridge" && j.kind != "ovs" || j.rule.Bridges == nil || anyMatches(j.rule.Bridges, name) || name == "" {
+	if j.kind != "bridge" && j.kind != "ovs" || j.rule.Bridges == nil ||
+		anyMatches(j.rule.Bridges, name) || name == "" {
 		return
 	}
 	j.add(field, "bridges", addText(func(r *Rule) *[]string { return &r.Bridges }, name),
@@ -100,7 +106,10 @@ func (j *judge) spoofing(members []strictjson.Member) {
 		}
 	}
 	if !checks {
-		j.add(field, "spoofing", func(r *Rule) { r.Spoofing = true }, "pods could send with the MAC addresses of others, as macspoofchk is not on")
+		j.add(field, "spoofing",
+			func(r *Rule) {
+				r.Spoofing = true
+			}, "pods could send with the MAC addresses of others, as macspoofchk is not on")
 	}
 }
 
@@ -151,6 +160,8 @@ func vlanOf(raw json.RawMessage) int {
 func (j *judge) span(field string, s Span) {
 	s.From, s.To = min(s.From, maxVLAN), min(s.To, maxVLAN)
 	if !s.within(j.rule.VLANs) {
-		j.add(field, "vlans", addSpan(func(r *Rule) *[]Span { return &r.VLANs }, s), "the VLAN is %s, and of VLANs %s may be used", s, names(j.rule.VLANs))
+		j.add(field, "vlans", addSpan(func(r *Rule) *[]Span {
+			return &r.VLANs
+		}, s), "the VLAN is %s, and of VLANs %s may be used", s, names(j.rule.VLANs))
 	}
 }

@@ -2,11 +2,13 @@ package policy
 
 import "fmt"
 
-// Borrowed is the violation of a network, or a space, whose name is the own one of another namespace.
+// Borrowed is the violation of a network, or a space, whose name is the own one of another
+// namespace.
 func Borrowed(field, name, owner string) Violation {
 	return Violation{
 		Field: field, Key: "names",
-		What:  fmt.Sprintf("%q is of the networks of namespace %s, whose leases and addresses are its own", name, owner),
+		What: fmt.Sprintf("%q is of the networks of namespace %s, whose leases and addresses are "+
+			"its own", name, owner),
 		allow: addText(func(r *Rule) *[]string { return &r.Names }, name),
 	}
 }
@@ -15,7 +17,8 @@ func Borrowed(field, name, owner string) Violation {
 func Crowded(rule *Rule, namespace string, have int) Violation {
 	return Violation{
 		Field: "ipam", Key: "addresses",
-		What: fmt.Sprintf("the networks of namespace %s would have %d addresses on this node, at most %d are allowed",
+		What: fmt.Sprintf("the networks of namespace %s would have %d addresses on this node, at most "+
+			"%d are allowed",
 			namespace, have, rule.Addresses),
 		allow: raise(func(r *Rule) *int { return &r.Addresses }, have),
 	}

@@ -50,7 +50,8 @@ func parseRule(field string, raw json.RawMessage) (*Rule, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.Contains(Keys(), name) {
-			return nil, bad(field+"."+strictjson.Label(name), "use "+strings.Join(Keys(), ", "), errors.New("a rule has no such key"))
+			return nil, bad(field+"."+strictjson.Label(name), "use "+strings.Join(Keys(), ", "),
+				errors.New("a rule has no such key"))
 		}
 	}
 	rule := Default()
@@ -72,18 +73,22 @@ func (r *Rule) contradiction(field string, given map[string]json.RawMessage) err
 		return bad(field+".namespaces", allowedNamespaces, errors.New("the rule names no namespace"))
 	}
 	if r.All && len(given) > len([]string{"namespaces", "all"}) {
-		return bad(field+".all", "keep it and namespaces alone, or remove it", errors.New("it lifts what the rule's other keys demand"))
+		return bad(field+".all", "keep it and namespaces alone, or remove it",
+			errors.New("it lifts what the rule's other keys demand"))
 	}
 	for i, kind := range r.Types {
 		if !slices.Contains(builtIn(), kind) {
-			return bad(fmt.Sprintf("%s.types[%d]", field, i), "name it in exec", fmt.Errorf("%s is not built in, so that it would have to be exec'd", kind))
+			return bad(fmt.Sprintf("%s.types[%d]", field, i), "name it in exec",
+				fmt.Errorf("%s is not built in, so that it would have to be exec'd", kind))
 		}
 	}
 	if len(r.Types)+len(r.Exec) == 0 {
-		return bad(field+".types", `name plugins, or forbid networks with "networks": 0`, errors.New("the rule allows no plugin at all"))
+		return bad(field+".types", `name plugins, or forbid networks with "networks": 0`,
+			errors.New("the rule allows no plugin at all"))
 	}
 	if r.HostPorts.Loopback && len(r.HostPorts.Ports) == 0 {
-		return bad(field+".hostPorts.loopback", "name ports, or remove it", errors.New("the rule allows no port"))
+		return bad(field+".hostPorts.loopback", "name ports, or remove it",
+			errors.New("the rule allows no port"))
 	}
 	return nil
 }
@@ -131,7 +136,8 @@ func pluginType(raw json.RawMessage) (string, error) {
 		return "", err
 	}
 	if netconf.IsMeta(text) {
-		return "", fmt.Errorf("%s would call itself: it cannot be a network of its own", strictjson.Quote(text))
+		return "", fmt.Errorf("%s would call itself: it cannot be a network of its own",
+			strictjson.Quote(text))
 	}
 	return text, netconf.CheckType(text)
 }

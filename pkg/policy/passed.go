@@ -61,13 +61,17 @@ func (j *judge) port(field string, port int) {
 	s := Span{port, port}
 	if port > 0 && port <= maxPort && !s.within(j.rule.HostPorts.Ports) {
 		j.add(field, "hostPorts", addSpan(func(r *Rule) *[]Span { return &r.HostPorts.Ports }, s),
-			"the port of the node is %d, and of ports %s may be asked for", port, names(j.rule.HostPorts.Ports))
+			"the port of the node is %d, and of ports %s may be asked for", port,
+			names(j.rule.HostPorts.Ports))
 	}
 }
 
 func (j *judge) hostIP(field, ip string) {
 	addr, err := netip.ParseAddr(ip)
 	if err == nil && addr.Unmap().IsLoopback() && !j.rule.HostPorts.Loopback {
-		j.add(field, "hostPorts", func(r *Rule) { r.HostPorts.Loopback = true }, "ports of loopback addresses may not be asked for")
+		j.add(field, "hostPorts",
+			func(r *Rule) {
+				r.HostPorts.Loopback = true
+			}, "ports of loopback addresses may not be asked for")
 	}
 }

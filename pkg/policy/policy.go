@@ -1,5 +1,5 @@
-// Package policy judges what the networks and the pods of a namespace may have: which plugins, whose
-// links, VLANs, bridges, addresses, ports and parameters, and how many networks.
+// Package policy judges what the networks and the pods of a namespace may have: which plugins,
+// whose links, VLANs, bridges, addresses, ports and parameters, and how many networks.
 //
 // An operator writes rules, and what a rule leaves out has the tenant's default, which lets nobody
 // take what is the node's. The first rule that names a namespace decides there.
@@ -85,7 +85,9 @@ func Default() Rule {
 
 // tenantTypes are the built-in plugins that tenants may use.
 func tenantTypes() []string {
-	return []string{"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static", "tuning", "whereabouts"}
+	return []string{
+		"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static", "tuning", "whereabouts",
+	}
 }
 
 // builtIn are all of Braid's own plugins.
@@ -94,7 +96,8 @@ func builtIn() []string { return append(tenantTypes(), "passthru") }
 // ownSysctls are the parameters of the pod's own interface.
 func ownSysctls() []string {
 	return []string{
-		"net.ipv4.conf.IFNAME.*", "net.ipv4.neigh.IFNAME.*", "net.ipv6.conf.IFNAME.*", "net.ipv6.neigh.IFNAME.*",
+		"net.ipv4.conf.IFNAME.*", "net.ipv4.neigh.IFNAME.*", "net.ipv6.conf.IFNAME.*",
+		"net.ipv6.neigh.IFNAME.*",
 	}
 }
 

@@ -57,7 +57,8 @@ func span(highest int) func(json.RawMessage) (Span, error) {
 		from, err := strconv.ParseUint(first, 10, 16)
 		to, errTo := strconv.ParseUint(last, 10, 16)
 		if err != nil || errTo != nil || from == 0 || to > uint64(highest) {
-			return Span{}, fmt.Errorf("%s is no number from 1 to %d and no such range", strictjson.Quote(text), highest)
+			return Span{}, fmt.Errorf("%s is no number from 1 to %d and no such range",
+				strictjson.Quote(text), highest)
 		}
 		if from > to {
 			return Span{}, fmt.Errorf("%s ends before it begins", strictjson.Quote(text))

@@ -39,7 +39,8 @@ func Amend(r *Rule, violations ...Violation) *Rule {
 func (v Violation) Error(d Decision, nad, namespace string) *failure.Error {
 	return &failure.Error{
 		Reason: failure.PolicyRefused, NAD: nad, Plugin: v.Plugin, Field: v.Field,
-		Err: fmt.Errorf("%s (%s)", v.What, d.Name), Fix: "change it, or let the operator " + d.Remedy(namespace, v),
+		Err: fmt.Errorf("%s (%s)", v.What, d.Name),
+		Fix: "change it, or let the operator " + d.Remedy(namespace, v),
 	}
 }
 
@@ -92,5 +93,7 @@ func allowAll(r *Rule) { r.All = true }
 
 // covered reports whether a prefix is within one of others.
 func covered(p netip.Prefix, by []netip.Prefix) bool {
-	return slices.ContainsFunc(by, func(b netip.Prefix) bool { return b.Bits() <= p.Bits() && b.Contains(p.Addr()) })
+	return slices.ContainsFunc(by, func(b netip.Prefix) bool {
+		return b.Bits() <= p.Bits() && b.Contains(p.Addr())
+	})
 }
