@@ -56,7 +56,8 @@ func decode(data []byte) (*Record, error) {
 		return rec, nil
 	}
 	if head.OldestReader < 1 || head.OldestReader > formatVersion {
-		return nil, fmt.Errorf("%w: format %d, this one reads up to %d", ErrLater, head.Version, formatVersion)
+		return nil, fmt.Errorf("%w: format %d, this one reads up to %d",
+			ErrLater, head.Version, formatVersion)
 	}
 	if err := json.Unmarshal(data, rec); err != nil {
 		return nil, err
@@ -85,7 +86,8 @@ func decodeNetwork(data []byte) (n Network, err error) {
 		return n, err
 	}
 	if head.Version > networkVersion {
-		return n, fmt.Errorf("%w: version %d, this one reads up to %d", ErrLater, head.Version, networkVersion)
+		return n, fmt.Errorf("%w: version %d, this one reads up to %d",
+			ErrLater, head.Version, networkVersion)
 	}
 	err = json.Unmarshal(data, &n)
 	return n, err
@@ -109,7 +111,8 @@ func unreadable(path string, err error) error {
 	case isSystem(err):
 		return stateFailed(err)
 	default:
-		bad.Fix = "it was changed by something other than Braid; once the sandbox is gone and its interfaces and addresses are released, remove the file"
+		bad.Fix = "it was changed by something other than Braid; once the sandbox is gone and its " +
+			"interfaces and addresses are released, remove the file"
 	}
 	return bad
 }

@@ -32,7 +32,8 @@ func stateFailed(err error) error {
 	case errors.Is(err, unix.EROFS):
 		fix = "remount the file system of braid.stateDir for writing, or set braid.stateDir to another"
 	case IsFull(err):
-		fix = "make room, bytes or inodes, in the file system of braid.stateDir; deleting pods works meanwhile"
+		fix = "make room, bytes or inodes, in the file system of braid.stateDir; deleting pods works " +
+			"meanwhile"
 	}
 	return &failure.Error{Reason: failure.StateFailed, Field: "braid.stateDir", Err: err, Fix: fix}
 }
@@ -44,7 +45,8 @@ func (s *Store) reserve(n int) string {
 // keepReserve makes the files of the reserve that are missing, as far as that is possible. The last
 // is taken first, so there is one to look for.
 func (s *Store) keepReserve() {
-	if _, err := os.Lstat(s.reserve(reserved - 1)); err == nil || s.ensure(filepath.Dir(s.reserve(0))) != nil {
+	_, err := os.Lstat(s.reserve(reserved - 1))
+	if err == nil || s.ensure(filepath.Dir(s.reserve(0))) != nil {
 		return
 	}
 	for n := range reserved {

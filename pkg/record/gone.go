@@ -12,11 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goneFor is how long it is remembered at least that nothing is left of a sandbox: runtimes repeat a DEL for as long as it fails, and the
-// kubelet removes each sandbox once more, a minute or so after its pod.
+// goneFor is how long it is remembered at least that nothing is left of a sandbox: runtimes repeat
+// a DEL for as long as it fails, and the kubelet removes each sandbox once more, a minute or so
+// after its pod.
 const goneFor = time.Hour
 
-// Gone says that all that was recorded of the sandbox has been removed, not long ago. Unless there is a record, nothing is left of it then.
+// Gone says that all that was recorded of the sandbox has been removed, not long ago. Unless there
+// is a record, nothing is left of it then.
 func (b *Sandbox) Gone() bool {
 	now := b.store.now()
 	for _, at := range []time.Time{now, now.Add(-goneFor)} {
@@ -27,7 +29,8 @@ func (b *Sandbox) Gone() bool {
 	return false
 }
 
-// markGone remembers what Gone says. Names of an hour are in one directory, so that they are forgotten together.
+// markGone remembers what Gone says. Names of an hour are in one directory, so that they are
+// forgotten together.
 func (b *Sandbox) markGone() error {
 	dir := b.store.gone(b.store.now())
 	create := func() error {

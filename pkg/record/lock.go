@@ -30,10 +30,12 @@ type Sandbox struct {
 	later bool
 }
 
-// Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx is done.
+// Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx
+// is done.
 //
-// The lock is an flock on a file of its own. Delegates that are exec'd inherit File, so that a delegate that outlives a killed
-// engine keeps the sandbox locked until it is finished: a retried DEL can then not run beside the ADD that it has to take back.
+// The lock is an flock on a file of its own. Delegates that are exec'd inherit File, so that a
+// delegate that outlives a killed engine keeps the sandbox locked until it is finished: a retried
+// DEL can then not run beside the ADD that it has to take back.
 func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) {
 	if err := ValidateContainerID(containerID); err != nil {
 		return nil, err
@@ -55,8 +57,9 @@ func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) 
 	case ctx.Err() != nil:
 		return nil, &failure.Error{
 			Reason: failure.Busy,
-			Err:    fmt.Errorf("lock sandbox %s: another operation, or a delegate that it started, is at work: %w", containerID, err),
-			Fix:    "wait for it; `fuser " + b.lockPath() + "` tells which process it is",
+			Err: fmt.Errorf("lock sandbox %s: another operation, or a delegate that it started, is at "+
+				"work: %w", containerID, err),
+			Fix: "wait for it; `fuser " + b.lockPath() + "` tells which process it is",
 		}
 	default:
 		return nil, stateFailed(fmt.Errorf("lock sandbox %s: %w", containerID, err))
@@ -65,8 +68,8 @@ func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) 
 
 func (b *Sandbox) lockPath() string { return b.store.path(b.id) + ".lock" }
 
-// lock takes the lock in that way. The file is removed by whoever finishes with the sandbox, so a lock counts only if the file that was locked is
-// still the one of that name.
+// lock takes the lock in that way. The file is removed by whoever finishes with the sandbox, so a
+// lock counts only if the file that was locked is still the one of that name.
 func (b *Sandbox) lock(take func(fd int) (bool, error)) (bool, error) {
 	f, err := os.OpenFile(b.lockPath(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if IsFull(err) && b.store.fromReserve(b.lockPath()) == nil {
@@ -112,8 +115,9 @@ func (s *Store) TryLock(containerID string) (*Sandbox, error) {
 	return b, nil
 }
 
-// Unfinished gives the sandboxes that an operation is at work on, was killed at, or could not bring to its end: those with a lock
-// file. It costs one look at the directory, however many records there are.
+// Unfinished gives the sandboxes that an operation is at work on, was killed at, or could not bring
+// to its end: those with a lock file. It costs one look at the directory, however many records
+// there are.
 func (s *Store) Unfinished() ([]string, error) {
 	entries, err := os.ReadDir(s.sandboxes())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -165,9 +169,10 @@ func (b *Sandbox) PutOff() error {
 // File is the locked file, for delegates to inherit.
 func (b *Sandbox) File() *os.File { return b.file }
 
-// Unlock lets others in. Unless the record says that something is unfinished, it removes the lock file and what a killed process
-// left of a write; so a lock file that nobody holds marks a sandbox that needs a hand. It unlocks even if a delegate that has
-// returned left a process behind that holds the file.
+// Unlock lets others in. Unless the record says that something is unfinished, it removes the lock
+// file and what a killed process left of a write; so a lock file that nobody holds marks a sandbox
+// that needs a hand. It unlocks even if a delegate that has returned left a process behind that
+// holds the file.
 func (b *Sandbox) Unlock() {
 	if !b.unfinished {
 		os.Remove(b.tmp())      //nolint:errcheck // there is none, as a rule
@@ -178,6 +183,6 @@ func (b *Sandbox) Unlock() {
 
 // Release lets others in and changes nothing: the sandbox stays marked as it was found.
 func (b *Sandbox) Release() {
-	unix.Flock(int(b.file.Fd()), unix.LOCK_UN) //nolint:errcheck // closing does the same for this process
+	unix.Flock(int(b.file.Fd()), unix.LOCK_UN) //nolint:errcheck // closing does the same
 	b.file.Close()                             //nolint:errcheck // nothing was written
 }

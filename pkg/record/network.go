@@ -18,8 +18,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Network is a network that pods of this node were attached to since the node came up. It outlives their records, so that GC
-// can still ask the network's plugins to release what nobody uses (CNI 1.1 "GC").
+// Network is a network that pods of this node were attached to since the node came up. It outlives
+// their records, so that GC can still ask the network's plugins to release what nobody uses (CNI
+// 1.1 "GC").
 type Network struct {
 	Version int `json:"version,omitempty"`
 	// Name as in plan.Attachment: two NADs with the same CNI network name are two networks here.
@@ -48,8 +49,9 @@ func (s *Store) networkFile(name, network string) string {
 	return filepath.Join(s.networks(), hex.EncodeToString(sum[:12])+".json")
 }
 
-// Remember notes the network of an attachment, with the places of its ADD, and that it is used now. It writes only one that is new or has changed. Several sandboxes may write the same
-// network at once; any of them may win. What a later Braid wrote of a network stays.
+// Remember notes the network of an attachment, with the places of its ADD, and that it is used now.
+// It writes only one that is new or has changed. Several sandboxes may write the same network at
+// once; any of them may win. What a later Braid wrote of a network stays.
 func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 	if err := b.store.ensure(b.store.networks()); err != nil {
 		return err

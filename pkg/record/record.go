@@ -1,13 +1,14 @@
-// Package record is the journal of the node: for each sandbox what Braid is about to make, has made, and has still to remove.
+// Package record is the journal of the node: for each sandbox what Braid is about to make, has
+// made, and has still to remove.
 //
 // Contract: an attachment is in the record, durably, before its first change to the kernel, and
-// leaves it only when its removal succeeded; so whatever dies, whenever, the record names everything
-// that can be left over. Who acts on a record needs the Sandbox that Store.Lock returns, which
-// serialises processes; who only looks calls Store.Read, which takes no lock and writes nothing.
-// Records are written to a temporary name and renamed, mode 0600, never synced: they live on a tmpfs,
-// since no sandbox survives a reboot. A record that exists but cannot be read is an error, never "no
-// record". That a sandbox was removed is remembered for an hour or two (Sandbox.Gone), so that a
-// repeated DEL needs to ask nobody.
+// leaves it only when its removal succeeded; so whatever dies, whenever, the record names
+// everything that can be left over. Who acts on a record needs the Sandbox that Store.Lock returns,
+// which serialises processes; who only looks calls Store.Read, which takes no lock and writes
+// nothing. Records are written to a temporary name and renamed, mode 0600, never synced: they live
+// on a tmpfs, since no sandbox survives a reboot. A record that exists but cannot be read is an
+// error, never "no record". That a sandbox was removed is remembered for an hour or two
+// (Sandbox.Gone), so that a repeated DEL needs to ask nobody.
 package record
 
 import (
@@ -98,12 +99,17 @@ type Places struct {
 // Unfinished reports whether an operation on the sandbox has not come to its end. What is owed
 // alone is GC's.
 func (r *Record) Unfinished() bool {
-	return !r.Complete && (len(r.Attachments) == 0 || slices.ContainsFunc(r.Attachments, func(a Attachment) bool { return a.State != Owed }))
+	return !r.Complete && (len(r.Attachments) == 0 ||
+		slices.ContainsFunc(r.Attachments, func(a Attachment) bool {
+			return a.State != Owed
+		}))
 }
 
 // Owed are the attachments that are owed.
 func (r *Record) Owed() []Attachment {
-	return slices.DeleteFunc(slices.Clone(r.Attachments), func(a Attachment) bool { return a.State != Owed })
+	return slices.DeleteFunc(slices.Clone(r.Attachments), func(a Attachment) bool {
+		return a.State != Owed
+	})
 }
 
 // Pod identifies the pod for logs and events; empty where the runtime named none.
@@ -152,7 +158,8 @@ type Store struct {
 	now func() time.Time
 }
 
-// New uses dir, which is made on first use, with mode 0700, and must then belong to this user alone.
+// New uses dir, which is made on first use, with mode 0700, and must then belong to this user
+// alone.
 func New(dir string) *Store { return &Store{dir: dir, now: time.Now} }
 
 func (s *Store) sandboxes() string { return filepath.Join(s.dir, "sandboxes") }
@@ -208,23 +215,29 @@ func (s *Store) List() ([]string, error) {
 	return ids, nil
 }
 
-// ValidateContainerID says whether id can name a sandbox, here and for libcni (CNI 1.1 "Parameters").
+// ValidateContainerID says whether id can name a sandbox, here and for libcni (CNI 1.1
+// "Parameters").
 func ValidateContainerID(id string) error {
 	if err := utils.ValidateContainerID(id); err != nil {
-		return &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_CONTAINERID", Err: fmt.Errorf("%.200q: %s", id, err.Msg)}
+		return &failure.Error{
+			Reason: failure.InvalidEnvironment, Field: "CNI_CONTAINERID",
+			Err: fmt.Errorf("%.200q: %s", id, err.Msg),
+		}
 	}
 	if len(id) > maxContainerID {
 		return &failure.Error{
 			Reason: failure.InvalidEnvironment, Field: "CNI_CONTAINERID",
-			Err: fmt.Errorf("%.40q... has %d characters, at most %d are allowed", id, len(id), maxContainerID),
+			Err: fmt.Errorf("%.40q... has %d characters, at most %d are allowed",
+				id, len(id), maxContainerID),
 		}
 	}
 	return nil
 }
 
-// Load reads the record. The error is fs.ErrNotExist where there is none, and of reason StateCorrupt
-// where it is not to be trusted: not a regular file, too large, unknown fields, another sandbox's;
-// or, with ErrLater, a later Braid's. It is of reason StateFailed where it could not be read now.
+// Load reads the record. The error is fs.ErrNotExist where there is none, and of reason
+// StateCorrupt where it is not to be trusted: not a regular file, too large, unknown fields,
+// another sandbox's; or, with ErrLater, a later Braid's. It is of reason StateFailed where it could
+// not be read now.
 func (b *Sandbox) Load() (*Record, error) {
 	rec, err := b.store.read(b.id)
 	b.later, b.absent = errors.Is(err, ErrLater), errors.Is(err, fs.ErrNotExist)
@@ -294,7 +307,8 @@ func (r *Record) validate(id string) error {
 	return nil
 }
 
-// asError drops the CNI code of a validation error: of a record, it would be misread as the delegate's.
+// asError drops the CNI code of a validation error: of a record, it would be misread as the
+// delegate's.
 func asError(err *types.Error) error { return errors.New(err.Msg) }
 
 // Save writes the record in place of the one that is there, unless that is a later Braid's.
@@ -318,8 +332,8 @@ func (b *Sandbox) Save(rec *Record) error {
 }
 
 // Remove forgets the sandbox, of which nothing is left, but for what Gone says, if there is room
-// for that. It is no error if there is no record. A later Braid's record stays: there may be more of
-// the sandbox than this one knows, which that one's GC removes.
+// for that. It is no error if there is no record. A later Braid's record stays: there may be more
+// of the sandbox than this one knows, which that one's GC removes.
 func (b *Sandbox) Remove() error {
 	err := b.markGone()
 	full := IsFull(err)
@@ -338,7 +352,8 @@ func (b *Sandbox) Remove() error {
 	return nil
 }
 
-// tmp is where the holder of the lock writes what it then renames; what a killed process left there is overwritten.
+// tmp is where the holder of the lock writes what it then renames; what a killed process left there
+// is overwritten.
 func (b *Sandbox) tmp() string { return b.store.path(b.id) + ".tmp" }
 
 // write replaces path in one step, or in place where there is no room for a second file.
