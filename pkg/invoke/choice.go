@@ -43,7 +43,9 @@ type under struct {
 // termsKey is the context's key of Terms.
 type termsKey struct{}
 
-func (u *under) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (u *under) ExecPlugin(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	return u.Exec.ExecPlugin(context.WithValue(ctx, termsKey{}, u.terms), path, stdin, environ)
 }
 
@@ -116,9 +118,12 @@ func (e *Exec) choose(kind string, config []byte, paths []string, chosen Chosen)
 }
 
 // decide is choose for one call.
-func (e *Exec) decide(ctx context.Context, kind string, stdin []byte, environ []string) (*choice, error) {
+func (e *Exec) decide(
+	ctx context.Context, kind string, stdin []byte, environ []string,
+) (*choice, error) {
 	command, config := variable(environ, "CNI_COMMAND"), sourceOf(ctx, stdin)
-	c, err := e.choose(kind, config, filepath.SplitList(variable(environ, "CNI_PATH")), termsOf(ctx).Chosen)
+	c, err := e.choose(kind, config, filepath.SplitList(variable(environ, "CNI_PATH")),
+		termsOf(ctx).Chosen)
 	if err != nil && e.Warn != nil && command == "DEL" {
 		prepared, perr := e.prepare(kind, config)
 		return &choice{prepared: prepared}, perr
@@ -165,7 +170,9 @@ func invalidConfig(kind string, err error) *failure.Error {
 		named.Plugin, named.Reason = kind, cmp.Or(fe.Reason, failure.NADInvalid)
 		return &named
 	}
-	return &failure.Error{Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration"}
+	return &failure.Error{
+		Reason: failure.NADInvalid, Plugin: kind, Err: err, Fix: "correct the network's configuration",
+	}
 }
 
 // maxWarnings bounds those of one configuration: each becomes an event of the pod.
@@ -180,12 +187,14 @@ func (c *choice) warnings(kind string) []*failure.Error {
 	var all []*failure.Error
 	for _, r := range p.Recased {
 		all = append(all, &failure.Error{
-			Reason: failure.MiscasedKey, Plugin: kind, Field: r.Path, Err: fmt.Errorf("the key is read as %s", r.Key), Fix: "write " + r.Key,
+			Reason: failure.MiscasedKey, Plugin: kind, Field: r.Path,
+			Err: fmt.Errorf("the key is read as %s", r.Key), Fix: "write " + r.Key,
 		})
 	}
 	for _, at := range p.Unknown {
 		all = append(all, &failure.Error{
-			Reason: failure.IgnoredKey, Plugin: kind, Field: at, Err: errors.New("the key is ignored: the plugin has no such key"),
+			Reason: failure.IgnoredKey, Plugin: kind, Field: at,
+			Err: errors.New("the key is ignored: the plugin has no such key"),
 			Fix: "remove it, or correct its name",
 		})
 	}
@@ -210,7 +219,8 @@ func (c *choice) executed(kind string) []*failure.Error {
 	}
 	return []*failure.Error{{
 		Reason: failure.PluginExecuted, Plugin: kind, Field: unknown[0],
-		Err: fmt.Errorf("the built-in plugin has no such key, so %s is run in its place; that of the reference ignores a key that it does not know",
+		Err: fmt.Errorf("the built-in plugin has no such key, so %s is run in its place; that of the "+
+			"reference ignores a key that it does not know",
 			c.path),
 		Fix: "remove the key if the plugin need not have it",
 	}}

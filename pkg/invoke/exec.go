@@ -22,16 +22,19 @@ import (
 )
 
 const (
-	// busyRetries and busyWait bound the wait for a binary that is being written: 50 waits of 20 ms, one second in all.
+	// busyRetries and busyWait bound the wait for a binary that is being written: 50 waits of 20 ms,
+	// one second in all.
 	busyRetries = 50
 	busyWait    = 20 * time.Millisecond
 	// killGrace is how long a killed plugin's pipes are waited for.
 	killGrace = 2 * time.Second
 )
 
-// run execs the binary. A binary that is being replaced at this moment ("text file busy") is tried again, each time with a new
-// command: an exec.Cmd cannot be run twice.
-func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+// run execs the binary. A binary that is being replaced at this moment ("text file busy") is tried
+// again, each time with a new command: an exec.Cmd cannot be run twice.
+func (e *Exec) run(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	stdout, stderr := &bounded{full: func() { stop(errTooMuch) }}, &tail{}
@@ -52,7 +55,8 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 		}
 	}
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
-		// It succeeded, but something of its own still holds its stdout, or the machine is very busy. What it printed is here.
+		// It succeeded, but something of its own still holds its stdout, or the machine is very busy.
+		// What it printed is here.
 		err = nil
 	}
 	if err != nil {
@@ -61,8 +65,8 @@ func (e *Exec) run(ctx context.Context, path string, stdin []byte, environ []str
 	return stdout.data, nil
 }
 
-// CallerEnv is the variable by which Braid, under whatever name it is called, knows that a plugin was
-// run by Braid: it is in the environment of each, and of those that they run.
+// CallerEnv is the variable by which Braid, under whatever name it is called, knows that a plugin
+// was run by Braid: it is in the environment of each, and of those that they run.
 const CallerEnv = "BRAID_CALLER"
 
 // callerKey is the context's key of a caller's environment.
@@ -73,8 +77,8 @@ func WithCaller(ctx context.Context, environ []string) context.Context {
 	return context.WithValue(ctx, callerKey{}, environ)
 }
 
-// asCaller returns the environment of a binary: the variables of the protocol, and else those of the
-// caller, who is this process as a rule.
+// asCaller returns the environment of a binary: the variables of the protocol, and else those of
+// the caller, who is this process as a rule.
 func asCaller(ctx context.Context, environ []string) []string {
 	caller, ok := ctx.Value(callerKey{}).([]string)
 	if !ok {
@@ -97,8 +101,9 @@ func asCaller(ctx context.Context, environ []string) []string {
 	return env
 }
 
-// command is the binary, ready to be run, and what there will be of it. When ctx is done it is killed
-// with what it started: a plugin's own child, its IPAM plugin above all, must not go on after it.
+// command is the binary, ready to be run, and what there will be of it. When ctx is done it is
+// killed with what it started: a plugin's own child, its IPAM plugin above all, must not go on
+// after it.
 func (e *Exec) command(ctx context.Context, path string, environ []string) (*exec.Cmd, *family) {
 	cmd := exec.CommandContext(ctx, path)
 	f := &family{mark: CallerEnv + "=" + strconv.Itoa(os.Getpid()) + "-" + rand.Text()}
@@ -128,7 +133,8 @@ func (e *Exec) command(ctx context.Context, path string, environ []string) (*exe
 	return cmd, f
 }
 
-// pluginError is the error that the plugin printed (CNI 1.1 "Error"), else one made of how it ended and its stderr.
+// pluginError is the error that the plugin printed (CNI 1.1 "Error"), else one made of how it ended
+// and its stderr.
 func pluginError(ctx context.Context, err error, stdout []byte, stderr string) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && (printed.Code != 0 || printed.Msg != "") {

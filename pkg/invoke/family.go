@@ -38,8 +38,8 @@ type family struct {
 	known []process
 }
 
-// process is one of the node, at one moment. Its start, in clock ticks, tells it from another one of
-// the same pid.
+// process is one of the node, at one moment. Its start, in clock ticks, tells it from another one
+// of the same pid.
 type process struct {
 	pid, parent, session, started int
 }
@@ -63,8 +63,8 @@ func (f *family) extinguish() {
 	}
 }
 
-// find returns those of the family among all processes: those that were known, or have the mark; what
-// is below them, or in a session that one of them leads; and orphans.
+// find returns those of the family among all processes: those that were known, or have the mark;
+// what is below them, or in a session that one of them leads; and orphans.
 func (f *family) find(all []process) (found []process) {
 	if weaken.Off(weaken.Group) {
 		return nil
@@ -74,7 +74,8 @@ func (f *family) find(all []process) (found []process) {
 		leads[p.pid] = true
 	}
 	orphaned := func(p process) bool {
-		return f.reaper != 0 && p.parent == f.reaper && len(f.known) > 0 && p.started >= f.known[0].started
+		return f.reaper != 0 && p.parent == f.reaper && len(f.known) > 0 &&
+			p.started >= f.known[0].started
 	}
 	add := func(p process) {
 		if p.pid == os.Getpid() || p.pid == 1 {
@@ -114,7 +115,9 @@ func (f *family) marked(pid int, buffer []byte) bool {
 	}
 	defer file.Close()                //nolint:errcheck // it was read
 	n, _ := io.ReadFull(file, buffer) //nolint:errcheck // a process that has ended has none
-	return slices.ContainsFunc(bytes.Split(buffer[:n], []byte{0}), func(v []byte) bool { return string(v) == f.mark })
+	return slices.ContainsFunc(bytes.Split(buffer[:n], []byte{0}), func(v []byte) bool {
+		return string(v) == f.mark
+	})
 }
 
 // processes are all that there are, without those that have ended and are only to be waited for.
@@ -167,6 +170,6 @@ func (p process) kill() {
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	if now, ok := look(p.pid); ok && now.is(p) {
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) //nolint:errcheck // it has ended, or is found again
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) //nolint:errcheck // it ended, or is found again
 	}
 }

@@ -6,8 +6,8 @@
 // cache, reverse DEL, GC) stays in libcni and there is no second chain executor. An Exec is for one
 // operation on a sandbox, in which it reads each configuration once. Every failure is a
 // *failure.Error that names the plugin; a delegate's own CNI error, code and details, is in its
-// chain. A plugin that is exec'd is killed when ctx is done or when it prints too much, with all that
-// it started, also what has left its process group and its session.
+// chain. A plugin that is exec'd is killed when ctx is done or when it prints too much, with all
+// that it started, also what has left its process group and its session.
 package invoke
 
 import (
@@ -80,7 +80,8 @@ type Operation = func(ctx context.Context, call *Call) (stdout []byte, err error
 // Registry maps plugin types to those that run in-process. It is filled in cmd and never changes.
 type Registry map[string]Plugin
 
-// builtinPrefix marks the "path" of an in-process plugin; no path that FindInPath finds on disk starts like that.
+// builtinPrefix marks the "path" of an in-process plugin; no path that FindInPath finds on disk
+// starts like that.
 const builtinPrefix = "builtin:"
 
 // Exec runs plugins. It implements libcni's invoke.Exec. Make one for each operation on a sandbox:
@@ -176,8 +177,8 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	return found, nil
 }
 
-// FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path separator in it, it is refused
-// (CVE-2021-20206).
+// FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path
+// separator in it, it is refused (CVE-2021-20206).
 func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 	if e.builtin(plugin) {
 		return builtinPrefix + plugin, nil
@@ -186,12 +187,14 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 	if err != nil {
 		return "", &failure.Error{
 			Reason: failure.PluginNotFound, Plugin: fmt.Sprintf("%.80q", plugin), Err: err,
-			Fix: "install the plugin in " + strings.Join(paths, " or ") + ", or correct the type in the network's configuration",
+			Fix: "install the plugin in " + strings.Join(paths, " or ") +
+				", or correct the type in the network's configuration",
 		}
 	}
 	if _, known := e.Builtin[plugin]; !known && isSelf(path) && !weaken.Off(weaken.Self) {
 		return "", &failure.Error{
-			Reason: failure.NADInvalid, Plugin: plugin, Err: fmt.Errorf("%s is Braid, which would call itself", path),
+			Reason: failure.NADInvalid, Plugin: plugin,
+			Err: fmt.Errorf("%s is Braid, which would call itself", path),
 			Fix: "name the plugin that makes the interface, as bridge or macvlan",
 		}
 	}
@@ -199,7 +202,9 @@ func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 }
 
 // ExecPlugin runs the plugin that FindInPath gave.
-func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (e *Exec) ExecPlugin(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	start := time.Now()
 	var run Operation
 	if kind, ok := strings.CutPrefix(path, builtinPrefix); ok { // only now is the configuration known
@@ -222,7 +227,8 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 	} else if out, err = run(ctx, call); err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
-	e.Log.DebugContext(ctx, "plugin ran", "plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
+	e.Log.DebugContext(ctx, "plugin ran",
+		"plugin", kind, "path", path, "duration", time.Since(start), "failed", err != nil)
 	if err != nil {
 		return nil, &failure.Error{Reason: reasonOf(ctx, err), Plugin: kind, Err: err}
 	}
@@ -232,7 +238,8 @@ func (e *Exec) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 // reasonOf tells a plugin that failed from one that was stopped, and from one that may not do what
 // its configuration says.
 func reasonOf(ctx context.Context, err error) failure.Reason {
-	if reason := failure.ReasonOf(err); reason == failure.NodeProtected || reason == failure.PolicyRefused {
+	reason := failure.ReasonOf(err)
+	if reason == failure.NodeProtected || reason == failure.PolicyRefused {
 		return reason
 	}
 	if ctx.Err() != nil {

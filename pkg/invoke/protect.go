@@ -12,7 +12,8 @@ import (
 type Guard interface {
 	// Watch is asked before the ADD of a binary: it returns what that may not do. After the ADD,
 	// after returns what it should not have done.
-	Watch(ctx context.Context, kind string, config []byte, limits *attachment.Limits) (after func(context.Context) error, err error)
+	Watch(ctx context.Context, kind string, config []byte,
+		limits *attachment.Limits) (after func(context.Context) error, err error)
 }
 
 // runProtected is run, but protects the node from the ADD of an attachment that has limits.
@@ -33,11 +34,14 @@ func (e *Exec) runProtected(ctx context.Context, kind, path string, call *Call) 
 
 // Protect returns what a binary that would run with this configuration may not do to the node; nil
 // where none would. It is for who wants to know before there is anything to take back.
-func (e *Exec) Protect(ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits) error {
+func (e *Exec) Protect(
+	ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits,
+) error {
 	if limits == nil || e.InProcess(kind, config, paths, nil) {
 		return nil
 	}
-	if _, err := e.protect(ctx, kind, config, &Call{Stdin: config, Exec: e, Terms: Terms{Limits: limits}}); err != nil {
+	_, err := e.protect(ctx, kind, config, &Call{Stdin: config, Exec: e, Terms: Terms{Limits: limits}})
+	if err != nil {
 		return &failure.Error{Reason: reasonOf(ctx, err), Plugin: kind, Err: err}
 	}
 	return nil
@@ -45,7 +49,9 @@ func (e *Exec) Protect(ctx context.Context, kind string, config []byte, paths []
 
 // protect judges a call of a binary. Of an IPAM plugin, which is called with the configuration of
 // another one, that one is judged.
-func (e *Exec) protect(ctx context.Context, kind string, config []byte, call *Call) (after func(context.Context) error, err error) {
+func (e *Exec) protect(
+	ctx context.Context, kind string, config []byte, call *Call,
+) (after func(context.Context) error, err error) {
 	after = func(context.Context) error { return nil }
 	var named struct{ Type string }
 	if json.Unmarshal(call.Stdin, &named) == nil && named.Type != kind {

@@ -12,15 +12,17 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// Written returns a list for libcni, and what runs its plugins: they receive their configurations as
-// they were written, with the keys that libcni sets, and the list's own name. libcni knows the
+// Written returns a list for libcni, and what runs its plugins: they receive their configurations
+// as they were written, with the keys that libcni sets, and the list's own name. libcni knows the
 // network by another one, as: it names files after networks.
 //
 // The list has stand-ins for the configurations, with no more than libcni acts on. It decodes what
 // it gets into floating point numbers each time that it sets keys, so integers beyond 2^53 would
 // reach a plugin as others. And by its stand-in a configuration is known again: Exec reads each
 // once.
-func Written(inner cniinvoke.Exec, list *libcni.NetworkConfigList, as string) (*libcni.NetworkConfigList, cniinvoke.Exec) {
+func Written(
+	inner cniinvoke.Exec, list *libcni.NetworkConfigList, as string,
+) (*libcni.NetworkConfigList, cniinvoke.Exec) {
 	known := *list
 	known.Name, known.Plugins = as, make([]*libcni.PluginConfig, len(list.Plugins))
 	for i, p := range list.Plugins {
@@ -44,7 +46,9 @@ type written struct {
 	plugins []*libcni.PluginConfig
 }
 
-func (w *written) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (w *written) ExecPlugin(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	var set, config map[string]json.RawMessage
 	var index int
 	if err := json.Unmarshal(stdin, &set); err != nil {
