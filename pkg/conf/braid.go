@@ -32,7 +32,8 @@ func (n *Node) readBraid(o *object) {
 	n.DeviceInfoDir = field(b, "deviceInfoDir", DefaultDeviceInfoDir, allowedStateDir, ownDir)
 	n.PodResources = field(b, "podResources", DefaultPodResources, allowedPath, absPath)
 	n.Exec = field(b, "exec", nil, "give a list of plugin types", listOf(pluginType))
-	n.Aliases = field(b, "aliases", nil, `give plugin types by their other names: {"cnv-bridge": "bridge"}`, aliases)
+	n.Aliases = field(b, "aliases", nil,
+		`give plugin types by their other names: {"cnv-bridge": "bridge"}`, aliases)
 	n.HotPlug = field(b, "hotplug", false, allowedBool, strictjson.Bool)
 	n.NodeName = field(b, "nodeName", "", "give the name of the Node object", optional(nodeName))
 	t := b.inner("timeouts")
@@ -49,16 +50,19 @@ func (n *Node) readBraid(o *object) {
 // readBraid reads the keys of "braid" that are of the policy.
 func (p *Policy) readBraid(o *object, rules func(*Policy, *object)) {
 	b := o.inner("braid")
-	p.DataRoots = field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths", listOf(ownDir))
+	p.DataRoots = field(b, "dataRoots", defaultDataRoots(), "give a list of absolute paths",
+		listOf(ownDir))
 	p.RefuseUnknownKeys = field(b, "unknownKeys", false, `give "warn" or "refuse"`, refusesUnknown)
-	p.SecondaryDefaultRoute = field(b, "secondaryDefaultRoute", KeepDefaultRoute, `give "keep", "take" or "refuse"`, secondaryDefaultRoute)
+	p.SecondaryDefaultRoute = field(b, "secondaryDefaultRoute", KeepDefaultRoute,
+		`give "keep", "take" or "refuse"`, secondaryDefaultRoute)
 	rules(p, b)
 	o.err, o.warnings = b.err, append(o.warnings, b.warnings...)
 }
 
 // readRules reads the policy of namespaces.
 func (p *Policy) readRules(b *object) {
-	p.PolicyDefault = field(b, "policyDefault", AuditPolicy, `give "audit" or "enforce"`, policyDefault)
+	p.PolicyDefault = field(b, "policyDefault", AuditPolicy, `give "audit" or "enforce"`,
+		policyDefault)
 	if raw := b.raw("policy"); b.err == nil && !strictjson.Null(raw) {
 		p.Rules, b.err = policy.Parse(b.path+"policy", raw)
 	}
@@ -84,7 +88,8 @@ func brokenPolicy(err error) *failure.Error {
 		*fe = *own
 	}
 	fe.Reason = failure.OddConfig
-	fe.Err = fmt.Errorf("%w; until it can be read, the tenant's default is enforced in every namespace but the operator's", fe.Err)
+	fe.Err = fmt.Errorf("%w; until it can be read, the tenant's default is enforced in every "+
+		"namespace but the operator's", fe.Err)
 	return fe
 }
 

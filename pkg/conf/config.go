@@ -22,16 +22,18 @@ import (
 
 // Defaults of keys that are absent or null.
 const (
-	DefaultConfDir         = "/etc/cni/multus/net.d" // as in Multus, so that an operator's files are found
+	// as in Multus, so that an operator's files are found
+	DefaultConfDir         = "/etc/cni/multus/net.d"
 	DefaultBinDir          = "/opt/cni/bin"
 	DefaultLogDir          = "/var/log" // of a relative logFile
 	DefaultStateDir        = "/run/braid"
 	DefaultMultusNamespace = "kube-system"
 	DefaultGlobalNamespace = "default"
 	DefaultLogFile         = "/var/log/braid.log"
-	DefaultDeviceInfoDir   = "/var/run/k8s.cni.cncf.io/devinfo" // Device Information Specification 1.1.0, section 4
-	DefaultPodResources    = "/var/lib/kubelet/pod-resources/kubelet.sock"
-	DefaultLogLevel        = loglevel.Default
+	// Device Information Specification 1.1.0, section 4
+	DefaultDeviceInfoDir = "/var/run/k8s.cni.cncf.io/devinfo"
+	DefaultPodResources  = "/var/lib/kubelet/pod-resources/kubelet.sock"
+	DefaultLogLevel      = loglevel.Default
 
 	DefaultOperationTimeout = 90 * time.Second
 	DefaultRollbackTimeout  = 30 * time.Second

@@ -99,16 +99,19 @@ func parseFile(raw []byte) (*Config, error) {
 			return Load(strictjson.Marshal(own))
 		}
 	}
-	return nil, badConfig("plugins", "name a file with Braid's configuration", "there is none of type braid")
+	return nil, badConfig("plugins", "name a file with Braid's configuration",
+		"there is none of type braid")
 }
 
 func decodeStdin(stdin []byte) (map[string]json.RawMessage, error) {
 	if len(stdin) > MaxStdin {
-		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin), "the configuration has %d bytes", len(stdin))
+		return nil, badConfig("", fmt.Sprintf("keep it below %d bytes", MaxStdin),
+			"the configuration has %d bytes", len(stdin))
 	}
 	if err := strictjson.Check(stdin); err != nil {
 		path, fix := strictjson.Place(err)
-		return nil, badConfig(path, fix, "the configuration is no valid JSON: %w", types.NewError(types.ErrDecodingFailure, err.Error(), ""))
+		return nil, badConfig(path, fix, "the configuration is no valid JSON: %w",
+			types.NewError(types.ErrDecodingFailure, err.Error(), ""))
 	}
 	top, err := strictjson.Object(stdin)
 	if err != nil {
@@ -135,8 +138,10 @@ func (n *Node) readWith(o *object, networks func(*Node, *object)) {
 	n.readBraid(o)
 	n.readPaths(o)
 	n.readLogging(o)
-	n.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace, listOf(strictjson.String))
-	n.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace, orDefault(DefaultMultusNamespace, namespace))
+	n.SystemNamespaces = o.namespaces("systemNamespaces", DefaultMultusNamespace,
+		listOf(strictjson.String))
+	n.MultusNamespace = field(o, "multusNamespace", DefaultMultusNamespace, allowedNamespace,
+		orDefault(DefaultMultusNamespace, namespace))
 	n.RetryDeleteOnError = field(o, "retryDeleteOnError", false, allowedBool, strictjson.Bool)
 	n.Capabilities = field(o, "capabilities", nil, allowedObject, capabilities)
 	networks(n, o)
@@ -165,7 +170,8 @@ func (c *Call) readIdentity(o *object) {
 	case o.err != nil:
 	case c.CNIVersion == "": // CNI's 0.1.0, whose results have no interfaces
 		c.CNIVersion = netconf.DefaultVersion
-		o.odd("cniVersion", netconf.AllowedVersions(), "it is missing, and taken for %s", netconf.DefaultVersion)
+		o.odd("cniVersion", netconf.AllowedVersions(), "it is missing, and taken for %s",
+			netconf.DefaultVersion)
 	case !netconf.Speaks(c.CNIVersion):
 		o.err = badVersion(c.CNIVersion)
 	}
@@ -173,7 +179,8 @@ func (c *Call) readIdentity(o *object) {
 
 func badVersion(version string) error {
 	msg := strictjson.Quote(version) + " is not supported"
-	return badConfig("cniVersion", netconf.AllowedVersions(), "%w", types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
+	return badConfig("cniVersion", netconf.AllowedVersions(), "%w",
+		types.NewError(types.ErrIncompatibleCNIVersion, msg, ""))
 }
 
 func (n *Node) readPaths(o *object) {
@@ -187,14 +194,18 @@ func (n *Node) readPaths(o *object) {
 // readBinDirs reads one directory, as the documentation of Multus has it, or several: a list, or as
 // CNI_PATH has them.
 func (n *Node) readBinDirs(o *object) {
-	n.BinDirs = field(o, "binDir", []string{DefaultBinDir}, "give the absolute path of a directory of plugins", binDirs)
+	n.BinDirs = field(o, "binDir", []string{DefaultBinDir},
+		"give the absolute path of a directory of plugins", binDirs)
 	if o.err == nil && (len(n.BinDirs) > 1 || strictjson.Kind(o.raw("binDir")) == "a list") {
-		o.odd("binDir", "give one directory, and add the others to the runtime's plugin path", "it names %d directories, and all are searched", len(n.BinDirs))
+		o.odd("binDir", "give one directory, and add the others to the runtime's plugin path",
+			"it names %d directories, and all are searched", len(n.BinDirs))
 	}
 }
 
 // namespaces are names. What no namespace can be called is left out: no pod is of it.
-func (o *object) namespaces(key, def string, decode func(json.RawMessage) ([]string, error)) []string {
+func (o *object) namespaces(
+	key, def string, decode func(json.RawMessage) ([]string, error),
+) []string {
 	names := field(o, key, []string{def}, allowedNamespaces, decode)
 	return slices.DeleteFunc(names, func(name string) bool {
 		_, err := namespace(strictjson.Marshal(name))
@@ -215,5 +226,7 @@ func inFile(err error, path string) error {
 
 // badConfig is an error in Braid's own configuration.
 func badConfig(path, fix, format string, args ...any) *failure.Error {
-	return &failure.Error{Reason: failure.InvalidConfig, Field: path, Err: fmt.Errorf(format, args...), Fix: fix}
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: path, Err: fmt.Errorf(format, args...), Fix: fix,
+	}
 }

@@ -12,14 +12,17 @@ import (
 )
 
 const (
-	allowedLevel = "give debug, info, warn or error; verbose means info, panic means error, trace means debug"
+	allowedLevel = "give debug, info, warn or error; verbose means info, panic means error, trace " +
+		"means debug"
 	allowedCount = "give a whole number, 0 or greater"
 )
 
 func (n *Node) readLogging(o *object) {
 	n.LogFile = field(o, "logFile", DefaultLogFile, allowedPath, optional(logFile))
-	if written := strictjson.Text(o.raw("logFile")); o.err == nil && written != "" && !filepath.IsAbs(written) {
-		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s", strictjson.Quote(written), strictjson.Quote(n.LogFile))
+	written := strictjson.Text(o.raw("logFile"))
+	if o.err == nil && written != "" && !filepath.IsAbs(written) {
+		o.odd("logFile", "give an absolute path", "%s is relative, and taken for %s",
+			strictjson.Quote(written), strictjson.Quote(n.LogFile))
 	}
 	n.readLevel(o)
 	n.LogToStderr = field(o, "logToStderr", false, allowedBool, strictjson.Bool)

@@ -11,14 +11,16 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the absolute path of a CNI configuration or of a directory of them"
+const allowedNetwork = "name a NAD of multusNamespace or a network in confDir, or give the " +
+	"absolute path of a CNI configuration or of a directory of them"
 
 // readNetworks reads the networks of every pod. As in Multus, clusterNetwork goes with
 // defaultNetworks, and delegates alone: with clusterNetwork the delegates are ignored and not even
 // looked at, without it the defaultNetworks.
 func (n *Node) readNetworks(o *object) {
 	n.ClusterNetwork = field(o, "clusterNetwork", "", allowedNetwork, optional(network))
-	n.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName, optional(networkName))
+	n.AuxiliaryCNIChainName = field(o, "auxiliaryCNIChainName", "", netconf.AllowedName,
+		optional(networkName))
 	if n.ClusterNetwork != "" {
 		n.DefaultNetworks = field(o, "defaultNetworks", nil, allowedNetwork, listOf(network))
 	} else {
@@ -26,7 +28,8 @@ func (n *Node) readNetworks(o *object) {
 	}
 	if o.err == nil && n.AuxiliaryCNIChainName != "" && !filepath.IsAbs(n.ClusterNetwork) {
 		o.err = badConfig("auxiliaryCNIChainName", "set clusterNetwork to the path of a file",
-			"its directory lies beside the file of clusterNetwork, which is %s", strictjson.Quote(n.ClusterNetwork))
+			"its directory lies beside the file of clusterNetwork, which is %s",
+			strictjson.Quote(n.ClusterNetwork))
 	}
 }
 
@@ -46,7 +49,9 @@ func (n *Node) readDelegates(o *object) {
 		return
 	}
 	if len(delegates) == 0 {
-		o.err = badConfig("clusterNetwork", "set one: clusterNetwork to the name or path of the default network, or delegates to its configuration",
+		o.err = badConfig("clusterNetwork",
+			"set one: clusterNetwork to the name or path of the default network, or delegates to its "+
+				"configuration",
 			"neither clusterNetwork nor delegates is set")
 		return
 	}

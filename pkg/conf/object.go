@@ -31,7 +31,9 @@ func (o *object) odd(key, fix, format string, args ...any) {
 }
 
 // field decodes a key; def where it is absent or null.
-func field[T any](o *object, key string, def T, allowed string, decode func(json.RawMessage) (T, error)) T {
+func field[T any](
+	o *object, key string, def T, allowed string, decode func(json.RawMessage) (T, error),
+) T {
 	raw := o.raw(key)
 	if o.err != nil || strictjson.Null(raw) {
 		return def
@@ -62,7 +64,8 @@ func (o *object) inner(key string) *object {
 func (o *object) only(known ...string) {
 	for _, key := range slices.Sorted(maps.Keys(o.keys)) {
 		if o.err == nil && !slices.Contains(known, key) {
-			o.err = badConfig(o.path+strictjson.Label(key), "use "+strings.Join(known, ", "), "unknown key %s", strictjson.Quote(key))
+			o.err = badConfig(o.path+strictjson.Label(key), "use "+strings.Join(known, ", "),
+				"unknown key %s", strictjson.Quote(key))
 		}
 	}
 }

@@ -38,8 +38,10 @@ func absPath(raw json.RawMessage) (string, error) {
 		return "", err
 	case !filepath.IsAbs(path):
 		return "", fmt.Errorf("%s is no absolute path", strictjson.Quote(path))
-	case len(path) > maxPath || strings.ContainsFunc(path, unicode.IsControl) || slices.Contains(strings.Split(path, "/"), ".."):
-		return "", fmt.Errorf("%s has \"..\", a control character or more than %d bytes", strictjson.Quote(path), maxPath)
+	case len(path) > maxPath || strings.ContainsFunc(path, unicode.IsControl) ||
+		slices.Contains(strings.Split(path, "/"), ".."):
+		return "", fmt.Errorf("%s has \"..\", a control character or more than %d bytes",
+			strictjson.Quote(path), maxPath)
 	}
 	return filepath.Clean(path), nil
 }
@@ -78,7 +80,9 @@ func binDirs(raw json.RawMessage) ([]string, error) {
 }
 
 // orDefault lets a string be empty, which means the default.
-func orDefault(def string, decode func(json.RawMessage) (string, error)) func(json.RawMessage) (string, error) {
+func orDefault(
+	def string, decode func(json.RawMessage) (string, error),
+) func(json.RawMessage) (string, error) {
 	return func(raw json.RawMessage) (string, error) {
 		if string(raw) == `""` {
 			return def, nil
@@ -211,8 +215,11 @@ func attachments(raw json.RawMessage) ([]types.GCAttachment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("element %d %w", i, err)
 		}
-		a := types.GCAttachment{ContainerID: strictjson.Text(keys["containerID"]), IfName: strictjson.Text(keys["ifname"])}
-		if utils.ValidateContainerID(a.ContainerID) != nil || utils.ValidateInterfaceName(a.IfName) != nil {
+		a := types.GCAttachment{
+			ContainerID: strictjson.Text(keys["containerID"]), IfName: strictjson.Text(keys["ifname"]),
+		}
+		if utils.ValidateContainerID(a.ContainerID) != nil ||
+			utils.ValidateInterfaceName(a.IfName) != nil {
 			return nil, fmt.Errorf("element %d, %s, is no attachment", i, strictjson.Quote(string(element)))
 		}
 		all = append(all, a)
