@@ -34,7 +34,8 @@ func CheckPlugin(name string) func(ctx context.Context, temporary string) error 
 		if err != nil {
 			return &failure.Error{
 				Reason: failure.StateFailed, Plugin: name, Err: fmt.Errorf("run its VERSION: %w", err),
-				Fix: "see that the image was pulled as a whole, is for this architecture, and that the directory is not mounted noexec",
+				Fix: "see that the image was pulled as a whole, is for this architecture, and that the " +
+					"directory is not mounted noexec",
 			}
 		}
 		return nil

@@ -114,7 +114,8 @@ func (i *Installer) compare(e own.Entry) (*Drift, error) {
 // renamedTo names a file beside it that has the content, and who is known to name files so.
 func (i *Installer) renamedTo(e own.Entry) string {
 	copies := i.copies(e)
-	at := slices.IndexFunc(copies, func(path string) bool { return i.Store.WasAt(path, e.Path) }) // others are of former renames
+	// others are of former renames
+	at := slices.IndexFunc(copies, func(path string) bool { return i.Store.WasAt(path, e.Path) })
 	if at < 0 {
 		return ""
 	}
@@ -170,7 +171,9 @@ func (i *Installer) inspectAround(entries []own.Entry) (drifts []Drift, err erro
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(entries, func(e own.Entry) bool { return e.Kind == KindConfiguration && e.Installed })
+	at := slices.IndexFunc(entries, func(e own.Entry) bool {
+		return e.Kind == KindConfiguration && e.Installed
+	})
 	if at >= 0 {
 		ours := entries[at].Path
 		for _, c := range i.others(all, entries) {
@@ -180,7 +183,9 @@ func (i *Installer) inspectAround(entries []own.Entry) (drifts []Drift, err erro
 		}
 	}
 	for _, c := range all {
-		moved := slices.ContainsFunc(entries, func(e own.Entry) bool { return e.Kind == KindNetwork && e.Note == c.Path })
+		moved := slices.ContainsFunc(entries, func(e own.Entry) bool {
+			return e.Kind == KindNetwork && e.Note == c.Path
+		})
 		if moved && i.moves(&c) {
 			drifts = append(drifts, Drift{Path: c.Path, Cause: Returned})
 		}

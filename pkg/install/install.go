@@ -123,7 +123,9 @@ func (i *Installer) configure(ctx context.Context, out *Outcome) error {
 	if err != nil {
 		return err
 	}
-	finder := &defaultnet.Finder{Dirs: []string{i.Place.Private, i.Place.Conf}, Named: i.Named, Own: configurations(entries)}
+	finder := &defaultnet.Finder{
+		Dirs: []string{i.Place.Private, i.Place.Conf}, Named: i.Named, Own: configurations(entries),
+	}
 	if out.Network, err = finder.Find(current(entries)); err != nil {
 		return err
 	}
@@ -197,7 +199,9 @@ func (i *Installer) firstName(all []defaultnet.Candidate, entries []own.Entry) s
 }
 
 // others are the configurations that neither are Braid's nor will be moved.
-func (i *Installer) others(all []defaultnet.Candidate, entries []own.Entry) (others []defaultnet.Candidate) {
+func (i *Installer) others(
+	all []defaultnet.Candidate, entries []own.Entry,
+) (others []defaultnet.Candidate) {
 	ours := configurations(entries)
 	for _, c := range all {
 		if !slices.Contains(ours, c.Path) && !i.moves(&c) {

@@ -23,7 +23,8 @@ const takenSuffix = ".braid-taken"
 
 // moves reports whether the file belongs into the private directory.
 func (i *Installer) moves(c *defaultnet.Candidate) bool {
-	return i.Move && c.Not == "" && (i.Named == "" || i.Named == c.Name || i.Named == filepath.Base(c.Path))
+	return i.Move && c.Not == "" &&
+		(i.Named == "" || i.Named == c.Name || i.Named == filepath.Base(c.Path))
 }
 
 // copyNetworks copies the default network's files to the private directory, and returns the paths
@@ -48,7 +49,8 @@ func (i *Installer) copyNetworks(ctx context.Context, out *Outcome) (paths []str
 		}
 		if chain := filepath.Join(i.Place.Conf, c.Name); isDir(chain) {
 			return nil, &failure.Error{
-				Reason: failure.InvalidConfig, NAD: c.Path, Err: fmt.Errorf("has further plugins in %s, and is not moved", chain),
+				Reason: failure.InvalidConfig, NAD: c.Path,
+				Err: fmt.Errorf("has further plugins in %s, and is not moved", chain),
 				Fix: "move both to " + i.Place.Private + ", or have it left where it is",
 			}
 		}
@@ -60,8 +62,8 @@ func (i *Installer) copyNetworks(ctx context.Context, out *Outcome) (paths []str
 	return paths, nil
 }
 
-// forgetNetworks forgets files that somebody removed from the private directory, as operators do with
-// a network that is no more.
+// forgetNetworks forgets files that somebody removed from the private directory, as operators do
+// with a network that is no more.
 func (i *Installer) forgetNetworks(ctx context.Context) error {
 	entries, err := i.Store.Entries(ctx)
 	if err != nil {
@@ -105,7 +107,8 @@ func (i *Installer) takeNetworks(ctx context.Context, out *Outcome, paths []stri
 		if err := i.step("take %s", path); err != nil {
 			return err
 		}
-		if err := os.Rename(path, filepath.Join(i.Place.Conf, taken(filepath.Base(path)))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Rename(path, filepath.Join(i.Place.Conf, taken(filepath.Base(path))))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("move the default network: %w", err)
 		}
 		out.Changed = append(out.Changed, path)

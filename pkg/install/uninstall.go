@@ -86,7 +86,8 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 	content, err := hostfile.ReadLinked(what.Restore, maxNetwork)
 	if err != nil {
 		return &failure.Error{
-			Reason: failure.InvalidConfig, NAD: what.Restore, Err: fmt.Errorf("read what is to be restored: %w", err),
+			Reason: failure.InvalidConfig, NAD: what.Restore,
+			Err: fmt.Errorf("read what is to be restored: %w", err),
 			Fix: "give the file of a CNI configuration",
 		}
 	}
@@ -96,7 +97,8 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 	}
 	if !defaultnet.IsConfiguration(name) || filepath.Base(name) != name {
 		return &failure.Error{
-			Reason: failure.InvalidConfig, NAD: what.Restore, Err: fmt.Errorf("would be restored as %q, which no runtime reads", name),
+			Reason: failure.InvalidConfig, NAD: what.Restore,
+			Err: fmt.Errorf("would be restored as %q, which no runtime reads", name),
 			Fix: "say by which file name it is to be restored, for instance 00-multus.conf",
 		}
 	}
@@ -106,7 +108,8 @@ func (i *Installer) restore(ctx context.Context, what Removal) error {
 	}
 	if err := json.Unmarshal(content, &list); err != nil || list.Type == "" && len(list.Plugins) == 0 {
 		return &failure.Error{
-			Reason: failure.InvalidConfig, NAD: what.Restore, Err: errors.New("is no CNI configuration, and is not restored"),
+			Reason: failure.InvalidConfig, NAD: what.Restore,
+			Err: errors.New("is no CNI configuration, and is not restored"),
 			Fix: "give the file of one",
 		}
 	}

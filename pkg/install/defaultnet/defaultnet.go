@@ -78,7 +78,8 @@ func (f *Finder) Find(current string) (*Candidate, error) {
 			case f.named(c):
 				return f.judge(c)
 			case c.Invalid && (c.Path == current || f.fresh(c)):
-				return nil, notReady(c.Path, fmt.Errorf("the default network's configuration may be incomplete: %s", c.Not))
+				return nil, notReady(c.Path,
+					fmt.Errorf("the default network's configuration may be incomplete: %s", c.Not))
 			case f.Named == "" && c.Not == "":
 				return c, nil
 			}
@@ -103,7 +104,8 @@ func (f *Finder) judge(c *Candidate) (*Candidate, error) {
 	switch {
 	case c.Meta:
 		return nil, &failure.Error{
-			Reason: failure.InvalidConfig, NAD: c.Path, Err: errors.New(c.Not), Fix: "name the network that makes eth0 as the default network",
+			Reason: failure.InvalidConfig, NAD: c.Path, Err: errors.New(c.Not),
+			Fix: "name the network that makes eth0 as the default network",
 		}
 	case c.Invalid:
 		return nil, notReady(c.Path, errors.New(c.Not))

@@ -51,7 +51,8 @@ func OfPeer(socket string) (Namespace, error) {
 		return Namespace{}, fmt.Errorf("ask for the peer of %s: %w", socket, err)
 	}
 	if peer.Pid <= 0 {
-		return Namespace{}, fmt.Errorf("the peer of %s is in a process namespace that is not seen from here", socket)
+		return Namespace{}, fmt.Errorf(
+			"the peer of %s is in a process namespace that is not seen from here", socket)
 	}
 	return OfProcess(int(peer.Pid))
 }
@@ -79,8 +80,9 @@ func Host(sockets []string) (Namespace, error) {
 	ns, err := OfProcess(1)
 	if err != nil {
 		return ns, &failure.Error{
-			Reason: failure.InvalidEnvironment, Err: fmt.Errorf("find the node's mount namespace: %w", errors.Join(all, err)),
-			Fix: "run privileged with hostPID, and mount the container runtime's socket",
+			Reason: failure.InvalidEnvironment,
+			Err:    fmt.Errorf("find the node's mount namespace: %w", errors.Join(all, err)),
+			Fix:    "run privileged with hostPID, and mount the container runtime's socket",
 		}
 	}
 	return ns, nil
@@ -118,21 +120,23 @@ func Enter(ns Namespace, keep map[string]string) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("unshare the working directory: %w", err)
 	}
-	if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNS); err != nil { //nolint:gosec // a descriptor
+	if err := unix.Setns(int(ns.file.Fd()), unix.CLONE_NEWNS); err != nil {
 		return &failure.Error{
-			Reason: failure.InvalidEnvironment, Err: fmt.Errorf("enter the node's mount namespace: %w", err), Fix: "run privileged",
+			Reason: failure.InvalidEnvironment, Err: fmt.Errorf("enter the node's mount namespace: %w", err),
+			Fix: "run privileged",
 		}
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the node's root directory: %w", err)
 	}
-	return fmt.Errorf("execute own program in the node's mount namespace: %w", execFD(self, os.Args, env))
+	return fmt.Errorf("execute own program in the node's mount namespace: %w",
+		execFD(self, os.Args, env))
 }
 
 // within reports whether the process is in the namespace.
 func within(ns Namespace) (bool, error) {
 	var there, here unix.Stat_t
-	if err := unix.Fstat(int(ns.file.Fd()), &there); err != nil { //nolint:gosec // a descriptor
+	if err := unix.Fstat(int(ns.file.Fd()), &there); err != nil {
 		return false, fmt.Errorf("look at mount namespace: %w", err)
 	}
 	if err := unix.Stat("/proc/self/ns/mnt", &here); err != nil {
@@ -158,7 +162,7 @@ func hand(keep map[string]string) (env []string, done func(), err error) {
 			return nil, nil, fmt.Errorf("keep directory %s: %w", path, err)
 		}
 		fds = append(fds, fd)
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil { //nolint:gosec // a descriptor
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			done()
 			return nil, nil, fmt.Errorf("keep directory %s: %w", path, err)
 		}
@@ -188,7 +192,7 @@ func Dirs() (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", handed, err)
 		}
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil { //nolint:gosec // a descriptor
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("read %s: descriptor %d: %w", handed, fd, err)
 		}
 		dirs[name] = "/proc/self/fd/" + number
@@ -210,7 +214,7 @@ func execFD(fd int, args, env []string) error {
 	if err != nil {
 		return err
 	}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(empty)), //nolint:gosec // a descriptor
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(empty)),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])), unix.AT_EMPTY_PATH, 0)
 	runtime.KeepAlive(argv)
 	runtime.KeepAlive(envp)

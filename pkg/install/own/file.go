@@ -50,7 +50,8 @@ func open(path string) (hostfile.Dir, error) {
 	place, ok := hostfile.Roots(nil).Place(path)
 	if !ok {
 		return hostfile.NoDir(), &failure.Error{
-			Reason: failure.InvalidConfig, NAD: path, Err: errors.New("is not an absolute path"), Fix: "give an absolute path",
+			Reason: failure.InvalidConfig, NAD: path, Err: errors.New("is not an absolute path"),
+			Fix: "give an absolute path",
 		}
 	}
 	dir, err := place.Open()
@@ -90,7 +91,8 @@ func (s *Store) look(at hostfile.Dir, f *File, e *Entry) (State, error) {
 		return Changed, nil // nobody else's is there, so the ledger was lost
 	}
 	switch {
-	case e == nil && same && runs(mode) == runs(f.Mode), same && mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()): //nolint:gosec // an id
+	case e == nil && same && runs(mode) == runs(f.Mode),
+		same && mode == f.Mode.Perm() && st.Uid == uint32(os.Geteuid()): //nolint:gosec // an id
 		return Right, nil
 	case e == nil, !e.Installed && !e.Has(digest):
 		return Foreign, nil
@@ -208,7 +210,8 @@ func (s *Store) fill(at hostfile.Dir, temp string, f *File) error {
 	}
 	if digest != f.Digest {
 		return &failure.Error{
-			Reason: failure.StateFailed, NAD: f.Path, Err: errors.New("its source has changed or is not complete"),
+			Reason: failure.StateFailed, NAD: f.Path,
+			Err: errors.New("its source has changed or is not complete"),
 			Fix: "see that the image was pulled as a whole",
 		}
 	}
@@ -236,7 +239,8 @@ func syncFile(at hostfile.Dir, name string) error {
 
 // syncDir waits until a directory's entries are on the disk.
 func syncDir(at hostfile.Dir) error {
-	if err := unix.Fsync(at.FD()); err != nil && !errors.Is(err, unix.EINVAL) { // not every file system can
+	// not every file system can
+	if err := unix.Fsync(at.FD()); err != nil && !errors.Is(err, unix.EINVAL) {
 		return refused(at.Path(), "sync directory", err)
 	}
 	return nil
@@ -253,7 +257,9 @@ func refused(path, verb string, err error) error {
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		fix = "see that each part of the path is a directory"
 	}
-	return &failure.Error{Reason: failure.StateFailed, NAD: path, Err: fmt.Errorf("%s: %w", verb, bare(err)), Fix: fix}
+	return &failure.Error{
+		Reason: failure.StateFailed, NAD: path, Err: fmt.Errorf("%s: %w", verb, bare(err)), Fix: fix,
+	}
 }
 
 // bare takes off the path, which the error above it has.
@@ -266,19 +272,22 @@ func bare(err error) error {
 
 func foreign(path string) error {
 	return &failure.Error{
-		Reason: failure.FileInTheWay, NAD: path, Err: errors.New("is not from this installer, and differs from what it would install"),
+		Reason: failure.FileInTheWay, NAD: path,
+		Err: errors.New("is not from this installer, and differs from what it would install"),
 		Fix: "remove the file, or choose another directory",
 	}
 }
 
 func inTheWay(path string, mode uint32) error {
 	kind := map[uint32]string{
-		unix.S_IFDIR: "a directory", unix.S_IFLNK: "a symbolic link", unix.S_IFIFO: "a named pipe", unix.S_IFSOCK: "a socket",
+		unix.S_IFDIR: "a directory", unix.S_IFLNK: "a symbolic link", unix.S_IFIFO: "a named pipe",
+		unix.S_IFSOCK: "a socket",
 	}[mode&unix.S_IFMT]
 	if kind == "" {
 		kind = "a device"
 	}
 	return &failure.Error{
-		Reason: failure.FileInTheWay, NAD: path, Err: fmt.Errorf("is %s, not a regular file", kind), Fix: "remove it, or choose another directory",
+		Reason: failure.FileInTheWay, NAD: path, Err: fmt.Errorf("is %s, not a regular file", kind),
+		Fix: "remove it, or choose another directory",
 	}
 }

@@ -98,7 +98,9 @@ func (s *Store) locked(ctx context.Context, do func(hostfile.Dir, *ledger) error
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing is written to it
 	if err := hostfile.Lock(ctx, fd); err != nil {
-		return &failure.Error{Reason: failure.Busy, NAD: s.Dir, Err: fmt.Errorf("wait for another installer: %w", err)}
+		return &failure.Error{
+			Reason: failure.Busy, NAD: s.Dir, Err: fmt.Errorf("wait for another installer: %w", err),
+		}
 	}
 	l, err := s.readLedger(dir)
 	if err != nil {
@@ -125,7 +127,8 @@ func (s *Store) readLedger(dir hostfile.Dir) (*ledger, error) {
 	}
 	if l.Version != ledgerVersion {
 		return nil, &failure.Error{
-			Reason: failure.StateCorrupt, NAD: path, Err: fmt.Errorf("is of version %d, and this installer knows %d", l.Version, ledgerVersion),
+			Reason: failure.StateCorrupt, NAD: path,
+			Err: fmt.Errorf("is of version %d, and this installer knows %d", l.Version, ledgerVersion),
 			Fix: "use the version of Braid that wrote it, or a later one",
 		}
 	}

@@ -4,8 +4,8 @@
 // disk. Whatever dies at whatever moment, the path has the old content or the new, and the next Put
 // finishes the work. Nothing is written where content and mode are right already. A file that the
 // Store did not put there is never replaced or removed, nor is anything that is no regular file. A
-// file that has the very content that the Store would give it counts as its own from then on, unless
-// its directory is read-only; so does all that is in the Store's own directory.
+// file that has the very content that the Store would give it counts as its own from then on,
+// unless its directory is read-only; so does all that is in the Store's own directory.
 //
 // Whose a file is stands in a ledger in the Store's directory, which is on persistent disk: a path
 // with the digests of what may lie there. It names a new content before that content has the path.
@@ -220,7 +220,9 @@ func (s *Store) WasAt(file, path string) bool {
 	return !known || last == inodeOf(st)
 }
 
-func inodeOf(st unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} } //nolint:unconvert // on some architectures it is none
+func inodeOf(st unix.Stat_t) inode {
+	return inode{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev has another type elsewhere
+}
 
 // note remembers what is at a path.
 func (s *Store) note(path string, st unix.Stat_t) {
@@ -349,7 +351,8 @@ func (s *Store) unlink(path string, e *Entry) error {
 		return err
 	case !e.Has(digest):
 		return &failure.Error{
-			Reason: failure.FileInTheWay, NAD: path, Err: errors.New("was changed since it was installed, and is not removed"),
+			Reason: failure.FileInTheWay, NAD: path,
+			Err: errors.New("was changed since it was installed, and is not removed"),
 			Fix: "remove it, if it is not wanted",
 		}
 	}

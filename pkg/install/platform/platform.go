@@ -49,22 +49,27 @@ func profiles() []profile {
 	return []profile{
 		{
 			// Without its own flannel, k3s leaves containerd its defaults.
-			name: "k3s", marks: []string{rancher + "/k3s/agent/etc/cni/net.d"}, conf: rancher + "/k3s/agent/etc/cni/net.d",
+			name: "k3s", marks: []string{rancher + "/k3s/agent/etc/cni/net.d"},
+			conf: rancher + "/k3s/agent/etc/cni/net.d",
 			// Since October 2024 the directory is the same for all releases; before, a link named the
 			// current one.
 			bins: []string{rancher + "/k3s/data/cni", rancher + "/k3s/data/current/bin"},
 		},
 		{name: "rke2", marks: []string{rancher + "/rke2"}, conf: plainConf, bins: []string{plainBin}},
-		{name: "microk8s", marks: []string{snap + "/args"}, conf: snap + "/args/cni-network", bins: []string{snap + "/opt/cni/bin"}},
+		{name: "microk8s", marks: []string{snap + "/args"}, conf: snap + "/args/cni-network",
+			bins: []string{snap + "/opt/cni/bin"}},
 		{
 			// The default network of OpenShift writes to a directory of its own, which is named after
 			// Multus.
-			name: "openshift", marks: []string{"/etc/kubernetes/cni/net.d"}, conf: "/etc/kubernetes/cni/net.d",
+			name: "openshift", marks: []string{"/etc/kubernetes/cni/net.d"},
+			conf: "/etc/kubernetes/cni/net.d",
 			bins: []string{"/var/lib/cni/bin"}, private: "/run/multus/cni/net.d",
 		},
-		{name: "gke", marks: []string{"/home/kubernetes/bin"}, conf: plainConf, bins: []string{"/home/kubernetes/bin"}},
+		{name: "gke", marks: []string{"/home/kubernetes/bin"}, conf: plainConf,
+			bins: []string{"/home/kubernetes/bin"}},
 		{name: "talos", id: "talos", conf: plainConf, bins: []string{plainBin}},
-		{name: "minikube", marks: []string{"/var/lib/minikube"}, conf: plainConf, bins: []string{plainBin}},
+		{name: "minikube", marks: []string{"/var/lib/minikube"}, conf: plainConf,
+			bins: []string{plainBin}},
 		{name: "plain", conf: plainConf, bins: []string{plainBin}},
 	}
 }
@@ -84,7 +89,9 @@ func Find(root string, override Place) (Place, error) {
 	if err != nil {
 		return Place{}, err
 	}
-	place := Place{Profile: p.name, Conf: or(override.Conf, p.conf), Bin: override.Bin, Private: override.Private}
+	place := Place{
+		Profile: p.name, Conf: or(override.Conf, p.conf), Bin: override.Bin, Private: override.Private,
+	}
 	if place.Bin == "" {
 		place.Bin = p.bin(root)
 	}
@@ -103,13 +110,16 @@ func Find(root string, override Place) (Place, error) {
 		*dir.path = filepath.Clean(*dir.path)
 	}
 	if place.Private == place.Conf {
-		return Place{}, invalid("private-dir", "give a directory of its own", "%s is the runtime's", place.Conf)
+		return Place{}, invalid("private-dir", "give a directory of its own", "%s is the runtime's",
+			place.Conf)
 	}
 	return place, nil
 }
 
 func invalid(field, fix, format string, args ...any) error {
-	return &failure.Error{Reason: failure.InvalidConfig, Field: field, Err: fmt.Errorf(format, args...), Fix: fix}
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: field, Err: fmt.Errorf(format, args...), Fix: fix,
+	}
 }
 
 func or(a, b string) string {
@@ -130,7 +140,8 @@ func choose(root, name string) (profile, error) {
 	if name == "" {
 		return all[len(all)-1], nil
 	}
-	return profile{}, invalid("platform", "use one of "+strings.Join(Names(), ", "), "%q is none that is known", name)
+	return profile{}, invalid("platform", "use one of "+strings.Join(Names(), ", "),
+		"%q is none that is known", name)
 }
 
 func (p *profile) fits(root string) bool {
