@@ -27,7 +27,8 @@ func (r *Request) Asked(ip string) ([]Asked, error) {
 			list = append(list, Asked{Key: "CNI_ARGS IP", Value: value})
 		}
 	}
-	list = append(append(list, AskedIn("args.cni.ips", args)...), AskedIn("runtimeConfig.ips", runtime)...)
+	list = append(append(list, AskedIn("args.cni.ips", args)...),
+		AskedIn("runtimeConfig.ips", runtime)...)
 	for i := range list {
 		if err := list[i].Parse(); err != nil {
 			return nil, err

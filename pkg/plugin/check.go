@@ -17,19 +17,23 @@ import (
 // ErrDown is that an interface is not up.
 var ErrDown = errors.New("is down")
 
-// CheckInterface compares the pod's interface with what prevResult says of it: that it is there, of that kind, with its MAC, addresses and
-// routes, and up. It gives the link, also with ErrDown.
+// CheckInterface compares the pod's interface with what prevResult says of it: that it is there, of
+// that kind, with its MAC, addresses and routes, and up. It gives the link, also with ErrDown.
 func (r *Request) CheckInterface(ctx context.Context, kind string) (*nl.Link, error) {
 	if r.PrevResult == nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, "field prevResult: is missing, and CHECK compares with it", "")
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			"field prevResult: is missing, and CHECK compares with it", "")
 	}
-	index := slices.IndexFunc(r.PrevResult.Interfaces, func(i *types100.Interface) bool { return i.Name == r.IfName && i.Sandbox != "" })
+	index := slices.IndexFunc(r.PrevResult.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == r.IfName && i.Sandbox != ""
+	})
 	if index < 0 {
 		return nil, fmt.Errorf("prevResult has no interface %s in a sandbox", r.IfName)
 	}
 	promised := r.PrevResult.Interfaces[index]
 	if promised.Sandbox != r.NetNS {
-		return nil, fmt.Errorf("prevResult's interface %s is in sandbox %s, not %s", r.IfName, promised.Sandbox, r.NetNS)
+		return nil, fmt.Errorf("prevResult's interface %s is in sandbox %s, not %s",
+			r.IfName, promised.Sandbox, r.NetNS)
 	}
 	_, pod, err := r.Pod()
 	if err != nil {
@@ -69,8 +73,8 @@ func (r *Request) checkAddrs(ctx context.Context, pod *nl.Handle, link *nl.Link,
 	return errors.Join(errs...)
 }
 
-// checkRoutes looks for the routes of the result in whatever table: sbr moves them. The default route may have gone to another interface, as
-// the pod asked for (NPWG v1.3 s.4.1.2.1.9).
+// checkRoutes looks for the routes of the result in whatever table: sbr moves them. The default
+// route may have gone to another interface, as the pod asked for (NPWG v1.3 s.4.1.2.1.9).
 func (r *Request) checkRoutes(ctx context.Context, pod *nl.Handle, link *nl.Link) error {
 	if len(r.PrevResult.Routes) == 0 {
 		return nil
@@ -87,7 +91,8 @@ func (r *Request) checkRoutes(ctx context.Context, pod *nl.Handle, link *nl.Link
 			if want.Bits() == 0 && h.Dst == want.Masked() {
 				return true
 			}
-			return h.Index == link.Index && h.Dst == want.Masked() && (!gateway.IsValid() || h.Gateway == gateway.Unmap()) &&
+			return h.Index == link.Index && h.Dst == want.Masked() &&
+				(!gateway.IsValid() || h.Gateway == gateway.Unmap()) &&
 				(route.Table == nil || h.Table == *route.Table)
 		})
 		if err == nil && !found {

@@ -17,8 +17,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// ConfError is that of a key of the configuration that has a value it cannot have; value may be nil. Its code is CNI's "invalid network
-// config".
+// ConfError is that of a key of the configuration that has a value it cannot have; value may be
+// nil. Its code is CNI's "invalid network config".
 func ConfError(key string, value any, why string) error {
 	msg := key
 	if text, ok := value.(string); ok {
@@ -40,13 +40,17 @@ func Protected(field string, err error, fix string) error {
 }
 
 // NotAllowed is that no rule of the policy allows what the key field of the configuration asks for.
-// The error ends with the rule that would: the value for this key of the policy. The fix is what the
-// author of the network can do.
-func NotAllowed(field string, err error, fix string, limits *attachment.Limits, key string, value any) error {
-	rule := fmt.Sprintf(`{"namespaces": [%q], %q: %s}`, limits.Namespace, key, strictjson.Marshal(value))
+// The error ends with the rule that would: the value for this key of the policy. The fix is what
+// the author of the network can do.
+func NotAllowed(
+	field string, err error, fix string, limits *attachment.Limits, key string, value any,
+) error {
+	rule := fmt.Sprintf(`{"namespaces": [%q], %q: %s}`,
+		limits.Namespace, key, strictjson.Marshal(value))
 	return &failure.Error{
 		Reason: failure.PolicyRefused, Field: field, Err: err,
-		Fix: fix + `, or let the operator change the rule of the namespace, or add to "braid": {"policy": [...]}: ` + rule,
+		Fix: fix + `, or let the operator change the rule of the namespace, or add to ` +
+			`"braid": {"policy": [...]}: ` + rule,
 	}
 }
 
@@ -73,12 +77,12 @@ func decode[C any](of string, raw []byte, extra []string) (c *C, p *prepared, er
 	return c, p, nil
 }
 
-// Picky is a configuration of which the plugin does not know every value. Knows names one that it does not know, which another implementation
-// of the plugin's type may know.
+// Picky is a configuration of which the plugin does not know every value. Knows names one that it
+// does not know, which another implementation of the plugin's type may know.
 type Picky interface{ Knows() error }
 
-// badValue names the key and quotes the value that a configuration's type does not have. raw is the value of the key of, which is empty
-// for the whole configuration.
+// badValue names the key and quotes the value that a configuration's type does not have. raw is the
+// value of the key of, which is empty for the whole configuration.
 func badValue(of string, raw []byte, err error) error {
 	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
 	if !ok {
@@ -87,7 +91,9 @@ func badValue(of string, raw []byte, err error) error {
 	kind, _, _ := strings.Cut(wrong.Value, " ") // of "number 1.5"
 	path, value := of, json.RawMessage(raw)
 	for key := range strings.FieldsFuncSeq(wrong.Field, func(c rune) bool { return c == '.' }) {
-		path, value = element(path, value, func(e json.RawMessage) bool { return isKind(valueOf(e, key), kind) })
+		path, value = element(path, value, func(e json.RawMessage) bool {
+			return isKind(valueOf(e, key), kind)
+		})
 		inner := valueOf(value, key)
 		if inner == nil || unicode.IsUpper(rune(key[0])) {
 			continue // the name of an embedded struct, not a key
@@ -103,11 +109,14 @@ func badValue(of string, raw []byte, err error) error {
 	} else if value != nil {
 		text += " " + strictjson.Label(string(value))
 	}
-	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field %s: is a JSON %s, want %s", text, wrong.Value, nameOf(wrong.Type)), "")
+	return types.NewError(types.ErrInvalidNetworkConfig,
+		fmt.Sprintf("field %s: is a JSON %s, want %s", text, wrong.Value, nameOf(wrong.Type)), "")
 }
 
 // element goes on to the first element of a list that is the one; it stays where there is none.
-func element(path string, value json.RawMessage, is func(json.RawMessage) bool) (string, json.RawMessage) {
+func element(
+	path string, value json.RawMessage, is func(json.RawMessage) bool,
+) (string, json.RawMessage) {
 	elements, err := strictjson.List(value)
 	if i := slices.IndexFunc(elements, is); err == nil && i >= 0 {
 		return fmt.Sprintf("%s[%d]", path, i), elements[i]
@@ -118,7 +127,9 @@ func element(path string, value json.RawMessage, is func(json.RawMessage) bool) 
 // valueOf is the value of a key of an object, whatever its case; nil for none.
 func valueOf(raw json.RawMessage, key string) json.RawMessage {
 	members := strictjson.Members(raw)
-	i := slices.IndexFunc(members, func(m strictjson.Member) bool { return strings.EqualFold(m.Key, key) })
+	i := slices.IndexFunc(members, func(m strictjson.Member) bool {
+		return strings.EqualFold(m.Key, key)
+	})
 	if i < 0 {
 		return nil
 	}
@@ -127,7 +138,10 @@ func valueOf(raw json.RawMessage, key string) json.RawMessage {
 
 // isKind reports whether a value is what encoding/json calls by that name.
 func isKind(raw json.RawMessage, name string) bool {
-	kinds := map[string]string{"a number": "number", "a string": "string", "a boolean": "bool", "an object": "object", "a list": "array"}
+	kinds := map[string]string{
+		"a number": "number", "a string": "string", "a boolean": "bool", "an object": "object",
+		"a list": "array",
+	}
 	return kinds[strictjson.Kind(raw)] == name
 }
 

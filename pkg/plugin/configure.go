@@ -15,16 +15,20 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-// dadWithin bounds the wait for duplicate address detection where the operation has more time: the kernel takes about two seconds.
+// dadWithin bounds the wait for duplicate address detection where the operation has more time: the
+// kernel takes about two seconds.
 const dadWithin = 5 * time.Second
 
-// Configure gives a link of the pod, which is down, the addresses and routes of the result that belong to it, and sets it up. All
-// addresses must be of this interface, whose place in result.Interfaces is index. Addresses that a pod announces when it comes up are
-// announced by the kernel (arp_notify, ndisc_notify).
+// Configure gives a link of the pod, which is down, the addresses and routes of the result that
+// belong to it, and sets it up. All addresses must be of this interface, whose place in
+// result.Interfaces is index. Addresses that a pod announces when it comes up are announced by the
+// kernel (arp_notify, ndisc_notify).
 //
-// detect is the key enabledad: with true, IPv6 addresses are checked for duplicates, which takes one to two seconds; with false they can be
-// used at once.
-func Configure(ctx context.Context, req *Request, link *nl.Link, result *types100.Result, index int, detect bool) error {
+// detect is the key enabledad: with true, IPv6 addresses are checked for duplicates, which takes
+// one to two seconds; with false they can be used at once.
+func Configure(
+	ctx context.Context, req *Request, link *nl.Link, result *types100.Result, index int, detect bool,
+) error {
 	ns, pod, err := req.Pod()
 	if err != nil {
 		return err
@@ -70,13 +74,14 @@ func enableIPv6(link string, detect bool) []sysctl.Setting {
 		{Key: "net/ipv6/conf/" + link + "/keep_addr_on_down", Value: "1"},
 	}
 	if !detect {
-		settings = append(settings, sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_dad", Value: "0"})
+		settings = append(settings,
+			sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_dad", Value: "0"})
 	}
 	return settings
 }
 
-// settle waits for IPv6 addresses to be usable, which takes the kernel a moment also where it does not look for duplicates. On a link
-// without carrier it does neither, which is no error.
+// settle waits for IPv6 addresses to be usable, which takes the kernel a moment also where it does
+// not look for duplicates. On a link without carrier it does neither, which is no error.
 func settle(ctx context.Context, req *Request, link *nl.Link, detect bool) error {
 	ns, pod, err := req.Pod()
 	if err != nil {
@@ -95,7 +100,8 @@ func settle(ctx context.Context, req *Request, link *nl.Link, detect bool) error
 	}
 	now, err := pod.LinkByIndex(ctx, link.Index)
 	if err == nil && now.Operational {
-		err = fmt.Errorf("interface %s still has addresses that are not checked for duplicates, after %v", link.Name, dadWithin)
+		err = fmt.Errorf("interface %s still has addresses that are not checked for duplicates, after %v",
+			link.Name, dadWithin)
 	}
 	return err
 }
@@ -103,7 +109,9 @@ func settle(ctx context.Context, req *Request, link *nl.Link, detect bool) error
 // firstGateways are the gateways of the first addresses that have one, by family.
 type firstGateways struct{ v4, v6 netip.Addr }
 
-func addresses(result *types100.Result, index int) (addrs []netip.Prefix, gateways firstGateways, err error) {
+func addresses(
+	result *types100.Result, index int,
+) (addrs []netip.Prefix, gateways firstGateways, err error) {
 	for _, ip := range result.IPs {
 		if ip.Interface == nil {
 			continue
@@ -113,7 +121,8 @@ func addresses(result *types100.Result, index int) (addrs []netip.Prefix, gatewa
 			return nil, gateways, err
 		}
 		if *ip.Interface != index {
-			return nil, gateways, fmt.Errorf("address %s is of interface %d of the result, not %d", addr, *ip.Interface, index)
+			return nil, gateways, fmt.Errorf("address %s is of interface %d of the result, not %d",
+				addr, *ip.Interface, index)
 		}
 		addrs = append(addrs, addr)
 		gw, ok := netip.AddrFromSlice(ip.Gateway)
@@ -137,7 +146,9 @@ func hasIPv6(addrs []netip.Prefix) bool {
 }
 
 // addRoutes are the changes that give a link, by index, the routes of a result.
-func addRoutes(result *types100.Result, index int, gateways firstGateways) (changes []nl.Change, err error) {
+func addRoutes(
+	result *types100.Result, index int, gateways firstGateways,
+) (changes []nl.Change, err error) {
 	for _, r := range result.Routes {
 		route, err := routeOf(r, index, gateways)
 		if err != nil {
@@ -148,13 +159,16 @@ func addRoutes(result *types100.Result, index int, gateways firstGateways) (chan
 	return changes, nil
 }
 
-// routeOf is a route of a result in the kernel's terms; without a gateway of its own it has the first of its family.
+// routeOf is a route of a result in the kernel's terms; without a gateway of its own it has the
+// first of its family.
 func routeOf(r *types.Route, index int, gateways firstGateways) (nl.Route, error) {
 	dst, err := Prefix(r.Dst)
 	if err != nil {
 		return nl.Route{}, fmt.Errorf("route %s: %w", r.Dst.String(), err)
 	}
-	route := nl.Route{Index: index, Dst: dst.Masked(), Metric: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS}
+	route := nl.Route{
+		Index: index, Dst: dst.Masked(), Metric: r.Priority, MTU: r.MTU, AdvMSS: r.AdvMSS,
+	}
 	if r.Table != nil {
 		route.Table = *r.Table
 	}

@@ -20,7 +20,9 @@ func (e *RefusedError) Unwrap() error { return e.err }
 
 // DataDir is [DataDir] in an operation: where it is known which roots the node had at the
 // attachment's ADD, they count and not those of now.
-func (r *Request) DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place, error) {
+func (r *Request) DataDir(
+	key, value, fallback string, roots hostfile.Roots,
+) (hostfile.Place, error) {
 	if r.dataRoots != nil {
 		roots = r.dataRoots
 	}
@@ -28,8 +30,8 @@ func (r *Request) DataDir(key, value, fallback string, roots hostfile.Roots) (ho
 }
 
 // Kept returns where data may be that an ADD kept in a directory which is refused now: anywhere if
-// the ADD was an older Braid's, which did not note its roots, else beneath one of them, by a symbolic
-// link. It is false where no ADD can have kept any; then nothing is to be opened.
+// the ADD was an older Braid's, which did not note its roots, else beneath one of them, by a
+// symbolic link. It is false where no ADD can have kept any; then nothing is to be opened.
 func (r *Request) Kept(dir string) (hostfile.Place, bool) {
 	if r.dataRoots == nil {
 		return hostfile.Roots(nil).Place(dir)
@@ -54,9 +56,11 @@ func DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place,
 	}
 	place, ok := roots.Place(path)
 	if !ok {
-		err := ConfError(key, value, "is beneath none of the directories that this node has for data, "+strings.Join(roots, " and "))
-		return place, &RefusedError{failure.WithFix(err, "leave the key out, choose a directory beneath these, "+
-			`or add one to "braid": {"dataRoots": [...]} in the node's configuration`)}
+		err := ConfError(key, value,
+			"is beneath none of the directories that this node has for data, "+strings.Join(roots, " and "))
+		return place, &RefusedError{failure.WithFix(err,
+			"leave the key out, choose a directory beneath these, "+
+				`or add one to "braid": {"dataRoots": [...]} in the node's configuration`)}
 	}
 	return place, nil
 }

@@ -20,7 +20,8 @@ func (r *Request) Filter(do func(*nft.Conn) error) error {
 	return do(conn)
 }
 
-// Unfilter is Filter for what takes something away: of a packet filter that the kernel does not have, nothing is there.
+// Unfilter is Filter for what takes something away: of a packet filter that the kernel does not
+// have, nothing is there.
 func (r *Request) Unfilter(do func(*nft.Conn) error) error {
 	err := r.Filter(do)
 	if errors.Is(err, nft.ErrUnsupported) {

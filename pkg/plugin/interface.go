@@ -41,14 +41,16 @@ func (r *Request) mayHave(ips []*types100.IPConfig) error {
 			return err
 		}
 		if may, _ := r.Limits.MayAddress(addr); !may {
-			return NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", addr, r.Limits.Namespace),
+			return NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use",
+				addr, r.Limits.Namespace),
 				"choose another subnet", r.Limits, "prefixes", []string{addr.Masked().String()})
 		}
 	}
 	return nil
 }
 
-// NewInterface looks up the link that was just made for the pod, as a result describes it. Its removal is put on the undo stack.
+// NewInterface looks up the link that was just made for the pod, as a result describes it. Its
+// removal is put on the undo stack.
 func (r *Request) NewInterface(ctx context.Context) (*nl.Link, *types100.Interface, error) {
 	_, pod, err := r.Pod()
 	if err != nil {
@@ -62,8 +64,9 @@ func (r *Request) NewInterface(ctx context.Context) (*nl.Link, *types100.Interfa
 	return link, &types100.Interface{Name: link.Name, Mac: link.MAC.String(), Sandbox: r.NetNS}, nil
 }
 
-// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, then the addresses go back to the IPAM plugin.
-// While the link stays they do not: nobody else may get an address that is still on a link.
+// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, then the
+// addresses go back to the IPAM plugin. While the link stays they do not: nobody else may get an
+// address that is still on a link.
 func Detach(ctx context.Context, req *Request, c *Common) error {
 	if err := req.deleteLink(ctx); err != nil {
 		return err

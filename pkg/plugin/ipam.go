@@ -9,7 +9,8 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// Route is an element of the key routes of an IPAM plugin. A types.Route decodes itself, and lets keys pass that nobody knows.
+// Route is an element of the key routes of an IPAM plugin. A types.Route decodes itself, and lets
+// keys pass that nobody knows.
 type Route struct {
 	// Dst is a CIDR, GW an address or empty.
 	Dst      string `json:"dst"`
@@ -21,7 +22,8 @@ type Route struct {
 	Scope    *int   `json:"scope,omitempty"`
 }
 
-// Routes gives configured routes as a result has them. One without a gateway has none: the interface plugin knows which.
+// Routes gives configured routes as a result has them. One without a gateway has none: the
+// interface plugin knows which.
 func Routes(configured []Route) ([]*types.Route, error) {
 	var routes []*types.Route
 	for i, c := range configured {
@@ -29,7 +31,10 @@ func Routes(configured []Route) ([]*types.Route, error) {
 		if err != nil {
 			return nil, err
 		}
-		route := &types.Route{Dst: IPNet(dst), MTU: c.MTU, AdvMSS: c.AdvMSS, Priority: c.Priority, Table: c.Table, Scope: c.Scope}
+		route := &types.Route{
+			Dst: IPNet(dst), MTU: c.MTU, AdvMSS: c.AdvMSS, Priority: c.Priority, Table: c.Table,
+			Scope: c.Scope,
+		}
 		if c.GW != "" {
 			key := fmt.Sprintf("ipam.routes[%d].gw", i)
 			gw, err := ParseAddr(key, c.GW)
@@ -69,7 +74,8 @@ func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Env reads CNI_ARGS into a struct that embeds types.CommonArgs and has the values that the plugin knows as fields.
+// Env reads CNI_ARGS into a struct that embeds types.CommonArgs and has the values that the plugin
+// knows as fields.
 func (r *Request) Env(values any) error {
 	if err := types.LoadArgs(r.Args, values); err != nil {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: "+err.Error(), "")
@@ -91,8 +97,8 @@ func (r *Request) IPs() (args, runtime []string, err error) {
 	return a.IPs, b.IPs, nil
 }
 
-// CheckFamilies says whether a result of the configuration's cniVersion can have all these addresses: before 0.3.0 it has one of each
-// family.
+// CheckFamilies says whether a result of the configuration's cniVersion can have all these
+// addresses: before 0.3.0 it has one of each family.
 func (r *Request) CheckFamilies(addrs []netip.Addr) error {
 	var four, six int
 	for _, a := range addrs {
@@ -106,7 +112,8 @@ func (r *Request) CheckFamilies(addrs []netip.Addr) error {
 		return nil
 	}
 	if ok, err := version.GreaterThanOrEqualTo(r.Version, "0.3.0"); err != nil || !ok {
-		return ConfError("cniVersion", r.Version, "has one address of each family in a result, and the configuration asks for more")
+		return ConfError("cniVersion", r.Version,
+			"has one address of each family in a result, and the configuration asks for more")
 	}
 	return nil
 }

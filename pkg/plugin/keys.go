@@ -17,7 +17,9 @@ import (
 // configuration of one plugin holds, and the device, which Braid and Multus write into every plugin
 // of a NAD that has one.
 func listKeys() []string {
-	return []string{"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID"}
+	return []string{
+		"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID",
+	}
 }
 
 // ipamKeys is the same for the object "ipam": the reference's plugins have the network's name
@@ -52,7 +54,8 @@ func (k *keys) object(path string, raw json.RawMessage, t reflect.Type, extra []
 			k.refuse(at, "keep one of the two", "the key appears twice in one object")
 			continue
 		} else if ok {
-			k.refuse(at, "keep one of the two", "%s and %s differ by case alone", strictjson.Quote(twin), strictjson.Quote(key))
+			k.refuse(at, "keep one of the two", "%s and %s differ by case alone", strictjson.Quote(twin),
+				strictjson.Quote(key))
 			continue
 		}
 		written[name] = key
@@ -99,7 +102,9 @@ func (k *keys) stranger(at, key string, known []string) {
 
 func (k *keys) refuse(at, fix, format string, args ...any) {
 	if k.refused == nil {
-		k.refused = &failure.Error{Reason: failure.NADInvalid, Field: at, Err: fmt.Errorf(format, args...), Fix: fix}
+		k.refused = &failure.Error{
+			Reason: failure.NADInvalid, Field: at, Err: fmt.Errorf(format, args...), Fix: fix,
+		}
 	}
 }
 

@@ -20,12 +20,14 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// OnMaster are the keys of plugins whose interface is made on another one, the master: macvlan, ipvlan.
+// OnMaster are the keys of plugins whose interface is made on another one, the master: macvlan,
+// ipvlan.
 type OnMaster struct {
 	Common
 	// Master is the interface to make the link on; that of the default route where it is empty.
 	Master string `json:"master"`
-	// Mode is how links of one master reach each other and what is beyond it: one of the plugin's modes, by default its first.
+	// Mode is how links of one master reach each other and what is beyond it: one of the plugin's
+	// modes, by default its first.
 	Mode string `json:"mode"`
 	// MTU in bytes, at most the master's, which it is by default.
 	MTU int `json:"mtu"`
@@ -33,7 +35,8 @@ type OnMaster struct {
 	VLAN int `json:"vlan,omitempty"`
 	// LinkInContainer is that the master is in the pod's namespace.
 	LinkInContainer bool `json:"linkInContainer,omitempty"`
-	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits. Default false, as for the bridge plugin.
+	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits. Default false,
+	// as for the bridge plugin.
 	EnableDAD bool `json:"enabledad,omitempty"`
 }
 
@@ -43,8 +46,9 @@ type Lower struct {
 	vlan.Place
 }
 
-// Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer) says so, else the node's. Without a name it
-// is that of the default route. mtu, the key, may not exceed the master's.
+// Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer)
+// says so, else the node's. Without a name it is that of the default route. mtu, the key, may not
+// exceed the master's.
 func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int) (*Lower, error) {
 	ns, handle, err := req.Host()
 	if inPod {
@@ -65,8 +69,10 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 	if err != nil {
 		return nil, fmt.Errorf("find the master: %w", err)
 	}
-	if names := append([]string{link.Name}, link.AltNames...); !inPod && !req.Limits.MayBeMaster(names...) {
-		return nil, NotAllowed("master", fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, req.Limits.Namespace),
+	names := append([]string{link.Name}, link.AltNames...)
+	if !inPod && !req.Limits.MayBeMaster(names...) {
+		return nil, NotAllowed("master",
+			fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, req.Limits.Namespace),
 			"choose another master", req.Limits, "masters", []string{link.Name})
 	}
 	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
@@ -89,9 +95,11 @@ func (r *Request) mayUse(ctx context.Context, master *Lower, mode string) error 
 func noMaster(name string, err error) error {
 	fix := "name the master interface, or give the node a default route"
 	if name != "" {
-		fix = fmt.Sprintf("see that this node has the master interface %s, or correct the network's configuration", strictjson.Quote(name))
+		fix = fmt.Sprintf("see that this node has the master interface %s, or correct the network's "+
+			"configuration", strictjson.Quote(name))
 	}
-	return failure.WithFix(types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("field master %q: %v", name, err), ""), fix)
+	return failure.WithFix(types.NewError(types.ErrInvalidNetworkConfig,
+		fmt.Sprintf("field master %q: %v", name, err), ""), fix)
 }
 
 // bears refuses an MTU that is greater than the link's.
@@ -147,7 +155,10 @@ type Maker func(ctx context.Context, master *Lower, link nl.NewLink, mode string
 
 // Add makes the interface. It has the addresses and routes of the IPAM plugin; where there is none,
 // those of given; where that is nil, none, and is only set up.
-func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.HardwareAddr, given *types100.Result, build Maker) (*types100.Result, error) {
+func (m Masters) Add(
+	ctx context.Context, req *Request, c *OnMaster, mac net.HardwareAddr, given *types100.Result,
+	build Maker,
+) (*types100.Result, error) {
 	mode, err := c.mode(m.Modes)
 	if err != nil {
 		return nil, err
@@ -176,14 +187,19 @@ func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.Har
 		return nil, err
 	}
 	wanted := nl.NewLink{Name: req.IfName, In: ns, MTU: c.MTU, MAC: mac, Group: Group}
-	if err := req.makeNamed(ctx, wanted, func(l nl.NewLink) error { return build(ctx, master, l, mode) }); err != nil {
+	if err := req.makeNamed(ctx, wanted, func(l nl.NewLink) error {
+		return build(ctx, master, l, mode)
+	}); err != nil {
 		return nil, err
 	}
 	link, described, err := req.NewInterface(ctx)
 	if err != nil {
 		return nil, err
 	}
-	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: []*types100.Interface{described}, DNS: c.DNS}
+	result := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion, Interfaces: []*types100.Interface{described},
+		DNS: c.DNS,
+	}
 	if ipam != "" {
 		if given, err = req.Allot(ctx, ipam); err != nil {
 			return nil, err
@@ -194,13 +210,16 @@ func (m Masters) Add(ctx context.Context, req *Request, c *OnMaster, mac net.Har
 	}
 	result.Routes = given.Routes
 	for _, ip := range given.IPs {
-		result.IPs = append(result.IPs, &types100.IPConfig{Interface: types100.Int(0), Address: ip.Address, Gateway: ip.Gateway})
+		result.IPs = append(result.IPs,
+			&types100.IPConfig{Interface: types100.Int(0), Address: ip.Address, Gateway: ip.Gateway})
 	}
 	return result, Configure(ctx, req, link, result, 0, c.EnableDAD)
 }
 
 // inVLAN is the link for the VLAN of a master.
-func (m Masters) inVLAN(ctx context.Context, req *Request, master *Lower, c *OnMaster) (*Lower, error) {
+func (m Masters) inVLAN(
+	ctx context.Context, req *Request, master *Lower, c *OnMaster,
+) (*Lower, error) {
 	link, fresh, err := m.VLANs.Use(ctx, master.Place, req.ID, master.Link, c.VLAN)
 	if fresh {
 		req.Undo.Push(func(ctx context.Context) error { return m.release(ctx, req) })
@@ -243,12 +262,15 @@ func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
 // GC releases the VLAN links that attachments of the network used which are not valid. Interfaces
 // live in pods' namespaces and go with them.
 func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
-	return errors.Join(PassOn(ctx, req, &c.Common, "GC"), m.VLANs.Keep(ctx, req.Network, req.Valid, req.handleOf))
+	return errors.Join(PassOn(ctx, req, &c.Common, "GC"),
+		m.VLANs.Keep(ctx, req.Network, req.Valid, req.handleOf))
 }
 
-// makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the namespace of the master has too, as eth0; there
-// the link gets its name when it is in the pod.
-func (r *Request) makeNamed(ctx context.Context, wanted nl.NewLink, build func(nl.NewLink) error) error {
+// makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the
+// namespace of the master has too, as eth0; there the link gets its name when it is in the pod.
+func (r *Request) makeNamed(
+	ctx context.Context, wanted nl.NewLink, build func(nl.NewLink) error,
+) error {
 	_, pod, err := r.Pod()
 	if err != nil {
 		return err
@@ -325,7 +347,8 @@ func checkVLANLink(ctx context.Context, req *Request, c *OnMaster, link *nl.Link
 		return 0, fmt.Errorf("link of VLAN %d below interface %s: %w", c.VLAN, link.Name, err)
 	}
 	if below.VLAN != c.VLAN {
-		return 0, fmt.Errorf("interface %s is on %s, which is not in VLAN %d", link.Name, below.Name, c.VLAN)
+		return 0, fmt.Errorf("interface %s is on %s, which is not in VLAN %d",
+			link.Name, below.Name, c.VLAN)
 	}
 	return below.ParentIndex, nil
 }

@@ -1,9 +1,12 @@
-// Package plugin is the contract of a plugin that runs in-process, and its adapter to the CNI protocol's wire form.
+// Package plugin is the contract of a plugin that runs in-process, and its adapter to the CNI
+// protocol's wire form.
 //
-// Contract of a plugin: Add makes all or nothing, with each change taken back by a step on Request.Undo that is pushed in the line after
-// it. Del and GC are idempotent, "already gone" is success; Del needs neither the network namespace nor what it works on, and goes on
-// past errors. Check changes nothing and says what is not as Add left it. A plugin works in namespaces through the handles of its
-// request, never by moving a thread, and keeps nothing between requests but what it writes to disk.
+// Contract of a plugin: Add makes all or nothing, with each change taken back by a step on
+// Request.Undo that is pushed in the line after it. Del and GC are idempotent, "already gone" is
+// success; Del needs neither the network namespace nor what it works on, and goes on past errors.
+// Check changes nothing and says what is not as Add left it. A plugin works in namespaces through
+// the handles of its request, never by moving a thread, and keeps nothing between requests but what
+// it writes to disk.
 package plugin
 
 import (
@@ -17,11 +20,12 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes them in one step. The number is arbitrary
-// ("brai"); 0 is the kernel's default group.
+// Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes
+// them in one step. The number is arbitrary ("brai"); 0 is the kernel's default group.
 const Group uint32 = 0x62726169
 
-// Interface is a plugin with its configuration C, a struct whose json tags are the keys that the plugin knows.
+// Interface is a plugin with its configuration C, a struct whose json tags are the keys that the
+// plugin knows.
 type Interface[C any] interface {
 	// Add gives the result of the chain up to this plugin (CNI 1.1 "ADD").
 	Add(ctx context.Context, req *Request, conf *C) (*types100.Result, error)
@@ -33,8 +37,8 @@ type Interface[C any] interface {
 	Status(ctx context.Context, req *Request, conf *C) error
 }
 
-// Common are the keys that every configuration of an interface or meta plugin may have (CNI 1.1 "Plugin configuration objects"). A
-// plugin's configuration embeds it.
+// Common are the keys that every configuration of an interface or meta plugin may have (CNI 1.1
+// "Plugin configuration objects"). A plugin's configuration embeds it.
 type Common struct {
 	CNIVersion string `json:"cniVersion"`
 	// Name is the network's; the protocol's adapter has checked it.
@@ -76,7 +80,8 @@ func New[C any](impl Interface[C]) *Plugin {
 	return &Plugin{prepare: preparer(impl, "", listKeys())}
 }
 
-// NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the plugin that calls it.
+// NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the
+// plugin that calls it.
 func NewIPAM[C any](impl Interface[C]) *Plugin {
 	return &Plugin{ipam: true, prepare: preparer(impl, "ipam", ipamKeys())}
 }
@@ -93,7 +98,9 @@ type prepared struct {
 }
 
 // preparer reads configurations that are the value of the key of.
-func preparer[C any](impl Interface[C], of string, extra []string) func(raw []byte) (*prepared, error) {
+func preparer[C any](
+	impl Interface[C], of string, extra []string,
+) func(raw []byte) (*prepared, error) {
 	return func(raw []byte) (*prepared, error) {
 		conf, p, err := decode[C](of, raw, extra)
 		if err != nil {
@@ -163,6 +170,7 @@ func configured[C any](impl Interface[C], read *C) operation {
 		case "STATUS":
 			return nil, impl.Status(ctx, req, conf)
 		}
-		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf("unknown CNI_COMMAND %.40q", command), "")
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables,
+			fmt.Sprintf("unknown CNI_COMMAND %.40q", command), "")
 	}
 }

@@ -32,7 +32,8 @@ type Request struct {
 	Version string
 	// Config is the whole configuration, as it was received.
 	Config json.RawMessage
-	// PrevResult is that of the chain so far; on CHECK and DEL that of the whole chain's ADD. Nil for none.
+	// PrevResult is that of the chain so far; on CHECK and DEL that of the whole chain's ADD. Nil for
+	// none.
 	PrevResult *types100.Result
 	// Runtime and CNIArgs are the objects runtimeConfig and args.cni; empty for none.
 	Runtime, CNIArgs json.RawMessage
@@ -63,8 +64,9 @@ func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 	return at.ns, at.handle, nil
 }
 
-// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod; so does a path that is something
-// else, as what the namespace was mounted on, or the node's own namespace.
+// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod;
+// so does a path that is something else, as what the namespace was mounted on, or the node's own
+// namespace.
 func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	if r.NetNS == "" {
 		return nil, nil, ErrNoPod
@@ -100,8 +102,8 @@ func (r *Request) MAC(configured string) (net.HardwareAddr, error) {
 	return r.MACFrom(configured, EnvMAC, ArgsMAC, RuntimeMAC)
 }
 
-// MACFrom is the MAC address that the pod asks for: that of the last source that has one, else the configured one, of the key mac; nil for
-// none.
+// MACFrom is the MAC address that the pod asks for: that of the last source that has one, else the
+// configured one, of the key mac; nil for none.
 func (r *Request) MACFrom(configured string, sources ...MACSource) (net.HardwareAddr, error) {
 	var env struct {
 		types.CommonArgs
@@ -150,7 +152,8 @@ func parseMAC(key, value string) (net.HardwareAddr, error) {
 // macLength is that of an Ethernet address, in bytes.
 const macLength = 6
 
-// Part decodes the keys that a plugin knows of an object that it shares with others; value is left as it is where raw is empty.
+// Part decodes the keys that a plugin knows of an object that it shares with others; value is left
+// as it is where raw is empty.
 func Part(name string, raw json.RawMessage, value any) error {
 	if len(raw) == 0 {
 		return nil
@@ -174,10 +177,10 @@ func (r *Request) Result() *types100.Result {
 // errNoIPAM is that the configuration names no IPAM plugin.
 var errNoIPAM = errors.New("no IPAM plugin")
 
-// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own configuration
-// and environment, but for the command. Only ADD gives a result; it is taken back if the request
-// fails after it. An ADD that fails itself has left nothing: a DEL after it would give back what an
-// earlier ADD of the same attachment holds.
+// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own
+// configuration and environment, but for the command. Only ADD gives a result; it is taken back if
+// the request fails after it. An ADD that fails itself has left nothing: a DEL after it would give
+// back what an earlier ADD of the same attachment holds.
 func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
 	if kind == "" {
 		return nil, errNoIPAM

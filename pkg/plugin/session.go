@@ -31,8 +31,8 @@ const undoWithin = 10 * time.Second
 // HostNS is the network namespace of the process, the node's.
 const HostNS = "/proc/self/ns/net"
 
-// Session is what the plugins of one operation on a sandbox share. Each network namespace is opened once, so that a path that is
-// unmounted or reused meanwhile changes nothing.
+// Session is what the plugins of one operation on a sandbox share. Each network namespace is opened
+// once, so that a path that is unmounted or reused meanwhile changes nothing.
 type Session struct {
 	host string
 
@@ -129,9 +129,12 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	run := func(ctx context.Context, call *invoke.Call) ([]byte, error) { return b.run(ctx, call, p.run) }
+	run := func(ctx context.Context, call *invoke.Call) ([]byte, error) {
+		return b.run(ctx, call, p.run)
+	}
 	prepared := &invoke.Prepared{
-		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign, Ignored: p.ignored, Validate: p.validate,
+		Run: run, Unknown: p.keys.unknown, Recased: p.keys.recased, Foreign: p.foreign,
+		Ignored: p.ignored, Validate: p.validate,
 	}
 	if p.protect != nil {
 		prepared.Protect = func(ctx context.Context, call *invoke.Call) error {
@@ -148,7 +151,9 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 	return prepared, nil
 }
 
-func (b *Bound) run(ctx context.Context, call *invoke.Call, run operation) (stdout []byte, err error) {
+func (b *Bound) run(
+	ctx context.Context, call *invoke.Call, run operation,
+) (stdout []byte, err error) {
 	command, req, err := b.session.request(call)
 	if err != nil {
 		return nil, err
@@ -164,14 +169,19 @@ func (b *Bound) run(ctx context.Context, call *invoke.Call, run operation) (stdo
 	return stdout, err
 }
 
-func do(ctx context.Context, command string, req *Request, run operation) (stdout []byte, err error) {
+func do(
+	ctx context.Context, command string, req *Request, run operation,
+) (stdout []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			stdout, err = nil, fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	if speaks := version.All.SupportedVersions(); command == "ADD" && req.Version != "" && !slices.Contains(speaks, req.Version) {
-		return nil, types.NewError(types.ErrIncompatibleCNIVersion, fmt.Sprintf("field cniVersion: %.20q is not supported", req.Version), "use one of "+strings.Join(speaks, ", "))
+	speaks := version.All.SupportedVersions()
+	if command == "ADD" && req.Version != "" && !slices.Contains(speaks, req.Version) {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion,
+			fmt.Sprintf("field cniVersion: %.20q is not supported", req.Version),
+			"use one of "+strings.Join(speaks, ", "))
 	}
 	result, err := run(ctx, command, req)
 	if err != nil || result == nil {
@@ -179,7 +189,8 @@ func do(ctx context.Context, command string, req *Request, run operation) (stdou
 	}
 	converted, err := result.GetAsVersion(req.Version)
 	if err != nil {
-		return nil, types.NewError(types.ErrIncompatibleCNIVersion, fmt.Sprintf("express the result in CNI %s: %v", req.Version, err), "")
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion,
+			fmt.Sprintf("express the result in CNI %s: %v", req.Version, err), "")
 	}
 	return json.Marshal(converted)
 }
@@ -222,19 +233,25 @@ func (s *Session) request(call *invoke.Call) (command string, req *Request, err 
 		return "", nil, badValue("", call.Stdin, err)
 	}
 	req = &Request{
-		ID:    attachment.ID{Network: c.Name, ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME")},
+		ID: attachment.ID{
+			Network: c.Name, ContainerID: env("CNI_CONTAINERID"), IfName: env("CNI_IFNAME"),
+		},
 		NetNS: env("CNI_NETNS"), Args: env("CNI_ARGS"),
 		Version: c.CNIVersion, Config: call.Stdin, Runtime: c.RuntimeConfig, CNIArgs: c.Args.CNI,
-		Limits: call.Terms.Limits, dataRoots: call.Terms.DataRoots, environ: call.Environ, path: filepath.SplitList(env("CNI_PATH")), session: s, exec: call.Exec,
+		Limits: call.Terms.Limits, dataRoots: call.Terms.DataRoots, environ: call.Environ,
+		path: filepath.SplitList(env("CNI_PATH")), session: s, exec: call.Exec,
 	}
 	command = env("CNI_COMMAND")
 	if command == "GC" {
 		if c.Valid == nil {
-			return "", nil, types.NewError(types.ErrInvalidNetworkConfig, "field cni.dev/valid-attachments: is missing", "an empty list is allowed; a missing one is not taken for it")
+			return "", nil, types.NewError(types.ErrInvalidNetworkConfig,
+				"field cni.dev/valid-attachments: is missing",
+				"an empty list is allowed; a missing one is not taken for it")
 		}
 		req.Valid = attachment.InNetwork(c.Name, *c.Valid)
 	}
-	if req.PrevResult, err = prevResult(c.CNIVersion, c.PrevResult); err != nil && (command == "ADD" || command == "CHECK") {
+	if req.PrevResult, err = prevResult(c.CNIVersion, c.PrevResult); err != nil &&
+		(command == "ADD" || command == "CHECK") {
 		return "", nil, err
 	}
 	// Nothing else needs it: what it says must not keep anything from being removed.
@@ -264,7 +281,8 @@ func versioned(what, fallback string, raw []byte) (full []byte, speaks string, e
 	}
 	if !strictjson.Null(result["cniVersion"]) {
 		if speaks, err = strictjson.String(result["cniVersion"]); err != nil {
-			return nil, "", types.NewError(types.ErrDecodingFailure, what+": field cniVersion "+err.Error(), "")
+			return nil, "", types.NewError(types.ErrDecodingFailure,
+				what+": field cniVersion "+err.Error(), "")
 		}
 	}
 	if speaks != "" {
@@ -283,7 +301,9 @@ func noNulls(raw []byte) error {
 	if err := json.Unmarshal(raw, &lists); err != nil {
 		return err
 	}
-	for name, list := range map[string][]json.RawMessage{"interfaces": lists.Interfaces, "ips": lists.IPs, "routes": lists.Routes} {
+	for name, list := range map[string][]json.RawMessage{
+		"interfaces": lists.Interfaces, "ips": lists.IPs, "routes": lists.Routes,
+	} {
 		if i := slices.IndexFunc(list, strictjson.Null); i >= 0 {
 			return fmt.Errorf("field %s[%d]: is null", name, i)
 		}

@@ -63,7 +63,8 @@ type saved struct {
 // attachment begins the names of the files of an attachment. It has several where the plugin is
 // several times in a chain.
 func (s *saved) attachment() string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{s.Kind, s.Network, s.ContainerID, s.IfName}, "\x00")))
+	sum := sha256.Sum256([]byte(
+		strings.Join([]string{s.Kind, s.Network, s.ContainerID, s.IfName}, "\x00")))
 	return hex.EncodeToString(sum[:16]) + "-"
 }
 
@@ -89,7 +90,10 @@ func (m *Memory) Operate(ctx context.Context, c *Call, run Runner) ([]byte, erro
 	if json.Unmarshal(c.Stdin, &present) != nil {
 		return run(ctx, c.Environ, c.Stdin) // the plugin says what is wrong
 	}
-	s := &saved{c.Kind, attachment.ID{Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName}, c.Stdin}
+	s := &saved{
+		c.Kind, attachment.ID{Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName},
+		c.Stdin,
+	}
 	switch c.Command {
 	case "ADD":
 		return m.add(ctx, c, s, run)
@@ -123,7 +127,9 @@ func (m *Memory) add(ctx context.Context, c *Call, s *saved, run Runner) ([]byte
 // attachment are numbered.
 func (m *Memory) save(s *saved) (fresh string, err error) {
 	names, err := m.names(s.attachment(), suffix)
-	if err != nil || slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, s.config()) }) {
+	if err != nil || slices.ContainsFunc(names, func(name string) bool {
+		return strings.HasSuffix(name, s.config())
+	}) {
 		return "", err
 	}
 	data, err := json.Marshal(s)
@@ -224,7 +230,9 @@ func (s *saved) merge(present []byte) []byte {
 }
 
 // collect runs DEL for the attachments of the plugin and the network that are not valid.
-func (m *Memory) collect(ctx context.Context, c *Call, of *saved, valid []attachment.ID, run Runner) error {
+func (m *Memory) collect(
+	ctx context.Context, c *Call, of *saved, valid []attachment.ID, run Runner,
+) error {
 	names, err := m.names("", suffix)
 	errs := []error{err}
 	for _, name := range names {
@@ -236,7 +244,8 @@ func (m *Memory) collect(ctx context.Context, c *Call, of *saved, valid []attach
 		if s.Kind != of.Kind || s.Network != of.Network || slices.Contains(valid, s.ID) {
 			continue
 		}
-		environ := append(slices.Clone(c.Environ), "CNI_COMMAND=DEL", "CNI_CONTAINERID="+s.ContainerID, "CNI_IFNAME="+s.IfName, "CNI_NETNS=")
+		environ := append(slices.Clone(c.Environ), "CNI_COMMAND=DEL", "CNI_CONTAINERID="+s.ContainerID,
+			"CNI_IFNAME="+s.IfName, "CNI_NETNS=")
 		if _, err = run(ctx, environ, s.merge(c.Stdin)); err == nil {
 			err = m.forget(name)
 		}

@@ -23,8 +23,9 @@ func (f *fuse) Err() error {
 // faults bounds the steps that an ADD can have.
 const faults = 1000
 
-// FailEachStep runs ADD with a context that ends before its first step, before its second and so on, until it succeeds: each request to
-// the kernel looks at its context. After each failure state must be what it was before. It says how many steps failed.
+// FailEachStep runs ADD with a context that ends before its first step, before its second and so
+// on, until it succeeds: each request to the kernel looks at its context. After each failure state
+// must be what it was before. It says how many steps failed.
 func (p *Pod) FailEachStep(tb testing.TB, conf Conf, state func() string) int {
 	tb.Helper()
 	before := state()

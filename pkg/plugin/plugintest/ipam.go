@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// IPAM puts an IPAM plugin into the node's plugin path. It gives result, or an error while FailIPAM says so, and keeps a lease for each
-// attachment that has not given its addresses back.
+// IPAM puts an IPAM plugin into the node's plugin path. It gives result, or an error while FailIPAM
+// says so, and keeps a lease for each attachment that has not given its addresses back.
 func (n *Node) IPAM(kind, result string) {
 	n.tb.Helper()
 	n.Script(kind, fmt.Sprintf(`dir=%s lease=%s/${CNI_CONTAINERID}_$CNI_IFNAME

@@ -14,7 +14,8 @@ import (
 // them, or of those of another test, elsewhere, so that a new key cannot be forgotten. The keys of
 // an IPAM plugin are in the object of the key at, which is "ipam"; at is empty for others.
 func WithoutEachKey[C any](
-	t *testing.T, at string, confs []Conf, test func(t *testing.T, key string, add, del Conf), elsewhere ...Conf,
+	t *testing.T, at string, confs []Conf, test func(t *testing.T, key string, add, del Conf),
+	elsewhere ...Conf,
 ) {
 	t.Helper()
 	missing := map[string]bool{}
@@ -44,6 +45,7 @@ func WithoutEachKey[C any](
 	}
 	delete(missing, "type")
 	if len(missing) > 0 {
-		t.Errorf("no configuration has the keys %s: whether DEL needs them is not known", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+		t.Errorf("no configuration has the keys %s: whether DEL needs them is not known",
+			strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
 	}
 }

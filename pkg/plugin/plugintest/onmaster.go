@@ -16,21 +16,28 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// OnMaster are the tests that the plugins share whose interface is made on a master. Kind is the plugin's type.
+// OnMaster are the tests that the plugins share whose interface is made on a master. Kind is the
+// plugin's type.
 type OnMaster struct {
 	Kind string
 	Ours Plugins
 }
 
 // Dual is a result of an IPAM plugin with addresses and routes of both families.
-const Dual = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"},{"address":"fd00::2/64","gateway":"fd00::1"}],` +
-	`"routes":[{"dst":"172.16.0.0/12"},{"dst":"fd01::/64"},{"dst":"172.32.0.0/12","gw":"10.1.0.9"}],"dns":{"nameservers":["10.1.0.53"]}}`
+const Dual = `{"cniVersion":"1.0.0",` +
+	`"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"},` +
+	`{"address":"fd00::2/64","gateway":"fd00::1"}],` +
+	`"routes":[{"dst":"172.16.0.0/12"},{"dst":"fd01::/64"},` +
+	`{"dst":"172.32.0.0/12","gw":"10.1.0.9"}],` +
+	`"dns":{"nameservers":["10.1.0.53"]}}`
 
 // v4 is one that the reference does not wait for.
 const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]}`
 
 // Node is a node with the link nic0, to be a master, and what is on the other end of its wire.
-func (s OnMaster) Node(tb testing.TB, runner Runner, result string) (n *Node, wire *nettest.Namespace) {
+func (s OnMaster) Node(
+	tb testing.TB, runner Runner, result string,
+) (n *Node, wire *nettest.Namespace) {
 	tb.Helper()
 	n, wire = New(tb, runner), nettest.New(tb)
 	n.Host.Veth("nic0", wire, "wire")
@@ -44,14 +51,17 @@ func (s OnMaster) Conf() Conf {
 }
 
 // state is all that the plugin could change.
-func state(p *Pod) string { return p.Snapshot() + "node\n" + p.Node.Host.Snapshot() + p.Node.Leases() }
+func state(p *Pod) string {
+	return p.Snapshot() + "node\n" + p.Node.Host.Snapshot() + p.Node.Leases()
+}
 
 // runners are ours and the reference's, by what a message calls them.
 func (s OnMaster) runners() map[string]Runner {
 	return map[string]Runner{"ours": s.Ours, "the reference": Reference{}}
 }
 
-// Twins compares what ADD and DEL leave, and the result, with the reference's. Not compared are accept_dad and what args says of the MAC.
+// Twins compares what ADD and DEL leave, and the result, with the reference's. Not compared are
+// accept_dad and what args says of the MAC.
 func (s OnMaster) Twins(t *testing.T, result, args string, more Conf) {
 	t.Helper()
 	var twins [2][]string
@@ -71,7 +81,8 @@ func (s OnMaster) Twins(t *testing.T, result, args string, more Conf) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := strings.NewReplacer(p.NetNS, "NETNS", p.Link("net1").Attrs().HardwareAddr.String(), "ITS MAC").Replace(string(sorted))
+		text := strings.NewReplacer(p.NetNS, "NETNS", p.Link("net1").Attrs().HardwareAddr.String(),
+			"ITS MAC").Replace(string(sorted))
 		twins[i] = append(strings.Split(state(p)+text, "\n"), sysctls(t, p)...)
 		// The reference's does not find routes of other tables.
 		if more["cniVersion"] == nil && i == 0 {
@@ -97,7 +108,8 @@ func sysctls(t *testing.T, p *Pod) []string {
 	var lines []string
 	err := p.Run(func() error {
 		for _, key := range []string{
-			"ipv4/conf/net1/arp_notify", "ipv6/conf/net1/ndisc_notify", "ipv6/conf/net1/disable_ipv6", "ipv6/conf/net1/keep_addr_on_down",
+			"ipv4/conf/net1/arp_notify", "ipv6/conf/net1/ndisc_notify", "ipv6/conf/net1/disable_ipv6",
+			"ipv6/conf/net1/keep_addr_on_down",
 			"ipv6/conf/lo/disable_ipv6",
 		} {
 			value, err := os.ReadFile("/proc/sys/net/" + key)
@@ -114,7 +126,8 @@ func sysctls(t *testing.T, p *Pod) []string {
 	return lines
 }
 
-// M15 is that an ADD whose IPAM plugin fails leaves no link, and can be repeated; the reference leaves it.
+// M15 is that an ADD whose IPAM plugin fails leaves no link, and can be repeated; the reference
+// leaves it.
 func (s OnMaster) M15(t *testing.T) {
 	for name, runner := range s.runners() {
 		t.Run(name, func(t *testing.T) {
@@ -137,7 +150,8 @@ func (s OnMaster) M15(t *testing.T) {
 	}
 }
 
-// M15Configure is that an ADD whose addresses the link does not take leaves neither link nor lease; the reference leaves the link.
+// M15Configure is that an ADD whose addresses the link does not take leaves neither link nor lease;
+// the reference leaves the link.
 func (s OnMaster) M15Configure(t *testing.T) {
 	twice := strings.Replace(v4, `"ips":[`, `"ips":[{"address":"10.1.0.2/24"},`, 1)
 	for name, runner := range s.runners() {
@@ -171,8 +185,8 @@ func (s OnMaster) EachStep(t *testing.T) {
 	}
 }
 
-// Names is that a name that the pod has is an error and stays whose it is, and that one that the node has is none: kernels before 6.15
-// refuse it.
+// Names is that a name that the pod has is an error and stays whose it is, and that one that the
+// node has is none: kernels before 6.15 refuse it.
 func (s OnMaster) Names(t *testing.T) {
 	n, _ := s.Node(t, s.Ours, v4)
 	n.Host.Veth("net1", nettest.New(t), "other")
@@ -211,7 +225,9 @@ func (s OnMaster) Del(t *testing.T) {
 			p.NetNS = filepath.Join(p.Node.Dir, "ns")
 			return os.WriteFile(p.NetNS, nil, 0o600)
 		},
-		"master gone":   func(p *Pod) error { return p.Node.Host.Netlink().LinkDel(p.Node.Host.Link("nic0")) },
+		"master gone": func(p *Pod) error {
+			return p.Node.Host.Netlink().LinkDel(p.Node.Host.Link("nic0"))
+		},
 		"link gone":     func(p *Pod) error { return p.Netlink().LinkDel(p.Link("net1")) },
 		"no prevResult": func(p *Pod) error { p.Prev = nil; return nil },
 	} {
@@ -258,8 +274,13 @@ func (s OnMaster) Del(t *testing.T) {
 func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more Conf) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
-	all := s.Conf().With(Conf{"mtu": 1400, "enabledad": true, "linkInContainer": false, "dns": Conf{"domain": "x"}}).With(more)
-	confs := []Conf{all.With(Conf{"vlan": 500}), all.With(Conf{"vlan": 500, "linkInContainer": true, "master": "up0"})}
+	all := s.Conf().With(Conf{
+		"mtu": 1400, "enabledad": true, "linkInContainer": false, "dns": Conf{"domain": "x"},
+	}).With(more)
+	confs := []Conf{
+		all.With(Conf{"vlan": 500}),
+		all.With(Conf{"vlan": 500, "linkInContainer": true, "master": "up0"}),
+	}
 	WithoutEachKey[C](t, "", confs, func(t *testing.T, key string, add, del Conf) {
 		n, _ := s.Node(t, s.Ours, v4)
 		p := n.Pod("a")
@@ -368,7 +389,8 @@ func holders(t *testing.T, vlans string) string {
 	return strings.Join(append(files, more...), "\n")
 }
 
-// BadInput is that a configuration that cannot work is an error that says so, and leaves nothing. more are the plugin's own cases.
+// BadInput is that a configuration that cannot work is an error that says so, and leaves nothing.
+// more are the plugin's own cases.
 func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 	n, _ := s.Node(t, s.Ours, v4)
 	p := n.Pod("a")
@@ -405,7 +427,9 @@ func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 			t.Fatalf("%v left:\n%s", c, diff)
 		}
 	}
-	for name, result := range map[string]string{"no address": `{"cniVersion":"1.0.0"}`, "not a result": `x`} {
+	for name, result := range map[string]string{
+		"no address": `{"cniVersion":"1.0.0"}`, "not a result": `x`,
+	} {
 		n.IPAM("fixed", result)
 		if _, err := p.Add(s.Conf()); err == nil || !strings.Contains(err.Error(), "fixed") {
 			t.Errorf("IPAM plugin that gives %s: %v", name, err)
@@ -416,7 +440,8 @@ func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 	}
 }
 
-// Check is that CHECK finds what is not as ADD left it. more are the plugin's own cases: configurations that do not fit.
+// Check is that CHECK finds what is not as ADD left it. more are the plugin's own cases:
+// configurations that do not fit.
 func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 	n, _ := s.Node(t, s.Ours, Dual)
 	n.Host.Veth("nic1", nettest.New(t), "wire")
@@ -509,8 +534,8 @@ func (s OnMaster) PassesOn(t *testing.T) {
 	}
 }
 
-// DAD is the key enabledad: with true ADD waits until duplicates are ruled out, and fails if there is one; without, addresses can be used
-// at once.
+// DAD is the key enabledad: with true ADD waits until duplicates are ruled out, and fails if there
+// is one; without, addresses can be used at once.
 func (s OnMaster) DAD(t *testing.T) {
 	tentative := func(p *Pod) (lines []string) {
 		list, err := p.Netlink().AddrList(p.Link("net1"), 10) // AF_INET6
@@ -544,7 +569,8 @@ func (s OnMaster) DAD(t *testing.T) {
 	wire.Addr("wire", "fd00::2/64")
 	p := n.Pod("a")
 	before := state(p)
-	if _, err := p.Add(s.Conf().With(Conf{"enabledad": true})); err == nil || !strings.Contains(err.Error(), "fd00::2") {
+	_, err := p.Add(s.Conf().With(Conf{"enabledad": true}))
+	if err == nil || !strings.Contains(err.Error(), "fd00::2") {
 		t.Errorf("ADD with an address that is in use: %v", err)
 	}
 	if diff := cmp.Diff(before, state(p)); diff != "" {

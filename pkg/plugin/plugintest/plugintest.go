@@ -1,5 +1,5 @@
-// Package plugintest runs single plugins as a runtime would, on a node and in pods that are network namespaces of the test: ours in-process,
-// or the reference's binaries, by the same calls.
+// Package plugintest runs single plugins as a runtime would, on a node and in pods that are network
+// namespaces of the test: ours in-process, or the reference's binaries, by the same calls.
 //
 // It is support for tests only. A Node and all that it made is gone when the test ends.
 package plugintest
@@ -31,7 +31,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// Runner runs one CNI command of a plugin on a node, with the environment and stdin of the protocol; it gives stdout.
+// Runner runs one CNI command of a plugin on a node, with the environment and stdin of the
+// protocol; it gives stdout.
 type Runner interface {
 	Run(ctx context.Context, node *Node, kind string, environ []string, stdin []byte) ([]byte, error)
 }
@@ -40,7 +41,9 @@ type Runner interface {
 type Plugins map[string]*plugin.Plugin
 
 // Run makes a session for the one command.
-func (p Plugins) Run(ctx context.Context, node *Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (p Plugins) Run(
+	ctx context.Context, node *Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	d, done := p.open(node)
 	defer done()
 	return d.Run(ctx, node, kind, environ, stdin)
@@ -60,7 +63,8 @@ func (p Plugins) open(node *Node) (*delegates, func()) {
 	return d, session.Close
 }
 
-// delegates runs IPAM plugins in the session of the plugin that asks; one that is not in-process is a script of the node's.
+// delegates runs IPAM plugins in the session of the plugin that asks; one that is not in-process is
+// a script of the node's.
 type delegates struct {
 	version.PluginDecoder
 	node *Node
@@ -68,12 +72,16 @@ type delegates struct {
 }
 
 // Run is one command of the operation.
-func (d *delegates) Run(ctx context.Context, _ *Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (d *delegates) Run(
+	ctx context.Context, _ *Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	bound, ok := d.run(kind)
 	if !ok {
 		return nil, fmt.Errorf("plugintest: no plugin %q", kind)
 	}
-	return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits}})
+	return Run(ctx, bound, &invoke.Call{
+		Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits},
+	})
 }
 
 // Run is one command of a plugin with this configuration. A key that it does not know is an error:
@@ -84,7 +92,8 @@ func Run(ctx context.Context, bound *plugin.Bound, call *invoke.Call) (stdout []
 		return nil, err
 	}
 	if len(prepared.Unknown) > 0 {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, "unknown keys: "+strings.Join(prepared.Unknown, ", "), "")
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			"unknown keys: "+strings.Join(prepared.Unknown, ", "), "")
 	}
 	if err := cmp.Or(prepared.Refused, prepared.Foreign); err != nil {
 		return nil, types.NewError(failure.Code(err), err.Error(), "")
@@ -99,9 +108,13 @@ func (d *delegates) FindInPath(kind string, paths []string) (string, error) {
 	return cniinvoke.FindInPath(kind, paths)
 }
 
-func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (d *delegates) ExecPlugin(
+	ctx context.Context, path string, stdin []byte, environ []string,
+) ([]byte, error) {
 	if bound, ok := d.run(path); ok {
-		return Run(ctx, bound, &invoke.Call{Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits}})
+		return Run(ctx, bound, &invoke.Call{
+			Environ: environ, Stdin: stdin, Exec: d, Terms: invoke.Terms{Limits: d.node.Limits},
+		})
 	}
 	return Exec(ctx, d.node, path, environ, stdin)
 }
@@ -110,7 +123,9 @@ func (d *delegates) ExecPlugin(ctx context.Context, path string, stdin []byte, e
 type Reference struct{}
 
 // Run execs the binary in the node's namespace.
-func (Reference) Run(ctx context.Context, node *Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (Reference) Run(
+	ctx context.Context, node *Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	return Exec(ctx, node, filepath.Join(ReferenceDir(node.tb), kind), environ, stdin)
 }
 
@@ -119,16 +134,21 @@ func ReferenceDir(tb testing.TB) string {
 	tb.Helper()
 	dir := os.Getenv("BRAID_PLUGINS")
 	if dir == "" {
-		tb.Fatal("BRAID_PLUGINS is not set: run `make test`, or BRAID_PLUGINS=$(scripts/plugins.sh) go test ...")
+		tb.Fatal("BRAID_PLUGINS is not set: run `make test`, or BRAID_PLUGINS=$(scripts/plugins.sh) go " +
+			"test ...")
 	}
 	return dir
 }
 
-// Exec runs a plugin's binary in the node's namespace. The error is the one that it printed, a *types.Error, where it did.
-func Exec(ctx context.Context, node *Node, path string, environ []string, stdin []byte) ([]byte, error) {
+// Exec runs a plugin's binary in the node's namespace. The error is the one that it printed, a
+// *types.Error, where it did.
+func Exec(
+	ctx context.Context, node *Node, path string, environ []string, stdin []byte,
+) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(os.Environ(), environ...), bytes.NewReader(stdin), &stdout, &stderr
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(os.Environ(),
+		environ...), bytes.NewReader(stdin), &stdout, &stderr
 	err := node.Host.Run(cmd.Run)
 	if err == nil {
 		return stdout.Bytes(), nil
@@ -165,7 +185,8 @@ func (n *Node) With(runner Runner) *Node {
 	return &other
 }
 
-// Operation is the node for several commands that are one operation on a sandbox, as the engine's are; done ends it.
+// Operation is the node for several commands that are one operation on a sandbox, as the engine's
+// are; done ends it.
 func (n *Node) Operation() (node *Node, done func()) {
 	plugins, ok := n.runner.(Plugins)
 	if !ok {
@@ -176,13 +197,15 @@ func (n *Node) Operation() (node *Node, done func()) {
 	return &same, done
 }
 
-// Script puts an executable shell script into the node's plugin path, as an IPAM plugin of that type.
+// Script puts an executable shell script into the node's plugin path, as an IPAM plugin of that
+// type.
 func (n *Node) Script(kind, body string) {
 	n.tb.Helper()
 	if err := os.MkdirAll(n.bin(), 0o700); err != nil {
 		n.tb.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(n.bin(), kind), []byte("#!/bin/sh\n"+body), 0o700); err != nil {
+	err := os.WriteFile(filepath.Join(n.bin(), kind), []byte("#!/bin/sh\n"+body), 0o700)
+	if err != nil {
 		n.tb.Fatal(err)
 	}
 }
@@ -218,7 +241,8 @@ func (n *Node) Pod(id string) *Pod {
 	return &Pod{Namespace: ns, Node: n, ID: id, IfName: "net1", NetNS: ns.Path}
 }
 
-// Call runs a command with the configuration as it is; without cniVersion and name they are 1.1.0 and "net".
+// Call runs a command with the configuration as it is; without cniVersion and name they are 1.1.0
+// and "net".
 func (p *Pod) Call(command string, conf Conf) ([]byte, error) {
 	conf = Conf{"cniVersion": "1.1.0", "name": "net"}.With(conf)
 	stdin, err := json.Marshal(conf)
@@ -227,7 +251,8 @@ func (p *Pod) Call(command string, conf Conf) ([]byte, error) {
 	}
 	kind, _ := conf["type"].(string)
 	environ := []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.ID, "CNI_NETNS=" + p.NetNS, "CNI_IFNAME=" + p.IfName, "CNI_ARGS=" + p.Args,
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.ID, "CNI_NETNS=" + p.NetNS,
+		"CNI_IFNAME=" + p.IfName, "CNI_ARGS=" + p.Args,
 		"CNI_PATH=" + p.Node.bin() + ":" + ReferenceDir(p.Node.tb),
 	}
 	ctx := p.Ctx
@@ -295,7 +320,8 @@ func (n *Node) Status(conf Conf) error {
 	return err
 }
 
-// Code is the CNI error code of a plugin's error; 999 where it says none, as the protocol's library prints it; 0 for nil.
+// Code is the CNI error code of a plugin's error; 999 where it says none, as the protocol's library
+// prints it; 0 for nil.
 func Code(err error) uint {
 	if err == nil {
 		return 0

@@ -11,8 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// Readme checks that the plugin's README.md, in the directory of the test, has a row for each key of the configuration C and none for another,
-// and that the plugin knows every key of its example. ipam is left to the plugin: not all have one.
+// Readme checks that the plugin's README.md, in the directory of the test, has a row for each key
+// of the configuration C and none for another, and that the plugin knows every key of its example.
+// ipam is left to the plugin: not all have one.
 func Readme[C any](t *testing.T, p *plugin.Plugin) {
 	t.Helper()
 	text, err := os.ReadFile("README.md")
@@ -20,7 +21,8 @@ func Readme[C any](t *testing.T, p *plugin.Plugin) {
 		t.Fatal(err)
 	}
 	documented := map[string]bool{"ipam": true}
-	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").FindAllStringSubmatch(string(text), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\|").
+		FindAllStringSubmatch(string(text), -1) {
 		for key := range strings.SplitSeq(row[1], ", ") {
 			documented[strings.Trim(key, "`")] = true
 		}

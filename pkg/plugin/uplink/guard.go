@@ -39,9 +39,11 @@ type Guard struct {
 
 // Watch judges the links that a configuration names, by name, alternative name, index, MAC, or the
 // path or bus ID of their device. What moves a link may not name one that the node or others use;
-// what works on a master may not take over one that the node lives by. after finds uplinks that were
-// taken though the configuration did not name them.
-func (g *Guard) Watch(ctx context.Context, kind string, config []byte, limits *attachment.Limits) (after func(context.Context) error, err error) {
+// what works on a master may not take over one that the node lives by. after finds uplinks that
+// were taken though the configuration did not name them.
+func (g *Guard) Watch(
+	ctx context.Context, kind string, config []byte, limits *attachment.Limits,
+) (after func(context.Context) error, err error) {
 	host, err := g.Host()
 	if err != nil {
 		return nil, err
@@ -58,7 +60,8 @@ func (g *Guard) Watch(ctx context.Context, kind string, config []byte, limits *a
 				return nil, err
 			}
 			if use != "" {
-				return nil, protected(at.key, fmt.Errorf("interface %s stays on the node: %s", link.Name, use), "choose a device that the node has no use for")
+				return nil, protected(at.key, fmt.Errorf("interface %s stays on the node: %s", link.Name, use),
+					"choose a device that the node has no use for")
 			}
 		}
 	}
@@ -71,7 +74,8 @@ func (g *Guard) Watch(ctx context.Context, kind string, config []byte, limits *a
 			return err
 		}
 		if link := now.Moved(before); link != nil {
-			return protected("", fmt.Errorf("it took interface %s, which the node's default route needs", link.Name), "let the node's operator write this network")
+			return protected("", fmt.Errorf("it took interface %s, which the node's default route needs",
+				link.Name), "let the node's operator write this network")
 		}
 		return nil
 	}, nil
@@ -93,8 +97,8 @@ func (g *Guard) look(ctx context.Context, host *nl.Handle) (*Node, error) {
 	return now, nil
 }
 
-// node returns the node as it was when it was looked at last. It looks again for a link that was not
-// there: a plugin of this operation may have made it.
+// node returns the node as it was when it was looked at last. It looks again for a link that was
+// not there: a plugin of this operation may have made it.
 func (g *Guard) node(ctx context.Context, host *nl.Handle, named *names) (*Node, error) {
 	g.mu.Lock()
 	last := g.last
@@ -108,7 +112,10 @@ func (g *Guard) node(ctx context.Context, host *nl.Handle, named *names) (*Node,
 }
 
 // masters judges the links that plugins work on.
-func (g *Guard) masters(ctx context.Context, host *nl.Handle, node *Node, kind string, named *names, limits *attachment.Limits) error {
+func (g *Guard) masters(
+	ctx context.Context, host *nl.Handle, node *Node, kind string, named *names,
+	limits *attachment.Limits,
+) error {
 	if named.inPod {
 		return nil
 	}
@@ -126,14 +133,18 @@ func (g *Guard) masters(ctx context.Context, host *nl.Handle, node *Node, kind s
 	for _, link := range links {
 		if !limits.MayBeMaster(append([]string{link.Name}, link.AltNames...)...) {
 			return &failure.Error{
-				Reason: failure.PolicyRefused, Field: "master", Err: fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, limits.Namespace),
+				Reason: failure.PolicyRefused, Field: "master",
+				Err: fmt.Errorf("%s is none that networks of namespace %s may use",
+					link.Name, limits.Namespace),
 				Fix: "choose another master, or let the node's operator allow this one",
 			}
 		}
 		switch {
 		case !node.Uplink(link.Index):
 		case !slices.Contains(sharing(), kind):
-			return protected("master", fmt.Errorf("interface %s stays the node's, whose default route needs it, and what plugin %s does to it is not known", link.Name, kind),
+			return protected("master",
+				fmt.Errorf("interface %s stays the node's, whose default route needs it, and what plugin %s "+
+					"does to it is not known", link.Name, kind),
 				"choose a master that the node has no use for")
 		case named.passthru:
 			return TakenOver("mode", link)
@@ -151,7 +162,8 @@ func onDefault() []string { return []string{"macvlan", "ipvlan"} }
 
 // TakenOver is that a link would no longer be the node's.
 func TakenOver(field string, link *nl.Link) error {
-	return protected(field, fmt.Errorf("in mode %s interface %s would no longer be the node's, whose default route needs it", Passthru, link.Name),
+	return protected(field, fmt.Errorf("in mode %s interface %s would no longer be the node's, "+
+		"whose default route needs it", Passthru, link.Name),
 		"choose mode bridge, or a master that the node has no use for")
 }
 
@@ -229,8 +241,10 @@ func (g *Guard) named(node *Node, value string) (links []*nl.Link) {
 	devices := g.devices(value)
 	for _, link := range node.links {
 		switch {
-		case link.Name == value, slices.Contains(link.AltNames, value), ierr == nil && link.Index == index,
-			merr == nil && (bytes.Equal(link.MAC, mac) || bytes.Equal(link.PermanentMAC, mac)), g.of(link.Name, devices):
+		case link.Name == value, slices.Contains(link.AltNames, value),
+			ierr == nil && link.Index == index,
+			merr == nil && (bytes.Equal(link.MAC, mac) ||
+				bytes.Equal(link.PermanentMAC, mac)), g.of(link.Name, devices):
 			links = append(links, link)
 		}
 	}
@@ -242,7 +256,8 @@ func (g *Guard) devices(value string) (dirs []string) {
 	candidates := []string{value}
 	if !strings.Contains(value, "/") && value != "." && value != ".." {
 		// A pattern would only find more.
-		candidates, _ = filepath.Glob(filepath.Join(g.Sysfs, "bus", "*", "devices", value)) //nolint:errcheck // a malformed one is no ID
+		pattern := filepath.Join(g.Sysfs, "bus", "*", "devices", value)
+		candidates, _ = filepath.Glob(pattern) //nolint:errcheck // a malformed one is no ID
 	}
 	for _, path := range candidates {
 		if dir, err := filepath.EvalSymlinks(path); err == nil && strings.HasPrefix(dir, g.Sysfs+"/") {
@@ -258,5 +273,7 @@ func (g *Guard) of(link string, devices []string) bool {
 		return false
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Join(g.Sysfs, "class", "net", link))
-	return err == nil && slices.ContainsFunc(devices, func(d string) bool { return dir == d || strings.HasPrefix(dir, d+"/") })
+	return err == nil && slices.ContainsFunc(devices, func(d string) bool {
+		return dir == d || strings.HasPrefix(dir, d+"/")
+	})
 }

@@ -92,7 +92,8 @@ func (n *Node) Use(ctx context.Context, link *nl.Link) (string, error) {
 		return "its other end is in another network namespace", nil
 	}
 	for _, other := range n.links {
-		if other.MasterIndex == link.Index || other.Kind != "veth" && !other.ParentElsewhere && other.ParentIndex == link.Index {
+		if other.MasterIndex == link.Index ||
+			other.Kind != "veth" && !other.ParentElsewhere && other.ParentIndex == link.Index {
 			return other.Name + " is built on it", nil
 		}
 	}
@@ -120,11 +121,13 @@ func (n *Node) nameOf(index int) string {
 	return fmt.Sprintf("the link with index %d", index)
 }
 
-// Moved returns an uplink that is not where it was when the node was looked at before; nil for none.
+// Moved returns an uplink that is not where it was when the node was looked at before; nil for
+// none.
 func (n *Node) Moved(before *Node) *nl.Link {
 	for _, link := range before.links {
 		now := n.byIndex(link.Index)
-		if before.Uplink(link.Index) && (now == nil || now.MasterIndex != link.MasterIndex) && !passing(link) {
+		if before.Uplink(link.Index) && (now == nil || now.MasterIndex != link.MasterIndex) &&
+			!passing(link) {
 			return link
 		}
 	}
@@ -139,13 +142,14 @@ func passing(link *nl.Link) bool { return link.Kind == "veth" && link.MasterInde
 // what else is built on them.
 func shared(kind string) bool {
 	return slices.Contains([]string{
-		"bridge", "bond", "team", "vrf", "openvswitch", "vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ipip", "sit", "ip6tnl",
+		"bridge", "bond", "team", "vrf", "openvswitch", "vxlan", "geneve", "gre", "gretap", "ip6gre",
+		"ip6gretap", "erspan", "ipip", "sit", "ip6tnl",
 		"vti", "vti6", "xfrm", "wireguard",
 	}, kind)
 }
 
-// PerLink reports whether each link that is up has an address or a route of this prefix, which tells
-// nothing: multicast and link-local IPv6 ones.
+// PerLink reports whether each link that is up has an address or a route of this prefix, which
+// tells nothing: multicast and link-local IPv6 ones.
 func PerLink(p netip.Prefix) bool {
 	addr := p.Addr()
 	return p.Bits() > 0 && (addr.IsMulticast() || addr.Is6() && addr.IsLinkLocalUnicast())

@@ -70,7 +70,9 @@ type Finder func(inPod bool) (*nl.Handle, error)
 // Use returns the link for a VLAN of a master, which it makes if there is none. fresh reports
 // whether the holder is new: whoever takes this call back releases only such a holder. It is also
 // valid with an error.
-func (l *Links) Use(ctx context.Context, at Place, by attachment.ID, master *nl.Link, id int) (link *nl.Link, fresh bool, err error) {
+func (l *Links) Use(
+	ctx context.Context, at Place, by attachment.ID, master *nl.Link, id int,
+) (link *nl.Link, fresh bool, err error) {
 	dir, err := l.lock(ctx, true)
 	if err != nil {
 		return nil, false, err
@@ -100,7 +102,8 @@ func (l *Links) Use(ctx context.Context, at Place, by attachment.ID, master *nl.
 	return link, fresh, err
 }
 
-// usersOf is the name of the directory with the holders of a link. A colon is in no interface's name.
+// usersOf is the name of the directory with the holders of a link. A colon is in no interface's
+// name.
 func usersOf(link string, by attachment.ID, inPod bool) string {
 	if !inPod {
 		return link
@@ -139,7 +142,8 @@ func find(ctx context.Context, h *nl.Handle, master *nl.Link, id int) (*nl.Link,
 	}
 	link, err := h.VLAN(ctx, master.Index, id)
 	if errors.Is(err, nl.ErrNoLink) && usual != nil {
-		return nil, failure.WithFix(fmt.Errorf("interface %s exists and is not VLAN %d of %s", usual.Name, id, master.Name),
+		return nil, failure.WithFix(fmt.Errorf("interface %s exists and is not VLAN %d of %s",
+			usual.Name, id, master.Name),
 			"rename that interface, or make the VLAN's under a name of your own")
 	}
 	return link, err
@@ -151,11 +155,14 @@ func ours(link *nl.Link) bool {
 }
 
 // make makes a link. One that is ready has an alias and is up.
-func (l *Links) make(ctx context.Context, at Place, name string, master *nl.Link, id int) (*nl.Link, error) {
+func (l *Links) make(
+	ctx context.Context, at Place, name string, master *nl.Link, id int,
+) (*nl.Link, error) {
 	l.step("add " + name)
 	switch err := at.Handle.AddVLAN(ctx, nl.NewLink{Name: name, Group: group}, master.Index, id); {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return nil, failure.WithFix(err, "load the kernel module 8021q on this node, or choose a master that can have VLANs")
+		return nil, failure.WithFix(err,
+			"load the kernel module 8021q on this node, or choose a master that can have VLANs")
 	case err != nil:
 		return nil, err
 	}
@@ -171,10 +178,13 @@ func (l *Links) make(ctx context.Context, at Place, name string, master *nl.Link
 // its VLAN links up with it.
 func (l *Links) complete(ctx context.Context, at Place, link *nl.Link) error {
 	l.step("complete " + link.Name)
-	if err := sysctl.Try(at.NS, sysctl.Setting{Key: "net/ipv6/conf/" + link.Name + "/disable_ipv6", Value: "1"}); err != nil {
+	err := sysctl.Try(at.NS, sysctl.Setting{
+		Key: "net/ipv6/conf/" + link.Name + "/disable_ipv6", Value: "1",
+	})
+	if err != nil {
 		return err
 	}
-	err := at.Handle.Apply(ctx, nl.SetAlias(link.Index, Alias), nl.SetUp(link.Index))
+	err = at.Handle.Apply(ctx, nl.SetAlias(link.Index, Alias), nl.SetUp(link.Index))
 	if errors.Is(err, unix.ENETDOWN) {
 		return nil
 	}
@@ -239,7 +249,9 @@ func (l *Links) Keep(ctx context.Context, network string, valid []attachment.ID,
 
 // each calls do, under the lock, with each link's directory and the holders in it, and goes on past
 // errors. Directories that are empty afterwards are removed.
-func (l *Links) each(ctx context.Context, do func(dir hostfile.Dir, users string, names []string) error) error {
+func (l *Links) each(
+	ctx context.Context, do func(dir hostfile.Dir, users string, names []string) error,
+) error {
 	dir, err := l.lock(ctx, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -294,7 +306,9 @@ func (l *Links) lock(ctx context.Context, create bool) (dir hostfile.Dir, err er
 const unfinished = ":new"
 
 // hold writes a holder, unless it is there. known reports whether the link had a holder before.
-func (l *Links) hold(dir hostfile.Dir, users string, by attachment.ID) (known, fresh bool, err error) {
+func (l *Links) hold(
+	dir hostfile.Dir, users string, by attachment.ID,
+) (known, fresh bool, err error) {
 	l.step("hold " + users)
 	if err := dir.Make(users, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, false, err
@@ -321,7 +335,9 @@ func (l *Links) hold(dir hostfile.Dir, users string, by attachment.ID) (known, f
 
 // release removes a holder of a link, by the name of its file. The link goes before the last
 // holder.
-func (l *Links) release(ctx context.Context, dir hostfile.Dir, users, file string, at Finder) error {
+func (l *Links) release(
+	ctx context.Context, dir hostfile.Dir, users, file string, at Finder,
+) error {
 	in, err := dir.Dir(users)
 	if err != nil {
 		return err
