@@ -12,12 +12,16 @@ import (
 // MaxBlock is how many addresses a block may have whose addresses are in a Bitmap.
 const MaxBlock = 256
 
-// Bitmap is a set of offsets into a block of at most MaxBlock addresses; its zero value is empty, and == says whether two are equal. As text
-// it is a hexadecimal number whose bit n stands for offset n: "0" is empty, "8001" is the first and the last of 16.
+// Bitmap is a set of offsets into a block of at most MaxBlock addresses; its zero value is empty,
+// and == says whether two are equal. As text it is a hexadecimal number whose bit n stands for
+// offset n: "0" is empty, "8001" is the first and the last of 16.
 type Bitmap [MaxBlock / 8]byte
 
-// at is the byte and the bit of it that stand for the offset; the last byte has the lowest offsets, as it is with numbers.
-func (b *Bitmap) at(offset uint8) (*byte, byte) { return &b[len(b)-1-int(offset/8)], 1 << (offset % 8) }
+// at is the byte and the bit of it that stand for the offset; the last byte has the lowest offsets,
+// as it is with numbers.
+func (b *Bitmap) at(offset uint8) (*byte, byte) {
+	return &b[len(b)-1-int(offset/8)], 1 << (offset % 8)
+}
 
 // Has says whether the offset is in the set.
 func (b Bitmap) Has(offset uint8) bool {
@@ -66,22 +70,24 @@ func (b Bitmap) String() string {
 // MarshalText gives the set as text.
 func (b Bitmap) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// UnmarshalText reads a set, with or without leading zeros and in either case. What it cannot read is an error and leaves the set as it
-// was: no offset is free because its record cannot be read.
+// UnmarshalText reads a set, with or without leading zeros and in either case. What it cannot read
+// is an error and leaves the set as it was: no offset is free because its record cannot be read.
 func (b *Bitmap) UnmarshalText(text []byte) error {
 	const digits = MaxBlock / 4
 	if len(text) == 0 || len(text) > digits {
 		return fmt.Errorf("read offsets %.80q: not 1 to %d hexadecimal digits", text, digits)
 	}
 	var set Bitmap
-	if _, err := hex.Decode(set[:], []byte(strings.Repeat("0", digits-len(text))+string(text))); err != nil {
+	_, err := hex.Decode(set[:], []byte(strings.Repeat("0", digits-len(text))+string(text)))
+	if err != nil {
 		return fmt.Errorf("read offsets %.80q: %w", text, err)
 	}
 	*b = set
 	return nil
 }
 
-// Offset is where in the block the address is; false where it is not in it, or the block has more than MaxBlock addresses.
+// Offset is where in the block the address is; false where it is not in it, or the block has more
+// than MaxBlock addresses.
 func Offset(block netip.Prefix, addr netip.Addr) (uint8, bool) {
 	if !block.Contains(addr) || MaxBlock>>hostBits(block) == 0 {
 		return 0, false

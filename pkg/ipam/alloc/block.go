@@ -7,14 +7,16 @@ import (
 	"slices"
 )
 
-// BlockOf is the block of the given prefix length that has the address; it is not valid where the address's family has no such length.
+// BlockOf is the block of the given prefix length that has the address; it is not valid where the
+// address's family has no such length.
 func BlockOf(addr netip.Addr, bits int) netip.Prefix {
 	p, _ := addr.Prefix(bits) // an error comes with the Prefix that is not valid
 	return p
 }
 
-// BlockSet is a set of valid blocks of one family, of any lengths; its zero value is empty. It is kept sorted: adding to or removing from a
-// set of n blocks moves n/2 of them, which is little; making it of n by adding them one by one is not. It is not safe for concurrent use.
+// BlockSet is a set of valid blocks of one family, of any lengths; its zero value is empty. It is
+// kept sorted: adding to or removing from a set of n blocks moves n/2 of them, which is little;
+// making it of n by adding them one by one is not. It is not safe for concurrent use.
 type BlockSet struct {
 	sorted []span
 }
@@ -57,8 +59,8 @@ func (s *BlockSet) find(block netip.Prefix) (int, bool) {
 	return slices.BinarySearchFunc(s.sorted, spanOf(block), span.compare)
 }
 
-// Blocks gives the window's blocks of a prefix length, in order: those that have an address that it allows. Where the window is smaller
-// than a block, it is the one that it lies in.
+// Blocks gives the window's blocks of a prefix length, in order: those that have an address that it
+// allows. Where the window is smaller than a block, it is the one that it lies in.
 func (w *Window) Blocks(bits int) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		for _, s := range w.blocks(bits) {
@@ -71,11 +73,15 @@ func (w *Window) Blocks(bits int) iter.Seq[netip.Prefix] {
 	}
 }
 
-// BlockCount is how many blocks of a prefix length the window has, the maximum of the type where there are more.
-func (w *Window) BlockCount(bits int) uint64 { return total(slices.Values(w.blocks(bits))).saturated() }
+// BlockCount is how many blocks of a prefix length the window has, the maximum of the type where
+// there are more.
+func (w *Window) BlockCount(bits int) uint64 {
+	return total(slices.Values(w.blocks(bits))).saturated()
+}
 
-// RandomBlock gives each of the window's blocks that overlaps none of the taken ones with the same probability; it is false only where there
-// is none. It looks at each taken block at most twice, however many the window has. No set is an empty one.
+// RandomBlock gives each of the window's blocks that overlaps none of the taken ones with the same
+// probability; it is false only where there is none. It looks at each taken block at most twice,
+// however many the window has. No set is an empty one.
 func (w *Window) RandomBlock(bits int, rnd *rand.Rand, taken *BlockSet) (netip.Prefix, bool) {
 	var cuts []span
 	if taken != nil {
@@ -94,7 +100,8 @@ func (w *Window) RandomBlock(bits int, rnd *rand.Rand, taken *BlockSet) (netip.P
 	return netip.Prefix{}, false
 }
 
-// blocks is the window's blocks as runs of their numbers: the addresses without the bits that the prefix length leaves open.
+// blocks is the window's blocks as runs of their numbers: the addresses without the bits that the
+// prefix length leaves open.
 func (w *Window) blocks(bits int) []span {
 	if bits < 0 || bits > w.prefix.Addr().BitLen() {
 		return nil

@@ -14,7 +14,8 @@ const (
 	fieldExclude = "exclude"
 )
 
-// mappedBits is the length of ::ffff:0:0/96, which has the IPv4-mapped IPv6 addresses (RFC 4291 2.5.5.2).
+// mappedBits is the length of ::ffff:0:0/96, which has the IPv4-mapped IPv6 addresses (RFC 4291
+// 2.5.5.2).
 const mappedBits = 96
 
 // Error says which key of a range's configuration has a value that it cannot have.
@@ -29,8 +30,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Field + " " + strconv.Quote(e.Value) + ": " + e.Reason }
 
-// ParseRange reads a range in the forms that whereabouts has, to what NewWindow takes: "CIDR", which may have host bits, with a start and
-// an end of its own, or "start-end/len", which wins over them. A start or end that is "" is not given. Errors are of type *Error.
+// ParseRange reads a range in the forms that whereabouts has, to what NewWindow takes: "CIDR",
+// which may have host bits, with a start and an end of its own, or "start-end/len", which wins over
+// them. A start or end that is "" is not given. Errors are of type *Error.
 func ParseRange(text, start, end string) (prefix netip.Prefix, first, last netip.Addr, err error) {
 	fail := func(field, value, reason string) (netip.Prefix, netip.Addr, netip.Addr, error) {
 		return netip.Prefix{}, netip.Addr{}, netip.Addr{}, &Error{field, value, reason}
@@ -61,7 +63,8 @@ func ParseRange(text, start, end string) (prefix netip.Prefix, first, last netip
 	return prefix, first, last, nil
 }
 
-// ParseExclude reads entries of an exclude list: CIDRs, which may have host bits, and addresses. Errors are of type *Error.
+// ParseExclude reads entries of an exclude list: CIDRs, which may have host bits, and addresses.
+// Errors are of type *Error.
 func ParseExclude(list []string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, s := range list {
@@ -77,8 +80,8 @@ func ParseExclude(list []string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// ParseAddr reads an address as whereabouts does: leading zeros of an IPv4 address mean nothing, an IPv4-mapped IPv6 address is the IPv4
-// address, and a zone is not allowed.
+// ParseAddr reads an address as whereabouts does: leading zeros of an IPv4 address mean nothing, an
+// IPv4-mapped IPv6 address is the IPv4 address, and a zone is not allowed.
 func ParseAddr(s string) (netip.Addr, bool) {
 	a, ok := parseAddr(s)
 	return a.Unmap(), ok

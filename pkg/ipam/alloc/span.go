@@ -36,10 +36,12 @@ func (s span) all() iter.Seq[u128] {
 func (s span) shr(n int) span { return span{s.first.shr(n), s.last.shr(n)} }
 
 // compare orders spans by where they begin.
-func (s span) compare(o span) int { return cmp.Or(s.first.compare(o.first), s.last.compare(o.last)) }
+func (s span) compare(o span) int {
+	return cmp.Or(s.first.compare(o.first), s.last.compare(o.last))
+}
 
-// subtract gives what the sorted, disjoint spans have outside the cuts, in order. The cuts are sorted and may overlap; they are counted in
-// numbers that are 2^shift times finer.
+// subtract gives what the sorted, disjoint spans have outside the cuts, in order. The cuts are
+// sorted and may overlap; they are counted in numbers that are 2^shift times finer.
 func subtract(spans, cuts []span, shift int) iter.Seq[span] {
 	return func(yield func(span) bool) {
 		at, rest := u128{}, cuts // what lies before them is done with

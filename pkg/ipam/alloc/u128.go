@@ -9,8 +9,8 @@ import (
 	"net/netip"
 )
 
-// addrBits is how many bits an address has as a number. IPv4 addresses are the numbers of ::ffff:0:0/96, so that one arithmetic does for
-// both families.
+// addrBits is how many bits an address has as a number. IPv4 addresses are the numbers of
+// ::ffff:0:0/96, so that one arithmetic does for both families.
 const addrBits = 128
 
 // u128 is an unsigned number of 128 bits: an address, the number of a block, or a count of them.

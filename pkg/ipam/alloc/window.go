@@ -1,10 +1,12 @@
-// Package alloc is the arithmetic of the cluster-wide IPAM: which addresses a range allows, which blocks it has, and which of them comes
-// next. It has no state, does no I/O and knows no time; randomness comes from the caller.
+// Package alloc is the arithmetic of the cluster-wide IPAM: which addresses a range allows, which
+// blocks it has, and which of them comes next. It has no state, does no I/O and knows no time;
+// randomness comes from the caller.
 //
-// A Window is the addresses that one range of a network's configuration allows. A block is an aligned prefix of the address space, the
-// unit that one node claims at a time; a window's blocks are those that have at least one address that it allows, so that windows that
-// overlap share blocks. All of it works on sorted runs of addresses, so what it costs depends on the number of excludes and of blocks that
-// are taken, never on the number of addresses.
+// A Window is the addresses that one range of a network's configuration allows. A block is an
+// aligned prefix of the address space, the unit that one node claims at a time; a window's blocks
+// are those that have at least one address that it allows, so that windows that overlap share
+// blocks. All of it works on sorted runs of addresses, so what it costs depends on the number of
+// excludes and of blocks that are taken, never on the number of addresses.
 package alloc
 
 import (
@@ -15,8 +17,8 @@ import (
 	"sort"
 )
 
-// Window is the set of addresses that a range allows: those from its start to its end, without what is excluded and what is reserved. It
-// has at least one, and does not change.
+// Window is the set of addresses that a range allows: those from its start to its end, without what
+// is excluded and what is reserved. It has at least one, and does not change.
 type Window struct {
 	prefix netip.Prefix
 	bounds span
@@ -27,13 +29,18 @@ type Window struct {
 // Interval is a run of addresses; both ends are in it.
 type Interval struct{ First, Last netip.Addr }
 
-// NewWindow makes the window of a prefix, which may have host bits. A start or end that is not valid stands for the first or last usable
-// address. Usable is every address of a prefix of one or two addresses; else IPv4's network and broadcast address are not, and IPv6's
-// first is not (the subnet-router anycast address, RFC 4291 2.6.1), while its last is: a start or end that is one of those is moved inwards.
+// NewWindow makes the window of a prefix, which may have host bits. A start or end that is not
+// valid stands for the first or last usable address. Usable is every address of a prefix of one or
+// two addresses; else IPv4's network and broadcast address are not, and IPv6's first is not (the
+// subnet-router anycast address, RFC 4291 2.6.1), while its last is: a start or end that is one of
+// those is moved inwards.
 //
-// An exclude is of the prefix's family; it may lie outside the prefix, wholly or in part, and over others. A reserved address may be
-// IPv4-mapped; one that is of another family, outside the prefix or not valid changes nothing. Errors are of type *Error.
-func NewWindow(prefix netip.Prefix, start, end netip.Addr, exclude []netip.Prefix, reserved []netip.Addr) (*Window, error) {
+// An exclude is of the prefix's family; it may lie outside the prefix, wholly or in part, and over
+// others. A reserved address may be IPv4-mapped; one that is of another family, outside the prefix
+// or not valid changes nothing. Errors are of type *Error.
+func NewWindow(
+	prefix netip.Prefix, start, end netip.Addr, exclude []netip.Prefix, reserved []netip.Addr,
+) (*Window, error) {
 	bounds, err := boundsOf(prefix, start, end)
 	if err != nil {
 		return nil, err
@@ -42,7 +49,9 @@ func NewWindow(prefix netip.Prefix, start, end netip.Addr, exclude []netip.Prefi
 	var cuts []span
 	for _, p := range exclude {
 		if !p.IsValid() || p.Addr().BitLen() != prefix.Addr().BitLen() {
-			return nil, &Error{fieldExclude, p.String(), "is not a prefix of the family of " + w.prefix.String()}
+			return nil, &Error{
+				fieldExclude, p.String(), "is not a prefix of the family of " + w.prefix.String(),
+			}
 		}
 		cuts = append(cuts, spanOf(p))
 	}
@@ -56,7 +65,10 @@ func NewWindow(prefix netip.Prefix, start, end netip.Addr, exclude []netip.Prefi
 		}
 	}
 	if !w.cut(cuts) {
-		return nil, &Error{fieldRange, w.prefix.String(), fmt.Sprintf("has no address left besides those reserved, %v", reserved)}
+		return nil, &Error{
+			fieldRange, w.prefix.String(),
+			fmt.Sprintf("has no address left besides those reserved, %v", reserved),
+		}
 	}
 	return w, nil
 }
@@ -153,9 +165,11 @@ func (w *Window) In(block netip.Prefix) iter.Seq[netip.Addr] {
 	}
 }
 
-// Pick gives the lowest allowed address of a block that is neither used nor resting; where there is none, the lowest that only rests, and
-// rested is false. It is not ok where all are used.
-func (w *Window) Pick(block netip.Prefix, used, resting func(netip.Addr) bool) (addr netip.Addr, rested, ok bool) {
+// Pick gives the lowest allowed address of a block that is neither used nor resting; where there is
+// none, the lowest that only rests, and rested is false. It is not ok where all are used.
+func (w *Window) Pick(
+	block netip.Prefix, used, resting func(netip.Addr) bool,
+) (addr netip.Addr, rested, ok bool) {
 	for a := range w.In(block) {
 		switch {
 		case used(a):
@@ -170,7 +184,9 @@ func (w *Window) Pick(block netip.Prefix, used, resting func(netip.Addr) bool) (
 
 // from is those runs of what is allowed that do not end before n.
 func (w *Window) from(n u128) []span {
-	return w.allowed[sort.Search(len(w.allowed), func(i int) bool { return !w.allowed[i].last.less(n) }):]
+	return w.allowed[sort.Search(len(w.allowed), func(i int) bool {
+		return !w.allowed[i].last.less(n)
+	}):]
 }
 
 func (w *Window) addr(n u128) netip.Addr { return n.addr(w.prefix.Addr().Is4()) }

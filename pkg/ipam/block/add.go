@@ -18,19 +18,23 @@ import (
 )
 
 const (
-	// rest is how long an address that was given back is left alone where others are free: caches of neighbours still have it.
+	// rest is how long an address that was given back is left alone where others are free: caches of
+	// neighbours still have it.
 	rest = 30 * time.Second
 	// looks bounds the blocks of which only resting addresses are free that an Add looks at.
 	looks = 16
 	// undoWithin bounds the taking back of an Add that failed.
 	undoWithin = 10 * time.Second
-	// rounds bounds how often an Add finds that what it got from the API was taken by another Add of this node.
+	// rounds bounds how often an Add finds that what it got from the API was taken by another Add of
+	// this node.
 	rounds = 100
 )
 
-// Add gives an address for each wish, or none at all. A holder that has its addresses gets the same again. claim, if not nil, keeps them
-// beyond the holder's Del.
-func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claimv1.IPAMClaim) ([]netip.Addr, error) {
+// Add gives an address for each wish, or none at all. A holder that has its addresses gets the same
+// again. claim, if not nil, keeps them beyond the holder's Del.
+func (m *Manager) Add(
+	ctx context.Context, h Holder, wishes []Wish, claim *claimv1.IPAMClaim,
+) ([]netip.Addr, error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
@@ -40,7 +44,9 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 			return nil, err
 		}
 	}
-	t := &taker{lease: lease{Manager: m}, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{}}
+	t := &taker{
+		lease: lease{Manager: m}, holder: h, wishes: wishes, claim: claim, shared: map[int]netip.Addr{},
+	}
 	got, err := t.fulfil(ctx)
 	if errors.Is(err, errHolds) {
 		if got, err = m.again(ctx, h, wishes); err != nil || got != nil {
@@ -59,14 +65,16 @@ func (m *Manager) Add(ctx context.Context, h Holder, wishes []Wish, claim *claim
 	return nil, err
 }
 
-// again gives what an Add of the holder has got already. What is there of an unfinished one is given back.
+// again gives what an Add of the holder has got already. What is there of an unfinished one is
+// given back.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
 	has, addrs, err := m.holds(ctx, h.ID)
 	if err != nil || has == nil {
 		return nil, err
 	}
 	for i, w := range wishes {
-		if len(has.Got) != len(wishes) || !w.grants(has.Got[i]) || !slices.Contains(addrs, heldAddr{w.Space, has.Got[i]}) {
+		if len(has.Got) != len(wishes) || !w.grants(has.Got[i]) ||
+			!slices.Contains(addrs, heldAddr{w.Space, has.Got[i]}) {
 			return nil, m.Del(ctx, h.ID)
 		}
 	}
@@ -153,8 +161,8 @@ func (t *taker) remember(ctx context.Context) error {
 	return t.Del(ctx, t.holder.ID)
 }
 
-// take gives addresses out of the node's own blocks, all that are still wanted or none; then short is the index of a wish that cannot be
-// fulfilled so, else it is negative.
+// take gives addresses out of the node's own blocks, all that are still wanted or none; then short
+// is the index of a wish that cannot be fulfilled so, else it is negative.
 func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err error) {
 	short = -1
 	err = t.locked(ctx, func(s *session) error {
@@ -308,8 +316,8 @@ func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, 
 	return w.Window.Pick(b.prefix, used, resting)
 }
 
-// held returns what an attachment holds, nil or one without addresses for nothing. Where that cannot
-// be read, or was lost, all blocks are searched for it.
+// held returns what an attachment holds, nil or one without addresses for nothing. Where that
+// cannot be read, or was lost, all blocks are searched for it.
 func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err error) {
 	var broken error
 	known := true
@@ -345,8 +353,8 @@ func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err e
 	return found, err
 }
 
-// InUse gives what is in use of the blocks of which this node knows it, by the UID of their objects. A block that cannot be read is in the
-// error; the others are given.
+// InUse gives what is in use of the blocks of which this node knows it, by the UID of their
+// objects. A block that cannot be read is in the error; the others are given.
 func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holder, error) {
 	known := map[types.UID]map[netip.Addr]Holder{}
 	err := m.eachBlock(ctx, func(b *local) {
@@ -359,7 +367,9 @@ func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holde
 
 // holds is held with those of its addresses that are recorded as the attachment's in the blocks
 // themselves.
-func (m *Manager) holds(ctx context.Context, a attachment.ID) (has *held, addrs []heldAddr, err error) {
+func (m *Manager) holds(
+	ctx context.Context, a attachment.ID,
+) (has *held, addrs []heldAddr, err error) {
 	if has, err = m.held(ctx, a); err != nil || has == nil {
 		return nil, nil, err
 	}

@@ -16,10 +16,12 @@ import (
 // A network may have addresses in more spaces than one, as its space has another name since its
 // namespace is a tenant's: Wish.Beside. PROTOCOL.md says how it comes that none is given twice.
 
-// looked reports whether a block of the node's own may fulfil a wish: there was no block of the same
-// addresses in the spaces beside, when it was there already.
+// looked reports whether a block of the node's own may fulfil a wish: there was no block of the
+// same addresses in the spaces beside, when it was there already.
 func (b *local) looked(w Wish) bool {
-	return !slices.ContainsFunc(w.Beside, func(space string) bool { return !slices.Contains(b.Looked, space) })
+	return !slices.ContainsFunc(w.Beside, func(space string) bool {
+		return !slices.Contains(b.Looked, space)
+	})
 }
 
 // lookBeside looks whether the node's own blocks that may have an address for the wish are the only
@@ -28,7 +30,9 @@ func (f *finder) lookBeside(ctx context.Context) error {
 	if len(f.w.Beside) == 0 {
 		return nil
 	}
-	own, err := inside(ctx, f.Manager, func(s *session) ([]netip.Prefix, error) { return s.onShelf(f.w.Space, open) })
+	own, err := inside(ctx, f.Manager, func(s *session) ([]netip.Prefix, error) {
+		return s.onShelf(f.w.Space, open)
+	})
 	for i := 0; i < len(own) && err == nil; i++ {
 		if f.w.fits(own[i]) {
 			_, err = f.only(ctx, own[i])
@@ -67,7 +71,9 @@ func (f *finder) only(ctx context.Context, cidr netip.Prefix) (bool, error) {
 }
 
 // others returns the blocks of the same addresses in the spaces beside, and takes note of them.
-func (f *finder) others(ctx context.Context, cidr netip.Prefix) (others []v1alpha1.IPBlock, err error) {
+func (f *finder) others(
+	ctx context.Context, cidr netip.Prefix,
+) (others []v1alpha1.IPBlock, err error) {
 	for _, space := range f.w.Beside {
 		object, err := f.lookUp(ctx, NameOf(space, cidr))
 		if err != nil {
@@ -97,8 +103,8 @@ func (f *finder) listBeside(ctx context.Context) (taken []netip.Prefix, err erro
 	return taken, nil
 }
 
-// fromBeside makes a shared block where there is one in a space beside, and takes an address that is
-// in use in neither; false if there is none.
+// fromBeside makes a shared block where there is one in a space beside, and takes an address that
+// is in use in neither; false if there is none.
 func (s *supplier) fromBeside(ctx context.Context) (bool, error) {
 	tried := new(alloc.BlockSet)
 	for _, b := range s.overlaps {
@@ -138,13 +144,15 @@ func (s *supplier) clashes(ctx context.Context, addr netip.Addr) (bool, error) {
 	if !s.barred[addr] {
 		return false, nil
 	}
-	_, err = s.edit(ctx, NameOf(s.w.Space, blockOf(addr)), nil, func(object *v1alpha1.IPBlock) (bool, error) {
-		before := len(object.Spec.Allocations)
-		object.Spec.Allocations = slices.DeleteFunc(object.Spec.Allocations, func(e v1alpha1.Allocation) bool {
-			return e.Address == addr.String() && s.ours(e)
+	_, err = s.edit(ctx, NameOf(s.w.Space, blockOf(addr)), nil,
+		func(object *v1alpha1.IPBlock) (bool, error) {
+			before := len(object.Spec.Allocations)
+			object.Spec.Allocations = slices.DeleteFunc(object.Spec.Allocations,
+				func(e v1alpha1.Allocation) bool {
+					return e.Address == addr.String() && s.ours(e)
+				})
+			return len(object.Spec.Allocations) < before, nil
 		})
-		return len(object.Spec.Allocations) < before, nil
-	})
 	delete(s.taker.shared, s.index)
 	return true, err
 }
@@ -167,9 +175,11 @@ func (f *finder) giveOwn(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	return err
 }
 
-// kept returns the wishes of a claim, each in the space in which the claim keeps the address that it
-// asks for.
-func (m *Manager) kept(ctx context.Context, wishes []Wish, claim *claimv1.IPAMClaim) ([]Wish, error) {
+// kept returns the wishes of a claim, each in the space in which the claim keeps the address that
+// it asks for.
+func (m *Manager) kept(
+	ctx context.Context, wishes []Wish, claim *claimv1.IPAMClaim,
+) ([]Wish, error) {
 	wishes = slices.Clone(wishes)
 	for i := range wishes {
 		w := &wishes[i]
@@ -181,9 +191,10 @@ func (m *Manager) kept(ctx context.Context, wishes []Wish, claim *claimv1.IPAMCl
 			if err != nil {
 				return nil, err
 			}
-			if object != nil && slices.ContainsFunc(object.Spec.Allocations, func(e v1alpha1.Allocation) bool {
-				return e.Address == w.Asked.String() && e.Claim != nil && e.Claim.UID == claim.UID
-			}) {
+			if object != nil && slices.ContainsFunc(object.Spec.Allocations,
+				func(e v1alpha1.Allocation) bool {
+					return e.Address == w.Asked.String() && e.Claim != nil && e.Claim.UID == claim.UID
+				}) {
 				w.Beside = slices.Clone(w.Beside)
 				w.Space, w.Beside[j] = space, w.Space
 				break

@@ -13,7 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
-// Del gives back all that the attachment holds. It needs the API only for addresses of shared blocks.
+// Del gives back all that the attachment holds. It needs the API only for addresses of shared
+// blocks.
 func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
 	return wrap(m.del(ctx, a), "give back the addresses of %v", a)
 }
@@ -52,8 +53,8 @@ func (s *session) forgetHeld(a attachment.ID) error {
 	return errors.Join(s.remove(heldName(a)), s.forgetFull())
 }
 
-// release frees addresses of the node's own blocks. elsewhere are those that may be held in the API; if there are none, the attachment is
-// forgotten.
+// release frees addresses of the node's own blocks. elsewhere are those that may be held in the
+// API; if there are none, the attachment is forgotten.
 func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
 	var errs []error
 	elsewhere = slices.Clone(has.Shared)
@@ -69,7 +70,8 @@ func (s *session) release(has *held) (elsewhere []heldAddr, err error) {
 		}
 	}
 	err = errors.Join(errs...)
-	if err == nil && len(elsewhere) > 0 && len(has.Got) > 0 { // a request that is sent may take effect even if this process is killed
+	// a request that is sent may take effect even if this process is killed
+	if err == nil && len(elsewhere) > 0 && len(has.Got) > 0 {
 		has.Got = nil
 		err = s.write(heldName(has.Holder.ID), has)
 	}

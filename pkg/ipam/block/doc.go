@@ -1,19 +1,25 @@
-// Package block gives the addresses of cluster-wide spaces to containers, out of blocks that nodes own.
+// Package block gives the addresses of cluster-wide spaces to containers, out of blocks that nodes
+// own.
 //
-// A space is the set of addresses that are unique among themselves. It is cut into aligned blocks of sixteen addresses, wherever in the
-// cluster they are used. A block is an object of the API (v1alpha1.IPBlock), and creating the object is claiming the block: of two nodes
-// that race for one, the second learns that it exists and takes another. Nobody waits for a lock, and an address belongs to whom the block
-// belongs to:
+// A space is the set of addresses that are unique among themselves. It is cut into aligned blocks
+// of sixteen addresses, wherever in the cluster they are used. A block is an object of the API
+// (v1alpha1.IPBlock), and creating the object is claiming the block: of two nodes that race for
+// one, the second learns that it exists and takes another. Nobody waits for a lock, and an address
+// belongs to whom the block belongs to:
 //
-//   - A block with an owner. The owner's local state alone says which addresses are in use; giving and taking back an address asks nobody.
-//   - A shared block. The object itself says it, and every node changes it by compare-and-swap. Blocks are shared from the start in a range of
-//     fewer than four, and where the nodes that use blocks of the range outnumber those that nobody has. They become shared when another
-//     node finds nothing free: it recalls a block, and the owner writes down
-//     what is in use, or deletes the block if nothing is. Only the owner does that: nothing is taken from a node because time passed.
+//   - A block with an owner. The owner's local state alone says which addresses are in use; giving
+//     and taking back an address asks nobody.
+//   - A shared block. The object itself says it, and every node changes it by compare-and-swap.
+//     Blocks are shared from the start in a range of fewer than four, and where the nodes that use
+//     blocks of the range outnumber those that nobody has. They become shared when another node
+//     finds nothing free: it recalls a block, and the owner writes down what is in use, or deletes
+//     the block if nothing is. Only the owner does that: nothing is taken from a node because time
+//     passed.
 //
-// Contract: an address is never held by two attachments. An Add that fails has left nothing; what a process that was killed has left is given
-// back by the next Add or Del of the same attachment, or by a GC. A Del never succeeds before what the attachment held is free. While the API
-// is away, owned blocks go on until the lease ends. What cannot be read is in use.
+// Contract: an address is never held by two attachments. An Add that fails has left nothing; what a
+// process that was killed has left is given back by the next Add or Del of the same attachment, or
+// by a GC. A Del never succeeds before what the attachment held is free. While the API is away,
+// owned blocks go on until the lease ends. What cannot be read is in use.
 //
 // The local state lies on a file system that does not survive a reboot, as no container does: after
 // one, a node owns its blocks with nothing in use. Objects carry the boot's ID, so that state that
@@ -25,11 +31,11 @@
 //
 // The claim is a fence, too. A block of this boot whose local state was lost is first taken up
 // again by a new claim, a write that changes the object's version. Each write that lists what a
-// node's containers hold names the version that it was made for, so that those that were sent before
-// the loss have taken effect by then, or never do. Two things may still arrive: the claim of a new
-// block, which then rests until the next boot, and the address of a shared block that a killed Add
-// asked for, which a GC gives back. What was sent under another name of the node, of a block that it
-// did not take up in its new name, is freed with that Node object.
+// node's containers hold names the version that it was made for, so that those that were sent
+// before the loss have taken effect by then, or never do. Two things may still arrive: the claim of
+// a new block, which then rests until the next boot, and the address of a shared block that a
+// killed Add asked for, which a GC gives back. What was sent under another name of the node, of a
+// block that it did not take up in its new name, is freed with that Node object.
 //
 // A node trusts that its blocks are its own by a lease. It looks at their objects every ten
 // minutes, before an Add; a look that fails, for whatever reason, is tried again, and addresses are
@@ -41,6 +47,7 @@
 // What a node owes the others, to share blocks that they ask for and to give back idle ones, is
 // done by Tend, after any operation. PROTOCOL.md draws what a block goes through.
 //
-// Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees to that. Changes of local state are under
-// one lock and never wait for the API; requests to the API are under a lock of the space.
+// Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees
+// to that. Changes of local state are under one lock and never wait for the API; requests to the
+// API are under a lock of the space.
 package block

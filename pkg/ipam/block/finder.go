@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// Before the API is asked for a list of all blocks, some are tried by chance: one of lookShare, which cost it about as much as the list,
-	// but not so many that an Add takes long.
+	// Before the API is asked for a list of all blocks, some are tried by chance: one of lookShare,
+	// which cost it about as much as the list, but not so many that an Add takes long.
 	lookShare = 16
 	minLooks  = 4
 	maxLooks  = 64
@@ -44,7 +44,8 @@ type finder struct {
 	lasting bool
 	me      *identity
 	rnd     *rand.Rand
-	// taken are blocks that cannot be claimed, listed those of them that were read; complete says that these are all of the window.
+	// taken are blocks that cannot be claimed, listed those of them that were read; complete says that
+	// these are all of the window.
 	taken    *alloc.BlockSet
 	listed   []listed
 	complete bool
@@ -63,7 +64,9 @@ type listed struct {
 }
 
 // see lists blocks, but those that are not as ours are.
-func (f *finder) see(objects ...v1alpha1.IPBlock) { f.listed = append(f.listed, within(objects)...) }
+func (f *finder) see(objects ...v1alpha1.IPBlock) {
+	f.listed = append(f.listed, within(objects)...)
+}
 
 // within are those of the objects that are blocks as ours are.
 func within(objects []v1alpha1.IPBlock) (list []listed) {
@@ -76,14 +79,19 @@ func within(objects []v1alpha1.IPBlock) (list []listed) {
 }
 
 // finder takes the lock of the wish's space. Its unlock is to be called, as it is then.
-func (m *Manager) finder(ctx context.Context, w Wish, beside []Wish, lasting bool) (*finder, error) {
+func (m *Manager) finder(
+	ctx context.Context, w Wish, beside []Wish, lasting bool,
+) (*finder, error) {
 	unlock, err := m.lockSpace(ctx, w.Space)
-	return &finder{Manager: m, w: w, beside: beside, lasting: lasting, rnd: m.rand(), unlock: unlock}, err
+	return &finder{
+		Manager: m, w: w, beside: beside, lasting: lasting, rnd: m.rand(), unlock: unlock,
+	}, err
 }
 
-// begin looks for blocks that the node has. found: they have an address for the wish by now, as whoever
-// had the lock before may have got one; else those are looked at of which it is not known whose they
-// are, and those of before the reboot. share: a block that is made for the wish is to be shared.
+// begin looks for blocks that the node has. found: they have an address for the wish by now, as
+// whoever had the lock before may have got one; else those are looked at of which it is not known
+// whose they are, and those of before the reboot. share: a block that is made for the wish is to be
+// shared.
 func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
 	f.listed, f.overlaps, f.taken, f.complete = nil, nil, new(alloc.BlockSet), false
 	if !f.lasting {
@@ -155,8 +163,8 @@ func (f *finder) shares(ctx context.Context) (bool, error) {
 	return f.crowded(count), nil
 }
 
-// crowded reports whether the nodes that own listed blocks of the window, or addresses of shared ones,
-// and this one are more than the blocks that nobody has, of so many.
+// crowded reports whether the nodes that own listed blocks of the window, or addresses of shared
+// ones, and this one are more than the blocks that nobody has, of so many.
 func (f *finder) crowded(blocks uint64) bool {
 	users := map[string]bool{f.me.Name: true}
 	for _, b := range f.listed {
@@ -180,7 +188,8 @@ func (f *finder) crowded(blocks uint64) bool {
 	return uint64(len(users)) > blocks
 }
 
-// local are the blocks of the space that this node cannot claim because it has them, or must not use them, whatever the API says.
+// local are the blocks of the space that this node cannot claim because it has them, or must not
+// use them, whatever the API says.
 func (f *finder) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
 	for _, space := range append([]string{f.w.Space}, f.w.Beside...) {
 		more, err := f.localIn(ctx, space)
@@ -244,7 +253,8 @@ func (f *finder) list(ctx context.Context) (err error) {
 
 // looks is how many blocks of the window are tried by chance.
 func (w Wish) looks() int {
-	return int(min(max(w.Window.BlockCount(blockBits(w.Window.Start()))/lookShare, minLooks), maxLooks)) //nolint:gosec // bounded
+	blocks := w.Window.BlockCount(blockBits(w.Window.Start()))
+	return int(min(max(blocks/lookShare, minLooks), maxLooks))
 }
 
 // maker makes the object of a block, as the node's or as a shared one; false if it exists.
@@ -265,7 +275,8 @@ func (f *finder) create(ctx context.Context, build maker) (ok bool, err error) {
 		if !ok {
 			return false, nil
 		}
-		// Where others were found, a look comes first: one that finds the block costs the API a fifth of a claim that does.
+		// Where others were found, a look comes first: one that finds the block costs the API a fifth of
+		// a claim that does.
 		look := try > 0 && !f.complete
 		if claimed, err := f.createAt(ctx, cidr, look, build); claimed || err != nil {
 			return claimed, err
@@ -276,10 +287,15 @@ func (f *finder) create(ctx context.Context, build maker) (ok bool, err error) {
 }
 
 // createAt makes this very block; false if it exists.
-func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, build maker) (claimed bool, err error) {
+func (f *finder) createAt(
+	ctx context.Context, cidr netip.Prefix, look bool, build maker,
+) (claimed bool, err error) {
 	f.taken.Add(cidr)
-	if look { // at what an API server has in memory: if it is not the latest, no more is lost than a try
-		there, err := f.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + NameOf(f.w.Space, cidr), ResourceVersion: "0"})
+	// at what an API server has in memory: if it is not the latest, no more is lost than a try
+	if look {
+		there, err := f.Store.Blocks(ctx, metav1.ListOptions{
+			FieldSelector: "metadata.name=" + NameOf(f.w.Space, cidr), ResourceVersion: "0",
+		})
 		if err != nil || len(there) > 0 {
 			return false, wrap(err, "look for block %v of space %s", cidr, f.w.Space)
 		}
@@ -287,7 +303,8 @@ func (f *finder) createAt(ctx context.Context, cidr netip.Prefix, look bool, bui
 	return build(ctx, cidr)
 }
 
-// fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was lost, or it is of before the reboot.
+// fromOwn uses a block that was listed as the node's and was not known: the answer to its claim was
+// lost, or it is of before the reboot.
 func (f *finder) fromOwn(ctx context.Context) (ok bool, err error) {
 	for _, b := range f.listed {
 		if !f.me.owns(&b.IPBlock) || !f.w.fits(b.cidr) {
@@ -313,7 +330,9 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 		return b.Spec.Owner == nil || !f.w.fits(b.cidr) || !f.lasting && f.me.owns(&b.IPBlock)
 	})
 	if len(victims) == 0 {
-		victims = slices.DeleteFunc(slices.Clone(f.overlaps), func(b listed) bool { return b.Spec.Owner == nil || !f.w.fits(b.cidr) })
+		victims = slices.DeleteFunc(slices.Clone(f.overlaps), func(b listed) bool {
+			return b.Spec.Owner == nil || !f.w.fits(b.cidr)
+		})
 	}
 	if len(victims) == 0 {
 		return nil, fmt.Errorf("%w in %v", ErrFull, f.w)
@@ -331,15 +350,16 @@ func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 		if err := f.step("recall block"); err != nil {
 			return nil, err
 		}
-		if _, err := f.Store.UpdateBlock(ctx, victim); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+		_, err := f.Store.UpdateBlock(ctx, victim)
+		if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return nil, fmt.Errorf("recall block %s: %w", victim.Name, err)
 		}
 	}
 	return victim, nil
 }
 
-// choose prefers blocks that were recalled a moment ago, then those that say that something is free. Where a recall was not answered, nobody
-// may be there to do it.
+// choose prefers blocks that were recalled a moment ago, then those that say that something is
+// free. Where a recall was not answered, nobody may be there to do it.
 func (f *finder) choose(victims []listed) listed {
 	f.rnd.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
 	rank := func(b listed) int32 {
@@ -354,7 +374,8 @@ func (f *finder) choose(victims []listed) listed {
 	return slices.MaxFunc(victims, func(a, b listed) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
-// await waits until the block is the owner's no more. Others may have the lock of the space meanwhile.
+// await waits until the block is the owner's no more. Others may have the lock of the space
+// meanwhile.
 func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 	for {
 		object, err := f.lookUp(ctx, victim.Name)
@@ -362,7 +383,8 @@ func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 			return err
 		}
 		if f.waited >= cmp.Or(f.Patience, defaultPatience) {
-			return fmt.Errorf("%w in %v but in blocks of other nodes; node %s was asked to share %s and did not yet: %w",
+			return fmt.Errorf("%w in %v but in blocks of other nodes; node %s was asked to share %s and "+
+				"did not yet: %w",
 				ErrFull, f.w, object.Spec.Owner.NodeName, object.Spec.CIDR, ErrLater)
 		}
 		wait := lookAgain + time.Duration(f.rnd.Int64N(int64(lookAgain))) // spreads load
@@ -382,14 +404,17 @@ func (f *finder) await(ctx context.Context, victim *v1alpha1.IPBlock) error {
 
 func (m *Manager) object(space string, cidr netip.Prefix, owner *v1alpha1.Node) *v1alpha1.IPBlock {
 	return &v1alpha1.IPBlock{
-		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind,
+		},
 		ObjectMeta: metav1.ObjectMeta{Name: NameOf(space, cidr)},
 		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr.String(), Owner: owner},
 	}
 }
 
-// createOwned claims the block for this node; false if it exists. By which claim it is about to do so is written before, so that a claim of which
-// the answer is lost is not taken for a block that was in use.
+// createOwned claims the block for this node; false if it exists. By which claim it is about to do
+// so is written before, so that a claim of which the answer is lost is not taken for a block that
+// was in use.
 func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
 	var b *local
 	again := false
@@ -430,15 +455,18 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	return f.keep(ctx, cidr)
 }
 
-// keep gives a block that the node has just claimed back, if there is one of its addresses in a space
-// beside; then it returns false. Of two nodes that claim one in each space, one sees the other's.
+// keep gives a block that the node has just claimed back, if there is one of its addresses in a
+// space beside; then it returns false. Of two nodes that claim one in each space, one sees the
+// other's.
 func (f *finder) keep(ctx context.Context, cidr netip.Prefix) (bool, error) {
 	if len(f.w.Beside) == 0 {
 		return true, nil
 	}
 	only, err := f.only(ctx, cidr)
 	if !only && err == nil {
-		err = f.give(ctx, f.me, f.w.Space, cidr, func(b *local) bool { return b.ours() && len(b.Used) == 0 })
+		err = f.give(ctx, f.me, f.w.Space, cidr, func(b *local) bool {
+			return b.ours() && len(b.Used) == 0
+		})
 	}
 	return only, err
 }
@@ -451,9 +479,12 @@ func wrap(err error, format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// resume settles the blocks that stand aside, and takes up one of before the reboot that has an address for the wish.
+// resume settles the blocks that stand aside, and takes up one of before the reboot that has an
+// address for the wish.
 func (f *finder) resume(ctx context.Context) (ok bool, err error) {
-	prefixes, err := inside(ctx, f.Manager, func(l *session) ([]netip.Prefix, error) { return l.onShelf(f.w.Space, aside) })
+	prefixes, err := inside(ctx, f.Manager, func(l *session) ([]netip.Prefix, error) {
+		return l.onShelf(f.w.Space, aside)
+	})
 	for i := 0; i < len(prefixes) && err == nil && !ok; i++ {
 		var b *local
 		if b, err = f.settle(ctx, f.me, f.w.Space, prefixes[i]); err == nil && b != nil {
@@ -463,7 +494,8 @@ func (f *finder) resume(ctx context.Context) (ok bool, err error) {
 	return ok, err
 }
 
-// use takes the node's own block up, if need be, and reports whether it has an address for the wish.
+// use takes the node's own block up, if need be, and reports whether it has an address for the
+// wish.
 func (f *finder) use(ctx context.Context, b *local) (ok bool, err error) {
 	if f.lasting || !f.w.fits(b.prefix) {
 		return false, nil

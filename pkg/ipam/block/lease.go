@@ -85,9 +85,9 @@ func (l *lease) check(s *session) error {
 	return nil
 }
 
-// renew looks whether the node's blocks are its own, unless another operation has just done so. A look
-// that fails, for whatever reason, is an error only after the end of the lease, or if the cluster
-// does not know the node.
+// renew looks whether the node's blocks are its own, unless another operation has just done so. A
+// look that fails, for whatever reason, is an error only after the end of the lease, or if the
+// cluster does not know the node.
 func (l *lease) renew(ctx context.Context) error {
 	last, blocks, err := l.leaseState(ctx)
 	if err != nil {
@@ -105,7 +105,8 @@ func (l *lease) renew(ctx context.Context) error {
 			return err
 		}
 		if l.standing(&last) == leaseOver && !l.due(last.Tried, lapsedAgain) {
-			return l.lapsed(&last, fmt.Errorf("the API server was asked less than %v ago: %w", lapsedAgain, ErrLater))
+			return l.lapsed(&last, fmt.Errorf("the API server was asked less than %v ago: %w",
+				lapsedAgain, ErrLater))
 		}
 		_, _, err = l.compare(within)
 	}
@@ -140,7 +141,8 @@ func (l *lease) renewed(ctx context.Context, lookErr error) error {
 	if err != nil || l.standing(&last) == leaseOver {
 		return errors.Join(err, l.lapsed(&last, lookErr))
 	}
-	l.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this node's", "error", lookErr)
+	l.Log.WarnContext(ctx, "addresses are given without a look whether the blocks are still this "+
+		"node's", "error", lookErr)
 	return nil
 }
 
@@ -148,11 +150,14 @@ func (l *lease) renewed(ctx context.Context, lookErr error) error {
 func (m *Manager) lapsed(last *tended, why error) error {
 	since := "in this boot"
 	if !last.Own.IsZero() {
-		since = "for " + max(m.now().Sub(last.Own), m.wall().Sub(last.OwnWall)).Round(time.Second).String()
+		since = "for " + max(m.now().Sub(last.Own), m.wall().Sub(last.OwnWall)).Round(time.Second).
+			String()
 	}
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Field: "kubeconfig",
-		Err: fmt.Errorf("node %s has not seen %s that its blocks of addresses are its own, and gives none without: %w", m.NodeName, since, why),
-		Fix: "see that the API server answers this node, and that the credentials of the kubeconfig may get nodes and list ipblocks",
+		Err: fmt.Errorf("node %s has not seen %s that its blocks of addresses are its own, and gives "+
+			"none without: %w", m.NodeName, since, why),
+		Fix: "see that the API server answers this node, and that the credentials of the kubeconfig " +
+			"may get nodes and list ipblocks",
 	}
 }

@@ -39,7 +39,8 @@ func (b *local) MarshalText() ([]byte, error) {
 	}
 	text := make([]byte, 0, size)
 	for _, line := range [...][2]string{
-		{"space", b.Space}, {"cidr", b.CIDR}, {"uid", string(b.UID)}, {"state", string(b.State)}, {"claim", b.Claim}, {"idle", timeText(b.Idle)},
+		{"space", b.Space}, {"cidr", b.CIDR}, {"uid", string(b.UID)}, {"state", string(b.State)},
+		{"claim", b.Claim}, {"idle", timeText(b.Idle)},
 	} {
 		if strings.ContainsFunc(line[1], unicode.IsSpace) {
 			return nil, fmt.Errorf("%s %.100q has white space", line[0], line[1])
@@ -133,7 +134,9 @@ var errNoKey = errors.New("no such key")
 
 // times are those of tended, by their keys.
 func (l *tended) times() map[string]*time.Time {
-	return map[string]*time.Time{"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "wall": &l.OwnWall, "tried": &l.Tried}
+	return map[string]*time.Time{
+		"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "wall": &l.OwnWall, "tried": &l.Tried,
+	}
 }
 
 // MarshalText gives the lines.
@@ -176,7 +179,10 @@ func parseHolder(text string) (Holder, error) {
 	if len(part) != 5 {
 		return Holder{}, errors.New("it does not say who has the address")
 	}
-	return Holder{attachment.ID{Network: part[0], ContainerID: part[1], IfName: part[2]}, types.UID(part[3]), part[4]}, nil
+	return Holder{
+		attachment.ID{Network: part[0], ContainerID: part[1], IfName: part[2]}, types.UID(part[3]),
+		part[4],
+	}, nil
 }
 
 func parseTime(text string) (time.Time, error) {

@@ -19,13 +19,13 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
 
-// Manager gives the addresses of one node's blocks to its containers. Any number of processes and goroutines may have one for the same
-// directory.
+// Manager gives the addresses of one node's blocks to its containers. Any number of processes and
+// goroutines may have one for the same directory.
 type Manager struct {
 	Store Store
 	Nodes Nodes
-	// Dir is where the node's state is: an absolute path on a file system that does not survive a reboot. It is made, with mode 0700, by
-	// the first Add.
+	// Dir is where the node's state is: an absolute path on a file system that does not survive a
+	// reboot. It is made, with mode 0700, by the first Add.
 	Dir string
 	// NodeName is the name of the Node object of this machine.
 	NodeName string
@@ -45,7 +45,8 @@ type Manager struct {
 	Locking func(dir string)
 	// Rand chooses among blocks; nil: anew each time.
 	Rand *rand.Rand
-	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests.
+	// Step is told of each change before it is made, and an error that it returns is that of the
+	// change. For tests.
 	Step func(change string) error
 	// Patience bounds how long an Add waits for a block that it has called back; 0 means 5 s.
 	Patience time.Duration
@@ -59,10 +60,12 @@ type Holder struct {
 	Pod string `json:"pod,omitempty"`
 }
 
-// check says whether the holder's parts are such as CNI and Kubernetes have them: without white space.
+// check says whether the holder's parts are such as CNI and Kubernetes have them: without white
+// space.
 func (h Holder) check() error {
 	for _, part := range [][2]string{
-		{"network", h.Network}, {"container ID", h.ContainerID}, {"interface", h.IfName}, {"pod UID", string(h.PodUID)}, {"pod", h.Pod},
+		{"network", h.Network}, {"container ID", h.ContainerID}, {"interface", h.IfName},
+		{"pod UID", string(h.PodUID)}, {"pod", h.Pod},
 	} {
 		if strings.ContainsFunc(part[1], unicode.IsSpace) {
 			return fmt.Errorf("%s %.100q has white space", part[0], part[1])
@@ -94,7 +97,8 @@ func read(clock, otherwise func() time.Time) time.Time {
 	return clock()
 }
 
-// BootClock is the time since the machine was booted, also while it was suspended, as a time after 1970.
+// BootClock is the time since the machine was booted, also while it was suspended, as a time after
+// 1970.
 func BootClock() time.Time {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
@@ -119,7 +123,7 @@ func (m *Manager) step(change string) error {
 
 func (m *Manager) rand() *rand.Rand {
 	if m.Rand == nil {
-		return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // which block is no secret
+		return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}
 	return m.Rand
 }

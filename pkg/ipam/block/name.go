@@ -22,7 +22,8 @@ const (
 	keptOfName   = 40
 )
 
-// The parts of a name that was made up: a hash after a mark. Patterns would be compiled at each start of the plugin, for a millisecond.
+// The parts of a name that was made up: a hash after a mark. Patterns would be compiled at each
+// start of the plugin, for a millisecond.
 const (
 	nameMark  = 'x'
 	rangeMark = 'r'
@@ -30,13 +31,16 @@ const (
 
 // marked says whether s is a hash with its mark.
 func marked(s string, mark byte) bool {
-	return (len(s) == 1+2*hashBytes || len(s) == 1+2*longBytes) && s[0] == mark && strings.Trim(s[1:], "0123456789abcdef") == ""
+	return (len(s) == 1+2*hashBytes || len(s) == 1+2*longBytes) && s[0] == mark &&
+		strings.Trim(s[1:], "0123456789abcdef") == ""
 }
 
-// plain says whether a name stands for itself: a DNS-1123 label that does not look like one that was made up.
+// plain says whether a name stands for itself: a DNS-1123 label that does not look like one that
+// was made up.
 func plain(s string) bool {
 	last := s[strings.LastIndexByte(s, '-')+1:]
-	return len(s) <= maxSpaceName && strings.IndexFunc(s, odd) < 0 && s != "" && strings.Trim(s, "-") == s && !marked(last, nameMark)
+	return len(s) <= maxSpaceName && strings.IndexFunc(s, odd) < 0 && s != "" &&
+		strings.Trim(s, "-") == s && !marked(last, nameMark)
 }
 
 // odd says whether a label cannot have the character.
@@ -45,11 +49,12 @@ func odd(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r
 // isSpace says whether it is one of SpaceOf's.
 func isSpace(s string) bool {
 	name, onlyRange, ranged := strings.Cut(s, ".")
-	return name != "" && len(name) <= maxSpaceName && strings.IndexFunc(name, odd) < 0 && name[0] != '-' && (!ranged || marked(onlyRange, rangeMark))
+	return name != "" && len(name) <= maxSpaceName && strings.IndexFunc(name, odd) < 0 &&
+		name[0] != '-' && (!ranged || marked(onlyRange, rangeMark))
 }
 
-// SpaceOf is the space of a network_name, which may be empty, and, where ranges of different NADs may overlap, of a range. It is a DNS-1123
-// subdomain.
+// SpaceOf is the space of a network_name, which may be empty, and, where ranges of different NADs
+// may overlap, of a range. It is a DNS-1123 subdomain.
 func SpaceOf(networkName, onlyRange string) string {
 	s := networkName
 	switch {
@@ -60,7 +65,9 @@ func SpaceOf(networkName, onlyRange string) string {
 		if strings.Contains(s, ".") { // it may be that of a tenant, who must not find another's
 			sum = longHash
 		}
-		kept := strings.Join(strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return r == '-' || odd(r) }), "-")
+		kept := strings.Join(strings.FieldsFunc(strings.ToLower(s), func(r rune) bool {
+			return r == '-' || odd(r)
+		}), "-")
 		kept = strings.TrimRight(kept[:min(len(kept), keptOfName)], "-")
 		s = strings.TrimLeft(kept+"-"+string(nameMark)+sum(s), "-")
 	}

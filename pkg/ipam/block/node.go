@@ -48,7 +48,8 @@ func (n *identity) ownerOf(object *v1alpha1.IPBlock) *identity {
 // newClaim tells one claim of a block from another of the same boot.
 func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
 
-// by says whether the owner of a block took it up in this boot, and whether by the claim of which there is a file.
+// by says whether the owner of a block took it up in this boot, and whether by the claim of which
+// there is a file.
 func (n *identity) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
 	return bootOf(owner) == n.Boot, owner.BootID == n.node(b.Claim).BootID
 }
@@ -90,7 +91,9 @@ func (m *Manager) note(ctx context.Context, n *identity, change func(*identity))
 			current = n
 		}
 		if current.Name != n.Name {
-			n.Former = slices.DeleteFunc(append(current.Former, current.Name), func(name string) bool { return name == n.Name })
+			n.Former = slices.DeleteFunc(append(current.Former, current.Name), func(name string) bool {
+				return name == n.Name
+			})
 			current = n
 		}
 		change(current)
@@ -140,7 +143,8 @@ func (m *Manager) names(ctx context.Context) (*identity, error) {
 // named reports whether a node of an object is this machine by a name that it has, or had in this
 // boot.
 func (n *identity) named(node *v1alpha1.Node) bool {
-	return node != nil && (node.NodeName == n.Name || bootOf(node) == n.Boot && slices.Contains(n.Former, node.NodeName))
+	return node != nil && (node.NodeName == n.Name ||
+		bootOf(node) == n.Boot && slices.Contains(n.Former, node.NodeName))
 }
 
 // owns reports whether the object is the node's, perhaps under an earlier name; nil is nobody's.

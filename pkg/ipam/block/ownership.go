@@ -17,9 +17,11 @@ func (m *Manager) find(ctx context.Context, space string, cidr netip.Prefix) (*l
 	return inside(ctx, m, func(s *session) (*local, error) { return s.block(space, cidr) })
 }
 
-// ownBlock returns the local state of a block this node owns, resolving or adopting it first; nil if
-// another node owns it, or nobody does. The lock of the space is held.
-func (m *Manager) ownBlock(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
+// ownBlock returns the local state of a block this node owns, resolving or adopting it first; nil
+// if another node owns it, or nobody does. The lock of the space is held.
+func (m *Manager) ownBlock(
+	ctx context.Context, me *identity, space string, cidr netip.Prefix,
+) (*local, error) {
 	b, err := m.settle(ctx, me, space, cidr)
 	if b != nil || err != nil {
 		return b, err
@@ -28,7 +30,9 @@ func (m *Manager) ownBlock(ctx context.Context, me *identity, space string, cidr
 	if err != nil || !me.owns(object) {
 		return nil, err
 	}
-	if b, err = inside(ctx, m, func(s *session) (*local, error) { return s.adopt(me, object) }); b == nil || err != nil {
+	if b, err = inside(ctx, m, func(s *session) (*local, error) {
+		return s.adopt(me, object)
+	}); b == nil || err != nil {
 		return nil, err
 	}
 	return m.settle(ctx, me, space, cidr)
@@ -36,7 +40,9 @@ func (m *Manager) ownBlock(ctx context.Context, me *identity, space string, cidr
 
 // settle finds out whose a block is where that is not known, and returns it as it is then; nil if
 // there is no local state of it. me is nil to be asked for. The lock of the space is held.
-func (m *Manager) settle(ctx context.Context, me *identity, space string, cidr netip.Prefix) (*local, error) {
+func (m *Manager) settle(
+	ctx context.Context, me *identity, space string, cidr netip.Prefix,
+) (*local, error) {
 	b, err := m.find(ctx, space, cidr)
 	if err != nil || b == nil || !b.unsettled() {
 		return b, err
@@ -67,7 +73,9 @@ func (m *Manager) settle(ctx context.Context, me *identity, space string, cidr n
 }
 
 // settleOurs is settle for a block that is the node's, in a state other than giving.
-func (m *Manager) settleOurs(ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock) (*local, error) {
+func (m *Manager) settleOurs(
+	ctx context.Context, me *identity, b *local, object *v1alpha1.IPBlock,
+) (*local, error) {
 	boot, claim := me.by(b, object.Spec.Owner)
 	switch {
 	case claim:
@@ -88,11 +96,12 @@ func placed(object *v1alpha1.IPBlock) bool {
 	return err == nil && isSpace(object.Spec.Space) && object.Name == NameOf(object.Spec.Space, cidr)
 }
 
-// adopt notes a block that is the node's, unless there is a file of it. The lock of the space has been
-// held since the object was read. It returns nil where nothing is adopted.
+// adopt notes a block that is the node's, unless there is a file of it. The lock of the space has
+// been held since the object was read. It returns nil where nothing is adopted.
 func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
 	if !placed(object) {
-		l.m.Log.Error("block left alone, it is not as this node's are", "object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
+		l.m.Log.Error("block left alone, it is not as this node's are",
+			"object", object.Name, "cidr", object.Spec.CIDR, "space", object.Spec.Space)
 		return nil, nil // no address is taken from it
 	}
 	cidr := netip.MustParsePrefix(object.Spec.CIDR)
@@ -113,7 +122,8 @@ func (l *session) doubt(b *local) error {
 	if err := l.fill(b, false); err != nil {
 		return err
 	}
-	l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: what is free of it is given after the next boot",
+	l.m.Log.Error("which addresses of the block are in use is not known, as its state was removed: "+
+		"what is free of it is given after the next boot",
 		"space", b.Space, "block", b.prefix, "node", l.m.NodeName)
 	return l.save(b)
 }
@@ -124,16 +134,17 @@ func (l *session) doubt(b *local) error {
 // then; nil if it is not the node's any more. The lock of the space is held.
 func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, error) {
 	var object *v1alpha1.IPBlock
-	stored, err := m.swap(ctx, "take up block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
-		if object = current; !me.owns(current) {
-			return false, nil
-		}
-		if boot, claim := me.by(b, current.Spec.Owner); b.State == dormant && boot && !claim {
-			return false, nil // it was taken up since, by local state that was removed
-		}
-		current.Spec.Owner = me.node(b.Claim)
-		return true, nil
-	})
+	stored, err := m.swap(ctx, "take up block", b.name(), nil,
+		func(current *v1alpha1.IPBlock) (bool, error) {
+			if object = current; !me.owns(current) {
+				return false, nil
+			}
+			if boot, claim := me.by(b, current.Spec.Owner); b.State == dormant && boot && !claim {
+				return false, nil // it was taken up since, by local state that was removed
+			}
+			current.Spec.Owner = me.node(b.Claim)
+			return true, nil
+		})
 	switch {
 	case err != nil:
 		return nil, err
@@ -149,7 +160,9 @@ func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, e
 var errRemoved = fmt.Errorf("its local state was removed: %w", ErrLater)
 
 // become notes that a block is owned, so that its addresses are given, or dormant.
-func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID) (*local, error) {
+func (m *Manager) become(
+	ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID,
+) (*local, error) {
 	return inside(ctx, m, func(s *session) (*local, error) {
 		b, err := s.block(space, cidr)
 		if err != nil || b == nil {
@@ -163,8 +176,8 @@ func (m *Manager) become(ctx context.Context, space string, cidr netip.Prefix, w
 	})
 }
 
-// gave forgets a block that is not the node's any more: the node gave it away, with what is in use of
-// it, or has lost it. object is nil if there is none.
+// gave forgets a block that is not the node's any more: the node gave it away, with what is in use
+// of it, or has lost it. object is nil if there is none.
 func (m *Manager) gave(ctx context.Context, b *local, object *v1alpha1.IPBlock) error {
 	if object == nil || object.Spec.Owner != nil || object.UID != b.UID && !lists(object, b) {
 		return m.lose(ctx, b)
@@ -205,11 +218,13 @@ func (m *Manager) lose(ctx context.Context, b *local) error {
 	if err != nil || !first {
 		return err
 	}
-	m.Log.Error("block is not this node's any more", "space", b.Space, "block", b.prefix, "used", len(b.Used))
+	m.Log.Error("block is not this node's any more",
+		"space", b.Space, "block", b.prefix, "used", len(b.Used))
 	for addr, h := range b.Used {
 		if m.Tell != nil && h.Pod != "" {
 			m.Tell(ctx, h.Pod, h.PodUID, ReasonAddressLost, fmt.Sprintf(
-				"address %v of interface %s (network %s) is of block %v, which is not node %s's any more: another pod may get it; delete this pod to have it replaced",
+				"address %v of interface %s (network %s) is of block %v, which is not node %s's any more: "+
+					"another pod may get it; delete this pod to have it replaced",
 				addr, h.IfName, h.Network, b.prefix, m.NodeName))
 		}
 	}

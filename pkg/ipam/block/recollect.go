@@ -32,8 +32,9 @@ func (s *session) heldInode() (uint64, bool) {
 }
 
 // recollect asks the API once which addresses of shared blocks containers of this boot hold of
-// which there is no local state, and writes that down; they are asked for again where they cannot be
-// written. Those under the name of another Node object are not written down, as a GC would free them.
+// which there is no local state, and writes that down; they are asked for again where they cannot
+// be written. Those under the name of another Node object are not written down, as a GC would free
+// them.
 func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 	id, err := m.names(ctx)
 	if err != nil {
@@ -75,16 +76,19 @@ func (m *Manager) recollect(ctx context.Context) (orphans holdings, err error) {
 
 // fence takes up again the node's blocks of this boot whose local state was lost. What a process
 // had sent before that, to share one of them with what containers hold of it, has taken effect when
-// fence returns, or never does. A node that has its state, or has no block in this boot, only lists.
+// fence returns, or never does. A node that has its state, or has no block in this boot, only
+// lists.
 func (m *Manager) fence(ctx context.Context, id *identity) error {
-	own, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + id.Name})
+	own, err := m.Store.Blocks(ctx,
+		metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + id.Name})
 	errs := []error{wrap(err, "list blocks of node %s", id.Name)}
 	for _, object := range own {
 		if bootOf(object.Spec.Owner) == id.Boot && placed(&object) {
-			errs = append(errs, m.alone(ctx, object.Spec.Space, object.Spec.CIDR, func(cidr netip.Prefix) error {
-				_, err := m.ownBlock(ctx, id.ownerOf(&object), object.Spec.Space, cidr)
-				return err
-			}))
+			errs = append(errs, m.alone(ctx, object.Spec.Space, object.Spec.CIDR,
+				func(cidr netip.Prefix) error {
+					_, err := m.ownBlock(ctx, id.ownerOf(&object), object.Spec.Space, cidr)
+					return err
+				}))
 		}
 	}
 	return errors.Join(errs...)
@@ -106,7 +110,8 @@ func (s *session) adoptOrphans(orphans holdings) error {
 		if err := s.write(heldName(h.Holder.ID), h); err != nil {
 			return err
 		}
-		s.m.Log.Warn("an attachment holds addresses of which this node's state had been lost", "attachment", h.Holder.ID, "pod", h.Holder.Pod)
+		s.m.Log.Warn("an attachment holds addresses of which this node's state had been lost",
+			"attachment", h.Holder.ID, "pod", h.Holder.Pod)
 	}
 	if err := s.tree.makeDir(heldDir); err != nil {
 		return err

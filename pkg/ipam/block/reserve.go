@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// Reserve makes sure that an Add with these wishes finds its addresses in blocks of this node, and so
-// asks the API nothing. It takes no address, and may be called at any time beside anything else.
+// Reserve makes sure that an Add with these wishes finds its addresses in blocks of this node, and
+// so asks the API nothing. It takes no address, and may be called at any time beside anything else.
 //
 // A block that is reserved counts as one that has just become idle: without another Reserve it is
-// given back after idleAfter, and to a node that recalls it at once. Where blocks are shared nothing
-// can be reserved, which is no error. ErrFull means that each block of the window is somebody's; none
-// of them is recalled. An address that a wish asks for is disregarded.
+// given back after idleAfter, and to a node that recalls it at once. Where blocks are shared
+// nothing can be reserved, which is no error. ErrFull means that each block of the window is
+// somebody's; none of them is recalled. An address that a wish asks for is disregarded.
 func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 	wishes = slices.Clone(wishes)
 	for i := range wishes {
@@ -41,7 +41,8 @@ func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 			return errors.Join(append(errs, err)...)
 		}
 	}
-	return errors.Join(append(errs, fmt.Errorf("containers take each block that this node gets: %w", ErrLater))...)
+	return errors.Join(append(errs,
+		fmt.Errorf("containers take each block that this node gets: %w", ErrLater))...)
 }
 
 // stocked looks whether the node's own blocks fulfil all wishes, and keeps those that do. short is

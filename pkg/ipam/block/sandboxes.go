@@ -10,7 +10,8 @@ import (
 func secondOf(e v1alpha1.Allocation) v1alpha1.Allocation {
 	s := e.Second
 	return v1alpha1.Allocation{
-		Address: e.Address, Network: s.Network, ContainerID: s.ContainerID, IfName: s.IfName, Pod: s.Pod, PodUID: s.PodUID, Node: s.Node, Claim: e.Claim,
+		Address: e.Address, Network: s.Network, ContainerID: s.ContainerID, IfName: s.IfName, Pod: s.Pod,
+		PodUID: s.PodUID, Node: s.Node, Claim: e.Claim,
 	}
 }
 
@@ -30,7 +31,9 @@ func Sandboxes(e v1alpha1.Allocation) (list []v1alpha1.Allocation) {
 
 // Without takes sandboxes off an address, and reports whether there were any. What is left may be
 // kept by a claim alone, or by nobody.
-func Without(e v1alpha1.Allocation, gone func(v1alpha1.Allocation) bool) (left v1alpha1.Allocation, changed bool) {
+func Without(
+	e v1alpha1.Allocation, gone func(v1alpha1.Allocation) bool,
+) (left v1alpha1.Allocation, changed bool) {
 	left = v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}
 	for _, s := range Sandboxes(e) {
 		if gone(s) {
@@ -55,6 +58,7 @@ func join(e *v1alpha1.Allocation, entry v1alpha1.Allocation) {
 		return
 	}
 	e.Second = &v1alpha1.Sandbox{
-		Network: entry.Network, ContainerID: entry.ContainerID, IfName: entry.IfName, Pod: entry.Pod, PodUID: entry.PodUID, Node: entry.Node,
+		Network: entry.Network, ContainerID: entry.ContainerID, IfName: entry.IfName, Pod: entry.Pod,
+		PodUID: entry.PodUID, Node: entry.Node,
 	}
 }

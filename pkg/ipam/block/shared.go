@@ -32,12 +32,15 @@ func attachmentOf(a v1alpha1.Allocation) attachment.ID {
 
 func allocation(a netip.Addr, h Holder, me *identity) v1alpha1.Allocation {
 	return v1alpha1.Allocation{
-		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID, Node: me.node(""),
+		Address: a.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod,
+		PodUID: h.PodUID, Node: me.node(""),
 	}
 }
 
 // sharedBlocks are those without an owner, of all spaces.
-func (m *Manager) sharedBlocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
+func (m *Manager) sharedBlocks(
+	ctx context.Context, opts metav1.ListOptions,
+) ([]v1alpha1.IPBlock, error) {
 	opts.FieldSelector = "spec.owner.nodeName="
 	blocks, err := m.Store.Blocks(ctx, opts)
 	return blocks, wrap(err, "list shared blocks")
@@ -45,24 +48,31 @@ func (m *Manager) sharedBlocks(ctx context.Context, opts metav1.ListOptions) ([]
 
 // edit is swap for a shared block, and reports whether it has changed it. One that is not there or
 // has an owner is left alone. object is the block as it was, nil to ask for it.
-func (m *Manager) edit(ctx context.Context, name string, object *v1alpha1.IPBlock, change func(*v1alpha1.IPBlock) (bool, error)) (changed bool, err error) {
-	stored, err := m.swap(ctx, "change shared block", name, object, func(object *v1alpha1.IPBlock) (bool, error) {
-		if object == nil || object.Spec.Owner != nil {
-			return false, nil
-		}
-		return change(object)
-	})
+func (m *Manager) edit(
+	ctx context.Context, name string, object *v1alpha1.IPBlock,
+	change func(*v1alpha1.IPBlock) (bool, error),
+) (changed bool, err error) {
+	stored, err := m.swap(ctx, "change shared block", name, object,
+		func(object *v1alpha1.IPBlock) (bool, error) {
+			if object == nil || object.Spec.Owner != nil {
+				return false, nil
+			}
+			return change(object)
+		})
 	if err != nil || stored == nil {
 		return false, err
 	}
 	return true, m.step("changed shared block")
 }
 
-// swap changes a block by compare-and-swap until it succeeds, and returns what is stored then; nil if
-// change reports that there is nothing to do. change gets the block as it is, nil for none. One that
-// belongs to nobody after it, as a whole or in parts, is deleted. object is the block as it was, nil
-// to ask for it.
-func (m *Manager) swap(ctx context.Context, step, name string, object *v1alpha1.IPBlock, change func(*v1alpha1.IPBlock) (bool, error)) (*v1alpha1.IPBlock, error) {
+// swap changes a block by compare-and-swap until it succeeds, and returns what is stored then; nil
+// if change reports that there is nothing to do. change gets the block as it is, nil for none. One
+// that belongs to nobody after it, as a whole or in parts, is deleted. object is the block as it
+// was, nil to ask for it.
+func (m *Manager) swap(
+	ctx context.Context, step, name string, object *v1alpha1.IPBlock,
+	change func(*v1alpha1.IPBlock) (bool, error),
+) (*v1alpha1.IPBlock, error) {
 	for pause := firstPause; ; object = nil {
 		if object == nil {
 			var err error
@@ -105,7 +115,9 @@ func (m *Manager) lookUp(ctx context.Context, name string) (*v1alpha1.IPBlock, e
 }
 
 // entries are the addresses of shared blocks that the attachment holds as the objects say it.
-func (m *Manager) entries(ctx context.Context, a attachment.ID, objects ...v1alpha1.IPBlock) (addrs []heldAddr, err error) {
+func (m *Manager) entries(
+	ctx context.Context, a attachment.ID, objects ...v1alpha1.IPBlock,
+) (addrs []heldAddr, err error) {
 	if len(objects) == 0 {
 		return nil, nil
 	}
@@ -124,7 +136,8 @@ func (m *Manager) entries(ctx context.Context, a attachment.ID, objects ...v1alp
 	return addrs, nil
 }
 
-// releaseShared gives back what the attachment holds of a block that this node does not own, or is about to share.
+// releaseShared gives back what the attachment holds of a block that this node does not own, or is
+// about to share.
 func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.ID) error {
 	unlock, err := m.lockSpace(ctx, at.Space)
 	if err != nil {
@@ -158,30 +171,44 @@ func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.I
 		return err
 	}
 	_, err = m.edit(ctx, at.block(), object, func(object *v1alpha1.IPBlock) (bool, error) {
-		return strike(object, func(e v1alpha1.Allocation) bool { return id.ran(e) && attachmentOf(e) == a }), nil
+		return strike(object, func(e v1alpha1.Allocation) bool {
+			return id.ran(e) && attachmentOf(e) == a
+		}), nil
 	})
 	return err
 }
 
 // strikeAll is strike for all shared blocks.
-func (m *Manager) strikeAll(ctx context.Context, opts metav1.ListOptions, gone func(v1alpha1.Allocation) bool) error {
-	return m.editAll(ctx, opts, gone, func(object *v1alpha1.IPBlock) bool { return strike(object, gone) })
+func (m *Manager) strikeAll(
+	ctx context.Context, opts metav1.ListOptions, gone func(v1alpha1.Allocation) bool,
+) error {
+	return m.editAll(ctx, opts, gone, func(object *v1alpha1.IPBlock) bool {
+		return strike(object, gone)
+	})
 }
 
 // editAll is edit for those shared blocks of which a sandbox is such.
-func (m *Manager) editAll(ctx context.Context, opts metav1.ListOptions, such func(v1alpha1.Allocation) bool, change func(*v1alpha1.IPBlock) bool) error {
+func (m *Manager) editAll(
+	ctx context.Context, opts metav1.ListOptions, such func(v1alpha1.Allocation) bool,
+	change func(*v1alpha1.IPBlock) bool,
+) error {
 	shared, err := m.sharedBlocks(ctx, opts)
 	errs := []error{err}
 	for i := range shared {
-		if slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool { return uses(e, such) }) {
-			_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (bool, error) { return change(object), nil })
+		if slices.ContainsFunc(shared[i].Spec.Allocations, func(e v1alpha1.Allocation) bool {
+			return uses(e, such)
+		}) {
+			_, err := m.edit(ctx, shared[i].Name, nil, func(object *v1alpha1.IPBlock) (bool, error) {
+				return change(object), nil
+			})
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// strike takes containers' hold off addresses; those that a claim keeps stay. It says whether it changed anything.
+// strike takes containers' hold off addresses; those that a claim keeps stay. It says whether it
+// changed anything.
 func strike(object *v1alpha1.IPBlock, gone func(v1alpha1.Allocation) bool) (changed bool) {
 	var kept []v1alpha1.Allocation
 	for _, e := range object.Spec.Allocations {

@@ -25,18 +25,19 @@ import (
 // The local state, below Manager.Dir:
 //
 //	node                         who this node is, and in which boot
-//	held/<hash>                  what one attachment holds, or is about to hold: written before the first of it is
-//	blocks/<space>/<shelf>/<ip>  a block of which this node is, or may be, the owner
-//	tended                       when what Tend does was done, until when the blocks are the node's own
-//	full/<hash>                  a range of which an Add found nothing free
+//	held/<hash>                  what one attachment holds or is about to hold; written first
+//	blocks/<space>/<shelf>/<ip>  a block that this node owns, or may own
+//	tended                       when upkeep was done, until when the blocks are the node's own
+//	full/<hash>                  a range in which an Add found nothing free
 //
 // A file "new" in any of these directories is one that is, or was, being written.
 //
-// The locks are flock(2): who changes anything holds that of Manager.Dir itself, who asks the API for a space's blocks that of blocks/<space>,
-// and who compares all blocks with their objects before an Add that of blocks.
+// The locks are flock(2): who changes anything holds that of Manager.Dir itself, who asks the API
+// for a space's blocks that of blocks/<space>, and who compares all blocks with their objects
+// before an Add that of blocks.
 //
-// Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which nothing may be given, so that what an Add
-// costs does not depend on how much is in use.
+// Blocks whose addresses are all in use stand on a shelf of their own, and so do those from which
+// nothing may be given, so that what an Add costs does not depend on how much is in use.
 const (
 	nodeFile   = "node"
 	heldDir    = "held"
@@ -74,7 +75,8 @@ const (
 	lost state = "lost"
 )
 
-// nobody has the addresses of which it is not known who has them: they are given back by a reboot alone.
+// nobody has the addresses of which it is not known who has them: they are given back by a reboot
+// alone.
 func nobody() Holder { return Holder{ID: attachment.ID{ContainerID: "?"}} }
 
 // local is the local state of a block.
@@ -101,7 +103,8 @@ type local struct {
 // newLocal makes the local state of a block, with a claim of its own.
 func (m *Manager) newLocal(space string, cidr netip.Prefix, s state) *local {
 	return &local{
-		Space: space, CIDR: cidr.String(), State: s, Claim: m.newClaim(), Used: map[netip.Addr]Holder{}, Freed: map[netip.Addr]time.Time{}, prefix: cidr,
+		Space: space, CIDR: cidr.String(), State: s, Claim: m.newClaim(), Used: map[netip.Addr]Holder{},
+		Freed: map[netip.Addr]time.Time{}, prefix: cidr,
 	}
 }
 
@@ -159,7 +162,8 @@ type held struct {
 	Got []netip.Addr `json:"got,omitempty"`
 	// Local are addresses of blocks that this node owned when they were given.
 	Local []heldAddr `json:"local,omitempty"`
-	// Shared are blocks that the attachment may hold addresses of, by themselves or since they were shared.
+	// Shared are blocks that the attachment may hold addresses of, by themselves or since they were
+	// shared.
 	Shared []heldAddr `json:"shared,omitempty"`
 }
 
@@ -218,7 +222,9 @@ func (m *Manager) locked(ctx context.Context, fn func(*session) error) error {
 }
 
 // inside is locked for what has a result.
-func inside[T any](ctx context.Context, m *Manager, fn func(*session) (T, error)) (result T, err error) {
+func inside[T any](
+	ctx context.Context, m *Manager, fn func(*session) (T, error),
+) (result T, err error) {
 	err = m.locked(ctx, func(s *session) (err error) {
 		result, err = fn(s)
 		return err
@@ -424,12 +430,14 @@ func (s *session) mend(name string, cidr netip.Prefix, on shelf, why error) (*lo
 	if err := s.fill(b, true); err != nil {
 		return nil, err
 	}
-	s.m.Log.Error("block made anew, its file could not be read", "space", name, "block", cidr, "used", len(b.Used), "error", why)
+	s.m.Log.Error("block made anew, its file could not be read",
+		"space", name, "block", cidr, "used", len(b.Used), "error", why)
 	return b, s.save(b)
 }
 
-// fill notes what attachments hold of a block: that was written before the addresses were given. all says that it is known of all that hold
-// any; if not, or if one cannot be read, what is left of the block is in use, too.
+// fill notes what attachments hold of a block: that was written before the addresses were given.
+// all says that it is known of all that hold any; if not, or if one cannot be read, what is left of
+// the block is in use, too.
 func (s *session) fill(b *local, all bool) error {
 	for h, err := range s.everyHeld() {
 		if errors.Is(err, errUnusable) {
@@ -459,7 +467,8 @@ func (s *session) fill(b *local, all bool) error {
 	return nil
 }
 
-// save writes a block and puts it on its shelf. The order is such that whoever is killed in between leaves it where it is looked at.
+// save writes a block and puts it on its shelf. The order is such that whoever is killed in between
+// leaves it where it is looked at.
 func (s *session) save(b *local) error {
 	to := b.place()
 	if b.shelf == "" {
@@ -517,7 +526,9 @@ func (all holdings) of(h Holder) *held {
 
 // sorted returns them in an order that is always the same.
 func (all holdings) sorted() []*held {
-	return slices.SortedFunc(maps.Values(all), func(a, b *held) int { return strings.Compare(a.Holder.Hash(), b.Holder.Hash()) })
+	return slices.SortedFunc(maps.Values(all), func(a, b *held) int {
+		return strings.Compare(a.Holder.Hash(), b.Holder.Hash())
+	})
 }
 
 // search adds what attachments hold of the node's own blocks, by looking at each.

@@ -58,7 +58,9 @@ func (s *session) isFull(w Wish) bool {
 // noteFull remembers that no address is free for the wish. That it cannot is no error of the Add,
 // which has one.
 func (m *Manager) noteFull(ctx context.Context, w Wish) {
-	err := m.locked(ctx, func(s *session) error { return s.write(w.fullName(), fullRange{w.key(), m.now()}) })
+	err := m.locked(ctx, func(s *session) error {
+		return s.write(w.fullName(), fullRange{w.key(), m.now()})
+	})
 	if err != nil {
 		m.Log.WarnContext(ctx, "STATUS will not tell that a range is full", "range", w, "error", err)
 	}

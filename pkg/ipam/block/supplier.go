@@ -11,7 +11,8 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
-// askedTries bounds how often the block of an address that is asked for is found to be another one than just before.
+// askedTries bounds how often the block of an address that is asked for is found to be another one
+// than just before.
 const askedTries = 4
 
 // supplier gets an address for one wish that the blocks of the node cannot fulfil: one of a shared
@@ -45,7 +46,8 @@ func (t *taker) obtain(ctx context.Context, index int) error {
 	}
 }
 
-// run tries what there is, the cheapest first. victim is a block that another node is asked to share.
+// run tries what there is, the cheapest first. victim is a block that another node is asked to
+// share.
 func (s *supplier) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error) {
 	found, share, err := s.begin(ctx)
 	if found || err != nil {
@@ -67,7 +69,9 @@ func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 	create := func(ctx context.Context) (bool, error) { return s.create(ctx, s.createShared) }
 	switch {
 	case s.lasting:
-		return []func(context.Context) (bool, error){s.fromClaimed, s.probe, create, s.fromBeside, s.fromShared}
+		return []func(context.Context) (bool, error){
+			s.fromClaimed, s.probe, create, s.fromBeside, s.fromShared,
+		}
 	case share && s.complete: // a block that is shared is better used than another one
 		return []func(context.Context) (bool, error){s.fromShared, create, s.fromBeside, s.fromShared}
 	case share:
@@ -78,7 +82,9 @@ func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 
 // fromShared takes an address of a shared block that was listed; false if none has one.
 func (s *supplier) fromShared(ctx context.Context) (bool, error) {
-	s.rnd.Shuffle(len(s.listed), func(i, j int) { s.listed[i], s.listed[j] = s.listed[j], s.listed[i] })
+	s.rnd.Shuffle(len(s.listed), func(i, j int) {
+		s.listed[i], s.listed[j] = s.listed[j], s.listed[i]
+	})
 	for _, b := range s.listed {
 		if b.Spec.Owner != nil || !s.w.fits(b.cidr) {
 			continue
@@ -113,7 +119,8 @@ func (s *supplier) isClaims(e v1alpha1.Allocation) bool {
 	return s.taker.claim != nil && e.Claim != nil && e.Claim.UID == s.taker.claim.UID
 }
 
-// probe looks at blocks of the window by chance and takes an address of one that is shared, or of none's yet.
+// probe looks at blocks of the window by chance and takes an address of one that is shared, or of
+// none's yet.
 func (s *supplier) probe(ctx context.Context) (bool, error) {
 	bits := blockBits(s.w.Window.Start())
 	for range s.w.looks() {
@@ -219,7 +226,9 @@ func (s *supplier) asked(ctx context.Context, share bool) (victim *v1alpha1.IPBl
 }
 
 // adjust takes an address of a shared block; false if none is free in it, or it is none.
-func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPBlock) (bool, error) {
+func (s *supplier) adjust(
+	ctx context.Context, at heldAddr, object *v1alpha1.IPBlock,
+) (bool, error) {
 	if ok, err := s.intend(ctx, at); !ok || err != nil {
 		return false, err
 	}
@@ -258,8 +267,8 @@ func (s *supplier) adjust(ctx context.Context, at heldAddr, object *v1alpha1.IPB
 	return true, nil
 }
 
-// intend notes that the attachment may hold an address of the block, before it does; false if the block is in use on this node by itself,
-// whatever the object says.
+// intend notes that the attachment may hold an address of the block, before it does; false if the
+// block is in use on this node by itself, whatever the object says.
 func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error) {
 	return inside(ctx, s.Manager, func(l *session) (bool, error) {
 		b, err := l.block(at.Space, blockOf(at.Addr))
@@ -270,7 +279,8 @@ func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error)
 			return true, nil
 		}
 		s.taker.tried = append(s.taker.tried, at)
-		return true, l.write(heldName(s.taker.holder.ID), held{Holder: s.taker.holder, Shared: s.taker.tried})
+		return true, l.write(heldName(s.taker.holder.ID),
+			held{Holder: s.taker.holder, Shared: s.taker.tried})
 	})
 }
 
@@ -278,13 +288,16 @@ func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error)
 func (s *supplier) entry(a netip.Addr) v1alpha1.Allocation {
 	e := allocation(a, s.taker.holder, s.me)
 	if s.taker.claim != nil {
-		e.Claim = &v1alpha1.Claim{Namespace: s.taker.claim.Namespace, Name: s.taker.claim.Name, UID: s.taker.claim.UID}
+		e.Claim = &v1alpha1.Claim{
+			Namespace: s.taker.claim.Namespace, Name: s.taker.claim.Name, UID: s.taker.claim.UID,
+		}
 	}
 	return e
 }
 
-// free finds an address for the wish in a shared block. mine is the index of its entry, if it has one that is ours to change: of an update
-// of which the answer was lost, or of the claim; else negative.
+// free finds an address for the wish in a shared block. mine is the index of its entry, if it has
+// one that is ours to change: of an update of which the answer was lost, or of the claim; else
+// negative.
 func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.Addr, mine int) {
 	used := map[netip.Addr]bool{}
 	for i, e := range object.Spec.Allocations {
@@ -299,7 +312,9 @@ func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip
 	}
 	switch {
 	case !s.w.Asked.IsValid():
-		addr, _, _ = s.w.Window.Pick(cidr, func(a netip.Addr) bool { return used[a] || s.barred[a] }, func(netip.Addr) bool { return false })
+		addr, _, _ = s.w.Window.Pick(cidr,
+			func(a netip.Addr) bool { return used[a] || s.barred[a] },
+			func(netip.Addr) bool { return false })
 	case !used[s.w.Asked] && !s.barred[s.w.Asked] && cidr.Contains(s.w.Asked):
 		addr = s.w.Asked
 	}

@@ -104,7 +104,9 @@ func (m *Manager) Tend(ctx context.Context) error {
 
 // TendNow does all that Tend does now and then.
 func (m *Manager) TendNow(ctx context.Context) error {
-	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.noteTended(ctx, func(last *tended) { last.Recalls = m.now() }))
+	return errors.Join(m.Answer(ctx), m.Inspect(ctx), m.noteTended(ctx, func(last *tended) {
+		last.Recalls = m.now()
+	}))
 }
 
 // peekTended reads when what was done without the lock, as the file is replaced as a whole; nil
@@ -137,7 +139,8 @@ func (m *Manager) Answer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	recalled, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name + ",spec.recall.by!="})
+	recalled, err := m.Store.Blocks(ctx,
+		metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name + ",spec.recall.by!="})
 	if err != nil {
 		return fmt.Errorf("list recalled blocks: %w", err)
 	}
@@ -152,7 +155,9 @@ func (m *Manager) Answer(ctx context.Context) error {
 }
 
 // alone does something with a block of this node under the lock of its space.
-func (m *Manager) alone(ctx context.Context, space, cidr string, do func(cidr netip.Prefix) error) error {
+func (m *Manager) alone(
+	ctx context.Context, space, cidr string, do func(cidr netip.Prefix) error,
+) error {
 	p, err := ParseBlock(cidr)
 	if err != nil {
 		return fmt.Errorf("block of this node in space %s: %w", space, err)
@@ -165,8 +170,11 @@ func (m *Manager) alone(ctx context.Context, space, cidr string, do func(cidr ne
 	return do(p)
 }
 
-// give takes a block out of use on this node and deletes or shares it, if that may be. The lock of the space is held.
-func (m *Manager) give(ctx context.Context, me *identity, space string, cidr netip.Prefix, may func(*local) bool) error {
+// give takes a block out of use on this node and deletes or shares it, if that may be. The lock of
+// the space is held.
+func (m *Manager) give(
+	ctx context.Context, me *identity, space string, cidr netip.Prefix, may func(*local) bool,
+) error {
 	if b, err := m.ownBlock(ctx, me, space, cidr); b == nil || err != nil {
 		return err
 	}
@@ -184,20 +192,23 @@ func (m *Manager) give(ctx context.Context, me *identity, space string, cidr net
 	return m.finishGiving(ctx, me, b)
 }
 
-// finishGiving does what a block in state giving is for. The lock of the space is held, so that nobody else does.
+// finishGiving does what a block in state giving is for. The lock of the space is held, so that
+// nobody else does.
 func (m *Manager) finishGiving(ctx context.Context, me *identity, b *local) error {
 	var object *v1alpha1.IPBlock
-	stored, err := m.swap(ctx, "give block", b.name(), nil, func(current *v1alpha1.IPBlock) (bool, error) {
-		if object = current; !me.owns(current) {
-			return false, nil
-		}
-		if noted, err := m.find(ctx, b.Space, b.prefix); err != nil || noted == nil || noted.State != giving || noted.Claim != b.Claim {
-			return false, errors.Join(err, errRemoved)
-		}
-		current.Spec.Owner, current.Spec.Recall = nil, nil
-		current.Spec.Allocations = allocations(b, me)
-		return true, nil
-	})
+	stored, err := m.swap(ctx, "give block", b.name(), nil,
+		func(current *v1alpha1.IPBlock) (bool, error) {
+			if object = current; !me.owns(current) {
+				return false, nil
+			}
+			noted, err := m.find(ctx, b.Space, b.prefix)
+			if err != nil || noted == nil || noted.State != giving || noted.Claim != b.Claim {
+				return false, errors.Join(err, errRemoved)
+			}
+			current.Spec.Owner, current.Spec.Recall = nil, nil
+			current.Spec.Allocations = allocations(b, me)
+			return true, nil
+		})
 	if err == nil && stored != nil {
 		object, err = stored, m.step("gave block")
 	}
@@ -215,8 +226,8 @@ func allocations(b *local, me *identity) []v1alpha1.Allocation {
 	return list
 }
 
-// Inspect compares the node's blocks with their objects, gives back what is idle, says in the objects how much is in use, and takes the
-// addresses of before a reboot out of shared blocks.
+// Inspect compares the node's blocks with their objects, gives back what is idle, says in the
+// objects how much is in use, and takes the addresses of before a reboot out of shared blocks.
 func (m *Manager) Inspect(ctx context.Context) error {
 	now := m.now()
 	me, objects, err := m.compare(ctx)
@@ -226,10 +237,13 @@ func (m *Manager) Inspect(ctx context.Context) error {
 	var errs []error
 	for i := range objects {
 		spec := &objects[i].Spec
-		errs = append(errs, m.alone(ctx, spec.Space, spec.CIDR, func(cidr netip.Prefix) error { return m.tidy(ctx, me, cidr, &objects[i]) }))
+		errs = append(errs, m.alone(ctx, spec.Space, spec.CIDR, func(cidr netip.Prefix) error {
+			return m.tidy(ctx, me, cidr, &objects[i])
+		}))
 	}
 	before := func(e v1alpha1.Allocation) bool { return me.named(e.Node) && bootOf(e.Node) != me.Boot }
-	errs = append(errs, m.strikeAll(ctx, metav1.ListOptions{ResourceVersion: "0"}, before), m.renameEntries(ctx, me))
+	errs = append(errs, m.strikeAll(ctx, metav1.ListOptions{ResourceVersion: "0"}, before),
+		m.renameEntries(ctx, me))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -245,7 +259,8 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	if err != nil {
 		return nil, nil, err
 	}
-	objects, err := m.Store.Blocks(ctx, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
+	objects, err := m.Store.Blocks(ctx,
+		metav1.ListOptions{FieldSelector: "spec.owner.nodeName=" + me.Name})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list blocks of node %s: %w", me.Name, err)
 	}
@@ -253,7 +268,9 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	err = m.eachBlock(ctx, func(b *local) { blocks[b.name()] = b })
 	trusted, errs := []error{err}, []error(nil)
 	inspect := func(space, cidr string, object *v1alpha1.IPBlock) error {
-		return m.alone(ctx, space, cidr, func(cidr netip.Prefix) error { return m.inspect(ctx, me, space, cidr, object) })
+		return m.alone(ctx, space, cidr, func(cidr netip.Prefix) error {
+			return m.inspect(ctx, me, space, cidr, object)
+		})
 	}
 	for i := range objects {
 		object := &objects[i]
@@ -271,7 +288,9 @@ func (m *Manager) compare(ctx context.Context) (*identity, []v1alpha1.IPBlock, e
 	}
 	trust := errors.Join(trusted...)
 	if trust == nil {
-		trust = m.noteTended(ctx, func(last *tended) { last.Own, last.OwnWall, last.OwnName = now, wall, me.Name })
+		trust = m.noteTended(ctx, func(last *tended) {
+			last.Own, last.OwnWall, last.OwnName = now, wall, me.Name
+		})
 	}
 	return me, objects, errors.Join(append(errs, trust)...)
 }
@@ -283,19 +302,24 @@ func (b *local) confirmed(me *identity, object *v1alpha1.IPBlock) bool {
 	if b.UID != object.UID || owner == nil || owner.NodeName != me.Name {
 		return false
 	}
-	return b.State == dormant || b.State == owned && owner.NodeUID == me.UID && bootOf(owner) == me.Boot
+	return b.State == dormant ||
+		b.State == owned && owner.NodeUID == me.UID && bootOf(owner) == me.Boot
 }
 
-// inspect looks at one block; object is nil if the API has none of this node's. The lock of the space
-// is held.
-func (m *Manager) inspect(ctx context.Context, me *identity, space string, cidr netip.Prefix, object *v1alpha1.IPBlock) error {
+// inspect looks at one block; object is nil if the API has none of this node's. The lock of the
+// space is held.
+func (m *Manager) inspect(
+	ctx context.Context, me *identity, space string, cidr netip.Prefix, object *v1alpha1.IPBlock,
+) error {
 	b, err := m.ownBlock(ctx, me, space, cidr)
 	switch {
 	case err != nil || b == nil || b.State == lost || b.State == claiming:
 		return err
-	case object == nil || object.UID != b.UID: // else it was claimed again and the answer lost, or the list is older than the block
+	// else it was claimed again and the answer lost, or the list is older than the block
+	case object == nil || object.UID != b.UID:
 		return m.reclaim(ctx, me, b)
-	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID || bootOf(object.Spec.Owner) != me.Boot):
+	case b.State == owned && (object.Spec.Owner.NodeUID != me.UID ||
+		bootOf(object.Spec.Owner) != me.Boot):
 		_, err = m.takeUp(ctx, me, b) // so that nobody takes it for that of a node that is gone
 	}
 	return err
@@ -303,7 +327,9 @@ func (m *Manager) inspect(ctx context.Context, me *identity, space string, cidr 
 
 // tidy gives a block of the node back if it is idle; else its object is to say how much is in use.
 // The lock of the space is held.
-func (m *Manager) tidy(ctx context.Context, me *identity, cidr netip.Prefix, object *v1alpha1.IPBlock) error {
+func (m *Manager) tidy(
+	ctx context.Context, me *identity, cidr netip.Prefix, object *v1alpha1.IPBlock,
+) error {
 	b, err := m.find(ctx, object.Spec.Space, cidr)
 	switch {
 	case err != nil || b == nil || b.UID != object.UID || !b.ours():
@@ -326,7 +352,8 @@ func (m *Manager) report(ctx context.Context, b *local, object *v1alpha1.IPBlock
 		return nil
 	}
 	object.Status = v1alpha1.IPBlockStatus{Used: used, Free: Size - used}
-	if err := m.Store.UpdateBlockStatus(ctx, object); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	err := m.Store.UpdateBlockStatus(ctx, object)
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("write status of block %s: %w", object.Name, err)
 	}
 	return nil
@@ -338,22 +365,26 @@ func (m *Manager) renameEntries(ctx context.Context, me *identity) error {
 	if len(me.Former) == 0 {
 		return nil
 	}
-	earlier := func(e v1alpha1.Allocation) bool { return me.named(e.Node) && e.Node.NodeName != me.Name }
-	return m.editAll(ctx, metav1.ListOptions{}, earlier, func(object *v1alpha1.IPBlock) (changed bool) {
-		for i := range object.Spec.Allocations {
-			e := &object.Spec.Allocations[i]
-			if earlier(*e) {
-				e.Node, changed = me.node(""), true
+	earlier := func(e v1alpha1.Allocation) bool {
+		return me.named(e.Node) && e.Node.NodeName != me.Name
+	}
+	return m.editAll(ctx, metav1.ListOptions{}, earlier,
+		func(object *v1alpha1.IPBlock) (changed bool) {
+			for i := range object.Spec.Allocations {
+				e := &object.Spec.Allocations[i]
+				if earlier(*e) {
+					e.Node, changed = me.node(""), true
+				}
+				if e.Second != nil && earlier(secondOf(*e)) {
+					e.Second.Node, changed = me.node(""), true
+				}
 			}
-			if e.Second != nil && earlier(secondOf(*e)) {
-				e.Second.Node, changed = me.node(""), true
-			}
-		}
-		return changed
-	})
+			return changed
+		})
 }
 
-// reclaim is for a block that seems to have no object of this node's. The lock of the space is held.
+// reclaim is for a block that seems to have no object of this node's. The lock of the space is
+// held.
 func (m *Manager) reclaim(ctx context.Context, me *identity, b *local) error {
 	object, err := m.lookUp(ctx, b.name())
 	switch {
@@ -374,7 +405,8 @@ func (m *Manager) reclaim(ctx context.Context, me *identity, b *local) error {
 	if err != nil { // where it exists by now, the next look sees whose it is
 		return fmt.Errorf("claim block %s again: %w", b.name(), err)
 	}
-	m.Log.WarnContext(ctx, "claimed a block again whose object was deleted while addresses of it were in use", "space", b.Space, "block", b.prefix)
+	m.Log.WarnContext(ctx, "claimed a block again whose object was deleted while addresses of it "+
+		"were in use", "space", b.Space, "block", b.prefix)
 	_, err = m.become(ctx, b.Space, b.prefix, owned, made.UID)
 	return err
 }

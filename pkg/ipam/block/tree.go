@@ -21,8 +21,9 @@ const (
 	maxFile  = 64 << 10 // bytes; a block with the longest names is a tenth of it
 )
 
-// tree is a directory with files of ours, by their paths in it, and perhaps with anything else: symbolic links are not followed, and what
-// stands in the place of a file is removed. Directories that it was asked for stay open, so that a file in them is one step away.
+// tree is a directory with files of ours, by their paths in it, and perhaps with anything else:
+// symbolic links are not followed, and what stands in the place of a file is removed. Directories
+// that it was asked for stay open, so that a file in them is one step away.
 type tree struct {
 	root hostfile.Dir
 	dirs map[string]hostfile.Dir
@@ -101,7 +102,9 @@ var errUnusable = errors.New("not as it was written")
 // transient are errors that have nothing to do with the file.
 func transient(err error) bool {
 	errno, ok := errors.AsType[unix.Errno](err)
-	return ok && slices.Contains([]unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO, unix.EACCES, unix.EPERM, unix.EINTR}, errno)
+	return ok && slices.Contains([]unix.Errno{
+		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO, unix.EACCES, unix.EPERM, unix.EINTR,
+	}, errno)
 }
 
 // read gives what a file has.
@@ -159,7 +162,8 @@ func (t *tree) overwrite(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(hostfile.WriteAll(fd, data), unix.Ftruncate(fd, int64(len(data))), unix.Close(fd))
+	return errors.Join(hostfile.WriteAll(fd, data), unix.Ftruncate(fd, int64(len(data))),
+		unix.Close(fd))
 }
 
 // statBlock is the unit of stat(2)'s number of blocks, in bytes.

@@ -8,15 +8,18 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
 
-// A zone is sixteen blocks side by side. Who has its first block takes the others when they are needed, and who has no zone with a free block
-// takes the first block of another one. So nodes that claim at once seldom meet, and what a node gives lies together. It is a custom, not a
-// right: where no zone is left, a node takes any block.
+// A zone is sixteen blocks side by side. Who has its first block takes the others when they are
+// needed, and who has no zone with a free block takes the first block of another one. So nodes that
+// claim at once seldom meet, and what a node gives lies together. It is a custom, not a right:
+// where no zone is left, a node takes any block.
 const (
 	zoneBits = 4
-	// maxZones is how many zones are looked at by a node that has nothing of the window, moreZones by one that has.
+	// maxZones is how many zones are looked at by a node that has nothing of the window, moreZones by
+	// one that has.
 	maxZones  = 256
 	moreZones = 32
-	// maxNear is how many blocks of the node's zones are looked for, and a zone's rest: others may have had to take them.
+	// maxNear is how many blocks of the node's zones are looked for, and a zone's rest: others may
+	// have had to take them.
 	maxNear = 16
 )
 
@@ -63,9 +66,9 @@ func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 }
 
 // inZones yields blocks to claim, in the order to try them, and whether a look is to come first: of
-// zones that the node has, and then the first ones of others. The very first is that of the window if
-// the node has nothing of it, as in a small cluster people expect addresses in their order. local are
-// the blocks that the node has.
+// zones that the node has, and then the first ones of others. The very first is that of the window
+// if the node has nothing of it, as in a small cluster people expect addresses in their order.
+// local are the blocks that the node has.
 func (f *finder) inZones(local []netip.Prefix) iter.Seq2[netip.Prefix, bool] {
 	return func(yield func(netip.Prefix, bool) bool) {
 		for i, cidr := range f.w.near(local) {

@@ -12,9 +12,9 @@ import (
 // A network may have had another name, whose directory has leases of it yet. As long as there are
 // any, an Add takes their addresses for taken; the first one that finds none removes the directory.
 //
-// Of an Add under each of the two names at the same time, one sees the leases of the other: each has
-// its own directory before it looks for the other one, and keeps both locked. The locks are taken in
-// the order of the names.
+// Of an Add under each of the two names at the same time, one sees the leases of the other: each
+// has its own directory before it looks for the other one, and keeps both locked. The locks are
+// taken in the order of the names.
 
 // both is begin for an Add, with the directory of the other name, too.
 func (s *Store) both(ctx context.Context) (*session, error) {
@@ -46,11 +46,12 @@ func (s *Store) both(ctx context.Context) (*session, error) {
 	return x, nil
 }
 
-// aside opens the directory of a name for an Add under another one; nil where no lease is left in it.
-// One without an index is none that this package works on, and only read.
+// aside opens the directory of a name for an Add under another one; nil where no lease is left in
+// it. One without an index is none that this package works on, and only read.
 func (s *Store) aside(ctx context.Context) (*session, error) {
 	x, err := s.look()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ENAMETOOLONG) {
 		return nil, nil
 	}
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 type Boot struct {
 	// ID is a text that no other boot has.
 	ID func() (string, error)
-	// Time is a time by which the boot had surely not begun: what is older is from before it. The zero Time if there is none.
+	// Time is a time by which the boot had surely not begun: what is older is from before it. The zero
+	// Time if there is none.
 	Time func() time.Time
 }
 
@@ -50,8 +51,9 @@ func bootID() (string, error) {
 	return string(bytes.TrimSpace(data)), err
 }
 
-// bootTime is the earlier one of the kernel's boot time, which moves when the clock is set, and of the time when /run was made, which was
-// read from the clock as it was then. A /run that was made later is not the machine's but a container's, and then nothing is certain.
+// bootTime is the earlier one of the kernel's boot time, which moves when the clock is set, and of
+// the time when /run was made, which was read from the clock as it was then. A /run that was made
+// later is not the machine's but a container's, and then nothing is certain.
 func bootTime() time.Time {
 	data, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -65,7 +67,8 @@ func bootTime() time.Time {
 	}
 	booted := time.Unix(seconds, 0)
 	var st unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) != nil || st.Mask&unix.STATX_BTIME == 0 {
+	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) != nil ||
+		st.Mask&unix.STATX_BTIME == 0 {
 		return booted
 	}
 	made := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))

@@ -1,19 +1,26 @@
-// Package file keeps the leases of one network on this node in the way of the reference's host-local plugin: which interface of which
-// container holds which address. Both can work on a directory at the same time.
+// Package file keeps the leases of one network on this node in the way of the reference's
+// host-local plugin: which interface of which container holds which address. Both can work on a
+// directory at the same time.
 //
-// Contract: <dataDir>/<network> has a file for each address that is taken, named by it, with "<container ID>\r\n<interface>" as content
-// (only the container ID in leases of old versions); last_reserved_ip.<index> with the address that was given last of a range set; and
-// lock, of which whoever changes something holds the flock(2). All of it may be used by any number of processes and goroutines.
+// Contract: <dataDir>/<network> has a file for each address that is taken, named by it, with
+// "<container ID>\r\n<interface>" as content (only the container ID in leases of old versions);
+// last_reserved_ip.<index> with the address that was given last of a range set; and lock, of which
+// whoever changes something holds the flock(2). All of it may be used by any number of processes
+// and goroutines.
 //
-// What the reference does by reading every lease is done here with an index, the directory .braid: a file for each container and
-// interface that lists, for each ADD, the addresses that it holds, or is about to hold. It is written before the first of the leases, so
-// whatever is killed, whenever, the next ADD or DEL of the key removes what it left. The index is right as long as the directory has the
-// modification time that the last operation gave it; if it has another one, something else was at work, and all leases are read once.
+// What the reference does by reading every lease is done here with an index, the directory .braid:
+// a file for each container and interface that lists, for each ADD, the addresses that it holds, or
+// is about to hold. It is written before the first of the leases, so whatever is killed, whenever,
+// the next ADD or DEL of the key removes what it left. The index is right as long as the directory
+// has the modification time that the last operation gave it; if it has another one, something else
+// was at work, and all leases are read once.
 //
-// Nobody who held an address survives a reboot. The first operation after one removes the leases that were made before.
+// Nobody who held an address survives a reboot. The first operation after one removes the leases
+// that were made before.
 //
-// What cannot be read is taken, and what is no regular file is taken by nobody known. Symbolic links are not followed, but for those on
-// the way to dataDir. Nothing is synced to disk: what a power failure damages is from before a reboot.
+// What cannot be read is taken, and what is no regular file is taken by nobody known. Symbolic
+// links are not followed, but for those on the way to dataDir. Nothing is synced to disk: what a
+// power failure damages is from before a reboot.
 package file
 
 import (
@@ -44,7 +51,8 @@ type Store struct {
 	Beside string
 	// Boot says when this machine was started; the zero value asks the kernel.
 	Boot Boot
-	// Step is told of each change before it is made, and an error that it returns is that of the change. For tests; nil otherwise.
+	// Step is told of each change before it is made, and an error that it returns is that of the
+	// change. For tests; nil otherwise.
 	Step func(change string) error
 
 	// named makes leases as on a file system without O_TMPFILE. For tests.
@@ -64,8 +72,8 @@ type Lease struct {
 	Gateway netip.Addr
 }
 
-// Add takes an address from each range set, or none at all. An attachment that holds an address of a set gets no second one, unless it asks for
-// a certain address.
+// Add takes an address from each range set, or none at all. An attachment that holds an address of
+// a set gets no second one, unless it asks for a certain address.
 func (s *Store) Add(ctx context.Context, of attachment.ID, wishes []Wish) ([]Lease, error) {
 	key, err := s.key(of)
 	if err != nil {
@@ -103,8 +111,9 @@ func (s *Store) Add(ctx context.Context, of attachment.ID, wishes []Wish) ([]Lea
 	return leases, nil
 }
 
-// Del removes all leases of the attachment. Those of old versions, which name no interface, go with the first interface of their container that
-// has no other. perhaps are addresses that it may hold, in case that the index does not know it.
+// Del removes all leases of the attachment. Those of old versions, which name no interface, go with
+// the first interface of their container that has no other. perhaps are addresses that it may hold,
+// in case that the index does not know it.
 func (s *Store) Del(ctx context.Context, of attachment.ID, perhaps []netip.Addr) error {
 	key, err := s.key(of)
 	if err != nil {
@@ -183,8 +192,11 @@ func (x *session) holdsAny(ctx context.Context, key attachment.ID) error {
 	return err
 }
 
-// GC removes all leases but those of valid attachments. A lease of an old version stays if its container is that of one.
-func (s *Store) GC(ctx context.Context, valid []attachment.ID) error { return s.gc(ctx, valid, false) }
+// GC removes all leases but those of valid attachments. A lease of an old version stays if its
+// container is that of one.
+func (s *Store) GC(ctx context.Context, valid []attachment.ID) error {
+	return s.gc(ctx, valid, false)
+}
 
 // GCMade is GC of those leases only that an Add of this package made.
 func (s *Store) GCMade(ctx context.Context, valid []attachment.ID) error {
@@ -262,13 +274,18 @@ var (
 )
 
 // choose gives an address for each wish. held are those that the key has already.
-func (x *session) choose(key attachment.ID, wishes []Wish, held []netip.Addr) ([]netip.Addr, error) {
+func (x *session) choose(
+	key attachment.ID, wishes []Wish, held []netip.Addr,
+) ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, len(wishes))
 	for i, w := range wishes {
 		var err error
 		if w.Asked.IsValid() {
 			addrs[i], err = w.Asked, x.free(w.Asked)
-		} else if at := slices.IndexFunc(held, func(a netip.Addr) bool { _, ok := w.Set.Find(a); return ok }); at >= 0 {
+		} else if at := slices.IndexFunc(held, func(a netip.Addr) bool {
+			_, ok := w.Set.Find(a)
+			return ok
+		}); at >= 0 {
 			err = fmt.Errorf("%v holds address %s already, %w", key, held[at], ErrHolds)
 		} else {
 			addrs[i], err = x.next(i, w.Set)
@@ -325,7 +342,8 @@ func (x *session) last(index int) (netip.Addr, error) {
 	return addr.Unmap().WithZone(""), nil
 }
 
-// take makes a lease of each address. e is what is known of the key, and has the addresses afterwards.
+// take makes a lease of each address. e is what is known of the key, and has the addresses
+// afterwards.
 func (x *session) take(e *entry, addrs []netip.Addr) error {
 	before := e.Adds
 	e.Adds = append(slices.Clip(before), addrs)
@@ -357,7 +375,9 @@ func (x *session) setLast(index int, addr netip.Addr) error {
 }
 
 // release removes the key's leases and then its entry; it says how many leases there were.
-func (x *session) release(ctx context.Context, key attachment.ID, perhaps []netip.Addr) (int, error) {
+func (x *session) release(
+	ctx context.Context, key attachment.ID, perhaps []netip.Addr,
+) (int, error) {
 	var listed []netip.Addr
 	e, lerr := x.load(ctx, key)
 	if lerr == nil {

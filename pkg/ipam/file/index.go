@@ -28,7 +28,8 @@ const (
 	maxEntry = 1 << 20
 )
 
-// entry is a file of the index: what a key holds, or is about to hold. None of it reads like a lease: the reference looks at all files.
+// entry is a file of the index: what a key holds, or is about to hold. None of it reads like a
+// lease: the reference looks at all files.
 type entry struct {
 	ContainerID string `json:"containerID"`
 	IfName      string `json:"ifname"`
@@ -62,7 +63,8 @@ func (x *session) read(name string) (*entry, error) {
 	}
 	e := &entry{}
 	odd := func(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" }
-	if err := json.Unmarshal(data, e); err != nil || entryName(e.key()) != name || slices.ContainsFunc(e.addrs(), odd) {
+	err = json.Unmarshal(data, e)
+	if err != nil || entryName(e.key()) != name || slices.ContainsFunc(e.addrs(), odd) {
 		return nil, x.index.Fail("read", name, errBadEntry)
 	}
 	return e, nil
@@ -147,7 +149,8 @@ func (x *session) save(e *entry) error {
 	return nil
 }
 
-// writeNew makes the file newName. One that a killed process has left is not overwritten: it may be a lease, by a second name.
+// writeNew makes the file newName. One that a killed process has left is not overwritten: it may be
+// a lease, by a second name.
 func (x *session) writeNew(content string) error {
 	if err := x.step("write new"); err != nil {
 		return err
@@ -205,8 +208,8 @@ func (x *session) reindex() error {
 	return x.removeNew()
 }
 
-// merge makes the entry that of a key which holds these addresses. ADDs of which nothing is left are dropped; those that were cut short
-// stay so. It says whether anything changed.
+// merge makes the entry that of a key which holds these addresses. ADDs of which nothing is left
+// are dropped; those that were cut short stay so. It says whether anything changed.
 func (e *entry) merge(held []netip.Addr) bool {
 	before := len(e.Adds)
 	e.Adds = slices.DeleteFunc(e.Adds, func(add []netip.Addr) bool {
@@ -230,7 +233,8 @@ func (x *session) made(l *lease) bool {
 	return err == nil && slices.Contains(e.addrs(), l.addr) && !slices.Contains(e.Found, l.addr)
 }
 
-// known reports whether the index may list the key: it is one that the plugins are called with, or that of a lease of an old version.
+// known reports whether the index may list the key: it is one that the plugins are called with, or
+// that of a lease of an old version.
 func (x *session) known(key attachment.ID) bool {
 	key.Network, key.IfName = x.Network, cmp.Or(key.IfName, "x")
 	return key.Validate() == nil

@@ -50,7 +50,9 @@ type lease struct {
 }
 
 // isOf reports whether a lease is the key's, or may be, as it names no interface.
-func (l *lease) isOf(key attachment.ID) bool { return l.key == key || l.key == withoutInterface(key) }
+func (l *lease) isOf(key attachment.ID) bool {
+	return l.key == key || l.key == withoutInterface(key)
+}
 
 // parse reads the content of a lease, with as little regard for white space as the reference.
 func parse(content []byte) attachment.ID {

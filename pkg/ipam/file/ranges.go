@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// Range is a run of addresses of one subnet. Its fields are of one family, First is not behind Last, and both are in the subnet.
+// Range is a run of addresses of one subnet. Its fields are of one family, First is not behind
+// Last, and both are in the subnet.
 type Range struct {
 	Subnet netip.Prefix
 	// First and Last are inclusive.
@@ -37,8 +38,8 @@ func (r Range) has(addr netip.Addr) bool {
 // Name says which addresses a range has, for messages.
 func (r Range) String() string { return r.First.String() + "-" + r.Last.String() }
 
-// after gives each address of the set that may be given away once: those behind last first, then round to last itself. Where last is not
-// in the set, or not valid, it begins with the first.
+// after gives each address of the set that may be given away once: those behind last first, then
+// round to last itself. Where last is not in the set, or not valid, it begins with the first.
 func (s Set) after(last netip.Addr) iter.Seq[netip.Addr] {
 	parts := s
 	if at := slices.IndexFunc(s, func(r Range) bool { return r.has(last) }); at >= 0 {

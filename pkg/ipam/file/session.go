@@ -23,7 +23,8 @@ const (
 
 	lockName  = "lock"
 	indexName = ".braid"
-	// aside is how far, at least, the time that a directory is left with lies before the present one: further than clocks are coarse.
+	// aside is how far, at least, the time that a directory is left with lies before the present one:
+	// further than clocks are coarse.
 	aside = 2 * time.Second
 )
 
@@ -34,9 +35,11 @@ type session struct {
 	leases, index hostfile.Dir
 	// lock is the open lock file, -1 for none.
 	lock int
-	// mark is the file in the index whose modification time is that which the directory was left with in this boot.
+	// mark is the file in the index whose modification time is that which the directory was left with
+	// in this boot.
 	mark string
-	// changed says that the directory must be left with a new time; unsure that it must not, because the index may lack leases.
+	// changed says that the directory must be left with a new time; unsure that it must not, because
+	// the index may lack leases.
 	changed, unsure bool
 	// held is what all keys hold, if all leases were read.
 	held map[attachment.ID][]netip.Addr
@@ -55,7 +58,8 @@ func (s *Store) look() (*session, error) {
 	return x, err
 }
 
-// begin waits until nobody else works on the directory. Where there is none, it is made, or the session is nil.
+// begin waits until nobody else works on the directory. Where there is none, it is made, or the
+// session is nil.
 func (s *Store) begin(ctx context.Context, create bool) (x *session, err error) {
 	for {
 		if x, err = s.tryBegin(ctx, create); !errors.Is(err, errMoved) {
@@ -66,7 +70,9 @@ func (s *Store) begin(ctx context.Context, create bool) (x *session, err error) 
 
 func (s *Store) tryBegin(ctx context.Context, create bool) (*session, error) {
 	x, err := s.look()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) { // what is no directory, and cannot be one, holds nothing
+	// what is no directory, and cannot be one, holds nothing
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) ||
+		errors.Is(err, unix.ENAMETOOLONG) {
 		if !create {
 			return nil, nil
 		}
@@ -139,7 +145,8 @@ func (x *session) enter(ctx context.Context) (err error) {
 	return err
 }
 
-// wait takes the lock. It is the open file that has it, so goroutines exclude each other as processes do.
+// wait takes the lock. It is the open file that has it, so goroutines exclude each other as
+// processes do.
 func (x *session) wait(ctx context.Context) error {
 	err := hostfile.Lock(ctx, x.lock)
 	switch {
@@ -168,7 +175,8 @@ func (x *session) end() {
 	}
 }
 
-// remember leaves the directory with a time that nothing else can give it: one in the past, to an arbitrary nanosecond.
+// remember leaves the directory with a time that nothing else can give it: one in the past, to an
+// arbitrary nanosecond.
 func (x *session) remember() error {
 	if err := x.step("mark"); err != nil {
 		return err
@@ -183,7 +191,8 @@ func (x *session) remember() error {
 	return setTime(x.leases, ".", ts)
 }
 
-// catchUp brings the index up to date after a reboot, or after something else changed the directory.
+// catchUp brings the index up to date after a reboot, or after something else changed the
+// directory.
 func (x *session) catchUp(ctx context.Context) error {
 	marked, err := x.index.Stat(x.mark)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -207,7 +216,8 @@ func (s *Store) step(change string) error {
 	return s.Step(change)
 }
 
-// makeLease makes a lease in one step: a file without a name gets its content first. It fails with fs.ErrExist if there is one.
+// makeLease makes a lease in one step: a file without a name gets its content first. It fails with
+// fs.ErrExist if there is one.
 func (x *session) makeLease(key attachment.ID, addr netip.Addr) error {
 	if err := x.step("write lease"); err != nil {
 		return err
@@ -227,8 +237,8 @@ func (x *session) makeLease(key attachment.ID, addr netip.Addr) error {
 	return x.link(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), addr, unix.AT_SYMLINK_FOLLOW)
 }
 
-// makeNamed is for file systems that have no files without a name. If the process is killed meanwhile, the file stays until the next ADD
-// or DEL.
+// makeNamed is for file systems that have no files without a name. If the process is killed
+// meanwhile, the file stays until the next ADD or DEL.
 func (x *session) makeNamed(text string, addr netip.Addr) error {
 	if err := x.writeNew(text); err != nil {
 		return err

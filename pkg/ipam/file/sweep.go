@@ -14,7 +14,8 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
-// lease reads the lease of an address. It is nil where there is none, and where something else than a lease is in its place.
+// lease reads the lease of an address. It is nil where there is none, and where something else than
+// a lease is in its place.
 func (x *session) lease(addr netip.Addr) (*lease, error) {
 	data, st, err := x.leases.Read(addr.String(), maxLease)
 	if errors.Is(err, fs.ErrNotExist) || hostfile.IsNotRegular(err) {
@@ -50,8 +51,8 @@ func (x *session) each(ctx context.Context, visit func(*lease) error) error {
 	return errors.Join(errs...)
 }
 
-// sweep reads all leases, removes the stale ones, and brings the index up to date. If the index cannot be written, the sweep is repeated
-// by the next operation; this one knows what it has read.
+// sweep reads all leases, removes the stale ones, and brings the index up to date. If the index
+// cannot be written, the sweep is repeated by the next operation; this one knows what it has read.
 func (x *session) sweep(ctx context.Context, stale func(*lease) bool) error {
 	clear(x.held)
 	x.unsure = true
@@ -74,8 +75,8 @@ func (x *session) sweep(ctx context.Context, stale func(*lease) bool) error {
 	return err
 }
 
-// afterBoot removes the leases from before the last boot: those that the index had when the last operation before the boot ended, and
-// all that are older than the boot.
+// afterBoot removes the leases from before the last boot: those that the index had when the last
+// operation before the boot ended, and all that are older than the boot.
 func (x *session) afterBoot(ctx context.Context) error {
 	marks, ended, err := x.marks()
 	if err != nil {

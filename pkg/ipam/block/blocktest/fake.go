@@ -1,5 +1,6 @@
-// Package blocktest has an API of blocks in memory, in which requests can be made to fail before and after they take effect. Package
-// pkg/kube's tests hold it to the same contract as the real ones.
+// Package blocktest has an API of blocks in memory, in which requests can be made to fail before
+// and after they take effect. Package pkg/kube's tests hold it to the same contract as the real
+// ones.
 package blocktest
 
 import (
@@ -27,9 +28,10 @@ import (
 
 // Fake is a block.Store, block.Nodes and block.IPAMClaims.
 type Fake struct {
-	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it fail with what it returns. It is called
-	// without a lock. If it returns ErrLate before, the request takes effect when Arrive says so, and what Fault returns when asked with
-	// "late" is its error.
+	// Fault, if set, is asked before and after each request takes effect, with the verb, and makes it
+	// fail with what it returns. It is called without a lock. If it returns ErrLate before, the
+	// request takes effect when Arrive says so, and what Fault returns when asked with "late" is its
+	// error.
 	Fault func(when, verb string) error
 
 	mu      sync.Mutex
@@ -66,7 +68,10 @@ var (
 
 // New makes an empty API.
 func New() *Fake {
-	return &Fake{blocks: map[string]*v1alpha1.IPBlock{}, nodes: map[string]types.UID{}, claims: map[string]*claimv1.IPAMClaim{}, calls: map[string]int{}}
+	return &Fake{
+		blocks: map[string]*v1alpha1.IPBlock{}, nodes: map[string]types.UID{},
+		claims: map[string]*claimv1.IPAMClaim{}, calls: map[string]int{},
+	}
 }
 
 // AddNode makes or replaces a Node object.
@@ -140,7 +145,9 @@ func (f *Fake) Calls(verbs ...string) (n int) {
 // request runs one request.
 func (f *Fake) request(ctx context.Context, verb string, do func() error) error {
 	if ctx.Err() != nil {
-		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", verb, context.Cause(ctx))}
+		return &failure.Error{
+			Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", verb, context.Cause(ctx)),
+		}
 	}
 	fault := func(when string) error {
 		if f.Fault == nil {
@@ -194,7 +201,9 @@ func (f *Fake) stamp(b *v1alpha1.IPBlock) {
 }
 
 // CreateBlock implements block.Store.
-func (f *Fake) CreateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+func (f *Fake) CreateBlock(
+	ctx context.Context, b *v1alpha1.IPBlock,
+) (made *v1alpha1.IPBlock, err error) {
 	if err := named(b.Name); err != nil {
 		return nil, err
 	}
@@ -230,7 +239,9 @@ func (f *Fake) Block(ctx context.Context, name string) (b *v1alpha1.IPBlock, err
 }
 
 // Blocks implements block.Reader.
-func (f *Fake) Blocks(ctx context.Context, opts metav1.ListOptions) (list []v1alpha1.IPBlock, err error) {
+func (f *Fake) Blocks(
+	ctx context.Context, opts metav1.ListOptions,
+) (list []v1alpha1.IPBlock, err error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest("field selector: " + err.Error())
@@ -271,13 +282,16 @@ func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 		return nil, apierrors.NewNotFound(resource(), b.Name)
 	}
 	if stored.UID != b.UID || stored.ResourceVersion != b.ResourceVersion {
-		return nil, apierrors.NewConflict(resource(), b.Name, fmt.Errorf("it is version %s of %s", stored.ResourceVersion, stored.UID))
+		return nil, apierrors.NewConflict(resource(), b.Name,
+			fmt.Errorf("it is version %s of %s", stored.ResourceVersion, stored.UID))
 	}
 	return stored, nil
 }
 
 // UpdateBlock implements block.Store.
-func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1alpha1.IPBlock, err error) {
+func (f *Fake) UpdateBlock(
+	ctx context.Context, b *v1alpha1.IPBlock,
+) (made *v1alpha1.IPBlock, err error) {
 	if err := versioned(b, b.ResourceVersion); err != nil {
 		return nil, err
 	}
@@ -287,7 +301,8 @@ func (f *Fake) UpdateBlock(ctx context.Context, b *v1alpha1.IPBlock) (made *v1al
 			return err
 		}
 		if b.Spec.Space != stored.Spec.Space || b.Spec.CIDR != stored.Spec.CIDR {
-			return apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind}, b.Name, nil)
+			return apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind},
+				b.Name, nil)
 		}
 		next := stored.DeepCopy()
 		next.Spec = b.DeepCopy().Spec
@@ -344,7 +359,9 @@ func (f *Fake) Node(ctx context.Context, name string) (node *metav1.ObjectMeta, 
 			return apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, name)
 		}
 		if f.outOfService[name] {
-			return &failure.Error{Reason: failure.NotReady, Err: errors.New("node " + name + " is out of service")}
+			return &failure.Error{
+				Reason: failure.NotReady, Err: errors.New("node " + name + " is out of service"),
+			}
 		}
 		node = &metav1.ObjectMeta{Name: name, UID: uid}
 		return nil
@@ -362,14 +379,18 @@ func (f *Fake) NodeCount(ctx context.Context) (n int, err error) {
 }
 
 // IPAMClaim implements block.IPAMClaims.
-func (f *Fake) IPAMClaim(ctx context.Context, namespace, name string) (claim *claimv1.IPAMClaim, err error) {
+func (f *Fake) IPAMClaim(
+	ctx context.Context, namespace, name string,
+) (claim *claimv1.IPAMClaim, err error) {
 	if err := named(namespace, name); err != nil {
 		return nil, err
 	}
 	err = f.request(ctx, "claim", func() error {
 		stored, ok := f.claims[namespace+"/"+name]
 		if !ok {
-			return apierrors.NewNotFound(schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}, name)
+			return apierrors.NewNotFound(schema.GroupResource{
+				Group: claimv1.GroupName, Resource: claimv1.Resource,
+			}, name)
 		}
 		copied := *stored
 		claim = &copied
