@@ -61,8 +61,9 @@ func (s *resourceSlice) devices() []DriverDevice {
 	var devices []DriverDevice
 	for _, d := range s.Spec.Devices {
 		devices = append(devices, DriverDevice{
-			Allocated: Allocated{s.Spec.Driver, s.Spec.Pool.Name, d.Name}, Generation: s.Spec.Pool.Generation,
-			Resource: d.Attributes[attributeResource].String, ID: d.Attributes[attributeID].String,
+			Allocated:  Allocated{s.Spec.Driver, s.Spec.Pool.Name, d.Name},
+			Generation: s.Spec.Pool.Generation,
+			Resource:   d.Attributes[attributeResource].String, ID: d.Attributes[attributeID].String,
 		})
 	}
 	return devices
@@ -74,9 +75,10 @@ func (a *API) Allocated(ctx context.Context, namespace, claim string) ([]Allocat
 		described
 		resourceClaim
 	}
-	c := &call{verb: "get ResourceClaim", namespace: namespace, name: claim, request: func(c *client) *rest.Request {
-		return c.core.Get().AbsPath(draPath).Namespace(namespace).Resource(claimsPlural).Name(claim)
-	}}
+	c := &call{verb: "get ResourceClaim", namespace: namespace, name: claim,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().AbsPath(draPath).Namespace(namespace).Resource(claimsPlural).Name(claim)
+		}}
 	if err := a.get(ctx, c, &object, &object); err != nil {
 		return nil, err
 	}
@@ -86,10 +88,13 @@ func (a *API) Allocated(ctx context.Context, namespace, claim string) ([]Allocat
 // DriverDevices returns the devices of a driver on a node, or for "" those that belong to no single
 // node.
 func (a *API) DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error) {
-	selector := fieldselector.SelectorFromSet(fieldselector.Set{selectsDriver: driver, selectsNode: node}).String()
-	slices, err := listOf[resourceSlice](ctx, a, &call{verb: "list ResourceSlices", request: func(c *client) *rest.Request {
-		return c.core.Get().AbsPath(draPath).Resource(slicesPlural)
-	}}, metav1.ListOptions{FieldSelector: selector}, slicesKind+"List")
+	selector := fieldselector.SelectorFromSet(fieldselector.Set{
+		selectsDriver: driver, selectsNode: node,
+	}).String()
+	slices, err := listOf[resourceSlice](ctx, a,
+		&call{verb: "list ResourceSlices", request: func(c *client) *rest.Request {
+			return c.core.Get().AbsPath(draPath).Resource(slicesPlural)
+		}}, metav1.ListOptions{FieldSelector: selector}, slicesKind+"List")
 	return allDevices(slices), err
 }
 
@@ -112,7 +117,8 @@ func (m *Manifests) Allocated(ctx context.Context, namespace, claim string) ([]A
 	}
 	var raw json.RawMessage
 	resource := schema.GroupResource{Group: draGroup, Resource: claimsPlural}
-	if err := m.find(ctx, draKind(claimsKind), resource, namespace, claim, failure.InvalidConfig, &raw); err != nil {
+	err := m.find(ctx, draKind(claimsKind), resource, namespace, claim, failure.InvalidConfig, &raw)
+	if err != nil {
 		return nil, err
 	}
 	var object resourceClaim
@@ -145,5 +151,8 @@ func (m *Manifests) DriverDevices(ctx context.Context, driver, _ string) ([]Driv
 }
 
 func badManifest(what string, err error) error {
-	return &failure.Error{Reason: failure.InvalidConfig, Field: "braid.manifests", Err: fmt.Errorf("decode %s: %w", what, err), Fix: "correct the manifest"}
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: "braid.manifests",
+		Err: fmt.Errorf("decode %s: %w", what, err), Fix: "correct the manifest",
+	}
 }

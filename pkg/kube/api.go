@@ -38,16 +38,18 @@ type APIOptions struct {
 	Version string
 	// NodeName is the host that events are reported from.
 	NodeName string
-	// Timeout bounds one call with all its retries; 0 means 10 s. A nearer deadline of the call's context wins.
+	// Timeout bounds one call with all its retries; 0 means 10 s. A nearer deadline of the call's
+	// context wins.
 	Timeout time.Duration
 
 	// content is that of the kubeconfig, where it is in no file.
 	content []byte
 }
 
-// API is an API server as source. Calls share one HTTP/2 connection, once the first has made it, and have no rate limit. A call is
-// tried again, with growing pauses, when the server cannot be reached, does not answer, or says that it is overloaded or failing; and
-// when a server that was just like that denies the call, since it may be starting.
+// API is an API server as source. Calls share one HTTP/2 connection, once the first has made it,
+// and have no rate limit. A call is tried again, with growing pauses, when the server cannot be
+// reached, does not answer, or says that it is overloaded or failing; and when a server that was
+// just like that denies the call, since it may be starting.
 type API struct {
 	opts      APIOptions
 	transport transporter
@@ -56,12 +58,12 @@ type API struct {
 	client *client // nil until the first call
 }
 
-// NewAPI makes a source and nothing else: the kubeconfig is read, and the server dialled, by the first call.
-// It is for a program that ends soon.
+// NewAPI makes a source and nothing else: the kubeconfig is read, and the server dialled, by the
+// first call. It is for a program that ends soon.
 func NewAPI(opts APIOptions) (*API, error) { return newAPIOver(briefTransport, opts) }
 
-// NewLastingAPI is NewAPI for a program that runs for days: it uses a new certificate authority when
-// its file changes.
+// NewLastingAPI is NewAPI for a program that runs for days: it uses a new certificate authority
+// when its file changes.
 func NewLastingAPI(opts APIOptions) (*API, error) { return newAPIOver(rest.TransportFor, opts) }
 
 func newAPIOver(connections transporter, opts APIOptions) (*API, error) {
@@ -103,7 +105,9 @@ func (d *described) GetName() string      { return d.Metadata.Name }
 
 func (d *described) objectMeta() metav1.ObjectMeta {
 	m := &d.Metadata
-	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, Annotations: m.Annotations}
+	return metav1.ObjectMeta{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID, Annotations: m.Annotations,
+	}
 }
 
 // Pod returns a pod.
@@ -112,18 +116,22 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, erro
 		described
 		podDetails
 	}
-	c := &call{verb: "get pod", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Namespace(namespace).Resource("pods").Name(name)
-	}}
+	c := &call{verb: "get pod", namespace: namespace, name: name,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Namespace(namespace).Resource("pods").Name(name)
+		}}
 	if err := a.get(ctx, c, &pod, &pod); err != nil {
 		return nil, err
 	}
 	return pod.of(pod.objectMeta()), nil
 }
 
-// NAD gives a network-attachment-definition, with as much of its metadata. It comes from the server's memory, as what an informer has does, and
-// can be as old as the server's watch is late. One that is not there is asked for again of etcd: a pod may come right after its NAD.
-func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+// NAD gives a network-attachment-definition, with as much of its metadata. It comes from the
+// server's memory, as what an informer has does, and can be as old as the server's watch is late.
+// One that is not there is asked for again of etcd: a pod may come right after its NAD.
+func (a *API) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	nad, err := a.nadAt(ctx, namespace, name, "0")
 	if apierrors.IsNotFound(err) && !unserved(err) {
 		nad, err = a.nadAt(ctx, namespace, name, "")
@@ -131,37 +139,44 @@ func (a *API) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAt
 	return nad, unservedNAD(err)
 }
 
-func (a *API) nadAt(ctx context.Context, namespace, name, resourceVersion string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (a *API) nadAt(
+	ctx context.Context, namespace, name, resourceVersion string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	var nad struct {
 		described
 
 		Spec nadv1.NetworkAttachmentDefinitionSpec `json:"spec"`
 	}
-	c := &call{verb: "get NAD", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name).
-			VersionedParams(&metav1.GetOptions{ResourceVersion: resourceVersion}, metav1.ParameterCodec)
-	}}
+	c := &call{verb: "get NAD", namespace: namespace, name: name,
+		request: func(c *client) *rest.Request {
+			return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name).
+				VersionedParams(&metav1.GetOptions{ResourceVersion: resourceVersion}, metav1.ParameterCodec)
+		}}
 	if err := a.get(ctx, c, &nad, &nad); err != nil {
 		return nil, err
 	}
 	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: nad.objectMeta(), Spec: nad.Spec}, nil
 }
 
-// unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to callers both are "not found".
+// unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to
+// callers both are "not found".
 func unservedNAD(err error) error {
 	if !unserved(err) {
 		return err
 	}
 	return &failure.Error{
-		Reason: failure.NADNotFound, Err: fmt.Errorf("the API server serves no %s.%s: %w", nadv1.Resource, nadv1.GroupName, err),
-		Fix: "install the CustomResourceDefinition of conf/crd",
+		Reason: failure.NADNotFound,
+		Err:    fmt.Errorf("the API server serves no %s.%s: %w", nadv1.Resource, nadv1.GroupName, err),
+		Fix:    "install the CustomResourceDefinition of conf/crd",
 	}
 }
 
-// unserved says whether the server does not know the resource at all, which is the path's being not found and not the object's.
+// unserved says whether the server does not know the resource at all, which is the path's being not
+// found and not the object's.
 func unserved(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	return ok && apierrors.IsNotFound(err) && apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse)
+	return ok && apierrors.IsNotFound(err) &&
+		apierrors.HasStatusCause(status, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 // patchStep is an operation of a JSON patch (RFC 6902).
@@ -182,12 +197,15 @@ func firstAnnotation(pod *metav1.ObjectMeta, annotation string) []patchStep {
 // statusPatch is the same for a pod with annotations. It applies to this very pod, and to what it
 // has of network-status.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
-	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(nadv1.StatusAnnotation)
+	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").
+		Replace(nadv1.StatusAnnotation)
 	var known any
 	if status, ok := pod.Annotations[nadv1.StatusAnnotation]; ok {
 		known = status
 	}
-	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, known}, {"add", path, annotation}}
+	return []patchStep{
+		{"test", "/metadata/uid", pod.UID}, {"test", path, known}, {"add", path, annotation},
+	}
 }
 
 // PublishStatus replaces the pod's network-status annotation by one PATCH of pods/status. Other
@@ -211,10 +229,12 @@ func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []p
 	if err != nil {
 		return fmt.Errorf("encode network-status: %w", err)
 	}
-	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.JSONPatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
-			SetHeader("Accept", metadataType), body)
-	}}
+	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Patch(types.JSONPatchType).Namespace(pod.Namespace).Resource("pods").
+				Name(pod.Name).SubResource("status").
+				SetHeader("Accept", metadataType), body)
+		}}
 	_, err = a.do(ctx, c)
 	return changedPod(err, pod)
 }
@@ -224,34 +244,43 @@ func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []p
 // annotations are too long.
 func changedPod(err error, pod *metav1.ObjectMeta) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
+	if !ok || !apierrors.IsInvalid(err) ||
+		status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
 		return err
 	}
-	conflict := apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is not %.80q any more, or its network-status is another", pod.UID))
+	conflict := apierrors.NewConflict(podResource(), pod.Name,
+		fmt.Errorf("its uid is not %.80q any more, or its network-status is another", pod.UID))
 	return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
 }
 
 // checkUID refuses an object that could not be told from another of the same name.
 func checkUID(kind string, meta *metav1.ObjectMeta) error {
 	if meta.UID == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s %.80q has no uid", kind, meta.Namespace+"/"+meta.Name))
+		return apierrors.NewBadRequest(fmt.Sprintf("%s %.80q has no uid",
+			kind, meta.Namespace+"/"+meta.Name))
 	}
 	return nil
 }
 
-// Event records an event on the pod, which `kubectl describe pod` shows. The same words are recorded
-// once per pod.
-func (a *API) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+// Event records an event on the pod, which `kubectl describe pod` shows. The same words are
+// recorded once per pod.
+func (a *API) Event(
+	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	return a.event(ctx, kindPod, pod, eventType, reason, message)
 }
 
 // NodeEvent records an event on the node. The same words are recorded once per node, as long as the
 // API server keeps them.
-func (a *API) NodeEvent(ctx context.Context, node *metav1.ObjectMeta, eventType, reason, message string) error {
+func (a *API) NodeEvent(
+	ctx context.Context, node *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	return a.event(ctx, kindNode, node, eventType, reason, message)
 }
 
-func (a *API) event(ctx context.Context, kind string, of *metav1.ObjectMeta, eventType, reason, message string) error {
+func (a *API) event(
+	ctx context.Context, kind string, of *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	ev, err := newEvent(kind, of, eventType, reason, message, a.opts.NodeName)
 	if err != nil {
 		return err
@@ -260,10 +289,11 @@ func (a *API) event(ctx context.Context, kind string, of *metav1.ObjectMeta, eve
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	c := &call{verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name, request: func(c *client) *rest.Request {
-		return send(c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
-			SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType), body)
-	}}
+	c := &call{verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
+				SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType), body)
+		}}
 	_, err = a.do(ctx, c)
 	if apierrors.IsAlreadyExists(err) {
 		return nil
@@ -286,14 +316,15 @@ func (a *API) get(ctx context.Context, c *call, out any, meta named) error {
 	return a.decode(body, c, out, meta)
 }
 
-// decode reads an answer about one object. That it names what was asked for tells an API server's answer from that of something else
-// that answers every request with some JSON.
+// decode reads an answer about one object. That it names what was asked for tells an API server's
+// answer from that of something else that answers every request with some JSON.
 func (a *API) decode(body []byte, c *call, out any, meta named) error {
 	if err := json.Unmarshal(body, out); err != nil {
 		return a.strange(fmt.Errorf("decode answer: %w", err), c)
 	}
 	if meta.GetNamespace() != c.namespace || meta.GetName() != c.name {
-		return a.strange(fmt.Errorf("the answer is about %.80q", meta.GetNamespace()+"/"+meta.GetName()), c)
+		return a.strange(fmt.Errorf("the answer is about %.80q",
+			meta.GetNamespace()+"/"+meta.GetName()), c)
 	}
 	return nil
 }

@@ -23,8 +23,9 @@ const (
 	metadataListType = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// wireBlock is an IPBlock as it travels. Who manages which of its fields is a third of its bytes and of no use here: it is not kept, and
-// a server takes an object without it for one that does not change it.
+// wireBlock is an IPBlock as it travels. Who manages which of its fields is a third of its bytes
+// and of no use here: it is not kept, and a server takes an object without it for one that does not
+// change it.
 type wireBlock struct {
 	wireMetadata
 
@@ -33,7 +34,9 @@ type wireBlock struct {
 }
 
 func (w *wireBlock) block() v1alpha1.IPBlock {
-	return v1alpha1.IPBlock{TypeMeta: blockType(), ObjectMeta: w.Metadata.ObjectMeta, Spec: w.Spec, Status: w.Status}
+	return v1alpha1.IPBlock{
+		TypeMeta: blockType(), ObjectMeta: w.Metadata.ObjectMeta, Spec: w.Spec, Status: w.Status,
+	}
 }
 
 // skipped is a JSON value that nobody looks at.
@@ -43,11 +46,14 @@ type skipped struct{}
 func (*skipped) UnmarshalJSON([]byte) error { return nil }
 
 func blockType() metav1.TypeMeta {
-	return metav1.TypeMeta{APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind}
+	return metav1.TypeMeta{
+		APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind,
+	}
 }
 
-// CreateBlock makes a block. The server names who manages its fields after the user agent: "braid", which is stored with every block. That it
-// exists may be due to a try of which the answer was lost: then its owner, who names the claim, is the same.
+// CreateBlock makes a block. The server names who manages its fields after the user agent: "braid",
+// which is stored with every block. That it exists may be due to a try of which the answer was
+// lost: then its owner, who names the claim, is the same.
 func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	tries := 0
 	made, err := a.writeBlock(ctx, "create", block, func(c *client) *rest.Request {
@@ -64,7 +70,8 @@ func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alph
 	return made, gerr
 }
 
-// UpdateBlock replaces the spec of one version of a block: the server compares resourceVersion and uid.
+// UpdateBlock replaces the spec of one version of a block: the server compares resourceVersion and
+// uid.
 func (a *API) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	if err := checkVersion(block); err != nil {
 		return nil, fmt.Errorf("update block: %w", err)
@@ -74,7 +81,9 @@ func (a *API) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alph
 	})
 }
 
-func (a *API) writeBlock(ctx context.Context, verb string, block *v1alpha1.IPBlock, request func(*client) *rest.Request) (*v1alpha1.IPBlock, error) {
+func (a *API) writeBlock(
+	ctx context.Context, verb string, block *v1alpha1.IPBlock, request func(*client) *rest.Request,
+) (*v1alpha1.IPBlock, error) {
 	sent := *block
 	sent.TypeMeta, sent.ManagedFields = blockType(), nil
 	body, err := json.Marshal(&sent)
@@ -101,22 +110,25 @@ func (a *API) blockAnswer(ctx context.Context, c *call) (*v1alpha1.IPBlock, erro
 	return &block, nil
 }
 
-// unservedIPAM keeps an API server that does not serve blocks or claims from looking like one that has none: what is not found is
-// free to others.
+// unservedIPAM keeps an API server that does not serve blocks or claims from looking like one that
+// has none: what is not found is free to others.
 func unservedIPAM(err error) error {
 	if !unserved(err) {
 		return err
 	}
 	return &failure.Error{
-		Reason: failure.APIUnavailable, Err: errors.New("the API server does not serve the resource: " + err.Error()),
-		Fix: "install the CustomResourceDefinitions of conf/crd",
+		Reason: failure.APIUnavailable,
+		Err:    errors.New("the API server does not serve the resource: " + err.Error()),
+		Fix:    "install the CustomResourceDefinitions of conf/crd",
 	}
 }
 
-// checkVersion refuses a block that could not be told from another one, or another version, of its name.
+// checkVersion refuses a block that could not be told from another one, or another version, of its
+// name.
 func checkVersion(block *v1alpha1.IPBlock) error {
 	if block.UID == "" || block.ResourceVersion == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("block %.80q has no uid or no resourceVersion", block.Name))
+		return apierrors.NewBadRequest(fmt.Sprintf("block %.80q has no uid or no resourceVersion",
+			block.Name))
 	}
 	return nil
 }
@@ -130,7 +142,9 @@ func (a *API) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error)
 
 // Blocks lists blocks.
 func (a *API) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
-	c := &call{verb: "list blocks", request: func(c *client) *rest.Request { return c.blocks.Get().Resource(v1alpha1.Resource) }}
+	c := &call{verb: "list blocks", request: func(c *client) *rest.Request {
+		return c.blocks.Get().Resource(v1alpha1.Resource)
+	}}
 	items, err := listOf[wireBlock](ctx, a, c, opts, v1alpha1.Kind+"List")
 	if err != nil {
 		return nil, unservedIPAM(err)
@@ -149,30 +163,37 @@ type patchOp struct {
 	Value any    `json:"value"`
 }
 
-// UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can ask for the uid: what a merge patch says of the metadata
-// of a custom resource's status, API servers do not look at.
+// UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can ask for the uid:
+// what a merge patch says of the metadata of a custom resource's status, API servers do not look
+// at.
 func (a *API) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
 	if err := checkUID("block", &block.ObjectMeta); err != nil {
 		return fmt.Errorf("update status: %w", err)
 	}
-	body, err := json.Marshal([]patchOp{{"test", "/metadata/uid", block.UID}, {"add", "/status", block.Status}})
+	body, err := json.Marshal([]patchOp{
+		{"test", "/metadata/uid", block.UID}, {"add", "/status", block.Status},
+	})
 	if err != nil {
 		return fmt.Errorf("encode block's status: %w", err)
 	}
 	_, err = a.do(ctx, blockCall("update status of", block.Name, func(c *client) *rest.Request {
-		return send(c.blocks.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(block.Name).SubResource("status").
+		return send(c.blocks.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(block.Name).
+			SubResource("status").
 			SetHeader("Accept", metadataType), body)
 	}))
 	return otherBlock(unservedIPAM(err), block)
 }
 
-// otherBlock makes a conflict of what API servers say of a test that failed: status 422, and unlike of an invalid object no causes.
+// otherBlock makes a conflict of what API servers say of a test that failed: status 422, and unlike
+// of an invalid object no causes.
 func otherBlock(err error, block *v1alpha1.IPBlock) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok || !apierrors.IsInvalid(err) || status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
+	if !ok || !apierrors.IsInvalid(err) ||
+		status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
 		return err
 	}
-	conflict := apierrors.NewConflict(blockResource(), block.Name, fmt.Errorf("its uid is not %.80q any more", block.UID))
+	conflict := apierrors.NewConflict(blockResource(), block.Name,
+		fmt.Errorf("its uid is not %.80q any more", block.UID))
 	return fmt.Errorf("update status of block: %w", conflict)
 }
 
@@ -189,7 +210,8 @@ func (a *API) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
 		return fmt.Errorf("encode precondition: %w", err)
 	}
 	_, err = a.do(ctx, blockCall("delete", block.Name, func(c *client) *rest.Request {
-		return c.blocks.Delete().Resource(v1alpha1.Resource).Name(block.Name).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body)
+		return c.blocks.Delete().Resource(v1alpha1.Resource).Name(block.Name).
+			SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body)
 	}))
 	return unservedIPAM(err)
 }

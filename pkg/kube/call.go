@@ -18,8 +18,9 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// call is one request to the API server. Each that Braid makes may be sent twice: a GET, a PATCH that sets a value, a POST of an
-// object whose name is given, a PUT or DELETE of one version of an object.
+// call is one request to the API server. Each that Braid makes may be sent twice: a GET, a PATCH
+// that sets a value, a POST of an object whose name is given, a PUT or DELETE of one version of an
+// object.
 type call struct {
 	verb            string // for messages
 	scope           scope
@@ -27,8 +28,9 @@ type call struct {
 	request         func(*client) *rest.Request // made anew for each try
 }
 
-// send gives a request its body, an object or a patch. A server that is not told otherwise looks for fields that it does not know, to warn of them;
-// there are none. For a block it then does an eighth less.
+// send gives a request its body, an object or a patch. A server that is not told otherwise looks
+// for fields that it does not know, to warn of them; there are none. For a block it then does an
+// eighth less.
 func send(request *rest.Request, body []byte) *rest.Request {
 	return request.Param("fieldValidation", metav1.FieldValidationIgnore).Body(body)
 }
@@ -65,14 +67,16 @@ func (c *call) checkNames() error {
 	}
 }
 
-// backoff gives the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer, by chance, so that the nodes
-// of a cluster do not come back to a restarted server all at once.
+// backoff gives the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer,
+// by chance, so that the nodes of a cluster do not come back to a restarted server all at once.
 func backoff() wait.Backoff {
-	return wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 30, Cap: 2 * time.Second}
+	return wait.Backoff{
+		Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 30, Cap: 2 * time.Second,
+	}
 }
 
-// do makes a call, with retries within the budget, and gives the body of the answer. client-go's own retries know neither the budget
-// nor that our writes may be repeated, and are switched off.
+// do makes a call, with retries within the budget, and gives the body of the answer. client-go's
+// own retries know neither the budget nor that our writes may be repeated, and are switched off.
 func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
 	if err := c.checkNames(); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.verb, err)
@@ -107,7 +111,8 @@ func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
 	}
 }
 
-// try makes a call once. It leaves half of the budget for another try, as a dial or a connection may hang.
+// try makes a call once. It leaves half of the budget for another try, as a dial or a connection
+// may hang.
 func (a *API) try(ctx context.Context, client *client, c *call) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.opts.Timeout/2)
 	defer cancel()
@@ -116,7 +121,8 @@ func (a *API) try(ctx context.Context, client *client, c *call) ([]byte, error) 
 		return nil, err
 	}
 	defer leave()
-	result := c.request(client).MaxRetries(0).Do(klog.NewContext(ctx, klog.Logger{})) // what fails is returned, and not logged too
+	// what fails is returned, and not logged too
+	result := c.request(client).MaxRetries(0).Do(klog.NewContext(ctx, klog.Logger{}))
 	if err := result.Error(); err != nil {
 		return nil, bare(err)
 	}
@@ -131,8 +137,8 @@ func bare(err error) error {
 	return err
 }
 
-// sleep says whether the pause has passed and ctx lets go on. A pause that ctx will not outlive is not begun: who has to clean up
-// after a failure can use the time.
+// sleep says whether the pause has passed and ctx lets go on. A pause that ctx will not outlive is
+// not begun: who has to clean up after a failure can use the time.
 func sleep(ctx context.Context, pause time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
 		return false
@@ -153,8 +159,8 @@ func answered(err error) bool {
 	return ok
 }
 
-// denied says whether the server denies us, as each does to everybody for a moment after its start, before it has loaded accounts and
-// roles.
+// denied says whether the server denies us, as each does to everybody for a moment after its start,
+// before it has loaded accounts and roles.
 func denied(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
 // transient says whether the same request may fare better a moment later.
@@ -163,7 +169,8 @@ func transient(err error) bool {
 		code := status.ErrStatus.Code
 		return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
 	}
-	// What is left went wrong on the way there or back: refused, reset, timed out, no such host yet. A certificate stays wrong.
+	// What is left went wrong on the way there or back: refused, reset, timed out, no such host yet. A
+	// certificate stays wrong.
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	return !untrusted
 }
@@ -175,12 +182,13 @@ func (a *API) refused(c *call, err error) error {
 		return err
 	}
 	return &failure.Error{
-		Reason: failure.APIUnavailable, Err: err, Fix: "see that the certificate authority of " + a.origin() + " is that of its server",
+		Reason: failure.APIUnavailable, Err: err,
+		Fix: "see that the certificate authority of " + a.origin() + " is that of its server",
 	}
 }
 
-// gaveUp describes a call that ran out of time, last being what went wrong before, if anything did. A caller that changed its mind
-// is told so; one whose time was up learns both.
+// gaveUp describes a call that ran out of time, last being what went wrong before, if anything did.
+// A caller that changed its mind is told so; one whose time was up learns both.
 func (a *API) gaveUp(ctx context.Context, c *call, last error, tries int) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", c, context.Cause(ctx))}
@@ -194,6 +202,7 @@ func (a *API) gaveUp(ctx context.Context, c *call, last error, tries int) error 
 	}
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Err: fmt.Errorf("%w: %w", err, last),
-		Fix: "see whether the node reaches the server of " + a.origin() + ", and raise braid.timeouts.api if it is only slow",
+		Fix: "see whether the node reaches the server of " + a.origin() +
+			", and raise braid.timeouts.api if it is only slow",
 	}
 }

@@ -31,7 +31,8 @@ type client struct {
 	turnstile                               *turnstile
 }
 
-// connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig may still come.
+// connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig
+// may still come.
 func (a *API) connect() (*client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,12 +58,14 @@ func badKubeconfig(kubeconfig string, err error) error {
 		}
 	}
 	return &failure.Error{
-		Reason: failure.InvalidConfig, Field: "kubeconfig", Err: fmt.Errorf("load %s: %w", kubeconfig, err),
+		Reason: failure.InvalidConfig, Field: "kubeconfig",
+		Err: fmt.Errorf("load %s: %w", kubeconfig, err),
 		Fix: "correct the file, or the configuration's key kubeconfig",
 	}
 }
 
-// RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each call reads it anew.
+// RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each
+// call reads it anew.
 func (a *API) RESTConfig() (*rest.Config, error) {
 	config, err := a.opts.load()
 	if err != nil {
@@ -75,7 +78,8 @@ func (a *API) RESTConfig() (*rest.Config, error) {
 // DefaultKubeconfig returns the kubeconfig that kubectl would take: the first of $KUBECONFIG, else
 // that of the user's home; empty if there is neither.
 func DefaultKubeconfig() string {
-	if first, _, _ := strings.Cut(os.Getenv("KUBECONFIG"), string(filepath.ListSeparator)); first != "" {
+	first, _, _ := strings.Cut(os.Getenv("KUBECONFIG"), string(filepath.ListSeparator))
+	if first != "" {
 		return first
 	}
 	home, err := os.UserHomeDir()
@@ -86,8 +90,8 @@ func DefaultKubeconfig() string {
 	return path
 }
 
-// load reads the kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as a
-// pod does.
+// load reads the kubeconfig, as kubectl does with --kubeconfig; without one it finds the server as
+// a pod does.
 func (o *APIOptions) load() (*rest.Config, error) {
 	if o.Kubeconfig == "" {
 		return o.inCluster()
@@ -135,7 +139,8 @@ func (o *APIOptions) inCluster() (*rest.Config, error) {
 
 func newClient(config *rest.Config, connections transporter) (*client, error) {
 	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // Status, in which servers say what is wrong
+	// Status, in which servers say what is wrong
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
 	config.QPS = -1
@@ -165,7 +170,9 @@ func newClient(config *rest.Config, connections transporter) (*client, error) {
 	return c, nil
 }
 
-func (c *client) group(config *rest.Config, path string, version schema.GroupVersion) (*rest.RESTClient, error) {
+func (c *client) group(
+	config *rest.Config, path string, version schema.GroupVersion,
+) (*rest.RESTClient, error) {
 	config = rest.CopyConfig(config)
 	config.APIPath, config.GroupVersion = path, &version
 	return rest.RESTClientForConfigAndClient(config, c.http)

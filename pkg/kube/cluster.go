@@ -18,9 +18,12 @@ import (
 // metadataList is the kind of the answer to metadataListType.
 const metadataList = "PartialObjectMetadataList"
 
-// listOf lists objects: with resourceVersion 0 in one answer, which comes from the server's memory, else in pages of one state, never a
-// stale one. T is what is wanted of each; kind is that of the answer.
-func listOf[T any](ctx context.Context, a *API, c *call, opts metav1.ListOptions, kind string) ([]T, error) {
+// listOf lists objects: with resourceVersion 0 in one answer, which comes from the server's memory,
+// else in pages of one state, never a stale one. T is what is wanted of each; kind is that of the
+// answer.
+func listOf[T any](
+	ctx context.Context, a *API, c *call, opts metav1.ListOptions, kind string,
+) ([]T, error) {
 	var items []T
 	if opts.ResourceVersion != "0" {
 		opts.Limit = pageSize
@@ -33,7 +36,8 @@ func listOf[T any](ctx context.Context, a *API, c *call, opts metav1.ListOptions
 	for {
 		body, err := a.do(ctx, c)
 		if apierrors.IsResourceExpired(err) && opts.Continue != "" {
-			items, opts.Limit, opts.Continue = nil, 0, "" // the state that the pages are of is forgotten; all at once, then
+			// the state that the pages are of is forgotten; all at once, then
+			items, opts.Limit, opts.Continue = nil, 0, ""
 			continue
 		}
 		if err != nil {
@@ -75,12 +79,15 @@ func metadataOf(items []wireMetadata) []metav1.ObjectMeta {
 	return list
 }
 
-// EachNode calls do for each node, with the keys of its taints. Of what there is to a node this is little, but an API server has no shorter
-// form with taints in it.
-func (a *API) EachNode(ctx context.Context, do func(node *metav1.ObjectMeta, taints []string)) error {
-	nodes, err := listOf[wireNode](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes")
-	}}, metav1.ListOptions{}, "NodeList")
+// EachNode calls do for each node, with the keys of its taints. Of what there is to a node this is
+// little, but an API server has no shorter form with taints in it.
+func (a *API) EachNode(
+	ctx context.Context, do func(node *metav1.ObjectMeta, taints []string),
+) error {
+	nodes, err := listOf[wireNode](ctx, a,
+		&call{verb: "list nodes", request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("nodes")
+		}}, metav1.ListOptions{}, "NodeList")
 	for i := range nodes {
 		do(&nodes[i].Metadata.ObjectMeta, nodes[i].taints())
 	}
@@ -114,13 +121,18 @@ func (a *API) StartedPodsOn(ctx context.Context, node string) ([]metav1.ObjectMe
 	return a.podsOn(ctx, node, (*podOn).started)
 }
 
-func (a *API) podsOn(ctx context.Context, node string, wanted func(*podOn) bool) ([]metav1.ObjectMeta, error) {
+func (a *API) podsOn(
+	ctx context.Context, node string, wanted func(*podOn) bool,
+) ([]metav1.ObjectMeta, error) {
 	if err := checkName(node); err != nil {
 		return nil, fmt.Errorf("list pods of node: %w", err)
 	}
-	pods, err := listOf[podOn](ctx, a, &call{verb: "list pods of node " + node, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("pods")
-	}}, metav1.ListOptions{FieldSelector: fieldselector.OneTermEqualSelector("spec.nodeName", node).String()}, "PodList")
+	pods, err := listOf[podOn](ctx, a,
+		&call{verb: "list pods of node " + node, request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("pods")
+		}}, metav1.ListOptions{
+			FieldSelector: fieldselector.OneTermEqualSelector("spec.nodeName", node).String(),
+		}, "PodList")
 	var list []metav1.ObjectMeta
 	for i := range pods {
 		if !pods[i].Spec.HostNetwork && wanted(&pods[i]) {
@@ -132,37 +144,43 @@ func (a *API) podsOn(ctx context.Context, node string, wanted func(*podOn) bool)
 
 // Pods gives the metadata of the pods of a namespace, of all for "".
 func (a *API) Pods(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error) {
-	pods, err := listOf[wireMetadata](ctx, a, &call{verb: "list pods", request: func(c *client) *rest.Request {
-		return c.core.Get().Namespace(namespace).Resource("pods").SetHeader("Accept", metadataListType)
-	}}, metav1.ListOptions{}, metadataList)
+	pods, err := listOf[wireMetadata](ctx, a,
+		&call{verb: "list pods", request: func(c *client) *rest.Request {
+			return c.core.Get().Namespace(namespace).Resource("pods").SetHeader("Accept", metadataListType)
+		}}, metav1.ListOptions{}, metadataList)
 	return metadataOf(pods), err
 }
 
 // NADs returns the NetworkAttachmentDefinitions of all namespaces.
 func (a *API) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition, error) {
-	return listOf[nadv1.NetworkAttachmentDefinition](ctx, a, &call{verb: "list NADs", request: func(c *client) *rest.Request {
-		return c.nads.Get().Resource(nadv1.Resource)
-	}}, metav1.ListOptions{}, nadv1.Kind+"List")
+	return listOf[nadv1.NetworkAttachmentDefinition](ctx, a,
+		&call{verb: "list NADs", request: func(c *client) *rest.Request {
+			return c.nads.Get().Resource(nadv1.Resource)
+		}}, metav1.ListOptions{}, nadv1.Kind+"List")
 }
 
 // IPAMClaims gives the metadata of all IPAMClaims.
 func (a *API) IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error) {
-	claims, err := listOf[wireMetadata](ctx, a, &call{verb: "list IPAMClaims", request: func(c *client) *rest.Request {
-		return c.claims.Get().Resource(claimv1.Resource).SetHeader("Accept", metadataListType)
-	}}, metav1.ListOptions{}, metadataList)
+	claims, err := listOf[wireMetadata](ctx, a,
+		&call{verb: "list IPAMClaims", request: func(c *client) *rest.Request {
+			return c.claims.Get().Resource(claimv1.Resource).SetHeader("Accept", metadataListType)
+		}}, metav1.ListOptions{}, metadataList)
 	return metadataOf(claims), unservedIPAM(err)
 }
 
 // IPPools gives the pools of whereabouts. Where the kind is not served, the error is IsNotFound.
 func (a *API) IPPools(ctx context.Context) ([]wbv1.IPPool, error) {
-	return listOf[wbv1.IPPool](ctx, a, &call{verb: "list IPPools", request: func(c *client) *rest.Request {
-		return c.whereabouts.Get().Resource(wbv1.PoolResource)
-	}}, metav1.ListOptions{}, wbv1.PoolKind+"List")
+	return listOf[wbv1.IPPool](ctx, a,
+		&call{verb: "list IPPools", request: func(c *client) *rest.Request {
+			return c.whereabouts.Get().Resource(wbv1.PoolResource)
+		}}, metav1.ListOptions{}, wbv1.PoolKind+"List")
 }
 
-// Reservations gives the reservations of whereabouts. Where the kind is not served, the error is IsNotFound.
+// Reservations gives the reservations of whereabouts. Where the kind is not served, the error is
+// IsNotFound.
 func (a *API) Reservations(ctx context.Context) ([]wbv1.OverlappingRangeIPReservation, error) {
-	return listOf[wbv1.OverlappingRangeIPReservation](ctx, a, &call{verb: "list OverlappingRangeIPReservations", request: func(c *client) *rest.Request {
-		return c.whereabouts.Get().Resource(wbv1.ReservationResource)
-	}}, metav1.ListOptions{}, wbv1.ReservationKind+"List")
+	return listOf[wbv1.OverlappingRangeIPReservation](ctx, a,
+		&call{verb: "list OverlappingRangeIPReservations", request: func(c *client) *rest.Request {
+			return c.whereabouts.Get().Resource(wbv1.ReservationResource)
+		}}, metav1.ListOptions{}, wbv1.ReservationKind+"List")
 }

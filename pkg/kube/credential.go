@@ -85,14 +85,18 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 	}
 	request := wireToken{TypeMeta: metav1.TypeMeta{APIVersion: authentication, Kind: "TokenRequest"}}
 	request.Spec.ExpirationSeconds = int64(ask.Life / time.Second)
-	request.Spec.BoundObjectRef = wireBound{APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID}
+	request.Spec.BoundObjectRef = wireBound{
+		APIVersion: "v1", Kind: "Node", Name: ask.Node, UID: ask.NodeUID,
+	}
 	body, err := json.Marshal(&request)
 	if err != nil {
 		return Token{}, fmt.Errorf("encode request of a token: %w", err)
 	}
-	c := &call{verb: "request token of service account", namespace: ask.Namespace, name: ask.Account, request: func(c *client) *rest.Request {
-		return send(c.core.Post().Namespace(ask.Namespace).Resource("serviceaccounts").Name(ask.Account).SubResource("token"), body)
-	}}
+	c := &call{verb: "request token of service account", namespace: ask.Namespace, name: ask.Account,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Post().Namespace(ask.Namespace).Resource("serviceaccounts").Name(ask.Account).
+				SubResource("token"), body)
+		}}
 	answer, err := a.do(ctx, c)
 	if err != nil {
 		return Token{}, err
@@ -160,7 +164,8 @@ func (a *API) TokenKubeconfig(token, server string) ([]byte, error) {
 	const name = "braid"
 	file := clientcmdapi.NewConfig()
 	file.Clusters[name] = &clientcmdapi.Cluster{
-		Server: server, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure, TLSServerName: config.ServerName,
+		Server: server, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
+		TLSServerName: config.ServerName,
 	}
 	file.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
 	file.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
@@ -179,7 +184,10 @@ func TryKubeconfig(ctx context.Context, content []byte, opts APIOptions) (Identi
 	defer a.Close()
 	id, err := a.Whoami(ctx)
 	if err == nil && id.Username == "system:anonymous" {
-		return id, &failure.Error{Reason: failure.InvalidConfig, Field: "kubeconfig", Err: errors.New("its bearer is nobody to the server")}
+		return id, &failure.Error{
+			Reason: failure.InvalidConfig, Field: "kubeconfig",
+			Err: errors.New("its bearer is nobody to the server"),
+		}
 	}
 	return id, err
 }

@@ -16,9 +16,11 @@ import (
 // does.
 func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, error) {
 	var object wireMetadata
-	c := &call{verb: "get pod", namespace: namespace, name: pod, request: func(c *client) *rest.Request {
-		return c.core.Get().Namespace(namespace).Resource("pods").Name(pod).SetHeader("Accept", metadataType)
-	}}
+	c := &call{verb: "get pod", namespace: namespace, name: pod,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Namespace(namespace).Resource("pods").Name(pod).
+				SetHeader("Accept", metadataType)
+		}}
 	if err := a.get(ctx, c, &object, &object.Metadata.ObjectMeta); err != nil {
 		return "", err
 	}
@@ -30,7 +32,9 @@ func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, er
 
 // SetDaemonSetEnv sets variables in a container of a DaemonSet, which starts its pods anew, all at
 // once.
-func (a *API) SetDaemonSetEnv(ctx context.Context, namespace, name, container string, env map[string]string) error {
+func (a *API) SetDaemonSetEnv(
+	ctx context.Context, namespace, name, container string, env map[string]string,
+) error {
 	type variable struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
@@ -48,9 +52,11 @@ func (a *API) SetDaemonSetEnv(ctx context.Context, namespace, name, container st
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
-	_, err = a.do(ctx, &call{verb: "patch DaemonSet", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.StrategicMergePatchType).AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
-			SetHeader("Accept", metadataType), body)
-	}})
+	_, err = a.do(ctx, &call{verb: "patch DaemonSet", namespace: namespace, name: name,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Patch(types.StrategicMergePatchType).
+				AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
+				SetHeader("Accept", metadataType), body)
+		}})
 	return err
 }

@@ -78,7 +78,9 @@ func (d *Devices) Devices(ctx context.Context, pod *podv1.Pod) (map[string][]str
 
 // Has reports whether device plugins of this node have devices of a resource. If the kubelet does
 // not say, they may.
-func (d *Devices) Has(ctx context.Context, resource string) bool { return d.kubelet.Has(ctx, resource) }
+func (d *Devices) Has(ctx context.Context, resource string) bool {
+	return d.kubelet.Has(ctx, resource)
+}
 
 // claimed returns the devices for networks of a pod's claims.
 func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]DriverDevice, error) {

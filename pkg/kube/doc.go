@@ -1,7 +1,7 @@
 // Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions
 // (NADs), the network-status annotation, events, the devices that were allocated to a pod, and for
-// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims. For
-// agents it has what they report on nodes, the start-up taint, and tokens.
+// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims. For agents it has what they report on
+// nodes, the start-up taint, and tokens.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of
 // YAML files for hosts without a cluster. Kubelet speaks to the kubelet of this node; Devices joins
@@ -9,20 +9,23 @@
 // its first use.
 //
 // Contract of a source (package sourcetest holds every one to it):
-//   - What is not there, is another object by now, or may not be touched is told by an error of k8s.io/apimachinery/pkg/api/errors
-//     somewhere in the chain: IsNotFound, IsConflict, IsForbidden, and IsBadRequest for names that no object can have. The same of an
-//     IPBlock that exists already: IsAlreadyExists, and of a change that its rules refuse: IsInvalid.
-//   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help, InvalidConfig, NADInvalid,
-//     InvalidAnnotation or StateCorrupt where somebody has to repair something, TimedOut where the caller gave up.
+//   - What is not there, is another object by now, or may not be touched is told by an error of
+//     k8s.io/apimachinery/pkg/api/errors somewhere in the chain: IsNotFound, IsConflict,
+//     IsForbidden, and IsBadRequest for names that no object can have. The same of an IPBlock that
+//     exists already: IsAlreadyExists, and of a change that its rules refuse: IsInvalid.
+//   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help,
+//     InvalidConfig, NADInvalid, InvalidAnnotation or StateCorrupt where somebody has to repair
+//     something, TimedOut where the caller gave up.
 //   - Every method returns soon after its context is done, may be called concurrently, and may be
 //     repeated: an event that is recorded twice is recorded once. A network-status replaces the one
 //     that the caller knows, and a change is one of a version of an IPBlock: either takes effect
 //     once, and is a conflict when repeated.
-//   - An IPBlock or IPAMClaim that cannot be read, or an API server that does not serve them, is never "not found": what is not there
-//     is free to others.
+//   - An IPBlock or IPAMClaim that cannot be read, or an API server that does not serve them, is
+//     never "not found": what is not there is free to others.
 //
 // The plugin is a process for every operation, so that what it links is paid at each start. The API
-// server is asked by client-go's rest and clientcmd (1.4 MB), without a clientset, and over net/http's
-// own HTTP/2: client-go's would be another 0.5 MB, an Event of core/v1 another 3.2 MB. The kubelet is
-// asked without a gRPC library for two unary calls: grpc-go is 6.6 MB, connect 1.9 MB.
+// server is asked by client-go's rest and clientcmd (1.4 MB), without a clientset, and over
+// net/http's own HTTP/2: client-go's would be another 0.5 MB, an Event of core/v1 another 3.2 MB.
+// The kubelet is asked without a gRPC library for two unary calls: grpc-go is 6.6 MB, connect 1.9
+// MB.
 package kube

@@ -58,9 +58,12 @@ type eventSource struct {
 }
 
 // newEvent makes an event on a pod, or on a node, whose events are in the namespace "default". Its
-// name follows from what it says and of whom: saying it again changes nothing, so that a
-// runtime that tries an ADD every few seconds does not fill etcd, and a POST may be repeated when its answer was lost.
-func newEvent(kind string, of *metav1.ObjectMeta, eventType, reason, message, host string) (*event, error) {
+// name follows from what it says and of whom: saying it again changes nothing, so that a runtime
+// that tries an ADD every few seconds does not fill etcd, and a POST may be repeated when its
+// answer was lost.
+func newEvent(
+	kind string, of *metav1.ObjectMeta, eventType, reason, message, host string,
+) (*event, error) {
 	namespace := of.Namespace
 	if kind == kindNode {
 		namespace = metav1.NamespaceDefault
@@ -69,10 +72,12 @@ func newEvent(kind string, of *metav1.ObjectMeta, eventType, reason, message, ho
 		return nil, err
 	}
 	if eventType != "Normal" && eventType != "Warning" {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("event type is %q, want Normal or Warning", eventType))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("event type is %q, want Normal or Warning",
+			eventType))
 	}
 	if reason == "" || len(reason) > maxEventReason {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("event reason is %.80q, want 1 to %d bytes", reason, maxEventReason))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("event reason is %.80q, want 1 to %d bytes",
+			reason, maxEventReason))
 	}
 	message = boundMessage(message)
 	now := metav1.NewTime(time.Now())
@@ -82,7 +87,8 @@ func newEvent(kind string, of *metav1.ObjectMeta, eventType, reason, message, ho
 		InvolvedObject: objectReference{
 			APIVersion: "v1", Kind: kind, Namespace: of.Namespace, Name: of.Name, UID: of.UID,
 		},
-		Reason: reason, Message: message, Type: eventType, Count: 1, FirstTimestamp: now, LastTimestamp: now,
+		Reason: reason, Message: message, Type: eventType, Count: 1, FirstTimestamp: now,
+		LastTimestamp:       now,
 		Source:              eventSource{Component: component, Host: host},
 		ReportingController: component, ReportingInstance: host,
 	}, nil
@@ -90,13 +96,15 @@ func newEvent(kind string, of *metav1.ObjectMeta, eventType, reason, message, ho
 
 // eventName is the object's name, cut to leave room, and a hash.
 func eventName(of *metav1.ObjectMeta, eventType, reason, message string) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{string(of.UID), eventType, reason, message}, "\x00")))
+	sum := sha256.Sum256([]byte(
+		strings.Join([]string{string(of.UID), eventType, reason, message}, "\x00")))
 	suffix := "." + hex.EncodeToString(sum[:8])
 	name := of.Name[:min(len(of.Name), maxObjectName-len(suffix))]
 	return strings.TrimRight(name, "-.") + suffix
 }
 
-// boundMessage makes a message valid UTF-8 and cuts it, between two characters, to what an event may hold.
+// boundMessage makes a message valid UTF-8 and cuts it, between two characters, to what an event
+// may hold.
 func boundMessage(message string) string {
 	const more = "…"
 	message = strings.ToValidUTF8(message, "\uFFFD")

@@ -33,7 +33,9 @@ type grpcError struct {
 	message string
 }
 
-func (e *grpcError) Error() string { return fmt.Sprintf("gRPC status %d: %.500s", e.code, e.message) }
+func (e *grpcError) Error() string {
+	return fmt.Sprintf("gRPC status %d: %.500s", e.code, e.message)
+}
 
 // grpcCode is the status in err's chain, 0 if there is none.
 func grpcCode(err error) int {
@@ -43,8 +45,8 @@ func grpcCode(err error) int {
 	return 0
 }
 
-// grpcConn makes unary gRPC calls over a unix socket: HTTP/2 without TLS, one POST a call, the status in the trailer
-// (github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+// grpcConn makes unary gRPC calls over a unix socket: HTTP/2 without TLS, one POST a call, the
+// status in the trailer (github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 type grpcConn struct {
 	transport *http.Transport
 }
@@ -66,7 +68,8 @@ func (g *grpcConn) close() { g.transport.CloseIdleConnections() }
 func (g *grpcConn) call(ctx context.Context, method string, message []byte) ([]byte, error) {
 	framed := append(make([]byte, grpcPrefix, grpcPrefix+len(message)), message...)
 	binary.BigEndian.PutUint32(framed[1:], uint32(len(message))) //nolint:gosec // a pod's name
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost"+method, bytes.NewReader(framed))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"http://localhost"+method, bytes.NewReader(framed))
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +81,8 @@ func (g *grpcConn) call(ctx context.Context, method string, message []byte) ([]b
 		return nil, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end, or given up
-	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/grpc") {
+	if resp.StatusCode != http.StatusOK ||
+		!strings.HasPrefix(resp.Header.Get("Content-Type"), "application/grpc") {
 		return nil, fmt.Errorf("HTTP status %d: no gRPC server", resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, grpcPrefix+maxGRPCMessage+1))
@@ -112,8 +116,10 @@ func grpcStatus(resp *http.Response) error {
 }
 
 func unframe(body []byte) ([]byte, error) {
-	if len(body) < grpcPrefix || body[0] != 0 || uint64(binary.BigEndian.Uint32(body[1:])) != uint64(len(body)-grpcPrefix) {
-		return nil, fmt.Errorf("read answer: %d bytes are not one uncompressed message of at most %d", len(body), maxGRPCMessage)
+	if len(body) < grpcPrefix || body[0] != 0 ||
+		uint64(binary.BigEndian.Uint32(body[1:])) != uint64(len(body)-grpcPrefix) {
+		return nil, fmt.Errorf("read answer: %d bytes are not one uncompressed message of at most %d",
+			len(body), maxGRPCMessage)
 	}
 	return body[grpcPrefix:], nil
 }

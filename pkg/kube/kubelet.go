@@ -18,7 +18,8 @@ const (
 	kubeletTries   = 5
 )
 
-// Kubelet asks this node's kubelet which devices it allocated, over its PodResources API (k8s.io/kubelet/pkg/apis/podresources/v1).
+// Kubelet asks this node's kubelet which devices it allocated, over its PodResources API
+// (k8s.io/kubelet/pkg/apis/podresources/v1).
 type Kubelet struct {
 	socket string
 }
@@ -26,22 +27,26 @@ type Kubelet struct {
 // NewKubelet names the socket. It is dialled by each call.
 func NewKubelet(socket string) *Kubelet { return &Kubelet{socket: socket} }
 
-// Devices gives the IDs of all devices that the kubelet allocated to the pod's containers, by resource name. The IDs are sorted: the
-// kubelet gives them in another order each time, and an ADD and its CHECK have to agree. A pod without devices has an empty map.
+// Devices gives the IDs of all devices that the kubelet allocated to the pod's containers, by
+// resource name. The IDs are sorted: the kubelet gives them in another order each time, and an ADD
+// and its CHECK have to agree. A pod without devices has an empty map.
 func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[string][]string, error) {
 	if err := checkNames(namespace, pod); err != nil {
 		return nil, fmt.Errorf("get devices of pod: %w", err)
 	}
 	conn := newGRPC(k.socket)
 	defer conn.close()
-	got, err := retryGRPC(ctx, func() (*podResources, error) { return resources(ctx, conn, namespace, pod) })
+	got, err := retryGRPC(ctx, func() (*podResources, error) {
+		return resources(ctx, conn, namespace, pod)
+	})
 	if err == nil && got == nil {
 		err = errors.New("the kubelet knows no such pod")
 	}
 	if err != nil {
 		return nil, &failure.Error{
-			Reason: failure.DeviceUnavailable, Err: fmt.Errorf("get devices of pod %s/%s from %s: %w", namespace, pod, k.socket, err),
-			Fix: "see that the kubelet runs and that its pod-resources directory is visible to Braid",
+			Reason: failure.DeviceUnavailable,
+			Err:    fmt.Errorf("get devices of pod %s/%s from %s: %w", namespace, pod, k.socket, err),
+			Fix:    "see that the kubelet runs and that its pod-resources directory is visible to Braid",
 		}
 	}
 	return got.devices, nil
@@ -52,7 +57,9 @@ func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[strin
 func (k *Kubelet) Has(ctx context.Context, resource string) bool {
 	conn := newGRPC(k.socket)
 	defer conn.close()
-	answer, err := retryGRPC(ctx, func() ([]byte, error) { return conn.call(ctx, kubeletService+"GetAllocatableResources", nil) })
+	answer, err := retryGRPC(ctx, func() ([]byte, error) {
+		return conn.call(ctx, kubeletService+"GetAllocatableResources", nil)
+	})
 	if err != nil {
 		return true
 	}
@@ -60,8 +67,9 @@ func (k *Kubelet) Has(ctx context.Context, resource string) bool {
 	return err != nil || len(all.devices[resource]) > 0
 }
 
-// resources asks for the one pod, and where that fails for all: kubelets before 1.34 have Get switched off, and say so, as they
-// say that there is no such pod, by an error without a code of its own. nil means that there is no such pod.
+// resources asks for the one pod, and where that fails for all: kubelets before 1.34 have Get
+// switched off, and say so, as they say that there is no such pod, by an error without a code of
+// its own. nil means that there is no such pod.
 func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*podResources, error) {
 	answer, err := conn.call(ctx, kubeletService+"Get", encodePodRequest(namespace, pod))
 	if err == nil {
@@ -78,7 +86,9 @@ func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*pod
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(all, func(p *podResources) bool { return p.namespace == namespace && p.name == pod })
+	i := slices.IndexFunc(all, func(p *podResources) bool {
+		return p.namespace == namespace && p.name == pod
+	})
 	if i < 0 {
 		return nil, nil
 	}
@@ -87,10 +97,13 @@ func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*pod
 
 // retryGRPC tries again while the kubelet restarts, or says that it is asked too often.
 func retryGRPC[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	pauses := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: kubeletTries}
+	pauses := wait.Backoff{
+		Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: kubeletTries,
+	}
 	for {
 		answer, err := ask()
-		if err == nil || ctx.Err() != nil || pauses.Steps == 0 || !transientGRPC(err) || !sleep(ctx, pauses.Step()) {
+		if err == nil || ctx.Err() != nil || pauses.Steps == 0 || !transientGRPC(err) ||
+			!sleep(ctx, pauses.Step()) {
 			return answer, err
 		}
 	}
@@ -101,5 +114,6 @@ func transientGRPC(err error) bool {
 	case grpcUnavailable, grpcResourceExhausted:
 		return true
 	}
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENOENT)
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, syscall.ENOENT)
 }

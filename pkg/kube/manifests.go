@@ -23,13 +23,14 @@ import (
 )
 
 const (
-	statusSuffix  = ".network-status.json"
-	uidSuffix     = ".network-status.uid"
-	eventsSuffix  = ".events.jsonl"
-	claimSuffix   = ".ipam-claim.json"
-	maxStatus     = 256 << 10 // bytes: what an API server takes as annotations of one object
-	maxEvents     = 100       // of one pod
-	maxEventsFile = 1 << 20   // bytes; a hundred events with the longest names and messages are a quarter of it
+	statusSuffix = ".network-status.json"
+	uidSuffix    = ".network-status.uid"
+	eventsSuffix = ".events.jsonl"
+	claimSuffix  = ".ipam-claim.json"
+	maxStatus    = 256 << 10 // bytes: what an API server takes as annotations of one object
+	maxEvents    = 100       // of one pod
+	// bytes; a hundred events with the longest names and messages are a quarter of it
+	maxEventsFile = 1 << 20
 )
 
 // Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
@@ -43,19 +44,21 @@ const (
 //
 // Beside them Braid writes, each file whole or not at all:
 //
-//	<namespace>_<pod>.network-status.json   the network-status annotation, word for word
-//	<namespace>_<pod>.network-status.uid    the pod that it is the status of, where the manifest gives a uid
-//	<namespace>_<pod>.events.jsonl          the pod's last hundred events, one core/v1 Event a line
-//	<namespace>_<claim>.ipam-claim.json     the status of an IPAMClaim, and the uid of the claim that it is of
-//	ipblocks/<name>.json                    an IPBlock; the directory is not counted or read with the manifests
+//	<namespace>_<pod>.network-status.json  the network-status annotation, word for word
+//	<namespace>_<pod>.network-status.uid   the uid of its pod, if the manifest has one
+//	<namespace>_<pod>.events.jsonl         the pod's last hundred events, a core/v1 Event a line
+//	<namespace>_<claim>.ipam-claim.json    the status of an IPAMClaim, and the claim's uid
+//	ipblocks/<name>.json                   an IPBlock; not read with the manifests
 //
-// The status and events of a pod stay when its manifest goes, as nobody tells Braid; whoever deletes the manifest deletes them.
+// The status and events of a pod stay when its manifest goes, as nobody tells Braid; whoever
+// deletes the manifest deletes them.
 type Manifests struct {
 	dir    string
 	rename func(from, to string) error // os.Rename, except where a test has it fail
 }
 
-// NewManifests names the directory and nothing else: it is read by the first call, and a DEL does without.
+// NewManifests names the directory and nothing else: it is read by the first call, and a DEL does
+// without.
 func NewManifests(dir string) (*Manifests, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, invalidManifests(fmt.Errorf("is %.200q", dir), "make it an absolute path")
@@ -103,7 +106,8 @@ type metaManifest struct {
 func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	var object metaManifest
 	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	if err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &object); err != nil {
+	err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &object)
+	if err != nil {
 		return nil, err
 	}
 	object.Namespace = namespace
@@ -111,17 +115,21 @@ func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 		object.UID = derivedUID(namespace, name)
 	}
 	var details podDetails
-	for raw, out := range map[*json.RawMessage]any{&object.Spec: &details.Spec, &object.Status: &details.Status} {
+	for raw, out := range map[*json.RawMessage]any{
+		&object.Spec: &details.Spec, &object.Status: &details.Status,
+	} {
 		if err := json.Unmarshal(*raw, out); len(*raw) > 0 && err != nil {
 			return nil, &failure.Error{
-				Reason: failure.InvalidAnnotation, Err: fmt.Errorf("decode Pod %s/%s in %s: %w", namespace, name, m.dir, err), Fix: "correct the manifest",
+				Reason: failure.InvalidAnnotation, Err: fmt.Errorf("decode Pod %s/%s in %s: %w",
+					namespace, name, m.dir, err), Fix: "correct the manifest",
 			}
 		}
 	}
 	return details.of(object.ObjectMeta), nil
 }
 
-// derivedUID is the uid of a pod whose manifest gives none: a UUID of version 8, which is for such purposes (RFC 9562 s.5.8).
+// derivedUID is the uid of a pod whose manifest gives none: a UUID of version 8, which is for such
+// purposes (RFC 9562 s.5.8).
 func derivedUID(namespace, name string) types.UID {
 	sum := sha256.Sum256([]byte("braid manifests " + namespace + "/" + name))
 	sum[6] = sum[6]&0x0f | 0x80
@@ -130,7 +138,9 @@ func derivedUID(namespace, name string) types.UID {
 }
 
 // NAD gives a network-attachment-definition.
-func (m *Manifests) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (m *Manifests) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if err := checkNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get NAD: %w", err)
 	}
@@ -145,7 +155,9 @@ func (m *Manifests) NAD(ctx context.Context, namespace, name string) (*nadv1.Net
 
 // PublishStatus writes the annotation beside the manifests. It does what an API server would: the
 // pod has to be there, be the one that was given, and have the status that was given with it.
-func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
+func (m *Manifests) PublishStatus(
+	ctx context.Context, pod *metav1.ObjectMeta, annotation string,
+) error {
 	if err := checkNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
@@ -153,7 +165,8 @@ func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, a
 		return fmt.Errorf("publish network-status: %w", err)
 	}
 	if len(annotation) > maxStatus {
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("network-status has %d bytes, of at most %d", len(annotation), maxStatus))
+		return apierrors.NewRequestEntityTooLargeError(
+			fmt.Sprintf("network-status has %d bytes, of at most %d", len(annotation), maxStatus))
 	}
 	return m.locked(ctx, func() error {
 		current, err := m.pod(ctx, pod.Namespace, pod.Name)
@@ -161,17 +174,21 @@ func (m *Manifests) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, a
 			return err
 		}
 		if current.UID != pod.UID {
-			return apierrors.NewConflict(podResource(), pod.Name, fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
+			return apierrors.NewConflict(podResource(), pod.Name,
+				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
 		}
 		if !m.hasStatus(current.Meta(), pod.Annotations) {
-			return apierrors.NewConflict(podResource(), pod.Name, errors.New("its network-status is another"))
+			return apierrors.NewConflict(podResource(), pod.Name,
+				errors.New("its network-status is another"))
 		}
 		return m.writeStatus(current.Meta(), annotation)
 	})
 }
 
 // Event appends an event to the pod's, unless it is there.
-func (m *Manifests) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+func (m *Manifests) Event(
+	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	ev, err := newEvent(kindPod, pod, eventType, reason, message, "")
 	if err != nil {
 		return err
@@ -179,9 +196,11 @@ func (m *Manifests) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType
 	return m.locked(ctx, func() error { return m.appendEvent(pod, ev) })
 }
 
-// find decodes the one object of that kind and name into out. One that cannot be decoded is an error of the class broken.
+// find decodes the one object of that kind and name into out. One that cannot be decoded is an
+// error of the class broken.
 func (m *Manifests) find(
-	ctx context.Context, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string, broken failure.Reason, out any,
+	ctx context.Context, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace,
+	name string, broken failure.Reason, out any,
 ) error {
 	all, err := readManifests(ctx, m.dir)
 	if err != nil {
@@ -191,7 +210,8 @@ func (m *Manifests) find(
 }
 
 func (m *Manifests) findIn(
-	all *manifests, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string, broken failure.Reason, out any,
+	all *manifests, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string,
+	broken failure.Reason, out any,
 ) error {
 	switch found := all.named(gvk, namespace, name); len(found) {
 	case 0:
@@ -199,14 +219,16 @@ func (m *Manifests) findIn(
 	case 1:
 		if err := decodeObject(found[0].raw, out); err != nil {
 			return &failure.Error{
-				Reason: broken, Err: fmt.Errorf("decode %s %s/%s in %s: %w", gvk.Kind, namespace, name, filepath.Join(m.dir, found[0].where), err),
+				Reason: broken, Err: fmt.Errorf("decode %s %s/%s in %s: %w",
+					gvk.Kind, namespace, name, filepath.Join(m.dir, found[0].where), err),
 				Fix: "correct the manifest",
 			}
 		}
 		return nil
 	default:
 		return invalidManifests(
-			fmt.Errorf("%s %s/%s is in %s twice: in %s and in %s", gvk.Kind, namespace, name, m.dir, found[0].where, found[1].where),
+			fmt.Errorf("%s %s/%s is in %s twice: in %s and in %s",
+				gvk.Kind, namespace, name, m.dir, found[0].where, found[1].where),
 			"remove one of them")
 	}
 }
@@ -219,7 +241,8 @@ func unreadable(what, namespace, name string, err error) error {
 	}
 }
 
-// missing says whether err means that there is no such file, also because none can have so long a name.
+// missing says whether err means that there is no such file, also because none can have so long a
+// name.
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
 }

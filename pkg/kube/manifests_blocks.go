@@ -32,9 +32,11 @@ const (
 	maxBlocks   = 1 << 16
 )
 
-// CreateBlock makes the file of a block, complete from the moment on that it is there. The name is taken by link(2), which refuses to
-// replace what has it, a file of any kind.
-func (m *Manifests) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+// CreateBlock makes the file of a block, complete from the moment on that it is there. The name is
+// taken by link(2), which refuses to replace what has it, a file of any kind.
+func (m *Manifests) CreateBlock(
+	ctx context.Context, block *v1alpha1.IPBlock,
+) (*v1alpha1.IPBlock, error) {
 	if err := checkName(block.Name); err != nil {
 		return nil, fmt.Errorf("create block: %w", err)
 	}
@@ -44,7 +46,8 @@ func (m *Manifests) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*
 	created.CreationTimestamp = metav1.NewTime(time.Now().Truncate(time.Second))
 	err := m.locked(ctx, func() error {
 		//nolint:gosec // as readable as blocks are in a cluster
-		if err := os.Mkdir(filepath.Join(m.dir, blocksDir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(filepath.Join(m.dir, blocksDir), 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return writeFailed(filepath.Join(m.dir, blocksDir), err)
 		}
 		return m.putBlock(created, link)
@@ -59,7 +62,8 @@ func (m *Manifests) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if errors.Is(err, fs.ErrExist) {
-		return apierrors.NewAlreadyExists(blockResource(), strings.TrimSuffix(filepath.Base(to), blockSuffix))
+		return apierrors.NewAlreadyExists(blockResource(),
+			strings.TrimSuffix(filepath.Base(to), blockSuffix))
 	}
 	if err == nil {
 		os.Remove(from) //nolint:errcheck // the next writer does it
@@ -78,7 +82,8 @@ func (m *Manifests) putBlock(block *v1alpha1.IPBlock, place func(from, to string
 		return fmt.Errorf("encode block: %w", err)
 	}
 	if len(data) > maxBlock {
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("block has %d bytes, of at most %d", len(data), maxBlock))
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("block has %d bytes, of at most %d",
+			len(data), maxBlock))
 	}
 	return m.put(m.blockPath(block.Name), append(data, '\n'), true, place)
 }
@@ -87,7 +92,8 @@ func (m *Manifests) blockPath(name string) string {
 	return filepath.Join(m.dir, blocksDir, name+blockSuffix)
 }
 
-// checkBlocksDir refuses to follow a link to blocks elsewhere, which another lock may guard. A directory that is not there holds none.
+// checkBlocksDir refuses to follow a link to blocks elsewhere, which another lock may guard. A
+// directory that is not there holds none.
 func (m *Manifests) checkBlocksDir() error {
 	path := filepath.Join(m.dir, blocksDir)
 	info, err := os.Lstat(path)
@@ -95,7 +101,8 @@ func (m *Manifests) checkBlocksDir() error {
 		err = errors.New("is not a directory")
 	}
 	if err != nil && !missing(err) {
-		return invalidManifests(fmt.Errorf("read directory %s: %w", path, pathless(err)), "make it a directory")
+		return invalidManifests(fmt.Errorf("read directory %s: %w", path, pathless(err)),
+			"make it a directory")
 	}
 	return nil
 }
@@ -106,7 +113,9 @@ func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, 
 		return nil, fmt.Errorf("get block: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("get block %s: %w", name, context.Cause(ctx))}
+		return nil, &failure.Error{
+			Reason: failure.TimedOut, Err: fmt.Errorf("get block %s: %w", name, context.Cause(ctx)),
+		}
 	}
 	return m.block(name)
 }
@@ -119,7 +128,8 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 	if missing(err) {
 		// Without the directory of manifests there is no saying.
 		if _, err := os.Stat(m.dir); err != nil {
-			return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+			return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+				"create the directory, or correct the path")
 		}
 		return nil, apierrors.NewNotFound(blockResource(), name)
 	}
@@ -152,7 +162,9 @@ func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
 }
 
 // Blocks reads the blocks. One that cannot be read fails it: its addresses are not free.
-func (m *Manifests) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1alpha1.IPBlock, error) {
+func (m *Manifests) Blocks(
+	ctx context.Context, opts metav1.ListOptions,
+) ([]v1alpha1.IPBlock, error) {
 	selector, err := blockSelector(&opts)
 	if err != nil {
 		return nil, err
@@ -164,7 +176,9 @@ func (m *Manifests) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1al
 	var blocks []v1alpha1.IPBlock
 	for _, name := range names {
 		if ctx.Err() != nil {
-			return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("read blocks in %s: %w", m.dir, context.Cause(ctx))}
+			return nil, &failure.Error{
+				Reason: failure.TimedOut, Err: fmt.Errorf("read blocks in %s: %w", m.dir, context.Cause(ctx)),
+			}
 		}
 		block, err := m.block(name)
 		if apierrors.IsNotFound(err) {
@@ -180,7 +194,8 @@ func (m *Manifests) Blocks(ctx context.Context, opts metav1.ListOptions) ([]v1al
 	return blocks, nil
 }
 
-// blockNames lists the files that are blocks by their names; others, and hidden ones, are not looked at.
+// blockNames lists the files that are blocks by their names; others, and hidden ones, are not
+// looked at.
 func (m *Manifests) blockNames() ([]string, error) {
 	if err := m.checkBlocksDir(); err != nil {
 		return nil, err
@@ -190,10 +205,12 @@ func (m *Manifests) blockNames() ([]string, error) {
 		_, err = os.Stat(m.dir)
 	}
 	if err != nil {
-		return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+		return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+			"create the directory, or correct the path")
 	}
 	if len(entries) > maxBlocks {
-		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d", blocksDir, len(entries), maxBlocks), "keep only blocks there")
+		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d",
+			blocksDir, len(entries), maxBlocks), "keep only blocks there")
 	}
 	var names []string
 	for _, entry := range entries {
@@ -206,7 +223,10 @@ func (m *Manifests) blockNames() ([]string, error) {
 
 // blockFields are the fields that blocks are selected by, as the CRD has them.
 func blockFields(block *v1alpha1.IPBlock) fieldselector.Set {
-	set := fieldselector.Set{"metadata.name": block.Name, "spec.space": block.Spec.Space, "spec.owner.nodeName": "", "spec.recall.by": ""}
+	set := fieldselector.Set{
+		"metadata.name": block.Name, "spec.space": block.Spec.Space, "spec.owner.nodeName": "",
+		"spec.recall.by": "",
+	}
 	if owner := block.Spec.Owner; owner != nil {
 		set["spec.owner.nodeName"] = owner.NodeName
 	}
@@ -235,7 +255,9 @@ func blockSelector(opts *metav1.ListOptions) (fieldselector.Selector, error) {
 }
 
 // UpdateBlock replaces the spec of one version of a block.
-func (m *Manifests) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+func (m *Manifests) UpdateBlock(
+	ctx context.Context, block *v1alpha1.IPBlock,
+) (*v1alpha1.IPBlock, error) {
 	if err := checkVersion(block); err != nil {
 		return nil, fmt.Errorf("update block: %w", err)
 	}
@@ -244,7 +266,8 @@ func (m *Manifests) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*
 		if err := immutable(current, block); err != nil {
 			return err
 		}
-		updated.TypeMeta, updated.CreationTimestamp, updated.Status = current.TypeMeta, current.CreationTimestamp, current.Status
+		updated.TypeMeta, updated.CreationTimestamp = current.TypeMeta, current.CreationTimestamp
+		updated.Status = current.Status
 		return m.putBlock(updated, m.rename)
 	})
 	if err != nil {
@@ -253,9 +276,12 @@ func (m *Manifests) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*
 	return updated, nil
 }
 
-// changeBlock runs change, under the lock, on the block as it is stored, which has to be of the uid and, where one is given, the
-// version of the caller's.
-func (m *Manifests) changeBlock(ctx context.Context, verb string, block *v1alpha1.IPBlock, change func(current *v1alpha1.IPBlock) error) error {
+// changeBlock runs change, under the lock, on the block as it is stored, which has to be of the uid
+// and, where one is given, the version of the caller's.
+func (m *Manifests) changeBlock(
+	ctx context.Context, verb string, block *v1alpha1.IPBlock,
+	change func(current *v1alpha1.IPBlock) error,
+) error {
 	if err := checkName(block.Name); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -264,9 +290,11 @@ func (m *Manifests) changeBlock(ctx context.Context, verb string, block *v1alpha
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", verb, block.Name, err)
 		}
-		if current.UID != block.UID || block.ResourceVersion != "" && current.ResourceVersion != block.ResourceVersion {
+		if current.UID != block.UID ||
+			block.ResourceVersion != "" && current.ResourceVersion != block.ResourceVersion {
 			return fmt.Errorf("%s: %w", verb, apierrors.NewConflict(blockResource(), block.Name,
-				fmt.Errorf("it is version %s of %s and not %.80s of %.80s", current.ResourceVersion, current.UID, block.ResourceVersion, block.UID)))
+				fmt.Errorf("it is version %s of %s and not %.80s of %.80s",
+					current.ResourceVersion, current.UID, block.ResourceVersion, block.UID)))
 		}
 		return change(current)
 	})
@@ -279,7 +307,8 @@ func immutable(current, block *v1alpha1.IPBlock) error {
 		"space": {current.Spec.Space, block.Spec.Space}, "cidr": {current.Spec.CIDR, block.Spec.CIDR},
 	} {
 		if values[0] != values[1] {
-			problems = append(problems, field.Invalid(field.NewPath("spec", name), values[1], name+" is immutable"))
+			problems = append(problems,
+				field.Invalid(field.NewPath("spec", name), values[1], name+" is immutable"))
 		}
 	}
 	if len(problems) > 0 {
@@ -295,10 +324,11 @@ func (m *Manifests) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlo
 		return fmt.Errorf("update status: %w", err)
 	}
 	whichever := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: block.Name, UID: block.UID}}
-	return m.changeBlock(ctx, "update status of block", whichever, func(current *v1alpha1.IPBlock) error {
-		current.Status = block.Status
-		return m.putBlock(current, m.rename)
-	})
+	return m.changeBlock(ctx, "update status of block", whichever,
+		func(current *v1alpha1.IPBlock) error {
+			current.Status = block.Status
+			return m.putBlock(current, m.rename)
+		})
 }
 
 // DeleteBlock removes one version of a block.

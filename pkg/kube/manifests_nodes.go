@@ -15,7 +15,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-func nodeKind() schema.GroupVersionKind { return schema.GroupVersionKind{Version: "v1", Kind: "Node"} }
+func nodeKind() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Version: "v1", Kind: "Node"}
+}
 
 // Node gives the metadata of a Node manifest; of a node that has none, what follows from its name.
 func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
@@ -30,7 +32,8 @@ func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, 
 	err = m.findIn(all, nodeKind(), nodeResource(), defaultSpace, name, failure.InvalidConfig, &node)
 	if apierrors.IsNotFound(err) && len(all.broken) > 0 {
 		// With another uid it would be another node, without its blocks.
-		return nil, invalidManifests(fmt.Errorf("get node: %s", err.Error()), "correct or remove these files: the node may be in one of them")
+		return nil, invalidManifests(fmt.Errorf("get node: %s", err.Error()),
+			"correct or remove these files: the node may be in one of them")
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, err
@@ -64,7 +67,9 @@ type claimStatus struct {
 }
 
 // IPAMClaim gives an IPAMClaim, with the status that was published for it.
-func (m *Manifests) IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
+func (m *Manifests) IPAMClaim(
+	ctx context.Context, namespace, name string,
+) (*claimv1.IPAMClaim, error) {
 	if err := checkNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get IPAMClaim: %w", err)
 	}
@@ -82,7 +87,8 @@ func (m *Manifests) IPAMClaim(ctx context.Context, namespace, name string) (*cla
 		err = strictjson.Decode(data, &published)
 	}
 	if err != nil {
-		return nil, unreadable("addresses of IPAMClaim", namespace, name, fmt.Errorf("%s: %s", path, complaint(err)))
+		return nil, unreadable("addresses of IPAMClaim", namespace, name,
+			fmt.Errorf("%s: %s", path, complaint(err)))
 	}
 	if published.UID == string(claim.UID) {
 		claim.Status = published.Status
@@ -93,8 +99,11 @@ func (m *Manifests) IPAMClaim(ctx context.Context, namespace, name string) (*cla
 // claim gives the claim as the manifest has it.
 func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
-	gvk := schema.GroupVersionKind{Group: claimv1.GroupName, Version: claimv1.Version, Kind: claimv1.Kind}
-	if err := m.find(ctx, gvk, claimResource(), namespace, name, failure.InvalidConfig, claim); err != nil {
+	gvk := schema.GroupVersionKind{
+		Group: claimv1.GroupName, Version: claimv1.Version, Kind: claimv1.Kind,
+	}
+	err := m.find(ctx, gvk, claimResource(), namespace, name, failure.InvalidConfig, claim)
+	if err != nil {
 		return nil, err
 	}
 	claim.Namespace = namespace
@@ -105,14 +114,20 @@ func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1
 }
 
 // SetIPAMClaimIPs writes the addresses beside the manifests.
-func (m *Manifests) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
+func (m *Manifests) SetIPAMClaimIPs(
+	ctx context.Context, claim *claimv1.IPAMClaim, ips []string,
+) error {
 	if err := checkNames(claim.Namespace, claim.Name); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
 	if err := checkUID("IPAMClaim", &claim.ObjectMeta); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
-	data, err := json.Marshal(claimStatus{UID: string(claim.UID), Status: claimv1.IPAMClaimStatus{IPs: ips, OwnerPod: claim.Status.OwnerPod}})
+	data, err := json.Marshal(claimStatus{
+		UID: string(claim.UID), Status: claimv1.IPAMClaimStatus{
+			IPs: ips, OwnerPod: claim.Status.OwnerPod,
+		},
+	})
 	if err != nil {
 		return fmt.Errorf("encode addresses: %w", err)
 	}
@@ -122,7 +137,8 @@ func (m *Manifests) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClai
 			return err
 		}
 		if current.UID != claim.UID {
-			return apierrors.NewConflict(claimResource(), claim.Name, fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
+			return apierrors.NewConflict(claimResource(), claim.Name,
+				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
 		}
 		return m.write(m.beside(&claim.ObjectMeta, claimSuffix), append(data, '\n'))
 	})

@@ -57,14 +57,17 @@ type header struct {
 	Items []json.RawMessage `json:"items"`
 }
 
-// readManifests reads the directory. A file that cannot be read is noted in the result; it does not hide the others.
+// readManifests reads the directory. A file that cannot be read is noted in the result; it does not
+// hide the others.
 func readManifests(ctx context.Context, dir string) (*manifests, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, invalidManifests(fmt.Errorf("read directory: %w", err), "create the directory, or correct the path")
+		return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+			"create the directory, or correct the path")
 	}
 	if len(entries) > maxEntries {
-		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d", dir, len(entries), maxEntries), "keep only manifests there")
+		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d",
+			dir, len(entries), maxEntries), "keep only manifests there")
 	}
 	all, total := new(manifests), 0
 	for _, entry := range entries {
@@ -80,21 +83,26 @@ func readManifests(ctx context.Context, dir string) (*manifests, error) {
 			continue
 		}
 		if total += len(data); total > maxManifests {
-			return nil, invalidManifests(fmt.Errorf("the files in %s have more than %d bytes", dir, maxManifests), "keep only manifests there")
+			return nil, invalidManifests(fmt.Errorf("the files in %s have more than %d bytes",
+				dir, maxManifests), "keep only manifests there")
 		}
 		all.addFile(ctx, entry.Name(), data)
 		if all.tooMany() {
-			return nil, invalidManifests(fmt.Errorf("%s has more than %d objects", dir, maxDocuments), "keep only manifests there")
+			return nil, invalidManifests(fmt.Errorf("%s has more than %d objects", dir, maxDocuments),
+				"keep only manifests there")
 		}
 	}
 	if ctx.Err() != nil {
-		return nil, &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("read manifests in %s: %w", dir, context.Cause(ctx))}
+		return nil, &failure.Error{
+			Reason: failure.TimedOut, Err: fmt.Errorf("read manifests in %s: %w", dir, context.Cause(ctx)),
+		}
 	}
 	return all, nil
 }
 
 func isManifest(name string) bool {
-	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) || strings.HasSuffix(name, claimSuffix) {
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, statusSuffix) ||
+		strings.HasSuffix(name, claimSuffix) {
 		return false
 	}
 	switch filepath.Ext(name) {
@@ -119,8 +127,8 @@ func complaint(err error) string {
 	return text
 }
 
-// addFile adds the documents of a file, each on its own: one that is broken does not hide the others. It stops when ctx is done, and
-// when there are too many.
+// addFile adds the documents of a file, each on its own: one that is broken does not hide the
+// others. It stops when ctx is done, and when there are too many.
 func (m *manifests) addFile(ctx context.Context, name string, data []byte) {
 	split, toJSON := splitYAML, yaml.YAMLToJSONStrict
 	if filepath.Ext(name) == ".json" {
@@ -171,11 +179,13 @@ func (m *manifests) add(where string, raw []byte, list bool) {
 		h.Metadata.Namespace = defaultSpace
 	}
 	m.objects = append(m.objects, manifest{
-		gvk: h.GroupVersionKind(), namespace: h.Metadata.Namespace, name: h.Metadata.Name, where: where, raw: raw,
+		gvk: h.GroupVersionKind(), namespace: h.Metadata.Namespace, name: h.Metadata.Name, where: where,
+		raw: raw,
 	})
 }
 
-// splitYAML cuts a stream at its document markers, which are at the start of a line, also where YAML has other text.
+// splitYAML cuts a stream at its document markers, which are at the start of a line, also where
+// YAML has other text.
 func splitYAML(data []byte) ([][]byte, error) {
 	var documents [][]byte
 	var current []byte
@@ -235,7 +245,8 @@ func (m *manifests) notFound(resource schema.GroupResource, name string) error {
 	if n := len(m.broken) - maxBroken; n > 0 {
 		more = fmt.Sprintf(", and %d more", n)
 	}
-	return fmt.Errorf("%w; these manifests could not be read: %s%s", err, strings.Join(m.broken[:min(len(m.broken), maxBroken)], ", "), more)
+	return fmt.Errorf("%w; these manifests could not be read: %s%s",
+		err, strings.Join(m.broken[:min(len(m.broken), maxBroken)], ", "), more)
 }
 
 // decodeObject decodes a Kubernetes object as the API server does with strict field validation: it

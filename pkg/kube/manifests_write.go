@@ -16,11 +16,12 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
-// temporaryFile is where a file is written before it takes its place. There is one for the whole directory, used under the lock,
-// so that writers that were killed leave at most this one behind.
+// temporaryFile is where a file is written before it takes its place. There is one for the whole
+// directory, used under the lock, so that writers that were killed leave at most this one behind.
 const temporaryFile = ".braid.tmp"
 
-// beside names one of Braid's files. Namespaces and pods have no underscore in their names, so that no two pods share a file.
+// beside names one of Braid's files. Namespaces and pods have no underscore in their names, so that
+// no two pods share a file.
 func (m *Manifests) beside(pod *metav1.ObjectMeta, suffix string) string {
 	return filepath.Join(m.dir, pod.Namespace+"_"+pod.Name+suffix)
 }
@@ -54,8 +55,9 @@ func (m *Manifests) hasStatus(pod *metav1.ObjectMeta, annotations map[string]str
 	return err != nil || has == want && ok == wanted
 }
 
-// writeStatus writes the status before it says whose it is. If it is killed in between, the status counts for nobody until the
-// runtime has the ADD done again; the other way round, one pod would have the addresses of another.
+// writeStatus writes the status before it says whose it is. If it is killed in between, the status
+// counts for nobody until the runtime has the ADD done again; the other way round, one pod would
+// have the addresses of another.
 func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error {
 	if err := m.write(m.beside(pod, statusSuffix), []byte(annotation)); err != nil {
 		return err
@@ -69,7 +71,8 @@ func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error
 	return nil
 }
 
-// appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that are no events.
+// appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that
+// are no events.
 func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 	path := m.beside(pod, eventsSuffix)
 	data, err := hostfile.Read(path, maxEventsFile)
@@ -97,16 +100,23 @@ func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 	return m.write(path, bytes.Join(lines[max(0, len(lines)-maxEvents):], nil))
 }
 
-// write puts a file in place, whole or not at all. It is under the lock. What it replaces, a link included, is not written through.
-func (m *Manifests) write(path string, data []byte) error { return m.put(path, data, false, m.rename) }
+// write puts a file in place, whole or not at all. It is under the lock. What it replaces, a link
+// included, is not written through.
+func (m *Manifests) write(path string, data []byte) error {
+	return m.put(path, data, false, m.rename)
+}
 
-// put writes a file, to the disk where it has to outlive power, and has place put it in its place and take it from where it was.
-func (m *Manifests) put(path string, data []byte, durable bool, place func(from, to string) error) error {
+// put writes a file, to the disk where it has to outlive power, and has place put it in its place
+// and take it from where it was.
+func (m *Manifests) put(
+	path string, data []byte, durable bool, place func(from, to string) error,
+) error {
 	tmp := filepath.Join(m.dir, temporaryFile)
 	if err := os.Remove(tmp); err != nil && !missing(err) {
 		return fmt.Errorf("remove file: %w", err)
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as readable as the object is in a cluster
+	// Everybody may read it, as the object in a cluster.
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return writeFailed(path, err)
 	}
@@ -128,27 +138,34 @@ func (m *Manifests) put(path string, data []byte, durable bool, place func(from,
 
 func writeFailed(path string, err error) error {
 	return &failure.Error{
-		Reason: failure.APIUnavailable, Err: fmt.Errorf("write %s: %w", path, err), Fix: "give Braid a directory of manifests that it can write to",
+		Reason: failure.APIUnavailable, Err: fmt.Errorf("write %s: %w", path, err),
+		Fix: "give Braid a directory of manifests that it can write to",
 	}
 }
 
-// locked runs fn while no other process writes to the directory. The lock is an flock on the directory: it leaves no file, and the
-// kernel takes it back from whoever is killed.
+// locked runs fn while no other process writes to the directory. The lock is an flock on the
+// directory: it leaves no file, and the kernel takes it back from whoever is killed.
 func (m *Manifests) locked(ctx context.Context, fn func() error) error {
 	dir, err := os.Open(m.dir)
 	if err != nil {
-		return invalidManifests(fmt.Errorf("open directory: %w", err), "create the directory, or correct the path")
+		return invalidManifests(fmt.Errorf("open directory: %w", err),
+			"create the directory, or correct the path")
 	}
 	defer dir.Close() //nolint:errcheck // gives the lock back
 	if err := ctx.Err(); err != nil {
-		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx))}
+		return &failure.Error{
+			Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx)),
+		}
 	}
 	err = hostfile.Lock(ctx, int(dir.Fd()))
 	switch {
 	case err == nil:
 		return fn()
 	case ctx.Err() != nil:
-		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: another process writes there: %w", m.dir, err)}
+		return &failure.Error{
+			Reason: failure.TimedOut,
+			Err:    fmt.Errorf("lock %s: another process writes there: %w", m.dir, err),
+		}
 	default:
 		return writeFailed(m.dir, err)
 	}

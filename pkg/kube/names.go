@@ -13,7 +13,8 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// What is called by plural in the API, for URLs and errors. Values: there is nothing to change in them.
+// What is called by plural in the API, for URLs and errors. Values: there is nothing to change in
+// them.
 func podResource() schema.GroupResource { return schema.GroupResource{Resource: "pods"} }
 
 func nodeResource() schema.GroupResource { return schema.GroupResource{Resource: "nodes"} }
@@ -30,11 +31,12 @@ func claimResource() schema.GroupResource {
 	return schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}
 }
 
-// checkNames refuses what cannot name an object, before it becomes part of a URL or a path. What passes holds no slash, no
-// underscore, and no empty or dot-only element.
+// checkNames refuses what cannot name an object, before it becomes part of a URL or a path. What
+// passes holds no slash, no underscore, and no empty or dot-only element.
 func checkNames(namespace, name string) error {
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
-		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no namespace: %s", namespace, strings.Join(problems, "; ")))
+		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no namespace: %s",
+			namespace, strings.Join(problems, "; ")))
 	}
 	return checkName(name)
 }
@@ -42,7 +44,8 @@ func checkNames(namespace, name string) error {
 // checkName is checkNames for what has no namespace.
 func checkName(name string) error {
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no object: %s", name, strings.Join(problems, "; ")))
+		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no object: %s",
+			name, strings.Join(problems, "; ")))
 	}
 	return nil
 }

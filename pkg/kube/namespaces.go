@@ -14,9 +14,10 @@ import (
 // Namespace returns a namespace, of its metadata the name and the labels.
 func (a *API) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	var namespace wireMetadata
-	c := &call{verb: "get namespace", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("namespaces").Name(name).SetHeader("Accept", metadataType)
-	}}
+	c := &call{verb: "get namespace", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("namespaces").Name(name).SetHeader("Accept", metadataType)
+		}}
 	if err := a.get(ctx, c, &namespace, &namespace.Metadata.ObjectMeta); err != nil {
 		return nil, err
 	}
@@ -31,7 +32,8 @@ func (m *Manifests) Namespace(ctx context.Context, name string) (*metav1.ObjectM
 	var namespace metaManifest
 	kind := schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}
 	resource := schema.GroupResource{Resource: "namespaces"}
-	if err := m.find(ctx, kind, resource, defaultSpace, name, failure.InvalidConfig, &namespace); err != nil {
+	err := m.find(ctx, kind, resource, defaultSpace, name, failure.InvalidConfig, &namespace)
+	if err != nil {
 		return nil, err
 	}
 	return &metav1.ObjectMeta{Name: name, Labels: namespace.Labels}, nil

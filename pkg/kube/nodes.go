@@ -44,15 +44,17 @@ func (n *wireNode) taints() (keys []string) {
 // blocks of addresses for its own.
 func (a *API) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	var node wireNode
-	c := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes").Name(name)
-	}}
+	c := &call{verb: "get node", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("nodes").Name(name)
+		}}
 	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return nil, err
 	}
 	if slices.Contains(node.taints(), outOfService) {
 		return nil, &failure.Error{
-			Reason: failure.NotReady, Field: outOfService, Err: fmt.Errorf("node %s has this taint, so its addresses are free to others", name),
+			Reason: failure.NotReady, Field: outOfService,
+			Err: fmt.Errorf("node %s has this taint, so its addresses are free to others", name),
 			Fix: "remove the taint when the node is in service",
 		}
 	}
@@ -89,17 +91,19 @@ func (a *API) NodeCount(ctx context.Context) (int, error) {
 // IPAMClaim gives an IPAMClaim.
 func (a *API) IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
-	c := &call{verb: "get IPAMClaim", namespace: namespace, name: name, request: func(c *client) *rest.Request {
-		return c.claims.Get().Namespace(namespace).Resource(claimv1.Resource).Name(name)
-	}}
+	c := &call{verb: "get IPAMClaim", namespace: namespace, name: name,
+		request: func(c *client) *rest.Request {
+			return c.claims.Get().Namespace(namespace).Resource(claimv1.Resource).Name(name)
+		}}
 	if err := a.get(ctx, c, claim, &claim.ObjectMeta); err != nil {
 		return nil, unservedIPAM(err)
 	}
 	return claim, nil
 }
 
-// SetIPAMClaimIPs sets two fields of the status; conditions, which are not ours, stay as they are. An API server looks at no uid in a
-// PATCH of a custom resource's status, so the claim is read first, and the version is what must not have changed.
+// SetIPAMClaimIPs sets two fields of the status; conditions, which are not ours, stay as they are.
+// An API server looks at no uid in a PATCH of a custom resource's status, so the claim is read
+// first, and the version is what must not have changed.
 func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
 	if err := checkUID("IPAMClaim", &claim.ObjectMeta); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
@@ -110,7 +114,8 @@ func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips
 			return err
 		}
 		if current.UID != claim.UID {
-			return apierrors.NewConflict(claimResource(), claim.Name, fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
+			return apierrors.NewConflict(claimResource(), claim.Name,
+				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
 		}
 		err = a.patchClaim(ctx, current, ips, claim.Status.OwnerPod)
 		if !apierrors.IsConflict(err) || tries == maxClaimTries {
@@ -119,7 +124,9 @@ func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips
 	}
 }
 
-func (a *API) patchClaim(ctx context.Context, current *claimv1.IPAMClaim, ips []string, pod string) error {
+func (a *API) patchClaim(
+	ctx context.Context, current *claimv1.IPAMClaim, ips []string, pod string,
+) error {
 	var patch struct {
 		Metadata struct {
 			ResourceVersion string `json:"resourceVersion"`
@@ -130,7 +137,8 @@ func (a *API) patchClaim(ctx context.Context, current *claimv1.IPAMClaim, ips []
 		} `json:"status"`
 	}
 	patch.Metadata.ResourceVersion = current.ResourceVersion
-	patch.Status.IPs, patch.Status.OwnerPod = append([]string{}, ips...), pod // the schema demands both
+	// the schema demands both
+	patch.Status.IPs, patch.Status.OwnerPod = append([]string{}, ips...), pod
 	body, err := json.Marshal(&patch)
 	if err != nil {
 		return fmt.Errorf("encode addresses: %w", err)
@@ -138,7 +146,8 @@ func (a *API) patchClaim(ctx context.Context, current *claimv1.IPAMClaim, ips []
 	_, err = a.do(ctx, &call{
 		verb: "publish addresses of IPAMClaim", namespace: current.Namespace, name: current.Name,
 		request: func(c *client) *rest.Request {
-			return send(c.claims.Patch(types.MergePatchType).Namespace(current.Namespace).Resource(claimv1.Resource).Name(current.Name).
+			return send(c.claims.Patch(types.MergePatchType).Namespace(current.Namespace).
+				Resource(claimv1.Resource).Name(current.Name).
 				SubResource("status").SetHeader("Accept", metadataType), body)
 		},
 	})

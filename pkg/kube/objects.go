@@ -61,16 +61,18 @@ func (o *Object) Pods() (pods []podv1.Pod, err error) {
 	}
 	for _, t := range []*template{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
 		if t != nil {
-			meta := metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations}
+			meta := metav1.ObjectMeta{
+				Namespace: o.Namespace, Name: o.Name, Annotations: t.Metadata.Annotations,
+			}
 			pods = append(pods, podv1.Pod{ObjectMeta: meta, MetaOnly: true})
 		}
 	}
 	return pods, nil
 }
 
-// ReadObjects reads the objects of files, and of the manifests in directories. The error joins those
-// of broken documents, each by its place; they do not hide the others. A path that cannot be read
-// is an error alone.
+// ReadObjects reads the objects of files, and of the manifests in directories. The error joins
+// those of broken documents, each by its place; they do not hide the others. A path that cannot be
+// read is an error alone.
 func ReadObjects(ctx context.Context, paths []string) (objects []Object, err error) {
 	var errs []error
 	for _, path := range paths {

@@ -7,16 +7,17 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The messages of k8s.io/kubelet/pkg/apis/podresources/v1, in as far as they are of use. The generated types cost 5 MB of binary,
-// for the reflection that they are made of.
+// The messages of k8s.io/kubelet/pkg/apis/podresources/v1, in as far as they are of use. The
+// generated types cost 5 MB of binary, for the reflection that they are made of.
 //
-//	GetPodResourcesRequest  { string pod_name = 1; string pod_namespace = 2; }
-//	GetPodResourcesResponse { PodResources pod_resources = 1; }
-//	ListPodResourcesResponse{ repeated PodResources pod_resources = 1; }
-//	AllocatableResourcesResponse{ repeated ContainerDevices devices = 1; }
-//	PodResources            { string name = 1; string namespace = 2; repeated ContainerResources containers = 3; }
-//	ContainerResources      { string name = 1; repeated ContainerDevices devices = 2; }
-//	ContainerDevices        { string resource_name = 1; repeated string device_ids = 2; }
+//	GetPodResourcesRequest       { string pod_name = 1; string pod_namespace = 2; }
+//	GetPodResourcesResponse      { PodResources pod_resources = 1; }
+//	ListPodResourcesResponse     { repeated PodResources pod_resources = 1; }
+//	AllocatableResourcesResponse { repeated ContainerDevices devices = 1; }
+//	PodResources                 { string name = 1; string namespace = 2;
+//	                               repeated ContainerResources containers = 3; }
+//	ContainerResources           { string name = 1; repeated ContainerDevices devices = 2; }
+//	ContainerDevices             { string resource_name = 1; repeated string device_ids = 2; }
 type podResources struct {
 	name, namespace string
 	devices         map[string][]string // sorted IDs by resource name
@@ -88,7 +89,8 @@ func decodePod(message []byte) (*podResources, error) {
 	return p, err
 }
 
-// addDevices adds a ContainerDevices; a resource may come in several, one for each NUMA node and container.
+// addDevices adds a ContainerDevices; a resource may come in several, one for each NUMA node and
+// container.
 func (p *podResources) addDevices(message []byte) error {
 	var resource string
 	var ids []string
@@ -107,7 +109,8 @@ func (p *podResources) addDevices(message []byte) error {
 	return err
 }
 
-// fields calls visit for each field of a message that holds bytes: a string or a message. Others are passed over.
+// fields calls visit for each field of a message that holds bytes: a string or a message. Others
+// are passed over.
 func fields(message []byte, visit func(number protowire.Number, value []byte) error) error {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)

@@ -24,14 +24,19 @@ type NodeReport struct {
 	StartupTaint bool
 }
 
-// ReportNode sets a condition and the report of a node, with its interfaces in an annotation of their
-// own, by one PATCH of nodes/status. Conditions of other types, other annotations and labels stay as they are.
-func (a *API) ReportNode(ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report) error {
+// ReportNode sets a condition and the report of a node, with its interfaces in an annotation of
+// their own, by one PATCH of nodes/status. Conditions of other types, other annotations and labels
+// stay as they are.
+func (a *API) ReportNode(
+	ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report,
+) error {
 	text, err := json.Marshal(report)
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}
-	annotations := map[string]any{nodev1.ReportAnnotation: string(text), nodev1.InterfacesAnnotation: nil}
+	annotations := map[string]any{
+		nodev1.ReportAnnotation: string(text), nodev1.InterfacesAnnotation: nil,
+	}
 	if len(report.Interfaces) > 0 {
 		text, err := json.Marshal(report.Interfaces)
 		if err != nil {
@@ -47,7 +52,8 @@ func (a *API) ReportNode(ctx context.Context, name string, condition nodev1.Cond
 
 // SetNodeCondition sets a condition of a node, and leaves its report.
 func (a *API) SetNodeCondition(ctx context.Context, name string, condition nodev1.Condition) error {
-	return a.patchNodeStatus(ctx, name, map[string]any{"status": map[string]any{"conditions": []nodev1.Condition{condition}}})
+	return a.patchNodeStatus(ctx, name,
+		map[string]any{"status": map[string]any{"conditions": []nodev1.Condition{condition}}})
 }
 
 // patchNodeStatus changes a node's status, and metadata with it.
@@ -56,10 +62,12 @@ func (a *API) patchNodeStatus(ctx context.Context, name string, patch map[string
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
-	_, err = a.do(ctx, &call{verb: "patch status of node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(name).SubResource("status").
-			SetHeader("Accept", metadataType), body)
-	}})
+	_, err = a.do(ctx, &call{verb: "patch status of node", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(name).
+				SubResource("status").
+				SetHeader("Accept", metadataType), body)
+		}})
 	return err
 }
 
@@ -73,14 +81,17 @@ type wireReport struct {
 }
 
 func (w *wireReport) report() NodeReport {
-	r := NodeReport{Node: w.Metadata.Name, StartupTaint: slices.Contains(w.taints(), nodev1.StartupTaint)}
+	r := NodeReport{
+		Node: w.Metadata.Name, StartupTaint: slices.Contains(w.taints(), nodev1.StartupTaint),
+	}
 	for i := range w.Status.Conditions {
 		if w.Status.Conditions[i].Type == nodev1.Ready {
 			r.Condition = &w.Status.Conditions[i]
 		}
 	}
 	var report nodev1.Report
-	if text, ok := w.Metadata.Annotations[nodev1.ReportAnnotation]; ok && json.Unmarshal([]byte(text), &report) == nil {
+	text, ok := w.Metadata.Annotations[nodev1.ReportAnnotation]
+	if ok && json.Unmarshal([]byte(text), &report) == nil {
 		r.Report = &report
 		if text, ok := w.Metadata.Annotations[nodev1.InterfacesAnnotation]; ok {
 			_ = json.Unmarshal([]byte(text), &report.Interfaces) // what cannot be read is not there
@@ -92,9 +103,10 @@ func (w *wireReport) report() NodeReport {
 // NodeReport returns what the agent of one node said last.
 func (a *API) NodeReport(ctx context.Context, name string) (NodeReport, error) {
 	var node wireReport
-	c := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes").Name(name)
-	}}
+	c := &call{verb: "get node", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("nodes").Name(name)
+		}}
 	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return NodeReport{}, err
 	}
@@ -104,9 +116,10 @@ func (a *API) NodeReport(ctx context.Context, name string) (NodeReport, error) {
 // NodeReports returns what the agents of all nodes said last, one for each node. It comes from the
 // server's memory, and may lack the latest changes.
 func (a *API) NodeReports(ctx context.Context) ([]NodeReport, error) {
-	nodes, err := listOf[wireReport](ctx, a, &call{verb: "list nodes", request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes")
-	}}, metav1.ListOptions{ResourceVersion: "0"}, "NodeList")
+	nodes, err := listOf[wireReport](ctx, a,
+		&call{verb: "list nodes", request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("nodes")
+		}}, metav1.ListOptions{ResourceVersion: "0"}, "NodeList")
 	reports := make([]NodeReport, len(nodes))
 	for i := range nodes {
 		reports[i] = nodes[i].report()

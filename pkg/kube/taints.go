@@ -20,17 +20,22 @@ func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
 			Taints []map[string]any `json:"taints"`
 		} `json:"spec"`
 	}
-	get := &call{verb: "get node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return c.core.Get().Resource("nodes").Name(name)
-	}}
+	get := &call{verb: "get node", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return c.core.Get().Resource("nodes").Name(name)
+		}}
 	if err := a.get(ctx, get, &node, &node.Metadata.ObjectMeta); err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(taint map[string]any) bool { return taint["key"] == key })
+	left := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(taint map[string]any) bool {
+		return taint["key"] == key
+	})
 	if len(left) == len(node.Spec.Taints) {
 		return nil
 	}
-	body, err := json.Marshal([]patchStep{{"test", "/spec/taints", node.Spec.Taints}, {"replace", "/spec/taints", left}})
+	body, err := json.Marshal([]patchStep{
+		{"test", "/spec/taints", node.Spec.Taints}, {"replace", "/spec/taints", left},
+	})
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
@@ -38,8 +43,10 @@ func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
 }
 
 func (a *API) patchNodeSpec(ctx context.Context, name string, steps []byte) error {
-	_, err := a.do(ctx, &call{verb: "patch taints of node", scope: clusterScoped, name: name, request: func(c *client) *rest.Request {
-		return send(c.core.Patch(types.JSONPatchType).Resource("nodes").Name(name).SetHeader("Accept", metadataType), steps)
-	}})
+	_, err := a.do(ctx, &call{verb: "patch taints of node", scope: clusterScoped, name: name,
+		request: func(c *client) *rest.Request {
+			return send(c.core.Patch(types.JSONPatchType).Resource("nodes").Name(name).
+				SetHeader("Accept", metadataType), steps)
+		}})
 	return err
 }

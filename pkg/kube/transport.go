@@ -35,8 +35,10 @@ func briefTransport(config *rest.Config) (http.RoundTripper, error) {
 		return nil, err
 	}
 	t := &http.Transport{
-		Proxy: c.Proxy, TLSClientConfig: tlsConfig, TLSHandshakeTimeout: handshakeTimeout, DisableCompression: c.DisableCompression,
-		ForceAttemptHTTP2: os.Getenv("DISABLE_HTTP2") == "", HTTP2: &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: signTimeout},
+		Proxy: c.Proxy, TLSClientConfig: tlsConfig, TLSHandshakeTimeout: handshakeTimeout,
+		DisableCompression: c.DisableCompression,
+		ForceAttemptHTTP2:  os.Getenv("DISABLE_HTTP2") == "",
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: signTimeout},
 	}
 	if c.DialHolder != nil { // what a credential plugin says ends its connections
 		t.DialContext = c.DialHolder.Dial

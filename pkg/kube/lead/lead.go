@@ -1,5 +1,6 @@
-// Package lead elects one of several processes, by client-go's leader election on a Lease. It is apart from package kube because the API
-// types that come with it are megabytes, which a process for every pod does not carry.
+// Package lead elects one of several processes, by client-go's leader election on a Lease. It is
+// apart from package kube because the API types that come with it are megabytes, which a process
+// for every pod does not carry.
 package lead
 
 import (
@@ -20,7 +21,8 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 )
 
-// A leader that is heard of no more is replaced after leaseFor; one that cannot renew its lease stops after renewFor.
+// A leader that is heard of no more is replaced after leaseFor; one that cannot renew its lease
+// stops after renewFor.
 const (
 	leaseFor   = 15 * time.Second
 	renewFor   = 10 * time.Second
@@ -38,9 +40,9 @@ type Election struct {
 	Log             *slog.Logger
 }
 
-// Run waits until this process leads and then does the work, whose context is done when it leads no more. It returns after the work has:
-// nil when ctx is done, and then the lease is given back; ErrLost if it could not be renewed. Another may begin its work before this one has
-// ended.
+// Run waits until this process leads and then does the work, whose context is done when it leads no
+// more. It returns after the work has: nil when ctx is done, and then the lease is given back;
+// ErrLost if it could not be renewed. Another may begin its work before this one has ended.
 func (e *Election) Run(ctx context.Context, work func(context.Context)) error {
 	var working sync.Mutex
 	over := false
@@ -84,7 +86,8 @@ func (e *Election) elector(work func(context.Context)) (*leaderelection.LeaderEl
 			LeaseMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name}, Client: client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 		},
-		LeaseDuration: leaseFor, RenewDeadline: renewFor, RetryPeriod: retryAfter, ReleaseOnCancel: true, Name: e.Name,
+		LeaseDuration: leaseFor, RenewDeadline: renewFor, RetryPeriod: retryAfter, ReleaseOnCancel: true,
+		Name: e.Name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: work,
 			OnStoppedLeading: func() {},

@@ -1,15 +1,15 @@
-// Package servecert makes, shares and rotates the certificate that admission is served with, and has
-// the API server trust it.
+// Package servecert makes, shares and rotates the certificate that admission is served with, and
+// has the API server trust it.
 //
 // All replicas share one Secret and any of them may write it, each change being one of a version of
-// the Secret. The certificates are made by client-go's util/cert: a new authority for each, whose key
-// is thrown away. Rotation takes three steps, so that no request meets a certificate that is not
-// trusted yet or no more: the next one is made and its authority trusted; after a while it is served;
-// the authority of the former one is trusted until the rotation after it.
+// the Secret. The certificates are made by client-go's util/cert: a new authority for each, whose
+// key is thrown away. Rotation takes three steps, so that no request meets a certificate that is
+// not trusted yet or no more: the next one is made and its authority trusted; after a while it is
+// served; the authority of the former one is trusted until the rotation after it.
 //
 // Contract: what the Secret holds is not trusted: a certificate that is expired, of other hosts, or
-// no certificate is replaced. Configurations that are not there are left so: that is how an operator
-// switches admission off.
+// no certificate is replaced. Configurations that are not there are left so: that is how an
+// operator switches admission off.
 package servecert
 
 import (
@@ -38,8 +38,8 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 )
 
-// Times of a certificate. Bounds of their order: an API server learns of a change within seconds, and
-// every replica within a pass.
+// Times of a certificate. Bounds of their order: an API server learns of a change within seconds,
+// and every replica within a pass.
 const (
 	life    = 365 * 24 * time.Hour
 	renewal = life / 3         // with that much left, the next one is made
@@ -135,7 +135,9 @@ func (k *Keeper) Pass(ctx context.Context) error {
 }
 
 // renewed returns the Secret as it is when all that is due has been done.
-func (k *Keeper) renewed(ctx context.Context, secrets coreclient.SecretInterface) (*corev1.Secret, error) {
+func (k *Keeper) renewed(
+	ctx context.Context, secrets coreclient.SecretInterface,
+) (*corev1.Secret, error) {
 	for tries := 0; ; tries++ {
 		secret, err := secrets.Get(ctx, k.Secret, metav1.GetOptions{})
 		if err != nil {
@@ -232,7 +234,8 @@ func (k *Keeper) left(certificate, key []byte, now time.Time) time.Duration {
 		return 0
 	}
 	for _, host := range k.Hosts {
-		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: now}); err != nil {
+		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: now})
+		if err != nil {
 			return 0
 		}
 	}
@@ -252,7 +255,8 @@ func authority(chain []byte) (last []byte) {
 
 // bundle is all that is to be trusted.
 func bundle(data map[string][]byte) []byte {
-	return slices.Concat(authority(data[certKey]), authority(data[nextCertKey]), authority(data[formerKey]))
+	return slices.Concat(authority(data[certKey]), authority(data[nextCertKey]),
+		authority(data[formerKey]))
 }
 
 // place is a webhook, and what it trusts.
@@ -262,28 +266,38 @@ type place struct {
 }
 
 // trust has the configurations trust a bundle.
-func (k *Keeper) trust(ctx context.Context, client admissionclient.AdmissionregistrationV1Interface, bundle []byte) error {
-	mutating, err := client.MutatingWebhookConfigurations().Get(ctx, k.Configuration, metav1.GetOptions{})
+func (k *Keeper) trust(
+	ctx context.Context, client admissionclient.AdmissionregistrationV1Interface, bundle []byte,
+) error {
+	mutating, err := client.MutatingWebhookConfigurations().
+		Get(ctx, k.Configuration, metav1.GetOptions{})
 	if err == nil {
 		var places []place
 		for i := range mutating.Webhooks {
-			places = append(places, place{mutating.Webhooks[i].Name, mutating.Webhooks[i].ClientConfig.CABundle})
+			places = append(places, place{
+				mutating.Webhooks[i].Name, mutating.Webhooks[i].ClientConfig.CABundle,
+			})
 		}
 		if patch := patchOf(places, bundle); patch != nil {
-			_, err = client.MutatingWebhookConfigurations().Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
+			_, err = client.MutatingWebhookConfigurations().
+				Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
 		}
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("mutating webhook configuration %s: %w", k.Configuration, err)
 	}
-	validating, err := client.ValidatingWebhookConfigurations().Get(ctx, k.Configuration, metav1.GetOptions{})
+	validating, err := client.ValidatingWebhookConfigurations().
+		Get(ctx, k.Configuration, metav1.GetOptions{})
 	if err == nil {
 		var places []place
 		for i := range validating.Webhooks {
-			places = append(places, place{validating.Webhooks[i].Name, validating.Webhooks[i].ClientConfig.CABundle})
+			places = append(places, place{
+				validating.Webhooks[i].Name, validating.Webhooks[i].ClientConfig.CABundle,
+			})
 		}
 		if patch := patchOf(places, bundle); patch != nil {
-			_, err = client.ValidatingWebhookConfigurations().Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
+			_, err = client.ValidatingWebhookConfigurations().
+				Patch(ctx, k.Configuration, types.JSONPatchType, patch, metav1.PatchOptions{})
 		}
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -292,8 +306,8 @@ func (k *Keeper) trust(ctx context.Context, client admissionclient.Admissionregi
 	return nil
 }
 
-// patchOf is a JSON patch that has all webhooks trust a bundle; nil if they do. It applies only to the
-// webhooks that were read.
+// patchOf is a JSON patch that has all webhooks trust a bundle; nil if they do. It applies only to
+// the webhooks that were read.
 func patchOf(places []place, bundle []byte) []byte {
 	type step struct {
 		Op    string `json:"op"`

@@ -14,7 +14,9 @@ type Namespaces interface {
 }
 
 // RunNamespaces tests what knows the labels of namespaces.
-func RunNamespaces(t *testing.T, src Namespaces, create func(t *testing.T, name string, labels map[string]string)) {
+func RunNamespaces(
+	t *testing.T, src Namespaces, create func(t *testing.T, name string, labels map[string]string),
+) {
 	create(t, "contract-labelled", map[string]string{"example.org/a": "", "b": "c"})
 	namespace, err := src.Namespace(t.Context(), "contract-labelled")
 	if err != nil {

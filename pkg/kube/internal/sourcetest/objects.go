@@ -22,7 +22,8 @@ import (
 
 // ClaimsBackend is what lies behind block.IPAMClaims.
 type ClaimsBackend interface {
-	// CreateClaim makes an IPAMClaim in a namespace, which is made with it; ReplaceClaim deletes it and makes another of that name.
+	// CreateClaim makes an IPAMClaim in a namespace, which is made with it; ReplaceClaim deletes it
+	// and makes another of that name.
 	CreateClaim(t *testing.T, namespace, name string)
 	ReplaceClaim(t *testing.T, namespace, name string)
 	DeleteClaim(t *testing.T, namespace, name string)
@@ -77,26 +78,34 @@ func RunNodes(t *testing.T, src block.Nodes, create func(t *testing.T, name stri
 // RunClaims tests what knows the IPAMClaims. Each test has a namespace of its own.
 func RunClaims(t *testing.T, src block.IPAMClaims, back ClaimsBackend) {
 	t.Run("Claim", func(t *testing.T) { testClaim(t, src, back, "contract-claim") })
-	t.Run("ClaimReplaced", func(t *testing.T) { testClaimReplaced(t, src, back, "contract-claimreplaced") })
+	t.Run("ClaimReplaced", func(t *testing.T) {
+		testClaimReplaced(t, src, back, "contract-claimreplaced")
+	})
 	t.Run("BadClaimNames", func(t *testing.T) {
 		for _, name := range badNames() {
 			_, claim := src.IPAMClaim(t.Context(), "ns", name)
 			_, namespace := src.IPAMClaim(t.Context(), name, "c")
 			set := src.SetIPAMClaimIPs(t.Context(), claimOf("ns", name), nil)
-			isBadRequest(t, name, map[string]error{"IPAMClaim": claim, "IPAMClaim's namespace": namespace, "SetIPAMClaimIPs": set})
+			isBadRequest(t, name, map[string]error{
+				"IPAMClaim": claim, "IPAMClaim's namespace": namespace, "SetIPAMClaimIPs": set,
+			})
 		}
 	})
 	t.Run("CancelledClaim", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, claim := src.IPAMClaim(ctx, "ns", "c")
-		isCancelled(t, map[string]error{"IPAMClaim": claim, "SetIPAMClaimIPs": src.SetIPAMClaimIPs(ctx, claimOf("ns", "c"), nil)})
+		isCancelled(t, map[string]error{
+			"IPAMClaim": claim, "SetIPAMClaimIPs": src.SetIPAMClaimIPs(ctx, claimOf("ns", "c"), nil),
+		})
 	})
 }
 
 // badNames are such as no object can have.
 func badNames() []string {
-	return []string{"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254)}
+	return []string{
+		"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254),
+	}
 }
 
 func isBadRequest(t *testing.T, name string, calls map[string]error) {
@@ -112,14 +121,17 @@ func isCancelled(t *testing.T, calls map[string]error) {
 	t.Helper()
 	for call, err := range calls {
 		if !errors.Is(err, context.Canceled) || failure.ReasonOf(err) != failure.TimedOut {
-			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut", call, err, failure.ReasonOf(err))
+			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut",
+				call, err, failure.ReasonOf(err))
 		}
 	}
 }
 
 // blockOf is block number i of a space, of a node.
 func blockOf(space string, i int, node string) *v1alpha1.IPBlock {
-	b := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-10-0-%d-%d-28", space, i/16, i%16*16)}}
+	b := &v1alpha1.IPBlock{
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-10-0-%d-%d-28", space, i/16, i%16*16)},
+	}
 	b.Spec = v1alpha1.IPBlockSpec{Space: space, CIDR: fmt.Sprintf("10.0.%d.%d/28", i/16, i%16*16)}
 	if node != "" {
 		b.Spec.Owner = &v1alpha1.Node{NodeName: node, NodeUID: "u-1", BootID: "b-1"}
@@ -172,14 +184,17 @@ func testCreate(t *testing.T, src block.Store, space string) {
 	before := given.DeepCopy()
 	created := mustCreate(t, src, given)
 	same(t, "the block that was given", given, before)
-	if created.UID == "" || created.ResourceVersion == "" || time.Since(created.CreationTimestamp.Time).Abs() > time.Minute {
+	if created.UID == "" || created.ResourceVersion == "" ||
+		time.Since(created.CreationTimestamp.Time).Abs() > time.Minute {
 		t.Errorf("created with metadata %+v", created.ObjectMeta)
 	}
-	if diff := cmp.Diff(given.Spec, created.Spec); diff != "" || created.Status != (v1alpha1.IPBlockStatus{}) {
+	diff := cmp.Diff(given.Spec, created.Spec)
+	if diff != "" || created.Status != (v1alpha1.IPBlockStatus{}) {
 		t.Errorf("created with status %v, spec (-want +got):\n%s", created.Status, diff)
 	}
 	same(t, "the block that is stored", mustBlock(t, src, given.Name), created)
-	if _, err := src.CreateBlock(t.Context(), blockOf(space, 0, "node-2")); !apierrors.IsAlreadyExists(err) {
+	_, err := src.CreateBlock(t.Context(), blockOf(space, 0, "node-2"))
+	if !apierrors.IsAlreadyExists(err) {
 		t.Errorf("again: got error %v, want already exists", err)
 	}
 	same(t, "the block after another tried", mustBlock(t, src, given.Name), created)
@@ -253,11 +268,14 @@ func testCreateAnew(t *testing.T, src block.Store, space string) {
 // fullBlock has every field set.
 func fullBlock(space string) *v1alpha1.IPBlock {
 	b := blockOf(space, 0, "")
-	b.Spec.Recall = &v1alpha1.Recall{By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local())}
+	b.Spec.Recall = &v1alpha1.Recall{
+		By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local()),
+	}
 	node := &v1alpha1.Node{NodeName: "node-1", NodeUID: "u-1", BootID: "b-1"}
 	claim := &v1alpha1.Claim{Namespace: "ns", Name: "c", UID: "u-3"}
 	b.Spec.Allocations = []v1alpha1.Allocation{
-		{Address: "10.0.0.1", Network: "net", ContainerID: "0123", IfName: "net1", Pod: "ns/p", PodUID: "u-2", Node: node, Claim: claim},
+		{Address: "10.0.0.1", Network: "net", ContainerID: "0123", IfName: "net1", Pod: "ns/p",
+			PodUID: "u-2", Node: node, Claim: claim},
 		{Address: "10.0.0.2", Claim: claim},
 	}
 	return b
@@ -285,7 +303,8 @@ func testUpdate(t *testing.T, src block.Store, space string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(given.Spec, updated.Spec); diff != "" || updated.UID != created.UID || updated.ResourceVersion == created.ResourceVersion {
+	diff := cmp.Diff(given.Spec, updated.Spec)
+	if diff != "" || updated.UID != created.UID || updated.ResourceVersion == created.ResourceVersion {
 		t.Errorf("updated to %+v, spec (-want +got):\n%s", updated.ObjectMeta, diff)
 	}
 	same(t, "stored", mustBlock(t, src, given.Name), updated)
@@ -337,7 +356,8 @@ func testUpdateRefused(t *testing.T, src block.Store, space string) {
 	if err := src.DeleteBlock(t.Context(), created); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := src.UpdateBlock(t.Context(), created); !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	_, err := src.UpdateBlock(t.Context(), created)
+	if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want not found or conflict", err)
 	}
 	if err := src.UpdateBlockStatus(t.Context(), created); !apierrors.IsNotFound(err) {
@@ -351,7 +371,9 @@ func testUpdateRefused(t *testing.T, src block.Store, space string) {
 func testImmutable(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	for _, change := range []func(*v1alpha1.IPBlockSpec){
-		func(s *v1alpha1.IPBlockSpec) { s.Space = "other" }, func(s *v1alpha1.IPBlockSpec) { s.CIDR = "10.0.0.0/29" },
+		func(s *v1alpha1.IPBlockSpec) {
+			s.Space = "other"
+		}, func(s *v1alpha1.IPBlockSpec) { s.CIDR = "10.0.0.0/29" },
 	} {
 		changed := created.DeepCopy()
 		change(&changed.Spec)
@@ -366,7 +388,9 @@ func testImmutable(t *testing.T, src block.Store, space string) {
 func testBlockStatus(t *testing.T, src block.Store, space string) {
 	created := mustCreate(t, src, blockOf(space, 0, "node-1"))
 	changed := created.DeepCopy()
-	changed.Spec.Recall = &v1alpha1.Recall{By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local())}
+	changed.Spec.Recall = &v1alpha1.Recall{
+		By: "node-2", At: metav1.NewTime(time.Unix(1_700_000_000, 0).Local()),
+	}
 	updated, err := src.UpdateBlock(t.Context(), changed)
 	if err != nil {
 		t.Fatal(err)
@@ -447,7 +471,9 @@ func testSelect(t *testing.T, src block.Store, space string) {
 			if version == "0" {
 				eventually(t, src, space, names)
 			}
-			got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space + selector, ResourceVersion: version})
+			got := mustList(t, src, metav1.ListOptions{
+				FieldSelector: "spec.space=" + space + selector, ResourceVersion: version,
+			})
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%q with resourceVersion %q (-want +got):\n%s", selector, version, diff)
 			}
@@ -460,7 +486,9 @@ func eventually(t *testing.T, src block.Store, space string, want []string) {
 	t.Helper()
 	want = slices.Sorted(slices.Values(want))
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space, ResourceVersion: "0"})
+		got := mustList(t, src, metav1.ListOptions{
+			FieldSelector: "spec.space=" + space, ResourceVersion: "0",
+		})
 		if slices.Equal(got, want) {
 			return
 		}
@@ -471,8 +499,11 @@ func eventually(t *testing.T, src block.Store, space string, want []string) {
 }
 
 func testSelectUnknown(t *testing.T, src block.Store, _ string) {
-	for _, selector := range []string{"spec.cidr=10.0.0.0/28", "spec.space", "a=b=c,", "status.used=1"} {
-		if list, err := src.Blocks(t.Context(), metav1.ListOptions{FieldSelector: selector}); !apierrors.IsBadRequest(err) {
+	for _, selector := range []string{
+		"spec.cidr=10.0.0.0/28", "spec.space", "a=b=c,", "status.used=1",
+	} {
+		list, err := src.Blocks(t.Context(), metav1.ListOptions{FieldSelector: selector})
+		if !apierrors.IsBadRequest(err) {
 			t.Errorf("%q: got %d blocks, error %v, want bad request", selector, len(list), err)
 		}
 	}
@@ -486,7 +517,8 @@ func testMany(t *testing.T, src block.Store, space string) {
 	for range 16 {
 		all.Go(func() {
 			for i := range next {
-				if _, err := src.CreateBlock(t.Context(), blockOf(space, i, fmt.Sprintf("node-%d", i%7))); err != nil {
+				_, err := src.CreateBlock(t.Context(), blockOf(space, i, fmt.Sprintf("node-%d", i%7)))
+				if err != nil {
 					t.Error(err)
 				}
 			}
@@ -504,7 +536,10 @@ func testMany(t *testing.T, src block.Store, space string) {
 	if diff := cmp.Diff(names, got); diff != "" {
 		t.Errorf("%d blocks (-want +got):\n%.2000s", len(got), diff)
 	}
-	if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.owner.nodeName=node-3,spec.space=" + space}); len(got) != n/7+1 {
+	got = mustList(t, src, metav1.ListOptions{
+		FieldSelector: "spec.owner.nodeName=node-3,spec.space=" + space,
+	})
+	if len(got) != n/7+1 {
 		t.Errorf("node-3 has %d blocks, want %d", len(got), n/7+1)
 	}
 	eventually(t, src, space, names)
@@ -514,7 +549,8 @@ func testMany(t *testing.T, src block.Store, space string) {
 func testStaleList(t *testing.T, src block.Store, space string) {
 	for i := range 20 {
 		name := mustCreate(t, src, blockOf(space, i, "node-1")).Name
-		if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); !slices.Contains(got, name) {
+		got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space})
+		if !slices.Contains(got, name) {
 			t.Fatalf("a list does not have %s, which was created before", name)
 		}
 	}
@@ -527,7 +563,8 @@ func testStaleList(t *testing.T, src block.Store, space string) {
 		if err := src.DeleteBlock(t.Context(), mustBlock(t, src, name)); err != nil {
 			t.Fatal(err)
 		}
-		if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); slices.Contains(got, name) {
+		got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space})
+		if slices.Contains(got, name) {
 			t.Fatalf("a list has %s, which was deleted before", name)
 		}
 	}
@@ -546,7 +583,8 @@ func testBlockNotFound(t *testing.T, src block.Store, space string) {
 	if err := src.UpdateBlockStatus(t.Context(), absent); !apierrors.IsNotFound(err) {
 		t.Errorf("status: got error %v, want not found", err)
 	}
-	if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); len(got) > 0 {
+	got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space})
+	if len(got) > 0 {
 		t.Errorf("list: got %v", got)
 	}
 }
@@ -559,14 +597,17 @@ func testBadBlockNames(t *testing.T, src block.Store, space string) {
 		_, got := src.Block(t.Context(), name)
 		_, updated := src.UpdateBlock(t.Context(), b)
 		isBadRequest(t, name, map[string]error{
-			"CreateBlock": created, "Block": got, "UpdateBlock": updated, "UpdateBlockStatus": src.UpdateBlockStatus(t.Context(), b),
-			"DeleteBlock": src.DeleteBlock(t.Context(), b),
+			"CreateBlock": created, "Block": got, "UpdateBlock": updated,
+			"UpdateBlockStatus": src.UpdateBlockStatus(t.Context(), b),
+			"DeleteBlock":       src.DeleteBlock(t.Context(), b),
 		})
 	}
 }
 
 func claimOf(namespace, name string) *claimv1.IPAMClaim {
-	return &claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "u"}}
+	return &claimv1.IPAMClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "u"},
+	}
 }
 
 // What would change any version of a block is refused.
@@ -602,11 +643,13 @@ func testCancelledBlock(t *testing.T, src block.Store, space string) {
 	_, list := src.Blocks(ctx, metav1.ListOptions{})
 	_, updated := src.UpdateBlock(ctx, created)
 	isCancelled(t, map[string]error{
-		"CreateBlock": made, "Block": got, "Blocks": list, "UpdateBlock": updated, "UpdateBlockStatus": src.UpdateBlockStatus(ctx, created),
-		"DeleteBlock": src.DeleteBlock(ctx, created),
+		"CreateBlock": made, "Block": got, "Blocks": list, "UpdateBlock": updated,
+		"UpdateBlockStatus": src.UpdateBlockStatus(ctx, created),
+		"DeleteBlock":       src.DeleteBlock(ctx, created),
 	})
-	if got := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space}); len(got) != 1 {
-		t.Errorf("blocks are %v", got)
+	stored := mustList(t, src, metav1.ListOptions{FieldSelector: "spec.space=" + space})
+	if len(stored) != 1 {
+		t.Errorf("blocks are %v", stored)
 	}
 	same(t, "stored", mustBlock(t, src, created.Name), created)
 }
@@ -624,7 +667,8 @@ func testNodes(t *testing.T, src block.Nodes, create func(*testing.T, string)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if node.Name != name || node.Namespace != "" || node.UID == "" || uids[string(node.UID)] || again.UID != node.UID {
+		if node.Name != name || node.Namespace != "" || node.UID == "" || uids[string(node.UID)] ||
+			again.UID != node.UID {
 			t.Errorf("node %s is %+v, and then %+v", name, node, again)
 		}
 		uids[string(node.UID)] = true
@@ -650,7 +694,8 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 	back.CreateClaim(t, ns, "c")
 	back.CreateClaim(t, ns, "other")
 	claim := mustClaim(t, src, ns, "c")
-	if claim.Name != "c" || claim.Namespace != ns || claim.UID == "" || claim.Spec.Network != "net" || claim.Spec.Interface != "net1" ||
+	if claim.Name != "c" || claim.Namespace != ns || claim.UID == "" || claim.Spec.Network != "net" ||
+		claim.Spec.Interface != "net1" ||
 		!slices.Equal(claim.Spec.IPRequests, []string{"10.0.0.7/28"}) || len(claim.Status.IPs) > 0 {
 		t.Errorf("claim is %+v", claim)
 	}
@@ -662,24 +707,30 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 			}
 		}
 		got := mustClaim(t, src, ns, "c")
-		if !slices.Equal(got.Status.IPs, ips) || got.Status.OwnerPod != claim.Status.OwnerPod || got.UID != claim.UID || got.Spec.Network != "net" {
+		if !slices.Equal(got.Status.IPs, ips) || got.Status.OwnerPod != claim.Status.OwnerPod ||
+			got.UID != claim.UID || got.Spec.Network != "net" {
 			t.Errorf("claim is %+v, want addresses %v", got, ips)
 		}
 	}
 	if other := mustClaim(t, src, ns, "other"); len(other.Status.IPs) > 0 || other.UID == claim.UID {
 		t.Errorf("the other claim is %+v", other)
 	}
-	if err := src.SetIPAMClaimIPs(t.Context(), &claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "c"}}, nil); !apierrors.IsBadRequest(err) {
+	err := src.SetIPAMClaimIPs(t.Context(),
+		&claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "c"}}, nil)
+	if !apierrors.IsBadRequest(err) {
 		t.Errorf("without uid: got error %v, want bad request", err)
 	}
 	testClaimDeleted(t, src, back, claim)
 }
 
-func testClaimDeleted(t *testing.T, src block.IPAMClaims, back ClaimsBackend, claim *claimv1.IPAMClaim) {
+func testClaimDeleted(
+	t *testing.T, src block.IPAMClaims, back ClaimsBackend, claim *claimv1.IPAMClaim,
+) {
 	t.Helper()
 	ns := claim.Namespace
 	back.DeleteClaim(t, ns, "c")
-	if err := src.SetIPAMClaimIPs(t.Context(), claim, []string{"10.0.0.7/28"}); !apierrors.IsNotFound(err) {
+	err := src.SetIPAMClaimIPs(t.Context(), claim, []string{"10.0.0.7/28"})
+	if !apierrors.IsNotFound(err) {
 		t.Errorf("deleted: got error %v, want not found", err)
 	}
 	if _, err := src.IPAMClaim(t.Context(), ns, "c"); !apierrors.IsNotFound(err) {
@@ -698,7 +749,8 @@ func testClaimReplaced(t *testing.T, src block.IPAMClaims, back ClaimsBackend, n
 	if replaced.UID == old.UID || len(replaced.Status.IPs) > 0 {
 		t.Errorf("the new claim is %+v", replaced)
 	}
-	if err := src.SetIPAMClaimIPs(t.Context(), old, []string{"10.0.0.8/28"}); !apierrors.IsConflict(err) {
+	err := src.SetIPAMClaimIPs(t.Context(), old, []string{"10.0.0.8/28"})
+	if !apierrors.IsConflict(err) {
 		t.Errorf("got error %v, want conflict", err)
 	}
 	if got := mustClaim(t, src, ns, "c"); len(got.Status.IPs) > 0 {

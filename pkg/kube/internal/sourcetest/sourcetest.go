@@ -1,4 +1,5 @@
-// Package sourcetest is what every source of pkg/kube has to do, as tests. A source that passes can take the place of any other.
+// Package sourcetest is what every source of pkg/kube has to do, as tests. A source that passes can
+// take the place of any other.
 package sourcetest
 
 import (
@@ -98,7 +99,8 @@ func testPod(t *testing.T, src Source, back Backend, ns string) {
 }
 
 func testNAD(t *testing.T, src Source, back Backend, ns string) {
-	config := `{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "macvlan", "big": 12345678901234567890, "s": "é\n"}]}`
+	config := `{"cniVersion": "1.0.0", "name": "x", "plugins": [` +
+		`{"type": "macvlan", "big": 12345678901234567890, "s": "é\n"}]}`
 	back.CreateNAD(t, ns, "a", config)
 	back.CreateNAD(t, ns, "empty", "")
 	nad, err := src.NAD(t.Context(), ns, "a")
@@ -106,7 +108,8 @@ func testNAD(t *testing.T, src Source, back Backend, ns string) {
 		t.Fatal(err)
 	}
 	if nad.Spec.Config != config || nad.Name != "a" || nad.Namespace != ns {
-		t.Errorf("got %s/%s with config %q, want %s/a with %q", nad.Namespace, nad.Name, nad.Spec.Config, ns, config)
+		t.Errorf("got %s/%s with config %q, want %s/a with %q",
+			nad.Namespace, nad.Name, nad.Spec.Config, ns, config)
 	}
 	if nad, err = src.NAD(t.Context(), ns, "empty"); err != nil || nad.Spec.Config != "" {
 		t.Errorf("got config %q, %v, want an empty one", nad.Spec.Config, err)
@@ -132,7 +135,9 @@ func testNotFound(t *testing.T, src Source, back Backend, ns string) {
 }
 
 func testBadNames(t *testing.T, src Source, _ Backend, ns string) {
-	for _, name := range []string{"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254)} {
+	for _, name := range []string{
+		"", ".", "..", "../x", "a/b", "a_b", "A", "a\x00", "a?b", "a%2fb", strings.Repeat("a", 254),
+	} {
 		if _, err := src.Pod(t.Context(), ns, name); !apierrors.IsBadRequest(err) {
 			t.Errorf("pod %q: got error %v, want bad request", name, err)
 		}
@@ -178,8 +183,10 @@ func testPublish(t *testing.T, src Source, back Backend, ns string) {
 	if err := src.PublishStatus(t.Context(), pod, status); err != nil {
 		t.Fatal(err)
 	}
-	if got := mustPod(t, src, ns, "p"); got.Annotations[nadv1.StatusAnnotation] != status || got.UID != pod.UID {
-		t.Errorf("read back %q of uid %s, want %q of %s", got.Annotations[nadv1.StatusAnnotation], got.UID, status, pod.UID)
+	got := mustPod(t, src, ns, "p")
+	if got.Annotations[nadv1.StatusAnnotation] != status || got.UID != pod.UID {
+		t.Errorf("read back %q of uid %s, want %q of %s",
+			got.Annotations[nadv1.StatusAnnotation], got.UID, status, pod.UID)
 	}
 }
 
@@ -229,7 +236,8 @@ func testPublishBeside(t *testing.T, src Source, back Backend, ns string) {
 	if err := src.PublishStatus(t.Context(), pod, "[1]"); err != nil {
 		t.Fatal(err)
 	}
-	if got := mustPod(t, src, ns, "p").Annotations; got[nadv1.StatusAnnotation] != "[1]" || got["a"] != "1" {
+	got := mustPod(t, src, ns, "p").Annotations
+	if got[nadv1.StatusAnnotation] != "[1]" || got["a"] != "1" {
 		t.Errorf("the pod has annotations %v", got)
 	}
 }
@@ -237,7 +245,8 @@ func testPublishBeside(t *testing.T, src Source, back Backend, ns string) {
 // A pod's network-status is replaced by who knows it, be it the only annotation or one of several.
 func testPublishOver(t *testing.T, src Source, back Backend, ns string) {
 	annotations := map[string]map[string]string{
-		"none": nil, "others": {"a": "1"}, "only": {nadv1.StatusAnnotation: "[0]"}, "empty": {nadv1.StatusAnnotation: "", "a": "1"},
+		"none": nil, "others": {"a": "1"}, "only": {nadv1.StatusAnnotation: "[0]"},
+		"empty": {nadv1.StatusAnnotation: "", "a": "1"},
 	}
 	for name, has := range annotations {
 		back.CreatePod(t, ns, name, has)
@@ -256,7 +265,8 @@ func testPublishOver(t *testing.T, src Source, back Backend, ns string) {
 		if err := src.PublishStatus(t.Context(), pod, "[1]"); err != nil {
 			t.Errorf("pod %s: %v", name, err)
 		}
-		if got := mustPod(t, src, ns, name).Annotations; got[nadv1.StatusAnnotation] != "[1]" || got["a"] != has["a"] {
+		got := mustPod(t, src, ns, name).Annotations
+		if got[nadv1.StatusAnnotation] != "[1]" || got["a"] != has["a"] {
 			t.Errorf("pod %s has annotations %v", name, got)
 		}
 	}
@@ -345,8 +355,10 @@ func testEvent(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
 	want := map[Event]bool{
-		{Type: "Normal", Reason: "AddedInterface", Message: `net1 "x" [10.0.0.1/24]`, Component: "braid", UID: string(pod.UID)}: true,
-		{Type: "Warning", Reason: "NADNotFound", Message: "é\n\ttab", Component: "braid", UID: string(pod.UID)}:                 true,
+		{Type: "Normal", Reason: "AddedInterface", Message: `net1 "x" [10.0.0.1/24]`, Component: "braid",
+			UID: string(pod.UID)}: true,
+		{Type: "Warning", Reason: "NADNotFound", Message: "é\n\ttab", Component: "braid",
+			UID: string(pod.UID)}: true,
 	}
 	for e := range want {
 		if err := src.Event(t.Context(), pod, e.Type, e.Reason, e.Message); err != nil {
@@ -391,11 +403,14 @@ func testEventRepeated(t *testing.T, src Source, back Backend, ns string) {
 func testEventLong(t *testing.T, src Source, back Backend, ns string) {
 	name := strings.Repeat("p", 60) + strings.Repeat(".pod", 30) // 180 bytes
 	back.CreatePod(t, ns, name, nil)
-	if err := src.Event(t.Context(), mustPod(t, src, ns, name), "Warning", "PluginFailed", "x\xff"+strings.Repeat("é", 5000)); err != nil {
+	err := src.Event(t.Context(), mustPod(t, src, ns, name), "Warning", "PluginFailed",
+		"x\xff"+strings.Repeat("é", 5000))
+	if err != nil {
 		t.Fatal(err)
 	}
 	got := back.Events(t, ns, name)
-	if len(got) != 1 || len(got[0].Message) > 1024 || len(got[0].Message) < 1000 || !strings.HasSuffix(got[0].Message, "é…") {
+	if len(got) != 1 || len(got[0].Message) > 1024 || len(got[0].Message) < 1000 ||
+		!strings.HasSuffix(got[0].Message, "é…") {
 		t.Errorf("events are %v", got)
 	}
 }
@@ -411,10 +426,12 @@ func testCancelled(t *testing.T, src Source, back Backend, ns string) {
 	_, nadErr := src.NAD(ctx, ns, "a")
 	for call, err := range map[string]error{
 		"Pod": podErr, "NAD": nadErr,
-		"PublishStatus": src.PublishStatus(ctx, pod, "[]"), "Event": src.Event(ctx, pod, "Normal", "R", "m"),
+		"PublishStatus": src.PublishStatus(ctx, pod, "[]"),
+		"Event":         src.Event(ctx, pod, "Normal", "R", "m"),
 	} {
 		if !errors.Is(err, context.Canceled) || failure.ReasonOf(err) != failure.TimedOut {
-			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut", call, err, failure.ReasonOf(err))
+			t.Errorf("%s: got error %v of class %q, want context canceled of class TimedOut",
+				call, err, failure.ReasonOf(err))
 		}
 	}
 	if took := time.Since(start); took > time.Second {
