@@ -13,9 +13,10 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// Dir is an open directory, for one goroutine. Its methods take names of entries in it, follow no symbolic link and, as what may be there in
-// place of a file is opened too, wait for no peer. Errors are an [fs.PathError]; a NotRegularError is in that of what is no file. It is for
-// state that each operation reads and writes: an [os.Root] makes half as many system calls again.
+// Dir is an open directory, for one goroutine. Its methods take names of entries in it, follow no
+// symbolic link and, as what may be there in place of a file is opened too, wait for no peer.
+// Errors are an [fs.PathError]; a NotRegularError is in that of what is no file. It is for state
+// that each operation reads and writes: an [os.Root] makes half as many system calls again.
 type Dir struct {
 	fd   int
 	path string
@@ -67,7 +68,8 @@ func (d Dir) open(name string, flags int, mode uint32) (int, error) {
 			return fd, nil
 		case err == unix.EINTR:
 			continue
-		case link, err == unix.ENXIO, err == unix.ENODEV, err == unix.EISDIR: // or a socket or pipe without a peer, a device, a directory
+		// or a socket or pipe without a peer, a device, a directory
+		case link, err == unix.ENXIO, err == unix.ENODEV, err == unix.EISDIR:
 			err = &NotRegularError{Link: link}
 		}
 		return -1, d.Fail("open", name, err)
@@ -90,7 +92,8 @@ const openTries = 100
 // it. The caller owns the descriptor. A kernel that cannot hold a path to that opens nothing.
 func (d Dir) Beneath(path string, flags int, mode uint32) (fd int, err error) {
 	how := unix.OpenHow{
-		Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Mode: uint64(mode), Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
+		Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Mode: uint64(mode),
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
 	}
 	if weaken.Off(weaken.Symlinks) {
 		how.Resolve = 0
@@ -150,7 +153,8 @@ func (d Dir) read(name string, flags int, limit int64) (data []byte, st unix.Sta
 	return data, st, nil
 }
 
-// content reads a file that said to have so many bytes. Files of the kernel say 0 and are read to their end.
+// content reads a file that said to have so many bytes. Files of the kernel say 0 and are read to
+// their end.
 func content(fd int, size, limit int64) ([]byte, error) {
 	data := make([]byte, 0, max(size, bytes.MinRead)+1)
 	for {
@@ -182,8 +186,9 @@ func (d Dir) Write(name string, flags int, mode uint32, content []byte) error {
 	return nil
 }
 
-// Overwrite writes a file that is known to be regular, if it is there. It is not emptied first: file systems that flush what was emptied
-// (ext4) take longer for that than for all else. A process that is killed meanwhile may leave a mixture of both contents.
+// Overwrite writes a file that is known to be regular, if it is there. It is not emptied first:
+// file systems that flush what was emptied (ext4) take longer for that than for all else. A process
+// that is killed meanwhile may leave a mixture of both contents.
 func (d Dir) Overwrite(name string, mode uint32, content []byte) error {
 	fd, err := d.Open(name, unix.O_WRONLY|unix.O_CREAT, mode)
 	if err != nil {
@@ -226,7 +231,8 @@ func (d Dir) Has(name string) (bool, error) {
 	return false, d.Fail("stat", name, err)
 }
 
-// Rename gives a file another name, in the same or in another directory, in the place of what has it.
+// Rename gives a file another name, in the same or in another directory, in the place of what has
+// it.
 func (d Dir) Rename(name string, to Dir, as string) error {
 	if err := unix.Renameat(d.fd, name, to.fd, as); err != nil {
 		return d.Fail("rename to "+filepath.Join(to.path, as)+" of", name, err)

@@ -1,7 +1,8 @@
-// Package hostfile reads files of the node, in whose place there may be anything, keeps state in them, and waits for locks on them.
+// Package hostfile reads files of the node, in whose place there may be anything, keeps state in
+// them, and waits for locks on them.
 //
-// Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was told. Errors name the
-// path; where a function is given an open file, that is left to its caller.
+// Contract: nothing here waits for a peer, such as the writer of a FIFO, nor reads more than it was
+// told. Errors name the path; where a function is given an open file, that is left to its caller.
 package hostfile
 
 import (
@@ -11,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read gives the content of a regular file of at most limit bytes. A path that is a symbolic link is an error.
+// Read gives the content of a regular file of at most limit bytes. A path that is a symbolic link
+// is an error.
 func Read(path string, limit int64) ([]byte, error) { return read(path, unix.O_NOFOLLOW, limit) }
 
 // ReadLinked is Read for a path that an administrator chose: symbolic links are followed.
@@ -22,7 +24,8 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// NotRegularError is that there is something else than a regular file, or one of more than Limit bytes if that is not 0.
+// NotRegularError is that there is something else than a regular file, or one of more than Limit
+// bytes if that is not 0.
 type NotRegularError struct {
 	Limit int64
 	// Link says that it is a symbolic link.

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TryLock takes the flock(2) of an open file if nobody else has it. It is the open file that has the lock, so goroutines exclude each other as
-// processes do, and a process that inherits the file has it too.
+// TryLock takes the flock(2) of an open file if nobody else has it. It is the open file that has
+// the lock, so goroutines exclude each other as processes do, and a process that inherits the file
+// has it too.
 func TryLock(fd int) (bool, error) {
 	switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
 	case err == nil:
@@ -21,10 +22,12 @@ func TryLock(fd int) (bool, error) {
 	}
 }
 
-// Lock waits for the flock(2) of an open file; when ctx ends first, the error is its cause, and the file is not to be locked again.
+// Lock waits for the flock(2) of an open file; when ctx ends first, the error is its cause, and the
+// file is not to be locked again.
 //
-// Waiting is the kernel's, which lets nobody starve: who tries again and again comes last where many want the lock. It takes a thread, and as it
-// cannot be called off, that thread outlives a Lock that gave up until it has the lock, and gives it back.
+// Waiting is the kernel's, which lets nobody starve: who tries again and again comes last where
+// many want the lock. It takes a thread, and as it cannot be called off, that thread outlives a
+// Lock that gave up until it has the lock, and gives it back.
 func Lock(ctx context.Context, fd int) error {
 	if ok, err := TryLock(fd); ok || err != nil {
 		return err

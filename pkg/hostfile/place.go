@@ -105,7 +105,10 @@ func (r Roots) Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if _, ok := r.Place(target); !ok {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it leads to %s, which is beneath none of %s", target, strings.Join(r, " and "))}
+		return nil, &fs.PathError{
+			Op: "open", Path: path, Err: fmt.Errorf("it leads to %s, which is beneath none of %s",
+				target, strings.Join(r, " and ")),
+		}
 	}
 	data, _, err := working().read(self, 0, limit)
 	return data, err

@@ -58,7 +58,8 @@ func Identity(path string) (string, error) {
 // other reason.
 func absent(err error) bool {
 	for _, none := range []error{
-		fs.ErrNotExist, ErrNotNamespace, unix.ENOTDIR, unix.ESRCH, unix.ELOOP, unix.ENAMETOOLONG, unix.ENXIO, unix.ENODEV, unix.EINVAL,
+		fs.ErrNotExist, ErrNotNamespace, unix.ENOTDIR, unix.ESRCH, unix.ELOOP, unix.ENAMETOOLONG,
+		unix.ENXIO, unix.ENODEV, unix.EINVAL,
 	} {
 		if errors.Is(err, none) {
 			return true

@@ -1,8 +1,9 @@
 // Package netns opens network namespaces, and contains code that moves a thread between them.
 //
-// Contract: a namespace is opened by its path once per request, and everything else of the request works on that descriptor, so that
-// a path that is unmounted or reused meanwhile changes nothing. What Open returns is a network namespace for certain. No function of
-// this package leaves a thread that other goroutines run on in a namespace other than the process's.
+// Contract: a namespace is opened by its path once per request, and everything else of the request
+// works on that descriptor, so that a path that is unmounted or reused meanwhile changes nothing.
+// What Open returns is a network namespace for certain. No function of this package leaves a thread
+// that other goroutines run on in a namespace other than the process's.
 package netns
 
 import (
@@ -16,11 +17,12 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// ErrNotNamespace says that a path exists and is no network namespace. The usual cause is a namespace that was unmounted: the empty
-// file that it was mounted on is left.
+// ErrNotNamespace says that a path exists and is no network namespace. The usual cause is a
+// namespace that was unmounted: the empty file that it was mounted on is left.
 var ErrNotNamespace = errors.New("not a network namespace")
 
-// NS is an open network namespace. It keeps the namespace alive until Close. Safe for concurrent use, except Close.
+// NS is an open network namespace. It keeps the namespace alive until Close. Safe for concurrent
+// use, except Close.
 type NS struct {
 	fd    int
 	inode uint64
@@ -31,11 +33,12 @@ type NS struct {
 	dirs map[string]int
 }
 
-// Open opens the network namespace at path: a bind mount as /run/netns/NAME, or /proc/PID/ns/net. Symbolic links on the way are
-// followed (/var/run is one, /proc/PID/ns/net is one): what counts is that the end of it is a network namespace.
+// Open opens the network namespace at path: a bind mount as /run/netns/NAME, or /proc/PID/ns/net.
+// Symbolic links on the way are followed (/var/run is one, /proc/PID/ns/net is one): what counts is
+// that the end of it is a network namespace.
 //
-// A path that does not exist, a process that is gone included, gives an error that is fs.ErrNotExist; one that is something else gives
-// ErrNotNamespace, with what it is.
+// A path that does not exist, a process that is gone included, gives an error that is
+// fs.ErrNotExist; one that is something else gives ErrNotNamespace, with what it is.
 func Open(path string) (*NS, error) {
 	fail := func(err error) (*NS, error) {
 		return nil, fmt.Errorf("open network namespace %q: %w", path, err)
@@ -58,7 +61,8 @@ func Open(path string) (*NS, error) {
 // Fd is the descriptor of the namespace, -1 after Close. It stays the property of ns.
 func (ns *NS) Fd() int { return ns.fd }
 
-// Inode identifies the namespace on this machine for as long as it lives: equal for all paths that lead to it.
+// Inode identifies the namespace on this machine for as long as it lives: equal for all paths that
+// lead to it.
 func (ns *NS) Inode() uint64 { return ns.inode }
 
 // IsNode reports whether this is no pod's namespace but that of the machine: of this process or of
@@ -104,8 +108,9 @@ func (ns *NS) Close() {
 	clear(ns.dirs)
 }
 
-// Dir opens a directory in the namespace, once: for those below /proc/sys/net that belong to the namespace that they are opened in,
-// whichever the thread is in that uses them later. The descriptor is closed by Close.
+// Dir opens a directory in the namespace, once: for those below /proc/sys/net that belong to the
+// namespace that they are opened in, whichever the thread is in that uses them later. The
+// descriptor is closed by Close.
 func (ns *NS) Dir(path string) (fd int, err error) {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
@@ -113,7 +118,9 @@ func (ns *NS) Dir(path string) (fd int, err error) {
 		return fd, nil
 	}
 	err = ns.Do(func() error {
-		fd, err = retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
+		fd, err = retry(func() (int, error) {
+			return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		})
 		return err
 	})
 	if err != nil {
@@ -123,7 +130,8 @@ func (ns *NS) Dir(path string) (fd int, err error) {
 	return fd, nil
 }
 
-// inspect gives the inode of a descriptor that is a network namespace, and an error that says what it is where it is not one.
+// inspect gives the inode of a descriptor that is a network namespace, and an error that says what
+// it is where it is not one.
 func inspect(fd int) (inode uint64, err error) {
 	var st unix.Stat_t
 	if _, err := retry(func() (int, error) { return 0, unix.Fstat(fd, &st) }); err != nil {

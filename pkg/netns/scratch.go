@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scratch makes an empty network namespace, with nothing but a loopback link. It is reached by path, from other processes too,
-// until release is called, once, and ends then. A thread of its own holds the namespace, on which nothing else ever runs and
-// which ends with it.
+// Scratch makes an empty network namespace, with nothing but a loopback link. It is reached by
+// path, from other processes too, until release is called, once, and ends then. A thread of its own
+// holds the namespace, on which nothing else ever runs and which ends with it.
 func Scratch() (path string, release func(), err error) {
 	type made struct {
 		path string

@@ -15,7 +15,9 @@ func (n *Namespace) Advertise(link string) {
 	n.tb.Helper()
 	// Type, code, checksum (the kernel's work), hop limit, flags, lifetime in seconds, two timers.
 	message := []byte{134, 0, 0, 0, 64, 0, 1800 >> 8, 1800 & 0xff, 0, 0, 0, 0, 0, 0, 0, 0}
-	all := &unix.SockaddrInet6{ZoneId: uint32(n.Link(link).Attrs().Index), Addr: [16]byte{0: 0xff, 1: 2, 15: 1}}
+	all := &unix.SockaddrInet6{
+		ZoneId: uint32(n.Link(link).Attrs().Index), Addr: [16]byte{0: 0xff, 1: 2, 15: 1},
+	}
 	send := func() error {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
 		if err != nil {

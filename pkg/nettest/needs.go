@@ -8,16 +8,17 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// UML is the environment variable that says, with the value 1, that the test runs in the user-mode kernel of scripts/uml.sh, which
-// has every link type.
+// UML is the environment variable that says, with the value 1, that the test runs in the user-mode
+// kernel of scripts/uml.sh, which has every link type.
 const UML = "BRAID_UML"
 
-// NeedsLink skips the test where the kernel cannot make links of all these kinds: "ipvlan", "macvlan", "vlan", "dummy", "vrf", "bond",
-// "bridge", "veth", "vxlan", "ifb", and "bridge-vlan" for bridges that filter VLANs. It finds out by making one in a namespace of its
-// own. It needs root, and skips the test without.
+// NeedsLink skips the test where the kernel cannot make links of all these kinds: "ipvlan",
+// "macvlan", "vlan", "dummy", "vrf", "bond", "bridge", "veth", "vxlan", "ifb", and "bridge-vlan"
+// for bridges that filter VLANs. It finds out by making one in a namespace of its own. It needs
+// root, and skips the test without.
 //
-// The text of the skip, "needs kernel: ipvlan", is what scripts/test.sh looks for: it runs these tests again in a user-mode kernel.
-// There a missing kind is a failure.
+// The text of the skip, "needs kernel: ipvlan", is what scripts/test.sh looks for: it runs these
+// tests again in a user-mode kernel. There a missing kind is a failure.
 func NeedsLink(tb testing.TB, kinds ...string) {
 	tb.Helper()
 	n := New(tb)
@@ -29,8 +30,8 @@ func NeedsLink(tb testing.TB, kinds ...string) {
 	}
 }
 
-// MissingKernel skips the test because the kernel lacks what, a word, in the way of NeedsLink. It is for features that a test probes
-// itself.
+// MissingKernel skips the test because the kernel lacks what, a word, in the way of NeedsLink. It
+// is for features that a test probes itself.
 func MissingKernel(tb testing.TB, what string) {
 	tb.Helper()
 	if os.Getenv(UML) == "1" {
@@ -45,7 +46,8 @@ func (n *Namespace) probe(kind string, index int) error {
 	switch kind {
 	case "ipvlan", "macvlan", "vlan":
 		lower := attrs(fmt.Sprintf("lower%d", index))
-		if err := n.nl.LinkAdd(&netlink.Veth{LinkAttrs: lower, PeerName: fmt.Sprintf("peer%d", index)}); err != nil {
+		err := n.nl.LinkAdd(&netlink.Veth{LinkAttrs: lower, PeerName: fmt.Sprintf("peer%d", index)})
+		if err != nil {
 			return err
 		}
 		a.ParentIndex = n.Link(lower.Name).Attrs().Index

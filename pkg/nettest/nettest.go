@@ -1,7 +1,9 @@
-// Package nettest makes network namespaces, links, addresses and routes for tests, and turns their state into text to compare.
+// Package nettest makes network namespaces, links, addresses and routes for tests, and turns their
+// state into text to compare.
 //
-// It is support for tests only; nothing else imports it. Every function fails the test when it cannot do its work. What a test makes
-// is gone when the test ends, also when it failed, and if it was killed, when the next one begins. Nothing touches the namespace that the test runs in.
+// It is support for tests only; nothing else imports it. Every function fails the test when it
+// cannot do its work. What a test makes is gone when the test ends, also when it failed, and if it
+// was killed, when the next one begins. Nothing touches the namespace that the test runs in.
 package nettest
 
 import (
@@ -91,7 +93,8 @@ func sweep() {
 	entries, _ := os.ReadDir(root)
 	for _, e := range entries {
 		var pid int
-		if _, err := fmt.Sscanf(e.Name(), "ns-%d-", &pid); err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		_, err := fmt.Sscanf(e.Name(), "ns-%d-", &pid)
+		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 			_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH)
 			_ = os.Remove(filepath.Join(root, e.Name()))
 		}
@@ -106,8 +109,8 @@ func (n *Namespace) Inode() uint64 {
 	return st.Ino
 }
 
-// Unmount removes the namespace before the test ends, as a runtime does before it repeats a DEL. Handles that are open, that of this
-// package included, keep it alive.
+// Unmount removes the namespace before the test ends, as a runtime does before it repeats a DEL.
+// Handles that are open, that of this package included, keep it alive.
 func (n *Namespace) Unmount() {
 	n.tb.Helper()
 	n.nl.Close()
@@ -115,7 +118,8 @@ func (n *Namespace) Unmount() {
 }
 
 func (n *Namespace) remove() {
-	if err := unix.Unmount(n.Path, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+	err := unix.Unmount(n.Path, unix.MNT_DETACH)
+	if err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		n.tb.Errorf("unmount %s: %v", n.Path, err)
 	}
 	if err := os.Remove(n.Path); err != nil && !os.IsNotExist(err) {
@@ -126,8 +130,8 @@ func (n *Namespace) remove() {
 	_ = os.Remove(filepath.Dir(root))
 }
 
-// Run calls fn on a thread that is in the namespace, and gives its error. fn must not end the test (FailNow, Fatal) itself. Goroutines
-// that it starts are not in the namespace; processes are.
+// Run calls fn on a thread that is in the namespace, and gives its error. fn must not end the test
+// (FailNow, Fatal) itself. Goroutines that it starts are not in the namespace; processes are.
 func (n *Namespace) Run(fn func() error) error {
 	return netns.Guard(func() error {
 		ns, err := netns.Open(n.Path)
@@ -142,7 +146,8 @@ func (n *Namespace) Run(fn func() error) error {
 	})
 }
 
-// Netlink is a handle bound to the namespace, for what this package has no function for. It lives as long as the test.
+// Netlink is a handle bound to the namespace, for what this package has no function for. It lives
+// as long as the test.
 func (n *Namespace) Netlink() *netlink.Handle { return n.nl }
 
 func (n *Namespace) handle() *netlink.Handle {
@@ -236,7 +241,8 @@ func (n *Namespace) Master(name, bridge string) {
 	must(n.tb, n.nl.LinkSetMaster(n.Link(name), n.Link(bridge)))
 }
 
-// Addr gives addresses, each with its prefix length, to a link. IPv6 ones are usable at once: without duplicate address detection.
+// Addr gives addresses, each with its prefix length, to a link. IPv6 ones are usable at once:
+// without duplicate address detection.
 func (n *Namespace) Addr(name string, cidrs ...string) {
 	n.tb.Helper()
 	link := n.Link(name)
@@ -257,18 +263,22 @@ func (n *Namespace) Addr(name string, cidrs ...string) {
 func (n *Namespace) awaitLocal(ip net.IP) {
 	n.tb.Helper()
 	want := fmt.Sprintf("local %s/128", ip)
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(n.Routes(), want); time.Sleep(time.Millisecond) {
+	end := time.Now().Add(30 * time.Second)
+	for ; !strings.Contains(n.Routes(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			n.tb.Fatalf("nettest: no route %q", want)
 		}
 	}
 }
 
-// Route adds a route of the main table via a link, behind those that are there (`ip route append`). to is a CIDR, or "default" with
-// a gateway; without one the route is link-scope. Metric 0 means the kernel's default.
+// Route adds a route of the main table via a link, behind those that are there (`ip route append`).
+// to is a CIDR, or "default" with a gateway; without one the route is link-scope. Metric 0 means
+// the kernel's default.
 func (n *Namespace) Route(to, gateway, name string, metric int) {
 	n.tb.Helper()
-	r := &netlink.Route{LinkIndex: n.Link(name).Attrs().Index, Priority: metric, Gw: net.ParseIP(gateway)}
+	r := &netlink.Route{
+		LinkIndex: n.Link(name).Attrs().Index, Priority: metric, Gw: net.ParseIP(gateway),
+	}
 	if gateway == "" {
 		r.Scope = netlink.SCOPE_LINK
 	}

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Snapshot is the namespace's links, addresses, routes and rules as text: one line each, sorted, equal for equal states. Left out is
-// what changes by itself: indexes, MACs, carrier, lifetimes, and IPv6's link-local and multicast addresses and routes, which the kernel
-// makes and removes in its own time.
+// Snapshot is the namespace's links, addresses, routes and rules as text: one line each, sorted,
+// equal for equal states. Left out is what changes by itself: indexes, MACs, carrier, lifetimes,
+// and IPv6's link-local and multicast addresses and routes, which the kernel makes and removes in
+// its own time.
 func (n *Namespace) Snapshot() string {
 	n.tb.Helper()
 	return n.Links() + n.Addrs() + n.Routes() + n.Rules()
@@ -67,7 +68,8 @@ func (n *Namespace) Routes() string {
 		for _, r := range dump(n, func() ([]netlink.Route, error) {
 			return n.nl.RouteListFiltered(family, all, netlink.RT_FILTER_TABLE)
 		}) {
-			if r.Dst != nil && r.Dst.IP.To4() == nil && (r.Dst.IP.IsLinkLocalUnicast() || r.Dst.IP.IsMulticast()) {
+			if r.Dst != nil && r.Dst.IP.To4() == nil &&
+				(r.Dst.IP.IsLinkLocalUnicast() || r.Dst.IP.IsMulticast()) {
 				continue
 			}
 			lines = append(lines, routeLine(&r, names))
@@ -215,8 +217,10 @@ func tableName(table int) string {
 
 func typeName(kind int) string {
 	names := map[int]string{
-		unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast", unix.RTN_MULTICAST: "multicast",
-		unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+		unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast",
+		unix.RTN_MULTICAST: "multicast",
+		unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable",
+		unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 	}
 	if name, ok := names[kind]; ok {
 		return name

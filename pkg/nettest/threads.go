@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoThreadIn fails the test if a thread of this process is, and stays, in one of the namespaces. A thread that is about to end has a
-// few seconds to do so.
+// NoThreadIn fails the test if a thread of this process is, and stays, in one of the namespaces. A
+// thread that is about to end has a few seconds to do so.
 func NoThreadIn(tb testing.TB, namespaces ...*Namespace) {
 	tb.Helper()
 	inside := map[uint64]string{}

@@ -15,26 +15,31 @@ type batch struct {
 	messages []nl.NetfilterMessage
 	// what names each of the messages.
 	what []string
-	// optional is the index of the first message that may be left out, with those after it; 0 for none.
+	// optional is the index of the first message that may be left out, with those after it; 0 for
+	// none.
 	optional int
 }
 
 func (b *batch) add(kind, flags uint16, what string, attrs []byte) {
-	b.messages = append(b.messages, nl.NetfilterMessage{Type: message(kind), Flags: flags, Family: byte(b.family), Attrs: attrs})
+	b.messages = append(b.messages,
+		nl.NetfilterMessage{Type: message(kind), Flags: flags, Family: byte(b.family), Attrs: attrs})
 	b.what = append(b.what, what)
 }
 
-// ensure makes what is missing of the table and its chains, and the fixed rules anew of chains that have others. Where nothing is missing it does
-// nothing: whoever deletes a rule, or adds a chain that is there, waits when it closes its socket until no packet can be looking at what was.
+// ensure makes what is missing of the table and its chains, and the fixed rules anew of chains that
+// have others. Where nothing is missing it does nothing: whoever deletes a rule, or adds a chain
+// that is there, waits when it closes its socket until no packet can be looking at what was.
 func (b *batch) ensure(t *Table, have []found) {
 	if t.isMade(have) {
 		return
 	}
-	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table", text(nil, unix.NFTA_TABLE_NAME, t.Name))
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, "add table",
+		text(nil, unix.NFTA_TABLE_NAME, t.Name))
 	for _, c := range t.Chains {
 		attrs := text(text(nil, unix.NFTA_CHAIN_TABLE, t.Name), unix.NFTA_CHAIN_NAME, c.Name)
 		if c.Hook != nil {
-			hook := u32(u32(nil, unix.NFTA_HOOK_HOOKNUM, c.Hook.Number), unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
+			hook := u32(u32(nil, unix.NFTA_HOOK_HOOKNUM, c.Hook.Number), unix.NFTA_HOOK_PRIORITY,
+				uint32(c.Hook.Priority))
 			attrs = text(nest(attrs, unix.NFTA_CHAIN_HOOK, hook), unix.NFTA_CHAIN_TYPE, c.Hook.Type)
 		}
 		b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, "add chain "+c.Name, attrs)
@@ -53,13 +58,15 @@ func (b *batch) ensure(t *Table, have []found) {
 func (b *batch) addRule(t *Table, r Rule, comment string) {
 	var list []byte
 	for _, op := range r.Expr {
-		list = nest(list, unix.NFTA_LIST_ELEM, nest(text(nil, unix.NFTA_EXPR_NAME, op.name), unix.NFTA_EXPR_DATA, op.attrs))
+		list = nest(list, unix.NFTA_LIST_ELEM,
+			nest(text(nil, unix.NFTA_EXPR_NAME, op.name), unix.NFTA_EXPR_DATA, op.attrs))
 	}
 	attrs := nest(place(t, r.Chain), unix.NFTA_RULE_EXPRESSIONS, list)
 	if comment != "" {
 		attrs = nl.AppendAttr(attrs, unix.NFTA_RULE_USERDATA, userData(comment))
 	}
-	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "add rule to chain "+r.Chain, attrs)
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND,
+		"add rule to chain "+r.Chain, attrs)
 }
 
 func (b *batch) deleteRule(t *Table, r found) {
@@ -70,7 +77,8 @@ func (b *batch) deleteRule(t *Table, r found) {
 // nonRecursive is NLM_F_NONREC of linux/netlink.h: what is not empty is not deleted, with EBUSY.
 const nonRecursive = 0x100
 
-// deleteEmpty deletes the table if it has no other chains than those of t, and they no other rules than fixed ones.
+// deleteEmpty deletes the table if it has no other chains than those of t, and they no other rules
+// than fixed ones.
 func (b *batch) deleteEmpty(t *Table) {
 	b.optional = len(b.messages)
 	for _, c := range t.Chains {

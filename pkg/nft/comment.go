@@ -20,7 +20,8 @@ const (
 	maxComment = 127
 )
 
-// typeComment is NFTNL_UDATA_RULE_COMMENT of libnftnl: what the user data of a rule begins with if it is a comment.
+// typeComment is NFTNL_UDATA_RULE_COMMENT of libnftnl: what the user data of a rule begins with if
+// it is a comment.
 const typeComment = 0
 
 // keyOf is the part of the comment that identifies the attachment.

@@ -10,7 +10,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// Expr is a part of a rule: matches, each of which ends the rule for packets that do not fit, and a statement at the end.
+// Expr is a part of a rule: matches, each of which ends the rule for packets that do not fit, and a
+// statement at the end.
 type Expr []operation
 
 // operation is one expression of nf_tables, in its wire form (linux/netfilter/nf_tables.h).
@@ -43,11 +44,14 @@ const (
 	IsNot Comparison = unix.NFT_CMP_NEQ
 )
 
-// Source matches the source address; packets of the other family do not fit, whatever the comparison. For the families of IP.
+// Source matches the source address; packets of the other family do not fit, whatever the
+// comparison. For the families of IP.
 func Source(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, 12, 8) }
 
 // Destination matches the destination address, as Source does.
-func Destination(c Comparison, subnet netip.Prefix) Expr { return address(c, subnet, offset4, offset6) }
+func Destination(c Comparison, subnet netip.Prefix) Expr {
+	return address(c, subnet, offset4, offset6)
+}
 
 // NotLoopback matches IPv4 packets but those to loopback addresses.
 func NotLoopback() Expr { return Destination(IsNot, netip.MustParsePrefix("127.0.0.0/8")) }
@@ -95,13 +99,18 @@ func Protocol(number byte) Expr {
 
 // Port matches the destination port, of TCP, UDP and SCTP. Protocol stands before it.
 func Port(number uint16) Expr {
-	return Expr{payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2), compare(Is, binary.BigEndian.AppendUint16(nil, number))}
+	return Expr{
+		payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
+		compare(Is, binary.BigEndian.AppendUint16(nil, number)),
+	}
 }
 
-// OriginalPort matches the destination port that a connection had before NAT. Protocol stands before it.
+// OriginalPort matches the destination port that a connection had before NAT. Protocol stands
+// before it.
 func OriginalPort(number uint16) Expr {
 	const original = 0 // IP_CT_DIR_ORIGINAL
-	attrs := nl.AppendAttr(u32(u32(nil, unix.NFTA_CT_KEY, unix.NFT_CT_PROTO_DST), unix.NFTA_CT_DREG, regA), unix.NFTA_CT_DIRECTION, []byte{original})
+	attrs := nl.AppendAttr(u32(u32(nil, unix.NFTA_CT_KEY, unix.NFT_CT_PROTO_DST), unix.NFTA_CT_DREG,
+		regA), unix.NFTA_CT_DIRECTION, []byte{original})
 	return Expr{{"ct", attrs}, compare(Is, binary.BigEndian.AppendUint16(nil, number))}
 }
 
@@ -114,11 +123,13 @@ func DestinationTranslated() Expr {
 
 // ToThisNode matches packets whose destination is an address of the node itself.
 func ToThisNode() Expr {
-	attrs := u32(u32(u32(nil, unix.NFTA_FIB_DREG, regA), unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE), unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
+	attrs := u32(u32(u32(nil, unix.NFTA_FIB_DREG, regA), unix.NFTA_FIB_RESULT,
+		unix.NFT_FIB_RESULT_ADDRTYPE), unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
 	return Expr{{"fib", attrs}, compare(Is, native(unix.RTN_LOCAL))}
 }
 
-// InputInterface matches the interface that the packet came in by; in the bridge family, the bridge's port.
+// InputInterface matches the interface that the packet came in by; in the bridge family, the
+// bridge's port.
 func InputInterface(c Comparison, name string) Expr {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
@@ -130,14 +141,19 @@ func SourceMAC(c Comparison, mac net.HardwareAddr) Expr {
 	return Expr{payload(unix.NFT_PAYLOAD_LL_HEADER, 6, uint32(len(mac))), compare(c, mac)}
 }
 
-// Masquerade is the statement that gives packets the address of the interface they leave by as their source.
+// Masquerade is the statement that gives packets the address of the interface they leave by as
+// their source.
 func Masquerade() Expr { return Expr{{"masq", nil}} }
 
 // TranslateTo is the statement that gives packets another destination.
 func TranslateTo(to netip.AddrPort) Expr {
-	attrs := u32(u32(nil, unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT), unix.NFTA_NAT_FAMILY, uint32(family(to.Addr())))
+	attrs := u32(u32(nil, unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT), unix.NFTA_NAT_FAMILY,
+		uint32(family(to.Addr())))
 	attrs = u32(u32(attrs, unix.NFTA_NAT_REG_ADDR_MIN, regA), unix.NFTA_NAT_REG_PROTO_MIN, regB)
-	return Expr{immediate(regA, to.Addr().AsSlice()), immediate(regB, binary.BigEndian.AppendUint16(nil, to.Port())), {"nat", attrs}}
+	return Expr{
+		immediate(regA, to.Addr().AsSlice()),
+		immediate(regB, binary.BigEndian.AppendUint16(nil, to.Port())), {"nat", attrs},
+	}
 }
 
 // Jump goes on in another chain of the table and comes back at its end.
@@ -155,11 +171,16 @@ func verdict(code int32, chain string) Expr {
 		attrs = text(attrs, unix.NFTA_VERDICT_CHAIN, chain)
 	}
 	data := nest(nil, unix.NFTA_DATA_VERDICT, attrs)
-	return Expr{{"immediate", nest(u32(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT), unix.NFTA_IMMEDIATE_DATA, data)}}
+	return Expr{
+		{"immediate", nest(u32(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
+			unix.NFTA_IMMEDIATE_DATA, data)},
+	}
 }
 
 func immediate(reg uint32, value []byte) operation {
-	return operation{"immediate", nest(u32(nil, unix.NFTA_IMMEDIATE_DREG, reg), unix.NFTA_IMMEDIATE_DATA, data(value))}
+	return operation{
+		"immediate", nest(u32(nil, unix.NFTA_IMMEDIATE_DREG, reg), unix.NFTA_IMMEDIATE_DATA, data(value)),
+	}
 }
 
 func meta(key uint32) operation {
@@ -168,12 +189,15 @@ func meta(key uint32) operation {
 
 func payload(base, offset, length uint32) operation {
 	attrs := u32(u32(nil, unix.NFTA_PAYLOAD_DREG, regA), unix.NFTA_PAYLOAD_BASE, base)
-	return operation{"payload", u32(u32(attrs, unix.NFTA_PAYLOAD_OFFSET, offset), unix.NFTA_PAYLOAD_LEN, length)}
+	return operation{
+		"payload", u32(u32(attrs, unix.NFTA_PAYLOAD_OFFSET, offset), unix.NFTA_PAYLOAD_LEN, length),
+	}
 }
 
 func masked(mask []byte) operation {
 	attrs := u32(u32(nil, unix.NFTA_BITWISE_SREG, regA), unix.NFTA_BITWISE_DREG, regA)
-	attrs = nest(u32(attrs, unix.NFTA_BITWISE_LEN, uint32(len(mask))), unix.NFTA_BITWISE_MASK, data(mask))
+	attrs = nest(u32(attrs, unix.NFTA_BITWISE_LEN, uint32(len(mask))), unix.NFTA_BITWISE_MASK,
+		data(mask))
 	return operation{"bitwise", nest(attrs, unix.NFTA_BITWISE_XOR, data(make([]byte, len(mask))))}
 }
 

@@ -24,11 +24,12 @@ type found struct {
 	exprs []byte
 }
 
-// list gives the rules of a table, chain by chain in their order, and the number of the state that they are of. A table that is not there has
-// none.
+// list gives the rules of a table, chain by chain in their order, and the number of the state that
+// they are of. A table that is not there has none.
 //
-// The kernel takes a list while it makes the changes of others, and notices only some of what that spoils. So those that are under way are waited
-// for first, and a list during which others came is taken again.
+// The kernel takes a list while it makes the changes of others, and notices only some of what that
+// spoils. So those that are under way are waited for first, and a list during which others came is
+// taken again.
 func (c *Conn) list(ctx context.Context, t *Table) (generation uint32, rules []found, err error) {
 	for range tries {
 		before, err := c.generation(ctx)
@@ -39,7 +40,8 @@ func (c *Conn) list(ctx context.Context, t *Table) (generation uint32, rules []f
 			return 0, nil, fmt.Errorf("wait for changes of nftables: %w", err)
 		}
 		answers, err := c.socket.Dump(ctx, nl.NetfilterMessage{
-			Type: message(unix.NFT_MSG_GETRULE), Family: byte(t.Family), Attrs: text(nil, unix.NFTA_RULE_TABLE, t.Name),
+			Type: message(unix.NFT_MSG_GETRULE), Family: byte(t.Family),
+			Attrs: text(nil, unix.NFTA_RULE_TABLE, t.Name),
 		})
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -102,7 +104,8 @@ func (c *Conn) generation(ctx context.Context) (uint32, error) {
 func (r found) is(want Expr) bool {
 	i := 0
 	for _, element := range nl.Attrs(r.exprs) {
-		if i == len(want) || !contains(element, nest(text(nil, unix.NFTA_EXPR_NAME, want[i].name), unix.NFTA_EXPR_DATA, want[i].attrs)) {
+		if i == len(want) || !contains(element,
+			nest(text(nil, unix.NFTA_EXPR_NAME, want[i].name), unix.NFTA_EXPR_DATA, want[i].attrs)) {
 			return false
 		}
 		i++
@@ -110,13 +113,15 @@ func (r found) is(want Expr) bool {
 	return i == len(want)
 }
 
-// contains says whether all attributes of want are among those of have: the kernel adds those that have their default.
+// contains says whether all attributes of want are among those of have: the kernel adds those that
+// have their default.
 func contains(have, want []byte) bool {
 	for header, value := range nl.Attrs(want) {
 		kind, nested := header&^unix.NLA_F_NESTED, header&unix.NLA_F_NESTED != 0
 		found := false
 		for h, v := range nl.Attrs(have) {
-			found = found || h&^unix.NLA_F_NESTED == kind && (nested && contains(v, value) || bytes.Equal(v, value))
+			found = found || h&^unix.NLA_F_NESTED == kind &&
+				(nested && contains(v, value) || bytes.Equal(v, value))
 		}
 		if !found {
 			return false

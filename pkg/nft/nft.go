@@ -1,10 +1,13 @@
-// Package nft keeps rules of attachments in the kernel's nf_tables, by netlink: no nft program, no fork.
+// Package nft keeps rules of attachments in the kernel's nf_tables, by netlink: no nft program, no
+// fork.
 //
-// Contract: each user of the package has a table of its own, which nobody else writes to, and describes it as a value (Table). Its rules
-// carry the attachment that they are for in a comment that `nft list ruleset` shows. An operation of Conn is one atomic batch: packets
-// meet the rules before it or those after it, and where it fails nothing has changed. Operations may be repeated, and attachments do not
-// see each other: Set gives one of them its rules, whatever it had; Delete and Keep take rules away, and those that are not there are
-// taken already. A table that has lost its last rule of an attachment goes with it.
+// Contract: each user of the package has a table of its own, which nobody else writes to, and
+// describes it as a value (Table). Its rules carry the attachment that they are for in a comment
+// that `nft list ruleset` shows. An operation of Conn is one atomic batch: packets meet the rules
+// before it or those after it, and where it fails nothing has changed. Operations may be repeated,
+// and attachments do not see each other: Set gives one of them its rules, whatever it had; Delete
+// and Keep take rules away, and those that are not there are taken already. A table that has lost
+// its last rule of an attachment goes with it.
 //
 //	conn, err := nft.Open(ns)
 //	defer conn.Close()
@@ -13,7 +16,8 @@
 //		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{nft.Jump("attachments")}},
 //	}}
 //	id := attachment.ID{Network: "net", ContainerID: "0123", IfName: "net1"}
-//	err = conn.Set(ctx, table, id, nft.NewRule("attachments", nft.Source(nft.Is, pod), nft.Destination(nft.IsNot, subnet), nft.Masquerade()))
+//	err = conn.Set(ctx, table, id, nft.NewRule("attachments",
+//		nft.Source(nft.Is, pod), nft.Destination(nft.IsNot, subnet), nft.Masquerade()))
 //	...
 //	err = conn.Delete(ctx, table, id)
 package nft
@@ -33,10 +37,11 @@ import (
 )
 
 // ErrUnsupported is that the kernel has no nf_tables. Then there are no rules either.
-var ErrUnsupported = errors.New("the kernel has no nf_tables (CONFIG_NF_TABLES, or its module nf_tables, is missing)")
+var ErrUnsupported = errors.New(
+	"the kernel has no nf_tables (CONFIG_NF_TABLES, or its module nf_tables, is missing)")
 
-// tries bounds the repetition of an operation whose ground moved. It moves when somebody else has got ahead, so that few suffice; among many
-// at work at the same time somebody is the last.
+// tries bounds the repetition of an operation whose ground moved. It moves when somebody else has
+// got ahead, so that few suffice; among many at work at the same time somebody is the last.
 const tries = 1000
 
 // Family is what packets a table sees.
@@ -57,12 +62,14 @@ type Table struct {
 	Chains []Chain
 }
 
-// Chain is a chain of a table. One that has no hook is jumped to by a fixed rule of another one, and stands before it.
+// Chain is a chain of a table. One that has no hook is jumped to by a fixed rule of another one,
+// and stands before it.
 type Chain struct {
 	Name string
 	// Hook says when the chain is run; nil for one that is jumped to.
 	Hook *Hook
-	// Rules are fixed, those of no attachment. A chain that has them has no others: Set makes them anew where they are others.
+	// Rules are fixed, those of no attachment. A chain that has them has no others: Set makes them
+	// anew where they are others.
 	Rules []Expr
 }
 
@@ -91,7 +98,8 @@ func OutputNAT() *Hook { return &Hook{"nat", unix.NF_INET_LOCAL_OUT, priorityDNA
 // PostroutingNAT is where the source of packets that leave can be translated.
 func PostroutingNAT() *Hook { return &Hook{"nat", unix.NF_INET_POST_ROUTING, prioritySNAT} }
 
-// BridgePrerouting is where frames come into a bridge. Priority -300 is before the bridge's own DNAT.
+// BridgePrerouting is where frames come into a bridge. Priority -300 is before the bridge's own
+// DNAT.
 func BridgePrerouting(priority int32) *Hook {
 	const bridgePrerouting = 0 // NF_BR_PRE_ROUTING
 	return &Hook{"filter", bridgePrerouting, priority}
@@ -127,8 +135,8 @@ func (c *Conn) Close() { c.socket.Close() }
 // Netfilter is the socket below, for what is not about rules.
 func (c *Conn) Netfilter() *nl.Netfilter { return c.socket }
 
-// Set makes rules those of the attachment in the table, in the place of the ones that it has. The table and its chains are made if they are
-// missing; without rules this is Delete.
+// Set makes rules those of the attachment in the table, in the place of the ones that it has. The
+// table and its chains are made if they are missing; without rules this is Delete.
 func (c *Conn) Set(ctx context.Context, t *Table, id attachment.ID, rules ...Rule) error {
 	_, err := c.Swap(ctx, t, id, nil, rules...)
 	return err
@@ -137,7 +145,9 @@ func (c *Conn) Set(ctx context.Context, t *Table, id attachment.ID, rules ...Rul
 // Swap is Set that returns the rules which the attachment had. Before anything changes, refuse sees
 // the rules of all other attachments, of the very state that the change is made for; its error ends
 // the operation. It may be nil.
-func (c *Conn) Swap(ctx context.Context, t *Table, id attachment.ID, refuse func(others []Owned) error, rules ...Rule) (had []Owned, err error) {
+func (c *Conn) Swap(
+	ctx context.Context, t *Table, id attachment.ID, refuse func(others []Owned) error, rules ...Rule,
+) (had []Owned, err error) {
 	key, comment := keyOf(id), commentOf(id)
 	isOwn := func(other string) bool { return other == key }
 	if len(rules) == 0 {
@@ -170,20 +180,25 @@ func (c *Conn) Delete(ctx context.Context, t *Table, id attachment.ID) error {
 	return c.Set(ctx, t, id)
 }
 
-// Keep removes the rules of those attachments of a network that are not among valid. All of valid are of the network.
+// Keep removes the rules of those attachments of a network that are not among valid. All of valid
+// are of the network.
 func (c *Conn) Keep(ctx context.Context, t *Table, network string, valid []attachment.ID) error {
 	keep := map[string]bool{}
 	for _, id := range valid {
 		keep[keyOf(id)] = true
 	}
 	prefix := networkPrefix(network)
-	_, err := c.remove(ctx, t, func(key string) bool { return strings.HasPrefix(key, prefix) && !keep[key] })
+	_, err := c.remove(ctx, t, func(key string) bool {
+		return strings.HasPrefix(key, prefix) && !keep[key]
+	})
 	return err
 }
 
 // remove deletes the rules whose comment has such a key, which it returns, and the table if no
 // attachment's rule is left.
-func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) bool) (removed []Owned, err error) {
+func (c *Conn) remove(
+	ctx context.Context, t *Table, unwanted func(key string) bool,
+) (removed []Owned, err error) {
 	err = c.change(ctx, t, func(have []found) (*batch, error) {
 		removed = owned(have, unwanted)
 		b := &batch{family: t.Family}
@@ -208,9 +223,12 @@ func (c *Conn) remove(ctx context.Context, t *Table, unwanted func(key string) b
 	return removed, err
 }
 
-// change makes the changes that build derives from the rules of the table. They are right for that state only: should it change between the
-// two, they are derived again. An error of build is returned as it is.
-func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) (*batch, error)) error {
+// change makes the changes that build derives from the rules of the table. They are right for that
+// state only: should it change between the two, they are derived again. An error of build is
+// returned as it is.
+func (c *Conn) change(
+	ctx context.Context, t *Table, build func(have []found) (*batch, error),
+) error {
 	var err error
 	for range tries {
 		generation, have, lerr := c.list(ctx, t)
@@ -223,7 +241,8 @@ func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) (*
 		}
 		failed, berr := c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages)
 		if b.optional > 0 && failed >= b.optional {
-			failed, berr = c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation, b.messages[:b.optional])
+			failed, berr = c.socket.Batch(ctx, unix.NFNL_SUBSYS_NFTABLES, generation,
+				b.messages[:b.optional])
 		}
 		if berr == nil {
 			return nil
@@ -236,7 +255,8 @@ func (c *Conn) change(ctx context.Context, t *Table, build func(have []found) (*
 	return fmt.Errorf("change nftables table %s: %w", t.Name, err)
 }
 
-// moved says whether an operation may be tried again: the state was another one than that which it was made for, or it was disturbed.
+// moved says whether an operation may be tried again: the state was another one than that which it
+// was made for, or it was disturbed.
 func moved(err error) bool {
 	return errors.Is(err, unix.ERESTART) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS)
 }
@@ -257,10 +277,12 @@ func (c *Conn) Check(ctx context.Context, t *Table, id attachment.ID, rules ...R
 	for i, want := range rules {
 		rest := byChain[want.Chain]
 		if len(rest) == 0 {
-			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is missing", t.Name, want.Chain, i+1, len(rules))
+			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is missing",
+				t.Name, want.Chain, i+1, len(rules))
 		}
 		if !rest[0].is(want.Expr) {
-			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is not as it was made", t.Name, want.Chain, i+1, len(rules))
+			return fmt.Errorf("nftables table %s, chain %s: rule %d of %d is not as it was made",
+				t.Name, want.Chain, i+1, len(rules))
 		}
 		byChain[want.Chain] = rest[1:]
 	}
@@ -285,7 +307,9 @@ func checkFixed(t *Table, have []found) error {
 // isMade says whether the table has all its chains, and these their fixed rules.
 func (t *Table) isMade(have []found) bool {
 	for _, chain := range t.Chains {
-		isThere := chain.Hook == nil || slices.ContainsFunc(have, func(r found) bool { return r.chain == chain.Name })
+		isThere := chain.Hook == nil || slices.ContainsFunc(have, func(r found) bool {
+			return r.chain == chain.Name
+		})
 		if !isThere || len(chain.Rules) > 0 && !chain.isFixed(have) {
 			return false
 		}

@@ -16,13 +16,18 @@ import (
 // Addr is an address of a link.
 type Addr struct {
 	netip.Prefix
-	// Tentative is that duplicate address detection has not ended, Duplicate that it found another owner (IPv6).
+	// Tentative is that duplicate address detection has not ended, Duplicate that it found another
+	// owner (IPv6).
 	Tentative, Duplicate bool
 }
 
-// AddAddr gives an address to a link, by index. One that the link has already is an error, unix.EEXIST.
+// AddAddr gives an address to a link, by index. One that the link has already is an error,
+// unix.EEXIST.
 func AddAddr(index int, addr netip.Prefix) Change {
-	return Change{"add address " + addr.String(), newRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, addrParts(index, addr)...)}
+	return Change{
+		"add address " + addr.String(),
+		newRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, addrParts(index, addr)...),
+	}
 }
 
 // AddAddr applies AddAddr.
@@ -34,7 +39,9 @@ func addrParts(index int, addr netip.Prefix) []vnl.NetlinkRequestData {
 	header := vnl.NewIfAddrmsg(family(addr.Addr()))
 	header.Index, header.Prefixlen = uint32(index), uint8(addr.Bits())
 	ip := addr.Addr().AsSlice()
-	parts := []vnl.NetlinkRequestData{header, vnl.NewRtAttr(unix.IFA_LOCAL, ip), vnl.NewRtAttr(unix.IFA_ADDRESS, ip)}
+	parts := []vnl.NetlinkRequestData{
+		header, vnl.NewRtAttr(unix.IFA_LOCAL, ip), vnl.NewRtAttr(unix.IFA_ADDRESS, ip),
+	}
 	// Networks of one or two addresses have none for broadcasts (RFC 3021).
 	if addr.Addr().Is4() && addr.Bits() < 31 {
 		mask, broadcast := net.CIDRMask(addr.Bits(), 32), addr.Addr().As4()
@@ -53,7 +60,8 @@ func family(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// Addrs lists the addresses of a link, by index, IPv4 before IPv6; of all links where the index is 0.
+// Addrs lists the addresses of a link, by index, IPv4 before IPv6; of all links where the index is
+// 0.
 func (h *Handle) Addrs(ctx context.Context, index int) ([]Addr, error) {
 	list, err := h.dump(ctx, unix.RTM_GETADDR, vnl.NewIfAddrmsg(unix.AF_UNSPEC))
 	if err != nil {
@@ -83,7 +91,8 @@ func (h *Handle) AddrsByLink(ctx context.Context) (map[int][]Addr, error) {
 			return nil, fmt.Errorf("list addresses: %w", errShort)
 		}
 		header := vnl.DeserializeIfAddrmsg(m)
-		addrs[int(header.Index)] = append(addrs[int(header.Index)], addrOf(header, m[unix.SizeofIfAddrmsg:]))
+		addrs[int(header.Index)] = append(addrs[int(header.Index)],
+			addrOf(header, m[unix.SizeofIfAddrmsg:]))
 	}
 	return addrs, nil
 }
@@ -96,7 +105,8 @@ func addrOf(header *vnl.IfAddrmsg, attrs []byte) Addr {
 	addr, _ := netip.AddrFromSlice(ip)
 	flags := number(attr(attrs, unix.IFA_FLAGS)) | int(header.Flags)
 	return Addr{
-		Prefix: netip.PrefixFrom(addr, int(header.Prefixlen)), Tentative: flags&unix.IFA_F_TENTATIVE != 0, Duplicate: flags&unix.IFA_F_DADFAILED != 0,
+		Prefix: netip.PrefixFrom(addr, int(header.Prefixlen)), Tentative: flags&unix.IFA_F_TENTATIVE != 0,
+		Duplicate: flags&unix.IFA_F_DADFAILED != 0,
 	}
 }
 
@@ -109,8 +119,8 @@ func (h *Handle) RemoveAddr(ctx context.Context, index int, addr netip.Prefix) e
 	return nil
 }
 
-// AwaitAddrs waits until no IPv6 address of a link, by index, is tentative any more. One that turns out to be in use elsewhere is an error.
-// It returns when ctx ends, with its error.
+// AwaitAddrs waits until no IPv6 address of a link, by index, is tentative any more. One that turns
+// out to be in use elsewhere is an error. It returns when ctx ends, with its error.
 func (h *Handle) AwaitAddrs(ctx context.Context, ns *netns.NS, index int) error {
 	settled := func() (bool, error) {
 		addrs, err := h.Addrs(ctx, index)

@@ -19,7 +19,8 @@ type Bridge struct {
 	DefaultPVID uint16
 }
 
-// Bridge finds a bridge by name; ErrNoLink if there is no link of that name. One of another kind is an error.
+// Bridge finds a bridge by name; ErrNoLink if there is no link of that name. One of another kind is
+// an error.
 func (h *Handle) Bridge(ctx context.Context, name string) (*Bridge, error) {
 	link, attrs, err := h.link(ctx, "interface "+name, byName(name)...)
 	if err != nil {
@@ -30,7 +31,8 @@ func (h *Handle) Bridge(ctx context.Context, name string) (*Bridge, error) {
 	}
 	data := attr(attr(attrs, unix.IFLA_LINKINFO), vnl.IFLA_INFO_DATA)
 	return &Bridge{
-		Link: link, VLANFiltering: number(attr(data, vnl.IFLA_BR_VLAN_FILTERING)) == 1, DefaultPVID: uint16(number(attr(data, vnl.IFLA_BR_VLAN_DEFAULT_PVID))),
+		Link: link, VLANFiltering: number(attr(data, vnl.IFLA_BR_VLAN_FILTERING)) == 1,
+		DefaultPVID: uint16(number(attr(data, vnl.IFLA_BR_VLAN_DEFAULT_PVID))),
 	}, nil
 }
 
@@ -43,15 +45,16 @@ func (h *Handle) AddBridge(ctx context.Context, n NewLink, filterVLANs bool) err
 	return h.Apply(ctx, addLink(n, "bridge", data))
 }
 
-// AddPortVeth makes a pair of links of which one, port, is in the handle's namespace and a port of a bridge, an index, from the start. A
-// name that is taken is an error, fs.ErrExist.
+// AddPortVeth makes a pair of links of which one, port, is in the handle's namespace and a port of
+// a bridge, an index, from the start. A name that is taken is an error, fs.ErrExist.
 func (h *Handle) AddPortVeth(ctx context.Context, port NewLink, bridge int, peer NewLink) error {
 	other := vnl.NewRtAttr(vnl.VETH_INFO_PEER, nil)
 	vnl.NewIfInfomsgChild(other, unix.AF_UNSPEC)
 	for _, a := range peer.attrs() {
 		other.AddChild(a)
 	}
-	pair := addLink(port, "veth", []*vnl.RtAttr{other}, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))))
+	pair := addLink(port, "veth", []*vnl.RtAttr{other},
+		vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(bridge))))
 	pair.what += " with peer " + peer.Name
 	return h.Apply(ctx, pair)
 }
@@ -64,7 +67,8 @@ func (h *Handle) Ports(ctx context.Context, bridge int) ([]*Link, error) {
 
 // Port is what a bridge does with the frames of a link in it.
 type Port struct {
-	// Hairpin is that a frame may leave by the port that it came from, Isolated that none passes to another isolated port.
+	// Hairpin is that a frame may leave by the port that it came from, Isolated that none passes to
+	// another isolated port.
 	Hairpin, Isolated bool
 	VLANs             []PortVLAN
 }
@@ -72,11 +76,13 @@ type Port struct {
 // PortVLAN are VLANs of a port, from First to Last.
 type PortVLAN struct {
 	First, Last uint16
-	// PVID is that untagged frames that come in belong to it, Untagged that its frames go out without a tag.
+	// PVID is that untagged frames that come in belong to it, Untagged that its frames go out without
+	// a tag.
 	PVID, Untagged bool
 }
 
-// SetPort sets the flags of a port, by index, and adds VLANs to those that it has, in their order: what is said last of a VLAN counts.
+// SetPort sets the flags of a port, by index, and adds VLANs to those that it has, in their order:
+// what is said last of a VLAN counts.
 func (h *Handle) SetPort(ctx context.Context, index int, p Port) error {
 	flags := vnl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	flags.AddRtAttr(vnl.IFLA_BRPORT_MODE, vnl.Uint8Attr(bit(p.Hairpin)))
@@ -86,10 +92,13 @@ func (h *Handle) SetPort(ctx context.Context, index int, p Port) error {
 
 // RemovePortVLAN takes a port, by index, out of a VLAN, if it is in it.
 func (h *Handle) RemovePortVLAN(ctx context.Context, index int, id uint16) error {
-	return h.port(ctx, unix.RTM_DELLINK, index, fmt.Sprintf("remove VLAN %d of bridge port", id), nil, []PortVLAN{{First: id, Last: id}})
+	return h.port(ctx, unix.RTM_DELLINK, index, fmt.Sprintf("remove VLAN %d of bridge port", id), nil,
+		[]PortVLAN{{First: id, Last: id}})
 }
 
-func (h *Handle) port(ctx context.Context, kind uint16, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN) error {
+func (h *Handle) port(
+	ctx context.Context, kind uint16, index int, what string, flags *vnl.RtAttr, vlans []PortVLAN,
+) error {
 	header := vnl.NewIfInfomsg(unix.AF_BRIDGE)
 	header.Index = int32(index)
 	parts := []vnl.NetlinkRequestData{header}

@@ -16,15 +16,17 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 )
 
-// answerWithin bounds the wait for an answer. The kernel answers before the request's system call returns, so it only keeps a defect from
-// becoming a hang.
+// answerWithin bounds the wait for an answer. The kernel answers before the request's system call
+// returns, so it only keeps a defect from becoming a hang.
 const answerWithin = 10 * time.Second
 
-// dumpTries bounds the repetition of interrupted dumps. In a pod's namespace, where links come one at a time, two tries are rare.
+// dumpTries bounds the repetition of interrupted dumps. In a pod's namespace, where links come one
+// at a time, two tries are rare.
 const dumpTries = 20
 
-// conn is a netlink socket in a network namespace. Its system calls block the thread, which is short: the kernel does what it is asked for
-// before the call that asks returns. Go's poller would have nothing to wait for, and be woken by every request.
+// conn is a netlink socket in a network namespace. Its system calls block the thread, which is
+// short: the kernel does what it is asked for before the call that asks returns. Go's poller would
+// have nothing to wait for, and be woken by every request.
 type conn struct {
 	mu  sync.Mutex
 	fd  int // -1 when it is closed
@@ -46,7 +48,8 @@ func dial(ns *netns.NS, protocol int) (*conn, error) {
 		c.close()
 		return nil, err
 	}
-	// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too old for it says nothing.
+	// The kernel then says in words what it refuses ("Nexthop has invalid gateway"). One that is too
+	// old for it says nothing.
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	return c, nil
 }
@@ -60,7 +63,8 @@ func (c *conn) close() {
 
 var errClosed = errors.New("netlink handle is closed")
 
-// request is a message to the kernel: its type, its flags beside NLM_F_REQUEST, and what follows the header.
+// request is a message to the kernel: its type, its flags beside NLM_F_REQUEST, and what follows
+// the header.
 type request struct {
 	kind, flags uint16
 	body        []byte
@@ -84,10 +88,13 @@ func (r request) appendTo(b []byte, seq uint32) []byte {
 	return append(b, make([]byte, aligned(len(r.body))-len(r.body))...)
 }
 
-// exchange sends requests, all in one system call, and calls each for every message of the answers. The kernel works on them in their
-// order, and goes on past one that fails. The last one is a dump, or asks for an object or an acknowledgement: its answer ends the
-// exchange. The error is that of the first request that failed, and failed its index.
-func (c *conn) exchange(ctx context.Context, requests []request, each func([]byte)) (failed int, err error) {
+// exchange sends requests, all in one system call, and calls each for every message of the answers.
+// The kernel works on them in their order, and goes on past one that fails. The last one is a dump,
+// or asks for an object or an acknowledgement: its answer ends the exchange. The error is that of
+// the first request that failed, and failed its index.
+func (c *conn) exchange(
+	ctx context.Context, requests []request, each func([]byte),
+) (failed int, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -133,12 +140,15 @@ func (c *conn) one(ctx context.Context, r request, each func([]byte)) error {
 	return err
 }
 
-// dump collects the messages of a dump, each without its netlink header. EINTR says that changes of others disturbed it every time.
+// dump collects the messages of a dump, each without its netlink header. EINTR says that changes of
+// others disturbed it every time.
 func (c *conn) dump(ctx context.Context, r request) (messages [][]byte, err error) {
 	r.flags |= unix.NLM_F_DUMP
 	for range dumpTries {
 		messages = nil
-		if err = c.one(ctx, r, func(m []byte) { messages = append(messages, m) }); !errors.Is(err, unix.EINTR) {
+		if err = c.one(ctx, r, func(m []byte) {
+			messages = append(messages, m)
+		}); !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
@@ -171,8 +181,8 @@ func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
 	}
 }
 
-// verdict says whether a message ends the answer to a request, and the error that it tells, with the kernel's words where it has some. A dump
-// that changes of others disturbed is EINTR.
+// verdict says whether a message ends the answer to a request, and the error that it tells, with
+// the kernel's words where it has some. A dump that changes of others disturbed is EINTR.
 func verdict(m syscall.NetlinkMessage) (ends bool, err error) {
 	if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
 		err = unix.EINTR
@@ -187,7 +197,8 @@ func verdict(m syscall.NetlinkMessage) (ends bool, err error) {
 	if errno == 0 {
 		return true, err
 	}
-	if said := m.Data[4:]; m.Header.Flags&unix.NLM_F_ACK_TLVS != 0 && len(said) >= unix.SizeofNlMsghdr {
+	said := m.Data[4:]
+	if m.Header.Flags&unix.NLM_F_ACK_TLVS != 0 && len(said) >= unix.SizeofNlMsghdr {
 		if m.Header.Type == unix.NLMSG_ERROR { // the request comes first
 			said = said[min(len(said), aligned(int(binary.NativeEndian.Uint32(said)))):]
 		}

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of linux/netfilter/nfnetlink_conntrack.h, and flags that say which parts of a tuple a filter looks at.
+// Attributes of linux/netfilter/nfnetlink_conntrack.h, and flags that say which parts of a tuple a
+// filter looks at.
 const (
 	ctaFilter          = 25
 	ctaFilterOrigFlags = 1
@@ -20,15 +21,22 @@ const (
 	filterProtoDstPort = 1 << 5
 )
 
-// ForgetConnections removes the connections of a protocol (IPPROTO_*) to a destination port, as they were before NAT, from connection
-// tracking. family is AF_INET or AF_INET6. A kernel without connection tracking has none.
-func (n *Netfilter) ForgetConnections(ctx context.Context, family, protocol byte, port uint16) error {
-	proto := AppendAttr(AppendAttr(nil, vnl.CTA_PROTO_NUM, []byte{protocol}), vnl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, port))
+// ForgetConnections removes the connections of a protocol (IPPROTO_*) to a destination port, as
+// they were before NAT, from connection tracking. family is AF_INET or AF_INET6. A kernel without
+// connection tracking has none.
+func (n *Netfilter) ForgetConnections(
+	ctx context.Context, family, protocol byte, port uint16,
+) error {
+	proto := AppendAttr(AppendAttr(nil, vnl.CTA_PROTO_NUM, []byte{protocol}), vnl.CTA_PROTO_DST_PORT,
+		binary.BigEndian.AppendUint16(nil, port))
 	tuple := AppendAttr(nil, unix.NLA_F_NESTED|vnl.CTA_TUPLE_PROTO, proto)
-	filter := AppendAttr(nil, ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, filterProtoNum|filterProtoDstPort))
+	filter := AppendAttr(nil, ctaFilterOrigFlags,
+		binary.NativeEndian.AppendUint32(nil, filterProtoNum|filterProtoDstPort))
 	_, err := n.Do(ctx, NetfilterMessage{
-		Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | vnl.IPCTNL_MSG_CT_DELETE, Flags: unix.NLM_F_ACK, Family: family,
-		Attrs: AppendAttr(AppendAttr(nil, unix.NLA_F_NESTED|vnl.CTA_TUPLE_ORIG, tuple), unix.NLA_F_NESTED|ctaFilter, filter),
+		Type: unix.NFNL_SUBSYS_CTNETLINK<<8 | vnl.IPCTNL_MSG_CT_DELETE, Flags: unix.NLM_F_ACK,
+		Family: family,
+		Attrs: AppendAttr(AppendAttr(nil, unix.NLA_F_NESTED|vnl.CTA_TUPLE_ORIG, tuple),
+			unix.NLA_F_NESTED|ctaFilter, filter),
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		// Kernels that cannot pick what to delete take an incomplete tuple for a mistake.
@@ -52,7 +60,9 @@ func (n *Netfilter) forgetOneByOne(ctx context.Context, family, protocol byte, p
 	}
 	defer lib.Close()
 	filter := &netlink.ConntrackFilter{}
-	if err := errors.Join(filter.AddProtocol(protocol), filter.AddPort(netlink.ConntrackOrigDstPort, port)); err != nil {
+	err = errors.Join(filter.AddProtocol(protocol),
+		filter.AddPort(netlink.ConntrackOrigDstPort, port))
+	if err != nil {
 		return err
 	}
 	for range dumpTries {

@@ -49,7 +49,8 @@ func (w wanted) family() uint8 {
 // is says whether r is the route w, whoever installed it and whatever else (MTU, source address) it
 // carries.
 func (w wanted) is(r *route) bool {
-	return len(r.hops) == 1 && r.hops[0].index == w.index && r.hops[0].gateway == w.gateway && r.metric == w.metric && r.header.Tos == 0
+	return len(r.hops) == 1 && r.hops[0].index == w.index && r.hops[0].gateway == w.gateway &&
+		r.metric == w.metric && r.header.Tos == 0
 }
 
 // MoveDefaultRoute makes the default routes of each family that gateways has the ones via these
@@ -106,7 +107,9 @@ func (h *Handle) moveDefaultRoute(ctx context.Context, ifname string, gateways [
 			continue
 		}
 		for i, w := range routes {
-			routes[i].near = slices.ContainsFunc(addrs, func(a Addr) bool { return a.Masked().Contains(w.gateway) })
+			routes[i].near = slices.ContainsFunc(addrs, func(a Addr) bool {
+				return a.Masked().Contains(w.gateway)
+			})
 		}
 		if err := h.settle(ctx, routes); err != nil {
 			return err
@@ -210,7 +213,9 @@ func compare(have []*route, routes []wanted) (missing []wanted, surplus []*route
 
 // defaultRouteError classifies a failure and says what can be done about it.
 func defaultRouteError(ifname string, err error) error {
-	fe := &failure.Error{Reason: failure.DefaultRouteFailed, Interface: ifname, Field: "default-route", Err: err}
+	fe := &failure.Error{
+		Reason: failure.DefaultRouteFailed, Interface: ifname, Field: "default-route", Err: err,
+	}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		fe.Reason = failure.TimedOut

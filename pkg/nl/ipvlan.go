@@ -10,8 +10,8 @@ import (
 // ipvlanModes are the modes that Link.Mode can have for an ipvlan (linux/if_link.h).
 var ipvlanModes = map[uint16]string{0: "l2", 1: "l3", 2: "l3s"}
 
-// AddIPvlan makes an ipvlan on the link parent, an index, whose MAC it shares. mode is one of Link.Mode, and that of all ipvlans of the
-// parent: the kernel changes the others' with it.
+// AddIPvlan makes an ipvlan on the link parent, an index, whose MAC it shares. mode is one of
+// Link.Mode, and that of all ipvlans of the parent: the kernel changes the others' with it.
 func (h *Handle) AddIPvlan(ctx context.Context, n NewLink, parent int, mode string) error {
 	for m, name := range ipvlanModes {
 		if name == mode {

@@ -53,7 +53,9 @@ func (d *Defaults) has(family uint8) bool {
 // before, and puts back what they took the place of. Families that are not to be kept stay as they
 // are. It returns those of which it removed a route, and notes the routes as they are then. A link
 // that is not there has no routes.
-func (d *Defaults) Keep(ctx context.Context, ifname string, v4, v6 bool) (removed4, removed6 bool, err error) {
+func (d *Defaults) Keep(
+	ctx context.Context, ifname string, v4, v6 bool,
+) (removed4, removed6 bool, err error) {
 	err = with(d.path, func(h *Handle) error {
 		l, err := h.Link(ctx, ifname)
 		if errors.Is(err, ErrNoLink) {
@@ -80,7 +82,9 @@ func (d *Defaults) Keep(ctx context.Context, ifname string, v4, v6 bool) (remove
 }
 
 // keep is Keep for one family. As settle does, it looks again after each step.
-func (d *Defaults) keep(ctx context.Context, h *Handle, family uint8, index int) (removed bool, err error) {
+func (d *Defaults) keep(
+	ctx context.Context, h *Handle, family uint8, index int,
+) (removed bool, err error) {
 	if !d.has(family) {
 		return false, nil
 	}
@@ -90,8 +94,12 @@ func (d *Defaults) keep(ctx context.Context, h *Handle, family uint8, index int)
 			return removed, err
 		}
 		before, after := ofFamily(d.routes, family), ofFamily(have, family)
-		surplus := slices.DeleteFunc(slices.Clone(after), func(r *route) bool { return !r.via(index) || slices.ContainsFunc(before, r.same) })
-		missing := slices.DeleteFunc(before, func(r *route) bool { return slices.ContainsFunc(after, r.same) })
+		surplus := slices.DeleteFunc(slices.Clone(after), func(r *route) bool {
+			return !r.via(index) || slices.ContainsFunc(before, r.same)
+		})
+		missing := slices.DeleteFunc(before, func(r *route) bool {
+			return slices.ContainsFunc(after, r.same)
+		})
 		switch {
 		case len(surplus) > 0:
 			removed = true
@@ -114,7 +122,9 @@ func (d *Defaults) keep(ctx context.Context, h *Handle, family uint8, index int)
 }
 
 func ofFamily(routes []*route, family uint8) []*route {
-	return slices.DeleteFunc(slices.Clone(routes), func(r *route) bool { return r.header.Family != family })
+	return slices.DeleteFunc(slices.Clone(routes), func(r *route) bool {
+		return r.header.Family != family
+	})
 }
 
 // via reports whether a next hop of r is on the link.
@@ -124,8 +134,11 @@ func (r *route) via(index int) bool {
 
 // same reports whether r and other are one route, whatever the state of their next hops.
 func (r *route) same(other *route) bool {
-	return r.header.Family == other.header.Family && r.header.Tos == other.header.Tos && r.metric == other.metric &&
-		slices.EqualFunc(r.hops, other.hops, func(a, b hop) bool { return a.index == b.index && a.gateway == b.gateway })
+	return r.header.Family == other.header.Family && r.header.Tos == other.header.Tos &&
+		r.metric == other.metric &&
+		slices.EqualFunc(r.hops, other.hops, func(a, b hop) bool {
+			return a.index == b.index && a.gateway == b.gateway
+		})
 }
 
 // PreferDefaultRoute makes the IPv6 default routes via the link ifname the only ones where there
@@ -164,7 +177,9 @@ func (Sandbox) PreferDefaultRoute(ctx context.Context, netnsPath, ifname string)
 
 // Interface reads the MAC and the addresses of a link of the namespace at netnsPath. A link that is
 // not there is not found.
-func (Sandbox) Interface(ctx context.Context, netnsPath, name string) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error) {
+func (Sandbox) Interface(
+	ctx context.Context, netnsPath, name string,
+) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error) {
 	err = with(netnsPath, func(h *Handle) error {
 		l, err := h.Link(ctx, name)
 		if errors.Is(err, ErrNoLink) {

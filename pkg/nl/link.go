@@ -25,17 +25,19 @@ type Link struct {
 	// MTU in bytes.
 	MTU int
 	MAC net.HardwareAddr
-	// Up, Promisc and AllMulti are the administrator's wish; Operational is that packets can pass, Carrier that the other end is there: the
-	// kernel knows the latter at once.
+	// Up, Promisc and AllMulti are the administrator's wish; Operational is that packets can pass,
+	// Carrier that the other end is there: the kernel knows the latter at once.
 	Up, Operational, Carrier bool
 	Promisc, AllMulti        bool
 	// TxQLen is the length of the transmit queue in packets.
 	TxQLen int
-	// MasterIndex is the bridge that the link is a port of, ParentIndex the link below it or, of a veth, the other end; 0 for none.
+	// MasterIndex is the bridge that the link is a port of, ParentIndex the link below it or, of a
+	// veth, the other end; 0 for none.
 	MasterIndex, ParentIndex int
 	// Group is the link group, 0 by default.
 	Group uint32
-	// Mode is that of a macvlan ("bridge", "private", "vepa", "passthru") or an ipvlan ("l2", "l3", "l3s").
+	// Mode is that of a macvlan ("bridge", "private", "vepa", "passthru") or an ipvlan ("l2", "l3",
+	// "l3s").
 	Mode string
 	// VLAN is the ID of a link of kind "vlan" (IEEE 802.1Q); 0 for all others.
 	VLAN int
@@ -98,7 +100,10 @@ func addLink(n NewLink, kind string, data []*vnl.RtAttr, more ...*vnl.RtAttr) Ch
 	for _, a := range append(append(n.attrs(), more...), info) {
 		parts = append(parts, a)
 	}
-	return Change{"add " + kind + " " + n.Name, newRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)}
+	return Change{
+		"add " + kind + " " + n.Name,
+		newRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...),
+	}
 }
 
 // Link finds a link by name; ErrNoLink if there is none.
@@ -118,7 +123,9 @@ func byName(name string) []vnl.NetlinkRequestData {
 	if len(name) >= unix.IFNAMSIZ {
 		kind = unix.IFLA_ALT_IFNAME
 	}
-	return []vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(kind, vnl.ZeroTerminated(name))}
+	return []vnl.NetlinkRequestData{
+		vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(kind, vnl.ZeroTerminated(name)),
+	}
 }
 
 func byIndex(index int) vnl.NetlinkRequestData {
@@ -127,16 +134,21 @@ func byIndex(index int) vnl.NetlinkRequestData {
 	return header
 }
 
-// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h; the others are states of an interface (linux/if.h).
+// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h; the others are states of an interface
+// (linux/if.h).
 const (
 	skipStats   = 1 << 3
 	operUnknown = 0
 	operUp      = 6
 )
 
-// link finds the link that a request asks for, which the error calls what, and gives the attributes that the kernel describes it by, too.
-func (h *Handle) link(ctx context.Context, what string, parts ...vnl.NetlinkRequestData) (*Link, []byte, error) {
-	answer, err := h.get(ctx, unix.RTM_GETLINK, append(parts, vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats)))...)
+// link finds the link that a request asks for, which the error calls what, and gives the attributes
+// that the kernel describes it by, too.
+func (h *Handle) link(
+	ctx context.Context, what string, parts ...vnl.NetlinkRequestData,
+) (*Link, []byte, error) {
+	answer, err := h.get(ctx, unix.RTM_GETLINK,
+		append(parts, vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats)))...)
 	if errors.Is(err, unix.ENODEV) {
 		err = ErrNoLink
 	} else if err == nil && len(answer) < unix.SizeofIfInfomsg {
@@ -151,8 +163,10 @@ func (h *Handle) link(ctx context.Context, what string, parts ...vnl.NetlinkRequ
 
 func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 	link := &Link{
-		Index: int(header.Index), Kind: "device", Up: header.Flags&unix.IFF_UP != 0, Carrier: header.Flags&unix.IFF_LOWER_UP != 0,
-		Promisc: header.Flags&unix.IFF_PROMISC != 0, AllMulti: header.Flags&unix.IFF_ALLMULTI != 0, Loopback: header.Flags&unix.IFF_LOOPBACK != 0,
+		Index: int(header.Index), Kind: "device", Up: header.Flags&unix.IFF_UP != 0,
+		Carrier: header.Flags&unix.IFF_LOWER_UP != 0,
+		Promisc: header.Flags&unix.IFF_PROMISC != 0, AllMulti: header.Flags&unix.IFF_ALLMULTI != 0,
+		Loopback: header.Flags&unix.IFF_LOOPBACK != 0,
 	}
 	for kind, value := range Attrs(attrs) {
 		switch kind {
@@ -228,7 +242,9 @@ func (h *Handle) Links(ctx context.Context) ([]*Link, error) { return h.links(ct
 
 // links lists the links that a filter leaves, where the kernel knows it.
 func (h *Handle) links(ctx context.Context, filter ...vnl.NetlinkRequestData) ([]*Link, error) {
-	parts := append([]vnl.NetlinkRequestData{vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats))}, filter...)
+	parts := append([]vnl.NetlinkRequestData{
+		vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(unix.IFLA_EXT_MASK, vnl.Uint32Attr(skipStats)),
+	}, filter...)
 	messages, err := h.dump(ctx, unix.RTM_GETLINK, parts...)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
@@ -259,16 +275,19 @@ func (h *Handle) DeleteLink(ctx context.Context, name string) error {
 }
 
 func (h *Handle) deleteIndex(ctx context.Context, index int, name string) error {
-	if err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(index)); err != nil && !errors.Is(err, unix.ENODEV) {
+	err := h.do(ctx, unix.RTM_DELLINK, 0, byIndex(index))
+	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete interface %s: %w", name, err)
 	}
 	return nil
 }
 
-// DeleteGroup removes all links of a group of the namespace in one step, and waits for the kernel's grace period once. A group without
-// links is removed already. The kernel removes all or none: EOPNOTSUPP where one of them cannot be removed.
+// DeleteGroup removes all links of a group of the namespace in one step, and waits for the kernel's
+// grace period once. A group without links is removed already. The kernel removes all or none:
+// EOPNOTSUPP where one of them cannot be removed.
 func (h *Handle) DeleteGroup(ctx context.Context, group uint32) error {
-	err := h.do(ctx, unix.RTM_DELLINK, 0, vnl.NewIfInfomsg(unix.AF_UNSPEC), vnl.NewRtAttr(unix.IFLA_GROUP, vnl.Uint32Attr(group)))
+	err := h.do(ctx, unix.RTM_DELLINK, 0, vnl.NewIfInfomsg(unix.AF_UNSPEC),
+		vnl.NewRtAttr(unix.IFLA_GROUP, vnl.Uint32Attr(group)))
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("delete link group %d: %w", group, err)
 	}

@@ -103,5 +103,7 @@ func parseListener(m []byte) (l Listener, ok bool) {
 	}
 	addr := netip.AddrFrom16([16]byte(m[offsetOfSource:])).Unmap()
 	only := attr(m[sizeofInetDiagMsg:], inetDiagSkV6Only)
-	return Listener{netip.AddrPortFrom(addr, port), addr.Is6() && (len(only) == 0 || only[0] == 0)}, true
+	return Listener{
+		netip.AddrPortFrom(addr, port), addr.Is6() && (len(only) == 0 || only[0] == 0),
+	}, true
 }

@@ -14,8 +14,9 @@ import (
 // confRouteLocalnet is the index of net/ipv4/conf/LINK/route_localnet (linux/ip.h).
 const confRouteLocalnet = 26
 
-// Localnet finds the link by which packets to an IPv4 address leave, by name, and whether the kernel routes packets of loopback addresses
-// there (route_localnet). Without a route the error is ErrNoLink.
+// Localnet finds the link by which packets to an IPv4 address leave, by name, and whether the
+// kernel routes packets of loopback addresses there (route_localnet). Without a route the error is
+// ErrNoLink.
 func (h *Handle) Localnet(ctx context.Context, to netip.Addr) (link string, on bool, err error) {
 	header := &vnl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(to)), Dst_len: uint8(to.BitLen())}}
 	route, err := h.get(ctx, unix.RTM_GETROUTE, header, vnl.NewRtAttr(unix.RTA_DST, to.AsSlice()))

@@ -18,7 +18,8 @@ var ErrNoNetfilter = errors.New("the kernel has no netfilter netlink (CONFIG_NET
 // batchRoom is the size in bytes of a batch that the socket takes: thousands of rules.
 const batchRoom = 16 << 20
 
-// Netfilter talks to the kernel's packet filter and connection tracking in one network namespace. Use it from one goroutine at a time.
+// Netfilter talks to the kernel's packet filter and connection tracking in one network namespace.
+// Use it from one goroutine at a time.
 type Netfilter struct {
 	ns   *netns.NS
 	conn *conn
@@ -26,7 +27,8 @@ type Netfilter struct {
 
 // NetfilterMessage is a request of netfilter's netlink (linux/netfilter/nfnetlink.h).
 type NetfilterMessage struct {
-	// Type is subsystem<<8 | message. Flags are those of linux/netlink.h, beside the ones that the method sets.
+	// Type is subsystem<<8 | message. Flags are those of linux/netlink.h, beside the ones that the
+	// method sets.
 	Type, Flags uint16
 	// Family is one of NFPROTO_*.
 	Family byte
@@ -42,7 +44,8 @@ func AppendAttr(b []byte, kind uint16, value []byte) []byte {
 	return append(b, make([]byte, -len(value)&(unix.NLA_ALIGNTO-1))...)
 }
 
-// Attrs goes over netlink attributes, each with its kind, flags included, and its value, up to what is none.
+// Attrs goes over netlink attributes, each with its kind, flags included, and its value, up to what
+// is none.
 func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofNlAttr {
@@ -72,14 +75,15 @@ func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
 // Close lets go of the socket.
 func (n *Netfilter) Close() { n.conn.close() }
 
-// Do makes one request, which asks for an object, or for an acknowledgement by its flags. It gives the answer without its netlink
-// header: the family, three further bytes, and attributes.
+// Do makes one request, which asks for an object, or for an acknowledgement by its flags. It gives
+// the answer without its netlink header: the family, three further bytes, and attributes.
 func (n *Netfilter) Do(ctx context.Context, m NetfilterMessage) (answer []byte, err error) {
 	err = n.conn.one(ctx, m.request(0), func(b []byte) { answer = b })
 	return answer, err
 }
 
-// Dump lists objects, each as Do gives one. EINTR says that changes of others disturbed it every time.
+// Dump lists objects, each as Do gives one. EINTR says that changes of others disturbed it every
+// time.
 func (n *Netfilter) Dump(ctx context.Context, m NetfilterMessage) ([][]byte, error) {
 	return n.conn.dump(ctx, m.request(0))
 }
@@ -92,10 +96,13 @@ func (m NetfilterMessage) request(resource uint16) request {
 // nfnlBatchGenID is NFNL_BATCH_GENID of linux/netfilter/nfnetlink.h.
 const nfnlBatchGenID = 1
 
-// Batch makes all of the requests of a subsystem or none. generation is that of the state which they were made for: the kernel refuses
-// them, with ERESTART, where it has changed since; 0 does not ask for that. Where an error is a certain request's, failed is its index,
-// otherwise -1. A batch of none waits for those of others that are being carried out.
-func (n *Netfilter) Batch(ctx context.Context, subsystem uint16, generation uint32, messages []NetfilterMessage) (failed int, err error) {
+// Batch makes all of the requests of a subsystem or none. generation is that of the state which
+// they were made for: the kernel refuses them, with ERESTART, where it has changed since; 0 does
+// not ask for that. Where an error is a certain request's, failed is its index, otherwise -1. A
+// batch of none waits for those of others that are being carried out.
+func (n *Netfilter) Batch(
+	ctx context.Context, subsystem uint16, generation uint32, messages []NetfilterMessage,
+) (failed int, err error) {
 	if err := ctx.Err(); err != nil {
 		return -1, err
 	}
@@ -114,7 +121,8 @@ func (n *Netfilter) Batch(ctx context.Context, subsystem uint16, generation uint
 		}
 		batch = m.request(0).appendTo(batch, first+1+uint32(i))
 	}
-	batch = NetfilterMessage{Type: unix.NFNL_MSG_BATCH_END}.request(subsystem).appendTo(batch, first+1+count)
+	batch = NetfilterMessage{Type: unix.NFNL_MSG_BATCH_END}.request(subsystem).
+		appendTo(batch, first+1+count)
 	// The kernel does what it is asked for before the call returns.
 	if err := n.conn.send(batch); err != nil || count == 0 {
 		return -1, err
@@ -122,8 +130,9 @@ func (n *Netfilter) Batch(ctx context.Context, subsystem uint16, generation uint
 	return n.conn.outcome(first, count)
 }
 
-// outcome reads what became of a batch. The kernel tells every message's error, in order, and the success of the last one, which alone asks
-// for it; or one error for the whole batch, which has the number of its beginning.
+// outcome reads what became of a batch. The kernel tells every message's error, in order, and the
+// success of the last one, which alone asks for it; or one error for the whole batch, which has the
+// number of its beginning.
 func (c *conn) outcome(first, count uint32) (failed int, err error) {
 	failed = -1
 	for {

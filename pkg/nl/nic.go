@@ -34,8 +34,8 @@ func BusAddresses(ns *netns.NS, names []string) (map[string]string, error) {
 	return places, nil
 }
 
-// DefaultLinks returns the links of the default route that is used: of IPv4, or without one of IPv6.
-// There are several where it has several next hops, and none without one.
+// DefaultLinks returns the links of the default route that is used: of IPv4, or without one of
+// IPv6. There are several where it has several next hops, and none without one.
 func (h *Handle) DefaultLinks(ctx context.Context) (indexes []int, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		routes, err := h.defaultRoutes(ctx, family)

@@ -173,7 +173,9 @@ func (h *Handle) removeRoute(ctx context.Context, r *route) error {
 // request describes r to the kernel, with another header.
 func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
 	parts := []vnl.NetlinkRequestData{&vnl.RtMsg{RtMsg: header}}
-	byObject := slices.ContainsFunc(r.attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type == rtaNextHopID })
+	byObject := slices.ContainsFunc(r.attrs, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == rtaNextHopID
+	})
 	for _, a := range r.attrs {
 		switch a.Attr.Type {
 		case unix.RTA_CACHEINFO: // counters
@@ -195,7 +197,8 @@ func (r *route) request(header unix.RtMsg) []vnl.NetlinkRequestData {
 // of its metric, the kernel would say "exists".
 func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
 	err := h.putDefault(ctx, w, 0)
-	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)
+	unreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
+		errors.Is(err, unix.EINVAL)
 	if unreachable && w.near {
 		err = h.putDefault(ctx, w, unix.RTNH_F_ONLINK)
 	}
@@ -207,7 +210,8 @@ func (h *Handle) replaceDefault(ctx context.Context, w wanted) error {
 
 func (h *Handle) putDefault(ctx context.Context, w wanted, flags uint32) error {
 	header := &vnl.RtMsg{RtMsg: unix.RtMsg{
-		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST, Flags: flags,
+		Family: w.family(), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_BOOT,
+		Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST, Flags: flags,
 	}}
 	return h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, header,
 		vnl.NewRtAttr(unix.RTA_GATEWAY, w.gateway.AsSlice()),

@@ -30,10 +30,12 @@ type Route struct {
 	Protocol int
 }
 
-// AddRoute adds a route beside those that are there; one that exists is an error, unix.EEXIST, for IPv4. An IPv6 route to a destination
-// that has one becomes a further next hop.
+// AddRoute adds a route beside those that are there; one that exists is an error, unix.EEXIST, for
+// IPv4. An IPv6 route to a destination that has one becomes a further next hop.
 func AddRoute(r Route) Change {
-	return Change{"add route " + r.String(), newRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, r.parts()...)}
+	return Change{
+		"add route " + r.String(), newRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, r.parts()...),
+	}
 }
 
 // AddRoute applies AddRoute.
@@ -42,7 +44,8 @@ func (h *Handle) AddRoute(ctx context.Context, r Route) error { return h.Apply(c
 // parts describe the route in a message.
 func (r Route) parts() []vnl.NetlinkRequestData {
 	header := vnl.NewRtMsg()
-	header.Family, header.Dst_len, header.Scope = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits()), uint8(r.Scope)
+	header.Family, header.Dst_len = uint8(family(r.Dst.Addr())), uint8(r.Dst.Bits())
+	header.Scope = uint8(r.Scope)
 	header.Protocol = cmp.Or(uint8(r.Protocol), unix.RTPROT_BOOT)
 	parts := []vnl.NetlinkRequestData{header, vnl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice())}
 	if r.Gateway.IsValid() {
@@ -91,7 +94,8 @@ func (r Route) String() string {
 	return s
 }
 
-// Routes lists the unicast routes of all tables, IPv4 before IPv6; multipath ones once for each hop.
+// Routes lists the unicast routes of all tables, IPv4 before IPv6; multipath ones once for each
+// hop.
 func (h *Handle) Routes(ctx context.Context) ([]Route, error) {
 	exact, err := h.ExactRoutes(ctx)
 	if err != nil {
@@ -153,7 +157,8 @@ func (h *Handle) ExactRoutes(ctx context.Context) ([]Exact, error) {
 
 func exact(raw *route) Exact {
 	e := Exact{raw: raw, Route: Route{
-		Dst: anywhere(raw.header.Family), Table: int(raw.table), Metric: int(raw.metric), Scope: int(raw.header.Scope), Protocol: int(raw.header.Protocol),
+		Dst: anywhere(raw.header.Family), Table: int(raw.table), Metric: int(raw.metric),
+		Scope: int(raw.header.Scope), Protocol: int(raw.header.Protocol),
 	}}
 	if len(raw.hops) == 1 {
 		e.Index, e.Gateway = raw.hops[0].index, raw.hops[0].gateway
@@ -186,7 +191,8 @@ func number(b []byte) int {
 	return 0
 }
 
-// ReplaceRoute adds a route, which takes the place of another of its table to the same destination with the same metric.
+// ReplaceRoute adds a route, which takes the place of another of its table to the same destination
+// with the same metric.
 func (h *Handle) ReplaceRoute(ctx context.Context, r Route) error {
 	err := h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r.parts()...)
 	if err != nil {
@@ -195,7 +201,8 @@ func (h *Handle) ReplaceRoute(ctx context.Context, r Route) error {
 	return nil
 }
 
-// CopyRoute makes a copy of a route in a table, where it takes the place of another to the same destination with the same metric.
+// CopyRoute makes a copy of a route in a table, where it takes the place of another to the same
+// destination with the same metric.
 func (h *Handle) CopyRoute(ctx context.Context, e Exact, table int) error {
 	if err := h.putRoute(ctx, e, table, unix.NLM_F_REPLACE); err != nil {
 		return fmt.Errorf("copy route %s to table %d: %w", e.Route, table, err)
@@ -208,7 +215,8 @@ func (h *Handle) RemoveRoute(ctx context.Context, e Exact) error {
 	return h.removeRoute(ctx, e.raw)
 }
 
-// RestoreRoute puts a route back that was removed, before others of its destination. One that is there is back already.
+// RestoreRoute puts a route back that was removed, before others of its destination. One that is
+// there is back already.
 func (h *Handle) RestoreRoute(ctx context.Context, e Exact) error {
 	if err := h.putRoute(ctx, e, e.Table, 0); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("restore route %s: %w", e.Route, err)

@@ -17,7 +17,8 @@ type Rule struct {
 	From netip.Prefix
 	// Table is the table's number; 0 where the rule does something else.
 	Table int
-	// Priority is the rule's place: lower ones come first. 0 on AddRule is the kernel's choice, before all rules but that of the table local.
+	// Priority is the rule's place: lower ones come first. 0 on AddRule is the kernel's choice, before
+	// all rules but that of the table local.
 	Priority int
 	// Protocol names who made the rule (rtnetlink(7), rtm_protocol); 0 for nobody in particular.
 	// Kernels before 4.17 do not keep it.
@@ -29,11 +30,17 @@ type Rule struct {
 // String reads "from 10.1.0.2/32 lookup 100".
 func (r Rule) String() string { return fmt.Sprintf("from %s lookup %d", r.From, r.Table) }
 
-// parts describe the rule in a message; action is what it does, RTN_UNSPEC where that does not matter.
+// parts describe the rule in a message; action is what it does, RTN_UNSPEC where that does not
+// matter.
 func (r Rule) parts(action uint8) []vnl.NetlinkRequestData {
-	header := &vnl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family(r.From.Addr())), Src_len: uint8(r.From.Bits()), Type: action}}
+	header := &vnl.RtMsg{
+		RtMsg: unix.RtMsg{
+			Family: uint8(family(r.From.Addr())), Src_len: uint8(r.From.Bits()), Type: action,
+		},
+	}
 	parts := []vnl.NetlinkRequestData{
-		header, vnl.NewRtAttr(vnl.FRA_SRC, r.From.Addr().AsSlice()), vnl.NewRtAttr(vnl.FRA_TABLE, vnl.Uint32Attr(uint32(r.Table))),
+		header, vnl.NewRtAttr(vnl.FRA_SRC, r.From.Addr().AsSlice()),
+		vnl.NewRtAttr(vnl.FRA_TABLE, vnl.Uint32Attr(uint32(r.Table))),
 	}
 	if r.Priority != 0 {
 		parts = append(parts, vnl.NewRtAttr(vnl.FRA_PRIORITY, vnl.Uint32Attr(uint32(r.Priority))))
@@ -44,9 +51,11 @@ func (r Rule) parts(action uint8) []vnl.NetlinkRequestData {
 	return parts
 }
 
-// AddRule adds a rule with a source and a table, also if there is one with the same at another place.
+// AddRule adds a rule with a source and a table, also if there is one with the same at another
+// place.
 func (h *Handle) AddRule(ctx context.Context, r Rule) error {
-	if err := h.do(ctx, unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r.parts(unix.RTN_UNICAST)...); err != nil {
+	err := h.do(ctx, unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r.parts(unix.RTN_UNICAST)...)
+	if err != nil {
 		return fmt.Errorf("add rule %s: %w", r, err)
 	}
 	return nil
@@ -54,7 +63,8 @@ func (h *Handle) AddRule(ctx context.Context, r Rule) error {
 
 // DeleteRule removes a rule that Rules gave. One that is not there is removed already.
 func (h *Handle) DeleteRule(ctx context.Context, r Rule) error {
-	if err := h.do(ctx, unix.RTM_DELRULE, 0, r.parts(unix.RTN_UNSPEC)...); err != nil && !errors.Is(err, unix.ENOENT) {
+	err := h.do(ctx, unix.RTM_DELRULE, 0, r.parts(unix.RTN_UNSPEC)...)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete rule %s: %w", r, err)
 	}
 	return nil

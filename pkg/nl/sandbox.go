@@ -11,8 +11,8 @@ import (
 // Sandbox does single operations on a namespace that is given by its path: open, do, close.
 type Sandbox struct{}
 
-// Links is Handle.LinkIndexes of the namespace at netnsPath. When the namespace is gone, the error is
-// fs.ErrNotExist.
+// Links is Handle.LinkIndexes of the namespace at netnsPath. When the namespace is gone, the error
+// is fs.ErrNotExist.
 func (Sandbox) Links(ctx context.Context, netnsPath string) (indexes map[string]int, err error) {
 	err = with(netnsPath, func(h *Handle) error {
 		indexes, err = h.LinkIndexes(ctx)
@@ -30,7 +30,9 @@ func (Sandbox) DeleteIndex(ctx context.Context, netnsPath string, index int) err
 }
 
 // MoveDefaultRoute is Handle.MoveDefaultRoute in the namespace at netnsPath.
-func (Sandbox) MoveDefaultRoute(ctx context.Context, netnsPath, ifname string, gateways []netip.Addr) error {
+func (Sandbox) MoveDefaultRoute(
+	ctx context.Context, netnsPath, ifname string, gateways []netip.Addr,
+) error {
 	err := with(netnsPath, func(h *Handle) error { return h.moveDefaultRoute(ctx, ifname, gateways) })
 	if err != nil {
 		return defaultRouteError(ifname, err)
@@ -44,7 +46,9 @@ func (Sandbox) DeleteGroup(ctx context.Context, netnsPath string, group uint32) 
 }
 
 // DefaultGateways is Handle.DefaultGateways of the namespace at netnsPath.
-func (Sandbox) DefaultGateways(ctx context.Context, netnsPath, ifname string) (gateways []netip.Addr, err error) {
+func (Sandbox) DefaultGateways(
+	ctx context.Context, netnsPath, ifname string,
+) (gateways []netip.Addr, err error) {
 	err = with(netnsPath, func(h *Handle) error {
 		gateways, err = h.DefaultGateways(ctx, ifname)
 		return err

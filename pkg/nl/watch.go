@@ -12,8 +12,9 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 )
 
-// onChange calls done at once, and again when the kernel says that something of the groups (unix.RTNLGRP_LINK, ...) has changed in the
-// namespace, until it says so or fails. It returns when ctx ends, with its error.
+// onChange calls done at once, and again when the kernel says that something of the groups
+// (unix.RTNLGRP_LINK, ...) has changed in the namespace, until it says so or fails. It returns when
+// ctx ends, with its error.
 func onChange(ctx context.Context, ns *netns.NS, done func() (bool, error), groups ...uint) error {
 	var socket *vnl.NetlinkSocket
 	err := ns.Do(func() (err error) {
@@ -40,8 +41,9 @@ func onChange(ctx context.Context, ns *netns.NS, done func() (bool, error), grou
 	}
 }
 
-// AwaitCarrier waits until the kernel says of a link, by index, that packets pass: not of one that it knows nothing about yet, which
-// Link.Operational is true for. It returns when ctx ends, with its error.
+// AwaitCarrier waits until the kernel says of a link, by index, that packets pass: not of one that
+// it knows nothing about yet, which Link.Operational is true for. It returns when ctx ends, with
+// its error.
 func (h *Handle) AwaitCarrier(ctx context.Context, ns *netns.NS, index int) error {
 	carrier := func() (bool, error) {
 		_, attrs, err := h.link(ctx, fmt.Sprintf("interface with index %d", index), byIndex(index))

@@ -1,8 +1,10 @@
-// Package sysctl reads and writes the kernel's parameters below /proc/sys/net, which belong to a network namespace.
+// Package sysctl reads and writes the kernel's parameters below /proc/sys/net, which belong to a
+// network namespace.
 //
-// Contract: a key is a path below /proc/sys with slashes, as "net/ipv4/conf/eth0.7/arp_notify": a dot is part of a name. Keys that lead
-// out of /proc/sys/net are refused. The namespace is entered by a thread that does nothing else (netns.NS.Do), once for a batch, but for
-// IPv6 parameters of interfaces: those are reached from outside, once the directory that they are in was opened.
+// Contract: a key is a path below /proc/sys with slashes, as "net/ipv4/conf/eth0.7/arp_notify": a
+// dot is part of a name. Keys that lead out of /proc/sys/net are refused. The namespace is entered
+// by a thread that does nothing else (netns.NS.Do), once for a batch, but for IPv6 parameters of
+// interfaces: those are reached from outside, once the directory that they are in was opened.
 package sysctl
 
 import (
@@ -48,8 +50,9 @@ func Set(ns *netns.NS, settings ...Setting) error {
 	})
 }
 
-// Swap is Set that gives the settings back as they were, in the order in which they must be set to be so again; with an error, those that
-// it had written by then. What can be written and not read, as net/ipv4/route/flush, is not among them.
+// Swap is Set that gives the settings back as they were, in the order in which they must be set to
+// be so again; with an error, those that it had written by then. What can be written and not read,
+// as net/ipv4/route/flush, is not among them.
 func Swap(ns *netns.NS, settings ...Setting) (before []Setting, err error) {
 	err = visit(ns, settings, func() error {
 		for _, s := range settings {
@@ -98,11 +101,13 @@ func Get(ns *netns.NS, keys ...string) (values []string, err error) {
 	return values, err
 }
 
-// ofInterfaces is the directory with the IPv6 parameters of interfaces. What it has is the namespace's in which it was opened, whichever the
-// thread is in that reads or writes it; the other parameters may be those of the thread's namespace.
+// ofInterfaces is the directory with the IPv6 parameters of interfaces. What it has is the
+// namespace's in which it was opened, whichever the thread is in that reads or writes it; the other
+// parameters may be those of the thread's namespace.
 const ofInterfaces = root + "ipv6/conf/"
 
-// Reach opens what the IPv6 parameters of interfaces are reached by without entering the namespace. A kernel without IPv6 has none.
+// Reach opens what the IPv6 parameters of interfaces are reached by without entering the namespace.
+// A kernel without IPv6 has none.
 func Reach(ns *netns.NS) error {
 	if _, err := ns.Dir(ofInterfaces); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -116,7 +121,9 @@ func visit(ns *netns.NS, settings []Setting, fn func() error) error {
 		path, err := Path(s.Key)
 		return err != nil || strings.HasPrefix(path, ofInterfaces)
 	}
-	if len(settings) > 0 && slices.IndexFunc(settings, func(s Setting) bool { return !reached(s) }) < 0 {
+	if len(settings) > 0 && slices.IndexFunc(settings, func(s Setting) bool {
+		return !reached(s)
+	}) < 0 {
 		return fn()
 	}
 	return ns.Do(fn)
@@ -142,7 +149,8 @@ func open(ns *netns.NS, key string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// write sets a parameter. Where it cannot be written, as in a container whose /proc/sys is read-only, having the value already is enough.
+// write sets a parameter. Where it cannot be written, as in a container whose /proc/sys is
+// read-only, having the value already is enough.
 func write(ns *netns.NS, s Setting) error {
 	err := put(ns, s)
 	if err != nil {
@@ -164,7 +172,8 @@ func put(ns *netns.NS, s Setting) error {
 	return err
 }
 
-// read gives a parameter without the line's end. Several values in one stay apart as the kernel separates them.
+// read gives a parameter without the line's end. Several values in one stay apart as the kernel
+// separates them.
 func read(ns *netns.NS, key string) (string, error) {
 	f, err := open(ns, key, unix.O_RDONLY)
 	if err != nil {
