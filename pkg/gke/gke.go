@@ -2,8 +2,8 @@
 // block files, and turns it into what Braid needs.
 //
 // Contract: the documented keys are read strictly, and each Problem has file, line, field and
-// remedy; keys of the rest of a cluster configuration are neither read nor judged. IP block files are
-// known whole. Only the files that are named are read, and nothing is written.
+// remedy; keys of the rest of a cluster configuration are neither read nor judged. IP block files
+// are known whole. Only the files that are named are read, and nothing is written.
 package gke
 
 import (
@@ -157,7 +157,8 @@ func (c *Cluster) blockFile(field, name string) *blockFile {
 	f := &blockFile{name: path, reader: reader{file: path, lines: map[string]int{}}}
 	root, err := f.reader.open()
 	if err != nil {
-		fix := "correct the path, which is absolute or begins at the directory of the cluster configuration"
+		fix := "correct the path, which is absolute or begins at the directory of the cluster " +
+			"configuration"
 		if !errors.Is(err, fs.ErrNotExist) {
 			fix = "see that it is a file that you may read"
 		}
@@ -287,7 +288,8 @@ func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 	case nodes > a.Hosts():
 		c.fail(path,
 			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",
-			"%s has addresses for %d hostnames, and there are %d nodes: Braid never guesses which node has an address", filepath.Base(i.file.name), a.Hosts(), nodes)
+			"%s has addresses for %d hostnames, and there are %d nodes: Braid never guesses which node "+
+				"has an address", filepath.Base(i.file.name), a.Hosts(), nodes)
 	case a.Hosts() == 0:
 		c.fail(path,
 			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",

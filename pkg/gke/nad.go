@@ -11,9 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// CheckNetwork returns what of a NAD's configuration is in the way of the cluster: addresses that are
-// those of pods or services. where names the file and the NAD. A configuration that cannot be read is
-// for lint to tell.
+// CheckNetwork returns what of a NAD's configuration is in the way of the cluster: addresses that
+// are those of pods or services. where names the file and the NAD. A configuration that cannot be
+// read is for lint to tell.
 func (c *Cluster) CheckNetwork(where, config string) (problems []Problem) {
 	list, err := netconf.Parse([]byte(config))
 	if err != nil {
@@ -23,8 +23,9 @@ func (c *Cluster) CheckNetwork(where, config string) (problems []Problem) {
 		for _, of := range c.ranges() {
 			if p.Overlaps(of.cidr) {
 				problems = append(problems, Problem{
-					File: where, Field: field, Message: fmt.Sprintf("%s overlaps with %s of the cluster, %s", p, of.key, of.cidr),
-					Fix: "use a range of the network that shares no address with those of pods and services",
+					File: where, Field: field,
+					Message: fmt.Sprintf("%s overlaps with %s of the cluster, %s", p, of.key, of.cidr),
+					Fix:     "use a range of the network that shares no address with those of pods and services",
 				})
 			}
 		}

@@ -38,11 +38,12 @@ const valuesHead = `# Values of Braid's Helm chart, made of %s by braidctl gke r
 # or pciAddress in its place where nodes differ.
 `
 
-// Values returns values of the Helm chart: the interfaces of the nodes with their addresses, and the
-// policy of the profile. The cluster is one that Check has nothing against.
+// Values returns values of the Helm chart: the interfaces of the nodes with their addresses, and
+// the policy of the profile. The cluster is one that Check has nothing against.
 func (c *Cluster) Values() ([]byte, error) {
 	if !c.Enabled || !c.DataplaneV2 {
-		return nil, fmt.Errorf("%s: multipleNetworkInterfaces is not true; set it, and enableDataplaneV2", c.File)
+		return nil, fmt.Errorf("%s: multipleNetworkInterfaces is not true; set it, and enableDataplaneV2",
+			c.File)
 	}
 	v := values{Config: profile()}
 	for n, i := range c.Interfaces {
@@ -72,7 +73,8 @@ func profile() map[string]any {
 			}, "types": Types(), "masters": []string{"*"}, "vlans": []string{"1-4094"},
 			"bridges": []string{"*"}, "prefixes": []string{"0.0.0.0/0", "::/0"},
 			"hostPorts": map[string]any{"ports": []string{"1-65535"}, "loopback": true},
-			"sysctls":   []string{"net.*"}, "onDisk": true, "defaultNetworks": true, "networks": 64, "ranges": 64,
+			"sysctls":   []string{"net.*"}, "onDisk": true, "defaultNetworks": true, "networks": 64,
+			"ranges": 64,
 		}}},
 	}
 }
@@ -81,8 +83,8 @@ const networksHead = `# NetworkAttachmentDefinitions of the networks of %s, made
 # each before you apply it: "master" is the NIC that kubectl braid nodes shows for the network.
 `
 
-// Networks returns a NAD for each network, to begin with. masters are the NICs by network; by default
-// the first network's is ens224 and the second's ens256, as on nodes with three NICs.
+// Networks returns a NAD for each network, to begin with. masters are the NICs by network; by
+// default the first network's is ens224 and the second's ens256, as on nodes with three NICs.
 func (c *Cluster) Networks(masters map[string]string) ([]byte, error) {
 	text := fmt.Appendf(nil, networksHead, filepath.Base(c.File))
 	seen := map[string]string{}
@@ -93,7 +95,8 @@ func (c *Cluster) Networks(masters map[string]string) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %s.networkName: %w", c.File, i.path, err)
 		}
 		if first, taken := seen[name]; taken {
-			return nil, fmt.Errorf("%s: %s.networkName: the NAD of %q would have the name %s, as that of %q; rename one of the two", c.File, i.path, i.Network, name, first)
+			return nil, fmt.Errorf("%s: %s.networkName: the NAD of %q would have the name %s, as that of "+
+				"%q; rename one of the two", c.File, i.path, i.Network, name, first)
 		}
 		seen[name] = i.Network
 		master := masters[i.Network]
@@ -126,7 +129,8 @@ func objectName(network string) (string, error) {
 
 // nad is the object of one network.
 func (i *Interface) nad(name, master string) ([]byte, error) {
-	note := fmt.Sprintf("# The network %s, whose DHCP server is not asked for pods: add ipam of type whereabouts, with a range\n# outside of what the server gives away.\n", i.Network)
+	note := fmt.Sprintf("# The network %s, whose DHCP server is not asked for pods: add ipam of "+
+		"type whereabouts, with a range\n# outside of what the server gives away.\n", i.Network)
 	var plugins []any
 	if i.Type == nodenet.Static && i.file != nil && i.file.addresses != nil {
 		note = fmt.Sprintf("# Pods get addresses of %s that no node has.\n", i.Network)
@@ -145,8 +149,9 @@ func (i *Interface) nad(name, master string) ([]byte, error) {
 		return nil, fmt.Errorf("encode network %s: %w", name, err)
 	}
 	object := map[string]any{
-		"apiVersion": nadv1.GroupName + "/" + nadv1.Version, "kind": nadv1.Kind, "metadata": map[string]any{"name": name, "namespace": "default"},
-		"spec": map[string]any{"config": string(config) + "\n"},
+		"apiVersion": nadv1.GroupName + "/" + nadv1.Version, "kind": nadv1.Kind,
+		"metadata": map[string]any{"name": name, "namespace": "default"},
+		"spec":     map[string]any{"config": string(config) + "\n"},
 	}
 	text, err := yaml.Marshal(object)
 	if err != nil {
@@ -180,7 +185,8 @@ func (i *Interface) ipam() map[string]any {
 		}
 	}
 	if len(ranges) == 1 {
-		for key, value := range ranges[0].(map[string]any) { //nolint:errcheck,forcetypeassert // made above
+		//nolint:errcheck,forcetypeassert // made above
+		for key, value := range ranges[0].(map[string]any) {
 			ipam[key] = value
 		}
 		return ipam

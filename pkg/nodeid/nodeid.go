@@ -1,5 +1,5 @@
-// Package nodeid names the machine that a program runs on, as a node and in its present boot, and the
-// programs that run there.
+// Package nodeid names the machine that a program runs on, as a node and in its present boot, and
+// the programs that run there.
 //
 // Contract: all programs of a node that share Braid's state directory get the same names, whatever
 // else they see of the machine.
@@ -35,7 +35,8 @@ func Boot(stateDir string) func() (string, error) {
 // anew in a boot: that must not be taken for a reboot.
 func bootOf(id string) string {
 	var st unix.Statx_t
-	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
+	if unix.Statx(unix.AT_FDCWD, "/run", 0, unix.STATX_BTIME, &st) == nil &&
+		st.Mask&unix.STATX_BTIME != 0 {
 		id += fmt.Sprint(" ", st.Btime.Sec, " ", st.Btime.Nsec)
 	}
 	sum := sha256.Sum256([]byte(id))

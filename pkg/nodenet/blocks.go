@@ -72,7 +72,8 @@ const minBits4 = 8
 // Hosts is how many hostnames have an address.
 func (a *Addresses) Hosts() int { return len(a.hosts) }
 
-// Of returns the addresses of a node, each with the length of its subnet; none if no entry names it.
+// Of returns the addresses of a node, each with the length of its subnet; none if no entry names
+// it.
 func (a *Addresses) Of(host string) []netip.Prefix { return a.hosts[strings.ToLower(host)] }
 
 // CheckBlocks reads blocks, and returns all that is wrong with them.
@@ -181,8 +182,8 @@ func parseNetmask(text string) (bits int, is4 bool, err error) {
 	return ones, addr.Is4(), nil
 }
 
-// ordinary reports whether a host may have an address of a subnet: that of the subnet itself and the
-// one for all of it are no host's.
+// ordinary reports whether a host may have an address of a subnet: that of the subnet itself and
+// the one for all of it are no host's.
 func ordinary(subnet netip.Prefix, addr netip.Addr) bool {
 	if !addr.Is4() || subnet.Bits() >= 31 {
 		return true

@@ -173,8 +173,8 @@ func (d *decider) absent(err error) error {
 	}
 }
 
-// byIndex counts the NICs beyond the primary one. One that was counted once stays the network's: the
-// absence of another does not move it.
+// byIndex counts the NICs beyond the primary one. One that was counted once stays the network's:
+// the absence of another does not move it.
 func (d *decider) byIndex() (*NIC, error) {
 	nics := slices.Clone(d.System.NICs)
 	nics = slices.DeleteFunc(nics, func(n NIC) bool { return n.PCI == "" })
@@ -189,7 +189,8 @@ func (d *decider) byIndex() (*NIC, error) {
 	}
 	if len(d.System.Primary) == 0 {
 		d.state.Condition = Pending
-		return nil, errors.New("the primary NIC, from which the others are counted, is not known: there is no default route")
+		return nil, errors.New("the primary NIC, from which the others are counted, is not known: " +
+			"there is no default route")
 	}
 	nics = slices.DeleteFunc(nics, func(n NIC) bool {
 		return slices.Contains(d.System.Primary,

@@ -41,7 +41,8 @@ func Of(nad *metav1.ObjectMeta) (labels.Requirements, error) {
 			`write it as for kubectl's --selector, such as "pool=data-plane,zone in (a, b)"`)
 	}
 	if len(demands) > MaxRequirements {
-		return nil, wrong(fmt.Errorf("it has %d requirements", len(demands)), fmt.Sprintf("keep it to %d", MaxRequirements))
+		return nil, wrong(fmt.Errorf("it has %d requirements", len(demands)),
+			fmt.Sprintf("keep it to %d", MaxRequirements))
 	}
 	return demands, nil
 }
@@ -68,7 +69,8 @@ func Selected(nad, node *metav1.ObjectMeta) error {
 	}
 	return &failure.Error{
 		Reason: failure.NodeNotSelected, NAD: nad.Namespace + "/" + nad.Name, Field: Field,
-		Err: fmt.Errorf("the NAD is for nodes with %s, and node %s has %s", Text(unmet), node.Name, has(unmet, node.Labels)),
+		Err: fmt.Errorf("the NAD is for nodes with %s, and node %s has %s",
+			Text(unmet), node.Name, has(unmet, node.Labels)),
 		Fix: fmt.Sprintf("%s, or run the pod on a node that is selected", label(unmet, node.Name)),
 	}
 }

@@ -2,8 +2,8 @@
 // networks it takes the start-up taint away, which keeps pods off a node until then, and an agent
 // that has fallen silent it no longer believes.
 //
-// Contract: it reads the nodes and changes nothing else of them. A pass may be repeated, and goes on
-// past errors. No node gets a taint: one that has lost its agent goes on attaching pods. What an
+// Contract: it reads the nodes and changes nothing else of them. A pass may be repeated, and goes
+// on past errors. No node gets a taint: one that has lost its agent goes on attaching pods. What an
 // agent said before the start-up taint was seen takes none away: it may be of before a boot.
 package readiness
 
@@ -97,11 +97,15 @@ func (c *Controller) settle(ctx context.Context, r *kube.NodeReport) error {
 	switch {
 	case age > agent.Stale && r.Condition.Status != metav1.ConditionUnknown:
 		silent := *r.Condition
-		silent.Status, silent.Reason, silent.LastTransitionTime = metav1.ConditionUnknown, nodev1.Silent, metav1.NewTime(now)
-		silent.Message = fmt.Sprintf("the agent was last heard of at %s", r.Condition.LastHeartbeatTime.UTC().Format(time.RFC3339))
-		c.Log.WarnContext(ctx, "an agent has fallen silent", "node", r.Node, "heard", r.Condition.LastHeartbeatTime.Time)
+		silent.Status, silent.Reason = metav1.ConditionUnknown, nodev1.Silent
+		silent.LastTransitionTime = metav1.NewTime(now)
+		silent.Message = fmt.Sprintf("the agent was last heard of at %s",
+			r.Condition.LastHeartbeatTime.UTC().Format(time.RFC3339))
+		c.Log.WarnContext(ctx, "an agent has fallen silent",
+			"node", r.Node, "heard", r.Condition.LastHeartbeatTime.Time)
 		return c.Nodes.SetNodeCondition(ctx, r.Node, silent)
-	case age <= agent.Stale && r.Condition.Status == metav1.ConditionTrue && r.StartupTaint && !heartbeat(r).Equal(c.heard[r.Node]):
+	case age <= agent.Stale && r.Condition.Status == metav1.ConditionTrue && r.StartupTaint &&
+		!heartbeat(r).Equal(c.heard[r.Node]):
 		c.Log.InfoContext(ctx, "a node is ready for pods", "node", r.Node)
 		return c.Nodes.RemoveTaint(ctx, r.Node, nodev1.StartupTaint)
 	}

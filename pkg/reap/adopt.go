@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// Network is that of the allocations of shared blocks that stand for records of whereabouts. They have no node, so that no node takes them
-	// for its own.
+	// Network is that of the allocations of shared blocks that stand for records of whereabouts. They
+	// have no node, so that no node takes them for its own.
 	Network = "whereabouts"
 	// recaller is in whose name blocks of nodes are recalled that have recorded addresses.
 	recaller = "braid-controller"
@@ -32,7 +32,8 @@ func adopted(e v1alpha1.Allocation) bool {
 // adoption is what whereabouts' records ask of the blocks. A nil one asks nothing.
 type adoption struct {
 	*Reaper
-	// want are the allocations that live pods need, by the name of the block; what is found there is taken off.
+	// want are the allocations that live pods need, by the name of the block; what is found there is
+	// taken off.
 	want map[string]map[netip.Addr]v1alpha1.Allocation
 	// cut says which blocks the names are of.
 	cut map[string]v1alpha1.IPBlockSpec
@@ -57,10 +58,12 @@ func (r *Reaper) adoption(ctx context.Context, blocks []v1alpha1.IPBlock) (*adop
 		return nil, err
 	}
 	a := &adoption{
-		Reaper: r, want: map[string]map[netip.Addr]v1alpha1.Allocation{}, cut: map[string]v1alpha1.IPBlockSpec{}, pods: pods, pools: found.pools,
+		Reaper: r, want: map[string]map[netip.Addr]v1alpha1.Allocation{},
+		cut: map[string]v1alpha1.IPBlockSpec{}, pods: pods, pools: found.pools,
 	}
 	for _, bad := range found.unreadable {
-		r.Log.WarnContext(ctx, "record of whereabouts cannot be read", "record", bad.Record, "pod", bad.Pod, "reason", bad.Detail)
+		r.Log.WarnContext(ctx, "record of whereabouts cannot be read",
+			"record", bad.Record, "pod", bad.Pod, "reason", bad.Detail)
 	}
 	dead := map[recordKey]bool{}
 	for _, rec := range found.list {
@@ -75,8 +78,11 @@ func (r *Reaper) adoption(ctx context.Context, blocks []v1alpha1.IPBlock) (*adop
 	return a, nil
 }
 
-// podsOf gives the uids of the pods that records and adopted allocations name, as far as they exist.
-func podsOf(ctx context.Context, w Whereabouts, found *records, blocks []v1alpha1.IPBlock) (map[string]types.UID, error) {
+// podsOf gives the uids of the pods that records and adopted allocations name, as far as they
+// exist.
+func podsOf(
+	ctx context.Context, w Whereabouts, found *records, blocks []v1alpha1.IPBlock,
+) (map[string]types.UID, error) {
 	namespaces := map[string]bool{}
 	for _, rec := range found.list {
 		namespaces[namespaceOf(rec.pod)] = true
@@ -131,7 +137,8 @@ func (a *adoption) wish(rec *record) {
 		}
 		if _, ok := a.want[name][rec.addr]; !ok {
 			a.want[name][rec.addr] = v1alpha1.Allocation{
-				Address: rec.addr.String(), Network: Network, ContainerID: rec.containerID, IfName: rec.ifName, Pod: rec.pod, PodUID: a.pods[rec.pod],
+				Address: rec.addr.String(), Network: Network, ContainerID: rec.containerID, IfName: rec.ifName,
+				Pod: rec.pod, PodUID: a.pods[rec.pod],
 			}
 		}
 	}
@@ -150,7 +157,8 @@ func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alp
 		w, ok := want[addr]
 		delete(want, addr)
 		if ok && !adopted(e) {
-			a.Log.Warn("address that whereabouts recorded is another's", "block", b.Name, "address", addr, "pod", w.Pod, "other", e.Pod)
+			a.Log.Warn("address that whereabouts recorded is another's",
+				"block", b.Name, "address", addr, "pod", w.Pod, "other", e.Pod)
 		}
 		switch same := ok && w.Pod == e.Pod && w.ContainerID == e.ContainerID && e.ContainerID != ""; {
 		case !adopted(e) || err != nil:
@@ -166,12 +174,13 @@ func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alp
 	return append(kept, sorted(want)...)
 }
 
-// ended says whether an adopted address of which there is no record any more is free: whereabouts took the record out, or the pod is gone. A
-// pool that is not there any more says nothing.
+// ended says whether an adopted address of which there is no record any more is free: whereabouts
+// took the record out, or the pod is gone. A pool that is not there any more says nothing.
 func (a *adoption) ended(space string, addr netip.Addr, e v1alpha1.Allocation) bool {
 	uid, ok := a.pods[e.Pod]
 	return !ok || uid != e.PodUID || slices.ContainsFunc(a.pools, func(p pool) bool {
-		return p.prefix.Contains(addr) && (space == block.SpaceOf(p.network, "") || space == block.SpaceOf(p.network, p.prefix.String()))
+		return p.prefix.Contains(addr) &&
+			(space == block.SpaceOf(p.network, "") || space == block.SpaceOf(p.network, p.prefix.String()))
 	})
 }
 

@@ -39,7 +39,8 @@ const (
 	OK State = "ok"
 	// Orphan: the pod is gone.
 	Orphan State = "orphan"
-	// Duplicate: the address is recorded for another interface too, among networks that must not share it.
+	// Duplicate: the address is recorded for another interface too, among networks that must not share
+	// it.
 	Duplicate State = "duplicate"
 	// Conflict: the address is another's, or a node's to give, in Braid's blocks.
 	Conflict State = "conflict"
@@ -49,7 +50,8 @@ const (
 	Unrecorded State = "unrecorded"
 )
 
-// Audit compares what whereabouts recorded with pods and blocks, and changes nothing. Without whereabouts' kinds there are no entries.
+// Audit compares what whereabouts recorded with pods and blocks, and changes nothing. Without
+// whereabouts' kinds there are no entries.
 func Audit(ctx context.Context, b Blocks, w Whereabouts) ([]Entry, error) {
 	list, err := b.Blocks(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -91,7 +93,8 @@ func (a *audit) entry(r *record) Entry {
 	if !r.lives(a.pods) {
 		e.State, e.Detail = Orphan, "the pod is gone"
 	} else if other := a.other(r); other != nil {
-		e.State, e.Detail = Duplicate, fmt.Sprintf("also recorded for pod %s in %s", other.pod, other.source)
+		e.State, e.Detail = Duplicate, fmt.Sprintf("also recorded for pod %s in %s",
+			other.pod, other.source)
 	} else if detail := a.conflict(r); detail != "" {
 		e.State, e.Detail = Conflict, detail
 	}
@@ -123,7 +126,8 @@ func (a *audit) conflict(r *record) string {
 	return ""
 }
 
-// holder gives the block that an address of a space is of, and what holds it there, both nil for none.
+// holder gives the block that an address of a space is of, and what holds it there, both nil for
+// none.
 func (a *audit) holder(space string, addr netip.Addr) (*v1alpha1.IPBlock, *v1alpha1.Allocation) {
 	cidr, err := addr.Prefix(blockBits(addr))
 	b := a.blocks[block.NameOf(space, cidr)]
@@ -138,8 +142,8 @@ func (a *audit) holder(space string, addr netip.Addr) (*v1alpha1.IPBlock, *v1alp
 	return b, nil
 }
 
-// unrecorded compares what a pod reports in its network-status with what is recorded. A pod does not say by which network_name it got an
-// address, so that a record for it under any will do.
+// unrecorded compares what a pod reports in its network-status with what is recorded. A pod does
+// not say by which network_name it got an address, so that a record for it under any will do.
 func (a *audit) unrecorded(pod *metav1.ObjectMeta) (entries []Entry) {
 	var status []nadv1.NetworkStatus
 	text := pod.Annotations[nadv1.StatusAnnotation]
@@ -150,10 +154,12 @@ func (a *audit) unrecorded(pod *metav1.ObjectMeta) (entries []Entry) {
 	for _, s := range status {
 		for _, ip := range s.IPs {
 			addr, err := netip.ParseAddr(ip)
-			if ranges := a.rangesOf(addr); err == nil && !s.Default && len(ranges) > 0 && !a.known(name, addr, ranges) {
+			ranges := a.rangesOf(addr)
+			if err == nil && !s.Default && len(ranges) > 0 && !a.known(name, addr, ranges) {
 				entries = append(entries, Entry{
 					State: Unrecorded, Address: ip, Pod: name,
-					Detail: fmt.Sprintf("interface %s of network %s has an address of %s", s.Interface, s.Name, strings.Join(sources(ranges), ", ")),
+					Detail: fmt.Sprintf("interface %s of network %s has an address of %s",
+						s.Interface, s.Name, strings.Join(sources(ranges), ", ")),
 				})
 			}
 		}
@@ -177,14 +183,16 @@ func sources(pools []pool) (texts []string) {
 	return texts
 }
 
-// known says whether whereabouts recorded the address for the pod, or Braid has it: in a shared block for the pod, or in one that a node owns,
-// and knows about.
+// known says whether whereabouts recorded the address for the pod, or Braid has it: in a shared
+// block for the pod, or in one that a node owns, and knows about.
 func (a *audit) known(pod string, addr netip.Addr, ranges []pool) bool {
 	if slices.ContainsFunc(a.at[addr], func(r *record) bool { return r.pod == pod }) {
 		return true
 	}
 	for _, p := range ranges {
-		for _, space := range []string{block.SpaceOf(p.network, ""), block.SpaceOf(p.network, p.prefix.String())} {
+		for _, space := range []string{
+			block.SpaceOf(p.network, ""), block.SpaceOf(p.network, p.prefix.String()),
+		} {
 			b, held := a.holder(space, addr)
 			if b != nil && (b.Spec.Owner != nil || held != nil && held.Pod == pod) {
 				return true

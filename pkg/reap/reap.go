@@ -1,18 +1,22 @@
-// Package reap takes care of what no node can: addresses that are held in the name of what is gone. It deletes the blocks of lost nodes, takes
-// lost nodes and deleted IPAMClaims out of shared blocks, and keeps in shared blocks what whereabouts recorded, while its pods live.
+// Package reap takes care of what no node can: addresses that are held in the name of what is gone.
+// It deletes the blocks of lost nodes, takes lost nodes and deleted IPAMClaims out of shared
+// blocks, and keeps in shared blocks what whereabouts recorded, while its pods live.
 //
 // Contract:
-//   - A node is lost when its Node object is gone, has another uid, or carries the taint node.kubernetes.io/out-of-service. It loses its
-//     addresses when it has been lost for a while, without a break, and no pod of it that has a network namespace of its own is left in
-//     the API. That a node is not ready means nothing.
-//   - What a container holds on a node that is there is the node's to give back, even if the pod is gone.
-//   - Each write is of exactly the version that was read: what another changed meanwhile is looked at again by the next pass. A pass may be
-//     stopped, fail or be repeated at any point, and any number may run at once.
-//   - What is gone is looked for after what names it was read, never before: it cannot come back then. Nothing is taken for gone because a
-//     request failed.
+//   - A node is lost when its Node object is gone, has another uid, or carries the taint
+//     node.kubernetes.io/out-of-service. It loses its addresses when it has been lost for a while,
+//     without a break, and no pod of it that has a network namespace of its own is left in the API.
+//     That a node is not ready means nothing.
+//   - What a container holds on a node that is there is the node's to give back, even if the pod is
+//     gone.
+//   - Each write is of exactly the version that was read: what another changed meanwhile is looked
+//     at again by the next pass. A pass may be stopped, fail or be repeated at any point, and any
+//     number may run at once.
+//   - What is gone is looked for after what names it was read, never before: it cannot come back
+//     then. Nothing is taken for gone because a request failed.
 //
-// A pass lists all blocks and nodes, and of pods only those of lost nodes and of namespaces that whereabouts' records name. One a minute is no
-// load worth the memory of a cache.
+// A pass lists all blocks and nodes, and of pods only those of lost nodes and of namespaces that
+// whereabouts' records name. One a minute is no load worth the memory of a cache.
 package reap
 
 import (
@@ -49,10 +53,12 @@ type Cluster interface {
 	IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error)
 }
 
-// DefaultGrace is how long a node is lost before its addresses are free. It must not be less: see block.Grace.
+// DefaultGrace is how long a node is lost before its addresses are free. It must not be less: see
+// block.Grace.
 const DefaultGrace = block.Grace
 
-// Reaper looks through all blocks. It remembers what it saw in earlier passes; one is not for concurrent use.
+// Reaper looks through all blocks. It remembers what it saw in earlier passes; one is not for
+// concurrent use.
 type Reaper struct {
 	Blocks  Blocks
 	Cluster Cluster
@@ -70,7 +76,8 @@ type Reaper struct {
 	dead map[recordKey]bool
 }
 
-// Run makes a pass now, and one after each interval until ctx is done. What fails is logged and tried again by the next pass.
+// Run makes a pass now, and one after each interval until ctx is done. What fails is logged and
+// tried again by the next pass.
 func (r *Reaper) Run(ctx context.Context, interval time.Duration) {
 	for {
 		if err := r.Pass(ctx); err != nil && ctx.Err() == nil {
@@ -114,7 +121,8 @@ func (r *Reaper) Pass(ctx context.Context) error {
 
 // result is nil where another changed the block meanwhile.
 func result(err error, verb string, b *v1alpha1.IPBlock) error {
-	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) {
+	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) ||
+		apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	return fmt.Errorf("%s block %s: %w", verb, b.Name, err)
@@ -124,7 +132,8 @@ func result(err error, verb string, b *v1alpha1.IPBlock) error {
 func (r *Reaper) remove(ctx context.Context, b *v1alpha1.IPBlock) error {
 	err := r.Blocks.DeleteBlock(ctx, b)
 	if err == nil {
-		r.Log.InfoContext(ctx, "block of a lost node freed", "block", b.Name, "node", b.Spec.Owner.NodeName, "uid", b.Spec.Owner.NodeUID)
+		r.Log.InfoContext(ctx, "block of a lost node freed",
+			"block", b.Name, "node", b.Spec.Owner.NodeName, "uid", b.Spec.Owner.NodeUID)
 	}
 	return result(err, "delete", b)
 }
@@ -153,7 +162,8 @@ func (r *Reaper) put(ctx context.Context, b *v1alpha1.IPBlock, list []v1alpha1.A
 		_, err = r.Blocks.UpdateBlock(ctx, b)
 	}
 	if err == nil {
-		r.Log.InfoContext(ctx, "shared block changed", "block", b.Name, "freed", missing(old, list), "taken", missing(list, old))
+		r.Log.InfoContext(ctx, "shared block changed",
+			"block", b.Name, "freed", missing(old, list), "taken", missing(list, old))
 	}
 	return result(err, "change", b)
 }
@@ -168,11 +178,16 @@ func missing(of, in []v1alpha1.Allocation) (addrs []string) {
 	return addrs
 }
 
-// strike takes off what is held by lost nodes and by claims that do not exist. claims is nil where that is not known.
-func strike(list []v1alpha1.Allocation, gone map[incarnation]bool, claims map[types.UID]bool) []v1alpha1.Allocation {
+// strike takes off what is held by lost nodes and by claims that do not exist. claims is nil where
+// that is not known.
+func strike(
+	list []v1alpha1.Allocation, gone map[incarnation]bool, claims map[types.UID]bool,
+) []v1alpha1.Allocation {
 	var kept []v1alpha1.Allocation
 	for _, e := range list {
-		e, _ = block.Without(e, func(e v1alpha1.Allocation) bool { return e.Node != nil && gone[incarnationOf(e.Node)] })
+		e, _ = block.Without(e, func(e v1alpha1.Allocation) bool {
+			return e.Node != nil && gone[incarnationOf(e.Node)]
+		})
 		if claims != nil && e.Claim != nil && !claims[e.Claim.UID] {
 			e.Claim = nil
 		}
@@ -184,9 +199,13 @@ func strike(list []v1alpha1.Allocation, gone map[incarnation]bool, claims map[ty
 }
 
 // claims are the IPAMClaims that exist; nil where that does not matter.
-func (r *Reaper) claims(ctx context.Context, blocks []v1alpha1.IPBlock) (map[types.UID]bool, error) {
+func (r *Reaper) claims(
+	ctx context.Context, blocks []v1alpha1.IPBlock,
+) (map[types.UID]bool, error) {
 	if !slices.ContainsFunc(blocks, func(b v1alpha1.IPBlock) bool {
-		return slices.ContainsFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool { return e.Claim != nil })
+		return slices.ContainsFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool {
+			return e.Claim != nil
+		})
 	}) {
 		return nil, nil
 	}
@@ -231,7 +250,9 @@ func named(blocks []v1alpha1.IPBlock) map[incarnation]bool {
 const outOfService = "node.kubernetes.io/out-of-service"
 
 // gone are the nodes that lose what they hold. It keeps account of how long they have been lost.
-func (r *Reaper) gone(ctx context.Context, blocks []v1alpha1.IPBlock) (map[incarnation]bool, error) {
+func (r *Reaper) gone(
+	ctx context.Context, blocks []v1alpha1.IPBlock,
+) (map[incarnation]bool, error) {
 	serving := map[incarnation]bool{}
 	err := r.Cluster.EachNode(ctx, func(node *metav1.ObjectMeta, taints []string) {
 		if !slices.Contains(taints, outOfService) {
@@ -260,7 +281,8 @@ func (r *Reaper) gone(ctx context.Context, blocks []v1alpha1.IPBlock) (map[incar
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list pods of node %s: %w", n.name, err))
 		} else if gone[n] = len(pods) == 0; !gone[n] {
-			r.Log.InfoContext(ctx, "lost node keeps its addresses: it has pods", "node", n.name, "uid", n.uid, "pods", len(pods))
+			r.Log.InfoContext(ctx, "lost node keeps its addresses: it has pods",
+				"node", n.name, "uid", n.uid, "pods", len(pods))
 		}
 	}
 	r.lost = lost

@@ -19,8 +19,8 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// Whereabouts has the objects in which whereabouts records what it gave away, and the pods. Answers are never stale. A kind that is not
-// served is told by IsNotFound.
+// Whereabouts has the objects in which whereabouts records what it gave away, and the pods. Answers
+// are never stale. A kind that is not served is told by IsNotFound.
 type Whereabouts interface {
 	IPPools(ctx context.Context) ([]wbv1.IPPool, error)
 	Reservations(ctx context.Context) ([]wbv1.OverlappingRangeIPReservation, error)
@@ -43,13 +43,14 @@ type record struct {
 	source string
 }
 
-// recordKey names what was recorded for one container, for good: whereabouts takes over a record for another container of the same pod's
-// name, and then writes that container's ID.
+// recordKey names what was recorded for one container, for good: whereabouts takes over a record
+// for another container of the same pod's name, and then writes that container's ID.
 type recordKey struct{ address, pod, containerID string }
 
 func (r *record) key() recordKey { return recordKey{r.addr.String(), r.pod, r.containerID} }
 
-// spaces are those in which the address is in use. Where nothing says that it is in use in other ranges, it is taken to be so all the same.
+// spaces are those in which the address is in use. Where nothing says that it is in use in other
+// ranges, it is taken to be so all the same.
 func (r *record) spaces() []string {
 	spaces := []string{block.SpaceOf(r.network, "")}
 	if !r.reserved && r.only.IsValid() {
@@ -95,7 +96,8 @@ func readRecords(ctx context.Context, w Whereabouts) (*records, error) {
 		r.addReservation(&reservations[i])
 	}
 	slices.SortFunc(r.list, func(a, b *record) int {
-		return cmp.Or(strings.Compare(a.network, b.network), a.addr.Compare(b.addr), -strings.Compare(a.containerID, b.containerID),
+		return cmp.Or(strings.Compare(a.network, b.network), a.addr.Compare(b.addr),
+			-strings.Compare(a.containerID, b.containerID),
 			strings.Compare(a.source, b.source))
 	})
 	return r, nil
@@ -112,7 +114,10 @@ func (r *records) addPool(p *wbv1.IPPool) {
 	first, ok := alloc.ParseAddr(text)
 	prefix, _, _, err := alloc.ParseRange(p.Spec.Range, "", "")
 	if !ok || err != nil {
-		r.unreadable = append(r.unreadable, Entry{State: Unreadable, Record: source, Detail: fmt.Sprintf("spec.range %.80q is no range", p.Spec.Range)})
+		r.unreadable = append(r.unreadable, Entry{
+			State: Unreadable, Record: source,
+			Detail: fmt.Sprintf("spec.range %.80q is no range", p.Spec.Range),
+		})
 		return
 	}
 	network := strings.TrimSuffix(strings.TrimSuffix(p.Name, dashed(p.Spec.Range)), "-")
@@ -128,7 +133,8 @@ func (r *records) addPool(p *wbv1.IPPool) {
 			continue
 		}
 		r.add(&record{
-			network: network, addr: addr, only: prefix, pod: a.PodRef, containerID: a.ContainerID, ifName: a.IfName, source: source,
+			network: network, addr: addr, only: prefix, pod: a.PodRef, containerID: a.ContainerID,
+			ifName: a.IfName, source: source,
 		})
 	}
 }
@@ -138,7 +144,8 @@ func (r *records) addReservation(o *wbv1.OverlappingRangeIPReservation) {
 	source := wbv1.ReservationKind + " " + o.Namespace + "/" + o.Name
 	network, addr, ok := r.parseReserved(o.Name)
 	if !ok {
-		r.unreadable = append(r.unreadable, Entry{State: Unreadable, Pod: o.Spec.PodRef, Record: source, Detail: "its name has no address"})
+		r.unreadable = append(r.unreadable,
+			Entry{State: Unreadable, Pod: o.Spec.PodRef, Record: source, Detail: "its name has no address"})
 		return
 	}
 	known := false
@@ -149,18 +156,21 @@ func (r *records) addReservation(o *wbv1.OverlappingRangeIPReservation) {
 	}
 	if !known {
 		r.add(&record{
-			network: network, addr: addr, reserved: true, pod: o.Spec.PodRef, containerID: o.Spec.ContainerID, ifName: o.Spec.IfName, source: source,
+			network: network, addr: addr, reserved: true, pod: o.Spec.PodRef,
+			containerID: o.Spec.ContainerID, ifName: o.Spec.IfName, source: source,
 		})
 	}
 }
 
-// parseReserved reads "[network-]address", in which dashes stand for colons. Where it can be read in more ways than one, a network that has a
-// pool decides.
+// parseReserved reads "[network-]address", in which dashes stand for colons. Where it can be read
+// in more ways than one, a network that has a pool decides.
 func (r *records) parseReserved(name string) (network string, addr netip.Addr, ok bool) {
 	for end := -1; ; {
 		prefix, text := name[:max(end, 0)], name[end+1:]
 		a, isAddr := alloc.ParseAddr(strings.ReplaceAll(text, "-", ":"))
-		known := slices.ContainsFunc(r.pools, func(p pool) bool { return p.network == prefix && a.BitLen() == p.prefix.Addr().BitLen() })
+		known := slices.ContainsFunc(r.pools, func(p pool) bool {
+			return p.network == prefix && a.BitLen() == p.prefix.Addr().BitLen()
+		})
 		if isAddr && (known || !ok) {
 			network, addr, ok = prefix, a, true
 		}

@@ -1,8 +1,8 @@
 // Package webhook serves admission reviews to the API server: HTTPS, JSON, one review a request.
 //
 // Contract: it decides nothing. A request that is no review is answered with a status of HTTP, a
-// review always with a response for its uid, before the API server gives up on it. What it serves is
-// open to everybody who reaches the port, and tells nobody more than what an API server would.
+// review always with a response for its uid, before the API server gives up on it. What it serves
+// is open to everybody who reaches the port, and tells nobody more than what an API server would.
 package webhook
 
 import (
@@ -40,7 +40,9 @@ const (
 // Reviewer judges requests.
 type Reviewer interface {
 	// Review returns the response, and for the metrics the class of a denial; empty for none.
-	Review(ctx context.Context, req *admissionv1.AdmissionRequest) (response *admissionv1.AdmissionResponse, reason string)
+	Review(
+		ctx context.Context, req *admissionv1.AdmissionRequest,
+	) (response *admissionv1.AdmissionResponse, reason string)
 }
 
 // Server serves reviews.
@@ -69,9 +71,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.ending = make(chan struct{})
 	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: defaultTimeout, ReadTimeout: 3 * defaultTimeout, IdleTimeout: 5 * time.Minute,
-		TLSConfig: &tls.Config{GetCertificate: s.Certificate, MinVersion: tls.VersionTLS12},
-		ErrorLog:  slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug), // probes, and who does not trust us
+		Handler: s.handler(), ReadHeaderTimeout: defaultTimeout, ReadTimeout: 3 * defaultTimeout,
+		IdleTimeout: 5 * time.Minute,
+		TLSConfig:   &tls.Config{GetCertificate: s.Certificate, MinVersion: tls.VersionTLS12},
+		// probes, and who does not trust us
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(listener, "", "") }()
@@ -98,13 +102,16 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) handler() http.Handler {
 	registry := prometheus.NewRegistry()
 	s.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "braid_admission_reviews_total", Help: "Objects that were judged, by kind and what became of them (allowed, denied, unknown), with the class of a denial.",
+		Name: "braid_admission_reviews_total",
+		Help: "Objects that were judged, by kind and what became of them (allowed, denied, unknown), " +
+			"with the class of a denial.",
 	}, []string{"kind", "result", "reason"})
 	s.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "braid_admission_duration_seconds", Help: "How long judging took, by kind.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"kind"})
-	registry.MustRegister(s.decisions, s.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(s.decisions, s.seconds, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+Path, s.review)
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -120,7 +127,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	default:
 	}
 	if !s.Ready() {
-		http.Error(w, "not ready: NADs and namespaces are not known yet, or there is no certificate", http.StatusServiceUnavailable)
+		http.Error(w, "not ready: NADs and namespaces are not known yet, or there is no certificate",
+			http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok") //nolint:errcheck // the client is gone
@@ -134,7 +142,9 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var review admissionv1.AdmissionReview
-	if err := json.Unmarshal(body, &review); err != nil || review.Request == nil || review.APIVersion != admissionv1.SchemeGroupVersion.String() {
+	err = json.Unmarshal(body, &review)
+	if err != nil || review.Request == nil ||
+		review.APIVersion != admissionv1.SchemeGroupVersion.String() {
 		http.Error(w, "the request is no AdmissionReview of admission.k8s.io/v1", http.StatusBadRequest)
 		return
 	}
@@ -151,14 +161,17 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 		result = "denied"
 	}
 	if !response.Allowed {
-		s.Log.InfoContext(ctx, "not admitted", "kind", request.Kind.Kind, "object", request.Namespace+"/"+request.Name,
-			"user", request.UserInfo.Username, "reason", reason, "message", response.Result.Message, "dryRun", request.DryRun != nil && *request.DryRun)
+		s.Log.InfoContext(ctx, "not admitted",
+			"kind", request.Kind.Kind, "object", request.Namespace+"/"+request.Name,
+			"user", request.UserInfo.Username, "reason", reason, "message", response.Result.Message,
+			"dryRun", request.DryRun != nil && *request.DryRun)
 	}
 	kind := s.label(request.Kind.Kind)
 	s.decisions.WithLabelValues(kind, result, reason).Inc()
 	s.seconds.WithLabelValues(kind).Observe(time.Since(started).Seconds())
 	answer := admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: review.APIVersion, Kind: "AdmissionReview"}, Response: response,
+		TypeMeta: metav1.TypeMeta{APIVersion: review.APIVersion, Kind: "AdmissionReview"},
+		Response: response,
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(&answer) //nolint:errcheck // the client is gone

@@ -2,8 +2,8 @@
 // whether they have one.
 //
 // Contract: nothing on the node is changed. Sockets are of the namespace that is given, and open no
-// longer than a call. Of what a server says only the address, its subnet and the times are taken: no
-// route, no name server. What a server says is held to what an address of a NIC may be.
+// longer than a call. Of what a server says only the address, its subnet and the times are taken:
+// no route, no name server. What a server says is held to what an address of a NIC may be.
 package ask
 
 import (
@@ -149,7 +149,8 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 		return nil, fmt.Errorf("the DHCP server %s lends %s, which no NIC can have", server,
 			ack.YourIPAddr)
 	case size != 32 || bits < 8:
-		return nil, fmt.Errorf("the DHCP server %s lends %s without a subnet mask that can be right", server, addr)
+		return nil, fmt.Errorf("the DHCP server %s lends %s without a subnet mask that can be right",
+			server, addr)
 	}
 	whole := max(ack.IPAddressLeaseTime(defaultLease), minLease)
 	renew := ack.IPAddressRenewalTime(whole / 2)
@@ -158,8 +159,8 @@ func leaseOf(ack *dhcpv4.DHCPv4, asked time.Time) (*nodenet.Lease, error) {
 		renew, rebind = whole/2, whole/8*7
 	}
 	return &nodenet.Lease{
-		Prefix: netip.PrefixFrom(addr,
-			bits), Server: server, Renew: asked.Add(renew), Rebind: asked.Add(rebind), Ends: asked.Add(whole),
+		Prefix: netip.PrefixFrom(addr, bits), Server: server,
+		Renew: asked.Add(renew), Rebind: asked.Add(rebind), Ends: asked.Add(whole),
 	}, nil
 }
 

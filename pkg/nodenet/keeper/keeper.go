@@ -2,11 +2,11 @@
 // network namespace, takes the steps, and does so again when the kernel or the clock has something
 // new.
 //
-// Contract: an address is remembered on disk before it is set, so that whatever ends the keeper, the
-// next one knows what is its own, and takes nothing else away. An IPv4 address that another host
-// answers for is not set. No route is set, and routers' advertisements set no default route on the
-// NICs. A NIC stays up when its network is taken out of the configuration, as pods may use it. A
-// configuration that cannot be read changes nothing.
+// Contract: an address is remembered on disk before it is set, so that whatever ends the keeper,
+// the next one knows what is its own, and takes nothing else away. An IPv4 address that another
+// host answers for is not set. No route is set, and routers' advertisements set no default route on
+// the NICs. A NIC stays up when its network is taken out of the configuration, as pods may use it.
+// A configuration that cannot be read changes nothing.
 package keeper
 
 import (
@@ -327,7 +327,8 @@ func (k *Keeper) add(ctx context.Context, s nodenet.Step, kept *nodenet.Kept,
 	log.InfoContext(ctx, "address is set", "address", s.Addr, "again", s.Restore)
 	if s.Restore {
 		k.Tell(ReasonRestored,
-			fmt.Sprintf("network %s: address %s was taken from %s by another program; it is put back", s.Network, s.Addr, s.NIC.Name))
+			fmt.Sprintf("network %s: address %s was taken from %s by another program; it is put back",
+				s.Network, s.Addr, s.NIC.Name))
 	}
 	return k.handle.AddAddr(ctx, s.NIC.Index, s.Addr)
 }

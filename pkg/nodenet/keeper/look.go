@@ -42,7 +42,8 @@ func look(ctx context.Context, ns *netns.NS, h *nl.Handle) (system nodenet.Syste
 			continue
 		}
 		nic := nodenet.NIC{
-			Index: l.Index, Name: l.Name, MAC: l.MAC.String(), AltNames: l.AltNames, Up: l.Up, Carrier: l.Carrier, Port: l.MasterIndex != 0,
+			Index: l.Index, Name: l.Name, MAC: l.MAC.String(), AltNames: l.AltNames, Up: l.Up,
+			Carrier: l.Carrier, Port: l.MasterIndex != 0,
 		}
 		if l.PermanentMAC != nil {
 			nic.MAC = l.PermanentMAC.String()

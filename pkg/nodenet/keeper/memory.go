@@ -22,8 +22,8 @@ type memory struct {
 	Networks nodenet.Memory `json:"networks"`
 }
 
-// load reads what is remembered. Addresses that were set in another boot are gone with it; leases are
-// good beyond it.
+// load reads what is remembered. Addresses that were set in another boot are gone with it; leases
+// are good beyond it.
 func load(path, boot string) (nodenet.Memory, error) {
 	raw, err := hostfile.Read(path, maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
