@@ -46,8 +46,8 @@ func (id ID) String() string {
 	return text
 }
 
-// Validate checks that a runtime can have passed these names (CNI 1.1 "Parameters"). Such names have
-// no white space, no slash and no NUL byte, so they can be parts of lines and of file names.
+// Validate checks that a runtime can have passed these names (CNI 1.1 "Parameters"). Such names
+// have no white space, no slash and no NUL byte, so they can be parts of lines and of file names.
 func (id ID) Validate() error {
 	if err := utils.ValidateNetworkName(id.Network); err != nil {
 		return fmt.Errorf("network name %.80q: %w", id.Network, err)

@@ -49,7 +49,8 @@ type Ports struct {
 // MayJoin reports whether a bridge may be joined. owner is the namespace that it was made for,
 // empty for none; absent is that there is no such bridge yet.
 func (l *Limits) MayJoin(bridge, owner string, absent bool) bool {
-	return l == nil || l.Bridges == nil || matches(l.Bridges, bridge) || l.OwnBridges && (absent || owner == l.Namespace)
+	return l == nil || l.Bridges == nil || matches(l.Bridges, bridge) ||
+		l.OwnBridges && (absent || owner == l.Namespace)
 }
 
 // MayAddress reports whether addresses of a prefix may be those of gateways and pods. named is that
@@ -66,7 +67,10 @@ func (l *Limits) MayAddress(prefix netip.Prefix) (may, named bool) {
 
 // MayMap reports whether a port of the node may be mapped.
 func (l *Limits) MayMap(port uint16) bool {
-	return l == nil || l.HostPorts == nil || weaken.Off(weaken.HostPorts) || slices.ContainsFunc(l.HostPorts, func(p Ports) bool { return port >= p.First && port <= p.Last })
+	return l == nil || l.HostPorts == nil || weaken.Off(weaken.HostPorts) ||
+		slices.ContainsFunc(l.HostPorts, func(p Ports) bool {
+			return port >= p.First && port <= p.Last
+		})
 }
 
 // MayMapLoopback reports whether ports may be mapped on loopback addresses.
@@ -76,7 +80,10 @@ func (l *Limits) MayMapLoopback() bool {
 
 // MayBeMaster reports whether a link that has these names may be a master.
 func (l *Limits) MayBeMaster(names ...string) bool {
-	return l == nil || l.Masters == nil || weaken.Off(weaken.Masters) || slices.ContainsFunc(names, func(n string) bool { return matches(l.Masters, n) })
+	return l == nil || l.Masters == nil || weaken.Off(weaken.Masters) ||
+		slices.ContainsFunc(names, func(n string) bool {
+			return matches(l.Masters, n)
+		})
 }
 
 // matches reports whether one of the patterns matches the whole name.

@@ -14,8 +14,8 @@ const maxName = 255
 const unnamed = "default"
 
 // Own returns the name that a network has where its namespace shares none by accident:
-// "<namespace>.<name>". A namespace has no dot, so that two of them never have one such name. A name
-// that is of that form already stays.
+// "<namespace>.<name>". A namespace has no dot, so that two of them never have one such name. A
+// name that is of that form already stays.
 func Own(namespace, name string) string {
 	own := namespace + "."
 	if strings.HasPrefix(name, own) {

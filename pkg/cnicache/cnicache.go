@@ -1,9 +1,9 @@
 // Package cnicache reads the cache of libcni: the configuration and the result of each attachment
 // that a runtime, or a meta plugin, made and did not remove.
 //
-// Contract: it changes nothing. What cannot be read or is no entry is passed over: libcni writes its
-// entries in place, so one of a killed process may be cut short. So is what another user has put
-// there, or could have: what an entry says is done as this user.
+// Contract: it changes nothing. What cannot be read or is no entry is passed over: libcni writes
+// its entries in place, so one of a killed process may be cut short. So is what another user has
+// put there, or could have: what an entry says is done as this user.
 package cnicache
 
 import (
@@ -74,7 +74,8 @@ func ReadFile(path string) ([]byte, error) {
 	}
 	defer dir.Close()
 	data, st, err := dir.Read(filepath.Base(path), MaxEntry)
-	if err == nil && !weaken.Off(weaken.Planted) && (int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
+	if err == nil && !weaken.Off(weaken.Planted) &&
+		(int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0) {
 		return nil, dir.Fail("read", filepath.Base(path), ErrPlanted)
 	}
 	return data, err

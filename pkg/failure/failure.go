@@ -22,32 +22,47 @@ type Reason string
 // The classes, each with the CNI code that goes with it unless a delegate's own code is in the
 // chain.
 const (
-	InvalidConfig       Reason = "InvalidConfig"       // Braid's own configuration; code 7
-	InvalidEnvironment  Reason = "InvalidEnvironment"  // CNI_* variables, CNI_ARGS; code 4
-	InvalidAnnotation   Reason = "InvalidAnnotation"   // the pod's networks or default-network annotation; code 7
-	NADNotFound         Reason = "NADNotFound"         // code 7
-	NADForbidden        Reason = "NADForbidden"        // namespace isolation; code 7
-	NodeNotSelected     Reason = "NodeNotSelected"     // the node lacks labels that the NAD's nodeSelector asks for; code 7
-	NodeProtected       Reason = "NodeProtected"       // a tenant's network would change or take something of the node; code 7
-	NADInvalid          Reason = "NADInvalid"          // spec.config is no usable CNI configuration; code 7
-	MissingCapability   Reason = "MissingCapability"   // a request that no plugin of the chain declares; code 7
-	DefaultRouteRefused Reason = "DefaultRouteRefused" // a secondary default route that the pod did not ask for; code 7
-	DefaultRouteFailed  Reason = "DefaultRouteFailed"  // the default route could not be moved; code 5
-	InterfaceConflict   Reason = "InterfaceConflict"   // an interface name used twice or present already; code 4
-	PolicyRefused       Reason = "PolicyRefused"       // what the policy for a namespace does not allow; code 7
-	DeviceUnavailable   Reason = "DeviceUnavailable"   // the NAD's resource was not allocated to the pod; code 7
-	NetworkNotFound     Reason = "NetworkNotFound"     // a default network that is configured nowhere; code 7
-	PluginNotFound      Reason = "PluginNotFound"      // no such binary in the plugin path; code 7
-	PluginFailed        Reason = "PluginFailed"        // a delegate failed; its own code
-	PodNotFound         Reason = "PodNotFound"         // gone, or replaced by another of the same name; code 3
-	APIUnavailable      Reason = "APIUnavailable"      // code 11
-	NotReady            Reason = "NotReady"            // the default network is not ready; code 50 on STATUS, else 11
-	StateCorrupt        Reason = "StateCorrupt"        // a record that cannot be read; code 6
-	StateFailed         Reason = "StateFailed"         // a record that cannot be written, a lock that cannot be had; code 5
-	UnknownSandbox      Reason = "UnknownSandbox"      // CHECK of a sandbox that Braid did not attach; code 3
-	Busy                Reason = "Busy"                // another operation holds the sandbox; code 11
-	TimedOut            Reason = "TimedOut"            // a deadline or a cancellation; code 11
-	FileInTheWay        Reason = "FileInTheWay"        // the installer's place is taken by what it did not install; code 5
+	InvalidConfig      Reason = "InvalidConfig"      // Braid's own configuration; code 7
+	InvalidEnvironment Reason = "InvalidEnvironment" // CNI_* variables, CNI_ARGS; code 4
+	// the pod's networks or default-network annotation; code 7
+	InvalidAnnotation Reason = "InvalidAnnotation"
+	NADNotFound       Reason = "NADNotFound"  // code 7
+	NADForbidden      Reason = "NADForbidden" // namespace isolation; code 7
+	// the node lacks labels that the NAD's nodeSelector asks for; code 7
+	NodeNotSelected Reason = "NodeNotSelected"
+	// a tenant's network would change or take something of the node; code 7
+	NodeProtected Reason = "NodeProtected"
+	// spec.config is no usable CNI configuration; code 7
+	NADInvalid Reason = "NADInvalid"
+	// a request that no plugin of the chain declares; code 7
+	MissingCapability Reason = "MissingCapability"
+	// a secondary default route that the pod did not ask for; code 7
+	DefaultRouteRefused Reason = "DefaultRouteRefused"
+	DefaultRouteFailed  Reason = "DefaultRouteFailed" // the default route could not be moved; code 5
+	// an interface name used twice or present already; code 4
+	InterfaceConflict Reason = "InterfaceConflict"
+	// what the policy for a namespace does not allow; code 7
+	PolicyRefused Reason = "PolicyRefused"
+	// the NAD's resource was not allocated to the pod; code 7
+	DeviceUnavailable Reason = "DeviceUnavailable"
+	// a default network that is configured nowhere; code 7
+	NetworkNotFound Reason = "NetworkNotFound"
+	PluginNotFound  Reason = "PluginNotFound" // no such binary in the plugin path; code 7
+	PluginFailed    Reason = "PluginFailed"   // a delegate failed; its own code
+	// gone, or replaced by another of the same name; code 3
+	PodNotFound    Reason = "PodNotFound"
+	APIUnavailable Reason = "APIUnavailable" // code 11
+	// the default network is not ready; code 50 on STATUS, else 11
+	NotReady     Reason = "NotReady"
+	StateCorrupt Reason = "StateCorrupt" // a record that cannot be read; code 6
+	// a record that cannot be written, a lock that cannot be had; code 5
+	StateFailed Reason = "StateFailed"
+	// CHECK of a sandbox that Braid did not attach; code 3
+	UnknownSandbox Reason = "UnknownSandbox"
+	Busy           Reason = "Busy"     // another operation holds the sandbox; code 11
+	TimedOut       Reason = "TimedOut" // a deadline or a cancellation; code 11
+	// the installer's place is taken by what it did not install; code 5
+	FileInTheWay Reason = "FileInTheWay"
 )
 
 // The classes of warnings: an *Error of such a class fails nothing. It is an event of the pod and a
@@ -57,10 +72,12 @@ const (
 	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
 	// DefaultRouteTaken is that of a secondary default route that takes precedence.
 	DefaultRouteTaken Reason = "DefaultRouteTaken"
-	MiscasedKey       Reason = "MiscasedKey"    // a key in another case than the documented, read all the same
-	OddConfig         Reason = "OddConfig"      // a value of Braid's own configuration that is not read as it is written
-	PluginExecuted    Reason = "PluginExecuted" // a binary runs in the place of a built-in plugin
-	PolicyAudited     Reason = "PolicyAudited"  // what the policy would not allow if it were enforced
+	// a key in another case than the documented, read all the same
+	MiscasedKey Reason = "MiscasedKey"
+	// a value of Braid's own configuration that is not read as it is written
+	OddConfig      Reason = "OddConfig"
+	PluginExecuted Reason = "PluginExecuted" // a binary runs in the place of a built-in plugin
+	PolicyAudited  Reason = "PolicyAudited"  // what the policy would not allow if it were enforced
 )
 
 // CNI error codes beyond those that the CNI library names (CNI 1.1 "Error").
@@ -166,7 +183,8 @@ func Code(err error) uint {
 		return ce.Code
 	}
 	switch ReasonOf(err) {
-	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NodeNotSelected, NodeProtected, NADInvalid, MissingCapability, DefaultRouteRefused,
+	case InvalidConfig, InvalidAnnotation, NADNotFound, NADForbidden, NodeNotSelected, NodeProtected,
+		NADInvalid, MissingCapability, DefaultRouteRefused,
 		PolicyRefused, DeviceUnavailable, NetworkNotFound, PluginNotFound:
 		return types.ErrInvalidNetworkConfig
 	case InvalidEnvironment, InterfaceConflict:

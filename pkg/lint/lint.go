@@ -138,7 +138,10 @@ func Check(ctx context.Context, in Input) []Finding {
 		c.checkNAD(ctx, &in.NADs[i])
 	}
 	for _, o := range c.overlaps() {
-		c.add(Finding{Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where, Field: "spec.config"}, Warned, o.failure())
+		c.add(Finding{
+			Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where,
+			Field: "spec.config",
+		}, Warned, o.failure())
 	}
 	for i := range in.Pods {
 		c.checkPod(ctx, &in.Pods[i])
@@ -146,12 +149,14 @@ func Check(ctx context.Context, in Input) []Finding {
 	return c.findings
 }
 
-// Plan returns what a pod would get, and what is wrong with it. The attachments are those that could
-// be found out. The error is of reason APIUnavailable or TimedOut: the source could not be asked.
+// Plan returns what a pod would get, and what is wrong with it. The attachments are those that
+// could be found out. The error is of reason APIUnavailable or TimedOut: the source could not be
+// asked.
 func Plan(ctx context.Context, in Input, pod Pod) ([]resolve.Expected, []Finding, error) {
 	c := newChecker(in)
 	expected, judged, err := c.expect(ctx, pod.Pod, pod.File)
-	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+	reason := failure.ReasonOf(err)
+	if reason == failure.APIUnavailable || reason == failure.TimedOut {
 		return nil, nil, err
 	}
 	found := pod.finding()
@@ -180,7 +185,10 @@ type checker struct {
 }
 
 func newChecker(in Input) *checker {
-	c := &checker{Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{}, labels: map[string]func() (*metav1.ObjectMeta, error){}}
+	c := &checker{
+		Input: in, nads: map[string][]*NAD{}, refused: map[*NAD]bool{},
+		labels: map[string]func() (*metav1.ObjectMeta, error){},
+	}
 	for i := range in.NADs {
 		nad := &in.NADs[i]
 		c.nads[keyOf(nad)] = append(c.nads[keyOf(nad)], nad)
@@ -204,15 +212,20 @@ func (c *checker) nad(file, key string) *NAD {
 
 // checkNAD judges a NAD as the only network of a pod of its namespace.
 func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
-	found := Finding{Kind: nadv1.Kind, Namespace: nad.Namespace, Name: nad.Name, Where: nad.Where, Field: "spec.config"}
+	found := Finding{
+		Kind: nadv1.Kind, Namespace: nad.Namespace, Name: nad.Name, Where: nad.Where,
+		Field: "spec.config",
+	}
 	if first := c.nads[keyOf(nad)][0]; first != nad {
 		c.add(found, Warned, &failure.Error{
-			Reason: Duplicate, Field: "metadata.name", Err: fmt.Errorf("the same object is in %s", first.Where), Fix: "keep one of the two",
+			Reason: Duplicate, Field: "metadata.name",
+			Err: fmt.Errorf("the same object is in %s", first.Where), Fix: "keep one of the two",
 		})
 	}
 	if strings.TrimSpace(nad.Spec.Config) == "" {
 		c.add(found, Warned, &failure.Error{
-			Reason: NotChecked, Err: errors.New("its configuration is a file of each node"), Fix: "lint that file on a node, or put its text here",
+			Reason: NotChecked, Err: errors.New("its configuration is a file of each node"),
+			Fix: "lint that file on a node, or put its text here",
 		})
 		return
 	}
@@ -231,14 +244,20 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 
 // Only is a pod of which nothing is known but that it asks for a NAD of its namespace.
 func Only(nad *NAD) Pod {
-	meta := metav1.ObjectMeta{Namespace: nad.Namespace, Name: "any", Annotations: map[string]string{nadv1.NetworksAnnotation: nad.Name}}
-	return Pod{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: meta, MetaOnly: true}, File: nad.File, Where: nad.Where}
+	meta := metav1.ObjectMeta{
+		Namespace: nad.Namespace, Name: "any",
+		Annotations: map[string]string{nadv1.NetworksAnnotation: nad.Name},
+	}
+	return Pod{
+		Kind: "Pod", Pod: podv1.Pod{ObjectMeta: meta, MetaOnly: true}, File: nad.File, Where: nad.Where,
+	}
 }
 
 // finding is one that is still to say what is wrong with the pod.
 func (p *Pod) finding() Finding {
 	return Finding{
-		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where, Field: "metadata.annotations." + nadv1.NetworksAnnotation,
+		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where,
+		Field: "metadata.annotations." + nadv1.NetworksAnnotation,
 	}
 }
 
@@ -247,13 +266,17 @@ func (c *checker) checkPod(ctx context.Context, pod *Pod) {
 	found := pod.finding()
 	expected, judged, err := c.expect(ctx, pod.Pod, pod.File)
 	if fe, ok := errors.AsType[*failure.Error](err); ok && c.refused[c.nad(pod.File, fe.NAD)] {
-		err = &failure.Error{Reason: fe.Reason, Err: fmt.Errorf("NAD %s is refused", fe.NAD), Fix: "correct the NAD"}
+		err = &failure.Error{
+			Reason: fe.Reason, Err: fmt.Errorf("NAD %s is refused", fe.NAD), Fix: "correct the NAD",
+		}
 	}
 	if err != nil {
 		c.add(found, verdictOf(err), err)
 		return
 	}
-	c.addJudged(found, slices.DeleteFunc(judged, func(j resolve.Judged) bool { return c.said(j.NAD, j.Failure()) }))
+	c.addJudged(found, slices.DeleteFunc(judged, func(j resolve.Judged) bool {
+		return c.said(j.NAD, j.Failure())
+	}))
 	for _, e := range expected {
 		for _, w := range e.Warnings {
 			if !c.said(e.Name, w) {
@@ -278,14 +301,19 @@ func (c *checker) addJudged(found Finding, judged []resolve.Judged) (refused boo
 // said reports whether the findings of a NAD have something.
 func (c *checker) said(nad string, fe *failure.Error) bool {
 	return slices.ContainsFunc(c.findings, func(f Finding) bool {
-		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == nad && f.Reason == fe.Reason && f.Message == message(fe) &&
+		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == nad && f.Reason == fe.Reason &&
+			f.Message == message(fe) &&
 			(fe.Field == "" || f.Field == fe.Field)
 	})
 }
 
 // expect returns what a pod of a file gets.
-func (c *checker) expect(ctx context.Context, pod podv1.Pod, file string) ([]resolve.Expected, []resolve.Judged, error) {
-	resolver := &resolve.Resolver{Node: &c.Config.Node, Policy: &c.Config.Policy, Source: seen{c, file}, Elsewhere: !c.OnNode}
+func (c *checker) expect(
+	ctx context.Context, pod podv1.Pod, file string,
+) ([]resolve.Expected, []resolve.Judged, error) {
+	resolver := &resolve.Resolver{
+		Node: &c.Config.Node, Policy: &c.Config.Policy, Source: seen{c, file}, Elsewhere: !c.OnNode,
+	}
 	return resolver.Expect(ctx, resolve.Any(&c.Config.Call), &pod, c.Finder, c.Paths)
 }
 
@@ -299,9 +327,13 @@ func (s seen) Pod(_ context.Context, _, name string) (*podv1.Pod, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
 }
 
-func (s seen) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (s seen) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	nad := s.c.nad(s.file, namespace+"/"+name)
-	none := apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
+	none := apierrors.NewNotFound(schema.GroupResource{
+		Group: nadv1.GroupName, Resource: nadv1.Resource,
+	}, name)
 	switch {
 	case nad != nil:
 		return &nad.NetworkAttachmentDefinition, nil
@@ -310,12 +342,16 @@ func (s seen) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAt
 	case s.c.Source != nil:
 		return s.c.Source.NAD(ctx, namespace, name)
 	}
-	return nil, &failure.Error{Reason: NotChecked, Err: fmt.Errorf("%w among the files", none), Fix: "name its file, too"}
+	return nil, &failure.Error{
+		Reason: NotChecked, Err: fmt.Errorf("%w among the files", none), Fix: "name its file, too",
+	}
 }
 
 // Namespace returns one that was given, else one of the source. One that is nowhere has no labels.
 func (s seen) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	if i := slices.IndexFunc(s.c.Namespaces, func(n metav1.ObjectMeta) bool { return n.Name == name }); i >= 0 {
+	if i := slices.IndexFunc(s.c.Namespaces, func(n metav1.ObjectMeta) bool {
+		return n.Name == name
+	}); i >= 0 {
 		return &s.c.Namespaces[i], nil
 	}
 	if s.c.Source == nil {
@@ -324,7 +360,9 @@ func (s seen) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, e
 	s.c.mu.Lock()
 	ask, asked := s.c.labels[name]
 	if !asked {
-		ask = sync.OnceValues(func() (*metav1.ObjectMeta, error) { return s.c.Source.Namespace(ctx, name) })
+		ask = sync.OnceValues(func() (*metav1.ObjectMeta, error) {
+			return s.c.Source.Namespace(ctx, name)
+		})
 		s.c.labels[name] = ask
 	}
 	s.c.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 // Overlap is the reason of a warning of two namespaces that may give one address twice.
 const Overlap failure.Reason = "AddressOverlap"
 
-// source is a range that a network gets addresses from, of which only its namespace knows what is in
-// use.
+// source is a range that a network gets addresses from, of which only its namespace knows what is
+// in use.
 type source struct {
 	nad *NAD
 	// name is that of the network or of its space, link what it is on with its VLAN.
@@ -99,7 +99,8 @@ func (c *checker) overlaps() (found []overlap) {
 	said := map[[2]*NAD]bool{}
 	for i, a := range c.apart {
 		for _, b := range c.apart[:i] {
-			if a.nad.Namespace == b.nad.Namespace || a.link != b.link || !a.prefix.Overlaps(b.prefix) || said[[2]*NAD{a.nad, b.nad}] {
+			if a.nad.Namespace == b.nad.Namespace || a.link != b.link || !a.prefix.Overlaps(b.prefix) ||
+				said[[2]*NAD{a.nad, b.nad}] {
 				continue
 			}
 			said[[2]*NAD{a.nad, b.nad}] = true
@@ -113,10 +114,13 @@ func (c *checker) overlaps() (found []overlap) {
 func (o overlap) failure() *failure.Error {
 	return &failure.Error{
 		Reason: Overlap,
-		Err: fmt.Errorf("addresses of %s on %s are those of %s, too, which has %s there: neither knows what the other has given",
+		Err: fmt.Errorf("addresses of %s on %s are those of %s, too, which has %s there: neither knows "+
+			"what the other has given",
 			o.one.prefix, o.one.link, keyOf(o.second.nad), o.second.prefix),
-		Fix: fmt.Sprintf(`have rules of their own for %s and %s whose "prefixes", "masters" or "vlans" have nothing in common, `+
-			`or have them share what is given by "names": ["%s"] in the rule for %s, and that name in its NAD`,
+		Fix: fmt.Sprintf(
+			`have rules of their own for %s and %s whose "prefixes", "masters" or "vlans" have nothing `+
+				`in common, or have them share what is given by "names": ["%s"] in the rule for %s, and `+
+				`that name in its NAD`,
 			o.one.nad.Namespace, o.second.nad.Namespace, o.second.name, o.one.nad.Namespace),
 	}
 }

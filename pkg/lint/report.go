@@ -35,7 +35,9 @@ type Violation struct {
 
 // String is a line for a terminal, without Allow.
 func (v Violation) String() string {
-	verdict := map[policy.Effect]string{policy.Enforce: "refused", policy.Audit: "audited", Warn: "warning"}[v.Effect]
+	verdict := map[policy.Effect]string{
+		policy.Enforce: "refused", policy.Audit: "audited", Warn: "warning",
+	}[v.Effect]
 	parts := []string{verdict, strings.ToLower(v.Kind) + " " + v.Namespace + "/" + v.Name}
 	if v.Where != "" {
 		parts[1] += " (" + v.Where + ")"
@@ -51,10 +53,10 @@ func (v Violation) String() string {
 	return strictjson.Printable(strings.Join(parts, ": "))
 }
 
-// Report returns all that the policy does not allow the objects, whether it is enforced or not, NADs
-// before pods. What is wrong with a NAD is not repeated for its pods. Objects that are refused for
-// another reason have violations only as far as they could be judged. The error is that the labels
-// of a namespace are not known.
+// Report returns all that the policy does not allow the objects, whether it is enforced or not,
+// NADs before pods. What is wrong with a NAD is not repeated for its pods. Objects that are refused
+// for another reason have violations only as far as they could be judged. The error is that the
+// labels of a namespace are not known.
 func Report(ctx context.Context, in Input) ([]Violation, error) {
 	c := newChecker(in)
 	r := reporter{checker: c, of: map[string][]resolve.Judged{}}
@@ -68,7 +70,10 @@ func Report(ctx context.Context, in Input) ([]Violation, error) {
 	warned := r.overlaps()
 	for i := range in.Pods {
 		p := &in.Pods[i]
-		if err := r.object(ctx, Violation{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where}, *p); err != nil {
+		err := r.object(ctx, Violation{
+			Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where,
+		}, *p)
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -84,7 +89,8 @@ func Report(ctx context.Context, in Input) ([]Violation, error) {
 	for _, o := range warned {
 		v := Violation{Kind: nadv1.Kind, Namespace: o.nad.Namespace, Name: o.nad.Name, Where: o.nad.Where}
 		fe := o.failure()
-		v.Effect, v.Field, v.What, v.Key, v.Allow = Warn, "spec.config", fe.Err.Error(), "prefixes", fe.Fix
+		v.Effect, v.Field, v.What = Warn, "spec.config", fe.Err.Error()
+		v.Key, v.Allow = "prefixes", fe.Fix
 		r.found = append(r.found, v)
 	}
 	return r.found, nil
@@ -108,10 +114,12 @@ type reporter struct {
 // object adds the violations of a pod that stands for an object.
 func (r *reporter) object(ctx context.Context, object Violation, pod Pod) error {
 	expected, judged, err := r.expect(ctx, pod.Pod, pod.File)
-	if reason := failure.ReasonOf(err); reason == failure.APIUnavailable || reason == failure.TimedOut {
+	reason := failure.ReasonOf(err)
+	if reason == failure.APIUnavailable || reason == failure.TimedOut {
 		return err
 	}
-	if nad := r.nad(pod.File, object.Namespace+"/"+object.Name); object.Kind == nadv1.Kind && nad != nil && len(expected) > 0 {
+	nad := r.nad(pod.File, object.Namespace+"/"+object.Name)
+	if object.Kind == nadv1.Kind && nad != nil && len(expected) > 0 {
 		r.apart = append(r.apart, apartOf(nad, &expected[len(expected)-1])...)
 	}
 	for i := range judged {
@@ -133,6 +141,7 @@ func (r *reporter) object(ctx context.Context, object Violation, pod Pod) error 
 // knows reports whether the violation of a pod's network was found at its NAD.
 func (r *reporter) knows(v Violation) bool {
 	return slices.ContainsFunc(r.found, func(f Violation) bool {
-		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == v.Network && f.Field == v.Field && f.What == v.What
+		return f.Kind == nadv1.Kind && f.Namespace+"/"+f.Name == v.Network && f.Field == v.Field &&
+			f.What == v.What
 	})
 }

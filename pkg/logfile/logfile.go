@@ -32,9 +32,11 @@ func New(node *conf.Node, others ...slog.Handler) (log *slog.Logger, closeLog fu
 	if node.LogFile != "" {
 		rotation := node.LogOptions
 		file := &lumberjack.Logger{
-			Filename: node.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge, MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
+			Filename: node.LogFile, MaxSize: rotation.MaxSize, MaxAge: rotation.MaxAge,
+			MaxBackups: rotation.MaxBackups, Compress: rotation.Compress,
 		}
-		handlers = append(handlers, slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), options))
+		handlers = append(handlers,
+			slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), options))
 		closeLog = file.Close
 	}
 	if node.LogToStderr {
@@ -44,21 +46,26 @@ func New(node *conf.Node, others ...slog.Handler) (log *slog.Logger, closeLog fu
 }
 
 // Open returns a log that a network's configuration names. Its path leads out of none of the roots
-// that it lies beneath; any other path is the administrator's. A log of more than maxSize bytes gets
-// the name ".old", in the place of the one before, if it was written here: what others write there is
-// never renamed, and nothing is added to it if it is full or no text. A level that is none is the
-// default.
-func Open(path, levelName string, roots hostfile.Roots, maxSize int64) (log *slog.Logger, closeLog func() error, err error) {
+// that it lies beneath; any other path is the administrator's. A log of more than maxSize bytes
+// gets the name ".old", in the place of the one before, if it was written here: what others write
+// there is never renamed, and nothing is added to it if it is full or no text. A level that is none
+// is the default.
+func Open(
+	path, levelName string, roots hostfile.Roots, maxSize int64,
+) (log *slog.Logger, closeLog func() error, err error) {
 	file, err := open(path, roots, maxSize)
 	if err != nil {
 		return nil, nil, err
 	}
-	return slog.New(slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}), &slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
+	return slog.New(slog.NewTextHandler(strictjson.PrintableWriter(orStderr{file}),
+		&slog.HandlerOptions{Level: loglevel.Level(levelName)})), file.Close, nil
 }
 
 // OpenElse is Open for a log that its user can do without. Without a path, or where it cannot be
 // used, the log is another one, which is told why. done closes it.
-func OpenElse(other *slog.Logger, path, levelName string, roots hostfile.Roots, maxSize int64) (log *slog.Logger, done func()) {
+func OpenElse(
+	other *slog.Logger, path, levelName string, roots hostfile.Roots, maxSize int64,
+) (log *slog.Logger, done func()) {
 	if path == "" {
 		return other, func() {}
 	}
@@ -118,17 +125,21 @@ func giveWay(dir hostfile.Dir, name string, full bool) error {
 		return dir.Fail("read", name, err)
 	}
 	switch {
-	case bytes.ContainsFunc(start[:n], func(r rune) bool { return r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b' }):
+	case bytes.ContainsFunc(start[:n], func(r rune) bool {
+		return r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b'
+	}):
 		return dir.Fail("write", name, errors.New("it is no text, so it is no log of this kind"))
 	case full && bytes.HasPrefix(start[:n], []byte(slog.TimeKey+"=")):
 		return dir.Rename(name, dir, name+".old")
 	case full:
-		return dir.Fail("write", name, errors.New("it is full, and of another program, which it is left to"))
+		return dir.Fail("write", name,
+			errors.New("it is full, and of another program, which it is left to"))
 	}
 	return nil
 }
 
-// orStderr keeps a line that the file does not take, because the disk is full or read-only: the runtime logs stderr.
+// orStderr keeps a line that the file does not take, because the disk is full or read-only: the
+// runtime logs stderr.
 type orStderr struct{ w io.Writer }
 
 func (o orStderr) Write(line []byte) (int, error) {

@@ -16,8 +16,9 @@ type Result struct {
 	DeviceInfo *nadv1.DeviceInfo
 }
 
-// Build makes one entry for each attachment, in their order. An attachment without a result that can be read gets the minimal
-// entry: name and default. At most one entry says that it is the default network's.
+// Build makes one entry for each attachment, in their order. An attachment without a result that
+// can be read gets the minimal entry: name and default. At most one entry says that it is the
+// default network's.
 func Build(attachments []Result) []nadv1.NetworkStatus {
 	out := make([]nadv1.NetworkStatus, 0, len(attachments))
 	hasDefault := false
@@ -46,7 +47,9 @@ func describe(entry *nadv1.NetworkStatus, a plan.Attachment, res result) {
 	for _, ip := range res.addressesOf(index) {
 		entry.IPs = append(entry.IPs, ip.Address.IP.String())
 	}
-	entry.DNS = nadv1.DNS{Nameservers: res.DNS.Nameservers, Domain: res.DNS.Domain, Search: res.DNS.Search}
+	entry.DNS = nadv1.DNS{
+		Nameservers: res.DNS.Nameservers, Domain: res.DNS.Domain, Search: res.DNS.Search,
+	}
 	entry.Gateway = res.defaultGateways(index)
 	if !a.WantsDefaultRoute {
 		return

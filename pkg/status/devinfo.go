@@ -14,13 +14,15 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// DPFile is the file under dir in which a device plugin describes a device (Device Information Specification s.4.1).
+// DPFile is the file under dir in which a device plugin describes a device (Device Information
+// Specification s.4.1).
 func DPFile(dir, resource, deviceID string) string {
 	return filepath.Join(dir, "dp", oneElement(resource)+"-"+oneElement(deviceID)+"-device.json")
 }
 
-// CNIFile is the file under dir through which an attachment's plugins and Braid exchange device information (s.4.2). The parts
-// make it unique: container ID and interface name, which hold no ':', do.
+// CNIFile is the file under dir through which an attachment's plugins and Braid exchange device
+// information (s.4.2). The parts make it unique: container ID and interface name, which hold no
+// ':', do.
 func CNIFile(dir string, unique ...string) string {
 	parts := make([]string, len(unique))
 	for i, part := range unique {
@@ -42,10 +44,12 @@ func fitting(name string) string {
 	return name[:maxName-len(end)] + end
 }
 
-// oneElement makes s part of a file name; what is put after it keeps "." and ".." from meaning directories.
+// oneElement makes s part of a file name; what is put after it keeps "." and ".." from meaning
+// directories.
 func oneElement(s string) string { return strings.ReplaceAll(s, "/", "-") }
 
-// The forms, as patterns that are compiled where a pod has a device: at each start of the plugin they would be for nothing.
+// The forms, as patterns that are compiled where a pod has a device: at each start of the plugin
+// they would be for nothing.
 const (
 	versionForm = `^\d+\.\d+\.\d+$`
 	pciForm     = `^[[:xdigit:]]{4,8}:[[:xdigit:]]{2}:[[:xdigit:]]{2}\.[0-7]$`
@@ -53,8 +57,8 @@ const (
 
 func matches(form, s string) bool { return regexp.MustCompile(form).MatchString(s) }
 
-// parseDeviceInfo reads one description and holds it to the specification (s.3): a known type, its sub-map, the sub-map's
-// required keys. Keys that it does not know are for later versions and pass.
+// parseDeviceInfo reads one description and holds it to the specification (s.3): a known type, its
+// sub-map, the sub-map's required keys. Keys that it does not know are for later versions and pass.
 func parseDeviceInfo(raw []byte) (*nadv1.DeviceInfo, error) {
 	var info nadv1.DeviceInfo
 	if err := json.Unmarshal(raw, &info); err != nil {
@@ -79,19 +83,22 @@ func checkSubMap(info nadv1.DeviceInfo) error {
 			return missing
 		}
 		d := info.VDPA
-		return errors.Join(present("vdpa.parent-device", d.ParentDevice), oneOf("vdpa.driver", d.Driver, "vhost", "virtio"),
+		return errors.Join(present("vdpa.parent-device", d.ParentDevice),
+			oneOf("vdpa.driver", d.Driver, "vhost", "virtio"),
 			present("vdpa.path", d.Path))
 	case "vhost-user":
 		if info.VhostUser == nil {
 			return missing
 		}
 		d := info.VhostUser
-		return errors.Join(oneOf("vhost-user.mode", d.Mode, "client", "server"), present("vhost-user.path", d.Path))
+		return errors.Join(oneOf("vhost-user.mode", d.Mode, "client", "server"),
+			present("vhost-user.path", d.Path))
 	case "memif":
 		if info.Memif == nil {
 			return missing
 		}
-		d := info.Memif // the client library of the ecosystem says punt where the specification says inject-punt
+		// the client library of the ecosystem says punt where the specification says inject-punt
+		d := info.Memif
 		return errors.Join(oneOf("memif.role", d.Role, "master", "slave"), present("memif.path", d.Path),
 			oneOf("memif.mode", d.Mode, "ethernet", "ip", "inject-punt", "punt"))
 	}

@@ -1,6 +1,8 @@
-// Package status tells the cluster what a pod got: the network-status annotation (NPWG v1.3 s.5), and the device-information
-// files of which it is made in part (Device Information Specification 1.1.0).
+// Package status tells the cluster what a pod got: the network-status annotation (NPWG v1.3 s.5),
+// and the device-information files of which it is made in part (Device Information Specification
+// 1.1.0).
 //
-// Contract: Build, Merge and the path functions are pure. The file functions touch the one file that they are given; removing
-// is idempotent. Nothing here fails an attachment: a caller may log an error of this package and go on without the status.
+// Contract: Build, Merge and the path functions are pure. The file functions touch the one file
+// that they are given; removing is idempotent. Nothing here fails an attachment: a caller may log
+// an error of this package and go on without the status.
 package status

@@ -25,8 +25,8 @@ func formatEach(entries []nadv1.NetworkStatus) ([]string, error) {
 
 func join(texts []string) string { return "[" + strings.Join(texts, ",") + "]" }
 
-// spread writes compact JSON with a line for each member of an object. Lists stay on one line: those of a NetworkStatus hold
-// nothing but strings.
+// spread writes compact JSON with a line for each member of an object. Lists stay on one line:
+// those of a NetworkStatus hold nothing but strings.
 func spread(compact []byte) string {
 	var b strings.Builder
 	depth, lists := 0, 0

@@ -18,8 +18,8 @@ import (
 // which has a name that only Braid gives without being asked, or by its text, which is exactly what
 // Merge writes.
 //
-// An existing text that is no JSON list of objects cannot be merged with: the text is then ours alone, and usable, and the
-// error (InvalidAnnotation) says what was lost.
+// An existing text that is no JSON list of objects cannot be merged with: the text is then ours
+// alone, and usable, and the error (InvalidAnnotation) says what was lost.
 func Merge(existing string, ours []nadv1.NetworkStatus) (string, error) {
 	texts, err := formatEach(ours)
 	if err != nil {
@@ -27,7 +27,9 @@ func Merge(existing string, ours []nadv1.NetworkStatus) (string, error) {
 	}
 	theirs, err := entriesOf(existing)
 	if err != nil {
-		return join(texts), &failure.Error{Reason: failure.InvalidAnnotation, Field: nadv1.StatusAnnotation, Err: err}
+		return join(texts), &failure.Error{
+			Reason: failure.InvalidAnnotation, Field: nadv1.StatusAnnotation, Err: err,
+		}
 	}
 	mine := newOwner(ours)
 	for _, e := range theirs {
@@ -56,7 +58,8 @@ func entriesOf(text string) ([]entry, error) {
 	for i, raw := range raws {
 		out[i].raw = raw
 		if err := json.Unmarshal(raw, &out[i].fields); err != nil || out[i].fields == nil {
-			return nil, errors.Join(fmt.Errorf("replace the existing network-status: element %d is no object", i), err)
+			return nil, errors.Join(fmt.Errorf(
+				"replace the existing network-status: element %d is no object", i), err)
 		}
 	}
 	return out, nil
@@ -78,12 +81,14 @@ func newOwner(ours []nadv1.NetworkStatus) owner {
 	return o
 }
 
-// owns decides by the fields that have the right type; one that has not is nothing that Braid wrote.
+// owns decides by the fields that have the right type; one that has not is nothing that Braid
+// wrote.
 func (o owner) owns(e entry) bool {
 	var name, iface string
 	var isDefault bool
 	return json.Unmarshal(e.fields["name"], &name) == nil && o.names[name] ||
-		json.Unmarshal(e.fields["interface"], &iface) == nil && (o.interfaces[iface] || generated(iface)) ||
+		json.Unmarshal(e.fields["interface"], &iface) == nil &&
+			(o.interfaces[iface] || generated(iface)) ||
 		json.Unmarshal(e.fields["default"], &isDefault) == nil && isDefault && o.hasDefault ||
 		ownText(e.raw)
 }

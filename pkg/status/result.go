@@ -9,10 +9,12 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// result is a CNI result in the newest form, without the null elements that a plugin's JSON may hold.
+// result is a CNI result in the newest form, without the null elements that a plugin's JSON may
+// hold.
 type result struct {
 	*types100.Result
-	// noInterfaces says that the result's version knows no interfaces: its addresses are those of the attachment's interface.
+	// noInterfaces says that the result's version knows no interfaces: its addresses are those of the
+	// attachment's interface.
 	noInterfaces bool
 }
 
@@ -43,7 +45,8 @@ func convert(r types.Result, noInterfaces bool) (result, bool) {
 	return result{newest, noInterfaces}, true
 }
 
-// withoutNil puts an empty element in the place of each nil: addresses refer to interfaces by index.
+// withoutNil puts an empty element in the place of each nil: addresses refer to interfaces by
+// index.
 func withoutNil[T any](list []*T) []*T {
 	out := slices.Clone(list)
 	for i, p := range out {
@@ -56,7 +59,9 @@ func withoutNil[T any](list []*T) []*T {
 
 // sandboxInterface is the index of the first interface that is in the pod, or -1.
 func (r result) sandboxInterface() int {
-	return slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i != nil && i.Sandbox != "" })
+	return slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool {
+		return i != nil && i.Sandbox != ""
+	})
 }
 
 // HasInterface reports whether an attachment has an interface, or addresses, in the pod.
@@ -113,7 +118,8 @@ func (r result) defaultGateways(index int) []string {
 		if gw == nil {
 			gw = r.addressGateway(index, route.Dst.IP.To4() != nil)
 		}
-		if gw != nil && (r.sandboxInterfaces() < 2 || r.within(index, gw)) && !slices.Contains(out, gw.String()) {
+		if gw != nil && (r.sandboxInterfaces() < 2 || r.within(index, gw)) &&
+			!slices.Contains(out, gw.String()) {
 			out = append(out, gw.String())
 		}
 	}
@@ -122,7 +128,9 @@ func (r result) defaultGateways(index int) []string {
 
 // within reports whether an address is in a subnet of the interface at index.
 func (r result) within(index int, addr net.IP) bool {
-	return slices.ContainsFunc(r.addressesOf(index), func(ip *types100.IPConfig) bool { return ip.Address.Contains(addr) })
+	return slices.ContainsFunc(r.addressesOf(index), func(ip *types100.IPConfig) bool {
+		return ip.Address.Contains(addr)
+	})
 }
 
 // mainTable is the number of the kernel's main routing table; 0 means the same in a request.

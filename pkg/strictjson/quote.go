@@ -21,7 +21,8 @@ func Quote(text string) string {
 
 // Label is Quote for keys and paths of keys: without quotes where nothing in the text needs them.
 func Label(text string) string {
-	if text != "" && len(text) <= maxQuoted && utf8.ValidString(text) && !strings.ContainsFunc(text, quotes) {
+	if text != "" && len(text) <= maxQuoted && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, quotes) {
 		return text
 	}
 	return Quote(text)
@@ -33,7 +34,9 @@ func quotes(r rune) bool { return r == '"' || r == '\\' || !strconv.IsPrint(r) }
 // Printable returns text that a terminal shows as it is: what is not printable becomes an escape of
 // Go's, so that no object moves the cursor or changes a colour.
 func Printable(text string) string {
-	if !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) && utf8.ValidString(text) || weaken.Off(weaken.Printing) {
+	if !strings.ContainsFunc(text, func(r rune) bool {
+		return !strconv.IsPrint(r)
+	}) && utf8.ValidString(text) || weaken.Off(weaken.Printing) {
 		return text
 	}
 	var b strings.Builder

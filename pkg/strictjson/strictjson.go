@@ -35,7 +35,9 @@ type Error struct {
 }
 
 // Error reads "line 3 column 7: what is wrong".
-func (e *Error) Error() string { return fmt.Sprintf("line %d column %d: %s", e.Line, e.Column, e.Msg) }
+func (e *Error) Error() string {
+	return fmt.Sprintf("line %d column %d: %s", e.Line, e.Column, e.Msg)
+}
 
 // Place returns the Path and the Fix of an error of Check; empty for any other error.
 func Place(err error) (path, fix string) {
@@ -49,7 +51,8 @@ func Place(err error) (path, fix string) {
 // deeper than MaxDepth.
 func Check(raw []byte) error {
 	if at := firstInvalid(raw); at >= 0 {
-		return newError(raw, at, fmt.Sprintf("byte 0x%02x is not UTF-8", raw[at]), "store the text as UTF-8")
+		return newError(raw, at, fmt.Sprintf("byte 0x%02x is not UTF-8", raw[at]),
+			"store the text as UTF-8")
 	}
 	if !json.Valid(raw) {
 		var value json.RawMessage
@@ -79,7 +82,8 @@ func syntaxError(raw []byte, err error) error {
 	}
 	at := max(int(syntax.Offset)-1, 0)
 	if comment := commentAt(raw[at:]); comment != "" {
-		return newError(raw, at, fmt.Sprintf("a %q comment, and JSON has no comments", comment), "remove the comment")
+		return newError(raw, at, fmt.Sprintf("a %q comment, and JSON has no comments", comment),
+			"remove the comment")
 	}
 	msg, fix := remedy(raw[:at], raw[at:], syntax)
 	return newError(raw, at, msg, fix)
@@ -89,7 +93,9 @@ func syntaxError(raw []byte, err error) error {
 // to do about it.
 func remedy(before, rest []byte, syntax *json.SyntaxError) (msg, fix string) {
 	before = bytes.TrimRight(before, " \t\r\n")
-	after := func(set string) bool { return len(before) > 0 && strings.IndexByte(set, before[len(before)-1]) >= 0 }
+	after := func(set string) bool {
+		return len(before) > 0 && strings.IndexByte(set, before[len(before)-1]) >= 0
+	}
 	begins := func(set string) bool { return len(rest) > 0 && strings.IndexByte(set, rest[0]) >= 0 }
 	switch {
 	case strings.HasPrefix(syntax.Error(), "unexpected end"):

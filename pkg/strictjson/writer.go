@@ -12,8 +12,8 @@ import (
 )
 
 // PrintableWriter returns a writer that makes all text Printable but for line feeds and tabs: the
-// last writer before a terminal or a log, whatever the text is made of. One write is whole lines, or
-// at least whole characters.
+// last writer before a terminal or a log, whatever the text is made of. One write is whole lines,
+// or at least whole characters.
 func PrintableWriter(w io.Writer) io.Writer { return &printableWriter{w} }
 
 type printableWriter struct{ w io.Writer }
@@ -43,11 +43,14 @@ func (p *printableWriter) Write(text []byte) (int, error) {
 }
 
 func allPrintable(text string) bool {
-	return weaken.Off(weaken.Printing) || utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && !strconv.IsPrint(r) })
+	return weaken.Off(weaken.Printing) ||
+		utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool {
+			return r != '\n' && r != '\t' && !strconv.IsPrint(r)
+		})
 }
 
-// PrintableJSON returns a text that is JSON with escapes in the place of the characters that are not
-// printable, so that it means the same. Line feeds and tabs between values stay.
+// PrintableJSON returns a text that is JSON with escapes in the place of the characters that are
+// not printable, so that it means the same. Line feeds and tabs between values stay.
 func PrintableJSON(text []byte) []byte {
 	if allPrintable(string(text)) {
 		return text

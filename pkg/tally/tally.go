@@ -1,5 +1,5 @@
-// Package tally counts in a file what processes do that live for one call, for one that lives long and
-// shows the counts.
+// Package tally counts in a file what processes do that live for one call, for one that lives long
+// and shows the counts.
 //
 // Contract: the file is bounded, and on a tmpfs: counts begin anew with the node. A count that
 // cannot be kept is lost; what is no tally is begun anew. Names are short and few: what would be
@@ -56,7 +56,8 @@ func (f File) Add(ctx context.Context, names ...string) error {
 		return fmt.Errorf("lock the tally: %w", err)
 	}
 	counts := map[string]uint64{}
-	if data, _, err := opened.Read(name, maxSize); err == nil && json.Unmarshal(data, &counts) != nil || counts == nil {
+	data, _, err := opened.Read(name, maxSize)
+	if err == nil && json.Unmarshal(data, &counts) != nil || counts == nil {
 		counts = map[string]uint64{}
 	}
 	for _, n := range names {
@@ -74,7 +75,8 @@ func (f File) replace(dir hostfile.Dir, name string, counts map[string]uint64) e
 		return fmt.Errorf("encode the tally: %w", err)
 	}
 	next := name + ".new"
-	if err := errors.Join(dir.RemoveAny(next), dir.Write(next, unix.O_CREAT|unix.O_EXCL, 0o600, data)); err != nil {
+	err = errors.Join(dir.RemoveAny(next), dir.Write(next, unix.O_CREAT|unix.O_EXCL, 0o600, data))
+	if err != nil {
 		return fmt.Errorf("write the tally: %w", err)
 	}
 	if err := dir.Rename(next, dir, name); err != nil {

@@ -11,22 +11,24 @@ type Mechanism string
 
 // The mechanisms.
 const (
-	Caller     Mechanism = "caller"      // Braid does not run where Braid is its caller
-	Deadline   Mechanism = "deadline"    // an operation ends in time
-	Group      Mechanism = "group"       // the children of a binary are killed with it
-	Honoured   Mechanism = "honoured"    // a pod starts only with what it asks for
-	HostPorts  Mechanism = "host-ports"  // ports of the node are mapped only if a rule says so
-	Isolation  Mechanism = "isolation"   // a namespace's NADs are for its own pods
-	Links      Mechanism = "links"       // the node's links are neither moved nor taken over
-	Listeners  Mechanism = "listeners"   // a port that is listened on is mapped to no pod
-	Loopback   Mechanism = "loopback"    // no port of loopback addresses is mapped to a pod
-	Masters    Mechanism = "masters"     // links of the node are masters only if a rule says so
-	Meta       Mechanism = "meta"        // a meta plugin is no plugin of a network
-	NodeNS     Mechanism = "node-ns"     // the node's own network namespace is no pod's
-	Networks   Mechanism = "networks"    // the networks of a pod have a bound
-	Output     Mechanism = "output"      // what a plugin prints has a bound
-	Owners     Mechanism = "owners"      // a bridge is changed only for the namespace that it was made for
-	Planted    Mechanism = "planted"     // of the cache of libcni only what is this user's alone counts
+	Caller    Mechanism = "caller"     // Braid does not run where Braid is its caller
+	Deadline  Mechanism = "deadline"   // an operation ends in time
+	Group     Mechanism = "group"      // the children of a binary are killed with it
+	Honoured  Mechanism = "honoured"   // a pod starts only with what it asks for
+	HostPorts Mechanism = "host-ports" // ports of the node are mapped only if a rule says so
+	Isolation Mechanism = "isolation"  // a namespace's NADs are for its own pods
+	Links     Mechanism = "links"      // the node's links are neither moved nor taken over
+	Listeners Mechanism = "listeners"  // a port that is listened on is mapped to no pod
+	Loopback  Mechanism = "loopback"   // no port of loopback addresses is mapped to a pod
+	Masters   Mechanism = "masters"    // links of the node are masters only if a rule says so
+	Meta      Mechanism = "meta"       // a meta plugin is no plugin of a network
+	NodeNS    Mechanism = "node-ns"    // the node's own network namespace is no pod's
+	Networks  Mechanism = "networks"   // the networks of a pod have a bound
+	Output    Mechanism = "output"     // what a plugin prints has a bound
+	// a bridge is changed only for the namespace that it was made for
+	Owners Mechanism = "owners"
+	// of the cache of libcni only what is this user's alone counts
+	Planted    Mechanism = "planted"
 	Policy     Mechanism = "policy"      // what a rule does not allow is refused
 	Printing   Mechanism = "printing"    // what is not printable is escaped
 	Private    Mechanism = "private"     // directories of state are root's alone

@@ -20,7 +20,9 @@ func Same(t *testing.T, what string, got, want any) {
 
 // Refused fails the test unless err is a failure with the reason and field whose text contains all
 // the texts, and returns it.
-func Refused(t *testing.T, err error, reason failure.Reason, field string, texts ...string) *failure.Error {
+func Refused(
+	t *testing.T, err error, reason failure.Reason, field string, texts ...string,
+) *failure.Error {
 	t.Helper()
 	e, ok := errors.AsType[*failure.Error](err)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package critest is the socket of a container runtime, for tests: it lists the sandboxes that it is
-// told of.
+// Package critest is the socket of a container runtime, for tests: it lists the sandboxes that it
+// is told of.
 package critest
 
 import (
@@ -48,7 +48,9 @@ func Listen(t testing.TB, socket string) *Server {
 func (s *Server) Run(id, podUID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sandboxes[id] = &runtimev1.PodSandbox{Id: id, Labels: map[string]string{"io.kubernetes.pod.uid": podUID}}
+	s.sandboxes[id] = &runtimev1.PodSandbox{
+		Id: id, Labels: map[string]string{"io.kubernetes.pod.uid": podUID},
+	}
 }
 
 // Stop has a sandbox not be ready any more, as between a stop and the removal.
@@ -80,7 +82,9 @@ func (s *Server) Asked() int {
 }
 
 // ListPodSandbox implements the CRI.
-func (s *Server) ListPodSandbox(context.Context, *runtimev1.ListPodSandboxRequest) (*runtimev1.ListPodSandboxResponse, error) {
+func (s *Server) ListPodSandbox(
+	context.Context, *runtimev1.ListPodSandboxRequest,
+) (*runtimev1.ListPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -89,7 +93,8 @@ func (s *Server) ListPodSandbox(context.Context, *runtimev1.ListPodSandboxReques
 	}
 	answer := &runtimev1.ListPodSandboxResponse{}
 	for _, sandbox := range s.sandboxes {
-		answer.Items = append(answer.Items, &runtimev1.PodSandbox{Id: sandbox.Id, Labels: sandbox.Labels, State: sandbox.State})
+		answer.Items = append(answer.Items,
+			&runtimev1.PodSandbox{Id: sandbox.Id, Labels: sandbox.Labels, State: sandbox.State})
 	}
 	return answer, nil
 }

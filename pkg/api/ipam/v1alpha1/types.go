@@ -1,5 +1,5 @@
-// Package v1alpha1 holds the wire types of ipam.braid-cni.io/v1alpha1: the blocks of addresses that nodes own. Wire types only: what a
-// block means and who may change it is said by pkg/ipam/block.
+// Package v1alpha1 holds the wire types of ipam.braid-cni.io/v1alpha1: the blocks of addresses that
+// nodes own. Wire types only: what a block means and who may change it is said by pkg/ipam/block.
 //
 // +kubebuilder:object:generate=true
 // +groupName=ipam.braid-cni.io
@@ -18,8 +18,9 @@ const (
 	Kind      = "IPBlock"
 )
 
-// IPBlock is a run of addresses of a space. Cluster-scoped; its name says its space and its CIDR, so that creating the object is claiming the
-// block. There is one size of block for each IP family, so that two blocks never overlap.
+// IPBlock is a run of addresses of a space. Cluster-scoped; its name says its space and its CIDR,
+// so that creating the object is claiming the block. There is one size of block for each IP family,
+// so that two blocks never overlap.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=ipb
@@ -38,8 +39,8 @@ type IPBlock struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec is written as a whole, and so is Status. That they are atomic says so to the API server, which else stores with each object
-	// who wrote which field of them.
+	// Spec is written as a whole, and so is Status. That they are atomic says so to the API server,
+	// which else stores with each object who wrote which field of them.
 	//
 	// +structType=atomic
 	Spec IPBlockSpec `json:"spec"`
@@ -71,7 +72,8 @@ type IPBlockSpec struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cidr is immutable"
 	CIDR string `json:"cidr"`
-	// Owner is the node whose own state says which addresses are in use. A block without an owner is shared: Allocations says it.
+	// Owner is the node whose own state says which addresses are in use. A block without an owner is
+	// shared: Allocations says it.
 	Owner *Node `json:"owner,omitempty"`
 	// Recall asks the owner to give the block back, or to share it.
 	Recall *Recall `json:"recall,omitempty"`
@@ -83,7 +85,8 @@ type IPBlockSpec struct {
 	Allocations []Allocation `json:"allocations,omitempty"`
 }
 
-// Node is a node as it was: one of the same name with another uid, or after a reboot, holds none of its addresses.
+// Node is a node as it was: one of the same name with another uid, or after a reboot, holds none of
+// its addresses.
 type Node struct {
 	// NodeName is the name of the Node object.
 	//
@@ -92,7 +95,8 @@ type Node struct {
 	NodeName string `json:"nodeName"`
 	// NodeUID is the uid of the Node object.
 	NodeUID types.UID `json:"nodeUID"`
-	// BootID names the boot in which the node last took up the block, and after a slash the claim by which it did.
+	// BootID names the boot in which the node last took up the block, and after a slash the claim by
+	// which it did.
 	BootID string `json:"bootID,omitempty"`
 }
 
@@ -110,7 +114,8 @@ type Allocation struct {
 	//
 	// +kubebuilder:validation:MaxLength=45
 	Address string `json:"address"`
-	// Network is the name in the CNI configuration. It, the pod and its interface are empty where Claim holds the address and no pod uses it.
+	// Network is the name in the CNI configuration. It, the pod and its interface are empty where
+	// Claim holds the address and no pod uses it.
 	Network string `json:"network,omitempty"`
 	// ContainerID is the runtime's, of the pod's sandbox.
 	ContainerID string `json:"containerID,omitempty"`

@@ -1,5 +1,6 @@
-// Package v1alpha1 holds the wire types of k8s.cni.cncf.io/v1alpha1: the IPAMClaim, which keeps addresses beyond the life of a pod. Source:
-// "Kubernetes Network Custom Resource Definition De-facto Standard" v1.3 of the Network Plumbing Working Group, s.4.1.2.1.11.
+// Package v1alpha1 holds the wire types of k8s.cni.cncf.io/v1alpha1: the IPAMClaim, which keeps
+// addresses beyond the life of a pod. Source: "Kubernetes Network Custom Resource Definition
+// De-facto Standard" v1.3 of the Network Plumbing Working Group, s.4.1.2.1.11.
 package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,7 +13,8 @@ const (
 	Kind      = "IPAMClaim"
 )
 
-// IPAMClaim keeps the addresses of one interface of a pod on one network until the claim is deleted. Namespaced.
+// IPAMClaim keeps the addresses of one interface of a pod on one network until the claim is
+// deleted. Namespaced.
 type IPAMClaim struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -1,11 +1,13 @@
-// Package v1 holds the wire types of k8s.cni.cncf.io/v1: the NetworkAttachmentDefinition (NAD) and the annotations through
-// which pods ask for networks and learn what they got. Source: "Kubernetes Network Custom Resource Definition De-facto
-// Standard" v1.3 of the Network Plumbing Working Group (NPWG). Wire types only: nothing here reads, validates or decides.
+// Package v1 holds the wire types of k8s.cni.cncf.io/v1: the NetworkAttachmentDefinition (NAD) and
+// the annotations through which pods ask for networks and learn what they got. Source: "Kubernetes
+// Network Custom Resource Definition De-facto Standard" v1.3 of the Network Plumbing Working Group
+// (NPWG). Wire types only: nothing here reads, validates or decides.
 package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// GroupName and Version name the API; Resource is the plural under which NADs are served (NPWG v1.3 s.3.1).
+// GroupName and Version name the API; Resource is the plural under which NADs are served (NPWG v1.3
+// s.3.1).
 const (
 	GroupName = "k8s.cni.cncf.io"
 	Version   = "v1"
@@ -17,17 +19,21 @@ const (
 const (
 	// NetworksAnnotation on a pod selects its secondary networks (NPWG v1.3 s.4.1).
 	NetworksAnnotation = "k8s.v1.cni.cncf.io/networks"
-	// StatusAnnotation on a pod reports what each attachment got: a JSON list of NetworkStatus (NPWG v1.3 s.5).
+	// StatusAnnotation on a pod reports what each attachment got: a JSON list of NetworkStatus (NPWG
+	// v1.3 s.5).
 	StatusAnnotation = "k8s.v1.cni.cncf.io/network-status"
-	// ResourceNameAnnotation on a NAD names the device-plugin resource whose devices its attachments use.
+	// ResourceNameAnnotation on a NAD names the device-plugin resource whose devices its attachments
+	// use.
 	ResourceNameAnnotation = "k8s.v1.cni.cncf.io/resourceName"
 	// NodeSelectorAnnotation on a NAD selects, by their labels, the nodes that its pods may run on.
 	NodeSelectorAnnotation = "k8s.v1.cni.cncf.io/nodeSelector"
-	// DefaultNetworkAnnotation on a pod replaces the cluster-wide default network for this pod (a Multus extension).
+	// DefaultNetworkAnnotation on a pod replaces the cluster-wide default network for this pod (a
+	// Multus extension).
 	DefaultNetworkAnnotation = "v1.multus-cni.io/default-network"
 )
 
-// NetworkAttachmentDefinition describes how a pod is attached to one network. Namespaced; its name is a DNS-1123 label.
+// NetworkAttachmentDefinition describes how a pod is attached to one network. Namespaced; its name
+// is a DNS-1123 label.
 type NetworkAttachmentDefinition struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -37,13 +43,14 @@ type NetworkAttachmentDefinition struct {
 
 // NetworkAttachmentDefinitionSpec carries the CNI configuration.
 type NetworkAttachmentDefinitionSpec struct {
-	// Config is the JSON text of a CNI network configuration or configuration list, which may omit "name". Empty means: the
-	// network of the object's name that is configured on the node's disk (NPWG v1.3 s.3.4.1).
+	// Config is the JSON text of a CNI network configuration or configuration list, which may omit
+	// "name". Empty means: the network of the object's name that is configured on the node's disk
+	// (NPWG v1.3 s.3.4.1).
 	Config string `json:"config,omitempty"`
 }
 
-// NetworkStatus is one element of the network-status annotation (NPWG v1.3 s.5.3), with the additions (mtu, gateway) that
-// the ecosystem's own client library writes.
+// NetworkStatus is one element of the network-status annotation (NPWG v1.3 s.5.3), with the
+// additions (mtu, gateway) that the ecosystem's own client library writes.
 type NetworkStatus struct {
 	// Name is "namespace/name" of the NAD, or the CNI name of the cluster-wide default network.
 	Name string `json:"name"`
@@ -70,8 +77,8 @@ type DNS struct {
 	Search      []string `json:"search,omitempty"`
 }
 
-// DeviceInfo describes the device behind an attachment (NPWG Device Information Specification 1.1.0). Type is one of pci,
-// vdpa, vhost-user, memif and says which of the sub-maps is set.
+// DeviceInfo describes the device behind an attachment (NPWG Device Information Specification
+// 1.1.0). Type is one of pci, vdpa, vhost-user, memif and says which of the sub-maps is set.
 type DeviceInfo struct {
 	Type      string           `json:"type,omitempty"`
 	Version   string           `json:"version,omitempty"`

@@ -1,10 +1,11 @@
-// Package v1alpha1 holds what is read of the wire types of whereabouts.cni.cncf.io/v1alpha1, in which whereabouts records the addresses that
-// it gave away. Nothing here is ever written.
+// Package v1alpha1 holds what is read of the wire types of whereabouts.cni.cncf.io/v1alpha1, in
+// which whereabouts records the addresses that it gave away. Nothing here is ever written.
 package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// GroupName and Version name the API; the others are the kinds and the plurals under which they are served.
+// GroupName and Version name the API; the others are the kinds and the plurals under which they are
+// served.
 const (
 	GroupName           = "whereabouts.cni.cncf.io"
 	Version             = "v1alpha1"
@@ -14,8 +15,8 @@ const (
 	ReservationResource = "overlappingrangeipreservations"
 )
 
-// IPPool records the addresses of one range that are in use. Namespaced. Its name is [network_name-][node-]range, with dashes for colons and
-// the slash.
+// IPPool records the addresses of one range that are in use. Namespaced. Its name is
+// [network_name-][node-]range, with dashes for colons and the slash.
 type IPPool struct {
 	metav1.ObjectMeta `json:"metadata"`
 
@@ -38,8 +39,8 @@ type IPAllocation struct {
 	IfName string `json:"ifname"`
 }
 
-// OverlappingRangeIPReservation records an address that no other range may give either. Namespaced. Its name is [network_name-]address, with
-// dashes for colons.
+// OverlappingRangeIPReservation records an address that no other range may give either. Namespaced.
+// Its name is [network_name-]address, with dashes for colons.
 type OverlappingRangeIPReservation struct {
 	metav1.ObjectMeta `json:"metadata"`
 
