@@ -1,8 +1,10 @@
 // Package bridge gives a pod a veth link whose other end is a port of a bridge of the node.
 //
-// Contract: plugin.Interface. What one attachment has, a failed ADD and DEL take away: the pair of links, its addresses, its nftables
-// rules. What attachments share stays: the bridge with its addresses, the gateway's interface in a VLAN, the node's ip_forward. Rules are
-// tagged with network, container ID and interface, so DEL and GC need neither addresses nor a network namespace to find them.
+// Contract: plugin.Interface. What one attachment has, a failed ADD and DEL take away: the pair of
+// links, its addresses, its nftables rules. What attachments share stays: the bridge with its
+// addresses, the gateway's interface in a VLAN, the node's ip_forward. Rules are tagged with
+// network, container ID and interface, so DEL and GC need neither addresses nor a network namespace
+// to find them.
 package bridge
 
 import (
@@ -26,7 +28,8 @@ var (
 	_ plugin.Picky           = (*Conf)(nil)
 )
 
-// Places in a result's interfaces. The fourth, where there is one, is the gateway's interface in a VLAN.
+// Places in a result's interfaces. The fourth, where there is one, is the gateway's interface in a
+// VLAN.
 const bridgeInterface, portInterface, podInterface = 0, 1, 2
 
 // Add makes the bridge, if there is none, and the pod's link.
@@ -87,7 +90,8 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 // GC removes the rules of attachments of the network that are not valid, and a tenant's bridge
 // without ports; the links live in pods' namespaces and go with them.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"), collectRules(ctx, req), p.release(ctx, req, c))
+	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"), collectRules(ctx, req),
+		p.release(ctx, req, c))
 }
 
 // Status passes on: a bridge that is absent is made.

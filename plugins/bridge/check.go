@@ -14,7 +14,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// Check compares both ends of the link, the bridge, the gateways and the rules with prevResult and with the configuration.
+// Check compares both ends of the link, the bridge, the gateways and the rules with prevResult and
+// with the configuration.
 func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	ipam, err := c.IPAMType()
 	if err != nil {
@@ -39,12 +40,16 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 		return err
 	}
 	return errors.Join(
-		checkPort(ctx, host, c, port), checkGateways(ctx, req, c, host, ipam), checkRules(ctx, req, c, port, link),
+		checkPort(ctx, host, c, port), checkGateways(ctx, req, c, host, ipam),
+		checkRules(ctx, req, c, port, link),
 	)
 }
 
-// checkNode compares the node's links with prevResult: the bridge, and the other end of the pod's link, which it gives.
-func checkNode(ctx context.Context, req *plugin.Request, c *Conf, ipam string, host *nl.Handle, pod *nl.Link) (*nl.Link, error) {
+// checkNode compares the node's links with prevResult: the bridge, and the other end of the pod's
+// link, which it gives.
+func checkNode(
+	ctx context.Context, req *plugin.Request, c *Conf, ipam string, host *nl.Handle, pod *nl.Link,
+) (*nl.Link, error) {
 	bridge, err := host.Bridge(ctx, c.bridge())
 	if err != nil {
 		return nil, err
@@ -71,11 +76,14 @@ func checkNode(ctx context.Context, req *plugin.Request, c *Conf, ipam string, h
 
 // checkPromised compares a link of the node with what prevResult says of it.
 func checkPromised(req *plugin.Request, link *nl.Link) error {
-	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool { return i.Sandbox == "" && i.Name == link.Name })
+	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool {
+		return i.Sandbox == "" && i.Name == link.Name
+	})
 	if index < 0 {
 		return fmt.Errorf("prevResult has no interface %s of the node", link.Name)
 	}
-	if mac := req.PrevResult.Interfaces[index].Mac; mac != "" && !strings.EqualFold(mac, link.MAC.String()) {
+	mac := req.PrevResult.Interfaces[index].Mac
+	if mac != "" && !strings.EqualFold(mac, link.MAC.String()) {
 		return fmt.Errorf("interface %s has MAC %s, not %s", link.Name, link.MAC, mac)
 	}
 	return nil
@@ -120,7 +128,9 @@ func eachVLAN(ranges []nl.PortVLAN) map[uint16]nl.PortVLAN {
 }
 
 // checkGateways looks for the gateways' addresses on the node.
-func checkGateways(ctx context.Context, req *plugin.Request, c *Conf, host *nl.Handle, ipam string) error {
+func checkGateways(
+	ctx context.Context, req *plugin.Request, c *Conf, host *nl.Handle, ipam string,
+) error {
 	if !c.gateway(ipam) {
 		return nil
 	}

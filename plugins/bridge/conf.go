@@ -15,11 +15,13 @@ type Conf struct {
 	plugin.Common
 	// Bridge is the name of the bridge, "cni0" by default.
 	Bridge string `json:"bridge"`
-	// IsGateway gives the bridge the addresses of the pods' gateways, and makes the node forward packets.
+	// IsGateway gives the bridge the addresses of the pods' gateways, and makes the node forward
+	// packets.
 	IsGateway bool `json:"isGateway"`
 	// IsDefaultGateway is IsGateway with a default route in the pod.
 	IsDefaultGateway bool `json:"isDefaultGateway"`
-	// ForceAddress is that a gateway's address replaces others of the bridge; without it they are an error.
+	// ForceAddress is that a gateway's address replaces others of the bridge; without it they are an
+	// error.
 	ForceAddress bool `json:"forceAddress"`
 	// IPMasq is that packets of the pod that leave its network do so with the node's address.
 	IPMasq bool `json:"ipMasq"`
@@ -35,7 +37,8 @@ type Conf struct {
 	VLAN int `json:"vlan"`
 	// VLANTrunk are VLANs that pass with their tags.
 	VLANTrunk []VLANRange `json:"vlanTrunk,omitempty"`
-	// PreserveDefaultVLAN leaves the pod in the bridge's default VLAN beside those of VLAN and VLANTrunk.
+	// PreserveDefaultVLAN leaves the pod in the bridge's default VLAN beside those of VLAN and
+	// VLANTrunk.
 	PreserveDefaultVLAN bool `json:"preserveDefaultVlan"`
 	// MACSpoofCheck is that frames with another source address than the link's MAC are dropped. Nil is
 	// for what the attachment's limits say.
@@ -44,7 +47,8 @@ type Conf struct {
 	EnableDAD bool `json:"enabledad,omitempty"`
 	// DisableContainerInterface leaves the pod's link down. It excludes IPAM.
 	DisableContainerInterface bool `json:"disableContainerInterface,omitempty"`
-	// PortIsolation is that pods that have it do not reach each other, only the bridge and ports without it.
+	// PortIsolation is that pods that have it do not reach each other, only the bridge and ports
+	// without it.
 	PortIsolation bool `json:"portIsolation,omitempty"`
 }
 
@@ -75,11 +79,14 @@ func (c *Conf) bridge() string {
 }
 
 // gateway says whether the node is the pod's gateway, which needs addresses.
-func (c *Conf) gateway(ipam string) bool { return ipam != "" && (c.IsGateway || c.IsDefaultGateway) }
+func (c *Conf) gateway(ipam string) bool {
+	return ipam != "" && (c.IsGateway || c.IsDefaultGateway)
+}
 
 func (c *Conf) filtersVLANs() bool { return c.VLAN != 0 || c.VLANTrunk != nil }
 
-// vlanInterface is the name of the interface of the node in the VLAN, which has the gateway's addresses.
+// vlanInterface is the name of the interface of the node in the VLAN, which has the gateway's
+// addresses.
 func (c *Conf) vlanInterface() string { return fmt.Sprintf("%s.%d", c.bridge(), c.VLAN) }
 
 // check says what the configuration cannot be; ipam is the type of its IPAM plugin.
@@ -89,20 +96,24 @@ func (c *Conf) check(ipam string) error {
 	}
 	switch {
 	case strings.Contains(c.Bridge, "%"):
-		return plugin.ConfError("bridge", c.Bridge, "contains %, which the kernel takes for a number to fill in")
+		return plugin.ConfError("bridge", c.Bridge,
+			"contains %, which the kernel takes for a number to fill in")
 	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
 		return plugin.ConfError("mtu", c.MTU, fmt.Sprintf("must be 0 or from %d to %d", minMTU, maxMTU))
 	case c.HairpinMode && c.PromiscMode:
 		return plugin.ConfError("hairpinMode", true, "cannot be together with promiscMode")
 	case c.DisableContainerInterface && ipam != "":
-		return plugin.ConfError("disableContainerInterface", true, "cannot be together with ipam: addresses need an interface that is up")
+		return plugin.ConfError("disableContainerInterface", true,
+			"cannot be together with ipam: addresses need an interface that is up")
 	case c.VLAN < 0 || c.VLAN > maxVLAN:
 		return plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", maxVLAN))
 	case c.masquerades(ipam) && c.IPMasqBackend != "" && c.IPMasqBackend != nftablesBackend:
-		return plugin.ConfError("ipMasqBackend", c.IPMasqBackend, fmt.Sprintf("give %q or %q", nftablesBackend, iptablesBackend))
+		return plugin.ConfError("ipMasqBackend", c.IPMasqBackend,
+			fmt.Sprintf("give %q or %q", nftablesBackend, iptablesBackend))
 	case c.VLAN != 0 && c.gateway(ipam):
 		if err := utils.ValidateInterfaceName(c.vlanInterface()); err != nil {
-			return plugin.ConfError("bridge", c.bridge(), fmt.Sprintf("is too long for the gateway's interface %s", c.vlanInterface()))
+			return plugin.ConfError("bridge", c.bridge(),
+				fmt.Sprintf("is too long for the gateway's interface %s", c.vlanInterface()))
 		}
 	}
 	return nil
@@ -125,7 +136,8 @@ func (c *Conf) Validate() error {
 func (c *Conf) Knows() error {
 	ipam, err := c.IPAMType()
 	if err == nil && c.masquerades(ipam) && c.IPMasqBackend == iptablesBackend {
-		return plugin.ConfError("ipMasqBackend", c.IPMasqBackend, "is done by the reference's plugin only")
+		return plugin.ConfError("ipMasqBackend", c.IPMasqBackend,
+			"is done by the reference's plugin only")
 	}
 	return nil //nolint:nilerr // told by check
 }
@@ -138,7 +150,8 @@ func (c *Conf) port() (nl.Port, error) {
 	return nl.Port{Hairpin: c.HairpinMode, Isolated: c.PortIsolation, VLANs: vlans}, err
 }
 
-// vlans are the VLANs of the pod's port, to be set in this order: a VLAN that is both vlan and in the trunk is tagged.
+// vlans are the VLANs of the pod's port, to be set in this order: a VLAN that is both vlan and in
+// the trunk is tagged.
 func (c *Conf) vlans() ([]nl.PortVLAN, error) {
 	trunk, err := c.trunk()
 	switch {
@@ -190,7 +203,8 @@ func (r VLANRange) ends(name string) (first, last int, err error) {
 		value *int
 	}{{"minID", r.MinID}, {"maxID", r.MaxID}, {"id", r.ID}} {
 		if id.value != nil && (*id.value < 1 || *id.value > maxVLAN) {
-			return 0, 0, plugin.ConfError(name+"."+id.key, *id.value, fmt.Sprintf("must be from 1 to %d", maxVLAN))
+			return 0, 0, plugin.ConfError(name+"."+id.key, *id.value,
+				fmt.Sprintf("must be from 1 to %d", maxVLAN))
 		}
 	}
 	switch {
@@ -201,7 +215,8 @@ func (r VLANRange) ends(name string) (first, last int, err error) {
 	case r.MinID == nil:
 		return 0, 0, plugin.ConfError(name+".maxID", *r.MaxID, "needs minID beside it")
 	case *r.MaxID < *r.MinID:
-		return 0, 0, plugin.ConfError(name+".minID", *r.MinID, fmt.Sprintf("is greater than maxID %d", *r.MaxID))
+		return 0, 0, plugin.ConfError(name+".minID", *r.MinID,
+			fmt.Sprintf("is greater than maxID %d", *r.MaxID))
 	}
 	return *r.MinID, *r.MaxID, nil
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-// complete says of the result's addresses that they are the pod's, and adds the gateways and default routes that the configuration asks
-// for. It gives the addresses that the node is to have, none without isGateway.
+// complete says of the result's addresses that they are the pod's, and adds the gateways and
+// default routes that the configuration asks for. It gives the addresses that the node is to have,
+// none without isGateway.
 func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix, err error) {
 	for _, ip := range result.IPs {
 		ip.Interface = types100.Int(podInterface)
@@ -35,7 +36,8 @@ func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix,
 			// The first address of the network.
 			first := addr.Masked().Addr().Next()
 			if !addr.Contains(first) {
-				return nil, fmt.Errorf("address %s has no gateway, and its network no further address for one", addr)
+				return nil, fmt.Errorf("address %s has no gateway, and its network no further address for one",
+					addr)
 			}
 			ip.Gateway = first.AsSlice()
 		}
@@ -51,7 +53,8 @@ func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix,
 	return gateways, nil
 }
 
-// addDefaultRoute adds a default route unless the result has one of the family. One without a gateway has the address's, too.
+// addDefaultRoute adds a default route unless the result has one of the family. One without a
+// gateway has the address's, too.
 func addDefaultRoute(result *types100.Result, gateway netip.Addr) {
 	bits := gateway.BitLen()
 	has := slices.ContainsFunc(result.Routes, func(r *types.Route) bool {
@@ -64,8 +67,8 @@ func addDefaultRoute(result *types100.Result, gateway netip.Addr) {
 	}
 }
 
-// setGateways gives the node the gateways' addresses, on the bridge or, with a VLAN, on an interface in it, and makes it forward packets
-// of their families.
+// setGateways gives the node the gateways' addresses, on the bridge or, with a VLAN, on an
+// interface in it, and makes it forward packets of their families.
 func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) error {
 	if len(gateways) == 0 {
 		return nil
@@ -123,7 +126,9 @@ func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip
 // ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way:
 // all of IPv4, of IPv6 those whose network overlaps. The gateways' of the network itself, own, are
 // not.
-func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix) error {
+func (a *attachment) ensureAddr(
+	ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix,
+) error {
 	have, err := a.host.Addrs(ctx, link.Index)
 	if err != nil {
 		return err
@@ -132,11 +137,13 @@ func (a *attachment) ensureAddr(ctx context.Context, link *nl.Link, addr netip.P
 		return nil
 	}
 	for _, h := range have {
-		if h.Addr().Is4() != addr.Addr().Is4() || addr.Addr().Is6() && !h.Overlaps(addr) || slices.Contains(own, h.Prefix) {
+		if h.Addr().Is4() != addr.Addr().Is4() || addr.Addr().
+			Is6() && !h.Overlaps(addr) || slices.Contains(own, h.Prefix) {
 			continue
 		}
 		if !a.conf.ForceAddress {
-			return failure.WithFix(fmt.Errorf("interface %s has address %s already, which forceAddress would replace by %s", link.Name, h.Prefix, addr),
+			return failure.WithFix(fmt.Errorf("interface %s has address %s already, which forceAddress "+
+				"would replace by %s", link.Name, h.Prefix, addr),
 				"choose a bridge of the network's own, or a gateway in the network that the bridge is in")
 		}
 		if err := a.host.RemoveAddr(ctx, link.Index, h.Prefix); err != nil {
@@ -186,7 +193,8 @@ func (c *Conf) rangeGateways() (gateways []netip.Prefix) {
 	return gateways
 }
 
-// forward makes the node forward packets of a family. Writing what is there already would reset single interfaces.
+// forward makes the node forward packets of a family. Writing what is there already would reset
+// single interfaces.
 func (a *attachment) forward(v4 bool) error {
 	key := "net/ipv6/conf/all/forwarding"
 	if v4 {
@@ -199,14 +207,15 @@ func (a *attachment) forward(v4 bool) error {
 	return sysctl.Set(a.hostNS, sysctl.Setting{Key: key, Value: "1"})
 }
 
-// ensureVLANInterface makes the interface of the node in the VLAN where there is none: a link whose other end is a port of the bridge, in
-// the VLAN. As the bridge, it stays if the ADD fails.
+// ensureVLANInterface makes the interface of the node in the VLAN where there is none: a link whose
+// other end is a port of the bridge, in the VLAN. As the bridge, it stays if the ADD fails.
 func (a *attachment) ensureVLANInterface(ctx context.Context) (*nl.Link, error) {
 	name := a.conf.vlanInterface()
 	link, err := a.host.Link(ctx, name)
 	if errors.Is(err, nl.ErrNoLink) {
 		// Another ADD may be faster.
-		if _, err := a.addVeth(ctx, nl.NewLink{Name: name, MTU: a.bridge.MTU, Group: a.group()}, a.host); err != nil && !errors.Is(err, fs.ErrExist) {
+		_, err := a.addVeth(ctx, nl.NewLink{Name: name, MTU: a.bridge.MTU, Group: a.group()}, a.host)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		link, err = a.host.Link(ctx, name)
@@ -227,14 +236,16 @@ func (a *attachment) ensureVLANInterface(ctx context.Context) (*nl.Link, error) 
 	return link, a.host.SetUp(ctx, link.Index)
 }
 
-// setVLANPort completes the other end of the VLAN's interface, by index. Another ADD may be doing the same.
+// setVLANPort completes the other end of the VLAN's interface, by index. Another ADD may be doing
+// the same.
 func (a *attachment) setVLANPort(ctx context.Context, index int) error {
 	port, err := a.host.LinkByIndex(ctx, index)
 	if err != nil {
 		return fmt.Errorf("other end of interface %s: %w", a.conf.vlanInterface(), err)
 	}
 	if port.MasterIndex != a.bridge.Index {
-		return fmt.Errorf("interface %s exists and is not connected to bridge %s", a.conf.vlanInterface(), a.bridge.Name)
+		return fmt.Errorf("interface %s exists and is not connected to bridge %s",
+			a.conf.vlanInterface(), a.bridge.Name)
 	}
 	return a.setPort(ctx, port, nl.Port{VLANs: []nl.PortVLAN{untagged(a.conf.VLAN)}})
 }

@@ -20,7 +20,8 @@ import (
 // nameTries bounds the search for a name that no link of the node has; the first is free as a rule.
 const nameTries = 10
 
-// carrierWithin bounds the wait for a port to come up, which takes the kernel well below a millisecond.
+// carrierWithin bounds the wait for a port to come up, which takes the kernel well below a
+// millisecond.
 const carrierWithin = 3 * time.Second
 
 // attachment is an ADD under way.
@@ -78,7 +79,8 @@ func (a *attachment) join(ctx context.Context) (port string, err error) {
 	return a.addVeth(ctx, peer, a.pod)
 }
 
-// ensureBridge makes the bridge where there is none, and sets it up. It stays if the ADD fails: others may have joined it by then.
+// ensureBridge makes the bridge where there is none, and sets it up. It stays if the ADD fails:
+// others may have joined it by then.
 func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 	name := a.conf.bridge()
 	bridge, err := a.host.Bridge(ctx, name)
@@ -102,7 +104,8 @@ func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 		return nil, err
 	}
 	if a.conf.filtersVLANs() && !bridge.VLANFiltering {
-		return nil, plugin.ConfError("bridge", name, "exists and does not filter VLANs, as vlan and vlanTrunk need it")
+		return nil, plugin.ConfError("bridge", name,
+			"exists and does not filter VLANs, as vlan and vlanTrunk need it")
 	}
 	if a.conf.PromiscMode && !bridge.Promisc {
 		if a.bridge = bridge; !a.own() {
@@ -124,7 +127,8 @@ func (a *attachment) ensureBridge(ctx context.Context) (*nl.Bridge, error) {
 func (a *attachment) addBridge(ctx context.Context) error {
 	wanted := nl.NewLink{Name: a.conf.bridge(), MTU: a.conf.MTU, Group: a.group()}
 	if a.conf.gateway(a.ipam) {
-		// With an address of its own it does not take over those of its ports: a gateway's MAC is in pods' neighbour tables.
+		// With an address of its own it does not take over those of its ports: a gateway's MAC is in
+		// pods' neighbour tables.
 		var err error
 		if wanted.MAC, err = randomMAC(); err != nil {
 			return err
@@ -151,13 +155,17 @@ func randomMAC() (net.HardwareAddr, error) {
 	return mac, nil
 }
 
-// ignoreRouters keeps a pod from becoming the node's IPv6 router by saying that it is one (CVE-2020-10749).
+// ignoreRouters keeps a pod from becoming the node's IPv6 router by saying that it is one
+// (CVE-2020-10749).
 func ignoreRouters(link string) sysctl.Setting {
 	return sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_ra", Value: "0"}
 }
 
-// addVeth makes a pair of links: peer, in the namespace of the handle at, and a port of the bridge, whose name it gives.
-func (a *attachment) addVeth(ctx context.Context, peer nl.NewLink, at *nl.Handle) (name string, err error) {
+// addVeth makes a pair of links: peer, in the namespace of the handle at, and a port of the bridge,
+// whose name it gives.
+func (a *attachment) addVeth(
+	ctx context.Context, peer nl.NewLink, at *nl.Handle,
+) (name string, err error) {
 	for range nameTries {
 		var random [4]byte
 		if _, err := rand.Read(random[:]); err != nil {
@@ -179,7 +187,8 @@ func (a *attachment) addVeth(ctx context.Context, peer nl.NewLink, at *nl.Handle
 // setPort makes a new port of the bridge what it is to be, and sets it up.
 func (a *attachment) setPort(ctx context.Context, port *nl.Link, p nl.Port) error {
 	// A bridge that others made may still listen.
-	if err := sysctl.Try(a.hostNS, ignoreRouters(a.bridge.Name), ignoreRouters(port.Name)); err != nil {
+	err := sysctl.Try(a.hostNS, ignoreRouters(a.bridge.Name), ignoreRouters(port.Name))
+	if err != nil {
 		return err
 	}
 	if len(p.VLANs) > 0 && !a.conf.PreserveDefaultVLAN && a.bridge.DefaultPVID != 0 {
@@ -206,7 +215,8 @@ func (a *attachment) withoutAddresses(ctx context.Context) error {
 	return a.awaitPort(ctx)
 }
 
-// withAddresses completes the link and the result with what the IPAM plugin gives. The node's own part comes last, as it is not taken back.
+// withAddresses completes the link and the result with what the IPAM plugin gives. The node's own
+// part comes last, as it is not taken back.
 func (a *attachment) withAddresses(ctx context.Context, result *types100.Result) error {
 	allotted, err := a.Allot(ctx, a.ipam)
 	if err != nil {
@@ -220,7 +230,8 @@ func (a *attachment) withAddresses(ctx context.Context, result *types100.Result)
 	if err := a.addRules(ctx, result.IPs); err != nil {
 		return err
 	}
-	if err := plugin.Configure(ctx, a.Request, a.podLink, result, podInterface, a.conf.EnableDAD); err != nil {
+	err = plugin.Configure(ctx, a.Request, a.podLink, result, podInterface, a.conf.EnableDAD)
+	if err != nil {
 		return err
 	}
 	if err := a.awaitPort(ctx); err != nil {
@@ -237,7 +248,8 @@ func (a *attachment) awaitPort(ctx context.Context) error {
 	defer cancel()
 	err := a.host.AwaitCarrier(waiting, a.hostNS, a.portLink.Index)
 	if waiting.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("bridge port in error state: %s is not up after %v", a.portLink.Name, carrierWithin)
+		return fmt.Errorf("bridge port in error state: %s is not up after %v",
+			a.portLink.Name, carrierWithin)
 	}
 	return err
 }

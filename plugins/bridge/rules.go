@@ -19,7 +19,8 @@ const attachmentChain = "attachments"
 // beforeNAT is the priority of the spoof check, the one of NAT in the bridge family.
 const beforeNAT = -300
 
-// masqueradeTable gives packets that leave a pod's network the node's address. Multicast stays as it is.
+// masqueradeTable gives packets that leave a pod's network the node's address. Multicast stays as
+// it is.
 func masqueradeTable() *nft.Table {
 	ipv4, ipv6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
 	return &nft.Table{Family: nft.INet, Name: "braid_masquerade", Chains: []nft.Chain{
@@ -36,7 +37,8 @@ func masqueradeTable() *nft.Table {
 func spoofTable() *nft.Table {
 	return &nft.Table{Family: nft.Bridge, Name: "braid_spoofcheck", Chains: []nft.Chain{
 		{Name: attachmentChain},
-		{Name: "prerouting", Hook: nft.BridgePrerouting(beforeNAT), Rules: []nft.Expr{nft.Jump(attachmentChain)}},
+		{Name: "prerouting", Hook: nft.BridgePrerouting(beforeNAT),
+			Rules: []nft.Expr{nft.Jump(attachmentChain)}},
 	}}
 }
 
@@ -54,10 +56,14 @@ func (c *Conf) checksMAC(req *plugin.Request) bool {
 	return req.Limits != nil && req.Limits.SpoofCheck
 }
 
-// ruleSets are those that the configuration and the attachment's limits ask for: for addresses of the pod, for the name of its port and for its MAC.
-func (c *Conf) ruleSets(req *plugin.Request, ips []*types100.IPConfig, port string, mac net.HardwareAddr) (sets []ruleSet, err error) {
+// ruleSets are those that the configuration and the attachment's limits ask for: for addresses of
+// the pod, for the name of its port and for its MAC.
+func (c *Conf) ruleSets(
+	req *plugin.Request, ips []*types100.IPConfig, port string, mac net.HardwareAddr,
+) (sets []ruleSet, err error) {
 	if c.checksMAC(req) {
-		drop := nft.NewRule(attachmentChain, nft.InputInterface(nft.Is, port), nft.SourceMAC(nft.IsNot, mac), nft.Drop())
+		drop := nft.NewRule(attachmentChain, nft.InputInterface(nft.Is, port),
+			nft.SourceMAC(nft.IsNot, mac), nft.Drop())
 		sets = append(sets, ruleSet{spoofTable(), []nft.Rule{drop}})
 	}
 	if !c.IPMasq || len(ips) == 0 {
@@ -71,12 +77,14 @@ func (c *Conf) ruleSets(req *plugin.Request, ips []*types100.IPConfig, port stri
 		}
 		own := netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen())
 		masquerade.rules = append(masquerade.rules,
-			nft.NewRule(attachmentChain, nft.Source(nft.Is, own), nft.Destination(nft.IsNot, addr), nft.Masquerade()))
+			nft.NewRule(attachmentChain, nft.Source(nft.Is, own), nft.Destination(nft.IsNot, addr),
+				nft.Masquerade()))
 	}
 	return append(sets, masquerade), nil
 }
 
-// addRules makes the rules of the attachment. The pod's link is still down, so it sends nothing that they do not see.
+// addRules makes the rules of the attachment. The pod's link is still down, so it sends nothing
+// that they do not see.
 func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) error {
 	sets, err := a.conf.ruleSets(a.Request, ips, a.portLink.Name, a.podLink.MAC)
 	if err != nil || len(sets) == 0 {
@@ -95,17 +103,23 @@ func (a *attachment) addRules(ctx context.Context, ips []*types100.IPConfig) err
 
 // removeRules removes what rules the attachment has, whatever the configuration says by now.
 func removeRules(ctx context.Context, req *plugin.Request) error {
-	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Delete(ctx, t, req.ID) })
+	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error {
+		return conn.Delete(ctx, t, req.ID)
+	})
 }
 
 // collectRules removes those of the network's attachments that are not valid.
 func collectRules(ctx context.Context, req *plugin.Request) error {
-	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error { return conn.Keep(ctx, t, req.Network, req.Valid) })
+	return eachTable(req, func(conn *nft.Conn, t *nft.Table) error {
+		return conn.Keep(ctx, t, req.Network, req.Valid)
+	})
 }
 
 // eachTable takes rules away from the tables.
 func eachTable(req *plugin.Request, do func(*nft.Conn, *nft.Table) error) error {
-	return req.Unfilter(func(conn *nft.Conn) error { return errors.Join(do(conn, spoofTable()), do(conn, masqueradeTable())) })
+	return req.Unfilter(func(conn *nft.Conn) error {
+		return errors.Join(do(conn, spoofTable()), do(conn, masqueradeTable()))
+	})
 }
 
 // checkRules looks for the rules of the attachment.

@@ -44,8 +44,8 @@ func ownerOf(bridge *nl.Link) (namespace string, made bool) {
 	return "", bridge.Group == group && bridge.Alias == ""
 }
 
-// lock takes the lock under which bridges that have owners are made, changed and removed. The caller
-// closes the directory, which unlocks.
+// lock takes the lock under which bridges that have owners are made, changed and removed. The
+// caller closes the directory, which unlocks.
 func (p Plugin) lock(ctx context.Context) (hostfile.Dir, error) {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return hostfile.NoDir(), fmt.Errorf("make directory of bridges: %w", err)
@@ -85,7 +85,8 @@ func (a *attachment) mayJoin(bridge *nl.Bridge) error {
 	if a.Limits.MayJoin(name, owner, bridge == nil) {
 		return nil
 	}
-	return plugin.NotAllowed("bridge", fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
+	return plugin.NotAllowed("bridge",
+		fmt.Errorf("%s is none that networks of namespace %s may use", name, a.Limits.Namespace),
 		"choose another bridge", a.Limits, "bridges", []string{name})
 }
 
@@ -100,7 +101,9 @@ func (a *attachment) claim(ctx context.Context, bridge *nl.Bridge) error {
 
 // foreign is that something would change a bridge of others.
 func (a *attachment) foreign(field, change string) error {
-	return plugin.Protected(field, fmt.Errorf("bridge %s was not made for namespace %s, and %s would change it", a.bridge.Name, a.Limits.Namespace, change),
+	return plugin.Protected(field,
+		fmt.Errorf("bridge %s was not made for namespace %s, and %s would change it",
+			a.bridge.Name, a.Limits.Namespace, change),
 		"choose the name of a bridge that does not exist, or let the node's operator write this network")
 }
 
@@ -154,8 +157,10 @@ func (a *attachment) gatewayLinks(ctx context.Context) ([]int, error) {
 		return nil, err
 	}
 	port, err := a.host.LinkByIndex(ctx, link.ParentIndex)
-	if link.Kind != "veth" || err != nil || port.ParentIndex != link.Index || port.MasterIndex != a.bridge.Index {
-		return nil, plugin.Protected("vlan", fmt.Errorf("interface %s exists and is not connected to bridge %s", link.Name, a.bridge.Name),
+	if link.Kind != "veth" || err != nil || port.ParentIndex != link.Index ||
+		port.MasterIndex != a.bridge.Index {
+		return nil, plugin.Protected("vlan",
+			fmt.Errorf("interface %s exists and is not connected to bridge %s", link.Name, a.bridge.Name),
 			"choose another bridge or VLAN")
 	}
 	return []int{a.bridge.Index, link.Index}, nil
@@ -163,29 +168,38 @@ func (a *attachment) gatewayLinks(ctx context.Context) ([]int, error) {
 
 // judgePrefix refuses a gateway's prefix that would take packets from where the node sends them by
 // its routes. Those by the links own are the attachment's.
-func (a *attachment) judgePrefix(ctx context.Context, gateway netip.Prefix, routes []nl.Exact, own []int) error {
+func (a *attachment) judgePrefix(
+	ctx context.Context, gateway netip.Prefix, routes []nl.Exact, own []int,
+) error {
 	if weaken.Off(weaken.Routes) {
 		return nil
 	}
 	may, named := a.Limits.MayAddress(gateway)
 	if !may {
-		return plugin.NotAllowed("ipam", fmt.Errorf("%s is in no prefix that networks of namespace %s may use", gateway, a.Limits.Namespace),
+		return plugin.NotAllowed("ipam",
+			fmt.Errorf("%s is in no prefix that networks of namespace %s may use",
+				gateway, a.Limits.Namespace),
 			"choose another subnet", a.Limits, "prefixes", []string{gateway.Masked().String()})
 	}
 	hasDefault := false
 	for _, r := range routes {
 		switch {
-		case r.Dst.Addr().Is4() != gateway.Addr().Is4(), r.Index != 0 && slices.Contains(own, r.Index), uplink.PerLink(r.Dst):
+		case r.Dst.Addr().Is4() != gateway.Addr().Is4(), r.Index != 0 && slices.Contains(own, r.Index),
+			uplink.PerLink(r.Dst):
 		case r.Dst.Bits() == 0:
 			hasDefault = hasDefault || r.Unicast()
 		case r.Dst.Overlaps(gateway):
-			return plugin.Protected("ipam", fmt.Errorf("gateway %s would take over what the node has the route %s%s for", gateway, r.Dst, a.by(ctx, r.Index)),
+			return plugin.Protected("ipam",
+				fmt.Errorf("gateway %s would take over what the node has the route %s%s for",
+					gateway, r.Dst, a.by(ctx, r.Index)),
 				"choose a subnet that the node has no route for, or let the node's operator write this network")
 		}
 	}
 	if hasDefault && !named && !privateUse(gateway) {
-		return plugin.Protected("ipam", fmt.Errorf("gateway %s would take over what the node reaches by its default route", gateway),
-			"choose a subnet for private use, as of 10.0.0.0/8 or fd00::/8, or let the node's operator allow this one")
+		return plugin.Protected("ipam",
+			fmt.Errorf("gateway %s would take over what the node reaches by its default route", gateway),
+			"choose a subnet for private use, as of 10.0.0.0/8 or fd00::/8, or let the node's operator "+
+				"allow this one")
 	}
 	return nil
 }
@@ -203,7 +217,8 @@ func (a *attachment) by(ctx context.Context, index int) string {
 // for private use, benchmarks, documentation, or nothing yet.
 func privateUse(prefix netip.Prefix) bool {
 	return slices.ContainsFunc([]string{
-		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15", "192.0.2.0/24",
+		"198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"fc00::/7", "2001:db8::/32", "fe80::/10",
 	}, func(text string) bool {
 		p := netip.MustParsePrefix(text)
@@ -220,7 +235,9 @@ func (a *attachment) withdraw(ctx context.Context, link *nl.Link, gateway netip.
 	}
 	defer unlock()
 	ports, _, err := portsOf(ctx, a.host, a.bridge.Index)
-	if err != nil || slices.ContainsFunc(ports, func(p *nl.Link) bool { return p.Index != a.portLink.Index }) {
+	if err != nil || slices.ContainsFunc(ports, func(p *nl.Link) bool {
+		return p.Index != a.portLink.Index
+	}) {
 		return err
 	}
 	return a.host.RemoveAddr(ctx, link.Index, gateway)
@@ -228,7 +245,9 @@ func (a *attachment) withdraw(ctx context.Context, link *nl.Link, gateway netip.
 
 // portsOf lists the ports of a bridge, by index: those of attachments and of others, and apart from
 // them the gateways' interfaces in VLANs.
-func portsOf(ctx context.Context, host *nl.Handle, bridge int) (ports, gateways []*nl.Link, err error) {
+func portsOf(
+	ctx context.Context, host *nl.Handle, bridge int,
+) (ports, gateways []*nl.Link, err error) {
 	all, err := host.Ports(ctx, bridge)
 	for _, p := range all {
 		peer, perr := host.LinkByIndex(ctx, p.ParentIndex)
@@ -322,12 +341,15 @@ func (Plugin) Protect(ctx context.Context, req *plugin.Request, c *Conf) error {
 	if err != nil {
 		return err
 	}
-	const fix = "remove the keys that only the binary knows, or let the node's operator write this network"
+	const fix = "remove the keys that only the binary knows, or let the node's operator write this " +
+		"network"
 	switch {
 	case c.gateway(ipam):
-		return plugin.Protected("isGateway", errors.New("a binary, not the built-in plugin, would address the bridge"), fix)
+		return plugin.Protected("isGateway",
+			errors.New("a binary, not the built-in plugin, would address the bridge"), fix)
 	case c.PromiscMode:
-		return plugin.Protected("promiscMode", errors.New("a binary, not the built-in plugin, would change the bridge"), fix)
+		return plugin.Protected("promiscMode",
+			errors.New("a binary, not the built-in plugin, would change the bridge"), fix)
 	}
 	_, host, err := req.Host()
 	if err != nil {

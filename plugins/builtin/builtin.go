@@ -51,7 +51,8 @@ func Plugins(node Node) map[string]*plugin.Plugin {
 		local.ResolvConf = hostlocal.ResolvConfRoots()
 	}
 	cluster := whereabouts.Plugin{
-		Open: node.Open, Files: whereabouts.Files(), Logs: whereabouts.LogRoots(), Trusting: node.DataRoots == nil,
+		Open: node.Open, Files: whereabouts.Files(), Logs: whereabouts.LogRoots(),
+		Trusting: node.DataRoots == nil,
 	}
 	return map[string]*plugin.Plugin{
 		"bridge":             plugin.New(bridge.Plugin{Dir: filepath.Join(node.StateDir, "bridges")}),
@@ -91,5 +92,8 @@ func NewExec(log *slog.Logger, node Node) *invoke.Exec {
 	for kind, p := range Plugins(node) {
 		registry[kind] = session.Bind(p)
 	}
-	return &invoke.Exec{Builtin: registry, Log: log, Guard: &uplink.Guard{Host: session.Host, Sysfs: "/sys"}, Release: session.Close}
+	return &invoke.Exec{
+		Builtin: registry, Log: log, Guard: &uplink.Guard{Host: session.Host, Sysfs: "/sys"},
+		Release: session.Close,
+	}
 }

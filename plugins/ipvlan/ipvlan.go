@@ -1,8 +1,9 @@
-// Package ipvlan gives a pod an ipvlan link: an interface with addresses of its own on an interface of the node, its master, whose MAC it
-// shares.
+// Package ipvlan gives a pod an ipvlan link: an interface with addresses of its own on an interface
+// of the node, its master, whose MAC it shares.
 //
-// Contract: plugin.Interface. The link is made in the pod's namespace at once, so nothing of it is ever on the node. DEL does not need the
-// master. Without IPAM the link has the addresses and routes of prevResult, which are then not this plugin's to give back.
+// Contract: plugin.Interface. The link is made in the pod's namespace at once, so nothing of it is
+// ever on the node. DEL does not need the master. Without IPAM the link has the addresses and
+// routes of prevResult, which are then not this plugin's to give back.
 package ipvlan
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
-// Conf is the plugin's configuration. An empty master is the single interface of prevResult where there is one.
+// Conf is the plugin's configuration. An empty master is the single interface of prevResult where
+// there is one.
 type Conf struct{ plugin.OnMaster }
 
 // Plugin is the plugin.
@@ -44,7 +46,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	}
 	if c.Master == "" && req.PrevResult != nil {
 		if c.Master = single(req.PrevResult); c.Master == "" {
-			return nil, plugin.ConfError("master", c.Master, "is needed: prevResult has not exactly one interface with a name")
+			return nil, plugin.ConfError("master", c.Master,
+				"is needed: prevResult has not exactly one interface with a name")
 		}
 	}
 	return p.masters().Add(ctx, req, &c.OnMaster, nil, given,
@@ -53,14 +56,16 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		})
 }
 
-// given is what the link has where there is no IPAM plugin: a link without addresses could not receive anything.
+// given is what the link has where there is no IPAM plugin: a link without addresses could not
+// receive anything.
 func (c *Conf) given(prev *types100.Result) (*types100.Result, error) {
 	ipam, err := c.IPAMType()
 	if err != nil || ipam != "" {
 		return nil, err
 	}
 	if prev == nil || len(prev.IPs) == 0 {
-		return nil, plugin.ConfError("ipam", nil, "is missing, and there is no prevResult with addresses to take its place")
+		return nil, plugin.ConfError("ipam", nil,
+			"is missing, and there is no prevResult with addresses to take its place")
 	}
 	return prev, nil
 }

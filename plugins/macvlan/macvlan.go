@@ -1,7 +1,9 @@
-// Package macvlan gives a pod a macvlan link: an interface with a MAC of its own on an interface of the node, its master.
+// Package macvlan gives a pod a macvlan link: an interface with a MAC of its own on an interface of
+// the node, its master.
 //
-// Contract: plugin.Interface. The link is made in the pod's namespace under its name at once, so nothing of it is ever on the node. DEL
-// does not need the master. Without IPAM the link is set up and has no addresses.
+// Contract: plugin.Interface. The link is made in the pod's namespace under its name at once, so
+// nothing of it is ever on the node. DEL does not need the master. Without IPAM the link is set up
+// and has no addresses.
 package macvlan
 
 import (

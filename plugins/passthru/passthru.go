@@ -1,8 +1,9 @@
-// Package passthru is a plugin without a network of its own. It leads the chain of auxiliaryCNIChainName, so that plugins that only
-// work on what another made, such as tuning, can follow it.
+// Package passthru is a plugin without a network of its own. It leads the chain of
+// auxiliaryCNIChainName, so that plugins that only work on what another made, such as tuning, can
+// follow it.
 //
-// Contract: plugin.Interface. ADD changes nothing and gives the result so far, an empty one at the head of a chain; every other command does
-// nothing.
+// Contract: plugin.Interface. ADD changes nothing and gives the result so far, an empty one at the
+// head of a chain; every other command does nothing.
 package passthru
 
 import (

@@ -20,8 +20,9 @@ func (c *Conf) conditions(pod netip.Addr) (nft.Expr, error) {
 	return parseConditions("conditionsV6", c.ConditionsV6, false)
 }
 
-// parseConditions reads the conditions that are the value of key, for IPv4 or IPv6. Of the languages of nft and iptables it knows matches
-// of a source or destination (address or subnet) and of the interface that packets come in by:
+// parseConditions reads the conditions that are the value of key, for IPv4 or IPv6. Of the
+// languages of nft and iptables it knows matches of a source or destination (address or subnet) and
+// of the interface that packets come in by:
 //
 //	ip|ip6 saddr|daddr [==|!=] ADDRESS    iifname [==|!=] NAME
 //	[!] -s|-d ADDRESS                     [!] -i NAME

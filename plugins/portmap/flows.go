@@ -55,7 +55,8 @@ func forget(ctx context.Context, conn *nft.Conn, list []flow) error {
 			continue
 		}
 		done[f] = true
-		if err := conn.Netfilter().ForgetConnections(ctx, byte(f.family), unix.IPPROTO_UDP, f.port); err != nil {
+		err := conn.Netfilter().ForgetConnections(ctx, byte(f.family), unix.IPPROTO_UDP, f.port)
+		if err != nil {
 			return err
 		}
 	}

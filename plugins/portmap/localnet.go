@@ -10,8 +10,8 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-// routeLocalnet lets packets of loopback addresses pass the interface of the node that leads to the pod. The setting stays: other pods on
-// the interface need it too.
+// routeLocalnet lets packets of loopback addresses pass the interface of the node that leads to the
+// pod. The setting stays: other pods on the interface need it too.
 func (w *work) routeLocalnet(ctx context.Context, req *plugin.Request) error {
 	key, err := w.missingLocalnet(ctx, req)
 	if err != nil || key == "" {
@@ -33,7 +33,8 @@ func (w *work) checkLocalnet(ctx context.Context, req *plugin.Request) error {
 	return err
 }
 
-// missingLocalnet is the setting that the interface lacks. It is none if the work does not need it, or no interface leads to the pod.
+// missingLocalnet is the setting that the interface lacks. It is none if the work does not need it,
+// or no interface leads to the pod.
 func (w *work) missingLocalnet(ctx context.Context, req *plugin.Request) (key string, err error) {
 	if !w.localnet.IsValid() {
 		return "", nil

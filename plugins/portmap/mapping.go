@@ -29,7 +29,8 @@ type forward struct {
 	hostIP netip.Addr
 }
 
-// mappings are those that the runtime asks for. With an error, they are those before the first wrong one.
+// mappings are those that the runtime asks for. With an error, they are those before the first
+// wrong one.
 func mappings(req *plugin.Request) ([]forward, error) {
 	var runtime struct {
 		PortMappings []mapping `json:"portMappings"`
@@ -67,7 +68,8 @@ func (m mapping) forward(key string) (f forward, err error) {
 		to    *uint16
 	}{{"hostPort", m.HostPort, &f.hostPort}, {"containerPort", m.ContainerPort, &f.containerPort}} {
 		if port.value < 1 || port.value > math.MaxUint16 {
-			return f, plugin.ConfError(key+"."+port.name, port.value, fmt.Sprintf("must be from 1 to %d", math.MaxUint16))
+			return f, plugin.ConfError(key+"."+port.name, port.value,
+				fmt.Sprintf("must be from 1 to %d", math.MaxUint16))
 		}
 		*port.to = uint16(port.value)
 	}
@@ -83,4 +85,6 @@ func (m mapping) forward(key string) (f forward, err error) {
 }
 
 // of says whether the mapping is for a pod's address of that family.
-func (f forward) of(pod netip.Addr) bool { return !f.hostIP.IsValid() || f.hostIP.Is4() == pod.Is4() }
+func (f forward) of(pod netip.Addr) bool {
+	return !f.hostIP.IsValid() || f.hostIP.Is4() == pod.Is4()
+}

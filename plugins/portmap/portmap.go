@@ -23,12 +23,13 @@ type Conf struct {
 	plugin.Common
 	// Backend is "nftables", which is the default, or "iptables", which is not this plugin's.
 	Backend string `json:"backend,omitempty"`
-	// SNAT is that connections from the node's loopback addresses and from the pod's own subnet, whose answers would not come back
-	// through the node, come from the node's address. Default true.
+	// SNAT is that connections from the node's loopback addresses and from the pod's own subnet, whose
+	// answers would not come back through the node, come from the node's address. Default true.
 	SNAT *bool `json:"snat,omitempty"`
 	// MasqAll extends SNAT to all connections.
 	MasqAll bool `json:"masqAll,omitempty"`
-	// ConditionsV4 and ConditionsV6 are what packets must fulfil besides, in the words of nft or iptables.
+	// ConditionsV4 and ConditionsV6 are what packets must fulfil besides, in the words of nft or
+	// iptables.
 	ConditionsV4 []string `json:"conditionsV4,omitempty"`
 	ConditionsV6 []string `json:"conditionsV6,omitempty"`
 	// MarkMasqBit is accepted and not used: nothing is marked.
@@ -68,7 +69,8 @@ func (c *Conf) Knows() error {
 
 func (c *Conf) check() error {
 	if c.MarkMasqBit != nil && (*c.MarkMasqBit < 0 || *c.MarkMasqBit > maxMarkBit) {
-		return plugin.ConfError("markMasqBit", *c.MarkMasqBit, fmt.Sprintf("must be from 0 to %d", maxMarkBit))
+		return plugin.ConfError("markMasqBit", *c.MarkMasqBit,
+			fmt.Sprintf("must be from 0 to %d", maxMarkBit))
 	}
 	return nil
 }
@@ -159,7 +161,9 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 
 // GC removes the rules of the network's attachments that are not valid.
 func (Plugin) GC(ctx context.Context, req *plugin.Request, _ *Conf) error {
-	return req.Unfilter(func(conn *nft.Conn) error { return conn.Keep(ctx, table(), req.Network, req.Valid) })
+	return req.Unfilter(func(conn *nft.Conn) error {
+		return conn.Keep(ctx, table(), req.Network, req.Valid)
+	})
 }
 
 // Status is always good: a network may have no pod that asks for ports.

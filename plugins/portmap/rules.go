@@ -20,9 +20,11 @@ const (
 // loopback4 are the addresses that never come from outside.
 func loopback4() netip.Prefix { return netip.MustParsePrefix("127.0.0.0/8") }
 
-// table is the table of port mappings. Only packets to addresses of the node are looked at: others on their way through it may go to the same
-// port elsewhere. What comes from outside for a loopback address is dropped, as the kernel does on interfaces without route_localnet. ::1 is left
-// alone: the kernel routes nothing from it to a pod, whatever the rules, and the node's own servers can have it.
+// table is the table of port mappings. Only packets to addresses of the node are looked at: others
+// on their way through it may go to the same port elsewhere. What comes from outside for a loopback
+// address is dropped, as the kernel does on interfaces without route_localnet. ::1 is left alone:
+// the kernel routes nothing from it to a pod, whatever the rules, and the node's own servers can
+// have it.
 func table() *nft.Table {
 	ports := nft.Join(nft.ToThisNode(), nft.Jump(portsChain))
 	loopback6 := single(netip.IPv6Loopback())
@@ -30,9 +32,11 @@ func table() *nft.Table {
 		{Name: portsChain},
 		{Name: masqueradeChain},
 		{Name: "prerouting", Hook: nft.PreroutingNAT(), Rules: []nft.Expr{
-			nft.Join(nft.Destination(nft.Is, loopback4()), nft.InputInterface(nft.IsNot, "lo"), nft.Drop()), ports,
+			nft.Join(nft.Destination(nft.Is, loopback4()), nft.InputInterface(nft.IsNot, "lo"), nft.Drop()),
+			ports,
 		}},
-		{Name: "output", Hook: nft.OutputNAT(), Rules: []nft.Expr{nft.Join(nft.Destination(nft.Is, loopback6), nft.Return()), ports}},
+		{Name: "output", Hook: nft.OutputNAT(),
+			Rules: []nft.Expr{nft.Join(nft.Destination(nft.Is, loopback6), nft.Return()), ports}},
 		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{
 			nft.Join(nft.DestinationTranslated(), nft.Jump(masqueradeChain)),
 		}},
@@ -45,14 +49,16 @@ type work struct {
 	rules    []nft.Rule
 	// pods are the addresses that the rules lead to, at most one of a family.
 	pods []netip.Addr
-	// localnet is the address for which packets from loopback addresses must be routed; invalid for none.
+	// localnet is the address for which packets from loopback addresses must be routed; invalid for
+	// none.
 	localnet netip.Addr
 }
 
 // wanted reads the request.
 func wanted(req *plugin.Request, c *Conf) (*work, error) {
 	if req.PrevResult == nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, "field prevResult: is missing, the plugin must be called after another one", "")
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			"field prevResult: is missing, the plugin must be called after another one", "")
 	}
 	if err := c.check(); err != nil {
 		return nil, err
@@ -85,7 +91,8 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 	return w, w.checkAddresses(req)
 }
 
-// podAddresses are the first address of each family that prevResult has on the interface, or on none in particular.
+// podAddresses are the first address of each family that prevResult has on the interface, or on
+// none in particular.
 func podAddresses(req *plugin.Request) (pods []netip.Prefix, err error) {
 	seen := map[bool]bool{}
 	for _, ip := range req.PrevResult.IPs {
@@ -101,7 +108,8 @@ func podAddresses(req *plugin.Request) (pods []netip.Prefix, err error) {
 	return pods, nil
 }
 
-// formerPods are the addresses that rules may have led to: without prevResult some of both families.
+// formerPods are the addresses that rules may have led to: without prevResult some of both
+// families.
 func formerPods(req *plugin.Request) (pods []netip.Addr) {
 	if req.PrevResult == nil {
 		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
@@ -123,7 +131,9 @@ func onInterface(req *plugin.Request, ip *types100.IPConfig) bool {
 }
 
 // rulesFor are those of the mappings for one address of the pod, within limits.
-func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward, limits *attachment.Limits) (rules []nft.Rule, err error) {
+func (c *Conf) rulesFor(
+	pod netip.Prefix, forwards []forward, limits *attachment.Limits,
+) (rules []nft.Rule, err error) {
 	conditions, err := c.conditions(pod.Addr())
 	if err != nil {
 		return nil, err
@@ -140,10 +150,13 @@ func (c *Conf) rulesFor(pod netip.Prefix, forwards []forward, limits *attachment
 		if f.hostIP.IsValid() && !f.hostIP.IsUnspecified() {
 			host = nft.Destination(nft.Is, single(f.hostIP))
 		}
-		rules = append(rules, nft.NewRule(portsChain, conditions, host, nft.Protocol(f.protocol), nft.Port(f.hostPort),
+		rules = append(rules, nft.NewRule(portsChain, conditions, host, nft.Protocol(f.protocol),
+			nft.Port(f.hostPort),
 			nft.TranslateTo(netip.AddrPortFrom(pod.Addr(), f.containerPort))))
-		masquerade = append(masquerade, nft.NewRule(masqueradeChain, c.masqueraded(pod), nft.Destination(nft.Is, single(pod.Addr())),
-			nft.Protocol(f.protocol), nft.Port(f.containerPort), nft.OriginalPort(f.hostPort), nft.Masquerade()))
+		masquerade = append(masquerade,
+			nft.NewRule(masqueradeChain, c.masqueraded(pod), nft.Destination(nft.Is, single(pod.Addr())),
+				nft.Protocol(f.protocol), nft.Port(f.containerPort), nft.OriginalPort(f.hostPort),
+				nft.Masquerade()))
 	}
 	if len(rules) == 0 || !c.snat() {
 		return rules, nil

@@ -34,7 +34,9 @@ func (f forward) host(pod netip.Addr) netip.Addr {
 func (f forward) key() string { return fmt.Sprintf("runtimeConfig.portMappings[%d]", f.index) }
 
 func (f forward) String() string {
-	name := map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}[f.protocol]
+	name := map[byte]string{
+		unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp",
+	}[f.protocol]
 	if f.hostIP.IsValid() {
 		return fmt.Sprintf("%s port %d of %s", name, f.hostPort, f.hostIP)
 	}
@@ -44,18 +46,21 @@ func (f forward) String() string {
 // taken is the error of a mapping whose port another one has. It may be free again when the runtime
 // repeats the ADD.
 func (f forward) taken(by, fix string) error {
-	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s", f.key(), f.hostPort, f, by)
+	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s",
+		f.key(), f.hostPort, f, by)
 	return failure.WithFix(types.NewError(types.ErrTryAgainLater, msg, ""), fix)
 }
 
 // nowhere is the error of a mapping for which the pod has no address on an interface.
 func (f forward) nowhere(ifName string) error {
 	if !f.hostIP.IsValid() {
-		err := plugin.ConfError(f.key(), nil, "leads nowhere: prevResult has no address of interface "+ifName)
+		err := plugin.ConfError(f.key(), nil,
+			"leads nowhere: prevResult has no address of interface "+ifName)
 		return failure.WithFix(err, "give the network an IPAM plugin, or remove the mapping")
 	}
 	family := map[bool]string{true: "IPv4", false: "IPv6"}[f.hostIP.Is4()]
-	err := plugin.ConfError(f.key()+".hostIP", f.hostIP.String(), fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s", family, ifName))
+	err := plugin.ConfError(f.key()+".hostIP", f.hostIP.String(),
+		fmt.Sprintf("leads nowhere: the pod has no %s address on interface %s", family, ifName))
 	return failure.WithFix(err, "give an address of the other family, or leave hostIP out")
 }
 
@@ -64,8 +69,10 @@ func (w *work) mayMap(limits *attachment.Limits) error {
 	for _, f := range w.forwards {
 		switch {
 		case !limits.MayMap(f.hostPort):
-			return plugin.NotAllowed(f.key()+".hostPort", fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
-				"choose another hostPort", limits, "hostPorts", map[string][]string{"ports": {strconv.Itoa(int(f.hostPort))}})
+			return plugin.NotAllowed(f.key()+".hostPort",
+				fmt.Errorf("%s is none that networks of namespace %s may map", f, limits.Namespace),
+				"choose another hostPort", limits, "hostPorts",
+				map[string][]string{"ports": {strconv.Itoa(int(f.hostPort))}})
 		case f.hostIP.IsLoopback() && !limits.MayMapLoopback():
 			return plugin.Protected(f.key()+".hostIP", fmt.Errorf("%s is for the node's own processes", f),
 				"leave hostIP out, or let the node's operator write this network")
@@ -82,8 +89,10 @@ func (w *work) checkAddresses(req *plugin.Request) error {
 			return f.nowhere(req.IfName)
 		}
 		for _, before := range w.forwards[:i] {
-			if before.protocol == f.protocol && before.hostPort == f.hostPort && before.hostIP == f.hostIP && before.containerPort != f.containerPort {
-				err := plugin.ConfError(f.key()+".hostPort", int(f.hostPort), "is that of "+before.key()+", too")
+			if before.protocol == f.protocol && before.hostPort == f.hostPort && before.hostIP == f.hostIP &&
+				before.containerPort != f.containerPort {
+				err := plugin.ConfError(f.key()+".hostPort", int(f.hostPort),
+					"is that of "+before.key()+", too")
 				return failure.WithFix(err, "choose another hostPort")
 			}
 		}
@@ -108,8 +117,12 @@ func (w *work) checkListeners(ctx context.Context, req *plugin.Request) error {
 			byProtocol[f.protocol] = listeners
 		}
 		for _, l := range listeners {
-			if l.Port() == f.hostPort && l.Addr() != netip.IPv6Loopback() && slices.ContainsFunc(w.pods, func(pod netip.Addr) bool { return f.of(pod) && l.Takes(f.host(pod)) }) {
-				return f.taken(fmt.Sprintf("a process of the node that listens on %s", l.AddrPort), "choose another hostPort, or stop that process")
+			if l.Port() == f.hostPort && l.Addr() != netip.IPv6Loopback() &&
+				slices.ContainsFunc(w.pods, func(pod netip.Addr) bool {
+					return f.of(pod) && l.Takes(f.host(pod))
+				}) {
+				return f.taken(fmt.Sprintf("a process of the node that listens on %s", l.AddrPort),
+					"choose another hostPort, or stop that process")
 			}
 		}
 	}
@@ -134,7 +147,8 @@ func (w *work) checkOthers(others []nft.Owned) error {
 		m := o.Match()
 		for _, f := range wanted[port{m.Protocol, m.Port}] {
 			if w.meets(f, o, m) {
-				return f.taken(fmt.Sprintf("the attachment %q", o.Owner), "choose another hostPort, or delete the pod that has it")
+				return f.taken(fmt.Sprintf("the attachment %q", o.Owner),
+					"choose another hostPort, or delete the pod that has it")
 			}
 		}
 	}
@@ -145,14 +159,17 @@ func (w *work) checkOthers(others []nft.Owned) error {
 // for more, as by conditions, is so only if the mapping's rule asks for the same.
 func (w *work) meets(f forward, o nft.Owned, m nft.Match) bool {
 	if m.More {
-		return slices.ContainsFunc(w.rules, func(r nft.Rule) bool { return r.Chain == portsChain && o.Asks(r.Expr) })
+		return slices.ContainsFunc(w.rules, func(r nft.Rule) bool {
+			return r.Chain == portsChain && o.Asks(r.Expr)
+		})
 	}
 	for _, pod := range w.pods {
 		host := f.host(pod)
 		if m.NotLoopback && host.IsLoopback() {
 			continue
 		}
-		if f.of(pod) && m.Family == familyOf(pod) && (!m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host) {
+		if f.of(pod) && m.Family == familyOf(pod) &&
+			(!m.Destination.IsValid() || host.IsUnspecified() || m.Destination == host) {
 			return true
 		}
 	}

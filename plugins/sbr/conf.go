@@ -15,12 +15,14 @@ import (
 // Conf is the plugin's configuration.
 type Conf struct {
 	plugin.Common
-	// Table is the number of a table that somebody else fills, 1 to 4294967295; only rules are made then. Without it each address gets a
-	// table that is free.
+	// Table is the number of a table that somebody else fills, 1 to 4294967295; only rules are made
+	// then. Without it each address gets a table that is free.
 	Table *int `json:"table,omitempty"`
-	// Gateways are those of the addresses' default routes, at most one of each family, in the place of prevResult's.
+	// Gateways are those of the addresses' default routes, at most one of each family, in the place of
+	// prevResult's.
 	Gateways []string `json:"gateways,omitempty"`
-	// AddSourceHints keeps routes to the addresses' subnets in the main table, each with its address as the preferred source.
+	// AddSourceHints keeps routes to the addresses' subnets in the main table, each with its address
+	// as the preferred source.
 	AddSourceHints bool `json:"addSourceHints,omitempty"`
 }
 
@@ -47,8 +49,8 @@ func (s source) anywhere() netip.Prefix {
 // leads says whether a rule is the address's.
 func (s source) leads(r nl.Rule) bool { return !r.More && r.From == s.host() }
 
-// uses says whether packets from the address take a route of the interface: it belongs to the subnet or the gateway, or to no address in
-// particular.
+// uses says whether packets from the address take a route of the interface: it belongs to the
+// subnet or the gateway, or to no address in particular.
 func (s source) uses(r nl.Route) bool {
 	if s.chosen && r.Dst == s.anywhere() {
 		return false
@@ -62,7 +64,8 @@ func (s source) uses(r nl.Route) bool {
 // sources are the interface's addresses, with the gateways that the configuration gives them.
 func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 	if req.PrevResult == nil {
-		return nil, plugin.ConfError("prevResult", nil, "is missing: sbr follows the plugin that makes the interface")
+		return nil, plugin.ConfError("prevResult", nil,
+			"is missing: sbr follows the plugin that makes the interface")
 	}
 	v4, v6, err := c.check()
 	if err != nil {
@@ -71,7 +74,8 @@ func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 	sources := addresses(req)
 	if len(sources) == 0 {
 		err := fmt.Errorf("prevResult has no address of interface %s", req.IfName)
-		return nil, failure.WithFix(err, "give the plugin before sbr an IPAM plugin, or take sbr out of the chain")
+		return nil, failure.WithFix(err,
+			"give the plugin before sbr an IPAM plugin, or take sbr out of the chain")
 	}
 	for i, s := range sources {
 		if s.Addr().Is4() && v4.IsValid() {
@@ -96,9 +100,11 @@ func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 		case *c.Table < 1 || *c.Table > math.MaxUint32:
 			return v4, v6, plugin.ConfError("table", *c.Table, "must be from 1 to 4294967295")
 		case len(c.Gateways) > 0:
-			return v4, v6, plugin.ConfError("gateways", c.Gateways, "excludes table, whose routes somebody else makes")
+			return v4, v6, plugin.ConfError("gateways", c.Gateways,
+				"excludes table, whose routes somebody else makes")
 		case c.AddSourceHints:
-			return v4, v6, plugin.ConfError("addSourceHints", true, "excludes table, with which routes stay as they are")
+			return v4, v6, plugin.ConfError("addSourceHints", true,
+				"excludes table, with which routes stay as they are")
 		}
 	}
 	for _, text := range c.Gateways {
@@ -118,7 +124,8 @@ func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 	return v4, v6, nil
 }
 
-// addresses are those of the interface, by prevResult. One that does not say whose it is is the interface's.
+// addresses are those of the interface, by prevResult. One that does not say whose it is is the
+// interface's.
 func addresses(req *plugin.Request) []source {
 	if req.PrevResult == nil {
 		return nil
@@ -126,7 +133,8 @@ func addresses(req *plugin.Request) []source {
 	var list []source
 	interfaces := req.PrevResult.Interfaces
 	of := func(ip *types100.IPConfig) bool {
-		return ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(interfaces) || interfaces[*ip.Interface].Name == req.IfName
+		return ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(interfaces) ||
+			interfaces[*ip.Interface].Name == req.IfName
 	}
 	for _, ip := range req.PrevResult.IPs {
 		prefix, err := plugin.Prefix(ip.Address)

@@ -1,5 +1,5 @@
-// Package sbr routes what a pod sends from an address by the interface that has the address, whatever the destination: source based
-// routing. It follows the plugin that makes the interface.
+// Package sbr routes what a pod sends from an address by the interface that has the address,
+// whatever the destination: source based routing. It follows the plugin that makes the interface.
 //
 // Contract: plugin.Interface. Each address of the interface gets a routing table and a rule that
 // leads to it; the interface's routes move there from the main table. ADDs of several interfaces of
@@ -80,7 +80,8 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 // useTable makes rules that lead to a table that somebody else fills.
 func (a *attachment) useTable(ctx context.Context, table int) error {
 	for _, s := range a.sources {
-		if err := a.addRule(ctx, nl.Rule{From: s.host(), Table: table, Protocol: toGivenTable}); err != nil {
+		err := a.addRule(ctx, nl.Rule{From: s.host(), Table: table, Protocol: toGivenTable})
+		if err != nil {
 			return err
 		}
 	}
@@ -89,7 +90,9 @@ func (a *attachment) useTable(ctx context.Context, table int) error {
 
 // addRule makes a rule, unless there is the same: the kernel would take it twice.
 func (a *attachment) addRule(ctx context.Context, r nl.Rule) error {
-	if slices.ContainsFunc(a.rules, func(o nl.Rule) bool { return !o.More && o.From == r.From && o.Table == r.Table }) {
+	if slices.ContainsFunc(a.rules, func(o nl.Rule) bool {
+		return !o.More && o.From == r.From && o.Table == r.Table
+	}) {
 		return nil
 	}
 	if err := a.pod.AddRule(ctx, r); err != nil {
@@ -99,8 +102,8 @@ func (a *attachment) addRule(ctx context.Context, r nl.Rule) error {
 	return nil
 }
 
-// makeTables moves the interface's routes from the main table to one for each address. They are copied first, so that there is no moment
-// without a route.
+// makeTables moves the interface's routes from the main table to one for each address. They are
+// copied first, so that there is no moment without a route.
 func (a *attachment) makeTables(ctx context.Context) (err error) {
 	if a.link, err = a.pod.Link(ctx, a.IfName); err != nil {
 		return err
@@ -163,7 +166,9 @@ func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Ex
 	}
 	a.Undo.Push(func(ctx context.Context) error { return empty(ctx, a.pod, table) })
 	if s.gateway.IsValid() {
-		if err := a.pod.AddRoute(ctx, nl.Route{Dst: s.anywhere(), Gateway: s.gateway, Index: a.link.Index, Table: table}); err != nil {
+		err := a.pod.AddRoute(ctx,
+			nl.Route{Dst: s.anywhere(), Gateway: s.gateway, Index: a.link.Index, Table: table})
+		if err != nil {
 			return failure.WithFix(fmt.Errorf("default route of address %s: %w", s.Prefix, err),
 				fmt.Sprintf(`name a gateway that interface %s reaches in "gateways" of sbr`, a.IfName))
 		}
@@ -179,10 +184,14 @@ func (a *attachment) fill(ctx context.Context, s source, table int, main []nl.Ex
 	return nil
 }
 
-// hint leaves routes to the addresses' subnets in the main table that say which address to send from, for who did not choose one.
+// hint leaves routes to the addresses' subnets in the main table that say which address to send
+// from, for who did not choose one.
 func (a *attachment) hint(ctx context.Context) error {
 	for _, s := range a.sources {
-		route := nl.Route{Dst: s.Masked(), Src: s.Addr(), Index: a.link.Index, Table: unix.RT_TABLE_MAIN, Scope: unix.RT_SCOPE_LINK}
+		route := nl.Route{
+			Dst: s.Masked(), Src: s.Addr(), Index: a.link.Index, Table: unix.RT_TABLE_MAIN,
+			Scope: unix.RT_SCOPE_LINK,
+		}
 		if err := a.pod.ReplaceRoute(ctx, route); err != nil {
 			return err
 		}
@@ -190,12 +199,15 @@ func (a *attachment) hint(ctx context.Context) error {
 	return nil
 }
 
-// restore makes the interface's routes in the main table those that were there. Gateways must be reachable when a route via them comes.
+// restore makes the interface's routes in the main table those that were there. Gateways must be
+// reachable when a route via them comes.
 func (a *attachment) restore(ctx context.Context, main []nl.Exact) error {
 	routes, err := a.pod.ExactRoutes(ctx)
 	errs := []error{err}
 	for _, r := range routes {
-		if a.inMain(r) && !slices.ContainsFunc(main, func(m nl.Exact) bool { return m.Route == r.Route }) {
+		if a.inMain(r) && !slices.ContainsFunc(main, func(m nl.Exact) bool {
+			return m.Route == r.Route
+		}) {
 			errs = append(errs, a.pod.RemoveRoute(ctx, r))
 		}
 	}
@@ -209,7 +221,8 @@ func (a *attachment) restore(ctx context.Context, main []nl.Exact) error {
 	return errors.Join(errs...)
 }
 
-// Check looks for the rules of the addresses and, unless the tables are somebody else's, for their routes.
+// Check looks for the rules of the addresses and, unless the tables are somebody else's, for their
+// routes.
 func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	sources, err := c.sources(req)
 	if err != nil {
@@ -233,14 +246,18 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	}
 	tables, errs := []int{}, []error{}
 	for _, s := range sources {
-		i := slices.IndexFunc(rules, func(r nl.Rule) bool { return s.leads(r) && (c.Table == nil || r.Table == *c.Table) })
+		i := slices.IndexFunc(rules, func(r nl.Rule) bool {
+			return s.leads(r) && (c.Table == nil || r.Table == *c.Table)
+		})
 		if i < 0 {
-			errs = append(errs, fmt.Errorf("no rule leads from address %s of interface %s to its table", s.Addr(), req.IfName))
+			errs = append(errs, fmt.Errorf("no rule leads from address %s of interface %s to its table",
+				s.Addr(), req.IfName))
 			continue
 		}
 		tables = append(tables, rules[i].Table)
 		if c.Table == nil && s.gateway.IsValid() && !has(routes, link, s.anywhere(), rules[i].Table) {
-			errs = append(errs, fmt.Errorf("table %d of address %s lacks a default route via interface %s", rules[i].Table, s.Addr(), req.IfName))
+			errs = append(errs, fmt.Errorf("table %d of address %s lacks a default route via interface %s",
+				rules[i].Table, s.Addr(), req.IfName))
 		}
 	}
 	if c.Table == nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// attributes are those of an interface that are to be changed or put back. The keys are those of the reference's backups.
+// attributes are those of an interface that are to be changed or put back. The keys are those of
+// the reference's backups.
 type attributes struct {
 	MAC      string `json:"mac,omitempty"`
 	Promisc  *bool  `json:"promisc,omitempty"`
@@ -49,33 +50,38 @@ type change struct {
 func (a attributes) changes() []change {
 	var list []change
 	if a.MAC != "" {
-		list = append(list, change{"mac", a.MAC, func(ctx context.Context, h *nl.Handle, index int) error {
-			mac, err := net.ParseMAC(a.MAC)
-			if err != nil {
-				return err
-			}
-			return h.SetMAC(ctx, index, mac)
-		}})
+		list = append(list, change{"mac", a.MAC,
+			func(ctx context.Context, h *nl.Handle, index int) error {
+				mac, err := net.ParseMAC(a.MAC)
+				if err != nil {
+					return err
+				}
+				return h.SetMAC(ctx, index, mac)
+			}})
 	}
 	if a.Promisc != nil {
-		list = append(list, change{"promisc", *a.Promisc, func(ctx context.Context, h *nl.Handle, index int) error {
-			return h.SetPromisc(ctx, index, *a.Promisc)
-		}})
+		list = append(list, change{"promisc", *a.Promisc,
+			func(ctx context.Context, h *nl.Handle, index int) error {
+				return h.SetPromisc(ctx, index, *a.Promisc)
+			}})
 	}
 	if a.MTU != 0 {
-		list = append(list, change{"mtu", a.MTU, func(ctx context.Context, h *nl.Handle, index int) error {
-			return h.SetMTU(ctx, index, a.MTU)
-		}})
+		list = append(list, change{"mtu", a.MTU,
+			func(ctx context.Context, h *nl.Handle, index int) error {
+				return h.SetMTU(ctx, index, a.MTU)
+			}})
 	}
 	if a.AllMulti != nil {
-		list = append(list, change{"allmulti", *a.AllMulti, func(ctx context.Context, h *nl.Handle, index int) error {
-			return h.SetAllMulti(ctx, index, *a.AllMulti)
-		}})
+		list = append(list, change{"allmulti", *a.AllMulti,
+			func(ctx context.Context, h *nl.Handle, index int) error {
+				return h.SetAllMulti(ctx, index, *a.AllMulti)
+			}})
 	}
 	if a.TxQLen != nil {
-		list = append(list, change{"txQLen", *a.TxQLen, func(ctx context.Context, h *nl.Handle, index int) error {
-			return h.SetTxQLen(ctx, index, *a.TxQLen)
-		}})
+		list = append(list, change{"txQLen", *a.TxQLen,
+			func(ctx context.Context, h *nl.Handle, index int) error {
+				return h.SetTxQLen(ctx, index, *a.TxQLen)
+			}})
 	}
 	return list
 }
@@ -110,7 +116,8 @@ func (a attributes) check(link *nl.Link) error {
 	var errs []error
 	for _, c := range a.changes() {
 		if have[c.key] != c.value {
-			errs = append(errs, fmt.Errorf("interface %s has %s %v, not %v", link.Name, c.key, have[c.key], c.value))
+			errs = append(errs, fmt.Errorf("interface %s has %s %v, not %v",
+				link.Name, c.key, have[c.key], c.value))
 		}
 	}
 	return errors.Join(errs...)

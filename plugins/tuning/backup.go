@@ -16,7 +16,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// backup is what a file of the data directory holds: how an interface was before its first ADD, and, unlike the reference's, whose it is.
+// backup is what a file of the data directory holds: how an interface was before its first ADD,
+// and, unlike the reference's, whose it is.
 type backup struct {
 	attributes
 	attachment.ID
@@ -63,14 +64,16 @@ func (p Plugin) Judge(c *Conf) error {
 	return err
 }
 
-// save keeps the attributes, unless there are some from an ADD before, which are the older ones. made says whether it made the file.
+// save keeps the attributes, unless there are some from an ADD before, which are the older ones.
+// made says whether it made the file.
 func (b backups) save(req *plugin.Request, a attributes) (made bool, err error) {
 	_, err = b.load()
 	if errors.Is(err, fs.ErrNotExist) {
 		made, err = true, b.write(backup{a, req.ID})
 	}
 	if err != nil {
-		return false, types.NewError(types.ErrIOFailure, fmt.Sprintf("field dataDir %q: backup of interface %s: %v", b.Place, req.IfName, err), "")
+		return false, types.NewError(types.ErrIOFailure,
+			fmt.Sprintf("field dataDir %q: backup of interface %s: %v", b.Place, req.IfName, err), "")
 	}
 	return made, nil
 }
@@ -150,8 +153,8 @@ func remove(dir hostfile.Dir, name string) error {
 	return errors.Join(dir.RemoveAny(name), dir.RemoveAny(temporary(name)))
 }
 
-// collect removes the network's backups of attachments that are not valid. Other networks' are in the same directory, and so may be the
-// reference's, which do not say whose they are: those stay.
+// collect removes the network's backups of attachments that are not valid. Other networks' are in
+// the same directory, and so may be the reference's, which do not say whose they are: those stay.
 func collect(place hostfile.Place, req *plugin.Request) error {
 	dir, err := open(place)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -41,7 +41,8 @@ type Conf struct {
 
 const (
 	defaultDataDir = "/run/cni/tuning"
-	// defaultAllowlist has a regular expression in each line; a key that none of them matches somewhere is refused.
+	// defaultAllowlist has a regular expression in each line; a key that none of them matches
+	// somewhere is refused.
 	defaultAllowlist = "/etc/cni/tuning/allowlist.conf"
 )
 
@@ -53,7 +54,8 @@ type wanted struct {
 	attributes attributes
 }
 
-// wanted merges the sources: args.cni comes before the configuration, for the MAC also before runtimeConfig and CNI_ARGS.
+// wanted merges the sources: args.cni comes before the configuration, for the MAC also before
+// runtimeConfig and CNI_ARGS.
 func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 	var args struct {
 		Sysctl   map[string]string `json:"sysctl"`
@@ -70,7 +72,8 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 		return nil, err
 	}
 	w := &wanted{attributes: attributes{
-		MAC: mac.String(), MTU: *cmp.Or(args.MTU, &c.MTU), TxQLen: cmp.Or(args.TxQLen, c.TxQLen), AllMulti: cmp.Or(args.AllMulti, c.AllMulti),
+		MAC: mac.String(), MTU: *cmp.Or(args.MTU, &c.MTU), TxQLen: cmp.Or(args.TxQLen, c.TxQLen),
+		AllMulti: cmp.Or(args.AllMulti, c.AllMulti),
 	}}
 	// Not to be asked for promiscuous mode leaves it as it is.
 	if promisc := cmp.Or(args.Promisc, &c.Promisc); *promisc {
@@ -89,7 +92,8 @@ func (c *Conf) wanted(req *plugin.Request) (*wanted, error) {
 		if err != nil {
 			return nil, err
 		}
-		w.keys, w.sysctls = append(w.keys, key), append(w.sysctls, sysctl.Setting{Key: path, Value: asked[key]})
+		w.keys, w.sysctls = append(w.keys, key), append(w.sysctls,
+			sysctl.Setting{Key: path, Value: asked[key]})
 	}
 	return w, nil
 }
@@ -112,7 +116,8 @@ func sysctlPath(key, ifName string) (string, error) {
 	// An allowlist matches the key: it must lead where it seems to lead.
 	ups := func(name string) bool { return name == "." || name == ".." }
 	if slices.ContainsFunc(strings.Split(path, "/"), ups) {
-		return "", plugin.ConfError("sysctl", key, "has a name of dots alone; write the parameter's path without detours")
+		return "", plugin.ConfError("sysctl", key,
+			"has a name of dots alone; write the parameter's path without detours")
 	}
 	path = filepath.Clean(strings.Replace(path, "IFNAME", ifName, 1))
 	if _, err := sysctl.Path(path); err != nil {
@@ -121,7 +126,8 @@ func sysctlPath(key, ifName string) (string, error) {
 	return path, nil
 }
 
-// permit refuses parameters that the allowlist does not have. Without a list everything is allowed; with one that is empty, nothing.
+// permit refuses parameters that the allowlist does not have. Without a list everything is allowed;
+// with one that is empty, nothing.
 func (p Plugin) permit(keys []string) error {
 	if len(keys) == 0 {
 		return nil

@@ -1,8 +1,9 @@
-// Package tuning changes an interface that the plugin before it has made: its MAC, MTU, queue and modes, and parameters of the kernel in the
-// pod's network namespace.
+// Package tuning changes an interface that the plugin before it has made: its MAC, MTU, queue and
+// modes, and parameters of the kernel in the pod's network namespace.
 //
-// Contract: plugin.Interface. How the interface was is kept in a file, and put back by DEL; parameters of the kernel, as with the
-// reference, are not. A failed ADD puts both back. DEL and GC remove the file also when interface and namespace are gone.
+// Contract: plugin.Interface. How the interface was is kept in a file, and put back by DEL;
+// parameters of the kernel, as with the reference, are not. A failed ADD puts both back. DEL and GC
+// remove the file also when interface and namespace are gone.
 package tuning
 
 import (
@@ -25,7 +26,8 @@ import (
 
 // Plugin is the plugin.
 type Plugin struct {
-	// Allowlist is the file with the parameters that may be set; "/etc/cni/tuning/allowlist.conf" where it is empty.
+	// Allowlist is the file with the parameters that may be set; "/etc/cni/tuning/allowlist.conf"
+	// where it is empty.
 	Allowlist string
 	// Roots are where the key dataDir may lead to; nil for anywhere.
 	Roots hostfile.Roots
@@ -35,10 +37,12 @@ var _ plugin.Interface[Conf] = Plugin{}
 
 // errNoPrevResult is that there is no interface to change.
 func errNoPrevResult() error {
-	return plugin.ConfError("prevResult", nil, "is missing: tuning follows the plugin that makes the interface")
+	return plugin.ConfError("prevResult", nil,
+		"is missing: tuning follows the plugin that makes the interface")
 }
 
-// Add sets parameters and attributes. The result is that of the plugin before, with the interface's new MAC and MTU.
+// Add sets parameters and attributes. The result is that of the plugin before, with the interface's
+// new MAC and MTU.
 func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	backups, err := p.backups(req, c)
 	if err != nil {

@@ -23,7 +23,8 @@ const (
 // Conf is the plugin's configuration, the object "ipam".
 type Conf struct {
 	Type string `json:"type"`
-	// Range is a range set of one range, before those of Ranges. Without a subnet it does not count, as in the reference.
+	// Range is a range set of one range, before those of Ranges. Without a subnet it does not count,
+	// as in the reference.
 	Range
 	// Ranges are range sets: a pod gets an address of each.
 	Ranges [][]Range `json:"ranges"`
@@ -41,10 +42,12 @@ type Conf struct {
 type Range struct {
 	// Subnet is a CIDR without host bits, with room for four addresses at least.
 	Subnet string `json:"subnet"`
-	// RangeStart and RangeEnd are the first and the last address; by default those of the subnet, without network and IPv4 broadcast.
+	// RangeStart and RangeEnd are the first and the last address; by default those of the subnet,
+	// without network and IPv4 broadcast.
 	RangeStart string `json:"rangeStart,omitempty"`
 	RangeEnd   string `json:"rangeEnd,omitempty"`
-	// Gateway is returned with each address, and given to nobody; by default the first address of the subnet.
+	// Gateway is returned with each address, and given to nobody; by default the first address of the
+	// subnet.
 	Gateway string `json:"gateway,omitempty"`
 }
 
@@ -58,7 +61,8 @@ func (p Plugin) store(req *plugin.Request, c *Conf) (*file.Store, error) {
 		return nil, plugin.ConfError("name", req.Network, err.Error())
 	}
 	return &file.Store{
-		DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network, Beside: req.Limits.OtherName(req.Network), Boot: p.Boot,
+		DataDir: dir.String(), Roots: dir.Roots(), Network: req.Network,
+		Beside: req.Limits.OtherName(req.Network), Boot: p.Boot,
 	}, nil
 }
 
@@ -70,7 +74,8 @@ func (p Plugin) Judge(c *Conf) error {
 	return p.judgeResolvConf(c.ResolvConf)
 }
 
-// sets are the range sets: those that the runtime gives, the one of the configuration itself, and those of its key ranges.
+// sets are the range sets: those that the runtime gives, the one of the configuration itself, and
+// those of its key ranges.
 func (c *Conf) sets(req *plugin.Request) ([]file.Set, error) {
 	var runtime struct {
 		Ranges [][]Range `json:"ipRanges"`
@@ -98,9 +103,12 @@ func (c *Conf) sets(req *plugin.Request) ([]file.Set, error) {
 	return sets, disjoint(sets)
 }
 
-// checkUnused looks at the keys that do not count without a subnet: they are no excuse for nonsense.
+// checkUnused looks at the keys that do not count without a subnet: they are no excuse for
+// nonsense.
 func (r Range) checkUnused() error {
-	for _, f := range []struct{ key, value string }{{"gateway", r.Gateway}, {"rangeStart", r.RangeStart}, {"rangeEnd", r.RangeEnd}} {
+	for _, f := range []struct{ key, value string }{
+		{"gateway", r.Gateway}, {"rangeStart", r.RangeStart}, {"rangeEnd", r.RangeEnd},
+	} {
 		if f.value == "" {
 			continue
 		}
@@ -125,7 +133,8 @@ func parseSets(sets []file.Set, key string, list [][]Range) ([]file.Set, error) 
 				return nil, err
 			}
 			if set = append(set, parsed); parsed.First.Is4() != set[0].First.Is4() {
-				return nil, plugin.ConfError(at+".subnet", r.Subnet, "is of another family than the set's first, "+ranges[0].Subnet)
+				return nil, plugin.ConfError(at+".subnet", r.Subnet,
+					"is of another family than the set's first, "+ranges[0].Subnet)
 			}
 		}
 		sets = append(sets, set)
@@ -141,9 +150,11 @@ func (r Range) parse(key string) (file.Range, error) {
 	}
 	switch {
 	case subnet.Masked() != subnet:
-		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet, "has host bits set; the network is "+subnet.Masked().String())
+		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet,
+			"has host bits set; the network is "+subnet.Masked().String())
 	case subnet.Bits() > subnet.Addr().BitLen()-2:
-		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet, "is too small: it has fewer than four addresses")
+		return file.Range{}, plugin.ConfError(key+".subnet", r.Subnet,
+			"is too small: it has fewer than four addresses")
 	}
 	parsed := file.Range{Subnet: subnet}
 	first := subnet.Addr().Next()
@@ -169,7 +180,8 @@ func (r Range) parse(key string) (file.Range, error) {
 		*f.into = addr
 	}
 	if parsed.Last.Less(parsed.First) {
-		return file.Range{}, plugin.ConfError(key+".rangeEnd", parsed.Last.String(), "is before rangeStart "+parsed.First.String())
+		return file.Range{}, plugin.ConfError(key+".rangeEnd", parsed.Last.String(),
+			"is before rangeStart "+parsed.First.String())
 	}
 	return parsed, nil
 }
@@ -233,10 +245,12 @@ func grant(list []file.Wish, a plugin.Asked) error {
 		case !ok:
 			continue
 		case a.Addr == r.Gateway:
-			return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is the gateway of "+r.Subnet.String()), askAnother)
+			return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is the gateway of "+r.Subnet.String()),
+				askAnother)
 		case list[i].Asked.IsValid():
 			return failure.WithFix(plugin.ConfError(a.Key, a.Value,
-				fmt.Sprintf("is of the same range set as %s, and a range set gives one address", list[i].Asked)), "ask for one address of each range set")
+				fmt.Sprintf("is of the same range set as %s, and a range set gives one address",
+					list[i].Asked)), "ask for one address of each range set")
 		}
 		list[i].Asked = a.Addr
 		return nil
@@ -247,7 +261,8 @@ func grant(list []file.Wish, a plugin.Asked) error {
 			ranges = append(ranges, r.String())
 		}
 	}
-	return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is in none of the ranges"), "ask for an address of "+strings.Join(ranges, ", "))
+	return failure.WithFix(plugin.ConfError(a.Key, a.Value, "is in none of the ranges"),
+		"ask for an address of "+strings.Join(ranges, ", "))
 }
 
 // requests are the addresses that the pod asks for.

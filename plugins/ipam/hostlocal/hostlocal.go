@@ -1,7 +1,8 @@
 // Package hostlocal gives addresses to pods out of ranges that belong to this node.
 //
-// Contract: plugin.Interface. The leases are those of pkg/ipam/file, which are the reference's. An ADD gets one address of each range set,
-// or none at all. DEL, GC and the roll-back need the keys dataDir and name only, whatever became of the ranges.
+// Contract: plugin.Interface. The leases are those of pkg/ipam/file, which are the reference's. An
+// ADD gets one address of each range set, or none at all. DEL, GC and the roll-back need the keys
+// dataDir and name only, whatever became of the ranges.
 package hostlocal
 
 import (
@@ -22,7 +23,8 @@ import (
 
 // Plugin is the plugin.
 type Plugin struct {
-	// Boot says when the machine was started. The zero value asks the kernel each time, file.Kernel once.
+	// Boot says when the machine was started. The zero value asks the kernel each time, file.Kernel
+	// once.
 	Boot file.Boot
 	// Roots are where the key dataDir may lead to; nil for anywhere.
 	Roots hostfile.Roots
@@ -56,7 +58,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	var addrs []netip.Addr
 	for _, l := range leases {
 		addrs = append(addrs, l.Addr.Addr())
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: plugin.IPNet(l.Addr), Gateway: l.Gateway.AsSlice()})
+		result.IPs = append(result.IPs,
+			&types100.IPConfig{Address: plugin.IPNet(l.Addr), Gateway: l.Gateway.AsSlice()})
 	}
 	req.Undo.Push(func(ctx context.Context) error { return store.Release(ctx, req.ID, addrs) })
 	return result, nil
@@ -70,7 +73,8 @@ func explain(err error) error {
 	case errors.Is(err, file.ErrTaken):
 		return failure.WithFix(err, "delete the pod that has it, or ask for another one")
 	case errors.Is(err, file.ErrHolds):
-		return failure.WithFix(err, "a DEL must come before another ADD of the same container and interface")
+		return failure.WithFix(err,
+			"a DEL must come before another ADD of the same container and interface")
 	}
 	return err
 }
@@ -82,7 +86,8 @@ func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
 		return nil, err
 	}
 	if len(sets) == 0 {
-		return nil, plugin.ConfError("ipam.ranges", c.Ranges, "there are no ranges, neither here nor in subnet or runtimeConfig.ipRanges")
+		return nil, plugin.ConfError("ipam.ranges", c.Ranges,
+			"there are no ranges, neither here nor in subnet or runtimeConfig.ipRanges")
 	}
 	var firsts []netip.Addr
 	for _, set := range sets {
@@ -134,7 +139,8 @@ func promised(req *plugin.Request) []netip.Addr {
 	return addrs
 }
 
-// Check looks for the lease of each address of prevResult that is in one of the ranges; where there is none, for any lease.
+// Check looks for the lease of each address of prevResult that is in one of the ranges; where there
+// is none, for any lease.
 func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
 	if err != nil {
@@ -185,6 +191,7 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	if err != nil || len(full) == 0 {
 		return err
 	}
-	msg := fmt.Sprintf("no address is free in range set %d, %v, of network %s", full[0], sets[full[0]], req.Network)
+	msg := fmt.Sprintf("no address is free in range set %d, %v, of network %s",
+		full[0], sets[full[0]], req.Network)
 	return types.NewError(types.ErrPluginNotAvailable, msg, "")
 }

@@ -30,7 +30,8 @@ func (p Plugin) judgeResolvConf(path string) error {
 		return nil
 	}
 	if _, ok := p.ResolvConf.Place(path); !ok {
-		err := plugin.ConfError("ipam.resolvConf", path, "is beneath none of the directories "+strings.Join(p.ResolvConf, " and "))
+		err := plugin.ConfError("ipam.resolvConf", path,
+			"is beneath none of the directories "+strings.Join(p.ResolvConf, " and "))
 		return failure.WithFix(err, "choose a file there, or leave the key out")
 	}
 	return nil
@@ -90,11 +91,15 @@ func isAddress(word string) bool {
 // underscores.
 func isDomain(word string) bool {
 	const longest = 254 // with the dot at the end
-	return len(word) <= longest && regexp.MustCompile(`^(\.|([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)$`).MatchString(word)
+	const label = `[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?`
+	domain := regexp.MustCompile(`^(\.|(` + label + `\.)*` + label + `\.?)$`)
+	return len(word) <= longest && domain.MatchString(word)
 }
 
 // isOption reports whether a word is an option of resolv.conf(5).
 func isOption(word string) bool {
-	return regexp.MustCompile(`^(debug|(ndots|timeout|attempts):[0-9]{1,3}|rotate|no-aaaa|no-check-names|inet6|ip6-bytestring|(no-)?ip6-dotint|` +
-		`edns0|single-request(-reopen)?|no-tld-query|use-vc|no-reload|trust-ad)$`).MatchString(word)
+	option := regexp.MustCompile(`^(debug|(ndots|timeout|attempts):[0-9]{1,3}|rotate|no-aaaa|` +
+		`no-check-names|inet6|ip6-bytestring|(no-)?ip6-dotint|edns0|single-request(-reopen)?|` +
+		`no-tld-query|use-vc|no-reload|trust-ad)$`)
+	return option.MatchString(word)
 }

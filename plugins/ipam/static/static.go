@@ -1,7 +1,7 @@
 // Package static gives a pod the addresses that its configuration, or the pod itself, names.
 //
-// Contract: plugin.Interface. Nothing is kept: DEL, GC and STATUS have nothing to do, and nobody sees to it that two pods do not have the
-// same address.
+// Contract: plugin.Interface. Nothing is kept: DEL, GC and STATUS have nothing to do, and nobody
+// sees to it that two pods do not have the same address.
 package static
 
 import (
@@ -42,7 +42,8 @@ func (Plugin) Add(_ context.Context, req *plugin.Request, c *Conf) (*types100.Re
 	}
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, DNS: c.DNS}
 	for _, a := range addrs {
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: plugin.IPNet(a.prefix), Gateway: a.gateway.AsSlice()})
+		result.IPs = append(result.IPs,
+			&types100.IPConfig{Address: plugin.IPNet(a.prefix), Gateway: a.gateway.AsSlice()})
 	}
 	result.Routes, err = plugin.Routes(c.Routes)
 	return result, err
@@ -88,15 +89,17 @@ func (a address) String() string {
 	return a.prefix.String()
 }
 
-// is says whether the address is that of a result. Where no gateway is configured, the interface plugin may have put in one.
+// is says whether the address is that of a result. Where no gateway is configured, the interface
+// plugin may have put in one.
 func (a address) is(ip *types100.IPConfig) bool {
 	prefix, err := plugin.Prefix(ip.Address)
 	gateway, _ := netip.AddrFromSlice(ip.Gateway)
 	return err == nil && prefix == a.prefix && (!a.gateway.IsValid() || gateway.Unmap() == a.gateway)
 }
 
-// addresses are those that the pod is to have: those of runtimeConfig.ips; where there are none, those of args.cni.ips; and where there
-// are none either, the configured ones and those of CNI_ARGS.
+// addresses are those that the pod is to have: those of runtimeConfig.ips; where there are none,
+// those of args.cni.ips; and where there are none either, the configured ones and those of
+// CNI_ARGS.
 func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 	fromEnv, err := environ(req)
 	if err != nil {
@@ -154,12 +157,15 @@ func parse(key string, values []string) ([]address, error) {
 func asked(key, value string) (netip.Prefix, error) {
 	prefix, err := plugin.ParsePrefix(key, value)
 	if addr, aerr := netip.ParseAddr(value); aerr == nil {
-		err = failure.WithFix(err, fmt.Sprintf("ask for it with the prefix length of its subnet, as in %s/%d", addr, addr.BitLen()*3/4))
+		err = failure.WithFix(err,
+			fmt.Sprintf("ask for it with the prefix length of its subnet, as in %s/%d",
+				addr, addr.BitLen()*3/4))
 	}
 	return prefix, err
 }
 
-// environ are the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the addresses whose subnet it is in.
+// environ are the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the
+// addresses whose subnet it is in.
 func environ(req *plugin.Request) ([]address, error) {
 	var env struct {
 		types.CommonArgs

@@ -20,7 +20,8 @@ import (
 // pod is what CNI_ARGS say of the pod; all may be empty.
 type pod struct {
 	types.CommonArgs
-	IP, K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive // the keys
+	IP, K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, //nolint:revive // the keys
+	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
 }
 
 func podOf(req *plugin.Request) (*pod, error) {
@@ -37,11 +38,14 @@ func (p *pod) holder(req *plugin.Request) block.Holder {
 	return h
 }
 
-// claimKey is where a pod names its IPAMClaim, an object of its own namespace (NPWG v1.3 s.4.1.2.1.11).
+// claimKey is where a pod names its IPAMClaim, an object of its own namespace (NPWG v1.3
+// s.4.1.2.1.11).
 const claimKey = "args.cni.ipam-claim-reference"
 
 // claim is the pod's IPAMClaim; nil for none.
-func (p *pod) claim(ctx context.Context, claims block.IPAMClaims, req *plugin.Request) (*claimv1.IPAMClaim, error) {
+func (p *pod) claim(
+	ctx context.Context, claims block.IPAMClaims, req *plugin.Request,
+) (*claimv1.IPAMClaim, error) {
 	var args struct {
 		Claim string `json:"ipam-claim-reference"`
 	}
@@ -50,25 +54,29 @@ func (p *pod) claim(ctx context.Context, claims block.IPAMClaims, req *plugin.Re
 	}
 	namespace := string(p.K8S_POD_NAMESPACE)
 	if namespace == "" {
-		why := "CNI_ARGS K8S_POD_NAMESPACE: is missing, and the pod names an IPAMClaim of its namespace, " + args.Claim
+		why := "CNI_ARGS K8S_POD_NAMESPACE: is missing, and the pod names an IPAMClaim of its " +
+			"namespace, " + args.Claim
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, why, "")
 	}
 	claim, err := claims.IPAMClaim(ctx, namespace, args.Claim)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, plugin.ConfError(claimKey, args.Claim, "there is no such IPAMClaim in namespace "+namespace+"; create it first")
+		return nil, plugin.ConfError(claimKey, args.Claim,
+			"there is no such IPAMClaim in namespace "+namespace+"; create it first")
 	case apierrors.IsBadRequest(err):
 		return nil, plugin.ConfError(claimKey, args.Claim, err.Error())
 	}
-	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network && (req.Limits == nil || claim.Spec.Network != req.Limits.Name) {
+	if err == nil && claim.Spec.Network != "" && claim.Spec.Network != req.Network &&
+		(req.Limits == nil || claim.Spec.Network != req.Limits.Name) {
 		return nil, plugin.ConfError(claimKey, args.Claim, fmt.Sprintf(
-			"spec.network of the IPAMClaim is %.80q, and this network is %q; name a claim that is of this network", claim.Spec.Network, req.Network))
+			"spec.network of the IPAMClaim is %.80q, and this network is %q; name a claim that is of this "+
+				"network", claim.Spec.Network, req.Network))
 	}
 	return claim, err
 }
 
-// grant gives each address that the pod asks for, itself or by its claim, to the range that it is of. A claim that has addresses asks for these,
-// otherwise for those of its spec.
+// grant gives each address that the pod asks for, itself or by its claim, to the range that it is
+// of. A claim that has addresses asks for these, otherwise for those of its spec.
 func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) error {
 	asked, err := req.Asked(string(pod.IP))
 	if err != nil {
@@ -104,7 +112,8 @@ func (p *plan) grantOne(a plugin.Asked) error {
 		switch {
 		case !w.Window.Prefix().Contains(a.Addr):
 		case !w.Window.Contains(a.Addr):
-			why = fmt.Sprintf("is not given away: in %s it is excluded, reserved, or not from start to end", w.Window.Prefix())
+			why = fmt.Sprintf("is not given away: in %s it is excluded, reserved, or not from start to end",
+				w.Window.Prefix())
 		case w.Asked.IsValid():
 			why = fmt.Sprintf("is of the same range as %s, and a range gives one address", w.Asked)
 		default:
@@ -116,11 +125,15 @@ func (p *plan) grantOne(a plugin.Asked) error {
 	for _, w := range p.wishes {
 		windows = append(windows, fmt.Sprint(w.Window))
 	}
-	return failure.WithFix(plugin.ConfError(a.Key, a.Value, why), "ask for one address of each range: "+strings.Join(windows, ", "))
+	return failure.WithFix(plugin.ConfError(a.Key, a.Value, why),
+		"ask for one address of each range: "+strings.Join(windows, ", "))
 }
 
 // publish says in the claim's status who uses it and which addresses it keeps.
-func (p *plan) publish(ctx context.Context, claims block.IPAMClaims, pod *pod, claim *claimv1.IPAMClaim, addrs []netip.Addr) error {
+func (p *plan) publish(
+	ctx context.Context, claims block.IPAMClaims, pod *pod, claim *claimv1.IPAMClaim,
+	addrs []netip.Addr,
+) error {
 	if claim == nil {
 		return nil
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// Conf is the plugin's configuration, the object "ipam", with the keys of the reference. What it leaves out the flat file may have.
+// Conf is the plugin's configuration, the object "ipam", with the keys of the reference. What it
+// leaves out the flat file may have.
 type Conf struct {
 	Type string `json:"type"`
 	// Range is the first range, before IPRanges; without the key range there is none.
@@ -30,8 +31,8 @@ type Conf struct {
 	DNS types.DNS `json:"dns"`
 	// NetworkName makes addresses unique among the networks of that name only.
 	NetworkName string `json:"network_name"`
-	// OverlappingRanges says whether an address is unique also among ranges that overlap: true by default. False makes it unique in its own
-	// range only.
+	// OverlappingRanges says whether an address is unique also among ranges that overlap: true by
+	// default. False makes it unique in its own range only.
 	OverlappingRanges *bool `json:"enable_overlapping_ranges"`
 	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it
 	// is the caller's.
@@ -49,7 +50,8 @@ type Conf struct {
 type Range struct {
 	// Range is a CIDR, which may have host bits, or "start-end/length".
 	Range string `json:"range"`
-	// RangeStart and RangeEnd are the first and the last address; by default those of the subnet, without network and IPv4 broadcast.
+	// RangeStart and RangeEnd are the first and the last address; by default those of the subnet,
+	// without network and IPv4 broadcast.
 	RangeStart string `json:"range_start,omitempty"`
 	RangeEnd   string `json:"range_end,omitempty"`
 	// Exclude are CIDRs and addresses that nobody gets.
@@ -64,7 +66,8 @@ type Kubernetes struct {
 	APIRoot string `json:"k8s_api_root"`
 }
 
-// Unused are keys of the reference that have no effect here: nobody is elected, no node has a slice, the store is the API.
+// Unused are keys of the reference that have no effect here: nobody is elected, no node has a
+// slice, the store is the API.
 type Unused struct {
 	LeaderLeaseDuration int    `json:"leader_lease_duration"`
 	LeaderRenewDeadline int    `json:"leader_renew_deadline"`
@@ -136,12 +139,14 @@ func (c *Conf) plan() (*plan, error) {
 
 func (c *Conf) checkLog() error {
 	if _, err := loglevel.Name(c.LogLevel); err != nil {
-		return plugin.ConfError("ipam.log_level", c.LogLevel, "is none of debug, verbose, info, warn, error, panic")
+		return plugin.ConfError("ipam.log_level", c.LogLevel,
+			"is none of debug, verbose, info, warn, error, panic")
 	}
 	return nil
 }
 
-// checkRanges sees to it that there are addresses to give, and that no key is of a range that there is not.
+// checkRanges sees to it that there are addresses to give, and that no key is of a range that there
+// is not.
 func (c *Conf) checkRanges() error {
 	const missing = "is of the key range, which is missing"
 	switch {
@@ -151,7 +156,8 @@ func (c *Conf) checkRanges() error {
 	case c.RangeEnd != "":
 		return plugin.ConfError("ipam.range_end", c.RangeEnd, missing)
 	case len(c.Exclude) > 0:
-		return plugin.ConfError("ipam.exclude", c.Exclude, missing+"; each of ipRanges has an exclude of its own")
+		return plugin.ConfError("ipam.exclude", c.Exclude,
+			missing+"; each of ipRanges has an exclude of its own")
 	case len(c.IPRanges) == 0 && len(c.Addresses) == 0:
 		return plugin.ConfError("ipam.range", "", "is missing, and so is ipRanges")
 	}
@@ -234,7 +240,8 @@ func (c *Conf) checkGateway(p *plan) error {
 			return nil
 		}
 	}
-	return plugin.ConfError("ipam.gateway", c.Gateway, "is of another family than the range "+p.wishes[0].Window.Prefix().String())
+	return plugin.ConfError("ipam.gateway", c.Gateway,
+		"is of another family than the range "+p.wishes[0].Window.Prefix().String())
 }
 
 // addrs has one address of each subnet of which a pod gets one.

@@ -23,11 +23,15 @@ const maxFlat = 64 << 10
 
 // Files are the places of the flat file, which configuration_path comes before.
 func Files() []string {
-	return []string{"/etc/kubernetes/cni/net.d/whereabouts.d/whereabouts.conf", "/etc/cni/net.d/whereabouts.d/whereabouts.conf"}
+	return []string{
+		"/etc/kubernetes/cni/net.d/whereabouts.d/whereabouts.conf",
+		"/etc/cni/net.d/whereabouts.d/whereabouts.conf",
+	}
 }
 
-// complete gives the configuration with what the flat file has and it does not, and the path of that file, empty for none. With an error
-// it is the configuration alone. Keys that have no effect are left out.
+// complete gives the configuration with what the flat file has and it does not, and the path of
+// that file, empty for none. With an error it is the configuration alone. Keys that have no effect
+// are left out.
 //
 // The path may be that of any file of the node, so errors do not quote what is in it.
 func (p Plugin) complete(c *Conf) (full *Conf, path string, err error) {
@@ -74,7 +78,8 @@ func (p Plugin) flat(first string) (path string, raw []byte, err error) {
 }
 
 func flatError(path, why string) error {
-	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("flat file %.200q: %s", path, why), "")
+	return types.NewError(types.ErrInvalidNetworkConfig,
+		fmt.Sprintf("flat file %.200q: %s", path, why), "")
 }
 
 func reasonOf(err error) string {

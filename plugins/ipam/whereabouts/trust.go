@@ -29,7 +29,8 @@ func (p Plugin) unheeded(c *Conf) []unheeded {
 	if c.LogFile != "" && !p.isLog(c.LogFile) {
 		list = append(list, unheeded{
 			"ipam.log_file", c.LogFile, func(c *Conf) { c.LogFile = "" },
-			"is not beneath /var/log", "choose a file there, or leave the key out: Braid's own log has it, too",
+			"is not beneath /var/log",
+			"choose a file there, or leave the key out: Braid's own log has it, too",
 		})
 	}
 	if p.Trusting {
@@ -43,7 +44,8 @@ func (p Plugin) unheeded(c *Conf) []unheeded {
 	}
 	if c.Kubernetes.Kubeconfig != "" {
 		list = append(list, unheeded{
-			"ipam.kubernetes.kubeconfig", c.Kubernetes.Kubeconfig, func(c *Conf) { c.Kubernetes.Kubeconfig = "" },
+			"ipam.kubernetes.kubeconfig", c.Kubernetes.Kubeconfig,
+			func(c *Conf) { c.Kubernetes.Kubeconfig = "" },
 			"is not asked: Braid reaches the API server by its own", "leave the key out",
 		})
 	}

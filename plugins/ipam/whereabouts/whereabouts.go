@@ -1,7 +1,9 @@
-// Package whereabouts gives pods addresses that are unique in the whole cluster, out of ranges that all nodes share.
+// Package whereabouts gives pods addresses that are unique in the whole cluster, out of ranges that
+// all nodes share.
 //
-// Contract: plugin.Interface. The addresses are those of pkg/ipam/block: an ADD gets one of each range, or none at all. DEL and GC need
-// nothing but the network's name, whatever became of the rest of the configuration and of the flat file.
+// Contract: plugin.Interface. The addresses are those of pkg/ipam/block: an ADD gets one of each
+// range, or none at all. DEL and GC need nothing but the network's name, whatever became of the
+// rest of the configuration and of the flat file.
 package whereabouts
 
 import (
@@ -47,7 +49,9 @@ type Addresses struct {
 var _ plugin.Interface[Conf] = Plugin{}
 
 // Add takes an address of each range.
-func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *types100.Result, err error) {
+func (p Plugin) Add(
+	ctx context.Context, req *plugin.Request, c *Conf,
+) (result *types100.Result, err error) {
 	written := c.NetworkName
 	c, flat, err := p.complete(c)
 	if err != nil {
@@ -63,7 +67,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 	}
 	err = p.operate(ctx, "ADD", req, c, func(m *Addresses) error {
 		if unused := c.unusedKeys(); len(unused) > 0 {
-			m.Log.InfoContext(ctx, "keys without effect", "network", req.Network, "keys", unused, "flatFile", flat)
+			m.Log.InfoContext(ctx, "keys without effect",
+				"network", req.Network, "keys", unused, "flatFile", flat)
 		}
 		addrs, err := want.allocate(ctx, m, req, func(ctx context.Context) error {
 			return p.operate(ctx, "DEL", req, c, func(m *Addresses) error { return m.Del(ctx, req.ID) })
@@ -77,21 +82,24 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (result *
 	return result, err
 }
 
-// otherSpaces are the network_names under which a tenant's network may have addresses, beside that of
-// its configuration. What is written there nowhere, the flat file may have.
+// otherSpaces are the network_names under which a tenant's network may have addresses, beside that
+// of its configuration. What is written there nowhere, the flat file may have.
 func (p Plugin) otherSpaces(req *plugin.Request, c *Conf, written string) []string {
 	others := req.Limits.OtherSpaces(written)
 	if req.Limits == nil || written != attachment.OwnSpace(req.Limits.Namespace, "") {
 		return others
 	}
-	if flat, _, err := p.complete(&Conf{ConfigurationPath: c.ConfigurationPath}); err == nil && flat.NetworkName != "" {
+	flat, _, err := p.complete(&Conf{ConfigurationPath: c.ConfigurationPath})
+	if err == nil && flat.NetworkName != "" {
 		others = append(others, flat.NetworkName)
 	}
 	return others
 }
 
 // allocate gives an address for each wish; undo gives them back, when m is not open any more.
-func (p *plan) allocate(ctx context.Context, m *Addresses, req *plugin.Request, undo func(context.Context) error) ([]netip.Addr, error) {
+func (p *plan) allocate(
+	ctx context.Context, m *Addresses, req *plugin.Request, undo func(context.Context) error,
+) ([]netip.Addr, error) {
 	pod, err := podOf(req)
 	if err != nil {
 		return nil, err
@@ -122,7 +130,8 @@ func (p *plan) result(addrs []netip.Addr) *types100.Result {
 		result.IPs = append(result.IPs, ip)
 	}
 	for _, a := range p.static {
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: plugin.IPNet(a.prefix), Gateway: a.gateway.AsSlice()})
+		result.IPs = append(result.IPs,
+			&types100.IPConfig{Address: plugin.IPNet(a.prefix), Gateway: a.gateway.AsSlice()})
 	}
 	return result
 }
@@ -137,11 +146,15 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 
 // GC gives back the addresses of attachments that are not valid.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
-	return p.always(ctx, "GC", req, c, func(m *Addresses) error { return m.GC(ctx, req.Network, req.Valid) })
+	return p.always(ctx, "GC", req, c, func(m *Addresses) error {
+		return m.GC(ctx, req.Network, req.Valid)
+	})
 }
 
 // always is operate for what a flat file that cannot be read must not stop.
-func (p Plugin) always(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error) error {
+func (p Plugin) always(
+	ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error,
+) error {
 	c, _, flat := p.complete(c)
 	return p.operate(ctx, command, req, c, func(m *Addresses) error {
 		if flat != nil {
@@ -151,7 +164,8 @@ func (p Plugin) always(ctx context.Context, command string, req *plugin.Request,
 	})
 }
 
-// Check looks for the addresses of prevResult that are in one of the ranges; where there is none, for any address.
+// Check looks for the addresses of prevResult that are in one of the ranges; where there is none,
+// for any address.
 func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	c, _, err := p.complete(c)
 	if err != nil {
@@ -169,7 +183,9 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 			}
 		}
 	}
-	return p.operate(ctx, "CHECK", req, c, func(m *Addresses) error { return m.Check(ctx, req.ID, ours) })
+	return p.operate(ctx, "CHECK", req, c, func(m *Addresses) error {
+		return m.Check(ctx, req.ID, ours)
+	})
 }
 
 // may says whether the address can be one of the ranges'.
@@ -187,12 +203,16 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	if err != nil {
 		return err
 	}
-	return p.operate(ctx, "STATUS", req, c, func(m *Addresses) error { return m.Status(ctx, want.wishes) })
+	return p.operate(ctx, "STATUS", req, c, func(m *Addresses) error {
+		return m.Status(ctx, want.wishes)
+	})
 }
 
-// operate opens the node's addresses for one operation. How it ended is said in the plugin's own log, where there is one: that of the caller has
-// it from the caller.
-func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error) error {
+// operate opens the node's addresses for one operation. How it ended is said in the plugin's own
+// log, where there is one: that of the caller has it from the caller.
+func (p Plugin) operate(
+	ctx context.Context, command string, req *plugin.Request, c *Conf, do func(*Addresses) error,
+) error {
 	m, err := p.Open(c)
 	if err != nil {
 		return err
@@ -206,7 +226,8 @@ func (p Plugin) operate(ctx context.Context, command string, req *plugin.Request
 		if err != nil {
 			level = slog.LevelError
 		}
-		m.Log.Log(ctx, level, command, "pod", pod.holder(req).Pod, "network", req.Network, "container", req.ContainerID, "interface", req.IfName,
+		m.Log.Log(ctx, level, command, "pod", pod.holder(req).Pod, "network", req.Network,
+			"container", req.ContainerID, "interface", req.IfName,
 			"duration", time.Since(start).Round(time.Microsecond), "error", err)
 	}
 	return err
@@ -221,9 +242,12 @@ type coded struct {
 func (c *coded) Error() string { return c.err.Error() }
 
 // Unwrap gives the error of the protocol, too.
-func (c *coded) Unwrap() []error { return []error{types.NewError(c.code, c.err.Error(), ""), c.err} }
+func (c *coded) Unwrap() []error {
+	return []error{types.NewError(c.code, c.err.Error(), ""), c.err}
+}
 
-// explain gives an error of the node's addresses its CNI code and says what to do. What is full or taken may be given back: try again later.
+// explain gives an error of the node's addresses its CNI code and says what to do. What is full or
+// taken may be given back: try again later.
 func explain(command string, req *plugin.Request, err error) error {
 	if _, ok := errors.AsType[*types.Error](err); ok || err == nil {
 		return err
