@@ -24,8 +24,8 @@ import (
 	"github.com/braid-cni/braid/pkg/webhook"
 )
 
-// The names of the objects that admission is made of: the Service and the webhook configurations have
-// that of the controller.
+// The names of the objects that admission is made of: the Service and the webhook configurations
+// have that of the controller.
 const (
 	admissionName   = "braid-controller"
 	admissionSecret = "braid-controller-tls"
@@ -40,29 +40,41 @@ type admission struct {
 }
 
 func (a *admission) flags(f *flag.FlagSet) {
-	f.BoolVar(&a.enabled, "admission", false, "judge pods, NADs and templates of pods when they are written")
-	f.StringVar(&a.address, "admission-address", ":9443", "`address` at which it listens for the API server, and has /readyz and /metrics")
-	f.StringVar(&a.config, "config", "", "`file` with the nodes' configuration, as the agent has it: a JSON object; by default all keys have their defaults")
-	f.DurationVar(&a.every, "certificate-interval", time.Minute, "time between two looks at the certificate of admission, and whether it is trusted")
-	f.Func("admission-host", "another `name` or address by which the API server calls it, beside that of the Service; may be given more than once",
+	f.BoolVar(&a.enabled, "admission", false,
+		"judge pods, NADs and templates of pods when they are written")
+	f.StringVar(&a.address, "admission-address", ":9443",
+		"`address` at which it listens for the API server, and has /readyz and /metrics")
+	f.StringVar(&a.config, "config", "",
+		"`file` with the nodes' configuration, as the agent has it: a JSON object; by default all keys "+
+			"have their defaults")
+	f.DurationVar(&a.every, "certificate-interval", time.Minute,
+		"time between two looks at the certificate of admission, and whether it is trusted")
+	f.Func("admission-host", "another `name` or address by which the API server calls it, beside "+
+		"that of the Service; may be given more than once",
 		func(host string) error { a.hosts = append(a.hosts, host); return nil })
 }
 
 // serve judges what is written until ctx is done.
-func (a *admission) serve(ctx context.Context, api *kube.API, namespace string, log *slog.Logger) error {
+func (a *admission) serve(
+	ctx context.Context, api *kube.API, namespace string, log *slog.Logger,
+) error {
 	cluster, err := watch.New(api)
 	if err != nil {
 		return err
 	}
 	host := admissionName + "." + namespace + ".svc"
 	keeper := &servecert.Keeper{
-		API: api, Namespace: namespace, Secret: admissionSecret, Hosts: append([]string{host}, a.hosts...), Configuration: admissionName,
+		API: api, Namespace: namespace, Secret: admissionSecret,
+		Hosts: append([]string{host}, a.hosts...), Configuration: admissionName,
 		Every: a.every, Log: log,
 	}
 	nodes := &nodesConfig{path: a.config, log: log}
 	server := &webhook.Server{
-		Reviewer: reviewer{admit.Reviewer{Cluster: cluster, Nodes: nodes.read}}, Address: a.address, Certificate: keeper.GetCertificate,
-		Ready: func() bool { return cluster.Synced() && keeper.Ready() }, Kinds: admit.Kinds(), Log: log,
+		Reviewer: reviewer{admit.Reviewer{Cluster: cluster, Nodes: nodes.read}}, Address: a.address,
+		Certificate: keeper.GetCertificate,
+		Ready: func() bool {
+			return cluster.Synced() && keeper.Ready()
+		}, Kinds: admit.Kinds(), Log: log,
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	// What the server needs goes on while it ends.
@@ -80,7 +92,9 @@ func (a *admission) serve(ctx context.Context, api *kube.API, namespace string, 
 type reviewer struct{ admit.Reviewer }
 
 // Review implements webhook.Reviewer.
-func (r reviewer) Review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, string) {
+func (r reviewer) Review(
+	ctx context.Context, req *admissionv1.AdmissionRequest,
+) (*admissionv1.AdmissionResponse, string) {
 	verdict := r.Reviewer.Review(ctx, req)
 	return verdict.Response(req), verdict.Reason()
 }
@@ -114,7 +128,8 @@ func (n *nodesConfig) read() (admit.Nodes, error) {
 		config, err = nodesKeys(raw)
 	}
 	if err != nil {
-		n.log.Error("the nodes' configuration cannot be read: the last one that could counts", "file", n.path, "error", err)
+		n.log.Error("the nodes' configuration cannot be read: the last one that could counts", "file",
+			n.path, "error", err)
 	}
 	n.seen = raw
 	switch {
@@ -141,7 +156,9 @@ func nodesKeys(raw []byte) (*conf.Config, error) {
 	if err := strictjson.Decode(raw, &keys); err != nil {
 		return nil, fmt.Errorf("make it a JSON object with keys of Braid's configuration: %w", err)
 	}
-	for key, value := range map[string]string{"cniVersion": "1.1.0", "name": "braid", "type": "braid", "clusterNetwork": anyNetwork} {
+	for key, value := range map[string]string{
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "clusterNetwork": anyNetwork,
+	} {
 		if keys[key] == nil {
 			keys[key] = strictjson.Marshal(value)
 		}

@@ -1,8 +1,8 @@
-// Command braid-controller does what no node can do. It judges pods and their networks when they are
-// written (admission). It frees the cluster-wide addresses of nodes and
-// IPAMClaims that are gone, and keeps those that whereabouts gave away; it takes the start-up taint
-// from nodes where pods get their networks, and believes no agent that has fallen silent. Any number
-// may run; all of them serve admission, and one does the rest.
+// Command braid-controller does what no node can do. It judges pods and their networks when they
+// are written (admission). It frees the cluster-wide addresses of nodes and IPAMClaims that are
+// gone, and keeps those that whereabouts gave away; it takes the start-up taint from nodes where
+// pods get their networks, and believes no agent that has fallen silent. Any number may run; all of
+// them serve admission, and one does the rest.
 package main
 
 import (
@@ -52,10 +52,12 @@ type options struct {
 
 const usage = `usage: braid-controller [flags]
 
-Judges pods and NetworkAttachmentDefinitions when they are written, if --admission is given. Frees the cluster-wide addresses of nodes that were deleted, replaced or tainted node.kubernetes.io/out-of-service, once none of their pods is
-left, and of deleted IPAMClaims; keeps those that whereabouts recorded, while their pods live. Takes the taint braid-cni.io/agent-not-ready
-from nodes whose condition BraidReady is true. Of several instances one
-works at a time, and all judge.
+Judges pods and NetworkAttachmentDefinitions when they are written, if --admission is given. Frees
+the cluster-wide addresses of nodes that were deleted, replaced or tainted
+node.kubernetes.io/out-of-service, once none of their pods is left, and of deleted IPAMClaims; keeps
+those that whereabouts recorded, while their pods live. Takes the taint braid-cni.io/agent-not-ready
+from nodes whose condition BraidReady is true. Of several instances one works at a time, and all
+judge.
 
 `
 
@@ -67,12 +69,17 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; by default the service account of the pod")
-	f.StringVar(&o.namespace, "namespace", "kube-system", "`namespace` of the Lease braid-controller, by which instances agree on one")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "",
+		"kubeconfig `file`; by default the service account of the pod")
+	f.StringVar(&o.namespace, "namespace", "kube-system",
+		"`namespace` of the Lease braid-controller, by which instances agree on one")
 	f.DurationVar(&o.interval, "interval", time.Minute, "time between two passes")
-	f.DurationVar(&o.grace, "grace", reap.DefaultGrace, fmt.Sprintf("how long a node has to be gone before its addresses are free, less than %v is for tests", reap.DefaultGrace))
+	f.DurationVar(&o.grace, "grace", reap.DefaultGrace,
+		fmt.Sprintf("how long a node has to be gone before its addresses are free, less than %v is "+
+			"for tests", reap.DefaultGrace))
 	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	f.BoolVar(&o.adopt, "adopt-whereabouts", true, "keep the addresses that whereabouts recorded, if its CRDs are there")
+	f.BoolVar(&o.adopt, "adopt-whereabouts", true,
+		"keep the addresses that whereabouts recorded, if its CRDs are there")
 	o.admission.flags(f)
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {
@@ -95,7 +102,8 @@ func positive(name string, d time.Duration) error {
 	return nil
 }
 
-// run gives the exit code: 0 when it was asked to stop, 1 when it could not go on, 2 for a wrong command line.
+// run gives the exit code: 0 when it was asked to stop, 1 when it could not go on, 2 for a wrong
+// command line.
 func run(args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -109,7 +117,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr), &slog.HandlerOptions{Level: o.level}))
+	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr),
+		&slog.HandlerOptions{Level: o.level}))
 	klog.SetSlogLogger(log) // the election's
 	if err := o.work(ctx, log); err != nil {
 		log.Error("stopped", "error", err)
@@ -119,7 +128,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 func (o *options) work(ctx context.Context, log *slog.Logger) error {
-	api, err := kube.NewLastingAPI(kube.APIOptions{Kubeconfig: o.kubeconfig, Version: buildVersion, Timeout: timeout})
+	api, err := kube.NewLastingAPI(kube.APIOptions{
+		Kubeconfig: o.kubeconfig, Version: buildVersion, Timeout: timeout,
+	})
 	if err != nil {
 		return err
 	}

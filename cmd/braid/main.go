@@ -1,6 +1,7 @@
-// Command braid is the CNI plugin that container runtimes call for every pod sandbox: it attaches the pod to all of its
-// networks. It reads the CNI protocol's environment and stdin, runs the engine in this process, and prints the result of the
-// default network or a CNI error on stdout. Called as macvlan, bridge, ... it is that plugin.
+// Command braid is the CNI plugin that container runtimes call for every pod sandbox: it attaches
+// the pod to all of its networks. It reads the CNI protocol's environment and stdin, runs the
+// engine in this process, and prints the result of the default network or a CNI error on stdout.
+// Called as macvlan, bridge, ... it is that plugin.
 package main
 
 import (
@@ -68,7 +69,8 @@ func (a *app) run(args []string) int {
 	kind, plugin := builtin.Called(args[0])
 	if !plugin && len(args) > 1 && args[1] == "--version" {
 		versions := cniVersions().SupportedVersions()
-		fmt.Fprintf(a.stdout, "braid %s, CNI %s to %s\n", buildVersion, versions[0], versions[len(versions)-1]) //nolint:errcheck // nobody to tell
+		fmt.Fprintf(a.stdout, "braid %s, CNI %s to %s\n", buildVersion, versions[0],
+			versions[len(versions)-1]) //nolint:errcheck // nobody to tell
 		return 0
 	}
 	if !plugin && os.Getenv("CNI_COMMAND") == "" {
@@ -84,7 +86,8 @@ func (a *app) run(args []string) int {
 		return a.noting(func(args *skel.CmdArgs) error { return a.do(ctx, verb, args) })
 	}
 	return a.exitCode(skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add: operation(engine.Add), Del: operation(engine.Del), Check: operation(engine.Check), GC: operation(engine.GC), Status: operation(engine.Status),
+		Add: operation(engine.Add), Del: operation(engine.Del), Check: operation(engine.Check),
+		GC: operation(engine.GC), Status: operation(engine.Status),
 	}, asked(), "braid "+buildVersion))
 }
 
@@ -121,7 +124,8 @@ func (a *app) printError(err *types.Error) error {
 // afterAgent is set by braid-client if an agent may have finished the ADD, whose result was lost.
 const afterAgent = "BRAID_AFTER_AGENT"
 
-// do runs one operation of the engine. The error is the CNI error for the runtime; the engine has logged it.
+// do runs one operation of the engine. The error is the CNI error for the runtime; the engine has
+// logged it.
 func (a *app) do(ctx context.Context, verb engine.Verb, args *skel.CmdArgs) error {
 	if err := node.NotByBraid(os.Getenv); err != nil {
 		return failure.CNI(err)
@@ -133,7 +137,10 @@ func (a *app) do(ctx context.Context, verb engine.Verb, args *skel.CmdArgs) erro
 	op.Request.Runtime = nodeid.Program(os.Getppid())
 	op.Request.Again = os.Getenv(afterAgent) != ""
 	a.cniVersion = op.Config.CNIVersion
-	e, closeLog, err := node.NewEngine(node.Options{Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Alone: true, Trace: a.trace, Now: a.now})
+	e, closeLog, err := node.NewEngine(node.Options{
+		Node: &op.Config.Node, Policy: &op.Config.Policy, Version: buildVersion, Alone: true,
+		Trace: a.trace, Now: a.now,
+	})
 	if err != nil {
 		return failure.CNI(fmt.Errorf("braid: %w", err))
 	}

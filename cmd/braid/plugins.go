@@ -21,13 +21,14 @@ func (a *app) runPlugin(ctx context.Context, kind string) int {
 	plugin := node.NewPlugin(node.PluginOptions{
 		Node: a.alone, Version: buildVersion, Now: a.now,
 		Warn: func(w *failure.Error) {
-			fmt.Fprintln(a.stderr, "warning:", strictjson.Printable(w.Error())) //nolint:errcheck // nobody to tell
+			fmt.Fprintln(a.stderr, "warning:", strictjson.Printable(w.Error()))
 		},
 	})
 	defer plugin.Close()
 	operate := a.noting(func(args *skel.CmdArgs) error {
 		out, err := plugin.Operate(ctx, &memory.Call{
-			Kind: kind, Command: os.Getenv("CNI_COMMAND"), ContainerID: args.ContainerID, IfName: args.IfName,
+			Kind: kind, Command: os.Getenv("CNI_COMMAND"), ContainerID: args.ContainerID,
+			IfName:  args.IfName,
 			Environ: os.Environ(), Stdin: args.StdinData,
 		}, filepath.SplitList(args.Path))
 		if err != nil {

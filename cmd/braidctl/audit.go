@@ -12,8 +12,8 @@ import (
 func auditCommand() command {
 	return command{
 		name: "ipam audit", summary: "what whereabouts recorded, and what is wrong with it",
-		text: `Compares what whereabouts recorded (IPPools and OverlappingRangeIPReservations) with the pods there are and with Braid's blocks. It changes
-nothing. The states of an address:
+		text: `Compares what whereabouts recorded (IPPools and OverlappingRangeIPReservations) with the
+pods there are and with Braid's blocks. It changes nothing. The states of an address:
 
   ok          recorded once, for a pod that exists
   orphan      its pod is gone
@@ -36,13 +36,16 @@ Exits with 0 if all is well, 1 if something is not, 2 if that could not be found
 				if err != nil {
 					return false, err
 				}
-				bad := slices.DeleteFunc(slices.Clone(entries), func(e reap.Entry) bool { return e.State == reap.OK })
+				bad := slices.DeleteFunc(slices.Clone(entries), func(e reap.Entry) bool {
+					return e.State == reap.OK
+				})
 				if *wrong {
 					entries = bad
 				}
-				return len(bad) > 0, write(out, *o, entries, "STATE NETWORK ADDRESS POD RECORD DETAIL", func(e reap.Entry) [][]string {
-					return [][]string{{string(e.State), e.Network, e.Address, e.Pod, e.Record, e.Detail}}
-				})
+				return len(bad) > 0, write(out, *o, entries, "STATE NETWORK ADDRESS POD RECORD DETAIL",
+					func(e reap.Entry) [][]string {
+						return [][]string{{string(e.State), e.Network, e.Address, e.Pod, e.Record, e.Detail}}
+					})
 			}
 		},
 	}

@@ -15,11 +15,12 @@ import (
 
 func gkeCheckCommand() command {
 	return command{
-		name: "gke check", operands: "CLUSTER.yaml [FILE...]", summary: "whether a cluster configuration of GKE on VMware fits Braid",
-		text: `Judges a cluster configuration and the IP block files that it names: multipleNetworkInterfaces,
-enableDataplaneV2, and below network serviceCIDR, podCIDR, vCenter.networkName and
-additionalNodeInterfaces. Other keys are left alone. FILEs are manifests, whose NADs must not give
-addresses of pods or services of the cluster to pods. Each line reads
+		name: "gke check", operands: "CLUSTER.yaml [FILE...]",
+		summary: "whether a cluster configuration of GKE on VMware fits Braid",
+		text: `Judges a cluster configuration and the IP block files that it names:
+multipleNetworkInterfaces, enableDataplaneV2, and below network serviceCIDR, podCIDR,
+vCenter.networkName and additionalNodeInterfaces. Other keys are left alone. FILEs are manifests,
+whose NADs must not give addresses of pods or services of the cluster to pods. Each line reads
 
   file:line: field: what; remedy
 
@@ -55,17 +56,20 @@ Exits with 0 if nothing is wrong, 1 if something is, 2 if that could not be foun
 
 func gkeRenderCommand() command {
 	return command{
-		name: "gke render", operands: "CLUSTER.yaml", summary: "values of Braid's Helm chart for it, or NADs to begin with",
-		text: `Prints what Braid needs for a cluster configuration of GKE on VMware: values of the Helm chart, with
-the interfaces of the nodes, their addresses, and the policy of the profile; or with --networks a NAD
-for each network, to look at and to complete. What gke check refuses is not rendered.
+		name: "gke render", operands: "CLUSTER.yaml",
+		summary: "values of Braid's Helm chart for it, or NADs to begin with",
+		text: `Prints what Braid needs for a cluster configuration of GKE on VMware: values of the Helm
+chart, with the interfaces of the nodes, their addresses, and the policy of the profile; or with
+--networks a NAD for each network, to look at and to complete. What gke check refuses is not
+rendered.
 
 Exits with 0, or with 2 if there is nothing to render.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			networks := f.Bool("networks", false, "print the NADs")
 			masters := map[string]string{}
 			f.Func("master",
-				"`NETWORK=NIC`, the nodes' interface of a network in its NAD, which may be given more than once; by default ens224 and ens256",
+				"`NETWORK=NIC`, the nodes' interface of a network in its NAD, which may be given more than "+
+					"once; by default ens224 and ens256",
 				func(text string) error {
 					network, nic, ok := strings.Cut(text, "=")
 					if !ok || network == "" || nic == "" {

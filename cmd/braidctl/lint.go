@@ -17,10 +17,12 @@ import (
 
 func lintCommand() command {
 	return command{
-		name: "lint", operands: "FILE...|-A", summary: "which NADs and pods would be refused, or come up with a warning",
-		text: `Judges NADs and pods, and the pod templates of Deployments and their like, with the code that an
-ADD runs: of files and directories of manifests, or with -A of a whole cluster. With -A on a cluster
-with Multus it says before a migration what would not come up. It changes nothing. Each line reads
+		name: "lint", operands: "FILE...|-A",
+		summary: "which NADs and pods would be refused, or come up with a warning",
+		text: `Judges NADs and pods, and the pod templates of Deployments and their like, with the code
+that an ADD runs: of files and directories of manifests, or with -A of a whole cluster. With -A on a
+cluster with Multus it says before a migration what would not come up. It changes nothing. Each line
+reads
 
   object: field: what: remedy
 
@@ -49,8 +51,10 @@ type nodeInput struct {
 // nodeFlags are the flags that say what is known of the nodes.
 func nodeFlags(f *flag.FlagSet) *nodeInput {
 	n := new(nodeInput)
-	f.StringVar(&n.config, "config", "", "Braid's configuration `file` of the nodes; by default all keys have their defaults")
-	f.Func("plugin-dir", "`directory` of the nodes' plugins, which may be given more than once; without it every plugin is taken to be installed",
+	f.StringVar(&n.config, "config", "",
+		"Braid's configuration `file` of the nodes; by default all keys have their defaults")
+	f.Func("plugin-dir", "`directory` of the nodes' plugins, which may be given more than once; "+
+		"without it every plugin is taken to be installed",
 		func(dir string) error { n.pluginDirs = append(n.pluginDirs, dir); return nil })
 	return n
 }
@@ -65,12 +69,17 @@ func (n *nodeInput) input() (*lint.Input, error) {
 			return nil, err
 		}
 	}
-	return &lint.Input{Config: cfg, ConfigFile: n.config, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: n.pluginDirs}, nil
+	return &lint.Input{
+		Config: cfg, ConfigFile: n.config, Finder: node.Judge(&cfg.Node, &cfg.Policy),
+		Paths: n.pluginDirs,
+	}, nil
 }
 
 // judging are the flags of a command that judges the objects of files or of a cluster, and what has
 // it do so.
-func judging(f *flag.FlagSet) func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {
+func judging(
+	f *flag.FlagSet,
+) func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {
 	kubeconfig, nodes := kubeconfigFlag(f), nodeFlags(f)
 	all := f.Bool("A", false, "all NADs and pods of the cluster")
 	return func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {
@@ -114,7 +123,8 @@ func addObject(o *kube.Object, in *lint.Input) error {
 			return err
 		}
 		nad.Namespace = o.Namespace
-		in.NADs = append(in.NADs, lint.NAD{NetworkAttachmentDefinition: nad, File: o.File, Where: o.Where})
+		in.NADs = append(in.NADs,
+			lint.NAD{NetworkAttachmentDefinition: nad, File: o.File, Where: o.Where})
 		return nil
 	}
 	if o.Kind == "Namespace" && o.APIVersion == "v1" {

@@ -25,15 +25,18 @@ import (
 
 func listCommand() command {
 	return command{
-		name: "ipam list", summary: "the blocks of cluster-wide addresses, whose they are, and what is in use",
-		text: `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block, which has no owner, each address in use has a line. What is
-in use of a node's block the node alone knows: on that node it is read from its state and listed too; elsewhere USED and FREE are what the
-node reported last, some minutes ago perhaps.`,
+		name: "ipam list", summary: "the blocks of cluster-wide addresses, whose they are, and what is " +
+			"in use",
+		text: `Lists blocks of addresses: space, block, owner, address, pod. Of a shared block, which has
+no owner, each address in use has a line. What is in use of a node's block the node alone knows: on
+that node it is read from its state and listed too; elsewhere USED and FREE are what the node
+reported last, some minutes ago perhaps.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			open, o := sourceFlags(f), formatFlag(f, formatTable)
 			space := f.String("space", "", "only blocks of this `space`")
 			owner := f.String("node", "", "only blocks that this `node` owns")
-			state := f.String("state-dir", conf.DefaultStateDir, "`directory` of Braid's state on this node, which may lack it")
+			state := f.String("state-dir", conf.DefaultStateDir,
+				"`directory` of Braid's state on this node, which may lack it")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				source, err := open()
 				if err != nil {
@@ -47,14 +50,17 @@ node reported last, some minutes ago perhaps.`,
 				if err != nil {
 					return false, fmt.Errorf("list blocks: %w", err)
 				}
-				return false, write(out, *o, list(blocks, known), "SPACE BLOCK OWNER USED FREE ADDRESS POD", listed.rows)
+				return false, write(out, *o, list(blocks, known), "SPACE BLOCK OWNER USED FREE ADDRESS POD",
+					listed.rows)
 			}
 		},
 	}
 }
 
 // inUse is what this machine knows as a node; nothing if it is none.
-func inUse(ctx context.Context, stateDir string) (map[types.UID]map[netip.Addr]block.Holder, error) {
+func inUse(
+	ctx context.Context, stateDir string,
+) (map[types.UID]map[netip.Addr]block.Holder, error) {
 	dir := filepath.Join(stateDir, "ipam")
 	if !exists(dir) {
 		return nil, nil
@@ -80,7 +86,8 @@ type listed struct {
 	// Owner is empty for a shared block.
 	Owner      string `json:"owner,omitempty"`
 	RecalledBy string `json:"recalledBy,omitempty"`
-	// Used and Free are what the owner knows on this machine, else what it reported; it may not have yet.
+	// Used and Free are what the owner knows on this machine, else what it reported; it may not have
+	// yet.
 	Used      int32                 `json:"used"`
 	Free      int32                 `json:"free"`
 	Addresses []v1alpha1.Allocation `json:"addresses,omitempty"`
@@ -108,7 +115,8 @@ func enter(b *v1alpha1.IPBlock, used map[netip.Addr]block.Holder) {
 	b.Spec.Allocations = nil
 	for addr, h := range used {
 		b.Spec.Allocations = append(b.Spec.Allocations, v1alpha1.Allocation{
-			Address: addr.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName, Pod: h.Pod, PodUID: h.PodUID,
+			Address: addr.String(), Network: h.Network, ContainerID: h.ContainerID, IfName: h.IfName,
+			Pod: h.Pod, PodUID: h.PodUID,
 		})
 	}
 	b.Status.Used = int32(len(used)) //nolint:gosec // at most block.Size
@@ -116,7 +124,10 @@ func enter(b *v1alpha1.IPBlock, used map[netip.Addr]block.Holder) {
 }
 
 func describe(b *v1alpha1.IPBlock) listed {
-	l := listed{Space: b.Spec.Space, Block: b.Spec.CIDR, Used: b.Status.Used, Free: b.Status.Free, Addresses: b.Spec.Allocations}
+	l := listed{
+		Space: b.Spec.Space, Block: b.Spec.CIDR, Used: b.Status.Used, Free: b.Status.Free,
+		Addresses: b.Spec.Allocations,
+	}
 	if b.Spec.Owner != nil {
 		l.Owner = b.Spec.Owner.NodeName
 	} else {
@@ -152,7 +163,9 @@ func (l listed) rows() [][]string {
 	for _, a := range l.Addresses {
 		row(a.Address, holder(a))
 		if a.Second != nil {
-			row(a.Address, holder(v1alpha1.Allocation{ContainerID: a.Second.ContainerID, Pod: a.Second.Pod, Claim: a.Claim}))
+			row(a.Address, holder(v1alpha1.Allocation{
+				ContainerID: a.Second.ContainerID, Pod: a.Second.Pod, Claim: a.Claim,
+			}))
 		}
 	}
 	if len(rows) == 0 {

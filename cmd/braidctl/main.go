@@ -52,7 +52,11 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{statusCommand(), nodesCommand(), lintCommand(), planCommand(), policyCommand(), gkeCheckCommand(), gkeRenderCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(), uninstallCommand()}
+	return []command{
+		statusCommand(), nodesCommand(), lintCommand(), planCommand(), policyCommand(), gkeCheckCommand(),
+		gkeRenderCommand(), listCommand(), tendCommand(), auditCommand(), owedCommand(),
+		uninstallCommand(),
+	}
 }
 
 // run is the command. Whatever it prints, no object reaches the terminal raw.
@@ -64,11 +68,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	args = args[1:]
 	if len(args) == 1 && args[0] == "--version" {
-		fmt.Fprintln(stdout, me, buildVersion) //nolint:errcheck // nobody to tell
+		fmt.Fprintln(stdout, me, buildVersion)
 		return exitOK
 	}
 	for _, c := range commands() {
-		if words := strings.Fields(c.name); len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && strings.Join(args[:len(words)], " ") == c.name {
 			return c.run(ctx, me, args[len(words):], stdout, stderr)
 		}
 	}
@@ -78,13 +83,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
 	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1]) {
-		io.WriteString(stdout, text) //nolint:errcheck // nobody to tell
+		io.WriteString(stdout, text)
 		return exitOK
 	}
 	if len(args) > 0 {
 		text = fmt.Sprintf("%s: %q is no command\n\n%s", me, strings.Join(args, " "), text)
 	}
-	io.WriteString(stderr, text) //nolint:errcheck // nobody to tell
+	io.WriteString(stderr, text)
 	return exitFailed
 }
 
@@ -92,7 +97,8 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 	f := flag.NewFlagSet(me+" "+c.name, flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "usage: %s [flags]\n\n%s\n\n", strings.TrimSpace(me+" "+c.name+" "+c.operands), c.text) //nolint:errcheck // nobody to tell
+		fmt.Fprintf(f.Output(), "usage: %s [flags]\n\n%s\n\n",
+			strings.TrimSpace(me+" "+c.name+" "+c.operands), c.text)
 		f.PrintDefaults()
 	}
 	do := c.setUp(f)
@@ -110,7 +116,7 @@ func (c *command) run(ctx context.Context, me string, args []string, stdout, std
 	switch {
 	case err != nil:
 		for _, one := range failure.Each(err) {
-			fmt.Fprintf(stderr, "%s %s: %s\n", me, c.name, strictjson.Printable(one.Error())) //nolint:errcheck // nobody to tell
+			fmt.Fprintf(stderr, "%s %s: %s\n", me, c.name, strictjson.Printable(one.Error()))
 		}
 		return exitFailed
 	case found:
@@ -136,12 +142,16 @@ func parse(f *flag.FlagSet, args []string) error {
 
 // kubeconfigFlag is the flag by which a command finds the API server.
 func kubeconfigFlag(f *flag.FlagSet) *string {
-	return f.String("kubeconfig", "", "kubeconfig `file`; by default $KUBECONFIG, else ~/.kube/config, else the service account of the pod")
+	return f.String("kubeconfig", "",
+		"kubeconfig `file`; by default $KUBECONFIG, else ~/.kube/config, else the service account of "+
+			"the pod")
 }
 
 // openAPI finds the API server as kubectl does. Nothing is asked yet.
 func openAPI(kubeconfig string) (*kube.API, error) {
-	return kube.NewAPI(kube.APIOptions{Kubeconfig: cmp.Or(kubeconfig, kube.DefaultKubeconfig()), Version: buildVersion, Timeout: timeout})
+	return kube.NewAPI(kube.APIOptions{
+		Kubeconfig: cmp.Or(kubeconfig, kube.DefaultKubeconfig()), Version: buildVersion, Timeout: timeout,
+	})
 }
 
 // sourceFlags are the flags of a command that can do with a directory of manifests, which open

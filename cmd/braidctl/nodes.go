@@ -23,9 +23,9 @@ const (
 func nodesCommand() command {
 	return command{
 		name: "nodes", summary: "the nodes' interfaces beside their primary ones",
-		text: `Shows for each node the networks of nodeInterfaces: the NIC, its MAC, the addresses that it has there,
-and how it is: Ready, Pending, Absent (no NIC matches), NoCarrier or Failed, and why. That of an agent
-that has not been heard of for ` + agent.Stale.String() + ` is Unknown.
+		text: `Shows for each node the networks of nodeInterfaces: the NIC, its MAC, the addresses that it
+has there, and how it is: Ready, Pending, Absent (no NIC matches), NoCarrier or Failed, and why.
+That of an agent that has not been heard of for ` + agent.Stale.String() + ` is Unknown.
 
 Exits with 0 if all are ready, 1 if one is not, 2 if that could not be found out.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {

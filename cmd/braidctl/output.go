@@ -35,8 +35,11 @@ func formatFlag(f *flag.FlagSet, plain format) *format {
 	return &o
 }
 
-// write prints the items: as JSON, or as a table with one line for each row. A row is as long as the header; empty cells are dashes.
-func write[T any](out io.Writer, o format, items []T, header string, rows func(T) [][]string) error {
+// write prints the items: as JSON, or as a table with one line for each row. A row is as long as
+// the header; empty cells are dashes.
+func write[T any](
+	out io.Writer, o format, items []T, header string, rows func(T) [][]string,
+) error {
 	if o == formatJSON {
 		return writeJSON(out, items)
 	}

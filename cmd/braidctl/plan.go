@@ -13,20 +13,22 @@ import (
 	"github.com/braid-cni/braid/pkg/lint"
 )
 
-const planText = `Shows what a pod would get: per network its interface, its NAD, where each plugin of its chain runs,
-and the addresses, routes and device that are asked for. It is the code that an ADD runs, up to its
-first change; nothing is changed. What only the node finds out, such as which address or device, is
-said to be unknown. What would be refused, and what has no effect, is said as lint says it:
+const planText = `Shows what a pod would get: per network its interface, its NAD, where each plugin
+of its chain runs, and the addresses, routes and device that are asked for. It is the code that an
+ADD runs, up to its first change; nothing is changed. What only the node finds out, such as which
+address or device, is said to be unknown. What would be refused, and what has no effect, is said as
+lint says it:
 
   object: field: what: remedy
 
-POD is a pod of the cluster, FILE a file or directory of manifests with pods, templates of pods as in
-Deployments, and their NADs; of NADs without a pod, one is shown that names the NAD. An operand is a
-FILE if it is one, or has a slash or the ending of a manifest; with -n it is a POD. NADs that a FILE
-does not have are those of the cluster if --kubeconfig is given.
+POD is a pod of the cluster, FILE a file or directory of manifests with pods, templates of pods as
+in Deployments, and their NADs; of NADs without a pod, one is shown that names the NAD. An operand
+is a FILE if it is one, or has a slash or the ending of a manifest; with -n it is a POD. NADs that a
+FILE does not have are those of the cluster if --kubeconfig is given.
 
 With --config on the node itself, where the configuration's binDir is, networks on the node's disk
-are read, and binaries are looked for in binDir; the runtime's own plugin path comes before it there.
+are read, and binaries are looked for in binDir; the runtime's own plugin path comes before it
+there.
 
 JSON is a list with one object for each pod:
 
@@ -39,7 +41,8 @@ JSON is a list with one object for each pod:
                                   ipam: the same, with ranges
     ips, mac                      what the pod asks for
     routes                        dst and gw of the configuration, without default routes
-    defaultRoute                  state: own, asked, leftOut, taken, none or unknown; families; gateways
+    defaultRoute                  state: own, asked, leftOut, taken, none or unknown;
+                                  families; gateways
     resource                      what a device is of
     unknown                       what only the node knows: configuration, addresses, mac, device
   findings                        as those of lint
@@ -48,8 +51,9 @@ Exits with 0 if nothing would be refused, 1 if something would, 2 if that could 
 
 func planCommand() command {
 	return command{
-		name: "plan", operands: "POD...|FILE...", summary: "what a pod would get: interfaces, networks, plugins, routes",
-		text: planText,
+		name: "plan", operands: "POD...|FILE...",
+		summary: "what a pod would get: interfaces, networks, plugins, routes",
+		text:    planText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			kubeconfig, o := kubeconfigFlag(f), formatFlag(f, formatText)
 			namespace := f.String("n", "", "`namespace` of the pods; default if there is none")
@@ -124,7 +128,9 @@ func podsIn(ctx context.Context, files []string, in *lint.Input) error {
 }
 
 // planAll prints the plans of all pods and reports whether one of them is refused.
-func planAll(ctx context.Context, in *lint.Input, out io.Writer, o format) (refused bool, err error) {
+func planAll(
+	ctx context.Context, in *lint.Input, out io.Writer, o format,
+) (refused bool, err error) {
 	var plans []*planned
 	for _, pod := range in.Pods {
 		expected, findings, err := lint.Plan(ctx, *in, pod)

@@ -89,7 +89,9 @@ const (
 )
 
 // planOf describes a plan.
-func planOf(pod lint.Pod, expected []resolve.Expected, findings []lint.Finding, in *lint.Input) *planned {
+func planOf(
+	pod lint.Pod, expected []resolve.Expected, findings []lint.Finding, in *lint.Input,
+) *planned {
 	p := &planned{
 		Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Name, Where: pod.Where,
 		Attachments: []network{}, Findings: append([]lint.Finding{}, findings...),
@@ -126,7 +128,8 @@ func families(f plan.Families) (names []string) {
 // networkOf describes an attachment. moved are the families of which it has the default route.
 func networkOf(e *resolve.Expected, in *lint.Input) (n network, moved plan.Families) {
 	n = network{
-		Interface: e.IfName, Default: e.Default, Network: e.Network, Plugins: []runner{}, IPs: e.IPs, MAC: e.MAC, Resource: e.Resource,
+		Interface: e.IfName, Default: e.Default, Network: e.Network, Plugins: []runner{}, IPs: e.IPs,
+		MAC: e.MAC, Resource: e.Resource,
 	}
 	if strings.Contains(e.Name, "/") { // no CNI name has one
 		n.NAD = e.Name
@@ -218,12 +221,13 @@ func (r *runner) at(p resolve.Place, paths []string) {
 
 // fromNode reports whether the network has addresses, or may have, that the node chooses.
 func (n *network) fromNode() bool {
-	return n.Default && len(n.Plugins) == 0 || slices.Contains(n.Unknown, unknownConfig) || slices.ContainsFunc(n.Plugins, func(r runner) bool {
-		if r.IPAM == nil {
-			return r.Runs == aBinary
-		}
-		return r.IPAM.Type != "static"
-	})
+	return n.Default && len(n.Plugins) == 0 || slices.Contains(n.Unknown, unknownConfig) ||
+		slices.ContainsFunc(n.Plugins, func(r runner) bool {
+			if r.IPAM == nil {
+				return r.Runs == aBinary
+			}
+			return r.IPAM.Type != "static"
+		})
 }
 
 // ranges are what addresses are taken from, with the keys of host-local, static and whereabouts.
@@ -248,7 +252,8 @@ func ranges(value any) (all []string) {
 
 // bounds are the first and the last address of a range that are not those of its subnet.
 func bounds(r map[string]any) string {
-	first, last := text(r["rangeStart"])+text(r["range_start"]), text(r["rangeEnd"])+text(r["range_end"])
+	first, last := text(r["rangeStart"])+text(r["range_start"]), text(r["rangeEnd"])+text(
+		r["range_end"])
 	switch {
 	case first+last == "":
 		return ""

@@ -75,7 +75,9 @@ func (n *network) title() string {
 	if n.Default {
 		parts = append(parts, "default network")
 	}
-	for _, part := range [][2]string{{"NAD ", n.NAD}, {"network ", n.Network}, {"CNI ", n.CNIVersion}} {
+	for _, part := range [][2]string{
+		{"NAD ", n.NAD}, {"network ", n.Network}, {"CNI ", n.CNIVersion},
+	} {
 		if part[1] != "" {
 			parts = append(parts, part[0]+part[1])
 		}
@@ -85,7 +87,9 @@ func (n *network) title() string {
 
 // joined joins those that are not empty.
 func joined(parts ...string) string {
-	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == "" }), ", ")
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(p string) bool {
+		return p == ""
+	}), ", ")
 }
 
 // where is where the plugin runs.
@@ -105,7 +109,8 @@ func (r *runner) where() string {
 
 func (r defaultRoute) String() string {
 	text := map[string]string{
-		routeOwn: "this network's", routeAsked: "asked for", routeLeftOut: "left out", routeTaken: "taken from the default network",
+		routeOwn: "this network's", routeAsked: "asked for", routeLeftOut: "left out",
+		routeTaken:   "taken from the default network",
 		routeUnknown: onlyThere,
 	}[r.State]
 	if text != "" && len(r.Families) == 1 {

@@ -11,9 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-const policyText = `Lists what the policy of the nodes' configuration does not allow the NADs and pods of files, or with
--A of a whole cluster: what is refused, and what is only audited and would be refused were the
-policy enforced. Each line reads
+const policyText = `Lists what the policy of the nodes' configuration does not allow the NADs and
+pods of files, or with -A of a whole cluster: what is refused, and what is only audited and would be
+refused were the policy enforced. Each line reads
 
   refused|audited: object: field: what is not allowed: rule
 
@@ -26,12 +26,14 @@ networks are on one link and have addresses of which each namespace alone knows.
 
 JSON is a list with an object for each line, in which "allow" is what would have to be written.
 
-Exits with 0 if all is allowed, warnings or not, 1 if something is not, 2 if that could not be found out.`
+Exits with 0 if all is allowed, warnings or not, 1 if something is not, 2 if that could not be found
+out.`
 
 func policyCommand() command {
 	return command{
-		name: "policy report", operands: "FILE...|-A", summary: "what the policy does not allow, and the line that would",
-		text: policyText,
+		name: "policy report", operands: "FILE...|-A",
+		summary: "what the policy does not allow, and the line that would",
+		text:    policyText,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			judge, o := judging(f), formatFlag(f, formatText)
 			return func(ctx context.Context, out io.Writer) (bool, error) {
@@ -40,7 +42,9 @@ func policyCommand() command {
 					if err != nil {
 						return false, err
 					}
-					found := slices.ContainsFunc(violations, func(v lint.Violation) bool { return v.Effect != lint.Warn })
+					found := slices.ContainsFunc(violations, func(v lint.Violation) bool {
+						return v.Effect != lint.Warn
+					})
 					if *o == formatJSON {
 						return found, writeJSON(out, violations)
 					}

@@ -21,14 +21,15 @@ import (
 func statusCommand() command {
 	return command{
 		name: "status", summary: "how Braid is on each node",
-		text: `Shows for each node what its agent said last: whether pods get their networks there and since when,
-the agent's version, when the credential of the CNI plugin ends, the file of the default network,
-Braid's own configuration and the files that the runtime would take in its place, the number of its
-blocks of addresses, the pods that ask for networks and were started without Braid, what plugins
-refuse to remove, calls that the CNI plugin did without the agent, and how many pods Multus made,
-which have to be gone before it goes.
+		text: `Shows for each node what its agent said last: whether pods get their networks there and
+since when, the agent's version, when the credential of the CNI plugin ends, the file of the default
+network, Braid's own configuration and the files that the runtime would take in its place, the
+number of its blocks of addresses, the pods that ask for networks and were started without Braid,
+what plugins refuse to remove, calls that the CNI plugin did without the agent, and how many pods
+Multus made, which have to be gone before it goes.
 
-An agent that has not been heard of for ` + agent.Stale.String() + ` is unknown; so is a node without one.
+An agent that has not been heard of for ` + agent.Stale.String() + ` is unknown; so is a node
+without one.
 
 Exits with 0 if all nodes are ready, 1 if one is not, 2 if that could not be found out.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
@@ -52,7 +53,8 @@ Exits with 0 if all nodes are ready, 1 if one is not, 2 if that could not be fou
 				for _, i := range items {
 					found = found || i.Ready != metav1.ConditionTrue
 				}
-				return found, write(out, *o, items, "NODE READY SINCE VERSION CREDENTIAL DEFAULT-NETWORK CONFIG BLOCKS MESSAGE", nodeStatus.rows)
+				return found, write(out, *o, items,
+					"NODE READY SINCE VERSION CREDENTIAL DEFAULT-NETWORK CONFIG BLOCKS MESSAGE", nodeStatus.rows)
 			}
 		},
 	}
@@ -80,7 +82,9 @@ type nodeStatus struct {
 	now time.Time
 }
 
-func nodeStatuses(reports []kube.NodeReport, blocks []v1alpha1.IPBlock, now time.Time) []nodeStatus {
+func nodeStatuses(
+	reports []kube.NodeReport, blocks []v1alpha1.IPBlock, now time.Time,
+) []nodeStatus {
 	owned := map[string]int{}
 	for i := range blocks {
 		if owner := blocks[i].Spec.Owner; owner != nil {
@@ -96,12 +100,15 @@ func nodeStatuses(reports []kube.NodeReport, blocks []v1alpha1.IPBlock, now time
 }
 
 func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
-	s := nodeStatus{Node: r.Node, Ready: metav1.ConditionUnknown, Message: "no agent has reported", now: now}
+	s := nodeStatus{
+		Node: r.Node, Ready: metav1.ConditionUnknown, Message: "no agent has reported", now: now,
+	}
 	if c := r.Condition; c != nil {
 		s.Ready, s.Since, s.Message = c.Status, &c.LastTransitionTime, c.Message
 		if age := now.Sub(c.LastHeartbeatTime.Time); age > agent.Stale {
 			s.Ready, s.Since = metav1.ConditionUnknown, &c.LastHeartbeatTime
-			s.Message = fmt.Sprintf("the agent was last heard of %s ago; see its pod", duration.HumanDuration(age))
+			s.Message = fmt.Sprintf("the agent was last heard of %s ago; see its pod",
+				duration.HumanDuration(age))
 		}
 	}
 	if p := r.Report; p != nil {
@@ -129,7 +136,10 @@ func (s nodeStatus) rows() [][]string {
 	if s.Ready == metav1.ConditionTrue {
 		message = ""
 	}
-	rows := [][]string{{s.Node, string(s.Ready), since, s.Version, credential, s.DefaultNetwork, s.Config, fmt.Sprint(s.Blocks), message}}
+	rows := [][]string{
+		{s.Node, string(s.Ready), since, s.Version, credential, s.DefaultNetwork, s.Config,
+			fmt.Sprint(s.Blocks), message},
+	}
 	more := func(text string) { rows = append(rows, []string{"", "", "", "", "", "", "", "", text}) }
 	if len(s.Before) > 0 {
 		more("taken in place of Braid's configuration: " + strings.Join(s.Before, ", "))
@@ -138,13 +148,16 @@ func (s nodeStatus) rows() [][]string {
 		more("pods without their networks: " + strings.Join(s.Unattached, ", "))
 	}
 	if s.Owed > 0 {
-		more(fmt.Sprintf("attachments of pods that are gone that no plugin removes; `braidctl owed` on the node lists them: %d", s.Owed))
+		more(fmt.Sprintf("attachments of pods that are gone that no plugin removes; `braidctl owed` on "+
+			"the node lists them: %d", s.Owed))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Fallbacks)) {
-		more(fmt.Sprintf("calls that the CNI plugin did without the agent (%s): %d", reason, s.Fallbacks[reason]))
+		more(fmt.Sprintf("calls that the CNI plugin did without the agent (%s): %d",
+			reason, s.Fallbacks[reason]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Others)) {
-		more(fmt.Sprintf("pods that %s made, which has to stay until they are gone: %d", name, s.Others[name]))
+		more(fmt.Sprintf("pods that %s made, which has to stay until they are gone: %d",
+			name, s.Others[name]))
 	}
 	return rows
 }

@@ -23,22 +23,24 @@ const (
 func uninstallCommand() command {
 	return command{
 		name: "uninstall", summary: "take Braid off all nodes, before its objects are deleted",
-		text: `Ends admission: its webhook configurations are deleted, so that pods with networks do not wait for
-a controller that goes. Then has the agents take Braid off their nodes: first its configuration, so that new pods have what the
-runtime finds then, and when the last pod that Braid attached is gone from the node, the plugin and
-its credential. Pods that run keep their networks meanwhile; those with the default network alone
-count, too. With --restore the configuration that a node had before, as that of Multus, is put back
-first.
+		text: `Ends admission: its webhook configurations are deleted, so that pods with networks do not
+wait for a controller that goes. Then has the agents take Braid off their nodes: first its
+configuration, so that new pods have what the runtime finds then, and when the last pod that Braid
+attached is gone from the node, the plugin and its credential. Pods that run keep their networks
+meanwhile; those with the default network alone count, too. With --restore the configuration that a
+node had before, as that of Multus, is put back first.
 
-It waits for all nodes and may be repeated. After it the objects can be deleted: those of conf/deploy
-but for 00-crds.yaml, with which all networks would go; or by helm uninstall.
+It waits for all nodes and may be repeated. After it the objects can be deleted: those of
+conf/deploy but for 00-crds.yaml, with which all networks would go; or by helm uninstall.
 
 Exits with 0 if Braid is on no node any more, 2 if not.`,
 		setUp: func(f *flag.FlagSet) func(context.Context, io.Writer) (bool, error) {
 			kubeconfig := kubeconfigFlag(f)
 			namespace := f.String("n", "kube-system", "`namespace` of the agents")
-			restore := f.String("restore", "", "`file` of each node with the configuration that it had before")
-			keep := f.Bool("keep-files", false, "leave the plugin and its credential on the nodes, and do not wait for pods")
+			restore := f.String("restore", "",
+				"`file` of each node with the configuration that it had before")
+			keep := f.Bool("keep-files", false,
+				"leave the plugin and its credential on the nodes, and do not wait for pods")
 			return func(ctx context.Context, out io.Writer) (bool, error) {
 				api, err := openAPI(*kubeconfig)
 				if err != nil {
@@ -49,11 +51,14 @@ Exits with 0 if Braid is on no node any more, 2 if not.`,
 					return false, err
 				}
 				// All of them are set, as an uninstall before may have set others.
-				env := map[string]string{"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore, "BRAID_KEEP_FILES": ""}
+				env := map[string]string{
+					"BRAID_UNINSTALL": "1", "BRAID_RESTORE": *restore, "BRAID_KEEP_FILES": "",
+				}
 				if *keep {
 					env["BRAID_KEEP_FILES"] = "1"
 				}
-				if err := api.SetDaemonSetEnv(ctx, *namespace, agentDaemonSet, agentContainer, env); err != nil {
+				err = api.SetDaemonSetEnv(ctx, *namespace, agentDaemonSet, agentContainer, env)
+				if err != nil {
 					return false, err
 				}
 				return false, awaitUninstalled(ctx, api, out)

@@ -47,9 +47,11 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, done := logfile.OpenElse(a.Log.With("ipam", c.Type), c.LogFile, c.LogLevel, whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
+	log, done := logfile.OpenElse(a.Log.With("ipam", c.Type), c.LogFile, c.LogLevel,
+		whereabouts.LogRoots(), int64(a.Rotation.MaxSize)<<20)
 	m := &block.Manager{
-		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name, Boot: nodeid.Boot(a.StateDir), Log: log,
+		Store: source, Nodes: known{source}, Dir: filepath.Join(a.StateDir, "ipam"), NodeName: name,
+		Boot: nodeid.Boot(a.StateDir), Log: log,
 		Tell: teller(source, log), Step: a.step, Wall: a.Now,
 	}
 	if a.Now != nil {
@@ -78,7 +80,9 @@ func (a *Addresses) TendNow(ctx context.Context) error {
 
 func anyNetwork() *whereabouts.Conf { return &whereabouts.Conf{Type: "whereabouts"} }
 
-func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*block.Manager, context.Context) error) error {
+func (a *Addresses) tend(
+	ctx context.Context, c *whereabouts.Conf, tend func(*block.Manager, context.Context) error,
+) error {
 	m, err := a.Open(c)
 	if err != nil {
 		return err
@@ -89,12 +93,16 @@ func (a *Addresses) tend(ctx context.Context, c *whereabouts.Conf, tend func(*bl
 }
 
 // teller raises events.
-func teller(events Source, log *slog.Logger) func(context.Context, string, types.UID, string, string) {
+func teller(
+	events Source, log *slog.Logger,
+) func(context.Context, string, types.UID, string, string) {
 	return func(ctx context.Context, pod string, uid types.UID, reason, message string) {
 		namespace, name, _ := strings.Cut(pod, "/")
-		err := events.Event(ctx, &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid}, "Warning", reason, message)
+		err := events.Event(ctx, &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid},
+			"Warning", reason, message)
 		if err != nil {
-			log.WarnContext(ctx, "event could not be raised", "pod", pod, "reason", reason, "message", message, "error", err)
+			log.WarnContext(ctx, "event could not be raised",
+				"pod", pod, "reason", reason, "message", message, "error", err)
 		}
 	}
 }
@@ -128,9 +136,11 @@ type known struct{ block.Nodes }
 // Node returns the metadata of a Node object.
 func (k known) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	node, err := k.Nodes.Node(ctx, name)
-	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) { // a hostname need not be a name of objects
+	// a hostname need not be a name of objects
+	if apierrors.IsNotFound(err) || apierrors.IsBadRequest(err) {
 		return nil, &failure.Error{
-			Reason: failure.InvalidConfig, Field: "braid.nodeName", Err: err, Fix: "set it to the name of the Node object of this machine",
+			Reason: failure.InvalidConfig, Field: "braid.nodeName", Err: err,
+			Fix: "set it to the name of the Node object of this machine",
 		}
 	}
 	return node, err

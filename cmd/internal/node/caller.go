@@ -8,15 +8,16 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// NotByBraid refuses to be Braid for Braid: a network whose plugin is Braid under another name, as a
-// link or a copy, itself or deep in a chain of plugins that call others, would choose what is run.
-// env returns the value of a variable of the call.
+// NotByBraid refuses to be Braid for Braid: a network whose plugin is Braid under another name, as
+// a link or a copy, itself or deep in a chain of plugins that call others, would choose what is
+// run. env returns the value of a variable of the call.
 func NotByBraid(env func(name string) string) error {
 	if env(invoke.CallerEnv) == "" || weaken.Off(weaken.Caller) {
 		return nil
 	}
 	return &failure.Error{
-		Reason: failure.NADInvalid, Err: errors.New("it is Braid, called by Braid: it cannot be a network of its own"),
-		Fix: "name the plugin that makes the interface, as bridge or macvlan",
+		Reason: failure.NADInvalid,
+		Err:    errors.New("it is Braid, called by Braid: it cannot be a network of its own"),
+		Fix:    "name the plugin that makes the interface, as bridge or macvlan",
 	}
 }

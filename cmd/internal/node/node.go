@@ -56,8 +56,9 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	}
 	log, closeLog := logfile.New(o.Node, o.Logs...)
 	addresses := &Addresses{
-		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: o.Node.LogOptions,
-		Log: log, Trace: o.Trace, Now: o.Now,
+		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir,
+		Rotation: o.Node.LogOptions,
+		Log:      log, Trace: o.Trace, Now: o.Now,
 	}
 	_, local := source.(*kube.Manifests)
 	return &engine.Engine{
@@ -75,19 +76,25 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		NewExec:      execs(o.Node, o.Policy, addresses, o.Alone),
 		Upkeep:       addresses,
 		Observer:     violations{tallyOf(o.Node.StateDir), log},
-		Said:         &notes.Notes{Dir: filepath.Join(o.Node.StateDir, "said"), Life: saidFor, Now: o.Now},
-		Log:          log,
-		Trace:        o.Trace,
-		Now:          o.Now,
+		Said: &notes.Notes{
+			Dir: filepath.Join(o.Node.StateDir, "said"), Life: saidFor, Now: o.Now,
+		},
+		Log:   log,
+		Trace: o.Trace,
+		Now:   o.Now,
 	}, closeLog, nil
 }
 
-func execs(node *conf.Node, policy *conf.Policy, addresses *Addresses, alone bool) func(*os.File) engine.Exec {
+func execs(
+	node *conf.Node, policy *conf.Policy, addresses *Addresses, alone bool,
+) func(*os.File) engine.Exec {
 	return func(lock *os.File) engine.Exec {
 		exec := builtin.NewExec(addresses.Log, builtin.Node{
-			Open: addresses.Open, StateDir: node.StateDir, DataRoots: policy.DataRoots, Trace: addresses.Trace,
+			Open: addresses.Open, StateDir: node.StateDir, DataRoots: policy.DataRoots,
+			Trace: addresses.Trace,
 		})
-		exec.ForceExec, exec.Inherit, exec.RefuseUnknown, exec.Alone = node.Exec, lock, policy.RefuseUnknownKeys, alone
+		exec.ForceExec, exec.Inherit = node.Exec, lock
+		exec.RefuseUnknown, exec.Alone = policy.RefuseUnknownKeys, alone
 		return exec
 	}
 }

@@ -42,8 +42,8 @@ func NewOperation(verb engine.Verb, args *skel.CmdArgs) (*Operation, error) {
 	return &Operation{Verb: verb, Config: cfg, Request: req}, nil
 }
 
-// Perform does the operation, and returns what is printed. The error is a CNI error, which the engine
-// has logged.
+// Perform does the operation, and returns what is printed. The error is a CNI error, which the
+// engine has logged.
 func (o *Operation) Perform(ctx context.Context, e *engine.Engine) ([]byte, error) {
 	if o.Verb == engine.Add { // once for each pod, as its events
 		for _, w := range o.Config.Warnings() {
@@ -74,7 +74,10 @@ func (o *Operation) operate(ctx context.Context, e engine.Operator) ([]byte, err
 	case engine.Status:
 		return nil, e.Status(ctx, o.Request)
 	}
-	return nil, &failure.Error{Reason: failure.InvalidEnvironment, Field: "CNI_COMMAND", Err: fmt.Errorf("%.40q is not known", o.Verb)}
+	return nil, &failure.Error{
+		Reason: failure.InvalidEnvironment, Field: "CNI_COMMAND",
+		Err: fmt.Errorf("%.40q is not known", o.Verb),
+	}
 }
 
 // forRuntime is the CNI error for the runtime.
@@ -90,7 +93,8 @@ func printed(result types.Result, cniVersion string) ([]byte, error) {
 	converted, err := result.GetAsVersion(cniVersion)
 	if err != nil {
 		return nil, &failure.Error{
-			Reason: failure.InvalidConfig, Field: "cniVersion", Err: fmt.Errorf("express the default network's result in CNI %s: %w", cniVersion, err),
+			Reason: failure.InvalidConfig, Field: "cniVersion",
+			Err: fmt.Errorf("express the default network's result in CNI %s: %w", cniVersion, err),
 			Fix: "use a newer cniVersion",
 		}
 	}

@@ -41,7 +41,8 @@ type PluginOptions struct {
 // what the reference reads.
 func DefaultPlugin() conf.Node {
 	return conf.Node{
-		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir, Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
+		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir,
+		Timeouts: conf.Timeouts{API: conf.DefaultAPITimeout},
 	}
 }
 
@@ -49,7 +50,8 @@ func DefaultPlugin() conf.Node {
 func NewPlugin(o PluginOptions) *Plugin {
 	p := &Plugin{memory: memory.Memory{Dir: filepath.Join(o.Node.StateDir, "standalone")}}
 	p.addresses = &Addresses{
-		Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: conf.DefaultLogOptions(), Log: slog.New(slog.DiscardHandler), Now: o.Now,
+		Name: o.Node.NodeName, StateDir: o.Node.StateDir, Rotation: conf.DefaultLogOptions(),
+		Log: slog.New(slog.DiscardHandler), Now: o.Now,
 		Source: func(c *whereabouts.Conf) (Source, error) {
 			p.used = c
 			node := o.Node
@@ -57,7 +59,8 @@ func NewPlugin(o PluginOptions) *Plugin {
 			return OpenSource(&node, o.Version)
 		},
 	}
-	p.exec = builtin.NewExec(p.addresses.Log, builtin.Node{Open: p.addresses.Open, StateDir: o.Node.StateDir})
+	p.exec = builtin.NewExec(p.addresses.Log,
+		builtin.Node{Open: p.addresses.Open, StateDir: o.Node.StateDir})
 	p.exec.Warn = o.Warn
 	return p
 }
@@ -69,9 +72,10 @@ func (p *Plugin) Operate(ctx context.Context, call *memory.Call, path []string) 
 	if err != nil {
 		return nil, err
 	}
-	return p.memory.Operate(ctx, call, func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
-		return p.exec.ExecPlugin(ctx, found, stdin, environ)
-	})
+	return p.memory.Operate(ctx, call,
+		func(ctx context.Context, environ []string, stdin []byte) ([]byte, error) {
+			return p.exec.ExecPlugin(ctx, found, stdin, environ)
+		})
 }
 
 // tendWithin bounds what Tend does.
@@ -84,7 +88,8 @@ func (p *Plugin) Tend(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tendWithin)
 	defer cancel()
-	_ = p.addresses.tend(ctx, p.used, (*block.Manager).Tend) //nolint:errcheck // it stays due, and nobody is there to be told
+	// It stays due if it fails, and nobody is there to be told.
+	_ = p.addresses.tend(ctx, p.used, (*block.Manager).Tend) //nolint:errcheck // see above
 }
 
 // Close ends the call.

@@ -31,7 +31,8 @@ func OpenSource(node *conf.Node, version string) (Source, error) {
 	inCluster := os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 	if node.Manifests == "" && (node.Kubeconfig != "" || inCluster) {
 		return kube.NewAPI(kube.APIOptions{
-			Kubeconfig: node.Kubeconfig, Version: version, NodeName: node.NodeName, Timeout: node.Timeouts.API,
+			Kubeconfig: node.Kubeconfig, Version: version, NodeName: node.NodeName,
+			Timeout: node.Timeouts.API,
 		})
 	}
 	if node.Manifests == "" {

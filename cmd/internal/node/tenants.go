@@ -38,7 +38,11 @@ func remembering(source resolve.Source, o Options, remote bool) resolve.Source {
 	if !remote {
 		return source
 	}
-	return &tenants{source, &notes.Notes{Dir: filepath.Join(o.Node.StateDir, "namespaces"), Life: LabelAge, Now: o.Now}}
+	return &tenants{
+		source, &notes.Notes{
+			Dir: filepath.Join(o.Node.StateDir, "namespaces"), Life: LabelAge, Now: o.Now,
+		},
+	}
 }
 
 // Namespace implements resolve.Source.
@@ -49,7 +53,8 @@ func (t *tenants) Namespace(ctx context.Context, name string) (*metav1.ObjectMet
 	case other:
 		return &metav1.ObjectMeta{Name: name}, nil
 	case forbidden:
-		return nil, apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, name, errors.New("the API server said so a short while ago"))
+		return nil, apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, name,
+			errors.New("the API server said so a short while ago"))
 	}
 	namespace, err := t.Source.Namespace(ctx, name)
 	switch {
