@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # lint.sh checks code, formatting, generated files and scripts, and changes nothing. scripts/fmt.sh
 # repairs formatting, scripts/generate.sh writes what is generated.
-#
-# Not part of it, because it needs a network: "$(scripts/tools.sh govulncheck)" ./... looks for
-# known vulnerabilities.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/goflags.sh
@@ -28,6 +25,9 @@ scripts/generate.sh --check || failed=1
 say "scripts"
 mapfile -t shell < <(git ls-files -co --exclude-standard -- 'scripts/*.sh' '.ci/run' 'e2e/testdata/*')
 shellcheck --exclude=SC1091 "${shell[@]}" || failed=1 # what they source is checked by itself
+
+say "known vulnerabilities"
+scripts/vulns.sh || failed=1
 
 say "figures of the code, beside those of its peers"
 (cd scripts/tools && go run ./measure -peers measure/peers.txt Braid=../..)
