@@ -37,6 +37,7 @@ const (
 	Routes     Mechanism = "routes"      // a gateway covers no route of the node
 	Self       Mechanism = "self"        // this program is no plugin of a network under another name
 	Size       Mechanism = "size"        // a network's configuration has a bound
+	Spoofing   Mechanism = "spoofing"    // a pod on a bridge sends with its own MAC address alone
 	StateOwner Mechanism = "state-owner" // state is kept in no directory of another user
 	Symlinks   Mechanism = "symlinks"    // no symbolic link leads out of a root
 	Taken      Mechanism = "taken"       // a port that an attachment has is mapped to no other

@@ -11,6 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nft"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 // attachmentChain is the chain of both tables that has the attachments' rules.
@@ -53,7 +54,7 @@ func (c *Conf) checksMAC(req *plugin.Request) bool {
 	if c.MACSpoofCheck != nil {
 		return *c.MACSpoofCheck
 	}
-	return req.Limits != nil && req.Limits.SpoofCheck
+	return req.Limits != nil && req.Limits.SpoofCheck && !weaken.Off(weaken.Spoofing)
 }
 
 // ruleSets are those that the configuration and the attachment's limits ask for: for addresses of
