@@ -325,22 +325,42 @@ func TestAgentRefusesKeys(t *testing.T) {
 	must(t, stop())
 }
 
-// TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and the condition says so.
+// TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and condition and log say
+// so. The last good policy stays.
 func TestAgentKeepsTheLastPolicy(t *testing.T) {
 	r := newRig(t, "node-p")
-	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": [{"namespaces": ["a"], "masters": ["ens224"]}]}}`), 0o600))
+	write := func(policy string) {
+		must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": `+policy+`}}`), 0o600))
+	}
+	good := `{"namespaces": ["a"], "masters": ["ens224"]}`
+	write(`[` + good + `]`)
 	stop := r.start()
 	r.await("ready", r.ready)
-	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": [{"namespaces": ["a"], "master": ["*"]}]}}`), 0o600))
-	r.await("condition", func() bool {
-		c := r.report().Condition
-		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message, "field braid.policy[0].master: ")
-	})
-	cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
-	must(t, err)
-	if len(cfg.Rules) != 1 || len(cfg.Rules[0].Masters) != 1 || cfg.Rules[0].Masters[0] != "ens224" {
-		t.Errorf("the installed policy is %v", cfg.Rules)
+	for _, bad := range []struct{ name, policy, field, says string }{
+		{"an unknown key", `[{"namespaces": ["a"], "master": ["*"]}]`, "braid.policy[0].master", "a rule has no such key"},
+		{"a rule that names nothing", `[{"masters": ["*"]}]`, "braid.policy[0].namespaces", "names no namespace"},
+		{"an empty list of names", `[` + good + `, {"namespaces": []}]`, "braid.policy[1].namespaces", "names no namespace"},
+		{"a rule that contradicts itself", `[{"namespaces": ["a"], "all": true, "masters": ["*"]}]`, "braid.policy[0].all", "lifts"},
+		{"rules that contradict each other", `[` + good + `, {"namespaces": ["a"]}]`, "braid.policy[1].namespaces", "named by rule 0 already"},
+		{"no list", `{}`, "braid.policy", "list of rules"},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			write(bad.policy)
+			r.await("condition", func() bool {
+				c := r.report().Condition
+				return c != nil && c.Reason == "InvalidConfig" &&
+					strings.Contains(c.Message, "field "+bad.field+": ") && strings.Contains(c.Message, bad.says)
+			})
+			cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
+			must(t, err)
+			if len(cfg.Rules) != 1 || !slices.Equal(cfg.Rules[0].Masters, []string{"ens224"}) {
+				t.Errorf("the installed policy is %v", cfg.Rules)
+			}
+		})
 	}
+	r.await("line of the log about the last", func() bool {
+		return strings.Contains(r.log.String(), "the node is not as it is to be") && strings.Contains(r.log.String(), "field braid.policy: ")
+	})
 	must(t, stop())
 }
 
