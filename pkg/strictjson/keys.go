@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // walker goes through all objects of a text that is known to be valid JSON. It decodes no more than
@@ -51,11 +52,15 @@ func Members(object json.RawMessage) []Member {
 // case: U+017F is an s to it, and U+212A a k.
 func Fold(key string) string {
 	lower := strings.ToLower(key)
-	if !strings.ContainsAny(lower, "\u017f\u212a") {
-		return lower
+	for i := range len(lower) {
+		if lower[i] >= utf8.RuneSelf {
+			return signs.Replace(lower)
+		}
 	}
-	return strings.NewReplacer("\u017f", "s", "\u212a", "k").Replace(lower)
+	return lower
 }
+
+var signs = strings.NewReplacer("\u017f", "s", "\u212a", "k")
 
 // Elements returns the elements of a list as they are written. The text is valid JSON. What is no
 // list has none.
