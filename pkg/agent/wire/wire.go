@@ -11,22 +11,19 @@
 // Contract:
 //   - Until an agent has read "go" it does nothing, so a client that has not sent it may do the work
 //     in another way. After it, an agent closes the connection only when it does nothing any more.
-//   - A frame is a length, four bytes with the highest first, and that many bytes of JSON: one
-//     object, whose values are strings, whole numbers, booleans or null, in every version to come.
-//     Bytes are strings of base64.
+//   - A frame is a length, four bytes with the highest first, and that many bytes of JSON, one
+//     object. Bytes are strings of base64.
 //   - Versions add. Fields and types of frames that are not known are ignored; a verb that is not
 //     known, or a call that needs a later version, is refused.
 //   - What is read is bounded, and a frame that is none is an error.
-//
-// The package needs little of the standard library, since a client starts for each call.
 package wire
 
 import (
-	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"strconv"
 	"time"
 )
 
@@ -69,75 +66,34 @@ const (
 
 // Frame is any frame. Each type has some of the fields; the others are zero, and are not sent.
 type Frame struct {
-	Type string
+	Type string `json:"type"`
 	// Version is the sender's, and Oldest the oldest one whose agents do the call as it is meant.
-	Version, Oldest int
+	Version int `json:"version,omitempty"`
+	Oldest  int `json:"oldest,omitempty"`
 	// Verb is what a hello asks for. Environ are the client's variables, each ended by a zero byte,
 	// and Stdin is what it read.
-	Verb           string
-	Environ, Stdin []byte
+	Verb    string `json:"verb,omitempty"`
+	Environ []byte `json:"environ,omitempty"`
+	Stdin   []byte `json:"stdin,omitempty"`
 	// NetNS is that a descriptor of the sandbox's network namespace comes with the frame.
-	NetNS bool
+	NetNS bool `json:"netns,omitempty"`
 	// Millis is how long the client waits for the result.
-	Millis int
+	Millis int `json:"millis,omitempty"`
 	// Reason is why a call is refused.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 	// Stdout and Stderr are what the client prints, and Exit is its exit code.
-	Stdout, Stderr []byte
-	Exit           int
+	Stdout []byte `json:"stdout,omitempty"`
+	Stderr []byte `json:"stderr,omitempty"`
+	Exit   int    `json:"exit,omitempty"`
 }
 
 // Append appends the frame as it is sent.
 func Append(b []byte, f *Frame) []byte {
-	start := len(b)
-	b = append(b, 0, 0, 0, 0)
-	b = append(b, `{"type":"`...)
-	b = append(b, f.Type...)
-	b = append(b, '"')
-	b = appendInt(b, "version", f.Version)
-	b = appendInt(b, "oldest", f.Oldest)
-	b = appendText(b, "verb", f.Verb)
-	b = appendBytes(b, "environ", f.Environ)
-	b = appendBytes(b, "stdin", f.Stdin)
-	if f.NetNS {
-		b = append(b, `,"netns":true`...)
+	text, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // no field of a frame has a value that JSON has not
 	}
-	b = appendInt(b, "millis", f.Millis)
-	b = appendText(b, "reason", f.Reason)
-	b = appendBytes(b, "stdout", f.Stdout)
-	b = appendBytes(b, "stderr", f.Stderr)
-	b = appendInt(b, "exit", f.Exit)
-	b = append(b, '}')
-	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-4)) //nolint:gosec // Read refuses what is too long
-	return b
-}
-
-func appendKey(b []byte, key string) []byte {
-	b = append(b, ',', '"')
-	b = append(b, key...)
-	return append(b, '"', ':')
-}
-
-func appendInt(b []byte, key string, value int) []byte {
-	if value == 0 {
-		return b
-	}
-	return strconv.AppendInt(appendKey(b, key), int64(value), 10)
-}
-
-func appendBytes(b []byte, key string, value []byte) []byte {
-	if len(value) == 0 {
-		return b
-	}
-	b = append(appendKey(b, key), '"')
-	return append(base64.StdEncoding.AppendEncode(b, value), '"')
-}
-
-func appendText(b []byte, key, value string) []byte {
-	if value == "" {
-		return b
-	}
-	return appendString(appendKey(b, key), value)
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(text))), text...) //nolint:gosec // Read refuses what is too long
 }
 
 // Read reads a frame. The error is io.EOF if the peer has closed the connection between frames.
@@ -148,13 +104,17 @@ func Read(r io.Reader) (*Frame, error) {
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size > MaxFrame {
-		return nil, errors.New("a frame of " + strconv.FormatUint(uint64(size), 10) + " bytes, at most " + strconv.Itoa(MaxFrame) + " are allowed")
+		return nil, fmt.Errorf("a frame of %d bytes, at most %d are allowed", size, MaxFrame)
 	}
 	text, err := readN(r, int(size))
 	if err != nil {
 		return nil, err
 	}
-	return decode(text)
+	f := &Frame{}
+	if err := json.Unmarshal(text, f); err != nil {
+		return nil, fmt.Errorf("read a frame: %w", err)
+	}
+	return f, nil
 }
 
 // readN reads n bytes. Memory grows with what has come, whatever length the peer has announced.
