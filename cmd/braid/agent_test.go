@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/warm"
 	"github.com/braid-cni/braid/pkg/agent/client"
 	"github.com/braid-cni/braid/pkg/agent/server"
+	"github.com/braid-cni/braid/pkg/agent/trace"
+	"github.com/braid-cni/braid/pkg/agent/trace/tracetest"
 	"github.com/braid-cni/braid/pkg/conf"
 )
 
@@ -38,8 +41,17 @@ func runAgent() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	engines := &warm.Engines{Version: "test", Trace: fault(), Open: func(n *conf.Node) (node.Source, error) { return node.OpenSource(n, "test") }}
-	s := &server.Server{Socket: os.Getenv(asAgent), Handler: &warm.Handler{Engines: engines}, Log: log}
+	tracer, err := trace.New(ctx, "test", "node-1")
+	if err != nil {
+		log.Error("trace", "error", err)
+		return 1
+	}
+	defer tracer.Stop(context.WithoutCancel(ctx)) //nolint:errcheck // a span that is lost fails its test
+	engines := &warm.Engines{
+		Version: "test", Trace: fault(), Observer: tracer,
+		Open: func(n *conf.Node) (node.Source, error) { return node.OpenSource(n, "test") },
+	}
+	s := &server.Server{Socket: os.Getenv(asAgent), Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: log}
 	listener, err := s.Listen(ctx)
 	if err != nil {
 		log.Error("listen", "error", err)
@@ -215,6 +227,40 @@ func TestThroughTheAgent(t *testing.T) {
 	if log := r.log(); strings.Count(log, "msg=ADD") != 2 || strings.Count(log, "msg=DEL") < 3 {
 		t.Errorf("the log:\n%s", log)
 	}
+}
+
+// TestTracesOfTheAgent: the agent continues the runtime's trace, down to the attachments.
+func TestTracesOfTheAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", r.macvlan(11, ""))
+	p := r.pod("p", "a")
+	r.viaAgent()
+	var collector *tracetest.Collector
+	var endpoint string
+	if err := r.node.Run(func() error { // where the agent is
+		collector, endpoint = tracetest.Collect(t)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a := r.agent(trace.Endpoint + "=" + endpoint)
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	r.without(func() {
+		r.patient("ADD", p, "TRACEPARENT=00-"+id+"-b7ad6b7169203331-01")
+	})
+	a.end(syscall.SIGTERM)
+	spans := collector.Spans()
+	for _, name := range []string{"ADD", "ADD eth0", "ADD net1"} {
+		if span := spans[name]; span == nil || hex.EncodeToString(span.GetTraceId()) != id {
+			t.Errorf("%s: no span of the runtime's trace, but %v", name, span)
+		}
+	}
+	if got := tracetest.Texts(spans["ADD net1"].GetAttributes())["braid.network"]; got != "default/a" {
+		t.Errorf("the network of net1 is %q", got)
+	}
+	r.must("DEL", p)
+	r.clean(p)
 }
 
 // TestErrorsOfTheAgent are those of braid alone.

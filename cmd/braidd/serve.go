@@ -13,9 +13,11 @@ import (
 	"github.com/braid-cni/braid/pkg/agent"
 	"github.com/braid-cni/braid/pkg/agent/metrics"
 	"github.com/braid-cni/braid/pkg/agent/server"
+	"github.com/braid-cni/braid/pkg/agent/trace"
 	"github.com/braid-cni/braid/pkg/agent/wire"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
 )
 
@@ -24,6 +26,8 @@ const (
 	countEvery = 10 * time.Second
 	// listenEvery is how often a socket is tried again that cannot be made.
 	listenEvery = 30 * time.Second
+	// lastSpansWithin is how long an agent that ends waits for the collector of traces.
+	lastSpansWithin = 2 * time.Second
 )
 
 // serveCalls does the calls of clients until ctx is done and those that were begun have ended. A
@@ -35,13 +39,20 @@ func (a *daemon) serveCalls(ctx context.Context) {
 		}
 		return
 	}
-	engines := &warm.Engines{Version: buildVersion, Open: openSource, Observer: a.meters.Observer(metrics.ModeAgent)}
+	tracer, err := trace.New(ctx, buildVersion, a.o.nodeName)
+	if err != nil {
+		a.log.WarnContext(ctx, "no traces are sent", "error", err)
+	}
+	defer stopTraces(ctx, tracer)
+	engines := &warm.Engines{
+		Version: buildVersion, Open: openSource, Observer: engine.Observers{a.meters.Observer(metrics.ModeAgent), tracer},
+	}
 	defer engines.Close()
 	events, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	go engines.SendEvents(events)
 	go agent.Every(ctx, countEvery, a.countFallbacks)
-	s := &server.Server{Socket: wire.Socket, Handler: &warm.Handler{Engines: engines}, Log: a.log, Observer: a.meters}
+	s := &server.Server{Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log, Observer: a.meters}
 	for ctx.Err() == nil {
 		listener, err := s.Listen(ctx)
 		if err == nil {
@@ -57,6 +68,13 @@ func (a *daemon) serveCalls(ctx context.Context) {
 		case <-time.After(listenEvery):
 		}
 	}
+}
+
+// stopTraces sends the last spans.
+func stopTraces(ctx context.Context, tracer *trace.Tracer) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpansWithin)
+	defer cancel()
+	tracer.Stop(ctx) //nolint:errcheck // a collector that is away costs its spans
 }
 
 // openSource opens what a configuration says, for an engine that lasts. It has the CNI plugin's

@@ -72,8 +72,13 @@ func arg(args [][2]string, key string) string {
 	return ""
 }
 
-// podOf gives the pod that the runtime names, both empty if it names none. They become parts of API
-// paths and of file names.
+// Pod returns the pod that the runtime names, as it names it; both may be empty.
+func (r *Request) Pod() (namespace, name string) {
+	return arg(r.Args, "K8S_POD_NAMESPACE"), arg(r.Args, "K8S_POD_NAME")
+}
+
+// podOf returns the pod that the runtime names, both empty if it names none. They become parts of
+// API paths and of file names.
 func podOf(args [][2]string) (namespace, name string, err error) {
 	namespace, name = arg(args, "K8S_POD_NAMESPACE"), arg(args, "K8S_POD_NAME")
 	if namespace == "" && name == "" {

@@ -50,10 +50,10 @@ var _ Operator = (*Engine)(nil)
 // and does not block.
 type Observer interface {
 	// Operation is called once for each operation, when it has ended.
-	Operation(Operation)
+	Operation(context.Context, Operation)
 	// Attachment is called for each chain that was run for an attachment, within its operation: on
 	// DEL and GC, what clears up after an earlier ADD is a DEL, too.
-	Attachment(Attachment)
+	Attachment(context.Context, Attachment)
 	// Violations is called with all of an ADD that the policy does not allow, or what a plugin refused
 	// to do to the node; not with nothing.
 	Violations(context.Context, []Violation)
@@ -63,16 +63,16 @@ type Observer interface {
 type Observers []Observer
 
 // Operation implements Observer.
-func (all Observers) Operation(o Operation) {
+func (all Observers) Operation(ctx context.Context, o Operation) {
 	for _, one := range all {
-		one.Operation(o)
+		one.Operation(ctx, o)
 	}
 }
 
 // Attachment implements Observer.
-func (all Observers) Attachment(a Attachment) {
+func (all Observers) Attachment(ctx context.Context, a Attachment) {
 	for _, one := range all {
-		one.Attachment(a)
+		one.Attachment(ctx, a)
 	}
 }
 
@@ -166,7 +166,7 @@ func (e *Engine) operationDone(
 ) {
 	duration := time.Since(start)
 	if e.Observer != nil {
-		e.Observer.Operation(Operation{verb, duration, err})
+		e.Observer.Operation(ctx, Operation{verb, duration, err})
 	}
 	attrs = append(attrs, "duration", duration.Round(time.Microsecond))
 	switch {
@@ -190,7 +190,7 @@ func (e *Engine) chainDone(
 ) {
 	duration := time.Since(start)
 	if e.Observer != nil {
-		e.Observer.Attachment(Attachment{Operation{verb, duration, err}, a, sandbox.types(a)})
+		e.Observer.Attachment(ctx, Attachment{Operation{verb, duration, err}, a, sandbox.types(a)})
 	}
 	if text := map[Verb]string{Add: "attach", Del: "detach"}[verb]; text != "" && err == nil {
 		e.Log.InfoContext(

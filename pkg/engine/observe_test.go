@@ -31,9 +31,9 @@ func (o *observer) tell(done engine.Operation, words ...string) {
 	o.told = append(o.told, strings.Join(words, " "))
 }
 
-func (o *observer) Operation(done engine.Operation) { o.tell(done) }
+func (o *observer) Operation(_ context.Context, done engine.Operation) { o.tell(done) }
 
-func (o *observer) Attachment(done engine.Attachment) {
+func (o *observer) Attachment(_ context.Context, done engine.Attachment) {
 	o.tell(done.Operation, append([]string{done.Planned.Name}, done.Plugins...)...)
 }
 

@@ -22,8 +22,8 @@ func tallyOf(stateDir string) tally.File {
 	return tally.File{Path: filepath.Join(stateDir, "violations")}
 }
 
-func (violations) Operation(engine.Operation)   {}
-func (violations) Attachment(engine.Attachment) {}
+func (violations) Operation(context.Context, engine.Operation)   {}
+func (violations) Attachment(context.Context, engine.Attachment) {}
 
 func (v violations) Violations(ctx context.Context, all []engine.Violation) {
 	names := make([]string, len(all))

@@ -19,13 +19,18 @@ import (
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/agent/server"
+	"github.com/braid-cni/braid/pkg/agent/trace"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nodeid"
 )
 
 // Handler implements server.Handler.
-type Handler struct{ Engines *Engines }
+type Handler struct {
+	Engines *Engines
+	// Tracer makes spans of calls; nil for none.
+	Tracer *trace.Tracer
+}
 
 // Prepare reads a call.
 func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
@@ -54,7 +59,14 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 	op.Request.Runtime = nodeid.Program(nodeid.Parent(call.PID))
 	return &server.Prepared{
 		Urgent: verb == engine.Del,
-		Do:     func(ctx context.Context) *server.Result { return h.do(ctx, op) },
+		Do: func(ctx context.Context) *server.Result {
+			namespace, pod := op.Request.Pod()
+			ctx, end := h.Tracer.Start(ctx, &trace.Call{
+				Verb: verb, Env: call.Env, Namespace: namespace, Pod: pod, Sandbox: args.ContainerID,
+			})
+			defer end()
+			return h.do(ctx, op)
+		},
 	}, nil
 }
 
@@ -120,6 +132,7 @@ func (h *Handler) do(ctx context.Context, op *node.Operation) *server.Result {
 func (h *Handler) perform(ctx context.Context, op *node.Operation) ([]byte, error) {
 	e, release, err := h.Engines.get(op.Config)
 	if err != nil {
+		h.Tracer.Operation(ctx, engine.Operation{Verb: op.Verb, Err: err})
 		return nil, failure.CNI(fmt.Errorf("braid: %w", err))
 	}
 	defer release()

@@ -78,7 +78,7 @@ func resultOf(err error) string {
 }
 
 // Operation implements engine.Observer.
-func (o observer) Operation(op engine.Operation) {
+func (o observer) Operation(_ context.Context, op engine.Operation) {
 	result := resultOf(op.Err)
 	o.operations.WithLabelValues(string(op.Verb), o.mode, result).Observe(op.Duration.Seconds())
 	if op.Verb == engine.Update {
@@ -87,7 +87,7 @@ func (o observer) Operation(op engine.Operation) {
 }
 
 // Attachment implements engine.Observer.
-func (o observer) Attachment(a engine.Attachment) {
+func (o observer) Attachment(_ context.Context, a engine.Attachment) {
 	plugin := ""
 	if len(a.Plugins) > 0 {
 		plugin = a.Plugins[0]
