@@ -87,7 +87,7 @@ func TestDependencyDirection(t *testing.T) {
 		},
 		{
 			says: "what parses and plans does not reach out",
-			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf"},
+			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity"},
 			not:  []string{"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda"},
 		},
 		{
