@@ -221,8 +221,8 @@ func (s *Store) gc(ctx context.Context, valid []attachment.ID, made bool) error 
 	return x.sweep(ctx, func(l *lease) bool { return !keep[l.key] && (!made || x.made(l)) })
 }
 
-// Full gives the indexes of the range sets that have no free address.
-func (s *Store) Full(ctx context.Context, sets []Set) ([]int, error) {
+// Free returns for each range set how many addresses are free, the maximum of the type for more.
+func (s *Store) Free(ctx context.Context, sets []Set) ([]uint64, error) {
 	x, err := s.begin(ctx, false)
 	if err != nil {
 		return nil, err
@@ -237,13 +237,11 @@ func (s *Store) Full(ctx context.Context, sets []Set) ([]int, error) {
 			return nil, err
 		}
 	}
-	var full []int
+	free := make([]uint64, len(sets))
 	for i, set := range sets {
-		if taken[i] >= set.size() {
-			full = append(full, i)
-		}
+		free[i] = set.size() - min(taken[i], set.size())
 	}
-	return full, nil
+	return free, nil
 }
 
 // count adds up, for each set, the names that are addresses of it.

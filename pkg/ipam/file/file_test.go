@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -382,8 +383,8 @@ func TestLeasesFromBeforeTheBootAreReclaimed(t *testing.T) {
 		s, booted := rebooted(t)
 		s.Boot = boot("2", booted)
 		count := sweeps(s)
-		if full, err := s.Full(t.Context(), []file.Set{dual[0].Set}); err != nil || full != nil {
-			t.Errorf("full: %v, %v", full, err)
+		if free, err := s.Free(t.Context(), []file.Set{dual[0].Set}); err != nil || free[0] == 0 {
+			t.Errorf("free: %v, %v", free, err)
 		}
 		want(t, "leases", leases(t, s), certain)
 		add(t, s, "own", dual...)
@@ -480,27 +481,33 @@ func TestCheck(t *testing.T) {
 	want(t, "lease", read(t, dirOf(s)+"/10.0.0.2"), before)
 }
 
-func TestFull(t *testing.T) {
+func TestFree(t *testing.T) {
 	s := store(t)
-	sets := []file.Set{dual[0].Set, {rng("10.1.0.1", "10.1.0.2", "10.1.0.1")}, {rng("10.2.0.1", "10.2.0.1", "10.2.0.1")}}
-	full := func() []int {
-		got, err := s.Full(t.Context(), sets)
+	sets := []file.Set{
+		dual[0].Set,
+		{rng("10.1.0.1", "10.1.0.2", "10.1.0.1")},
+		{rng("10.2.0.1", "10.2.0.1", "10.2.0.1")},
+		{rng("fd00::1", "fd00:1::1", "fd00::1")},
+	}
+	free := func() []uint64 {
+		got, err := s.Free(t.Context(), sets)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	want(t, "without directory", full(), "[2]")
+	const most uint64 = math.MaxUint64
+	want(t, "without directory", free(), []uint64{8, 1, 0, most})
 	add(t, s, "a", file.Wish{Set: sets[1]})
 	put(t, dirOf(s), "10.1.0.1", "the gateway")
-	want(t, "one full", full(), "[1 2]")
-	for i := range 8 {
-		want(t, "sets", full(), "[1 2]")
+	want(t, "one full", free(), []uint64{8, 0, 0, most})
+	for i := range uint64(8) {
+		want(t, "sets", free(), []uint64{8 - i, 0, 0, most})
 		add(t, s, fmt.Sprint("c", i), dual[0])
 	}
-	want(t, "all full", full(), "[0 1 2]")
+	want(t, "all full", free(), []uint64{0, 0, 0, most})
 	del(t, s, "c3")
-	want(t, "one free", full(), "[1 2]")
+	want(t, "one free", free(), []uint64{1, 0, 0, most})
 }
 
 // Whatever is in the place of a file, nothing is followed, and nobody is harmed.
@@ -634,7 +641,7 @@ func TestNothingStaysOpen(t *testing.T) {
 			_ = s.Check(t.Context(), key("a"), nil)
 			_ = s.Del(t.Context(), key("a"), nil)
 			_ = s.GC(t.Context(), []attachment.ID{key("first")})
-			_, _ = s.Full(t.Context(), []file.Set{dual[0].Set})
+			_, _ = s.Free(t.Context(), []file.Set{dual[0].Set})
 		}
 	}
 	want(t, "open files", open(), before)
@@ -656,7 +663,7 @@ func TestWaitEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
 	_, aerr := s.Add(ctx, key("b"), dual)
-	_, ferr := s.Full(ctx, []file.Set{dual[0].Set})
+	_, ferr := s.Free(ctx, []file.Set{dual[0].Set})
 	for _, err := range []error{aerr, ferr, s.Del(ctx, key("a"), nil), s.GC(ctx, nil)} {
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock") {
 			t.Errorf("got %v", err)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -187,11 +188,29 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	if err != nil {
 		return err
 	}
-	full, err := store.Full(ctx, sets)
-	if err != nil || len(full) == 0 {
+	free, err := store.Free(ctx, sets)
+	full := slices.Index(free, 0)
+	if err != nil || full < 0 {
 		return err
 	}
 	msg := fmt.Sprintf("no address is free in range set %d, %v, of network %s",
-		full[0], sets[full[0]], req.Network)
+		full, sets[full], req.Network)
 	return types.NewError(types.ErrPluginNotAvailable, msg, "")
+}
+
+// Room is how many addresses the range set has that has the fewest.
+func (p Plugin) Room(ctx context.Context, req *plugin.Request, c *Conf) (uint64, error) {
+	store, err := p.store(req, c)
+	if err != nil {
+		return 0, err
+	}
+	sets, err := c.sets(req)
+	if err != nil || len(sets) == 0 {
+		return 0, err
+	}
+	free, err := store.Free(ctx, sets)
+	if err != nil {
+		return 0, err
+	}
+	return slices.Min(free), nil
 }
