@@ -57,6 +57,9 @@ type Prepared struct {
 	// Protect returns what a binary that is run in its place may not do for an attachment that has
 	// limits. It may be nil.
 	Protect func(ctx context.Context, call *Call) error
+	// Room returns for how many more attachments the plugin has what they need. It is nil where
+	// there is room for any number.
+	Room func(ctx context.Context, call *Call) (uint64, error)
 }
 
 // Recased is a key that is written otherwise than the plugin's README has it.

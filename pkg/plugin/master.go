@@ -266,6 +266,15 @@ func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
 		m.VLANs.Keep(ctx, req.Network, req.Valid, req.handleOf))
 }
 
+// Room is Unlimited if the node has the master; else it is the error of an ADD.
+func (Masters) Room(ctx context.Context, req *Request, c *OnMaster) (uint64, error) {
+	if c.LinkInContainer {
+		return Unlimited, nil
+	}
+	_, err := Master(ctx, req, c.Master, false, c.MTU)
+	return Unlimited, err
+}
+
 // makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the
 // namespace of the master has too, as eth0; there the link gets its name when it is in the pod.
 func (r *Request) makeNamed(

@@ -18,6 +18,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/invoke"
 )
 
 // Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes
@@ -95,6 +96,8 @@ type prepared struct {
 	validate func() error
 	// protect is nil where there is nothing to protect.
 	protect func(ctx context.Context, req *Request) error
+	// room is nil where there is room for any number of attachments.
+	room func(ctx context.Context, req *Request) (uint64, error)
 }
 
 // preparer reads configurations that are the value of the key of.
@@ -112,6 +115,9 @@ func preparer[C any](
 		}
 		if w, ok := any(impl).(Protector[C]); ok {
 			p.protect = func(ctx context.Context, req *Request) error { return w.Protect(ctx, req, conf) }
+		}
+		if r, ok := any(impl).(Roomer[C]); ok {
+			p.room = func(ctx context.Context, req *Request) (uint64, error) { return r.Room(ctx, req, conf) }
 		}
 		if j, ok := any(impl).(Judge[C]); ok {
 			p.validate = both(p.validate, func() error { return j.Judge(conf) })
@@ -150,6 +156,15 @@ type Judge[C any] interface{ Judge(conf *C) error }
 // ADD of the binary may not do for an attachment that has limits.
 type Protector[C any] interface {
 	Protect(ctx context.Context, req *Request, conf *C) error
+}
+
+// Unlimited is room for more attachments than there will ever be.
+const Unlimited = invoke.Unlimited
+
+// Roomer is a plugin that has something for so many attachments only. Room returns for how many more
+// there is enough on this node, as far as the plugin knows. An error is that of an ADD.
+type Roomer[C any] interface {
+	Room(ctx context.Context, req *Request, conf *C) (uint64, error)
 }
 
 // configured returns the operations of a plugin with a configuration. Each has a copy of it: some

@@ -145,6 +145,15 @@ func (b *Bound) Prepare(config []byte) (*invoke.Prepared, error) {
 			return p.protect(ctx, req)
 		}
 	}
+	if p.room != nil {
+		prepared.Room = func(ctx context.Context, call *invoke.Call) (uint64, error) {
+			_, req, err := b.session.request(call)
+			if err != nil {
+				return 0, err
+			}
+			return p.room(ctx, req)
+		}
+	}
 	if p.keys.refused != nil {
 		prepared.Refused = p.keys.refused
 	}

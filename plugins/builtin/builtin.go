@@ -5,6 +5,7 @@
 package builtin
 
 import (
+	"cmp"
 	"log/slog"
 	"path/filepath"
 
@@ -36,6 +37,8 @@ type Node struct {
 	Open Opener
 	// StateDir is the directory for state that lives until the node's next start.
 	StateDir string
+	// NetNS is the path of the node's network namespace; empty for that of the process.
+	NetNS string
 	// DataRoots are the directories that the keys dataDir of configurations may lead to. Nil is for
 	// plugins that trust their configuration, as those do that are called by their own names.
 	DataRoots hostfile.Roots
@@ -87,7 +90,7 @@ func Called(program string) (kind string, ok bool) {
 // NewExec returns the executor of one operation: plugins of this package in-process, all others as
 // binaries. The caller closes it.
 func NewExec(log *slog.Logger, node Node) *invoke.Exec {
-	session := plugin.NewSession(plugin.HostNS)
+	session := plugin.NewSession(cmp.Or(node.NetNS, plugin.HostNS))
 	registry := invoke.Registry{}
 	for kind, p := range Plugins(node) {
 		registry[kind] = session.Bind(p)

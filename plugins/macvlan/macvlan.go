@@ -75,6 +75,11 @@ func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().GC(ctx, req, &c.OnMaster)
 }
 
+// Room is Unlimited if the node has the master.
+func (p Plugin) Room(ctx context.Context, req *plugin.Request, c *Conf) (uint64, error) {
+	return p.masters().Room(ctx, req, &c.OnMaster)
+}
+
 // Status passes on: a master that is absent may be that of a single NAD.
 func (Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return plugin.PassOn(ctx, req, &c.Common, "STATUS")

@@ -208,6 +208,34 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	})
 }
 
+// Room is how many addresses the range has that has the fewest, see block.Manager.Free.
+func (p Plugin) Room(ctx context.Context, req *plugin.Request, c *Conf) (uint64, error) {
+	written := c.NetworkName
+	c, _, err := p.complete(c)
+	if err != nil {
+		return 0, err
+	}
+	want, err := c.plan()
+	if err != nil || len(want.wishes) == 0 {
+		return plugin.Unlimited, err
+	}
+	want.beside(p.otherSpaces(req, c, written))
+	m, err := p.Open(c)
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	room := plugin.Unlimited
+	for _, w := range want.wishes {
+		free, err := m.Free(ctx, w)
+		if err != nil {
+			return 0, err
+		}
+		room = min(room, free)
+	}
+	return room, nil
+}
+
 // operate opens the node's addresses for one operation. How it ended is said in the plugin's own
 // log, where there is one: that of the caller has it from the caller.
 func (p Plugin) operate(
