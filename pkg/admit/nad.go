@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/capacity"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/selection"
@@ -52,11 +53,14 @@ func (r *review) nad(ctx context.Context) {
 	}
 	d, err := demandOf(nad)
 	r.deny(err)
+	asks, err := capacity.Asks(&nad.ObjectMeta)
+	r.deny(err)
 	r.warnResource(nad)
 	r.warnSpace(ctx, nad)
 	if before != nil {
 		r.warnUse(ctx, before, "they keep the network as it was until they are made anew")
 		r.warnSelector(before, d)
+		r.warnSchedule(before, asks)
 	}
 }
 
@@ -99,6 +103,17 @@ func (r *review) warnSelector(before *nadv1.NetworkAttachmentDefinition, now dem
 			Reason: failure.NodeNotSelected, Field: now.field,
 			Err: errors.New("pods that exist stay where they are, and pods that were made before and have not started keep the former selector"),
 			Fix: "delete those that are to move",
+		})
+	}
+}
+
+// warnSchedule warns of pods that request what nodes say no longer.
+func (r *review) warnSchedule(before *nadv1.NetworkAttachmentDefinition, asks bool) {
+	if asked, err := capacity.Asks(&before.ObjectMeta); err == nil && asked && !asks {
+		r.warn(&failure.Error{
+			Reason: failure.NADInvalid, Field: capacity.Field,
+			Err: fmt.Errorf("pods that were made before and have not started request %s, which no node will have", capacity.Resource(&before.ObjectMeta)),
+			Fix: "delete those that stay Pending",
 		})
 	}
 }

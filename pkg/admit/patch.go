@@ -150,7 +150,7 @@ func expression(d *labels.Requirement) map[string]any {
 }
 
 // request adds what is missing of resources to the first container that requests none of them, else
-// to the first. Requests and limits of a resource that only a device plugin has are the same.
+// to the first. Requests and limits of an extended resource are the same.
 func (c *changes) request(spec object) {
 	containers := spec.list("containers")
 	if len(containers) == 0 {

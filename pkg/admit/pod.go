@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/resolve"
+	"github.com/braid-cni/braid/pkg/selection"
 )
 
 // pod judges a pod, and changes it so that the scheduler knows what its networks need.
@@ -51,11 +52,11 @@ func (r *review) judge(ctx context.Context, meta metav1.ObjectMeta, spec *corev1
 			r.deny(judged[i].Failure())
 		}
 	}
-	var nads []*nadv1.NetworkAttachmentDefinition // as often as the pod has them
+	var nads []attached // as often as the pod has them
 	for i := range expected {
 		r.warn(expected[i].Warnings...)
 		if nad := r.source.known(expected[i].Name); nad != nil && expected[i].Origin != nil {
-			nads = append(nads, nad)
+			nads = append(nads, attached{nad, expected[i].Origin.Selection})
 		}
 	}
 	if r.Denied != nil || r.Unknown != nil {
@@ -63,18 +64,26 @@ func (r *review) judge(ctx context.Context, meta metav1.ObjectMeta, spec *corev1
 	}
 	r.deny(r.place(ctx, c, spec, nads))
 	r.warn(c.devices(spec, nads)...)
+	c.rooms(spec, nads)
 	return c
 }
 
+// attached is a NAD that the pod has, and what of its annotation asks for it.
+type attached struct {
+	*nadv1.NetworkAttachmentDefinition
+
+	selection *selection.Selection
+}
+
 // place finds out on which nodes the pod may run.
-func (r *review) place(ctx context.Context, c *changes, spec *corev1.PodSpec, nads []*nadv1.NetworkAttachmentDefinition) error {
+func (r *review) place(ctx context.Context, c *changes, spec *corev1.PodSpec, nads []attached) error {
 	var demands []demand
 	for _, nad := range nads {
 		name := nad.Namespace + "/" + nad.Name
 		if slices.ContainsFunc(demands, func(d demand) bool { return d.nad == name }) {
 			continue
 		}
-		d, err := demandOf(nad)
+		d, err := demandOf(nad.NetworkAttachmentDefinition)
 		if err != nil {
 			return err
 		}

@@ -11,13 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/capacity"
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
 // devices finds out of which resources the pod has to request more for its networks: one device for
 // each attachment. What it requests itself counts. A pod with claims of dynamic resource allocation
 // may get its devices by them, which is not known yet: nothing is added.
-func (c *changes) devices(spec *corev1.PodSpec, nads []*nadv1.NetworkAttachmentDefinition) (warnings []*failure.Error) {
+func (c *changes) devices(spec *corev1.PodSpec, nads []attached) (warnings []*failure.Error) {
 	needed, of := map[string]int64{}, map[string]string{}
 	for _, nad := range nads {
 		if resource := nad.Annotations[nadv1.ResourceNameAnnotation]; resource != "" {
@@ -34,12 +35,38 @@ func (c *changes) devices(spec *corev1.PodSpec, nads []*nadv1.NetworkAttachmentD
 			warnings = append(warnings, w)
 			continue
 		}
-		if c.resources == nil {
-			c.resources = map[string]int64{}
-		}
-		c.resources[resource] = more
+		c.more(resource, more)
 	}
 	return warnings
+}
+
+// rooms finds out of which networks' resources the pod has to request more, for the scheduler to
+// find a node that has room for it: one for each attachment. A pod that is bound to a node is not
+// scheduled. An address that an IPAMClaim keeps may be there, whatever else is free.
+func (c *changes) rooms(spec *corev1.PodSpec, nads []attached) {
+	if spec.NodeName != "" {
+		return
+	}
+	needed := map[string]int64{}
+	for _, nad := range nads {
+		if asks, err := capacity.Asks(&nad.ObjectMeta); asks && err == nil && nad.selection.IPAMClaim == "" {
+			needed[capacity.Resource(&nad.ObjectMeta)]++
+		}
+	}
+	for resource, n := range needed {
+		c.more(resource, n-requested(spec, resource))
+	}
+}
+
+// more has the pod request more of a resource.
+func (c *changes) more(resource string, amount int64) {
+	if amount <= 0 {
+		return
+	}
+	if c.resources == nil {
+		c.resources = map[string]int64{}
+	}
+	c.resources[resource] += amount
 }
 
 // addable is why requests of a resource are not added; nil if they are.
