@@ -307,7 +307,7 @@ func TestAgentRoles(t *testing.T) {
 			rule(v1alpha1.GroupName, v1alpha1.Resource, read+" create update delete"),
 			rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),
 		},
-		{rule("", "pods", "list")},
+		{rule("", "pods", "list watch")},
 	} {
 		if diff := cmp.Diff(want, all.roles[i].Rules); diff != "" {
 			t.Errorf("rules of %s (-want +got):\n%s", all.roles[i].Name, diff)
@@ -324,15 +324,6 @@ func TestAgentRoles(t *testing.T) {
 	if local.Namespace != account.Namespace || localBinding.Namespace != account.Namespace {
 		t.Errorf("the Role is in %q and %q, the account in %q", local.Namespace, localBinding.Namespace, account.Namespace)
 	}
-}
-
-// TestAgentHotPlugRole: who switches hot-plug on lets the agents watch pods, and nothing else.
-func TestAgentHotPlugRole(t *testing.T) {
-	all := file(t, "rbac/agent-hotplug.yaml")
-	if diff := cmp.Diff([]rbacv1.PolicyRule{rule("", "pods", "list watch")}, all.roles[0].Rules); diff != "" {
-		t.Errorf("rules (-want +got):\n%s", diff)
-	}
-	bound(t, file(t, "rbac/agent.yaml").accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
 }
 
 // TestCNIRoles: the CNI binary needs the same rights whoever gave it its credential, and no pod may

@@ -39,7 +39,7 @@ rm -rf "$chart/files"
 mkdir -p "$chart/files/crd" "$chart/files/rbac"
 cp conf/crd/*.yaml "$chart/files/crd/"
 cp "$work/ipblocks.yaml" "$chart/files/crd/"
-for role in agent agent-hotplug cni cni-pods cni-devices admission controller controller-admission nad; do
+for role in agent cni cni-pods cni-devices admission controller controller-admission nad; do
 	cp "conf/rbac/$role.yaml" "$chart/files/rbac/"
 done
 

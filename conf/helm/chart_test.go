@@ -183,9 +183,6 @@ func TestVariants(t *testing.T) {
 		"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
 		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
 		"no pods":     {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
-		"hot-plug": {
-			args: []string{"--set", "config.braid.hotplug=true"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug",
-		},
 		"no devices":   {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
 		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
 		"no people":    {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
@@ -194,7 +191,7 @@ func TestVariants(t *testing.T) {
 			"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount braid-uninstall"},
 		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
 		"everything": {
-			args: []string{"--values", "testdata/all.yaml"}, more: "ClusterRole braid-agent-hotplug, ClusterRoleBinding braid-agent-hotplug, NodeReadinessRule braid, PodMonitor braid-agent",
+			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
 			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, "+
 				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission, webhooks),
 		},
