@@ -64,6 +64,7 @@ type daemon struct {
 	nodeState atomic.Pointer[string]
 	// installedConf is the path of Braid's configuration on the node, once it is there.
 	installedConf atomic.Pointer[string]
+	capacityEvery time.Duration
 }
 
 func newAgent(o *options, log *slog.Logger) (*daemon, error) {
@@ -80,7 +81,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 	a := &daemon{
 		o: o, log: log, api: api, place: place, store: &own.Store{Dir: o.stateDir, Self: o.podUID},
 		health: agent.NewHealth(buildVersion, partInstallation, partCredential), meters: metrics.New(buildVersion),
-		events: make(chan event, maxEvents),
+		events: make(chan event, maxEvents), capacityEvery: capacityEvery,
 	}
 	a.nodeState.Store(new(a.stateDir()))
 	a.meters.Violations(func() map[engine.Violation]uint64 { return node.Violations(*a.nodeState.Load()) })
@@ -137,6 +138,7 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	group.Go(func() error { return a.debug(ctx) })
 	group.Go(func() error { a.reconcile(ctx); return nil })
 	group.Go(func() error { return a.hotplug(ctx) })
+	group.Go(func() error { return a.publishCapacity(ctx) })
 	return group.Wait()
 }
 

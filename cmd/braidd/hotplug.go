@@ -37,12 +37,21 @@ func (a *daemon) hotplug(ctx context.Context) error {
 
 // hotPlugged returns the installed configuration; nil if there is none, or if it has hot-plug off.
 func (a *daemon) hotPlugged() *conf.Config {
+	cfg := a.installedConfig()
+	if cfg == nil || !cfg.HotPlug {
+		return nil
+	}
+	return cfg
+}
+
+// installedConfig returns the installed configuration; nil if there is none.
+func (a *daemon) installedConfig() *conf.Config {
 	path := a.installedConf.Load()
 	if path == nil || *path == "" {
 		return nil
 	}
 	cfg, err := conf.LoadFile(*path)
-	if err != nil || !cfg.HotPlug {
+	if err != nil {
 		return nil
 	}
 	return cfg

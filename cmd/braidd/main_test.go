@@ -151,6 +151,7 @@ func (r *rig) start() (stop func() error) {
 	}
 	a, err := newAgent(o, slog.New(slog.NewTextHandler(&r.log, nil)))
 	must(r.t, err)
+	a.capacityEvery = 200 * time.Millisecond
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
 	serve := a.run

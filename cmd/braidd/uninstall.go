@@ -39,8 +39,19 @@ func (a *daemon) uninstall(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
+	group.Go(func() error { a.withdrawUntilDone(ctx); return nil })
 	group.Go(func() error { agent.Every(ctx, drainEvery, func(ctx context.Context) { a.remove(ctx, e) }); return nil })
 	return errors.Join(group.Wait(), closeLog())
+}
+
+// withdrawUntilDone has no more pods scheduled for what networks have on this node.
+func (a *daemon) withdrawUntilDone(ctx context.Context) {
+	for ctx.Err() == nil && !a.withdrawCapacity(ctx) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(a.capacityEvery):
+		}
+	}
 }
 
 // remove does what can be done by now. It may be repeated after the end.

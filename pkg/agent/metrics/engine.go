@@ -55,6 +55,17 @@ func (m *Metrics) addAddresses() {
 	m.free = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "braid_ipam_free_addresses", Help: "Addresses of these blocks that pods can get, as last written into the blocks' status.",
 	}, []string{"space"})
+	m.room = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "braid_network_room", Help: "Attachments that the node could still make of a network whose NAD asks for scheduling, at most 10000.",
+	}, []string{"network"})
+}
+
+// Room is how many more attachments of networks, "namespace/name", the node can make.
+func (m *Metrics) Room(networks map[string]uint64) {
+	m.room.Reset()
+	for network, room := range networks {
+		m.room.WithLabelValues(network).Set(float64(room))
+	}
 }
 
 // Observer returns what measures an engine that works in that mode.

@@ -42,6 +42,7 @@ type Metrics struct {
 	hotplugs             *prometheus.CounterVec
 	owed                 prometheus.Gauge
 	synced, blocks, free *prometheus.GaugeVec
+	room                 *prometheus.GaugeVec
 }
 
 // New returns the metrics of an agent of that version.
@@ -76,7 +77,7 @@ func New(version string) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working, m.reconciled, m.operations, m.attachments,
-		m.hotplugs, m.owed, m.synced, m.blocks, m.free,
+		m.hotplugs, m.owed, m.synced, m.blocks, m.free, m.room,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m

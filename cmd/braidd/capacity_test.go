@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
+	"github.com/braid-cni/braid/pkg/capacity"
+	"github.com/braid-cni/braid/pkg/nettest"
+	"github.com/braid-cni/braid/pkg/plan"
+	"github.com/braid-cni/braid/pkg/record"
+)
+
+// network makes or changes a NAD whose plugin is a macvlan on ens224. It goes with the test.
+func (r *rig) network(name, schedule, ipam string) {
+	r.t.Helper()
+	config := `{"cniVersion": "1.0.0", "type": "macvlan", "master": "ens224", "ipam": {` + ipam + `}}`
+	must(r.t, r.server.Apply(r.t.Context(), fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+		"metadata": {"name": %q, "namespace": "capacity", "annotations": {%q: %q}}, "spec": {"config": %q}}`, name, capacity.ScheduleAnnotation, schedule, config)))
+}
+
+// capacities are those of networks that the Node has, by the names of NADs of the test's namespace.
+// One whose capacity and allocatable differ is less than 0.
+func (r *rig) capacities() map[string]int64 {
+	r.t.Helper()
+	node, err := r.server.Client().CoreV1().Nodes().Get(r.t.Context(), r.name, metav1.GetOptions{})
+	must(r.t, err)
+	all := map[string]int64{}
+	for _, list := range []corev1.ResourceList{node.Status.Capacity, node.Status.Allocatable} {
+		for name := range list {
+			if ours, ok := strings.CutPrefix(string(name), capacity.Prefix); ok {
+				a, b := node.Status.Capacity[name], node.Status.Allocatable[name]
+				all[strings.TrimPrefix(ours, "capacity.")] = a.Value()
+				if !a.Equal(b) {
+					all[strings.TrimPrefix(ours, "capacity.")] = -1
+				}
+			}
+		}
+	}
+	return all
+}
+
+// has waits until the Node has these.
+func (r *rig) has(when string, want map[string]int64) {
+	r.t.Helper()
+	var got map[string]int64
+	defer func() {
+		if r.t.Failed() {
+			r.t.Logf("%s: the Node has %v, want %v", when, got, want)
+		}
+	}()
+	r.await(when, func() bool {
+		got = r.capacities()
+		return maps.Equal(got, want)
+	})
+}
+
+func (r *rig) patchNode(patch string) {
+	r.t.Helper()
+	_, err := r.server.Client().CoreV1().Nodes().Patch(r.t.Context(), r.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	must(r.t, err)
+}
+
+// bind makes a pod on the node that requests one of a network.
+func (r *rig) bind(name, network string) *corev1.Pod {
+	r.t.Helper()
+	one := corev1.ResourceList{corev1.ResourceName(capacity.Prefix + "capacity." + network): resource.MustParse("1")}
+	pod, err := r.server.Client().CoreV1().Pods("capacity").Create(r.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+			NodeName: r.name, Containers: []corev1.Container{{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: one, Limits: one}}},
+		},
+	}, metav1.CreateOptions{})
+	must(r.t, err)
+	return pod
+}
+
+// watches counts what the agent has watched, or listed to watch it.
+func (r *rig) watches(resource string) (n int) {
+	r.t.Helper()
+	all, err := r.server.Requests(r.t.Context(), "system:serviceaccount:kube-system:braid-agent")
+	must(r.t, err)
+	for _, e := range all {
+		if e.Resource == resource && strings.Contains(e.URI, "watch=true") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestU10Capacity: the Node says of the networks that ask for it how many more pods it can take, as
+// long as they ask, and so that the scheduler, which subtracts what pods request, is right.
+func TestU10Capacity(t *testing.T) {
+	node := nettest.New(t)
+	node.Veth("ens224", nettest.New(t), "port")
+	r := newRig(t, "node-c")
+	r.netns = node.Path
+	_, err := r.server.Client().CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "capacity"}}, metav1.CreateOptions{})
+	must(t, err)
+	t.Cleanup(func() { // other agents of this package would go on with them
+		const nads = "/apis/k8s.cni.cncf.io/v1/namespaces/capacity/network-attachment-definitions"
+		err := r.server.Client().CoreV1().RESTClient().Delete().AbsPath(nads).Do(context.WithoutCancel(t.Context())).Error()
+		must(t, err)
+	})
+	r.network("silent", "false", `"type": "host-local", "subnet": "10.8.0.0/24"`)
+	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, "allocatable": {"braid-cni.io/capacity.former": "3", "cpu": "4"}}}`)
+	stop := r.start()
+	r.await("ready", r.ready)
+	r.has("what no NAD asks for is removed", map[string]int64{})
+	must(t, stop()) // what was watched is told of when it has ended
+	for resource, most := range map[string]int{"network-attachment-definitions": 2, "pods": 0, "nodes": 0, "ipblocks": 0} {
+		if n := r.watches(resource); n > most {
+			t.Errorf("while no NAD asks, %s are watched %d times", resource, n)
+		}
+	}
+	r.network("local", "true", `"type": "host-local", "subnet": "10.8.0.0/28"`)
+	r.network("wide", "true", `"type": "whereabouts", "range": "10.8.1.0/28"`)
+	r.network("free", "true", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
+	stop = r.start()
+	r.has("at first", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
+
+	pod := r.bind("p", "local")
+	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.local": "0"}, "allocatable": {"braid-cni.io/capacity.local": "0"}}}`)
+	r.has("a pod that waits is counted, and a kubelet's zero put right", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
+	r.attached(pod, "local")
+	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"}, Spec: v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"}}
+	for i := range 14 {
+		block.Spec.Allocations = append(block.Spec.Allocations, v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
+	}
+	made, err := r.api.CreateBlock(t.Context(), block)
+	must(t, err)
+	r.has("others have taken all", map[string]int64{"local": 14, "wide": 0, "free": capacity.Plenty})
+	made.Spec.Allocations = made.Spec.Allocations[1:]
+	made, err = r.api.UpdateBlock(t.Context(), made)
+	must(t, err)
+	r.has("an address is free again", map[string]int64{"local": 14, "wide": 1, "free": capacity.Plenty})
+
+	node.Rename("ens224", "gone")
+	r.has("without the master", map[string]int64{"local": 1, "wide": 0, "free": 0})
+	node.Rename("gone", "ens224")
+	r.network("free", "false", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
+	r.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
+	if page := r.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
+		t.Error("no metric says what is free")
+	}
+	must(t, stop())
+	r.uninstall = true
+	stop = r.start()
+	r.has("after the uninstall", map[string]int64{})
+	must(t, stop())
+	must(t, r.api.DeleteBlock(t.Context(), made))
+	got, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), r.name, metav1.GetOptions{})
+	must(t, err)
+	if got.Status.Capacity.Cpu().Value() != 4 {
+		t.Errorf("of other resources there is %v", got.Status.Capacity)
+	}
+}
+
+// TestU10CapacityPace: the Node is written at most once in an interval, whatever happens, and what
+// happens meanwhile is looked at after that.
+func TestU10CapacityPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, wake := time.Now(), make(waker, 1)
+		writes := map[int]bool{0: true, 25: true} // by the second
+		var calls []int
+		for _, second := range []int{3, 13, 25} {
+			time.AfterFunc(time.Duration(second)*time.Second, wake.wake)
+		}
+		paced(t.Context(), 10*time.Second, wake, func() (more, wrote bool) {
+			second := int(time.Since(began).Seconds())
+			calls = append(calls, second)
+			return len(calls) < 6, writes[second]
+		})
+		if want := []int{0, 10, 10, 13, 23, 25}; !slices.Equal(calls, want) {
+			t.Errorf("looked at %v, want %v", calls, want)
+		}
+	})
+}
+
+// attached records that a pod has its network.
+func (r *rig) attached(pod *corev1.Pod, network string) {
+	r.t.Helper()
+	records := record.New(r.path("run/braid"))
+	sandbox, err := records.Lock(r.t.Context(), "sandbox-of-"+pod.Name)
+	must(r.t, err)
+	defer sandbox.Unlock()
+	must(r.t, sandbox.Save(&record.Record{
+		Complete: true, Pod: record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}, Attachments: []record.Attachment{{
+			State: record.Added, Attachment: plan.Attachment{Name: "capacity/" + network, Network: network, IfName: "net1", Conf: json.RawMessage("{}")},
+		}},
+	}))
+}
