@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,9 +43,6 @@ func (r *rig) asks(pod, networks string) {
 func TestHotPlug(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	rights, err := os.ReadFile(filepath.Join(root(), "conf/rbac/agent-hotplug.yaml"))
-	r.must(err)
-	r.must(r.Apply(r.ctx, string(rights)))
 	r.configure(`{"braid": {"hotplug": true}}`)
 	defer r.configure(`{}`)
 	n := r.Nodes()[0]
