@@ -40,8 +40,8 @@ func agentMetrics(t *testing.T) map[string][]string {
 	})
 	o := m.Observer(metrics.ModeAgent)
 	for _, verb := range []engine.Verb{engine.Add, engine.Update} {
-		o.Operation(engine.Operation{Verb: verb, Duration: time.Second, Err: errors.New("no luck")})
-		o.Attachment(engine.Attachment{Operation: engine.Operation{Verb: verb}, Planned: &plan.Attachment{}, Plugins: []string{"bridge"}})
+		o.Operation(t.Context(), engine.Operation{Verb: verb, Duration: time.Second, Err: errors.New("no luck")})
+		o.Attachment(t.Context(), engine.Attachment{Operation: engine.Operation{Verb: verb}, Planned: &plan.Attachment{}, Plugins: []string{"bridge"}})
 	}
 	families, err := m.Gatherer().Gather()
 	if err != nil {
