@@ -5,22 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
-	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// Add attaches the sandbox to all its networks and publishes their status. It gives the result of
+// Add attaches the sandbox to all its networks and publishes their status. It returns the result of
 // the default network.
 func (e *Engine) Add(ctx context.Context, req *Request) (result types.Result, err error) {
 	err = e.operate(ctx, Add, req, func(ctx context.Context, events *events) error {
@@ -45,7 +42,8 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 			return nil, err
 		}
 	}
-	if result, err := e.clearUnfinished(ctx, req, sandbox); result != nil || err != nil {
+	w := &work{Engine: e, req: req, sandbox: sandbox}
+	if result, err := w.clearUnfinished(ctx); result != nil || err != nil {
 		return result, err
 	}
 	pod, err := e.pod(ctx, req)
@@ -57,7 +55,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err != nil {
 		return nil, err
 	}
-	if err := e.namesFree(ctx, req, attachments); err != nil {
+	if err := w.namesFree(ctx, attachments); err != nil {
 		return nil, err
 	}
 	for i := range attachments {
@@ -69,66 +67,49 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err := e.permit(ctx, pod, attachments); err != nil {
 		return nil, err
 	}
-	rec, err := e.begin(sandbox, req, pod.Meta(), attachments)
-	if err != nil {
+	if err := w.begin(pod.Meta(), attachments); err != nil {
 		return nil, err
 	}
-	if err := e.holdAddresses(ctx, sandbox, rec, pod.Meta(), attachments); err != nil {
-		return nil, e.rollBack(ctx, req, sandbox, rec, err)
+	if err := w.holdAddresses(ctx, pod.Meta(), attachments); err != nil {
+		return nil, w.rollBack(ctx, err)
 	}
-	result, err := e.attachAll(ctx, req, sandbox, rec, pod.Meta(), events)
+	result, err := w.attachAll(ctx, pod.Meta(), events)
 	if err != nil {
 		e.protected(ctx, pod.Meta(), err)
-		return nil, e.rollBack(ctx, req, sandbox, rec, err)
+		return nil, w.rollBack(ctx, err)
 	}
 	return result, nil
-}
-
-// ready holds pods back until the default network says that it is up.
-func (e *Engine) ready() error {
-	if e.Node.ReadinessIndicatorFile == "" {
-		return nil
-	}
-	if _, err := os.Stat(e.Node.ReadinessIndicatorFile); err != nil {
-		return &failure.Error{
-			Reason: failure.NotReady, Field: "readinessindicatorfile",
-			Err: fmt.Errorf("the default network is not ready: %w", err),
-			Fix: "see whether the default network's own pod runs on this node",
-		}
-	}
-	return nil
 }
 
 // clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed
 // first. A sandbox whose ADD was finished is refused (CNI 1.1 "ADD": a second one without DEL is an
 // error), unless it may have been this very ADD: then its result is returned.
-func (e *Engine) clearUnfinished(
-	ctx context.Context, req *Request, sandbox *sandbox,
-) (types.Result, error) {
-	rec, err := sandbox.Load()
+func (w *work) clearUnfinished(ctx context.Context) (types.Result, error) {
+	rec, err := w.sandbox.Load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil //nolint:nilnil // there is nothing
 	case err != nil:
 		return nil, err
-	case rec.Complete && req.Again:
-		return e.finished(ctx, req, rec)
+	case rec.Complete && w.req.Again:
+		return w.finished(ctx, w.req, rec)
 	case rec.Complete:
 		return nil, &failure.Error{
-			Reason: failure.InterfaceConflict, Interface: req.IfName,
+			Reason: failure.InterfaceConflict, Interface: w.req.IfName,
 			Err: fmt.Errorf("container %s was attached already, at %s",
-				req.ContainerID, rec.Created.Format(time.RFC3339)),
+				w.req.ContainerID, rec.Created.Format(time.RFC3339)),
 			Fix: "a DEL must come before another ADD of the same container",
 		}
 	}
-	e.Log.WarnContext(ctx, "removing what an unfinished ADD left",
-		"container", req.ContainerID, "begun", rec.Created)
+	w.Log.WarnContext(ctx, "removing what an unfinished ADD left",
+		"container", w.req.ContainerID, "begun", rec.Created)
 	// Where that was may be another namespace than that of this ADD.
-	if err := e.teardown(ctx, ofSandbox(req, req.ContainerID), sandbox, rec); err != nil {
+	left := &work{w.Engine, ofSandbox(w.req, w.req.ContainerID), w.sandbox, rec}
+	if err := left.teardown(ctx); err != nil {
 		return nil, fmt.Errorf("remove what an unfinished ADD left: %w", err)
 	}
-	sandbox.exec.Force(e.Node.Exec)
-	sandbox.owed = rec.Attachments
+	w.sandbox.exec.Force(w.Node.Exec)
+	w.sandbox.owed = rec.Attachments
 	return nil, nil //nolint:nilnil // there is nothing any more
 }
 
@@ -154,36 +135,13 @@ func (e *Engine) finished(
 	return decodeResult(rec.Attachments[at].Result)
 }
 
-// namesFree refuses interface names that exist already (CNI 1.1 "ADD"). It is looked up before the
-// first change, so that the roll-back never removes a link that was not made here.
-func (e *Engine) namesFree(ctx context.Context, req *Request, attachments []plan.Attachment) error {
-	links, err := e.Namespaces.Links(ctx, req.NetNS)
-	if err != nil {
-		return &failure.Error{
-			Reason: failure.InvalidEnvironment, Field: "CNI_NETNS", Err: fmt.Errorf("list links: %w", err),
-		}
-	}
-	for _, a := range attachments {
-		if _, taken := links[a.IfName]; taken {
-			return &failure.Error{
-				Reason: failure.InterfaceConflict, NAD: a.Name, Interface: a.IfName,
-				Err: fmt.Errorf("the sandbox has a link of this name already"),
-				Fix: "choose another interface name in the pod's annotation",
-			}
-		}
-	}
-	return nil
-}
-
 // noteIndexes notes the indexes of the attachments' links in the record, where hot-plug may need
 // them: whoever works in the pod may give the links other names.
-func (e *Engine) noteIndexes(
-	ctx context.Context, req *Request, attachments []record.Attachment,
-) error {
-	if !e.Node.HotPlug {
+func (w *work) noteIndexes(ctx context.Context, attachments []record.Attachment) error {
+	if !w.Node.HotPlug {
 		return nil
 	}
-	links, err := e.Namespaces.Links(ctx, req.NetNS)
+	links, err := w.Namespaces.Links(ctx, w.req.NetNS)
 	if err != nil {
 		return &failure.Error{Reason: failure.StateFailed, Err: fmt.Errorf("list links: %w", err)}
 	}
@@ -195,61 +153,54 @@ func (e *Engine) noteIndexes(
 	return nil
 }
 
-// permit asks the policy, before the first change. What it does not enforce it warns of.
-func (e *Engine) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) error {
-	judged, err := e.resolver().Judge(ctx, pod, attachments)
+// begin makes the record of what will be done, which the first attachment saves. The networks are
+// remembered before.
+func (w *work) begin(pod *metav1.ObjectMeta, attachments []plan.Attachment) error {
+	id, err := w.identify(w.req.NetNS)
 	if err != nil {
 		return err
 	}
-	e.judged(ctx, pod.Meta(), judged)
-	return resolve.Permit(judged, attachments)
-}
-
-// begin gives the record of what will be done, which the first attachment saves. The networks are
-// remembered before.
-func (e *Engine) begin(
-	sandbox *sandbox, req *Request, pod *metav1.ObjectMeta, attachments []plan.Attachment,
-) (*record.Record, error) {
-	id, err := e.identify(req.NetNS)
-	if err != nil {
-		return nil, err
-	}
-	rec := &record.Record{
-		NetNS: req.NetNS, NetNSID: id, Created: time.Now().UTC(), Runtime: req.Runtime,
-		Places: e.placesOf(req),
+	w.rec = &record.Record{
+		NetNS: w.req.NetNS, NetNSID: id, Created: time.Now().UTC(), Runtime: w.req.Runtime,
+		Places: w.placesOf(w.req),
 	}
 	if pod != nil {
-		rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
+		w.rec.Pod = record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}
 	}
 	for _, a := range attachments {
-		rec.Attachments = append(rec.Attachments, record.Attachment{Attachment: a, State: record.Planned})
+		w.rec.Attachments = append(w.rec.Attachments,
+			record.Attachment{Attachment: a, State: record.Planned})
 	}
-	rec.Attachments = append(rec.Attachments, sandbox.owed...)
+	w.rec.Attachments = append(w.rec.Attachments, w.sandbox.owed...)
 	for _, a := range attachments {
-		err := e.trace("remember network "+a.Name, func() error {
-			return sandbox.Remember(a, rec.Places)
-		})
-		if err != nil {
-			return nil, err
+		if err := w.remember(a); err != nil {
+			return err
 		}
 	}
-	return rec, nil
+	return nil
 }
 
-func (e *Engine) save(sandbox *sandbox, rec *record.Record, what string) error {
-	return e.trace("record "+what, func() error { return sandbox.Save(rec) })
+// remember keeps the configuration of an attachment's network on the node.
+func (w *work) remember(a plan.Attachment) error {
+	return w.trace("remember network "+a.Name, func() error {
+		return w.sandbox.Remember(a, w.rec.Places)
+	})
+}
+
+// save writes the record.
+func (w *work) save(what string) error {
+	return w.trace("record "+what, func() error { return w.sandbox.Save(w.rec) })
 }
 
 // attachAll makes all attachments, moves the default route and publishes the status. At the end the
 // record is complete.
-func (e *Engine) attachAll(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta,
-	events *events,
+func (w *work) attachAll(
+	ctx context.Context, pod *metav1.ObjectMeta, events *events,
 ) (types.Result, error) {
-	results := make([]status.Result, 0, len(rec.Attachments))
-	routing := &routing{engine: e, req: req, sandbox: sandbox}
-	for i := range len(rec.Attachments) - len(sandbox.owed) {
-		result, err := e.attach(ctx, routing, rec, i)
+	results := make([]status.Result, 0, len(w.rec.Attachments))
+	routing := &routing{work: w}
+	for i := range len(w.rec.Attachments) - len(w.sandbox.owed) {
+		result, err := w.attach(ctx, routing, i)
 		if err != nil {
 			return nil, err
 		}
@@ -258,27 +209,27 @@ func (e *Engine) attachAll(
 	if err := routing.refuseRouters(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.noteIndexes(ctx, req, rec.Attachments); err != nil {
+	if err := w.noteIndexes(ctx, w.rec.Attachments); err != nil {
 		return nil, err
 	}
-	if err := e.save(sandbox, rec, "attached"); err != nil {
+	if err := w.save("attached"); err != nil {
 		return nil, err
 	}
-	if err := e.moveDefaultRoutes(ctx, req, results); err != nil {
+	if err := w.moveDefaultRoutes(ctx, results); err != nil {
 		return nil, err
 	}
-	entries := published(e.Node.AuxiliaryCNIChainName, results)
+	entries := published(w.Node.AuxiliaryCNIChainName, results)
 	told := tells(pod, len(entries))
 	if told {
-		if err := e.publish(ctx, pod, entries, events); err != nil {
+		if err := w.publish(ctx, pod, entries, events); err != nil {
 			return nil, err
 		}
 	}
-	for i := range rec.Attachments {
-		events.warn(&rec.Attachments[i].Attachment, told)
+	for i := range w.rec.Attachments {
+		events.warn(&w.rec.Attachments[i].Attachment, told)
 	}
-	rec.Complete = true
-	if err := e.save(sandbox, rec, "complete"); err != nil {
+	w.rec.Complete = true
+	if err := w.save("complete"); err != nil {
 		return nil, err
 	}
 	return results[0].CNI, nil
@@ -287,9 +238,7 @@ func (e *Engine) attachAll(
 // moveDefaultRoutes gives the default route to the attachments that the pod chose (NPWG v1.3
 // s.4.1.2.1.9). It is not undone on failure: the routes go with the links that the roll-back
 // removes, and those that were replaced belong to the sandbox, which the runtime throws away.
-func (e *Engine) moveDefaultRoutes(
-	ctx context.Context, req *Request, results []status.Result,
-) error {
+func (w *work) moveDefaultRoutes(ctx context.Context, results []status.Result) error {
 	for _, r := range results {
 		if !r.Attachment.WantsDefaultRoute {
 			continue
@@ -298,8 +247,8 @@ func (e *Engine) moveDefaultRoutes(
 		if err != nil {
 			return err
 		}
-		err = e.trace("default route "+r.Attachment.IfName, func() error {
-			return e.Interiors.MoveDefaultRoute(ctx, req.NetNS, r.Attachment.IfName, gateways)
+		err = w.trace("default route "+r.Attachment.IfName, func() error {
+			return w.Interiors.MoveDefaultRoute(ctx, w.req.NetNS, r.Attachment.IfName, gateways)
 		})
 		if err != nil {
 			return failure.AtNAD(err, r.Attachment.Name)
@@ -321,14 +270,12 @@ func (e *Engine) publish(
 
 // rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the
 // runtime sends.
-func (e *Engine) rollBack(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, cause error,
-) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.Node.Timeouts.Rollback)
+func (w *work) rollBack(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.Node.Timeouts.Rollback)
 	defer cancel()
-	if err := e.teardown(ctx, req, sandbox, rec); err != nil {
-		e.Log.ErrorContext(ctx, "roll-back left something for DEL",
-			"container", req.ContainerID, "error", err)
+	if err := w.teardown(ctx); err != nil {
+		w.Log.ErrorContext(ctx, "roll-back left something for DEL",
+			"container", w.req.ContainerID, "error", err)
 		return fmt.Errorf("%w (and the roll-back is not complete; DEL will go on with it)", cause)
 	}
 	return cause

@@ -16,21 +16,20 @@ import (
 // this node, by what is recorded. The record is saved before it counts, so that of two ADDs at the
 // same time each sees the other: too many are never attached, but both may be refused, and come
 // again.
-func (e *Engine) holdAddresses(
-	ctx context.Context, sandbox *sandbox, rec *record.Record, pod *metav1.ObjectMeta,
-	attachments []plan.Attachment,
+func (w *work) holdAddresses(
+	ctx context.Context, pod *metav1.ObjectMeta, attachments []plan.Attachment,
 ) error {
-	resolver := e.resolver()
+	resolver := w.resolver()
 	bounds := resolver.Bounds(attachments)
 	if len(bounds) == 0 {
 		return nil
 	}
-	if err := e.save(sandbox, rec, "planned"); err != nil {
+	if err := w.save("planned"); err != nil {
 		return err
 	}
-	records, err := e.Records.Read()
+	records, err := w.Records.Read()
 	if err != nil {
-		e.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted",
+		w.Log.WarnContext(ctx, "addresses of sandboxes whose record cannot be read are not counted",
 			"error", err)
 	}
 	have := map[string]int{}
@@ -45,7 +44,7 @@ func (e *Engine) holdAddresses(
 	if len(crowded) == 0 {
 		return nil
 	}
-	e.judged(ctx, pod, crowded)
+	w.judged(ctx, pod, crowded)
 	return resolve.Permit(crowded, attachments)
 }
 

@@ -30,24 +30,22 @@ const deviceInfoCapability = "CNIDeviceInfoFile"
 
 // attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved
 // before it, as attempted; what it gave is saved with the next change.
-func (e *Engine) attach(
-	ctx context.Context, routing *routing, rec *record.Record, i int,
+func (w *work) attach(
+	ctx context.Context, routing *routing, i int,
 ) (made status.Result, err error) {
-	req, a := routing.req, &rec.Attachments[i]
-	defer func(start time.Time) {
-		e.chainDone(ctx, Add, routing.sandbox, rec.Pod, &a.Attachment, start, err)
-	}(time.Now())
+	a := &w.rec.Attachments[i]
+	defer func(start time.Time) { w.chainDone(ctx, Add, &a.Attachment, start, err) }(time.Now())
 	if err := routing.before(ctx, &a.Attachment); err != nil {
 		return status.Result{}, chainError(err, &a.Attachment)
 	}
 	a.State = record.Attempted
-	if err := e.save(routing.sandbox, rec, "attempted "+a.IfName); err != nil {
+	if err := w.save("attempted " + a.IfName); err != nil {
 		return status.Result{}, err
 	}
-	result, err := e.addChain(ctx, req, routing.sandbox, &a.Attachment)
+	result, err := w.runAdd(ctx, &a.Attachment)
 	if err != nil {
 		a.Failure, _ = errors.AsType[*types.Error](err)
-		return status.Result{}, e.addError(ctx, err, &a.Attachment)
+		return status.Result{}, w.addError(ctx, err, &a.Attachment)
 	}
 	a.State = record.Added
 	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are
@@ -64,12 +62,12 @@ func (e *Engine) attach(
 	if err != nil {
 		return status.Result{}, err
 	}
-	info, err := e.deviceInfo(req, &a.Attachment)
+	info, err := w.deviceInfo(&a.Attachment)
 	if err != nil {
 		return status.Result{}, err
 	}
 	made = status.Result{Attachment: a.Attachment, CNI: result, DeviceInfo: info}
-	if err := e.honoured(ctx, req, made); err != nil {
+	if err := w.honoured(ctx, w.req, made); err != nil {
 		return status.Result{}, err
 	}
 	return made, nil
@@ -91,27 +89,26 @@ func decodeResult(data json.RawMessage) (types.Result, error) {
 	return result, nil
 }
 
-func (e *Engine) addChain(
-	ctx context.Context, req *Request, sandbox *sandbox, a *plan.Attachment,
-) (types.Result, error) {
-	chain, err := e.chain(req, sandbox, a, req.NetNS)
+// runAdd runs the ADD of an attachment's plugins.
+func (w *work) runAdd(ctx context.Context, a *plan.Attachment) (types.Result, error) {
+	chain, err := w.prepare(a, w.req.NetNS)
 	if err != nil {
 		return nil, err
 	}
 	if a.DeviceInfo {
-		err := e.trace("copy device info "+a.IfName, func() error {
-			_, err := status.CopyDeviceInfo(e.devicePluginFile(a), e.deviceInfoFile(req, a))
+		err := w.trace("copy device info "+a.IfName, func() error {
+			_, err := status.CopyDeviceInfo(w.devicePluginFile(a), w.deviceInfoFile(a))
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	if err := e.clearCache(req, a); err != nil {
+	if err := w.clearCache(a); err != nil {
 		return nil, err
 	}
 	var result types.Result
-	err = e.trace("ADD "+a.IfName, func() (err error) {
+	err = w.trace("ADD "+a.IfName, func() (err error) {
 		result, err = chain.cni.AddNetworkList(ctx, chain.known, chain.rt)
 		return err
 	})
@@ -128,27 +125,26 @@ type chain struct {
 	calls *counted
 }
 
-func (e *Engine) chain(
-	req *Request, sandbox *sandbox, a *plan.Attachment, netns string,
-) (*chain, error) {
-	list, err := sandbox.list(a)
+// prepare prepares libcni for an attachment, whose plugins are to work in the namespace netns.
+func (w *work) prepare(a *plan.Attachment, netns string) (*chain, error) {
+	list, err := w.sandbox.parsed(a)
 	if err != nil {
 		return nil, err
 	}
 	rt := &libcni.RuntimeConf{
-		ContainerID: req.ContainerID, NetNS: netns, IfName: a.IfName, Args: a.Args,
+		ContainerID: w.req.ContainerID, NetNS: netns, IfName: a.IfName, Args: a.Args,
 		CapabilityArgs: map[string]any{},
 	}
 	for capability, value := range a.RuntimeConfig {
 		rt.CapabilityArgs[capability] = value
 	}
 	if a.DeviceInfo {
-		rt.CapabilityArgs[deviceInfoCapability] = e.deviceInfoFile(req, a)
+		rt.CapabilityArgs[deviceInfoCapability] = w.deviceInfoFile(a)
 	}
-	known, exec := asMade(sandbox.exec, list, cacheName(list.Name, req.ContainerID, a.IfName), a,
-		req.places.DataRoots)
+	known, exec := asMade(w.sandbox.exec, list, cacheName(list.Name, w.req.ContainerID, a.IfName), a,
+		w.req.places.DataRoots)
 	calls := &counted{Exec: exec}
-	return &chain{cni: e.chains(req, calls), known: known, list: list, rt: rt, calls: calls}, nil
+	return &chain{cni: w.libcni(w.req, calls), known: known, list: list, rt: rt, calls: calls}, nil
 }
 
 // asMade runs the list's plugins with their configuration as it was written, and those of an
@@ -234,8 +230,8 @@ func masterOf(a *plan.Attachment, plugin string) string {
 	return ""
 }
 
-func (e *Engine) deviceInfoFile(req *Request, a *plan.Attachment) string {
-	return status.CNIFile(e.deviceInfoDir(req), req.ContainerID, a.Network, a.IfName)
+func (w *work) deviceInfoFile(a *plan.Attachment) string {
+	return status.CNIFile(w.deviceInfoDir(w.req), w.req.ContainerID, a.Network, a.IfName)
 }
 
 func (e *Engine) devicePluginFile(a *plan.Attachment) string {
@@ -244,12 +240,12 @@ func (e *Engine) devicePluginFile(a *plan.Attachment) string {
 
 // deviceInfo reads what the delegate, or else the device plugin, says of the device; nil where
 // there is none.
-func (e *Engine) deviceInfo(req *Request, a *plan.Attachment) (*nadv1.DeviceInfo, error) {
-	file := e.deviceInfoFile(req, a)
+func (w *work) deviceInfo(a *plan.Attachment) (*nadv1.DeviceInfo, error) {
+	file := w.deviceInfoFile(a)
 	switch {
 	case a.DeviceInfo:
 	case a.DeviceID != "":
-		file = e.devicePluginFile(a)
+		file = w.devicePluginFile(a)
 	default:
 		return nil, nil
 	}

@@ -32,8 +32,9 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	}
 	defer e.unlock(sandbox)
 	rec, err := sandbox.Load()
+	w := &work{e, req, sandbox, rec}
 	if errors.Is(err, fs.ErrNotExist) {
-		if handed, err := e.handOver(ctx, Check, req, sandbox); handed || err != nil {
+		if handed, err := w.handOver(ctx, Check); handed || err != nil {
 			return err
 		}
 	}
@@ -46,28 +47,24 @@ func (e *Engine) check(ctx context.Context, req *Request) error {
 	if err != nil {
 		return err
 	}
-	req = sandbox.asAdded(req, rec)
+	w = w.asAdded(req.NetNS)
 	var errs []error
 	for i := range rec.Attachments {
 		if rec.Attachments[i].State == record.Owed {
 			continue
 		}
-		errs = append(errs, e.checkAttachment(ctx, req, sandbox, rec.Pod, &rec.Attachments[i]))
+		errs = append(errs, w.checkAttachment(ctx, &rec.Attachments[i]))
 	}
 	return errors.Join(errs...)
 }
 
-func (e *Engine) checkAttachment(
-	ctx context.Context, req *Request, sandbox *sandbox, pod record.Pod, a *record.Attachment,
-) (err error) {
-	defer func(start time.Time) {
-		e.chainDone(ctx, Check, sandbox, pod, &a.Attachment, start, err)
-	}(time.Now())
-	chain, err := e.chain(req, sandbox, &a.Attachment, req.NetNS)
+func (w *work) checkAttachment(ctx context.Context, a *record.Attachment) (err error) {
+	defer func(start time.Time) { w.chainDone(ctx, Check, &a.Attachment, start, err) }(time.Now())
+	chain, err := w.prepare(&a.Attachment, w.req.NetNS)
 	if err != nil {
 		return chainError(err, &a.Attachment)
 	}
-	if err := e.restoreCache(req, chain, a); err != nil {
+	if err := w.restoreCache(chain, a); err != nil {
 		return chainError(err, &a.Attachment)
 	}
 	err = chain.cni.CheckNetworkList(ctx, chain.known, chain.rt)

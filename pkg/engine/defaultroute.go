@@ -17,9 +17,8 @@ import (
 // ask for, during one ADD ("secondaryDefaultRoute"). What is in a configuration is left out before
 // the plugins see it. Plugins that are exec'd may do anything, so the kernel is asked after them.
 type routing struct {
-	engine  *Engine
-	req     *Request
-	sandbox *sandbox
+	*work
+
 	// routes are the pod's default routes; nil where they are to be looked up.
 	routes DefaultRoutes
 	// watched is that the attachment which is being made may bring default routes that its
@@ -29,7 +28,7 @@ type routing struct {
 	unguarded []string
 }
 
-func (r *routing) policy() string { return r.engine.Policy.SecondaryDefaultRoute }
+func (r *routing) policy() string { return r.Policy.SecondaryDefaultRoute }
 
 // before prepares an attachment. It may change its configuration, and add warnings.
 func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
@@ -53,7 +52,7 @@ func (r *routing) before(ctx context.Context, a *plan.Attachment) error {
 		if err := r.refuseRouters(ctx); err != nil {
 			return err
 		}
-		if r.routes, err = r.engine.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
+		if r.routes, err = r.Interiors.DefaultRoutes(ctx, r.req.NetNS); err != nil {
 			return defaultRoutesFailed(a, "list default routes", err)
 		}
 	}
@@ -83,8 +82,8 @@ func (r *routing) after(
 		return nil, err
 	}
 	if r.policy() == conf.TakeDefaultRoute {
-		err := r.engine.trace("prefer default route "+a.IfName, func() error {
-			return r.engine.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
+		err := r.trace("prefer default route "+a.IfName, func() error {
+			return r.Interiors.PreferDefaultRoute(ctx, r.req.NetNS, a.IfName)
 		})
 		if err != nil {
 			err = defaultRoutesFailed(a, "prefer the network's default route", err)
@@ -93,7 +92,7 @@ func (r *routing) after(
 	}
 	held := plan.FamiliesOf(r.routes.Families()) &^ a.AskedFamilies()
 	var removed plan.Families
-	err := r.engine.trace("keep default route "+a.IfName, func() error {
+	err := r.trace("keep default route "+a.IfName, func() error {
 		v4, v6, err := r.routes.Keep(ctx, a.IfName, held&plan.IPv4 != 0, held&plan.IPv6 != 0)
 		removed = plan.FamiliesOf(v4, v6)
 		return err

@@ -275,8 +275,8 @@ type sandbox struct {
 	guest bool
 }
 
-// list gives an attachment's configuration in libcni's form, which nobody changes.
-func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err error) {
+// parsed returns an attachment's configuration in libcni's form, which nobody changes.
+func (s *sandbox) parsed(a *plan.Attachment) (list *libcni.NetworkConfigList, err error) {
 	list, ok := s.lists[string(a.Conf)]
 	if !ok {
 		if list, err = netconf.Libcni(a.Conf); err == nil {
@@ -284,24 +284,6 @@ func (s *sandbox) list(a *plan.Attachment) (list *libcni.NetworkConfigList, err 
 		}
 	}
 	return list, err
-}
-
-// findPlugins is asked before the first change: a chain that lacks a plugin could be neither
-// finished nor taken back, and not every binary takes back what it was kept from.
-func (s *sandbox) findPlugins(ctx context.Context, a *plan.Attachment, paths []string) error {
-	list, err := s.list(a)
-	if err != nil {
-		return chainError(err, a)
-	}
-	if err := resolve.PluginsOf(s.exec, list, a, paths); err != nil {
-		return err
-	}
-	for _, p := range list.Plugins {
-		if err := s.exec.Protect(ctx, p.Network.Type, p.Bytes, paths, a.Limits); err != nil {
-			return chainError(err, a)
-		}
-	}
-	return nil
 }
 
 func (e *Engine) open(locked *record.Sandbox) *sandbox {
@@ -323,7 +305,32 @@ func podName(namespace, name, containerID string) string {
 	return "pod " + namespace + "/" + name
 }
 
-// chains is libcni bound to one request.
-func (e *Engine) chains(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
+// work is an operation at work on a sandbox that is locked.
+type work struct {
+	*Engine
+
+	// req is what the runtime asks for. What is recorded of the sandbox takes the place of its
+	// namespace and of its places (asAdded).
+	req     *Request
+	sandbox *sandbox
+	// rec is what is recorded of the sandbox; nil where that is not known yet.
+	rec *record.Record
+}
+
+// within is the work with another path of the network namespace; empty for none.
+func (w *work) within(netns string) *work {
+	other, req := *w, *w.req
+	req.NetNS = netns
+	other.req = &req
+	return &other
+}
+
+// homes is where an attachment's plugins run.
+func (w *work) homes(a *record.Attachment) homes {
+	return homes{w.sandbox.exec, w.path(w.req), a.InProcess}
+}
+
+// libcni is libcni bound to one request.
+func (e *Engine) libcni(req *Request, exec cniinvoke.Exec) *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(e.path(req), e.cniDir(req), exec)
 }

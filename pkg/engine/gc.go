@@ -107,15 +107,16 @@ func (e *Engine) collect(
 	if errors.Is(err, record.ErrLater) && sandbox.Gone() { // the rest is that one's
 		return "", nil
 	}
+	w := &work{e, ofSandbox(req, id), sandbox, rec}
 	if failure.ReasonOf(err) == failure.StateCorrupt {
-		rec, err = e.reconstruct(ctx, ofSandbox(req, id), sandbox, err)
+		err = w.reconstruct(ctx, err)
 	}
 	if err != nil {
 		return "", err
 	}
-	err = e.teardownOther(ctx, req, sandbox, rec, id)
-	if len(rec.Owed()) > 0 {
-		err = errors.Join(err, ofPod(e.settle(ctx, ofSandbox(req, id), sandbox, rec), rec, id))
+	err = w.teardownOther(ctx)
+	if len(w.rec.Owed()) > 0 {
+		err = errors.Join(err, w.ofPod(w.settle(ctx)))
 	}
 	return "", err
 }
@@ -153,11 +154,11 @@ func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error
 	if _, err = sandbox.Load(); !errors.Is(err, fs.ErrNotExist) {
 		return nil //nolint:nilerr // it was looked after, or has come since
 	}
-	rec, err := e.reconstruct(ctx, ofSandbox(req, id), sandbox, err)
-	if err != nil {
+	w := &work{Engine: e, req: ofSandbox(req, id), sandbox: sandbox}
+	if err := w.reconstruct(ctx, err); err != nil {
 		return err
 	}
-	return e.teardownOther(ctx, req, sandbox, rec, id)
+	return w.teardownOther(ctx)
 }
 
 // ofSandbox is the request for a sandbox by what Braid has recorded of it, where the runtime named
@@ -171,16 +172,12 @@ func ofSandbox(req *Request, id string) *Request {
 
 // teardownOther removes a sandbox that the runtime did not ask about, and names its pod in the
 // error.
-func (e *Engine) teardownOther(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, id string,
-) error {
-	return ofPod(e.teardown(ctx, ofSandbox(req, id), sandbox, rec), rec, id)
-}
+func (w *work) teardownOther(ctx context.Context) error { return w.ofPod(w.teardown(ctx)) }
 
-// ofPod names the pod in an error.
-func ofPod(err error, rec *record.Record, id string) error {
+// ofPod names the sandbox's pod in an error.
+func (w *work) ofPod(err error) error {
 	if err != nil {
-		return fmt.Errorf("%s: %w", podName(rec.Pod.Namespace, rec.Pod.Name, id), err)
+		return fmt.Errorf("%s: %w", podName(w.rec.Pod.Namespace, w.rec.Pod.Name, w.req.ContainerID), err)
 	}
 	return nil
 }

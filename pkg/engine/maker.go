@@ -118,30 +118,28 @@ func isBraid(list *libcni.NetworkConfigList) bool {
 
 // handOver has those who made a sandbox do an operation on it, and reports whether there were any.
 // The sandbox stays locked meanwhile. A maker that calls Braid in turn is refused by it.
-func (e *Engine) handOver(
-	ctx context.Context, verb Verb, req *Request, sandbox *sandbox,
-) (handed bool, err error) {
-	makers, err := e.makersOf(ctx, req)
+func (w *work) handOver(ctx context.Context, verb Verb) (handed bool, err error) {
+	makers, err := w.makersOf(ctx, w.req)
 	if err != nil || len(makers) == 0 {
 		return false, err
 	}
-	paths := e.path(req)
+	paths := w.path(w.req)
 	for _, m := range makers {
-		sandbox.exec.Force(binaries(m.kinds(), paths))
+		w.sandbox.exec.Force(binaries(m.kinds(), paths))
 		for _, p := range m.list.Plugins {
-			if _, err := sandbox.exec.FindInPath(p.Network.Type, paths); err != nil && verb == Del {
-				e.Log.WarnContext(ctx, "what made a sandbox is not on this node any more; its networks are "+
+			if _, err := w.sandbox.exec.FindInPath(p.Network.Type, paths); err != nil && verb == Del {
+				w.Log.WarnContext(ctx, "what made a sandbox is not on this node any more; its networks are "+
 					"removed as Braid would have made them",
-					"container", req.ContainerID, "network", m.list.Name, "error", err)
-				sandbox.exec.Force(e.Node.Exec)
+					"container", w.req.ContainerID, "network", m.list.Name, "error", err)
+				w.sandbox.exec.Force(w.Node.Exec)
 				return false, nil
 			}
 		}
 	}
 	var errs []error
 	for _, m := range makers {
-		sandbox.exec.Force(binaries(m.kinds(), paths))
-		errs = append(errs, e.runMaker(ctx, verb, m, paths, sandbox.exec))
+		w.sandbox.exec.Force(binaries(m.kinds(), paths))
+		errs = append(errs, w.runMaker(ctx, verb, m, paths, w.sandbox.exec))
 	}
 	return true, errors.Join(errs...)
 }

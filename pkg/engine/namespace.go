@@ -99,10 +99,3 @@ func (e *Engine) notNode(path string) error {
 		Fix: "name the namespace of a pod; a pod with hostNetwork needs no CNI plugin",
 	}
 }
-
-// within is the request with the path of the sandbox's network namespace as it was found.
-func within(req *Request, netns string) *Request {
-	found := *req
-	found.NetNS = netns
-	return &found
-}

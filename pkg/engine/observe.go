@@ -184,17 +184,16 @@ func (e *Engine) operationDone(
 
 // chainDone tells of the end of what an operation does for one attachment. The log has what
 // succeeded: a failure travels up to its operation and is logged there.
-func (e *Engine) chainDone(
-	ctx context.Context, verb Verb, sandbox *sandbox, pod record.Pod, a *plan.Attachment,
-	start time.Time, err error,
+func (w *work) chainDone(
+	ctx context.Context, verb Verb, a *plan.Attachment, start time.Time, err error,
 ) {
 	duration := time.Since(start)
-	if e.Observer != nil {
-		e.Observer.Attachment(ctx, Attachment{Operation{verb, duration, err}, a, sandbox.types(a)})
+	if w.Observer != nil {
+		w.Observer.Attachment(ctx, Attachment{Operation{verb, duration, err}, a, w.sandbox.types(a)})
 	}
 	if text := map[Verb]string{Add: "attach", Del: "detach"}[verb]; text != "" && err == nil {
-		e.Log.InfoContext(
-			ctx, text, "pod", pod.String(), "network", a.Name, "interface", a.IfName, "duration",
+		w.Log.InfoContext(
+			ctx, text, "pod", w.rec.Pod.String(), "network", a.Name, "interface", a.IfName, "duration",
 			duration.Round(time.Microsecond),
 		)
 	}
@@ -202,7 +201,7 @@ func (e *Engine) chainDone(
 
 // types are those of the plugins of an attachment's chain; none if it cannot be read.
 func (s *sandbox) types(a *plan.Attachment) (kinds []string) {
-	list, err := s.list(a)
+	list, err := s.parsed(a)
 	if err != nil {
 		return nil
 	}

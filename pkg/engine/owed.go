@@ -132,50 +132,48 @@ func delPast(ctx context.Context, c *chain, a *record.Attachment) error {
 
 // owe applies the rule of this file to an attachment that its plugins refuse to remove. removed
 // reports whether it counts as removed; err is nil if the DEL may go on without it.
-func (e *Engine) owe(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record, a *record.Attachment,
-	refused *refusal,
+func (w *work) owe(
+	ctx context.Context, a *record.Attachment, refused *refusal,
 ) (removed bool, err error) {
 	if a.State == record.Attempted && !refused.repeated {
-		e.Log.WarnContext(ctx, "nothing to remove of a network that was never attached",
-			"container", req.ContainerID, "network", a.Name, "error", refused)
+		w.Log.WarnContext(ctx, "nothing to remove of a network that was never attached",
+			"container", w.req.ContainerID, "network", a.Name, "error", refused)
 		return true, nil
 	}
 	last := a.Refusal
 	a.Refusal = nil
-	if req.NetNS == "" || a.State == record.Owed || refused.repeated {
-		a.Refusal = &record.Refusal{Since: e.now().UTC(), Text: oneLine(refused)}
+	if w.req.NetNS == "" || a.State == record.Owed || refused.repeated {
+		a.Refusal = &record.Refusal{Since: w.now().UTC(), Text: oneLine(refused)}
 		if last != nil {
 			a.Refusal.Since = last.Since
 		}
 	}
-	over := a.Refusal != nil && e.now().Sub(a.Refusal.Since) >= patience && !e.Node.RetryDeleteOnError
+	over := a.Refusal != nil && w.now().Sub(a.Refusal.Since) >= patience && !w.Node.RetryDeleteOnError
 	if !over || a.State == record.Owed {
 		var errs []error
 		for _, err := range refused.errs {
 			errs = append(errs, adviceError(err, &a.Attachment, adviceDel))
 		}
-		return false, errors.Join(append(errs, e.note(sandbox, rec, a, "refused "+a.IfName))...)
+		return false, errors.Join(append(errs, w.note(a, "refused "+a.IfName))...)
 	}
 	a.State = record.Owed
-	if err := e.note(sandbox, rec, a, "owed "+a.IfName); err != nil {
+	if err := w.note(a, "owed "+a.IfName); err != nil {
 		return false, err
 	}
-	e.tellOwed(ctx, rec, a)
+	w.tellOwed(ctx, a)
 	return false, nil
 }
 
 // note saves what has become of an attachment.
-func (e *Engine) note(
-	sandbox *sandbox, rec *record.Record, a *record.Attachment, what string,
-) error {
-	rec.Attachments = slices.Clone(rec.Attachments) // somebody may be going through them
-	for i := range rec.Attachments {
-		if same(&rec.Attachments[i], a) {
-			rec.Attachments[i] = *a
+func (w *work) note(a *record.Attachment, what string) error {
+	// Somebody may be going through them.
+	w.rec.Attachments = slices.Clone(w.rec.Attachments)
+	for i := range w.rec.Attachments {
+		if same(&w.rec.Attachments[i], a) {
+			w.rec.Attachments[i] = *a
 		}
 	}
-	return e.save(sandbox, rec, what)
+	return w.save(what)
 }
 
 // same reports whether two are one attachment. One interface may be of either of two networks of
@@ -185,10 +183,11 @@ func same(a, b *record.Attachment) bool {
 }
 
 // tellOwed tells of an attachment that a DEL left.
-func (e *Engine) tellOwed(ctx context.Context, rec *record.Record, a *record.Attachment) {
-	e.Log.ErrorContext(ctx, "left for GC", "container", rec.ContainerID, "network", a.Name,
+func (w *work) tellOwed(ctx context.Context, a *record.Attachment) {
+	rec := w.rec
+	w.Log.ErrorContext(ctx, "left for GC", "container", rec.ContainerID, "network", a.Name,
 		"interface", a.IfName, "since", a.Refusal.Since, "error", a.Refusal.Text)
-	events := e.newEvents(ctx, rec.Pod.Namespace, rec.Pod.Name)
+	events := w.newEvents(ctx, rec.Pod.Namespace, rec.Pod.Name)
 	defer events.wait()
 	if rec.Pod.Name == "" {
 		return
@@ -204,20 +203,18 @@ func (e *Engine) tellOwed(ctx context.Context, rec *record.Record, a *record.Att
 
 // settle tries once more to remove what is owed, and forgets the sandbox if nothing else is left of
 // it.
-func (e *Engine) settle(
-	ctx context.Context, req *Request, sandbox *sandbox, rec *record.Record,
-) error {
-	netns, err := e.namespaceOf(req, rec)
+func (w *work) settle(ctx context.Context) error {
+	netns, err := w.namespaceOf(w.req, w.rec)
 	if err != nil {
 		return err
 	}
-	req = sandbox.asAdded(within(req, netns), rec)
+	w = w.asAdded(netns)
 	var errs []error
-	for _, a := range rec.Owed() {
-		errs = append(errs, e.remove(ctx, req, sandbox, rec, a))
+	for _, a := range w.rec.Owed() {
+		errs = append(errs, w.remove(ctx, a))
 	}
-	if len(rec.Attachments) == 0 {
-		errs = append(errs, e.trace("record removed", sandbox.Remove))
+	if len(w.rec.Attachments) == 0 {
+		errs = append(errs, w.trace("record removed", w.sandbox.Remove))
 	}
 	return errors.Join(errs...)
 }

@@ -23,15 +23,15 @@ import (
 // no rules of another. So its directory comes first; where it is gone, the node may have moved it.
 // Files are only where they were written.
 
-// asAdded is the request with the places of the sandbox's ADD. From now on plugins run in this
-// process or not as they did then.
-func (s *sandbox) asAdded(req *Request, rec *record.Record) *Request {
-	added := *req
-	added.places = rec.Places
-	if rec.Places.CNIDir != "" { // they are recorded
-		s.exec.Force(rec.Places.Exec)
+// asAdded is the work in the namespace netns, with the places of the sandbox's ADD. From now on
+// plugins run in this process or not as they did then.
+func (w *work) asAdded(netns string) *work {
+	added := w.within(netns)
+	added.req.places = w.rec.Places
+	if w.rec.Places.CNIDir != "" { // they are recorded
+		w.sandbox.exec.Force(w.rec.Places.Exec)
 	}
-	return &added
+	return added
 }
 
 // path is where plugins are looked for.

@@ -46,8 +46,8 @@ func (e *Engine) RemoveForgotten(
 		len(rec.Attachments) == len(rec.Owed()) {
 		return false, nil
 	}
-	req := &Request{Call: &conf.Call{}}
-	err = e.teardownOther(ctx, req, sandbox, rec, id)
+	w := &work{e, ofSandbox(&Request{Call: &conf.Call{}}, id), sandbox, rec}
+	err = w.teardownOther(ctx)
 	if err == nil {
 		err = e.forgetInRuntime(id)
 	}
@@ -97,5 +97,6 @@ func (e *Engine) settleOwed(ctx context.Context, req *Request, id string) error 
 	if err != nil {
 		return err
 	}
-	return ofPod(e.settle(ctx, ofSandbox(req, id), sandbox, rec), rec, id)
+	w := &work{e, ofSandbox(req, id), sandbox, rec}
+	return w.ofPod(w.settle(ctx))
 }

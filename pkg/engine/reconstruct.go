@@ -19,45 +19,44 @@ import (
 // plugin that keeps its leases on disk still holds the sandbox's addresses. So the attachments are
 // taken from libcni's cache of results and planned anew for the rest. With an unreadable record
 // that must succeed: what cannot be found out cannot be reported as removed.
-func (e *Engine) reconstruct(
-	ctx context.Context, req *Request, sandbox *sandbox, cause error,
-) (*record.Record, error) {
-	rec, err := e.presumed(req)
+func (w *work) reconstruct(ctx context.Context, cause error) error {
+	rec, err := w.presumed(w.req)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	cached, lost, err := e.cachedAttachments(ctx, req)
+	w.rec = rec
+	cached, lost, err := w.cachedAttachments(ctx, w.req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	corrupt := failure.ReasonOf(cause) == failure.StateCorrupt
-	planned, exact, err := e.replan(ctx, req)
+	planned, exact, err := w.replan(ctx, w.req)
 	retriable := failure.ReasonOf(err) == failure.APIUnavailable
-	if retriable && !corrupt && len(cached)+len(lost) == 0 && e.untouched(ctx, req) {
-		return rec, nil
+	if retriable && !corrupt && len(cached)+len(lost) == 0 && w.untouched(ctx, w.req) {
+		return nil
 	}
 	if retriable || corrupt && !exact && (len(cached) == 0 || len(lost) > 0) {
-		return nil, errors.Join(err, cause)
+		return errors.Join(err, cause)
 	}
 	for _, path := range lost {
-		err := e.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
+		err := w.trace("remove lost cache", func() error { return cacheFailed(os.RemoveAll(path)) })
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	others, err := resolve.Renamed(planned) // which of the two names the ADD had is not known
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rec.Attachments = cached
 	for _, a := range slices.Concat(planned, others) {
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
-		if err := sandbox.findPlugins(ctx, &a, e.path(req)); err != nil && !corrupt {
+		if err := w.sandbox.findPlugins(ctx, &a, w.path(w.req)); err != nil && !corrupt {
 			// Its ADD was refused for the same reason; a pod with a misspelt plugin must be
 			// deletable.
-			e.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been "+
+			w.Log.WarnContext(ctx, "DEL without a record leaves out a network that cannot have been "+
 				"attached", "error", err)
 			continue
 		}
@@ -68,9 +67,9 @@ func (e *Engine) reconstruct(
 	if corrupt {
 		level = slog.LevelWarn
 	}
-	e.Log.Log(ctx, level, "DEL without a usable record", "container", req.ContainerID,
+	w.Log.Log(ctx, level, "DEL without a usable record", "container", w.req.ContainerID,
 		"attachments", len(rec.Attachments), "cause", cause)
-	return rec, nil
+	return nil
 }
 
 // untouched reports whether the sandbox's namespace is there and has nothing but its loopback link,

@@ -81,7 +81,7 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, gue
 		}
 		sandbox.guest = true
 	}
-	return e.teardownOther(ctx, req, sandbox, rec, id)
+	return (&work{e, ofSandbox(req, id), sandbox, rec}).teardownOther(ctx)
 }
 
 // errForeign is that an attachment is not removed within another pod's operation.

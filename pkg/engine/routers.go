@@ -40,8 +40,8 @@ func (r *routing) refuseRouters(ctx context.Context) error {
 		return nil
 	}
 	r.unguarded = nil
-	err := r.engine.trace("refuse routers", func() error {
-		return r.engine.Interiors.RefuseDefaultRouters(ctx, r.req.NetNS, links)
+	err := r.trace("refuse routers", func() error {
+		return r.Interiors.RefuseDefaultRouters(ctx, r.req.NetNS, links)
 	})
 	if err != nil {
 		return &failure.Error{

@@ -42,7 +42,7 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	exec := e.NewExec(nil)
 	defer exec.Close()
 	known, made := asMade(exec, list, list.Name, network, nil)
-	err = e.chains(req, made).GetStatusNetworkList(ctx, known)
+	err = e.libcni(req, made).GetStatusNetworkList(ctx, known)
 	switch {
 	case err == nil:
 		return nil

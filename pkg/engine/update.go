@@ -103,20 +103,14 @@ func (e *Engine) update(ctx context.Context, req *Request, pod *podv1.Pod, event
 	if err != nil || netns == "" {
 		return err
 	}
-	u := &update{
-		engine: e, req: sandbox.asAdded(within(req, netns), rec), sandbox: sandbox, rec: rec, pod: pod,
-		events: events,
-	}
-	u.routing = &routing{engine: e, req: u.req, sandbox: sandbox}
-	return u.run(ctx)
+	w := (&work{e, req, sandbox, rec}).asAdded(netns)
+	return (&update{work: w, pod: pod, events: events, routing: &routing{work: w}}).run(ctx)
 }
 
 // update is one Update of a sandbox that is locked.
 type update struct {
-	engine  *Engine
-	req     *Request
-	sandbox *sandbox
-	rec     *record.Record
+	*work
+
 	pod     *podv1.Pod
 	events  *events
 	routing *routing
@@ -157,7 +151,7 @@ func (u *update) plan(
 	sandbox := resolve.Sandbox{
 		ContainerID: u.req.ContainerID, IfName: have[at].IfName, Args: have[at].Args, Call: u.req.Call,
 	}
-	if want, err = u.engine.resolver().Attachments(ctx, sandbox, u.pod); err != nil {
+	if want, err = u.resolver().Attachments(ctx, sandbox, u.pod); err != nil {
 		return changes, nil, err
 	}
 	changes, err = plan.Diff(have, want, false)
@@ -196,7 +190,7 @@ func (u *update) leave(ctx context.Context, planned *plan.Attachment) error {
 	u.rec.Attachments = slices.Clone(u.rec.Attachments)
 	u.rec.Attachments[at].Leaving, u.rec.Unpublished = true, true
 	left := u.rec.Attachments[at]
-	if err := u.engine.save(u.sandbox, u.rec, "leaving "+left.IfName); err != nil {
+	if err := u.save("leaving " + left.IfName); err != nil {
 		return err
 	}
 	if err := u.remove(ctx, left); err != nil {
@@ -213,23 +207,23 @@ func (u *update) leave(ctx context.Context, planned *plan.Attachment) error {
 func (u *update) remove(ctx context.Context, a record.Attachment) error {
 	ctx, cancel := share(ctx)
 	defer cancel()
-	req, err := u.aside(ctx, &a)
+	w, err := u.aside(ctx, &a)
 	if err != nil {
 		return err
 	}
-	return u.engine.remove(ctx, req, u.sandbox, u.rec, a)
+	return w.remove(ctx, a)
 }
 
 // aside looks for the link of an attachment. If it has another name by now it is removed, and the
-// request that is returned has no namespace: plugins would take what is in the link's place for it.
-// A plugin that is exec'd may look for the link, so it is left to find it.
-func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, error) {
+// work that is returned has no namespace: plugins would take what is in the link's place for it. A
+// plugin that is exec'd may look for the link, so it is left to find it.
+func (u *update) aside(ctx context.Context, a *record.Attachment) (*work, error) {
 	if a.Index == 0 || a.Execd || a.State == record.Planned {
-		return u.req, nil
+		return u.work, nil
 	}
-	links, err := u.engine.Namespaces.Links(ctx, u.req.NetNS)
+	links, err := u.Namespaces.Links(ctx, u.req.NetNS)
 	if errors.Is(err, fs.ErrNotExist) {
-		return within(u.req, ""), nil
+		return u.within(""), nil
 	}
 	if err != nil {
 		return nil, &failure.Error{
@@ -241,12 +235,12 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, err
 	renamed := slices.Contains(slices.Collect(maps.Values(links)), a.Index)
 	switch {
 	case index == a.Index, !taken && !renamed:
-		return u.req, nil
+		return u.work, nil
 	case !renamed:
-		return within(u.req, ""), nil
+		return u.within(""), nil
 	}
-	err = u.engine.trace("remove renamed "+a.IfName, func() error {
-		return u.engine.Namespaces.DeleteIndex(ctx, u.req.NetNS, a.Index)
+	err = u.trace("remove renamed "+a.IfName, func() error {
+		return u.Namespaces.DeleteIndex(ctx, u.req.NetNS, a.Index)
 	})
 	if err != nil {
 		return nil, &failure.Error{
@@ -254,7 +248,7 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*Request, err
 			Err: fmt.Errorf("remove the link, which was renamed: %w", err),
 		}
 	}
-	return within(u.req, ""), nil
+	return u.within(""), nil
 }
 
 // restoreDefaultRoute gives the default route back to the default network when the attachment that
@@ -270,8 +264,8 @@ func (u *update) restoreDefaultRoute(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // the default network has none to give
 	}
-	return u.engine.trace("default route "+results[0].Attachment.IfName, func() error {
-		return u.engine.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName,
+	return u.trace("default route "+results[0].Attachment.IfName, func() error {
+		return u.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName,
 			gateways)
 	})
 }
@@ -284,7 +278,7 @@ func (u *update) permitted(
 	var found []plan.Attachment
 	var errs []error
 	for _, a := range changes.Add {
-		if err := u.sandbox.findPlugins(ctx, &a, u.engine.path(u.req)); err != nil {
+		if err := u.sandbox.findPlugins(ctx, &a, u.path(u.req)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -299,7 +293,7 @@ func (u *update) permitted(
 	}
 	stay := len(all)
 	all = append(all, found...)
-	judged, err := u.engine.resolver().Judge(ctx, u.pod, all)
+	judged, err := u.resolver().Judge(ctx, u.pod, all)
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
@@ -307,7 +301,7 @@ func (u *update) permitted(
 		own := slices.DeleteFunc(slices.Clone(judged), func(j resolve.Judged) bool {
 			return j.NAD != "" && j.IfName != all[i].IfName
 		})
-		u.engine.judged(ctx, u.pod.Meta(), own)
+		u.judged(ctx, u.pod.Meta(), own)
 		if err := resolve.Permit(own, all[i:i+1]); err != nil {
 			errs = append(errs, err)
 			continue
@@ -321,7 +315,7 @@ func (u *update) permitted(
 func (u *update) add(ctx context.Context, a plan.Attachment) error {
 	ctx, cancel := share(ctx)
 	defer cancel()
-	if err := u.engine.namesFree(ctx, u.req, []plan.Attachment{a}); err != nil {
+	if err := u.namesFree(ctx, []plan.Attachment{a}); err != nil {
 		return err
 	}
 	for i := range u.rec.Attachments {
@@ -333,18 +327,14 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 			}
 		}
 	}
-	err := u.engine.trace("remember network "+a.Name, func() error {
-		return u.sandbox.Remember(a, u.rec.Places)
-	})
-	if err != nil {
+	if err := u.remember(a); err != nil {
 		return err
 	}
 	u.rec.Attachments = append(slices.Clone(u.rec.Attachments),
 		record.Attachment{Attachment: a, State: record.Planned})
 	u.rec.Unpublished = true
 	i := len(u.rec.Attachments) - 1
-	err = u.engine.holdAddresses(ctx, u.sandbox, u.rec, u.pod.Meta(), []plan.Attachment{a})
-	if err != nil {
+	if err := u.holdAddresses(ctx, u.pod.Meta(), []plan.Attachment{a}); err != nil {
 		return u.undo(ctx, i, err)
 	}
 	made, err := u.make(ctx, i)
@@ -357,32 +347,32 @@ func (u *update) add(ctx context.Context, a plan.Attachment) error {
 }
 
 func (u *update) make(ctx context.Context, i int) (status.Result, error) {
-	made, err := u.engine.attach(ctx, u.routing, u.rec, i)
+	made, err := u.attach(ctx, u.routing, i)
 	if err != nil {
 		return made, err
 	}
-	if err := u.engine.moveDefaultRoutes(ctx, u.req, []status.Result{made}); err != nil {
+	if err := u.moveDefaultRoutes(ctx, []status.Result{made}); err != nil {
 		return made, err
 	}
-	if err := u.engine.noteIndexes(ctx, u.req, u.rec.Attachments[i:]); err != nil {
+	if err := u.noteIndexes(ctx, u.rec.Attachments[i:]); err != nil {
 		return made, err
 	}
-	return made, u.engine.save(u.sandbox, u.rec, "attached "+made.Attachment.IfName)
+	return made, u.save("attached " + made.Attachment.IfName)
 }
 
 // undo takes back an attachment that failed. What it cannot remove stays in the record, for the
 // next update or DEL.
 func (u *update) undo(ctx context.Context, i int, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.engine.Node.Timeouts.Rollback)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.Node.Timeouts.Rollback)
 	defer cancel()
 	failed := &u.rec.Attachments[i]
 	failed.Leaving = true
-	err := u.engine.save(u.sandbox, u.rec, "leaving "+failed.IfName)
+	err := u.save("leaving " + failed.IfName)
 	if err == nil {
-		err = u.engine.remove(ctx, u.req, u.sandbox, u.rec, *failed)
+		err = u.work.remove(ctx, *failed)
 	}
 	if err != nil {
-		u.engine.Log.ErrorContext(ctx, "what a hot-plug began is left for the next",
+		u.Log.ErrorContext(ctx, "what a hot-plug began is left for the next",
 			"container", u.req.ContainerID, "error", err)
 	}
 	return cause
@@ -397,12 +387,12 @@ func (u *update) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries := published(u.engine.Node.AuxiliaryCNIChainName, results)
-	if err := u.engine.writeStatus(ctx, u.pod.Meta(), status.Build(entries)); err != nil {
+	entries := published(u.Node.AuxiliaryCNIChainName, results)
+	if err := u.writeStatus(ctx, u.pod.Meta(), status.Build(entries)); err != nil {
 		return err
 	}
 	u.rec.Unpublished = false
-	return u.engine.save(u.sandbox, u.rec, "published")
+	return u.save("published")
 }
 
 // results are those of all attachments that the sandbox has, by the record.
@@ -418,7 +408,7 @@ func (u *update) results() (results []status.Result, err error) {
 				return nil, failure.AtNAD(err, a.Name)
 			}
 		}
-		if result.DeviceInfo, err = u.engine.deviceInfo(u.req, &a.Attachment); err != nil {
+		if result.DeviceInfo, err = u.deviceInfo(&a.Attachment); err != nil {
 			return nil, err
 		}
 		results = append(results, result)

@@ -43,30 +43,30 @@ func cacheName(network, containerID, ifName string) string {
 }
 
 // cachePath is where libcni keeps the entry of an attachment.
-func (e *Engine) cachePath(req *Request, a *plan.Attachment) string {
-	return filepath.Join(e.cacheDir(req),
-		cacheName(a.Network, req.ContainerID, a.IfName)+"-"+req.ContainerID+"-"+a.IfName)
+func (w *work) cachePath(a *plan.Attachment) string {
+	return filepath.Join(w.cacheDir(w.req),
+		cacheName(a.Network, w.req.ContainerID, a.IfName)+"-"+w.req.ContainerID+"-"+a.IfName)
 }
 
 // clearCache makes way for libcni, which would write through a link that is in the place of the
 // entry.
-func (e *Engine) clearCache(req *Request, a *plan.Attachment) error {
-	path := e.cachePath(req, a)
+func (w *work) clearCache(a *plan.Attachment) error {
+	path := w.cachePath(a)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return e.trace("clear cache "+a.IfName, func() error { return cacheFailed(os.RemoveAll(path)) })
+	return w.trace("clear cache "+a.IfName, func() error { return cacheFailed(os.RemoveAll(path)) })
 }
 
 // restoreCache sees to it that libcni finds the result of the ADD, which it passes to CHECK and DEL
 // as prevResult (CNI 1.1 "DEL"). libcni writes its cache in place and reads a truncated file as "no
 // result"; the record has it as well, and counts. Of an ADD that was killed before the result was
 // recorded, the entry is all there is; it is only kept from not being a file.
-func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) error {
-	path := e.cachePath(req, &a.Attachment)
+func (w *work) restoreCache(c *chain, a *record.Attachment) error {
+	path := w.cachePath(&a.Attachment)
 	info, err := os.Lstat(path)
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > cnicache.MaxEntry) {
-		if err := e.clearCache(req, &a.Attachment); err != nil {
+		if err := w.clearCache(&a.Attachment); err != nil {
 			return err
 		}
 	}
@@ -87,7 +87,7 @@ func (e *Engine) restoreCache(req *Request, c *chain, a *record.Attachment) erro
 	if err != nil {
 		return fmt.Errorf("encode result cache: %w", err)
 	}
-	return e.trace("restore cache "+a.IfName, func() error { return replaceCache(path, data) })
+	return w.trace("restore cache "+a.IfName, func() error { return replaceCache(path, data) })
 }
 
 // cached reports whether libcni's cache has the result that the record has. Of most versions of CNI
