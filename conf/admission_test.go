@@ -52,14 +52,19 @@ const (
 {apiVersion: ipam.braid-cni.io/v1alpha1, kind: IPBlock, metadata: {name: shared}, spec: {space: s, cidr: 10.0.0.64/28, allocations: [` +
 		ofA + `, ` + ofB + `, ` + claimed + `, ` + migrating + `]}}
 `
-	ofA       = `{"address": "10.0.0.65", "network": "n", "containerID": "c1", "ifName": "net1", "podUID": "p1", "node": {"nodeName": "a", "nodeUID": "u-a"}}`
-	ofB       = `{"address": "10.0.0.66", "network": "n", "containerID": "c2", "ifName": "net1", "podUID": "p2", "node": {"nodeName": "b", "nodeUID": "u-b"}}`
-	claim     = `"claim": {"namespace": "d", "name": "vm", "uid": "u"}`
-	claimed   = `{"address": "10.0.0.67", ` + claim + `}`
-	second    = `"second": {"network": "n", "containerID": "c4", "ifName": "net1", "podUID": "p4", "node": {"nodeName": "a", "nodeUID": "u-a"}}`
-	migrating = `{"address": "10.0.0.68", "network": "n", "containerID": "c3", "ifName": "net1", "podUID": "p3", "node": {"nodeName": "b", "nodeUID": "u-b"}, ` +
+	ofA = `{"address": "10.0.0.65", "network": "n", "containerID": "c1", "ifName": "net1", ` +
+		`"podUID": "p1", "node": {"nodeName": "a", "nodeUID": "u-a"}}`
+	ofB = `{"address": "10.0.0.66", "network": "n", "containerID": "c2", "ifName": "net1", ` +
+		`"podUID": "p2", "node": {"nodeName": "b", "nodeUID": "u-b"}}`
+	claim   = `"claim": {"namespace": "d", "name": "vm", "uid": "u"}`
+	claimed = `{"address": "10.0.0.67", ` + claim + `}`
+	second  = `"second": {"network": "n", "containerID": "c4", "ifName": "net1", "podUID": "p4", ` +
+		`"node": {"nodeName": "a", "nodeUID": "u-a"}}`
+	migrating = `{"address": "10.0.0.68", "network": "n", "containerID": "c3", "ifName": "net1", ` +
+		`"podUID": "p3", "node": {"nodeName": "b", "nodeUID": "u-b"}, ` +
 		claim + `, ` + second + `}`
-	newOfA = `{"address": "10.0.0.70", "network": "n", "containerID": "c9", "ifName": "net1", "podUID": "p9", "node": {"nodeName": "a", "nodeUID": "u-a"}}`
+	newOfA = `{"address": "10.0.0.70", "network": "n", "containerID": "c9", "ifName": "net1", ` +
+		`"podUID": "p9", "node": {"nodeName": "a", "nodeUID": "u-a"}}`
 )
 
 // write is one request with the credential of node a.
@@ -80,7 +85,10 @@ func ofAgent(name, path, patch string) write {
 
 // change replaces the allocations of a block.
 func change(name, block string, allocations ...string) write {
-	return write{name, false, http.MethodPut, blocks + "/" + block, `{"spec": {"allocations": [` + strings.Join(allocations, ", ") + `]}}`}
+	return write{
+		name, false, http.MethodPut, blocks + "/" + block,
+		`{"spec": {"allocations": [` + strings.Join(allocations, ", ") + `]}}`,
+	}
 }
 
 func update(name, block, spec string) write {
@@ -88,7 +96,11 @@ func update(name, block, spec string) write {
 }
 
 func create(name, spec string) write {
-	return write{name, false, http.MethodPost, blocks, `{"apiVersion": "ipam.braid-cni.io/v1alpha1", "kind": "IPBlock", "metadata": {"name": "new"}, "spec": {"space": "s", "cidr": "10.0.1.0/28", ` + spec + `}}`}
+	return write{
+		name, false, http.MethodPost, blocks,
+		`{"apiVersion": "ipam.braid-cni.io/v1alpha1", "kind": "IPBlock", "metadata": {"name": "new"}, ` +
+			`"spec": {"space": "s", "cidr": "10.0.1.0/28", ` + spec + `}}`,
+	}
 }
 
 func remove(name, block string) write {
@@ -101,31 +113,47 @@ func event(name, source, instance string) write {
 }
 
 func token(name, bound string) write {
-	return write{name, true, http.MethodPost, tokens, `{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {` + bound + `}}`}
+	return write{
+		name, true, http.MethodPost, tokens,
+		`{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {` + bound + `}}`,
+	}
 }
 
 // honest is what agents and CNI binaries do.
 func honest() []write {
 	return []write{
-		status("network-status of a pod of the node", pods+"pod-a", `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
-		ofAgent("condition", nodes+"a", `{"status": {"conditions": [{"type": "BraidReady", "status": "True"}]}}`),
+		status("network-status of a pod of the node", pods+"pod-a",
+			`{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
+		ofAgent("condition", nodes+"a",
+			`{"status": {"conditions": [{"type": "BraidReady", "status": "True"}]}}`),
 		ofAgent("annotation", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/report": "x"}}}`),
-		ofAgent("interfaces", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/node-interfaces": "[]"}}}`),
-		ofAgent("no interfaces", nodes+"a", `{"metadata": {"annotations": {"braid-cni.io/node-interfaces": null}}}`),
-		ofAgent("resource", nodes+"a", `{"status": {"capacity": {"braid-cni.io/data": "5"}, "allocatable": {"braid-cni.io/data": "5"}}}`),
-		ofAgent("no resource", nodes+"a", `{"status": {"capacity": {"braid-cni.io/data": null}, "allocatable": {"braid-cni.io/data": null}}}`),
-		token("token of the node", `"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "UID-A"}`),
+		ofAgent("interfaces", nodes+"a",
+			`{"metadata": {"annotations": {"braid-cni.io/node-interfaces": "[]"}}}`),
+		ofAgent("no interfaces", nodes+"a",
+			`{"metadata": {"annotations": {"braid-cni.io/node-interfaces": null}}}`),
+		ofAgent("resource", nodes+"a",
+			`{"status": {"capacity": {"braid-cni.io/data": "5"}, "allocatable": {"braid-cni.io/data": `+
+				`"5"}}}`),
+		ofAgent("no resource", nodes+"a",
+			`{"status": {"capacity": {"braid-cni.io/data": null}, "allocatable": {"braid-cni.io/data": `+
+				`null}}}`),
+		token("token of the node",
+			`"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "UID-A"}`),
 		event("event", "a", "a"),
 		create("block of the node", `"owner": {"nodeName": "a", "nodeUID": "u-a"}`),
-		create("shared block for a pod of the node", `"allocations": [`+strings.ReplaceAll(newOfA, "10.0.0.70", "10.0.1.1")+`]`),
-		update("sign the block", "own-a", `{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a", "bootID": "b2"}}}`),
+		create("shared block for a pod of the node",
+			`"allocations": [`+strings.ReplaceAll(newOfA, "10.0.0.70", "10.0.1.1")+`]`),
+		update("sign the block", "own-a",
+			`{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a", "bootID": "b2"}}}`),
 		update("share the block", "own-a", `{"spec": {"owner": null, "allocations": [`+ofA+`]}}`),
 		status("status of the block", blocks+"/own-a", `{"status": {"used": 3, "free": 13}}`),
 		update("recall", "own-b", `{"spec": {"recall": {"by": "a", "at": "2026-01-01T00:00:00Z"}}}`),
 		change("take a shared address", "shared", ofA, ofB, claimed, migrating, newOfA),
 		change("give a shared address back", "shared", ofB, claimed, migrating),
-		change("leave after a migration", "shared", ofA, ofB, claimed, strings.Replace(migrating, ", "+second, "", 1)),
-		change("use a claim", "shared", ofA, ofB, strings.NewReplacer(".70", ".67", "}}", "}, "+claim+"}").Replace(newOfA), migrating),
+		change("leave after a migration", "shared", ofA, ofB, claimed,
+			strings.Replace(migrating, ", "+second, "", 1)),
+		change("use a claim", "shared", ofA, ofB,
+			strings.NewReplacer(".70", ".67", "}}", "}, "+claim+"}").Replace(newOfA), migrating),
 		remove("delete the block", "own-a"),
 		remove("delete a shared block whose last address is the node's", "shared-a"),
 	}
@@ -134,52 +162,80 @@ func honest() []write {
 // hostile is what the credential of a node that was broken into may not do.
 func hostile() []write {
 	return []write{
-		status("network-status of another node's pod", pods+"pod-b", `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
-		status("network-status of a pod of no node", pods+"pending", `{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
+		status("network-status of another node's pod", pods+"pod-b",
+			`{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
+		status("network-status of a pod of no node", pods+"pending",
+			`{"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}}`),
 		status("label of a pod", pods+"pod-a", `{"metadata": {"labels": {"app": "db"}}}`),
 		status("other annotation of a pod", pods+"pod-a", `{"metadata": {"annotations": {"x": "y"}}}`),
-		status("annotation of others removed", pods+"pod-a", `{"metadata": {"annotations": {"theirs": null}}}`),
-		status("annotation of others changed", pods+"pod-a", `{"metadata": {"annotations": {"theirs": "ours"}}}`),
+		status("annotation of others removed", pods+"pod-a",
+			`{"metadata": {"annotations": {"theirs": null}}}`),
+		status("annotation of others changed", pods+"pod-a",
+			`{"metadata": {"annotations": {"theirs": "ours"}}}`),
 		status("status of a pod", pods+"pod-a", `{"status": {"phase": "Failed"}}`),
-		status("address of a pod", pods+"pod-a", `{"status": {"podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}]}}`),
+		status("address of a pod", pods+"pod-a",
+			`{"status": {"podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}]}}`),
 		status("finalizer of a pod", pods+"pod-a", `{"metadata": {"finalizers": ["x.io/y"]}}`),
-		ofAgent("condition of another node", nodes+"b", `{"status": {"conditions": [{"type": "BraidReady", "status": "True"}]}}`),
-		ofAgent("other condition", nodes+"a", `{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}`),
+		ofAgent("condition of another node", nodes+"b",
+			`{"status": {"conditions": [{"type": "BraidReady", "status": "True"}]}}`),
+		ofAgent("other condition", nodes+"a",
+			`{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}`),
 		ofAgent("label of the node", nodes+"a", `{"metadata": {"labels": {"zone": "x"}}}`),
 		ofAgent("other annotation of the node", nodes+"a", `{"metadata": {"annotations": {"x": "y"}}}`),
 		ofAgent("other resource", nodes+"a", `{"status": {"capacity": {"cpu": "900"}}}`),
-		ofAgent("resource of another node", nodes+"b", `{"status": {"capacity": {"braid-cni.io/data": "5"}, "allocatable": {"braid-cni.io/data": "5"}}}`),
+		ofAgent("resource of another node", nodes+"b",
+			`{"status": {"capacity": {"braid-cni.io/data": "5"}, "allocatable": {"braid-cni.io/data": `+
+				`"5"}}}`),
 		ofAgent("other resource gone", nodes+"a", `{"status": {"capacity": {"cpu": null}}}`),
 		ofAgent("new other resource", nodes+"a", `{"status": {"capacity": {"nvidia.com/gpu": "900"}}}`),
-		ofAgent("address of the node", nodes+"a", `{"status": {"addresses": [{"type": "InternalIP", "address": "10.9.9.9"}]}}`),
-		token("token of another node", `"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": "b", "uid": "UID-B"}`),
+		ofAgent("address of the node", nodes+"a",
+			`{"status": {"addresses": [{"type": "InternalIP", "address": "10.9.9.9"}]}}`),
+		token("token of another node",
+			`"boundObjectRef": {"apiVersion": "v1", "kind": "Node", "name": "b", "uid": "UID-B"}`),
 		token("token of no node", `"expirationSeconds": 3600`),
-		token("token of a pod", `"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "agent-b"}`),
+		token("token of a pod", `"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", `+
+			`"name": "agent-b"}`),
 		event("event of another node", "b", "a"),
 		event("event of another instance", "a", "b"),
 		event("event of nobody", "", ""),
 		create("block of another node", `"owner": {"nodeName": "b", "nodeUID": "u-b"}`),
-		create("shared block for another node's pod", `"allocations": [`+strings.ReplaceAll(ofB, "10.0.0.66", "10.0.1.1")+`]`),
-		create("block that another is to share", `"owner": {"nodeName": "a", "nodeUID": "u-a"}, "recall": {"by": "b", "at": "2026-01-01T00:00:00Z"}`),
-		update("take another's block", "own-b", `{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a"}}}`),
+		create("shared block for another node's pod",
+			`"allocations": [`+strings.ReplaceAll(ofB, "10.0.0.66", "10.0.1.1")+`]`),
+		create("block that another is to share",
+			`"owner": {"nodeName": "a", "nodeUID": "u-a"}, "recall": {"by": "b", `+
+				`"at": "2026-01-01T00:00:00Z"}`),
+		update("take another's block", "own-b",
+			`{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a"}}}`),
 		update("share another's block", "own-b", `{"spec": {"owner": null, "allocations": [`+ofA+`]}}`),
-		update("pass the block to another", "own-a", `{"spec": {"owner": {"nodeName": "b", "nodeUID": "u-b"}}}`),
-		update("sign for another", "own-b", `{"spec": {"owner": {"nodeName": "b", "nodeUID": "u-b", "bootID": "x"}}}`),
-		update("recall for another", "own-b", `{"spec": {"recall": {"by": "c", "at": "2026-01-01T00:00:00Z"}}}`),
+		update("pass the block to another", "own-a",
+			`{"spec": {"owner": {"nodeName": "b", "nodeUID": "u-b"}}}`),
+		update("sign for another", "own-b",
+			`{"spec": {"owner": {"nodeName": "b", "nodeUID": "u-b", "bootID": "x"}}}`),
+		update("recall for another", "own-b",
+			`{"spec": {"recall": {"by": "c", "at": "2026-01-01T00:00:00Z"}}}`),
 		update("take a recall back", "recalled-b", `{"spec": {"recall": null}}`),
-		update("take a recall over", "recalled-b", `{"spec": {"recall": {"by": "a", "at": "2026-01-01T00:00:00Z"}}}`),
+		update("take a recall over", "recalled-b",
+			`{"spec": {"recall": {"by": "a", "at": "2026-01-01T00:00:00Z"}}}`),
 		update("keep a block from being deleted", "shared-a", `{"metadata": {"finalizers": ["x.io/y"]}}`),
-		update("take a shared block", "shared", `{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a"}, "allocations": null}}`),
+		update("take a shared block", "shared",
+			`{"spec": {"owner": {"nodeName": "a", "nodeUID": "u-a"}, "allocations": null}}`),
 		status("status of another's block", blocks+"/own-b", `{"status": {"used": 0, "free": 16}}`),
 		change("strike out another node's pod", "shared", ofA, claimed, migrating),
 		change("strike out a claim", "shared", ofA, ofB, migrating),
-		change("strike out the first of two", "shared", ofA, ofB, claimed, `{"address": "10.0.0.68", `+strings.TrimPrefix(second, `"second": {`)[:len(second)-len(`"second": {`)-1]+`, `+claim+`}`),
-		change("move another node's pod to another address", "shared", ofA, strings.Replace(ofB, ".66", ".69", 1), claimed, migrating),
-		change("replace another node's pod", "shared", ofA, strings.Replace(newOfA, ".70", ".66", 1), claimed, migrating),
-		change("rename another node's container", "shared", ofA, strings.Replace(ofB, "c2", "cx", 1), claimed, migrating),
-		change("add another node's pod", "shared", ofA, ofB, claimed, migrating, strings.NewReplacer(".66", ".71", "c2", "c8").Replace(ofB)),
+		change("strike out the first of two", "shared", ofA, ofB, claimed, `{"address": "10.0.0.68", `+
+			strings.TrimPrefix(second, `"second": {`)[:len(second)-len(`"second": {`)-1]+`, `+claim+`}`),
+		change("move another node's pod to another address", "shared", ofA,
+			strings.Replace(ofB, ".66", ".69", 1), claimed, migrating),
+		change("replace another node's pod", "shared", ofA, strings.Replace(newOfA, ".70", ".66", 1),
+			claimed, migrating),
+		change("rename another node's container", "shared", ofA, strings.Replace(ofB, "c2", "cx", 1),
+			claimed, migrating),
+		change("add another node's pod", "shared", ofA, ofB, claimed, migrating,
+			strings.NewReplacer(".66", ".71", "c2", "c8").Replace(ofB)),
 		change("make another node's pod the second", "shared", ofA, ofB, claimed, migrating,
-			strings.Replace(newOfA, "}}", `}, "second": {"network": "n", "containerID": "c8", "ifName": "net1", "node": {"nodeName": "b", "nodeUID": "u-b"}}}`, 1)),
+			strings.Replace(newOfA, "}}",
+				`}, "second": {"network": "n", "containerID": "c8", "ifName": "net1", `+
+					`"node": {"nodeName": "b", "nodeUID": "u-b"}}}`, 1)),
 		remove("delete another's block", "own-b"),
 		remove("delete a shared block in use", "shared"),
 	}
@@ -209,7 +265,9 @@ func newNodeRig(t *testing.T) *nodeRig {
 		}
 		r.uids["UID-"+strings.ToUpper(name)] = string(node.UID)
 	}
-	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: "a", UID: types.UID(r.uids["UID-A"])}
+	bound := &authenticationv1.BoundObjectReference{
+		APIVersion: "v1", Kind: "Node", Name: "a", UID: types.UID(r.uids["UID-A"]),
+	}
 	r.agent, r.cni = r.client("braid-agent", bound), r.client("braid-cni", bound)
 	return r
 }
@@ -231,8 +289,11 @@ type tryer func(ctx context.Context, method, path, body string) error
 // client has a token of an account of kube-system.
 func (r *nodeRig) client(account string, bound *authenticationv1.BoundObjectReference) tryer {
 	r.t.Helper()
-	ask := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
-	answer, err := r.api.Client().CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, ask, metav1.CreateOptions{})
+	ask := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
+	}
+	answer, err := r.api.Client().CoreV1().ServiceAccounts("kube-system").
+		CreateToken(r.t.Context(), account, ask, metav1.CreateOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -255,7 +316,8 @@ func (r *nodeRig) try(ctx context.Context, w write) error {
 	if w.agent {
 		try = r.agent
 	}
-	return try(ctx, w.method, w.path, strings.NewReplacer("UID-A", r.uids["UID-A"], "UID-B", r.uids["UID-B"]).Replace(w.body))
+	return try(ctx, w.method, w.path,
+		strings.NewReplacer("UID-A", r.uids["UID-A"], "UID-B", r.uids["UID-B"]).Replace(w.body))
 }
 
 const patience = 10 * time.Second
@@ -272,12 +334,14 @@ func TestM31NodeCredential(t *testing.T) {
 	r.apply("rbac/admission.yaml")
 	for _, w := range hostile() {
 		var err error
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // the server takes policies up in its own time
+		// the server takes policies up in its own time
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if err = r.try(t.Context(), w); err != nil {
 				break
 			}
 		}
-		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'braid-node-") || strings.Contains(err.Error(), "expression '") {
+		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'braid-node-") ||
+			strings.Contains(err.Error(), "expression '") {
 			t.Errorf("%s: %v, want it denied by a policy, with a reason", w.name, err)
 		}
 	}

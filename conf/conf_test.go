@@ -31,8 +31,8 @@ import (
 	"github.com/braid-cni/braid/pkg/policy"
 )
 
-// TestSamplesLoad loads every file of the folder, and expects of each that it is embedded and says what it shows: at its top or,
-// in JSON, which has no comments, in README.md.
+// TestSamplesLoad loads every file of the folder, and expects of each that it is embedded and says
+// what it shows: at its top or, in JSON, which has no comments, in README.md.
 func TestSamplesLoad(t *testing.T) {
 	readme, err := fs.ReadFile(samples.Files(), "README.md")
 	if err != nil {
@@ -72,12 +72,14 @@ func TestSamplesLoad(t *testing.T) {
 // TestLoadersRefuse shows that the loaders are strict: what they accept says something.
 func TestLoadersRefuse(t *testing.T) {
 	nad := "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: n}\n"
-	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {k8s.v1.cni.cncf.io/networks: %s}}\nspec: {containers: [{image: %s}]}\n"
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: " +
+		"{k8s.v1.cni.cncf.io/networks: %s}}\nspec: {containers: [{image: %s}]}\n"
 	for name, doc := range map[string]string{
-		"kind":             "apiVersion: v1\nkind: Endpoints\n",
-		"field":            nad + "spec: {configs: ''}\n",
-		"key twice":        nad + "kind: NetworkAttachmentDefinition\n",
-		"comment in JSON":  nad + "spec:\n  config: |-\n    {\"cniVersion\": \"1.1.0\", # no\n    \"type\": \"bridge\"}\n",
+		"kind":      "apiVersion: v1\nkind: Endpoints\n",
+		"field":     nad + "spec: {configs: ''}\n",
+		"key twice": nad + "kind: NetworkAttachmentDefinition\n",
+		"comment in JSON": nad +
+			"spec:\n  config: |-\n    {\"cniVersion\": \"1.1.0\", # no\n    \"type\": \"bridge\"}\n",
 		"no annotation":    fmt.Sprintf(pod, "''", "nginx"),
 		"bad annotation":   fmt.Sprintf(pod, "a//b", "nginx"),
 		"image's registry": fmt.Sprintf(pod, "a", "example.com/nginx"),
@@ -94,7 +96,8 @@ func TestReadmeNamesFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile("[` ](?:conf/)?((?:cni|crd|deploy|rbac|samples|gke)/[\\w.-]+\\w)").FindAllSubmatch(readme, -1) {
+	for _, m := range regexp.MustCompile(
+		"[` ](?:conf/)?((?:cni|crd|deploy|rbac|samples|gke)/[\\w.-]+\\w)").FindAllSubmatch(readme, -1) {
 		if _, err := fs.Stat(samples.Files(), string(m[1])); err != nil {
 			t.Error(err)
 		}
@@ -112,10 +115,13 @@ func TestReadmeNamesFiles(t *testing.T) {
 	}
 }
 
-// TestSamplesPlan plans each pod with the networks of its folder: they are there, they have the capabilities that the pod needs,
-// they may be used from its namespace, they want no default route that the pod does not.
+// TestSamplesPlan plans each pod with the networks of its folder: they are there, they have the
+// capabilities that the pod needs, they may be used from its namespace, they want no default route
+// that the pod does not.
 func TestSamplesPlan(t *testing.T) {
-	for dir, conflist := range map[string]string{"samples": "cni/00-braid.conflist", "gke": "gke/00-braid.conflist"} {
+	for dir, conflist := range map[string]string{
+		"samples": "cni/00-braid.conflist", "gke": "gke/00-braid.conflist",
+	} {
 		cfg, all := file(t, conflist).configs[0], folder(t, dir)
 		for _, pod := range all.pods {
 			t.Run(dir+"/"+pod.Name, func(t *testing.T) { planPod(t, cfg, &pod, all) })
@@ -128,7 +134,9 @@ func planPod(t *testing.T, cfg *conf.Config, pod *corev1.Pod, all *content) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	definitions := []plan.Definition{{Conf: []byte(`{"cniVersion": "1.0.0", "name": "eth", "type": "bridge"}`)}}
+	definitions := []plan.Definition{
+		{Conf: []byte(`{"cniVersion": "1.0.0", "name": "eth", "type": "bridge"}`)},
+	}
 	for _, r := range requests[1:] {
 		nad := all.nad(r.Namespace, r.Name)
 		if nad == nil {
@@ -137,7 +145,8 @@ func planPod(t *testing.T, cfg *conf.Config, pod *corev1.Pod, all *content) {
 		definitions = append(definitions, plan.Definition{NAD: nad})
 	}
 	attachments, err := plan.Make(plan.Input{
-		Node: &cfg.Node, Policy: &cfg.Policy, Call: &cfg.Call, Pod: &pod.ObjectMeta, ContainerID: "0123456789ab", IfName: "eth0",
+		Node: &cfg.Node, Policy: &cfg.Policy, Call: &cfg.Call, Pod: &pod.ObjectMeta,
+		ContainerID: "0123456789ab", IfName: "eth0",
 		Requests: requests, Definitions: definitions, Devices: devicesOf(pod),
 	})
 	if err != nil {
@@ -159,14 +168,16 @@ func devicesOf(pod *corev1.Pod) map[string][]string {
 	return devices
 }
 
-// TestS2CRD: NPWG v1.3 s.3.1 and s.3.2, and texts for `kubectl explain`. The rest is what users of Multus type.
+// TestS2CRD: NPWG v1.3 s.3.1 and s.3.2, and texts for `kubectl explain`. The rest is what users of
+// Multus type.
 func TestS2CRD(t *testing.T) {
 	found := file(t, "crd/network-attachment-definition.yaml").crds[0]
 	spec := found.Spec
 	if got, want := found.Metadata.Name, nadv1.Resource+"."+nadv1.GroupName; got != want {
 		t.Errorf("name %q, want %q", got, want)
 	}
-	if spec.Group != nadv1.GroupName || spec.Scope != "Namespaced" || spec.Names.Kind != nadv1.Kind || spec.Names.Plural != nadv1.Resource {
+	if spec.Group != nadv1.GroupName || spec.Scope != "Namespaced" || spec.Names.Kind != nadv1.Kind ||
+		spec.Names.Plural != nadv1.Resource {
 		t.Errorf("group, scope or names differ: %+v", spec)
 	}
 	if got, want := spec.Names.Singular, "network-attachment-definition"; got != want {
@@ -175,11 +186,13 @@ func TestS2CRD(t *testing.T) {
 	if diff := cmp.Diff([]string{"nad", "net-attach-def"}, spec.Names.ShortNames); diff != "" {
 		t.Errorf("short names (-want +got):\n%s", diff)
 	}
-	if len(spec.Versions) != 1 || spec.Versions[0].Name != nadv1.Version || !spec.Versions[0].Served || !spec.Versions[0].Storage {
+	if len(spec.Versions) != 1 || spec.Versions[0].Name != nadv1.Version || !spec.Versions[0].Served ||
+		!spec.Versions[0].Storage {
 		t.Fatalf("versions: %+v", spec.Versions)
 	}
 	root := spec.Versions[0].Schema.OpenAPIV3Schema
-	if config := root.Properties["spec"].Properties["config"]; config == nil || config.Type != "string" {
+	config := root.Properties["spec"].Properties["config"]
+	if config == nil || config.Type != "string" {
 		t.Error("spec.config is no string")
 	}
 	if len(root.Required)+len(root.Properties["spec"].Required) != 0 {
@@ -212,11 +225,14 @@ func explained(t *testing.T, name string, s *schema) {
 func TestIPBlockCRD(t *testing.T) {
 	found := file(t, "crd/ipblocks.yaml").crds[0]
 	spec := found.Spec
-	if found.Metadata.Name != v1alpha1.Resource+"."+v1alpha1.GroupName || spec.Group != v1alpha1.GroupName || spec.Scope != "Cluster" ||
-		spec.Names.Kind != v1alpha1.Kind || spec.Names.Plural != v1alpha1.Resource || !slices.Equal(spec.Names.ShortNames, []string{"ipb"}) {
+	if found.Metadata.Name != v1alpha1.Resource+"."+v1alpha1.GroupName ||
+		spec.Group != v1alpha1.GroupName || spec.Scope != "Cluster" ||
+		spec.Names.Kind != v1alpha1.Kind || spec.Names.Plural != v1alpha1.Resource ||
+		!slices.Equal(spec.Names.ShortNames, []string{"ipb"}) {
 		t.Errorf("name, group, scope or names differ: %+v", spec)
 	}
-	if len(spec.Versions) != 1 || spec.Versions[0].Name != v1alpha1.Version || !spec.Versions[0].Served || !spec.Versions[0].Storage {
+	if len(spec.Versions) != 1 || spec.Versions[0].Name != v1alpha1.Version ||
+		!spec.Versions[0].Served || !spec.Versions[0].Storage {
 		t.Fatalf("versions: %+v", spec.Versions)
 	}
 	version := spec.Versions[0]
@@ -230,29 +246,35 @@ func TestIPBlockCRD(t *testing.T) {
 	for _, f := range version.SelectableFields {
 		selectable = append(selectable, f.JSONPath)
 	}
-	if diff := cmp.Diff([]string{"Space", "CIDR", "Node", "Used", "Free", "Recalled-By", "Age"}, columns); diff != "" {
+	diff := cmp.Diff([]string{"Space", "CIDR", "Node", "Used", "Free", "Recalled-By", "Age"}, columns)
+	if diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{".spec.space", ".spec.owner.nodeName", ".spec.recall.by"}, selectable); diff != "" {
+	diff = cmp.Diff([]string{".spec.space", ".spec.owner.nodeName", ".spec.recall.by"}, selectable)
+	if diff != "" {
 		t.Errorf("selectable fields (-want +got):\n%s", diff)
 	}
 	block := version.Schema.OpenAPIV3Schema.Properties["spec"]
 	for _, field := range []string{"space", "cidr"} {
-		if rules := block.Properties[field].Validations; len(rules) != 1 || rules[0].Rule != "self == oldSelf" {
+		rules := block.Properties[field].Validations
+		if len(rules) != 1 || rules[0].Rule != "self == oldSelf" {
 			t.Errorf("%s can be changed: %+v", field, rules)
 		}
 	}
 	if diff := cmp.Diff([]string{"cidr", "space"}, block.Required); diff != "" {
 		t.Errorf("required (-want +got):\n%s", diff)
 	}
-	if allocations := block.Properties["allocations"]; allocations.MaxItems == nil || *allocations.MaxItems != 16 ||
+	if allocations := block.Properties["allocations"]; allocations.MaxItems == nil ||
+		*allocations.MaxItems != 16 ||
 		!slices.Equal(allocations.ListMapKeys, []string{"address"}) {
 		t.Errorf("a block can have too many allocations, or an address twice: %+v", allocations)
 	}
 }
 
 func rule(group string, resources, verbs string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: strings.Fields(resources), Verbs: strings.Fields(verbs)}
+	return rbacv1.PolicyRule{
+		APIGroups: []string{group}, Resources: strings.Fields(resources), Verbs: strings.Fields(verbs),
+	}
 }
 
 // TestNodeRole: the least that a node needs, rule by rule, bound to its ServiceAccount.
@@ -272,7 +294,8 @@ func TestNodeRole(t *testing.T) {
 	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
-	bound(t, all.accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	bound(t, all.accounts[0], all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole",
+		all.roles[0].Name)
 }
 
 // TestNodeOptionalRoles: what only some clusters need is in roles of their own, bound to the same
@@ -282,14 +305,16 @@ func TestNodeOptionalRoles(t *testing.T) {
 	for name, want := range map[string][]rbacv1.PolicyRule{
 		"rbac/node-pods.yaml": {rule("", "pods", "get")},
 		"rbac/node-devices.yaml": {
-			rule(resourcev1.GroupName, "resourceclaims", "get"), rule(resourcev1.GroupName, "resourceslices", "list"),
+			rule(resourcev1.GroupName, "resourceclaims", "get"),
+			rule(resourcev1.GroupName, "resourceslices", "list"),
 		},
 	} {
 		all := file(t, name)
 		if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
 			t.Errorf("%s: rules (-want +got):\n%s", name, diff)
 		}
-		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole",
+			all.roles[0].Name)
 	}
 }
 
@@ -312,17 +337,20 @@ func TestAgentRoles(t *testing.T) {
 		if diff := cmp.Diff(want, all.roles[i].Rules); diff != "" {
 			t.Errorf("rules of %s (-want +got):\n%s", all.roles[i].Name, diff)
 		}
-		bound(t, account, all.bindings[i].Subjects, all.bindings[i].RoleRef, "ClusterRole", all.roles[i].Name)
+		bound(t, account, all.bindings[i].Subjects, all.bindings[i].RoleRef, "ClusterRole",
+			all.roles[i].Name)
 	}
 	tokens := rule("", "serviceaccounts/token", "create")
 	tokens.ResourceNames = []string{file(t, "rbac/cni.yaml").accounts[0].Name}
 	local, localBinding := all.localRoles[0], all.localBindings[0]
-	if diff := cmp.Diff([]rbacv1.PolicyRule{tokens, rule("", "pods", "get")}, local.Rules); diff != "" {
+	diff := cmp.Diff([]rbacv1.PolicyRule{tokens, rule("", "pods", "get")}, local.Rules)
+	if diff != "" {
 		t.Errorf("rules in its namespace (-want +got):\n%s", diff)
 	}
 	bound(t, account, localBinding.Subjects, localBinding.RoleRef, "Role", local.Name)
 	if local.Namespace != account.Namespace || localBinding.Namespace != account.Namespace {
-		t.Errorf("the Role is in %q and %q, the account in %q", local.Namespace, localBinding.Namespace, account.Namespace)
+		t.Errorf("the Role is in %q and %q, the account in %q",
+			local.Namespace, localBinding.Namespace, account.Namespace)
 	}
 }
 
@@ -333,22 +361,31 @@ func TestCNIRoles(t *testing.T) {
 	if mount := account.AutomountServiceAccountToken; mount == nil || *mount {
 		t.Error("a pod of this account gets its token")
 	}
-	for name, same := range map[string]string{"cni": "node", "cni-pods": "node-pods", "cni-devices": "node-devices"} {
+	for name, same := range map[string]string{
+		"cni": "node", "cni-pods": "node-pods", "cni-devices": "node-devices",
+	} {
 		all := file(t, "rbac/"+name+".yaml")
-		if diff := cmp.Diff(file(t, "rbac/"+same+".yaml").roles[0].Rules, all.roles[0].Rules); diff != "" {
+		diff := cmp.Diff(file(t, "rbac/"+same+".yaml").roles[0].Rules, all.roles[0].Rules)
+		if diff != "" {
 			t.Errorf("rules of %s, but for the agent's account (-%s +%s):\n%s", name, same, name, diff)
 		}
-		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+		bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole",
+			all.roles[0].Name)
 	}
 }
 
 // bound wants a role to be the account's, and nobody else's.
-func bound(t *testing.T, account corev1.ServiceAccount, got []rbacv1.Subject, ref rbacv1.RoleRef, kind, name string) {
+func bound(
+	t *testing.T, account corev1.ServiceAccount, got []rbacv1.Subject, ref rbacv1.RoleRef, kind,
+	name string,
+) {
 	t.Helper()
 	if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}); ref != want {
 		t.Errorf("the binding is to %+v, want %+v", ref, want)
 	}
-	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: account.Namespace, Name: account.Name}}
+	subjects := []rbacv1.Subject{
+		{Kind: "ServiceAccount", Namespace: account.Namespace, Name: account.Name},
+	}
 	if diff := cmp.Diff(subjects, got); diff != "" {
 		t.Errorf("subjects (-want +got):\n%s", diff)
 	}
@@ -369,10 +406,13 @@ func TestControllerRole(t *testing.T) {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 	account, local, localBinding := all.accounts[0], all.localRoles[0], all.localBindings[0]
-	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole",
+		all.roles[0].Name)
 	held := rule("coordination.k8s.io", "leases", "get update")
 	held.ResourceNames = []string{"braid-controller"}
-	if diff := cmp.Diff([]rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "create"), held}, local.Rules); diff != "" {
+	diff := cmp.Diff([]rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "create"), held},
+		local.Rules)
+	if diff != "" {
 		t.Errorf("rules on Leases (-want +got):\n%s", diff)
 	}
 	bound(t, account, localBinding.Subjects, localBinding.RoleRef, "Role", local.Name)
@@ -383,28 +423,35 @@ func TestControllerRole(t *testing.T) {
 	}
 }
 
-// TestControllerAdmissionRole: of Secrets it has its certificate's, of webhook configurations its own,
-// and it writes no pod and no NAD.
+// TestControllerAdmissionRole: of Secrets it has its certificate's, of webhook configurations its
+// own, and it writes no pod and no NAD.
 func TestControllerAdmissionRole(t *testing.T) {
-	all, account := file(t, "rbac/controller-admission.yaml"), file(t, "rbac/controller.yaml").accounts[0]
-	webhooks := rule("admissionregistration.k8s.io", "mutatingwebhookconfigurations validatingwebhookconfigurations", "get patch")
+	all, account := file(t, "rbac/controller-admission.yaml"), file(t, "rbac/controller.yaml").
+		accounts[0]
+	webhooks := rule("admissionregistration.k8s.io",
+		"mutatingwebhookconfigurations validatingwebhookconfigurations", "get patch")
 	webhooks.ResourceNames = []string{"braid-controller"}
-	want := []rbacv1.PolicyRule{rule(nadv1.GroupName, nadv1.Resource, "get list watch"), rule("", "namespaces", "get list watch"), webhooks}
+	want := []rbacv1.PolicyRule{
+		rule(nadv1.GroupName, nadv1.Resource, "get list watch"), rule("", "namespaces", "get list watch"),
+		webhooks,
+	}
 	if diff := cmp.Diff(want, all.roles[0].Rules); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
-	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole", all.roles[0].Name)
+	bound(t, account, all.bindings[0].Subjects, all.bindings[0].RoleRef, "ClusterRole",
+		all.roles[0].Name)
 	secret := rule("", "secrets", "get update")
 	secret.ResourceNames = []string{"braid-controller-tls"}
 	if diff := cmp.Diff([]rbacv1.PolicyRule{secret}, all.localRoles[0].Rules); diff != "" {
 		t.Errorf("rules on Secrets (-want +got):\n%s", diff)
 	}
-	bound(t, account, all.localBindings[0].Subjects, all.localBindings[0].RoleRef, "Role", all.localRoles[0].Name)
+	bound(t, account, all.localBindings[0].Subjects, all.localBindings[0].RoleRef, "Role",
+		all.localRoles[0].Name)
 }
 
-// TestWebhooks: what may hold up pods is for pods with networks and for NADs alone, and never for the
-// namespace that the controller is in; the rest is let pass without the controller. They lead to the
-// Service of the controller's pods.
+// TestWebhooks: what may hold up pods is for pods with networks and for NADs alone, and never for
+// the namespace that the controller is in; the rest is let pass without the controller. They lead
+// to the Service of the controller's pods.
 func TestWebhooks(t *testing.T) {
 	all, d := file(t, "deploy/webhook.yaml"), file(t, "deploy/controller.yaml").deployed[0]
 	type hook struct {
@@ -429,19 +476,23 @@ func TestWebhooks(t *testing.T) {
 			t.Errorf("%s: failure policy %s", h.name, *h.policy)
 		}
 		if diff := cmp.Diff(&metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
-			Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{d.Namespace},
+			Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn,
+			Values: []string{d.Namespace},
 		}}}, h.selector); diff != "" {
 			t.Errorf("%s: namespaces (-want +got):\n%s", h.name, diff)
 		}
 		s := all.services[0]
-		if to := h.client.Service; to.Name != s.Name || to.Namespace != s.Namespace || *to.Port != s.Spec.Ports[0].Port || len(h.client.CABundle) > 0 {
+		to := h.client.Service
+		if to.Name != s.Name || to.Namespace != s.Namespace || *to.Port != s.Spec.Ports[0].Port ||
+			len(h.client.CABundle) > 0 {
 			t.Errorf("%s leads to %+v", h.name, to)
 		}
 	}
 	if diff := cmp.Diff(d.Spec.Template.Labels, all.services[0].Spec.Selector); diff != "" {
 		t.Errorf("the Service is not the controller's (-labels +selector):\n%s", diff)
 	}
-	if port := all.services[0].Spec.Ports[0].TargetPort.StrVal; d.Spec.Template.Spec.Containers[0].Ports[0].Name != port {
+	port := all.services[0].Spec.Ports[0].TargetPort.StrVal
+	if d.Spec.Template.Spec.Containers[0].Ports[0].Name != port {
 		t.Errorf("the Service's port is %s", port)
 	}
 	if len(all.secrets) != 1 || len(all.secrets[0].Data)+len(all.secrets[0].StringData) > 0 {
@@ -463,24 +514,32 @@ func TestAgentDaemonSet(t *testing.T) {
 	template := d.Spec.Template
 	pod := template.Spec
 	if pod.ServiceAccountName != account.Name || d.Namespace != account.Namespace {
-		t.Errorf("it runs as %s/%s, want %s/%s", d.Namespace, pod.ServiceAccountName, account.Namespace, account.Name)
+		t.Errorf("it runs as %s/%s, want %s/%s",
+			d.Namespace, pod.ServiceAccountName, account.Namespace, account.Name)
 	}
-	if diff := cmp.Diff(d.Spec.Selector.MatchLabels, template.Labels); diff != "" || len(template.Labels) == 0 {
+	diff := cmp.Diff(d.Spec.Selector.MatchLabels, template.Labels)
+	if diff != "" || len(template.Labels) == 0 {
 		t.Errorf("it does not select its pods (-selector +labels):\n%s", diff)
 	}
-	if !pod.HostNetwork || !pod.HostPID || pod.PriorityClassName != "system-node-critical" || pod.DNSPolicy != corev1.DNSDefault {
-		t.Errorf("host's network %t, processes %t, priority %q, DNS %q", pod.HostNetwork, pod.HostPID, pod.PriorityClassName, pod.DNSPolicy)
+	if !pod.HostNetwork || !pod.HostPID || pod.PriorityClassName != "system-node-critical" ||
+		pod.DNSPolicy != corev1.DNSDefault {
+		t.Errorf("host's network %t, processes %t, priority %q, DNS %q",
+			pod.HostNetwork, pod.HostPID, pod.PriorityClassName, pod.DNSPolicy)
 	}
-	if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations); diff != "" {
+	diff = cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
+	if diff != "" {
 		t.Errorf("tolerations (-want +got):\n%s", diff)
 	}
 	c := pod.Containers[0]
 	s := c.SecurityContext
-	if !*s.Privileged || s.SELinuxOptions.Type != "spc_t" || s.AppArmorProfile.Type != corev1.AppArmorProfileTypeUnconfined || c.Image != image {
+	if !*s.Privileged || s.SELinuxOptions.Type != "spc_t" ||
+		s.AppArmorProfile.Type != corev1.AppArmorProfileTypeUnconfined || c.Image != image {
 		t.Errorf("security context %+v, image %s", s, c.Image)
 	}
-	if c.Resources.Limits != nil || c.Resources.Requests.Memory().IsZero() || len(c.Ports) > 0 || *d.Spec.UpdateStrategy.RollingUpdate.MaxSurge != intstr.FromInt32(0) {
-		t.Errorf("resources %+v, ports %v, update %+v", c.Resources, c.Ports, d.Spec.UpdateStrategy.RollingUpdate)
+	if c.Resources.Limits != nil || c.Resources.Requests.Memory().IsZero() || len(c.Ports) > 0 ||
+		*d.Spec.UpdateStrategy.RollingUpdate.MaxSurge != intstr.FromInt32(0) {
+		t.Errorf("resources %+v, ports %v, update %+v",
+			c.Resources, c.Ports, d.Spec.UpdateStrategy.RollingUpdate)
 	}
 	env := map[string]string{}
 	for _, e := range c.Env {
@@ -489,11 +548,13 @@ func TestAgentDaemonSet(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(map[string]string{
-		"NODE_NAME": "spec.nodeName", "POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "GOMEMLIMIT": "128MiB",
+		"NODE_NAME": "spec.nodeName", "POD_NAMESPACE": "metadata.namespace", "POD_NAME": "metadata.name",
+		"POD_UID": "metadata.uid", "GOMEMLIMIT": "128MiB",
 	}, env); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}
-	if want := "--service-account=" + account.Namespace + "/" + file(t, "rbac/cni.yaml").accounts[0].Name; !slices.Contains(c.Args, want) {
+	want := "--service-account=" + account.Namespace + "/" + file(t, "rbac/cni.yaml").accounts[0].Name
+	if !slices.Contains(c.Args, want) {
 		t.Errorf("arguments %q, want %s among them", c.Args, want)
 	}
 	if len(all.configs) != 1 {
@@ -501,12 +562,15 @@ func TestAgentDaemonSet(t *testing.T) {
 	}
 }
 
-// TestControllerDeployment: it runs as the account that has the role, selects its own pods, and needs no rights on its node.
+// TestControllerDeployment: it runs as the account that has the role, selects its own pods, and
+// needs no rights on its node.
 func TestControllerDeployment(t *testing.T) {
-	d, account := file(t, "deploy/controller.yaml").deployed[0], file(t, "rbac/controller.yaml").accounts[0]
+	d, account := file(t, "deploy/controller.yaml").deployed[0], file(t, "rbac/controller.yaml").
+		accounts[0]
 	pod := d.Spec.Template
 	if pod.Spec.ServiceAccountName != account.Name || d.Namespace != account.Namespace {
-		t.Errorf("it runs as %s/%s, want %s/%s", d.Namespace, pod.Spec.ServiceAccountName, account.Namespace, account.Name)
+		t.Errorf("it runs as %s/%s, want %s/%s",
+			d.Namespace, pod.Spec.ServiceAccountName, account.Namespace, account.Name)
 	}
 	if diff := cmp.Diff(d.Spec.Selector.MatchLabels, pod.Labels); diff != "" || len(pod.Labels) == 0 {
 		t.Errorf("it does not select its pods (-selector +labels):\n%s", diff)
@@ -514,21 +578,27 @@ func TestControllerDeployment(t *testing.T) {
 	for _, c := range pod.Spec.Containers {
 		s := c.SecurityContext
 		if c.Image != image || pod.Spec.HostNetwork || !*pod.Spec.SecurityContext.RunAsNonRoot ||
-			*s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			*s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem ||
+			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			t.Errorf("container %s may do too much, or its image names a registry: %+v", c.Name, c)
 		}
 	}
 }
 
-// TestU12ClusterRoles: one to view, one to administer NADs, nothing else in them, and neither becomes part of another role.
+// TestU12ClusterRoles: one to view, one to administer NADs, nothing else in them, and neither
+// becomes part of another role.
 func TestU12ClusterRoles(t *testing.T) {
 	view := []string{"get", "list", "watch"}
 	want := map[string][]string{
 		"braid-nad-viewer": view,
-		"braid-nad-admin":  append(slices.Clone(view), "create", "update", "patch", "delete", "deletecollection"),
+		"braid-nad-admin": append(slices.Clone(view), "create", "update", "patch", "delete",
+			"deletecollection"),
 	}
 	for _, role := range file(t, "rbac/nad.yaml").roles {
-		rules := []rbacv1.PolicyRule{{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource}, Verbs: want[role.Name]}}
+		rules := []rbacv1.PolicyRule{
+			{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource},
+				Verbs: want[role.Name]},
+		}
 		if diff := cmp.Diff(rules, role.Rules); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", role.Name, diff)
 		}
@@ -542,7 +612,8 @@ func TestU12ClusterRoles(t *testing.T) {
 	}
 }
 
-// TestU3ThreeSteps: enable on the cluster; declare node interfaces and networks; annotate pods. Each file leads to the next.
+// TestU3ThreeSteps: enable on the cluster; declare node interfaces and networks; annotate pods.
+// Each file leads to the next.
 func TestU3ThreeSteps(t *testing.T) {
 	cluster := file(t, "gke/cluster.yaml").clusters[0]
 	if !cluster.MultipleNetworkInterfaces || !cluster.EnableDataplaneV2 {
@@ -558,13 +629,14 @@ func TestU3ThreeSteps(t *testing.T) {
 		}
 	}
 	pods := file(t, "gke/pods.yaml").pods
-	if len(pods) == 0 || pods[0].Annotations[nadv1.NetworksAnnotation] != cluster.Network.AdditionalNodeInterfaces[0].NetworkName {
+	if len(pods) == 0 ||
+		pods[0].Annotations[nadv1.NetworksAnnotation] != cluster.Network.AdditionalNodeInterfaces[0].NetworkName {
 		t.Error("step 3: the first pod does not ask for the network")
 	}
 }
 
-// TestU14ProfileTypes: the examples of the profile use its nine plugins, each at least once, and no other. Every network also
-// stays out of the way of the cluster's own (U5).
+// TestU14ProfileTypes: the examples of the profile use its nine plugins, each at least once, and no
+// other. Every network also stays out of the way of the cluster's own (U5).
 func TestU14ProfileTypes(t *testing.T) {
 	all, used := folder(t, "gke"), map[string]bool{}
 	for _, nad := range all.nads {
@@ -575,7 +647,9 @@ func TestU14ProfileTypes(t *testing.T) {
 		for _, name := range append(list.Types(), list.IPAMTypes()...) {
 			used[name] = true
 		}
-		for _, own := range []string{all.clusters[0].Network.PodCIDR, all.clusters[0].Network.ServiceCIDR} {
+		for _, own := range []string{
+			all.clusters[0].Network.PodCIDR, all.clusters[0].Network.ServiceCIDR,
+		} {
 			checkApart(t, &nad, netip.MustParsePrefix(own))
 		}
 	}
@@ -590,8 +664,8 @@ func TestU14ProfileTypes(t *testing.T) {
 	}
 }
 
-// TestU14ProfilePolicy: the profile allows its nine plugins and no other, at every depth and in every
-// namespace, the operator's among them, and forbids nothing else.
+// TestU14ProfilePolicy: the profile allows its nine plugins and no other, at every depth and in
+// every namespace, the operator's among them, and forbids nothing else.
 func TestU14ProfilePolicy(t *testing.T) {
 	cfg, err := conf.LoadFile("gke/00-braid.conflist")
 	if err != nil {
@@ -601,7 +675,8 @@ func TestU14ProfilePolicy(t *testing.T) {
 	want := strings.Fields("bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts")
 	for _, namespace := range []string{"default", "kube-system", "any"} {
 		d := rules.Of(namespace)
-		if diff := cmp.Diff(want, d.Types); diff != "" || d.Effect != policy.Enforce || d.All || len(d.Exec) > 0 {
+		diff := cmp.Diff(want, d.Types)
+		if diff != "" || d.Effect != policy.Enforce || d.All || len(d.Exec) > 0 {
 			t.Errorf("namespace %s: %s, exec %q, types (-want +got):\n%s", namespace, d.Effect, d.Exec, diff)
 		}
 	}
@@ -665,7 +740,8 @@ func TestSampleTopologies(t *testing.T) {
 	}
 }
 
-// TestCNIConfigurations: what each conflist is there to show, in the configuration that Braid makes of it.
+// TestCNIConfigurations: what each conflist is there to show, in the configuration that Braid makes
+// of it.
 func TestCNIConfigurations(t *testing.T) {
 	type shape struct {
 		CNIVersion, ClusterNetwork, Manifests, LogFile string
@@ -673,12 +749,15 @@ func TestCNIConfigurations(t *testing.T) {
 	}
 	const braidLog = "/var/log/braid.log"
 	for name, want := range map[string]shape{
-		"cni/00-braid.conflist":           {"1.1.0", "/etc/cni/net.d/10-flannel.conflist", "", braidLog, 0},
-		"cni/00-braid-cilium.conflist":    {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "", braidLog, 0},
+		"cni/00-braid.conflist": {"1.1.0", "/etc/cni/net.d/10-flannel.conflist", "",
+			braidLog, 0},
+		"cni/00-braid-cilium.conflist": {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
+			braidLog, 0},
 		"cni/00-braid-delegates.conflist": {"1.1.0", "", "", braidLog, 1},
 		"cni/00-braid-manifests.conflist": {"1.1.0", "", "/etc/braid/manifests", braidLog, 1},
 		"cni/00-braid-0.4.0.conflist":     {"0.4.0", "k8s-pod-network", "", "/var/log/multus.log", 0},
-		"gke/00-braid.conflist":           {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "", "/var/log/multus.log", 0},
+		"gke/00-braid.conflist": {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
+			"/var/log/multus.log", 0},
 	} {
 		cfg := file(t, name).configs[0]
 		got := shape{cfg.CNIVersion, cfg.ClusterNetwork, cfg.Manifests, cfg.LogFile, len(cfg.Delegates)}

@@ -59,7 +59,8 @@ type content struct {
 	blocks   []ipBlockFile
 }
 
-// loaders claim the files whose name says what they hold; all other YAML files hold Kubernetes objects.
+// loaders claim the files whose name says what they hold; all other YAML files hold Kubernetes
+// objects.
 var loaders = []struct {
 	pattern string
 	load    func(*content, []byte) error
@@ -70,8 +71,12 @@ var loaders = []struct {
 	{"cluster.yaml", func(c *content, data []byte) error { return addStrict(&c.clusters, data) }},
 	{"ip-block-*.yaml", func(c *content, data []byte) error { return addStrict(&c.blocks, data) }},
 	// TestDashboard and TestAlerts say what these hold.
-	{"dashboard.json", func(_ *content, data []byte) error { return json.Unmarshal(data, new(map[string]any)) }},
-	{"alerts.yaml", func(_ *content, data []byte) error { return yaml.Unmarshal(data, new(map[string]any)) }},
+	{"dashboard.json", func(_ *content, data []byte) error {
+		return json.Unmarshal(data, new(map[string]any))
+	}},
+	{"alerts.yaml", func(_ *content, data []byte) error {
+		return yaml.Unmarshal(data, new(map[string]any))
+	}},
 	{"*.yaml", (*content).loadObjects},
 }
 
@@ -115,7 +120,8 @@ func (c *content) loadFile(t *testing.T, name string) {
 	t.Fatalf("%s: no loader claims this file", name)
 }
 
-// loadConflist reads a file of /etc/cni/net.d as a runtime does, and the configuration of Braid in it as libcni hands it over.
+// loadConflist reads a file of /etc/cni/net.d as a runtime does, and the configuration of Braid in
+// it as libcni hands it over.
 func (c *content) loadConflist(data []byte) error {
 	if err := strictjson.Check(data); err != nil {
 		return err
@@ -127,7 +133,8 @@ func (c *content) loadConflist(data []byte) error {
 	if len(list.Plugins) != 1 || list.Plugins[0].Network.Type != "braid" {
 		return errors.New("the chain is not braid alone")
 	}
-	injected, err := libcni.InjectConf(list.Plugins[0], map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
+	injected, err := libcni.InjectConf(list.Plugins[0],
+		map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
 	if err != nil {
 		return err
 	}
@@ -229,7 +236,8 @@ func (c *content) loadConfigMap(doc []byte) error {
 	if err != nil {
 		return err
 	}
-	keys["name"], keys["clusterNetwork"] = strictjson.Marshal("braid"), strictjson.Marshal("/etc/cni/net.d/10-pods.conflist")
+	keys["name"], keys["clusterNetwork"] = strictjson.Marshal("braid"), strictjson.Marshal(
+		"/etc/cni/net.d/10-pods.conflist")
 	cfg, err := conf.Load(strictjson.Marshal(keys))
 	if err != nil {
 		return err

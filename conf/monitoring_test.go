@@ -18,8 +18,8 @@ import (
 	"github.com/braid-cni/braid/pkg/policy"
 )
 
-// agentMetrics are the series of an agent that has measured everything once, by the names of metrics
-// as a query has them, with their labels.
+// agentMetrics are the series of an agent that has measured everything once, by the names of
+// metrics as a query has them, with their labels.
 func agentMetrics(t *testing.T) map[string][]string {
 	t.Helper()
 	m := metrics.New("v1")
@@ -40,8 +40,13 @@ func agentMetrics(t *testing.T) map[string][]string {
 	})
 	o := m.Observer(metrics.ModeAgent)
 	for _, verb := range []engine.Verb{engine.Add, engine.Update} {
-		o.Operation(t.Context(), engine.Operation{Verb: verb, Duration: time.Second, Err: errors.New("no luck")})
-		o.Attachment(t.Context(), engine.Attachment{Operation: engine.Operation{Verb: verb}, Planned: &plan.Attachment{}, Plugins: []string{"bridge"}})
+		o.Operation(t.Context(), engine.Operation{
+			Verb: verb, Duration: time.Second, Err: errors.New("no luck"),
+		})
+		o.Attachment(t.Context(), engine.Attachment{
+			Operation: engine.Operation{Verb: verb}, Planned: &plan.Attachment{},
+			Plugins: []string{"bridge"},
+		})
 	}
 	families, err := m.Gatherer().Gather()
 	if err != nil {
@@ -64,10 +69,12 @@ func agentMetrics(t *testing.T) map[string][]string {
 
 // used are the labels that a query groups or chooses by.
 func used(query string) (labels []string) {
-	for _, m := range regexp.MustCompile(`by \(([^)]*)\)|\{([^}]*)\}`).FindAllStringSubmatch(query, -1) {
+	for _, m := range regexp.MustCompile(`by \(([^)]*)\)|\{([^}]*)\}`).
+		FindAllStringSubmatch(query, -1) {
 		for part := range strings.SplitSeq(m[1]+m[2], ",") {
 			name := regexp.MustCompile(`^\s*[a-z_]+`).FindString(part)
-			if name = strings.TrimSpace(name); name != "" && !slices.Contains([]string{"le", "instance", "job"}, name) {
+			name = strings.TrimSpace(name)
+			if name != "" && !slices.Contains([]string{"le", "instance", "job"}, name) {
 				labels = append(labels, name)
 			}
 		}
@@ -97,8 +104,8 @@ func holdsQuery(t *testing.T, what, query string, real map[string][]string, seen
 	}
 }
 
-// TestDashboard: each query of the dashboard, and what its legend names, is of metrics that an agent
-// has. All metrics of Braid are on it.
+// TestDashboard: each query of the dashboard, and what its legend names, is of metrics that an
+// agent has. All metrics of Braid are on it.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile("monitoring/dashboard.json")
@@ -124,7 +131,8 @@ func TestDashboard(t *testing.T) {
 		places[at] = p.Title
 		for _, target := range p.Targets {
 			holdsQuery(t, p.Title, target.Expr, metrics, seen)
-			for _, m := range regexp.MustCompile(`\{\{(\w+)\}\}`).FindAllStringSubmatch(target.LegendFormat, -1) {
+			for _, m := range regexp.MustCompile(`\{\{(\w+)\}\}`).
+				FindAllStringSubmatch(target.LegendFormat, -1) {
 				if !slices.Contains(used(target.Expr), m[1]) {
 					t.Errorf("%s: the legend names %s, which the query does not group by", p.Title, m[1])
 				}
@@ -132,8 +140,10 @@ func TestDashboard(t *testing.T) {
 		}
 	}
 	for name := range metrics {
-		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count"), "_bucket")
-		if strings.HasPrefix(name, "braid_") && !seen[name] && !seen[base+"_bucket"] && !seen[base+"_count"] {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count"),
+			"_bucket")
+		if strings.HasPrefix(name, "braid_") && !seen[name] && !seen[base+"_bucket"] &&
+			!seen[base+"_count"] {
 			t.Errorf("metric %s is not on the dashboard", name)
 		}
 	}
@@ -162,7 +172,8 @@ func TestAlerts(t *testing.T) {
 	metrics := agentMetrics(t)
 	for _, rule := range object.Spec.Groups[0].Rules {
 		holdsQuery(t, rule.Alert, rule.Expr, metrics, map[string]bool{})
-		if !slices.Contains([]string{"warning", "critical"}, rule.Labels["severity"]) || rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
+		if !slices.Contains([]string{"warning", "critical"}, rule.Labels["severity"]) ||
+			rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
 			t.Errorf("%s: labels %v, annotations %v", rule.Alert, rule.Labels, rule.Annotations)
 		}
 	}

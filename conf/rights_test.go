@@ -45,7 +45,8 @@ func TestREADMERights(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "| | `%s` |\n|%s\n", strings.Join(accounts, "` | `"), strings.Repeat("---|", len(accounts)+1))
+	fmt.Fprintf(&b, "| | `%s` |\n|%s\n", strings.Join(accounts, "` | `"),
+		strings.Repeat("---|", len(accounts)+1))
 	for _, what := range slices.Sorted(maps.Keys(rows)) {
 		fmt.Fprintf(&b, "| %s |", what)
 		for _, account := range accounts {
@@ -64,7 +65,8 @@ func TestREADMERights(t *testing.T) {
 		t.Fatal("README.md has no place for the table")
 	}
 	if *rewrite {
-		if err := os.WriteFile("README.md", []byte(before+begin+b.String()+end+after), 0o644); err != nil { //nolint:gosec // for all to read
+		err := os.WriteFile("README.md", []byte(before+begin+b.String()+end+after), 0o644)
+		if err != nil { //nolint:gosec // for all to read
 			t.Fatal(err)
 		}
 	} else if got != b.String() {
@@ -75,7 +77,8 @@ func TestREADMERights(t *testing.T) {
 // rights are the verbs of an account of kube-system, by what they are for.
 func (r *nodeRig) rights(account string) map[string]string {
 	r.t.Helper()
-	path, err := r.api.Kubeconfig("system:serviceaccount:kube-system:"+account, "system:serviceaccounts")
+	path, err := r.api.Kubeconfig("system:serviceaccount:kube-system:"+account,
+		"system:serviceaccounts")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -83,8 +86,11 @@ func (r *nodeRig) rights(account string) map[string]string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ask := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "kube-system"}}
-	answer, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(r.t.Context(), ask, metav1.CreateOptions{})
+	ask := &authorizationv1.SelfSubjectRulesReview{
+		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "kube-system"},
+	}
+	answer, err := client.AuthorizationV1().SelfSubjectRulesReviews().
+		Create(r.t.Context(), ask, metav1.CreateOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
 package samples_test
 
-// crd has the fields of apiextensions.k8s.io/v1 that the CRDs here use; strict decoding refuses any other. The real types come in
-// a module that brings a hundred others along, an API server among them; that the CRDs are right is shown on one in e2e.
+// crd has the fields of apiextensions.k8s.io/v1 that the CRDs here use; strict decoding refuses any
+// other. The real types come in a module that brings a hundred others along, an API server among
+// them; that the CRDs are right is shown on one in e2e.
 type crd struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -69,7 +70,8 @@ type schema struct {
 	} `json:"x-kubernetes-validations"`
 }
 
-// clusterConfig is the part of a GKE cluster configuration that concerns multiple networks (U4, U5).
+// clusterConfig is the part of a GKE cluster configuration that concerns multiple networks (U4,
+// U5).
 type clusterConfig struct {
 	APIVersion                string `json:"apiVersion"`
 	MultipleNetworkInterfaces bool   `json:"multipleNetworkInterfaces"`

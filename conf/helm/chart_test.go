@@ -74,7 +74,9 @@ func helm(t *testing.T, args ...string) (string, error) {
 	}
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Env = []string{"HOME=" + dir, "HELM_CONFIG_HOME=" + dir, "HELM_CACHE_HOME=" + dir, "HELM_DATA_HOME=" + dir}
+	cmd.Env = []string{
+		"HOME=" + dir, "HELM_CONFIG_HOME=" + dir, "HELM_CACHE_HOME=" + dir, "HELM_DATA_HOME=" + dir,
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -95,7 +97,8 @@ func mustHelm(t *testing.T, args ...string) string {
 // render is what Helm makes of the chart in a namespace.
 func render(t *testing.T, namespace string, args ...string) string {
 	t.Helper()
-	return mustHelm(t, append([]string{"template", "braid", "braid", "--namespace", namespace}, args...)...)
+	return mustHelm(t, append([]string{"template", "braid", "braid", "--namespace", namespace},
+		args...)...)
 }
 
 // objects lists what is rendered, as "Kind name", sorted.
@@ -144,26 +147,38 @@ func TestVariants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, manifests := range []string{string(kinds), "{apiVersion: v1, kind: Namespace, metadata: {name: braid-system}}"} {
+	for _, manifests := range []string{
+		string(kinds), "{apiVersion: v1, kind: Namespace, metadata: {name: braid-system}}",
+	} {
 		if err := server.Apply(t.Context(), manifests); err != nil {
 			t.Fatal(err)
 		}
 	}
 	base := objects(t, render(t, "kube-system"))
 	const (
-		scc       = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, RoleBinding braid-controller-scc"
-		admission = "ValidatingAdmissionPolicy braid-node-blocks-changed, ValidatingAdmissionPolicy braid-node-blocks-deleted, " +
-			"ValidatingAdmissionPolicy braid-node-blocks-made, ValidatingAdmissionPolicy braid-node-events, ValidatingAdmissionPolicy braid-node-pods, " +
+		scc = "Role braid-agent-scc, Role braid-controller-scc, RoleBinding braid-agent-scc, " +
+			"RoleBinding braid-controller-scc"
+		admission = "ValidatingAdmissionPolicy braid-node-blocks-changed, ValidatingAdmissionPolicy " +
+			"braid-node-blocks-deleted, " +
+			"ValidatingAdmissionPolicy braid-node-blocks-made, ValidatingAdmissionPolicy " +
+			"braid-node-events, ValidatingAdmissionPolicy braid-node-pods, " +
 			"ValidatingAdmissionPolicy braid-node-status, ValidatingAdmissionPolicy braid-node-tokens, " +
-			"ValidatingAdmissionPolicyBinding braid-node-blocks-changed, ValidatingAdmissionPolicyBinding braid-node-blocks-deleted, " +
-			"ValidatingAdmissionPolicyBinding braid-node-blocks-made, ValidatingAdmissionPolicyBinding braid-node-events, " +
-			"ValidatingAdmissionPolicyBinding braid-node-pods, ValidatingAdmissionPolicyBinding braid-node-status, " +
+			"ValidatingAdmissionPolicyBinding braid-node-blocks-changed, ValidatingAdmissionPolicyBinding " +
+			"braid-node-blocks-deleted, " +
+			"ValidatingAdmissionPolicyBinding braid-node-blocks-made, ValidatingAdmissionPolicyBinding " +
+			"braid-node-events, " +
+			"ValidatingAdmissionPolicyBinding braid-node-pods, ValidatingAdmissionPolicyBinding " +
+			"braid-node-status, " +
 			"ValidatingAdmissionPolicyBinding braid-node-tokens"
-		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition ipblocks.ipam.braid-cni.io, " +
+		crd = "CustomResourceDefinition ipamclaims.k8s.cni.cncf.io, CustomResourceDefinition " +
+			"ipblocks.ipam.braid-cni.io, " +
 			"CustomResourceDefinition network-attachment-definitions.k8s.cni.cncf.io"
-		webhooks = "ClusterRole braid-controller-admission, ClusterRoleBinding braid-controller-admission, " +
-			"MutatingWebhookConfiguration braid-controller, PodDisruptionBudget braid-controller, Role braid-controller-admission, " +
-			"RoleBinding braid-controller-admission, Secret braid-controller-tls, Service braid-controller, " +
+		webhooks = "ClusterRole braid-controller-admission, ClusterRoleBinding " +
+			"braid-controller-admission, " +
+			"MutatingWebhookConfiguration braid-controller, PodDisruptionBudget braid-controller, Role " +
+			"braid-controller-admission, " +
+			"RoleBinding braid-controller-admission, Secret braid-controller-tls, Service " +
+			"braid-controller, " +
 			"ValidatingWebhookConfiguration braid-controller"
 	)
 	type variant struct {
@@ -175,25 +190,39 @@ func TestVariants(t *testing.T) {
 	variants := map[string]variant{
 		"default":         {},
 		"other namespace": {namespace: "braid-system"},
-		"quota":           {namespace: "braid-system", args: []string{"--set", "profile=gke"}, more: "ResourceQuota braid-critical"},
+		"quota": {namespace: "braid-system", args: []string{"--set", "profile=gke"},
+			more: "ResourceQuota braid-critical"},
 		"no controller": {
-			args: []string{"--set", "controller.enabled=false"}, less: together("ClusterRole braid-controller, ClusterRoleBinding braid-controller, "+
-				"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, ServiceAccount braid-controller", webhooks),
+			args: []string{
+				"--set", "controller.enabled=false",
+			}, less: together("ClusterRole braid-controller, ClusterRoleBinding braid-controller, "+
+				"Deployment braid-controller, Role braid-controller, RoleBinding braid-controller, "+
+				"ServiceAccount braid-controller", webhooks),
 		},
 		"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
 		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods":     {args: []string{"--set", "rbac.pods=false"}, less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
-		"no devices":   {args: []string{"--set", "rbac.devices=false"}, less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
+		"no pods": {args: []string{"--set", "rbac.pods=false"},
+			less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
+		"no devices": {args: []string{"--set", "rbac.devices=false"},
+			less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
 		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
-		"no people":    {args: []string{"--set", "rbac.people=false"}, less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
-		"pod monitor":  {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"}, more: "PodMonitor braid-agent"},
-		"no hook": {args: []string{"--set", "uninstall.hook=false"}, less: "ClusterRole braid-uninstall, ClusterRoleBinding braid-uninstall, " +
-			"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount braid-uninstall"},
-		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"}, more: "NodeReadinessRule braid"},
+		"no people": {args: []string{"--set", "rbac.people=false"},
+			less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
+		"pod monitor": {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"},
+			more: "PodMonitor braid-agent"},
+		"no hook": {args: []string{"--set", "uninstall.hook=false"},
+			less: "ClusterRole braid-uninstall, ClusterRoleBinding braid-uninstall, " +
+				"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount " +
+				"braid-uninstall"},
+		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"},
+			more: "NodeReadinessRule braid"},
 		"everything": {
-			args: []string{"--values", "testdata/all.yaml"}, more: "NodeReadinessRule braid, PodMonitor braid-agent",
-			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer, "+
-				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission, webhooks),
+			args: []string{"--values", "testdata/all.yaml"},
+			more: "NodeReadinessRule braid, PodMonitor braid-agent",
+			less: together("ClusterRole braid-cni-devices, ClusterRole braid-cni-pods, ClusterRole "+
+				"braid-nad-admin, ClusterRole braid-nad-viewer, "+
+				"ClusterRoleBinding braid-cni-devices, ClusterRoleBinding braid-cni-pods", crd, admission,
+				webhooks),
 		},
 	}
 	for _, file := range profiles(t) {
@@ -217,7 +246,8 @@ func TestVariants(t *testing.T) {
 			if more, less := only(got, base), only(base, got); more != v.more || less != v.less {
 				t.Errorf("more objects: %s; want %s\nless: %s; want %s", more, v.more, less, v.less)
 			}
-			if v.namespace != "kube-system" && regexp.MustCompile("[=:] ?kube-system").MatchString(manifests) {
+			if v.namespace != "kube-system" && regexp.MustCompile("[=:] ?kube-system").
+				MatchString(manifests) {
 				t.Error("something is of kube-system")
 			}
 		})
@@ -254,33 +284,46 @@ func TestValuesReachTheObjects(t *testing.T) {
 	manifests := render(t, "kube-system", "--values", "testdata/all.yaml")
 	agent := decode[appsv1.DaemonSet](t, manifests, "DaemonSet").Spec
 	want := []string{
-		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni", "--state-dir=/var/lib/other", "--run-dir=/host/run", "--log-level=debug",
-		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d", "--cni-bin-dir=/opt/cni/here",
-		"--move-default-network", "--private-conf-dir=/etc/cni/braid.d", "--serve", "--api-server=https://[fd00::1]:6443",
+		"--config=/etc/braid/config.json", "--profile=talos", "--service-account=kube-system/braid-cni",
+		"--state-dir=/var/lib/other", "--run-dir=/host/run", "--log-level=debug",
+		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d",
+		"--cni-bin-dir=/opt/cni/here",
+		"--move-default-network", "--private-conf-dir=/etc/cni/braid.d", "--serve",
+		"--api-server=https://[fd00::1]:6443",
 	}
 	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("the agent's arguments are\n%q, want\n%q", got, want)
 	}
 	controller := decode[appsv1.Deployment](t, manifests, "Deployment").Spec
-	want = []string{"--namespace=kube-system", "--interval=2m", "--grace=1h30m", "--adopt-whereabouts=false", "--log-level=debug"}
+	want = []string{
+		"--namespace=kube-system", "--interval=2m", "--grace=1h30m", "--adopt-whereabouts=false",
+		"--log-level=debug",
+	}
 	if got := controller.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {
 		t.Errorf("the controller's arguments are\n%q, want\n%q", got, want)
 	}
 	for _, pod := range []*appsv1.DaemonSetSpec{&agent, {Template: controller.Template}} {
 		spec := pod.Template.Spec
-		if c := spec.Containers[0]; c.Image != "example/braid:v1.2.3" || c.ImagePullPolicy != "Always" || spec.ImagePullSecrets[0].Name != "pull" {
+		c := spec.Containers[0]
+		if c.Image != "example/braid:v1.2.3" || c.ImagePullPolicy != "Always" ||
+			spec.ImagePullSecrets[0].Name != "pull" {
 			t.Errorf("image %s, %s, %v", c.Image, c.ImagePullPolicy, spec.ImagePullSecrets)
 		}
-		if len(spec.NodeSelector) == 0 || spec.Affinity == nil || len(pod.Template.Annotations) == 0 || len(spec.Containers[0].Resources.Limits) != 1 {
+		if len(spec.NodeSelector) == 0 || spec.Affinity == nil || len(pod.Template.Annotations) == 0 ||
+			len(spec.Containers[0].Resources.Limits) != 1 {
 			t.Errorf("pods %+v", pod.Template)
 		}
 	}
-	webhooks := render(t, "kube-system", "--set", "admission.failurePolicy=Ignore,admission.timeoutSeconds=3")
-	if hook := decode[admissionv1.MutatingWebhookConfiguration](t, webhooks, "MutatingWebhookConfiguration").Webhooks[0]; *hook.FailurePolicy != admissionv1.Ignore || *hook.TimeoutSeconds != 3 {
+	webhooks := render(t, "kube-system", "--set",
+		"admission.failurePolicy=Ignore,admission.timeoutSeconds=3")
+	hook := decode[admissionv1.MutatingWebhookConfiguration](t, webhooks,
+		"MutatingWebhookConfiguration").Webhooks[0]
+	if *hook.FailurePolicy != admissionv1.Ignore || *hook.TimeoutSeconds != 3 {
 		t.Errorf("the webhook for pods is %+v", hook)
 	}
 	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
-	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest), "DaemonSet").Spec
+	agent = decode[appsv1.DaemonSet](t, render(t, "kube-system", "--set", "image.digest="+digest),
+		"DaemonSet").Spec
 	if got := agent.Template.Spec.Containers[0].Image; got != "braid@"+digest {
 		t.Errorf("image by digest: %s", got)
 	}
@@ -292,7 +335,8 @@ func TestValuesReachTheObjects(t *testing.T) {
 	if diff := cmp.Diff(readYAML(t, "testdata/all.yaml")["config"], config); diff != "" {
 		t.Errorf("the configuration (-value +rendered):\n%s", diff)
 	}
-	interfaces, err := nodenet.Parse([]byte(decode[corev1.ConfigMap](t, manifests, "ConfigMap").Data["node-interfaces.json"]))
+	interfaces, err := nodenet.Parse(
+		[]byte(decode[corev1.ConfigMap](t, manifests, "ConfigMap").Data["node-interfaces.json"]))
 	if err != nil || len(interfaces) != 4 || len(interfaces[0].Addresses("host1")) != 1 {
 		t.Errorf("interfaces of the nodes: %+v, %v", interfaces, err)
 	}
@@ -315,14 +359,16 @@ func TestU5GKERender(t *testing.T) {
 	mustHelm(t, "lint", "--strict", "--values", path, "braid")
 	data := decode[corev1.ConfigMap](t, render(t, "kube-system", "--values", path), "ConfigMap").Data
 	interfaces, err := nodenet.Parse([]byte(data["node-interfaces.json"]))
-	if err != nil || len(interfaces) != 2 || interfaces[1].Network != "gke-network-2" || interfaces[0].Match.Index != 1 {
+	if err != nil || len(interfaces) != 2 || interfaces[1].Network != "gke-network-2" ||
+		interfaces[0].Match.Index != 1 {
 		t.Errorf("interfaces of the nodes: %+v, %v", interfaces, err)
 	}
 	keys := map[string]json.RawMessage{}
 	if err := json.Unmarshal([]byte(data["config.json"]), &keys); err != nil {
 		t.Fatal(err)
 	}
-	keys["name"], keys["clusterNetwork"] = json.RawMessage(`"braid"`), json.RawMessage(`"/etc/cni/net.d/05-cilium.conflist"`)
+	keys["name"], keys["clusterNetwork"] = json.RawMessage(`"braid"`), json.RawMessage(
+		`"/etc/cni/net.d/05-cilium.conflist"`)
 	text, err := json.Marshal(keys)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +381,8 @@ func TestU5GKERender(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(fmt.Sprintf("%+v", want.Rules), fmt.Sprintf("%+v", got.Rules)); diff != "" || got.LogFile != want.LogFile {
+	diff := cmp.Diff(fmt.Sprintf("%+v", want.Rules), fmt.Sprintf("%+v", got.Rules))
+	if diff != "" || got.LogFile != want.LogFile {
 		t.Errorf("the policy is not that of conf/gke/00-braid.conflist:\n%s", diff)
 	}
 }
@@ -390,7 +437,8 @@ func TestBadValues(t *testing.T) {
 		t.Run(value, func(t *testing.T) {
 			t.Parallel()
 			_, err := helm(t, "template", "braid", "braid", "--set", value)
-			if err == nil || !strings.Contains(err.Error(), "schema") || !strings.Contains(err.Error(), names) {
+			if err == nil || !strings.Contains(err.Error(), "schema") ||
+				!strings.Contains(err.Error(), names) {
 				t.Errorf("%v, want a refusal by the schema that names %s", err, names)
 			}
 		})
@@ -401,9 +449,12 @@ func TestBadValues(t *testing.T) {
 func TestPackage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	mustHelm(t, "package", "braid", "--destination", dir, "--version", "1.2.3", "--app-version", "v1.2.3")
-	got := mustHelm(t, "template", "braid", filepath.Join(dir, "braid-1.2.3.tgz"), "--namespace", "kube-system")
-	if want := strings.ReplaceAll(render(t, "kube-system"), "braid:devel", "braid:v1.2.3"); got != want {
+	mustHelm(t, "package", "braid", "--destination", dir, "--version", "1.2.3", "--app-version",
+		"v1.2.3")
+	got := mustHelm(t, "template", "braid", filepath.Join(dir, "braid-1.2.3.tgz"), "--namespace",
+		"kube-system")
+	want := strings.ReplaceAll(render(t, "kube-system"), "braid:devel", "braid:v1.2.3")
+	if got != want {
 		t.Errorf("the package renders otherwise (-want +got):\n%s", cmp.Diff(want, got))
 	}
 }
@@ -411,8 +462,11 @@ func TestPackage(t *testing.T) {
 // Tokens are bound to nodes since Kubernetes 1.31.
 func TestOldKubernetes(t *testing.T) {
 	t.Parallel()
-	for version, refused := range map[string]bool{"v1.30.9": true, "v1.31.0": false, "v1.32.3+k3s1": false, "v1.33.1-gke.100": false} {
-		if _, err := helm(t, "template", "braid", "braid", "--kube-version", version); (err != nil) != refused {
+	for version, refused := range map[string]bool{
+		"v1.30.9": true, "v1.31.0": false, "v1.32.3+k3s1": false, "v1.33.1-gke.100": false,
+	} {
+		_, err := helm(t, "template", "braid", "braid", "--kube-version", version)
+		if (err != nil) != refused {
 			t.Errorf("%s: %v, want it refused: %t", version, err, refused)
 		}
 	}
@@ -433,23 +487,27 @@ func TestRelease(t *testing.T) {
 	// As if Multus' chart had brought it.
 	const begin = "metadata:\n  name: network-attachment"
 	if before, after, ok := strings.Cut(string(ofMultus), begin); ok {
-		ofMultus = []byte(before + strings.Replace(begin, "\n", "\n  annotations: {meta.helm.sh/release-name: multus}\n", 1) + after)
+		ofMultus = []byte(before + strings.Replace(begin, "\n",
+			"\n  annotations: {meta.helm.sh/release-name: multus}\n", 1) + after)
 	}
 	if err := server.Apply(t.Context(), string(ofMultus)); err != nil {
 		t.Fatal(err)
 	}
 	run := func(verb string, args ...string) string {
 		t.Helper()
-		return mustHelm(t, append([]string{verb, "--kubeconfig", admin, "--namespace", "kube-system", "braid"}, args...)...)
+		return mustHelm(t,
+			append([]string{verb, "--kubeconfig", admin, "--namespace", "kube-system", "braid"}, args...)...)
 	}
 	client := server.Client()
 	deployment := func() (*appsv1.Deployment, error) {
-		return client.AppsV1().Deployments("kube-system").Get(t.Context(), "braid-controller", metav1.GetOptions{})
+		return client.AppsV1().Deployments("kube-system").
+			Get(t.Context(), "braid-controller", metav1.GetOptions{})
 	}
 	// owner is the release that a kind is of.
 	owner := func(crd string) (string, error) {
 		var object metav1.PartialObjectMetadata
-		raw, err := client.CoreV1().RESTClient().Get().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + crd).DoRaw(t.Context())
+		raw, err := client.CoreV1().RESTClient().Get().
+			AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + crd).DoRaw(t.Context())
 		err = errors.Join(err, yaml.Unmarshal(raw, &object))
 		return object.Annotations["meta.helm.sh/release-name"], err
 	}
@@ -468,11 +526,15 @@ func TestRelease(t *testing.T) {
 			t.Errorf("%s: the Deployment is %+v, %v, want %d replicas", when, d, err, replicas)
 		}
 	}
-	kinds := map[string]string{"network-attachment-definitions.k8s.cni.cncf.io": "multus", "ipblocks.ipam.braid-cni.io": "braid", "ipamclaims.k8s.cni.cncf.io": "braid"}
+	kinds := map[string]string{
+		"network-attachment-definitions.k8s.cni.cncf.io": "multus", "ipblocks.ipam.braid-cni.io": "braid",
+		"ipamclaims.k8s.cni.cncf.io": "braid",
+	}
 	notes := run("install", "braid")
 	check("installed", kinds, 2)
 	if !strings.Contains(notes, "release multus") || !strings.Contains(notes, "BraidReady") {
-		t.Errorf("the notes do not say what becomes of Multus' kind, or how to see that Braid is there:\n%s", notes)
+		t.Errorf("the notes do not say what becomes of Multus' kind, or how to see that Braid is "+
+			"there:\n%s", notes)
 	}
 	run("upgrade", "braid", "--set", "controller.replicas=3")
 	check("upgraded", kinds, 3)
@@ -483,8 +545,9 @@ func TestRelease(t *testing.T) {
 	run("uninstall", "--no-hooks")
 }
 
-// TestUninstallHook: nothing of the release is deleted before its Job has ended, whose account may do
-// what `braidctl uninstall` does. A release whose Job does not end stays, and can be removed again.
+// TestUninstallHook: nothing of the release is deleted before its Job has ended, whose account may
+// do what `braidctl uninstall` does. A release whose Job does not end stays, and can be removed
+// again.
 func TestUninstallHook(t *testing.T) {
 	server := cluster.Get(t)
 	admin, err := server.Kubeconfig(lab.UserAdmin)
@@ -493,41 +556,54 @@ func TestUninstallHook(t *testing.T) {
 	}
 	const namespace = "kube-system"
 	args := []string{"braid", "--kubeconfig", admin, "--namespace", namespace}
-	mustHelm(t, append([]string{"install", "--set", "uninstall.restore=/etc/cni/former/00-multus.conf", "braid"}, args...)...)
+	mustHelm(t, append([]string{
+		"install", "--set", "uninstall.restore=/etc/cni/former/00-multus.conf", "braid",
+	}, args...)...)
 	client := server.Client()
 	agents := func() error {
-		_, err := client.AppsV1().DaemonSets(namespace).Get(t.Context(), "braid-agent", metav1.GetOptions{})
+		_, err := client.AppsV1().DaemonSets(namespace).
+			Get(t.Context(), "braid-agent", metav1.GetOptions{})
 		return err
 	}
-	if out, err := helm(t, append([]string{"uninstall", "--timeout", "2s"}, args...)...); err == nil || agents() != nil {
+	out, err := helm(t, append([]string{"uninstall", "--timeout", "2s"}, args...)...)
+	if err == nil || agents() != nil {
 		t.Errorf("the Job has not ended: %v; the agents: %v; helm said %q", err, agents(), out)
 	}
 
-	background := metav1.DeletePropagationBackground // the default would wait for a controller that is not here
-	if err := client.BatchV1().Jobs(namespace).Delete(t.Context(), "braid-uninstall", metav1.DeleteOptions{PropagationPolicy: &background}); err != nil && !apierrors.IsNotFound(err) {
+	// the default would wait for a controller that is not here
+	background := metav1.DeletePropagationBackground
+	err = client.BatchV1().Jobs(namespace).
+		Delete(t.Context(), "braid-uninstall", metav1.DeleteOptions{PropagationPolicy: &background})
+	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() {
 		done <- runJob(t, server, namespace, func(job *batchv1.Job) error {
 			spec := job.Spec.Template.Spec
-			if want := []string{"uninstall", "-n=" + namespace, "--restore=/etc/cni/former/00-multus.conf"}; !slices.Equal(spec.Containers[0].Args, want) || !spec.HostNetwork {
+			want := []string{"uninstall", "-n=" + namespace, "--restore=/etc/cni/former/00-multus.conf"}
+			if !slices.Equal(spec.Containers[0].Args, want) || !spec.HostNetwork {
 				return fmt.Errorf("the Job runs %q, host network %t", spec.Containers[0].Args, spec.HostNetwork)
 			}
 			if err := agents(); err != nil {
 				return err
 			}
-			kubeconfig, err := server.Kubeconfig("system:serviceaccount:" + namespace + ":" + spec.ServiceAccountName)
+			kubeconfig, err := server.Kubeconfig(
+				"system:serviceaccount:" + namespace + ":" + spec.ServiceAccountName)
 			if err != nil {
 				return err
 			}
-			api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: kubeconfig, Version: "test", Timeout: time.Minute})
+			api, err := kube.NewAPI(kube.APIOptions{
+				Kubeconfig: kubeconfig, Version: "test", Timeout: time.Minute,
+			})
 			if err != nil {
 				return err
 			}
 			defer api.Close()
 			_, err = api.NodeReports(t.Context())
-			return errors.Join(err, api.DeleteWebhooks(t.Context(), "braid-controller"), api.SetDaemonSetEnv(t.Context(), namespace, "braid-agent", "agent", map[string]string{"BRAID_UNINSTALL": "1"}))
+			return errors.Join(err, api.DeleteWebhooks(t.Context(), "braid-controller"),
+				api.SetDaemonSetEnv(t.Context(), namespace, "braid-agent", "agent",
+					map[string]string{"BRAID_UNINSTALL": "1"}))
 		})
 	}()
 	mustHelm(t, append([]string{"uninstall", "--timeout", "1m"}, args...)...)
@@ -537,7 +613,8 @@ func TestUninstallHook(t *testing.T) {
 	if err := agents(); !apierrors.IsNotFound(err) {
 		t.Errorf("the agents are left: %v", err)
 	}
-	if _, err := client.RbacV1().ClusterRoles().Get(t.Context(), "braid-uninstall", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	_, err = client.RbacV1().ClusterRoles().Get(t.Context(), "braid-uninstall", metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
 		t.Errorf("the hook's role is left: %v", err)
 	}
 }
@@ -547,23 +624,25 @@ func TestUninstallHook(t *testing.T) {
 func runJob(t *testing.T, server *lab.API, namespace string, do func(*batchv1.Job) error) error {
 	jobs := server.Client().BatchV1().Jobs(namespace)
 	var job *batchv1.Job
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		var err error
-		job, err = jobs.Get(ctx, "braid-uninstall", metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return err == nil, err
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			var err error
+			job, err = jobs.Get(ctx, "braid-uninstall", metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return false, nil
+			}
+			return err == nil, err
+		})
 	if err != nil {
 		return err
 	}
 	failed := do(job)
 	now := metav1.Now()
-	job.Status = batchv1.JobStatus{StartTime: &now, CompletionTime: &now, Succeeded: 1, Conditions: []batchv1.JobCondition{
-		{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: now},
-		{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: now},
-	}}
+	job.Status = batchv1.JobStatus{StartTime: &now, CompletionTime: &now, Succeeded: 1,
+		Conditions: []batchv1.JobCondition{
+			{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: now},
+			{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: now},
+		}}
 	_, err = jobs.UpdateStatus(t.Context(), job, metav1.UpdateOptions{})
 	return errors.Join(failed, err)
 }

@@ -43,7 +43,9 @@ func commented(t *testing.T) (keys []documented) {
 			path = append(path[:min(indent, len(path))], name)
 			key := strings.Join(path, ".")
 			if parent := len(path) - 1; parent > 0 {
-				i := slices.IndexFunc(keys, func(d documented) bool { return d.key == strings.Join(path[:parent], ".") })
+				i := slices.IndexFunc(keys, func(d documented) bool {
+					return d.key == strings.Join(path[:parent], ".")
+				})
 				keys[i].section = true
 			}
 			keys, comment = append(keys, documented{key: key, text: strings.Join(comment, " ")}), nil
@@ -188,7 +190,8 @@ func TestSchemaHasBraidsKeys(t *testing.T) {
 		}
 	}
 	rule := allowed["policy"].Items.Properties
-	if got, want := slices.Sorted(maps.Keys(rule)), slices.Sorted(slices.Values(policy.Keys())); !slices.Equal(got, want) {
+	got, want := slices.Sorted(maps.Keys(rule)), slices.Sorted(slices.Values(policy.Keys()))
+	if !slices.Equal(got, want) {
 		t.Errorf("the schema of a rule has the keys %q, want %q", got, want)
 	}
 	if found < len(allowed) {
