@@ -26,7 +26,8 @@ func whereabouts(network, cidr string) string {
 		"ipam": {"type": "whereabouts", "range": %q, "network_name": %q}}`, cidr, network)
 }
 
-// Source-based routing with cluster-wide addresses as the user guide prints it: conf/gke's own file, with macvlan in place of ipvlan.
+// Source-based routing with cluster-wide addresses as the user guide prints it: conf/gke's own
+// file, with macvlan in place of ipvlan.
 func TestU16Whereabouts(t *testing.T) {
 	r := newRig(t)
 	r.apply("gke/gke-network-1.yaml", "gke-network-1")
@@ -38,8 +39,10 @@ func TestU16Whereabouts(t *testing.T) {
 		"default via 21.0.111.254 dev net1",
 		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
 	})
-	equalLines(t, "rules", r.ip("sample-pod", "rule"), plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
-	if status := r.status("sample-pod"); len(status) != 2 || !slices.Equal(status[1].IPs, []string{"21.0.111.1"}) {
+	equalLines(t, "rules", r.ip("sample-pod", "rule"),
+		plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
+	status := r.status("sample-pod")
+	if len(status) != 2 || !slices.Equal(status[1].IPs, []string{"21.0.111.1"}) {
 		t.Errorf("network-status is %+v, want address 21.0.111.1 at the second network", status)
 	}
 }
@@ -55,14 +58,18 @@ func TestU17Whereabouts(t *testing.T) {
 		"172.31.0.0/16 via 21.0.111.254 dev net1"))
 }
 
-// Once a node has a block with room, an ADD asks the API for nothing more than it does without cluster-wide addresses, and a DEL for nothing.
+// Once a node has a block with room, an ADD asks the API for nothing more than it does without
+// cluster-wide addresses, and a DEL for nothing.
 func TestAddressesCostNoAPICalls(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", whereabouts("calls", "10.82.0.0/16"))
 	r.run(r.pod("first", "blue"))
-	want := map[string]int{"get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2}
+	want := map[string]int{
+		"get network-attachment-definitions": 1, "patch pods/status": 1, "create events": 2,
+	}
 	var made map[string]int
-	for i := 0; i < 4 && !maps.Equal(made, want); i++ { // one in half a minute looks at the node's blocks, one in two at the namespace's label
+	// one in half a minute looks at the node's blocks, one in two at the namespace's label
+	for i := 0; i < 4 && !maps.Equal(made, want); i++ {
 		made = map[string]int{}
 		for _, request := range r.during(func() { r.run(r.pod(fmt.Sprint("next", i), "blue")) }) {
 			made[describe(request)]++
@@ -72,16 +79,20 @@ func TestAddressesCostNoAPICalls(t *testing.T) {
 		t.Errorf("ADD made requests %v, want %v", made, want)
 	}
 	blocks := blocksOf(r.ctx, t, r.cluster, "calls")
-	if len(blocks) != 1 || blocks[0].Spec.Owner == nil || blocks[0].Spec.Owner.NodeName != r.node.Name {
+	if len(blocks) != 1 || blocks[0].Spec.Owner == nil ||
+		blocks[0].Spec.Owner.NodeName != r.node.Name {
 		t.Errorf("blocks are %+v, want one of node %s", blocks, r.node.Name)
 	}
 }
 
 // blocksOf are the blocks of a space.
-func blocksOf(ctx context.Context, t *testing.T, cluster *lab.Cluster, space string) []v1alpha1.IPBlock {
+func blocksOf(
+	ctx context.Context, t *testing.T, cluster *lab.Cluster, space string,
+) []v1alpha1.IPBlock {
 	t.Helper()
 	var list v1alpha1.IPBlockList
-	out, err := cluster.Kubectl(ctx, "get", v1alpha1.Resource, "--field-selector=spec.space="+space, "--output=json")
+	out, err := cluster.Kubectl(ctx, "get", v1alpha1.Resource, "--field-selector=spec.space="+space,
+		"--output=json")
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &list)
 	}
@@ -109,8 +120,9 @@ func TestAddressesExhausted(t *testing.T) {
 	r.hasLinks("c", "net1 10.83.0.0/31")
 }
 
-// Thirty pods with four networks at once, beside the same pods without. What it takes is printed and decides nothing. The node is one of its
-// own: the kubelet goes on with the sandboxes of so many pods for minutes after they are gone.
+// Thirty pods with four networks at once, beside the same pods without. What it takes is printed
+// and decides nothing. The node is one of its own: the kubelet goes on with the sandboxes of so
+// many pods for minutes after they are gone.
 func TestThirtyPodsWithFourNetworks(t *testing.T) {
 	r := newRigOf(t, 10*time.Minute, "thirty-pods", "node-1")
 	var names []string
@@ -121,8 +133,10 @@ func TestThirtyPodsWithFourNetworks(t *testing.T) {
 	}
 	bare := r.pace("bare", "")
 	four := r.pace("four", strings.Join(names, ","))
-	t.Logf("thirty pods, all running: %v without networks, %v with four, %.2f times; all gone: %v and %v, %.2f times",
-		bare.up, four.up, float64(four.up)/float64(bare.up), bare.down, four.down, float64(four.down)/float64(bare.down))
+	t.Logf("thirty pods, all running: %v without networks, %v with four, %.2f times; all gone: %v "+
+		"and %v, %.2f times",
+		bare.up, four.up, float64(four.up)/float64(bare.up), bare.down, four.down,
+		float64(four.down)/float64(bare.down))
 }
 
 type pace struct{ up, down time.Duration }
@@ -187,8 +201,9 @@ func newRigOf(t *testing.T, d time.Duration, namespace string, nodes ...string) 
 	return r
 }
 
-// On two nodes, pods of one network reach each other over the wire between the nodes, and never share an address; also where the range is so
-// small that the nodes share the only block, and every address of it is used. When one node is lost for good, its addresses are free.
+// On two nodes, pods of one network reach each other over the wire between the nodes, and never
+// share an address; also where the range is so small that the nodes share the only block, and every
+// address of it is used. When one node is lost for good, its addresses are free.
 func TestTwoNodes(t *testing.T) {
 	r := newRigOf(t, 5*time.Minute, "two-nodes", "node-1", "node-2")
 	ctx, cluster := r.ctx, r.cluster
@@ -209,7 +224,8 @@ func TestTwoNodes(t *testing.T) {
 		r.running(pod.Namespace, pod.Name)
 		for _, status := range r.status(pod.Name)[1:] {
 			if len(status.IPs) != 1 || seen[status.IPs[0]] != "" {
-				t.Errorf("%s has addresses %v in %s, and one is that of %q too", pod.Name, status.IPs, status.Name, seen[status.IPs[0]])
+				t.Errorf("%s has addresses %v in %s, and one is that of %q too",
+					pod.Name, status.IPs, status.Name, seen[status.IPs[0]])
 			}
 			seen[status.IPs[0]] = pod.Name
 			address[pod.Name] = append(address[pod.Name], status.IPs[0])
@@ -228,8 +244,10 @@ func TestTwoNodes(t *testing.T) {
 	if len(owners) != 2 {
 		t.Errorf("blocks of the wide network are of %v, want both nodes", owners)
 	}
-	if blocks := blocksOf(ctx, t, cluster, "narrow"); len(blocks) != 1 || blocks[0].Spec.Owner != nil || len(blocks[0].Spec.Allocations) != 2*each {
-		t.Errorf("blocks of the narrow network are %+v, want one that is shared, with %d addresses in use", blocks, 2*each)
+	blocks := blocksOf(ctx, t, cluster, "narrow")
+	if len(blocks) != 1 || blocks[0].Spec.Owner != nil || len(blocks[0].Spec.Allocations) != 2*each {
+		t.Errorf("blocks of the narrow network are %+v, want one that is shared, with %d addresses "+
+			"in use", blocks, 2*each)
 	}
 
 	r.loseNode(cluster.Nodes()[1], pods)
@@ -253,16 +271,19 @@ func TestTwoNodes(t *testing.T) {
 	})
 }
 
-// loseNode has braid-controller at work while a node dies. As long as the Node object is there, nothing of it is free: its pods may run.
+// loseNode has braid-controller at work while a node dies. As long as the Node object is there,
+// nothing of it is free: its pods may run.
 func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
 	r.t.Helper()
 	const config = "/run/controller.kubeconfig"
 	r.must(installKubeconfig(r.ctx, r.node, "braid-controller", config))
-	r.must(r.node.Install(filepath.Join(root(), "bin", "braid-controller"), "/usr/local/bin/braid-controller", 0o755))
+	r.must(r.node.Install(filepath.Join(root(), "bin", "braid-controller"),
+		"/usr/local/bin/braid-controller", 0o755))
 	ctx, stop := context.WithCancel(r.ctx)
 	ended := make(chan string)
 	go func() {
-		out, _ := r.node.Run(ctx, "/usr/local/bin/braid-controller", "--kubeconfig="+config, "--interval=200ms", "--grace=1s")
+		out, _ := r.node.Run(ctx, "/usr/local/bin/braid-controller", "--kubeconfig="+config,
+			"--interval=200ms", "--grace=1s")
 		ended <- out
 	}()
 	defer func() {
@@ -277,7 +298,8 @@ func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
 	before := r.ofNode(node.Name)
 	time.Sleep(3 * time.Second)
 	if after := r.ofNode(node.Name); before == 0 || after != before {
-		r.t.Errorf("node %s, which is not ready, has %d blocks and addresses, and had %d", node.Name, after, before)
+		r.t.Errorf("node %s, which is not ready, has %d blocks and addresses, and had %d",
+			node.Name, after, before)
 	}
 	core := r.cluster.Client().CoreV1()
 	r.must(core.Nodes().Delete(r.ctx, node.Name, metav1.DeleteOptions{}))
@@ -313,7 +335,10 @@ func (r *rig) ofNode(name string) (n int) {
 }
 
 // reach dials an address of a pod from another pod.
-func reach(ctx context.Context, t *testing.T, namespace string, from *lab.Node, client string, to *lab.Node, server, ip string) {
+func reach(
+	ctx context.Context, t *testing.T, namespace string, from *lab.Node, client string, to *lab.Node,
+	server, ip string,
+) {
 	t.Helper()
 	path, err := to.PodNetns(ctx, namespace, server)
 	if err != nil {

@@ -20,7 +20,8 @@ func TestAPICalls(t *testing.T) {
 	r.nad("blue", macvlan("10.80.1.0/24"))
 	r.nad("green", macvlan("10.80.2.0/24"))
 	// The first pod finds out whether the namespace is a tenant's, which is known on the node for two
-	// minutes. That the node's operator allowed no master is told by an event of the first pod of a NAD.
+	// minutes. That the node's operator allowed no master is told by an event of the first pod of a
+	// NAD.
 	const getNAD, getLabel = "get network-attachment-definitions", "get namespaces"
 	asked := time.Now()
 	tests := []struct {
@@ -28,7 +29,9 @@ func TestAPICalls(t *testing.T) {
 		want          map[string]int
 	}{
 		{"none", "", map[string]int{}},
-		{"two", "blue,green", map[string]int{getNAD: 2, getLabel: 1, "patch pods/status": 1, "create events": 4}},
+		{"two", "blue,green", map[string]int{
+			getNAD: 2, getLabel: 1, "patch pods/status": 1, "create events": 4,
+		}},
 		{"twice", "blue,blue", map[string]int{getNAD: 1, "patch pods/status": 1, "create events": 3}},
 	}
 	for _, test := range tests {
@@ -95,7 +98,8 @@ func describe(request lab.AuditEntry) string {
 	return what
 }
 
-// The log is on by default, with one line for each attachment and detachment, and nothing in it is secret.
+// The log is on by default, with one line for each attachment and detachment, and nothing in it is
+// secret.
 func TestU20Log(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.81.1.0/24"))
@@ -105,7 +109,10 @@ func TestU20Log(t *testing.T) {
 
 	pod := "pod=" + r.namespace + "/p"
 	for _, verb := range []string{"attach", "detach"} {
-		want := []string{"network=pods interface=eth0", "network=" + r.namespace + "/blue interface=net1", "network=" + r.namespace + "/blue interface=net2"}
+		want := []string{
+			"network=pods interface=eth0", "network=" + r.namespace + "/blue interface=net1",
+			"network=" + r.namespace + "/blue interface=net2",
+		}
 		if verb == "detach" {
 			slices.Reverse(want)
 		}
@@ -122,7 +129,8 @@ func TestU20Log(t *testing.T) {
 	if lines := r.logLines("msg=ADD ", pod); len(lines) != 1 {
 		t.Errorf("%d lines of ADD, want 1: %q", len(lines), lines)
 	}
-	if lines := r.logLines("msg=DEL ", pod); len(lines) == 0 { // once a minute the kubelet has DELs repeated
+	// once a minute the kubelet has DELs repeated
+	if lines := r.logLines("msg=DEL ", pod); len(lines) == 0 {
 		t.Errorf("no line of DEL")
 	}
 
@@ -153,7 +161,8 @@ func TestU20Log(t *testing.T) {
 	}
 }
 
-// secretsLeft says whether others than root can read the records: configurations may hold credentials.
+// secretsLeft says whether others than root can read the records: configurations may hold
+// credentials.
 func secretsLeft(node *lab.Node) error {
 	info, err := os.Stat(node.Path(stateDir))
 	if err == nil && info.Mode().Perm() != 0o700 {

@@ -34,7 +34,8 @@ type expected struct {
 // in for the one, and files with the other are left to the tests in the user-mode kernel.
 func corpusOnNode() map[string]expected {
 	return map[string]expected{
-		"01": {has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"}, warned: []string{"DefaultRouteKept", "IgnoredKey"}},
+		"01": {has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
+			warned: []string{"DefaultRouteKept", "IgnoredKey"}},
 		"03": {has: []string{"net1 10.102.1.21/24"}, route: "default via 10.102.1.254 dev net1"},
 		"04": {has: []string{"net1 10.102.1.11/24"}},
 		"06": {has: []string{"net1 10.41.0."}},
@@ -79,7 +80,8 @@ func TestCorpusRouteOverride(t *testing.T) {
 		t.Fatal(err)
 	}
 	node, dir := shared.Get(t).Nodes()[0], t.TempDir()
-	if err := lab.Build(t.Context(), dir, "github.com/braid-cni/braid/e2e/lab/route-override"); err != nil {
+	err = lab.Build(t.Context(), dir, "github.com/braid-cni/braid/e2e/lab/route-override")
+	if err != nil {
 		t.Fatal(err)
 	}
 	const installed = "/opt/cni/bin/route-override"
@@ -93,7 +95,8 @@ func TestCorpusRouteOverride(t *testing.T) {
 	})
 	i := slices.IndexFunc(files, func(f corpus.File) bool { return f.Name == "42" })
 	r := runFile(t, files[i], expected{has: []string{"net1 10.146.12.5/24"}})
-	if routes := r.ip("pod-a", "route"); !slices.Contains(routes, "10.146.8.0/24 via 10.146.12.1 dev net1") {
+	routes := r.ip("pod-a", "route")
+	if !slices.Contains(routes, "10.146.8.0/24 via 10.146.12.1 dev net1") {
 		t.Errorf("route-override's route is not there: %q", routes)
 	}
 }
@@ -107,9 +110,11 @@ func runFile(t *testing.T, f corpus.File, want expected) *rig {
 		masters.ReplaceAllString(f.NAD.Spec.Config, `"master": "eth1"`)), pairs(f.NAD.Annotations)...)
 	var pods []*corev1.Pod
 	for _, p := range f.Pods {
-		networks := strings.NewReplacer(f.NAD.Namespace+"/", r.namespace+"/", `"namespace":"`+f.NAD.Namespace+`"`, `"namespace":"`+r.namespace+`"`).
+		networks := strings.NewReplacer(f.NAD.Namespace+"/", r.namespace+"/",
+			`"namespace":"`+f.NAD.Namespace+`"`, `"namespace":"`+r.namespace+`"`).
 			Replace(p.Annotations[nadv1.NetworksAnnotation])
-		pods = append(pods, lab.Pod(r.namespace, p.Name, map[string]string{nadv1.NetworksAnnotation: networks}))
+		pods = append(pods, lab.Pod(r.namespace, p.Name,
+			map[string]string{nadv1.NetworksAnnotation: networks}))
 	}
 	r.create(pods...)
 	first := f.Pods[0].Name
@@ -134,7 +139,8 @@ func (r *rig) meets(pod string, want expected) {
 	r.t.Helper()
 	links := r.links(pod)
 	if len(links) != len(want.has)+1 || len(r.status(pod)) != len(links) {
-		r.t.Errorf("pod %s has interfaces %v and network-status %+v, want eth0 and %q", pod, links, r.status(pod), want.has)
+		r.t.Errorf("pod %s has interfaces %v and network-status %+v, want eth0 and %q",
+			pod, links, r.status(pod), want.has)
 	}
 	for _, text := range want.has {
 		name, rest, _ := strings.Cut(text, " ")

@@ -18,8 +18,9 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// While 50 pods with two networks each come up, containerd and the kubelet are killed, twice. Then all pods run with the right
-// interfaces; and when they are deleted, again with a kill in between, nothing is left.
+// While 50 pods with two networks each come up, containerd and the kubelet are killed, twice. Then
+// all pods run with the right interfaces; and when they are deleted, again with a kill in between,
+// nothing is left.
 func TestKillRuntimeDuringBurst(t *testing.T) {
 	r := newRigFor(t, 3*patience)
 	b := r.burst(50, "blue,green")
@@ -35,11 +36,12 @@ func TestKillRuntimeDuringBurst(t *testing.T) {
 	r.clean()
 }
 
-// The same, and it is braid itself that dies, in the middle of its work: in ADDs, in the DELs that follow those, and in the DELs of pods
-// that are deleted. A sandbox whose ADD and DEL were both killed is forgotten by containerd 2.4
-// (sandbox_run.go: an error of DEL does not count where ADD gave no result). The DEL of another pod
-// removes what built-in plugins made, and by then the namespace is gone, which the bridge's
-// masquerade must not depend on (M17). A plugin of others is not run there (R27): its part is GC's.
+// The same, and it is braid itself that dies, in the middle of its work: in ADDs, in the DELs that
+// follow those, and in the DELs of pods that are deleted. A sandbox whose ADD and DEL were both
+// killed is forgotten by containerd 2.4 (sandbox_run.go: an error of DEL does not count where ADD
+// gave no result). The DEL of another pod removes what built-in plugins made, and by then the
+// namespace is gone, which the bridge's masquerade must not depend on (M17). A plugin of others is
+// not run there (R27): its part is GC's.
 func TestKillBraidDuringBurst(t *testing.T) {
 	r := newRigFor(t, 3*patience)
 	r.nad("assassin", `{"cniVersion": "1.0.0", "type": "assassin"}`)
@@ -63,7 +65,8 @@ func TestKillBraidDuringBurst(t *testing.T) {
 	r.clean()
 }
 
-// gc is a runtime's GC, which containerd 2.4 does not call. Valid are the sandboxes of pods that run.
+// gc is a runtime's GC, which containerd 2.4 does not call. Valid are the sandboxes of pods that
+// run.
 func (r *rig) gc() {
 	r.t.Helper()
 	text, err := os.ReadFile(r.node.Path("/etc/cni/net.d/00-braid.conflist"))
@@ -87,13 +90,15 @@ func (r *rig) gc() {
 	stdin, err := json.Marshal(config)
 	r.must(err)
 	r.must(r.node.WriteFile(gcFile, stdin, 0o600))
-	out, err := r.node.Run(r.ctx, "bash", "-c", "CNI_COMMAND=GC CNI_PATH=/opt/cni/bin /opt/cni/bin/braid <"+gcFile)
+	out, err := r.node.Run(r.ctx, "bash", "-c",
+		"CNI_COMMAND=GC CNI_PATH=/opt/cni/bin /opt/cni/bin/braid <"+gcFile)
 	if err != nil {
 		r.t.Fatalf("GC: %v: %s", err, out)
 	}
 }
 
-// order has the next n calls of a command through the network "assassin" end with the death of their braid.
+// order has the next n calls of a command through the network "assassin" end with the death of
+// their braid.
 func (r *rig) order(command string, n int) {
 	r.t.Helper()
 	for i := range n {
@@ -130,12 +135,14 @@ type burst struct {
 	*rig
 	names []string
 	began time.Time
-	// interfaces are those of each pod, in their order, and subnets where their addresses are; entries is how many its network-status has.
+	// interfaces are those of each pod, in their order, and subnets where their addresses are; entries
+	// is how many its network-status has.
 	interfaces, subnets []string
 	entries             int
 }
 
-// burst makes n pods, with the networks "blue" first, "green" last, and others between. annotations are keys and values in turn.
+// burst makes n pods, with the networks "blue" first, "green" last, and others between. annotations
+// are keys and values in turn.
 func (r *rig) burst(n int, networks string, annotations ...string) *burst {
 	r.t.Helper()
 	r.nad("blue", macvlan("10.50.0.0/22"))
@@ -160,7 +167,8 @@ func (r *rig) burst(n int, networks string, annotations ...string) *burst {
 	return b
 }
 
-// waitMade waits until at least n pods have a complete record; with a negative n, until at most -n have one.
+// waitMade waits until at least n pods have a complete record; with a negative n, until at most -n
+// have one.
 func (b *burst) waitMade(n int) {
 	b.t.Helper()
 	b.eventually(fmt.Sprintf("%d complete records", n), func() error {
@@ -181,8 +189,9 @@ func (b *burst) waitMade(n int) {
 	})
 }
 
-// verify waits until all pods run, and looks at what each has: the links, and addresses that no other pod has, the same in its
-// network-status. And that no sandbox and no lease is there that belongs to none of them.
+// verify waits until all pods run, and looks at what each has: the links, and addresses that no
+// other pod has, the same in its network-status. And that no sandbox and no lease is there that
+// belongs to none of them.
 func (b *burst) verify() {
 	b.t.Helper()
 	for _, name := range b.names {
@@ -208,17 +217,19 @@ func (b *burst) verify() {
 			}
 			owner[address] = name
 			reported := slices.ContainsFunc(status, func(s nadv1.NetworkStatus) bool {
-				return s.Interface == ifname && slices.Equal(s.IPs, []string{address}) && s.Mac == links[ifname].MAC
+				return s.Interface == ifname && slices.Equal(s.IPs, []string{address}) &&
+					s.Mac == links[ifname].MAC
 			})
 			if !reported || len(status) != b.entries {
-				b.t.Errorf("network-status of pod %s is %+v, want %s with %s %s", name, status, ifname, address, links[ifname].MAC)
+				b.t.Errorf("network-status of pod %s is %+v, want %s with %s %s",
+					name, status, ifname, address, links[ifname].MAC)
 			}
 		}
 	}
 }
 
-// oneSandboxEach says whether the node has exactly one network namespace, one record and three leases for each pod: what was begun and
-// killed is gone.
+// oneSandboxEach says whether the node has exactly one network namespace, one record and three
+// leases for each pod: what was begun and killed is gone.
 func (b *burst) oneSandboxEach() error {
 	left, err := leftovers(b.ctx, b.node)
 	if err != nil {
@@ -245,7 +256,8 @@ func (b *burst) oneSandboxEach() error {
 	return nil
 }
 
-// netnsOfPods are the paths, from outside, of the pods' network namespaces. As many calls of ctr as there are pods would take long.
+// netnsOfPods are the paths, from outside, of the pods' network namespaces. As many calls of ctr as
+// there are pods would take long.
 func (b *burst) netnsOfPods() (map[string]string, error) {
 	all, err := records(b.node, b.namespace)
 	if err != nil {
@@ -280,7 +292,8 @@ func (b *burst) linksIn(netns string) map[string]link {
 func (b *burst) delete() {
 	b.t.Helper()
 	b.began = time.Now()
-	b.must(b.cluster.Client().CoreV1().Pods(b.namespace).DeleteCollection(b.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	b.must(b.cluster.Client().CoreV1().Pods(b.namespace).
+		DeleteCollection(b.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 }
 
 func (b *burst) waitGone() {

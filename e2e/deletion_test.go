@@ -7,7 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// While a pod lives, everything that it has on the node is seen by leftovers; when it is deleted, all of it is gone.
+// While a pod lives, everything that it has on the node is seen by leftovers; when it is deleted,
+// all of it is gone.
 func TestDeletionLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.90.1.0/24"))

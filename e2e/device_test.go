@@ -29,8 +29,8 @@ import (
 
 const nic corev1.ResourceName = "example.com/nic"
 
-// Two networks that use the same resource get a device each, those that the kubelet allocated to the pod; a pod that did not ask for
-// the resource does not start.
+// Two networks that use the same resource get a device each, those that the kubelet allocated to
+// the pod; a pod that did not ask for the resource does not start.
 func TestM13Devices(t *testing.T) {
 	r := newRig(t)
 	r.serveDevices(nic, "nic-a", "nic-b")
@@ -44,7 +44,8 @@ func TestM13Devices(t *testing.T) {
 	var devices []string
 	for _, network := range []string{"net1", "net2"} {
 		given := r.dumped(network)
-		if given.DeviceID == "" || given.DeviceID != given.PCIBusID || given.DeviceID != given.RuntimeConfig.DeviceID {
+		if given.DeviceID == "" || given.DeviceID != given.PCIBusID ||
+			given.DeviceID != given.RuntimeConfig.DeviceID {
 			t.Errorf("%s was given device %+v, want the same ID in all three places", network, given)
 		}
 		devices = append(devices, given.DeviceID)
@@ -56,7 +57,9 @@ func TestM13Devices(t *testing.T) {
 
 	r.create(r.pod("none", "left"))
 	message := r.refused("none", "DeviceUnavailable")
-	for _, word := range []string{r.namespace + "/left", string(nic), "the kubelet allocated 0", "resources.limits"} {
+	for _, word := range []string{
+		r.namespace + "/left", string(nic), "the kubelet allocated 0", "resources.limits",
+	} {
 		if !strings.Contains(message, word) {
 			t.Errorf("the event does not say %q: %s", word, message)
 		}
@@ -70,7 +73,8 @@ type deviceConfig struct {
 	RuntimeConfig struct{ DeviceID string } `json:"runtimeConfig"`
 }
 
-// dumped is what the plugin dump was given for an interface of the only pod that has one of that name.
+// dumped is what the plugin dump was given for an interface of the only pod that has one of that
+// name.
 func (r *rig) dumped(ifname string) deviceConfig {
 	r.t.Helper()
 	files, err := filepath.Glob(r.node.Path(dumpDir) + "/*-" + ifname)
@@ -85,7 +89,8 @@ func (r *rig) dumped(ifname string) deviceConfig {
 	return given
 }
 
-// serveDevices is a device plugin, registered with the node's kubelet, until the test ends. It waits until the node offers the devices.
+// serveDevices is a device plugin, registered with the node's kubelet, until the test ends. It
+// waits until the node offers the devices.
 func (r *rig) serveDevices(name corev1.ResourceName, ids ...string) {
 	r.t.Helper()
 	socket := strings.ReplaceAll(string(name), "/", "_") + ".sock"
@@ -96,7 +101,8 @@ func (r *rig) serveDevices(name corev1.ResourceName, ids ...string) {
 	go server.Serve(listener)
 	r.t.Cleanup(server.Stop)
 
-	kubelet, err := grpc.NewClient("unix:"+r.node.Path(pluginapi.KubeletSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	kubelet, err := grpc.NewClient("unix:"+r.node.Path(pluginapi.KubeletSocket),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	r.must(err)
 	defer kubelet.Close()
 	_, err = pluginapi.NewRegistrationClient(kubelet).Register(r.ctx, &pluginapi.RegisterRequest{
@@ -121,11 +127,15 @@ type devicePlugin struct {
 	ids []string
 }
 
-func (p *devicePlugin) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*pluginapi.DevicePluginOptions, error) {
+func (p *devicePlugin) GetDevicePluginOptions(
+	context.Context, *pluginapi.Empty,
+) (*pluginapi.DevicePluginOptions, error) {
 	return &pluginapi.DevicePluginOptions{}, nil
 }
 
-func (p *devicePlugin) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin_ListAndWatchServer) error {
+func (p *devicePlugin) ListAndWatch(
+	_ *pluginapi.Empty, stream pluginapi.DevicePlugin_ListAndWatchServer,
+) error {
 	var devices []*pluginapi.Device
 	for _, id := range p.ids {
 		devices = append(devices, &pluginapi.Device{ID: id, Health: pluginapi.Healthy})
@@ -137,10 +147,13 @@ func (p *devicePlugin) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DeviceP
 	return nil
 }
 
-func (p *devicePlugin) Allocate(_ context.Context, request *pluginapi.AllocateRequest) (*pluginapi.AllocateResponse, error) {
+func (p *devicePlugin) Allocate(
+	_ context.Context, request *pluginapi.AllocateRequest,
+) (*pluginapi.AllocateResponse, error) {
 	answer := &pluginapi.AllocateResponse{}
 	for range request.ContainerRequests {
-		answer.ContainerResponses = append(answer.ContainerResponses, &pluginapi.ContainerAllocateResponse{})
+		answer.ContainerResponses = append(answer.ContainerResponses,
+			&pluginapi.ContainerAllocateResponse{})
 	}
 	return answer, nil
 }
@@ -158,12 +171,17 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	r.nad("left", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
 	r.nad("right", config, nadv1.ResourceNameAnnotation, string(claimedNIC))
 	template := &resourcev1.ResourceClaimTemplate{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
-	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "nic", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "nic.example.com"}}}
-	_, err := r.cluster.Client().ResourceV1().ResourceClaimTemplates(r.namespace).Create(r.ctx, template, metav1.CreateOptions{})
+	template.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{
+		{Name: "nic", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "nic.example.com"}},
+	}
+	_, err := r.cluster.Client().ResourceV1().ResourceClaimTemplates(r.namespace).
+		Create(r.ctx, template, metav1.CreateOptions{})
 	r.must(err)
 
 	two := r.pod("two", "left,right")
-	two.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "nic", ResourceClaimTemplateName: &template.Name}}
+	two.Spec.ResourceClaims = []corev1.PodResourceClaim{
+		{Name: "nic", ResourceClaimTemplateName: &template.Name},
+	}
 	two.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "nic"}}
 	two.Spec.Containers[0].Resources.Limits = corev1.ResourceList{claimedNIC: resource.MustParse("1")}
 	made := map[string]int{}
@@ -171,7 +189,8 @@ func TestR5DevicesOfClaims(t *testing.T) {
 		made[describe(request)]++
 	}
 	want := map[string]int{
-		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2, "list resourceslices": 1, "patch pods/status": 1,
+		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2,
+		"list resourceslices": 1, "patch pods/status": 1,
 		"get namespaces": 1, "create events": 4, // of the policy's audit
 	}
 	if !maps.Equal(made, want) {
@@ -191,29 +210,41 @@ func TestR5DevicesOfClaims(t *testing.T) {
 func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string) {
 	r.t.Helper()
 	d := &claimDriver{name: driver, registered: make(chan struct{})}
-	d.serve(r, "/var/lib/kubelet/plugins/"+driver+".sock", func(s *grpc.Server) { drapb.RegisterDRAPluginServer(s, d) })
-	d.serve(r, "/var/lib/kubelet/plugins_registry/"+driver+".sock", func(s *grpc.Server) { registerapi.RegisterRegistrationServer(s, d) })
+	d.serve(r, "/var/lib/kubelet/plugins/"+driver+".sock", func(s *grpc.Server) {
+		drapb.RegisterDRAPluginServer(s, d)
+	})
+	d.serve(r, "/var/lib/kubelet/plugins_registry/"+driver+".sock", func(s *grpc.Server) {
+		registerapi.RegisterRegistrationServer(s, d)
+	})
 	select {
 	case <-d.registered:
 	case <-r.ctx.Done():
 		r.t.Fatal("the kubelet does not register the driver")
 	}
-	text := func(s string) resourcev1.DeviceAttribute { return resourcev1.DeviceAttribute{StringValue: &s} }
-	slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: driver}, Spec: resourcev1.ResourceSliceSpec{
-		Driver: driver, NodeName: &r.node.Name, Pool: resourcev1.ResourcePool{Name: r.node.Name, ResourceSliceCount: 1},
-	}}
+	text := func(s string) resourcev1.DeviceAttribute {
+		return resourcev1.DeviceAttribute{StringValue: &s}
+	}
+	slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: driver},
+		Spec: resourcev1.ResourceSliceSpec{
+			Driver: driver, NodeName: &r.node.Name,
+			Pool: resourcev1.ResourcePool{Name: r.node.Name, ResourceSliceCount: 1},
+		}}
 	for i, id := range ids {
 		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
-			Name: fmt.Sprint("device-", i), Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
+			Name: fmt.Sprint("device-",
+				i), Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
 				"k8s.cni.cncf.io/resourceName": text(string(name)), "k8s.cni.cncf.io/deviceID": text(id),
 			},
 		})
 	}
 	extended := string(name)
-	class := &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: driver}, Spec: resourcev1.DeviceClassSpec{
-		ExtendedResourceName: &extended,
-		Selectors:            []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: `device.driver == "` + driver + `"`}}},
-	}}
+	class := &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: driver},
+		Spec: resourcev1.DeviceClassSpec{
+			ExtendedResourceName: &extended,
+			Selectors: []resourcev1.DeviceSelector{
+				{CEL: &resourcev1.CELDeviceSelector{Expression: `device.driver == "` + driver + `"`}},
+			},
+		}}
 	dra := r.cluster.Client().ResourceV1()
 	_, err := dra.ResourceSlices().Create(r.ctx, slice, metav1.CreateOptions{})
 	r.must(err)
@@ -224,7 +255,8 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 		defer cancel()
 		// The kubelet takes down no pod with claims after its driver is gone.
 		err := errors.Join(deletePods(ctx, r.cluster, r.namespace),
-			dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}), dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
+			dra.ResourceSlices().Delete(ctx, driver, metav1.DeleteOptions{}),
+			dra.DeviceClasses().Delete(ctx, driver, metav1.DeleteOptions{}))
 		if err != nil {
 			r.t.Error(err)
 		}
@@ -253,27 +285,40 @@ func (d *claimDriver) serve(r *rig, path string, register func(*grpc.Server)) {
 	r.t.Cleanup(server.Stop)
 }
 
-func (d *claimDriver) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
+func (d *claimDriver) GetInfo(
+	context.Context, *registerapi.InfoRequest,
+) (*registerapi.PluginInfo, error) {
 	return &registerapi.PluginInfo{
-		Type: registerapi.DRAPlugin, Name: d.name, Endpoint: "/var/lib/kubelet/plugins/" + d.name + ".sock", SupportedVersions: []string{drapb.DRAPluginService},
+		Type: registerapi.DRAPlugin, Name: d.name, Endpoint: "/var/lib/kubelet/plugins/" + d.name +
+			".sock", SupportedVersions: []string{drapb.DRAPluginService},
 	}, nil
 }
 
-func (d *claimDriver) NotifyRegistrationStatus(context.Context, *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+func (d *claimDriver) NotifyRegistrationStatus(
+	context.Context, *registerapi.RegistrationStatus,
+) (*registerapi.RegistrationStatusResponse, error) {
 	d.once.Do(func() { close(d.registered) })
 	return &registerapi.RegistrationStatusResponse{}, nil
 }
 
-func (d *claimDriver) NodePrepareResources(_ context.Context, request *drapb.NodePrepareResourcesRequest) (*drapb.NodePrepareResourcesResponse, error) {
-	answer := &drapb.NodePrepareResourcesResponse{Claims: map[string]*drapb.NodePrepareResourceResponse{}}
+func (d *claimDriver) NodePrepareResources(
+	_ context.Context, request *drapb.NodePrepareResourcesRequest,
+) (*drapb.NodePrepareResourcesResponse, error) {
+	answer := &drapb.NodePrepareResourcesResponse{
+		Claims: map[string]*drapb.NodePrepareResourceResponse{},
+	}
 	for _, claim := range request.Claims {
 		answer.Claims[claim.Uid] = &drapb.NodePrepareResourceResponse{}
 	}
 	return answer, nil
 }
 
-func (d *claimDriver) NodeUnprepareResources(_ context.Context, request *drapb.NodeUnprepareResourcesRequest) (*drapb.NodeUnprepareResourcesResponse, error) {
-	answer := &drapb.NodeUnprepareResourcesResponse{Claims: map[string]*drapb.NodeUnprepareResourceResponse{}}
+func (d *claimDriver) NodeUnprepareResources(
+	_ context.Context, request *drapb.NodeUnprepareResourcesRequest,
+) (*drapb.NodeUnprepareResourcesResponse, error) {
+	answer := &drapb.NodeUnprepareResourcesResponse{
+		Claims: map[string]*drapb.NodeUnprepareResourceResponse{},
+	}
 	for _, claim := range request.Claims {
 		answer.Claims[claim.Uid] = &drapb.NodeUnprepareResourceResponse{}
 	}

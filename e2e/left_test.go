@@ -18,11 +18,12 @@ import (
 	"github.com/braid-cni/braid/e2e/lab"
 )
 
-// leftovers lists everything on a node that a pod's network can leave: links, addresses, routes, rules, packet filter, and files. What
-// is there without any pod is in it too: compare with clean.
+// leftovers lists everything on a node that a pod's network can leave: links, addresses, routes,
+// rules, packet filter, and files. What is there without any pod is in it too: compare with clean.
 func leftovers(ctx context.Context, node *lab.Node) ([]string, error) {
 	var left []string
-	for _, collect := range []func(context.Context, *lab.Node) ([]string, error){linksLeft, rulesLeft, filterLeft, namespacesLeft, filesLeft, processesLeft} {
+	for _, collect := range []func(context.Context, *lab.Node) ([]string, error){linksLeft, rulesLeft,
+		filterLeft, namespacesLeft, filesLeft, processesLeft} {
 		found, err := collect(ctx, node)
 		if err != nil {
 			return nil, err
@@ -33,7 +34,8 @@ func leftovers(ctx context.Context, node *lab.Node) ([]string, error) {
 	return left, nil
 }
 
-// linksLeft are the links with their addresses. A link-local address of IPv6 comes and goes with the carrier.
+// linksLeft are the links with their addresses. A link-local address of IPv6 comes and goes with
+// the carrier.
 func linksLeft(ctx context.Context, node *lab.Node) ([]string, error) {
 	out, err := node.Run(ctx, "ip", "-json", "address")
 	if err != nil {
@@ -55,7 +57,9 @@ func linksLeft(ctx context.Context, node *lab.Node) ([]string, error) {
 
 func rulesLeft(ctx context.Context, node *lab.Node) ([]string, error) {
 	var left []string
-	for _, command := range []string{"ip -4 rule", "ip -6 rule", "ip -4 route", "ip -6 route show proto static"} {
+	for _, command := range []string{
+		"ip -4 rule", "ip -6 rule", "ip -4 route", "ip -6 route show proto static",
+	} {
 		out, err := node.Run(ctx, strings.Fields(command)...)
 		if err != nil {
 			return nil, err
@@ -89,8 +93,9 @@ func filterLeft(ctx context.Context, node *lab.Node) ([]string, error) {
 	return left, nil
 }
 
-// namespacesLeft are the network namespaces of pods. A file that is none, or one without links, is no pod's: containerd, killed between
-// making a namespace and noting it, leaves such behind, and no plugin was ever called for them.
+// namespacesLeft are the network namespaces of pods. A file that is none, or one without links, is
+// no pod's: containerd, killed between making a namespace and noting it, leaves such behind, and no
+// plugin was ever called for them.
 func namespacesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 	entries, err := os.ReadDir(node.Path("/run/netns"))
 	if err != nil {
@@ -119,7 +124,8 @@ func namespacesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 func filesLeft(_ context.Context, node *lab.Node) ([]string, error) {
 	var left []string
 	for _, pattern := range []string{
-		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", stateDir + "/ipam/held/*", "/var/lib/cni/results/*",
+		stateDir + "/sandboxes/*", stateDir + "/cni/results/*", stateDir + "/ipam/held/*",
+		"/var/lib/cni/results/*",
 		"/var/lib/cni/networks/*/*", "/run/k8s.cni.cncf.io/devinfo/*/*", dumpDir + "/*",
 	} {
 		found, err := filepath.Glob(node.Path(pattern))
@@ -160,7 +166,8 @@ func braids(node *lab.Node) []string {
 	return pids
 }
 
-// waitClean waits until nothing of any pod is on the node: the runtime removes a sandbox's last traces after the pod's object is gone.
+// waitClean waits until nothing of any pod is on the node: the runtime removes a sandbox's last
+// traces after the pod's object is gone.
 func waitClean(ctx context.Context, node *lab.Node) error {
 	var more []string
 	for {

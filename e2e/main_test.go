@@ -1,8 +1,9 @@
-// Package e2e_test runs pods through a real kubelet and a real containerd on a node that has Braid as README.md says. `make e2e` runs
-// it: it needs root, and the binaries of scripts/lab.sh and scripts/build.sh.
+// Package e2e_test runs pods through a real kubelet and a real containerd on a node that has Braid
+// as README.md says. `make e2e` runs it: it needs root, and the binaries of scripts/lab.sh and
+// scripts/build.sh.
 //
-// All tests share one node, one after the other, each with a Kubernetes namespace of its own. After each its pods are deleted, and
-// nothing of them may be left on the node: see leftovers.
+// All tests share one node, one after the other, each with a Kubernetes namespace of its own. After
+// each its pods are deleted, and nothing of them may be left on the node: see leftovers.
 package e2e_test
 
 import (
@@ -49,8 +50,8 @@ func TestMain(m *testing.M) {
 // clean is what is on the node when there is no pod. Set by start.
 var clean []string
 
-// start makes a cluster whose only node has Braid, and lets it run a first pod: that makes the bridge of the default network and the
-// packet filter's tables and common chains, which stay.
+// start makes a cluster whose only node has Braid, and lets it run a first pod: that makes the
+// bridge of the default network and the packet filter's tables and common chains, which stay.
 func start() (*lab.Cluster, error) {
 	cluster, err := lab.NewCluster(lab.Options{})
 	if err != nil {
@@ -92,10 +93,12 @@ func prepare(ctx context.Context, cluster *lab.Cluster) error {
 	return err
 }
 
-// install does what README.md says under "Install", and gives the node the default network and a second interface for more networks.
+// install does what README.md says under "Install", and gives the node the default network and a
+// second interface for more networks.
 func install(ctx context.Context, node *lab.Node) error {
 	for _, dir := range []string{"crd", "rbac"} {
-		if _, err := node.Cluster.Kubectl(ctx, "apply", "-f", filepath.Join(root(), "conf", dir)); err != nil {
+		_, err := node.Cluster.Kubectl(ctx, "apply", "-f", filepath.Join(root(), "conf", dir))
+		if err != nil {
 			return err
 		}
 	}
@@ -105,13 +108,15 @@ func install(ctx context.Context, node *lab.Node) error {
 	if err := installKubeconfig(ctx, node, accountName, kubeconfig); err != nil {
 		return err
 	}
-	if _, err := node.Run(ctx, "ip", "link", "add", "eth2", "up", "type", "veth", "peer", "name", "wire"); err != nil {
+	_, err := node.Run(ctx, "ip", "link", "add", "eth2", "up", "type", "veth", "peer", "name", "wire")
+	if err != nil {
 		return err
 	}
 	if _, err := node.Run(ctx, "ip", "link", "set", "wire", "up"); err != nil {
 		return err
 	}
-	if err := node.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(defaultNetwork), 0o644); err != nil {
+	err = node.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(defaultNetwork), 0o644)
+	if err != nil {
 		return err
 	}
 	config, err := documentedConfig()
@@ -131,21 +136,24 @@ const defaultNetwork = `{
   ]
 }`
 
-// documentedConfig is the configuration of README.md, with this node's default network in place of flannel.
+// documentedConfig is the configuration of README.md, with this node's default network in place of
+// flannel.
 func documentedConfig() (string, error) {
 	readme, err := os.ReadFile(filepath.Join(root(), "README.md"))
 	if err != nil {
 		return "", err
 	}
-	block := regexp.MustCompile("(?s)00-braid\\.conflist`:\n\n *```json\n(.*?)\n *```").FindSubmatch(readme)
+	block := regexp.MustCompile("(?s)00-braid\\.conflist`:\n\n *```json\n(.*?)\n *```").
+		FindSubmatch(readme)
 	if block == nil || !strings.Contains(string(block[1]), "10-flannel.conflist") {
-		return "", errors.New("README.md shows no 00-braid.conflist with 10-flannel.conflist, which the tests install")
+		return "", errors.New("README.md shows no 00-braid.conflist with 10-flannel.conflist, which " +
+			"the tests install")
 	}
 	return strings.Replace(string(block[1]), "10-flannel", "10-pods", 1), nil
 }
 
-// installPlugins copies braid, and the scripts of testdata, which the tests use as plugins. There are no others: those that Braid has built
-// in run in-process or not at all.
+// installPlugins copies braid, and the scripts of testdata, which the tests use as plugins. There
+// are no others: those that Braid has built in run in-process or not at all.
 func installPlugins(node *lab.Node) error {
 	for _, pattern := range []string{filepath.Join(root(), "bin", "braid"), "testdata/*"} {
 		files, err := filepath.Glob(pattern)
@@ -169,8 +177,11 @@ func installPlugins(node *lab.Node) error {
 // installKubeconfig writes a kubeconfig of one of Braid's service accounts.
 func installKubeconfig(ctx context.Context, node *lab.Node, name, path string) error {
 	expiry := int64(24 * 60 * 60)
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expiry}}
-	answer, err := node.Cluster.Client().CoreV1().ServiceAccounts(accountNamespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	request := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expiry},
+	}
+	answer, err := node.Cluster.Client().CoreV1().ServiceAccounts(accountNamespace).
+		CreateToken(ctx, name, request, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("get a token of service account %s: %w", name, err)
 	}

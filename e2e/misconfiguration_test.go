@@ -7,7 +7,8 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// Of each kind of mistake, kubectl describe pod tells the reason, the NAD or plugin, and what to do.
+// Of each kind of mistake, kubectl describe pod tells the reason, the NAD or plugin, and what to
+// do.
 func TestU19Misconfigurations(t *testing.T) {
 	r := newRig(t)
 	other := r.newNamespace("u19-other")
@@ -16,8 +17,10 @@ func TestU19Misconfigurations(t *testing.T) {
 	r.nad("truncated", `{"cniVersion": "1.0.0", "type": "macvlan"`)
 	r.nad("comment", "{\n  \"cniVersion\": \"1.0.0\", # the version\n  \"type\": \"macvlan\"\n}")
 	r.nad("no-binary", `{"cniVersion": "1.0.0", "type": "no-such-plugin"}`)
-	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", "ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
-	consumes := strings.Replace(macvlan("10.19.5.0/24"), "{", `{"capabilities": {"deviceID": true}, `, 1)
+	r.nad("no-master", `{"cniVersion": "1.0.0", "type": "macvlan", "master": "absent0", `+
+		`"ipam": {"type": "host-local", "subnet": "10.19.4.0/24"}}`)
+	consumes := strings.Replace(macvlan("10.19.5.0/24"), "{",
+		`{"capabilities": {"deviceID": true}, `, 1)
 	r.nad("no-device", consumes, nadv1.ResourceNameAnnotation, "example.com/nic")
 
 	ns := r.namespace
@@ -25,18 +28,28 @@ func TestU19Misconfigurations(t *testing.T) {
 		pod, networks, reason string
 		says                  []string
 	}{
-		{"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation", []string{nadv1.NetworksAnnotation, "ips"}},
-		{"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation", []string{nadv1.NetworksAnnotation, "Not_A_Name!"}},
-		{"not-found", "missing", "NADNotFound", []string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns}},
+		{"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation",
+			[]string{nadv1.NetworksAnnotation, "ips"}},
+		{"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation",
+			[]string{nadv1.NetworksAnnotation, "Not_A_Name!"}},
+		{"not-found", "missing", "NADNotFound",
+			[]string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns}},
 		{"forbidden", other + "/theirs", "NADForbidden", []string{other + "/theirs", "globalNamespaces"}},
-		{"invalid", "truncated", "NADInvalid", []string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
+		{"invalid", "truncated", "NADInvalid",
+			[]string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
 		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
-		{"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability", []string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`}},
-		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation", []string{ns + "/plain", "data0", "an interface of its own"}},
-		{"interface-taken", "plain@eth0", "InterfaceConflict", []string{ns + "/plain", "eth0", "the default network has this name", "another name"}},
-		{"no-binary", "no-binary", "PluginNotFound", []string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"}},
-		{"failed", "no-master", "PluginFailed", []string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`}},
-		{"device", "no-device", "DeviceUnavailable", []string{ns + "/no-device", "example.com/nic", "resources.requests"}},
+		{"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability",
+			[]string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`}},
+		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation",
+			[]string{ns + "/plain", "data0", "an interface of its own"}},
+		{"interface-taken", "plain@eth0", "InterfaceConflict",
+			[]string{ns + "/plain", "eth0", "the default network has this name", "another name"}},
+		{"no-binary", "no-binary", "PluginNotFound",
+			[]string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"}},
+		{"failed", "no-master", "PluginFailed",
+			[]string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`}},
+		{"device", "no-device", "DeviceUnavailable",
+			[]string{ns + "/no-device", "example.com/nic", "resources.requests"}},
 	}
 	for _, test := range tests {
 		r.create(r.pod(test.pod, test.networks))
@@ -62,7 +75,8 @@ func TestU19Misconfigurations(t *testing.T) {
 // eventLine is the line of an event that kubectl describe prints of Braid.
 func eventLine(description, reason string) string {
 	for line := range strings.Lines(description) {
-		if fields := strings.Fields(line); len(fields) > 4 && fields[0] == "Warning" && fields[1] == reason {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && fields[0] == "Warning" && fields[1] == reason {
 			return strings.Join(fields, " ")
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inPod calls fn on a thread in the network namespace of a pod, and waits for it. Sockets that it makes stay there.
+// inPod calls fn on a thread in the network namespace of a pod, and waits for it. Sockets that it
+// makes stay there.
 func (r *rig) inPod(pod string, fn func() error) {
 	r.t.Helper()
 	path, err := r.node.PodNetns(r.ctx, r.namespace, pod)
@@ -37,7 +38,8 @@ func inNamespace(path string, fn func() error) error {
 	return <-done
 }
 
-// receiveMulticast joins a group on one interface of a pod. The channel gives the first datagram, or "" after two seconds without any.
+// receiveMulticast joins a group on one interface of a pod. The channel gives the first datagram,
+// or "" after two seconds without any.
 func (r *rig) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan string {
 	r.t.Helper()
 	var conn *net.UDPConn
@@ -50,7 +52,9 @@ func (r *rig) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan st
 			return err
 		}
 		// Else a socket also gets what other sockets joined for, on other interfaces.
-		return control(conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0) })
+		return control(conn, func(fd int) error {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+		})
 	})
 	got := make(chan string, 1)
 	go func() {
@@ -76,7 +80,8 @@ func (r *rig) sendMulticast(pod, ifname string, group *net.UDPAddr, text string)
 		}
 		defer conn.Close()
 		err = control(conn, func(fd int) error {
-			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(iface.Index)})
+			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF,
+				&unix.IPMreqn{Ifindex: int32(iface.Index)})
 		})
 		if err != nil {
 			return err

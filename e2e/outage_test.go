@@ -17,7 +17,8 @@ import (
 // apiBudget is how long Braid tries one call: braid.timeouts.api in README.md.
 const apiBudget = 20 * time.Second
 
-// The API server goes away while an ADD is between its first and its last call, and comes back soon: the ADD goes on where it was.
+// The API server goes away while an ADD is between its first and its last call, and comes back
+// soon: the ADD goes on where it was.
 func TestAPIServerAwayDuringADD(t *testing.T) {
 	r := newRig(t)
 	g := r.gate()
@@ -37,7 +38,8 @@ func TestAPIServerAwayDuringADD(t *testing.T) {
 	}
 }
 
-// The same, for longer than Braid tries: the ADD is rolled back, the kubelet tries anew, and in the end everything is there once.
+// The same, for longer than Braid tries: the ADD is rolled back, the kubelet tries anew, and in the
+// end everything is there once.
 func TestAPIServerAwayForLong(t *testing.T) {
 	r := newRig(t)
 	g := r.gate()
@@ -54,8 +56,10 @@ func TestAPIServerAwayForLong(t *testing.T) {
 		}
 		return nil
 	})
-	if !strings.Contains(failed[0], "reason=APIUnavailable") || !strings.Contains(failed[0], "code=11") {
-		t.Errorf("an ADD failed for another reason than the API server, or not with code 11, try again later: %s", failed[0])
+	if !strings.Contains(failed[0], "reason=APIUnavailable") ||
+		!strings.Contains(failed[0], "code=11") {
+		t.Errorf("an ADD failed for another reason than the API server, or not with code 11, try again "+
+			"later: %s", failed[0])
 	}
 	r.nothingAttached()
 	r.startAPIServer()
@@ -118,7 +122,8 @@ func TestAPIServerAwayDuringDEL(t *testing.T) {
 	pods := r.cluster.Client().CoreV1().Pods(r.namespace)
 	r.must(pods.Delete(r.ctx, "p", metav1.DeleteOptions{}))
 	r.eventually("the kubelet knows of the deletion", func() error {
-		events, err := r.cluster.Client().CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "reason=Killing"})
+		events, err := r.cluster.Client().CoreV1().Events(r.namespace).
+			List(r.ctx, metav1.ListOptions{FieldSelector: "reason=Killing"})
 		if err == nil && len(events.Items) == 0 {
 			err = errors.New("there is no event that it kills the container")
 		}
@@ -159,14 +164,16 @@ func (r *rig) startAPIServer() {
 	r.apiDown = false
 }
 
-// attachedOnce fails the test unless the pod has eth0 and net2 once, and the node no more than that.
+// attachedOnce fails the test unless the pod has eth0 and net2 once, and the node no more than
+// that.
 func (r *rig) attachedOnce(pod string) {
 	r.t.Helper()
 	links := r.links(pod)
 	if len(links) != 2 || len(links["net2"].global()) != 1 || len(links["eth0"].global()) != 1 {
 		r.t.Errorf("pod %s has %v, want eth0 and net2 with an address each", pod, links)
 	}
-	if status := r.status(pod); len(status) != 3 || status[2].Interface != "net2" || len(status[2].IPs) != 1 {
+	status := r.status(pod)
+	if len(status) != 3 || status[2].Interface != "net2" || len(status[2].IPs) != 1 {
 		r.t.Errorf("network-status is %+v, want net2 third", status)
 	}
 	r.eventually("one sandbox, and leases for two addresses", func() error { return r.holds(1, 2) })

@@ -18,12 +18,16 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// The CustomResourceDefinition is established, with the names and the schema that the specification has.
+// The CustomResourceDefinition is established, with the names and the schema that the specification
+// has.
 func TestS2CustomResourceDefinition(t *testing.T) {
 	r := newRig(t)
-	out, err := r.cluster.Kubectl(r.ctx, "get", "crd", "network-attachment-definitions.k8s.cni.cncf.io", "--output=jsonpath="+
-		`{.status.conditions[?(@.type=="Established")].status} {.status.acceptedNames.kind} {.status.acceptedNames.plural} {.spec.scope} {.status.storedVersions[0]}`)
-	if want := "True NetworkAttachmentDefinition network-attachment-definitions Namespaced v1"; err != nil || out != want {
+	out, err := r.cluster.Kubectl(r.ctx, "get", "crd",
+		"network-attachment-definitions.k8s.cni.cncf.io", "--output=jsonpath="+
+			`{.status.conditions[?(@.type=="Established")].status} {.status.acceptedNames.kind} `+
+			`{.status.acceptedNames.plural} {.spec.scope} {.status.storedVersions[0]}`)
+	want := "True NetworkAttachmentDefinition network-attachment-definitions Namespaced v1"
+	if err != nil || out != want {
 		t.Errorf("the CRD is %q, %v, want %q", out, err, want)
 	}
 	_, err = r.cluster.Kubectl(r.ctx, "api-resources") // kubectl's own cache may be older than the CRD
@@ -39,7 +43,8 @@ func TestS2CustomResourceDefinition(t *testing.T) {
 	}
 }
 
-// Braid's account may do what it needs and nothing else: its rules beyond those of any account are these.
+// Braid's account may do what it needs and nothing else: its rules beyond those of any account are
+// these.
 func TestU12NodeAccount(t *testing.T) {
 	r := newRig(t)
 	nobody := r.rules("system:serviceaccount:"+r.namespace+":default", "system:serviceaccounts")
@@ -70,11 +75,15 @@ func TestU12NodeAccount(t *testing.T) {
 	})
 	// As operators ask it, and with the account's own token.
 	for question, want := range map[string]string{
-		"get pods": "yes", "patch pods --subresource=status": "yes", "create events": "yes", "get nad": "yes",
-		"list pods": "no", "update pods": "no", "patch pods": "no", "delete pods": "no", "get secrets": "no", "list nad": "no", "create nad": "no",
-		"update nodes": "no", "watch nodes": "no", "delete events": "no", "watch ipblocks": "no", "patch ipamclaims": "no", "delete ipamclaims": "no",
+		"get pods": "yes", "patch pods --subresource=status": "yes", "create events": "yes",
+		"get nad":   "yes",
+		"list pods": "no", "update pods": "no", "patch pods": "no", "delete pods": "no",
+		"get secrets": "no", "list nad": "no", "create nad": "no",
+		"update nodes": "no", "watch nodes": "no", "delete events": "no", "watch ipblocks": "no",
+		"patch ipamclaims": "no", "delete ipamclaims": "no",
 	} {
-		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + r.namespace}, strings.Fields(question)...)
+		args := append([]string{"auth", "can-i", "--as=" + account, "--namespace=" + r.namespace},
+			strings.Fields(question)...)
 		out, _ := r.cluster.Kubectl(r.ctx, args...) // "no" is a failure to kubectl
 		if got := strings.TrimSpace(out); got != want {
 			t.Errorf("kubectl auth can-i %s: %q, want %q", question, got, want)
@@ -85,7 +94,9 @@ func TestU12NodeAccount(t *testing.T) {
 // rules is what a user may do in the test's namespace, each as "verb resource", sorted.
 func (r *rig) rules(user string, groups ...string) []string {
 	r.t.Helper()
-	review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: r.namespace}}
+	review := &authorizationv1.SelfSubjectRulesReview{
+		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: r.namespace},
+	}
 	review, err := r.as(user, append(groups, "system:authenticated")...).AuthorizationV1().
 		SelfSubjectRulesReviews().Create(r.ctx, review, metav1.CreateOptions{})
 	r.must(err)
@@ -117,22 +128,30 @@ func (r *rig) as(user string, groups ...string) kubernetes.Interface {
 	return client
 }
 
-// The two roles for people: one sees NADs, the other makes and changes them, in the namespace where they are bound; nobody else does.
+// The two roles for people: one sees NADs, the other makes and changes them, in the namespace where
+// they are bound; nobody else does.
 func TestU12Roles(t *testing.T) {
 	r := newRig(t)
 	r.nad("blue", macvlan("10.12.1.0/24"))
 	elsewhere := r.newNamespace("u12-elsewhere")
-	for user, role := range map[string]string{"vera": "braid-nad-viewer", "adam": "braid-nad-admin", "edith": "edit"} {
+	for user, role := range map[string]string{
+		"vera": "braid-nad-viewer", "adam": "braid-nad-admin", "edith": "edit",
+	} {
 		binding := &rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: user},
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: user}},
 		}
-		_, err := r.cluster.Client().RbacV1().RoleBindings(r.namespace).Create(r.ctx, binding, metav1.CreateOptions{})
+		_, err := r.cluster.Client().RbacV1().RoleBindings(r.namespace).
+			Create(r.ctx, binding, metav1.CreateOptions{})
 		r.must(err)
 	}
-	read, write := []string{"get", "list", "watch"}, []string{"create", "update", "patch", "delete", "deletecollection"}
-	for user, want := range map[string][]string{"vera": read, "adam": slices.Concat(read, write), "edith": nil} {
+	read, write := []string{"get", "list", "watch"}, []string{
+		"create", "update", "patch", "delete", "deletecollection",
+	}
+	for user, want := range map[string][]string{
+		"vera": read, "adam": slices.Concat(read, write), "edith": nil,
+	} {
 		var can []string
 		for _, verb := range slices.Concat(read, write) {
 			if r.can(user, verb, r.namespace) {
@@ -146,11 +165,13 @@ func TestU12Roles(t *testing.T) {
 	}
 
 	// Not only in theory.
-	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + r.namespace + "/" + nadv1.Resource + "/blue"
+	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + r.namespace + "/" +
+		nadv1.Resource + "/blue"
 	if err := r.as("vera").CoreV1().RESTClient().Get().AbsPath(path).Do(r.ctx).Error(); err != nil {
 		t.Errorf("the viewer does not see a NAD: %v", err)
 	}
-	if err := r.as("vera").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error(); !apierrors.IsForbidden(err) {
+	err := r.as("vera").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error()
+	if !apierrors.IsForbidden(err) {
 		t.Errorf("the viewer deletes a NAD: %v", err)
 	}
 	if err := r.as("adam").CoreV1().RESTClient().Delete().AbsPath(path).Do(r.ctx).Error(); err != nil {
@@ -166,7 +187,8 @@ func (r *rig) can(user, verb, namespace string) bool {
 			Namespace: namespace, Verb: verb, Group: nadv1.GroupName, Resource: nadv1.Resource,
 		},
 	}}
-	review, err := r.cluster.Client().AuthorizationV1().SubjectAccessReviews().Create(r.ctx, review, metav1.CreateOptions{})
+	review, err := r.cluster.Client().AuthorizationV1().SubjectAccessReviews().
+		Create(r.ctx, review, metav1.CreateOptions{})
 	r.must(err)
 	return review.Status.Allowed
 }
@@ -180,12 +202,14 @@ func TestNodeKubeconfig(t *testing.T) {
 	config.Dial = r.cluster.AdminConfig().Dial
 	client, err := kubernetes.NewForConfig(config)
 	r.must(err)
-	self, err := client.AuthenticationV1().SelfSubjectReviews().Create(r.ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	self, err := client.AuthenticationV1().SelfSubjectReviews().
+		Create(r.ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	r.must(err)
 	if got := self.Status.UserInfo.Username; got != account {
 		t.Errorf("the node's kubeconfig is that of %s, want %s", got, account)
 	}
-	if _, err := client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	_, err = client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{})
+	if !apierrors.IsForbidden(err) {
 		t.Errorf("it lists pods: %v, want it forbidden", err)
 	}
 }

@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	// patience is for what takes a second or two on an idle machine; other tests may be compiling on the same cores.
+	// patience is for what takes a second or two on an idle machine; other tests may be compiling on
+	// the same cores.
 	patience = 3 * time.Minute
 	// tidying is how long the runtime may take for a sandbox's last traces after its pod is gone.
 	tidying = time.Minute
@@ -38,7 +39,8 @@ type rig struct {
 	apiDown   bool // the API server is stopped
 }
 
-// newRig makes the test's namespace. When the test ends, its pods are deleted, and the test fails if anything of them is left.
+// newRig makes the test's namespace. When the test ends, its pods are deleted, and the test fails
+// if anything of them is left.
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	return newRigFor(t, patience)
@@ -105,7 +107,8 @@ func (r *rig) cleanUp() {
 
 // dump shows what a failed test left; the lab adds the ends of its own logs.
 func (r *rig) dump(ctx context.Context) {
-	events, err := r.cluster.Kubectl(ctx, "get", "pods,events", "--namespace="+r.namespace, "--output=wide")
+	events, err := r.cluster.Kubectl(ctx, "get", "pods,events", "--namespace="+r.namespace,
+		"--output=wide")
 	r.t.Logf("pods and events of %s (%v):\n%s", r.namespace, err, lastLines(events, 60))
 	text, err := os.ReadFile(r.node.Path(logFile))
 	r.t.Logf("%s ends (%v):\n%s", logFile, err, lastLines(string(text), 60))
@@ -124,7 +127,8 @@ func deletePods(ctx context.Context, cluster *lab.Cluster, namespace string) err
 		return err
 	}
 	for _, pod := range list.Items {
-		if err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
@@ -166,7 +170,8 @@ func (r *rig) must(err error) {
 	}
 }
 
-// nad makes a NAD of the test's namespace, or of that which the name has; annotations are keys and values in turn.
+// nad makes a NAD of the test's namespace, or of that which the name has; annotations are keys and
+// values in turn.
 func (r *rig) nad(name, config string, annotations ...string) {
 	r.t.Helper()
 	namespace, bare, ok := strings.Cut(name, "/")
@@ -183,7 +188,8 @@ func (r *rig) nad(name, config string, annotations ...string) {
 	}
 	data, err := json.Marshal(object)
 	r.must(err)
-	path := fmt.Sprintf("/apis/%s/%s/namespaces/%s/%s", nadv1.GroupName, nadv1.Version, namespace, nadv1.Resource)
+	path := fmt.Sprintf("/apis/%s/%s/namespaces/%s/%s",
+		nadv1.GroupName, nadv1.Version, namespace, nadv1.Resource)
 	r.must(r.cluster.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(data).Do(r.ctx).Error())
 }
 
@@ -206,7 +212,8 @@ func (r *rig) pod(name, networks string) *corev1.Pod {
 func (r *rig) create(pods ...*corev1.Pod) {
 	r.t.Helper()
 	for _, pod := range pods {
-		_, err := r.cluster.Client().CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+		_, err := r.cluster.Client().CoreV1().Pods(pod.Namespace).
+			Create(r.ctx, pod, metav1.CreateOptions{})
 		r.must(err)
 	}
 }
@@ -242,22 +249,26 @@ func (r *rig) clean() {
 	}
 }
 
-// apply applies a file of conf, as it is but for what this node lacks: its images are not here, nor are ipvlan and the interfaces of
-// other nodes. Of a file with several objects keep names those that count; none: all.
+// apply applies a file of conf, as it is but for what this node lacks: its images are not here, nor
+// are ipvlan and the interfaces of other nodes. Of a file with several objects keep names those
+// that count; none: all.
 func (r *rig) apply(file string, keep ...string) {
 	r.t.Helper()
 	data, err := os.ReadFile(filepath.Join(root(), "conf", file))
 	r.must(err)
 	var objects []string
 	for object := range strings.SplitSeq(string(data), "\n---\n") {
-		if len(keep) == 0 || slices.ContainsFunc(keep, func(name string) bool { return strings.Contains(object, "\n  name: "+name+"\n") }) {
+		if len(keep) == 0 || slices.ContainsFunc(keep, func(name string) bool {
+			return strings.Contains(object, "\n  name: "+name+"\n")
+		}) {
 			objects = append(objects, object)
 		}
 	}
 	adapted := strings.NewReplacer(
 		"image: nginx", "image: "+lab.ToolImage+"\n    imagePullPolicy: Never",
 		`"type": "ipvlan"`, `"type": "macvlan"`, `"mode": "l2"`, `"mode": "bridge"`, "ens224", "eth1",
-		"namespace: default", "namespace: "+r.namespace, "networks: default/", "networks: "+r.namespace+"/",
+		"namespace: default", "namespace: "+r.namespace, "networks: default/",
+		"networks: "+r.namespace+"/",
 	).Replace(strings.Join(objects, "\n---\n"))
 	path := filepath.Join(r.t.TempDir(), "objects.yaml")
 	r.must(os.WriteFile(path, []byte(adapted), 0o600))
@@ -268,7 +279,8 @@ func (r *rig) apply(file string, keep ...string) {
 // ip runs ip in the network namespace of a pod, and gives the lines that it prints.
 func (r *rig) ip(pod, args string) []string {
 	r.t.Helper()
-	out, err := r.node.PodRun(r.ctx, r.namespace, pod, append([]string{"ip"}, strings.Fields(args)...)...)
+	out, err := r.node.PodRun(r.ctx, r.namespace, pod,
+		append([]string{"ip"}, strings.Fields(args)...)...)
 	r.must(err)
 	var lines []string
 	for line := range strings.Lines(out) {
@@ -326,7 +338,8 @@ func (r *rig) links(pod string) map[string]link {
 	return byName
 }
 
-// addressIn is the only address of a link, without prefix length. The test fails where it is not in the subnet.
+// addressIn is the only address of a link, without prefix length. The test fails where it is not in
+// the subnet.
 func (r *rig) addressIn(l link, subnet string) string {
 	r.t.Helper()
 	addresses := l.global()
@@ -341,8 +354,8 @@ func (r *rig) addressIn(l link, subnet string) string {
 	return prefix.Addr().String()
 }
 
-// hasLinks fails the test unless the pod has exactly these interfaces, each with one address of the subnet: "net1 10.1.0.0/24".
-// eth0, which every pod has, need not be named.
+// hasLinks fails the test unless the pod has exactly these interfaces, each with one address of the
+// subnet: "net1 10.1.0.0/24". eth0, which every pod has, need not be named.
 func (r *rig) hasLinks(pod string, want ...string) map[string]link {
 	r.t.Helper()
 	links := r.links(pod)
@@ -402,7 +415,8 @@ func (r *rig) refused(pod, reason string) string {
 	object, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, pod, metav1.GetOptions{})
 	r.must(err)
 	if object.Status.Phase != corev1.PodPending || object.Annotations[nadv1.StatusAnnotation] != "" {
-		r.t.Errorf("pod %s is %s, with network-status %q; it must not start", pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
+		r.t.Errorf("pod %s is %s, with network-status %q; it must not start",
+			pod, object.Status.Phase, object.Annotations[nadv1.StatusAnnotation])
 	}
 	return message
 }

@@ -16,7 +16,8 @@ func mainTable(eth0 string, more ...string) []string {
 
 // plainRules are the rules that every network namespace has.
 func plainRules(more ...string) []string {
-	return slices.Concat([]string{"0: from all lookup local"}, more, []string{"32766: from all lookup main", "32767: from all lookup default"})
+	return slices.Concat([]string{"0: from all lookup local"}, more,
+		[]string{"32766: from all lookup main", "32767: from all lookup default"})
 }
 
 // An attachment adds its connected route and nothing else, although the network has a gateway.
@@ -32,7 +33,8 @@ func TestU15RoutesByDefault(t *testing.T) {
 	equalLines(t, "IPv6 default route", r.ip("p", "-6 route show default"), nil)
 }
 
-// Source-based routing as the user guide prints it: conf/gke's own file, with macvlan in place of ipvlan.
+// Source-based routing as the user guide prints it: conf/gke's own file, with macvlan in place of
+// ipvlan.
 func TestU16SourceBasedRouting(t *testing.T) {
 	r := newRig(t)
 	r.apply("gke/gke-network-1-static.yaml")
@@ -43,7 +45,8 @@ func TestU16SourceBasedRouting(t *testing.T) {
 		"default via 21.0.111.254 dev net1",
 		"21.0.104.0/21 dev net1 proto kernel scope link src 21.0.111.1",
 	})
-	equalLines(t, "rules", r.ip("sample-pod-static", "rule"), plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
+	equalLines(t, "rules", r.ip("sample-pod-static", "rule"),
+		plainRules("32765: from 21.0.111.1 lookup 100 proto 176"))
 }
 
 // Static routes are added; the default route stays where it is.
@@ -62,11 +65,15 @@ func TestU17DefaultRoute(t *testing.T) {
 	r := newRig(t)
 	const static = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "static",
 		"addresses": [{"address": "ADDRESS", "gateway": "GATEWAY"}], "routes": [{"dst": "DST"}]}}`
-	r.nad("v4", strings.NewReplacer("ADDRESS", "10.17.4.2/24", "GATEWAY", "10.17.4.1", "DST", "0.0.0.0/0").Replace(static))
-	r.nad("v6", strings.NewReplacer("ADDRESS", "fd17::2/64", "GATEWAY", "fd17::1", "DST", "::/0").Replace(static))
-	r.create(r.pod("p4", "v4"), r.pod("p6", "v6"), r.pod("asks", `[{"name": "v4", "default-route": ["10.17.4.1"]}]`))
+	r.nad("v4", strings.NewReplacer("ADDRESS", "10.17.4.2/24", "GATEWAY", "10.17.4.1", "DST",
+		"0.0.0.0/0").Replace(static))
+	r.nad("v6", strings.NewReplacer("ADDRESS", "fd17::2/64", "GATEWAY", "fd17::1", "DST", "::/0").
+		Replace(static))
+	r.create(r.pod("p4", "v4"), r.pod("p6", "v6"),
+		r.pod("asks", `[{"name": "v4", "default-route": ["10.17.4.1"]}]`))
 	p4 := r.running(r.namespace, "p4")
-	sameLines(t, "routes", r.ip("p4", "route"), mainTable(p4.Status.PodIP, "10.17.4.0/24 dev net1 proto kernel scope link src 10.17.4.2"))
+	sameLines(t, "routes", r.ip("p4", "route"),
+		mainTable(p4.Status.PodIP, "10.17.4.0/24 dev net1 proto kernel scope link src 10.17.4.2"))
 	message := r.warned("p4", "DefaultRouteKept")
 	for _, word := range []string{"plugins[0].ipam.routes[0]", "0.0.0.0/0", "default-route"} {
 		if !strings.Contains(message, word) {
@@ -74,12 +81,15 @@ func TestU17DefaultRoute(t *testing.T) {
 		}
 	}
 	r.running(r.namespace, "p6")
-	equalLines(t, "IPv6 default route, which the default network has none of", r.ip("p6", "-6 route show default"),
+	equalLines(t, "IPv6 default route, which the default network has none of",
+		r.ip("p6", "-6 route show default"),
 		[]string{"default via fd17::1 dev net1 metric 1024 pref medium"})
 	r.running(r.namespace, "asks")
-	equalLines(t, "default route of the pod that asks", r.ip("asks", "route show default"), []string{"default via 10.17.4.1 dev net1"})
+	equalLines(t, "default route of the pod that asks", r.ip("asks", "route show default"),
+		[]string{"default via 10.17.4.1 dev net1"})
 	status := r.status("asks")
-	if len(status) != 2 || !slices.Equal(status[1].DefaultRoute, []string{"10.17.4.1"}) || len(status[0].DefaultRoute) != 0 {
+	if len(status) != 2 || !slices.Equal(status[1].DefaultRoute, []string{"10.17.4.1"}) ||
+		len(status[0].DefaultRoute) != 0 {
 		t.Errorf("network-status is %+v, want default-route at the second network", status)
 	}
 }

@@ -38,7 +38,8 @@ func TestU18SameAttachmentTwice(t *testing.T) {
 	r.apply("samples/11-same-network-twice.yaml")
 	r.running(r.namespace, "same-network-twice")
 	links := r.hasLinks("same-network-twice", "net1 10.61.0.0/24", "net2 10.61.0.0/24")
-	if links["net1"].MAC == links["net2"].MAC || links["net1"].Addresses[0].Local == links["net2"].Addresses[0].Local {
+	if links["net1"].MAC == links["net2"].MAC ||
+		links["net1"].Addresses[0].Local == links["net2"].Addresses[0].Local {
 		t.Errorf("net1 and net2 share an address: %v", links)
 	}
 	status := r.status("same-network-twice")

@@ -21,7 +21,8 @@ func TestU9Annotation(t *testing.T) {
 	r.create(
 		r.pod("short", "blue, "+r.namespace+"/green,blue"),
 		r.pod("named", "blue@data0,green"),
-		r.pod("json", fmt.Sprintf(`[{"name": "green", "interface": "data0"}, {"name": "blue", "namespace": %q}]`, r.namespace)),
+		r.pod("json", fmt.Sprintf(
+			`[{"name": "green", "interface": "data0"}, {"name": "blue", "namespace": %q}]`, r.namespace)),
 		r.pod("blank", " "),
 	)
 	for _, pod := range []string{"short", "named", "json", "blank"} {
@@ -62,7 +63,8 @@ func TestU21Interfaces(t *testing.T) {
 	r.nad("green", macvlan("10.21.2.0/24"))
 	r.run(r.pod("p", "blue,green"))
 
-	// What a user types, through the API server and the kubelet. The image has no ip; its tool prints the same.
+	// What a user types, through the API server and the kubelet. The image has no ip; its tool prints
+	// the same.
 	out, err := r.cluster.Exec(r.ctx, r.namespace, "p", "/tool", "addrs")
 	r.must(err)
 	links := r.hasLinks("p", "net1 10.21.1.0/24", "net2 10.21.2.0/24")
@@ -128,8 +130,9 @@ func TestU1Multicast(t *testing.T) {
 	}
 }
 
-// Three steps and nothing else: the cluster has Braid, an operator declares a network, a user annotates a pod. And what is taken out
-// of the annotation's hands: kubectl finds the objects by their short names.
+// Three steps and nothing else: the cluster has Braid, an operator declares a network, a user
+// annotates a pod. And what is taken out of the annotation's hands: kubectl finds the objects by
+// their short names.
 func TestU3ThreeSteps(t *testing.T) {
 	r := newRig(t)
 	r.apply("samples/01-macvlan.yaml")
@@ -137,11 +140,13 @@ func TestU3ThreeSteps(t *testing.T) {
 	r.hasLinks("macvlan", "net1 10.51.0.0/16")
 	for _, name := range []string{"nad", "net-attach-def", "network-attachment-definition"} {
 		out, err := r.cluster.Kubectl(r.ctx, "get", name, "--namespace="+r.namespace, "--output=name")
-		if want := "networkattachmentdefinition.k8s.cni.cncf.io/macvlan-lan\n"; err != nil || out != want {
+		want := "networkattachmentdefinition.k8s.cni.cncf.io/macvlan-lan\n"
+		if err != nil || out != want {
 			t.Errorf("kubectl get %s: %q, %v, want %q", name, out, err, want)
 		}
 	}
-	pod, err := r.cluster.Client().CoreV1().Pods(r.namespace).Get(r.ctx, "macvlan", metav1.GetOptions{})
+	pod, err := r.cluster.Client().CoreV1().Pods(r.namespace).
+		Get(r.ctx, "macvlan", metav1.GetOptions{})
 	r.must(err)
 	if got := pod.Status.PodIPs; len(got) != 1 || !strings.HasPrefix(got[0].IP, "10.244.") {
 		t.Errorf("podIPs are %v, want that of eth0 alone", got)

@@ -21,7 +21,8 @@ const (
 
 // attack is one attack.
 type attack struct {
-	// name is what the attacker wants; it begins with the item of the conformance list, if there is one.
+	// name is what the attacker wants; it begins with the item of the conformance list, if there is
+	// one.
 	name string
 	by   attacker
 	// off are the mechanisms without which it works. Of several each one stops it.
@@ -37,8 +38,8 @@ func attacks() []attack {
 	return slices.Concat(ofPods(), ofNADs(), ofRawPods(), ofUsers(), ofDelegates())
 }
 
-// tries bounds how often an attack is tried that has to reach its aim: on a busy machine pods do not
-// start, either.
+// tries bounds how often an attack is tried that has to reach its aim: on a busy machine pods do
+// not start, either.
 const tries = 3
 
 // TestAttacks: each attack works without the mechanism that stops it, and is stopped by it.

@@ -50,7 +50,8 @@ func thefts() []theft {
 	return []theft{
 		{"M31 the network-status of another node's pod", func(s *stolen) bool {
 			const path = "/api/v1/namespaces/default/pods/pod-b"
-			s.patch(s.cni, path+"/status", `{"metadata":{"annotations":{"k8s.v1.cni.cncf.io/network-status":"[]"}}}`)
+			s.patch(s.cni, path+"/status",
+				`{"metadata":{"annotations":{"k8s.v1.cni.cncf.io/network-status":"[]"}}}`)
 			return s.says(path, "network-status")
 		}},
 		{"M31 a label that has workloads come to its node", func(s *stolen) bool {
@@ -58,7 +59,8 @@ func thefts() []theft {
 			return s.says("/api/v1/nodes/a", "stolen")
 		}},
 		{"M31 that another node is not ready", func(s *stolen) bool {
-			s.patch(s.agent, "/api/v1/nodes/b/status", `{"status":{"conditions":[{"type":"BraidReady","status":"False"}]}}`)
+			s.patch(s.agent, "/api/v1/nodes/b/status",
+				`{"status":{"conditions":[{"type":"BraidReady","status":"False"}]}}`)
 			return s.says("/api/v1/nodes/b", "BraidReady")
 		}},
 		{"M31 a token of another node", func(s *stolen) bool {
@@ -88,19 +90,22 @@ func (s *stolen) patch(as kubernetes.Interface, path, patch string) {
 	if strings.Contains(path, "/nodes/") {
 		kind = types.StrategicMergePatchType
 	}
-	err := as.CoreV1().RESTClient().Patch(kind).AbsPath(path).Body([]byte(patch)).Do(s.Context()).Error()
+	err := as.CoreV1().RESTClient().Patch(kind).AbsPath(path).Body([]byte(patch)).Do(s.Context()).
+		Error()
 	s.Logf("%s: %v", path, err)
 }
 
 // put is patch where the node may only write whole objects, as it read them.
 func (s *stolen) put(as kubernetes.Interface, path, patch string) {
 	s.Helper()
-	dry := s.api.Client().CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath(path).Param("dryRun", metav1.DryRunAll)
+	dry := s.api.Client().CoreV1().RESTClient().Patch(types.MergePatchType).AbsPath(path).
+		Param("dryRun", metav1.DryRunAll)
 	whole, err := dry.Body([]byte(patch)).DoRaw(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	err = as.CoreV1().RESTClient().Put().AbsPath(path).SetHeader("Content-Type", "application/json").Body(whole).Do(s.Context()).Error()
+	err = as.CoreV1().RESTClient().Put().AbsPath(path).SetHeader("Content-Type", "application/json").
+		Body(whole).Do(s.Context()).Error()
 	s.Logf("%s: %v", path, err)
 }
 
@@ -115,11 +120,16 @@ func (s *stolen) says(path, text string) bool {
 }
 
 // bound asks for a token that is bound to a node.
-func bound(s *stolen, as kubernetes.Interface, account, node string, uid types.UID) (string, error) {
+func bound(
+	s *stolen, as kubernetes.Interface, account, node string, uid types.UID,
+) (string, error) {
 	ask := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: node, UID: uid},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{
+			APIVersion: "v1", Kind: "Node", Name: node, UID: uid,
+		},
 	}}
-	answer, err := as.CoreV1().ServiceAccounts("kube-system").CreateToken(s.Context(), account, ask, metav1.CreateOptions{})
+	answer, err := as.CoreV1().ServiceAccounts("kube-system").
+		CreateToken(s.Context(), account, ask, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -170,8 +180,13 @@ func (s *stolen) renew() {
 	s.Helper()
 	admin := s.api.Client().CoreV1().RESTClient()
 	now := int64(0)
-	for _, path := range []string{"/api/v1/nodes/a", "/api/v1/nodes/b", "/api/v1/namespaces/default/pods/pod-b", blocks + "own-b", blocks + "shared"} {
-		if err := admin.Delete().AbsPath(path).Body(&metav1.DeleteOptions{GracePeriodSeconds: &now}).Do(s.Context()).Error(); err != nil {
+	for _, path := range []string{
+		"/api/v1/nodes/a", "/api/v1/nodes/b", "/api/v1/namespaces/default/pods/pod-b", blocks + "own-b",
+		blocks + "shared",
+	} {
+		err := admin.Delete().AbsPath(path).Body(&metav1.DeleteOptions{GracePeriodSeconds: &now}).
+			Do(s.Context()).Error()
+		if err != nil {
 			s.Logf("delete %s: %v", path, err)
 		}
 	}
@@ -186,14 +201,20 @@ func (s *stolen) holds() {
 		as          kubernetes.Interface
 		verb, patch string
 	}{
-		"/api/v1/namespaces/default/pods/pod-b/status": {s.cni, http.MethodPatch, `{"metadata":{"labels":{"x":"y"}}}`},
-		"/api/v1/nodes/b/status":                       {s.agent, http.MethodPatch, `{"metadata":{"labels":{"x":"y"}}}`},
-		blocks + "own-b":                               {s.cni, http.MethodPut, `{"spec":{"owner":{"nodeName":"a","nodeUID":"u-a"}}}`},
+		"/api/v1/namespaces/default/pods/pod-b/status": {s.cni, http.MethodPatch,
+			`{"metadata":{"labels":{"x":"y"}}}`},
+		"/api/v1/nodes/b/status": {s.agent, http.MethodPatch,
+			`{"metadata":{"labels":{"x":"y"}}}`},
+		blocks + "own-b": {s.cni, http.MethodPut,
+			`{"spec":{"owner":{"nodeName":"a","nodeUID":"u-a"}}}`},
 		"/api/v1/namespaces/kube-system/serviceaccounts/braid-cni/token": {
-			s.agent, http.MethodPost, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"expirationSeconds":3600}}`,
+			s.agent, http.MethodPost,
+			`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest",` +
+				`"spec":{"expirationSeconds":3600}}`,
 		},
 	} {
-		for end := time.Now().Add(20 * time.Second); s.api.Try(s.Context(), w.as, w.verb, path, w.patch) == nil; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); s.api.Try(s.Context(), w.as, w.verb, path,
+			w.patch) == nil; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				s.Fatalf("%s is not held", path)
 			}

@@ -7,7 +7,9 @@ import (
 )
 
 // within has an operation end after a time.
-func (n *node) within(d time.Duration) { n.own["timeouts"] = map[string]any{"operation": d.String()} }
+func (n *node) within(d time.Duration) {
+	n.own["timeouts"] = map[string]any{"operation": d.String()}
+}
 
 func ofDelegates() []attack {
 	return []attack{
@@ -30,7 +32,8 @@ func ofDelegates() []attack {
 			return n.has("woke")
 		}},
 		{"M35 the terminal of who describes a pod", delegate, off(weaken.Printing), func(n *node) bool {
-			n.script(n.path("bin", "says"), `printf '{"cniVersion":"1.0.0","code":120,"msg":"\\u001b[2J"}'; exit 1`)
+			n.script(n.path("bin", "says"),
+				`printf '{"cniVersion":"1.0.0","code":120,"msg":"\\u001b[2J"}'; exit 1`)
 			n.nad("team/x", `{"cniVersion":"1.0.0","type":"says"}`)
 			err := n.call("ADD", n.pod("team/p", "x"))
 			return err != nil && shows(err.Error())

@@ -29,7 +29,8 @@ func hostile() []seed {
 		return seed{attempt{namespace, config, "x"}, finds}
 	}
 	whereabouts := func(more string) string {
-		return `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.25.0.0/24"` + more + `}}`
+		return `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts",` +
+			`"range":"10.25.0.0/24"` + more + `}}`
 	}
 	bridge := strings.NewReplacer("NAME", "br-team").Replace(harmless)
 	return []seed{
@@ -39,7 +40,8 @@ func hostile() []seed {
 		x(labelled, `{"cniVersion":"1.0.0","type":"tool"}`, weaken.Policy),
 		x(labelled, `{"cniVersion":"1.0.0","plugins":[`+bridge+`,{"type":"fake"}]}`, weaken.Policy),
 		x(ruled, `{"cniVersion":"1.0.0","plugins":[{"type":"fake"},{"type":"tool"}]}`, weaken.Policy),
-		x(ruled, `{"cniVersion":"1.0.0","type":"fake","delegate":{"type":"tool"},"ipam":{"type":"../../outside/mine"}}`),
+		x(ruled, `{"cniVersion":"1.0.0","type":"fake","delegate":{"type":"tool"},`+
+			`"ipam":{"type":"../../outside/mine"}}`),
 		x(ruled, leased("DIR/outside", ""), weaken.Roots),
 		x(loose, leased("DIR/data/../outside", ""), weaken.Roots),
 		x(loose, leased("DIR/data/link", ""), weaken.Symlinks),
@@ -50,14 +52,25 @@ func hostile() []seed {
 		x(loose, whereabouts(`,"log_file":"DIR/outside/log"`), weaken.Roots),
 		x(loose, whereabouts(`,"log_file":"LOG/link/log","log_level":"debug"`), weaken.Symlinks),
 		x(loose, whereabouts(`,"log_file":"LOG/file","LOG_FILE":"DIR/outside/log"`)),
-		x(loose, whereabouts(`,"configuration_path":"DIR/outside/secret","kubernetes":{"kubeconfig":"DIR/outside/secret"}`)),
-		x(loose, `{"cniVersion":"1.0.0","plugins":[`+bridge+`,{"type":"tuning","dataDir":"DIR/outside","mtu":1400}]}`, weaken.Roots),
-		x(ruled, `{"cniVersion":"1.0.0","type":"fake","runtimeConfig":{"CNIDeviceInfoFile":"DIR/outside/secret"},"capabilities":{"CNIDeviceInfoFile":true}}`),
-		x(labelled, `{"cniVersion":"1.0.0","plugins":[`+bridge+`,{"type":"tuning","sysctl":{"net/ipv4/../../kernel/core_pattern":"x","net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`),
+		x(loose, whereabouts(`,"configuration_path":"DIR/outside/secret",`+
+			`"kubernetes":{"kubeconfig":"DIR/outside/secret"}`)),
+		x(loose, `{"cniVersion":"1.0.0","plugins":[`+bridge+
+			`,{"type":"tuning","dataDir":"DIR/outside","mtu":1400}]}`, weaken.Roots),
+		x(ruled, `{"cniVersion":"1.0.0","type":"fake",`+
+			`"runtimeConfig":{"CNIDeviceInfoFile":"DIR/outside/secret"},`+
+			`"capabilities":{"CNIDeviceInfoFile":true}}`),
+		x(labelled, `{"cniVersion":"1.0.0","plugins":[`+bridge+`,{"type":"tuning",`+
+			`"sysctl":{"net/ipv4/../../kernel/core_pattern":"x","net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`),
 		x(loose, strings.Replace(bridge, "br-team", "../../../escape", 1)),
 		x(labelled, ""),
-		{attempt{labelled, ported(), `[{"name":"x","portMappings":[{"hostPort":10250,"containerPort":80}]},{"name":"x","cni-args":{"sysctl":{"kernel.core_pattern":"|/mine"}}}]`}, nil},
-		{attempt{labelled, bridge, `[{"name":"x","interface":"../x"},{"name":"x","cni-args":{"ips":["10.77.0.9/24"],"mac":"02:00:00:00:00:01"}}]`}, nil},
+		{attempt{
+			labelled, ported(), `[{"name":"x","portMappings":[{"hostPort":10250,"containerPort":80}]},` +
+				`{"name":"x","cni-args":{"sysctl":{"kernel.core_pattern":"|/mine"}}}]`,
+		}, nil},
+		{attempt{
+			labelled, bridge, `[{"name":"x","interface":"../x"},{"name":"x",` +
+				`"cni-args":{"ips":["10.77.0.9/24"],"mac":"02:00:00:00:00:01"}}]`,
+		}, nil},
 		{attempt{labelled, bridge, "kube-system/x,../x,x@all"}, nil},
 	}
 }
@@ -96,13 +109,14 @@ func TestWatcherSees(t *testing.T) {
 	}
 }
 
-// FuzzConfiguration: whatever a tenant writes, in whatever namespace, Braid and what it runs open no
-// path outside the places that are for it, and run no plugin that the namespace may not have; and
-// the pod's DEL ends.
+// FuzzConfiguration: whatever a tenant writes, in whatever namespace, Braid and what it runs open
+// no path outside the places that are for it, and run no plugin that the namespace may not have;
+// and the pod's DEL ends.
 func FuzzConfiguration(f *testing.F) {
 	nettest.NeedsRoot(f)
 	for i, seed := range hostile() {
-		f.Add(seed.config, seed.networks, []byte{byte(i)}, uint8(slices.Index([]string{labelled, ruled, loose}, seed.namespace))) //nolint:gosec // small
+		f.Add(seed.config, seed.networks, []byte{byte(i)},
+			uint8(slices.Index([]string{labelled, ruled, loose}, seed.namespace))) //nolint:gosec // small
 	}
 	files, err := corpus.All()
 	if err != nil {
@@ -111,33 +125,47 @@ func FuzzConfiguration(f *testing.F) {
 	for i, file := range files {
 		networks := "x"
 		if len(file.Pods) > 0 {
-			networks = strings.ReplaceAll(file.Pods[0].Annotations[nadv1.NetworksAnnotation], file.NAD.Name, "x")
+			networks = strings.ReplaceAll(file.Pods[0].Annotations[nadv1.NetworksAnnotation],
+				file.NAD.Name, "x")
 		}
 		f.Add(file.NAD.Spec.Config, networks, []byte{byte(i), 1, 2}, uint8(i%3)) //nolint:gosec // some dozens
 	}
 	w := newWorld(f, released(f))
 	f.Fuzz(func(t *testing.T, config, networks string, script []byte, namespace uint8) {
-		a := attempt{[]string{labelled, ruled, loose}[namespace%3], w.fill(mutated(config, script)), networks}
+		a := attempt{
+			[]string{labelled, ruled, loose}[namespace%3], w.fill(mutated(config, script)), networks,
+		}
 		if found := w.of(t).try(a); len(found) > 0 {
-			t.Fatalf("namespace %s, networks %q, configuration %s:\n%s", a.namespace, networks, a.config, strings.Join(found, "\n"))
+			t.Fatalf("namespace %s, networks %q, configuration %s:\n%s",
+				a.namespace, networks, a.config, strings.Join(found, "\n"))
 		}
 	})
 }
 
-// words are values that attackers would write, and keys whose values become paths, names and plugins.
+// words are values that attackers would write, and keys whose values become paths, names and
+// plugins.
 func words() (values, keys []string) {
 	values = []string{
-		"DIR/outside", "DIR/outside/secret", "DIR/outside/new", "DIR/data", "DIR/data/link", "DIR/data/link/x", "DIR/data/../outside", "DIR/data/new", "LOG/link/x", "LOG/file",
-		"LOG/new", "/var/log/../..DIR/outside/x", "/proc/1/environ", "/proc/self/root/DIR/outside", "/dev/null", "/etc/shadow", "/etc/cni/net.d/x", "../outside", "..", ".", "/", "",
-		"fake", "tool", "mine", "braid", "multus", "../../outside/mine", "bridge", "macvlan", "host-local", "whereabouts", "static", "tuning", "portmap", "sbr", "ipvlan", "passthru",
-		"nic0", "cni0", "br-admin", "br-team", "lo", "all", "../../x", "10.96.0.0/24", "10.77.0.0/24", "8.8.8.0/24", "fd00:77::/64", "10.77.0.9", "1.0.0", "0.3.1", "1.1.0",
-		"net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/all/forwarding", "kernel.core_pattern", "passthru", "a\x00b", "\x1b[2J", "x",
+		"DIR/outside", "DIR/outside/secret", "DIR/outside/new", "DIR/data", "DIR/data/link",
+		"DIR/data/link/x", "DIR/data/../outside", "DIR/data/new", "LOG/link/x", "LOG/file",
+		"LOG/new", "/var/log/../..DIR/outside/x", "/proc/1/environ", "/proc/self/root/DIR/outside",
+		"/dev/null", "/etc/shadow", "/etc/cni/net.d/x", "../outside", "..", ".", "/", "",
+		"fake", "tool", "mine", "braid", "multus", "../../outside/mine", "bridge", "macvlan",
+		"host-local", "whereabouts", "static", "tuning", "portmap", "sbr", "ipvlan", "passthru",
+		"nic0", "cni0", "br-admin", "br-team", "lo", "all", "../../x", "10.96.0.0/24", "10.77.0.0/24",
+		"8.8.8.0/24", "fd00:77::/64", "10.77.0.9", "1.0.0", "0.3.1", "1.1.0",
+		"net.ipv4.conf.IFNAME.arp_filter", "net/ipv4/conf/all/forwarding", "kernel.core_pattern",
+		"passthru", "a\x00b", "\x1b[2J", "x",
 	}
 	keys = []string{
-		"type", "name", "ipam", "delegate", "delegates", "plugins", "dataDir", "DATADIR", "resolvConf", "re\u017folvConf", "log_file", "logFile", "log_file_path", "LOG_FILE",
-		"configuration_path", "kubernetes", "kubeconfig", "\u212aubeconfig", "binDir", "confDir", "cniDir", "stateDir", "braid", "manifests", "bridge", "master", "device", "mode",
-		"sysctl", "args", "cni", "ips", "mac", "runtimeConfig", "CNIDeviceInfoFile", "portMappings", "capabilities", "prevResult", "network_name", "subnet", "range", "ranges",
-		"ipRanges", "gateway", "routes", "dns", "backend", "ipMasq", "ipMasqBackend", "isGateway", "forceAddress", "vlan", "mtu", "cniVersion", "chainName", "x",
+		"type", "name", "ipam", "delegate", "delegates", "plugins", "dataDir", "DATADIR", "resolvConf",
+		"re\u017folvConf", "log_file", "logFile", "log_file_path", "LOG_FILE",
+		"configuration_path", "kubernetes", "kubeconfig", "\u212aubeconfig", "binDir", "confDir",
+		"cniDir", "stateDir", "braid", "manifests", "bridge", "master", "device", "mode",
+		"sysctl", "args", "cni", "ips", "mac", "runtimeConfig", "CNIDeviceInfoFile", "portMappings",
+		"capabilities", "prevResult", "network_name", "subnet", "range", "ranges",
+		"ipRanges", "gateway", "routes", "dns", "backend", "ipMasq", "ipMasqBackend", "isGateway",
+		"forceAddress", "vlan", "mtu", "cniVersion", "chainName", "x",
 	}
 	return values, keys
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestM26HarmlessNetwork: what a tenant may have it gets, and when its pods are gone nothing is left
-// of it.
+// TestM26HarmlessNetwork: what a tenant may have it gets, and when its pods are gone nothing is
+// left of it.
 func TestM26HarmlessNetwork(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, released(t))
@@ -19,7 +19,8 @@ func TestM26HarmlessNetwork(t *testing.T) {
 	before := n.host.Snapshot()
 	n.nad("team/x", `{"cniVersion":"1.0.0","plugins":[`+strings.Replace(harmless, "NAME", "br-team", 1)+`,{"type":"sbr"},
 		{"type":"tuning","dataDir":"DIR/data","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
-	a, b := n.pod("team/a", `[{"name":"x","portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}]`), n.pod("team/b", "x")
+	a, b := n.pod("team/a", `[{"name":"x","portMappings":[{"hostPort":8080,"containerPort":80,`+
+		`"protocol":"tcp"}]}]`), n.pod("team/b", "x")
 	for _, p := range []*pod{a, b} {
 		n.begins(p)
 		if addrs := p.Addrs(); !strings.Contains(addrs, "10.77.0.") {

@@ -91,12 +91,14 @@ func newNode(tb testing.TB, b build) *node {
 		n.must(os.Mkdir(n.path(dir), 0o700))
 	}
 	n.own = map[string]any{
-		"manifests": n.path("manifests"), "stateDir": n.path("state"), "deviceInfoDir": n.path("devinfo"), "podResources": n.path("kubelet.sock"),
-		"nodeName": "node-1", "dataRoots": []string{n.path("data")},
+		"manifests": n.path("manifests"), "stateDir": n.path("state"), "deviceInfoDir": n.path("devinfo"),
+		"podResources": n.path("kubelet.sock"),
+		"nodeName":     "node-1", "dataRoots": []string{n.path("data")},
 	}
 	n.conf = map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"), "logLevel": "verbose",
-		"binDir": n.path("bin"), "confDir": n.path("net.d"), "braid": n.own,
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"),
+		"logLevel": "verbose",
+		"binDir":   n.path("bin"), "confDir": n.path("net.d"), "braid": n.own,
 		"delegates": []any{json.RawMessage(`{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0","isGateway":true,
 			"ipam":{"type":"host-local","dataDir":"` + n.path("data") + `","subnet":"10.1.0.0/24"}}`)},
 	}
@@ -144,14 +146,16 @@ echo '{"cniVersion":"1.0.0"}'`)
 func (n *node) tenant(namespace string) {
 	n.Helper()
 	n.write(n.path("manifests", "namespace-"+namespace+".yaml"),
-		fmt.Sprintf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{"braid-cni.io/tenant":""}}}`, namespace))
+		fmt.Sprintf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,`+
+			`"labels":{"braid-cni.io/tenant":""}}}`, namespace))
 }
 
 // nad makes a NAD, "namespace/name", and returns its configuration as it is, in which DIR is the
 // node's directory.
 func (n *node) nad(name, config string) {
 	n.Helper()
-	n.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, map[string]any{"config": strings.ReplaceAll(config, "DIR", n.dir)}, nil)
+	n.object("k8s.cni.cncf.io/v1", nadv1.Kind, name,
+		map[string]any{"config": strings.ReplaceAll(config, "DIR", n.dir)}, nil)
 }
 
 func (n *node) object(version, kind, name string, spec any, annotations map[string]string) {
@@ -174,7 +178,8 @@ type pod struct {
 // pod makes a pod, "namespace/name", that asks for networks.
 func (n *node) pod(name, networks string) *pod {
 	n.Helper()
-	n.object("v1", "Pod", name, map[string]any{}, map[string]string{nadv1.NetworksAnnotation: networks})
+	n.object("v1", "Pod", name, map[string]any{},
+		map[string]string{nadv1.NetworksAnnotation: networks})
 	namespace, bare, _ := strings.Cut(name, "/")
 	return &pod{nettest.New(n), namespace, bare}
 }
@@ -182,7 +187,8 @@ func (n *node) pod(name, networks string) *pod {
 // cni is the environment of an operation on a pod.
 func (n *node) cni(command string, p *pod) []string {
 	return n.environ(
-		"CNI_COMMAND="+command, "CNI_PATH="+n.path("bin")+":"+os.Getenv("BRAID_PLUGINS"), "CNI_CONTAINERID=id-"+p.name, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
+		"CNI_COMMAND="+command, "CNI_PATH="+n.path("bin")+":"+os.Getenv("BRAID_PLUGINS"),
+		"CNI_CONTAINERID=id-"+p.name, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
 		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name),
 	)
 }
@@ -201,14 +207,16 @@ func (n *node) call(command string, p *pod) error {
 	n.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(n.Context(), filepath.Join(n.bin, "braid"))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(n.config()), &stdout, &stderr, n.cni(command, p)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(n.config()), &stdout, &stderr, n.cni(
+		command, p)
 	err := n.host.Run(cmd.Run)
 	if err == nil {
 		return nil
 	}
 	failed := &types.Error{}
 	if jerr := json.Unmarshal(stdout.Bytes(), failed); jerr != nil || failed.Msg == "" {
-		n.Fatalf("%s: %v, no CNI error on stdout but %q, %s", command, err, stdout.String(), stderr.String())
+		n.Fatalf("%s: %v, no CNI error on stdout but %q, %s",
+			command, err, stdout.String(), stderr.String())
 	}
 	n.Logf("%s: %s", command, failed.Msg)
 	return failed

@@ -38,7 +38,8 @@ func mechanisms(t *testing.T) (names []string) {
 	return names
 }
 
-// TestReleaseCannotBeWeakened: what switches mechanisms off is not in the binaries that are released.
+// TestReleaseCannotBeWeakened: what switches mechanisms off is not in the binaries that are
+// released.
 func TestReleaseCannotBeWeakened(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"braid", "braidctl"} {

@@ -16,9 +16,9 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 )
 
-// A spawner is a process of the test binary whose children are watched: the system calls of them and
-// of theirs wait until the test has seen them (seccomp_unotify(2)). The test does not start them
-// itself, since a process that waits for its own answer waits for ever.
+// A spawner is a process of the test binary whose children are watched: the system calls of them
+// and of theirs wait until the test has seen them (seccomp_unotify(2)). The test does not start
+// them itself, since a process that waits for its own answer waits for ever.
 
 // spawnIn is in the environment of a spawner: the network namespace that its children are in.
 const spawnIn = "BRAID_TEST_SPAWN_IN"
@@ -118,9 +118,11 @@ func filter() (listener int, err error) {
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(n), Jf: 1}, //nolint:gosec // small
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF})
 	}
-	program = append(program, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	program = append(program,
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	bpf := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]} //nolint:gosec // some dozens
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&bpf)))
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&bpf)))
 	if errno != 0 {
 		return none, errno
 	}

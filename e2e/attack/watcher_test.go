@@ -52,12 +52,16 @@ func watch(tb testing.TB, in string) *watcher {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "spawner"), os.NewFile(uintptr(pair[1]), "test")
 	cmd := exec.Command("/proc/self/exe") //nolint:noctx // it ends with the socket
-	cmd.Env, cmd.Stderr, cmd.ExtraFiles = append(os.Environ(), spawnIn+"="+in), os.Stderr, []*os.File{theirs}
+	cmd.Env, cmd.Stderr, cmd.ExtraFiles = append(os.Environ(), spawnIn+"="+in), os.Stderr, []*os.File{
+		theirs,
+	}
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
 	theirs.Close() //nolint:errcheck // the spawner has it
-	w := &watcher{tb: tb, jobs: json.NewEncoder(ours), answers: json.NewDecoder(ours), calls: map[int][]call{}}
+	w := &watcher{
+		tb: tb, jobs: json.NewEncoder(ours), answers: json.NewDecoder(ours), calls: map[int][]call{},
+	}
 	for _, c := range calls() {
 		w.calls[c.number] = append(w.calls[c.number], c)
 	}
@@ -156,7 +160,9 @@ func (w *watcher) listen() {
 			continue
 		}
 		var n notice
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(w.listener), ioctlReceive, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(w.listener), ioctlReceive,
+			uintptr(unsafe.Pointer(&n)))
+		if errno != 0 {
 			continue // it was killed meanwhile
 		}
 		if int(n.pid) != w.spawner {
@@ -177,14 +183,16 @@ func (w *watcher) note(n *notice) {
 		}
 		a, flags := access{call: c.name, asked: asked}, uint64(0)
 		// literally is that the kernel follows no symbolic link, wherever it is in the path.
-		literally, follow := false, c.does == opens || c.does == opensAs || c.does == alters || c.does == runs
+		literally, follow := false, c.does == opens || c.does == opensAs || c.does == alters ||
+			c.does == runs
 		if c.flags != none {
 			flags = n.args[c.flags]
 		}
 		if c.does == opensAs {
 			flags = 0
 			how := unix.OpenHow{}
-			if readAt(pid, n.args[c.flags], unsafe.Slice((*byte)(unsafe.Pointer(&how)), unsafe.Sizeof(how))) > 0 {
+			if readAt(pid, n.args[c.flags],
+				unsafe.Slice((*byte)(unsafe.Pointer(&how)), unsafe.Sizeof(how))) > 0 {
 				flags, literally = how.Flags, how.Resolve&unix.RESOLVE_NO_SYMLINKS != 0
 			}
 		}

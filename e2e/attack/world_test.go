@@ -40,8 +40,10 @@ func newWorld(tb testing.TB, b build) *world {
 	n.host.Bridge("br-admin")
 	n.tenant(labelled)
 	n.own["policy"] = []any{map[string]any{
-		"namespaces": []string{ruled}, "exec": []string{"fake"}, "masters": []string{"nic*"}, "vlans": []string{"1-100"}, "bridges": []string{"br-*"},
-		"hostPorts": map[string]any{"ports": []string{"1-65535"}, "loopback": true}, "networks": 40, "ranges": 20,
+		"namespaces": []string{ruled}, "exec": []string{"fake"}, "masters": []string{"nic*"},
+		"vlans": []string{"1-100"}, "bridges": []string{"br-*"},
+		"hostPorts": map[string]any{"ports": []string{"1-65535"}, "loopback": true}, "networks": 40,
+		"ranges": 20,
 	}}
 	for _, name := range []string{"fake", "tool"} {
 		n.plugin(name, "")
@@ -54,7 +56,9 @@ func newWorld(tb testing.TB, b build) *world {
 	n.must(err)
 	n.must(os.Symlink(n.path("outside"), filepath.Join(lies, "link")))
 	n.must(os.Symlink(n.path("outside", "secret"), filepath.Join(lies, "file")))
-	return &world{node: n, watcher: watch(tb, n.host.Path), sandbox: n.pod(labelled+"/p", ""), lies: lies}
+	return &world{
+		node: n, watcher: watch(tb, n.host.Path), sandbox: n.pod(labelled+"/p", ""), lies: lies,
+	}
 }
 
 // attempt is a pod of a namespace that asks for the network x with a configuration.
@@ -70,16 +74,21 @@ func (w *world) of(t *testing.T) *world {
 func (w *world) try(a attempt) (found []string) {
 	p := &pod{w.sandbox.Namespace, a.namespace, "p"}
 	w.nad(a.namespace+"/x", a.config)
-	w.object("v1", "Pod", a.namespace+"/p", map[string]any{}, map[string]string{"k8s.v1.cni.cncf.io/networks": a.networks})
+	w.object("v1", "Pod", a.namespace+"/p", map[string]any{},
+		map[string]string{"k8s.v1.cni.cncf.io/networks": a.networks})
 	for _, command := range []string{"ADD", "DEL"} {
-		d, seen := w.run(job{Path: filepath.Join(w.bin, "braid"), Env: append(w.cni(command, p), "CNI_PATH="+w.path("bin")), Stdin: w.config()})
+		d, seen := w.run(job{
+			Path: filepath.Join(w.bin, "braid"), Env: append(w.cni(command, p), "CNI_PATH="+w.path("bin")),
+			Stdin: w.config(),
+		})
 		for _, access := range seen {
 			if !w.may(a.namespace, access) {
 				found = append(found, fmt.Sprintf("%s: %s", command, access))
 			}
 		}
 		if d.Failed && !bytes.Contains(d.Stdout, []byte(`"msg"`)) {
-			found = append(found, fmt.Sprintf("%s ends without an error of CNI: %s%s", command, d.Stdout, d.Stderr))
+			found = append(found, fmt.Sprintf("%s ends without an error of CNI: %s%s",
+				command, d.Stdout, d.Stderr))
 		}
 		if d.Failed && command == "DEL" {
 			found = append(found, fmt.Sprintf("DEL fails: %s", d.Stdout))
@@ -99,7 +108,9 @@ func (w *world) may(namespace string, a access) bool {
 	case a.runs:
 		// By the very path: a link to Braid in the plugin path is none that may be run.
 		return a.asked == filepath.Join(w.bin, "braid") ||
-			slices.ContainsFunc(tools(namespace), func(name string) bool { return a.asked == w.path("bin", name) })
+			slices.ContainsFunc(tools(namespace), func(name string) bool {
+				return a.asked == w.path("bin", name)
+			})
 	case a.writes:
 		return beneath(a.path, w.written()...)
 	}
@@ -109,7 +120,8 @@ func (w *world) may(namespace string, a access) bool {
 // written are the places that Braid may write for networks of others.
 func (w *world) written() []string {
 	return []string{
-		w.path("state"), w.path("data"), w.path("devinfo"), w.path("manifests"), w.path("braid.log"), w.lies, "/var/lib/cni", "/run/cni", "/dev/null",
+		w.path("state"), w.path("data"), w.path("devinfo"), w.path("manifests"), w.path("braid.log"),
+		w.lies, "/var/lib/cni", "/run/cni", "/dev/null",
 		"/proc/sys/net",
 	}
 }
@@ -117,8 +129,10 @@ func (w *world) written() []string {
 // read are those that it, and the shell that plugins are written in, may read besides.
 func (w *world) read() []string {
 	return []string{
-		w.path("bin"), w.path("net.d"), w.path("kubelet.sock"), w.bin, filepath.Dir(w.sandbox.Path), "/var/log", "/etc", "/run/systemd/resolve",
-		"/proc/sys", "/proc/N", "/proc/stat", "/proc/cpuinfo", "/sys", "/lib", "/lib64", "/usr", "/dev/urandom",
+		w.path("bin"), w.path("net.d"), w.path("kubelet.sock"), w.bin, filepath.Dir(w.sandbox.Path),
+		"/var/log", "/etc", "/run/systemd/resolve",
+		"/proc/sys", "/proc/N", "/proc/stat", "/proc/cpuinfo", "/sys", "/lib", "/lib64", "/usr",
+		"/dev/urandom",
 	}
 }
 
@@ -129,5 +143,7 @@ func beneath(path string, roots ...string) bool {
 	if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil && pid > 1 {
 		path = "/proc/N"
 	}
-	return slices.ContainsFunc(roots, func(r string) bool { return path == r || strings.HasPrefix(path, r+"/") })
+	return slices.ContainsFunc(roots, func(r string) bool {
+		return path == r || strings.HasPrefix(path, r+"/")
+	})
 }

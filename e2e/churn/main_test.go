@@ -1,6 +1,7 @@
-// Package churn_test has many processes at work on one API server, kills them, takes the API server away, and looks whether an address was
-// ever given twice or is lost; and has Braid take a cluster over from the reference's whereabouts. It starts an API server and no node.
-// `make e2e` runs it: it needs root.
+// Package churn_test has many processes at work on one API server, kills them, takes the API server
+// away, and looks whether an address was ever given twice or is lost; and has Braid take a cluster
+// over from the reference's whereabouts. It starts an API server and no node. `make e2e` runs it:
+// it needs root.
 //
 // The tests run in a network namespace of their own: the process moves into it before they begin.
 package churn_test
@@ -44,7 +45,8 @@ func move() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
+	err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}})
+	if err != nil {
 		return fmt.Errorf("lo: %w", err)
 	}
 	return unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), moved+"=1"))
@@ -69,7 +71,8 @@ func newAPI(t *testing.T, nodes int) *lab.API {
 	}
 	for i := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(i)}}
-		if _, err := api.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		_, err := api.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

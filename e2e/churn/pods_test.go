@@ -43,14 +43,15 @@ type cri struct {
 	refused, done atomic.Int64
 }
 
-// A thousand pods come and go, thirty-two at a time, while the API server is restarted twice. Each DEL succeeds, no two pods have an address
-// in common, and nothing is left.
+// A thousand pods come and go, thirty-two at a time, while the API server is restarted twice. Each
+// DEL succeeds, no two pods have an address in common, and nothing is left.
 func TestThousandPods(t *testing.T) {
 	api := newAPI(t, 1)
 	r := newCRI(t, api)
 	for i := range pods {
 		pod := lab.Pod("default", podName(i), map[string]string{nadv1.NetworksAnnotation: "blue,green"})
-		if _, err := api.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		_, err := api.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,7 +74,8 @@ func TestThousandPods(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	t.Logf("%d pods in %v; %d ADDs were refused while the API server was away", r.done.Load(), time.Since(start).Round(time.Second), r.refused.Load())
+	t.Logf("%d pods in %v; %d ADDs were refused while the API server was away",
+		r.done.Load(), time.Since(start).Round(time.Second), r.refused.Load())
 	r.nothingLeft(api)
 }
 
@@ -81,7 +83,10 @@ func podName(i int) string { return fmt.Sprintf("pod-%d", i) }
 
 func newCRI(t *testing.T, api *lab.API) *cri {
 	t.Helper()
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire"}); err != nil {
+	err := netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire",
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -97,18 +102,26 @@ func newCRI(t *testing.T, api *lab.API) *cri {
 	}
 	r := &cri{t: t, dir: t.TempDir(), bin: bin, has: map[string]int{}}
 	for i, nad := range []string{"blue", "green"} {
-		config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.%d.0.0/16"}}`, 20+i)
-		err := api.Apply(t.Context(), fmt.Sprintf(`{"apiVersion":"k8s.cni.cncf.io/v1","kind":"NetworkAttachmentDefinition","metadata":{"name":%q,"namespace":"default"},"spec":{"config":%q}}`, nad, config))
+		config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",`+
+			`"ipam":{"type":"whereabouts","range":"10.%d.0.0/16"}}`, 20+i)
+		err := api.Apply(t.Context(),
+			fmt.Sprintf(`{"apiVersion":"k8s.cni.cncf.io/v1","kind":"NetworkAttachmentDefinition",`+
+				`"metadata":{"name":%q,"namespace":"default"},"spec":{"config":%q}}`, nad, config))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	r.config, err = json.Marshal(map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig(t, api), "logFile": r.path("braid.log"), "binDir": bin,
-		"braid": map[string]any{"stateDir": r.path("state"), "nodeName": nodeName(0), "dataRoots": []string{r.dir}},
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig(t, api),
+		"logFile": r.path("braid.log"), "binDir": bin,
+		"braid": map[string]any{
+			"stateDir": r.path("state"), "nodeName": nodeName(0), "dataRoots": []string{r.dir},
+		},
 		"delegates": []any{map[string]any{
 			"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true,
-			"ipam": map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"},
+			"ipam": map[string]any{
+				"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16",
+			},
 		}},
 	})
 	if err != nil {
@@ -184,7 +197,8 @@ func (r *cri) call(command string, i int, netns string) error {
 	cmd := exec.Command(filepath.Join(r.bin, "braid"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(r.config), &stdout, &stderr
 	cmd.Env = []string{
-		"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=container-%d", i), "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + r.bin,
+		"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=container-%d", i), "CNI_NETNS=" + netns,
+		"CNI_IFNAME=eth0", "CNI_PATH=" + r.bin,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + podName(i),
 	}
 	if err := cmd.Run(); err != nil {
@@ -196,7 +210,9 @@ func (r *cri) call(command string, i int, netns string) error {
 // nothingLeft fails the test if the node, or after the idle time the API, has anything of the pods.
 func (r *cri) nothingLeft(api *lab.API) {
 	r.t.Helper()
-	for _, pattern := range []string{"state/sandboxes/*", "state/cni/results/*", "state/ipam/held/*", "leases/pods/10.*"} {
+	for _, pattern := range []string{
+		"state/sandboxes/*", "state/cni/results/*", "state/ipam/held/*", "leases/pods/10.*",
+	} {
 		if left, err := filepath.Glob(r.path(pattern)); err != nil || len(left) > 0 {
 			r.t.Errorf("left: %v %v", left, err)
 		}
@@ -217,8 +233,11 @@ func (r *cri) nothingLeft(api *lab.API) {
 	}
 	boot, _, _ := strings.Cut(before[0].Spec.Owner.BootID, "/") // the claim follows
 	later := &block.Manager{
-		Store: source, Nodes: source, Dir: r.path("state/ipam"), NodeName: nodeName(0), Log: slog.New(slog.DiscardHandler),
-		Boot: func() (string, error) { return boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+idle)) },
+		Store: source, Nodes: source, Dir: r.path("state/ipam"), NodeName: nodeName(0),
+		Log: slog.New(slog.DiscardHandler),
+		Boot: func() (string, error) {
+			return boot, nil
+		}, Now: func() time.Time { return time.Unix(0, int64(now()+idle)) },
 	}
 	if err := later.Tend(r.t.Context()); err != nil {
 		r.t.Error(err)

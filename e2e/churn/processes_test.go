@@ -24,7 +24,8 @@ const (
 	churnFor = time.Minute
 	nodes    = 8
 	perNode  = 8
-	// killEach and rebootEach are how often a process is killed and a node rebooted. The API server is restarted once.
+	// killEach and rebootEach are how often a process is killed and a node rebooted. The API server is
+	// restarted once.
 	killEach   = 150 * time.Millisecond
 	rebootEach = 7 * time.Second
 	// idle is enough for blocks of which nothing is in use to be given back.
@@ -54,8 +55,9 @@ type running struct {
 	output bytes.Buffer
 }
 
-// Sixty-four processes on eight nodes give and take back addresses for a minute, are killed, their nodes rebooted, and the API server is
-// taken away. No address is given twice, and in the end each can be given.
+// Sixty-four processes on eight nodes give and take back addresses for a minute, are killed, their
+// nodes rebooted, and the API server is taken away. No address is given twice, and in the end each
+// can be given.
 func TestProcesses(t *testing.T) {
 	api := newAPI(t, nodes)
 	config := kubeconfig(t, api)
@@ -163,7 +165,8 @@ func (c *churn) all() (all []*running) {
 	return all
 }
 
-// collect reads the journals of workers that are dead, and puts them aside. At that time their containers have ended, too.
+// collect reads the journals of workers that are dead, and puts them aside. At that time their
+// containers have ended, too.
 func (c *churn) collect(at time.Duration, of ...*running) {
 	c.t.Helper()
 	for _, r := range of {
@@ -199,15 +202,19 @@ func (c *churn) collect(at time.Duration, of ...*running) {
 // noneTwice compares each time that somebody had an address with the next.
 func (c *churn) noneTwice() {
 	c.t.Helper()
-	slices.SortFunc(c.spans, func(a, b span) int { return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.from, b.from)) })
+	slices.SortFunc(c.spans, func(a, b span) int {
+		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.from, b.from))
+	})
 	for i := 1; i < len(c.spans); i++ {
 		if a, b := c.spans[i-1], c.spans[i]; a.addr == b.addr && b.from < a.to {
-			c.t.Errorf("%v was given to %s from %v to %v, and to %s from %v", a.addr, a.container, a.from, a.to, b.container, b.from)
+			c.t.Errorf("%v was given to %s from %v to %v, and to %s from %v",
+				a.addr, a.container, a.from, a.to, b.container, b.from)
 		}
 	}
 }
 
-// empty is the end of all containers: after a while no block is left. It gives the nodes' managers, as they are then.
+// empty is the end of all containers: after a while no block is left. It gives the nodes' managers,
+// as they are then.
 func (c *churn) empty() (managers []*block.Manager) {
 	c.t.Helper()
 	ctx := c.t.Context()
@@ -258,7 +265,8 @@ func (c *churn) fill(managers []*block.Manager) {
 		}
 		seen := map[netip.Addr]bool{}
 		for i := range int(want[0].Window.Size()) { //nolint:gosec // some hundred
-			addrs, err := managers[i%nodes].Add(c.t.Context(), holder(fmt.Sprint("last-", list[0], i)), want, nil)
+			addrs, err := managers[i%nodes].Add(c.t.Context(), holder(fmt.Sprint("last-", list[0], i)),
+				want, nil)
 			if err != nil || seen[addrs[0]] {
 				c.t.Fatalf("address %d of %s: %v %v", i, list, addrs, err)
 			}
@@ -267,7 +275,8 @@ func (c *churn) fill(managers []*block.Manager) {
 	}
 }
 
-// answerRecalls has the nodes give back what others recall, as their daemons will, until it is told to stop.
+// answerRecalls has the nodes give back what others recall, as their daemons will, until it is told
+// to stop.
 func (c *churn) answerRecalls(managers []*block.Manager) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup

@@ -32,8 +32,9 @@ const (
 	adoptWithin = time.Minute
 )
 
-// A range that whereabouts itself has given addresses of is taken over: the audit knows what it recorded, no address of a pod that is there
-// is given again, all others are, and those of pods that go come back.
+// A range that whereabouts itself has given addresses of is taken over: the audit knows what it
+// recorded, no address of a pod that is there is given again, all others are, and those of pods
+// that go come back.
 func TestFromWhereabouts(t *testing.T) {
 	api := newAPI(t, 1)
 	r := newCRI(t, api)
@@ -58,8 +59,10 @@ func TestFromWhereabouts(t *testing.T) {
 		for ; n > 0; n-- {
 			createPod(t, api, next, "old")
 			addr := r.attach(next)
-			if j, twice := given[addr]; twice || recorded[addr] || !netip.MustParsePrefix(oldRange).Contains(addr) {
-				t.Fatalf("pod %d has address %v, which is that of pod %d or was recorded by whereabouts (%v)", next, addr, j, recorded[addr])
+			j, twice := given[addr]
+			if twice || recorded[addr] || !netip.MustParsePrefix(oldRange).Contains(addr) {
+				t.Fatalf("pod %d has address %v, which is that of pod %d or was recorded by whereabouts (%v)",
+					next, addr, j, recorded[addr])
 			}
 			given[addr] = next
 			next++
@@ -67,7 +70,8 @@ func TestFromWhereabouts(t *testing.T) {
 	}
 	giveAll(oldUsable - oldPods)
 	createPod(t, api, next, "old")
-	if err := r.call("ADD", next, nettest.New(t).Path); err == nil || !strings.Contains(err.Error(), "no address is free") {
+	err := r.call("ADD", next, nettest.New(t).Path)
+	if err == nil || !strings.Contains(err.Error(), "no address is free") {
 		t.Fatalf("one too many: %v", err)
 	}
 	next++
@@ -79,7 +83,9 @@ func TestFromWhereabouts(t *testing.T) {
 		}
 		deletePod(t, api, i)
 	}
-	left := slices.DeleteFunc(slices.Collect(maps.Keys(recorded)), func(a netip.Addr) bool { return old.deleted[a] })
+	left := slices.DeleteFunc(slices.Collect(maps.Keys(recorded)), func(a netip.Addr) bool {
+		return old.deleted[a]
+	})
 	if len(left) != oldPods/2 {
 		t.Fatalf("whereabouts gave %d addresses back", oldPods-len(left))
 	}
@@ -113,14 +119,18 @@ func newReference(t *testing.T, api *lab.API, r *cri) *reference {
 		apply(t, api, string(data))
 	}
 	flat := r.path("whereabouts.conf")
-	if err := os.WriteFile(flat, fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig(t, api)), 0o600); err != nil {
+	err = os.WriteFile(flat, fmt.Appendf(nil,
+		`{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig(t, api)), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return &reference{
-		t: t, bin: os.Getenv("BRAID_WHEREABOUTS"), braidctl: filepath.Join(r.bin, "braidctl"), api: kubeconfig(t, api),
-		config: fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"old","type":"macvlan","ipam":{"type":"whereabouts","range":%q,"configuration_path":%q}}`, oldRange, flat),
-		netns:  nettest.New(t).Path, // where the links would be
-		has:    map[int]netip.Addr{}, deleted: map[netip.Addr]bool{},
+		t: t, bin: os.Getenv("BRAID_WHEREABOUTS"), braidctl: filepath.Join(r.bin, "braidctl"),
+		api: kubeconfig(t, api),
+		config: fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"old","type":"macvlan",`+
+			`"ipam":{"type":"whereabouts","range":%q,"configuration_path":%q}}`, oldRange, flat),
+		netns: nettest.New(t).Path, // where the links would be
+		has:   map[int]netip.Addr{}, deleted: map[netip.Addr]bool{},
 	}
 }
 
@@ -129,7 +139,8 @@ func (o *reference) call(command string, i int) []byte {
 	cmd := exec.Command(o.bin)
 	cmd.Stdin = bytes.NewReader(o.config)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=container-%d", i), "CNI_NETNS=" + o.netns, "CNI_IFNAME=net1", "CNI_PATH=/nowhere",
+		"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=container-%d", i), "CNI_NETNS=" + o.netns,
+		"CNI_IFNAME=net1", "CNI_PATH=/nowhere",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + podName(i),
 	}
 	out, err := cmd.Output()
@@ -158,14 +169,16 @@ func (o *reference) del(i int) {
 // audit is what braidctl says.
 func (o *reference) audit() (entries []reap.Entry) {
 	o.t.Helper()
-	out, err := exec.Command(o.braidctl, "ipam", "audit", "-o", "json", "--kubeconfig", o.api).Output() // its code says whether all is well
+	// its code says whether all is well
+	out, err := exec.Command(o.braidctl, "ipam", "audit", "-o", "json", "--kubeconfig", o.api).Output()
 	if jerr := json.Unmarshal(out, &entries); jerr != nil {
 		o.t.Fatalf("audit: %v: %s", err, out)
 	}
 	return entries
 }
 
-// expect wants the audit to say of exactly these addresses that they are in that state, each in the pool and in the reservation.
+// expect wants the audit to say of exactly these addresses that they are in that state, each in the
+// pool and in the reservation.
 func expect(t *testing.T, entries []reap.Entry, state reap.State, addrs []netip.Addr) {
 	t.Helper()
 	said := map[netip.Addr]bool{}
@@ -210,7 +223,8 @@ func createPod(t *testing.T, api *lab.API, i int, networks string) {
 	if networks == "" {
 		pod.Annotations = nil
 	}
-	if _, err := api.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+	_, err := api.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -218,12 +232,15 @@ func createPod(t *testing.T, api *lab.API, i int, networks string) {
 func deletePod(t *testing.T, api *lab.API, i int) {
 	t.Helper()
 	now := int64(0)
-	if err := api.Client().CoreV1().Pods("default").Delete(t.Context(), podName(i), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+	err := api.Client().CoreV1().Pods("default").
+		Delete(t.Context(), podName(i), metav1.DeleteOptions{GracePeriodSeconds: &now})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// attach is an ADD as the kubelet has it made, again until it succeeds, and gives the address of net1.
+// attach is an ADD as the kubelet has it made, again until it succeeds, and gives the address of
+// net1.
 func (r *cri) attach(i int) netip.Addr {
 	r.t.Helper()
 	netns := nettest.New(r.t)
@@ -251,7 +268,8 @@ func (r *cri) attach(i int) netip.Addr {
 func startController(t *testing.T, api *lab.API, r *cri) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, filepath.Join(r.bin, "braid-controller"), "--kubeconfig="+kubeconfig(t, api), "--interval=200ms", "--grace=1s")
+	cmd := exec.CommandContext(ctx, filepath.Join(r.bin, "braid-controller"),
+		"--kubeconfig="+kubeconfig(t, api), "--interval=200ms", "--grace=1s")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -26,8 +26,8 @@ import (
 // asWorker makes the test binary a worker: the JSON of one.
 const asWorker = "BRAID_CHURN_WORKER"
 
-// worker is a process that adds and deletes containers of one node for as long as it lives. It writes what it does into a journal, from
-// which the one that takes its place after a kill goes on.
+// worker is a process that adds and deletes containers of one node for as long as it lives. It
+// writes what it does into a journal, from which the one that takes its place after a kill goes on.
 type worker struct {
 	Kubeconfig string
 	// Dir is the directory of all: a node's state is below it, and the journals.
@@ -36,7 +36,8 @@ type worker struct {
 	Boot     string
 }
 
-// entry is a line of a journal. An address is the container's from "has", when its Add has succeeded, to "leaves", when its Del begins.
+// entry is a line of a journal. An address is the container's from "has", when its Add has
+// succeeded, to "leaves", when its Del begins.
 type entry struct {
 	// At is the time since the machine was booted.
 	At time.Duration
@@ -59,18 +60,23 @@ func (w *worker) journal() string {
 
 // manager is the node's. age is by how much its clock is ahead.
 func (w *worker) manager(age time.Duration) (*block.Manager, error) {
-	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: w.Kubeconfig, Version: "churn", Timeout: 5 * time.Second})
+	api, err := kube.NewAPI(kube.APIOptions{
+		Kubeconfig: w.Kubeconfig, Version: "churn", Timeout: 5 * time.Second,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &block.Manager{
-		Store: api, Nodes: api, Dir: filepath.Join(w.Dir, nodeName(w.Node)), NodeName: nodeName(w.Node), Log: slog.New(slog.DiscardHandler),
-		Boot: func() (string, error) { return w.Boot, nil }, Now: func() time.Time { return time.Unix(0, int64(now()+age)) },
+		Store: api, Nodes: api, Dir: filepath.Join(w.Dir, nodeName(w.Node)), NodeName: nodeName(w.Node),
+		Log: slog.New(slog.DiscardHandler),
+		Boot: func() (string, error) {
+			return w.Boot, nil
+		}, Now: func() time.Time { return time.Unix(0, int64(now()+age)) },
 	}, nil
 }
 
-// ranges are what the containers ask for, each for all of one of these lists: more than the nodes can have blocks of, one block for all of them,
-// and one that is never full.
+// ranges are what the containers ask for, each for all of one of these lists: more than the nodes
+// can have blocks of, one block for all of them, and one that is never full.
 func ranges() [][]string {
 	return [][]string{{"10.0.0.0/24"}, {"10.1.0.0/28"}, {"10.2.0.0/16", "fd02::/64"}}
 }
@@ -168,7 +174,8 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// resume reads what the worker's predecessors have left: containers that have their addresses, and those of which an Add or a Del was not finished.
+// resume reads what the worker's predecessors have left: containers that have their addresses, and
+// those of which an Add or a Del was not finished.
 func (w *worker) resume() (has, unfinished []string, err error) {
 	list, err := readJournal(w.journal())
 	last := map[string]string{}
@@ -200,7 +207,8 @@ func (w *worker) note(what, container string, addrs ...netip.Addr) error {
 	return errors.Join(err, f.Close())
 }
 
-// add says whether the container has got its addresses. That none is free, or that the API is away, is no error.
+// add says whether the container has got its addresses. That none is free, or that the API is away,
+// is no error.
 func (w *worker) add(ctx context.Context, m *block.Manager, container string) (bool, error) {
 	want, err := wishes(ranges()[rand.IntN(len(ranges()))])
 	if err != nil {

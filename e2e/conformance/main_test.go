@@ -15,7 +15,8 @@ func events(lines ...string) string {
 	for _, line := range lines {
 		action, name, _ := strings.Cut(line, " ")
 		name, output, _ := strings.Cut(name, ": ")
-		fmt.Fprintf(&b, `{"Action":%q,"Package":"github.com/braid-cni/braid/pkg/x","Test":%q,"Output":%q}`+"\n", action, name, output)
+		fmt.Fprintf(&b, `{"Action":%q,"Package":"github.com/braid-cni/braid/pkg/x","Test":%q,`+
+			`"Output":%q}`+"\n", action, name, output)
 	}
 	return b.String()
 }
@@ -23,7 +24,8 @@ func events(lines ...string) string {
 // table is the report of some runs, over five items.
 func table(t *testing.T, runs ...string) (text string, ok bool) {
 	t.Helper()
-	items, err := parseItems("# items\nS1 due first\n\nS13 due thirteenth\nM1 due defect\nR13 due real\nS46 later claims\n")
+	items, err := parseItems(
+		"# items\nS1 due first\n\nS13 due thirteenth\nM1 due defect\nR13 due real\nS46 later claims\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +42,10 @@ func table(t *testing.T, runs ...string) (text string, ok bool) {
 
 func TestTable(t *testing.T) {
 	got, ok := table(t, "# a compiler's line\n"+events(
-		"run TestS1First", "pass TestS1First", "pass TestS13Ips/v4", "pass TestS13Ips", "pass TestS13_more", "pass TestAll", "pass TestAll/M1_defect",
-		"pass TestAll/M1_defect/sub", "pass TestS46Claims", "pass TestS1x", "pass TestM11Other", "pass TestAll/TestM1", "pass TestR13Rules", "pass TestR13Rules/R1"))
+		"run TestS1First", "pass TestS1First", "pass TestS13Ips/v4", "pass TestS13Ips",
+		"pass TestS13_more", "pass TestAll", "pass TestAll/M1_defect",
+		"pass TestAll/M1_defect/sub", "pass TestS46Claims", "pass TestS1x", "pass TestM11Other",
+		"pass TestAll/TestM1", "pass TestR13Rules", "pass TestR13Rules/R1"))
 	want := `S1   pass     first
               pkg/x TestS1First
 S13  pass     thirteenth
@@ -64,11 +68,13 @@ S46  later    claims
 func TestWhatIsMissing(t *testing.T) {
 	rest := events("pass TestS13Ips", "pass TestM1Defect", "pass TestR13Rules")
 	for name, tc := range map[string]struct{ run, want string }{
-		"no test":         {"", "S1   no test  first"},
-		"failed":          {events("fail TestS1First", "pass TestS1Second"), "TestS1First: FAIL"},
-		"died":            {events("run TestS1First"), "TestS1First: FAIL"},
-		"skipped":         {events("output TestS1First: needs kernel: ipvlan", "skip TestS1First"), "TestS1First: skip"},
-		"left to e2e":     {events("output TestS1First: BRAID_E2E is not 1", "skip TestS1First"), "S1   no test  first"},
+		"no test": {"", "S1   no test  first"},
+		"failed":  {events("fail TestS1First", "pass TestS1Second"), "TestS1First: FAIL"},
+		"died":    {events("run TestS1First"), "TestS1First: FAIL"},
+		"skipped": {events("output TestS1First: needs kernel: ipvlan", "skip TestS1First"),
+			"TestS1First: skip"},
+		"left to e2e": {events("output TestS1First: BRAID_E2E is not 1", "skip TestS1First"),
+			"S1   no test  first"},
 		"failed, then ok": {events("fail TestS1First") + events("pass TestS1First"), "TestS1First: FAIL"},
 	} {
 		got, ok := table(t, tc.run+rest)
@@ -80,7 +86,8 @@ func TestWhatIsMissing(t *testing.T) {
 
 // What one kernel skipped and another ran has run.
 func TestTwoKernels(t *testing.T) {
-	got, ok := table(t, events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect", "pass TestR13Rules"), events("pass TestS1First"))
+	got, ok := table(t, events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect",
+		"pass TestR13Rules"), events("pass TestS1First"))
 	if !ok {
 		t.Error(got)
 	}

@@ -24,15 +24,17 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Users that have a token from the start. All others get a certificate when they are first asked for.
+// Users that have a token from the start. All others get a certificate when they are first asked
+// for.
 const (
 	UserAdmin = "admin" // may do everything
 	UserBraid = "braid" // may do nothing until a test binds a role to it
 )
 
 const (
-	startTimeout   = 60 * time.Second // generous: tests of other packages may be compiling on the same cores
-	serviceAddress = "10.96.0.1"      // of the Service kubernetes
+	// generous: tests of other packages may be compiling on the same cores
+	startTimeout   = 60 * time.Second
+	serviceAddress = "10.96.0.1" // of the Service kubernetes
 	serviceRange   = "10.96.0.0/16"
 )
 
@@ -58,8 +60,9 @@ type API struct {
 	users map[string]credential
 }
 
-// StartAPI starts an API server for one test, which takes about three seconds: Shared starts one for many. Without a
-// controller-manager namespaces are never finally deleted, nothing collects garbage, and pods need no service account.
+// StartAPI starts an API server for one test, which takes about three seconds: Shared starts one
+// for many. Without a controller-manager namespaces are never finally deleted, nothing collects
+// garbage, and pods need no service account.
 func StartAPI(tb testing.TB) *API {
 	tb.Helper()
 	shared := NewShared(NewAPI)
@@ -89,7 +92,9 @@ func NewAPIWith(flags ...string) (*API, error) {
 	}
 	if err == nil {
 		// Without a controller-manager there are no service accounts that pods could get.
-		err = a.launch(ctx, append([]string{"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"}, flags...)...)
+		err = a.launch(ctx, append([]string{
+			"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+		}, flags...)...)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Stop())
@@ -108,7 +113,8 @@ func (a *API) launch(ctx context.Context, flags ...string) error {
 		return err
 	}
 	// A fresh API server makes these a moment after it is ready.
-	return errors.Join(a.await(ctx, "/api/v1/namespaces/kube-system"), a.await(ctx, "/api/v1/namespaces/default"))
+	return errors.Join(a.await(ctx, "/api/v1/namespaces/kube-system"),
+		a.await(ctx, "/api/v1/namespaces/default"))
 }
 
 // writeFiles makes certificates, keys, tokens and the policy, and the clients that use them.
@@ -116,7 +122,8 @@ func (a *API) writeFiles() (err error) {
 	if a.ca, err = newAuthority(); err != nil {
 		return err
 	}
-	serverCert, serverKey, err := a.ca.server("kube-apiserver", a.host, "127.0.0.1", serviceAddress, "localhost", "kubernetes.default.svc")
+	serverCert, serverKey, err := a.ca.server("kube-apiserver", a.host, "127.0.0.1", serviceAddress,
+		"localhost", "kubernetes.default.svc")
 	if err != nil {
 		return err
 	}
@@ -148,14 +155,16 @@ func (a *API) writeFiles() (err error) {
 	return writeServiceAccountKey(a.dir.file("service-account.key"))
 }
 
-// etcdProcess keeps data in the lab's directory and is reached by a socket there: no port to be picked or raced for.
+// etcdProcess keeps data in the lab's directory and is reached by a socket there: no port to be
+// picked or raced for.
 func (a *API) etcdProcess() *process {
 	peer := "unix://" + a.dir.file("peer.sock")
 	return &process{name: "etcd", in: a.in, log: a.dir.logFile("etcd"), argv: []string{
 		a.bin + "/etcd",
 		"--name=lab", "--data-dir=" + a.dir.file("etcd"),
 		"--listen-client-urls=" + a.etcdURL(), "--advertise-client-urls=" + a.etcdURL(),
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=lab=" + peer,
+		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
+		"--initial-cluster=lab=" + peer,
 		"--unsafe-no-fsync", // the data need not outlive the machine
 		"--log-level=warn",
 	}}
@@ -168,7 +177,8 @@ func (a *API) serverProcess(flags []string) *process {
 	argv := []string{
 		a.bin + "/kube-apiserver",
 		"--etcd-servers=" + a.etcdURL(),
-		"--bind-address=" + a.bind, "--advertise-address=" + a.host, "--secure-port=" + strconv.Itoa(a.port),
+		"--bind-address=" + a.bind, "--advertise-address=" + a.host,
+		"--secure-port=" + strconv.Itoa(a.port),
 		"--tls-cert-file=" + file("server.crt"), "--tls-private-key-file=" + file("server.key"),
 		"--cert-dir=" + a.dir.path, // else it wants to write to /var/run/kubernetes
 		"--client-ca-file=" + file("ca.crt"), "--token-auth-file=" + file("tokens.csv"),
@@ -177,17 +187,22 @@ func (a *API) serverProcess(flags []string) *process {
 		"--service-account-key-file=" + file("service-account.key"),
 		"--service-account-signing-key-file=" + file("service-account.key"),
 		"--service-cluster-ip-range=" + serviceRange,
-		"--kubelet-client-certificate=" + file("kubelet-client.crt"), "--kubelet-client-key=" + file("kubelet-client.key"),
+		"--kubelet-client-certificate=" + file("kubelet-client.crt"),
+		"--kubelet-client-key=" + file("kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP", // there is no DNS to find a node's name in
-		"--allow-privileged",                           // node agents are privileged pods
+		"--allow-privileged", // node agents are privileged pods
 		"--audit-log-path=" + file("audit.log"), "--audit-policy-file=" + file("audit-policy.yaml"),
 		"--audit-log-maxsize=0", // never rotated: Requests reads one file
 		"--profiling=false",
 	}
-	return &process{name: "kube-apiserver", in: a.in, log: a.dir.logFile("kube-apiserver"), argv: append(argv, flags...)}
+	return &process{
+		name: "kube-apiserver", in: a.in, log: a.dir.logFile("kube-apiserver"),
+		argv: append(argv, flags...),
+	}
 }
 
-// StartAPIServer starts the API server again, at the address that it had, and waits until it is ready. Etcd has kept all objects.
+// StartAPIServer starts the API server again, at the address that it had, and waits until it is
+// ready. Etcd has kept all objects.
 func (a *API) StartAPIServer(ctx context.Context) error {
 	if err := a.server.start(); err != nil {
 		return err
@@ -201,12 +216,14 @@ func (a *API) StartAPIServer(ctx context.Context) error {
 			return a.server.describe(errors.New("start kube-apiserver: it ended"))
 		}
 		if sleep(ctx, 20*time.Millisecond) != nil {
-			return a.server.describe(fmt.Errorf("start kube-apiserver: not ready in time: status %d: %w", status, err))
+			return a.server.describe(fmt.Errorf("start kube-apiserver: not ready in time: status %d: %w",
+				status, err))
 		}
 	}
 }
 
-// StopAPIServer takes the API server away with SIGKILL: clients' connections are reset, new ones are refused.
+// StopAPIServer takes the API server away with SIGKILL: clients' connections are reset, new ones
+// are refused.
 func (a *API) StopAPIServer() { a.server.kill() }
 
 // Restart stops the API server and starts it again.
@@ -243,14 +260,16 @@ func (a *API) Logs() string { return tails(a.dir.file("log")) }
 
 func (a *API) url() string { return "https://" + net.JoinHostPort(a.host, strconv.Itoa(a.port)) }
 
-// Address returns the host and port of the API server. A cluster's is reachable in its own network namespaces only.
+// Address returns the host and port of the API server. A cluster's is reachable in its own network
+// namespaces only.
 func (a *API) Address() (host string, port int) { return a.host, a.port }
 
 // CA returns the certificate authority of the API server in PEM.
 func (a *API) CA() []byte { return a.ca.pem }
 
-// Kubeconfig writes a kubeconfig for a user and returns its path. UserAdmin and UserBraid have a token; any other user gets a client
-// certificate with the groups given. The file is complete in itself.
+// Kubeconfig writes a kubeconfig for a user and returns its path. UserAdmin and UserBraid have a
+// token; any other user gets a client certificate with the groups given. The file is complete in
+// itself.
 func (a *API) Kubeconfig(user string, groups ...string) (string, error) {
 	c, err := a.credential(user, groups)
 	if err != nil {
@@ -262,7 +281,8 @@ func (a *API) Kubeconfig(user string, groups ...string) (string, error) {
 	return path, writeKubeconfig(path, a.url(), a.ca.pem, user, c)
 }
 
-// TokenKubeconfig writes a kubeconfig for whoever has a token and returns its path. The name is for the file alone.
+// TokenKubeconfig writes a kubeconfig for whoever has a token and returns its path. The name is for
+// the file alone.
 func (a *API) TokenKubeconfig(name, token string) (string, error) {
 	path := a.dir.file(name + ".kubeconfig")
 	return path, writeKubeconfig(path, a.url(), a.ca.pem, name, credential{token: token})
@@ -302,8 +322,8 @@ func (a *API) credential(user string, groups []string) (credential, error) {
 	return c, nil
 }
 
-// AdminConfig returns a client configuration of UserAdmin that works from the test process, also where the API server is in another
-// network namespace. Client-side throttling is off.
+// AdminConfig returns a client configuration of UserAdmin that works from the test process, also
+// where the API server is in another network namespace. Client-side throttling is off.
 func (a *API) AdminConfig() *rest.Config {
 	return &rest.Config{
 		Host:            a.url(),
@@ -317,8 +337,9 @@ func (a *API) AdminConfig() *rest.Config {
 // Client returns a client of UserAdmin, always the same one.
 func (a *API) Client() kubernetes.Interface { return a.client }
 
-// freePort finds a port of the loopback interface that nobody listens on. It is taken from below the range in which the kernel picks
-// ports by itself, so that no outgoing connection takes it while the API server is away.
+// freePort finds a port of the loopback interface that nobody listens on. It is taken from below
+// the range in which the kernel picks ports by itself, so that no outgoing connection takes it
+// while the API server is away.
 func freePort() (int, error) {
 	for range 100 {
 		var b [2]byte

@@ -21,14 +21,15 @@ import (
 // applyWait is how often Apply looks for what the API server does in its own time.
 const applyWait = 20 * time.Millisecond
 
-// Apply applies manifests, as YAML or JSON, one object after the other, as UserAdmin (server-side apply). When it returns, objects of
-// the kinds that it defined can be made.
+// Apply applies manifests, as YAML or JSON, one object after the other, as UserAdmin (server-side
+// apply). When it returns, objects of the kinds that it defined can be made.
 func (a *API) Apply(ctx context.Context, manifests string) error {
 	return a.applyAll(ctx, manifests, false)
 }
 
-// DryRun has the API server judge manifests as if they were applied, one object after the other, and changes nothing. A field that
-// it does not know is an error. What the objects need, such as namespaces and definitions of kinds, has to be there.
+// DryRun has the API server judge manifests as if they were applied, one object after the other,
+// and changes nothing. A field that it does not know is an error. What the objects need, such as
+// namespaces and definitions of kinds, has to be there.
 func (a *API) DryRun(ctx context.Context, manifests string) error {
 	return a.applyAll(ctx, manifests, true)
 }
@@ -61,11 +62,13 @@ func (a *API) apply(ctx context.Context, object *unstructured.Unstructured, dry 
 	if err != nil {
 		return err
 	}
-	request := a.client.CoreV1().RESTClient().Patch(types.ApplyPatchType).AbsPath(path, object.GetName())
+	request := a.client.CoreV1().RESTClient().Patch(types.ApplyPatchType).
+		AbsPath(path, object.GetName())
 	if dry {
 		request.Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationStrict)
 	}
-	if err := request.Param("fieldManager", "lab").Param("force", "true").Body(body).Do(ctx).Error(); err != nil {
+	err = request.Param("fieldManager", "lab").Param("force", "true").Body(body).Do(ctx).Error()
+	if err != nil {
 		return err
 	}
 	if dry || object.GetKind() != "CustomResourceDefinition" {
@@ -74,13 +77,16 @@ func (a *API) apply(ctx context.Context, object *unstructured.Unstructured, dry 
 	return a.awaitCustomResource(ctx, object)
 }
 
-// resourcePath is the URL's path of the objects of a kind in a namespace, "default" where that is empty.
+// resourcePath is the URL's path of the objects of a kind in a namespace, "default" where that is
+// empty.
 func (a *API) resourcePath(kind schema.GroupVersionKind, namespace string) (string, error) {
 	list, err := a.client.Discovery().ServerResourcesForGroupVersion(kind.GroupVersion().String())
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Kind == kind.Kind && !strings.Contains(r.Name, "/") })
+	i := slices.IndexFunc(list.APIResources, func(r metav1.APIResource) bool {
+		return r.Kind == kind.Kind && !strings.Contains(r.Name, "/")
+	})
 	if i < 0 {
 		return "", fmt.Errorf("the API server has no %s", kind)
 	}
@@ -97,8 +103,11 @@ func (a *API) resourcePath(kind schema.GroupVersionKind, namespace string) (stri
 	return url.JoinPath("/", append(elements, list.APIResources[i].Name)...)
 }
 
-// awaitCustomResource waits until objects of a kind that was just defined can be listed, in all of its versions.
-func (a *API) awaitCustomResource(ctx context.Context, definition *unstructured.Unstructured) error {
+// awaitCustomResource waits until objects of a kind that was just defined can be listed, in all of
+// its versions.
+func (a *API) awaitCustomResource(
+	ctx context.Context, definition *unstructured.Unstructured,
+) error {
 	field := func(path ...string) string {
 		value, _, _ := unstructured.NestedString(definition.Object, path...)
 		return value
@@ -112,7 +121,8 @@ func (a *API) awaitCustomResource(ctx context.Context, definition *unstructured.
 		if !ok || version["served"] != true {
 			continue
 		}
-		path := fmt.Sprintf("/apis/%s/%v/%s", field("spec", "group"), version["name"], field("spec", "names", "plural"))
+		path := fmt.Sprintf("/apis/%s/%v/%s",
+			field("spec", "group"), version["name"], field("spec", "names", "plural"))
 		if err := a.await(ctx, path); err != nil {
 			return err
 		}

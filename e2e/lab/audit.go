@@ -45,11 +45,12 @@ type auditEvent struct {
 	} `json:"responseStatus"`
 }
 
-// Requests returns the requests that a user has made since the API server's first start, in the order in which they were answered. A
-// watch is among them once it has ended. The control plane's own users and kubelets are not recorded.
+// Requests returns the requests that a user has made since the API server's first start, in the
+// order in which they were answered. A watch is among them once it has ended. The control plane's
+// own users and kubelets are not recorded.
 func (a *API) Requests(ctx context.Context, user string) ([]AuditEntry, error) {
-	// The entry of a request is written after its answer, so the client may be here before it. A request of our own, made later,
-	// marks how far to read.
+	// The entry of a request is written after its answer, so the client may be here before it. A
+	// request of our own, made later, marks how far to read.
 	if err := a.auditBarrier(ctx); err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)
 	}
@@ -63,15 +64,19 @@ func (a *API) Requests(ctx context.Context, user string) ([]AuditEntry, error) {
 			continue
 		}
 		entries = append(entries, AuditEntry{
-			Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
-			Namespace: e.Object.Namespace, Name: e.Object.Name, Code: e.Response.Code, UserAgent: e.UserAgent, URI: e.RequestURI,
+			Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource,
+			Subresource: e.Object.Subresource,
+			Namespace:   e.Object.Namespace, Name: e.Object.Name, Code: e.Response.Code,
+			UserAgent: e.UserAgent, URI: e.RequestURI,
 		})
 	}
 	return entries, nil
 }
 
 // RequestsDuring returns the requests that a user made while fn ran.
-func (a *API) RequestsDuring(ctx context.Context, user string, fn func() error) ([]AuditEntry, error) {
+func (a *API) RequestsDuring(
+	ctx context.Context, user string, fn func() error,
+) ([]AuditEntry, error) {
 	before, err := a.Requests(ctx, user)
 	if err != nil {
 		return nil, err

@@ -22,8 +22,9 @@ var (
 	}
 )
 
-// BinDir returns the directory with the binaries of scripts/lab.sh: $BRAID_LAB_BIN where that is set, else the one that the script
-// names for the pins of this clone. It fails the test where the API server's binaries are missing, and says how to build them.
+// BinDir returns the directory with the binaries of scripts/lab.sh: $BRAID_LAB_BIN where that is
+// set, else the one that the script names for the pins of this clone. It fails the test where the
+// API server's binaries are missing, and says how to build them.
 func BinDir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := binDir(apiBinaries)
@@ -33,7 +34,8 @@ func BinDir(tb testing.TB) string {
 	return dir
 }
 
-// binDir finds the directory with the binaries and checks that the wanted ones are in it, once nobody is building there.
+// binDir finds the directory with the binaries and checks that the wanted ones are in it, once
+// nobody is building there.
 func binDir(want []string) (string, error) {
 	dir := os.Getenv("BRAID_LAB_BIN")
 	if dir == "" {
@@ -53,7 +55,8 @@ func binDir(want []string) (string, error) {
 	}
 	for _, name := range want {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("find %s: %w; run scripts/lab.sh api (API server only) or scripts/lab.sh node (all)", name, err)
+			return "", fmt.Errorf("find %s: %w; run scripts/lab.sh api (API server only) or "+
+				"scripts/lab.sh node (all)", name, err)
 		}
 	}
 	return dir, nil
@@ -76,7 +79,8 @@ func awaitBuild(dir string) error {
 	return nil
 }
 
-// moduleRoot returns the directory of the go.mod that the test was started in: go test runs a test in its package's directory.
+// moduleRoot returns the directory of the go.mod that the test was started in: go test runs a test
+// in its package's directory.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -94,15 +98,19 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// Build compiles main packages of this module's build list, static and stripped as they are shipped, into dir, each named after the
-// last element of its import path. Packages may be patterns. Go's build cache makes the second time cheap.
+// Build compiles main packages of this module's build list, static and stripped as they are
+// shipped, into dir, each named after the last element of its import path. Packages may be
+// patterns. Go's build cache makes the second time cheap.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	root, err := moduleRoot()
 	if err != nil {
 		return err
 	}
-	// The trailing separator makes go build take dir for a directory also where there is a single package.
-	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, packages...)
+	// The trailing separator makes go build take dir for a directory also where there is a single
+	// package.
+	args := append([]string{
+		"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator),
+	}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -112,12 +120,14 @@ func Build(ctx context.Context, dir string, packages ...string) error {
 	return nil
 }
 
-// BuildPlugins compiles the reference CNI plugins named (bridge, host-local, ...), at the version that go.mod pins, into dir.
+// BuildPlugins compiles the reference CNI plugins named (bridge, host-local, ...), at the version
+// that go.mod pins, into dir.
 func BuildPlugins(ctx context.Context, dir string, names ...string) error {
 	const module = "github.com/containernetworking/plugins/plugins/"
 	kinds := map[string]string{
 		"host-local": "ipam", "static": "ipam", "dhcp": "ipam",
-		"portmap": "meta", "tuning": "meta", "sbr": "meta", "bandwidth": "meta", "firewall": "meta", "vrf": "meta",
+		"portmap": "meta", "tuning": "meta", "sbr": "meta", "bandwidth": "meta", "firewall": "meta",
+		"vrf": "meta",
 	}
 	packages := make([]string, len(names))
 	for i, name := range names {

@@ -30,7 +30,8 @@ func (n *Node) makeCgroups() error {
 	return nil
 }
 
-// makeUnifiedCgroup makes a cgroup of cgroup v2, with all controllers that the root has: a cgroup has those that its parent passes on.
+// makeUnifiedCgroup makes a cgroup of cgroup v2, with all controllers that the root has: a cgroup
+// has those that its parent passes on.
 func makeUnifiedCgroup(mount, cgroup string) error {
 	dir := mount
 	for _, name := range strings.Split(strings.Trim(cgroup, "/"), "/") {
@@ -39,7 +40,8 @@ func makeUnifiedCgroup(mount, cgroup string) error {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 		for _, controller := range strings.Fields(string(controllers)) {
-			if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+controller), 0o644); err != nil {
+			err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+controller), 0o644)
+			if err != nil {
 				return fmt.Errorf("make cgroup: pass on %s: %w", controller, err)
 			}
 		}
@@ -68,7 +70,8 @@ func removeCgroups(name string) error {
 	return nil
 }
 
-// removeCgroup removes a cgroup and those below it. Processes that were just killed may still be on their way out.
+// removeCgroup removes a cgroup and those below it. Processes that were just killed may still be on
+// their way out.
 func removeCgroup(group string) error {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -91,7 +94,8 @@ func removeCgroupOnce(group string) error {
 	if err != nil {
 		return fmt.Errorf("walk cgroup: %w", err)
 	}
-	// Innermost first. The files of a cgroup go with its directory, so os.RemoveAll, which would unlink them, does not do.
+	// Innermost first. The files of a cgroup go with its directory, so os.RemoveAll, which would
+	// unlink them, does not do.
 	for _, dir := range slices.Backward(dirs) {
 		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove cgroup %s: %w", dir, err)

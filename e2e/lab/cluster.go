@@ -15,15 +15,19 @@ import (
 
 const (
 	controlPlaneAddress = "172.30.0.1"
-	controlPlanePort    = 443 // that of the Service kubernetes, whose address is on the same link, so that no kube-proxy is needed
+	// that of the Service kubernetes, whose address is on the same link, so that no kube-proxy is
+	// needed
+	controlPlanePort = 443
 )
 
 // Options of a cluster.
 type Options struct {
 	Nodes []string // names; default: one, node-1
 
-	// Prepare is called for each node when containerd runs and the kubelet does not yet: the time at which an operator installs the
-	// CNI plugins and their configuration. It may ask for kubeconfigs, but the API server is only starting then. May be nil; the node is not Ready until something has installed a network.
+	// Prepare is called for each node when containerd runs and the kubelet does not yet: the time at
+	// which an operator installs the CNI plugins and their configuration. It may ask for kubeconfigs,
+	// but the API server is only starting then. May be nil; the node is not Ready until something has
+	// installed a network.
 	Prepare func(context.Context, *Node) error
 }
 
@@ -51,8 +55,9 @@ func StartNode(tb testing.TB, prepare func(context.Context, *Node) error) *Node 
 	return StartCluster(tb, Options{Prepare: prepare}).Node("node-1")
 }
 
-// NewCluster starts a cluster; the caller has to call Stop. When it returns, the nodes are registered; they are Ready where Prepare
-// has given them a network (WaitReady). It needs root, and the binaries of scripts/lab.sh node.
+// NewCluster starts a cluster; the caller has to call Stop. When it returns, the nodes are
+// registered; they are Ready where Prepare has given them a network (WaitReady). It needs root, and
+// the binaries of scripts/lab.sh node.
 func NewCluster(options Options) (*Cluster, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("start cluster: namespaces, mounts and cgroups need root")
@@ -66,7 +71,9 @@ func NewCluster(options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{
-		API:     &API{dir: dir, bin: bin, bind: "0.0.0.0", host: controlPlaneAddress, port: controlPlanePort},
+		API: &API{
+			dir: dir, bin: bin, bind: "0.0.0.0", host: controlPlaneAddress, port: controlPlanePort,
+		},
 		tools:   dir.file("tools"),
 		prepare: options.Prepare,
 	}
@@ -111,7 +118,8 @@ func (c *Cluster) launch(ctx context.Context, nodes []string) error {
 	return c.waitServiceAccount(ctx)
 }
 
-// waitServiceAccount waits for what no pod is admitted without and the controller-manager makes at its start.
+// waitServiceAccount waits for what no pod is admitted without and the controller-manager makes at
+// its start.
 func (c *Cluster) waitServiceAccount(ctx context.Context) error {
 	client := c.Client()
 	for {
@@ -132,12 +140,14 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 		return "", err
 	}
 	// A cache of its own: the default is in the home directory.
-	argv := append([]string{c.bin + "/kubectl", "--kubeconfig=" + config, "--cache-dir=" + c.dir.file("kubectl-cache")}, args...)
+	argv := append([]string{
+		c.bin + "/kubectl", "--kubeconfig=" + config, "--cache-dir=" + c.dir.file("kubectl-cache"),
+	}, args...)
 	return c.in.output(ctx, "", argv...)
 }
 
-// Run runs a command where the API server is reached, as root, and returns its stdout; its stderr is
-// in the error.
+// Run runs a command where the API server is reached, as root, and returns its stdout; its stderr
+// is in the error.
 func (c *Cluster) Run(ctx context.Context, command ...string) (string, error) {
 	return c.in.output(ctx, "", command...)
 }
@@ -158,9 +168,11 @@ func (c *Cluster) makeTools(ctx context.Context) error {
 	return errors.Join(ociArchive(archive, c.tools+"/podtool", PauseImage, ToolImage), archive.Close())
 }
 
-// makeNetwork makes the control plane's network namespace, with the switches that nodes are plugged into.
+// makeNetwork makes the control plane's network namespace, with the switches that nodes are plugged
+// into.
 func (c *Cluster) makeNetwork(ctx context.Context) (err error) {
-	if c.in, err = newSandbox(c.tools+"/nodeinit", c.dir.logFile("control-plane"), controlPlaneNamespaces); err != nil {
+	if c.in, err = newSandbox(c.tools+"/nodeinit", c.dir.logFile("control-plane"),
+		controlPlaneNamespaces); err != nil {
 		return err
 	}
 	return c.in.ip(ctx,
@@ -179,23 +191,26 @@ func (c *Cluster) startControllers() error {
 	if err != nil {
 		return err
 	}
-	// Its own role only lets it make a service account per controller. All of them under one name, with all rights, keep the audit log
-	// free of them.
+	// Its own role only lets it make a service account per controller. All of them under one name,
+	// with all rights, keep the audit log free of them.
 	manager, err := c.Kubeconfig("system:kube-controller-manager", "system:masters")
 	if err != nil {
 		return err
 	}
 	// One of each is all there is: electing a leader would cost seconds at every start.
-	c.scheduler = &process{name: "kube-scheduler", in: c.in, log: c.dir.logFile("kube-scheduler"), argv: []string{
-		c.bin + "/kube-scheduler", "--kubeconfig=" + scheduler, "--leader-elect=false",
-		"--kube-api-qps=1000", "--kube-api-burst=1000",
-	}}
-	c.controllerManager = &process{name: "kube-controller-manager", in: c.in, log: c.dir.logFile("kube-controller-manager"), argv: []string{
-		c.bin + "/kube-controller-manager", "--kubeconfig=" + manager, "--leader-elect=false",
-		"--service-account-private-key-file=" + c.dir.file("service-account.key"), "--root-ca-file=" + c.dir.file("ca.crt"),
-		"--kube-api-qps=1000", "--kube-api-burst=1000",
-		"--node-monitor-period=1s", // the not-ready taint goes soon after the node is Ready
-	}}
+	c.scheduler = &process{name: "kube-scheduler", in: c.in, log: c.dir.logFile("kube-scheduler"),
+		argv: []string{
+			c.bin + "/kube-scheduler", "--kubeconfig=" + scheduler, "--leader-elect=false",
+			"--kube-api-qps=1000", "--kube-api-burst=1000",
+		}}
+	c.controllerManager = &process{name: "kube-controller-manager", in: c.in,
+		log: c.dir.logFile("kube-controller-manager"), argv: []string{
+			c.bin + "/kube-controller-manager", "--kubeconfig=" + manager, "--leader-elect=false",
+			"--service-account-private-key-file=" + c.dir.file("service-account.key"),
+			"--root-ca-file=" + c.dir.file("ca.crt"),
+			"--kube-api-qps=1000", "--kube-api-burst=1000",
+			"--node-monitor-period=1s", // the not-ready taint goes soon after the node is Ready
+		}}
 	return errors.Join(c.scheduler.start(), c.controllerManager.start())
 }
 

@@ -12,11 +12,12 @@ import (
 	"runtime"
 )
 
-// The images on every lab node. Both hold one static program, podtool (see its doc), as /tool. Pods must say
-// imagePullPolicy: Never.
+// The images on every lab node. Both hold one static program, podtool (see its doc), as /tool. Pods
+// must say imagePullPolicy: Never.
 const (
-	PauseImage = "localhost/pause:1" // the sandbox of every pod. A name without a registry would be looked up at one
-	ToolImage  = "localhost/tool:1"  // for the pods of tests: waits, or what its arguments say
+	// the sandbox of every pod. A name without a registry would be looked up at one
+	PauseImage = "localhost/pause:1"
+	ToolImage  = "localhost/tool:1" // for the pods of tests: waits, or what its arguments say
 )
 
 // descriptor is an OCI content descriptor, as far as it is needed here.
@@ -27,7 +28,8 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// ociArchive writes an OCI image layout as a tar: one image of one layer with one program, /tool, under several names.
+// ociArchive writes an OCI image layout as a tar: one image of one layer with one program, /tool,
+// under several names.
 func ociArchive(w io.Writer, program string, names ...string) error {
 	binary, err := os.ReadFile(program)
 	if err != nil {
@@ -45,7 +47,10 @@ func ociArchive(w io.Writer, program string, names ...string) error {
 		name := "blobs/sha256/" + digest
 		files[name] = content
 		order = append(order, name)
-		return descriptor{MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + digest, Size: len(content)}
+		return descriptor{
+			MediaType: "application/vnd.oci.image." + mediaType, Digest: "sha256:" + digest,
+			Size: len(content),
+		}
 	}
 	layerBlob := blob("layer.v1.tar", layer)
 	config := blob("config.v1+json", encode(map[string]any{
@@ -86,7 +91,9 @@ func tarball(files map[string][]byte, order []string) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range order {
-		header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(files[name]))}
+		header := &tar.Header{
+			Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(files[name])),
+		}
 		if err := w.WriteHeader(header); err != nil {
 			return nil, err
 		}

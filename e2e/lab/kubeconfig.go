@@ -13,14 +13,17 @@ type credential struct {
 	keyPEM  []byte
 }
 
-// writeKubeconfig writes a kubeconfig that needs no file beside it, so that it can be copied into a node.
+// writeKubeconfig writes a kubeconfig that needs no file beside it, so that it can be copied into a
+// node.
 func writeKubeconfig(path, server string, caPEM []byte, user string, c credential) error {
 	b64 := base64.StdEncoding.EncodeToString
 	auth := "token: " + c.token
 	if c.token == "" {
-		auth = fmt.Sprintf("client-certificate-data: %s\n    client-key-data: %s", b64(c.certPEM), b64(c.keyPEM))
+		auth = fmt.Sprintf("client-certificate-data: %s\n    client-key-data: %s",
+			b64(c.certPEM), b64(c.keyPEM))
 	}
-	config := strings.NewReplacer("SERVER", server, "AUTHORITY", b64(caPEM), "USER", user, "AUTH", auth).Replace(
+	config := strings.NewReplacer("SERVER", server, "AUTHORITY", b64(caPEM), "USER", user, "AUTH",
+		auth).Replace(
 		`apiVersion: v1
 kind: Config
 current-context: lab

@@ -80,8 +80,12 @@ func TestAuthority(t *testing.T) {
 			x509.VerifyOptions{DNSName: "a.b", KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
 		},
 		{
-			"server by IP address", func() ([]byte, []byte, error) { return ca.server("s", "10.0.0.1", "a.b") },
-			x509.VerifyOptions{DNSName: "10.0.0.1", KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+			"server by IP address", func() ([]byte, []byte, error) {
+				return ca.server("s", "10.0.0.1", "a.b")
+			},
+			x509.VerifyOptions{
+				DNSName: "10.0.0.1", KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			},
 		},
 		{
 			"client", func() ([]byte, []byte, error) { return ca.client("jane", "dev") },
@@ -160,7 +164,8 @@ func TestTail(t *testing.T) {
 	}
 }
 
-// A lab whose process was killed leaves a directory; the next one removes it, and no directory that is in use.
+// A lab whose process was killed leaves a directory; the next one removes it, and no directory that
+// is in use.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
 	old := time.Now().Add(-time.Hour)
@@ -211,7 +216,8 @@ func TestAPIServer(t *testing.T) {
 	ctx := t.Context()
 
 	t.Run("keeps objects when it goes and comes back", func(t *testing.T) {
-		if err := api.Apply(ctx, "{apiVersion: v1, kind: Namespace, metadata: {name: kept}}"); err != nil {
+		err := api.Apply(ctx, "{apiVersion: v1, kind: Namespace, metadata: {name: kept}}")
+		if err != nil {
 			t.Fatal(err)
 		}
 		api.StopAPIServer()
@@ -221,7 +227,8 @@ func TestAPIServer(t *testing.T) {
 		if err := api.StartAPIServer(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := api.Client().CoreV1().Namespaces().Get(ctx, "kept", metav1.GetOptions{}); err != nil {
+		_, err = api.Client().CoreV1().Namespaces().Get(ctx, "kept", metav1.GetOptions{})
+		if err != nil {
 			t.Error(err)
 		}
 	})
@@ -238,7 +245,8 @@ func TestAPIServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got) != 1 || got[0].Verb != "get" || got[0].Resource != "pods" || got[0].Name != "nginx" || got[0].Code != http.StatusForbidden {
+		if len(got) != 1 || got[0].Verb != "get" || got[0].Resource != "pods" || got[0].Name != "nginx" ||
+			got[0].Code != http.StatusForbidden {
 			t.Errorf("requests are %+v, want one GET of pod nginx, forbidden", got)
 		}
 	})
@@ -255,14 +263,17 @@ func TestAPIServer(t *testing.T) {
 	})
 
 	t.Run("judges manifests and changes nothing", func(t *testing.T) {
-		const right = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: judged}\ndata: {a: b}\n---\n# nothing\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: judged}\n"
+		const right = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: judged}\ndata: {a: b}\n---\n# " +
+			"nothing\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: judged}\n"
 		if err := api.DryRun(ctx, right); err != nil {
 			t.Error(err)
 		}
-		if err := api.DryRun(ctx, right+"datas: {a: b}\n"); err == nil || !strings.Contains(err.Error(), "datas") {
+		err := api.DryRun(ctx, right+"datas: {a: b}\n")
+		if err == nil || !strings.Contains(err.Error(), "datas") {
 			t.Errorf("a field that does not exist: %v", err)
 		}
-		if _, err := api.Client().CoreV1().ConfigMaps("default").Get(ctx, "judged", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		_, err = api.Client().CoreV1().ConfigMaps("default").Get(ctx, "judged", metav1.GetOptions{})
+		if !apierrors.IsNotFound(err) {
 			t.Errorf("a ConfigMap that was only judged: %v", err)
 		}
 	})
@@ -303,7 +314,8 @@ func TestStopLeavesNothing(t *testing.T) {
 	assertNothingLeft(t, dir)
 }
 
-// assertNothingLeft looks for the lab's directory, cgroups of its name, and processes that were given a path in it.
+// assertNothingLeft looks for the lab's directory, cgroups of its name, and processes that were
+// given a path in it.
 func assertNothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	id := filepath.Base(dir)
@@ -326,8 +338,8 @@ func assertNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// TestNodeRunsAPod shows that a node is a node: a pod gets its network from a plain CNI configuration, survives the runtime, and
-// nothing is left after all.
+// TestNodeRunsAPod shows that a node is a node: a pod gets its network from a plain CNI
+// configuration, survives the runtime, and nothing is left after all.
 func TestNodeRunsAPod(t *testing.T) {
 	needE2E(t)
 	machine := linkNames(t, "/proc/self/ns/net")
@@ -388,7 +400,8 @@ func TestNodeRunsAPod(t *testing.T) {
 	if err := node.StartKubelet(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := node.PodRun(ctx, "default", "p", "ip", "-brief", "address"); err != nil || !strings.Contains(out, pod.Status.PodIP) {
+	out, err := node.PodRun(ctx, "default", "p", "ip", "-brief", "address")
+	if err != nil || !strings.Contains(out, pod.Status.PodIP) {
 		t.Errorf("pod did not survive: %s, %v", out, err)
 	}
 	if err := pods.Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
@@ -410,7 +423,8 @@ func TestNodeRunsAPod(t *testing.T) {
 	}
 }
 
-// Two nodes are two machines: both run pods, both have the API server, and the bare switch is between them.
+// Two nodes are two machines: both run pods, both have the API server, and the bare switch is
+// between them.
 func TestTwoNodes(t *testing.T) {
 	needE2E(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -427,7 +441,8 @@ func TestTwoNodes(t *testing.T) {
 		pod := Pod("default", "on-"+node.Name, nil)
 		pod.Spec.NodeName = node.Name
 		pods = append(pods, pod)
-		if _, err := node.Run(ctx, "ip", "address", "add", fmt.Sprintf("192.0.2.%d/24", i+1), "dev", "eth1"); err != nil {
+		_, err := node.Run(ctx, "ip", "address", "add", fmt.Sprintf("192.0.2.%d/24", i+1), "dev", "eth1")
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -453,7 +468,8 @@ func TestTwoNodes(t *testing.T) {
 	}
 }
 
-// TestAgentPod runs a pod as a node agent's DaemonSet would, and has it see a network namespace that is made after its start.
+// TestAgentPod runs a pod as a node agent's DaemonSet would, and has it see a network namespace
+// that is made after its start.
 func TestAgentPod(t *testing.T) {
 	needE2E(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -467,7 +483,9 @@ func TestAgentPod(t *testing.T) {
 	agent.Spec.HostNetwork = true
 	yes, propagation := true, corev1.MountPropagationHostToContainer
 	agent.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}
-	agent.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "netns", MountPath: "/run/netns", MountPropagation: &propagation}}
+	agent.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{
+		{Name: "netns", MountPath: "/run/netns", MountPropagation: &propagation},
+	}
 	agent.Spec.Volumes = []corev1.Volume{{Name: "netns", VolumeSource: corev1.VolumeSource{
 		HostPath: &corev1.HostPathVolumeSource{Path: "/run/netns"},
 	}}}
@@ -480,13 +498,15 @@ func TestAgentPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cluster.Exec(ctx, "default", "agent", "/tool", "addrs", "/run/netns/"+filepath.Base(netns))
+	out, err := cluster.Exec(ctx, "default", "agent", "/tool", "addrs",
+		"/run/netns/"+filepath.Base(netns))
 	if err != nil || !strings.Contains(out, "10.244.0.") {
 		t.Errorf("agent sees in the pod's network namespace: %s, %v", out, err)
 	}
 }
 
-// What a killed test leaves is a directory and cgroups, but nothing that lives; and the next lab removes them.
+// What a killed test leaves is a directory and cgroups, but nothing that lives; and the next lab
+// removes them.
 func TestKilledTestLeavesNothing(t *testing.T) {
 	needE2E(t)
 	victim := exec.Command(os.Args[0])
@@ -541,7 +561,8 @@ func installBridge(ctx context.Context, n *Node) error {
 func runPods(ctx context.Context, c *Cluster, pods ...*corev1.Pod) error {
 	client := c.Client()
 	for _, pod := range pods {
-		if _, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		_, err := client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+		if err != nil {
 			return err
 		}
 	}
@@ -556,7 +577,8 @@ func runPods(ctx context.Context, c *Cluster, pods ...*corev1.Pod) error {
 // linkNames returns the links of a network namespace, sorted.
 func linkNames(t *testing.T, netns string) []string {
 	t.Helper()
-	out, err := (*sandbox)(nil).output(t.Context(), "", "nsenter", "--net="+netns, "ip", "-json", "link")
+	out, err := (*sandbox)(nil).
+		output(t.Context(), "", "nsenter", "--net="+netns, "ip", "-json", "link")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,8 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 		return nil, fmt.Errorf("make node's directory: %w", err)
 	}
 	log := c.dir.logFile(name)
-	in, err := newSandbox(c.tools+"/nodeinit", log, nodeNamespaces, "-root", root, "-hostname", name, "-bind", c.bin+"="+nodeBin)
+	in, err := newSandbox(c.tools+"/nodeinit", log, nodeNamespaces, "-root", root, "-hostname", name,
+		"-bind", c.bin+"="+nodeBin)
 	if err != nil {
 		return nil, err
 	}
@@ -57,12 +58,15 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 		name: "containerd", in: in, log: c.dir.logFile(name + "-containerd"),
 		argv: []string{nodeBin + "/containerd", "--config=/etc/containerd/lab.toml"},
 		// It finds its shim and runc there.
-		env: []string{"PATH=" + nodeBin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		env: []string{
+			"PATH=" + nodeBin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		},
 	}
 	n.kubelet = &process{
 		name: "kubelet", in: in, log: c.dir.logFile(name + "-kubelet"),
 		argv: []string{
-			nodeBin + "/kubelet", "--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
+			nodeBin + "/kubelet", "--config=/etc/kubernetes/kubelet.yaml",
+			"--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
 			"--node-ip=" + n.Address, // else it looks up its host name
 		},
 	}
@@ -175,7 +179,8 @@ func (n *Node) wait(ctx context.Context, ok func(*corev1.Node) bool) error {
 	}
 }
 
-// StartContainerd starts containerd and waits until it answers. After KillContainerd it takes up the containers that it had.
+// StartContainerd starts containerd and waits until it answers. After KillContainerd it takes up
+// the containers that it had.
 func (n *Node) StartContainerd(ctx context.Context) error {
 	if err := n.containerd.start(); err != nil {
 		return err
@@ -210,7 +215,8 @@ func (n *Node) halt() {
 	n.in.stop()
 }
 
-// Run runs a command on the node, as root, and returns its stdout. The machine's programs are all there.
+// Run runs a command on the node, as root, and returns its stdout. The machine's programs are all
+// there.
 func (n *Node) Run(ctx context.Context, command ...string) (string, error) {
 	return n.in.output(ctx, "", command...)
 }
@@ -224,5 +230,7 @@ func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 }
 
 func (n *Node) ctr(args ...string) []string {
-	return append([]string{nodeBin + "/ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io"}, args...)
+	return append([]string{
+		nodeBin + "/ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io",
+	}, args...)
 }

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Path returns where a file or directory of the node is found from outside. It must not lead through a symbolic link with an absolute
-// target, which would be followed on the machine instead; /var/run, which is one, is taken care of.
+// Path returns where a file or directory of the node is found from outside. It must not lead
+// through a symbolic link with an absolute target, which would be followed on the machine instead;
+// /var/run, which is one, is taken care of.
 func (n *Node) Path(inside string) string {
 	inside = path.Clean("/" + inside)
 	if rest, ok := strings.CutPrefix(inside, "/var/run/"); ok {
@@ -40,7 +41,8 @@ func (n *Node) Install(outside, inside string, mode os.FileMode) error {
 	return n.WriteFile(inside, content, mode)
 }
 
-// InstallPlugins builds reference CNI plugins (see BuildPlugins) and installs them in the node's /opt/cni/bin.
+// InstallPlugins builds reference CNI plugins (see BuildPlugins) and installs them in the node's
+// /opt/cni/bin.
 func (n *Node) InstallPlugins(ctx context.Context, names ...string) error {
 	dir := n.Cluster.dir.file("plugins")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// authority is a certificate authority of one lab: it signs the serving certificates and those of users and components.
+// authority is a certificate authority of one lab: it signs the serving certificates and those of
+// users and components.
 type authority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
@@ -76,7 +77,8 @@ func (a *authority) sign(template *x509.Certificate) (certPEM, keyPEM []byte, er
 	return encodeCert(der), keyPEM, err
 }
 
-// certificate is what all of them have in common: valid from a little ago, for a day, as no lab lives longer.
+// certificate is what all of them have in common: valid from a little ago, for a day, as no lab
+// lives longer.
 func certificate(name string) *x509.Certificate {
 	now := time.Now()
 	return &x509.Certificate{
@@ -92,7 +94,8 @@ func encodeCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// encodeKey uses the older form of a key: the API server reads service account keys in PKCS #8 only where they are RSA.
+// encodeKey uses the older form of a key: the API server reads service account keys in PKCS #8 only
+// where they are RSA.
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {

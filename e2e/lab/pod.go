@@ -13,7 +13,8 @@ import (
 // Pod returns a pod that waits until it is deleted, and then ends at once.
 func Pod(namespace, name string, annotations map[string]string) *corev1.Pod {
 	no := false
-	// podtool ends at once when told to. Zero would make the API server forget the pod before the kubelet has taken it down.
+	// podtool ends at once when told to. Zero would make the API server forget the pod before the
+	// kubelet has taken it down.
 	second := int64(1)
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: annotations},
@@ -22,20 +23,25 @@ func Pod(namespace, name string, annotations map[string]string) *corev1.Pod {
 				Name: "tool", Image: ToolImage, ImagePullPolicy: corev1.PullNever,
 			}},
 			TerminationGracePeriodSeconds: &second,
-			// A token volume costs the kubelet a request and a mount per pod, and no pod here talks to the API server.
+			// A token volume costs the kubelet a request and a mount per pod, and no pod here talks to the
+			// API server.
 			AutomountServiceAccountToken: &no,
 			EnableServiceLinks:           &no,
 		},
 	}
 }
 
-// Exec runs a command in the first container of a pod, by way of the API server and the kubelet, and returns its stdout. Pods of
-// ToolImage have one program, /tool.
-func (c *Cluster) Exec(ctx context.Context, namespace, name string, command ...string) (string, error) {
-	return c.Kubectl(ctx, append([]string{"exec", "--namespace=" + namespace, name, "--"}, command...)...)
+// Exec runs a command in the first container of a pod, by way of the API server and the kubelet,
+// and returns its stdout. Pods of ToolImage have one program, /tool.
+func (c *Cluster) Exec(
+	ctx context.Context, namespace, name string, command ...string,
+) (string, error) {
+	return c.Kubectl(ctx, append([]string{"exec", "--namespace=" + namespace, name, "--"},
+		command...)...)
 }
 
-// WaitPodRunning waits until all containers of a pod are ready, and returns the pod. An error tells the pod's events.
+// WaitPodRunning waits until all containers of a pod are ready, and returns the pod. An error tells
+// the pod's events.
 func (c *Cluster) WaitPodRunning(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	client := c.Client()
 	for {
@@ -47,7 +53,8 @@ func (c *Cluster) WaitPodRunning(ctx context.Context, namespace, name string) (*
 			return nil, fmt.Errorf("wait for pod: %w", err)
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return nil, fmt.Errorf("wait until pod %s/%s runs: %w\n%s", namespace, name, err, c.podEvents(namespace, name))
+			return nil, fmt.Errorf("wait until pod %s/%s runs: %w\n%s",
+				namespace, name, err, c.podEvents(namespace, name))
 		}
 	}
 }
@@ -61,8 +68,8 @@ func podReady(pod *corev1.Pod) bool {
 	return false
 }
 
-// WaitPodGone waits until a pod does not exist any more. By then its node has taken its network down, unless the pod was deleted with a
-// grace period of zero.
+// WaitPodGone waits until a pod does not exist any more. By then its node has taken its network
+// down, unless the pod was deleted with a grace period of zero.
 func (c *Cluster) WaitPodGone(ctx context.Context, namespace, name string) error {
 	client := c.Client()
 	for {
@@ -74,12 +81,14 @@ func (c *Cluster) WaitPodGone(ctx context.Context, namespace, name string) error
 			return fmt.Errorf("wait for pod: %w", err)
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return fmt.Errorf("wait until pod %s/%s is gone: %w\n%s", namespace, name, err, c.podEvents(namespace, name))
+			return fmt.Errorf("wait until pod %s/%s is gone: %w\n%s",
+				namespace, name, err, c.podEvents(namespace, name))
 		}
 	}
 }
 
-// podEvents returns a pod's events as kubectl prints them. The context of who asks has usually ended.
+// podEvents returns a pod's events as kubectl prints them. The context of who asks has usually
+// ended.
 func (c *Cluster) podEvents(namespace, name string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// PodNetns returns a path, from outside, to the network namespace of a pod on the node. Pods with hostNetwork have none.
+// PodNetns returns a path, from outside, to the network namespace of a pod on the node. Pods with
+// hostNetwork have none.
 func (n *Node) PodNetns(ctx context.Context, namespace, name string) (string, error) {
-	// The pod's sandbox container knows. Of several the last is the current one: a sandbox that died is kept a while.
-	filter := fmt.Sprintf(`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q`, namespace, name)
+	// The pod's sandbox container knows. Of several the last is the current one: a sandbox that died
+	// is kept a while.
+	filter := fmt.Sprintf(
+		`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q`, namespace, name)
 	ids, err := n.Ctr(ctx, "containers", "list", "--quiet", filter)
 	if err != nil {
 		return "", err
@@ -34,7 +37,8 @@ func (n *Node) PodNetns(ctx context.Context, namespace, name string) (string, er
 		}
 	}
 	if latest.netns == "" {
-		return "", fmt.Errorf("find network namespace of pod %s/%s: no sandbox on node %s", namespace, name, n.Name)
+		return "", fmt.Errorf("find network namespace of pod %s/%s: no sandbox on node %s",
+			namespace, name, n.Name)
 	}
 	return n.Path(latest.netns), nil
 }
@@ -61,11 +65,15 @@ func (i containerInfo) netns() string {
 	return ""
 }
 
-// PodRun runs one of the machine's programs, such as ip, in the network namespace of a pod on the node.
-func (n *Node) PodRun(ctx context.Context, namespace, name string, command ...string) (string, error) {
+// PodRun runs one of the machine's programs, such as ip, in the network namespace of a pod on the
+// node.
+func (n *Node) PodRun(
+	ctx context.Context, namespace, name string, command ...string,
+) (string, error) {
 	netns, err := n.PodNetns(ctx, namespace, name)
 	if err != nil {
 		return "", err
 	}
-	return (*sandbox)(nil).output(ctx, "", append([]string{"nsenter", "--net=" + netns}, command...)...)
+	return (*sandbox)(nil).output(ctx, "",
+		append([]string{"nsenter", "--net=" + netns}, command...)...)
 }

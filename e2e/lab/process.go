@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is one of the lab's daemons. It can be started again after it was killed; its log goes on in the same file.
+// process is one of the lab's daemons. It can be started again after it was killed; its log goes on
+// in the same file.
 type process struct {
 	name string
 	argv []string // argv[0] is an absolute path, as seen in the sandbox
@@ -85,7 +86,8 @@ func tail(path string, lines int) string {
 		return err.Error()
 	}
 	defer f.Close()
-	// Lines of these logs are rarely longer than 500 bytes; a log of hundreds of megabytes is not read whole.
+	// Lines of these logs are rarely longer than 500 bytes; a log of hundreds of megabytes is not read
+	// whole.
 	if size, err := f.Seek(0, io.SeekEnd); err == nil {
 		_, _ = f.Seek(max(0, size-int64(lines)*500), io.SeekStart)
 	}
@@ -110,25 +112,29 @@ func tails(dir string) string {
 	return b.String()
 }
 
-// start starts a command in the sandbox, or in the test's own namespaces where s is nil, and returns a channel that is closed once it
-// is gone. The command is killed when the test process dies.
+// start starts a command in the sandbox, or in the test's own namespaces where s is nil, and
+// returns a channel that is closed once it is gone. The command is killed when the test process
+// dies.
 func (s *sandbox) start(cmd *exec.Cmd) (gone chan struct{}, err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	// A group of its own: an interrupt typed at the terminal is for the test, which then takes the lab down in order.
+	// A group of its own: an interrupt typed at the terminal is for the test, which then takes the lab
+	// down in order.
 	cmd.SysProcAttr.Setpgid = true
 	if s == nil || s.flags&unix.CLONE_NEWPID == 0 {
-		// In a process namespace it is not needed, because the namespace dies with its first process, and would not do: Go has a child
-		// that does not see its parent's process id kill itself at once, and across the border that id is 0.
+		// In a process namespace it is not needed, because the namespace dies with its first process, and
+		// would not do: Go has a child that does not see its parent's process id kill itself at once, and
+		// across the border that id is 0.
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	started, gone := make(chan error), make(chan struct{})
 	go func() {
 		defer close(gone)
-		// The kernel sends the death signal when the thread that forked ends, not the process, so this thread has to live as long as
-		// the command. And it is never unlocked, because after enter it is in the wrong namespaces for any other goroutine: Go ends
-		// a thread whose goroutine returns locked.
+		// The kernel sends the death signal when the thread that forked ends, not the process, so this
+		// thread has to live as long as the command. And it is never unlocked, because after enter it is
+		// in the wrong namespaces for any other goroutine: Go ends a thread whose goroutine returns
+		// locked.
 		runtime.LockOSThread()
 		err := s.enter()
 		if err == nil {
@@ -145,7 +151,8 @@ func (s *sandbox) start(cmd *exec.Cmd) (gone chan struct{}, err error) {
 	return gone, nil
 }
 
-// output runs a command to its end in the sandbox and returns what it wrote to stdout; what it wrote to stderr is in the error.
+// output runs a command to its end in the sandbox and returns what it wrote to stdout; what it
+// wrote to stderr is in the error.
 func (s *sandbox) output(ctx context.Context, stdin string, argv ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -157,10 +164,12 @@ func (s *sandbox) output(ctx context.Context, stdin string, argv ...string) (str
 	}
 	<-gone
 	if err := ctx.Err(); err != nil {
-		return stdout.String(), fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("run %s: %w: %s",
+			strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	if !cmd.ProcessState.Success() {
-		return stdout.String(), fmt.Errorf("run %s: %s: %s", strings.Join(argv, " "), cmd.ProcessState, strings.TrimSpace(stderr.String()))
+		return stdout.String(), fmt.Errorf("run %s: %s: %s",
+			strings.Join(argv, " "), cmd.ProcessState, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
 }

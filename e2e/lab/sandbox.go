@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sandbox is a set of namespaces, held by a first process (nodeinit). It ends with that process. A nil *sandbox stands for the
-// namespaces of the test itself.
+// sandbox is a set of namespaces, held by a first process (nodeinit). It ends with that process. A
+// nil *sandbox stands for the namespaces of the test itself.
 type sandbox struct {
 	init  *exec.Cmd
 	gone  chan struct{}
@@ -62,7 +62,8 @@ func newSandbox(nodeinit, log string, flags int, args ...string) (*sandbox, erro
 	return s, nil
 }
 
-// stop kills the first process and, where it has a process namespace, with it all others. It returns when they are gone.
+// stop kills the first process and, where it has a process namespace, with it all others. It
+// returns when they are gone.
 func (s *sandbox) stop() {
 	if s == nil {
 		return
@@ -75,8 +76,8 @@ func (s *sandbox) stop() {
 	}
 }
 
-// enter moves the calling thread, which must be locked and must never be unlocked again, into the namespaces. The process
-// namespace is that of children started from here on.
+// enter moves the calling thread, which must be locked and must never be unlocked again, into the
+// namespaces. The process namespace is that of children started from here on.
 func (s *sandbox) enter() error {
 	if s == nil {
 		return nil
@@ -86,7 +87,8 @@ func (s *sandbox) enter() error {
 
 func (s *sandbox) join(flags int) error {
 	if flags&unix.CLONE_NEWNS != 0 {
-		// Threads share root and working directory; the kernel refuses to change the mount namespace of one that does.
+		// Threads share root and working directory; the kernel refuses to change the mount namespace of
+		// one that does.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare file system attributes: %w", err)
 		}

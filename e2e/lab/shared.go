@@ -13,7 +13,8 @@ type Lab interface {
 	Logs() string
 }
 
-// Shared is a lab for all tests of a package, started by the first that asks and stopped by TestMain:
+// Shared is a lab for all tests of a package, started by the first that asks and stopped by
+// TestMain:
 //
 //	var api = lab.NewShared(lab.NewAPI)
 //
@@ -57,8 +58,9 @@ func (s *Shared[T]) Stop() error {
 	return nil
 }
 
-// Main runs the tests of a package and stops the lab after them. It returns the exit status for TestMain. A panic in a test ends the
-// process without coming here; the kernel then takes the lab down.
+// Main runs the tests of a package and stops the lab after them. It returns the exit status for
+// TestMain. A panic in a test ends the process without coming here; the kernel then takes the lab
+// down.
 func (s *Shared[T]) Main(m *testing.M) int {
 	status := m.Run()
 	if err := s.Stop(); err != nil {

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// ExpiredToken returns a service account's token as it would be if it had ended an hour ago. Waiting
-// for the end of one takes ten minutes at least.
+// ExpiredToken returns a service account's token as it would be if it had ended an hour ago.
+// Waiting for the end of one takes ten minutes at least.
 func (a *API) ExpiredToken(token string) (string, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

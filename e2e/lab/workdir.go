@@ -12,8 +12,9 @@ import (
 
 const workdirPrefix = "braid-lab-"
 
-// workdir is the temporary directory of one lab. Its base name also names the lab's cgroups. The lock in it is held as long as the
-// process lives, so that a later lab can tell what was left behind from what is in use, without trusting process ids.
+// workdir is the temporary directory of one lab. Its base name also names the lab's cgroups. The
+// lock in it is held as long as the process lives, so that a later lab can tell what was left
+// behind from what is in use, without trusting process ids.
 type workdir struct {
 	path string
 	lock *os.File
@@ -39,7 +40,8 @@ func newWorkdir() (*workdir, error) {
 	return w, nil
 }
 
-// remove removes the directory and the cgroups. Where BRAID_LAB_LOGS names a directory, the logs, whole, are copied there before.
+// remove removes the directory and the cgroups. Where BRAID_LAB_LOGS names a directory, the logs,
+// whole, are copied there before.
 func (w *workdir) remove() error {
 	var kept error
 	if dir := os.Getenv("BRAID_LAB_LOGS"); dir != "" {
@@ -54,7 +56,8 @@ func (w *workdir) id() string                 { return filepath.Base(w.path) }
 func (w *workdir) file(name string) string    { return filepath.Join(w.path, name) }
 func (w *workdir) logFile(name string) string { return filepath.Join(w.path, "log", name+".log") }
 
-// sweep removes what labs whose process is gone have left in dir. What it cannot remove it leaves to the next one.
+// sweep removes what labs whose process is gone have left in dir. What it cannot remove it leaves
+// to the next one.
 func sweep(dir string) {
 	found, _ := filepath.Glob(filepath.Join(dir, workdirPrefix+"*"))
 	for _, path := range found {
@@ -84,8 +87,8 @@ func lockFile(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// removeLeftovers removes the cgroups and then the directory of a lab, in this order: without the directory nobody would look for
-// the cgroups.
+// removeLeftovers removes the cgroups and then the directory of a lab, in this order: without the
+// directory nobody would look for the cgroups.
 func removeLeftovers(path string) error {
 	if err := removeCgroups(filepath.Base(path)); err != nil {
 		return err
@@ -96,8 +99,9 @@ func removeLeftovers(path string) error {
 	return nil
 }
 
-// replaceFile writes a file so that readers see either the old content or the new. The temporary name, hidden and without a known
-// suffix, is one that containerd does not take for a network configuration.
+// replaceFile writes a file so that readers see either the old content or the new. The temporary
+// name, hidden and without a known suffix, is one that containerd does not take for a network
+// configuration.
 func replaceFile(path string, content []byte, mode os.FileMode) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".lab")
 	if err != nil {

@@ -280,7 +280,9 @@ func (s *soak) end() {
 // noneLost fails the run unless each address can be given. Those that nobody knew the holder of are
 // free after a boot.
 func (s *soak) noneLost(rng *rand.Rand) {
-	used := slices.DeleteFunc(s.used(), func(line string) bool { return s.lossy && strings.HasSuffix(line, " ?") })
+	used := slices.DeleteFunc(s.used(), func(line string) bool {
+		return s.lossy && strings.HasSuffix(line, " ?")
+	})
 	if len(used) > 0 {
 		s.violated(nil, "addresses are in use at the end: %q", used)
 	}
@@ -338,7 +340,8 @@ func (s *soak) small(at *slot, rng *rand.Rand, there bool) *sandbox {
 	s.create(at)
 	b := s.begin(at, fmt.Sprint("small-", at.index))
 	if o := s.call("ADD", b, at.path, none, rng, nil); o.ok() != there {
-		s.violated(b, "of the %d addresses of the small range one is there for it: %v; its ADD: %v", smallSize, there, o)
+		s.violated(b, "of the %d addresses of the small range one is there for it: %v; its ADD: %v",
+			smallSize, there, o)
 	}
 	s.destroy(at)
 	return b

@@ -23,7 +23,8 @@ func (s *soak) whole(b *sandbox) {
 	switch {
 	case sp == nil || sp.inode != b.inode:
 		s.violated(b, "its namespace is another: %+v", sp)
-	case !slices.Equal(sp.links, []string{"eth0", "net1", "net2", "net3"}) || !slices.Equal(sp.addrs, b.addrs):
+	case !slices.Equal(sp.links, []string{"eth0", "net1", "net2", "net3"}) ||
+		!slices.Equal(sp.addrs, b.addrs):
 		s.violated(b, "it is not whole: links %q, addresses %q, want %q", sp.links, sp.addrs, b.addrs)
 	case !b.plain && (sp.rules != 2 || sp.mtu != 1400):
 		s.violated(b, "it is not whole: %d rules, want 2, MTU of net3 %d, want 1400", sp.rules, sp.mtu)
@@ -37,7 +38,8 @@ func (s *soak) nothingOf(b *sandbox) {
 	if b.slot.made {
 		sp, err := look(b.slot.path)
 		s.must(err)
-		if sp != nil && (b.inode == 0 || sp.inode == b.inode) && b.slot.now == b && (len(sp.links) > 0 || sp.rules > 0) {
+		if sp != nil && (b.inode == 0 || sp.inode == b.inode) && b.slot.now == b &&
+			(len(sp.links) > 0 || sp.rules > 0) {
 			s.violated(b, "left in its namespace: links %q, %d rules", sp.links, sp.rules)
 		}
 	}
@@ -72,7 +74,8 @@ func (s *soak) mentions(of string) map[string][]string {
 				return nil
 			}
 			ids := map[string]bool{}
-			for _, id := range append(sandboxID.FindAllString(string(data), -1), sandboxID.FindAllString(path, -1)...) {
+			for _, id := range append(sandboxID.FindAllString(string(data), -1),
+				sandboxID.FindAllString(path, -1)...) {
 				ids[id] = true
 			}
 			for id := range ids {
@@ -113,7 +116,8 @@ func (s *soak) world() {
 		for _, a := range sp.addrs {
 			_, ip, _ := strings.Cut(a, " ")
 			if other := by[ip]; other != nil {
-				s.violated(at.now, "address %s is on a link of %s and of %s, where it was: %q", ip, at.path, other.path, s.had[ip])
+				s.violated(at.now, "address %s is on a link of %s and of %s, where it was: %q", ip, at.path,
+					other.path, s.had[ip])
 				if other.now != nil {
 					s.violated(other.now, "it is the other")
 				}
@@ -122,7 +126,8 @@ func (s *soak) world() {
 		}
 		switch {
 		case at.now == nil && (len(sp.links) > 0 || sp.rules > 0):
-			s.violated(at.past[len(at.past)-1], "nobody has %s, and there are links %q and %d rules", at.path, sp.links, sp.rules)
+			s.violated(at.past[len(at.past)-1], "nobody has %s, and there are links %q and %d rules",
+				at.path, sp.links, sp.rules)
 		case at.now != nil && at.now.state == live:
 			s.whole(at.now)
 		}
@@ -175,7 +180,9 @@ func (s *soak) nothingLeft() {
 	var left []string
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if left = append(s.links(), processes()...); len(left) == 0 || time.Now().After(end) {
-			break // links go with their namespaces, in the kernel's own time; plugins that outlived Braid come to their end
+			// links go with their namespaces, in the kernel's own time; plugins that outlived Braid come to
+			// their end
+			break
 		}
 	}
 	left = append(left, s.files()...)
@@ -184,7 +191,8 @@ func (s *soak) nothingLeft() {
 			left = append(left, "mount "+point)
 		}
 	}
-	if out, _ := exec.Command("nft", "list", "ruleset").CombinedOutput(); bytes.Contains(out, []byte("comment")) {
+	out, _ := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if bytes.Contains(out, []byte("comment")) {
 		left = append(left, string(out))
 	}
 	if len(left) > 0 {

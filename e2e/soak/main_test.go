@@ -93,7 +93,9 @@ func mountsBelow(dirs ...string) (points []string, err error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(data)) {
 		point := strings.Fields(line)[4]
-		if slices.ContainsFunc(dirs, func(dir string) bool { return point == dir || strings.HasPrefix(point, dir+"/") }) {
+		if slices.ContainsFunc(dirs, func(dir string) bool {
+			return point == dir || strings.HasPrefix(point, dir+"/")
+		}) {
 			points = append(points, point)
 		}
 	}

@@ -42,10 +42,14 @@ type node struct {
 
 func newNode(t *testing.T, slots int, seed uint64) *node {
 	t.Helper()
-	n := &node{t: t, dir: t.TempDir(), braid: os.Getenv("BRAID_BINARY"), plugins: os.Getenv("BRAID_PLUGINS")}
+	n := &node{
+		t: t, dir: t.TempDir(), braid: os.Getenv("BRAID_BINARY"), plugins: os.Getenv("BRAID_PLUGINS"),
+	}
 	if n.braid == "" {
 		n.braid = filepath.Join(n.dir, "braid")
-		if out, err := exec.Command("go", "build", "-o", n.braid, "github.com/braid-cni/braid/cmd/braid").CombinedOutput(); err != nil {
+		out, err := exec.Command("go", "build", "-o", n.braid, "github.com/braid-cni/braid/cmd/braid").
+			CombinedOutput()
+		if err != nil {
 			t.Fatalf("build braid: %v: %s", err, out)
 		}
 	}
@@ -54,10 +58,14 @@ func newNode(t *testing.T, slots int, seed uint64) *node {
 	n.must(unix.Mount("tmpfs", leasesDir, "tmpfs", 0, room))
 	n.boot()
 	n.config = map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"), "logLevel": "verbose",
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": n.path("braid.log"),
+		"logLevel":     "verbose",
 		"capabilities": map[string]bool{"portMappings": true},
 	}
-	own := map[string]any{"manifests": n.path("manifests"), "nodeName": "soak", "timeouts": map[string]any{"operation": "30s"}}
+	own := map[string]any{
+		"manifests": n.path("manifests"), "nodeName": "soak",
+		"timeouts": map[string]any{"operation": "30s"},
+	}
 	// In every other run one plugin is a process of its own, which outlives Braid where that is
 	// killed.
 	if n.execs = n.plugins != "" && seed%2 == 1 && !without("exec"); n.execs {
@@ -91,7 +99,8 @@ func networks() map[string]string {
 	return map[string]string{
 		"a": `{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts",
 			"range":"10.20.0.0/24","gateway":"10.20.0.1","ipRanges":[{"range":"fd20::/64"}]}},{"type":"sbr"}]}`,
-		"b": `{"cniVersion":"1.0.0","name":"b","type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"host-local","subnet":"10.30.0.0/25"}}`,
+		"b": `{"cniVersion":"1.0.0","name":"b","type":"macvlan","master":"nic0","mode":"bridge",` +
+			`"ipam":{"type":"host-local","subnet":"10.30.0.0/25"}}`,
 		"c": `{"cniVersion":"0.3.1","name":"c","plugins":[{"type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts",
 			"range":"` + smallRange + `"}},{"type":"tuning","mtu":1400,"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}]}`,
 	}
@@ -99,14 +108,16 @@ func networks() map[string]string {
 
 // plainNetwork and plainNetworks are the same after an administrator has taken out of them what can
 // be taken out.
-const plainNetwork = `{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0","isGateway":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}`
+const plainNetwork = `{"cniVersion":"1.0.0","name":"pods","type":"bridge","bridge":"cni0",` +
+	`"isGateway":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}`
 
 func plainNetworks() map[string]string {
 	return map[string]string{
 		"a": `{"cniVersion":"1.0.0","name":"a","type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts",
 			"range":"10.20.0.0/24","gateway":"10.20.0.1","ipRanges":[{"range":"fd20::/64"}]}}`,
 		"b": networks()["b"],
-		"c": `{"cniVersion":"0.3.1","name":"c","type":"macvlan","master":"nic0","mode":"bridge","ipam":{"type":"whereabouts","range":"` + smallRange + `"}}`,
+		"c": `{"cniVersion":"0.3.1","name":"c","type":"macvlan","master":"nic0","mode":"bridge",` +
+			`"ipam":{"type":"whereabouts","range":"` + smallRange + `"}}`,
 	}
 }
 
@@ -124,7 +135,9 @@ func (n *node) cluster(slots int, plain bool) {
 	var b strings.Builder
 	object := func(apiVersion, kind, name string, spec, annotations any) {
 		data, err := json.Marshal(map[string]any{
-			"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "namespace": "default", "annotations": annotations}, "spec": spec,
+			"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{
+				"name": name, "namespace": "default", "annotations": annotations,
+			}, "spec": spec,
 		})
 		n.must(err)
 		b.Write(append(data, "\n---\n"...))
@@ -135,13 +148,16 @@ func (n *node) cluster(slots int, plain bool) {
 	}
 	n.config["delegates"] = []any{json.RawMessage(text)}
 	for name, config := range list {
-		object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", name, map[string]any{"config": config}, nil)
+		object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", name,
+			map[string]any{"config": config}, nil)
 	}
 	for i := range slots {
-		object("v1", "Pod", podName(i), map[string]any{}, map[string]string{"k8s.v1.cni.cncf.io/networks": "a,b,c"})
+		object("v1", "Pod", podName(i), map[string]any{},
+			map[string]string{"k8s.v1.cni.cncf.io/networks": "a,b,c"})
 	}
 	for i := range fillers {
-		object("v1", "Pod", fmt.Sprint("small-", i), map[string]any{}, map[string]string{"k8s.v1.cni.cncf.io/networks": "c"})
+		object("v1", "Pod", fmt.Sprint("small-", i), map[string]any{},
+			map[string]string{"k8s.v1.cni.cncf.io/networks": "c"})
 	}
 	n.must(os.WriteFile(n.path("manifests/all.yaml"), []byte(b.String()), 0o600))
 }
@@ -175,7 +191,9 @@ func (n *node) boot() {
 	if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err != nil {
 		n.t.Fatalf("nft: %v: %s", err, out)
 	}
-	n.must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire"}))
+	n.must(netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire",
+	}))
 }
 
 // nodeLinks are the node's own links.
@@ -228,7 +246,8 @@ func makeNetns(path string) error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
-		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}); err != nil {
+		err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}})
+		if err != nil {
 			return err
 		}
 		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")

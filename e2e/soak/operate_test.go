@@ -34,7 +34,8 @@ func (s *soak) operate(at *slot, rng *rand.Rand) {
 		s.check(b, rng)
 	case b.state == live && dice < 50 && at.made:
 		s.addAgain(b, rng)
-	case b.state == failed && dice < 40 && at.made && !b.orphan: // no runtime tries one again that it lost
+	// no runtime tries one again that it lost
+	case b.state == failed && dice < 40 && at.made && !b.orphan:
 		s.add(b, rng)
 	case dice > 85 && len(at.former) < mostFormer && !without("forget"):
 		s.forget(at)
@@ -48,7 +49,10 @@ func (s *soak) begin(at *slot, pod string) *sandbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sandboxes++
-	at.now = &sandbox{id: sandboxName(s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at, state: failed, fresh: true, plain: s.plain}
+	at.now = &sandbox{
+		id: sandboxName(s.sandboxes), pod: pod, path: at.path, port: 10000 + s.sandboxes%20000, slot: at,
+		state: failed, fresh: true, plain: s.plain,
+	}
 	s.known[at.now.id] = at.now
 	return at.now
 }
@@ -59,7 +63,9 @@ func sandboxName(i int) string { return fmt.Sprintf("sb%06d", i) }
 // oneOf draws a fault: mostly none.
 func oneOf(rng *rand.Rand, faults ...fault) fault {
 	i := rng.IntN(3 * len(faults))
-	if i >= len(faults) || without(map[fault]string{kill: "kill", term: "term", stop: "stop", nsGone: "nsgone"}[faults[i]]) {
+	if i >= len(faults) || without(map[fault]string{
+		kill: "kill", term: "term", stop: "stop", nsGone: "nsgone",
+	}[faults[i]]) {
 		return none
 	}
 	return faults[i]
@@ -84,7 +90,8 @@ func (s *soak) add(b *sandbox, rng *rand.Rand) {
 		b.state = live
 		s.attached(b)
 	case o.killed || b.orphan || s.excused(f) || strings.Contains(o.err.Msg, "no address is free"):
-	case strings.Contains(o.err.Msg, "was attached already") && !b.fresh: // it was killed when all was done
+	// it was killed when all was done
+	case strings.Contains(o.err.Msg, "was attached already") && !b.fresh:
 	default:
 		s.violated(b, "ADD is refused for no reason: %v", o)
 	}
@@ -110,7 +117,8 @@ func (s *soak) attached(b *sandbox) {
 	for _, a := range b.addrs {
 		_, ip, _ := strings.Cut(a, " ")
 		if other := s.has[ip]; other != nil && other != b {
-			twice = append(twice, fmt.Sprintf("%s is that of %s, too: %q\n  %s", ip, other.id, s.had[ip], other.told()))
+			twice = append(twice, fmt.Sprintf("%s is that of %s, too: %q\n  %s",
+				ip, other.id, s.had[ip], other.told()))
 		}
 		s.has[ip] = b
 		s.had[ip] = append(s.had[ip], "given to "+b.id)
@@ -158,7 +166,8 @@ func (s *soak) pathFor(b *sandbox, rng *rand.Rand) string {
 	case dice < 60:
 	case dice < 85:
 		s.destroy(b.slot)
-	case without("nopath"), b.orphan: // without a path and a record nobody finds a namespace that lives
+	// without a path and a record nobody finds a namespace that lives
+	case without("nopath"), b.orphan:
 		s.destroy(b.slot)
 		return ""
 	default:
@@ -270,7 +279,8 @@ func (s *soak) forget(at *slot) {
 
 func (s *soak) check(b *sandbox, rng *rand.Rand) {
 	f := oneOf(rng, kill, stop)
-	if o := s.call("CHECK", b, b.slot.path, f, rng, nil); !o.ok() && !o.killed && !b.orphan && !s.excused(f) {
+	o := s.call("CHECK", b, b.slot.path, f, rng, nil)
+	if !o.ok() && !o.killed && !b.orphan && !s.excused(f) {
 		s.violated(b, "CHECK fails: %v", o)
 	}
 	s.whole(b)

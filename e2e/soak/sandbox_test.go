@@ -113,7 +113,9 @@ func (o outcome) String() string {
 func (o outcome) ok() bool { return !o.killed && o.err == nil }
 
 // call runs an operation. A path is given as it is: empty for a namespace that is gone.
-func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.Rand, more map[string]any) outcome {
+func (s *soak) call(
+	command string, b *sandbox, path string, f fault, rng *rand.Rand, more map[string]any,
+) outcome {
 	config := map[string]any{}
 	for k, v := range s.config {
 		config[k] = v
@@ -123,7 +125,11 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	}
 	env := []string{"CNI_COMMAND=" + command, "CNI_PATH=" + cmp.Or(s.plugins, s.dir)}
 	if b != nil {
-		config["runtimeConfig"] = map[string]any{"portMappings": []any{map[string]any{"hostPort": b.port, "containerPort": 80, "protocol": "tcp"}}}
+		config["runtimeConfig"] = map[string]any{
+			"portMappings": []any{
+				map[string]any{"hostPort": b.port, "containerPort": 80, "protocol": "tcp"},
+			},
+		}
 		env = append(env, "CNI_CONTAINERID="+b.id, "CNI_NETNS="+path, "CNI_IFNAME=eth0",
 			"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME="+b.pod)
 	}
@@ -145,7 +151,8 @@ func (s *soak) call(command string, b *sandbox, path string, f fault, rng *rand.
 	if f == none {
 		s.took(command, time.Since(start))
 	}
-	o := s.outcomeOf(command, err, cmd.ProcessState.Sys().(syscall.WaitStatus), stdout.Bytes(), stderr.String(), b)
+	o := s.outcomeOf(command, err, cmd.ProcessState.Sys().(syscall.WaitStatus), stdout.Bytes(),
+		stderr.String(), b)
 	what := strings.TrimSpace(command + " " + string(f))
 	if w := s.window(); w != "" {
 		what += " while " + w
@@ -172,7 +179,9 @@ func (s *soak) took(command string, d time.Duration) {
 }
 
 // disturb does what the fault is, unless the program ends before.
-func (s *soak) disturb(cmd *exec.Cmd, b *sandbox, f fault, after, pause time.Duration, over <-chan struct{}) {
+func (s *soak) disturb(
+	cmd *exec.Cmd, b *sandbox, f fault, after, pause time.Duration, over <-chan struct{},
+) {
 	select {
 	case <-over:
 		return
@@ -192,11 +201,14 @@ func (s *soak) disturb(cmd *exec.Cmd, b *sandbox, f fault, after, pause time.Dur
 	}
 }
 
-func (s *soak) outcomeOf(command string, err error, status syscall.WaitStatus, stdout []byte, stderr string, b *sandbox) outcome {
+func (s *soak) outcomeOf(
+	command string, err error, status syscall.WaitStatus, stdout []byte, stderr string, b *sandbox,
+) outcome {
 	if err == nil {
 		return outcome{}
 	}
-	if status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGTERM) {
+	if status.Signaled() && (status.Signal() == syscall.SIGKILL ||
+		status.Signal() == syscall.SIGTERM) {
 		return outcome{killed: true}
 	}
 	failure := &types.Error{}

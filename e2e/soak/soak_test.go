@@ -88,12 +88,14 @@ func TestSoak(t *testing.T) {
 	seed := number(t, "BRAID_SOAK_SEED", shortSeed)
 	s := &soak{
 		node: newNode(t, slots, seed), seed: seed,
-		ops: int64(number(t, "BRAID_SOAK_OPS", shortOps)), has: map[string]*sandbox{}, had: map[string][]string{},
+		ops: int64(number(t, "BRAID_SOAK_OPS", shortOps)), has: map[string]*sandbox{},
+		had:   map[string][]string{},
 		known: map[string]*sandbox{}, stats: map[string]int{}, times: map[string]time.Duration{},
 	}
 	t.Logf("BRAID_SOAK_SEED=%d BRAID_SOAK_OPS=%d", s.seed, s.ops)
 	for i := range slots {
-		s.slots = append(s.slots, &slot{index: i, path: filepath.Join(netnsDir, fmt.Sprintf("ns-%02d", i))})
+		s.slots = append(s.slots,
+			&slot{index: i, path: filepath.Join(netnsDir, fmt.Sprintf("ns-%02d", i))})
 	}
 	start := time.Now()
 	s.until = start.Add(longFor)
@@ -111,7 +113,8 @@ func TestSoak(t *testing.T) {
 		s.end()
 	}
 	t.Logf("%d operations in %v, %d sandboxes, all removed in %v\n%s",
-		s.done.Load(), took.Round(time.Second), s.sandboxes, (time.Since(start) - took).Round(time.Second), s.table())
+		s.done.Load(), took.Round(time.Second), s.sandboxes,
+		(time.Since(start) - took).Round(time.Second), s.table())
 }
 
 // keepLog copies what Braid has logged to where it is wanted.

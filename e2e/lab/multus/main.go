@@ -1,12 +1,12 @@
 // Command multus is a CNI plugin for tests that stands in for the thin plugin of that name, whose
-// module no proxy has. It is not Multus, and holds nothing of its code: tests that can, run the real
-// binary, which BRAID_MULTUS names. It keeps to what Multus 4.3 does where that matters to a node
-// that moves to Braid or back:
+// module no proxy has. It is not Multus, and holds nothing of its code: tests that can, run the
+// real binary, which BRAID_MULTUS names. It keeps to what Multus 4.3 does where that matters to a
+// node that moves to Braid or back:
 //
 //   - The first network of its configuration is the pod's default one; those of the annotation
 //     follow, in its short form, as net1, net2, ...
-//   - ADD writes all of them into the file CNIDIR/CONTAINER before it makes the first, and has libcni
-//     run the plugins, with its cache in CNIDIR. One that fails takes the others with it.
+//   - ADD writes all of them into the file CNIDIR/CONTAINER before it makes the first, and has
+//     libcni run the plugins, with its cache in CNIDIR. One that fails takes the others with it.
 //   - DEL reads that file, goes past errors, and removes the file in any case. Without the file it
 //     asks the API server what the pod wants; of a pod that is gone, too, it removes nothing.
 //   - CHECK looks at the networks of the configuration alone. There is no GC.
@@ -87,7 +87,8 @@ func operate(args *skel.CmdArgs, do func(*sandbox, context.Context) error) error
 	if s.client, err = kubernetes.NewForConfig(rest); err != nil {
 		return err
 	}
-	s.cni = libcni.NewCNIConfigWithCacheDir(append([]string{s.BinDir}, filepath.SplitList(args.Path)...), s.CNIDir, nil)
+	s.cni = libcni.NewCNIConfigWithCacheDir(
+		append([]string{s.BinDir}, filepath.SplitList(args.Path)...), s.CNIDir, nil)
 	return do(s, context.Background())
 }
 
@@ -104,7 +105,8 @@ func (s *sandbox) arg(key string) string {
 func (s *sandbox) scratch() string { return filepath.Join(s.CNIDir, s.args.ContainerID) }
 
 func (s *sandbox) pod(ctx context.Context) (*corev1.Pod, error) {
-	return s.client.CoreV1().Pods(s.arg("K8S_POD_NAMESPACE")).Get(ctx, s.arg("K8S_POD_NAME"), metav1.GetOptions{})
+	return s.client.CoreV1().Pods(s.arg("K8S_POD_NAMESPACE")).
+		Get(ctx, s.arg("K8S_POD_NAME"), metav1.GetOptions{})
 }
 
 // configured are the networks of the configuration, and those of the annotation if there is a pod.
@@ -126,13 +128,15 @@ func (s *sandbox) wanted(ctx context.Context, pod *corev1.Pod) (all []delegate, 
 			namespace, name = before, after
 		}
 		raw, err := s.client.CoreV1().RESTClient().Get().
-			AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces", namespace, "network-attachment-definitions", name).DoRaw(ctx)
+			AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces", namespace, "network-attachment-definitions",
+				name).DoRaw(ctx)
 		if err != nil {
 			return nil, err
 		}
 		var nad nadv1.NetworkAttachmentDefinition
 		conf := map[string]any{}
-		if err := errors.Join(json.Unmarshal(raw, &nad), json.Unmarshal([]byte(nad.Spec.Config), &conf)); err != nil {
+		err = errors.Join(json.Unmarshal(raw, &nad), json.Unmarshal([]byte(nad.Spec.Config), &conf))
+		if err != nil {
 			return nil, err
 		}
 		if conf["name"] == nil {
@@ -142,7 +146,9 @@ func (s *sandbox) wanted(ctx context.Context, pod *corev1.Pod) (all []delegate, 
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, delegate{Name: namespace + "/" + name, IfName: fmt.Sprintf("net%d", len(all)), Conf: text})
+		all = append(all, delegate{
+			Name: namespace + "/" + name, IfName: fmt.Sprintf("net%d", len(all)), Conf: text,
+		})
 	}
 	return all, nil
 }
@@ -155,7 +161,9 @@ func (s *sandbox) chain(d *delegate) (*libcni.NetworkConfigList, *libcni.Runtime
 		if err := json.Unmarshal(d.Conf, &head); err != nil {
 			return nil, nil, err
 		}
-		text, merr := json.Marshal(map[string]any{"name": head.Name, "cniVersion": head.CNIVersion, "plugins": []any{d.Conf}})
+		text, merr := json.Marshal(map[string]any{
+			"name": head.Name, "cniVersion": head.CNIVersion, "plugins": []any{d.Conf},
+		})
 		if merr != nil {
 			return nil, nil, merr
 		}
@@ -163,7 +171,9 @@ func (s *sandbox) chain(d *delegate) (*libcni.NetworkConfigList, *libcni.Runtime
 	}
 	var runtime struct{ RuntimeConfig map[string]any }
 	err = errors.Join(err, json.Unmarshal(s.args.StdinData, &runtime))
-	rt := &libcni.RuntimeConf{ContainerID: s.args.ContainerID, NetNS: s.args.Netns, IfName: d.IfName, Args: s.rtArgs}
+	rt := &libcni.RuntimeConf{
+		ContainerID: s.args.ContainerID, NetNS: s.args.Netns, IfName: d.IfName, Args: s.rtArgs,
+	}
 	if d.IfName == s.args.IfName {
 		rt.CapabilityArgs = runtime.RuntimeConfig
 	}
@@ -183,7 +193,8 @@ func (s *sandbox) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.MkdirAll(s.CNIDir, 0o700), os.WriteFile(s.scratch(), text, 0o600)); err != nil {
+	err = errors.Join(os.MkdirAll(s.CNIDir, 0o700), os.WriteFile(s.scratch(), text, 0o600))
+	if err != nil {
 		return err
 	}
 	var first types.Result
@@ -196,7 +207,9 @@ func (s *sandbox) add(ctx context.Context) error {
 		if i == 0 {
 			first = result
 		}
-		status = append(status, nadv1.NetworkStatus{Name: d.Name, Interface: d.IfName, Default: i == 0, IPs: addresses(result)})
+		status = append(status, nadv1.NetworkStatus{
+			Name: d.Name, Interface: d.IfName, Default: i == 0, IPs: addresses(result),
+		})
 	}
 	if err := s.publish(ctx, pod, status); err != nil {
 		return err
@@ -223,16 +236,21 @@ func addresses(result types.Result) (ips []string) {
 	return ips
 }
 
-func (s *sandbox) publish(ctx context.Context, pod *corev1.Pod, status []nadv1.NetworkStatus) error {
+func (s *sandbox) publish(
+	ctx context.Context, pod *corev1.Pod, status []nadv1.NetworkStatus,
+) error {
 	text, err := json.Marshal(status)
 	if err != nil {
 		return err
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{nadv1.StatusAnnotation: string(text)}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{nadv1.StatusAnnotation: string(text)}},
+	})
 	if err != nil {
 		return err
 	}
-	_, err = s.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, apitypes.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = s.client.CoreV1().Pods(pod.Namespace).
+		Patch(ctx, pod.Name, apitypes.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	return err
 }
 

@@ -1,5 +1,6 @@
-// Command nodeinit is the first process of a lab sandbox. The lab starts it in fresh namespaces; it furnishes them, writes a line to
-// stdout, and from then on only waits, and reaps what is orphaned to it, until it is killed.
+// Command nodeinit is the first process of a lab sandbox. The lab starts it in fresh namespaces; it
+// furnishes them, writes a line to stdout, and from then on only waits, and reaps what is orphaned
+// to it, until it is killed.
 //
 //	nodeinit                                      for a network namespace alone
 //	nodeinit -root DIR -hostname NAME -bind SRC=DST ...   for a node: DIR is an empty directory to build the node's root in
@@ -23,10 +24,11 @@ func run() int {
 	root := flag.String("root", "", "directory to build the node's root in")
 	hostname := flag.String("hostname", "", "host name")
 	var binds []string
-	flag.Func("bind", "SRC=DST, a directory of the machine that the node sees, read-only; repeatable", func(s string) error {
-		binds = append(binds, s)
-		return nil
-	})
+	flag.Func("bind", "SRC=DST, a directory of the machine that the node sees, read-only; repeatable",
+		func(s string) error {
+			binds = append(binds, s)
+			return nil
+		})
 	flag.Parse()
 	if *root != "" {
 		if err := furnish(*root, *hostname, binds); err != nil {
@@ -41,7 +43,8 @@ func run() int {
 	return 0
 }
 
-// reap waits for children for ever. Shims detach from containerd and become children of this process.
+// reap waits for children for ever. Shims detach from containerd and become children of this
+// process.
 func reap() {
 	for {
 		_, err := unix.Wait4(-1, nil, 0, nil)
@@ -82,12 +85,14 @@ func furnish(dir, hostname string, binds []string) error {
 	return shieldMachine()
 }
 
-// overlayRoot mounts the machine's root with a tmpfs above it, for all writes: they cost no disk and end with the node.
+// overlayRoot mounts the machine's root with a tmpfs above it, for all writes: they cost no disk
+// and end with the node.
 func overlayRoot(dir string) (string, error) {
 	if err := mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
 		return "", err
 	}
-	root, upper, work := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	root, upper, work := filepath.Join(dir, "root"), filepath.Join(dir, "upper"), filepath.Join(dir,
+		"work")
 	for _, d := range []string{root, upper, work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return "", fmt.Errorf("make root: %w", err)
@@ -96,13 +101,16 @@ func overlayRoot(dir string) (string, error) {
 	return root, mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+upper+",workdir="+work)
 }
 
-// mountSystem mounts what the kernel provides. proc and sysfs are new, so that they show the node's processes and links; the machine's
-// cgroups are kept, because a node's pods are in a subtree of them.
+// mountSystem mounts what the kernel provides. proc and sysfs are new, so that they show the node's
+// processes and links; the machine's cgroups are kept, because a node's pods are in a subtree of
+// them.
 func mountSystem(root string) error {
-	if err := mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	err := mount("proc", root+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil {
 		return err
 	}
-	if err := mount("sysfs", root+"/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	err = mount("sysfs", root+"/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if err != nil {
 		return err
 	}
 	for _, dir := range []string{"/dev", "/sys/fs/cgroup"} {
@@ -113,8 +121,8 @@ func mountSystem(root string) error {
 	return nil
 }
 
-// mountOwn mounts an empty tmpfs wherever nodes have state: what the machine has there is no business of the node, and containerd's
-// snapshots, overlays themselves, cannot lie on an overlay.
+// mountOwn mounts an empty tmpfs wherever nodes have state: what the machine has there is no
+// business of the node, and containerd's snapshots, overlays themselves, cannot lie on an overlay.
 func mountOwn(root string) error {
 	for _, dir := range []string{
 		"/run", "/tmp", "/etc/cni", "/etc/kubernetes", "/opt/cni",
@@ -158,15 +166,17 @@ func enterRoot(root string) error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount old root: %w", err)
 	}
-	// As systemd leaves it on a real node: containerd's mounts in /run/netns have to reach pods that ask for HostToContainer.
+	// As systemd leaves it on a real node: containerd's mounts in /run/netns have to reach pods that
+	// ask for HostToContainer.
 	return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
-// shieldMachine covers the settings of the whole kernel that a kubelet insists on with files that already say what it wants, and turns
-// on forwarding, which is the network namespace's own.
+// shieldMachine covers the settings of the whole kernel that a kubelet insists on with files that
+// already say what it wants, and turns on forwarding, which is the network namespace's own.
 func shieldMachine() error {
 	for name, value := range map[string]string{
-		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
+		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10",
+		"kernel/panic_on_oops":     "1",
 		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 	} {
 		file := "/run/lock/sysctl-" + strings.ReplaceAll(name, "/", ".")
@@ -178,7 +188,8 @@ func shieldMachine() error {
 		}
 	}
 	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		if err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+		err := os.WriteFile("/proc/sys/net/"+name, []byte("1"), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("turn on forwarding: %w", err)
 		}
 	}

@@ -1,4 +1,5 @@
-// Command podtool is the only program in the lab's container images: the pause of a pod sandbox, and what pods need in tests.
+// Command podtool is the only program in the lab's container images: the pause of a pod sandbox,
+// and what pods need in tests.
 //
 //	podtool [pause]                 waits until it is told to end, and reaps orphans
 //	podtool addrs [NETNS]           prints the interfaces of the pod, or of a network namespace by its path, as JSON

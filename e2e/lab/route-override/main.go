@@ -20,7 +20,8 @@ import (
 
 func main() {
 	nothing := func(*skel.CmdArgs) error { return nil }
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: nothing, Check: nothing}, version.All, "route-override of the tests")
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: nothing, Check: nothing}, version.All,
+		"route-override of the tests")
 }
 
 type config struct {
