@@ -29,8 +29,8 @@ type file struct {
 	data []byte
 }
 
-// plainImage is an image that an index describes as an image. The library takes each for an artifact
-// whose type is that of its configuration.
+// plainImage is an image that an index describes as an image. The library takes each for an
+// artifact whose type is that of its configuration.
 type plainImage struct{ v1.Image }
 
 // ArtifactType is asked for when an index gets a descriptor.
@@ -58,12 +58,13 @@ func (o *options) index(platforms []*platform) (v1.ImageIndex, error) {
 func (o *options) annotations(p *platform) map[string]string {
 	main := p.main()
 	annotations := map[string]string{
-		"org.opencontainers.image.title":       path.Base(main.path),
-		"org.opencontainers.image.description": "Several network interfaces for Kubernetes pods: " + p.names(),
-		"org.opencontainers.image.version":     o.version,
-		"org.opencontainers.image.created":     o.time().Format(time.RFC3339),
-		"org.opencontainers.image.source":      "https://" + main.path,
-		"org.opencontainers.image.licenses":    expression(main.licenses),
+		"org.opencontainers.image.title": path.Base(main.path),
+		"org.opencontainers.image.description": "Several network interfaces for Kubernetes pods: " +
+			p.names(),
+		"org.opencontainers.image.version":  o.version,
+		"org.opencontainers.image.created":  o.time().Format(time.RFC3339),
+		"org.opencontainers.image.source":   "https://" + main.path,
+		"org.opencontainers.image.licenses": expression(main.licenses),
 	}
 	if o.revision != "" {
 		annotations["org.opencontainers.image.revision"] = o.revision
@@ -95,7 +96,8 @@ func (o *options) image(p *platform) (v1.Image, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON)
 	img, err := mutate.Append(img, layers...)
 	if err != nil {
 		return nil, err
@@ -140,13 +142,16 @@ func (o *options) layer(files map[string]file) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
-		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression), tarball.WithCompressedCaching,
+		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression),
+		tarball.WithCompressedCaching,
 	)
 }
 
 // addEntry adds a file, or a directory if the name ends in a slash, that belongs to root.
 func addEntry(w *tar.Writer, name string, f file, changed time.Time) error {
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: f.mode, Size: int64(len(f.data)), ModTime: changed}
+	header := &tar.Header{
+		Typeflag: tar.TypeReg, Name: name, Mode: f.mode, Size: int64(len(f.data)), ModTime: changed,
+	}
 	if name[len(name)-1] == '/' {
 		header.Typeflag = tar.TypeDir
 	}

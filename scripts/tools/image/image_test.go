@@ -46,19 +46,24 @@ ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEAL
 
 // small is a module that is quickly built: two commands, and a module that has code of others.
 var small = map[string]string{
-	".gitignore":             "/bin/\n",
-	"go.mod":                 "module example.org/small\n\ngo 1.26\n\nrequire example.org/dep v0.0.0\n\nreplace example.org/dep => ./dep\n",
-	"LICENSE":                "Copyright (c) 2026 Small\n\n" + mit,
-	"cmd/one/main.go":        "package main\n\nimport (\n\t\"os\"\n\n\t\"example.org/dep/forked\"\n)\n\nvar buildVersion = \"devel\"\n\nfunc main() { os.Stdout.WriteString(forked.Say(buildVersion)) }\n",
-	"cmd/two/main.go":        "package main\n\nvar buildVersion = \"devel\"\n\nfunc main() { println(buildVersion) }\n",
+	".gitignore": "/bin/\n",
+	"go.mod": "module example.org/small\n\ngo 1.26\n\nrequire example.org/dep " +
+		"v0.0.0\n\nreplace example.org/dep => ./dep\n",
+	"LICENSE": "Copyright (c) 2026 Small\n\n" + mit,
+	"cmd/one/main.go": "package main\n\nimport " +
+		"(\n\t\"os\"\n\n\t\"example.org/dep/forked\"\n)\n\nvar buildVersion = \"devel\"\n\nfunc main() " +
+		"{ os.Stdout.WriteString(forked.Say(buildVersion)) }\n",
+	"cmd/two/main.go": "package main\n\nvar buildVersion = \"devel\"\n\nfunc main() { " +
+		"println(buildVersion) }\n",
 	"cmd/internal/x/x.go":    "package x\n",
 	"dep/go.mod":             "module example.org/dep\n\ngo 1.26\n",
 	"dep/LICENSE":            "Copyright (c) 2026 Dep\n\n" + mit,
 	"dep/NOTICE":             "Dep contains forked.\n",
 	"dep/forked/LICENSE.txt": "Copyright (c) 2026 Forked\n\n" + mit,
-	"dep/forked/say.go":      "package forked\n\nfunc Say(version string) string { return \"one \" + version + \"\\n\" }\n",
-	"dep/unused/LICENSE":     "All rights reserved.\n",
-	"dep/unused/unused.go":   "package unused\n",
+	"dep/forked/say.go": "package forked\n\nfunc Say(version string) string { return \"one \" " +
+		"+ version + \"\\n\" }\n",
+	"dep/unused/LICENSE":   "All rights reserved.\n",
+	"dep/unused/unused.go": "package unused\n",
 }
 
 func write(t *testing.T, path, text string) {
@@ -113,8 +118,12 @@ func repository(t *testing.T) string {
 	}
 	git := func(args ...string) {
 		t.Helper()
-		command(t, dir, []string{"GIT_AUTHOR_DATE=@1700000000 +0000", "GIT_COMMITTER_DATE=@1700000000 +0000"},
-			"git", append([]string{"-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"}, args...)...)
+		command(t, dir, []string{
+			"GIT_AUTHOR_DATE=@1700000000 +0000", "GIT_COMMITTER_DATE=@1700000000 +0000",
+		},
+			"git", append([]string{
+				"-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false",
+			}, args...)...)
 	}
 	git("init", "--quiet")
 	git("add", ".")
@@ -135,22 +144,34 @@ func TestRefused(t *testing.T) {
 	build := func(t *testing.T, dir string, flags ...string) {
 		t.Helper()
 		args := append([]string{"build", "-o", filepath.Join(dir, "binaries/amd64/one")}, flags...)
-		command(t, filepath.Join(dir, "source"), []string{"GOFLAGS=-buildvcs=false", "GOARCH=amd64", "CGO_ENABLED=0"}, "go", append(args, "./cmd/one")...)
+		command(t, filepath.Join(dir, "source"), []string{
+			"GOFLAGS=-buildvcs=false", "GOARCH=amd64", "CGO_ENABLED=0",
+		}, "go", append(args, "./cmd/one")...)
 	}
 	const version, fit = "-ldflags=-X main.buildVersion=v1.2.3", "fit"
 	for says, spoil := range map[string]func(t *testing.T, dir string){
-		fit:                                   func(*testing.T, string) {},
-		"not built with -trimpath":            func(t *testing.T, dir string) { build(t, dir, version) },
-		"built with vcs":                      func(t *testing.T, dir string) { build(t, dir, version, "-trimpath", "-buildvcs=true") },
-		"is linked dynamically":               func(t *testing.T, dir string) { build(t, dir, version, "-trimpath", "-buildmode=pie") },
-		`it prints "one devel\n", not v1.2.3`: func(t *testing.T, dir string) { build(t, dir, "-trimpath") },
+		fit:                        func(*testing.T, string) {},
+		"not built with -trimpath": func(t *testing.T, dir string) { build(t, dir, version) },
+		"built with vcs": func(t *testing.T, dir string) {
+			build(t, dir, version, "-trimpath", "-buildvcs=true")
+		},
+		"is linked dynamically": func(t *testing.T, dir string) {
+			build(t, dir, version, "-trimpath", "-buildmode=pie")
+		},
+		`it prints "one devel\n", not v1.2.3`: func(t *testing.T, dir string) {
+			build(t, dir, "-trimpath")
+		},
 		"not built with GOARCH=arm64": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "binaries/arm64/one"), read(t, filepath.Join(dir, "binaries/amd64/one")))
+			write(t, filepath.Join(dir, "binaries/arm64/one"),
+				read(t, filepath.Join(dir, "binaries/amd64/one")))
 		},
 		`architecture "mips" is unknown`: func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "binaries/mips/one"), read(t, filepath.Join(dir, "binaries/amd64/one")))
+			write(t, filepath.Join(dir, "binaries/mips/one"),
+				read(t, filepath.Join(dir, "binaries/amd64/one")))
 		},
-		"unrecognized file format": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "binaries/amd64/sh"), "#!/bin/sh\n") },
+		"unrecognized file format": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "binaries/amd64/sh"), "#!/bin/sh\n")
+		},
 		"is not a regular file": func(t *testing.T, dir string) {
 			if err := os.Symlink("one", filepath.Join(dir, "binaries/amd64/link")); err != nil {
 				t.Fatal(err)
@@ -176,18 +197,23 @@ func TestRefused(t *testing.T) {
 				}
 			}
 		},
-		"module example.org/dep: 0 % of its forked/LICENSE.txt is a known license": func(t *testing.T, dir string) {
+		"module example.org/dep: 0 % of its forked/LICENSE.txt is a known " +
+			"license": func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "source/dep/forked/LICENSE.txt"), small["dep/unused/LICENSE"])
 		},
-		"module example.org/dep: its COPYING is WTFPL, which is not permitted": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "source/dep/COPYING"), "DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE\n"+
-				"TERMS AND CONDITIONS FOR COPYING, DISTRIBUTION AND MODIFICATION\n\n0. You just DO WHAT THE FUCK YOU WANT TO.\n")
+		"module example.org/dep: its COPYING is WTFPL, which is not " +
+			"permitted": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "source/dep/COPYING"),
+				"DO WHAT THE FUCK YOU WANT TO PUBLIC LICENSE\n"+
+					"TERMS AND CONDITIONS FOR COPYING, DISTRIBUTION AND MODIFICATION\n\n0. You just DO WHAT THE "+
+					"FUCK YOU WANT TO.\n")
 		},
 		"module example.org/more is in the source, not in the binaries": func(t *testing.T, dir string) {
 			source := filepath.Join(dir, "source")
 			write(t, filepath.Join(source, "dep/go.mod"), "module example.org/more\n\ngo 1.26\n")
 			for _, name := range []string{"go.mod", "cmd/one/main.go"} {
-				write(t, filepath.Join(source, name), strings.ReplaceAll(small[name], "example.org/dep", "example.org/more"))
+				write(t, filepath.Join(source, name),
+					strings.ReplaceAll(small[name], "example.org/dep", "example.org/more"))
 			}
 		},
 	} {
@@ -201,7 +227,8 @@ func TestRefused(t *testing.T) {
 			write(t, filepath.Join(dir, "out/braid.tar"), "old")
 			var stdout, stderr bytes.Buffer
 			code := run(t.Context(), []string{
-				"-binaries", filepath.Join(dir, "binaries"), "-source", filepath.Join(dir, "source"), "-out", filepath.Join(dir, "out"),
+				"-binaries", filepath.Join(dir, "binaries"), "-source", filepath.Join(dir, "source"), "-out",
+				filepath.Join(dir, "out"),
 				"-name", "localhost/braid", "-version", "v1.2.3", "-created", "1700000000",
 			}, &stdout, &stderr)
 			if says == fit {
@@ -221,7 +248,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// The SBOM has what go.mod and go.sum have: a module of another version, or with another sum, stops it.
+// The SBOM has what go.mod and go.sum have: a module of another version, or with another sum, stops
+// it.
 func TestModulesOfTheSource(t *testing.T) {
 	const sum = "h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 	m := module{path: "example.org/m", version: "v1.2.3", sum: sum}
@@ -229,13 +257,18 @@ func TestModulesOfTheSource(t *testing.T) {
 		with *goModule
 		same bool
 	}{
-		"same":                  {&goModule{Path: m.path, Version: "v1.2.3", Sum: sum}, true},
-		"replaced":              {&goModule{Path: m.path, Version: "v1.0.0", Replace: &goModule{Path: "example.org/fork", Version: "v1.2.3", Sum: sum}}, true},
-		"main":                  {&goModule{Path: m.path, Main: true}, true},
-		"other version":         {&goModule{Path: m.path, Version: "v1.2.4", Sum: sum}, false},
-		"other sum":             {&goModule{Path: m.path, Version: "v1.2.3", Sum: "h1:x"}, false},
-		"not in go.sum":         {&goModule{Path: m.path, Version: "v1.2.3"}, false},
-		"replaced by directory": {&goModule{Path: m.path, Version: "v1.2.3", Sum: sum, Replace: &goModule{Path: "./m"}}, false},
+		"same": {&goModule{Path: m.path, Version: "v1.2.3", Sum: sum}, true},
+		"replaced": {&goModule{
+			Path: m.path, Version: "v1.0.0",
+			Replace: &goModule{Path: "example.org/fork", Version: "v1.2.3", Sum: sum},
+		}, true},
+		"main":          {&goModule{Path: m.path, Main: true}, true},
+		"other version": {&goModule{Path: m.path, Version: "v1.2.4", Sum: sum}, false},
+		"other sum":     {&goModule{Path: m.path, Version: "v1.2.3", Sum: "h1:x"}, false},
+		"not in go.sum": {&goModule{Path: m.path, Version: "v1.2.3"}, false},
+		"replaced by directory": {&goModule{
+			Path: m.path, Version: "v1.2.3", Sum: sum, Replace: &goModule{Path: "./m"},
+		}, false},
 	} {
 		if err := m.compare(c.with); (err == nil) != c.same {
 			t.Errorf("%s: %v", name, err)
@@ -246,21 +279,28 @@ func TestModulesOfTheSource(t *testing.T) {
 // Nothing is made for a wrong command line, or for a registry that nobody named.
 func TestCommandLine(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
-	good := []string{"-binaries", "b", "-source", ".", "-out", out, "-name", "localhost/braid", "-version", "v1", "-created", "0"}
+	good := []string{
+		"-binaries", "b", "-source", ".", "-out", out, "-name", "localhost/braid", "-version", "v1",
+		"-created", "0",
+	}
 	for _, c := range []struct {
 		args []string
 		code int
 		says string
 	}{
-		{nil, 2, "-binaries is missing\n-source is missing\n-out is missing\n-name is missing\n-version is missing\n-created is missing\n"},
+		{nil, 2, "-binaries is missing\n-source is missing\n-out is missing\n-name is " +
+			"missing\n-version is missing\n-created is missing\n"},
 		{append(slices.Clone(good), "more"), 2, `argument "more" is unknown`},
-		{append(slices.Clone(good), "-push", "braid:v1"), 1, "push image: could not parse reference: braid:v1"},
-		{append(slices.Clone(good), "-push", "localhost:1/braid"), 1, "push image: could not parse reference: localhost:1/braid"},
+		{append(slices.Clone(good), "-push", "braid:v1"), 1,
+			"push image: could not parse reference: braid:v1"},
+		{append(slices.Clone(good), "-push", "localhost:1/braid"), 1,
+			"push image: could not parse reference: localhost:1/braid"},
 		{append(slices.Clone(good), "-version", "v1+2"), 1, "name image: "},
 		{good, 1, "read binaries: open b: no such file or directory"},
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), c.args, &stdout, &stderr); code != c.code || !strings.Contains(stderr.String(), c.says) {
+		code := run(t.Context(), c.args, &stdout, &stderr)
+		if code != c.code || !strings.Contains(stderr.String(), c.says) {
 			t.Errorf("%v: ends with %d and says %q, want %d and %q", c.args, code, &stderr, c.code, c.says)
 		}
 		if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
@@ -289,9 +329,11 @@ func digests(t *testing.T, dir string) map[string]string {
 // The script on a small module: twice, in two directories and two environments, the second time
 // with a registry to push to.
 func TestImage(t *testing.T) {
-	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, 0))))
+	server := httptest.NewServer(
+		registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, 0))))
 	t.Cleanup(server.Close)
-	ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/networks/braid:v1.2.3")
+	ref, err := name.ParseReference(
+		strings.TrimPrefix(server.URL, "http://") + "/networks/braid:v1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +344,10 @@ func TestImage(t *testing.T) {
 	// What an earlier run left is replaced, and what it did not make is not its own.
 	write(t, filepath.Join(second, "bin/image/oci/blobs/sha256/old"), "old")
 	write(t, filepath.Join(second, "bin/image/notes"), "mine")
-	said := command(t, second, []string{"PUSH=" + ref.String(), "SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "GOAMD64=v3", "GOARCH=arm64", "GOOS=plan9"},
+	said := command(t, second, []string{
+		"PUSH=" + ref.String(), "SOURCE_DATE_EPOCH=1700000000", "TZ=Asia/Tokyo", "GOAMD64=v3",
+		"GOARCH=arm64", "GOOS=plan9",
+	},
 		"sh", "-c", "umask 077; scripts/image.sh")
 
 	out := filepath.Join(first, "bin/image")
@@ -334,8 +379,10 @@ func TestImage(t *testing.T) {
 	})
 	t.Run("says what it made", func(t *testing.T) {
 		for _, want := range []string{
-			"image: localhost/braid:v1.2.3 " + digest.String() + " in bin/image\n", "image: linux/amd64 sha256:", "image: linux/arm64 sha256:",
-			"MB compressed (licenses 0.0, one ", "image: pushed " + ref.Context().String() + "@" + digest.String() + "\n",
+			"image: localhost/braid:v1.2.3 " + digest.String() + " in bin/image\n",
+			"image: linux/amd64 sha256:", "image: linux/arm64 sha256:",
+			"MB compressed (licenses 0.0, one ",
+			"image: pushed " + ref.Context().String() + "@" + digest.String() + "\n",
 		} {
 			if !strings.Contains(said, want) {
 				t.Errorf("no %q in %s", want, said)
@@ -362,7 +409,8 @@ func readIndex(t *testing.T, out string) v1.ImageIndex {
 		t.Fatalf("%d entries in index.json, want 1", len(top.Manifests))
 	}
 	same(t, "names", top.Manifests[0].Annotations, map[string]string{
-		"io.containerd.image.name": "localhost/braid:v1.2.3", "org.opencontainers.image.ref.name": "v1.2.3",
+		"io.containerd.image.name":          "localhost/braid:v1.2.3",
+		"org.opencontainers.image.ref.name": "v1.2.3",
 	})
 	index, err := dir.ImageIndex(top.Manifests[0].Digest)
 	if err != nil {
@@ -422,7 +470,9 @@ func checkImage(t *testing.T, index v1.ImageIndex, arch, out, repository string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(manifest.Manifests, func(d v1.Descriptor) bool { return d.Platform.String() == "linux/"+arch })
+	i := slices.IndexFunc(manifest.Manifests, func(d v1.Descriptor) bool {
+		return d.Platform.String() == "linux/"+arch
+	})
 	if i < 0 {
 		t.Fatalf("no image for linux/%s", arch)
 	}
@@ -439,9 +489,12 @@ func checkImage(t *testing.T, index v1.ImageIndex, arch, out, repository string)
 	}
 	want := map[string]string{
 		"org.opencontainers.image.title": "small", "org.opencontainers.image.description": "Several network interfaces for Kubernetes pods: one two",
-		"org.opencontainers.image.version": "v1.2.3", "org.opencontainers.image.created": "2023-11-14T22:13:20Z",
-		"org.opencontainers.image.source": "https://example.org/small", "org.opencontainers.image.licenses": "MIT",
-		"org.opencontainers.image.revision": strings.TrimSpace(command(t, repository, nil, "git", "rev-parse", "HEAD")),
+		"org.opencontainers.image.version":  "v1.2.3",
+		"org.opencontainers.image.created":  "2023-11-14T22:13:20Z",
+		"org.opencontainers.image.source":   "https://example.org/small",
+		"org.opencontainers.image.licenses": "MIT",
+		"org.opencontainers.image.revision": strings.TrimSpace(
+			command(t, repository, nil, "git", "rev-parse", "HEAD")),
 	}
 	same(t, "labels", config.Config.Labels, want)
 	own, err := img.Manifest()
@@ -450,7 +503,8 @@ func checkImage(t *testing.T, index v1.ImageIndex, arch, out, repository string)
 	}
 	same(t, "annotations of the image", own.Annotations, want)
 	same(t, "annotations of the index", manifest.Annotations, want)
-	if len(config.Config.Entrypoint) > 0 || config.Config.User != "" || config.Architecture != arch || config.OS != "linux" {
+	if len(config.Config.Entrypoint) > 0 || config.Config.User != "" || config.Architecture != arch ||
+		config.OS != "linux" {
 		t.Errorf("configuration %+v", config)
 	}
 	files := mutate.Extract(img)
@@ -463,13 +517,15 @@ func checkFiles(t *testing.T, entries []entry, arch, out string) {
 	for _, e := range entries {
 		modes[e.Name] = e.FileInfo().Mode().String()
 		if e.Uid != 0 || e.Gid != 0 || e.Uname != "" || e.Gname != "" || e.ModTime.Unix() != 1700000000 {
-			t.Errorf("%s belongs to %d:%d (%s:%s) and is of %v", e.Name, e.Uid, e.Gid, e.Uname, e.Gname, e.ModTime)
+			t.Errorf("%s belongs to %d:%d (%s:%s) and is of %v",
+				e.Name, e.Uid, e.Gid, e.Uname, e.Gname, e.ModTime)
 		}
 		switch e.Name {
 		case "one", "two":
 			checkProgram(t, e.data, arch)
 		case sbomFile:
-			if beside := read(t, filepath.Join(out, "sbom-linux-"+arch+".cdx.json")); string(e.data) != beside {
+			beside := read(t, filepath.Join(out, "sbom-linux-"+arch+".cdx.json"))
+			if string(e.data) != beside {
 				t.Error("the SBOM beside the archive is another one")
 			}
 			checkSBOM(t, e.data)
@@ -495,7 +551,8 @@ func checkProgram(t *testing.T, data []byte, arch string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]; f.Machine != want {
+	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]
+	if f.Machine != want {
 		t.Errorf("is for %v, want %v", f.Machine, want)
 	}
 	for _, p := range f.Progs {
@@ -510,7 +567,8 @@ func checkProgram(t *testing.T, data []byte, arch string) {
 	if err := os.WriteFile(path, data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), path).CombinedOutput(); err != nil || !strings.Contains(string(out), "v1.2.3") {
+	out, err := exec.CommandContext(t.Context(), path).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "v1.2.3") {
 		t.Errorf("prints %q, %v, want v1.2.3", out, err)
 	}
 }
@@ -556,19 +614,23 @@ func checkSBOM(t *testing.T, data []byte) {
 	for _, d := range bom.Dependencies {
 		uses[d.Ref] = strings.Join(d.DependsOn, " ")
 	}
-	same(t, "dependencies", uses, map[string]string{"/one": "std example.org/dep", "/two": "std", "example.org/small": "/one /two"})
+	same(t, "dependencies", uses,
+		map[string]string{"/one": "std example.org/dep", "/two": "std", "example.org/small": "/one /two"})
 }
 
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	dir := strings.TrimSpace(command(t, ".", nil, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/CycloneDX/cyclonedx-go"))
+	dir := strings.TrimSpace(
+		command(t, ".", nil, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/CycloneDX/cyclonedx-go"))
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	const base = "http://cyclonedx.org/schema/"
 	for as, file := range map[string]string{
-		"bom-1.6.schema.json": "bom-1.6.schema.json", "spdx.schema.json": "spdx.schema.json", "jsf-0.82.schema.json": "jsf-0.82.schemax.json",
+		"bom-1.6.schema.json": "bom-1.6.schema.json", "spdx.schema.json": "spdx.schema.json",
+		"jsf-0.82.schema.json": "jsf-0.82.schemax.json",
 	} {
-		document, err := jsonschema.UnmarshalJSON(strings.NewReader(read(t, filepath.Join(dir, "schema", file))))
+		document, err := jsonschema.UnmarshalJSON(
+			strings.NewReader(read(t, filepath.Join(dir, "schema", file))))
 		if err != nil {
 			t.Fatal(err)
 		}

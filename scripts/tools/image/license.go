@@ -44,8 +44,8 @@ type goPackage struct {
 	Module   *goModule
 }
 
-// goModule is what `go list` prints of a module: the version that go.mod has, and the sum that go.sum
-// has of it.
+// goModule is what `go list` prints of a module: the version that go.mod has, and the sum that
+// go.sum has of it.
 type goModule struct {
 	Path, Dir, Version, Sum string
 	Main                    bool
@@ -61,7 +61,8 @@ func (m *module) compare(with *goModule) error {
 		with = with.Replace
 	}
 	if m.version != with.Version || m.sum != with.Sum {
-		return fmt.Errorf("module %s is %q with sum %q in the binaries, and %q with %q by go.mod and go.sum: they were built from another source",
+		return fmt.Errorf("module %s is %q with sum %q in the binaries, and %q with %q by go.mod and "+
+			"go.sum: they were built from another source",
 			m.path, m.version, m.sum, with.Version, with.Sum)
 	}
 	return nil
@@ -74,8 +75,8 @@ var (
 )
 
 // readModules returns the modules that the platform's binaries are made of, the main module and the
-// standard library among them, ordered by path. The binaries say which; the source has the licenses,
-// and agrees by its go.mod and go.sum.
+// standard library among them, ordered by path. The binaries say which; the source has the
+// licenses, and agrees by its go.mod and go.sum.
 func readModules(ctx context.Context, source string, p *platform) ([]module, error) {
 	found := map[string]*module{}
 	for _, one := range p.programs {
@@ -100,7 +101,8 @@ func readModules(ctx context.Context, source string, p *platform) ([]module, err
 		}
 		m := found[path]
 		if m == nil {
-			return nil, fmt.Errorf("module %s is in the source, not in the binaries: they were built from another", path)
+			return nil, fmt.Errorf("module %s is in the source, not in the binaries: they were built from "+
+				"another", path)
 		}
 		if !pkg.Standard {
 			if err := m.compare(pkg.Module); err != nil {
@@ -127,7 +129,9 @@ func newModule(dep *debug.Module) *module {
 	if dep.Replace != nil {
 		from = dep.Replace
 	}
-	return &module{path: dep.Path, version: strings.Replace(from.Version, "(devel)", "", 1), sum: from.Sum}
+	return &module{
+		path: dep.Path, version: strings.Replace(from.Version, "(devel)", "", 1), sum: from.Sum,
+	}
 }
 
 func listPackages(ctx context.Context, source string, p *platform) ([]goPackage, error) {
@@ -183,7 +187,8 @@ func (m *module) readLicenses(root, dir string) error {
 			return err
 		}
 		for _, e := range entries {
-			if !e.Type().IsRegular() || !licenseFile.MatchString(e.Name()) || strings.HasSuffix(e.Name(), ".go") {
+			if !e.Type().IsRegular() || !licenseFile.MatchString(e.Name()) ||
+				strings.HasSuffix(e.Name(), ".go") {
 				continue
 			}
 			path := filepath.Join(dir, e.Name())

@@ -11,11 +11,12 @@
 //	sbom-linux-ARCH.cdx.json      CycloneDX: what the binaries are made of
 //
 // An image holds /BINARY for each binary, /licenses/MODULE/..., /sbom.cdx.json, and nothing else.
-// All that it depends on is the input: the same binaries make the same bytes, wherever and whenever.
+// All that it depends on is the input: the same binaries make the same bytes, wherever and
+// whenever.
 //
-// A binary is refused that is not static, is of another architecture, was built without -trimpath, or
-// does not print VERSION when called with --version; and so is a module without a license that is
-// known and permitted, or that the source has in another version or with another sum.
+// A binary is refused that is not static, is of another architecture, was built without -trimpath,
+// or does not print VERSION when called with --version; and so is a module without a license that
+// is known and permitted, or that the source has in another version or with another sum.
 package main
 
 import (
@@ -61,10 +62,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	o := new(options)
 	f := flag.NewFlagSet("image", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.binaries, "binaries", "", "`directory` with a directory of binaries for each architecture")
+	f.StringVar(&o.binaries, "binaries", "",
+		"`directory` with a directory of binaries for each architecture")
 	f.StringVar(&o.source, "source", "", "`directory` of the module that the binaries were built from")
 	f.StringVar(&o.out, "out", "", "`directory` to write to")
-	f.StringVar(&o.name, "name", "", "`name` of the image without its tag, for those who load the archive")
+	f.StringVar(&o.name, "name", "",
+		"`name` of the image without its tag, for those who load the archive")
 	f.StringVar(&o.version, "version", "", "`version` of the binaries, and the image's tag")
 	f.StringVar(&o.revision, "revision", "", "`commit` that the binaries were built from")
 	f.Int64Var(&o.created, "created", -1, "`seconds` since 1970: the time of all that has one")

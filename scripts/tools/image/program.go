@@ -48,7 +48,8 @@ func readPlatforms(dir string) ([]*platform, error) {
 	}
 	for _, p := range platforms[1:] {
 		if have, want := p.names(), platforms[0].names(); have != want {
-			return nil, fmt.Errorf("read binaries: %s has %s, %s has %s", p.arch, have, platforms[0].arch, want)
+			return nil, fmt.Errorf("read binaries: %s has %s, %s has %s",
+				p.arch, have, platforms[0].arch, want)
 		}
 	}
 	return platforms, nil
@@ -86,7 +87,9 @@ func (p *platform) names() string {
 
 // main is the module that the binaries are of.
 func (p *platform) main() *module {
-	i := slices.IndexFunc(p.modules, func(m module) bool { return m.path == p.programs[0].info.Main.Path })
+	i := slices.IndexFunc(p.modules, func(m module) bool {
+		return m.path == p.programs[0].info.Main.Path
+	})
 	return &p.modules[i]
 }
 
@@ -108,7 +111,8 @@ func readProgram(path, arch string) (*buildinfo.BuildInfo, error) {
 			delete(want, s.Key)
 		}
 		if strings.HasPrefix(s.Key, "vcs") {
-			return nil, fmt.Errorf("built with %s: the same source without its repository is another binary", s.Key)
+			return nil, fmt.Errorf("built with %s: the same source without its repository is another binary",
+				s.Key)
 		}
 	}
 	for key, value := range want {

@@ -27,7 +27,8 @@ func encodeSBOM(o *options, p *platform) ([]byte, error) {
 	for _, m := range p.modules {
 		c := m.component()
 		if m.path == p.main().path {
-			c.Type, c.Version, c.PackageURL = cdx.ComponentTypeApplication, o.version, purl(m.path, o.version)
+			c.Type, c.Version, c.PackageURL = cdx.ComponentTypeApplication, o.version, purl(m.path,
+				o.version)
 			bom.Metadata.Component, root.Ref = &c, c.BOMRef
 			continue
 		}
@@ -50,7 +51,9 @@ func encodeSBOM(o *options, p *platform) ([]byte, error) {
 	bom.Components, bom.Dependencies = &components, &dependencies
 
 	var b bytes.Buffer
-	if err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cdx.SpecVersion1_6); err != nil {
+	err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).SetPretty(true).
+		EncodeVersion(bom, cdx.SpecVersion1_6)
+	if err != nil {
 		return nil, fmt.Errorf("encode SBOM: %w", err)
 	}
 	return b.Bytes(), nil
@@ -90,5 +93,6 @@ func (one *program) component(arch, version string) (cdx.Component, error) {
 // purl is the name by which scanners know a module.
 func purl(module, version string) string {
 	space, name := path.Split(module)
-	return packageurl.NewPackageURL(packageurl.TypeGolang, strings.TrimSuffix(space, "/"), name, version, nil, "").ToString()
+	return packageurl.NewPackageURL(packageurl.TypeGolang, strings.TrimSuffix(space, "/"), name,
+		version, nil, "").ToString()
 }

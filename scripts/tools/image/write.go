@@ -65,7 +65,8 @@ func (o *options) write(index v1.ImageIndex, platforms []*platform) (err error) 
 		return err
 	}
 	for _, p := range platforms {
-		if err := os.WriteFile(filepath.Join(work, "sbom-linux-"+p.arch+".cdx.json"), p.sbom, 0o644); err != nil {
+		err := os.WriteFile(filepath.Join(work, "sbom-linux-"+p.arch+".cdx.json"), p.sbom, 0o644)
+		if err != nil {
 			return err
 		}
 	}
@@ -165,7 +166,9 @@ func describe(img v1.Image) (string, error) {
 // push pushes index and images with the credentials that the user's docker or podman login left,
 // and asks the registry for what it has then.
 func push(ctx context.Context, stdout io.Writer, ref name.Reference, index v1.ImageIndex) error {
-	access := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	access := []remote.Option{
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+	}
 	if err := remote.WriteIndex(ref, index, access...); err != nil {
 		return fmt.Errorf("push image: %w", err)
 	}

@@ -24,17 +24,39 @@ type figure struct {
 // figures are what is measured. Each is a mean, a share or a percentile, so that trees of different
 // size compare.
 var figures = []figure{
-	{"func50", "lines of a function, median", false, func(t tree) float64 { return percentile(t.lengths, 50) }},
-	{"func95", "lines of a function, 95th percentile", false, func(t tree) float64 { return percentile(t.lengths, 95) }},
-	{"longest", "lines of the longest function", false, func(t tree) float64 { return percentile(t.lengths, 100) }},
-	{"ways95", "ways through a function, 95th percentile", false, func(t tree) float64 { return percentile(t.ways, 95) }},
-	{"ways", "ways through the worst function", false, func(t tree) float64 { return percentile(t.ways, 100) }},
-	{"dropped", "results given up by `_ =`, per 1,000 lines", false, func(t tree) float64 { return 1000 * share(t.dropped, t.code) }},
-	{"documented", "exported names with a comment, %", true, func(t tree) float64 { return 100 * share(t.documented, t.exported) }},
-	{"comments", "lines of comment, %", true, func(t tree) float64 { return 100 * share(t.comments, t.comments+t.code) }},
-	{"file50", "lines of a file, median", false, func(t tree) float64 { return percentile(t.files, 50) }},
-	{"wide", "lines over 100 columns, %", false, func(t tree) float64 { return 100 * share(t.wide, t.lines) }},
-	{"tests", "lines of test for a line of code", true, func(t tree) float64 { return share(t.tests, t.code) }},
+	{"func50", "lines of a function, median", false, func(t tree) float64 {
+		return percentile(t.lengths, 50)
+	}},
+	{"func95", "lines of a function, 95th percentile", false, func(t tree) float64 {
+		return percentile(t.lengths, 95)
+	}},
+	{"longest", "lines of the longest function", false, func(t tree) float64 {
+		return percentile(t.lengths, 100)
+	}},
+	{"ways95", "ways through a function, 95th percentile", false, func(t tree) float64 {
+		return percentile(t.ways, 95)
+	}},
+	{"ways", "ways through the worst function", false, func(t tree) float64 {
+		return percentile(t.ways, 100)
+	}},
+	{"dropped", "results given up by `_ =`, per 1,000 lines", false, func(t tree) float64 {
+		return 1000 * share(t.dropped, t.code)
+	}},
+	{"documented", "exported names with a comment, %", true, func(t tree) float64 {
+		return 100 * share(t.documented, t.exported)
+	}},
+	{"comments", "lines of comment, %", true, func(t tree) float64 {
+		return 100 * share(t.comments, t.comments+t.code)
+	}},
+	{"file50", "lines of a file, median", false, func(t tree) float64 {
+		return percentile(t.files, 50)
+	}},
+	{"wide", "lines over 100 columns, %", false, func(t tree) float64 {
+		return 100 * share(t.wide, t.lines)
+	}},
+	{"tests", "lines of test for a line of code", true, func(t tree) float64 {
+		return share(t.tests, t.code)
+	}},
 }
 
 // ahead reports whether a is better than b by more than what the table rounds away.

@@ -60,7 +60,8 @@ var (
 	// said is a line that a test wrote by t.Log or t.Skip.
 	said = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
 	// frame is a line of the framework's own.
-	frame = regexp.MustCompile(`^\s*(=== (RUN|PAUSE|CONT|NAME)\s|--- (PASS|FAIL|SKIP): |(PASS|FAIL)\s*$)`)
+	frame = regexp.MustCompile(
+		`^\s*(=== (RUN|PAUSE|CONT|NAME)\s|--- (PASS|FAIL|SKIP): |(PASS|FAIL)\s*$)`)
 	// crash is the line with which the account of a crash begins.
 	crash = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE)`)
 )
@@ -161,7 +162,9 @@ func (r *reader) take(e *event) {
 
 // end is for the last event of a test or package. Of what passed, no output is kept.
 func (r *reader) end(k key, e *event) {
-	res := result{status: e.Action, elapsed: time.Duration(e.Elapsed * float64(time.Second)), file: r.file}
+	res := result{
+		status: e.Action, elapsed: time.Duration(e.Elapsed * float64(time.Second)), file: r.file,
+	}
 	if e.Action == "skip" {
 		res.reason = r.said[k]
 		if m := needsKernel.FindStringSubmatch(res.reason); m != nil {
@@ -231,15 +234,19 @@ func report(out io.Writer, nativePath, umlPath string) (code int, err error) {
 		return 0, err
 	}
 	s := sum(native, uml)
-	fmt.Fprintf(out, "\n  on this machine's kernel   %s, %s\n", count(native.tests), native.took.Round(time.Second))
+	fmt.Fprintf(out, "\n  on this machine's kernel   %s, %s\n", count(native.tests),
+		native.took.Round(time.Second))
 	if len(uml.tests) > 0 {
-		fmt.Fprintf(out, "  in the user-mode kernel    %s, %s; for want of %s\n", count(uml.tests), uml.took.Round(time.Second),
+		fmt.Fprintf(out, "  in the user-mode kernel    %s, %s; for want of %s\n", count(uml.tests),
+			uml.took.Round(time.Second),
 			strings.Join(slices.Sorted(maps.Keys(s.kernel)), ", "))
 	}
 	if len(s.later) > 0 {
 		fmt.Fprintf(out, "  left to make e2e           %d\n", len(s.later))
 	}
-	slowest(out, "slowest tests", s.total, func(k key) bool { return k.test != "" && !strings.Contains(k.test, "/") })
+	slowest(out, "slowest tests", s.total, func(k key) bool {
+		return k.test != "" && !strings.Contains(k.test, "/")
+	})
 	slowest(out, "slowest packages", native.packages, func(key) bool { return true })
 	list(out, "skipped", s.skipped, func(k key) string { return ": " + s.total[k].reason })
 	why(out, s.failed, s.total)
@@ -321,7 +328,9 @@ func kind(k key) string {
 
 func slowest(out io.Writer, label string, results map[key]result, of func(key) bool) {
 	keys := slices.DeleteFunc(slices.Collect(maps.Keys(results)), func(k key) bool { return !of(k) })
-	slices.SortFunc(keys, func(a, b key) int { return cmp.Compare(results[b].elapsed, results[a].elapsed) })
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Compare(results[b].elapsed, results[a].elapsed)
+	})
 	for _, k := range keys[:min(5, len(keys))] {
 		fmt.Fprintf(out, "  %-26s %s, %.1fs\n", label, k, results[k].elapsed.Seconds())
 		label = ""

@@ -83,7 +83,8 @@ func TestReportSaysWhy(t *testing.T) {
 	}
 	got := out.String()
 	for _, want := range []string{
-		"=== example.org/m/fails TestWrong\n", "one is not two", "| 60 of 101 lines; all are in " + path + "\n",
+		"=== example.org/m/fails TestWrong\n", "one is not two",
+		"| 60 of 101 lines; all are in " + path + "\n",
 		"=== example.org/m/fails TestParts/bad\n", "a part is missing",
 		"=== example.org/m/panics TestPanics\n", "| panic: assignment to entry in nil map",
 		"=== example.org/m/broken\n", "undefined: undefined",
@@ -94,7 +95,10 @@ func TestReportSaysWhy(t *testing.T) {
 			t.Errorf("the report does not say %q", want)
 		}
 	}
-	for _, not := range []string{"of no interest", "step 1\n", "before 1\n", "=== example.org/m/fails TestParts\n", "=== RUN", "--- FAIL"} {
+	for _, not := range []string{
+		"of no interest", "step 1\n", "before 1\n", "=== example.org/m/fails TestParts\n", "=== RUN",
+		"--- FAIL",
+	} {
 		if strings.Contains(got, not) {
 			t.Errorf("the report says %q", not)
 		}
@@ -118,11 +122,14 @@ func TestBounds(t *testing.T) {
 	results, keys := map[key]result{}, []key{}
 	for i := range mostTests + 3 {
 		k := key{"p", strings.Repeat("T", i+1)}
-		keys, results[k] = append(keys, k), result{status: "fail", output: []string{strings.Repeat("x", 10*mostLength)}}
+		keys, results[k] = append(keys, k), result{
+			status: "fail", output: []string{strings.Repeat("x", 10*mostLength)},
+		}
 	}
 	var out strings.Builder
 	why(&out, keys, results)
-	if got := out.String(); len(got) > mostTests*(mostLength+100) || !strings.HasSuffix(got, "and the output of 3 more\n") {
+	got := out.String()
+	if len(got) > mostTests*(mostLength+100) || !strings.HasSuffix(got, "and the output of 3 more\n") {
 		t.Errorf("%d bytes, ending in %q", len(got), got[len(got)-40:])
 	}
 }
