@@ -19,7 +19,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
-// difference is one between ours and the reference that is meant: a line of testdata/differences.txt, which says how to read it.
+// difference is one between ours and the reference that is meant: a line of
+// testdata/differences.txt, which says how to read it.
 type difference struct {
 	plugin  string
 	command *regexp.Regexp
@@ -47,7 +48,9 @@ func differences(t *testing.T) []*difference {
 		if fields[1] == "*" {
 			fields[1] = ".*"
 		}
-		list = append(list, &difference{fields[0], whole(fields[1]), whole(fields[2]), whole(strings.TrimSpace(fields[3]))})
+		list = append(list, &difference{
+			fields[0], whole(fields[1]), whole(fields[2]), whole(strings.TrimSpace(fields[3])),
+		})
 	}
 	return list
 }
@@ -55,7 +58,8 @@ func differences(t *testing.T) []*difference {
 // whole matches the pattern and nothing around it.
 func whole(pattern string) *regexp.Regexp { return regexp.MustCompile("^(?:" + pattern + ")$") }
 
-// configs is how many configurations each plugin is tried with; BRAID_DIFFERENTIAL is the number of a long run.
+// configs is how many configurations each plugin is tried with; BRAID_DIFFERENTIAL is the number of
+// a long run.
 func configs(few int) int {
 	if n, err := strconv.Atoi(os.Getenv("BRAID_DIFFERENTIAL")); err == nil {
 		return n
@@ -76,12 +80,16 @@ type twins struct {
 type side struct {
 	name string
 	pod  *plugintest.Pod
-	// chain are the configurations of the plugins, the last of them the one that is tried; made for this side's directories.
+	// chain are the configurations of the plugins, the last of them the one that is tried; made for
+	// this side's directories.
 	chain []plugintest.Conf
 }
 
-// newTwins makes both nodes with a NIC nic0 with a default route and a NIC nic1, and applies build to each.
-func newTwins(t *testing.T, listed []*difference, build func(n *plugintest.Node) []plugintest.Conf) *twins {
+// newTwins makes both nodes with a NIC nic0 with a default route and a NIC nic1, and applies build
+// to each.
+func newTwins(
+	t *testing.T, listed []*difference, build func(n *plugintest.Node) []plugintest.Conf,
+) *twins {
 	t.Helper()
 	w := &twins{t: t, listed: listed}
 	for i, runner := range []plugintest.Runner{ours(), plugintest.Reference{}} {
@@ -104,8 +112,8 @@ func newTwins(t *testing.T, listed []*difference, build func(n *plugintest.Node)
 	return w
 }
 
-// settleTries and settleWait bound how long both sides have to become alike: links of a namespace that is gone go in their own time, and
-// so does the detection of duplicate addresses.
+// settleTries and settleWait bound how long both sides have to become alike: links of a namespace
+// that is gone go in their own time, and so does the detection of duplicate addresses.
 const (
 	settleTries = 100
 	settleWait  = 100 * time.Millisecond
@@ -147,7 +155,8 @@ func (w *twins) compareStates(command string) (unmeant []string) {
 		deep = everything // the others change nothing on the node but links
 	}
 	for range settleTries {
-		unmeant = w.compare(command, [2][]string{state(w.t, w.sides[0].pod, deep), state(w.t, w.sides[1].pod, deep)})
+		unmeant = w.compare(command,
+			[2][]string{state(w.t, w.sides[0].pod, deep), state(w.t, w.sides[1].pod, deep)})
 		if len(unmeant) == 0 {
 			return nil
 		}
@@ -160,7 +169,8 @@ func (w *twins) compareStates(command string) (unmeant []string) {
 func (w *twins) compare(command string, lines [2][]string) (unmeant []string) {
 	for i, s := range w.sides {
 		for _, line := range lines[i] {
-			if _, both := slices.BinarySearch(lines[1-i], line); !both && !ofMissingLink(lines[1-i], line) && !w.meant(command, s.name, line) {
+			_, both := slices.BinarySearch(lines[1-i], line)
+			if !both && !ofMissingLink(lines[1-i], line) && !w.meant(command, s.name, line) {
 				unmeant = append(unmeant, s.name+" alone has: "+line)
 			}
 		}
@@ -168,15 +178,19 @@ func (w *twins) compare(command string, lines [2][]string) (unmeant []string) {
 	return unmeant
 }
 
-// ofMissingLink says whether the line is a parameter of a link that the other side has not got at all: that is said once, by the link.
+// ofMissingLink says whether the line is a parameter of a link that the other side has not got at
+// all: that is said once, by the link.
 func ofMissingLink(other []string, line string) bool {
 	parameter, _, ok := strings.Cut(line, " = ")
-	return ok && !slices.ContainsFunc(other, func(l string) bool { return strings.HasPrefix(l, parameter+" = ") })
+	return ok && !slices.ContainsFunc(other, func(l string) bool {
+		return strings.HasPrefix(l, parameter+" = ")
+	})
 }
 
 func (w *twins) meant(command, side, line string) bool {
 	for _, d := range w.listed {
-		if (d.plugin == "*" || slices.Contains(w.kinds, d.plugin)) && d.command.MatchString(command) && d.side.MatchString(side) && d.pattern.MatchString(line) {
+		if (d.plugin == "*" || slices.Contains(w.kinds, d.plugin)) && d.command.MatchString(command) &&
+			d.side.MatchString(side) && d.pattern.MatchString(line) {
 			return true
 		}
 	}
@@ -231,7 +245,8 @@ func (w *twins) life() {
 	w.both(w.name("DEL-AGAIN"), after("DEL"))
 }
 
-// hasCheck says whether there is a CHECK in the configuration's version of CNI; the reference's main function knows.
+// hasCheck says whether there is a CHECK in the configuration's version of CNI; the reference's
+// main function knows.
 func hasCheck(c plugintest.Conf) bool {
 	is, ok := c["cniVersion"].(string)
 	if !ok {
@@ -270,8 +285,8 @@ func (w *twins) gone(path bool) {
 	w.both(w.name("DEL-GONE"), after("DEL"))
 }
 
-// try tries n configurations, which generate makes of a source of chance: the same ones on both sides, and each time the tests
-// run.
+// try tries n configurations, which generate makes of a source of chance: the same ones on both
+// sides, and each time the tests run.
 func try(t *testing.T, n int, generate func(r *rand.Rand, n *plugintest.Node) []plugintest.Conf) {
 	t.Helper()
 	nettest.NeedsRoot(t)

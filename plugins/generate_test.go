@@ -23,9 +23,12 @@ import (
 
 func ours() plugintest.Plugins {
 	return plugintest.Plugins{
-		"bridge": plugin.New(bridge.Plugin{}), "macvlan": plugin.New(macvlan.Plugin{}), "ipvlan": plugin.New(ipvlan.Plugin{}),
-		"portmap": plugin.New(portmap.Plugin{}), "sbr": plugin.New(sbr.Plugin{}), "tuning": plugin.New(tuning.Plugin{}),
-		"host-local": plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}), "static": plugin.NewIPAM(static.Plugin{}),
+		"bridge": plugin.New(bridge.Plugin{}), "macvlan": plugin.New(macvlan.Plugin{}),
+		"ipvlan":  plugin.New(ipvlan.Plugin{}),
+		"portmap": plugin.New(portmap.Plugin{}), "sbr": plugin.New(sbr.Plugin{}),
+		"tuning":     plugin.New(tuning.Plugin{}),
+		"host-local": plugin.NewIPAM(hostlocal.Plugin{Boot: file.Kernel()}),
+		"static":     plugin.NewIPAM(static.Plugin{}),
 	}
 }
 
@@ -49,13 +52,16 @@ func maybe(r *rand.Rand, c conf, key string, values ...any) {
 // network begins a configuration: of any version, or of none, which means 0.1.0.
 func network(r *rand.Rand, kind string) conf {
 	c := conf{"type": kind, "name": pick(r, "net", "net-2.a_b")}
-	maybe(r, c, "cniVersion", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.0.0", "1.1.0")
+	maybe(r, c, "cniVersion", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "1.0.0",
+		"1.1.0")
 	return c
 }
 
 func routes(r *rand.Rand, c conf) {
-	maybe(r, c, "routes", list{conf{"dst": "172.16.0.0/12"}}, list{conf{"dst": "172.16.0.0/12", "gw": "10.1.0.3"}, conf{"dst": "fd01::/64"}},
-		list{conf{"dst": "0.0.0.0/0"}}, list{conf{"dst": "172.31.0.0/16", "priority": 7, "table": 300}}, list{conf{"dst": "172.31.0.1/32", "scope": 253}}, list{})
+	maybe(r, c, "routes", list{conf{"dst": "172.16.0.0/12"}},
+		list{conf{"dst": "172.16.0.0/12", "gw": "10.1.0.3"}, conf{"dst": "fd01::/64"}},
+		list{conf{"dst": "0.0.0.0/0"}}, list{conf{"dst": "172.31.0.0/16", "priority": 7, "table": 300}},
+		list{conf{"dst": "172.31.0.1/32", "scope": 253}}, list{})
 }
 
 // staticIPAM is an IPAM object of the static plugin.
@@ -65,7 +71,8 @@ func staticIPAM(r *rand.Rand) conf {
 	maybe(r, four, "gateway", "10.1.0.1", "10.1.0.3")
 	six := conf{"address": pick(r, "fd00::2/64", "fd00::2/128")}
 	maybe(r, six, "gateway", "fd00::1")
-	c["addresses"] = pick(r, list{four}, list{four, six}, list{six}, list{four, conf{"address": "10.2.0.2/24"}})
+	c["addresses"] = pick(r, list{four}, list{four, six}, list{six},
+		list{four, conf{"address": "10.2.0.2/24"}})
 	routes(r, c)
 	maybe(r, c, "dns", conf{"nameservers": list{"10.1.0.1"}, "search": list{"a.example"}})
 	return c
@@ -121,7 +128,9 @@ func macvlanConf(r *rand.Rand, n *plugintest.Node) conf {
 }
 
 func TestDifferentialMacvlan(t *testing.T) {
-	try(t, configs(24), func(r *rand.Rand, n *plugintest.Node) []conf { return []conf{macvlanConf(r, n)} })
+	try(t, configs(24), func(r *rand.Rand, n *plugintest.Node) []conf {
+		return []conf{macvlanConf(r, n)}
+	})
 }
 
 func TestDifferentialIpvlan(t *testing.T) {
@@ -139,7 +148,10 @@ func TestDifferentialIpvlan(t *testing.T) {
 func bridgeConf(r *rand.Rand, n *plugintest.Node) conf {
 	c := network(r, "bridge")
 	maybe(r, c, "bridge", "br0", "br-long-name.15")
-	for _, key := range []string{"isGateway", "isDefaultGateway", "forceAddress", "hairpinMode", "promiscMode", "portIsolation", "enabledad"} {
+	for _, key := range []string{
+		"isGateway", "isDefaultGateway", "forceAddress", "hairpinMode", "promiscMode", "portIsolation",
+		"enabledad",
+	} {
 		maybe(r, c, key, true, false, false)
 	}
 	if r.IntN(3) == 0 {
@@ -155,11 +167,14 @@ func bridgeConf(r *rand.Rand, n *plugintest.Node) conf {
 		ipam := anyIPAM(r, n)
 		c["ipam"] = ipam
 		// The reference adds that route twice, and fails (TestDefaultRouteOfIPAM of the plugin).
-		if routes, _ := ipam["routes"].(list); c["isDefaultGateway"] == true && slices.ContainsFunc(routes, isDefault) {
+		routes, _ := ipam["routes"].(list)
+		if c["isDefaultGateway"] == true && slices.ContainsFunc(routes, isDefault) {
 			delete(c, "isDefaultGateway")
 		}
-		// Of two gateways of one family, the reference replaces the first by the second (TestGatewayAddresses of the plugin).
-		if addresses, _ := ipam["addresses"].(list); len(addresses) == 2 && addresses[1].(conf)["address"] == "10.2.0.2/24" {
+		// Of two gateways of one family, the reference replaces the first by the second
+		// (TestGatewayAddresses of the plugin).
+		addresses, _ := ipam["addresses"].(list)
+		if len(addresses) == 2 && addresses[1].(conf)["address"] == "10.2.0.2/24" {
 			delete(c, "forceAddress")
 		}
 	}
@@ -169,17 +184,22 @@ func bridgeConf(r *rand.Rand, n *plugintest.Node) conf {
 func isDefault(route any) bool { return route.(conf)["dst"] == "0.0.0.0/0" }
 
 func TestDifferentialBridge(t *testing.T) {
-	try(t, configs(24), func(r *rand.Rand, n *plugintest.Node) []conf { return []conf{bridgeConf(r, n)} })
+	try(t, configs(24), func(r *rand.Rand, n *plugintest.Node) []conf {
+		return []conf{bridgeConf(r, n)}
+	})
 }
 
 func TestDifferentialBridgeVLAN(t *testing.T) {
 	nettest.NeedsLink(t, "bridge-vlan")
 	try(t, configs(6), func(r *rand.Rand, n *plugintest.Node) []conf {
 		c := bridgeConf(r, n)
-		delete(c, "ipMasq") // the user-mode kernel, which these run in, has no NAT, and nothing for the reference's nft to read from
+		// the user-mode kernel, which these run in, has no NAT, and nothing for the reference's nft to
+		// read from
+		delete(c, "ipMasq")
 		delete(c, "macspoofchk")
 		maybe(r, c, "vlan", 100, 1, 4094, 5000)
-		maybe(r, c, "vlanTrunk", list{conf{"id": 7}, conf{"minID": 10, "maxID": 12}}, list{conf{"minID": 10}}, list{conf{"id": 0}})
+		maybe(r, c, "vlanTrunk", list{conf{"id": 7}, conf{"minID": 10, "maxID": 12}},
+			list{conf{"minID": 10}}, list{conf{"id": 0}})
 		maybe(r, c, "preserveDefaultVlan", true, false)
 		return []conf{c}
 	})
@@ -211,15 +231,18 @@ func TestDifferentialSbr(t *testing.T) {
 func TestDifferentialTuning(t *testing.T) {
 	try(t, configs(30), func(r *rand.Rand, n *plugintest.Node) []conf {
 		c := conf{"type": "tuning", "dataDir": filepath.Join(n.Dir, "tuning")}
-		maybe(r, c, "sysctl", conf{"net.ipv4.conf.IFNAME.arp_filter": "1"}, conf{"net.ipv4.conf.all.rp_filter": "2", "net/ipv4/conf/net1/log_martians": "1"},
-			conf{"net.ipv4.conf.none0.arp_filter": "1"}, conf{"kernel.hostname": "x"}, conf{"net.../../../kernel/hostname": "x"})
+		maybe(r, c, "sysctl", conf{"net.ipv4.conf.IFNAME.arp_filter": "1"},
+			conf{"net.ipv4.conf.all.rp_filter": "2", "net/ipv4/conf/net1/log_martians": "1"},
+			conf{"net.ipv4.conf.none0.arp_filter": "1"}, conf{"kernel.hostname": "x"},
+			conf{"net.../../../kernel/hostname": "x"})
 		maybe(r, c, "mac", "02:00:00:00:00:09", "nonsense")
 		maybe(r, c, "promisc", true, false)
 		maybe(r, c, "allmulti", true, false)
 		maybe(r, c, "mtu", 1300, 70, 100000)
 		maybe(r, c, "txQLen", 500, 0)
 		maybe(r, c, "runtimeConfig", conf{"mac": "02:00:00:00:00:0a"})
-		maybe(r, c, "args", conf{"cni": conf{"mac": "02:00:00:00:00:0b", "promisc": true}}, conf{"cni": conf{"mtu": 1280}})
+		maybe(r, c, "args", conf{"cni": conf{"mac": "02:00:00:00:00:0b", "promisc": true}},
+			conf{"cni": conf{"mtu": 1280}})
 		return chained(upper(r, staticIPAM(r)), c)
 	})
 }
@@ -230,11 +253,14 @@ func TestDifferentialPortmap(t *testing.T) {
 		maybe(r, c, "snat", true, false)
 		maybe(r, c, "masqAll", true, false)
 		maybe(r, c, "markMasqBit", 5)
-		maybe(r, c, "runtimeConfig", conf{"portMappings": list{conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}},
+		maybe(r, c, "runtimeConfig",
+			conf{"portMappings": list{conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}},
 			conf{"portMappings": list{
-				conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}, conf{"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.2"},
+				conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+				conf{"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.2"},
 			}},
-			conf{"portMappings": list{conf{"hostPort": 70000, "containerPort": 80, "protocol": "tcp"}}}, conf{"portMappings": list{}})
+			conf{"portMappings": list{conf{"hostPort": 70000, "containerPort": 80, "protocol": "tcp"}}},
+			conf{"portMappings": list{}})
 		br := network(r, "bridge")
 		br["isGateway"], br["ipam"] = true, staticIPAM(r)
 		return chained(br, c)
@@ -249,7 +275,8 @@ func TestDifferentialHostLocal(t *testing.T) {
 		maybe(r, ipam, "resolvConf", "/nonexistent")
 		maybe(r, ipam, "rangeStart", "10.1.0.2", "10.7.0.1", "nonsense")
 		c["ipam"] = ipam
-		maybe(r, c, "runtimeConfig", conf{"ips": list{"10.1.0.12"}}, conf{"ips": list{"10.1.0.1"}}, conf{"ips": list{"10.1.0.12", "fd00::9"}},
+		maybe(r, c, "runtimeConfig", conf{"ips": list{"10.1.0.12"}}, conf{"ips": list{"10.1.0.1"}},
+			conf{"ips": list{"10.1.0.12", "fd00::9"}},
 			conf{"ipRanges": list{list{conf{"subnet": "10.5.0.0/24"}}}})
 		maybe(r, c, "args", conf{"cni": conf{"ips": list{"10.1.0.13"}}})
 		return []conf{c}
@@ -260,9 +287,11 @@ func TestDifferentialStatic(t *testing.T) {
 	try(t, configs(40), func(r *rand.Rand, n *plugintest.Node) []conf {
 		c := network(r, "static")
 		ipam := staticIPAM(r)
-		maybe(r, ipam, "addresses", list{conf{"address": "10.1.0.2"}}, list{conf{"address": "10.1.0.2/40"}}, list{})
+		maybe(r, ipam, "addresses", list{conf{"address": "10.1.0.2"}},
+			list{conf{"address": "10.1.0.2/40"}}, list{})
 		c["ipam"] = ipam
-		maybe(r, c, "runtimeConfig", conf{"ips": list{"10.1.0.12/24"}}, conf{"ips": list{"10.1.0.12"}}, conf{"ips": list{"10.1.0.12/24", "fd00::9/64"}})
+		maybe(r, c, "runtimeConfig", conf{"ips": list{"10.1.0.12/24"}}, conf{"ips": list{"10.1.0.12"}},
+			conf{"ips": list{"10.1.0.12/24", "fd00::9/64"}})
 		maybe(r, c, "args", conf{"cni": conf{"ips": list{"10.1.0.13/24"}}})
 		return []conf{c}
 	})

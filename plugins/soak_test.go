@@ -18,7 +18,8 @@ const (
 	soakWorkers = 16
 )
 
-// TestSoak attaches and detaches pods in one process, many at a time: what the process holds is back where it was.
+// TestSoak attaches and detaches pods in one process, many at a time: what the process holds is
+// back where it was.
 func TestSoak(t *testing.T) {
 	n := plugintest.New(t, ours())
 	n.Host.Veth("nic0", nettest.New(t), "wire")
@@ -66,11 +67,14 @@ func TestSoak(t *testing.T) {
 	before, held := state(t, pods[0], everything), holds(t)
 	run(soakCycles)
 	deadline := time.Now().Add(10 * time.Second)
-	for now := holds(t); now.goroutines > held.goroutines && time.Now().Before(deadline); now = holds(t) {
+	for now := holds(t); now.goroutines > held.goroutines && time.Now().
+		Before(deadline); now = holds(t) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	// The Go runtime keeps threads for later, as many as worked at once.
-	if now := holds(t); now.goroutines > held.goroutines || now.descriptors > held.descriptors || now.threads > held.threads+soakWorkers || now.megabytes > held.megabytes+8 {
+	now := holds(t)
+	if now.goroutines > held.goroutines || now.descriptors > held.descriptors ||
+		now.threads > held.threads+soakWorkers || now.megabytes > held.megabytes+8 {
 		t.Errorf("the process holds %+v, before %+v", now, held)
 	}
 	nettest.NoThreadIn(t, spaces...)
@@ -112,6 +116,7 @@ func holds(t *testing.T) holdings {
 		return len(entries)
 	}
 	return holdings{
-		goroutines: runtime.NumGoroutine(), descriptors: count("/proc/self/fd"), threads: count("/proc/self/task"), megabytes: int(memory.HeapAlloc >> 20),
+		goroutines: runtime.NumGoroutine(), descriptors: count("/proc/self/fd"),
+		threads: count("/proc/self/task"), megabytes: int(memory.HeapAlloc >> 20),
 	}
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
-// BenchmarkSpeed is part of `make bench`: it prints what plugins cost in-process beside the reference's binaries, and beside the same
-// netlink requests made by hand. BRAID_SPEED is the number of rounds.
+// BenchmarkSpeed is part of `make bench`: it prints what plugins cost in-process beside the
+// reference's binaries, and beside the same netlink requests made by hand. BRAID_SPEED is the
+// number of rounds.
 func BenchmarkSpeed(b *testing.B) {
 	rounds, err := strconv.Atoi(cmp.Or(os.Getenv("BRAID_SPEED"), "20"))
 	if err != nil {
@@ -55,7 +56,9 @@ var cases = []struct {
 	{"four macvlan + host-local", fourMacvlans, 5, 0, true, nil},
 	{"macvlan + sbr + tuning", sbrChain, 5, 0, false, nil},
 	{"portmap, two ports (reference: its default backend)", portmapChain, 20, 0, false, nil},
-	{"bridge + ipMasq", func(*plugintest.Node) [][]plugintest.Conf { return [][]conf{masq("10.1.0.2/24")} }, 10, 0, false, masq("10.1.0.3/24")},
+	{"bridge + ipMasq", func(*plugintest.Node) [][]plugintest.Conf {
+		return [][]conf{masq("10.1.0.2/24")}
+	}, 10, 0, false, masq("10.1.0.3/24")},
 	{"macvlan, dual stack with gateways", dualStack, 50, 3, false, nil},
 }
 
@@ -65,7 +68,10 @@ func fourMacvlans(n *plugintest.Node) (all [][]plugintest.Conf) {
 	for i := range 4 {
 		all = append(all, []conf{{
 			"type": "macvlan", "name": fmt.Sprintf("net%d", i), "master": "nic0",
-			"ipam": conf{"type": "host-local", "dataDir": filepath.Join(n.Dir, "leases"), "subnet": fmt.Sprintf("10.%d.0.0/16", i)},
+			"ipam": conf{
+				"type": "host-local", "dataDir": filepath.Join(n.Dir, "leases"),
+				"subnet": fmt.Sprintf("10.%d.0.0/16", i),
+			},
 		}})
 	}
 	return all
@@ -73,9 +79,11 @@ func fourMacvlans(n *plugintest.Node) (all [][]plugintest.Conf) {
 
 func sbrChain(n *plugintest.Node) [][]plugintest.Conf {
 	return [][]conf{{
-		{"type": "macvlan", "master": "nic0", "ipam": static2(conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"})},
+		{"type": "macvlan", "master": "nic0",
+			"ipam": static2(conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"})},
 		{"type": "sbr"},
-		{"type": "tuning", "dataDir": filepath.Join(n.Dir, "tuning"), "sysctl": conf{"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
+		{"type": "tuning", "dataDir": filepath.Join(n.Dir, "tuning"),
+			"sysctl": conf{"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
 	}}
 }
 
@@ -83,18 +91,22 @@ func portmapChain(*plugintest.Node) [][]plugintest.Conf {
 	return [][]conf{{
 		{"type": "bridge", "isGateway": true, "ipam": static2(conf{"address": "10.1.0.2/24"})},
 		{"type": "portmap", "runtimeConfig": conf{"portMappings": list{
-			conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}, conf{"hostPort": 8443, "containerPort": 443, "protocol": "tcp"},
+			conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+			conf{"hostPort": 8443, "containerPort": 443, "protocol": "tcp"},
 		}}},
 	}}
 }
 
 func masq(address string) []plugintest.Conf {
-	return []conf{{"type": "bridge", "isGateway": true, "ipMasq": true, "ipam": static2(conf{"address": address})}}
+	return []conf{
+		{"type": "bridge", "isGateway": true, "ipMasq": true, "ipam": static2(conf{"address": address})},
+	}
 }
 
 func dualStack(*plugintest.Node) [][]plugintest.Conf {
 	return [][]conf{{{"type": "macvlan", "master": "nic0", "ipam": static2(
-		conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, conf{"address": "fd00::2/64", "gateway": "fd00::1"})}}}
+		conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"},
+		conf{"address": "fd00::2/64", "gateway": "fd00::1"})}}}
 }
 
 func (s *speed) run() {
@@ -132,8 +144,11 @@ func (s *speed) node(runner plugintest.Runner) *plugintest.Node {
 	return n
 }
 
-// attach times the ADDs of a pod. The last plugin of a portmap chain alone counts: the bridge is a case of its own.
-func (s *speed) attach(name, who string, n *plugintest.Node, attachments [][]plugintest.Conf, i int) {
+// attach times the ADDs of a pod. The last plugin of a portmap chain alone counts: the bridge is a
+// case of its own.
+func (s *speed) attach(
+	name, who string, n *plugintest.Node, attachments [][]plugintest.Conf, i int,
+) {
 	p := n.Pod(fmt.Sprintf("c%d", i))
 	defer p.Unmount()
 	node, done := n.Operation()
@@ -194,7 +209,9 @@ func (s *speed) floor(n *plugintest.Node) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, byte(i), 0, 2), Mask: net.CIDRMask(16, 32)}}
+		addr := &netlink.Addr{
+			IPNet: &net.IPNet{IP: net.IPv4(10, byte(i), 0, 2), Mask: net.CIDRMask(16, 32)},
+		}
 		if err := p.Netlink().AddrAdd(link, addr); err != nil {
 			s.t.Fatal(err)
 		}
@@ -213,20 +230,26 @@ func (s *speed) floor(n *plugintest.Node) {
 // leases times host-local by itself where so many addresses are taken.
 func (s *speed) leases(taken int) {
 	n := s.node(ours())
-	c := conf{"type": "host-local", "name": "big", "ipam": conf{"type": "host-local", "dataDir": n.Dir, "subnet": "10.0.0.0/8"}}
+	c := conf{
+		"type": "host-local", "name": "big",
+		"ipam": conf{"type": "host-local", "dataDir": n.Dir, "subnet": "10.0.0.0/8"},
+	}
 	dir := filepath.Join(n.Dir, "big")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
 	addr := netip.MustParseAddr("10.0.0.2")
 	for i := range taken {
-		if err := os.WriteFile(filepath.Join(dir, addr.String()), fmt.Appendf(nil, "other-%d\r\neth0", i), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(dir, addr.String()),
+			fmt.Appendf(nil, "other-%d\r\neth0", i), 0o600)
+		if err != nil {
 			s.t.Fatal(err)
 		}
 		addr = addr.Next()
 	}
 	if taken > 0 {
-		if err := os.WriteFile(filepath.Join(dir, "last_reserved_ip.0"), []byte(addr.Prev().String()), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(dir, "last_reserved_ip.0"), []byte(addr.Prev().String()), 0o600)
+		if err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -256,19 +279,24 @@ func (s *speed) median(name string) float64 {
 }
 
 func (s *speed) report() {
-	fmt.Printf("\nPlugins in-process beside the reference's binaries: ADD, %d rounds, medians in ms.\n\n", s.rounds)
+	fmt.Printf("\nPlugins in-process beside the reference's binaries: ADD, %d rounds, medians in "+
+		"ms.\n\n", s.rounds)
 	fmt.Printf("%-52s %10s %10s %8s  %s\n", "", "in-process", "reference", "faster", "target")
 	for _, c := range cases {
 		ours, theirs := s.median("ours "+c.name), s.median("theirs "+c.name)
-		fmt.Printf("%-52s %10.2f %10.2f %7.1fx  %3.0fx  %s\n", c.name, ours, theirs, theirs/ours, c.faster, verdict(theirs/ours >= c.faster))
+		fmt.Printf("%-52s %10.2f %10.2f %7.1fx  %3.0fx  %s\n",
+			c.name, ours, theirs, theirs/ours, c.faster, verdict(theirs/ours >= c.faster))
 	}
 	floor, four := s.median("floor"), s.median("ours "+cases[0].name)
 	fmt.Printf("\n%-52s %10.2f %28s\n", "the same four links by hand over netlink", floor, "")
-	fmt.Printf("%-52s %9.1fx %19s  at most 3x  %s\n", "four macvlan + host-local, of that", four/floor, "", verdict(four/floor <= 3))
+	fmt.Printf("%-52s %9.1fx %19s  at most 3x  %s\n",
+		"four macvlan + host-local, of that", four/floor, "", verdict(four/floor <= 3))
 	few, many := s.median("leases 0"), s.median("leases 60000")
-	fmt.Printf("%-52s %10.3f %10.3f %7.2fx  at most 1.5x  %s\n", "host-local ADD with 0 and with 60,000 leases", few, many, many/few, verdict(many/few <= 1.5))
+	fmt.Printf("%-52s %10.3f %10.3f %7.2fx  at most 1.5x  %s\n",
+		"host-local ADD with 0 and with 60,000 leases", few, many, many/few, verdict(many/few <= 1.5))
 	few, many = s.median("leases DEL 0"), s.median("leases DEL 60000")
-	fmt.Printf("%-52s %10.3f %10.3f %7.2fx  at most 1.5x  %s\n", "host-local DEL with 0 and with 60,000 leases", few, many, many/few, verdict(many/few <= 1.5))
+	fmt.Printf("%-52s %10.3f %10.3f %7.2fx  at most 1.5x  %s\n",
+		"host-local DEL with 0 and with 60,000 leases", few, many, many/few, verdict(many/few <= 1.5))
 }
 
 func verdict(reached bool) string {

@@ -21,8 +21,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
-// state is what a node and a pod are, as sorted lines. What differs by chance is replaced: MACs that the kernel chose, random names,
-// paths, link-local addresses. The sysctl trees, a thousand files, and nftables are part of it where deep says so.
+// state is what a node and a pod are, as sorted lines. What differs by chance is replaced: MACs
+// that the kernel chose, random names, paths, link-local addresses. The sysctl trees, a thousand
+// files, and nftables are part of it where deep says so.
 func state(t *testing.T, p *plugintest.Pod, deep depth) []string {
 	t.Helper()
 	var lines []string
@@ -92,7 +93,8 @@ func links(t *testing.T, n *nettest.Namespace) []string {
 	var lines []string
 	for _, l := range list {
 		a := l.Attrs()
-		line := fmt.Sprintf("attrs %s mac %s txqlen %d allmulti %v", a.Name, a.HardwareAddr, a.TxQLen, a.Allmulti != 0)
+		line := fmt.Sprintf("attrs %s mac %s txqlen %d allmulti %v",
+			a.Name, a.HardwareAddr, a.TxQLen, a.Allmulti != 0)
 		switch l := l.(type) {
 		case *netlink.Macvlan:
 			line += fmt.Sprintf(" mode %d queue %d", l.Mode, l.BCQueueLen)
@@ -130,7 +132,8 @@ func links(t *testing.T, n *nettest.Namespace) []string {
 // secret is a parameter that is different in each namespace.
 const secret = "stable_secret"
 
-// sysctls are those of IPv4 and IPv6, of all interfaces: a thousand small files, of which much of the tests' time goes into reading.
+// sysctls are those of IPv4 and IPv6, of all interfaces: a thousand small files, of which much of
+// the tests' time goes into reading.
 func sysctls(t *testing.T, n *nettest.Namespace) []string {
 	t.Helper()
 	var lines []string

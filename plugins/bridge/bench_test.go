@@ -6,8 +6,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
-// BenchmarkAdd is the plugin's part of an ADD with a gateway and ipMasq: addresses come from an IPAM plugin that does nothing, so with
-// ours nothing is exec'd.
+// BenchmarkAdd is the plugin's part of an ADD with a gateway and ipMasq: addresses come from an
+// IPAM plugin that does nothing, so with ours nothing is exec'd.
 func BenchmarkAdd(b *testing.B) {
 	for _, bench := range []struct {
 		name string
@@ -15,7 +15,8 @@ func BenchmarkAdd(b *testing.B) {
 		run  plugintest.Runner
 	}{
 		{"ours", ipam("10.1.0.2/24"), ours()},
-		{"reference", conf{"type": "static", "addresses": []conf{{"address": "10.1.0.2/24"}}}, plugintest.Reference{}},
+		{"reference", conf{"type": "static", "addresses": []conf{{"address": "10.1.0.2/24"}}},
+			plugintest.Reference{}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			n := plugintest.New(b, bench.run)

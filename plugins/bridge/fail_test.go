@@ -24,12 +24,16 @@ func TestM17BridgeDelWithoutNetns(t *testing.T) {
 	left := func(t *testing.T, n *plugintest.Node) bool {
 		t.Helper()
 		got := rules(t, n.Host)
-		return strings.Contains(got, "masquerade") || strings.Contains(got, "MASQUERADE") || strings.Contains(got, "ether saddr")
+		return strings.Contains(got, "masquerade") || strings.Contains(got, "MASQUERADE") ||
+			strings.Contains(got, "ether saddr")
 	}
 	for name, end := range gone {
 		t.Run(name, func(t *testing.T) {
 			n := node(t)
-			c := conf{"type": "bridge", "ipMasq": true, "macspoofchk": true, "ipam": ipam("10.1.0.2/24", "fd00::2/64")}
+			c := conf{
+				"type": "bridge", "ipMasq": true, "macspoofchk": true,
+				"ipam": ipam("10.1.0.2/24", "fd00::2/64"),
+			}
 			p := n.Pod("a")
 			add(t, p, c)
 			if !left(t, n) {
@@ -73,21 +77,29 @@ func TestRollBack(t *testing.T) {
 		more    conf
 		says    string
 	}{
-		"the name is taken": {prepare: func(_ *testing.T, _ *plugintest.Node, p *plugintest.Pod) { p.Bridge("net1") }, says: "net1"},
+		"the name is taken": {prepare: func(_ *testing.T, _ *plugintest.Node, p *plugintest.Pod) {
+			p.Bridge("net1")
+		}, says: "net1"},
 		"no such namespace": {
-			prepare: func(_ *testing.T, _ *plugintest.Node, p *plugintest.Pod) { p.NetNS = "/run/no-such-netns" }, says: "/run/no-such-netns",
+			prepare: func(_ *testing.T, _ *plugintest.Node, p *plugintest.Pod) {
+				p.NetNS = "/run/no-such-netns"
+			}, says: "/run/no-such-netns",
 		},
 		"MAC is none": {
 			prepare: func(_ *testing.T, _ *plugintest.Node, p *plugintest.Pod) {
 				p.Args = "IgnoreUnknown=1;MAC=01:00:5e:00:00:01"
 			}, says: "01:00:5e:00:00:01",
 		},
-		"the bridge is none":      {more: conf{"bridge": "nic0"}, says: "nic0"},
-		"IPAM fails":              {more: conf{"ipam": ipam("10.1.0.2/24").With(conf{"fail": "ADD"})}, says: "as the test wants it"},
-		"IPAM gives no address":   {more: conf{"ipam": ipam()}, says: "no address"},
-		"no such IPAM":            {more: conf{"ipam": conf{"type": "no-such-ipam"}}, says: "no-such-ipam"},
-		"an address twice":        {more: conf{"ipam": ipam("10.1.0.2/24", "10.1.0.2/24")}, says: "10.1.0.2/24"},
-		"a route nowhere":         {more: conf{"ipam": ipam("10.1.0.2/24").With(nowhere)}, says: "10.8.0.1"},
+		"the bridge is none": {more: conf{"bridge": "nic0"}, says: "nic0"},
+		"IPAM fails": {more: conf{"ipam": ipam("10.1.0.2/24").With(conf{"fail": "ADD"})},
+			says: "as the test wants it"},
+		"IPAM gives no address": {more: conf{"ipam": ipam()}, says: "no address"},
+		"no such IPAM": {more: conf{"ipam": conf{"type": "no-such-ipam"}},
+			says: "no-such-ipam"},
+		"an address twice": {more: conf{"ipam": ipam("10.1.0.2/24", "10.1.0.2/24")},
+			says: "10.1.0.2/24"},
+		"a route nowhere": {more: conf{"ipam": ipam("10.1.0.2/24").With(nowhere)},
+			says: "10.8.0.1"},
 		"another gateway":         {more: conf{"ipam": ipam("10.2.0.2/24")}, says: "10.2.0.1/24"},
 		"no room for a gateway":   {more: conf{"ipam": ipam("10.2.0.2/32")}, says: "10.2.0.2/32"},
 		"its own gateway":         {more: conf{"ipam": ipam("10.1.0.1/24")}, says: "10.1.0.1/24"},
@@ -125,14 +137,17 @@ func TestRollBack(t *testing.T) {
 	}
 }
 
-// An ADD whose port does not come up fails as the reference's does, and leaves nothing, which the reference's does not.
+// An ADD whose port does not come up fails as the reference's does, and leaves nothing, which the
+// reference's does not.
 func TestPortInErrorState(t *testing.T) {
 	t.Parallel()
 	ip, err := exec.LookPath("ip")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, runner := range map[string]plugintest.Runner{"ours": ours(), "reference": plugintest.Reference{}} {
+	for name, runner := range map[string]plugintest.Runner{
+		"ours": ours(), "reference": plugintest.Reference{},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := plugintest.New(t, runner)
@@ -150,11 +165,13 @@ exec "${0%%/*}/addresses"
 			}
 			p := n.Pod("a")
 			node, pod := state(t, n)+n.Leases(), p.Snapshot()
-			if _, err := p.Add(c); err == nil || !strings.Contains(err.Error(), "bridge port in error state") {
+			_, err := p.Add(c)
+			if err == nil || !strings.Contains(err.Error(), "bridge port in error state") {
 				t.Fatalf("ADD: %v", err)
 			}
 			if same := p.Snapshot() == pod && state(t, n)+n.Leases() == node; same != (name == "ours") {
-				t.Errorf("nothing is left: %v\n%s\nthe node was\n%sand is\n%s", same, p.Snapshot(), node, state(t, n)+n.Leases())
+				t.Errorf("nothing is left: %v\n%s\nthe node was\n%sand is\n%s",
+					same, p.Snapshot(), node, state(t, n)+n.Leases())
 			}
 		})
 	}
@@ -163,7 +180,8 @@ exec "${0%%/*}/addresses"
 // misuse makes a table in which nothing can be done.
 func misuse(t *testing.T, n *nettest.Namespace, table string) {
 	t.Helper()
-	nft(t, n, "delete table "+table+"; add table "+table+"; add chain "+table+" attachments { type filter hook input priority 0; }")
+	nft(t, n, "delete table "+table+"; add table "+table+"; add chain "+table+
+		" attachments { type filter hook input priority 0; }")
 }
 
 func nft(t *testing.T, n *nettest.Namespace, commands string) {
@@ -181,7 +199,8 @@ func TestBadConfigurations(t *testing.T) {
 		says []string
 	}{
 		{conf{"hairpinMode": true, "promiscMode": true}, []string{"hairpinMode", "promiscMode"}},
-		{conf{"disableContainerInterface": true, "ipam": ipam("10.1.0.2/24")}, []string{"disableContainerInterface", "ipam"}},
+		{conf{"disableContainerInterface": true, "ipam": ipam("10.1.0.2/24")},
+			[]string{"disableContainerInterface", "ipam"}},
 		{conf{"vlan": 4095}, []string{"vlan", "4095"}},
 		{conf{"vlan": -1}, []string{"vlan", "-1"}},
 		{conf{"vlan": "7"}, []string{"vlan", "7", "string"}},
@@ -198,8 +217,10 @@ func TestBadConfigurations(t *testing.T) {
 		{conf{"bridge": "a-name-too-long0"}, []string{"bridge", "a-name-too-long0"}},
 		{conf{"bridge": "../x"}, []string{"bridge", "../x"}},
 		{conf{"bridge": "br%d"}, []string{"bridge", "br%d"}},
-		{conf{"bridge": "twelve-chars", "vlan": 4000, "isGateway": true, "ipam": ipam("10.1.0.2/24")}, []string{"bridge", "twelve-chars.4000"}},
-		{conf{"ipMasq": true, "ipMasqBackend": "ipfw", "ipam": ipam("10.1.0.2/24")}, []string{"ipMasqBackend", "ipfw"}},
+		{conf{"bridge": "twelve-chars", "vlan": 4000, "isGateway": true, "ipam": ipam("10.1.0.2/24")},
+			[]string{"bridge", "twelve-chars.4000"}},
+		{conf{"ipMasq": true, "ipMasqBackend": "ipfw", "ipam": ipam("10.1.0.2/24")},
+			[]string{"ipMasqBackend", "ipfw"}},
 		{conf{"args": conf{"cni": conf{"mac": "02:00"}}}, []string{"args.cni.mac", "02:00"}},
 		{conf{"runtimeConfig": conf{"mac": "zz"}}, []string{"runtimeConfig.mac", "zz"}},
 	} {
@@ -226,9 +247,12 @@ func TestBadConfigurations(t *testing.T) {
 // iptables is the reference's, wherever it would be used.
 func TestIPTablesIsNotOurs(t *testing.T) {
 	n := node(t)
-	c := conf{"type": "bridge", "ipMasqBackend": "iptables", "ipMasq": true, "ipam": ipam("10.1.0.2/24")}
+	c := conf{
+		"type": "bridge", "ipMasqBackend": "iptables", "ipMasq": true, "ipam": ipam("10.1.0.2/24"),
+	}
 	_, err := n.Pod("a").Add(c)
-	if plugintest.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "ipMasqBackend") || n.Host.HasLink("cni0") {
+	if plugintest.Code(err) != types.ErrInvalidNetworkConfig ||
+		!strings.Contains(err.Error(), "ipMasqBackend") || n.Host.HasLink("cni0") {
 		t.Errorf("ADD: %v", err)
 	}
 	add(t, n.Pod("+1"), c.With(conf{"ipMasq": false}))
@@ -243,7 +267,8 @@ func TestVLANNeedsFiltering(t *testing.T) {
 	before := n.Host.Snapshot()
 	for _, more := range []conf{{"vlan": 7}, {"vlanTrunk": []conf{{"id": 7}}}} {
 		_, err := n.Pod("a").Add(conf{"type": "bridge", "bridge": "br0"}.With(more))
-		if plugintest.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "br0") {
+		if plugintest.Code(err) != types.ErrInvalidNetworkConfig ||
+			!strings.Contains(err.Error(), "br0") {
 			t.Errorf("%s: %v", text(t, more), err)
 		}
 	}
@@ -306,7 +331,9 @@ func TestGC(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := rules(t, n.Host)
-		for address, want := range map[string]bool{"10.1.0.3": true, "10.1.0.4": false, "10.1.0.5": true, "10.1.0.22": true} {
+		for address, want := range map[string]bool{
+			"10.1.0.3": true, "10.1.0.4": false, "10.1.0.5": true, "10.1.0.22": true,
+		} {
 			if strings.Contains(got, "saddr "+address+" ") != want {
 				t.Errorf("rule of %s: want %t:\n%s", address, want, got)
 			}
@@ -318,7 +345,8 @@ func TestGC(t *testing.T) {
 	if err := n.GC(c); err != nil {
 		t.Fatal(err)
 	}
-	if got := rules(t, n.Host); strings.Count(got, "ether saddr") != 1 || !strings.Contains(got, "10.1.0.5") {
+	got := rules(t, n.Host)
+	if strings.Count(got, "ether saddr") != 1 || !strings.Contains(got, "10.1.0.5") {
 		t.Errorf("the other network's rules:\n%s", got)
 	}
 	// The IPAM plugin is asked, and rules go even if it fails.
@@ -339,7 +367,8 @@ func TestStatusIsTheIPAMPlugins(t *testing.T) {
 	if err := n.Status(conf{"type": "bridge"}); err != nil {
 		t.Error(err)
 	}
-	if err := n.Status(c.With(conf{"ipam": ipam().With(conf{"fail": "STATUS"})})); plugintest.Code(err) != types.ErrPluginNotAvailable {
+	err := n.Status(c.With(conf{"ipam": ipam().With(conf{"fail": "STATUS"})}))
+	if plugintest.Code(err) != types.ErrPluginNotAvailable {
 		t.Errorf("STATUS: %v", err)
 	}
 }
@@ -348,7 +377,8 @@ func TestStatusIsTheIPAMPlugins(t *testing.T) {
 func TestCheckNotices(t *testing.T) {
 	t.Parallel()
 	c := conf{
-		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true, "hairpinMode": true, "portIsolation": true,
+		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true,
+		"hairpinMode": true, "portIsolation": true,
 		"ipam": ipam("10.1.0.2/24", "fd00::2/64").With(conf{"routes": []conf{{"dst": "172.16.0.0/12"}}}),
 	}
 	do := func(change func(*netlink.Handle, netlink.Link) error) func(*testing.T, *plugintest.Pod) {
@@ -381,23 +411,38 @@ func TestCheckNotices(t *testing.T) {
 			p.Node.Host.Bridge("br1")
 			p.Node.Host.Master(hostLink(t, p).Attrs().Name, "br1")
 		}, "not connected to bridge br0"},
-		"port down":    {do((*netlink.Handle).LinkSetDown), "is down"},
-		"port renamed": {do(func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetName(l, "renamed") }), "renamed"},
-		"hairpin off":  {do(func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetHairpin(l, false) }), "hairpin"},
-		"isolated off": {do(func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetIsolated(l, false) }), "isolated"},
-		"bridge down":  {func(_ *testing.T, p *plugintest.Pod) { p.Node.Host.Down("br0") }, "br0"},
+		"port down": {do((*netlink.Handle).LinkSetDown), "is down"},
+		"port renamed": {do(func(h *netlink.Handle, l netlink.Link) error {
+			return h.LinkSetName(l, "renamed")
+		}), "renamed"},
+		"hairpin off": {do(func(h *netlink.Handle, l netlink.Link) error {
+			return h.LinkSetHairpin(l, false)
+		}), "hairpin"},
+		"isolated off": {do(func(h *netlink.Handle, l netlink.Link) error {
+			return h.LinkSetIsolated(l, false)
+		}), "isolated"},
+		"bridge down": {func(_ *testing.T, p *plugintest.Pod) { p.Node.Host.Down("br0") }, "br0"},
 		"bridge's MAC": {func(t *testing.T, p *plugintest.Pod) {
-			fail(t, p.Node.Host.Netlink().LinkSetHardwareAddr(p.Node.Host.Link("br0"), []byte{2, 0, 0, 0, 0, 1}))
+			fail(t, p.Node.Host.Netlink().
+				LinkSetHardwareAddr(p.Node.Host.Link("br0"), []byte{2, 0, 0, 0, 0, 1}))
 		}, "br0"},
-		"bridge gone":       {func(t *testing.T, p *plugintest.Pod) { fail(t, p.Node.Host.Netlink().LinkDel(p.Node.Host.Link("br0"))) }, "br0"},
-		"gateway's address": {func(t *testing.T, p *plugintest.Pod) { fail(t, delAddr(p.Node.Host, "br0", "fd00::1/64")) }, "fd00::1/64"},
-		"pod's address":     {func(t *testing.T, p *plugintest.Pod) { fail(t, delAddr(p.Namespace, "net1", "fd00::2/64")) }, "fd00::2/64"},
+		"bridge gone": {func(t *testing.T, p *plugintest.Pod) {
+			fail(t, p.Node.Host.Netlink().LinkDel(p.Node.Host.Link("br0")))
+		}, "br0"},
+		"gateway's address": {func(t *testing.T, p *plugintest.Pod) {
+			fail(t, delAddr(p.Node.Host, "br0", "fd00::1/64"))
+		}, "fd00::1/64"},
+		"pod's address": {func(t *testing.T, p *plugintest.Pod) {
+			fail(t, delAddr(p.Namespace, "net1", "fd00::2/64"))
+		}, "fd00::2/64"},
 		"pod's route": {func(t *testing.T, p *plugintest.Pod) {
 			_, err := command(t, p.Namespace, "ip", "route", "del", "172.16.0.0/12")
 			fail(t, err)
 		}, "172.16.0.0/12"},
 		"pod's link down": {func(_ *testing.T, p *plugintest.Pod) { p.Down("net1") }, "is down"},
-		"pod's link gone": {func(t *testing.T, p *plugintest.Pod) { fail(t, p.Netlink().LinkDel(p.Link("net1"))) }, "net1"},
+		"pod's link gone": {func(t *testing.T, p *plugintest.Pod) {
+			fail(t, p.Netlink().LinkDel(p.Link("net1")))
+		}, "net1"},
 		"pod's MAC": {func(t *testing.T, p *plugintest.Pod) {
 			fail(t, p.Netlink().LinkSetHardwareAddr(p.Link("net1"), []byte{2, 0, 0, 0, 0, 1}))
 		}, "MAC"},
@@ -424,7 +469,8 @@ func TestCheckNotices(t *testing.T) {
 			test.damage(t, p)
 			before := state(t, p.Node) + p.Snapshot()
 			err := p.Check(c)
-			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+			if test.says == "" && err != nil ||
+				test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
 				t.Errorf("CHECK: %v, want %q in it", err, test.says)
 			}
 			if after := state(t, p.Node) + p.Snapshot(); after != before {
@@ -500,17 +546,21 @@ func TestNothingOfThePodIsOnTheNodeAfterwards(t *testing.T) {
 func withoutVLANs() []conf {
 	return []conf{
 		everything().With(conf{
-			"isDefaultGateway": true, "forceAddress": true, "ipMasqBackend": "nftables", "mtu": 1400, "hairpinMode": true, "enabledad": false,
-			"portIsolation": true, "ipam": ipam("10.1.0.2/24"), "dns": conf{"domain": "x"}, "runtimeConfig": conf{"mac": "02:00:00:00:00:07"},
+			"isDefaultGateway": true, "forceAddress": true, "ipMasqBackend": "nftables", "mtu": 1400,
+			"hairpinMode": true, "enabledad": false,
+			"portIsolation": true, "ipam": ipam("10.1.0.2/24"), "dns": conf{"domain": "x"},
+			"runtimeConfig": conf{"mac": "02:00:00:00:00:07"},
 		}),
-		{"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true, "macspoofchk": true},
+		{"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true,
+			"macspoofchk": true},
 	}
 }
 
 func withVLANs() []conf {
 	return []conf{
 		{
-			"type": "bridge", "bridge": "br2", "vlan": 100, "vlanTrunk": []conf{{"id": 7}}, "preserveDefaultVlan": true, "isGateway": true,
+			"type": "bridge", "bridge": "br2", "vlan": 100, "vlanTrunk": []conf{{"id": 7}},
+			"preserveDefaultVlan": true, "isGateway": true,
 			"ipam": ipam("10.2.0.2/24"),
 		},
 	}

@@ -18,12 +18,18 @@ import (
 func TestPodsReachEachOtherAndTheGateway(t *testing.T) {
 	t.Parallel()
 	n := node(t)
-	c := conf{"type": "bridge", "isGateway": true, "macspoofchk": true, "ipam": ipam("10.1.0.2/24", "fd00::2/64")}
+	c := conf{
+		"type": "bridge", "isGateway": true, "macspoofchk": true,
+		"ipam": ipam("10.1.0.2/24", "fd00::2/64"),
+	}
 	a, b := n.Pod("a"), n.Pod("+5")
 	add(t, a, c)
 	add(t, b, c)
-	for _, family := range []struct{ a, b, gateway string }{{"10.1.0.2", "10.1.0.7", "10.1.0.1"}, {"fd00::2", "fd00::7", "fd00::1"}} {
-		inA, inB := listen(t, a.Namespace, net.JoinHostPort(family.a, "0")), listen(t, b.Namespace, net.JoinHostPort(family.b, "0"))
+	for _, family := range []struct{ a, b, gateway string }{
+		{"10.1.0.2", "10.1.0.7", "10.1.0.1"}, {"fd00::2", "fd00::7", "fd00::1"},
+	} {
+		inA, inB := listen(t, a.Namespace, net.JoinHostPort(family.a, "0")), listen(t, b.Namespace,
+			net.JoinHostPort(family.b, "0"))
 		talk(t, inA, inB)
 		talk(t, inB, inA)
 		// Duplicate address detection of the bridge's own address takes its time.
@@ -49,7 +55,8 @@ func awaitAddr(t *testing.T, n *nettest.Namespace, address string) {
 	}
 }
 
-// With ipMasq the world sees the node's address, other pods see the pod's, and without it the world does, too.
+// With ipMasq the world sees the node's address, other pods see the pod's, and without it the world
+// does, too.
 func TestIPMasq(t *testing.T) {
 	t.Parallel()
 	n := node(t)
@@ -59,23 +66,29 @@ func TestIPMasq(t *testing.T) {
 	world.Addr("wire", "192.0.2.2/24", "2001:db8::2/64")
 	world.Route("10.1.0.0/24", "192.0.2.1", "wire", 0)
 	world.Route("fd00::/64", "2001:db8::1", "wire", 0)
-	c := conf{"type": "bridge", "isDefaultGateway": true, "ipMasq": true, "ipam": ipam("10.1.0.2/24", "fd00::2/64")}
+	c := conf{
+		"type": "bridge", "isDefaultGateway": true, "ipMasq": true,
+		"ipam": ipam("10.1.0.2/24", "fd00::2/64"),
+	}
 	a, b, plain := n.Pod("a"), n.Pod("+5"), n.Pod("+7")
 	add(t, a, c)
 	add(t, b, c)
 	add(t, plain, c.With(conf{"ipMasq": false}))
 	for _, family := range []struct{ a, b, plain, node, world string }{
-		{"10.1.0.2", "10.1.0.7", "10.1.0.9", "192.0.2.1", "192.0.2.2"}, {"fd00::2", "fd00::7", "fd00::9", "2001:db8::1", "2001:db8::2"},
+		{"10.1.0.2", "10.1.0.7", "10.1.0.9", "192.0.2.1", "192.0.2.2"},
+		{"fd00::2", "fd00::7", "fd00::9", "2001:db8::1", "2001:db8::2"},
 	} {
 		out := listen(t, world, net.JoinHostPort(family.world, "0"))
-		inA, inB := listen(t, a.Namespace, net.JoinHostPort(family.a, "0")), listen(t, b.Namespace, net.JoinHostPort(family.b, "0"))
+		inA, inB := listen(t, a.Namespace, net.JoinHostPort(family.a, "0")), listen(t, b.Namespace,
+			net.JoinHostPort(family.b, "0"))
 		if from := talk(t, inA, out); from != family.node {
 			t.Errorf("the world sees %s, want %s", from, family.node)
 		}
 		if from := talk(t, inA, inB); from != family.a {
 			t.Errorf("another pod sees %s, want %s", from, family.a)
 		}
-		if from := talk(t, listen(t, plain.Namespace, net.JoinHostPort(family.plain, "0")), out); from != family.plain {
+		from := talk(t, listen(t, plain.Namespace, net.JoinHostPort(family.plain, "0")), out)
+		if from != family.plain {
 			t.Errorf("without ipMasq the world sees %s, want %s", from, family.plain)
 		}
 	}
@@ -106,7 +119,8 @@ func TestPortIsolationKeepsPodsApart(t *testing.T) {
 	add(t, a, c.With(conf{"portIsolation": true}))
 	add(t, b, c.With(conf{"portIsolation": true}))
 	add(t, open, c)
-	atA, atB, atOpen, atNode := tap(t, a.Namespace, "net1"), tap(t, b.Namespace, "net1"), tap(t, open.Namespace, "net1"), tap(t, n.Host, "cni0")
+	atA, atB, atOpen, atNode := tap(t, a.Namespace, "net1"), tap(t, b.Namespace, "net1"), tap(t,
+		open.Namespace, "net1"), tap(t, n.Host, "cni0")
 	atA.send(atA.mac, broadcast, "isolated")
 	atOpen.expect("isolated")
 	atNode.expect("isolated")
@@ -157,7 +171,8 @@ func TestVLANsKeepPodsApart(t *testing.T) {
 	send("20")
 	at["net1.20"].expect("20")
 	at["keep"].expect("20")
-	// The trunk's untagged frames are of VLAN 1, the bridge's default. The wire would hear tagged ones, too.
+	// The trunk's untagged frames are of VLAN 1, the bridge's default. The wire would hear tagged
+	// ones, too.
 	at["trunk"] = tap(t, trunk.Namespace, "net1")
 	send("plain")
 	at["trunk"].expect("plain")
@@ -175,11 +190,14 @@ func TestVLANsKeepPodsApart(t *testing.T) {
 func TestVLANGateway(t *testing.T) {
 	nettest.NeedsLink(t, "bridge-vlan")
 	n := node(t)
-	c := conf{"type": "bridge", "bridge": "br0", "vlan": 100, "isGateway": true, "ipam": ipam("10.1.0.2/24")}
+	c := conf{
+		"type": "bridge", "bridge": "br0", "vlan": 100, "isGateway": true, "ipam": ipam("10.1.0.2/24"),
+	}
 	a, other := n.Pod("a"), n.Pod("+5")
 	result := add(t, a, c)
 	gateway := n.Host.Link("br0.100").Attrs()
-	if len(result.Interfaces) != 4 || result.Interfaces[3].Name != "br0.100" || result.Interfaces[3].Mac != gateway.HardwareAddr.String() {
+	if len(result.Interfaces) != 4 || result.Interfaces[3].Name != "br0.100" ||
+		result.Interfaces[3].Mac != gateway.HardwareAddr.String() {
 		t.Fatalf("result %s", a.Prev)
 	}
 	add(t, other, c.With(conf{"vlan": 200, "ipam": ipam("10.2.0.2/24")}))
@@ -218,17 +236,21 @@ func read(t *testing.T, n *nettest.Namespace, key string) string {
 
 func write(t *testing.T, n *nettest.Namespace, key, value string) {
 	t.Helper()
-	if err := n.Run(func() error { return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0) }); err != nil {
+	if err := n.Run(func() error {
+		return os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// M22: a pod that says on the bridge that it is a router does not become the node's. That its advertisements arrive, the kernel's counter
-// says, and what would come of it otherwise, the end of the test.
+// M22: a pod that says on the bridge that it is a router does not become the node's. That its
+// advertisements arrive, the kernel's counter says, and what would come of it otherwise, the end of
+// the test.
 func TestM22PodIsNotTheNodesRouter(t *testing.T) {
 	t.Parallel()
 	for name, more := range map[string]conf{
-		"bridge": {}, "existing bridge": {}, "VLAN": {"vlan": 100, "isGateway": true, "ipam": ipam("10.1.0.2/24")},
+		"bridge": {}, "existing bridge": {},
+		"VLAN": {"vlan": 100, "isGateway": true, "ipam": ipam("10.1.0.2/24")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := node(t)
@@ -254,7 +276,8 @@ func TestM22PodIsNotTheNodesRouter(t *testing.T) {
 			write(t, n.Host, "ipv6/conf/"+link+"/accept_ra", "1")
 			for end := time.Now().Add(within); !strings.Contains(n.Host.Routes(), "proto ra"); {
 				if time.Now().After(end) {
-					t.Fatal("the advertisements have no effect even where they are allowed to: the test shows nothing")
+					t.Fatal("the advertisements have no effect even where they are allowed to: the test shows " +
+						"nothing")
 				}
 				advertise(t, n.Host, p.Namespace)
 			}
@@ -297,7 +320,8 @@ func received(t *testing.T, n *nettest.Namespace) string {
 		t.Fatal(err)
 	}
 	for line := range strings.SplitSeq(out, "\n") {
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "Icmp6InRouterAdvertisements" {
+		fields := strings.Fields(line)
+		if len(fields) == 2 && fields[0] == "Icmp6InRouterAdvertisements" {
 			return fields[1]
 		}
 	}

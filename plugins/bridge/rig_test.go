@@ -37,7 +37,8 @@ func node(t testing.TB) *plugintest.Node {
 	return plugintest.New(t, ours())
 }
 
-// fixed is an IPAM plugin that gives what its configuration says; a pod "+5" gets addresses that are higher by 5.
+// fixed is an IPAM plugin that gives what its configuration says; a pod "+5" gets addresses that
+// are higher by 5.
 type fixed struct{}
 
 type fixedConf struct {
@@ -60,13 +61,17 @@ func (fixed) Add(_ context.Context, req *plugin.Request, c *fixedConf) (*types10
 		}
 		ips[i] = &copied
 	}
-	return &types100.Result{CNIVersion: types100.ImplementedSpecVersion, IPs: ips, Routes: c.Routes, DNS: c.DNS}, c.fail("ADD")
+	return &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion, IPs: ips, Routes: c.Routes, DNS: c.DNS,
+	}, c.fail("ADD")
 }
 
 func (fixed) Del(_ context.Context, _ *plugin.Request, c *fixedConf) error { return c.fail("DEL") }
 
-func (fixed) Check(_ context.Context, _ *plugin.Request, c *fixedConf) error { return c.fail("CHECK") }
-func (fixed) GC(_ context.Context, _ *plugin.Request, c *fixedConf) error    { return c.fail("GC") }
+func (fixed) Check(_ context.Context, _ *plugin.Request, c *fixedConf) error {
+	return c.fail("CHECK")
+}
+func (fixed) GC(_ context.Context, _ *plugin.Request, c *fixedConf) error { return c.fail("GC") }
 func (fixed) Status(_ context.Context, _ *plugin.Request, c *fixedConf) error {
 	return c.fail("STATUS")
 }
@@ -80,7 +85,8 @@ func (c *fixedConf) fail(command string) error {
 	return nil
 }
 
-// ipam is the configuration of the plugin fixed with addresses, each as "10.1.0.2/24" or "10.1.0.2/24 via 10.1.0.1".
+// ipam is the configuration of the plugin fixed with addresses, each as "10.1.0.2/24" or
+// "10.1.0.2/24 via 10.1.0.1".
 func ipam(addresses ...string) conf {
 	var ips []conf
 	for _, a := range addresses {
@@ -97,7 +103,8 @@ func ipam(addresses ...string) conf {
 // everything is a configuration for which all is made that an attachment can have.
 func everything() conf {
 	return conf{
-		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true, "ipam": ipam("10.1.0.2/24", "fd00::2/64"),
+		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true,
+		"ipam": ipam("10.1.0.2/24", "fd00::2/64"),
 	}
 }
 
@@ -111,14 +118,15 @@ func rules(tb testing.TB, n *nettest.Namespace) string {
 	return out
 }
 
-// awaitRoutes waits until the node has the routes of the gateway's addresses <prefix>1: the kernel makes them when it has checked that nobody
-// else has the addresses.
+// awaitRoutes waits until the node has the routes of the gateway's addresses <prefix>1: the kernel
+// makes them when it has checked that nobody else has the addresses.
 func awaitRoutes(t *testing.T, n *nettest.Namespace, prefixes ...string) {
 	t.Helper()
 	for _, p := range prefixes {
 		for end := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
 			routes := n.Routes()
-			if strings.Contains(routes, " local "+p+"1/128 ") && strings.Contains(routes, " anycast "+p+"/128 ") {
+			if strings.Contains(routes, " local "+p+"1/128 ") &&
+				strings.Contains(routes, " anycast "+p+"/128 ") {
 				break
 			}
 			if time.Now().After(end) {
@@ -179,7 +187,8 @@ func listen(t *testing.T, n *nettest.Namespace, address string) net.PacketConn {
 	return c
 }
 
-// talk sends packets from a socket to another until one arrives, and gives the address that it comes from.
+// talk sends packets from a socket to another until one arrives, and gives the address that it
+// comes from.
 func talk(t *testing.T, from, to net.PacketConn) string {
 	t.Helper()
 	target, text := to.LocalAddr(), from.LocalAddr().String()

@@ -17,7 +17,9 @@ import (
 // tenant is a node whose attachments have limits.
 func tenant(t *testing.T, namespace string) *plugintest.Node {
 	t.Helper()
-	n := plugintest.New(t, plugintest.Plugins{"bridge": plugin.New(bridge.Plugin{Dir: t.TempDir()}), "fixed": plugin.NewIPAM(fixed{})})
+	n := plugintest.New(t, plugintest.Plugins{
+		"bridge": plugin.New(bridge.Plugin{Dir: t.TempDir()}), "fixed": plugin.NewIPAM(fixed{}),
+	})
 	n.Limits = &attachment.Limits{Namespace: namespace}
 	return n
 }
@@ -106,10 +108,14 @@ func TestM27OverlapRace(t *testing.T) {
 	nodes := []*plugintest.Node{n, as(n, "b"), as(n, "c")}
 	for round := range 20 {
 		var group sync.WaitGroup
-		pods, confs, added := make([]*plugintest.Pod, len(nodes)), make([]conf, len(nodes)), make([]bool, len(nodes))
+		pods, confs, added := make([]*plugintest.Pod, len(nodes)), make([]conf, len(nodes)), make([]bool,
+			len(nodes))
 		for i, node := range nodes {
 			pods[i] = node.Pod(fmt.Sprintf("c%d", i))
-			confs[i] = everything().With(conf{"bridge": fmt.Sprintf("br%d", i), "ipam": ipam(fmt.Sprintf("10.1.0.%d/24 via 10.1.0.%d", i+2, i+100))})
+			confs[i] = everything().With(conf{
+				"bridge": fmt.Sprintf("br%d", i),
+				"ipam":   ipam(fmt.Sprintf("10.1.0.%d/24 via 10.1.0.%d", i+2, i+100)),
+			})
 			group.Go(func() { _, err := pods[i].Add(confs[i]); added[i] = err == nil })
 		}
 		group.Wait()
@@ -142,7 +148,9 @@ func TestM28Rule(t *testing.T) {
 	rival := as(n, "rival").Pod("rival")
 	mustAdd(t, rival, everything().With(conf{"bridge": "br-rival", "ipam": ipam("10.9.0.2/24")}))
 	n.Limits.Bridges, n.Limits.OwnBridges = []string{"br-lab*"}, true
-	n.Limits.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("8.8.8.0/24")}
+	n.Limits.Prefixes = []netip.Prefix{
+		netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("8.8.8.0/24"),
+	}
 	p := n.Pod("c")
 	before := nodeState(t, n)
 	for name, c := range map[string]conf{
@@ -160,7 +168,9 @@ func TestM28Rule(t *testing.T) {
 		}
 	}
 	// A rule may name what is of the internet.
-	for _, c := range []conf{{"ipam": ipam("10.1.0.2/24")}, {"bridge": "br-lab1", "ipam": ipam("8.8.8.2/25")}} {
+	for _, c := range []conf{
+		{"ipam": ipam("10.1.0.2/24")}, {"bridge": "br-lab1", "ipam": ipam("8.8.8.2/25")},
+	} {
 		c = everything().With(c)
 		mustAdd(t, p, c)
 		if err := p.Del(c); err != nil {
@@ -192,7 +202,8 @@ func TestM28SpoofCheckIsTheDefault(t *testing.T) {
 		}
 		mustAdd(t, p, config)
 		if checks := strings.Contains(rules(t, n.Host), "ether saddr != "); checks != c.checks {
-			t.Errorf("limits %+v, macspoofchk %v: checks %t\n%s", c.limits, c.value, checks, rules(t, n.Host))
+			t.Errorf("limits %+v, macspoofchk %v: checks %t\n%s",
+				c.limits, c.value, checks, rules(t, n.Host))
 		}
 		if err := p.Check(config); err != nil {
 			t.Error(err)

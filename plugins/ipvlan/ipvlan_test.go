@@ -19,10 +19,13 @@ type conf = plugintest.Conf
 func suite(t *testing.T) plugintest.OnMaster {
 	t.Helper()
 	nettest.NeedsLink(t, "ipvlan")
-	return plugintest.OnMaster{Kind: "ipvlan", Ours: plugintest.Plugins{"ipvlan": plugin.New(ipvlan.Plugin{})}}
+	return plugintest.OnMaster{
+		Kind: "ipvlan", Ours: plugintest.Plugins{"ipvlan": plugin.New(ipvlan.Plugin{})},
+	}
 }
 
-const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"domain":"x"}}`
+const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}],` +
+	`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"domain":"x"}}`
 
 func TestMatchesReference(t *testing.T) {
 	s := suite(t)
@@ -30,8 +33,10 @@ func TestMatchesReference(t *testing.T) {
 		result string
 		conf   conf
 	}{
-		"dual stack":           {result: plugintest.Dual},
-		"l3":                   {conf: conf{"mode": "l3", "mtu": 1400, "dns": conf{"nameservers": []string{"10.0.0.53"}}}},
+		"dual stack": {result: plugintest.Dual},
+		"l3": {conf: conf{
+			"mode": "l3", "mtu": 1400, "dns": conf{"nameservers": []string{"10.0.0.53"}},
+		}},
 		"l3s":                  {conf: conf{"mode": "l3s", "cniVersion": "0.3.1"}},
 		"master in pod":        {conf: conf{"master": "up0", "linkInContainer": true}},
 		"IPAM, and prevResult": {conf: conf{"master": "", "prevResult": prev("nic0")}},
@@ -54,7 +59,8 @@ func prev(interfaces ...string) conf {
 		list = append(list, conf{"name": name})
 	}
 	return conf{
-		"cniVersion": "1.1.0", "interfaces": list, "ips": []conf{{"address": "10.9.0.2/24", "gateway": "10.9.0.1", "interface": 0}},
+		"cniVersion": "1.1.0", "interfaces": list,
+		"ips":    []conf{{"address": "10.9.0.2/24", "gateway": "10.9.0.1", "interface": 0}},
 		"routes": []conf{{"dst": "172.16.0.0/12"}}, "dns": conf{"domain": "y"},
 	}
 }
@@ -77,7 +83,8 @@ func TestBadInput(t *testing.T) {
 		"master,not exactly one": {"master": "", "prevResult": prev()},
 		"field master,nic9":      {"master": "", "prevResult": prev("nic9")},
 		"ipam,no prevResult":     {"ipam": conf{}},
-		"ipam,with addresses":    {"ipam": conf{}, "prevResult": conf{"cniVersion": "1.1.0", "interfaces": []conf{{"name": "nic0"}}}},
+		"ipam,with addresses": {"ipam": conf{},
+			"prevResult": conf{"cniVersion": "1.1.0", "interfaces": []conf{{"name": "nic0"}}}},
 	})
 }
 
@@ -105,7 +112,8 @@ func TestNoIPAM(t *testing.T) {
 	}
 }
 
-// M20: DEL of an attachment whose master was that of the default route, when there is none any more.
+// M20: DEL of an attachment whose master was that of the default route, when there is none any
+// more.
 func TestM20IPvlanDelWithoutMaster(t *testing.T) {
 	s := suite(t)
 	for name, c := range map[string]struct {
@@ -132,7 +140,8 @@ func TestM20IPvlanDelWithoutMaster(t *testing.T) {
 	}
 }
 
-// Addresses of prevResult are not this plugin's: it changes neither prevResult's owner nor, on DEL, any lease.
+// Addresses of prevResult are not this plugin's: it changes neither prevResult's owner nor, on DEL,
+// any lease.
 func TestAddressesOfPrevResult(t *testing.T) {
 	s := suite(t)
 	n, _ := s.Node(t, s.Ours, v4)
@@ -143,10 +152,13 @@ func TestAddressesOfPrevResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(result.IPs) != 1 || *result.IPs[0].Interface != 0 || result.Interfaces[0].Name != "net1" || result.DNS.Domain != "" {
+	if len(result.IPs) != 1 || *result.IPs[0].Interface != 0 || result.Interfaces[0].Name != "net1" ||
+		result.DNS.Domain != "" {
 		t.Errorf("result %s", p.Prev)
 	}
-	for _, want := range []string{"addr net1 10.9.0.2/24", "route4 table main 172.16.0.0/12 via 10.9.0.1 dev net1"} {
+	for _, want := range []string{
+		"addr net1 10.9.0.2/24", "route4 table main 172.16.0.0/12 via 10.9.0.1 dev net1",
+	} {
 		if !strings.Contains(p.Snapshot(), want) {
 			t.Errorf("lacks %q:\n%s", want, p.Snapshot())
 		}

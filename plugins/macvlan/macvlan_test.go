@@ -19,7 +19,9 @@ type conf = plugintest.Conf
 
 func suite() plugintest.OnMaster {
 	return plugintest.OnMaster{
-		Kind: "macvlan", Ours: plugintest.Plugins{"macvlan": plugin.New(macvlan.Plugin{}), "counting": plugin.NewIPAM(&counting{})},
+		Kind: "macvlan", Ours: plugintest.Plugins{
+			"macvlan": plugin.New(macvlan.Plugin{}), "counting": plugin.NewIPAM(&counting{}),
+		},
 	}
 }
 
@@ -37,7 +39,8 @@ func TestAddCheckDel(t *testing.T) {
 	}
 	for _, want := range []string{
 		"link net1 macvlan mtu 1400 up", "addr net1 10.1.0.2/24", "addr net1 fd00::2/64",
-		"route4 table main 172.16.0.0/12 via 10.1.0.1 dev net1", "route6 table main fd01::/64 via fd00::1 dev net1",
+		"route4 table main 172.16.0.0/12 via 10.1.0.1 dev net1",
+		"route6 table main fd01::/64 via fd00::1 dev net1",
 	} {
 		if !strings.Contains(p.Snapshot(), want) {
 			t.Errorf("lacks %q:\n%s", want, p.Snapshot())
@@ -57,21 +60,26 @@ func TestAddCheckDel(t *testing.T) {
 }
 
 func TestMatchesReference(t *testing.T) {
-	const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"},{"address":"10.2.0.2/16"}],` +
-		`"routes":[{"dst":"0.0.0.0/0"},{"dst":"172.16.0.0/12","priority":7},{"dst":"172.32.0.0/12","table":200}],"dns":{"domain":"x"}}`
+	const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"},` +
+		`{"address":"10.2.0.2/16"}],` +
+		`"routes":[{"dst":"0.0.0.0/0"},{"dst":"172.16.0.0/12","priority":7},{"dst":"172.32.0.0/12",` +
+		`"table":200}],"dns":{"domain":"x"}}`
 	for name, c := range map[string]struct {
 		result, args string
 		conf         conf
 	}{
-		"dual stack":       {result: plugintest.Dual},
-		"no IPAM":          {conf: conf{"ipam": conf{}}},
-		"private":          {conf: conf{"mode": "private", "mtu": 1400}},
-		"vepa":             {conf: conf{"mode": "vepa", "bcqueuelen": 500}},
-		"passthru":         {conf: conf{"mode": "passthru"}},
-		"dns":              {conf: conf{"dns": conf{"nameservers": []string{"10.0.0.53"}, "search": []string{"a", "b"}}}},
-		"mac":              {conf: conf{"mac": "02:00:00:00:00:05"}},
-		"master in pod":    {conf: conf{"master": "up0", "linkInContainer": true}},
-		"cniVersion 0.2.0": {conf: conf{"cniVersion": "0.2.0"}, result: strings.Replace(v4, `,{"address":"10.2.0.2/16"}`, "", 1)},
+		"dual stack": {result: plugintest.Dual},
+		"no IPAM":    {conf: conf{"ipam": conf{}}},
+		"private":    {conf: conf{"mode": "private", "mtu": 1400}},
+		"vepa":       {conf: conf{"mode": "vepa", "bcqueuelen": 500}},
+		"passthru":   {conf: conf{"mode": "passthru"}},
+		"dns": {conf: conf{
+			"dns": conf{"nameservers": []string{"10.0.0.53"}, "search": []string{"a", "b"}},
+		}},
+		"mac":           {conf: conf{"mac": "02:00:00:00:00:05"}},
+		"master in pod": {conf: conf{"master": "up0", "linkInContainer": true}},
+		"cniVersion 0.2.0": {conf: conf{"cniVersion": "0.2.0"},
+			result: strings.Replace(v4, `,{"address":"10.2.0.2/16"}`, "", 1)},
 		"cniVersion 0.3.1": {conf: conf{"cniVersion": "0.3.1"}},
 		"cniVersion 0.4.0": {conf: conf{"cniVersion": "0.4.0"}},
 		"cniVersion 1.0.0": {conf: conf{"cniVersion": "1.0.0"}},
@@ -135,7 +143,8 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
-// A request for a MAC comes before the configuration's, that of runtimeConfig before that of CNI_ARGS; args.cni is not asked.
+// A request for a MAC comes before the configuration's, that of runtimeConfig before that of
+// CNI_ARGS; args.cni is not asked.
 func TestMAC(t *testing.T) {
 	const configured, env, runtime, args = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
 	for i, runner := range []plugintest.Runner{suite().Ours, plugintest.Reference{}} {
@@ -145,7 +154,8 @@ func TestMAC(t *testing.T) {
 		}{
 			"configured": {want: configured, conf: conf{"args": conf{"cni": conf{"mac": args}}}},
 			"CNI_ARGS":   {want: env, args: "IgnoreUnknown=1;MAC=" + env},
-			"runtime":    {want: runtime, args: "MAC=" + env, conf: conf{"runtimeConfig": conf{"mac": runtime}}},
+			"runtime": {want: runtime, args: "MAC=" + env,
+				conf: conf{"runtimeConfig": conf{"mac": runtime}}},
 		} {
 			n, _ := suite().Node(t, runner, "")
 			p := n.Pod("a")
@@ -154,8 +164,10 @@ func TestMAC(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := p.Link("net1").Attrs().HardwareAddr.String(); got != c.want || result.Interfaces[0].Mac != c.want {
-				t.Errorf("%s, runner %d: MAC %s, result %s, want %s", name, i, got, result.Interfaces[0].Mac, c.want)
+			got := p.Link("net1").Attrs().HardwareAddr.String()
+			if got != c.want || result.Interfaces[0].Mac != c.want {
+				t.Errorf("%s, runner %d: MAC %s, result %s, want %s",
+					name, i, got, result.Interfaces[0].Mac, c.want)
 			}
 		}
 	}
@@ -170,7 +182,8 @@ func TestMasterOfTheDefaultRoute(t *testing.T) {
 	if _, err := p.Add(s.Conf().With(conf{"master": ""})); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.Link("net1").Attrs().ParentIndex, n.Host.Link("nic0").Attrs().Index; got != want {
+	got, want := p.Link("net1").Attrs().ParentIndex, n.Host.Link("nic0").Attrs().Index
+	if got != want {
 		t.Errorf("on the link with index %d, want %d", got, want)
 	}
 }
@@ -185,7 +198,9 @@ type countingConf struct {
 func (c *counting) Add(context.Context, *plugin.Request, *countingConf) (*types100.Result, error) {
 	c.last++
 	return &types100.Result{IPs: []*types100.IPConfig{{
-		Address: net.IPNet{IP: net.IPv4(10, 1, byte(c.last>>8), byte(c.last)), Mask: net.CIDRMask(16, 32)}, Gateway: net.IPv4(10, 1, 255, 254),
+		Address: net.IPNet{
+			IP: net.IPv4(10, 1, byte(c.last>>8), byte(c.last)), Mask: net.CIDRMask(16, 32),
+		}, Gateway: net.IPv4(10, 1, 255, 254),
 	}}}, nil
 }
 func (*counting) Del(context.Context, *plugin.Request, *countingConf) error    { return nil }
@@ -251,7 +266,8 @@ func vlanSuite(t *testing.T) (s plugintest.OnMaster, vlans string) {
 
 func TestDelWithoutEachKey(t *testing.T) {
 	s, vlans := vlanSuite(t)
-	plugintest.OnMasterWithoutEachKey[macvlan.Conf](t, s, vlans, conf{"mode": "private", "mac": "02:00:00:00:00:07", "bcqueuelen": 10})
+	plugintest.OnMasterWithoutEachKey[macvlan.Conf](t, s, vlans,
+		conf{"mode": "private", "mac": "02:00:00:00:00:07", "bcqueuelen": 10})
 }
 
 func TestR7FailureOfEachStepLeavesNothing(t *testing.T) {

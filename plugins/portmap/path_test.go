@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// M23, GHSA-jv3w-x3r3-g6rm: what goes through the node to the same port elsewhere is none of its business.
+// M23, GHSA-jv3w-x3r3-g6rm: what goes through the node to the same port elsewhere is none of its
+// business.
 func TestM23OnlyTheNodesAddresses(t *testing.T) {
 	for name, runner := range runners() {
 		t.Run(name, func(t *testing.T) {
@@ -39,7 +40,8 @@ func TestHostIP(t *testing.T) {
 	p := w.pod("a", 2)
 	serve(t, p.Namespace, ":80", "pod")
 	at := func(number int, ip string) conf { return port("tcp", number, 80).With(conf{"hostIP": ip}) }
-	c := chain(p, 2, nil, at(8080, "192.0.2.9"), at(8081, "0.0.0.0"), at(8082, "::"), at(8083, "2001:db8:1::9"), at(8084, "::ffff:192.0.2.9"))
+	c := chain(p, 2, nil, at(8080, "192.0.2.9"), at(8081, "0.0.0.0"), at(8082, "::"),
+		at(8083, "2001:db8:1::9"), at(8084, "::ffff:192.0.2.9"))
 	add(t, p, c)
 	for _, port := range []string{":8080", ":8081", ":8082", ":8083", ":8084"} {
 		serve(t, w.Host, port, "node")
@@ -47,7 +49,8 @@ func TestHostIP(t *testing.T) {
 	v4, v6 := "pod saw 192.0.2.2", "pod saw 2001:db8:1::2"
 	not4, not6 := "node saw 192.0.2.2", "node saw 2001:db8:1::2"
 	for number, want := range map[int][4]string{
-		8080: {not4, v4, not6, not6}, 8081: {v4, v4, not6, not6}, 8082: {not4, not4, v6, v6}, 8083: {not4, not4, not6, v6}, 8084: {not4, v4, not6, not6},
+		8080: {not4, v4, not6, not6}, 8081: {v4, v4, not6, not6}, 8082: {not4, not4, v6, v6},
+		8083: {not4, not4, not6, v6}, 8084: {not4, v4, not6, not6},
 	} {
 		for i, ip := range []string{"192.0.2.1", "192.0.2.9", "[2001:db8:1::1]", "[2001:db8:1::9]"} {
 			expect(t, w.client, "tcp", fmt.Sprintf("%s:%d", ip, number), want[i])
@@ -58,7 +61,8 @@ func TestHostIP(t *testing.T) {
 	}
 }
 
-// Answers to a pod's neighbour would go to it directly, not by the node: so the pod must see the node.
+// Answers to a pod's neighbour would go to it directly, not by the node: so the pod must see the
+// node.
 func TestHairpin(t *testing.T) {
 	w := newWorld(t, ours())
 	p, neighbour := w.pod("a", 2), w.pod("b", 3)
@@ -144,20 +148,24 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// Packets of one UDP socket, which are one connection for the kernel, follow the rules as they come and go. It is so for the kernel because another
-// pod's rules make it track connections all the time.
+// Packets of one UDP socket, which are one connection for the kernel, follow the rules as they come
+// and go. It is so for the kernel because another pod's rules make it track connections all the
+// time.
 func TestUDPFollowsTheRules(t *testing.T) {
 	w := newWorld(t, ours())
 	p, other := w.pod("a", 2), w.pod("b", 3)
 	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
 	serve(t, p.Namespace, ":80", "pod")
 	c := chain(p, 2, nil, port("udp", 8080, 80))
-	v4, v6 := dial(t, w.client, "udp", "192.0.2.1:8080"), dial(t, w.client, "udp", "[2001:db8:1::1]:8080")
+	v4, v6 := dial(t, w.client, "udp", "192.0.2.1:8080"), dial(t, w.client, "udp",
+		"[2001:db8:1::1]:8080")
 	defer v4.Close()
 	defer v6.Close()
 	see := func(name string) {
 		t.Helper()
-		for c, want := range map[net.Conn]string{v4: name + " saw 192.0.2.2", v6: name + " saw 2001:db8:1::2"} {
+		for c, want := range map[net.Conn]string{
+			v4: name + " saw 192.0.2.2", v6: name + " saw 2001:db8:1::2",
+		} {
 			if got, err := question(c); got != want {
 				t.Errorf("%q, %v, want %q", got, err, want)
 			}
@@ -165,7 +173,8 @@ func TestUDPFollowsTheRules(t *testing.T) {
 	}
 	seeNode := func() {
 		t.Helper()
-		stop4, stop6 := serve(t, w.Host, "192.0.2.1:8080", "node"), serve(t, w.Host, "[2001:db8:1::1]:8080", "node")
+		stop4, stop6 := serve(t, w.Host, "192.0.2.1:8080", "node"), serve(t, w.Host,
+			"[2001:db8:1::1]:8080", "node")
 		see("node")
 		stop4()
 		stop6()
@@ -174,8 +183,14 @@ func TestUDPFollowsTheRules(t *testing.T) {
 	for name, release := range map[string]func() error{
 		"DEL": func() error { return p.Del(c) },
 		// R14: without mappings, and without prevResult.
-		"DEL without mappings": func() error { _, err := p.Call("DEL", conf{"type": "portmap"}); return err },
-		"ADD without mappings": func() error { _, err := p.Add(c.With(conf{"runtimeConfig": conf{}})); return err },
+		"DEL without mappings": func() error {
+			_, err := p.Call("DEL", conf{"type": "portmap"})
+			return err
+		},
+		"ADD without mappings": func() error {
+			_, err := p.Add(c.With(conf{"runtimeConfig": conf{}}))
+			return err
+		},
 		"ADD of other mappings": func() error {
 			_, err := p.Add(chain(p, 2, nil, port("udp", 9090, 80)))
 			return err
@@ -202,7 +217,8 @@ func TestLoopback6IsTheNodes(t *testing.T) {
 	}
 }
 
-// route_localnet, which the mappings need, opens the node's loopback addresses to its neighbours (as CVE-2020-8558): the table closes them.
+// route_localnet, which the mappings need, opens the node's loopback addresses to its neighbours
+// (as CVE-2020-8558): the table closes them.
 func TestLoopbackStaysClosed(t *testing.T) {
 	w := newWorld(t, ours())
 	p := w.pod("a", 2)
@@ -211,10 +227,11 @@ func TestLoopbackStaysClosed(t *testing.T) {
 	send := func(to string) {
 		t.Helper()
 		// A packet to a loopback address leaves if its interface is given.
-		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IP{192, 0, 2, 2}}, Control: func(_, _ string, raw syscall.RawConn) (err error) {
-			cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
-			return errors.Join(cerr, err)
-		}}
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IP{192, 0, 2, 2}},
+			Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
+				return errors.Join(cerr, err)
+			}}
 		err := w.client.Run(func() error {
 			c, err := d.DialContext(t.Context(), "udp", to)
 			if err != nil {
@@ -239,7 +256,8 @@ func TestLoopbackStaysClosed(t *testing.T) {
 	}
 	send("127.0.0.1:5300")
 	if !arrives(local, within) {
-		t.Fatal("the client cannot reach the node's loopback address without the table, so that the test shows nothing")
+		t.Fatal("the client cannot reach the node's loopback address without the table, so that the " +
+			"test shows nothing")
 	}
 	add(t, p, chain(p, 2, nil, twoPorts()...))
 	send("127.0.0.1:5300")
@@ -272,7 +290,10 @@ func TestSCTP(t *testing.T) {
 	p := w.pod("a", 2)
 	c := chain(p, 2, nil, port("SCTP", 8080, 80))
 	add(t, p, c)
-	for _, want := range []string{"meta nfproto ipv4 sctp dport 8080 dnat ip to 10.1.0.2:80", "ip daddr 10.1.0.2 sctp dport 80 ct original proto-dst 8080 masquerade"} {
+	for _, want := range []string{
+		"meta nfproto ipv4 sctp dport 8080 dnat ip to 10.1.0.2:80",
+		"ip daddr 10.1.0.2 sctp dport 80 ct original proto-dst 8080 masquerade",
+	} {
 		if got := rules(t, w.Host); !strings.Contains(got, want) {
 			t.Errorf("lacks %q:\n%s", want, got)
 		}

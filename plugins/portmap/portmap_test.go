@@ -98,7 +98,10 @@ func TestVersions(t *testing.T) {
 		if version < "1" {
 			ip["version"] = "4"
 		}
-		c["prevResult"] = conf{"cniVersion": version, "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}}, "ips": list{ip}}
+		c["prevResult"] = conf{
+			"cniVersion": version, "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}},
+			"ips": list{ip},
+		}
 		add(t, p, c)
 		if got := object(t, p.Prev); got["cniVersion"] != version || len(got["ips"].([]any)) != 1 {
 			t.Errorf("%s: result %s", version, p.Prev)
@@ -127,7 +130,8 @@ func TestAddAgain(t *testing.T) {
 		p := w.pod("a", 2)
 		add(t, p, chain(p, 2, nil, twoPorts()...))
 		add(t, p, chain(p, 2, nil, port("tcp", 9090, 80)))
-		if got := rules(t, w.Host); strings.Contains(got, "8080") || strings.Count(got, "9090 dnat") != 2 {
+		got := rules(t, w.Host)
+		if strings.Contains(got, "8080") || strings.Count(got, "9090 dnat") != 2 {
 			t.Errorf("rules:\n%s", got)
 		}
 	})
@@ -139,7 +143,9 @@ func TestR14NoMappings(t *testing.T) {
 	p, other := w.pod("a", 2), w.pod("b", 3)
 	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
 	before := w.state()
-	for _, runtime := range []any{nil, conf{}, conf{"portMappings": nil}, conf{"portMappings": list{}}} {
+	for _, runtime := range []any{
+		nil, conf{}, conf{"portMappings": nil}, conf{"portMappings": list{}},
+	} {
 		c := chain(p, 2, conf{"runtimeConfig": runtime})
 		add(t, p, c)
 		w.is(before)
@@ -154,7 +160,8 @@ func TestR14NoMappings(t *testing.T) {
 			t.Error(err)
 		}
 		for command, c := range map[string]conf{
-			"ADD": c, "DEL": c.With(conf{"prevResult": nil, "cniVersion": "0.3.1"}), "DEL ": {"type": "portmap", "runtimeConfig": conf{"portMappings": "x"}},
+			"ADD": c, "DEL": c.With(conf{"prevResult": nil, "cniVersion": "0.3.1"}),
+			"DEL ": {"type": "portmap", "runtimeConfig": conf{"portMappings": "x"}},
 		} {
 			add(t, p, chain(p, 2, nil, twoPorts()...))
 			if w.state() == before {
@@ -179,10 +186,18 @@ func TestR24LeadsNowhere(t *testing.T) {
 		for _, ip := range ips {
 			prev = append(prev, conf{"address": ip, "interface": 0})
 		}
-		return conf{"prevResult": conf{"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}}, "ips": prev}}
+		return conf{
+			"prevResult": conf{
+				"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}},
+				"ips": prev,
+			},
+		}
 	}
 	v4, v6, dual := only("10.1.0.2/24"), only("fd00:1::2/64"), only("10.1.0.2/24", "fd00:1::2/64")
-	limited := conf{"conditionsV4": list{"ip", "saddr", "192.0.2.3"}, "conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"}}
+	limited := conf{
+		"conditionsV4": list{"ip", "saddr", "192.0.2.3"},
+		"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"},
+	}
 	for name, c := range map[string]struct {
 		others, conf conf
 		listens      string
@@ -190,29 +205,54 @@ func TestR24LeadsNowhere(t *testing.T) {
 		code         uint
 		says         []string
 	}{
-		"IPv6 hostIP": {conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7, says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"}},
-		"::":          {conf: v4, mappings: []conf{at("tcp", "::")}, code: 7, says: []string{"portMappings[0].hostIP", "IPv6"}},
-		"IPv4 hostIP": {conf: v6, mappings: []conf{at("tcp", "192.0.2.1")}, code: 7, says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"}},
-		"no address":  {conf: only(), mappings: []conf{at("tcp", "")}, code: 7, says: []string{"portMappings[0]", "net1", "IPAM"}},
-		"twice":       {conf: v4, mappings: []conf{at("tcp", ""), at("tcp", "").With(conf{"containerPort": 81})}, code: 7, says: []string{"portMappings[1].hostPort 8080", "portMappings[0]"}},
+		"IPv6 hostIP": {conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7,
+			says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"}},
+		"::": {conf: v4, mappings: []conf{at("tcp", "::")}, code: 7,
+			says: []string{"portMappings[0].hostIP", "IPv6"}},
+		"IPv4 hostIP": {conf: v6, mappings: []conf{at("tcp", "192.0.2.1")}, code: 7,
+			says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"}},
+		"no address": {conf: only(), mappings: []conf{at("tcp", "")}, code: 7,
+			says: []string{"portMappings[0]", "net1", "IPAM"}},
+		"twice": {conf: v4, mappings: []conf{
+			at("tcp", ""), at("tcp", "").With(conf{"containerPort": 81}),
+		}, code: 7, says: []string{"portMappings[1].hostPort 8080", "portMappings[0]"}},
 		"pod": {
-			others: chain(other, 3, nil, at("tcp", "")), conf: dual, mappings: []conf{at("tcp", "")}, code: 11,
-			says: []string{"portMappings[0].hostPort 8080", "tcp port 8080", "net net1 b", "choose another hostPort"},
+			others: chain(other, 3, nil, at("tcp", "")), conf: dual, mappings: []conf{at("tcp", "")},
+			code: 11,
+			says: []string{
+				"portMappings[0].hostPort 8080", "tcp port 8080", "net net1 b", "choose another hostPort",
+			},
 		},
-		"pod, one family":       {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v6, mappings: []conf{at("tcp", "")}},
-		"pod, other protocol":   {others: chain(other, 3, nil, at("udp", "")), conf: v4, mappings: []conf{at("tcp", "")}},
-		"pod, other address":    {others: chain(other, 3, nil, at("tcp", "192.0.2.9")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}},
-		"pod, same address":     {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
-		"pod, any":              {others: chain(other, 3, nil, at("tcp", "0.0.0.0")), conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
-		"pod, one of any":       {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4, mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
-		"pod, conditions":       {others: chain(other, 3, limited, at("tcp", "")), conf: v4, mappings: []conf{at("tcp", "")}},
-		"pod, same conditions":  {others: chain(other, 3, limited, at("tcp", "")), conf: v4.With(limited), mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
-		"pod before conditions": {others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited), mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
-		"listens":               {listens: ":8080", conf: dual, mappings: []conf{port("tcp", 8081, 80), at("tcp", "")}, code: 11, says: []string{"portMappings[1].hostPort 8080", "listens on [::]:8080", "stop that process"}},
-		"listens, UDP":          {listens: "192.0.2.1:8080", conf: v4, mappings: []conf{at("udp", "")}, code: 11, says: []string{"udp port 8080", "192.0.2.1:8080"}},
-		"listens, loopback":     {listens: "127.0.0.1:8080", conf: v4, mappings: []conf{at("tcp", "")}, code: 11, says: []string{"127.0.0.1:8080"}},
-		"listens, ::1":          {listens: "[::1]:8080", conf: dual, mappings: []conf{at("tcp", "")}},
-		"listens, elsewhere":    {listens: "192.0.2.9:8080", conf: v4, mappings: []conf{at("tcp", "192.0.2.1")}},
+		"pod, one family": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v6,
+			mappings: []conf{at("tcp", "")}},
+		"pod, other protocol": {others: chain(other, 3, nil, at("udp", "")), conf: v4,
+			mappings: []conf{at("tcp", "")}},
+		"pod, other address": {others: chain(other, 3, nil, at("tcp", "192.0.2.9")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}},
+		"pod, same address": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
+		"pod, any": {others: chain(other, 3, nil, at("tcp", "0.0.0.0")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
+		"pod, one of any": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"pod, conditions": {others: chain(other, 3, limited, at("tcp", "")), conf: v4,
+			mappings: []conf{at("tcp", "")}},
+		"pod, same conditions": {others: chain(other, 3, limited, at("tcp", "")), conf: v4.With(limited),
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"pod before conditions": {others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited),
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"listens": {listens: ":8080", conf: dual, mappings: []conf{
+			port("tcp", 8081, 80), at("tcp", ""),
+		}, code: 11, says: []string{
+			"portMappings[1].hostPort 8080", "listens on [::]:8080", "stop that process",
+		}},
+		"listens, UDP": {listens: "192.0.2.1:8080", conf: v4, mappings: []conf{at("udp", "")},
+			code: 11, says: []string{"udp port 8080", "192.0.2.1:8080"}},
+		"listens, loopback": {listens: "127.0.0.1:8080", conf: v4, mappings: []conf{at("tcp", "")},
+			code: 11, says: []string{"127.0.0.1:8080"}},
+		"listens, ::1": {listens: "[::1]:8080", conf: dual, mappings: []conf{at("tcp", "")}},
+		"listens, elsewhere": {listens: "192.0.2.9:8080", conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}},
 		"listens, other family": {listens: "192.0.2.9:8080", conf: v6, mappings: []conf{at("tcp", "")}},
 		"SCTP":                  {listens: ":8080", conf: v4, mappings: []conf{at("sctp", "")}},
 	} {
@@ -259,7 +299,8 @@ func TestR24KeepsWhatWasThere(t *testing.T) {
 	add(t, other, chain(other, 3, nil, port("tcp", 9090, 80)))
 	add(t, p, chain(p, 2, nil, port("tcp", 8080, 80)))
 	before := w.state()
-	if _, err := p.Add(chain(p, 2, nil, port("tcp", 9090, 80))); plugintest.Code(err) != types.ErrTryAgainLater {
+	_, err := p.Add(chain(p, 2, nil, port("tcp", 9090, 80)))
+	if plugintest.Code(err) != types.ErrTryAgainLater {
 		t.Errorf("error %v", err)
 	}
 	w.is(before)
@@ -283,7 +324,8 @@ func TestM18TwoAttachments(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := rules(t, w.Host)
-			failsOnly(t, name, strings.Contains(got, "9090") && !strings.Contains(got, "8080"), "rules:\n"+got)
+			failsOnly(t, name, strings.Contains(got, "9090") && !strings.Contains(got, "8080"),
+				"rules:\n"+got)
 			if name != "ours" {
 				return
 			}
@@ -304,7 +346,9 @@ func TestM18Conditions(t *testing.T) {
 			serve(t, open.Namespace, ":80", "open")
 			serve(t, limited.Namespace, ":80", "limited")
 			add(t, open, chain(open, 2, conf{"backend": "nftables"}, port("tcp", 8080, 80)))
-			add(t, limited, chain(limited, 3, conf{"backend": "nftables", "conditionsV4": list{"ip", "saddr", "192.0.2.3"}}, port("tcp", 9090, 80)))
+			add(t, limited, chain(limited, 3, conf{
+				"backend": "nftables", "conditionsV4": list{"ip", "saddr", "192.0.2.3"},
+			}, port("tcp", 9090, 80)))
 			serve(t, w.Host, ":8080", "node")
 			serve(t, w.Host, ":9090", "node")
 			reach := func(address, to string) string { return ask(t, w.client, "tcp", to, from(address)) }
@@ -375,7 +419,8 @@ func TestGC(t *testing.T) {
 		t.Helper()
 		got := rules(t, w.Host)
 		for _, p := range []string{"8080", "8081", "8082", "8083"} {
-			if want := strings.Contains(strings.Join(ports, " "), p); strings.Contains(got, "dport "+p) != want {
+			want := strings.Contains(strings.Join(ports, " "), p)
+			if strings.Contains(got, "dport "+p) != want {
 				t.Errorf("rules of port %s: want %v:\n%s", p, want, got)
 			}
 		}
@@ -436,7 +481,8 @@ func TestCheckSees(t *testing.T) {
 	p := w.pod("a", 2)
 	c := chain(p, 2, nil, twoPorts()...)
 	handle := func(chain, rule string) string {
-		for line := range strings.Lines(nftables(t, w.Host, "-a", "list", "chain", "inet", "braid_hostport", chain)) {
+		for line := range strings.Lines(
+			nftables(t, w.Host, "-a", "list", "chain", "inet", "braid_hostport", chain)) {
 			if strings.Contains(line, rule) {
 				_, h, _ := strings.Cut(strings.TrimSpace(line), "# handle ")
 				return h
@@ -447,22 +493,30 @@ func TestCheckSees(t *testing.T) {
 	}
 	table := []string{"inet", "braid_hostport"}
 	for name, damage := range map[string]func(){
-		"all gone":    func() { nftables(t, w.Host, "flush", "ruleset") },
-		"chain empty": func() { nftables(t, w.Host, append([]string{"flush", "chain"}, append(table, "hostports")...)...) },
-		"no jump":     func() { nftables(t, w.Host, append([]string{"flush", "chain"}, append(table, "prerouting")...)...) },
+		"all gone": func() { nftables(t, w.Host, "flush", "ruleset") },
+		"chain empty": func() {
+			nftables(t, w.Host, append([]string{"flush", "chain"}, append(table, "hostports")...)...)
+		},
+		"no jump": func() {
+			nftables(t, w.Host, append([]string{"flush", "chain"}, append(table, "prerouting")...)...)
+		},
 		"rule gone": func() {
-			nftables(t, w.Host, "delete", "rule", "inet", "braid_hostport", "hostports", "handle", handle("hostports", "udp dport 8080 dnat ip6"))
+			nftables(t, w.Host, "delete", "rule", "inet", "braid_hostport", "hostports", "handle",
+				handle("hostports", "udp dport 8080 dnat ip6"))
 		},
 		"masquerade gone": func() {
-			nftables(t, w.Host, "delete", "rule", "inet", "braid_hostport", "masquerading", "handle", handle("masquerading", "127.0.0.0"))
+			nftables(t, w.Host, "delete", "rule", "inet", "braid_hostport", "masquerading", "handle",
+				handle("masquerading", "127.0.0.0"))
 		},
 		"other port": func() {
 			h := handle("hostports", "tcp dport 8080 dnat ip to")
 			tag := comments.FindString(rules(t, w.Host))
-			nftables(t, w.Host, "replace rule inet braid_hostport hostports handle "+h+" meta nfproto ipv4 tcp dport 8080 dnat ip to 10.1.0.2:81"+tag)
+			nftables(t, w.Host, "replace rule inet braid_hostport hostports handle "+h+
+				" meta nfproto ipv4 tcp dport 8080 dnat ip to 10.1.0.2:81"+tag)
 		},
 		"rule twice": func() {
-			nftables(t, w.Host, "add rule inet braid_hostport hostports tcp dport 8080 drop"+comments.FindString(rules(t, w.Host)))
+			nftables(t, w.Host, "add rule inet braid_hostport hostports tcp dport 8080 drop"+
+				comments.FindString(rules(t, w.Host)))
 		},
 		"sysctl": func() { set(t, w.Host, "net/ipv4/conf/br0/route_localnet", "0") },
 	} {
@@ -488,9 +542,11 @@ func TestRollBack(t *testing.T) {
 	t.Run("table is somebody else's", func(t *testing.T) {
 		w := newWorld(t, ours())
 		p := w.pod("a", 2)
-		nftables(t, w.Host, "add table inet braid_hostport; add chain inet braid_hostport prerouting { type filter hook forward priority 0; }")
+		nftables(t, w.Host, "add table inet braid_hostport; add chain inet braid_hostport prerouting { "+
+			"type filter hook forward priority 0; }")
 		before := w.state()
-		if _, err := p.Add(chain(p, 2, nil, twoPorts()...)); err == nil || !strings.Contains(err.Error(), "prerouting") {
+		_, err := p.Add(chain(p, 2, nil, twoPorts()...))
+		if err == nil || !strings.Contains(err.Error(), "prerouting") {
 			t.Errorf("error %v does not name the chain", err)
 		}
 		w.is(before)
@@ -527,19 +583,31 @@ func TestBadInput(t *testing.T) {
 		conf  conf
 		names []string
 	}{
-		"protocol":                   {chain(p, 2, nil, good, good.With(conf{"protocol": "icmp"})), []string{"portMappings[1].protocol", `"icmp"`}},
-		"no protocol":                {chain(p, 2, nil, good.With(conf{"protocol": nil})), []string{"portMappings[0].protocol", `""`}},
-		"hostPort 0":                 {chain(p, 2, nil, good.With(conf{"hostPort": 0})), []string{"portMappings[0].hostPort", "0"}},
-		"hostPort high":              {chain(p, 2, nil, good.With(conf{"hostPort": 65536})), []string{"hostPort", "65536"}},
-		"hostPort text":              {chain(p, 2, nil, good.With(conf{"hostPort": "80"})), []string{"hostPort", "string"}},
-		"containerPort":              {chain(p, 2, nil, good.With(conf{"containerPort": -1})), []string{"containerPort", "-1"}},
-		"hostIP":                     {chain(p, 2, nil, good.With(conf{"hostIP": "localhost"})), []string{"hostIP", `"localhost"`}},
-		"hostIP, zone":               {chain(p, 2, nil, good.With(conf{"hostIP": "fe80::1%eth0"})), []string{"hostIP", "fe80::1%eth0"}},
-		"mappings object":            {chain(p, 2, conf{"runtimeConfig": conf{"portMappings": conf{}}}), []string{"portMappings", "object"}},
-		"runtimeConfig":              {chain(p, 2, conf{"runtimeConfig": "x"}), []string{"runtimeConfig", "x"}},
-		"markMasqBit":                {chain(p, 2, conf{"markMasqBit": 32}, good), []string{"markMasqBit", "32"}},
-		"snat":                       {chain(p, 2, conf{"snat": "yes"}, good), []string{"snat", "yes"}},
-		"no prevResult":              {chain(p, 2, conf{"prevResult": nil}, good), []string{"prevResult"}},
+		"protocol": {chain(p, 2, nil, good, good.With(conf{"protocol": "icmp"})),
+			[]string{"portMappings[1].protocol", `"icmp"`}},
+		"no protocol": {chain(p, 2, nil, good.With(conf{"protocol": nil})),
+			[]string{"portMappings[0].protocol", `""`}},
+		"hostPort 0": {chain(p, 2, nil, good.With(conf{"hostPort": 0})),
+			[]string{"portMappings[0].hostPort", "0"}},
+		"hostPort high": {chain(p, 2, nil, good.With(conf{"hostPort": 65536})),
+			[]string{"hostPort", "65536"}},
+		"hostPort text": {chain(p, 2, nil, good.With(conf{"hostPort": "80"})),
+			[]string{"hostPort", "string"}},
+		"containerPort": {chain(p, 2, nil, good.With(conf{"containerPort": -1})),
+			[]string{"containerPort", "-1"}},
+		"hostIP": {chain(p, 2, nil, good.With(conf{"hostIP": "localhost"})),
+			[]string{"hostIP", `"localhost"`}},
+		"hostIP, zone": {chain(p, 2, nil, good.With(conf{"hostIP": "fe80::1%eth0"})),
+			[]string{"hostIP", "fe80::1%eth0"}},
+		"mappings object": {chain(p, 2, conf{"runtimeConfig": conf{"portMappings": conf{}}}),
+			[]string{"portMappings", "object"}},
+		"runtimeConfig": {chain(p, 2, conf{"runtimeConfig": "x"}),
+			[]string{"runtimeConfig", "x"}},
+		"markMasqBit": {chain(p, 2, conf{"markMasqBit": 32}, good),
+			[]string{"markMasqBit", "32"}},
+		"snat": {chain(p, 2, conf{"snat": "yes"}, good), []string{"snat", "yes"}},
+		"no prevResult": {chain(p, 2, conf{"prevResult": nil}, good),
+			[]string{"prevResult"}},
 		"no prevResult, no mappings": {chain(p, 2, conf{"prevResult": nil}), []string{"prevResult"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -555,7 +623,8 @@ func TestBadInput(t *testing.T) {
 			w.is(before)
 			// What could not be added can be deleted.
 			p.Prev = nil
-			if err := p.Del(c.conf); err != nil && !strings.Contains(name, "text") && !strings.Contains(name, "object") &&
+			if err := p.Del(c.conf); err != nil && !strings.Contains(name, "text") &&
+				!strings.Contains(name, "object") &&
 				name != "runtimeConfig" && name != "snat" {
 				t.Errorf("DEL: %v", err)
 			}
@@ -567,7 +636,8 @@ func TestBadInput(t *testing.T) {
 func TestKnows(t *testing.T) {
 	for text, knows := range map[string]bool{
 		`{}`: true,
-		`{"backend":"nftables","snat":false,"masqAll":true,"markMasqBit":5,"conditionsV4":null,"conditionsV6":[]}`: true,
+		`{"backend":"nftables","snat":false,"masqAll":true,"markMasqBit":5,"conditionsV4":null,` +
+			`"conditionsV6":[]}`: true,
 		`{"backend":"iptables"}`:                                                false,
 		`{"backend":"ebtables"}`:                                                false,
 		`{"externalSetMarkChain":"KUBE-MARK-MASQ"}`:                             false,
@@ -590,7 +660,8 @@ func TestKnows(t *testing.T) {
 		`{"conditionsV4":["ct","state","new"]}`:                                 false,
 		`{"something":1}`:                                                       false,
 	} {
-		_, err := ours().Run(t.Context(), plugintest.New(t, nil), "portmap", []string{"CNI_COMMAND=STATUS"}, []byte(text))
+		_, err := ours().Run(t.Context(), plugintest.New(t, nil), "portmap",
+			[]string{"CNI_COMMAND=STATUS"}, []byte(text))
 		if (err == nil) != knows {
 			t.Errorf("%s: error %v, want known %v", text, err, knows)
 		}
@@ -656,8 +727,8 @@ func TestTableLivesAsLongAsItsRules(t *testing.T) {
 	w.is(before)
 }
 
-// BenchmarkAddDel is an ADD and a DEL with two ports, in the form of the protocol, beside pods that have two each. The medians are told, in
-// microseconds.
+// BenchmarkAddDel is an ADD and a DEL with two ports, in the form of the protocol, beside pods that
+// have two each. The medians are told, in microseconds.
 func BenchmarkAddDel(b *testing.B) {
 	for _, others := range []int{1, 10, 100} {
 		w := newWorld(b, ours())
@@ -696,24 +767,27 @@ func TestDelWithoutEachKey(t *testing.T) {
 	before := w.state()
 	confs := []conf{
 		chain(p, 2, conf{
-			"backend": "nftables", "snat": true, "masqAll": true, "conditionsV4": list{"ip", "saddr", "192.0.2.3"},
-			"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"}, "markMasqBit": 14, "capabilities": conf{"portMappings": true},
+			"backend": "nftables", "snat": true, "masqAll": true,
+			"conditionsV4": list{"ip", "saddr", "192.0.2.3"},
+			"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"}, "markMasqBit": 14,
+			"capabilities": conf{"portMappings": true},
 		}, twoPorts()...),
 		chain(p, 2, conf{"snat": false, "externalSetMarkChain": "X"}, twoPorts()...),
 	}
-	plugintest.WithoutEachKey[portmap.Conf](t, "", confs, func(t *testing.T, key string, with, without conf) {
-		with = maps.Clone(with)
-		delete(with, "externalSetMarkChain") // is for the binary, which ADD runs
-		add(t, p, with)
-		if w.state() == before {
-			t.Fatal("ADD made no rule")
-		}
-		p.Prev = nil
-		without = maps.Clone(without)
-		delete(without, "externalSetMarkChain")
-		if err := p.Del(without); err != nil {
-			t.Errorf("without %s: %v", key, err)
-		}
-		w.is(before)
-	})
+	plugintest.WithoutEachKey[portmap.Conf](t, "", confs,
+		func(t *testing.T, key string, with, without conf) {
+			with = maps.Clone(with)
+			delete(with, "externalSetMarkChain") // is for the binary, which ADD runs
+			add(t, p, with)
+			if w.state() == before {
+				t.Fatal("ADD made no rule")
+			}
+			p.Prev = nil
+			without = maps.Clone(without)
+			delete(without, "externalSetMarkChain")
+			if err := p.Del(without); err != nil {
+				t.Errorf("without %s: %v", key, err)
+			}
+			w.is(before)
+		})
 }

@@ -57,7 +57,9 @@ func newWorld(t testing.TB, runner plugintest.Runner) *world {
 	w.Host.Addr("br0", "10.1.0.1/24", "fd00:1::1/64")
 	w.client.Addr("eth0", "192.0.2.2/24", "192.0.2.3/24", "2001:db8:1::2/64")
 	w.other.Addr("eth0", "198.51.100.2/24", "2001:db8:2::2/64")
-	for n, gateways := range map[*nettest.Namespace][]string{w.client: {"192.0.2.1", "2001:db8:1::1"}, w.other: {"198.51.100.1", "2001:db8:2::1"}} {
+	for n, gateways := range map[*nettest.Namespace][]string{
+		w.client: {"192.0.2.1", "2001:db8:1::1"}, w.other: {"198.51.100.1", "2001:db8:2::1"},
+	} {
 		for _, gw := range gateways {
 			n.Route("default", gw, "eth0", 0)
 		}
@@ -65,7 +67,9 @@ func newWorld(t testing.TB, runner plugintest.Runner) *world {
 	return w
 }
 
-func ours() plugintest.Plugins { return plugintest.Plugins{"portmap": plugin.New(portmap.Plugin{})} }
+func ours() plugintest.Plugins {
+	return plugintest.Plugins{"portmap": plugin.New(portmap.Plugin{})}
+}
 
 func set(t testing.TB, n *nettest.Namespace, key, value string) {
 	t.Helper()
@@ -93,7 +97,8 @@ func get(t testing.TB, n *nettest.Namespace, key string) string {
 	return values[0]
 }
 
-// pod makes a pod with interfaces on the bridge, each with the end of its addresses: "net1" 2 has 10.1.0.2 and fd00:1::2. IfName is the first.
+// pod makes a pod with interfaces on the bridge, each with the end of its addresses: "net1" 2 has
+// 10.1.0.2 and fd00:1::2. IfName is the first.
 func (w *world) pod(id string, ends ...int) *plugintest.Pod {
 	w.t.Helper()
 	p := w.Pod(id)
@@ -332,7 +337,9 @@ func failsOnly(t *testing.T, name string, right bool, what string) {
 // either is ours or the reference.
 type either struct{ reference bool }
 
-func (e *either) Run(ctx context.Context, node *plugintest.Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (e *either) Run(
+	ctx context.Context, node *plugintest.Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	if e.reference {
 		return plugintest.Reference{}.Run(ctx, node, kind, environ, stdin)
 	}

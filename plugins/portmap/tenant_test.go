@@ -41,13 +41,16 @@ func TestM29NoLoopback(t *testing.T) {
 	p := w.pod("a", 2)
 	for _, address := range []string{"127.0.0.1", "127.0.0.53", "::1", "::ffff:127.0.0.1"} {
 		for _, protocol := range []string{"tcp", "udp", "sctp"} {
-			w.refuses(p, chain(p, 2, nil, conf{"hostPort": 8080, "containerPort": 80, "protocol": protocol, "hostIP": address}),
+			w.refuses(p, chain(p, 2, nil,
+				conf{"hostPort": 8080, "containerPort": 80, "protocol": protocol, "hostIP": address}),
 				failure.NodeProtected, "hostIP", "8080", "node's own")
 		}
 	}
 	serve(t, p.Namespace, ":80", "pod")
 	for _, hostIP := range []string{"", "0.0.0.0"} {
-		c := chain(p, 2, nil, conf{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": hostIP})
+		c := chain(p, 2, nil, conf{
+			"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": hostIP,
+		})
 		add(t, p, c)
 		if err := p.Check(c); err != nil {
 			t.Error(err)
@@ -110,14 +113,16 @@ func TestM29NoPortThatIsListenedOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			stop := listen(c.network, c.address)
 			defer stop()
-			w.refuses(p, chain(p, 2, nil, conf{"hostPort": 10250, "containerPort": 80, "protocol": c.protocol, "hostIP": c.hostIP}),
+			w.refuses(p, chain(p, 2, nil,
+				conf{"hostPort": 10250, "containerPort": 80, "protocol": c.protocol, "hostIP": c.hostIP}),
 				"", "10250", "a process of the node that listens on")
 		})
 	}
 	// What is not the port's is not in its way.
 	defer listen("udp4", "0.0.0.0:10250")()
 	defer listen("tcp4", "192.0.2.9:10250")()
-	add(t, p, chain(p, 2, nil, conf{"hostPort": 10250, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}))
+	add(t, p, chain(p, 2, nil,
+		conf{"hostPort": 10250, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}))
 }
 
 // Whoever has a port keeps it: a tenant, and the operator whose mapping covers loopback addresses.
@@ -129,12 +134,14 @@ func TestM29NoPortOfAnother(t *testing.T) {
 		firstIP, hostIP string
 		free            bool
 	}{
-		"tenants":                        {mine, &attachment.Limits{Namespace: "rival"}, "", "", false},
-		"operator first":                 {nil, mine, "", "", false},
-		"tenant first":                   {mine, nil, "", "", false},
-		"one address of all":             {nil, mine, "", "192.0.2.1", false},
-		"all of one address":             {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1", "0.0.0.0", false},
-		"two addresses":                  {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1", "192.0.2.9", true},
+		"tenants":            {mine, &attachment.Limits{Namespace: "rival"}, "", "", false},
+		"operator first":     {nil, mine, "", "", false},
+		"tenant first":       {mine, nil, "", "", false},
+		"one address of all": {nil, mine, "", "192.0.2.1", false},
+		"all of one address": {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
+			"0.0.0.0", false},
+		"two addresses": {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
+			"192.0.2.9", true},
 		"operator's loopback afterwards": {mine, nil, "0.0.0.0", "127.0.0.1", true},
 		"operator's loopback before":     {nil, mine, "127.0.0.1", "192.0.2.1", true},
 	} {
@@ -147,7 +154,8 @@ func TestM29NoPortOfAnother(t *testing.T) {
 			add(t, p, first)
 			w.Limits = c.second
 			second := chain(q, 3, nil, mapping(c.hostIP))
-			if _, err := q.Add(second); (err == nil) != c.free || err != nil && !strings.Contains(err.Error(), `net1 first"`) {
+			_, err := q.Add(second)
+			if (err == nil) != c.free || err != nil && !strings.Contains(err.Error(), `net1 first"`) {
 				t.Errorf("%v", err)
 			}
 			if err := q.Del(second); err != nil {

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 	stdin, err := io.ReadAll(os.Stdin)
 	if err == nil {
 		session := plugin.NewSession(plugin.HostNS)
-		_, err = plugintest.Run(context.Background(), session.Bind(plugin.New(sbr.Plugin{})), &invoke.Call{Environ: os.Environ(), Stdin: stdin})
+		_, err = plugintest.Run(context.Background(), session.Bind(plugin.New(sbr.Plugin{})),
+			&invoke.Call{Environ: os.Environ(), Stdin: stdin})
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -41,8 +42,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// Interfaces of one pod that are added by several processes at once get tables of their own. The reference is one of the processes: it
-// takes the same lock.
+// Interfaces of one pod that are added by several processes at once get tables of their own. The
+// reference is one of the processes: it takes the same lock.
 func TestProcessesChooseDifferentTables(t *testing.T) {
 	const interfaces = 12
 	self, err := os.Executable()
@@ -57,10 +58,11 @@ func TestProcessesChooseDifferentTables(t *testing.T) {
 		cidr := fmt.Sprintf("10.1.%d.2/24", i)
 		p.Veth(name, router, "to"+name)
 		p.Addr(name, cidr)
-		stdin, err := json.Marshal(conf{"cniVersion": "1.1.0", "name": "net", "type": "sbr", "prevResult": conf{
-			"cniVersion": "1.1.0", "interfaces": []conf{{"name": name, "sandbox": p.NetNS}},
-			"ips": []conf{{"address": cidr, "gateway": fmt.Sprintf("10.1.%d.1", i), "interface": 0}},
-		}})
+		stdin, err := json.Marshal(
+			conf{"cniVersion": "1.1.0", "name": "net", "type": "sbr", "prevResult": conf{
+				"cniVersion": "1.1.0", "interfaces": []conf{{"name": name, "sandbox": p.NetNS}},
+				"ips": []conf{{"address": cidr, "gateway": fmt.Sprintf("10.1.%d.1", i), "interface": 0}},
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +71,8 @@ func TestProcessesChooseDifferentTables(t *testing.T) {
 			program = plugintest.ReferenceDir(t) + "/sbr"
 		}
 		cmd := exec.CommandContext(t.Context(), program)
-		cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_IFNAME="+name, "CNI_NETNS="+p.NetNS, "CNI_PATH=/")
+		cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=ADD", "CNI_CONTAINERID=a",
+			"CNI_IFNAME="+name, "CNI_NETNS="+p.NetNS, "CNI_PATH=/")
 		cmd.Stdin = bytes.NewReader(stdin)
 		commands = append(commands, cmd)
 	}
@@ -128,9 +131,12 @@ func TestAddWaitsForOthers(t *testing.T) {
 	}
 }
 
-// The lock ends with the ADD, also with one that fails, and not with the operation on the sandbox, which may run other plugins.
+// The lock ends with the ADD, also with one that fails, and not with the operation on the sandbox,
+// which may run other plugins.
 func TestLockEndsWithAdd(t *testing.T) {
-	for name, more := range map[string]conf{"success": {}, "failure": {"gateways": []string{"10.9.9.9"}}} {
+	for name, more := range map[string]conf{
+		"success": {}, "failure": {"gateways": []string{"10.9.9.9"}},
+	} {
 		p, good := pod(t, plugintest.New(t, ours()), "a", dual)
 		stdin, err := json.Marshal(conf{"cniVersion": "1.1.0", "name": "net"}.With(good).With(more))
 		if err != nil {
@@ -138,7 +144,9 @@ func TestLockEndsWithAdd(t *testing.T) {
 		}
 		session := plugin.NewSession(plugin.HostNS)
 		defer session.Close()
-		_, err = plugintest.Run(t.Context(), session.Bind(plugin.New(sbr.Plugin{})), &invoke.Call{Environ: []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, Stdin: stdin})
+		_, err = plugintest.Run(t.Context(), session.Bind(plugin.New(sbr.Plugin{})), &invoke.Call{
+			Environ: []string{"CNI_COMMAND=ADD", "CNI_IFNAME=net1", "CNI_NETNS=" + p.NetNS}, Stdin: stdin,
+		})
 		if (err != nil) != (name == "failure") {
 			t.Errorf("%s: %v", name, err)
 		}

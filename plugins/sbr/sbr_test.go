@@ -29,9 +29,11 @@ func ours() plugintest.Runner { return plugintest.Plugins{"sbr": plugin.New(sbr.
 // address is one of net1, with its gateway.
 type address struct{ cidr, gateway string }
 
-// pod makes a pod with eth0 and net1, which has the addresses and routes ("to" or "to via gateway"), as the plugin before sbr leaves it, and a
-// configuration of sbr with its result.
-func pod(t testing.TB, n *plugintest.Node, id string, addrs []address, routes ...string) (*plugintest.Pod, conf) {
+// pod makes a pod with eth0 and net1, which has the addresses and routes ("to" or "to via
+// gateway"), as the plugin before sbr leaves it, and a configuration of sbr with its result.
+func pod(
+	t testing.TB, n *plugintest.Node, id string, addrs []address, routes ...string,
+) (*plugintest.Pod, conf) {
 	t.Helper()
 	p := n.Pod(id)
 	router := nettest.New(t)
@@ -61,17 +63,22 @@ func pod(t testing.TB, n *plugintest.Node, id string, addrs []address, routes ..
 	}
 	awaitLinkLocal(t, p)
 	return p, conf{"type": "sbr", "prevResult": conf{
-		"cniVersion": "1.1.0", "interfaces": []conf{{"name": "net1", "sandbox": p.NetNS}}, "ips": ips, "routes": list,
+		"cniVersion": "1.1.0", "interfaces": []conf{{"name": "net1", "sandbox": p.NetNS}}, "ips": ips,
+		"routes": list,
 	}}
 }
 
 // linkLocal are the routes of net1 that a snapshot leaves out.
 func linkLocal(p *plugintest.Pod) []string {
 	var lines []string
-	routes, err := p.Netlink().RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := p.Netlink().
+		RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC},
+			netlink.RT_FILTER_TABLE)
 	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() && r.Type == unix.RTN_UNICAST && r.LinkIndex == p.Link("net1").Attrs().Index {
-			lines = append(lines, fmt.Sprintf("%s table %d metric %d %s", r.Dst, r.Table, r.Priority, r.Protocol))
+		if r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() && r.Type == unix.RTN_UNICAST &&
+			r.LinkIndex == p.Link("net1").Attrs().Index {
+			lines = append(lines, fmt.Sprintf("%s table %d metric %d %s",
+				r.Dst, r.Table, r.Priority, r.Protocol))
 		}
 	}
 	if err != nil {
@@ -101,22 +108,31 @@ func TestMatchesReference(t *testing.T) {
 		rules  []string // that are there before: "from table"
 		pick   func(prev conf)
 	}{
-		"IPv4":           {addrs: dual[:1], routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
-		"IPv6":           {addrs: dual[1:], routes: []string{"fd01::/64 via fd00::1"}},
-		"dual stack":     {addrs: dual, routes: []string{"172.16.0.0/12 via 10.1.0.1", "172.30.0.0/16", "fd01::/64 via fd00::1", "fd02::/64"}},
-		"default routes": {addrs: dual, routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"}},
-		"no gateways":    {addrs: []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}}, routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
-		"one subnet":     {addrs: []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}}, routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"IPv4": {addrs: dual[:1], routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"IPv6": {addrs: dual[1:], routes: []string{"fd01::/64 via fd00::1"}},
+		"dual stack": {addrs: dual, routes: []string{
+			"172.16.0.0/12 via 10.1.0.1", "172.30.0.0/16", "fd01::/64 via fd00::1", "fd02::/64",
+		}},
+		"default routes": {addrs: dual,
+			routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"}},
+		"no gateways": {addrs: []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"one subnet": {addrs: []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
 		"two subnets": {
 			addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.2.0.2/16", "10.2.0.1"}},
 			routes: []string{"172.16.0.0/12 via 10.1.0.1", "172.32.0.0/12 via 10.2.0.1", "172.48.0.0/12"},
 		},
-		"host addresses": {addrs: []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}}, routes: []string{"172.16.0.0/12"}},
-		"table":          {addrs: dual, conf: conf{"table": 7}, routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
-		"large table":    {addrs: dual, conf: conf{"table": 70000}},
-		"tables in use":  {addrs: dual, rules: []string{"10.9.9.9/32 100", "fd09::9/128 102"}},
-		"one of two":     {addrs: dual, pick: func(prev conf) { prev["ips"] = prev["ips"].([]conf)[:1] }},
-		"no interface":   {addrs: dual, pick: func(prev conf) { delete(prev["ips"].([]conf)[0], "interface") }},
+		"host addresses": {addrs: []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}},
+			routes: []string{"172.16.0.0/12"}},
+		"table": {addrs: dual, conf: conf{"table": 7},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"large table":   {addrs: dual, conf: conf{"table": 70000}},
+		"tables in use": {addrs: dual, rules: []string{"10.9.9.9/32 100", "fd09::9/128 102"}},
+		"one of two":    {addrs: dual, pick: func(prev conf) { prev["ips"] = prev["ips"].([]conf)[:1] }},
+		"no interface": {addrs: dual, pick: func(prev conf) {
+			delete(prev["ips"].([]conf)[0], "interface")
+		}},
 		"others' addresses": {addrs: dual, pick: func(prev conf) {
 			prev["interfaces"] = append(prev["interfaces"].([]conf), conf{"name": "br0"})
 			prev["ips"].([]conf)[1]["interface"] = 1
@@ -169,7 +185,8 @@ func TestMatchesReference(t *testing.T) {
 // state is all that sbr could change in a pod. The reference overlooks an IPv6 default route of the
 // interface that the kernel lists as one with that of another: it leaves it in the main table.
 func state(p *plugintest.Pod) []string {
-	snapshot := strings.ReplaceAll(p.Snapshot(), "nexthop via fd99::1 dev eth0 nexthop via fd00::1 dev net1", "via fd99::1 dev eth0")
+	snapshot := strings.ReplaceAll(p.Snapshot(),
+		"nexthop via fd99::1 dev eth0 nexthop via fd00::1 dev net1", "via fd99::1 dev eth0")
 	return append(strings.Split(snapshot, "\n"), linkLocal(p)...)
 }
 
@@ -188,7 +205,8 @@ func addRule(t testing.TB, p *plugintest.Pod, from, table string) {
 // out says by which link, gateway and table the kernel would send a packet from src to dst.
 func out(t *testing.T, p *plugintest.Pod, src, dst string) string {
 	t.Helper()
-	routes, err := p.Netlink().RouteGetWithOptions(net.ParseIP(dst), &netlink.RouteGetOptions{SrcAddr: net.ParseIP(src)})
+	routes, err := p.Netlink().
+		RouteGetWithOptions(net.ParseIP(dst), &netlink.RouteGetOptions{SrcAddr: net.ParseIP(src)})
 	if err != nil {
 		return err.Error()
 	}
@@ -219,9 +237,13 @@ func TestPacketsLeaveByTheirSource(t *testing.T) {
 }
 
 func TestFailureOfEachStepLeavesNothing(t *testing.T) {
-	routes := []string{"0.0.0.0/0 via 10.1.0.1", "10.7.0.0/16", "172.16.0.0/12 via 10.1.0.1", "fd01::/64 via fd00::1", "fd02::/64", "::/0 via fd00::1"}
+	routes := []string{
+		"0.0.0.0/0 via 10.1.0.1", "10.7.0.0/16", "172.16.0.0/12 via 10.1.0.1", "fd01::/64 via fd00::1",
+		"fd02::/64", "::/0 via fd00::1",
+	}
 	for name, more := range map[string]conf{
-		"tables": {}, "table": {"table": 7}, "hints": {"addSourceHints": true, "gateways": []string{"10.1.0.8", "fd00::8"}},
+		"tables": {}, "table": {"table": 7},
+		"hints": {"addSourceHints": true, "gateways": []string{"10.1.0.8", "fd00::8"}},
 	} {
 		p, c := pod(t, plugintest.New(t, ours()), "a", dual, routes...)
 		steps := p.FailEachStep(t, c.With(more), func() string { return strings.Join(state(p), "\n") })
@@ -232,7 +254,8 @@ func TestFailureOfEachStepLeavesNothing(t *testing.T) {
 	}
 }
 
-// A rule that is there already is not made twice, as the reference does, and not taken away by a failure.
+// A rule that is there already is not made twice, as the reference does, and not taken away by a
+// failure.
 func TestRuleThatExists(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
@@ -256,9 +279,14 @@ func TestTableWithRoutesIsNotFree(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
 		want   string
-	}{"ours": {ours(), "table 101"}, "the reference shares it": {plugintest.Reference{}, "table 100"}} {
+	}{
+		"ours": {ours(), "table 101"}, "the reference shares it": {plugintest.Reference{}, "table 100"},
+	} {
 		p, conf := pod(t, plugintest.New(t, c.runner), "a", dual[:1])
-		route := &netlink.Route{LinkIndex: p.Link("eth0").Attrs().Index, Table: 100, Dst: ipNet(t, "172.16.0.0/12"), Scope: netlink.SCOPE_LINK}
+		route := &netlink.Route{
+			LinkIndex: p.Link("eth0").Attrs().Index, Table: 100, Dst: ipNet(t, "172.16.0.0/12"),
+			Scope: netlink.SCOPE_LINK,
+		}
 		if err := p.Netlink().RouteAdd(route); err != nil {
 			t.Fatal(err)
 		}
@@ -271,17 +299,20 @@ func TestTableWithRoutesIsNotFree(t *testing.T) {
 	}
 }
 
-// A route via the address's own gateway belongs to the address also where the gateway is in no subnet, as a link-local one.
+// A route via the address's own gateway belongs to the address also where the gateway is in no
+// subnet, as a link-local one.
 func TestRouteViaLinkLocalGateway(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
 		keeps  bool
 	}{"ours": {ours(), true}, "the reference loses it": {plugintest.Reference{}, false}} {
-		p, conf := pod(t, plugintest.New(t, c.runner), "a", []address{{"fd00::2/64", "fe80::1"}}, "fd01::/64 via fe80::1")
+		p, conf := pod(t, plugintest.New(t, c.runner), "a", []address{{"fd00::2/64", "fe80::1"}},
+			"fd01::/64 via fe80::1")
 		if _, err := p.Add(conf); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Contains(p.Routes(), "route6 table 100 fd01::/64 via fe80::1 dev net1"); got != c.keeps {
+		got := strings.Contains(p.Routes(), "route6 table 100 fd01::/64 via fe80::1 dev net1")
+		if got != c.keeps {
 			t.Errorf("%s: %v\n%s", name, got, p.Routes())
 		}
 		if c.keeps {
@@ -292,7 +323,8 @@ func TestRouteViaLinkLocalGateway(t *testing.T) {
 	}
 }
 
-// With addresses of other interfaces only, nothing can be routed by a source; the reference takes the interface's routes away all the same.
+// With addresses of other interfaces only, nothing can be routed by a source; the reference takes
+// the interface's routes away all the same.
 func TestAddressesOfOthersOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
@@ -320,13 +352,15 @@ func ipNet(t testing.TB, cidr string) *net.IPNet {
 }
 
 func TestGateways(t *testing.T) {
-	p, c := pod(t, plugintest.New(t, ours()), "a", dual, "0.0.0.0/0 via 10.1.0.1", "172.16.0.0/12 via 10.1.0.1")
+	p, c := pod(t, plugintest.New(t, ours()), "a", dual, "0.0.0.0/0 via 10.1.0.1",
+		"172.16.0.0/12 via 10.1.0.1")
 	c = c.With(conf{"gateways": []string{"10.1.0.7"}})
 	if _, err := p.Add(c); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"route4 table 100 default via 10.1.0.7 dev net1", "route4 table 100 172.16.0.0/12 via 10.1.0.1 dev net1",
+		"route4 table 100 default via 10.1.0.7 dev net1",
+		"route4 table 100 172.16.0.0/12 via 10.1.0.1 dev net1",
 		"route6 table 101 default via fd00::1 dev net1",
 	} {
 		if !strings.Contains(p.Routes(), want) {
@@ -339,7 +373,8 @@ func TestGateways(t *testing.T) {
 }
 
 func TestAddSourceHints(t *testing.T) {
-	p, c := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1", "fd01::/64 via fd00::1")
+	p, c := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1",
+		"fd01::/64 via fd00::1")
 	c = c.With(conf{"addSourceHints": true})
 	if _, err := p.Add(c); err != nil {
 		t.Fatal(err)
@@ -356,7 +391,9 @@ func TestAddSourceHints(t *testing.T) {
 	}, main); diff != "" {
 		t.Errorf("routes of the main table:\n%s", diff)
 	}
-	for _, c := range [][2]string{{"10.1.0.7", "net1 via <nil> table 254"}, {"fd00::7", "net1 via <nil> table 254"}} {
+	for _, c := range [][2]string{
+		{"10.1.0.7", "net1 via <nil> table 254"}, {"fd00::7", "net1 via <nil> table 254"},
+	} {
 		if got := out(t, p, "", c[0]); got != c[1] {
 			t.Errorf("to %s: %s, want %s", c[0], got, c[1])
 		}
@@ -378,12 +415,19 @@ func TestCheckIsReal(t *testing.T) {
 			return p.Netlink().RuleDel(rule)
 		}, []string{"10.1.0.2", "net1"}},
 		"default route": {func(p *plugintest.Pod) error {
-			return p.Netlink().RouteDel(&netlink.Route{Dst: ipNet(t, "::/0"), Gw: net.ParseIP("fd00::1"), LinkIndex: p.Link("net1").Attrs().Index, Table: 101})
+			return p.Netlink().RouteDel(&netlink.Route{
+				Dst: ipNet(t, "::/0"), Gw: net.ParseIP("fd00::1"), LinkIndex: p.Link("net1").Attrs().Index,
+				Table: 101,
+			})
 		}, []string{"101", "fd00::2", "default route"}},
 		"route": {func(p *plugintest.Pod) error {
-			return p.Netlink().RouteDel(&netlink.Route{Dst: ipNet(t, "172.16.0.0/12"), LinkIndex: p.Link("net1").Attrs().Index, Table: 100})
+			return p.Netlink().RouteDel(&netlink.Route{
+				Dst: ipNet(t, "172.16.0.0/12"), LinkIndex: p.Link("net1").Attrs().Index, Table: 100,
+			})
 		}, []string{"172.16.0.0/12"}},
-		"link": {func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) }, []string{"net1"}},
+		"link": {func(p *plugintest.Pod) error {
+			return p.Netlink().LinkDel(p.Link("net1"))
+		}, []string{"net1"}},
 	} {
 		p, conf := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1")
 		if _, err := p.Add(conf); err != nil {
@@ -422,7 +466,8 @@ func TestCheckOfTable(t *testing.T) {
 	}
 }
 
-// M16: DEL makes no file where the network namespace was, and succeeds without one. So does it when the interface went first.
+// M16: DEL makes no file where the network namespace was, and succeeds without one. So does it when
+// the interface went first.
 func TestM16SbrMissingNetns(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
@@ -513,7 +558,8 @@ func second(t *testing.T, p *plugintest.Pod) (*plugintest.Pod, conf) {
 	return &other, conf{"type": "sbr", "prevResult": conf{
 		"cniVersion": "1.1.0", "interfaces": []conf{{"name": "net2", "sandbox": p.NetNS}},
 		"ips": []conf{
-			{"address": "10.2.0.2/24", "interface": 0, "gateway": "10.2.0.1"}, {"address": "fd02::2/64", "interface": 0, "gateway": "fd02::1"},
+			{"address": "10.2.0.2/24", "interface": 0, "gateway": "10.2.0.1"},
+			{"address": "fd02::2/64", "interface": 0, "gateway": "fd02::1"},
 		},
 	}}
 }
@@ -619,31 +665,36 @@ func TestReadme(t *testing.T) { plugintest.Readme[sbr.Conf](t, plugin.New(sbr.Pl
 // DEL removes the rules and the tables, whatever key has gone from the configuration since, or has
 // come to it.
 func TestDelWithoutEachKey(t *testing.T) {
-	confs := []conf{{"type": "sbr", "table": 7}, {"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true, "dns": conf{"domain": "x"}}}
-	plugintest.WithoutEachKey[sbr.Conf](t, "", confs, func(t *testing.T, key string, with, without conf) {
-		for _, linkGone := range []bool{false, true} {
-			p, good := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1")
-			before := p.Rules()
-			if _, err := p.Add(good.With(with)); err != nil {
-				t.Fatal(err)
-			}
-			if p.Rules() == before {
-				t.Fatal("ADD made no rule")
-			}
-			if linkGone {
-				if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
+	confs := []conf{
+		{"type": "sbr", "table": 7},
+		{"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true,
+			"dns": conf{"domain": "x"}},
+	}
+	plugintest.WithoutEachKey[sbr.Conf](t, "", confs,
+		func(t *testing.T, key string, with, without conf) {
+			for _, linkGone := range []bool{false, true} {
+				p, good := pod(t, plugintest.New(t, ours()), "a", dual, "172.16.0.0/12 via 10.1.0.1")
+				before := p.Rules()
+				if _, err := p.Add(good.With(with)); err != nil {
 					t.Fatal(err)
 				}
-			}
-			p.Prev = nil
-			for _, del := range []conf{without, without.With(conf{"table": 9})} {
-				if err := p.Del(del); err != nil {
-					t.Errorf("without %s: %v", key, err)
+				if p.Rules() == before {
+					t.Fatal("ADD made no rule")
+				}
+				if linkGone {
+					if err := p.Netlink().LinkDel(p.Link("net1")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				p.Prev = nil
+				for _, del := range []conf{without, without.With(conf{"table": 9})} {
+					if err := p.Del(del); err != nil {
+						t.Errorf("without %s: %v", key, err)
+					}
+				}
+				if got := p.Rules(); got != before || len(filter(p.Routes(), ownTable)) > 0 {
+					t.Errorf("without %s, link gone %v:\n%s%s", key, linkGone, got, p.Routes())
 				}
 			}
-			if got := p.Rules(); got != before || len(filter(p.Routes(), ownTable)) > 0 {
-				t.Errorf("without %s, link gone %v:\n%s%s", key, linkGone, got, p.Routes())
-			}
-		}
-	})
+		})
 }

@@ -35,7 +35,8 @@ const (
 	newMAC = "02:00:00:00:00:02"
 )
 
-// pod makes a pod with net1 and a configuration of tuning with the result of the plugin that made it.
+// pod makes a pod with net1 and a configuration of tuning with the result of the plugin that made
+// it.
 func pod(t testing.TB, n *plugintest.Node, id string) (*plugintest.Pod, conf) {
 	t.Helper()
 	p := n.Pod(id)
@@ -48,7 +49,9 @@ func pod(t testing.TB, n *plugintest.Node, id string) (*plugintest.Pod, conf) {
 		t.Fatal(err)
 	}
 	return p, conf{"type": "tuning", "dataDir": dataDir(n), "prevResult": conf{
-		"cniVersion": "1.1.0", "interfaces": []conf{{"name": "host0"}, {"name": "net1", "mac": oldMAC, "sandbox": p.NetNS}},
+		"cniVersion": "1.1.0", "interfaces": []conf{
+			{"name": "host0"}, {"name": "net1", "mac": oldMAC, "sandbox": p.NetNS},
+		},
 		"ips": []conf{{"address": "10.1.0.2/24", "interface": 1}},
 	}}
 }
@@ -57,7 +60,8 @@ func dataDir(n *plugintest.Node) string { return filepath.Join(n.Dir, "tuning") 
 
 // the sysctls that the tests set.
 var sysctls = []string{
-	"net/ipv4/conf/net1/arp_ignore", "net/ipv4/conf/net1/arp_filter", "net/ipv4/conf/all/rp_filter", "net/ipv4/ip_local_port_range", "net/core/somaxconn",
+	"net/ipv4/conf/net1/arp_ignore", "net/ipv4/conf/net1/arp_filter", "net/ipv4/conf/all/rp_filter",
+	"net/ipv4/ip_local_port_range", "net/core/somaxconn",
 }
 
 // state is what tuning could change in a pod and on the node.
@@ -66,7 +70,8 @@ func state(t testing.TB, p *plugintest.Pod) string {
 	var b strings.Builder
 	if p.HasLink("net1") {
 		a := p.Link("net1").Attrs()
-		fmt.Fprintf(&b, "mac %s mtu %d queue %d promisc %v allmulti %v\n", a.HardwareAddr, a.MTU, a.TxQLen, a.RawFlags&unix.IFF_PROMISC != 0,
+		fmt.Fprintf(&b, "mac %s mtu %d queue %d promisc %v allmulti %v\n", a.HardwareAddr, a.MTU,
+			a.TxQLen, a.RawFlags&unix.IFF_PROMISC != 0,
 			a.RawFlags&unix.IFF_ALLMULTI != 0)
 	}
 	err := p.Run(func() error {
@@ -104,21 +109,27 @@ func TestMatchesReference(t *testing.T) {
 		conf conf
 		args string
 	}{
-		"nothing":           {},
-		"all attributes":    {conf: all},
-		"mac":               {conf: conf{"mac": newMAC}},
-		"mtu":               {conf: conf{"mtu": 1280}},
-		"allmulti off":      {conf: conf{"allmulti": false}},
-		"queue 0":           {conf: conf{"txQLen": 0}},
-		"sysctl with dots":  {conf: conf{"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "1", "net.core.somaxconn": "99"}}},
+		"nothing":        {},
+		"all attributes": {conf: all},
+		"mac":            {conf: conf{"mac": newMAC}},
+		"mtu":            {conf: conf{"mtu": 1280}},
+		"allmulti off":   {conf: conf{"allmulti": false}},
+		"queue 0":        {conf: conf{"txQLen": 0}},
+		"sysctl with dots": {conf: conf{
+			"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "1", "net.core.somaxconn": "99"},
+		}},
 		"sysctl with slash": {conf: conf{"sysctl": conf{"net/ipv4/conf/IFNAME/arp_filter": "1"}}},
 		"sysctl of two":     {conf: conf{"sysctl": conf{"net.ipv4.ip_local_port_range": "2000\t3000"}}},
-		"CNI_ARGS":          {args: "IgnoreUnknown=1;MAC=" + newMAC, conf: conf{"mac": "02:00:00:00:00:09"}},
-		"runtimeConfig":     {args: "MAC=02:00:00:00:00:08", conf: conf{"runtimeConfig": conf{"mac": newMAC}}},
+		"CNI_ARGS": {args: "IgnoreUnknown=1;MAC=" + newMAC,
+			conf: conf{"mac": "02:00:00:00:00:09"}},
+		"runtimeConfig": {args: "MAC=02:00:00:00:00:08",
+			conf: conf{"runtimeConfig": conf{"mac": newMAC}}},
 		"args.cni": {args: "MAC=02:00:00:00:00:08", conf: all.With(conf{
-			"runtimeConfig": conf{"mac": "02:00:00:00:00:09"}, "sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.conf.all.rp_filter": "2"},
+			"runtimeConfig": conf{"mac": "02:00:00:00:00:09"},
+			"sysctl":        conf{"net.core.somaxconn": "99", "net.ipv4.conf.all.rp_filter": "2"},
 			"args": conf{"cni": conf{
-				"mac": newMAC, "promisc": false, "mtu": 1300, "allmulti": false, "txQLen": 5, "sysctl": conf{"net.core.somaxconn": "98"}, "ips": []string{"x"},
+				"mac": newMAC, "promisc": false, "mtu": 1300, "allmulti": false, "txQLen": 5,
+				"sysctl": conf{"net.core.somaxconn": "98"}, "ips": []string{"x"},
 			}},
 		})},
 		"old version": {conf: all.With(conf{"cniVersion": "0.3.1", "prevResult": conf{
@@ -142,7 +153,8 @@ func TestMatchesReference(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				twins[i] = append(strings.Split(state(t, p), "\n"), strings.ReplaceAll(string(printed), p.NetNS, "NETNS"))
+				twins[i] = append(strings.Split(state(t, p), "\n"),
+					strings.ReplaceAll(string(printed), p.NetNS, "NETNS"))
 				if conf["cniVersion"] == nil { // others have no CHECK
 					if err := p.Check(conf); err != nil {
 						t.Error(err)
@@ -183,21 +195,27 @@ func TestFailureOfEachStepLeavesNothing(t *testing.T) {
 	p, c := pod(t, plugintest.New(t, ours()), "a")
 	c = c.With(conf{
 		"mac": newMAC, "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 77,
-		"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "1", "net.core.somaxconn": "99", "net.ipv4.route.flush": "1"},
+		"sysctl": conf{
+			"net.ipv4.conf.IFNAME.arp_ignore": "1", "net.core.somaxconn": "99", "net.ipv4.route.flush": "1",
+		},
 	})
 	t.Log(p.FailEachStep(t, c, func() string { return state(t, p) }), "steps")
 }
 
-// What the kernel refuses fails the ADD after other changes, which are taken back: sysctls, attributes and the backup.
+// What the kernel refuses fails the ADD after other changes, which are taken back: sysctls,
+// attributes and the backup.
 func TestRefusedByTheKernel(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf conf
 		says []string
 	}{
-		"mtu too small":    {conf{"mac": newMAC, "promisc": true, "mtu": 5}, []string{"mtu 5"}},
-		"multicast mac":    {conf{"mac": "01:00:5e:00:00:01"}, []string{"mac", "01:00:5e:00:00:01"}},
-		"sysctl's value":   {conf{"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.ip_local_port_range": "9 8"}}, []string{"net/ipv4/ip_local_port_range", "9 8"}},
-		"sysctl's name":    {conf{"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.nonsense": "1"}}, []string{"net/ipv4/nonsense"}},
+		"mtu too small": {conf{"mac": newMAC, "promisc": true, "mtu": 5}, []string{"mtu 5"}},
+		"multicast mac": {conf{"mac": "01:00:5e:00:00:01"}, []string{"mac", "01:00:5e:00:00:01"}},
+		"sysctl's value": {conf{
+			"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.ip_local_port_range": "9 8"},
+		}, []string{"net/ipv4/ip_local_port_range", "9 8"}},
+		"sysctl's name": {conf{"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.nonsense": "1"}},
+			[]string{"net/ipv4/nonsense"}},
 		"sysctl directory": {conf{"sysctl": conf{"net.ipv4": "1"}}, []string{"net/ipv4"}},
 	} {
 		p, good := pod(t, plugintest.New(t, ours()), "a")
@@ -223,23 +241,41 @@ func TestBadInput(t *testing.T) {
 		code uint
 		says []string
 	}{
-		"sysctl elsewhere":     {good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", "kernel.hostname"}},
-		"sysctl leads out":     {good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"net/../kernel/hostname"}},
-		"sysctl by a detour":   {good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "", types.ErrInvalidNetworkConfig, []string{"net.ipv4.//.core.somaxconn"}},
-		"sysctl net":           {good.With(conf{"sysctl": conf{"net": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", `"net"`}},
-		"sysctl empty":         {good.With(conf{"sysctl": conf{"": "x"}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl"}},
-		"sysctl a number":      {good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "", types.ErrInvalidNetworkConfig, []string{"sysctl", "net.core.somaxconn", "5"}},
-		"args.cni.sysctl":      {good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "", types.ErrInvalidNetworkConfig, []string{"args.cni.sysctl", "x"}},
-		"args.cni.sysctl away": {good.With(conf{"args": conf{"cni": conf{"sysctl": conf{"vm.swappiness": "1"}}}}), "", types.ErrInvalidNetworkConfig, []string{"vm.swappiness"}},
-		"mac":                  {good.With(conf{"mac": "x:y"}), "", types.ErrInvalidNetworkConfig, []string{"mac", "x:y"}},
-		"mac of eight bytes":   {good.With(conf{"mac": "02:00:00:00:00:00:00:01"}), "", types.ErrInvalidNetworkConfig, []string{"02:00:00:00:00:00:00:01"}},
-		"CNI_ARGS mac":         {good, "MAC=nonsense", types.ErrInvalidNetworkConfig, []string{"CNI_ARGS MAC", "nonsense"}},
-		"CNI_ARGS unknown":     {good, "COLOUR=blue", types.ErrInvalidEnvironmentVariables, []string{"COLOUR"}},
-		"mtu negative":         {good.With(conf{"mtu": -1}), "", types.ErrInvalidNetworkConfig, []string{"mtu -1"}},
-		"mtu that wraps":       {good.With(conf{"mtu": 4294968796}), "", types.ErrInvalidNetworkConfig, []string{"mtu 4294968796"}},
-		"mtu a string":         {good.With(conf{"mtu": "1400"}), "", types.ErrInvalidNetworkConfig, []string{"mtu", "1400"}},
-		"queue negative":       {good.With(conf{"txQLen": -7}), "", types.ErrInvalidNetworkConfig, []string{"txQLen -7"}},
-		"no prevResult":        {conf{"type": "tuning", "dataDir": good["dataDir"], "mtu": 1400}, "", types.ErrInvalidNetworkConfig, []string{"prevResult"}},
+		"sysctl elsewhere": {good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig, []string{"sysctl", "kernel.hostname"}},
+		"sysctl leads out": {good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig, []string{"net/../kernel/hostname"}},
+		"sysctl by a detour": {good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "",
+			types.ErrInvalidNetworkConfig, []string{"net.ipv4.//.core.somaxconn"}},
+		"sysctl net": {good.With(conf{"sysctl": conf{"net": "x"}}), "",
+			types.ErrInvalidNetworkConfig, []string{"sysctl", `"net"`}},
+		"sysctl empty": {good.With(conf{"sysctl": conf{"": "x"}}), "",
+			types.ErrInvalidNetworkConfig, []string{"sysctl"}},
+		"sysctl a number": {good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "",
+			types.ErrInvalidNetworkConfig, []string{"sysctl", "net.core.somaxconn", "5"}},
+		"args.cni.sysctl": {good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "",
+			types.ErrInvalidNetworkConfig, []string{"args.cni.sysctl", "x"}},
+		"args.cni.sysctl away": {good.With(conf{
+			"args": conf{"cni": conf{"sysctl": conf{"vm.swappiness": "1"}}},
+		}), "", types.ErrInvalidNetworkConfig, []string{"vm.swappiness"}},
+		"mac": {good.With(conf{"mac": "x:y"}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mac", "x:y"}},
+		"mac of eight bytes": {good.With(conf{"mac": "02:00:00:00:00:00:00:01"}), "",
+			types.ErrInvalidNetworkConfig, []string{"02:00:00:00:00:00:00:01"}},
+		"CNI_ARGS mac": {good, "MAC=nonsense", types.ErrInvalidNetworkConfig,
+			[]string{"CNI_ARGS MAC", "nonsense"}},
+		"CNI_ARGS unknown": {good, "COLOUR=blue", types.ErrInvalidEnvironmentVariables,
+			[]string{"COLOUR"}},
+		"mtu negative": {good.With(conf{"mtu": -1}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu -1"}},
+		"mtu that wraps": {good.With(conf{"mtu": 4294968796}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu 4294968796"}},
+		"mtu a string": {good.With(conf{"mtu": "1400"}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu", "1400"}},
+		"queue negative": {good.With(conf{"txQLen": -7}), "", types.ErrInvalidNetworkConfig,
+			[]string{"txQLen -7"}},
+		"no prevResult": {conf{"type": "tuning", "dataDir": good["dataDir"], "mtu": 1400}, "",
+			types.ErrInvalidNetworkConfig, []string{"prevResult"}},
 	} {
 		p.Args = c.args
 		_, err := p.Add(c.conf)
@@ -256,7 +292,8 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	p.Args = ""
-	if _, err := p.Add(good.With(conf{"mtus": 1400})); err == nil || !strings.Contains(err.Error(), "mtus") {
+	_, err := p.Add(good.With(conf{"mtus": 1400}))
+	if err == nil || !strings.Contains(err.Error(), "mtus") {
 		t.Errorf("unknown key: %v", err)
 	}
 	for _, id := range []string{"", "../../etc/x", "a/b", ".hidden"} {
@@ -273,7 +310,8 @@ func TestBadInput(t *testing.T) {
 		t.Error("ADD takes the interface ../net1")
 	}
 	p.IfName = "net9"
-	if _, err := p.Add(good.With(conf{"mtu": 1400})); err == nil || !strings.Contains(err.Error(), "net9") {
+	_, err = p.Add(good.With(conf{"mtu": 1400}))
+	if err == nil || !strings.Contains(err.Error(), "net9") {
 		t.Errorf("absent interface: %v", err)
 	}
 	if diff := cmp.Diff(before, state(t, p)); diff != "" {
@@ -281,23 +319,26 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// An interface's name may have dots; those of the key become slashes before the name takes its place, once.
+// An interface's name may have dots; those of the key become slashes before the name takes its
+// place, once.
 func TestInterfaceWithDots(t *testing.T) {
 	p, c := pod(t, plugintest.New(t, ours()), "a")
 	p.IfName = "net1.net.long.x"
 	p.Veth(p.IfName, nettest.New(t), "wire")
-	if _, err := p.Add(c.With(conf{"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "2"}})); err != nil {
+	_, err := p.Add(c.With(conf{"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "2"}}))
+	if err != nil {
 		t.Fatal(err)
 	}
 	var value []byte
-	err := p.Run(func() (err error) {
+	err = p.Run(func() (err error) {
 		value, err = os.ReadFile("/proc/sys/net/ipv4/conf/net1.net.long.x/arp_ignore")
 		return err
 	})
 	if err != nil || string(value) != "2\n" {
 		t.Errorf("%q, %v", value, err)
 	}
-	if _, err := p.Add(c.With(conf{"sysctl": conf{"net.ipv4.conf.IFNAME.IFNAME": "2"}})); err == nil || !strings.Contains(err.Error(), p.IfName+"/IFNAME") {
+	_, err = p.Add(c.With(conf{"sysctl": conf{"net.ipv4.conf.IFNAME.IFNAME": "2"}}))
+	if err == nil || !strings.Contains(err.Error(), p.IfName+"/IFNAME") {
 		t.Errorf("IFNAME twice: %v", err)
 	}
 }
@@ -309,7 +350,8 @@ func TestR21SeparatorsOfSysctls(t *testing.T) {
 	p.IfName = "net1.5"
 	p.Veth(p.IfName, nettest.New(t), "wire")
 	for i, key := range []string{
-		"net/ipv4/conf/net1.5/arp_announce", "net.ipv4.conf.net1/5.arp_announce", "net/ipv4/conf/IFNAME/arp_announce", "net.ipv4.conf.IFNAME.arp_announce",
+		"net/ipv4/conf/net1.5/arp_announce", "net.ipv4.conf.net1/5.arp_announce",
+		"net/ipv4/conf/IFNAME/arp_announce", "net.ipv4.conf.IFNAME.arp_announce",
 	} {
 		want := fmt.Sprint(i%2 + 1)
 		sysctl := c.With(conf{"sysctl": conf{key: want}})
@@ -349,7 +391,8 @@ func TestAllowlist(t *testing.T) {
 		"anywhere":      {"# remark\n\n  somaxconn  \n", "net.core.somaxconn", ""},
 		"the raw key":   {"^net/core/somaxconn$", "net.core.somaxconn", "net.core.somaxconn"},
 		"before IFNAME": {"^net.ipv4.conf.IFNAME.[a-z_]*$", "net.ipv4.conf.IFNAME.arp_ignore", ""},
-		"another":       {"^net.core.somaxconn$", "net.ipv4.conf.IFNAME.arp_ignore", "net.ipv4.conf.IFNAME.arp_ignore"},
+		"another": {"^net.core.somaxconn$", "net.ipv4.conf.IFNAME.arp_ignore",
+			"net.ipv4.conf.IFNAME.arp_ignore"},
 		"empty":         {"", "net.core.somaxconn", "net.core.somaxconn"},
 		"no expression": {"net.core.(", "net.core.somaxconn", "net.core.("},
 	} {
@@ -360,7 +403,8 @@ func TestAllowlist(t *testing.T) {
 		p, good := pod(t, plugintest.New(t, withAllowlist(list)), "a")
 		before := state(t, p)
 		_, err := p.Add(good.With(conf{"sysctl": conf{c.key: "1"}}))
-		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+		if c.says == "" && err != nil ||
+			c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
 		if changed := state(t, p) != before; changed != (c.says == "") {
@@ -384,7 +428,9 @@ func TestM19TuningArgsSysctlAlone(t *testing.T) {
 	}{"ours": {ours(), false}, "the reference panics": {plugintest.Reference{}, true}} {
 		t.Run(name, func(t *testing.T) {
 			p, good := pod(t, plugintest.New(t, c.runner), "a")
-			good = good.With(conf{"args": conf{"cni": conf{"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "1"}}}})
+			good = good.With(conf{
+				"args": conf{"cni": conf{"sysctl": conf{"net.ipv4.conf.IFNAME.arp_ignore": "1"}}},
+			})
 			_, err := p.Add(good)
 			if (err != nil) != c.fails {
 				t.Errorf("ADD: %v", err)
@@ -403,7 +449,9 @@ func TestBackupGoesWithoutTheInterface(t *testing.T) {
 		leaks  bool
 	}{"ours": {ours(), false}, "the reference": {plugintest.Reference{}, true}} {
 		for gone, takeAway := range map[string]func(p *plugintest.Pod) error{
-			"interface":         func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) },
+			"interface": func(p *plugintest.Pod) error {
+				return p.Netlink().LinkDel(p.Link("net1"))
+			},
 			"namespace":         func(p *plugintest.Pod) error { p.Unmount(); return nil },
 			"namespace unnamed": func(p *plugintest.Pod) error { p.NetNS = ""; return nil },
 		} {
@@ -430,7 +478,8 @@ func TestBackupGoesWithoutTheInterface(t *testing.T) {
 	}
 }
 
-// A second ADD keeps the backup of the first, from before all changes; the reference's then holds what the first ADD made.
+// A second ADD keeps the backup of the first, from before all changes; the reference's then holds
+// what the first ADD made.
 func TestSecondAddKeepsTheBackup(t *testing.T) {
 	for name, c := range map[string]struct {
 		runner plugintest.Runner
@@ -468,12 +517,15 @@ func TestSecondAddKeepsTheBackup(t *testing.T) {
 // Each version reads the other's backups.
 func TestBackupsInteroperate(t *testing.T) {
 	for name, runners := range map[string][2]plugintest.Runner{
-		"made by the reference": {plugintest.Reference{}, ours()}, "made by ours": {ours(), plugintest.Reference{}},
+		"made by the reference": {plugintest.Reference{}, ours()},
+		"made by ours":          {ours(), plugintest.Reference{}},
 	} {
 		n := plugintest.New(t, runners[0])
 		p, good := pod(t, n, "a")
 		before := state(t, p)
-		good = good.With(conf{"mac": newMAC, "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 77})
+		good = good.With(conf{
+			"mac": newMAC, "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 77,
+		})
 		if _, err := p.Add(good); err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +547,9 @@ func TestStrangeFiles(t *testing.T) {
 		"symbolic link that dangles": func(path string) error { return os.Symlink(target+"x", path) },
 		"directory":                  func(path string) error { return os.Mkdir(path, 0o700) },
 		"FIFO":                       func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"half a backup":              func(path string) error { return os.WriteFile(path, []byte(`{"mac":`), 0o600) },
+		"half a backup": func(path string) error {
+			return os.WriteFile(path, []byte(`{"mac":`), 0o600)
+		},
 	} {
 		if err := os.WriteFile(target, []byte(`{"mac":"02:00:00:00:00:66"}`), 0o600); err != nil {
 			t.Fatal(err)
@@ -503,11 +557,14 @@ func TestStrangeFiles(t *testing.T) {
 		n := plugintest.New(t, ours())
 		p, good := pod(t, n, "a")
 		good = good.With(conf{"mac": newMAC, "sysctl": conf{"net.core.somaxconn": "99"}})
-		if err := errors.Join(os.MkdirAll(dataDir(n), 0o700), place(filepath.Join(dataDir(n), "a_net1.json"))); err != nil {
+		err := errors.Join(os.MkdirAll(dataDir(n), 0o700),
+			place(filepath.Join(dataDir(n), "a_net1.json")))
+		if err != nil {
 			t.Fatal(err)
 		}
 		before := state(t, p)
-		if _, err := p.Add(good); plugintest.Code(err) != types.ErrIOFailure || !strings.Contains(err.Error(), dataDir(n)) {
+		_, err = p.Add(good)
+		if plugintest.Code(err) != types.ErrIOFailure || !strings.Contains(err.Error(), dataDir(n)) {
 			t.Errorf("%s: ADD: %v", name, err)
 		}
 		if diff := cmp.Diff(before, state(t, p)); diff != "" {
@@ -533,7 +590,9 @@ func TestStrangeFiles(t *testing.T) {
 	// A link where the temporary file will be.
 	n := plugintest.New(t, ours())
 	p, good := pod(t, n, "a")
-	if err := errors.Join(os.MkdirAll(dataDir(n), 0o700), os.Symlink(target, filepath.Join(dataDir(n), ".a_net1.json"))); err != nil {
+	err := errors.Join(os.MkdirAll(dataDir(n), 0o700),
+		os.Symlink(target, filepath.Join(dataDir(n), ".a_net1.json")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Add(good.With(conf{"mac": newMAC})); err != nil {
@@ -554,7 +613,8 @@ func TestDataDirThatIsAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := state(t, p)
-	if _, err := p.Add(good.With(conf{"mtu": 1400})); err == nil || !strings.Contains(err.Error(), dataDir(n)) {
+	_, err := p.Add(good.With(conf{"mtu": 1400}))
+	if err == nil || !strings.Contains(err.Error(), dataDir(n)) {
 		t.Errorf("ADD: %v", err)
 	}
 	if state(t, p) != before {
@@ -571,7 +631,8 @@ func TestDelGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dataDir(n), "a_net1.json")
-	if err := os.WriteFile(path, []byte(`{"mac":"01:00:5e:00:00:01","mtu":1500,"txQLen":1000}`), 0o600); err != nil {
+	err := os.WriteFile(path, []byte(`{"mac":"01:00:5e:00:00:01","mtu":1500,"txQLen":1000}`), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Del(good); err == nil || !strings.Contains(err.Error(), "mac 01:00:5e:00:00:01") {
@@ -591,19 +652,24 @@ func TestCheckFindsChanges(t *testing.T) {
 			mac, _ := net.ParseMAC(oldMAC)
 			return p.Netlink().LinkSetHardwareAddr(p.Link("net1"), mac)
 		},
-		"mtu":      func(p *plugintest.Pod) error { return p.Netlink().LinkSetMTU(p.Link("net1"), 1500) },
-		"promisc":  func(p *plugintest.Pod) error { return p.Netlink().SetPromiscOff(p.Link("net1")) },
-		"allmulti": func(p *plugintest.Pod) error { return p.Netlink().LinkSetAllmulticastOff(p.Link("net1")) },
-		"txQLen":   func(p *plugintest.Pod) error { return p.Netlink().LinkSetTxQLen(p.Link("net1"), 5) },
-		"net1:":    func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) },
+		"mtu":     func(p *plugintest.Pod) error { return p.Netlink().LinkSetMTU(p.Link("net1"), 1500) },
+		"promisc": func(p *plugintest.Pod) error { return p.Netlink().SetPromiscOff(p.Link("net1")) },
+		"allmulti": func(p *plugintest.Pod) error {
+			return p.Netlink().LinkSetAllmulticastOff(p.Link("net1"))
+		},
+		"txQLen": func(p *plugintest.Pod) error { return p.Netlink().LinkSetTxQLen(p.Link("net1"), 5) },
+		"net1:":  func(p *plugintest.Pod) error { return p.Netlink().LinkDel(p.Link("net1")) },
 		"somaxconn": func(p *plugintest.Pod) error {
-			return p.Run(func() error { return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("5"), 0) })
+			return p.Run(func() error {
+				return os.WriteFile("/proc/sys/net/core/somaxconn", []byte("5"), 0)
+			})
 		},
 	} {
 		p, good := pod(t, plugintest.New(t, ours()), "a")
 		good = good.With(conf{
 			"mac": newMAC, "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 77,
-			"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.ip_local_port_range": "2000 3000"}, // the kernel has a tab
+			// the kernel has a tab
+			"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.ip_local_port_range": "2000 3000"},
 		})
 		if _, err := p.Add(good); err != nil {
 			t.Fatal(err)
@@ -649,7 +715,9 @@ func TestGC(t *testing.T) {
 			pods = append(pods, p)
 		}
 	}
-	for name, content := range map[string]string{"reference_net1.json": `{"mtu":1500}`, "broken_net1.json": `{`, "notes.txt": ""} {
+	for name, content := range map[string]string{
+		"reference_net1.json": `{"mtu":1500}`, "broken_net1.json": `{`, "notes.txt": "",
+	} {
 		if err := os.WriteFile(filepath.Join(dataDir(n), name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -665,7 +733,11 @@ func TestGC(t *testing.T) {
 		left = append(left, strings.Fields(line)[1])
 	}
 	slices.Sort(left)
-	if diff := cmp.Diff([]string{"broken_net1.json", "goes-other_net1.json", "notes.txt", "reference_net1.json", "stays-net_net1.json", "stays-other_net1.json"}, left); diff != "" {
+	diff := cmp.Diff([]string{
+		"broken_net1.json", "goes-other_net1.json", "notes.txt", "reference_net1.json",
+		"stays-net_net1.json", "stays-other_net1.json",
+	}, left)
+	if diff != "" {
 		t.Error(diff)
 	}
 	if err := n.GC(gc.With(conf{"dataDir": filepath.Join(n.Dir, "absent")})); err != nil {
@@ -684,27 +756,29 @@ func TestDelWithoutEachKey(t *testing.T) {
 	n := plugintest.New(t, ours())
 	p, c := pod(t, n, "a")
 	c = c.With(conf{
-		"sysctl": conf{"net.ipv4.conf.net1.arp_filter": "1"}, "mac": newMAC, "promisc": true, "mtu": 1400, "txQLen": 77, "allmulti": true,
+		"sysctl": conf{"net.ipv4.conf.net1.arp_filter": "1"}, "mac": newMAC, "promisc": true, "mtu": 1400,
+		"txQLen": 77, "allmulti": true,
 		"args": conf{"cni": conf{"mtu": 1300}},
 	})
 	attributes := func() string { return strings.SplitN(state(t, p), "\n", 2)[0] + files(n) }
 	before := attributes()
-	plugintest.WithoutEachKey[tuning.Conf](t, "", []conf{c}, func(t *testing.T, key string, add, del conf) {
-		if _, err := p.Add(add); err != nil {
-			t.Fatal(err)
-		}
-		if attributes() == before {
-			t.Fatal("ADD changes nothing")
-		}
-		if key == "dataDir" {
-			del = add
-		}
-		p.Prev = nil
-		if err := p.Del(del); err != nil {
-			t.Error(err)
-		}
-		if got := attributes(); got != before {
-			t.Errorf("was %s and is %s", before, got)
-		}
-	})
+	plugintest.WithoutEachKey[tuning.Conf](t, "", []conf{c},
+		func(t *testing.T, key string, add, del conf) {
+			if _, err := p.Add(add); err != nil {
+				t.Fatal(err)
+			}
+			if attributes() == before {
+				t.Fatal("ADD changes nothing")
+			}
+			if key == "dataDir" {
+				del = add
+			}
+			p.Prev = nil
+			if err := p.Del(del); err != nil {
+				t.Error(err)
+			}
+			if got := attributes(); got != before {
+				t.Errorf("was %s and is %s", before, got)
+			}
+		})
 }

@@ -20,24 +20,39 @@ import (
 func TestAddCheckDel(t *testing.T) {
 	n := newNode(t, ours(file.Boot{}))
 	resolv := n.Dir + "/resolv.conf"
-	must(t, os.WriteFile(resolv, []byte("# comment\nnameserver 10.1.0.53\n ; x\nsearch a.example b.example\nsearch c.example\noptions ndots:5\ndomain d.example\nnameserver\n"), 0o600))
+	must(t, os.WriteFile(resolv,
+		[]byte("# comment\nnameserver 10.1.0.53\n ; x\nsearch a.example b.example\nsearch "+
+			"c.example\noptions ndots:5\ndomain d.example\nnameserver\n"), 0o600))
 	c := n.conf(conf{
-		"ranges":     list{list{conf{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10"}}, list{conf{"subnet": "fd00::/64", "gateway": "fd00::ff"}}},
-		"routes":     list{conf{"dst": "0.0.0.0/0"}, conf{"dst": "fd01::/64", "gw": "fd00::fe", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 100, "scope": 0}},
+		"ranges": list{
+			list{conf{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10"}},
+			list{conf{"subnet": "fd00::/64", "gateway": "fd00::ff"}},
+		},
+		"routes": list{
+			conf{"dst": "0.0.0.0/0"}, conf{
+				"dst": "fd01::/64", "gw": "fd00::fe", "mtu": 1400, "advmss": 1360, "priority": 7, "table": 100,
+				"scope": 0,
+			},
+		},
 		"resolvConf": resolv,
 	})
 	p := n.pod("a")
 	_, err := p.Add(c)
 	must(t, err)
 	want(t, "result", sorted(t, p.Prev), `{"cniVersion":"1.1.0",`+
-		`"dns":{"domain":"d.example","nameservers":["10.1.0.53"],"options":["ndots:5"],"search":["a.example","b.example","c.example"]},`+
-		`"ips":[{"address":"10.1.0.10/24","gateway":"10.1.0.1"},{"address":"fd00::1/64","gateway":"fd00::ff"}],`+
-		`"routes":[{"dst":"0.0.0.0/0"},{"advmss":1360,"dst":"fd01::/64","gw":"fd00::fe","mtu":1400,"priority":7,"scope":0,"table":100}]}`)
+		`"dns":{"domain":"d.example","nameservers":["10.1.0.53"],"options":["ndots:5"],`+
+		`"search":["a.example","b.example","c.example"]},`+
+		`"ips":[{"address":"10.1.0.10/24","gateway":"10.1.0.1"},{"address":"fd00::1/64",`+
+		`"gateway":"fd00::ff"}],`+
+		`"routes":[{"dst":"0.0.0.0/0"},{"advmss":1360,"dst":"fd01::/64","gw":"fd00::fe","mtu":1400,`+
+		`"priority":7,"scope":0,"table":100}]}`)
 	want(t, "leases", n.leases(), map[string]string{
-		"10.1.0.10": "a\r\nnet1", "fd00::1": "a\r\nnet1", "last_reserved_ip.0": "10.1.0.10", "last_reserved_ip.1": "fd00::1",
+		"10.1.0.10": "a\r\nnet1", "fd00::1": "a\r\nnet1", "last_reserved_ip.0": "10.1.0.10",
+		"last_reserved_ip.1": "fd00::1",
 	})
 	must(t, p.Check(c))
-	fails(t, "second ADD", second(p.Call("ADD", c)), 999, "container a", "10.1.0.10", "duplicate allocation")
+	fails(t, "second ADD", second(p.Call("ADD", c)), 999, "container a", "10.1.0.10",
+		"duplicate allocation")
 	for range 2 {
 		must(t, p.Del(c))
 		want(t, "leases", n.addresses(), "map[]")
@@ -60,7 +75,9 @@ func second(_ []byte, err error) error { return err }
 func TestCheckComparesWithPrevResult(t *testing.T) {
 	check := func(t *testing.T, n *node) error {
 		t.Helper()
-		c := n.conf(conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}}})
+		c := n.conf(conf{
+			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}},
+		})
 		p := n.pod("a")
 		_, err := p.Add(c)
 		must(t, err)
@@ -71,7 +88,8 @@ func TestCheckComparesWithPrevResult(t *testing.T) {
 	t.Run("ours", func(t *testing.T) {
 		n := newNode(t, ours(file.Boot{}))
 		fails(t, "CHECK", check(t, n), 999, "container a", "10.2.0.2")
-		// Without prevResult any lease will do, as for the reference; addresses of other ranges are others' business.
+		// Without prevResult any lease will do, as for the reference; addresses of other ranges are
+		// others' business.
 		p := n.pod("a")
 		c := n.conf(conf{"subnet": "10.1.0.0/24"})
 		must(t, p.Check(c))
@@ -86,7 +104,12 @@ func TestCheckComparesWithPrevResult(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	n := newNode(t, ours(file.Boot{}))
-	c := n.conf(conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}, list{conf{"subnet": "fd00::/64"}}}})
+	c := n.conf(conf{
+		"ranges": list{
+			list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}},
+			list{conf{"subnet": "fd00::/64"}},
+		},
+	})
 	p := n.pod("a")
 	p.Args = "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.2.0.7"
 	_, err := p.Add(c.With(conf{
@@ -94,21 +117,37 @@ func TestRequests(t *testing.T) {
 		"runtimeConfig": conf{"ips": list{"FD00::00:42/64"}, "mac": "02:00:00:00:00:01"},
 	}))
 	must(t, err)
-	want(t, "leases", n.addresses(), map[string]string{"10.1.0.9": "a\r\nnet1", "10.2.0.7": "a\r\nnet1", "fd00::42": "a\r\nnet1"})
+	want(t, "leases", n.addresses(),
+		map[string]string{"10.1.0.9": "a\r\nnet1", "10.2.0.7": "a\r\nnet1", "fd00::42": "a\r\nnet1"})
 	// The ranges of the runtime come first.
 	p = n.pod("b")
-	result, err := p.Add(c.With(conf{"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "10.3.0.0/24"}}}, "ips": list{"10.3.0.5"}}}))
+	result, err := p.Add(c.With(conf{
+		"runtimeConfig": conf{
+			"ipRanges": list{list{conf{"subnet": "10.3.0.0/24"}}}, "ips": list{"10.3.0.5"},
+		},
+	}))
 	must(t, err)
-	want(t, "addresses", []any{len(result.IPs), result.IPs[0].Address.String(), result.IPs[1].Address.String()}, "[4 10.3.0.5/24 10.1.0.2/24]")
+	want(t, "addresses", []any{
+		len(result.IPs), result.IPs[0].Address.String(), result.IPs[1].Address.String(),
+	}, "[4 10.3.0.5/24 10.1.0.2/24]")
 
 	before := n.leases()
 	for key, more := range map[string]conf{
-		`runtimeConfig.ips[0] "10.1.0.9": is held by container a`: {"runtimeConfig": conf{"ips": list{"10.1.0.9"}}},
-		`runtimeConfig.ips[1] "10.1.0.21": is of the same range`:  {"runtimeConfig": conf{"ips": list{"10.1.0.20", "10.1.0.21"}}},
-		`args.cni.ips[0] "10.9.0.1": is in none of the ranges`:    {"args": conf{"cni": conf{"ips": list{"10.9.0.1"}}}},
-		`args.cni.ips[0] "10.1.0.1": is the gateway`:              {"args": conf{"cni": conf{"ips": list{"10.1.0.1"}}}},
-		`args.cni.ips[0] "x": is no IP address`:                   {"args": conf{"cni": conf{"ips": list{"x"}}}},
-		`args.cni.ips[0] "fe80::1%1": is no IP address`:           {"args": conf{"cni": conf{"ips": list{"fe80::1%1"}}}},
+		`runtimeConfig.ips[0] "10.1.0.9": is held by ` +
+			`container a`: {"runtimeConfig": conf{"ips": list{"10.1.0.9"}}},
+		`runtimeConfig.ips[1] "10.1.0.21": is of the ` +
+			`same range`: {"runtimeConfig": conf{"ips": list{"10.1.0.20", "10.1.0.21"}}},
+		`args.cni.ips[0] "10.9.0.1": is in none of the ` +
+			`ranges`: {"args": conf{"cni": conf{"ips": list{"10.9.0.1"}}}},
+		`args.cni.ips[0] "10.1.0.1": is the gateway`: {"args": conf{
+			"cni": conf{"ips": list{"10.1.0.1"}},
+		}},
+		`args.cni.ips[0] "x": is no IP address`: {"args": conf{
+			"cni": conf{"ips": list{"x"}},
+		}},
+		`args.cni.ips[0] "fe80::1%1": is no IP address`: {"args": conf{
+			"cni": conf{"ips": list{"fe80::1%1"}},
+		}},
 	} {
 		name, why, _ := strings.Cut(key, ": ")
 		code := uint(7)
@@ -135,7 +174,9 @@ func TestBadInput(t *testing.T) {
 	for range 20000 {
 		many = append(many, "10.1.0.7", "10.250.0.1")
 	}
-	one := func(more conf) conf { return conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}.With(more)}}} }
+	one := func(more conf) conf {
+		return conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}.With(more)}}}
+	}
 	for _, c := range []struct {
 		name  string
 		ipam  conf
@@ -148,41 +189,77 @@ func TestBadInput(t *testing.T) {
 		{"empty range", conf{"ranges": list{list{conf{}}}}, nil, []string{`ipam.ranges[0][0].subnet ""`}},
 		{"no list", conf{"ranges": "10.1.0.0/24"}, nil, []string{"ranges", "10.1.0.0/24"}},
 		{"number", conf{"subnet": 10}, nil, []string{"subnet", "10"}},
-		{"no CIDR", one(conf{"subnet": "10.1.0.0"}), nil, []string{`ipam.ranges[0][0].subnet "10.1.0.0"`}},
-		{"host bits", conf{"subnet": "10.1.0.1/24"}, nil, []string{`ipam.subnet "10.1.0.1/24"`, "host bits", "10.1.0.0/24"}},
-		{"host bits of IPv6", conf{"subnet": "fd00::1/64"}, nil, []string{`ipam.subnet "fd00::1/64"`, "fd00::/64"}},
+		{"no CIDR", one(conf{"subnet": "10.1.0.0"}), nil,
+			[]string{`ipam.ranges[0][0].subnet "10.1.0.0"`}},
+		{"host bits", conf{"subnet": "10.1.0.1/24"}, nil,
+			[]string{`ipam.subnet "10.1.0.1/24"`, "host bits", "10.1.0.0/24"}},
+		{"host bits of IPv6", conf{"subnet": "fd00::1/64"}, nil,
+			[]string{`ipam.subnet "fd00::1/64"`, "fd00::/64"}},
 		{"mapped", conf{"subnet": "::ffff:10.1.0.0/120"}, nil, []string{"::ffff:10.1.0.0/120"}},
 		{"/31", conf{"subnet": "10.1.0.0/31"}, nil, []string{"10.1.0.0/31", "too small"}},
 		{"/32", conf{"subnet": "10.1.0.0/32"}, nil, []string{"10.1.0.0/32", "too small"}},
 		{"/127", conf{"subnet": "fd00::/127"}, nil, []string{"fd00::/127", "too small"}},
 		{"/128", conf{"subnet": "fd00::/128"}, nil, []string{"fd00::/128", "too small"}},
-		{"start outside", one(conf{"rangeStart": "10.2.0.1"}), nil, []string{`ipam.ranges[0][0].rangeStart "10.2.0.1"`, "10.1.0.0/24"}},
-		{"end outside", one(conf{"rangeEnd": "10.1.1.0"}), nil, []string{`ipam.ranges[0][0].rangeEnd "10.1.1.0"`}},
-		{"end of the other family", one(conf{"rangeEnd": "fd00::1"}), nil, []string{`ipam.ranges[0][0].rangeEnd "fd00::1"`}},
-		{"end before start", one(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil, []string{`rangeEnd "10.1.0.8"`, "10.1.0.9"}},
+		{"start outside", one(conf{"rangeStart": "10.2.0.1"}), nil,
+			[]string{`ipam.ranges[0][0].rangeStart "10.2.0.1"`, "10.1.0.0/24"}},
+		{"end outside", one(conf{"rangeEnd": "10.1.1.0"}), nil,
+			[]string{`ipam.ranges[0][0].rangeEnd "10.1.1.0"`}},
+		{"end of the other family", one(conf{"rangeEnd": "fd00::1"}), nil,
+			[]string{`ipam.ranges[0][0].rangeEnd "fd00::1"`}},
+		{"end before start", one(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil,
+			[]string{`rangeEnd "10.1.0.8"`, "10.1.0.9"}},
 		{"start is no address", one(conf{"rangeStart": "10.1.0"}), nil, []string{`rangeStart "10.1.0"`}},
-		{"start without subnet", one(nil).With(conf{"rangeStart": "nonsense"}), nil, []string{`ipam.rangeStart "nonsense"`}},
+		{"start without subnet", one(nil).With(conf{"rangeStart": "nonsense"}), nil,
+			[]string{`ipam.rangeStart "nonsense"`}},
 		{"gateway is no address", one(conf{"gateway": "router"}), nil, []string{`gateway "router"`}},
-		{"gateway with a zone", conf{"subnet": "fd00::/64", "gateway": "fe80::1%eth0"}, nil, []string{`gateway "fe80::1%eth0"`}},
-		{"gateway of the other family", one(conf{"gateway": "fd00::1"}), nil, []string{`gateway "fd00::1"`}},
-		{"mixed families", conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "fd00::/64"}}}}, nil, []string{`ipam.ranges[0][1].subnet "fd00::/64"`}},
-		{"overlap in a set", conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "10.1.0.128/25"}}}}, nil, []string{"10.1.0.1-10.1.0.254", "10.1.0.129", "overlap"}},
-		{"overlap of sets", conf{"subnet": "10.1.0.0/24", "ranges": list{list{conf{"subnet": "10.0.0.0/8"}}}}, nil, []string{"10.0.0.1-10.255.255.254", "overlap"}},
-		{"overlap with the runtime's", conf{"subnet": "10.1.0.0/24"}, conf{"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "10.1.0.0/16"}}}}}, []string{"overlap"}},
-		{"the runtime's range", conf{"subnet": "10.1.0.0/24"}, conf{"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "x"}}}}}, []string{`runtimeConfig.ipRanges[0][0].subnet "x"`}},
+		{"gateway with a zone", conf{"subnet": "fd00::/64", "gateway": "fe80::1%eth0"}, nil,
+			[]string{`gateway "fe80::1%eth0"`}},
+		{"gateway of the other family", one(conf{"gateway": "fd00::1"}), nil,
+			[]string{`gateway "fd00::1"`}},
+		{"mixed families", conf{
+			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "fd00::/64"}}},
+		}, nil, []string{`ipam.ranges[0][1].subnet "fd00::/64"`}},
+		{"overlap in a set", conf{
+			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "10.1.0.128/25"}}},
+		}, nil, []string{"10.1.0.1-10.1.0.254", "10.1.0.129", "overlap"}},
+		{"overlap of sets", conf{
+			"subnet": "10.1.0.0/24", "ranges": list{list{conf{"subnet": "10.0.0.0/8"}}},
+		}, nil, []string{"10.0.0.1-10.255.255.254", "overlap"}},
+		{"overlap with the runtime's", conf{"subnet": "10.1.0.0/24"}, conf{
+			"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "10.1.0.0/16"}}}},
+		}, []string{"overlap"}},
+		{"the runtime's range", conf{"subnet": "10.1.0.0/24"}, conf{
+			"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "x"}}}},
+		}, []string{`runtimeConfig.ipRanges[0][0].subnet "x"`}},
 		{"huge list of ranges", conf{"ranges": huge}, nil, []string{"overlap"}},
-		{"huge list of addresses", one(nil), conf{"runtimeConfig": conf{"ips": many}}, []string{`runtimeConfig.ips[1] "10.250.0.1"`}},
-		{"addresses are no list", one(nil), conf{"runtimeConfig": conf{"ips": "10.1.0.7"}}, []string{"runtimeConfig", "ips"}},
-		{"address is null", one(nil), conf{"runtimeConfig": conf{"ips": list{nil}}}, []string{`runtimeConfig.ips[0] ""`}},
-		{"relative directory", conf{"subnet": "10.1.0.0/24", "dataDir": "networks"}, nil, []string{`ipam.dataDir "networks"`}},
-		{"route to nowhere", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"gw": "10.1.0.1"}}}, nil, []string{`ipam.routes[0].dst ""`}},
-		{"route without length", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "10.5.0.0/16"}, conf{"dst": "10.6.0.0"}}}, nil, []string{`ipam.routes[1].dst "10.6.0.0"`}},
-		{"route via x", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gw": "x"}}}, nil, []string{`ipam.routes[0].gw "x"`}},
-		{"route via the other family", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gw": "fd00::1"}}}, nil, []string{`ipam.routes[0].gw "fd00::1"`}},
-		{"no resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/nonexistent/resolv.conf"}, nil, []string{`ipam.resolvConf "/nonexistent/resolv.conf"`}},
-		{"endless resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/dev/zero"}, nil, []string{`ipam.resolvConf "/dev/zero"`}},
-		{"two addresses before 0.3.0", conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}}}, conf{"cniVersion": "0.2.0"}, []string{`cniVersion "0.2.0"`}},
-		{"network name", conf{"subnet": "10.1.0.0/24"}, conf{"name": "../net"}, []string{`name "../net"`}},
+		{"huge list of addresses", one(nil), conf{"runtimeConfig": conf{"ips": many}},
+			[]string{`runtimeConfig.ips[1] "10.250.0.1"`}},
+		{"addresses are no list", one(nil), conf{"runtimeConfig": conf{"ips": "10.1.0.7"}},
+			[]string{"runtimeConfig", "ips"}},
+		{"address is null", one(nil), conf{"runtimeConfig": conf{"ips": list{nil}}},
+			[]string{`runtimeConfig.ips[0] ""`}},
+		{"relative directory", conf{"subnet": "10.1.0.0/24", "dataDir": "networks"}, nil,
+			[]string{`ipam.dataDir "networks"`}},
+		{"route to nowhere", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"gw": "10.1.0.1"}}}, nil,
+			[]string{`ipam.routes[0].dst ""`}},
+		{"route without length", conf{
+			"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "10.5.0.0/16"}, conf{"dst": "10.6.0.0"}},
+		}, nil, []string{`ipam.routes[1].dst "10.6.0.0"`}},
+		{"route via x", conf{
+			"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gw": "x"}},
+		}, nil, []string{`ipam.routes[0].gw "x"`}},
+		{"route via the other family", conf{
+			"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gw": "fd00::1"}},
+		}, nil, []string{`ipam.routes[0].gw "fd00::1"`}},
+		{"no resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/nonexistent/resolv.conf"}, nil,
+			[]string{`ipam.resolvConf "/nonexistent/resolv.conf"`}},
+		{"endless resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/dev/zero"}, nil,
+			[]string{`ipam.resolvConf "/dev/zero"`}},
+		{"two addresses before 0.3.0", conf{
+			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}},
+		}, conf{"cniVersion": "0.2.0"}, []string{`cniVersion "0.2.0"`}},
+		{"network name", conf{"subnet": "10.1.0.0/24"}, conf{"name": "../net"},
+			[]string{`name "../net"`}},
 	} {
 		start := time.Now()
 		err := second(n.pod("a").Call("ADD", n.conf(c.ipam).With(c.more)))
@@ -205,10 +282,12 @@ func TestUnknownKeys(t *testing.T) {
 	for key, ipam := range map[string]conf{
 		"colour":              {"subnet": "10.1.0.0/24", "colour": "red"},
 		"ranges[0][0].colour": {"ranges": list{list{conf{"subnet": "10.1.0.0/24", "colour": "red"}}}},
-		"routes[0].gateway":   {"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gateway": "10.1.0.1"}}},
+		"routes[0].gateway": {"subnet": "10.1.0.0/24",
+			"routes": list{conf{"dst": "0.0.0.0/0", "gateway": "10.1.0.1"}}},
 	} {
 		_, err := n.pod("a").Call("ADD", n.conf(ipam))
-		if err == nil || !strings.Contains(err.Error(), key) || !strings.HasPrefix(err.Error(), "unknown keys") {
+		if err == nil || !strings.Contains(err.Error(), key) ||
+			!strings.HasPrefix(err.Error(), "unknown keys") {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
@@ -234,7 +313,9 @@ func TestDelNeedsNoRanges(t *testing.T) {
 func TestGC(t *testing.T) {
 	run := func(t *testing.T, n *node) (before int, err error) {
 		t.Helper()
-		c := n.conf(conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "fd00::/64"}}}})
+		c := n.conf(conf{
+			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "fd00::/64"}}},
+		})
 		for _, id := range []string{"a", "b", "c"} {
 			n.add(id, c)
 		}
@@ -246,7 +327,8 @@ func TestGC(t *testing.T) {
 		n := newNode(t, ours(file.Boot{}))
 		_, err := run(t, n)
 		must(t, err)
-		want(t, "leases", n.addresses(), map[string]string{"10.1.0.3": "b\r\nnet1", "fd00::3": "b\r\nnet1", "10.1.0.99": "b"})
+		want(t, "leases", n.addresses(),
+			map[string]string{"10.1.0.3": "b\r\nnet1", "fd00::3": "b\r\nnet1", "10.1.0.99": "b"})
 		must(t, n.GC(n.conf(conf{})))
 		want(t, "leases", n.addresses(), "map[]")
 	})
@@ -260,7 +342,9 @@ func TestGC(t *testing.T) {
 func TestStatus(t *testing.T) {
 	fill := func(t *testing.T, n *node) conf {
 		t.Helper()
-		c := n.conf(conf{"ranges": list{list{conf{"subnet": "10.2.0.0/24"}}, list{conf{"subnet": "10.1.0.0/30"}}}})
+		c := n.conf(conf{
+			"ranges": list{list{conf{"subnet": "10.2.0.0/24"}}, list{conf{"subnet": "10.1.0.0/30"}}},
+		})
 		must(t, n.Status(c))
 		n.add("a", c)
 		return c
@@ -271,7 +355,8 @@ func TestStatus(t *testing.T) {
 		fails(t, "STATUS", n.Status(c), 50, "range set 1", "10.1.0.1-10.1.0.2", "network net")
 		must(t, n.pod("a").Del(c))
 		must(t, n.Status(c))
-		fails(t, "STATUS of a bad configuration", n.Status(n.conf(conf{"subnet": "x"})), 7, `ipam.subnet "x"`)
+		fails(t, "STATUS of a bad configuration", n.Status(n.conf(conf{"subnet": "x"})), 7,
+			`ipam.subnet "x"`)
 	})
 	t.Run("reference", func(t *testing.T) {
 		n := newNode(t, plugintest.Reference{})
@@ -283,7 +368,9 @@ func TestStatus(t *testing.T) {
 func TestReclaimAfterReboot(t *testing.T) {
 	id := "1"
 	booted := time.Time{}
-	boot := file.Boot{ID: func() (string, error) { return id, nil }, Time: func() time.Time { return booted }}
+	boot := file.Boot{ID: func() (string, error) {
+		return id, nil
+	}, Time: func() time.Time { return booted }}
 	n := newNode(t, ours(boot))
 	c := n.conf(conf{"subnet": "10.1.0.0/29"})
 	for _, who := range []string{"a", "b", "c", "d", "e"} {
@@ -338,10 +425,13 @@ func TestSymlinks(t *testing.T) {
 	})
 }
 
-// upper is an interface plugin that fails after it has got its addresses, by itself or because its time is up.
+// upper is an interface plugin that fails after it has got its addresses, by itself or because its
+// time is up.
 type upper struct{ plugintest.Conf }
 
-func (upper) Add(ctx context.Context, req *plugin.Request, c *plugin.Common) (*types100.Result, error) {
+func (upper) Add(
+	ctx context.Context, req *plugin.Request, c *plugin.Common,
+) (*types100.Result, error) {
 	if _, err := req.Allot(ctx, "host-local"); err != nil {
 		return nil, err
 	}
@@ -357,7 +447,9 @@ func TestAddressesGoBackWhenThePluginFails(t *testing.T) {
 	runner := ours(file.Boot{})
 	runner["upper"] = plugin.New(upper{})
 	n := newNode(t, runner)
-	c := n.conf(conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "fd00::/64"}}}})
+	c := n.conf(conf{
+		"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "fd00::/64"}}},
+	})
 	n.add("other", c)
 	before := n.addresses()
 	fails(t, "ADD", second(n.pod("a").Call("ADD", c.With(conf{"type": "upper"}))), 999, "injected")
@@ -374,21 +466,23 @@ func TestDelWithoutEachKey(t *testing.T) {
 	resolv := n.Dir + "/resolv.conf"
 	must(t, os.WriteFile(resolv, []byte("nameserver 10.1.0.53\n"), 0o600))
 	c := n.conf(conf{
-		"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.7", "rangeEnd": "10.1.0.9", "gateway": "10.1.0.254", "ranges": list{list{conf{"subnet": "fd00:1::/64"}}},
+		"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.7", "rangeEnd": "10.1.0.9",
+		"gateway": "10.1.0.254", "ranges": list{list{conf{"subnet": "fd00:1::/64"}}},
 		"routes": list{conf{"dst": "10.9.0.0/16"}}, "resolvConf": resolv, "dataDir": n.data,
 	})
-	plugintest.WithoutEachKey[hostlocal.Conf](t, "ipam", []conf{c}, func(t *testing.T, key string, with, without conf) {
-		p := n.pod("a")
-		_, err := p.Add(with)
-		must(t, err)
-		if len(n.addresses()) == 0 {
-			t.Fatal("ADD took no address")
-		}
-		if key == "dataDir" {
-			without = with
-		}
-		p.Prev = nil
-		must(t, p.Del(without))
-		want(t, "leases without "+key, n.addresses(), "map[]")
-	})
+	plugintest.WithoutEachKey[hostlocal.Conf](t, "ipam", []conf{c},
+		func(t *testing.T, key string, with, without conf) {
+			p := n.pod("a")
+			_, err := p.Add(with)
+			must(t, err)
+			if len(n.addresses()) == 0 {
+				t.Fatal("ADD took no address")
+			}
+			if key == "dataDir" {
+				without = with
+			}
+			p.Prev = nil
+			must(t, p.Del(without))
+			want(t, "leases without "+key, n.addresses(), "map[]")
+		})
 }

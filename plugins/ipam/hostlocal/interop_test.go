@@ -25,7 +25,9 @@ type mixed struct {
 	chance *rand.Rand
 }
 
-func (m *mixed) Run(ctx context.Context, n *plugintest.Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (m *mixed) Run(
+	ctx context.Context, n *plugintest.Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	if m.chance.IntN(2) == 0 {
 		return m.ours.Run(ctx, n, kind, environ, stdin)
 	}
@@ -58,34 +60,47 @@ func script(r *rand.Rand) (ipam conf, version string, operations []operation) {
 	case 1:
 		ipam["ranges"] = list{list{four}, list{six}}
 	case 2:
-		ipam["ranges"] = list{list{four, conf{"subnet": "172.16.0.0/30"}, conf{"subnet": "172.16.0.4/30", "gateway": "172.16.0.6"}}}
+		ipam["ranges"] = list{
+			list{
+				four, conf{"subnet": "172.16.0.0/30"}, conf{"subnet": "172.16.0.4/30", "gateway": "172.16.0.6"},
+			},
+		}
 	case 3:
 		maps.Copy(ipam, four)
 		ipam["ranges"] = list{list{six}}
 	case 4:
 		ipam["ranges"] = list{list{six}, list{four}}
 	}
-	ipam["routes"] = pick(r, nil, list{}, list{conf{"dst": "0.0.0.0/0"}}, list{conf{"dst": "10.5.0.1/16", "gw": "10.1.0.9", "mtu": 1400}, conf{"dst": "::/0"}})
+	ipam["routes"] = pick(r, nil, list{}, list{conf{"dst": "0.0.0.0/0"}},
+		list{conf{"dst": "10.5.0.1/16", "gw": "10.1.0.9", "mtu": 1400}, conf{"dst": "::/0"}})
 	for range 4 + r.IntN(12) {
 		o := operation{
 			command: pick(r, "ADD", "ADD", "ADD", "DEL", "DEL", "CHECK"),
-			id:      pick(r, "a", "b", "c", "d", "e", "f"), ifName: pick(r, "net1", "net1", "net-2.5"), more: conf{},
+			id:      pick(r, "a", "b", "c", "d", "e", "f"), ifName: pick(r, "net1", "net1", "net-2.5"),
+			more: conf{},
 		}
 		if o.command == "DEL" && r.IntN(4) > 0 {
 			operations = append(operations, o)
 			continue
 		}
 		if r.IntN(4) == 0 {
-			o.more["runtimeConfig"] = conf{"ips": pick(r, list{"10.1.0.5"}, list{"10.1.0.1"}, list{"fd00::2/64"}, list{"10.1.0.3", "fd00::3"}, list{"10.9.0.1"})}
+			o.more["runtimeConfig"] = conf{
+				"ips": pick(r, list{"10.1.0.5"}, list{"10.1.0.1"}, list{"fd00::2/64"},
+					list{"10.1.0.3", "fd00::3"}, list{"10.9.0.1"}),
+			}
 		}
 		if r.IntN(6) == 0 {
-			o.more["args"] = conf{"cni": conf{"ips": pick(r, list{"10.1.0.5"}, list{"10.1.0.6", "10.1.0.6"}, list{})}}
+			o.more["args"] = conf{
+				"cni": conf{"ips": pick(r, list{"10.1.0.5"}, list{"10.1.0.6", "10.1.0.6"}, list{})},
+			}
 		}
 		if r.IntN(8) == 0 {
 			o.args = pick(r, "IP=10.1.0.4", "IgnoreUnknown=1;X=y", unknownArgs, "IP=")
 		}
 		if r.IntN(10) == 0 {
-			o.more["runtimeConfig"] = conf{"ipRanges": list{list{conf{"subnet": pick(r, "10.77.0.0/24", "10.1.0.0/25", "fd77::/64")}}}}
+			o.more["runtimeConfig"] = conf{
+				"ipRanges": list{list{conf{"subnet": pick(r, "10.77.0.0/24", "10.1.0.0/25", "fd77::/64")}}},
+			}
 		}
 		operations = append(operations, o)
 	}
@@ -96,7 +111,8 @@ func script(r *rand.Rand) (ipam conf, version string, operations []operation) {
 	return ipam, version, operations
 }
 
-// run does an operation, and gives what a runtime sees of it. The attachments' results are kept in prev.
+// run does an operation, and gives what a runtime sees of it. The attachments' results are kept in
+// prev.
 func (n *node) run(c conf, o operation, prev map[string]json.RawMessage) string {
 	n.t.Helper()
 	p := n.pod(o.id)
@@ -122,16 +138,19 @@ func (n *node) run(c conf, o operation, prev map[string]json.RawMessage) string 
 // unknownArgs are CNI_ARGS that nobody knows, and that do not say that this does not matter.
 const unknownArgs = "X=y"
 
-// Whoever does what, the results and the files are those of the reference, with three differences: an ADD that fails changes nothing, where
-// the reference moves on in its order and takes away what the key had before; and DEL does not fail for a configuration that only an ADD
-// cannot use. There a script ends. And CHECK does not read CNI_ARGS, which say nothing about what is there.
+// Whoever does what, the results and the files are those of the reference, with three differences:
+// an ADD that fails changes nothing, where the reference moves on in its order and takes away what
+// the key had before; and DEL does not fail for a configuration that only an ADD cannot use. There
+// a script ends. And CHECK does not read CNI_ARGS, which say nothing about what is there.
 func TestDifferential(t *testing.T) {
 	scripts, err := strconv.Atoi(os.Getenv("BRAID_DIFFERENTIAL"))
 	if err != nil {
 		scripts = 40
 	}
 	both := &mixed{ours: ours(file.Boot{})}
-	nodes := [3]*node{newNode(t, plugintest.Reference{}), newNode(t, ours(file.Boot{})), newNode(t, both)}
+	nodes := [3]*node{
+		newNode(t, plugintest.Reference{}), newNode(t, ours(file.Boot{})), newNode(t, both),
+	}
 	operations, ended := 0, 0
 	for seed := range scripts {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -202,7 +221,8 @@ func (d *differential) step(o operation) bool {
 	}
 	for i := 1; i < len(d.nodes); i++ {
 		if seen[i] != seen[theirs] || !maps.Equal(after[i], after[theirs]) {
-			d.t.Errorf("%v %s, %+v:\n%s\n%v\nreference\n%s\n%v", d.ipam, d.version, o, seen[i], after[i], seen[theirs], after[theirs])
+			d.t.Errorf("%v %s, %+v:\n%s\n%v\nreference\n%s\n%v",
+				d.ipam, d.version, o, seen[i], after[i], seen[theirs], after[theirs])
 			return false
 		}
 	}
@@ -214,7 +234,12 @@ func TestTogetherWithReference(t *testing.T) {
 	const n, each = 61, 4 // a /26 without network, gateway and broadcast
 	us := newNode(t, ours(file.Boot{}))
 	them := newNode(t, plugintest.Reference{})
-	c := conf{"type": "host-local", "ipam": conf{"type": "host-local", "dataDir": us.dir(), "ranges": list{list{conf{"subnet": "10.1.0.0/26"}}, list{conf{"subnet": "fd00::/64"}}}}}
+	c := conf{
+		"type": "host-local", "ipam": conf{
+			"type": "host-local", "dataDir": us.dir(),
+			"ranges": list{list{conf{"subnet": "10.1.0.0/26"}}, list{conf{"subnet": "fd00::/64"}}},
+		},
+	}
 	var got atomic.Int64
 	var wg sync.WaitGroup
 	for side, node := range []*node{us, them} {
@@ -223,7 +248,8 @@ func TestTogetherWithReference(t *testing.T) {
 				for i := 0; ; i++ {
 					p := node.pod(fmt.Sprintf("s%d.%d.%d", side, g, i))
 					if _, err := p.Add(c); err != nil {
-						if !strings.Contains(err.Error(), "no address is free") && !strings.Contains(err.Error(), "no IP addresses available") {
+						if !strings.Contains(err.Error(), "no address is free") &&
+							!strings.Contains(err.Error(), "no IP addresses available") {
 							t.Error(err)
 						}
 						return
@@ -248,7 +274,8 @@ func TestTogetherWithReference(t *testing.T) {
 		got.Add(1)
 	}
 	held := us.addresses()
-	want(t, "attachments, and leases of both families", []int{int(got.Load()), len(held)}, []int{n, 2 * n})
+	want(t, "attachments, and leases of both families", []int{int(got.Load()), len(held)},
+		[]int{n, 2 * n})
 	holders := map[string]int{}
 	for _, content := range held {
 		holders[content]++
@@ -264,7 +291,8 @@ func TestTogetherWithReference(t *testing.T) {
 			}
 			must(t, errors.Join(us.pod(id).Check(c), them.pod(id).Check(c)))
 			for _, node := range []*node{us, them} {
-				if _, err := node.pod(id).Add(c); err == nil || !strings.Contains(err.Error(), "duplicate allocation") {
+				_, err := node.pod(id).Add(c)
+				if err == nil || !strings.Contains(err.Error(), "duplicate allocation") {
 					t.Fatalf("second ADD of %s: %v", id, err)
 				}
 			}

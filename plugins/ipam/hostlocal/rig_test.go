@@ -60,7 +60,9 @@ func (n *node) dir() string { return n.data }
 
 // conf is a configuration with these keys in "ipam".
 func (n *node) conf(ipam conf) conf {
-	return conf{"type": "host-local", "ipam": conf{"type": "host-local", "dataDir": n.dir()}.With(ipam)}
+	return conf{
+		"type": "host-local", "ipam": conf{"type": "host-local", "dataDir": n.dir()}.With(ipam),
+	}
 }
 
 // leases are the files of the network, but for the index and the lock, with their contents.

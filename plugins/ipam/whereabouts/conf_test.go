@@ -21,14 +21,16 @@ type span struct {
 }
 
 func (s span) allows(a netip.Addr) bool {
-	ok := netip.MustParsePrefix(s.prefix).Contains(a) && netip.MustParseAddr(s.first).Compare(a) <= 0 && a.Compare(netip.MustParseAddr(s.last)) <= 0
+	ok := netip.MustParsePrefix(s.prefix).Contains(a) && netip.MustParseAddr(s.first).
+		Compare(a) <= 0 && a.Compare(netip.MustParseAddr(s.last)) <= 0
 	for _, p := range s.not {
 		ok = ok && !netip.MustParsePrefix(p).Contains(a)
 	}
 	return ok
 }
 
-// documented are the examples of the reference's README.md, doc/ and tests, as they are there, and what each of their ranges may give.
+// documented are the examples of the reference's README.md, doc/ and tests, as they are there, and
+// what each of their ranges may give.
 func documented() map[string]struct {
 	ipam  string
 	spans []span
@@ -39,16 +41,25 @@ func documented() map[string]struct {
 	}{
 		"README": {
 			`"range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", "192.168.2.236/32"]`,
-			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", []string{"192.168.2.228/30", "192.168.2.236/32"}}},
+			[]span{
+				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+			},
 		},
-		"README, NAD":  {`"range": "192.168.2.225/28"`, []span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", nil}}},
-		"README, IPv6": {`"range": "2001::0/116", "gateway": "2001::f:1"`, []span{{"2001::/116", "2001::1", "2001::fff", nil}}},
+		"README, NAD": {`"range": "192.168.2.225/28"`,
+			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", nil}}},
+		"README, IPv6": {`"range": "2001::0/116", "gateway": "2001::f:1"`,
+			[]span{{"2001::/116", "2001::1", "2001::fff", nil}}},
 		"README, several addresses": {
 			`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}]`,
-			[]span{{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil}, {"176.168.0.0/16", "176.168.0.1", "176.168.255.254", nil}},
+			[]span{
+				{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil},
+				{"176.168.0.0/16", "176.168.0.1", "176.168.255.254", nil},
+			},
 		},
 		"README, both keys": {
-			`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}], "range": "abcd::1/64"`,
+			`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}], ` +
+				`"range": "abcd::1/64"`,
 			[]span{
 				{"abcd::/64", "abcd::1", "abcd::ffff:ffff:ffff:ffff", nil},
 				{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil},
@@ -57,18 +68,27 @@ func documented() map[string]struct {
 		},
 		"README, dual stack": {
 			`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "abcd::1/64"}]`,
-			[]span{{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil}, {"abcd::/64", "abcd::1", "abcd::ffff:ffff:ffff:ffff", nil}},
+			[]span{
+				{"192.168.10.0/24", "192.168.10.1", "192.168.10.254", nil},
+				{"abcd::/64", "abcd::1", "abcd::ffff:ffff:ffff:ffff", nil},
+			},
 		},
-		"README, fast IPAM": {`"range": "192.168.2.0/24", "node_slice_size": "/22"`, []span{{"192.168.2.0/24", "192.168.2.1", "192.168.2.254", nil}}},
-		"README, range end": {`"range": "192.168.2.225-192.168.2.230/28"`, []span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.230", nil}}},
+		"README, fast IPAM": {`"range": "192.168.2.0/24", "node_slice_size": "/22"`,
+			[]span{{"192.168.2.0/24", "192.168.2.1", "192.168.2.254", nil}}},
+		"README, range end": {`"range": "192.168.2.225-192.168.2.230/28"`,
+			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.230", nil}}},
 		"README, network name": {
-			`"range": "192.168.2.0/24", "network_name": "network-with-independent-allocation", "enable_overlapping_ranges": true`,
+			`"range": "192.168.2.0/24", "network_name": "network-with-independent-allocation", ` +
+				`"enable_overlapping_ranges": true`,
 			[]span{{"192.168.2.0/24", "192.168.2.1", "192.168.2.254", nil}},
 		},
 		"extended-configuration": {
 			`"etcd_host": "example-etcd-cluster-client.cluster.local:2379", "range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", "192.168.2.236/32"],
 			"log_file" : "/tmp/whereabouts.log", "log_level" : "debug", "gateway": "192.168.2.1"`,
-			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", []string{"192.168.2.228/30", "192.168.2.236/32"}}},
+			[]span{
+				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+			},
 		},
 		"sample_config": {
 			`"range": "192.168.1.0/24", "etcd_host": "192.168.122.1",
@@ -79,12 +99,17 @@ func documented() map[string]struct {
 		"developer_notes": {
 			`"range": "192.168.2.225/28", "log_file" : "/tmp/whereabouts.log", "log_level" : "debug", "gateway": "192.168.2.1",
 			"exclude": ["192.168.2.229/30", "192.168.2.236/32"]`,
-			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", []string{"192.168.2.228/30", "192.168.2.236/32"}}},
+			[]span{
+				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+			},
 		},
 		"proposal of dual stack": {
-			`"ipRanges": [{"range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", "192.168.2.236/32"]}, {"range": "2001::0/116", "exclude": ["2001::1/128"]}]`,
+			`"ipRanges": [{"range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", ` +
+				`"192.168.2.236/32"]}, {"range": "2001::0/116", "exclude": ["2001::1/128"]}]`,
 			[]span{
-				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", []string{"192.168.2.228/30", "192.168.2.236/32"}},
+				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
 				{"2001::/116", "2001::1", "2001::fff", []string{"2001::1/128"}},
 			},
 		},
@@ -99,7 +124,8 @@ func documented() map[string]struct {
 			[]span{{"192.168.2.0/24", "192.168.2.223", "192.168.2.254", nil}},
 		},
 		"tests, leading zeros": {
-			`"range": "00192.00168.1.5-000000192.168.1.25/24", "gateway": "192.168.10.1"`, []span{{"192.168.1.0/24", "192.168.1.5", "192.168.1.25", nil}},
+			`"range": "00192.00168.1.5-000000192.168.1.25/24", "gateway": "192.168.10.1"`,
+			[]span{{"192.168.1.0/24", "192.168.1.5", "192.168.1.25", nil}},
 		},
 		"tests, more leading zeros": {
 			`"range": "00192.00168.1.0/24", "range_start": "00192.00168.1.44", "range_end": "00192.00168.01.209", "gateway": "192.168.10.1",
@@ -107,15 +133,18 @@ func documented() map[string]struct {
 			[]span{{"192.168.1.0/24", "192.168.1.44", "192.168.1.209", nil}},
 		},
 		"tests, excluded": {
-			`"range": "192.168.1.0/24", "exclude": ["192.168.1.0/28", "192.168.1.16/28"], "gateway": "192.168.10.1", "routes": [{ "dst": "0.0.0.0/0" }]`,
+			`"range": "192.168.1.0/24", "exclude": ["192.168.1.0/28", "192.168.1.16/28"], ` +
+				`"gateway": "192.168.10.1", "routes": [{ "dst": "0.0.0.0/0" }]`,
 			[]span{{"192.168.1.0/24", "192.168.1.1", "192.168.1.254", []string{"192.168.1.0/27"}}},
 		},
 		"tests, IPv6 excluded": {
-			`"range": "2001::1/116", "exclude": ["2001::0/128", "2001::1/128", "2001::2/128"], "gateway": "2001::f:1", "routes": [{ "dst": "0.0.0.0/0" }]`,
+			`"range": "2001::1/116", "exclude": ["2001::0/128", "2001::1/128", "2001::2/128"], ` +
+				`"gateway": "2001::f:1", "routes": [{ "dst": "0.0.0.0/0" }]`,
 			[]span{{"2001::/116", "2001::3", "2001::fff", nil}},
 		},
 		"tests, half excluded": {
-			`"range": "caa5::0/112", "exclude": ["caa5::0/113"], "gateway": "2001::f:1"`, []span{{"caa5::/112", "caa5::8000", "caa5::ffff", nil}},
+			`"range": "caa5::0/112", "exclude": ["caa5::0/113"], "gateway": "2001::f:1"`,
+			[]span{{"caa5::/112", "caa5::8000", "caa5::ffff", nil}},
 		},
 		"tests, static parameters": {
 			`"range": "192.168.1.44/28", "gateway": "192.168.1.1",
@@ -129,19 +158,24 @@ func documented() map[string]struct {
 			},
 		},
 		"tests, gateway in the range": {
-			`"range": "2001:db8:5422:0005::-2001:db8:5422:0005:7fff:ffff:ffff:ffff/64", "gateway": "2001:db8:5422:0005::1"`,
-			[]span{{"2001:db8:5422:5::/64", "2001:db8:5422:5::2", "2001:db8:5422:5:7fff:ffff:ffff:ffff", nil}},
+			`"range": "2001:db8:5422:0005::-2001:db8:5422:0005:7fff:ffff:ffff:ffff/64", ` +
+				`"gateway": "2001:db8:5422:0005::1"`,
+			[]span{
+				{"2001:db8:5422:5::/64", "2001:db8:5422:5::2", "2001:db8:5422:5:7fff:ffff:ffff:ffff", nil},
+			},
 		},
 		"tests, IPv6 start and end": {
 			`"range": "fd00:0:0:10:0:0:3:1-fd00:0:0:10:0:0:3:6/64", "gateway": "2001::f:1"`,
 			[]span{{"fd00:0:0:10::/64", "fd00:0:0:10::3:1", "fd00:0:0:10::3:6", nil}},
 		},
 		"tests, empty range": {
-			`"range": "", "ipRanges": [{"range": "10.10.0.0/16"}], "log_level": "debug", "log_file": "/tmp/wb", "enable_overlapping_ranges": false`,
+			`"range": "", "ipRanges": [{"range": "10.10.0.0/16"}], "log_level": "debug", ` +
+				`"log_file": "/tmp/wb", "enable_overlapping_ranges": false`,
 			[]span{{"10.10.0.0/16", "10.10.0.1", "10.10.255.254", nil}},
 		},
 		"tiny": {
-			`"ipRanges": [{"range": "10.0.0.0/31"}, {"range": "10.0.1.1/32"}, {"range": "fd00::/127"}, {"range": "fd00:1::1/128"}]`,
+			`"ipRanges": [{"range": "10.0.0.0/31"}, {"range": "10.0.1.1/32"}, {"range": "fd00::/127"}, ` +
+				`{"range": "fd00:1::1/128"}]`,
 			[]span{
 				{"10.0.0.0/31", "10.0.0.0", "10.0.0.1", nil},
 				{"10.0.1.1/32", "10.0.1.1", "10.0.1.1", nil},
@@ -150,13 +184,15 @@ func documented() map[string]struct {
 			},
 		},
 		"beyond the first half": {
-			`"range": "fd00::/64", "exclude": ["fd00::/65"]`, []span{{"fd00::/64", "fd00::8000:0:0:0", "fd00::ffff:ffff:ffff:ffff", nil}},
+			`"range": "fd00::/64", "exclude": ["fd00::/65"]`,
+			[]span{{"fd00::/64", "fd00::8000:0:0:0", "fd00::ffff:ffff:ffff:ffff", nil}},
 		},
 	}
 }
 
-// What the reference documents works unchanged: the first addresses of a node, all different, are those that the configuration allows; the
-// gateway, what is excluded and the network's own addresses are never among them.
+// What the reference documents works unchanged: the first addresses of a node, all different, are
+// those that the configuration allows; the gateway, what is excluded and the network's own
+// addresses are never among them.
 func TestDocumentedConfigurations(t *testing.T) {
 	const pods = 40
 	for name, c := range documented() {
@@ -187,7 +223,8 @@ func TestDocumentedConfigurations(t *testing.T) {
 func full(spans []span, taken map[netip.Addr]bool) bool {
 	for _, s := range spans {
 		free := 0
-		for a := netip.MustParseAddr(s.first); free == 0 && s.prefixHas(a) && a.Compare(netip.MustParseAddr(s.last)) <= 0; a = a.Next() {
+		for a := netip.MustParseAddr(s.first); free == 0 && s.prefixHas(a) &&
+			a.Compare(netip.MustParseAddr(s.last)) <= 0; a = a.Next() {
 			if s.allows(a) && !taken[a] {
 				free++
 			}
@@ -206,8 +243,12 @@ func TestReservedAddresses(t *testing.T) {
 	r := newRig(t)
 	c := with(conf{
 		"range": "10.0.0.0/28", "gateway": "10.0.0.5",
-		"routes":    list{conf{"dst": "172.16.0.0/12", "gw": "10.0.0.6"}, conf{"dst": "fd00::/8", "gw": "fd01::1"}},
-		"addresses": list{conf{"address": "10.0.0.7/28", "gateway": "10.0.0.8"}, conf{"address": "fd01::7/64"}},
+		"routes": list{
+			conf{"dst": "172.16.0.0/12", "gw": "10.0.0.6"}, conf{"dst": "fd00::/8", "gw": "fd01::1"},
+		},
+		"addresses": list{
+			conf{"address": "10.0.0.7/28", "gateway": "10.0.0.8"}, conf{"address": "fd01::7/64"},
+		},
 	})
 	seen := map[string]bool{}
 	for i := range 10 {
@@ -217,7 +258,9 @@ func TestReservedAddresses(t *testing.T) {
 	}
 	_, err := r.pod("last").Add(c)
 	fails(t, err, 11, "no address is free")
-	for _, a := range []string{"10.0.0.0", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.15"} {
+	for _, a := range []string{
+		"10.0.0.0", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.15",
+	} {
 		if seen[a] {
 			t.Errorf("%s was given away", a)
 		}
@@ -228,9 +271,14 @@ func TestReservedAddresses(t *testing.T) {
 func TestGatewayGoesWithItsFamily(t *testing.T) {
 	r := newRig(t)
 	dual := conf{"range": "10.0.0.7/32", "ipRanges": list{conf{"range": "fd00::7/128"}}}
-	same(t, "IPv4", add(t, r.pod("a"), with(dual.With(conf{"gateway": "192.0.2.1", "network_name": "a"}))), []string{"10.0.0.7/32 via 192.0.2.1", "fd00::7/128"})
-	same(t, "IPv6", add(t, r.pod("b"), with(dual.With(conf{"gateway": "fd02::1", "network_name": "b"}))), []string{"10.0.0.7/32", "fd00::7/128 via fd02::1"})
-	same(t, "none", add(t, r.pod("c"), with(dual.With(conf{"network_name": "c"}))), []string{"10.0.0.7/32", "fd00::7/128"})
+	same(t, "IPv4", add(t, r.pod("a"),
+		with(dual.With(conf{"gateway": "192.0.2.1", "network_name": "a"}))),
+		[]string{"10.0.0.7/32 via 192.0.2.1", "fd00::7/128"})
+	same(t, "IPv6", add(t, r.pod("b"),
+		with(dual.With(conf{"gateway": "fd02::1", "network_name": "b"}))),
+		[]string{"10.0.0.7/32", "fd00::7/128 via fd02::1"})
+	same(t, "none", add(t, r.pod("c"), with(dual.With(conf{"network_name": "c"}))),
+		[]string{"10.0.0.7/32", "fd00::7/128"})
 }
 
 // Addresses alone are given without asking anybody.
@@ -253,45 +301,87 @@ func TestBadInput(t *testing.T) {
 		says  []string
 		other uint
 	}{
-		"no range":                {ipam: conf{}, says: []string{"ipam.range", "missing"}},
-		"empty range":             {ipam: conf{"range": ""}, says: []string{"ipam.range", "missing"}},
-		"empty list":              {ipam: conf{"ipRanges": list{}}, says: []string{"ipam.range", "missing"}},
-		"empty element":           {ipam: ranges(conf{}), says: []string{`ipam.ipRanges[1].range ""`}},
-		"no range at all":         {ipam: conf{"range": "router"}, says: []string{`ipam.range "router"`}},
-		"no length":               {ipam: conf{"range": "10.0.0.0"}, says: []string{`ipam.range "10.0.0.0"`}},
-		"wrong length":            {ipam: conf{"range": "10.0.0.0/33"}, says: []string{`ipam.range "10.0.0.0/33"`}},
-		"zone":                    {ipam: conf{"range": "fe80::%eth0/64"}, says: []string{`ipam.range "fe80::%eth0/64"`}},
-		"start behind end":        {ipam: conf{"range": "10.0.0.9-10.0.0.3/24"}, says: []string{`ipam.range "10.0.0.9-10.0.0.3/24"`, "before"}},
-		"start elsewhere":         {ipam: conf{"range": "192.168.1.5-192.168.2.25/28"}, says: []string{`ipam.range "192.168.1.5-192.168.2.25/28"`, "192.168.2.16/28"}},
-		"mixed families in one":   {ipam: conf{"range": "10.0.0.1-fd00::9/64"}, says: []string{`ipam.range "10.0.0.1-fd00::9/64"`}},
-		"range_start outside":     {ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.1.5"}, says: []string{`ipam.range_start "10.0.1.5"`, "outside 10.0.0.0/24"}},
-		"range_end outside":       {ipam: ranges(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}), says: []string{`ipam.ipRanges[1].range_end "10.0.1.5"`, "outside 10.0.0.0/24"}},
-		"range_start, no address": {ipam: conf{"range": "10.0.0.0/24", "range_start": "x"}, says: []string{`ipam.range_start "x"`}},
-		"range_start of IPv6":     {ipam: conf{"range": "10.0.0.0/24", "range_start": "fd00::1"}, says: []string{`ipam.range_start "fd00::1"`}},
-		"range_end first":         {ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.0.9", "range_end": "10.0.0.3"}, says: []string{`ipam.range_end "10.0.0.3"`, "10.0.0.9"}},
-		"start without range":     {ipam: ranges(conf{"range": "10.0.0.0/24"}).With(conf{"range_start": "10.0.0.9"}), says: []string{`ipam.range_start "10.0.0.9"`, "range"}},
-		"end without range":       {ipam: ranges(conf{"range": "10.0.0.0/24"}).With(conf{"range_end": "10.0.0.9"}), says: []string{`ipam.range_end "10.0.0.9"`, "range"}},
-		"exclude without range":   {ipam: ranges(conf{"range": "10.0.0.0/24"}).With(conf{"exclude": list{"10.0.0.9/32"}}), says: []string{`ipam.exclude`, "10.0.0.9/32", "ipRanges"}},
-		"bad exclude":             {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.9", "x"}}, says: []string{`ipam.exclude "x"`}},
-		"exclude, length":         {ipam: ranges(conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/99"}}), says: []string{`ipam.ipRanges[1].exclude "10.0.0.0/99"`}},
-		"exclude of IPv6":         {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"fd00::/8"}}, says: []string{`ipam.exclude "fd00::/8"`, "family"}},
-		"all excluded":            {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/25", "10.0.0.64/26", "10.0.0.128/25"}}, says: []string{"ipam.exclude", "10.0.0.64/26", "leaves no address"}},
-		"all reserved":            {ipam: conf{"range": "10.0.0.1/32", "gateway": "10.0.0.1"}, says: []string{`ipam.range "10.0.0.1/32"`, "no address left", "10.0.0.1"}},
-		"gateway":                 {ipam: conf{"range": "10.0.0.0/24", "gateway": "router"}, says: []string{`ipam.gateway "router"`}},
-		"gateway with length":     {ipam: conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1/24"}, says: []string{`ipam.gateway "10.0.0.1/24"`}},
-		"gateway of IPv6":         {ipam: conf{"range": "10.0.0.0/24", "gateway": "fd00::1"}, says: []string{`ipam.gateway "fd00::1"`, "family", "10.0.0.0/24"}},
-		"route":                   {ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "x"}}}, says: []string{`ipam.routes[0].dst "x"`}},
-		"route of two families":   {ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "10.9.0.0/16", "gw": "fd00::1"}}}, says: []string{`ipam.routes[0].gw "fd00::1"`}},
-		"address":                 {ipam: conf{"addresses": list{conf{"address": "10.0.0.1"}}}, says: []string{`ipam.addresses[0].address "10.0.0.1"`}},
-		"address's gateway":       {ipam: conf{"addresses": list{conf{"address": "10.0.0.1/24", "gateway": "fd00::1"}}}, says: []string{`ipam.addresses[0].gateway "fd00::1"`}},
-		"log_level":               {ipam: conf{"range": "10.0.0.0/24", "log_level": "loud"}, says: []string{`ipam.log_level "loud"`, "debug"}},
-		"configuration_path":      {ipam: conf{"range": "10.0.0.0/24", "configuration_path": "whereabouts.conf"}, says: []string{`ipam.configuration_path "whereabouts.conf"`, "absolute"}},
-		"number for string":       {ipam: conf{"range": 5}, says: []string{"range 5", "string"}},
-		"string for list":         {ipam: conf{"range": "10.0.0.0/24", "exclude": "10.0.0.1/32"}, says: []string{"exclude", "10.0.0.1/32"}},
-		"string for number":       {ipam: conf{"range": "10.0.0.0/24", "leader_retry_period": "500"}, says: []string{"leader_retry_period", "500"}},
-		"string for bool":         {ipam: conf{"range": "10.0.0.0/24", "enable_overlapping_ranges": "false"}, says: []string{"enable_overlapping_ranges", "false"}},
-		"list for object":         {ipam: conf{"range": "10.0.0.0/24", "kubernetes": list{}}, says: []string{"kubernetes"}},
-		"one address a family":    {ipam: ranges(conf{"range": "10.0.0.0/24"}), more: conf{"cniVersion": "0.2.0"}, says: []string{`cniVersion "0.2.0"`}},
+		"no range":    {ipam: conf{}, says: []string{"ipam.range", "missing"}},
+		"empty range": {ipam: conf{"range": ""}, says: []string{"ipam.range", "missing"}},
+		"empty list": {ipam: conf{"ipRanges": list{}},
+			says: []string{"ipam.range", "missing"}},
+		"empty element":   {ipam: ranges(conf{}), says: []string{`ipam.ipRanges[1].range ""`}},
+		"no range at all": {ipam: conf{"range": "router"}, says: []string{`ipam.range "router"`}},
+		"no length": {ipam: conf{"range": "10.0.0.0"},
+			says: []string{`ipam.range "10.0.0.0"`}},
+		"wrong length": {ipam: conf{"range": "10.0.0.0/33"},
+			says: []string{`ipam.range "10.0.0.0/33"`}},
+		"zone": {ipam: conf{"range": "fe80::%eth0/64"},
+			says: []string{`ipam.range "fe80::%eth0/64"`}},
+		"start behind end": {ipam: conf{"range": "10.0.0.9-10.0.0.3/24"},
+			says: []string{`ipam.range "10.0.0.9-10.0.0.3/24"`, "before"}},
+		"start elsewhere": {ipam: conf{"range": "192.168.1.5-192.168.2.25/28"},
+			says: []string{`ipam.range "192.168.1.5-192.168.2.25/28"`, "192.168.2.16/28"}},
+		"mixed families in one": {ipam: conf{"range": "10.0.0.1-fd00::9/64"},
+			says: []string{`ipam.range "10.0.0.1-fd00::9/64"`}},
+		"range_start outside": {ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.1.5"},
+			says: []string{`ipam.range_start "10.0.1.5"`, "outside 10.0.0.0/24"}},
+		"range_end outside": {ipam: ranges(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}),
+			says: []string{`ipam.ipRanges[1].range_end "10.0.1.5"`, "outside 10.0.0.0/24"}},
+		"range_start, no address": {ipam: conf{"range": "10.0.0.0/24", "range_start": "x"},
+			says: []string{`ipam.range_start "x"`}},
+		"range_start of IPv6": {ipam: conf{"range": "10.0.0.0/24", "range_start": "fd00::1"},
+			says: []string{`ipam.range_start "fd00::1"`}},
+		"range_end first": {ipam: conf{
+			"range": "10.0.0.0/24", "range_start": "10.0.0.9", "range_end": "10.0.0.3",
+		}, says: []string{`ipam.range_end "10.0.0.3"`, "10.0.0.9"}},
+		"start without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
+			With(conf{"range_start": "10.0.0.9"}), says: []string{`ipam.range_start "10.0.0.9"`, "range"}},
+		"end without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
+			With(conf{"range_end": "10.0.0.9"}), says: []string{`ipam.range_end "10.0.0.9"`, "range"}},
+		"exclude without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
+			With(conf{"exclude": list{"10.0.0.9/32"}}),
+			says: []string{`ipam.exclude`, "10.0.0.9/32", "ipRanges"}},
+		"bad exclude": {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.9", "x"}},
+			says: []string{`ipam.exclude "x"`}},
+		"exclude, length": {ipam: ranges(conf{
+			"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/99"},
+		}), says: []string{`ipam.ipRanges[1].exclude "10.0.0.0/99"`}},
+		"exclude of IPv6": {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"fd00::/8"}},
+			says: []string{`ipam.exclude "fd00::/8"`, "family"}},
+		"all excluded": {ipam: conf{
+			"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/25", "10.0.0.64/26", "10.0.0.128/25"},
+		}, says: []string{"ipam.exclude", "10.0.0.64/26", "leaves no address"}},
+		"all reserved": {ipam: conf{"range": "10.0.0.1/32", "gateway": "10.0.0.1"},
+			says: []string{`ipam.range "10.0.0.1/32"`, "no address left", "10.0.0.1"}},
+		"gateway": {ipam: conf{"range": "10.0.0.0/24", "gateway": "router"},
+			says: []string{`ipam.gateway "router"`}},
+		"gateway with length": {ipam: conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1/24"},
+			says: []string{`ipam.gateway "10.0.0.1/24"`}},
+		"gateway of IPv6": {ipam: conf{"range": "10.0.0.0/24", "gateway": "fd00::1"},
+			says: []string{`ipam.gateway "fd00::1"`, "family", "10.0.0.0/24"}},
+		"route": {ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "x"}}},
+			says: []string{`ipam.routes[0].dst "x"`}},
+		"route of two families": {ipam: conf{
+			"range": "10.0.0.0/24", "routes": list{conf{"dst": "10.9.0.0/16", "gw": "fd00::1"}},
+		}, says: []string{`ipam.routes[0].gw "fd00::1"`}},
+		"address": {ipam: conf{"addresses": list{conf{"address": "10.0.0.1"}}},
+			says: []string{`ipam.addresses[0].address "10.0.0.1"`}},
+		"address's gateway": {ipam: conf{
+			"addresses": list{conf{"address": "10.0.0.1/24", "gateway": "fd00::1"}},
+		}, says: []string{`ipam.addresses[0].gateway "fd00::1"`}},
+		"log_level": {ipam: conf{"range": "10.0.0.0/24", "log_level": "loud"},
+			says: []string{`ipam.log_level "loud"`, "debug"}},
+		"configuration_path": {ipam: conf{
+			"range": "10.0.0.0/24", "configuration_path": "whereabouts.conf",
+		}, says: []string{`ipam.configuration_path "whereabouts.conf"`, "absolute"}},
+		"number for string": {ipam: conf{"range": 5}, says: []string{"range 5", "string"}},
+		"string for list": {ipam: conf{"range": "10.0.0.0/24", "exclude": "10.0.0.1/32"},
+			says: []string{"exclude", "10.0.0.1/32"}},
+		"string for number": {ipam: conf{"range": "10.0.0.0/24", "leader_retry_period": "500"},
+			says: []string{"leader_retry_period", "500"}},
+		"string for bool": {ipam: conf{
+			"range": "10.0.0.0/24", "enable_overlapping_ranges": "false",
+		}, says: []string{"enable_overlapping_ranges", "false"}},
+		"list for object": {ipam: conf{"range": "10.0.0.0/24", "kubernetes": list{}},
+			says: []string{"kubernetes"}},
+		"one address a family": {ipam: ranges(conf{"range": "10.0.0.0/24"}),
+			more: conf{"cniVersion": "0.2.0"}, says: []string{`cniVersion "0.2.0"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := r.pod("a").Add(with(c.ipam).With(c.more))
@@ -308,11 +398,14 @@ func TestBadInput(t *testing.T) {
 func TestUnknownKeys(t *testing.T) {
 	r := newRig(t)
 	for key, ipam := range map[string]conf{
-		"colour": {"colour": "red"}, "ipRanges[0].gateway": {"ipRanges": list{conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1"}}},
+		"colour":               {"colour": "red"},
+		"ipRanges[0].gateway":  {"ipRanges": list{conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1"}}},
 		"kubernetes.token":     {"kubernetes": conf{"token": "x"}},
 		"addresses[0].version": {"addresses": list{conf{"address": "10.0.0.1/24", "version": "4"}}},
 	} {
-		if _, err := r.pod("a").Add(with(ipam)); err == nil || !strings.Contains(err.Error(), "unknown keys") || !strings.Contains(err.Error(), key) {
+		_, err := r.pod("a").Add(with(ipam))
+		if err == nil || !strings.Contains(err.Error(), "unknown keys") ||
+			!strings.Contains(err.Error(), key) {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
@@ -322,7 +415,10 @@ func TestFlatFile(t *testing.T) {
 	r := newRig(t)
 	first, second, third := r.path("first"), r.path("second"), r.path("third")
 	r.files = []string{second, third}
-	c := with(conf{"configuration_path": first, "ipRanges": list{}, "network_name": "", "dns": conf{"nameservers": list{"192.0.2.53"}}})
+	c := with(conf{
+		"configuration_path": first, "ipRanges": list{}, "network_name": "",
+		"dns": conf{"nameservers": list{"192.0.2.53"}},
+	})
 	_, err := r.pod("none").Add(c)
 	fails(t, err, 7, "ipam.range")
 	r.write("third", `{"range": "10.3.0.7/32", "COMMENT": "keys of others are left alone"}`)
@@ -336,18 +432,24 @@ func TestFlatFile(t *testing.T) {
 	p := r.pod("c")
 	result, err := p.Add(c)
 	must(t, err)
-	same(t, "addresses", add(t, p, c), []string{"10.1.0.7/24 via 10.1.0.1", "fd00::7/128", "192.0.2.9/24"})
+	same(t, "addresses", add(t, p, c),
+		[]string{"10.1.0.7/24 via 10.1.0.1", "fd00::7/128", "192.0.2.9/24"})
 	same(t, "DNS", result.DNS.Nameservers, []string{"192.0.2.53"})
 	same(t, "DNS", result.DNS.Domain, "a.example")
 	same(t, "routes", len(result.Routes), 1)
 	must(t, p.Check(c))
 	// What is inline counts.
 	inline := c["ipam"].(conf).With(conf{
-		"range": "10.4.0.0/24", "range_start": "10.4.0.9", "range_end": "10.4.0.9", "ipRanges": list{conf{"range": "fd00::8/128"}},
-		"exclude": list{"10.4.0.8"}, "gateway": "10.4.0.2", "addresses": list{conf{"address": "192.0.2.8/24"}},
+		"range": "10.4.0.0/24", "range_start": "10.4.0.9", "range_end": "10.4.0.9",
+		"ipRanges": list{conf{"range": "fd00::8/128"}},
+		"exclude":  list{"10.4.0.8"}, "gateway": "10.4.0.2",
+		"addresses": list{conf{"address": "192.0.2.8/24"}},
 	})
-	same(t, "inline", add(t, r.pod("d"), with(inline)), []string{"10.4.0.9/24 via 10.4.0.2", "fd00::8/128", "192.0.2.8/24"})
-	if log := r.log.String(); !strings.Contains(log, "flatFile="+first) || !strings.Contains(log, "file=/tmp/whereabouts.log") {
+	same(t, "inline", add(t, r.pod("d"), with(inline)),
+		[]string{"10.4.0.9/24 via 10.4.0.2", "fd00::8/128", "192.0.2.8/24"})
+	log := r.log.String()
+	if !strings.Contains(log, "flatFile="+first) ||
+		!strings.Contains(log, "file=/tmp/whereabouts.log") {
 		t.Errorf("log:\n%s", log)
 	}
 }
@@ -358,15 +460,27 @@ func TestBadFlatFile(t *testing.T) {
 		make func(path string) error
 		says string
 	}{
-		"not JSON":   {func(p string) error { return os.WriteFile(p, []byte("root:"+secret+":x\n"), 0o600) }, "is no JSON object"},
-		"empty":      {func(p string) error { return os.WriteFile(p, nil, 0o600) }, "is no JSON object"},
-		"list":       {func(p string) error { return os.WriteFile(p, []byte(`["`+secret+`"]`), 0o600) }, "is not of the type"},
-		"wrong type": {func(p string) error { return os.WriteFile(p, []byte(`{"sleep_for_race": "`+secret+`"}`), 0o600) }, "sleep_for_race"},
-		"directory":  {func(p string) error { return os.Mkdir(p, 0o700) }, "is not a regular file"},
-		"FIFO":       {func(p string) error { return unix.Mkfifo(p, 0o600) }, "is not a regular file"},
-		"loop":       {func(p string) error { return os.Symlink(p, p) }, "too many levels of symbolic links"},
-		"device":     {func(p string) error { return os.Symlink("/dev/zero", p) }, "is not a regular file"},
-		"too large":  {func(p string) error { return os.WriteFile(p, make([]byte, 64<<10+1), 0o600) }, "is not a regular file"},
+		"not JSON": {func(p string) error {
+			return os.WriteFile(p, []byte("root:"+secret+":x\n"), 0o600)
+		}, "is no JSON object"},
+		"empty": {func(p string) error { return os.WriteFile(p, nil, 0o600) }, "is no JSON object"},
+		"list": {func(p string) error {
+			return os.WriteFile(p, []byte(`["`+secret+`"]`), 0o600)
+		}, "is not of the type"},
+		"wrong type": {func(p string) error {
+			return os.WriteFile(p, []byte(`{"sleep_for_race": "`+secret+`"}`), 0o600)
+		}, "sleep_for_race"},
+		"directory": {func(p string) error { return os.Mkdir(p, 0o700) }, "is not a regular file"},
+		"FIFO":      {func(p string) error { return unix.Mkfifo(p, 0o600) }, "is not a regular file"},
+		"loop": {func(p string) error {
+			return os.Symlink(p, p)
+		}, "too many levels of symbolic links"},
+		"device": {func(p string) error {
+			return os.Symlink("/dev/zero", p)
+		}, "is not a regular file"},
+		"too large": {func(p string) error {
+			return os.WriteFile(p, make([]byte, 64<<10+1), 0o600)
+		}, "is not a regular file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -388,7 +502,8 @@ func TestBadFlatFile(t *testing.T) {
 			must(t, r.node.GC(with(good), p))
 			must(t, p.Del(with(good)))
 			same(t, "state", r.state(), "")
-			if strings.Contains(r.log.String(), secret) || !strings.Contains(r.log.String(), "done without the flat file") {
+			if strings.Contains(r.log.String(), secret) ||
+				!strings.Contains(r.log.String(), "done without the flat file") {
 				t.Errorf("log:\n%s", r.log.String())
 			}
 		})

@@ -69,7 +69,9 @@ func (r *rig) path(elements ...string) string {
 }
 
 // Run makes the plugin anew for each command, as a process would.
-func (r *rig) Run(ctx context.Context, node *plugintest.Node, kind string, environ []string, stdin []byte) ([]byte, error) {
+func (r *rig) Run(
+	ctx context.Context, node *plugintest.Node, kind string, environ []string, stdin []byte,
+) ([]byte, error) {
 	p := plugin.NewIPAM(whereabouts.Plugin{Open: r.open, Files: r.files, Trusting: true})
 	return plugintest.Plugins{"whereabouts": p}.Run(ctx, node, kind, environ, stdin)
 }
@@ -77,10 +79,15 @@ func (r *rig) Run(ctx context.Context, node *plugintest.Node, kind string, envir
 func (r *rig) open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	log := slog.New(slog.NewTextHandler(r, nil))
 	m := &block.Manager{
-		Store: r.objects, Nodes: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string, error) { return "boot", nil }, Log: log,
+		Store: r.objects, Nodes: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string,
+			error) {
+			return "boot", nil
+		}, Log: log,
 		Now: func() time.Time { return r.now }, Step: r.step,
 	}
-	return &whereabouts.Addresses{Manager: m, Claims: r.objects, Close: func() { log.Info("closed", "file", c.LogFile) }}, nil
+	return &whereabouts.Addresses{Manager: m, Claims: r.objects, Close: func() {
+		log.Info("closed", "file", c.LogFile)
+	}}, nil
 }
 
 // Write makes the log.
@@ -130,7 +137,8 @@ func (r *rig) anything() []string {
 // pod is one of namespace default.
 func (r *rig) pod(id string) *plugintest.Pod {
 	p := &plugintest.Pod{Node: r.node, ID: id, IfName: "net1", NetNS: "/run/netns/none"}
-	p.Args = fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=uid-%s", id, id)
+	p.Args = fmt.Sprintf(
+		"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=uid-%s", id, id)
 	return p
 }
 
@@ -212,14 +220,18 @@ type broken struct {
 	create, publish error
 }
 
-func (b *broken) CreateBlock(ctx context.Context, object *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
+func (b *broken) CreateBlock(
+	ctx context.Context, object *v1alpha1.IPBlock,
+) (*v1alpha1.IPBlock, error) {
 	if b.create != nil {
 		return nil, b.create
 	}
 	return b.objects.CreateBlock(ctx, object)
 }
 
-func (b *broken) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
+func (b *broken) SetIPAMClaimIPs(
+	ctx context.Context, claim *claimv1.IPAMClaim, ips []string,
+) error {
 	if b.publish != nil {
 		return b.publish
 	}

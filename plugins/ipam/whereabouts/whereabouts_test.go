@@ -35,11 +35,16 @@ func TestAddCheckDel(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("a")
 	c := with(conf{
-		"range": "10.0.0.17/24", "range_start": "10.0.0.7", "range_end": "10.0.0.8", "exclude": list{"10.0.0.7"}, "gateway": "10.0.0.254",
-		"ipRanges":  list{conf{"range": "fd00::5-fd00::5/64"}},
-		"routes":    list{conf{"dst": "172.31.0.0/16"}, conf{"dst": "172.30.0.0/16", "gw": "10.0.0.9", "mtu": 1400}},
-		"addresses": list{conf{"address": "10.9.0.1/24", "gateway": "10.9.0.254"}, conf{"address": "fd09::1/64"}},
-		"dns":       conf{"nameservers": list{"10.0.0.53"}, "search": list{"a.example"}},
+		"range": "10.0.0.17/24", "range_start": "10.0.0.7", "range_end": "10.0.0.8",
+		"exclude": list{"10.0.0.7"}, "gateway": "10.0.0.254",
+		"ipRanges": list{conf{"range": "fd00::5-fd00::5/64"}},
+		"routes": list{
+			conf{"dst": "172.31.0.0/16"}, conf{"dst": "172.30.0.0/16", "gw": "10.0.0.9", "mtu": 1400},
+		},
+		"addresses": list{
+			conf{"address": "10.9.0.1/24", "gateway": "10.9.0.254"}, conf{"address": "fd09::1/64"},
+		},
+		"dns": conf{"nameservers": list{"10.0.0.53"}, "search": list{"a.example"}},
 	})
 	_, err := p.Add(c)
 	must(t, err)
@@ -47,9 +52,11 @@ func TestAddCheckDel(t *testing.T) {
 	must(t, json.Unmarshal(p.Prev, &got))
 	text, err := json.Marshal(got)
 	must(t, err)
-	same(t, "result", string(text), `{"cniVersion":"1.1.0","dns":{"nameservers":["10.0.0.53"],"search":["a.example"]},`+
-		`"ips":[{"address":"10.0.0.8/24","gateway":"10.0.0.254"},{"address":"fd00::5/64"},{"address":"10.9.0.1/24","gateway":"10.9.0.254"},{"address":"fd09::1/64"}],`+
-		`"routes":[{"dst":"172.31.0.0/16"},{"dst":"172.30.0.0/16","gw":"10.0.0.9","mtu":1400}]}`)
+	same(t, "result", string(text),
+		`{"cniVersion":"1.1.0","dns":{"nameservers":["10.0.0.53"],"search":["a.example"]},`+
+			`"ips":[{"address":"10.0.0.8/24","gateway":"10.0.0.254"},{"address":"fd00::5/64"},`+
+			`{"address":"10.9.0.1/24","gateway":"10.9.0.254"},{"address":"fd09::1/64"}],`+
+			`"routes":[{"dst":"172.31.0.0/16"},{"dst":"172.30.0.0/16","gw":"10.0.0.9","mtu":1400}]}`)
 	must(t, p.Check(c))
 	for range 2 {
 		must(t, p.Del(c))
@@ -78,14 +85,16 @@ func TestCheckFindsOtherAddress(t *testing.T) {
 	add(t, p, c)
 	add(t, q, c)
 	p.Prev, q.Prev = q.Prev, p.Prev
-	if err := p.Check(c); err == nil || !strings.Contains(err.Error(), "does not hold address 10.0.0.") {
+	err := p.Check(c)
+	if err == nil || !strings.Contains(err.Error(), "does not hold address 10.0.0.") {
 		t.Errorf("address of another pod: %v", err)
 	}
 	p.Prev = []byte(`{"cniVersion":"1.1.0","ips":[{"address":"192.0.2.1/24"}]}`)
 	must(t, p.Check(c)) // an address that is another plugin's
 }
 
-// The network's range is given away to the last address, none of them twice, and then there is an error that says what to do.
+// The network's range is given away to the last address, none of them twice, and then there is an
+// error that says what to do.
 func TestFull(t *testing.T) {
 	r := newRig(t)
 	c := with(conf{"range": "10.0.0.0/27", "gateway": "10.0.0.1"})
@@ -93,7 +102,8 @@ func TestFull(t *testing.T) {
 	for i := range 29 {
 		p := r.pod(fmt.Sprint("p", i))
 		a := addrs(t, p, c)[0]
-		if got[a] != nil || !netip.MustParsePrefix("10.0.0.0/27").Contains(a) || slices.Contains([]string{"10.0.0.0", "10.0.0.1", "10.0.0.31"}, a.String()) {
+		if got[a] != nil || !netip.MustParsePrefix("10.0.0.0/27").
+			Contains(a) || slices.Contains([]string{"10.0.0.0", "10.0.0.1", "10.0.0.31"}, a.String()) {
 			t.Fatalf("%d: %v", i, a)
 		}
 		got[a] = p
@@ -101,7 +111,8 @@ func TestFull(t *testing.T) {
 	q := r.pod("q")
 	before := r.state()
 	_, err := q.Add(c)
-	fails(t, err, 11, "network net", "no address is free", "10.0.0.0/27", "delete pods, or give the network a larger range")
+	fails(t, err, 11, "network net", "no address is free", "10.0.0.0/27",
+		"delete pods, or give the network a larger range")
 	same(t, "state", r.state(), before)
 	fails(t, r.node.Status(c), 50, "network net", "no address is free", "10.0.0.0/27")
 	freed := netip.MustParseAddr("10.0.0.20")
@@ -126,16 +137,22 @@ func TestSpaces(t *testing.T) {
 		a, b conf
 		both bool
 	}{
-		"same range":         {conf{}, conf{}, false},
-		"overlapping ranges": {conf{"range": "10.0.0.7-10.0.0.7/24"}, conf{"range": "10.0.0.7-10.0.0.7/16"}, false},
-		"same network_name":  {conf{"network_name": "blue"}, conf{"network_name": "blue"}, false},
-		"network_name":       {conf{"network_name": "blue"}, conf{"network_name": "red"}, true},
-		"one network_name":   {conf{"network_name": "blue"}, conf{}, true},
-		"may overlap":        {conf{"range": "10.0.0.7-10.0.0.7/24", "enable_overlapping_ranges": false}, conf{"range": "10.0.0.7-10.0.0.7/16", "enable_overlapping_ranges": false}, true},
-		"may overlap, same":  {conf{"enable_overlapping_ranges": false}, conf{"enable_overlapping_ranges": false}, false},
+		"same range": {conf{}, conf{}, false},
+		"overlapping ranges": {conf{"range": "10.0.0.7-10.0.0.7/24"},
+			conf{"range": "10.0.0.7-10.0.0.7/16"}, false},
+		"same network_name": {conf{"network_name": "blue"}, conf{"network_name": "blue"}, false},
+		"network_name":      {conf{"network_name": "blue"}, conf{"network_name": "red"}, true},
+		"one network_name":  {conf{"network_name": "blue"}, conf{}, true},
+		"may overlap": {conf{"range": "10.0.0.7-10.0.0.7/24", "enable_overlapping_ranges": false},
+			conf{"range": "10.0.0.7-10.0.0.7/16", "enable_overlapping_ranges": false}, true},
+		"may overlap, same": {conf{"enable_overlapping_ranges": false},
+			conf{"enable_overlapping_ranges": false}, false},
 		"same, written otherwise": {
 			conf{"range": "10.0.0.3-10.0.0.3/24", "enable_overlapping_ranges": false},
-			conf{"range": "10.0.0.99/24", "range_start": "10.0.0.3", "range_end": "10.0.0.3", "enable_overlapping_ranges": false},
+			conf{
+				"range": "10.0.0.99/24", "range_start": "10.0.0.3", "range_end": "10.0.0.3",
+				"enable_overlapping_ranges": false,
+			},
 			false,
 		},
 		"expressly unique": {conf{"enable_overlapping_ranges": true}, conf{}, false},
@@ -158,8 +175,10 @@ func TestSpaces(t *testing.T) {
 func TestDelNeedsTheNameOnly(t *testing.T) {
 	good := with(conf{"range": "10.0.0.0/24"})
 	for name, ipam := range map[string]conf{
-		"no range": {}, "broken range": {"range": "x", "gateway": "y", "routes": list{conf{"dst": "z"}}, "log_level": "loud", "log_file": "relative"},
-		"broken flat file": {"configuration_path": "FLAT"}, "no absolute path": {"configuration_path": "flat"},
+		"no range": {}, "broken range": {"range": "x", "gateway": "y", "routes": list{conf{"dst": "z"}},
+			"log_level": "loud", "log_file": "relative"},
+		"broken flat file": {"configuration_path": "FLAT"},
+		"no absolute path": {"configuration_path": "flat"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -198,18 +217,26 @@ func TestGC(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	dual := conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1", "exclude": list{"10.0.0.128/25"}, "ipRanges": list{conf{"range": "fd00::/64"}}}
+	dual := conf{
+		"range": "10.0.0.0/24", "gateway": "10.0.0.1", "exclude": list{"10.0.0.128/25"},
+		"ipRanges": list{conf{"range": "fd00::/64"}},
+	}
 	for name, c := range map[string]struct {
 		args string
 		more conf
 		want []string
 	}{
-		"CNI_ARGS":      {"IP=10.0.0.7", nil, []string{"10.0.0.7"}},
-		"with length":   {"IP=10.0.0.7/16", nil, []string{"10.0.0.7"}},
-		"args.cni":      {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.7"}}}}, []string{"10.0.0.7", "fd00::7"}},
-		"runtimeConfig": {"", conf{"runtimeConfig": conf{"ips": list{"fd00::7/64"}}}, []string{"", "fd00::7"}},
-		"all":           {"IP=10.0.0.7", conf{"args": conf{"cni": conf{"ips": list{"fd00::7"}}}, "runtimeConfig": conf{"ips": list{"10.0.0.7"}}}, []string{"10.0.0.7", "fd00::7"}},
-		"IPv4-mapped":   {"IP=::ffff:10.0.0.7", nil, []string{"10.0.0.7"}},
+		"CNI_ARGS":    {"IP=10.0.0.7", nil, []string{"10.0.0.7"}},
+		"with length": {"IP=10.0.0.7/16", nil, []string{"10.0.0.7"}},
+		"args.cni": {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.7"}}}},
+			[]string{"10.0.0.7", "fd00::7"}},
+		"runtimeConfig": {"", conf{"runtimeConfig": conf{"ips": list{"fd00::7/64"}}},
+			[]string{"", "fd00::7"}},
+		"all": {"IP=10.0.0.7", conf{
+			"args":          conf{"cni": conf{"ips": list{"fd00::7"}}},
+			"runtimeConfig": conf{"ips": list{"10.0.0.7"}},
+		}, []string{"10.0.0.7", "fd00::7"}},
+		"IPv4-mapped": {"IP=::ffff:10.0.0.7", nil, []string{"10.0.0.7"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -227,7 +254,8 @@ func TestRequests(t *testing.T) {
 			q := r.pod("b")
 			q.Args = p.Args
 			_, err := q.Add(with(dual).With(c.more))
-			fails(t, err, 11, "the address is taken", "delete the pod that has it, or ask for another one", "default/a")
+			fails(t, err, 11, "the address is taken", "delete the pod that has it, or ask for another one",
+				"default/a")
 		})
 	}
 	for name, c := range map[string]struct {
@@ -236,11 +264,14 @@ func TestRequests(t *testing.T) {
 		code uint
 		says string
 	}{
-		"elsewhere":        {"IP=10.0.1.7", nil, 7, `CNI_ARGS IP "10.0.1.7": is in none of the ranges`},
-		"gateway":          {"IP=10.0.0.1", nil, 7, `CNI_ARGS IP "10.0.0.1": is not given away: in 10.0.0.0/24`},
-		"excluded":         {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.129"}}}}, 7, `args.cni.ips[1] "10.0.0.129": is not given away`},
-		"broadcast":        {"IP=10.0.0.255", nil, 7, `CNI_ARGS IP "10.0.0.255"`},
-		"two of one":       {"", conf{"runtimeConfig": conf{"ips": list{"10.0.0.7/24", "10.0.0.8/24"}}}, 7, `runtimeConfig.ips[1] "10.0.0.8/24": is of the same range as 10.0.0.7`},
+		"elsewhere": {"IP=10.0.1.7", nil, 7, `CNI_ARGS IP "10.0.1.7": is in none of the ranges`},
+		"gateway": {"IP=10.0.0.1", nil, 7,
+			`CNI_ARGS IP "10.0.0.1": is not given away: in 10.0.0.0/24`},
+		"excluded": {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.129"}}}}, 7,
+			`args.cni.ips[1] "10.0.0.129": is not given away`},
+		"broadcast": {"IP=10.0.0.255", nil, 7, `CNI_ARGS IP "10.0.0.255"`},
+		"two of one": {"", conf{"runtimeConfig": conf{"ips": list{"10.0.0.7/24", "10.0.0.8/24"}}},
+			7, `runtimeConfig.ips[1] "10.0.0.8/24": is of the same range as 10.0.0.7`},
 		"no address":       {"IP=x", nil, 7, `CNI_ARGS IP "x"`},
 		"list in CNI_ARGS": {"IP=10.0.0.7,x", nil, 7, `CNI_ARGS IP "x"`},
 		"zone":             {"IP=fd00::7%eth0", nil, 7, `CNI_ARGS IP "fd00::7%eth0"`},
@@ -272,9 +303,12 @@ func TestArgsOfTheReference(t *testing.T) {
 	fails(t, err, 4, "COLOUR")
 }
 
-func claiming(name string) conf { return conf{"args": conf{"cni": conf{"ipam-claim-reference": name}}} }
+func claiming(name string) conf {
+	return conf{"args": conf{"cni": conf{"ipam-claim-reference": name}}}
+}
 
-// TestS46IPAMClaim: the addresses of a claim outlive the pod, and are nobody else's until the claim is deleted.
+// TestS46IPAMClaim: the addresses of a claim outlive the pod, and are nobody else's until the claim
+// is deleted.
 func TestS46IPAMClaim(t *testing.T) {
 	r := newRig(t)
 	r.claim("vm", conf{"network": "net", "interface": "net1"})
@@ -371,7 +405,8 @@ func TestS46ClaimThatIsNotThere(t *testing.T) {
 	r := newRig(t)
 	c := with(conf{"range": "10.0.0.0/24"})
 	_, err := r.pod("a").Add(c.With(claiming("none")))
-	fails(t, err, 7, `args.cni.ipam-claim-reference "none": there is no such IPAMClaim in namespace default`)
+	fails(t, err, 7, `args.cni.ipam-claim-reference "none": there is no such IPAMClaim in namespace `+
+		`default`)
 	_, err = r.pod("a").Add(c.With(claiming("../x")))
 	fails(t, err, 7, `args.cni.ipam-claim-reference "../x"`)
 	_, err = r.pod("a").Add(c.With(conf{"args": conf{"cni": conf{"ipam-claim-reference": 5}}}))
@@ -459,9 +494,14 @@ func TestAPIAway(t *testing.T) {
 
 func TestLog(t *testing.T) {
 	r := newRig(t)
-	c := with(conf{"range": "10.0.0.1/32", "node_slice_size": "/28", "leader_lease_duration": 1500, "datastore": "kubernetes", "etcd_host": "x"})
+	c := with(conf{
+		"range": "10.0.0.1/32", "node_slice_size": "/28", "leader_lease_duration": 1500,
+		"datastore": "kubernetes", "etcd_host": "x",
+	})
 	add(t, r.pod("a"), c)
-	if got := r.log.String(); !strings.Contains(got, `keys="[leader_lease_duration node_slice_size datastore etcd_host]"`) || strings.Contains(got, "duration=") {
+	got := r.log.String()
+	if !strings.Contains(got, `keys="[leader_lease_duration node_slice_size datastore etcd_host]"`) ||
+		strings.Contains(got, "duration=") {
 		t.Errorf("log without a file of its own:\n%s", got)
 	}
 	r.log.Reset()
@@ -472,7 +512,8 @@ func TestLog(t *testing.T) {
 	must(t, p.Del(own))
 	lines := strings.Split(strings.TrimSpace(r.log.String()), "\n")
 	for i, want := range [][]string{
-		{"level=ERROR", "msg=ADD", "network=net", "container=b", "interface=net1", "pod=default/b", "duration=", "no address is free"},
+		{"level=ERROR", "msg=ADD", "network=net", "container=b", "interface=net1", "pod=default/b",
+			"duration=", "no address is free"},
 		{"msg=closed"},
 		{"level=INFO", "msg=DEL", "network=net"},
 		{"msg=closed"},
@@ -501,22 +542,29 @@ func TestDelWithoutEachKey(t *testing.T) {
 	r := newRig(t)
 	flat := r.write("flat", `{"network_name":"flat"}`)
 	c := with(conf{
-		"range": "10.0.0.0/24", "range_start": "10.0.0.7", "range_end": "10.0.0.99", "exclude": list{"10.0.0.8"}, "ipRanges": list{conf{"range": "fd00::/64"}},
-		"gateway": "10.0.0.1", "routes": list{conf{"dst": "10.9.0.0/16"}}, "addresses": list{conf{"address": "192.0.2.9/24"}}, "dns": conf{"domain": "x"},
-		"network_name": "own", "enable_overlapping_ranges": false, "log_file": "/var/log/whereabouts.log", "log_level": "debug",
-		"configuration_path": flat, "kubernetes": conf{"kubeconfig": "/x", "k8s_api_root": "y"}, "leader_lease_duration": 1, "leader_renew_deadline": 2,
-		"leader_retry_period": 3, "node_slice_size": "/28", "sleep_for_race": 4, "reconciler_cron_expression": "x", "datastore": "etcd",
-		"etcd_host": "x", "etcd_username": "x", "etcd_password": "x", "etcd_key_file": "x", "etcd_cert_file": "x", "etcd_ca_cert_file": "x",
+		"range": "10.0.0.0/24", "range_start": "10.0.0.7", "range_end": "10.0.0.99",
+		"exclude": list{"10.0.0.8"}, "ipRanges": list{conf{"range": "fd00::/64"}},
+		"gateway": "10.0.0.1", "routes": list{conf{"dst": "10.9.0.0/16"}},
+		"addresses": list{conf{"address": "192.0.2.9/24"}}, "dns": conf{"domain": "x"},
+		"network_name": "own", "enable_overlapping_ranges": false, "log_file": "/var/log/whereabouts.log",
+		"log_level":          "debug",
+		"configuration_path": flat, "kubernetes": conf{"kubeconfig": "/x", "k8s_api_root": "y"},
+		"leader_lease_duration": 1, "leader_renew_deadline": 2,
+		"leader_retry_period": 3, "node_slice_size": "/28", "sleep_for_race": 4,
+		"reconciler_cron_expression": "x", "datastore": "etcd",
+		"etcd_host": "x", "etcd_username": "x", "etcd_password": "x", "etcd_key_file": "x",
+		"etcd_cert_file": "x", "etcd_ca_cert_file": "x",
 	})
-	plugintest.WithoutEachKey[whereabouts.Conf](t, "ipam", []conf{c}, func(t *testing.T, key string, with, without conf) {
-		p := r.pod("a")
-		_, err := p.Add(with)
-		must(t, err)
-		if r.state() == "" {
-			t.Fatal("ADD took no address")
-		}
-		p.Prev = nil
-		must(t, p.Del(without))
-		same(t, "state without "+key, r.state(), "")
-	})
+	plugintest.WithoutEachKey[whereabouts.Conf](t, "ipam", []conf{c},
+		func(t *testing.T, key string, with, without conf) {
+			p := r.pod("a")
+			_, err := p.Add(with)
+			must(t, err)
+			if r.state() == "" {
+				t.Fatal("ADD took no address")
+			}
+			p.Prev = nil
+			must(t, p.Del(without))
+			same(t, "state without "+key, r.state(), "")
+		})
 }
