@@ -48,7 +48,9 @@ var admissionCluster = lab.NewShared(lab.NewAPI)
 
 func newAdmission(t *testing.T, namespace string) *admissionRig {
 	t.Helper()
-	r := &admissionRig{API: admissionCluster.Get(t), t: t, namespace: namespace, ports: &atomic.Pointer[[]int]{}}
+	r := &admissionRig{
+		API: admissionCluster.Get(t), t: t, namespace: namespace, ports: &atomic.Pointer[[]int]{},
+	}
 	r.ports.Store(new([]int))
 	var err error
 	if r.relay, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
@@ -58,9 +60,12 @@ func newAdmission(t *testing.T, namespace string) *admissionRig {
 	go r.relayAll()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(r.CA())
-	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 50}}
+	r.client = &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 50},
+	}
 	for _, path := range []string{
-		"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/controller.yaml", "rbac/controller-admission.yaml",
+		"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml",
+		"rbac/controller.yaml", "rbac/controller-admission.yaml",
 	} {
 		r.apply(r.conf(path))
 	}
@@ -69,12 +74,14 @@ func newAdmission(t *testing.T, namespace string) *admissionRig {
 	r.apply(service.ReplaceAllString(r.conf("deploy/webhook.yaml"), url))
 	t.Cleanup(func() {
 		for _, kind := range []string{"mutating", "validating"} {
-			r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+"webhookconfigurations/braid-controller", "")
+			r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+
+				"webhookconfigurations/braid-controller", "")
 		}
 		r.ask(http.MethodDelete, "/api/v1/namespaces/kube-system/secrets/braid-controller-tls", "")
 	})
 	r.apply("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}")
-	if r.kubeconfig, err = r.Kubeconfig("system:serviceaccount:kube-system:braid-controller"); err != nil {
+	if r.kubeconfig, err = r.Kubeconfig(
+		"system:serviceaccount:kube-system:braid-controller"); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -136,9 +143,12 @@ func (r *admissionRig) start(args ...string) *instance {
 	listener.Close() //nolint:errcheck // its port is what is wanted
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	i := start(r.t, append([]string{
-		"--kubeconfig", r.kubeconfig, "--admission", "--admission-address", address, "--admission-host", "127.0.0.1", "--certificate-interval", "200ms",
+		"--kubeconfig", r.kubeconfig, "--admission", "--admission-address", address, "--admission-host",
+		"127.0.0.1", "--certificate-interval", "200ms",
 	}, args...)...)
-	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // as a kubelet's probe
+	insecure := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+	} //nolint:gosec // as a kubelet's probe
 	eventually(r.t, "it is ready", func() bool {
 		answer, err := insecure.Get("https://" + address + "/readyz")
 		if err != nil {
@@ -151,9 +161,11 @@ func (r *admissionRig) start(args ...string) *instance {
 	ports := append(slices.Clone(*r.ports.Load()), port)
 	r.ports.Store(&ports)
 	// The API server sees a moment later what it is to trust.
-	probe := `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "probe"}, "spec": {"config": "{\"type\": \"macvlan\"}"}}`
+	probe := `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", ` +
+		`"metadata": {"name": "probe"}, "spec": {"config": "{\"type\": \"macvlan\"}"}}`
 	eventually(r.t, "it is asked", func() bool {
-		return r.ask(http.MethodPost, "/apis/k8s.cni.cncf.io/v1/namespaces/"+r.namespace+"/network-attachment-definitions?dryRun=All", probe).code == http.StatusCreated
+		return r.ask(http.MethodPost, "/apis/k8s.cni.cncf.io/v1/namespaces/"+r.namespace+
+			"/network-attachment-definitions?dryRun=All", probe).code == http.StatusCreated
 	})
 	return i
 }
@@ -170,7 +182,8 @@ type answer struct {
 func (r *admissionRig) ask(method, path, body string) answer {
 	r.t.Helper()
 	host, port := r.Address()
-	request, err := http.NewRequest(method, "https://"+net.JoinHostPort(host, strconv.Itoa(port))+path, strings.NewReader(body))
+	request, err := http.NewRequest(method, "https://"+net.JoinHostPort(host, strconv.Itoa(port))+path,
+		strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -212,11 +225,14 @@ func (a answer) says(t *testing.T, what string, code int, words ...string) {
 func (r *admissionRig) nad(name, config, selector string) answer {
 	r.t.Helper()
 	nad := map[string]any{
-		"apiVersion": "k8s.cni.cncf.io/v1", "kind": nadv1.Kind, "metadata": map[string]any{"name": name, "annotations": map[string]any{}},
-		"spec": map[string]any{"config": config},
+		"apiVersion": "k8s.cni.cncf.io/v1", "kind": nadv1.Kind,
+		"metadata": map[string]any{"name": name, "annotations": map[string]any{}},
+		"spec":     map[string]any{"config": config},
 	}
 	if selector != "" {
-		nad["metadata"].(map[string]any)["annotations"] = map[string]any{nadv1.NodeSelectorAnnotation: selector}
+		nad["metadata"].(map[string]any)["annotations"] = map[string]any{
+			nadv1.NodeSelectorAnnotation: selector,
+		}
 	}
 	text, err := json.Marshal(nad)
 	if err != nil {
@@ -239,7 +255,8 @@ func (r *admissionRig) pod(name, networks, keys string) (answer, *corev1.Pod) {
 	if networks == "" {
 		annotations = []byte("{}")
 	}
-	body := fmt.Sprintf(`{"metadata": {"name": %q, "annotations": %s}, "spec": {"containers": [{"name": "c", "image": "none"}]%s}}`, name, annotations, keys)
+	body := fmt.Sprintf(`{"metadata": {"name": %q, "annotations": %s}, `+
+		`"spec": {"containers": [{"name": "c", "image": "none"}]%s}}`, name, annotations, keys)
 	a := r.ask(http.MethodPost, "/api/v1/namespaces/"+r.namespace+"/pods", body)
 	pod := &corev1.Pod{}
 	if a.code == http.StatusCreated {
@@ -264,9 +281,13 @@ func TestU10AdmissionOfAnAPIServer(t *testing.T) {
 		t.Errorf("nodeSelector %v", pod.Spec.NodeSelector)
 	}
 	a, _ := r.pod("both", "data,other", "")
-	a.says(t, "both", 403, "pods.admission.braid-cni.io", "u10/both", "NAD u10/data (pool=data)", "NAD u10/other (pool=other)", "change the nodeSelector")
+	a.says(t, "both", 403, "pods.admission.braid-cni.io", "u10/both", "NAD u10/data (pool=data)",
+		"NAD u10/other (pool=other)", "change the nodeSelector")
 	r.nad("other", plainNAD, "zone").says(t, "the remedy", 200)
-	eventually(t, "the remedy is known", func() bool { a, _ := r.pod("both", "data,other", ""); return a.code == 201 })
+	eventually(t, "the remedy is known", func() bool {
+		a, _ := r.pod("both", "data,other", "")
+		return a.code == 201
+	})
 	a, _ = r.pod("missing", "none", "")
 	a.says(t, "missing", 403, "none", "create it")
 	r.nad("none", plainNAD, "").says(t, "the remedy", 201)
@@ -279,14 +300,17 @@ func TestU10AdmissionOfAnAPIServer(t *testing.T) {
 
 	r.apply("{apiVersion: v1, kind: Node, metadata: {name: u10-node, labels: {pool: x}}}")
 	a, _ = r.pod("bound", "data", `, "nodeName": "u10-node"`)
-	a.says(t, "bound", 403, "u10/data", "node u10-node", "kubectl label nodes u10-node --overwrite pool=data")
-	r.ask(http.MethodPatch, "/api/v1/nodes/u10-node", `{"metadata": {"labels": {"pool": "data"}}}`).says(t, "the remedy", 200)
+	a.says(t, "bound", 403, "u10/data", "node u10-node",
+		"kubectl label nodes u10-node --overwrite pool=data")
+	r.ask(http.MethodPatch, "/api/v1/nodes/u10-node", `{"metadata": {"labels": {"pool": "data"}}}`).
+		says(t, "the remedy", 200)
 	a, _ = r.pod("bound", "data", `, "nodeName": "u10-node"`)
 	a.says(t, "bound, after the remedy", 201)
 
 	r.nad("broken", `{"type": "macvlan" # why
 }`, "").says(t, "broken", 403, "nads.admission.braid-cni.io", "u10/broken", "comment", "remove")
-	if a := r.nad("data", plainNAD+" ", "pool=data"); a.code != 200 || !strings.Contains(strings.Join(a.warnings, "\n"), "use this NAD") {
+	a := r.nad("data", plainNAD+" ", "pool=data")
+	if a.code != 200 || !strings.Contains(strings.Join(a.warnings, "\n"), "use this NAD") {
 		t.Errorf("a NAD in use: %d %s, warnings %q", a.code, a.text, a.warnings)
 	}
 	a = r.ask(http.MethodPost, "/apis/apps/v1/namespaces/u10/deployments", `{"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
@@ -294,7 +318,9 @@ func TestU10AdmissionOfAnAPIServer(t *testing.T) {
 	if a.code != 201 || !strings.Contains(strings.Join(a.warnings, "\n"), "nowhere") {
 		t.Errorf("a Deployment: %d %s, warnings %q", a.code, a.text, a.warnings)
 	}
-	if a := r.ask(http.MethodDelete, "/apis/k8s.cni.cncf.io/v1/namespaces/u10/network-attachment-definitions/data", ""); a.code != 200 ||
+	if a := r.ask(http.MethodDelete,
+		"/apis/k8s.cni.cncf.io/v1/namespaces/u10/network-attachment-definitions/data",
+		""); a.code != 200 ||
 		!strings.Contains(strings.Join(a.warnings, "\n"), "use this NAD") {
 		t.Errorf("a NAD that is deleted: %d, warnings %q", a.code, a.warnings)
 	}
@@ -318,8 +344,13 @@ func TestControllerDown(t *testing.T) {
 	a = r.ask(http.MethodPost, "/apis/batch/v1/namespaces/down/jobs", `{"metadata": {"name": "j"}, "spec": {"template": {
 		"metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "data"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}}}}`)
 	a.says(t, "a Job", 201)
-	r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/braid-controller", "").says(t, "the remedy", 200)
-	eventually(t, "nothing is held up", func() bool { a, _ := r.pod("held", "data", ""); return a.code == 201 })
+	r.ask(http.MethodDelete,
+		"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/braid-controller", "").
+		says(t, "the remedy", 200)
+	eventually(t, "nothing is held up", func() bool {
+		a, _ := r.pod("held", "data", "")
+		return a.code == 201
+	})
 }
 
 // A certificate that is expired, foreign or none is replaced, and what the API server trusts is put
@@ -352,7 +383,8 @@ func TestCertificateOfAnAPIServer(t *testing.T) {
 	if err := json.Unmarshal(r.ask(http.MethodGet, config, "").body, &webhooks); err != nil {
 		t.Fatal(err)
 	}
-	webhooks.Webhooks[0]["clientConfig"].(map[string]any)["caBundle"] = base64.StdEncoding.EncodeToString(r.CA()) // a foreign one
+	// a foreign one
+	webhooks.Webhooks[0]["clientConfig"].(map[string]any)["caBundle"] = base64.StdEncoding.EncodeToString(r.CA())
 	text, err := json.Marshal(map[string]any{"webhooks": webhooks.Webhooks})
 	if err != nil {
 		t.Fatal(err)
@@ -361,8 +393,8 @@ func TestCertificateOfAnAPIServer(t *testing.T) {
 	admitted("with a foreign authority")
 }
 
-// U14: the GKE profile's policy, at admission as on the node: its nine plugins and no other, at every
-// depth, for everybody.
+// U14: the GKE profile's policy, at admission as on the node: its nine plugins and no other, at
+// every depth, for everybody.
 func TestU14ProfileAtAdmission(t *testing.T) {
 	r := newAdmission(t, "u14")
 	var list struct{ Plugins []map[string]json.RawMessage }
@@ -378,7 +410,9 @@ func TestU14ProfileAtAdmission(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start("--config", file)
-	for _, path := range []string{"gke-network-1", "gke-network-1-static", "node-pool", "plugins", "routes"} {
+	for _, path := range []string{
+		"gke-network-1", "gke-network-1-static", "node-pool", "plugins", "routes",
+	} {
 		for document := range strings.SplitSeq(r.conf("gke/"+path+".yaml"), "\n---\n") {
 			var nad nadv1.NetworkAttachmentDefinition
 			if err := yaml.Unmarshal([]byte(document), &nad); err != nil {
@@ -388,17 +422,21 @@ func TestU14ProfileAtAdmission(t *testing.T) {
 				continue
 			}
 			name := "x-" + path + "-" + nad.Name
-			if a := r.nad(name, nad.Spec.Config, nad.Annotations[nadv1.NodeSelectorAnnotation]); a.code != 201 {
+			a := r.nad(name, nad.Spec.Config, nad.Annotations[nadv1.NodeSelectorAnnotation])
+			if a.code != 201 {
 				t.Errorf("%s of %s: %d %s", nad.Name, path, a.code, a.text)
 			}
-			a, _ := r.pod(name, name, "")
+			a, _ = r.pod(name, name, "")
 			a.says(t, name, 201)
 		}
 	}
 	for name, config := range map[string]string{
-		"interface": `{"cniVersion": "1.0.0", "type": "ptp", "ipam": {"type": "host-local", "subnet": "10.0.0.0/24"}}`,
-		"meta":      `{"cniVersion": "1.0.0", "plugins": [{"type": "macvlan", "master": "eth1"}, {"type": "bandwidth"}]}`,
-		"ipam":      `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "dhcp"}}`,
+		"interface": `{"cniVersion": "1.0.0", "type": "ptp", "ipam": {"type": "host-local", ` +
+			`"subnet": "10.0.0.0/24"}}`,
+		"meta": `{"cniVersion": "1.0.0", "plugins": [{"type": "macvlan", "master": "eth1"}, ` +
+			`{"type": "bandwidth"}]}`,
+		"ipam": `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", ` +
+			`"ipam": {"type": "dhcp"}}`,
 	} {
 		r.nad(name, config, "").says(t, name, 403, "u14/"+name, "policy[0]")
 	}

@@ -87,8 +87,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Of two instances one works. The other takes over at once from one that was stopped, and after a while from one that was killed. Both may do
-// no more than conf/rbac/controller.yaml allows.
+// Of two instances one works. The other takes over at once from one that was stopped, and after a
+// while from one that was killed. Both may do no more than conf/rbac/controller.yaml allows.
 func TestTwoInstances(t *testing.T) {
 	server := cluster.Get(t)
 	for _, path := range []string{"crd/ipblocks.yaml", "rbac/controller.yaml"} {
@@ -113,14 +113,15 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	// lose makes a block of a node that does not exist, and gives the one of the instances that frees it. An instance says so a moment after
-	// the block is gone.
+	// lose makes a block of a node that does not exist, and gives the one of the instances that frees
+	// it. An instance says so a moment after the block is gone.
 	lose := func(cidr string, instances ...*instance) (by *instance) {
 		t.Helper()
 		name := "s-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
-		_, err := api.CreateBlock(t.Context(), &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{
-			Space: "s", CIDR: cidr, Owner: &v1alpha1.Node{NodeName: "gone", NodeUID: "u"},
-		}})
+		_, err := api.CreateBlock(t.Context(),
+			&v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{
+				Space: "s", CIDR: cidr, Owner: &v1alpha1.Node{NodeName: "gone", NodeUID: "u"},
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +130,9 @@ func TestTwoInstances(t *testing.T) {
 			return apierrors.IsNotFound(err)
 		})
 		eventually(t, "one says that it has freed "+name, func() bool {
-			at := slices.IndexFunc(instances, func(i *instance) bool { return i.says(t, works+" block="+name) })
+			at := slices.IndexFunc(instances, func(i *instance) bool {
+				return i.says(t, works+" block="+name)
+			})
 			if at >= 0 {
 				by = instances[at]
 			}
@@ -203,7 +206,8 @@ func TestCommandLine(t *testing.T) {
 		"--namespace x --kubeconfig /no": {1, "lease x/braid-controller"},
 	} {
 		var out bytes.Buffer
-		if code := run(strings.Fields(args), &out, &out); code != want.code || !strings.Contains(out.String(), want.says) {
+		code := run(strings.Fields(args), &out, &out)
+		if code != want.code || !strings.Contains(out.String(), want.says) {
 			t.Errorf("%s: %d, %s", args, code, &out)
 		}
 	}
@@ -212,8 +216,10 @@ func TestCommandLine(t *testing.T) {
 // Without an API server it waits for one.
 func TestNoServer(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "config")
-	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],`+
-		`"clusters":[{"name":"c","cluster":{"server":%q}}],"users":[{"name":"u","user":{"token":"t"}}]}`, "http://127.0.0.1:9")
+	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c",`+
+		`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],`+
+		`"clusters":[{"name":"c","cluster":{"server":%q}}],"users":[{"name":"u","user":{"token":"t"}}]}`,
+		"http://127.0.0.1:9")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

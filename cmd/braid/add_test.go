@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestS38DefaultFirst: every pod gets the default network, first; its secondary networks follow in their order.
+// TestS38DefaultFirst: every pod gets the default network, first; its secondary networks follow in
+// their order.
 func TestS38DefaultFirst(t *testing.T) {
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))

@@ -21,9 +21,11 @@ import (
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
-// whereabouts is the configuration of a NAD with cluster-wide addresses; ipam and more are put into it.
+// whereabouts is the configuration of a NAD with cluster-wide addresses; ipam and more are put into
+// it.
 func (r *rig) whereabouts(kind, ipam, more string) string {
-	return fmt.Sprintf(`{"type":%q,"master":%q,"ipam":{"type":"whereabouts",%s}%s}`, kind, nic, ipam, more)
+	return fmt.Sprintf(`{"type":%q,"master":%q,"ipam":{"type":"whereabouts",%s}%s}`,
+		kind, nic, ipam, more)
 }
 
 // address is the pod's address of an interface, without the length.
@@ -42,8 +44,10 @@ func (r *rig) address(p *pod, ifname string) string {
 func TestWhereabouts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
-	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30","ipRanges":[{"range":"fd20::/64"}]`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
+	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/30","ipRanges":[{"range":"fd20::/64"}]`, "")+`]}`)
 	var pods []*pod
 	seen := map[string]bool{}
 	for i := range 3 {
@@ -60,7 +64,8 @@ func TestWhereabouts(t *testing.T) {
 	}
 	same(t, "addresses", len(seen), 6)
 	q := r.pod("q", "a")
-	r.fails("ADD", q, 11, "default/q", "default/a", "plugin whereabouts", "no address is free", "10.20.0.0/29", "delete pods, or give the network a larger range")
+	r.fails("ADD", q, 11, "default/q", "default/a", "plugin whereabouts", "no address is free",
+		"10.20.0.0/29", "delete pods, or give the network a larger range")
 	same(t, "reason", r.lastEvent(q).Reason, "PluginFailed")
 	for _, p := range pods {
 		r.must("DEL", p)
@@ -73,7 +78,8 @@ func TestWhereabouts(t *testing.T) {
 func TestWhereaboutsRollBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
 	r.nad("b", strings.Replace(r.macvlan(12, ""), nic, "nosuch0", 1))
 	r.fails("ADD", r.pod("p", "a,b"), 7, "nosuch0")
 	r.clean()
@@ -83,7 +89,8 @@ func TestWhereaboutsRollBack(t *testing.T) {
 func TestWhereaboutsGC(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	p.Unmount()
@@ -96,12 +103,15 @@ func TestWhereaboutsGC(t *testing.T) {
 	same(t, "address", r.address(q, "net1"), "10.20.0.1")
 }
 
-// TestS46ClaimOutlivesThePod: the next pod that names the claim has the address, and nobody has it meanwhile.
+// TestS46ClaimOutlivesThePod: the next pod that names the claim has the address, and nobody has it
+// meanwhile.
 func TestS46ClaimOutlivesThePod(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
-	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm", map[string]any{"network": "a", "interface": "net1"}, nil)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
+	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm",
+		map[string]any{"network": "a", "interface": "net1"}, nil)
 	const networks = `[{"name":"a","ipam-claim-reference":"vm"}]`
 	p := r.pod("p", networks)
 	r.add(p)
@@ -113,10 +123,12 @@ func TestS46ClaimOutlivesThePod(t *testing.T) {
 	again := r.pod("p2", networks)
 	r.add(again)
 	same(t, "address", r.address(again, "net1"), kept)
-	r.fails("ADD", r.pod("none", strings.Replace(networks, "vm", "none", 1)), 7, "default/none", "default/a", "ipam-claim-reference", "no such IPAMClaim")
+	r.fails("ADD", r.pod("none", strings.Replace(networks, "vm", "none", 1)), 7, "default/none",
+		"default/a", "ipam-claim-reference", "no such IPAMClaim")
 }
 
-// TestU16WhereaboutsWithSourceBasedRouting is the guide's network: the gateway is in the range, and in the pod's own table.
+// TestU16WhereaboutsWithSourceBasedRouting is the guide's network: the gateway is in the range, and
+// in the pod's own table.
 func TestU16WhereaboutsWithSourceBasedRouting(t *testing.T) {
 	t.Parallel()
 	whereaboutsSourceBased(t, "macvlan")
@@ -131,7 +143,8 @@ func TestU16WhereaboutsWithSourceBasedRoutingAndIPvlan(t *testing.T) {
 func whereaboutsSourceBased(t *testing.T, kind string) {
 	t.Helper()
 	r := newRig(t)
-	ipam := `"range":"21.0.104.0/21","range_start":"21.0.111.1","gateway":"21.0.111.254","log_file":"` + r.varLog("whereabouts.log") + `","log_level":"debug"`
+	ipam := `"range":"21.0.104.0/21","range_start":"21.0.111.1","gateway":"21.0.111.254",` +
+		`"log_file":"` + r.varLog("whereabouts.log") + `","log_level":"debug"`
 	r.nad("a", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts(kind, ipam, "")+`,{"type":"sbr"}]}`)
 	p := r.pod("p", "a")
 	r.add(p)
@@ -154,7 +167,8 @@ func whereaboutsSourceBased(t *testing.T, kind string) {
 func TestU17WhereaboutsRoute(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ipam := `"range":"21.0.104.0/21","exclude":["21.0.110.0/23"],"gateway":"21.0.111.254","routes":[{"dst":"172.31.0.0/16"}]`
+	ipam := `"range":"21.0.104.0/21","exclude":["21.0.110.0/23"],"gateway":"21.0.111.254",` +
+		`"routes":[{"dst":"172.31.0.0/16"}]`
 	r.nad("a", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts("macvlan", ipam, "")+`]}`)
 	p := r.pod("p", "a")
 	r.add(p)
@@ -164,7 +178,8 @@ func TestU17WhereaboutsRoute(t *testing.T) {
 		"21.0.104.0/21 dev net1 proto kernel scope link src " + r.address(p, "net1"),
 		"default via 10.1.0.1 dev eth0",
 	})
-	r.nad("b", `{"cniVersion":"0.3.0","plugins":[`+r.whereabouts("macvlan", strings.Replace(ipam, "172.31.0.0/16", "0.0.0.0/0", 1), "")+`]}`)
+	r.nad("b", `{"cniVersion":"0.3.0","plugins":[`+
+		r.whereabouts("macvlan", strings.Replace(ipam, "172.31.0.0/16", "0.0.0.0/0", 1), "")+`]}`)
 	q := r.pod("q", "b")
 	r.add(q)
 	same(t, "default routes", defaults(table(q, 4, "main")), []string{"default via 10.1.0.1 dev eth0"})
@@ -173,12 +188,14 @@ func TestU17WhereaboutsRoute(t *testing.T) {
 // varLog is a file of the test in the directory for logs, which the tests have for themselves.
 func (r *rig) varLog(name string) string { return "/var/log/" + r.t.Name() + "-" + name }
 
-// TestU20WhereaboutsLog: a log of its own has a line for each operation, and what cannot be a log holds up nothing.
+// TestU20WhereaboutsLog: a log of its own has a line for each operation, and what cannot be a log
+// holds up nothing.
 func TestU20WhereaboutsLog(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.conf["logOptions"] = map[string]any{"maxSize": 1, "maxBackups": 2, "compress": false}
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.varLog("whereabouts.log")+`"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan",
+		`"range":"10.20.0.1/32","log_file":"`+r.varLog("whereabouts.log")+`"`, "")+`]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	r.fails("ADD", r.pod("q", "a"), 11)
@@ -192,15 +209,20 @@ func TestU20WhereaboutsLog(t *testing.T) {
 	}
 	var got []string
 	for line := range strings.Lines(read()) {
-		m := regexp.MustCompile(`level=(\S+) msg=(\S+) pod=(\S+) network=a container=\S+ interface=net1 duration=\S+s error=`).FindStringSubmatch(line)
+		m := regexp.MustCompile(`level=(\S+) msg=(\S+) pod=(\S+) network=a container=\S+ ` +
+			`interface=net1 duration=\S+s error=`).FindStringSubmatch(line)
 		if m == nil {
 			t.Errorf("unexpected: %s", line)
 			continue
 		}
 		got = append(got, strings.Join(m[1:], " "))
 	}
-	same(t, "log", got, []string{"INFO ADD default/p", "ERROR ADD default/q", "INFO DEL default/q", "INFO DEL default/p"})
-	if err := os.WriteFile(r.varLog("whereabouts.log"), []byte(strings.Repeat("time=", 1<<20/5+1)[:1<<20]), 0o600); err != nil {
+	same(t, "log", got, []string{
+		"INFO ADD default/p", "ERROR ADD default/q", "INFO DEL default/q", "INFO DEL default/p",
+	})
+	err := os.WriteFile(r.varLog("whereabouts.log"),
+		[]byte(strings.Repeat("time=", 1<<20/5+1)[:1<<20]), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.add(p)
@@ -220,11 +242,13 @@ func TestU20WhereaboutsLog(t *testing.T) {
 		if err := mk(r.varLog(name)); err != nil {
 			t.Fatal(err)
 		}
-		r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.varLog(name)+`"`, "")+`]}`)
+		r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
+			r.whereabouts("macvlan", `"range":"10.20.0.1/32","log_file":"`+r.varLog(name)+`"`, "")+`]}`)
 		p := r.pod(name, "b")
 		r.add(p)
 		r.must("DEL", p)
-		if !strings.Contains(r.log(), `msg="its own log cannot be used" ipam=whereabouts file=`+r.varLog(name)) {
+		if !strings.Contains(r.log(),
+			`msg="its own log cannot be used" ipam=whereabouts file=`+r.varLog(name)) {
 			t.Errorf("%s: the log does not say that it is none", name)
 		}
 	}
@@ -235,11 +259,13 @@ func TestU20WhereaboutsLog(t *testing.T) {
 func TestStandaloneWhereabouts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("net", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
+	r.nad("net", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/30"`, "")+`]}`)
 	p := r.pod("p", "net")
 	r.add(p)
 	q := &pod{Namespace: nettest.New(t), id: "id-q"}
-	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,"ipam":{"type":"whereabouts","range":"10.20.0.0/30"}}`, nic)
+	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,`+
+		`"ipam":{"type":"whereabouts","range":"10.20.0.0/30"}}`, nic)
 	out, failed := r.standalone("macvlan", "ADD", q, conf)
 	if failed != nil {
 		t.Fatal(failed)
@@ -253,10 +279,13 @@ func TestStandaloneWhereabouts(t *testing.T) {
 		t.Errorf("addresses %q", all)
 	}
 	s := &pod{Namespace: nettest.New(t), id: "id-s"}
-	if _, failed := r.standalone("whereabouts", "ADD", s, conf); failed == nil || failed.Code != 11 || !strings.Contains(failed.Msg, "no address is free in 10.20.0.0/30") {
+	_, failed = r.standalone("whereabouts", "ADD", s, conf)
+	if failed == nil || failed.Code != 11 ||
+		!strings.Contains(failed.Msg, "no address is free in 10.20.0.0/30") {
 		t.Errorf("third address of two: %v", failed)
 	}
-	if _, failed := r.standalone("whereabouts", "STATUS", nil, strings.Replace(conf, "1.0.0", "1.1.0", 1)); failed == nil || failed.Code != 50 {
+	_, failed = r.standalone("whereabouts", "STATUS", nil, strings.Replace(conf, "1.0.0", "1.1.0", 1))
+	if failed == nil || failed.Code != 50 {
 		t.Errorf("STATUS: %v", failed)
 	}
 	if _, failed := r.standalone("macvlan", "DEL", q, conf); failed != nil {
@@ -266,7 +295,9 @@ func TestStandaloneWhereabouts(t *testing.T) {
 	if failed != nil || !strings.Contains(out, all[0]) {
 		t.Errorf("the address that is free again: %s, %v", out, failed)
 	}
-	if _, failed := r.standalone("whereabouts", "CHECK", s, strings.TrimSuffix(conf, "}")+`,"prevResult":`+out+"}"); failed != nil {
+	_, failed = r.standalone("whereabouts", "CHECK", s,
+		strings.TrimSuffix(conf, "}")+`,"prevResult":`+out+"}")
+	if failed != nil {
 		t.Error(failed)
 	}
 	if _, failed := r.standalone("whereabouts", "DEL", s, conf); failed != nil {
@@ -276,14 +307,15 @@ func TestStandaloneWhereabouts(t *testing.T) {
 	r.clean(p)
 }
 
-// A node that the API server does not know by the hostname is told by its name, and how to name it. The way to the server is that of the
-// configuration, or of the flat file.
+// A node that the API server does not know by the hostname is told by its name, and how to name it.
+// The way to the server is that of the configuration, or of the flat file.
 func TestNodeThatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
-		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"%s not found","details":{"name":%q,"kind":"nodes"}}`,
+		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound",`+
+			`"code":404,"message":"%s not found","details":{"name":%q,"kind":"nodes"}}`,
 			req.URL.Path, filepath.Base(req.URL.Path))
 	}))
 	t.Cleanup(server.Close)
@@ -303,15 +335,18 @@ func TestNodeThatIsNotKnown(t *testing.T) {
 		host:         {"NODENAME=", fmt.Sprintf(`"configuration_path":%q`, r.path("flat"))},
 	} {
 		r.env = []string{aloneManifests + "=", how[0]}
-		conf := `{"cniVersion":"1.0.0","name":"net","type":"macvlan","ipam":{"type":"whereabouts","range":"10.20.0.0/24",` + how[1] + `}}`
+		conf := `{"cniVersion":"1.0.0","name":"net","type":"macvlan","ipam":{"type":"whereabouts",` +
+			`"range":"10.20.0.0/24",` + how[1] + `}}`
 		_, failed := r.standalone("whereabouts", "ADD", &pod{Namespace: nettest.New(t), id: "id-p"}, conf)
-		if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, name) || !strings.Contains(failed.Msg, "braid.nodeName") {
+		if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, name) ||
+			!strings.Contains(failed.Msg, "braid.nodeName") {
 			t.Errorf("%s: %v", name, failed)
 		}
 	}
 }
 
-// TestU14ExamplesRunInProcess: the built-in plugins know every key of the examples of conf/, and whereabouts has no other fault to find.
+// TestU14ExamplesRunInProcess: the built-in plugins know every key of the examples of conf/, and
+// whereabouts has no other fault to find.
 func TestU14ExamplesRunInProcess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -343,7 +378,8 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 					continue
 				}
 				checked[name] = true
-				if prepared, err := session.Bind(plugins[name]).Prepare(text); err != nil || prepared.Unknown != nil {
+				prepared, err := session.Bind(plugins[name]).Prepare(text)
+				if err != nil || prepared.Unknown != nil {
 					t.Errorf("%s: %+v, %v\n%s", name, prepared, err, text)
 				}
 			}
@@ -359,7 +395,8 @@ func TestU14ExamplesRunInProcess(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range strings.Fields("bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts") {
+	for _, kind := range strings.Fields(
+		"bridge host-local ipvlan macvlan portmap sbr static tuning whereabouts") {
 		if !checked[kind] {
 			t.Errorf("no example has %s", kind)
 		}

@@ -51,7 +51,9 @@ func runAgent() int {
 		Version: "test", Trace: fault(), Observer: tracer,
 		Open: func(n *conf.Node) (node.Source, error) { return node.OpenSource(n, "test") },
 	}
-	s := &server.Server{Socket: os.Getenv(asAgent), Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: log}
+	s := &server.Server{
+		Socket: os.Getenv(asAgent), Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: log,
+	}
 	listener, err := s.Listen(ctx)
 	if err != nil {
 		log.Error("listen", "error", err)
@@ -105,7 +107,9 @@ func (r *rig) viaAgent() {
 	r.socket = filepath.Join(dir, "agent", "agent.sock")
 	r.env = append(r.env, "BRAID_AGENT_SOCKET="+r.socket)
 	r.full = filepath.Join(dir, "braid-full")
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "braid"), binary, 0o700), os.Symlink(r.braid, r.full)); err != nil {
+	err = errors.Join(os.WriteFile(filepath.Join(dir, "braid"), binary, 0o700),
+		os.Symlink(r.braid, r.full))
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.braid = filepath.Join(dir, "braid")
@@ -120,7 +124,8 @@ func (r *rig) agent(env ...string) *agent {
 		r.t.Fatal(err)
 	}
 	defer log.Close()
-	a.cmd.Env, a.cmd.Stderr, a.cmd.Dir = append(append(os.Environ(), asAgent+"="+r.socket, "GORACE=atexit_sleep_ms=0"), env...), log, "/"
+	a.cmd.Env, a.cmd.Stderr, a.cmd.Dir = append(
+		append(os.Environ(), asAgent+"="+r.socket, "GORACE=atexit_sleep_ms=0"), env...), log, "/"
 	out, err := a.cmd.StdoutPipe()
 	if err != nil {
 		r.t.Fatal(err)
@@ -198,14 +203,17 @@ func TestThroughTheAgent(t *testing.T) {
 		if err := json.Unmarshal([]byte(r.patient("ADD", p, "OF_THE_RUNTIME=1")), got); err != nil {
 			t.Fatal(err)
 		}
-		if got.Interfaces[2].Sandbox != p.Path || len(got.Interfaces) != len(want.Interfaces) || got.CNIVersion != want.CNIVersion {
+		if got.Interfaces[2].Sandbox != p.Path || len(got.Interfaces) != len(want.Interfaces) ||
+			got.CNIVersion != want.CNIVersion {
 			t.Errorf("the result is %v, want one like %v", got, want)
 		}
 		r.has(p, "eth0", "net1")
 		r.patient("CHECK", p)
 	})
 	env, err := os.ReadFile(r.path("calls", "env-ADD"))
-	if err != nil || !strings.Contains(string(env), "OF_THE_RUNTIME=1\n") || strings.Contains(string(env), "OF_THE_AGENT") || !strings.Contains(string(env), "CNI_NETNS="+p.Path+"\n") {
+	if err != nil || !strings.Contains(string(env), "OF_THE_RUNTIME=1\n") ||
+		strings.Contains(string(env), "OF_THE_AGENT") ||
+		!strings.Contains(string(env), "CNI_NETNS="+p.Path+"\n") {
 		t.Errorf("a binary's environment: %v\n%s", err, env)
 	}
 	if len(r.status(p)) != 3 {
@@ -273,7 +281,8 @@ func TestErrorsOfTheAgent(t *testing.T) {
 	r.agent()
 	r.without(func() {
 		var got string
-		for deadline := time.Now().Add(time.Minute); got == "" || strings.Contains(got, "braid-client") && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(time.Minute); got == "" ||
+			strings.Contains(got, "braid-client") && time.Now().Before(deadline); {
 			got, _ = r.exec("ADD", p)
 		}
 		if got != want || !strings.Contains(got, "default/missing") {
@@ -316,7 +325,8 @@ func TestWithoutTheAgent(t *testing.T) {
 	a.end(syscall.SIGKILL)
 	round("gone")
 	reasons := r.fallbacks()
-	if !slices.Contains(reasons, string(client.Slow)) || !slices.Contains(reasons, string(client.Closed)) {
+	if !slices.Contains(reasons, string(client.Slow)) ||
+		!slices.Contains(reasons, string(client.Closed)) {
 		t.Errorf("the notes are %q", reasons)
 	}
 }

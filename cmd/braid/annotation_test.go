@@ -49,16 +49,19 @@ func TestR1StraysInTheAnnotation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", `[{"name":"a","gateway":["10.11.0.1"],"deviceID":"0000:00:01.0","cni-args":null},{"name":"a","gateways":["10.11.0.1"],"comment":{"any":1}}]`)
+	p := r.pod("p", `[{"name":"a","gateway":["10.11.0.1"],"deviceID":"0000:00:01.0",`+
+		`"cni-args":null},{"name":"a","gateways":["10.11.0.1"],"comment":{"any":1}}]`)
 	r.add(p)
 	r.has(p, "eth0", "net1", "net2")
-	same(t, "networks", r.networks(p), []string{"pods eth0 10.1.0.2", "default/a net1 10.11.0.2", "default/a net2 10.11.0.3"})
+	same(t, "networks", r.networks(p),
+		[]string{"pods eth0 10.1.0.2", "default/a net1 10.11.0.2", "default/a net2 10.11.0.3"})
 	r.warned(p,
 		`IgnoredKey: default/a net1 k8s.v1.cni.cncf.io/networks[0].gateway "gateway" default-route`,
 		`IgnoredKey: default/a net1 k8s.v1.cni.cncf.io/networks[0].deviceID "deviceID" resourceName`,
 		`IgnoredKey: default/a net2 k8s.v1.cni.cncf.io/networks[1].gateways "gateways" default-route`,
 		`IgnoredKey: default/a net2 k8s.v1.cni.cncf.io/networks[1].comment "comment"`)
-	if log := r.log(); !strings.Contains(log, "level=WARN") || !strings.Contains(log, "reason=IgnoredKey") {
+	log := r.log()
+	if !strings.Contains(log, "level=WARN") || !strings.Contains(log, "reason=IgnoredKey") {
 		t.Errorf("the log has no warning: %s", log)
 	}
 	r.must("CHECK", p)
@@ -70,7 +73,8 @@ func TestR1InterfaceRequest(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
-	p := r.pod("p", `[{"name":"a","interfaceRequest":"eth1"},{"name":"a","interfaceRequest":"eth2","interface":"eth2"}]`)
+	p := r.pod("p", `[{"name":"a","interfaceRequest":"eth1"},{"name":"a","interfaceRequest":"eth2",`+
+		`"interface":"eth2"}]`)
 	r.add(p)
 	r.has(p, "eth0", "eth1", "eth2")
 	r.warned(p)
@@ -101,7 +105,10 @@ func TestR1UnknownKeys(t *testing.T) {
 				r.add(p)
 			}
 			r.must("DEL", p)
-			for key, meant := range map[string]string{"Mac": "mac", "ip": "ips", "interfaces": "interface", "default-routes": "default-route", "bandwidths": "bandwidth"} {
+			for key, meant := range map[string]string{
+				"Mac": "mac", "ip": "ips", "interfaces": "interface", "default-routes": "default-route",
+				"bandwidths": "bandwidth",
+			} {
 				slip := r.pod("slip", fmt.Sprintf(`[{"name":"a",%q:null}]`, key))
 				r.fails("ADD", slip, 7, key, "write "+meant)
 				r.must("DEL", slip)
@@ -123,7 +130,8 @@ func TestR8BurstIsDerived(t *testing.T) {
 	p := r.pod("p", `[{"name":"a","bandwidth":{"ingressRate":100000000,"egressRate":1000}}]`)
 	r.add(p)
 	same(t, "runtimeConfig", encode(t, r.stdin("one", "ADD", p, "net1")["runtimeConfig"]),
-		`{"bandwidth":{"egressBurst":524288,"egressRate":1000,"ingressBurst":10000000,"ingressRate":100000000}}`)
+		`{"bandwidth":{"egressBurst":524288,"egressRate":1000,"ingressBurst":10000000,`+
+			`"ingressRate":100000000}}`)
 	r.must("DEL", p)
 	r.clean(p)
 }

@@ -7,32 +7,42 @@ import (
 	"testing"
 )
 
-// TestM32ArgsAreRequests: what a pod asks for by cni-args is held to what the keys of the annotation
-// are held to, in any spelling: it gets what it asks for or does not start.
+// TestM32ArgsAreRequests: what a pod asks for by cni-args is held to what the keys of the
+// annotation are held to, in any spelling: it gets what it asks for or does not start.
 func TestM32ArgsAreRequests(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		config, asks, field string
 		code                uint
 	}{
-		"no IPAM":            {`{"type":"macvlan","master":"nic0"}`, `"cni-args":{"ips":["10.32.0.9/24"]}`, "cni-args.ips", 7},
-		"no IPAM, spelt":     {`{"type":"macvlan","master":"nic0"}`, `"cni-args":{"IPs":["10.32.0.9/24"]}`, "cni-args.ips", 7},
-		"other address":      {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.10/24"]}`, "ips", 7},
-		"other MAC":          {`{"type":"ignorant"}`, `"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
-		"other MAC, spelt":   {`{"type":"ignorant"}`, `"cni-args":{"Mac":"02:00:00:00:00:01"}`, "mac", 7},
-		"no address":         {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.9/24","x"]}`, "cni-args.ips[1]", 7},
-		"zone":               {`{"type":"ignorant"}`, `"cni-args":{"ips":["fe80::1%eth0"]}`, "cni-args.ips[0]", 7},
-		"IPv4 as IPv6":       {`{"type":"ignorant"}`, `"cni-args":{"ips":["::ffff:10.9.0.9/120"]}`, "cni-args.ips[0]", 7},
-		"two wishes":         {`{"type":"ignorant"}`, `"ips":["10.9.0.9/24"],"cni-args":{"ips":["10.9.0.8/24"]}`, "cni-args.ips", 7},
-		"two MACs":           {`{"type":"ignorant"}`, `"mac":"02:00:00:00:00:01","cni-args":{"mac":"02:00:00:00:00:02"}`, "cni-args.mac", 7},
-		"claim and address":  {`{"type":"ignorant"}`, `"ipam-claim-reference":"c","cni-args":{"ips":["10.9.0.9/24"]}`, "ipam-claim-reference", 7},
-		"tuning, not honour": {`{"type":"ignorant"},{"type":"tuning"},{"type":"ignorant2"}`, `"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
+		"no IPAM": {`{"type":"macvlan","master":"nic0"}`,
+			`"cni-args":{"ips":["10.32.0.9/24"]}`, "cni-args.ips", 7},
+		"no IPAM, spelt": {`{"type":"macvlan","master":"nic0"}`,
+			`"cni-args":{"IPs":["10.32.0.9/24"]}`, "cni-args.ips", 7},
+		"other address":    {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.10/24"]}`, "ips", 7},
+		"other MAC":        {`{"type":"ignorant"}`, `"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
+		"other MAC, spelt": {`{"type":"ignorant"}`, `"cni-args":{"Mac":"02:00:00:00:00:01"}`, "mac", 7},
+		"no address": {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.9/24","x"]}`,
+			"cni-args.ips[1]", 7},
+		"zone": {`{"type":"ignorant"}`, `"cni-args":{"ips":["fe80::1%eth0"]}`,
+			"cni-args.ips[0]", 7},
+		"IPv4 as IPv6": {`{"type":"ignorant"}`, `"cni-args":{"ips":["::ffff:10.9.0.9/120"]}`,
+			"cni-args.ips[0]", 7},
+		"two wishes": {`{"type":"ignorant"}`,
+			`"ips":["10.9.0.9/24"],"cni-args":{"ips":["10.9.0.8/24"]}`, "cni-args.ips", 7},
+		"two MACs": {`{"type":"ignorant"}`,
+			`"mac":"02:00:00:00:00:01","cni-args":{"mac":"02:00:00:00:00:02"}`, "cni-args.mac", 7},
+		"claim and address": {`{"type":"ignorant"}`,
+			`"ipam-claim-reference":"c","cni-args":{"ips":["10.9.0.9/24"]}`, "ipam-claim-reference", 7},
+		"tuning, not honour": {`{"type":"ignorant"},{"type":"tuning"},{"type":"ignorant2"}`,
+			`"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.script("ignorant", ignorant)
-			r.script("ignorant2", `[ "$CNI_COMMAND" != ADD ] || nsenter --net=$CNI_NETNS ip link set $CNI_IFNAME address 02:00:00:00:00:07; `+passOn2)
+			r.script("ignorant2", `[ "$CNI_COMMAND" != ADD ] || nsenter --net=$CNI_NETNS ip link set `+
+				`$CNI_IFNAME address 02:00:00:00:00:07; `+passOn2)
 			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+test.config+`]}`)
 			p := r.pod("p", `[{"name":"a",`+test.asks+`}]`)
 			r.fails("ADD", p, test.code, test.field)
@@ -43,7 +53,8 @@ func TestM32ArgsAreRequests(t *testing.T) {
 }
 
 // passOn2 is the rest of a plugin that prints the result of the one before it.
-const passOn2 = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),"\(runtimeConfig\|type\)":.*/\1/'; fi`
+const passOn2 = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),` +
+	`"\(runtimeConfig\|type\)":.*/\1/'; fi`
 
 // TestM32ArgsAsBefore: what plugins can do goes on, and so does what is some plugin's own.
 func TestM32ArgsAsBefore(t *testing.T) {
@@ -51,7 +62,8 @@ func TestM32ArgsAsBefore(t *testing.T) {
 	r := newRig(t)
 	r.nad("static", staticNAD(""))
 	r.nad("local", r.macvlan(32, ""))
-	r.nad("tuned", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q}]}`, r.macvlan(33, ""), r.path("tuning")))
+	r.nad("tuned", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q}]}`,
+		r.macvlan(33, ""), r.path("tuning")))
 	r.fake("fake", "")
 	r.nad("own", `{"cniVersion":"1.0.0","type":"fake"}`)
 	p := r.pod("p", `[{"name":"static","cni-args":{"ips":["10.32.1.9/24"]}},{"name":"local","cni-args":{"ips":["10.32.0.77"]}},
@@ -75,9 +87,13 @@ func TestM32ForgedResult(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("fake", "")
-	forged := `"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/proc/1/ns/net"}],"ips":[{"address":"10.1.0.1/16","interface":0}]}`
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"fake",`+forged+`},{"type":"fake",`+strings.ToUpper(forged[:13])+forged[13:]+`}]}`)
-	r.nad("ports", `{"cniVersion":"1.0.0","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8032,"containerPort":53,"protocol":"tcp"}]},`+forged+`}`)
+	forged := `"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"eth0",` +
+		`"sandbox":"/proc/1/ns/net"}],"ips":[{"address":"10.1.0.1/16","interface":0}]}`
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"fake",`+forged+`},{"type":"fake",`+
+		strings.ToUpper(forged[:13])+forged[13:]+`}]}`)
+	r.nad("ports", `{"cniVersion":"1.0.0","type":"portmap",`+
+		`"runtimeConfig":{"portMappings":[{"hostPort":8032,"containerPort":53,"protocol":"tcp"}]},`+
+		forged+`}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	if got := r.noted("fake", "ADD", p, "net1", "json"); strings.Contains(got, "10.1.0.1") {
@@ -85,7 +101,8 @@ func TestM32ForgedResult(t *testing.T) {
 	}
 	r.must("DEL", p)
 	r.clean(p)
-	r.warned(p, "IgnoredKey: default/a net1 prevResult fake", "MiscasedKey: default/a net1 plugins[1].PREVRESULT")
+	r.warned(p, "IgnoredKey: default/a net1 prevResult fake",
+		"MiscasedKey: default/a net1 plugins[1].PREVRESULT")
 	p = r.pod("ports", "ports")
 	r.fails("ADD", p, 7, "prevResult")
 	if rules := r.nft(); strings.Contains(rules, "8032") {
@@ -95,23 +112,29 @@ func TestM32ForgedResult(t *testing.T) {
 	r.clean(p)
 }
 
-// TestM35LogsAndEvents: what a NAD, a pod or a plugin says acts on nobody's terminal, and adds no line
-// to the log.
+// TestM35LogsAndEvents: what a NAD, a pod or a plugin says acts on nobody's terminal, and adds no
+// line to the log.
 func TestM35LogsAndEvents(t *testing.T) {
 	t.Parallel()
-	const evil, escaped = "\x1b]0;owned\x07\x7f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR msg=forged\r\t", `\u001b]0;owned\u0007\u007f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR msg=forged\r\t`
+	const evil, escaped = "\x1b]0;owned\x07\x7f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR " +
+		"msg=forged\r\t", `\u001b]0;owned\u0007\u007f\u009b31m\u202e\u2066\u200b\ntime=1 level=ERROR ` +
+		`msg=forged\r\t`
 	r := newRig(t)
 	r.script("says", `cat >/dev/null; [ "$CNI_COMMAND" != ADD ] || { cat <<'END'
 {"cniVersion":"1.0.0","code":120,"msg":"`+escaped+`","details":"`+escaped+`"}
 END
 exit 1; }`)
-	r.script("cries", `cat >/dev/null; [ "$CNI_COMMAND" != ADD ] || { printf '\033]0;owned\007\nforged\n' >&2; exit 1; }`)
+	r.script("cries", `cat >/dev/null; [ "$CNI_COMMAND" != ADD ] || { printf `+
+		`'\033]0;owned\007\nforged\n' >&2; exit 1; }`)
 	r.fake("fake", "")
 	r.nad("says", `{"type":"says"}`)
 	r.nad("cries", `{"type":"cries"}`)
 	r.nad("keys", `{"type":"fake","logFile":"`+escaped+`","prevResult":{}}`)
 	r.nad("known", strings.Replace(r.macvlan(35, ""), "{", `{"`+escaped+`":1,`, 1))
-	for i, networks := range []string{"says", "cries", "keys", "known", `[{"name":"known","` + escaped + `":1}]`, `[{"name":"` + escaped + `"}]`, evil, `[{"name":"known","mac":"` + escaped + `"}]`} {
+	for i, networks := range []string{
+		"says", "cries", "keys", "known", `[{"name":"known","` + escaped + `":1}]`,
+		`[{"name":"` + escaped + `"}]`, evil, `[{"name":"known","mac":"` + escaped + `"}]`,
+	} {
 		p := r.pod(fmt.Sprint("p", i), networks)
 		if _, failed := r.call("ADD", p); failed != nil {
 			printable(t, "the CNI error", failed.Msg+failed.Details)

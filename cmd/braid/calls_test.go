@@ -146,7 +146,8 @@ func (r *apiRig) use(path, user string) {
 		r.t.Fatal(err)
 	}
 	host, port := r.server.Address()
-	text := strings.ReplaceAll(string(data), net.JoinHostPort(host, fmt.Sprint(port)), r.proxy.Addr().String())
+	text := strings.ReplaceAll(string(data), net.JoinHostPort(host, fmt.Sprint(port)),
+		r.proxy.Addr().String())
 	r.write("kubeconfig", text)
 	r.conf["kubeconfig"], r.user = r.path("kubeconfig"), user
 }
@@ -155,9 +156,11 @@ func (r *apiRig) use(path, user string) {
 func (r *apiRig) nad(name, config string, annotations ...string) {
 	r.t.Helper()
 	nad := nadv1.NetworkAttachmentDefinition{
-		TypeMeta:   metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: map[string]string{}},
-		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+		TypeMeta: metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: r.namespace, Annotations: map[string]string{},
+		},
+		Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: config},
 	}
 	for i := 0; i < len(annotations); i += 2 {
 		nad.Annotations[annotations[i]] = annotations[i+1]
@@ -179,8 +182,12 @@ type apiPod struct {
 func (r *apiRig) pod(name, networks string, change ...func(*corev1.Pod)) *apiPod {
 	r.t.Helper()
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: map[string]string{}},
-		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Namespace: r.namespace, Annotations: map[string]string{},
+		},
+		Spec: corev1.PodSpec{
+			NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}},
+		},
 	}
 	if networks != "" {
 		object.Annotations[nadv1.NetworksAnnotation] = networks
@@ -188,7 +195,8 @@ func (r *apiRig) pod(name, networks string, change ...func(*corev1.Pod)) *apiPod
 	for _, c := range change {
 		c(object)
 	}
-	created, err := r.server.Client().CoreV1().Pods(r.namespace).Create(r.t.Context(), object, metav1.CreateOptions{})
+	created, err := r.server.Client().CoreV1().Pods(r.namespace).
+		Create(r.t.Context(), object, metav1.CreateOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -199,14 +207,17 @@ func (r *apiRig) pod(name, networks string, change ...func(*corev1.Pod)) *apiPod
 
 // passed has the runtime pass on annotations, with those that a kubelet adds.
 func (r *apiRig) passed(annotations map[string]string) {
-	all := map[string]string{"kubernetes.io/config.source": "api", "kubernetes.io/config.seen": "2026-01-01T00:00:00Z"}
+	all := map[string]string{
+		"kubernetes.io/config.source": "api", "kubernetes.io/config.seen": "2026-01-01T00:00:00Z",
+	}
 	maps.Copy(all, annotations)
 	r.conf["runtimeConfig"] = map[string]any{podAnnotations: all}
 }
 
 // args is CNI_ARGS with the pod's uid, as runtimes pass it.
 func (p *apiPod) args() string {
-	return fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.namespace, p.name, p.uid)
+	return fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s",
+		p.namespace, p.name, p.uid)
 }
 
 // calls counts Braid's requests while fn runs, by verb and resource.
@@ -226,7 +237,8 @@ func (r *apiRig) calls(fn func()) map[string]int {
 // published is the network-status that the API server has.
 func (r *apiRig) published(p *apiPod) string {
 	r.t.Helper()
-	object, err := r.server.Client().CoreV1().Pods(r.namespace).Get(r.t.Context(), p.name, metav1.GetOptions{})
+	object, err := r.server.Client().CoreV1().Pods(r.namespace).
+		Get(r.t.Context(), p.name, metav1.GetOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -278,7 +290,9 @@ func TestAPICallsOfAnADD(t *testing.T) {
 				want = ""
 			}
 			same(t, "network-status", r.names(p), want)
-			same(t, "requests of a DEL", r.calls(func() { r.must("DEL", p.pod, p.args()) }), map[string]int{})
+			same(t, "requests of a DEL", r.calls(func() {
+				r.must("DEL", p.pod, p.args())
+			}), map[string]int{})
 			r.clean(p.pod)
 		})
 	}
@@ -290,7 +304,8 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 	r := newAPIRig(t, "tenants")
 	r.allow()
 	r.nad("uplink", r.macvlan(11, ""))
-	r.nad("harmless", `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"`+r.path("leases")+`"}}`)
+	r.nad("harmless", `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t",`+
+		`"ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"`+r.path("leases")+`"}}`)
 	passed := time.Duration(0)
 	add := func(name, networks string, want map[string]int, refused bool) string {
 		t.Helper()
@@ -311,27 +326,36 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 		return err.Msg
 	}
 	steady := map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}
-	add("harmless", "harmless", map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 2}, false)
+	add("harmless", "harmless",
+		map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 2}, false)
 	add("audited", "uplink", map[string]int{getNAD: 1, patchStatus: 1, createEvent: 3}, false)
 	add("audited-again", "uplink", steady, false)
 	if log := r.log(); strings.Count(log, "PolicyAudited") != 2 {
 		t.Errorf("the log does not name each audited ADD:\n%s", log)
 	}
 	passed = time.Hour
-	add("an-hour-later", "uplink", map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 3}, false)
-	r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tenants","labels":{"braid-cni.io/tenant":""}}}`)
+	add("an-hour-later", "uplink",
+		map[string]int{getNAD: 1, getNamespace: 1, patchStatus: 1, createEvent: 3}, false)
+	r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tenants",` +
+		`"labels":{"braid-cni.io/tenant":""}}}`)
 	passed += node.LabelAge
 	says := add("refused", "uplink", map[string]int{getNAD: 1, getNamespace: 1, createEvent: 1}, true)
-	for _, part := range []string{"NAD tenants/uplink", "field plugins[0].master", "tenant's default", `{"namespaces": ["tenants"], "masters": [`} {
+	for _, part := range []string{
+		"NAD tenants/uplink", "field plugins[0].master", "tenant's default",
+		`{"namespaces": ["tenants"], "masters": [`,
+	} {
 		if !strings.Contains(says, part) {
 			t.Errorf("%s: says nothing of %s", says, part)
 		}
 	}
 	add("harmless-tenant", "harmless", steady, false)
-	if log := r.log(); strings.Count(log, "refused by policy") != 1 || !strings.Contains(log, "key=masters") {
+	log := r.log()
+	if strings.Count(log, "refused by policy") != 1 || !strings.Contains(log, "key=masters") {
 		t.Errorf("the log does not name the refusal once:\n%s", log)
 	}
-	counts := map[engine.Violation]uint64{{Key: "masters", Effect: policy.Audit}: 3, {Key: "masters", Effect: policy.Enforce}: 1}
+	counts := map[engine.Violation]uint64{
+		{Key: "masters", Effect: policy.Audit}: 3, {Key: "masters", Effect: policy.Enforce}: 1,
+	}
 	if got := node.Violations(r.path("state")); !maps.Equal(got, counts) {
 		t.Errorf("counted %v, want %v", got, counts)
 	}
@@ -344,16 +368,18 @@ func TestM26TenantIsHeldToThePolicy(t *testing.T) {
 	}
 }
 
-// TestM28LabelledNamespacesKeepTheirBridges: where the label alone enforces, nobody joins the bridge of
-// another tenant, nor sends with a MAC that is not the pod's.
+// TestM28LabelledNamespacesKeepTheirBridges: where the label alone enforces, nobody joins the
+// bridge of another tenant, nor sends with a MAC that is not the pod's.
 func TestM28LabelledNamespacesKeepTheirBridges(t *testing.T) {
 	bridge := func(r *apiRig) string {
-		return `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local","subnet":"10.77.0.0/24","dataDir":"` + r.path("leases") + `"}}`
+		return `{"cniVersion":"1.0.0","type":"bridge","bridge":"br-t","ipam":{"type":"host-local",` +
+			`"subnet":"10.77.0.0/24","dataDir":"` + r.path("leases") + `"}}`
 	}
 	r := newAPIRig(t, "tenant-b")
 	r.allow()
 	for _, namespace := range []string{"tenant-a", "tenant-b"} {
-		r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + namespace + `","labels":{"braid-cni.io/tenant":"yes"}}}`)
+		r.apply(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + namespace +
+			`","labels":{"braid-cni.io/tenant":"yes"}}}`)
 		r.namespace = namespace
 		r.nad("lan", bridge(r))
 	}
@@ -371,14 +397,18 @@ func TestM28LabelledNamespacesKeepTheirBridges(t *testing.T) {
 	}
 	r.namespace = "tenant-b"
 	b := r.pod("b", "lan")
-	if _, err := r.call("ADD", b.pod, b.args()); err == nil || !strings.Contains(err.Msg, "br-t is none that networks of namespace tenant-b may use") {
+	_, err := r.call("ADD", b.pod, b.args())
+	if err == nil || !strings.Contains(err.Msg,
+		"br-t is none that networks of namespace tenant-b may use") {
 		t.Errorf("another tenant's bridge: %v", err)
 	}
 	r.must("DEL", b.pod, b.args())
 	r.namespace = "tenant-a"
-	r.nad("spoofs", strings.Replace(bridge(r), `"type":"bridge",`, `"type":"bridge","macspoofchk":false,`, 1))
+	r.nad("spoofs", strings.Replace(bridge(r), `"type":"bridge",`,
+		`"type":"bridge","macspoofchk":false,`, 1))
 	s := r.pod("s", "spoofs")
-	if _, err := r.call("ADD", s.pod, s.args()); err == nil || !strings.Contains(err.Msg, `"spoofing": true`) {
+	_, err = r.call("ADD", s.pod, s.args())
+	if err == nil || !strings.Contains(err.Msg, `"spoofing": true`) {
 		t.Errorf("macspoofchk false: %v", err)
 	}
 	r.must("DEL", s.pod, s.args())
@@ -412,18 +442,27 @@ func TestAnnotationsOfTheRuntimeMissing(t *testing.T) {
 	r.nad("a", r.macvlan(11, ""))
 	r.nad("b", r.macvlan(12, ""))
 	withStatic := func(p *apiPod) []string {
-		r.conf["runtimeConfig"] = map[string]any{podAnnotations: map[string]string{"kubernetes.io/config.source": "file", nadv1.NetworksAnnotation: "b"}}
+		r.conf["runtimeConfig"] = map[string]any{
+			podAnnotations: map[string]string{
+				"kubernetes.io/config.source": "file", nadv1.NetworksAnnotation: "b",
+			},
+		}
 		return []string{p.args()}
 	}
 	for name, how := range map[string]func(*apiPod) []string{
-		"static":        withStatic,
-		"no-capability": func(p *apiPod) []string { delete(r.conf, "runtimeConfig"); return []string{p.args()} },
-		"no-uid":        func(*apiPod) []string { return nil },
+		"static": withStatic,
+		"no-capability": func(p *apiPod) []string {
+			delete(r.conf, "runtimeConfig")
+			return []string{p.args()}
+		},
+		"no-uid": func(*apiPod) []string { return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := r.pod(name, "a")
 			env := how(p)
-			same(t, "requests", r.calls(func() { r.must("ADD", p.pod, env...) }), map[string]int{getPod: 1, getNAD: 1, patchStatus: 1, createEvent: 2})
+			same(t, "requests", r.calls(func() {
+				r.must("ADD", p.pod, env...)
+			}), map[string]int{getPod: 1, getNAD: 1, patchStatus: 1, createEvent: 2})
 			same(t, "network-status", r.names(p), "pods not-passed/a")
 			r.must("DEL", p.pod, env...)
 			r.clean(p.pod)
@@ -448,7 +487,9 @@ func TestAnnotationsOfTheRuntimeAndDevices(t *testing.T) {
 			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "nics", ResourceClaimName: &claim}}
 		}, map[string]int{"get resourceclaims": 1}},
 		"requested": {func(p *corev1.Pod) {
-			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"example.com/vf": resource.MustParse("1")}
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{
+				"example.com/vf": resource.MustParse("1"),
+			}
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -470,7 +511,8 @@ func TestAnnotationsOfTheRuntimeAreOld(t *testing.T) {
 	r.nad("a", r.macvlan(11, ""))
 	pods := r.server.Client().CoreV1().Pods("old")
 	remove := func(p *apiPod) {
-		if err := pods.Delete(t.Context(), p.name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		err := pods.Delete(t.Context(), p.name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -480,11 +522,17 @@ func TestAnnotationsOfTheRuntimeAreOld(t *testing.T) {
 		want   map[string]int
 		status string
 	}{
-		"gone":     {remove, 3, map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, ""},
-		"replaced": {func(p *apiPod) { remove(p); r.again(p) }, 3, map[string]int{getNAD: 1, patchStatus: 1, getPod: 1, createEvent: 2}, ""},
+		"gone": {remove, 3, map[string]int{getNAD: 1, patchStatus: 1, createEvent: 2}, ""},
+		"replaced": {func(p *apiPod) {
+			remove(p)
+			r.again(p)
+		}, 3, map[string]int{getNAD: 1, patchStatus: 1, getPod: 1, createEvent: 2}, ""},
 		"written": {func(p *apiPod) {
-			patch := `{"metadata":{"annotations":{"` + nadv1.StatusAnnotation + `":"[{\"name\":\"theirs\",\"interface\":\"x<é>\"}]"}}}`
-			if _, err := pods.Patch(t.Context(), p.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			patch := `{"metadata":{"annotations":{"` + nadv1.StatusAnnotation +
+				`":"[{\"name\":\"theirs\",\"interface\":\"x<é>\"}]"}}}`
+			_, err := pods.Patch(t.Context(), p.name, types.MergePatchType, []byte(patch),
+				metav1.PatchOptions{})
+			if err != nil {
 				t.Fatal(err)
 			}
 		}, 0, map[string]int{getNAD: 1, patchStatus: 2, getPod: 1, createEvent: 2}, "pods old/a theirs"},
@@ -494,7 +542,8 @@ func TestAnnotationsOfTheRuntimeAreOld(t *testing.T) {
 			test.change(p)
 			r.passed(map[string]string{nadv1.NetworksAnnotation: "a"})
 			made := r.calls(func() {
-				if _, err := r.call("ADD", p.pod, p.args()); err == nil && test.code != 0 || err != nil && err.Code != test.code {
+				_, err := r.call("ADD", p.pod, p.args())
+				if err == nil && test.code != 0 || err != nil && err.Code != test.code {
 					t.Errorf("got error %v, want code %d", err, test.code)
 				}
 			})
@@ -512,10 +561,16 @@ func TestAnnotationsOfTheRuntimeAreOld(t *testing.T) {
 func (r *apiRig) again(p *apiPod) {
 	r.t.Helper()
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: p.name, Annotations: map[string]string{nadv1.NetworksAnnotation: "a"}},
-		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: p.name, Annotations: map[string]string{nadv1.NetworksAnnotation: "a"},
+		},
+		Spec: corev1.PodSpec{
+			NodeName: nodeName, Containers: []corev1.Container{{Name: "c", Image: "none"}},
+		},
 	}
-	if _, err := r.server.Client().CoreV1().Pods(r.namespace).Create(r.t.Context(), object, metav1.CreateOptions{}); err != nil {
+	_, err := r.server.Client().CoreV1().Pods(r.namespace).
+		Create(r.t.Context(), object, metav1.CreateOptions{})
+	if err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -534,7 +589,8 @@ func TestAPIAwayWithoutNetworks(t *testing.T) {
 	p := r.pod("p", "")
 	args := "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=u1"
 	for name, annotations := range map[string]any{
-		"kubelet's": map[string]string{"kubernetes.io/config.source": "api"}, "empty": map[string]string{}, "null": nil,
+		"kubelet's": map[string]string{"kubernetes.io/config.source": "api"},
+		"empty":     map[string]string{}, "null": nil,
 	} {
 		r.conf["runtimeConfig"] = map[string]any{podAnnotations: annotations}
 		r.must("ADD", p, args)
@@ -548,7 +604,9 @@ func TestAPIAwayWithoutNetworks(t *testing.T) {
 		r.must("DEL", p, args)
 		r.clean(p)
 	}
-	r.conf["runtimeConfig"] = map[string]any{podAnnotations: map[string]string{nadv1.NetworksAnnotation: "a"}}
+	r.conf["runtimeConfig"] = map[string]any{
+		podAnnotations: map[string]string{nadv1.NetworksAnnotation: "a"},
+	}
 	_, err := r.call("ADD", p, args)
 	if err == nil || err.Code != 11 || !strings.Contains(err.Msg, "connection refused") {
 		t.Errorf("with networks: got error %v, want code 11", err)

@@ -104,7 +104,8 @@ func (r *rig) cutOff() (back func()) {
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	back := r.cutOff()
@@ -115,7 +116,9 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 	if failed == nil || failed.Code != 11 {
 		t.Fatalf("ADD 19 minutes after the last look: %s, %v", out, failed)
 	}
-	for _, word := range []string{"default/q", "default/a", "field ", "node-1 has not seen", "its own", "ipblocks"} {
+	for _, word := range []string{
+		"default/q", "default/a", "field ", "node-1 has not seen", "its own", "ipblocks",
+	} {
 		if !strings.Contains(failed.Msg, word) {
 			t.Errorf("%q is not in: %s", word, failed.Msg)
 		}
@@ -133,7 +136,9 @@ const window = `"range":"10.20.0.0/16","range_start":"10.20.0.0","range_end":"10
 // timer.
 func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 	for name, operate := range map[string]func(r *rig, plain *pod, passed string){
-		"ADD":          func(r *rig, _ *pod, passed string) { r.after(passed, "ADD", r.pod("new"+passed, "")) },
+		"ADD": func(r *rig, _ *pod, passed string) {
+			r.after(passed, "ADD", r.pod("new"+passed, ""))
+		},
 		"CHECK":        func(r *rig, plain *pod, passed string) { r.after(passed, "CHECK", plain) },
 		"DEL repeated": func(r *rig, plain *pod, passed string) { r.after(passed, "DEL", plain) },
 		"GC": func(r *rig, plain *pod, passed string) {
@@ -147,7 +152,8 @@ func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 			r.nodes(2)
 			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", window, "")+`]}`)
 			for i := range 4 { // it has all blocks, and one address of each in use
-				r.add(r.pod(fmt.Sprint("p", i), fmt.Sprintf(`[{"name":"a","cni-args":{"ips":["10.20.0.%d"]}}]`, 16*i+1)))
+				r.add(r.pod(fmt.Sprint("p", i),
+					fmt.Sprintf(`[{"name":"a","cni-args":{"ips":["10.20.0.%d"]}}]`, 16*i+1)))
 			}
 			same(t, "blocks", strings.Count(r.owners(), " of node-1"), 4)
 			plain := r.pod("plain", "")
@@ -171,7 +177,8 @@ func TestR26RecallsAreAnsweredByAnyOperation(t *testing.T) {
 func TestR26StatusAsksNobody(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"macvlan","master":%q,"ipam":{"type":"whereabouts","range":"10.20.0.1/32"}}`, nic)
+	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"macvlan","master":%q,`+
+		`"ipam":{"type":"whereabouts","range":"10.20.0.1/32"}}`, nic)
 	status := func() *types.Error {
 		t.Helper()
 		_, failed := r.standalone("whereabouts", "STATUS", nil, conf)
@@ -205,7 +212,8 @@ func TestR28StateLost(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
 				r.nodes(2)
-				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
+				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+					r.whereabouts("macvlan", `"range":"10.20.0.0/29"`, "")+`]}`)
 				p, q := r.pod("p", "a"), r.pod("q", "a")
 				r.add(p)
 				r.add(q)
@@ -238,7 +246,8 @@ func TestR28Renamed(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
 				r.nodes(2)
-				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", fmt.Sprintf(`"range":%q`, cidr), "")+`]}`)
+				r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+					r.whereabouts("macvlan", fmt.Sprintf(`"range":%q`, cidr), "")+`]}`)
 				p := r.pod("p", "a")
 				r.add(p)
 				r.setBraid("nodeName", "node-new")
@@ -265,8 +274,10 @@ func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nodes(13)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
-	r.nad("small", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.21.0.0/27"`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/24"`, "")+`]}`)
+	r.nad("small", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.21.0.0/27"`, "")+`]}`)
 	r.add(r.pod("p", "a"))
 	same(t, "blocks", r.owners(), "10.20.0.0/28 of node-1")
 	back := r.cutOff() // no request is needed for the next
@@ -274,7 +285,8 @@ func TestR31BlocksAreNotSharedForNodesThatDoNotUseThem(t *testing.T) {
 	back()
 	s := r.pod("s", "small")
 	r.add(s)
-	if got := r.owners(); !strings.Contains(got, "10.21.0.") || strings.Count(got, " shared id-s") != 1 {
+	got := r.owners()
+	if !strings.Contains(got, "10.21.0.") || strings.Count(got, " shared id-s") != 1 {
 		t.Errorf("blocks: %s, want that of the small range shared", got)
 	}
 }
@@ -287,8 +299,10 @@ func TestR6AllowPersistentIPs(t *testing.T) {
 	r.nodes(2)
 	r.nad("red", fmt.Sprintf(`{"cniVersion":"0.3.1","name":"tenantred","type":"macvlan","master":%q,"allowPersistentIPs":true,
 		"ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`, nic))
-	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm-a.tenantred", map[string]any{"network": "tenantred", "interface": "pod16367aacb67"}, nil)
-	const networks = `[{"name":"red","interface":"pod16367aacb67","ipam-claim-reference":"vm-a.tenantred"}]`
+	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm-a.tenantred",
+		map[string]any{"network": "tenantred", "interface": "pod16367aacb67"}, nil)
+	const networks = `[{"name":"red","interface":"pod16367aacb67",` +
+		`"ipam-claim-reference":"vm-a.tenantred"}]`
 	source := r.pod("source", networks)
 	r.add(source)
 	kept := r.address(source, "pod16367aacb67")

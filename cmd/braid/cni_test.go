@@ -13,7 +13,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Items of the CNI specification 1.1, by what the runtime sees of Braid and by what Braid's delegates see of their runtime.
+// Items of the CNI specification 1.1, by what the runtime sees of Braid and by what Braid's
+// delegates see of their runtime.
 
 func TestC1ResultOrErrorOnStdout(t *testing.T) {
 	t.Parallel()
@@ -33,7 +34,8 @@ func TestC1ResultOrErrorOnStdout(t *testing.T) {
 		t.Errorf("unknown command: %q, %v", out, err)
 	}
 	out, err = r.exec("ADD", r.pod("q", "nosuch"))
-	if err == nil || !json.Valid([]byte(out)) || !strings.Contains(out, `"code": 7`) || !strings.Contains(out, `"cniVersion": "1.1.0"`) {
+	if err == nil || !json.Valid([]byte(out)) || !strings.Contains(out, `"code": 7`) ||
+		!strings.Contains(out, `"cniVersion": "1.1.0"`) {
 		t.Errorf("network that does not exist: %q, %v", out, err)
 	}
 }
@@ -59,7 +61,8 @@ func TestC2VersionFlag(t *testing.T) {
 	}
 }
 
-// The runtime gets the result in the version of Braid's configuration, whatever the delegates speak.
+// The runtime gets the result in the version of Braid's configuration, whatever the delegates
+// speak.
 func TestC2ResultInBraidsVersion(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
@@ -114,7 +117,8 @@ func TestC2CommandsBeforeTheirVersion(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")
 	for version, commands := range map[string][]string{
-		"0.3.0": {"CHECK", "GC", "STATUS"}, "0.3.1": {"CHECK", "GC", "STATUS"}, "0.4.0": {"GC", "STATUS"}, "1.0.0": {"GC", "STATUS"},
+		"0.3.0": {"CHECK", "GC", "STATUS"}, "0.3.1": {"CHECK", "GC", "STATUS"}, "0.4.0": {"GC", "STATUS"},
+		"1.0.0": {"GC", "STATUS"},
 	} {
 		r.conf["cniVersion"] = version
 		for _, command := range commands {
@@ -160,7 +164,8 @@ func TestC3ExistingInterfaceIsAnError(t *testing.T) {
 
 // chain is a network of two fakes; the second passes the result of the first on.
 func chain(r *rig) {
-	r.fake("one", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[{"interface":0,"address":"192.0.2.5/24"}]}`))
+	r.fake("one", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],`+
+		`"ips":[{"interface":0,"address":"192.0.2.5/24"}]}`))
 	r.fake("two", passOn)
 	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"one"},{"type":"two"}]}`)
 }
@@ -172,7 +177,8 @@ func TestC4DelInReverseWithTheResult(t *testing.T) {
 	p := r.pod("p", "a")
 	r.add(p)
 	r.must("DEL", p)
-	same(t, "calls", r.calls(), []string{"one ADD net1", "two ADD net1", "two DEL net1", "one DEL net1"})
+	same(t, "calls", r.calls(),
+		[]string{"one ADD net1", "two ADD net1", "two DEL net1", "one DEL net1"})
 	want := r.stdin("two", "ADD", p, "net1")["prevResult"]
 	if want == nil {
 		t.Fatal("the second plugin got no prevResult")
@@ -209,10 +215,12 @@ func TestC5DelOfUnknownSandbox(t *testing.T) {
 	r.clean(p)
 }
 
-// everything is a pod with a chain of macvlan, sbr and tuning: sbr of the reference plugins fails without a namespace.
+// everything is a pod with a chain of macvlan, sbr and tuning: sbr of the reference plugins fails
+// without a namespace.
 func everything(r *rig) *pod {
 	macvlan := strings.Replace(r.macvlan(11, ""), `"cniVersion":"1.0.0",`, "", 1)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+macvlan+`,{"type":"sbr"},{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_notify":"1"}}]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+macvlan+
+		`,{"type":"sbr"},{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_notify":"1"}}]}`)
 	p := r.pod("p", "a,a")
 	r.add(p)
 	return p
@@ -265,7 +273,8 @@ func TestC6CheckCoversEveryAttachment(t *testing.T) {
 		flush(p, ifname)
 	}
 	_, err := r.call("CHECK", p)
-	if err == nil || !strings.Contains(err.Msg, "default/a") || !strings.Contains(err.Msg, "default/c") || strings.Contains(err.Msg, "default/b") {
+	if err == nil || !strings.Contains(err.Msg, "default/a") ||
+		!strings.Contains(err.Msg, "default/c") || strings.Contains(err.Msg, "default/b") {
 		t.Errorf("CHECK of net1 and net3 without addresses: %v", err)
 	}
 }
@@ -385,7 +394,10 @@ func awayAPI(r *rig) {
 		"clusters":[{"name":"k","cluster":{"server":"http://127.0.0.1:1"}}],"users":[{"name":"u","user":{"token":"t0ken"}}],
 		"contexts":[{"name":"c","context":{"cluster":"k","user":"u"}}]}`)
 	r.conf["kubeconfig"] = r.path("kubeconfig")
-	r.conf["braid"] = map[string]any{"stateDir": r.path("state"), "dataRoots": []string{r.dir}, "timeouts": map[string]any{"api": "500ms"}}
+	r.conf["braid"] = map[string]any{
+		"stateDir": r.path("state"), "dataRoots": []string{r.dir},
+		"timeouts": map[string]any{"api": "500ms"},
+	}
 }
 
 func TestC9CodeOfTheDelegate(t *testing.T) {
@@ -400,12 +412,14 @@ func TestC9CodeOfTheDelegate(t *testing.T) {
 	}
 }
 
-// What Braid does not know of a configuration reaches the plugin as it was written, integers beyond 2^53 included.
+// What Braid does not know of a configuration reaches the plugin as it was written, integers beyond
+// 2^53 included.
 func TestC10UnknownFieldsReachThePlugin(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("one", "")
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one","x":{"deep":[1,{"y":null}]},"big":9007199254740993}`)
+	r.nad("a", `{"cniVersion":"1.0.0","type":"one","x":{"deep":[1,{"y":null}]},`+
+		`"big":9007199254740993}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	r.must("CHECK", p)
@@ -426,11 +440,17 @@ func TestC11CapabilitiesReachThePlugin(t *testing.T) {
 	r := newRig(t)
 	r.fake("one", "")
 	r.fake("two", "")
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"one","capabilities":{"mac":true,"bandwidth":true}},{"type":"two","capabilities":{"ips":true,"mac":false}}]}`)
-	p := r.pod("p", `[{"name":"a","mac":"02:00:00:00:00:01","ips":["192.0.2.9/24"],"bandwidth":{"ingressRate":1000}}]`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"one","capabilities":{"mac":true,`+
+		`"bandwidth":true}},{"type":"two","capabilities":{"ips":true,"mac":false}}]}`)
+	p := r.pod("p", `[{"name":"a","mac":"02:00:00:00:00:01","ips":["192.0.2.9/24"],`+
+		`"bandwidth":{"ingressRate":1000}}]`)
 	r.add(p)
-	one, two := runtimeConfigOf(r.stdin("one", "ADD", p, "net1")), runtimeConfigOf(r.stdin("two", "ADD", p, "net1"))
-	same(t, "one", one, map[string]any{"bandwidth": map[string]any{"ingressRate": 1000, "ingressBurst": 524288}, "mac": "02:00:00:00:00:01"})
+	one, two := runtimeConfigOf(r.stdin("one", "ADD", p, "net1")), runtimeConfigOf(
+		r.stdin("two", "ADD", p, "net1"))
+	same(t, "one", one, map[string]any{
+		"bandwidth": map[string]any{"ingressRate": 1000, "ingressBurst": 524288},
+		"mac":       "02:00:00:00:00:01",
+	})
 	same(t, "two", two, map[string]any{"ips": []any{"192.0.2.9/24"}})
 }
 
@@ -442,7 +462,8 @@ func TestC12PluginsOfTheSubdirectory(t *testing.T) {
 			r := newRig(t)
 			r.fake("extra", passOn)
 			list, err := json.Marshal(map[string]any{
-				"cniVersion": "1.0.0", "name": "pods", "plugins": []any{r.defaultNetwork()}, "loadOnlyInlinedPlugins": inlined,
+				"cniVersion": "1.0.0", "name": "pods", "plugins": []any{r.defaultNetwork()},
+				"loadOnlyInlinedPlugins": inlined,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -488,7 +509,9 @@ func TestC13FieldsOfResult11(t *testing.T) {
 	}
 	same(t, "result", got, want)
 	r.must("DEL", p)
-	same(t, "prevResult of DEL", r.stdin("main", "DEL", p, "eth0")["prevResult"].(map[string]any)["routes"], want.(map[string]any)["routes"])
+	same(t, "prevResult of DEL",
+		r.stdin("main", "DEL", p, "eth0")["prevResult"].(map[string]any)["routes"],
+		want.(map[string]any)["routes"])
 }
 
 func TestC14NamesOfTheRuntime(t *testing.T) {
@@ -496,8 +519,10 @@ func TestC14NamesOfTheRuntime(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")
 	for _, env := range []string{
-		"CNI_CONTAINERID=../x", "CNI_CONTAINERID=a b", "CNI_CONTAINERID=", "CNI_CONTAINERID=" + strings.Repeat("a", 200),
-		"CNI_IFNAME=eth0:1", "CNI_IFNAME=a/b", "CNI_IFNAME=a b", "CNI_IFNAME=sixteenletters00", "CNI_IFNAME=..", "CNI_IFNAME=",
+		"CNI_CONTAINERID=../x", "CNI_CONTAINERID=a b", "CNI_CONTAINERID=",
+		"CNI_CONTAINERID=" + strings.Repeat("a", 200),
+		"CNI_IFNAME=eth0:1", "CNI_IFNAME=a/b", "CNI_IFNAME=a b", "CNI_IFNAME=sixteenletters00",
+		"CNI_IFNAME=..", "CNI_IFNAME=",
 	} {
 		out, err := r.call("ADD", p, env)
 		if err == nil || err.Code != 4 {
@@ -524,7 +549,9 @@ func TestC15CacheOfLibcni(t *testing.T) {
 	}
 	var got []string
 	for _, a := range found {
-		result, err := cache.GetNetworkListCachedResult(&libcni.NetworkConfigList{Name: a.Network, CNIVersion: "1.0.0"},
+		result, err := cache.GetNetworkListCachedResult(&libcni.NetworkConfigList{
+			Name: a.Network, CNIVersion: "1.0.0",
+		},
 			&libcni.RuntimeConf{ContainerID: p.id, IfName: a.IfName})
 		if err != nil {
 			t.Fatal(err)
@@ -551,7 +578,8 @@ func TestC16TraceContextReachesThePlugin(t *testing.T) {
 	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
 	p := r.pod("p", "a")
 	trace := map[string]string{
-		"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "TRACESTATE": "v=1", "BAGGAGE": "user=x",
+		"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "TRACESTATE": "v=1",
+		"BAGGAGE": "user=x",
 	}
 	var env []string
 	for key, value := range trace {

@@ -22,7 +22,8 @@ func TestCnitool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.write("net.d/00-braid.conflist", `{"cniVersion":"1.1.0","name":"braid","plugins":[`+string(plugin)+`]}`)
+	r.write("net.d/00-braid.conflist",
+		`{"cniVersion":"1.1.0","name":"braid","plugins":[`+string(plugin)+`]}`)
 
 	result := &types100.Result{}
 	if err := json.Unmarshal([]byte(r.cnitool("add", p)), result); err != nil {
@@ -40,8 +41,10 @@ func TestCnitool(t *testing.T) {
 func (r *rig) cnitool(command string, p *pod) string {
 	r.t.Helper()
 	cmd := exec.Command(cnitoolPath(r.t), command, "braid", p.Path)
-	cmd.Env = append(os.Environ(), "NETCONFPATH="+r.path("net.d"), "CNI_PATH="+r.path("bin")+":"+pluginDir(r.t),
-		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME="+p.name, "HOME="+r.path("home"), "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), "NETCONFPATH="+r.path("net.d"),
+		"CNI_PATH="+r.path("bin")+":"+pluginDir(r.t),
+		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME="+p.name, "HOME="+r.path("home"),
+		"GORACE=atexit_sleep_ms=0")
 	var out []byte
 	err := r.node.Run(func() (err error) {
 		out, err = cmd.Output()

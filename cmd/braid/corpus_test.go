@@ -56,34 +56,51 @@ func outcomes() map[string]outcome {
 	attach := func(has ...string) outcome { return outcome{pods: []expectation{{has: has}}} }
 	kept := []string{"DefaultRouteKept"}
 	return map[string]outcome{
-		"01": {pods: []expectation{{has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"}, warned: []string{"DefaultRouteKept", "IgnoredKey"}}}},
-		"03": {pods: []expectation{
-			{has: []string{"net1 10.102.1.21/24"}, defaults: []string{"default via 10.102.1.254 dev net1"}}, {has: []string{"net1 10.102.1.22/24"}},
+		"01": {pods: []expectation{
+			{has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
+				warned: []string{"DefaultRouteKept", "IgnoredKey"}},
 		}},
-		"04": {pods: []expectation{{has: []string{"net1 10.102.1.11/24"}}, {has: []string{"net1 10.102.1.12/24"}}}},
+		"03": {pods: []expectation{
+			{has: []string{"net1 10.102.1.21/24"}, defaults: []string{"default via 10.102.1.254 dev net1"}},
+			{has: []string{"net1 10.102.1.22/24"}},
+		}},
+		"04": {pods: []expectation{
+			{has: []string{"net1 10.102.1.11/24"}}, {has: []string{"net1 10.102.1.12/24"}},
+		}},
 		"06": attach("net1 10.41."),
 		"08": attach("net1 10.96.6."),
 		"12": attach("net1 10.96.12."),
 		"15": {pods: []expectation{{has: []string{"net1 10.146.200."}, warned: kept}}},
 		"17": {pods: []expectation{{has: []string{"net1 10.146.1.2"}, warned: kept}}},
-		"20": {kinds: []string{"ipvlan"}, pods: []expectation{{has: []string{"n3 10.77.53.233/29"}, warned: []string{"DefaultRouteKept", "IgnoredKey"}}}},
+		"20": {kinds: []string{"ipvlan"}, pods: []expectation{
+			{has: []string{"n3 10.77.53.233/29"}, warned: []string{"DefaultRouteKept", "IgnoredKey"}},
+		}},
 		"22": {pods: []expectation{{has: []string{"n3 10.182.0.2/24"}, warned: []string{"IgnoredKey"}}}},
 		"23": attach("eth1 10.172.30.", "eth2 10.172.30."),
 		"24": attach("access 10.146.252.3/24 00:00:00:00:00:03"),
-		"27": {pods: []expectation{{has: []string{"net1 10.146.0."}, routes: []string{"10.146.252.0/22 dev net1"}}}},
+		"27": {pods: []expectation{
+			{has: []string{"net1 10.146.0."}, routes: []string{"10.146.252.0/22 dev net1"}},
+		}},
 		"30": attach("net1 10.146.122.30/24 fd00:aaaa::30/64"),
 		"33": attach("pod16367aacb67 02:00:00:00:00:01"),
 		"34": {refused: "PluginNotFound", says: []string{"cnv-bridge", "install the plugin"}},
 		"42": {
 			kinds: []string{"ipvlan"}, plugin: routeOverride,
-			pods: []expectation{{has: []string{"net1 10.146.12.5/24"}, routes: []string{"10.146.8.0/24 via 10.146.12.1 dev net1"}}},
+			pods: []expectation{
+				{has: []string{"net1 10.146.12.5/24"},
+					routes: []string{"10.146.8.0/24 via 10.146.12.1 dev net1"}},
+			},
 		},
-		"46": {kinds: []string{"ipvlan", "vlan"}, refused: "PluginFailed", says: []string{"static", "address"}},
+		"46": {kinds: []string{"ipvlan", "vlan"}, refused: "PluginFailed",
+			says: []string{"static", "address"}},
 		"52": {
 			kinds: []string{"vlan"}, plugin: routeOverride, nodeLinks: []string{"vlan"},
-			pods: []expectation{{has: []string{"net1 10.47.1.20/26"}, routes: []string{"10.47.2.0/26 via 10.47.1.1 dev net1"}}},
+			pods: []expectation{
+				{has: []string{"net1 10.47.1.20/26"}, routes: []string{"10.47.2.0/26 via 10.47.1.1 dev net1"}},
+			},
 		},
-		"56": {pods: []expectation{{has: []string{"net1 10.146.2.22"}, warned: []string{"IgnoredKey"}}}}, // its log lies elsewhere than logs may
+		// its log lies elsewhere than logs may
+		"56": {pods: []expectation{{has: []string{"net1 10.146.2.22"}, warned: []string{"IgnoredKey"}}}},
 	}
 }
 
@@ -127,7 +144,8 @@ func (o outcome) hold(t *testing.T, f corpus.File) {
 			}
 		}
 		same(t, "reason", c.lastEvent(p).Reason, o.refused)
-		if _, reasons := c.planned(p); o.refused == string(failure.PluginNotFound) { // no other is known before
+		// no other is known before
+		if _, reasons := c.planned(p); o.refused == string(failure.PluginNotFound) {
 			same(t, "planned", reasons, []string{o.refused})
 		}
 	}
@@ -174,7 +192,8 @@ func (o outcome) ofTenant(t *testing.T, f corpus.File) {
 	p := c.pods[0]
 	for namespace := range map[string]bool{f.NAD.Namespace: true, p.namespace: true} {
 		c.write("manifests/tenant-"+namespace+".yaml", fmt.Sprintf(
-			`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{"braid-cni.io/tenant":""}}}`, namespace))
+			`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,`+
+				`"labels":{"braid-cni.io/tenant":""}}}`, namespace))
 	}
 	_, failed := c.call("ADD", p)
 	switch reason := c.lastEvent(p).Reason; {
@@ -183,7 +202,9 @@ func (o outcome) ofTenant(t *testing.T, f corpus.File) {
 	case reason == string(failure.PolicyRefused):
 		_, text, found := strings.Cut(failed.Msg, `add to "braid": {"policy": [...]}: `)
 		var rule map[string]any
-		if err := json.Unmarshal([]byte(text), &rule); !found || err != nil || !strings.Contains(failed.Msg, "namespace "+f.NAD.Namespace) && !strings.Contains(failed.Msg, "tenant's default") {
+		err := json.Unmarshal([]byte(text), &rule)
+		if !found || err != nil || !strings.Contains(failed.Msg, "namespace "+f.NAD.Namespace) &&
+			!strings.Contains(failed.Msg, "tenant's default") {
 			t.Fatalf("it does not say what would allow it: %s", failed.Msg)
 		}
 		c.allow(rule)
@@ -206,7 +227,9 @@ type corpusRig struct {
 
 // corpusMasters are all that files name; the node's default route leads over the first.
 func corpusMasters() []string {
-	return []string{"eth0", "eth1", "ens4", "tenant-bond", "br-ex", "ospbr", "bond0", "ens18", "eth1.2"}
+	return []string{
+		"eth0", "eth1", "ens4", "tenant-bond", "br-ex", "ospbr", "bond0", "ens18", "eth1.2",
+	}
 }
 
 func newCorpusRig(t *testing.T, f corpus.File) *corpusRig {
@@ -221,7 +244,8 @@ func newCorpusRig(t *testing.T, f corpus.File) *corpusRig {
 	c.write("manifests/nad.yaml", string(manifest(t, f.NAD)))
 	for _, p := range f.Pods {
 		made := c.pod(p.Namespace+"/"+p.Name, p.Annotations[nadv1.NetworksAnnotation])
-		made.id = fmt.Sprintf("%x-%s", sha256.Sum256([]byte(t.Name())), p.Name) // the leases of all are in one directory
+		// the leases of all are in one directory
+		made.id = fmt.Sprintf("%x-%s", sha256.Sum256([]byte(t.Name())), p.Name)
 		c.pods = append(c.pods, made)
 	}
 	c.before = c.links()
@@ -267,7 +291,8 @@ func overrideRoutes() int {
 			return 1
 		}
 		for _, r := range conf.AddRoutes {
-			cmd := exec.CommandContext(context.Background(), "nsenter", "--net="+os.Getenv("CNI_NETNS"), "ip", "route", "add", r.Dst, "via", r.GW, "dev", os.Getenv("CNI_IFNAME"))
+			cmd := exec.CommandContext(context.Background(), "nsenter", "--net="+os.Getenv("CNI_NETNS"),
+				"ip", "route", "add", r.Dst, "via", r.GW, "dev", os.Getenv("CNI_IFNAME"))
 			if out, err := cmd.CombinedOutput(); err != nil {
 				fmt.Printf(`{"code":100,"msg":%q}`, out)
 				return 1
@@ -317,7 +342,9 @@ func (c *corpusRig) meets(p *pod, want expectation) {
 			isMAC := strings.Count(part, ":") == 5
 			if isMAC {
 				same(t, "MAC", mac(p, name), part)
-			} else if !slices.ContainsFunc(addrs, func(a string) bool { return strings.HasPrefix(a, part) }) {
+			} else if !slices.ContainsFunc(addrs, func(a string) bool {
+				return strings.HasPrefix(a, part)
+			}) {
 				t.Errorf("%s of pod %s has addresses %q, want %s", name, p.name, addrs, part)
 			}
 		}
@@ -390,7 +417,8 @@ func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
 		t.Fatal(err)
 	}
 	in := lint.Input{
-		Config: cfg, Source: source, Finder: node.Judge(&cfg.Node, &cfg.Policy), Paths: []string{c.path("bin"), pluginDir(t)}, OnNode: true,
+		Config: cfg, Source: source, Finder: node.Judge(&cfg.Node, &cfg.Policy),
+		Paths: []string{c.path("bin"), pluginDir(t)}, OnNode: true,
 	}
 	expected, findings, err := lint.Plan(t.Context(), in, lint.Pod{Kind: "Pod", Pod: *object})
 	if err != nil {
@@ -436,7 +464,9 @@ func (c *corpusRig) gone() {
 		c.t.Fatal(err)
 	}
 	for _, lease := range leases {
-		if text, err := os.ReadFile(lease); err == nil && slices.ContainsFunc(c.pods, func(p *pod) bool { return strings.HasPrefix(string(text), p.id) }) {
+		if text, err := os.ReadFile(lease); err == nil && slices.ContainsFunc(c.pods, func(p *pod) bool {
+			return strings.HasPrefix(string(text), p.id)
+		}) {
 			c.t.Errorf("lease %s is left", lease)
 		}
 	}

@@ -25,15 +25,18 @@ const cniAccount = "system:serviceaccount:kube-system:braid-cni"
 func newAgentRig(t *testing.T, namespace, name string) (r *apiRig, node *corev1.Node) {
 	t.Helper()
 	r = newAPIRig(t, namespace)
-	r.applyConf("crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml", "rbac/admission.yaml")
+	r.applyConf("crd/ipblocks.yaml",
+		"crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml", "rbac/admission.yaml")
 	r.setBraid("nodeName", name)
 	nodes := r.server.Client().CoreV1().Nodes()
-	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+		err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{})
+		if err != nil {
 			t.Error(err)
 		}
 	})
@@ -51,7 +54,8 @@ func (r *apiRig) held(node *corev1.Node) {
 	const patch = `{"metadata": {"labels": {"x": "y"}}}`
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		dry := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
-		_, err := client.CoreV1().Nodes().Patch(r.t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), dry, "status")
+		_, err := client.CoreV1().Nodes().
+			Patch(r.t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), dry, "status")
 		if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
 			return
 		}
@@ -95,24 +99,30 @@ func (r *apiRig) credential(node *corev1.Node) string {
 	return path
 }
 
-// tokenFor asks, with a kubeconfig, for a token of an account of kube-system that is bound to a Node.
+// tokenFor asks, with a kubeconfig, for a token of an account of kube-system that is bound to a
+// Node.
 func (r *apiRig) tokenFor(kubeconfig, account string, node *corev1.Node) (string, error) {
 	r.t.Helper()
 	client, err := r.server.ClientOf(kubeconfig)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}
-	answer, err := client.CoreV1().ServiceAccounts("kube-system").CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
+	bound := &authenticationv1.BoundObjectReference{
+		APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID,
+	}
+	request := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
+	}
+	answer, err := client.CoreV1().ServiceAccounts("kube-system").
+		CreateToken(r.t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
 	return answer.Status.Token, nil
 }
 
-// may fails for each answer to "verb resource[/subresource][.group] [namespace/name]" that is not the
-// one wanted.
+// may fails for each answer to "verb resource[/subresource][.group] [namespace/name]" that is not
+// the one wanted.
 func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 	r.t.Helper()
 	client, err := r.server.ClientOf(kubeconfig)
@@ -126,10 +136,12 @@ func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 		namespace, name, _ := strings.Cut(words[2], "/")
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: words[0], Group: group, Resource: resource, Subresource: subresource, Namespace: namespace, Name: name,
+				Verb: words[0], Group: group, Resource: resource, Subresource: subresource,
+				Namespace: namespace, Name: name,
 			},
 		}}
-		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(r.t.Context(), review, metav1.CreateOptions{})
+		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().
+			Create(r.t.Context(), review, metav1.CreateOptions{})
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -152,12 +164,15 @@ func TestCredentialOfAgent(t *testing.T) {
 	}
 	cni := r.credential(node)
 
-	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`)
-	r.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, namespace: credential}, spec: {network: a, interface: net1}}`)
+	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+
+		`","ipam":{"type":"whereabouts","range":"10.20.0.0/24"}}`)
+	r.apply(`{apiVersion: k8s.cni.cncf.io/v1alpha1, kind: IPAMClaim, metadata: {name: vm, ` +
+		`namespace: credential}, spec: {network: a, interface: net1}}`)
 	p := r.pod("p", `[{"name":"a","ipam-claim-reference":"vm"}]`)
 	r.must("ADD", p.pod, p.args())
 	same(t, "network-status", r.names(p), "pods credential/a")
-	raw, err := r.server.Client().CoreV1().RESTClient().Get().AbsPath("/apis/k8s.cni.cncf.io/v1alpha1/namespaces/credential/ipamclaims/vm").DoRaw(t.Context())
+	raw, err := r.server.Client().CoreV1().RESTClient().Get().
+		AbsPath("/apis/k8s.cni.cncf.io/v1alpha1/namespaces/credential/ipamclaims/vm").DoRaw(t.Context())
 	if err != nil || !strings.Contains(string(raw), `"10.20.0.`) {
 		t.Errorf("the claim has no address: %s, %v", raw, err)
 	}
@@ -177,7 +192,9 @@ func TestM31NodesShareAddresses(t *testing.T) {
 	first.credential(node)
 	second, node := newAgentRig(t, "shares", "share-2")
 	second.credential(node)
-	first.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","ipam":{"type":"whereabouts","range":"10.20.0.0/16","range_start":"10.20.0.0","range_end":"10.20.0.31","network_name":"shares"}}`)
+	first.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+
+		`","ipam":{"type":"whereabouts","range":"10.20.0.0/16","range_start":"10.20.0.0",`+
+		`"range_end":"10.20.0.31","network_name":"shares"}}`)
 	on := func(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeName = node } }
 	one := first.pod("one", `a`, on("share-1"))
 	first.must("ADD", one.pod, one.args())
@@ -218,38 +235,65 @@ func cniMay() map[string]bool {
 		"create events":                                      true,
 		"patch ipamclaims/status.k8s.cni.cncf.io":            true,
 
-		"get pods": false, "list pods": false, "patch pods": false, "update pods/status": false, "create pods": false, "delete pods": false,
-		"create pods/eviction": false, "create pods/exec": false, "create pods/binding": false, "patch pods/ephemeralcontainers": false,
-		"list network-attachment-definitions.k8s.cni.cncf.io": false, "create network-attachment-definitions.k8s.cni.cncf.io": false,
-		"get secrets": false, "list secrets": false, "get configmaps": false, "get serviceaccounts": false,
-		"create serviceaccounts/token kube-system/braid-cni": false, "create serviceaccounts/token kube-system/default": false,
-		"patch nodes": false, "patch nodes/status": false, "update nodes": false, "watch nodes": false, "delete nodes": false,
-		"watch ipblocks.ipam.braid-cni.io": false, "patch ipblocks.ipam.braid-cni.io": false, "deletecollection ipblocks.ipam.braid-cni.io": false,
-		"update ipamclaims.k8s.cni.cncf.io": false, "create ipamclaims.k8s.cni.cncf.io": false, "list ipamclaims.k8s.cni.cncf.io": false,
-		"delete events": false, "list events": false, "get daemonsets.apps kube-system/braid-agent": false,
-		"impersonate users": false, "escalate clusterroles.rbac.authorization.k8s.io": false, "get resourceclaims.resource.k8s.io": false,
+		"get pods": false, "list pods": false, "patch pods": false, "update pods/status": false,
+		"create pods": false, "delete pods": false,
+		"create pods/eviction": false, "create pods/exec": false, "create pods/binding": false,
+		"patch pods/ephemeralcontainers":                        false,
+		"list network-attachment-definitions.k8s.cni.cncf.io":   false,
+		"create network-attachment-definitions.k8s.cni.cncf.io": false,
+		"get secrets": false, "list secrets": false, "get configmaps": false,
+		"get serviceaccounts":                                false,
+		"create serviceaccounts/token kube-system/braid-cni": false,
+		"create serviceaccounts/token kube-system/default":   false,
+		"patch nodes": false, "patch nodes/status": false, "update nodes": false, "watch nodes": false,
+		"delete nodes":                     false,
+		"watch ipblocks.ipam.braid-cni.io": false, "patch ipblocks.ipam.braid-cni.io": false,
+		"deletecollection ipblocks.ipam.braid-cni.io": false,
+		"update ipamclaims.k8s.cni.cncf.io":           false, "create ipamclaims.k8s.cni.cncf.io": false,
+		"list ipamclaims.k8s.cni.cncf.io": false,
+		"delete events":                   false, "list events": false,
+		"get daemonsets.apps kube-system/braid-agent":     false,
+		"impersonate users":                               false,
+		"escalate clusterroles.rbac.authorization.k8s.io": false,
+		"get resourceclaims.resource.k8s.io":              false,
 	}
 }
 
 func agentMay() map[string]bool {
 	return map[string]bool{
-		"create serviceaccounts/token kube-system/braid-cni": true,
-		"get pods kube-system/braid-agent-x":                 true,
-		"watch nodes":                                        true, "watch network-attachment-definitions.k8s.cni.cncf.io": true, "watch ipblocks.ipam.braid-cni.io": true,
-		"patch nodes/status": true, "create events": true, "update ipblocks.ipam.braid-cni.io": true, "patch ipblocks/status.ipam.braid-cni.io": true,
+		"create serviceaccounts/token kube-system/braid-cni":   true,
+		"get pods kube-system/braid-agent-x":                   true,
+		"watch nodes":                                          true,
+		"watch network-attachment-definitions.k8s.cni.cncf.io": true,
+		"watch ipblocks.ipam.braid-cni.io":                     true,
+		"patch nodes/status":                                   true, "create events": true,
+		"update ipblocks.ipam.braid-cni.io":       true,
+		"patch ipblocks/status.ipam.braid-cni.io": true,
 
 		"watch pods": false,
-		"create serviceaccounts/token kube-system/braid-agent": false, "create serviceaccounts/token kube-system/braid-controller": false,
-		"create serviceaccounts/token default/braid-cni": false, "get serviceaccounts kube-system/braid-cni": false, "list serviceaccounts kube-system/": false,
-		"get pods": false, "get daemonsets.apps kube-system/braid-agent": false, "patch daemonsets.apps kube-system/braid-agent": false,
-		"delete daemonsets.apps kube-system/braid-agent": false,
-		"patch nodes": false, "update nodes": false, "update nodes/status": false, "create nodes": false, "delete nodes": false,
-		"patch pods": false, "patch pods/status": false, "create pods": false, "delete pods": false, "create pods/exec": false, "create pods/eviction": false,
+		"create serviceaccounts/token kube-system/braid-agent":      false,
+		"create serviceaccounts/token kube-system/braid-controller": false,
+		"create serviceaccounts/token default/braid-cni":            false,
+		"get serviceaccounts kube-system/braid-cni":                 false,
+		"list serviceaccounts kube-system/":                         false,
+		"get pods":                                                  false,
+		"get daemonsets.apps kube-system/braid-agent":               false,
+		"patch daemonsets.apps kube-system/braid-agent":             false,
+		"delete daemonsets.apps kube-system/braid-agent":            false,
+		"patch nodes": false, "update nodes": false, "update nodes/status": false, "create nodes": false,
+		"delete nodes": false,
+		"patch pods":   false, "patch pods/status": false, "create pods": false, "delete pods": false,
+		"create pods/exec": false, "create pods/eviction": false,
 		"get secrets": false, "list secrets": false, "get configmaps": false, "update configmaps": false,
-		"create network-attachment-definitions.k8s.cni.cncf.io": false, "update network-attachment-definitions.k8s.cni.cncf.io": false,
-		"patch ipamclaims/status.k8s.cni.cncf.io": false, "get ipamclaims.k8s.cni.cncf.io": false,
-		"deletecollection ipblocks.ipam.braid-cni.io": false, "create leases.coordination.k8s.io": false,
-		"impersonate users": false, "escalate clusterroles.rbac.authorization.k8s.io": false, "update customresourcedefinitions.apiextensions.k8s.io": false,
+		"create network-attachment-definitions.k8s.cni.cncf.io": false,
+		"update network-attachment-definitions.k8s.cni.cncf.io": false,
+		"patch ipamclaims/status.k8s.cni.cncf.io":               false,
+		"get ipamclaims.k8s.cni.cncf.io":                        false,
+		"deletecollection ipblocks.ipam.braid-cni.io":           false,
+		"create leases.coordination.k8s.io":                     false,
+		"impersonate users":                                     false,
+		"escalate clusterroles.rbac.authorization.k8s.io":       false,
+		"update customresourcedefinitions.apiextensions.k8s.io": false,
 	}
 }
 
@@ -263,14 +307,18 @@ func TestAgentWritesNodeStatus(t *testing.T) {
 	}
 	const patch = `{"metadata":{"annotations":{"braid-cni.io/version":"v1"}},"spec":{"unschedulable":true,"taints":[{"key":"x","effect":"NoExecute"}]},
 		"status":{"conditions":[{"type":"BraidReady","status":"True","reason":"Installed","message":"all is there"}]}}`
-	if _, err := client.CoreV1().Nodes().Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+	_, err = client.CoreV1().Nodes().
+		Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
+			"status")
+	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), node.Name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Annotations["braid-cni.io/version"] != "v1" || len(got.Status.Conditions) != 1 || got.Status.Conditions[0].Type != "BraidReady" {
+	if got.Annotations["braid-cni.io/version"] != "v1" || len(got.Status.Conditions) != 1 ||
+		got.Status.Conditions[0].Type != "BraidReady" {
 		t.Errorf("annotations %v, conditions %v", got.Annotations, got.Status.Conditions)
 	}
 	for _, taint := range got.Spec.Taints {
@@ -281,7 +329,9 @@ func TestAgentWritesNodeStatus(t *testing.T) {
 	if got.Spec.Unschedulable {
 		t.Error("the agent has cordoned the node")
 	}
-	if _, err := client.CoreV1().Nodes().Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+	_, err = client.CoreV1().Nodes().
+		Patch(t.Context(), node.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	if !apierrors.IsForbidden(err) {
 		t.Errorf("a patch of the Node: %v, want it forbidden", err)
 	}
 }

@@ -66,9 +66,11 @@ func podsOf(t *testing.T, f corpus.File, networks string) string {
 	if networks == "" {
 		networks = p.Annotations[nadv1.NetworksAnnotation]
 	}
-	data, err := yaml.Marshal(map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
-		"name": p.Name, "namespace": p.Namespace, "annotations": map[string]string{nadv1.NetworksAnnotation: networks},
-	}})
+	data, err := yaml.Marshal(
+		map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
+			"name": p.Name, "namespace": p.Namespace,
+			"annotations": map[string]string{nadv1.NetworksAnnotation: networks},
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +111,10 @@ func faults(t *testing.T, text string, base int) (all []damage) {
 			put := func(value string) string { return text[:start] + value + text[end:] }
 			all = append(
 				all,
-				damage{what: key + " doubled", key: key, harmful: true, text: text[:at] + text[at:end] + "," + text[at:]},
+				damage{
+					what: key + " doubled", key: key, harmful: true,
+					text: text[:at] + text[at:end] + "," + text[at:],
+				},
 				damage{what: key + " emptied", key: key, text: put(empty)},
 				damage{what: key + " of another type", key: key, text: put(other)},
 			)
@@ -134,7 +139,10 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 	if err != nil {
 		return err
 	}
-	resolver := &resolve.Resolver{Node: &cfg.Node, Policy: &cfg.Policy, Source: source, Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source)}
+	resolver := &resolve.Resolver{
+		Node: &cfg.Node, Policy: &cfg.Policy, Source: source,
+		Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source),
+	}
 	attachments, err := resolver.Attachments(t.Context(), resolve.Any(&cfg.Call), pod)
 	for i := range attachments {
 		if err == nil {
@@ -175,7 +183,8 @@ func TestCorpusDamaged(t *testing.T) {
 		}
 		object := func(name string) bool { return strings.Contains(err.Error(), name) }
 		p := d.file.Pods[0]
-		if !slices.ContainsFunc([]string{d.file.NAD.Name, nadv1.NetworksAnnotation, p.Name, "all.yaml"}, object) || !strings.Contains(err.Error(), d.key) {
+		if !slices.ContainsFunc([]string{d.file.NAD.Name, nadv1.NetworksAnnotation, p.Name, "all.yaml"},
+			object) || !strings.Contains(err.Error(), d.key) {
 			t.Errorf("%s, %s: the error does not name object and key: %v", d.file.Name, d.what, err)
 		}
 	}

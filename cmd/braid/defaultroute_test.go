@@ -9,9 +9,12 @@ import (
 
 // network4 and network6 are IPAM configurations with a default route of the family, or of both.
 const (
-	network4 = `"ipam":{"type":"host-local","dataDir":"DIR","subnet":"10.11.0.0/24","gateway":"10.11.0.1","routes":[{"dst":"172.31.0.0/16"},{"dst":"0.0.0.0/0"}]}`
-	network6 = `"ipam":{"type":"host-local","dataDir":"DIR","subnet":"fd00:11::/64","routes":[{"dst":"::/0","gw":"fd00:11::1"}]}`
-	twofold  = `"ipam":{"type":"host-local","dataDir":"DIR","ranges":[[{"subnet":"10.11.0.0/24"}],[{"subnet":"fd00:11::/64"}]]EXTRA}`
+	network4 = `"ipam":{"type":"host-local","dataDir":"DIR","subnet":"10.11.0.0/24",` +
+		`"gateway":"10.11.0.1","routes":[{"dst":"172.31.0.0/16"},{"dst":"0.0.0.0/0"}]}`
+	network6 = `"ipam":{"type":"host-local","dataDir":"DIR","subnet":"fd00:11::/64",` +
+		`"routes":[{"dst":"::/0","gw":"fd00:11::1"}]}`
+	twofold = `"ipam":{"type":"host-local","dataDir":"DIR","ranges":[[{"subnet":"10.11.0.0/24"}],` +
+		`[{"subnet":"fd00:11::/64"}]]EXTRA}`
 )
 
 // on puts a network's IPAM, with its directory, into a plugin's configuration.
@@ -24,14 +27,19 @@ func (r *rig) on(plugin, ipam string) string {
 func (r *rig) dualStack() {
 	r.conf["delegates"] = []any{with(r.defaultNetwork(), "ipam", map[string]any{
 		"type": "host-local", "dataDir": r.path("leases"),
-		"ranges": []any{[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd00:1::/64"}}},
+		"ranges": []any{
+			[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd00:1::/64"}},
+		},
 		"routes": []any{map[string]any{"dst": "0.0.0.0/0"}, map[string]any{"dst": "::/0"}},
 	})}
 }
 
 // withoutDefault takes the default route from the default network.
 func (r *rig) withoutDefault() {
-	r.conf["delegates"] = []any{with(r.defaultNetwork(), "ipam", map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"})}
+	r.conf["delegates"] = []any{
+		with(r.defaultNetwork(), "ipam",
+			map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"}),
+	}
 }
 
 // plainMacvlan is a macvlan plugin without IPAM, the default bridge in its place.
@@ -111,55 +119,81 @@ func TestR3Keep(t *testing.T) {
 		routes []string // of net1 that stay
 	}{
 		"routes of IPAM": {
-			func(r *rig) string { return r.on(plainMacvlan, network4) }, nil, "plugins[0].ipam.routes[1]", []string{viaEth0}, []string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
+			func(r *rig) string {
+				return r.on(plainMacvlan, network4)
+			}, nil, "plugins[0].ipam.routes[1]", []string{viaEth0},
+			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"routes of IPAM, exec'd": {
-			func(r *rig) string { return r.on(plainMacvlan, network4) }, func(r *rig) { r.execs("macvlan", "host-local") }, "plugins[0].ipam.routes[1]",
+			func(r *rig) string {
+				return r.on(plainMacvlan, network4)
+			}, func(r *rig) { r.execs("macvlan", "host-local") }, "plugins[0].ipam.routes[1]",
 			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway": {
 			func(r *rig) string {
-				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))
-			}, nil, "plugins[0].isDefaultGateway", []string{viaEth0}, []string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
+				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`,
+					strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))
+			}, nil, "plugins[0].isDefaultGateway", []string{viaEth0},
+			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway of both families": {
-			func(r *rig) string { return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, twofold) }, nil, "has brought an IPv4 default route",
+			func(r *rig) string {
+				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`, twofold)
+			}, nil, "has brought an IPv4 default route",
 			[]string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"},
 			nil,
 		},
 		"IPv6": {
-			func(r *rig) string { return r.on(plainMacvlan, network6) }, (*rig).dualStack, "IPv6 default route",
+			func(r *rig) string {
+				return r.on(plainMacvlan, network6)
+			}, (*rig).dualStack, "IPv6 default route",
 			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
 			nil,
 		},
 		"IPv6, exec'd": {
-			func(r *rig) string { return r.on(plainMacvlan, network6) }, func(r *rig) { r.dualStack(); r.execs("macvlan", "host-local") }, "IPv6 default route",
+			func(r *rig) string {
+				return r.on(plainMacvlan, network6)
+			}, func(r *rig) { r.dualStack(); r.execs("macvlan", "host-local") }, "IPv6 default route",
 			[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"},
 			nil,
 		},
 		"IPv6 alone": {
-			func(r *rig) string { return r.on(plainMacvlan, network6) }, nil, "", []string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
+			func(r *rig) string {
+				return r.on(plainMacvlan, network6)
+			}, nil, "", []string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
 		},
 		"learned by IPAM": {
-			func(*rig) string { return `{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}}` }, nil, "has brought an IPv4 default route",
+			func(*rig) string {
+				return `{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}}`
+			}, nil, "has brought an IPv4 default route",
 			[]string{viaEth0},
 			[]string{"10.8.0.0/16 via 10.9.0.1 dev net1"},
 		},
-		"replaced by a plugin": {func(*rig) string { return `{"type":"greedy"}` }, nil, "has brought an IPv4 default route", []string{viaEth0}, nil},
+		"replaced by a plugin": {func(*rig) string {
+			return `{"type":"greedy"}`
+		}, nil, "has brought an IPv4 default route", []string{viaEth0}, nil},
 		"added by a chained plugin": {
-			func(r *rig) string { return `{"plugins":[` + r.on(plainMacvlan, network4) + `,{"type":"adding"}]}` }, nil, "has brought an IPv4 default route", []string{viaEth0}, nil,
+			func(r *rig) string {
+				return `{"plugins":[` + r.on(plainMacvlan, network4) + `,{"type":"adding"}]}`
+			}, nil, "has brought an IPv4 default route", []string{viaEth0}, nil,
 		},
 		"table of its own": {
 			func(r *rig) string {
-				return r.on(plainMacvlan, strings.Replace(network4, `{"dst":"0.0.0.0/0"`, `{"dst":"0.0.0.0/0","table":100`, 1))
+				return r.on(plainMacvlan,
+					strings.Replace(network4, `{"dst":"0.0.0.0/0"`, `{"dst":"0.0.0.0/0","table":100`, 1))
 			}, nil, "", []string{viaEth0}, []string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"the pod has none": {
-			func(r *rig) string { return r.on(plainMacvlan, network4) }, (*rig).withoutDefault, "", []string{"default via 10.11.0.1 dev net1"}, nil,
+			func(r *rig) string {
+				return r.on(plainMacvlan, network4)
+			}, (*rig).withoutDefault, "", []string{"default via 10.11.0.1 dev net1"}, nil,
 		},
 		"the pod has none, exec'd": {
-			func(r *rig) string { return r.on(plainMacvlan, network4) }, func(r *rig) { r.withoutDefault(); r.execs("macvlan", "host-local") }, "",
+			func(r *rig) string {
+				return r.on(plainMacvlan, network4)
+			}, func(r *rig) { r.withoutDefault(); r.execs("macvlan", "host-local") }, "",
 			[]string{"default via 10.11.0.1 dev net1"},
 			nil,
 		},
@@ -170,7 +204,9 @@ func TestR3Keep(t *testing.T) {
 			if tc.setup != nil {
 				tc.setup(r)
 			}
-			for kind, body := range map[string]string{"greedy": greedy, "learning": learning, "adding": adding} {
+			for kind, body := range map[string]string{
+				"greedy": greedy, "learning": learning, "adding": adding,
+			} {
 				r.script(kind, body)
 			}
 			r.nad("a", strings.Replace(tc.config(r), "{", `{"cniVersion":"1.0.0",`, 1))
@@ -185,7 +221,8 @@ func TestR3Keep(t *testing.T) {
 			kept := r.kept(p)
 			if tc.word == "" {
 				same(t, "warnings", kept, []string(nil))
-			} else if text := strings.Join(kept, "\n"); !strings.HasPrefix(text, "Warning NAD default/a: interface net1: ") || !strings.Contains(text, tc.word) {
+			} else if text := strings.Join(kept, "\n"); !strings.HasPrefix(text,
+				"Warning NAD default/a: interface net1: ") || !strings.Contains(text, tc.word) {
 				t.Errorf("no warning with %q: %q", tc.word, kept)
 			}
 			r.must("CHECK", p)
@@ -205,8 +242,10 @@ func TestR3Keep(t *testing.T) {
 func TestR3LeavesTheRecord(t *testing.T) {
 	t.Parallel()
 	for kind, config := range map[string]string{
-		"configured": `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",` + network4 + `},{"type":"teller"}]}`,
-		"learned":    `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}},{"type":"teller"}]}`,
+		"configured": `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",` + network4 +
+			`},{"type":"teller"}]}`,
+		"learned": `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",` +
+			`"ipam":{"type":"learning"}},{"type":"teller"}]}`,
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -234,17 +273,22 @@ func TestR3LeavesTheRecord(t *testing.T) {
 // With sbr the route belongs to the interface's own table.
 func TestR3SourceBasedRouting(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {}, "exec'd": func(r *rig) { r.execs("macvlan", "host-local", "sbr") }} {
+	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {},
+		"exec'd": func(r *rig) {
+			r.execs("macvlan", "host-local", "sbr")
+		}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			setup(r)
 			r.dualStack()
 			extra := `,"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.9"},{"dst":"::/0","gw":"fd00:11::9"}]`
-			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))+`,{"type":"sbr"}]}`)
+			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+				r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))+`,{"type":"sbr"}]}`)
 			p := r.pod("p", "a")
 			r.add(p)
-			same(t, "default routes", allDefaults(p), []string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"})
+			same(t, "default routes", allDefaults(p),
+				[]string{viaEth0, "default via fd00:1::1 dev eth0 metric 1024"})
 			same(t, "warnings", r.kept(p), []string(nil))
 			if own := strings.Join(defaults(table(p, 4, "100")), " "); !strings.Contains(own, "dev net1") {
 				t.Errorf("table 100: %s", p.Routes())
@@ -291,7 +335,10 @@ func TestR3SeveralNetworks(t *testing.T) {
 // spread over both.
 func TestR3Take(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {}, "exec'd": func(r *rig) { r.execs("macvlan", "host-local") }} {
+	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {},
+		"exec'd": func(r *rig) {
+			r.execs("macvlan", "host-local")
+		}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -301,13 +348,16 @@ func TestR3Take(t *testing.T) {
 			extra := `,"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`
 			for i, name := range []string{"a", "b"} {
 				config := r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", extra, 1))
-				config = strings.NewReplacer("{\"type\":\"macvlan", "{\"cniVersion\":\"1.0.0\",\"type\":\"macvlan", "10.11.", fmt.Sprintf("10.1%d.", i+1), ":11:", fmt.Sprintf(":1%d:", i+1)).Replace(config)
+				config = strings.NewReplacer("{\"type\":\"macvlan",
+					"{\"cniVersion\":\"1.0.0\",\"type\":\"macvlan", "10.11.", fmt.Sprintf("10.1%d.", i+1), ":11:",
+					fmt.Sprintf(":1%d:", i+1)).Replace(config)
 				r.nad(name, config)
 			}
 			p := r.pod("p", "a,b")
 			r.add(p)
 			same(t, "first IPv4 route", first(p), "default via 10.12.0.1 dev net2")
-			same(t, "IPv6 default routes", defaults(table(p, 6, "main")), []string{"default via fd00:12::1 dev net2 metric 512"})
+			same(t, "IPv6 default routes", defaults(table(p, 6, "main")),
+				[]string{"default via fd00:12::1 dev net2 metric 512"})
 			same(t, "warnings", r.kept(p), []string(nil))
 			r.must("CHECK", p)
 			r.must("DEL", p)
@@ -344,7 +394,9 @@ func TestR3Refuse(t *testing.T) {
 			r.setBraid("secondaryDefaultRoute", "refuse")
 			r.script("greedy", greedy)
 			r.script("learning", learning)
-			r.nad("a", strings.NewReplacer("DIR", r.path("leases"), `{"type":"macvlan"`, `{"cniVersion":"1.0.0","type":"macvlan"`, `{"type":"greedy"`, `{"cniVersion":"1.0.0","type":"greedy"`).Replace(config))
+			r.nad("a", strings.NewReplacer("DIR", r.path("leases"), `{"type":"macvlan"`,
+				`{"cniVersion":"1.0.0","type":"macvlan"`, `{"type":"greedy"`,
+				`{"cniVersion":"1.0.0","type":"greedy"`).Replace(config))
 			p := r.pod("p", "a")
 			r.fails("ADD", p, 7, "NAD default/a", "IPv4 default route", "default-route")
 			same(t, "event", r.lastEvent(p).Reason, "DefaultRouteRefused")
@@ -373,19 +425,23 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 		extra, asks string
 		want        []string
 	}{
-		"gateways of the pod":     {"", `["10.11.0.9","fd00:11::9"]`, []string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"}},
-		"gateways of the network": {"", `[]`, []string{"default via 10.11.0.1 dev net1", "default via fd00:11::1 dev net1 metric 512"}},
+		"gateways of the pod": {"", `["10.11.0.9","fd00:11::9"]`,
+			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"}},
+		"gateways of the network": {"", `[]`,
+			[]string{"default via 10.11.0.1 dev net1", "default via fd00:11::1 dev net1 metric 512"}},
 		"routes of the network": {
 			`,"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.9"},{"dst":"::/0","gw":"fd00:11::9"}]`, `[]`,
 			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"},
 		},
-		"one family": {"", `["10.11.0.1"]`, []string{"default via 10.11.0.1 dev net1", "default via fd00:1::1 dev eth0 metric 1024"}},
+		"one family": {"", `["10.11.0.1"]`,
+			[]string{"default via 10.11.0.1 dev net1", "default via fd00:1::1 dev eth0 metric 1024"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.dualStack()
-			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", tc.extra, 1))+`,{"type":"sbr"}]}`)
+			r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+				r.on(plainMacvlan, strings.Replace(twofold, "EXTRA", tc.extra, 1))+`,{"type":"sbr"}]}`)
 			p := r.pod("p", `[{"name":"a","default-route":`+tc.asks+`}]`)
 			r.add(p)
 			var got []string
@@ -408,9 +464,11 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 func TestR22GatewayElsewhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.on(plainMacvlan, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))+`,{"type":"sbr"}]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.on(plainMacvlan, strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))+`,{"type":"sbr"}]}`)
 	p := r.pod("p", `[{"name":"a","default-route":["10.99.0.1"]}]`)
-	r.fails("ADD", p, 5, "NAD default/a", "interface net1", "field default-route", "10.99.0.1", "name a gateway in a subnet of the interface")
+	r.fails("ADD", p, 5, "NAD default/a", "interface net1", "field default-route", "10.99.0.1",
+		"name a gateway in a subnet of the interface")
 	r.clean(p)
 	q := r.pod("q", `[{"name":"a","default-route":["10.11.0.200"]}]`)
 	r.add(q)

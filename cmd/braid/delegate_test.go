@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// fake puts a delegate written in sh in place of the plugin kind. It notes each call, with its stdin and its environment, and does
-// what body says; the end of body is an ADD with an empty result. Fakes show what no reference plugin does.
+// fake puts a delegate written in sh in place of the plugin kind. It notes each call, with its
+// stdin and its environment, and does what body says; the end of body is an ADD with an empty
+// result. Fakes show what no reference plugin does.
 func (r *rig) fake(kind, body string) {
 	r.t.Helper()
 	if err := os.MkdirAll(r.path("calls"), 0o700); err != nil {
@@ -28,11 +29,13 @@ echo "$kind $CNI_COMMAND $CNI_IFNAME" >>"$dir/list"
 }
 
 // passOn is the body of a chained fake, which gives the result of the plugin before it.
-const passOn = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),"\(runtimeConfig\|type\)":.*/\1/' "$stdin"; exit; fi`
+const passOn = `if [ "$CNI_COMMAND" = ADD ]; then sed 's/.*"prevResult":\({.*}\),` +
+	`"\(runtimeConfig\|type\)":.*/\1/' "$stdin"; exit; fi`
 
 // failing is the body of a fake whose command fails with a CNI error.
 func failing(command string, code int, msg string) string {
-	return fmt.Sprintf(`if [ "$CNI_COMMAND" = %s ]; then echo '{"cniVersion":"1.0.0","code":%d,"msg":"%s"}'; exit 1; fi`, command, code, msg)
+	return fmt.Sprintf(`if [ "$CNI_COMMAND" = %s ]; then echo '{"cniVersion":"1.0.0","code":%d,`+
+		`"msg":"%s"}'; exit 1; fi`, command, code, msg)
 }
 
 // giving is the body of a fake whose ADD has this result.
@@ -84,7 +87,8 @@ func (r *rig) noted(kind, command string, p *pod, ifname, what string) string {
 	if p != nil {
 		id = p.id
 	}
-	data, err := os.ReadFile(r.path("calls", fmt.Sprintf("%s-%s-%s-%s.%s", kind, command, id, ifname, what)))
+	data, err := os.ReadFile(
+		r.path("calls", fmt.Sprintf("%s-%s-%s-%s.%s", kind, command, id, ifname, what)))
 	if err != nil {
 		r.t.Fatalf("%s was not called: %v", kind, err)
 	}

@@ -11,8 +11,8 @@ import (
 const describe = `file=$(sed 's/.*"CNIDeviceInfoFile":"\([^"]*\)".*/\1/' "$stdin")
 [ "$CNI_COMMAND" != ADD ] || echo '{"type":"memif","version":"1.1.0","memif":{"role":"master","path":"/run/m.sock","mode":"ethernet"}}' >"$file"`
 
-// A plugin that declares the capability gets a file to describe its device in (D5), the status has what it wrote (D6), and DEL
-// removes the file (D3).
+// A plugin that declares the capability gets a file to describe its device in (D5), the status has
+// what it wrote (D6), and DEL removes the file (D3).
 func TestD5DeviceInfoFile(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -24,7 +24,8 @@ func TestD5DeviceInfoFile(t *testing.T) {
 	if info == nil || info.Memif == nil {
 		t.Fatalf("no device-info in the status: %+v", info)
 	}
-	same(t, "status", *info.Memif, nadv1.MemifDevice{Role: "master", Path: "/run/m.sock", Mode: "ethernet"})
+	same(t, "status", *info.Memif,
+		nadv1.MemifDevice{Role: "master", Path: "/run/m.sock", Mode: "ethernet"})
 	file, _ := runtimeConfigOf(r.stdin("one", "ADD", p, "net1"))["CNIDeviceInfoFile"].(string)
 	if !strings.HasPrefix(file, r.path("devinfo/cni")+"/") {
 		t.Errorf("file: %q", file)
@@ -36,7 +37,8 @@ func TestD5DeviceInfoFile(t *testing.T) {
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", file, err)
 	}
-	same(t, "file on DEL", runtimeConfigOf(r.stdin("one", "DEL", p, "net1"))["CNIDeviceInfoFile"], any(file))
+	same(t, "file on DEL", runtimeConfigOf(r.stdin("one", "DEL", p, "net1"))["CNIDeviceInfoFile"],
+		any(file))
 }
 
 func TestD5OnlyWhereDeclared(t *testing.T) {
@@ -58,7 +60,8 @@ func TestR4ResourceThatIsNoDevice(t *testing.T) {
 	r := newRig(t)
 	r.fake("marked", "")
 	const marker = "bridge.network.kubevirt.io/br1"
-	r.nad("a", `{"cniVersion":"0.3.1","type":"marked","bridge":"br1"}`, nadv1.ResourceNameAnnotation, marker)
+	r.nad("a", `{"cniVersion":"0.3.1","type":"marked","bridge":"br1"}`, nadv1.ResourceNameAnnotation,
+		marker)
 	r.nad("own", r.macvlan(11, ""), nadv1.ResourceNameAnnotation, marker)
 	p := r.pod("p", "a,own")
 	r.add(p)
@@ -70,7 +73,8 @@ func TestR4ResourceThatIsNoDevice(t *testing.T) {
 	r.must("DEL", p)
 	r.clean(p)
 
-	r.nad("absent", `{"cniVersion":"0.3.1","name":"absent","type":"cnv-bridge","bridge":"br1"}`, nadv1.ResourceNameAnnotation, marker)
+	r.nad("absent", `{"cniVersion":"0.3.1","name":"absent","type":"cnv-bridge","bridge":"br1"}`,
+		nadv1.ResourceNameAnnotation, marker)
 	q := r.pod("q", "absent")
 	r.fails("ADD", q, 7, "cnv-bridge", "default/absent")
 	same(t, "reason", r.lastEvent(q).Reason, "PluginNotFound")
@@ -81,7 +85,10 @@ func TestR4ResourceThatIsNoDevice(t *testing.T) {
 // A plugin that takes a device does not do without one, be it that the kubelet is not there.
 func TestR4ResourceThatIsADevice(t *testing.T) {
 	t.Parallel()
-	for _, config := range []string{`{"cniVersion":"1.0.0","type":"host-device"}`, `{"cniVersion":"1.0.0","type":"declares","capabilities":{"deviceID":true}}`} {
+	for _, config := range []string{
+		`{"cniVersion":"1.0.0","type":"host-device"}`,
+		`{"cniVersion":"1.0.0","type":"declares","capabilities":{"deviceID":true}}`,
+	} {
 		r := newRig(t)
 		r.fake("host-device", "")
 		r.fake("declares", "")
@@ -134,22 +141,29 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("takes", "")
-	r.nad("a", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`, nadv1.ResourceNameAnnotation, "example.com/vf")
-	r.nad("b", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation, "example.com/other")
+	r.nad("a", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
+		nadv1.ResourceNameAnnotation, "example.com/vf")
+	r.nad("b", `{"cniVersion":"1.0.0","type":"takes"}`, nadv1.ResourceNameAnnotation,
+		"example.com/other")
 	p := r.pod("p", "")
 	if err := os.Remove(r.path("manifests", "Pod-default-p.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	r.write("manifests/dra.yaml", deviceManifests)
 	r.add(p)
-	for ifname, want := range map[string]any{"net1": "0000:05:00.1", "net2": "0000:05:00.2", "net3": nil} {
+	for ifname, want := range map[string]any{
+		"net1": "0000:05:00.1", "net2": "0000:05:00.2", "net3": nil,
+	} {
 		given := r.stdin("takes", "ADD", p, ifname)
-		same(t, "device of "+ifname, []any{given["deviceID"], given["pciBusID"], runtimeConfigOf(given)["deviceID"]}, []any{want, want, want})
+		same(t, "device of "+ifname, []any{
+			given["deviceID"], given["pciBusID"], runtimeConfigOf(given)["deviceID"],
+		}, []any{want, want, want})
 	}
 	r.must("DEL", p)
 	r.clean(p)
 
-	r.nad("b", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`, nadv1.ResourceNameAnnotation, "example.com/other")
+	r.nad("b", `{"cniVersion":"1.0.0","type":"takes","capabilities":{"deviceID":true}}`,
+		nadv1.ResourceNameAnnotation, "example.com/other")
 	r.fails("ADD", p, 7, "default/b", "k8s.v1.cni.cncf.io/resourceName")
 	r.clean(p)
 }

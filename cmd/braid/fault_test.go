@@ -18,14 +18,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The tests of this file kill braid at every point of its work: before and after each change of state, as engine.Engine.Trace names
-// them. A first run without a kill gives the list of points; then each point has a run, a subtest named after it. They are on one node,
-// one after the other: each leaves it clean for the next, or the node would not bear many crashes.
+// The tests of this file kill braid at every point of its work: before and after each change of
+// state, as engine.Engine.Trace names them. A first run without a kill gives the list of points;
+// then each point has a run, a subtest named after it. They are on one node, one after the other:
+// each leaves it clean for the next, or the node would not bear many crashes.
 
 // neverKilled is a number of points that no operation has.
 const neverKilled = "1000000"
 
-// pluginDeviceInfo is a delegate that describes its device (Device Information Specification s.4.2), and is macvlan for the rest.
+// pluginDeviceInfo is a delegate that describes its device (Device Information Specification
+// s.4.2), and is macvlan for the rest.
 const pluginDeviceInfo = `
 in=$(cat)
 file=$(printf %s "$in" | sed -n 's/.*"CNIDeviceInfoFile": *"\([^"]*\)".*/\1/p')
@@ -36,15 +38,16 @@ fi
 printf %s "$in" | exec "$BRAID_PLUGINS/macvlan"
 `
 
-// faultRig is a node with a pod on the default network and three macvlan networks: the second has the default route, the third a
-// device that is described in a file.
+// faultRig is a node with a pod on the default network and three macvlan networks: the second has
+// the default route, the third a device that is described in a file.
 func faultRig(t *testing.T) (*rig, *pod) {
 	t.Helper()
 	r := newRig(t)
 	r.script("device", pluginDeviceInfo)
 	r.nad("a", r.macvlan(11, ""))
 	r.nad("b", r.macvlan(12, ""))
-	r.nad("c", strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`), `"macvlan"`, `"device"`, 1))
+	r.nad("c", strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`),
+		`"macvlan"`, `"device"`, 1))
 	return r, r.pod("p", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`)
 }
 
@@ -56,7 +59,8 @@ func (r *rig) points(command string, p *pod) (points []string, failed *types.Err
 	return r.readPoints(file, p), failed
 }
 
-// readPoints reads and removes the file of points. The container's ID, which is another on each node, is written as "ID".
+// readPoints reads and removes the file of points. The container's ID, which is another on each
+// node, is written as "ID".
 func (r *rig) readPoints(file string, p *pod) []string {
 	r.t.Helper()
 	data, err := os.ReadFile(file)
@@ -69,8 +73,8 @@ func (r *rig) readPoints(file string, p *pod) []string {
 	return strings.Split(strings.TrimSuffix(strings.ReplaceAll(string(data), p.id, "ID"), "\n"), "\n")
 }
 
-// killedAt runs a command that is killed at the n-th of the points. Where the point is before a file is written, the file is left as
-// by a kill in the middle of that.
+// killedAt runs a command that is killed at the n-th of the points. Where the point is before a
+// file is written, the file is left as by a kill in the middle of that.
 func (r *rig) killedAt(command string, p *pod, points []string, n int) {
 	r.t.Helper()
 	file := r.path("points")
@@ -90,7 +94,8 @@ func (r *rig) killedAt(command string, p *pod, points []string, n int) {
 	case strings.HasPrefix(point, "before publish "):
 		r.write("manifests/.braid.tmp", `[{"na`)
 	case strings.HasPrefix(point, "before restore cache "):
-		for _, entry := range globbed(r.t, r.path("state/cni/results/*-"+strings.TrimPrefix(point, "before restore cache "))) {
+		for _, entry := range globbed(r.t,
+			r.path("state/cni/results/*-"+strings.TrimPrefix(point, "before restore cache "))) {
 			if err := os.Truncate(entry, 10); err != nil {
 				r.t.Fatal(err)
 			}
@@ -107,7 +112,8 @@ func globbed(t *testing.T, pattern string) []string {
 	return files
 }
 
-// eachPoint has a subtest for each of the points from first on, up to one that fails: it may have left anything.
+// eachPoint has a subtest for each of the points from first on, up to one that fails: it may have
+// left anything.
 func (r *rig) eachPoint(points []string, first int, test func(r *rig, n int)) {
 	r.t.Helper()
 	if first < 0 || first >= len(points) {
@@ -140,7 +146,8 @@ func covers(t *testing.T, points []string, kinds ...string) {
 	}
 }
 
-// isAddresses is for the points of the cluster-wide addresses, which are before each change and not after it.
+// isAddresses is for the points of the cluster-wide addresses, which are before each change and not
+// after it.
 func isAddresses(point string) bool { return strings.HasPrefix(point, "addresses: ") }
 
 // whole fails the test unless the pod has all that its ADD gives, once.
@@ -166,7 +173,8 @@ func (r *rig) whole(p *pod) {
 			r.t.Errorf("%s has device information %v", s.Interface, s.DeviceInfo)
 		}
 	}
-	if want := []string{"pods eth0", "default/a net1", "default/b net2", "default/c net3"}; !slices.Equal(names, want) {
+	want := []string{"pods eth0", "default/a net1", "default/b net2", "default/c net3"}
+	if !slices.Equal(names, want) {
 		r.t.Errorf("network-status of %q, want %q", names, want)
 	}
 	var defaults []string
@@ -194,12 +202,15 @@ func addPoints(t *testing.T) (r *rig, p *pod, points []string) {
 	return r, p, points
 }
 
-// TestFaultAddThenDel kills an ADD at each point. The runtime's DEL leaves nothing, so that the next ADD finds what the first did.
+// TestFaultAddThenDel kills an ADD at each point. The runtime's DEL leaves nothing, so that the
+// next ADD finds what the first did.
 func TestFaultAddThenDel(t *testing.T) {
 	t.Parallel()
 	r, p, points := addPoints(t)
-	covers(t, points, "lock ", "remember network ", "record attempted eth0", "record attempted net3", "ADD eth0", "ADD net1",
-		"ADD net2", "ADD net3", "record attached", "copy device info net3", "default route net2", "publish status",
+	covers(t, points, "lock ", "remember network ", "record attempted eth0", "record attempted net3",
+		"ADD eth0", "ADD net1",
+		"ADD net2", "ADD net3", "record attached", "copy device info net3", "default route net2",
+		"publish status",
 		"record complete", "unlock")
 	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.killedAt("ADD", p, points, n)
@@ -213,7 +224,8 @@ func TestFaultAddThenDel(t *testing.T) {
 	r.clean(p)
 }
 
-// TestFaultAddThenAdd kills an ADD at each point. The runtime's second ADD makes the pod whole, or is refused because it is.
+// TestFaultAddThenAdd kills an ADD at each point. The runtime's second ADD makes the pod whole, or
+// is refused because it is.
 func TestFaultAddThenAdd(t *testing.T) {
 	t.Parallel()
 	r, p, points := addPoints(t)
@@ -237,7 +249,10 @@ func TestFaultAddThenAdd(t *testing.T) {
 func TestFaultForgotten(t *testing.T) {
 	t.Parallel()
 	_, _, points := addPoints(t)
-	for _, point := range []string{"before ADD eth0", "after ADD net1", "before record attempted net3", "after publish status", "after record complete"} {
+	for _, point := range []string{
+		"before ADD eth0", "after ADD net1", "before record attempted net3", "after publish status",
+		"after record complete",
+	} {
 		n := slices.IndexFunc(points, func(p string) bool { return strings.HasPrefix(p, point) })
 		t.Run(point, func(t *testing.T) {
 			r, p := faultRig(t)
@@ -249,10 +264,13 @@ func TestFaultForgotten(t *testing.T) {
 			}
 			p.Unmount()
 			r.must("DEL", other)
-			if left := slices.DeleteFunc(r.leases(), func(lease string) bool { return filepath.Dir(lease) == "c" }); len(left) > 0 {
+			if left := slices.DeleteFunc(r.leases(), func(lease string) bool {
+				return filepath.Dir(lease) == "c"
+			}); len(left) > 0 {
 				t.Errorf("leases of what is built in are left: %q", left)
 			}
-			if n > slices.Index(points, "before record attempted net3") { // no delegate that is exec'd is run within the DEL of another pod
+			// no delegate that is exec'd is run within the DEL of another pod
+			if n > slices.Index(points, "before record attempted net3") {
 				r.valid()
 				r.must("GC", nil)
 			}
@@ -271,7 +289,8 @@ func TestFaultDel(t *testing.T) {
 		t.Fatal(failed)
 	}
 	r.clean(p)
-	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0",
+	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net1", "DEL net2", "DEL net3",
+		"clean device info net3", "record detached eth0",
 		"record detached net3", "record removed", "unlock")
 
 	r.eachPoint(points, 0, func(r *rig, n int) {
@@ -282,12 +301,15 @@ func TestFaultDel(t *testing.T) {
 	})
 }
 
-// addressRig is a node with a pod that has the only address of one cluster-wide network and one of each family of another.
+// addressRig is a node with a pod that has the only address of one cluster-wide network and one of
+// each family of another.
 func addressRig(t *testing.T) (*rig, *pod) {
 	t.Helper()
 	r := newRig(t)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
-	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.21.0.0/24","ipRanges":[{"range":"fd21::1/128"}]`, "")+`]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.1/32"`, "")+`]}`)
+	r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.21.0.0/24","ipRanges":[{"range":"fd21::1/128"}]`, "")+`]}`)
 	return r, r.pod("p", "a,b")
 }
 
@@ -303,8 +325,8 @@ func (r *rig) nobodyHas(p *pod) {
 	r.clean()
 }
 
-// TestFaultAddresses kills an ADD of cluster-wide addresses at each point, the first on the node and a later one, and a DEL. The runtime's
-// DEL gives all of them back.
+// TestFaultAddresses kills an ADD of cluster-wide addresses at each point, the first on the node
+// and a later one, and a DEL. The runtime's DEL gives all of them back.
 func TestFaultAddresses(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -313,9 +335,12 @@ func TestFaultAddresses(t *testing.T) {
 		before func(*rig, *pod)
 		kinds  []string
 	}{
-		{"first ADD", "ADD", func(*rig, *pod) {}, []string{"write node", "write held", "write blocks", "create block", "created block"}},
+		{"first ADD", "ADD", func(*rig, *pod) {},
+			[]string{"write node", "write held", "write blocks", "create block", "created block"}},
 		{"ADD", "ADD", (*rig).nobodyHas, []string{"write held", "write blocks"}},
-		{"DEL", "DEL", func(r *rig, p *pod) { r.must("ADD", p) }, []string{"write blocks", "remove held"}},
+		{"DEL", "DEL", func(r *rig, p *pod) {
+			r.must("ADD", p)
+		}, []string{"write blocks", "remove held"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -346,15 +371,17 @@ func TestFaultAddresses(t *testing.T) {
 	}
 }
 
-// TestFaultDelAgain kills the DEL that retries one that was killed when a delegate had removed its interface and, with it, libcni's
-// cache, but the record did not say so yet: the cache is restored from the record.
+// TestFaultDelAgain kills the DEL that retries one that was killed when a delegate had removed its
+// interface and, with it, libcni's cache, but the record did not say so yet: the cache is restored
+// from the record.
 func TestFaultDelAgain(t *testing.T) {
 	t.Parallel()
 	r, p := faultRig(t)
 	begin := func(r *rig) {
 		r.must("ADD", p)
 		points := []string{
-			"before lock ID", "after lock ID", "before record unfinished", "after record unfinished", "before remove links", "after remove links",
+			"before lock ID", "after lock ID", "before record unfinished", "after record unfinished",
+			"before remove links", "after remove links",
 			"before DEL net3", "after DEL net3",
 		}
 		r.killedAt("DEL", p, points, len(points)-1)
@@ -374,18 +401,21 @@ func TestFaultDelAgain(t *testing.T) {
 	})
 }
 
-// TestFaultRollBack kills the roll-back of a failed ADD at each point. The runtime's DEL leaves nothing.
+// TestFaultRollBack kills the roll-back of a failed ADD at each point. The runtime's DEL leaves
+// nothing.
 func TestFaultRollBack(t *testing.T) {
 	t.Parallel()
 	r, p := faultRig(t)
-	r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,"msg":"no luck"}'; exit 1; }`)
+	r.script("device", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":123,`+
+		`"msg":"no luck"}'; exit 1; }`)
 	points, failed := r.points("ADD", p)
 	if failed == nil || failed.Code != 123 {
 		t.Fatalf("the ADD should fail as its delegate does: %v", failed)
 	}
 	r.clean(p)
 	first := slices.Index(points, "after ADD net3")
-	covers(t, points, "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3", "record detached eth0", "record removed")
+	covers(t, points, "DEL eth0", "DEL net1", "DEL net2", "DEL net3", "clean device info net3",
+		"record detached eth0", "record removed")
 
 	r.eachPoint(points, first, func(r *rig, n int) {
 		r.killedAt("ADD", p, points, n)
@@ -394,13 +424,16 @@ func TestFaultRollBack(t *testing.T) {
 	})
 }
 
-// TestFaultGC kills a GC at each point. The next one removes the pod that the runtime does not know, and keeps the other.
+// TestFaultGC kills a GC at each point. The next one removes the pod that the runtime does not
+// know, and keeps the other.
 func TestFaultGC(t *testing.T) {
 	t.Parallel()
 	r, stale := faultRig(t)
 	live := r.pod("live", "a")
 	r.must("ADD", live)
-	r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": live.id, "ifname": "eth0"}}
+	r.conf["cni.dev/valid-attachments"] = []any{
+		map[string]any{"containerID": live.id, "ifname": "eth0"},
+	}
 	collected := func(r *rig) {
 		r.has(stale)
 		r.has(live, "eth0", "net1")
@@ -414,7 +447,8 @@ func TestFaultGC(t *testing.T) {
 		t.Fatal(failed)
 	}
 	collected(r)
-	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net3", "record detached eth0", "clean device info net3", "record removed", "unlock", "GC pods",
+	covers(t, points, "lock ", "remove links", "DEL eth0", "DEL net3", "record detached eth0",
+		"clean device info net3", "record removed", "unlock", "GC pods",
 		"GC default/a", "GC default/b", "GC default/c", "forget network default/b")
 	r.eachPoint(points, 0, func(r *rig, n int) {
 		r.must("ADD", stale)
@@ -461,8 +495,8 @@ func (r *rig) await(what string, there func() bool) {
 	}
 }
 
-// TestFaultDelegateOutlives kills braid while a delegate runs, which goes on. Nothing is done to the sandbox before the delegate has
-// ended; then the DEL that waited for it leaves nothing.
+// TestFaultDelegateOutlives kills braid while a delegate runs, which goes on. Nothing is done to
+// the sandbox before the delegate has ended; then the DEL that waited for it leaves nothing.
 func TestFaultDelegateOutlives(t *testing.T) {
 	for _, command := range []string{"ADD", "DEL"} {
 		t.Run(command, func(t *testing.T) {
@@ -479,7 +513,8 @@ func TestFaultDelegateOutlives(t *testing.T) {
 			cmd.Wait() //nolint:errcheck // killed
 
 			patience := r.conf
-			r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "100ms"}))
+			r.conf = with(r.conf, "braid",
+				with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "100ms"}))
 			r.fails("CHECK", p, types.ErrTryAgainLater, p.id, "at work")
 			r.conf = patience
 
@@ -503,7 +538,8 @@ func TestFaultDelegateOutlives(t *testing.T) {
 	}
 }
 
-// TestFaultSigterm stops an ADD as a runtime does that gives up: it takes back what it did, and says that it may be tried again.
+// TestFaultSigterm stops an ADD as a runtime does that gives up: it takes back what it did, and
+// says that it may be tried again.
 func TestFaultSigterm(t *testing.T) {
 	r, p := faultRig(t)
 	r.gate("ADD")
@@ -515,7 +551,8 @@ func TestFaultSigterm(t *testing.T) {
 		t.Error("the ADD succeeded")
 	}
 	failed := &types.Error{}
-	if err := json.Unmarshal(stdout.Bytes(), failed); err != nil || failed.Code != types.ErrTryAgainLater {
+	err := json.Unmarshal(stdout.Bytes(), failed)
+	if err != nil || failed.Code != types.ErrTryAgainLater {
 		t.Errorf("error %s, want code %d", stdout, types.ErrTryAgainLater)
 	}
 	for _, word := range []string{"default/p", "default/b", "gated", "terminated"} {

@@ -23,7 +23,8 @@ func formats(t *testing.T) map[int]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		version, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "format-"), ".json"))
+		version, err := strconv.Atoi(
+			strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "format-"), ".json"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +68,8 @@ func TestRecordFormats(t *testing.T) {
 			if all[now.Version] == "" {
 				t.Errorf("keep a record of format %d in testdata", now.Version)
 			}
-			r.setRecord(p, strings.NewReplacer("@DIR@", r.dir, "@NETNS@", p.Path, "@NETNSID@", now.NetNSID, "@PLUGINS@", pluginDir(t)).Replace(text))
+			r.setRecord(p, strings.NewReplacer("@DIR@", r.dir, "@NETNS@", p.Path, "@NETNSID@", now.NetNSID,
+				"@PLUGINS@", pluginDir(t)).Replace(text))
 			same(t, "format", headOf(t, r.record(p)).Version, version)
 			r.must("DEL", p)
 			r.removedAsAdded(p)
@@ -82,7 +84,9 @@ func (r *rig) later(p *pod, oldest string) string {
 	text := r.record(p)
 	now := headOf(r.t, text)
 	return strings.NewReplacer(
-		fmt.Sprint(`"version":`, now.Version), `"version":99`, fmt.Sprint(`"oldestReader":`, now.OldestReader), `"oldestReader":`+oldest, `"ifName"`, `"shape":[{"x":1}],"ifName"`, `"pod"`, `"new":{},"pod"`,
+		fmt.Sprint(`"version":`, now.Version), `"version":99`,
+		fmt.Sprint(`"oldestReader":`, now.OldestReader), `"oldestReader":`+oldest, `"ifName"`,
+		`"shape":[{"x":1}],"ifName"`, `"pod"`, `"new":{},"pod"`,
 	).Replace(text)
 }
 
@@ -116,12 +120,13 @@ func (r *rig) unknown() (p *pod, later, was string) {
 func (r *rig) onlyRecord(p *pod, text string) {
 	r.t.Helper()
 	same(r.t, "record", r.record(p), text)
-	same(r.t, "left", r.left(), []string{"state/sandboxes/" + p.id + ".json", "state/sandboxes/" + p.id + ".json.lock"})
+	same(r.t, "left", r.left(),
+		[]string{"state/sandboxes/" + p.id + ".json", "state/sandboxes/" + p.id + ".json.lock"})
 	r.has(p)
 }
 
-// TestRecordNotUnderstood: a pod of a later Braid can be deleted, by libcni's cache. Its record stays
-// for that one, which may know more of it.
+// TestRecordNotUnderstood: a pod of a later Braid can be deleted, by libcni's cache. Its record
+// stays for that one, which may know more of it.
 func TestRecordNotUnderstood(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -19,7 +19,8 @@ func (r *rig) small() {
 	if err := os.Mkdir(r.path("state"), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", r.path("state"), "tmpfs", 0, "size=256k,nr_inodes=80,mode=0700"); err != nil {
+	err := unix.Mount("tmpfs", r.path("state"), "tmpfs", 0, "size=256k,nr_inodes=80,mode=0700")
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() {
@@ -69,13 +70,15 @@ func TestR31Full(t *testing.T) {
 				r := newRig(t)
 				r.small()
 				r.nad("a", r.macvlan(11, ""))
-				r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.12.0.0/24"`, "")+`]}`)
+				r.nad("b", `{"cniVersion":"1.0.0","plugins":[`+
+					r.whereabouts("macvlan", `"range":"10.12.0.0/24"`, "")+`]}`)
 				p, q, none := r.pod("p", "a,b,a"), r.pod("q", "a,b"), r.pod("none", "a,b")
 				r.add(p)
 				r.add(q)
 				empty := r.fill(what)
 				out, failed := r.call("ADD", none)
-				if failed == nil || failed.Code != types.ErrIOFailure || !strings.Contains(failed.Msg, "no space left") || !strings.Contains(failed.Msg, "stateDir") {
+				if failed == nil || failed.Code != types.ErrIOFailure ||
+					!strings.Contains(failed.Msg, "no space left") || !strings.Contains(failed.Msg, "stateDir") {
 					t.Errorf("ADD: %v %s", failed, out)
 				}
 				r.has(none)
@@ -122,7 +125,8 @@ func TestFaultFull(t *testing.T) {
 			r.eachPoint(points, 0, func(r *rig, n int) {
 				r.add(p)
 				empty := r.fill(what)
-				if out, err := r.exec("DEL", p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"=/dev/null"); err == nil {
+				out, err := r.exec("DEL", p, fmt.Sprintf("%s=%d", killAt, n), traceTo+"=/dev/null")
+				if err == nil {
 					r.t.Fatalf("DEL was not killed: %s", out)
 				}
 				r.must("DEL", p)
@@ -161,7 +165,9 @@ func TestR31ReadOnly(t *testing.T) {
 func (r *rig) elsewhere(command string, p *pod) {
 	r.t.Helper()
 	cmd := r.command(command, p)
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `exec unshare -m sh -c 'mount -t tmpfs none /run && exec "$0"' "$0"`, r.braid}
+	cmd.Path, cmd.Args = "/bin/sh", []string{
+		"sh", "-c", `exec unshare -m sh -c 'mount -t tmpfs none /run && exec "$0"' "$0"`, r.braid,
+	}
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	if err := r.node.Run(cmd.Run); err != nil {
@@ -177,7 +183,8 @@ func TestR31OneIdentity(t *testing.T) {
 	seen, boots := map[string]bool{}, map[string]bool{}
 	for i := range 4 {
 		network := fmt.Sprint("a", i) // whose blocks are still to be claimed
-		r.nad(network, `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", fmt.Sprintf(`"range":"10.1%d.0.0/24"`, i), "")+`]}`)
+		r.nad(network, `{"cniVersion":"1.0.0","plugins":[`+
+			r.whereabouts("macvlan", fmt.Sprintf(`"range":"10.1%d.0.0/24"`, i), "")+`]}`)
 		p := r.pod(fmt.Sprint("p", i), network)
 		path := r.path("netns", p.name)
 		r.takes(path, p)
@@ -192,7 +199,8 @@ func TestR31OneIdentity(t *testing.T) {
 		}
 		seen[addr] = true
 		var node struct{ Boot string }
-		if data, err := os.ReadFile(r.path("state/ipam/node")); err != nil || json.Unmarshal(data, &node) != nil || node.Boot == "" {
+		data, err := os.ReadFile(r.path("state/ipam/node"))
+		if err != nil || json.Unmarshal(data, &node) != nil || node.Boot == "" {
 			t.Fatalf("node %s: %v", data, err)
 		}
 		boots[node.Boot] = true

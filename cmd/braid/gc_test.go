@@ -33,7 +33,8 @@ func given(stdin map[string]any) []string {
 	return got
 }
 
-// What the runtime does not have any more is removed, although Braid remembers it as attached; what it has stays untouched.
+// What the runtime does not have any more is removed, although Braid remembers it as attached; what
+// it has stays untouched.
 func TestM3RuntimeDecidesWhatIsValid(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -57,7 +58,8 @@ func TestM3RuntimeDecidesWhatIsValid(t *testing.T) {
 	r.clean(stays)
 }
 
-// The list names the default interface of each sandbox; each network's plugins get all interfaces that are theirs in it.
+// The list names the default interface of each sandbox; each network's plugins get all interfaces
+// that are theirs in it.
 func TestC7ExpandedAndForwardedToEveryNetwork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -206,12 +208,15 @@ func TestR28GCOfLostRecords(t *testing.T) {
 	r.add(p)
 	r.remove("state", "sandboxes", p.id+".json")
 	r.script("theirs", "touch "+r.path("executed"))
-	const entry = `{"kind":"cniCacheV1","containerId":"id-other","ifName":"eth0","networkName":"theirs","config":"eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoidGhlaXJzIiwidHlwZSI6InRoZWlycyJ9"}`
+	const entry = `{"kind":"cniCacheV1","containerId":"id-other","ifName":"eth0",` +
+		`"networkName":"theirs",` +
+		`"config":"eyJjbmlWZXJzaW9uIjoiMS4wLjAiLCJuYW1lIjoidGhlaXJzIiwidHlwZSI6InRoZWlycyJ9"}`
 	r.write("state/cni/results/theirs-id-other-eth0", entry)
 	r.valid()
 	r.must("GC", nil)
 	r.has(p)
 	same(t, "leases", len(r.leases()), 0)
-	same(t, "cache", globbed(t, r.path("state/cni/results/*")), []string{r.path("state/cni/results/theirs-id-other-eth0")})
+	same(t, "cache", globbed(t, r.path("state/cni/results/*")),
+		[]string{r.path("state/cni/results/theirs-id-other-eth0")})
 	gone(t, r.path("executed"))
 }

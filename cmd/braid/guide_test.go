@@ -72,7 +72,9 @@ func join(t *testing.T, p *pod, ifname string, group *net.UDPAddr) *net.UDPConn 
 			return err
 		}
 		var serr error
-		err = raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0) })
+		err = raw.Control(func(fd uintptr) {
+			serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0)
+		})
 		if err == nil {
 			err = serr
 		}
@@ -133,7 +135,9 @@ func TestU9BothFormsNamespacesAndRepetition(t *testing.T) {
 			for _, s := range r.status(p)[1:] {
 				got = append(got, s.Name+" "+s.Interface+" "+s.IPs[0])
 			}
-			same(t, "status", got, []string{"web/data net1 10.11.0.2", "default/shared net2 10.12.0.2", "web/data net3 10.11.0.3"})
+			same(t, "status", got, []string{
+				"web/data net1 10.11.0.2", "default/shared net2 10.12.0.2", "web/data net3 10.11.0.3",
+			})
 		})
 	}
 }
@@ -143,7 +147,8 @@ func TestU13NamespaceIsolation(t *testing.T) {
 	r := newRig(t)
 	r.nad("team/secret", r.macvlan(11, ""))
 	r.nad("default/shared", r.macvlan(12, ""))
-	own, other, stranger := r.pod("team/own", "secret"), r.pod("web/other", "default/shared"), r.pod("web/stranger", "team/secret")
+	own, other, stranger := r.pod("team/own", "secret"), r.pod("web/other",
+		"default/shared"), r.pod("web/stranger", "team/secret")
 	r.add(own)
 	r.add(other)
 	r.fails("ADD", stranger, 7, "web/stranger", "team/secret", "namespace")
@@ -154,7 +159,8 @@ func TestU13NamespaceIsolation(t *testing.T) {
 	r.has(stranger, "eth0", "net1")
 }
 
-// onlyConnected says that net1 brought connected routes and nothing else, and that the default route is eth0's.
+// onlyConnected says that net1 brought connected routes and nothing else, and that the default
+// route is eth0's.
 func onlyConnected(t *testing.T, r *rig) {
 	t.Helper()
 	p := r.pod("p", "a")
@@ -185,7 +191,8 @@ func TestU15IPVlanAddsConnectedRoutesOnly(t *testing.T) {
 
 // ipvlanNAD is a configuration of macvlan made one of ipvlan.
 func ipvlanNAD(macvlan string) string {
-	return strings.Replace(macvlan, `"type":"macvlan","master":"nic0","mode":"bridge"`, `"type":"ipvlan","master":"nic0","mode":"l2"`, 1)
+	return strings.Replace(macvlan, `"type":"macvlan","master":"nic0","mode":"bridge"`,
+		`"type":"ipvlan","master":"nic0","mode":"l2"`, 1)
 }
 
 // staticIPAM is the guide's network with an address and a gateway: extra goes into the IPAM part.
@@ -197,7 +204,8 @@ func staticIPAM(kind, address, extra string) string {
 // sourceBased compares with the guide's `ip route` and `ip route list table 100`.
 func sourceBased(t *testing.T, r *rig, kind string) {
 	t.Helper()
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+staticIPAM(kind, "21.0.111.1", "")+`,{"type":"sbr"}]}`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[`+staticIPAM(kind, "21.0.111.1", "")+
+		`,{"type":"sbr"}]}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
@@ -233,7 +241,9 @@ func TestU16SourceBasedRoutingWithMacvlan(t *testing.T) {
 func TestU17StaticRoute(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	r.nad("a",
+		strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"172.31.0.0/16"}]`), "{",
+			`{"cniVersion":"1.0.0",`, 1))
 	p := r.pod("p", "a")
 	r.add(p)
 	same(t, "ip route", table(p, 4, "main"), []string{
@@ -251,7 +261,8 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.setBraid("secondaryDefaultRoute", "refuse")
-			r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+			r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"`+dst+`"}]`),
+				"{", `{"cniVersion":"1.0.0",`, 1))
 			p := r.pod("p", "a")
 			r.fails("ADD", p, 7, "default/p", "default/a", "default route", "default-route")
 			r.clean(p)
@@ -263,10 +274,12 @@ func TestU17DefaultRouteNeedsThePodsWish(t *testing.T) {
 func TestU17DefaultRouteByThePodsWish(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`), "{", `{"cniVersion":"1.0.0",`, 1))
+	r.nad("a", strings.Replace(staticIPAM("macvlan", "21.0.111.1", `,"routes":[{"dst":"0.0.0.0/0"}]`),
+		"{", `{"cniVersion":"1.0.0",`, 1))
 	p := r.pod("p", `[{"name":"a","default-route":["21.0.111.254"]}]`)
 	r.add(p)
-	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 21.0.111.254 dev net1"})
+	same(t, "default routes", defaults(table(p, 4, "main")),
+		[]string{"default via 21.0.111.254 dev net1"})
 }
 
 func TestU18ManyPodsOnOneAttachment(t *testing.T) {
@@ -375,24 +388,41 @@ type mistake struct {
 
 func mistakes() map[string]mistake {
 	return map[string]mistake{
-		"no such NAD":    {"a", "", 7, "NADNotFound", []string{`"a"`, "create it"}},
-		"no annotation":  {"[{]", "{}", 7, "InvalidAnnotation", []string{nadv1.NetworksAnnotation}},
-		"no JSON":        {"a", "{", 7, "NADInvalid", []string{"default/a", "JSON"}},
-		"no type":        {"a", `{"cniVersion":"1.0.0"}`, 7, "NADInvalid", []string{"default/a", "type"}},
-		"no plugin":      {"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
-		"no IPAM plugin": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"nosuch"}}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
-		"path as plugin": {"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid", []string{"default/a", "type"}},
-		"no master":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7, "PluginFailed", []string{"default/a", "plugin macvlan", "nosuch0", "no such interface"}},
-		"wrong value":    {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7, "NADInvalid", []string{"default/a", "plugin macvlan", "mtu", "int"}},
-		"wrong in IPAM":  {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid", []string{"default/a", "plugin host-local", "subnet"}},
-		"no such mode":   {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`, 7, "NADInvalid", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
-		"no subnet":      {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "subnet", "nosuch"}},
-		"no range":       {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid", []string{"default/a", "plugin whereabouts", "range", "nosuch"}},
-		"no capability":  {`[{"name":"a","ips":["10.0.0.1/24"]}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability", []string{"default/a", "ips", "capabilities", "macvlan"}},
-		"another's NAD":  {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
-		"name twice":     {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"default/a", `"x"`, "an interface of its own"}},
-		"no device":      {"device", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "DeviceUnavailable", []string{"default/device", "kubelet"}},
-		"bad MAC":        {`[{"name":"a","mac":"02:00"}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation", []string{"mac", "02:00"}},
+		"no such NAD":   {"a", "", 7, "NADNotFound", []string{`"a"`, "create it"}},
+		"no annotation": {"[{]", "{}", 7, "InvalidAnnotation", []string{nadv1.NetworksAnnotation}},
+		"no JSON":       {"a", "{", 7, "NADInvalid", []string{"default/a", "JSON"}},
+		"no type":       {"a", `{"cniVersion":"1.0.0"}`, 7, "NADInvalid", []string{"default/a", "type"}},
+		"no plugin": {"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound",
+			[]string{"default/a", "nosuch", "install"}},
+		"no IPAM plugin": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+			`"ipam":{"type":"nosuch"}}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
+		"path as plugin": {"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid",
+			[]string{"default/a", "type"}},
+		"no master": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7,
+			"PluginFailed", []string{"default/a", "plugin macvlan", "nosuch0", "no such interface"}},
+		"wrong value": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7,
+			"NADInvalid", []string{"default/a", "plugin macvlan", "mtu", "int"}},
+		"wrong in IPAM": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+			`"ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid",
+			[]string{"default/a", "plugin host-local", "subnet"}},
+		"no such mode": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`,
+			7, "NADInvalid", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
+		"no subnet": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+			`"ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid",
+			[]string{"default/a", "subnet", "nosuch"}},
+		"no range": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+			`"ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid",
+			[]string{"default/a", "plugin whereabouts", "range", "nosuch"}},
+		"no capability": {`[{"name":"a","ips":["10.0.0.1/24"]}]`,
+			`{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability",
+			[]string{"default/a", "ips", "capabilities", "macvlan"}},
+		"another's NAD": {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
+		"name twice": {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation",
+			[]string{"default/a", `"x"`, "an interface of its own"}},
+		"no device": {"device", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "DeviceUnavailable",
+			[]string{"default/device", "kubelet"}},
+		"bad MAC": {`[{"name":"a","mac":"02:00"}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7,
+			"InvalidAnnotation", []string{"mac", "02:00"}},
 	}
 }
 
@@ -406,7 +436,8 @@ func TestU19Misconfiguration(t *testing.T) {
 			if m.config != "" {
 				r.nad("a", m.config)
 			}
-			r.nad("device", `{"cniVersion":"1.0.0","type":"host-device"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
+			r.nad("device", `{"cniVersion":"1.0.0","type":"host-device"}`, nadv1.ResourceNameAnnotation,
+				"example.com/vf")
 			p := r.pod("p", m.networks)
 			r.fails("ADD", p, m.code, append(m.words, "default/p")...)
 			r.clean(p)
@@ -434,8 +465,12 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 		want []string
 	}{
 		{r.pod("none", ""), nil},
-		{r.pod("two", "a,b"), []string{"Add eth0 [10.1.0.3] from pods", "Add net1 [10.11.0.2] from default/a", "Add net2 [10.12.0.2] from default/b"}},
-		{r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"), []string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
+		{r.pod("two", "a,b"), []string{
+			"Add eth0 [10.1.0.3] from pods", "Add net1 [10.11.0.2] from default/a",
+			"Add net2 [10.12.0.2] from default/b",
+		}},
+		{r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"),
+			[]string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
 	} {
 		r.add(test.pod)
 		got, want := map[podEvent]bool{}, map[podEvent]bool{}
@@ -483,7 +518,10 @@ func TestU20FailureNamesPodNetworkAndPlugin(t *testing.T) {
 	r.nad("a", `{"cniVersion":"1.0.0","type":"one"}`)
 	p := r.pod("p", "a")
 	r.fails("ADD", p, 11)
-	for _, want := range []string{"level=ERROR", "pod=default/p", "network=default/a", "interface=net1", "plugin=one", "code=11", "reason=PluginFailed", "pool is empty"} {
+	for _, want := range []string{
+		"level=ERROR", "pod=default/p", "network=default/a", "interface=net1", "plugin=one", "code=11",
+		"reason=PluginFailed", "pool is empty",
+	} {
 		if !strings.Contains(r.log(), want) {
 			t.Errorf("no %q in %s", want, r.log())
 		}
@@ -495,13 +533,15 @@ func TestU20NoSecretsAndNoDump(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("one", failing("CHECK", 100, "not as it was"))
-	r.nad("a", `{"cniVersion":"1.0.0","type":"one","password":"s3cret","args":{"cni":{"token":"s3cret"}}}`)
+	r.nad("a", `{"cniVersion":"1.0.0","type":"one","password":"s3cret",`+
+		`"args":{"cni":{"token":"s3cret"}}}`)
 	p := r.pod("p", `[{"name":"a","cni-args":{"key":"s3cret"}}]`)
 	r.conf["runtimeConfig"] = map[string]any{"dns": map[string]any{"searches": []string{"s3cret"}}}
 	r.add(p)
 	r.fails("CHECK", p, 100)
 	r.must("DEL", p)
-	if r.log() == "" || strings.Contains(r.log(), "s3cret") || strings.Contains(r.log(), `cniVersion`) {
+	if r.log() == "" || strings.Contains(r.log(), "s3cret") ||
+		strings.Contains(r.log(), `cniVersion`) {
 		t.Errorf("log: %s", r.log())
 	}
 }
@@ -529,7 +569,8 @@ func TestU20ModeAndRotation(t *testing.T) {
 	}
 }
 
-// Without any key about logs there is a log, in its place; here below a /var/log of the process's own.
+// Without any key about logs there is a log, in its place; here below a /var/log of the process's
+// own.
 func TestU20LogsByDefault(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -541,7 +582,8 @@ func TestU20LogsByDefault(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c",
 		`mount -t tmpfs tmpfs /var/log && { "$0"; cat /var/log/braid.log; }`, os.Args[0])
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=CHECK", "CNI_CONTAINERID=unknown", "CNI_NETNS="+r.node.Path,
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "CNI_COMMAND=CHECK", "CNI_CONTAINERID=unknown",
+		"CNI_NETNS="+r.node.Path,
 		"CNI_IFNAME=eth0", "CNI_PATH="+pluginDir(t))
 	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
@@ -558,15 +600,22 @@ func TestU21InterfacesAndAddresses(t *testing.T) {
 	r.nad("b", r.macvlan(12, ""))
 	p := r.pod("p", "a,b")
 	r.add(p)
-	same(t, "links", p.Links(), "link eth0 veth mtu 1500 up\nlink lo device mtu 65536 up\nlink net1 macvlan mtu 1500 up\nlink net2 macvlan mtu 1500 up\n")
-	same(t, "addresses", p.Addrs(), "addr eth0 10.1.0.2/16\naddr lo 127.0.0.1/8\naddr lo ::1/128\naddr net1 10.11.0.2/24\naddr net2 10.12.0.2/24\n")
+	same(t, "links", p.Links(),
+		"link eth0 veth mtu 1500 up\nlink lo device mtu 65536 up\nlink net1 macvlan mtu 1500 up\nlink "+
+			"net2 macvlan mtu 1500 up\n")
+	same(t, "addresses", p.Addrs(),
+		"addr eth0 10.1.0.2/16\naddr lo 127.0.0.1/8\naddr lo ::1/128\naddr net1 10.11.0.2/24\naddr "+
+			"net2 10.12.0.2/24\n")
 }
 
 func TestU22ExactAnnotationOfAPod(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	network := r.defaultNetwork() // without a default route: its "gateway" would be there, which the guide does not show
-	network["ipam"] = map[string]any{"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16"}
+	// without a default route: its "gateway" would be there, which the guide does not show
+	network := r.defaultNetwork()
+	network["ipam"] = map[string]any{
+		"type": "host-local", "dataDir": r.path("leases"), "subnet": "10.1.0.0/16",
+	}
 	r.conf["delegates"] = []any{network}
 	r.nad("gke-network-1", r.macvlan(11, ""))
 	p := r.pod("p", "gke-network-1")
@@ -597,22 +646,28 @@ func TestU22ExactAnnotationOfAPod(t *testing.T) {
 func TestR10ValuesBeforeTheFirstChange(t *testing.T) {
 	t.Parallel()
 	for field, config := range map[string]string{
-		"vlan 4095":                    `{"type":"bridge","vlan":4095}`,
-		"mode \"l2\"":                  `{"type":"macvlan","mode":"l2"}`,
-		"mtu -1":                       `{"type":"macvlan","mtu":-1}`,
-		"mac \"01:00:00:00:00:00\"":    `{"type":"macvlan","mac":"01:00:00:00:00:00"}`,
-		"vlan 4096":                    `{"type":"macvlan","vlan":4096}`,
-		"mode \"bridge\"":              `{"type":"ipvlan","mode":"bridge"}`,
-		"vlanTrunk[0].id 0":            `{"type":"bridge","vlanTrunk":[{"id":0}]}`,
-		"ipam.subnet":                  `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/240"}}`,
-		"ipam.rangeEnd":                `{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}}`,
-		"ipam.range":                   `{"type":"bridge","ipam":{"type":"whereabouts","range":"10.0.0.0-24"}}`,
-		"ipam.ipRanges[0].range_start": `{"type":"bridge","ipam":{"type":"whereabouts","ipRanges":[{"range":"10.0.0.0/24","range_start":"10.0.1.1"}]}}`,
-		"ipam.addresses[0].address":    `{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"10.0.0.1"}]}}`,
-		"ipam.routes[0].dst":           `{"type":"bridge","ipam":{"type":"static","routes":[{"dst":"10.0.0"}]}}`,
-		"table 0":                      `{"plugins":[{"type":"bridge"},{"type":"sbr","table":0}]}`,
-		"sysctl \"kernel.panic\"":      `{"plugins":[{"type":"bridge"},{"type":"tuning","sysctl":{"kernel.panic":"1"}}]}`,
-		"markMasqBit 32":               `{"plugins":[{"type":"bridge"},{"type":"portmap","markMasqBit":32}]}`,
+		"vlan 4095":                 `{"type":"bridge","vlan":4095}`,
+		"mode \"l2\"":               `{"type":"macvlan","mode":"l2"}`,
+		"mtu -1":                    `{"type":"macvlan","mtu":-1}`,
+		"mac \"01:00:00:00:00:00\"": `{"type":"macvlan","mac":"01:00:00:00:00:00"}`,
+		"vlan 4096":                 `{"type":"macvlan","vlan":4096}`,
+		"mode \"bridge\"":           `{"type":"ipvlan","mode":"bridge"}`,
+		"vlanTrunk[0].id 0":         `{"type":"bridge","vlanTrunk":[{"id":0}]}`,
+		"ipam.subnet": `{"type":"bridge","ipam":{"type":"host-local",` +
+			`"subnet":"10.0.0.0/240"}}`,
+		"ipam.rangeEnd": `{"type":"bridge","ipam":{"type":"host-local",` +
+			`"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}}`,
+		"ipam.range": `{"type":"bridge","ipam":{"type":"whereabouts",` +
+			`"range":"10.0.0.0-24"}}`,
+		"ipam.ipRanges[0].range_start": `{"type":"bridge","ipam":{"type":"whereabouts",` +
+			`"ipRanges":[{"range":"10.0.0.0/24","range_start":"10.0.1.1"}]}}`,
+		"ipam.addresses[0].address": `{"type":"bridge","ipam":{"type":"static","addresses":[{"address":"10.0.0.1"}]}}`,
+		"ipam.routes[0].dst": `{"type":"bridge","ipam":{"type":"static",` +
+			`"routes":[{"dst":"10.0.0"}]}}`,
+		"table 0":                 `{"plugins":[{"type":"bridge"},{"type":"sbr","table":0}]}`,
+		"sysctl \"kernel.panic\"": `{"plugins":[{"type":"bridge"},{"type":"tuning","sysctl":{"kernel.panic":"1"}}]}`,
+		"markMasqBit 32": `{"plugins":[{"type":"bridge"},{"type":"portmap",` +
+			`"markMasqBit":32}]}`,
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

@@ -29,7 +29,8 @@ func hostileRig(t *testing.T) (r *rig, bystander *pod) {
 	return r, bystander
 }
 
-// nodeState is all of the node that braid may change: links, addresses, routes and rules of it and of pods, leases, records, cache.
+// nodeState is all of the node that braid may change: links, addresses, routes and rules of it and
+// of pods, leases, records, cache.
 func (r *rig) nodeState(pods ...*pod) string {
 	r.t.Helper()
 	var b strings.Builder
@@ -39,7 +40,8 @@ func (r *rig) nodeState(pods ...*pod) string {
 	}
 	for _, dir := range []string{"state", "leases", "net.d", "manifests"} {
 		err := filepath.WalkDir(r.path(dir), func(path string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() || strings.HasSuffix(path, ".events.jsonl") || strings.HasPrefix(e.Name(), "hostile") {
+			if err != nil || e.IsDir() || strings.HasSuffix(path, ".events.jsonl") ||
+				strings.HasPrefix(e.Name(), "hostile") {
 				return err
 			}
 			data, err := os.ReadFile(path)
@@ -53,9 +55,12 @@ func (r *rig) nodeState(pods ...*pod) string {
 	return b.String()
 }
 
-// refused runs a command, with stdin instead of the configuration if that is not nil, that has to fail with this code and a text that
-// has all the words, in one line without control characters, and that changes nothing.
-func (r *rig) refused(command string, p *pod, stdin []byte, env []string, code uint, words []string, watched ...*pod) {
+// refused runs a command, with stdin instead of the configuration if that is not nil, that has to
+// fail with this code and a text that has all the words, in one line without control characters,
+// and that changes nothing.
+func (r *rig) refused(
+	command string, p *pod, stdin []byte, env []string, code uint, words []string, watched ...*pod,
+) {
 	r.t.Helper()
 	before := r.nodeState(watched...)
 	cmd := r.command(command, p, env...)
@@ -80,7 +85,9 @@ func (r *rig) refused(command string, p *pod, stdin []byte, env []string, code u
 			r.t.Errorf("the error does not say %q: %.500q", word, text)
 		}
 	}
-	if len(text) > 2000 || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+	if len(text) > 2000 || strings.ContainsFunc(text, func(c rune) bool {
+		return c < ' ' || c == 0x7f
+	}) {
 		r.t.Errorf("the error has %d bytes or control characters: %.500q", len(text), text)
 	}
 	if diff := cmp.Diff(before, r.nodeState(watched...)); diff != "" {
@@ -156,7 +163,8 @@ func (r *rig) sub(t *testing.T) *rig {
 	return &sub
 }
 
-// hide gives a manifest of the subtest another name, that nodeState leaves out, and removes it at the end.
+// hide gives a manifest of the subtest another name, that nodeState leaves out, and removes it at
+// the end.
 func (r *rig) hide(name string) {
 	r.t.Helper()
 	hidden := r.path("manifests", "hostile-"+filepath.Base(name))
@@ -172,35 +180,38 @@ func TestHostileNAD(t *testing.T) {
 	r, bystander := hostileRig(t)
 	r.script("innocent", "exit 1")
 	victim := r.path("victim")
-	if err := os.WriteFile(victim, []byte("#!/bin/sh\ntouch "+r.path("executed")+"\n"), 0o700); err != nil {
+	err := os.WriteFile(victim, []byte("#!/bin/sh\ntouch "+r.path("executed")+"\n"), 0o700)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
 		config string
 		words  []string
 	}{
-		"empty":                {"", []string{"net.d"}},
-		"truncated":            {`{"type":"macvlan"`, nil},
-		"list":                 {`[]`, nil},
-		"null":                 {`null`, nil},
-		"number":               {`1`, nil},
-		"no type":              {`{"cniVersion":"1.0.0"}`, []string{"type"}},
-		"empty type":           {`{"type":""}`, []string{"type"}},
-		"relative path":        {`{"type":"../victim"}`, []string{"type", "../victim"}},
-		"absolute path":        {fmt.Sprintf(`{"type":%q}`, victim), []string{"type"}},
-		"dots":                 {`{"type":".."}`, []string{"type"}},
-		"NUL in type":          {`{"type":"macvlan\u0000"}`, []string{"type"}},
-		"control in type":      {`{"type":"mac\nvlan"}`, []string{"type"}},
-		"unicode type":         {`{"type":"mаcvlan"}`, nil},
-		"type is a number":     {`{"type":7}`, []string{"type"}},
-		"unknown type":         {`{"type":"nosuchplugin"}`, []string{"nosuchplugin"}},
-		"type twice":           {`{"type":"macvlan","type":"../victim"}`, []string{"type"}},
-		"Type":                 {`{"type":"macvlan","Type":"../victim"}`, []string{"Type"}},
-		"path in second":       {`{"plugins":[{"type":"macvlan"},{"type":"../victim"}]}`, []string{"plugins[1]"}},
+		"empty":            {"", []string{"net.d"}},
+		"truncated":        {`{"type":"macvlan"`, nil},
+		"list":             {`[]`, nil},
+		"null":             {`null`, nil},
+		"number":           {`1`, nil},
+		"no type":          {`{"cniVersion":"1.0.0"}`, []string{"type"}},
+		"empty type":       {`{"type":""}`, []string{"type"}},
+		"relative path":    {`{"type":"../victim"}`, []string{"type", "../victim"}},
+		"absolute path":    {fmt.Sprintf(`{"type":%q}`, victim), []string{"type"}},
+		"dots":             {`{"type":".."}`, []string{"type"}},
+		"NUL in type":      {`{"type":"macvlan\u0000"}`, []string{"type"}},
+		"control in type":  {`{"type":"mac\nvlan"}`, []string{"type"}},
+		"unicode type":     {`{"type":"mаcvlan"}`, nil},
+		"type is a number": {`{"type":7}`, []string{"type"}},
+		"unknown type":     {`{"type":"nosuchplugin"}`, []string{"nosuchplugin"}},
+		"type twice":       {`{"type":"macvlan","type":"../victim"}`, []string{"type"}},
+		"Type":             {`{"type":"macvlan","Type":"../victim"}`, []string{"Type"}},
+		"path in second": {`{"plugins":[{"type":"macvlan"},{"type":"../victim"}]}`,
+			[]string{"plugins[1]"}},
 		"no plugins":           {`{"plugins":[]}`, []string{"plugins"}},
 		"plugins is an object": {`{"plugins":{}}`, []string{"plugins"}},
 		"path as name":         {`{"name":"../../victim","type":"macvlan"}`, []string{"name"}},
-		"path as IPAM":         {`{"type":"macvlan","master":"nic0","ipam":{"type":"../victim"}}`, []string{"ipam"}},
+		"path as IPAM": {`{"type":"macvlan","master":"nic0","ipam":{"type":"../victim"}}`,
+			[]string{"ipam"}},
 		"unknown version":      {`{"cniVersion":"99.0.0","type":"macvlan"}`, []string{"cniVersion"}},
 		"version is no number": {`{"cniVersion":"../1","type":"macvlan"}`, []string{"cniVersion"}},
 		"nested deep":          {`{"type":"macvlan","x":` + strings.Repeat("[", 200_000) + `}`, nil},
@@ -212,7 +223,8 @@ func TestHostileNAD(t *testing.T) {
 			r.hide("manifests/NetworkAttachmentDefinition-default-bad.yaml")
 			p := r.pod("hostile", "a,bad")
 			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, nil, nil, types.ErrInvalidNetworkConfig, append(c.words, "default/hostile", "default/bad"), bystander, p)
+			r.refused("ADD", p, nil, nil, types.ErrInvalidNetworkConfig,
+				append(c.words, "default/hostile", "default/bad"), bystander, p)
 		})
 	}
 	if _, err := os.Stat(r.path("executed")); err == nil {
@@ -221,14 +233,18 @@ func TestHostileNAD(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestHostileManifest: manifests that are too large, are no files, or are links out of the directory, are named.
+// TestHostileManifest: manifests that are too large, are no files, or are links out of the
+// directory, are named.
 func TestHostileManifest(t *testing.T) {
 	t.Parallel()
 	r, bystander := hostileRig(t)
 	secret := r.path("secret")
-	r.write("secret", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hostile","namespace":"default"},"data":"s3cret"}`)
+	r.write("secret", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hostile",`+
+		`"namespace":"default"},"data":"s3cret"}`)
 	for name, make := range map[string]func(path string) error{
-		"10 MB":  func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x: y\n"), 2<<20), 0o600) },
+		"10 MB": func(path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte("x: y\n"), 2<<20), 0o600)
+		},
 		"link":   func(path string) error { return os.Symlink(secret, path) },
 		"device": func(path string) error { return os.Symlink("/dev/zero", path) },
 		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
@@ -247,7 +263,8 @@ func TestHostileManifest(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer os.Remove(path) //nolint:errcheck // with the directory
-			r.refused("ADD", p, nil, nil, types.ErrUnknownContainer, []string{"default/hostile", "hostile.yaml"}, bystander, p)
+			r.refused("ADD", p, nil, nil, types.ErrUnknownContainer,
+				[]string{"default/hostile", "hostile.yaml"}, bystander, p)
 		})
 	}
 	r.survives(bystander)
@@ -284,19 +301,25 @@ func TestHostileConfiguration(t *testing.T) {
 		"version":           {edit("cniVersion", "../1.0.0"), version, []string{"../1.0.0"}},
 		"no delegates":      {edit("delegates", []any{}), invalid, []string{"delegates"}},
 		"delegates":         {edit("delegates", map[string]any{}), invalid, []string{"delegates"}},
-		"path as delegate":  {edit("delegates", []any{map[string]any{"name": "pods", "type": "../../bin/sh"}}), invalid, []string{"delegates", "type"}},
-		"unknown own key":   {braid("statedir", "/x"), invalid, []string{"braid", "statedir"}},
-		"relative state":    {braid("stateDir", "state"), invalid, []string{"braid.stateDir"}},
-		"root as state":     {braid("stateDir", "/"), invalid, []string{"braid.stateDir"}},
-		"climbing state":    {braid("stateDir", "/run/../etc"), invalid, []string{"braid.stateDir"}},
-		"NUL in state":      {braid("stateDir", "/run/\x00"), invalid, []string{"braid.stateDir"}},
-		"state is a file":   {braid("stateDir", r.path("braid.log")), types.ErrIOFailure, []string{"state"}},
-		"state of others":   {braid("stateDir", "/tmp"), types.ErrIOFailure, []string{"braid.stateDir", "/tmp"}},
-		"no manifests":      {braid("manifests", r.path("nothing")), invalid, []string{"nothing"}},
-		"negative timeout":  {braid("timeouts", map[string]any{"operation": "-1s"}), invalid, []string{"braid.timeouts.operation"}},
-		"network":           {edit("clusterNetwork", "../../etc/passwd"), invalid, []string{"clusterNetwork"}},
-		"kubeconfig":        {edit("kubeconfig", "../x"), invalid, []string{"kubeconfig"}},
-		"namespace":         {edit("multusNamespace", "../x"), invalid, []string{"multusNamespace"}},
+		"path as delegate": {edit("delegates", []any{
+			map[string]any{"name": "pods", "type": "../../bin/sh"},
+		}), invalid, []string{"delegates", "type"}},
+		"unknown own key": {braid("statedir", "/x"), invalid, []string{"braid", "statedir"}},
+		"relative state":  {braid("stateDir", "state"), invalid, []string{"braid.stateDir"}},
+		"root as state":   {braid("stateDir", "/"), invalid, []string{"braid.stateDir"}},
+		"climbing state":  {braid("stateDir", "/run/../etc"), invalid, []string{"braid.stateDir"}},
+		"NUL in state":    {braid("stateDir", "/run/\x00"), invalid, []string{"braid.stateDir"}},
+		"state is a file": {braid("stateDir", r.path("braid.log")), types.ErrIOFailure,
+			[]string{"state"}},
+		"state of others": {braid("stateDir", "/tmp"), types.ErrIOFailure,
+			[]string{"braid.stateDir", "/tmp"}},
+		"no manifests": {braid("manifests", r.path("nothing")), invalid, []string{"nothing"}},
+		"negative timeout": {braid("timeouts", map[string]any{"operation": "-1s"}), invalid,
+			[]string{"braid.timeouts.operation"}},
+		"network": {edit("clusterNetwork", "../../etc/passwd"), invalid,
+			[]string{"clusterNetwork"}},
+		"kubeconfig": {edit("kubeconfig", "../x"), invalid, []string{"kubeconfig"}},
+		"namespace":  {edit("multusNamespace", "../x"), invalid, []string{"multusNamespace"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.sub(t)
@@ -315,7 +338,8 @@ func TestHostileEnvironment(t *testing.T) {
 	file := r.path("file")
 	r.write("file", "no namespace")
 	for name, c := range map[string]struct{ variable, value, word string }{
-		"path as pod":        {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd", "K8S_POD_NAME"},
+		"path as pod": {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd",
+			"K8S_POD_NAME"},
 		"path as namespace":  {"CNI_ARGS", "K8S_POD_NAMESPACE=../x;K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
 		"no namespace":       {"CNI_ARGS", "K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
 		"no name":            {"CNI_ARGS", "K8S_POD_NAMESPACE=default", "K8S_POD_NAME"},
@@ -340,7 +364,8 @@ func TestHostileEnvironment(t *testing.T) {
 			r := r.sub(t)
 			p := r.pod("hostile", "a")
 			r.hide("manifests/Pod-default-hostile.yaml")
-			r.refused("ADD", p, nil, []string{c.variable + "=" + c.value}, types.ErrInvalidEnvironmentVariables, []string{c.word}, bystander, p)
+			r.refused("ADD", p, nil, []string{c.variable + "=" + c.value},
+				types.ErrInvalidEnvironmentVariables, []string{c.word}, bystander, p)
 		})
 	}
 	r.survives(bystander)
@@ -355,7 +380,9 @@ type mishap struct {
 
 func mishaps(elsewhere string) []mishap {
 	put := func(change func([]byte) []byte) func(string, []byte) error {
-		return func(path string, content []byte) error { return os.WriteFile(path, change(content), 0o600) }
+		return func(path string, content []byte) error {
+			return os.WriteFile(path, change(content), 0o600)
+		}
 	}
 	replace := func(make func(path string) error) func(string, []byte) error {
 		return func(path string, _ []byte) error {
@@ -370,10 +397,16 @@ func mishaps(elsewhere string) []mishap {
 		{"empty", put(func([]byte) []byte { return nil })},
 		{"null", put(func([]byte) []byte { return []byte("null") })},
 		{"wrong JSON", put(func([]byte) []byte { return []byte(`{"version":1,"attachments":{}}`) })},
-		{"another version", put(func(b []byte) []byte { return bytes.Replace(b, []byte(`:`), []byte(`:"x",`), 1) })},
+		{"another version", put(func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`:`), []byte(`:"x",`), 1)
+		})},
 		{"10 MB", put(func(b []byte) []byte { return append(b, bytes.Repeat([]byte("["), 10<<20)...) })},
-		{"path tricks", put(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(`net1"`), []byte(`../x"`)) })},
-		{"another container's", put(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(`"id-p"`), []byte(`"id-bystander"`)) })},
+		{"path tricks", put(func(b []byte) []byte {
+			return bytes.ReplaceAll(b, []byte(`net1"`), []byte(`../x"`))
+		})},
+		{"another container's", put(func(b []byte) []byte {
+			return bytes.ReplaceAll(b, []byte(`"id-p"`), []byte(`"id-bystander"`))
+		})},
 		{"link", replace(func(path string) error { return os.Symlink(elsewhere, path) })},
 		{"link to a device", replace(func(path string) error { return os.Symlink("/dev/zero", path) })},
 		{"pipe", replace(func(path string) error { return syscall.Mkfifo(path, 0o600) })},
@@ -396,7 +429,8 @@ func (d mishap) apply(t *testing.T, files ...string) {
 	}
 }
 
-// victim is a pod whose record and cache are damaged, beside one that is not. The file is one that must not be changed.
+// victim is a pod whose record and cache are damaged, beside one that is not. The file is one that
+// must not be changed.
 func (r *rig) victim(t *testing.T) (p *pod, file string) {
 	t.Helper()
 	r.nad("b", r.macvlan(12, ""))
@@ -425,8 +459,8 @@ func (r *rig) removed(p, bystander *pod, file string) {
 	r.survives(bystander)
 }
 
-// TestHostileRecord: an ADD and a CHECK say that the record is damaged, and which it is; a DEL removes everything, whether the
-// pod still exists or not.
+// TestHostileRecord: an ADD and a CHECK say that the record is damaged, and which it is; a DEL
+// removes everything, whether the pod still exists or not.
 func TestHostileRecord(t *testing.T) {
 	for _, d := range mishaps("/etc/passwd") {
 		for _, gone := range []bool{false, true} {
@@ -438,7 +472,8 @@ func TestHostileRecord(t *testing.T) {
 				d.apply(t, record)
 				if !strings.Contains(d.name, "link") && d.name != "pipe" {
 					for _, command := range []string{"ADD", "CHECK"} {
-						r.refused(command, p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record}, bystander, p)
+						r.refused(command, p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
+							bystander, p)
 					}
 				} else {
 					r.fails("CHECK", p, types.ErrDecodingFailure, record)
@@ -453,7 +488,8 @@ func TestHostileRecord(t *testing.T) {
 	}
 }
 
-// TestM34PlantedCache: what another user has put into libcni's cache, or could have, is not acted on.
+// TestM34PlantedCache: what another user has put into libcni's cache, or could have, is not acted
+// on.
 func TestM34PlantedCache(t *testing.T) {
 	t.Parallel()
 	for name, plant := range map[string]func(path string) error{
@@ -471,8 +507,10 @@ func TestM34PlantedCache(t *testing.T) {
 			entry := func(p *pod) (path string) {
 				path = filepath.Join("state/cni/results", "evil-"+p.id+"-net1")
 				r.write(path, encode(t, map[string]any{
-					"kind": "cniCacheV1", "containerId": p.id, "ifName": "net1", "networkName": "evil", "netns": p.Path,
-					"config": []byte(`{"cniVersion":"1.0.0","name":"evil","plugins":[{"type":"fake"}]}`), "result": map[string]any{"cniVersion": "1.0.0"},
+					"kind": "cniCacheV1", "containerId": p.id, "ifName": "net1", "networkName": "evil",
+					"netns":  p.Path,
+					"config": []byte(`{"cniVersion":"1.0.0","name":"evil","plugins":[{"type":"fake"}]}`),
+					"result": map[string]any{"cniVersion": "1.0.0"},
 				}))
 				return r.path(path)
 			}
@@ -496,7 +534,9 @@ func TestM34LargeState(t *testing.T) {
 	t.Parallel()
 	r, bystander := hostileRig(t)
 	p, file := r.victim(t)
-	for _, pattern := range []string{"state/sandboxes/id-p.json", "state/cni/results/*-id-p-*", "state/sandboxes/id-p.lock"} {
+	for _, pattern := range []string{
+		"state/sandboxes/id-p.json", "state/cni/results/*-id-p-*", "state/sandboxes/id-p.lock",
+	} {
 		for _, path := range globbed(t, r.path(pattern)) {
 			if err := os.Truncate(path, 1<<30); err != nil {
 				t.Fatal(err)
@@ -511,8 +551,9 @@ func TestM34LargeState(t *testing.T) {
 	r.removed(p, bystander, file)
 }
 
-// TestHostileCache: with its record a DEL, and a CHECK before it, does not depend on libcni's cache; with a damaged record it
-// still finds in what is left of the cache which interfaces there are. (M4 is that such a DEL succeeds and removes nothing.)
+// TestHostileCache: with its record a DEL, and a CHECK before it, does not depend on libcni's
+// cache; with a damaged record it still finds in what is left of the cache which interfaces there
+// are. (M4 is that such a DEL succeeds and removes nothing.)
 func TestHostileCache(t *testing.T) {
 	cacheMishaps := func(elsewhere string) []mishap {
 		return append(mishaps(elsewhere),
@@ -526,7 +567,8 @@ func TestHostileCache(t *testing.T) {
 					return err
 				}
 				entry["result"] = map[string]any{
-					"cniVersion": "1.0.0", "interfaces": []any{map[string]any{"name": "nic0"}}, "ips": []any{map[string]any{"address": "10.99.0.1/24"}},
+					"cniVersion": "1.0.0", "interfaces": []any{map[string]any{"name": "nic0"}},
+					"ips": []any{map[string]any{"address": "10.99.0.1/24"}},
 				}
 				data, err := json.Marshal(entry)
 				if err != nil {
@@ -539,7 +581,8 @@ func TestHostileCache(t *testing.T) {
 				if err := json.Unmarshal(content, &entry); err != nil {
 					return err
 				}
-				entry["config"] = base64.StdEncoding.EncodeToString([]byte(`{"cniVersion":"1.0.0","name":"../../x","plugins":[{"type":"../../bin/sh"}]}`))
+				entry["config"] = base64.StdEncoding.EncodeToString(
+					[]byte(`{"cniVersion":"1.0.0","name":"../../x","plugins":[{"type":"../../bin/sh"}]}`))
 				data, err := json.Marshal(entry)
 				if err != nil {
 					return err
@@ -577,7 +620,8 @@ func TestHostileCache(t *testing.T) {
 	}
 }
 
-// TestHostileNothingKnown: where neither record nor cache nor pod tells what there was, a DEL does not say that it is removed.
+// TestHostileNothingKnown: where neither record nor cache nor pod tells what there was, a DEL does
+// not say that it is removed.
 func TestHostileNothingKnown(t *testing.T) {
 	t.Parallel()
 	r, bystander := hostileRig(t)
@@ -592,13 +636,15 @@ func TestHostileNothingKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.remove("manifests/Pod-default-p.yaml")
-	r.refused("DEL", p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record}, bystander, p)
+	r.refused("DEL", p, nil, nil, types.ErrDecodingFailure, []string{"default/p", record},
+		bystander, p)
 	r.pod("p", "a,b")
 	r.must("DEL", p)
 	r.removed(p, bystander, file)
 }
 
-// TestHostileCacheOnly: entries of a sandbox without a record that no ADD can have made are removed, and nothing else.
+// TestHostileCacheOnly: entries of a sandbox without a record that no ADD can have made are
+// removed, and nothing else.
 func TestHostileCacheOnly(t *testing.T) {
 	t.Parallel()
 	r, bystander := hostileRig(t)
@@ -607,7 +653,8 @@ func TestHostileCacheOnly(t *testing.T) {
 	r.script("innocent", "touch "+r.path("executed"))
 	entry := func(network, ifName, config string) string {
 		data, err := json.Marshal(map[string]any{
-			"kind": "cniCacheV1", "containerId": p.id, "networkName": network, "ifName": ifName, "config": []byte(config),
+			"kind": "cniCacheV1", "containerId": p.id, "networkName": network, "ifName": ifName,
+			"config": []byte(config),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -615,10 +662,14 @@ func TestHostileCacheOnly(t *testing.T) {
 		return string(data)
 	}
 	for name, content := range map[string]string{
-		"n1-" + p.id + "-net1": entry("../../../elsewhere", "net1", `{"cniVersion":"1.0.0","name":"n1","type":"innocent"}`),
-		"n2-" + p.id + "-net2": entry("n2", "net2", `{"cniVersion":"1.0.0","name":"../../elsewhere","type":"innocent"}`),
-		"n3-" + p.id + "-net3": entry("n3", "net3", `{"cniVersion":"1.0.0","name":"n3","type":"../bin/innocent"}`),
-		"n4-" + p.id + "-net4": entry("n4", "../net4", `{"cniVersion":"1.0.0","name":"n4","type":"innocent"}`),
+		"n1-" + p.id + "-net1": entry("../../../elsewhere", "net1",
+			`{"cniVersion":"1.0.0","name":"n1","type":"innocent"}`),
+		"n2-" + p.id + "-net2": entry("n2", "net2",
+			`{"cniVersion":"1.0.0","name":"../../elsewhere","type":"innocent"}`),
+		"n3-" + p.id + "-net3": entry("n3", "net3",
+			`{"cniVersion":"1.0.0","name":"n3","type":"../bin/innocent"}`),
+		"n4-" + p.id + "-net4": entry("n4", "../net4",
+			`{"cniVersion":"1.0.0","name":"n4","type":"innocent"}`),
 		"n5-" + p.id + "-net5": `{"kind":`,
 	} {
 		r.write("state/cni/results/"+name, content)
@@ -639,7 +690,8 @@ func TestHostileCacheOnly(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestHostileLinks: where a file of Braid's or libcni's will be, there is a link to another: nothing is written through it.
+// TestHostileLinks: where a file of Braid's or libcni's will be, there is a link to another:
+// nothing is written through it.
 func TestHostileLinks(t *testing.T) {
 	for name, c := range map[string]struct {
 		place string

@@ -15,20 +15,24 @@ import (
 	"github.com/braid-cni/braid/pkg/netconf"
 )
 
-// The keys of Multus's configuration, by their effect on pods and node, and "exec" of Braid's own. What other tests show is not here:
-// capabilities and runtimeConfig (S45), readinessindicatorfile (S39), logOptions (U20), confDir (S4), kubeconfig (C8, M5).
+// The keys of Multus's configuration, by their effect on pods and node, and "exec" of Braid's own.
+// What other tests show is not here: capabilities and runtimeConfig (S45), readinessindicatorfile
+// (S39), logOptions (U20), confDir (S4), kubeconfig (C8, M5).
 
 // noSuch is a network that no pod can get.
 const noSuch = `{"cniVersion":"1.0.0","name":"other","type":"nosuch"}`
 
-// cluster sets clusterNetwork, beside delegates that cannot be attached: with clusterNetwork they are ignored.
+// cluster sets clusterNetwork, beside delegates that cannot be attached: with clusterNetwork they
+// are ignored.
 func (r *rig) cluster(network string) {
 	r.conf["clusterNetwork"] = network
 	r.conf["delegates"] = []any{map[string]any{"name": "ignored", "type": "nosuch"}}
 }
 
 // named gives a configuration a name.
-func named(config, name string) string { return strings.Replace(config, "{", `{"name":"`+name+`",`, 1) }
+func named(config, name string) string {
+	return strings.Replace(config, "{", `{"name":"`+name+`",`, 1)
+}
 
 // encode is a value in JSON.
 func encode(t *testing.T, value any) string {
@@ -79,7 +83,8 @@ func TestKeysClusterNetwork(t *testing.T) {
 			return "pods", "pods"
 		},
 		"directory": func(r *rig, network string) (string, string) {
-			r.write("net.d/00-braid.conflist", `{"cniVersion":"1.0.0","name":"braid","plugins":[{"type":"braid"}]}`)
+			r.write("net.d/00-braid.conflist",
+				`{"cniVersion":"1.0.0","name":"braid","plugins":[{"type":"braid"}]}`)
 			r.write("net.d/05-other.txt", noSuch)
 			r.write("net.d/10-main.conflist", `{"cniVersion":"1.0.0","name":"pods","plugins":[`+network+`]}`)
 			r.write("net.d/20-other.conf", noSuch)
@@ -136,7 +141,8 @@ func TestKeysClusterNetworkNADBeforeDisk(t *testing.T) {
 	r.cluster("pods")
 	p, q, none := r.pod("p", "a"), r.pod("q", "a"), r.pod("none", "a")
 	r.add(p)
-	same(t, "with both", r.networks(p), []string{"kube-system/pods eth0 10.12.0.2", "default/a net1 10.11.0.2"})
+	same(t, "with both", r.networks(p),
+		[]string{"kube-system/pods eth0 10.12.0.2", "default/a net1 10.11.0.2"})
 	r.remove("manifests", nadv1.Kind+"-kube-system-pods.yaml")
 	r.add(q)
 	same(t, "on disk", r.networks(q), []string{"pods eth0 10.1.0.2", "default/a net1 10.11.0.3"})
@@ -163,29 +169,33 @@ func TestKeysDefaultNetworks(t *testing.T) {
 	r.cluster(r.path("main.conf"))
 	r.conf["defaultNetworks"] = []any{"storage", "disk", r.path("backup.conf")}
 	r.nad("a", r.macvlan(14, ""))
-	asks, silent, system := r.pod("asks", "a"), r.pod("silent", ""), r.pod("kube-system/system", "default/a")
+	asks, silent, system := r.pod("asks", "a"), r.pod("silent", ""), r.pod("kube-system/system",
+		"default/a")
 	for _, p := range []*pod{asks, silent, system} {
 		r.add(p)
 		r.must("CHECK", p)
 	}
 	r.has(asks, "eth0", "net1", "net2", "net3", "net4")
 	same(t, "pod with a network of its own", r.networks(asks), []string{
-		"pods eth0 10.1.0.2", "kube-system/storage net1 10.11.0.2", "disk net2 10.12.0.2", "backup net3 10.13.0.2", "default/a net4 10.14.0.2",
+		"pods eth0 10.1.0.2", "kube-system/storage net1 10.11.0.2", "disk net2 10.12.0.2",
+		"backup net3 10.13.0.2", "default/a net4 10.14.0.2",
 	})
 	r.has(silent, "eth0", "net1", "net2", "net3")
 	same(t, "pod without", r.networks(silent), []string{
-		"pods eth0 10.1.0.3", "kube-system/storage net1 10.11.0.3", "disk net2 10.12.0.3", "backup net3 10.13.0.3",
+		"pods eth0 10.1.0.3", "kube-system/storage net1 10.11.0.3", "disk net2 10.12.0.3",
+		"backup net3 10.13.0.3",
 	})
 	r.has(system, "eth0", "net1")
-	same(t, "pod of kube-system", r.networks(system), []string{"pods eth0 10.1.0.4", "default/a net1 10.14.0.3"})
+	same(t, "pod of kube-system", r.networks(system),
+		[]string{"pods eth0 10.1.0.4", "default/a net1 10.14.0.3"})
 	for _, p := range []*pod{asks, silent, system} {
 		r.must("DEL", p)
 	}
 	r.clean(asks, silent, system)
 }
 
-// A network that every pod should get and that is not there keeps pods from starting, but not those of system namespaces; so the node
-// is ready, and is cleaned up.
+// A network that every pod should get and that is not there keeps pods from starting, but not those
+// of system namespaces; so the node is ready, and is cleaned up.
 func TestKeysDefaultNetworksMissing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -242,9 +252,11 @@ func TestKeysMultusNamespace(t *testing.T) {
 	r.conf["multusNamespace"] = "networks"
 	p, q := r.pod("p", ""), r.pod("q", "", nadv1.DefaultNetworkAnnotation, "blue")
 	r.add(p)
-	same(t, "networks", r.networks(p), []string{"networks/main eth0 10.1.0.2", "networks/storage net1 10.11.0.2"})
+	same(t, "networks", r.networks(p),
+		[]string{"networks/main eth0 10.1.0.2", "networks/storage net1 10.11.0.2"})
 	r.add(q)
-	same(t, "networks with a default network of its own", r.networks(q), []string{"networks/blue eth0 10.12.0.2", "networks/storage net1 10.11.0.3"})
+	same(t, "networks with a default network of its own", r.networks(q),
+		[]string{"networks/blue eth0 10.12.0.2", "networks/storage net1 10.11.0.3"})
 	r.must("DEL", p)
 	r.must("DEL", q)
 	r.clean(p, q)
@@ -264,12 +276,14 @@ func TestKeysPodsOwnDefaultNetwork(t *testing.T) {
 				r.write("main.conf", encode(t, r.defaultNetwork()))
 				r.cluster(r.path("main.conf"))
 			}
-			blue, red := r.pod("blue", "a", nadv1.DefaultNetworkAnnotation, "blue"), r.pod("team/red", "", nadv1.DefaultNetworkAnnotation, "team/red")
+			blue, red := r.pod("blue", "a", nadv1.DefaultNetworkAnnotation, "blue"), r.pod("team/red", "",
+				nadv1.DefaultNetworkAnnotation, "team/red")
 			plain := r.pod("plain", "a")
 			same(t, "result", r.add(blue).IPs[0].Address.String(), "10.11.0.2/24")
 			same(t, "result", r.add(red).IPs[0].Address.String(), "10.12.0.2/24")
 			r.add(plain)
-			same(t, "blue", r.networks(blue), []string{"kube-system/blue eth0 10.11.0.2", "default/a net1 10.13.0.2"})
+			same(t, "blue", r.networks(blue),
+				[]string{"kube-system/blue eth0 10.11.0.2", "default/a net1 10.13.0.2"})
 			same(t, "default", r.status(blue)[0].Default, true)
 			same(t, "red", r.networks(red), []string{"team/red eth0 10.12.0.2"})
 			same(t, "plain", r.networks(plain), []string{"pods eth0 10.1.0.2", "default/a net1 10.13.0.3"})
@@ -290,7 +304,8 @@ func TestKeysPodsOwnDefaultNetworkRefused(t *testing.T) {
 	r.nad("kube-system/blue", r.macvlan(11, ""))
 	r.nad("team/red", r.macvlan(12, ""))
 	for annotation, reason := range map[string]string{
-		"blue,blue": "InvalidAnnotation", "": "InvalidAnnotation", "team/red": "NADForbidden", "green": "NADNotFound",
+		"blue,blue": "InvalidAnnotation", "": "InvalidAnnotation", "team/red": "NADForbidden",
+		"green":                                "NADNotFound",
 		`[{"name":"blue","interface":"net7"}]`: "InvalidAnnotation",
 	} {
 		p := r.pod("p", "", nadv1.DefaultNetworkAnnotation, annotation)
@@ -337,12 +352,14 @@ func TestKeysGlobalNamespaces(t *testing.T) {
 	}
 }
 
-// auxiliary adds two fakes, and tuning between them, to every pod: the chain "extras" beside the file of the default network.
+// auxiliary adds two fakes, and tuning between them, to every pod: the chain "extras" beside the
+// file of the default network.
 func auxiliary(r *rig) {
 	r.mkdir("net.d", "extras")
 	r.write("net.d/10-pods.conf", encode(r.t, r.defaultNetwork()))
 	r.write("net.d/extras/10-first.conf", `{"name":"mine","type":"first","level":7}`)
-	r.write("net.d/extras/20-tuning.conf", `{"type":"tuning","sysctl":{"net.ipv4.conf.eth0.arp_filter":"1"}}`)
+	r.write("net.d/extras/20-tuning.conf",
+		`{"type":"tuning","sysctl":{"net.ipv4.conf.eth0.arp_filter":"1"}}`)
 	r.write("net.d/extras/30-second.conf", `{"type":"second"}`)
 	r.write("net.d/extras/40-list.conflist", noSuch) // not of the chain
 	r.fake("first", passOn)
@@ -370,7 +387,8 @@ func TestKeysAuxiliaryChain(t *testing.T) {
 	got := r.stdin("first", "ADD", p, "net2")
 	same(t, "prevResult", got["prevResult"], any(map[string]any{"cniVersion": "1.1.0"}))
 	same(t, "name and level", []any{got["name"], got["level"]}, []any{"extras", 7})
-	r.must("CHECK", p) // tuning would not find the interface that is named after the chain's place: there is none
+	// tuning would not find the interface that is named after the chain's place: there is none
+	r.must("CHECK", p)
 	same(t, "calls of CHECK", r.calls(), []string{"one CHECK net1"})
 	r.remove("net.d", "extras", "30-second.conf") // the pod has it all the same
 	r.must("DEL", p)
@@ -401,7 +419,8 @@ func TestKeysAuxiliaryChainFails(t *testing.T) {
 	r.fake("second", failing("ADD", 104, "will not"))
 	p := r.pod("p", "")
 	r.fails("ADD", p, 104, "default/p", "extras", "plugin second", "will not")
-	same(t, "calls", r.calls(), []string{"first ADD net1", "second ADD net1", "second DEL net1", "first DEL net1"})
+	same(t, "calls", r.calls(),
+		[]string{"first ADD net1", "second ADD net1", "second DEL net1", "first DEL net1"})
 	r.clean(p)
 	r.write("net.d/extras/15-broken.conf", "{")
 	r.fails("ADD", p, 7, "default/p", "15-broken.conf")
@@ -444,7 +463,8 @@ func TestKeysBinDir(t *testing.T) {
 	r.remove("bin", "one")
 	r.must("DEL", p)
 	r.must("DEL", q)
-	same(t, "calls of DEL", r.calls(), []string{"one DEL net1", "in binDir", "one DEL net1", "in binDir"})
+	same(t, "calls of DEL", r.calls(),
+		[]string{"one DEL net1", "in binDir", "one DEL net1", "in binDir"})
 	r.remove("more")
 	r.fails("ADD", none, 7, "default/a", "one", r.path("bin")+" or ", " or "+r.path("more"))
 	r.clean(p, q, none)
@@ -493,15 +513,18 @@ func TestKeysLogLevel(t *testing.T) {
 	r := statusRig(t, "")
 	p := r.pod("p", "")
 	for level, want := range map[string][]string{
-		"debug": {"DEBUG", "ERROR", "INFO"}, "verbose": {"ERROR", "INFO", "WARN"}, "info": {"ERROR", "INFO"},
-		"warn": {"ERROR"}, "error": {"ERROR"}, "panic": {"ERROR"}, "Error": {"ERROR"}, "loud": {"ERROR", "INFO", "WARN"},
+		"debug": {"DEBUG", "ERROR", "INFO"}, "verbose": {"ERROR", "INFO", "WARN"},
+		"info": {"ERROR", "INFO"},
+		"warn": {"ERROR"}, "error": {"ERROR"}, "panic": {"ERROR"}, "Error": {"ERROR"},
+		"loud": {"ERROR", "INFO", "WARN"},
 	} {
 		r.conf["logLevel"] = level
 		r.fails("CHECK", p, 3)
 		r.add(p)
 		r.must("DEL", p)
 		var got []string
-		for _, m := range regexp.MustCompile(`(?m)^time=\S+ level=(\S+) `).FindAllStringSubmatch(r.log(), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^time=\S+ level=(\S+) `).
+			FindAllStringSubmatch(r.log(), -1) {
 			got = append(got, m[1])
 		}
 		slices.Sort(got)
@@ -516,7 +539,9 @@ func TestKeysLogToStderr(t *testing.T) {
 	t.Parallel()
 	r := statusRig(t, "")
 	r.conf["logLevel"] = "info"
-	for _, to := range []struct{ stderr, file bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+	for _, to := range []struct{ stderr, file bool }{
+		{true, true}, {true, false}, {false, true}, {false, false},
+	} {
 		r.conf["logToStderr"], r.conf["logFile"] = to.stderr, ""
 		if to.file {
 			r.conf["logFile"] = r.path("braid.log")
@@ -555,12 +580,16 @@ func TestKeysRetryDeleteOnError(t *testing.T) {
 	}
 }
 
-// The first delegate is the default network, further ones are networks of every pod: defaultNetworks and systemNamespaces go with
-// clusterNetwork only. A delegate without a name has Braid's.
+// The first delegate is the default network, further ones are networks of every pod:
+// defaultNetworks and systemNamespaces go with clusterNetwork only. A delegate without a name has
+// Braid's.
 func TestKeysDelegates(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.conf["delegates"] = []any{r.defaultNetwork(), json.RawMessage(r.macvlan(11, "")), json.RawMessage(named(r.macvlan(12, ""), "backup"))}
+	r.conf["delegates"] = []any{
+		r.defaultNetwork(), json.RawMessage(r.macvlan(11, "")),
+		json.RawMessage(named(r.macvlan(12, ""), "backup")),
+	}
 	r.conf["defaultNetworks"] = []any{"nosuch"}
 	r.nad("a", r.macvlan(13, ""))
 	asks, system, unnamed := r.pod("asks", "a"), r.pod("kube-system/system", ""), r.pod("unnamed", "a")
@@ -570,7 +599,8 @@ func TestKeysDelegates(t *testing.T) {
 	})
 	r.has(asks, "eth0", "net1", "net2", "net3")
 	r.add(system)
-	same(t, "pod of kube-system", r.networks(system), []string{"pods eth0 10.1.0.3", "braid net1 10.11.0.3", "backup net2 10.12.0.3"})
+	same(t, "pod of kube-system", r.networks(system),
+		[]string{"pods eth0 10.1.0.3", "braid net1 10.11.0.3", "backup net2 10.12.0.3"})
 	r.must("ADD", unnamed, "CNI_ARGS=") // a runtime without pods
 	r.has(unnamed, "eth0", "net1", "net2")
 	for _, p := range []*pod{asks, system, unnamed} {
@@ -595,7 +625,8 @@ func TestKeysExec(t *testing.T) {
 	r.must("CHECK", q)
 	r.must("DEL", q)
 	same(t, "exec'd", r.calls(), []string{
-		"main ADD eth0", "passthru ADD net1", "main CHECK eth0", "passthru CHECK net1", "passthru DEL net1", "main DEL eth0",
+		"main ADD eth0", "passthru ADD net1", "main CHECK eth0", "passthru CHECK net1",
+		"passthru DEL net1", "main DEL eth0",
 	})
 	r.remove("bin", "passthru")
 	r.fails("ADD", none, 7, "default/a", "passthru", "install")
@@ -606,7 +637,9 @@ func TestKeysExec(t *testing.T) {
 // encoding/json does not look at the case of keys, so neither do Multus's configurations.
 func TestKeysInAnyCase(t *testing.T) {
 	t.Parallel()
-	for form, change := range map[string]func(string) string{"upper": strings.ToUpper, "lower": strings.ToLower} {
+	for form, change := range map[string]func(string) string{
+		"upper": strings.ToUpper, "lower": strings.ToLower,
+	} {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -619,9 +652,12 @@ func TestKeysInAnyCase(t *testing.T) {
 				t.Fatal(err)
 			}
 			maps.Copy(r.conf, map[string]any{
-				"clusterNetwork": "main", "defaultNetworks": []any{"storage"}, "multusNamespace": "networks", "systemNamespaces": []any{"infra"},
-				"globalNamespaces": "team", "binDir": r.path("more"), "cniDir": r.path("cache"), "logLevel": "error",
-				"readinessIndicatorFile": r.path("ready"), "namespaceIsolation": true, "retryDeleteOnError": true,
+				"clusterNetwork": "main", "defaultNetworks": []any{"storage"}, "multusNamespace": "networks",
+				"systemNamespaces": []any{"infra"},
+				"globalNamespaces": "team", "binDir": r.path("more"), "cniDir": r.path("cache"),
+				"logLevel":               "error",
+				"readinessIndicatorFile": r.path("ready"), "namespaceIsolation": true,
+				"retryDeleteOnError": true,
 			})
 			all := map[string]any{}
 			for key, value := range r.conf {
@@ -636,7 +672,8 @@ func TestKeysInAnyCase(t *testing.T) {
 			r.write("ready", "")
 			r.add(p)
 			r.add(system)
-			same(t, "networks", r.networks(p)[:2], []string{"networks/main eth0 10.1.0.2", "networks/storage net1 10.11.0.2"})
+			same(t, "networks", r.networks(p)[:2],
+				[]string{"networks/main eth0 10.1.0.2", "networks/storage net1 10.11.0.2"})
 			same(t, "calls", r.calls(), []string{"one ADD net2", "one ADD net1"})
 			r.has(system, "eth0")
 			same(t, "cache", len(globbed(t, r.path("cache/results/*"))), 5)

@@ -94,7 +94,8 @@ func TestR17OtherAddressStaysAConflict(t *testing.T) {
 	r.node.Addr("br7", "10.9.0.1/24")
 	r.nad("a", r.gatewayNetwork("br7", `[[{"subnet":"10.7.0.0/24"}],[{"subnet":"10.8.0.0/24"}]]`))
 	p := r.pod("p", "a")
-	r.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress", "choose a bridge of the network's own")
+	r.fails("ADD", p, 999, "br7", "10.9.0.1/24", "forceAddress",
+		"choose a bridge of the network's own")
 	r.must("DEL", p)
 }
 
@@ -103,7 +104,8 @@ func TestR21SysctlOfAnInterfaceWithADot(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	tuned := func(name, key, value string) {
-		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,"sysctl":{%q:%q}}]}`,
+		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
+			`"sysctl":{%q:%q}}]}`,
 			r.macvlan(11, ""), r.path("tuning"), key, value))
 	}
 	tuned("a", "net/ipv4/conf/net1.5/arp_announce", "1")
@@ -139,7 +141,8 @@ func learns(t *testing.T, p *pod, router *nettest.Namespace, wire, link string) 
 	for range 2 {
 		before := p.Advertisements(link)
 		router.Advertise(wire)
-		for end := time.Now().Add(20 * time.Second); p.Advertisements(link) == before; time.Sleep(time.Millisecond) {
+		for end := time.Now().
+			Add(20 * time.Second); p.Advertisements(link) == before; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("no router advertisement reaches %s", link)
 			}
@@ -166,10 +169,11 @@ func TestR19RouterAdvertisements(t *testing.T) {
 		more     string // further plugins of the chain
 		want     []string
 	}{
-		"in process":    {networks: "a"},
-		"exec'd":        {networks: "a", exec: true},
-		"default route": {networks: `[{"name":"a","default-route":["10.11.0.1"]}]`, want: []string{"net1"}},
-		"sbr":           {networks: "a", more: `,{"type":"sbr"}`},
+		"in process": {networks: "a"},
+		"exec'd":     {networks: "a", exec: true},
+		"default route": {networks: `[{"name":"a","default-route":["10.11.0.1"]}]`,
+			want: []string{"net1"}},
+		"sbr": {networks: "a", more: `,{"type":"sbr"}`},
 		// The advertisement came while the chain was at work.
 		"earlier": {networks: "a", kind: "early"},
 	} {
@@ -191,7 +195,8 @@ func TestR19RouterAdvertisements(t *testing.T) {
 			p := r.pod("p", test.networks)
 			r.add(p)
 			same(t, "default routes by advertisements", learns(t, p, router, "wire", "net1"), test.want)
-			same(t, "accept_ra_defrtr of eth0", sysctlOf(t, p.Namespace, "net/ipv6/conf/eth0/accept_ra_defrtr"), "1")
+			same(t, "accept_ra_defrtr of eth0",
+				sysctlOf(t, p.Namespace, "net/ipv6/conf/eth0/accept_ra_defrtr"), "1")
 			r.must("CHECK", p)
 			r.must("DEL", p)
 			if err := r.node.Netlink().LinkDel(r.node.Link("nic1")); err != nil {

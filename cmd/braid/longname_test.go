@@ -11,8 +11,9 @@ import (
 func (r *rig) longNAD(file, name, config string) {
 	r.t.Helper()
 	data, err := json.Marshal(map[string]any{
-		"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": map[string]any{"name": name, "namespace": "default"},
-		"spec": map[string]any{"config": config},
+		"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+		"metadata": map[string]any{"name": name, "namespace": "default"},
+		"spec":     map[string]any{"config": config},
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -36,19 +37,24 @@ func TestR20LongNames(t *testing.T) {
 			r.fake("meta", passOn)
 			r.script("device", pluginDeviceInfo)
 			long, cluster, device := longName("a", length), longName("b", length), longName("c", length)
-			r.longNAD("c.yaml", device, strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`), `"macvlan"`, `"device"`, 1))
+			r.longNAD("c.yaml", device,
+				strings.Replace(r.macvlan(13, `,"capabilities":{"CNIDeviceInfoFile":true}`), `"macvlan"`,
+					`"device"`, 1))
 			r.longNAD("a.yaml", long, fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[
 				{"type":"bridge","bridge":"cni0","ipMasq":true,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}},
 				{"type":"portmap","capabilities":{"portMappings":true}},{"type":"sbr"},
 				{"type":"meta"}]}`, r.path("leases")))
-			r.longNAD("b.yaml", cluster, `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.12.0.0/24"`, "")+`]}`)
-			p := r.pod("p", `[{"name":"`+long+`","interface":"fifteen-letters"},{"name":"`+cluster+`"},{"name":"`+device+`"}]`)
+			r.longNAD("b.yaml", cluster,
+				`{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.12.0.0/24"`, "")+`]}`)
+			p := r.pod("p", `[{"name":"`+long+`","interface":"fifteen-letters"},{"name":"`+cluster+
+				`"},{"name":"`+device+`"}]`)
 			p.id = strings.Repeat("0123456789abcdef", 4)
 			mapped := []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}
 			r.conf["runtimeConfig"] = map[string]any{"portMappings": mapped}
 			r.add(p)
 			r.has(p, "eth0", "fifteen-letters", "net2", "net3")
-			same(t, "name that the plugin gets", r.stdin("meta", "ADD", p, "fifteen-letters")["name"], any(long))
+			same(t, "name that the plugin gets", r.stdin("meta", "ADD", p, "fifteen-letters")["name"],
+				any(long))
 			same(t, "name in network-status", r.status(p)[1].Name, "default/"+long)
 			same(t, "device information", r.status(p)[3].DeviceInfo != nil, true)
 			r.must("CHECK", p)
@@ -57,7 +63,8 @@ func TestR20LongNames(t *testing.T) {
 			r.must("CHECK", p)
 			r.must("DEL", p)
 			same(t, "name on DEL", r.stdin("meta", "DEL", p, "fifteen-letters")["name"], any(long))
-			same(t, "result of ADD on DEL", r.stdin("meta", "DEL", p, "fifteen-letters")["prevResult"] != nil, true)
+			same(t, "result of ADD on DEL",
+				r.stdin("meta", "DEL", p, "fifteen-letters")["prevResult"] != nil, true)
 			r.clean(p)
 
 			// Nothing but libcni's cache is left of the node's state.

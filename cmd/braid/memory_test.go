@@ -28,10 +28,12 @@ func (r *rig) rest() string {
 
 // aloneConfs are configurations of all kinds of state, by type.
 func (r *rig) aloneConfs() map[string]string {
-	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}`, r.path("leases"))
+	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}`,
+		r.path("leases"))
 	return map[string]string{
 		"macvlan": fmt.Sprintf(`"master":%q,%s`, nic, ipam),
-		"bridge":  fmt.Sprintf(`"bridge":"br7","isGateway":true,"ipMasq":true,"macspoofchk":true,%s`, ipam),
+		"bridge": fmt.Sprintf(`"bridge":"br7","isGateway":true,"ipMasq":true,"macspoofchk":true,%s`,
+			ipam),
 	}
 }
 
@@ -42,7 +44,10 @@ func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 	r := newRig(t)
 	for kind, keys := range r.aloneConfs() {
 		conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":%q`, kind)
-		for _, now := range []string{conf, conf + fmt.Sprintf(`,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24"}`, r.path("elsewhere"))} {
+		for _, now := range []string{
+			conf, conf + fmt.Sprintf(`,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24"}`,
+				r.path("elsewhere")),
+		} {
 			first := r.alonePod("first") // makes what is shared and stays
 			if _, failed := r.standalone(kind, "ADD", first, conf+","+keys+"}"); failed != nil {
 				t.Fatal(failed)
@@ -65,7 +70,8 @@ func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 					r.has(p)
 				} else {
 					p.Unmount()
-					if _, failed := r.standalone(kind, "GC", nil, now+`,"cni.dev/valid-attachments":[]}`); failed != nil {
+					_, failed := r.standalone(kind, "GC", nil, now+`,"cni.dev/valid-attachments":[]}`)
+					if failed != nil {
 						t.Error(failed)
 					}
 				}
@@ -79,7 +85,8 @@ func TestR13StandaloneDelWithAnotherConfiguration(t *testing.T) {
 // in a namespace in its own time.
 func (r *rig) eventually(what, want string, state func() string) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().
+		Before(end); time.Sleep(10 * time.Millisecond) {
 		if state() == want {
 			return
 		}
@@ -109,7 +116,9 @@ func TestR13StandaloneTuningTwice(t *testing.T) {
 	}
 	same(t, "saved", len(globbed(t, r.path("state/standalone/*"))), 2)
 	for range 2 {
-		if _, failed := r.standalone("tuning", "DEL", p, `{"cniVersion":"1.0.0","name":"net","type":"tuning"}`); failed != nil {
+		_, failed := r.standalone("tuning", "DEL", p,
+			`{"cniVersion":"1.0.0","name":"net","type":"tuning"}`)
+		if failed != nil {
 			t.Error(failed)
 		}
 	}
@@ -122,7 +131,8 @@ func TestR13StandaloneTuningTwice(t *testing.T) {
 		t.Fatal(failed)
 	}
 	for _, file := range globbed(t, r.path("state/standalone/*")) {
-		if err := os.WriteFile(strings.Replace(file, "-0000-", "-0001-", 1)+".tmp", []byte(`{"ki`), 0o600); err != nil {
+		err := os.WriteFile(strings.Replace(file, "-0000-", "-0001-", 1)+".tmp", []byte(`{"ki`), 0o600)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(file, []byte(`{"ki`), 0o600); err != nil {

@@ -51,7 +51,8 @@ func TestR14PortsOfOldVersion(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("ports", r.ported(14, "0.3.1"))
-	p := r.pod("p", `[{"name":"ports","portMappings":[{"hostPort":8014,"containerPort":80,"protocol":"tcp"}]}]`)
+	p := r.pod("p", `[{"name":"ports","portMappings":[{"hostPort":8014,"containerPort":80,`+
+		`"protocol":"tcp"}]}]`)
 	r.add(p)
 	if rules := r.nft(); !strings.Contains(rules, "8014") {
 		t.Fatalf("rules: %s", rules)
@@ -77,9 +78,11 @@ func TestR24HostPortTaken(t *testing.T) {
 	r := newRig(t)
 	r.nad("ports", r.ported(24, "1.0.0"))
 	ask := func(mapping string) string {
-		return `[{"name":"ports","portMappings":[{"hostPort":8024,"containerPort":80,"protocol":"tcp"` + mapping + `}]}]`
+		return `[{"name":"ports","portMappings":[{"hostPort":8024,"containerPort":80,"protocol":"tcp"` +
+			mapping + `}]}]`
 	}
-	first, second, v6 := r.pod("first", ask("")), r.pod("second", ask("")), r.pod("v6", ask(`,"hostIP":"fd00::1"`))
+	first, second, v6 := r.pod("first", ask("")), r.pod("second", ask("")), r.pod("v6",
+		ask(`,"hostIP":"fd00::1"`))
 	r.add(first)
 	before := r.nft()
 	r.fails("ADD", second, 11, "hostPort 8024", "first", "choose another hostPort")
@@ -126,14 +129,19 @@ func TestR33PrevResult(t *testing.T) {
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
 	empty, links := p.Snapshot(), r.node.Links()
-	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.33.0.0/24","routes":[{"dst":"10.34.0.0/16"}]}`, r.path("leases"))
-	for _, prev := range []string{"", `5`, `{"cniVersion":"9.9.9"}`, `{"interfaces":[null],"ips":[{"address":"10.33.0.2/24","interface":0}]}`} {
+	ipam := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.33.0.0/24",`+
+		`"routes":[{"dst":"10.34.0.0/16"}]}`, r.path("leases"))
+	for _, prev := range []string{
+		"", `5`, `{"cniVersion":"9.9.9"}`,
+		`{"interfaces":[null],"ips":[{"address":"10.33.0.2/24","interface":0}]}`,
+	} {
 		var chain []string
 		result := ""
 		for _, conf := range []string{
 			fmt.Sprintf(`"type":"macvlan","master":%q,%s`, nic, ipam),
 			fmt.Sprintf(`"type":"tuning","dataDir":%q,"mtu":1400`, r.path("tuning")),
-			`"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8033,"containerPort":80,"protocol":"tcp"}]}`,
+			`"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8033,"containerPort":80,` +
+				`"protocol":"tcp"}]}`,
 			`"type":"sbr"`,
 		} {
 			conf = `{"cniVersion":"1.0.0","name":"net",` + conf
@@ -150,7 +158,8 @@ func TestR33PrevResult(t *testing.T) {
 			}
 		}
 		for _, conf := range chain[1:] {
-			if _, failed := r.standalone(kindOf(conf), "CHECK", p, conf+`,"prevResult":`+result+"}"); failed != nil {
+			_, failed := r.standalone(kindOf(conf), "CHECK", p, conf+`,"prevResult":`+result+"}")
+			if failed != nil {
 				t.Errorf("CHECK: %v", failed)
 			}
 		}
@@ -158,7 +167,8 @@ func TestR33PrevResult(t *testing.T) {
 			prev = result
 		}
 		for _, conf := range slices.Backward(chain) {
-			if _, failed := r.standalone(kindOf(conf), "DEL", p, conf+`,"prevResult":`+prev+"}"); failed != nil {
+			_, failed := r.standalone(kindOf(conf), "DEL", p, conf+`,"prevResult":`+prev+"}")
+			if failed != nil {
 				t.Errorf("DEL with prevResult %s: %v", prev, failed)
 			}
 		}
@@ -184,8 +194,12 @@ func TestR36OldLease(t *testing.T) {
 	t.Parallel()
 	for name, rewrite := range map[string]func(path, id string) error{
 		"written in place": func(path, id string) error { return os.WriteFile(path, []byte(id), 0o600) },
-		"with a line end":  func(path, id string) error { return os.WriteFile(path, []byte(id+"\n"), 0o600) },
-		"with no name":     func(path, id string) error { return os.WriteFile(path, []byte(id+"\r\n"), 0o600) },
+		"with a line end": func(path, id string) error {
+			return os.WriteFile(path, []byte(id+"\n"), 0o600)
+		},
+		"with no name": func(path, id string) error {
+			return os.WriteFile(path, []byte(id+"\r\n"), 0o600)
+		},
 		"made anew": func(path, id string) error {
 			return errors.Join(os.Remove(path), os.WriteFile(path, []byte(id), 0o600))
 		},
@@ -230,13 +244,18 @@ func TestM34DataDir(t *testing.T) {
 	r := newRig(t)
 	r.conf["braid"].(map[string]any)["dataRoots"] = []string{r.path("leases"), r.path("tuning")}
 	outside := t.TempDir()
-	if err := errors.Join(os.MkdirAll(r.path("leases"), 0o700), os.Symlink(outside, r.path("leases", "out"))); err != nil {
+	err := errors.Join(os.MkdirAll(r.path("leases"), 0o700),
+		os.Symlink(outside, r.path("leases", "out")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	tuned := func(dir string) string {
-		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":%q},{"type":"tuning","dataDir":%q,"mtu":1400}]}`, nic, dir)
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":%q},`+
+			`{"type":"tuning","dataDir":%q,"mtu":1400}]}`, nic, dir)
 	}
-	leased := func(dir string) string { return strings.Replace(r.macvlan(34, ""), r.path("leases"), dir, 1) }
+	leased := func(dir string) string {
+		return strings.Replace(r.macvlan(34, ""), r.path("leases"), dir, 1)
+	}
 	for i, c := range []struct {
 		config string
 		code   uint
@@ -285,7 +304,8 @@ func TestM34DataDir(t *testing.T) {
 func TestM34RootsChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,"mtu":1400}]}`, r.macvlan(34, ""), r.path("tuning")))
+	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"tuning","dataDir":%q,`+
+		`"mtu":1400}]}`, r.macvlan(34, ""), r.path("tuning")))
 	p := r.pod("p", "a")
 	r.add(p)
 	braid := r.conf["braid"].(map[string]any)
@@ -328,7 +348,8 @@ func TestM34Standalone(t *testing.T) {
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
 	conf := func(dir string) string {
-		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}}`, nic, dir)
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"macvlan","master":%q,`+
+			`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}}`, nic, dir)
 	}
 	if _, failed := r.standalone("macvlan", "ADD", p, conf("/dev/null")); failed == nil {
 		t.Error("ADD with /dev/null succeeds")
@@ -349,9 +370,12 @@ func TestM33ResolvConf(t *testing.T) {
 	secret := r.path("secret")
 	r.write("secret", "nameserver s3cret\nsearch s3cret!\n")
 	leased := func(path string) string {
-		return strings.Replace(r.macvlan(33, ""), `"subnet"`, fmt.Sprintf(`"resolvConf":%q,"subnet"`, path), 1)
+		return strings.Replace(r.macvlan(33, ""), `"subnet"`,
+			fmt.Sprintf(`"resolvConf":%q,"subnet"`, path), 1)
 	}
-	for i, path := range []string{secret, "/etc/../root/x", "/proc/self/environ", "/run/systemd/resolve/../../x", "etc/resolv.conf"} {
+	for i, path := range []string{
+		secret, "/etc/../root/x", "/proc/self/environ", "/run/systemd/resolve/../../x", "etc/resolv.conf",
+	} {
 		name := fmt.Sprint("n", i)
 		r.nad(name, leased(path))
 		p := r.pod(fmt.Sprint("p", i), name)
@@ -381,7 +405,8 @@ func TestM25FilesOfTheNode(t *testing.T) {
 	r.write("flat", `{"range":"10.99.0.0/24","log_file":"`+r.path("flat.log")+`"}`)
 	r.write("target", "kept\n")
 	inLogs := r.varLog("link")
-	if err := errors.Join(os.Symlink(r.dir, inLogs), os.Symlink(r.path("target"), r.varLog("file"))); err != nil {
+	err := errors.Join(os.Symlink(r.dir, inLogs), os.Symlink(r.path("target"), r.varLog("file")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range []struct {
@@ -395,11 +420,14 @@ func TestM25FilesOfTheNode(t *testing.T) {
 		{fmt.Sprintf(`"log_file":%q`, r.varLog("file")), ""},
 		{fmt.Sprintf(`"configuration_path":%q`, r.path("flat")), "ipam.configuration_path"},
 		{`"configuration_path":"flat"`, "ipam.configuration_path"},
-		{fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")), "ipam.kubernetes.kubeconfig"},
-		{fmt.Sprintf(`"log_file":%q,"configuration_path":"/etc/cni/net.d/whereabouts.d/whereabouts.conf"`, r.varLog("new/whereabouts.log")), ""},
+		{fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")),
+			"ipam.kubernetes.kubeconfig"},
+		{fmt.Sprintf(`"log_file":%q,"configuration_path":"/etc/cni/net.d/whereabouts.d/whereabouts.conf"`,
+			r.varLog("new/whereabouts.log")), ""},
 	} {
 		name := fmt.Sprint("n", i)
-		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.25.0.0/24",`+c.keys, "")+`]}`)
+		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
+			r.whereabouts("macvlan", `"range":"10.25.0.0/24",`+c.keys, "")+`]}`)
 		p := r.pod(fmt.Sprint("p", i), name)
 		r.add(p)
 		if !strings.HasPrefix(r.address(p, "net1"), "10.25.0.") {
@@ -421,7 +449,8 @@ func TestM25FilesOfTheNode(t *testing.T) {
 	if text, err := os.ReadFile(r.path("target")); err != nil || string(text) != "kept\n" {
 		t.Errorf("the target of a link is %q, %v", text, err)
 	}
-	if text, err := os.ReadFile(r.varLog("new/whereabouts.log")); err != nil || strings.Count(string(text), "\n") != 2 {
+	text, err := os.ReadFile(r.varLog("new/whereabouts.log"))
+	if err != nil || strings.Count(string(text), "\n") != 2 {
 		t.Errorf("log %q, %v", text, err)
 	}
 }
@@ -430,7 +459,8 @@ func TestM25FilesOfTheNode(t *testing.T) {
 // asked for.
 func brokenByMeta() map[string]broken {
 	ask := func(mapping string) string {
-		return `[{"name":"a","portMappings":[{"hostPort":8023,"containerPort":80,"protocol":"tcp"` + mapping + `}]}]`
+		return `[{"name":"a","portMappings":[{"hostPort":8023,"containerPort":80,"protocol":"tcp"` +
+			mapping + `}]}]`
 	}
 	ported := func(annotation string) func(*rig) *pod {
 		return func(r *rig) *pod {
@@ -439,23 +469,35 @@ func brokenByMeta() map[string]broken {
 		}
 	}
 	routed := func(address, sbr string) string {
-		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0","ipam":{"type":"static","addresses":[%s]}},{"type":"sbr"%s}]}`,
+		return fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0",`+
+			`"ipam":{"type":"static","addresses":[%s]}},{"type":"sbr"%s}]}`,
 			address, sbr)
 	}
 	const address, far = `{"address":"10.23.0.2/24"}`, `{"address":"10.23.0.2/24","gateway":"10.24.0.1"}`
-	fixed := func(config string) func(*rig, *pod) *pod { return redefine(func(*rig) string { return config }) }
+	fixed := func(config string) func(*rig, *pod) *pod {
+		return redefine(func(*rig) string { return config })
+	}
 	return map[string]broken{
 		"port taken": {"PluginFailed", func(r *rig) *pod {
 			p := ported(ask(""))(r)
 			r.add(r.pod("holder", ask("")))
 			return p
 		}, "choose another hostPort", annotate(strings.Replace(ask(""), "8023", "8024", 1))},
-		"IPv6 hostIP":   {"PluginFailed", ported(ask(`,"hostIP":"fd00::1"`)), "leave hostIP out", annotate(ask(""))},
-		"dataDir":       {"NADInvalid", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.23.0.0/24","dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string { return r.macvlan(23, "") })},
-		"sbr, gateway":  {"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`, fixed(routed(far, `,"gateways":["10.23.0.1"]`))},
-		"sbr, misspelt": {"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)), "write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`))},
+		"IPv6 hostIP": {"PluginFailed", ported(ask(`,"hostIP":"fd00::1"`)), "leave hostIP out",
+			annotate(ask(""))},
+		"dataDir": {"NADInvalid",
+			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",`+
+				`"ipam":{"type":"host-local","subnet":"10.23.0.0/24",`+
+				`"dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string {
+				return r.macvlan(23, "")
+			})},
+		"sbr, gateway": {"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`,
+			fixed(routed(far, `,"gateways":["10.23.0.1"]`))},
+		"sbr, misspelt": {"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)),
+			"write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`))},
 		"sbr, no address": {
-			"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),
+			"PluginFailed", asking("a", "a",
+				`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),
 			"give the plugin before sbr an IPAM plugin", fixed(routed(address, "")),
 		},
 	}
@@ -473,8 +515,10 @@ VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","1.0.0"]}' ;;
 *) grep -q '"prevResult":{[^}]*"cniVersion":"1.0.0"' || { echo '{"code":7,"msg":"no version in prevResult"}'; exit 1; } ;;
 esac
 `)
-	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"versionless"},{"type":"passthru"},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
-	p := r.pod("p", `[{"name":"a","portMappings":[{"hostPort":8133,"containerPort":80,"protocol":"tcp"}]}]`)
+	r.nad("a", `{"cniVersion":"1.0.0","plugins":[{"type":"versionless"},{"type":"passthru"},`+
+		`{"type":"portmap","capabilities":{"portMappings":true}}]}`)
+	p := r.pod("p", `[{"name":"a","portMappings":[{"hostPort":8133,"containerPort":80,`+
+		`"protocol":"tcp"}]}]`)
 	r.add(p)
 	if rules := r.nft(); !strings.Contains(rules, "10.33.9.2:80") {
 		t.Errorf("rules: %s", rules)

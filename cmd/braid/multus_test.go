@@ -16,12 +16,16 @@ func TestR9OddConfiguration(t *testing.T) {
 		change func(r *rig)
 		log    string
 	}{
-		"no cniVersion":  {func(r *rig) { delete(r.conf, "cniVersion") }, "field cniVersion"},
-		"list of binDir": {func(r *rig) { r.conf["binDir"] = []string{r.path("none"), r.path("more")} }, "field binDir"},
-		"trace":          {func(r *rig) { r.conf["logLevel"] = "trace" }, "field logLevel"},
-		"verbose":        {func(r *rig) { r.conf["logLevel"] = "verbose" }, "field logLevel"},
-		"no level":       {func(r *rig) { r.conf["logLevel"] = "loud" }, "field logLevel"},
-		"log options":    {func(r *rig) { r.conf["logOptions"] = map[string]any{"maxAge": -1, "maxBackups": 1} }, "field logOptions.maxAge"},
+		"no cniVersion": {func(r *rig) { delete(r.conf, "cniVersion") }, "field cniVersion"},
+		"list of binDir": {func(r *rig) {
+			r.conf["binDir"] = []string{r.path("none"), r.path("more")}
+		}, "field binDir"},
+		"trace":    {func(r *rig) { r.conf["logLevel"] = "trace" }, "field logLevel"},
+		"verbose":  {func(r *rig) { r.conf["logLevel"] = "verbose" }, "field logLevel"},
+		"no level": {func(r *rig) { r.conf["logLevel"] = "loud" }, "field logLevel"},
+		"log options": {func(r *rig) {
+			r.conf["logOptions"] = map[string]any{"maxAge": -1, "maxBackups": 1}
+		}, "field logOptions.maxAge"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -39,7 +43,8 @@ func TestR9OddConfiguration(t *testing.T) {
 			}
 			p := r.pod("p", networks)
 			result := &types100.Result{}
-			if err := json.Unmarshal([]byte(r.must("ADD", p)), result); err != nil || len(result.IPs) != 1 || result.CNIVersion == "" {
+			err := json.Unmarshal([]byte(r.must("ADD", p)), result)
+			if err != nil || len(result.IPs) != 1 || result.CNIVersion == "" {
 				t.Errorf("result %+v, %v", result, err)
 			}
 			if log := r.log(); !strings.Contains(log, "level=WARN") || strings.Count(log, c.log) != 1 {
@@ -62,7 +67,8 @@ func TestR9VersionsThatAreNotSpoken(t *testing.T) {
 		r.fails("ADD", r.pod("p", ""), 1)
 	}
 	delete(r.conf, "cniVersion")
-	if out := r.must("VERSION", nil); strings.Contains(out, `"0.2.0"`) || !strings.Contains(out, `"0.3.0"`) {
+	out := r.must("VERSION", nil)
+	if strings.Contains(out, `"0.2.0"`) || !strings.Contains(out, `"0.3.0"`) {
 		t.Errorf("VERSION: %s", out)
 	}
 }

@@ -51,8 +51,8 @@ func (r *rig) named(name string, net, last int, extra string) string {
 		name, nic, extra, r.path("leases"), net, net, net, last)
 }
 
-// TestM30NamedAsAnothers: a tenant's network that is named as another's, as the default network or as
-// a directory of somebody else takes and frees no lease of that.
+// TestM30NamedAsAnothers: a tenant's network that is named as another's, as the default network or
+// as a directory of somebody else takes and frees no lease of that.
 func TestM30NamedAsAnothers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -78,8 +78,11 @@ func TestM30NamedAsAnothers(t *testing.T) {
 		}
 		full := r.pod(fmt.Sprintf("a/%d-full", i), fmt.Sprint("n", i))
 		r.fails("ADD", full, types.ErrInternal, "10.12.0.2")
-		own := slices.DeleteFunc(r.leases(), func(l string) bool { return slices.Contains(before, l) || strings.HasPrefix(l, "pods/") })
-		same(t, "leases of "+name, own, []string{"a." + name + "/10.12.0.2", "a." + name + "/10.12.0.3", "a." + name + "/10.12.0.4"})
+		own := slices.DeleteFunc(r.leases(), func(l string) bool {
+			return slices.Contains(before, l) || strings.HasPrefix(l, "pods/")
+		})
+		same(t, "leases of "+name, own,
+			[]string{"a." + name + "/10.12.0.2", "a." + name + "/10.12.0.3", "a." + name + "/10.12.0.4"})
 		// The runtime lost one of them, and knows nothing of the foreign one.
 		pods[0].Unmount()
 		r.valid(theirs, pods[1], pods[2])
@@ -104,7 +107,8 @@ func TestM30NamedAsAnothers(t *testing.T) {
 }
 
 // TestM30NamesWithDots: namespaces a and a.b cannot be mixed up, as a namespace has no dot; a name
-// that looks like another namespace's own is refused where the policy is not enforced for its writer.
+// that looks like another namespace's own is refused where the policy is not enforced for its
+// writer.
 func TestM30NamesWithDots(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -114,17 +118,21 @@ func TestM30NamesWithDots(t *testing.T) {
 	one, two := r.pod("a/one", "one"), r.pod("a-b/two", "two")
 	r.add(one)
 	r.add(two)
-	same(t, "leases", slices.DeleteFunc(r.leases(), func(l string) bool { return strings.HasPrefix(l, "pods/") }),
+	same(t, "leases", slices.DeleteFunc(r.leases(), func(l string) bool {
+		return strings.HasPrefix(l, "pods/")
+	}),
 		[]string{"a-b.c/10.12.0.2", "a.b.c/10.12.0.2"})
 	r.labelled("free", false)
 	for key, config := range map[string]string{
-		"name":              r.named("a.b.c", 12, 9, ""),
-		"ipam.network_name": `{"cniVersion":"1.0.0","plugins":[` + r.whereabouts("macvlan", `"range":"10.20.0.0/24","network_name":"a.x"`, "") + `]}`,
+		"name": r.named("a.b.c", 12, 9, ""),
+		"ipam.network_name": `{"cniVersion":"1.0.0","plugins":[` +
+			r.whereabouts("macvlan", `"range":"10.20.0.0/24","network_name":"a.x"`, "") + `]}`,
 	} {
 		name := "free/" + strings.ReplaceAll(strings.ToLower(key), "_", "-")
 		r.nad(name, config)
 		p := r.pod(name, name)
-		r.fails("ADD", p, types.ErrInvalidNetworkConfig, key, "namespace a,", `{"namespaces": ["free"]`, `"names": ["a.`)
+		r.fails("ADD", p, types.ErrInvalidNetworkConfig, key, "namespace a,", `{"namespaces": ["free"]`,
+			`"names": ["a.`)
 		r.must("DEL", p)
 	}
 	r.nad("free/dots", r.named("net.1", 12, 9, "")) // no namespace
@@ -146,11 +154,13 @@ func TestM30JoinsByRule(t *testing.T) {
 	r.allow(joins, rules[0])
 	r.nad("b/lan", r.named("lan", 12, 9, ""))
 	r.nad("a/lan", r.named("b.lan", 12, 9, ""))
-	r.nad("a/cluster", `{"cniVersion":"1.0.0","plugins":[`+r.whereabouts("macvlan", `"range":"10.20.0.0/24","network_name":"all-of-us"`, "")+`]}`)
+	r.nad("a/cluster", `{"cniVersion":"1.0.0","plugins":[`+
+		r.whereabouts("macvlan", `"range":"10.20.0.0/24","network_name":"all-of-us"`, "")+`]}`)
 	r.add(r.pod("b/first", "lan"))
 	r.add(r.pod("a/second", "lan"))
 	r.add(r.pod("a/third", "cluster"))
-	if got := r.leases(); !slices.Contains(got, "b.lan/10.12.0.2") || !slices.Contains(got, "b.lan/10.12.0.3") {
+	got := r.leases()
+	if !slices.Contains(got, "b.lan/10.12.0.2") || !slices.Contains(got, "b.lan/10.12.0.3") {
 		t.Errorf("leases: %q", got)
 	}
 	if b := r.blocks(); len(b) != 1 || b[0].Spec.Space != "all-of-us" {
@@ -159,20 +169,24 @@ func TestM30JoinsByRule(t *testing.T) {
 }
 
 // TestM30LabelLater: pods that were made before their namespace was labelled keep their addresses,
-// which nobody else gets; their DEL frees them, and then the old name is forgotten. So it is when the
-// label goes again.
+// which nobody else gets; their DEL frees them, and then the old name is forgotten. So it is when
+// the label goes again.
 func TestM30LabelLater(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, ipam string }{
-		{"host-local", `{"type":"host-local","dataDir":"%s","subnet":"10.12.0.0/24","rangeStart":"10.12.0.2","rangeEnd":"10.12.0.7"}`},
+		{"host-local", `{"type":"host-local","dataDir":"%s","subnet":"10.12.0.0/24",` +
+			`"rangeStart":"10.12.0.2","rangeEnd":"10.12.0.7"}`},
 		{"one block", `{"type":"whereabouts","range":"10.12.0.0/28","range_end":"10.12.0.6"}%.0s`},
 		{"blocks", `{"type":"whereabouts","range":"10.12.0.0/24"}%.0s`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRig(t)
 			r.nodes(1)
-			r.setBraid("policy", []any{map[string]any{"namespaces": []string{"other"}, "masters": []string{nic}}})
-			r.nad("team/lan", fmt.Sprintf(`{"cniVersion":"1.1.0","type":"bridge","bridge":"br-team","ipam":`+test.ipam+`}`, r.path("leases")))
+			r.setBraid("policy", []any{
+				map[string]any{"namespaces": []string{"other"}, "masters": []string{nic}},
+			})
+			r.nad("team/lan", fmt.Sprintf(`{"cniVersion":"1.1.0","type":"bridge","bridge":"br-team","ipam":`+
+				test.ipam+`}`, r.path("leases")))
 			by := map[string]string{}
 			var old, young []*pod
 			add := func(name string, list *[]*pod) {
@@ -225,7 +239,9 @@ func TestM30LabelLater(t *testing.T) {
 			for _, p := range young {
 				r.must("DEL", p)
 			}
-			same(t, "left", slices.DeleteFunc(r.left(), func(l string) bool { return strings.Contains(l, "br-team") }), []string(nil))
+			same(t, "left", slices.DeleteFunc(r.left(), func(l string) bool {
+				return strings.Contains(l, "br-team")
+			}), []string(nil))
 		})
 	}
 }
@@ -258,8 +274,8 @@ func TestM30LostRecord(t *testing.T) {
 	same(t, "leases", r.leases(), []string(nil))
 }
 
-// TestM30RangesAndTheirBlocks: a network with more ranges than a tenant may have takes no block, and
-// one that fails at its last range gives back those of the others.
+// TestM30RangesAndTheirBlocks: a network with more ranges than a tenant may have takes no block,
+// and one that fails at its last range gives back those of the others.
 func TestM30RangesAndTheirBlocks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -271,7 +287,8 @@ func TestM30RangesAndTheirBlocks(t *testing.T) {
 			all = append(all, fmt.Sprintf(`{"range":"10.20.%d.0/24"}`, i))
 		}
 		all = append(all, last)
-		return `{"cniVersion":"1.0.0","plugins":[` + r.whereabouts("macvlan", `"ipRanges":[`+strings.Join(all, ",")+`]`, "") + `]}`
+		return `{"cniVersion":"1.0.0","plugins":[` +
+			r.whereabouts("macvlan", `"ipRanges":[`+strings.Join(all, ",")+`]`, "") + `]}`
 	}
 	r.nad("a/many", ranges(254, `{"range":"10.21.0.0/24"}`))
 	p := r.pod("a/many", "many")
@@ -313,7 +330,8 @@ func TestM30Quota(t *testing.T) {
 	two, one := r.pod("a/two", "lan,lan"), r.pod("a/one", "lan")
 	r.add(two)
 	many := r.pod("a/many", "lan,lan")
-	r.fails("ADD", many, types.ErrInvalidNetworkConfig, "4 addresses", "at most 3", `have in policy[0]: "addresses": 4`)
+	r.fails("ADD", many, types.ErrInvalidNetworkConfig, "4 addresses", "at most 3",
+		`have in policy[0]: "addresses": 4`)
 	r.must("DEL", many)
 	r.add(one)
 	four := r.pod("a/four", "lan")
@@ -323,13 +341,16 @@ func TestM30Quota(t *testing.T) {
 	r.must("DEL", one)
 	r.add(four)
 	same(t, "leases", len(r.leases()), 7)
-	if got := r.left(); slices.ContainsFunc(got, func(l string) bool { return strings.Contains(l, "id-many") }) {
+	if got := r.left(); slices.ContainsFunc(got, func(l string) bool {
+		return strings.Contains(l, "id-many")
+	}) {
 		t.Errorf("left of what was refused: %q", got)
 	}
 }
 
-// TestM30RulesOfAnothers: the GC of a tenant's network that is named as one whose plugins were called
-// by their own names leaves the ports, the kept parameters and the results of that one's pods alone.
+// TestM30RulesOfAnothers: the GC of a tenant's network that is named as one whose plugins were
+// called by their own names leaves the ports, the kept parameters and the results of that one's
+// pods alone.
 func TestM30RulesOfAnothers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -124,8 +124,8 @@ func TestR30DelByAnotherPath(t *testing.T) {
 	r.clean(other)
 }
 
-// TestM38NodesNamespace: what the runtime calls a pod's namespace is never the node's own, by whatever
-// path: an ADD and a CHECK refuse it, and DEL and GC end without touching it.
+// TestM38NodesNamespace: what the runtime calls a pod's namespace is never the node's own, by
+// whatever path: an ADD and a CHECK refuse it, and DEL and GC end without touching it.
 func TestM38NodesNamespace(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -140,12 +140,14 @@ func TestM38NodesNamespace(t *testing.T) {
 	r.takes(mounted, &pod{Namespace: r.node})
 	before := r.node.Snapshot()
 	for name, path := range map[string]string{
-		"its mount": r.node.Path, "a bind mount": mounted, "a symbolic link": link, "the process itself": "/proc/self/ns/net",
-		"a thread": "/proc/thread-self/ns/net", "a task": "/proc/self/task/../ns/net",
+		"its mount": r.node.Path, "a bind mount": mounted, "a symbolic link": link,
+		"the process itself": "/proc/self/ns/net",
+		"a thread":           "/proc/thread-self/ns/net", "a task": "/proc/self/task/../ns/net",
 	} {
 		p := r.pod("p", "a,execd").by(path)
 		for _, command := range []string{"ADD", "CHECK"} {
-			r.fails(command, p, 4, "CNI_NETNS", path[:min(len(path), 60)], "network namespace of the node", "name the namespace of a pod")
+			r.fails(command, p, 4, "CNI_NETNS", path[:min(len(path), 60)], "network namespace of the node",
+				"name the namespace of a pod")
 		}
 		r.must("DEL", p)
 		r.valid()
@@ -201,16 +203,19 @@ func TestM38Standalone(t *testing.T) {
 	r := newRig(t)
 	p := (&pod{id: "id-p"}).by(r.node.Path)
 	before := r.node.Snapshot()
-	prev := `,"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"` + p.Path + `"}],"ips":[{"address":"10.38.0.2/24","interface":0}]}`
+	prev := `,"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"` + p.Path +
+		`"}],"ips":[{"address":"10.38.0.2/24","interface":0}]}`
 	for kind, conf := range map[string]string{
 		"bridge":  `"bridge":"br38"`,
 		"macvlan": `"master":"` + nic + `"`,
-		"ipvlan":  `"master":"` + nic + `","ipam":{"type":"static","addresses":[{"address":"10.38.0.3/24"}]}`,
-		"tuning":  `"sysctl":{"net.ipv4.ip_forward":"1"},"dataDir":"` + r.path("tuning") + `"` + prev,
-		"sbr":     prev[1:],
+		"ipvlan": `"master":"` + nic +
+			`","ipam":{"type":"static","addresses":[{"address":"10.38.0.3/24"}]}`,
+		"tuning": `"sysctl":{"net.ipv4.ip_forward":"1"},"dataDir":"` + r.path("tuning") + `"` + prev,
+		"sbr":    prev[1:],
 	} {
 		conf = fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":%q,%s}`, kind, conf)
-		if _, failed := r.standalone(kind, "ADD", p, conf); failed == nil || !strings.Contains(failed.Msg, "the node's own") {
+		_, failed := r.standalone(kind, "ADD", p, conf)
+		if failed == nil || !strings.Contains(failed.Msg, "the node's own") {
 			t.Errorf("%s: ADD: %v", kind, failed)
 		}
 		if _, failed := r.standalone(kind, "DEL", p, conf); failed != nil {

@@ -10,14 +10,18 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// Items of the NPWG specification that only the whole shows: operations, their order, and what is in the pod in the end.
+// Items of the NPWG specification that only the whole shows: operations, their order, and what is
+// in the pod in the end.
 
-// dual gives the default network, and macvlan networks made by it, addresses and default routes of both families.
+// dual gives the default network, and macvlan networks made by it, addresses and default routes of
+// both families.
 func dual(r *rig) {
 	network := r.defaultNetwork()
 	network["ipam"] = map[string]any{
 		"type": "host-local", "dataDir": r.path("leases"),
-		"ranges": []any{[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd01::/64"}}},
+		"ranges": []any{
+			[]any{map[string]any{"subnet": "10.1.0.0/16"}}, []any{map[string]any{"subnet": "fd01::/64"}},
+		},
 		"routes": []any{map[string]any{"dst": "0.0.0.0/0"}, map[string]any{"dst": "::/0"}},
 	}
 	r.conf["delegates"] = []any{network}
@@ -73,7 +77,8 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 	r.nad("a", r.macvlan(11, ""))
 	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
 	r.add(p)
-	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	same(t, "default routes", defaults(table(p, 4, "main")),
+		[]string{"default via 10.11.0.1 dev net1"})
 	same(t, "status", r.status(p)[1].DefaultRoute, []string{"10.11.0.1"})
 	r.must("CHECK", p)
 	r.must("DEL", p)
@@ -89,12 +94,14 @@ func TestS22DefaultRouteMovesInBothFamilies(t *testing.T) {
 	r.add(p)
 	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
 	same(t, "IPv6", len(defaults(table(p, 6, "main"))), 1)
-	if got := defaults(table(p, 6, "main"))[0]; !strings.HasPrefix(got, "default via fd11::1 dev net1 ") {
+	got := defaults(table(p, 6, "main"))[0]
+	if !strings.HasPrefix(got, "default via fd11::1 dev net1 ") {
 		t.Errorf("IPv6 default route: %s", got)
 	}
 }
 
-// M1 is S22: the old default route is gone, not only outweighed. M2: the other family keeps its own.
+// M1 is S22: the old default route is gone, not only outweighed. M2: the other family keeps its
+// own.
 func TestM2OtherFamilyStays(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -103,7 +110,8 @@ func TestM2OtherFamilyStays(t *testing.T) {
 	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
 	r.add(p)
 	same(t, "IPv4", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
-	if got := defaults(table(p, 6, "main")); len(got) != 1 || !strings.HasPrefix(got[0], "default via fd01::1 dev eth0 ") {
+	got := defaults(table(p, 6, "main"))
+	if len(got) != 1 || !strings.HasPrefix(got[0], "default via fd01::1 dev eth0 ") {
 		t.Errorf("IPv6 default routes: %q", got)
 	}
 }
@@ -119,7 +127,8 @@ func TestS25SameOnAddAndDel(t *testing.T) {
 	r.nad("a", `{"cniVersion":"1.0.0","name":"second","type":"one"}`)
 	r.pod("p", "")
 	r.must("DEL", p)
-	same(t, "calls", r.calls(), []string{"one ADD data", "one ADD net2", "one DEL net2", "one DEL data"})
+	same(t, "calls", r.calls(),
+		[]string{"one ADD data", "one ADD net2", "one DEL net2", "one DEL data"})
 	for _, ifname := range []string{"data", "net2"} {
 		for _, command := range []string{"ADD", "DEL"} {
 			same(t, command, r.environment("one", command, p, ifname)["CNI_CONTAINERID"], p.id)
@@ -132,7 +141,8 @@ func TestS29StatusOfOthersStays(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
-	other := `{"name":"other/hot","interface":"hot0","ips":["192.0.2.7"],"dns":{},"example.com/x":{"y":1}}`
+	other := `{"name":"other/hot","interface":"hot0","ips":["192.0.2.7"],"dns":{},` +
+		`"example.com/x":{"y":1}}`
 	p := r.pod("p", "a", nadv1.StatusAnnotation, "["+other+"]")
 	r.add(p)
 	data, err := os.ReadFile(r.path("manifests", "default_p.network-status.json"))
@@ -190,7 +200,8 @@ func TestS41FirstFailureEndsTheAdd(t *testing.T) {
 	r.fake("three", "")
 	p := three(r)
 	r.fails("ADD", p, 105, "default/p", "default/n-two", "plugin two", "no such VLAN")
-	same(t, "calls", r.calls(), []string{"one ADD net1", "two ADD net2", "two DEL net2", "one DEL net1"})
+	same(t, "calls", r.calls(),
+		[]string{"one ADD net1", "two ADD net2", "two DEL net2", "one DEL net1"})
 	r.clean(p)
 	if _, err := os.Stat(r.path("manifests", "default_p.network-status.json")); !os.IsNotExist(err) {
 		t.Errorf("a pod without networks has a network-status: %v", err)
@@ -225,27 +236,38 @@ func TestS43OneAfterTheOther(t *testing.T) {
 	}
 	p := three(r)
 	r.add(p)
-	same(t, "calls", r.calls(), []string{"one ADD net1", "one done", "two ADD net2", "two done", "three ADD net3", "three done"})
+	same(t, "calls", r.calls(),
+		[]string{"one ADD net1", "one done", "two ADD net2", "two done", "three ADD net3", "three done"})
 	r.must("DEL", p)
-	same(t, "calls", r.calls(), []string{"three DEL net3", "three done", "two DEL net2", "two done", "one DEL net1", "one done"})
+	same(t, "calls", r.calls(),
+		[]string{"three DEL net3", "three done", "two DEL net2", "two done", "one DEL net1", "one done"})
 }
 
-// The runtime's port mappings are those of the pod's hostPorts: they reach the default network and no other.
+// The runtime's port mappings are those of the pod's hostPorts: they reach the default network and
+// no other.
 func TestS45HostPortsOnlyToTheDefaultNetwork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("ports", "")
 	ports := map[string]any{"type": "ports", "capabilities": map[string]any{"portMappings": true}}
-	r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.0.0", "name": "pods", "plugins": []any{ports, r.defaultNetwork()}}}
+	r.conf["delegates"] = []any{
+		map[string]any{
+			"cniVersion": "1.0.0", "name": "pods", "plugins": []any{ports, r.defaultNetwork()},
+		},
+	}
 	r.conf["capabilities"] = map[string]any{"portMappings": true}
-	r.conf["runtimeConfig"] = map[string]any{"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+	r.conf["runtimeConfig"] = map[string]any{
+		"portMappings": []any{map[string]any{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
+	}
 	r.nad("a", `{"cniVersion":"1.0.0","type":"ports","capabilities":{"portMappings":true}}`)
 	p := r.pod("p", "a")
 	r.add(p)
 	r.must("DEL", p)
 	for _, command := range []string{"ADD", "DEL"} {
 		got := runtimeConfigOf(r.stdin("ports", command, p, "eth0"))
-		same(t, command+" of the default network", got["portMappings"], r.conf["runtimeConfig"].(map[string]any)["portMappings"])
-		same(t, command+" of net1", runtimeConfigOf(r.stdin("ports", command, p, "net1"))["portMappings"], nil)
+		same(t, command+" of the default network", got["portMappings"],
+			r.conf["runtimeConfig"].(map[string]any)["portMappings"])
+		same(t, command+" of net1",
+			runtimeConfigOf(r.stdin("ports", command, p, "net1"))["portMappings"], nil)
 	}
 }

@@ -109,8 +109,8 @@ func TestM27GatewayCoversNoRoute(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestM27GatewayGoes: a tenant's bridge with its addresses goes with its last attachment, also where
-// the ADD fails behind the plugin that made it.
+// TestM27GatewayGoes: a tenant's bridge with its addresses goes with its last attachment, also
+// where the ADD fails behind the plugin that made it.
 func TestM27GatewayGoes(t *testing.T) {
 	t.Parallel()
 	r, bystander := tenantRig(t)
@@ -129,7 +129,8 @@ func TestM27GatewayGoes(t *testing.T) {
 			}
 			config := r.tenantBridge("br-team", "10.7.0.0/24", extra)
 			r.nad("team/x", config)
-			r.script("fails", `[ "$CNI_COMMAND" = ADD ] && echo '{"code":107,"msg":"as the test wants it"}' && exit 1; exit 0`)
+			r.script("fails", `[ "$CNI_COMMAND" = ADD ] && echo '{"code":107,`+
+				`"msg":"as the test wants it"}' && exit 1; exit 0`)
 			r.nad("team/y", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[%s,{"type":"fails"}]}`, config))
 			r.fails("ADD", r.pod("team/c", "y"), 107, "as the test wants it")
 			unchanged()
@@ -189,7 +190,8 @@ func TestM27BridgeRace(t *testing.T) {
 			group.Go(func() { r.call("ADD", p) }) //nolint:errcheck // one of them fails
 		}
 		group.Wait()
-		if addrs := r.node.Addrs(); strings.Contains(addrs, "10.7.0.1/24") == strings.Contains(addrs, "10.7.0.129/25") {
+		addrs := r.node.Addrs()
+		if strings.Contains(addrs, "10.7.0.1/24") == strings.Contains(addrs, "10.7.0.129/25") {
 			t.Errorf("not one of the two gateways is there:\n%s", addrs)
 		}
 		r.must("DEL", pods[0])
@@ -234,7 +236,8 @@ func TestM28ForeignBridge(t *testing.T) {
 	r.nad("team/six", r.tenantBridge("cni0", "fd00:99::/64", ""))
 	r.denied(r.pod("team/six", "six"), types.ErrInvalidNetworkConfig, "cni0")
 	// A bridge that was there is not the tenant's to remove, and may be joined where nothing changes.
-	r.nad("team/join", strings.Replace(r.tenantBridge("br-admin", "10.5.0.0/24", ""), `"isGateway":true`, `"isGateway":false`, 1))
+	r.nad("team/join", strings.Replace(r.tenantBridge("br-admin", "10.5.0.0/24", ""),
+		`"isGateway":true`, `"isGateway":false`, 1))
 	joined := r.pod("team/join", "join")
 	r.must("ADD", joined)
 	r.must("DEL", joined)
@@ -283,7 +286,8 @@ func TestM28OperatorsBridge(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestM29TenantsPorts: a tenant gets no port that somebody else has, and none of loopback addresses.
+// TestM29TenantsPorts: a tenant gets no port that somebody else has, and none of loopback
+// addresses.
 func TestM29TenantsPorts(t *testing.T) {
 	t.Parallel()
 	r, bystander := tenantRig(t)
@@ -300,7 +304,8 @@ func TestM29TenantsPorts(t *testing.T) {
 	r.nad("team/ports", r.ported(29, "1.0.0"))
 	r.nad("ports", r.ported(30, "1.0.0"))
 	ask := func(name, mapping string) *pod {
-		return r.pod(name, `[{"name":"ports","portMappings":[{"containerPort":80,"protocol":"tcp",`+mapping+`}]}]`)
+		return r.pod(name, `[{"name":"ports","portMappings":[{"containerPort":80,"protocol":"tcp",`+
+			mapping+`}]}]`)
 	}
 	operators := ask("first", `"hostPort":8029`)
 	r.must("ADD", operators)
@@ -331,7 +336,8 @@ func TestM29TenantsPorts(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestM26UplinkStays: nothing that a tenant writes moves or takes over a link that the node lives by.
+// TestM26UplinkStays: nothing that a tenant writes moves or takes over a link that the node lives
+// by.
 func TestM26UplinkStays(t *testing.T) {
 	t.Parallel()
 	r, bystander := tenantRig(t)
@@ -353,26 +359,31 @@ func TestM26UplinkStays(t *testing.T) {
 		return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"host-device",%q:%s}`, key, jsonOf(t, value))
 	}
 	for name, c := range map[string]struct{ config, word string }{
-		"device":                    {device("device", nic), nic},
-		"alternative name":          {device("device", "enp-uplink"), nic},
-		"index":                     {device("device", fmt.Sprint(index)), nic},
-		"MAC":                       {device("hwaddr", mac), nic},
-		"MAC in other words":        {device("hwaddr", strings.ToUpper(strings.ReplaceAll(mac, ":", "-"))), nic},
-		"key in other case":         {device("Device", nic), nic},
-		"cni0":                      {device("device", "cni0"), "cni0"},
-		"loopback":                  {device("device", "lo"), "lo"},
-		"vxlan":                     {device("device", "vx0"), "vx0"},
-		"port of a bridge":          {device("device", "port0"), "port0"},
-		"bridge":                    {device("device", "br-admin"), "br-admin"},
-		"link with an address":      {device("device", "addr0"), "addr0"},
-		"another pod's link":        {device("device", veth), veth},
-		"passthru":                  {r.macvlan(26, ""), nic},
-		"passthru by altname":       {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1), nic},
+		"device":           {device("device", nic), nic},
+		"alternative name": {device("device", "enp-uplink"), nic},
+		"index":            {device("device", fmt.Sprint(index)), nic},
+		"MAC":              {device("hwaddr", mac), nic},
+		"MAC in other words": {device("hwaddr",
+			strings.ToUpper(strings.ReplaceAll(mac, ":", "-"))), nic},
+		"key in other case":    {device("Device", nic), nic},
+		"cni0":                 {device("device", "cni0"), "cni0"},
+		"loopback":             {device("device", "lo"), "lo"},
+		"vxlan":                {device("device", "vx0"), "vx0"},
+		"port of a bridge":     {device("device", "port0"), "port0"},
+		"bridge":               {device("device", "br-admin"), "br-admin"},
+		"link with an address": {device("device", "addr0"), "addr0"},
+		"another pod's link":   {device("device", veth), veth},
+		"passthru":             {r.macvlan(26, ""), nic},
+		"passthru by altname": {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1),
+			nic},
 		"passthru by default route": {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `""`, 1), nic},
 		"passthru by a binary":      {r.macvlan(26, `,"unheardOf":1`), nic},
-		"master of an unknown type": {`{"cniVersion":"1.0.0","type":"taker","master":"` + nic + `"}`, nic},
-		"in the second plugin":      {`{"cniVersion":"1.0.0","plugins":[{"type":"passthru"},` + device("device", nic) + `]}`, nic},
-		"nested":                    {`{"cniVersion":"1.0.0","type":"taker","runtimeConfig":{"deviceID":"` + nic + `"}}`, nic},
+		"master of an unknown type": {`{"cniVersion":"1.0.0","type":"taker","master":"` + nic +
+			`"}`, nic},
+		"in the second plugin": {`{"cniVersion":"1.0.0","plugins":[{"type":"passthru"},` +
+			device("device", nic) + `]}`, nic},
+		"nested": {`{"cniVersion":"1.0.0","type":"taker",` +
+			`"runtimeConfig":{"deviceID":"` + nic + `"}}`, nic},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.sub(t)
@@ -413,8 +424,8 @@ func TestM26UplinkStays(t *testing.T) {
 	r.survives(bystander)
 }
 
-// TestM26UplinkComesBack: a plugin that takes the uplink though its configuration does not name it is
-// asked to give it back.
+// TestM26UplinkComesBack: a plugin that takes the uplink though its configuration does not name it
+// is asked to give it back.
 func TestM26UplinkComesBack(t *testing.T) {
 	t.Parallel()
 	r, bystander := tenantRig(t)
@@ -451,8 +462,8 @@ func jsonOf(t *testing.T, value any) string {
 	return string(data)
 }
 
-// TestM28BinaryInPlace: where the reference's plugin runs in place of the built-in one, as for a key
-// that only it may know, it does no more to the node.
+// TestM28BinaryInPlace: where the reference's plugin runs in place of the built-in one, as for a
+// key that only it may know, it does no more to the node.
 func TestM28BinaryInPlace(t *testing.T) {
 	t.Parallel()
 	r, bystander := tenantRig(t)
@@ -468,11 +479,15 @@ func TestM28BinaryInPlace(t *testing.T) {
 	}
 	const unknown = `,"unheardOf":1`
 	for name, c := range map[string]struct{ config, word string }{
-		"address":          {r.tenantBridge("cni0", "10.5.0.0/24", unknown+`,"forceAddress":true`), "isGateway"},
-		"new bridge":       {r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway"},
-		"default gateway":  {strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway", "isDefaultGateway", 1), "isGateway"},
-		"promiscuous mode": {strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), "isGateway", "promiscMode", 1), "promiscMode"},
-		"iptables":         {r.tenantBridge("br-team", "10.5.0.0/24", `,"ipMasq":true,"ipMasqBackend":"iptables"`), "isGateway"},
+		"address": {r.tenantBridge("cni0", "10.5.0.0/24", unknown+`,"forceAddress":true`),
+			"isGateway"},
+		"new bridge": {r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway"},
+		"default gateway": {strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown),
+			"isGateway", "isDefaultGateway", 1), "isGateway"},
+		"promiscuous mode": {strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), "isGateway",
+			"promiscMode", 1), "promiscMode"},
+		"iptables": {r.tenantBridge("br-team", "10.5.0.0/24",
+			`,"ipMasq":true,"ipMasqBackend":"iptables"`), "isGateway"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.sub(t)
@@ -482,12 +497,15 @@ func TestM28BinaryInPlace(t *testing.T) {
 	}
 	t.Run("port", func(t *testing.T) {
 		r := r.sub(t)
-		r.nad("team/x", strings.Replace(r.ported(28, "1.0.0"), `"type":"portmap"`, `"type":"portmap","backend":"iptables"`, 1))
-		r.denied(r.pod("team/p", `[{"name":"x","portMappings":[{"hostPort":10250,"containerPort":80,"protocol":"tcp"}]}]`),
+		r.nad("team/x", strings.Replace(r.ported(28, "1.0.0"), `"type":"portmap"`,
+			`"type":"portmap","backend":"iptables"`, 1))
+		r.denied(r.pod("team/p", `[{"name":"x","portMappings":[{"hostPort":10250,"containerPort":80,`+
+			`"protocol":"tcp"}]}]`),
 			types.ErrTryAgainLater, "team/x", "10250", "listens on")
 	})
 	// A bridge that it only joins is as with the built-in one.
-	r.nad("team/x", strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), `"isGateway":true`, `"isGateway":false`, 1))
+	r.nad("team/x", strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), `"isGateway":true`,
+		`"isGateway":false`, 1))
 	p := r.pod("team/ok", "x")
 	r.must("ADD", p)
 	r.must("DEL", p)

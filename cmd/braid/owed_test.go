@@ -34,7 +34,8 @@ func (r *rig) told(p *pod, reason string) (told []string) {
 
 // refusing is the body of a fake that refuses its configuration, whatever it is asked, but VERSION.
 func refusing(code int) string {
-	return failing("ADD", code, "no such mode") + "\n" + failing("DEL", code, "no such mode") + "\n" + failing("GC", code, "no such mode")
+	return failing("ADD", code, "no such mode") + "\n" + failing("DEL", code, "no such mode") + "\n" +
+		failing("GC", code, "no such mode")
 }
 
 // TestR12NeverAdded: a plugin refuses its configuration on DEL as it did on ADD. There is nothing
@@ -46,7 +47,9 @@ func TestR12NeverAdded(t *testing.T) {
 			r, p := owedRig(t)
 			r.fake(refuser, refusing(code))
 			r.fails("ADD", p, uint(code), "default/a", "no such mode")
-			if calls := r.calls(); !slices.Contains(calls, "link DEL net1") || !slices.Contains(calls, "meta DEL net1") || !slices.Contains(calls, "main DEL eth0") {
+			calls := r.calls()
+			if !slices.Contains(calls, "link DEL net1") || !slices.Contains(calls, "meta DEL net1") ||
+				!slices.Contains(calls, "main DEL eth0") {
 				t.Errorf("%s, code %d: the roll-back did not ask all: %q", refuser, code, calls)
 			}
 			r.must("DEL", p)
@@ -81,7 +84,10 @@ func TestR12FailsAsItsADD(t *testing.T) {
 // next DEL.
 func TestR12NeverAddedWithoutRefusal(t *testing.T) {
 	t.Parallel()
-	for code, del := range map[int]string{5: "no such mode", 11: "no such mode", 100: "the disk fails: no such mode", 999: "the disk fails: no such mode"} {
+	for code, del := range map[int]string{
+		5: "no such mode", 11: "no such mode", 100: "the disk fails: no such mode",
+		999: "the disk fails: no such mode",
+	} {
 		r, p := owedRig(t)
 		r.fake("link", failing("ADD", code, "no such mode")+"\n"+failing("DEL", code, del))
 		r.fails("ADD", p, uint(code), "roll-back is not complete")
@@ -134,7 +140,8 @@ func TestR12Owed(t *testing.T) {
 			refuse(r)
 			r.calls()
 			r.fails("DEL", p, 7, "default/a", "link")
-			if calls := r.calls(); !slices.Contains(calls, "meta DEL net1") || !slices.Contains(calls, "main DEL eth0") {
+			calls := r.calls()
+			if !slices.Contains(calls, "meta DEL net1") || !slices.Contains(calls, "main DEL eth0") {
 				t.Errorf("not all were asked: %q", calls)
 			}
 			r.env = []string{later + "=1h"}
@@ -149,7 +156,8 @@ func TestR12Owed(t *testing.T) {
 			r.env = []string{later + "=10m1s"}
 			r.must("DEL", p)
 			events := r.told(p, "CleanupOwed")
-			if len(events) != 1 || !strings.Contains(events[0], "default/a") || !strings.Contains(events[0], "net1") {
+			if len(events) != 1 || !strings.Contains(events[0], "default/a") ||
+				!strings.Contains(events[0], "net1") {
 				t.Errorf("events %q", events)
 			}
 			same(t, "leases", len(r.leases()), 0)
@@ -157,7 +165,8 @@ func TestR12Owed(t *testing.T) {
 			r.must("DEL", p) // the kubelet's second
 			same(t, "calls of another DEL", r.calls(), nil)
 			r.must("DEL", r.pod("other", "")) // which resumes nothing of it
-			same(t, "records", globbed(t, r.path("state/sandboxes/*")), []string{r.path("state/sandboxes/id-p.json")})
+			same(t, "records", globbed(t, r.path("state/sandboxes/*")),
+				[]string{r.path("state/sandboxes/id-p.json")})
 
 			r.valid()
 			r.fails("GC", nil, 7, "default/p", "default/a", "link")
@@ -189,7 +198,8 @@ func TestR12OwedAndAddedAgain(t *testing.T) {
 	r.must("CHECK", again)
 	r.must("DEL", again)
 	r.has(again)
-	same(t, "records", globbed(t, r.path("state/sandboxes/*")), []string{r.path("state/sandboxes/id-p.json")})
+	same(t, "records", globbed(t, r.path("state/sandboxes/*")),
+		[]string{r.path("state/sandboxes/id-p.json")})
 	r.fake("link", "")
 	r.valid()
 	r.must("GC", nil)
@@ -240,14 +250,17 @@ func TestR12Hangs(t *testing.T) {
 		if !added {
 			r.fake("meta", failing("ADD", 7, "no such mode"))
 			r.fake("link", `if [ "$CNI_COMMAND" = DEL ]; then sleep 60; fi`)
-			r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "2s", "rollback": "300ms"}))
+			r.conf = with(r.conf, "braid",
+				with(r.conf["braid"].(map[string]any), "timeouts",
+					map[string]any{"operation": "2s", "rollback": "300ms"}))
 			r.fails("ADD", p, 7, "roll-back is not complete")
 		} else {
 			r.add(p)
 		}
 		r.fake("link", `if [ "$CNI_COMMAND" = DEL ]; then sleep 60; fi`)
 		p.Unmount()
-		r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "500ms"}))
+		r.conf = with(r.conf, "braid",
+			with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "500ms"}))
 		for _, after := range []string{"0s", "11m", "22m"} {
 			r.env = []string{later + "=" + after}
 			start := time.Now()
@@ -279,7 +292,8 @@ func TestR12HangsAlone(t *testing.T) {
 	q.Unmount()
 	r.fake("link", `if [ "$CNI_COMMAND" = DEL ]; then sleep 60; fi`)
 	patience := r.conf
-	r.conf = with(r.conf, "braid", with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "2s"}))
+	r.conf = with(r.conf, "braid",
+		with(r.conf["braid"].(map[string]any), "timeouts", map[string]any{"operation": "2s"}))
 	r.valid()
 	r.fails("GC", nil, types.ErrTryAgainLater, "default/p", "default/a", "not finished within")
 	same(t, "leases", len(r.leases()), 0)
@@ -322,7 +336,8 @@ func TestFaultOwed(t *testing.T) {
 		p := prepare(r)
 		r.killedAt("DEL", p, points, n)
 		r.must("DEL", p)
-		same(t, "records", globbed(t, r.path("state/sandboxes/*")), []string{r.path("state/sandboxes/id-p.json")})
+		same(t, "records", globbed(t, r.path("state/sandboxes/*")),
+			[]string{r.path("state/sandboxes/id-p.json")})
 		settled(r)
 	})
 }

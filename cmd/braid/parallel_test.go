@@ -32,16 +32,18 @@ const (
 	racers, raceCalls = 8, 25
 )
 
-// The engine serves one process, too: a daemon. So the test binary becomes, with inProcess in its environment, a process of the
-// node's network namespace that runs all operations in one engine at the same time and then looks for what it has leaked. It prints
-// errors, one a line, and exits with 1 if there are any; the race detector has its own exit code.
+// The engine serves one process, too: a daemon. So the test binary becomes, with inProcess in its
+// environment, a process of the node's network namespace that runs all operations in one engine at
+// the same time and then looks for what it has leaked. It prints errors, one a line, and exits with
+// 1 if there are any; the race detector has its own exit code.
 const inProcess = "BRAID_TEST_IN_PROCESS"
 
 // inProcessJob is what that process reads from stdin.
 type inProcessJob struct {
 	Conf json.RawMessage
 	Path string
-	// Races says that all calls are in random order and may find what others have left; else each has to succeed.
+	// Races says that all calls are in random order and may find what others have left; else each has
+	// to succeed.
 	Races bool
 	Calls []inProcessCall
 }
@@ -53,7 +55,9 @@ func (c inProcessCall) perform(ctx context.Context, e *engine.Engine, job *inPro
 	if err != nil {
 		return err
 	}
-	req, err := engine.NewRequest(&skel.CmdArgs{ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path}, &cfg.Call)
+	req, err := engine.NewRequest(&skel.CmdArgs{
+		ContainerID: c.ID, Netns: c.NetNS, IfName: "eth0", Args: c.Args, Path: job.Path,
+	}, &cfg.Call)
 	if err != nil {
 		return err
 	}
@@ -166,7 +170,9 @@ func (r *rig) inOne(races bool, calls ...inProcessCall) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	job, err := json.Marshal(inProcessJob{Conf: conf, Path: r.path("bin") + ":" + pluginDir(r.t), Races: races, Calls: calls})
+	job, err := json.Marshal(inProcessJob{
+		Conf: conf, Path: r.path("bin") + ":" + pluginDir(r.t), Races: races, Calls: calls,
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -180,7 +186,10 @@ func (r *rig) inOne(races bool, calls ...inProcessCall) {
 }
 
 func (p *pod) inProcess(command string) inProcessCall {
-	return inProcessCall{command, p.id, p.Path, fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name)}
+	return inProcessCall{
+		command, p.id, p.Path, fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s",
+			p.namespace, p.name),
+	}
 }
 
 // inMany runs the calls of all pods at the same time, each in a process of its own.
@@ -210,15 +219,18 @@ func crowd(t *testing.T) (*rig, []*pod) {
 	return r, pods
 }
 
-// attached fails the test unless each pod has its two interfaces and nobody's addresses but its own.
+// attached fails the test unless each pod has its two interfaces and nobody's addresses but its
+// own.
 func (r *rig) attached(pods []*pod) {
 	r.t.Helper()
 	owners := map[string]string{}
 	for _, p := range pods {
 		r.has(p, "eth0", "net1")
 		for _, s := range r.status(p) {
-			if len(s.IPs) != 1 || owners[s.IPs[0]] != "" || !strings.Contains(p.Addrs(), "addr "+s.Interface+" "+s.IPs[0]+"/") {
-				r.t.Errorf("%s has %v on %s, and %q has it too; the pod has %s", p.name, s.IPs, s.Interface, owners[strings.Join(s.IPs, " ")], p.Addrs())
+			if len(s.IPs) != 1 || owners[s.IPs[0]] != "" ||
+				!strings.Contains(p.Addrs(), "addr "+s.Interface+" "+s.IPs[0]+"/") {
+				r.t.Errorf("%s has %v on %s, and %q has it too; the pod has %s",
+					p.name, s.IPs, s.Interface, owners[strings.Join(s.IPs, " ")], p.Addrs())
 				continue
 			}
 			owners[s.IPs[0]] = p.name
@@ -229,7 +241,8 @@ func (r *rig) attached(pods []*pod) {
 	}
 }
 
-// TestParallelProcesses: 64 ADDs and then 64 DELs of different pods at the same time, each a process as a runtime starts it.
+// TestParallelProcesses: 64 ADDs and then 64 DELs of different pods at the same time, each a
+// process as a runtime starts it.
 func TestParallelProcesses(t *testing.T) {
 	r, pods := crowd(t)
 	r.inMany("ADD", pods)
@@ -238,7 +251,8 @@ func TestParallelProcesses(t *testing.T) {
 	r.clean(pods...)
 }
 
-// TestParallelOneProcess: the same in one process, which leaks neither goroutines nor files, nor leaves a thread in a pod.
+// TestParallelOneProcess: the same in one process, which leaks neither goroutines nor files, nor
+// leaves a thread in a pod.
 func TestParallelOneProcess(t *testing.T) {
 	r, pods := crowd(t)
 	for _, command := range []string{"ADD", "CHECK", "DEL"} {
@@ -254,7 +268,8 @@ func TestParallelOneProcess(t *testing.T) {
 	r.clean(pods...)
 }
 
-// TestRaceOneProcess: eight racing ADDs, DELs and CHECKs of one sandbox in one process, then those that decide what is there.
+// TestRaceOneProcess: eight racing ADDs, DELs and CHECKs of one sandbox in one process, then those
+// that decide what is there.
 func TestRaceOneProcess(t *testing.T) {
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
@@ -280,7 +295,8 @@ func TestRaceProcesses(t *testing.T) {
 			for range raceCalls / 2 {
 				command := []string{"ADD", "DEL", "CHECK"}[rand.IntN(3)]
 				out, err := r.exec(command, p)
-				conflict := command == "ADD" && strings.Contains(out, "attached already") || command == "CHECK" && strings.Contains(out, "is not attached")
+				conflict := command == "ADD" && strings.Contains(out, "attached already") ||
+					command == "CHECK" && strings.Contains(out, "is not attached")
 				if err != nil && !conflict {
 					r.t.Errorf("%s: %v: %s", command, err, out)
 				}
@@ -291,7 +307,8 @@ func TestRaceProcesses(t *testing.T) {
 	r.settles(p)
 }
 
-// settles fails the test unless, after whatever was, a DEL leaves nothing and an ADD makes everything.
+// settles fails the test unless, after whatever was, a DEL leaves nothing and an ADD makes
+// everything.
 func (r *rig) settles(p *pod) {
 	r.t.Helper()
 	r.must("DEL", p)

@@ -14,18 +14,21 @@ func (r *rig) outsider() (dir, file string) {
 	r.t.Helper()
 	dir = r.t.TempDir()
 	file = filepath.Join(dir, "secret")
-	if err := os.WriteFile(file, []byte("search s3cret.example\nnameserver 10.66.6.6\n"), 0o600); err != nil {
+	err := os.WriteFile(file, []byte("search s3cret.example\nnameserver 10.66.6.6\n"), 0o600)
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	return dir, file
 }
 
-// sameOutside fails the test if there is more in the directory than its file, or the file is another.
+// sameOutside fails the test if there is more in the directory than its file, or the file is
+// another.
 func (r *rig) sameOutside(dir, file string) {
 	r.t.Helper()
 	entries, err := os.ReadDir(dir)
 	data, ferr := os.ReadFile(file)
-	if errors.Join(err, ferr) != nil || len(entries) != 1 || !strings.HasPrefix(string(data), "search s3cret.example") || strings.Count(string(data), "\n") != 2 {
+	if errors.Join(err, ferr) != nil || len(entries) != 1 || !strings.HasPrefix(string(data),
+		"search s3cret.example") || strings.Count(string(data), "\n") != 2 {
 		r.t.Errorf("outside: %v, %q, %v, %v", entries, data, err, ferr)
 	}
 }
@@ -39,14 +42,19 @@ func TestM34ExecdPluginsDirectory(t *testing.T) {
 	dir, file := r.outsider()
 	r.fake("fake", "")
 	for i, config := range []string{
-		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR,"x":1}}`,
-		`{"type":"macvlan","master":"nic0","x":1,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.34.0.0/24",` +
+			`"dataDir":DIR,"x":1}}`,
+		`{"type":"macvlan","master":"nic0","x":1,"ipam":{"type":"host-local","subnet":"10.34.0.0/24",` +
+			`"dataDir":DIR}}`,
 		`{"type":"ptp","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
 		`{"type":"ptp","ipam":{"type":"host-local","subnet":"10.34.0.0/24","DATADIR":DIR}}`,
 		`{"type":"ptp","IPAM":{"Type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}`,
-		`{"type":"fake","delegate":{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":DIR}}}`,
-		`{"type":"fake","delegates":[{"plugins":[{"type":"fake"},{"type":"tuning","mtu":1400,"dataDir":DIR}]}]}`,
-		`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":DIR,"x":1}]}`,
+		`{"type":"fake","delegate":{"type":"macvlan","ipam":{"type":"host-local",` +
+			`"subnet":"10.34.0.0/24","dataDir":DIR}}}`,
+		`{"type":"fake","delegates":[{"plugins":[{"type":"fake"},{"type":"tuning","mtu":1400,` +
+			`"dataDir":DIR}]}]}`,
+		`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":DIR,` +
+			`"x":1}]}`,
 		`{"type":"fake","ipam":{"type":"dhcp","daemonSocketPath":DIR}}`,
 		`{"type":"flannel","SubnetFile":DIR}`,
 		`{"type":"fake","delegate":{"type":"flannel","dataDir":DIR}}`,
@@ -54,7 +62,8 @@ func TestM34ExecdPluginsDirectory(t *testing.T) {
 		config = strings.Replace(config, "{", `{"cniVersion":"1.0.0",`, 1)
 		paths := []string{dir}
 		if i == 0 {
-			paths = append(paths, r.path("leases")+"/../../x", "relative", "/dev/null", "/var/lib/cni\x00"+dir)
+			paths = append(paths, r.path("leases")+"/../../x", "relative", "/dev/null",
+				"/var/lib/cni\x00"+dir)
 		}
 		for j, path := range paths {
 			name := fmt.Sprintf("n%d-%d", i, j)
@@ -67,7 +76,8 @@ func TestM34ExecdPluginsDirectory(t *testing.T) {
 	}
 	same(t, "calls", r.calls(), nil)
 	r.sameOutside(dir, file)
-	fine := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","x":1,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","x":1,"dataDir":%q}}`, r.path("leases"))
+	fine := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","x":1,`+
+		`"ipam":{"type":"host-local","subnet":"10.34.0.0/24","x":1,"dataDir":%q}}`, r.path("leases"))
 	r.nad("fine", fine)
 	p := r.pod("fine", "fine")
 	r.add(p)
@@ -82,7 +92,8 @@ func TestM33ExecdResolvConf(t *testing.T) {
 	dir, file := r.outsider()
 	for i, path := range []string{file, "/proc/1/environ", "/etc/../" + file, "secret"} {
 		name := fmt.Sprint("n", i)
-		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","type":"ptp","ipam":{"type":"host-local","subnet":"10.33.0.0/24","dataDir":%q,"ResolvConf":%q}}`, r.path("leases"), path))
+		r.nad(name, fmt.Sprintf(`{"cniVersion":"1.0.0","type":"ptp","ipam":{"type":"host-local",`+
+			`"subnet":"10.33.0.0/24","dataDir":%q,"ResolvConf":%q}}`, r.path("leases"), path))
 		p := r.pod("p-"+name, name)
 		r.fails("ADD", p, 7, "NAD default/"+name, "ipam.ResolvConf", "/run/systemd/resolve")
 		r.must("DEL", p)
@@ -106,7 +117,8 @@ func TestM25ExecdPluginsFiles(t *testing.T) {
 	p := r.pod("p", "a")
 	r.add(p)
 	got := r.noted("fake", "ADD", p, "net1", "json")
-	if strings.Count(got, file) != 1 || !strings.Contains(got, `"other":"`+file+`"`) || !strings.Contains(got, "9007199254740993") || !strings.Contains(got, "/var/log/fine.log") ||
+	if strings.Count(got, file) != 1 || !strings.Contains(got, `"other":"`+file+`"`) ||
+		!strings.Contains(got, "9007199254740993") || !strings.Contains(got, "/var/log/fine.log") ||
 		!strings.Contains(got, `"k8s_api_root":"x"`) {
 		t.Errorf("the binary got %s", got)
 	}
@@ -118,10 +130,13 @@ func TestM25ExecdPluginsFiles(t *testing.T) {
 	r.warned(p,
 		"IgnoredKey: default/a net1 logFile fake", "IgnoredKey: default/a net1 ipam.log_file whereabouts",
 		"IgnoredKey: default/a net1 ipam.LOG_FILE whereabouts",
-		"IgnoredKey: default/a net1 ipam.configuration_path whereabouts", "IgnoredKey: default/a net1 ipam.kubernetes.kubeconfig whereabouts",
-		"IgnoredKey: default/a net1 delegates[0].log_file_path fake", "IgnoredKey: default/a net1 runtimeConfig.CNIDeviceInfoFile fake")
+		"IgnoredKey: default/a net1 ipam.configuration_path whereabouts",
+		"IgnoredKey: default/a net1 ipam.kubernetes.kubeconfig whereabouts",
+		"IgnoredKey: default/a net1 delegates[0].log_file_path fake",
+		"IgnoredKey: default/a net1 runtimeConfig.CNIDeviceInfoFile fake")
 	operators := r.path("net.d", "whereabouts.d", "whereabouts.kubeconfig")
-	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","ipam":{"type":"whereabouts","kubernetes":{"kubeconfig":%q}}}`, operators))
+	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"fake","ipam":{"type":"whereabouts",`+
+		`"kubernetes":{"kubeconfig":%q}}}`, operators))
 	p = r.pod("q", "b")
 	r.add(p)
 	if got := r.noted("fake", "ADD", p, "net1", "json"); !strings.Contains(got, operators) {
@@ -137,10 +152,13 @@ func TestM34OperatorsPaths(t *testing.T) {
 	r := newRig(t)
 	dir, _ := r.outsider()
 	r.fake("fake", "")
-	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"disk","type":"fake","logFile":%q,"ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":%q}}`, dir+"/log", dir)
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"disk","type":"fake","logFile":%q,`+
+		`"ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":%q}}`, dir+"/log", dir)
 	r.write("net.d/10-disk.conf", config)
 	r.nad("disk", "")
-	r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.0.0", "name": "pods", "type": "fake", "logFile": dir + "/log"}}
+	r.conf["delegates"] = []any{
+		map[string]any{"cniVersion": "1.0.0", "name": "pods", "type": "fake", "logFile": dir + "/log"},
+	}
 	p := r.pod("p", "disk")
 	r.add(p)
 	for _, ifname := range []string{"eth0", "net1"} {
@@ -152,15 +170,17 @@ func TestM34OperatorsPaths(t *testing.T) {
 	r.warned(p)
 }
 
-// TestM34NamesInPaths: a name that a NAD chose, and that becomes part of a path, leads nowhere else:
-// the ADD is refused or does what it is asked for, the DEL ends, and no file is left or made elsewhere.
+// TestM34NamesInPaths: a name that a NAD chose, and that becomes part of a path, leads nowhere
+// else: the ADD is refused or does what it is asked for, the DEL ends, and no file is left or made
+// elsewhere.
 func TestM34NamesInPaths(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	files := func() (names []string) {
 		for _, dir := range []string{r.dir, "/proc/sys/net/ipv4/conf/all"} {
 			err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-				if !strings.HasPrefix(path, r.path("manifests")) && !strings.HasPrefix(path, r.path("braid.log")) {
+				if !strings.HasPrefix(path, r.path("manifests")) &&
+					!strings.HasPrefix(path, r.path("braid.log")) {
 					names = append(names, path)
 				}
 				return err
@@ -175,15 +195,22 @@ func TestM34NamesInPaths(t *testing.T) {
 	r.add(first)
 	r.must("DEL", first)
 	before := files()
-	for i, name := range []string{"../../escape", "/escape", "..", ".", "a/b", "all", "default", "a\x00b", strings.Repeat("n", 256), "%d", "lo", ""} {
+	for i, name := range []string{
+		"../../escape", "/escape", "..", ".", "a/b", "all", "default", "a\x00b", strings.Repeat("n", 256),
+		"%d", "lo", "",
+	} {
 		text := encode(t, name)
 		for j, config := range []string{
 			`{"type":"bridge","bridge":T}`, `{"type":"macvlan","master":T}`,
-			`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.34.0.0/24","network_name":T}}`,
-			`{"name":T,"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.34.0.0/24","dataDir":` + encode(t, r.path("leases")) + `}}`,
+			`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.34.0.0/24",` +
+				`"network_name":T}}`,
+			`{"name":T,"type":"macvlan","master":"nic0","ipam":{"type":"host-local",` +
+				`"subnet":"10.34.0.0/24","dataDir":` + encode(t, r.path("leases")) + `}}`,
 			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","sysctl":{T:"1"}}]}`,
-			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":` + encode(t, r.path("tuning")+"/"+name) + `}]}`,
-			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":T}}]}`,
+			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning","mtu":1400,"dataDir":` +
+				encode(t, r.path("tuning")+"/"+name) + `}]}`,
+			`{"plugins":[{"type":"macvlan","master":"nic0"},{"type":"tuning",` +
+				`"sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":T}}]}`,
 		} {
 			nad := fmt.Sprintf("n%d-%d", i, j)
 			r.nad(nad, strings.Replace(config, "T", text, 1))
@@ -201,7 +228,8 @@ func TestM34NamesInPaths(t *testing.T) {
 	}
 	for _, name := range files() {
 		state := strings.HasPrefix(name, r.path("state")) || strings.HasPrefix(name, r.path("leases"))
-		state = state || strings.HasPrefix(name, r.path("tuning")) || name == r.path("escape") // as dataDir, which the roots of the rig allow
+		// as dataDir, which the roots of the rig allow
+		state = state || strings.HasPrefix(name, r.path("tuning")) || name == r.path("escape")
 		if !known[name] && !state {
 			t.Errorf("there is %s", name)
 		}

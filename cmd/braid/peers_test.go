@@ -17,14 +17,16 @@ import (
 
 // Defects of the peers that Braid must not have. M2 is with the default routes, M3 with GC.
 
-// The old default route is there with every way in which the kernel may tell of it: after the move there is one.
+// The old default route is there with every way in which the kernel may tell of it: after the move
+// there is one.
 func TestM1NoSecondDefaultRoute(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", r.macvlan(11, ""))
 	p := r.pod("p", `[{"name":"a","default-route":["10.11.0.1"]}]`)
 	r.add(p)
-	same(t, "default routes", defaults(table(p, 4, "main")), []string{"default via 10.11.0.1 dev net1"})
+	same(t, "default routes", defaults(table(p, 4, "main")),
+		[]string{"default via 10.11.0.1 dev net1"})
 	// Without net1 nothing leads out: eth0's route is gone, not hidden.
 	p.Down("net1")
 	same(t, "default routes without net1", len(defaults(table(p, 4, "main"))), 0)
@@ -51,7 +53,8 @@ func halve(r *rig, pattern string) {
 func TestM4DelWithDamagedFiles(t *testing.T) {
 	t.Parallel()
 	for name, patterns := range map[string][]string{
-		"cache": {"state/cni/results/*"}, "record": {"state/sandboxes/id-p.json"}, "both": {"state/cni/results/*", "state/sandboxes/id-p.json"},
+		"cache": {"state/cni/results/*"}, "record": {"state/sandboxes/id-p.json"},
+		"both": {"state/cni/results/*", "state/sandboxes/id-p.json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,8 +98,8 @@ func TestM5DelWithTheAPIAway(t *testing.T) {
 	r.clean(p)
 }
 
-// Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is left, unless it sees that the sandbox is
-// empty: the ADD was refused as well.
+// Without a record Braid would have to ask; as long as it cannot, it does not claim that nothing is
+// left, unless it sees that the sandbox is empty: the ADD was refused as well.
 func TestM5DelOfUnknownSandboxWithTheAPIAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -145,7 +148,8 @@ func TestM7AddForAPodThatWasReplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.pod("p", "")
-	out, err := r.call("ADD", p, "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=11111111-2222-3333-4444-555555555555")
+	out, err := r.call("ADD", p,
+		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=11111111-2222-3333-4444-555555555555")
 	if err == nil || err.Code != 3 || !strings.Contains(err.Msg, "replaced") {
 		t.Errorf("ADD: %s, %v", out, err)
 	}
@@ -178,7 +182,8 @@ func TestM12LogFileIsClosed(t *testing.T) {
 	}
 	for range 20 {
 		args := &skel.CmdArgs{ContainerID: "unknown", IfName: "eth0", StdinData: stdin}
-		if err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), engine.Check, args); err == nil {
+		err := (&app{stdout: os.Stderr, stderr: os.Stderr}).do(t.Context(), engine.Check, args)
+		if err == nil {
 			t.Fatal("CHECK of an unknown sandbox succeeds")
 		}
 	}
@@ -222,7 +227,8 @@ func TestM13NotWithoutItsDevice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fake("sriov", "")
-	r.nad("vf", `{"cniVersion":"1.0.0","type":"sriov"}`, nadv1.ResourceNameAnnotation, "example.com/vf")
+	r.nad("vf", `{"cniVersion":"1.0.0","type":"sriov"}`, nadv1.ResourceNameAnnotation,
+		"example.com/vf")
 	p := r.pod("p", "vf")
 	r.fails("ADD", p, 7, "default/p", "default/vf", nadv1.ResourceNameAnnotation)
 	r.clean(p)
@@ -234,11 +240,13 @@ func TestM21NothingOutsideThePluginPath(t *testing.T) {
 	r := newRig(t)
 	marker := r.path("marker")
 	r.script("honest", "exit 1")
-	if err := os.WriteFile(r.path("evil"), []byte("#!/bin/sh\ntouch "+marker+"\n"), 0o700); err != nil {
+	err := os.WriteFile(r.path("evil"), []byte("#!/bin/sh\ntouch "+marker+"\n"), 0o700)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for i, config := range []string{
-		`{"cniVersion":"1.0.0","type":"../evil"}`, `{"cniVersion":"1.0.0","type":"` + r.path("evil") + `"}`,
+		`{"cniVersion":"1.0.0","type":"../evil"}`,
+		`{"cniVersion":"1.0.0","type":"` + r.path("evil") + `"}`,
 		`{"cniVersion":"1.0.0","plugins":[{"type":"honest"},{"type":"../evil"}]}`,
 		`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"../evil"}}`,
 	} {

@@ -132,7 +132,9 @@ func TestRecordedPathFirst(t *testing.T) {
 		if err := os.Mkdir(r.path("new"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(r.path("new/one"), []byte(strings.Replace(string(made), "kind=one", "kind=new", 1)), 0o700); err != nil {
+		err = os.WriteFile(r.path("new/one"),
+			[]byte(strings.Replace(string(made), "kind=one", "kind=new", 1)), 0o700)
+		if err != nil {
 			t.Fatal(err)
 		}
 		r.conf["binDir"] = r.path("none")
@@ -146,8 +148,8 @@ func TestRecordedPathFirst(t *testing.T) {
 	}
 }
 
-// TestNetworkRemembersPath: the plugins of a network that no pod has any more are asked for GC where
-// its last pod had them.
+// TestNetworkRemembersPath: the plugins of a network that no pod has any more are asked for GC
+// where its last pod had them.
 func TestNetworkRemembersPath(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -175,7 +177,8 @@ func TestRecordedExec(t *testing.T) {
 	}{
 		{"a binary", []string{"macvlan"}, []string{}, []string{"macvlan CHECK net1", "macvlan DEL net1"}},
 		{"built in", []string{}, []string{"macvlan"}, nil},
-		{"an IPAM binary", []string{"static"}, []string{}, []string{"static CHECK net1", "static DEL net1"}},
+		{"an IPAM binary", []string{"static"}, []string{},
+			[]string{"static CHECK net1", "static DEL net1"}},
 		{"IPAM built in", []string{}, []string{"static"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -183,7 +186,8 @@ func TestRecordedExec(t *testing.T) {
 			r := newRig(t)
 			r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge",
 				"ipam":{"type":"static","addresses":[{"address":"10.11.0.5/24"}]}}`)
-			r.fake("macvlan", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
+			r.fake("macvlan",
+				giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
 			r.fake("static", giving(`{"cniVersion":"1.0.0","ips":[{"address":"10.11.0.5/24"}]}`))
 			p := r.pod("p", "a")
 			r.execs(test.then...)
@@ -204,7 +208,8 @@ func TestRecordedExecEndsWithTheSandbox(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("a", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+nic+`","mode":"bridge"}`)
-	r.fake("macvlan", giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
+	r.fake("macvlan",
+		giving(`{"cniVersion":"1.0.0","interfaces":[{"name":"net1","sandbox":"x"}],"ips":[]}`))
 	p := r.pod("p", "a")
 	r.execs("macvlan")
 	r.add(p)

@@ -44,11 +44,12 @@ func TestR11MetaPluginInANAD(t *testing.T) {
 	for _, kind := range []string{"braid", "multus", "multus-shim", "genie", "danm"} {
 		r.script(kind, "exit 1")
 		for config, field := range map[string]string{
-			`{"cniVersion":"1.0.0","type":%q,"binDir":"/tmp","delegates":[{"type":"macvlan"}]}`:                 "plugins[0].type",
-			`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan"},{"type":%q}]}`:                                 "plugins[1].type",
-			`{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":%q}}`:                                        "plugins[0].ipam.type",
-			`{"cniVersion":"1.0.0","type":"flannel","delegate":{"type":%q}}`:                                    "plugins[0].delegate.type",
-			`{"cniVersion":"1.0.0","type":"any","delegates":[{"plugins":[{"type":"any","ipam":{"type":%q}}]}]}`: "plugins[0].delegates[0].plugins[0].ipam.type",
+			`{"cniVersion":"1.0.0","type":%q,"binDir":"/tmp","delegates":[{"type":"macvlan"}]}`: "plugins[0].type",
+			`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan"},{"type":%q}]}`:                 "plugins[1].type",
+			`{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":%q}}`:                        "plugins[0].ipam.type",
+			`{"cniVersion":"1.0.0","type":"flannel","delegate":{"type":%q}}`:                    "plugins[0].delegate.type",
+			`{"cniVersion":"1.0.0","type":"any","delegates":[{"plugins":[{"type":"any",` +
+				`"ipam":{"type":%q}}]}]}`: "plugins[0].delegates[0].plugins[0].ipam.type",
 		} {
 			r.nad("a", fmt.Sprintf(config, kind))
 			p := r.pod("p", "a")
@@ -70,7 +71,8 @@ func TestM24TenantsBinary(t *testing.T) {
 	}
 	for _, config := range []string{
 		`{"cniVersion":"1.0.0","type":"braid","binDir":%q,"delegates":[{"type":"mine"}]}`,
-		`{"cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni0"},{"type":"braid","binDir":%q,"delegates":[{"type":"mine"}]}]}`,
+		`{"cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni0"},{"type":"braid",` +
+			`"binDir":%q,"delegates":[{"type":"mine"}]}]}`,
 		`{"cniVersion":"1.0.0","type":"mine","binDir":%q}`,
 	} {
 		r.nad("a", fmt.Sprintf(config, dir))
@@ -88,7 +90,8 @@ func TestM24BraidUnderAnotherName(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	dir, ran := t.TempDir(), r.path("ran")
-	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700); err != nil { //nolint:gosec // it is to be run
+	err := os.WriteFile(filepath.Join(dir, "mine"), []byte("#!/bin/sh\ntouch "+ran+"\n"), 0o700)
+	if err != nil { //nolint:gosec // it is to be run
 		t.Fatal(err)
 	}
 	braid, err := os.ReadFile(r.braid)
@@ -96,7 +99,8 @@ func TestM24BraidUnderAnotherName(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.script("wrapper", `exec `+r.path("bin/copied"))
-	r.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID CNI_NETNS=$CNI_NETNS CNI_IFNAME=$CNI_IFNAME CNI_PATH=$CNI_PATH BRAID_CALLER=$BRAID_CALLER `+
+	r.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID `+
+		`CNI_NETNS=$CNI_NETNS CNI_IFNAME=$CNI_IFNAME CNI_PATH=$CNI_PATH BRAID_CALLER=$BRAID_CALLER `+
 		asPlugin+`=1 `+r.path("bin/copied"))
 	if err := os.WriteFile(r.path("bin", "copied"), braid, 0o700); err != nil { //nolint:gosec // it is to be run
 		t.Fatal(err)
@@ -105,7 +109,8 @@ func TestM24BraidUnderAnotherName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range []string{"copied", "linked", "wrapper", "caller"} {
-		r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":%q,"binDir":%q,"delegates":[{"type":"mine","name":"x"}],"braid":{"manifests":%q,"stateDir":%q}}`,
+		r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":%q,"binDir":%q,`+
+			`"delegates":[{"type":"mine","name":"x"}],"braid":{"manifests":%q,"stateDir":%q}}`,
 			kind, dir, r.path("manifests"), r.path("other")))
 		p := r.pod("p", "a")
 		r.fails("ADD", p, 7, "NAD default/a", "Braid")
@@ -130,7 +135,11 @@ func TestR11MetaPluginInTheConfiguration(t *testing.T) {
 			r.conf["delegates"] = []any{r.defaultNetwork(), map[string]any{"name": "x", "type": "braid"}}
 			return "delegates[1].plugins[0].type"
 		},
-		"NAD": func(r *rig) string { r.nad("kube-system/main", meta); r.cluster("main"); return "NAD kube-system/main" },
+		"NAD": func(r *rig) string {
+			r.nad("kube-system/main", meta)
+			r.cluster("main")
+			return "NAD kube-system/main"
+		},
 		"file": func(r *rig) string {
 			r.write("main.conflist", meta)
 			r.cluster(r.path("main.conflist"))
@@ -141,13 +150,20 @@ func TestR11MetaPluginInTheConfiguration(t *testing.T) {
 			r.cluster(r.path("net.d"))
 			return "00.conflist"
 		},
-		"name": func(r *rig) string { r.write("net.d/00.conflist", meta); r.cluster("again"); return "00.conflist" },
+		"name": func(r *rig) string {
+			r.write("net.d/00.conflist", meta)
+			r.cluster("again")
+			return "00.conflist"
+		},
 		"auxiliary chain": func(r *rig) string {
 			auxiliary(r)
 			r.write("net.d/extras/15-again.conf", `{"type":"braid"}`)
 			return "file " + r.path("net.d/extras/15-again.conf") + ": plugin braid: field type"
 		},
-		"default network of the pod": func(r *rig) string { r.nad("kube-system/main", meta); return "NAD kube-system/main" },
+		"default network of the pod": func(r *rig) string {
+			r.nad("kube-system/main", meta)
+			return "NAD kube-system/main"
+		},
 	} {
 		t.Run(form, func(t *testing.T) {
 			t.Parallel()
@@ -171,7 +187,8 @@ func TestR11BinDirOfANADHasNoEffect(t *testing.T) {
 	if err := os.Rename(r.path("bin"), r.path("tenant")); err != nil {
 		t.Fatal(err)
 	}
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"one","binDir":%q,"confDir":%q,"delegates":[{"type":"one"}]}`, r.path("tenant"), r.path("tenant")))
+	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"one","binDir":%q,"confDir":%q,`+
+		`"delegates":[{"type":"one"}]}`, r.path("tenant"), r.path("tenant")))
 	p := r.pod("p", "a")
 	r.refuses(p, "default/a", "one", "install")
 	same(t, "calls", len(r.calls()), 0)
@@ -182,16 +199,25 @@ func TestR10BrokenConfigurations(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for config, words := range map[string][]string{
-		"{\n\"type\":\"macvlan\",\n}":                                                                                      {"spec.config", "line 3 column 1", "comma", "remove the comma"},
-		"{\"plugins\":[{\"type\":\"macvlan\"},\n]}":                                                                        {"spec.config", "line 2 column 1", "remove the comma"},
-		"{\n\"type\":\"macvlan\" # the type\n}":                                                                            {"spec.config", "line 2 column 18", `"#" comment`, "remove the comment"},
-		"{\"type\":\"macvlan\",\n\"ipam\":{\"type\":\"host-loc":                                                            {"spec.config", "line 2 column", "cut off"},
-		`{"type":"bridge","bridge":"br1","vlan":4095}`:                                                                     {"plugin bridge", "vlan 4095", "4094"},
-		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.11.0.0/240"}}`:                         {"plugin host-local", "ipam.subnet", "10.11.0.0/240"},
-		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.11.0.0/24","rangeStart":"10.12.0.8"}}`: {"plugin host-local", "ipam.rangeStart", "10.12.0.8"},
-		`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts","range":"10.11.0.0-10.11.0.50/2 4"}}`:              {"plugin whereabouts", "ipam.range"},
-		`{"type":"macvlan","master":"nic0","ipam":{"type":"static","addresses":[{"address":"10.11.0.256/24"}]}}`:           {"plugin static", "ipam.addresses[0].address", "10.11.0.256/24"},
-		`{"type":"macvlan","type":"bridge"}`:                                                                               {"type", "line 1 column 19", "twice", "keep one"},
+		"{\n\"type\":\"macvlan\",\n}": {"spec.config", "line 3 column 1",
+			"comma", "remove the comma"},
+		"{\"plugins\":[{\"type\":\"macvlan\"},\n]}": {"spec.config", "line 2 column 1",
+			"remove the comma"},
+		"{\n\"type\":\"macvlan\" # the type\n}": {"spec.config", "line 2 column 18",
+			`"#" comment`, "remove the comment"},
+		"{\"type\":\"macvlan\",\n\"ipam\":{\"type\":\"host-loc": {"spec.config", "line 2 column",
+			"cut off"},
+		`{"type":"bridge","bridge":"br1","vlan":4095}`: {"plugin bridge", "vlan 4095", "4094"},
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local",` +
+			`"subnet":"10.11.0.0/240"}}`: {"plugin host-local", "ipam.subnet", "10.11.0.0/240"},
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnet":"10.11.0.0/24",` +
+			`"rangeStart":"10.12.0.8"}}`: {"plugin host-local", "ipam.rangeStart", "10.12.0.8"},
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts",` +
+			`"range":"10.11.0.0-10.11.0.50/2 4"}}`: {"plugin whereabouts", "ipam.range"},
+		`{"type":"macvlan","master":"nic0","ipam":{"type":"static",` +
+			`"addresses":[{"address":"10.11.0.256/24"}]}}`: {"plugin static", "ipam.addresses[0].address",
+			"10.11.0.256/24"},
+		`{"type":"macvlan","type":"bridge"}`: {"type", "line 1 column 19", "twice", "keep one"},
 	} {
 		r.nad("a", config)
 		p := r.pod("p", "a")
@@ -250,7 +276,9 @@ func TestR23FilesAreNamedOnce(t *testing.T) {
 		path  string
 		words []string
 	}{
-		"broken file of the auxiliary chain": {func() { r.write("net.d/extras/15-broken.conf", "{\"type\":") }, "net.d/extras/15-broken.conf", []string{"line 1 column", "cut off"}},
+		"broken file of the auxiliary chain": {func() {
+			r.write("net.d/extras/15-broken.conf", "{\"type\":")
+		}, "net.d/extras/15-broken.conf", []string{"line 1 column", "cut off"}},
 		"directory instead of a file": {
 			func() {
 				r.mkdir("net.d/extras/15-broken.conf.d")
@@ -259,8 +287,12 @@ func TestR23FilesAreNamedOnce(t *testing.T) {
 			"net.d/extras/15-broken.conf",
 			[]string{"regular file", "see that"},
 		},
-		"broken file of the default network": {func() { r.write("net.d/10-pods.conf", "{,}") }, "net.d/10-pods.conf", []string{"line 1 column 2", "correct the JSON"}},
-		"no file of the default network":     {func() { r.remove("net.d/10-pods.conf") }, "net.d/10-pods.conf", []string{"no such file", "put a CNI configuration there"}},
+		"broken file of the default network": {func() {
+			r.write("net.d/10-pods.conf", "{,}")
+		}, "net.d/10-pods.conf", []string{"line 1 column 2", "correct the JSON"}},
+		"no file of the default network": {func() {
+			r.remove("net.d/10-pods.conf")
+		}, "net.d/10-pods.conf", []string{"no such file", "put a CNI configuration there"}},
 	} {
 		os.RemoveAll(r.path("net.d/extras/15-broken.conf")) //nolint:errcheck // of the case before
 		r.write("net.d/10-pods.conf", encode(t, r.defaultNetwork()))

@@ -12,7 +12,8 @@ import (
 // staticNAD is a macvlan network whose addresses are those that the pod asks for; extra is put into
 // the plugin.
 func staticNAD(extra string) string {
-	return fmt.Sprintf(`{"cniVersion":"0.4.0","plugins":[{"type":"macvlan","master":%q%s,"ipam":{"type":"static"}}]}`, nic, extra)
+	return fmt.Sprintf(`{"cniVersion":"0.4.0","plugins":[{"type":"macvlan","master":%q%s,`+
+		`"ipam":{"type":"static"}}]}`, nic, extra)
 }
 
 // mac is the hardware address of a pod's interface.
@@ -39,38 +40,54 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 		mac       string
 	}{
 		"static": {
-			func(*rig) string { return staticNAD("") }, `"ips":["10.102.1.21/24"]`, []string{"10.102.1.21/24"}, "",
+			func(*rig) string {
+				return staticNAD("")
+			}, `"ips":["10.102.1.21/24"]`, []string{"10.102.1.21/24"}, "",
 		},
 		"static, several": {
-			func(*rig) string { return staticNAD("") }, `"ips":["10.102.1.21/24","fd00:5::7/64","10.103.1.21/24"]`,
+			func(*rig) string {
+				return staticNAD("")
+			}, `"ips":["10.102.1.21/24","fd00:5::7/64","10.103.1.21/24"]`,
 			[]string{"10.102.1.21/24", "10.103.1.21/24", "fd00:5::7/64"},
 			"",
 		},
 		"static, capability mac only": {
-			func(*rig) string { return staticNAD(`,"capabilities":{"mac":true}`) }, `"mac":"00:00:00:00:00:03","ips":["10.146.252.3/24"]`,
+			func(*rig) string {
+				return staticNAD(`,"capabilities":{"mac":true}`)
+			}, `"mac":"00:00:00:00:00:03","ips":["10.146.252.3/24"]`,
 			[]string{"10.146.252.3/24"},
 			"00:00:00:00:00:03",
 		},
 		"capability at another plugin": {
 			func(*rig) string {
-				return strings.Replace(staticNAD(""), "]}", `,{"type":"tuning","capabilities":{"ips":true,"mac":true}}]}`, 1)
-			}, `"mac":"c2:b0:57:49:47:f1","ips":["10.146.252.3/24"]`, []string{"10.146.252.3/24"}, "c2:b0:57:49:47:f1",
+				return strings.Replace(staticNAD(""), "]}",
+					`,{"type":"tuning","capabilities":{"ips":true,"mac":true}}]}`, 1)
+			}, `"mac":"c2:b0:57:49:47:f1","ips":["10.146.252.3/24"]`, []string{"10.146.252.3/24"},
+			"c2:b0:57:49:47:f1",
 		},
 		"capability of the list": {
-			func(*rig) string { return strings.Replace(staticNAD(""), "{", `{"capabilities":{"ips":true},`, 1) }, `"ips":["10.102.1.21/24"]`,
+			func(*rig) string {
+				return strings.Replace(staticNAD(""), "{", `{"capabilities":{"ips":true},`, 1)
+			}, `"ips":["10.102.1.21/24"]`,
 			[]string{"10.102.1.21/24"},
 			"",
 		},
 		"host-local": {
-			func(r *rig) string { return r.macvlan(11, "") }, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`, []string{"10.11.0.77/24"}, "c2:b0:57:49:47:f1",
+			func(r *rig) string {
+				return r.macvlan(11, "")
+			}, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`, []string{"10.11.0.77/24"},
+			"c2:b0:57:49:47:f1",
 		},
 		"host-local, two families": {
 			func(r *rig) string {
-				return strings.Replace(r.macvlan(11, ""), `"subnet":"10.11.0.0/24"`, `"ranges":[[{"subnet":"10.11.0.0/24"}],[{"subnet":"fd00:11::/64"}]]`, 1)
+				return strings.Replace(r.macvlan(11, ""), `"subnet":"10.11.0.0/24"`,
+					`"ranges":[[{"subnet":"10.11.0.0/24"}],[{"subnet":"fd00:11::/64"}]]`, 1)
 			}, `"ips":["10.11.0.77","fd00:11::77"]`, []string{"10.11.0.77/24", "fd00:11::77/64"}, "",
 		},
 		"bridge without IPAM": {
-			func(*rig) string { return `{"cniVersion":"0.3.1","type":"bridge"}` }, `"mac":"02:00:00:00:00:01","cni-args":null`, nil, "02:00:00:00:00:01",
+			func(*rig) string {
+				return `{"cniVersion":"0.3.1","type":"bridge"}`
+			}, `"mac":"02:00:00:00:00:01","cni-args":null`, nil, "02:00:00:00:00:01",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +129,8 @@ func TestR2RequestsReachBinaries(t *testing.T) {
 	r.add(p)
 	same(t, "addresses of net1", addressesOf(p, "net1"), []string{"10.102.1.21/24", "10.103.1.21/24"})
 	same(t, "addresses of net2", addressesOf(p, "net2"), []string{"10.11.0.77/24"})
-	same(t, "MACs", []string{mac(p, "net1"), mac(p, "net3")}, []string{"02:00:00:00:00:01", "02:00:00:00:00:02"})
+	same(t, "MACs", []string{mac(p, "net1"), mac(p, "net3")},
+		[]string{"02:00:00:00:00:01", "02:00:00:00:00:02"})
 	r.must("CHECK", p)
 	r.must("DEL", p)
 	r.clean(p)
@@ -137,12 +155,16 @@ func TestR2NotHonoured(t *testing.T) {
 	t.Parallel()
 	const declares = `,"capabilities":{"ips":true,"mac":true}`
 	for name, tc := range map[string]struct{ config, asks, field, says string }{
-		"address":                      {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips", ""},
-		"address that is only told":    {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips", "SAYS=10.9.0.10"},
-		"address that is not told":     {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24"]`, "ips", "SAYS=10.9.0.8"},
-		"one of two addresses":         {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24","fd00::1/64"]`, "ips", ""},
-		"MAC":                          {`{"type":"ignorant"%s}`, `"mac":"02:00:00:00:00:01"`, "mac", ""},
-		"address of a chain with none": {`{"type":"macvlan","master":"nic0"%s}`, `"ips":["10.9.0.10/24"]`, "ips", ""},
+		"address": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips", ""},
+		"address that is only told": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips",
+			"SAYS=10.9.0.10"},
+		"address that is not told": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24"]`, "ips",
+			"SAYS=10.9.0.8"},
+		"one of two addresses": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24","fd00::1/64"]`,
+			"ips", ""},
+		"MAC": {`{"type":"ignorant"%s}`, `"mac":"02:00:00:00:00:01"`, "mac", ""},
+		"address of a chain with none": {`{"type":"macvlan","master":"nic0"%s}`, `"ips":["10.9.0.10/24"]`,
+			"ips", ""},
 	} {
 		for _, capabilities := range []string{"", declares} {
 			t.Run(name+capabilities, func(t *testing.T) {
@@ -152,7 +174,8 @@ func TestR2NotHonoured(t *testing.T) {
 				if tc.says != "" {
 					r.env = append(r.env, tc.says)
 				}
-				r.nad("a", `{"cniVersion":"1.0.0",`+strings.TrimPrefix(fmt.Sprintf(tc.config, capabilities), "{"))
+				r.nad("a", `{"cniVersion":"1.0.0",`+
+					strings.TrimPrefix(fmt.Sprintf(tc.config, capabilities), "{"))
 				p := r.pod("p", `[{"name":"a",`+tc.asks+`}]`)
 				r.fails("ADD", p, 7, "NAD default/a", "field "+tc.field, "remove "+tc.field)
 				same(t, "event", r.lastEvent(p).Reason, "MissingCapability")
@@ -177,7 +200,8 @@ func TestR2MACOfIPVlan(t *testing.T) {
 func TestR2OtherRequestsNeedCapability(t *testing.T) {
 	t.Parallel()
 	for field, asks := range map[string]string{
-		"portMappings": `[{"hostPort":8080,"containerPort":80}]`, "bandwidth": `{"ingressRate":1000000,"ingressBurst":1000}`,
+		"portMappings": `[{"hostPort":8080,"containerPort":80}]`,
+		"bandwidth":    `{"ingressRate":1000000,"ingressBurst":1000}`,
 	} {
 		r := newRig(t)
 		r.nad("a", r.macvlan(11, ""))
@@ -192,8 +216,11 @@ func TestR2DefaultNetwork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.nad("kube-system/d", strings.Replace(r.macvlan(11, ""), `"macvlan"`, `"macvlan"`, 1))
-	p := r.pod("p", "", "v1.multus-cni.io/default-network", `[{"name":"d","ips":["10.11.0.66"],"mac":"02:00:00:00:00:09"}]`)
-	r.must("ADD", p, fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;IP=10.11.0.3;MAC=02:00:00:00:00:01;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
+	p := r.pod("p", "", "v1.multus-cni.io/default-network",
+		`[{"name":"d","ips":["10.11.0.66"],"mac":"02:00:00:00:00:09"}]`)
+	r.must("ADD", p,
+		fmt.Sprintf(
+			"CNI_ARGS=IgnoreUnknown=1;IP=10.11.0.3;MAC=02:00:00:00:00:01;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
 	same(t, "addresses", addressesOf(p, "eth0"), []string{"10.11.0.66/24"})
 	same(t, "MAC", mac(p, "eth0"), "02:00:00:00:00:09")
 }

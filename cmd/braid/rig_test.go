@@ -24,8 +24,9 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// The test binary is braid when it is called with asPlugin in its environment, so that tests run the real command, in a process
-// of its own, under the race detector. With killAt it stops itself, as SIGKILL does, at that point of its work.
+// The test binary is braid when it is called with asPlugin in its environment, so that tests run
+// the real command, in a process of its own, under the race detector. With killAt it stops itself,
+// as SIGKILL does, at that point of its work.
 const (
 	asPlugin = "BRAID_TEST_AS_PLUGIN"
 	killAt   = "BRAID_TEST_KILL_AT"
@@ -59,7 +60,8 @@ func TestMain(m *testing.M) {
 	}
 	alone := node.DefaultPlugin()
 	alone.StateDir, alone.Manifests = os.Getenv(aloneState), os.Getenv(aloneManifests)
-	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), now: clock(), alone: alone}).run(os.Args))
+	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, trace: fault(), now: clock(), alone: alone}).
+		run(os.Args))
 }
 
 // clock is fast by what later says; nil where it says nothing.
@@ -71,7 +73,8 @@ func clock() func() time.Time {
 	return func() time.Time { return time.Now().Add(fast) }
 }
 
-// fault gives the trace that kills the process at the point that killAt counts, and writes the names of points to traceTo.
+// fault gives the trace that kills the process at the point that killAt counts, and writes the
+// names of points to traceTo.
 func fault() func(string) {
 	at, err := strconv.Atoi(os.Getenv(killAt))
 	if err != nil {
@@ -79,7 +82,8 @@ func fault() func(string) {
 	}
 	n := 0
 	return func(point string) {
-		if f, err := os.OpenFile(os.Getenv(traceTo), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		f, err := os.OpenFile(os.Getenv(traceTo), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
 			fmt.Fprintln(f, point) //nolint:errcheck // a test reads it
 			f.Close()              //nolint:errcheck // a test reads it
 		}
@@ -91,7 +95,8 @@ func fault() func(string) {
 	}
 }
 
-// rig is a node for one test: a network namespace with a NIC, directories of its own, and a default network of bridge and host-local.
+// rig is a node for one test: a network namespace with a NIC, directories of its own, and a default
+// network of bridge and host-local.
 type rig struct {
 	t    *testing.T
 	node *nettest.Namespace
@@ -103,7 +108,8 @@ type rig struct {
 	env  []string
 	// socket is the agent's, and full is what the client runs without it; see viaAgent.
 	socket, full string
-	// braid is the test binary: that without the race detector, if there is one, which starts three times as fast.
+	// braid is the test binary: that without the race detector, if there is one, which starts three
+	// times as fast.
 	braid string
 }
 
@@ -116,7 +122,10 @@ const nic = "nic0"
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	nettest.NeedsRoot(t)
-	r := &rig{t: t, node: nettest.New(t), wire: nettest.New(t), dir: t.TempDir(), braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0])}
+	r := &rig{
+		t: t, node: nettest.New(t), wire: nettest.New(t), dir: t.TempDir(),
+		braid: cmp.Or(os.Getenv("BRAID_TEST_BINARY"), os.Args[0]),
+	}
 	r.node.Veth(nic, r.wire, "wire")
 	for _, dir := range []string{"manifests", "net.d"} {
 		if err := os.Mkdir(r.path(dir), 0o700); err != nil {
@@ -124,10 +133,12 @@ func newRig(t *testing.T) *rig {
 		}
 	}
 	r.conf = map[string]any{
-		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"), "logLevel": "debug",
-		"binDir": pluginDir(t), "confDir": r.path("net.d"),
+		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "logFile": r.path("braid.log"),
+		"logLevel": "debug",
+		"binDir":   pluginDir(t), "confDir": r.path("net.d"),
 		"braid": map[string]any{
-			"manifests": r.path("manifests"), "stateDir": r.path("state"), "deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": nodeName,
+			"manifests": r.path("manifests"), "stateDir": r.path("state"),
+			"deviceInfoDir": r.path("devinfo"), "podResources": r.path("kubelet.sock"), "nodeName": nodeName,
 			"dataRoots": []string{r.dir, "/var/lib/cni", "/run/cni"},
 		},
 		"delegates": []any{r.defaultNetwork()},
@@ -149,12 +160,15 @@ func pluginDir(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("BRAID_PLUGINS")
 	if dir == "" {
-		t.Fatal("BRAID_PLUGINS is not set: run `make test`, or BRAID_PLUGINS=$(scripts/plugins.sh) go test ...")
+		t.Fatal("BRAID_PLUGINS is not set: run `make test`, or BRAID_PLUGINS=$(scripts/plugins.sh) go " +
+			"test ...")
 	}
 	return dir
 }
 
-func (r *rig) path(elem ...string) string { return filepath.Join(append([]string{r.dir}, elem...)...) }
+func (r *rig) path(elem ...string) string {
+	return filepath.Join(append([]string{r.dir}, elem...)...)
+}
 
 // write makes a file of the rig.
 func (r *rig) write(name, content string) {
@@ -208,7 +222,8 @@ func (r *rig) object(apiVersion, kind, name string, spec any, annotations []stri
 	r.write(filepath.Join("manifests", kind+"-"+namespace+"-"+bare+".yaml"), string(data))
 }
 
-// macvlan is the configuration of a NAD with host-local addresses of 10.<net>.0.0/24; extra is put into it.
+// macvlan is the configuration of a NAD with host-local addresses of 10.<net>.0.0/24; extra is put
+// into it.
 func (r *rig) macvlan(net int, extra string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":%q,"mode":"bridge"%s,
 		"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.%d.0.0/24"}}`, nic, extra, r.path("leases"), net)
@@ -271,10 +286,12 @@ func (r *rig) command(command string, p *pod, env ...string) *exec.Cmd {
 	cmd := exec.Command(r.braid)
 	cmd.Stdin = bytes.NewReader(stdin)
 	// The race detector would have each process sleep for a second at its end.
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("bin")+":"+pluginDir(r.t))
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command,
+		"CNI_PATH="+r.path("bin")+":"+pluginDir(r.t))
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=eth0",
-			fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
+			fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s",
+				p.namespace, p.name))
 	}
 	cmd.Env = append(append(cmd.Env, r.env...), env...)
 	return cmd
@@ -355,8 +372,8 @@ func (r *rig) leases() []string {
 	return leases
 }
 
-// left is everything of pods that is on the node: links but the bridge, leases and other addresses, records, libcni's cache, device information, temporary
-// files.
+// left is everything of pods that is on the node: links but the bridge, leases and other addresses,
+// records, libcni's cache, device information, temporary files.
 func (r *rig) left() []string {
 	r.t.Helper()
 	left := r.leases()
@@ -366,7 +383,9 @@ func (r *rig) left() []string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
-	for _, dir := range []string{"state/sandboxes", "state/cni/results", "state/ipam/held", "state/vlans", "devinfo/cni"} {
+	for _, dir := range []string{
+		"state/sandboxes", "state/cni/results", "state/ipam/held", "state/vlans", "devinfo/cni",
+	} {
 		entries, err := os.ReadDir(r.path(dir))
 		if err != nil && !os.IsNotExist(err) {
 			r.t.Fatal(err)
@@ -378,8 +397,8 @@ func (r *rig) left() []string {
 	return left
 }
 
-// clean fails the test if anything is left on the node or in the pods. Links of a pod whose namespace was unmounted go with it, in the kernel's
-// own time.
+// clean fails the test if anything is left on the node or in the pods. Links of a pod whose
+// namespace was unmounted go with it, in the kernel's own time.
 func (r *rig) clean(pods ...*pod) {
 	r.t.Helper()
 	left := r.left()

@@ -10,7 +10,8 @@ import (
 // label gives the node a Node manifest with labels, as YAML.
 func (r *rig) label(labels string) {
 	r.t.Helper()
-	r.write("manifests/node.yaml", fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: %s}}\n", nodeName, labels))
+	r.write("manifests/node.yaml",
+		fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: %s}}\n", nodeName, labels))
 }
 
 // TestU10NodeNotSelected: whatever put the pod on a node, a network comes to nodes that its NAD

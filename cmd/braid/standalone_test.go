@@ -23,7 +23,9 @@ func (r *rig) standalone(kind, command string, p *pod, stdin string) (string, *t
 }
 
 // standaloneTo is standalone with stderr in a file.
-func (r *rig) standaloneTo(stderr *os.File, kind, command string, p *pod, stdin string) (string, *types.Error) {
+func (r *rig) standaloneTo(
+	stderr *os.File, kind, command string, p *pod, stdin string,
+) (string, *types.Error) {
 	r.t.Helper()
 	link := r.path("links", kind)
 	if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
@@ -35,7 +37,8 @@ func (r *rig) standaloneTo(stderr *os.File, kind, command string, p *pod, stdin 
 	var stdout bytes.Buffer
 	cmd := exec.Command(link)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, stderr
-	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command, "CNI_PATH="+r.path("links"),
+	cmd.Env = append(os.Environ(), asPlugin+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+command,
+		"CNI_PATH="+r.path("links"),
 		aloneState+"="+r.path("state"), aloneManifests+"="+r.path("manifests"), "NODENAME="+nodeName)
 	if p != nil {
 		cmd.Env = append(cmd.Env, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.Path, "CNI_IFNAME=net1")
@@ -51,7 +54,8 @@ func (r *rig) standaloneTo(stderr *os.File, kind, command string, p *pod, stdin 
 	return "", failed
 }
 
-// Under the name of a plugin braid is that plugin, for runtimes and tools that call it directly. Its IPAM plugin needs no binary either.
+// Under the name of a plugin braid is that plugin, for runtimes and tools that call it directly.
+// Its IPAM plugin needs no binary either.
 func TestStandalonePlugins(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -67,7 +71,9 @@ func TestStandalonePlugins(t *testing.T) {
 		CNIVersion string
 		IPs        []struct{ Address string }
 	}
-	if err := json.Unmarshal([]byte(out), &result); err != nil || result.CNIVersion != "1.0.0" || len(result.IPs) != 1 || result.IPs[0].Address != "10.11.0.2/24" {
+	err := json.Unmarshal([]byte(out), &result)
+	if err != nil || result.CNIVersion != "1.0.0" || len(result.IPs) != 1 ||
+		result.IPs[0].Address != "10.11.0.2/24" {
 		t.Errorf("ADD printed %s: %v", out, err)
 	}
 	r.has(p, "net1")
@@ -94,10 +100,14 @@ func TestStandaloneRefusals(t *testing.T) {
 			t.Errorf("%s VERSION: %s, %v", kind, out, failed)
 		}
 	}
-	for kind, unknown := range map[string]string{"macvlan": `"masters":1`, "portmap": `"backend":"iptables"`} {
+	for kind, unknown := range map[string]string{
+		"macvlan": `"masters":1`, "portmap": `"backend":"iptables"`,
+	} {
 		conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":%q,%s}`, kind, unknown)
 		_, failed := r.standalone(kind, "ADD", p, conf)
-		if key := strings.Split(unknown, `"`)[1]; failed == nil || failed.Code != types.ErrInvalidNetworkConfig || !strings.Contains(failed.Msg, key) {
+		key := strings.Split(unknown, `"`)[1]
+		if failed == nil || failed.Code != types.ErrInvalidNetworkConfig ||
+			!strings.Contains(failed.Msg, key) {
 			t.Errorf("%s: %v", unknown, failed)
 		}
 		if _, failed := r.standalone(kind, "DEL", p, conf); failed != nil { // or the pod would never go
@@ -119,7 +129,8 @@ func TestU14IPvlanInProcess(t *testing.T) {
 	inProcessOnly(t, "ipvlan")
 }
 
-// inProcessOnly attaches a pod to a network on the node's NIC and to a bridge, by plugins of which none is installed.
+// inProcessOnly attaches a pod to a network on the node's NIC and to a bridge, by plugins of which
+// none is installed.
 func inProcessOnly(t *testing.T, kind string, more ...string) {
 	t.Helper()
 	r := newRig(t)
@@ -132,9 +143,11 @@ func inProcessOnly(t *testing.T, kind string, more ...string) {
 		chain += fmt.Sprintf(`,{"type":%q,"capabilities":{"portMappings":true}}`, meta)
 		ports = `,"portMappings":[{"hostPort":8014,"containerPort":80,"protocol":"tcp"}]`
 	}
-	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.15.0.0/24"}}%s]}`,
+	r.nad("b", fmt.Sprintf(`{"cniVersion":"1.0.0","plugins":[{"type":"bridge",`+
+		`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.15.0.0/24"}}%s]}`,
 		r.path("leases"), chain))
-	r.nad("c", `{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","ipam":{"type":"whereabouts","range":"10.16.0.0/24"}}`)
+	r.nad("c", `{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","ipam":{"type":"whereabouts",`+
+		`"range":"10.16.0.0/24"}}`)
 	p := r.pod("p", `[{"name":"a"},{"name":"b"`+ports+`},{"name":"c"}]`)
 	r.must("ADD", p)
 	r.has(p, "eth0", "net1", "net2", "net3")
@@ -142,7 +155,8 @@ func inProcessOnly(t *testing.T, kind string, more ...string) {
 	r.must("DEL", p)
 	r.clean(p)
 	log := r.log()
-	for _, ran := range append(more, kind, "bridge", "host-local", "sbr", "static", "tuning", "whereabouts") {
+	for _, ran := range append(more, kind, "bridge", "host-local", "sbr", "static", "tuning",
+		"whereabouts") {
 		if !strings.Contains(log, "path=builtin:"+ran) {
 			t.Errorf("the log does not say that %s ran in-process", ran)
 		}

@@ -41,11 +41,13 @@ func TestR15NewSandbox(t *testing.T) {
 	again := r.pod("p", "a")
 	r.add(q)
 	r.add(again)
-	same(t, "networks of the new sandbox", r.networks(again)[:2], []string{"pods eth0 10.1.0.4", "default/a net1 10.11.0.3"})
+	same(t, "networks of the new sandbox", r.networks(again)[:2],
+		[]string{"pods eth0 10.1.0.4", "default/a net1 10.11.0.3"})
 	same(t, "networks of the copy", r.networks(q)[:1], []string{"pods eth0 10.1.0.3"})
 	for _, p := range []*pod{again, q} {
 		text := r.statusText(p)
-		if !strings.Contains(text, other) || strings.Contains(text, "data") || strings.Contains(text, "net2") || strings.Contains(text, "10.12.") {
+		if !strings.Contains(text, other) || strings.Contains(text, "data") ||
+			strings.Contains(text, "net2") || strings.Contains(text, "10.12.") {
 			t.Errorf("pod %s: %s", p.name, text)
 		}
 		r.must("DEL", p)

@@ -23,12 +23,19 @@ func TestR32UnknownKeysWithoutABinary(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.noPlugins()
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","mode":"bridge","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24","vendor":{"x":1}}}`, r.path("leases")))
-	r.nad("b", `{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","ipam":{"type":"static","ranges":[[{"subnet":"10.13.0.0/24"}]],"addresses":[{"address":"10.13.0.7/24"}]}}`)
+	r.nad("a",
+		fmt.Sprintf(`{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","mode":"bridge",`+
+			`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24","vendor":{"x":1}}}`,
+			r.path("leases")))
+	r.nad("b", `{"cniVersion":"1.0.0","type":"bridge","bridge":"cni0","ipam":{"type":"static",`+
+		`"ranges":[[{"subnet":"10.13.0.0/24"}]],"addresses":[{"address":"10.13.0.7/24"}]}}`)
 	p := r.pod("p", "a,b")
 	r.add(p)
-	same(t, "networks", r.networks(p)[1:], []string{"default/a net1 10.12.0.2", "default/b net2 10.13.0.7"})
-	r.warned(p, "IgnoredKey: default/a net1 bridge mode ignored", "IgnoredKey: default/a net1 host-local ipam.vendor", "IgnoredKey: default/b net2 static ipam.ranges")
+	same(t, "networks", r.networks(p)[1:],
+		[]string{"default/a net1 10.12.0.2", "default/b net2 10.13.0.7"})
+	r.warned(p, "IgnoredKey: default/a net1 bridge mode ignored",
+		"IgnoredKey: default/a net1 host-local ipam.vendor",
+		"IgnoredKey: default/b net2 static ipam.ranges")
 	r.must("CHECK", p)
 	r.must("STATUS", nil)
 	r.conf["cni.dev/valid-attachments"] = []any{map[string]any{"containerID": p.id, "ifname": "eth0"}}
@@ -44,7 +51,10 @@ func TestR32BinaryThatComesLater(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.noPlugins()
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":%q,"vendor":1,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24","vendor":1}}`, nic, r.path("leases")))
+	r.nad("a",
+		fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","master":%q,"vendor":1,`+
+			`"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.12.0.0/24","vendor":1}}`, nic,
+			r.path("leases")))
 	p, q := r.pod("p", "a"), r.pod("q", "a")
 	r.add(p)
 	r.fake("macvlan", failing("DEL", 7, "not mine"))
@@ -62,7 +72,8 @@ func TestR32BinaryThatComesLater(t *testing.T) {
 	r.clean(p)
 	r.fake("macvlan", "")
 	r.add(q) // a new pod is the binary's
-	r.warned(q, "PluginExecuted: default/a net1 macvlan vendor "+r.path("bin/macvlan"), "PluginExecuted: host-local ipam.vendor")
+	r.warned(q, "PluginExecuted: default/a net1 macvlan vendor "+r.path("bin/macvlan"),
+		"PluginExecuted: host-local ipam.vendor")
 	same(t, "calls", r.calls(), []string{"macvlan ADD net1"})
 	r.must("CHECK", q)
 	r.must("DEL", q)
@@ -76,11 +87,15 @@ func TestR32SlipsAreRefused(t *testing.T) {
 	for _, paths := range []string{r.path("bin"), pluginDir(t)} {
 		r.conf["binDir"], r.env = r.path("none"), []string{"CNI_PATH=" + paths}
 		for config, words := range map[string][]string{
-			`{"cniVersion":"1.0.0","type":"bridge","vlans":5}`:                                                                      {"plugin bridge", "vlans", "write vlan"},
-			`{"cniVersion":"1.0.0","type":"macvlan","maste":"nic0"}`:                                                                {"plugin macvlan", "maste", "write master"},
-			`{"cniVersion":"1.0.0","type":"macvlan","Master":"nic0","master":"nic0"}`:                                               {"plugin macvlan", "master", "case alone"},
-			`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local","subnets":"10.12.0.0/24"}}`:         {"plugin host-local", "ipam.subnets", "write subnet"},
-			`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static","address":[{"address":"10.1.1.1/8"}]}}`: {"plugin static", "ipam.address", "write addresses"},
+			`{"cniVersion":"1.0.0","type":"bridge","vlans":5}`: {"plugin bridge", "vlans", "write vlan"},
+			`{"cniVersion":"1.0.0","type":"macvlan",` +
+				`"maste":"nic0"}`: {"plugin macvlan", "maste", "write master"},
+			`{"cniVersion":"1.0.0","type":"macvlan","Master":"nic0",` +
+				`"master":"nic0"}`: {"plugin macvlan", "master", "case alone"},
+			`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"host-local",` +
+				`"subnets":"10.12.0.0/24"}}`: {"plugin host-local", "ipam.subnets", "write subnet"},
+			`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static",` +
+				`"address":[{"address":"10.1.1.1/8"}]}}`: {"plugin static", "ipam.address", "write addresses"},
 		} {
 			r.nad("a", config)
 			r.refuses(r.pod("p", "a"), append(words, "default/a")...)
@@ -108,11 +123,14 @@ func TestR34KeysOfANADMatchWithoutCase(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.noPlugins()
-	r.nad("a", fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","Master":%q,"IPAM":{"type":"host-local","DataDir":%q,"subnet":"10.12.0.0/24","Name":"x"}}`, nic, r.path("leases")))
+	r.nad("a",
+		fmt.Sprintf(`{"cniVersion":"1.0.0","type":"macvlan","Master":%q,"IPAM":{"type":"host-local",`+
+			`"DataDir":%q,"subnet":"10.12.0.0/24","Name":"x"}}`, nic, r.path("leases")))
 	p := r.pod("p", "a")
 	r.add(p)
 	same(t, "networks", r.networks(p)[1:], []string{"default/a net1 10.12.0.2"})
-	r.warned(p, "MiscasedKey: plugins[0].IPAM ipam", "MiscasedKey: macvlan Master master", "MiscasedKey: host-local ipam.DataDir dataDir", "MiscasedKey: ipam.Name name")
+	r.warned(p, "MiscasedKey: plugins[0].IPAM ipam", "MiscasedKey: macvlan Master master",
+		"MiscasedKey: host-local ipam.DataDir dataDir", "MiscasedKey: ipam.Name name")
 	r.must("CHECK", p)
 	r.must("DEL", p)
 	r.clean(p)
@@ -120,7 +138,9 @@ func TestR34KeysOfANADMatchWithoutCase(t *testing.T) {
 
 // alone calls braid under the name of a plugin, with its links and then dir in the plugin path,
 // and returns what it prints on both.
-func (r *rig) alone(kind, command string, p *pod, stdin, dir string) (stdout, stderr string, failed *types.Error) {
+func (r *rig) alone(
+	kind, command string, p *pod, stdin, dir string,
+) (stdout, stderr string, failed *types.Error) {
 	r.t.Helper()
 	warnings := filepath.Join(r.t.TempDir(), "stderr")
 	file, err := os.Create(warnings)
@@ -141,13 +161,17 @@ func TestR34LinkTakesKeysInAnyCase(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	config := fmt.Sprintf(`{"cniVersion":"1.0.0","NAME":"net","type":"macvlan","Master":%q,"colour":"red","IPAM":{"type":"host-local","dataDir":%q,"Subnet":"10.11.0.0/24","Name":"x","colour":1}}`,
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","NAME":"net","type":"macvlan","Master":%q,`+
+		`"colour":"red","IPAM":{"type":"host-local","dataDir":%q,"Subnet":"10.11.0.0/24","Name":"x",`+
+		`"colour":1}}`,
 		nic, r.path("leases"))
 	out, warnings, failed := r.alone("macvlan", "ADD", p, config, r.path("none"))
 	if failed != nil || !strings.Contains(out, "10.11.0.2/24") {
 		t.Fatalf("ADD: %s, %v", out, failed)
 	}
-	for _, word := range []string{"Master: the key is read as master", "colour: the key is ignored", "ipam.Subnet", "ipam.colour"} {
+	for _, word := range []string{
+		"Master: the key is read as master", "colour: the key is ignored", "ipam.Subnet", "ipam.colour",
+	} {
 		if !strings.Contains(warnings, word) {
 			t.Errorf("stderr does not say %q: %s", word, warnings)
 		}
@@ -158,7 +182,8 @@ func TestR34LinkTakesKeysInAnyCase(t *testing.T) {
 	}
 	same(t, "leases", r.leases(), nil)
 	twins := strings.Replace(config, `"colour":"red"`, `"master":"lo"`, 1)
-	if _, _, failed := r.alone("macvlan", "ADD", p, twins, r.path("none")); failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, "case alone") {
+	_, _, failed = r.alone("macvlan", "ADD", p, twins, r.path("none"))
+	if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, "case alone") {
 		t.Errorf("two keys that differ by case: %v", failed)
 	}
 	if _, _, failed := r.alone("macvlan", "DEL", p, twins, r.path("none")); failed != nil {
@@ -172,9 +197,12 @@ func TestR34LinkRunsTheReferenceForIPTables(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := &pod{Namespace: nettest.New(t), id: "id-p"}
-	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"bridge","bridge":"br9","ipMasq":true,"ipMasqBackend":"iptables","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.11.0.0/24"}}`,
+	config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","type":"bridge","bridge":"br9",`+
+		`"ipMasq":true,"ipMasqBackend":"iptables","ipam":{"type":"host-local","dataDir":%q,`+
+		`"subnet":"10.11.0.0/24"}}`,
 		r.path("leases"))
-	r.fake("bridge", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","ips":[{"address":"10.11.0.99/24"}]}'; exit; }`)
+	r.fake("bridge", `[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0",`+
+		`"ips":[{"address":"10.11.0.99/24"}]}'; exit; }`)
 	out, warnings, failed := r.alone("bridge", "ADD", p, config, r.path("bin"))
 	if failed != nil || !strings.Contains(out, "10.11.0.99") || warnings != "" {
 		t.Fatalf("ADD: %s, %v, %s", out, failed, warnings)
@@ -185,20 +213,24 @@ func TestR34LinkRunsTheReferenceForIPTables(t *testing.T) {
 	same(t, "calls", r.calls(), []string{"bridge ADD net1", "bridge DEL net1"})
 	// Copies of this program do not call each other for ever.
 	r.mkdir("copies")
-	if out, err := exec.Command("cp", r.braid, r.path("copies", "bridge")).CombinedOutput(); err != nil {
+	out, err := exec.Command("cp", r.braid, r.path("copies", "bridge")).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	_, _, failed = r.alone("bridge", "ADD", p, config, r.path("copies"))
-	if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, "ipMasqBackend") || !strings.Contains(failed.Msg, "install") {
+	if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, "ipMasqBackend") ||
+		!strings.Contains(failed.Msg, "install") {
 		t.Errorf("without the reference: %v", failed)
 	}
 	r.has(p)
-	if _, _, failed := r.alone("bridge", "DEL", p, config, r.path("none")); failed != nil { // or the pod would never go
+	// or the pod would never go
+	if _, _, failed := r.alone("bridge", "DEL", p, config, r.path("none")); failed != nil {
 		t.Error("DEL after that:", failed)
 	}
 	unknown := strings.Replace(config, `"ipMasqBackend":"iptables"`, `"colour":1`, 1)
 	_, warnings, failed = r.alone("bridge", "ADD", p, unknown, r.path("bin"))
-	if failed != nil || !strings.Contains(warnings, "colour") || !strings.Contains(warnings, r.path("bin/bridge")) {
+	if failed != nil || !strings.Contains(warnings, "colour") ||
+		!strings.Contains(warnings, r.path("bin/bridge")) {
 		t.Errorf("a key that the reference may know: %v, %s", failed, warnings)
 	}
 }

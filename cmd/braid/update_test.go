@@ -48,7 +48,9 @@ func updatePod(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Trace: fault()})
+	e, closeLog, err := node.NewEngine(node.Options{
+		Node: &cfg.Node, Policy: &cfg.Policy, Trace: fault(),
+	})
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,8 @@ func updatePod(ctx context.Context) error {
 // asks changes the annotation of a pod.
 func (r *rig) asks(p *pod, networks string) {
 	r.t.Helper()
-	r.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{}, []string{nadv1.NetworksAnnotation, networks})
+	r.object("v1", "Pod", p.namespace+"/"+p.name, map[string]any{},
+		[]string{nadv1.NetworksAnnotation, networks})
 }
 
 // hotplugRig is a node with a pod of faultRig that has other networks: default route and device
@@ -75,11 +78,12 @@ func hotplugRig(t *testing.T) (r *rig, p *pod, before, after string) {
 	r, p = faultRig(t)
 	r.setBraid("hotplug", true)
 	r.nad("gone", r.macvlan(14, ""))
-	return r, p, "gone@old,a@net1", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`
+	return r, p, "gone@old,a@net1", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},` +
+		`{"name":"c"}]`
 }
 
-// TestM10HotPlug: a running pod gets networks with an address, a default route and a device, and all
-// of that goes with the pod.
+// TestM10HotPlug: a running pod gets networks with an address, a default route and a device, and
+// all of that goes with the pod.
 func TestM10HotPlug(t *testing.T) {
 	t.Parallel()
 	r, p, before, after := hotplugRig(t)
@@ -103,7 +107,8 @@ func (r *rig) updated(p *pod) {
 		names = append(names, s.Name+" "+s.Interface)
 	}
 	slices.Sort(names)
-	if want := []string{"default/a net1", "default/b net2", "default/c net3", "pods eth0"}; !slices.Equal(names, want) {
+	want := []string{"default/a net1", "default/b net2", "default/c net3", "pods eth0"}
+	if !slices.Equal(names, want) {
 		r.t.Errorf("network-status of %q, want %q", names, want)
 	}
 	r.has(p, "eth0", "net1", "net2", "net3")
@@ -136,8 +141,10 @@ func updatePoints(t *testing.T) (r *rig, p *pod, points []string, begin func(*ri
 	r.updated(p)
 	r.must("DEL", p)
 	r.clean(p)
-	covers(t, points, "lock ", "record leaving old", "DEL old", "record detached old", "remember network default/b", "record attempted net2",
-		"ADD net2", "default route net2", "record attached net2", "copy device info net3", "ADD net3", "publish status", "record published", "unlock")
+	covers(t, points, "lock ", "record leaving old", "DEL old", "record detached old",
+		"remember network default/b", "record attempted net2",
+		"ADD net2", "default route net2", "record attached net2", "copy device info net3", "ADD net3",
+		"publish status", "record published", "unlock")
 	return r, p, points, begin
 }
 
@@ -186,8 +193,9 @@ func TestHotPlugDefaultRouteComesBack(t *testing.T) {
 	r.clean(p)
 }
 
-// TestR6HotPlugOfKubeVirt: the form in which KubeVirt asks for the networks of a virtual machine that
-// runs. Its links are renamed by KubeVirt; the address of the claim is there again for the next pod.
+// TestR6HotPlugOfKubeVirt: the form in which KubeVirt asks for the networks of a virtual machine
+// that runs. Its links are renamed by KubeVirt; the address of the claim is there again for the
+// next pod.
 func TestR6HotPlugOfKubeVirt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -195,15 +203,19 @@ func TestR6HotPlugOfKubeVirt(t *testing.T) {
 	r.setBraid("aliases", map[string]any{"cnv-bridge": "bridge", "cnv-tuning": "tuning"})
 	r.nad("red", `{"cniVersion":"0.3.1","name":"red","plugins":[{"type":"cnv-bridge","bridge":"br-red",
 		"ipam":{"type":"whereabouts","range":"10.20.0.0/24"}},{"type":"cnv-tuning"}]}`)
-	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm.red", map[string]any{"network": "red", "interface": "pod16367aacb67"}, nil)
-	const networks = `[{"name":"red","namespace":"default","mac":"02:00:00:00:00:01","interface":"pod16367aacb67","ipam-claim-reference":"vm.red"}]`
+	r.object("k8s.cni.cncf.io/v1alpha1", "IPAMClaim", "vm.red",
+		map[string]any{"network": "red", "interface": "pod16367aacb67"}, nil)
+	const networks = `[{"name":"red","namespace":"default","mac":"02:00:00:00:00:01",` +
+		`"interface":"pod16367aacb67","ipam-claim-reference":"vm.red"}]`
 	p := r.pod("virt-launcher-vm", "")
 	r.add(p)
 	r.asks(p, networks)
 	r.must(update, p)
 	r.has(p, "eth0", "pod16367aacb67")
 	kept := r.address(p, "pod16367aacb67")
-	if status := r.status(p); len(status) != 2 || status[1].Mac != "02:00:00:00:00:01" || status[1].Interface != "pod16367aacb67" {
+	status := r.status(p)
+	if len(status) != 2 || status[1].Mac != "02:00:00:00:00:01" ||
+		status[1].Interface != "pod16367aacb67" {
 		t.Errorf("network-status %+v", status)
 	}
 	p.Rename("pod16367aacb67", "16367aacb67-nic")

@@ -33,7 +33,8 @@ func isVLAN(t *testing.T, n *nettest.Namespace, name, master string, id int) {
 		return
 	}
 	link, ok := n.Link(name).(*netlink.Vlan)
-	if !ok || link.VlanId != id || link.ParentIndex != n.Link(master).Attrs().Index || link.VlanProtocol != netlink.VLAN_PROTOCOL_8021Q {
+	if !ok || link.VlanId != id || link.ParentIndex != n.Link(master).Attrs().
+		Index || link.VlanProtocol != netlink.VLAN_PROTOCOL_8021Q {
 		t.Errorf("%s is no link for VLAN %d of %s: %+v", name, id, master, n.Link(name))
 	}
 	if !strings.Contains(n.Links(), "link "+name+" vlan mtu 1500 up\n") {
@@ -63,7 +64,8 @@ func TestR7VLANLinkIsShared(t *testing.T) {
 			r.add(two)
 			isVLAN(t, r.node, nic+".500", nic, 500)
 			isVLAN(t, r.node, nic+".4094", nic, 4094)
-			same(t, "IPv6 of the node in the VLAN", sysctlOf(t, r.node, "net/ipv6/conf/"+nic+".500/disable_ipv6"), "1")
+			same(t, "IPv6 of the node in the VLAN",
+				sysctlOf(t, r.node, "net/ipv6/conf/"+nic+".500/disable_ipv6"), "1")
 			for _, p := range []*pod{one, two} {
 				if got := p.Link("net1").Attrs().ParentIndex; got != r.node.Link(nic+".500").Attrs().Index {
 					t.Errorf("pod %s is not on the VLAN's link", p.name)
@@ -91,7 +93,10 @@ func TestR7FramesAreTagged(t *testing.T) {
 			r := newRig(t)
 			far := nettest.New(t)
 			r.node.Veth("trunk", far, "wire")
-			far.Add(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "wire.7", ParentIndex: far.Link("wire").Attrs().Index}, VlanId: 7})
+			far.Add(&netlink.Vlan{
+				LinkAttrs: netlink.LinkAttrs{Name: "wire.7", ParentIndex: far.Link("wire").Attrs().Index},
+				VlanId:    7,
+			})
 			far.Up("wire.7")
 			far.Addr("wire.7", "10.11.0.200/24")
 			r.nad("a", r.vlanNetwork(kind, "trunk", 7, 11, ""))
@@ -110,7 +115,10 @@ func TestR7LinkOfOthersIsUsedAndStays(t *testing.T) {
 	for _, name := range []string{nic + ".500", "storage"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.node.Add(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: name, ParentIndex: r.node.Link(nic).Attrs().Index}, VlanId: 500})
+			r.node.Add(&netlink.Vlan{
+				LinkAttrs: netlink.LinkAttrs{Name: name, ParentIndex: r.node.Link(nic).Attrs().Index},
+				VlanId:    500,
+			})
 			r.node.Up(name)
 			before := r.node.Link(name).Attrs()
 			r.nad("a", r.vlanNetwork("macvlan", nic, 500, 11, ""))
@@ -120,7 +128,8 @@ func TestR7LinkOfOthersIsUsedAndStays(t *testing.T) {
 			r.must("CHECK", p)
 			r.must("DEL", p)
 			after := r.node.Link(name).Attrs()
-			same(t, "index and alias", fmt.Sprint(after.Index, after.Alias), fmt.Sprint(before.Index, before.Alias))
+			same(t, "index and alias", fmt.Sprint(after.Index, after.Alias),
+				fmt.Sprint(before.Index, before.Alias))
 			same(t, "holders", globbed(t, r.path("state/vlans/*")), []string(nil))
 		})
 	}
@@ -218,7 +227,9 @@ func TestR7GC(t *testing.T) {
 func TestR7RollBack(t *testing.T) {
 	nettest.NeedsLink(t, "vlan", "macvlan")
 	r := newRig(t)
-	r.nad("a", strings.Replace(r.vlanNetwork("macvlan", nic, 500, 11, ""), "10.11.0.0/24", "10.11.0.0/30", 1)) // one address
+	// one address
+	r.nad("a", strings.Replace(r.vlanNetwork("macvlan", nic, 500, 11, ""), "10.11.0.0/24",
+		"10.11.0.0/30", 1))
 	r.nad("b", r.vlanNetwork("macvlan", nic, 600, 12, `,"mtu":1501`))
 	first, second, third := r.pod("first", "a"), r.pod("second", "a"), r.pod("third", "b")
 	r.add(first)
@@ -229,7 +240,8 @@ func TestR7RollBack(t *testing.T) {
 	r.gone(nic + ".600")
 	r.must("DEL", first)
 	r.clean(first, second, third)
-	r.script("full", `[ "$CNI_COMMAND" != ADD ] || { echo '{"code":100,"msg":"no address"}'; exit 1; }`)
+	r.script("full", `[ "$CNI_COMMAND" != ADD ] || { echo '{"code":100,`+
+		`"msg":"no address"}'; exit 1; }`)
 	r.nad("c", strings.Replace(r.vlanNetwork("macvlan", nic, 500, 11, ""), "host-local", "full", 1))
 	fourth := r.pod("fourth", "c")
 	r.fails("ADD", fourth, 100, "no address")
@@ -316,17 +328,18 @@ func TestR7FaultAdd(t *testing.T) {
 	}
 	r.must("DEL", p)
 	r.clean(p)
-	r.eachVLANPoint(points, []string{"hold nic0.500", "add nic0.500", "complete nic0.500"}, func(r *rig, n int) {
-		r.killedAt("ADD", p, points, n)
-		if points[n] == "vlans: hold nic0.500" { // in the middle of the write
-			if err := os.MkdirAll(r.path("state/vlans/nic0.500"), 0o700); err != nil {
-				t.Fatal(err)
+	r.eachVLANPoint(points, []string{"hold nic0.500", "add nic0.500", "complete nic0.500"},
+		func(r *rig, n int) {
+			r.killedAt("ADD", p, points, n)
+			if points[n] == "vlans: hold nic0.500" { // in the middle of the write
+				if err := os.MkdirAll(r.path("state/vlans/nic0.500"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				r.write(filepath.Join("state", "vlans", ":new"), `{"netw`)
 			}
-			r.write(filepath.Join("state", "vlans", ":new"), `{"netw`)
-		}
-		r.must("DEL", p)
-		r.clean(p)
-	})
+			r.must("DEL", p)
+			r.clean(p)
+		})
 }
 
 // TestR7FaultDel kills a DEL before each change. The repeated DEL leaves nothing.

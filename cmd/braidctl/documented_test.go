@@ -14,15 +14,18 @@ import (
 // A command of ours as documents show it: in backquotes, on a line of a code block, or in the prose
 // of an issue template.
 var (
-	documented = regexp.MustCompile("(?m)(?:^|[`/])(?:kubectl braid|braidctl)\\s([a-z-][^`\n]*(?:\n *[a-z -]+`)?)")
-	verb       = regexp.MustCompile("(?m)(?:^|[`(&] *)make ([a-z0-9-]+)")
-	script     = regexp.MustCompile(`(?:^|[^\w/.])((?:scripts|\.ci)/[a-z0-9.-]+)`)
+	documented = regexp.MustCompile(
+		"(?m)(?:^|[`/])(?:kubectl braid|braidctl)\\s([a-z-][^`\n]*(?:\n *[a-z -]+`)?)")
+	verb   = regexp.MustCompile("(?m)(?:^|[`(&] *)make ([a-z0-9-]+)")
+	script = regexp.MustCompile(`(?:^|[^\w/.])((?:scripts|\.ci)/[a-z0-9.-]+)`)
 )
 
-// documents returns the Markdown files and templates of the repository, by their paths from the root.
+// documents returns the Markdown files and templates of the repository, by their paths from the
+// root.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files", "-co", "--exclude-standard", "--", "*.md", ".github/*.yml").Output()
+	out, err := exec.CommandContext(t.Context(), "git",
+		"-C", "../..", "ls-files", "-co", "--exclude-standard", "--", "*.md", ".github/*.yml").Output()
 	if err != nil {
 		t.Skipf("needs a git checkout: %v", err)
 	}
@@ -48,7 +51,8 @@ func TestDocumentedCommands(t *testing.T) {
 	for name, text := range documents(t) {
 		for _, m := range documented.FindAllStringSubmatch(text, -1) {
 			seen++
-			if problem := takes(strings.Fields(strings.Split(strings.Trim(m[1], "`"), " #")[0])); problem != "" {
+			problem := takes(strings.Fields(strings.Split(strings.Trim(m[1], "`"), " #")[0]))
+			if problem != "" {
 				t.Errorf("%s shows %q: %s", name, m[0], problem)
 			}
 		}
@@ -70,7 +74,8 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
-// takes returns what is wrong with the arguments, empty if some command takes them. It runs nothing.
+// takes returns what is wrong with the arguments, empty if some command takes them. It runs
+// nothing.
 func takes(args []string) string {
 	for _, c := range commands() {
 		words := strings.Fields(c.name)

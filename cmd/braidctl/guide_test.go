@@ -45,8 +45,8 @@ func readPage(t *testing.T, name string) (p page) {
 	return p
 }
 
-// TestU3GuideInChinese: the Chinese guide has the headings, the commands and the names of the English
-// one.
+// TestU3GuideInChinese: the Chinese guide has the headings, the commands and the names of the
+// English one.
 func TestU3GuideInChinese(t *testing.T) {
 	english, chinese := readPage(t, "README.md"), readPage(t, "README.zh.md")
 	for i, heading := range chinese.headings {
@@ -58,10 +58,12 @@ func TestU3GuideInChinese(t *testing.T) {
 		chinese.headings[i] = m[1] + " " + m[2]
 	}
 	for what, lists := range map[string][2][]string{
-		"headings": {english.headings, chinese.headings}, "commands": {english.code, chinese.code}, "names": {english.inline, chinese.inline},
+		"headings": {english.headings, chinese.headings}, "commands": {english.code, chinese.code},
+		"names": {english.inline, chinese.inline},
 	} {
 		if !slices.Equal(lists[0], lists[1]) {
-			t.Errorf("%s are\n%s\nin English, and in Chinese\n%s", what, strings.Join(lists[0], "\n"), strings.Join(lists[1], "\n"))
+			t.Errorf("%s are\n%s\nin English, and in Chinese\n%s",
+				what, strings.Join(lists[0], "\n"), strings.Join(lists[1], "\n"))
 		}
 	}
 }
@@ -75,7 +77,9 @@ func TestU3GuideNames(t *testing.T) {
 	for _, line := range append(p.code, p.inline...) {
 		if m := commandLine.FindStringSubmatch(line); m != nil {
 			found++
-			if !slices.ContainsFunc(commands(), func(c command) bool { return strings.HasPrefix(m[1]+" ", c.name+" ") }) {
+			if !slices.ContainsFunc(commands(), func(c command) bool {
+				return strings.HasPrefix(m[1]+" ", c.name+" ")
+			}) {
 				t.Errorf("%s: no such command", line)
 			}
 		}

@@ -24,7 +24,9 @@ const evil = "\x1b]0;owned\x07\x1b[2J\u009b31m\x7f\u202e\u2066\u200b\nforged lin
 // has made.
 func fitForTerminal(t *testing.T, what, text string) {
 	t.Helper()
-	if strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) && r != '\n' && r != '\t' }) {
+	if strings.ContainsFunc(text, func(r rune) bool {
+		return !strconv.IsPrint(r) && r != '\n' && r != '\t'
+	}) {
 		t.Errorf("%s prints %q", what, text)
 	}
 	if strings.HasPrefix(text, "forged") || strings.Contains(text, "\nforged") {
@@ -38,36 +40,53 @@ func hostileFiles(t *testing.T) (dir string) {
 	nad := func(name, config string) map[string]any {
 		return map[string]any{
 			"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-			"metadata": map[string]any{"name": name, "namespace": "x" + evil, "annotations": map[string]any{"k8s.v1.cni.cncf.io/resourceName": evil}},
-			"spec":     map[string]any{"config": config},
+			"metadata": map[string]any{
+				"name": name, "namespace": "x" + evil,
+				"annotations": map[string]any{"k8s.v1.cni.cncf.io/resourceName": evil},
+			},
+			"spec": map[string]any{"config": config},
 		}
 	}
 	text := string(mustJSON(t, evil))
-	objects := []any{nad("n"+evil, `{"type":`+text+`}`), nad("empty", ""), nad("broken", evil), nad("deep", strings.Repeat("[", 100_000))}
+	objects := []any{
+		nad("n"+evil, `{"type":`+text+`}`), nad("empty", ""), nad("broken", evil),
+		nad("deep", strings.Repeat("[", 100_000)),
+	}
 	for i, config := range []string{
-		`{"cniVersion":T,"type":"macvlan"}`, `{"name":T,"type":"macvlan"}`, `{"type":"macvlan","master":T,T:T,"Mode":T}`, `{"type":"fake","delegate":{"type":T}}`,
-		`{"type":"macvlan","ipam":{"type":"host-local","subnet":T,"dataDir":T,"resolvConf":T,"routes":[{"dst":T,"gw":T}]}}`, `{"type":"macvlan","mode":T}`,
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":T,"log_file":T,"log_level":T,"network_name":T}}`, `{"type":"tuning","sysctl":{T:T},"dataDir":T,"mac":T}`,
-		`{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":T,"gateway":T}],"dns":{"nameservers":[T],"domain":T,"search":[T]}}}`,
-		`{"type":"macvlan","capabilities":{T:true,"mac":T}}`, `{"plugins":[{"type":"bridge","bridge":T,"vlanTrunk":[{"id":T}],T:1},{"type":"portmap","backend":T}]}`, `{"type":"any","args":{"cni":T}}`,
+		`{"cniVersion":T,"type":"macvlan"}`, `{"name":T,"type":"macvlan"}`,
+		`{"type":"macvlan","master":T,T:T,"Mode":T}`, `{"type":"fake","delegate":{"type":T}}`,
+		`{"type":"macvlan","ipam":{"type":"host-local","subnet":T,"dataDir":T,"resolvConf":T,` +
+			`"routes":[{"dst":T,"gw":T}]}}`, `{"type":"macvlan","mode":T}`,
+		`{"type":"macvlan","ipam":{"type":"whereabouts","range":T,"log_file":T,"log_level":T,` +
+			`"network_name":T}}`, `{"type":"tuning","sysctl":{T:T},"dataDir":T,"mac":T}`,
+		`{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":T,"gateway":T}],` +
+			`"dns":{"nameservers":[T],"domain":T,"search":[T]}}}`,
+		`{"type":"macvlan","capabilities":{T:true,"mac":T}}`,
+		`{"plugins":[{"type":"bridge","bridge":T,"vlanTrunk":[{"id":T}],T:1},{"type":"portmap",` +
+			`"backend":T}]}`, `{"type":"any","args":{"cni":T}}`,
 	} {
 		objects = append(objects, nad(fmt.Sprint("n", i), strings.ReplaceAll(config, "T", text)))
 	}
 	for i, networks := range []string{
-		evil, "a@" + evil, evil + "/a", "empty,n0", `[{"name":` + text + `}]`, `[{"name":"a",` + text + `:1,"ips":[` + text + `],"mac":` + text + `}]`,
-		`[{"name":"a","mac":` + text + `}]`, `[{"name":"a","cni-args":{` + text + `:` + text + `}}]`, `[{"name":"a","cni-args":{"ips":[` + text + `]}}]`, `[{"name":"a",` + text + `:1}]`,
+		evil, "a@" + evil, evil + "/a", "empty,n0", `[{"name":` + text + `}]`,
+		`[{"name":"a",` + text + `:1,"ips":[` + text + `],"mac":` + text + `}]`,
+		`[{"name":"a","mac":` + text + `}]`, `[{"name":"a","cni-args":{` + text + `:` + text + `}}]`,
+		`[{"name":"a","cni-args":{"ips":[` + text + `]}}]`, `[{"name":"a",` + text + `:1}]`,
 	} {
 		objects = append(objects, map[string]any{
 			"apiVersion": "v1", "kind": "Pod",
 			"metadata": map[string]any{
 				"name": fmt.Sprint("p", i, evil), "namespace": "x" + evil,
-				"annotations": map[string]any{"k8s.v1.cni.cncf.io/networks": networks, "v1.multus-cni.io/default-network": evil},
+				"annotations": map[string]any{
+					"k8s.v1.cni.cncf.io/networks": networks, "v1.multus-cni.io/default-network": evil,
+				},
 			},
 		})
 	}
 	dir = t.TempDir()
 	for i, o := range objects {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.json", i)), mustJSON(t, o), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.json", i)), mustJSON(t, o), 0o600)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,10 +116,14 @@ func TestM35Objects(t *testing.T) {
 	}
 	t.Setenv("HOME", "/nowhere")
 	t.Setenv("KUBECONFIG", "")
-	calls := [][]string{{"lint", dir}, {"lint", evil}, {evil}, {"plan", evil}, {"ipam", "list", "--manifests", dir + evil}, {"lint", "-o", evil, dir}, {"owed", evil}}
+	calls := [][]string{
+		{"lint", dir}, {"lint", evil}, {evil}, {"plan", evil},
+		{"ipam", "list", "--manifests", dir + evil}, {"lint", "-o", evil, dir}, {"owed", evil},
+	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		calls = append(calls, []string{"lint", path}, []string{"lint", "-o", "json", path}, []string{"plan", path}, []string{"plan", "-o", "json", path})
+		calls = append(calls, []string{"lint", path}, []string{"lint", "-o", "json", path},
+			[]string{"plan", path}, []string{"plan", "-o", "json", path})
 	}
 	said := 0
 	for _, args := range calls {
@@ -122,9 +145,11 @@ func TestM35State(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = sandbox.Save(&record.Record{Pod: record.Pod{Namespace: evil, Name: evil}, Attachments: []record.Attachment{{
-		Attachment: plan.Attachment{Name: evil, Network: "n", IfName: "net1"}, State: record.Owed, Refusal: &record.Refusal{Since: time.Now(), Text: evil},
-	}}})
+	err = sandbox.Save(&record.Record{Pod: record.Pod{Namespace: evil, Name: evil},
+		Attachments: []record.Attachment{{
+			Attachment: plan.Attachment{Name: evil, Network: "n", IfName: "net1"}, State: record.Owed,
+			Refusal: &record.Refusal{Since: time.Now(), Text: evil},
+		}}})
 	sandbox.Unlock()
 	if err != nil {
 		t.Fatal(err)
@@ -141,12 +166,15 @@ func TestM35State(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := aBlock("evil", "10.35.0.0/28", "", v1alpha1.Allocation{Address: "10.35.0.2", Network: "n", ContainerID: "c", IfName: "net1", Pod: evil})
+	block := aBlock("evil", "10.35.0.0/28", "", v1alpha1.Allocation{
+		Address: "10.35.0.2", Network: "n", ContainerID: "c", IfName: "net1", Pod: evil,
+	})
 	if _, err := store.CreateBlock(t.Context(), block); err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range []string{"table", "json"} {
-		code, stdout, stderr := call(t, "braidctl ipam list -o "+o+" --state-dir /none --manifests "+manifests)
+		code, stdout, stderr := call(t,
+			"braidctl ipam list -o "+o+" --state-dir /none --manifests "+manifests)
 		if code != exitOK || !strings.Contains(stdout, "owned") {
 			t.Errorf("code %d: %s%s", code, stdout, stderr)
 		}

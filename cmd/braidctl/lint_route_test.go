@@ -26,10 +26,12 @@ func TestR3Lint(t *testing.T) {
 		in.Config.SecondaryDefaultRoute = policy
 		nad := lint.NAD{}
 		nad.Namespace, nad.Name = "default", "a"
-		nad.Spec.Config = `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"host-local","subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`
+		nad.Spec.Config = `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"host-local",` +
+			`"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`
 		in.NADs = []lint.NAD{nad}
 		in.Pods = []lint.Pod{{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: "asks", Annotations: map[string]string{nadv1.NetworksAnnotation: `[{"name":"a","default-route":[]}]`},
+			Namespace: "default", Name: "asks",
+			Annotations: map[string]string{nadv1.NetworksAnnotation: `[{"name":"a","default-route":[]}]`},
 		}}}}
 		var got []string
 		for _, f := range lint.Check(t.Context(), *in) {

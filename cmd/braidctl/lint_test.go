@@ -94,7 +94,9 @@ func verdicts(t *testing.T, stdout string) []string {
 		if f.Field == "" || f.Message == "" {
 			t.Errorf("a finding says too little: %+v", f)
 		}
-		short = append(short, strings.Join([]string{f.Kind, f.Namespace + "/" + f.Name, string(f.Verdict), string(f.Reason)}, " "))
+		short = append(short, strings.Join([]string{
+			f.Kind, f.Namespace + "/" + f.Name, string(f.Verdict), string(f.Reason),
+		}, " "))
 	}
 	return short
 }
@@ -119,7 +121,8 @@ func TestLintFiles(t *testing.T) {
 	}
 	code, stdout, _ = call(t, "braidctl lint "+file)
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	if code != exitFound || len(lines) != len(want) || !strings.Contains(lines[1], file) || !strings.Contains(lines[1], "line 1 column 43") {
+	if code != exitFound || len(lines) != len(want) || !strings.Contains(lines[1], file) ||
+		!strings.Contains(lines[1], "line 1 column 43") {
 		t.Errorf("exit code %d, text:\n%s", code, stdout)
 	}
 	if !strings.Contains(lines[3], ": warning: ") {
@@ -128,7 +131,8 @@ func TestLintFiles(t *testing.T) {
 	if err := os.WriteFile(file, []byte("metadata: {name: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := call(t, "braidctl lint "+file); code != exitFailed || !strings.Contains(stderr, file) {
+	code, _, stderr := call(t, "braidctl lint "+file)
+	if code != exitFailed || !strings.Contains(stderr, file) {
 		t.Errorf("a file that is no YAML: exit code %d, %s", code, stderr)
 	}
 }
@@ -153,8 +157,10 @@ metadata:
 `})
 	_, stdout, _ := call(t, "braidctl lint -o json "+dir)
 	want := []string{
-		"NetworkAttachmentDefinition lint/binary-first refused NADInvalid", "NetworkAttachmentDefinition lint/disk warning NotChecked",
-		"Pod lint/asks warning PolicyAudited", "Pod lint/asks warning PolicyAudited", // a port below 1024, and a network on disk
+		"NetworkAttachmentDefinition lint/binary-first refused NADInvalid",
+		"NetworkAttachmentDefinition lint/disk warning NotChecked",
+		// a port below 1024, and a network on disk
+		"Pod lint/asks warning PolicyAudited", "Pod lint/asks warning PolicyAudited",
 	}
 	if diff := cmp.Diff(want, verdicts(t, stdout)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -167,7 +173,8 @@ func TestLintConfig(t *testing.T) {
 	objects, config := filepath.Join(dir, "objects.yaml"), filepath.Join(dir, "multus.conf")
 	for file, text := range map[string]string{
 		objects: lintObjects,
-		config:  `{"name": "multus", "type": "multus", "cniVersion": "0.3.1", "clusterNetwork": "/etc/cni/x.conf", "namespaceIsolation": false, "logFile": "multus.log"}`,
+		config: `{"name": "multus", "type": "multus", "cniVersion": "0.3.1", ` +
+			`"clusterNetwork": "/etc/cni/x.conf", "namespaceIsolation": false, "logFile": "multus.log"}`,
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -180,11 +187,14 @@ func TestLintConfig(t *testing.T) {
 	if got := verdicts(t, stdout); got[len(got)-1] != "Deployment lint/many warning NotChecked" {
 		t.Errorf("without isolation: %v", got)
 	}
-	list := `{"name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "braid", "braid": {"stateDir": 1}}]}`
+	list := `{"name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "braid", ` +
+		`"braid": {"stateDir": 1}}]}`
 	if err := os.WriteFile(config, []byte(list), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := call(t, "braidctl lint --config "+config+" "+objects); code != exitFailed || !strings.Contains(stderr, "stateDir") || !strings.Contains(stderr, config) {
+	code, _, stderr := call(t, "braidctl lint --config "+config+" "+objects)
+	if code != exitFailed || !strings.Contains(stderr, "stateDir") ||
+		!strings.Contains(stderr, config) {
 		t.Errorf("a broken configuration: exit code %d, %s", code, stderr)
 	}
 }
@@ -214,7 +224,9 @@ func lintCluster(t *testing.T) (kubeconfig string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{string(crd), "apiVersion: v1\nkind: Namespace\nmetadata: {name: lint}\n", lintObjects} {
+	for _, text := range []string{
+		string(crd), "apiVersion: v1\nkind: Namespace\nmetadata: {name: lint}\n", lintObjects,
+	} {
 		if err := api.Apply(t.Context(), text); err != nil {
 			t.Fatal(err)
 		}
@@ -235,9 +247,12 @@ metadata: {name: %s, namespace: lint}
 spec: {config: '{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.1.0.0/24"%s}},{"type":"tuning"%s}]}'}
 ---
 `
-	objects := fmt.Sprintf(nad, "fine", `,"dataDir":"/run/cni/x"`, `,"dataDir":"/var/lib/cni/y"`) + fmt.Sprintf(nad, "leases", `,"dataDir":"/data/leases"`, "") +
-		fmt.Sprintf(nad, "tuned", "", `,"dataDir":"/data/tuning"`) + fmt.Sprintf(nad, "dns", `,"resolvConf":"/root/x"`, "")
-	config := `{"cniVersion":"1.0.0","name":"braid","type":"braid","delegates":[{"type":"bridge"}],"braid":{"dataRoots":["/data"]}}`
+	objects := fmt.Sprintf(nad, "fine", `,"dataDir":"/run/cni/x"`,
+		`,"dataDir":"/var/lib/cni/y"`) + fmt.Sprintf(nad, "leases", `,"dataDir":"/data/leases"`, "") +
+		fmt.Sprintf(nad, "tuned", "", `,"dataDir":"/data/tuning"`) + fmt.Sprintf(nad, "dns",
+		`,"resolvConf":"/root/x"`, "")
+	config := `{"cniVersion":"1.0.0","name":"braid","type":"braid","delegates":[{"type":"bridge"}],` +
+		`"braid":{"dataRoots":["/data"]}}`
 	for name, text := range map[string]string{"objects.yaml": objects, "braid.conf": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

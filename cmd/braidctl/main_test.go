@@ -51,23 +51,30 @@ func TestHelp(t *testing.T) {
 		code int
 		says []string
 	}{
-		"braidctl":                              {2, []string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam tend", "ipam audit"}},
-		"/bin/kubectl-braid help":               {0, []string{"usage: kubectl braid COMMAND"}},
-		"braidctl ipam --help":                  {0, []string{"ipam list"}},
-		"braidctl ipam":                         {2, []string{`"ipam" is no command`}},
-		"braidctl ipam erase":                   {2, []string{`"ipam erase" is no command`}},
-		"braidctl --version":                    {0, []string{"braidctl devel"}},
-		"braidctl ipam list --help":             {0, []string{"usage: braidctl ipam list [flags]", "-manifests", "-o format"}},
-		"kubectl-braid ipam audit -h":           {0, []string{"usage: kubectl braid ipam audit", "Exits with 0", "orphan"}},
-		"braidctl ipam list -o yaml":            {2, []string{`"yaml" for flag -o`}},
-		"braidctl ipam list --colour":           {2, []string{"-colour"}},
-		"braidctl ipam list all":                {2, []string{`"all"`}},
-		"braidctl lint":                         {2, []string{"name files, or -A"}},
-		"braidctl lint -A x.yaml":               {2, []string{"name files, or -A"}},
-		"braidctl lint --help":                  {0, []string{"usage: braidctl lint FILE...|-A [flags]", "object: field: what: remedy"}},
-		"braidctl lint /no/x.yaml":              {2, []string{"/no/x.yaml"}},
-		"braidctl plan":                         {2, []string{"name a pod, or files"}},
-		"braidctl plan --help":                  {0, []string{"usage: braidctl plan POD...|FILE... [flags]", "object: field: what: remedy", "-plugin-dir", "-n namespace"}},
+		"braidctl": {2,
+			[]string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam tend", "ipam audit"}},
+		"/bin/kubectl-braid help": {0, []string{"usage: kubectl braid COMMAND"}},
+		"braidctl ipam --help":    {0, []string{"ipam list"}},
+		"braidctl ipam":           {2, []string{`"ipam" is no command`}},
+		"braidctl ipam erase":     {2, []string{`"ipam erase" is no command`}},
+		"braidctl --version":      {0, []string{"braidctl devel"}},
+		"braidctl ipam list --help": {0,
+			[]string{"usage: braidctl ipam list [flags]", "-manifests", "-o format"}},
+		"kubectl-braid ipam audit -h": {0,
+			[]string{"usage: kubectl braid ipam audit", "Exits with 0", "orphan"}},
+		"braidctl ipam list -o yaml":  {2, []string{`"yaml" for flag -o`}},
+		"braidctl ipam list --colour": {2, []string{"-colour"}},
+		"braidctl ipam list all":      {2, []string{`"all"`}},
+		"braidctl lint":               {2, []string{"name files, or -A"}},
+		"braidctl lint -A x.yaml":     {2, []string{"name files, or -A"}},
+		"braidctl lint --help": {0,
+			[]string{"usage: braidctl lint FILE...|-A [flags]", "object: field: what: remedy"}},
+		"braidctl lint /no/x.yaml": {2, []string{"/no/x.yaml"}},
+		"braidctl plan":            {2, []string{"name a pod, or files"}},
+		"braidctl plan --help": {0, []string{
+			"usage: braidctl plan POD...|FILE... [flags]", "object: field: what: remedy", "-plugin-dir",
+			"-n namespace",
+		}},
 		"braidctl plan /no/x.yaml":              {2, []string{"/no/x.yaml"}},
 		"braidctl ipam list --manifests /none":  {2, []string{"/none"}},
 		"braidctl ipam audit --kubeconfig /no":  {2, []string{"/no"}},
@@ -87,8 +94,10 @@ func TestHelp(t *testing.T) {
 
 func aBlock(space, cidr, node string, list ...v1alpha1.Allocation) *v1alpha1.IPBlock {
 	b := &v1alpha1.IPBlock{
-		ObjectMeta: metav1.ObjectMeta{Name: space + "-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)},
-		Spec:       v1alpha1.IPBlockSpec{Space: space, CIDR: cidr, Allocations: list},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: space + "-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr),
+		},
+		Spec: v1alpha1.IPBlockSpec{Space: space, CIDR: cidr, Allocations: list},
 	}
 	if node != "" {
 		b.Spec.Owner = &v1alpha1.Node{NodeName: node, NodeUID: "u"}
@@ -102,9 +111,16 @@ func examples(t *testing.T, store block.Store) {
 	for _, b := range []*v1alpha1.IPBlock{
 		aBlock("blue", "10.0.1.0/28", "node-2"), aBlock("blue", "10.0.0.0/28", "node-1"),
 		aBlock("default", "10.0.0.16/28", "",
-			v1alpha1.Allocation{Address: "10.0.0.30", Network: "n", ContainerID: "c", IfName: "net1", Pod: "default/p", Node: &v1alpha1.Node{NodeName: "node-1", NodeUID: "u"}},
-			v1alpha1.Allocation{Address: "10.0.0.18", Claim: &v1alpha1.Claim{Namespace: "default", Name: "c", UID: "u"}},
-			v1alpha1.Allocation{Address: "10.0.0.19", Network: reap.Network, ContainerID: "c", IfName: "net1", Pod: "default/w"}),
+			v1alpha1.Allocation{
+				Address: "10.0.0.30", Network: "n", ContainerID: "c", IfName: "net1", Pod: "default/p",
+				Node: &v1alpha1.Node{NodeName: "node-1", NodeUID: "u"},
+			},
+			v1alpha1.Allocation{
+				Address: "10.0.0.18", Claim: &v1alpha1.Claim{Namespace: "default", Name: "c", UID: "u"},
+			},
+			v1alpha1.Allocation{
+				Address: "10.0.0.19", Network: reap.Network, ContainerID: "c", IfName: "net1", Pod: "default/w",
+			}),
 	} {
 		made, err := store.CreateBlock(t.Context(), b)
 		if err != nil {
@@ -133,7 +149,8 @@ func testList(t *testing.T, flags string) {
 		"default 10.0.0.16/28 <shared> 3 13 10.0.0.30 default/p",
 	}
 	for more, want := range map[string][]string{
-		"": table, "--space=default": {table[0], table[3], table[4], table[5]}, "--node=node-1": table[:2], "--space=none": table[:1],
+		"": table, "--space=default": {table[0], table[3], table[4], table[5]},
+		"--node=node-1": table[:2], "--space=none": table[:1],
 	} {
 		code, stdout, stderr := call(t, "braidctl ipam list "+flags+" "+more)
 		if diff := cmp.Diff(want, squeeze(stdout)); diff != "" || code != 0 || stderr != "" {
@@ -145,10 +162,12 @@ func testList(t *testing.T, flags string) {
 	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 0 {
 		t.Fatalf("exit code %d, %v: %s", code, err, stdout)
 	}
-	if len(got) != 3 || got[1].Owner != "node-2" || got[1].RecalledBy != "node-1" || got[1].Used != 3 || len(got[2].Addresses) != 3 || got[2].Owner != "" {
+	if len(got) != 3 || got[1].Owner != "node-2" || got[1].RecalledBy != "node-1" ||
+		got[1].Used != 3 || len(got[2].Addresses) != 3 || got[2].Owner != "" {
 		t.Errorf("JSON is %s", stdout)
 	}
-	if _, stdout, _ := call(t, "braidctl ipam list -o json --space=none "+flags); strings.TrimSpace(stdout) != "[]" {
+	_, stdout, _ = call(t, "braidctl ipam list -o json --space=none "+flags)
+	if strings.TrimSpace(stdout) != "[]" {
 		t.Errorf("JSON of nothing is %s", stdout)
 	}
 }
@@ -161,10 +180,12 @@ func TestListManifests(t *testing.T) {
 	}
 	examples(t, store)
 	testList(t, "--manifests "+dir)
-	if err := os.WriteFile(filepath.Join(dir, "ipblocks", "blue-10-0-2-0-28.json"), []byte("{"), 0o600); err != nil {
+	err = os.WriteFile(filepath.Join(dir, "ipblocks", "blue-10-0-2-0-28.json"), []byte("{"), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, stderr := call(t, "braidctl ipam list --manifests "+dir); code != 2 || stdout != "" || !strings.Contains(stderr, "blue-10-0-2-0-28.json") {
+	code, stdout, stderr := call(t, "braidctl ipam list --manifests "+dir)
+	if code != 2 || stdout != "" || !strings.Contains(stderr, "blue-10-0-2-0-28.json") {
 		t.Errorf("a broken block: %d, %s, %s", code, stdout, stderr)
 	}
 }
@@ -176,16 +197,21 @@ func TestListOnTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.3.0/24"), netip.Addr{}, netip.Addr{}, nil, nil)
+	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.3.0/24"), netip.Addr{}, netip.Addr{},
+		nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &block.Manager{
-		Store: store, Nodes: store, Dir: filepath.Join(state, "ipam"), NodeName: "node-1", Log: slog.New(slog.DiscardHandler),
+		Store: store, Nodes: store, Dir: filepath.Join(state, "ipam"), NodeName: "node-1",
+		Log:  slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "boot", nil },
 	}
 	for _, pod := range []string{"a", "b"} {
-		h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: "c-" + pod, IfName: "net1"}, Pod: "default/" + pod}
+		h := block.Holder{
+			ID:  attachment.ID{Network: "net", ContainerID: "c-" + pod, IfName: "net1"},
+			Pod: "default/" + pod,
+		}
 		if _, err := m.Add(t.Context(), h, []block.Wish{{Space: "blue", Window: w}}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +252,8 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	flags := "--kubeconfig " + config
-	if code, _, stderr := call(t, "braidctl ipam list "+flags); code != 2 || !strings.Contains(stderr, "conf/crd") {
+	code, _, stderr := call(t, "braidctl ipam list "+flags)
+	if code != 2 || !strings.Contains(stderr, "conf/crd") {
 		t.Errorf("without the CRD: %d, %s", code, stderr)
 	}
 	crd, err := os.ReadFile("../../conf/crd/ipblocks.yaml")
@@ -234,7 +261,8 @@ func TestServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(string(crd))
-	if code, stdout, stderr := call(t, "braidctl ipam audit "+flags); code != 0 || len(squeeze(stdout)) != 1 {
+	code, stdout, stderr := call(t, "braidctl ipam audit "+flags)
+	if code != 0 || len(squeeze(stdout)) != 1 {
 		t.Errorf("without whereabouts: %d, %s, %s", code, stdout, stderr)
 	}
 	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: config})
@@ -246,24 +274,33 @@ func TestServer(t *testing.T) {
 	testList(t, flags)
 
 	apply(whereaboutsCRD)
-	apply(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "c", "image": "none"}]}}`)
+	apply(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}, ` +
+		`"spec": {"containers": [{"name": "c", "image": "none"}]}}`)
 	pool := func(allocations string) {
 		apply(fmt.Sprintf(`{"apiVersion": "whereabouts.cni.cncf.io/v1alpha1", "kind": "IPPool", "metadata": {"name": "red-10.9.0.0-24", "namespace": "default"},
 			"spec": {"range": "10.9.0.0/24", "allocations": {%s}}}`, allocations))
 	}
 	pool(`"1": {"id": "c1", "podref": "default/p", "ifname": "net1"}`)
-	table := []string{"STATE NETWORK ADDRESS POD RECORD DETAIL", "ok red 10.9.0.1 default/p IPPool default/red-10.9.0.0-24 -"}
-	if code, stdout, _ := call(t, "braidctl ipam audit "+flags); code != 0 || !cmp.Equal(table, squeeze(stdout)) {
+	table := []string{
+		"STATE NETWORK ADDRESS POD RECORD DETAIL",
+		"ok red 10.9.0.1 default/p IPPool default/red-10.9.0.0-24 -",
+	}
+	code, stdout, _ := call(t, "braidctl ipam audit "+flags)
+	if code != 0 || !cmp.Equal(table, squeeze(stdout)) {
 		t.Errorf("all well: %d, %s", code, stdout)
 	}
-	pool(`"1": {"id": "c1", "podref": "default/p", "ifname": "net1"}, "2": {"id": "c2", "podref": "default/gone", "ifname": "net1"}`)
-	table = append(table, "orphan red 10.9.0.2 default/gone IPPool default/red-10.9.0.0-24 the pod is gone")
-	if code, stdout, _ := call(t, "braidctl ipam audit "+flags); code != 1 || !cmp.Equal(table, squeeze(stdout)) {
+	pool(`"1": {"id": "c1", "podref": "default/p", "ifname": "net1"}, "2": {"id": "c2", ` +
+		`"podref": "default/gone", "ifname": "net1"}`)
+	table = append(table, "orphan red 10.9.0.2 default/gone IPPool default/red-10.9.0.0-24 the pod "+
+		"is gone")
+	code, stdout, _ := call(t, "braidctl ipam audit "+flags)
+	if code != 1 || !cmp.Equal(table, squeeze(stdout)) {
 		t.Errorf("an orphan: %d, %s", code, stdout)
 	}
 	var got []reap.Entry
 	code, stdout, _ := call(t, "braidctl ipam audit --wrong -o json "+flags)
-	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 1 || len(got) != 1 || got[0].State != reap.Orphan {
+	err = json.Unmarshal([]byte(stdout), &got)
+	if err != nil || code != 1 || len(got) != 1 || got[0].State != reap.Orphan {
 		t.Errorf("what is wrong: %d, %v, %s", code, err, stdout)
 	}
 }
@@ -282,21 +319,27 @@ func TestR26TimerSharesABlock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/16"), netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.0.63"), nil, nil)
+	w, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/16"), netip.MustParseAddr("10.0.0.0"),
+		netip.MustParseAddr("10.0.0.63"), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	manager := func(name, dir string) *block.Manager {
 		return &block.Manager{
-			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name, Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
+			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name,
+			Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
 		}
 	}
 	owner, other := manager("n1", state), manager("n2", t.TempDir())
 	holder := func(i int) block.Holder {
-		return block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}}
+		return block.Holder{
+			ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"},
+		}
 	}
 	for i := range 4*block.Size - 1 { // all but that of the network
-		if _, err := owner.Add(t.Context(), holder(i), []block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil); err != nil {
+		_, err := owner.Add(t.Context(), holder(i),
+			[]block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -305,7 +348,8 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	}
 	line := "braidctl ipam tend --node-name n1 --state-dir " + state + " --manifests " + dir
 	add := func() error {
-		_, err := other.Add(t.Context(), holder(-1), []block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil)
+		_, err := other.Add(t.Context(), holder(-1),
+			[]block.Wish{{Space: block.SpaceOf("", ""), Window: w}}, nil)
 		return err
 	}
 	for range 4 { // it may ask for a block of which nothing is free first
@@ -319,7 +363,8 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if code, _, errs := call(t, strings.Replace(line, dir, dir+"/none", 1)); code != 2 || !strings.Contains(errs, "ipam tend") {
+	code, _, errs := call(t, strings.Replace(line, dir, dir+"/none", 1))
+	if code != 2 || !strings.Contains(errs, "ipam tend") {
 		t.Errorf("code %d without manifests: %s", code, errs)
 	}
 }

@@ -72,7 +72,8 @@ func TestPlanFiles(t *testing.T) {
 	if diff := cmp.Diff(want, inShort(plans(t, stdout))); diff != "" || code != exitFound {
 		t.Errorf("exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
-	if code, _, stderr = call(t, "braidctl plan "+file+"/none.yaml"); code != exitFailed || !strings.Contains(stderr, "none.yaml") {
+	code, _, stderr = call(t, "braidctl plan "+file+"/none.yaml")
+	if code != exitFailed || !strings.Contains(stderr, "none.yaml") {
 		t.Errorf("a file that there is not: exit code %d, %s", code, stderr)
 	}
 }
@@ -95,19 +96,25 @@ func TestPlanNADs(t *testing.T) {
 func planNode(t *testing.T) (dir string) {
 	t.Helper()
 	nad := func(name, config string) string {
-		return "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: " + name + ", namespace: web, annotations: {" +
-			map[bool]string{true: "k8s.v1.cni.cncf.io/resourceName: v/nic"}[name == "nic"] + "}}\nspec: {config: '" + config + "'}\n---\n"
+		return "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: " +
+			name + ", namespace: web, annotations: {" +
+			map[bool]string{
+				true: "k8s.v1.cni.cncf.io/resourceName: v/nic",
+			}[name == "nic"] + "}}\nspec: {config: '" + config + "'}\n---\n"
 	}
-	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"web","annotations":{"k8s.v1.cni.cncf.io/networks":%q}}}`
+	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"web",` +
+		`"annotations":{"k8s.v1.cni.cncf.io/networks":%q}}}`
 	networks := `[{"name":"lan","ips":["10.1.0.7/24"],"mac":"02:00:00:00:00:07"},{"name":"own","interface":"own0","default-route":["192.0.2.1"]},
 		{"name":"nic"},{"name":"disk"}]`
 	dir = files(t, map[string]string{
 		"bin/own": "#!/bin/sh\nexit 1\n", "bin/sriov": "#!/bin/sh\nexit 1\n",
-		"net/pods.conf": `{"cniVersion":"1.0.0","name":"pods","type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9"}]]}}`,
+		"net/pods.conf": `{"cniVersion":"1.0.0","name":"pods","type":"bridge",` +
+			`"ipam":{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9"}]]}}`,
 		"net/disk.conf": `{"cniVersion":"1.0.0","name":"disk","type":"macvlan","master":"eth1"}`,
 		"objects/all.yaml": nad("lan", `{"cniVersion":"0.4.0","name":"wire","plugins":[{"type":"macvlan","capabilities":{"ips":true,"mac":true},
 			"ipam":{"type":"static","routes":[{"dst":"0.0.0.0/0"},{"dst":"10.2.0.0/16","gw":"10.1.0.1"}]}},{"type":"tuning"}]}`) +
-			nad("own", `{"cniVersion":"1.0.0","plugins":[{"type":"own","ipam":{"type":"dhcp"}},{"type":"tuning"}]}`) + nad("nic", `{"cniVersion":"1.0.0","type":"sriov"}`) + nad("disk", ""),
+			nad("own", `{"cniVersion":"1.0.0","plugins":[{"type":"own","ipam":{"type":"dhcp"}},`+
+				`{"type":"tuning"}]}`) + nad("nic", `{"cniVersion":"1.0.0","type":"sriov"}`) + nad("disk", ""),
 		"objects/pod.json": fmt.Sprintf(pod, networks),
 		"objects/gone/gone.yaml": nad("gone", `{"cniVersion":"1.0.0","plugins":[{"type":"bridge","ipam":{"type":"host-local","subnet":"10.0.0.0/24"}},
 			{"type":"gone"},{"type":"tuning"}]}`),
@@ -154,10 +161,13 @@ func TestPlanOnTheNode(t *testing.T) {
   net4: NAD web/disk, network disk, CNI 1.0.0
     plugin macvlan: in-process
 `
-	if diff := cmp.Diff(want, strings.TrimSuffix(text, "pod "+findings)); diff != "" || code != exitOK {
+	diff := cmp.Diff(want, strings.TrimSuffix(text, "pod "+findings))
+	if diff != "" || code != exitOK {
 		t.Errorf("exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
-	if !strings.HasPrefix(findings, "web/p (DIR/objects/pod.json) network web/lan: plugins[0].ipam.routes[0]: warning: ") || strings.Count(findings, "\n") != 1 {
+	if !strings.HasPrefix(findings,
+		"web/p (DIR/objects/pod.json) network web/lan: plugins[0].ipam.routes[0]: warning: ") ||
+		strings.Count(findings, "\n") != 1 {
 		t.Errorf("found: %s", findings)
 	}
 }
@@ -178,10 +188,12 @@ func TestPlanNotInstalled(t *testing.T) {
 		if len(chain) != 3 || chain[0].IPAM.Runs != inProcess || chain[2].Runs != inProcess {
 			t.Fatalf("%s: chain %+v", flags, chain)
 		}
-		if diff := cmp.Diff(want, chain[1]); diff != "" || (code == exitFound) != (want.Runs == notFound) {
+		diff := cmp.Diff(want, chain[1])
+		if diff != "" || (code == exitFound) != (want.Runs == notFound) {
 			t.Errorf("%s: exit code %d, %s (-want +got):\n%s", flags, code, stderr, diff)
 		}
-		if short := inShort(all)[0]; (want.Runs == notFound) != strings.HasSuffix(short, " refused PluginNotFound") {
+		short := inShort(all)[0]
+		if (want.Runs == notFound) != strings.HasSuffix(short, " refused PluginNotFound") {
 			t.Errorf("%s: %s", flags, short)
 		}
 	}
@@ -208,9 +220,11 @@ metadata: {name: p, namespace: web, annotations: {k8s.v1.cni.cncf.io/networks: '
 	} {
 		dir := files(t, map[string]string{
 			"objects.yaml": fmt.Sprintf(objects, test.networks),
-			"braid.conf":   `{"cniVersion":"1.0.0","name":"b","type":"braid","delegates":[{"type":"x"}],"binDir":"/no","braid":{"secondaryDefaultRoute":"` + test.policy + `"}}`,
+			"braid.conf": `{"cniVersion":"1.0.0","name":"b","type":"braid","delegates":[{"type":"x"}],` +
+				`"binDir":"/no","braid":{"secondaryDefaultRoute":"` + test.policy + `"}}`,
 		})
-		_, stdout, stderr := call(t, "braidctl plan -o json "+dir+"/objects.yaml --config "+dir+"/braid.conf")
+		_, stdout, stderr := call(t,
+			"braidctl plan -o json "+dir+"/objects.yaml --config "+dir+"/braid.conf")
 		if stderr != "" {
 			t.Fatal(stderr)
 		}
@@ -230,7 +244,8 @@ metadata: {name: p, namespace: web, annotations: {k8s.v1.cni.cncf.io/networks: '
 		if diff := cmp.Diff(want, states); diff != "" {
 			t.Errorf("%s %s (-want +got):\n%s", test.policy, test.networks, diff)
 		}
-		if test.finding == "" != (len(p.Findings) == 0) || len(p.Findings) > 0 && string(p.Findings[0].Reason) != test.finding {
+		if test.finding == "" != (len(p.Findings) == 0) ||
+			len(p.Findings) > 0 && string(p.Findings[0].Reason) != test.finding {
 			t.Errorf("%s %s: found %v", test.policy, test.networks, p.Findings)
 		}
 	}
@@ -261,7 +276,8 @@ func TestPlanCorpus(t *testing.T) {
 			code, stdout, stderr := call(t, "braidctl plan"+line)
 			var want, got []string
 			for _, v := range verdicts(t, found) {
-				if words := strings.Fields(v); words[0] == "NetworkAttachmentDefinition" || words[2] == "warning" {
+				words := strings.Fields(v)
+				if words[0] == "NetworkAttachmentDefinition" || words[2] == "warning" {
 					want = append(want, words[2]+" "+words[3])
 				}
 			}
@@ -272,7 +288,8 @@ func TestPlanCorpus(t *testing.T) {
 				}
 			}
 			if diff := cmp.Diff(judgements(want), judgements(got)); diff != "" || code != lintCode {
-				t.Errorf("%s%s: exit codes %d and %d, %s (-lint +plan):\n%s", f.Name, flags, lintCode, code, stderr, diff)
+				t.Errorf("%s%s: exit codes %d and %d, %s (-lint +plan):\n%s",
+					f.Name, flags, lintCode, code, stderr, diff)
 			}
 			if len(shown) != len(f.Pods) {
 				t.Errorf("%s: %d plans, %d pods", f.Name, len(shown), len(f.Pods))
@@ -284,7 +301,8 @@ func TestPlanCorpus(t *testing.T) {
 // The help names each key of the JSON.
 func TestPlanKeys(t *testing.T) {
 	dir := planNode(t)
-	_, stdout, _ := call(t, "braidctl plan -o json "+dir+"/objects "+dir+"/objects/gone --config "+dir+"/braid.conf --plugin-dir "+dir+"/bin")
+	_, stdout, _ := call(t, "braidctl plan -o json "+dir+"/objects "+dir+"/objects/gone --config "+dir+
+		"/braid.conf --plugin-dir "+dir+"/bin")
 	var all []map[string]any
 	if err := json.Unmarshal([]byte(stdout), &all); err != nil {
 		t.Fatal(err)
@@ -309,7 +327,9 @@ func TestPlanKeys(t *testing.T) {
 		walk(p)
 	}
 	for key := range seen {
-		if !slices.Contains(strings.FieldsFunc(planText, func(r rune) bool { return strings.ContainsRune(" \n,:;.", r) }), key) {
+		if !slices.Contains(strings.FieldsFunc(planText, func(r rune) bool {
+			return strings.ContainsRune(" \n,:;.", r)
+		}), key) {
 			t.Errorf("the help does not name %q", key)
 		}
 	}
@@ -334,7 +354,8 @@ func TestPlanCluster(t *testing.T) {
 	if code, stdout, _ := call(t, "braidctl plan --namespace=lint fine"+flags); code != exitFailed {
 		t.Errorf("a flag that there is not: exit code %d, %s", code, stdout)
 	}
-	if code, stdout, stderr := call(t, "braidctl plan fine"+flags); code != exitFailed || stdout != "" || !strings.Contains(stderr, "fine") {
+	code, stdout, stderr := call(t, "braidctl plan fine"+flags)
+	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "fine") {
 		t.Errorf("a pod that there is not: exit code %d, %s%s", code, stdout, stderr)
 	}
 	_, pods, _ := strings.Cut(lintObjects, "apiVersion: v1\n")
@@ -344,7 +365,8 @@ func TestPlanCluster(t *testing.T) {
 	if diff := cmp.Diff(want, inShort(plans(t, stdout))); diff != "" || code != exitFound {
 		t.Errorf("files: exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
-	if code, stdout, stderr := call(t, "braidctl plan -n lint fine --kubeconfig /no/such"); code != exitFailed || stdout != "" || !strings.Contains(stderr, "/no/such") {
+	code, stdout, stderr := call(t, "braidctl plan -n lint fine --kubeconfig /no/such")
+	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "/no/such") {
 		t.Errorf("no way to the cluster: exit code %d, %s%s", code, stdout, stderr)
 	}
 }

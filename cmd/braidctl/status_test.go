@@ -26,14 +26,18 @@ func TestStatus(t *testing.T) {
 	if err := server.Apply(t.Context(), string(crd)); err != nil {
 		t.Fatal(err)
 	}
-	report := func(name string, status metav1.ConditionStatus, age time.Duration, message string, r nodev1.Report) {
+	report := func(name string, status metav1.ConditionStatus, age time.Duration, message string,
+		r nodev1.Report) {
 		t.Helper()
 		addNode(t, server, name)
 		if status == "" {
 			return
 		}
 		at := metav1.NewTime(time.Now().Add(-age))
-		c := nodev1.Condition{Type: nodev1.Ready, Status: status, Reason: "R", Message: message, LastHeartbeatTime: at, LastTransitionTime: at}
+		c := nodev1.Condition{
+			Type: nodev1.Ready, Status: status, Reason: "R", Message: message, LastHeartbeatTime: at,
+			LastTransitionTime: at,
+		}
 		if err := api.ReportNode(t.Context(), name, c, r); err != nil {
 			t.Fatal(err)
 		}
@@ -47,24 +51,31 @@ func TestStatus(t *testing.T) {
 		return strings.Join(squeeze(out), "\n")
 	}
 	well := nodev1.Report{
-		Version: "v1", Config: "/etc/cni/net.d/00-braid.conflist", DefaultNetwork: "/etc/cni/net.d/10-net.conflist",
+		Version: "v1", Config: "/etc/cni/net.d/00-braid.conflist",
+		DefaultNetwork:    "/etc/cni/net.d/10-net.conflist",
 		CredentialExpires: metav1.NewTime(time.Now().Add(10*time.Hour + time.Minute)),
 	}
 	report("status-a", metav1.ConditionTrue, 3*time.Minute, "well", well)
 	out := status(exitOK)
-	if want := "status-a True 3m v1 10h /etc/cni/net.d/10-net.conflist /etc/cni/net.d/00-braid.conflist 0 -"; !strings.Contains(out, want) {
+	want := "status-a True 3m v1 10h /etc/cni/net.d/10-net.conflist " +
+		"/etc/cni/net.d/00-braid.conflist 0 -"
+	if !strings.Contains(out, want) {
 		t.Errorf("%q is not in\n%s", want, out)
 	}
 	ill := well
-	ill.Before, ill.Unattached, ill.Others = []string{"00-aaa.conf"}, []string{"ns/p"}, map[string]int{"multus-cni-network": 3}
+	ill.Before, ill.Unattached, ill.Others = []string{"00-aaa.conf"}, []string{
+		"ns/p",
+	}, map[string]int{"multus-cni-network": 3}
 	report("status-b", metav1.ConditionFalse, 0, "credential: no answer", ill)
 	report("status-c", metav1.ConditionTrue, time.Hour, "well", well)
 	report("status-d", "", 0, "", well)
 	out = status(exitFound)
 	for _, want := range []string{
-		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf", "pods without their networks: ns/p",
+		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf",
+		"pods without their networks: ns/p",
 		"pods that multus-cni-network made, which has to stay until they are gone: 3",
-		"status-c Unknown 60m", "last heard of 60m ago", "status-d Unknown - - - - - 0 no agent has reported",
+		"status-c Unknown 60m", "last heard of 60m ago",
+		"status-d Unknown - - - - - 0 no agent has reported",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
@@ -84,9 +95,13 @@ func TestM35Status(t *testing.T) {
 	}
 	addNode(t, server, "evil")
 	c := nodev1.Condition{
-		Type: nodev1.Ready, Status: metav1.ConditionStatus(corev1.ConditionFalse), Reason: "R", Message: evil, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now(),
+		Type: nodev1.Ready, Status: metav1.ConditionStatus(corev1.ConditionFalse), Reason: "R",
+		Message: evil, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now(),
 	}
-	r := nodev1.Report{Version: evil, Config: evil, DefaultNetwork: evil, Before: []string{evil}, Unattached: []string{evil}}
+	r := nodev1.Report{
+		Version: evil, Config: evil, DefaultNetwork: evil, Before: []string{evil},
+		Unattached: []string{evil},
+	}
 	if err := api.ReportNode(t.Context(), "evil", c, r); err != nil {
 		t.Fatal(err)
 	}
@@ -119,11 +134,14 @@ func openCluster(t *testing.T) (server *lab.API, kubeconfig string, api *kube.AP
 func addNode(t *testing.T, server *lab.API, name string) {
 	t.Helper()
 	nodes := server.Client().CoreV1().Nodes()
-	if _, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+	_, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}); err != nil {
+		err := nodes.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{})
+		if err != nil {
 			t.Error(err)
 		}
 	})

@@ -21,14 +21,19 @@ func TestUninstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := strings.Replace(string(manifests), "- name: GOMEMLIMIT", "- {name: BRAID_KEEP_FILES, value: \"1\"} # of an uninstall before\n        - name: GOMEMLIMIT", 1)
+	kept := strings.Replace(string(manifests), "- name: GOMEMLIMIT",
+		"- {name: BRAID_KEEP_FILES, value: \"1\"} # of an uninstall before\n        - name: GOMEMLIMIT",
+		1)
 	if err := server.Apply(t.Context(), kept); err != nil {
 		t.Fatal(err)
 	}
 	addNode(t, server, "leaving")
 	report := func(reason, message string) {
 		t.Helper()
-		c := nodev1.Condition{Type: nodev1.Ready, Status: metav1.ConditionFalse, Reason: reason, Message: message, LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now()}
+		c := nodev1.Condition{
+			Type: nodev1.Ready, Status: metav1.ConditionFalse, Reason: reason, Message: message,
+			LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now(),
+		}
 		if err := api.ReportNode(t.Context(), "leaving", c, nodev1.Report{}); err != nil {
 			t.Fatal(err)
 		}
@@ -37,10 +42,13 @@ func TestUninstall(t *testing.T) {
 	var out, errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- run(t.Context(), []string{"braidctl", "uninstall", "--kubeconfig", kubeconfig, "--restore", "/etc/former.conf"}, &out, &errs)
+		code <- run(t.Context(), []string{
+			"braidctl", "uninstall", "--kubeconfig", kubeconfig, "--restore", "/etc/former.conf",
+		}, &out, &errs)
 	}()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		set, err := client.AppsV1().DaemonSets("kube-system").Get(t.Context(), agentDaemonSet, metav1.GetOptions{})
+		set, err := client.AppsV1().DaemonSets("kube-system").
+			Get(t.Context(), agentDaemonSet, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +75,9 @@ func TestUninstall(t *testing.T) {
 	if c := <-code; c != exitOK {
 		t.Errorf("exit code %d: %s", c, errs.String())
 	}
-	for _, want := range []string{"leaving: waiting: uninstall: 1 sandboxes", "leaving: uninstall: Braid is not on this node"} {
+	for _, want := range []string{
+		"leaving: waiting: uninstall: 1 sandboxes", "leaving: uninstall: Braid is not on this node",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}

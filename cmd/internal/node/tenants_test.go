@@ -31,8 +31,8 @@ func (a *asked) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, e
 	return &metav1.ObjectMeta{Name: name, Labels: a.labels}, nil
 }
 
-// TestM26LabelIsKnownForAWhile: a namespace is asked for once in LabelAge, by whichever process, and
-// what cannot be known is asked for again.
+// TestM26LabelIsKnownForAWhile: a namespace is asked for once in LabelAge, by whichever process,
+// and what cannot be known is asked for again.
 func TestM26LabelIsKnownForAWhile(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	dir := t.TempDir()
@@ -45,7 +45,8 @@ func TestM26LabelIsKnownForAWhile(t *testing.T) {
 	is := func(what string, tenant bool, times int) {
 		t.Helper()
 		if got, err := get(); err != nil || got != tenant || source.times != times {
-			t.Errorf("%s: tenant %t, %v, asked %d times; want %t and %d", what, got, err, source.times, tenant, times)
+			t.Errorf("%s: tenant %t, %v, asked %d times; want %t and %d",
+				what, got, err, source.times, tenant, times)
 		}
 	}
 	source.err = errors.New("connection refused")
@@ -63,7 +64,8 @@ func TestM26LabelIsKnownForAWhile(t *testing.T) {
 	now = now.Add(LabelAge)
 	is("not labelled", false, 4)
 	now = now.Add(LabelAge)
-	source.err = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "team", errors.New("no role"))
+	source.err = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "team",
+		errors.New("no role"))
 	for range 2 {
 		if _, err := get(); !apierrors.IsForbidden(err) || source.times != 5 {
 			t.Errorf("forbidden: %v, asked %d times", err, source.times)
