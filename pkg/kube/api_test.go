@@ -28,7 +28,8 @@ type request struct {
 	method, path, proto, accept, agent, auth, contentType, body string
 }
 
-// fakeServer is an API server's HTTP side: answers are scripted, requests and connections are counted.
+// fakeServer is an API server's HTTP side: answers are scripted, requests and connections are
+// counted.
 type fakeServer struct {
 	*httptest.Server
 	connections atomic.Int32
@@ -41,17 +42,18 @@ type fakeServer struct {
 func serve(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Request)) *fakeServer {
 	t.Helper()
 	f := new(fakeServer)
-	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) // the client's fault, and seen there
-		f.mu.Lock()
-		f.requests = append(f.requests, request{
-			r.Method, r.URL.RequestURI(), r.Proto, r.Header.Get("Accept"), r.Header.Get("User-Agent"),
-			r.Header.Get("Authorization"), r.Header.Get("Content-Type"), string(body),
-		})
-		n := len(f.requests)
-		f.mu.Unlock()
-		answer(n, w, r)
-	}))
+	f.Server = httptest.NewUnstartedServer(
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body) // the client's fault, and seen there
+			f.mu.Lock()
+			f.requests = append(f.requests, request{
+				r.Method, r.URL.RequestURI(), r.Proto, r.Header.Get("Accept"), r.Header.Get("User-Agent"),
+				r.Header.Get("Authorization"), r.Header.Get("Content-Type"), string(body),
+			})
+			n := len(f.requests)
+			f.mu.Unlock()
+			answer(n, w, r)
+		}))
 	f.EnableHTTP2 = true
 	f.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
@@ -78,8 +80,11 @@ func (f *fakeServer) api(t *testing.T, timeout time.Duration) *API {
 	t.Helper()
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.caPEM()))
-	writeFile(t, filepath.Join(dir, "config"), testKubeconfig("server: "+f.URL+", certificate-authority: ca.pem", "token: secret"))
-	return newAPI(t, APIOptions{Kubeconfig: filepath.Join(dir, "config"), Version: "1.2", NodeName: "node", Timeout: timeout})
+	writeFile(t, filepath.Join(dir, "config"),
+		testKubeconfig("server: "+f.URL+", certificate-authority: ca.pem", "token: secret"))
+	return newAPI(t, APIOptions{
+		Kubeconfig: filepath.Join(dir, "config"), Version: "1.2", NodeName: "node", Timeout: timeout,
+	})
 }
 
 func newAPI(t *testing.T, opts APIOptions) *API {
@@ -105,14 +110,16 @@ unknown: ignored
 
 // answerPod and answerStatus write what an API server would.
 func answerPod(w http.ResponseWriter) {
-	io.WriteString(w, `{"kind":"PartialObjectMetadata","metadata":{"namespace":"ns","name":"p","uid":"u1","annotations":{"a":"b"}}}`) //nolint:errcheck // a test's server
+	io.WriteString(w, `{"kind":"PartialObjectMetadata","metadata":{"namespace":"ns","name":"p",`+
+		`"uid":"u1","annotations":{"a":"b"}}}`) //nolint:errcheck // a test's server
 }
 
 func answerStatus(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(metav1.Status{ //nolint:errcheck // a test's server
-		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Reason: reason, Message: "scripted",
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+		Reason: reason, Message: "scripted",
 		Code: int32(code), //nolint:gosec // three digits
 	})
 }
@@ -145,14 +152,19 @@ func TestAPIRequests(t *testing.T) {
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	want := []request{
 		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: "application/json"},
-		{method: "GET", path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
+		{method: "GET",
+			path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
 		{
-			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore", accept: partial, contentType: "application/json-patch+json",
+			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore",
+			accept: partial, contentType: "application/json-patch+json",
 			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},` +
-				`{"op":"test","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status","value":null},` +
-				`{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status","value":"[\"é\n\"]"}]`,
+				`{"op":"test","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
+				`"value":null},` +
+				`{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
+				`"value":"[\"é\n\"]"}]`,
 		},
-		{method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial, contentType: "application/json"},
+		{method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial,
+			contentType: "application/json"},
 	}
 	got := f.seen()
 	if len(got) != len(want) {
@@ -179,9 +191,12 @@ func checkEventBody(t *testing.T, body string) {
 	if err := json.Unmarshal([]byte(body), &ev); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(ev.Metadata.Name, "p.") || ev.Metadata.Namespace != "ns" || ev.InvolvedObject != (objectReference{"Pod", "ns", "p", "u1", "v1"}) ||
-		ev.Source != (eventSource{"braid", "node"}) || ev.Type != "Normal" || ev.Reason != "AddedInterface" || ev.Message != "net1" ||
-		ev.Count != 1 || ev.FirstTimestamp.IsZero() || ev.ReportingController != "braid" || ev.ReportingInstance != "node" {
+	if !strings.HasPrefix(ev.Metadata.Name, "p.") || ev.Metadata.Namespace != "ns" ||
+		ev.InvolvedObject != (objectReference{"Pod", "ns", "p", "u1", "v1"}) ||
+		ev.Source != (eventSource{"braid", "node"}) || ev.Type != "Normal" ||
+		ev.Reason != "AddedInterface" || ev.Message != "net1" ||
+		ev.Count != 1 || ev.FirstTimestamp.IsZero() || ev.ReportingController != "braid" ||
+		ev.ReportingInstance != "node" {
 		t.Errorf("event is %s", body)
 	}
 }
@@ -218,12 +233,15 @@ func TestAPIRetries(t *testing.T) {
 		return func(w http.ResponseWriter) { answerStatus(w, c, "") }
 	}
 	for name, fail := range map[string]func(http.ResponseWriter){
-		"dropped": drop, "429": code(429), "500": code(500), "502": code(502), "503": code(503), "504": code(504),
+		"dropped": drop, "429": code(429), "500": code(500), "502": code(502), "503": code(503),
+		"504": code(504),
 		"no code in it": func(w http.ResponseWriter) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`) //nolint:errcheck // a test's server
 		},
-		"plain 503": func(w http.ResponseWriter) { http.Error(w, "no backend", http.StatusServiceUnavailable) },
+		"plain 503": func(w http.ResponseWriter) {
+			http.Error(w, "no backend", http.StatusServiceUnavailable)
+		},
 		"cut short": func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "1000")
 			answerPod(w)
@@ -247,7 +265,8 @@ func TestAPIRetries(t *testing.T) {
 	}
 }
 
-// A server that has just started denies everything at first. So a denial counts only where nothing was wrong before.
+// A server that has just started denies everything at first. So a denial counts only where nothing
+// was wrong before.
 func TestAPIStarts(t *testing.T) {
 	for _, code := range []int{401, 403} {
 		f := serve(t, func(n int, w http.ResponseWriter, _ *http.Request) {
@@ -308,7 +327,9 @@ func TestAPINoRetry(t *testing.T) {
 					}
 				})
 				a := f.api(t, 0)
-				pod := &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1", Annotations: map[string]string{"a": "1"}}
+				pod := &metav1.ObjectMeta{
+					Namespace: "ns", Name: "p", UID: "u1", Annotations: map[string]string{"a": "1"},
+				}
 				err := a.PublishStatus(t.Context(), pod, "[]")
 				if !is(err) || len(f.seen()) != 1 {
 					t.Errorf("got error %v after %d requests, want 1", err, len(f.seen()))
@@ -334,17 +355,21 @@ func TestAPIPublishConflict(t *testing.T) {
 			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
 				"details":{"causes":[{"reason":"FieldValueTooLong","field":"metadata.annotations"}]}}`) //nolint:errcheck // a test's server
 		}, apierrors.IsInvalid},
-		"a proxy": {func(w http.ResponseWriter) { http.Error(w, "no", http.StatusUnprocessableEntity) }, apierrors.IsInvalid},
+		"a proxy": {func(w http.ResponseWriter) {
+			http.Error(w, "no", http.StatusUnprocessableEntity)
+		}, apierrors.IsInvalid},
 	} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { test.answer(w) })
-		err := f.api(t, 0).PublishStatus(t.Context(), &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"}, "[]")
+		err := f.api(t, 0).PublishStatus(t.Context(),
+			&metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"}, "[]")
 		if !test.is(err) {
 			t.Errorf("%s: got error %v", name, err)
 		}
 	}
 }
 
-// A server that accepts a request and forgets it, as a proxy does whose backend went away, costs half of the budget.
+// A server that accepts a request and forgets it, as a proxy does whose backend went away, costs
+// half of the budget.
 func TestAPIForgottenRequest(t *testing.T) {
 	done := make(chan struct{})
 	f := serve(t, func(n int, w http.ResponseWriter, _ *http.Request) {
@@ -364,7 +389,8 @@ func TestAPIRetryAfter(t *testing.T) {
 	f := serve(t, func(n int, w http.ResponseWriter, _ *http.Request) {
 		if n == 1 {
 			w.Header().Set("Retry-After", "1")
-			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests) // as priority and fairness does
+			// as priority and fairness does
+			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 			return
 		}
 		answerPod(w)
@@ -379,14 +405,17 @@ func TestAPIRetryAfter(t *testing.T) {
 	}
 }
 
-// The ways in which a budget is used up. All name the object and the kubeconfig, and none takes longer than it may.
+// The ways in which a budget is used up. All name the object and the kubeconfig, and none takes
+// longer than it may.
 func TestAPIUnavailable(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, in the kernel, and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close() //nolint:errcheck // a test's listener
-	failing := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerStatus(w, 503, "") })
+	failing := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		answerStatus(w, 503, "")
+	})
 	patient := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "60")
 		http.Error(w, "no backend", http.StatusServiceUnavailable)
@@ -399,7 +428,8 @@ func TestAPIUnavailable(t *testing.T) {
 
 	const (
 		budget = 400 * time.Millisecond
-		late   = 10 * time.Second // half of what the budget is by default, and less than what the server asks for
+		// half of what the budget is by default, and less than what the server asks for
+		late = 10 * time.Second
 	)
 	for name, test := range map[string]struct {
 		url      string
@@ -413,12 +443,14 @@ func TestAPIUnavailable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config")
-			writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: "+test.url, "token: t"))
+			writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: "+test.url,
+				"token: t"))
 			a := newAPI(t, APIOptions{Kubeconfig: path, Timeout: budget})
 			start := time.Now()
 			_, err := a.Pod(t.Context(), "ns", "p")
 			took := time.Since(start)
-			if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), "ns/p") || !strings.Contains(err.Error(), path) {
+			if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), "ns/p") ||
+				!strings.Contains(err.Error(), path) {
 				t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 			}
 			if took < test.min || took > test.max {
@@ -428,12 +460,14 @@ func TestAPIUnavailable(t *testing.T) {
 	}
 }
 
-// A dead connection is found by its silence, well before the budget ends, and the call goes over a new one.
+// A dead connection is found by its silence, well before the budget ends, and the call goes over a
+// new one.
 func TestAPIDeadConnection(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	relay := newRelay(t, f.Listener.Addr().String())
 	path := filepath.Join(t.TempDir(), "config")
-	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: https://"+relay.Addr().String(), "token: t"))
+	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: https://"+relay.Addr().
+		String(), "token: t"))
 	a := newAPI(t, APIOptions{Kubeconfig: path, Timeout: 6 * time.Second})
 	if _, err := a.Pod(t.Context(), "ns", "p"); err != nil {
 		t.Fatal(err)
@@ -447,7 +481,8 @@ func TestAPIDeadConnection(t *testing.T) {
 	}
 }
 
-// relay passes bytes on until it is muted: then the connections that it has pass nothing any more, as behind a lost route.
+// relay passes bytes on until it is muted: then the connections that it has pass nothing any more,
+// as behind a lost route.
 type relay struct {
 	net.Listener
 	mu    sync.Mutex
@@ -509,7 +544,8 @@ func (r *relay) mute() {
 	}
 }
 
-// The caller's end comes before the budget's. One that changed its mind is no sign of a missing server; one out of time is.
+// The caller's end comes before the budget's. One that changed its mind is no sign of a missing
+// server; one out of time is.
 func TestAPICallerGivesUp(t *testing.T) {
 	hung := make(chan struct{})
 	f := serve(t, func(int, http.ResponseWriter, *http.Request) { <-hung })
@@ -552,13 +588,16 @@ func TestAPIStrangeAnswers(t *testing.T) {
 		"other object": func(w http.ResponseWriter) {
 			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"q","uid":"u2"}}`)
 		}, //nolint:errcheck // a test's server
-		"another's type": func(w http.ResponseWriter) { io.WriteString(w, `{"metadata":{"namespace":"ns","name":"p","uid":1}}`) }, //nolint:errcheck // a test's server
+		"another's type": func(w http.ResponseWriter) {
+			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"p","uid":1}}`)
+		}, //nolint:errcheck // a test's server
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answer(w) })
 			_, err := f.api(t, 0).Pod(t.Context(), "ns", "p")
 			if failure.ReasonOf(err) != failure.APIUnavailable || len(f.seen()) != 1 {
-				t.Errorf("got error %v of class %q after %d requests", err, failure.ReasonOf(err), len(f.seen()))
+				t.Errorf("got error %v of class %q after %d requests",
+					err, failure.ReasonOf(err), len(f.seen()))
 			}
 		})
 	}
@@ -584,7 +623,8 @@ func TestAPIUntrusted(t *testing.T) {
 	writeFile(t, path, testKubeconfig("server: "+f.URL, "token: t"))
 	start := time.Now()
 	_, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p")
-	if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), "certificate") || time.Since(start) > 15*time.Second {
+	if failure.ReasonOf(err) != failure.APIUnavailable ||
+		!strings.Contains(err.Error(), "certificate") || time.Since(start) > 15*time.Second {
 		t.Errorf("got error %v of class %q after %v", err, failure.ReasonOf(err), time.Since(start))
 	}
 	if got := f.seen(); len(got) > 0 {
@@ -592,8 +632,9 @@ func TestAPIUntrusted(t *testing.T) {
 	}
 }
 
-// A server without the CRD says "not found" of the path. It is not found, and it is said why.
-// A NAD that the server's memory does not have yet is asked for in etcd; one that nobody has, too, and no more often.
+// A server without the CRD says "not found" of the path. It is not found, and it is said why. A NAD
+// that the server's memory does not have yet is asked for in etcd; one that nobody has, too, and no
+// more often.
 func TestAPINewNAD(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("resourceVersion") || strings.HasSuffix(r.URL.Path, "/nobody") {
@@ -619,7 +660,8 @@ func TestAPIWithoutCRD(t *testing.T) {
 		http.Error(w, "404 page not found", http.StatusNotFound)
 	})
 	_, err := f.api(t, 0).NAD(t.Context(), "ns", "a")
-	if !apierrors.IsNotFound(err) || failure.ReasonOf(err) != failure.NADNotFound || !strings.Contains(err.Error(), "CustomResourceDefinition") {
+	if !apierrors.IsNotFound(err) || failure.ReasonOf(err) != failure.NADNotFound ||
+		!strings.Contains(err.Error(), "CustomResourceDefinition") {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 }

@@ -26,26 +26,33 @@ import (
 func (s *apiServer) CreateNode(t *testing.T, name string) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := s.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+	_, err := s.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 func claimsPath(namespace string) string {
-	return "/apis/" + claimv1.GroupName + "/" + claimv1.Version + "/namespaces/" + namespace + "/" + claimv1.Resource
+	return "/apis/" + claimv1.GroupName + "/" + claimv1.Version + "/namespaces/" + namespace + "/" +
+		claimv1.Resource
 }
 
 func (s *apiServer) CreateClaim(t *testing.T, namespace, name string) {
 	t.Helper()
 	s.namespace(t, namespace)
 	claim, err := json.Marshal(map[string]any{
-		"apiVersion": claimv1.GroupName + "/" + claimv1.Version, "kind": claimv1.Kind, "metadata": map[string]any{"name": name},
-		"spec": claimv1.IPAMClaimSpec{Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"}},
+		"apiVersion": claimv1.GroupName + "/" + claimv1.Version, "kind": claimv1.Kind,
+		"metadata": map[string]any{"name": name},
+		"spec": claimv1.IPAMClaimSpec{
+			Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.client.CoreV1().RESTClient().Post().AbsPath(claimsPath(namespace)).Body(claim).Do(t.Context()).Error(); err != nil {
+	err = s.client.CoreV1().RESTClient().Post().AbsPath(claimsPath(namespace)).Body(claim).
+		Do(t.Context()).Error()
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -58,7 +65,9 @@ func (s *apiServer) ReplaceClaim(t *testing.T, namespace, name string) {
 
 func (s *apiServer) DeleteClaim(t *testing.T, namespace, name string) {
 	t.Helper()
-	if err := s.client.CoreV1().RESTClient().Delete().AbsPath(claimsPath(namespace), name).Do(t.Context()).Error(); err != nil {
+	err := s.client.CoreV1().RESTClient().Delete().AbsPath(claimsPath(namespace), name).
+		Do(t.Context()).Error()
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -78,7 +87,8 @@ func TestAPIServerNodeNotFound(t *testing.T) {
 	}
 }
 
-// lossy is a source whose API server answers each request, and whose answers get lost the first time.
+// lossy is a source whose API server answers each request, and whose answers get lost the first
+// time.
 func lossy(t *testing.T, server *apiServer) *API {
 	t.Helper()
 	kubeconfig, err := server.Kubeconfig(account)
@@ -111,7 +121,8 @@ func lossy(t *testing.T, server *apiServer) *API {
 	})
 	t.Cleanup(proxy.Close)
 	path := filepath.Join(t.TempDir(), "config")
-	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: "+proxy.URL, "token: t"))
+	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: "+proxy.URL,
+		"token: t"))
 	return newAPI(t, APIOptions{Kubeconfig: path, Version: "test"})
 }
 
@@ -141,7 +152,8 @@ func TestAPIServerLostAnswers(t *testing.T) {
 		t.Errorf("update: got error %v, want conflict", err)
 	}
 	updated, err := src.Block(t.Context(), name)
-	if err != nil || updated.Spec.Owner.NodeName != "other" || updated.Generation != created.Generation+1 {
+	if err != nil || updated.Spec.Owner.NodeName != "other" ||
+		updated.Generation != created.Generation+1 {
 		t.Fatalf("the block is %+v, %v", updated, err)
 	}
 	updated.Status = v1alpha1.IPBlockStatus{Used: 1, Free: 2}
@@ -151,7 +163,8 @@ func TestAPIServerLostAnswers(t *testing.T) {
 	if updated, err = src.Block(t.Context(), name); err != nil || updated.Status.Used != 1 {
 		t.Fatalf("the block is %+v, %v", updated, err)
 	}
-	if list, err := bad.Blocks(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + name}); err != nil || len(list) != 1 {
+	list, err := bad.Blocks(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil || len(list) != 1 {
 		t.Errorf("list: %d blocks, %v", len(list), err)
 	}
 	if err := bad.DeleteBlock(t.Context(), updated); !apierrors.IsNotFound(err) {
@@ -170,14 +183,17 @@ func TestAPIServerLostAnswers(t *testing.T) {
 	}
 }
 
-// The blocks of 500,000 addresses, of 16 each, fit into 25 MB: one with its status is stored in 800 bytes.
+// The blocks of 500,000 addresses, of 16 each, fit into 25 MB: one with its status is stored in 800
+// bytes.
 func TestAPIServerBlockSize(t *testing.T) {
 	const most = 800
 	server, src := startAPI(t)
 	b := aBlock("default-10-200-255-240-28")
 	b.Spec = v1alpha1.IPBlockSpec{
 		Space: "default", CIDR: "10.200.255.240/28",
-		Owner: &v1alpha1.Node{NodeName: "node-0000001", NodeUID: uuid.NewUUID(), BootID: string(uuid.NewUUID())},
+		Owner: &v1alpha1.Node{
+			NodeName: "node-0000001", NodeUID: uuid.NewUUID(), BootID: string(uuid.NewUUID()),
+		},
 	}
 	created, err := src.CreateBlock(t.Context(), b)
 	if err != nil {
@@ -243,7 +259,8 @@ func TestAPIServerBlockRequests(t *testing.T) {
 	for _, r := range got {
 		verbs = append(verbs, strings.TrimRight(r.Verb+" "+r.Resource+"/"+r.Subresource, "/"))
 	}
-	want := "create ipblocks, list ipblocks, update ipblocks, list nodes, get ipamclaims, get ipamclaims, patch ipamclaims/status, delete ipblocks"
+	want := "create ipblocks, list ipblocks, update ipblocks, list nodes, get ipamclaims, get " +
+		"ipamclaims, patch ipamclaims/status, delete ipblocks"
 	if strings.Join(verbs, ", ") != want {
 		t.Errorf("requests are %s, want %s", strings.Join(verbs, ", "), want)
 	}

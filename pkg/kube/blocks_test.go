@@ -19,13 +19,20 @@ import (
 
 // storedJSON is a block as an API server sends it.
 func storedJSON(name string) string {
-	return fmt.Sprintf(`{"apiVersion":"ipam.braid-cni.io/v1alpha1","kind":"IPBlock","metadata":{"creationTimestamp":"2026-11-24T18:13:12Z",`+
-		`"generation":1,"managedFields":[{"apiVersion":"ipam.braid-cni.io/v1alpha1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{}},`+
-		`"manager":"braid","operation":"Update","time":"2026-11-24T18:13:12Z"},{"apiVersion":"ipam.braid-cni.io/v1alpha1",`+
-		`"fieldsType":"FieldsV1","fieldsV1":{"f:status":{}},"manager":"braid","operation":"Update","subresource":"status",`+
-		`"time":"2026-11-24T18:13:12Z"}],"name":%q,"resourceVersion":"7","uid":"64f052a5-bd4d-47df-b557-292cbd01ecd2"},`+
-		`"spec":{"cidr":"10.0.0.0/28","owner":{"bootID":"31761ebb-46c3-4e20-9d96-270ed432570e","nodeName":"node-0000001",`+
-		`"nodeUID":"e57f0748-a1e0-4b0d-9575-9b132bee469f"},"space":"default"},"status":{"free":6,"used":10}}`, name)
+	return fmt.Sprintf(`{"apiVersion":"ipam.braid-cni.io/v1alpha1","kind":"IPBlock",`+
+		`"metadata":{"creationTimestamp":"2026-11-24T18:13:12Z",`+
+		`"generation":1,"managedFields":[{"apiVersion":"ipam.braid-cni.io/v1alpha1",`+
+		`"fieldsType":"FieldsV1","fieldsV1":{"f:spec":{}},`+
+		`"manager":"braid","operation":"Update","time":"2026-11-24T18:13:12Z"},`+
+		`{"apiVersion":"ipam.braid-cni.io/v1alpha1",`+
+		`"fieldsType":"FieldsV1","fieldsV1":{"f:status":{}},"manager":"braid","operation":"Update",`+
+		`"subresource":"status",`+
+		`"time":"2026-11-24T18:13:12Z"}],"name":%q,"resourceVersion":"7",`+
+		`"uid":"64f052a5-bd4d-47df-b557-292cbd01ecd2"},`+
+		`"spec":{"cidr":"10.0.0.0/28","owner":{"bootID":"31761ebb-46c3-4e20-9d96-270ed432570e",`+
+		`"nodeName":"node-0000001",`+
+		`"nodeUID":"e57f0748-a1e0-4b0d-9575-9b132bee469f"},"space":"default"},"status":{"free":6,`+
+		`"used":10}}`, name)
 }
 
 func listJSON(next string, names ...string) string {
@@ -33,7 +40,8 @@ func listJSON(next string, names ...string) string {
 	for _, name := range names {
 		items = append(items, storedJSON(name))
 	}
-	return fmt.Sprintf(`{"apiVersion":"ipam.braid-cni.io/v1alpha1","kind":"IPBlockList","metadata":{"continue":%q,"resourceVersion":"9"},"items":[%s]}`,
+	return fmt.Sprintf(`{"apiVersion":"ipam.braid-cni.io/v1alpha1","kind":"IPBlockList",`+
+		`"metadata":{"continue":%q,"resourceVersion":"9"},"items":[%s]}`,
 		next, strings.Join(items, ","))
 }
 
@@ -46,8 +54,10 @@ func objectCalls(t *testing.T, a *API, b *v1alpha1.IPBlock) map[string]error {
 	_, updated := a.UpdateBlock(t.Context(), b)
 	_, gotClaim := a.IPAMClaim(t.Context(), "ns", "c")
 	return map[string]error{
-		"CreateBlock": created, "Block": got, "UpdateBlock": updated, "UpdateBlockStatus": a.UpdateBlockStatus(t.Context(), b),
-		"DeleteBlock": a.DeleteBlock(t.Context(), b), "IPAMClaim": gotClaim, "SetIPAMClaimIPs": a.SetIPAMClaimIPs(t.Context(), claim, nil),
+		"CreateBlock": created, "Block": got, "UpdateBlock": updated,
+		"UpdateBlockStatus": a.UpdateBlockStatus(t.Context(), b),
+		"DeleteBlock":       a.DeleteBlock(t.Context(), b), "IPAMClaim": gotClaim,
+		"SetIPAMClaimIPs": a.SetIPAMClaimIPs(t.Context(), claim, nil),
 	}
 }
 
@@ -67,12 +77,16 @@ func TestAPIBlockRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.ManagedFields != nil || got.UID != "64f052a5-bd4d-47df-b557-292cbd01ecd2" || got.ResourceVersion != "7" || got.Generation != 1 ||
-		got.Spec.Owner.NodeName != "node-0000001" || got.Spec.CIDR != "10.0.0.0/28" || got.Status.Used != 10 || got.TypeMeta != blockType() {
+	if got.ManagedFields != nil || got.UID != "64f052a5-bd4d-47df-b557-292cbd01ecd2" ||
+		got.ResourceVersion != "7" || got.Generation != 1 ||
+		got.Spec.Owner.NodeName != "node-0000001" || got.Spec.CIDR != "10.0.0.0/28" ||
+		got.Status.Used != 10 || got.TypeMeta != blockType() {
 		t.Errorf("got %+v", got)
 	}
 	b := versionedBlock()
-	b.ManagedFields, b.Labels = []metav1.ManagedFieldsEntry{{Manager: "x"}}, map[string]string{"mine": "1"}
+	b.ManagedFields, b.Labels = []metav1.ManagedFieldsEntry{{Manager: "x"}}, map[string]string{
+		"mine": "1",
+	}
 	if _, err := a.UpdateBlock(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
@@ -87,25 +101,33 @@ func TestAPIBlockRequests(t *testing.T) {
 		{method: "GET", path: path + "/b"},
 		{
 			method: "PUT", path: path + "/b?fieldValidation=Ignore", contentType: "application/json",
-			body: `{"kind":"IPBlock","apiVersion":"ipam.braid-cni.io/v1alpha1","metadata":{"name":"b","uid":"u1","resourceVersion":"6","labels":{"mine":"1"}},` +
-				`"spec":{"space":"s","cidr":"10.0.0.0/28","owner":{"nodeName":"n","nodeUID":"u"}},"status":{"used":0,"free":0}}`,
+			body: `{"kind":"IPBlock","apiVersion":"ipam.braid-cni.io/v1alpha1","metadata":{"name":"b",` +
+				`"uid":"u1","resourceVersion":"6","labels":{"mine":"1"}},` +
+				`"spec":{"space":"s","cidr":"10.0.0.0/28","owner":{"nodeName":"n","nodeUID":"u"}},` +
+				`"status":{"used":0,"free":0}}`,
 		},
 		{
-			method: "PATCH", path: path + "/b/status?fieldValidation=Ignore", contentType: "application/json-patch+json",
-			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},{"op":"add","path":"/status","value":{"used":0,"free":0}}]`,
+			method: "PATCH", path: path + "/b/status?fieldValidation=Ignore",
+			contentType: "application/json-patch+json",
+			body: `[{"op":"test","path":"/metadata/uid","value":"u1"},{"op":"add","path":"/status",` +
+				`"value":{"used":0,"free":0}}]`,
 		},
 		{
 			method: "DELETE", path: path + "/b", contentType: "application/json",
-			body: `{"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":"u1","resourceVersion":"6"}}`,
+			body: `{"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":"u1",` +
+				`"resourceVersion":"6"}}`,
 		},
 	} {
-		if got := f.seen()[i]; got.method != want.method || got.path != want.path || got.contentType != want.contentType || got.body != want.body {
+		got := f.seen()[i]
+		if got.method != want.method || got.path != want.path || got.contentType != want.contentType ||
+			got.body != want.body {
 			t.Errorf("request %d is\n%+v, want\n%+v", i, got, want)
 		}
 	}
 }
 
-// A list comes in pages, which together are of one state; from the server's memory it comes at once.
+// A list comes in pages, which together are of one state; from the server's memory it comes at
+// once.
 func TestAPIBlocksPages(t *testing.T) {
 	f := serve(t, func(n int, w http.ResponseWriter, r *http.Request) {
 		answer := listJSON("", "c")
@@ -115,16 +137,22 @@ func TestAPIBlocksPages(t *testing.T) {
 		io.WriteString(w, answer) //nolint:errcheck // a test's server
 	})
 	a := f.api(t, 0)
-	list, err := a.Blocks(t.Context(), metav1.ListOptions{FieldSelector: "spec.space=s,spec.owner.nodeName=n", ResourceVersion: "5"})
-	if err != nil || len(list) != 3 || list[0].Name != "a" || list[2].Name != "c" || list[1].TypeMeta != blockType() || list[1].ManagedFields != nil {
+	list, err := a.Blocks(t.Context(),
+		metav1.ListOptions{FieldSelector: "spec.space=s,spec.owner.nodeName=n", ResourceVersion: "5"})
+	if err != nil || len(list) != 3 || list[0].Name != "a" || list[2].Name != "c" ||
+		list[1].TypeMeta != blockType() || list[1].ManagedFields != nil {
 		t.Errorf("got %+v, %v", list, err)
 	}
-	if list, err = a.Blocks(t.Context(), metav1.ListOptions{ResourceVersion: "0"}); err != nil || len(list) != 1 {
+	list, err = a.Blocks(t.Context(), metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil || len(list) != 1 {
 		t.Errorf("got %+v, %v", list, err)
 	}
 	const path = "/apis/ipam.braid-cni.io/v1alpha1/ipblocks?"
 	const selector = "fieldSelector=spec.space%3Ds%2Cspec.owner.nodeName%3Dn&limit=500"
-	for i, want := range []string{path + selector + "&resourceVersion=5", path + "continue=more%2B%2F%3D&" + selector, path + "resourceVersion=0"} {
+	for i, want := range []string{
+		path + selector + "&resourceVersion=5", path + "continue=more%2B%2F%3D&" + selector,
+		path + "resourceVersion=0",
+	} {
 		if got := f.seen()[i]; got.method != "GET" || got.path != want {
 			t.Errorf("request %d is %s %s, want %s", i, got.method, got.path, want)
 		}
@@ -151,14 +179,18 @@ func TestAPIBlocksExpired(t *testing.T) {
 
 // What answers with some JSON has not said that there are no blocks, or no nodes.
 func TestAPIBlocksStrangeAnswers(t *testing.T) {
-	for _, answer := range []string{"{}", "[]", "<html>", `{"kind":"List","items":[]}`, storedJSON("a"), `{"kind":"IPBlockList","items":[{"spec":1}]}`} {
+	for _, answer := range []string{
+		"{}", "[]", "<html>", `{"kind":"List","items":[]}`, storedJSON("a"),
+		`{"kind":"IPBlockList","items":[{"spec":1}]}`,
+	} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }) //nolint:errcheck // a test's server
 		a := f.api(t, 0)
 		list, listed := a.Blocks(t.Context(), metav1.ListOptions{})
 		count, counted := a.NodeCount(t.Context())
 		for call, err := range map[string]error{"Blocks": listed, "NodeCount": counted} {
 			if failure.ReasonOf(err) != failure.APIUnavailable {
-				t.Errorf("%s of %.40q: got %d, %d, error %v of class %q", call, answer, len(list), count, err, failure.ReasonOf(err))
+				t.Errorf("%s of %.40q: got %d, %d, error %v of class %q",
+					call, answer, len(list), count, err, failure.ReasonOf(err))
 			}
 		}
 	}
@@ -173,7 +205,8 @@ func TestAPIBlocksUnserved(t *testing.T) {
 	calls := objectCalls(t, a, versionedBlock())
 	_, calls["Blocks"] = a.Blocks(t.Context(), metav1.ListOptions{})
 	for call, err := range calls {
-		if failure.ReasonOf(err) != failure.APIUnavailable || apierrors.IsNotFound(err) || !strings.Contains(err.Error(), "CustomResourceDefinition") {
+		if failure.ReasonOf(err) != failure.APIUnavailable || apierrors.IsNotFound(err) ||
+			!strings.Contains(err.Error(), "CustomResourceDefinition") {
 			t.Errorf("%s: got error %v of class %q", call, err, failure.ReasonOf(err))
 		}
 	}
@@ -211,11 +244,15 @@ func TestAPIBlocksConflict(t *testing.T) {
 	}
 	invalid := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		status := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind}, "b", nil).ErrStatus
-		status.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Field: "status.used"}}
+		status := apierrors.NewInvalid(schema.GroupKind{Group: v1alpha1.GroupName, Kind: v1alpha1.Kind},
+			"b", nil).ErrStatus
+		status.Details.Causes = []metav1.StatusCause{
+			{Type: metav1.CauseTypeFieldValueInvalid, Field: "status.used"},
+		}
 		json.NewEncoder(w).Encode(status) //nolint:errcheck // a test's server
 	})
-	if err := invalid.api(t, 0).UpdateBlockStatus(t.Context(), versionedBlock()); !apierrors.IsInvalid(err) {
+	err := invalid.api(t, 0).UpdateBlockStatus(t.Context(), versionedBlock())
+	if !apierrors.IsInvalid(err) {
 		t.Errorf("got error %v, want invalid", err)
 	}
 }

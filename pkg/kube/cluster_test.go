@@ -15,7 +15,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// clusterLists are the lists of a cluster, by the path that each asks for, with the names that they give.
+// clusterLists are the lists of a cluster, by the path that each asks for, with the names that they
+// give.
 func clusterLists(ctx context.Context, a *API) map[string]func() ([]string, error) {
 	names := func(list []metav1.ObjectMeta, err error) (all []string, _ error) {
 		for i := range list {
@@ -30,8 +31,12 @@ func clusterLists(ctx context.Context, a *API) map[string]func() ([]string, erro
 			})
 			return all, err
 		},
-		"PodList /api/v1/pods":                      func() ([]string, error) { return names(a.PodsOn(ctx, "n")) },
-		metadataList + " /api/v1/namespaces/x/pods": func() ([]string, error) { return names(a.Pods(ctx, "x")) },
+		"PodList /api/v1/pods": func() ([]string, error) {
+			return names(a.PodsOn(ctx, "n"))
+		},
+		metadataList + " /api/v1/namespaces/x/pods": func() ([]string, error) {
+			return names(a.Pods(ctx, "x"))
+		},
 		metadataList + " /apis/k8s.cni.cncf.io/v1alpha1/ipamclaims": func() ([]string, error) {
 			return names(a.IPAMClaims(ctx))
 		},
@@ -42,7 +47,9 @@ func clusterLists(ctx context.Context, a *API) map[string]func() ([]string, erro
 			}
 			return all, err
 		},
-		"OverlappingRangeIPReservationList /apis/whereabouts.cni.cncf.io/v1alpha1/overlappingrangeipreservations": func() (all []string, err error) {
+		"OverlappingRangeIPReservationList " +
+			"/apis/whereabouts.cni.cncf.io/v1alpha1/overlappingrangeipreservations": func() (all []string,
+			err error) {
 			list, err := a.Reservations(ctx)
 			for i := range list {
 				all = append(all, list[i].Name)
@@ -52,8 +59,8 @@ func clusterLists(ctx context.Context, a *API) map[string]func() ([]string, erro
 	}
 }
 
-// Each list goes on through all pages; where the server forgets their state, it begins anew, and nothing is there twice. Pods in the node's own
-// network namespace are left out.
+// Each list goes on through all pages; where the server forgets their state, it begins anew, and
+// nothing is there twice. Pods in the node's own network namespace are left out.
 func TestAPIClusterLists(t *testing.T) {
 	for what := range clusterLists(t.Context(), nil) {
 		kind, path, _ := strings.Cut(what, " ")
@@ -76,7 +83,8 @@ func TestAPIClusterLists(t *testing.T) {
 				t.Errorf("%s: request %d is %s", what, n, r.URL)
 			}
 			//nolint:errcheck // a test's server
-			fmt.Fprintf(w, `{"kind":%q,"metadata":{"continue":%q},"items":[{"metadata":{"name":%q},"spec":{"taints":[{"key":"k"}]}},`+
+			fmt.Fprintf(w, `{"kind":%q,"metadata":{"continue":%q},"items":[{"metadata":{"name":%q},`+
+				`"spec":{"taints":[{"key":"k"}]}},`+
 				`{"metadata":{"name":"host"},"spec":{"hostNetwork":true}}]}`, kind, next, name)
 		})
 		got, err := clusterLists(t.Context(), f.api(t, 0))[what]()
@@ -90,25 +98,29 @@ func TestAPIClusterLists(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, %v, want %v", what, got, err, want)
 		}
-		if query := f.seen()[0].path; kind == "PodList" && !strings.Contains(query, "fieldSelector=spec.nodeName%3Dn") {
+		query := f.seen()[0].path
+		if kind == "PodList" && !strings.Contains(query, "fieldSelector=spec.nodeName%3Dn") {
 			t.Errorf("%s: asks for %s", what, query)
 		}
 	}
 }
 
-// What is no such list is none, and a kind that is not served is told apart: claims then are not known, and pools not there.
+// What is no such list is none, and a kind that is not served is told apart: claims then are not
+// known, and pools not there.
 func TestAPIClusterListsFail(t *testing.T) {
 	for what := range clusterLists(t.Context(), nil) {
 		kind, _, _ := strings.Cut(what, " ")
 		strange := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `{"kind":"Status","items":[]}`) //nolint:errcheck // a test's server
 		})
-		if _, err := clusterLists(t.Context(), strange.api(t, 0))[what](); failure.ReasonOf(err) != failure.APIUnavailable {
+		_, err := clusterLists(t.Context(), strange.api(t, 0))[what]()
+		if failure.ReasonOf(err) != failure.APIUnavailable {
 			t.Errorf("%s: strange answer: error %v", what, err)
 		}
 		unserved := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
-		_, err := clusterLists(t.Context(), unserved.api(t, 0))[what]()
-		if wantNotFound := !strings.Contains(what, "ipamclaims"); err == nil || apierrors.IsNotFound(err) != wantNotFound {
+		_, err = clusterLists(t.Context(), unserved.api(t, 0))[what]()
+		wantNotFound := !strings.Contains(what, "ipamclaims")
+		if err == nil || apierrors.IsNotFound(err) != wantNotFound {
 			t.Errorf("%s: not served: error %v, of kind %s", what, err, kind)
 		}
 	}
@@ -122,14 +134,18 @@ func TestAPIClusterListsFail(t *testing.T) {
 // TestR25NodeOutOfService: a node that a controller takes for lost must not learn that its blocks
 // are its own.
 func TestR25NodeOutOfService(t *testing.T) {
-	for taint, lost := range map[string]bool{"node.kubernetes.io/not-ready": false, "node.kubernetes.io/out-of-service": true} {
+	for taint, lost := range map[string]bool{
+		"node.kubernetes.io/not-ready": false, "node.kubernetes.io/out-of-service": true,
+	} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			//nolint:errcheck // a test's server
-			fmt.Fprintf(w, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","uid":"u"},"spec":{"taints":[{"key":"k"},{"key":%q}]}}`, taint)
+			fmt.Fprintf(w, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","uid":"u"},`+
+				`"spec":{"taints":[{"key":"k"},{"key":%q}]}}`, taint)
 		})
 		node, err := f.api(t, 0).Node(t.Context(), "n")
-		if lost && (failure.Code(err) != 11 || !strings.Contains(err.Error(), "remove the taint")) || !lost && (err != nil || node.UID != "u") {
+		if lost && (failure.Code(err) != 11 || !strings.Contains(err.Error(), "remove the taint")) ||
+			!lost && (err != nil || node.UID != "u") {
 			t.Errorf("%s: node %v, error %v", taint, node, err)
 		}
 	}

@@ -39,7 +39,10 @@ type apiServer struct {
 func startAPI(t *testing.T) (*apiServer, *API) {
 	t.Helper()
 	server := cluster.Get(t)
-	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/node.yaml", "rbac/node-pods.yaml", "rbac/node-devices.yaml"} {
+	for _, path := range []string{
+		"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml",
+		"rbac/node.yaml", "rbac/node-pods.yaml", "rbac/node-devices.yaml",
+	} {
 		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +55,9 @@ func startAPI(t *testing.T) (*apiServer, *API) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &apiServer{server, server.Client()}, newAPI(t, APIOptions{Kubeconfig: config, Version: "test", NodeName: "node-1"})
+	return &apiServer{
+		server, server.Client(),
+	}, newAPI(t, APIOptions{Kubeconfig: config, Version: "test", NodeName: "node-1"})
 }
 
 func (s *apiServer) namespace(t *testing.T, name string) {
@@ -63,7 +68,8 @@ func (s *apiServer) namespace(t *testing.T, name string) {
 func (s *apiServer) createNamespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
-	if _, err := s.client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	_, err := s.client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }
@@ -75,14 +81,17 @@ func (s *apiServer) CreatePod(t *testing.T, namespace, name string, annotations 
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
-	if _, err := s.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+	_, err := s.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (s *apiServer) DeletePod(t *testing.T, namespace, name string) {
 	t.Helper()
-	if err := s.client.CoreV1().Pods(namespace).Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+	err := s.client.CoreV1().Pods(namespace).
+		Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,20 +107,26 @@ func (s *apiServer) CreateNAD(t *testing.T, namespace, name, config string) {
 	s.namespace(t, namespace)
 	nad, err := json.Marshal(nadv1.NetworkAttachmentDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: nadv1.GroupName + "/" + nadv1.Version, Kind: nadv1.Kind},
-		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + namespace + "/" + nadv1.Resource
-	if err := s.client.CoreV1().RESTClient().Post().AbsPath(path).Body(nad).Do(t.Context()).Error(); err != nil {
+	path := "/apis/" + nadv1.GroupName + "/" + nadv1.Version + "/namespaces/" + namespace + "/" +
+		nadv1.Resource
+	err = s.client.CoreV1().RESTClient().Post().AbsPath(path).Body(nad).Do(t.Context()).Error()
+	if err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (s *apiServer) Events(t *testing.T, namespace, name string) []sourcetest.Event {
 	t.Helper()
-	list, err := s.client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + name})
+	list, err := s.client.CoreV1().Events(namespace).
+		List(t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=Pod,involvedObject.name=" + name,
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +136,8 @@ func (s *apiServer) Events(t *testing.T, namespace, name string) []sourcetest.Ev
 			t.Errorf("event's host is %q", e.Source.Host)
 		}
 		events = append(events, sourcetest.Event{
-			Type: e.Type, Reason: e.Reason, Message: e.Message, Component: e.Source.Component, UID: string(e.InvolvedObject.UID),
+			Type: e.Type, Reason: e.Reason, Message: e.Message, Component: e.Source.Component,
+			UID: string(e.InvolvedObject.UID),
 		})
 	}
 	return events
@@ -130,7 +146,9 @@ func (s *apiServer) Events(t *testing.T, namespace, name string) []sourcetest.Ev
 func TestAPIContract(t *testing.T) {
 	server, src := startAPI(t)
 	sourcetest.Run(t, src, server)
-	t.Run("Namespaces", func(t *testing.T) { sourcetest.RunNamespaces(t, src, server.createNamespace) })
+	t.Run("Namespaces", func(t *testing.T) {
+		sourcetest.RunNamespaces(t, src, server.createNamespace)
+	})
 }
 
 // What an ADD asks of the API server: one request a call, and little of it.
@@ -144,7 +162,8 @@ func TestAPIServerRequests(t *testing.T) {
 			return err
 		}
 		_, nadErr := src.NAD(t.Context(), "requests", "a")
-		return errors.Join(nadErr, src.PublishStatus(t.Context(), pod.Meta(), "[]"), src.Event(t.Context(), pod.Meta(), "Normal", "R", "m"))
+		return errors.Join(nadErr, src.PublishStatus(t.Context(), pod.Meta(), "[]"),
+			src.Event(t.Context(), pod.Meta(), "Normal", "R", "m"))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -177,11 +196,13 @@ func TestAPIServerDescribe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := server.client.CoreV1().Events("describe").SearchWithContext(t.Context(), scheme.Scheme, object)
+	found, err := server.client.CoreV1().Events("describe").
+		SearchWithContext(t.Context(), scheme.Scheme, object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found.Items) != 1 || found.Items[0].Reason != "NADNotFound" || found.Items[0].Message != `there is no "a"` || found.Items[0].Source.Component != "braid" {
+	if len(found.Items) != 1 || found.Items[0].Reason != "NADNotFound" ||
+		found.Items[0].Message != `there is no "a"` || found.Items[0].Source.Component != "braid" {
 		t.Errorf("the events found are %+v", found.Items)
 	}
 }
@@ -194,12 +215,14 @@ func TestAPIServerForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := newAPI(t, APIOptions{Kubeconfig: config})
-	if _, err := src.Pod(t.Context(), "forbidden", "p"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "nobody") {
+	_, err = src.Pod(t.Context(), "forbidden", "p")
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("got error %v, want forbidden", err)
 	}
 }
 
-// A call that begins while the server is away succeeds when it comes back, with the roles that are not in force at once after a start.
+// A call that begins while the server is away succeeds when it comes back, with the roles that are
+// not in force at once after a start.
 func TestAPIServerRestarts(t *testing.T) {
 	server, _ := startAPI(t)
 	server.CreatePod(t, "restart", "p", nil)
@@ -213,7 +236,8 @@ func TestAPIServerRestarts(t *testing.T) {
 	}
 	server.StopAPIServer()
 	impatient := newAPI(t, APIOptions{Kubeconfig: config, Timeout: 200 * time.Millisecond})
-	if _, err := impatient.Pod(t.Context(), "restart", "p"); failure.ReasonOf(err) != failure.APIUnavailable {
+	_, err = impatient.Pod(t.Context(), "restart", "p")
+	if failure.ReasonOf(err) != failure.APIUnavailable {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 	patient := newAPI(t, APIOptions{Kubeconfig: config, Timeout: time.Minute})

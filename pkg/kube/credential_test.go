@@ -28,16 +28,21 @@ func TestAPIServerNodeToken(t *testing.T) {
 	const node, name = "token-node", "braid-token-test"
 	server.CreateNode(t, node)
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := server.client.CoreV1().ServiceAccounts("kube-system").Create(ctx, account, metav1.CreateOptions{}); err != nil {
+	_, err = server.client.CoreV1().ServiceAccounts("kube-system").
+		Create(ctx, account, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	meta, err := admin.Node(ctx, node)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := TokenAsk{Namespace: "kube-system", Account: name, Node: node, NodeUID: meta.UID, Life: time.Hour}
+	ask := TokenAsk{
+		Namespace: "kube-system", Account: name, Node: node, NodeUID: meta.UID, Life: time.Hour,
+	}
 	granted, err := admin.RequestToken(ctx, ask)
-	if err != nil || time.Until(granted.Expires) < 50*time.Minute || time.Until(granted.Expires) > 70*time.Minute || granted.Life != time.Hour {
+	if err != nil || time.Until(granted.Expires) < 50*time.Minute ||
+		time.Until(granted.Expires) > 70*time.Minute || granted.Life != time.Hour {
 		t.Fatalf("got a token until %v, of life %v, %v", granted.Expires, granted.Life, err)
 	}
 	token := granted.Value
@@ -71,7 +76,8 @@ func TestAPIServerNodeToken(t *testing.T) {
 	if err := server.client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) { // the server caches for 10 s
+	// the server caches for 10 s
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		_, err := TryKubeconfig(ctx, content, APIOptions{})
 		if apierrors.IsUnauthorized(err) {
 			break
@@ -88,24 +94,31 @@ func TestTryKubeconfig(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		io.WriteString(w, answer) //nolint:errcheck // a test's server
 	})
-	content := []byte(testKubeconfig("insecure-skip-tls-verify: true, server: "+f.URL, "token: secret"))
-	const review = `{"kind":"SelfSubjectReview","status":{"userInfo":{"username":%q,"extra":{"authentication.kubernetes.io/node-name":["n"]}}}}`
+	content := []byte(testKubeconfig("insecure-skip-tls-verify: true, server: "+f.URL,
+		"token: secret"))
+	const review = `{"kind":"SelfSubjectReview","status":{"userInfo":{"username":%q,` +
+		`"extra":{"authentication.kubernetes.io/node-name":["n"]}}}}`
 	answer = fmt.Sprintf(review, "u")
-	if id, err := TryKubeconfig(t.Context(), content, APIOptions{}); err != nil || id != (Identity{"u", "n"}) {
+	id, err := TryKubeconfig(t.Context(), content, APIOptions{})
+	if err != nil || id != (Identity{"u", "n"}) {
 		t.Errorf("got %+v, %v", id, err)
 	}
-	if got := f.seen()[0]; got.auth != "Bearer secret" || got.method != "POST" || !strings.HasPrefix(got.path, "/apis/authentication.k8s.io/v1/selfsubjectreviews") {
+	got := f.seen()[0]
+	if got.auth != "Bearer secret" || got.method != "POST" ||
+		!strings.HasPrefix(got.path, "/apis/authentication.k8s.io/v1/selfsubjectreviews") {
 		t.Errorf("request is %+v", got)
 	}
 	for text, reason := range map[string]failure.Reason{
-		fmt.Sprintf(review, "system:anonymous"): failure.InvalidConfig, "{}": failure.APIUnavailable, "x": failure.APIUnavailable,
+		fmt.Sprintf(review, "system:anonymous"): failure.InvalidConfig, "{}": failure.APIUnavailable,
+		"x": failure.APIUnavailable,
 	} {
 		answer = text
 		if id, err := TryKubeconfig(t.Context(), content, APIOptions{}); failure.ReasonOf(err) != reason {
 			t.Errorf("%s: got %+v, %v", text, id, err)
 		}
 	}
-	if _, err := TryKubeconfig(t.Context(), []byte("a: ["), APIOptions{}); failure.ReasonOf(err) != failure.InvalidConfig {
+	_, err = TryKubeconfig(t.Context(), []byte("a: ["), APIOptions{})
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("no kubeconfig: %v", err)
 	}
 }
@@ -113,7 +126,8 @@ func TestTryKubeconfig(t *testing.T) {
 func TestRequestTokenStrange(t *testing.T) {
 	for _, answer := range []string{"x", "{}", `{"status":{"token":"t"}}`} {
 		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }) //nolint:errcheck // a test's server
-		_, err := f.api(t, 0).RequestToken(t.Context(), TokenAsk{Namespace: "n", Account: "a", Node: "n", NodeUID: "u", Life: time.Hour})
+		_, err := f.api(t, 0).RequestToken(t.Context(),
+			TokenAsk{Namespace: "n", Account: "a", Node: "n", NodeUID: "u", Life: time.Hour})
 		if failure.ReasonOf(err) != failure.APIUnavailable {
 			t.Errorf("%s: %v", answer, err)
 		}
@@ -124,7 +138,8 @@ func TestRequestTokenStrange(t *testing.T) {
 func TestTokenKubeconfig(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	content, err := f.api(t, 0).TokenKubeconfig("t", "https://10.0.0.1:6443")
-	if err != nil || !bytes.Contains(content, []byte("server: https://10.0.0.1:6443")) || !bytes.Contains(content, []byte("certificate-authority-data: ")) ||
+	if err != nil || !bytes.Contains(content, []byte("server: https://10.0.0.1:6443")) ||
+		!bytes.Contains(content, []byte("certificate-authority-data: ")) ||
 		bytes.Contains(content, []byte("secret")) {
 		t.Errorf("got %s, %v", content, err)
 	}

@@ -13,11 +13,17 @@ func TestAPIOwnerOf(t *testing.T) {
 	server, api := reporter(t)
 	controller := true
 	for name, owners := range map[string][]metav1.OwnerReference{
-		"owned": {{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid", Controller: &controller}},
+		"owned": {{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid",
+			Controller: &controller}},
 		"alone": nil,
 	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-		if _, err := server.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}
+		_, err := server.Client().CoreV1().Pods("default").
+			Create(t.Context(), pod, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		want := types.UID("")

@@ -25,17 +25,27 @@ import (
 // that all nodes reach, and what is not for networks.
 func draSlices() []resourcev1.ResourceSlice {
 	device := func(name string, attributes ...string) resourcev1.Device {
-		d := resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"numa": {IntValue: new(int64)}}}
+		d := resourcev1.Device{
+			Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
+				"numa": {IntValue: new(int64)},
+			},
+		}
 		for i := 0; i < len(attributes); i += 2 {
-			d.Attributes[resourcev1.QualifiedName(attributes[i])] = resourcev1.DeviceAttribute{StringValue: &attributes[i+1]}
+			d.Attributes[resourcev1.QualifiedName(attributes[i])] = resourcev1.DeviceAttribute{
+				StringValue: &attributes[i+1],
+			}
 		}
 		return d
 	}
-	slice := func(name, driver, node, pool string, generation int64, devices ...resourcev1.Device) resourcev1.ResourceSlice {
+	slice := func(name, driver, node, pool string, generation int64,
+		devices ...resourcev1.Device) resourcev1.ResourceSlice {
 		s := resourcev1.ResourceSlice{
-			TypeMeta: metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceSlice"}, ObjectMeta: metav1.ObjectMeta{Name: name},
+			TypeMeta:   metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceSlice"},
+			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: resourcev1.ResourceSliceSpec{
-				Driver: driver, Pool: resourcev1.ResourcePool{Name: pool, Generation: generation, ResourceSliceCount: 1}, Devices: devices,
+				Driver: driver, Pool: resourcev1.ResourcePool{
+					Name: pool, Generation: generation, ResourceSliceCount: 1,
+				}, Devices: devices,
 			},
 		}
 		if node == "" {
@@ -46,22 +56,30 @@ func draSlices() []resourcev1.ResourceSlice {
 		return s
 	}
 	return []resourcev1.ResourceSlice{
-		slice("old", "nic.example.com", "node-1", "p", 1, device("vf0", attributeResource, "v/nic", attributeID, "stale")),
+		slice("old", "nic.example.com", "node-1", "p", 1,
+			device("vf0", attributeResource, "v/nic", attributeID, "stale")),
 		slice("new", "nic.example.com", "node-1", "p", 2,
-			device("vf0", attributeResource, "v/nic", attributeID, "0000:05:00.2"), device("vf1", attributeResource, "v/nic", attributeID, "0000:05:00.1")),
-		slice("elsewhere", "nic.example.com", "node-2", "p2", 2, device("vf0", attributeResource, "v/nic", attributeID, "wrong")),
-		slice("shared", "nic.example.com", "", "fabric", 1, device("port", attributeResource, "v/fabric", attributeID, "port-7")),
-		slice("gpus", "gpu.example.com", "node-1", "g", 1, device("gpu0"), device("gpu1", attributeResource, "v/nic"), device("gpu2", attributeID, "x")),
+			device("vf0", attributeResource, "v/nic", attributeID, "0000:05:00.2"),
+			device("vf1", attributeResource, "v/nic", attributeID, "0000:05:00.1")),
+		slice("elsewhere", "nic.example.com", "node-2", "p2", 2,
+			device("vf0", attributeResource, "v/nic", attributeID, "wrong")),
+		slice("shared", "nic.example.com", "", "fabric", 1,
+			device("port", attributeResource, "v/fabric", attributeID, "port-7")),
+		slice("gpus", "gpu.example.com", "node-1", "g", 1, device("gpu0"),
+			device("gpu1", attributeResource, "v/nic"), device("gpu2", attributeID, "x")),
 	}
 }
 
 // draClaim is a claim that was allocated these devices: "driver/pool/device".
 func draClaim(name string, devices ...string) resourcev1.ResourceClaim {
 	c := resourcev1.ResourceClaim{
-		TypeMeta: metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceClaim"}, ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "dra"},
+		TypeMeta:   metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceClaim"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "dra"},
 	}
 	if len(devices) == 0 {
-		c.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "r0", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "class"}}}
+		c.Spec.Devices.Requests = []resourcev1.DeviceRequest{
+			{Name: "r0", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "class"}},
+		}
 		return c
 	}
 	c.Status.Allocation = &resourcev1.AllocationResult{}
@@ -71,9 +89,10 @@ func draClaim(name string, devices ...string) resourcev1.ResourceClaim {
 		c.Spec.Devices.Requests = append(c.Spec.Devices.Requests, resourcev1.DeviceRequest{
 			Name: request, Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "class"},
 		})
-		c.Status.Allocation.Devices.Results = append(c.Status.Allocation.Devices.Results, resourcev1.DeviceRequestAllocationResult{
-			Request: request, Driver: part[0], Pool: part[1], Device: part[2],
-		})
+		c.Status.Allocation.Devices.Results = append(c.Status.Allocation.Devices.Results,
+			resourcev1.DeviceRequestAllocationResult{
+				Request: request, Driver: part[0], Pool: part[1], Device: part[2],
+			})
 	}
 	return c
 }
@@ -83,7 +102,8 @@ func draClaims() []resourcev1.ResourceClaim {
 	return []resourcev1.ResourceClaim{
 		draClaim("generated", "nic.example.com/p/vf0", "gpu.example.com/g/gpu0", "nic.example.com/p/vf1"),
 		draClaim("named", "nic.example.com/fabric/port"),
-		draClaim("extended", "gpu.example.com/g/gpu1", "gpu.example.com/g/gpu2", "nic.example.com/p/unknown", "other.example.com/p/x"),
+		draClaim("extended", "gpu.example.com/g/gpu1", "gpu.example.com/g/gpu2",
+			"nic.example.com/p/unknown", "other.example.com/p/x"),
 		draClaim("pending"),
 		draClaim("not-of-the-pod", "nic.example.com/p2/vf0"),
 	}
@@ -103,19 +123,27 @@ func draPod() *corev1.Pod {
 	}
 	one := corev1.ResourceList{"v/nic": resource.MustParse("1")}
 	return &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "dra"},
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "dra"},
 		Spec: corev1.PodSpec{
-			NodeName:   "node-1",
-			Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{Limits: one, Requests: one}}},
+			NodeName: "node-1",
+			Containers: []corev1.Container{
+				{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{Limits: one, Requests: one}},
+			},
 			ResourceClaims: []corev1.PodResourceClaim{
-				claimed("a", "", "template"), claimed("b", "named", ""), claimed("c", "gone", ""), claimed("d", "pending", ""), claimed("e", "", "none"),
+				claimed("a", "", "template"), claimed("b", "named", ""), claimed("c", "gone", ""),
+				claimed("d", "pending", ""), claimed("e", "", "none"),
 			},
 		},
 		Status: corev1.PodStatus{
-			ResourceClaimStatuses: []corev1.PodResourceClaimStatus{{Name: "a", ResourceClaimName: new("generated")}, {Name: "e"}},
+			ResourceClaimStatuses: []corev1.PodResourceClaimStatus{
+				{Name: "a", ResourceClaimName: new("generated")}, {Name: "e"},
+			},
 			ExtendedResourceClaimStatus: &corev1.PodExtendedResourceClaimStatus{
 				ResourceClaimName: "extended",
-				RequestMappings:   []corev1.ContainerExtendedResourceRequest{{ContainerName: "c", ResourceName: "v/nic", RequestName: "r0"}},
+				RequestMappings: []corev1.ContainerExtendedResourceRequest{
+					{ContainerName: "c", ResourceName: "v/nic", RequestName: "r0"},
+				},
 			},
 		},
 	}
@@ -154,11 +182,17 @@ func testR5(t *testing.T, src draSource) {
 	if diff := cmp.Diff(wantDevices(), got); diff != "" {
 		t.Errorf("devices without a kubelet (-want +got):\n%s", diff)
 	}
-	kubelet := startKubelet(t, &fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra", Containers: []*podresourcesv1.ContainerResources{
-		{Name: "c", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/nic", 0, "0000:04:00.1", "0000:05:00.2"), devicesOf("v/own", 0, "o")}},
-	}}}})
+	kubelet := startKubelet(t,
+		&fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra",
+			Containers: []*podresourcesv1.ContainerResources{
+				{Name: "c", Devices: []*podresourcesv1.ContainerDevices{
+					devicesOf("v/nic", 0, "0000:04:00.1", "0000:05:00.2"), devicesOf("v/own", 0, "o"),
+				}},
+			}}}})
 	want := wantDevices()
-	want["v/nic"], want["v/own"] = []string{"0000:04:00.1", "0000:05:00.1", "0000:05:00.2"}, []string{"o"}
+	want["v/nic"], want["v/own"] = []string{
+		"0000:04:00.1", "0000:05:00.1", "0000:05:00.2",
+	}, []string{"o"}
 	if got, err = NewDevices(kubelet, src).Devices(t.Context(), pod); err != nil {
 		t.Error(err)
 	}
@@ -172,7 +206,8 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	server.namespace(t, "dra")
 	dra := server.client.ResourceV1()
 	for _, slice := range draSlices() {
-		if _, err := dra.ResourceSlices().Create(t.Context(), &slice, metav1.CreateOptions{}); err != nil {
+		_, err := dra.ResourceSlices().Create(t.Context(), &slice, metav1.CreateOptions{})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,8 +235,11 @@ func TestR5DevicesOfClaims(t *testing.T) {
 
 	requests, err := server.RequestsDuring(t.Context(), account, func() error {
 		meta := metav1.ObjectMeta{Namespace: "dra", Name: "p"}
-		_, err := NewDevices(startKubelet(t, &fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra"}}}), src).
-			Devices(t.Context(), &podv1.Pod{ObjectMeta: meta, NodeName: "node-1", Claims: []string{"generated"}})
+		_, err := NewDevices(startKubelet(t,
+			&fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra"}}}), src).
+			Devices(t.Context(), &podv1.Pod{
+				ObjectMeta: meta, NodeName: "node-1", Claims: []string{"generated"},
+			})
 		return err
 	})
 	if err != nil {
@@ -212,7 +250,10 @@ func TestR5DevicesOfClaims(t *testing.T) {
 		made = append(made, r.Verb+" "+r.Resource)
 	}
 	// One for each driver.
-	if diff := cmp.Diff([]string{"get resourceclaims", "list resourceslices", "list resourceslices"}, made); diff != "" {
+	diff := cmp.Diff([]string{
+		"get resourceclaims", "list resourceslices", "list resourceslices",
+	}, made)
+	if diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
@@ -225,8 +266,11 @@ func TestR5ClaimsThatAreDenied(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := newAPI(t, APIOptions{Kubeconfig: config})
-	pod := &podv1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "dra", Name: "p"}, Claims: []string{"generated"}}
-	if _, err := NewDevices(NewKubelet("/none"), src).Devices(t.Context(), pod); err == nil || !strings.Contains(err.Error(), "ResourceClaim generated") {
+	pod := &podv1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "dra", Name: "p"}, Claims: []string{"generated"},
+	}
+	_, err = NewDevices(NewKubelet("/none"), src).Devices(t.Context(), pod)
+	if err == nil || !strings.Contains(err.Error(), "ResourceClaim generated") {
 		t.Errorf("got error %v, want forbidden", err)
 	}
 }
@@ -248,8 +292,11 @@ func TestR5DevicesOfClaimsInManifests(t *testing.T) {
 	src, dir := newManifests(t, files)
 	testR5(t, src)
 
-	writeFile(t, filepath.Join(dir, "claim-generated.json"), `{"apiVersion":"resource.k8s.io/v1","kind":"ResourceClaim","metadata":{"name":"generated","namespace":"dra"},"status":{"allocation":[]}}`)
-	if _, err := src.Allocated(t.Context(), "dra", "generated"); failure.ReasonOf(err) != failure.InvalidConfig {
+	writeFile(t, filepath.Join(dir, "claim-generated.json"),
+		`{"apiVersion":"resource.k8s.io/v1","kind":"ResourceClaim","metadata":{"name":"generated",`+
+			`"namespace":"dra"},"status":{"allocation":[]}}`)
+	_, err := src.Allocated(t.Context(), "dra", "generated")
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 }
@@ -271,13 +318,16 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"cpu", "pod.example.com/x", "v/init", "v/nic"}, pod.Requested); diff != "" {
+	diff := cmp.Diff([]string{"cpu", "pod.example.com/x", "v/init", "v/nic"}, pod.Requested)
+	if diff != "" {
 		t.Errorf("requested (-want +got):\n%s", diff)
 	}
-	if pod, err = src.Pod(t.Context(), "default", "q"); err != nil || len(pod.Requested)+len(pod.Claims) > 0 {
+	pod, err = src.Pod(t.Context(), "default", "q")
+	if err != nil || len(pod.Requested)+len(pod.Claims) > 0 {
 		t.Errorf("got %+v, %v", pod, err)
 	}
-	if _, err = src.Pod(t.Context(), "default", "bad"); failure.ReasonOf(err) != failure.InvalidAnnotation {
+	_, err = src.Pod(t.Context(), "default", "bad")
+	if failure.ReasonOf(err) != failure.InvalidAnnotation {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 }

@@ -19,13 +19,19 @@ func (f fake) CreateNode(_ *testing.T, name string) { f.AddNode(name, types.UID(
 
 func (f fake) CreateClaim(_ *testing.T, namespace, name string) {
 	f.AddClaim(&claimv1.IPAMClaim{
-		TypeMeta:   metav1.TypeMeta{APIVersion: claimv1.GroupName + "/" + claimv1.Version, Kind: claimv1.Kind},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: claimv1.GroupName + "/" + claimv1.Version, Kind: claimv1.Kind,
+		},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uuid.NewUUID()},
-		Spec:       claimv1.IPAMClaimSpec{Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"}},
+		Spec: claimv1.IPAMClaimSpec{
+			Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"},
+		},
 	})
 }
 
-func (f fake) ReplaceClaim(t *testing.T, namespace, name string) { f.CreateClaim(t, namespace, name) }
+func (f fake) ReplaceClaim(t *testing.T, namespace, name string) {
+	f.CreateClaim(t, namespace, name)
+}
 
 func (f fake) DeleteClaim(_ *testing.T, namespace, name string) { f.RemoveClaim(namespace, name) }
 

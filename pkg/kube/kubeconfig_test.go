@@ -22,7 +22,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// A kubeconfig that does not come, or does not help, is told when it is needed and not before; one that comes later is used.
+// A kubeconfig that does not come, or does not help, is told when it is needed and not before; one
+// that comes later is used.
 func TestKubeconfigLazy(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	path := filepath.Join(t.TempDir(), "config")
@@ -40,17 +41,22 @@ func TestKubeconfigLazy(t *testing.T) {
 func TestKubeconfigRefused(t *testing.T) {
 	const good = "server: 'https://h:1'"
 	for name, test := range map[string]struct{ content, want string }{
-		"empty":               {"", "no configuration"},
-		"no YAML":             {"a: [", "yaml"},
-		"a list":              {"[1]", "array"},
-		"no such context":     {"current-context: x", "context: x"},
-		"no such cluster":     {"{current-context: x, contexts: [{name: x, context: {cluster: why}}]}", `"why"`},
-		"no such user":        {"{current-context: x, contexts: [{name: x, context: {cluster: why, user: z}}], clusters: [{name: why, cluster: {}}]}", `"z"`},
-		"no server":           {testKubeconfig("", "token: t"), "server"},
-		"auth-provider":       {testKubeconfig(good, "auth-provider: {name: gcp}"), "gcp"},
-		"CA of bad base64":    {testKubeconfig(good+", certificate-authority-data: '%'", "token: t"), "base64"},
-		"CA no certificate":   {testKubeconfig(good+", certificate-authority-data: eHg=", "token: t"), "root certificates"},
-		"CA missing":          {testKubeconfig(good+", certificate-authority: none.pem", "token: t"), "none.pem"},
+		"empty":           {"", "no configuration"},
+		"no YAML":         {"a: [", "yaml"},
+		"a list":          {"[1]", "array"},
+		"no such context": {"current-context: x", "context: x"},
+		"no such cluster": {"{current-context: x, contexts: [{name: x, context: {cluster: why}}]}",
+			`"why"`},
+		"no such user": {"{current-context: x, contexts: [{name: x, context: {cluster: why, " +
+			"user: z}}], clusters: [{name: why, cluster: {}}]}", `"z"`},
+		"no server":     {testKubeconfig("", "token: t"), "server"},
+		"auth-provider": {testKubeconfig(good, "auth-provider: {name: gcp}"), "gcp"},
+		"CA of bad base64": {testKubeconfig(good+", certificate-authority-data: '%'", "token: t"),
+			"base64"},
+		"CA no certificate": {testKubeconfig(good+", certificate-authority-data: eHg=", "token: t"),
+			"root certificates"},
+		"CA missing": {testKubeconfig(good+", certificate-authority: none.pem", "token: t"),
+			"none.pem"},
 		"certificate missing": {testKubeconfig(good, "client-certificate: none.pem"), "none.pem"},
 		"key missing":         {testKubeconfig(good, "client-certificate-data: eHg="), "client-key"},
 		"proxy no URL":        {testKubeconfig(good+", proxy-url: '::'", "token: t"), "proxy-url"},
@@ -59,12 +65,15 @@ func TestKubeconfigRefused(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config")
 			writeFile(t, path, test.content)
 			_, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p")
-			if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
-				t.Errorf("got error %v of class %q, want one that names %q and the file", err, failure.ReasonOf(err), test.want)
+			if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), test.want) ||
+				!strings.Contains(err.Error(), path) {
+				t.Errorf("got error %v of class %q, want one that names %q and the file",
+					err, failure.ReasonOf(err), test.want)
 			}
 		})
 	}
-	if _, err := newAPI(t, APIOptions{Kubeconfig: t.TempDir()}).Pod(t.Context(), "ns", "p"); failure.ReasonOf(err) != failure.InvalidConfig {
+	_, err := newAPI(t, APIOptions{Kubeconfig: t.TempDir()}).Pod(t.Context(), "ns", "p")
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("directory: got error %v", err)
 	}
 }
@@ -73,16 +82,20 @@ func TestKubeconfigRefused(t *testing.T) {
 func TestKubeconfigTokenFile(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "config"), testKubeconfig("insecure-skip-tls-verify: true, server: '"+f.URL+"/prefix/'", "tokenFile: t"))
+	writeFile(t, filepath.Join(dir, "config"),
+		testKubeconfig("insecure-skip-tls-verify: true, server: '"+f.URL+"/prefix/'", "tokenFile: t"))
 	a := newAPI(t, APIOptions{Kubeconfig: filepath.Join(dir, "config")})
-	if _, err := a.Pod(t.Context(), "ns", "p"); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), filepath.Join(dir, "t")) {
+	_, err := a.Pod(t.Context(), "ns", "p")
+	if failure.ReasonOf(err) != failure.InvalidConfig ||
+		!strings.Contains(err.Error(), filepath.Join(dir, "t")) {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 	writeFile(t, filepath.Join(dir, "t"), "new\n")
 	if _, err := a.Pod(t.Context(), "ns", "p"); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.seen()[0]; got.auth != "Bearer new" || got.path != "/prefix/api/v1/namespaces/ns/pods/p" {
+	got := f.seen()[0]
+	if got.auth != "Bearer new" || got.path != "/prefix/api/v1/namespaces/ns/pods/p" {
 		t.Errorf("request is %+v", got)
 	}
 }
@@ -91,9 +104,11 @@ func TestKubeconfigTokenFile(t *testing.T) {
 func TestKubeconfigExec(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 	path := filepath.Join(t.TempDir(), "config")
-	credential := `{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"made"}}`
+	credential := `{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",` +
+		`"status":{"token":"made"}}`
 	writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, server: "+f.URL,
-		"exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: echo, args: ['"+credential+"']}"))
+		"exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: echo, "+
+			"args: ['"+credential+"']}"))
 	if _, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p"); err != nil {
 		t.Fatal(err)
 	}
@@ -114,10 +129,12 @@ func TestKubeconfigClientCertificate(t *testing.T) {
 	f.StartTLS()
 	t.Cleanup(f.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})
-	cluster := "server: " + f.URL + ", tls-server-name: example.com, certificate-authority-data: " + base64.StdEncoding.EncodeToString(ca)
+	cluster := "server: " + f.URL + ", tls-server-name: example.com, certificate-authority-data: " +
+		base64.StdEncoding.EncodeToString(ca)
 
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "config"), testKubeconfig(cluster, "client-certificate: pair.pem, client-key: pair.pem"))
+	writeFile(t, filepath.Join(dir, "config"),
+		testKubeconfig(cluster, "client-certificate: pair.pem, client-key: pair.pem"))
 	writeFile(t, filepath.Join(dir, "pair.pem"), string(bytes.Join(certificate(t, "first"), nil)))
 	a := newAPI(t, APIOptions{Kubeconfig: filepath.Join(dir, "config")})
 	get := func(a *API, want string) {
@@ -130,7 +147,8 @@ func TestKubeconfigClientCertificate(t *testing.T) {
 
 	pair := certificate(t, "inline")
 	writeFile(t, filepath.Join(dir, "inline"), testKubeconfig(cluster,
-		"client-certificate-data: "+base64.StdEncoding.EncodeToString(pair[0])+", client-key-data: "+base64.StdEncoding.EncodeToString(pair[1])))
+		"client-certificate-data: "+base64.StdEncoding.EncodeToString(pair[0])+", client-key-data: "+
+			base64.StdEncoding.EncodeToString(pair[1])))
 	get(newAPI(t, APIOptions{Kubeconfig: filepath.Join(dir, "inline")}), "inline")
 }
 
@@ -154,7 +172,8 @@ func certificate(t *testing.T, name string) [][]byte {
 		t.Fatal(err)
 	}
 	return [][]byte{
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
 	}
 }
 
@@ -164,8 +183,10 @@ func TestKubeconfigServerName(t *testing.T) {
 	ca := base64.StdEncoding.EncodeToString(f.caPEM())
 	for name, fine := range map[string]bool{"example.com": true, "example.org": false} {
 		path := filepath.Join(t.TempDir(), "config")
-		writeFile(t, path, testKubeconfig("server: "+f.URL+", certificate-authority-data: "+ca+", tls-server-name: "+name, "token: t"))
-		if _, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p"); (err == nil) != fine {
+		writeFile(t, path, testKubeconfig(
+			"server: "+f.URL+", certificate-authority-data: "+ca+", tls-server-name: "+name, "token: t"))
+		_, err := newAPI(t, APIOptions{Kubeconfig: path}).Pod(t.Context(), "ns", "p")
+		if (err == nil) != fine {
 			t.Errorf("%s: got error %v", name, err)
 		}
 	}
@@ -176,7 +197,8 @@ func TestInCluster(t *testing.T) {
 		t.Setenv("KUBERNETES_SERVICE_HOST", host)
 		t.Setenv("KUBERNETES_SERVICE_PORT", "1")
 		_, err := newAPI(t, APIOptions{}).Pod(t.Context(), "ns", "p")
-		if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "kubeconfig") {
+		if failure.ReasonOf(err) != failure.InvalidConfig ||
+			!strings.Contains(err.Error(), "kubeconfig") {
 			t.Errorf("host %q: got error %v of class %q", host, err, failure.ReasonOf(err))
 		}
 	}
@@ -187,9 +209,12 @@ func TestServiceAccountElsewhere(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "6443")
-	for server, want := range map[string]string{"": "https://[fd00::1]:6443", "https://api.example:1": "https://api.example:1"} {
+	for server, want := range map[string]string{
+		"": "https://[fd00::1]:6443", "https://api.example:1": "https://api.example:1",
+	} {
 		config, err := newAPI(t, APIOptions{ServiceAccount: dir, Server: server}).RESTConfig()
-		if err != nil || config.Host != want || config.BearerTokenFile != dir+"/token" || config.CAFile != dir+"/ca.crt" {
+		if err != nil || config.Host != want || config.BearerTokenFile != dir+"/token" ||
+			config.CAFile != dir+"/ca.crt" {
 			t.Errorf("server %q: %+v, %v", server, config, err)
 		}
 	}

@@ -36,7 +36,9 @@ type fakeKubelet struct {
 	lists atomic.Int32
 }
 
-func (f *fakeKubelet) Get(_ context.Context, req *podresourcesv1.GetPodResourcesRequest) (*podresourcesv1.GetPodResourcesResponse, error) {
+func (f *fakeKubelet) Get(
+	_ context.Context, req *podresourcesv1.GetPodResourcesRequest,
+) (*podresourcesv1.GetPodResourcesResponse, error) {
 	if n := f.gets.Add(1); f.getErr != nil {
 		if err := f.getErr(n); err != nil {
 			return nil, err
@@ -56,10 +58,14 @@ func (f *fakeKubelet) GetAllocatableResources(
 	if f.busy.Add(-1) >= 0 {
 		return nil, status.Error(codes.ResourceExhausted, "rate limit")
 	}
-	return &podresourcesv1.AllocatableResourcesResponse{Devices: f.allocatable, CpuIds: []int64{1}}, f.allocatableErr
+	return &podresourcesv1.AllocatableResourcesResponse{
+		Devices: f.allocatable, CpuIds: []int64{1},
+	}, f.allocatableErr
 }
 
-func (f *fakeKubelet) List(context.Context, *podresourcesv1.ListPodResourcesRequest) (*podresourcesv1.ListPodResourcesResponse, error) {
+func (f *fakeKubelet) List(
+	context.Context, *podresourcesv1.ListPodResourcesRequest,
+) (*podresourcesv1.ListPodResourcesResponse, error) {
 	f.lists.Add(1)
 	return &podresourcesv1.ListPodResourcesResponse{PodResources: f.pods}, f.listErr
 }
@@ -80,24 +86,40 @@ func startKubelet(t *testing.T, f *fakeKubelet) *Kubelet {
 
 func devicesOf(resource string, numa int64, ids ...string) *podresourcesv1.ContainerDevices {
 	return &podresourcesv1.ContainerDevices{
-		ResourceName: resource, DeviceIds: ids, Topology: &podresourcesv1.TopologyInfo{Nodes: []*podresourcesv1.NUMANode{{ID: numa}}},
+		ResourceName: resource, DeviceIds: ids,
+		Topology: &podresourcesv1.TopologyInfo{Nodes: []*podresourcesv1.NUMANode{{ID: numa}}},
 	}
 }
 
 // somePods have every field that the API has, most of which Braid passes over.
 func somePods() []*podresourcesv1.PodResources {
 	return []*podresourcesv1.PodResources{
-		{Name: "other", Namespace: "ns", Containers: []*podresourcesv1.ContainerResources{{Name: "c", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "wrong")}}}},
-		{Name: "p", Namespace: "elsewhere", Containers: []*podresourcesv1.ContainerResources{{Name: "c", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "wrong")}}}},
+		{Name: "other", Namespace: "ns", Containers: []*podresourcesv1.ContainerResources{
+			{Name: "c", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "wrong")}},
+		}},
+		{Name: "p", Namespace: "elsewhere", Containers: []*podresourcesv1.ContainerResources{
+			{Name: "c", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "wrong")}},
+		}},
 		{
-			Name: "p", Namespace: "ns", CpuIds: []int64{1, 2}, Memory: []*podresourcesv1.ContainerMemory{{MemoryType: "memory", Size: 1 << 40}},
+			Name: "p", Namespace: "ns", CpuIds: []int64{1, 2},
+			Memory: []*podresourcesv1.ContainerMemory{{MemoryType: "memory", Size: 1 << 40}},
 			Containers: []*podresourcesv1.ContainerResources{
 				{
-					Name: "c1", CpuIds: []int64{1, -2, 3}, Memory: []*podresourcesv1.ContainerMemory{{MemoryType: "hugepages", Size: 5}},
-					Devices:          []*podresourcesv1.ContainerDevices{devicesOf("v/a", 1, "0000:03:02.7", "0000:03:02.1"), devicesOf("v/b", 0, "b1"), devicesOf("v/none", 0)},
-					DynamicResources: []*podresourcesv1.DynamicResource{{ClaimName: "x", ClaimResources: []*podresourcesv1.ClaimResource{{DriverName: "d", ShareId: proto.String("s")}}}},
+					Name: "c1", CpuIds: []int64{1, -2, 3},
+					Memory: []*podresourcesv1.ContainerMemory{{MemoryType: "hugepages", Size: 5}},
+					Devices: []*podresourcesv1.ContainerDevices{
+						devicesOf("v/a", 1, "0000:03:02.7", "0000:03:02.1"), devicesOf("v/b", 0, "b1"),
+						devicesOf("v/none", 0),
+					},
+					DynamicResources: []*podresourcesv1.DynamicResource{
+						{ClaimName: "x", ClaimResources: []*podresourcesv1.ClaimResource{
+							{DriverName: "d", ShareId: proto.String("s")},
+						}},
+					},
 				},
-				{Name: "c2", Devices: []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "0000:03:02.5", "0000:03:02.1")}},
+				{Name: "c2", Devices: []*podresourcesv1.ContainerDevices{
+					devicesOf("v/a", 0, "0000:03:02.5", "0000:03:02.1"),
+				}},
 			},
 		},
 		{Name: "bare", Namespace: "ns"},
@@ -110,10 +132,16 @@ func TestKubeletDevices(t *testing.T) {
 		getErr func(int32) error
 		lists  int32
 	}{
-		"Get":                       {nil, 0},
-		"Get switched off":          {func(int32) error { return errors.New("PodResources API Get method disabled") }, 1},
-		"Get unknown":               {func(int32) error { return status.Error(codes.Unimplemented, "unknown method Get") }, 1},
-		"kubelet asked too often":   {func(n int32) error { return onlyFirst(n, codes.ResourceExhausted) }, 0},
+		"Get": {nil, 0},
+		"Get switched off": {func(int32) error {
+			return errors.New("PodResources API Get method disabled")
+		}, 1},
+		"Get unknown": {func(int32) error {
+			return status.Error(codes.Unimplemented, "unknown method Get")
+		}, 1},
+		"kubelet asked too often": {func(n int32) error {
+			return onlyFirst(n, codes.ResourceExhausted)
+		}, 0},
 		"kubelet not ready at once": {func(n int32) error { return onlyFirst(n, codes.Unavailable) }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,14 +171,17 @@ func onlyFirst(n int32, code codes.Code) error {
 	return nil
 }
 
-// The kubelet answers with as much as 16 MB; that is more than one HTTP/2 frame, and than one window.
+// The kubelet answers with as much as 16 MB; that is more than one HTTP/2 frame, and than one
+// window.
 func TestKubeletManyPods(t *testing.T) {
 	pods := somePods()
 	for range 20000 {
 		pods = append(pods, pods[0])
 	}
 	pods[0], pods[len(pods)-1] = pods[len(pods)-1], pods[2]
-	f := &fakeKubelet{pods: pods, getErr: func(int32) error { return status.Error(codes.Unimplemented, "") }}
+	f := &fakeKubelet{pods: pods, getErr: func(int32) error {
+		return status.Error(codes.Unimplemented, "")
+	}}
 	got, err := startKubelet(t, f).Devices(t.Context(), "ns", "p")
 	if err != nil || len(got["v/a"]) != 3 {
 		t.Errorf("got %v, %v", got, err)
@@ -159,11 +190,14 @@ func TestKubeletManyPods(t *testing.T) {
 
 // The node has devices of a resource unless its kubelet says otherwise.
 func TestR4DevicesOfTheNode(t *testing.T) {
-	all := []*podresourcesv1.ContainerDevices{devicesOf("v/a", 0, "a1"), devicesOf("v/none", 0), devicesOf("v/a", 1, "a2")}
+	all := []*podresourcesv1.ContainerDevices{
+		devicesOf("v/a", 0, "a1"), devicesOf("v/none", 0), devicesOf("v/a", 1, "a2"),
+	}
 	busy := &fakeKubelet{allocatable: all}
 	busy.busy.Store(2)
 	k := startKubelet(t, busy)
-	silent := startKubelet(t, &fakeKubelet{allocatable: all, allocatableErr: status.Error(codes.Unimplemented, "")})
+	silent := startKubelet(t,
+		&fakeKubelet{allocatable: all, allocatableErr: status.Error(codes.Unimplemented, "")})
 	for resource, want := range map[string]bool{"v/a": true, "v/none": false, "v/b": false} {
 		if got := k.Has(t.Context(), resource); got != want {
 			t.Errorf("%s: %v, want %v", resource, got, want)
@@ -183,15 +217,21 @@ func TestKubeletFailures(t *testing.T) {
 		kubelet *fakeKubelet
 		want    string
 	}{
-		"no such pod":      {&fakeKubelet{pods: somePods()}, "knows no such pod"},
-		"Get denied":       {&fakeKubelet{getErr: func(int32) error { return denied }}, "not you: 100% sure"},
-		"neither works":    {&fakeKubelet{listErr: denied}, "not you: 100% sure"},
-		"never calms down": {&fakeKubelet{getErr: func(int32) error { return status.Error(codes.ResourceExhausted, "rate limit") }}, "rate limit"},
+		"no such pod": {&fakeKubelet{pods: somePods()}, "knows no such pod"},
+		"Get denied": {&fakeKubelet{getErr: func(int32) error {
+			return denied
+		}}, "not you: 100% sure"},
+		"neither works": {&fakeKubelet{listErr: denied}, "not you: 100% sure"},
+		"never calms down": {&fakeKubelet{getErr: func(int32) error {
+			return status.Error(codes.ResourceExhausted, "rate limit")
+		}}, "rate limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := startKubelet(t, test.kubelet).Devices(t.Context(), "ns", "absent")
-			if failure.ReasonOf(err) != failure.DeviceUnavailable || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "ns/absent") {
-				t.Errorf("got error %v of class %q, want one that says %q", err, failure.ReasonOf(err), test.want)
+			if failure.ReasonOf(err) != failure.DeviceUnavailable ||
+				!strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "ns/absent") {
+				t.Errorf("got error %v of class %q, want one that says %q",
+					err, failure.ReasonOf(err), test.want)
 			}
 		})
 	}
@@ -210,7 +250,8 @@ func TestKubeletSilent(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			_, err := NewKubelet(path).Devices(ctx, "ns", "p")
-			if failure.ReasonOf(err) != failure.DeviceUnavailable || !strings.Contains(err.Error(), path) || time.Since(start) > 20*time.Second {
+			if failure.ReasonOf(err) != failure.DeviceUnavailable || !strings.Contains(err.Error(), path) ||
+				time.Since(start) > 20*time.Second {
 				t.Errorf("got error %v of class %q after %v", err, failure.ReasonOf(err), time.Since(start))
 			}
 		})

@@ -41,7 +41,9 @@ func (d *directory) putClaim(t *testing.T, namespace, name string, uid types.UID
 	d.put(t, namespace, name, "claim", map[string]any{
 		"apiVersion": claimv1.GroupName + "/" + claimv1.Version, "kind": claimv1.Kind,
 		"metadata": metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid},
-		"spec":     claimv1.IPAMClaimSpec{Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"}},
+		"spec": claimv1.IPAMClaimSpec{
+			Network: "net", Interface: "net1", IPRequests: []string{"10.0.0.7/28"},
+		},
 	})
 }
 
@@ -61,7 +63,8 @@ func TestManifestsObjects(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 	// What Braid writes is no manifest: these are the nodes' and claims' files.
-	if all, err := readManifests(t.Context(), dir); err != nil || len(all.objects) != 5 || len(all.broken) > 0 {
+	all, err := readManifests(t.Context(), dir)
+	if err != nil || len(all.objects) != 5 || len(all.broken) > 0 {
 		t.Errorf("the directory has %+v, %v", all, err)
 	}
 }
@@ -69,14 +72,18 @@ func TestManifestsObjects(t *testing.T) {
 func aBlock(name string) *v1alpha1.IPBlock {
 	return &v1alpha1.IPBlock{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       v1alpha1.IPBlockSpec{Space: "s", CIDR: "10.0.0.0/28", Owner: &v1alpha1.Node{NodeName: "n", NodeUID: "u"}},
+		Spec: v1alpha1.IPBlockSpec{
+			Space: "s", CIDR: "10.0.0.0/28", Owner: &v1alpha1.Node{NodeName: "n", NodeUID: "u"},
+		},
 	}
 }
 
-// A file that is no whole block of its name is never "not found", and never a block: its addresses may be in use.
+// A file that is no whole block of its name is never "not found", and never a block: its addresses
+// may be in use.
 func TestManifestsBlockCorrupt(t *testing.T) {
 	good, err := json.Marshal(&v1alpha1.IPBlock{
-		TypeMeta: blockType(), ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "u", ResourceVersion: "1"}, Spec: aBlock("b").Spec,
+		TypeMeta: blockType(), ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "u", ResourceVersion: "1"},
+		Spec: aBlock("b").Spec,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -94,11 +101,12 @@ func TestManifestsBlockCorrupt(t *testing.T) {
 		"unknown key":   file(strings.Replace(string(good), `"owner"`, `"ower"`, 1)),
 		"wrong type":    file(strings.Replace(string(good), `"10.0.0.0/28"`, `10`, 1)),
 		"no uid":        file(strings.Replace(string(good), `"uid":"u"`, `"uid":""`, 1)),
-		"no version":    file(strings.Replace(string(good), `"resourceVersion":"1"`, `"resourceVersion":""`, 1)),
-		"too large":     file(string(good) + strings.Repeat(" ", maxBlock)),
-		"link":          func(path string) error { return os.Symlink("/dev/null", path) },
-		"pipe":          func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+		"no version": file(strings.Replace(string(good), `"resourceVersion":"1"`,
+			`"resourceVersion":""`, 1)),
+		"too large": file(string(good) + strings.Repeat(" ", maxBlock)),
+		"link":      func(path string) error { return os.Symlink("/dev/null", path) },
+		"pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, dir := newManifests(t, nil)
@@ -121,16 +129,19 @@ func TestManifestsBlockCorrupt(t *testing.T) {
 			_, updated := src.UpdateBlock(t.Context(), mine)
 			for call, err := range map[string]error{
 				"Block": got, "Blocks": list, "UpdateBlock": updated,
-				"UpdateBlockStatus": src.UpdateBlockStatus(t.Context(), mine), "DeleteBlock": src.DeleteBlock(t.Context(), mine),
+				"UpdateBlockStatus": src.UpdateBlockStatus(t.Context(), mine),
+				"DeleteBlock":       src.DeleteBlock(t.Context(), mine),
 			} {
-				if failure.ReasonOf(err) != failure.StateCorrupt || !strings.Contains(err.Error(), path) || apierrors.IsNotFound(err) {
+				if failure.ReasonOf(err) != failure.StateCorrupt || !strings.Contains(err.Error(), path) ||
+					apierrors.IsNotFound(err) {
 					t.Errorf("%s: got error %v of class %q", call, err, failure.ReasonOf(err))
 				}
 			}
 			if _, err := src.CreateBlock(t.Context(), aBlock("b")); !apierrors.IsAlreadyExists(err) {
 				t.Errorf("CreateBlock: got error %v, want already exists", err)
 			}
-			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || before.Size() != after.Size() {
+			after, err := os.Lstat(path)
+			if err != nil || !os.SameFile(before, after) || before.Size() != after.Size() {
 				t.Errorf("the file is another: %v, %v", after, err)
 			}
 			if _, err := src.Block(t.Context(), "other"); err != nil {
@@ -154,7 +165,8 @@ func TestManifestsBlockStrangers(t *testing.T) {
 	}
 }
 
-// Without its directory a block is not found; without the directory of manifests, or with something else in its place, nothing is known.
+// Without its directory a block is not found; without the directory of manifests, or with something
+// else in its place, nothing is known.
 func TestManifestsBlocksDirectory(t *testing.T) {
 	src, dir := newManifests(t, nil)
 	if list, err := src.Blocks(t.Context(), metav1.ListOptions{}); err != nil || len(list) > 0 {
@@ -182,7 +194,8 @@ func TestManifestsBlocksDirectory(t *testing.T) {
 				t.Errorf("Node: got error %v", node)
 			}
 			for call, err := range map[string]error{"CreateBlock": created, "Block": got, "Blocks": list} {
-				if failure.ReasonOf(err) != failure.InvalidConfig || apierrors.IsNotFound(err) || !strings.Contains(err.Error(), dir) {
+				if failure.ReasonOf(err) != failure.InvalidConfig || apierrors.IsNotFound(err) ||
+					!strings.Contains(err.Error(), dir) {
 					t.Errorf("%s: got error %v of class %q", call, err, failure.ReasonOf(err))
 				}
 			}
@@ -193,14 +206,16 @@ func TestManifestsBlocksDirectory(t *testing.T) {
 	}
 }
 
-// A writer that was killed between link and unlink leaves the temporary file as a second name of its block.
+// A writer that was killed between link and unlink leaves the temporary file as a second name of
+// its block.
 func TestManifestsBlockKilled(t *testing.T) {
 	src, dir := newManifests(t, nil)
 	first, err := src.CreateBlock(t.Context(), aBlock("first"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Link(filepath.Join(dir, "ipblocks", "first.json"), filepath.Join(dir, temporaryFile)); err != nil {
+	err = os.Link(filepath.Join(dir, "ipblocks", "first.json"), filepath.Join(dir, temporaryFile))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := src.CreateBlock(t.Context(), aBlock("second")); err != nil {
@@ -224,10 +239,12 @@ func TestManifestsBlockUpdateFails(t *testing.T) {
 	src.rename = func(string, string) error { return unix.EIO }
 	changed := created.DeepCopy()
 	changed.Spec.Owner = nil
-	if _, err := src.UpdateBlock(t.Context(), changed); failure.ReasonOf(err) != failure.APIUnavailable || !errors.Is(err, unix.EIO) {
+	_, err = src.UpdateBlock(t.Context(), changed)
+	if failure.ReasonOf(err) != failure.APIUnavailable || !errors.Is(err, unix.EIO) {
 		t.Errorf("got error %v", err)
 	}
-	if got, err := src.Block(t.Context(), "b"); err != nil || got.ResourceVersion != created.ResourceVersion || got.Spec.Owner == nil {
+	got, err := src.Block(t.Context(), "b")
+	if err != nil || got.ResourceVersion != created.ResourceVersion || got.Spec.Owner == nil {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, temporaryFile)); !errors.Is(err, fs.ErrNotExist) {
@@ -249,12 +266,18 @@ func TestManifestsBlockTooLarge(t *testing.T) {
 		t.Errorf("got error %v, want not found", err)
 	}
 	// The fullest block fits.
-	full, node := aBlock("full"), &v1alpha1.Node{NodeName: strings.Repeat("n", 253), NodeUID: "0123456789abcdef0123456789abcdef0123", BootID: "0123456789abcdef0123456789abcdef0123"}
+	full, node := aBlock("full"), &v1alpha1.Node{
+		NodeName: strings.Repeat("n", 253), NodeUID: "0123456789abcdef0123456789abcdef0123",
+		BootID: "0123456789abcdef0123456789abcdef0123",
+	}
 	for i := range 16 {
 		full.Spec.Allocations = append(full.Spec.Allocations, v1alpha1.Allocation{
-			Address: fmt.Sprintf("fd00::%d", i), Network: strings.Repeat("n", 253), ContainerID: strings.Repeat("0", 64), IfName: "net1",
+			Address: fmt.Sprintf("fd00::%d", i), Network: strings.Repeat("n", 253),
+			ContainerID: strings.Repeat("0", 64), IfName: "net1",
 			Pod: strings.Repeat("p", 317), PodUID: node.NodeUID, Node: node,
-			Claim: &v1alpha1.Claim{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("c", 253), UID: node.NodeUID},
+			Claim: &v1alpha1.Claim{
+				Namespace: strings.Repeat("n", 63), Name: strings.Repeat("c", 253), UID: node.NodeUID,
+			},
 		})
 	}
 	if _, err := src.CreateBlock(t.Context(), full); err != nil {
@@ -274,7 +297,8 @@ func TestManifestsBlockLocked(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := src.CreateBlock(ctx, aBlock("b")); failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.DeadlineExceeded) {
+	_, err = src.CreateBlock(ctx, aBlock("b"))
+	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want deadline exceeded of class TimedOut", err)
 	}
 	if _, err := src.Block(t.Context(), "b"); !apierrors.IsNotFound(err) {
@@ -282,11 +306,13 @@ func TestManifestsBlockLocked(t *testing.T) {
 	}
 }
 
-// A node needs no manifest. With one that cannot be read, it may be another than the one that follows from its name.
+// A node needs no manifest. With one that cannot be read, it may be another than the one that
+// follows from its name.
 func TestManifestsNode(t *testing.T) {
 	src, dir := newManifests(t, map[string]string{
 		"pod.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: n1}}",
-		"n2.yaml":  "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDR: 10.0.0.0/24}, status: {}}",
+		"n2.yaml": "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDR: 10.0.0.0/24}, " +
+			"status: {}}",
 	})
 	derived, err := src.Node(t.Context(), "n1")
 	if err != nil || derived.Name != "n1" || derived.UID == "" {
@@ -303,7 +329,9 @@ func TestManifestsNode(t *testing.T) {
 		t.Errorf("%d nodes, %v", count, err)
 	}
 	writeFile(t, filepath.Join(dir, "broken.yaml"), "a: [")
-	if _, err := src.Node(t.Context(), "n1"); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "broken.yaml") || apierrors.IsNotFound(err) {
+	_, err = src.Node(t.Context(), "n1")
+	if failure.ReasonOf(err) != failure.InvalidConfig ||
+		!strings.Contains(err.Error(), "broken.yaml") || apierrors.IsNotFound(err) {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 	if got, err := src.Node(t.Context(), "n2"); err != nil || got.UID != written.UID {
@@ -318,7 +346,8 @@ func TestManifestsClaimCorrupt(t *testing.T) {
 	path := filepath.Join(dir, "ns_c.ipam-claim.json")
 	for _, content := range []string{"", "{", `{"uid": "x", "other": 1}`, "[]"} {
 		writeFile(t, path, content)
-		if _, err := src.IPAMClaim(t.Context(), "ns", "c"); failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), path) {
+		_, err := src.IPAMClaim(t.Context(), "ns", "c")
+		if failure.ReasonOf(err) != failure.APIUnavailable || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: got error %v of class %q", content, err, failure.ReasonOf(err))
 		}
 	}

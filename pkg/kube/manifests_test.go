@@ -48,8 +48,11 @@ func (d *directory) CreatePod(t *testing.T, namespace, name string, annotations 
 
 func (d *directory) ReplacePod(t *testing.T, namespace, name string) {
 	d.uids++
-	meta := metav1.ObjectMeta{Namespace: namespace, Name: name, UID: derivedUID("uid", fmt.Sprint(d.uids))}
-	d.put(t, namespace, name, "pod", metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta})
+	meta := metav1.ObjectMeta{
+		Namespace: namespace, Name: name, UID: derivedUID("uid", fmt.Sprint(d.uids)),
+	}
+	d.put(t, namespace, name, "pod",
+		metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta})
 }
 
 func (d *directory) DeletePod(t *testing.T, namespace, name string) {
@@ -82,7 +85,8 @@ func (d *directory) Events(t *testing.T, namespace, name string) []sourcetest.Ev
 			t.Errorf("event on %+v", e.InvolvedObject)
 		}
 		events = append(events, sourcetest.Event{
-			Type: e.Type, Reason: e.Reason, Message: e.Message, Component: e.Source.Component, UID: string(e.InvolvedObject.UID),
+			Type: e.Type, Reason: e.Reason, Message: e.Message, Component: e.Source.Component,
+			UID: string(e.InvolvedObject.UID),
 		})
 	}
 	return events
@@ -116,7 +120,8 @@ func TestManifestsContract(t *testing.T) {
 	t.Run("Namespaces", func(t *testing.T) {
 		sourcetest.RunNamespaces(t, src, func(t *testing.T, name string, labels map[string]string) {
 			meta := metav1.ObjectMeta{Name: name, Labels: labels}
-			back.put(t, "", name, "namespace", metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: meta})
+			back.put(t, "", name, "namespace",
+				metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: meta})
 		})
 	})
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
@@ -168,7 +173,8 @@ func TestManifestsDocuments(t *testing.T) {
 	if err != nil || listed.UID != "my-uid" {
 		t.Errorf("got %+v, %v", listed, err)
 	}
-	if nad, err := src.NAD(t.Context(), "other", "listed"); err != nil || nad.Spec.Config != `{"type": "macvlan"}` {
+	nad, err := src.NAD(t.Context(), "other", "listed")
+	if err != nil || nad.Spec.Config != `{"type": "macvlan"}` {
 		t.Errorf("got %+v, %v", nad, err)
 	}
 	for _, name := range []string{"j1", "j2"} {
@@ -184,9 +190,10 @@ func TestManifestsDocuments(t *testing.T) {
 
 func TestManifestsBrokenFiles(t *testing.T) {
 	src, dir := newManifests(t, map[string]string{
-		"good.yaml":     "{apiVersion: v1, kind: Pod, metadata: {name: good}}",
-		"syntax.yaml":   "a: [",
-		"twice.yaml":    "apiVersion: v1\napiVersion: v1\nkind: Pod\n---\n{apiVersion: v1, kind: Pod, metadata: {name: after}}",
+		"good.yaml":   "{apiVersion: v1, kind: Pod, metadata: {name: good}}",
+		"syntax.yaml": "a: [",
+		"twice.yaml": "apiVersion: v1\napiVersion: v1\nkind: Pod\n---\n{apiVersion: v1, kind: Pod, " +
+			"metadata: {name: after}}",
 		"list.yaml":     "[1, 2]",
 		"nokind.yaml":   "metadata: {name: x}",
 		"cut.json":      `{"apiVersion": "v1", "kind": "Po`,
@@ -194,7 +201,8 @@ func TestManifestsBrokenFiles(t *testing.T) {
 		"bomb.yaml":     bomb(),
 		"too-large.yml": strings.Repeat("#", maxManifest+1),
 	})
-	if err := os.Symlink(filepath.Join(dir, "good.yaml"), filepath.Join(dir, "link.yaml")); err != nil {
+	err := os.Symlink(filepath.Join(dir, "good.yaml"), filepath.Join(dir, "link.yaml"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
@@ -218,8 +226,10 @@ func TestManifestsBrokenFiles(t *testing.T) {
 	}
 	broken := strings.Join(all.broken, "\n")
 	for _, name := range []string{
-		"syntax.yaml", "twice.yaml (document 1)", "list.yaml", "nokind.yaml", "cut.json", "nested.yaml (item 1)", "nested.yaml (item 2)",
-		"bomb.yaml", "too-large.yml", "link.yaml: is not a regular file", "pipe.yaml: is not a regular file", "dir.yaml: is not a regular file",
+		"syntax.yaml", "twice.yaml (document 1)", "list.yaml", "nokind.yaml", "cut.json",
+		"nested.yaml (item 1)", "nested.yaml (item 2)",
+		"bomb.yaml", "too-large.yml", "link.yaml: is not a regular file",
+		"pipe.yaml: is not a regular file", "dir.yaml: is not a regular file",
 	} {
 		if !strings.Contains(broken, name) {
 			t.Errorf("%s is not among the broken:\n%s", name, broken)
@@ -244,8 +254,12 @@ func TestManifestsTooMuch(t *testing.T) {
 	if _, err := src.Pod(t.Context(), "default", "p"); failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("too many documents: got error %v", err)
 	}
-	src, _ = newManifests(t, map[string]string{"long.yaml": "a: 1\n" + strings.Repeat("a: 1\n", 1000), "p.yaml": `{apiVersion: v1, kind: Pod, metadata: {name: p, "\xff": 1}}`})
-	if _, err := src.Pod(t.Context(), "default", "q"); !apierrors.IsNotFound(err) || len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n") {
+	src, _ = newManifests(t, map[string]string{
+		"long.yaml": "a: 1\n" + strings.Repeat("a: 1\n", 1000),
+		"p.yaml":    `{apiVersion: v1, kind: Pod, metadata: {name: p, "\xff": 1}}`,
+	})
+	_, err := src.Pod(t.Context(), "default", "q")
+	if !apierrors.IsNotFound(err) || len(err.Error()) > 1000 || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got error of %d bytes: %.2000v", len(err.Error()), err)
 	}
 	files := map[string]string{}
@@ -253,7 +267,8 @@ func TestManifestsTooMuch(t *testing.T) {
 		files[fmt.Sprintf("%d.json", i)] = strings.Repeat(" ", maxManifest)
 	}
 	src, _ = newManifests(t, files)
-	if _, err := src.NAD(t.Context(), "default", "p"); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "bytes") {
+	_, err = src.NAD(t.Context(), "default", "p")
+	if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "bytes") {
 		t.Errorf("too many bytes: got error %v", err)
 	}
 }
@@ -264,13 +279,22 @@ func TestManifestsStrict(t *testing.T) {
 		reason failure.Reason
 		want   string
 	}{
-		"unknown key of metadata":  {"{apiVersion: v1, kind: Pod, metadata: {name: x, anotations: {}}}", failure.InvalidAnnotation, "anotations"},
-		"unknown key of a pod":     {"{apiVersion: v1, kind: Pod, metadata: {name: x}, sepc: {}}", failure.InvalidAnnotation, "sepc"},
-		"annotation no string":     {"{apiVersion: v1, kind: Pod, metadata: {name: x, annotations: {a: 1}}}", failure.InvalidAnnotation, "number"},
-		"wrong case":               {"{apiVersion: v1, kind: Pod, metadata: {name: x, Annotations: {}}}", failure.InvalidAnnotation, "Annotations"},
-		"unknown key of a spec":    {"{apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {name: x}, spec: {cfg: ''}}", failure.NADInvalid, "cfg"},
-		"config as object":         {"{apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {name: x}, spec: {config: {}}}", failure.NADInvalid, "config"},
-		"the same pod, two places": {"{apiVersion: v1, kind: Pod, metadata: {name: x}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: default}}", failure.InvalidConfig, "document 2"},
+		"unknown key of metadata": {"{apiVersion: v1, kind: Pod, metadata: {name: x, anotations: {}}}",
+			failure.InvalidAnnotation, "anotations"},
+		"unknown key of a pod": {"{apiVersion: v1, kind: Pod, metadata: {name: x}, sepc: {}}",
+			failure.InvalidAnnotation, "sepc"},
+		"annotation no string": {"{apiVersion: v1, kind: Pod, metadata: {name: x, annotations: " +
+			"{a: 1}}}", failure.InvalidAnnotation, "number"},
+		"wrong case": {"{apiVersion: v1, kind: Pod, metadata: {name: x, Annotations: {}}}",
+			failure.InvalidAnnotation, "Annotations"},
+		"unknown key of a spec": {"{apiVersion: k8s.cni.cncf.io/v1, kind: " +
+			"NetworkAttachmentDefinition, metadata: {name: x}, spec: {cfg: ''}}", failure.NADInvalid, "cfg"},
+		"config as object": {"{apiVersion: k8s.cni.cncf.io/v1, kind: " +
+			"NetworkAttachmentDefinition, metadata: {name: x}, spec: {config: {}}}", failure.NADInvalid,
+			"config"},
+		"the same pod, two places": {"{apiVersion: v1, kind: Pod, metadata: {name: " +
+			"x}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: default}}",
+			failure.InvalidConfig, "document 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, _ := newManifests(t, map[string]string{"it.yaml": test.file})
@@ -280,8 +304,10 @@ func TestManifestsStrict(t *testing.T) {
 			} else {
 				_, err = src.Pod(t.Context(), "default", "x")
 			}
-			if failure.ReasonOf(err) != test.reason || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "it.yaml") {
-				t.Errorf("got error %v of class %q, want one of %q that names %q and it.yaml", err, failure.ReasonOf(err), test.reason, test.want)
+			if failure.ReasonOf(err) != test.reason || !strings.Contains(err.Error(), test.want) ||
+				!strings.Contains(err.Error(), "it.yaml") {
+				t.Errorf("got error %v of class %q, want one of %q that names %q and it.yaml",
+					err, failure.ReasonOf(err), test.reason, test.want)
 			}
 			if apierrors.IsNotFound(err) {
 				t.Error("it is not found")
@@ -298,17 +324,20 @@ func TestManifestsDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := missing.Pod(t.Context(), "default", "p"); failure.ReasonOf(err) != failure.InvalidConfig {
+	_, err = missing.Pod(t.Context(), "default", "p")
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("no directory: got error %v", err)
 	}
-	if err := missing.Event(t.Context(), &metav1.ObjectMeta{Namespace: "a", Name: "b"}, "Normal", "R", "m"); failure.ReasonOf(err) != failure.InvalidConfig {
+	err = missing.Event(t.Context(), &metav1.ObjectMeta{Namespace: "a", Name: "b"}, "Normal", "R", "m")
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("no directory: got error %v", err)
 	}
 }
 
 // A manifest that gives a uid binds the status to it; one that gives none needs no file for that.
 func TestManifestsStatusFiles(t *testing.T) {
-	src, dir := newManifests(t, map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}"})
+	src, dir := newManifests(t,
+		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}"})
 	publish := func(status string) {
 		t.Helper()
 		pod, err := src.Pod(t.Context(), "ns", "p")
@@ -333,15 +362,18 @@ func TestManifestsStatusFiles(t *testing.T) {
 	if err != nil || string(data) != "[1]" {
 		t.Errorf("file holds %q, %v", data, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "ns_p.network-status.uid")); !errors.Is(err, os.ErrNotExist) {
+	_, err = os.Stat(filepath.Join(dir, "ns_p.network-status.uid"))
+	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("uid file: %v", err)
 	}
-	writeFile(t, filepath.Join(dir, "p.yaml"), "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns, uid: u1}}")
+	writeFile(t, filepath.Join(dir, "p.yaml"),
+		"{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns, uid: u1}}")
 	if got, there := read(); there {
 		t.Errorf("the pod that got a uid has status %q", got)
 	}
 	publish("[2]")
-	writeFile(t, filepath.Join(dir, "p.yaml"), "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}")
+	writeFile(t, filepath.Join(dir, "p.yaml"),
+		"{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}")
 	if got, there := read(); there {
 		t.Errorf("the pod that lost its uid has status %q", got)
 	}
@@ -350,17 +382,21 @@ func TestManifestsStatusFiles(t *testing.T) {
 		t.Errorf("status is %q", got)
 	}
 	// What Braid writes is no manifest, not even a broken one.
-	if all, err := readManifests(t.Context(), dir); err != nil || len(all.objects) != 1 || len(all.broken) > 0 {
+	all, err := readManifests(t.Context(), dir)
+	if err != nil || len(all.objects) != 1 || len(all.broken) > 0 {
 		t.Errorf("the directory has %+v, %v", all, err)
 	}
 }
 
-// Whatever step of a publication fails, no pod has a status that is not its own, and no temporary file stays.
+// Whatever step of a publication fails, no pod has a status that is not its own, and no temporary
+// file stays.
 func TestManifestsPublishFails(t *testing.T) {
 	const manifest = "{apiVersion: v1, kind: Pod, metadata: {name: p, uid: %s}}"
 	for step := 1; ; step++ {
 		src, dir := newManifests(t, map[string]string{"p.yaml": fmt.Sprintf(manifest, "u1")})
-		if err := src.PublishStatus(t.Context(), &metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u1"}, "[1]"); err != nil {
+		err := src.PublishStatus(t.Context(),
+			&metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u1"}, "[1]")
+		if err != nil {
 			t.Fatal(err)
 		}
 		writeFile(t, filepath.Join(dir, "p.yaml"), fmt.Sprintf(manifest, "u2"))
@@ -372,7 +408,7 @@ func TestManifestsPublishFails(t *testing.T) {
 			return os.Rename(from, to)
 		}
 		pod := &metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u2"}
-		err := src.PublishStatus(t.Context(), pod, "[2]")
+		err = src.PublishStatus(t.Context(), pod, "[2]")
 		if steps < step {
 			if steps != 2 || err != nil {
 				t.Errorf("a publication has %d steps, and says %v", steps, err)
@@ -395,7 +431,8 @@ func TestManifestsPublishFails(t *testing.T) {
 		if err := src.PublishStatus(t.Context(), pod, "[2]"); err != nil {
 			t.Errorf("step %d: next try: %v", step, err)
 		}
-		if got, err = src.Pod(t.Context(), "default", "p"); err != nil || got.Annotations[nadv1.StatusAnnotation] != "[2]" {
+		got, err = src.Pod(t.Context(), "default", "p")
+		if err != nil || got.Annotations[nadv1.StatusAnnotation] != "[2]" {
 			t.Errorf("step %d: next try: got %+v, %v", step, got, err)
 		}
 	}
@@ -403,7 +440,8 @@ func TestManifestsPublishFails(t *testing.T) {
 
 // A writer that was killed left its temporary file; links are replaced and not followed.
 func TestManifestsWriteThroughNothing(t *testing.T) {
-	src, dir := newManifests(t, map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}", "victim": "safe"})
+	src, dir := newManifests(t,
+		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}", "victim": "safe"})
 	for _, name := range []string{temporaryFile, "default_p" + statusSuffix} {
 		if err := os.Symlink(filepath.Join(dir, "victim"), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
@@ -419,7 +457,8 @@ func TestManifestsWriteThroughNothing(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(dir, "victim")); err != nil || string(data) != "safe" {
 		t.Errorf("the link's target holds %q, %v", data, err)
 	}
-	if err := src.PublishStatus(t.Context(), pod, strings.Repeat("x", maxStatus+1)); !apierrors.IsRequestEntityTooLargeError(err) {
+	err := src.PublishStatus(t.Context(), pod, strings.Repeat("x", maxStatus+1))
+	if !apierrors.IsRequestEntityTooLargeError(err) {
 		t.Errorf("got error %v, want too large", err)
 	}
 }
@@ -431,7 +470,8 @@ func TestManifestsEventsBounded(t *testing.T) {
 	full := []byte("rubbish\n")
 	for i := range maxEvents {
 		// The longest line that there is: each byte of the message is six in JSON.
-		ev, err := newEvent(kindPod, pod, "Normal", "R", fmt.Sprint(i)+strings.Repeat("\x01", maxEventMessage), "")
+		ev, err := newEvent(kindPod, pod, "Normal", "R",
+			fmt.Sprint(i)+strings.Repeat("\x01", maxEventMessage), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -451,13 +491,16 @@ func TestManifestsEventsBounded(t *testing.T) {
 		}
 	}
 	events := (&directory{dir: dir}).Events(t, "ns", "p")
-	if len(events) != maxEvents || !strings.HasPrefix(events[0].Message, "2\x01") || events[maxEvents-1].Message != "b" {
-		t.Errorf("%d events, the first %.10q, the last %.10q", len(events), events[0].Message, events[len(events)-1].Message)
+	if len(events) != maxEvents || !strings.HasPrefix(events[0].Message, "2\x01") ||
+		events[maxEvents-1].Message != "b" {
+		t.Errorf("%d events, the first %.10q, the last %.10q",
+			len(events), events[0].Message, events[len(events)-1].Message)
 	}
 }
 
 func TestManifestsLocked(t *testing.T) {
-	src, dir := newManifests(t, map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}"})
+	src, dir := newManifests(t,
+		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}"})
 	other, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)

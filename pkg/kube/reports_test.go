@@ -56,27 +56,41 @@ func reporter(t *testing.T) (*lab.API, *API) {
 func TestAPIReportNode(t *testing.T) {
 	server, api := reporter(t)
 	nodes := server.Client().CoreV1().Nodes()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "reported", Annotations: map[string]string{"other": "kept"}}}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "reported", Annotations: map[string]string{"other": "kept"}},
+	}
 	node, err := nodes.Create(t.Context(), node, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+	node.Status.Conditions = []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: corev1.ConditionTrue},
+	}
 	if _, err := nodes.UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := api.NodeReport(t.Context(), "reported"); err != nil || r.Condition != nil || r.Report != nil {
+	r, err := api.NodeReport(t.Context(), "reported")
+	if err != nil || r.Condition != nil || r.Report != nil {
 		t.Errorf("before the first report: %+v, %v", r, err)
 	}
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse} {
 		want := NodeReport{
-			Node:      "reported",
-			Condition: &nodev1.Condition{Type: nodev1.Ready, Status: status, Reason: "R", Message: "m", LastHeartbeatTime: now, LastTransitionTime: now},
-			Report:    &nodev1.Report{Version: "v", Config: "/c", Before: []string{"00-a"}, CredentialExpires: now, Unattached: []string{"ns/p"}},
+			Node: "reported",
+			Condition: &nodev1.Condition{
+				Type: nodev1.Ready, Status: status, Reason: "R", Message: "m", LastHeartbeatTime: now,
+				LastTransitionTime: now,
+			},
+			Report: &nodev1.Report{
+				Version: "v", Config: "/c", Before: []string{"00-a"}, CredentialExpires: now,
+				Unattached: []string{"ns/p"},
+			},
 		}
 		if status == metav1.ConditionTrue {
-			want.Report.Interfaces = []nodev1.Interface{{Network: "data", Type: "static", Interface: "ens224", MAC: "02:00:00:00:00:01", Addresses: []string{"10.0.0.2/24"}, State: "Ready"}}
+			want.Report.Interfaces = []nodev1.Interface{
+				{Network: "data", Type: "static", Interface: "ens224", MAC: "02:00:00:00:00:01",
+					Addresses: []string{"10.0.0.2/24"}, State: "Ready"},
+			}
 		}
 		if err := api.ReportNode(t.Context(), "reported", *want.Condition, *want.Report); err != nil {
 			t.Fatal(err)
@@ -124,8 +138,12 @@ func TestAPINodeEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	events, err := server.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=eventful"})
-	if err != nil || len(events.Items) != 1 || events.Items[0].Message != "m" || events.Items[0].InvolvedObject.UID != "u" {
+	events, err := server.Client().CoreV1().Events("default").
+		List(t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=Node,involvedObject.name=eventful",
+		})
+	if err != nil || len(events.Items) != 1 || events.Items[0].Message != "m" ||
+		events.Items[0].InvolvedObject.UID != "u" {
 		t.Errorf("events %+v, %v", events, err)
 	}
 }

@@ -22,7 +22,9 @@ func TestTransportProtocol(t *testing.T) {
 			t.Setenv("DISABLE_HTTP2", forbid)
 			f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { answerPod(w) })
 			path := filepath.Join(t.TempDir(), "config")
-			writeFile(t, path, testKubeconfig("insecure-skip-tls-verify: true, tls-server-name: 'h"+forbid+"', server: "+f.URL, "token: t")) // client-go shares what is alike
+			// client-go shares what is alike
+			writeFile(t, path, testKubeconfig(
+				"insecure-skip-tls-verify: true, tls-server-name: 'h"+forbid+"', server: "+f.URL, "token: t"))
 			a, err := open(APIOptions{Kubeconfig: path})
 			if err != nil {
 				t.Fatal(err)
@@ -49,14 +51,16 @@ func TestTransportProxy(t *testing.T) {
 	for name, open := range constructors() {
 		asked.Store("")
 		path := filepath.Join(t.TempDir(), "config")
-		writeFile(t, path, testKubeconfig("server: 'https://api.example:6443', proxy-url: '"+proxy.URL+"'", "token: t"))
+		writeFile(t, path,
+			testKubeconfig("server: 'https://api.example:6443', proxy-url: '"+proxy.URL+"'", "token: t"))
 		a, err := open(APIOptions{Kubeconfig: path, Timeout: 2 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(a.Close)
 		_, err = a.Pod(t.Context(), "ns", "p")
-		if err == nil || !strings.Contains(err.Error(), "Forbidden") || asked.Load() != "CONNECT api.example:6443" {
+		if err == nil || !strings.Contains(err.Error(), "Forbidden") ||
+			asked.Load() != "CONNECT api.example:6443" {
 			t.Errorf("%s: the proxy was asked %q, and the error is %v", name, asked.Load(), err)
 		}
 	}

@@ -21,7 +21,10 @@ type clock struct {
 
 func newClock() *clock {
 	c := &clock{now: time.Now()}
-	c.Keeper = Keeper{Hosts: []string{"braid-controller.kube-system.svc", "127.0.0.1"}, Now: func() time.Time { return c.now }}
+	c.Keeper = Keeper{Hosts: []string{"braid-controller.kube-system.svc", "127.0.0.1"},
+		Now: func() time.Time {
+			return c.now
+		}}
 	return c
 }
 
@@ -50,7 +53,8 @@ func (c *clock) trusts(t *testing.T, bundle, served []byte) {
 		t.Fatal(err)
 	}
 	for _, host := range c.Hosts {
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: c.now}); err != nil {
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: c.now})
+		if err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -91,16 +95,19 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// What is no valid certificate of these hosts is replaced at once; a next one that is takes its place.
+// What is no valid certificate of these hosts is replaced at once; a next one that is takes its
+// place.
 func TestBadCertificate(t *testing.T) {
 	t.Parallel()
 	foreign, foreignKey, err := cert.GenerateSelfSignedCertKey("example.com", nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	expired, expiredKey, err := cert.GenerateSelfSignedCertKeyWithOptions(cert.SelfSignedCertKeyOptions{
-		Host: newClock().Hosts[0], AlternateDNS: newClock().Hosts[1:], MaxAge: time.Minute, // it begins an hour ago
-	})
+	expired, expiredKey, err := cert.GenerateSelfSignedCertKeyWithOptions(
+		cert.SelfSignedCertKeyOptions{
+			// it begins an hour ago
+			Host: newClock().Hosts[0], AlternateDNS: newClock().Hosts[1:], MaxAge: time.Minute,
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +141,8 @@ func TestBadCertificate(t *testing.T) {
 func TestPatch(t *testing.T) {
 	t.Parallel()
 	places := []place{{"a", []byte("x")}, {"b", nil}}
-	const want = `[{"op":"test","path":"/webhooks/1/name","value":"b"},{"op":"add","path":"/webhooks/1/clientConfig/caBundle","value":"eA=="}]`
+	const want = `[{"op":"test","path":"/webhooks/1/name","value":"b"},{"op":"add",` +
+		`"path":"/webhooks/1/clientConfig/caBundle","value":"eA=="}]`
 	if got := string(patchOf(places, []byte("x"))); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
