@@ -19,7 +19,8 @@ func ExampleLoad() {
 		return
 	}
 	fmt.Println(c.StateDir, c.GlobalNamespaces, c.SecondaryDefaultRoute)
-	_, err = conf.Load([]byte(`{"cniVersion": "1.1.0", "type": "braid", "braid": {"stateDirs": "/run"}}`))
+	_, err = conf.Load([]byte(
+		`{"cniVersion": "1.1.0", "type": "braid", "braid": {"stateDirs": "/run"}}`))
 	fmt.Println(err != nil)
 	// Output:
 	// /run/braid [infra default] refuse

@@ -112,7 +112,10 @@ func generated(seed uint64) *Config {
 	d.list(&c.Exec, 1, "bridge", "portmap")
 	d.list(&c.DataRoots, 0, "/d1", "/d2")
 	d.rules(c)
-	for _, b := range []*bool{&c.LogToStderr, &c.NamespaceIsolation, &c.RetryDeleteOnError, &c.RefuseUnknownKeys, &c.LogOptions.Compress} {
+	for _, b := range []*bool{
+		&c.LogToStderr, &c.NamespaceIsolation, &c.RetryDeleteOnError, &c.RefuseUnknownKeys,
+		&c.LogOptions.Compress,
+	} {
 		*b = *b != d.half()
 	}
 	for _, n := range []*int{&c.LogOptions.MaxAge, &c.LogOptions.MaxSize, &c.LogOptions.MaxBackups} {
@@ -124,7 +127,9 @@ func generated(seed uint64) *Config {
 		c.Aliases = map[string]string{"cnv-bridge": "bridge", "cnv-<&>": "tuning"}
 	}
 	c.HotPlug = d.half()
-	for _, t := range []*time.Duration{&c.Timeouts.Operation, &c.Timeouts.Rollback, &c.Timeouts.API, &c.Timeouts.Status} {
+	for _, t := range []*time.Duration{
+		&c.Timeouts.Operation, &c.Timeouts.Rollback, &c.Timeouts.API, &c.Timeouts.Status,
+	} {
 		if d.half() {
 			*t = time.Duration(1 + d.Int64N(int64(time.Hour)))
 		}
@@ -147,7 +152,9 @@ func (d dice) rules(c *Config) {
 		d.list(&r.Sysctls, 0, "net.*")
 		if d.half() {
 			r.VLANs = []policy.Span{{From: 1, To: 4094}, {From: 5, To: 5}}
-			r.Prefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64")}
+			r.Prefixes = []netip.Prefix{
+				netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64"),
+			}
 			r.HostPorts = policy.HostPorts{Ports: []policy.Span{{From: 80, To: 80}}, Loopback: d.half()}
 		}
 		r.OnDisk, r.DefaultNetworks = d.half(), d.half()
@@ -166,11 +173,14 @@ func (d dice) networks(c *Config) {
 	}
 	if d.half() {
 		c.Delegates = []json.RawMessage{
-			json.RawMessage(`{"type": "bridge", "n": 12345678901234567890, "html": "<&>"}`), json.RawMessage(`{"name":"two","plugins":[{"type":"b"}]}`),
+			json.RawMessage(`{"type": "bridge", "n": 12345678901234567890, "html": "<&>"}`),
+			json.RawMessage(`{"name":"two","plugins":[{"type":"b"}]}`),
 		}[:1+d.IntN(2)]
 		return
 	}
-	c.ClusterNetwork = []string{"flannel", "/etc/cni/net.d/10-flannel.conflist", "/a <&> \"b\""}[d.IntN(3)]
+	c.ClusterNetwork = []string{
+		"flannel", "/etc/cni/net.d/10-flannel.conflist", "/a <&> \"b\"",
+	}[d.IntN(3)]
 	d.list(&c.DefaultNetworks, 1, "x", "/y/z.conf", "/ä")
 	if strings.HasPrefix(c.ClusterNetwork, "/") {
 		d.text(&c.AuxiliaryCNIChainName, "aux")
@@ -232,7 +242,8 @@ func TestRenderLeavesDefaultsOut(t *testing.T) {
   ]
 }
 `)
-	read, err := Load([]byte(`{"name":"braid","cniVersion":"1.1.0","clusterNetwork":"/etc/cni/net.d/10-flannel.conflist"}`))
+	read, err := Load([]byte(
+		`{"name":"braid","cniVersion":"1.1.0","clusterNetwork":"/etc/cni/net.d/10-flannel.conflist"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

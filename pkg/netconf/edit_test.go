@@ -9,8 +9,11 @@ import (
 )
 
 func TestS18PodArgsWin(t *testing.T) {
-	list := mustParse(t, `{"plugins":[{"type":"a"},{"type":"b","args":{"cni":{"mine":1,"both":"nad"},"other":true}},{"type":"c","args":{"cni":null}},{"type":"d","args":null}]}`)
-	args := map[string]json.RawMessage{"both": json.RawMessage(`"pod"`), "n": json.RawMessage(`12345678901234567890`)}
+	list := mustParse(t, `{"plugins":[{"type":"a"},{"type":"b","args":{"cni":{"mine":1,`+
+		`"both":"nad"},"other":true}},{"type":"c","args":{"cni":null}},{"type":"d","args":null}]}`)
+	args := map[string]json.RawMessage{
+		"both": json.RawMessage(`"pod"`), "n": json.RawMessage(`12345678901234567890`),
+	}
 	if err := list.MergeCNIArgs(args); err != nil {
 		t.Fatalf("MergeCNIArgs: %v", err)
 	}
@@ -32,13 +35,15 @@ func TestS18PodArgsWin(t *testing.T) {
 		t.Errorf("MergeCNIArgs(nil): %v", err)
 	}
 	equal(t, list.Bytes(), raw)
-	checktest.Refused(t, list.MergeCNIArgs(map[string]json.RawMessage{"a": json.RawMessage(`{`)}), failure.NADInvalid, "plugins[0].args", "no JSON")
+	checktest.Refused(t, list.MergeCNIArgs(map[string]json.RawMessage{"a": json.RawMessage(`{`)}),
+		failure.NADInvalid, "plugins[0].args", "no JSON")
 }
 
 func TestSetAll(t *testing.T) {
 	list := mustParse(t, `{"plugins":[{"type":"a","deviceID":"old"},{"type":"b"}]}`)
 	list.SetAll("deviceID", json.RawMessage(`"0000:03:02.0"`))
-	equal(t, list.Bytes(), `{"plugins":[{"type":"a","deviceID":"0000:03:02.0"},{"type":"b","deviceID":"0000:03:02.0"}]}`)
+	equal(t, list.Bytes(), `{"plugins":[{"type":"a","deviceID":"0000:03:02.0"},{"type":"b",`+
+		`"deviceID":"0000:03:02.0"}]}`)
 }
 
 func TestPluginIsACopy(t *testing.T) {
@@ -51,19 +56,23 @@ func TestPluginIsACopy(t *testing.T) {
 }
 
 func TestLibcni(t *testing.T) {
-	list := mustParse(t, `{"name":"n","cniVersion":"0.4.0","cniVersions":["1.0.0"],"disableCheck":"True","disableGC":true,"plugins":[{"type":"a","ipam":{"type":"b"},"capabilities":{"ips":true}},{"type":"c"}]}`)
+	list := mustParse(t, `{"name":"n","cniVersion":"0.4.0","cniVersions":["1.0.0"],`+
+		`"disableCheck":"True","disableGC":true,"plugins":[{"type":"a","ipam":{"type":"b"},`+
+		`"capabilities":{"ips":true}},{"type":"c"}]}`)
 	got, err := Libcni(list.Bytes())
 	if err != nil {
 		t.Fatalf("Libcni: %v", err)
 	}
 	checktest.Same(t, "Name", got.Name, "n")
 	checktest.Same(t, "CNIVersion", got.CNIVersion, "1.0.0")
-	checktest.Same(t, "switches", [3]bool{got.DisableCheck, got.DisableGC, got.LoadOnlyInlinedPlugins}, [3]bool{true, true, true})
+	checktest.Same(t, "switches", [3]bool{got.DisableCheck, got.DisableGC, got.LoadOnlyInlinedPlugins},
+		[3]bool{true, true, true})
 	checktest.Same(t, "Bytes", string(got.Bytes), string(list.Bytes()))
 	checktest.Same(t, "plugins", len(got.Plugins), 2)
 	equal(t, got.Plugins[0].Bytes, `{"type":"a","ipam":{"type":"b"},"capabilities":{"ips":true}}`)
 	checktest.Same(t, "type", got.Plugins[1].Network.Type, "c")
-	checktest.Same(t, "capabilities", got.Plugins[0].Network.Capabilities, map[string]bool{"ips": true})
+	checktest.Same(t, "capabilities", got.Plugins[0].Network.Capabilities,
+		map[string]bool{"ips": true})
 
 	for _, raw := range []string{`{"type":"a","name":"n"}`, `{"type":"a","cniVersion":"1.0.0"}`} {
 		_, err := Libcni(json.RawMessage(raw))

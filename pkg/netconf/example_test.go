@@ -9,7 +9,8 @@ import (
 
 // A list keeps what it does not know, and the way numbers are written.
 func ExampleParse() {
-	list, err := netconf.Parse([]byte(`{"type": "macvlan", "master": "ens224", "mtu": 9e3, "vendor": {"x": 1}}`))
+	list, err := netconf.Parse(
+		[]byte(`{"type": "macvlan", "master": "ens224", "mtu": 9e3, "vendor": {"x": 1}}`))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -18,7 +19,6 @@ func ExampleParse() {
 	list.SetAll("deviceID", json.RawMessage(`"0000:02:00.0"`))
 	fmt.Println(list.Types())
 	fmt.Println(string(list.Bytes()))
-	// Output:
-	// [macvlan]
+	// Output: [macvlan]
 	// {"name":"storage","plugins":[{"deviceID":"0000:02:00.0","master":"ens224","mtu":9e3,"type":"macvlan","vendor":{"x":1}}]}
 }

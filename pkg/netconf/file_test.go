@@ -29,7 +29,8 @@ func onDisk(t *testing.T, dir, name string) string {
 func TestS4OnDisk(t *testing.T) {
 	dir := files(t, map[string]string{
 		"30-a.conflist": `{"name":"a","plugins":[{"type":"second"}]}`,
-		"20-a.conflist": `{"name":"a","cniVersion":"1.0.0","plugins":[{"type":"first","n":12345678901234567890}]}`,
+		"20-a.conflist": `{"name":"a","cniVersion":"1.0.0","plugins":[{"type":"first",` +
+			`"n":12345678901234567890}]}`,
 		"10-a.conf":     `{"name":"a","type":"conf"}`, // a conflist goes first, whatever its name
 		"10-b.json":     `{"name":"b","type":"json"}`,
 		"20-b.conf":     `{"name":"b","type":"conf"}`,
@@ -48,7 +49,8 @@ func TestS4OnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, raw, `{"name":"a","cniVersion":"1.0.0","plugins":[{"type":"first","n":12345678901234567890}]}`)
+	equal(t, raw, `{"name":"a","cniVersion":"1.0.0","plugins":[{"type":"first",`+
+		`"n":12345678901234567890}]}`)
 
 	_, err = OnDisk(filepath.Join(dir, "absent"), "a")
 	e := checktest.Refused(t, err, failure.NetworkNotFound, "", filepath.Join(dir, "absent"), `"a"`)
@@ -57,9 +59,12 @@ func TestS4OnDisk(t *testing.T) {
 
 func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	dir := files(t, map[string]string{
-		"00-garbage.conflist": "not JSON", "01-empty.conflist": "", "02-cut.conflist": `{"name":"a","plugins":[{"ty`,
-		"03-huge.conflist": strings.Repeat(" ", MaxSize+1), "04-path.conflist": `{"name":"a","plugins":[{"type":"../x"}]}`,
-		"99-good.conflist": `{"name":"a","plugins":[{"type":"good"}]}`, "00-garbage.conf": "{", "99-good.conf": `{"name":"b","type":"good"}`,
+		"00-garbage.conflist": "not JSON", "01-empty.conflist": "",
+		"02-cut.conflist":  `{"name":"a","plugins":[{"ty`,
+		"03-huge.conflist": strings.Repeat(" ", MaxSize+1),
+		"04-path.conflist": `{"name":"a","plugins":[{"type":"../x"}]}`,
+		"99-good.conflist": `{"name":"a","plugins":[{"type":"good"}]}`, "00-garbage.conf": "{",
+		"99-good.conf": `{"name":"b","type":"good"}`,
 	})
 	if err := os.Symlink("/nowhere", filepath.Join(dir, "05-dangling.conflist")); err != nil {
 		t.Fatal(err)
@@ -70,7 +75,8 @@ func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 	checktest.Same(t, "a", onDisk(t, dir, "a"), "good")
 	checktest.Same(t, "b", onDisk(t, dir, "b"), "good")
 	_, err := OnDisk(dir, "c")
-	e := checktest.Refused(t, err, failure.NetworkNotFound, "", "00-garbage.conflist: line 1 column 2", "03-huge", "and 4 more)")
+	e := checktest.Refused(t, err, failure.NetworkNotFound, "", "00-garbage.conflist: line 1 column 2",
+		"03-huge", "and 4 more)")
 	checktest.Same(t, "NAD", e.NAD, "c")
 
 	raw, err := FromFile(dir)
@@ -83,17 +89,23 @@ func TestS6OneBadFileDoesNotHideOthers(t *testing.T) {
 func TestC12SubdirectoryChaining(t *testing.T) {
 	dir := files(t, map[string]string{
 		"a.conflist":  `{"name":"a","plugins":[{"type":"main"}]}`,
-		"a/20-b.conf": `{"type":"b","n":12345678901234567890}`, "a/10-c.conf": `{"type":"c"}`, "a/30-no.conflist": `{"plugins":[{"type":"no"}]}`,
-		"only.conflist": `{"name":"only","loadOnlyInlinedPlugins":true,"plugins":[{"type":"main"}]}`, "only/x.conf": `{"type":"x"}`,
-		"none.conflist": `{"name":"none"}`, "none/x.conf": `{"type":"x"}`,
+		"a/20-b.conf": `{"type":"b","n":12345678901234567890}`, "a/10-c.conf": `{"type":"c"}`,
+		"a/30-no.conflist": `{"plugins":[{"type":"no"}]}`,
+		"only.conflist":    `{"name":"only","loadOnlyInlinedPlugins":true,"plugins":[{"type":"main"}]}`,
+		"only/x.conf":      `{"type":"x"}`,
+		"none.conflist":    `{"name":"none"}`, "none/x.conf": `{"type":"x"}`,
 		"empty.conflist":   `{"name":"empty"}`,
-		"forbids.conflist": `{"name":"forbids","loadOnlyInlinedPlugins":true}`, "forbids/x.conf": `{"type":"x"}`,
-		"conf.conf": `{"name":"conf","type":"main"}`, "conf/x.conf": `{"type":"x"}`, // only lists are chained
-		"broken.conflist": `{"name":"broken","plugins":[{"type":"main"}]}`, "broken/x.conf": `{"type":"../x"}`,
-		"file.conflist": `{"name":"file","plugins":[{"type":"main"}]}`, "file": "a file of that name",
+		"forbids.conflist": `{"name":"forbids","loadOnlyInlinedPlugins":true}`,
+		"forbids/x.conf":   `{"type":"x"}`,
+		// only lists are chained
+		"conf.conf": `{"name":"conf","type":"main"}`, "conf/x.conf": `{"type":"x"}`,
+		"broken.conflist": `{"name":"broken","plugins":[{"type":"main"}]}`,
+		"broken/x.conf":   `{"type":"../x"}`,
+		"file.conflist":   `{"name":"file","plugins":[{"type":"main"}]}`, "file": "a file of that name",
 	})
 	for name, want := range map[string]string{
-		"a": "main,c,b", "only": "main", "none": "x", "empty": "not found", "forbids": "not found", "conf": "main", "broken": "not found", "file": "main",
+		"a": "main,c,b", "only": "main", "none": "x", "empty": "not found", "forbids": "not found",
+		"conf": "main", "broken": "not found", "file": "main",
 	} {
 		checktest.Same(t, name, onDisk(t, dir, name), want)
 	}
@@ -101,7 +113,8 @@ func TestC12SubdirectoryChaining(t *testing.T) {
 	if err != nil {
 		t.Fatalf("FromFile: %v", err)
 	}
-	equal(t, raw, `{"name":"a","plugins":[{"type":"main"},{"type":"c"},{"type":"b","n":12345678901234567890}]}`)
+	equal(t, raw, `{"name":"a","plugins":[{"type":"main"},{"type":"c"},{"type":"b",`+
+		`"n":12345678901234567890}]}`)
 
 	broken := filepath.Join(dir, "broken", "x.conf")
 	_, err = FromFile(filepath.Join(dir, "broken.conflist"))
@@ -113,11 +126,13 @@ func TestC12SubdirectoryChaining(t *testing.T) {
 
 func TestFromFile(t *testing.T) {
 	dir := files(t, map[string]string{
-		"00-braid.conf": `{"name":"node","type":"braid"}`, "05-x.txt": `{"type":"x"}`, "10-b.conf": `{"type":"b"}`, "20-a.conflist": `{"plugins":[{"type":"a"}]}`,
+		"00-braid.conf": `{"name":"node","type":"braid"}`, "05-x.txt": `{"type":"x"}`,
+		"10-b.conf": `{"type":"b"}`, "20-a.conflist": `{"plugins":[{"type":"a"}]}`,
 		"empty/x.txt": "", "bad/x.conf": `{"type":"x"`, "meta/x.conf": `{"type":"multus"}`,
 	})
 	for path, want := range map[string]string{
-		"": `{"plugins":[{"type":"b"}]}`, "20-a.conflist": `{"plugins":[{"type":"a"}]}`, "05-x.txt": `{"plugins":[{"type":"x"}]}`,
+		"": `{"plugins":[{"type":"b"}]}`, "20-a.conflist": `{"plugins":[{"type":"a"}]}`,
+		"05-x.txt": `{"plugins":[{"type":"x"}]}`,
 	} {
 		raw, err := FromFile(filepath.Join(dir, path))
 		if err != nil {
@@ -127,7 +142,8 @@ func TestFromFile(t *testing.T) {
 		equal(t, raw, want)
 	}
 	for path, say := range map[string]string{
-		"absent": "no such file", "empty": "no CNI configuration in", "bad": "x.conf: line 1 column 11", "meta": "x.conf: plugin multus: field plugins[0].type: \"multus\" would call itself",
+		"absent": "no such file", "empty": "no CNI configuration in", "bad": "x.conf: line 1 column 11",
+		"meta": "x.conf: plugin multus: field plugins[0].type: \"multus\" would call itself",
 	} {
 		path = filepath.Join(dir, path)
 		_, err := FromFile(path)
@@ -145,8 +161,9 @@ func TestFromFile(t *testing.T) {
 func TestAuxiliaryChain(t *testing.T) {
 	dir := files(t, map[string]string{
 		"10-main.conflist": `{"name":"main","plugins":[{"type":"main"}]}`,
-		"aux/20-b.conf":    `{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}`, "aux/10-a.conf": `{"name":"a","type":"a"}`,
-		"nothing/x.txt": "", "broken/x.conf": "{", "broken/a.conf": `{"type":"a"}`,
+		"aux/20-b.conf":    `{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}}`,
+		"aux/10-a.conf":    `{"name":"a","type":"a"}`,
+		"nothing/x.txt":    "", "broken/x.conf": "{", "broken/a.conf": `{"type":"a"}`,
 	})
 	for _, base := range []string{filepath.Join(dir, "10-main.conflist"), dir} {
 		raw, err := AuxiliaryChain(base, "aux", "1.0.0")
@@ -170,5 +187,6 @@ func TestAuxiliaryChain(t *testing.T) {
 func ExampleOnDisk() {
 	_, err := OnDisk("/nowhere", "storage")
 	fmt.Println(err)
-	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI configuration there, or correct the name
+	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI
+	// configuration there, or correct the name
 }

@@ -15,11 +15,16 @@ import (
 // its case, and value; libcni takes it.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},"n":12345678901234567890}`,
-		`{"name":"n","cniVersions":["1.0.0","1.1.0"],"disableCheck":"true","x":{"y":[1e999]},"plugins":[{"type":"a","capabilities":{"ips":true}},{"type":"b","args":{"cni":{}}}]}`,
-		`{"type":"flannel","delegate":{"type":"bridge","ipam":{"type":"host-local"}},"dns":{"search":["a"]}}`, "{\n# c\n}", `{"plugins":[]}`,
-		`{"type":"a","\u003c&\ud800":"\ud800<&>"}`, `{"type":"multus","delegates":[{"plugins":[{"type":"../a"}]}]}`,
-		`{"NAME":"n","Plugins":[{"Type":"a","IPAM":{"Type":"b"},"Delegates":[{"TYPE":"braid"}]}]}`, `{"type":"a","Type":"b"}`, `{"TYPE":"a","cniVerſion":"1.0.0"}`,
+		`{"type":"a"}`, `{"name":"n","cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static"},` +
+			`"n":12345678901234567890}`,
+		`{"name":"n","cniVersions":["1.0.0","1.1.0"],"disableCheck":"true","x":{"y":[1e999]},` +
+			`"plugins":[{"type":"a","capabilities":{"ips":true}},{"type":"b","args":{"cni":{}}}]}`,
+		`{"type":"flannel","delegate":{"type":"bridge","ipam":{"type":"host-local"}},` +
+			`"dns":{"search":["a"]}}`, "{\n# c\n}", `{"plugins":[]}`,
+		`{"type":"a","\u003c&\ud800":"\ud800<&>"}`,
+		`{"type":"multus","delegates":[{"plugins":[{"type":"../a"}]}]}`,
+		`{"NAME":"n","Plugins":[{"Type":"a","IPAM":{"Type":"b"},"Delegates":[{"TYPE":"braid"}]}]}`,
+		`{"type":"a","Type":"b"}`, `{"TYPE":"a","cniVerſion":"1.0.0"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -56,7 +61,9 @@ func checkKept(t *testing.T, raw []byte, list *List) {
 	}
 	var plugins []map[string]json.RawMessage
 	if json.Unmarshal(strictjson.Lookup(source, "plugins"), &plugins) == nil {
-		maps.DeleteFunc(source, func(key string, _ json.RawMessage) bool { return strings.EqualFold(key, "plugins") })
+		maps.DeleteFunc(source, func(key string, _ json.RawMessage) bool {
+			return strings.EqualFold(key, "plugins")
+		})
 		for i, plugin := range plugins {
 			for key, value := range plugin {
 				if got := strictjson.Lookup(list.Plugin(i), key); string(got) != string(value) {

@@ -11,11 +11,14 @@ import (
 )
 
 func TestS3ConfOrConflist(t *testing.T) {
-	conf := mustParse(t, `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"type":"macvlan","master":"eth1","ipam":{"type":"static"}}`)
-	equal(t, conf.Bytes(), `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"plugins":[{"type":"macvlan","master":"eth1","ipam":{"type":"static"}}]}`)
+	conf := mustParse(t, `{"cniVersion":"0.3.1","name":"a","disableCheck":true,"type":"macvlan",`+
+		`"master":"eth1","ipam":{"type":"static"}}`)
+	equal(t, conf.Bytes(), `{"cniVersion":"0.3.1","name":"a","disableCheck":true,`+
+		`"plugins":[{"type":"macvlan","master":"eth1","ipam":{"type":"static"}}]}`)
 	checktest.Same(t, "Len", conf.Len(), 1)
 
-	const conflist = `{"cniVersion":"1.0.0","name":"b","x.y":[1],"plugins":[{"type":"bridge"},{"type":"tuning","name":"mine"}]}`
+	const conflist = `{"cniVersion":"1.0.0","name":"b","x.y":[1],"plugins":[{"type":"bridge"},` +
+		`{"type":"tuning","name":"mine"}]}`
 	list := mustParse(t, " \n"+conflist+"\n")
 	equal(t, list.Bytes(), conflist)
 	checktest.Same(t, "Types", list.Types(), []string{"bridge", "tuning"})
@@ -37,17 +40,20 @@ func TestS3ConfOrConflist(t *testing.T) {
 		`null`:                          {"", "is null, not an object"},
 		`"macvlan"`:                     {"", "is a string, not an object"},
 		`{"plugins":[],"Plugins":[{"type":"a"}]}`: {"Plugins", "differ by case alone"},
-		`{"type":"a","NAME":"b","name":"c"}`:      {"NAME", `"NAME" and "name" differ by case alone; keep one`},
-		`{"type":"a","IPAM":{},"Ipam":{}}`:        {"plugins[0].IPAM", "differ by case alone"},
-		`{"type":"a","disableCheck":1}`:           {"disableCheck", `"1" is no boolean`},
-		`{"type":"a","dns":{"search":1}}`:         {"plugins[0].dns.search", "plugin a: "},
+		`{"type":"a","NAME":"b","name":"c"}`: {"NAME",
+			`"NAME" and "name" differ by case alone; keep one`},
+		`{"type":"a","IPAM":{},"Ipam":{}}`: {"plugins[0].IPAM", "differ by case alone"},
+		`{"type":"a","disableCheck":1}`:    {"disableCheck", `"1" is no boolean`},
+		`{"type":"a","dns":{"search":1}}`:  {"plugins[0].dns.search", "plugin a: "},
 	} {
 		badList(t, raw, at[0], at[1])
 	}
 }
 
 func TestS7NameMayBeMissing(t *testing.T) {
-	for _, raw := range []string{`{"type":"a"}`, `{"name":"","type":"a"}`, `{"name":null,"plugins":[{"type":"a"}]}`} {
+	for _, raw := range []string{
+		`{"type":"a"}`, `{"name":"","type":"a"}`, `{"name":null,"plugins":[{"type":"a"}]}`,
+	} {
 		list := mustParse(t, raw)
 		checktest.Same(t, raw, list.Name(), "")
 		list.SetName("the-nad")
@@ -60,10 +66,13 @@ func TestS7NameMayBeMissing(t *testing.T) {
 }
 
 func TestU8CommentRefused(t *testing.T) {
-	e := badList(t, "{\n  \"type\": \"ipvlan\",\n  \"master\": \"ens224\",   # the node interface\n  \"mode\": \"l2\"\n}", "")
-	checktest.Same(t, "error", e.Error(), `line 3 column 25: a "#" comment, and JSON has no comments; remove the comment`)
+	e := badList(t, "{\n  \"type\": \"ipvlan\",\n  \"master\": \"ens224\",   # the node interface\n "+
+		" \"mode\": \"l2\"\n}", "")
+	checktest.Same(t, "error", e.Error(),
+		`line 3 column 25: a "#" comment, and JSON has no comments; remove the comment`)
 	for _, raw := range []string{
-		"# first\n{\"type\":\"a\"}", "{\"type\":\"a\"} # last", "{\"type\":\"a\" /* in */ }", "{// slashes\n\"type\":\"a\"}", "{\"plugins\":[ #\n]}",
+		"# first\n{\"type\":\"a\"}", "{\"type\":\"a\"} # last", "{\"type\":\"a\" /* in */ }",
+		"{// slashes\n\"type\":\"a\"}", "{\"plugins\":[ #\n]}",
 	} {
 		badList(t, raw, "", "JSON has no comments", "line 1 column ")
 	}
@@ -71,20 +80,23 @@ func TestU8CommentRefused(t *testing.T) {
 	mustParse(t, `{"type":"a","note":"# // /* */"}`)
 
 	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
-		checktest.Same(t, version, mustParse(t, `{"type":"a","cniVersion":"`+version+`"}`).CNIVersion(), version)
+		checktest.Same(t, version, mustParse(t, `{"type":"a","cniVersion":"`+version+`"}`).CNIVersion(),
+			version)
 	}
 }
 
 func TestSyntaxErrorsHaveAPlace(t *testing.T) {
 	for raw, say := range map[string]string{
-		"":                                  "line 1 column 1: unexpected end of JSON input",
-		"{\"type\": \"a\",\n}":              "line 2 column 1: a comma before '}', and JSON has none there; remove the comma",
+		"": "line 1 column 1: unexpected end of JSON input",
+		"{\"type\": \"a\",\n}": "line 2 column 1: a comma before '}', and JSON has none " +
+			"there; remove the comma",
 		"{\n \"ä\": tru}":                   "line 2 column 10: ",
 		"{\"type\": \"a\"}}":                "line 1 column 14: ",
 		"{\n\"type\": \"\xc3\"}":            "line 2 column 10: byte 0xc3 is not UTF-8",
 		"{\"type\":\"a\",\n\"type\":\"b\"}": "field type: line 2 column 1: the key appears twice",
 		"{\"plugins\":[{\"type\":\"a\",\"ipam\":{\"type\":\"b\",\"type\":\"/c\"}}]}": "field plugins[0].ipam.type: line 1 column",
-		strings.Repeat("{\"a\":", 65) + "1" + strings.Repeat("}", 65):                "nested more than 64 levels deep",
+		strings.Repeat("{\"a\":", 65) + "1" +
+			strings.Repeat("}", 65): "nested more than 64 levels deep",
 		strings.Repeat("[", 20000):  "exceeded max depth",
 		strings.Repeat("a", 10<<20): "has 10485760 bytes; keep it below 1048576 bytes",
 	} {
@@ -109,10 +121,12 @@ func TestC2Versions(t *testing.T) {
 		list := mustParse(t, `{"type":"a",`+keys+`}`)
 		checktest.Same(t, keys, list.CNIVersion(), want)
 		list.SetCNIVersion("0.3.0")
-		checktest.Same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(), "0.3.0")
+		checktest.Same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(),
+			"0.3.0")
 	}
 	for keys, at := range map[string][2]string{
-		`"cniVersion":"0.2.0"`:      {"cniVersion", `"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
+		`"cniVersion":"0.2.0"`: {"cniVersion",
+			`"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
 		`"cniVersion":"1.2.0"`:      {"cniVersion", `"1.2.0" is not supported`},
 		`"cniVersion":"latest"`:     {"cniVersion", `"latest"`},
 		`"cniVersion":1.0`:          {"cniVersion", "is a number, not a string"},
@@ -125,10 +139,14 @@ func TestC2Versions(t *testing.T) {
 }
 
 func TestC10UnknownFieldsSurvive(t *testing.T) {
-	const plugin = `{"type":"vendor","big":12345678901234567890,"exact":1.50,"tiny":-1e-400,"html":"<&>\u2028","null":null,"Mixed":{"A":1,"a":2},"list":[[],{}],"x.y/z":true}`
-	list := mustParse(t, `{"org.example":{"n":98765432109876543210},"name":"n","cniVersion":"1.0.0","plugins":[`+plugin+`]}`)
+	const plugin = `{"type":"vendor","big":12345678901234567890,"exact":1.50,"tiny":-1e-400,` +
+		`"html":"<&>\u2028","null":null,"Mixed":{"A":1,"a":2},"list":[[],{}],"x.y/z":true}`
+	list := mustParse(t, `{"org.example":{"n":98765432109876543210},"name":"n","cniVersion":"1.0.0",`+
+		`"plugins":[`+plugin+`]}`)
 	raw := string(list.Bytes())
-	for _, text := range []string{"12345678901234567890", "1.50", "-1e-400", `"<&>\u2028"`, "98765432109876543210"} {
+	for _, text := range []string{
+		"12345678901234567890", "1.50", "-1e-400", `"<&>\u2028"`, "98765432109876543210",
+	} {
 		if !strings.Contains(raw, text) {
 			t.Errorf("%s is not in %s", text, raw)
 		}
@@ -145,13 +163,17 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 }
 
 func TestC11Capabilities(t *testing.T) {
-	list := mustParse(t, `{"plugins":[{"type":"a","capabilities":{"ips":true,"mac":false,"bandwidth":false}},{"type":"b"},{"type":"c","capabilities":{"mac":true,"ips":false}},{"type":"d","capabilities":null}]}`)
+	list := mustParse(t, `{"plugins":[{"type":"a","capabilities":{"ips":true,"mac":false,`+
+		`"bandwidth":false}},{"type":"b"},{"type":"c","capabilities":{"mac":true,"ips":false}},`+
+		`{"type":"d","capabilities":null}]}`)
 	checktest.Same(t, "Capabilities", list.Capabilities(), map[string]bool{"ips": true, "mac": true})
 	for i, want := range []bool{true, false, false, false} {
 		checktest.Same(t, "PluginHas ips", list.PluginHas(i, "ips"), want)
 	}
-	badList(t, `{"type":"a","capabilities":["ips"]}`, "plugins[0].capabilities", "plugin a", "is a list, not an object")
-	badList(t, `{"type":"a","capabilities":{"ips":"true"}}`, "plugins[0].capabilities.ips", "is a string, not a boolean")
+	badList(t, `{"type":"a","capabilities":["ips"]}`, "plugins[0].capabilities", "plugin a",
+		"is a list, not an object")
+	badList(t, `{"type":"a","capabilities":{"ips":"true"}}`, "plugins[0].capabilities.ips",
+		"is a string, not a boolean")
 }
 
 // Braid and Multus would call themselves.
@@ -175,30 +197,43 @@ func TestR11MetaPlugins(t *testing.T) {
 
 func TestM21TypeWithPath(t *testing.T) {
 	for _, name := range []string{
-		"../evil", "/bin/sh", "a/b", ".", "..", "", `a\\b`, `a\u0000b`, `a\nb`, `a\u001b[2J`, `\u202eexe`, strings.Repeat("a", 256),
+		"../evil", "/bin/sh", "a/b", ".", "..", "", `a\\b`, `a\u0000b`, `a\nb`, `a\u001b[2J`, `\u202eexe`,
+		strings.Repeat("a", 256),
 	} {
 		badList(t, `{"type":"`+name+`"}`, "plugins[0].type", "without a path")
 		badList(t, `{"plugins":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[1].type")
-		badList(t, `{"type":"flannel","delegate":{"type":"`+name+`"}}`, "plugins[0].delegate.type", "plugin flannel")
-		badList(t, `{"type":"calls","delegates":[{"type":"a"},{"type":"`+name+`"}]}`, "plugins[0].delegates[1].type")
-		badList(t, `{"type":"calls","delegates":[{"plugins":[{"type":"`+name+`"}]}]}`, "plugins[0].delegates[0].plugins[0].type")
+		badList(t, `{"type":"flannel","delegate":{"type":"`+name+`"}}`, "plugins[0].delegate.type",
+			"plugin flannel")
+		badList(t, `{"type":"calls","delegates":[{"type":"a"},{"type":"`+name+`"}]}`,
+			"plugins[0].delegates[1].type")
+		badList(t, `{"type":"calls","delegates":[{"plugins":[{"type":"`+name+`"}]}]}`,
+			"plugins[0].delegates[0].plugins[0].type")
 		if name == "" { // an ipam without a type means none
 			continue
 		}
-		e := badList(t, `{"type":"a","ipam":{"type":"`+name+`"}}`, "plugins[0].ipam.type", "is no plain file name")
+		e := badList(t, `{"type":"a","ipam":{"type":"`+name+`"}}`, "plugins[0].ipam.type",
+			"is no plain file name")
 		checktest.Same(t, "Plugin", e.Plugin, "a")
-		badList(t, `{"type":"a","ipam":{"type":"b","ipam":{"type":"`+name+`"}}}`, "plugins[0].ipam.ipam.type")
-		badList(t, `{"type":"a","delegate":{"ipam":{"type":"`+name+`"}}}`, "plugins[0].delegate.ipam.type")
+		badList(t, `{"type":"a","ipam":{"type":"b","ipam":{"type":"`+name+`"}}}`,
+			"plugins[0].ipam.ipam.type")
+		badList(t, `{"type":"a","delegate":{"ipam":{"type":"`+name+`"}}}`,
+			"plugins[0].delegate.ipam.type")
 	}
 	// encoding/json, with which libcni and the plugins read, would let these win.
 	badList(t, `{"type":"macvlan","TYPE":"../evil"}`, "TYPE", "case alone")
 	badList(t, `{"TYPE":"../evil"}`, "plugins[0].type", "no plain file name")
-	badList(t, `{"type":"macvlan","ipam":{"type":"static","Type":"../evil"}}`, "plugins[0].ipam.Type", "case alone")
-	badList(t, `{"type":"macvlan","ipam":{"Type":"../evil"}}`, "plugins[0].ipam.type", "no plain file name")
-	badList(t, `{"type":"macvlan","IPAM":{"type":"../evil"}}`, "plugins[0].ipam.type", "no plain file name")
-	badList(t, `{"type":"flannel","Delegate":{"type":"../evil"}}`, "plugins[0].delegate.type", "no plain file name")
-	badList(t, `{"type":"a","DELEGATES":[{"Plugins":[{"TYPE":"braid"}]}]}`, "plugins[0].delegates[0].plugins[0].type", "call itself")
-	badList(t, `{"type":"a","delegate":{"type":"b"},"Delegate":{"type":"../evil"}}`, "plugins[0].Delegate", "case alone")
+	badList(t, `{"type":"macvlan","ipam":{"type":"static","Type":"../evil"}}`, "plugins[0].ipam.Type",
+		"case alone")
+	badList(t, `{"type":"macvlan","ipam":{"Type":"../evil"}}`, "plugins[0].ipam.type",
+		"no plain file name")
+	badList(t, `{"type":"macvlan","IPAM":{"type":"../evil"}}`, "plugins[0].ipam.type",
+		"no plain file name")
+	badList(t, `{"type":"flannel","Delegate":{"type":"../evil"}}`, "plugins[0].delegate.type",
+		"no plain file name")
+	badList(t, `{"type":"a","DELEGATES":[{"Plugins":[{"TYPE":"braid"}]}]}`,
+		"plugins[0].delegates[0].plugins[0].type", "call itself")
+	badList(t, `{"type":"a","delegate":{"type":"b"},"Delegate":{"type":"../evil"}}`,
+		"plugins[0].Delegate", "case alone")
 	badList(t, `{"type":"macvlan","ipam":"static"}`, "plugins[0].ipam", "is a string, not an object")
 
 	list := mustParse(t, `{"plugins":[{"type":"a.b-c_d","ipam":{"type":"whereabouts"}},{"type":"b","ipam":{}},
@@ -208,8 +243,10 @@ func TestM21TypeWithPath(t *testing.T) {
 
 // Keys of a list match whatever their case, as with libcni.
 func TestR34KeysOfAListMatchWithoutCase(t *testing.T) {
-	list := mustParse(t, `{"CNIVersion":"1.0.0","NAME":"n","Plugins":[{"Type":"a","Capabilities":{"ips":true},"IPAM":{"Type":"static"},"Mine":1}]}`)
-	equal(t, list.Bytes(), `{"cniVersion":"1.0.0","name":"n","plugins":[{"Mine":1,"capabilities":{"ips":true},"ipam":{"Type":"static"},"type":"a"}]}`)
+	list := mustParse(t, `{"CNIVersion":"1.0.0","NAME":"n","Plugins":[{"Type":"a",`+
+		`"Capabilities":{"ips":true},"IPAM":{"Type":"static"},"Mine":1}]}`)
+	equal(t, list.Bytes(), `{"cniVersion":"1.0.0","name":"n","plugins":[{"Mine":1,`+
+		`"capabilities":{"ips":true},"ipam":{"Type":"static"},"type":"a"}]}`)
 	checktest.Same(t, "IPAMTypes", list.IPAMTypes(), []string{"static"})
 	var fields []string
 	for _, w := range list.Warnings() {
@@ -218,6 +255,9 @@ func TestR34KeysOfAListMatchWithoutCase(t *testing.T) {
 		}
 		fields = append(fields, w.Field)
 	}
-	checktest.Same(t, "warnings", fields, []string{"CNIVersion", "NAME", "Plugins", "plugins[0].Capabilities", "plugins[0].IPAM", "plugins[0].Type"})
-	checktest.Same(t, "warnings of what is spelled", len(mustParse(t, string(list.Bytes())).Warnings()), 0)
+	checktest.Same(t, "warnings", fields, []string{
+		"CNIVersion", "NAME", "Plugins", "plugins[0].Capabilities", "plugins[0].IPAM", "plugins[0].Type",
+	})
+	checktest.Same(t, "warnings of what is spelled",
+		len(mustParse(t, string(list.Bytes())).Warnings()), 0)
 }

@@ -11,11 +11,16 @@ import (
 // encoding/json reads it, with which plugins are written.
 func FuzzHoldPaths(f *testing.F) {
 	for _, seed := range []string{
-		`{"type":"macvlan","ipam":{"type":"host-local","dataDir":"/etc"}}`, `{"type":"ptp","IPAM":{"TYPE":"host-local","datadir":"/data/../etc"}}`,
-		`{"type":"x","delegates":[{"plugins":[{"type":"tuning","dataDir":"/etc"}]}],"delegate":{"ipam":{"type":"whereabouts","log_file":"/x","LOG_FILE":"/y"}}}`,
-		`{"type":"x","logFile":"/x","ipam":{"type":"host-local","resolvConf":"/root/x","Kubernetes":{"KUBECONFIG":"/x"}}}`, `{"type":"x","log_\u0066ile":"/x"}`,
-		`{"type":"x","ipam":{"type":"whereabouts","configuration_path":"/data/x","kubernetes":{"kubeconfig":"/data/../x"}}}`, `{"type":"x","ipam":{"type":"hoſt-local"}}`,
-		`{"type":"x","ipam":{"type":"dhcp","DaemonSocketPath":"/run/x"}}`, `{"type":"flannel","subnetFile":"/data/../x","dataDir":"/data/x"}`,
+		`{"type":"macvlan","ipam":{"type":"host-local","dataDir":"/etc"}}`,
+		`{"type":"ptp","IPAM":{"TYPE":"host-local","datadir":"/data/../etc"}}`,
+		`{"type":"x","delegates":[{"plugins":[{"type":"tuning","dataDir":"/etc"}]}],` +
+			`"delegate":{"ipam":{"type":"whereabouts","log_file":"/x","LOG_FILE":"/y"}}}`,
+		`{"type":"x","logFile":"/x","ipam":{"type":"host-local","resolvConf":"/root/x",` +
+			`"Kubernetes":{"KUBECONFIG":"/x"}}}`, `{"type":"x","log_\u0066ile":"/x"}`,
+		`{"type":"x","ipam":{"type":"whereabouts","configuration_path":"/data/x",` +
+			`"kubernetes":{"kubeconfig":"/data/../x"}}}`, `{"type":"x","ipam":{"type":"hoſt-local"}}`,
+		`{"type":"x","ipam":{"type":"dhcp","DaemonSocketPath":"/run/x"}}`,
+		`{"type":"flannel","subnetFile":"/data/../x","dataDir":"/data/x"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -24,7 +29,8 @@ func FuzzHoldPaths(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := list.HoldPaths(Places{Data: hostfile.Roots{"/data"}, Operator: hostfile.Roots{"/data"}}); err != nil {
+		_, err = list.HoldPaths(Places{Data: hostfile.Roots{"/data"}, Operator: hostfile.Roots{"/data"}})
+		if err != nil {
 			return
 		}
 		for i := range list.Len() {
@@ -57,15 +63,20 @@ func namesPaths(t *testing.T, raw, config []byte) {
 		return
 	}
 	paths := map[string]hostfile.Roots{
-		c.LogFile: {"/var/log"}, c.Log: {"/var/log"}, c.LogPath: {"/var/log"}, c.Config: {"/data"}, c.Kubernetes.Kubeconfig: {"/data"},
+		c.LogFile: {"/var/log"}, c.Log: {"/var/log"}, c.LogPath: {"/var/log"}, c.Config: {"/data"},
+		c.Kubernetes.Kubeconfig: {"/data"},
 	}
 	switch c.Type {
 	case "host-local":
-		paths[c.DataDir], paths[c.ResolvConf] = hostfile.Roots{"/data", "/var/lib/cni/networks"}, hostfile.Roots{"/etc", "/run/systemd/resolve"}
+		paths[c.DataDir], paths[c.ResolvConf] = hostfile.Roots{
+			"/data", "/var/lib/cni/networks",
+		}, hostfile.Roots{"/etc", "/run/systemd/resolve"}
 	case "dhcp":
 		paths[c.DaemonSocketPath] = hostfile.Roots{"/data", "/run/cni/dhcp.sock"}
 	case "flannel":
-		paths[c.DataDir], paths[c.SubnetFile] = hostfile.Roots{"/data", "/var/lib/cni/flannel"}, hostfile.Roots{"/data", "/run/flannel"}
+		paths[c.DataDir], paths[c.SubnetFile] = hostfile.Roots{
+			"/data", "/var/lib/cni/flannel",
+		}, hostfile.Roots{"/data", "/run/flannel"}
 	case "tuning":
 		paths[c.DataDir] = hostfile.Roots{"/data", "/run/cni/tuning"}
 	}

@@ -19,7 +19,8 @@ func TestS3ConfOrConflistWithoutName(t *testing.T) {
 	} {
 		s := newScenario("a")
 		s.nad("web/a", config)
-		sameJSON(t, config, string(s.must(t)[1].Conf), `{"cniVersion": "0.3.0", "name": "a", "plugins": [{"type": "awesome-plugin"}]}`)
+		sameJSON(t, config, string(s.must(t)[1].Conf),
+			`{"cniVersion": "0.3.0", "name": "a", "plugins": [{"type": "awesome-plugin"}]}`)
 	}
 }
 
@@ -52,7 +53,10 @@ func TestS4Missing(t *testing.T) {
 }
 
 func TestS7InjectsName(t *testing.T) {
-	for _, config := range []string{`{"type": "macvlan"}`, `{"name": "", "type": "macvlan"}`, `{"name": null, "plugins": [{"type": "macvlan"}]}`} {
+	for _, config := range []string{
+		`{"type": "macvlan"}`, `{"name": "", "type": "macvlan"}`,
+		`{"name": null, "plugins": [{"type": "macvlan"}]}`,
+	} {
 		s := newScenario("a")
 		s.nad("web/a", config)
 		got := s.must(t)[1]
@@ -72,10 +76,13 @@ func TestS8DifferingNameStays(t *testing.T) {
 
 func TestS18PodArgsOverrideNAD(t *testing.T) {
 	s := newScenario(`[{"name": "a", "cni-args": {"spoofchk": "on", "big": 12345678901234567890}}]`)
-	s.nad("web/a", `{"plugins": [{"type": "x", "args": {"cni": {"spoofchk": "off", "vlan": 7}, "other": 1}}, {"type": "y"}]}`)
+	s.nad("web/a", `{"plugins": [{"type": "x", "args": {"cni": {"spoofchk": "off", "vlan": 7}, `+
+		`"other": 1}}, {"type": "y"}]}`)
 	l := decode(t, s.must(t)[1])
-	sameJSON(t, "first", string(l.Plugins[0]["args"]), `{"cni": {"spoofchk": "on", "vlan": 7, "big": 12345678901234567890}, "other": 1}`)
-	sameJSON(t, "second", string(l.Plugins[1]["args"]), `{"cni": {"spoofchk": "on", "big": 12345678901234567890}}`)
+	sameJSON(t, "first", string(l.Plugins[0]["args"]),
+		`{"cni": {"spoofchk": "on", "vlan": 7, "big": 12345678901234567890}, "other": 1}`)
+	sameJSON(t, "second", string(l.Plugins[1]["args"]),
+		`{"cni": {"spoofchk": "on", "big": 12345678901234567890}}`)
 
 	s.nad("web/a", `{"type": "x", "args": {"cni": ["no object"]}}`)
 	s.refused(t, failure.NADInvalid, "NAD web/a", "args")
@@ -84,9 +91,11 @@ func TestS18PodArgsOverrideNAD(t *testing.T) {
 func TestS23IPAMClaimReachesTheDelegate(t *testing.T) {
 	s := newScenario(`[{"name": "a", "ipam-claim-reference": "vm-a.tenantred", "cni-args": {"k": 1}}]`)
 	l := decode(t, s.must(t)[1])
-	sameJSON(t, "args", string(l.Plugins[0]["args"]), `{"cni": {"ipam-claim-reference": "vm-a.tenantred", "k": 1}}`)
+	sameJSON(t, "args", string(l.Plugins[0]["args"]),
+		`{"cni": {"ipam-claim-reference": "vm-a.tenantred", "k": 1}}`)
 
-	newScenario(`[{"name": "a", "ipam-claim-reference": "c", "ips": ["10.0.0.1"]}]`).refused(t, failure.InvalidAnnotation, "ips")
+	newScenario(`[{"name": "a", "ipam-claim-reference": "c", "ips": ["10.0.0.1"]}]`).
+		refused(t, failure.InvalidAnnotation, "ips")
 }
 
 func TestS24SameNetworkTwice(t *testing.T) {
@@ -99,7 +108,9 @@ func TestS24SameNetworkTwice(t *testing.T) {
 // recorder is libcni's Exec: it records what each plugin would read.
 type recorder struct{ stdin [][]byte }
 
-func (r *recorder) ExecPlugin(_ context.Context, _ string, stdin []byte, _ []string) ([]byte, error) {
+func (r *recorder) ExecPlugin(
+	_ context.Context, _ string, stdin []byte, _ []string,
+) ([]byte, error) {
 	r.stdin = append(r.stdin, stdin)
 	return []byte(`{"cniVersion": "0.4.0"}`), nil
 }
@@ -112,7 +123,8 @@ func (r *recorder) Decode(raw []byte) (version.PluginInfo, error) {
 
 func TestS40NameAndVersionInEveryPlugin(t *testing.T) {
 	s := newScenario("a")
-	s.nad("web/a", `{"cniVersion": "0.4.0", "plugins": [{"type": "x", "name": "mine", "cniVersion": "0.3.0"}, {"type": "y"}]}`)
+	s.nad("web/a", `{"cniVersion": "0.4.0", "plugins": [{"type": "x", "name": "mine", `+
+		`"cniVersion": "0.3.0"}, {"type": "y"}]}`)
 	a := s.must(t)[1]
 	l, err := libcni.NetworkConfFromBytes(a.Conf)
 	if err != nil {
@@ -120,7 +132,9 @@ func TestS40NameAndVersionInEveryPlugin(t *testing.T) {
 	}
 	exec := &recorder{}
 	cni := libcni.NewCNIConfigWithCacheDir([]string{"/opt/cni/bin"}, t.TempDir(), exec)
-	if _, err := cni.AddNetworkList(t.Context(), l, &libcni.RuntimeConf{ContainerID: "c0ffee", NetNS: "/n", IfName: a.IfName}); err != nil {
+	_, err = cni.AddNetworkList(t.Context(), l,
+		&libcni.RuntimeConf{ContainerID: "c0ffee", NetNS: "/n", IfName: a.IfName})
+	if err != nil {
 		t.Fatal(err)
 	}
 	want(t, "plugins called", len(exec.stdin), 2)
@@ -143,7 +157,8 @@ func TestC2VersionWhereTheNetworkHasNone(t *testing.T) {
 	want(t, "Braid's own is older", decode(t, s.must(t)[1]).CNIVersion, "0.3.1")
 
 	s.nad("web/a", `{"cniVersions": ["0.4.0", "1.1.0"], "type": "macvlan"}`)
-	sameJSON(t, "choice", string(s.must(t)[1].Conf), `{"name": "a", "cniVersions": ["0.4.0", "1.1.0"], "plugins": [{"type": "macvlan"}]}`)
+	sameJSON(t, "choice", string(s.must(t)[1].Conf),
+		`{"name": "a", "cniVersions": ["0.4.0", "1.1.0"], "plugins": [{"type": "macvlan"}]}`)
 }
 
 // What Braid does not know goes to the delegate as it was written.
@@ -151,10 +166,12 @@ func TestC10UnknownFieldsSurvive(t *testing.T) {
 	const plugin = `"type": "macvlan", "future": {"n": 123456789012345678901234567890, "f": 1.0e-400, "z": 1.50, "s": "<&>\u00e9", "l": [null, true, {}]},
 		"ipam": {"type": "static", "addresses": [{"address": "10.0.0.1/24", "x": 9007199254740993}]}`
 	s := newScenario(`[{"name": "a", "cni-args": {"k": "v"}}]`)
-	nad := s.nad("web/a", `{"cniVersion": "0.4.0", "name": "a", "unknown": [1e2], "disableCheck": true, "plugins": [{`+plugin+`}, {"type": "tuning"}]}`)
+	nad := s.nad("web/a", `{"cniVersion": "0.4.0", "name": "a", "unknown": [1e2], `+
+		`"disableCheck": true, "plugins": [{`+plugin+`}, {"type": "tuning"}]}`)
 	nad.Annotations["k8s.v1.cni.cncf.io/resourceName"] = "r"
 	s.devices = map[string][]string{"r": {"0000:01:02.3"}}
-	const injected = `"args": {"cni": {"k": "v"}}, "deviceID": "0000:01:02.3", "pciBusID": "0000:01:02.3"`
+	const injected = `"args": {"cni": {"k": "v"}}, "deviceID": "0000:01:02.3", ` +
+		`"pciBusID": "0000:01:02.3"`
 	sameJSON(t, "conf", string(s.must(t)[1].Conf), `{"cniVersion": "0.4.0", "name": "a", "unknown": [1e2], "disableCheck": true,
 		"plugins": [{`+plugin+`, `+injected+`}, {"type": "tuning", `+injected+`}]}`)
 }
@@ -164,17 +181,20 @@ func TestU8NADConfig(t *testing.T) {
 		config string
 		words  []string
 	}{
-		"comment":         {"{\n  \"type\": \"macvlan\", # the plugin\n}", []string{"comment", "line 2"}},
-		"no type":         {`{"name": "x"}`, []string{"type", "plugins"}},
-		"old cniVersion":  {`{"cniVersion": "0.2.0", "type": "macvlan"}`, []string{"cniVersion", "0.3.0"}},
-		"no JSON":         {`type: macvlan`, []string{"line 1"}},
-		"no object":       {`[]`, []string{"object"}},
-		"bad name":        {`{"name": "../x", "type": "macvlan"}`, []string{"name"}},
-		"empty plugins":   {`{"plugins": []}`, []string{"plugins"}},
-		"M21 type":        {`{"type": "../../bin/sh"}`, []string{"type"}},
-		"M21 IPAM type":   {`{"type": "macvlan", "ipam": {"type": "/bin/sh"}}`, []string{"ipam.type"}},
-		"ten megabytes":   {`{"type": "macvlan", "x": "` + strings.Repeat("x", 10<<20) + `"}`, []string{"bytes"}},
-		"nested too deep": {`{"type": "macvlan", "x": ` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, nil},
+		"comment": {"{\n  \"type\": \"macvlan\", # the plugin\n}", []string{"comment", "line 2"}},
+		"no type": {`{"name": "x"}`, []string{"type", "plugins"}},
+		"old cniVersion": {`{"cniVersion": "0.2.0", "type": "macvlan"}`,
+			[]string{"cniVersion", "0.3.0"}},
+		"no JSON":       {`type: macvlan`, []string{"line 1"}},
+		"no object":     {`[]`, []string{"object"}},
+		"bad name":      {`{"name": "../x", "type": "macvlan"}`, []string{"name"}},
+		"empty plugins": {`{"plugins": []}`, []string{"plugins"}},
+		"M21 type":      {`{"type": "../../bin/sh"}`, []string{"type"}},
+		"M21 IPAM type": {`{"type": "macvlan", "ipam": {"type": "/bin/sh"}}`, []string{"ipam.type"}},
+		"ten megabytes": {`{"type": "macvlan", "x": "` + strings.Repeat("x", 10<<20) + `"}`,
+			[]string{"bytes"}},
+		"nested too deep": {`{"type": "macvlan", "x": ` +
+			strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario("a")
@@ -198,7 +218,8 @@ func TestU8NADConfig(t *testing.T) {
 
 func TestU15NoRouteIsAdded(t *testing.T) {
 	s := newScenario("a")
-	s.nad("web/a", `{"cniVersion": "0.3.1", "type": "ipvlan", "ipam": {"type": "static", "addresses": [{"address": "21.0.111.1/21", "gateway": "21.0.111.254"}]}}`)
+	s.nad("web/a", `{"cniVersion": "0.3.1", "type": "ipvlan", "ipam": {"type": "static", `+
+		`"addresses": [{"address": "21.0.111.1/21", "gateway": "21.0.111.254"}]}}`)
 	got := s.must(t)[1]
 	if strings.Contains(string(got.Conf), "routes") || got.WantsDefaultRoute || got.Gateways != nil {
 		t.Errorf("the plan adds routes: %+v", got)

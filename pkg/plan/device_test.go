@@ -18,7 +18,8 @@ func withDevices(networks string, ids ...string) *scenario {
 	s := newScenario(networks)
 	s.devices = map[string][]string{"intel.com/vf": ids, "other.com/vf": {"other"}}
 	for _, ref := range []string{"web/vf1", "web/vf2"} {
-		s.nad(ref, `{"plugins": [{"type": "sriov", "deviceID": "static", "capabilities": {"deviceID": true}}, {"type": "tuning"}]}`)
+		s.nad(ref, `{"plugins": [{"type": "sriov", "deviceID": "static", `+
+			`"capabilities": {"deviceID": true}}, {"type": "tuning"}]}`)
 		s.nads[ref].Annotations[nadv1.ResourceNameAnnotation] = "intel.com/vf"
 	}
 	return s
@@ -26,10 +27,12 @@ func withDevices(networks string, ids ...string) *scenario {
 
 func TestD4DeviceReachesTheDelegate(t *testing.T) {
 	got := withDevices("vf1,a", "0000:01:02.3").must(t)
-	want(t, "resource and device", []string{got[1].Resource, got[1].DeviceID}, []string{"intel.com/vf", "0000:01:02.3"})
+	want(t, "resource and device", []string{got[1].Resource, got[1].DeviceID},
+		[]string{"intel.com/vf", "0000:01:02.3"})
 	want(t, "runtimeConfig", runtimeConfig(got[1]), map[string]string{"deviceID": `"0000:01:02.3"`})
 	for i, plugin := range decode(t, got[1]).Plugins {
-		want(t, "plugin", []string{string(plugin["deviceID"]), string(plugin["pciBusID"])}, []string{`"0000:01:02.3"`, `"0000:01:02.3"`})
+		want(t, "plugin", []string{string(plugin["deviceID"]), string(plugin["pciBusID"])},
+			[]string{`"0000:01:02.3"`, `"0000:01:02.3"`})
 		want(t, "type", string(plugin["type"]), []string{`"sriov"`, `"tuning"`}[i])
 	}
 	want(t, "network without a resource", got[2].DeviceID, "")
@@ -52,21 +55,28 @@ func TestD4DeviceOfTheDefaultNetwork(t *testing.T) {
 }
 
 func TestD4AbsentDeviceFails(t *testing.T) {
-	withDevices("vf1").refused(t, failure.DeviceUnavailable, "NAD web/vf1", nadv1.ResourceNameAnnotation, "need 1", "allocated 0", `"intel.com/vf": "1"`)
+	withDevices("vf1").refused(t, failure.DeviceUnavailable, "NAD web/vf1",
+		nadv1.ResourceNameAnnotation, "need 1", "allocated 0", `"intel.com/vf": "1"`)
 	withDevices("vf1", "").refused(t, failure.DeviceUnavailable, "allocated 0")
 }
 
 func TestM13EachDeviceOnce(t *testing.T) {
 	got := withDevices("vf1,vf2,vf1", "d1", "d2", "d3").must(t)
-	want(t, "devices", names(got, func(a plan.Attachment) string { return a.DeviceID }), []string{"", "d1", "d2", "d3"})
-	withDevices("vf1,vf2,vf1", "d1", "d2").refused(t, failure.DeviceUnavailable, "NAD web/vf1", "need 3", "allocated 2", `"intel.com/vf": "3"`)
-	withDevices("vf1,vf2", "d1", "d1").refused(t, failure.DeviceUnavailable, "NAD web/vf2", "need 2", "allocated 1")
+	want(t, "devices", names(got, func(a plan.Attachment) string {
+		return a.DeviceID
+	}), []string{"", "d1", "d2", "d3"})
+	withDevices("vf1,vf2,vf1", "d1", "d2").
+		refused(t, failure.DeviceUnavailable, "NAD web/vf1", "need 3", "allocated 2",
+			`"intel.com/vf": "3"`)
+	withDevices("vf1,vf2", "d1", "d1").
+		refused(t, failure.DeviceUnavailable, "NAD web/vf2", "need 2", "allocated 1")
 }
 
 // marker asks for a network whose resource marks nodes, of a plugin of that configuration.
 func marker(config string) *scenario {
 	s := newScenario("mark,mark")
-	s.nad("web/mark", config).Annotations[nadv1.ResourceNameAnnotation] = "bridge.network.kubevirt.io/br1"
+	s.nad("web/mark", config).
+		Annotations[nadv1.ResourceNameAnnotation] = "bridge.network.kubevirt.io/br1"
 	return s
 }
 
@@ -74,11 +84,15 @@ func marker(config string) *scenario {
 func TestR4DeviceThatIsNotNeeded(t *testing.T) {
 	const bridge = `{"type": "cnv-bridge", "bridge": "br1"}`
 	absent := fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: syscall.ENOENT})
-	refused := &failure.Error{Reason: failure.DeviceUnavailable, Err: errors.New("the kubelet is silent")}
+	refused := &failure.Error{
+		Reason: failure.DeviceUnavailable, Err: errors.New("the kubelet is silent"),
+	}
 	for name, change := range map[string]func(*scenario){
-		"none allocated":             func(*scenario) {},
-		"no kubelet":                 func(s *scenario) { s.devicesErr = absent },
-		"no kubelet, requested":      func(s *scenario) { s.devicesErr, s.requested = absent, []string{"bridge.network.kubevirt.io/br1"} },
+		"none allocated": func(*scenario) {},
+		"no kubelet":     func(s *scenario) { s.devicesErr = absent },
+		"no kubelet, requested": func(s *scenario) {
+			s.devicesErr, s.requested = absent, []string{"bridge.network.kubevirt.io/br1"}
+		},
 		"silent kubelet":             func(s *scenario) { s.devicesErr = refused },
 		"another resource requested": func(s *scenario) { s.requested = []string{"cpu", "intel.com/vf"} },
 		"another plugin takes device": func(s *scenario) {
@@ -107,15 +121,23 @@ func TestR4DeviceThatIsThere(t *testing.T) {
 }
 
 func TestR4DeviceThatIsNeeded(t *testing.T) {
-	absent := &failure.Error{Reason: failure.DeviceUnavailable, Err: fmt.Errorf("no kubelet: %w", syscall.ENOENT)}
-	refused := &failure.Error{Reason: failure.DeviceUnavailable, Err: errors.New("the kubelet is silent")}
+	absent := &failure.Error{
+		Reason: failure.DeviceUnavailable, Err: fmt.Errorf("no kubelet: %w", syscall.ENOENT),
+	}
+	refused := &failure.Error{
+		Reason: failure.DeviceUnavailable, Err: errors.New("the kubelet is silent"),
+	}
 	for _, config := range []string{
-		`{"type": "sriov"}`, `{"type": "ib-sriov"}`, `{"type": "host-device"}`, `{"type": "ovs"}`, `{"type": "vdpa"}`,
-		`{"type": "accelerated-bridge"}`, `{"type": "userspace"}`, `{"type": "own", "capabilities": {"deviceID": true}}`,
-		`{"plugins": [{"type": "sriov"}, {"type": "tuning"}]}`, `{"plugins": [{"type": "own"}, {"type": "tuning", "capabilities": {"deviceID": true}}]}`,
+		`{"type": "sriov"}`, `{"type": "ib-sriov"}`, `{"type": "host-device"}`, `{"type": "ovs"}`,
+		`{"type": "vdpa"}`,
+		`{"type": "accelerated-bridge"}`, `{"type": "userspace"}`,
+		`{"type": "own", "capabilities": {"deviceID": true}}`,
+		`{"plugins": [{"type": "sriov"}, {"type": "tuning"}]}`,
+		`{"plugins": [{"type": "own"}, {"type": "tuning", "capabilities": {"deviceID": true}}]}`,
 	} {
 		s := marker(config)
-		s.refused(t, failure.DeviceUnavailable, "NAD web/mark", nadv1.ResourceNameAnnotation, "allocated 0")
+		s.refused(t, failure.DeviceUnavailable, "NAD web/mark", nadv1.ResourceNameAnnotation,
+			"allocated 0")
 		s.devicesErr = absent
 		s.refused(t, failure.DeviceUnavailable, "NAD web/mark", "no kubelet")
 		if def := s.define(plan.Request{Namespace: "web", Name: "mark"}); !def.NeedsDevice() {
@@ -128,8 +150,10 @@ func TestR4DeviceThatIsNeeded(t *testing.T) {
 	s.devicesErr = refused
 	s.refused(t, failure.DeviceUnavailable, "NAD web/mark", "silent")
 	for name, def := range map[string]plan.Definition{
-		"marker": s.define(plan.Request{Namespace: "web", Name: "mark"}), "no resource": s.define(plan.Request{Namespace: "web", Name: "a"}),
-		"no NAD": {Conf: []byte(`{"type": "sriov"}`)}, "nothing": {}, "no JSON": {NAD: s.nad("web/broken", "{")},
+		"marker":      s.define(plan.Request{Namespace: "web", Name: "mark"}),
+		"no resource": s.define(plan.Request{Namespace: "web", Name: "a"}),
+		"no NAD":      {Conf: []byte(`{"type": "sriov"}`)}, "nothing": {},
+		"no JSON": {NAD: s.nad("web/broken", "{")},
 	} {
 		if def.NeedsDevice() {
 			t.Errorf("%s needs a device", name)

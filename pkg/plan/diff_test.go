@@ -17,7 +17,8 @@ import (
 // asking is a scenario of a pod whose networks a and c have devices of a resource.
 func asking(networks string) *scenario {
 	s := newScenario(networks)
-	const config = `{"cniVersion": "1.0.0", "type": "sriov", "capabilities": {"ips": true, "deviceID": true}}`
+	const config = `{"cniVersion": "1.0.0", "type": "sriov", "capabilities": {"ips": true, ` +
+		`"deviceID": true}}`
 	s.nad("web/a", config).Annotations[nadv1.ResourceNameAnnotation] = "r"
 	s.nad("web/b", `{"cniVersion": "1.0.0", "type": "ipvlan", "capabilities": {"ips": true}}`)
 	s.nad("web/c", config).Annotations[nadv1.ResourceNameAnnotation] = "r"
@@ -79,48 +80,68 @@ func TestDiff(t *testing.T) {
 		redefine bool
 		steps    string
 	}{
-		"nothing":                            {},
-		"the same":                           {have: "a,b", want: "a,b"},
-		"first networks":                     {want: "a,b", steps: "+net1=web/a +net2=web/b"},
-		"no networks any more":               {have: "a,b", steps: "-net2=web/b -net1=web/a"},
-		"one more":                           {have: "a", want: "a,b", steps: "+net2=web/b"},
-		"one more in front":                  {have: "a", want: "b,a", steps: "+net2=web/b"},
-		"one less in front":                  {have: "a,b", want: "b", steps: "-net1=web/a"},
-		"one for another":                    {have: "a,b", want: "c,b", steps: "-net1=web/a +net1=web/c"},
-		"one for another, in another order":  {have: "a,b", want: "b,c", steps: "-net1=web/a +net1=web/c"},
-		"another order":                      {have: "a,b,c", want: "c,a,b"},
-		"another order with names":           {have: "a@x,b@y", want: "b@y,a@x"},
-		"another form":                       {have: "a@x,b", want: `[{"name": "a", "interface": "x"}, {"name": "b"}]`},
-		"one of two that are alike":          {have: "a,a", want: "a", steps: "-net2=web/a"},
-		"one more that is alike":             {have: "a", want: "a,a", steps: "+net2=web/a"},
-		"three, one of them by name":         {have: "a,a,a", want: "a@net2,a,a"},
-		"two of three, one of them by name":  {have: "a,a,a", want: "a,a@net3", steps: "-net2=web/a"},
-		"its own name, by name":              {have: "a,b", want: "a@net1,b"},
-		"no name any more":                   {have: "a@x", want: "a"},
-		"another name":                       {have: "a@x", want: "a@y", steps: "-x=web/a +y=web/a"},
-		"names exchanged":                    {have: "a@x,b@y", want: "a@y,b@x", steps: "-y=web/b -x=web/a +y=web/a +x=web/b"},
-		"another network of the name":        {have: "a@x", want: "b@x", steps: "-x=web/a +x=web/b"},
-		"a chosen name that another wants":   {have: "a", want: "b@net1,a", steps: "-net1=web/a +net1=web/b +net2=web/a"},
-		"the other one of two gives way":     {have: "a,a", want: "b@net1,a", steps: "-net1=web/a +net1=web/b"},
-		"other addresses":                    {have: `[{"name": "b", "ips": ["10.0.0.1/24"]}]`, want: `[{"name": "b", "ips": ["10.0.0.2/24"]}]`, steps: "-net1=web/b +net1=web/b"},
-		"another MAC":                        {have: `[{"name": "b"}]`, want: `[{"name": "b", "mac": "02:00:00:00:00:01"}]`, steps: "-net1=web/b +net1=web/b"},
-		"the MAC in other letters":           {have: `[{"name": "b", "mac": "02:00:00:00:00:0a"}]`, want: `[{"name": "b", "mac": "02:00:00:00:00:0A"}]`},
-		"other arguments":                    {have: `[{"name": "b", "cni-args": {"x": 1}}]`, want: `[{"name": "b", "cni-args": {"x": 2}}]`, steps: "-net1=web/b +net1=web/b"},
-		"arguments in another order":         {have: `[{"name": "b", "cni-args": {"x": {"p": 1, "q": 2}}}]`, want: `[{"name": "b", "cni-args": {"x": {"q": 2, "p": 1}}}]`},
-		"the default route":                  {have: "b", want: `[{"name": "b", "default-route": []}]`, steps: "-net1=web/b +net1=web/b"},
-		"alike but for the addresses":        {have: `[{"name": "b", "ips": ["10.0.0.1/24"]}, {"name": "b", "ips": ["10.0.0.2/24"]}]`, want: `[{"name": "b", "ips": ["10.0.0.2/24"]}]`, steps: "-net1=web/b"},
-		"defined anew":                       {have: "a,b", want: "b,a", change: redefined, steps: ""},
-		"defined anew, and asked for":        {have: "a,b", want: "b,a", change: redefined, redefine: true, steps: "-net2=web/b +net2=web/b"},
-		"defined anew, the name is chosen":   {have: "b", want: "a,b", change: redefined, redefine: true, steps: "-net1=web/b +net2=web/a +net1=web/b"},
-		"no resource any more":               {have: "a", want: "a", change: withoutResource, redefine: true, steps: "-net1=web/a +net1=web/a"},
-		"spelled anew":                       {have: "b", want: "b", change: respelled, redefine: true},
-		"the node has a network more":        {have: "a", want: "a", change: clusterWide},
-		"the default network is another":     {have: "a", want: "a", change: otherDefault, redefine: true},
-		"old record":                         {have: "a,b@x", want: "b@x,a", old: true},
-		"old record, other requests":         {have: "b", want: `[{"name": "b", "ips": ["10.0.0.1/24"]}]`, old: true, redefine: true},
-		"old record, one more":               {have: "a", want: "b,a", old: true, steps: "+net2=web/b"},
-		"old record, one less":               {have: "a,b", want: "b", old: true},
-		"old record, defined anew":           {have: "b", want: "b", old: true, redefine: true, change: redefined},
+		"nothing":              {},
+		"the same":             {have: "a,b", want: "a,b"},
+		"first networks":       {want: "a,b", steps: "+net1=web/a +net2=web/b"},
+		"no networks any more": {have: "a,b", steps: "-net2=web/b -net1=web/a"},
+		"one more":             {have: "a", want: "a,b", steps: "+net2=web/b"},
+		"one more in front":    {have: "a", want: "b,a", steps: "+net2=web/b"},
+		"one less in front":    {have: "a,b", want: "b", steps: "-net1=web/a"},
+		"one for another": {have: "a,b", want: "c,b",
+			steps: "-net1=web/a +net1=web/c"},
+		"one for another, in another order": {have: "a,b", want: "b,c",
+			steps: "-net1=web/a +net1=web/c"},
+		"another order":            {have: "a,b,c", want: "c,a,b"},
+		"another order with names": {have: "a@x,b@y", want: "b@y,a@x"},
+		"another form": {have: "a@x,b",
+			want: `[{"name": "a", "interface": "x"}, {"name": "b"}]`},
+		"one of two that are alike":         {have: "a,a", want: "a", steps: "-net2=web/a"},
+		"one more that is alike":            {have: "a", want: "a,a", steps: "+net2=web/a"},
+		"three, one of them by name":        {have: "a,a,a", want: "a@net2,a,a"},
+		"two of three, one of them by name": {have: "a,a,a", want: "a,a@net3", steps: "-net2=web/a"},
+		"its own name, by name":             {have: "a,b", want: "a@net1,b"},
+		"no name any more":                  {have: "a@x", want: "a"},
+		"another name":                      {have: "a@x", want: "a@y", steps: "-x=web/a +y=web/a"},
+		"names exchanged": {have: "a@x,b@y", want: "a@y,b@x",
+			steps: "-y=web/b -x=web/a +y=web/a +x=web/b"},
+		"another network of the name": {have: "a@x", want: "b@x", steps: "-x=web/a +x=web/b"},
+		"a chosen name that another wants": {have: "a", want: "b@net1,a",
+			steps: "-net1=web/a +net1=web/b +net2=web/a"},
+		"the other one of two gives way": {have: "a,a", want: "b@net1,a",
+			steps: "-net1=web/a +net1=web/b"},
+		"other addresses": {have: `[{"name": "b", "ips": ["10.0.0.1/24"]}]`,
+			want: `[{"name": "b", "ips": ["10.0.0.2/24"]}]`, steps: "-net1=web/b +net1=web/b"},
+		"another MAC": {have: `[{"name": "b"}]`,
+			want: `[{"name": "b", "mac": "02:00:00:00:00:01"}]`, steps: "-net1=web/b +net1=web/b"},
+		"the MAC in other letters": {have: `[{"name": "b", "mac": "02:00:00:00:00:0a"}]`,
+			want: `[{"name": "b", "mac": "02:00:00:00:00:0A"}]`},
+		"other arguments": {have: `[{"name": "b", "cni-args": {"x": 1}}]`,
+			want: `[{"name": "b", "cni-args": {"x": 2}}]`, steps: "-net1=web/b +net1=web/b"},
+		"arguments in another order": {have: `[{"name": "b", "cni-args": {"x": {"p": 1, ` +
+			`"q": 2}}}]`, want: `[{"name": "b", "cni-args": {"x": {"q": 2, "p": 1}}}]`},
+		"the default route": {have: "b", want: `[{"name": "b", "default-route": []}]`,
+			steps: "-net1=web/b +net1=web/b"},
+		"alike but for the addresses": {have: `[{"name": "b", "ips": ["10.0.0.1/24"]}, ` +
+			`{"name": "b", "ips": ["10.0.0.2/24"]}]`, want: `[{"name": "b", "ips": ["10.0.0.2/24"]}]`,
+			steps: "-net1=web/b"},
+		"defined anew": {have: "a,b", want: "b,a", change: redefined, steps: ""},
+		"defined anew, and asked for": {have: "a,b", want: "b,a", change: redefined,
+			redefine: true, steps: "-net2=web/b +net2=web/b"},
+		"defined anew, the name is chosen": {have: "b", want: "a,b", change: redefined, redefine: true,
+			steps: "-net1=web/b +net2=web/a +net1=web/b"},
+		"no resource any more": {have: "a", want: "a", change: withoutResource,
+			redefine: true, steps: "-net1=web/a +net1=web/a"},
+		"spelled anew":                {have: "b", want: "b", change: respelled, redefine: true},
+		"the node has a network more": {have: "a", want: "a", change: clusterWide},
+		"the default network is another": {have: "a", want: "a", change: otherDefault,
+			redefine: true},
+		"old record": {have: "a,b@x", want: "b@x,a", old: true},
+		"old record, other requests": {have: "b", want: `[{"name": "b", "ips": ["10.0.0.1/24"]}]`,
+			old: true, redefine: true},
+		"old record, one more": {have: "a", want: "b,a", old: true, steps: "+net2=web/b"},
+		"old record, one less": {have: "a,b", want: "b", old: true},
+		"old record, defined anew": {have: "b", want: "b", old: true, redefine: true,
+			change: redefined},
 		"old record, a name that is another": {have: "a", want: "a,b@x", old: true, steps: "+x=web/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,15 +174,16 @@ func respelled(s *scenario) {
 }
 
 func clusterWide(s *scenario) {
-	s.cfg.Delegates = append(s.cfg.Delegates, json.RawMessage(`{"cniVersion": "1.0.0", "name": "all", "type": "ptp"}`))
+	s.cfg.Delegates = append(s.cfg.Delegates,
+		json.RawMessage(`{"cniVersion": "1.0.0", "name": "all", "type": "ptp"}`))
 }
 
 func otherDefault(s *scenario) {
 	s.cfg.Delegates[0] = json.RawMessage(`{"cniVersion": "1.0.0", "name": "other", "type": "ptp"}`)
 }
 
-// A network that the node gives all pods stays where it is, whatever the annotation does, and is not
-// what an element of the annotation asks for.
+// A network that the node gives all pods stays where it is, whatever the annotation does, and is
+// not what an element of the annotation asks for.
 func TestDiffLeavesNetworksOfTheNode(t *testing.T) {
 	s := asking("b")
 	clusterWide(s)
@@ -199,7 +221,8 @@ func TestDiffDevices(t *testing.T) {
 		t.Errorf("warnings %v", added.Warnings)
 	}
 	two.pod.Annotations[nadv1.NetworksAnnotation] = "c"
-	want(t, "the device of one that goes", steps(diff(t, have, two.must(t), true)), "-net1=web/a +net1=web/c")
+	want(t, "the device of one that goes", steps(diff(t, have, two.must(t), true)),
+		"-net1=web/a +net1=web/c")
 }
 
 // unique fails the test unless each name and device is of one attachment.
@@ -296,7 +319,8 @@ func step(t *testing.T, have []plan.Attachment, networks string) []plan.Attachme
 	after := recorded(t, applied(have, c))
 	unique(t, after)
 	want(t, "default network", after[0], have[0])
-	want(t, "attachments", slices.Sorted(slices.Values(names(after, class))), slices.Sorted(slices.Values(names(target, class))))
+	want(t, "attachments", slices.Sorted(slices.Values(names(after, class))),
+		slices.Sorted(slices.Values(names(target, class))))
 	for _, a := range target[1:] {
 		if !slices.ContainsFunc(after, func(b plan.Attachment) bool {
 			return class(a) == class(b) && (a.Wish.IfName == "" || a.Wish.IfName == b.IfName)

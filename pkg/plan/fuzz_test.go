@@ -12,11 +12,16 @@ import (
 )
 
 func FuzzMake(f *testing.F) {
-	f.Add("a,b@net1,default/x", `{"cniVersion": "1.0.0", "type": "macvlan"}`, `{"name": "cluster", "type": "bridge"}`)
-	f.Add(`[{"name": "a", "ips": ["10.0.0.1/24"], "default-route": [], "cni-args": {"x": 1}}, {"name": "a", "interface": "net2"}]`,
-		`{"plugins": [{"type": "bridge", "isDefaultGateway": true, "capabilities": {"ips": true, "deviceID": true}, "ipam": {"type": "static"}}]}`,
-		`{"cniVersion": "0.3.1", "name": "c", "plugins": [{"type": "bridge"}, {"type": "portmap", "capabilities": {"portMappings": true}}]}`)
-	f.Add("a@net2,b", `{"type": "macvlan", "ipam": {"Routes": [{"dst": "::0/0"}, {"gw": 1}, null, "0/0"]}}`, `{"type": "x"}`)
+	f.Add("a,b@net1,default/x", `{"cniVersion": "1.0.0", "type": "macvlan"}`,
+		`{"name": "cluster", "type": "bridge"}`)
+	f.Add(`[{"name": "a", "ips": ["10.0.0.1/24"], "default-route": [], "cni-args": {"x": 1}}, `+
+		`{"name": "a", "interface": "net2"}]`,
+		`{"plugins": [{"type": "bridge", "isDefaultGateway": true, "capabilities": {"ips": true, `+
+			`"deviceID": true}, "ipam": {"type": "static"}}]}`,
+		`{"cniVersion": "0.3.1", "name": "c", "plugins": [{"type": "bridge"}, {"type": "portmap", `+
+			`"capabilities": {"portMappings": true}}]}`)
+	f.Add("a@net2,b", `{"type": "macvlan", "ipam": {"Routes": [{"dst": "::0/0"}, {"gw": 1}, null, `+
+		`"0/0"]}}`, `{"type": "x"}`)
 	f.Fuzz(func(t *testing.T, annotation, nadConfig, cluster string) {
 		s := newScenario(annotation)
 		s.cfg.Delegates = []json.RawMessage{json.RawMessage(cluster), json.RawMessage(nadConfig)}
@@ -27,7 +32,8 @@ func FuzzMake(f *testing.F) {
 		s.nad("default/x", nadConfig)
 		got, err := s.plan()
 		if err != nil {
-			if _, ok := errors.AsType[*failure.Error](err); !ok || failure.ReasonOf(err) == "" || err.Error() == "" {
+			_, ok := errors.AsType[*failure.Error](err)
+			if !ok || failure.ReasonOf(err) == "" || err.Error() == "" {
 				t.Fatalf("an error without a class: %T %v", err, err)
 			}
 			return

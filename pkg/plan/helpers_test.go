@@ -29,14 +29,18 @@ type scenario struct {
 	args        [][2]string
 }
 
-// newScenario is a pod web/pod that asks for the networks of the annotation, on a node whose default network is "cluster".
+// newScenario is a pod web/pod that asks for the networks of the annotation, on a node whose
+// default network is "cluster".
 func newScenario(networks string) *scenario {
 	s := &scenario{
 		cfg: &conf.Config{
 			Call: conf.Call{CNIVersion: "1.0.0", Name: "braid"},
 			Node: conf.Node{
-				MultusNamespace: "kube-system", ConfDir: "/etc/cni/multus/net.d", SystemNamespaces: []string{"kube-system"},
-				Delegates: []json.RawMessage{json.RawMessage(`{"cniVersion": "1.0.0", "name": "cluster", "type": "bridge"}`)},
+				MultusNamespace: "kube-system", ConfDir: "/etc/cni/multus/net.d",
+				SystemNamespaces: []string{"kube-system"},
+				Delegates: []json.RawMessage{
+					json.RawMessage(`{"cniVersion": "1.0.0", "name": "cluster", "type": "bridge"}`),
+				},
 			},
 			Policy: conf.Policy{NamespaceIsolation: true, GlobalNamespaces: []string{"default"}},
 		},
@@ -71,7 +75,8 @@ func (s *scenario) plan() ([]plan.Attachment, error) {
 		return nil, err
 	}
 	in := plan.Input{
-		Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, Pod: s.pod, ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Requests: requests,
+		Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, Pod: s.pod,
+		ContainerID: s.containerID, IfName: s.ifName, Args: s.args, Requests: requests,
 		Devices: s.devices, DevicesErr: s.devicesErr, Requested: s.requested,
 	}
 	for _, r := range requests {

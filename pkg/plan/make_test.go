@@ -21,10 +21,13 @@ func TestMakeHoldsItsCallerToTheContract(t *testing.T) {
 	for says, in := range map[string]plan.Input{
 		"without a configuration": {Requests: one, Definitions: make([]plan.Definition, 1)},
 		"0 definitions":           {Node: node, Policy: policy, Call: call, Requests: one},
-		"not the default":         {Node: node, Policy: policy, Call: call, Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
-		"first network is not":    {Node: node, Policy: policy, Call: call},
-		"more than one default":   {Node: node, Policy: policy, Call: call, Requests: two, Definitions: make([]plan.Definition, 2)},
-		"CNI_CONTAINERID":         {Node: node, Policy: policy, Call: call, Requests: one, Definitions: make([]plan.Definition, 1)},
+		"not the default": {Node: node, Policy: policy, Call: call,
+			Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
+		"first network is not": {Node: node, Policy: policy, Call: call},
+		"more than one default": {Node: node, Policy: policy, Call: call, Requests: two,
+			Definitions: make([]plan.Definition, 2)},
+		"CNI_CONTAINERID": {Node: node, Policy: policy, Call: call, Requests: one,
+			Definitions: make([]plan.Definition, 1)},
 	} {
 		in.IfName = "eth0"
 		_, err := plan.Make(in)
@@ -36,7 +39,8 @@ func TestMakeHoldsItsCallerToTheContract(t *testing.T) {
 
 // The record keeps attachments as JSON, and DEL works from them.
 func TestS25AttachmentSurvivesTheRecord(t *testing.T) {
-	s := newScenario(`[{"name": "a", "ips": ["10.0.0.5/24"], "default-route": ["10.0.0.1"], "interface": "data0"}]`)
+	s := newScenario(`[{"name": "a", "ips": ["10.0.0.5/24"], "default-route": ["10.0.0.1"], ` +
+		`"interface": "data0"}]`)
 	s.nad("web/a", `{"type": "macvlan", "n": 12345678901234567890, "capabilities": {"ips": true}}`)
 	made := s.must(t)[1]
 	raw, err := json.Marshal(made)

@@ -42,15 +42,20 @@ func TestS25DefaultNetworkNamedLikeASecondary(t *testing.T) {
 }
 
 func TestS17RequestedInterface(t *testing.T) {
-	want(t, "JSON", ifNames(newScenario(`[{"name": "a", "interface": "data0"}]`).must(t)), []string{"eth0", "data0"})
+	want(t, "JSON", ifNames(newScenario(`[{"name": "a", "interface": "data0"}]`).must(t)),
+		[]string{"eth0", "data0"})
 }
 
 func TestS17DuplicateInterface(t *testing.T) {
-	newScenario("a@eth0").refused(t, failure.InterfaceConflict, "NAD web/a", "interface eth0", "the default network", "another name")
-	newScenario("a,b@net1").refused(t, failure.InterfaceConflict, "NAD web/b", "interface net1", "web/a")
+	newScenario("a@eth0").refused(t, failure.InterfaceConflict, "NAD web/a", "interface eth0",
+		"the default network", "another name")
+	newScenario("a,b@net1").refused(t, failure.InterfaceConflict, "NAD web/b", "interface net1",
+		"web/a")
 
 	// The parser of the annotation sees these first; the plan does not rely on it.
-	for _, tc := range []struct{ first, second, says string }{{"x0", "x0", "web/a"}, {"x0", "lo", "loopback"}} {
+	for _, tc := range []struct{ first, second, says string }{
+		{"x0", "x0", "web/a"}, {"x0", "lo", "loopback"},
+	} {
 		s := newScenario("")
 		_, err := plan.Make(plan.Input{
 			Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, ContainerID: "c", IfName: "eth0",
@@ -81,7 +86,10 @@ func TestS17DefaultNetworkKeepsTheRuntimesInterface(t *testing.T) {
 }
 
 func TestC14Names(t *testing.T) {
-	for _, bad := range []string{"", ".", "..", "sixteen-letters-", "a b", "a/b", "a:b", "a\tb", "net%d", "all", "default", "lo", "a\x01", "a\xff"} {
+	for _, bad := range []string{
+		"", ".", "..", "sixteen-letters-", "a b", "a/b", "a:b", "a\tb", "net%d", "all", "default", "lo",
+		"a\x01", "a\xff",
+	} {
 		s := newScenario("")
 		s.ifName = bad
 		s.refused(t, failure.InvalidEnvironment, "CNI_IFNAME")
@@ -90,8 +98,11 @@ func TestC14Names(t *testing.T) {
 			continue
 		}
 		_, err := plan.Make(plan.Input{
-			Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, ContainerID: "c", IfName: "eth0", Definitions: make([]plan.Definition, 2),
-			Requests: []plan.Request{{Default: true}, {Ref: "web/a", Selection: &selection.Selection{Interface: bad}}},
+			Node: &s.cfg.Node, Policy: &s.cfg.Policy, Call: &s.cfg.Call, ContainerID: "c", IfName: "eth0",
+			Definitions: make([]plan.Definition, 2),
+			Requests: []plan.Request{
+				{Default: true}, {Ref: "web/a", Selection: &selection.Selection{Interface: bad}},
+			},
 		})
 		if failure.ReasonOf(err) != failure.InvalidAnnotation {
 			t.Errorf("requested interface %q: %v", bad, err)

@@ -42,7 +42,8 @@ func TestM26LimitsAreOfWhoWroteTheNetwork(t *testing.T) {
 	const cluster = "kube-system/cluster-wide:operator"
 	check(cluster, cluster, "web/a:web", "web/b:web", "default/open:operator", "web/empty:operator")
 	s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = "web/own"
-	check("web/own:web", cluster, "web/a:web", "web/b:web", "default/open:operator", "web/empty:operator")
+	check("web/own:web", cluster, "web/a:web", "web/b:web", "default/open:operator",
+		"web/empty:operator")
 	s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = "cluster-wide"
 	check(cluster, cluster, "web/a:web", "web/b:web", "default/open:operator", "web/empty:operator")
 	// The namespace of the default networks is the operator's, whatever its name; without isolation

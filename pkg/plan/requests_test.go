@@ -17,7 +17,8 @@ func where(r plan.Request) plan.Request {
 }
 
 func TestS38DefaultFirst(t *testing.T) {
-	first, second := json.RawMessage(`{"name":"one","type":"bridge"}`), json.RawMessage(`{"type":"bridge"}`)
+	first, second := json.RawMessage(`{"name":"one","type":"bridge"}`), json.RawMessage(
+		`{"type":"bridge"}`)
 	fromDelegates := plan.Request{Inline: first, Default: true}
 	selected := plan.Request{Namespace: "web", Name: "a"}
 	ofPod := plan.Request{Namespace: "kube-system", Name: "calico", Default: true}
@@ -28,21 +29,28 @@ func TestS38DefaultFirst(t *testing.T) {
 		namespace  string
 		want       []plan.Request
 	}{
-		"delegates": {cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}}, want: []plan.Request{fromDelegates, {Inline: second}, selected}},
+		"delegates": {cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}},
+			want: []plan.Request{fromDelegates, {Inline: second}, selected}},
 		"clusterNetwork as NAD or CNI name": {
-			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "flannel"}},
-			want: []plan.Request{{Namespace: "kube-system", Name: "flannel", OnDisk: true, Default: true}, selected},
+			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "flannel"}},
+			want: []plan.Request{
+				{Namespace: "kube-system", Name: "flannel", OnDisk: true, Default: true}, selected,
+			},
 		},
 		"clusterNetwork as file": {
 			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "/etc/cni/net.d/10-x.conflist"}},
 			want: []plan.Request{{File: "/etc/cni/net.d/10-x.conflist", Default: true}, selected},
 		},
 		"clusterNetwork before delegates": {
-			cfg:  conf.Config{Node: conf.Node{ClusterNetwork: "/d", Delegates: []json.RawMessage{first, second}}},
+			cfg: conf.Config{
+				Node: conf.Node{ClusterNetwork: "/d", Delegates: []json.RawMessage{first, second}},
+			},
 			want: []plan.Request{{File: "/d", Default: true}, selected},
 		},
 		"defaultNetworks": {
-			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "flannel", DefaultNetworks: []string{"x", "/etc/y.conf"}}},
+			cfg: conf.Config{
+				Node: conf.Node{ClusterNetwork: "flannel", DefaultNetworks: []string{"x", "/etc/y.conf"}},
+			},
 			want: []plan.Request{
 				{Namespace: "kube-system", Name: "flannel", OnDisk: true, Default: true},
 				{Namespace: "kube-system", Name: "x", OnDisk: true},
@@ -56,13 +64,18 @@ func TestS38DefaultFirst(t *testing.T) {
 			want:      []plan.Request{{File: "/d", Default: true}, {Namespace: "kube-system", Name: "a"}},
 		},
 		"the pod's choice, bare": {
-			cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}}, annotation: " calico ",
-			want: []plan.Request{ofPod, {Inline: second}, selected},
+			cfg:        conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}},
+			annotation: " calico ",
+			want:       []plan.Request{ofPod, {Inline: second}, selected},
 		},
-		"the pod's choice, qualified": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}}, annotation: "kube-system/calico", want: []plan.Request{ofPod, selected}},
-		"the pod's choice, JSON":      {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}}, annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected}},
+		"the pod's choice, qualified": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
+			annotation: "kube-system/calico", want: []plan.Request{ofPod, selected}},
+		"the pod's choice, JSON": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
+			annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected}},
 		"the pod's choice in its own namespace": {
-			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}, Policy: conf.Policy{NamespaceIsolation: true}}, annotation: "web/mine",
+			cfg: conf.Config{
+				Node: conf.Node{ClusterNetwork: "/d"}, Policy: conf.Policy{NamespaceIsolation: true},
+			}, annotation: "web/mine",
 			want: []plan.Request{{Namespace: "web", Name: "mine", Default: true}, selected},
 		},
 	} {
@@ -79,7 +92,8 @@ func TestS38DefaultFirst(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if last := got[len(got)-1]; last.Selection == nil || last.Selection.Name != "a" || last.Ref != last.Namespace+"/a" {
+			last := got[len(got)-1]
+			if last.Selection == nil || last.Selection.Name != "a" || last.Ref != last.Namespace+"/a" {
 				t.Errorf("the selection is lost: %+v", last)
 			}
 			for i := range got {
@@ -109,10 +123,13 @@ func TestS38DefaultNetworkRefused(t *testing.T) {
 		reason     failure.Reason
 		words      []string
 	}{
-		"two":               {"x,y", failure.InvalidAnnotation, []string{nadv1.DefaultNetworkAnnotation, `"x,y" names 2 networks`}},
-		"none":              {"", failure.InvalidAnnotation, []string{nadv1.DefaultNetworkAnnotation, "names 0 networks", "remove the annotation"}},
-		"no name":           {"A_B", failure.InvalidAnnotation, []string{nadv1.DefaultNetworkAnnotation}},
-		"another namespace": {"other/x", failure.NADForbidden, []string{nadv1.DefaultNetworkAnnotation, "other/x", "web"}},
+		"two": {"x,y", failure.InvalidAnnotation,
+			[]string{nadv1.DefaultNetworkAnnotation, `"x,y" names 2 networks`}},
+		"none": {"", failure.InvalidAnnotation,
+			[]string{nadv1.DefaultNetworkAnnotation, "names 0 networks", "remove the annotation"}},
+		"no name": {"A_B", failure.InvalidAnnotation, []string{nadv1.DefaultNetworkAnnotation}},
+		"another namespace": {"other/x", failure.NADForbidden,
+			[]string{nadv1.DefaultNetworkAnnotation, "other/x", "web"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario("")
@@ -156,7 +173,8 @@ func TestU9Annotation(t *testing.T) {
 	s := newScenario("default/shared, a,default/shared")
 	s.nad("default/shared", `{"type": "macvlan"}`)
 	got := s.must(t)
-	want(t, "networks", displayNames(got), []string{"cluster", "default/shared", "web/a", "default/shared"})
+	want(t, "networks", displayNames(got),
+		[]string{"cluster", "default/shared", "web/a", "default/shared"})
 	want(t, "interfaces", ifNames(got), []string{"eth0", "net1", "net2", "net3"})
 	for _, blank := range []string{"", " \n", "[]"} {
 		want(t, "blank", len(newScenario(blank).must(t)), 1)
@@ -187,7 +205,8 @@ func TestU13Isolation(t *testing.T) {
 				want(t, "networks", displayNames(s.must(t)), []string{"cluster", tc.ref})
 				return
 			}
-			s.refused(t, failure.NADForbidden, "NAD "+tc.ref, "namespace web", "create the NAD in namespace web", "globalNamespaces")
+			s.refused(t, failure.NADForbidden, "NAD "+tc.ref, "namespace web",
+				"create the NAD in namespace web", "globalNamespaces")
 		})
 	}
 }

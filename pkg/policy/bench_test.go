@@ -8,7 +8,12 @@ import (
 
 // BenchmarkEightNetworks judges all of a pod with eight networks.
 func BenchmarkEightNetworks(b *testing.B) {
-	p := policy.Policy{Rules: []policy.Rule{*rule(b, `{"namespaces":["team-a"],"masters":["ens2*"],"vlans":["100-199"],"prefixes":["10.0.0.0/8"]}`)}}
+	p := policy.Policy{
+		Rules: []policy.Rule{
+			*rule(b, `{"namespaces":["team-a"],"masters":["ens2*"],"vlans":["100-199"],`+
+				`"prefixes":["10.0.0.0/8"]}`),
+		},
+	}
 	n := network(b, `{"cniVersion":"1.0.0","name":"lan","plugins":[
 		{"type":"macvlan","master":"ens224","mode":"bridge","vlan":100,"capabilities":{"ips":true},
 		 "ipam":{"type":"whereabouts","range":"10.9.0.0/16","range_start":"10.9.0.10","range_end":"10.9.9.250","gateway":"10.9.0.1","routes":[{"dst":"10.0.0.0/8"}]}},

@@ -8,7 +8,8 @@ import (
 )
 
 func ExampleJudge() {
-	rules, err := policy.Parse("policy", json.RawMessage(`[{"namespaces": ["team-*"], "masters": ["ens224"]}]`))
+	rules, err := policy.Parse("policy",
+		json.RawMessage(`[{"namespaces": ["team-*"], "masters": ["ens224"]}]`))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -16,7 +17,8 @@ func ExampleJudge() {
 	p := policy.Policy{Rules: rules, Operators: []string{"kube-system", "default"}}
 	d := p.Of("team-a")
 	for _, v := range policy.Judge(d.Rule, &policy.Network{
-		Conf: json.RawMessage(`{"name": "lan", "plugins": [{"type": "macvlan", "master": "ens224", "vlan": 7}]}`),
+		Conf: json.RawMessage(`{"name": "lan", "plugins": [{"type": "macvlan", "master": "ens224", ` +
+			`"vlan": 7}]}`),
 		Runs: []policy.Run{{Index: 0}},
 	}) {
 		fmt.Println(v.Field, "needs", v.Key)

@@ -14,14 +14,19 @@ import (
 // master, whatever the rule; and a rule that is amended as the violations say allows the network.
 func FuzzJudge(f *testing.F) {
 	rules := []string{
-		`{"namespaces":["a"]}`, `{"namespaces":["a"],"types":["bridge"],"exec":["vlan"]}`, `{"namespaces":["a"],"masters":["e*","*0"],"vlans":[1,"5-9"]}`,
-		`{"namespaces":["a"],"prefixes":["10.0.0.0/8"],"bridges":["b*"],"ranges":1,"sysctls":["net.*"]}`, `{"namespaces":["a"],"all":true}`,
+		`{"namespaces":["a"]}`, `{"namespaces":["a"],"types":["bridge"],"exec":["vlan"]}`,
+		`{"namespaces":["a"],"masters":["e*","*0"],"vlans":[1,"5-9"]}`,
+		`{"namespaces":["a"],"prefixes":["10.0.0.0/8"],"bridges":["b*"],"ranges":1,"sysctls":["net.*"]}`,
+		`{"namespaces":["a"],"all":true}`,
 	}
 	for _, conf := range []string{
 		`{"type":"macvlan","master":"eth0","vlan":5,"ipam":{"type":"host-local","subnet":"10.0.0.0/8"}}`,
-		`{"plugins":[{"type":"bridge","vlanTrunk":[{"minID":1,"maxID":9}]},{"type":"tuning","sysctl":{"net.core.x":"1"}}]}`,
-		`{"type":"x","delegate":{"type":"y","ipam":{"type":"z"}},"delegates":[{"TYPE":"w","master":"e"}]}`,
-		`{"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":1,"hostIP":"::1"}],"ips":["10.0.0.1"]},"args":{"cni":{"ips":["1.1.1.1"]}}}`,
+		`{"plugins":[{"type":"bridge","vlanTrunk":[{"minID":1,"maxID":9}]},{"type":"tuning",` +
+			`"sysctl":{"net.core.x":"1"}}]}`,
+		`{"type":"x","delegate":{"type":"y","ipam":{"type":"z"}},"delegates":[{"TYPE":"w",` +
+			`"master":"e"}]}`,
+		`{"type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":1,"hostIP":"::1"}],` +
+			`"ips":["10.0.0.1"]},"args":{"cni":{"ips":["1.1.1.1"]}}}`,
 	} {
 		for _, r := range rules {
 			f.Add(conf, r, "net1", uint8(0))
@@ -51,7 +56,8 @@ func FuzzJudge(f *testing.F) {
 		walk(tree, func(key, value string) {
 			switch {
 			case !strings.EqualFold(key, "type") && !strings.EqualFold(key, "master"):
-			case strings.EqualFold(key, "type") && value != "" && !slices.Contains(parsed[0].Types, value) && !slices.Contains(parsed[0].Exec, value):
+			case strings.EqualFold(key, "type") && value != "" && !slices.Contains(parsed[0].Types, value) &&
+				!slices.Contains(parsed[0].Exec, value):
 				t.Fatalf("rule %s lets %q run", text, value)
 			}
 		})

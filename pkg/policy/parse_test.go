@@ -21,8 +21,10 @@ func TestParse(t *testing.T) {
 	for _, text := range []string{
 		`{"namespaces": ["team-a"]}`,
 		`{"namespaces": ["*"], "all": true}`,
-		`{"namespaces": ["a-*","b"], "types": ["bridge"], "exec": ["vlan"], "masters": ["ens*"], "vlans": ["100-199","205"], "bridges": [], "spoofing": true, ` +
-			`"prefixes": ["10.9.0.0/16","fd00::/8"], "hostPorts": {"ports":["80","1024-65535"],"loopback":true}, "sysctls": ["net.*"], "names": ["team-b.*"], "onDisk": true, ` +
+		`{"namespaces": ["a-*","b"], "types": ["bridge"], "exec": ["vlan"], "masters": ["ens*"], ` +
+			`"vlans": ["100-199","205"], "bridges": [], "spoofing": true, ` +
+			`"prefixes": ["10.9.0.0/16","fd00::/8"], "hostPorts": {"ports":["80","1024-65535"],` +
+			`"loopback":true}, "sysctls": ["net.*"], "names": ["team-b.*"], "onDisk": true, ` +
 			`"defaultNetworks": true, "networks": 2, "ranges": 1, "addresses": 0}`,
 	} {
 		if got := rule(t, text).String(); got != text {

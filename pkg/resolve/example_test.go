@@ -21,13 +21,17 @@ func (storage) Pod(_ context.Context, _, name string) (*podv1.Pod, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
 }
 
-func (storage) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (storage) NAD(
+	_ context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if name != "storage" {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: nadv1.Resource}, name)
 	}
 	return &nadv1.NetworkAttachmentDefinition{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`},
+		Spec: nadv1.NetworkAttachmentDefinitionSpec{
+			Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
+		},
 	}, nil
 }
 
@@ -38,7 +42,8 @@ func (storage) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, er
 // A pod that asks for a network and names its interface, and one that asks for a network that there
 // is not.
 func ExampleResolver_Attachments() {
-	cfg, err := conf.Load([]byte(`{"cniVersion": "1.1.0", "name": "braid", "delegates": [{"name": "pods", "type": "bridge"}]}`))
+	cfg, err := conf.Load([]byte(
+		`{"cniVersion": "1.1.0", "name": "braid", "delegates": [{"name": "pods", "type": "bridge"}]}`))
 	if err != nil {
 		panic(err)
 	}
@@ -55,8 +60,8 @@ func ExampleResolver_Attachments() {
 			fmt.Println(a.IfName, a.Name)
 		}
 	}
-	// Output:
-	// eth0 pods
-	// data web/storage
-	// NAD web/backup: there is no NetworkAttachmentDefinition "backup" in namespace "web": network-attachment-definitions "backup" not found; create it, or correct the pod's annotation k8s.v1.cni.cncf.io/networks; `kubectl get net-attach-def -n web` lists what there is
+	// Output: eth0 pods data web/storage NAD web/backup: there is no NetworkAttachmentDefinition
+	// "backup" in namespace "web": network-attachment-definitions "backup" not found; create it, or
+	// correct the pod's annotation k8s.v1.cni.cncf.io/networks; `kubectl get net-attach-def -n web`
+	// lists what there is
 }

@@ -29,13 +29,18 @@ func TestExpect(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	r.cfg.SecondaryDefaultRoute = conf.KeepDefaultRoute
-	r.nad("web/a", `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static","routes":[{"dst":"0.0.0.0/0"}]}}`)
+	r.nad("web/a", `{"cniVersion":"1.0.0","type":"macvlan","ipam":{"type":"static",`+
+		`"routes":[{"dst":"0.0.0.0/0"}]}}`)
 	r.nad("web/gone", `{"cniVersion":"1.0.0","plugins":[{"type":"gone"},{"type":"own"}]}`)
 	pod := r.pod("web/p", "a,gone,b")
 	ignored := &failure.Error{Reason: failure.IgnoredKey, Err: errors.New("ignored")}
 	f := &finder{
-		found: map[string]invoke.Found{"own": {Execd: true, Path: "/bin/own"}, "static": {Warnings: []*failure.Error{ignored}}},
-		errs:  map[string]error{"gone": &failure.Error{Reason: failure.PluginNotFound, Err: errors.New("no such file")}},
+		found: map[string]invoke.Found{
+			"own": {Execd: true, Path: "/bin/own"}, "static": {Warnings: []*failure.Error{ignored}},
+		},
+		errs: map[string]error{
+			"gone": &failure.Error{Reason: failure.PluginNotFound, Err: errors.New("no such file")},
+		},
 	}
 	r.each(func(t *testing.T, source resolve.Source) {
 		resolver := r.resolver(source, devices{})
@@ -68,8 +73,8 @@ func (r *rig) elsewhere() *podv1.Pod {
 	return &pod
 }
 
-// On another machine than the node what only the node knows refuses nothing, whatever a pod asks for
-// there.
+// On another machine than the node what only the node knows refuses nothing, whatever a pod asks
+// for there.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, `,"clusterNetwork":"/no/such.conf","auxiliaryCNIChainName":"aux"`)
@@ -88,7 +93,8 @@ func TestElsewhere(t *testing.T) {
 		for _, e := range got {
 			short = append(short, fmt.Sprint(e.IfName, " ", e.Name, " ", e.Unknown))
 		}
-		same(t, "attachments", short, []string{"eth0 unknown true", "net1 web/disk true", "net2 web/a false"})
+		same(t, "attachments", short,
+			[]string{"eth0 unknown true", "net1 web/disk true", "net2 web/a false"})
 		same(t, "judged", f.asked, []string{"macvlan "})
 	})
 }

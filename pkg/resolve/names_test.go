@@ -14,29 +14,43 @@ import (
 func TestM30NamesOfTheirNamespace(t *testing.T) {
 	const enforced = `,"braid":{"policyDefault":"enforce"}`
 	whereabouts := func(name, network string) string {
-		return `{"cniVersion":"1.0.0","name":"` + name + `","plugins":[{"type":"macvlan","master":"e","ipam":{"type":"whereabouts","range":"10.0.0.0/24"` + network + `}}]}`
+		return `{"cniVersion":"1.0.0","name":"` + name + `","plugins":[{"type":"macvlan","master":"e",` +
+			`"ipam":{"type":"whereabouts","range":"10.0.0.0/24"` + network + `}}]}`
 	}
 	long := strings.Repeat("n", 253)
 	for name, test := range map[string]struct {
 		policy, config, network, space string
 		tenant                         bool
 	}{
-		"audited":           {"", whereabouts("n", ""), "n", "", false},
-		"label":             {"", whereabouts("n", ""), "web.n", "web.default", true},
-		"default":           {enforced, whereabouts("n", ""), "web.n", "web.default", false},
-		"rule":              {`,"braid":{"policy":[{"namespaces":["web"]}]}`, whereabouts("n", `,"network_name":"s"`), "web.n", "web.s", false},
-		"rule for others":   {`,"braid":{"policy":[{"namespaces":["x"]}]}`, whereabouts("n", `,"network_name":"s"`), "n", "s", false},
-		"all":               {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`, whereabouts("n", ""), "n", "", true},
-		"operator's":        {`,"globalNamespaces":"web"`, whereabouts("n", ""), "n", "", true},
-		"its own already":   {enforced, whereabouts("web.n", `,"network_name":"web.s"`), "web.n", "web.s", false},
-		"another's":         {enforced, whereabouts("team.n", `,"network_name":"team.s"`), "web.team.n", "web.team.s", false},
-		"two spellings":     {enforced, whereabouts("n", `,"Network_Name":"s"`), "web.n", "web.s", false},
-		"kept":              {`,"braid":{"policy":[{"namespaces":["web"],"names":["team.*","default"]}]}`, whereabouts("team.n", ""), "team.n", "", false},
-		"too long a name":   {enforced, whereabouts(long, ""), "web." + long[:218] + "-", "web.default", false},
-		"unnamed":           {enforced, `{"cniVersion":"1.0.0","type":"macvlan","master":"e"}`, "web.a", "", false},
-		"in a binary's":     {`,"braid":{"policy":[{"namespaces":["web"],"exec":["x"]}]}`, `{"cniVersion":"1.0.0","name":"n","type":"x","delegate":{"type":"y","ipam":{"type":"whereabouts","network_name":"s"}}}`, "web.n", "web.s", false},
-		"other IPAM's key":  {enforced, `{"cniVersion":"1.0.0","name":"n","type":"macvlan","master":"e","ipam":{"type":"x","network_name":"s"}}`, "web.n", "s", false},
-		"label, not a rule": {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`, whereabouts("n", ""), "n", "", true},
+		"audited": {"", whereabouts("n", ""), "n", "", false},
+		"label":   {"", whereabouts("n", ""), "web.n", "web.default", true},
+		"default": {enforced, whereabouts("n", ""), "web.n", "web.default", false},
+		"rule": {`,"braid":{"policy":[{"namespaces":["web"]}]}`,
+			whereabouts("n", `,"network_name":"s"`), "web.n", "web.s", false},
+		"rule for others": {`,"braid":{"policy":[{"namespaces":["x"]}]}`,
+			whereabouts("n", `,"network_name":"s"`), "n", "s", false},
+		"all": {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
+			whereabouts("n", ""), "n", "", true},
+		"operator's": {`,"globalNamespaces":"web"`, whereabouts("n", ""), "n", "", true},
+		"its own already": {enforced, whereabouts("web.n", `,"network_name":"web.s"`), "web.n", "web.s",
+			false},
+		"another's": {enforced, whereabouts("team.n", `,"network_name":"team.s"`), "web.team.n",
+			"web.team.s", false},
+		"two spellings": {enforced, whereabouts("n", `,"Network_Name":"s"`), "web.n", "web.s", false},
+		"kept": {`,"braid":{"policy":[{"namespaces":["web"],"names":["team.*","default"]}]}`,
+			whereabouts("team.n", ""), "team.n", "", false},
+		"too long a name": {enforced, whereabouts(long, ""), "web." + long[:218] + "-", "web.default",
+			false},
+		"unnamed": {enforced, `{"cniVersion":"1.0.0","type":"macvlan","master":"e"}`, "web.a",
+			"", false},
+		"in a binary's": {`,"braid":{"policy":[{"namespaces":["web"],"exec":["x"]}]}`,
+			`{"cniVersion":"1.0.0","name":"n","type":"x","delegate":{"type":"y",` +
+				`"ipam":{"type":"whereabouts","network_name":"s"}}}`, "web.n", "web.s", false},
+		"other IPAM's key": {enforced,
+			`{"cniVersion":"1.0.0","name":"n","type":"macvlan","master":"e","ipam":{"type":"x",` +
+				`"network_name":"s"}}`, "web.n", "s", false},
+		"label, not a rule": {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
+			whereabouts("n", ""), "n", "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, test.policy)
@@ -49,7 +63,9 @@ func TestM30NamesOfTheirNamespace(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := attachments[1]
-			if name := a.Network; !strings.HasPrefix(name, test.network) || len(name) > 255 || len(test.network) < 200 && name != test.network {
+			name := a.Network
+			if !strings.HasPrefix(name, test.network) || len(name) > 255 ||
+				len(test.network) < 200 && name != test.network {
 				t.Errorf("network %q, want %q", name, test.network)
 			}
 			if a.Name != "web/a" {
@@ -61,15 +77,17 @@ func TestM30NamesOfTheirNamespace(t *testing.T) {
 				t.Errorf("space %q, want %q: %s", space, test.space, a.Conf)
 			}
 			other := a.Limits.OtherName(a.Network)
-			if renamed := a.Limits != nil && a.Limits.Name != ""; renamed && other != a.Limits.Name && a.Limits.Foreign == nil || a.Limits == nil && other != "" {
+			renamed := a.Limits != nil && a.Limits.Name != ""
+			if renamed && other != a.Limits.Name && a.Limits.Foreign == nil ||
+				a.Limits == nil && other != "" {
 				t.Errorf("the other name of %q is %q", a.Network, other)
 			}
 		})
 	}
 }
 
-// TestM30AnothersName: a name that is another namespace's own is refused where that one's are apart,
-// whatever becomes of other violations, and only there.
+// TestM30AnothersName: a name that is another namespace's own is refused where that one's are
+// apart, whatever becomes of other violations, and only there.
 func TestM30AnothersName(t *testing.T) {
 	for name, test := range map[string]struct {
 		policy string

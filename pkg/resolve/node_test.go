@@ -12,13 +12,16 @@ import (
 	"github.com/braid-cni/braid/pkg/resolve"
 )
 
-// An ADD asks for the node once, if a NAD has a selector, and refuses a node that is not selected. A
-// plan of what was attached is not refused.
+// An ADD asks for the node once, if a NAD has a selector, and refuses a node that is not selected.
+// A plan of what was attached is not refused.
 func TestU10NodeSelectorAtADD(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	for ref, selector := range map[string]string{"web/here": "pool=data", "web/too": "zone", "web/there": "pool=other", "web/broken": "="} {
-		r.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).Annotations = map[string]string{nadv1.NodeSelectorAnnotation: selector}
+	for ref, selector := range map[string]string{
+		"web/here": "pool=data", "web/too": "zone", "web/there": "pool=other", "web/broken": "=",
+	} {
+		r.nad(ref, `{"cniVersion":"1.0.0","type":"ipvlan"}`).
+			Annotations = map[string]string{nadv1.NodeSelectorAnnotation: selector}
 	}
 	r.objs.node = map[string]string{"pool": "data", "zone": "a"}
 	for networks, want := range map[string]failure.Reason{
@@ -32,16 +35,21 @@ func TestU10NodeSelectorAtADD(t *testing.T) {
 		if failure.ReasonOf(err) != want {
 			t.Errorf("%s: got %v, want reason %q", networks, err, want)
 		}
-		asked := len(slices.DeleteFunc(slices.Clone(r.objs.asked), func(what string) bool { return what != "node n" }))
+		asked := len(slices.DeleteFunc(slices.Clone(r.objs.asked), func(what string) bool {
+			return what != "node n"
+		}))
 		if wanted := min(1, strings.Count(networks, "e")); asked != wanted {
 			t.Errorf("%s: the node is asked for %d times, want %d", networks, asked, wanted)
 		}
-		if _, exact, err := resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, nil); networks != "broken" && (err != nil || !exact) {
+		_, exact, err := resolver.Past(t.Context(), resolve.Any(&r.cfg.Call), pod, nil)
+		if networks != "broken" && (err != nil || !exact) {
 			t.Errorf("%s: past: %v", networks, err)
 		}
 	}
 	r.objs.err = errors.New("connection refused")
-	resolver := &resolve.Resolver{Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: allNADs{&r.objs}, ThisNode: &r.objs}
+	resolver := &resolve.Resolver{
+		Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: allNADs{&r.objs}, ThisNode: &r.objs,
+	}
 	_, err := resolver.Attachments(t.Context(), resolve.Any(&r.cfg.Call), r.pod("web/p", "here"))
 	fails(t, err, failure.APIUnavailable, "web/here", "get node", "connection refused")
 }
@@ -49,6 +57,8 @@ func TestU10NodeSelectorAtADD(t *testing.T) {
 // allNADs can be asked for NADs, whatever else goes wrong.
 type allNADs struct{ *memory }
 
-func (a allNADs) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (a allNADs) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	return (&memory{nads: a.nads}).NAD(ctx, namespace, name)
 }

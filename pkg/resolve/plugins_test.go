@@ -24,7 +24,10 @@ func (f *finder) Find(kind string, _ []byte, paths []string) (invoke.Found, erro
 }
 
 func chain(plugins string) *plan.Attachment {
-	return &plan.Attachment{Name: "web/a", IfName: "net1", Conf: []byte(`{"cniVersion":"1.0.0","name":"n","plugins":[` + plugins + `]}`)}
+	return &plan.Attachment{
+		Name: "web/a", IfName: "net1",
+		Conf: []byte(`{"cniVersion":"1.0.0","name":"n","plugins":[` + plugins + `]}`),
+	}
 }
 
 func TestPlugins(t *testing.T) {
@@ -34,14 +37,18 @@ func TestPlugins(t *testing.T) {
 		"macvlan": {Chosen: invoke.Chosen{"macvlan": true}, Warnings: []*failure.Error{warning}},
 		"tuning":  {Chosen: invoke.Chosen{"tuning": false}, Execd: true},
 	}}
-	a := chain(`{"type":"macvlan","ipam":{"type":"static"}},{"type":"own","ipam":{"type":"dhcp"}},{"type":"bridge","ipam":{}},{"type":"tuning"}`)
+	a := chain(`{"type":"macvlan","ipam":{"type":"static"}},{"type":"own","ipam":{"type":"dhcp"}},` +
+		`{"type":"bridge","ipam":{}},{"type":"tuning"}`)
 	if err := resolve.Plugins(f, a, []string{"/bin", "/own"}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "asked", f.asked, []string{"macvlan /bin:/own", "static /bin:/own", "own /bin:/own", "bridge /bin:/own", "tuning /bin:/own"})
+	same(t, "asked", f.asked, []string{
+		"macvlan /bin:/own", "static /bin:/own", "own /bin:/own", "bridge /bin:/own", "tuning /bin:/own",
+	})
 	same(t, "in-process", a.InProcess, map[string]bool{"macvlan": true, "tuning": false})
 	same(t, "a binary is in it", a.Execd, true)
-	if len(a.Warnings) != 1 || a.Warnings[0].NAD != "web/a" || a.Warnings[0].Interface != "net1" || a.Warnings[0].Field != "x" {
+	if len(a.Warnings) != 1 || a.Warnings[0].NAD != "web/a" || a.Warnings[0].Interface != "net1" ||
+		a.Warnings[0].Field != "x" {
 		t.Errorf("warnings: %v", a.Warnings)
 	}
 	same(t, "the finder's own warning", warning.NAD, "")
@@ -49,7 +56,9 @@ func TestPlugins(t *testing.T) {
 
 func TestPluginsErrors(t *testing.T) {
 	t.Parallel()
-	gone := &failure.Error{Reason: failure.PluginNotFound, Plugin: "x", Err: errors.New("no such file"), Fix: "install it"}
+	gone := &failure.Error{
+		Reason: failure.PluginNotFound, Plugin: "x", Err: errors.New("no such file"), Fix: "install it",
+	}
 	for name, test := range map[string]struct {
 		conf   string
 		err    error

@@ -63,7 +63,10 @@ func TestPassedPod(t *testing.T) {
 			t.Errorf("%s: got %+v", raw, pod)
 		}
 	}
-	for _, raw := range []string{"", `[]`, `"a"`, `{"a":1}`, `{"kubernetes.io/config.source":"file"}`, `{"kubernetes.io/config.source":"http"}`} {
+	for _, raw := range []string{
+		"", `[]`, `"a"`, `{"a":1}`, `{"kubernetes.io/config.source":"file"}`,
+		`{"kubernetes.io/config.source":"http"}`,
+	} {
 		if pod := resolve.PassedPod("web", "p", "u", []byte(raw)); pod != nil {
 			t.Errorf("%s: got %+v, want none", raw, pod)
 		}

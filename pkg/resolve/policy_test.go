@@ -40,7 +40,8 @@ func (r *rig) judged(annotations map[string]string) ([]resolve.Judged, []plan.At
 
 func (r *rig) asked() string { return strings.Join(r.objs.asked, ", ") }
 
-// The rule that names a namespace decides, else its label, which is asked for only where it matters.
+// The rule that names a namespace decides, else its label, which is asked for only where it
+// matters.
 func TestWhereThePolicyIsEnforced(t *testing.T) {
 	for name, test := range map[string]struct {
 		policy string
@@ -48,16 +49,21 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 		want   string
 		asked  string
 	}{
-		"nothing is said":     {"", nil, "audit", "namespace web"},
-		"other label":         {"", map[string]string{"team": "a"}, "audit", "namespace web"},
-		"label":               {"", map[string]string{policy.TenantLabel: ""}, "enforce", "namespace web"},
+		"nothing is said": {"", nil, "audit", "namespace web"},
+		"other label":     {"", map[string]string{"team": "a"}, "audit", "namespace web"},
+		"label": {"", map[string]string{policy.TenantLabel: ""}, "enforce",
+			"namespace web"},
 		"default is enforced": {`,"braid":{"policyDefault":"enforce"}`, nil, "enforce", ""},
 		"rule":                {`,"braid":{"policy":[{"namespaces":["we*"]}]}`, nil, "enforce", ""},
-		"rule that allows it": {`,"braid":{"policy":[{"namespaces":["web"],"masters":["*"]}]}`, map[string]string{policy.TenantLabel: ""}, "", ""},
-		"operator's":          {`,"globalNamespaces":"web"`, map[string]string{policy.TenantLabel: ""}, "", ""},
-		"multusNamespace":     {`,"multusNamespace":"web"`, nil, "", ""},
-		"operator's, by rule": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`, nil, "enforce", ""},
-		"operator's, pattern": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["*"]}]}`, nil, "", ""},
+		"rule that allows it": {`,"braid":{"policy":[{"namespaces":["web"],"masters":["*"]}]}`,
+			map[string]string{policy.TenantLabel: ""}, "", ""},
+		"operator's": {`,"globalNamespaces":"web"`, map[string]string{policy.TenantLabel: ""},
+			"", ""},
+		"multusNamespace": {`,"multusNamespace":"web"`, nil, "", ""},
+		"operator's, by rule": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`,
+			nil, "enforce", ""},
+		"operator's, pattern": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["*"]}]}`,
+			nil, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, test.policy)
@@ -83,11 +89,14 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 				t.Errorf("asked for %q, want %q", r.asked(), test.asked)
 			}
 			err = resolve.Permit(judged, attachments)
-			warnings := slices.Concat(attachments[0].Warnings, attachments[1].Warnings, attachments[2].Warnings)
-			if (err != nil) != (test.want == "enforce") || (len(warnings) == 1) != (test.want == "audit") || len(warnings) > 1 {
+			warnings := slices.Concat(attachments[0].Warnings, attachments[1].Warnings,
+				attachments[2].Warnings)
+			if (err != nil) != (test.want == "enforce") || (len(warnings) == 1) != (test.want == "audit") ||
+				len(warnings) > 1 {
 				t.Errorf("error %v, warnings %v", err, warnings)
 			}
-			if err != nil && (failure.ReasonOf(err) != failure.PolicyRefused || !strings.Contains(err.Error(), "web/b plugins[0].master")) {
+			if err != nil && (failure.ReasonOf(err) != failure.PolicyRefused ||
+				!strings.Contains(err.Error(), "web/b plugins[0].master")) {
 				t.Errorf("refused with %v", err)
 			}
 			if len(warnings) == 1 && warnings[0].Reason != failure.PolicyAudited {
@@ -100,7 +109,8 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 // Labels that nobody may read hold no pod back, which is said; an API server that is away does.
 func TestLabelsThatAreNotKnown(t *testing.T) {
 	r := newRig(t, "")
-	r.objs.namespaceErr = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "web", errors.New("no role"))
+	r.objs.namespaceErr = apierrors.NewForbidden(schema.GroupResource{Resource: "namespaces"}, "web",
+		errors.New("no role"))
 	judged, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
 	if err != nil {
 		t.Fatal(err)
@@ -108,11 +118,14 @@ func TestLabelsThatAreNotKnown(t *testing.T) {
 	if err := resolve.Permit(judged, attachments); err != nil {
 		t.Error(err)
 	}
-	if w := attachments[1].Warnings; len(w) != 1 || !strings.Contains(w[0].Error(), "whether namespace web is a tenant's is not known") {
+	w := attachments[1].Warnings
+	if len(w) != 1 || !strings.Contains(w[0].Error(),
+		"whether namespace web is a tenant's is not known") {
 		t.Errorf("warnings %v", w)
 	}
 	r.objs.namespaceErr = errors.New("connection refused")
-	if _, _, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"}); failure.ReasonOf(err) != failure.APIUnavailable {
+	_, _, err = r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+	if failure.ReasonOf(err) != failure.APIUnavailable {
 		t.Errorf("API server that is away: %v", err)
 	}
 }
@@ -120,7 +133,8 @@ func TestLabelsThatAreNotKnown(t *testing.T) {
 // What a pod asks of the operator's networks is judged by the rule for the pod's namespace.
 func TestM29M32RequestsAreThePods(t *testing.T) {
 	r := newRig(t, `,"braid":{"policyDefault":"enforce"}`)
-	r.nad("default/open", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"ens1"},{"type":"tuning"},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
+	r.nad("default/open", `{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"ens1"},`+
+		`{"type":"tuning"},{"type":"portmap","capabilities":{"portMappings":true}}]}`)
 	r.nad("kube-system/other", `{"cniVersion":"1.0.0","type":"bridge"}`)
 	judged, _, err := r.judged(map[string]string{
 		nadv1.NetworksAnnotation: `[{"namespace":"default","name":"open","portMappings":[{"hostPort":22,"containerPort":22}],
@@ -131,7 +145,10 @@ func TestM29M32RequestsAreThePods(t *testing.T) {
 	for _, j := range judged {
 		got = append(got, fmt.Sprint(j.NAD, " ", j.Key, " ", j.Namespace, " ", j.Effect))
 	}
-	want := []string{"kube-system/other defaultNetworks web enforce", "default/open hostPorts web enforce", "default/open sysctls web enforce"}
+	want := []string{
+		"kube-system/other defaultNetworks web enforce", "default/open hostPorts web enforce",
+		"default/open sysctls web enforce",
+	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
@@ -140,7 +157,8 @@ func TestM29M32RequestsAreThePods(t *testing.T) {
 // A NAD without a configuration is a file of the node, which is the operator's to lend.
 func TestOnDiskIsTheOperators(t *testing.T) {
 	r := newRig(t, `,"braid":{"policyDefault":"enforce"}`)
-	r.write("net/disk.conf", `{"cniVersion":"1.0.0","name":"disk","type":"host-device","device":"ens1"}`)
+	r.write("net/disk.conf", `{"cniVersion":"1.0.0","name":"disk","type":"host-device",`+
+		`"device":"ens1"}`)
 	r.nad("web/disk", "")
 	judged, _, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "disk"})
 	if err != nil || len(judged) != 1 || judged[0].Key != "onDisk" {
@@ -148,12 +166,13 @@ func TestOnDiskIsTheOperators(t *testing.T) {
 	}
 }
 
-// TestM28LabelAloneEnforces: where the label alone enforces, networks that nothing is wrong with are
-// held to the tenant's default, too, as only the plugin finds out whose a bridge is.
+// TestM28LabelAloneEnforces: where the label alone enforces, networks that nothing is wrong with
+// are held to the tenant's default, too, as only the plugin finds out whose a bridge is.
 func TestM28LabelAloneEnforces(t *testing.T) {
 	for labels, want := range map[string]string{
-		policy.TenantLabel: `{"namespace":"web","name":"fine","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
-		"team":             `{"namespace":"web"}`,
+		policy.TenantLabel: `{"namespace":"web","name":"fine","bridges":[],"ownBridges":true,` +
+			`"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		"team": `{"namespace":"web"}`,
 	} {
 		r := newRig(t, "")
 		r.objs.namespaces = map[string]map[string]string{"web": {labels: ""}}
@@ -184,9 +203,11 @@ func TestNoNetworksNoLabel(t *testing.T) {
 // What only a plugin can find out it is told with the attachment, where a rule is enforced.
 func TestEnforcedRulesBecomeLimits(t *testing.T) {
 	for keys, want := range map[string]string{
-		``:                                     `{"namespace":"web"}`,
-		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","name":"na","bridges":[],"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
-		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","name":"na","bridges":["br-*"],"spoofCheck":true,"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
+		``: `{"namespace":"web"}`,
+		`,"braid":{"policyDefault":"enforce"}`: `{"namespace":"web","name":"na","bridges":[],` +
+			`"ownBridges":true,"spoofCheck":true,"hostPorts":[{"first":1024,"last":65535}],"masters":[]}`,
+		`,"braid":{"policy":[{"namespaces":["web"],"bridges":["br-*"],"prefixes":["10.9.0.0/16"],` +
+			`"hostPorts":{"ports":["80","90-99"],"loopback":true}}]}`: `{"namespace":"web","name":"na","bridges":["br-*"],"spoofCheck":true,"prefixes":["10.9.0.0/16"],"hostPorts":[{"first":80,"last":80},{"first":90,"last":99}],"loopbackPorts":true,"masters":[]}`,
 		`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`:               `null`,
 		`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`: `null`,
 	} {

@@ -30,24 +30,30 @@ func TestAttachments(t *testing.T) {
 		prepare             func(*rig)
 		want                []string
 	}{
-		"no pod":              {"", "", "", nil, []string{onDisk}},
-		"no networks":         {"", "web/p", "", nil, []string{onDisk}},
-		"networks":            {"", "web/p", "b,a@x,a", nil, []string{onDisk, "net1 web/b nb ipvlan", "x web/a na macvlan", "net3 web/a na macvlan"}},
-		"default as file":     {`,"clusterNetwork":"DIR/net/pods.conf"`, "", "", nil, []string{onDisk}},
-		"default as NAD":      {`,"clusterNetwork":"a","multusNamespace":"web"`, "", "", nil, []string{"eth0 web/a na macvlan"}},
-		"default as delegate": {`,"delegates":[{"name":"own","type":"x"}]`, "", "", nil, []string{"eth0 own own x"}},
+		"no pod":      {"", "", "", nil, []string{onDisk}},
+		"no networks": {"", "web/p", "", nil, []string{onDisk}},
+		"networks": {"", "web/p", "b,a@x,a", nil,
+			[]string{onDisk, "net1 web/b nb ipvlan", "x web/a na macvlan", "net3 web/a na macvlan"}},
+		"default as file": {`,"clusterNetwork":"DIR/net/pods.conf"`, "", "", nil, []string{onDisk}},
+		"default as NAD": {`,"clusterNetwork":"a","multusNamespace":"web"`, "", "", nil,
+			[]string{"eth0 web/a na macvlan"}},
+		"default as delegate": {`,"delegates":[{"name":"own","type":"x"}]`, "", "", nil,
+			[]string{"eth0 own own x"}},
 		"default of the pod's own": {"", "web/p", "", func(r *rig) {
 			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "web/a"
 		}, []string{"eth0 web/a na macvlan"}},
 		"further networks of every pod": {
-			`,"multusNamespace":"web","defaultNetworks":["b"]`, "web/p", "a", nil, []string{onDisk, "net1 web/b nb ipvlan", "net2 web/a na macvlan"},
+			`,"multusNamespace":"web","defaultNetworks":["b"]`, "web/p", "a", nil,
+			[]string{onDisk, "net1 web/b nb ipvlan", "net2 web/a na macvlan"},
 		},
 		"system namespaces have none of those": {
-			`,"multusNamespace":"web","defaultNetworks":["b"],"systemNamespaces":["sys"]`, "sys/p", "", nil, []string{onDisk},
+			`,"multusNamespace":"web","defaultNetworks":["b"],"systemNamespaces":["sys"]`, "sys/p", "", nil,
+			[]string{onDisk},
 		},
 		"NAD on disk": {"", "web/p", "disk", func(r *rig) {
 			r.nad("web/disk", " ")
-			r.write("net/x.conflist", `{"cniVersion":"1.0.0","name":"disk","plugins":[{"type":"one"},{"type":"two"}]}`)
+			r.write("net/x.conflist",
+				`{"cniVersion":"1.0.0","name":"disk","plugins":[{"type":"one"},{"type":"two"}]}`)
 		}, []string{onDisk, "net1 web/disk disk one two"}},
 		"auxiliary chain": {auxiliary, "web/p", "a", func(r *rig) {
 			r.write("net/aux/1.conf", `{"type":"tuning"}`)
@@ -83,7 +89,10 @@ func TestAttachmentsOfASandbox(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	resolver := r.resolver(&r.objs, devices{})
-	sandbox := resolve.Sandbox{ContainerID: "c", IfName: "en0", Call: &r.cfg.Call, Args: [][2]string{{"K8S_POD_NAME", "p"}, {"IP", "10.0.0.1"}}}
+	sandbox := resolve.Sandbox{
+		ContainerID: "c", IfName: "en0", Call: &r.cfg.Call,
+		Args: [][2]string{{"K8S_POD_NAME", "p"}, {"IP", "10.0.0.1"}},
+	}
 	got, err := resolver.Attachments(t.Context(), sandbox, r.pod("web/p", "a"))
 	if err != nil {
 		t.Fatal(err)
@@ -103,21 +112,35 @@ func TestAttachmentsErrors(t *testing.T) {
 		network             string
 		words               []string
 	}{
-		"no NAD":          {"", "web/p", "a,none", nil, failure.NADNotFound, "web/none", []string{nadv1.NetworksAnnotation, "create it"}},
-		"first of many":   {"", "web/p", "a,x,y,z,b,v,w", nil, failure.NADNotFound, "web/x", nil},
-		"forbidden":       {"", "web/p", "other/a", nil, failure.NADForbidden, "other/a", nil},
-		"broken":          {"", "web/p", "bad", func(r *rig) { r.nad("web/bad", `{"type":`) }, failure.NADInvalid, "web/bad", []string{"spec.config"}},
-		"not on disk":     {"", "web/p", "bad", func(r *rig) { r.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad", []string{"net"}},
-		"too large":       {"", "web/p", "bad", tooLarge, failure.NADInvalid, "web/bad", []string{"131072", "shorten it"}},
-		"annotation":      {"", "web/p", "[", nil, failure.InvalidAnnotation, "", []string{nadv1.NetworksAnnotation}},
-		"taken interface": {"", "web/p", "a@x,b@x", nil, failure.InvalidAnnotation, "web/b", []string{"web/a"}},
-		"no default":      {`,"clusterNetwork":"gone"`, "web/p", "", nil, failure.NetworkNotFound, "gone", nil},
-		"no file":         {`,"clusterNetwork":"/no/such.conf"`, "web/p", "", nil, failure.NetworkNotFound, "/no/such.conf", nil},
+		"no NAD": {"", "web/p", "a,none", nil, failure.NADNotFound, "web/none",
+			[]string{nadv1.NetworksAnnotation, "create it"}},
+		"first of many": {"", "web/p", "a,x,y,z,b,v,w", nil, failure.NADNotFound, "web/x", nil},
+		"forbidden":     {"", "web/p", "other/a", nil, failure.NADForbidden, "other/a", nil},
+		"broken": {"", "web/p", "bad",
+			func(r *rig) {
+				r.nad("web/bad", `{"type":`)
+			}, failure.NADInvalid, "web/bad", []string{"spec.config"}},
+		"not on disk": {"", "web/p", "bad",
+			func(r *rig) { r.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad", []string{"net"}},
+		"too large": {"", "web/p", "bad", tooLarge, failure.NADInvalid, "web/bad",
+			[]string{"131072", "shorten it"}},
+		"annotation": {"", "web/p", "[", nil, failure.InvalidAnnotation, "",
+			[]string{nadv1.NetworksAnnotation}},
+		"taken interface": {"", "web/p", "a@x,b@x", nil, failure.InvalidAnnotation, "web/b",
+			[]string{"web/a"}},
+		"no default": {`,"clusterNetwork":"gone"`, "web/p", "", nil, failure.NetworkNotFound,
+			"gone", nil},
+		"no file": {`,"clusterNetwork":"/no/such.conf"`, "web/p", "", nil,
+			failure.NetworkNotFound, "/no/such.conf", nil},
 		"no default NAD": {"", "web/p", "", func(r *rig) {
 			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "none"
 		}, failure.NADNotFound, "kube-system/none", []string{nadv1.DefaultNetworkAnnotation}},
-		"broken auxiliary chain": {auxiliary, "", "", func(r *rig) { r.write("net/aux/1.conf", "{") }, failure.InvalidConfig, "DIR/net/aux/1.conf", nil},
-		"device":                 {"", "web/p", "nic", nic, failure.DeviceUnavailable, "web/nic", []string{"v/nic"}},
+		"broken auxiliary chain": {auxiliary, "", "",
+			func(r *rig) {
+				r.write("net/aux/1.conf", "{")
+			}, failure.InvalidConfig, "DIR/net/aux/1.conf", nil},
+		"device": {"", "web/p", "nic", nic, failure.DeviceUnavailable, "web/nic",
+			[]string{"v/nic"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,7 +166,8 @@ func tooLarge(r *rig) {
 
 // nic is a network of a device.
 func nic(r *rig) {
-	r.nad("web/nic", `{"cniVersion":"1.0.0","type":"sriov"}`).Annotations = map[string]string{nadv1.ResourceNameAnnotation: "v/nic"}
+	r.nad("web/nic", `{"cniVersion":"1.0.0","type":"sriov"}`).
+		Annotations = map[string]string{nadv1.ResourceNameAnnotation: "v/nic"}
 }
 
 // "Not known" is never "not there": what a source cannot say now is said by the next call.
@@ -155,12 +179,16 @@ func TestUnavailable(t *testing.T) {
 		fix    string
 		reason failure.Reason
 	}{
-		"plain":      {errors.New("connection refused"), "try again", failure.APIUnavailable},
-		"named":      {&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("slow"), Fix: "wait"}, "wait", failure.APIUnavailable},
-		"forbidden":  {apierrors.NewForbidden(resource, "x", errors.New("no")), "conf/rbac", failure.APIUnavailable},
+		"plain": {errors.New("connection refused"), "try again", failure.APIUnavailable},
+		"named": {&failure.Error{
+			Reason: failure.APIUnavailable, Err: errors.New("slow"), Fix: "wait",
+		}, "wait", failure.APIUnavailable},
+		"forbidden": {apierrors.NewForbidden(resource, "x", errors.New("no")), "conf/rbac",
+			failure.APIUnavailable},
 		"credential": {apierrors.NewUnauthorized("no"), "kubeconfig", failure.APIUnavailable},
-		"timed out":  {&failure.Error{Reason: failure.TimedOut, Err: errors.New("slow"), Fix: "wait"}, "wait", failure.TimedOut},
-		"throttled":  {apierrors.NewTooManyRequests("slow", 1), "try again", failure.APIUnavailable},
+		"timed out": {&failure.Error{Reason: failure.TimedOut, Err: errors.New("slow"), Fix: "wait"},
+			"wait", failure.TimedOut},
+		"throttled": {apierrors.NewTooManyRequests("slow", 1), "try again", failure.APIUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -219,10 +247,13 @@ func TestPast(t *testing.T) {
 		want     []string
 		exact    bool
 	}{
-		"all there":        {"a,b", "", []string{onDisk, "net1 web/a na macvlan", "net2 web/b nb ipvlan"}, true},
-		"gone and known":   {"gone,b", `{"cniVersion":"1.0.0","name":"ng","type":"x"}`, []string{onDisk, "net1 ng ng x", "net2 web/b nb ipvlan"}, false},
+		"all there": {"a,b", "",
+			[]string{onDisk, "net1 web/a na macvlan", "net2 web/b nb ipvlan"}, true},
+		"gone and known": {"gone,b", `{"cniVersion":"1.0.0","name":"ng","type":"x"}`,
+			[]string{onDisk, "net1 ng ng x", "net2 web/b nb ipvlan"}, false},
 		"gone and unknown": {"gone,b", "", []string{onDisk, "net2 web/b nb ipvlan"}, false},
-		"asks of one gone": {`[{"name":"gone","interface":"x"},{"name":"b"}]`, "", []string{onDisk, "net2 web/b nb ipvlan"}, false},
+		"asks of one gone": {`[{"name":"gone","interface":"x"},{"name":"b"}]`, "",
+			[]string{onDisk, "net2 web/b nb ipvlan"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -241,7 +272,8 @@ func TestPast(t *testing.T) {
 				}
 				same(t, "attachments", summary(rest), test.want)
 				same(t, "exact", exact, test.exact)
-				same(t, "asked of the past", slices.Compact(asked), map[bool][]string{false: {"web/gone"}}[test.exact])
+				same(t, "asked of the past", slices.Compact(asked),
+					map[bool][]string{false: {"web/gone"}}[test.exact])
 			})
 		})
 	}
@@ -250,14 +282,17 @@ func TestPast(t *testing.T) {
 // What a pod requests and claims is not in its annotations: then it is fetched, if it matters.
 func TestDevices(t *testing.T) {
 	t.Parallel()
-	none := &failure.Error{Reason: failure.DeviceUnavailable, Err: fmt.Errorf("dial: %w", fs.ErrNotExist)}
+	none := &failure.Error{
+		Reason: failure.DeviceUnavailable, Err: fmt.Errorf("dial: %w", fs.ErrNotExist),
+	}
 	for name, test := range map[string]struct {
 		requested []string
 		devices   devices
 		device    string
 		fails     failure.Reason
 	}{
-		"given":     {[]string{"v/nic"}, devices{pod: map[string][]string{"v/nic": {"d1", "d2"}}}, "d1", ""},
+		"given": {[]string{"v/nic"}, devices{pod: map[string][]string{"v/nic": {"d1", "d2"}}},
+			"d1", ""},
 		"none":      {[]string{"v/nic"}, devices{node: []string{"v/nic"}}, "", failure.DeviceUnavailable},
 		"no socket": {nil, devices{err: none}, "", failure.DeviceUnavailable},
 		"unknown":   {nil, devices{err: errors.New("timeout")}, "", failure.APIUnavailable},

@@ -59,14 +59,18 @@ func (m *memory) Pod(_ context.Context, namespace, name string) (*podv1.Pod, err
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
 }
 
-func (m *memory) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (m *memory) NAD(
+	_ context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if err := m.ask("NAD " + namespace + "/" + name); err != nil {
 		return nil, err
 	}
 	if nad := m.nads[namespace+"/"+name]; nad != nil {
 		return nad, nil
 	}
-	return nil, apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
+	return nil, apierrors.NewNotFound(schema.GroupResource{
+		Group: nadv1.GroupName, Resource: nadv1.Resource,
+	}, name)
 }
 
 func (m *memory) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
@@ -110,7 +114,8 @@ func newRig(t *testing.T, keys string) *rig {
 	if !strings.Contains(keys, "clusterNetwork") && !strings.Contains(keys, "delegates") {
 		keys += `,"clusterNetwork":"pods"`
 	}
-	cfg, err := conf.Load([]byte(`{"name":"braid","cniVersion":"1.0.0","confDir":"` + r.dir + `/net"` + strings.ReplaceAll(keys, "DIR", r.dir) + `}`))
+	cfg, err := conf.Load([]byte(`{"name":"braid","cniVersion":"1.0.0","confDir":"` + r.dir + `/net"` +
+		strings.ReplaceAll(keys, "DIR", r.dir) + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +151,8 @@ func (r *rig) pod(ref, networks string) *podv1.Pod {
 	}
 	namespace, name, _ := strings.Cut(ref, "/")
 	pod := &podv1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: namespace, Name: name, UID: types.UID("uid-" + name), Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
+		Namespace: namespace, Name: name, UID: types.UID("uid-" + name),
+		Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
 	}}
 	r.objs.pods[ref] = pod
 	return pod
@@ -176,14 +182,17 @@ func (r *rig) each(do func(t *testing.T, source resolve.Source)) {
 func (r *rig) manifests() {
 	r.t.Helper()
 	put := func(file, apiVersion, kind string, meta metav1.ObjectMeta, spec any) {
-		object, err := json.Marshal(map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": meta, "spec": spec})
+		object, err := json.Marshal(map[string]any{
+			"apiVersion": apiVersion, "kind": kind, "metadata": meta, "spec": spec,
+		})
 		if err != nil {
 			r.t.Fatal(err)
 		}
 		r.write("manifests/"+file+".json", string(object))
 	}
 	for _, nad := range r.objs.nads {
-		put("nad-"+nad.Namespace+"-"+nad.Name, nadv1.GroupName+"/"+nadv1.Version, nadv1.Kind, nad.ObjectMeta, nad.Spec)
+		put("nad-"+nad.Namespace+"-"+nad.Name, nadv1.GroupName+"/"+nadv1.Version, nadv1.Kind,
+			nad.ObjectMeta, nad.Spec)
 	}
 	for _, pod := range r.objs.pods {
 		requests := map[string]int{}
@@ -191,7 +200,9 @@ func (r *rig) manifests() {
 			requests[resource] = 1
 		}
 		put("pod-"+pod.Namespace+"-"+pod.Name, "v1", "Pod", pod.ObjectMeta, map[string]any{
-			"containers": []any{map[string]any{"name": "c", "resources": map[string]any{"requests": requests}}},
+			"containers": []any{
+				map[string]any{"name": "c", "resources": map[string]any{"requests": requests}},
+			},
 		})
 	}
 }
@@ -214,7 +225,9 @@ func (r *rig) state() map[string]string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for name, object := range map[string]any{"pods": r.objs.pods, "NADs": r.objs.nads, "configuration": r.cfg} {
+	for name, object := range map[string]any{
+		"pods": r.objs.pods, "NADs": r.objs.nads, "configuration": r.cfg,
+	} {
 		text, err := json.Marshal(object)
 		if err != nil {
 			r.t.Fatal(err)
@@ -286,5 +299,7 @@ func same[T any](t *testing.T, what string, got, want T) {
 }
 
 func (r *rig) resolver(source resolve.Source, devices resolve.Devices) *resolve.Resolver {
-	return &resolve.Resolver{Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: source, Devices: devices}
+	return &resolve.Resolver{
+		Node: &r.cfg.Node, Policy: &r.cfg.Policy, Source: source, Devices: devices,
+	}
 }

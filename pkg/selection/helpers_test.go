@@ -34,7 +34,8 @@ func want(t *testing.T, annotation string, selections ...Selection) {
 
 // differ returns how selections differ, but for their warnings.
 func differ(a, b []Selection) string {
-	return cmp.Diff(a, b, cmpopts.IgnoreFields(Selection{}, "Warnings"), cmpopts.EquateComparable(netip.Addr{}))
+	return cmp.Diff(a, b, cmpopts.IgnoreFields(Selection{}, "Warnings"),
+		cmpopts.EquateComparable(netip.Addr{}))
 }
 
 // one parses an annotation that is a list of one element with the given further keys.
@@ -47,7 +48,8 @@ func one(t *testing.T, keys string) Selection {
 	return got[0]
 }
 
-// bad fails unless the annotation is refused at the field with an error that contains all the texts, and returns the error.
+// bad fails unless the annotation is refused at the field with an error that contains all the
+// texts, and returns the error.
 func bad(t *testing.T, annotation, field string, texts ...string) *failure.Error {
 	t.Helper()
 	got, err := Parse(annotation, "pods")
@@ -104,8 +106,10 @@ func render(t *testing.T, selections []Selection) string {
 	for _, s := range selections {
 		keys := map[string]any{"name": s.Name}
 		for key, value := range map[string]any{
-			"namespace": s.Namespace, "interface": s.Interface, "ips": s.IPs, "mac": s.MAC, "infiniband-guid": s.InfinibandGUID,
-			"cni-args": s.CNIArgs, "portMappings": s.PortMappings, "bandwidth": s.Bandwidth, "default-route": s.DefaultRoute,
+			"namespace": s.Namespace, "interface": s.Interface, "ips": s.IPs, "mac": s.MAC,
+			"infiniband-guid": s.InfinibandGUID,
+			"cni-args":        s.CNIArgs, "portMappings": s.PortMappings, "bandwidth": s.Bandwidth,
+			"default-route":        s.DefaultRoute,
 			"ipam-claim-reference": s.IPAMClaim,
 		} {
 			if v := reflect.ValueOf(value); !v.IsZero() {

@@ -13,7 +13,8 @@ func TestS9BothForms(t *testing.T) {
 	both := []Selection{{Namespace: "pods", Name: "net-a"}, {Namespace: "other", Name: "net-b"}}
 	want(t, "net-a,other/net-b", both...)
 	want(t, `[{"name":"net-a"},{"name":"net-b","namespace":"other"}]`, both...)
-	want(t, "\n\t[\n  {\"name\": \"net-a\"},\r\n  {\"name\": \"net-b\", \"namespace\": \"other\"}\n]\n", both...)
+	want(t, "\n\t[\n  {\"name\": \"net-a\"},\r\n  {\"name\": \"net-b\", \"namespace\": "+
+		"\"other\"}\n]\n", both...)
 	for _, nothing := range []string{"", " ", "\n\t \r\n", "[]", " [ ] "} {
 		if got := good(t, nothing); got != nil {
 			t.Errorf("Parse(%q) = %+v, want nil", nothing, got)
@@ -21,7 +22,8 @@ func TestS9BothForms(t *testing.T) {
 	}
 	bad(t, `{"name":"net-a"}`, "networks", "wrap it in a list", `name\":\"net-a`)
 	for text, say := range map[string]string{
-		`[{"name":"a"}`:                                     "line 1 column 13: unexpected end of JSON input",
+		`[{"name":"a"}`: "line 1 column 13: unexpected end of " +
+			"JSON input",
 		"[\n {\"name\": \"a\"},\n]":                         "line 3 column 1: ",
 		"[{\"name\":\"a\"}] trailing":                       "line 1 column 16: ",
 		"[\n{\"name\":\"a\"} # the first\n]":                `line 2 column 14: a "#" comment, and JSON has no comments`,
@@ -44,7 +46,8 @@ func TestS10ShortForm(t *testing.T) {
 	want(t, "a", Selection{Namespace: "pods", Name: "a"})
 	want(t, "ns/a", Selection{Namespace: "ns", Name: "a"})
 	want(t, "a@eth1", Selection{Namespace: "pods", Name: "a", Interface: "eth1"})
-	want(t, " ns/a.b@eth1 ,\n\tc ", Selection{Namespace: "ns", Name: "a.b", Interface: "eth1"}, Selection{Namespace: "pods", Name: "c"})
+	want(t, " ns/a.b@eth1 ,\n\tc ", Selection{Namespace: "ns", Name: "a.b", Interface: "eth1"},
+		Selection{Namespace: "pods", Name: "c"})
 	for text, say := range map[string]string{
 		",":          "an empty element",
 		"x, ,":       "",
@@ -91,7 +94,8 @@ func TestS11Name(t *testing.T) {
 }
 
 func TestS12ReservedKeys(t *testing.T) {
-	want(t, `[{"name":"a","org.example.key":{"any":[1]},"x.y":null}]`, Selection{Namespace: "pods", Name: "a"})
+	want(t, `[{"name":"a","org.example.key":{"any":[1]},"x.y":null}]`,
+		Selection{Namespace: "pods", Name: "a"})
 	badOne(t, `"IPs":["10.0.0.1"]`, "IPs", "write ips")
 	warned(t, `"vlan":5`, "vlan", `the key "vlan" is ignored`, "use one of name, namespace, ips")
 	warned(t, `"":1`, `""`, `the key "" is ignored`)
@@ -107,14 +111,18 @@ func TestS24SameNetworkTwice(t *testing.T) {
 }
 
 func TestU9Annotation(t *testing.T) {
-	gke := []Selection{{Namespace: "default", Name: "gke-network-1"}, {Namespace: "default", Name: "gke-network-2"}}
+	gke := []Selection{
+		{Namespace: "default", Name: "gke-network-1"}, {Namespace: "default", Name: "gke-network-2"},
+	}
 	want(t, "default/gke-network-1,default/gke-network-2", gke...)
 	want(t, "default/gke-network-1, default/gke-network-1", gke[0], gke[0])
 	want(t, "gke-network-1", Selection{Namespace: "pods", Name: "gke-network-1"})
-	want(t, `[{"name":"gke-network-1","namespace":"default"},{"namespace":"default","name":"gke-network-2"}]`, gke...)
+	want(t, `[{"name":"gke-network-1","namespace":"default"},{"namespace":"default",`+
+		`"name":"gke-network-2"}]`, gke...)
 }
 
-// The bounds of "Bad input": ten megabytes, too many elements, and values that would fill a log or drive a terminal.
+// The bounds of "Bad input": ten megabytes, too many elements, and values that would fill a log or
+// drive a terminal.
 func TestBounds(t *testing.T) {
 	bad(t, strings.Repeat("a", 10<<20), "networks", "10485760 bytes", "262144")
 	names := make([]string, MaxNetworks)
@@ -129,7 +137,9 @@ func TestBounds(t *testing.T) {
 	bad(t, strings.Repeat(",", MaxSize-1), "networks")
 
 	evil := strings.Repeat("\\u001b]0;evil\\u0007\\u202e", 5000)
-	for _, key := range []string{"mac", "namespace", "interface", "infiniband-guid", "ipam-claim-reference", "x" + evil} {
+	for _, key := range []string{
+		"mac", "namespace", "interface", "infiniband-guid", "ipam-claim-reference", "x" + evil,
+	} {
 		element := `[{"name":"a","` + key + `":"` + evil + `"}]`
 		var e *failure.Error
 		if key[0] == 'x' {
@@ -153,7 +163,8 @@ func TestR1WarningsAreBounded(t *testing.T) {
 		fmt.Fprintf(&keys, `,"key-%d":1`, i)
 	}
 	warnings := good(t, `[{"name":"a"`+keys.String()+`}]`)[0].Warnings
-	if len(warnings) != maxWarnings || !strings.Contains(warnings[maxWarnings-1].Error(), "more such keys") {
+	if len(warnings) != maxWarnings ||
+		!strings.Contains(warnings[maxWarnings-1].Error(), "more such keys") {
 		t.Errorf("%d warnings: %v", len(warnings), warnings)
 	}
 }
@@ -163,26 +174,33 @@ func TestR1Strays(t *testing.T) {
 	warned(t, `"gateways":["10.0.0.1"]`, "gateways", `write "default-route"`)
 	warned(t, `"deviceID":"0000:00:01.0"`, "deviceID", "resourceName")
 	for key, meant := range map[string]string{
-		"IPS": "ips", "ip": "ips", "Mac": "mac", "macs": "mac", "interfaces": "interface", "interfacerequest": "interfaceRequest",
-		"portMapping": "portMappings", "default_route": "default-route", "cni_args": "cni-args", "namepsace": "namespace", "bandwidths": "bandwidth",
+		"IPS": "ips", "ip": "ips", "Mac": "mac", "macs": "mac", "interfaces": "interface",
+		"interfacerequest": "interfaceRequest",
+		"portMapping":      "portMappings", "default_route": "default-route", "cni_args": "cni-args",
+		"namepsace": "namespace", "bandwidths": "bandwidth",
 	} {
 		badOne(t, `"`+key+`":null`, key, "write "+meant)
 	}
-	badOne(t, `"portMappings":[{"hostPorts":1,"containerPort":1}]`, "portMappings[0].hostPorts", "write hostPort")
+	badOne(t, `"portMappings":[{"hostPorts":1,"containerPort":1}]`, "portMappings[0].hostPorts",
+		"write hostPort")
 	badOne(t, `"bandwidth":{"egresRate":1}`, "bandwidth.egresRate", "write egressRate")
-	warned(t, `"portMappings":[{"hostPort":1,"containerPort":1,"gateway":1}]`, "portMappings[0].gateway", "use one of hostPort")
+	warned(t, `"portMappings":[{"hostPort":1,"containerPort":1,"gateway":1}]`,
+		"portMappings[0].gateway", "use one of hostPort")
 	warned(t, `"bandwidth":{"egressRate":1,"burst":5}`, "bandwidth.burst", "use one of ingressRate")
 }
 
 func TestR1InterfaceRequest(t *testing.T) {
 	for _, keys := range []string{
-		`"interfaceRequest":"eth1"`, `"interfaceRequest":"eth1","interface":"eth1"`, `"interfaceRequest":"eth1","interface":null`,
+		`"interfaceRequest":"eth1"`, `"interfaceRequest":"eth1","interface":"eth1"`,
+		`"interfaceRequest":"eth1","interface":null`,
 	} {
 		if s := one(t, keys); s.Interface != "eth1" || len(s.Warnings) != 0 {
 			t.Errorf("%s: %+v", keys, s)
 		}
 	}
-	badOne(t, `"interfaceRequest":"eth1","interface":"eth2"`, "interfaceRequest", `"eth1" is not what interface says, "eth2"`)
+	badOne(t, `"interfaceRequest":"eth1","interface":"eth2"`, "interfaceRequest",
+		`"eth1" is not what interface says, "eth2"`)
 	badOne(t, `"interfaceRequest":"a/b"`, "interfaceRequest", "'/'")
-	bad(t, `[{"name":"a","interface":"eth1"},{"name":"a","interfaceRequest":"eth1"}]`, "networks[1].interface", "taken by networks[0]")
+	bad(t, `[{"name":"a","interface":"eth1"},{"name":"a","interfaceRequest":"eth1"}]`,
+		"networks[1].interface", "taken by networks[0]")
 }

@@ -18,12 +18,17 @@ func TestS13Ips(t *testing.T) {
 		}
 	}
 	for value, say := range map[string]string{
-		`10.0.0.256`: "is no IP address", `10.0.0`: "is no IP address", `010.0.0.1`: "is no IP address", ``: "is no IP address",
-		` 10.0.0.1`: "is no IP address", `10.0.0.1/33`: "prefix length", `10.0.0.1/`: "prefix length", `10.0.0.1/-1`: "prefix length",
-		`/24`: "prefix length", `fe80::1%eth0`: "has a zone", `fe80::1%eth0/64`: "prefix length", `::ffff:10.0.0.1`: "in IPv6 form",
-		`::ffff:10.0.0.1/100`: "in IPv6 form", `2001:db8::/129`: "prefix length", `localhost`: "is no IP address",
+		`10.0.0.256`: "is no IP address", `10.0.0`: "is no IP address", `010.0.0.1`: "is no IP address",
+		``:          "is no IP address",
+		` 10.0.0.1`: "is no IP address", `10.0.0.1/33`: "prefix length", `10.0.0.1/`: "prefix length",
+		`10.0.0.1/-1`: "prefix length",
+		`/24`:         "prefix length", `fe80::1%eth0`: "has a zone", `fe80::1%eth0/64`: "prefix length",
+		`::ffff:10.0.0.1`:     "in IPv6 form",
+		`::ffff:10.0.0.1/100`: "in IPv6 form", `2001:db8::/129`: "prefix length",
+		`localhost`: "is no IP address",
 	} {
-		badOne(t, `"ips":["10.0.0.1","`+value+`"]`, "ips[1]", value, say, "at least one IPv4 or IPv6 address")
+		badOne(t, `"ips":["10.0.0.1","`+value+`"]`, "ips[1]", value, say,
+			"at least one IPv4 or IPv6 address")
 	}
 	badOne(t, `"ips":[]`, "ips", "the list is empty")
 	badOne(t, `"ips":"10.0.0.1"`, "ips", "is a string, not a list")
@@ -40,8 +45,10 @@ func TestS14Mac(t *testing.T) {
 	for mac, say := range map[string]string{
 		"02:23:45:67:89:01:02:03":                                     "has 8 bytes, not 6",
 		"80:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22": "has 20 bytes, not 6",
-		"02:23:45:67:89":                                              "is no hardware address", "02:23:45:67:89:0g": "is no hardware address", "": "is no hardware address",
-		"02:23:45:67:89:01 ": "is no hardware address",
+		"02:23:45:67:89":                                              "is no hardware address",
+		"02:23:45:67:89:0g":                                           "is no hardware address",
+		"":                                                            "is no hardware address",
+		"02:23:45:67:89:01 ":                                          "is no hardware address",
 	} {
 		badOne(t, `"mac":"`+mac+`"`, "mac", mac, say, "six bytes")
 	}
@@ -53,7 +60,8 @@ func TestS15InfinibandGUID(t *testing.T) {
 	if got := one(t, `"infiniband-guid":"`+guid+`"`).InfinibandGUID; got != guid {
 		t.Errorf("infiniband-guid %q, want %q", got, guid)
 	}
-	badOne(t, `"infiniband-guid":"02:23:45:67:89:01"`, "infiniband-guid", "has 6 bytes, not 8", "eight bytes")
+	badOne(t, `"infiniband-guid":"02:23:45:67:89:01"`, "infiniband-guid", "has 6 bytes, not 8",
+		"eight bytes")
 	badOne(t, `"infiniband-guid":"x"`, "infiniband-guid", `"x" is no hardware address`)
 	badOne(t, `"infiniband-guid":{}`, "infiniband-guid", "is an object, not a string")
 }
@@ -65,35 +73,44 @@ func TestS17Interface(t *testing.T) {
 		}
 	}
 	for name, say := range map[string]string{
-		``: `"" is empty`, `sixteen-bytes-12`: "has 16 bytes", `.`: "is reserved", `..`: "is reserved", `all`: "is reserved",
-		`default`: "is reserved", `lo`: "is reserved", `a/b`: "contains '/'", `a:1`: "contains ':'", `a b`: "contains ' '",
-		`a\tb`: `contains '\t'`, `a\u0000`: `contains '\x00'`, `a\u0007`: `contains '\a'`, `net%d`: "contains '%'", `a\u00a0b`: "contains",
+		``: `"" is empty`, `sixteen-bytes-12`: "has 16 bytes", `.`: "is reserved", `..`: "is reserved",
+		`all`:     "is reserved",
+		`default`: "is reserved", `lo`: "is reserved", `a/b`: "contains '/'", `a:1`: "contains ':'",
+		`a b`:  "contains ' '",
+		`a\tb`: `contains '\t'`, `a\u0000`: `contains '\x00'`, `a\u0007`: `contains '\a'`,
+		`net%d`: "contains '%'", `a\u00a0b`: "contains",
 		`\u202ea`: `contains '\u202e'`, `\u00e0`: "use ASCII",
 	} {
 		badOne(t, `"interface":"`+name+`"`, "interface", say)
 	}
 	badOne(t, `"interface":1`, "interface", "is a number, not a string")
 
-	bad(t, `[{"name":"a"},{"name":"b","interface":"eth5"},{"name":"c"},{"name":"d","namespace":"ns","interface":"eth5"}]`,
+	bad(t, `[{"name":"a"},{"name":"b","interface":"eth5"},{"name":"c"},{"name":"d","namespace":"ns",`+
+		`"interface":"eth5"}]`,
 		"networks[3].interface", "NAD ns/d", `"eth5" is taken by networks[1] (pods/b)`)
 	bad(t, "a@x,a@x", "networks[1].interface", `"x" is taken by networks[0] (pods/a)`)
 }
 
 func TestS18CNIArgs(t *testing.T) {
-	got := one(t, `"cni-args":{"spoofchk":"on","n":12345678901234567890,"deep":{"A":[1.50,null]}}`).CNIArgs
+	got := one(t, `"cni-args":{"spoofchk":"on","n":12345678901234567890,"deep":{"A":[1.50,null]}}`).
+		CNIArgs
 	args := map[string]json.RawMessage{
-		"spoofchk": json.RawMessage(`"on"`), "n": json.RawMessage(`12345678901234567890`), "deep": json.RawMessage(`{"A":[1.50,null]}`),
+		"spoofchk": json.RawMessage(`"on"`), "n": json.RawMessage(`12345678901234567890`),
+		"deep": json.RawMessage(`{"A":[1.50,null]}`),
 	}
 	if !reflect.DeepEqual(got, args) {
 		t.Errorf("cni-args %s, want %s", got, args)
 	}
-	if got := one(t, `"cni-args":null`).CNIArgs; got != nil { // as the ecosystem's client writes an absent one
+	// as the ecosystem's client writes an absent one
+	if got := one(t, `"cni-args":null`).CNIArgs; got != nil {
 		t.Errorf("cni-args null gives %v, want nil", got)
 	}
 	if got := one(t, `"cni-args":{}`).CNIArgs; got == nil || len(got) != 0 {
 		t.Errorf("cni-args {} gives %#v, want an empty map", got)
 	}
-	for value, say := range map[string]string{`[]`: "a list", `"a=b"`: "a string", `1`: "a number", `true`: "a boolean"} {
+	for value, say := range map[string]string{
+		`[]`: "a list", `"a=b"`: "a string", `1`: "a number", `true`: "a boolean",
+	} {
 		badOne(t, `"cni-args":`+value, "cni-args", "is "+say+", not an object")
 	}
 }
@@ -105,15 +122,20 @@ func TestS21DefaultRoute(t *testing.T) {
 	if got := one(t, `"default-route":[]`).DefaultRoute; got == nil || len(got) != 0 {
 		t.Errorf("default-route []: %#v, want an empty list", got)
 	}
-	if got := one(t, `"default-route":["10.0.0.1","2001:db8::1"]`).DefaultRoute; !reflect.DeepEqual(got, addrs("10.0.0.1", "2001:db8::1")) {
+	got := one(t, `"default-route":["10.0.0.1","2001:db8::1"]`).DefaultRoute
+	if !reflect.DeepEqual(got, addrs("10.0.0.1", "2001:db8::1")) {
 		t.Errorf("default-route: %v", got)
 	}
-	good(t, `[{"name":"a","default-route":["10.0.0.1"]},{"name":"b"},{"name":"c","default-route":["2001:db8::1"]}]`)
+	good(t, `[{"name":"a","default-route":["10.0.0.1"]},{"name":"b"},{"name":"c",`+
+		`"default-route":["2001:db8::1"]}]`)
 	for value, say := range map[string]string{
-		`"10.0.0.1/24"`: "is no IP address", `"fe80::1%eth0"`: "has a zone", `"gw"`: "is no IP address", `7`: "is a number", `""`: "is no IP address",
-		`"0.0.0.0"`: "is no address of a gateway", `"::"`: "is no address of a gateway", `"ff02::2"`: "is no address of a gateway",
+		`"10.0.0.1/24"`: "is no IP address", `"fe80::1%eth0"`: "has a zone", `"gw"`: "is no IP address",
+		`7`: "is a number", `""`: "is no IP address",
+		`"0.0.0.0"`: "is no address of a gateway", `"::"`: "is no address of a gateway",
+		`"ff02::2"`: "is no address of a gateway",
 	} {
-		badOne(t, `"default-route":["10.0.0.1",`+value+`]`, "default-route[1]", say, "without prefix length")
+		badOne(t, `"default-route":["10.0.0.1",`+value+`]`, "default-route[1]", say,
+			"without prefix length")
 	}
 	badOne(t, `"default-route":"10.0.0.1"`, "default-route", "is a string, not a list")
 	for _, pair := range [][3]string{
@@ -124,16 +146,20 @@ func TestS21DefaultRoute(t *testing.T) {
 		{`["10.0.0.1"]`, `[]`, "IPv4"},
 		{`["10.0.0.1"]`, `["2001:db8::2","10.0.0.1"]`, "IPv4"},
 	} {
-		bad(t, `[{"name":"a","default-route":`+pair[0]+`},{"name":"b"},{"name":"c","default-route":`+pair[1]+`}]`,
-			"networks[2].default-route", "NAD pods/c", "the "+pair[2]+" default route", "networks[0] (pods/a)")
+		bad(t, `[{"name":"a","default-route":`+pair[0]+`},{"name":"b"},{"name":"c","default-route":`+
+			pair[1]+`}]`,
+			"networks[2].default-route", "NAD pods/c", "the "+pair[2]+" default route",
+			"networks[0] (pods/a)")
 	}
 }
 
 func TestS23IPAMClaim(t *testing.T) {
-	if got := one(t, `"ipam-claim-reference":"vm123.tenantblue"`).IPAMClaim; got != "vm123.tenantblue" {
+	got := one(t, `"ipam-claim-reference":"vm123.tenantblue"`).IPAMClaim
+	if got != "vm123.tenantblue" {
 		t.Errorf("ipam-claim-reference %q", got)
 	}
-	badOne(t, `"ipam-claim-reference":"vm1","ips":["10.0.0.1"]`, "ipam-claim-reference", `"vm1" is given together with ips`)
+	badOne(t, `"ipam-claim-reference":"vm1","ips":["10.0.0.1"]`, "ipam-claim-reference",
+		`"vm1" is given together with ips`)
 	badOne(t, `"ipam-claim-reference":""`, "ipam-claim-reference", `"" is no DNS-1123 name`)
 	badOne(t, `"ipam-claim-reference":"a/b"`, "ipam-claim-reference", `"a/b"`)
 	badOne(t, `"ipam-claim-reference":["a"]`, "ipam-claim-reference", "is a list, not a string")
