@@ -1,4 +1,5 @@
-// Package pkg_test checks what holds for the repository as a whole: who may import whom, and what lies at the top level.
+// Package pkg_test checks what holds for the repository as a whole: who may import whom, and what
+// lies at the top level.
 package pkg_test
 
 import (
@@ -61,7 +62,9 @@ func packages(t *testing.T) []goPackage {
 
 // below says whether path is one of the packages or folders, or lies below one.
 func below(path string, folders ...string) bool {
-	return slices.ContainsFunc(folders, func(f string) bool { return path == f || strings.HasPrefix(path, f+"/") })
+	return slices.ContainsFunc(folders, func(f string) bool {
+		return path == f || strings.HasPrefix(path, f+"/")
+	})
 }
 
 // Arrows point one way.
@@ -75,61 +78,80 @@ func TestDependencyDirection(t *testing.T) {
 		not      []string
 		directly bool
 	}{
-		{says: "packages do not know plugins or commands", who: []string{"pkg"}, not: []string{"plugins", "cmd"}},
+		{says: "packages do not know plugins or commands", who: []string{"pkg"},
+			not: []string{"plugins", "cmd"}},
 		{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
 		{
 			says: "the engine sees clusters, daemons and links only through its own interfaces",
-			who:  []string{"pkg/engine"}, not: []string{"pkg/kube", "pkg/agent", "pkg/install", "pkg/nl", "k8s.io/client-go"},
+			who:  []string{"pkg/engine"},
+			not:  []string{"pkg/kube", "pkg/agent", "pkg/install", "pkg/nl", "k8s.io/client-go"},
 		},
 		{
-			says: "what a pod gets is found out without the engine", who: []string{"pkg/resolve", "pkg/lint"},
-			not: []string{"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go"},
+			says: "what a pod gets is found out without the engine",
+			who:  []string{"pkg/resolve", "pkg/lint"},
+			not: []string{
+				"pkg/engine", "pkg/kube", "pkg/record", "pkg/nl", "pkg/netns", "k8s.io/client-go",
+			},
 		},
 		{
 			says: "what parses and plans does not reach out",
-			who:  []string{"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity"},
-			not:  []string{"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda"},
+			who: []string{
+				"pkg/selection", "pkg/plan", "pkg/api", "pkg/conf", "pkg/netconf", "pkg/capacity",
+			},
+			not: []string{
+				"pkg/kube", "pkg/engine", "pkg/nl", "pkg/netns", "k8s.io/client-go", "github.com/vishvananda",
+			},
 		},
 		{
 			says: "networks are read without Braid's own configuration",
 			who:  []string{"pkg/netconf", "pkg/strictjson"}, not: []string{"pkg/conf"},
 		},
 		{
-			says: "a plugin knows neither the engine nor Braid's configuration", who: []string{"plugins", "pkg/plugin", "pkg/invoke"},
-			not: []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/kube", "pkg/conf"},
+			says: "a plugin knows neither the engine nor Braid's configuration",
+			who:  []string{"plugins", "pkg/plugin", "pkg/invoke"},
+			not:  []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/kube", "pkg/conf"},
 		},
 		{
 			says: "clusters are reached without knowing what for", who: []string{"pkg/kube"},
-			not: []string{"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/conf", "pkg/netconf", "pkg/nl"},
+			not: []string{
+				"pkg/engine", "pkg/resolve", "pkg/plan", "pkg/record", "pkg/conf", "pkg/netconf", "pkg/nl",
+			},
 		},
 		{
-			says: "a network's configuration is not Braid's own", who: []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
-			not: []string{"pkg/conf", "pkg/plan", "pkg/record"},
+			says: "a network's configuration is not Braid's own",
+			who:  []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
+			not:  []string{"pkg/conf", "pkg/plan", "pkg/record"},
 		},
 		{
 			says: "what is started for every pod stays small", who: []string{"cmd/braid"},
 			not: []string{
-				"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache", "k8s.io/client-go/kubernetes",
+				"k8s.io/api/core", "k8s.io/client-go/informers", "k8s.io/client-go/tools/cache",
+				"k8s.io/client-go/kubernetes",
 				"github.com/fsnotify", "pkg/install",
-				"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", // libcni has the API of OTel
+				// libcni has the API of OTel
+				"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters",
 			},
 		},
 		{
 			says: "the installer sees clusters through its own interfaces", who: []string{"pkg/install"},
 			not: []string{"pkg/kube", "pkg/engine", "pkg/conf", "k8s.io"},
 		},
-		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"}, not: []string{"plugins"}, directly: true},
+		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"},
+			not: []string{"plugins"}, directly: true},
 		{
-			says: "one package puts an engine together", who: []string{"cmd"}, except: []string{"cmd/internal/node"},
-			not: []string{"pkg/invoke", "pkg/nl", "plugins/ipam"}, directly: true,
+			says: "one package puts an engine together", who: []string{"cmd"},
+			except: []string{"cmd/internal/node"},
+			not:    []string{"pkg/invoke", "pkg/nl", "plugins/ipam"}, directly: true,
 		},
 		{
-			says: "plugins do not know each other", who: []string{"plugins"}, except: []string{"plugins/builtin"},
-			not: []string{"plugins"}, directly: true,
+			says: "plugins do not know each other", who: []string{"plugins"},
+			except: []string{"plugins/builtin"},
+			not:    []string{"plugins"}, directly: true,
 		},
 		{
 			says: "only pkg/kube talks to the API server",
-			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"}, not: []string{"k8s.io/client-go"}, directly: true,
+			who:  []string{"cmd", "pkg", "plugins", "conf"}, except: []string{"pkg/kube"},
+			not: []string{"k8s.io/client-go"}, directly: true,
 		},
 		{
 			says: "raw netlink is pkg/nl's",
@@ -161,8 +183,8 @@ func TestDependencyDirection(t *testing.T) {
 	}
 }
 
-// What a runtime starts for each call of the CNI protocol starts fast: it has no package but those of
-// the standard library that cost it nothing.
+// What a runtime starts for each call of the CNI protocol starts fast: it has no package but those
+// of the standard library that cost it nothing.
 func TestClientIsSmall(t *testing.T) {
 	client := []string{"pkg/agent/wire", "pkg/agent/client", "cmd/braid-client"}
 	for _, p := range packages(t) {
@@ -172,7 +194,8 @@ func TestClientIsSmall(t *testing.T) {
 		for _, dep := range p.Deps {
 			top, _, _ := strings.Cut(dep, "/")
 			ours := below(dep, "cmd", "pkg", "plugins") && !slices.Contains(client, dep)
-			if ours || strings.Contains(top, ".") || slices.Contains([]string{"net", "fmt", "encoding/json", "log"}, dep) {
+			if ours || strings.Contains(top, ".") ||
+				slices.Contains([]string{"net", "fmt", "encoding/json", "log"}, dep) {
 				t.Errorf("%s depends on %s", p.ImportPath, dep)
 			}
 		}
@@ -181,7 +204,10 @@ func TestClientIsSmall(t *testing.T) {
 
 // A reader finds the same few folders, whatever is added.
 func TestTopLevel(t *testing.T) {
-	allowed := []string{"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile", "README.md", "CHANGELOG.md"}
+	allowed := []string{
+		"cmd", "pkg", "plugins", "conf", "e2e", "scripts", "go.mod", "go.sum", "LICENSE", "Makefile",
+		"README.md", "CHANGELOG.md",
+	}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +220,8 @@ func TestTopLevel(t *testing.T) {
 	}
 }
 
-// CHANGELOG.md has the form of Keep a Changelog: what is not released yet comes first, then versions.
+// CHANGELOG.md has the form of Keep a Changelog: what is not released yet comes first, then
+// versions.
 func TestChangelog(t *testing.T) {
 	text, err := os.ReadFile("../CHANGELOG.md")
 	if err != nil {
@@ -206,7 +233,8 @@ func TestChangelog(t *testing.T) {
 	for i, line := range strings.Split(string(text), "\n") {
 		switch {
 		case strings.HasPrefix(line, "## "):
-			if versions++; versions == 1 && line != "## [Unreleased]" || versions > 1 && !version.MatchString(line) {
+			if versions++; versions == 1 && line != "## [Unreleased]" ||
+				versions > 1 && !version.MatchString(line) {
 				t.Errorf("line %d: %s", i+1, line)
 			}
 		case strings.HasPrefix(line, "###") && !kind.MatchString(line):
@@ -218,7 +246,8 @@ func TestChangelog(t *testing.T) {
 	}
 }
 
-// The linker puts the version where there is a variable for it, and says nothing where there is none.
+// The linker puts the version where there is a variable for it, and says nothing where there is
+// none.
 func TestCommandsHaveVersion(t *testing.T) {
 	commands, err := filepath.Glob("../cmd/*/main.go")
 	if err != nil || len(commands) < 3 {
@@ -242,7 +271,8 @@ func TestMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	named := map[string]bool{}
-	for _, m := range regexp.MustCompile("\\]\\(([a-z/]+)\\)|`([a-z]+/[a-z/]+)`").FindAllSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile("\\]\\(([a-z/]+)\\)|`([a-z]+/[a-z/]+)`").
+		FindAllSubmatch(text, -1) {
 		name := "pkg/" + string(m[1]) + string(m[2])
 		if strings.HasPrefix(name, "pkg/cmd/") {
 			continue
@@ -253,7 +283,8 @@ func TestMap(t *testing.T) {
 		}
 	}
 	for _, p := range packages(t) {
-		if strings.HasPrefix(p.ImportPath, "pkg/") && !below(p.ImportPath, "pkg/api") && !named[p.ImportPath] {
+		if strings.HasPrefix(p.ImportPath, "pkg/") && !below(p.ImportPath, "pkg/api") &&
+			!named[p.ImportPath] {
 			t.Errorf("pkg/README.md does not name %s", p.ImportPath)
 		}
 	}

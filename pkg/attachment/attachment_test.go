@@ -66,7 +66,9 @@ func TestString(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	good := attachment.ID{Network: "net.a_b-1", ContainerID: strings.Repeat("0f", 32), IfName: "net1.100"}
+	good := attachment.ID{
+		Network: "net.a_b-1", ContainerID: strings.Repeat("0f", 32), IfName: "net1.100",
+	}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}

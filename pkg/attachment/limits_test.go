@@ -13,10 +13,14 @@ import (
 // A nil list allows all, an empty one nothing, in the record's form too.
 func TestLimitsForms(t *testing.T) {
 	for text, want := range map[string]attachment.Limits{
-		`{"namespace":"team"}`:                                           {Namespace: "team"},
-		`{"namespace":"team","masters":[]}`:                              {Namespace: "team", Masters: []string{}},
-		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`:                 {Namespace: "team", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-		`{"namespace":"team","hostPorts":[{"first":1024,"last":65535}]}`: {Namespace: "team", HostPorts: []attachment.Ports{{First: 1024, Last: 65535}}},
+		`{"namespace":"team"}`: {Namespace: "team"},
+		`{"namespace":"team","masters":[]}`: {Namespace: "team",
+			Masters: []string{}},
+		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`: {Namespace: "team",
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		`{"namespace":"team","hostPorts":[{"first":1024,` +
+			`"last":65535}]}`: {Namespace: "team",
+			HostPorts: []attachment.Ports{{First: 1024, Last: 65535}}},
 	} {
 		data, err := json.Marshal(want)
 		if err != nil || string(data) != text {
@@ -29,7 +33,9 @@ func TestLimitsForms(t *testing.T) {
 		if (got.Masters == nil) != (want.Masters == nil) {
 			t.Errorf("%s: masters %v, want %v", text, got.Masters, want.Masters)
 		}
-		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool {
+			return a == b
+		})); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -39,7 +45,8 @@ func TestLimits(t *testing.T) {
 	var operator *attachment.Limits
 	safe := &attachment.Limits{Namespace: "team"}
 	strict := &attachment.Limits{
-		Namespace: "team", Bridges: []string{"br-*"}, OwnBridges: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+		Namespace: "team", Bridges: []string{"br-*"}, OwnBridges: true,
+		Prefixes:  []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
 		HostPorts: []attachment.Ports{{First: 1024, Last: 2000}}, Masters: []string{},
 	}
 	may := func(l *attachment.Limits, prefix string) bool {
@@ -67,10 +74,14 @@ func TestLimits(t *testing.T) {
 		"port in the range":          {strict.MayMap(2000), true},
 		"port above":                 {strict.MayMap(2001), false},
 		"no master":                  {strict.MayBeMaster("eth0", "enp1s0"), false},
-		"pattern in the middle":      {(&attachment.Limits{Masters: []string{"e*p*0"}}).MayBeMaster("enp1s0"), true},
-		"pattern that ends early":    {(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"), false},
-		"any":                        {(&attachment.Limits{Masters: []string{"*"}}).MayBeMaster(""), true},
-		"altname of the master":      {(&attachment.Limits{Masters: []string{"enp*"}}).MayBeMaster("eth0", "enp1s0"), true},
+		"pattern in the middle": {(&attachment.Limits{Masters: []string{"e*p*0"}}).
+			MayBeMaster("enp1s0"), true},
+		"pattern that ends early": {(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"),
+			false},
+		"any": {(&attachment.Limits{Masters: []string{"*"}}).
+			MayBeMaster(""), true},
+		"altname of the master": {(&attachment.Limits{Masters: []string{"enp*"}}).
+			MayBeMaster("eth0", "enp1s0"), true},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %t", name, c.got)

@@ -29,12 +29,15 @@ func TestRead(t *testing.T) {
 	if err := os.Mkdir(cnicache.Results(dir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	whole := `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "n", "config": "e30="}`
+	whole := `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "n", ` +
+		`"config": "e30="}`
 	for name, content := range map[string]string{
-		"n-c-eth0": whole, "n-d-eth0": strings.ReplaceAll(whole, `"c"`, `"d"`), "short": whole[:20], "old": `{"cniVersion": "0.3.1"}`,
+		"n-c-eth0": whole, "n-d-eth0": strings.ReplaceAll(whole, `"c"`, `"d"`), "short": whole[:20],
+		"old":  `{"cniVersion": "0.3.1"}`,
 		"long": whole + strings.Repeat(" ", cnicache.MaxEntry),
 	} {
-		if err := os.WriteFile(filepath.Join(cnicache.Results(dir), name), []byte(content), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(cnicache.Results(dir), name), []byte(content), 0o600)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,7 +47,9 @@ func TestRead(t *testing.T) {
 	if got, want := read(nil), "n c eth0 {}\nn d eth0 {}\n"; got != want {
 		t.Errorf("it has\n%s, want\n%s", got, want)
 	}
-	if got, want := read(func(name string) bool { return strings.Contains(name, "-d-") }), "n d eth0 {}\n"; got != want {
+	if got, want := read(func(name string) bool {
+		return strings.Contains(name, "-d-")
+	}), "n d eth0 {}\n"; got != want {
 		t.Errorf("wanted is\n%s, want\n%s", got, want)
 	}
 	if err := os.RemoveAll(cnicache.Results(dir)); err != nil {

@@ -69,7 +69,8 @@ func TestAddIsAllOrNothing(t *testing.T) {
 		calls    []string
 	}{
 		"default network": {
-			delegate("ADD eth0"), "a,b", 111, []string{"network pods", "plugin pair", "interface eth0"}, []string{"ADD eth0", "DEL eth0"},
+			delegate("ADD eth0"), "a,b", 111, []string{"network pods", "plugin pair", "interface eth0"},
+			[]string{"ADD eth0", "DEL eth0"},
 		},
 		"first network of the pod": {
 			delegate("ADD net1"), "a,b", 111,
@@ -77,15 +78,20 @@ func TestAddIsAllOrNothing(t *testing.T) {
 			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"},
 		},
 		"last network of the pod": {
-			delegate("ADD net2"), "a,b", 111, []string{"NAD default/b", "plugin pair", "interface net2"}, undone,
+			delegate("ADD net2"), "a,b", 111, []string{"NAD default/b", "plugin pair", "interface net2"},
+			undone,
 		},
 		"default route": {
-			nil, `[{"name":"a"},{"name":"b","default-route":["192.0.2.1"]}]`, 5, []string{"NAD default/b", "default-route"}, undone,
+			nil, `[{"name":"a"},{"name":"b","default-route":["192.0.2.1"]}]`, 5,
+			[]string{"NAD default/b", "default-route"}, undone,
 		},
-		"status of a pod that was deleted meanwhile": {(*rig).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
-		"no such network":           {nil, "a,nothing", 7, []string{"default/nothing"}, nil},
-		"no such plugin":            {(*rig).withoutPlugin, "a,b", 7, []string{"NAD default/b", "plugin", "absent"}, nil},
-		"name that the sandbox has": {nil, "a,b@taken", 4, []string{"NAD default/b", "interface taken"}, nil},
+		"status of a pod that was deleted " +
+			"meanwhile": {(*rig).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
+		"no such network": {nil, "a,nothing", 7, []string{"default/nothing"}, nil},
+		"no such plugin": {(*rig).withoutPlugin, "a,b", 7,
+			[]string{"NAD default/b", "plugin", "absent"}, nil},
+		"name that the sandbox has": {nil, "a,b@taken", 4,
+			[]string{"NAD default/b", "interface taken"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -104,7 +110,9 @@ func TestAddIsAllOrNothing(t *testing.T) {
 
 // deletedMeanwhile has the pod deleted while its last network is attached.
 func (r *rig) deletedMeanwhile() {
-	r.plugin.on("ADD net2", func(context.Context, *call) error { return os.Remove(r.path("manifests", "Pod-p.json")) })
+	r.plugin.on("ADD net2", func(context.Context, *call) error {
+		return os.Remove(r.path("manifests", "Pod-p.json"))
+	})
 }
 
 // withoutPlugin makes b a network of a plugin that the node does not have.
@@ -113,7 +121,8 @@ func (r *rig) withoutPlugin() {
 	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "b", nil, config)
 }
 
-// unfinished is a pod whose ADD failed and whose roll-back could not remove net1, which can be removed again afterwards.
+// unfinished is a pod whose ADD failed and whose roll-back could not remove net1, which can be
+// removed again afterwards.
 func (r *rig) unfinished() *pod {
 	r.t.Helper()
 	r.nads("a", "b")
@@ -121,7 +130,8 @@ func (r *rig) unfinished() *pod {
 	r.plugin.fails("ADD net2", 111)
 	r.plugin.fails("DEL net1", 112)
 	r.fails(r.add(p), 111, "pod default/p", "NAD default/b", "roll-back is not complete")
-	same(r.t, "calls", r.plugin.called(), []string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"})
+	same(r.t, "calls", r.plugin.called(),
+		[]string{"ADD eth0", "ADD net1", "ADD net2", "DEL net2", "DEL net1", "DEL eth0"})
 	r.left([]*pod{p}, "id-p net1", "id-p.json", "id-p.json.lock", "a-id-p-net1")
 	r.plugin.on("ADD net2", nil)
 	return p
@@ -165,7 +175,8 @@ func TestAddRemovesFirstWhatAnUnfinishedOneLeft(t *testing.T) {
 	r.left([]*pod{p}, p.whole("pods eth0", "a net1", "b net2")...)
 }
 
-// A runtime may come back with the same container in another namespace: what was left is removed where it is.
+// A runtime may come back with the same container in another namespace: what was left is removed
+// where it is.
 func TestAddRemovesWhatAnUnfinishedOneLeftInAnotherNamespace(t *testing.T) {
 	r := newRig(t)
 	p := r.unfinished()
@@ -185,7 +196,8 @@ func TestDeadlineEndsAddThatHangs(t *testing.T) {
 	p := r.pod("p", "a,b")
 	start := time.Now()
 	r.plugin.on("ADD net1", func(ctx context.Context, _ *call) error {
-		if deadline, ok := ctx.Deadline(); !ok || deadline.Before(start) || deadline.After(time.Now().Add(2*time.Second)) {
+		deadline, ok := ctx.Deadline()
+		if !ok || deadline.Before(start) || deadline.After(time.Now().Add(2*time.Second)) {
 			return fmt.Errorf("begun at %v with deadline %v", start, deadline)
 		}
 		<-ctx.Done()

@@ -66,7 +66,8 @@ func TestAnAddThatNobodyWaitsForIsNotDone(t *testing.T) {
 	r.left([]*pod{p})
 	r.must(r.add(p))
 	before := p.Snapshot()
-	if _, err := r.engine.Add(t.Context(), req); !errors.Is(err, gone) || failure.ReasonOf(err) == failure.InterfaceConflict {
+	_, err := r.engine.Add(t.Context(), req)
+	if !errors.Is(err, gone) || failure.ReasonOf(err) == failure.InterfaceConflict {
 		t.Errorf("after another ADD it ended with %v", err)
 	}
 	same(t, "sandbox", p.Snapshot(), before)

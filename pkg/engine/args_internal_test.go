@@ -22,7 +22,8 @@ func TestParseArgs(t *testing.T) {
 		{";A=1;;A=2;", [][2]string{{"A", "1"}, {"A", "2"}}},
 		{"A=;B=x=y", [][2]string{{"A", ""}, {"B", "x=y"}}},
 		{"A=1;K8S_POD_NAME=p", [][2]string{{"IgnoreUnknown", "1"}, {"A", "1"}, {"K8S_POD_NAME", "p"}}},
-		{"K8S_POD_NAME=p;IgnoreUnknown=false", [][2]string{{"K8S_POD_NAME", "p"}, {"IgnoreUnknown", "false"}}},
+		{"K8S_POD_NAME=p;IgnoreUnknown=false",
+			[][2]string{{"K8S_POD_NAME", "p"}, {"IgnoreUnknown", "false"}}},
 		{"A=" + strings.Repeat("x", maxArgs-2), [][2]string{{"A", strings.Repeat("x", maxArgs-2)}}},
 	} {
 		got, err := parseArgs(test.args)
@@ -33,8 +34,12 @@ func TestParseArgs(t *testing.T) {
 			t.Errorf("%.40q, -want +got:\n%s", test.args, diff)
 		}
 	}
-	for _, args := range []string{"A", "=1", "A=1;B", "A=1\nB=2", "A=\x7f", "\x00=1", "A=" + strings.Repeat("x", maxArgs)} {
-		if got, err := parseArgs(args); failure.ReasonOf(err) != failure.InvalidEnvironment || !strings.Contains(err.Error(), "CNI_ARGS") {
+	for _, args := range []string{
+		"A", "=1", "A=1;B", "A=1\nB=2", "A=\x7f", "\x00=1", "A=" + strings.Repeat("x", maxArgs),
+	} {
+		got, err := parseArgs(args)
+		if failure.ReasonOf(err) != failure.InvalidEnvironment ||
+			!strings.Contains(err.Error(), "CNI_ARGS") {
 			t.Errorf("%.40q: %q, %v", args, got, err)
 		}
 	}
@@ -64,7 +69,8 @@ func TestPodOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		namespace, name, err := podOf(args)
-		if invalid := failure.ReasonOf(err) == failure.InvalidEnvironment; invalid != test.invalid || err != nil != test.invalid {
+		invalid := failure.ReasonOf(err) == failure.InvalidEnvironment
+		if invalid != test.invalid || err != nil != test.invalid {
 			t.Errorf("%.60q: %v", test.args, err)
 		}
 		if namespace != test.namespace || name != test.name {

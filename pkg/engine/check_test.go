@@ -19,7 +19,8 @@ func TestCheckAsksAllAndJoins(t *testing.T) {
 	r.plugin.fails("CHECK net2", 112)
 	before := p.Snapshot()
 	err := r.check(p)
-	r.fails(err, 112, "pod default/p", "NAD default/a: interface net1: plugin pair: Link not found", "NAD default/b: interface net2: plugin pair")
+	r.fails(err, 112, "pod default/p", "NAD default/a: interface net1: plugin pair: Link not found",
+		"NAD default/b: interface net2: plugin pair")
 	same(t, "calls", r.plugin.called(), []string{"CHECK eth0", "CHECK net1", "CHECK net2"})
 	same(t, "sandbox", p.Snapshot(), before)
 }
@@ -41,16 +42,22 @@ func TestStatusIs50OrTheDelegatesCode(t *testing.T) {
 		words   []string
 		calls   []string
 	}{
-		"healthy":   {func(*rig) {}, 0, nil, []string{"STATUS pods"}},
-		"not ready": {func(r *rig) { r.conf["readinessindicatorfile"] = r.path("ready") }, 50, []string{"not ready"}, nil},
+		"healthy": {func(*rig) {}, 0, nil, []string{"STATUS pods"}},
+		"not ready": {func(r *rig) {
+			r.conf["readinessindicatorfile"] = r.path("ready")
+		}, 50, []string{"not ready"}, nil},
 		"no default plugin": {func(r *rig) {
-			r.conf["delegates"] = []any{map[string]any{"cniVersion": "1.1.0", "name": "pods", "type": "absent"}}
+			r.conf["delegates"] = []any{
+				map[string]any{"cniVersion": "1.1.0", "name": "pods", "type": "absent"},
+			}
 		}, 50, []string{"absent"}, nil},
 		"no default network": {func(r *rig) {
 			delete(r.conf, "delegates")
 			r.conf["clusterNetwork"], r.conf["confDir"] = "nothing", r.path("net.d")
 		}, 50, []string{"nothing"}, nil},
-		"delegate's code": {func(r *rig) { r.plugin.fails("STATUS pods", 51) }, 51, []string{"plugin pair", "told to fail"}, []string{"STATUS pods"}},
+		"delegate's code": {func(r *rig) {
+			r.plugin.fails("STATUS pods", 51)
+		}, 51, []string{"plugin pair", "told to fail"}, []string{"STATUS pods"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

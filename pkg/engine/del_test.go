@@ -19,9 +19,12 @@ func TestDelGoesNewestFirstPastErrorsAndRetriesWhatIsLeft(t *testing.T) {
 	r.plugin.called()
 	r.plugin.fails("DEL net3", 113)
 	r.plugin.fails("DEL net1", 111)
-	r.fails(r.del(p), 113, "pod default/p", "NAD default/c: interface net3: plugin pair", "NAD default/a: interface net1: plugin pair")
+	r.fails(r.del(p), 113, "pod default/p", "NAD default/c: interface net3: plugin pair",
+		"NAD default/a: interface net1: plugin pair")
 	same(t, "calls", r.plugin.called(), []string{"DEL net3", "DEL net2", "DEL net1", "DEL eth0"})
-	left := []string{"id-p net1", "id-p net3", "id-p.json", "id-p.json.lock", "a-id-p-net1", "c-id-p-net3"}
+	left := []string{
+		"id-p net1", "id-p net3", "id-p.json", "id-p.json.lock", "a-id-p-net1", "c-id-p-net3",
+	}
 	r.left([]*pod{p}, left...)
 
 	r.fails(r.del(p), 113, "NAD default/c", "NAD default/a")
@@ -61,8 +64,8 @@ func TestDelOfUnknownSandboxSucceeds(t *testing.T) {
 	}
 }
 
-// A DEL that could not remove anything is unfinished, too: another sandbox's DEL goes on with it once the namespace is gone, and a new
-// ADD clears it away.
+// A DEL that could not remove anything is unfinished, too: another sandbox's DEL goes on with it
+// once the namespace is gone, and a new ADD clears it away.
 func TestDelThatRemovedNothingIsUnfinished(t *testing.T) {
 	for _, next := range []string{"DEL of another", "ADD"} {
 		t.Run(next, func(t *testing.T) {
@@ -85,7 +88,8 @@ func TestDelThatRemovedNothingIsUnfinished(t *testing.T) {
 	}
 }
 
-// What a DEL failed at it does not try once more as somebody else's left-over: its error would be of what is gone.
+// What a DEL failed at it does not try once more as somebody else's left-over: its error would be
+// of what is gone.
 func TestDelTriesOnce(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
@@ -100,8 +104,8 @@ func TestDelTriesOnce(t *testing.T) {
 	r.left(nil, "id-p.json", "id-p.json.lock", "a-id-p-net1")
 }
 
-// Where nothing but a damaged entry of the cache is left, it may be of either of two networks of one CNI name. Both are asked, and the
-// one that failed is asked again.
+// Where nothing but a damaged entry of the cache is left, it may be of either of two networks of
+// one CNI name. Both are asked, and the one that failed is asked again.
 func TestDelOfOneInterfaceOfTwoNetworks(t *testing.T) {
 	r := newRig(t)
 	for _, name := range []string{"a", "b"} {
@@ -145,12 +149,14 @@ func TestDelRemovesLinksInOneStep(t *testing.T) {
 	r.left([]*pod{p})
 }
 
-// A plugin that is exec'd may look at the link that one in-process made: then each link goes with its own chain.
+// A plugin that is exec'd may look at the link that one in-process made: then each link goes with
+// its own chain.
 func TestDelOfMixedChainsRemovesLinksOneByOne(t *testing.T) {
 	r := newRig(t)
 	r.plugin.group = linkGroup
 	r.nads("b")
-	script := "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.1.0\",\"interfaces\":[]}'; exit 0\n"
+	script := "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && echo " +
+		"'{\"cniVersion\":\"1.1.0\",\"interfaces\":[]}'; exit 0\n"
 	r.must(os.Mkdir(r.path("bin"), 0o700))
 	r.must(os.WriteFile(r.path("bin", "meta"), []byte(script), 0o700))
 	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a", nil, map[string]any{
@@ -166,7 +172,8 @@ func TestDelOfMixedChainsRemovesLinksOneByOne(t *testing.T) {
 	r.left([]*pod{p})
 }
 
-// The kubelet removes each sandbox once more, a while after its pod. That asks nobody: the API may be away, and the pod's name taken.
+// The kubelet removes each sandbox once more, a while after its pod. That asks nobody: the API may
+// be away, and the pod's name taken.
 func TestDelOnceMoreAsksNobody(t *testing.T) {
 	for _, added := range []bool{true, false} {
 		r := newRig(t)
@@ -187,8 +194,9 @@ func TestDelOnceMoreAsksNobody(t *testing.T) {
 	}
 }
 
-// While the API is away, no more can be known of a sandbox without a record. If its namespace is empty, nothing was attached: the ADD was
-// refused for the same reason. Else the DEL has to be tried again.
+// While the API is away, no more can be known of a sandbox without a record. If its namespace is
+// empty, nothing was attached: the ADD was refused for the same reason. Else the DEL has to be
+// tried again.
 func TestDelWithoutRecordAndAPI(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")

@@ -38,12 +38,17 @@ func TestR4DevicesThatAreAskedFor(t *testing.T) {
 		fails   bool
 	}{
 		"nothing requested": {map[string]any{}, devices{node: []string{mark}}, nil, false},
-		"another requested": {requesting("cpu", "v/nic"), devices{node: []string{mark, "v/nic"}}, nil, false},
-		"mark requested":    {requesting(mark), devices{}, []string{"pod", "node " + mark}, false},
-		"device requested":  {requesting(mark), devices{node: []string{mark}}, []string{"pod", "node " + mark}, true},
-		"device given":      {requesting(mark), devices{pod: map[string][]string{mark: {"d"}}}, []string{"pod"}, false},
+		"another requested": {requesting("cpu", "v/nic"), devices{node: []string{mark, "v/nic"}}, nil,
+			false},
+		"mark requested": {requesting(mark), devices{}, []string{"pod", "node " + mark}, false},
+		"device requested": {requesting(mark), devices{node: []string{mark}},
+			[]string{"pod", "node " + mark}, true},
+		"device given": {requesting(mark), devices{pod: map[string][]string{mark: {"d"}}},
+			[]string{"pod"}, false},
 		"claim without": {
-			map[string]any{"resourceClaims": []any{map[string]string{"name": "c", "resourceClaimName": "c"}}},
+			map[string]any{
+				"resourceClaims": []any{map[string]string{"name": "c", "resourceClaimName": "c"}},
+			},
 			devices{},
 			[]string{"pod"},
 			false,
@@ -54,7 +59,8 @@ func TestR4DevicesThatAreAskedFor(t *testing.T) {
 			r.engine.Devices = &test.devices
 			config, err := json.Marshal(network("a"))
 			r.must(err)
-			r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a", map[string]string{nadv1.ResourceNameAnnotation: mark}, map[string]any{"config": string(config)})
+			r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "a",
+				map[string]string{nadv1.ResourceNameAnnotation: mark}, map[string]any{"config": string(config)})
 			p := r.pod("p", "a")
 			r.object("v1", "Pod", "p", map[string]string{nadv1.NetworksAnnotation: "a"}, test.spec)
 			err = r.add(p)
@@ -76,5 +82,9 @@ func requesting(resources ...string) any {
 	for _, name := range resources {
 		requests[name] = 1
 	}
-	return map[string]any{"containers": []any{map[string]any{"name": "c", "resources": map[string]any{"requests": requests}}}}
+	return map[string]any{
+		"containers": []any{
+			map[string]any{"name": "c", "resources": map[string]any{"requests": requests}},
+		},
+	}
 }

@@ -27,9 +27,10 @@ func (r *rig) begunLater(p *pod) {
 
 // valid is what the plugins of a network were last told is in use, sorted.
 func (r *rig) valid(network string) []types.GCAttachment {
-	return slices.SortedFunc(slices.Values(r.plugin.valid[network]), func(a, b types.GCAttachment) int {
-		return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.IfName, b.IfName))
-	})
+	return slices.SortedFunc(slices.Values(r.plugin.valid[network]),
+		func(a, b types.GCAttachment) int {
+			return cmp.Or(cmp.Compare(a.ContainerID, b.ContainerID), cmp.Compare(a.IfName, b.IfName))
+		})
 }
 
 func TestGCRemovesUnknownSandboxesAndTellsWhatTheOthersHold(t *testing.T) {
@@ -44,9 +45,14 @@ func TestGCRemovesUnknownSandboxesAndTellsWhatTheOthersHold(t *testing.T) {
 	r.must(r.gc(live))
 	same(t, "links of the dead", dead.interfaces(), nil)
 	same(t, "the others", live.Snapshot()+later.Snapshot(), before)
-	r.left(nil, "id-later.json", "id-live.json", "a-id-later-net1", "a-id-live-net1", "b-id-live-net2", "pods-id-later-eth0", "pods-id-live-eth0")
-	same(t, "held of pods", r.valid("pods"), []types.GCAttachment{{ContainerID: "id-later", IfName: "eth0"}, {ContainerID: "id-live", IfName: "eth0"}})
-	same(t, "held of a", r.valid("a"), []types.GCAttachment{{ContainerID: "id-later", IfName: "net1"}, {ContainerID: "id-live", IfName: "net1"}})
+	r.left(nil, "id-later.json", "id-live.json", "a-id-later-net1", "a-id-live-net1", "b-id-live-net2",
+		"pods-id-later-eth0", "pods-id-live-eth0")
+	same(t, "held of pods", r.valid("pods"), []types.GCAttachment{
+		{ContainerID: "id-later", IfName: "eth0"}, {ContainerID: "id-live", IfName: "eth0"},
+	})
+	same(t, "held of a", r.valid("a"), []types.GCAttachment{
+		{ContainerID: "id-later", IfName: "net1"}, {ContainerID: "id-live", IfName: "net1"},
+	})
 	same(t, "held of b", r.valid("b"), []types.GCAttachment{{ContainerID: "id-live", IfName: "net2"}})
 	r.must(r.check(live))
 	r.must(r.check(later))
@@ -60,7 +66,8 @@ func TestGCGoesPastErrorsAndJoins(t *testing.T) {
 	r.must(r.add(two))
 	r.plugin.fails("DEL net1", 111)
 	r.plugin.fails("GC pods", 112)
-	r.fails(r.gc(), 111, "pod default/two: NAD default/a: interface net1", "network pods: plugin pair: told to fail GC pods")
+	r.fails(r.gc(), 111, "pod default/two: NAD default/a: interface net1",
+		"network pods: plugin pair: told to fail GC pods")
 	same(t, "held of a", r.valid("a"), nil)
 	if calls := r.plugin.called(); !slices.Contains(calls, "GC a") {
 		t.Errorf("calls %q", calls)
@@ -82,7 +89,8 @@ func TestGCFreesNothingOfSecondaryNetworksWhileARecordIsMissing(t *testing.T) {
 	r.plugin.called()
 	r.must(r.gc(p))
 	same(t, "calls", r.plugin.called(), []string{"GC pods"})
-	same(t, "held of pods", r.valid("pods"), []types.GCAttachment{{ContainerID: "id-p", IfName: "eth0"}})
+	same(t, "held of pods", r.valid("pods"),
+		[]types.GCAttachment{{ContainerID: "id-p", IfName: "eth0"}})
 	same(t, "links", p.interfaces(), []string{"eth0", "net1"})
 }
 
@@ -98,7 +106,8 @@ func TestGCOfAnUnreadableRecord(t *testing.T) {
 		r.conf["cni.dev/valid-attachments"] = []types.GCAttachment{}
 		req := r.request(nil)
 		req.IfName = ifname
-		r.fails(r.engine.GC(t.Context(), req), 6, "id-p.json", "it was changed by something other than Braid")
+		r.fails(r.engine.GC(t.Context(), req), 6, "id-p.json",
+			"it was changed by something other than Braid")
 		same(t, "links", p.interfaces(), []string{"eth0", "net1"})
 		r.left([]*pod{p}, "id-p eth0", "id-p net1", "id-p.json")
 	}
@@ -147,7 +156,8 @@ func TestM36NetworksAreForgotten(t *testing.T) {
 func TestM36LargeConfiguration(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
-	config := `{"cniVersion":"1.1.0","name":"large","type":"pair","x":"` + strings.Repeat("x", 600<<10) + `"}`
+	config := `{"cniVersion":"1.1.0","name":"large","type":"pair","x":"` +
+		strings.Repeat("x", 600<<10) + `"}`
 	r.object("k8s.cni.cncf.io/v1", nadv1.Kind, "large", nil, map[string]any{"config": config})
 	p := r.pod("p", "a,large")
 	r.fails(r.add(p), 7, "default/large", "spec.config", "131072")

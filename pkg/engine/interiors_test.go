@@ -16,7 +16,9 @@ type blind struct {
 	err error
 }
 
-func (b blind) Interface(context.Context, string, string) (net.HardwareAddr, []netip.Prefix, bool, error) {
+func (b blind) Interface(
+	context.Context, string, string,
+) (net.HardwareAddr, []netip.Prefix, bool, error) {
 	return nil, nil, false, b.err
 }
 
@@ -34,14 +36,16 @@ func TestR3InteriorsFail(t *testing.T) {
 	}{
 		"default routes": {"keep", "routed", []string{"ADD eth0", "DEL eth0"}},
 		"preference":     {"take", "routed", []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"}},
-		"interface":      {"keep", `[{"name":"plain","ips":["192.0.2.9/24"]}]`, []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"}},
+		"interface": {"keep", `[{"name":"plain","ips":["192.0.2.9/24"]}]`,
+			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.engine.Interiors = blind{err: errors.New("no netlink today")}
 			r.conf["braid"].(map[string]any)["secondaryDefaultRoute"] = tc.policy
 			r.object("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "routed", nil, map[string]any{
-				"config": `{"cniVersion":"1.1.0","name":"routed","type":"pair","routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}`,
+				"config": `{"cniVersion":"1.1.0","name":"routed","type":"pair","routes":[{"dst":"0.0.0.0/0"},` +
+					`{"dst":"::/0"}]}`,
 			})
 			r.nads("plain")
 			p := r.pod("p", tc.networks)

@@ -18,7 +18,8 @@ import (
 func goodEntry() cnicache.Entry {
 	return cnicache.Entry{
 		Kind: "cniCacheV1", ContainerID: "c1", NetworkName: "n", IfName: "net1", NetNS: "/run/netns/x",
-		Config:         []byte(`{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan","big":12345678901234567890}]}`),
+		Config: []byte(`{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"macvlan",` +
+			`"big":12345678901234567890}]}`),
 		CNIArgs:        [][2]string{{"IgnoreUnknown", "1"}},
 		CapabilityArgs: json.RawMessage(`{"CNIDeviceInfoFile":"/run/info","mac":"02:00:00:00:00:01"}`),
 	}
@@ -51,7 +52,10 @@ func TestReadCached(t *testing.T) {
 	good := goodEntry()
 	want := plan.Attachment{
 		Name: "n", Network: "n", IfName: "net1", Conf: good.Config, Args: good.CNIArgs, DeviceInfo: true,
-		RuntimeConfig: map[string]json.RawMessage{"CNIDeviceInfoFile": json.RawMessage(`"/run/info"`), "mac": json.RawMessage(`"02:00:00:00:00:01"`)},
+		RuntimeConfig: map[string]json.RawMessage{
+			"CNIDeviceInfoFile": json.RawMessage(`"/run/info"`),
+			"mac":               json.RawMessage(`"02:00:00:00:00:01"`),
+		},
 	}
 	got, err := readEntry(t, entry(func(*cnicache.Entry) {}))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -75,28 +79,39 @@ func TestReadCachedRefuses(t *testing.T) {
 	}
 	good := entry(func(*cnicache.Entry) {})
 	for name, write := range map[string]func(path string) error{
-		"no file":       func(string) error { return nil },
-		"link":          func(path string) error { return errors.Join(good(path+".good"), os.Symlink(path+".good", path)) },
-		"pipe":          func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
-		"too large":     func(path string) error { return errors.Join(good(path), os.Truncate(path, cnicache.MaxEntry+1)) },
-		"cut off":       func(path string) error { return errors.Join(good(path), os.Truncate(path, 100)) },
-		"empty":         text(""),
-		"null":          text("null"),
-		"list":          text("[]"),
-		"config object": text(`{"kind":"cniCacheV1","containerId":"c1","networkName":"n","ifName":"net1","config":{}}`),
+		"no file": func(string) error { return nil },
+		"link": func(path string) error {
+			return errors.Join(good(path+".good"), os.Symlink(path+".good", path))
+		},
+		"pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"too large": func(path string) error {
+			return errors.Join(good(path), os.Truncate(path, cnicache.MaxEntry+1))
+		},
+		"cut off": func(path string) error {
+			return errors.Join(good(path), os.Truncate(path, 100))
+		},
+		"empty": text(""),
+		"null":  text("null"),
+		"list":  text("[]"),
+		"config object": text(`{"kind":"cniCacheV1","containerId":"c1","networkName":"n",` +
+			`"ifName":"net1","config":{}}`),
 
-		"other kind":          entry(func(e *cnicache.Entry) { e.Kind = "cniCacheV2" }),
-		"other container":     entry(func(e *cnicache.Entry) { e.ContainerID = "c2" }),
-		"other network":       entry(func(e *cnicache.Entry) { e.NetworkName = "m" }),
-		"other interface":     entry(func(e *cnicache.Entry) { e.IfName = "net2" }),
-		"no config":           config(""),
-		"config of another":   config(`{"cniVersion":"1.0.0","name":"m","plugins":[{"type":"macvlan"}]}`),
-		"config out of place": config(`{"cniVersion":"1.0.0","name":"../n","plugins":[{"type":"macvlan"}]}`),
-		"plugin by path":      config(`{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"../../bin/sh"}]}`),
-		"no plugins":          config(`{"cniVersion":"1.0.0","name":"n","plugins":[]}`),
-		"no version":          config(`{"name":"n","plugins":[{"type":"macvlan"}]}`),
-		"capabilities a list": entry(func(e *cnicache.Entry) { e.CapabilityArgs = json.RawMessage(`["mac"]`) }),
+		"other kind":        entry(func(e *cnicache.Entry) { e.Kind = "cniCacheV2" }),
+		"other container":   entry(func(e *cnicache.Entry) { e.ContainerID = "c2" }),
+		"other network":     entry(func(e *cnicache.Entry) { e.NetworkName = "m" }),
+		"other interface":   entry(func(e *cnicache.Entry) { e.IfName = "net2" }),
+		"no config":         config(""),
+		"config of another": config(`{"cniVersion":"1.0.0","name":"m","plugins":[{"type":"macvlan"}]}`),
+		"config out of place": config(
+			`{"cniVersion":"1.0.0","name":"../n","plugins":[{"type":"macvlan"}]}`),
+		"plugin by path": config(
+			`{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"../../bin/sh"}]}`),
+		"no plugins": config(`{"cniVersion":"1.0.0","name":"n","plugins":[]}`),
+		"no version": config(`{"name":"n","plugins":[{"type":"macvlan"}]}`),
+		"capabilities a list": entry(func(e *cnicache.Entry) {
+			e.CapabilityArgs = json.RawMessage(`["mac"]`)
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -111,7 +126,8 @@ func TestReadCachedRefuses(t *testing.T) {
 	}
 }
 
-// An entry that is whole and of another container, whose ID holds this one's, is not a damaged one of ours.
+// An entry that is whole and of another container, whose ID holds this one's, is not a damaged one
+// of ours.
 func TestReadCachedTellsOtherContainers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "n-c1-c1-net1")

@@ -15,7 +15,8 @@ import (
 
 // former is the configuration of a node before Braid's, with a plugin that keeps what it made in
 // files.
-const former = `{"cniVersion": "1.0.0", "name": "former", "plugins": [{"type": "older", "capabilities": {"portMappings": true}}]}`
+const former = `{"cniVersion": "1.0.0", "name": "former", "plugins": [{"type": "older", ` +
+	`"capabilities": {"portMappings": true}}]}`
 
 // older is that plugin: its ADD makes the file made/CONTAINER-INTERFACE, CHECK looks for it, DEL
 // removes it and fails as long as the file "stuck" is there. It keeps what it was told last.
@@ -43,7 +44,8 @@ func (r *rig) formerly(p *pod, config string) {
 	r.must(err)
 	cni := libcni.NewCNIConfigWithCacheDir([]string{r.path("bin")}, r.path("runtime"), nil)
 	_, err = cni.AddNetworkList(r.t.Context(), list, &libcni.RuntimeConf{
-		ContainerID: p.id, NetNS: p.Path, IfName: "eth0", Args: [][2]string{{"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", p.name}},
+		ContainerID: p.id, NetNS: p.Path, IfName: "eth0",
+		Args:           [][2]string{{"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", p.name}},
 		CapabilityArgs: map[string]any{"portMappings": []any{map[string]any{"hostPort": 80}}},
 	})
 	r.must(err)
@@ -73,7 +75,8 @@ func (r *rig) formerCalls() string {
 }
 
 // A sandbox that another configuration made, as Multus's, is checked and removed by it, though the
-// runtime asks Braid: the plugin gets what it would get from the runtime, and nothing is left of it.
+// runtime asks Braid: the plugin gets what it would get from the runtime, and nothing is left of
+// it.
 func TestAnothersSandbox(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
@@ -86,7 +89,8 @@ func TestAnothersSandbox(t *testing.T) {
 	r.must(r.check(p))
 	same(t, "calls of CHECK", r.formerCalls(), "CHECK "+args)
 	r.must(os.WriteFile(r.path("stuck"), nil, 0o600))
-	r.fails(r.del(p), 130, "pod default/p", "network former", "plugin older", "told to fail", "until its pods are gone")
+	r.fails(r.del(p), 130, "pod default/p", "network former", "plugin older", "told to fail",
+		"until its pods are gone")
 	r.formerLeft("id-p-eth0", "former-id-p-eth0")
 	r.must(os.Remove(r.path("stuck")))
 	r.must(r.del(p))
@@ -99,7 +103,8 @@ func TestAnothersSandbox(t *testing.T) {
 	stdin, err := os.ReadFile(r.path("stdin"))
 	r.must(err)
 	r.must(json.Unmarshal(stdin, &told))
-	if told.Name != "former" || !strings.Contains(string(told.PrevResult), "10.1.2.3") || told.RuntimeConfig["portMappings"] == nil {
+	if told.Name != "former" || !strings.Contains(string(told.PrevResult), "10.1.2.3") ||
+		told.RuntimeConfig["portMappings"] == nil {
 		t.Errorf("DEL was told %s", stdin)
 	}
 	r.formerLeft()
@@ -143,7 +148,8 @@ func TestAnothersSandboxWithoutItsPlugin(t *testing.T) {
 	p := r.pod("p", "a")
 	r.formerly(p, former)
 	r.must(os.Remove(r.path("bin/older")))
-	if err := r.check(p); failure.ReasonOf(err) != failure.PluginFailed || !strings.Contains(err.Error(), "older") {
+	err := r.check(p)
+	if failure.ReasonOf(err) != failure.PluginFailed || !strings.Contains(err.Error(), "older") {
 		t.Errorf("CHECK: %v", err)
 	}
 	r.must(r.del(p))
@@ -154,8 +160,10 @@ func TestAnothersSandboxWithoutItsPlugin(t *testing.T) {
 // damaged nothing. Its entries go where no runtime asks for them any more.
 func TestRuntimeCacheOfOwnSandbox(t *testing.T) {
 	for name, entry := range map[string]string{
-		"own": `{"kind": "cniCacheV1", "containerId": "id-p", "ifName": "eth0", "networkName": "braid", "config": %q}`, "truncated": `{"kind": "cni`,
-		"of another container": `{"kind": "cniCacheV1", "containerId": "id", "ifName": "p-eth0", "networkName": "braid", "config": %q}`,
+		"own": `{"kind": "cniCacheV1", "containerId": "id-p", "ifName": "eth0", ` +
+			`"networkName": "braid", "config": %q}`, "truncated": `{"kind": "cni`,
+		"of another container": `{"kind": "cniCacheV1", "containerId": "id", "ifName": "p-eth0", ` +
+			`"networkName": "braid", "config": %q}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -176,7 +184,8 @@ func TestRuntimeCacheOfOwnSandbox(t *testing.T) {
 			same(t, "calls", r.plugin.called(), []string{"DEL eth0"})
 			q := r.pod("q", "")
 			r.must(r.add(q))
-			r.must(os.WriteFile(filepath.Join(filepath.Dir(path), "braid-id-q-eth0"), []byte(strings.ReplaceAll(entry, "id-p", "id-q")), 0o600))
+			r.must(os.WriteFile(filepath.Join(filepath.Dir(path), "braid-id-q-eth0"),
+				[]byte(strings.ReplaceAll(entry, "id-p", "id-q")), 0o600))
 			q.Unmount()
 			_, err := r.engine.Drain(t.Context())
 			r.must(err)

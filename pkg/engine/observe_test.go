@@ -63,12 +63,25 @@ func TestObserver(t *testing.T) {
 			r.plugin.on("ADD net2", func(context.Context, *call) error { return errors.New("no") })
 			defer r.plugin.on("ADD net2", nil)
 			return r.add(p)
-		}, true, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair failed", "DEL default/b pair", "DEL default/a pair", "DEL pods pair", "ADD failed"}},
-		{"ADD", func() error { return r.add(p) }, false, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair", "ADD"}},
-		{"CHECK", func() error { return r.check(p) }, false, []string{"CHECK pods pair", "CHECK default/a pair", "CHECK default/b pair", "CHECK"}},
-		{"DEL", func() error { return r.del(p) }, false, []string{"DEL default/b pair", "DEL default/a pair", "DEL pods pair", "DEL"}},
-		{"STATUS", func() error { return r.engine.Status(t.Context(), r.request(nil)) }, false, []string{"STATUS"}},
-		{"GC without a list", func() error { return r.engine.GC(t.Context(), r.request(nil)) }, true, []string{"GC failed"}},
+		}, true, []string{
+			"ADD pods pair", "ADD default/a pair", "ADD default/b pair failed", "DEL default/b pair",
+			"DEL default/a pair", "DEL pods pair", "ADD failed",
+		}},
+		{"ADD", func() error {
+			return r.add(p)
+		}, false, []string{"ADD pods pair", "ADD default/a pair", "ADD default/b pair", "ADD"}},
+		{"CHECK", func() error {
+			return r.check(p)
+		}, false, []string{"CHECK pods pair", "CHECK default/a pair", "CHECK default/b pair", "CHECK"}},
+		{"DEL", func() error {
+			return r.del(p)
+		}, false, []string{"DEL default/b pair", "DEL default/a pair", "DEL pods pair", "DEL"}},
+		{"STATUS", func() error {
+			return r.engine.Status(t.Context(), r.request(nil))
+		}, false, []string{"STATUS"}},
+		{"GC without a list", func() error {
+			return r.engine.GC(t.Context(), r.request(nil))
+		}, true, []string{"GC failed"}},
 	} {
 		o.told = nil
 		if err := step.operate(); (err != nil) != step.fails {
@@ -85,7 +98,9 @@ func TestObserverOfThePolicy(t *testing.T) {
 	o := &observer{}
 	r.engine.Observer = engine.Observers{o}
 	r.nads("a")
-	r.conf["braid"].(map[string]any)["policy"] = []any{map[string]any{"namespaces": []string{"default"}}}
+	r.conf["braid"].(map[string]any)["policy"] = []any{
+		map[string]any{"namespaces": []string{"default"}},
+	}
 	if err := r.add(r.pod("p", "a")); failure.ReasonOf(err) != failure.PolicyRefused {
 		t.Errorf("ADD: %v", err)
 	}

@@ -15,7 +15,10 @@ import (
 // the node's operator configured stays as it is.
 func TestAnEngineOutlivesItsCalls(t *testing.T) {
 	r := newRig(t)
-	r.conf["delegates"] = []any{map[string]any{"type": pluginType, "capabilities": map[string]any{"mac": true}}} // name and version are the call's
+	// name and version are the call's
+	r.conf["delegates"] = []any{
+		map[string]any{"type": pluginType, "capabilities": map[string]any{"mac": true}},
+	}
 	const calls = 8
 	var pods []*pod
 	var requests []*engine.Request
@@ -24,7 +27,9 @@ func TestAnEngineOutlivesItsCalls(t *testing.T) {
 		req := r.request(p)
 		req.Call = &conf.Call{
 			Name: fmt.Sprintf("call-%d", i), CNIVersion: []string{"1.0.0", "0.4.0"}[i%2],
-			RuntimeConfig: map[string]json.RawMessage{"mac": json.RawMessage(fmt.Sprintf(`"02:00:00:00:00:%02x"`, i))},
+			RuntimeConfig: map[string]json.RawMessage{
+				"mac": json.RawMessage(fmt.Sprintf(`"02:00:00:00:00:%02x"`, i)),
+			},
 		}
 		pods, requests = append(pods, p), append(requests, req)
 	}

@@ -30,7 +30,8 @@ func TestSandboxesShareNothing(t *testing.T) {
 	var requests []*engine.Request
 	for i := range sandboxes {
 		p := r.sandbox(fmt.Sprintf("id-%d", i))
-		pods, spaces, requests = append(pods, p), append(spaces, p.Namespace), append(requests, r.request(p))
+		pods, spaces, requests = append(pods, p), append(spaces, p.Namespace), append(requests,
+			r.request(p))
 	}
 	var arrived atomic.Int32
 	all := make(chan struct{})
@@ -73,12 +74,15 @@ func atOnce(t *testing.T, requests []*engine.Request, do func(*engine.Request) e
 	wg.Wait()
 }
 
-// TestOperationsOnOneSandboxAreSerialised: no two calls of the plugin for the same sandbox overlap, whatever is asked in what order.
+// TestOperationsOnOneSandboxAreSerialised: no two calls of the plugin for the same sandbox overlap,
+// whatever is asked in what order.
 func TestOperationsOnOneSandboxAreSerialised(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
 	p := r.pod("p", "a")
-	for _, name := range []string{"ADD eth0", "ADD net1", "CHECK eth0", "CHECK net1", "DEL net1", "DEL eth0"} {
+	for _, name := range []string{
+		"ADD eth0", "ADD net1", "CHECK eth0", "CHECK net1", "DEL net1", "DEL eth0",
+	} {
 		r.plugin.on(name, func(context.Context, *call) error {
 			time.Sleep(time.Millisecond)
 			return nil

@@ -23,12 +23,14 @@ const (
 	linkGroup = 7
 )
 
-// plugin is an in-process delegate: ADD makes a pair of links in the sandbox, DEL removes it, CHECK looks for it.
+// plugin is an in-process delegate: ADD makes a pair of links in the sandbox, DEL removes it, CHECK
+// looks for it.
 type plugin struct {
 	mu sync.Mutex
 	// sandboxes are the pods, by path.
 	sandboxes map[string]*pod
-	// hooks are run by the calls of these names, on ADD after the link was made, else before anything is done.
+	// hooks are run by the calls of these names, on ADD after the link was made, else before anything
+	// is done.
 	hooks    map[string]hook
 	calls    []string
 	valid    map[string][]types.GCAttachment
@@ -62,7 +64,10 @@ func (c *call) String() string {
 }
 
 func newPlugin() *plugin {
-	return &plugin{sandboxes: map[string]*pod{}, hooks: map[string]hook{}, valid: map[string][]types.GCAttachment{}, inside: map[string]string{}}
+	return &plugin{
+		sandboxes: map[string]*pod{}, hooks: map[string]hook{}, valid: map[string][]types.GCAttachment{},
+		inside: map[string]string{},
+	}
 }
 
 func (p *plugin) knows(sandbox *pod) { p.sandboxes[sandbox.Path] = sandbox }
@@ -76,7 +81,9 @@ func (p *plugin) on(name string, do hook) {
 
 // fails has calls fail with a code.
 func (p *plugin) fails(name string, code uint) {
-	p.on(name, func(context.Context, *call) error { return types.NewError(code, "told to fail "+name, "") })
+	p.on(name, func(context.Context, *call) error {
+		return types.NewError(code, "told to fail "+name, "")
+	})
 }
 
 // called gives the calls so far, in their order, and forgets them.
@@ -151,11 +158,14 @@ func (p *plugin) leave(c *call) {
 func (p *plugin) perform(ctx context.Context, c *call, do hook) ([]byte, error) {
 	sandbox := p.sandboxes[c.netns]
 	if c.command == "ADD" {
-		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: c.ifname, Group: p.group}, PeerName: c.ifname + farEnd}
+		link := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: c.ifname, Group: p.group}, PeerName: c.ifname + farEnd,
+		}
 		if err := sandbox.Netlink().LinkAdd(link); err != nil {
 			return nil, err
 		}
-		result := fmt.Appendf(nil, `{"cniVersion":%q,"interfaces":[{"name":%q,"sandbox":%q}]}`, c.conf.CNIVersion, c.ifname, c.netns)
+		result := fmt.Appendf(nil, `{"cniVersion":%q,"interfaces":[{"name":%q,"sandbox":%q}]}`,
+			c.conf.CNIVersion, c.ifname, c.netns)
 		return result, do(ctx, c)
 	}
 	if err := do(ctx, c); err != nil || sandbox == nil {

@@ -18,7 +18,9 @@ func (r *rig) annotated(annotations any) {
 
 // networks are annotations that ask for networks, as a kubelet has them.
 func networks(text string) map[string]string {
-	annotations := map[string]string{"kubernetes.io/config.source": "api", "kubernetes.io/config.seen": "2026-01-01T00:00:00Z"}
+	annotations := map[string]string{
+		"kubernetes.io/config.source": "api", "kubernetes.io/config.seen": "2026-01-01T00:00:00Z",
+	}
 	if text != "" {
 		annotations[nadv1.NetworksAnnotation] = text
 	}
@@ -49,7 +51,8 @@ func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 		calls       []string
 		attachments []string
 	}{
-		"networks":                    {networks("b,b"), []string{"get NAD b", "publish status of p"}, []string{"pods eth0", "b net1", "b net2"}},
+		"networks": {networks("b,b"), []string{"get NAD b", "publish status of p"},
+			[]string{"pods eth0", "b net1", "b net2"}},
 		"no networks":                 {networks(""), nil, []string{"pods eth0"}},
 		"of no kubelet":               {map[string]string{}, nil, []string{"pods eth0"}},
 		"empty, as gRPC carries them": {nil, nil, []string{"pods eth0"}},
@@ -161,9 +164,12 @@ func TestAnnotationsOfTheRuntimeOfAPodThatIsGone(t *testing.T) {
 		change func(*rig)
 		calls  []string
 	}{
-		"gone": {func(r *rig) { r.must(os.Remove(r.path("manifests", "Pod-p.json"))) }, []string{"get NAD a", "publish status of p"}},
+		"gone": {func(r *rig) {
+			r.must(os.Remove(r.path("manifests", "Pod-p.json")))
+		}, []string{"get NAD a", "publish status of p"}},
 		"replaced": {func(r *rig) {
-			r.must(os.WriteFile(r.path("manifests", "Pod-p.json"), []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","uid":"u2"}}`), 0o600))
+			r.must(os.WriteFile(r.path("manifests", "Pod-p.json"),
+				[]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","uid":"u2"}}`), 0o600))
 		}, []string{"get NAD a", "get pod p", "publish status of p"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +199,8 @@ func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
 		r.t.Helper()
 		object, err := r.source.Manifests.Pod(t.Context(), "default", "p")
 		r.must(err)
-		r.must(r.source.Manifests.PublishStatus(t.Context(), object.Meta(), `[{"name":"`+name+`","interface":"`+name+`"}]`))
+		r.must(r.source.Manifests.PublishStatus(t.Context(), object.Meta(),
+			`[{"name":"`+name+`","interface":"`+name+`"}]`))
 	}
 	theirs("old")
 	annotations := networks("a")
@@ -202,7 +209,8 @@ func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
 	theirs("new")
 	_, err := r.engine.Add(t.Context(), r.known(p, uid))
 	r.must(err)
-	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
+	same(t, "calls", r.source.called(),
+		[]string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
 	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a", "new"})
 }
 
@@ -219,12 +227,14 @@ func TestStatusWhoseAnswerWasLost(t *testing.T) {
 			lost = true
 			object, err := r.source.Manifests.Pod(ctx, "default", "p")
 			r.must(err)
-			r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(), `[{"name":"pods","interface":"eth0"},{"name":"default/a","interface":"net1"}]`))
+			r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(),
+				`[{"name":"pods","interface":"eth0"},{"name":"default/a","interface":"net1"}]`))
 		}
 	}
 	_, err := r.engine.Add(t.Context(), req)
 	r.must(err)
-	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
+	same(t, "calls", r.source.called(),
+		[]string{"get NAD a", "get pod p", "publish status of p", "publish status of p"})
 	same(t, "network-status", r.statusNames(p), []string{"pods", "default/a"})
 }
 
@@ -233,8 +243,12 @@ func TestStaticPod(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
 	p := r.pod("p", "a")
-	r.object("v1", "Pod", "p", map[string]string{nadv1.NetworksAnnotation: "a", "kubernetes.io/config.mirror": "hash"}, map[string]any{})
-	r.annotated(map[string]string{nadv1.NetworksAnnotation: "a", "kubernetes.io/config.source": "file"})
+	r.object("v1", "Pod", "p", map[string]string{
+		nadv1.NetworksAnnotation: "a", "kubernetes.io/config.mirror": "hash",
+	}, map[string]any{})
+	r.annotated(map[string]string{
+		nadv1.NetworksAnnotation: "a", "kubernetes.io/config.source": "file",
+	})
 	_, err := r.engine.Add(t.Context(), r.known(p, "hash"))
 	r.must(err)
 	same(t, "calls", r.source.called(), []string{"get NAD a", "get pod p", "publish status of p"})
@@ -260,7 +274,8 @@ func TestAnnotationsOfTheRuntimeChangeAllTheTime(t *testing.T) {
 		object, err := r.source.Manifests.Pod(ctx, "default", "p")
 		r.must(err)
 		n++
-		r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(), "[{}"+string(slices.Repeat([]byte(",{}"), n))+"]"))
+		r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(),
+			"[{}"+string(slices.Repeat([]byte(",{}"), n))+"]"))
 	}
 	_, err := r.engine.Add(t.Context(), req)
 	r.fails(err, 11, "network-status")

@@ -24,7 +24,8 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 			t.Errorf("%s: %v", operation, err)
 		}
 		read := slices.Sorted(slices.Values(r.plugin.read))
-		if r.plugin.read = nil; len(read) != networks || len(slices.Compact(slices.Clone(read))) != networks {
+		if r.plugin.read = nil; len(read) != networks ||
+			len(slices.Compact(slices.Clone(read))) != networks {
 			t.Errorf("%s of %d networks read %q", operation, networks, read)
 		}
 	}
@@ -52,7 +53,8 @@ func TestConfigurationsAreReadOnce(t *testing.T) {
 		t.Errorf("another pod's DEL called %q", r.plugin.calls)
 	}
 	for _, config := range r.plugin.read {
-		if want := []string{`{"of":"a","type":"pair"}`, `{"of":"b","type":"pair"}`, `{"type":"pair"}`}; !slices.Contains(want, config) {
+		want := []string{`{"of":"a","type":"pair"}`, `{"of":"b","type":"pair"}`, `{"type":"pair"}`}
+		if !slices.Contains(want, config) {
 			t.Errorf("another pod's DEL read %s", config)
 		}
 	}

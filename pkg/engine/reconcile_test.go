@@ -73,7 +73,8 @@ func TestReconcileForgotten(t *testing.T) {
 	r := reconciles(t)
 	r.nads("a")
 	me := nodeid.Program(os.Getpid())
-	live, lost, others, unknown := r.runs("live", me), r.runs("lost", me), r.runs("others", "podman"), r.runs("unknown", "")
+	live, lost, others, unknown := r.runs("live", me), r.runs("lost", me), r.runs("others",
+		"podman"), r.runs("unknown", "")
 	for _, p := range []*pod{lost, others, unknown} {
 		r.runtime.Forget(p.id)
 	}
@@ -136,8 +137,8 @@ func TestReconcileWaitsForOperations(t *testing.T) {
 	r.left([]*pod{p})
 }
 
-// TestReconcileOwed: what plugins refused to remove, and sandboxes of which an operation was killed,
-// are finished by the agent, without a pod's operation.
+// TestReconcileOwed: what plugins refused to remove, and sandboxes of which an operation was
+// killed, are finished by the agent, without a pod's operation.
 func TestReconcileOwed(t *testing.T) {
 	r := reconciles(t)
 	r.nads("a")

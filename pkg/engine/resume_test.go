@@ -95,12 +95,18 @@ func TestR27NoForeignDelegate(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
 	r.must(os.Mkdir(r.path("bin"), 0o700))
-	script := "#!/bin/sh\necho $CNI_COMMAND >>" + r.path("execs") + "\n[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.1.0\"}'; exit 0\n"
+	script := "#!/bin/sh\necho $CNI_COMMAND >>" + r.path("execs") +
+		"\n[ $CNI_COMMAND = ADD ] && echo '{\"cniVersion\":\"1.1.0\"}'; exit 0\n"
 	for _, name := range []string{"foreign", "ipam"} {
 		r.must(os.WriteFile(r.path("bin", name), []byte(script), 0o700))
 	}
-	for name, plugin := range map[string]string{"b": `{"type":"foreign"}`, "c": `{"type":"pair"},{"type":"foreign"}`, "d": `{"type":"pair","ipam":{"type":"ipam"}}`} {
-		r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, nil, map[string]any{"config": `{"cniVersion":"1.1.0","name":"` + name + `","plugins":[` + plugin + `]}`})
+	for name, plugin := range map[string]string{
+		"b": `{"type":"foreign"}`, "c": `{"type":"pair"},{"type":"foreign"}`,
+		"d": `{"type":"pair","ipam":{"type":"ipam"}}`,
+	} {
+		r.object("k8s.cni.cncf.io/v1", nadv1.Kind, name, nil, map[string]any{
+			"config": `{"cniVersion":"1.1.0","name":"` + name + `","plugins":[` + plugin + `]}`,
+		})
 	}
 	p, other := r.pod("p", "a,b,c,d"), r.pod("other", "")
 	r.must(r.add(p))

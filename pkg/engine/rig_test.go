@@ -32,7 +32,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// rig is an engine on real namespaces, a real journal and a directory of manifests; its one delegate makes real links.
+// rig is an engine on real namespaces, a real journal and a directory of manifests; its one
+// delegate makes real links.
 type rig struct {
 	t      *testing.T
 	engine *engine.Engine
@@ -74,7 +75,9 @@ func newRig(t *testing.T) *rig {
 	r.source = &source{Manifests: manifests}
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
-		Source: r.source, Reporter: r.source, Devices: kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests), Namespaces: namespaces{}, Interiors: interiors{},
+		Source: r.source, Reporter: r.source,
+		Devices:    kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests),
+		Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {
 			return &invoke.Exec{Builtin: invoke.Registry{pluginType: r.plugin}, Inherit: lock, Log: log}
@@ -93,7 +96,9 @@ func network(name string) map[string]any {
 	return map[string]any{"cniVersion": "1.1.0", "name": name, "type": pluginType}
 }
 
-func (r *rig) path(elem ...string) string { return filepath.Join(append([]string{r.dir}, elem...)...) }
+func (r *rig) path(elem ...string) string {
+	return filepath.Join(append([]string{r.dir}, elem...)...)
+}
 
 func (r *rig) must(err error) {
 	r.t.Helper()
@@ -120,7 +125,8 @@ func (r *rig) nads(names ...string) {
 func (r *rig) object(apiVersion, kind, name string, annotations map[string]string, spec any) {
 	r.t.Helper()
 	data, err := json.Marshal(map[string]any{
-		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name, "annotations": annotations}, "spec": spec,
+		"apiVersion": apiVersion, "kind": kind,
+		"metadata": map[string]any{"name": name, "annotations": annotations}, "spec": spec,
 	})
 	r.must(err)
 	r.must(os.WriteFile(r.path("manifests", kind+"-"+name+".json"), data, 0o600))
@@ -217,7 +223,8 @@ func (r *rig) fails(err error, code uint, words ...string) {
 	}
 }
 
-// left fails the test unless this is all that is left: links of the pods, records, lock files, libcni's cache.
+// left fails the test unless this is all that is left: links of the pods, records, lock files,
+// libcni's cache.
 func (r *rig) left(pods []*pod, want ...string) {
 	r.t.Helper()
 	var got []string

@@ -58,7 +58,9 @@ func (s *source) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, e
 	return s.Manifests.Pod(ctx, namespace, name)
 }
 
-func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (s *source) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if s.asked != nil {
 		s.asked(ctx)
 	}
@@ -68,7 +70,9 @@ func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.Networ
 	return s.Manifests.NAD(ctx, namespace, name)
 }
 
-func (s *source) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
+func (s *source) PublishStatus(
+	ctx context.Context, pod *metav1.ObjectMeta, annotation string,
+) error {
 	if s.publishing != nil {
 		s.publishing(ctx)
 	}
@@ -78,7 +82,9 @@ func (s *source) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, anno
 	return s.Manifests.PublishStatus(ctx, pod, annotation)
 }
 
-func (s *source) Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+func (s *source) Event(
+	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	s.mu.Lock()
 	s.events = append(s.events, eventType+" "+reason+" "+message)
 	s.mu.Unlock()
@@ -143,7 +149,8 @@ func (l *logbook) errors() []map[string]string {
 	return lines
 }
 
-// TestFailureIsToldOnce: one line of the log and, where there is a pod, one event; both say what the runtime is told.
+// TestFailureIsToldOnce: one line of the log and, where there is a pod, one event; both say what
+// the runtime is told.
 func TestFailureIsToldOnce(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")
@@ -169,7 +176,8 @@ func told(r *rig, message string, err error, code string) {
 		r.t.Fatal("it succeeded")
 	}
 	same(r.t, "log", r.log.errors(), []map[string]string{{
-		"message": message, "pod": "default/p", "container": "id-p", "reason": "PluginFailed", "network": "default/a",
+		"message": message, "pod": "default/p", "container": "id-p", "reason": "PluginFailed",
+		"network":   "default/a",
 		"interface": "net1", "plugin": pluginType, "code": code, "error": err.Error(),
 	}})
 	same(r.t, "warnings", r.source.warnings(), []string{"PluginFailed " + err.Error()})
@@ -188,7 +196,8 @@ func TestOnlyWhatStaysIsTold(t *testing.T) {
 	same(t, "number of events", len(r.source.said()), 3)
 }
 
-// A roll-back that fails is a failure of its own, of which the pod's one event says only that there is one.
+// A roll-back that fails is a failure of its own, of which the pod's one event says only that there
+// is one.
 func TestFailedRollBackIsToldBesideItsCause(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")

@@ -80,7 +80,9 @@ func TestHotPlug(t *testing.T) {
 	r.must(r.update(p, ""))
 	same(t, "links", p.interfaces(), []string{"eth0"})
 	same(t, "status", r.statusOf(p), "pods")
-	if said := strings.Join(r.source.said(), "\n"); !strings.Contains(said, "AddedInterface Add net2") || !strings.Contains(said, "RemovedInterface Del net1 from default/a") {
+	said := strings.Join(r.source.said(), "\n")
+	if !strings.Contains(said, "AddedInterface Add net2") ||
+		!strings.Contains(said, "RemovedInterface Del net1 from default/a") {
 		t.Errorf("events: %s", said)
 	}
 	r.must(r.del(p))
@@ -170,7 +172,8 @@ func TestHotPlugStatusFails(t *testing.T) {
 func TestHotPlugRefused(t *testing.T) {
 	r, p := hotplugs(t, "a")
 	for networks, reason := range map[string]failure.Reason{
-		"other/x,a": failure.NADForbidden, "a,none": failure.NADNotFound, "a@eth0": failure.InterfaceConflict, "a,[": failure.InvalidAnnotation,
+		"other/x,a": failure.NADForbidden, "a,none": failure.NADNotFound,
+		"a@eth0": failure.InterfaceConflict, "a,[": failure.InvalidAnnotation,
 	} {
 		if got := failure.ReasonOf(r.update(p, networks)); got != reason {
 			t.Errorf("%s: reason %q, want %q", networks, got, reason)
@@ -216,7 +219,8 @@ func TestHotPlugRenamedLinks(t *testing.T) {
 	const name, renamed = "pod16367", "16367-nic" // with its suffix the far end has 15 bytes at most
 	r.must(r.update(p, `[{"name":"a","namespace":"default","interface":"`+name+`"}]`))
 	p.Rename(name, renamed)
-	r.must(p.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "tap" + farEnd}))
+	r.must(p.Netlink().
+		LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "tap" + farEnd}))
 	r.must(r.update(p, ""))
 	same(t, "links", p.interfaces(), []string{"eth0", name})
 	same(t, "status", r.statusOf(p), "pods")

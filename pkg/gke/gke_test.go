@@ -74,7 +74,8 @@ func write(t *testing.T, dir, name, text string) {
 
 // TestU5Fields: the documented keys are read, and others are left alone.
 func TestU5Fields(t *testing.T) {
-	const unnamed = "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: warning: block.yaml has 4 addresses without a hostname, " +
+	const unnamed = "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: warning: " +
+		"block.yaml has 4 addresses without a hostname, " +
 		"which no node takes; give each an entry with a hostname, if a node is to have it"
 	if diff := cmp.Diff([]string{unnamed}, check(t, cluster, blocks, 2)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -83,8 +84,10 @@ func TestU5Fields(t *testing.T) {
 	if err != nil || len(problems) > 0 || gke.Wrong(c.Check(1)) {
 		t.Fatalf("conf/gke/cluster.yaml: %v, %v", problems, err)
 	}
-	if c.Primary != "network-private310" || c.PodCIDR.String() != "192.168.0.0/16" || c.ServiceCIDR.String() != "10.96.0.0/20" || !c.Enabled || !c.DataplaneV2 ||
-		len(c.Interfaces) != 2 || c.Interfaces[0].Network != "gke-network-1" || c.Interfaces[0].Blocks[0].IPs[1].IP != "172.16.20.12/30" || c.Interfaces[1].Type != "dhcp" {
+	if c.Primary != "network-private310" || c.PodCIDR.String() != "192.168.0.0/16" ||
+		c.ServiceCIDR.String() != "10.96.0.0/20" || !c.Enabled || !c.DataplaneV2 ||
+		len(c.Interfaces) != 2 || c.Interfaces[0].Network != "gke-network-1" ||
+		c.Interfaces[0].Blocks[0].IPs[1].IP != "172.16.20.12/30" || c.Interfaces[1].Type != "dhcp" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -103,47 +106,105 @@ func TestU5Checks(t *testing.T) {
 		nodes           int
 		want            string
 	}{
-		"U4 needs Dataplane V2":     {replace("enableDataplaneV2: true", "enableDataplaneV2: false"), blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
-		"U4 absent Dataplane V2":    {replace("enableDataplaneV2: true\n", ""), blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
-		"U4 not enabled":            {replace("multipleNetworkInterfaces: true\n", ""), blocks, 0, "cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further interfaces"},
-		"U4 quoted":                 {replace("multipleNetworkInterfaces: true", `multipleNetworkInterfaces: "true"`), blocks, 0, `cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`},
-		"static without path":       {replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0, "cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static interface has none"},
-		"dhcp with path":            {replace("type: dhcp", "type: dhcp\n    ipBlockFilePath: block.yaml"), blocks, 0, "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface"},
-		"unknown type":              {replace("type: dhcp", "type: DHCP"), blocks, 0, `cluster.yaml:15: network.additionalNodeInterfaces[1].type: "DHCP" is no type; use static or dhcp`},
-		"unknown key":               {replace("type: dhcp", "type: dhcp\n    vlan: 5"), blocks, 0, "cluster.yaml:16: network.additionalNodeInterfaces[1].vlan: there is no such key; use networkName"},
-		"no network":                {replace("- networkName: gke-network-2\n    type", "- type"), blocks, 0, "cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: the interface has no network"},
-		"no name":                   {replace("gke-network-2", `"a\nb"`), blocks, 0, `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "a\nb" is no name of a network`},
-		"the primary's":             {replace("gke-network-2", "primary"), blocks, 0, `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "primary" is the network of the primary`},
-		"twice":                     {replace("gke-network-2", "gke-network-1"), blocks, 0, `cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "gke-network-1" is that of network.additionalNodeInterfaces[0] already`},
-		"file twice":                {replace("type: dhcp", "type: static\n    ipBlockFilePath: ./block.yaml"), blocks, 0, "cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is that of"},
-		"no such file":              {replace("block.yaml", "other.yaml"), blocks, 0, "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block file cannot be read"},
-		"overlap of pods, services": {replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0, "cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR"},
-		"overlap with pods":         {replace("192.168.0.0/16", "172.16.0.0/16"), blocks, 0, "block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with podCIDR of the cluster, 172.16.0.0/16"},
-		"overlap with services":     {replace("10.96.0.0/20", "172.16.20.0/24"), blocks, 0, "block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR"},
-		"no CIDR":                   {replace(`"192.168.0.0/16"`, "192.168.0.0"), blocks, 0, `cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`},
-		"misplaced":                 {strings.Replace(cluster, "network:\n", "podCIDR: 10.0.0.0/8\nnetwork:\n", 1), blocks, 0, "cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network"},
-		"interfaces are no list":    {replace("  additionalNodeInterfaces:\n  -", "  additionalNodeInterfaces:\n   "), blocks, 0, "cluster.yaml:"},
-		"key twice":                 {replace("kind: UserCluster", "enableDataplaneV2: false"), blocks, 0, "cluster.yaml:4: enableDataplaneV2: the key is there twice"},
-		"merged":                    {replace("network:\n", "x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0, `cluster.yaml:7: network.<<: merged keys are not read`},
-		"nodes + 1":                 {cluster, blocks, 6, "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 addresses for 6 nodes, which need one each, and one more"},
-		"too few hostnames":         {cluster, blocks, 3, "cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has addresses for 2 hostnames, and there are 3 nodes"},
+		"U4 needs Dataplane V2": {replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
+			blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
+		"U4 absent Dataplane V2": {replace("enableDataplaneV2: true\n", ""), blocks, 0,
+			"cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
+		"U4 not enabled": {replace("multipleNetworkInterfaces: true\n", ""), blocks, 0,
+			"cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further interfaces"},
+		"U4 quoted": {replace("multipleNetworkInterfaces: true",
+			`multipleNetworkInterfaces: "true"`), blocks, 0,
+			`cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`},
+		"static without path": {replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0,
+			"cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static interface " +
+				"has none"},
+		"dhcp with path": {replace("type: dhcp",
+			"type: dhcp\n    ipBlockFilePath: block.yaml"), blocks, 0,
+			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface"},
+		"unknown type": {replace("type: dhcp", "type: DHCP"), blocks, 0,
+			`cluster.yaml:15: network.additionalNodeInterfaces[1].type: "DHCP" is no type; use static ` +
+				`or dhcp`},
+		"unknown key": {replace("type: dhcp", "type: dhcp\n    vlan: 5"), blocks, 0,
+			"cluster.yaml:16: network.additionalNodeInterfaces[1].vlan: there is no such key; use " +
+				"networkName"},
+		"no network": {replace("- networkName: gke-network-2\n    type", "- type"), blocks,
+			0, "cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: the interface has no " +
+				"network"},
+		"no name": {replace("gke-network-2", `"a\nb"`), blocks, 0,
+			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "a\nb" is no name of a ` +
+				`network`},
+		"the primary's": {replace("gke-network-2", "primary"), blocks, 0,
+			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "primary" is the network ` +
+				`of the primary`},
+		"twice": {replace("gke-network-2", "gke-network-1"), blocks, 0,
+			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "gke-network-1" is that of ` +
+				`network.additionalNodeInterfaces[0] already`},
+		"file twice": {replace("type: dhcp",
+			"type: static\n    ipBlockFilePath: ./block.yaml"), blocks, 0,
+			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is that of"},
+		"no such file": {replace("block.yaml", "other.yaml"), blocks, 0,
+			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block file " +
+				"cannot be read"},
+		"overlap of pods, services": {replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0,
+			"cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR"},
+		"overlap with pods": {replace("192.168.0.0/16", "172.16.0.0/16"), blocks, 0,
+			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with podCIDR of the cluster, " +
+				"172.16.0.0/16"},
+		"overlap with services": {replace("10.96.0.0/20", "172.16.20.0/24"), blocks, 0,
+			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR"},
+		"no CIDR": {replace(`"192.168.0.0/16"`, "192.168.0.0"), blocks, 0,
+			`cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`},
+		"misplaced": {strings.Replace(cluster, "network:\n",
+			"podCIDR: 10.0.0.0/8\nnetwork:\n", 1), blocks, 0,
+			"cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network"},
+		"interfaces are no list": {replace("  additionalNodeInterfaces:\n  -",
+			"  additionalNodeInterfaces:\n   "), blocks, 0, "cluster.yaml:"},
+		"key twice": {replace("kind: UserCluster", "enableDataplaneV2: false"), blocks, 0,
+			"cluster.yaml:4: enableDataplaneV2: the key is there twice"},
+		"merged": {replace("network:\n",
+			"x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0,
+			`cluster.yaml:7: network.<<: merged keys are not read`},
+		"nodes + 1": {cluster, blocks, 6,
+			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
+				"addresses for 6 nodes, which need one each, and one more"},
+		"too few hostnames": {cluster, blocks, 3,
+			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has " +
+				"addresses for 2 hostnames, and there are 3 nodes"},
 		"no hostname": {
-			cluster, strings.ReplaceAll(strings.ReplaceAll(blocks, "    hostname: host1          # optional\n", ""), "    hostname: host2\n", ""), 0,
+			cluster,
+			strings.ReplaceAll(strings.ReplaceAll(blocks, "    hostname: host1          # optional\n", ""),
+				"    hostname: host2\n", ""), 0,
 			"block.yaml has no hostname: Braid never guesses",
 		},
-		"U6 hostname twice":          {cluster, strings.Replace(blocks, "host2", "host1", 1), 0, "block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already"},
-		"U6 gateway outside":         {cluster, strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1), 0, "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet"},
-		"U6 gateway as address":      {cluster, strings.Replace(blocks, "172.16.20.11", "172.16.23.254", 1), 0, "block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway"},
-		"U6 address twice":           {cluster, strings.Replace(blocks, "172.16.20.11", "172.16.20.14", 1), 0, "block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip already"},
-		"U6 netmask":                 {cluster, strings.Replace(blocks, "255.255.252.0", "255.0.255.0", 1), 0, "block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask"},
-		"U6 unknown key":             {cluster, strings.Replace(blocks, "gateway", "gatway", 1), 0, "block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips"},
-		"U6 unknown key of an entry": {cluster, strings.Replace(blocks, "hostname: host2", "host: host2", 1), 0, "block.yaml:8: blocks[0].ips[1].host: there is no such key"},
-		"U6 ips is no list":          {cluster, blocks[:strings.Index(blocks, "  ips")] + "  ips: 10.0.0.1\n", 0, `block.yaml:4: blocks[0].ips: it is "10.0.0.1"; make it a list`},
-		"U6 an entry is no mapping":  {cluster, blocks + "  - 172.16.20.30\n", 0, `block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`},
-		"U6 tab":                     {cluster, strings.Replace(blocks, "    hostname: host2", "\thostname: host2", 1), 0, "block.yaml:8: a tab in the indentation"},
-		"U6 no YAML":                 {cluster, blocks + "}\n", 0, "block.yaml:9: no YAML:"},
-		"U6 empty":                   {cluster, "# nothing\n", 0, "block.yaml: the file has no content"},
-		"U6 two documents":           {cluster, blocks + "---\nblocks: []\n", 0, "block.yaml:10: the file has more than one document"},
+		"U6 hostname twice": {cluster, strings.Replace(blocks, "host2", "host1", 1), 0,
+			"block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already"},
+		"U6 gateway outside": {cluster, strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1),
+			0, "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet"},
+		"U6 gateway as address": {cluster,
+			strings.Replace(blocks, "172.16.20.11", "172.16.23.254", 1), 0,
+			"block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway"},
+		"U6 address twice": {cluster,
+			strings.Replace(blocks, "172.16.20.11", "172.16.20.14", 1), 0,
+			"block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip already"},
+		"U6 netmask": {cluster,
+			strings.Replace(blocks, "255.255.252.0", "255.0.255.0", 1), 0,
+			"block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask"},
+		"U6 unknown key": {cluster, strings.Replace(blocks, "gateway", "gatway", 1), 0,
+			"block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips"},
+		"U6 unknown key of an entry": {cluster,
+			strings.Replace(blocks, "hostname: host2", "host: host2", 1), 0,
+			"block.yaml:8: blocks[0].ips[1].host: there is no such key"},
+		"U6 ips is no list": {cluster, blocks[:strings.Index(blocks, "  ips")] +
+			"  ips: 10.0.0.1\n", 0, `block.yaml:4: blocks[0].ips: it is "10.0.0.1"; make it a list`},
+		"U6 an entry is no mapping": {cluster, blocks + "  - 172.16.20.30\n", 0,
+			`block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`},
+		"U6 tab": {cluster,
+			strings.Replace(blocks, "    hostname: host2", "\thostname: host2", 1), 0,
+			"block.yaml:8: a tab in the indentation"},
+		"U6 no YAML": {cluster, blocks + "}\n", 0, "block.yaml:9: no YAML:"},
+		"U6 empty":   {cluster, "# nothing\n", 0, "block.yaml: the file has no content"},
+		"U6 two documents": {cluster, blocks + "---\nblocks: []\n", 0,
+			"block.yaml:10: the file has more than one document"},
 	} {
 		got := check(t, c.cluster, c.blocks, c.nodes)
 		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c.want) }) {
@@ -156,15 +217,21 @@ func TestU5Checks(t *testing.T) {
 func TestU6Forms(t *testing.T) {
 	want := check(t, cluster, blocks, 0)
 	for name, text := range map[string]string{
-		"CRLF": strings.ReplaceAll(blocks, "\n", "\r\n"), "BOM": "\ufeff" + blocks, "no last line feed": strings.TrimSuffix(blocks, "\n"),
-		"flow":       `{blocks: [{netmask: 255.255.252.0, gateway: 172.16.23.254, ips: [{ip: 172.16.20.10, hostname: host1}, {ip: 172.16.20.11, hostname: host2}, {ip: 172.16.20.12/30}]}]}`,
-		"tab inside": strings.Replace(blocks, "# optional", "\t# optional", 1), "one document": "---\n" + blocks,
+		"CRLF": strings.ReplaceAll(blocks, "\n", "\r\n"), "BOM": "\ufeff" + blocks,
+		"no last line feed": strings.TrimSuffix(blocks, "\n"),
+		"flow": `{blocks: [{netmask: 255.255.252.0, gateway: 172.16.23.254, ` +
+			`ips: [{ip: 172.16.20.10, hostname: host1}, {ip: 172.16.20.11, hostname: host2}, ` +
+			`{ip: 172.16.20.12/30}]}]}`,
+		"tab inside":   strings.Replace(blocks, "# optional", "\t# optional", 1),
+		"one document": "---\n" + blocks,
 	} {
-		if diff := cmp.Diff(want, check(t, strings.ReplaceAll(cluster, "\n", "\r\n"), text, 0)); diff != "" {
+		diff := cmp.Diff(want, check(t, strings.ReplaceAll(cluster, "\n", "\r\n"), text, 0))
+		if diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	v6 := "blocks:\n- netmask: \"ffff:ffff:ffff:ffff::\"\n  gateway: fd00::1\n  ips:\n  - ip: fd00::10\n    hostname: host1\n"
+	v6 := "blocks:\n- netmask: \"ffff:ffff:ffff:ffff::\"\n  gateway: fd00::1\n  ips:\n  - ip: " +
+		"fd00::10\n    hostname: host1\n"
 	if got := check(t, cluster, v6, 0); len(got) > 0 {
 		t.Errorf("IPv6: %q", got)
 	}
@@ -180,8 +247,11 @@ func TestU6LongFiles(t *testing.T) {
 	if got := check(t, cluster, b.String(), 4999); len(got) > 0 {
 		t.Fatal(got)
 	}
-	got := check(t, cluster+strings.Repeat("# of another tool\n", 10_000), strings.Replace(b.String(), "ip: 10.1.19.250\n", "ip: 10.2.0.1\n", 1), 0)
-	if want := "block.yaml:10003: blocks[0].ips[4999].ip: 10.2.0.1 is outside of the block's subnet 10.1.0.0/16"; len(got) != 1 || !strings.HasPrefix(got[0], want) {
+	got := check(t, cluster+strings.Repeat("# of another tool\n", 10_000),
+		strings.Replace(b.String(), "ip: 10.1.19.250\n", "ip: 10.2.0.1\n", 1), 0)
+	want := "block.yaml:10003: blocks[0].ips[4999].ip: 10.2.0.1 is outside of the block's subnet " +
+		"10.1.0.0/16"
+	if len(got) != 1 || !strings.HasPrefix(got[0], want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -193,11 +263,13 @@ func TestU5Networks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for config, want := range map[string]string{
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"21.0.104.0/21"}}`:                             "",
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.0/24"}}`:                            "nad: spec.config.plugins[0].ipam.range: 192.168.4.0/24 overlaps with podCIDR",
-		`{"plugins":[{"type":"macvlan","ipam":{"type":"host-local","ranges":[[{"subnet":"10.96.1.0/24"}]]}}]}`: "spec.config.plugins[0].ipam.ranges[0][0].subnet: 10.96.1.0/24 overlaps with serviceCIDR",
-		`{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"192.168.4.5/24"}]}}`:               "addresses[0].address: 192.168.4.0/24 overlaps",
-		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.5-192.168.4.9/24"}}`:                "range: 192.168.4.0/24 overlaps",
+		`{"type":"macvlan","ipam":{"type":"whereabouts",` +
+			`"range":"21.0.104.0/21"}}`: "",
+		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.0/24"}}`: "nad: spec.config.plugins[0].ipam.range: 192.168.4.0/24 overlaps with podCIDR",
+		`{"plugins":[{"type":"macvlan","ipam":{"type":"host-local",` +
+			`"ranges":[[{"subnet":"10.96.1.0/24"}]]}}]}`: "spec.config.plugins[0].ipam.ranges[0][0].subnet: 10.96.1.0/24 overlaps with serviceCIDR",
+		`{"type":"macvlan","ipam":{"type":"static","addresses":[{"address":"192.168.4.5/24"}]}}`: "addresses[0].address: 192.168.4.0/24 overlaps",
+		`{"type":"macvlan","ipam":{"type":"whereabouts","range":"192.168.4.5-192.168.4.9/24"}}`:  "range: 192.168.4.0/24 overlaps",
 	} {
 		got := fmt.Sprint(c.CheckNetwork("nad", config))
 		if want == "" && got != "[]" || !strings.Contains(got, want) {

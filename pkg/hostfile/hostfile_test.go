@@ -71,7 +71,9 @@ func TestRead(t *testing.T) {
 }
 
 // gives reads a file, of which the content, or the error beside the path, is to be this.
-func gives(t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string) {
+func gives(
+	t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string,
+) {
 	t.Helper()
 	data, err := read(path, limit)
 	switch {
@@ -93,8 +95,10 @@ func TestDirPath(t *testing.T) {
 	must(t, err)
 	defer at.Close()
 	for path, want := range map[string]string{
-		"a/b": "", "a/./b": "", "a/b/..": "", "a/link": "symbolic links are not followed", "link/b": "symbolic links are not followed",
-		"a/b/file": "not a directory", "a/nothing/b": "no such file", "..": "cross-device", "a/../..": "cross-device", "/": "cross-device",
+		"a/b": "", "a/./b": "", "a/b/..": "", "a/link": "symbolic links are not followed",
+		"link/b":   "symbolic links are not followed",
+		"a/b/file": "not a directory", "a/nothing/b": "no such file", "..": "cross-device",
+		"a/../..": "cross-device", "/": "cross-device",
 	} {
 		dir, err := at.Dir(path)
 		switch {
@@ -109,7 +113,8 @@ func TestDirPath(t *testing.T) {
 			dir.Close()
 		}
 	}
-	if _, err := hostfile.OpenDir(filepath.Join(root, "link")); err == nil || !strings.Contains(err.Error(), "not followed") {
+	_, err = hostfile.OpenDir(filepath.Join(root, "link"))
+	if err == nil || !strings.Contains(err.Error(), "not followed") {
 		t.Errorf("a link opened: %v", err)
 	}
 }
@@ -140,7 +145,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// Who waits stands in the kernel's queue: others that take the lock again as soon as they have given it back would starve who looks now and then.
+// Who waits stands in the kernel's queue: others that take the lock again as soon as they have
+// given it back would starve who looks now and then.
 func TestLockQueues(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *os.File {

@@ -15,7 +15,8 @@ import (
 func TestRoots(t *testing.T) {
 	roots := hostfile.Roots{"/a", "/b/c"}
 	for path, want := range map[string]string{
-		"/a": "/a", "/a/": "/a", "/a/x": "/a/x", "/a/x/../y": "/a/y", "/b/c/d": "/b/c/d", "/ab": "", "/b": "", "/b/cd": "", "/a/../etc": "", "a": "", "": "", "/": "",
+		"/a": "/a", "/a/": "/a", "/a/x": "/a/x", "/a/x/../y": "/a/y", "/b/c/d": "/b/c/d", "/ab": "",
+		"/b": "", "/b/cd": "", "/a/../etc": "", "a": "", "": "", "/": "",
 		"/etc": "", "/a/..": "", "/a/..x": "/a/..x",
 	} {
 		place, ok := roots.Place(path)
@@ -37,10 +38,13 @@ func TestM34PlaceStaysBeneath(t *testing.T) {
 	root := filepath.Join(dir, "link") // the administrator's own
 	real := filepath.Join(dir, "root")
 	for _, err := range []error{
-		os.MkdirAll(filepath.Join(real, "d"), 0o700), os.Symlink(real, root), os.Symlink(outside, filepath.Join(real, "out")),
+		os.MkdirAll(filepath.Join(real, "d"), 0o700), os.Symlink(real, root),
+		os.Symlink(outside, filepath.Join(real, "out")),
 		os.Symlink("d", filepath.Join(real, "in")), os.WriteFile(filepath.Join(real, "file"), nil, 0o600),
-		os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o600), os.Symlink(filepath.Join(outside, "secret"), filepath.Join(real, "d", "secret")),
-		os.WriteFile(filepath.Join(real, "text"), []byte("x"), 0o600), os.Symlink("../text", filepath.Join(real, "d", "text")),
+		os.WriteFile(filepath.Join(outside, "secret"), []byte("x"), 0o600),
+		os.Symlink(filepath.Join(outside, "secret"), filepath.Join(real, "d", "secret")),
+		os.WriteFile(filepath.Join(real, "text"), []byte("x"), 0o600),
+		os.Symlink("../text", filepath.Join(real, "d", "text")),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +52,8 @@ func TestM34PlaceStaysBeneath(t *testing.T) {
 	}
 	roots := hostfile.Roots{root}
 	for path, want := range map[string]error{
-		"": nil, "d": nil, "d/new/newer": nil, "out": unix.ELOOP, "out/x": unix.ELOOP, "in": unix.ELOOP, "in/x": unix.ELOOP, "file": unix.ENOTDIR, "file/x": unix.ENOTDIR,
+		"": nil, "d": nil, "d/new/newer": nil, "out": unix.ELOOP, "out/x": unix.ELOOP, "in": unix.ELOOP,
+		"in/x": unix.ELOOP, "file": unix.ENOTDIR, "file/x": unix.ENOTDIR,
 	} {
 		place, ok := roots.Place(filepath.Join(root, path))
 		if !ok {
@@ -74,8 +79,11 @@ func TestM34PlaceStaysBeneath(t *testing.T) {
 		}
 	}
 	files := hostfile.Roots{real}
-	for path, fine := range map[string]bool{"text": true, "d/text": true, "d/secret": false, "out/secret": false, "d": false, "none": false} {
-		if data, err := files.Read(filepath.Join(real, path), 10); (err == nil) != fine || fine && string(data) != "x" {
+	for path, fine := range map[string]bool{
+		"text": true, "d/text": true, "d/secret": false, "out/secret": false, "d": false, "none": false,
+	} {
+		data, err := files.Read(filepath.Join(real, path), 10)
+		if (err == nil) != fine || fine && string(data) != "x" {
 			t.Errorf("read %s: %q, %v", path, data, err)
 		}
 	}

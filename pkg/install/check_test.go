@@ -13,17 +13,21 @@ import (
 // What does not run is not installed, and what there was stays.
 func TestCheckPlugin(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	const good = "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && cat >/dev/null && echo '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n"
+	const good = "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && cat >/dev/null && echo " +
+		"'{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n"
 	for content, works := range map[string]bool{
-		good: true, "\x7fELF\x02\x01\x01 the rest is missing": false, "#!/bin/sh\nexit 1\n": false, "#!/bin/sh\necho '{}'\n": false,
-		"#!/bin/sh\necho x\n": false, "": false,
+		good: true, "\x7fELF\x02\x01\x01 the rest is missing": false, "#!/bin/sh\nexit 1\n": false,
+		"#!/bin/sh\necho '{}'\n": false,
+		"#!/bin/sh\necho x\n":    false, "": false,
 	} {
 		path := filepath.Join(r.Place.Bin, "braid")
 		f := own.Bytes(path, 0o755, install.KindBinary, []byte(content))
 		f.Check = install.CheckPlugin("braid")
 		r.Binaries = []*own.File{f}
 		_, err := r.Apply(t.Context())
-		if works != (err == nil) || err != nil && (failure.ReasonOf(err) != failure.StateFailed || !strings.Contains(err.Error(), "plugin braid")) {
+		if works != (err == nil) ||
+			err != nil && (failure.ReasonOf(err) != failure.StateFailed ||
+				!strings.Contains(err.Error(), "plugin braid")) {
 			t.Errorf("%q: %v", content, err)
 		}
 		if !works {

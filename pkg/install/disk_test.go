@@ -55,8 +55,8 @@ func (r *rig) fails(words ...string) {
 	}
 }
 
-// A disk that is full, whichever of them, costs nothing: the runtime has what it had, and when there
-// is room it has all.
+// A disk that is full, whichever of them, costs nothing: the runtime has what it had, and when
+// there is room it has all.
 func TestFullDisk(t *testing.T) {
 	for name, dir := range map[string]func(r *rig) string{
 		"configuration": func(r *rig) string { return r.Place.Conf },
@@ -96,7 +96,8 @@ func (r *rig) upgrade() {
 	r.t.Helper()
 	r.apply()
 	much := strings.Repeat("2", 5000)
-	r.write("10-flannel.conflist", strings.Replace(flannel, `"flannel"`, `"flannel","note":"`+much+`"`, 1))
+	r.write("10-flannel.conflist",
+		strings.Replace(flannel, `"flannel"`, `"flannel","note":"`+much+`"`, 1))
 	r.Binaries = newInstaller(options{Root: r.o.Root, Version: much}).Binaries
 }
 
@@ -115,7 +116,8 @@ func TestReadOnlyBinaries(t *testing.T) {
 			r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
 			continue
 		}
-		if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
+		_, err := r.Apply(t.Context())
+		if failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
 			t.Errorf("error is %v", err)
 		}
 		r.has(r.Place.Conf, "10-flannel.conflist")

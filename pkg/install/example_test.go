@@ -20,18 +20,23 @@ func ExampleInstaller() {
 		panic(err)
 	}
 	defer os.RemoveAll(root)
-	place := platform.Place{Conf: root + "/etc/cni/net.d", Bin: root + "/opt/cni/bin", Private: root + "/etc/cni/braid.d"}
+	place := platform.Place{
+		Conf: root + "/etc/cni/net.d", Bin: root + "/opt/cni/bin", Private: root + "/etc/cni/braid.d",
+	}
 	if err := os.MkdirAll(place.Conf, 0o755); err != nil {
 		panic(err)
 	}
-	if err := os.WriteFile(filepath.Join(place.Conf, "10-flannel.conflist"), []byte(flannel), 0o600); err != nil {
+	err = os.WriteFile(filepath.Join(place.Conf, "10-flannel.conflist"), []byte(flannel), 0o600)
+	if err != nil {
 		panic(err)
 	}
 
 	installer := &install.Installer{
-		Store:    &own.Store{Dir: root + "/var/lib/braid", Self: "agent-1"},
-		Place:    place,
-		Binaries: []*own.File{own.Bytes(place.Bin+"/braid", 0o755, install.KindBinary, []byte("a program"))},
+		Store: &own.Store{Dir: root + "/var/lib/braid", Self: "agent-1"},
+		Place: place,
+		Binaries: []*own.File{
+			own.Bytes(place.Bin+"/braid", 0o755, install.KindBinary, []byte("a program")),
+		},
 		Render: func(network *defaultnet.Candidate) ([]byte, error) {
 			c := conf.Defaults()
 			c.ClusterNetwork = network.Path

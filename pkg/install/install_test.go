@@ -45,7 +45,8 @@ func TestOrder(t *testing.T) {
 	r.has(r.Place.Conf, "10-flannel.conflist")
 	must(t, r.kubeconfig())
 	out := r.apply()
-	if out.Configuration != r.conf("00-braid.conflist") || out.Network.Name != "cbr0" || !slices.Equal(out.Changed, []string{out.Configuration}) {
+	if out.Configuration != r.conf("00-braid.conflist") || out.Network.Name != "cbr0" ||
+		!slices.Equal(out.Changed, []string{out.Configuration}) {
 		t.Errorf("outcome is %+v", out)
 	}
 	r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
@@ -60,11 +61,13 @@ func TestNoDefaultNetwork(t *testing.T) {
 	r := newRig(t, options{})
 	r.notReady("no default network")
 	r.has(r.Place.Conf)
-	r.write("87-podman.conflist", `{"name":"podman","cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni-podman0"}]}`)
+	r.write("87-podman.conflist",
+		`{"name":"podman","cniVersion":"1.0.0","plugins":[{"type":"bridge","bridge":"cni-podman0"}]}`)
 	r.notReady("87-podman.conflist is podman's own")
 	r.write("10-flannel.conflist", flannel)
 	r.apply()
-	for _, content := range []string{`{"name":"cb`, ""} { // being rewritten, with another that could be taken for it
+	// being rewritten, with another that could be taken for it
+	for _, content := range []string{`{"name":"cb`, ""} {
 		r.write("10-flannel.conflist", content)
 		r.write("20-calico.conflist", calico)
 		r.Installer = newInstaller(r.o) // also by an agent that starts anew
@@ -82,9 +85,12 @@ func TestNamed(t *testing.T) {
 	r.write("20-calico.conflist", calico)
 	r.apply()
 	r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
-	for _, braid := range []string{"braid", "00-braid.conflist", r.conf("00-braid.conflist")} { // itself
+	// itself
+	for _, braid := range []string{"braid", "00-braid.conflist", r.conf("00-braid.conflist")} {
 		r.Named = braid
-		if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "meta plugin braid") {
+		_, err := r.Apply(t.Context())
+		if failure.ReasonOf(err) != failure.InvalidConfig ||
+			!strings.Contains(err.Error(), "meta plugin braid") {
 			t.Errorf("named %s: error is %v", braid, err)
 		}
 		r.refersTo("00-braid.conflist", r.conf("20-calico.conflist"))
@@ -104,7 +110,8 @@ func TestForeignFiles(t *testing.T) {
 	r = newRig(t, options{}, "10-flannel.conflist", flannel)
 	must(t, os.MkdirAll(r.Place.Bin, 0o755))
 	must(t, os.WriteFile(filepath.Join(r.Place.Bin, "braid-full"), []byte("another"), 0o755))
-	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.FileInTheWay || !strings.Contains(err.Error(), "braid-full") {
+	_, err = r.Apply(t.Context())
+	if failure.ReasonOf(err) != failure.FileInTheWay || !strings.Contains(err.Error(), "braid-full") {
 		t.Errorf("error is %v", err)
 	}
 	r.has(r.Place.Conf, "10-flannel.conflist")
@@ -129,7 +136,8 @@ func TestPreempted(t *testing.T) {
 	r.apply()
 	r.has(r.Place.Conf, "00-a-multus.conf", "00-braid.conflist", "10-flannel.conflist")
 	drifts, err := r.Inspect(t.Context())
-	if err != nil || len(drifts) != 1 || drifts[0].Cause != install.Preempted || !strings.Contains(drifts[0].By, "00-a-multus.conf") {
+	if err != nil || len(drifts) != 1 || drifts[0].Cause != install.Preempted ||
+		!strings.Contains(drifts[0].By, "00-a-multus.conf") {
 		t.Errorf("drifts are %v, %v", drifts, err)
 	}
 }
@@ -148,12 +156,14 @@ func TestMove(t *testing.T) {
 	}
 	newer := strings.Replace(flannel, `"flannel"`, `"flannel","new":true`, 1)
 	r.write("10-flannel.conflist", newer)
-	if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != install.Returned {
+	drifts, err := r.Inspect(t.Context())
+	if err != nil || len(drifts) != 1 || drifts[0].Cause != install.Returned {
 		t.Errorf("drifts are %v, %v", drifts, err)
 	}
 	r.apply()
 	r.has(r.Place.Conf, "00-braid.conflist", "87.conflist")
-	if content, err := os.ReadFile(private("10-flannel.conflist")); err != nil || string(content) != newer {
+	content, err := os.ReadFile(private("10-flannel.conflist"))
+	if err != nil || string(content) != newer {
 		t.Errorf("followed is %s, %v", content, err)
 	}
 	r.write("05-calico.conflist", calico) // another network comes
@@ -162,12 +172,14 @@ func TestMove(t *testing.T) {
 	r.refersTo("00-braid.conflist", private("05-calico.conflist"))
 }
 
-// A network that the operator removes from the private directory is told of once, and then forgotten.
+// A network that the operator removes from the private directory is told of once, and then
+// forgotten.
 func TestMovedNetworkRemoved(t *testing.T) {
 	r := newRig(t, options{Move: true}, "05-calico.conflist", calico, "10-flannel.conflist", flannel)
 	r.apply()
 	must(t, os.Remove(filepath.Join(r.Place.Private, "05-calico.conflist")))
-	if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != install.Deleted {
+	drifts, err := r.Inspect(t.Context())
+	if err != nil || len(drifts) != 1 || drifts[0].Cause != install.Deleted {
 		t.Errorf("drifts are %v, %v", drifts, err)
 	}
 	r.apply()
@@ -188,7 +200,9 @@ func TestCauseIsNotOfBefore(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel)
 	cause := func(want install.Cause, by string) {
 		t.Helper()
-		if drifts, err := r.Inspect(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Cause != want || !strings.Contains(drifts[0].By, by) {
+		drifts, err := r.Inspect(t.Context())
+		if err != nil || len(drifts) != 1 || drifts[0].Cause != want ||
+			!strings.Contains(drifts[0].By, by) {
 			t.Errorf("drifts are %v, %v, want %s by %q", drifts, err, want, by)
 		}
 	}
@@ -208,7 +222,9 @@ func TestCauseIsNotOfBefore(t *testing.T) {
 func TestMoveRefuses(t *testing.T) {
 	r := newRig(t, options{Move: true}, "10-flannel.conflist", flannel)
 	must(t, os.Mkdir(r.conf("cbr0"), 0o755))
-	if _, err := r.Apply(t.Context()); failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "further plugins") {
+	_, err := r.Apply(t.Context())
+	if failure.ReasonOf(err) != failure.InvalidConfig ||
+		!strings.Contains(err.Error(), "further plugins") {
 		t.Errorf("error is %v", err)
 	}
 	must(t, os.Remove(r.conf("cbr0")))
@@ -235,7 +251,8 @@ func TestMoveRace(t *testing.T) {
 		r.Step = nil
 		r.apply()
 		r.has(r.Place.Conf, "00-braid.conflist")
-		if content, err := os.ReadFile(filepath.Join(r.Place.Private, "10-flannel.conflist")); err != nil || string(content) != newer {
+		content, err := os.ReadFile(filepath.Join(r.Place.Private, "10-flannel.conflist"))
+		if err != nil || string(content) != newer {
 			t.Errorf("before %v: kept is %s, %v", before, content, err)
 		}
 	}
@@ -250,11 +267,15 @@ func TestKilledAtEachStep(t *testing.T) {
 		steps int
 		files []string // in the runtime's directory, in the end
 	}{
-		"install":         {first: true, next: options{}, steps: 40, files: []string{"00-braid.conflist", "10-flannel.conflist"}},
-		"install, moving": {first: true, next: options{Move: true}, steps: 50, files: []string{"00-braid.conflist"}},
-		"upgrade":         {next: options{Version: "2"}, steps: 30, files: []string{"00-braid.conflist", "10-flannel.conflist"}},
-		"begin to move":   {next: options{Move: true}, steps: 25, files: []string{"00-braid.conflist"}},
-		"uninstall":       {next: options{Uninstall: true}, steps: 25, files: []string{"10-flannel.conflist"}},
+		"install": {first: true, next: options{}, steps: 40,
+			files: []string{"00-braid.conflist", "10-flannel.conflist"}},
+		"install, moving": {first: true, next: options{Move: true}, steps: 50,
+			files: []string{"00-braid.conflist"}},
+		"upgrade": {next: options{Version: "2"}, steps: 30,
+			files: []string{"00-braid.conflist", "10-flannel.conflist"}},
+		"begin to move": {next: options{Move: true}, steps: 25, files: []string{"00-braid.conflist"}},
+		"uninstall": {next: options{Uninstall: true}, steps: 25,
+			files: []string{"10-flannel.conflist"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -299,7 +320,9 @@ func TestUninstall(t *testing.T) {
 	must(t, os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.cilium_bak")))
 	r.apply()
 	sandboxes := 2
-	removal := install.Removal{Files: true, Records: func(context.Context) (int, error) { return sandboxes, nil }}
+	removal := install.Removal{Files: true, Records: func(context.Context) (int, error) {
+		return sandboxes, nil
+	}}
 	for range 2 { // pods are alive: what their DEL needs stays
 		_, err := r.Uninstall(t.Context(), removal)
 		if failure.ReasonOf(err) != failure.Busy || !strings.Contains(err.Error(), "2 sandboxes") {
@@ -342,7 +365,8 @@ func TestRestore(t *testing.T) {
 	must(t, os.WriteFile(saved, []byte(multus), 0o600))
 	var order []string
 	r.Store.Step = func(change string) error {
-		if strings.HasPrefix(change, "rename "+r.Place.Conf) || strings.HasPrefix(change, "remove "+r.Place.Conf) {
+		if strings.HasPrefix(change, "rename "+r.Place.Conf) ||
+			strings.HasPrefix(change, "remove "+r.Place.Conf) {
 			order = append(order, strings.ReplaceAll(change, r.Place.Conf+"/", ""))
 		}
 		return nil
@@ -351,7 +375,8 @@ func TestRestore(t *testing.T) {
 		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved})
 		must(t, err)
 	}
-	if want := []string{"rename 00-multus.conf", "remove 00-braid.conflist"}; !slices.Equal(order, want) {
+	want := []string{"rename 00-multus.conf", "remove 00-braid.conflist"}
+	if !slices.Equal(order, want) {
 		t.Errorf("order is %q, want %q", order, want)
 	}
 	r.has(r.Place.Conf, "00-multus.conf", "10-flannel.conflist")
@@ -392,7 +417,8 @@ func TestRestoreName(t *testing.T) {
 // What cannot be restored keeps Braid on the node.
 func TestRestoreRefuses(t *testing.T) {
 	for content, reason := range map[string]failure.Reason{
-		"": failure.InvalidConfig, "{}": failure.InvalidConfig, "{": failure.InvalidConfig, "absent": failure.InvalidConfig, multus: failure.FileInTheWay,
+		"": failure.InvalidConfig, "{}": failure.InvalidConfig, "{": failure.InvalidConfig,
+		"absent": failure.InvalidConfig, multus: failure.FileInTheWay,
 	} {
 		r := newRig(t, options{}, "10-flannel.conflist", flannel, "20.conf", calico)
 		r.apply()

@@ -91,7 +91,8 @@ func (k *kept) repaired(cause install.Cause, by string) {
 		defer k.mu.Unlock()
 		for _, report := range k.reports {
 			for _, d := range report.Drifts {
-				if d.Cause == cause && strings.Contains(d.By, by) && strings.Contains(d.String(), string(cause)) && report.Err == nil {
+				if d.Cause == cause && strings.Contains(d.By, by) &&
+					strings.Contains(d.String(), string(cause)) && report.Err == nil {
 					return true
 				}
 			}
@@ -118,9 +119,15 @@ func TestRepair(t *testing.T) {
 			},
 			cause: install.Renamed, by: "cilium with cni.exclusive",
 		},
-		"renamed":   {do: func(r *rig) error { return os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.old")) }, cause: install.Renamed, by: "00-braid.conflist.old"},
-		"removed":   {do: func(r *rig) error { return os.Remove(r.conf("00-braid.conflist")) }, cause: install.Deleted},
-		"preempted": {do: func(r *rig) error { return os.WriteFile(r.conf("00-a.conflist"), []byte(calico), 0o600) }, cause: install.Preempted, by: `00-a.conflist of network "k8s-pod-network"`},
+		"renamed": {do: func(r *rig) error {
+			return os.Rename(r.conf("00-braid.conflist"), r.conf("00-braid.conflist.old"))
+		}, cause: install.Renamed, by: "00-braid.conflist.old"},
+		"removed": {do: func(r *rig) error {
+			return os.Remove(r.conf("00-braid.conflist"))
+		}, cause: install.Deleted},
+		"preempted": {do: func(r *rig) error {
+			return os.WriteFile(r.conf("00-a.conflist"), []byte(calico), 0o600)
+		}, cause: install.Preempted, by: `00-a.conflist of network "k8s-pod-network"`},
 		"chained": {
 			do: func(r *rig) error {
 				raw, err := os.ReadFile(r.conf("00-braid.conflist"))
@@ -132,11 +139,16 @@ func TestRepair(t *testing.T) {
 			},
 			cause: install.Changed, by: "has the plugin istio-cni",
 		},
-		"emptied": {do: func(r *rig) error { return os.Truncate(r.conf("00-braid.conflist"), 0) }, cause: install.Changed},
-		"binary":  {do: func(r *rig) error { return os.Remove(filepath.Join(r.Place.Bin, "braid")) }, cause: install.Deleted},
+		"emptied": {do: func(r *rig) error {
+			return os.Truncate(r.conf("00-braid.conflist"), 0)
+		}, cause: install.Changed},
+		"binary": {do: func(r *rig) error {
+			return os.Remove(filepath.Join(r.Place.Bin, "braid"))
+		}, cause: install.Deleted},
 		"directory": {
 			do: func(r *rig) error {
-				return errors.Join(os.RemoveAll(r.Place.Conf), os.Mkdir(r.Place.Conf, 0o755), os.WriteFile(r.conf("10-flannel.conflist"), []byte(flannel), 0o600))
+				return errors.Join(os.RemoveAll(r.Place.Conf), os.Mkdir(r.Place.Conf, 0o755),
+					os.WriteFile(r.conf("10-flannel.conflist"), []byte(flannel), 0o600))
 			},
 			cause: install.Deleted,
 		},
@@ -144,7 +156,10 @@ func TestRepair(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			k := keep(t, newRig(t, options{}, "10-flannel.conflist", flannel), newWatch(t))
-			k.until("installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
+			k.until("installed", func() bool {
+				first, err := k.works()
+				return err == nil && first == "braid"
+			})
 			k.calm() // what is done between a look and a repair is repaired, too, but not seen
 			must(t, test.do(k.rig))
 			k.repaired(test.cause, test.by)
@@ -162,7 +177,9 @@ func TestInspectDuringPut(t *testing.T) {
 	putting.Go(func() {
 		defer close(done)
 		for i := range 200 {
-			if _, err := r.Store.Put(t.Context(), own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, fmt.Append(nil, i))); err != nil {
+			_, err := r.Store.Put(t.Context(),
+				own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, fmt.Append(nil, i)))
+			if err != nil {
 				t.Error(err)
 			}
 		}
@@ -221,7 +238,9 @@ func TestKeeperFollowsLink(t *testing.T) {
 // Of two agents, the last that came keeps the node; the other ends.
 func TestTwoKeepers(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel)
-	first := &install.Keeper{Installer: r.Installer, Watcher: newWatch(t), Clock: install.SystemClock{}}
+	first := &install.Keeper{
+		Installer: r.Installer, Watcher: newWatch(t), Clock: install.SystemClock{},
+	}
 	end := make(chan error, 1)
 	go func() { end <- first.Run(t.Context()) }()
 	for first, err := r.works(); err != nil || first != "braid"; first, err = r.works() {
@@ -295,15 +314,18 @@ func TestBackOff(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel)
 	e := &enemy{r: r, now: time.Now()}
 	var last time.Duration
-	k := &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e, Report: func(report install.Report) {
-		must(t, report.Err)
-		last = report.Pause
-	}}
+	k := &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e,
+		Report: func(report install.Report) {
+			must(t, report.Err)
+			last = report.Pause
+		}}
 	e.run(t, k, time.Hour)
 	if n := len(e.repairs); n < 20 || n > 45 || last != 2*time.Minute {
 		t.Errorf("%d repairs in an hour, the last pause is %v", n, last)
 	}
-	if n := len(e.repairs); e.repairs[2].Sub(e.repairs[0]) > 5*time.Second || e.repairs[n-1].Sub(e.repairs[n-2]) < 2*time.Minute {
+	n := len(e.repairs)
+	if e.repairs[2].Sub(e.repairs[0]) > 5*time.Second ||
+		e.repairs[n-1].Sub(e.repairs[n-2]) < 2*time.Minute {
 		t.Errorf("repairs were at %v", e.repairs)
 	}
 	e.peace = true
@@ -336,12 +358,13 @@ func TestPreemptedByMetaPlugin(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel, "00-a-multus.conf", multus)
 	e := &enemy{r: r, now: time.Now(), peace: true}
 	reports := 0
-	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e, Report: func(report install.Report) {
-		must(t, report.Err)
-		if reports++; reports > 1 && (len(report.Drifts) != 1 || report.Pause != 0) {
-			t.Errorf("report is %+v", report)
-		}
-	}}, time.Hour)
+	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e,
+		Report: func(report install.Report) {
+			must(t, report.Err)
+			if reports++; reports > 1 && (len(report.Drifts) != 1 || report.Pause != 0) {
+				t.Errorf("report is %+v", report)
+			}
+		}}, time.Hour)
 	if reports < 100 {
 		t.Errorf("only %d looks in an hour", reports)
 	}
@@ -360,7 +383,10 @@ func TestKeeperWithoutState(t *testing.T) {
 	})
 	must(t, os.Remove(r.Store.Dir))
 	must(t, os.Rename(r.Store.Dir+".away", r.Store.Dir))
-	k.until("it is installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
+	k.until("it is installed", func() bool {
+		first, err := k.works()
+		return err == nil && first == "braid"
+	})
 }
 
 // A directory that comes later is found, and one that cannot be written is told about.
@@ -387,7 +413,10 @@ func TestKeeperDirectories(t *testing.T) {
 	})
 	r.has(r.Place.Conf, "10-flannel.conflist")
 	must(t, unix.Mount("", r.Place.Conf, "", unix.MS_REMOUNT, ""))
-	k.until("it is installed", func() bool { first, err := k.works(); return err == nil && first == "braid" })
+	k.until("it is installed", func() bool {
+		first, err := k.works()
+		return err == nil && first == "braid"
+	})
 }
 
 // Nothing of a watch is left when it is closed.

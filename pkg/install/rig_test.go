@@ -32,7 +32,8 @@ func must(t *testing.T, err error) {
 const (
 	flannel = `{"name":"cbr0","cniVersion":"0.3.1","plugins":[{"type":"flannel"}]}`
 	calico  = `{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico"}]}`
-	multus  = `{"name":"multus-cni-network","cniVersion":"0.3.1","type":"multus","delegates":[{"type":"x"}]}`
+	multus  = `{"name":"multus-cni-network","cniVersion":"0.3.1","type":"multus",` +
+		`"delegates":[{"type":"x"}]}`
 )
 
 // options are what a node is installed with; they go to the process that is killed, too.
@@ -46,8 +47,10 @@ type options struct {
 func newInstaller(o options) *install.Installer {
 	at := func(path string) string { return filepath.Join(o.Root, path) }
 	i := &install.Installer{
-		Store:      &own.Store{Dir: at("var/lib/braid"), Self: "agent", Installation: "i"},
-		Place:      platform.Place{Conf: at("etc/cni/net.d"), Bin: at("opt/cni/bin"), Private: at("etc/cni/braid.d")},
+		Store: &own.Store{Dir: at("var/lib/braid"), Self: "agent", Installation: "i"},
+		Place: platform.Place{
+			Conf: at("etc/cni/net.d"), Bin: at("opt/cni/bin"), Private: at("etc/cni/braid.d"),
+		},
 		Kubeconfig: at("var/lib/braid/kubeconfig"), Named: o.Named, Move: o.Move,
 		Render: func(network *defaultnet.Candidate) ([]byte, error) {
 			c := conf.Defaults()
@@ -57,7 +60,8 @@ func newInstaller(o options) *install.Installer {
 	}
 	for _, name := range []string{"braid", "braid-full"} {
 		path := filepath.Join(i.Place.Bin, name)
-		i.Binaries = append(i.Binaries, own.Bytes(path, 0o755, install.KindBinary, []byte(name+o.Version)))
+		i.Binaries = append(i.Binaries,
+			own.Bytes(path, 0o755, install.KindBinary, []byte(name+o.Version)))
 	}
 	return i
 }
@@ -86,7 +90,8 @@ func newRig(t *testing.T, o options, files ...string) *rig {
 }
 
 func (r *rig) kubeconfig() error {
-	_, err := r.Store.Put(r.t.Context(), own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, []byte("kubeconfig")))
+	_, err := r.Store.Put(r.t.Context(),
+		own.Bytes(r.Kubeconfig, 0o600, install.KindKubeconfig, []byte("kubeconfig")))
 	return err
 }
 
@@ -182,7 +187,10 @@ func (r *rig) works() (pluginType string, err error) {
 		if err != nil {
 			return "", err
 		}
-		for _, needed := range []string{path, filepath.Join(r.Place.Bin, "braid"), filepath.Join(r.Place.Bin, "braid-full"), r.Kubeconfig} {
+		for _, needed := range []string{
+			path, filepath.Join(r.Place.Bin, "braid"), filepath.Join(r.Place.Bin, "braid-full"),
+			r.Kubeconfig,
+		} {
 			if content, err := os.ReadFile(needed); err != nil || len(content) == 0 {
 				return "", fmt.Errorf("%s needs %s: %w", name, needed, err)
 			}

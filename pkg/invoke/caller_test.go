@@ -22,7 +22,8 @@ func TestBinariesHaveTheCallersEnvironment(t *testing.T) {
 	exec := &invoke.Exec{Log: slog.New(slog.DiscardHandler)}
 	run := func(ctx context.Context) string {
 		t.Helper()
-		out, err := exec.ExecPlugin(ctx, plugin, nil, append(os.Environ(), "CNI_COMMAND=ADD", "CNI_IFNAME=net1"))
+		out, err := exec.ExecPlugin(ctx, plugin, nil,
+			append(os.Environ(), "CNI_COMMAND=ADD", "CNI_IFNAME=net1"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,8 +32,13 @@ func TestBinariesHaveTheCallersEnvironment(t *testing.T) {
 	if out := run(t.Context()); !strings.Contains(out, "\nOF_THIS_PROCESS=1\n") {
 		t.Errorf("its own environment: %s", out)
 	}
-	out := run(invoke.WithCaller(t.Context(), []string{"OF_THE_CALLER=1", "CNI_COMMAND=GC", "PATH=" + os.Getenv("PATH"), "CNI_NETNS_OVERRIDE=1"}))
-	for _, has := range []string{"\nOF_THE_CALLER=1\n", "\nCNI_COMMAND=ADD\n", "\nCNI_IFNAME=net1\n", "\nCNI_NETNS_OVERRIDE=1\n", "\n" + invoke.CallerEnv + "="} {
+	out := run(invoke.WithCaller(t.Context(), []string{
+		"OF_THE_CALLER=1", "CNI_COMMAND=GC", "PATH=" + os.Getenv("PATH"), "CNI_NETNS_OVERRIDE=1",
+	}))
+	for _, has := range []string{
+		"\nOF_THE_CALLER=1\n", "\nCNI_COMMAND=ADD\n", "\nCNI_IFNAME=net1\n", "\nCNI_NETNS_OVERRIDE=1\n",
+		"\n" + invoke.CallerEnv + "=",
+	} {
 		if !strings.Contains(out, has) {
 			t.Errorf("it lacks %q: %s", has, out)
 		}

@@ -38,7 +38,8 @@ func script(t *testing.T, body string) string {
 
 func TestExecPassesStdinAndEnvironment(t *testing.T) {
 	path := script(t, `printf '%s|%s|' "$CNI_COMMAND" "$TRACEPARENT"; cat`)
-	out, err := newExec().ExecPlugin(t.Context(), path, []byte("{}"), []string{"CNI_COMMAND=ADD", "TRACEPARENT=00-ab-cd-01"})
+	out, err := newExec().ExecPlugin(t.Context(), path, []byte("{}"),
+		[]string{"CNI_COMMAND=ADD", "TRACEPARENT=00-ab-cd-01"})
 	if err != nil || string(out) != "ADD|00-ab-cd-01|{}" {
 		t.Errorf("got %q, %v", out, err)
 	}
@@ -50,7 +51,8 @@ func TestC9ErrorCodesPreserved(t *testing.T) {
 		path := script(t, fmt.Sprintf(`echo '{"code":%d,"msg":"no","details":"d"}'; exit 1`, code))
 		_, err := newExec().ExecPlugin(t.Context(), path, nil, nil)
 		fe, ok := errors.AsType[*failure.Error](err)
-		if !ok || fe.Plugin != "plugin" || failure.Code(err) != code || !strings.Contains(err.Error(), "no; d") {
+		if !ok || fe.Plugin != "plugin" || failure.Code(err) != code ||
+			!strings.Contains(err.Error(), "no; d") {
 			t.Errorf("code %d: got %v with code %d", code, err, failure.Code(err))
 		}
 	}
@@ -59,7 +61,8 @@ func TestC9ErrorCodesPreserved(t *testing.T) {
 func TestFailureWithoutErrorObjectQuotesStderr(t *testing.T) {
 	path := script(t, `echo "panic: nil map" >&2; exit 2`)
 	_, err := newExec().ExecPlugin(t.Context(), path, nil, nil)
-	if err == nil || !strings.Contains(err.Error(), "exit status 2") || !strings.Contains(err.Error(), "panic: nil map") {
+	if err == nil || !strings.Contains(err.Error(), "exit status 2") ||
+		!strings.Contains(err.Error(), "panic: nil map") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -70,15 +73,20 @@ func TestM37OutputIsBounded(t *testing.T) {
 	const endless = `yes 0123456789012345678901234567890123456789`
 	pid := filepath.Join(t.TempDir(), "pid")
 	for name, test := range map[string]struct{ body, says string }{
-		"stdout":                  {endless, "1048576 bytes"},
-		"stdout of a child":       {`sh -c 'echo $$ >` + pid + `; ` + endless + `'; sleep 600`, "1048576 bytes"},
-		"stdout, and no SIGPIPE":  {`trap "" PIPE; ` + endless + `; while :; do echo more; sleep 0.01; done`, "1048576 bytes"},
+		"stdout": {endless, "1048576 bytes"},
+		"stdout of a child": {`sh -c 'echo $$ >` + pid + `; ` + endless + `'; sleep 600`,
+			"1048576 bytes"},
+		"stdout, and no SIGPIPE": {`trap "" PIPE; ` + endless +
+			`; while :; do echo more; sleep 0.01; done`, "1048576 bytes"},
 		"stdout of one that ends": {endless + ` | head -c 800000000`, "1048576 bytes"},
-		"an error":                {`printf '{"code":7,"msg":"'; ` + endless + ` | head -c 500000 | tr -d '\n'; printf '"}'; exit 1`, "0123"},
-		"stderr":                  {endless + ` | head -c 80000000 >&2; echo the end >&2; exit 1`, "the end"},
+		"an error": {`printf '{"code":7,"msg":"'; ` + endless +
+			` | head -c 500000 | tr -d '\n'; printf '"}'; exit 1`, "0123"},
+		"stderr": {endless + ` | head -c 80000000 >&2; echo the end >&2; exit 1`,
+			"the end"},
 	} {
 		before := rss(t)
-		_, err := newExec().ExecPlugin(t.Context(), script(t, test.body), nil, []string{"PATH=" + os.Getenv("PATH")})
+		_, err := newExec().ExecPlugin(t.Context(), script(t, test.body), nil,
+			[]string{"PATH=" + os.Getenv("PATH")})
 		if err == nil || !strings.Contains(err.Error(), test.says) || len(err.Error()) > 8000 {
 			t.Errorf("%s: %.300v", name, err)
 		}
@@ -94,7 +102,8 @@ func TestM37OutputIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 100 { // killed, and to be waited for by init
-		if state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(data)) + "/stat"); err != nil || strings.Contains(string(state), ") Z ") {
+		state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(data)) + "/stat")
+		if err != nil || strings.Contains(string(state), ") Z ") {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -114,7 +123,8 @@ func rss(t *testing.T) int64 {
 
 // TestM37LargeResult: a result that is large, and no larger than that, is one.
 func TestM37LargeResult(t *testing.T) {
-	path := script(t, `printf '{"x":"'; yes 0123456789 | head -c 1000000 | tr -d '\n'; printf '"}'; head -c 3000000 /dev/zero >&2`)
+	path := script(t, `printf '{"x":"'; yes 0123456789 | head -c 1000000 | tr -d '\n'; printf '"}'; `+
+		`head -c 3000000 /dev/zero >&2`)
 	out, err := newExec().ExecPlugin(t.Context(), path, nil, []string{"PATH=" + os.Getenv("PATH")})
 	if err != nil || !json.Valid(out) || len(out) < 900_000 {
 		t.Errorf("%d bytes, %v", len(out), err)
@@ -135,12 +145,16 @@ func TestM14TextFileBusy(t *testing.T) {
 	}
 }
 
-// TestM21TypeWithPath: a type with path elements runs nothing outside the plugin path (CVE-2021-20206).
+// TestM21TypeWithPath: a type with path elements runs nothing outside the plugin path
+// (CVE-2021-20206).
 func TestM21TypeWithPath(t *testing.T) {
 	path := script(t, "echo ran")
-	for _, plugin := range []string{"../" + filepath.Base(filepath.Dir(path)) + "/plugin", path, "./plugin", "missing", ""} {
+	for _, plugin := range []string{
+		"../" + filepath.Base(filepath.Dir(path)) + "/plugin", path, "./plugin", "missing", "",
+	} {
 		_, err := newExec().FindInPath(plugin, []string{filepath.Dir(path)})
-		if failure.ReasonOf(err) != failure.PluginNotFound || failure.Code(err) != types.ErrInvalidNetworkConfig {
+		if failure.ReasonOf(err) != failure.PluginNotFound ||
+			failure.Code(err) != types.ErrInvalidNetworkConfig {
 			t.Errorf("%q: got %v", plugin, err)
 		}
 	}
@@ -153,7 +167,8 @@ func TestCancelKillsTheWholeGroup(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, cancel)
 	start := time.Now()
 	_, err := newExec().ExecPlugin(ctx, path, nil, nil)
-	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.Canceled) || failure.Code(err) != 11 || time.Since(start) > 10*time.Second {
+	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.Canceled) ||
+		failure.Code(err) != 11 || time.Since(start) > 10*time.Second {
 		t.Fatalf("after %v: %v", time.Since(start), err)
 	}
 	data, err := os.ReadFile(pidfile)
@@ -187,14 +202,18 @@ func (builtin) Prepare(config []byte) (*invoke.Prepared, error) {
 	if err := json.Unmarshal(config, &keys); err != nil {
 		return nil, err
 	}
-	p := &invoke.Prepared{Run: func(context.Context, *invoke.Call) ([]byte, error) { return []byte("builtin\n"), nil }}
+	p := &invoke.Prepared{Run: func(context.Context, *invoke.Call) ([]byte, error) {
+		return []byte("builtin\n"), nil
+	}}
 	delete(keys, "known")
 	for key := range keys {
 		switch key {
 		case "KNOWN":
 			p.Recased = []invoke.Recased{{Path: key, Key: "known"}}
 		case "slip":
-			p.Refused = &failure.Error{Reason: failure.NADInvalid, Field: key, Err: errors.New("unknown key"), Fix: "write known"}
+			p.Refused = &failure.Error{
+				Reason: failure.NADInvalid, Field: key, Err: errors.New("unknown key"), Fix: "write known",
+			}
 		case "foreign":
 			p.Foreign = errors.New("not mine")
 		default:
@@ -213,7 +232,8 @@ func ran(t *testing.T, exec cniinvoke.Exec, config, paths, command string) (stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.ExecPlugin(t.Context(), found, []byte(config), []string{"CNI_COMMAND=" + command, "CNI_PATH=" + paths})
+	out, err := exec.ExecPlugin(t.Context(), found, []byte(config),
+		[]string{"CNI_COMMAND=" + command, "CNI_PATH=" + paths})
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -239,7 +259,8 @@ func TestR32UnknownKeys(t *testing.T) {
 			}
 		}
 		paths := filepath.SplitList(c.paths)
-		if inProcess := e.InProcess("plugin", []byte(c.config), paths, nil); inProcess != (c.want == "builtin") {
+		inProcess := e.InProcess("plugin", []byte(c.config), paths, nil)
+		if inProcess != (c.want == "builtin") {
 			t.Errorf("%s: InProcess says %v", c.config, inProcess)
 		}
 		found, err := e.Find("plugin", []byte(c.config), paths)
@@ -275,15 +296,18 @@ func TestR32LaterOperationsRunWhatTheAddRan(t *testing.T) {
 		{invoke.Chosen{"other": true}, `{"new":2}`, "exec"},
 		{invoke.Chosen{"plugin": false}, `{"known":2}`, "builtin"},
 	} {
-		if got, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: c.chosen}), c.config, dir, "DEL"); err != nil || got != c.want {
+		got, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: c.chosen}), c.config, dir, "DEL")
+		if err != nil || got != c.want {
 			t.Errorf("%v: %q, %v, want %s", c.chosen, got, err, c.want)
 		}
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: invoke.Chosen{"plugin": false}}), `{"new":2}`, dir, "DEL")
-	if failure.ReasonOf(err) != failure.PluginNotFound || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new") {
+	_, err := ran(t, invoke.Under(e, invoke.Terms{Chosen: invoke.Chosen{"plugin": false}}),
+		`{"new":2}`, dir, "DEL")
+	if failure.ReasonOf(err) != failure.PluginNotFound ||
+		failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "new") {
 		t.Errorf("DEL of what a binary made that is gone: %v", err)
 	}
 }
@@ -299,7 +323,8 @@ func TestR32Refusals(t *testing.T) {
 		_, found := e.Find("plugin", []byte(config), []string{paths})
 		_, add := ran(t, e, config, paths, "ADD")
 		for _, err := range []error{found, add} {
-			if failure.ReasonOf(err) != failure.NADInvalid || failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), words) {
+			if failure.ReasonOf(err) != failure.NADInvalid ||
+				failure.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), words) {
 				t.Errorf("%s with %s: %v, want %q in it", config, paths, err, words)
 			}
 		}
@@ -341,13 +366,15 @@ func TestR34ProgramIsNotItsOwnReference(t *testing.T) {
 	e := newExec()
 	e.Builtin = invoke.Registry{"plugin": builtin{}}
 	for paths, want := range map[string]string{
-		links: "builtin", links + ":" + reference: "exec", reference + ":" + links: "builtin", reference: "exec",
+		links: "builtin", links + ":" + reference: "exec", reference + ":" + links: "builtin",
+		reference: "exec",
 	} {
 		if got, err := ran(t, e, `{"new":1}`, paths, "ADD"); err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %s", paths, got, err, want)
 		}
 	}
-	if _, err := e.FindInPath("other", []string{links}); failure.ReasonOf(err) != failure.NADInvalid || !strings.Contains(err.Error(), "call itself") {
+	_, err = e.FindInPath("other", []string{links})
+	if failure.ReasonOf(err) != failure.NADInvalid || !strings.Contains(err.Error(), "call itself") {
 		t.Errorf("Braid under another name: %v", err)
 	}
 }
@@ -387,7 +414,8 @@ func TestBuiltinRunsInProcessUnlessForced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := e.ExecPlugin(t.Context(), found, []byte("{}"), nil); err != nil || string(out) != c.want {
+		out, err := e.ExecPlugin(t.Context(), found, []byte("{}"), nil)
+		if err != nil || string(out) != c.want {
 			t.Errorf("forced %v: %q, %v", c.force, out, err)
 		}
 	}
@@ -403,13 +431,15 @@ func TestM37DescendantsDieToo(t *testing.T) {
 		body  string
 		alone bool
 	}{
-		"child":                             {sleeper + " 600 & ", false},
-		"session of its own":                {"setsid " + sleeper + " 600 & ", false},
-		"orphan in a session of its own":    {fmt.Sprintf(twice, "", sleeper), false},
-		"the same without output":           {fmt.Sprintf(twice, "", sleeper) + "exec >/dev/null 2>&1; ", false},
-		"child without environment":         {"setsid env -i " + sleeper + " 600 & ", false},
-		"orphan without environment":        {fmt.Sprintf(twice, "env -i", sleeper), true},
-		"one that starts others for itself": {"setsid sh -c 'while :; do setsid " + sleeper + " 600 & sleep 0.02; done' >/dev/null 2>&1 & ", false},
+		"child":                          {sleeper + " 600 & ", false},
+		"session of its own":             {"setsid " + sleeper + " 600 & ", false},
+		"orphan in a session of its own": {fmt.Sprintf(twice, "", sleeper), false},
+		"the same without output": {fmt.Sprintf(twice, "", sleeper) + "exec >/dev/null 2>&1; ",
+			false},
+		"child without environment":  {"setsid env -i " + sleeper + " 600 & ", false},
+		"orphan without environment": {fmt.Sprintf(twice, "env -i", sleeper), true},
+		"one that starts others for itself": {"setsid sh -c 'while :; do setsid " + sleeper +
+			" 600 & sleep 0.02; done' >/dev/null 2>&1 & ", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ready := filepath.Join(t.TempDir(), "ready")
@@ -425,7 +455,8 @@ func TestM37DescendantsDieToo(t *testing.T) {
 				defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) //nolint:errcheck // as it was
 			}
 			path := script(t, test.body+"touch "+ready+"; sleep 600")
-			if _, err := exec.ExecPlugin(ctx, path, nil, []string{"PATH=" + os.Getenv("PATH")}); failure.ReasonOf(err) != failure.TimedOut {
+			_, err := exec.ExecPlugin(ctx, path, nil, []string{"PATH=" + os.Getenv("PATH")})
+			if failure.ReasonOf(err) != failure.TimedOut {
 				t.Errorf("got %v", err)
 			}
 			if left := running(sleeper); len(left) > 0 {
@@ -444,7 +475,9 @@ func TestDaemonsOfPluginsStay(t *testing.T) {
 	sleeper := filepath.Join(t.TempDir(), "sleeper")
 	copyTo(t, sleeper)
 	exec, environ := newExec(), []string{"PATH=" + os.Getenv("PATH")}
-	if _, err := exec.ExecPlugin(t.Context(), script(t, "setsid "+sleeper+" 600 >/dev/null 2>&1 & echo '{}'"), nil, environ); err != nil {
+	_, err := exec.ExecPlugin(t.Context(),
+		script(t, "setsid "+sleeper+" 600 >/dev/null 2>&1 & echo '{}'"), nil, environ)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for len(running(sleeper)) == 0 {

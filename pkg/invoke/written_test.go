@@ -25,7 +25,9 @@ type recorder struct {
 
 func (r *recorder) FindInPath(plugin string, _ []string) (string, error) { return plugin, nil }
 
-func (r *recorder) ExecPlugin(_ context.Context, _ string, stdin []byte, _ []string) ([]byte, error) {
+func (r *recorder) ExecPlugin(
+	_ context.Context, _ string, stdin []byte, _ []string,
+) ([]byte, error) {
 	r.stdin = append(r.stdin, string(stdin))
 	return []byte(`{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.9/24"}]}`), nil
 }
@@ -45,24 +47,32 @@ func listOf(t *testing.T, plugins ...string) *libcni.NetworkConfigList {
 }
 
 // written is libcni with what Written returns.
-func written(t *testing.T, inner cniinvoke.Exec, plugins ...string) (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf) {
+func written(
+	t *testing.T, inner cniinvoke.Exec, plugins ...string,
+) (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf) {
 	t.Helper()
 	list, exec := invoke.Written(inner, listOf(t, plugins...), "short")
-	rt := &libcni.RuntimeConf{ContainerID: "id", IfName: "eth0", NetNS: "/ns", CapabilityArgs: map[string]any{"mac": "m", "ips": []string{"i"}}}
+	rt := &libcni.RuntimeConf{
+		ContainerID: "id", IfName: "eth0", NetNS: "/ns",
+		CapabilityArgs: map[string]any{"mac": "m", "ips": []string{"i"}},
+	}
 	return libcni.NewCNIConfigWithCacheDir(nil, t.TempDir(), exec), list, rt
 }
 
-// TestC10NumbersAreAsWritten: whatever libcni makes of a number, the plugin gets the text of the NAD.
+// TestC10NumbersAreAsWritten: whatever libcni makes of a number, the plugin gets the text of the
+// NAD.
 func TestC10NumbersAreAsWritten(t *testing.T) {
 	for _, value := range []string{
-		"1e3", "1.0", "-1E+2", "[true,9007199254740993]", "-9007199254740993", `["a\\\"12345678901234567e",2.50]`, "999999999999999", `"1e3 \\"`,
+		"1e3", "1.0", "-1E+2", "[true,9007199254740993]", "-9007199254740993",
+		`["a\\\"12345678901234567e",2.50]`, "999999999999999", `"1e3 \\"`,
 	} {
 		r := &recorder{}
 		cni, list, rt := written(t, r, `{"type":"x","n":`+value+`}`)
 		if _, err := cni.AddNetworkList(t.Context(), list, rt); err != nil {
 			t.Fatal(err)
 		}
-		if want := `{"cniVersion":"1.1.0","n":` + value + `,"name":"net","type":"x"}`; r.stdin[0] != want {
+		want := `{"cniVersion":"1.1.0","n":` + value + `,"name":"net","type":"x"}`
+		if r.stdin[0] != want {
 			t.Errorf("%s, want %s", r.stdin[0], want)
 		}
 	}
@@ -72,11 +82,15 @@ func TestC10NumbersAreAsWritten(t *testing.T) {
 func TestC10NumbersSurvive(t *testing.T) {
 	r := &recorder{}
 	cni, list, rt := written(t, r, `{"type":"x","id":1}`,
-		`{"type":"x","id":12345678901234567891,"nested":{"n":[9007199254740993]},"name":"old","capabilities":{"mac":true}}`)
+		`{"type":"x","id":12345678901234567891,"nested":{"n":[9007199254740993]},"name":"old",`+
+			`"capabilities":{"mac":true}}`)
 	if _, err := cni.AddNetworkList(t.Context(), list, rt); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"id":12345678901234567891`, `"n":[9007199254740993]`, `"name":"net"`, `"runtimeConfig":{"mac":"m"}`} {
+	for _, want := range []string{
+		`"id":12345678901234567891`, `"n":[9007199254740993]`, `"name":"net"`,
+		`"runtimeConfig":{"mac":"m"}`,
+	} {
 		if !strings.Contains(r.stdin[1], want) {
 			t.Errorf("%s lacks %s", r.stdin[1], want)
 		}
@@ -87,13 +101,17 @@ func TestC10NumbersSurvive(t *testing.T) {
 // of a type has its own configuration, in either order of the chain.
 func TestWrittenHasWhatLibcniSets(t *testing.T) {
 	const (
-		first  = `{"type":"x","id":1,"index":7,"name":"own","cniVersion":"0.3.0","runtimeConfig":{"a":1},"prevResult":{"b":2}}`
-		second = `{"type":"x","id":2,"capabilities":{"mac":true,"ips":false},"runtimeConfig":{"a":1},"prevResult":{"b":2},"args":{"cni":{"<":"&"}}}`
-		prev   = `{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.9/24"}]}`
+		first = `{"type":"x","id":1,"index":7,"name":"own","cniVersion":"0.3.0",` +
+			`"runtimeConfig":{"a":1},"prevResult":{"b":2}}`
+		second = `{"type":"x","id":2,"capabilities":{"mac":true,"ips":false},"runtimeConfig":{"a":1},` +
+			`"prevResult":{"b":2},"args":{"cni":{"<":"&"}}}`
+		prev = `{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.9/24"}]}`
 	)
 	want := map[string]string{
-		"first alone": `{"type":"x","id":1,"index":7,"name":"net","cniVersion":"1.1.0","runtimeConfig":{"a":1},"prevResult":{"b":2}}`,
-		"first":       `{"type":"x","id":1,"index":7,"name":"net","cniVersion":"1.1.0","runtimeConfig":{"a":1},"prevResult":` + prev + `}`,
+		"first alone": `{"type":"x","id":1,"index":7,"name":"net","cniVersion":"1.1.0",` +
+			`"runtimeConfig":{"a":1},"prevResult":{"b":2}}`,
+		"first": `{"type":"x","id":1,"index":7,"name":"net","cniVersion":"1.1.0",` +
+			`"runtimeConfig":{"a":1},"prevResult":` + prev + `}`,
 		"second": `{"type":"x","id":2,"capabilities":{"mac":true,"ips":false},"runtimeConfig":{"mac":"m"},"prevResult":` + prev + `,
 			"args":{"cni":{"<":"&"}},"name":"net","cniVersion":"1.1.0"}`,
 		"first of GC": `{"type":"x","id":1,"index":7,"name":"net","cniVersion":"1.1.0","runtimeConfig":{"a":1},"prevResult":{"b":2},
@@ -104,12 +122,15 @@ func TestWrittenHasWhatLibcniSets(t *testing.T) {
 	r := &recorder{}
 	cni, list, rt := written(t, r, first, second)
 	_, err := cni.AddNetworkList(t.Context(), list, rt)
-	err = errors.Join(err, cni.CheckNetworkList(t.Context(), list, rt), cni.DelNetworkList(t.Context(), list, rt),
+	err = errors.Join(err, cni.CheckNetworkList(t.Context(), list, rt),
+		cni.DelNetworkList(t.Context(), list, rt),
 		cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	order := []string{"first alone", "second", "first", "second", "second", "first", "first of GC", "second of GC"}
+	order := []string{
+		"first alone", "second", "first", "second", "second", "first", "first of GC", "second of GC",
+	}
 	if len(r.stdin) != len(order) {
 		t.Fatalf("%d calls: %q", len(r.stdin), r.stdin)
 	}
@@ -141,7 +162,8 @@ func (c counter) Prepare(config []byte) (*invoke.Prepared, error) {
 	return &invoke.Prepared{Run: func(ctx context.Context, call *invoke.Call) ([]byte, error) {
 		*c.stdin = append(*c.stdin, string(call.Stdin))
 		if c.delegates {
-			if _, err := call.Exec.ExecPlugin(ctx, "builtin:ipam", slices.Clone(call.Stdin), call.Environ); err != nil {
+			_, err := call.Exec.ExecPlugin(ctx, "builtin:ipam", slices.Clone(call.Stdin), call.Environ)
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -169,7 +191,8 @@ func TestConfigurationIsReadOnce(t *testing.T) {
 	}
 	cni, list, rt := written(t, e, plugins...)
 	_, err := cni.AddNetworkList(t.Context(), list, rt)
-	err = errors.Join(err, cni.CheckNetworkList(t.Context(), list, rt), cni.DelNetworkList(t.Context(), list, rt))
+	err = errors.Join(err, cni.CheckNetworkList(t.Context(), list, rt),
+		cni.DelNetworkList(t.Context(), list, rt))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,11 +204,13 @@ func TestConfigurationIsReadOnce(t *testing.T) {
 	if diff := cmp.Diff(stdin, ipamStdin); diff != "" {
 		t.Errorf("what the IPAM plugin gets: -want +got\n%s", diff)
 	}
-	if len(stdin) != 6 || !strings.Contains(stdin[0], `"runtimeConfig":{"mac":"m"}`) || !strings.Contains(stdin[1], `"prevResult":{`) {
+	if len(stdin) != 6 || !strings.Contains(stdin[0], `"runtimeConfig":{"mac":"m"}`) ||
+		!strings.Contains(stdin[1], `"prevResult":{`) {
 		t.Errorf("calls: %q", stdin)
 	}
 	// A configuration that is not of this call is read for itself.
-	if _, err := e.ExecPlugin(t.Context(), "builtin:x", []byte(`{"type":"x","id":3}`), nil); err != nil || len(read) != 3 {
+	_, err = e.ExecPlugin(t.Context(), "builtin:x", []byte(`{"type":"x","id":3}`), nil)
+	if err != nil || len(read) != 3 {
 		t.Errorf("%v, %q", err, read)
 	}
 }

@@ -20,21 +20,27 @@ func (content) Find(string, []byte, []string) (invoke.Found, error) { return inv
 
 // A NAD that is no JSON, and a pod that names it with a key that has no effect.
 func ExampleCheck() {
-	cfg, err := conf.Load([]byte(`{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": "/etc/cni/net.d/pods.conflist"}`))
+	cfg, err := conf.Load([]byte(
+		`{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": "/etc/cni/net.d/pods.conflist"}`))
 	if err != nil {
 		panic(err)
 	}
 	nad := func(name, config string) lint.NAD {
 		return lint.NAD{NetworkAttachmentDefinition: nadv1.NetworkAttachmentDefinition{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: name}, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: config},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: name},
+			Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
 		}}
 	}
-	pod := lint.Pod{Kind: "Pod", Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "p", Annotations: map[string]string{
-		nadv1.NetworksAnnotation: `[{"name": "good", "gateway": ["10.0.0.1"]}]`,
-	}}}}
+	pod := lint.Pod{Kind: "Pod",
+		Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "p",
+			Annotations: map[string]string{
+				nadv1.NetworksAnnotation: `[{"name": "good", "gateway": ["10.0.0.1"]}]`,
+			}}}}
 	findings := lint.Check(context.Background(), lint.Input{
 		Config: cfg, Pods: []lint.Pod{pod}, Complete: true,
-		NADs:   []lint.NAD{nad("broken", `{"type": "macvlan",}`), nad("good", `{"cniVersion": "1.0.0", "type": "bridge"}`)},
+		NADs: []lint.NAD{
+			nad("broken", `{"type": "macvlan",}`), nad("good", `{"cniVersion": "1.0.0", "type": "bridge"}`),
+		},
 		Finder: content{},
 	})
 	for _, f := range findings {

@@ -17,14 +17,17 @@ import (
 func TestNew(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "braid.log")
-	log, closeLog := logfile.New(&conf.Node{LogFile: path, LogLevel: "warn", LogOptions: conf.DefaultLogOptions()})
+	log, closeLog := logfile.New(&conf.Node{
+		LogFile: path, LogLevel: "warn", LogOptions: conf.DefaultLogOptions(),
+	})
 	log.Info("left out")
 	log.Warn("kept")
 	if err := closeLog(); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
-	if err != nil || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), "msg=kept") {
+	if err != nil || strings.Count(string(text), "\n") != 1 ||
+		!strings.Contains(string(text), "msg=kept") {
 		t.Errorf("%q, %v", text, err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -41,7 +44,8 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	roots := hostfile.Roots{filepath.Join(dir, "logs")}
-	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "logs", "out")); err != nil {
+	err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "logs", "out"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
@@ -65,7 +69,9 @@ func TestOpen(t *testing.T) {
 		log.Info("line")
 		log.Debug("left out")
 		text, err := os.ReadFile(filepath.Join(dir, test.path))
-		if err = errors.Join(err, closeLog()); err != nil || strings.Count(string(text), "msg=line") != 1 || strings.Contains(string(text), "left out") {
+		err = errors.Join(err, closeLog())
+		if err != nil || strings.Count(string(text), "msg=line") != 1 ||
+			strings.Contains(string(text), "left out") {
 			t.Errorf("%s: %q, %v", name, text, err)
 		}
 	}
@@ -79,7 +85,9 @@ func TestOpenElse(t *testing.T) {
 	var text bytes.Buffer
 	other := slog.New(slog.NewTextHandler(&text, nil))
 	path := filepath.Join(t.TempDir(), "a.log")
-	for file, want := range map[string]struct{ own, told bool }{"": {}, "logs/a.log": {told: true}, path: {own: true}} {
+	for file, want := range map[string]struct{ own, told bool }{
+		"": {}, "logs/a.log": {told: true}, path: {own: true},
+	} {
 		text.Reset()
 		log, done := logfile.OpenElse(other, file, "info", nil, 0)
 		done()
@@ -99,7 +107,8 @@ func TestM25LogsOfOthers(t *testing.T) {
 		content             string
 		fails, renamed, old bool
 	}{
-		"own, full":     {"time=2026-01-01T00:00:00Z level=INFO msg=x\n" + strings.Repeat("x", 100), false, true, true},
+		"own, full": {"time=2026-01-01T00:00:00Z level=INFO msg=x\n" + strings.Repeat("x", 100),
+			false, true, true},
 		"own, not full": {"time=2026-01-01T00:00:00Z level=INFO msg=x\n", false, false, false},
 		"text, full":    {strings.Repeat("Jan  1 sshd: x\n", 20), true, false, false},
 		"text":          {"2023-01-01T00:00:00Z [debug] x\n", false, false, false},
@@ -122,7 +131,8 @@ func TestM25LogsOfOthers(t *testing.T) {
 		}
 		text, err := os.ReadFile(path)
 		_, oldErr := os.Stat(path + ".old")
-		if err != nil || (oldErr == nil) != test.old || strings.HasPrefix(string(text), test.content) == test.renamed || test.fails && string(text) != test.content {
+		if err != nil || (oldErr == nil) != test.old || strings.HasPrefix(string(text),
+			test.content) == test.renamed || test.fails && string(text) != test.content {
 			t.Errorf("%s: %q, %v, %v", name, text, err, oldErr)
 		}
 	}

@@ -14,9 +14,11 @@ func TestNames(t *testing.T) {
 		level slog.Level
 	}{
 		"debug": {"debug", slog.LevelDebug}, "trace": {"debug", slog.LevelDebug},
-		"Info": {"info", slog.LevelInfo}, "verbose": {"info", slog.LevelInfo}, "": {"info", slog.LevelInfo},
-		"WARNING": {"warn", slog.LevelWarn}, "panic": {"error", slog.LevelError}, "error": {"error", slog.LevelError},
-		"loud": {"", slog.LevelInfo},
+		"Info": {"info", slog.LevelInfo}, "verbose": {"info", slog.LevelInfo},
+		"":        {"info", slog.LevelInfo},
+		"WARNING": {"warn", slog.LevelWarn}, "panic": {"error", slog.LevelError},
+		"error": {"error", slog.LevelError},
+		"loud":  {"", slog.LevelInfo},
 	} {
 		name, err := loglevel.Name(text)
 		if name != want.name || (err != nil) != (want.name == "") {

@@ -49,7 +49,10 @@ func TestIdentityOfNothing(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"", dir, file, file + "/below", filepath.Join(dir, "none"), "/dev/null", "/proc/self/ns/mnt", "/proc/999999999/ns/net"} {
+	for _, path := range []string{
+		"", dir, file, file + "/below", filepath.Join(dir, "none"), "/dev/null", "/proc/self/ns/mnt",
+		"/proc/999999999/ns/net",
+	} {
 		if id := identity(t, path); id != "" {
 			t.Errorf("%q: identity %q", path, id)
 		}

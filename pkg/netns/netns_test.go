@@ -21,7 +21,8 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ns.Fd() < 0 || ns.Inode() != n.Inode() || ns.Path() != n.Path {
-		t.Errorf("fd %d, inode %d, path %s; want inode %d, path %s", ns.Fd(), ns.Inode(), ns.Path(), n.Inode(), n.Path)
+		t.Errorf("fd %d, inode %d, path %s; want inode %d, path %s",
+			ns.Fd(), ns.Inode(), ns.Path(), n.Inode(), n.Path)
 	}
 	flags, err := unix.FcntlInt(uintptr(ns.Fd()), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
@@ -103,7 +104,8 @@ func TestOpenSomethingElse(t *testing.T) {
 		if err == nil {
 			ns.Close()
 		}
-		if !errors.Is(err, netns.ErrNotNamespace) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, netns.ErrNotNamespace) || !strings.Contains(err.Error(), says) ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("Open(%s) = %v, want ErrNotNamespace with %q", path, err, says)
 		}
 	}

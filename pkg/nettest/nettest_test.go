@@ -85,7 +85,8 @@ func TestRemovesWhatKilledTestsLeft(t *testing.T) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
 	dir := t.TempDir()
-	victim := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRemovesWhatKilledTestsLeft$")
+	victim := exec.CommandContext(t.Context(), os.Args[0],
+		"-test.run=^TestRemovesWhatKilledTestsLeft$")
 	victim.Env = append(os.Environ(), "BRAID_NETTEST_VICTIM="+dir)
 	out, err := victim.CombinedOutput()
 	left, missing := os.ReadFile(filepath.Join(dir, "path"))
@@ -114,8 +115,10 @@ func TestDefaults(t *testing.T) {
 		nettest.MissingKernel(t, "a-machine-of-its-own")
 	}
 	machine := map[string]string{
-		"core/devconf_inherit_init_net": "1", "ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "1", "ipv4/conf/default/rp_filter": "2",
-		"ipv4/conf/all/arp_ignore": "1", "ipv4/conf/default/arp_ignore": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_ra": "2",
+		"core/devconf_inherit_init_net": "1", "ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "1",
+		"ipv4/conf/default/rp_filter": "2",
+		"ipv4/conf/all/arp_ignore":    "1", "ipv4/conf/default/arp_ignore": "1",
+		"ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_ra": "2",
 		"ipv6/conf/all/disable_ipv6": "1",
 	}
 	pristine := sysctls(t, nettest.New(t))

@@ -15,7 +15,8 @@ import (
 // The kernel lists rules twice while others prepare a change.
 func TestRulesListedTwice(t *testing.T) {
 	rule := func(handle byte) []byte {
-		return nl.AppendAttr(nl.AppendAttr(make([]byte, headerLength), unix.NFTA_RULE_CHAIN, []byte("c\x00")), unix.NFTA_RULE_HANDLE, []byte{handle})
+		return nl.AppendAttr(nl.AppendAttr(make([]byte, headerLength), unix.NFTA_RULE_CHAIN,
+			[]byte("c\x00")), unix.NFTA_RULE_HANDLE, []byte{handle})
 	}
 	rules := parse([][]byte{rule(1), rule(2), rule(1), rule(2), rule(3), {}})
 	if len(rules) != 4 || rules[2].handle[0] != 3 || rules[0].chain != "c" || rules[3].handle != nil {
@@ -49,7 +50,9 @@ func TestChangesMeanwhile(t *testing.T) {
 	c := open(t, ns)
 	other := open(t, ns)
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{{Name: "c"}}}
-	a, b := attachment.ID{Network: "net", ContainerID: "a", IfName: "net1"}, attachment.ID{Network: "net", ContainerID: "b", IfName: "net1"}
+	a, b := attachment.ID{Network: "net", ContainerID: "a", IfName: "net1"}, attachment.ID{
+		Network: "net", ContainerID: "b", IfName: "net1",
+	}
 	if err := c.Set(t.Context(), table, a, NewRule("c", Drop())); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,8 @@ func TestChangesMeanwhile(t *testing.T) {
 	err := c.change(t.Context(), table, func(have []found) (*batch, error) {
 		if calls++; calls < 3 {
 			// All rules but a's own one are another one's, and handles begin at 1 again.
-			err := errors.Join(other.Delete(t.Context(), table, a), other.Set(t.Context(), table, b, NewRule("c", Drop())), other.Delete(t.Context(), table, b),
+			err := errors.Join(other.Delete(t.Context(), table, a),
+				other.Set(t.Context(), table, b, NewRule("c", Drop())), other.Delete(t.Context(), table, b),
 				other.Set(t.Context(), table, b, NewRule("c", Drop())))
 			if err != nil {
 				t.Error(err)
@@ -78,17 +82,20 @@ func TestChangesMeanwhile(t *testing.T) {
 	if calls != 3 {
 		t.Errorf("derived %d times, want 3", calls)
 	}
-	if err := errors.Join(c.Check(t.Context(), table, b, NewRule("c", Drop())), c.Check(t.Context(), table, a, NewRule("c", Return()))); err != nil {
+	err = errors.Join(c.Check(t.Context(), table, b, NewRule("c", Drop())),
+		c.Check(t.Context(), table, a, NewRule("c", Return())))
+	if err != nil {
 		t.Error(err)
 	}
 }
 
-// A Set changes nothing of a table that is as it is to be but the attachment's rules: a rule that is deleted, and a chain that is added again,
-// would have it wait for a grace period of the kernel.
+// A Set changes nothing of a table that is as it is to be but the attachment's rules: a rule that
+// is deleted, and a chain that is added again, would have it wait for a grace period of the kernel.
 func TestTableThatIsMade(t *testing.T) {
 	c := open(t, namespace(t))
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{
-		{Name: "ports"}, {Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}}, {Name: "output", Hook: OutputNAT()},
+		{Name: "ports"}, {Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}},
+		{Name: "output", Hook: OutputNAT()},
 	}}
 	made := func() bool {
 		_, have, err := c.list(t.Context(), table)
@@ -103,7 +110,9 @@ func TestTableThatIsMade(t *testing.T) {
 		t.Error("nothing is there")
 	}
 	set := func(chain string) {
-		if err := c.Set(t.Context(), table, attachment.ID{Network: "net", ContainerID: chain, IfName: "net1"}, NewRule(chain, Drop())); err != nil {
+		err := c.Set(t.Context(), table,
+			attachment.ID{Network: "net", ContainerID: chain, IfName: "net1"}, NewRule(chain, Drop()))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -64,7 +64,8 @@ func natTable() *nft.Table {
 	return &nft.Table{Family: nft.INet, Name: "braid_test", Chains: []nft.Chain{
 		{Name: "ports"},
 		{Name: "sources"},
-		{Name: "prerouting", Hook: nft.PreroutingNAT(), Rules: []nft.Expr{nft.Join(nft.ToThisNode(), nft.Jump("ports"))}},
+		{Name: "prerouting", Hook: nft.PreroutingNAT(),
+			Rules: []nft.Expr{nft.Join(nft.ToThisNode(), nft.Jump("ports"))}},
 		{Name: "output", Hook: nft.OutputNAT(), Rules: []nft.Expr{nft.Jump("ports"), nft.Return()}},
 		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{nft.Jump("sources")}},
 	}}
@@ -102,24 +103,33 @@ type example struct {
 func every() []example {
 	return []example{
 		{
-			nft.NewRule("ports", nft.IP(netip.MustParseAddr("10.0.0.1")), nft.Protocol(tcp), nft.Port(80), to("10.0.0.1:8080")),
+			nft.NewRule("ports", nft.IP(netip.MustParseAddr("10.0.0.1")), nft.Protocol(tcp), nft.Port(80),
+				to("10.0.0.1:8080")),
 			"meta nfproto ipv4 tcp dport 80 dnat ip to 10.0.0.1:8080",
 		},
 		{
-			nft.NewRule("ports", nft.IP(netip.MustParseAddr("fd00::1")), nft.Protocol(udp), nft.Port(53), to("[fd00::1]:5353")),
+			nft.NewRule("ports", nft.IP(netip.MustParseAddr("fd00::1")), nft.Protocol(udp), nft.Port(53),
+				to("[fd00::1]:5353")),
 			"meta nfproto ipv6 udp dport 53 dnat ip6 to [fd00::1]:5353",
 		},
 		{
-			nft.NewRule("ports", nft.Destination(nft.Is, prefix("192.0.2.1/32")), nft.Protocol(unix.IPPROTO_SCTP), nft.Port(80), to("10.0.0.1:80")),
+			nft.NewRule("ports", nft.Destination(nft.Is, prefix("192.0.2.1/32")),
+				nft.Protocol(unix.IPPROTO_SCTP), nft.Port(80), to("10.0.0.1:80")),
 			"ip daddr 192.0.2.1 sctp dport 80 dnat ip to 10.0.0.1:80",
 		},
-		{nft.NewRule("ports", nft.Source(nft.IsNot, prefix("10.0.0.5/23")), nft.Drop()), "ip saddr != 10.0.0.0/23 drop"},
-		{nft.NewRule("ports", nft.Source(nft.Is, prefix("fd00::/7")), nft.Return()), "ip6 saddr fc00::/7 return"},
-		{nft.NewRule("ports", nft.Source(nft.Is, prefix("0.0.0.0/0")), nft.Return()), "ip saddr 0.0.0.0/0 return"},
-		{nft.NewRule("ports", nft.Destination(nft.IsNot, prefix("2001:db8::1/128")), nft.Return()), "ip6 daddr != 2001:db8::1 return"},
+		{nft.NewRule("ports", nft.Source(nft.IsNot, prefix("10.0.0.5/23")), nft.Drop()),
+			"ip saddr != 10.0.0.0/23 drop"},
+		{nft.NewRule("ports", nft.Source(nft.Is, prefix("fd00::/7")), nft.Return()),
+			"ip6 saddr fc00::/7 return"},
+		{nft.NewRule("ports", nft.Source(nft.Is, prefix("0.0.0.0/0")), nft.Return()),
+			"ip saddr 0.0.0.0/0 return"},
+		{nft.NewRule("ports", nft.Destination(nft.IsNot, prefix("2001:db8::1/128")), nft.Return()),
+			"ip6 daddr != 2001:db8::1 return"},
 		{nft.NewRule("ports", nft.InputInterface(nft.Is, "eth0.5"), nft.Drop()), `iifname "eth0.5" drop`},
-		{nft.NewRule("ports", nft.InputInterface(nft.IsNot, "fifteen-letters"), nft.Drop()), `iifname != "fifteen-letters" drop`},
-		{nft.NewRule("sources", nft.DestinationTranslated(), nft.Masquerade()), "ct status dnat masquerade"},
+		{nft.NewRule("ports", nft.InputInterface(nft.IsNot, "fifteen-letters"), nft.Drop()),
+			`iifname != "fifteen-letters" drop`},
+		{nft.NewRule("sources", nft.DestinationTranslated(), nft.Masquerade()),
+			"ct status dnat masquerade"},
 		{
 			nft.NewRule("sources", nft.Protocol(tcp), nft.OriginalPort(80), nft.Masquerade()),
 			"meta l4proto tcp ct original proto-dst 80 masquerade",
@@ -138,7 +148,8 @@ func TestNftReadsIt(t *testing.T) {
 		all = append(all, e.rule)
 	}
 	must(t, c.Set(t.Context(), natTable(), a, all...))
-	spoof := nft.NewRule("prerouting", nft.InputInterface(nft.Is, "veth0"), nft.SourceMAC(nft.IsNot, []byte{2, 0, 0, 0, 0, 1}), nft.Drop())
+	spoof := nft.NewRule("prerouting", nft.InputInterface(nft.Is, "veth0"),
+		nft.SourceMAC(nft.IsNot, []byte{2, 0, 0, 0, 0, 1}), nft.Drop())
 	must(t, c.Set(t.Context(), bridgeTable(), a, spoof))
 	got := comment.ReplaceAllString(ruleset(t, n), "")
 	for _, e := range every() {
@@ -147,9 +158,13 @@ func TestNftReadsIt(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"table inet braid_test {", "type nat hook prerouting priority dstnat; policy accept;\n\t\tfib daddr type local jump ports\n",
-		"type nat hook output priority -100; policy accept;\n\t\tjump ports\n\t\treturn\n", "type nat hook postrouting priority srcnat; policy accept;\n\t\tjump sources\n",
-		"table bridge braid_test {", "type filter hook prerouting priority dstnat; policy accept;\n\t\tiifname \"veth0\" ether saddr != 02:00:00:00:00:01 drop\n",
+		"table inet braid_test {",
+		"type nat hook prerouting priority dstnat; policy accept;\n\t\tfib daddr type local jump ports\n",
+		"type nat hook output priority -100; policy accept;\n\t\tjump ports\n\t\treturn\n",
+		"type nat hook postrouting priority srcnat; policy accept;\n\t\tjump sources\n",
+		"table bridge braid_test {",
+		"type filter hook prerouting priority dstnat; policy accept;\n\t\tiifname \"veth0\" ether " +
+			"saddr != 02:00:00:00:00:01 drop\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("nft does not say %q", want)
@@ -158,7 +173,8 @@ func TestNftReadsIt(t *testing.T) {
 	if t.Failed() {
 		t.Log(got)
 	}
-	must(t, errors.Join(c.Check(t.Context(), natTable(), a, all...), c.Check(t.Context(), bridgeTable(), a, spoof)))
+	must(t, errors.Join(c.Check(t.Context(), natTable(), a, all...),
+		c.Check(t.Context(), bridgeTable(), a, spoof)))
 	nettest.NoThreadIn(t, n)
 }
 
@@ -176,14 +192,17 @@ func TestCheckTellsRulesApart(t *testing.T) {
 	}
 	must(t, c.Set(t.Context(), natTable(), a, toPort(1), toPort(2)))
 	for name, rules := range map[string][]nft.Rule{
-		"one less": {toPort(1)}, "one more": {toPort(1), toPort(2), toPort(3)}, "order": {toPort(2), toPort(1)}, "none": nil,
-		"longer": {nft.NewRule("ports", toPort(1).Expr, nft.Drop()), toPort(2)}, "shorter": {nft.NewRule("ports", toPort(1).Expr[:2]), toPort(2)},
+		"one less": {toPort(1)}, "one more": {toPort(1), toPort(2), toPort(3)},
+		"order": {toPort(2), toPort(1)}, "none": nil,
+		"longer":  {nft.NewRule("ports", toPort(1).Expr, nft.Drop()), toPort(2)},
+		"shorter": {nft.NewRule("ports", toPort(1).Expr[:2]), toPort(2)},
 	} {
 		if err := c.Check(t.Context(), natTable(), a, rules...); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := c.Check(t.Context(), natTable(), tag("net", "cid", "net2"), toPort(1), toPort(2)); err == nil {
+	err := c.Check(t.Context(), natTable(), tag("net", "cid", "net2"), toPort(1), toPort(2))
+	if err == nil {
 		t.Error("rules of another attachment are taken for this one's")
 	}
 }
@@ -192,7 +211,8 @@ func TestSetDeleteKeep(t *testing.T) {
 	n := nettest.New(t)
 	c := open(t, n)
 	table := natTable()
-	a1, a2, b, other := tag("net", "a", "net1"), tag("net", "a", "net2"), tag("net", "b", "net1"), tag("other", "a", "net1")
+	a1, a2, b, other := tag("net", "a", "net1"), tag("net", "a", "net2"), tag("net", "b",
+		"net1"), tag("other", "a", "net1")
 	has := func(numbers ...uint16) {
 		t.Helper()
 		got := ""
@@ -239,8 +259,10 @@ func TestTableThatIsNotAsItWasMade(t *testing.T) {
 		left   string
 	}{
 		"further chain": {[]string{"add", "chain", "inet", "braid_test", "mine"}, "chain mine"},
-		"further rule":  {[]string{"add", "rule", "inet", "braid_test", "ports", "tcp", "dport", "9", "drop"}, "tcp dport 9 drop"},
-		"chain gone":    {[]string{"delete chain inet braid_test output"}, "chain postrouting"},
+		"further rule": {[]string{
+			"add", "rule", "inet", "braid_test", "ports", "tcp", "dport", "9", "drop",
+		}, "tcp dport 9 drop"},
+		"chain gone": {[]string{"delete chain inet braid_test output"}, "chain postrouting"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := nettest.New(t)
@@ -250,7 +272,8 @@ func TestTableThatIsNotAsItWasMade(t *testing.T) {
 				command(t, n, "flush chain inet braid_test output")
 			}
 			command(t, n, c.change...)
-			if err := conn.Check(t.Context(), natTable(), a, toPort(1)); (err == nil) != (name == "further chain") {
+			err := conn.Check(t.Context(), natTable(), a, toPort(1))
+			if (err == nil) != (name == "further chain") {
 				t.Errorf("CHECK: %v", err)
 			}
 			must(t, conn.Delete(t.Context(), natTable(), a))
@@ -262,14 +285,17 @@ func TestTableThatIsNotAsItWasMade(t *testing.T) {
 	}
 }
 
-// A refused rule leaves everything as it was, and the error says which it was.
-// Another attachment's Set leaves fixed rules alone that are right, makes those anew that are not, and takes no rules away that are not its own.
+// A refused rule leaves everything as it was, and the error says which it was. Another attachment's
+// Set leaves fixed rules alone that are right, makes those anew that are not, and takes no rules
+// away that are not its own.
 func TestFixedRules(t *testing.T) {
 	n := nettest.New(t)
 	conn := open(t, n)
 	a, b := tag("net", "a", "net1"), tag("net", "b", "net1")
 	list := func() string { return command(t, n, "-a", "list", "table", "inet", "braid_test") }
-	set := func(of attachment.ID, port uint16) { must(t, conn.Set(t.Context(), natTable(), of, toPort(port))) }
+	set := func(of attachment.ID, port uint16) {
+		must(t, conn.Set(t.Context(), natTable(), of, toPort(port)))
+	}
 	set(a, 1)
 	handle := regexp.MustCompile(`jump (ports|sources).* handle \d+`)
 	before := handle.FindAllString(list(), -1)
@@ -278,8 +304,10 @@ func TestFixedRules(t *testing.T) {
 		t.Errorf("%q, were %q", after, before)
 	}
 	for _, change := range []string{
-		"flush chain inet braid_test output", "insert rule inet braid_test output drop", "add rule inet braid_test output drop",
-		"flush chain inet braid_test output; add rule inet braid_test output return; add rule inet braid_test output jump ports",
+		"flush chain inet braid_test output", "insert rule inet braid_test output drop",
+		"add rule inet braid_test output drop",
+		"flush chain inet braid_test output; add rule inet braid_test output return; add rule inet " +
+			"braid_test output jump ports",
 	} {
 		command(t, n, change)
 		if conn.Check(t.Context(), natTable(), b, toPort(2)) == nil {
@@ -290,7 +318,8 @@ func TestFixedRules(t *testing.T) {
 	}
 	command(t, n, "add rule inet braid_test ports tcp dport 9 drop")
 	set(a, 1)
-	if got := list(); !strings.Contains(got, "tcp dport 9 drop") || !strings.Contains(got, "dport 2 ") {
+	got := list()
+	if !strings.Contains(got, "tcp dport 9 drop") || !strings.Contains(got, "dport 2 ") {
 		t.Errorf("taken away:\n%s", got)
 	}
 }
@@ -316,7 +345,8 @@ func TestAllOrNothing(t *testing.T) {
 	check()
 	// The connection goes on.
 	must(t, c.Check(t.Context(), natTable(), a, toPort(3)))
-	if err := c.Set(t.Context(), natTable(), a, nft.NewRule("nowhere", nft.Drop())); !errors.Is(err, unix.ENOENT) {
+	err := c.Set(t.Context(), natTable(), a, nft.NewRule("nowhere", nft.Drop()))
+	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a chain that is not there: %v", err)
 	}
 }
@@ -327,12 +357,16 @@ func TestParallel(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range uint16(12) {
 		c, a := open(t, n), tag("net", fmt.Sprint(i), "net1")
-		rules := []nft.Rule{toPort(100*i + 1), toPort(100*i + 2), nft.NewRule("sources", nft.Protocol(tcp), nft.OriginalPort(i), nft.Masquerade())}
+		rules := []nft.Rule{
+			toPort(100*i + 1), toPort(100*i + 2),
+			nft.NewRule("sources", nft.Protocol(tcp), nft.OriginalPort(i), nft.Masquerade()),
+		}
 		wg.Go(func() {
 			for range 15 {
 				err := errors.Join(
 					c.Set(t.Context(), natTable(), a, rules...), c.Check(t.Context(), natTable(), a, rules...),
-					c.Set(t.Context(), natTable(), a, rules[1:]...), c.Check(t.Context(), natTable(), a, rules[1:]...),
+					c.Set(t.Context(), natTable(), a, rules[1:]...),
+					c.Check(t.Context(), natTable(), a, rules[1:]...),
 					c.Delete(t.Context(), natTable(), a))
 				if err != nil {
 					t.Errorf("%d: %v", i, err)
@@ -352,7 +386,8 @@ func TestTags(t *testing.T) {
 	long := strings.Repeat("n", 250)
 	tags := []attachment.ID{
 		tag("net", "a", "net1"), tag("net", "an", "et1"), tag("neta", "n", "et1"), tag("", "", ""),
-		tag(long, strings.Repeat("c", 64), "fifteen-letters"), tag(long, strings.Repeat("c", 63)+"d", "fifteen-letters"), tag("q\"'\\; }", "é\n", "%s"),
+		tag(long, strings.Repeat("c", 64), "fifteen-letters"),
+		tag(long, strings.Repeat("c", 63)+"d", "fifteen-letters"), tag("q\"'\\; }", "é\n", "%s"),
 	}
 	for i, a := range tags {
 		must(t, c.Set(t.Context(), natTable(), a, toPort(uint16(i+1))))
@@ -408,13 +443,15 @@ func TestKernelWithoutNftables(t *testing.T) {
 	c := open(t, n)
 	a := tag("net", "a", "net1")
 	for what, err := range map[string]error{
-		"Set": c.Set(t.Context(), natTable(), a, toPort(1)), "Check": c.Check(t.Context(), natTable(), a, toPort(1)),
+		"Set":   c.Set(t.Context(), natTable(), a, toPort(1)),
+		"Check": c.Check(t.Context(), natTable(), a, toPort(1)),
 	} {
 		if !errors.Is(err, nft.ErrUnsupported) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	must(t, errors.Join(c.Delete(t.Context(), natTable(), a), c.Keep(t.Context(), natTable(), "net", nil)))
+	must(t, errors.Join(c.Delete(t.Context(), natTable(), a),
+		c.Keep(t.Context(), natTable(), "net", nil)))
 }
 
 // BenchmarkSetDelete is an attachment with two rules that comes and goes, beside others.

@@ -41,10 +41,12 @@ func TestAddrs(t *testing.T) {
 	all := append([]string{"10.0.0.2/24", "fd00:a::2/64"}, net1Has...)
 	slices.Sort(all)
 	same(t, "all addresses", list(0), all)
-	if err := h.AddAddr(t.Context(), net1, netip.MustParsePrefix("10.7.0.2/24")); !errors.Is(err, unix.EEXIST) {
+	err := h.AddAddr(t.Context(), net1, netip.MustParsePrefix("10.7.0.2/24"))
+	if !errors.Is(err, unix.EEXIST) {
 		t.Errorf("an address that is there: %v", err)
 	}
-	if err := h.AddAddr(t.Context(), 9999, netip.MustParsePrefix("10.8.0.2/24")); !errors.Is(err, unix.ENODEV) {
+	err = h.AddAddr(t.Context(), 9999, netip.MustParsePrefix("10.8.0.2/24"))
+	if !errors.Is(err, unix.ENODEV) {
 		t.Errorf("no link: %v", err)
 	}
 }
@@ -84,7 +86,8 @@ func TestAwaitAddrs(t *testing.T) {
 	if err := h.AddAddr(t.Context(), net1, netip.MustParsePrefix("fd07::9/64")); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.AwaitAddrs(t.Context(), ns, net1); err == nil || !strings.Contains(err.Error(), "fd07::9 ") {
+	err := h.AwaitAddrs(t.Context(), ns, net1)
+	if err == nil || !strings.Contains(err.Error(), "fd07::9 ") {
 		t.Errorf("an address that is in use: %v", err)
 	}
 	nettest.NoThreadIn(t, pod)

@@ -39,7 +39,8 @@ func TestBridge(t *testing.T) {
 		t.Errorf("loopback: %v", err)
 	}
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	if err := h.AddBridge(t.Context(), nl.NewLink{Name: "br0", MTU: 1400, MAC: mac}, false); err != nil {
+	err := h.AddBridge(t.Context(), nl.NewLink{Name: "br0", MTU: 1400, MAC: mac}, false)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := h.AddBridge(t.Context(), nl.NewLink{Name: "br0"}, false); !errors.Is(err, fs.ErrExist) {
@@ -64,16 +65,20 @@ func TestAddPortVeth(t *testing.T) {
 	n.Bridge("br0")
 	h := open(t, n)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	port, peer := nl.NewLink{Name: "port", MTU: 1400}, nl.NewLink{Name: "net1", In: at(t, pod), MTU: 1300, MAC: mac, Group: 7}
+	port, peer := nl.NewLink{Name: "port", MTU: 1400}, nl.NewLink{
+		Name: "net1", In: at(t, pod), MTU: 1300, MAC: mac, Group: 7,
+	}
 	if err := h.AddPortVeth(t.Context(), port, index(n, "br0"), peer); err != nil {
 		t.Fatal(err)
 	}
 	inPod, err := open(t, pod).Link(t.Context(), "net1")
-	if err != nil || inPod.MTU != 1300 || inPod.MAC.String() != mac.String() || inPod.Group != 7 || inPod.Kind != "veth" || inPod.Up {
+	if err != nil || inPod.MTU != 1300 || inPod.MAC.String() != mac.String() || inPod.Group != 7 ||
+		inPod.Kind != "veth" || inPod.Up {
 		t.Errorf("%+v, %v", inPod, err)
 	}
 	onNode, err := h.Link(t.Context(), "port")
-	if err != nil || onNode.MTU != 1400 || onNode.MasterIndex != index(n, "br0") || onNode.Group != 0 || onNode.ParentIndex != inPod.Index {
+	if err != nil || onNode.MTU != 1400 || onNode.MasterIndex != index(n, "br0") ||
+		onNode.Group != 0 || onNode.ParentIndex != inPod.Index {
 		t.Errorf("%+v, %v", onNode, err)
 	}
 	before := n.Snapshot() + pod.Snapshot()
@@ -104,7 +109,9 @@ func TestPort(t *testing.T) {
 	if _, err := h.Port(t.Context(), index(n, "br0")); !errors.Is(err, nl.ErrNoLink) {
 		t.Errorf("the bridge is no port: %v", err)
 	}
-	for _, want := range []nl.Port{{Hairpin: true}, {Isolated: true}, {Hairpin: true, Isolated: true}, {}} {
+	for _, want := range []nl.Port{
+		{Hairpin: true}, {Isolated: true}, {Hairpin: true, Isolated: true}, {},
+	} {
 		if err := h.SetPort(t.Context(), index(n, "port"), want); err != nil {
 			t.Fatal(err)
 		}
@@ -130,8 +137,12 @@ func TestPortVLANs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	vlans := []nl.PortVLAN{{First: 7, Last: 7, PVID: true, Untagged: true}, {First: 20, Last: 29}, {First: 40, Last: 4094}}
-	if err := h.SetPort(t.Context(), port, nl.Port{VLANs: append([]nl.PortVLAN{{First: 20, Last: 20, Untagged: true}}, vlans...)}); err != nil {
+	vlans := []nl.PortVLAN{
+		{First: 7, Last: 7, PVID: true, Untagged: true}, {First: 20, Last: 29}, {First: 40, Last: 4094},
+	}
+	err := h.SetPort(t.Context(), port,
+		nl.Port{VLANs: append([]nl.PortVLAN{{First: 20, Last: 20, Untagged: true}}, vlans...)})
+	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := h.Port(t.Context(), port)
@@ -146,11 +157,13 @@ func TestRemoveAddr(t *testing.T) {
 	n.Addr("br0", "10.0.0.1/24", "10.0.0.2/24")
 	h := open(t, n)
 	for range 2 {
-		if err := h.RemoveAddr(t.Context(), index(n, "br0"), netip.MustParsePrefix("10.0.0.2/24")); err != nil {
+		err := h.RemoveAddr(t.Context(), index(n, "br0"), netip.MustParsePrefix("10.0.0.2/24"))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, err := h.Addrs(t.Context(), index(n, "br0")); err != nil || got[0].String() != "10.0.0.1/24" {
+	got, err := h.Addrs(t.Context(), index(n, "br0"))
+	if err != nil || got[0].String() != "10.0.0.1/24" {
 		t.Errorf("%v, %v", got, err)
 	}
 }
@@ -160,7 +173,8 @@ func TestAwaitCarrier(t *testing.T) {
 	n.Veth("end", other, "end")
 	other.Down("end")
 	// The kernel reports the state some time after it knows it.
-	for end := time.Now().Add(20 * time.Second); n.Link("end").Attrs().OperState == netlink.OperUp; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); n.Link("end").Attrs().
+		OperState == netlink.OperUp; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the link stays up without its other end")
 		}

@@ -16,7 +16,8 @@ import (
 )
 
 func TestForgetConnections(t *testing.T) {
-	for name, forget := range map[string]func(*nl.Netfilter, context.Context, byte, byte, uint16) error{
+	for name, forget := range map[string]func(*nl.Netfilter, context.Context, byte, byte,
+		uint16) error{
 		"by the kernel": (*nl.Netfilter).ForgetConnections, "one by one": (*nl.Netfilter).ForgetOneByOne,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +68,8 @@ func connections(t *testing.T, n *nettest.Namespace) (lib *netlink.Handle) {
 	return lib
 }
 
-// makeConnections makes those of TCP and UDP, IPv4 and IPv6, to ports 53 and 54, answers to a client at port 53 among them.
+// makeConnections makes those of TCP and UDP, IPv4 and IPv6, to ports 53 and 54, answers to a
+// client at port 53 among them.
 func makeConnections(t *testing.T, lib *netlink.Handle) {
 	t.Helper()
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
@@ -99,7 +101,8 @@ func listConnections(t *testing.T, lib *netlink.Handle) (list []string) {
 			t.Fatal(err)
 		}
 		for _, f := range all {
-			list = append(list, fmt.Sprintf("%d %s %d", family, protocols[f.Forward.Protocol], f.Forward.DstPort))
+			list = append(list, fmt.Sprintf("%d %s %d",
+				family, protocols[f.Forward.Protocol], f.Forward.DstPort))
 		}
 	}
 	slices.Sort(list)

@@ -21,7 +21,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// The pod of these tests has eth0 and net1, each with an address of both families and a router on the other end.
+// The pod of these tests has eth0 and net1, each with an address of both families and a router on
+// the other end.
 const (
 	eth0GW4, eth0GW6   = "10.0.0.1", "fd00:a::1"
 	net1GW4, net1GW6   = "10.0.1.1", "fd00:b::1"
@@ -34,7 +35,8 @@ func newPod(t testing.TB) (pod, router *nettest.Namespace) {
 	for i, name := range []string{"eth0", "net1"} {
 		pod.Veth(name, router, fmt.Sprint("peer", i))
 		pod.Addr(name, fmt.Sprintf("10.0.%d.2/24", i), fmt.Sprintf("fd00:%c::2/64", 'a'+i))
-		router.Addr(fmt.Sprint("peer", i), fmt.Sprintf("10.0.%d.1/24", i), fmt.Sprintf("fd00:%c::1/64", 'a'+i))
+		router.Addr(fmt.Sprint("peer", i), fmt.Sprintf("10.0.%d.1/24", i),
+			fmt.Sprintf("fd00:%c::1/64", 'a'+i))
 	}
 	return pod, router
 }
@@ -104,8 +106,10 @@ var (
 
 // Each case starts from default routes via eth0, and what before adds.
 func TestS22DefaultRouteMoves(t *testing.T) {
-	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:a::1 dev eth0 metric 1024"
-	const net1Now4, net1Now6 = "route4 default via 10.0.1.1 dev net1", "route6 default via fd00:b::1 dev net1 metric 512"
+	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via " +
+		"fd00:a::1 dev eth0 metric 1024"
+	const net1Now4, net1Now6 = "route4 default via 10.0.1.1 dev net1", "route6 default via " +
+		"fd00:b::1 dev net1 metric 512"
 	hop := func(pod *nettest.Namespace, link, gateway string) netlink.NexthopInfo {
 		return netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
 	}
@@ -132,20 +136,26 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
-		// What a delegate leaves whose IPAM has a default route, IPv4: two of the same metric, and the new one second, where a
-		// replacement would be "file exists".
+		// What a delegate leaves whose IPAM has a default route, IPv4: two of the same metric, and the
+		// new one second, where a replacement would be "file exists".
 		"there already, second": {
-			before:   func(_ *testing.T, pod *nettest.Namespace) { pod.Route("default", net1GW4, "net1", 0) },
+			before: func(_ *testing.T, pod *nettest.Namespace) {
+				pod.Route("default", net1GW4, "net1", 0)
+			},
 			gateways: addrs(net1GW4), want: []string{net1Now4, eth0Still6},
 		},
 		// The same, IPv6: the kernel makes one multipath route of the two.
 		"there already, IPv6 multipath": {
-			before:   func(_ *testing.T, pod *nettest.Namespace) { pod.Route("default", net1GW6, "net1", 0) },
+			before: func(_ *testing.T, pod *nettest.Namespace) {
+				pod.Route("default", net1GW6, "net1", 0)
+			},
 			gateways: addrs(net1GW6), want: []string{eth0Still4, net1Now6},
 		},
 		"there already with MTU": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
-				raw(t, pod, netlink.Route{Dst: all4, LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1GW4), MTU: 1400})
+				raw(t, pod, netlink.Route{
+					Dst: all4, LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1GW4), MTU: 1400,
+				})
 			},
 			gateways: addrs(net1GW4), want: []string{net1Now4 + " mtu 1400", eth0Still6},
 		},
@@ -159,17 +169,22 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 		},
 		"multipath over both links": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
-				raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hop(pod, "eth0", eth0GW4), hop(pod, "net1", net1GW4))
-				raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, hop(pod, "eth0", eth0GW6), hop(pod, "net1", net1GW6))
+				raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hop(pod, "eth0", eth0GW4),
+					hop(pod, "net1", net1GW4))
+				raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, hop(pod, "eth0", eth0GW6),
+					hop(pod, "net1", net1GW6))
 				raw(t, pod, netlink.Route{Dst: all4}, hop(pod, "net1", net1GW4), hop(pod, "eth0", eth0GW4))
-				raw(t, pod, netlink.Route{Dst: all6, Priority: 512}, hop(pod, "net1", net1GW6b), hop(pod, "eth0", eth0GW6))
+				raw(t, pod, netlink.Route{Dst: all6, Priority: 512}, hop(pod, "net1", net1GW6b),
+					hop(pod, "eth0", eth0GW6))
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
 		"multipath, a link down": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
-				raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hop(pod, "eth0", eth0GW4), hop(pod, "net1", net1GW4))
-				raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, hop(pod, "eth0", eth0GW6), hop(pod, "net1", net1GW6))
+				raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hop(pod, "eth0", eth0GW4),
+					hop(pod, "net1", net1GW4))
+				raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, hop(pod, "eth0", eth0GW6),
+					hop(pod, "net1", net1GW6))
 				pod.Down("eth0")
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
@@ -185,8 +200,12 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 		},
 		"with a TOS": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
-				raw(t, pod, netlink.Route{Dst: all4, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW4), Tos: 0x10})
-				raw(t, pod, netlink.Route{Dst: all4, LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1GW4), Tos: 0x08})
+				raw(t, pod, netlink.Route{
+					Dst: all4, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW4), Tos: 0x10,
+				})
+				raw(t, pod, netlink.Route{
+					Dst: all4, LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1GW4), Tos: 0x08,
+				})
 			},
 			gateways: addrs(net1GW4), want: []string{net1Now4, eth0Still6},
 		},
@@ -201,16 +220,22 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 		},
 		"other tables, prohibitions, sources": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
-				raw(t, pod, netlink.Route{Dst: all4, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW4), Table: 100})
-				raw(t, pod, netlink.Route{Dst: all6, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6), Table: 1000})
+				raw(t, pod, netlink.Route{
+					Dst: all4, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW4), Table: 100,
+				})
+				raw(t, pod, netlink.Route{
+					Dst: all6, LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6), Table: 1000,
+				})
 				raw(t, pod, netlink.Route{Dst: all4, Type: unix.RTN_UNREACHABLE, Priority: 9000})
 				raw(t, pod, netlink.Route{Dst: all6, Type: unix.RTN_BLACKHOLE, Priority: 9000})
 				defaultFromSource(t, pod, "fd00:a::/64", "eth0", eth0GW6)
 			},
 			gateways: addrs(net1GW4, net1GW6),
 			want: []string{
-				net1Now4, "route4 table 100 default via 10.0.0.1 dev eth0", "route4 unreachable default metric 9000",
-				net1Now6, "route6 table 1000 default via fd00:a::1 dev eth0 metric 1024", "route6 blackhole default dev lo metric 9000",
+				net1Now4, "route4 table 100 default via 10.0.0.1 dev eth0",
+				"route4 unreachable default metric 9000",
+				net1Now6, "route6 table 1000 default via fd00:a::1 dev eth0 metric 1024",
+				"route6 blackhole default dev lo metric 9000",
 				"route6 default via fd00:a::1 dev eth0 proto static metric 77", // from fd00:a::/64
 			},
 		},
@@ -224,8 +249,11 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
 		"link-scope gateway": {
-			before:   func(_ *testing.T, pod *nettest.Namespace) { pod.Route("192.168.0.64/32", "", "net1", 0) },
-			gateways: addrs("192.168.0.64"), want: []string{"route4 default via 192.168.0.64 dev net1", eth0Still6},
+			before: func(_ *testing.T, pod *nettest.Namespace) {
+				pod.Route("192.168.0.64/32", "", "net1", 0)
+			},
+			gateways: addrs("192.168.0.64"),
+			want:     []string{"route4 default via 192.168.0.64 dev net1", eth0Still6},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -262,8 +290,8 @@ func same(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// watch collects the changes of routes until the function that it returns is called, without those of IPv6's link-local and multicast
-// ones, which the kernel makes in its own time.
+// watch collects the changes of routes until the function that it returns is called, without those
+// of IPv6's link-local and multicast ones, which the kernel makes in its own time.
 func watch(t *testing.T, n *nettest.Namespace) (stop func() []netlink.RouteUpdate) {
 	t.Helper()
 	updates, done := make(chan netlink.RouteUpdate, 10000), make(chan struct{})
@@ -272,7 +300,10 @@ func watch(t *testing.T, n *nettest.Namespace) (stop func() []netlink.RouteUpdat
 	}
 	return func() []netlink.RouteUpdate {
 		// A change of our own marks the end: what came before it has arrived by then.
-		mark := &netlink.Route{Dst: &net.IPNet{IP: net.ParseIP("192.0.2.1").To4(), Mask: net.CIDRMask(32, 32)}, Type: unix.RTN_BLACKHOLE}
+		mark := &netlink.Route{
+			Dst:  &net.IPNet{IP: net.ParseIP("192.0.2.1").To4(), Mask: net.CIDRMask(32, 32)},
+			Type: unix.RTN_BLACKHOLE,
+		}
 		if err := n.Netlink().RouteAdd(mark); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +336,8 @@ func TestS21DefaultRouteGateways(t *testing.T) {
 	}
 	same(t, "default routes", defaults(pod), []string{
 		"route4 default via 10.0.1.9 dev net1", "route4 default via 10.0.1.1 dev net1 metric 1",
-		"route6 default via fd00:b::1 dev net1 metric 512", "route6 default via fd00:b::9 dev net1 metric 513",
+		"route6 default via fd00:b::1 dev net1 metric 512",
+		"route6 default via fd00:b::9 dev net1 metric 513",
 	})
 	got, err := h.DefaultGateways(t.Context(), "net1")
 	if want := addrs(net1GW4b, net1GW4, net1GW6, net1GW6b); err != nil || !slices.Equal(got, want) {
@@ -330,7 +362,8 @@ func TestDefaultGatewaysOfMultipath(t *testing.T) {
 	pod, _ := newPod(t)
 	hops := func(eth0, net1 string) []netlink.NexthopInfo {
 		return []netlink.NexthopInfo{
-			{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0)}, {LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1)},
+			{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0)},
+			{LinkIndex: index(pod, "net1"), Gw: net.ParseIP(net1)},
 		}
 	}
 	raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hops(eth0GW4, net1GW4)...)
@@ -343,14 +376,16 @@ func TestDefaultGatewaysOfMultipath(t *testing.T) {
 	}
 }
 
-// M1: with netlink 1.3 a default route has the destination 0.0.0.0/0, not none; who looks for none removes nothing.
+// M1: with netlink 1.3 a default route has the destination 0.0.0.0/0, not none; who looks for none
+// removes nothing.
 func TestM1OldDefaultRouteIsRemoved(t *testing.T) {
 	pod, _ := newPod(t)
 	pod.Route("default", eth0GW4, "eth0", 0)
 	pod.Route("default", eth0GW4, "eth0", 100)
 	pod.Route("default", eth0GW6, "eth0", 0)
 	pod.Route("default", eth0GW6, "eth0", 100)
-	if err := (nl.Sandbox{}).MoveDefaultRoute(t.Context(), pod.Path, "net1", addrs(net1GW4, net1GW6)); err != nil {
+	err := (nl.Sandbox{}).MoveDefaultRoute(t.Context(), pod.Path, "net1", addrs(net1GW4, net1GW6))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range defaults(pod) {
@@ -376,7 +411,8 @@ func TestM2OtherFamilyKeepsItsDefaultRoute(t *testing.T) {
 		pod, _ := newPod(t)
 		pod.Route("default", eth0GW4, "eth0", 0)
 		pod.Route("default", eth0GW6, "eth0", 0)
-		if err := (nl.Sandbox{}).MoveDefaultRoute(t.Context(), pod.Path, "net1", addrs(c.gateway)); err != nil {
+		err := (nl.Sandbox{}).MoveDefaultRoute(t.Context(), pod.Path, "net1", addrs(c.gateway))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if got := defaults(pod); len(got) != 2 || !slices.Contains(got, c.keeps) {
@@ -385,7 +421,8 @@ func TestM2OtherFamilyKeepsItsDefaultRoute(t *testing.T) {
 	}
 }
 
-// While the default route moves, far addresses stay reachable, and by the kernel's own account there is always one.
+// While the default route moves, far addresses stay reachable, and by the kernel's own account
+// there is always one.
 func TestS22DefaultRouteIsNeverAbsent(t *testing.T) {
 	for _, c := range []struct{ name, far, eth0, net1 string }{
 		{"IPv4", "8.8.8.8", eth0GW4, net1GW4},
@@ -443,9 +480,9 @@ func alwaysOne(t *testing.T, changes []netlink.RouteUpdate) {
 	}
 }
 
-// lookUp asks the kernel for the way to an address, again and again from before it returns until after stop is called, or until there
-// is none. That is one that is refused twice in a row: IPv6 refuses a look-up that has found a route just as that is released, although
-// another is there.
+// lookUp asks the kernel for the way to an address, again and again from before it returns until
+// after stop is called, or until there is none. That is one that is refused twice in a row: IPv6
+// refuses a look-up that has found a route just as that is released, although another is there.
 func lookUp(n *nettest.Namespace, to net.IP) (stop func() error) {
 	const enough = 20
 	started, done, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -486,13 +523,20 @@ func TestS22DefaultRouteRefusals(t *testing.T) {
 		cause    error
 		says     string
 	}{
-		"IPv4 gateway elsewhere":       {gateways: addrs("172.30.0.1"), cause: unix.ENETUNREACH, says: "172.30.0.1"},
-		"IPv6 gateway elsewhere":       {gateways: addrs("fd00:ffff::1"), cause: unix.EHOSTUNREACH, says: "fd00:ffff::1"},
-		"gateway of another link":      {gateways: addrs(eth0GW4), cause: unix.ENETUNREACH, says: eth0GW4},
-		"IPv6 gateway of another link": {gateways: addrs(eth0GW6), cause: unix.EHOSTUNREACH, says: eth0GW6},
-		"second gateway elsewhere":     {gateways: addrs(net1GW4, "172.30.0.1"), cause: unix.ENETUNREACH, says: "172.30.0.1"},
-		"the pod's own address":        {gateways: addrs("fd00:b::2"), cause: unix.EINVAL, says: "router"},
-		"no such interface":            {ifname: "net7", gateways: addrs(net1GW4), says: "no such interface"},
+		"IPv4 gateway elsewhere": {gateways: addrs("172.30.0.1"), cause: unix.ENETUNREACH,
+			says: "172.30.0.1"},
+		"IPv6 gateway elsewhere": {gateways: addrs("fd00:ffff::1"), cause: unix.EHOSTUNREACH,
+			says: "fd00:ffff::1"},
+		"gateway of another link": {gateways: addrs(eth0GW4), cause: unix.ENETUNREACH,
+			says: eth0GW4},
+		"IPv6 gateway of another link": {gateways: addrs(eth0GW6), cause: unix.EHOSTUNREACH,
+			says: eth0GW6},
+		"second gateway elsewhere": {gateways: addrs(net1GW4, "172.30.0.1"), cause: unix.ENETUNREACH,
+			says: "172.30.0.1"},
+		"the pod's own address": {gateways: addrs("fd00:b::2"), cause: unix.EINVAL,
+			says: "router"},
+		"no such interface": {ifname: "net7", gateways: addrs(net1GW4),
+			says: "no such interface"},
 		"link down": {
 			before:   func(pod *nettest.Namespace) { pod.Down("net1") },
 			gateways: addrs(net1GW4), cause: unix.ENETDOWN, says: "set the interface up",
@@ -515,7 +559,8 @@ func TestS22DefaultRouteRefusals(t *testing.T) {
 			before := pod.Routes()
 			err := (nl.Sandbox{}).MoveDefaultRoute(t.Context(), pod.Path, c.ifname, c.gateways)
 			fe, ok := errors.AsType[*failure.Error](err)
-			if !ok || fe.Reason != failure.DefaultRouteFailed || fe.Interface != c.ifname || fe.Field != "default-route" {
+			if !ok || fe.Reason != failure.DefaultRouteFailed || fe.Interface != c.ifname ||
+				fe.Field != "default-route" {
 				t.Fatalf("error %#v, want a DefaultRouteFailed of %s", err, c.ifname)
 			}
 			if c.cause != nil && (!errors.Is(err, c.cause) || fe.Fix == "") {
@@ -567,7 +612,8 @@ func TestManySandboxes(t *testing.T) {
 					t.Errorf("sandbox %d: %v", i, err)
 				}
 				links, err := s.Links(t.Context(), pod.Path)
-				if err != nil || len(links) != 3 || links["lo"] != 1 || links["eth0"] == 0 || links["net1"] == 0 {
+				if err != nil || len(links) != 3 || links["lo"] != 1 || links["eth0"] == 0 ||
+					links["net1"] == 0 {
 					t.Errorf("sandbox %d: links %v, %v", i, links, err)
 				}
 			}
@@ -576,7 +622,8 @@ func TestManySandboxes(t *testing.T) {
 	wg.Wait()
 	nettest.NoThreadIn(t, pods...)
 	for i, pod := range pods {
-		if got := strings.Join(defaults(pod), "\n"); strings.Count(got, "net1") != 2 || strings.Contains(got, "eth0") {
+		got := strings.Join(defaults(pod), "\n")
+		if strings.Count(got, "net1") != 2 || strings.Contains(got, "eth0") {
 			t.Errorf("sandbox %d has\n%s", i, got)
 		}
 	}

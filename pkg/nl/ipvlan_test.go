@@ -8,7 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// The default route moves to an ipvlan, whose links share their parent's MAC and need neither bridge nor peer.
+// The default route moves to an ipvlan, whose links share their parent's MAC and need neither
+// bridge nor peer.
 func TestS22DefaultRouteMovesToIPVlan(t *testing.T) {
 	nettest.NeedsLink(t, "ipvlan", "dummy")
 	pod := nettest.New(t)

@@ -13,7 +13,8 @@ import (
 // TestR3KeepDefaultRoutes: each case starts from default routes via eth0 and does what a plugin may
 // do to them.
 func TestR3KeepDefaultRoutes(t *testing.T) {
-	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:a::1 dev eth0 metric 1024"
+	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via " +
+		"fd00:a::1 dev eth0 metric 1024"
 	const net1Now4 = "route4 default via 10.0.1.1 dev net1"
 	hop := func(pod *nettest.Namespace, link, gateway string) *netlink.NexthopInfo {
 		return &netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
@@ -34,31 +35,55 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 		removed4, removed6 bool
 		want               []string
 	}{
-		"nothing": {func(*testing.T, *nettest.Namespace) {}, true, true, false, false, []string{eth0Still4, eth0Still6}},
+		"nothing": {func(*testing.T, *nettest.Namespace) {}, true, true, false, false,
+			[]string{eth0Still4, eth0Still6}},
 		"before it": {func(t *testing.T, pod *nettest.Namespace) {
-			must(t, pod.Netlink().RouteAdd(&netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Priority: 0, Tos: 4}))
+			must(t, pod.Netlink().RouteAdd(&netlink.Route{
+				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Priority: 0, Tos: 4,
+			}))
 		}, true, true, true, false, []string{eth0Still4, eth0Still6}},
 		"in its place": {func(t *testing.T, pod *nettest.Namespace) {
-			replace(t, pod, netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1")})
-			replace(t, pod, netlink.Route{Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1")})
+			replace(t, pod, netlink.Route{
+				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"),
+			})
+			replace(t, pod, netlink.Route{
+				Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"),
+			})
 		}, true, true, true, true, []string{eth0Still4, eth0Still6}},
 		"beside it": {func(t *testing.T, pod *nettest.Namespace) {
-			raw(t, pod, netlink.Route{Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1")})
+			raw(t, pod, netlink.Route{
+				Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"),
+			})
 		}, true, true, false, true, []string{eth0Still4, eth0Still6}},
 		"over both links": {func(t *testing.T, pod *nettest.Namespace) {
-			replace(t, pod, netlink.Route{Dst: all4, MultiPath: []*netlink.NexthopInfo{hop(pod, "eth0", "10.0.0.1"), hop(pod, "net1", "10.0.1.1")}})
+			replace(t, pod, netlink.Route{
+				Dst: all4, MultiPath: []*netlink.NexthopInfo{
+					hop(pod, "eth0", "10.0.0.1"), hop(pod, "net1", "10.0.1.1"),
+				},
+			})
 		}, true, true, true, false, []string{eth0Still4, eth0Still6}},
 		"with metrics": {func(t *testing.T, pod *nettest.Namespace) {
-			raw(t, pod, netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Priority: 7})
-			raw(t, pod, netlink.Route{Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"), Priority: 7})
+			raw(t, pod, netlink.Route{
+				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Priority: 7,
+			})
+			raw(t, pod, netlink.Route{
+				Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"), Priority: 7,
+			})
 		}, true, true, true, true, []string{eth0Still4, eth0Still6}},
 		"a family that may": {func(t *testing.T, pod *nettest.Namespace) {
-			replace(t, pod, netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1")})
-			replace(t, pod, netlink.Route{Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1")})
+			replace(t, pod, netlink.Route{
+				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"),
+			})
+			replace(t, pod, netlink.Route{
+				Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"),
+			})
 		}, false, true, true, true, []string{net1Now4, eth0Still6}},
 		"of a table of its own": {func(t *testing.T, pod *nettest.Namespace) {
-			raw(t, pod, netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Table: 100})
-		}, true, true, false, false, []string{"route4 table 100 default via 10.0.1.1 dev net1", eth0Still4, eth0Still6}},
+			raw(t, pod, netlink.Route{
+				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Table: 100,
+			})
+		}, true, true, false, false,
+			[]string{"route4 table 100 default via 10.0.1.1 dev net1", eth0Still4, eth0Still6}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod, _ := newPod(t)
@@ -76,7 +101,8 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 				t.Errorf("removed %v %v", removed4, removed6)
 			}
 			same(t, "default routes", defaults(pod), tc.want)
-			if removed4, removed6, err = d.Keep(t.Context(), "net1", true, true); removed4 || removed6 || err != nil {
+			removed4, removed6, err = d.Keep(t.Context(), "net1", true, true)
+			if removed4 || removed6 || err != nil {
 				t.Errorf("again: %v %v %v", removed4, removed6, err)
 			}
 			same(t, "default routes, once more", defaults(pod), tc.want)
@@ -95,14 +121,18 @@ func TestR3KeepWhereNoneWas(t *testing.T) {
 	if removed, _, err := d.Keep(t.Context(), "net1", true, true); removed || err != nil {
 		t.Errorf("%v %v", removed, err)
 	}
-	if err := pod.Netlink().RouteReplace(&netlink.Route{Dst: all4, Gw: net.ParseIP("10.0.0.1"), LinkIndex: index(pod, "eth0")}); err != nil {
+	err = pod.Netlink().RouteReplace(&netlink.Route{
+		Dst: all4, Gw: net.ParseIP("10.0.0.1"), LinkIndex: index(pod, "eth0"),
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if removed, _, err := d.Keep(t.Context(), "eth0", true, true); !removed || err != nil {
 		t.Errorf("%v %v", removed, err)
 	}
 	same(t, "default routes", defaults(pod), []string{"route4 default via 10.0.1.1 dev net1"})
-	if removed4, removed6, err := d.Keep(t.Context(), "absent", true, true); removed4 || removed6 || err != nil {
+	removed4, removed6, err := d.Keep(t.Context(), "absent", true, true)
+	if removed4 || removed6 || err != nil {
 		t.Errorf("a link that is not there: %v %v %v", removed4, removed6, err)
 	}
 }
@@ -116,14 +146,18 @@ func TestR3PreferDefaultRoute(t *testing.T) {
 		if err := (nl.Sandbox{}).PreferDefaultRoute(t.Context(), pod.Path, "net1"); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "without one of its own", defaults(pod), []string{"route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:a::1 dev eth0 metric 1024"})
+		same(t, "without one of its own", defaults(pod), []string{
+			"route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:a::1 dev eth0 metric 1024",
+		})
 	}
 	pod.Route("default", "fd00:b::1", "net1", 0)
 	for range 2 {
 		if err := (nl.Sandbox{}).PreferDefaultRoute(t.Context(), pod.Path, "net1"); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "with one", defaults(pod), []string{"route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:b::1 dev net1 metric 512"})
+		same(t, "with one", defaults(pod), []string{
+			"route4 default via 10.0.0.1 dev eth0", "route6 default via fd00:b::1 dev net1 metric 512",
+		})
 	}
 }
 
@@ -140,7 +174,8 @@ func TestR2Interface(t *testing.T) {
 		}
 	}
 	same(t, "addresses", global, []string{"10.0.1.2/24", "fd00:b::2/64"})
-	if _, _, found, err := (nl.Sandbox{}).Interface(t.Context(), pod.Path, "absent"); found || err != nil {
+	_, _, found, err := (nl.Sandbox{}).Interface(t.Context(), pod.Path, "absent")
+	if found || err != nil {
 		t.Errorf("absent: %v %v", found, err)
 	}
 }

@@ -24,7 +24,8 @@ func TestLinkIndexes(t *testing.T) {
 	n := nettest.New(t)
 	n.Bridge("br0")
 	got, err := open(t, n).LinkIndexes(t.Context())
-	if want := map[string]int{"lo": 1, "br0": n.Link("br0").Attrs().Index}; err != nil || !maps.Equal(got, want) {
+	want := map[string]int{"lo": 1, "br0": n.Link("br0").Attrs().Index}
+	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("LinkIndexes = %v, %v, want %v", got, err, want)
 	}
 }
@@ -99,7 +100,8 @@ func TestHandleKeepsItsNamespace(t *testing.T) {
 	n := nettest.New(t)
 	h := open(t, n)
 	n.Unmount()
-	if got, err := h.LinkIndexes(t.Context()); err != nil || !maps.Equal(got, map[string]int{"lo": 1}) {
+	got, err := h.LinkIndexes(t.Context())
+	if err != nil || !maps.Equal(got, map[string]int{"lo": 1}) {
 		t.Errorf("LinkIndexes = %v, %v", got, err)
 	}
 	h.Close()
@@ -122,7 +124,8 @@ func TestLink(t *testing.T) {
 	h := open(t, pod)
 	a := pod.Link("net1").Attrs()
 	want := nl.Link{
-		Index: a.Index, Name: "net1", Kind: "veth", MTU: 1500, MAC: a.HardwareAddr, Up: true, Operational: true, Carrier: true, TxQLen: 1000,
+		Index: a.Index, Name: "net1", Kind: "veth", MTU: 1500, MAC: a.HardwareAddr, Up: true,
+		Operational: true, Carrier: true, TxQLen: 1000,
 		ParentIndex: index(router, "peer1"), ParentElsewhere: true,
 	}
 	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
@@ -140,7 +143,9 @@ func TestLink(t *testing.T) {
 	if l := find(t, h, "net1"); l.Up {
 		t.Errorf("down: %+v", l)
 	}
-	for _, err := range []error{second(h.Link(t.Context(), "absent")), second(h.LinkByIndex(t.Context(), 9999))} {
+	for _, err := range []error{
+		second(h.Link(t.Context(), "absent")), second(h.LinkByIndex(t.Context(), 9999)),
+	} {
 		if !errors.Is(err, nl.ErrNoLink) {
 			t.Errorf("a link that is not there: %v", err)
 		}
@@ -148,7 +153,8 @@ func TestLink(t *testing.T) {
 	if err := pod.Netlink().LinkAddAltName(pod.Link("net1"), "enp7s0"); err != nil {
 		t.Fatal(err)
 	}
-	if l := find(t, h, "enp7s0"); l.Name != "net1" || !slices.Equal(l.AltNames, []string{"enp7s0"}) || l.Loopback {
+	l := find(t, h, "enp7s0")
+	if l.Name != "net1" || !slices.Equal(l.AltNames, []string{"enp7s0"}) || l.Loopback {
 		t.Errorf("by its other name: %+v", l)
 	}
 	if l := find(t, h, "lo"); !l.Loopback {
@@ -160,11 +166,13 @@ func TestLink(t *testing.T) {
 	}
 	pod.Bridge("br0")
 	pod.Master("eth0", "br0")
-	if ports, err := h.Ports(t.Context(), index(pod, "br0")); err != nil || len(ports) != 1 || ports[0].Name != "eth0" {
+	ports, err := h.Ports(t.Context(), index(pod, "br0"))
+	if err != nil || len(ports) != 1 || ports[0].Name != "eth0" {
 		t.Errorf("ports: %+v, %v", ports, err)
 	}
 	if l := find(t, h, "eth0"); l.MasterIndex != index(pod, "br0") || l.Promisc {
-		t.Errorf("a bridge's port: %+v", l) // that a bridge makes its ports promiscuous is not the administrator's wish
+		// that a bridge makes its ports promiscuous is not the administrator's wish
+		t.Errorf("a bridge's port: %+v", l)
 	}
 }
 
@@ -176,7 +184,8 @@ func TestAttributes(t *testing.T) {
 	ctx, before := t.Context(), find(t, h, "net1")
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 	for _, err := range []error{
-		h.SetMTU(ctx, before.Index, 1400), h.SetTxQLen(ctx, before.Index, 0), h.SetMAC(ctx, before.Index, mac),
+		h.SetMTU(ctx, before.Index, 1400), h.SetTxQLen(ctx, before.Index, 0),
+		h.SetMAC(ctx, before.Index, mac),
 		h.SetPromisc(ctx, before.Index, true), h.SetAllMulti(ctx, before.Index, true),
 	} {
 		if err != nil {
@@ -188,7 +197,8 @@ func TestAttributes(t *testing.T) {
 	if diff := cmp.Diff(want, *find(t, h, "net1")); diff != "" {
 		t.Error(diff)
 	}
-	if err := errors.Join(h.SetPromisc(ctx, before.Index, false), h.SetAllMulti(ctx, before.Index, false)); err != nil {
+	err := errors.Join(h.SetPromisc(ctx, before.Index, false), h.SetAllMulti(ctx, before.Index, false))
+	if err != nil {
 		t.Fatal(err)
 	}
 	want.Promisc, want.AllMulti = false, false
@@ -199,7 +209,8 @@ func TestAttributes(t *testing.T) {
 	if err := h.SetName(ctx, before.Index, "eth0"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a name that is taken: %v", err)
 	}
-	if err := h.SetName(ctx, before.Index, "net.7"); err != nil || find(t, h, "net.7").Index != before.Index {
+	err = h.SetName(ctx, before.Index, "net.7")
+	if err != nil || find(t, h, "net.7").Index != before.Index {
 		t.Errorf("rename: %v", err)
 	}
 	ended, cancel := context.WithCancel(ctx)
@@ -235,7 +246,8 @@ func TestAddMacvlan(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := find(t, there, name)
-		if l.Kind != "macvlan" || l.Mode != mode || l.MTU != 1300+i || l.Group != 7 || l.ParentIndex != parent.Index || l.Up {
+		if l.Kind != "macvlan" || l.Mode != mode || l.MTU != 1300+i || l.Group != 7 ||
+			l.ParentIndex != parent.Index || l.Up {
 			t.Errorf("%s: %+v", mode, l)
 		}
 		if i == 0 && !slices.Equal(l.MAC, mac) {
@@ -245,7 +257,8 @@ func TestAddMacvlan(t *testing.T) {
 			t.Errorf("queue %d", queue)
 		}
 	}
-	if err := h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0); err != nil || find(t, h, "here").Group != 0 {
+	err := h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0)
+	if err != nil || find(t, h, "here").Group != 0 {
 		t.Errorf("in the handle's namespace: %v", err)
 	}
 	for what, err := range map[string]error{
@@ -257,7 +270,8 @@ func TestAddMacvlan(t *testing.T) {
 			t.Errorf("%s that there is not: %v", what, err)
 		}
 	}
-	if err := h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0); !errors.Is(err, fs.ErrExist) {
+	err = h.AddMacvlan(t.Context(), nl.NewLink{Name: "here"}, parent.Index, "bridge", 0)
+	if !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 }
@@ -270,18 +284,22 @@ func TestAddIPvlan(t *testing.T) {
 	parent := find(t, h, "eth0")
 	for _, mode := range []string{"l2", "l3", "l3s"} {
 		name := "ip" + mode
-		if err := h.AddIPvlan(t.Context(), nl.NewLink{Name: name, In: at(t, other), MTU: 1300, Group: 7}, parent.Index, mode); err != nil {
+		err := h.AddIPvlan(t.Context(), nl.NewLink{Name: name, In: at(t, other), MTU: 1300, Group: 7},
+			parent.Index, mode)
+		if err != nil {
 			t.Fatal(err)
 		}
 		l := find(t, there, name)
-		if l.Kind != "ipvlan" || l.Mode != mode || l.MTU != 1300 || l.Group != 7 || l.ParentIndex != parent.Index || !slices.Equal(l.MAC, parent.MAC) {
+		if l.Kind != "ipvlan" || l.Mode != mode || l.MTU != 1300 || l.Group != 7 ||
+			l.ParentIndex != parent.Index || !slices.Equal(l.MAC, parent.MAC) {
 			t.Errorf("%s: %+v", mode, l)
 		}
 	}
 	if l := find(t, there, "ipl2"); l.Mode != "l3s" {
 		t.Errorf("the first one is in mode %s, and all of a parent are in that of the last", l.Mode)
 	}
-	if err := h.AddIPvlan(t.Context(), nl.NewLink{Name: "x"}, parent.Index, "bridge"); err == nil || pod.HasLink("x") {
+	err := h.AddIPvlan(t.Context(), nl.NewLink{Name: "x"}, parent.Index, "bridge")
+	if err == nil || pod.HasLink("x") {
 		t.Errorf("a mode that there is not: %v", err)
 	}
 }
@@ -326,18 +344,22 @@ func TestApply(t *testing.T) {
 	const count = 300
 	var changes []nl.Change
 	for i := range count {
-		changes = append(changes, nl.AddAddr(net1, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}), 32)))
+		changes = append(changes,
+			nl.AddAddr(net1, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 77, byte(i >> 8), byte(i)}), 32)))
 	}
 	if err := h.Apply(t.Context(), changes...); err != nil {
 		t.Fatal(err)
 	}
 	has := func(addr string) bool { return strings.Contains(pod.Snapshot(), "addr net1 "+addr+"\n") }
-	if got := strings.Count(pod.Snapshot(), "addr net1 10.77."); got != count || !has("10.77.1.43/32") {
+	got := strings.Count(pod.Snapshot(), "addr net1 10.77.")
+	if got != count || !has("10.77.1.43/32") {
 		t.Errorf("%d addresses, want %d", got, count)
 	}
 	fresh := netip.MustParsePrefix("10.78.0.1/32")
-	err := h.Apply(t.Context(), append([]nl.Change{nl.AddAddr(net1, fresh), nl.AddAddr(9999, fresh)}, changes...)...)
-	if !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), fresh.String()) || !has(fresh.String()) {
+	err := h.Apply(t.Context(),
+		append([]nl.Change{nl.AddAddr(net1, fresh), nl.AddAddr(9999, fresh)}, changes...)...)
+	if !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), fresh.String()) ||
+		!has(fresh.String()) {
 		t.Errorf("the second one fails: %v", err)
 	}
 	if err := h.Apply(t.Context()); err != nil {
@@ -346,7 +368,8 @@ func TestApply(t *testing.T) {
 	before := pod.Snapshot()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := h.Apply(ended, nl.AddAddr(net1, netip.MustParsePrefix("10.78.0.2/32"))); !errors.Is(err, context.Canceled) || pod.Snapshot() != before {
+	err = h.Apply(ended, nl.AddAddr(net1, netip.MustParsePrefix("10.78.0.2/32")))
+	if !errors.Is(err, context.Canceled) || pod.Snapshot() != before {
 		t.Errorf("a context that ended: %v", err)
 	}
 }
@@ -359,7 +382,9 @@ func TestAnnounceIPv4(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for key, want := range map[string]string{"net1/arp_notify": "1", "eth0/arp_notify": "0", "net1/arp_accept": "0"} {
+	for key, want := range map[string]string{
+		"net1/arp_notify": "1", "eth0/arp_notify": "0", "net1/arp_accept": "0",
+	} {
 		if got, err := sysctl.Get(at(t, pod), "net/ipv4/conf/"+key); err != nil || got[0] != want {
 			t.Errorf("%s %q, %v, want %s", key, got, err, want)
 		}

@@ -20,7 +20,10 @@ func TestListeners(t *testing.T) {
 	}
 	defer ns.Close()
 	err = pod.Run(func() error {
-		for _, l := range [][2]string{{"tcp4", "127.0.0.1:80"}, {"tcp6", "[::1]:80"}, {"tcp", ":81"}, {"tcp6", "[::]:82"}, {"tcp4", "0.0.0.0:83"}} {
+		for _, l := range [][2]string{
+			{"tcp4", "127.0.0.1:80"}, {"tcp6", "[::1]:80"}, {"tcp", ":81"}, {"tcp6", "[::]:82"},
+			{"tcp4", "0.0.0.0:83"},
+		} {
 			listener, err := net.Listen(l[0], l[1])
 			if err != nil {
 				return err
@@ -33,7 +36,8 @@ func TestListeners(t *testing.T) {
 		}
 		t.Cleanup(func() { packet.Close() })
 		// One with a peer takes nothing of others.
-		client, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 84}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})
+		client, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 84},
+			&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})
 		if err != nil {
 			return err
 		}
@@ -75,7 +79,8 @@ func TestListeners(t *testing.T) {
 			got = got || l.Port() == c.port && l.Takes(netip.MustParseAddr(c.at))
 		}
 		if got != c.want {
-			t.Errorf("protocol %d port %d of %s: taken %v, want %v: %v", c.protocol, c.port, c.at, got, c.want, listeners)
+			t.Errorf("protocol %d port %d of %s: taken %v, want %v: %v",
+				c.protocol, c.port, c.at, got, c.want, listeners)
 		}
 	}
 }

@@ -33,7 +33,8 @@ func TestLocalnet(t *testing.T) {
 		// Its neighbours in the kernel's array are the opposite.
 		other := map[string]string{"0": "1", "1": "0"}[value]
 		err := sysctl.Set(ns, sysctl.Setting{Key: "net/ipv4/conf/to.pod/route_localnet", Value: value},
-			sysctl.Setting{Key: "net/ipv4/conf/to.pod/proxy_arp_pvlan", Value: other}, sysctl.Setting{Key: "net/ipv4/conf/to.pod/src_valid_mark", Value: other})
+			sysctl.Setting{Key: "net/ipv4/conf/to.pod/proxy_arp_pvlan", Value: other},
+			sysctl.Setting{Key: "net/ipv4/conf/to.pod/src_valid_mark", Value: other})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +43,8 @@ func TestLocalnet(t *testing.T) {
 			t.Errorf("%q, %v, %v, want to.pod and %s", link, on, err, value)
 		}
 	}
-	if _, _, err := h.Localnet(t.Context(), netip.MustParseAddr("192.0.2.1")); !errors.Is(err, nl.ErrNoLink) {
+	_, _, err = h.Localnet(t.Context(), netip.MustParseAddr("192.0.2.1"))
+	if !errors.Is(err, nl.ErrNoLink) {
 		t.Errorf("without a route: %v", err)
 	}
 	prohibit := &netlink.Route{Dst: netlink.NewIPNet(pod.AsSlice()), Type: unix.RTN_PROHIBIT}

@@ -11,7 +11,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nettest"
 )
 
-// Next hop objects (`ip nexthop`) are not in the netlink library. Numbers are those of linux/nexthop.h and linux/rtnetlink.h.
+// Next hop objects (`ip nexthop`) are not in the netlink library. Numbers are those of
+// linux/nexthop.h and linux/rtnetlink.h.
 
 // nextHopObject makes one.
 func nextHopObject(t testing.TB, n *nettest.Namespace, id uint32, link, gateway string) {
@@ -40,14 +41,15 @@ func defaultByObject(t testing.TB, n *nettest.Namespace, family byte, id, metric
 		vnl.NewRtAttr(unix.RTA_PRIORITY, binary.NativeEndian.AppendUint32(nil, metric)))
 }
 
-// defaultFromSource makes a default route for packets from a prefix only, of metric 77, which the netlink library can neither make
-// nor tell from others.
+// defaultFromSource makes a default route for packets from a prefix only, of metric 77, which the
+// netlink library can neither make nor tell from others.
 func defaultFromSource(t *testing.T, n *nettest.Namespace, from, link, gateway string) {
 	t.Helper()
 	prefix := netip.MustParsePrefix(from)
 	request(t, n, unix.RTM_NEWROUTE,
 		&vnl.RtMsg{RtMsg: unix.RtMsg{
-			Family: unix.AF_INET6, Src_len: uint8(prefix.Bits()), Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC, Type: unix.RTN_UNICAST,
+			Family: unix.AF_INET6, Src_len: uint8(prefix.Bits()), Table: unix.RT_TABLE_MAIN,
+			Protocol: unix.RTPROT_STATIC, Type: unix.RTN_UNICAST,
 		}},
 		vnl.NewRtAttr(unix.RTA_SRC, prefix.Addr().AsSlice()),
 		vnl.NewRtAttr(unix.RTA_GATEWAY, netip.MustParseAddr(gateway).AsSlice()),

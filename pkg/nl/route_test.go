@@ -18,11 +18,16 @@ func TestRoutes(t *testing.T) {
 	h := open(t, pod)
 	net1 := index(pod, "net1")
 	wanted := []nl.Route{
-		{Dst: netip.MustParsePrefix("172.16.0.0/12"), Gateway: netip.MustParseAddr(net1GW4), Index: net1, Table: 254, Metric: 7, MTU: 1400, AdvMSS: 1300},
-		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(net1GW4b), Index: net1, Table: 300, Src: netip.MustParseAddr("10.0.1.2")},
-		{Dst: netip.MustParsePrefix("172.32.0.0/12"), Index: net1, Table: 254, Scope: unix.RT_SCOPE_LINK, Protocol: unix.RTPROT_STATIC},
-		{Dst: netip.MustParsePrefix("fd07::/64"), Gateway: netip.MustParseAddr(net1GW6), Index: net1, Table: 254, Metric: 1024},
-		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr(net1GW6b), Index: net1, Table: 100, Metric: 5},
+		{Dst: netip.MustParsePrefix("172.16.0.0/12"), Gateway: netip.MustParseAddr(net1GW4), Index: net1,
+			Table: 254, Metric: 7, MTU: 1400, AdvMSS: 1300},
+		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(net1GW4b), Index: net1,
+			Table: 300, Src: netip.MustParseAddr("10.0.1.2")},
+		{Dst: netip.MustParsePrefix("172.32.0.0/12"), Index: net1, Table: 254, Scope: unix.RT_SCOPE_LINK,
+			Protocol: unix.RTPROT_STATIC},
+		{Dst: netip.MustParsePrefix("fd07::/64"), Gateway: netip.MustParseAddr(net1GW6), Index: net1,
+			Table: 254, Metric: 1024},
+		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr(net1GW6b), Index: net1,
+			Table: 100, Metric: 5},
 	}
 	for i := range wanted {
 		r := wanted[i]
@@ -53,8 +58,11 @@ func TestRoutes(t *testing.T) {
 	if err := h.AddRoute(t.Context(), wanted[0]); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("a route that is there: %v", err)
 	}
-	unreachable := nl.Route{Dst: netip.MustParsePrefix("172.48.0.0/12"), Gateway: netip.MustParseAddr("9.9.9.9"), Index: net1}
-	if err := h.AddRoute(t.Context(), unreachable); err == nil || !strings.Contains(err.Error(), "172.48.0.0/12 via 9.9.9.9") {
+	unreachable := nl.Route{
+		Dst: netip.MustParsePrefix("172.48.0.0/12"), Gateway: netip.MustParseAddr("9.9.9.9"), Index: net1,
+	}
+	err = h.AddRoute(t.Context(), unreachable)
+	if err == nil || !strings.Contains(err.Error(), "172.48.0.0/12 via 9.9.9.9") {
 		t.Errorf("a gateway that cannot be reached: %v", err)
 	}
 	// An IPv6 route to the same destination becomes a second hop.
@@ -63,7 +71,8 @@ func TestRoutes(t *testing.T) {
 	if err := h.AddRoute(t.Context(), more); err != nil {
 		t.Fatal(err)
 	}
-	if have, err = h.Routes(t.Context()); err != nil || !slices.Contains(have, more) || !slices.Contains(have, wanted[3]) {
+	have, err = h.Routes(t.Context())
+	if err != nil || !slices.Contains(have, more) || !slices.Contains(have, wanted[3]) {
 		t.Errorf("two hops: %v\n%+v", err, have)
 	}
 }

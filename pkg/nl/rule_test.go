@@ -41,7 +41,9 @@ func TestRules(t *testing.T) {
 	}
 	// Others ask for more, and are not confused with ours.
 	mark := netlink.NewRule()
-	mark.Src, mark.Table, mark.Mark, mark.Priority = &net.IPNet{IP: net.IPv4(10, 1, 0, 2), Mask: net.CIDRMask(32, 32)}, 100, 7, 8
+	mark.Src, mark.Table, mark.Mark, mark.Priority = &net.IPNet{
+		IP: net.IPv4(10, 1, 0, 2), Mask: net.CIDRMask(32, 32),
+	}, 100, 7, 8
 	incoming := netlink.NewRule()
 	incoming.Src, incoming.Table, incoming.IifName, incoming.Priority = mark.Src, 100, "net1", 7
 	for _, r := range []*netlink.Rule{mark, incoming} {
@@ -90,16 +92,20 @@ func TestExactRoutes(t *testing.T) {
 	h := open(t, pod)
 	net1 := index(pod, "net1")
 	raw(t, pod, netlink.Route{
-		Dst: &net.IPNet{IP: net.IPv4(172, 16, 0, 0), Mask: net.CIDRMask(12, 32)}, Gw: net.ParseIP(net1GW4), LinkIndex: net1, Priority: 7, MTU: 1400,
-		AdvMSS: 1300, Hoplimit: 9, Protocol: unix.RTPROT_STATIC, Tos: 8, Src: net.IPv4(10, 0, 1, 2), Flags: unix.RTNH_F_ONLINK,
+		Dst: &net.IPNet{IP: net.IPv4(172, 16, 0, 0), Mask: net.CIDRMask(12, 32)},
+		Gw:  net.ParseIP(net1GW4), LinkIndex: net1, Priority: 7, MTU: 1400,
+		AdvMSS: 1300, Hoplimit: 9, Protocol: unix.RTPROT_STATIC, Tos: 8, Src: net.IPv4(10, 0, 1, 2),
+		Flags: unix.RTNH_F_ONLINK,
 	})
 	raw(t, pod, netlink.Route{
-		Dst: &net.IPNet{IP: net.ParseIP("fd07::"), Mask: net.CIDRMask(64, 128)}, Gw: net.ParseIP(net1GW6), LinkIndex: net1, Priority: 5, MTU: 1400,
+		Dst: &net.IPNet{IP: net.ParseIP("fd07::"), Mask: net.CIDRMask(64, 128)}, Gw: net.ParseIP(net1GW6),
+		LinkIndex: net1, Priority: 5, MTU: 1400,
 		Src: net.ParseIP("fd00:b::2"),
 	})
 	nextHopObject(t, pod, 42, "net1", net1GW4b)
 	defaultByObject(t, pod, unix.AF_INET, 42, 77)
-	raw(t, pod, netlink.Route{Dst: all6, Priority: 3}, netlink.NexthopInfo{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6)},
+	raw(t, pod, netlink.Route{Dst: all6, Priority: 3},
+		netlink.NexthopInfo{LinkIndex: index(pod, "eth0"), Gw: net.ParseIP(eth0GW6)},
 		netlink.NexthopInfo{LinkIndex: net1, Gw: net.ParseIP(net1GW6)})
 	before := pod.Routes()
 	exact := func(table int) (list []nl.Exact) {
@@ -140,7 +146,8 @@ func TestExactRoutes(t *testing.T) {
 	}
 	inMain := func(routes string) (lines []string) {
 		for line := range strings.Lines(routes) {
-			if strings.Contains(line, "table main") && strings.Contains(line, "dev net1") && !strings.Contains(line, "nexthop") {
+			if strings.Contains(line, "table main") && strings.Contains(line, "dev net1") &&
+				!strings.Contains(line, "nexthop") {
 				lines = append(lines, strings.Replace(line, "table main", "table 70001", 1))
 			}
 		}
@@ -183,13 +190,16 @@ func TestReplaceRoute(t *testing.T) {
 	pod, _ := newPod(t)
 	h := open(t, pod)
 	route := nl.Route{
-		Dst: netip.MustParsePrefix("10.0.1.0/24"), Src: netip.MustParseAddr("10.0.1.2"), Index: index(pod, "net1"), Table: unix.RT_TABLE_MAIN,
+		Dst: netip.MustParsePrefix("10.0.1.0/24"), Src: netip.MustParseAddr("10.0.1.2"),
+		Index: index(pod, "net1"), Table: unix.RT_TABLE_MAIN,
 		Scope: unix.RT_SCOPE_LINK,
 	}
 	if err := h.ReplaceRoute(t.Context(), route); err != nil {
 		t.Fatal(err)
 	}
-	if got := pod.Routes(); strings.Count(got, "table main 10.0.1.0/24") != 1 || !strings.Contains(got, "10.0.1.0/24 dev net1 scope link src 10.0.1.2") {
+	got := pod.Routes()
+	if strings.Count(got, "table main 10.0.1.0/24") != 1 ||
+		!strings.Contains(got, "10.0.1.0/24 dev net1 scope link src 10.0.1.2") {
 		t.Errorf("routes:\n%s", got)
 	}
 	route.Src = netip.MustParseAddr("10.0.0.99")

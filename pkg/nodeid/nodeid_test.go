@@ -30,6 +30,7 @@ func TestParent(t *testing.T) {
 		t.Errorf("the parent is %d, want %d", got, os.Getppid())
 	}
 	if nodeid.Program(os.Getppid()) == "" || nodeid.Program(0) != "" || nodeid.Parent(0) != 0 {
-		t.Errorf("names %q and %q, parent %d", nodeid.Program(os.Getppid()), nodeid.Program(0), nodeid.Parent(0))
+		t.Errorf("names %q and %q, parent %d",
+			nodeid.Program(os.Getppid()), nodeid.Program(0), nodeid.Parent(0))
 	}
 }

@@ -20,16 +20,22 @@ func node(interfaces ...Interface) *View {
 	return &View{
 		Node: "node-1", Interfaces: interfaces, Memory: Memory{}, Trials: map[string]*Trial{}, Now: now,
 		System: System{Primary: []int{2}, NICs: []NIC{
-			{Index: 5, Name: "ens256", MAC: "02:00:00:00:00:05", PCI: "0000:1b:00.0", Up: true, Carrier: true},
+			{Index: 5, Name: "ens256", MAC: "02:00:00:00:00:05", PCI: "0000:1b:00.0", Up: true,
+				Carrier: true},
 			{Index: 2, Name: "eth0", MAC: "02:00:00:00:00:02", PCI: "0000:0b:00.0", Up: true, Carrier: true},
-			{Index: 4, Name: "ens224", MAC: "02:00:00:00:00:04", PCI: "0000:13:00.0", AltNames: []string{"data"}, Up: true, Carrier: true},
+			{Index: 4, Name: "ens224", MAC: "02:00:00:00:00:04", PCI: "0000:13:00.0",
+				AltNames: []string{"data"}, Up: true, Carrier: true},
 			{Index: 9, Name: "veth1", MAC: "02:00:00:00:00:09", Up: true, Carrier: true},
 		}},
 	}
 }
 
 func static(network string, m Match) Interface {
-	return Interface{Network: network, Match: m, Type: Static, Blocks: block("255.255.255.0", "10.0.0.1", Entry{IP: "10.0.0.2", Hostname: "node-1"}, Entry{IP: "10.0.0.8/29"})}
+	return Interface{
+		Network: network, Match: m, Type: Static,
+		Blocks: block("255.255.255.0", "10.0.0.1", Entry{IP: "10.0.0.2", Hostname: "node-1"},
+			Entry{IP: "10.0.0.8/29"}),
+	}
 }
 
 // text is a decision in words.
@@ -64,7 +70,9 @@ func TestU7FindsTheNIC(t *testing.T) {
 		{Match{Index: 1}, nil, "a: Pending ens224"},
 		{Match{Index: 2}, nil, "a: Pending ens256"},
 		{Match{Index: 3}, nil, "a: Absent  [] the node has 2 NICs beyond the primary one"},
-		{Match{Index: 1}, func(v *View) { v.System.Primary = nil }, "a: Pending  [] the primary NIC, from which the others are counted, is not known"},
+		{Match{Index: 1}, func(v *View) {
+			v.System.Primary = nil
+		}, "a: Pending  [] the primary NIC, from which the others are counted, is not known"},
 		{Match{Index: 1}, func(v *View) { v.System.Primary = []int{2, 4} }, "a: Pending ens256"},
 		// The second NIC stays the second when the first is gone.
 		{Match{Index: 2}, func(v *View) {
@@ -82,10 +90,19 @@ func TestU7FindsTheNIC(t *testing.T) {
 		{Match{MAC: "02:00:00:00:00:05"}, nil, "a: Pending ens256"},
 		{Match{PCIAddress: "0000:13:00.0"}, nil, "a: Pending ens224"},
 		{Match{Name: "eth0"}, nil, "a: Failed  [] eth0 is the primary NIC"},
-		{Match{Name: "ens224"}, func(v *View) { v.System.NICs[2].Port = true }, "a: Failed  [] ens224 is a port of another interface"},
-		{Match{Name: "ens224"}, func(v *View) { v.System.NICs[2].Carrier = false }, "a: NoCarrier ens224"},
-		{Match{Name: "ens224"}, func(v *View) { v.System.NICs[2].Up = false }, "up a ens224\na: Pending ens224"},
-		{Match{Name: "ens224"}, func(v *View) { v.Node = "node-2" }, "a: Failed ens224 [] no address of the blocks has the hostname node-2; give the node an entry"},
+		{Match{Name: "ens224"},
+			func(v *View) {
+				v.System.NICs[2].Port = true
+			}, "a: Failed  [] ens224 is a port of another interface"},
+		{Match{Name: "ens224"},
+			func(v *View) { v.System.NICs[2].Carrier = false }, "a: NoCarrier ens224"},
+		{Match{Name: "ens224"},
+			func(v *View) { v.System.NICs[2].Up = false }, "up a ens224\na: Pending ens224"},
+		{Match{Name: "ens224"},
+			func(v *View) {
+				v.Node = "node-2"
+			}, "a: Failed ens224 [] no address of the blocks has the hostname node-2; give the node " +
+				"an entry"},
 	} {
 		v := node(static("a", c.match))
 		if c.change != nil {
@@ -95,7 +112,8 @@ func TestU7FindsTheNIC(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.match, got, c.want)
 		}
 	}
-	v := node(static("a", Match{Index: 1}), Interface{Network: "b", Match: Match{Name: "ens224"}, Type: DHCP})
+	v := node(static("a", Match{Index: 1}),
+		Interface{Network: "b", Match: Match{Name: "ens224"}, Type: DHCP})
 	if got := text(Decide(v)); !strings.Contains(got, "b: Failed  [] ens224 is the NIC of a") {
 		t.Errorf("two networks of one NIC:\n%s", got)
 	}
@@ -134,12 +152,14 @@ func TestU7Static(t *testing.T) {
 	nic.Addrs = nic.Addrs[:1]
 	want("taken away", "add a ens224 10.0.0.2/24 restore\na: Pending ens224 []")
 	v.Now = v.Now.Add(time.Millisecond)
-	want("taken away again", "a: Pending ens224 [] address 10.0.0.2/24 was taken away, and is put back in a moment")
+	want("taken away again", "a: Pending ens224 [] address 10.0.0.2/24 was taken away, and is put "+
+		"back in a moment")
 	v.Now = v.Now.Add(firstPause)
 	want("after a pause", "add a ens224 10.0.0.2/24 restore\na: Pending ens224 []")
 	nic.Addrs = append(nic.Addrs, addr)
 	v.Node = "node-2"
-	want("another name", "remove a ens224 10.0.0.2/24\na: Failed ens224 [] no address of the blocks has the hostname node-2; "+
+	want("another name", "remove a ens224 10.0.0.2/24\na: Failed ens224 [] no address of the blocks "+
+		"has the hostname node-2; "+
 		"give the node an entry with its hostname in the IP block file, or use type: dhcp")
 	v.Interfaces = nil
 	want("no configuration", "remove a ens224 10.0.0.2/24\nforget a ")
@@ -153,11 +173,14 @@ func TestU7Moved(t *testing.T) {
 	addr := netip.MustParsePrefix("10.0.0.2/24")
 	v.System.NICs[2].Addrs = []netip.Prefix{addr}
 	v.Memory["a"] = &Kept{Match: "name ens256", Link: 4, Addrs: []netip.Prefix{addr}}
-	if got := text(Decide(v)); got != "remove a ens224 10.0.0.2/24\na: Pending ens256 [] its NIC came back, or is another now" {
+	got := text(Decide(v))
+	if got != "remove a ens224 10.0.0.2/24\na: Pending ens256 [] its NIC came back, or is "+
+		"another now" {
 		t.Error(got)
 	}
 	v.Memory["a"].Match = "name other"
-	if got := text(Decide(v)); got != "remove a ens224 10.0.0.2/24\nforget a \na: Pending  [] its NIC is another now" {
+	got = text(Decide(v))
+	if got != "remove a ens224 10.0.0.2/24\nforget a \na: Pending  [] its NIC is another now" {
 		t.Error(got)
 	}
 }
@@ -165,7 +188,10 @@ func TestU7Moved(t *testing.T) {
 // TestU7LeaseTimes: a lease is renewed, rebound, and given up when its times come.
 func TestU7LeaseTimes(t *testing.T) {
 	v := node(Interface{Network: "d", Match: Match{Index: 2}, Type: DHCP})
-	lease := &Lease{Prefix: netip.MustParsePrefix("10.0.0.9/24"), Renew: now.Add(10 * time.Second), Rebind: now.Add(20 * time.Second), Ends: now.Add(30 * time.Second)}
+	lease := &Lease{
+		Prefix: netip.MustParsePrefix("10.0.0.9/24"), Renew: now.Add(10 * time.Second),
+		Rebind: now.Add(20 * time.Second), Ends: now.Add(30 * time.Second),
+	}
 	nic := &v.System.NICs[0]
 	step := func(after time.Duration, want string) {
 		t.Helper()
@@ -179,7 +205,9 @@ func TestU7LeaseTimes(t *testing.T) {
 	}
 	step(0, "ask d ens256discover\nd: Pending ens256 [] a DHCP server is asked")
 	v.Trials["d"].Confirm = false
-	v.Memory["d"] = &Kept{Match: "index 2", PCI: nic.PCI, Link: 5, Lease: lease, Addrs: []netip.Prefix{lease.Prefix}}
+	v.Memory["d"] = &Kept{
+		Match: "index 2", PCI: nic.PCI, Link: 5, Lease: lease, Addrs: []netip.Prefix{lease.Prefix},
+	}
 	nic.Addrs = []netip.Prefix{lease.Prefix}
 	ready := "d: Ready ens256 [10.0.0.9/24]"
 	step(0, ready)
@@ -188,9 +216,11 @@ func TestU7LeaseTimes(t *testing.T) {
 	}
 	step(10*time.Second, "ask d ens256renew\n"+ready)
 	step(20*time.Second, "ask d ens256rebind\n"+ready)
-	step(30*time.Second, "remove d ens256 10.0.0.9/24\nask d ens256discover\nd: Pending ens256 [] a DHCP server is asked")
+	step(30*time.Second, "remove d ens256 10.0.0.9/24\nask d ens256discover\nd: Pending ens256 [] a "+
+		"DHCP server is asked")
 	nic.Carrier = false
-	step(0, "d: NoCarrier ens256 [10.0.0.9/24] ens256 has no carrier; see the cable, or the port of the switch")
+	step(0, "d: NoCarrier ens256 [10.0.0.9/24] ens256 has no carrier; see the cable, or the port of "+
+		"the switch")
 	nic.Carrier = true
 	step(0, "ask d ens256confirm\n"+ready)
 	delete(v.Trials, "d") // the agent is another one

@@ -14,7 +14,10 @@ import (
 )
 
 func nad(selector string) *metav1.ObjectMeta {
-	return &metav1.ObjectMeta{Namespace: "web", Name: "a", Annotations: map[string]string{nadv1.NodeSelectorAnnotation: selector}}
+	return &metav1.ObjectMeta{
+		Namespace: "web", Name: "a",
+		Annotations: map[string]string{nadv1.NodeSelectorAnnotation: selector},
+	}
 }
 
 // A node is selected by a full label selector. One that is not is told what it lacks, and the label
@@ -44,7 +47,8 @@ func TestU10NodeSelector(t *testing.T) {
 			continue
 		}
 		fe, ok := errors.AsType[*failure.Error](err)
-		if !ok || fe.Reason != failure.NodeNotSelected || fe.NAD != "web/a" || fe.Fix == "" || !strings.Contains(err.Error(), lacks) {
+		if !ok || fe.Reason != failure.NodeNotSelected || fe.NAD != "web/a" || fe.Fix == "" ||
+			!strings.Contains(err.Error(), lacks) {
 			t.Errorf("%q: got %v, want NodeNotSelected that says %q", selector, err, lacks)
 		}
 	}
@@ -53,9 +57,12 @@ func TestU10NodeSelector(t *testing.T) {
 // What is no selector is refused, and a hundred requirements are one.
 func TestU10NodeSelectorBadInput(t *testing.T) {
 	t.Parallel()
-	for _, selector := range []string{"a=b=c", "=", "a in (b", "a b", "a>x", "a=" + strings.Repeat("x", 64), many(257)} {
+	for _, selector := range []string{
+		"a=b=c", "=", "a in (b", "a b", "a>x", "a=" + strings.Repeat("x", 64), many(257),
+	} {
 		_, err := nodeselect.Of(nad(selector))
-		if fe, ok := errors.AsType[*failure.Error](err); !ok || fe.Reason != failure.NADInvalid || fe.Field != nodeselect.Field || fe.Fix == "" {
+		fe, ok := errors.AsType[*failure.Error](err)
+		if !ok || fe.Reason != failure.NADInvalid || fe.Field != nodeselect.Field || fe.Fix == "" {
 			t.Errorf("%.40q: got %v, want NADInvalid", selector, err)
 		}
 	}
@@ -63,7 +70,8 @@ func TestU10NodeSelectorBadInput(t *testing.T) {
 	if err != nil || len(demands) != 100 {
 		t.Fatalf("got %d requirements, %v", len(demands), err)
 	}
-	if err := nodeselect.Selected(nad(many(100)), &metav1.ObjectMeta{Name: "n"}); len(err.Error()) > 2000 {
+	err = nodeselect.Selected(nad(many(100)), &metav1.ObjectMeta{Name: "n"})
+	if len(err.Error()) > 2000 {
 		t.Errorf("the message has %d bytes", len(err.Error()))
 	}
 }

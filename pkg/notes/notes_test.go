@@ -26,7 +26,9 @@ func (c *clock) now() time.Time { return c.at }
 func kept(t *testing.T) (*notes.Notes, *clock) {
 	t.Helper()
 	c := &clock{time.Unix(1_000_000, 0)}
-	return &notes.Notes{Dir: filepath.Join(t.TempDir(), "notes", "of-a-kind"), Life: time.Minute, Now: c.now}, c
+	return &notes.Notes{
+		Dir: filepath.Join(t.TempDir(), "notes", "of-a-kind"), Life: time.Minute, Now: c.now,
+	}, c
 }
 
 func Example() {
@@ -60,7 +62,9 @@ func TestNotes(t *testing.T) {
 		after time.Duration
 		want  bool
 	}{{time.Minute - time.Second, true}, {time.Minute, false}, {-time.Second, false}} {
-		if text, ok := (&notes.Notes{Dir: n.Dir, Life: n.Life, Now: func() time.Time { return c.at.Add(at.after) }}).Get("a"); ok != at.want || !ok && text != "" {
+		if text, ok := (&notes.Notes{Dir: n.Dir, Life: n.Life, Now: func() time.Time {
+			return c.at.Add(at.after)
+		}}).Get("a"); ok != at.want || !ok && text != "" {
 			t.Errorf("%v later: %q, %t", at.after, text, ok)
 		}
 	}
@@ -124,13 +128,21 @@ func TestBound(t *testing.T) {
 func TestHostileNotes(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
 		"symbolic link": func(path string) error { return os.Symlink("/etc/passwd", path) },
-		"dangling link": func(path string) error { return os.Symlink(filepath.Join(filepath.Dir(path), "elsewhere"), path) },
-		"FIFO":          func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
-		"large":         func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },
-		"empty":         func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"cut off":       func(path string) error { return os.WriteFile(path, []byte("1000000000000000 ha"), 0o600) },
-		"not a time":    func(path string) error { return os.WriteFile(path, []byte("x tenant\n"), 0o600) },
+		"dangling link": func(path string) error {
+			return os.Symlink(filepath.Join(filepath.Dir(path), "elsewhere"), path)
+		},
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"large": func(path string) error {
+			return os.WriteFile(path, make([]byte, 1<<20), 0o600)
+		},
+		"empty": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"cut off": func(path string) error {
+			return os.WriteFile(path, []byte("1000000000000000 ha"), 0o600)
+		},
+		"not a time": func(path string) error {
+			return os.WriteFile(path, []byte("x tenant\n"), 0o600)
+		},
 		"another's": func(path string) error {
 			nettest.NeedsRoot(t)
 			if err := os.WriteFile(path, []byte("1000000000000000 ha\n"), 0o600); err != nil {

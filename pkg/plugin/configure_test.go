@@ -71,15 +71,20 @@ func TestConfigure(t *testing.T) {
 				{"address":"10.9.0.2/24"}],
 			"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"},{"dst":"172.16.0.0/12","gw":"10.1.0.9"},{"dst":"fd01::/64","gw":"fd00::9"}]}`,
 			[]string{
-				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24", "addr net1 10.1.0.3/32", "addr net1 10.2.0.2/24", "addr net1 fd00::2/64",
-				"route4 table main 172.16.0.0/12 via 10.1.0.9 dev net1", "route4 table main default via 10.2.0.1 dev net1",
-				"route6 table main default via fd00::1 dev net1 metric 1024", "route6 table main fd01::/64 via fd00::9 dev net1 metric 1024",
+				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24", "addr net1 10.1.0.3/32",
+				"addr net1 10.2.0.2/24", "addr net1 fd00::2/64",
+				"route4 table main 172.16.0.0/12 via 10.1.0.9 dev net1",
+				"route4 table main default via 10.2.0.1 dev net1",
+				"route6 table main default via fd00::1 dev net1 metric 1024",
+				"route6 table main fd01::/64 via fd00::9 dev net1 metric 1024",
 			},
 		},
 		"no gateway": {
-			`{"cniVersion":"1.1.0","ips":[{"interface":0,"address":"10.1.0.2/24"}],"routes":[{"dst":"172.16.0.0/12"},{"dst":"172.32.0.0/12","scope":253}]}`,
+			`{"cniVersion":"1.1.0","ips":[{"interface":0,"address":"10.1.0.2/24"}],` +
+				`"routes":[{"dst":"172.16.0.0/12"},{"dst":"172.32.0.0/12","scope":253}]}`,
 			[]string{
-				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24", "route4 table main 172.16.0.0/12 dev net1",
+				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24",
+				"route4 table main 172.16.0.0/12 dev net1",
 				"route4 table main 172.32.0.0/12 dev net1 scope link",
 			},
 		},
@@ -87,8 +92,10 @@ func TestConfigure(t *testing.T) {
 			`{"cniVersion":"1.1.0","ips":[{"interface":0,"address":"10.1.0.2/24","gateway":"10.1.0.1"}],
 			"routes":[{"dst":"172.16.0.0/12","priority":7,"mtu":1400},{"dst":"172.32.0.0/12","table":300},{"dst":"172.48.1.2/12"}]}`,
 			[]string{
-				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24", "route4 table 300 172.32.0.0/12 via 10.1.0.1 dev net1",
-				"route4 table main 172.16.0.0/12 via 10.1.0.1 dev net1 metric 7 mtu 1400", "route4 table main 172.48.0.0/12 via 10.1.0.1 dev net1",
+				"link net1 veth mtu 1500 up", "addr net1 10.1.0.2/24",
+				"route4 table 300 172.32.0.0/12 via 10.1.0.1 dev net1",
+				"route4 table main 172.16.0.0/12 via 10.1.0.1 dev net1 metric 7 mtu 1400",
+				"route4 table main 172.48.0.0/12 via 10.1.0.1 dev net1",
 			},
 		},
 	} {
@@ -108,10 +115,17 @@ func TestConfigureFails(t *testing.T) {
 		is     error
 		says   string
 	}{
-		"address of another interface": {`{"cniVersion":"1.0.0","ips":[{"interface":1,"address":"10.1.0.2/24"}]}`, nil, "10.1.0.2/24"},
-		"address that is there":        {`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"10.1.0.2/24"},{"interface":0,"address":"10.1.0.2/24"}]}`, unix.EEXIST, "10.1.0.2/24"},
-		"gateway out of reach":         {`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"10.1.0.2/24"}],"routes":[{"dst":"172.16.0.0/12","gw":"10.9.0.1"}]}`, unix.ENETUNREACH, "172.16.0.0/12 via 10.9.0.1"},
-		"route that is there":          {`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"172.16.0.0/12"},{"dst":"172.16.0.0/12"}]}`, unix.EEXIST, "172.16.0.0/12"},
+		"address of another interface": {`{"cniVersion":"1.0.0","ips":[{"interface":1,` +
+			`"address":"10.1.0.2/24"}]}`, nil, "10.1.0.2/24"},
+		"address that is there": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
+			`"address":"10.1.0.2/24"},{"interface":0,"address":"10.1.0.2/24"}]}`, unix.EEXIST,
+			"10.1.0.2/24"},
+		"gateway out of reach": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
+			`"address":"10.1.0.2/24"}],"routes":[{"dst":"172.16.0.0/12","gw":"10.9.0.1"}]}`,
+			unix.ENETUNREACH, "172.16.0.0/12 via 10.9.0.1"},
+		"route that is there": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
+			`"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"172.16.0.0/12"},` +
+			`{"dst":"172.16.0.0/12"}]}`, unix.EEXIST, "172.16.0.0/12"},
 	} {
 		p, _ := pod(t)
 		err := configure(t, p, c.result, false)
@@ -124,11 +138,14 @@ func TestConfigureFails(t *testing.T) {
 // IPv6 may be switched off in the pod; what has an IPv6 address has it switched on.
 func TestConfigureSwitchesIPv6On(t *testing.T) {
 	for _, result := range []string{
-		`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"fd00::2/64"}]}`, `{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"10.1.0.2/24"}]}`,
+		`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"fd00::2/64"}]}`,
+		`{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"10.1.0.2/24"}]}`,
 	} {
 		p, _ := pod(t)
 		set := func(key, value string) error {
-			return p.Run(func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/"+key+"/disable_ipv6", []byte(value), 0) })
+			return p.Run(func() error {
+				return os.WriteFile("/proc/sys/net/ipv6/conf/"+key+"/disable_ipv6", []byte(value), 0)
+			})
 		}
 		if err := errors.Join(set("lo", "1"), set("net1", "1")); err != nil {
 			t.Fatal(err)
@@ -141,20 +158,28 @@ func TestConfigureSwitchesIPv6On(t *testing.T) {
 			value, err = os.ReadFile("/proc/sys/net/ipv6/conf/net1/disable_ipv6")
 			return err
 		})
-		if off := strings.TrimSpace(string(value)) == "1"; err != nil || off != !strings.Contains(result, "fd00") {
+		off := strings.TrimSpace(string(value)) == "1"
+		if err != nil || off != !strings.Contains(result, "fd00") {
 			t.Errorf("%s: IPv6 is off: %v, %v", result, off, err)
 		}
 	}
 }
 
-// On a link without carrier nothing can be checked or used yet; ADD does not wait for the other end.
+// On a link without carrier nothing can be checked or used yet; ADD does not wait for the other
+// end.
 func TestConfigureWithoutCarrier(t *testing.T) {
 	p, peer := pod(t)
 	peer.Down("wire")
-	if err := configure(t, p, `{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"fd00::2/64","gateway":"fd00::1"}],"routes":[{"dst":"::/0"}]}`, false); err != nil {
+	err := configure(t, p, `{"cniVersion":"1.0.0","ips":[{"interface":0,"address":"fd00::2/64",`+
+		`"gateway":"fd00::1"}],"routes":[{"dst":"::/0"}]}`, false)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"link net1 veth mtu 1500 up", "addr net1 fd00::2/64", "route6 table main default via fd00::1 dev net1 metric 1024"}, net1(p)); diff != "" {
+	diff := cmp.Diff([]string{
+		"link net1 veth mtu 1500 up", "addr net1 fd00::2/64",
+		"route6 table main default via fd00::1 dev net1 metric 1024",
+	}, net1(p))
+	if diff != "" {
 		t.Error(diff)
 	}
 }
@@ -194,12 +219,17 @@ func TestCheckInterface(t *testing.T) {
 		return &types100.Result{
 			CNIVersion: "1.1.0",
 			Interfaces: []*types100.Interface{
-				{Name: "net1"}, {Name: "net1", Sandbox: p.NetNS, Mac: strings.ToUpper(p.Link("net1").Attrs().HardwareAddr.String())},
+				{Name: "net1"}, {Name: "net1", Sandbox: p.NetNS,
+					Mac: strings.ToUpper(p.Link("net1").Attrs().HardwareAddr.String())},
 			},
 			IPs: []*types100.IPConfig{
-				{Interface: types100.Int(0), Address: ipNet("10.7.0.2/24")}, {Interface: types100.Int(1), Address: ipNet("10.1.0.2/24")}, {Address: ipNet("fd00::2/64")},
+				{Interface: types100.Int(0), Address: ipNet("10.7.0.2/24")},
+				{Interface: types100.Int(1), Address: ipNet("10.1.0.2/24")}, {Address: ipNet("fd00::2/64")},
 			},
-			Routes: []*types.Route{{Dst: ipNet("172.16.0.0/12"), GW: net.IPv4(10, 1, 0, 1)}, {Dst: ipNet("172.16.0.7/12")}, {Dst: ipNet("172.16.0.0/12"), Table: types100.Int(254)}},
+			Routes: []*types.Route{
+				{Dst: ipNet("172.16.0.0/12"), GW: net.IPv4(10, 1, 0, 1)}, {Dst: ipNet("172.16.0.7/12")},
+				{Dst: ipNet("172.16.0.0/12"), Table: types100.Int(254)},
+			},
 		}
 	}
 	for says, change := range map[string]func(r *types100.Result){
@@ -215,13 +245,14 @@ func TestCheckInterface(t *testing.T) {
 	} {
 		result := good()
 		change(result)
-		err := within(p, conf{"prevResult": result}, func(ctx context.Context, req *plugin.Request) error {
-			link, err := req.CheckInterface(ctx, "veth")
-			if err == nil && link.Name != "net1" {
-				t.Errorf("link %v", link)
-			}
-			return err
-		})
+		err := within(p, conf{"prevResult": result},
+			func(ctx context.Context, req *plugin.Request) error {
+				link, err := req.CheckInterface(ctx, "veth")
+				if err == nil && link.Name != "net1" {
+					t.Errorf("link %v", link)
+				}
+				return err
+			})
 		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", says, err)
 		}

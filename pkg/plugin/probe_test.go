@@ -13,7 +13,8 @@ import (
 type conf = plugintest.Conf
 
 // probe is a plugin whose commands are a function of the test.
-type probe func(ctx context.Context, command string, req *plugin.Request, c *probeConf) (*types100.Result, error)
+type probe func(ctx context.Context, command string, req *plugin.Request,
+	c *probeConf) (*types100.Result, error)
 
 type probeConf struct {
 	plugin.OnMaster
@@ -23,7 +24,9 @@ type probeConf struct {
 	} `json:"things"`
 }
 
-func (p probe) Add(ctx context.Context, req *plugin.Request, c *probeConf) (*types100.Result, error) {
+func (p probe) Add(
+	ctx context.Context, req *plugin.Request, c *probeConf,
+) (*types100.Result, error) {
 	return p(ctx, "ADD", req, c)
 }
 
@@ -52,7 +55,9 @@ func node(t *testing.T, do probe) *plugintest.Node {
 }
 
 // within runs do as the ADD of a plugin in a pod.
-func within(p *plugintest.Pod, more conf, do func(ctx context.Context, req *plugin.Request) error) error {
+func within(
+	p *plugintest.Pod, more conf, do func(ctx context.Context, req *plugin.Request) error,
+) error {
 	p.Node = p.Node.With(plugintest.Plugins{"probe": plugin.New[probeConf](probe(
 		func(ctx context.Context, _ string, req *plugin.Request, _ *probeConf) (*types100.Result, error) {
 			return req.Result(), do(ctx, req)

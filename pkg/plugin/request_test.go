@@ -18,7 +18,8 @@ import (
 func TestMAC(t *testing.T) {
 	const configured, env, args, runtime = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
 	all := plugin.Request{
-		Args: "IgnoreUnknown=1;K8S_POD_NAME=x;MAC=" + env, CNIArgs: []byte(`{"mac":"` + args + `","x":5}`), Runtime: []byte(`{"mac":"` + runtime + `"}`),
+		Args:    "IgnoreUnknown=1;K8S_POD_NAME=x;MAC=" + env,
+		CNIArgs: []byte(`{"mac":"` + args + `","x":5}`), Runtime: []byte(`{"mac":"` + runtime + `"}`),
 	}
 	for name, c := range map[string]struct {
 		req        plugin.Request
@@ -26,13 +27,16 @@ func TestMAC(t *testing.T) {
 		sources    []plugin.MACSource
 		want       string
 	}{
-		"none":              {want: ""},
-		"configured":        {configured: configured, want: configured},
-		"as bridge asks":    {req: all, configured: configured, want: runtime},
-		"as tuning asks":    {req: all, sources: []plugin.MACSource{plugin.EnvMAC, plugin.RuntimeMAC, plugin.ArgsMAC}, want: args},
-		"not asked":         {req: all, configured: configured, sources: []plugin.MACSource{plugin.EnvMAC}, want: env},
-		"the last is empty": {req: plugin.Request{Args: "MAC=" + env, Runtime: []byte(`{"mac":""}`)}, want: env},
-		"upper case":        {configured: "02-AB-00-00-00-01", want: "02:ab:00:00:00:01"},
+		"none":           {want: ""},
+		"configured":     {configured: configured, want: configured},
+		"as bridge asks": {req: all, configured: configured, want: runtime},
+		"as tuning asks": {req: all,
+			sources: []plugin.MACSource{plugin.EnvMAC, plugin.RuntimeMAC, plugin.ArgsMAC}, want: args},
+		"not asked": {req: all, configured: configured,
+			sources: []plugin.MACSource{plugin.EnvMAC}, want: env},
+		"the last is empty": {req: plugin.Request{Args: "MAC=" + env, Runtime: []byte(`{"mac":""}`)},
+			want: env},
+		"upper case": {configured: "02-AB-00-00-00-01", want: "02:ab:00:00:00:01"},
 	} {
 		mac, err := c.req.MAC(c.configured)
 		if c.sources != nil {
@@ -43,32 +47,39 @@ func TestMAC(t *testing.T) {
 		}
 	}
 	for says, req := range map[string]plugin.Request{
-		"CNI_ARGS MAC": {Args: "MAC=x"}, "args.cni.mac": {CNIArgs: []byte(`{"mac":"02:00:00"}`)}, "runtimeConfig.mac": {Runtime: []byte(`{"mac":"01:00:00:00:00:01"}`)},
-		"args.cni.mac 5": {CNIArgs: []byte(`{"mac":5}`)}, "runtimeConfig []": {Runtime: []byte(`[]`)},
+		"CNI_ARGS MAC": {Args: "MAC=x"}, "args.cni.mac": {CNIArgs: []byte(`{"mac":"02:00:00"}`)},
+		"runtimeConfig.mac": {Runtime: []byte(`{"mac":"01:00:00:00:00:01"}`)},
+		"args.cni.mac 5":    {CNIArgs: []byte(`{"mac":5}`)}, "runtimeConfig []": {Runtime: []byte(`[]`)},
 	} {
-		if mac, err := req.MAC(""); plugintest.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), says) {
+		mac, err := req.MAC("")
+		if plugintest.Code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %s, %v", says, mac, err)
 		}
 	}
 	unknown := plugin.Request{Args: "COLOUR=blue"}
-	if _, err := unknown.MAC(""); plugintest.Code(err) != types.ErrInvalidEnvironmentVariables || !strings.Contains(err.Error(), "COLOUR") {
+	_, err := unknown.MAC("")
+	if plugintest.Code(err) != types.ErrInvalidEnvironmentVariables ||
+		!strings.Contains(err.Error(), "COLOUR") {
 		t.Errorf("unknown key of CNI_ARGS: %v", err)
 	}
 }
 
 func TestResultIsACopy(t *testing.T) {
-	if r := (&plugin.Request{}).Result(); r.CNIVersion != types100.ImplementedSpecVersion || r.Interfaces != nil {
+	r := (&plugin.Request{}).Result()
+	if r.CNIVersion != types100.ImplementedSpecVersion || r.Interfaces != nil {
 		t.Errorf("without prevResult: %v", r)
 	}
 	prev := &types100.Result{CNIVersion: "0.4.0", DNS: types.DNS{Domain: "x"}}
-	r := (&plugin.Request{PrevResult: prev}).Result()
+	r = (&plugin.Request{PrevResult: prev}).Result()
 	r.DNS.Domain = "y"
-	if prev.DNS.Domain != "x" || prev.CNIVersion != "0.4.0" || r.CNIVersion != types100.ImplementedSpecVersion {
+	if prev.DNS.Domain != "x" || prev.CNIVersion != "0.4.0" ||
+		r.CNIVersion != types100.ImplementedSpecVersion {
 		t.Errorf("prevResult %v, result %v", prev, r)
 	}
 }
 
-// A namespace that is not there is ErrNoPod, however it is not there. One that was there is there for the whole request.
+// A namespace that is not there is ErrNoPod, however it is not there. One that was there is there
+// for the whole request.
 func TestPod(t *testing.T) {
 	n := node(t, nil)
 	file := filepath.Join(t.TempDir(), "file")
@@ -78,7 +89,9 @@ func TestPod(t *testing.T) {
 	for _, path := range []string{"", file, file + "absent", "/proc/self/ns/mnt"} {
 		p := n.Pod("a")
 		p.NetNS = path
-		err := within(p, nil, func(_ context.Context, req *plugin.Request) error { return third(req.Pod()) })
+		err := within(p, nil, func(_ context.Context, req *plugin.Request) error {
+			return third(req.Pod())
+		})
 		if !errors.Is(err, plugin.ErrNoPod) {
 			t.Errorf("%q: %v", path, err)
 		}

@@ -38,15 +38,20 @@ func (n *nodes) SetNodeCondition(_ context.Context, name string, c nodev1.Condit
 	return n.note(name, fmt.Sprint(c.Status, " ", c.Reason))
 }
 
-func (n *nodes) RemoveTaint(_ context.Context, name, key string) error { return n.note(name, "-"+key) }
+func (n *nodes) RemoveTaint(_ context.Context, name, key string) error {
+	return n.note(name, "-"+key)
+}
 
 func TestPass(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	report := func(name string, status metav1.ConditionStatus, age time.Duration, tainted bool) kube.NodeReport {
+	report := func(name string, status metav1.ConditionStatus, age time.Duration,
+		tainted bool) kube.NodeReport {
 		r := kube.NodeReport{Node: name, StartupTaint: tainted}
 		if status != "" {
-			r.Condition = &nodev1.Condition{Type: nodev1.Ready, Status: status, LastHeartbeatTime: metav1.NewTime(now.Add(-age))}
+			r.Condition = &nodev1.Condition{
+				Type: nodev1.Ready, Status: status, LastHeartbeatTime: metav1.NewTime(now.Add(-age)),
+			}
 		}
 		return r
 	}
@@ -59,7 +64,9 @@ func TestPass(t *testing.T) {
 		report("without-agent", "", 0, true),
 		report("ready-too", metav1.ConditionTrue, 0, true),
 	}}
-	c := &readiness.Controller{Nodes: n, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
+	c := &readiness.Controller{Nodes: n, Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+		return now
+	}}
 	current := n.reports
 	n.reports = nil
 	for _, r := range current { // as they were before
@@ -75,7 +82,10 @@ func TestPass(t *testing.T) {
 	}
 	n.reports, n.changes = current, nil
 	err := c.Pass(t.Context())
-	want := []string{"ready -" + nodev1.StartupTaint, "ready-long-ago Unknown " + nodev1.Silent, "ready-too -" + nodev1.StartupTaint}
+	want := []string{
+		"ready -" + nodev1.StartupTaint, "ready-long-ago Unknown " + nodev1.Silent,
+		"ready-too -" + nodev1.StartupTaint,
+	}
 	if err == nil || !slices.Equal(n.changes, want) {
 		t.Errorf("changes %q, %v, want %q and an error", n.changes, err, want)
 	}
@@ -87,12 +97,17 @@ func TestTaintOfNodeThatBoots(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	n := &nodes{}
-	c := &readiness.Controller{Nodes: n, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
-	pass := func(what string, heard time.Time, status metav1.ConditionStatus, tainted bool, want ...string) {
+	c := &readiness.Controller{Nodes: n, Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+		return now
+	}}
+	pass := func(what string, heard time.Time, status metav1.ConditionStatus, tainted bool,
+		want ...string) {
 		t.Helper()
 		r := kube.NodeReport{Node: "n", StartupTaint: tainted}
 		if !heard.IsZero() {
-			r.Condition = &nodev1.Condition{Type: nodev1.Ready, Status: status, LastHeartbeatTime: metav1.NewTime(heard)}
+			r.Condition = &nodev1.Condition{
+				Type: nodev1.Ready, Status: status, LastHeartbeatTime: metav1.NewTime(heard),
+			}
 		}
 		n.reports, n.changes = []kube.NodeReport{r}, nil
 		if err := c.Pass(t.Context()); err != nil {

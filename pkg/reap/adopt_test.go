@@ -28,7 +28,8 @@ func reservation(pod string) *wbv1.OverlappingRangeIPReservationSpec {
 // only is the space of a range that others may overlap.
 func only(network, cidr string) string { return block.SpaceOf(network, cidr) }
 
-// What is recorded is taken in the right space, once, until the pod is gone or whereabouts has given it back.
+// What is recorded is taken in the right space, once, until the pod is gone or whereabouts has
+// given it back.
 func TestAdopt(t *testing.T) {
 	both(t, func(r *rig) {
 		for _, name := range []string{"a", "b", "c"} {
@@ -38,7 +39,8 @@ func TestAdopt(t *testing.T) {
 			"5": given("default/a", "c5"), "6": given("default/gone", "c6"), "17": given("default/b", "c17"),
 		})
 		r.setReservation("10.9.0.5", reservation("default/a"))
-		r.setPool("blue-fd00---64", "fd00::/64", map[string]wbAllocation{"18446744073709551615": given("default/c", "c7")})
+		r.setPool("blue-fd00---64", "fd00::/64",
+			map[string]wbAllocation{"18446744073709551615": given("default/c", "c7")})
 		r.setReservation("blue-fd00--9", reservation("default/b"))
 		all := []string{
 			"default-10-9-0-0-28 10.9.0.5=default/a",
@@ -46,7 +48,8 @@ func TestAdopt(t *testing.T) {
 			only("", "10.9.0.0/24") + "-10-9-0-16-28 10.9.0.17=default/b",
 			"blue-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::9=default/b",
 			"blue-fd00-0000-0000-0000-ffff-ffff-ffff-fff0-124 fd00::ffff:ffff:ffff:ffff=default/c",
-			only("blue", "fd00::/64") + "-fd00-0000-0000-0000-ffff-ffff-ffff-fff0-124 fd00::ffff:ffff:ffff:ffff=default/c",
+			only("blue", "fd00::/64") +
+				"-fd00-0000-0000-0000-ffff-ffff-ffff-fff0-124 fd00::ffff:ffff:ffff:ffff=default/c",
 		}
 		for range 2 {
 			r.pass(time.Minute)
@@ -58,9 +61,11 @@ func TestAdopt(t *testing.T) {
 			r.t.Errorf("a pass that had nothing to do wrote:\n%s\n%s", versions, again)
 		}
 		r.deletePod("default", "c")
-		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{"5": given("default/a", "c5"), "4": given("default/a", "c4")})
+		r.setPool("10.9.0.0-24", "10.9.0.0/24",
+			map[string]wbAllocation{"5": given("default/a", "c5"), "4": given("default/a", "c4")})
 		r.pass(time.Minute)
-		r.want("pod gone, record gone, another record", "default-10-9-0-0-28 10.9.0.5=default/a 10.9.0.4=default/a",
+		r.want("pod gone, record gone, another record",
+			"default-10-9-0-0-28 10.9.0.5=default/a 10.9.0.4=default/a",
 			only("", "10.9.0.0/24")+"-10-9-0-0-28 10.9.0.4=default/a", all[3])
 	})
 }
@@ -98,7 +103,8 @@ func TestPoolsRemoved(t *testing.T) {
 	}
 }
 
-// A pod of the same name is not the one that was given the address, unless whereabouts recorded it anew.
+// A pod of the same name is not the one that was given the address, unless whereabouts recorded it
+// anew.
 func TestPodReplaced(t *testing.T) {
 	both(t, func(r *rig) {
 		r.addPod(pod{namespace: "default", name: "db-0"})
@@ -117,7 +123,8 @@ func TestPodReplaced(t *testing.T) {
 	})
 }
 
-// What Braid has given away stays as it is; a node is asked to share a block that holds a recorded address.
+// What Braid has given away stays as it is; a node is asked to share a block that holds a recorded
+// address.
 func TestConflicts(t *testing.T) {
 	both(t, func(r *rig) {
 		n := owner("n", r.addNode("n"))
@@ -130,7 +137,10 @@ func TestConflicts(t *testing.T) {
 		for _, offset := range []string{"1", "17", "18"} {
 			r.setReservation("10.9.0."+offset, reservation("default/a"))
 		}
-		want := []string{"default-10-9-0-0-28 n recalled by braid-controller", "default-10-9-0-16-28 10.9.0.17=default/other 10.9.0.18=default/a"}
+		want := []string{
+			"default-10-9-0-0-28 n recalled by braid-controller",
+			"default-10-9-0-16-28 10.9.0.17=default/other 10.9.0.18=default/a",
+		}
 		for range 2 {
 			r.pass(0)
 			r.want("conflicts", want...)
@@ -148,12 +158,14 @@ func TestConflicts(t *testing.T) {
 	})
 }
 
-// Nodes give the rest of a block that has adopted addresses, and never these; and those too when they are free.
+// Nodes give the rest of a block that has adopted addresses, and never these; and those too when
+// they are free.
 func TestNodesGiveTheRest(t *testing.T) {
 	f := newFake()
 	r := newRig(t, f)
 	f.addPod(pod{namespace: "default", name: "w"})
-	f.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{"4": given("default/w", "c4"), "9": given("default/w", "c9")})
+	f.setPool("10.9.0.0-24", "10.9.0.0/24",
+		map[string]wbAllocation{"4": given("default/w", "c4"), "9": given("default/w", "c9")})
 	r.pass(0)
 	m := newManaged(t, r, f, "n", "10.9.0.0/28")
 	for range 12 {
@@ -176,7 +188,8 @@ func TestNodesGiveTheRest(t *testing.T) {
 	}
 }
 
-// A node that gave addresses before the records were seen shares its block; what it gave stays given.
+// A node that gave addresses before the records were seen shares its block; what it gave stays
+// given.
 func TestNodeSharesRecorded(t *testing.T) {
 	f := newFake()
 	r := newRig(t, f)
@@ -206,16 +219,24 @@ func TestNodeSharesRecorded(t *testing.T) {
 func TestAudit(t *testing.T) {
 	both(t, func(r *rig) {
 		n := owner("n", r.addNode("n"))
-		for name, ips := range map[string]string{"a": `"10.9.0.5","10.9.0.40"`, "b": `"10.9.0.6","10.9.0.33"`, "c": `"10.9.1.1","192.0.2.1","10.9.0.18"`} {
+		for name, ips := range map[string]string{
+			"a": `"10.9.0.5","10.9.0.40"`, "b": `"10.9.0.6","10.9.0.33"`,
+			"c": `"10.9.1.1","192.0.2.1","10.9.0.18"`,
+		} {
 			r.addPod(pod{namespace: "default", name: name, annotations: status(ips)})
 		}
 		r.block("default", "10.9.0.32/28", n)
-		r.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil), use("10.9.0.18", "default/c", n, nil))
+		r.block("default", "10.9.0.16/28", nil, use("10.9.0.17", "default/other", n, nil),
+			use("10.9.0.18", "default/c", n, nil))
 		r.setPool("10.9.0.0-24", "10.9.0.0/24", map[string]wbAllocation{
-			"5": given("default/a", "c5"), "6": given("default/gone", "c6"), "7": given("default/a", "c7"), "8": given("default/a", "c8"),
-			"17": given("default/a", "c17"), "33": given("default/b", "c33"), "900": given("default/a", "c9"), "x": given("default/a", "c10"),
+			"5": given("default/a", "c5"), "6": given("default/gone", "c6"), "7": given("default/a", "c7"),
+			"8":  given("default/a", "c8"),
+			"17": given("default/a", "c17"), "33": given("default/b", "c33"),
+			"900": given("default/a", "c9"), "x": given("default/a", "c10"),
 		})
-		r.setPool("10.9.0.0-16", "10.9.0.0/16", map[string]wbAllocation{"7": given("default/b", "c7"), "8": given("default/b", "c8"), "256": given("", "c11")})
+		r.setPool("10.9.0.0-16", "10.9.0.0/16", map[string]wbAllocation{
+			"7": given("default/b", "c7"), "8": given("default/b", "c8"), "256": given("", "c11"),
+		})
 		r.setPool("10.9.0.0-99", "10.9.0.0/99", map[string]wbAllocation{})
 		r.setReservation("10.9.0.7", reservation("default/a"))
 		r.setReservation("nonsense", reservation("default/a"))
@@ -258,7 +279,9 @@ func (r *rig) audit() map[string]reap.State {
 	}
 	states := map[string]reap.State{}
 	for _, e := range entries {
-		states[strings.Join([]string{e.Address, e.Pod, strings.TrimPrefix(e.Record, "IPPool kube-system/10.9.0.0-")}, " ")] = e.State
+		states[strings.Join([]string{
+			e.Address, e.Pod, strings.TrimPrefix(e.Record, "IPPool kube-system/10.9.0.0-"),
+		}, " ")] = e.State
 	}
 	return states
 }
@@ -266,10 +289,12 @@ func (r *rig) audit() map[string]reap.State {
 // Names that hold an address, and a network.
 func TestReservationNames(t *testing.T) {
 	for name, want := range map[string]string{
-		"10.9.0.5": "default-10-9-0-0-28 10.9.0.5", "blue-10.9.0.5": "blue-10-9-0-0-28 10.9.0.5", "a-b-10.9.0.5": "a-b-10-9-0-0-28 10.9.0.5",
+		"10.9.0.5": "default-10-9-0-0-28 10.9.0.5", "blue-10.9.0.5": "blue-10-9-0-0-28 10.9.0.5",
+		"a-b-10.9.0.5": "a-b-10-9-0-0-28 10.9.0.5",
 		"fd00--5":      "default-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::5",
 		"fd00--0":      "default-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::",
-		"cafe-fd00--5": "cafe-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::5", // there is a pool of that network
+		// there is a pool of that network
+		"cafe-fd00--5": "cafe-fd00-0000-0000-0000-0000-0000-0000-0000-124 fd00::5",
 	} {
 		f := newFake()
 		r := newRig(t, f)
@@ -297,7 +322,8 @@ func TestPoolAddresses(t *testing.T) {
 		f := newFake()
 		f.setPool("p", c.cidr, map[string]wbAllocation{c.offset: given("", "c")})
 		entries, err := reap.Audit(t.Context(), f, f)
-		if err != nil || len(entries) != 1 || entries[0].Address != c.want || (entries[0].State == reap.Unreadable) != (c.want == "") {
+		if err != nil || len(entries) != 1 || entries[0].Address != c.want ||
+			(entries[0].State == reap.Unreadable) != (c.want == "") {
 			t.Errorf("%s + %s: %+v, %v", c.cidr, c.offset, entries, err)
 		}
 	}

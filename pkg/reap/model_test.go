@@ -35,9 +35,13 @@ type attached struct {
 
 func newManaged(t *testing.T, r *rig, f *fake, name, cidr string) *managed {
 	f.addNode(name)
-	return &managed{t: t, f: f, cidr: cidr, up: true, has: map[string]attached{}, Manager: &block.Manager{
-		Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (string, error) { return "boot", nil }, Patience: time.Millisecond,
-	}}
+	return &managed{t: t, f: f, cidr: cidr, up: true, has: map[string]attached{},
+		Manager: &block.Manager{
+			Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (
+				string, error) {
+				return "boot", nil
+			}, Patience: time.Millisecond,
+		}}
 }
 
 // give is a new pod and its ADD; without an address there is no pod.
@@ -49,8 +53,12 @@ func (m *managed) give() (netip.Addr, error) {
 	}
 	name := "p" + string(m.f.uid())
 	uid := m.f.addPod(pod{namespace: "default", name: name, node: m.NodeName})
-	h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: "c" + name, IfName: "net1"}, Pod: "default/" + name, PodUID: uid}
-	got, err := m.Add(m.t.Context(), h, []block.Wish{{Space: block.SpaceOf("", ""), Window: window}}, nil)
+	h := block.Holder{
+		ID:  attachment.ID{Network: "net", ContainerID: "c" + name, IfName: "net1"},
+		Pod: "default/" + name, PodUID: uid,
+	}
+	got, err := m.Add(m.t.Context(), h,
+		[]block.Wish{{Space: block.SpaceOf("", ""), Window: window}}, nil)
 	if err != nil {
 		m.f.deletePod("default", name)
 		return netip.Addr{}, err
@@ -81,15 +89,17 @@ func (m *managed) end(pod string) {
 	delete(m.has, pod)
 }
 
-// Nodes give and take back addresses, are deleted, lose their pods, come back; requests fail; several instances look after it, one as
-// forgetful as the other: no address is ever that of two pods that are in the API, and all are free when the pods are gone.
+// Nodes give and take back addresses, are deleted, lose their pods, come back; requests fail;
+// several instances look after it, one as forgetful as the other: no address is ever that of two
+// pods that are in the API, and all are free when the pods are gone.
 func TestModel(t *testing.T) {
 	for seed := range uint64(80) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		f := newFake()
 		r := newRig(t, f)
 		r.Log = slog.New(slog.DiscardHandler)
-		cidr := []string{"10.9.0.0/28", "10.9.0.0/25"}[seed%2] // one block, which is shared; or enough for each node to own some
+		// one block, which is shared; or enough for each node to own some
+		cidr := []string{"10.9.0.0/28", "10.9.0.0/25"}[seed%2]
 		var nodes []*managed
 		for _, name := range []string{"a", "b", "c"} {
 			nodes = append(nodes, newManaged(t, r, f, name, cidr))
@@ -98,7 +108,8 @@ func TestModel(t *testing.T) {
 			m := nodes[rnd.IntN(len(nodes))]
 			switch rnd.IntN(9) {
 			case 0, 1, 2:
-				if _, err := m.giveIf(); err != nil && !errors.Is(err, block.ErrFull) && !errors.Is(err, block.ErrLater) {
+				_, err := m.giveIf()
+				if err != nil && !errors.Is(err, block.ErrFull) && !errors.Is(err, block.ErrLater) {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 			case 3:
@@ -170,7 +181,8 @@ func (m *managed) loseSomePods(rnd *rand.Rand) {
 	}
 }
 
-// comeBack makes the Node object anew. The kubelet stops what is not in the API any more, and Braid looks at its blocks.
+// comeBack makes the Node object anew. The kubelet stops what is not in the API any more, and Braid
+// looks at its blocks.
 func (m *managed) comeBack() {
 	m.t.Helper()
 	if m.up {

@@ -17,7 +17,8 @@ const (
 	outOfService = "node.kubernetes.io/out-of-service"
 )
 
-// A node that was deleted loses its blocks and addresses after the grace, when no pod of it is left; a node that is there loses nothing.
+// A node that was deleted loses its blocks and addresses after the grace, when no pod of it is
+// left; a node that is there loses nothing.
 func TestDeletedNode(t *testing.T) {
 	both(t, func(r *rig) {
 		here, gone := owner("here", r.addNode("here")), owner("gone", r.addNode("gone"))
@@ -25,7 +26,8 @@ func TestDeletedNode(t *testing.T) {
 		r.addPod(pod{namespace: "default", name: "proxy", node: "gone", host: true})
 		r.block("s", "10.0.0.0/28", here)
 		r.block("s", "10.0.0.16/28", gone)
-		r.block("s", "10.0.0.32/28", nil, use("10.0.0.33", "default/p", gone, nil), use("10.0.0.34", "default/gone-pod", here, nil))
+		r.block("s", "10.0.0.32/28", nil, use("10.0.0.33", "default/p", gone, nil),
+			use("10.0.0.34", "default/gone-pod", here, nil))
 		r.block("s", "10.0.0.48/28", nil, use("10.0.0.49", "default/p", gone, nil))
 		before := r.blocks()
 		r.pass(0)
@@ -62,7 +64,9 @@ func TestReplacedNode(t *testing.T) {
 func TestOutOfService(t *testing.T) {
 	both(t, func(r *rig) {
 		r.block("s", "10.0.0.0/28", owner("down", r.addNode("down", outOfService)))
-		r.block("s", "10.0.0.16/28", owner("unready", r.addNode("unready", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")))
+		r.block("s", "10.0.0.16/28",
+			owner("unready", r.addNode("unready", "node.kubernetes.io/not-ready",
+				"node.kubernetes.io/unreachable")))
 		r.pass(0)
 		r.pass(grace)
 		r.want("after the grace", "s-10-0-0-16-28 unready")
@@ -78,7 +82,8 @@ func TestOutOfService(t *testing.T) {
 	})
 }
 
-// A node that comes back begins a new grace when it is lost again; one that has written its new uid is not lost.
+// A node that comes back begins a new grace when it is lost again; one that has written its new uid
+// is not lost.
 func TestNodeComesBack(t *testing.T) {
 	both(t, func(r *rig) {
 		r.block("s", "10.0.0.0/28", owner("n", r.addNode("n")))
@@ -124,8 +129,10 @@ func TestClaims(t *testing.T) {
 		kept := claim("default", "kept", r.addClaim("default", "kept"))
 		old := claim("default", "old", r.addClaim("default", "old"))
 		r.block("s", "10.0.0.0/28", nil,
-			use("10.0.0.1", "", nil, kept), use("10.0.0.2", "default/a", here, kept), use("10.0.0.3", "default/b", gone, kept),
-			use("10.0.0.4", "", nil, old), use("10.0.0.5", "default/c", here, old), use("10.0.0.6", "default/d", gone, old))
+			use("10.0.0.1", "", nil, kept), use("10.0.0.2", "default/a", here, kept),
+			use("10.0.0.3", "default/b", gone, kept),
+			use("10.0.0.4", "", nil, old), use("10.0.0.5", "default/c", here, old),
+			use("10.0.0.6", "default/d", gone, old))
 		r.block("s", "10.0.0.16/28", nil, use("10.0.0.17", "", nil, old))
 		before := r.blocks()
 		r.pass(0)
@@ -133,9 +140,11 @@ func TestClaims(t *testing.T) {
 		r.deleteClaim("default", "old")
 		r.addClaim("default", "old")
 		r.pass(time.Second)
-		r.want("one replaced", "s-10-0-0-0-28 10.0.0.1=+kept 10.0.0.2=default/a+kept 10.0.0.3=default/b+kept 10.0.0.5=default/c 10.0.0.6=default/d")
+		r.want("one replaced", "s-10-0-0-0-28 10.0.0.1=+kept 10.0.0.2=default/a+kept "+
+			"10.0.0.3=default/b+kept 10.0.0.5=default/c 10.0.0.6=default/d")
 		r.pass(grace)
-		r.want("node lost", "s-10-0-0-0-28 10.0.0.1=+kept 10.0.0.2=default/a+kept 10.0.0.3=+kept 10.0.0.5=default/c")
+		r.want("node lost", "s-10-0-0-0-28 10.0.0.1=+kept 10.0.0.2=default/a+kept 10.0.0.3=+kept "+
+			"10.0.0.5=default/c")
 		r.deleteClaim("default", "kept")
 		r.pass(0)
 		r.want("both gone", "s-10-0-0-0-28 10.0.0.2=default/a 10.0.0.5=default/c")
@@ -152,13 +161,18 @@ func TestR6ClaimThatIsBeingDeleted(t *testing.T) {
 	now := metav1.Now()
 	f.deleting = map[types.UID]*metav1.Time{vm.UID: &now}
 	source := use("10.0.0.1", "default/source", gone, vm)
-	source.Second = &v1alpha1.Sandbox{Network: "net", ContainerID: "target", IfName: "net1", Pod: "default/target", Node: here}
+	source.Second = &v1alpha1.Sandbox{
+		Network: "net", ContainerID: "target", IfName: "net1", Pod: "default/target", Node: here,
+	}
 	target := use("10.0.0.2", "default/source2", here, vm)
-	target.Second = &v1alpha1.Sandbox{Network: "net", ContainerID: "target2", IfName: "net1", Pod: "default/target2", Node: gone}
+	target.Second = &v1alpha1.Sandbox{
+		Network: "net", ContainerID: "target2", IfName: "net1", Pod: "default/target2", Node: gone,
+	}
 	r.block("s", "10.0.0.0/28", nil, source, target, use("10.0.0.3", "", nil, vm))
 	r.pass(0)
 	r.pass(grace)
-	r.want("a node lost", "s-10-0-0-0-28 10.0.0.1=default/target+vm 10.0.0.2=default/source2+vm 10.0.0.3=+vm")
+	r.want("a node lost", "s-10-0-0-0-28 10.0.0.1=default/target+vm 10.0.0.2=default/source2+vm "+
+		"10.0.0.3=+vm")
 	for _, e := range f.All()[0].Spec.Allocations {
 		if e.Second != nil {
 			t.Errorf("%s has a second sandbox, of a node that is lost: %+v", e.Address, e.Second)
@@ -169,12 +183,14 @@ func TestR6ClaimThatIsBeingDeleted(t *testing.T) {
 	r.want("the claim is gone", "s-10-0-0-0-28 10.0.0.1=default/target 10.0.0.2=default/source2")
 }
 
-// Addresses are the node's to give back while it is there, whatever became of the pod: it may be pending, and its status not written yet.
+// Addresses are the node's to give back while it is there, whatever became of the pod: it may be
+// pending, and its status not written yet.
 func TestPodsOfLiveNodes(t *testing.T) {
 	both(t, func(r *rig) {
 		n := owner("n", r.addNode("n"))
 		r.addPod(pod{namespace: "default", name: "pending", node: "n"})
-		r.block("s", "10.0.0.0/28", nil, use("10.0.0.1", "default/pending", n, nil), use("10.0.0.2", "default/none", n, nil))
+		r.block("s", "10.0.0.0/28", nil, use("10.0.0.1", "default/pending", n, nil),
+			use("10.0.0.2", "default/none", n, nil))
 		before := r.blocks()
 		r.pass(0)
 		r.pass(time.Hour)
@@ -192,7 +208,8 @@ func TestEmptyShared(t *testing.T) {
 
 var errDown = errors.New("down")
 
-// Each request in turn fails, before or after it takes effect: nothing is freed that is in use, and the passes after that finish the work.
+// Each request in turn fails, before or after it takes effect: nothing is freed that is in use, and
+// the passes after that finish the work.
 func TestRequestsFail(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		for fails := 0; ; fails++ {
@@ -204,7 +221,8 @@ func TestRequestsFail(t *testing.T) {
 			f.setPool("10.9.0.0-24", "10.9.0.0/24", given1("default/w"))
 			r.block("s", "10.0.0.0/28", here)
 			r.block("s", "10.0.0.16/28", owner("gone", "u"))
-			r.block("s", "10.0.0.32/28", nil, use("10.0.0.33", "default/a", owner("gone", "u"), kept), use("10.0.0.34", "default/b", here, nil),
+			r.block("s", "10.0.0.32/28", nil, use("10.0.0.33", "default/a", owner("gone", "u"), kept),
+				use("10.0.0.34", "default/b", here, nil),
 				use("10.0.0.35", "", nil, claim("default", "old", "u")), use("10.0.0.36", "", nil, kept))
 			n := 0
 			f.fail = func(at, _ string) error {
@@ -228,8 +246,10 @@ func TestRequestsFail(t *testing.T) {
 			f.fail = nil
 			r.pass(grace)
 			r.pass(grace)
-			r.want(when, "s-10-0-0-0-28 here", "s-10-0-0-32-28 10.0.0.33=+kept 10.0.0.34=default/b 10.0.0.36=+kept",
-				"default-10-9-0-0-28 10.9.0.1=default/w", only("", "10.9.0.0/24")+"-10-9-0-0-28 10.9.0.1=default/w")
+			r.want(when, "s-10-0-0-0-28 here",
+				"s-10-0-0-32-28 10.0.0.33=+kept 10.0.0.34=default/b 10.0.0.36=+kept",
+				"default-10-9-0-0-28 10.9.0.1=default/w",
+				only("", "10.9.0.0/24")+"-10-9-0-0-28 10.9.0.1=default/w")
 			if over {
 				break
 			}
@@ -265,7 +285,9 @@ func TestNotKnownIsNotGone(t *testing.T) {
 			}
 		}
 		f.fail = nil
-		kept := map[string]int{"nodes": 1, "pods of node": 1, "claims": 1, "pools": 2, "reservations": 2, "pods": 2}[verb]
+		kept := map[string]int{
+			"nodes": 1, "pods of node": 1, "claims": 1, "pools": 2, "reservations": 2, "pods": 2,
+		}[verb]
 		if got := len(r.blocks()); got != kept {
 			t.Errorf("%s: %d blocks are left of %v, want %d: %v", verb, got, before, kept, r.blocks())
 		}

@@ -64,7 +64,8 @@ type pod struct {
 	annotations           map[string]string
 }
 
-// account is who the controller is: the roles of conf/rbac/controller.yaml, and no others, are what it may do in these tests.
+// account is who the controller is: the roles of conf/rbac/controller.yaml, and no others, are what
+// it may do in these tests.
 const account = "system:serviceaccount:kube-system:braid-controller"
 
 // whereaboutsCRDs serve the kinds of whereabouts, with as much of a schema as it takes.
@@ -95,7 +96,9 @@ func newServer(t *testing.T) *server {
 		}
 	}
 	for _, kind := range []string{wbv1.PoolKind, wbv1.ReservationKind} {
-		if err := api.Apply(t.Context(), fmt.Sprintf(whereaboutsCRDs, strings.ToLower(kind)+"s", kind, strings.ToLower(kind))); err != nil {
+		err := api.Apply(t.Context(),
+			fmt.Sprintf(whereaboutsCRDs, strings.ToLower(kind)+"s", kind, strings.ToLower(kind)))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,11 +126,13 @@ func (s *server) clear() {
 	}
 	nodes, lerr := s.Client().CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	for i := range nodes.Items {
-		err = errors.Join(err, s.Client().CoreV1().Nodes().Delete(ctx, nodes.Items[i].Name, metav1.DeleteOptions{}))
+		err = errors.Join(err, s.Client().CoreV1().Nodes().
+			Delete(ctx, nodes.Items[i].Name, metav1.DeleteOptions{}))
 	}
 	pods, perr := s.Client().CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	for i := range pods.Items {
-		err = errors.Join(err, s.remove("/api/v1/namespaces/"+pods.Items[i].Namespace+"/pods", pods.Items[i].Name))
+		err = errors.Join(err, s.remove("/api/v1/namespaces/"+pods.Items[i].Namespace+"/pods",
+			pods.Items[i].Name))
 	}
 	pools, werr := s.src.IPPools(ctx)
 	for i := range pools {
@@ -144,7 +149,8 @@ func (s *server) clear() {
 
 func (s *server) remove(path, name string) error {
 	zero := int64(0)
-	return s.Client().CoreV1().RESTClient().Delete().AbsPath(path, name).Body(&metav1.DeleteOptions{GracePeriodSeconds: &zero}).
+	return s.Client().CoreV1().RESTClient().Delete().AbsPath(path, name).
+		Body(&metav1.DeleteOptions{GracePeriodSeconds: &zero}).
 		Do(context.WithoutCancel(s.t.Context())).Error()
 }
 
@@ -158,9 +164,12 @@ func (s *server) must(err error) {
 // put makes an object and gives its uid.
 func (s *server) put(path, apiVersion, kind, name string, spec any) types.UID {
 	s.t.Helper()
-	body, err := json.Marshal(map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name}, "spec": spec})
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name}, "spec": spec,
+	})
 	s.must(err)
-	answer, err := s.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(body).Do(s.t.Context()).Raw()
+	answer, err := s.Client().CoreV1().RESTClient().Post().AbsPath(path).Body(body).
+		Do(s.t.Context()).Raw()
 	s.must(err)
 	var made metav1.PartialObjectMetadata
 	s.must(json.Unmarshal(answer, &made))
@@ -169,7 +178,9 @@ func (s *server) put(path, apiVersion, kind, name string, spec any) types.UID {
 
 func (s *server) namespace(name string) {
 	s.t.Helper()
-	_, err := s.Client().CoreV1().Namespaces().Create(s.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := s.Client().CoreV1().Namespaces().
+		Create(s.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		s.must(err)
 	}
@@ -179,7 +190,9 @@ func (s *server) source() source { return s.src }
 
 func (s *server) addNode(name string, taints ...string) types.UID {
 	s.t.Helper()
-	made, err := s.Client().CoreV1().Nodes().Create(s.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	made, err := s.Client().CoreV1().Nodes().
+		Create(s.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{})
 	s.must(err)
 	s.taint(name, taints...)
 	return made.UID
@@ -195,7 +208,8 @@ func (s *server) taint(name string, taints ...string) {
 	s.must(err)
 	node.Spec.Taints = nil
 	for _, t := range taints {
-		node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: t, Effect: corev1.TaintEffectNoExecute})
+		node.Spec.Taints = append(node.Spec.Taints,
+			corev1.Taint{Key: t, Effect: corev1.TaintEffectNoExecute})
 	}
 	_, err = s.Client().CoreV1().Nodes().Update(s.t.Context(), node, metav1.UpdateOptions{})
 	s.must(err)
@@ -206,7 +220,10 @@ func (s *server) addPod(p pod) types.UID {
 	s.namespace(p.namespace)
 	made, err := s.Client().CoreV1().Pods(p.namespace).Create(s.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: p.name, Annotations: p.annotations},
-		Spec:       corev1.PodSpec{NodeName: p.node, HostNetwork: p.host, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		Spec: corev1.PodSpec{
+			NodeName: p.node, HostNetwork: p.host,
+			Containers: []corev1.Container{{Name: "c", Image: "none"}},
+		},
 	}, metav1.CreateOptions{})
 	s.must(err)
 	return made.UID
@@ -217,16 +234,20 @@ func (s *server) deletePod(namespace, name string) {
 }
 
 func claimPath(namespace string) string {
-	return "/apis/" + claimv1.GroupName + "/" + claimv1.Version + "/namespaces/" + namespace + "/" + claimv1.Resource
+	return "/apis/" + claimv1.GroupName + "/" + claimv1.Version + "/namespaces/" + namespace + "/" +
+		claimv1.Resource
 }
 
 func (s *server) addClaim(namespace, name string) types.UID {
 	s.t.Helper()
 	s.namespace(namespace)
-	return s.put(claimPath(namespace), claimv1.GroupName+"/"+claimv1.Version, claimv1.Kind, name, claimv1.IPAMClaimSpec{Network: "n", Interface: "net1"})
+	return s.put(claimPath(namespace), claimv1.GroupName+"/"+claimv1.Version, claimv1.Kind, name,
+		claimv1.IPAMClaimSpec{Network: "n", Interface: "net1"})
 }
 
-func (s *server) deleteClaim(namespace, name string) { s.must(s.remove(claimPath(namespace), name)) }
+func (s *server) deleteClaim(namespace, name string) {
+	s.must(s.remove(claimPath(namespace), name))
+}
 
 func wbPath(resource string) string {
 	return "/apis/" + wbv1.GroupName + "/" + wbv1.Version + "/namespaces/kube-system/" + resource
@@ -238,7 +259,8 @@ func (s *server) setPool(name, cidr string, allocations map[string]wbv1.IPAlloca
 		s.must(err)
 	}
 	if allocations != nil {
-		s.put(wbPath(wbv1.PoolResource), wbv1.GroupName+"/"+wbv1.Version, wbv1.PoolKind, name, wbv1.IPPoolSpec{Range: cidr, Allocations: allocations})
+		s.put(wbPath(wbv1.PoolResource), wbv1.GroupName+"/"+wbv1.Version, wbv1.PoolKind, name,
+			wbv1.IPPoolSpec{Range: cidr, Allocations: allocations})
 	}
 }
 
@@ -248,7 +270,8 @@ func (s *server) setReservation(name string, spec *wbv1.OverlappingRangeIPReserv
 		s.must(s.remove(wbPath(wbv1.ReservationResource), name))
 		return
 	}
-	s.put(wbPath(wbv1.ReservationResource), wbv1.GroupName+"/"+wbv1.Version, wbv1.ReservationKind, name, spec)
+	s.put(wbPath(wbv1.ReservationResource), wbv1.GroupName+"/"+wbv1.Version, wbv1.ReservationKind,
+		name, spec)
 }
 
 // fake is a world in memory.
@@ -279,8 +302,9 @@ type fakePod struct {
 
 func newFake() *fake {
 	f := &fake{
-		Fake: blocktest.New(), nodes: map[string]node{}, pods: map[string]fakePod{}, claims: map[string]types.UID{},
-		pools: map[string]wbv1.IPPool{}, reserved: map[string]wbv1.OverlappingRangeIPReservation{},
+		Fake: blocktest.New(), nodes: map[string]node{}, pods: map[string]fakePod{},
+		claims: map[string]types.UID{},
+		pools:  map[string]wbv1.IPPool{}, reserved: map[string]wbv1.OverlappingRangeIPReservation{},
 	}
 	f.Fault = func(when, verb string) error {
 		if f.fail == nil {
@@ -305,7 +329,9 @@ func (f *fake) addNode(name string, taints ...string) types.UID {
 	return uid
 }
 
-func (f *fake) taint(name string, taints ...string) { f.nodes[name] = node{f.nodes[name].uid, taints} }
+func (f *fake) taint(name string, taints ...string) {
+	f.nodes[name] = node{f.nodes[name].uid, taints}
+}
 
 func (f *fake) deleteNode(name string) {
 	delete(f.nodes, name)
@@ -332,7 +358,8 @@ func (f *fake) setPool(name, cidr string, allocations map[string]wbv1.IPAllocati
 	delete(f.pools, name)
 	if allocations != nil {
 		f.pools[name] = wbv1.IPPool{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name}, Spec: wbv1.IPPoolSpec{Range: cidr, Allocations: allocations},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name},
+			Spec:       wbv1.IPPoolSpec{Range: cidr, Allocations: allocations},
 		}
 	}
 }
@@ -340,7 +367,9 @@ func (f *fake) setPool(name, cidr string, allocations map[string]wbv1.IPAllocati
 func (f *fake) setReservation(name string, spec *wbv1.OverlappingRangeIPReservationSpec) {
 	delete(f.reserved, name)
 	if spec != nil {
-		f.reserved[name] = wbv1.OverlappingRangeIPReservation{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name}, Spec: *spec}
+		f.reserved[name] = wbv1.OverlappingRangeIPReservation{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name}, Spec: *spec,
+		}
 	}
 }
 
@@ -359,13 +388,17 @@ func (f *fake) PodsOn(_ context.Context, node string) ([]metav1.ObjectMeta, erro
 }
 
 func (f *fake) Pods(_ context.Context, namespace string) ([]metav1.ObjectMeta, error) {
-	return f.podsWhere("pods", func(p fakePod) bool { return namespace == "" || p.namespace == namespace })
+	return f.podsWhere("pods", func(p fakePod) bool {
+		return namespace == "" || p.namespace == namespace
+	})
 }
 
 func (f *fake) podsWhere(verb string, is func(fakePod) bool) (list []metav1.ObjectMeta, err error) {
 	for _, key := range slices.Sorted(maps.Keys(f.pods)) {
 		if p := f.pods[key]; is(p) {
-			list = append(list, metav1.ObjectMeta{Namespace: p.namespace, Name: p.name, UID: p.uid, Annotations: p.annotations})
+			list = append(list, metav1.ObjectMeta{
+				Namespace: p.namespace, Name: p.name, UID: p.uid, Annotations: p.annotations,
+			})
 		}
 	}
 	return list, f.Fault("before", verb)
@@ -407,7 +440,8 @@ func newRig(t *testing.T, w world) *rig {
 // reaper is one that knows nothing yet.
 func (r *rig) reaper() *reap.Reaper {
 	return &reap.Reaper{
-		Blocks: r.src, Cluster: r.src, Whereabouts: r.src, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)),
+		Blocks: r.src, Cluster: r.src, Whereabouts: r.src,
+		Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)),
 		Now: func() time.Time { return r.clock },
 	}
 }
@@ -435,11 +469,16 @@ func (r *rig) pass(after time.Duration) {
 }
 
 // block makes one of a space, which is also its name's beginning.
-func (r *rig) block(space, cidr string, owner *v1alpha1.Node, allocations ...v1alpha1.Allocation) string {
+func (r *rig) block(
+	space, cidr string, owner *v1alpha1.Node, allocations ...v1alpha1.Allocation,
+) string {
 	r.t.Helper()
 	name := space + "-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)
 	_, err := r.src.CreateBlock(r.t.Context(), &v1alpha1.IPBlock{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.IPBlockSpec{Space: space, CIDR: cidr, Owner: owner, Allocations: allocations},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.IPBlockSpec{
+			Space: space, CIDR: cidr, Owner: owner, Allocations: allocations,
+		},
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -479,7 +518,8 @@ func (r *rig) want(what string, blocks ...string) {
 	r.t.Helper()
 	blocks = slices.Sorted(slices.Values(blocks))
 	if got := r.blocks(); !slices.Equal(got, blocks) {
-		r.t.Errorf("%s: blocks are\n%s\nwant\n%s", what, strings.Join(got, "\n"), strings.Join(blocks, "\n"))
+		r.t.Errorf("%s: blocks are\n%s\nwant\n%s",
+			what, strings.Join(got, "\n"), strings.Join(blocks, "\n"))
 	}
 }
 
@@ -491,7 +531,8 @@ func owner(name string, uid types.UID) *v1alpha1.Node {
 func use(address, pod string, node *v1alpha1.Node, claim *v1alpha1.Claim) v1alpha1.Allocation {
 	a := v1alpha1.Allocation{Address: address, Claim: claim}
 	if pod != "" {
-		a.Network, a.ContainerID, a.IfName, a.Pod, a.Node = "net", "c-"+strings.ReplaceAll(pod, "/", "-"), "net1", pod, node
+		a.Network, a.ContainerID, a.IfName, a.Pod, a.Node = "net", "c-"+
+			strings.ReplaceAll(pod, "/", "-"), "net1", pod, node
 	}
 	return a
 }
@@ -505,5 +546,8 @@ func given(pod, container string) wbv1.IPAllocation {
 }
 
 func status(ips string) map[string]string {
-	return map[string]string{nadv1.StatusAnnotation: `[{"name":"cbr0","interface":"eth0","ips":["10.9.0.99"],"default":true},{"name":"default/a","interface":"net1","ips":[` + ips + `]}]`}
+	return map[string]string{
+		nadv1.StatusAnnotation: `[{"name":"cbr0","interface":"eth0","ips":["10.9.0.99"],` +
+			`"default":true},{"name":"default/a","interface":"net1","ips":[` + ips + `]}]`,
+	}
 }

@@ -19,7 +19,9 @@ func TestR31Boot(t *testing.T) {
 	for i := range names {
 		all.Go(func() {
 			var err error
-			if names[i], err = record.New(dir).Boot("id-1", func() string { return fmt.Sprint("chosen by ", i) }); err != nil {
+			if names[i], err = record.New(dir).Boot("id-1", func() string {
+				return fmt.Sprint("chosen by ", i)
+			}); err != nil {
 				t.Error(err)
 			}
 		})

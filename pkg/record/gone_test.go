@@ -72,7 +72,8 @@ func TestGoneOfAContainerIDThatIsUsedAgain(t *testing.T) {
 	}
 }
 
-// A sandbox is only removed if that can be remembered: a disk that is full is a failure like any other.
+// A sandbox is only removed if that can be remembered: a disk that is full is a failure like any
+// other.
 func TestGoneThatCannotBeNoted(t *testing.T) {
 	s := New(filepath.Join(t.TempDir(), "state"))
 	operate(t, s, "a", add)

@@ -23,7 +23,9 @@ func TestM36LongUnused(t *testing.T) {
 	remember := func(names ...string) {
 		for _, name := range names {
 			for range 2 { // the second pod uses it at the time of this test's clock
-				operate(t, s, "c-"+name, func(b *Sandbox) error { return b.Remember(attachment(name), Places{}) })
+				operate(t, s, "c-"+name, func(b *Sandbox) error {
+					return b.Remember(attachment(name), Places{})
+				})
 			}
 		}
 	}
@@ -40,7 +42,9 @@ func TestM36LongUnused(t *testing.T) {
 	}
 	remember("held", "again", "old")
 	operate(t, s, "c-held", func(b *Sandbox) error {
-		return b.Save(&Record{Complete: true, Attachments: []Attachment{{Attachment: attachment("held"), State: Added}}})
+		return b.Save(&Record{
+			Complete: true, Attachments: []Attachment{{Attachment: attachment("held"), State: Added}},
+		})
 	})
 	now = now.Add(6 * 24 * time.Hour)
 	remember("again", "new")

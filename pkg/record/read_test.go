@@ -27,7 +27,9 @@ func stateOf(t *testing.T, dir string, ids ...string) *record.Store {
 		if err := b.Save(sample()); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Remember(plan.Attachment{Name: "default/n", Network: "n", Conf: json.RawMessage(`{}`)}, record.Places{}); err != nil {
+		err := b.Remember(plan.Attachment{Name: "default/n", Network: "n", Conf: json.RawMessage(`{}`)},
+			record.Places{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		b.Unlock()
@@ -92,7 +94,8 @@ func TestReadOnlyLooks(t *testing.T) {
 	s := stateOf(t, dir, "c1", "c2", "c3")
 	b := lock(t, s, "c2")
 	defer b.Unlock()
-	if err := os.WriteFile(filepath.Join(dir, "sandboxes", "c3.json"), []byte("{"), 0o600); err != nil {
+	err := os.WriteFile(filepath.Join(dir, "sandboxes", "c3.json"), []byte("{"), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	before := tree(t, dir)
@@ -156,7 +159,9 @@ func TestReadAsAnotherUser(t *testing.T) {
 			t.Errorf("networks: %v", err)
 		}
 	})
-	for path, mode := range map[string]os.FileMode{"..": 0o755, "": 0o755, "sandboxes": 0o755, "sandboxes/c1.json": 0o644} {
+	for path, mode := range map[string]os.FileMode{
+		"..": 0o755, "": 0o755, "sandboxes": 0o755, "sandboxes/c1.json": 0o644,
+	} {
 		if err := os.Chmod(filepath.Join(dir, path), mode); err != nil {
 			t.Fatal(err)
 		}

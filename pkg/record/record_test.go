@@ -32,9 +32,13 @@ func lock(t *testing.T, s *record.Store, id string) *record.Sandbox {
 
 func sample() *record.Record {
 	return &record.Record{
-		NetNS: "/run/netns/x", Created: time.Now().UTC(), Pod: record.Pod{Namespace: "default", Name: "a", UID: "u"},
+		NetNS: "/run/netns/x", Created: time.Now().UTC(),
+		Pod: record.Pod{Namespace: "default", Name: "a", UID: "u"},
 		Attachments: []record.Attachment{
-			{Attachment: plan.Attachment{Name: "default/n", Network: "n", IfName: "net1", Conf: json.RawMessage(`{"big":12345678901234567890}`)}, State: record.Attempted},
+			{Attachment: plan.Attachment{
+				Name: "default/n", Network: "n", IfName: "net1",
+				Conf: json.RawMessage(`{"big":12345678901234567890}`),
+			}, State: record.Attempted},
 		},
 	}
 }
@@ -75,11 +79,16 @@ func TestSaveLoadRemove(t *testing.T) {
 func TestM4CorruptRecordIsAnError(t *testing.T) {
 	huge := strings.Repeat(" ", 17<<20)
 	for name, content := range map[string]string{
-		"empty": "", "truncated": `{"version":1,"containerID":"c1","atta`, "wrong JSON": `[1]`, "unknown field": `{"version":1,"containerID":"c1","x":1}`,
-		"other version": `{"version":9,"containerID":"c1"}`, "other container": `{"version":1,"containerID":"c2"}`, "10 MB and more": huge,
-		"hostile interface": `{"version":1,"containerID":"c1","attachments":[{"ifName":"../x","network":"n","state":"added","name":"","conf":{}}]}`,
-		"hostile network":   `{"version":1,"containerID":"c1","attachments":[{"ifName":"net1","network":"../n","state":"added","name":"","conf":{}}]}`,
-		"unknown state":     `{"version":1,"containerID":"c1","attachments":[{"ifName":"net1","network":"n","state":"gone","name":"","conf":{}}]}`,
+		"empty": "", "truncated": `{"version":1,"containerID":"c1","atta`, "wrong JSON": `[1]`,
+		"unknown field":   `{"version":1,"containerID":"c1","x":1}`,
+		"other version":   `{"version":9,"containerID":"c1"}`,
+		"other container": `{"version":1,"containerID":"c2"}`, "10 MB and more": huge,
+		"hostile interface": `{"version":1,"containerID":"c1","attachments":[{"ifName":"../x",` +
+			`"network":"n","state":"added","name":"","conf":{}}]}`,
+		"hostile network": `{"version":1,"containerID":"c1","attachments":[{"ifName":"net1",` +
+			`"network":"../n","state":"added","name":"","conf":{}}]}`,
+		"unknown state": `{"version":1,"containerID":"c1","attachments":[{"ifName":"net1",` +
+			`"network":"n","state":"gone","name":"","conf":{}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -91,7 +100,8 @@ func TestM4CorruptRecordIsAnError(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := b.Load()
-			if failure.ReasonOf(err) != failure.StateCorrupt || failure.Code(err) != 6 || !strings.Contains(err.Error(), path) {
+			if failure.ReasonOf(err) != failure.StateCorrupt || failure.Code(err) != 6 ||
+				!strings.Contains(err.Error(), path) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -100,7 +110,8 @@ func TestM4CorruptRecordIsAnError(t *testing.T) {
 		dir := t.TempDir()
 		b := lock(t, record.New(filepath.Join(dir, "state")), "c1")
 		defer b.Unlock()
-		if err := os.Symlink("/etc/passwd", filepath.Join(dir, "state", "sandboxes", "c1.json")); err != nil {
+		err := os.Symlink("/etc/passwd", filepath.Join(dir, "state", "sandboxes", "c1.json"))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := b.Load(); failure.ReasonOf(err) != failure.StateCorrupt {
@@ -196,7 +207,8 @@ func TestStateDirOthersCanWriteToIsRefused(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := record.New(dir).Lock(t.Context(), "c1"); failure.ReasonOf(err) != failure.StateFailed {
+	_, err := record.New(dir).Lock(t.Context(), "c1")
+	if failure.ReasonOf(err) != failure.StateFailed {
 		t.Errorf("got %v", err)
 	}
 }
@@ -208,7 +220,9 @@ func TestNetworksOutliveTheirRecords(t *testing.T) {
 	first := plan.Attachment{Name: "a/n", Network: "n", Conf: json.RawMessage(`{"v":1}`)}
 	second := plan.Attachment{Name: "b/n", Network: "n", Conf: json.RawMessage(`{"v":2}`)}
 	changed := plan.Attachment{Name: "a/n", Network: "n", Conf: json.RawMessage(`{"v":3}`)}
-	if err := errors.Join(b.Remember(first, record.Places{}), b.Remember(second, record.Places{}), b.Remember(changed, record.Places{})); err != nil {
+	err := errors.Join(b.Remember(first, record.Places{}), b.Remember(second, record.Places{}),
+		b.Remember(changed, record.Places{}))
+	if err != nil {
 		t.Fatal(err)
 	}
 	b.Unlock()

@@ -70,7 +70,8 @@ func TestS28MinimalEntryWithoutResult(t *testing.T) {
 func TestS30DefaultExactlyOnce(t *testing.T) {
 	eth0 := plan.Attachment{Name: "cluster", IfName: "eth0", Default: true}
 	got := status.Build([]status.Result{{Attachment: eth0}, {Attachment: net1}, {Attachment: eth0}})
-	want(t, "default of each", []bool{got[0].Default, got[1].Default, got[2].Default}, []bool{true, false, false})
+	want(t, "default of each", []bool{got[0].Default, got[1].Default, got[2].Default},
+		[]bool{true, false, false})
 }
 
 func TestS31NameCarriesNamespace(t *testing.T) {
@@ -80,9 +81,11 @@ func TestS31NameCarriesNamespace(t *testing.T) {
 func TestS32AddressesOfTheSandboxInterfaceOnly(t *testing.T) {
 	want(t, "ips", one(t, net1, result(t, bridgeResult)).IPs, []string{"10.0.0.5", "fd00::5"})
 	for name, text := range map[string]string{
-		"no interfaces":       `{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]}`,
-		"none in the sandbox": `{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1"}], "ips": [{"interface": 0, "address": "10.0.0.9/24"}, {"address": "10.0.0.5/24"}]}`,
-		"negative index":      `{"cniVersion": "0.4.0", "ips": [{"version": "4", "interface": -7, "address": "10.0.0.5/24"}]}`,
+		"no interfaces": `{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]}`,
+		"none in the sandbox": `{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1"}], ` +
+			`"ips": [{"interface": 0, "address": "10.0.0.9/24"}, {"address": "10.0.0.5/24"}]}`,
+		"negative index": `{"cniVersion": "0.4.0", "ips": [{"version": "4", "interface": -7, ` +
+			`"address": "10.0.0.5/24"}]}`,
 	} {
 		got := one(t, net1, result(t, text))
 		want(t, name+": ips", got.IPs, []string{"10.0.0.5"})
@@ -97,7 +100,8 @@ func TestS32IndexOutOfRange(t *testing.T) {
 }
 
 func TestS33MacOnlyWithInterface(t *testing.T) {
-	got := one(t, net1, result(t, `{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1", "mac": "aa:aa:aa:aa:aa:aa"}]}`))
+	got := one(t, net1, result(t,
+		`{"cniVersion": "1.0.0", "interfaces": [{"name": "cali1", "mac": "aa:aa:aa:aa:aa:aa"}]}`))
 	want(t, "mac", got.Mac, "")
 	want(t, "interface", got.Interface, "")
 }
@@ -144,14 +148,18 @@ func TestS35MtuAndGateway(t *testing.T) {
 }
 
 func TestS36DeviceInfo(t *testing.T) {
-	info := &nadv1.DeviceInfo{Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.3"}}
+	info := &nadv1.DeviceInfo{
+		Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.3"},
+	}
 	got := status.Build([]status.Result{{Attachment: net1, DeviceInfo: info}})
 	want(t, "device-info", got[0].DeviceInfo, info)
 }
 
 func TestS27ResultsOfAllVersions(t *testing.T) {
-	const v4 = `"interfaces": [{"name": "net1", "mac": "cc:cc:cc:cc:cc:cc", "sandbox": "/x"}], "ips": [{"version": "4", "interface": 0, "address": "10.0.0.5/24"}]}`
-	const v1 = `"interfaces": [{"name": "net1", "mac": "cc:cc:cc:cc:cc:cc", "sandbox": "/x"}], "ips": [{"interface": 0, "address": "10.0.0.5/24"}]}`
+	const v4 = `"interfaces": [{"name": "net1", "mac": "cc:cc:cc:cc:cc:cc", "sandbox": "/x"}], ` +
+		`"ips": [{"version": "4", "interface": 0, "address": "10.0.0.5/24"}]}`
+	const v1 = `"interfaces": [{"name": "net1", "mac": "cc:cc:cc:cc:cc:cc", "sandbox": "/x"}], ` +
+		`"ips": [{"interface": 0, "address": "10.0.0.5/24"}]}`
 	for _, tc := range []struct{ text, mac string }{
 		{`{"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.5/24"}}`, ""},
 		{`{"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.5/24"}}`, ""},
@@ -162,16 +170,21 @@ func TestS27ResultsOfAllVersions(t *testing.T) {
 		{`{"cniVersion": "1.1.0", ` + v1, "cc:cc:cc:cc:cc:cc"},
 	} {
 		want(t, tc.text, one(t, net1, result(t, tc.text)),
-			nadv1.NetworkStatus{Name: "default/a", Interface: "net1", IPs: []string{"10.0.0.5"}, Mac: tc.mac})
+			nadv1.NetworkStatus{
+				Name: "default/a", Interface: "net1", IPs: []string{"10.0.0.5"}, Mac: tc.mac,
+			})
 	}
 }
 
-// A delegate's JSON may hold null where the library expects an element; the indexes of the others stay.
+// A delegate's JSON may hold null where the library expects an element; the indexes of the others
+// stay.
 func TestS27NullElements(t *testing.T) {
 	for _, version := range []string{"0.4.0", "1.1.0"} {
 		got := one(t, net1, result(t, `{"cniVersion": "`+version+`", "interfaces": [null, {"name": "net1", "sandbox": "/x"}],
 			"ips": [null, {"version": "4", "interface": 1, "address": "10.0.0.5/24"}], "routes": [null]}`))
-		want(t, version, got, nadv1.NetworkStatus{Name: "default/a", Interface: "net1", IPs: []string{"10.0.0.5"}})
+		want(t, version, got, nadv1.NetworkStatus{
+			Name: "default/a", Interface: "net1", IPs: []string{"10.0.0.5"},
+		})
 	}
 }
 
@@ -193,7 +206,10 @@ func TestR35GatewayWithinTheSubnets(t *testing.T) {
 	const twoLinks = `{"cniVersion": "1.0.0", "interfaces": [{"name": "net1", "sandbox": "/x"}, {"name": "net1b", "sandbox": "/x"}],
 		"ips": [{"interface": 0, "address": "10.0.0.5/24"}, {"interface": 0, "address": "fd00::5/64"}, {"interface": 1, "address": "10.0.1.5/24"}],
 		"routes": [{"dst": "0.0.0.0/0", "gw": "%s"}, {"dst": "::/0", "gw": "fd00::1"}]}`
-	for gw, gateways := range map[string][]string{"10.0.0.1": {"10.0.0.1", "fd00::1"}, "10.0.1.1": {"fd00::1"}} {
-		want(t, "gateway", one(t, net1, result(t, strings.Replace(twoLinks, "%s", gw, 1))).Gateway, gateways)
+	for gw, gateways := range map[string][]string{
+		"10.0.0.1": {"10.0.0.1", "fd00::1"}, "10.0.1.1": {"fd00::1"},
+	} {
+		want(t, "gateway", one(t, net1, result(t, strings.Replace(twoLinks, "%s", gw, 1))).Gateway,
+			gateways)
 	}
 }

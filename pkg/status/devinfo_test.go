@@ -13,7 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-const pciInfo = `{"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:01:02.2", "pf-pci-address": "0000:01:02.0"}, "later": 1}`
+const pciInfo = `{"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:01:02.2", ` +
+	`"pf-pci-address": "0000:01:02.0"}, "later": 1}`
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
@@ -27,23 +28,30 @@ func write(t *testing.T, path, text string) {
 
 func TestD1Types(t *testing.T) {
 	for name, tc := range map[string]struct{ text, wrong string }{
-		"pci":                {pciInfo, ""},
-		"vdpa":               {`{"type": "vdpa", "version": "1.1.0", "vdpa": {"parent-device": "vdpa3", "driver": "vhost", "path": "/dev/vhost-vdpa0"}}`, ""},
-		"vhost-user":         {`{"type": "vhost-user", "version": "1.0.0", "vhost-user": {"mode": "server", "path": "/run/v.sock"}}`, ""},
-		"memif":              {`{"type": "memif", "version": "1.0.0", "memif": {"role": "slave", "path": "/run/m.sock", "mode": "inject-punt"}}`, ""},
+		"pci": {pciInfo, ""},
+		"vdpa": {`{"type": "vdpa", "version": "1.1.0", ` +
+			`"vdpa": {"parent-device": "vdpa3", "driver": "vhost", "path": "/dev/vhost-vdpa0"}}`, ""},
+		"vhost-user": {`{"type": "vhost-user", "version": "1.0.0", ` +
+			`"vhost-user": {"mode": "server", "path": "/run/v.sock"}}`, ""},
+		"memif": {`{"type": "memif", "version": "1.0.0", "memif": {"role": "slave", ` +
+			`"path": "/run/m.sock", "mode": "inject-punt"}}`, ""},
 		"unknown type":       {`{"type": "usb", "version": "1.1.0"}`, "type"},
 		"no type":            {`{"version": "1.1.0", "pci": {"pci-address": "0000:01:02.2"}}`, "type"},
 		"no version":         {`{"type": "pci", "pci": {"pci-address": "0000:01:02.2"}}`, "version"},
 		"sub-map of another": {`{"type": "pci", "version": "1.1.0", "vdpa": {}}`, "pci"},
 		"no pci address":     {`{"type": "pci", "version": "1.1.0", "pci": {}}`, "pci.pci-address"},
-		"bad pf address":     {`{"type": "pci", "version": "1.1.0", "pci": {"pci-address": "0000:01:02.2", "pf-pci-address": "x"}}`, "pci.pf-pci-address"},
-		"bad driver":         {`{"type": "vdpa", "version": "1.1.0", "vdpa": {"parent-device": "v", "driver": "x", "path": "/p"}}`, "vdpa.driver"},
-		"bad mode":           {`{"type": "vhost-user", "version": "1.1.0", "vhost-user": {"mode": "x", "path": "/p"}}`, "vhost-user.mode"},
-		"bad role":           {`{"type": "memif", "version": "1.1.0", "memif": {"role": "x", "path": "/p", "mode": "ip"}}`, "memif.role"},
-		"no memif":           {`{"type": "memif", "version": "1.1.0"}`, "memif"},
-		"wrong JSON type":    {`{"type": 1}`, "type"},
-		"no JSON":            {`#`, "invalid character"},
-		"empty file":         {``, "unexpected end"},
+		"bad pf address": {`{"type": "pci", "version": "1.1.0", ` +
+			`"pci": {"pci-address": "0000:01:02.2", "pf-pci-address": "x"}}`, "pci.pf-pci-address"},
+		"bad driver": {`{"type": "vdpa", "version": "1.1.0", "vdpa": {"parent-device": "v", ` +
+			`"driver": "x", "path": "/p"}}`, "vdpa.driver"},
+		"bad mode": {`{"type": "vhost-user", "version": "1.1.0", "vhost-user": {"mode": "x", ` +
+			`"path": "/p"}}`, "vhost-user.mode"},
+		"bad role": {`{"type": "memif", "version": "1.1.0", "memif": {"role": "x", ` +
+			`"path": "/p", "mode": "ip"}}`, "memif.role"},
+		"no memif":        {`{"type": "memif", "version": "1.1.0"}`, "memif"},
+		"wrong JSON type": {`{"type": 1}`, "type"},
+		"no JSON":         {`#`, "invalid character"},
+		"empty file":      {``, "unexpected end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f.json")
@@ -65,7 +73,8 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target.json")
 	write(t, target, pciInfo)
-	link, pipe, big := filepath.Join(dir, "link"), filepath.Join(dir, "pipe"), filepath.Join(dir, "big")
+	link, pipe, big := filepath.Join(dir, "link"), filepath.Join(dir,
+		"pipe"), filepath.Join(dir, "big")
 	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +82,9 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, big, pciInfo+strings.Repeat(" ", 10<<20))
-	for path, says := range map[string]string{link: "not a regular file", pipe: "not a regular file", dir: "not a regular file", big: "at most"} {
+	for path, says := range map[string]string{
+		link: "not a regular file", pipe: "not a regular file", dir: "not a regular file", big: "at most",
+	} {
 		done := make(chan error, 1)
 		go func() {
 			_, err := status.LoadDeviceInfo(path)
@@ -130,14 +141,16 @@ func TestD3FileIsRemovedOnDEL(t *testing.T) {
 			t.Errorf("left over: %v, %v", left, err)
 		}
 	}
-	if err := status.CleanDeviceInfo(status.CNIFile(filepath.Join(dir, "never", "made"), "x")); err != nil {
+	err := status.CleanDeviceInfo(status.CNIFile(filepath.Join(dir, "never", "made"), "x"))
+	if err != nil {
 		t.Errorf("without the directory: %v", err)
 	}
 }
 
 func TestD6DevicePluginFileReachesTheStatus(t *testing.T) {
 	dir := t.TempDir()
-	dp, cni := status.DPFile(dir, "intel.com/sriov", "0000:01:02.2"), status.CNIFile(dir, "c0ffee", "net1")
+	dp, cni := status.DPFile(dir, "intel.com/sriov", "0000:01:02.2"), status.CNIFile(dir, "c0ffee",
+		"net1")
 	write(t, dp, pciInfo)
 	write(t, cni, "what a dead ADD left")
 	write(t, cni+".tmp", "what a crash left")
@@ -159,7 +172,8 @@ func TestD6DevicePluginFileReachesTheStatus(t *testing.T) {
 	}
 	got := status.Build([]status.Result{{Attachment: net1, DeviceInfo: info}})
 	want(t, "device-info", got[0].DeviceInfo, &nadv1.DeviceInfo{
-		Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.2", PFPCIAddress: "0000:01:02.0"},
+		Type: "pci", Version: "1.1.0",
+		PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.2", PFPCIAddress: "0000:01:02.0"},
 	})
 }
 

@@ -31,7 +31,9 @@ func TestU22ExactAnnotation(t *testing.T) {
 				"ips": [{"interface": 0, "address": "192.168.1.88/32"}]}`),
 		},
 		{
-			Attachment: plan.Attachment{Name: "default/gke-network-1", Network: "gke-network-1", IfName: "net1"},
+			Attachment: plan.Attachment{
+				Name: "default/gke-network-1", Network: "gke-network-1", IfName: "net1",
+			},
 			CNI: result(t, `{"cniVersion": "0.3.1", "interfaces": [{"name": "net1", "mac": "00:50:56:82:a7:ab", "sandbox": "/x"}],
 				"ips": [{"version": "4", "interface": 0, "address": "21.0.111.1/21", "gateway": "21.0.111.254"}]}`),
 		},
@@ -55,8 +57,10 @@ func TestU22ExactAnnotation(t *testing.T) {
 func TestU22NestedAndStrangeText(t *testing.T) {
 	entry := nadv1.NetworkStatus{
 		Name: `a"{},[:\`, IPs: []string{"10.0.0.1", "fd00::1"},
-		DNS:        nadv1.DNS{Nameservers: []string{"10.0.0.53"}, Domain: "x"},
-		DeviceInfo: &nadv1.DeviceInfo{Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.3"}},
+		DNS: nadv1.DNS{Nameservers: []string{"10.0.0.53"}, Domain: "x"},
+		DeviceInfo: &nadv1.DeviceInfo{
+			Type: "pci", Version: "1.1.0", PCI: &nadv1.PCIDevice{PCIAddress: "0000:01:02.3"},
+		},
 	}
 	text := merge(t, "", entry)
 	want(t, "annotation", text, `[{
@@ -87,17 +91,21 @@ func TestS26AnnotationIsAJSONList(t *testing.T) {
 }
 
 func TestS29MergeKeepsOthers(t *testing.T) {
-	other := `{"name":"x/dynamic",  "interface": "dyn0", "org.foo.count": 12345678901234567890, "ips": ["1.2.3.4"]}`
+	other := `{"name":"x/dynamic",  "interface": "dyn0", "org.foo.count": 12345678901234567890, ` +
+		`"ips": ["1.2.3.4"]}`
 	existing := `[{"name": "old", "interface": "eth0"}, ` + other + `, {"name": "default/a", "interface": "gone0"},
 		{"name": "was-default", "interface": "old0", "default": true}]`
-	ours := []nadv1.NetworkStatus{{Name: "cluster", Interface: "eth0", Default: true}, {Name: "default/a", Interface: "net1"}}
+	ours := []nadv1.NetworkStatus{
+		{Name: "cluster", Interface: "eth0", Default: true}, {Name: "default/a", Interface: "net1"},
+	}
 
 	text := merge(t, existing, ours...)
 	if !strings.HasSuffix(text, ","+other+"]") {
 		t.Errorf("the other's entry is not kept as it was written:\n%s", text)
 	}
 	var got []nadv1.NetworkStatus
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(text, "12345678901234567890", "1")), &got); err != nil {
+	err := json.Unmarshal([]byte(strings.ReplaceAll(text, "12345678901234567890", "1")), &got)
+	if err != nil {
 		t.Fatal(err)
 	}
 	names := []string{}
@@ -110,7 +118,8 @@ func TestS29MergeKeepsOthers(t *testing.T) {
 
 func TestS29EntriesOfUnknownShapeAreNotOurs(t *testing.T) {
 	other := `{"name": 7, "interface": ["net1"], "default": "true"}`
-	text := merge(t, "["+other+"]", nadv1.NetworkStatus{Name: "default/a", Interface: "net1", Default: true})
+	text := merge(t, "["+other+"]",
+		nadv1.NetworkStatus{Name: "default/a", Interface: "net1", Default: true})
 	if !strings.HasSuffix(text, ","+other+"]") {
 		t.Errorf("lost: %s", text)
 	}
@@ -118,7 +127,9 @@ func TestS29EntriesOfUnknownShapeAreNotOurs(t *testing.T) {
 
 func TestS29MalformedIsReplacedAndReported(t *testing.T) {
 	ours := nadv1.NetworkStatus{Name: "default/a", Interface: "net1"}
-	for _, existing := range []string{`{`, `{}`, `"x"`, `[1]`, `[null]`, `[{"name":"x"}] trailing`, "[" + strings.Repeat("[", 20000)} {
+	for _, existing := range []string{
+		`{`, `{}`, `"x"`, `[1]`, `[null]`, `[{"name":"x"}] trailing`, "[" + strings.Repeat("[", 20000),
+	} {
 		text, err := status.Merge(existing, []nadv1.NetworkStatus{ours})
 		if failure.ReasonOf(err) != failure.InvalidAnnotation {
 			t.Errorf("%.20s: error %v", existing, err)
@@ -129,12 +140,15 @@ func TestS29MalformedIsReplacedAndReported(t *testing.T) {
 
 func TestS37KeysWithoutPeriodAreTheSpecifications(t *testing.T) {
 	allowed := map[string]bool{
-		"name": true, "interface": true, "ips": true, "mac": true, "default": true, "dns": true, "default-route": true,
-		"device-info": true, "mtu": true, "gateway": true, // the last two: client library of the ecosystem
+		"name": true, "interface": true, "ips": true, "mac": true, "default": true, "dns": true,
+		"default-route": true,
+		// the last two: client library of the ecosystem
+		"device-info": true, "mtu": true, "gateway": true,
 	}
 	text := merge(t, "", nadv1.NetworkStatus{
-		Name: "n", Interface: "i", IPs: []string{"1.2.3.4"}, Mac: "m", Mtu: 1, Default: true, DefaultRoute: []string{"1.2.3.1"},
-		Gateway: []string{"1.2.3.1"}, DeviceInfo: &nadv1.DeviceInfo{Type: "pci"},
+		Name: "n", Interface: "i", IPs: []string{"1.2.3.4"}, Mac: "m", Mtu: 1, Default: true,
+		DefaultRoute: []string{"1.2.3.1"},
+		Gateway:      []string{"1.2.3.1"}, DeviceInfo: &nadv1.DeviceInfo{Type: "pci"},
 	})
 	var entries []map[string]any
 	if err := json.Unmarshal([]byte(text), &entries); err != nil {
@@ -159,8 +173,11 @@ func TestR15EarlierSandbox(t *testing.T) {
 	}
 	const other = `{"name":"x/dynamic","interface":"dyn0","ips":["1.2.3.4"],"dns":{}}`
 	text := merge(t, "["+other+"]", earlier...)
-	ours := []nadv1.NetworkStatus{{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.3"}, Default: true}}
-	want(t, "annotation", merge(t, text, ours...), strings.TrimSuffix(merge(t, "", ours...), "]")+","+other+"]")
+	ours := []nadv1.NetworkStatus{
+		{Name: "cluster", Interface: "eth0", IPs: []string{"10.1.0.3"}, Default: true},
+	}
+	want(t, "annotation", merge(t, text, ours...),
+		strings.TrimSuffix(merge(t, "", ours...), "]")+","+other+"]")
 
 	compact, err := json.Marshal(earlier[:3]) // written again by something else
 	if err != nil {

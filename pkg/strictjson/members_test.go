@@ -11,7 +11,8 @@ import (
 // Members has every member with its value as it is written, as encoding/json finds them.
 func TestMembers(t *testing.T) {
 	for _, text := range []string{
-		`{}`, ` { } `, `{"a":1}`, "\t{ \"a\" : 1 ,\r\n\"b\":-2.5e3 }\n", `{"a":1,"a":2,"A":null}`, `{"a":{"b":[1,{"c":"},]"}],"d":{}},"e":[]}`,
+		`{}`, ` { } `, `{"a":1}`, "\t{ \"a\" : 1 ,\r\n\"b\":-2.5e3 }\n", `{"a":1,"a":2,"A":null}`,
+		`{"a":{"b":[1,{"c":"},]"}],"d":{}},"e":[]}`,
 		`{"\u0061\"\\":"x\"y\\","":true,"b":[ [ ] , { } ] , "c" : false}`, `{"a":"\\\\","b":","}`,
 		`[1]`, `"{}"`, `null`, ``, `5`,
 	} {

@@ -14,12 +14,17 @@ import (
 
 // hostile are texts that a terminal would act on, or a reader be misled by.
 func hostile() []string {
-	return []string{"\x1b]0;owned\x07", "\x1b[2J", "a\nb", "a\r b", "\u009b31m", "\x7f", "\u202eevil", "\u2066x\u2069", "\U000e0041", "\xff\xfe", "\u200b", "\u2028"}
+	return []string{
+		"\x1b]0;owned\x07", "\x1b[2J", "a\nb", "a\r b", "\u009b31m", "\x7f", "\u202eevil",
+		"\u2066x\u2069", "\U000e0041", "\xff\xfe", "\u200b", "\u2028",
+	}
 }
 
 // shows reports whether a text is fit for a terminal.
 func shows(text string) bool {
-	return !strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) && r != '\n' && r != '\t' || r == '\ufffd' })
+	return !strings.ContainsFunc(text, func(r rune) bool {
+		return !strconv.IsPrint(r) && r != '\n' && r != '\t' || r == '\ufffd'
+	})
 }
 
 func TestM35PrintableWriter(t *testing.T) {
@@ -32,7 +37,8 @@ func TestM35PrintableWriter(t *testing.T) {
 		}
 		out.Reset()
 		fmt.Fprintf(strictjson.PrintableWriter(&out), "a\tfür %s\nb\n", text) //nolint:errcheck // a buffer
-		if !shows(out.String()) || !strings.HasPrefix(out.String(), "a\tfür ") || !strings.HasSuffix(out.String(), "\nb\n") {
+		if !shows(out.String()) || !strings.HasPrefix(out.String(), "a\tfür ") ||
+			!strings.HasSuffix(out.String(), "\nb\n") {
 			t.Errorf("%q: %q", text, out.String())
 		}
 	}
@@ -46,7 +52,8 @@ func TestM35PrintableJSON(t *testing.T) {
 		}
 		clean := strictjson.PrintableJSON(data)
 		var before, after map[string]any
-		if json.Unmarshal(data, &before) != nil || json.Unmarshal(clean, &after) != nil || fmt.Sprint(before) != fmt.Sprint(after) {
+		if json.Unmarshal(data, &before) != nil || json.Unmarshal(clean, &after) != nil ||
+			fmt.Sprint(before) != fmt.Sprint(after) {
 			t.Errorf("%q: %s is not %s", text, clean, data)
 		}
 		if text != "\xff\xfe" && !shows(string(clean)) { // encoding/json has replaced that already

@@ -72,12 +72,16 @@ func TestSetAndGet(t *testing.T) {
 	other, otherNS := open(t)
 	n.Veth("net1.7", other, "wire")
 	before := get(t, otherNS, somaxconn)
-	err := sysctl.Set(ns, sysctl.Setting{Key: somaxconn, Value: "77"}, sysctl.Setting{Key: "net/ipv4/conf/net1.7/arp_notify", Value: "1"},
+	err := sysctl.Set(ns, sysctl.Setting{Key: somaxconn, Value: "77"},
+		sysctl.Setting{Key: "net/ipv4/conf/net1.7/arp_notify", Value: "1"},
 		sysctl.Setting{Key: ports, Value: "2000 3000"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := get(t, ns, ports, somaxconn, "net/ipv4/conf/net1.7/arp_notify"), []string{"2000\t3000", "77", "1"}; !slices.Equal(got, want) {
+	got, want := get(t, ns, ports, somaxconn, "net/ipv4/conf/net1.7/arp_notify"), []string{
+		"2000\t3000", "77", "1",
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if got := get(t, otherNS, somaxconn); !slices.Equal(got, before) {
@@ -98,8 +102,10 @@ func TestSetStopsAtTheFirstFailure(t *testing.T) {
 		{Key: "kernel/hostname", Value: "x"}:   nil,
 		{Key: fixed, Value: "neither of them"}: fs.ErrPermission,
 	} {
-		err := sysctl.Set(ns, sysctl.Setting{Key: somaxconn, Value: "76"}, value, sysctl.Setting{Key: forward, Value: "1"})
-		if err == nil || want != nil && !errors.Is(err, want) || !strings.Contains(err.Error(), value.Key) {
+		err := sysctl.Set(ns, sysctl.Setting{Key: somaxconn, Value: "76"}, value,
+			sysctl.Setting{Key: forward, Value: "1"})
+		if err == nil || want != nil && !errors.Is(err, want) ||
+			!strings.Contains(err.Error(), value.Key) {
 			t.Errorf("%v: %v, want %v", value, err, want)
 		}
 		if got := get(t, ns, somaxconn, forward); !slices.Equal(got, []string{"76", "0"}) {
@@ -119,7 +125,9 @@ func TestSetWhatIsSo(t *testing.T) {
 
 func TestTryPassesOverWhatIsMissing(t *testing.T) {
 	_, ns := open(t)
-	if err := sysctl.Try(ns, sysctl.Setting{Key: absent, Value: "1"}, sysctl.Setting{Key: somaxconn, Value: "75"}); err != nil {
+	err := sysctl.Try(ns, sysctl.Setting{Key: absent, Value: "1"},
+		sysctl.Setting{Key: somaxconn, Value: "75"})
+	if err != nil {
 		t.Error(err)
 	}
 	if got := get(t, ns, somaxconn); got[0] != "75" {
@@ -133,7 +141,8 @@ func TestTryPassesOverWhatIsMissing(t *testing.T) {
 func TestSwap(t *testing.T) {
 	_, ns := open(t)
 	was := get(t, ns, somaxconn, forward, ports)
-	before, err := sysctl.Swap(ns, sysctl.Setting{Key: somaxconn, Value: "74"}, sysctl.Setting{Key: flush, Value: "1"},
+	before, err := sysctl.Swap(ns, sysctl.Setting{Key: somaxconn, Value: "74"},
+		sysctl.Setting{Key: flush, Value: "1"},
 		sysctl.Setting{Key: somaxconn, Value: "73"}, sysctl.Setting{Key: forward, Value: "1"})
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +150,9 @@ func TestSwap(t *testing.T) {
 	if got := get(t, ns, somaxconn, forward); !slices.Equal(got, []string{"73", "1"}) {
 		t.Errorf("got %q", got)
 	}
-	want := []sysctl.Setting{{Key: forward, Value: was[1]}, {Key: somaxconn, Value: "74"}, {Key: somaxconn, Value: was[0]}}
+	want := []sysctl.Setting{
+		{Key: forward, Value: was[1]}, {Key: somaxconn, Value: "74"}, {Key: somaxconn, Value: was[0]},
+	}
 	if !slices.Equal(before, want) {
 		t.Errorf("before %q, want %q", before, want)
 	}
@@ -152,8 +163,10 @@ func TestSwap(t *testing.T) {
 		t.Errorf("after setting it back %q, want %q", got, was)
 	}
 
-	before, err = sysctl.Swap(ns, sysctl.Setting{Key: somaxconn, Value: "72"}, sysctl.Setting{Key: absent, Value: "1"}, sysctl.Setting{Key: forward, Value: "1"})
-	if !errors.Is(err, fs.ErrNotExist) || !slices.Equal(before, []sysctl.Setting{{Key: somaxconn, Value: was[0]}}) {
+	before, err = sysctl.Swap(ns, sysctl.Setting{Key: somaxconn, Value: "72"},
+		sysctl.Setting{Key: absent, Value: "1"}, sysctl.Setting{Key: forward, Value: "1"})
+	if !errors.Is(err, fs.ErrNotExist) ||
+		!slices.Equal(before, []sysctl.Setting{{Key: somaxconn, Value: was[0]}}) {
 		t.Errorf("a failure: before %q, %v", before, err)
 	}
 }
@@ -161,7 +174,8 @@ func TestSwap(t *testing.T) {
 func TestGetFails(t *testing.T) {
 	_, ns := open(t)
 	for _, key := range []string{absent, "kernel/hostname", "net/ipv4", flush} {
-		if values, err := sysctl.Get(ns, somaxconn, key); err == nil || !strings.Contains(err.Error(), key) {
+		values, err := sysctl.Get(ns, somaxconn, key)
+		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("Get(%s) = %q, %v", key, values, err)
 		}
 	}
@@ -171,7 +185,8 @@ func TestGetFails(t *testing.T) {
 	}
 }
 
-// Parameters of interfaces are the namespace's from whatever thread, and others of the same name stay as they are.
+// Parameters of interfaces are the namespace's from whatever thread, and others of the same name
+// stay as they are.
 func TestOfInterfacesFromOutside(t *testing.T) {
 	n, ns := open(t)
 	other, otherNS := open(t)

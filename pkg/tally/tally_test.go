@@ -55,7 +55,8 @@ func TestTallyIsBounded(t *testing.T) {
 // What is no tally is begun anew, and no link is followed.
 func TestHostileTally(t *testing.T) {
 	for name, text := range map[string]string{
-		"broken": `{"a": `, "large": strings.Repeat(" ", 1<<20) + `{"a": 1}`, "null": "null", "list": "[1]", "negative": `{"a": -1}`, "text": `{"a": "1"}`,
+		"broken": `{"a": `, "large": strings.Repeat(" ", 1<<20) + `{"a": 1}`, "null": "null",
+		"list": "[1]", "negative": `{"a": -1}`, "text": `{"a": "1"}`,
 	} {
 		f := tally.File{Path: filepath.Join(t.TempDir(), "counts")}
 		if err := os.WriteFile(f.Path, []byte(text), 0o600); err != nil {

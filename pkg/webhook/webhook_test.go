@@ -17,16 +17,22 @@ import (
 // reviewer denies objects of the name "no", does not know about "what", and allows the rest.
 type reviewer struct{ deadline time.Duration }
 
-func (r *reviewer) Review(ctx context.Context, req *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, string) {
+func (r *reviewer) Review(
+	ctx context.Context, req *admissionv1.AdmissionRequest,
+) (*admissionv1.AdmissionResponse, string) {
 	at, _ := ctx.Deadline()
 	r.deadline = time.Until(at)
 	response := &admissionv1.AdmissionResponse{UID: req.UID, Allowed: true}
 	switch req.Name {
 	case "no":
-		response.Allowed, response.Result = false, &metav1.Status{Code: http.StatusForbidden, Message: "no"}
+		response.Allowed, response.Result = false, &metav1.Status{
+			Code: http.StatusForbidden, Message: "no",
+		}
 		return response, "NADNotFound"
 	case "what":
-		response.Allowed, response.Result = false, &metav1.Status{Code: http.StatusServiceUnavailable, Message: "what"}
+		response.Allowed, response.Result = false, &metav1.Status{
+			Code: http.StatusServiceUnavailable, Message: "what",
+		}
 		return response, "Unknown"
 	}
 	return response, ""
@@ -34,7 +40,9 @@ func (r *reviewer) Review(ctx context.Context, req *admissionv1.AdmissionRequest
 
 func newServer() (*Server, *reviewer, http.Handler) {
 	r := &reviewer{}
-	s := &Server{Reviewer: r, Ready: func() bool { return true }, Kinds: []string{"Pod"}, Log: slog.New(slog.DiscardHandler), ending: make(chan struct{})}
+	s := &Server{Reviewer: r, Ready: func() bool {
+		return true
+	}, Kinds: []string{"Pod"}, Log: slog.New(slog.DiscardHandler), ending: make(chan struct{})}
 	return s, r, s.handler()
 }
 
@@ -49,18 +57,25 @@ func ask(h http.Handler, method, target, body string) *httptest.ResponseRecorder
 func TestReview(t *testing.T) {
 	t.Parallel()
 	_, r, h := newServer()
-	const head = `{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "kind": {"kind": "%K"}, "name": "%N"}}`
-	review := func(kind, name string) string { return strings.NewReplacer("%K", kind, "%N", name).Replace(head) }
+	const head = `{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", ` +
+		`"request": {"uid": "u", "kind": {"kind": "%K"}, "name": "%N"}}`
+	review := func(kind, name string) string {
+		return strings.NewReplacer("%K", kind, "%N", name).Replace(head)
+	}
 	for _, test := range []struct {
 		kind, name string
 		allowed    bool
-	}{{"Pod", "yes", true}, {"Pod", "no", false}, {"Pod", "what", false}, {strings.Repeat("x", 99), "yes", true}} {
+	}{
+		{"Pod", "yes", true}, {"Pod", "no", false}, {"Pod", "what", false},
+		{strings.Repeat("x", 99), "yes", true},
+	} {
 		w := ask(h, http.MethodPost, Path+"?timeout=4s", review(test.kind, test.name))
 		var answer admissionv1.AdmissionReview
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 			t.Fatal(err, w.Body)
 		}
-		if answer.Response.UID != "u" || answer.Response.Allowed != test.allowed || answer.APIVersion != "admission.k8s.io/v1" {
+		if answer.Response.UID != "u" || answer.Response.Allowed != test.allowed ||
+			answer.APIVersion != "admission.k8s.io/v1" {
 			t.Errorf("%+v: %s", test, w.Body)
 		}
 		if r.deadline < 3*time.Second || r.deadline > 3500*time.Millisecond {
@@ -116,7 +131,8 @@ func TestReadyz(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
-		"": 9500 * time.Millisecond, "x": 9500 * time.Millisecond, "-1s": 9500 * time.Millisecond, "1h": 9500 * time.Millisecond,
+		"": 9500 * time.Millisecond, "x": 9500 * time.Millisecond, "-1s": 9500 * time.Millisecond,
+		"1h":  9500 * time.Millisecond,
 		"30s": 29500 * time.Millisecond, "500ms": 250 * time.Millisecond,
 	} {
 		if got := timeout(text); got != want {

@@ -52,7 +52,9 @@ func (c *cluster) Request(context.Context) (credential.Token, error) {
 	if c.away != nil {
 		return credential.Token{}, c.away
 	}
-	return credential.Token{Value: fmt.Sprint("t", len(c.requests)), Expires: c.clock.Now().Add(c.life), Life: c.life}, nil
+	return credential.Token{
+		Value: fmt.Sprint("t", len(c.requests)), Expires: c.clock.Now().Add(c.life), Life: c.life,
+	}, nil
 }
 
 func (c *cluster) Try(_ context.Context, kubeconfig []byte) error {
@@ -195,8 +197,9 @@ func TestRefused(t *testing.T) {
 		err  error
 		want []time.Duration
 	}{
-		"refused": {&credential.RefusedError{Err: errors.New("no such account")}, []time.Duration{0, time.Hour + credential.Proof}},
-		"away":    {errors.New("connection refused"), []time.Duration{0}},
+		"refused": {&credential.RefusedError{Err: errors.New("no such account")},
+			[]time.Duration{0, time.Hour + credential.Proof}},
+		"away": {errors.New("connection refused"), []time.Duration{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &cluster{life: 24 * time.Hour, own: "o", onlyFirst: true}

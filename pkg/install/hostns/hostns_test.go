@@ -75,7 +75,10 @@ func agent(dir, socket string) error {
 	if err != nil {
 		return err
 	}
-	if err := hostns.Enter(ns, map[string]string{"image": filepath.Join(dir, "image"), "token": filepath.Join(dir, "..", "token")}); err != nil {
+	err = hostns.Enter(ns, map[string]string{
+		"image": filepath.Join(dir, "image"), "token": filepath.Join(dir, "..", "token"),
+	})
+	if err != nil {
 		return err
 	}
 	ns.Close()
@@ -96,7 +99,8 @@ func agent(dir, socket string) error {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() { // the test asks
 		s := seen{Env: os.Getenv("KEPT"), Args: os.Args[1:]}
-		s.File, s.Image, s.Token = read(filepath.Join(dir, "file")), read(dirs["image"]+"/file"), read(dirs["token"]+"/token")
+		s.File, s.Image, s.Token = read(filepath.Join(dir, "file")), read(dirs["image"]+"/file"), read(
+			dirs["token"]+"/token")
 		s.Dir, _ = os.Getwd()
 		out, _ := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
 		if strings.Contains(string(out), "image") {
@@ -206,7 +210,9 @@ func TestEnter(t *testing.T) {
 		t.Fatal(line)
 	}
 	a := start(t, program, "agent", unix.CLONE_NEWNS, dir, socket)
-	want := seen{File: "host", Image: "image", Token: "first", Dir: "/", Env: "kept", Args: []string{dir, socket}}
+	want := seen{
+		File: "host", Image: "image", Token: "first", Dir: "/", Env: "kept", Args: []string{dir, socket},
+	}
 	a.sees(want)
 	rotate("second")
 	want.Token = "second"
@@ -235,10 +241,12 @@ func TestEnterRefuses(t *testing.T) {
 	ns, err := hostns.OfPeer(socket)
 	must(t, err)
 	defer ns.Close()
-	if err := hostns.Enter(ns, map[string]string{"x": filepath.Join(dir, "nothing")}); err == nil || !strings.Contains(err.Error(), "nothing") {
+	err = hostns.Enter(ns, map[string]string{"x": filepath.Join(dir, "nothing")})
+	if err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("error is %v", err)
 	}
-	if _, err := hostns.OfPeer(socket + "x"); err == nil || !strings.Contains(err.Error(), socket+"x") {
+	_, err = hostns.OfPeer(socket + "x")
+	if err == nil || !strings.Contains(err.Error(), socket+"x") {
 		t.Errorf("no socket: %v", err)
 	}
 	if _, err := hostns.OfProcess(1 << 30); err == nil {

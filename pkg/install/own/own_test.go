@@ -45,7 +45,10 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	root := t.TempDir()
-	r := &rig{t: t, dir: filepath.Join(root, "net.d"), Store: &own.Store{Dir: filepath.Join(root, "state"), Self: "a", Installation: "i"}}
+	r := &rig{
+		t: t, dir: filepath.Join(root, "net.d"),
+		Store: &own.Store{Dir: filepath.Join(root, "state"), Self: "a", Installation: "i"},
+	}
 	r.Step = func(change string) error {
 		r.steps = append(r.steps, strings.ReplaceAll(change, root, ""))
 		return nil
@@ -125,7 +128,9 @@ func TestPut(t *testing.T) {
 	r.wants("00-braid.conflist -rw-r--r-- 2")
 	entries, err := r.Entries(t.Context())
 	must(t, err)
-	want := own.Entry{Path: r.path(), Kind: "configuration", Digests: []string{r.file("2").Digest}, Installed: true}
+	want := own.Entry{
+		Path: r.path(), Kind: "configuration", Digests: []string{r.file("2").Digest}, Installed: true,
+	}
 	if len(entries) != 1 || fmt.Sprint(entries[0]) != fmt.Sprint(want) {
 		t.Errorf("the ledger has %v, want %v", entries, want)
 	}
@@ -145,7 +150,8 @@ func TestPutWritesNothingTwice(t *testing.T) {
 	if r.put("1") || len(r.steps) > 0 {
 		t.Errorf("changed by %q", r.steps)
 	}
-	if stat(r.path()) != file || stat(r.dir) != dir || stat(filepath.Join(r.Dir, "installed.json")) != ledger {
+	if stat(r.path()) != file || stat(r.dir) != dir ||
+		stat(filepath.Join(r.Dir, "installed.json")) != ledger {
 		t.Error("a file is not as it was")
 	}
 }
@@ -167,7 +173,8 @@ func TestPutOrder(t *testing.T) {
 	keep := r.Step
 	r.Step = func(change string) error {
 		for _, e := range tree(t, r.dir) {
-			if strings.HasPrefix(change, "sync /") && strings.Contains(change, "00-braid") && e != "."+"00-braid.conflist.braid-new -rw-r--r-- 1" {
+			if strings.HasPrefix(change, "sync /") && strings.Contains(change, "00-braid") &&
+				e != "."+"00-braid.conflist.braid-new -rw-r--r-- 1" {
 				t.Errorf("%s: there is %s", change, e)
 			}
 		}
@@ -175,11 +182,14 @@ func TestPutOrder(t *testing.T) {
 	}
 	r.put("1")
 	want := []string{
-		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json", "rename /state/installed.json",
+		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json",
+		"rename /state/installed.json",
 		"sync directory /state",
-		"create /net.d/00-braid.conflist", "write /net.d/00-braid.conflist", "sync /net.d/00-braid.conflist", "rename /net.d/00-braid.conflist",
+		"create /net.d/00-braid.conflist", "write /net.d/00-braid.conflist",
+		"sync /net.d/00-braid.conflist", "rename /net.d/00-braid.conflist",
 		"sync directory /net.d",
-		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json", "rename /state/installed.json",
+		"create /state/installed.json", "write /state/installed.json", "sync /state/installed.json",
+		"rename /state/installed.json",
 		"sync directory /state",
 	}
 	if !slices.Equal(r.steps, want) {
@@ -195,8 +205,8 @@ func TestPutForeign(t *testing.T) {
 	r.wants("00-braid.conflist -rw------- theirs")
 }
 
-// A Store that has lost its ledger knows its files by what is in them; one that is of another version
-// is foreign to it, but for those in its own directory.
+// A Store that has lost its ledger knows its files by what is in them; one that is of another
+// version is foreign to it, but for those in its own directory.
 func TestLedgerLost(t *testing.T) {
 	r := newRig(t)
 	inside := func(content string) *own.File {
@@ -296,10 +306,12 @@ func TestPutDirectory(t *testing.T) {
 	must(t, os.RemoveAll(r.dir))
 	must(t, os.WriteFile(r.dir, nil, 0o600))
 	_, err := r.Put(t.Context(), r.file("1"))
-	if failure.ReasonOf(err) != failure.StateFailed || !strings.Contains(err.Error(), "not a directory") || failure.FixOf(err) == "" {
+	if failure.ReasonOf(err) != failure.StateFailed ||
+		!strings.Contains(err.Error(), "not a directory") || failure.FixOf(err) == "" {
 		t.Errorf("a file for a directory: %v", err)
 	}
-	if _, err := r.Put(t.Context(), own.Bytes("net.d/x", 0o600, "", nil)); failure.ReasonOf(err) != failure.InvalidConfig {
+	_, err = r.Put(t.Context(), own.Bytes("net.d/x", 0o600, "", nil))
+	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("relative path: %v", err)
 	}
 }
@@ -333,7 +345,8 @@ func TestRemove(t *testing.T) {
 	r := newRig(t)
 	r.put("1")
 	must(t, os.WriteFile(r.path(), []byte("edited"), 0o644))
-	if err := r.Remove(t.Context(), r.path()); failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
+	err := r.Remove(t.Context(), r.path())
+	if failure.ReasonOf(err) != failure.FileInTheWay || failure.FixOf(err) == "" {
 		t.Errorf("a file that was edited: %v", err)
 	}
 	r.put("1")
@@ -419,7 +432,9 @@ func TestRetired(t *testing.T) {
 }
 
 func TestLedgerUnreadable(t *testing.T) {
-	for content, word := range map[string]string{"": "unexpected end", "{": "unexpected end", `{"version":2}`: "version 2"} {
+	for content, word := range map[string]string{
+		"": "unexpected end", "{": "unexpected end", `{"version":2}`: "version 2",
+	} {
 		r := newRig(t)
 		must(t, os.WriteFile(filepath.Join(r.Dir, "installed.json"), []byte(content), 0o600))
 		r.refuses(r.file("1"), failure.StateCorrupt, word)
@@ -491,7 +506,8 @@ func TestPutFailsAtEachStep(t *testing.T) {
 
 func (r *rig) oldOrNew(n int) {
 	r.t.Helper()
-	if content, err := os.ReadFile(r.path()); err != nil || string(content) != "old" && string(content) != "new" {
+	content, err := os.ReadFile(r.path())
+	if err != nil || string(content) != "old" && string(content) != "new" {
 		r.t.Errorf("step %d: content %q, %v", n, content, err)
 	}
 }
@@ -572,7 +588,8 @@ func TestPutReadOnly(t *testing.T) {
 	must(t, r.Remove(t.Context(), r.path())) // it is not the Store's to remove
 	r.wants("00-braid.conflist -rwxr-xr-x baked")
 	r.refuses(own.Bytes(r.path(), 0o755, "binary", []byte("newer")), failure.FileInTheWay)
-	r.refuses(own.Bytes(r.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed, "read-only", "bake")
+	r.refuses(own.Bytes(r.path()+"x", 0o755, "binary", []byte("other")), failure.StateFailed,
+		"read-only", "bake")
 	// One that does not run is not as wanted.
 	must(t, unix.Mount("", r.dir, "", unix.MS_REMOUNT, ""))
 	must(t, os.Chmod(r.path(), 0o600))
@@ -586,7 +603,8 @@ func TestPutFullDisk(t *testing.T) {
 	r.mounted("size=64k", 0)
 	r.put("old")
 	must(t, os.WriteFile(filepath.Join(r.dir, "ballast"), make([]byte, 48<<10), 0o600))
-	r.refuses(own.Bytes(r.path(), 0o644, "configuration", bytes.Repeat([]byte("x"), 32<<10)), failure.StateFailed, "no space", "make room")
+	r.refuses(own.Bytes(r.path(), 0o644, "configuration", bytes.Repeat([]byte("x"), 32<<10)),
+		failure.StateFailed, "no space", "make room")
 	must(t, os.Remove(filepath.Join(r.dir, "ballast")))
 	r.put("new")
 }
@@ -659,7 +677,9 @@ func TestPutForksNotMeanwhile(t *testing.T) {
 		if change != "write "+r.path() {
 			return nil
 		}
-		go func() { started <- exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^$").Run() }()
+		go func() {
+			started <- exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^$").Run()
+		}()
 		select {
 		case err := <-started:
 			t.Errorf("a child was started: %v", err)
@@ -706,7 +726,8 @@ func ExampleStore() {
 	}
 	path := filepath.Join(root, "etc/cni/net.d/00-braid.conflist")
 	for _, content := range []string{"{}", "{}", `{"name":"braid"}`} {
-		changed, err := store.Put(context.Background(), own.Bytes(path, 0o644, "configuration", []byte(content)))
+		changed, err := store.Put(context.Background(),
+			own.Bytes(path, 0o644, "configuration", []byte(content)))
 		fmt.Println(changed, err)
 	}
 	file, err := os.Open(path)

@@ -53,7 +53,8 @@ func TestFind(t *testing.T) {
 		},
 		"k3s before October 2024": {
 			node: []string{k3s + "/agent/etc/cni/net.d", k3s + "/data/current/bin"},
-			want: place("k3s", k3s+"/agent/etc/cni/net.d", k3s+"/data/current/bin", k3s+"/agent/etc/cni/braid.d"),
+			want: place("k3s", k3s+"/agent/etc/cni/net.d", k3s+"/data/current/bin",
+				k3s+"/agent/etc/cni/braid.d"),
 		},
 		"k3s without flannel": {
 			node: []string{k3s + "/agent/etc", k3s + "/data/cni"},
@@ -63,19 +64,26 @@ func TestFind(t *testing.T) {
 			node: []string{k3s + "/agent/etc/cni/net.d"}, override: platform.Place{Bin: "/bin/"},
 			want: place("k3s", k3s+"/agent/etc/cni/net.d", "/bin", k3s+"/agent/etc/cni/braid.d"),
 		},
-		"rke2": {node: []string{"/var/lib/rancher/rke2"}, want: place("rke2", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"rke2": {node: []string{"/var/lib/rancher/rke2"},
+			want: place("rke2", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
 		"microk8s": {
 			node: []string{"/var/snap/microk8s/current/args"},
-			want: place("microk8s", "/var/snap/microk8s/current/args/cni-network", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/braid.d"),
+			want: place("microk8s", "/var/snap/microk8s/current/args/cni-network",
+				"/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/braid.d"),
 		},
 		"openshift": {
 			node: []string{"/etc/kubernetes/cni/net.d"},
-			want: place("openshift", "/etc/kubernetes/cni/net.d", "/var/lib/cni/bin", "/run/multus/cni/net.d"),
+			want: place("openshift", "/etc/kubernetes/cni/net.d", "/var/lib/cni/bin",
+				"/run/multus/cni/net.d"),
 		},
-		"gke":      {node: []string{"/home/kubernetes/bin"}, want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d")},
-		"talos":    {node: []string{"/etc/os-release=NAME=\"Talos\"\nID=talos\n"}, want: place("talos", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
-		"like it":  {node: []string{"/etc/os-release=ID_LIKE=talos\n"}, want: place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
-		"minikube": {node: []string{"/var/lib/minikube"}, want: place("minikube", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"gke": {node: []string{"/home/kubernetes/bin"},
+			want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d")},
+		"talos": {node: []string{"/etc/os-release=NAME=\"Talos\"\nID=talos\n"},
+			want: place("talos", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"like it": {node: []string{"/etc/os-release=ID_LIKE=talos\n"},
+			want: place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"minikube": {node: []string{"/var/lib/minikube"},
+			want: place("minikube", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
 		"told the profile": {
 			node: []string{"/var/lib/minikube"}, override: platform.Place{Profile: "gke"},
 			want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d"),
@@ -86,10 +94,12 @@ func TestFind(t *testing.T) {
 			want:     place("openshift", "/data/cni/net.d", "/data/bin", "/data/cni/braid.d"),
 		},
 		"told the private directory": {
-			override: platform.Place{Private: "/etc/cni/own.d/"}, want: place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/own.d"),
+			override: platform.Place{Private: "/etc/cni/own.d/"},
+			want:     place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/own.d"),
 		},
 	} {
-		if got, err := platform.Find(node(t, test.node...), test.override); err != nil || got != test.want {
+		got, err := platform.Find(node(t, test.node...), test.override)
+		if err != nil || got != test.want {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, test.want)
 		}
 	}
@@ -97,10 +107,12 @@ func TestFind(t *testing.T) {
 
 func TestFindRefuses(t *testing.T) {
 	for field, override := range map[string]platform.Place{
-		"platform": {Profile: "windows"}, "conf-dir": {Conf: "net.d"}, "bin-dir": {Bin: "bin"}, "private-dir": {Private: "/etc/cni/net.d/"},
+		"platform": {Profile: "windows"}, "conf-dir": {Conf: "net.d"}, "bin-dir": {Bin: "bin"},
+		"private-dir": {Private: "/etc/cni/net.d/"},
 	} {
 		_, err := platform.Find(t.TempDir(), override)
-		if failure.ReasonOf(err) != failure.InvalidConfig || failure.FixOf(err) == "" || !strings.Contains(err.Error(), "field "+field) {
+		if failure.ReasonOf(err) != failure.InvalidConfig || failure.FixOf(err) == "" ||
+			!strings.Contains(err.Error(), "field "+field) {
 			t.Errorf("%+v: %v", override, err)
 		}
 	}

@@ -47,7 +47,10 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
-	r := &rig{t: t, node: nettest.New(t), lan: nettest.New(t), file: filepath.Join(t.TempDir(), "node-interfaces.json"), boot: "boot-1"}
+	r := &rig{
+		t: t, node: nettest.New(t), lan: nettest.New(t),
+		file: filepath.Join(t.TempDir(), "node-interfaces.json"), boot: "boot-1",
+	}
 	r.node.Veth("ens224", r.lan, "port")
 	r.node.Down("ens224")
 	return r
@@ -62,14 +65,23 @@ func (r *rig) start() (stop func()) {
 	}
 	k := &keeper.Keeper{
 		NS: ns, Node: "node-1", File: r.file, Boot: r.boot, Network: &ask.Network{NS: ns, Node: "node-1"},
-		Configuration: func() ([]nodenet.Interface, error) { r.mu.Lock(); defer r.mu.Unlock(); return r.config, r.bad },
-		Report:        func(states []nodenet.State, _ error) { r.mu.Lock(); defer r.mu.Unlock(); r.states = states },
+		Configuration: func() ([]nodenet.Interface, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.config, r.bad
+		},
+		Report: func(states []nodenet.State, _ error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.states = states
+		},
 		Tell: func(reason, message string) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.events = append(r.events, reason+": "+message)
 		},
-		Log: slog.New(slog.NewTextHandler(&lockedWriter{r: r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log: slog.New(slog.NewTextHandler(&lockedWriter{r: r},
+			&slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
@@ -125,7 +137,8 @@ func (r *rig) await(what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.t.Fatalf("%s: not within a minute; states %+v, events %q, addresses %q\n%s", what, r.states, r.events, r.addrs("ens224"), r.log.String())
+			r.t.Fatalf("%s: not within a minute; states %+v, events %q, addresses %q\n%s",
+				what, r.states, r.events, r.addrs("ens224"), r.log.String())
 		}
 	}
 }
@@ -191,7 +204,8 @@ func (r *rig) told(reasons ...string) {
 // defaults fails the test if the node has a default route.
 func (r *rig) defaults() {
 	r.t.Helper()
-	if routes := r.node.Routes(); strings.Contains(routes, "default") || strings.Contains(routes, "0.0.0.0/0") {
+	routes := r.node.Routes()
+	if strings.Contains(routes, "default") || strings.Contains(routes, "0.0.0.0/0") {
 		r.t.Errorf("there is a default route:\n%s", routes)
 	}
 }
@@ -204,8 +218,8 @@ func byMAC(config, mac string) string {
 	return strings.Replace(config, `"name": "ens224"`, `"mac": "`+mac+`"`, 1)
 }
 
-// TestU7StaticAddress: the NIC of the network is set up and has the node's address; over a restart of
-// the agent, and as long as the network is in the configuration.
+// TestU7StaticAddress: the NIC of the network is set up and has the node's address; over a restart
+// of the agent, and as long as the network is in the configuration.
 func TestU7StaticAddress(t *testing.T) {
 	r := newRig(t)
 	r.node.Addr("ens224", "192.0.2.5/24") // somebody else's
@@ -258,19 +272,22 @@ func TestU7AddressRemovedByHand(t *testing.T) {
 		if err := r.node.Netlink().AddrDel(r.node.Link("ens224"), addr); err != nil {
 			t.Fatal(err)
 		}
-		r.event("NodeInterfaceRestored: network data: address 10.0.0.2/24 was taken from ens224 by another program; it is put back")
+		r.event("NodeInterfaceRestored: network data: address 10.0.0.2/24 was taken from ens224 by " +
+			"another program; it is put back")
 		r.await("put back", r.has("ens224", "10.0.0.2/24", "fd00::2/64"))
 		r.state("Ready")
 	}
 }
 
-// TestU7AddressInUse: an address that another host answers for is not set, and is when that is gone.
+// TestU7AddressInUse: an address that another host answers for is not set, and is when that is
+// gone.
 func TestU7AddressInUse(t *testing.T) {
 	r := newRig(t)
 	r.lan.Addr("port", "10.0.0.2/24")
 	r.configure(static)
 	r.start()
-	r.event("NodeInterfaceFailed: network data: address 10.0.0.2 is in use by another host, with MAC " + r.lan.Link("port").Attrs().HardwareAddr.String())
+	r.event("NodeInterfaceFailed: network data: address 10.0.0.2 is in use by another host, " +
+		"with MAC " + r.lan.Link("port").Attrs().HardwareAddr.String())
 	if slices.Contains(r.addrs("ens224"), "10.0.0.2/24") {
 		t.Error("the address is set")
 	}
@@ -308,7 +325,8 @@ func TestU7RenamedAway(t *testing.T) {
 	if err := r.node.Netlink().LinkSetName(r.node.Link("ens224"), "ens999"); err != nil {
 		t.Fatal(err)
 	}
-	r.event("NodeInterfaceFailed: network data: no NIC has name ens224; give the machine the NIC, or correct match in nodeInterfaces")
+	r.event("NodeInterfaceFailed: network data: no NIC has name ens224; give the machine the NIC, " +
+		"or correct match in nodeInterfaces")
 	r.await("taken back", r.has("ens999"))
 }
 
@@ -346,13 +364,14 @@ func TestU7LinkBounced(t *testing.T) {
 	r.told()
 }
 
-// TestU7BlockTooSmall: a node that no entry names has no address, and says so; a hostname twice is no
-// configuration, and what was there before stays.
+// TestU7BlockTooSmall: a node that no entry names has no address, and says so; a hostname twice is
+// no configuration, and what was there before stays.
 func TestU7BlockTooSmall(t *testing.T) {
 	r := newRig(t)
 	r.configure(strings.ReplaceAll(static, "node-1", "node-3"))
 	r.start()
-	r.event("NodeInterfaceFailed: network data: no address of the blocks has the hostname node-1; give the node an entry")
+	r.event("NodeInterfaceFailed: network data: no address of the blocks has the hostname node-1; " +
+		"give the node an entry")
 	r.configure(static)
 	r.state("Ready")
 	_, err := nodenet.Parse([]byte(strings.ReplaceAll(static, "node-2", "node-1")))
@@ -360,7 +379,8 @@ func TestU7BlockTooSmall(t *testing.T) {
 	r.bad = err
 	r.mu.Unlock()
 	r.poke()
-	r.event("NodeInterfacesInvalid: field nodeInterfaces[0].blocks[0].ips[1].hostname: node-1 is in blocks[0].ips[0].hostname already")
+	r.event("NodeInterfacesInvalid: field nodeInterfaces[0].blocks[0].ips[1].hostname: node-1 is in " +
+		"blocks[0].ips[0].hostname already")
 	if !r.has("ens224", "10.0.0.2/24", "fd00::2/64")() {
 		t.Errorf("addresses %q", r.addrs("ens224"))
 	}
@@ -382,7 +402,8 @@ func TestU7NoDefaultRoute(t *testing.T) {
 	r.defaults()
 }
 
-// TestU7Reboot: what was set before a boot is set anew, and nobody is accused of having taken it away.
+// TestU7Reboot: what was set before a boot is set anew, and nobody is accused of having taken it
+// away.
 func TestU7Reboot(t *testing.T) {
 	r := newRig(t)
 	r.configure(static)
@@ -453,8 +474,10 @@ func (d *dhcp) answer(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
 			d.unicast++
 		}
 	}
-	reply, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(kind), dhcpv4.WithYourIP(d.offer), dhcpv4.WithServerIP(net.IP{10, 7, 0, 1}),
-		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IP{10, 7, 0, 1})), dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
+	reply, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(kind),
+		dhcpv4.WithYourIP(d.offer), dhcpv4.WithServerIP(net.IP{10, 7, 0, 1}),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IP{10, 7, 0, 1})),
+		dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
 		dhcpv4.WithRouter(net.IP{10, 7, 0, 1}), dhcpv4.WithLeaseTime(uint32(d.life/time.Second)))
 	if err != nil {
 		return
@@ -468,7 +491,8 @@ func (d *dhcp) answer(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
 
 const lent = `[{"network": "data", "match": {"name": "ens224"}, "type": "dhcp"}]`
 
-// TestU7DHCP: the address is that of a server, renewed before it ends; no default route comes with it.
+// TestU7DHCP: the address is that of a server, renewed before it ends; no default route comes with
+// it.
 func TestU7DHCP(t *testing.T) {
 	r := newRig(t)
 	server := &dhcp{offer: net.IP{10, 7, 0, 50}, life: 10 * time.Second}
@@ -477,7 +501,11 @@ func TestU7DHCP(t *testing.T) {
 	stop := r.start()
 	r.state("Ready ens224 [10.7.0.50/24]")
 	r.defaults()
-	r.await("renewed at the server", func() bool { server.mu.Lock(); defer server.mu.Unlock(); return server.unicast > 0 })
+	r.await("renewed at the server", func() bool {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		return server.unicast > 0
+	})
 	r.state("Ready ens224 [10.7.0.50/24]")
 	stop()
 	kept, err := os.ReadFile(r.file)
@@ -495,8 +523,8 @@ func TestU7DHCP(t *testing.T) {
 	r.told("NodeInterfaceFailed")
 }
 
-// TestU7DHCPServerAway: an address outlives a server that is away until its time ends, and comes back
-// with the server. A carrier that came back has the address confirmed.
+// TestU7DHCPServerAway: an address outlives a server that is away until its time ends, and comes
+// back with the server. A carrier that came back has the address confirmed.
 func TestU7DHCPServerAway(t *testing.T) {
 	r := newRig(t)
 	r.configure(lent)
@@ -583,7 +611,8 @@ func TestU7Probe(t *testing.T) {
 		t.Error(err)
 	}
 	var inUse *ask.InUseError
-	if err := n.Probe(t.Context(), "ens224", netip.MustParseAddr("10.0.0.9")); !errors.As(err, &inUse) {
+	err = n.Probe(t.Context(), "ens224", netip.MustParseAddr("10.0.0.9"))
+	if !errors.As(err, &inUse) {
 		t.Errorf("%v, want that it is in use", err)
 	}
 }

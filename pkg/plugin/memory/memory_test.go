@@ -32,18 +32,20 @@ func (r *recorder) call(kind, command, container, config string) error {
 		Kind: kind, Command: command, ContainerID: container, IfName: "net1", Stdin: []byte(config),
 		Environ: []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + container},
 	}
-	_, err := r.m.Operate(r.t.Context(), c, func(_ context.Context, environ []string, stdin []byte) ([]byte, error) {
-		last := func(name string) (value string) {
-			for _, e := range environ {
-				if v, ok := strings.CutPrefix(e, name+"="); ok {
-					value = v
+	_, err := r.m.Operate(r.t.Context(), c,
+		func(_ context.Context, environ []string, stdin []byte) ([]byte, error) {
+			last := func(name string) (value string) {
+				for _, e := range environ {
+					if v, ok := strings.CutPrefix(e, name+"="); ok {
+						value = v
+					}
 				}
+				return value
 			}
-			return value
-		}
-		r.got = append(r.got, fmt.Sprintf("%s %s %s", last("CNI_COMMAND"), last("CNI_CONTAINERID"), stdin))
-		return nil, r.fail
-	})
+			r.got = append(r.got, fmt.Sprintf("%s %s %s",
+				last("CNI_COMMAND"), last("CNI_CONTAINERID"), stdin))
+			return nil, r.fail
+		})
 	return err
 }
 
@@ -79,7 +81,9 @@ func TestDel(t *testing.T) {
 		t.Errorf("DEL: %v", err)
 	}
 	r.fail = nil
-	for _, call := range [][2]string{{"macvlan", "a"}, {"bridge", "b"}, {"bridge", "a"}, {"bridge", "a"}} {
+	for _, call := range [][2]string{
+		{"macvlan", "a"}, {"bridge", "b"}, {"bridge", "a"}, {"bridge", "a"},
+	} {
 		if err := r.call(call[0], "DEL", call[1], now); err != nil {
 			t.Error(err)
 		}
@@ -109,7 +113,9 @@ func TestAddThatFails(t *testing.T) {
 
 func TestGC(t *testing.T) {
 	r := newRecorder(t)
-	for _, c := range [][3]string{{"bridge", "a", "net"}, {"bridge", "b", "net"}, {"bridge", "a", "other"}, {"macvlan", "a", "net"}} {
+	for _, c := range [][3]string{
+		{"bridge", "a", "net"}, {"bridge", "b", "net"}, {"bridge", "a", "other"}, {"macvlan", "a", "net"},
+	} {
 		if err := r.call(c[0], "ADD", c[1], fmt.Sprintf(`{"name":%q,"mtu":1}`, c[2])); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +165,9 @@ func TestSavedStays(t *testing.T) {
 		t.Fatalf("%v, %v", files, err)
 	}
 	data, err := os.ReadFile(files[0])
-	if want := `{"kind":"macvlan","network":"net","containerID":"c","ifName":"net1","config":{"name":"net"}}`; err != nil || string(data) != want {
+	want := `{"kind":"macvlan","network":"net","containerID":"c","ifName":"net1",` +
+		`"config":{"name":"net"}}`
+	if err != nil || string(data) != want {
 		t.Errorf("%s, %v", data, err)
 	}
 }

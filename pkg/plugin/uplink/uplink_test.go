@@ -41,7 +41,9 @@ func route(t *testing.T, n *nettest.Namespace, to, link string, table int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &netlink.Route{Dst: dst, LinkIndex: n.Link(link).Attrs().Index, Scope: netlink.SCOPE_LINK, Table: table}
+	r := &netlink.Route{
+		Dst: dst, LinkIndex: n.Link(link).Attrs().Index, Scope: netlink.SCOPE_LINK, Table: table,
+	}
 	if err := n.Netlink().RouteAdd(r); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,10 @@ func TestM26Uplinks(t *testing.T) {
 			for _, link := range []string{"a0", "c0"} {
 				hops = append(hops, &netlink.NexthopInfo{LinkIndex: n.Link(link).Attrs().Index})
 			}
-			r := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, MultiPath: hops, Scope: netlink.SCOPE_LINK}
+			r := &netlink.Route{
+				Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, MultiPath: hops,
+				Scope: netlink.SCOPE_LINK,
+			}
 			if err := n.Netlink().RouteAdd(r); err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +119,10 @@ func TestM26UplinkIsBuiltOn(t *testing.T) {
 	}
 	n.Bridge("br0")
 	n.Master("a0", "br0")
-	n.Add(&netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "mv0", ParentIndex: n.Link("c0").Attrs().Index}, Mode: netlink.MACVLAN_MODE_BRIDGE})
+	n.Add(&netlink.Macvlan{
+		LinkAttrs: netlink.LinkAttrs{Name: "mv0", ParentIndex: n.Link("c0").Attrs().Index},
+		Mode:      netlink.MACVLAN_MODE_BRIDGE,
+	})
 	n.Up("mv0")
 	n.Veth("v0", n, "v1")
 	all := []string{"a0", "b0", "c0", "br0", "mv0", "v0", "v1"}
@@ -140,7 +148,10 @@ func TestM26UplinkOnBondAndVLAN(t *testing.T) {
 		n.Master(slave, "bond0")
 	}
 	n.Up("bond0")
-	n.Add(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "bond0.7", ParentIndex: n.Link("bond0").Attrs().Index}, VlanId: 7, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q})
+	n.Add(&netlink.Vlan{
+		LinkAttrs: netlink.LinkAttrs{Name: "bond0.7", ParentIndex: n.Link("bond0").Attrs().Index},
+		VlanId:    7, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q,
+	})
 	n.Up("bond0.7")
 	n.Add(&netlink.Vrf{LinkAttrs: netlink.LinkAttrs{Name: "vrf0"}, Table: 77})
 	n.Up("vrf0")
@@ -154,7 +165,9 @@ func TestM26UplinkOnBondAndVLAN(t *testing.T) {
 }
 
 // watch judges a configuration, and returns the reason, the field, and what looks again.
-func watch(t *testing.T, n *nettest.Namespace, sysfs, kind, config string, limits *attachment.Limits) (string, func(context.Context) error) {
+func watch(
+	t *testing.T, n *nettest.Namespace, sysfs, kind, config string, limits *attachment.Limits,
+) (string, func(context.Context) error) {
 	t.Helper()
 	handle := open(t, n)
 	guard := &uplink.Guard{Host: func() (*nl.Handle, error) { return handle, nil }, Sysfs: sysfs}
@@ -177,19 +190,29 @@ func TestM26DevicesOfTheUplink(t *testing.T) {
 	route(t, n, "0.0.0.0/0", "a0", 0)
 	sysfs := t.TempDir()
 	place := func(link, dir string) {
-		for _, d := range []string{filepath.Join(sysfs, dir, "net", link), filepath.Join(sysfs, "class", "net"), filepath.Join(sysfs, "bus", "pci", "devices"), filepath.Join(sysfs, "bus", "virtio", "devices")} {
+		for _, d := range []string{
+			filepath.Join(sysfs, dir, "net", link), filepath.Join(sysfs, "class", "net"),
+			filepath.Join(sysfs, "bus", "pci", "devices"), filepath.Join(sysfs, "bus", "virtio", "devices"),
+		} {
 			if err := os.MkdirAll(d, 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Symlink(filepath.Join(sysfs, dir, "net", link), filepath.Join(sysfs, "class", "net", link)); err != nil {
+		err := os.Symlink(filepath.Join(sysfs, dir, "net", link),
+			filepath.Join(sysfs, "class", "net", link))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	place("a0", "devices/pci0000:00/0000:00:03.0/virtio0")
 	place("here0", "devices/pci0000:00/0000:00:04.0")
-	for bus, dir := range map[string]string{"pci/devices/0000:00:03.0": "0000:00:03.0", "pci/devices/0000:00:04.0": "0000:00:04.0", "virtio/devices/virtio0": "0000:00:03.0/virtio0"} {
-		if err := os.Symlink(filepath.Join(sysfs, "devices/pci0000:00", dir), filepath.Join(sysfs, "bus", bus)); err != nil {
+	for bus, dir := range map[string]string{
+		"pci/devices/0000:00:03.0": "0000:00:03.0", "pci/devices/0000:00:04.0": "0000:00:04.0",
+		"virtio/devices/virtio0": "0000:00:03.0/virtio0",
+	} {
+		err := os.Symlink(filepath.Join(sysfs, "devices/pci0000:00", dir),
+			filepath.Join(sysfs, "bus", bus))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,8 +246,8 @@ func TestM26DevicesOfTheUplink(t *testing.T) {
 	}
 }
 
-// Children of an uplink are normal, unless the operator's rule leaves them out; what takes it over is
-// not.
+// Children of an uplink are normal, unless the operator's rule leaves them out; what takes it over
+// is not.
 func TestM26Masters(t *testing.T) {
 	n := nettest.New(t)
 	n.Veth("a0", nettest.New(t), "a1")
@@ -233,7 +256,9 @@ func TestM26Masters(t *testing.T) {
 	if err := n.Netlink().LinkAddAltName(n.Link("a0"), "enp1s0"); err != nil {
 		t.Fatal(err)
 	}
-	safe, none := &attachment.Limits{Namespace: "team"}, &attachment.Limits{Namespace: "team", Masters: []string{}}
+	safe, none := &attachment.Limits{Namespace: "team"}, &attachment.Limits{
+		Namespace: "team", Masters: []string{},
+	}
 	some := &attachment.Limits{Namespace: "team", Masters: []string{"enp*"}}
 	for _, c := range []struct {
 		kind, config string
@@ -270,11 +295,18 @@ func TestM26TakenAllTheSame(t *testing.T) {
 		do    func(n *nettest.Namespace)
 		taken bool
 	}{
-		"nothing":   {func(*nettest.Namespace) {}, false},
-		"removed":   {func(n *nettest.Namespace) { _ = n.Netlink().LinkDel(n.Link("a0")) }, true},
-		"enslaved":  {func(n *nettest.Namespace) { n.Bridge("br1"); n.Down("a0"); n.Master("a0", "br1") }, true},
+		"nothing": {func(*nettest.Namespace) {}, false},
+		"removed": {func(n *nettest.Namespace) { _ = n.Netlink().LinkDel(n.Link("a0")) }, true},
+		"enslaved": {func(n *nettest.Namespace) {
+			n.Bridge("br1")
+			n.Down("a0")
+			n.Master("a0", "br1")
+		}, true},
 		"pod's end": {func(n *nettest.Namespace) { _ = n.Netlink().LinkDel(n.Link("p0")) }, false},
-		"new link":  {func(n *nettest.Namespace) { n.Veth("q0", nettest.New(t), "q1"); n.Master("q0", "br0") }, false},
+		"new link": {func(n *nettest.Namespace) {
+			n.Veth("q0", nettest.New(t), "q1")
+			n.Master("q0", "br0")
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := nettest.New(t)
@@ -286,21 +318,24 @@ func TestM26TakenAllTheSame(t *testing.T) {
 			route(t, n, "::/0", "br0", 0)
 			_, after := watch(t, n, "/sys", "unheard-of", `{}`, limits)
 			c.do(n)
-			if err := after(t.Context()); (err != nil) != c.taken || err != nil && failure.ReasonOf(err) != failure.NodeProtected {
+			err := after(t.Context())
+			if (err != nil) != c.taken || err != nil && failure.ReasonOf(err) != failure.NodeProtected {
 				t.Errorf("%v", err)
 			}
 		})
 	}
 }
 
-// TestM26LooksOnce: one operation looks at the node once before its binaries, and after each of them,
-// but misses no link that was made meanwhile.
+// TestM26LooksOnce: one operation looks at the node once before its binaries, and after each of
+// them, but misses no link that was made meanwhile.
 func TestM26LooksOnce(t *testing.T) {
 	n := nettest.New(t)
 	n.Veth("a0", nettest.New(t), "a1")
 	route(t, n, "0.0.0.0/0", "a0", 0)
 	handle, looks := open(t, n), 0
-	guard := &uplink.Guard{Sysfs: "/sys", Host: func() (*nl.Handle, error) { return handle, nil }, Look: func(ctx context.Context, h *nl.Handle) (*uplink.Node, error) {
+	guard := &uplink.Guard{Sysfs: "/sys", Host: func() (*nl.Handle, error) {
+		return handle, nil
+	}, Look: func(ctx context.Context, h *nl.Handle) (*uplink.Node, error) {
 		looks++
 		return uplink.Look(ctx, h)
 	}}
@@ -319,7 +354,8 @@ func TestM26LooksOnce(t *testing.T) {
 		t.Errorf("looked %d times, %v", looks, err)
 	}
 	n.Bridge("br0")
-	if _, err := guard.Watch(t.Context(), "host-device", []byte(`{"device":"br0"}`), limits); failure.ReasonOf(err) != failure.NodeProtected {
+	_, err := guard.Watch(t.Context(), "host-device", []byte(`{"device":"br0"}`), limits)
+	if failure.ReasonOf(err) != failure.NodeProtected {
 		t.Errorf("a link that was made meanwhile: %v", err)
 	}
 }

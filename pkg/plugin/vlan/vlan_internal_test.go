@@ -31,10 +31,12 @@ func TestNameOf(t *testing.T) {
 	if nameOf("tenant-bond0", 500) == nameOf("tenant-bond1", 500) {
 		t.Error("two masters have one name")
 	}
-	if link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, true)); link != "eth0.500" || !inPod {
+	link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, true))
+	if link != "eth0.500" || !inPod {
 		t.Errorf("the link in a pod is %q, %v", link, inPod)
 	}
-	if link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, false)); link != "eth0.500" || inPod {
+	link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, false))
+	if link != "eth0.500" || inPod {
 		t.Errorf("the link on the node is %q, %v", link, inPod)
 	}
 }
@@ -53,7 +55,8 @@ func TestHolderStays(t *testing.T) {
 	}
 	const name = "63889839ab2375c26da670d3e65b24dd"
 	data, err := os.ReadFile(filepath.Join(l.Dir, "eth0.5", name))
-	if want := `{"network":"net","containerID":"c","ifName":"net1"}`; err != nil || string(data) != want {
+	want := `{"network":"net","containerID":"c","ifName":"net1"}`
+	if err != nil || string(data) != want {
 		t.Errorf("%s, %v", data, err)
 	}
 	if held, err := read(dir, "eth0.5", name); err != nil || held != id {
