@@ -30,7 +30,9 @@ func TestBitmapText(t *testing.T) {
 		if b.String() != c.want {
 			t.Errorf("%v: %s, want %s", c.offsets, b, c.want)
 		}
-		for _, text := range []string{c.want, strings.ToUpper(c.want), strings.Repeat("0", 64-len(c.want)) + c.want} {
+		for _, text := range []string{
+			c.want, strings.ToUpper(c.want), strings.Repeat("0", 64-len(c.want)) + c.want,
+		} {
 			again.Set(99)
 			if err := again.UnmarshalText([]byte(text)); err != nil || again != b {
 				t.Errorf("%s: %v, %v", text, again, err)
@@ -75,7 +77,8 @@ func TestBitmapAgainstModel(t *testing.T) {
 			}
 		}
 		raw, err := json.Marshal(b)
-		return err == nil && json.Unmarshal(raw, &again) == nil && again == b && b.Count() == len(want) && slices.Equal(slices.Collect(b.All()), want)
+		return err == nil && json.Unmarshal(raw, &again) == nil && again == b && b.Count() == len(want) &&
+			slices.Equal(slices.Collect(b.All()), want)
 	}, &quick.Config{MaxCount: 2000})
 	if err != nil {
 		t.Error(err)

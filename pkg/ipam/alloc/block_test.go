@@ -47,7 +47,10 @@ func TestBlockSet(t *testing.T) {
 	for _, c := range []struct {
 		block string
 		want  bool
-	}{{"10.0.0.0/28", true}, {"10.0.0.32/28", true}, {"10.0.0.0/24", true}, {"10.0.0.0/27", false}, {"10.0.0.16/28", false}} {
+	}{
+		{"10.0.0.0/28", true}, {"10.0.0.32/28", true}, {"10.0.0.0/24", true}, {"10.0.0.0/27", false},
+		{"10.0.0.16/28", false},
+	} {
 		block := netip.MustParsePrefix(c.block)
 		if s.Has(block) != c.want {
 			t.Errorf("%s is in it: %v", block, !c.want)
@@ -72,7 +75,10 @@ func TestBlockSet(t *testing.T) {
 // The one free block of 2^60 is found.
 func TestLastFreeBlock(t *testing.T) {
 	w, rnd := mustParse(t, "fd00::/64", ""), rand.New(rand.NewPCG(1, 2))
-	for _, last := range []string{"fd00::/124", "fd00::ffff:ffff:ffff:fff0/124", "fd00::8000:0:0:0/124", "fd00::1234:5678:9abc:def0/124"} {
+	for _, last := range []string{
+		"fd00::/124", "fd00::ffff:ffff:ffff:fff0/124", "fd00::8000:0:0:0/124",
+		"fd00::1234:5678:9abc:def0/124",
+	} {
 		free := netip.MustParsePrefix(last)
 		taken := &alloc.BlockSet{}
 		for bits := 65; bits <= 124; bits++ {
@@ -95,7 +101,8 @@ func sibling(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), p.Bits())
 }
 
-// No set, and blocks of another family, are nothing taken; a larger block takes all that it has, a smaller one the block that it is in.
+// No set, and blocks of another family, are nothing taken; a larger block takes all that it has, a
+// smaller one the block that it is in.
 func TestWhatIsTaken(t *testing.T) {
 	w := mustParse(t, "10.0.0.0/26", "")
 	for _, c := range []struct {

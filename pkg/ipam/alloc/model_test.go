@@ -27,7 +27,8 @@ func (in input) window() (*alloc.Window, error) {
 }
 
 func (in input) String() string {
-	return fmt.Sprintf("%v from %v to %v, exclude %v, reserved %v", in.prefix, in.start, in.end, in.exclude, in.reserved)
+	return fmt.Sprintf("%v from %v to %v, exclude %v, reserved %v",
+		in.prefix, in.start, in.end, in.exclude, in.reserved)
 }
 
 // addrs is each address of a small prefix.
@@ -72,7 +73,9 @@ func (in input) model() (allowed []netip.Addr, field string) {
 		case a.Less(start) || end.Less(a):
 		case slices.ContainsFunc(in.exclude, func(p netip.Prefix) bool { return p.Contains(a) }):
 			excluded++
-		case !slices.ContainsFunc(in.reserved, func(r netip.Addr) bool { return r == a || r.Unmap() == a }):
+		case !slices.ContainsFunc(in.reserved, func(r netip.Addr) bool {
+			return r == a || r.Unmap() == a
+		}):
 			allowed = append(allowed, a)
 		default:
 			field = "range"
@@ -110,7 +113,9 @@ func check(t *testing.T, in input, rnd *rand.Rand) {
 		t.Fatalf("%v: from %v to %v, want all of %v", in, w.Start(), w.End(), allowed)
 	}
 	all := addrs(in.prefix)
-	for _, a := range append([]netip.Addr{{}, all[0].Prev(), all[len(all)-1].Next(), otherFamily(all[0])}, all...) {
+	for _, a := range append([]netip.Addr{
+		{}, all[0].Prev(), all[len(all)-1].Next(), otherFamily(all[0]),
+	}, all...) {
 		if got, want := w.Contains(a), slices.Contains(allowed, a); got != want {
 			t.Fatalf("%v contains %v: %v", in, a, got)
 		}
@@ -132,7 +137,9 @@ func check(t *testing.T, in input, rnd *rand.Rand) {
 	}
 }
 
-func checkBlocks(t *testing.T, in input, w *alloc.Window, allowed []netip.Addr, bits int, rnd *rand.Rand) {
+func checkBlocks(
+	t *testing.T, in input, w *alloc.Window, allowed []netip.Addr, bits int, rnd *rand.Rand,
+) {
 	t.Helper()
 	// Without a block's length in its family there are none.
 	var want []netip.Prefix
@@ -166,7 +173,8 @@ func checkBlocks(t *testing.T, in input, w *alloc.Window, allowed []netip.Addr, 
 		t.Fatalf("%v: blocks of /%d give %v, want %v", in, bits, picked, allowed)
 	}
 
-	// The free blocks are found, each of them, whatever is taken: also blocks of other lengths, and those that lie elsewhere.
+	// The free blocks are found, each of them, whatever is taken: also blocks of other lengths, and
+	// those that lie elsewhere.
 	taken := alloc.NewBlockSet(slices.Values([]netip.Prefix(nil)))
 	for free := want; ; {
 		b, ok := w.RandomBlock(bits, rnd, taken)
@@ -190,14 +198,19 @@ func otherFamily(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte(b[12:]))
 }
 
-// bases are addresses at which small prefixes lie: at both ends of each address space, and where a carry goes from one word to the next.
+// bases are addresses at which small prefixes lie: at both ends of each address space, and where a
+// carry goes from one word to the next.
 var bases = []netip.Addr{
-	netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("10.255.255.128"), netip.MustParseAddr("255.255.255.255"),
-	netip.MustParseAddr("::"), netip.MustParseAddr("::ffff:10.0.0.0"), netip.MustParseAddr("fd00::7fff:ffff:ffff:ffff"),
-	netip.MustParseAddr("fd00::ffff:ffff:ffff:ffff"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+	netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("10.255.255.128"),
+	netip.MustParseAddr("255.255.255.255"),
+	netip.MustParseAddr("::"), netip.MustParseAddr("::ffff:10.0.0.0"),
+	netip.MustParseAddr("fd00::7fff:ffff:ffff:ffff"),
+	netip.MustParseAddr("fd00::ffff:ffff:ffff:ffff"),
+	netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 }
 
-// Every start and every end of small prefixes, within and just outside, with excludes and reserved addresses of many a kind.
+// Every start and every end of small prefixes, within and just outside, with excludes and reserved
+// addresses of many a kind.
 func TestAgainstModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, base := range bases {
@@ -239,8 +252,9 @@ func someOf(p netip.Prefix, rnd *rand.Rand) (exclude []netip.Prefix, reserved []
 	return exclude, append(reserved, netip.Addr{}, otherFamily(p.Addr()))
 }
 
-// FuzzWindow: a window is what its model says. at chooses where its prefix lies, host how long it is; start and end are offsets from its
-// first address, 0 for none; each two bytes of what are an exclude or a reserved address.
+// FuzzWindow: a window is what its model says. at chooses where its prefix lies, host how long it
+// is; start and end are offsets from its first address, 0 for none; each two bytes of what are an
+// exclude or a reserved address.
 func FuzzWindow(f *testing.F) {
 	f.Add(byte(1), byte(4), byte(2), byte(9), []byte{0x10, 4, 0x22, 5}, uint64(1))
 	f.Add(byte(2), byte(7), byte(0), byte(0), []byte{0x40, 0}, uint64(2))

@@ -31,20 +31,27 @@ func TestParseRange(t *testing.T) {
 
 		{"", "", "", `range "": is neither "address/length" nor "start-end/length"`},
 		{"10.0.0.0", "", "", `range "10.0.0.0": is neither "address/length" nor "start-end/length"`},
-		{"10.0.0.0/33", "", "", `range "10.0.0.0/33": is neither "address/length" nor "start-end/length"`},
+		{"10.0.0.0/33", "", "", `range "10.0.0.0/33": is neither "address/length" nor ` +
+			`"start-end/length"`},
 		{"10.0.0.0/-1", "", "", `range "10.0.0.0/-1": does not begin with an IP address`},
-		{"10.0.0.0/+1", "", "", `range "10.0.0.0/+1": is neither "address/length" nor "start-end/length"`},
+		{"10.0.0.0/+1", "", "", `range "10.0.0.0/+1": is neither "address/length" nor ` +
+			`"start-end/length"`},
 		{"10.0.0/24", "", "", `range "10.0.0/24": is neither "address/length" nor "start-end/length"`},
 		{"10..0.0/24", "", "", `range "10..0.0/24": is neither "address/length" nor "start-end/length"`},
-		{"10.0.0.0/24/24", "", "", `range "10.0.0.0/24/24": is neither "address/length" nor "start-end/length"`},
-		{"fe80::1%eth0/64", "", "", `range "fe80::1%eth0/64": is neither "address/length" nor "start-end/length"`},
+		{"10.0.0.0/24/24", "", "",
+			`range "10.0.0.0/24/24": is neither "address/length" nor "start-end/length"`},
+		{"fe80::1%eth0/64", "", "",
+			`range "fe80::1%eth0/64": is neither "address/length" nor "start-end/length"`},
 		{"-", "", "", `range "-": does not begin with an IP address`},
-		{"10.0.0.5/24-10.0.0.9/24", "", "", `range "10.0.0.5/24-10.0.0.9/24": does not begin with an IP address`},
+		{"10.0.0.5/24-10.0.0.9/24", "", "",
+			`range "10.0.0.5/24-10.0.0.9/24": does not begin with an IP address`},
 		{"10.0.0.5-10.0.0.9", "", "", `range "10.0.0.5-10.0.0.9": does not end with "address/length"`},
 		{"10.0.0.5-fd00::9/64", "", "", `range "10.0.0.5-fd00::9/64": 10.0.0.5 is outside fd00::/64`},
 		{"10.0.1.5-10.0.0.9/24", "", "", `range "10.0.1.5-10.0.0.9/24": 10.0.1.5 is outside 10.0.0.0/24`},
-		{"10.0.0.9-10.0.0.5/24", "", "", `range "10.0.0.9-10.0.0.5/24": 10.0.0.5 is before the start, 10.0.0.9`},
-		{"10.0.0.255-10.0.0.255/24", "", "", `range "10.0.0.255-10.0.0.255/24": 10.0.0.255 is the broadcast address of 10.0.0.0/24`},
+		{"10.0.0.9-10.0.0.5/24", "", "",
+			`range "10.0.0.9-10.0.0.5/24": 10.0.0.5 is before the start, 10.0.0.9`},
+		{"10.0.0.255-10.0.0.255/24", "", "",
+			`range "10.0.0.255-10.0.0.255/24": 10.0.0.255 is the broadcast address of 10.0.0.0/24`},
 		{"10.0.0.0/24", "x", "", `range_start "x": is not an IP address`},
 		{"10.0.0.0/24", "fe80::1%eth0", "", `range_start "fe80::1%eth0": is not an IP address`},
 		{"10.0.0.0/24", "", "10.0.0.9/24", `range_end "10.0.0.9/24": is not an IP address`},
@@ -67,7 +74,8 @@ func TestParseExclude(t *testing.T) {
 		{"192.168.2.229/30 192.168.2.236", "[192.168.2.228/30 192.168.2.236/32]"},
 		{"fd00::1 fd00::f/124", "[fd00::1/128 fd00::/124]"},
 		{"::ffff:10.0.0.1 ::ffff:10.0.0.1/120", "[10.0.0.1/32 10.0.0.0/24]"},
-		{"10.0.0.1 10.0.0.5-10.0.0.9", `exclude "10.0.0.5-10.0.0.9": is neither "address/length" nor an IP address`},
+		{"10.0.0.1 10.0.0.5-10.0.0.9",
+			`exclude "10.0.0.5-10.0.0.9": is neither "address/length" nor an IP address`},
 		{"10.0.0.1/", `exclude "10.0.0.1/": is neither "address/length" nor an IP address`},
 		{"fd00::1%lo", `exclude "fd00::1%lo": is neither "address/length" nor an IP address`},
 	} {
@@ -85,8 +93,8 @@ func TestParseExclude(t *testing.T) {
 	}
 }
 
-// FuzzParseRange: what is accepted makes a window, or an error that names a key; what the standard library takes for a CIDR is taken too,
-// for the same one.
+// FuzzParseRange: what is accepted makes a window, or an error that names a key; what the standard
+// library takes for a CIDR is taken too, for the same one.
 func FuzzParseRange(f *testing.F) {
 	f.Add("10.0.0.5-10.0.0.9/24", "", "")
 	f.Add("010.0.0.77/24", "10.0.0.5", "::ffff:10.0.0.9")

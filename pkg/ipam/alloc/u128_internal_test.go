@@ -20,7 +20,10 @@ func toBig(x u128) *big.Int {
 type word uint64
 
 func (word) Generate(rnd *mathrand.Rand, _ int) reflect.Value {
-	edges := []uint64{0, 1, 2, math.MaxUint64, math.MaxUint64 - 1, 1 << 63, 1<<63 - 1, rnd.Uint64(), rnd.Uint64(), rnd.Uint64()}
+	edges := []uint64{
+		0, 1, 2, math.MaxUint64, math.MaxUint64 - 1, 1 << 63, 1<<63 - 1, rnd.Uint64(), rnd.Uint64(),
+		rnd.Uint64(),
+	}
 	return reflect.ValueOf(word(edges[rnd.Intn(len(edges))]))
 }
 
@@ -41,7 +44,8 @@ func TestArithmetic(t *testing.T) {
 		}
 		return same(x.add(y), new(big.Int).Add(bx, by)) && same(x.sub(y), new(big.Int).Sub(bx, by)) &&
 			same(x.shl(n), new(big.Int).Lsh(bx, uint(n))) && same(x.shr(n), new(big.Int).Rsh(bx, uint(n))) &&
-			x.compare(y) == bx.Cmp(by) && x.less(y) == (bx.Cmp(by) < 0) && same(x.max(y), greatest) && same(x.min(y), least) &&
+			x.compare(y) == bx.Cmp(by) && x.less(y) == (bx.Cmp(by) < 0) && same(x.max(y), greatest) &&
+			same(x.min(y), least) &&
 			x.saturated() == saturated
 	}, &quick.Config{MaxCount: 200_000})
 	if err != nil {
@@ -66,7 +70,9 @@ func TestAddrIsItsNumber(t *testing.T) {
 
 func TestRandomBelow(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for _, n := range []u128{{0, 1}, {0, 8}, {0, math.MaxUint64}, {1, 0}, {1, 1}, {3, 1}, {1 << 60, 5}, top} {
+	for _, n := range []u128{
+		{0, 1}, {0, 8}, {0, math.MaxUint64}, {1, 0}, {1, 1}, {3, 1}, {1 << 60, 5}, top,
+	} {
 		// Each quarter of what there is comes up.
 		var quarters [4]int
 		for range 1000 {

@@ -13,7 +13,8 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
 
-// parse makes a window of what a configuration says: range, range_start, range_end, excludes and reserved addresses, each after a space.
+// parse makes a window of what a configuration says: range, range_start, range_end, excludes and
+// reserved addresses, each after a space.
 func parse(text, start, end, exclude, reserved string) (*alloc.Window, error) {
 	prefix, first, last, err := alloc.ParseRange(text, start, end)
 	if err != nil {
@@ -45,7 +46,8 @@ func TestWindow(t *testing.T) {
 		// Of whereabouts' documentation and tests.
 		{"192.168.2.0/24", "", "", "", "", "192.168.2.1-192.168.2.254"},
 		{"192.168.2.0/24", "", "", "192.168.2.0/28", "", "192.168.2.16-192.168.2.254"},
-		{"192.168.2.225/28", "", "", "192.168.2.229/30 192.168.2.236/32", "", "192.168.2.225-192.168.2.227 192.168.2.232-192.168.2.235 192.168.2.237-192.168.2.238"},
+		{"192.168.2.225/28", "", "", "192.168.2.229/30 192.168.2.236/32", "",
+			"192.168.2.225-192.168.2.227 192.168.2.232-192.168.2.235 192.168.2.237-192.168.2.238"},
 		{"192.168.2.225-192.168.2.230/28", "", "", "", "", "192.168.2.225-192.168.2.230"},
 		{"192.168.10.1/24", "", "", "", "", "192.168.10.1-192.168.10.254"},
 		{"2001::0/116", "", "", "", "2001::f:1", "2001::1-2001::fff"},
@@ -57,7 +59,8 @@ func TestWindow(t *testing.T) {
 		// The gateway is not given to a pod.
 		{"10.0.0.0/29", "", "", "", "10.0.0.1", "10.0.0.2-10.0.0.6"},
 		{"10.0.0.0/29", "", "", "", "::ffff:10.0.0.1", "10.0.0.2-10.0.0.6"},
-		{"10.0.0.0/29", "", "", "", "10.0.0.3 10.0.0.3 fd00::1 10.9.9.9", "10.0.0.1-10.0.0.2 10.0.0.4-10.0.0.6"},
+		{"10.0.0.0/29", "", "", "", "10.0.0.3 10.0.0.3 fd00::1 10.9.9.9",
+			"10.0.0.1-10.0.0.2 10.0.0.4-10.0.0.6"},
 		// Network and broadcast address are not, even where they are said to be first and last.
 		{"10.0.0.0/29", "10.0.0.0", "10.0.0.7", "", "", "10.0.0.1-10.0.0.6"},
 		{"10.0.0.0-10.0.0.7/29", "", "", "", "", "10.0.0.1-10.0.0.6"},
@@ -73,14 +76,18 @@ func TestWindow(t *testing.T) {
 		// At the ends of the address space.
 		{"255.255.255.255/32", "", "", "", "", "255.255.255.255-255.255.255.255"},
 		{"255.255.255.254/31", "", "", "", "", "255.255.255.254-255.255.255.255"},
-		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126", "", "", "", "", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffd-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc/126", "", "", "", "",
+			"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffd-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
 		{"0.0.0.0/0", "", "", "128.0.0.0/1", "", "0.0.0.1-127.255.255.255"},
-		{"::/0", "", "", "8000::/2", "", "::1-7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff c000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+		{"::/0", "", "", "8000::/2", "",
+			"::1-7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff c000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
 		// Excludes over each other, partly and wholly outside.
-		{"10.0.0.0/28", "", "", "10.0.0.4/31 10.0.0.4/30 10.0.0.6 10.9.0.0/16 10.0.0.12/30", "", "10.0.0.1-10.0.0.3 10.0.0.8-10.0.0.11"},
+		{"10.0.0.0/28", "", "", "10.0.0.4/31 10.0.0.4/30 10.0.0.6 10.9.0.0/16 10.0.0.12/30", "",
+			"10.0.0.1-10.0.0.3 10.0.0.8-10.0.0.11"},
 		{"10.0.0.0/29", "10.0.0.3", "10.0.0.4", "10.0.0.0/31", "10.0.0.6", "10.0.0.3-10.0.0.4"},
 		// Beyond the first half of a /64.
-		{"fd00::/64", "fd00::8000:0:0:0", "fd00::8000:0:0:1", "", "", "fd00::8000:0:0:0-fd00::8000:0:0:1"},
+		{"fd00::/64", "fd00::8000:0:0:0", "fd00::8000:0:0:1", "", "",
+			"fd00::8000:0:0:0-fd00::8000:0:0:1"},
 	} {
 		w, err := parse(c.text, c.start, c.end, c.exclude, c.reserved)
 		if err != nil {
@@ -103,16 +110,25 @@ func TestWindowErrors(t *testing.T) {
 		{"10.0.0.0/24", "10.0.1.1", "", "", "", `range_start "10.0.1.1": is outside 10.0.0.0/24`},
 		{"10.0.0.9/24", "fd00::1", "", "", "", `range_start "fd00::1": is outside 10.0.0.0/24`},
 		{"10.0.0.0/24", "", "9.255.255.255", "", "", `range_end "9.255.255.255": is outside 10.0.0.0/24`},
-		{"10.0.0.0/24", "10.0.0.9", "10.0.0.8", "", "", `range_end "10.0.0.8": is before the start, 10.0.0.9`},
-		{"10.0.0.0/24", "10.0.0.255", "", "", "", `range_start "10.0.0.255": is the broadcast address of 10.0.0.0/24`},
-		{"10.0.0.0/24", "", "10.0.0.0", "", "", `range_end "10.0.0.0": is the network address of 10.0.0.0/24`},
+		{"10.0.0.0/24", "10.0.0.9", "10.0.0.8", "", "",
+			`range_end "10.0.0.8": is before the start, 10.0.0.9`},
+		{"10.0.0.0/24", "10.0.0.255", "", "", "",
+			`range_start "10.0.0.255": is the broadcast address of 10.0.0.0/24`},
+		{"10.0.0.0/24", "", "10.0.0.0", "", "",
+			`range_end "10.0.0.0": is the network address of 10.0.0.0/24`},
 		{"fd00::/64", "", "fd00::", "", "", `range_end "fd00::": is the network address of fd00::/64`},
-		{"10.0.0.0/24", "", "", "fd00::/64", "", `exclude "fd00::/64": is not a prefix of the family of 10.0.0.0/24`},
-		{"fd00::/64", "", "", "fd00::/65 10.0.0.1", "", `exclude "10.0.0.1/32": is not a prefix of the family of fd00::/64`},
-		{"10.0.0.0/24", "", "", "10.0.0.0/25 10.0.0.128/25", "", `exclude "[10.0.0.0/25 10.0.0.128/25]": leaves no address of 10.0.0.0/24`},
-		{"10.0.0.0/24", "10.0.0.9", "10.0.0.9", "10.0.0.8/31", "", `exclude "[10.0.0.8/31]": leaves no address of 10.0.0.0/24`},
-		{"10.0.0.0/30", "", "", "10.0.0.2", "10.0.0.1", `range "10.0.0.0/30": has no address left besides those reserved, [10.0.0.1]`},
-		{"10.0.0.5/32", "", "", "", "10.0.0.5", `range "10.0.0.5/32": has no address left besides those reserved, [10.0.0.5]`},
+		{"10.0.0.0/24", "", "", "fd00::/64", "",
+			`exclude "fd00::/64": is not a prefix of the family of 10.0.0.0/24`},
+		{"fd00::/64", "", "", "fd00::/65 10.0.0.1", "",
+			`exclude "10.0.0.1/32": is not a prefix of the family of fd00::/64`},
+		{"10.0.0.0/24", "", "", "10.0.0.0/25 10.0.0.128/25", "",
+			`exclude "[10.0.0.0/25 10.0.0.128/25]": leaves no address of 10.0.0.0/24`},
+		{"10.0.0.0/24", "10.0.0.9", "10.0.0.9", "10.0.0.8/31", "",
+			`exclude "[10.0.0.8/31]": leaves no address of 10.0.0.0/24`},
+		{"10.0.0.0/30", "", "", "10.0.0.2", "10.0.0.1",
+			`range "10.0.0.0/30": has no address left besides those reserved, [10.0.0.1]`},
+		{"10.0.0.5/32", "", "", "", "10.0.0.5",
+			`range "10.0.0.5/32": has no address left besides those reserved, [10.0.0.5]`},
 	} {
 		_, err := parse(c.text, c.start, c.end, c.exclude, c.reserved)
 		var e *alloc.Error
@@ -124,7 +140,9 @@ func TestWindowErrors(t *testing.T) {
 		if _, err := alloc.NewWindow(p, netip.Addr{}, netip.Addr{}, nil, nil); err == nil {
 			t.Errorf("a window of %v", p)
 		}
-		if _, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/24"), netip.Addr{}, netip.Addr{}, []netip.Prefix{p}, nil); err == nil {
+		_, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/24"), netip.Addr{}, netip.Addr{},
+			[]netip.Prefix{p}, nil)
+		if err == nil {
 			t.Errorf("a window without %v", p)
 		}
 	}
@@ -217,7 +235,8 @@ func TestPickPrefersWhatDoesNotRest(t *testing.T) {
 	}
 }
 
-// Every allowed address of larger ranges is handed out once, with blocks claimed at random, until none is free.
+// Every allowed address of larger ranges is handed out once, with blocks claimed at random, until
+// none is free.
 func TestFullUtilisation(t *testing.T) {
 	for _, c := range []struct {
 		text, exclude string
@@ -257,7 +276,8 @@ func TestFullUtilisation(t *testing.T) {
 			}
 		}
 		if uint64(len(given)) != w.Size() || uint64(taken.Len()) != w.BlockCount(c.bits) {
-			t.Errorf("%v: %d of %d addresses in %d of %d blocks", c, len(given), w.Size(), taken.Len(), w.BlockCount(c.bits))
+			t.Errorf("%v: %d of %d addresses in %d of %d blocks",
+				c, len(given), w.Size(), taken.Len(), w.BlockCount(c.bits))
 		}
 	}
 }

@@ -37,7 +37,8 @@ func in(i int, own bool) block.Holder {
 }
 
 // TestM30TwoSpaces: whichever nodes take a network's addresses out of its one space or out of the
-// other, none has an address that another one has, all of the range can be had, and nothing is left.
+// other, none has an address that another one has, all of the range can be had, and nothing is
+// left.
 func TestM30TwoSpaces(t *testing.T) {
 	for _, cidr := range []string{"10.0.0.0/24", "10.0.0.0/27", "10.0.0.0/28", "fd00::/122"} {
 		for _, nodes := range []int{1, 2, 5} {
@@ -141,7 +142,8 @@ func TestM30TwoSpacesAtOnce(t *testing.T) {
 	}
 }
 
-// TestM30LooksSeldom: the other space is looked at when a block is claimed, and not for each address.
+// TestM30LooksSeldom: the other space is looked at when a block is claimed, and not for each
+// address.
 func TestM30LooksSeldom(t *testing.T) {
 	r := newRig(t)
 	r.node("other")
@@ -175,13 +177,15 @@ func TestM30ClaimsStay(t *testing.T) {
 	}
 	again := under(w, true)
 	again.Asked = addrs[0]
-	if got, err := m.Add(t.Context(), in(1, true), []block.Wish{again}, claim); err != nil || got[0] != addrs[0] {
+	got, err := m.Add(t.Context(), in(1, true), []block.Wish{again}, claim)
+	if err != nil || got[0] != addrs[0] {
 		t.Errorf("%v, %v, want %v", got, err, addrs)
 	}
 	if all := r.api.All(); len(all) != 1 {
 		t.Errorf("blocks: %+v", all)
 	}
-	if _, err := m.Add(t.Context(), in(2, true), []block.Wish{again}, nil); !errors.Is(err, block.ErrTaken) {
+	_, err = m.Add(t.Context(), in(2, true), []block.Wish{again}, nil)
+	if !errors.Is(err, block.ErrTaken) {
 		t.Errorf("another pod got it: %v", err)
 	}
 }
@@ -189,7 +193,10 @@ func TestM30ClaimsStay(t *testing.T) {
 // TestM30SpacesOfTenants: nobody finds a name that has the space of another namespace.
 func TestM30SpacesOfTenants(t *testing.T) {
 	seen := map[string]string{}
-	for _, name := range []string{"team.blue", "team.b.lue", "team-blue", "team.Blue", "te-am.blue", "te.am-blue", "team..blue", "Team.blue"} {
+	for _, name := range []string{
+		"team.blue", "team.b.lue", "team-blue", "team.Blue", "te-am.blue", "te.am-blue", "team..blue",
+		"Team.blue",
+	} {
 		space := block.SpaceOf(name, "")
 		if other := seen[space]; other != "" {
 			t.Errorf("%s and %s have the space %s", name, other, space)

@@ -49,13 +49,19 @@ func (r *rig) pass(d time.Duration) {
 func (r *rig) node(name string) *block.Manager {
 	r.api.AddNode(name, "uid-of-"+"node")
 	return &block.Manager{
-		Store: r.api, Nodes: r.api, Dir: stateDir(r.t), NodeName: name, Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now, Wall: r.now,
+		Store: r.api, Nodes: r.api, Dir: stateDir(r.t), NodeName: name,
+		Log: slog.New(slog.NewTextHandler(testWriter{r.t}, nil)), Now: r.now, Wall: r.now,
 		Boot:     func() (string, error) { return fmt.Sprintf("boot-%d", r.boots[name]), nil },
-		Patience: time.Millisecond, Sleep: func(ctx context.Context, d time.Duration) error { r.pass(d); runtime.Gosched(); return ctx.Err() },
+		Patience: time.Millisecond, Sleep: func(ctx context.Context, d time.Duration) error {
+			r.pass(d)
+			runtime.Gosched()
+			return ctx.Err()
+		},
 	}
 }
 
-// stateDir is a directory on a tmpfs, as that of a node is, where the machine has one; on a disk these tests take three times as long.
+// stateDir is a directory on a tmpfs, as that of a node is, where the machine has one; on a disk
+// these tests take three times as long.
 func stateDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "braid-block-") //nolint:usetesting // in memory, as /run is
@@ -74,7 +80,10 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 func holder(i int) block.Holder {
-	return block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"}, Pod: fmt.Sprint("default/p", i)}
+	return block.Holder{
+		ID:  attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", i), IfName: "net1"},
+		Pod: fmt.Sprint("default/p", i),
+	}
 }
 
 func wish(t testing.TB, cidr string) block.Wish {
@@ -86,9 +95,12 @@ func wish(t testing.TB, cidr string) block.Wish {
 	return block.Wish{Space: block.SpaceOf("", ""), Window: w}
 }
 
-// Every address of the range is given once, whatever the number of nodes, and given again when it is given back.
+// Every address of the range is given once, whatever the number of nodes, and given again when it
+// is given back.
 func TestAllAddressesAreGiven(t *testing.T) {
-	for _, cidr := range []string{"10.0.0.0/24", "10.0.0.0/28", "10.0.0.4/31", "10.0.0.77/32", "fd00::/120", "fd00::8/127"} {
+	for _, cidr := range []string{
+		"10.0.0.0/24", "10.0.0.0/28", "10.0.0.4/31", "10.0.0.77/32", "fd00::/120", "fd00::8/127",
+	} {
 		for _, nodes := range []int{1, 8, 50} {
 			t.Run(fmt.Sprint(cidr, " ", nodes), func(t *testing.T) {
 				r := newRig(t)
@@ -129,17 +141,22 @@ func TestAllAddressesAreGiven(t *testing.T) {
 func TestWhiteSpace(t *testing.T) {
 	m := newRig(t).node("n0")
 	for what, h := range map[string]block.Holder{
-		"network": {ID: attachment.ID{Network: "a b", ContainerID: "c", IfName: "e"}}, "container ID": {ID: attachment.ID{Network: "n", ContainerID: "c\n", IfName: "e"}},
-		"interface": {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "\te"}}, "pod": {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "e"}, Pod: "d/p q"},
+		"network":      {ID: attachment.ID{Network: "a b", ContainerID: "c", IfName: "e"}},
+		"container ID": {ID: attachment.ID{Network: "n", ContainerID: "c\n", IfName: "e"}},
+		"interface":    {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "\te"}},
+		"pod":          {ID: attachment.ID{Network: "n", ContainerID: "c", IfName: "e"}, Pod: "d/p q"},
 	} {
-		if _, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil); err == nil || !strings.HasPrefix(err.Error(), what+" ") {
+		_, err := m.Add(t.Context(), h, []block.Wish{wish(t, "10.0.0.0/24")}, nil)
+		if err == nil || !strings.HasPrefix(err.Error(), what+" ") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
 
 // add is an ADD that the runtime repeats, while the other nodes answer recalls.
-func add(t *testing.T, all []*block.Manager, m *block.Manager, h block.Holder, w block.Wish) ([]netip.Addr, error) {
+func add(
+	t *testing.T, all []*block.Manager, m *block.Manager, h block.Holder, w block.Wish,
+) ([]netip.Addr, error) {
 	for {
 		addrs, err := m.Add(t.Context(), h, []block.Wish{w}, nil)
 		if !errors.Is(err, block.ErrLater) {
@@ -167,7 +184,8 @@ func TestStateStays(t *testing.T) {
 			`"got":["10.0.0.1"],"local":[{"space":"default","addr":"10.0.0.1"}]}`,
 		"blocks/default/open/10.0.0.0-28": "\nused 10.0.0.1 net c net1  default/p\n",
 	} {
-		if data, err := os.ReadFile(filepath.Join(m.Dir, name)); err != nil || !strings.Contains(string(data), want) {
+		data, err := os.ReadFile(filepath.Join(m.Dir, name))
+		if err != nil || !strings.Contains(string(data), want) {
 			t.Errorf("%s: %s, %v", name, data, err)
 		}
 	}

@@ -28,12 +28,13 @@ import (
 func files(t *testing.T, m *block.Manager, dirs ...string) (names []string) {
 	t.Helper()
 	for _, dir := range dirs {
-		err := filepath.WalkDir(filepath.Join(m.Dir, dir), func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				names = append(names, path)
-			}
-			return nil
-		})
+		err := filepath.WalkDir(filepath.Join(m.Dir, dir),
+			func(path string, d os.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					names = append(names, path)
+				}
+				return nil
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +64,8 @@ func (r *rig) nothingLeft(t *testing.T, nodes ...*block.Manager) {
 	}
 }
 
-// killed runs an operation that is killed before its change number n, and says whether it came so far.
+// killed runs an operation that is killed before its change number n, and says whether it came so
+// far.
 func killed(m *block.Manager, n int, do func()) (killed bool) {
 	at := 0
 	m.Step = func(string) error {
@@ -83,7 +85,8 @@ func killed(m *block.Manager, n int, do func()) (killed bool) {
 	return killed
 }
 
-// Whatever an Add or a Del was doing when it was killed: the runtime's next Add or Del puts it right.
+// Whatever an Add or a Del was doing when it was killed: the runtime's next Add or Del puts it
+// right.
 func TestKilledAtEachStep(t *testing.T) {
 	for name, c := range map[string]struct {
 		nodes  int
@@ -98,7 +101,10 @@ func TestKilledAtEachStep(t *testing.T) {
 		"multi":    {1, true, []string{"10.0.0.0/24", "10.0.0.0/24", "fd00::/64"}},
 		"mixed":    {4, false, []string{"fd00::/64", "10.0.0.0/28", "10.1.0.0/16"}},
 	} {
-		for _, what := range []string{"Add, Del", "Add, Add", "Add, GC", "Del, Del", "Del, GC", "Del, Add", "Reserve, Add", "Reserve, Del"} {
+		for _, what := range []string{
+			"Add, Del", "Add, Add", "Add, GC", "Del, Del", "Del, GC", "Del, Add", "Reserve, Add",
+			"Reserve, Del",
+		} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				steps := 0
 				for more := true; more; steps++ {
@@ -149,7 +155,9 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 	case "Reserve":
 		dead = killed(m, n, func() { _ = m.Reserve(context.WithoutCancel(t.Context()), wishes...) })
 	case "Add":
-		dead = killed(m, n, func() { _, _ = m.Add(context.WithoutCancel(t.Context()), holder(0), wishes, nil) })
+		dead = killed(m, n, func() {
+			_, _ = m.Add(context.WithoutCancel(t.Context()), holder(0), wishes, nil)
+		})
 	default:
 		add(m, 0)
 		dead = killed(m, n, func() { _ = m.Del(context.WithoutCancel(t.Context()), holder(0).ID) })
@@ -189,7 +197,8 @@ func killedAt(t *testing.T, nodes int, warm bool, ranges []string, what string, 
 	return dead
 }
 
-// Whatever stands in the place of a file: no address is given twice, and what pods have can be given back.
+// Whatever stands in the place of a file: no address is given twice, and what pods have can be
+// given back.
 func TestBadState(t *testing.T) {
 	big := make([]byte, 10<<20)
 	for name, spoil := range map[string]func(path string) error{
@@ -199,16 +208,22 @@ func TestBadState(t *testing.T) {
 		"foreign": func(p string) error {
 			return os.WriteFile(p, []byte("space x\ncidr 10.9.9.0/28\nstate owned\nend\n"), 0o600)
 		},
-		"two":      func(p string) error { return appendTo(p, "{}") },
-		"big":      func(p string) error { return os.WriteFile(p, big, 0o600) },
-		"symlink":  func(p string) error { return replace(p, func() error { return os.Symlink("/etc/passwd", p) }) },
-		"dangling": func(p string) error { return replace(p, func() error { return os.Symlink("nowhere", p) }) },
+		"two": func(p string) error { return appendTo(p, "{}") },
+		"big": func(p string) error { return os.WriteFile(p, big, 0o600) },
+		"symlink": func(p string) error {
+			return replace(p, func() error { return os.Symlink("/etc/passwd", p) })
+		},
+		"dangling": func(p string) error {
+			return replace(p, func() error { return os.Symlink("nowhere", p) })
+		},
 		"directory": func(p string) error {
 			return replace(p, func() error { return os.MkdirAll(filepath.Join(p, "x"), 0o700) })
 		},
 		"removed": os.Remove,
 	} {
-		for _, what := range []string{"held", "blocks", "node", "tended", "blocks held", "blocks held node tended"} {
+		for _, what := range []string{
+			"held", "blocks", "node", "tended", "blocks held", "blocks held node tended",
+		} {
 			t.Run(name+" "+what, func(t *testing.T) { badState(t, spoil, what) })
 		}
 	}
@@ -317,8 +332,8 @@ func TestStateRemoved(t *testing.T) {
 	}
 }
 
-// Two local states of one node, as of a Braid and a plugin called under its own name with other directories, do not both take up a block of
-// before the reboot.
+// Two local states of one node, as of a Braid and a plugin called under its own name with other
+// directories, do not both take up a block of before the reboot.
 func TestTwoStates(t *testing.T) {
 	r := newRig(t)
 	w := wish(t, "10.0.0.0/24")
@@ -371,7 +386,8 @@ func TestSharedAfterReboot(t *testing.T) {
 	}
 }
 
-// A claim that was about to be made when the process was killed is not taken for one that other local state of the node has made since.
+// A claim that was about to be made when the process was killed is not taken for one that other
+// local state of the node has made since.
 func TestClaimOfAnotherState(t *testing.T) {
 	r := newRig(t)
 	w := wish(t, "10.0.0.0/28")
@@ -391,13 +407,15 @@ func TestClaimOfAnotherState(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range block.Size {
-		if addrs, err := one.Add(t.Context(), holder(2+i), []block.Wish{w}, nil); err == nil && addrs[0] == got[0] {
+		addrs, err := one.Add(t.Context(), holder(2+i), []block.Wish{w}, nil)
+		if err == nil && addrs[0] == got[0] {
 			t.Fatalf("address %v is given twice", got[0])
 		}
 	}
 }
 
-// Blocks that were deleted or edited by hand: the node claims what it uses again, or stops using it and tells the pods.
+// Blocks that were deleted or edited by hand: the node claims what it uses again, or stops using it
+// and tells the pods.
 func TestBlocksChangedByHand(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")
@@ -428,7 +446,8 @@ func TestBlocksChangedByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Inspect(t.Context()); err != nil || !slices.Equal(told, []string{"default/p0 AddressLost"}) {
+	err = m.Inspect(t.Context())
+	if err != nil || !slices.Equal(told, []string{"default/p0 AddressLost"}) {
 		t.Fatal(err, told)
 	}
 	if err := m.Inspect(t.Context()); err != nil || len(told) != 1 {
@@ -457,7 +476,9 @@ func TestForeignObjects(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")
 	for _, cidr := range []string{"10.0.0.0/27", "10.0.0.32/29", "10.0.0.64/28 ", "x"} {
-		b := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: "by-hand-" + fmt.Sprint(len(cidr), cidr[:1])}}
+		b := &v1alpha1.IPBlock{
+			ObjectMeta: metav1.ObjectMeta{Name: "by-hand-" + fmt.Sprint(len(cidr), cidr[:1])},
+		}
 		b.Spec.Space, b.Spec.CIDR = block.SpaceOf("", ""), cidr
 		if _, err := r.api.CreateBlock(t.Context(), b); err != nil {
 			t.Fatal(err)
@@ -527,7 +548,9 @@ func TestRenamedNode(t *testing.T) {
 // What the API holds in a container's name is given back also where the node's state was lost, its
 // name has changed, or both.
 func TestR28DelWithoutLocalState(t *testing.T) {
-	for name, change := range map[string]struct{ lose, rename bool }{"state lost": {true, false}, "renamed": {false, true}, "both": {true, true}} {
+	for name, change := range map[string]struct{ lose, rename bool }{
+		"state lost": {true, false}, "renamed": {false, true}, "both": {true, true},
+	} {
 		for _, how := range []string{"DEL", "GC"} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				r := newRig(t)
@@ -539,7 +562,8 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if _, err := other.Add(t.Context(), holder(0), w, nil); err != nil { // a container of the same ID elsewhere
+				// a container of the same ID elsewhere
+				if _, err := other.Add(t.Context(), holder(0), w, nil); err != nil {
 					t.Fatal(err)
 				}
 				if change.lose {
@@ -586,7 +610,8 @@ func TestR28DelWithoutLocalState(t *testing.T) {
 	}
 }
 
-// How much of its blocks is in use a node writes when it looks at all of them, and only what has changed.
+// How much of its blocks is in use a node writes when it looks at all of them, and only what has
+// changed.
 func TestStatusIsNotWrittenForEachPod(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n0")
@@ -606,7 +631,8 @@ func TestStatusIsNotWrittenForEachPod(t *testing.T) {
 		}
 	}
 	list, err := r.api.Blocks(t.Context(), metav1.ListOptions{})
-	if err != nil || len(list) != 1 || list[0].Status != (v1alpha1.IPBlockStatus{Used: 3, Free: block.Size - 3}) || written() != 1 {
+	if err != nil || len(list) != 1 ||
+		list[0].Status != (v1alpha1.IPBlockStatus{Used: 3, Free: block.Size - 3}) || written() != 1 {
 		t.Errorf("blocks %+v %v, written %d times, want 3 in use, written once", list, err, written())
 	}
 }
@@ -639,14 +665,16 @@ func TestR31DelOnAFullDisk(t *testing.T) {
 			if !errors.Is(err, unix.ENOSPC) {
 				t.Fatal(err)
 			}
-			if _, err := m.Add(t.Context(), holder(pods), []block.Wish{wish(t, "10.0.1.0/28")}, nil); !errors.Is(err, unix.ENOSPC) {
+			_, err = m.Add(t.Context(), holder(pods), []block.Wish{wish(t, "10.0.1.0/28")}, nil)
+			if !errors.Is(err, unix.ENOSPC) {
 				t.Errorf("an Add on a full disk: %v", err)
 			}
 			for i := range pods - 1 {
 				if err := m.Del(t.Context(), holder(i).ID); err != nil {
 					t.Fatal(i, err)
 				}
-				if _, err := fill.Write(make([]byte, 4<<10)); !errors.Is(err, unix.ENOSPC) && err != nil { // others use what is free again
+				// others use what is free again
+				if _, err := fill.Write(make([]byte, 4<<10)); !errors.Is(err, unix.ENOSPC) && err != nil {
 					t.Fatal(err)
 				}
 			}

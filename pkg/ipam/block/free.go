@@ -11,9 +11,9 @@ import (
 )
 
 // Free returns how many more addresses Adds on this node could get for the wish, the maximum of the
-// type for more. It is exact for shared blocks and those of this node. Of a block of another node it
-// takes what that said last, and takes each of those addresses for one of the wish's: the answer may
-// be late, and too low where ranges share a block. It asks for blocks as a Reader with
+// type for more. It is exact for shared blocks and those of this node. Of a block of another node
+// it takes what that said last, and takes each of those addresses for one of the wish's: the answer
+// may be late, and too low where ranges share a block. It asks for blocks as a Reader with
 // resourceVersion 0, and changes nothing.
 func (m *Manager) Free(ctx context.Context, w Wish) (uint64, error) {
 	own := map[string]*local{} // by the objects' names

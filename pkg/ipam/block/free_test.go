@@ -91,7 +91,8 @@ func TestFreeOfPartOfBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := addrs[0].Next()
-	if part.Window, err = alloc.NewWindow(wide.Window.Prefix(), start, start.Next(), nil, nil); err != nil {
+	if part.Window, err = alloc.NewWindow(wide.Window.Prefix(), start, start.Next(), nil,
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	isFree(t, "the owner knows", one, part, 2)
@@ -102,7 +103,8 @@ func TestFreeOfPartOfBlock(t *testing.T) {
 func TestFreeOfLargeRange(t *testing.T) {
 	r := newRig(t)
 	m := r.node("n1")
-	window, err := alloc.NewWindow(netip.MustParsePrefix("fd00::/32"), netip.Addr{}, netip.Addr{}, nil, nil)
+	window, err := alloc.NewWindow(netip.MustParsePrefix("fd00::/32"), netip.Addr{}, netip.Addr{},
+		nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

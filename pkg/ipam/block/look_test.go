@@ -92,10 +92,14 @@ func TestLooks(t *testing.T) {
 // whichever clock tells it.
 func TestR25NoAddressAfterTheLease(t *testing.T) {
 	for name, fault := range map[string]error{
-		"refused": errors.New("connection refused"), "forbidden": apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "n0", errors.New("no role")),
+		"refused": errors.New("connection refused"),
+		"forbidden": apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "n0",
+			errors.New("no role")),
 		"unauthorized": apierrors.NewUnauthorized("token expired"), "slow": context.DeadlineExceeded,
 	} {
-		for clock, skew := range map[string][2]time.Duration{"both": {0, 0}, "suspended": {-time.Hour, 0}, "wall clock set back": {0, -time.Hour}} {
+		for clock, skew := range map[string][2]time.Duration{
+			"both": {0, 0}, "suspended": {-time.Hour, 0}, "wall clock set back": {0, -time.Hour},
+		} {
 			t.Run(name+" "+clock, func(t *testing.T) {
 				r := newRig(t)
 				m := r.node("n0")
@@ -121,7 +125,8 @@ func TestR25NoAddressAfterTheLease(t *testing.T) {
 				bootSkew, wallSkew = skew[0], skew[1]
 				r.pass(block.Grace/2 - time.Minute)
 				err := add(2)
-				if failure.ReasonOf(err) != failure.APIUnavailable || failure.Code(err) != 11 || !strings.Contains(err.Error(), "kubeconfig") {
+				if failure.ReasonOf(err) != failure.APIUnavailable || failure.Code(err) != 11 ||
+					!strings.Contains(err.Error(), "kubeconfig") {
 					t.Fatalf("after the lease: %v", err)
 				}
 				if err := m.Del(t.Context(), holder(0).ID); err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 )
 
-// What a process that was killed had sent to share a block, with what containers hold of it, takes no
-// effect after the state of the node was lost and a DEL has succeeded by what is known since. Nor
-// does what a process that was not killed sends.
+// What a process that was killed had sent to share a block, with what containers hold of it, takes
+// no effect after the state of the node was lost and a DEL has succeeded by what is known since.
+// Nor does what a process that was not killed sends.
 func TestR28NothingSentBeforeALossTakesEffect(t *testing.T) {
 	for lost, lose := range map[string]func(m *block.Manager) error{
 		"all":    func(m *block.Manager) error { return os.RemoveAll(m.Dir) },
@@ -113,9 +113,11 @@ func (r *rig) nothingShared(t *testing.T, m *block.Manager) {
 // only what says so was lost, whatever was done before it.
 func TestR28DelWithoutWhatIsHeld(t *testing.T) {
 	for first, do := range map[string]func(m *block.Manager) error{
-		"DEL":   func(*block.Manager) error { return nil },
-		"ADD":   func(m *block.Manager) error { return addOne(t, m, 1) },
-		"share": func(m *block.Manager) error { return errors.Join(addOne(t, m, 1), m.Answer(t.Context())) },
+		"DEL": func(*block.Manager) error { return nil },
+		"ADD": func(m *block.Manager) error { return addOne(t, m, 1) },
+		"share": func(m *block.Manager) error {
+			return errors.Join(addOne(t, m, 1), m.Answer(t.Context()))
+		},
 	} {
 		t.Run(first, func(t *testing.T) {
 			r, m := sharing(t)
@@ -123,7 +125,9 @@ func TestR28DelWithoutWhatIsHeld(t *testing.T) {
 			if _, err := m.Add(t.Context(), holder(7), w, nil); err != nil {
 				t.Fatal(err)
 			}
-			for _, err := range []error{os.RemoveAll(filepath.Join(m.Dir, "held")), do(m), m.Del(t.Context(), holder(7).ID)} {
+			for _, err := range []error{
+				os.RemoveAll(filepath.Join(m.Dir, "held")), do(m), m.Del(t.Context(), holder(7).ID),
+			} {
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -32,7 +32,8 @@ func TestSpaceOf(t *testing.T) {
 		{"", "10.0.1.0/24", "default.r"},
 	} {
 		got := block.SpaceOf(test.name, test.onlyRange)
-		if made := strings.HasSuffix(test.want, "x") || strings.HasSuffix(test.want, ".r"); !strings.HasPrefix(got, test.want) || !made && got != test.want {
+		made := strings.HasSuffix(test.want, "x") || strings.HasSuffix(test.want, ".r")
+		if !strings.HasPrefix(got, test.want) || !made && got != test.want {
 			t.Errorf("the space of %q, %q is %s, want %s", test.name, test.onlyRange, got, test.want)
 		}
 		if other, ok := seen[got]; ok {

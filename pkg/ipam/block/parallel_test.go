@@ -25,7 +25,8 @@ const parallelDir = "BRAID_PARALLEL_DIR"
 // parallelManager makes a manager; its blocks need no API if that is nil.
 func parallelManager(dir string, api *blocktest.Fake) *block.Manager {
 	return &block.Manager{
-		Store: api, Nodes: api, Dir: filepath.Join(dir, "state"), NodeName: "n0", Log: slog.New(slog.DiscardHandler),
+		Store: api, Nodes: api, Dir: filepath.Join(dir, "state"), NodeName: "n0",
+		Log:  slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "boot", nil },
 	}
 }
@@ -33,7 +34,9 @@ func parallelManager(dir string, api *blocktest.Fake) *block.Manager {
 // churn gives and takes addresses back, each of which it marks as its own meanwhile.
 func churn(dir string, m *block.Manager, w block.Wish, name string, rounds int) error {
 	for i := range rounds {
-		h := block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint(name, "-", i), IfName: "net1"}}
+		h := block.Holder{
+			ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint(name, "-", i), IfName: "net1"},
+		}
 		addrs, err := m.Add(context.Background(), h, []block.Wish{w}, nil)
 		if err != nil {
 			return err
@@ -89,7 +92,9 @@ func TestParallelProcesses(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range each {
 			all.Go(func() {
-				if err := churn(dir, parallelManager(dir, nil), wish(t, "10.0.0.0/24"), fmt.Sprint("p", os.Getpid(), "-", i), 10); err != nil {
+				err := churn(dir, parallelManager(dir, nil), wish(t, "10.0.0.0/24"),
+					fmt.Sprint("p", os.Getpid(), "-", i), 10)
+				if err != nil {
 					t.Error(err)
 				}
 			})
@@ -101,7 +106,8 @@ func TestParallelProcesses(t *testing.T) {
 	api.AddNode("n0", "uid")
 	m := parallelManager(dir, api)
 	for i := range processes * each {
-		if _, err := m.Add(t.Context(), holder(i), []block.Wish{wish(t, "10.0.0.0/24")}, nil); err != nil {
+		_, err := m.Add(t.Context(), holder(i), []block.Wish{wish(t, "10.0.0.0/24")}, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +179,10 @@ func BenchmarkParallelAdd(b *testing.B) {
 				var all sync.WaitGroup
 				for i := range 64 {
 					all.Go(func() {
-						if _, err := m.Add(b.Context(), block.Holder{ID: attachment.ID{Network: "n", ContainerID: fmt.Sprint(round, "-", i), IfName: "e"}}, []block.Wish{w}, nil); err != nil {
+						_, err := m.Add(b.Context(), block.Holder{
+							ID: attachment.ID{Network: "n", ContainerID: fmt.Sprint(round, "-", i), IfName: "e"},
+						}, []block.Wish{w}, nil)
+						if err != nil {
 							b.Error(err)
 						}
 					})

@@ -30,7 +30,8 @@ func (r *rig) owned(m *block.Manager) (n int) {
 // After Reserve an Add asks the API nothing, not even the first one in a boot.
 func TestAddAfterReserveAsksNothing(t *testing.T) {
 	for name, ranges := range map[string][]string{
-		"one": {"10.0.0.0/24"}, "dual": {"10.0.0.0/24", "fd00::/64"}, "overlapping": {"10.0.0.0/24", "10.0.0.0/16", "10.0.0.0/24"},
+		"one": {"10.0.0.0/24"}, "dual": {"10.0.0.0/24", "fd00::/64"},
+		"overlapping": {"10.0.0.0/24", "10.0.0.0/16", "10.0.0.0/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -126,7 +127,8 @@ func TestReserveRecallsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := wants.Reserve(t.Context(), w, wide); !errors.Is(err, block.ErrFull) || errors.Is(err, block.ErrLater) {
+	err := wants.Reserve(t.Context(), w, wide)
+	if !errors.Is(err, block.ErrFull) || errors.Is(err, block.ErrLater) {
 		t.Errorf("reserve: %v", err)
 	}
 	for _, b := range r.api.All() {

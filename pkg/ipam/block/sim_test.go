@@ -42,8 +42,8 @@ import (
 // The operations are those of pkg/engine, which tends the node's blocks after each. Nobody tends
 // them beside an operation, but for nodes that have a timer for it (braidctl ipam tend). A node may
 // be cut off from the API for any reason and any time, lose its Node object, get another name, lose
-// its state or a part of it beside operations that go on or are killed, be suspended (its boot clock stands still) or have its wall clock set. Container IDs
-// are used again.
+// its state or a part of it beside operations that go on or are killed, be suspended (its boot
+// clock stands still) or have its wall clock set. Container IDs are used again.
 //
 // What must hold: no address is in use by two sandboxes; a DEL that succeeded has left nothing in
 // the API; when all is given back, nothing is left of it, and each address can be given that is not
@@ -58,7 +58,8 @@ func TestSimulation(t *testing.T) {
 	}
 	dir := stateDir(t)
 	total := map[string]int{}
-	if r, w, err := os.Pipe(); err == nil { // from now on two descriptors of the Go runtime are open, too
+	// from now on two descriptors of the Go runtime are open, too
+	if r, w, err := os.Pipe(); err == nil {
 		_, _ = r.Close(), w.Close()
 	}
 	before := descriptors(t)
@@ -69,7 +70,8 @@ func TestSimulation(t *testing.T) {
 			total[what] += n
 		}
 		if err != nil {
-			t.Fatalf("BRAID_SIMULATION_SEED=%d: %v\n%s", seed, err, strings.Join(s.trace[max(0, len(s.trace)-2000):], "\n"))
+			t.Fatalf("BRAID_SIMULATION_SEED=%d: %v\n%s",
+				seed, err, strings.Join(s.trace[max(0, len(s.trace)-2000):], "\n"))
 		}
 		if err := os.RemoveAll(s.dir); err != nil {
 			t.Fatal(err)
@@ -175,7 +177,8 @@ type simOp struct {
 
 func newSim(dir string, seed uint64) *sim {
 	s := &sim{
-		rnd: rand.New(rand.NewPCG(seed, 4)), dir: dir, api: blocktest.New(), parked: make(chan bool), live: map[string]*box{}, kept: map[string]types.UID{},
+		rnd: rand.New(rand.NewPCG(seed, 4)), dir: dir, api: blocktest.New(), parked: make(chan bool),
+		live: map[string]*box{}, kept: map[string]types.UID{},
 		clock: time.Hour, count: map[string]int{},
 	}
 	s.deletes, s.renames = s.rnd.IntN(3) == 0, s.rnd.IntN(4) == 0
@@ -187,19 +190,30 @@ func newSim(dir string, seed uint64) *sim {
 	}
 	s.api.Fault = s.fault
 	for i := range 1 + s.rnd.IntN(4) {
-		n := &simNode{id: i, lost: map[incarnation]time.Duration{}, present: true, timer: s.rnd.IntN(4) == 0}
+		n := &simNode{
+			id: i, lost: map[incarnation]time.Duration{}, present: true, timer: s.rnd.IntN(4) == 0,
+		}
 		n.Manager = &block.Manager{
-			Store: s.api, Nodes: s.api, Dir: filepath.Join(dir, fmt.Sprint("n", i)), NodeName: fmt.Sprint("n", i), Log: slog.New(slog.NewTextHandler(simLog{s}, nil)),
+			Store: s.api, Nodes: s.api, Dir: filepath.Join(dir, fmt.Sprint("n", i)),
+			NodeName: fmt.Sprint("n", i), Log: slog.New(slog.NewTextHandler(simLog{s}, nil)),
 			Now:  func() time.Time { return time.Unix(1e6, 0).Add(s.clock - n.slept) },
 			Wall: func() time.Time { return time.Unix(1e9, 0).Add(s.clock + n.skew) },
-			Rand: s.rnd, Boot: func() (string, error) { return fmt.Sprint("boot-", n.id, "-", n.boot), nil }, Patience: time.Second,
-			Step:  func(change string) error { return s.park(change) },
-			Sleep: func(_ context.Context, d time.Duration) error { s.clock += d; return s.park("sleep") }, Locking: s.locking,
+			Rand: s.rnd, Boot: func() (string, error) {
+				return fmt.Sprint("boot-", n.id, "-", n.boot), nil
+			}, Patience: time.Second,
+			Step: func(change string) error { return s.park(change) },
+			Sleep: func(_ context.Context, d time.Duration) error {
+				s.clock += d
+				return s.park("sleep")
+			}, Locking: s.locking,
 		}
 		s.api.AddNode(n.NodeName, n.object().uid)
 		s.nodes = append(s.nodes, n)
 	}
-	v4 := [][3]string{{"10.0.0.0/28"}, {"10.0.0.0/27"}, {"10.0.0.0/26"}, {"10.0.0.4/31"}, {"10.0.0.0/28", "10.0.0.5", "10.0.0.6"}, {"10.0.0.0/25", "10.0.0.14", "10.0.0.49"}}
+	v4 := [][3]string{
+		{"10.0.0.0/28"}, {"10.0.0.0/27"}, {"10.0.0.0/26"}, {"10.0.0.4/31"},
+		{"10.0.0.0/28", "10.0.0.5", "10.0.0.6"}, {"10.0.0.0/25", "10.0.0.14", "10.0.0.49"},
+	}
 	v6 := [][3]string{{"fd00::/124"}, {"fd00::/122"}, {"fd00::6/127"}}
 	one := func(of [][3]string, space string) block.Wish {
 		c := of[s.rnd.IntN(len(of))]
@@ -217,11 +231,14 @@ func newSim(dir string, seed uint64) *sim {
 	s.windows = [][]block.Wish{{one(v4, a)}}
 	for range s.rnd.IntN(3) {
 		s.windows = append(s.windows, [][]block.Wish{
-			{one(v4, a)}, {one(v6, a)}, {one(v4, a), one(v6, a)}, {one(v4, a), one(v4, a)}, {one(v4, b), one(v4, a)}, {one(v6, b)},
+			{one(v4, a)}, {one(v6, a)}, {one(v4, a), one(v6, a)}, {one(v4, a), one(v4, a)},
+			{one(v4, b), one(v4, a)}, {one(v6, b)},
 		}[s.rnd.IntN(6)])
 	}
 	if s.rnd.IntN(3) == 0 {
-		c := &claimv1.IPAMClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c", UID: "claim-1"}}
+		c := &claimv1.IPAMClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c", UID: "claim-1"},
+		}
 		s.claims = append(s.claims, c)
 		s.api.AddClaim(c)
 	}
@@ -236,7 +253,8 @@ func (l simLog) Write(p []byte) (int, error) {
 }
 
 func (s *sim) note(format string, args ...any) {
-	s.trace = append(s.trace, fmt.Sprintf("%v ", s.clock.Round(time.Millisecond))+fmt.Sprintf(format, args...))
+	s.trace = append(s.trace,
+		fmt.Sprintf("%v ", s.clock.Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
 func (s *sim) fail(format string, args ...any) {
@@ -244,7 +262,8 @@ func (s *sim) fail(format string, args ...any) {
 		s.failure = fmt.Errorf(format, args...)
 		s.note("FAILED %v", s.failure)
 		for _, b := range s.api.All() {
-			s.note("  %s owner %+v recall %+v status %+v: %+v", b.Name, b.Spec.Owner, b.Spec.Recall, b.Status, b.Spec.Allocations)
+			s.note("  %s owner %+v recall %+v status %+v: %+v", b.Name, b.Spec.Owner, b.Spec.Recall,
+				b.Status, b.Spec.Allocations)
 		}
 		for _, n := range s.nodes {
 			_ = filepath.WalkDir(n.Dir, func(path string, d os.DirEntry, err error) error {
@@ -263,10 +282,14 @@ func failures() []error {
 	blocks := schema.GroupResource{Group: v1alpha1.GroupName, Resource: v1alpha1.Resource}
 	return []error{
 		errors.New("connection refused"), context.DeadlineExceeded,
-		apierrors.NewForbidden(blocks, "", errors.New("no role")), apierrors.NewUnauthorized("token expired"),
-		apierrors.NewTooManyRequests("overloaded", 1), apierrors.NewServiceUnavailable("etcd"), apierrors.NewInternalError(errors.New("panic")),
-		apierrors.NewTimeoutError("slow", 1), apierrors.NewBadRequest("field label not supported"), apierrors.NewResourceExpired("too old"),
-		&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("not served")}, &failure.Error{Reason: failure.TimedOut, Err: errors.New("late")},
+		apierrors.NewForbidden(blocks, "", errors.New("no role")),
+		apierrors.NewUnauthorized("token expired"),
+		apierrors.NewTooManyRequests("overloaded", 1), apierrors.NewServiceUnavailable("etcd"),
+		apierrors.NewInternalError(errors.New("panic")),
+		apierrors.NewTimeoutError("slow", 1), apierrors.NewBadRequest("field label not supported"),
+		apierrors.NewResourceExpired("too old"),
+		&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("not served")},
+		&failure.Error{Reason: failure.TimedOut, Err: errors.New("late")},
 	}
 }
 
@@ -393,21 +416,23 @@ func (s *sim) step() {
 }
 
 func (s *sim) add(b *box) {
-	if b.node.amnesia { // an Add of a container that runs is not repeated: what is known of it no more it may get anew
+	// an Add of a container that runs is not repeated: what is known of it no more it may get anew
+	if b.node.amnesia {
 		s.dead(b)
 	}
-	s.start(b.node, b, fmt.Sprintf("add %s on %s %v", b.holder.ContainerID, b.node.NodeName, b.wishes), func(ctx context.Context) {
-		m := b.node.Manager
-		addrs, err := m.Add(ctx, b.holder, b.wishes, b.claim)
-		s.note("  add %s: %v %v", b.holder.ContainerID, addrs, err)
-		if err != nil {
-			s.count["add failed"]++
-		} else {
-			s.count["added"]++
-			s.given(b, addrs)
-		}
-		s.upkeep(ctx, m)
-	})
+	s.start(b.node, b, fmt.Sprintf("add %s on %s %v", b.holder.ContainerID, b.node.NodeName, b.wishes),
+		func(ctx context.Context) {
+			m := b.node.Manager
+			addrs, err := m.Add(ctx, b.holder, b.wishes, b.claim)
+			s.note("  add %s: %v %v", b.holder.ContainerID, addrs, err)
+			if err != nil {
+				s.count["add failed"]++
+			} else {
+				s.count["added"]++
+				s.given(b, addrs)
+			}
+			s.upkeep(ctx, m)
+		})
 }
 
 // upkeep is what pkg/engine does after each operation but STATUS.
@@ -428,24 +453,29 @@ func (s *sim) check(b *box) {
 
 // again is a DEL that the runtime repeats: pkg/engine knows that the sandbox is gone.
 func (s *sim) again(n *simNode) *simOp {
-	return s.start(n, nil, "del again on "+n.NodeName, func(ctx context.Context) { s.upkeep(ctx, n.Manager) })
+	return s.start(n, nil, "del again on "+n.NodeName, func(ctx context.Context) {
+		s.upkeep(ctx, n.Manager)
+	})
 }
 
 // reserve is what an agent does ahead of need, beside whatever else its node does.
 func (s *sim) reserve(n *simNode) *simOp {
 	wishes := s.windows[s.rnd.IntN(len(s.windows))]
-	return s.start(n, nil, fmt.Sprintf("reserve on %s %v", n.NodeName, wishes), func(ctx context.Context) {
-		err := n.Reserve(ctx, wishes...)
-		s.note("  reserve on %s: %v", n.NodeName, err)
-		if err == nil {
-			s.count["reserved"]++
-		}
-	})
+	return s.start(n, nil, fmt.Sprintf("reserve on %s %v", n.NodeName, wishes),
+		func(ctx context.Context) {
+			err := n.Reserve(ctx, wishes...)
+			s.note("  reserve on %s: %v", n.NodeName, err)
+			if err == nil {
+				s.count["reserved"]++
+			}
+		})
 }
 
 // tick is braidctl ipam tend.
 func (s *sim) tick(n *simNode) *simOp {
-	return s.start(n, nil, "timer of "+n.NodeName, func(ctx context.Context) { s.upkeep(ctx, n.Manager) })
+	return s.start(n, nil, "timer of "+n.NodeName, func(ctx context.Context) {
+		s.upkeep(ctx, n.Manager)
+	})
 }
 
 // given looks at what an Add has given.
@@ -461,13 +491,17 @@ func (s *sim) given(b *box, addrs []netip.Addr) {
 	for i, a := range addrs {
 		w := b.wishes[i]
 		key := w.Space + " " + a.String()
-		if other := s.live[key]; other != nil && other != b && (b.claim == nil || other.claim != b.claim) {
+		other := s.live[key]
+		if other != nil && other != b && (b.claim == nil || other.claim != b.claim) {
 			s.fail("%s is that of both %v and %v", key, other.holder, b.holder)
 		}
 		if uid, ok := s.kept[key]; ok && (b.claim == nil || b.claim.UID != uid) {
 			s.fail("%s is kept by claim %s, and that of %v", key, uid, b.holder)
 		}
-		if !w.Window.Contains(a) || w.Asked.IsValid() && a != w.Asked || slices.ContainsFunc(addrs[:i], func(x netip.Addr) bool { return x == a && b.wishes[slices.Index(addrs, x)].Space == w.Space }) {
+		if !w.Window.Contains(a) || w.Asked.IsValid() && a != w.Asked ||
+			slices.ContainsFunc(addrs[:i], func(x netip.Addr) bool {
+				return x == a && b.wishes[slices.Index(addrs, x)].Space == w.Space
+			}) {
 			s.fail("%v of %v for %v", a, addrs, w)
 		}
 		s.live[key] = b
@@ -507,7 +541,9 @@ func (s *sim) del(b *box) {
 func (s *sim) free(b *box) {
 	for _, object := range s.api.All() {
 		for _, e := range object.Spec.Allocations {
-			if e.Node != nil && b.holder.ID == (attachment.ID{Network: e.Network, ContainerID: e.ContainerID, IfName: e.IfName}) &&
+			if e.Node != nil && b.holder.ID == (attachment.ID{
+				Network: e.Network, ContainerID: e.ContainerID, IfName: e.IfName,
+			}) &&
 				strings.HasPrefix(e.Node.BootID, fmt.Sprint("boot-", b.node.id, "-", b.node.boot)) {
 				s.fail("del %s has succeeded, and %s holds %+v", b.holder.ContainerID, object.Name, e)
 			}
@@ -522,7 +558,10 @@ func (s *sim) newBox() *box {
 		n = s.nodes[s.rnd.IntN(len(s.nodes))]
 	}
 	b := &box{node: n, on: n.NodeName, wishes: slices.Clone(s.windows[s.rnd.IntN(len(s.windows))])}
-	b.holder = block.Holder{ID: attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", s.serial), IfName: "net1"}, Pod: fmt.Sprint("default/p", s.serial)}
+	b.holder = block.Holder{
+		ID:  attachment.ID{Network: "net", ContainerID: fmt.Sprint("c", s.serial), IfName: "net1"},
+		Pod: fmt.Sprint("default/p", s.serial),
+	}
 	if len(s.gone) > 0 && s.rnd.IntN(10) == 0 {
 		i := s.rnd.IntN(len(s.gone))
 		b.holder.ContainerID = s.gone[i]
@@ -757,11 +796,14 @@ func (n *simNode) object() incarnation {
 	return incarnation{n.NodeName, types.UID(fmt.Sprint(n.NodeName, "-", n.uid))}
 }
 
-// reap is what a controller does for a node that is gone, or another, for long: it frees what the node had, if none of its pods is left.
+// reap is what a controller does for a node that is gone, or another, for long: it frees what the
+// node had, if none of its pods is left.
 func (s *sim) reap(n *simNode) {
 	gone := map[incarnation]bool{}
 	for in, since := range n.lost {
-		if s.clock-since >= block.Grace && !slices.ContainsFunc(s.boxes, func(b *box) bool { return b.node == n && b.on == in.name }) {
+		if s.clock-since >= block.Grace && !slices.ContainsFunc(s.boxes, func(b *box) bool {
+			return b.node == n && b.on == in.name
+		}) {
 			gone[in] = true
 		}
 	}
@@ -775,16 +817,21 @@ func (s *sim) reap(n *simNode) {
 		}
 		for i := range blocks {
 			b := &blocks[i]
-			stale := func(at *v1alpha1.Node) bool { return at != nil && gone[incarnation{at.NodeName, at.NodeUID}] }
+			stale := func(at *v1alpha1.Node) bool {
+				return at != nil && gone[incarnation{at.NodeName, at.NodeUID}]
+			}
 			before := slices.Clone(b.Spec.Allocations)
 			for i, e := range b.Spec.Allocations {
 				if stale(e.Node) {
 					b.Spec.Allocations[i] = v1alpha1.Allocation{Address: e.Address, Claim: e.Claim}
 				}
 			}
-			b.Spec.Allocations = slices.DeleteFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool { return e.Claim == nil && e.Node == nil })
+			b.Spec.Allocations = slices.DeleteFunc(b.Spec.Allocations, func(e v1alpha1.Allocation) bool {
+				return e.Claim == nil && e.Node == nil
+			})
 			switch {
-			case stale(b.Spec.Owner) || b.Spec.Owner == nil && len(before) > 0 && len(b.Spec.Allocations) == 0:
+			case stale(b.Spec.Owner) ||
+				b.Spec.Owner == nil && len(before) > 0 && len(b.Spec.Allocations) == 0:
 				s.count["reaped"]++
 				s.note("  reap %s: %v", b.Name, s.api.DeleteBlock(ctx, b))
 			case !slices.Equal(before, b.Spec.Allocations):
@@ -820,7 +867,9 @@ func (s *sim) act() {
 	n := s.nodes[s.rnd.IntN(len(s.nodes))]
 	switch x := s.rnd.IntN(100); {
 	case x < 40:
-		if len(s.boxes) < 40 && len(s.ops) < 6 && slices.ContainsFunc(s.nodes, func(n *simNode) bool { return !n.collecting }) {
+		if len(s.boxes) < 40 && len(s.ops) < 6 && slices.ContainsFunc(s.nodes, func(n *simNode) bool {
+			return !n.collecting
+		}) {
 			s.add(s.newBox())
 		}
 	case x < 65:
@@ -1027,7 +1076,8 @@ func (s *sim) fill() {
 				size--
 			}
 		}
-		for _, e := range b.Spec.Allocations { // an Add that was killed may have taken one for the claim, too
+		// an Add that was killed may have taken one for the claim, too
+		for _, e := range b.Spec.Allocations {
 			if e.Claim != nil && w.Window.Contains(netip.MustParseAddr(e.Address)) {
 				size--
 			}
@@ -1066,7 +1116,8 @@ func (s *sim) fillOne(i, size int, w block.Wish, active []*simNode, quiet map[st
 			}
 			s.upkeep(ctx, b.node.Manager)
 		}))
-		if !errors.Is(err, block.ErrLater) || s.failure != nil || i == size && errors.Is(err, block.ErrFull) && len(quiet) > 0 {
+		if !errors.Is(err, block.ErrLater) || s.failure != nil ||
+			i == size && errors.Is(err, block.ErrFull) && len(quiet) > 0 {
 			break
 		}
 		s.note("fill %d, try %d: %v", i, try, err)
@@ -1094,7 +1145,8 @@ func (s *sim) quiesce() {
 	s.api.Remember() // a list may be old, but not for ever
 	s.each("gc", func(ctx context.Context, n *simNode) error { return n.GC(ctx, "net", nil) })
 	for _, n := range s.nodes {
-		if n.amnesia || n.unsure || s.pauses { // what is in use of a block whose claim arrives after that is not known before the next boot
+		// what is in use of a block whose claim arrives after that is not known before the next boot
+		if n.amnesia || n.unsure || s.pauses {
 			s.reboot(n)
 		}
 	}
@@ -1126,13 +1178,14 @@ func (s *sim) quiesce() {
 	}
 	for _, n := range s.nodes {
 		for _, dir := range []string{"held", "blocks"} {
-			_ = filepath.WalkDir(filepath.Join(n.Dir, dir), func(path string, d os.DirEntry, err error) error {
-				if err == nil && !d.IsDir() {
-					data, _ := os.ReadFile(path)
-					s.fail("%s is left: %s", path, data)
-				}
-				return nil
-			})
+			_ = filepath.WalkDir(filepath.Join(n.Dir, dir),
+				func(path string, d os.DirEntry, err error) error {
+					if err == nil && !d.IsDir() {
+						data, _ := os.ReadFile(path)
+						s.fail("%s is left: %s", path, data)
+					}
+					return nil
+				})
 		}
 	}
 }

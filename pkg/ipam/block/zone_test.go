@@ -8,7 +8,8 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 )
 
-// Nodes that fill a range together seldom meet: each has zones of its own, whose blocks it takes in their order.
+// Nodes that fill a range together seldom meet: each has zones of its own, whose blocks it takes in
+// their order.
 func TestZones(t *testing.T) {
 	const nodes, addresses = 16, 255 // that of the network is not given
 	const blocks = (addresses + 1) / block.Size
@@ -31,12 +32,14 @@ func TestZones(t *testing.T) {
 				t.Fatal(err)
 			}
 			if owner, ok := first[zone]; ok && owner != m.NodeName || i > 0 && addrs[0] != last[n].Next() {
-				t.Fatalf("address %d of %s is %v, of a zone of %q; the one before was %v", i, m.NodeName, addrs[0], owner, last[n])
+				t.Fatalf("address %d of %s is %v, of a zone of %q; the one before was %v",
+					i, m.NodeName, addrs[0], owner, last[n])
 			}
 			first[zone], last[n] = m.NodeName, addrs[0]
 		}
 	}
-	// Who the node is, what it had before a reboot and whether its blocks are its own; looks at zones until one is free; the claims.
+	// Who the node is, what it had before a reboot and whether its blocks are its own; looks at zones
+	// until one is free; the claims.
 	if creates := r.api.Calls("create"); creates != nodes*blocks {
 		t.Errorf("%d blocks were claimed with %d requests", nodes*blocks, creates)
 	}

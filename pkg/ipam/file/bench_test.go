@@ -54,7 +54,8 @@ func wish(first, last string) file.Wish {
 	return file.Wish{Set: file.Set{r}}
 }
 
-// The cost of an ADD, and of the ADD and DEL of an interface, does not depend on how many leases there are.
+// The cost of an ADD, and of the ADD and DEL of an interface, does not depend on how many leases
+// there are.
 func BenchmarkAdd(b *testing.B) {
 	for _, n := range []int{0, 1000, 60000} {
 		for _, del := range []bool{false, true} {
@@ -67,7 +68,8 @@ func BenchmarkAdd(b *testing.B) {
 				fill(b, filepath.Join(s.DataDir, s.Network), n)
 				wishes := []file.Wish{wish("10.0.0.2", "10.255.255.254")}
 				// The first operation reads what is there.
-				if err := s.Del(b.Context(), attachment.ID{Network: "net", ContainerID: "a", IfName: "eth0"}, nil); err != nil {
+				err := s.Del(b.Context(), attachment.ID{Network: "net", ContainerID: "a", IfName: "eth0"}, nil)
+				if err != nil {
 					b.Fatal(err)
 				}
 				i := 0

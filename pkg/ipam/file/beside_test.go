@@ -67,7 +67,8 @@ func TestM30OldNamesLeases(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if leases, err := own.Add(ctx, inNetwork("team.net", "next"), wish); err != nil || !slices.Contains(taken, leases[0].Addr.Addr()) {
+	leases, err := own.Add(ctx, inNetwork("team.net", "next"), wish)
+	if err != nil || !slices.Contains(taken, leases[0].Addr.Addr()) {
 		t.Errorf("what is free again: %v, %v", leases, err)
 	}
 	if _, err := os.Stat(filepath.Join(s.DataDir, "net")); !errors.Is(err, os.ErrNotExist) {
@@ -116,8 +117,8 @@ func TestM30BothNamesAtOnce(t *testing.T) {
 	group.Wait()
 }
 
-// TestM30ForeignLeases: a GC of what was made here leaves what others made in the same directory, also
-// behind an index that was made of it.
+// TestM30ForeignLeases: a GC of what was made here leaves what others made in the same directory,
+// also behind an index that was made of it.
 func TestM30ForeignLeases(t *testing.T) {
 	s := store(t)
 	ctx := t.Context()
@@ -128,7 +129,8 @@ func TestM30ForeignLeases(t *testing.T) {
 	if err := os.WriteFile(foreign, []byte("podman\r\neth0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Add(ctx, key("b"), []file.Wish{wish("10.0.0.2", "10.0.0.40")}); err != nil { // reads the foreign one
+	// reads the foreign one
+	if _, err := s.Add(ctx, key("b"), []file.Wish{wish("10.0.0.2", "10.0.0.40")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.GCMade(ctx, []attachment.ID{key("b")}); err != nil {

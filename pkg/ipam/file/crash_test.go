@@ -116,7 +116,8 @@ func scene(t *testing.T, fresh bool) *file.Store {
 	return s
 }
 
-// Whenever a process is killed, the next DEL of its key leaves nothing, also after others have been at work.
+// Whenever a process is killed, the next DEL of its key leaves nothing, also after others have been
+// at work.
 func TestKilledAtEachStep(t *testing.T) {
 	for _, c := range []job{
 		{Command: "ADD", ID: "fresh"},
@@ -154,7 +155,8 @@ func TestKilledAtEachStep(t *testing.T) {
 func duplicate(t *testing.T, s *file.Store) *file.Store {
 	t.Helper()
 	twin := store(t)
-	out, err := exec.CommandContext(t.Context(), "cp", "-a", s.DataDir+"/.", twin.DataDir).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "cp", "-a", s.DataDir+"/.", twin.DataDir).
+		CombinedOutput()
 	if err != nil {
 		t.Fatalf("cp: %v: %s", err, out)
 	}
@@ -175,7 +177,8 @@ func afterKill(t *testing.T, s *file.Store, c job, then string) {
 	case "ADD":
 		// It is complete, or there is a complete one already.
 		got, err := s.Add(t.Context(), key(c.ID), dual)
-		if err != nil && !strings.Contains(err.Error(), "duplicate allocation") || err == nil && len(got) != 2 {
+		if err != nil && !strings.Contains(err.Error(), "duplicate allocation") ||
+			err == nil && len(got) != 2 {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 		count := 0
@@ -208,7 +211,8 @@ func afterKill(t *testing.T, s *file.Store, c job, then string) {
 	}
 }
 
-// releaseLikeTheReference removes every file, in the directory and below, that has the content of the key's leases.
+// releaseLikeTheReference removes every file, in the directory and below, that has the content of
+// the key's leases.
 func releaseLikeTheReference(t *testing.T, s *file.Store, id string) {
 	t.Helper()
 	root := os.DirFS(s.DataDir)
@@ -224,7 +228,8 @@ func releaseLikeTheReference(t *testing.T, s *file.Store, id string) {
 	}))
 }
 
-// An operation that fails, at whatever step, has changed nothing (ADD), or is finished by the next one (DEL).
+// An operation that fails, at whatever step, has changed nothing (ADD), or is finished by the next
+// one (DEL).
 func TestFailsAtEachStep(t *testing.T) {
 	injected := errors.New("injected")
 	for _, c := range []struct {
@@ -232,16 +237,26 @@ func TestFailsAtEachStep(t *testing.T) {
 		named bool
 		run   func(s *file.Store) error
 	}{
-		{"ADD", false, func(s *file.Store) error { _, err := s.Add(t.Context(), key("a"), dual); return err }},
-		{"named ADD", true, func(s *file.Store) error { _, err := s.Add(t.Context(), key("a"), dual); return err }},
+		{"ADD", false, func(s *file.Store) error {
+			_, err := s.Add(t.Context(), key("a"), dual)
+			return err
+		}},
+		{"named ADD", true, func(s *file.Store) error {
+			_, err := s.Add(t.Context(), key("a"), dual)
+			return err
+		}},
 		{"second ADD", false, func(s *file.Store) error {
-			_, err := s.Add(t.Context(), key("b"), []file.Wish{{Set: dual[0].Set, Asked: netip.MustParseAddr("10.0.0.9")}})
+			_, err := s.Add(t.Context(), key("b"),
+				[]file.Wish{{Set: dual[0].Set, Asked: netip.MustParseAddr("10.0.0.9")}})
 			return err
 		}},
 		{"DEL", false, func(s *file.Store) error { return s.Del(t.Context(), key("b"), nil) }},
-		{"GC", false, func(s *file.Store) error { return s.GC(t.Context(), []attachment.ID{key("other")}) }},
+		{"GC", false, func(s *file.Store) error {
+			return s.GC(t.Context(), []attachment.ID{key("other")})
+		}},
 		{"Release", false, func(s *file.Store) error {
-			return s.Release(t.Context(), key("b"), []netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("fd00::3")})
+			return s.Release(t.Context(), key("b"),
+				[]netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("fd00::3")})
 		}},
 	} {
 		failed := 0
@@ -274,10 +289,14 @@ func TestFailsAtEachStep(t *testing.T) {
 			}
 			if strings.HasSuffix(c.name, "ADD") {
 				want(t, fmt.Sprintf("%s fails at step %d: leases", c.name, n), leases(t, s), before)
-				want(t, fmt.Sprintf("%s fails at step %d: index", c.name, n), slices.DeleteFunc(index(t, s), func(n string) bool { return n == "new" }), entries)
+				want(t, fmt.Sprintf("%s fails at step %d: index", c.name, n),
+					slices.DeleteFunc(index(t, s), func(n string) bool {
+						return n == "new"
+					}), entries)
 			}
 			must(t, c.run(s))
-			want(t, c.name+" after all: new", slices.Contains(index(t, s), "new") && c.name != "Release", false)
+			want(t, c.name+" after all: new",
+				slices.Contains(index(t, s), "new") && c.name != "Release", false)
 		}
 		if failed < 2 {
 			t.Errorf("%s failed %d times", c.name, failed)
@@ -293,7 +312,9 @@ func taken(s *file.Store) int {
 	if err != nil {
 		return -1
 	}
-	return len(slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), "10.") }))
+	return len(slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		return !strings.HasPrefix(e.Name(), "10.")
+	}))
 }
 
 // Processes and goroutines get all addresses there are, each once, while others come and go.
@@ -312,7 +333,8 @@ func TestEveryAddressOnce(t *testing.T) {
 	}
 	for p := range processes {
 		wg.Go(func() {
-			out, _, err := child(t.Context(), job{DataDir: s.DataDir, Command: "fill", ID: fmt.Sprint("p", p)})
+			out, _, err := child(t.Context(),
+				job{DataDir: s.DataDir, Command: "fill", ID: fmt.Sprint("p", p)})
 			got := 0
 			if err == nil {
 				_, err = fmt.Sscanf(out, "got %d", &got)

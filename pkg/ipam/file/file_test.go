@@ -33,7 +33,9 @@ func store(t *testing.T) *file.Store {
 }
 
 func boot(id string, at time.Time) file.Boot {
-	return file.Boot{ID: func() (string, error) { return id, nil }, Time: func() time.Time { return at }}
+	return file.Boot{ID: func() (string, error) {
+		return id, nil
+	}, Time: func() time.Time { return at }}
 }
 
 func dirOf(s *file.Store) string { return filepath.Join(s.DataDir, s.Network) }
@@ -122,7 +124,8 @@ func TestFormat(t *testing.T) {
 	s := store(t)
 	want(t, "leases", add(t, s, "a", dual...), "[{10.0.0.2/8 10.0.0.1} {fd00::2/64 fd00::1}]")
 	want(t, "files", leases(t, s), map[string]string{"10.0.0.2": "a\r\nnet1", "fd00::2": "a\r\nnet1"})
-	want(t, "last", read(t, dirOf(s)+"/last_reserved_ip.0")+" "+read(t, dirOf(s)+"/last_reserved_ip.1"), "10.0.0.2 fd00::2")
+	want(t, "last", read(t, dirOf(s)+"/last_reserved_ip.0")+" "+
+		read(t, dirOf(s)+"/last_reserved_ip.1"), "10.0.0.2 fd00::2")
 	err := filepath.WalkDir(s.DataDir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || path == s.DataDir {
 			return err
@@ -155,17 +158,20 @@ func TestRoundRobin(t *testing.T) {
 			del(t, s, id)
 		}
 	}
-	want(t, "addresses", got, "[10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.2 10.0.0.4 10.0.0.5 10.0.0.2 10.0.0.4]")
+	want(t, "addresses", got,
+		"[10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.2 10.0.0.4 10.0.0.5 10.0.0.2 10.0.0.4]")
 }
 
 func TestDuplicate(t *testing.T) {
 	s := store(t)
 	add(t, s, "a", dual...)
 	before := leases(t, s)
-	if _, err := s.Add(t.Context(), key("a"), dual); err == nil || !strings.Contains(err.Error(), "duplicate allocation is not allowed") {
+	_, err := s.Add(t.Context(), key("a"), dual)
+	if err == nil || !strings.Contains(err.Error(), "duplicate allocation is not allowed") {
 		t.Errorf("second ADD: %v", err)
 	}
-	if _, err := s.Add(t.Context(), key("a"), []file.Wish{wish("10.1.0.2", "10.1.0.9"), dual[1]}); err == nil {
+	_, err = s.Add(t.Context(), key("a"), []file.Wish{wish("10.1.0.2", "10.1.0.9"), dual[1]})
+	if err == nil {
 		t.Error("an ADD with one set that the key has an address of succeeds")
 	}
 	want(t, "leases", leases(t, s), before)
@@ -178,7 +184,8 @@ func TestDuplicate(t *testing.T) {
 	asked := dual[0]
 	asked.Asked = netip.MustParseAddr("10.0.0.7")
 	add(t, s, "a", asked)
-	if _, err := s.Add(t.Context(), key("a"), []file.Wish{asked}); err == nil || !strings.Contains(err.Error(), "held by container a interface net1") {
+	_, err = s.Add(t.Context(), key("a"), []file.Wish{asked})
+	if err == nil || !strings.Contains(err.Error(), "held by container a interface net1") {
 		t.Errorf("a certain address twice: %v", err)
 	}
 	del(t, s, "a")
@@ -234,7 +241,9 @@ func TestForeignLeases(t *testing.T) {
 	del(t, s, "late")
 	del(t, s, "old")
 	want(t, "sweeps", *count, 2)
-	want(t, "leases", leases(t, s), map[string]string{"10.0.0.2": "c0\r\nnet1\n", "10.0.0.3": "c1\r\nnet1\n", "10.0.0.6": "c4\r\nnet1\n"})
+	want(t, "leases", leases(t, s), map[string]string{
+		"10.0.0.2": "c0\r\nnet1\n", "10.0.0.3": "c1\r\nnet1\n", "10.0.0.6": "c4\r\nnet1\n",
+	})
 
 	// What the reference removed is forgotten.
 	if err := os.Remove(dirOf(s) + "/10.0.0.2"); err != nil {
@@ -261,7 +270,8 @@ func TestIndexThatCannotBeWritten(t *testing.T) {
 	want(t, "leases", len(leases(t, s)), 3)
 	s.Step = nil
 	del(t, s, "a")
-	want(t, "leases", leases(t, s), map[string]string{"10.0.0.2": "other\r\nnet1", "fd00::2": "other\r\nnet1"})
+	want(t, "leases", leases(t, s),
+		map[string]string{"10.0.0.2": "other\r\nnet1", "fd00::2": "other\r\nnet1"})
 }
 
 // An old lease belongs to the container's first interface that has no other.
@@ -309,16 +319,22 @@ func TestBadEntryIsMadeAnew(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
 		"empty": func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"another's": func(path string) error {
-			return os.WriteFile(path, []byte(`{"containerID":"b","ifname":"net1","adds":[["10.0.0.2"]]}`), 0o600)
+			return os.WriteFile(path,
+				[]byte(`{"containerID":"b","ifname":"net1","adds":[["10.0.0.2"]]}`), 0o600)
 		},
 		"no addr": func(path string) error {
 			return os.WriteFile(path, []byte(`{"containerID":"a","ifname":"net1","adds":[[""]]}`), 0o600)
 		},
 		"zone": func(path string) error {
-			return os.WriteFile(path, []byte(`{"containerID":"a","ifname":"net1","adds":[["fe80::1%/../x"]]}`), 0o600)
+			return os.WriteFile(path,
+				[]byte(`{"containerID":"a","ifname":"net1","adds":[["fe80::1%/../x"]]}`), 0o600)
 		},
-		"a link":      func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
-		"a pipe":      func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
+		"a link": func(path string) error {
+			return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path))
+		},
+		"a pipe": func(path string) error {
+			return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))
+		},
 		"a large one": func(path string) error { return os.Truncate(path, 1<<30) },
 	} {
 		s := store(t)
@@ -334,7 +350,8 @@ func TestBadEntryIsMadeAnew(t *testing.T) {
 	}
 }
 
-// rebooted has leases from before a boot and from after it, by this package and by others; it gives the time between.
+// rebooted has leases from before a boot and from after it, by this package and by others; it gives
+// the time between.
 func rebooted(t *testing.T) (*file.Store, time.Time) {
 	t.Helper()
 	s := store(t)
@@ -361,8 +378,13 @@ func rebooted(t *testing.T) (*file.Store, time.Time) {
 }
 
 var (
-	certain = map[string]string{"10.0.0.5": "remade\r\nnet1", "10.0.0.8": "L---------", "10.0.0.9": "new\r\nnet1"}
-	unclear = map[string]string{"10.0.0.5": "remade\r\nnet1", "10.0.0.6": "late\r\nnet1", "10.0.0.7": "", "10.0.0.8": "L---------", "10.0.0.9": "new\r\nnet1"}
+	certain = map[string]string{
+		"10.0.0.5": "remade\r\nnet1", "10.0.0.8": "L---------", "10.0.0.9": "new\r\nnet1",
+	}
+	unclear = map[string]string{
+		"10.0.0.5": "remade\r\nnet1", "10.0.0.6": "late\r\nnet1", "10.0.0.7": "",
+		"10.0.0.8": "L---------", "10.0.0.9": "new\r\nnet1",
+	}
 )
 
 func TestLeasesFromBeforeTheBootAreReclaimed(t *testing.T) {
@@ -419,7 +441,9 @@ func TestLeasesFromBeforeTheBootAreReclaimed(t *testing.T) {
 			s.Step = nil
 			s.Boot = boot("2", time.Time{}) // what the index has known is enough for its own
 			del(t, s, "unknown")
-			if got := leases(t, s); got["10.0.0.2"] != "" || got["fd00::2"] != "" || got["10.0.0.4"] != "" || got["10.0.0.5"] == "" || got["10.0.0.9"] == "" {
+			got := leases(t, s)
+			if got["10.0.0.2"] != "" || got["fd00::2"] != "" || got["10.0.0.4"] != "" ||
+				got["10.0.0.5"] == "" || got["10.0.0.9"] == "" {
 				t.Errorf("failed at step %d: %v", n, got)
 			}
 		}
@@ -441,7 +465,10 @@ func TestGC(t *testing.T) {
 		if err := s.GC(t.Context(), valid); err != nil {
 			t.Fatal(err)
 		}
-		want(t, "leases", leases(t, s), map[string]string{"10.0.0.3": "b\r\nnet1", "fd00::3": "b\r\nnet1", "10.0.0.6": "b", "10.0.0.9": strings.Repeat("x", 5000)})
+		want(t, "leases", leases(t, s), map[string]string{
+			"10.0.0.3": "b\r\nnet1", "fd00::3": "b\r\nnet1", "10.0.0.6": "b",
+			"10.0.0.9": strings.Repeat("x", 5000),
+		})
 		want(t, "entries", len(index(t, s)), 2)
 	}
 	read(t, dirOf(s)+"/not-an-address")
@@ -519,13 +546,25 @@ func TestStrangeFiles(t *testing.T) {
 		return dir
 	}
 	kinds := map[string]func(t *testing.T, path, target string) error{
-		"link to a file":      func(_ *testing.T, path, target string) error { return os.Symlink(target+"/file", path) },
-		"link to a directory": func(_ *testing.T, path, target string) error { return os.Symlink(target, path) },
-		"link to nothing":     func(_ *testing.T, path, target string) error { return os.Symlink(target+"/none", path) },
-		"pipe":                func(_ *testing.T, path, _ string) error { return unix.Mkfifo(path, 0o600) },
-		"socket":              func(_ *testing.T, path, _ string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) },
-		"directory":           func(_ *testing.T, path, _ string) error { return os.Mkdir(path, 0o755) },
-		"file":                func(_ *testing.T, path, _ string) error { return os.WriteFile(path, []byte("x"), 0o600) },
+		"link to a file": func(_ *testing.T, path, target string) error {
+			return os.Symlink(target+"/file", path)
+		},
+		"link to a directory": func(_ *testing.T, path, target string) error {
+			return os.Symlink(target, path)
+		},
+		"link to nothing": func(_ *testing.T, path, target string) error {
+			return os.Symlink(target+"/none", path)
+		},
+		"pipe": func(_ *testing.T, path, _ string) error {
+			return unix.Mkfifo(path, 0o600)
+		},
+		"socket": func(_ *testing.T, path, _ string) error {
+			return unix.Mknod(path, unix.S_IFSOCK|0o600, 0)
+		},
+		"directory": func(_ *testing.T, path, _ string) error { return os.Mkdir(path, 0o755) },
+		"file": func(_ *testing.T, path, _ string) error {
+			return os.WriteFile(path, []byte("x"), 0o600)
+		},
 	}
 	for _, c := range []struct {
 		place string
@@ -536,7 +575,10 @@ func TestStrangeFiles(t *testing.T) {
 		{".braid", []string{"directory"}},
 		{"lock", []string{"file", "pipe"}},
 		{"last_reserved_ip.0", []string{"file"}},
-		{"10.0.0.2", []string{"link to a file", "link to a directory", "link to nothing", "pipe", "socket", "directory", "file"}},
+		{"10.0.0.2", []string{
+			"link to a file", "link to a directory", "link to nothing", "pipe", "socket", "directory",
+			"file",
+		}},
 	} {
 		for kind, make := range kinds {
 			t.Run(c.place+" is a "+kind, func(t *testing.T) {
@@ -557,7 +599,8 @@ func TestStrangeFiles(t *testing.T) {
 				if err != nil && !strings.Contains(err.Error(), path) {
 					t.Errorf("%v does not name %s", err, path)
 				}
-				if err != nil && c.place != "" && c.place != ".braid" && len(leases(t, s))+len(index(t, s)) > 0 {
+				if err != nil && c.place != "" && c.place != ".braid" &&
+					len(leases(t, s))+len(index(t, s)) > 0 {
 					t.Errorf("the failed ADD left %v %v", leases(t, s), index(t, s))
 				}
 				derr := s.Del(t.Context(), key("a"), []netip.Addr{netip.MustParseAddr("10.0.0.2")})
@@ -586,22 +629,26 @@ func TestInvalid(t *testing.T) {
 		key          attachment.ID
 		says         string
 	}{
-		"relative":       {"networks", "net", key("a"), `directory "networks" is not an absolute path`},
-		"no directory":   {"", "net", key("a"), `directory "" is not an absolute path`},
-		"climbing":       {good.DataDir, "../net", key("a"), `network name "../net"`},
-		"dots":           {good.DataDir, "..", key("a"), `network name ".."`},
-		"no network":     {good.DataDir, "", key("a"), `network name ""`},
-		"nul":            {good.DataDir + "\x00", "net", key("a"), "invalid argument"},
-		"container ID":   {good.DataDir, "net", key("a/b"), "a/b"},
-		"no ID":          {good.DataDir, "net", key(""), "containerID"},
-		"interface":      {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a", IfName: "a b"}, "whitespace"},
-		"no interface":   {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a"}, "interface"},
+		"relative":     {"networks", "net", key("a"), `directory "networks" is not an absolute path`},
+		"no directory": {"", "net", key("a"), `directory "" is not an absolute path`},
+		"climbing":     {good.DataDir, "../net", key("a"), `network name "../net"`},
+		"dots":         {good.DataDir, "..", key("a"), `network name ".."`},
+		"no network":   {good.DataDir, "", key("a"), `network name ""`},
+		"nul":          {good.DataDir + "\x00", "net", key("a"), "invalid argument"},
+		"container ID": {good.DataDir, "net", key("a/b"), "a/b"},
+		"no ID":        {good.DataDir, "net", key(""), "containerID"},
+		"interface": {good.DataDir, "net",
+			attachment.ID{Network: "net", ContainerID: "a", IfName: "a b"}, "whitespace"},
+		"no interface": {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a"},
+			"interface"},
 		"line in the ID": {good.DataDir, "net", key("a\r\nb"), "invalid"},
 	} {
 		c.key.Network = c.network
 		s := &file.Store{DataDir: c.dir, Network: c.network, Boot: good.Boot}
 		_, err := s.Add(t.Context(), c.key, dual)
-		for what, err := range map[string]error{"ADD": err, "DEL": s.Del(t.Context(), c.key, nil), "CHECK": s.Check(t.Context(), c.key, nil)} {
+		for what, err := range map[string]error{
+			"ADD": err, "DEL": s.Del(t.Context(), c.key, nil), "CHECK": s.Check(t.Context(), c.key, nil),
+		} {
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
@@ -679,7 +726,8 @@ func TestLastAddressIsWrittenWhole(t *testing.T) {
 	for _, before := range []string{"10.0.0.111", "no address, and much longer than one is", ""} {
 		must(t, os.WriteFile(dirOf(s)+"/last_reserved_ip.0", []byte(before), 0o600))
 		given := add(t, s, "b", dual...)
-		want(t, "last after "+before, read(t, dirOf(s)+"/last_reserved_ip.0"), given[0].Addr.Addr().String())
+		want(t, "last after "+before, read(t, dirOf(s)+"/last_reserved_ip.0"),
+			given[0].Addr.Addr().String())
 		del(t, s, "b")
 	}
 }
@@ -687,7 +735,8 @@ func TestLastAddressIsWrittenWhole(t *testing.T) {
 // The index that nodes have is read by name and content: neither may change.
 func TestEntryStays(t *testing.T) {
 	s := store(t)
-	const name, content = "e3392043b0e115104f187a2481355b93", `{"containerID":"a","ifname":"net1","adds":[["10.0.0.2","fd00::2"]]}`
+	const name, content = "e3392043b0e115104f187a2481355b93", `{"containerID":"a","ifname":"net1",` +
+		`"adds":[["10.0.0.2","fd00::2"]]}`
 	if _, err := s.Add(t.Context(), key("a"), dual); err != nil {
 		t.Fatal(err)
 	}
@@ -706,7 +755,8 @@ func TestOtherNetwork(t *testing.T) {
 	other.Network = "other"
 	_, err := s.Add(t.Context(), other, dual)
 	for what, err := range map[string]error{
-		"ADD": err, "DEL": s.Del(t.Context(), other, nil), "CHECK": s.Check(t.Context(), other, nil), "release": s.Release(t.Context(), other, nil),
+		"ADD": err, "DEL": s.Del(t.Context(), other, nil), "CHECK": s.Check(t.Context(), other, nil),
+		"release": s.Release(t.Context(), other, nil),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "network") {
 			t.Errorf("%s: %v", what, err)
