@@ -213,9 +213,9 @@ func TestR34LinkRunsTheReferenceForIPTables(t *testing.T) {
 	same(t, "calls", r.calls(), []string{"bridge ADD net1", "bridge DEL net1"})
 	// Copies of this program do not call each other for ever.
 	r.mkdir("copies")
-	out, err := exec.Command("cp", r.braid, r.path("copies", "bridge")).CombinedOutput()
+	copied, err := exec.Command("cp", r.braid, r.path("copies", "bridge")).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("%v: %s", err, copied)
 	}
 	_, _, failed = r.alone("bridge", "ADD", p, config, r.path("copies"))
 	if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, "ipMasqBackend") ||

@@ -82,11 +82,11 @@ func TestU5GKERender(t *testing.T) {
 	if err := os.WriteFile(path, []byte(stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := call(t, "braidctl lint --config "+guide+"00-braid.conflist "+path)
+	code, stdout, stderr = call(t, "braidctl lint --config "+guide+"00-braid.conflist "+path)
 	if code != exitOK || strings.Contains(stdout+stderr, "networkattachment") {
 		t.Errorf("lint: %d\n%s%s", code, stdout, stderr)
 	}
-	code, stdout, stderr := call(t, "braidctl gke check "+guide+"cluster.yaml "+path)
+	code, stdout, stderr = call(t, "braidctl gke check "+guide+"cluster.yaml "+path)
 	if code != exitOK || strings.Contains(stdout, "networks.yaml") {
 		t.Errorf("gke check: %d\n%s%s", code, stdout, stderr)
 	}

@@ -131,7 +131,7 @@ func TestLintFiles(t *testing.T) {
 	if err := os.WriteFile(file, []byte("metadata: {name: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := call(t, "braidctl lint "+file)
+	code, _, stderr = call(t, "braidctl lint "+file)
 	if code != exitFailed || !strings.Contains(stderr, file) {
 		t.Errorf("a file that is no YAML: exit code %d, %s", code, stderr)
 	}

@@ -285,7 +285,7 @@ func TestServer(t *testing.T) {
 		"STATE NETWORK ADDRESS POD RECORD DETAIL",
 		"ok red 10.9.0.1 default/p IPPool default/red-10.9.0.0-24 -",
 	}
-	code, stdout, _ := call(t, "braidctl ipam audit "+flags)
+	code, stdout, _ = call(t, "braidctl ipam audit "+flags)
 	if code != 0 || !cmp.Equal(table, squeeze(stdout)) {
 		t.Errorf("all well: %d, %s", code, stdout)
 	}
@@ -293,12 +293,12 @@ func TestServer(t *testing.T) {
 		`"podref": "default/gone", "ifname": "net1"}`)
 	table = append(table, "orphan red 10.9.0.2 default/gone IPPool default/red-10.9.0.0-24 the pod "+
 		"is gone")
-	code, stdout, _ := call(t, "braidctl ipam audit "+flags)
+	code, stdout, _ = call(t, "braidctl ipam audit "+flags)
 	if code != 1 || !cmp.Equal(table, squeeze(stdout)) {
 		t.Errorf("an orphan: %d, %s", code, stdout)
 	}
 	var got []reap.Entry
-	code, stdout, _ := call(t, "braidctl ipam audit --wrong -o json "+flags)
+	code, stdout, _ = call(t, "braidctl ipam audit --wrong -o json "+flags)
 	err = json.Unmarshal([]byte(stdout), &got)
 	if err != nil || code != 1 || len(got) != 1 || got[0].State != reap.Orphan {
 		t.Errorf("what is wrong: %d, %v, %s", code, err, stdout)

@@ -37,7 +37,7 @@ func TestR12OwedIsListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	sandbox.Unlock()
-	code, stdout, _ := call(t, "braidctl owed --state-dir "+dir)
+	code, stdout, _ = call(t, "braidctl owed --state-dir "+dir)
 	lines := squeeze(stdout)
 	if code != 1 || len(lines) != 2 ||
 		lines[1] != "default/p c1 default/b net2 2026-01-02T03:04:05Z no such mode" {
@@ -52,7 +52,7 @@ func TestR12OwedIsListed(t *testing.T) {
 	if err := os.WriteFile(damaged, []byte(`{"version":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := call(t, "braidctl owed --state-dir "+dir)
+	code, stdout, stderr = call(t, "braidctl owed --state-dir "+dir)
 	if code != 2 || !strings.Contains(stderr, damaged) || !strings.Contains(stdout, "no such mode") {
 		t.Errorf("with a damaged record: code %d: %s%s", code, stdout, stderr)
 	}

@@ -354,7 +354,7 @@ func TestPlanCluster(t *testing.T) {
 	if code, stdout, _ := call(t, "braidctl plan --namespace=lint fine"+flags); code != exitFailed {
 		t.Errorf("a flag that there is not: exit code %d, %s", code, stdout)
 	}
-	code, stdout, stderr := call(t, "braidctl plan fine"+flags)
+	code, stdout, stderr = call(t, "braidctl plan fine"+flags)
 	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "fine") {
 		t.Errorf("a pod that there is not: exit code %d, %s%s", code, stdout, stderr)
 	}
@@ -365,7 +365,7 @@ func TestPlanCluster(t *testing.T) {
 	if diff := cmp.Diff(want, inShort(plans(t, stdout))); diff != "" || code != exitFound {
 		t.Errorf("files: exit code %d, %s (-want +got):\n%s", code, stderr, diff)
 	}
-	code, stdout, stderr := call(t, "braidctl plan -n lint fine --kubeconfig /no/such")
+	code, stdout, stderr = call(t, "braidctl plan -n lint fine --kubeconfig /no/such")
 	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "/no/such") {
 		t.Errorf("no way to the cluster: exit code %d, %s%s", code, stdout, stderr)
 	}

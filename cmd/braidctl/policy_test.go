@@ -103,7 +103,7 @@ func TestPolicyReport(t *testing.T) {
 	dir = files(t, map[string]string{"braid.conflist": `{"cniVersion":"1.1.0","name":"braid","plugins":[{"type":"braid",
 		"clusterNetwork":"/etc/cni/net.d/x.conflist","braid":{"policyDefault":"enforce","policy":[{"namespaces": ["team-a"], "masters": ["ens224"], "vlans": ["7"]},
 		{"namespaces": ["team-b"], "exec": ["host-device"], "masters": ["ens192"], "hostPorts": {"ports":["1024-65535","22"],"loopback":false}}]}}]}`})
-	code, stdout, stderr := call(t, "braidctl policy report --config "+dir+"/braid.conflist "+objects)
+	code, stdout, stderr = call(t, "braidctl policy report --config "+dir+"/braid.conflist "+objects)
 	if code != exitOK || stdout != "" {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}

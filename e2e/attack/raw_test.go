@@ -18,8 +18,8 @@ func ofRawPods() []attack {
 				n.begins(victim)
 				n.begins(evil)
 				evil.Advertise("net1")
-				for end := time.Now().
-					Add(20 * time.Second); victim.Advertisements("net1") == 0; time.Sleep(5 * time.Millisecond) {
+				end := time.Now().Add(20 * time.Second)
+				for ; victim.Advertisements("net1") == 0; time.Sleep(5 * time.Millisecond) {
 					if time.Now().After(end) {
 						n.Fatal("no advertisement arrives")
 					}

@@ -400,7 +400,7 @@ func TestNodeRunsAPod(t *testing.T) {
 	if err := node.StartKubelet(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := node.PodRun(ctx, "default", "p", "ip", "-brief", "address")
+	out, err = node.PodRun(ctx, "default", "p", "ip", "-brief", "address")
 	if err != nil || !strings.Contains(out, pod.Status.PodIP) {
 		t.Errorf("pod did not survive: %s, %v", out, err)
 	}

@@ -14,7 +14,10 @@ import (
 func TestAPINodeResources(t *testing.T) {
 	server, api := reporter(t)
 	cpu := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4")}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "resources"}, Status: corev1.NodeStatus{Capacity: cpu, Allocatable: cpu}}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "resources"},
+		Status:     corev1.NodeStatus{Capacity: cpu, Allocatable: cpu},
+	}
 	nodes := server.Client().CoreV1().Nodes()
 	if _, err := nodes.Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -36,13 +39,19 @@ func TestAPINodeResources(t *testing.T) {
 		if err != nil || got["cpu"] != "4" {
 			t.Errorf("resources %v, %v", got, err)
 		}
-		maps.DeleteFunc(got, func(name, _ string) bool { return !strings.HasPrefix(name, "braid-cni.io/") })
+		maps.DeleteFunc(got, func(name, _ string) bool {
+			return !strings.HasPrefix(name, "braid-cni.io/")
+		})
 		if !maps.Equal(got, step.want) {
 			t.Errorf("resources %v, want %v", got, step.want)
 		}
 		object, err := nodes.Get(t.Context(), "resources", metav1.GetOptions{})
-		if err != nil || !maps.EqualFunc(object.Status.Capacity, object.Status.Allocatable, func(a, b resource.Quantity) bool { return a.Equal(b) }) {
-			t.Errorf("capacity %v, allocatable %v, %v", object.Status.Capacity, object.Status.Allocatable, err)
+		if err != nil || !maps.EqualFunc(object.Status.Capacity, object.Status.Allocatable,
+			func(a, b resource.Quantity) bool {
+				return a.Equal(b)
+			}) {
+			t.Errorf("capacity %v, allocatable %v, %v",
+				object.Status.Capacity, object.Status.Allocatable, err)
 		}
 	}
 }

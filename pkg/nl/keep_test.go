@@ -174,7 +174,7 @@ func TestR2Interface(t *testing.T) {
 		}
 	}
 	same(t, "addresses", global, []string{"10.0.1.2/24", "fd00:b::2/64"})
-	_, _, found, err := (nl.Sandbox{}).Interface(t.Context(), pod.Path, "absent")
+	_, _, found, err = (nl.Sandbox{}).Interface(t.Context(), pod.Path, "absent")
 	if found || err != nil {
 		t.Errorf("absent: %v %v", found, err)
 	}

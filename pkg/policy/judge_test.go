@@ -148,22 +148,22 @@ func TestNothingIsExecd(t *testing.T) {
 	}
 	n = network(t, `{"type":"bridge","noSuchKey":1,"ipam":{"type":"static","neither":1}}`)
 	n.Runs[0].Unknown, n.Runs[1].Unknown = "noSuchKey", "ipam.neither"
-	got, want := said(policy.Judge(&tenants, n)), "exec plugins[0].noSuchKey, exec "+
-		"plugins[0].ipam.neither"
+	got := said(policy.Judge(&tenants, n))
+	want := "exec plugins[0].noSuchKey, exec plugins[0].ipam.neither"
 	if got != want {
 		t.Errorf("unknown keys: got %q, want %q", got, want)
 	}
 	// What a binary calls is a binary, too.
 	n = network(t, `{"type":"bridge","ipam":{"type":"static"}}`)
 	n.Runs = []policy.Run{{Execd: true}}
-	got, want := said(policy.Judge(rule(t, `{"namespaces":["a"],"exec":["bridge"]}`),
-		n)), "spoofing plugins[0].macspoofchk, exec plugins[0].ipam.type"
+	got = said(policy.Judge(rule(t, `{"namespaces":["a"],"exec":["bridge"]}`), n))
+	want = "spoofing plugins[0].macspoofchk, exec plugins[0].ipam.type"
 	if got != want {
 		t.Errorf("called by a binary: got %q, want %q", got, want)
 	}
 	n.Runs = nil
-	got, want := said(policy.Judge(&tenants, n)), "exec plugins[0].type, spoofing "+
-		"plugins[0].macspoofchk, exec plugins[0].ipam.type"
+	got = said(policy.Judge(&tenants, n))
+	want = "exec plugins[0].type, spoofing plugins[0].macspoofchk, exec plugins[0].ipam.type"
 	if got != want {
 		t.Errorf("nobody looked: got %q, want %q", got, want)
 	}

@@ -37,7 +37,9 @@ type one struct {
 	err    error
 }
 
-func (o one) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (o one) NAD(
+	_ context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if o.err == nil && (namespace != o.nad.Namespace || name != o.nad.Name) {
 		return nil, apierrors.NewNotFound(schema.GroupResource{}, name)
 	}
@@ -58,49 +60,74 @@ func TestRooms(t *testing.T) {
 	node.Veth("ens224", nettest.New(t), "port")
 	dir := t.TempDir()
 	pods := filepath.Join(dir, "pods.conflist")
-	if err := os.WriteFile(pods, []byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600); err != nil {
+	err := os.WriteFile(pods,
+		[]byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	manifests, err := kube.NewManifests(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := conf.Load(fmt.Appendf(nil, `{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": %q, "braid": {"stateDir": %q}}`, pods, dir+"/state"))
+	config, err := conf.Load(
+		fmt.Appendf(nil, `{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": %q, `+
+			`"braid": {"stateDir": %q}}`, pods, dir+"/state"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
 	addresses := &Addresses{Source: Only(manifests), Name: "n", StateDir: config.StateDir, Log: log}
-	whereabouts3 := `"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "gateway": "10.0.0.6", "exclude": ["10.0.0.4/31"]}`
+	whereabouts3 := `"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "gateway": "10.0.0.6", ` +
+		`"exclude": ["10.0.0.4/31"]}`
 	for name, test := range map[string]struct {
 		plugin, selector string
 		err              error
 		want             uint64
 		reason           failure.Reason // of the error; "" for none
 	}{
-		"whereabouts":      {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
-		"two ranges":       {plugin: `"type": "macvlan", "master": "ens224", "ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "ipRanges": [{"range": "fd00::/126"}]}`, want: 3},
-		"host-local":       {plugin: `"type": "ipvlan", "master": "ens224", "ipam": {"type": "host-local", "subnet": "10.0.0.0/28"}`, want: 13},
-		"a bridge":         {plugin: `"type": "bridge", ` + whereabouts3, want: 3},
-		"without IPAM":     {plugin: `"type": "macvlan", "master": "ens224"`, want: math.MaxUint64},
-		"static":           {plugin: `"type": "macvlan", "master": "ens224", "ipam": {"type": "static", "addresses": [{"address": "10.0.0.1/24"}]}`, want: math.MaxUint64},
-		"not built in":     {plugin: `"type": "sriov", "ipam": {"type": "whereabouts", "range": "10.0.0.0/29"}`, want: math.MaxUint64},
-		"a binary":         {plugin: `"type": "host-device", "ipam": {"type": "whereabouts", "range": "10.0.0.0/30"}`, want: 2},
-		"no master":        {plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3, reason: failure.PluginFailed},
-		"master in pod":    {plugin: `"type": "macvlan", "master": "net9", "linkInContainer": true, ` + whereabouts3, want: 3},
-		"nonsense":         {plugin: `"type": "macvlan", "mode": "big"`, reason: failure.NADInvalid},
-		"for this node":    {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data", want: math.MaxUint64},
-		"for another node": {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web", reason: failure.NodeNotSelected},
-		"not known":        {plugin: `"type": "macvlan"`, err: &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable},
+		"whereabouts": {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
+		"two ranges": {plugin: `"type": "macvlan", "master": "ens224", ` +
+			`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "ipRanges": [{"range": "fd00::/126"}]}`,
+			want: 3},
+		"host-local": {plugin: `"type": "ipvlan", "master": "ens224", ` +
+			`"ipam": {"type": "host-local", "subnet": "10.0.0.0/28"}`, want: 13},
+		"a bridge":     {plugin: `"type": "bridge", ` + whereabouts3, want: 3},
+		"without IPAM": {plugin: `"type": "macvlan", "master": "ens224"`, want: math.MaxUint64},
+		"static": {plugin: `"type": "macvlan", "master": "ens224", ` +
+			`"ipam": {"type": "static", "addresses": [{"address": "10.0.0.1/24"}]}`, want: math.MaxUint64},
+		"not built in": {plugin: `"type": "sriov", "ipam": {"type": "whereabouts", ` +
+			`"range": "10.0.0.0/29"}`, want: math.MaxUint64},
+		"a binary": {plugin: `"type": "host-device", "ipam": {"type": "whereabouts", ` +
+			`"range": "10.0.0.0/30"}`, want: 2},
+		"no master": {plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3,
+			reason: failure.PluginFailed},
+		"master in pod": {plugin: `"type": "macvlan", "master": "net9", "linkInContainer": true, ` +
+			whereabouts3, want: 3},
+		"nonsense": {plugin: `"type": "macvlan", "mode": "big"`, reason: failure.NADInvalid},
+		"for this node": {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data",
+			want: math.MaxUint64},
+		"for another node": {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web",
+			reason: failure.NodeNotSelected},
+		"not known": {plugin: `"type": "macvlan"`,
+			err: &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable},
 	} {
 		nad := &nadv1.NetworkAttachmentDefinition{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "a", Annotations: map[string]string{nadv1.NodeSelectorAnnotation: test.selector}},
-			Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: `{"cniVersion": "1.0.0", "name": "a", ` + test.plugin + `}`},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "team", Name: "a",
+				Annotations: map[string]string{nadv1.NodeSelectorAnnotation: test.selector},
+			},
+			Spec: nadv1.NetworkAttachmentDefinitionSpec{
+				Config: `{"cniVersion": "1.0.0", "name": "a", ` + test.plugin + `}`,
+			},
 		}
 		source := one{nad: nad, err: test.err}
-		rooms := &Rooms{Config: config, Source: source, ThisNode: source, Addresses: addresses, NetNS: node.Path, Log: log}
+		rooms := &Rooms{
+			Config: config, Source: source, ThisNode: source, Addresses: addresses, NetNS: node.Path,
+			Log: log,
+		}
 		got, err := rooms.Of(t.Context(), &nad.ObjectMeta)
-		if got != test.want && err == nil || failure.ReasonOf(err) != test.reason && (test.reason != failure.PluginFailed || err == nil) {
+		if got != test.want && err == nil ||
+			failure.ReasonOf(err) != test.reason && (test.reason != failure.PluginFailed || err == nil) {
 			t.Errorf("%s: %d, %v; want %d, %q", name, got, err, test.want, test.reason)
 		}
 	}
@@ -113,23 +140,32 @@ func TestM26RoomsOfTenant(t *testing.T) {
 	node.Veth("ens224", nettest.New(t), "port")
 	dir := t.TempDir()
 	pods := filepath.Join(dir, "pods.conflist")
-	if err := os.WriteFile(pods, []byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600); err != nil {
+	err := os.WriteFile(pods,
+		[]byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	cluster := blocktest.New()
 	cluster.AddNode("n", "uid")
 	log := slog.New(slog.DiscardHandler)
-	addresses := &Addresses{Source: Only(blocks{Store: cluster, Nodes: cluster, IPAMClaims: cluster}), Name: "n", StateDir: dir + "/state", Log: log}
+	addresses := &Addresses{
+		Source: Only(blocks{Store: cluster, Nodes: cluster, IPAMClaims: cluster}), Name: "n",
+		StateDir: dir + "/state", Log: log,
+	}
 	m, err := addresses.Open(&whereabouts.Conf{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	window, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/29"), netip.Addr{}, netip.Addr{}, nil, nil)
+	window, err := alloc.NewWindow(netip.MustParsePrefix("10.0.0.0/29"), netip.Addr{}, netip.Addr{},
+		nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wish := block.Wish{Space: block.SpaceOf(attachment.OwnSpace("team", ""), ""), Window: window}
-	if _, err = m.Add(t.Context(), block.Holder{ID: attachment.ID{Network: "team.a", ContainerID: "c", IfName: "net1"}}, []block.Wish{wish}, nil); err != nil {
+	_, err = m.Add(t.Context(), block.Holder{
+		ID: attachment.ID{Network: "team.a", ContainerID: "c", IfName: "net1"},
+	}, []block.Wish{wish}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -147,13 +183,17 @@ func TestM26RoomsOfTenant(t *testing.T) {
 			t.Fatal(err)
 		}
 		nad := &nadv1.NetworkAttachmentDefinition{
-			ObjectMeta: metav1.ObjectMeta{Namespace: test.namespace, Name: "a"}, Spec: nadv1.NetworkAttachmentDefinitionSpec{
-				Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "ens224", "ipam": {"type": "whereabouts", "range": "10.0.0.0/29"}}`,
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: test.namespace, Name: "a",
+			}, Spec: nadv1.NetworkAttachmentDefinitionSpec{
+				Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "ens224", ` +
+					`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29"}}`,
 			},
 		}
 		source := one{nad: nad, labels: map[string]string{policy.TenantLabel: ""}}
 		rooms := &Rooms{Config: config, Source: source, Addresses: addresses, NetNS: node.Path, Log: log}
-		if got, err := rooms.Of(t.Context(), &nad.ObjectMeta); got != test.want || failure.ReasonOf(err) != test.reason {
+		got, err := rooms.Of(t.Context(), &nad.ObjectMeta)
+		if got != test.want || failure.ReasonOf(err) != test.reason {
 			t.Errorf("%s: %d, %v; want %d, %q", test.what, got, err, test.want, test.reason)
 		}
 	}

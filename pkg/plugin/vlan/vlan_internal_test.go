@@ -35,7 +35,7 @@ func TestNameOf(t *testing.T) {
 	if link != "eth0.500" || !inPod {
 		t.Errorf("the link in a pod is %q, %v", link, inPod)
 	}
-	link, inPod := linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, false))
+	link, inPod = linkOf(usersOf("eth0.500", attachment.ID{ContainerID: "c"}, false))
 	if link != "eth0.500" || inPod {
 		t.Errorf("the link on the node is %q, %v", link, inPod)
 	}
