@@ -630,7 +630,8 @@ func TestU3ThreeSteps(t *testing.T) {
 	}
 	pods := file(t, "gke/pods.yaml").pods
 	if len(pods) == 0 ||
-		pods[0].Annotations[nadv1.NetworksAnnotation] != cluster.Network.AdditionalNodeInterfaces[0].NetworkName {
+		pods[0].Annotations[nadv1.NetworksAnnotation] !=
+			cluster.Network.AdditionalNodeInterfaces[0].NetworkName {
 		t.Error("step 3: the first pod does not ask for the network")
 	}
 }

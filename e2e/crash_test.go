@@ -86,7 +86,8 @@ func (r *rig) gc() {
 		}
 	}
 	config := list.Plugins[0]
-	config["cniVersion"], config["name"], config["cni.dev/valid-attachments"] = list.CNIVersion, list.Name, valid
+	config["cniVersion"], config["name"] = list.CNIVersion, list.Name
+	config["cni.dev/valid-attachments"] = valid
 	stdin, err := json.Marshal(config)
 	r.must(err)
 	r.must(r.node.WriteFile(gcFile, stdin, 0o600))

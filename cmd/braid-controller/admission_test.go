@@ -384,7 +384,8 @@ func TestCertificateOfAnAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	// a foreign one
-	webhooks.Webhooks[0]["clientConfig"].(map[string]any)["caBundle"] = base64.StdEncoding.EncodeToString(r.CA())
+	config := webhooks.Webhooks[0]["clientConfig"].(map[string]any)
+	config["caBundle"] = base64.StdEncoding.EncodeToString(r.CA())
 	text, err := json.Marshal(map[string]any{"webhooks": webhooks.Webhooks})
 	if err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func runAgent() int {
 		log.Error("trace", "error", err)
 		return 1
 	}
-	defer tracer.Stop(context.WithoutCancel(ctx)) //nolint:errcheck // a span that is lost fails its test
+	defer tracer.Stop(context.WithoutCancel(ctx))
 	engines := &warm.Engines{
 		Version: "test", Trace: fault(), Observer: tracer,
 		Open: func(n *conf.Node) (node.Source, error) { return node.OpenSource(n, "test") },
@@ -77,7 +77,7 @@ var builtClient = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "client")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/braid-cni/braid/cmd/braid-client") //nolint:noctx // no test's
+	cmd := exec.Command("go", "build", "-o", path, "github.com/braid-cni/braid/cmd/braid-client")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
@@ -118,7 +118,7 @@ func (r *rig) viaAgent() {
 // agent starts an agent.
 func (r *rig) agent(env ...string) *agent {
 	r.t.Helper()
-	a := &agent{t: r.t, cmd: exec.Command(os.Args[0]), log: r.path("agent.log")} //nolint:noctx // it is ended below
+	a := &agent{t: r.t, cmd: exec.Command(os.Args[0]), log: r.path("agent.log")}
 	log, err := os.OpenFile(a.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		r.t.Fatal(err)
@@ -414,7 +414,7 @@ func (r *rig) killed(a *agent) bool {
 	if err == nil && !strings.Contains(string(state), ") Z ") {
 		return false
 	}
-	ended := a.end(syscall.SIGKILL).Sys().(syscall.WaitStatus) //nolint:forcetypeassert // it is on Linux
+	ended := a.end(syscall.SIGKILL).Sys().(syscall.WaitStatus)
 	if !ended.Signaled() || ended.Signal() != syscall.SIGKILL {
 		r.t.Errorf("the agent ended with %v; its log:\n%s", ended, a.said())
 	}

@@ -134,12 +134,11 @@ func (r *apiRig) may(kubeconfig string, want map[string]bool) {
 		resource, group, _ := strings.Cut(words[1], ".")
 		resource, subresource, _ := strings.Cut(resource, "/")
 		namespace, name, _ := strings.Cut(words[2], "/")
-		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Verb: words[0], Group: group, Resource: resource, Subresource: subresource,
-				Namespace: namespace, Name: name,
-			},
-		}}
+		review := new(authorizationv1.SelfSubjectAccessReview)
+		review.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{
+			Verb: words[0], Group: group, Resource: resource, Subresource: subresource,
+			Namespace: namespace, Name: name,
+		}
 		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().
 			Create(r.t.Context(), review, metav1.CreateOptions{})
 		if err != nil {

@@ -50,7 +50,7 @@ func TestDemo(t *testing.T) {
 // beside it, for everybody to read.
 func checkout(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "braid-demo") //nolint:usetesting // that of the test may be in one that others cannot enter
+	dir, err := os.MkdirTemp("/tmp", "braid-demo") //nolint:usetesting // that one may be closed
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -282,7 +282,11 @@ func TestHostileConfiguration(t *testing.T) {
 		return data
 	}
 	whole := edit("logLevel", "info")
-	const undecodable, version, invalid = types.ErrDecodingFailure, types.ErrIncompatibleCNIVersion, types.ErrInvalidNetworkConfig
+	const (
+		undecodable = types.ErrDecodingFailure
+		version     = types.ErrIncompatibleCNIVersion
+		invalid     = types.ErrInvalidNetworkConfig
+	)
 	braid := func(key string, value any) []byte {
 		return edit("braid", with(r.conf["braid"].(map[string]any), key, value))
 	}

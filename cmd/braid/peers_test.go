@@ -149,7 +149,8 @@ func TestM7AddForAPodThatWasReplaced(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")
 	out, err := r.call("ADD", p,
-		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=11111111-2222-3333-4444-555555555555")
+		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;"+
+			"K8S_POD_UID=11111111-2222-3333-4444-555555555555")
 	if err == nil || err.Code != 3 || !strings.Contains(err.Msg, "replaced") {
 		t.Errorf("ADD: %s, %v", out, err)
 	}

@@ -66,7 +66,7 @@ func TestM24TenantsBinary(t *testing.T) {
 	r := newRig(t)
 	dir, ran := t.TempDir(), r.path("ran")
 	script := "#!/bin/sh\ntouch " + ran + "\n"
-	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(filepath.Join(dir, "mine"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, config := range []string{
@@ -102,7 +102,7 @@ func TestM24BraidUnderAnotherName(t *testing.T) {
 	r.script("caller", `exec env - CNI_COMMAND=$CNI_COMMAND CNI_CONTAINERID=$CNI_CONTAINERID `+
 		`CNI_NETNS=$CNI_NETNS CNI_IFNAME=$CNI_IFNAME CNI_PATH=$CNI_PATH BRAID_CALLER=$BRAID_CALLER `+
 		asPlugin+`=1 `+r.path("bin/copied"))
-	if err := os.WriteFile(r.path("bin", "copied"), braid, 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(r.path("bin", "copied"), braid, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(r.braid, r.path("bin", "linked")); err != nil {

@@ -220,7 +220,8 @@ func TestR2DefaultNetwork(t *testing.T) {
 		`[{"name":"d","ips":["10.11.0.66"],"mac":"02:00:00:00:00:09"}]`)
 	r.must("ADD", p,
 		fmt.Sprintf(
-			"CNI_ARGS=IgnoreUnknown=1;IP=10.11.0.3;MAC=02:00:00:00:00:01;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
+			"CNI_ARGS=IgnoreUnknown=1;IP=10.11.0.3;MAC=02:00:00:00:00:01;"+
+				"K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", p.namespace, p.name))
 	same(t, "addresses", addressesOf(p, "eth0"), []string{"10.11.0.66/24"})
 	same(t, "MAC", mac(p, "eth0"), "02:00:00:00:00:09")
 }

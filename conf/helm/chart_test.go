@@ -58,7 +58,7 @@ func findHelm() (string, error) {
 	if path := os.Getenv("BRAID_HELM"); path != "" {
 		return path, nil
 	}
-	out, err := exec.Command("../../scripts/tools.sh", "helm").Output() //nolint:noctx // it ends with the build
+	out, err := exec.Command("../../scripts/tools.sh", "helm").Output()
 	if err != nil {
 		return "", fmt.Errorf("BRAID_HELM is not set, and scripts/tools.sh helm: %w", err)
 	}

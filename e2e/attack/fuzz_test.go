@@ -128,7 +128,7 @@ func FuzzConfiguration(f *testing.F) {
 			networks = strings.ReplaceAll(file.Pods[0].Annotations[nadv1.NetworksAnnotation],
 				file.NAD.Name, "x")
 		}
-		f.Add(file.NAD.Spec.Config, networks, []byte{byte(i), 1, 2}, uint8(i%3)) //nolint:gosec // some dozens
+		f.Add(file.NAD.Spec.Config, networks, []byte{byte(i), 1, 2}, uint8(i%3))
 	}
 	w := newWorld(f, released(f))
 	f.Fuzz(func(t *testing.T, config, networks string, script []byte, namespace uint8) {

@@ -149,7 +149,7 @@ const (
 // listen sees calls until nobody is left to make any.
 func (w *watcher) listen() {
 	for {
-		ready := []unix.PollFd{{Fd: int32(w.listener), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		ready := []unix.PollFd{{Fd: int32(w.listener), Events: unix.POLLIN}}
 		if _, err := unix.Poll(ready, -1); err != nil && err != unix.EINTR {
 			return
 		}
@@ -169,7 +169,7 @@ func (w *watcher) listen() {
 			w.note(&n)
 		}
 		a := answer{id: n.id, flags: letItContinue}
-		unix.Syscall(unix.SYS_IOCTL, uintptr(w.listener), ioctlSend, uintptr(unsafe.Pointer(&a))) //nolint:errcheck // it was killed meanwhile
+		unix.Syscall(unix.SYS_IOCTL, uintptr(w.listener), ioctlSend, uintptr(unsafe.Pointer(&a)))
 	}
 }
 
@@ -211,7 +211,7 @@ func (w *watcher) note(n *notice) {
 			a.runs = true
 		}
 		base := fmt.Sprintf("/proc/%d/cwd", pid)
-		if c.dir != none && int32(n.args[c.dir]) != unix.AT_FDCWD { //nolint:gosec // as the kernel reads it
+		if c.dir != none && int32(n.args[c.dir]) != unix.AT_FDCWD {
 			base = fmt.Sprintf("/proc/%d/fd/%d", pid, int32(n.args[c.dir])) //nolint:gosec // as above
 		}
 		if a.path = leadsTo(pid, base, asked, follow); literally && !filepath.IsAbs(asked) {

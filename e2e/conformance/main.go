@@ -178,10 +178,10 @@ func report(w io.Writer, items []item, tests map[string]map[test]string) bool {
 			if r := tests[it.name][t]; r != passed {
 				mark = ": " + r
 			}
-			fmt.Fprintf(w, "              %s %s%s\n", strings.TrimPrefix(t.pkg, module), t.name, mark) //nolint:errcheck // as above
+			fmt.Fprintf(w, "              %s %s%s\n", strings.TrimPrefix(t.pkg, module), t.name, mark)
 		}
 	}
-	fmt.Fprintf(w, "\n%d items: %d pass, %d fail, %d skipped, %d without a test, %d later\n", //nolint:errcheck // as above
+	fmt.Fprintf(w, "\n%d items: %d pass, %d fail, %d skipped, %d without a test, %d later\n",
 		len(items), n[passed], n[failed], n[skipped], n[noTest], n[later])
 	return n[failed]+n[skipped]+n[noTest] == 0
 }

@@ -12,7 +12,7 @@
 //	  │ control plane: a network namespace   │   etcd, kube-apiserver, scheduler, controller-manager
 //	  │ 172.30.0.1, service address 10.96.0.1│
 //	  └──bridge "cluster"───bridge "lan"─────┘
-//	         │ eth0            │ eth1            a veth pair each; lan is a bare switch for the pods' further networks
+//	         │ eth0            │ eth1            a veth pair each; lan is for other networks of pods
 //	  ┌──────┴─────────────────┴─────────────┐
 //	  │ node: namespaces of its own for net, │   containerd, kubelet, shims, pods
 //	  │ mounts, processes, host name, IPC    │

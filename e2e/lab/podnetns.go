@@ -14,7 +14,8 @@ func (n *Node) PodNetns(ctx context.Context, namespace, name string) (string, er
 	// The pod's sandbox container knows. Of several the last is the current one: a sandbox that died
 	// is kept a while.
 	filter := fmt.Sprintf(
-		`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q`, namespace, name)
+		`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,`+
+			`labels."io.kubernetes.pod.name"==%q`, namespace, name)
 	ids, err := n.Ctr(ctx, "containers", "list", "--quiet", filter)
 	if err != nil {
 		return "", err

@@ -26,7 +26,8 @@ type sandbox struct {
 
 const (
 	controlPlaneNamespaces = unix.CLONE_NEWNET
-	nodeNamespaces         = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	nodeNamespaces         = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID |
+		unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 )
 
 // newSandbox makes namespaces and waits until nodeinit, given args, has furnished them.

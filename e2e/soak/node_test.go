@@ -74,7 +74,7 @@ func newNode(t *testing.T, slots int, seed uint64) *node {
 	n.config["braid"] = own
 	n.must(os.Mkdir(n.path("manifests"), 0o700))
 	n.must(unix.Mount("tmpfs", n.path("manifests"), "tmpfs", 0, room))
-	t.Cleanup(func() { unix.Unmount(n.path("manifests"), unix.MNT_DETACH) }) //nolint:errcheck // it goes with the node
+	t.Cleanup(func() { unix.Unmount(n.path("manifests"), unix.MNT_DETACH) })
 	n.cluster(slots, false)
 	return n
 }

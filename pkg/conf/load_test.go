@@ -468,7 +468,8 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		if call, err := LoadCall(raw); err != nil || !reflect.DeepEqual(*call, c.Call) { //nolint:govet // warnings are equal if their causes are
+		//nolint:govet // warnings are equal if their causes are
+		if call, err := LoadCall(raw); err != nil || !reflect.DeepEqual(*call, c.Call) {
 			t.Fatalf("Load(%q): call %+v, alone %+v, %v", raw, c.Call, call, err)
 		}
 		if (c.ClusterNetwork == "") == (len(c.Delegates) == 0) {

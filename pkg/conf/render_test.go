@@ -51,7 +51,8 @@ func rendered(t *testing.T, c *Config) []byte {
 	if err != nil {
 		t.Fatalf("%s: %v", out, err)
 	}
-	if got, want := persistent(t, got), persistent(t, c); !reflect.DeepEqual(got, want) { //nolint:govet // warnings are equal if their causes are
+	//nolint:govet // warnings are equal if their causes are
+	if got, want := persistent(t, got), persistent(t, c); !reflect.DeepEqual(got, want) {
 		t.Fatalf("%s\n got %+v\nwant %+v", out, got, want)
 	}
 	return out

@@ -137,7 +137,7 @@ func TestLock(t *testing.T) {
 	if err := hostfile.Lock(ctx, second); !errors.Is(err, why) {
 		t.Errorf("got %v, want the cause", err)
 	}
-	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) }) //nolint:errcheck // then the test does not end
+	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(first, unix.LOCK_UN) })
 	// second, which still waits in vain, gives it back.
 	must(t, hostfile.Lock(t.Context(), third))
 	if _, err := hostfile.TryLock(-1); !errors.Is(err, unix.EBADF) {

@@ -130,7 +130,7 @@ func TestAPIRequests(t *testing.T) {
 		case strings.HasSuffix(r.URL.Path, "/events"):
 			w.WriteHeader(http.StatusCreated)
 		case strings.HasPrefix(r.URL.Path, "/apis/"):
-			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"a"},"spec":{"config":"{}"}}`) //nolint:errcheck // a test's server
+			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"a"},"spec":{"config":"{}"}}`)
 		default:
 			answerPod(w)
 		}
@@ -153,7 +153,9 @@ func TestAPIRequests(t *testing.T) {
 	want := []request{
 		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: "application/json"},
 		{method: "GET",
-			path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a?resourceVersion=0", accept: "application/json"},
+			path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a" +
+				"?resourceVersion=0",
+			accept: "application/json"},
 		{
 			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore",
 			accept: partial, contentType: "application/json-patch+json",
@@ -206,7 +208,7 @@ func TestAPIOneConnection(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		time.Sleep(5 * time.Millisecond)
 		name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
-		fmt.Fprintf(w, `{"metadata":{"namespace":"ns","name":%q}}`, name) //nolint:errcheck // a test's server
+		fmt.Fprintf(w, `{"metadata":{"namespace":"ns","name":%q}}`, name)
 	})
 	a := f.api(t, 0)
 	get := func(i int) {
@@ -237,7 +239,7 @@ func TestAPIRetries(t *testing.T) {
 		"504": code(504),
 		"no code in it": func(w http.ResponseWriter) {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`) //nolint:errcheck // a test's server
+			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`)
 		},
 		"plain 503": func(w http.ResponseWriter) {
 			http.Error(w, "no backend", http.StatusServiceUnavailable)
@@ -353,7 +355,7 @@ func TestAPIPublishConflict(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
-				"details":{"causes":[{"reason":"FieldValueTooLong","field":"metadata.annotations"}]}}`) //nolint:errcheck // a test's server
+				"details":{"causes":[{"reason":"FieldValueTooLong","field":"metadata.annotations"}]}}`)
 		}, apierrors.IsInvalid},
 		"a proxy": {func(w http.ResponseWriter) {
 			http.Error(w, "no", http.StatusUnprocessableEntity)
@@ -583,8 +585,8 @@ func TestAPICallerGivesUp(t *testing.T) {
 
 func TestAPIStrangeAnswers(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter){
-		"HTML":         func(w http.ResponseWriter) { io.WriteString(w, "<html>Please log in</html>") }, //nolint:errcheck // a test's server
-		"empty object": func(w http.ResponseWriter) { io.WriteString(w, "{}") },                         //nolint:errcheck // a test's server
+		"HTML":         func(w http.ResponseWriter) { io.WriteString(w, "<html>Please log in</html>") },
+		"empty object": func(w http.ResponseWriter) { io.WriteString(w, "{}") },
 		"other object": func(w http.ResponseWriter) {
 			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"q","uid":"u2"}}`)
 		}, //nolint:errcheck // a test's server
@@ -641,7 +643,7 @@ func TestAPINewNAD(t *testing.T) {
 			answerStatus(w, http.StatusNotFound, metav1.StatusReasonNotFound)
 			return
 		}
-		io.WriteString(w, `{"metadata":{"namespace":"ns","name":"a"},"spec":{"config":"{}"}}`) //nolint:errcheck // a test's server
+		io.WriteString(w, `{"metadata":{"namespace":"ns","name":"a"},"spec":{"config":"{}"}}`)
 	})
 	a := f.api(t, 0)
 	if nad, err := a.NAD(t.Context(), "ns", "a"); err != nil || nad.Spec.Config != "{}" {

@@ -183,7 +183,7 @@ func TestAPIBlocksStrangeAnswers(t *testing.T) {
 		"{}", "[]", "<html>", `{"kind":"List","items":[]}`, storedJSON("a"),
 		`{"kind":"IPBlockList","items":[{"spec":1}]}`,
 	} {
-		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }) //nolint:errcheck // a test's server
+		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) })
 		a := f.api(t, 0)
 		list, listed := a.Blocks(t.Context(), metav1.ListOptions{})
 		count, counted := a.NodeCount(t.Context())
@@ -216,7 +216,7 @@ func TestAPIBlocksUnserved(t *testing.T) {
 func TestAPIBlocksConflict(t *testing.T) {
 	f := serve(t, func(_ int, w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
-			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"c","uid":"u","resourceVersion":"1"}}`) //nolint:errcheck // a test's server
+			io.WriteString(w, `{"metadata":{"namespace":"ns","name":"c","uid":"u","resourceVersion":"1"}}`)
 			return
 		}
 		answerStatus(w, http.StatusConflict, metav1.StatusReasonConflict)

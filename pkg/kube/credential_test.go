@@ -125,7 +125,7 @@ func TestTryKubeconfig(t *testing.T) {
 
 func TestRequestTokenStrange(t *testing.T) {
 	for _, answer := range []string{"x", "{}", `{"status":{"token":"t"}}`} {
-		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }) //nolint:errcheck // a test's server
+		f := serve(t, func(_ int, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) })
 		_, err := f.api(t, 0).RequestToken(t.Context(),
 			TokenAsk{Namespace: "n", Account: "a", Node: "n", NodeUID: "u", Life: time.Hour})
 		if failure.ReasonOf(err) != failure.APIUnavailable {

@@ -225,7 +225,8 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	pod := draPod()
 	created, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	if err == nil {
-		created.Status.ResourceClaimStatuses, created.Status.ExtendedResourceClaimStatus = pod.Status.ResourceClaimStatuses, pod.Status.ExtendedResourceClaimStatus
+		created.Status.ResourceClaimStatuses = pod.Status.ResourceClaimStatuses
+		created.Status.ExtendedResourceClaimStatus = pod.Status.ExtendedResourceClaimStatus
 		_, err = pods.UpdateStatus(t.Context(), created, metav1.UpdateOptions{})
 	}
 	if err != nil {

@@ -106,10 +106,14 @@ var (
 
 // Each case starts from default routes via eth0, and what before adds.
 func TestS22DefaultRouteMoves(t *testing.T) {
-	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via " +
-		"fd00:a::1 dev eth0 metric 1024"
-	const net1Now4, net1Now6 = "route4 default via 10.0.1.1 dev net1", "route6 default via " +
-		"fd00:b::1 dev net1 metric 512"
+	const (
+		eth0Still4 = "route4 default via 10.0.0.1 dev eth0"
+		eth0Still6 = "route6 default via fd00:a::1 dev eth0 metric 1024"
+	)
+	const (
+		net1Now4 = "route4 default via 10.0.1.1 dev net1"
+		net1Now6 = "route6 default via fd00:b::1 dev net1 metric 512"
+	)
 	hop := func(pod *nettest.Namespace, link, gateway string) netlink.NexthopInfo {
 		return netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
 	}

@@ -13,8 +13,10 @@ import (
 // TestR3KeepDefaultRoutes: each case starts from default routes via eth0 and does what a plugin may
 // do to them.
 func TestR3KeepDefaultRoutes(t *testing.T) {
-	const eth0Still4, eth0Still6 = "route4 default via 10.0.0.1 dev eth0", "route6 default via " +
-		"fd00:a::1 dev eth0 metric 1024"
+	const (
+		eth0Still4 = "route4 default via 10.0.0.1 dev eth0"
+		eth0Still6 = "route6 default via fd00:a::1 dev eth0 metric 1024"
+	)
 	const net1Now4 = "route4 default via 10.0.1.1 dev net1"
 	hop := func(pod *nettest.Namespace, link, gateway string) *netlink.NexthopInfo {
 		return &netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}

@@ -117,7 +117,9 @@ func preparer[C any](
 			p.protect = func(ctx context.Context, req *Request) error { return w.Protect(ctx, req, conf) }
 		}
 		if r, ok := any(impl).(Roomer[C]); ok {
-			p.room = func(ctx context.Context, req *Request) (uint64, error) { return r.Room(ctx, req, conf) }
+			p.room = func(ctx context.Context, req *Request) (uint64, error) {
+				return r.Room(ctx, req, conf)
+			}
 		}
 		if j, ok := any(impl).(Judge[C]); ok {
 			p.validate = both(p.validate, func() error { return j.Judge(conf) })
@@ -161,8 +163,8 @@ type Protector[C any] interface {
 // Unlimited is room for more attachments than there will ever be.
 const Unlimited = invoke.Unlimited
 
-// Roomer is a plugin that has something for so many attachments only. Room returns for how many more
-// there is enough on this node, as far as the plugin knows. An error is that of an ADD.
+// Roomer is a plugin that has something for so many attachments only. Room returns for how many
+// more there is enough on this node, as far as the plugin knows. An error is that of an ADD.
 type Roomer[C any] interface {
 	Room(ctx context.Context, req *Request, conf *C) (uint64, error)
 }

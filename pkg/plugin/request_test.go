@@ -16,7 +16,12 @@ import (
 )
 
 func TestMAC(t *testing.T) {
-	const configured, env, args, runtime = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
+	const (
+		configured = "02:00:00:00:00:01"
+		env        = "02:00:00:00:00:02"
+		args       = "02:00:00:00:00:03"
+		runtime    = "02:00:00:00:00:04"
+	)
 	all := plugin.Request{
 		Args:    "IgnoreUnknown=1;K8S_POD_NAME=x;MAC=" + env,
 		CNIArgs: []byte(`{"mac":"` + args + `","x":5}`), Runtime: []byte(`{"mac":"` + runtime + `"}`),

@@ -149,7 +149,8 @@ func TestConflicts(t *testing.T) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		list[0].Spec.Owner, list[0].Spec.Recall, list[0].Spec.Allocations = nil, nil, []v1alpha1.Allocation{use("10.9.0.2", "default/own", n, nil)}
+		list[0].Spec.Owner, list[0].Spec.Recall = nil, nil
+		list[0].Spec.Allocations = []v1alpha1.Allocation{use("10.9.0.2", "default/own", n, nil)}
 		if _, err := r.src.UpdateBlock(r.t.Context(), &list[0]); err != nil {
 			r.t.Fatal(err)
 		}

@@ -134,7 +134,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 // TestReadAsAnotherUser: what cannot be read is told, and is no damage.
 func TestReadAsAnotherUser(t *testing.T) {
 	nettest.NeedsRoot(t)
-	base, err := os.MkdirTemp("/tmp", "") //nolint:usetesting // the tests' own directory may be root's alone
+	base, err := os.MkdirTemp("/tmp", "") //nolint:usetesting // the test's may be root's alone
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -277,7 +277,7 @@ func summary(attachments []plan.Attachment) []string {
 // fails is a *failure.Error of a class, about a network, with words in it.
 func fails(t *testing.T, err error, reason failure.Reason, network string, words ...string) {
 	t.Helper()
-	fe, ok := err.(*failure.Error) //nolint:errorlint // it is the outermost that has to name the network
+	fe, ok := err.(*failure.Error) //nolint:errorlint // the outermost names the network
 	if !ok {
 		t.Fatalf("got %T %v, want a *failure.Error", err, err)
 	}

@@ -36,7 +36,7 @@ func TestM35PrintableWriter(t *testing.T) {
 			t.Errorf("%q in a log: %q", text, out.String())
 		}
 		out.Reset()
-		fmt.Fprintf(strictjson.PrintableWriter(&out), "a\tfür %s\nb\n", text) //nolint:errcheck // a buffer
+		fmt.Fprintf(strictjson.PrintableWriter(&out), "a\tfür %s\nb\n", text)
 		if !shows(out.String()) || !strings.HasPrefix(out.String(), "a\tfür ") ||
 			!strings.HasSuffix(out.String(), "\nb\n") {
 			t.Errorf("%q: %q", text, out.String())

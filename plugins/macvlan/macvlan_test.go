@@ -146,7 +146,12 @@ func TestBadInput(t *testing.T) {
 // A request for a MAC comes before the configuration's, that of runtimeConfig before that of
 // CNI_ARGS; args.cni is not asked.
 func TestMAC(t *testing.T) {
-	const configured, env, runtime, args = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"
+	const (
+		configured = "02:00:00:00:00:01"
+		env        = "02:00:00:00:00:02"
+		runtime    = "02:00:00:00:00:03"
+		args       = "02:00:00:00:00:04"
+	)
 	for i, runner := range []plugintest.Runner{suite().Ours, plugintest.Reference{}} {
 		for name, c := range map[string]struct {
 			args, want string

@@ -3,7 +3,7 @@
 // to it, until it is killed.
 //
 //	nodeinit                                      for a network namespace alone
-//	nodeinit -root DIR -hostname NAME -bind SRC=DST ...   for a node: DIR is an empty directory to build the node's root in
+//	nodeinit -root DIR -hostname NAME -bind SRC=DST ...   for a node: DIR is empty, and for its root
 package main
 
 import (

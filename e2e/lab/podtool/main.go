@@ -2,8 +2,8 @@
 // and what pods need in tests.
 //
 //	podtool [pause]                 waits until it is told to end, and reaps orphans
-//	podtool addrs [NETNS]           prints the interfaces of the pod, or of a network namespace by its path, as JSON
-//	podtool serve ADDR [TEXT]       answers each TCP connection to ADDR ("[host]:port") with TEXT, default the host name
+//	podtool addrs [NETNS]           prints the interfaces of the pod, or of the namespace at NETNS
+//	podtool serve ADDR [TEXT]       answers TCP at ADDR ("[host]:port") with TEXT or the host name
 //	podtool dial ADDR [LOCAL]       connects, from address LOCAL if given, and prints the answer
 package main
 

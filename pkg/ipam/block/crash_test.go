@@ -650,7 +650,7 @@ func TestR31DelOnAFullDisk(t *testing.T) {
 			if err := unix.Mount("tmpfs", m.Dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { unix.Unmount(m.Dir, unix.MNT_DETACH) }) //nolint:errcheck // the machine's end of it
+			t.Cleanup(func() { unix.Unmount(m.Dir, unix.MNT_DETACH) })
 			w := []block.Wish{wish(t, "10.0.0.0/28")}
 			const pods = 14
 			for i := range pods {

@@ -567,7 +567,8 @@ func (r *rig) age() {
 		r.t.Fatal(err)
 	}
 	past := time.Now().Add(-time.Second)
-	m.Networks["data"].Lease.Renew, m.Networks["data"].Lease.Rebind, m.Networks["data"].Lease.Ends = past, past, past
+	lease := m.Networks["data"].Lease
+	lease.Renew, lease.Rebind, lease.Ends = past, past, past
 	if raw, err = json.Marshal(m); err != nil {
 		r.t.Fatal(err)
 	}

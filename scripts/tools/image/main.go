@@ -1,6 +1,7 @@
 // Command image makes a container image of static Go binaries without a container engine.
 //
-//	image -binaries DIR -source DIR -out DIR -name NAME -version VERSION -created SECONDS [-revision COMMIT] [-push REFERENCE]
+//	image -binaries DIR -source DIR -out DIR -name NAME -version VERSION -created SECONDS
+//		[-revision COMMIT] [-push REFERENCE]
 //
 // DIR/ARCH of -binaries holds the binaries of one architecture and nothing else. -source is the
 // module that they were built from: it has their license, and names the modules whose licenses go

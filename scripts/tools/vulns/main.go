@@ -69,7 +69,8 @@ func run(in io.Reader, out, stderr io.Writer) int {
 		fmt.Fprintf(out, "%s %s: %s: %s; %s\n", at.Module, at.Version, f.OSV, summaries[f.OSV], remedy)
 	}
 	if library > 0 {
-		fmt.Fprintf(out, "this Go's standard library has %d that are reached; all of them are mended in %s\n", library, newest)
+		fmt.Fprintf(out, "this Go's standard library has %d that are reached; all of them are mended "+
+			"in %s\n", library, newest)
 	}
 	return code
 }

@@ -37,7 +37,8 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, stderr bytes.Buffer
-			if code := run(strings.NewReader(test.in), &out, &stderr); code != test.code || out.String() != test.out {
+			code := run(strings.NewReader(test.in), &out, &stderr)
+			if code != test.code || out.String() != test.out {
 				t.Errorf("code %d, output %q, want %d and %q; %s", code, &out, test.code, test.out, &stderr)
 			}
 		})
