@@ -17,23 +17,40 @@ import (
 
 const kind = nadv1.Kind
 
-// A NAD that no pod could use is denied, with field and remedy.
+// A NAD that no pod could use is denied, with field and remedy; the remedy applied, it is admitted.
 func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		keys, config, selector string
 		reason                 failure.Reason
 		words                  []string
+		mend                   func(*rig, *nadv1.NetworkAttachmentDefinition)
 	}{
-		"comment":     {config: "{\"type\": \"macvlan\" # why\n}", reason: failure.NADInvalid, words: []string{"comment", "remove"}},
-		"comma":       {config: `{"type": "macvlan",}`, reason: failure.NADInvalid, words: []string{"line 1 column"}},
-		"no type":     {config: `{"cniVersion": "1.0.0"}`, reason: failure.NADInvalid, words: []string{"type"}},
-		"meta plugin": {config: `{"cniVersion": "1.0.0", "type": "multus"}`, reason: failure.NADInvalid, words: []string{"multus"}},
+		"comment": {config: "{\"type\": \"macvlan\" # why\n}", reason: failure.NADInvalid, words: []string{"comment", "remove"}, mend: configure(plainMacvlan)},
+		"comma":   {config: `{"type": "macvlan",}`, reason: failure.NADInvalid, words: []string{"line 1 column", "remove the comma"}, mend: configure(plainMacvlan)},
+		"no type": {config: `{"cniVersion": "1.0.0"}`, reason: failure.NADInvalid, words: []string{`"type"`}, mend: configure(plainMacvlan)},
+		"meta plugin": {
+			config: `{"cniVersion": "1.0.0", "type": "multus"}`, reason: failure.NADInvalid, words: []string{"multus"}, mend: configure(plainMacvlan),
+		},
 		"policy": {
 			keys: `,"braid": {"policyDefault": "enforce"}`, config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
 			reason: failure.PolicyRefused, words: []string{"master"},
+			mend: func(r *rig, _ *nadv1.NetworkAttachmentDefinition) {
+				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], "masters": ["eth1"]}]}`)
+			},
 		},
-		"selector": {config: `{"cniVersion": "1.0.0", "type": "macvlan"}`, selector: "a in (b", reason: failure.NADInvalid, words: []string{"nodeSelector"}},
+		"selector": {
+			config: plainMacvlan, selector: "a in (b", reason: failure.NADInvalid, words: []string{"nodeSelector"},
+			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
+				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a in (b)"
+			},
+		},
+		"selector of no node": {
+			config: plainMacvlan, selector: "a=b,a=c", reason: failure.NADInvalid, words: []string{"no node can have all of it", "remove what contradicts"},
+			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
+				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a=b"
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,8 +72,19 @@ func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 			if v := r.review(kind, admissionv1.Update, changed, nad); v.Denied != nil {
 				t.Errorf("being deleted: %v", v.Denied)
 			}
+			test.mend(r, nad)
+			if v := r.review(kind, admissionv1.Create, nad, nil); v.Denied != nil || v.Unknown != nil {
+				t.Errorf("after the remedy: %v, %v", v.Denied, v.Unknown)
+			}
 		})
 	}
+}
+
+const plainMacvlan = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`
+
+// configure is a remedy: another configuration.
+func configure(config string) func(*rig, *nadv1.NetworkAttachmentDefinition) {
+	return func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) { nad.Spec.Config = config }
 }
 
 // What may be meant so is a warning.

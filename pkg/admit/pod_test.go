@@ -182,7 +182,8 @@ func TestU10PresetNodeName(t *testing.T) {
 	}
 }
 
-// A hundred requirements are as good as one; a selector that nobody can read or meet is a denial.
+// A hundred requirements are as good as one, of which kind they are; a selector that nobody can read
+// or meet is a denial until it is mended.
 func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -197,26 +198,57 @@ func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	if got == nil || len(got.Spec.NodeSelector) != 100 {
 		t.Errorf("a hundred: %+v", v)
 	}
-	for _, name := range []string{"broken", "never"} {
+	parts = nil
+	for i := range 50 {
+		parts = append(parts, fmt.Sprintf("s%d in (a,b)", i), fmt.Sprintf("s%d notin (b,c)", i))
+	}
+	r.selecting("web/sets", strings.Join(parts, ","))
+	got, v = r.create(pod("sets,many"))
+	if got == nil {
+		t.Fatalf("a hundred of sets: %+v", v)
+	}
+	terms := got.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	if len(terms) != 1 || len(terms[0].MatchExpressions) != 100 || len(got.Spec.NodeSelector) != 100 {
+		t.Errorf("a hundred of sets: %+v", got.Spec)
+	}
+	r.selecting("web/against", strings.Join(append(parts, "s49=c"), ","))
+	_, v = r.create(pod("against"))
+	denied(t, "one of a hundred", v, failure.NADInvalid, "web/against", "s49")
+	for name, mended := range map[string]string{"broken": "a=b", "never": "a=1"} {
 		_, v := r.create(pod("a," + name))
 		denied(t, name, v, failure.NADInvalid, "web/"+name, "nodeSelector")
+		r.selecting("web/"+name, mended)
+		if got, v := r.create(pod("a," + name)); got == nil {
+			t.Errorf("%s, after the remedy: %v", name, v.Denied)
+		}
 	}
 }
 
-// What an ADD would refuse is denied, with its remedy; the remedy applied, it is admitted.
+// What an ADD would refuse is denied, with its remedies; each of them applied, it is admitted.
 func TestPodsThatWouldNotStart(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		keys, networks string
 		reason         failure.Reason
 		words          []string
-		remedied       string
+		// remedied are other networks of the pod; mend changes what is around it.
+		remedied string
+		mend     func(*rig)
 	}{
 		"annotation":  {networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation, words: []string{"networks[0]"}, remedied: `[{"name": "a"}]`},
-		"NAD missing": {networks: "a,none", reason: failure.NADNotFound, words: []string{"none", "net-attach-def -n web"}, remedied: "a"},
-		"isolation":   {networks: "other/theirs", reason: failure.NADForbidden, words: []string{"other/theirs", "namespace web"}, remedied: "default/shared"},
+		"NAD missing": {
+			networks: "a,none", reason: failure.NADNotFound, words: []string{"none", "net-attach-def -n web", "create it"}, remedied: "a",
+			mend: func(r *rig) { r.nad("web/none") },
+		},
+		"isolation": {
+			networks: "other/theirs", reason: failure.NADForbidden, words: []string{"other/theirs", "namespace web", "add other to globalNamespaces"}, remedied: "default/shared",
+			mend: func(r *rig) { r.configure(`,"globalNamespaces": "default,other"`) },
+		},
 		"policy": {
 			keys: `,"braid": {"policyDefault": "enforce"}`, networks: "web/b", reason: failure.PolicyRefused, words: []string{"master"}, remedied: "default/shared",
+			mend: func(r *rig) {
+				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], "masters": ["eth1"]}]}`)
+			},
 		},
 		"interface twice": {networks: "a@x,b@x", reason: failure.InvalidAnnotation, remedied: "a@x,b@y"},
 	} {
@@ -227,6 +259,13 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 			denied(t, name, v, test.reason, test.words...)
 			if got, v := r.create(pod(test.remedied)); got == nil {
 				t.Errorf("after the remedy: %v", v.Denied)
+			}
+			if test.mend == nil {
+				return
+			}
+			test.mend(r)
+			if got, v := r.create(pod(test.networks)); got == nil {
+				t.Errorf("after the other remedy: %v", v.Denied)
 			}
 		})
 	}
@@ -346,7 +385,11 @@ func TestPodInfo(t *testing.T) {
 	}
 	p.Annotations[admit.PodInfoAnnotation] = "yes"
 	_, v = r.create(p)
-	denied(t, "yes", v, failure.InvalidAnnotation, admit.PodInfoAnnotation, `"true"`)
+	denied(t, "yes", v, failure.InvalidAnnotation, admit.PodInfoAnnotation, `make it "true"`)
+	p.Annotations[admit.PodInfoAnnotation] = "true"
+	if got, v := r.create(p); got == nil || len(got.Spec.Volumes) != 1 {
+		t.Errorf("after the remedy: %+v", v)
+	}
 }
 
 // Fields that this program does not know stay.

@@ -81,15 +81,21 @@ type rig struct {
 
 func newRig(t *testing.T, keys string) *rig {
 	t.Helper()
-	config, err := conf.Load([]byte(`{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": "/etc/cni/net.d/pods.conflist"` + keys + `}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, config: config, memory: memory{nads: map[string]*nadv1.NetworkAttachmentDefinition{}}}
+	r := &rig{t: t, memory: memory{nads: map[string]*nadv1.NetworkAttachmentDefinition{}}}
+	r.configure(keys)
 	for _, ref := range []string{"web/a", "web/b", "default/shared", "other/theirs"} {
 		r.nad(ref)
 	}
 	return r
+}
+
+// configure gives the nodes a configuration with these keys.
+func (r *rig) configure(keys string) {
+	r.t.Helper()
+	var err error
+	if r.config, err = conf.Load([]byte(`{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": "/etc/cni/net.d/pods.conflist"` + keys + `}`)); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // nad adds a NAD with annotations, keys and values in turn.
