@@ -38,9 +38,11 @@ type admissionRig struct {
 	t          *testing.T
 	namespace  string
 	kubeconfig string
-	relay      net.Listener
-	client     *http.Client
-	ports      *atomic.Pointer[[]int]
+	// binary is started in place of the test's own; empty for that.
+	binary string
+	relay  net.Listener
+	client *http.Client
+	ports  *atomic.Pointer[[]int]
 }
 
 // admission is an API server of its own: the webhooks are for all of it.
@@ -69,14 +71,9 @@ func newAdmission(t *testing.T, namespace string) *admissionRig {
 	} {
 		r.apply(r.conf(path))
 	}
-	service := regexp.MustCompile(`service: \{[^}]*\}`)
-	url := fmt.Sprintf("url: https://%s/review", r.relay.Addr())
-	r.apply(service.ReplaceAllString(r.conf("deploy/webhook.yaml"), url))
+	r.webhooks()
 	t.Cleanup(func() {
-		for _, kind := range []string{"mutating", "validating"} {
-			r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+
-				"webhookconfigurations/braid-controller", "")
-		}
+		r.unhooked()
 		r.ask(http.MethodDelete, "/api/v1/namespaces/kube-system/secrets/braid-controller-tls", "")
 	})
 	r.apply("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}")
@@ -85,6 +82,22 @@ func newAdmission(t *testing.T, namespace string) *admissionRig {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// webhooks has the API server ask the relay.
+func (r *admissionRig) webhooks() {
+	r.t.Helper()
+	service := regexp.MustCompile(`service: \{[^}]*\}`)
+	url := fmt.Sprintf("url: https://%s/review", r.relay.Addr())
+	r.apply(service.ReplaceAllString(r.conf("deploy/webhook.yaml"), url))
+}
+
+// unhooked has it ask nobody.
+func (r *admissionRig) unhooked() {
+	r.t.Helper()
+	for _, kind := range []string{"mutating", "validating"} {
+		r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+"webhookconfigurations/braid-controller", "")
+	}
 }
 
 func (r *admissionRig) conf(path string) string {
@@ -142,7 +155,7 @@ func (r *admissionRig) start(args ...string) *instance {
 	port := listener.Addr().(*net.TCPAddr).Port
 	listener.Close() //nolint:errcheck // its port is what is wanted
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	i := start(r.t, append([]string{
+	i := startBinary(r.t, cmp.Or(r.binary, os.Args[0]), append([]string{
 		"--kubeconfig", r.kubeconfig, "--admission", "--admission-address", address, "--admission-host",
 		"127.0.0.1", "--certificate-interval", "200ms",
 	}, args...)...)

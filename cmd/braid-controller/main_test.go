@@ -50,11 +50,16 @@ type instance struct {
 
 func start(t *testing.T, args ...string) *instance {
 	t.Helper()
+	return startBinary(t, os.Args[0], args...)
+}
+
+func startBinary(t *testing.T, binary string, args ...string) *instance {
+	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Env, cmd.Stderr, cmd.Stdout = append(os.Environ(), asController+"=1"), log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
