@@ -322,7 +322,7 @@ func TestU10AdmissionOfAnAPIServer(t *testing.T) {
 
 	r.nad("broken", `{"type": "macvlan" # why
 }`, "").says(t, "broken", 403, "nads.admission.braid-cni.io", "u10/broken", "comment", "remove")
-	a := r.nad("data", plainNAD+" ", "pool=data")
+	a = r.nad("data", plainNAD+" ", "pool=data")
 	if a.code != 200 || !strings.Contains(strings.Join(a.warnings, "\n"), "use this NAD") {
 		t.Errorf("a NAD in use: %d %s, warnings %q", a.code, a.text, a.warnings)
 	}
