@@ -19,7 +19,8 @@ import (
 func (r *admissionRig) asked(webhook string) (n int) {
 	r.t.Helper()
 	metrics := string(r.ask(http.MethodGet, "/metrics", "").body)
-	line := regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="` + regexp.QuoteMeta(webhook) + `"[^}]*\} (\d+)`)
+	line := regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{[^}]*name="` +
+		regexp.QuoteMeta(webhook) + `"[^}]*\} (\d+)`)
 	for _, m := range line.FindAllStringSubmatch(metrics, -1) {
 		count, err := strconv.Atoi(m[1])
 		if err != nil {
@@ -41,18 +42,20 @@ func TestRequestsOfPods(t *testing.T) {
 	const pods = 20
 	for networks, want := range map[string]int{"": 0, "data": pods} {
 		before := r.asked("pods.admission.braid-cni.io")
-		requests, err := r.RequestsDuring(t.Context(), "system:serviceaccount:kube-system:braid-controller", func() error {
-			for i := range pods {
-				a, _ := r.pod(fmt.Sprintf("p%s-%d", networks, i), networks, "")
-				a.says(t, "a pod", 201)
-			}
-			return nil
-		})
+		requests, err := r.RequestsDuring(t.Context(),
+			"system:serviceaccount:kube-system:braid-controller", func() error {
+				for i := range pods {
+					a, _ := r.pod(fmt.Sprintf("p%s-%d", networks, i), networks, "")
+					a.says(t, "a pod", 201)
+				}
+				return nil
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := r.asked("pods.admission.braid-cni.io") - before; got != want {
-			t.Errorf("%d pods with networks %q: the webhook was called %d times, want %d", pods, networks, got, want)
+			t.Errorf("%d pods with networks %q: the webhook was called %d times, want %d",
+				pods, networks, got, want)
 		}
 		for _, request := range requests {
 			switch request.Resource { // of its other work are secrets, webhooks and a Lease
@@ -76,14 +79,16 @@ func TestMemoryOfManyObjects(t *testing.T) {
 	r.unhooked() // it is not measured how the objects are made
 	defer func() {
 		r.unhooked()
-		r.ask(http.MethodDelete, "/apis/k8s.cni.cncf.io/v1/namespaces/many/network-attachment-definitions", "")
+		r.ask(http.MethodDelete,
+			"/apis/k8s.cni.cncf.io/v1/namespaces/many/network-attachment-definitions", "")
 		r.ask(http.MethodDelete, "/api/v1/nodes?labelSelector=many=yes", "")
 	}()
 	r.makeMany()
 	r.webhooks()
 
 	dir := t.TempDir()
-	if err := lab.Build(t.Context(), dir, "github.com/braid-cni/braid/cmd/braid-controller"); err != nil {
+	err := lab.Build(t.Context(), dir, "github.com/braid-cni/braid/cmd/braid-controller")
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.binary = filepath.Join(dir, "braid-controller")
@@ -101,16 +106,20 @@ func TestMemoryOfManyObjects(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		most = max(most, memory(t, i.Process.Pid, "VmRSS"))
 	}
-	t.Logf("with %d NADs and %d nodes: at most %d KiB, now %d KiB", manyNADs, manyNodes, most, memory(t, i.Process.Pid, "VmRSS"))
+	t.Logf("with %d NADs and %d nodes: at most %d KiB, now %d KiB",
+		manyNADs, manyNodes, most, memory(t, i.Process.Pid, "VmRSS"))
 	if most >= mostMemory {
 		t.Errorf("the controller has %d KiB, which is not below %d", most, mostMemory)
 	}
 }
 
 func manyConfig(n int) string {
-	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "network-%d", "plugins": [{"type": "macvlan", "master": "ens224", "mode": "bridge", "mtu": 9000,
-		"ipam": {"type": "whereabouts", "range": "10.%d.%d.0/28", "exclude": ["10.%[2]d.%[3]d.0/30"], "routes": [{"dst": "172.31.0.0/16"}],
-		"gateway": "10.%[2]d.%[3]d.14"}}, {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}, {"type": "sbr"}]}`, n, n/256, n%256)
+	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "network-%d", "plugins": [
+		{"type": "macvlan", "master": "ens224", "mode": "bridge", "mtu": 9000,
+		"ipam": {"type": "whereabouts", "range": "10.%d.%d.0/28", "exclude": ["10.%[2]d.%[3]d.0/30"],
+		"routes": [{"dst": "172.31.0.0/16"}], "gateway": "10.%[2]d.%[3]d.14"}},
+		{"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}, {"type": "sbr"}]}`,
+		n, n/256, n%256)
 }
 
 // makeMany makes the NADs and nodes, each as large as those of clusters.
@@ -130,15 +139,19 @@ func (r *admissionRig) makeMany() {
 	}
 	var images []string
 	for n := range 50 { // as many as a kubelet reports
-		images = append(images, fmt.Sprintf(`{"names": ["registry.example.com/team/project/image-%d@sha256:%064d", "registry.example.com/team/project/image-%[1]d:v1.2.3"], "sizeBytes": 12345678}`, n, n))
+		images = append(images,
+			fmt.Sprintf(`{"names": ["registry.example.com/team/project/image-%d@sha256:%064d", `+
+				`"registry.example.com/team/project/image-%[1]d:v1.2.3"], "sizeBytes": 12345678}`, n, n))
 	}
 	for n := range manyNodes {
 		work <- func() {
 			name := fmt.Sprint("many-", n)
-			body := fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"many": "yes", "pool": "data"}, "annotations": {"braid-cni.io/node-interfaces": "[%s]"}}}`,
+			body := fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"many": "yes", "pool": "data"}, `+
+				`"annotations": {"braid-cni.io/node-interfaces": "[%s]"}}}`,
 				name, strings.Repeat(" ", 1<<10))
 			r.ask(http.MethodPost, "/api/v1/nodes", body).says(r.t, "a node", 201)
-			r.ask(http.MethodPatch, "/api/v1/nodes/"+name+"/status", `{"status": {"images": [`+strings.Join(images, ",")+`]}}`).says(r.t, "its status", 200)
+			r.ask(http.MethodPatch, "/api/v1/nodes/"+name+"/status",
+				`{"status": {"images": [`+strings.Join(images, ",")+`]}}`).says(r.t, "its status", 200)
 		}
 	}
 	close(work)

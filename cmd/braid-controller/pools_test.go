@@ -11,16 +11,19 @@ import (
 // label gives a node labels, and makes it if it is not there.
 func (r *admissionRig) label(node, labels string) {
 	r.t.Helper()
-	r.apply(fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: {%s}}}", node, labels))
+	r.apply(fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: {%s}}}",
+		node, labels))
 	r.t.Cleanup(func() { r.ask(http.MethodDelete, "/api/v1/nodes/"+node, "") })
 }
 
-// TestU2NodePools: a network that is tied to a pool of worker nodes is on these alone: its pods select
-// them, and none is admitted that is bound to another node.
+// TestU2NodePools: a network that is tied to a pool of worker nodes is on these alone: its pods
+// select them, and none is admitted that is bound to another node.
 func TestU2NodePools(t *testing.T) {
 	r := newAdmission(t, "u2")
 	r.start()
-	pools := map[string][]string{"blue": {"blue-1", "blue-2"}, "green": {"green-1"}, "": {"u2-control-plane"}}
+	pools := map[string][]string{
+		"blue": {"blue-1", "blue-2"}, "green": {"green-1"}, "": {"u2-control-plane"},
+	}
 	for pool, nodes := range pools {
 		for _, node := range nodes {
 			r.label(node, "pool: \""+pool+"\"")
@@ -44,8 +47,8 @@ func TestU2NodePools(t *testing.T) {
 	}
 }
 
-// TestU11LabelIsEnough: the label that the refusal names is all that makes a node one of the network.
-// A node that loses it gets no more pods.
+// TestU11LabelIsEnough: the label that the refusal names is all that makes a node one of the
+// network. A node that loses it gets no more pods.
 func TestU11LabelIsEnough(t *testing.T) {
 	r := newAdmission(t, "u11")
 	r.start()
@@ -57,10 +60,14 @@ func TestU11LabelIsEnough(t *testing.T) {
 		a, _ := r.pod(name, "data", `, "nodeName": "u11-node"`)
 		return a
 	}
-	bound("early").says(t, "without the label", 403, "kubectl label nodes u11-node --overwrite cloud.google.com/gke-nodepool=sample-pool")
-	r.ask(http.MethodPatch, path, `{"metadata": {"labels": {"cloud.google.com/gke-nodepool": "sample-pool"}}}`).says(t, "the label", 200)
+	bound("early").says(t, "without the label", 403,
+		"kubectl label nodes u11-node --overwrite cloud.google.com/gke-nodepool=sample-pool")
+	r.ask(http.MethodPatch, path,
+		`{"metadata": {"labels": {"cloud.google.com/gke-nodepool": "sample-pool"}}}`).
+		says(t, "the label", 200)
 	bound("early").says(t, "with the label", 201)
-	r.ask(http.MethodPatch, path, `{"metadata": {"labels": {"cloud.google.com/gke-nodepool": null}}}`).says(t, "no label", 200)
+	r.ask(http.MethodPatch, path, `{"metadata": {"labels": {"cloud.google.com/gke-nodepool": null}}}`).
+		says(t, "no label", 200)
 	bound("late").says(t, "without it again", 403)
 	r.ask(http.MethodGet, "/api/v1/namespaces/u11/pods/early", "").says(t, "the pod from before", 200)
 }

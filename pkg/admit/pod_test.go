@@ -235,7 +235,7 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 		remedied string
 		mend     func(*rig)
 	}{
-		"annotation":  {networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation, words: []string{"networks[0]"}, remedied: `[{"name": "a"}]`},
+		"annotation": {networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation, words: []string{"networks[0]"}, remedied: `[{"name": "a"}]`},
 		"NAD missing": {
 			networks: "a,none", reason: failure.NADNotFound, words: []string{"none", "net-attach-def -n web", "create it"}, remedied: "a",
 			mend: func(r *rig) { r.nad("web/none") },
