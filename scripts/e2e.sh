@@ -10,6 +10,7 @@
 #   BRAID_E2E=1     without it they do nothing
 #   BRAID_IMAGE     archive of Braid's image; BRAID_IMAGE_NEXT: the same as another version
 #   BRAID_LAB_BIN   directory with etcd, the control plane, kubelet and containerd
+#   BRAID_HELM      path of Helm
 #   BRAID_WHEREABOUTS, BRAID_WHEREABOUTS_CRDS  the reference of cluster-wide addresses, and the directory of its CRDs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,12 +30,13 @@ scripts/install-deps.sh node
 gotestsum=$(scripts/tools.sh gotestsum)
 scripts/lab.sh node
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
+BRAID_HELM=$(scripts/tools.sh helm)
 . scripts/whereabouts.sh
 scripts/build.sh
 ARCHES=$(go env GOARCH) scripts/image.sh "$work/image"
 VERSION=$(scripts/version.sh)-next ARCHES=$(go env GOARCH) scripts/image.sh "$work/next"
 BRAID_IMAGE=$work/image/braid.tar BRAID_IMAGE_NEXT=$work/next/braid.tar
-export BRAID_E2E=1 BRAID_LAB_BIN BRAID_IMAGE BRAID_IMAGE_NEXT
+export BRAID_E2E=1 BRAID_LAB_BIN BRAID_HELM BRAID_IMAGE BRAID_IMAGE_NEXT
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0

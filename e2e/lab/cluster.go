@@ -24,6 +24,10 @@ const (
 type Options struct {
 	Nodes []string // names; default: one, node-1
 
+	// NICs are more NICs of each node, which nobody has set up. Those of one name are on a switch of
+	// their own, which has that name in the control plane's network namespace.
+	NICs []string
+
 	// Prepare is called for each node when containerd runs and the kubelet does not yet: the time at
 	// which an operator installs the CNI plugins and their configuration. It may ask for kubeconfigs,
 	// but the API server is only starting then. May be nil; the node is not Ready until something has
@@ -38,6 +42,7 @@ type Cluster struct {
 	scheduler         *process
 	controllerManager *process
 	nodes             []*Node
+	nics              []string
 	prepare           func(context.Context, *Node) error
 }
 
@@ -75,6 +80,7 @@ func NewCluster(options Options) (*Cluster, error) {
 			dir: dir, bin: bin, bind: "0.0.0.0", host: controlPlaneAddress, port: controlPlanePort,
 		},
 		tools:   dir.file("tools"),
+		nics:    options.NICs,
 		prepare: options.Prepare,
 	}
 	if len(options.Nodes) == 0 {
@@ -175,15 +181,19 @@ func (c *Cluster) makeNetwork(ctx context.Context) (err error) {
 		controlPlaneNamespaces); err != nil {
 		return err
 	}
-	return c.in.ip(ctx,
+	batch := []string{
 		"link set lo up",
-		"address add "+serviceAddress+"/32 dev lo",
+		"address add " + serviceAddress + "/32 dev lo",
 		"link add cluster type bridge",
-		"address add "+controlPlaneAddress+"/24 dev cluster",
+		"address add " + controlPlaneAddress + "/24 dev cluster",
 		"link set cluster up",
 		"link add lan type bridge",
 		"link set lan up",
-	)
+	}
+	for _, nic := range c.nics {
+		batch = append(batch, "link add "+nic+" type bridge", "link set "+nic+" up")
+	}
+	return c.in.ip(ctx, batch...)
 }
 
 func (c *Cluster) startControllers() error {

@@ -73,10 +73,14 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 	return n, n.plugIn(ctx, number)
 }
 
-// plugIn connects the node to the cluster's network and to the bare switch.
+// plugIn connects the node to the cluster's network and to the bare switches.
 func (n *Node) plugIn(ctx context.Context, number int) error {
+	switches := map[string]string{"eth0": "cluster", "eth1": "lan"}
+	for _, nic := range n.Cluster.nics {
+		switches[nic] = nic
+	}
 	var batch []string
-	for device, bridge := range map[string]string{"eth0": "cluster", "eth1": "lan"} {
+	for device, bridge := range switches {
 		port := fmt.Sprintf("%s-%d", bridge, number)
 		batch = append(batch,
 			fmt.Sprintf("link add %s type veth peer name %s netns %s", port, device, n.in.netns()),

@@ -1,4 +1,5 @@
-# Ends all that runs on a node but its first process, which holds the namespaces.
+# Ends all that runs on a node but its first process, which holds the namespaces. Arguments are NICs
+# that come back as new.
 case $(readlink /proc/1/exe) in
 */nodeinit) ;;
 *)
@@ -18,9 +19,13 @@ done
 awk '$5 ~ "^/var/lib/kubelet/" { print $5 }' /proc/self/mountinfo | sort -r | xargs -r umount -l
 while mountpoint -q /run; do umount -l /run; done
 for link in /sys/class/net/*; do
-	case ${link##*/} in
-	lo | eth0 | eth1) ;;
+	case " lo eth0 eth1 $* " in
+	*" ${link##*/} "*) ;;
 	*) ip link delete "${link##*/}" 2>/dev/null || : ;; # it may have gone with its peer
 	esac
+done
+for nic; do
+	ip address flush dev "$nic"
+	ip link set "$nic" down
 done
 nft flush ruleset
