@@ -53,7 +53,7 @@ func root() string { return filepath.Join("..", "..") }
 
 // start makes a cluster of two nodes with a default network and Braid's image, and without Braid.
 func start() (*lab.Cluster, error) {
-	c, err := lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, Prepare: func(ctx context.Context, n *lab.Node) error {
+	c, err := lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, NICs: []string{firstNIC, secondNIC}, Prepare: func(ctx context.Context, n *lab.Node) error {
 		if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
 			return err
 		}
@@ -116,7 +116,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	return newRigFor(t, 3*patience)
+}
+
+// newRigFor is newRig for a test that may take that long.
+func newRigFor(t *testing.T, d time.Duration) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return &rig{shared.Get(t), t, ctx}
 }

@@ -11,8 +11,8 @@ import (
 
 // TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
 // networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
-// Braid no DEL any more. It is the last test of a cluster with Braid: those of withmultus_test.go, which
-// come after it, begin without.
+// Braid no DEL any more. It is the last test of a cluster with Braid: those of userguide_test.go and
+// withmultus_test.go, which come after it, begin without.
 func TestUninstall(t *testing.T) {
 	r := newRig(t)
 	r.eventually("both nodes are ready", r.ready)
