@@ -396,9 +396,8 @@ func TestCertificateOfAnAPIServer(t *testing.T) {
 	if err := json.Unmarshal(r.ask(http.MethodGet, config, "").body, &webhooks); err != nil {
 		t.Fatal(err)
 	}
-	// a foreign one
-	config := webhooks.Webhooks[0]["clientConfig"].(map[string]any)
-	config["caBundle"] = base64.StdEncoding.EncodeToString(r.CA())
+	client := webhooks.Webhooks[0]["clientConfig"].(map[string]any)
+	client["caBundle"] = base64.StdEncoding.EncodeToString(r.CA()) // a foreign one
 	text, err := json.Marshal(map[string]any{"webhooks": webhooks.Webhooks})
 	if err != nil {
 		t.Fatal(err)
