@@ -18,6 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
@@ -141,7 +142,7 @@ func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damag
 	}
 	resolver := &resolve.Resolver{
 		Node: &cfg.Node, Policy: &cfg.Policy, Source: source,
-		Devices: kube.NewDevices(kube.NewKubelet(cfg.PodResources), source),
+		Devices: kubelet.NewDevices(kubelet.New(cfg.PodResources), source),
 	}
 	attachments, err := resolver.Attachments(t.Context(), resolve.Any(&cfg.Call), pod)
 	for i := range attachments {

@@ -24,6 +24,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -76,7 +77,7 @@ func newRig(t *testing.T) *rig {
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
 		Source: r.source, Reporter: r.source,
-		Devices:    kube.NewDevices(kube.NewKubelet(r.path("kubelet.sock")), manifests),
+		Devices:    kubelet.NewDevices(kubelet.New(r.path("kubelet.sock")), manifests),
 		Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {

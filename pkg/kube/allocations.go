@@ -13,6 +13,41 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
+// The attributes by which drivers of dynamic resource allocation describe devices that are for
+// networks. They are strings: the resource that a NAD names, and the device's ID for its plugins.
+const (
+	AttributeResource = "k8s.cni.cncf.io/resourceName"
+	AttributeID       = "k8s.cni.cncf.io/deviceID"
+)
+
+// Allocations is where ResourceClaims and ResourceSlices (resource.k8s.io/v1) are: an API server,
+// or manifests.
+type Allocations interface {
+	// Allocated returns the devices that were allocated for a ResourceClaim.
+	Allocated(ctx context.Context, namespace, claim string) ([]Allocated, error)
+	// DriverDevices returns the devices of a driver: those of a node, or for "" those that belong
+	// to no single one.
+	DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error)
+}
+
+// Allocated names a device that was allocated.
+type Allocated struct {
+	Driver string `json:"driver"`
+	Pool   string `json:"pool"`
+	Device string `json:"device"`
+}
+
+// DriverDevice is a device as its driver describes it.
+type DriverDevice struct {
+	Allocated
+
+	// Generation is that of its pool when the driver described it; of several descriptions the
+	// newest counts.
+	Generation int64
+	// Resource and ID are its attributes; one that is not for networks has none.
+	Resource, ID string
+}
+
 // resource.k8s.io/v1, in as far as it is read.
 const (
 	draGroup      = "resource.k8s.io"
@@ -63,7 +98,7 @@ func (s *resourceSlice) devices() []DriverDevice {
 		devices = append(devices, DriverDevice{
 			Allocated:  Allocated{s.Spec.Driver, s.Spec.Pool.Name, d.Name},
 			Generation: s.Spec.Pool.Generation,
-			Resource:   d.Attributes[attributeResource].String, ID: d.Attributes[attributeID].String,
+			Resource:   d.Attributes[AttributeResource].String, ID: d.Attributes[AttributeID].String,
 		})
 	}
 	return devices
@@ -112,7 +147,7 @@ func draKind(kind string) schema.GroupVersionKind {
 
 // Allocated returns the devices that were allocated for a ResourceClaim.
 func (m *Manifests) Allocated(ctx context.Context, namespace, claim string) ([]Allocated, error) {
-	if err := checkNames(namespace, claim); err != nil {
+	if err := CheckNames(namespace, claim); err != nil {
 		return nil, fmt.Errorf("get ResourceClaim: %w", err)
 	}
 	var raw json.RawMessage

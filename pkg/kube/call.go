@@ -63,7 +63,7 @@ func (c *call) checkNames() error {
 	case collection:
 		return nil
 	default:
-		return checkNames(c.namespace, c.name)
+		return CheckNames(c.namespace, c.name)
 	}
 }
 

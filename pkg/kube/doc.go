@@ -1,12 +1,11 @@
 // Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions
-// (NADs), the network-status annotation, events, the devices that were allocated to a pod, and for
-// cluster-wide IPAM: blocks of addresses, nodes, IPAMClaims. For agents it has what they report on
+// (NADs), the network-status annotation, events, the devices of ResourceClaims, and for cluster-wide
+// IPAM: blocks of addresses, nodes, IPAMClaims. For agents it has what they report on
 // nodes, the start-up taint, and tokens.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of
-// YAML files for hosts without a cluster. Kubelet speaks to the kubelet of this node; Devices joins
-// what it says with a source's ResourceClaims. None of them touches the network or a file before
-// its first use.
+// YAML files for hosts without a cluster. Neither touches the network or a file before its first
+// use.
 //
 // Contract of a source (package sourcetest holds every one to it):
 //   - What is not there, is another object by now, or may not be touched is told by an error of
@@ -26,6 +25,4 @@
 // The plugin is a process for every operation, so that what it links is paid at each start. The API
 // server is asked by client-go's rest and clientcmd (1.4 MB), without a clientset, and over
 // net/http's own HTTP/2: client-go's would be another 0.5 MB, an Event of core/v1 another 3.2 MB.
-// The kubelet is asked without a gRPC library for two unary calls: grpc-go is 6.6 MB, connect 1.9
-// MB.
 package kube

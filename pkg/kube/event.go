@@ -68,7 +68,7 @@ func newEvent(
 	if kind == kindNode {
 		namespace = metav1.NamespaceDefault
 	}
-	if err := checkNames(namespace, of.Name); err != nil {
+	if err := CheckNames(namespace, of.Name); err != nil {
 		return nil, err
 	}
 	if eventType != "Normal" && eventType != "Warning" {

@@ -72,7 +72,7 @@ func invalidManifests(err error, fix string) error {
 
 // Pod returns a pod, with the status that was published for it.
 func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
-	if err := checkNames(namespace, name); err != nil {
+	if err := CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get pod: %w", err)
 	}
 	pod, err := m.pod(ctx, namespace, name)
@@ -141,7 +141,7 @@ func derivedUID(namespace, name string) types.UID {
 func (m *Manifests) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
-	if err := checkNames(namespace, name); err != nil {
+	if err := CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get NAD: %w", err)
 	}
 	nad := new(nadv1.NetworkAttachmentDefinition)
@@ -158,7 +158,7 @@ func (m *Manifests) NAD(
 func (m *Manifests) PublishStatus(
 	ctx context.Context, pod *metav1.ObjectMeta, annotation string,
 ) error {
-	if err := checkNames(pod.Namespace, pod.Name); err != nil {
+	if err := CheckNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
 	if err := checkUID("pod", pod); err != nil {

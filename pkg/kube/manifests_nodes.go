@@ -70,7 +70,7 @@ type claimStatus struct {
 func (m *Manifests) IPAMClaim(
 	ctx context.Context, namespace, name string,
 ) (*claimv1.IPAMClaim, error) {
-	if err := checkNames(namespace, name); err != nil {
+	if err := CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get IPAMClaim: %w", err)
 	}
 	claim, err := m.claim(ctx, namespace, name)
@@ -117,7 +117,7 @@ func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1
 func (m *Manifests) SetIPAMClaimIPs(
 	ctx context.Context, claim *claimv1.IPAMClaim, ips []string,
 ) error {
-	if err := checkNames(claim.Namespace, claim.Name); err != nil {
+	if err := CheckNames(claim.Namespace, claim.Name); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
 	if err := checkUID("IPAMClaim", &claim.ObjectMeta); err != nil {

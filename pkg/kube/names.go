@@ -31,9 +31,9 @@ func claimResource() schema.GroupResource {
 	return schema.GroupResource{Group: claimv1.GroupName, Resource: claimv1.Resource}
 }
 
-// checkNames refuses what cannot name an object, before it becomes part of a URL or a path. What
+// CheckNames refuses what cannot name an object, before it becomes part of a URL or a path. What
 // passes holds no slash, no underscore, and no empty or dot-only element.
-func checkNames(namespace, name string) error {
+func CheckNames(namespace, name string) error {
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("%.80q names no namespace: %s",
 			namespace, strings.Join(problems, "; ")))

@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -69,7 +70,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		ThisNode:     thisNode{source, o.Node.NodeName},
 		Remote:       !local,
 		Reporter:     source,
-		Devices:      kube.NewDevices(kube.NewKubelet(o.Node.PodResources), source),
+		Devices:      kubelet.NewDevices(kubelet.New(o.Node.PodResources), source),
 		Namespaces:   namespaces{},
 		Interiors:    interiors{},
 		Records:      record.New(o.Node.StateDir),

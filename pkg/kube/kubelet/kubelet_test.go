@@ -1,4 +1,4 @@
-package kube
+package kubelet_test
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 )
 
 // fakeKubelet is the kubelet's service, behind a real gRPC server.
@@ -70,7 +71,7 @@ func (f *fakeKubelet) List(
 	return &podresourcesv1.ListPodResourcesResponse{PodResources: f.pods}, f.listErr
 }
 
-func startKubelet(t *testing.T, f *fakeKubelet) *Kubelet {
+func startKubelet(t *testing.T, f *fakeKubelet) *kubelet.Client {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "kubelet.sock")
 	listener, err := net.Listen("unix", socket)
@@ -81,7 +82,7 @@ func startKubelet(t *testing.T, f *fakeKubelet) *Kubelet {
 	podresourcesv1.RegisterPodResourcesListerServer(server, f)
 	go server.Serve(listener) //nolint:errcheck // ends with Stop
 	t.Cleanup(server.Stop)
-	return NewKubelet(socket)
+	return kubelet.New(socket)
 }
 
 func devicesOf(resource string, numa int64, ids ...string) *podresourcesv1.ContainerDevices {
@@ -206,7 +207,7 @@ func TestR4DevicesOfTheNode(t *testing.T) {
 			t.Errorf("%s: the node has none, though nobody says so", resource)
 		}
 	}
-	if !NewKubelet("/none").Has(t.Context(), "v/b") {
+	if !kubelet.New("/none").Has(t.Context(), "v/b") {
 		t.Error("the node has none, though there is no kubelet that says so")
 	}
 }
@@ -249,36 +250,11 @@ func TestKubeletSilent(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			start := time.Now()
-			_, err := NewKubelet(path).Devices(ctx, "ns", "p")
+			_, err := kubelet.New(path).Devices(ctx, "ns", "p")
 			if failure.ReasonOf(err) != failure.DeviceUnavailable || !strings.Contains(err.Error(), path) ||
 				time.Since(start) > 20*time.Second {
 				t.Errorf("got error %v of class %q after %v", err, failure.ReasonOf(err), time.Since(start))
 			}
 		})
 	}
-}
-
-// The hand-written decoder reads what the generated types write, whatever is in it.
-func FuzzPodResources(f *testing.F) {
-	seed, err := proto.Marshal(&podresourcesv1.ListPodResourcesResponse{PodResources: somePods()})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(seed)
-	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f})
-	f.Fuzz(func(t *testing.T, message []byte) {
-		got, err := decodeListResponse(message)
-		var want podresourcesv1.ListPodResourcesResponse
-		if proto.Unmarshal(message, &want) != nil {
-			return // whatever we read of it: no panic
-		}
-		if err != nil || len(got) != len(want.PodResources) {
-			t.Fatalf("got %d pods, %v, want %d", len(got), err, len(want.PodResources))
-		}
-		for i, p := range want.PodResources {
-			if got[i].name != p.Name || got[i].namespace != p.Namespace {
-				t.Errorf("pod %d is %s/%s, want %s/%s", i, got[i].namespace, got[i].name, p.Namespace, p.Name)
-			}
-		}
-	})
 }

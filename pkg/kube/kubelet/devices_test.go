@@ -1,4 +1,4 @@
-package kube
+package kubelet_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,8 +18,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"github.com/braid-cni/braid/e2e/lab"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 )
 
 // The devices of the tests: a driver's two NICs for networks on node-1 and one on node-2, one NIC
@@ -57,16 +61,16 @@ func draSlices() []resourcev1.ResourceSlice {
 	}
 	return []resourcev1.ResourceSlice{
 		slice("old", "nic.example.com", "node-1", "p", 1,
-			device("vf0", attributeResource, "v/nic", attributeID, "stale")),
+			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "stale")),
 		slice("new", "nic.example.com", "node-1", "p", 2,
-			device("vf0", attributeResource, "v/nic", attributeID, "0000:05:00.2"),
-			device("vf1", attributeResource, "v/nic", attributeID, "0000:05:00.1")),
+			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "0000:05:00.2"),
+			device("vf1", kube.AttributeResource, "v/nic", kube.AttributeID, "0000:05:00.1")),
 		slice("elsewhere", "nic.example.com", "node-2", "p2", 2,
-			device("vf0", attributeResource, "v/nic", attributeID, "wrong")),
+			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "wrong")),
 		slice("shared", "nic.example.com", "", "fabric", 1,
-			device("port", attributeResource, "v/fabric", attributeID, "port-7")),
+			device("port", kube.AttributeResource, "v/fabric", kube.AttributeID, "port-7")),
 		slice("gpus", "gpu.example.com", "node-1", "g", 1, device("gpu0"),
-			device("gpu1", attributeResource, "v/nic"), device("gpu2", attributeID, "x")),
+			device("gpu1", kube.AttributeResource, "v/nic"), device("gpu2", kube.AttributeID, "x")),
 	}
 }
 
@@ -158,7 +162,7 @@ func wantDevices() map[string][]string {
 
 // draSource is where the pods and claims are.
 type draSource interface {
-	Allocations
+	kube.Allocations
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 }
 
@@ -174,15 +178,15 @@ func testR5(t *testing.T, src draSource) {
 	if diff := cmp.Diff(wantClaims(), pod.Claims); diff != "" || pod.NodeName != "node-1" {
 		t.Errorf("pod of node %s has claims (-want +got):\n%s", pod.NodeName, diff)
 	}
-	absent := NewKubelet(filepath.Join(t.TempDir(), "absent.sock"))
-	got, err := NewDevices(absent, src).Devices(t.Context(), pod)
+	absent := kubelet.New(filepath.Join(t.TempDir(), "absent.sock"))
+	got, err := kubelet.NewDevices(absent, src).Devices(t.Context(), pod)
 	if !errors.Is(err, fs.ErrNotExist) || failure.ReasonOf(err) != failure.DeviceUnavailable {
 		t.Errorf("without a kubelet: error %v of class %q", err, failure.ReasonOf(err))
 	}
 	if diff := cmp.Diff(wantDevices(), got); diff != "" {
 		t.Errorf("devices without a kubelet (-want +got):\n%s", diff)
 	}
-	kubelet := startKubelet(t,
+	answering := startKubelet(t,
 		&fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra",
 			Containers: []*podresourcesv1.ContainerResources{
 				{Name: "c", Devices: []*podresourcesv1.ContainerDevices{
@@ -193,7 +197,7 @@ func testR5(t *testing.T, src draSource) {
 	want["v/nic"], want["v/own"] = []string{
 		"0000:04:00.1", "0000:05:00.1", "0000:05:00.2",
 	}, []string{"o"}
-	if got, err = NewDevices(kubelet, src).Devices(t.Context(), pod); err != nil {
+	if got, err = kubelet.NewDevices(answering, src).Devices(t.Context(), pod); err != nil {
 		t.Error(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -202,9 +206,14 @@ func testR5(t *testing.T, src draSource) {
 }
 
 func TestR5DevicesOfClaims(t *testing.T) {
-	server, src := startAPI(t)
-	server.namespace(t, "dra")
-	dra := server.client.ResourceV1()
+	server := cluster.Get(t)
+	src := apiOf(t, server, account)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dra"}}
+	_, err := server.Client().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dra := server.Client().ResourceV1()
 	for _, slice := range draSlices() {
 		_, err := dra.ResourceSlices().Create(t.Context(), &slice, metav1.CreateOptions{})
 		if err != nil {
@@ -221,7 +230,7 @@ func TestR5DevicesOfClaims(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pods := server.client.CoreV1().Pods("dra")
+	pods := server.Client().CoreV1().Pods("dra")
 	pod := draPod()
 	created, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	if err == nil {
@@ -236,7 +245,7 @@ func TestR5DevicesOfClaims(t *testing.T) {
 
 	requests, err := server.RequestsDuring(t.Context(), account, func() error {
 		meta := metav1.ObjectMeta{Namespace: "dra", Name: "p"}
-		_, err := NewDevices(startKubelet(t,
+		_, err := kubelet.NewDevices(startKubelet(t,
 			&fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra"}}}), src).
 			Devices(t.Context(), &podv1.Pod{
 				ObjectMeta: meta, NodeName: "node-1", Claims: []string{"generated"},
@@ -261,16 +270,11 @@ func TestR5DevicesOfClaims(t *testing.T) {
 
 // What cannot be read is no answer.
 func TestR5ClaimsThatAreDenied(t *testing.T) {
-	server, _ := startAPI(t)
-	config, err := server.Kubeconfig("nobody", "nothing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	src := newAPI(t, APIOptions{Kubeconfig: config})
+	src := apiOf(t, cluster.Get(t), "nobody", "nothing")
 	pod := &podv1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "dra", Name: "p"}, Claims: []string{"generated"},
 	}
-	_, err = NewDevices(NewKubelet("/none"), src).Devices(t.Context(), pod)
+	_, err := kubelet.NewDevices(kubelet.New("/none"), src).Devices(t.Context(), pod)
 	if err == nil || !strings.Contains(err.Error(), "ResourceClaim generated") {
 		t.Errorf("got error %v, want forbidden", err)
 	}
@@ -286,58 +290,63 @@ func TestR5DevicesOfClaimsInManifests(t *testing.T) {
 	for _, c := range draClaims() {
 		objects["claim-"+c.Name] = c
 	}
-	files := map[string]string{}
+	dir := t.TempDir()
 	for name, object := range objects {
-		files[name+".json"] = toJSON(t, object)
+		data, err := json.Marshal(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, name+".json"), string(data))
 	}
-	src, dir := newManifests(t, files)
+	src, err := kube.NewManifests(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	testR5(t, src)
 
 	writeFile(t, filepath.Join(dir, "claim-generated.json"),
 		`{"apiVersion":"resource.k8s.io/v1","kind":"ResourceClaim","metadata":{"name":"generated",`+
 			`"namespace":"dra"},"status":{"allocation":[]}}`)
-	_, err := src.Allocated(t.Context(), "dra", "generated")
+	_, err = src.Allocated(t.Context(), "dra", "generated")
 	if failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 }
 
-// What a pod requests, be it as a string or a number, by whichever container.
-func TestR4ResourcesThatArePodRequests(t *testing.T) {
-	src, _ := newManifests(t, map[string]string{"p.yaml": `
-apiVersion: v1
-kind: Pod
-metadata: {name: p}
-spec:
-  resources: {requests: {pod.example.com/x: 1}}
-  initContainers: [{name: i, resources: {limits: {v/init: "2"}}}]
-  containers:
-  - {name: c, resources: {limits: {v/nic: 1, v/none: 0}, requests: {v/nic: "1", cpu: 100m, v/zero: "0"}}}
-  - {name: d}
-`, "q.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: q}}", "bad.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: 1}}"})
-	pod, err := src.Pod(t.Context(), "default", "p")
-	if err != nil {
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
-	}
-	diff := cmp.Diff([]string{"cpu", "pod.example.com/x", "v/init", "v/nic"}, pod.Requested)
-	if diff != "" {
-		t.Errorf("requested (-want +got):\n%s", diff)
-	}
-	pod, err = src.Pod(t.Context(), "default", "q")
-	if err != nil || len(pod.Requested)+len(pod.Claims) > 0 {
-		t.Errorf("got %+v, %v", pod, err)
-	}
-	_, err = src.Pod(t.Context(), "default", "bad")
-	if failure.ReasonOf(err) != failure.InvalidAnnotation {
-		t.Errorf("got error %v of class %q", err, failure.ReasonOf(err))
 	}
 }
 
-func toJSON(t *testing.T, object any) string {
+var cluster = lab.NewShared(lab.NewAPI)
+
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m)) }
+
+// account is who Braid is on a node.
+const account = "system:serviceaccount:kube-system:braid"
+
+// apiOf is an API server that a user asks, where nodes have the rights of conf/rbac.
+func apiOf(t *testing.T, server *lab.API, user string, groups ...string) *kube.API {
 	t.Helper()
-	data, err := json.Marshal(object)
+	for _, name := range []string{"node.yaml", "node-pods.yaml", "node-devices.yaml"} {
+		roles, err := os.ReadFile(filepath.Join("../../../conf/rbac", name))
+		if err == nil {
+			err = server.Apply(t.Context(), string(roles))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	config, err := server.Kubeconfig(user, groups...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(api.Close)
+	return api
 }

@@ -1,59 +1,26 @@
-package kube
+package kubelet
 
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/kube"
 )
-
-// The attributes by which drivers of dynamic resource allocation describe devices that are for
-// networks. They are strings: the resource that a NAD names, and the device's ID for its plugins.
-const (
-	attributeResource = "k8s.cni.cncf.io/resourceName"
-	attributeID       = "k8s.cni.cncf.io/deviceID"
-)
-
-// Allocations is where ResourceClaims and ResourceSlices (resource.k8s.io/v1) are: an API server,
-// or manifests.
-type Allocations interface {
-	// Allocated returns the devices that were allocated for a ResourceClaim.
-	Allocated(ctx context.Context, namespace, claim string) ([]Allocated, error)
-	// DriverDevices returns the devices of a driver: those of a node, or for "" those that belong
-	// to no single one.
-	DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error)
-}
-
-// Allocated names a device that was allocated.
-type Allocated struct {
-	Driver string `json:"driver"`
-	Pool   string `json:"pool"`
-	Device string `json:"device"`
-}
-
-// DriverDevice is a device as its driver describes it.
-type DriverDevice struct {
-	Allocated
-
-	// Generation is that of its pool when the driver described it; of several descriptions the
-	// newest counts.
-	Generation int64
-	// Resource and ID are its attributes; one that is not for networks has none.
-	Resource, ID string
-}
 
 // Devices finds the devices that were allocated to a pod: by device plugins, which the kubelet
 // knows, and by drivers of dynamic resource allocation, whose ResourceClaims are in the pod's
 // status.
 type Devices struct {
-	kubelet *Kubelet
-	claims  Allocations
+	kubelet *Client
+	claims  kube.Allocations
 }
 
 // NewDevices joins both.
-func NewDevices(kubelet *Kubelet, claims Allocations) *Devices { return &Devices{kubelet, claims} }
+func NewDevices(kubelet *Client, claims kube.Allocations) *Devices { return &Devices{kubelet, claims} }
 
 // Devices returns the IDs of the pod's devices by resource name, sorted, each once. An error of the
 // class DeviceUnavailable says that the kubelet could not be asked; the devices of claims are
@@ -71,7 +38,8 @@ func (d *Devices) Devices(ctx context.Context, pod *podv1.Pod) (map[string][]str
 		all[device.Resource] = append(all[device.Resource], device.ID)
 	}
 	for resource, ids := range all {
-		all[resource] = distinct(ids)
+		slices.Sort(ids)
+		all[resource] = slices.Compact(ids)
 	}
 	return all, err
 }
@@ -83,9 +51,11 @@ func (d *Devices) Has(ctx context.Context, resource string) bool {
 }
 
 // claimed returns the devices for networks of a pod's claims.
-func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]DriverDevice, error) {
-	look := &driverLook{claims: d.claims, node: pod.NodeName, known: map[[2]string][]DriverDevice{}}
-	var devices []DriverDevice
+func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]kube.DriverDevice, error) {
+	look := &driverLook{
+		claims: d.claims, node: pod.NodeName, known: map[[2]string][]kube.DriverDevice{},
+	}
+	var devices []kube.DriverDevice
 	for _, claim := range pod.Claims {
 		allocated, err := d.claims.Allocated(ctx, pod.Namespace, claim)
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -106,20 +76,22 @@ func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]DriverDevice, 
 
 // driverLook looks devices up, and asks about each driver once.
 type driverLook struct {
-	claims Allocations
+	claims kube.Allocations
 	node   string
-	known  map[[2]string][]DriverDevice // by driver and node
+	known  map[[2]string][]kube.DriverDevice // by driver and node
 }
 
 // find returns a device as its driver describes it; an empty one if it does not. Nearly all belong
 // to the pod's node; a device that several nodes reach belongs to no single one.
-func (l *driverLook) find(ctx context.Context, a Allocated) (found DriverDevice, err error) {
+func (l *driverLook) find(
+	ctx context.Context, a kube.Allocated,
+) (found kube.DriverDevice, err error) {
 	for _, node := range []string{l.node, ""} {
 		key := [2]string{a.Driver, node}
 		if _, ok := l.known[key]; !ok {
 			l.known[key], err = l.claims.DriverDevices(ctx, a.Driver, node)
 			if err != nil && !apierrors.IsNotFound(err) {
-				return DriverDevice{}, fmt.Errorf("list ResourceSlices of driver %.80q: %w", a.Driver, err)
+				return found, fmt.Errorf("list ResourceSlices of driver %.80q: %w", a.Driver, err)
 			}
 		}
 		for _, d := range l.known[key] {

@@ -1,4 +1,12 @@
-package kube
+// Package kubelet finds the devices that were allocated to a pod.
+//
+// Client asks this node's kubelet, over a unix socket that it dials for each call. Devices joins what
+// it says with the ResourceClaims of the pod, which a source of pkg/kube has.
+//
+// Contract: errors of a kubelet that cannot be asked are of the class DeviceUnavailable. A kubelet
+// that restarts, or is asked too often, is asked again for a while. The kubelet is asked without a
+// gRPC library, for two unary calls: grpc-go is 6.6 MB of binary, connect 1.9 MB.
+package kubelet
 
 import (
 	"context"
@@ -11,27 +19,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube"
 )
 
 const (
-	kubeletService = "/v1.PodResourcesLister/"
-	kubeletTries   = 5
+	service = "/v1.PodResourcesLister/"
+	tries   = 6
 )
 
-// Kubelet asks this node's kubelet which devices it allocated, over its PodResources API
+// Client asks this node's kubelet which devices it allocated, over its PodResources API
 // (k8s.io/kubelet/pkg/apis/podresources/v1).
-type Kubelet struct {
+type Client struct {
 	socket string
 }
 
-// NewKubelet names the socket. It is dialled by each call.
-func NewKubelet(socket string) *Kubelet { return &Kubelet{socket: socket} }
+// New names the socket. It is dialled by each call.
+func New(socket string) *Client { return &Client{socket: socket} }
 
-// Devices gives the IDs of all devices that the kubelet allocated to the pod's containers, by
+// Devices returns the IDs of all devices that the kubelet allocated to the pod's containers, by
 // resource name. The IDs are sorted: the kubelet gives them in another order each time, and an ADD
 // and its CHECK have to agree. A pod without devices has an empty map.
-func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[string][]string, error) {
-	if err := checkNames(namespace, pod); err != nil {
+func (k *Client) Devices(ctx context.Context, namespace, pod string) (map[string][]string, error) {
+	if err := kube.CheckNames(namespace, pod); err != nil {
 		return nil, fmt.Errorf("get devices of pod: %w", err)
 	}
 	conn := newGRPC(k.socket)
@@ -54,11 +63,11 @@ func (k *Kubelet) Devices(ctx context.Context, namespace, pod string) (map[strin
 
 // Has reports whether device plugins of this node have devices of a resource. If the kubelet does
 // not say, they may.
-func (k *Kubelet) Has(ctx context.Context, resource string) bool {
+func (k *Client) Has(ctx context.Context, resource string) bool {
 	conn := newGRPC(k.socket)
 	defer conn.close()
 	answer, err := retryGRPC(ctx, func() ([]byte, error) {
-		return conn.call(ctx, kubeletService+"GetAllocatableResources", nil)
+		return conn.call(ctx, service+"GetAllocatableResources", nil)
 	})
 	if err != nil {
 		return true
@@ -71,14 +80,14 @@ func (k *Kubelet) Has(ctx context.Context, resource string) bool {
 // switched off, and say so, as they say that there is no such pod, by an error without a code of
 // its own. nil means that there is no such pod.
 func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*podResources, error) {
-	answer, err := conn.call(ctx, kubeletService+"Get", encodePodRequest(namespace, pod))
+	answer, err := conn.call(ctx, service+"Get", encodePodRequest(namespace, pod))
 	if err == nil {
 		return decodeGetResponse(answer)
 	}
 	if code := grpcCode(err); code != grpcUnknown && code != grpcUnimplemented {
 		return nil, err
 	}
-	answer, err = conn.call(ctx, kubeletService+"List", nil)
+	answer, err = conn.call(ctx, service+"List", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -96,17 +105,16 @@ func resources(ctx context.Context, conn *grpcConn, namespace, pod string) (*pod
 }
 
 // retryGRPC tries again while the kubelet restarts, or says that it is asked too often.
-func retryGRPC[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	pauses := wait.Backoff{
-		Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: kubeletTries,
+func retryGRPC[T any](ctx context.Context, ask func() (T, error)) (answer T, err error) {
+	pauses := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: tries}
+	end := wait.ExponentialBackoffWithContext(ctx, pauses, func(context.Context) (bool, error) {
+		answer, err = ask()
+		return err == nil || !transientGRPC(err), nil
+	})
+	if err == nil {
+		err = end // ctx was done before it was asked
 	}
-	for {
-		answer, err := ask()
-		if err == nil || ctx.Err() != nil || pauses.Steps == 0 || !transientGRPC(err) ||
-			!sleep(ctx, pauses.Step()) {
-			return answer, err
-		}
-	}
+	return answer, err
 }
 
 func transientGRPC(err error) bool {

@@ -1,4 +1,4 @@
-package kube
+package kubelet
 
 import (
 	"bytes"
@@ -75,7 +75,7 @@ func (g *grpcConn) call(ctx context.Context, method string, message []byte) ([]b
 	}
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
-	req.Header.Set("User-Agent", component)
+	req.Header.Set("User-Agent", "braid")
 	resp, err := g.transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
