@@ -81,9 +81,9 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	return result, nil
 }
 
-// clearUnfinished makes room for an ADD: what an earlier, killed ADD of the sandbox left is removed
-// first. A sandbox whose ADD was finished is refused (CNI 1.1 "ADD": a second one without DEL is an
-// error), unless it may have been this very ADD: then its result is returned.
+// clearUnfinished removes what an earlier, killed ADD of the sandbox left. If that ADD was
+// finished, it returns an error (CNI 1.1 "ADD": a second one without DEL is an error). If it may
+// have been this very ADD, it returns its result.
 func (w *work) clearUnfinished(ctx context.Context) (types.Result, error) {
 	rec, err := w.sandbox.Load()
 	switch {
@@ -103,7 +103,7 @@ func (w *work) clearUnfinished(ctx context.Context) (types.Result, error) {
 	}
 	w.Log.WarnContext(ctx, "removing what an unfinished ADD left",
 		"container", w.req.ContainerID, "begun", rec.Created)
-	// Where that was may be another namespace than that of this ADD.
+	// It may have been in another namespace than this ADD.
 	left := &work{w.Engine, ofSandbox(w.req, w.req.ContainerID), w.sandbox, rec}
 	if err := left.teardown(ctx); err != nil {
 		return nil, fmt.Errorf("remove what an unfinished ADD left: %w", err)
@@ -135,8 +135,8 @@ func (e *Engine) finished(
 	return decodeResult(rec.Attachments[at].Result)
 }
 
-// noteIndexes notes the indexes of the attachments' links in the record, where hot-plug may need
-// them: whoever works in the pod may give the links other names.
+// noteIndexes writes the indexes of the attachments' links into the record. Hot-plug needs them:
+// who works in the pod may rename the links.
 func (w *work) noteIndexes(ctx context.Context, attachments []record.Attachment) error {
 	if !w.Node.HotPlug {
 		return nil
@@ -153,8 +153,8 @@ func (w *work) noteIndexes(ctx context.Context, attachments []record.Attachment)
 	return nil
 }
 
-// begin makes the record of what will be done, which the first attachment saves. The networks are
-// remembered before.
+// begin makes the record of what will be done. The first attachment saves it. The networks are
+// remembered before that.
 func (w *work) begin(pod *metav1.ObjectMeta, attachments []plan.Attachment) error {
 	id, err := w.identify(w.req.NetNS)
 	if err != nil {
@@ -235,9 +235,9 @@ func (w *work) attachAll(
 	return results[0].CNI, nil
 }
 
-// moveDefaultRoutes gives the default route to the attachments that the pod chose (NPWG v1.3
-// s.4.1.2.1.9). It is not undone on failure: the routes go with the links that the roll-back
-// removes, and those that were replaced belong to the sandbox, which the runtime throws away.
+// moveDefaultRoutes moves the default route to the attachments that the pod chose (NPWG v1.3
+// s.4.1.2.1.9). A failure does not undo it: the new routes go with the links that the roll-back
+// removes, and the old ones with the sandbox, which the runtime throws away.
 func (w *work) moveDefaultRoutes(ctx context.Context, results []status.Result) error {
 	for _, r := range results {
 		if !r.Attachment.WantsDefaultRoute {
@@ -257,8 +257,8 @@ func (w *work) moveDefaultRoutes(ctx context.Context, results []status.Result) e
 	return nil
 }
 
-// publish writes the network-status annotation, and meanwhile an event for each attachment: only
-// now will none of them be taken back because another fails.
+// publish writes the network-status annotation and an event for each attachment. It comes last: an
+// attachment is not reported while another may fail.
 func (e *Engine) publish(
 	ctx context.Context, pod *metav1.ObjectMeta, results []status.Result, events *events,
 ) error {
@@ -268,8 +268,8 @@ func (e *Engine) publish(
 	return e.writeStatus(ctx, pod, status.Build(results))
 }
 
-// rollBack takes back a failed ADD. What it cannot remove stays in the record, for the DEL that the
-// runtime sends.
+// rollBack takes back a failed ADD and returns its cause. What it cannot remove stays in the
+// record, for the DEL that the runtime sends.
 func (w *work) rollBack(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.Node.Timeouts.Rollback)
 	defer cancel()

@@ -48,7 +48,7 @@ func (w *work) holdAddresses(
 	return resolve.Permit(crowded, attachments)
 }
 
-// addressesOf is how many addresses an attachment has or, before that is known, is to get.
+// addressesOf returns how many addresses an attachment has or, before that is known, is to get.
 func addressesOf(a *record.Attachment) int {
 	var result struct {
 		IPs []json.RawMessage `json:"ips"`

@@ -28,8 +28,9 @@ import (
 // Information Specification 1.1.0).
 const deviceInfoCapability = "CNIDeviceInfoFile"
 
-// attach runs the ADD of one attachment and holds it to what the pod asks for. The record is saved
-// before it, as attempted; what it gave is saved with the next change.
+// attach runs the ADD of one attachment and checks that the pod got what it asks for. Before the
+// ADD the record is saved with the attachment as attempted; the result is saved with the next
+// change.
 func (w *work) attach(
 	ctx context.Context, routing *routing, i int,
 ) (made status.Result, err error) {
@@ -48,8 +49,8 @@ func (w *work) attach(
 		return status.Result{}, w.addError(ctx, err, &a.Attachment)
 	}
 	a.State = record.Added
-	// Recorded as it is first: a failure from here on ends in the DEL of the plugins, which are
-	// told what they made.
+	// The result is recorded as the plugins returned it. If something fails from here on, their DEL
+	// gets it.
 	if a.Result, err = encodeResult(result); err != nil {
 		return status.Result{}, err
 	}
@@ -115,7 +116,7 @@ func (w *work) runAdd(ctx context.Context, a *plan.Attachment) (types.Result, er
 	return result, err
 }
 
-// chain is one attachment in libcni's terms.
+// chain is one attachment, ready for libcni.
 type chain struct {
 	cni *libcni.CNIConfig
 	// known is libcni's list. Its plugins have stand-ins for their configurations, which are in list.
@@ -147,9 +148,9 @@ func (w *work) prepare(a *plan.Attachment, netns string) (*chain, error) {
 	return &chain{cni: w.libcni(w.req, calls), known: known, list: list, rt: rt, calls: calls}, nil
 }
 
-// asMade runs the list's plugins with their configuration as it was written, and those of an
-// attachment on the terms of its ADD; dataRoots are that one's. libcni gets the list that it
-// returns, and knows it as that.
+// asMade wraps a chain so that libcni runs its plugins as the ADD of the attachment did: with their
+// configuration as it was written, and on the terms of that ADD. libcni is called with the list and
+// the executor that asMade returns; it knows the network by the name as.
 func asMade(
 	exec cniinvoke.Exec, list *libcni.NetworkConfigList, as string, a *plan.Attachment,
 	dataRoots []string,
@@ -159,7 +160,7 @@ func asMade(
 		invoke.Terms{Chosen: a.InProcess, Limits: a.Limits, DataRoots: dataRoots})
 }
 
-// What to look at when a plugin has failed and does not say itself what can be done.
+// Remedies for plugins that fail and name none.
 const (
 	adviceConfig = "correct the network's configuration"
 	adviceAdd    = adviceConfig + ", or what the plugin lacks on this node"
@@ -167,11 +168,11 @@ const (
 	adviceDel    = "mend what the plugin lacks on this node; the runtime will repeat the DEL"
 )
 
-// chainError names the attachment in whatever a chain failed with. Text that libcni put around a
-// plugin's error says nothing that the failure does not.
+// chainError names the attachment in the error of a chain. It drops the text that libcni puts
+// around a plugin's error, which repeats that.
 func chainError(err error, a *plan.Attachment) error { return adviceError(err, a, adviceAdd) }
 
-// adviceError is chainError with what can be done where the error does not say it.
+// adviceError is chainError with a remedy for errors that name none.
 func adviceError(err error, a *plan.Attachment, advice string) error {
 	named := failure.Error{Reason: failure.PluginFailed, Err: err}
 	if fe, ok := errors.AsType[*failure.Error](err); ok && fe.Reason != "" {
@@ -188,8 +189,8 @@ func adviceError(err error, a *plan.Attachment, advice string) error {
 	return &named
 }
 
-// addError is chainError for an ADD: the binaries of the reference say no more than "Link not
-// found" of a master that the node lacks, so the kernel is asked.
+// addError is chainError for an ADD. The reference's binaries report a master that the node lacks
+// as "Link not found" only, so addError looks for the master.
 func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) error {
 	fe, ok := errors.AsType[*failure.Error](err)
 	if !ok || failure.FixOf(err) != "" || fe.Reason != failure.PluginFailed {
@@ -210,8 +211,8 @@ func (e *Engine) addError(ctx context.Context, err error, a *plan.Attachment) er
 // nodeNS is the network namespace of this process, the node's.
 const nodeNS = "/proc/self/ns/net"
 
-// masterOf is the interface of the node that a plugin of the chain works on; empty where it names
-// none.
+// masterOf returns the interface of the node that a plugin of the chain works on; empty where it
+// names none.
 func masterOf(a *plan.Attachment, plugin string) string {
 	list, err := netconf.Parse(a.Conf)
 	if err != nil {
@@ -258,7 +259,7 @@ func (w *work) deviceInfo(a *plan.Attachment) (*nadv1.DeviceInfo, error) {
 	return info, nil
 }
 
-// gatewaysOf are the gateways that the pod named, or else those of the network itself: of its
+// gatewaysOf returns the gateways that the pod named, or else those of the network itself: of its
 // default routes, then of its addresses, one for each family.
 func gatewaysOf(r status.Result) ([]netip.Addr, error) {
 	if len(r.Attachment.Gateways) > 0 {

@@ -114,8 +114,8 @@ func (r *routing) after(
 	return withoutDefaultRoutes(result, removed)
 }
 
-// withoutDefaultRoutes is a result, in its version, without default routes of the main table of
-// these families.
+// withoutDefaultRoutes returns a result, in its version, without default routes of the main table
+// of these families.
 func withoutDefaultRoutes(result types.Result, families plan.Families) (types.Result, error) {
 	full, err := types100.NewResultFromResult(result)
 	if err != nil {

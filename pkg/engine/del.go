@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/undo"
 )
 
-// Del removes all attachments of the sandbox. It succeeds when nothing is left, also if nothing was
+// Del removes all attachments of the sandbox. It succeeds when nothing is left, or nothing was
 // there.
 func (e *Engine) Del(ctx context.Context, req *Request) error {
 	return e.operate(ctx, Del, req, func(ctx context.Context, _ *events) error {
@@ -53,8 +53,9 @@ func (e *Engine) del(ctx context.Context, req *Request) error {
 	return w.teardown(ctx)
 }
 
-// teardown removes what the record names, newest first, past errors, and in the end the record. An
-// attachment leaves the record with its removal, so that a retry does only what is left.
+// teardown removes what the record names, newest first, and goes on past errors. An attachment
+// leaves the record when it is removed, so that a retry does only the rest. The record itself goes
+// last.
 func (w *work) teardown(ctx context.Context) error {
 	netns, err := w.namespaceOf(w.req, w.rec)
 	if err != nil {
@@ -91,11 +92,9 @@ func (w *work) teardown(ctx context.Context) error {
 	return w.trace("record removed", w.sandbox.Remove)
 }
 
-// removeLinks removes the links of several attachments in one step, so that the kernel waits once
-// for those who may still use them, and not once for each link. It only saves time: the plugins'
-// own DEL, which follows, removes what is still there, and all else that belongs to the
-// attachments. A plugin that is exec'd may look at a link on DEL, so there must be none in the
-// chain of such a link.
+// removeLinks removes the links of several attachments in one step. It only saves time: the kernel
+// waits once for those who may still use them, and not once for each link. The plugins' own DEL
+// follows and removes the rest. A binary may look at its link on DEL, so no chain may have one.
 func (w *work) removeLinks(ctx context.Context) {
 	if len(w.rec.Attachments) < 2 || w.req.NetNS == "" || w.sandbox.guest {
 		return
@@ -129,8 +128,8 @@ func (w *work) remove(ctx context.Context, a record.Attachment) error {
 	return w.saveLess(ctx, "detached "+a.IfName)
 }
 
-// detachOrOwe has the plugins remove an attachment. It is not removed while it has to stay in the
-// record; without an error, it is owed then.
+// detachOrOwe has the plugins remove an attachment. If removed is false, the attachment has to stay
+// in the record; if err is nil, too, it is owed.
 func (w *work) detachOrOwe(
 	ctx context.Context, a *record.Attachment,
 ) (removed bool, err error) {
@@ -154,8 +153,8 @@ func (w *work) detachOrOwe(
 	return false, adviceError(err, &a.Attachment, adviceDel)
 }
 
-// saveLess saves a record that says less than the one that is there, which therefore does as well
-// where there is no room for another.
+// saveLess saves a record that has less than the one on disk. On a full disk it keeps that one: to
+// remove what is gone already does no harm.
 func (w *work) saveLess(ctx context.Context, what string) error {
 	err := w.save(what)
 	if record.IsFull(err) {
@@ -165,8 +164,8 @@ func (w *work) saveLess(ctx context.Context, what string) error {
 	return err
 }
 
-// wasAdded has the record say so of an attachment whose ADD succeeded and was killed then: libcni
-// writes its entry of the cache at the very end.
+// wasAdded marks an attachment as added if its ADD succeeded and was killed right after: libcni
+// writes the entry of its cache last.
 func (w *work) wasAdded(a *record.Attachment) error {
 	if a.State != record.Attempted {
 		return nil
@@ -178,10 +177,9 @@ func (w *work) wasAdded(a *record.Attachment) error {
 	return w.note(a, "added "+a.IfName)
 }
 
-// detach runs the DEL of one chain. A delegate whose network namespace is gone gets an empty
-// CNI_NETNS, as the specification has it; there are delegates that fail then, sbr among them, and
-// never release what the chain holds. For those a namespace without links stands in for the one
-// that is gone: everything that lived in it went with it.
+// detach runs the DEL of one chain. If the network namespace is gone, CNI_NETNS is empty, as the
+// specification demands. Some plugins fail then, sbr among them, and never release what the chain
+// holds. For these an empty namespace takes the place of the one that is gone.
 func (w *work) detach(ctx context.Context, a *record.Attachment) error {
 	err := w.runDel(ctx, a, w.req.NetNS)
 	if err != nil && w.req.NetNS != "" {

@@ -43,12 +43,12 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// Reporter tells of what the engine did. Implementations: an API server, manifests on disk. "Not
-// found", "conflict" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+// Reporter reports what the engine did to an API server, or to manifests on disk. "Not found",
+// "conflict" and "forbidden" are errors of k8s.io/apimachinery/pkg/api/errors.
 type Reporter interface {
-	// PublishStatus replaces the network-status annotation that pod has by another. It is a
-	// conflict, and nothing is written, if the pod of that name is of another uid now, or if its
-	// annotation is another, or there is one where pod has none.
+	// PublishStatus replaces the network-status annotation of pod. It writes nothing and returns a
+	// conflict if the pod of that name has another uid by now, or an annotation other than the one in
+	// pod.
 	PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error
 	// Event records an event, "Normal" or "Warning", on the pod. Called concurrently.
 	Event(ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error
@@ -56,8 +56,8 @@ type Reporter interface {
 
 // Namespaces works in network namespaces, which are named by path.
 type Namespaces interface {
-	// Identity returns a text that no other network namespace of this boot has or will have; empty
-	// if path is none. An error is that this could not be found out.
+	// Identity returns a text that no other network namespace of this boot has or will have. It is
+	// empty if path leads to no network namespace, and an error if that cannot be found out.
 	Identity(path string) (string, error)
 	// IsNode reports whether a path leads to the node's own namespace.
 	IsNode(path string) bool
@@ -66,69 +66,69 @@ type Namespaces interface {
 	Scratch() (path string, release func(), err error)
 }
 
-// Links are those in network namespaces.
+// Links looks up and deletes links in network namespaces, which are named by path.
 type Links interface {
 	// Links returns the indexes of all links by their names.
 	Links(ctx context.Context, path string) (map[string]int, error)
 	// DeleteLinks removes the links that in-process plugins made, in one step.
 	DeleteLinks(ctx context.Context, path string) error
-	// DeleteIndex removes the link of an index; one that is not there is removed already.
+	// DeleteIndex removes the link with an index. It is no error if there is none.
 	DeleteIndex(ctx context.Context, path string, index int) error
 }
 
 // Interiors looks at what plugins made in network namespaces, which are named by path.
 type Interiors interface {
-	// Interface reads the MAC and the addresses of a link; one that is not there is not found.
+	// Interface reads the MAC and the addresses of a link. found is false if there is no such link.
 	Interface(
 		ctx context.Context, path, name string,
 	) (mac net.HardwareAddr, addrs []netip.Prefix, found bool, err error)
-	// DefaultRoutes takes note of the default routes.
+	// DefaultRoutes returns the default routes as they are now.
 	DefaultRoutes(ctx context.Context, path string) (DefaultRoutes, error)
-	// MoveDefaultRoute makes the gateways, reached by ifname, the only default routes of their
-	// families.
+	// MoveDefaultRoute replaces the default routes of the gateways' families by those via ifname.
 	MoveDefaultRoute(ctx context.Context, path, ifname string, gateways []netip.Addr) error
-	// PreferDefaultRoute makes a link's IPv6 default routes, if it has some, the only ones of the
-	// family.
+	// PreferDefaultRoute removes IPv6 default routes of other links if this one has any.
 	PreferDefaultRoute(ctx context.Context, path, ifname string) error
-	// RefuseDefaultRouters makes links take no default route from router advertisements, and
+	// RefuseDefaultRouters keeps links from taking default routes from router advertisements, and
 	// removes those that they have taken.
 	RefuseDefaultRouters(ctx context.Context, path string, links []string) error
 }
 
-// DefaultRoutes are the default routes of a namespace at one moment.
+// DefaultRoutes are the default routes that a namespace had at one moment.
 type DefaultRoutes interface {
-	// Families reports which families had one.
+	// Families reports which families had a default route.
 	Families() (v4, v6 bool)
-	// Keep removes new ones via a link, of those of the given families that had one, and puts back
-	// what they replaced. It returns the families of which it removed one, and takes note anew.
+	// Keep undoes what came since: in the given families, if they had a default route, it removes new
+	// ones via ifname and puts back what they replaced. It returns the families in which it removed a
+	// route. What there is then is what the next Keep compares with.
 	Keep(ctx context.Context, ifname string, v4, v6 bool) (removed4, removed6 bool, err error)
 }
 
-// Exec runs the plugins of one operation on a sandbox; it is closed after that.
+// Exec runs the plugins of one operation on a sandbox. The operation closes it.
 type Exec interface {
 	cniinvoke.Exec
 	resolve.Finder
 	// InProcess reports whether a plugin with this configuration runs in this process.
 	InProcess(kind string, config []byte, paths []string, chosen invoke.Chosen) bool
-	// Protect returns what a binary that would run with this configuration may not do to the node.
+	// Protect returns an error if a binary would run with this configuration and could do to the node
+	// what it must not.
 	Protect(
 		ctx context.Context, kind string, config []byte, paths []string, limits *attachment.Limits,
 	) error
-	// Force has plugins of these types exec'd even if they are built in, and no others.
+	// Force has plugins of these types run as binaries even if they are built in, and no others.
 	Force(kinds []string)
 	Close()
 }
 
-// Said knows what was said on this node of late.
+// Said remembers what was reported on this node of late.
 type Said interface {
-	// First reports whether nobody has said it, and notes that it is said now.
+	// First reports whether what is new, and remembers it.
 	First(ctx context.Context, what string) bool
 }
 
 // Engine is safe for concurrent use. All fields but ThisNode, Remote, RuntimeCache, Observer, Said,
 // Trace, Now and Upkeep are required.
 //
-// An engine outlives the calls that it serves: it holds nothing of a Request, and changes neither
+// An engine outlives the calls that it serves. It keeps nothing of a Request, and changes neither
 // Node nor Policy.
 type Engine struct {
 	Node   *conf.Node
@@ -137,30 +137,30 @@ type Engine struct {
 	// ThisNode has the labels of this node, for NADs with a nodeSelector. Without it, they are
 	// ignored.
 	ThisNode resolve.ThisNode
-	// Remote is that the source is asked over the network, which STATUS does not do.
+	// Remote is true if Source is reached over the network. STATUS does not ask such a source.
 	Remote     bool
 	Reporter   Reporter
 	Devices    resolve.Devices
 	Namespaces Namespaces
 	Interiors  Interiors
 	Records    *record.Store
-	// NewExec gives the executor of plugins for one operation; exec'd plugins inherit the lock file,
-	// which may be nil.
+	// NewExec returns the executor of plugins for one operation. Binaries inherit the lock file, which
+	// may be nil.
 	NewExec func(lock *os.File) Exec
 	Log     *slog.Logger
-	// RuntimeCache is the directory of the runtime's libcni cache, by which the makers of sandboxes
-	// are known that Braid did not make; empty for none.
+	// RuntimeCache is the directory of the runtime's libcni cache, or empty. It tells who made a
+	// sandbox that Braid has no record of.
 	RuntimeCache string
-	// Observer, if set, is told of operations beside the log.
+	// Observer, if set, observes operations, for metrics.
 	Observer Observer
-	// Said, if set, keeps what need not be said by an event of every pod from being said again.
+	// Said, if set, keeps events that are the same for every pod from being repeated.
 	Said Said
-	// Upkeep, if set, is what operations do for the node.
+	// Upkeep, if set, is work for the node that operations do beside their own.
 	Upkeep Upkeep
-	// Trace, if set, is called with its name before and after each change of state: fault-injection
-	// tests stop the process there.
+	// Trace, if set, is called with the name of each change of state, before and after it.
+	// Fault-injection tests stop the process there.
 	Trace func(point string)
-	// Now is the clock by which a plugin's refusal is waited out, time.Now if nil.
+	// Now is the clock that bounds how long a plugin's refusal is waited out; time.Now if nil.
 	Now func() time.Time
 }
 
@@ -179,18 +179,18 @@ type Request struct {
 	Runtime string
 	// Call is what the runtime passed on stdin. The engine does not change it.
 	Call *conf.Call
-	// Again is that the result of an ADD may have been lost: one that was finished is not an error,
-	// and its result is returned.
+	// Again is true if the result of an earlier ADD may have been lost. An ADD that was finished is
+	// then no error, and its result is returned once more.
 	Again bool
-	// Still, if set, is asked before an ADD's first change, when the sandbox is locked. An error is
-	// that nobody waits for it any more, and somebody else may have done it.
+	// Still, if set, is called before an ADD's first change, with the sandbox locked. It returns an
+	// error if nobody waits for the ADD any more: then somebody else may have done it.
 	Still func() error
 	// places are those of the sandbox's ADD, in an operation that has its record.
 	places record.Places
 }
 
-// operate is what all operations on a pod's sandbox have in common: their time is bounded, and a
-// failure names the pod and is told once, in the log and by an event.
+// operate does what all operations on a pod's sandbox have in common. It bounds their time, and
+// names the pod in a failure, which it logs and reports as an event once.
 func (e *Engine) operate(
 	ctx context.Context, verb Verb, req *Request, do func(context.Context, *events) error,
 ) error {
@@ -224,7 +224,7 @@ func (e *Engine) bounded(ctx context.Context) (context.Context, context.CancelFu
 	})
 }
 
-// share bounds ctx by half of the time that is left, for what others wait for.
+// share bounds ctx by half of the time that is left, for a step that others wait for.
 func share(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -239,7 +239,7 @@ func share(ctx context.Context) (context.Context, context.CancelFunc) {
 	})
 }
 
-// trace surrounds a change of state for fault injection.
+// trace makes a change of state, with calls of Trace around it.
 func (e *Engine) trace(point string, change func() error) error {
 	if e.Trace == nil {
 		return change()
@@ -250,7 +250,7 @@ func (e *Engine) trace(point string, change func() error) error {
 	return err
 }
 
-// lock takes the sandbox for one operation; unlock gives it back.
+// lock locks a sandbox for one operation.
 func (e *Engine) lock(ctx context.Context, containerID string) (*sandbox, error) {
 	var locked *record.Sandbox
 	err := e.trace("lock "+containerID, func() (err error) {
@@ -263,15 +263,15 @@ func (e *Engine) lock(ctx context.Context, containerID string) (*sandbox, error)
 	return e.open(locked), nil
 }
 
-// sandbox is a sandbox that is locked, and what runs its plugins.
+// sandbox is a locked sandbox, with the executor of its plugins.
 type sandbox struct {
 	*record.Sandbox
 	exec Exec
-	// lists are the attachments' configurations in libcni's form, by the text that they are of.
+	// lists caches the attachments' configurations in libcni's form, by their text.
 	lists map[string]*libcni.NetworkConfigList
 	// owed are the attachments that an earlier ADD of this container ID left for GC.
 	owed []record.Attachment
-	// guest is that the operation is another pod's.
+	// guest is true within an operation on another pod.
 	guest bool
 }
 
@@ -297,7 +297,8 @@ func (e *Engine) unlock(sandbox *sandbox) {
 	e.trace("unlock", func() error { sandbox.Unlock(); return nil }) //nolint:errcheck // it gives none
 }
 
-// podName is "namespace/name" for messages; the container ID where the runtime names no pod.
+// podName returns "pod namespace/name" for messages, or the container ID if the runtime names no
+// pod.
 func podName(namespace, name, containerID string) string {
 	if name == "" {
 		return "container " + containerID
@@ -317,7 +318,7 @@ type work struct {
 	rec *record.Record
 }
 
-// within is the work with another path of the network namespace; empty for none.
+// within returns the work with another path of the network namespace; empty for none.
 func (w *work) within(netns string) *work {
 	other, req := *w, *w.req
 	req.NetNS = netns
@@ -325,7 +326,7 @@ func (w *work) within(netns string) *work {
 	return &other
 }
 
-// homes is where an attachment's plugins run.
+// homes returns where an attachment's plugins run.
 func (w *work) homes(a *record.Attachment) homes {
 	return homes{w.sandbox.exec, w.path(w.req), a.InProcess}
 }

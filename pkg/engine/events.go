@@ -22,8 +22,8 @@ const (
 	eventGrace = time.Second
 )
 
-// events sends the events of one operation beside it: an ADD does not wait for the API server to
-// store them, nor does it fail if it does not.
+// events sends the events of one operation in the background. An ADD neither waits for the API
+// server to store them nor fails if it does not.
 type events struct {
 	engine *Engine
 	ctx    context.Context //nolint:containedctx // it lives as long as the operation
@@ -48,16 +48,15 @@ func (ev *events) about(pod *metav1.ObjectMeta) {
 	}
 }
 
-// attached tells of one attachment.
+// attached sends the event of one attachment.
 func (ev *events) attached(r status.Result) {
 	ips := status.Build([]status.Result{r})[0].IPs
 	ev.send("Normal", reasonAttached, fmt.Sprintf("Add %s [%s] from %s",
 		r.Attachment.IfName, strings.Join(ips, " "), r.Attachment.Name))
 }
 
-// warn logs the warnings of an attachment and, if the pod is told of its attachments, sends those
-// that are news. A pod without networks of its own has nothing to do with its default network's,
-// and costs no event.
+// warn logs the warnings of an attachment. If the pod is told of its attachments, it sends those
+// that are new as events. A pod with the default network alone gets none.
 func (ev *events) warn(a *plan.Attachment, told bool) {
 	for _, w := range a.Warnings {
 		ev.engine.Log.WarnContext(ev.ctx, w.Error(),
@@ -68,15 +67,14 @@ func (ev *events) warn(a *plan.Attachment, told bool) {
 	}
 }
 
-// news reports whether a warning is to be an event. What the policy has against a NAD is the same
-// for each of its pods: it is said once in a while on each node.
+// news reports whether a warning is to be an event. What the policy objects to in a NAD is the same
+// for each of its pods, so it is an event once in a while on each node.
 func (ev *events) news(w *failure.Error) bool {
 	return w.Reason != failure.PolicyAudited || ev.engine.Said == nil ||
 		ev.engine.Said.First(ev.ctx, string(w.Reason)+" "+w.NAD)
 }
 
-// failed tells of the failure of the operation, unless it is that the pod is gone or that nobody
-// could be told.
+// failed sends the event of a failed operation, unless the pod is gone or the API server is away.
 func (ev *events) failed(err error) {
 	reason := failure.ReasonOf(err)
 	if ev.pod == nil || reason == failure.PodNotFound || reason == failure.APIUnavailable {
@@ -100,7 +98,7 @@ func (ev *events) send(eventType, reason, message string) {
 	})
 }
 
-// wait ends with the last event sent, or after the grace.
+// wait waits for the events that are under way, for eventGrace at most.
 func (ev *events) wait() {
 	timer := time.AfterFunc(eventGrace, ev.cancel)
 	ev.done.Wait()

@@ -24,9 +24,10 @@ import (
 // firstWithGC is the first version of CNI that has GC.
 const firstWithGC = "1.1.0"
 
-// GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"): first the
-// recorded sandboxes that are not on it, then, through the plugins' own GC, what each network holds
-// beyond the attachments of those that are. It goes on past errors and joins them.
+// GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"). First it
+// removes the recorded sandboxes that are not on the list. Then the plugins' own GC removes what
+// each network holds beyond the attachments of those that are. It goes on past errors and joins
+// them.
 func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
 	ctx, cancel := e.bounded(ctx)
@@ -81,9 +82,8 @@ func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
 	return errors.Join(errs...)
 }
 
-// collect removes a sandbox that the runtime does not know, unless its ADD began after the runtime
-// made its list: then it gives the interface of the default network, which the runtime would have
-// named.
+// collect removes a sandbox that the runtime does not know. If its ADD began after the runtime made
+// its list, it is kept, and collect returns the interface of its default network.
 func (e *Engine) collect(
 	ctx context.Context, req *Request, id string, start time.Time,
 ) (later string, err error) {
@@ -161,8 +161,8 @@ func (e *Engine) collectLost(ctx context.Context, req *Request, id string) error
 	return w.teardownOther(ctx)
 }
 
-// ofSandbox is the request for a sandbox by what Braid has recorded of it, where the runtime named
-// another, or none.
+// ofSandbox returns the request for a sandbox by what Braid has recorded of it, where the runtime
+// named another, or none.
 func ofSandbox(req *Request, id string) *Request {
 	other := *req
 	other.ContainerID = id
@@ -194,8 +194,8 @@ type holdings struct {
 }
 
 // held expands the runtime's list to all interfaces that were made in each sandbox. A live sandbox
-// without a readable record may hold anything; of the default network the runtime itself says what
-// it holds.
+// without a readable record may hold anything. What the default network holds is on the list
+// itself.
 func (e *Engine) held(ctx context.Context, live map[string]string) (*holdings, error) {
 	h := &holdings{
 		networks: map[string]map[types.GCAttachment]bool{}, byDefault: map[types.GCAttachment]bool{},
@@ -256,8 +256,8 @@ func (e *Engine) collectDefault(ctx context.Context, req *Request, held *holding
 	return e.collectChain(ctx, req, network, held.byDefault)
 }
 
-// collectNetwork runs the GC of a network's plugins. While it is not known what some live sandbox
-// holds it does nothing: an address is never presumed free because its record cannot be read.
+// collectNetwork runs the GC of a network's plugins. It does nothing while the attachments of some
+// live sandbox are unknown: an address is never taken for free because a record cannot be read.
 func (e *Engine) collectNetwork(
 	ctx context.Context, req *Request, n record.Network, held *holdings,
 ) error {
@@ -328,7 +328,7 @@ func (e *Engine) collectChain(
 	return errors.Join(errs...)
 }
 
-// each gives the errors that libcni joined: it goes on past those of single plugins.
+// each returns the errors that libcni joined: it goes on past those of single plugins.
 func each(err error) []error {
 	//nolint:errorlint // only the outermost error is meant
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {

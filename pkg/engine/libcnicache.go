@@ -30,8 +30,8 @@ func (e *Engine) cacheDir(req *Request) string { return cnicache.Results(e.cniDi
 // maxFileName is how long the name of a file can be, in bytes.
 const maxFileName = 255
 
-// cacheName is the name of a network by which libcni knows it. It is the network's own, unless that
-// makes too long a name for the file of the attachment: then a part of it and a hash.
+// cacheName returns the name of a network by which libcni knows it. It is the network's own, unless
+// that makes too long a name for the file of the attachment: then a part of it and a hash.
 func cacheName(network, containerID, ifName string) string {
 	room := maxFileName - len("--") - len(containerID) - len(ifName)
 	if len(network) <= room {
@@ -42,7 +42,7 @@ func cacheName(network, containerID, ifName string) string {
 	return network[:room-len(end)] + end
 }
 
-// cachePath is where libcni keeps the entry of an attachment.
+// cachePath returns where libcni keeps the entry of an attachment.
 func (w *work) cachePath(a *plan.Attachment) string {
 	return filepath.Join(w.cacheDir(w.req),
 		cacheName(a.Network, w.req.ContainerID, a.IfName)+"-"+w.req.ContainerID+"-"+a.IfName)
@@ -128,10 +128,10 @@ func cacheFailed(err error) error {
 	}
 }
 
-// cachedAttachments are the sandbox's attachments as libcni's cache has them, the default network
-// first: what a lost or damaged record can be replaced with. An entry that is damaged still says by
-// its name which network it is of; what that is, the node remembers. Entries of networks that it
-// does not remember are given as lost.
+// cachedAttachments returns the sandbox's attachments as libcni's cache has them, the default
+// network first: what a lost or damaged record can be replaced with. An entry that is damaged still
+// says by its name which network it is of; what that is, the node remembers. Entries of networks
+// that it does not remember are given as lost.
 func (e *Engine) cachedAttachments(
 	ctx context.Context, req *Request,
 ) (attachments []record.Attachment, lost []string, err error) {
@@ -173,7 +173,7 @@ func (e *Engine) cachedAttachments(
 	return attachments, lost, nil
 }
 
-// cacheEntries are the entries of libcni's cache that can be read.
+// cacheEntries returns the entries of libcni's cache that can be read.
 func (e *Engine) cacheEntries(req *Request) ([]cnicache.Entry, error) {
 	entries, err := cnicache.Read(e.cniDir(req), nil)
 	if err != nil {
@@ -228,8 +228,8 @@ func readCached(path, containerID string, a *plan.Attachment) error {
 	return nil
 }
 
-// remembered are the attachments that the interface may be, if it is of a network that this node
-// remembers and that libcni knows by this name.
+// remembered returns the attachments that the interface may be, if it is of a network that this
+// node remembers and that libcni knows by this name.
 func (e *Engine) remembered(network, containerID, ifName string) ([]plan.Attachment, error) {
 	networks, err := e.Records.Networks()
 	var found []plan.Attachment

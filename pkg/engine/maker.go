@@ -170,8 +170,8 @@ func (e *Engine) runMaker(
 	return nil
 }
 
-// binaries are those types that are in the paths: what was made by a binary is removed by it, also
-// if the type is built in.
+// binaries returns those types that are in the paths: what was made by a binary is removed by it,
+// also if the type is built in.
 func binaries(kinds, paths []string) (found []string) {
 	for _, kind := range kinds {
 		if _, err := cniinvoke.FindInPath(kind, paths); err == nil {

@@ -30,8 +30,8 @@ func (e *Engine) namespaceOf(req *Request, rec *record.Record) (string, error) {
 // nobodys is an identity that no namespace has.
 const nobodys = "-"
 
-// presumed is the beginning of a record for a sandbox that has lost its own. Its namespace is the
-// one that the runtime names, else the one that libcni's cache does, unless that is known to be
+// presumed returns the beginning of a record for a sandbox that has lost its own. Its namespace is
+// the one that the runtime names, else the one that libcni's cache does, unless that is known to be
 // another sandbox's.
 func (e *Engine) presumed(req *Request) (*record.Record, error) {
 	rec := &record.Record{NetNS: req.NetNS, NetNSID: nobodys}

@@ -59,7 +59,7 @@ type Observer interface {
 	Violations(context.Context, []Violation)
 }
 
-// Observers are told all the same.
+// Observers calls each of several observers.
 type Observers []Observer
 
 // Operation implements Observer.
@@ -114,8 +114,8 @@ const NodeKey = "node"
 // maxRefusals bounds the lines of the log about what one ADD is refused.
 const maxRefusals = 16
 
-// judged tells of what the policy does not allow. The log has a line for each thing that is
-// refused; what is audited becomes a warning of its attachment, which is logged.
+// judged logs and counts what the policy does not allow. What is refused has a line each in the
+// log. What is audited is a warning of its attachment, which is logged with that.
 func (e *Engine) judged(ctx context.Context, pod *metav1.ObjectMeta, judged []resolve.Judged) {
 	var all []Violation
 	refused := 0
@@ -138,7 +138,8 @@ func (e *Engine) judged(ctx context.Context, pod *metav1.ObjectMeta, judged []re
 	}
 }
 
-// protected tells of an ADD that failed because a plugin may not do to the node what it was to do.
+// protected logs and counts an ADD that failed because a plugin must not do to the node what it was
+// to do.
 func (e *Engine) protected(ctx context.Context, pod *metav1.ObjectMeta, err error) {
 	fe, ok := errors.AsType[*failure.Error](err)
 	if !ok || fe.Reason != failure.NodeProtected && fe.Reason != failure.PolicyRefused {
@@ -160,7 +161,7 @@ func (e *Engine) refused(ctx context.Context, pod *metav1.ObjectMeta, attrs ...a
 	e.Log.WarnContext(ctx, "refused by policy", append([]any{"pod", name.String()}, attrs...)...)
 }
 
-// operationDone tells of the end of a whole operation: a line of the log, and the observer.
+// operationDone logs the end of a whole operation, and calls the observer.
 func (e *Engine) operationDone(
 	ctx context.Context, verb Verb, start time.Time, err error, attrs ...any,
 ) {
@@ -182,8 +183,8 @@ func (e *Engine) operationDone(
 	}
 }
 
-// chainDone tells of the end of what an operation does for one attachment. The log has what
-// succeeded: a failure travels up to its operation and is logged there.
+// chainDone logs the success of an operation for one attachment, and calls the observer. A failure
+// is logged by the whole operation.
 func (w *work) chainDone(
 	ctx context.Context, verb Verb, a *plan.Attachment, start time.Time, err error,
 ) {
@@ -199,7 +200,7 @@ func (w *work) chainDone(
 	}
 }
 
-// types are those of the plugins of an attachment's chain; none if it cannot be read.
+// types returns those of the plugins of an attachment's chain; none if it cannot be read.
 func (s *sandbox) types(a *plan.Attachment) (kinds []string) {
 	list, err := s.parsed(a)
 	if err != nil {

@@ -34,17 +34,17 @@ import (
 const (
 	// patience is how long a plugin's refusal is waited out.
 	patience = 10 * time.Minute
-	// reasonOwed is the reason of the event that tells of it.
+	// reasonOwed is the reason of the event for what is owed.
 	reasonOwed = "CleanupOwed"
 	// maxRefusal bounds what is recorded of the plugins' errors, in bytes.
 	maxRefusal = 1 << 10
 )
 
-// refusal is that plugins of a chain refused their configuration, while all others of the chain did
+// refusal is the error of a chain in which plugins refused their configuration and all others did
 // their part.
 type refusal struct {
 	errs []error
-	// repeated is that one of them did not refuse, but failed with the very words of the ADD.
+	// repeated is true if one of them did not refuse, but failed with the very error of its ADD.
 	repeated bool
 }
 
@@ -182,7 +182,7 @@ func same(a, b *record.Attachment) bool {
 	return a.IfName == b.IfName && a.Name == b.Name && a.Network == b.Network
 }
 
-// tellOwed tells of an attachment that a DEL left.
+// tellOwed logs an attachment that a DEL left, and sends its event.
 func (w *work) tellOwed(ctx context.Context, a *record.Attachment) {
 	rec := w.rec
 	w.Log.ErrorContext(ctx, "left for GC", "container", rec.ContainerID, "network", a.Name,
@@ -219,7 +219,7 @@ func (w *work) settle(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// oneLine is the text of an error, bounded, without line breaks and other control characters.
+// oneLine returns the text of an error, bounded, without line breaks and other control characters.
 func oneLine(err error) string {
 	text := err.Error()
 	printable := func(c rune) rune {

@@ -23,8 +23,8 @@ import (
 // no rules of another. So its directory comes first; where it is gone, the node may have moved it.
 // Files are only where they were written.
 
-// asAdded is the work in the namespace netns, with the places of the sandbox's ADD. From now on
-// plugins run in this process or not as they did then.
+// asAdded returns the work in the namespace netns, with the places of the sandbox's ADD. From now
+// on plugins run in this process or not as they did then.
 func (w *work) asAdded(netns string) *work {
 	added := w.within(netns)
 	added.req.places = w.rec.Places
@@ -34,7 +34,7 @@ func (w *work) asAdded(netns string) *work {
 	return added
 }
 
-// path is where plugins are looked for.
+// path returns where plugins are looked for.
 func (e *Engine) path(r *Request) []string {
 	all := slices.Clone(r.places.Path)
 	for _, dir := range slices.Concat(r.Path, e.Node.BinDirs) {
@@ -45,15 +45,15 @@ func (e *Engine) path(r *Request) []string {
 	return all
 }
 
-// cniDir is the directory of libcni's cache.
+// cniDir returns the directory of libcni's cache.
 func (e *Engine) cniDir(r *Request) string { return cmp.Or(r.places.CNIDir, e.Node.CNIDir) }
 
-// deviceInfoDir is the directory of device-info files.
+// deviceInfoDir returns the directory of device-info files.
 func (e *Engine) deviceInfoDir(r *Request) string {
 	return cmp.Or(r.places.DeviceInfoDir, e.Node.DeviceInfoDir)
 }
 
-// placesOf are the places of an ADD. The working directory of its process is none of them.
+// placesOf returns the places of an ADD. The working directory of its process is none of them.
 func (e *Engine) placesOf(r *Request) record.Places {
 	places := record.Places{
 		Exec: e.Node.Exec, CNIDir: e.cniDir(r), DeviceInfoDir: e.deviceInfoDir(r),

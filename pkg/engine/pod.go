@@ -34,7 +34,7 @@ func (e *Engine) resolver() *resolve.Resolver {
 	}
 }
 
-// sandboxOf is the sandbox that the request is about, as a resolver knows it.
+// sandboxOf returns the sandbox that the request is about, as a resolver knows it.
 func sandboxOf(req *Request) resolve.Sandbox {
 	return resolve.Sandbox{
 		ContainerID: req.ContainerID, IfName: req.IfName, Args: req.Args, Call: req.Call,

@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/status"
 )
 
-// published are the attachments that the pod is told of: all but an auxiliary chain that made no
+// published returns the attachments for network-status: all but an auxiliary chain that made no
 // interface, whose name means nothing to the pod.
 func published(auxiliary string, results []status.Result) []status.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(r status.Result) bool {
@@ -23,7 +23,7 @@ func published(auxiliary string, results []status.Result) []status.Result {
 	})
 }
 
-// tells says whether a pod has network-status, and events, of its attachments. One that has the
+// tells reports whether a pod has network-status, and events, of its attachments. One that has the
 // default network alone, and did not choose it, has neither: its status is in its podIPs. But what
 // it has of another sandbox is replaced.
 func tells(pod *metav1.ObjectMeta, attachments int) bool {
@@ -40,9 +40,9 @@ func tells(pod *metav1.ObjectMeta, attachments int) bool {
 	return false
 }
 
-// writeStatus writes the pod's network-status, merged with what others wrote. What pod has of it
-// may be old, if the runtime passed it on: then the pod is fetched, and that is where a pod that is
-// gone shows, too.
+// writeStatus writes the pod's network-status, merged with what others wrote. If the runtime passed
+// on the pod, its annotation may be old. Then the pod is fetched, which also shows whether it is
+// gone.
 func (e *Engine) writeStatus(
 	ctx context.Context, pod *metav1.ObjectMeta, entries []nadv1.NetworkStatus,
 ) error {

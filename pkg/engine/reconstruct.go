@@ -110,7 +110,7 @@ func (e *Engine) replan(
 	return attachments, false, err
 }
 
-// formerly is a network as the node remembers it.
+// formerly returns a network as the node remembers it.
 func (e *Engine) formerly(r plan.Request) (definition plan.Definition, known bool) {
 	networks, _ := e.Records.Networks() //nolint:errcheck // unreadable ones are left out
 	for _, n := range networks {

@@ -16,9 +16,9 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// honoured holds an attachment to what the pod asks for: a plugin that does not know a request lets
-// it pass without a word. Both the result and the link count; an interface that is no link of the
-// kernel's, as that of a DPDK device, has the result alone.
+// honoured returns an error if an attachment lacks what the pod asks for: a plugin that does not
+// know a request ignores it. Both the result and the link must have it. An interface that is no
+// link of the kernel, such as a DPDK device, has the result alone.
 func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) error {
 	a := &r.Attachment
 	if len(a.IPs) == 0 && a.MAC == "" || weaken.Off(weaken.Honoured) {
@@ -79,7 +79,7 @@ func promises(result *types100.Result, addr netip.Addr) bool {
 	})
 }
 
-// promisedMAC is the MAC of the sandbox's interface in a result; nil for none.
+// promisedMAC returns the MAC of the sandbox's interface in a result; nil for none.
 func promisedMAC(result *types100.Result, name string) net.HardwareAddr {
 	for _, i := range result.Interfaces {
 		if i.Sandbox != "" && i.Name == name {
@@ -90,7 +90,8 @@ func promisedMAC(result *types100.Result, name string) net.HardwareAddr {
 	return nil
 }
 
-// notHonoured is that an attachment lacks what a field of the annotation asks for.
+// notHonoured returns the error of an attachment that lacks what a field of the annotation asks
+// for.
 func notHonoured(a *plan.Attachment, field, format string, args ...any) error {
 	return &failure.Error{
 		Reason: failure.MissingCapability, NAD: a.Name, Interface: a.IfName, Field: field,

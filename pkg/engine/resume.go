@@ -84,5 +84,5 @@ func (e *Engine) resumeSandbox(ctx context.Context, req *Request, id string, gue
 	return (&work{e, ofSandbox(req, id), sandbox, rec}).teardownOther(ctx)
 }
 
-// errForeign is that an attachment is not removed within another pod's operation.
+// errForeign is the error of an attachment that is not removed within another pod's operation.
 var errForeign = errors.New("left for GC, as a plugin of its chain is not built in")

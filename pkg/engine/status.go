@@ -11,7 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Status says whether an ADD can succeed now: code 50 when it cannot, or the code of the default
+// Status reports whether an ADD can succeed now: code 50 when it cannot, or the code of the default
 // network's own STATUS (CNI 1.1 "STATUS"). It is immediate: it looks at the node only, and asks no
 // API server. A default network that is a NAD is known from the last pod that had it; before the
 // first one, only what does not depend on it is looked at.
@@ -52,8 +52,8 @@ func (e *Engine) status(ctx context.Context, req *Request) error {
 	return chainError(err, network)
 }
 
-// knownDefault is the default network as far as this node knows it without asking an API server;
-// nil if it does not.
+// knownDefault returns the default network as far as this node knows it without asking an API
+// server; nil if it does not.
 func (e *Engine) knownDefault(ctx context.Context, req *Request) (*plan.Attachment, error) {
 	requests, err := plan.Requests(e.Node, e.Policy, nil)
 	if err != nil {

@@ -251,7 +251,7 @@ func (u *update) aside(ctx context.Context, a *record.Attachment) (*work, error)
 	return u.within(""), nil
 }
 
-// restoreDefaultRoute gives the default route back to the default network when the attachment that
+// restoreDefaultRoute moves the default route back to the default network after the attachment that
 // had it is gone, unless another one asks for it.
 func (u *update) restoreDefaultRoute(ctx context.Context) error {
 	results, err := u.results()
@@ -378,7 +378,7 @@ func (u *update) undo(ctx context.Context, i int, cause error) error {
 	return cause
 }
 
-// publish writes the network-status of what the sandbox has, if it tells of something else.
+// publish writes the network-status of what the sandbox has, if the present one differs.
 func (u *update) publish(ctx context.Context) error {
 	if !u.rec.Unpublished {
 		return nil
@@ -395,7 +395,7 @@ func (u *update) publish(ctx context.Context) error {
 	return u.save("published")
 }
 
-// results are those of all attachments that the sandbox has, by the record.
+// results returns those of all attachments that the sandbox has, by the record.
 func (u *update) results() (results []status.Result, err error) {
 	for i := range u.rec.Attachments {
 		a := &u.rec.Attachments[i]
