@@ -156,7 +156,7 @@ func missingCapability(q request, list *netconf.List) error {
 	}
 }
 
-// Address is an element of a selection's IPs without its prefix length.
+// Address returns an element of a selection's IPs without its prefix length.
 func Address(ip string) (netip.Addr, error) {
 	bare, _, _ := strings.Cut(ip, "/")
 	addr, err := netip.ParseAddr(bare)

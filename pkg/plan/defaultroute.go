@@ -31,7 +31,7 @@ func (f Families) String() string {
 	return "IPv4 and IPv6"
 }
 
-// FamiliesOf is the set of those that are true.
+// FamiliesOf returns the set of those that are true.
 func FamiliesOf(v4, v6 bool) (f Families) {
 	if v4 {
 		f |= IPv4
@@ -49,8 +49,8 @@ func familyOf(a netip.Addr) Families {
 	return IPv6
 }
 
-// AskedFamilies are those whose default route the pod wants through the attachment: an empty list
-// of gateways means both.
+// AskedFamilies returns those whose default route the pod wants through the attachment: an empty
+// list of gateways means both.
 func (a *Attachment) AskedFamilies() Families {
 	return askedFamilies(a.WantsDefaultRoute, a.Gateways)
 }
@@ -69,7 +69,7 @@ func askedFamilies(wanted bool, gateways []netip.Addr) Families {
 	return f
 }
 
-// DefaultRoutes are the families of which the configuration puts a default route into the pod's
+// DefaultRoutes returns the families of which the configuration puts a default route into the pod's
 // main table that the pod did not ask for with "default-route".
 //
 // Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM
@@ -85,8 +85,8 @@ func (a *Attachment) DefaultRoutes() (Families, error) {
 	return f, err
 }
 
-// unasked are the default routes that the pod did not ask for, with the plugin's type and its place
-// in the path.
+// unasked returns the default routes that the pod did not ask for, with the plugin's type and its
+// place in the path.
 func (a *Attachment) unasked() ([]unaskedRoute, error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {
@@ -173,10 +173,10 @@ func (a *Attachment) refuseDefaultRoutes() error {
 	}
 }
 
-// LeaveOut is the policy "keep": it removes the default routes that the pod did not ask for from
-// the configuration, of the families that are held by other networks already, and adds a warning
-// for each. rest are families of which a default route could not be removed: of a bridge with
-// isDefaultGateway and addresses of both families one of the routes may be wanted.
+// LeaveOut returns the policy "keep": it removes the default routes that the pod did not ask for
+// from the configuration, of the families that are held by other networks already, and adds a
+// warning for each. rest are families of which a default route could not be removed: of a bridge
+// with isDefaultGateway and addresses of both families one of the routes may be wanted.
 func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {
@@ -205,8 +205,8 @@ func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	return o.rest, nil
 }
 
-// DefaultRouteKept is the warning that a default route, which the attachment brought without it
-// being in the configuration, was removed.
+// DefaultRouteKept returns the warning that a default route, which the attachment brought without
+// it being in the configuration, was removed.
 func (a *Attachment) DefaultRouteKept(f Families) *failure.Error {
 	return a.defaultRouteKept("", "", "the network has brought", f)
 }
@@ -272,7 +272,7 @@ func (o *omission) array(t tree, path string) tree {
 	return t
 }
 
-// routes is a list of routes without the default ones.
+// routes returns a list of routes without the default ones.
 func (o *omission) routes(t tree, path string) tree {
 	if !t.array {
 		return t

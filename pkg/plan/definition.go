@@ -65,7 +65,7 @@ func HasConfig(nad *nadv1.NetworkAttachmentDefinition) bool {
 	return strings.TrimSpace(nad.Spec.Config) != ""
 }
 
-// rawDefinition is the text of the network's configuration: spec.config, else what was found
+// rawDefinition returns the text of the network's configuration: spec.config, else what was found
 // elsewhere (NPWG v1.3 s.3.4.1).
 func (in *Input) rawDefinition(r Request, def Definition) (json.RawMessage, error) {
 	switch {

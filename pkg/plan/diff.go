@@ -101,7 +101,7 @@ func satisfies(h, w *Attachment) bool {
 	return h.Name == w.Name && (h.Wish == nil || sameJSON(h.Wish.Requests, w.Wish.Requests))
 }
 
-// asked are the interface names that the annotation asks for.
+// asked returns the interface names that the annotation asks for.
 func (d *difference) asked() map[string]bool {
 	asked := map[string]bool{}
 	for i := range d.want {
@@ -113,7 +113,8 @@ func (d *difference) asked() map[string]bool {
 	return asked
 }
 
-// conflict is the error of an element that asks for the interface of an attachment that must stay.
+// conflict returns the error of an element that asks for the interface of an attachment that must
+// stay.
 func (d *difference) conflict() error {
 	for w := range d.want {
 		if _, ok := d.by[w]; ok || d.want[w].fixed() {
@@ -134,7 +135,7 @@ func (d *difference) conflict() error {
 	return nil
 }
 
-// changes are those of what is matched.
+// changes returns those of what is matched.
 func (d *difference) changes(redefine bool) (c Changes) {
 	goes := make([]bool, len(d.have))
 	for h := range d.have {
@@ -220,7 +221,8 @@ func (d *difference) placeNames(c *Changes, names map[string]string) {
 // device is a device of a resource.
 type device struct{ resource, id string }
 
-// inUse are the interface names of the attachments that stay, with their networks, and the devices.
+// inUse returns the interface names of the attachments that stay, with their networks, and the
+// devices.
 func (d *difference) inUse(c *Changes) (names map[string]string, devices map[device]bool) {
 	names, devices = map[string]string{"lo": "the pod's loopback"}, map[device]bool{}
 	for h := range d.have {
@@ -235,7 +237,7 @@ func (d *difference) inUse(c *Changes) (names map[string]string, devices map[dev
 	return names, devices
 }
 
-// freeDevices are the pod's devices that no attachment has, by resource, in the plan's order.
+// freeDevices returns the pod's devices that no attachment has, by resource, in the plan's order.
 func (d *difference) freeDevices(c *Changes, used map[device]bool) map[string][]string {
 	used = maps.Clone(used)
 	for _, a := range c.Add {
@@ -250,14 +252,14 @@ func (d *difference) freeDevices(c *Changes, used map[device]bool) map[string][]
 	return free
 }
 
-// Renamed is an attachment at another interface.
+// Renamed returns an attachment at another interface.
 func (a Attachment) Renamed(ifName string) Attachment {
 	a.IfName = ifName
 	a.Warnings = atInterface(a.Warnings, a)
 	return a
 }
 
-// withDevice is an attachment with another device of its resource.
+// withDevice returns an attachment with another device of its resource.
 func (a Attachment) withDevice(id string) (Attachment, error) {
 	if a.DeviceID == id {
 		return a, nil

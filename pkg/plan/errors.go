@@ -28,7 +28,7 @@ func inAnnotation(err error, key string) *failure.Error {
 	return e
 }
 
-// asFailure is a copy of err that may be changed: others may hold the original.
+// asFailure returns a copy of err that may be changed: others may hold the original.
 func asFailure(err error, otherwise failure.Reason) *failure.Error {
 	//nolint:errorlint // what wraps it has a text of its own, which is kept below
 	if e, ok := err.(*failure.Error); ok {

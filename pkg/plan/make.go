@@ -105,7 +105,7 @@ func attach(
 	return a, nil
 }
 
-// places are where the paths in a NAD may lead to.
+// places returns where the paths in a NAD may lead to.
 func (in *Input) places() netconf.Places {
 	operator := hostfile.Roots{"/etc"}
 	if in.Node.ConfDir != "" {
@@ -125,9 +125,9 @@ func atInterface(warnings []*failure.Error, a Attachment) []*failure.Error {
 	return named
 }
 
-// argsFor is the runtime's CNI_ARGS as an attachment gets them. What the runtime asks for there
-// beyond naming the pod (IP, MAC, GATEWAY) is meant for the interface that it knows of, the default
-// network's; as runtimeConfig it does not reach the others.
+// argsFor returns the runtime's CNI_ARGS as an attachment gets them. What the runtime asks for
+// there beyond naming the pod (IP, MAC, GATEWAY) is meant for the interface that it knows of, the
+// default network's; as runtimeConfig it does not reach the others.
 func argsFor(r Request, args [][2]string) [][2]string {
 	if r.Default {
 		return slices.Clone(args)
@@ -141,7 +141,7 @@ func argsFor(r Request, args [][2]string) [][2]string {
 	return out
 }
 
-// displayName is the network's name in network-status.
+// displayName returns the network's name in network-status.
 func displayName(def Definition, list *netconf.List) string {
 	return found(Request{Ref: list.Name()}, def)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// interfaceNames gives each request its name in the pod: ifName to the default network, the
+// interfaceNames assigns each request its name in the pod: ifName to the default network, the
 // requested name to those that have one, and to the i-th secondary network net<i>, counting all of
 // them, as Multus does. A generated name that an earlier network took by request gives way to the
 // smallest free net<k>. Some k < i is free then (unless the default network itself is called

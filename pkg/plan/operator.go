@@ -8,7 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
-// limits are those of an attachment; nil where the operator wrote its configuration: in Braid's
+// limits returns those of an attachment; nil where the operator wrote its configuration: in Braid's
 // own, on disk, or as a NAD that Braid's own names or of an operator's namespace. A NAD without a
 // configuration has the operator's, from disk.
 func (in *Input) limits(r Request, def Definition) *attachment.Limits {

@@ -45,7 +45,7 @@ type Request struct {
 	Selection *selection.Selection
 }
 
-// IsNAD says whether the network is looked up as a NAD, and not given by Braid's configuration.
+// IsNAD reports whether the network is looked up as a NAD, and not given by Braid's configuration.
 func (r Request) IsNAD() bool { return r.Inline == nil && r.File == "" }
 
 // Definition is what was found for a Request. NAD is nil for networks that are not NADs. Conf is

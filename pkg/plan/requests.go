@@ -52,8 +52,8 @@ type asker struct {
 	pod    *metav1.ObjectMeta
 }
 
-// defaultRequest is the default network: the pod's own choice, else clusterNetwork, else the first
-// delegate.
+// defaultRequest returns the default network: the pod's own choice, else clusterNetwork, else the
+// first delegate.
 func (a *asker) defaultRequest() (Request, error) {
 	req, err := a.podDefaultRequest()
 	switch {
@@ -77,8 +77,9 @@ func (a *asker) defaultRequest() (Request, error) {
 	}
 }
 
-// podDefaultRequest is the network of the pod's default-network annotation; nil without one. A bare
-// name means multusNamespace, whose NADs every pod may choose: that is what the namespace is for.
+// podDefaultRequest returns the network of the pod's default-network annotation; nil without one. A
+// bare name means multusNamespace, whose NADs every pod may choose: that is what the namespace is
+// for.
 func (a *asker) podDefaultRequest() (*Request, error) {
 	if a.pod == nil {
 		return nil, nil
@@ -110,8 +111,8 @@ func (a *asker) podDefaultRequest() (*Request, error) {
 	return &r, nil
 }
 
-// clusterWideRequests are the networks that every pod gets besides the default one. As in Multus,
-// defaultNetworks belong to clusterNetwork and further delegates to the first one: with
+// clusterWideRequests returns the networks that every pod gets besides the default one. As in
+// Multus, defaultNetworks belong to clusterNetwork and further delegates to the first one: with
 // clusterNetwork the delegates are ignored, and the reverse.
 func (a *asker) clusterWideRequests() ([]Request, error) {
 	var out []Request
@@ -134,8 +135,8 @@ func (a *asker) clusterWideRequests() ([]Request, error) {
 	return out, nil
 }
 
-// selectedRequests are the networks that the pod's annotation asks for; a blank annotation asks for
-// none.
+// selectedRequests returns the networks that the pod's annotation asks for; a blank annotation asks
+// for none.
 func (a *asker) selectedRequests() ([]Request, error) {
 	if a.pod == nil || strings.TrimSpace(a.pod.Annotations[nadv1.NetworksAnnotation]) == "" {
 		return nil, nil
@@ -192,7 +193,7 @@ func (a *asker) clusterWideRequest(field, value string) (Request, error) {
 	return Request{Ref: value, Namespace: a.node.MultusNamespace, Name: value, OnDisk: true}, nil
 }
 
-// inlineRequest is the delegate at index i of Braid's own configuration.
+// inlineRequest returns the delegate at index i of Braid's own configuration.
 func (a *asker) inlineRequest(i int) Request {
 	ref := fmt.Sprintf("delegates[%d]", i)
 	var named struct {

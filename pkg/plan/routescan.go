@@ -31,7 +31,7 @@ func defaultRoutesOf(plugin tree, asked []string) []defaultRoute {
 	return out
 }
 
-// listedDefaults are the default routes of a list of routes, or of a single one.
+// listedDefaults returns the default routes of a list of routes, or of a single one.
 func listedDefaults(path string, value tree) []defaultRoute {
 	if value.object {
 		value = tree{array: true, members: []member{{value: value}}}
@@ -84,7 +84,7 @@ func inMainTable(route tree) bool {
 // mainTable is the number of the main routing table.
 const mainTable = "254"
 
-// viaFamilies are those of the route's gateway, or both where it names none.
+// viaFamilies returns those of the route's gateway, or both where it names none.
 func viaFamilies(route tree) Families {
 	var f Families
 	for _, key := range []string{"gw", "gateway", "via"} {
@@ -135,9 +135,9 @@ func gatewayFamiliesAt(path string, plugin tree, asked []string) Families {
 	return gatewayFamilies(plugin, asked)
 }
 
-// gatewayFamilies are those of the addresses that bridge will find, for it makes one default route
-// for each. They are known where an IPAM that takes its addresses from the configuration has them
-// there or in the annotation, else both are expected.
+// gatewayFamilies returns those of the addresses that bridge will find, for it makes one default
+// route for each. They are known where an IPAM that takes its addresses from the configuration has
+// them there or in the annotation, else both are expected.
 func gatewayFamilies(plugin tree, asked []string) Families {
 	var types []string
 	for _, ipam := range plugin.named("ipam") {

@@ -59,7 +59,7 @@ func readTree(dec *json.Decoder) (tree, error) {
 	return t, err
 }
 
-// named gives the members whose key encoding/json would match with key: it folds case, so the
+// named returns the members whose key encoding/json would match with key: it folds case, so the
 // plugins do.
 func (t tree) named(key string) []tree {
 	var out []tree
@@ -84,7 +84,7 @@ func (t tree) walk(path string, visit func(path, key string, value tree)) {
 	}
 }
 
-// text is the value of a string, else empty.
+// text returns the value of a string, else empty.
 func (t tree) text() string {
 	s, _ := t.scalar.(string)
 	return s
@@ -97,7 +97,7 @@ func (t tree) has(key string) bool {
 	})
 }
 
-// elements are those of the list that the last member of that exact name holds.
+// elements returns those of the list that the last member of that exact name holds.
 func (t tree) elements(key string) (list []tree) {
 	for _, m := range t.members {
 		if t.object && m.key == key && m.value.array {
@@ -110,7 +110,7 @@ func (t tree) elements(key string) (list []tree) {
 	return list
 }
 
-// typeOf is the type of a plugin's configuration.
+// typeOf returns the type of a plugin's configuration.
 func (t tree) typeOf() string {
 	for _, v := range t.named("type") {
 		return v.text()
@@ -120,7 +120,7 @@ func (t tree) typeOf() string {
 
 func folds(a, b string) bool { return strings.EqualFold(a, b) }
 
-// encode is the value as JSON. Numbers are as they were written.
+// encode returns the value as JSON. Numbers are as they were written.
 func (t tree) encode() []byte {
 	var b bytes.Buffer
 	t.write(&b)
@@ -150,7 +150,7 @@ func (t tree) write(b *bytes.Buffer) {
 	b.WriteByte(ends[1])
 }
 
-// literal is a scalar in JSON; it came from JSON.
+// literal returns a scalar in JSON; it came from JSON.
 func literal(scalar any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)

@@ -19,7 +19,7 @@ type Wish struct {
 	Requests json.RawMessage `json:"requests,omitempty"`
 }
 
-// wishOf is the wish of an element.
+// wishOf returns the wish of an element.
 func wishOf(s *selection.Selection) (*Wish, error) {
 	wish := &Wish{IfName: s.Interface}
 	if len(s.IPs) == 0 && s.MAC == "" && s.InfinibandGUID == "" && len(s.CNIArgs) == 0 &&
