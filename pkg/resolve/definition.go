@@ -97,7 +97,7 @@ func (r *Resolver) onDisk(
 	return plan.Definition{NAD: nad, Conf: raw}, err
 }
 
-// standIn is a network that makes no interface, and takes whatever a pod may ask for.
+// standIn returns a network that makes no interface, and takes whatever a pod may ask for.
 func standIn() []byte {
 	return []byte(`{"cniVersion":"1.0.0","name":"unknown","plugins":[{"type":"` +
 		netconf.PassthruType + `","capabilities":

@@ -54,7 +54,7 @@ func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Inpu
 	return nil
 }
 
-// standInDevices are one for each network of a resource that the pod may have a device of.
+// standInDevices returns one for each network of a resource that the pod may have a device of.
 func standInDevices(pod *podv1.Pod, definitions []plan.Definition) map[string][]string {
 	devices := map[string][]string{}
 	for i, d := range definitions {

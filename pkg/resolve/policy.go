@@ -98,7 +98,7 @@ func (r *Resolver) named(
 	return found, err
 }
 
-// network is an attachment as a rule judges it.
+// network returns an attachment as a rule judges it.
 func network(a *plan.Attachment) *policy.Network {
 	return &policy.Network{
 		Conf: a.Conf, IfName: a.IfName, Runs: a.Runs, OnDisk: a.Origin.OnDisk, IPs: a.IPs,
@@ -129,7 +129,7 @@ func limit(a *plan.Attachment, rule *policy.Rule) {
 	a.Limits = &limits
 }
 
-// rules are those of the node.
+// rules returns those of the node.
 func (r *Resolver) rules() *policy.Policy {
 	return r.Policy.Namespaces(r.Node.MultusNamespace)
 }
@@ -233,8 +233,8 @@ func Permit(judged []Judged, attachments []plan.Attachment) error {
 // maxTold bounds how many violations an error tells of.
 const maxTold = 8
 
-// together is one error, or warning, of all that was judged and is treated alike. It says what the
-// operator would have to write for those of the first one's namespace.
+// together returns one error, or warning, of all that was judged and is treated alike. It says what
+// the operator would have to write for those of the first one's namespace.
 func together(judged []Judged) *failure.Error {
 	first := judged[0]
 	all := first.Error(first.Decision, first.NAD, first.Namespace)

@@ -151,13 +151,13 @@ func (r *Resolver) Past(
 	return rest, exact, err
 }
 
-// nothing is a network that makes no interface.
+// nothing returns a network that makes no interface.
 func nothing() []byte {
 	return []byte(`{"cniVersion":"1.0.0","name":"gone","plugins":[{"type":"` + netconf.PassthruType +
 		`"}]}`)
 }
 
-// requests are all networks that the pod is to have.
+// requests returns all networks that the pod is to have.
 func (r *Resolver) requests(call *conf.Call, pod *podv1.Pod) ([]plan.Request, error) {
 	requests, err := plan.Requests(r.Node, r.Policy, pod.Meta())
 	if err != nil {
