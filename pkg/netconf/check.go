@@ -165,7 +165,7 @@ func checkShape(path string, plugin map[string]json.RawMessage) error {
 	return invalid(strings.TrimSuffix(path, "."), "", "decode as CNI plugin configuration: %w", err)
 }
 
-// optionalText is a string, empty where it is absent or null.
+// optionalText returns a string, empty where it is absent or null.
 func optionalText(raw json.RawMessage) (string, error) {
 	if strictjson.Null(raw) {
 		return "", nil

@@ -101,7 +101,7 @@ func mergeCNIArgs(raw json.RawMessage, values map[string]json.RawMessage) (json.
 	return strictjson.Marshal(args), nil
 }
 
-// optionalObject is an object, empty where it is absent or null.
+// optionalObject returns an object, empty where it is absent or null.
 func optionalObject(raw json.RawMessage) (map[string]json.RawMessage, error) {
 	if strictjson.Null(raw) {
 		return map[string]json.RawMessage{}, nil
@@ -109,7 +109,7 @@ func optionalObject(raw json.RawMessage) (map[string]json.RawMessage, error) {
 	return strictjson.Object(raw)
 }
 
-// invalid is an error in a network's configuration. The caller names the network.
+// invalid returns an error in a network's configuration. The caller names the network.
 func invalid(field, fix, format string, args ...any) *failure.Error {
 	return &failure.Error{
 		Reason: failure.NADInvalid, Field: field, Err: fmt.Errorf(format, args...), Fix: fix,

@@ -31,7 +31,7 @@ func OnDisk(dir, name string) ([]byte, error) {
 		strictjson.Quote(name))
 }
 
-// named is the file's network if it has the name, else nil.
+// named returns the file's network if it has the name, else nil.
 func named(path, name string) (*List, error) {
 	list, err := readList(path)
 	if err != nil || name == "" || list.Name() != name {

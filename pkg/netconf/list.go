@@ -28,14 +28,14 @@ type List struct {
 // Warnings are of keys that the source has in another case.
 func (l *List) Warnings() []*failure.Error { return l.warnings }
 
-// Len is the number of plugins, at least 1.
+// Len returns the number of plugins, at least 1.
 func (l *List) Len() int { return len(l.plugins) }
 
-// Name is the network's name; empty where the list has none.
+// Name returns the network's name; empty where the list has none.
 func (l *List) Name() string { return strictjson.Text(l.top["name"]) }
 
-// CNIVersion is the highest version among cniVersion and cniVersions that Braid speaks (CNI 1.1
-// "Version considerations"); empty where the list names none.
+// CNIVersion returns the highest version among cniVersion and cniVersions that Braid speaks (CNI
+// 1.1 "Version considerations"); empty where the list names none.
 func (l *List) CNIVersion() string {
 	var offered []string
 	for _, v := range l.offered() {
@@ -52,7 +52,7 @@ func (l *List) CNIVersion() string {
 	return offered[len(offered)-1]
 }
 
-// offered are all versions that the list names, supported or not.
+// offered returns all versions that the list names, supported or not.
 func (l *List) offered() []string {
 	var all []string
 	if v := strictjson.Text(l.top["cniVersion"]); v != "" {
@@ -71,7 +71,7 @@ func (l *List) offered() []string {
 	return all
 }
 
-// versions are those of CNI that Braid speaks, lowest first.
+// versions returns those of CNI that Braid speaks, lowest first.
 func versions() []string { return version.VersionsStartingFrom("0.3.0").SupportedVersions() }
 
 // Speaks reports whether Braid speaks a version of CNI.
@@ -80,7 +80,7 @@ func Speaks(cniVersion string) bool { return slices.Contains(versions(), cniVers
 // AllowedVersions says, for messages, what a cniVersion may be.
 func AllowedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
 
-// Types are the plugins' types in the order of the chain.
+// Types returns the plugins' types in the order of the chain.
 func (l *List) Types() []string {
 	types := make([]string, l.Len())
 	for i, p := range l.plugins {
@@ -89,8 +89,8 @@ func (l *List) Types() []string {
 	return types
 }
 
-// IPAMTypes are the types of all "ipam" objects, at whatever depth, each once, in the order of the
-// chain.
+// IPAMTypes returns the types of all "ipam" objects, at whatever depth, each once, in the order of
+// the chain.
 func (l *List) IPAMTypes() []string {
 	var types []string
 	for _, p := range l.plugins {
@@ -103,7 +103,7 @@ func (l *List) IPAMTypes() []string {
 	return types
 }
 
-// Capabilities are those that at least one plugin declares as true.
+// Capabilities returns those that at least one plugin declares as true.
 func (l *List) Capabilities() map[string]bool {
 	all := map[string]bool{}
 	for i := range l.plugins {
@@ -153,7 +153,7 @@ func (l *List) shareCapabilities() error {
 	return nil
 }
 
-// Plugin is a copy of the configuration of the plugin at index i, values as written.
+// Plugin returns a copy of the configuration of the plugin at index i, values as written.
 func (l *List) Plugin(i int) map[string]json.RawMessage {
 	plugin := maps.Clone(l.plugins[i])
 	for key, value := range plugin {
@@ -162,7 +162,7 @@ func (l *List) Plugin(i int) map[string]json.RawMessage {
 	return plugin
 }
 
-// Bytes is the list as JSON: always a conflist, keys of the list and of its plugins sorted,
+// Bytes returns the list as JSON: always a conflist, keys of the list and of its plugins sorted,
 // everything below as it was written but for white space. It is nil if a value given to SetAll was
 // not JSON.
 func (l *List) Bytes() []byte {

@@ -9,7 +9,7 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// metaTypes are the plugins that attach pods to networks themselves, by the names of their
+// metaTypes returns the plugins that attach pods to networks themselves, by the names of their
 // binaries.
 func metaTypes() []string {
 	return append(braidTypes(), "multus", "multus-shim", "multus-daemon", "genie", "danm", "knitter")

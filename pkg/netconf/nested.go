@@ -87,7 +87,8 @@ func descend(path string, raw json.RawMessage, ipam bool) []inner {
 	return append([]inner{this}, nested(path+".", keys)...)
 }
 
-// nestedKeys are those under which plugins that call others have them, and what they are called by.
+// nestedKeys returns those under which plugins that call others have them, and what they are called
+// by.
 func nestedKeys() []string { return []string{"type", "ipam", "delegate", "delegates", "plugins"} }
 
 // checkNested validates the types of plugins that the plugin will call itself.

@@ -100,7 +100,7 @@ func split(top map[string]json.RawMessage) (*List, error) {
 	return &List{top: top}, nil
 }
 
-// listKeys are the keys of a list besides "plugins".
+// listKeys returns the keys of a list besides "plugins".
 func listKeys() []string {
 	return []string{
 		"name", "cniVersion", "cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins",

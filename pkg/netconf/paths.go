@@ -56,7 +56,7 @@ type held struct {
 	fix      string
 }
 
-// heldKeys are all of them.
+// heldKeys returns all of them.
 func heldKeys(places Places) []held {
 	const log = "choose a file there, or leave the key out"
 	const data = `leave the key out, choose a directory beneath these, or add one to ` +

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// confFiles are the paths of a directory's files with one of the extensions, in alphabetical order;
-// none where there is no such directory.
+// confFiles returns the paths of a directory's files with one of the extensions, in alphabetical
+// order; none where there is no such directory.
 func confFiles(dir string, extensions ...string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -55,7 +55,8 @@ func readFile(path string) ([]byte, error) {
 	return raw, nil
 }
 
-// unreadable is the error of a file, which the caller names: the path is left out of the cause.
+// unreadable returns the error of a file, which the caller names: the path is left out of the
+// cause.
 func unreadable(err error) error {
 	return invalid("", "see that it is a file that root can read", "%w", withoutPath(err))
 }
