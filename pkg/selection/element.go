@@ -36,13 +36,13 @@ func parseElement(field string, raw json.RawMessage, podNamespace string) (Selec
 	return e.Selection, nil
 }
 
-// value gives what a key holds; false where it is absent or null.
+// value returns what a key holds; false where it is absent or null.
 func (e *element) value(key string) (json.RawMessage, bool) {
 	raw := e.keys[key]
 	return raw, !strictjson.Null(raw)
 }
 
-// text gives the string that a key holds; false where it is absent or null.
+// text returns the string that a key holds; false where it is absent or null.
 func (e *element) text(key, fix string) (string, bool, error) {
 	raw, ok := e.value(key)
 	if !ok {
@@ -55,7 +55,7 @@ func (e *element) text(key, fix string) (string, bool, error) {
 	return text, true, nil
 }
 
-// list gives the elements of the list that a key holds; false where it is absent or null.
+// list returns the elements of the list that a key holds; false where it is absent or null.
 func (e *element) list(key, fix string) ([]json.RawMessage, bool, error) {
 	raw, ok := e.value(key)
 	if !ok {
@@ -68,7 +68,7 @@ func (e *element) list(key, fix string) ([]json.RawMessage, bool, error) {
 	return values, true, nil
 }
 
-// invalid is an error at a key of this element, which it names by its NAD once that is known.
+// invalid returns an error at a key of this element, which it names by its NAD once that is known.
 func (e *element) invalid(key, fix, format string, args ...any) *failure.Error {
 	err := invalid(e.field+"."+key, fix, format, args...)
 	if e.Name != "" {

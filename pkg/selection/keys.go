@@ -12,7 +12,7 @@ import (
 // deprecatedInterface is the older name of the key "interface", which Multus reads as well.
 const deprecatedInterface = "interfaceRequest"
 
-// elementKeys are those that an element of the JSON form may have (NPWG v1.3 s.4.1.2.1).
+// elementKeys returns those that an element of the JSON form may have (NPWG v1.3 s.4.1.2.1).
 func elementKeys() []string {
 	return []string{
 		"name", "namespace", "ips", "mac", "infiniband-guid", "interface", "cni-args", "portMappings",

@@ -84,7 +84,7 @@ func checkCount(n int) error {
 	return nil
 }
 
-// at is the Field of an element.
+// at returns the Field of an element.
 func at(i int) string { return fmt.Sprintf("%s[%d]", whole, i) }
 
 func invalid(field, fix, format string, args ...any) *failure.Error {

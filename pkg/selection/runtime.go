@@ -150,8 +150,8 @@ const (
 	burstsPerSecond = 10
 )
 
-// burst is the given burst, or else a tenth of a second's worth of the rate: the specification lets
-// a pod leave it out, the bandwidth plugin does not. Without a rate there is none.
+// burst returns the given burst, or else a tenth of a second's worth of the rate: the specification
+// lets a pod leave it out, the bandwidth plugin does not. Without a rate there is none.
 func burst(rate, given uint64) uint64 {
 	if given != 0 || rate == 0 {
 		return given
@@ -159,7 +159,7 @@ func burst(rate, given uint64) uint64 {
 	return min(max(rate/burstsPerSecond, minBurst), maxBurst)
 }
 
-// parseBits gives 0 for what is absent.
+// parseBits returns 0 for what is absent.
 func parseBits(raw json.RawMessage) (uint64, error) {
 	if strictjson.Null(raw) {
 		return 0, nil

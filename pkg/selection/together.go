@@ -49,7 +49,7 @@ func bothRoute(a, b []netip.Addr) string {
 	return ""
 }
 
-// routes says whether a default-route list asks for the default route of a family. An empty list
+// routes reports whether a default-route list asks for the default route of a family. An empty list
 // asks for the network's own gateways, of whatever family they are; nil for nothing.
 func routes(gateways []netip.Addr, family func(netip.Addr) bool) bool {
 	return gateways != nil && (len(gateways) == 0 || slices.ContainsFunc(gateways, family))

@@ -211,7 +211,7 @@ func (e *element) checkArgMAC() error {
 	return nil
 }
 
-// arg is a value of cni-args whatever the case of its key, as plugins read it.
+// arg returns a value of cni-args whatever the case of its key, as plugins read it.
 func (s *Selection) arg(name string) (key string, raw json.RawMessage) {
 	key = name
 	for _, k := range slices.Sorted(maps.Keys(s.CNIArgs)) {
