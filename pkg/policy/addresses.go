@@ -69,8 +69,8 @@ func (j *judge) prefix(field, value string) {
 	}
 }
 
-// outside is the first of a value's prefixes that is in none of the rule's; the zero value if there
-// is none.
+// outside returns the first of a value's prefixes that is in none of the rule's; the zero value if
+// there is none.
 func (j *judge) outside(value string) netip.Prefix {
 	if j.rule.Prefixes == nil {
 		return netip.Prefix{}
@@ -83,7 +83,7 @@ func (j *judge) outside(value string) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// prefixesOf are the prefix, or the first and the last address of a range; none if the text is
+// prefixesOf returns the prefix, or the first and the last address of a range; none if the text is
 // none.
 func prefixesOf(value string) (all []netip.Prefix) {
 	if p, err := netip.ParsePrefix(value); err == nil {
@@ -99,7 +99,7 @@ func prefixesOf(value string) (all []netip.Prefix) {
 	return all
 }
 
-// unmapped is a prefix of IPv4 addresses where it is one of those in IPv6.
+// unmapped returns a prefix of IPv4 addresses where it is one of those in IPv6.
 func unmapped(p netip.Prefix) netip.Prefix {
 	const mapped = 96
 	if p.Addr().Is4In6() && p.Bits() >= mapped {

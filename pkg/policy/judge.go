@@ -56,8 +56,8 @@ func Judge(rule *Rule, n *Network) []Violation {
 	return j.found
 }
 
-// Addresses is how many addresses an attachment to a network gets, as far as its configuration says
-// it: one from each source, or those that the pod asks for.
+// Addresses returns how many addresses an attachment to a network gets, as far as its configuration
+// says it: one from each source, or those that the pod asks for.
 func Addresses(n *Network) int {
 	rule := Default()
 	j := &judge{rule: &rule, network: n}
@@ -97,8 +97,8 @@ func (j *judge) add(field, key string, allow func(*Rule), format string, args ..
 	j.found = append(j.found, Violation{field, j.kind, key, fmt.Sprintf(format, args...), allow})
 }
 
-// place is where a plugin of the chain runs; of one that nobody looked for it is not known, so that
-// it counts as a binary.
+// place returns where a plugin of the chain runs; of one that nobody looked for it is not known, so
+// that it counts as a binary.
 func place(runs []Run, index int) Run {
 	for _, r := range runs {
 		if r.Index == index && !r.IPAM {
@@ -123,7 +123,7 @@ func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
 	j.path, j.kind, j.run, j.inPod = outer.path, outer.kind, outer.run, outer.inPod
 }
 
-// kindOf is the type of a plugin.
+// kindOf returns the type of a plugin.
 func kindOf(members []strictjson.Member) string {
 	for _, m := range members {
 		if strictjson.Fold(m.Key) == "type" {
@@ -191,14 +191,14 @@ func (j *judge) key(path string, m strictjson.Member) {
 	}
 }
 
-// at is the path of a key, for messages.
+// at returns the path of a key, for messages.
 func at(path string, m strictjson.Member) string { return path + "." + strictjson.Label(m.Key) }
 
-// binary is where a plugin runs that another plugin calls: Braid has no say in it.
+// binary returns where a plugin runs that another plugin calls: Braid has no say in it.
 func binary() Run { return Run{Execd: true} }
 
-// ipamRun is where the IPAM plugin of the present plugin runs. A binary calls a binary. A built-in
-// plugin of whose IPAM nobody asked where it runs has no use for one.
+// ipamRun returns where the IPAM plugin of the present plugin runs. A binary calls a binary. A
+// built-in plugin of whose IPAM nobody asked where it runs has no use for one.
 func (j *judge) ipamRun() Run {
 	if j.run.Execd || j.run.IPAM {
 		return binary()
@@ -218,7 +218,7 @@ func (j *judge) runtimeKey(field string) {
 	j.add(field, "", allowAll, "the key is the runtime's to add")
 }
 
-// text is a string; empty for what is none.
+// text returns a string; empty for what is none.
 func text(raw json.RawMessage) string {
 	if len(raw) > 1 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1])

@@ -31,7 +31,7 @@ const (
 	allowedNumber     = "give a number, 0 for none"
 )
 
-// keys are those of a rule, in the order in which they are written.
+// keys returns those of a rule, in the order in which they are written.
 func keys() []key {
 	return []key{
 		entry("namespaces", allowedNamespaces,
@@ -63,7 +63,7 @@ func keys() []key {
 	}
 }
 
-// entry is a key whose value is in a place of rules.
+// entry returns a key whose value is in a place of rules.
 func entry[T any](
 	name, allowed string, place func(*Rule) *T, decode func(json.RawMessage) (T, error),
 ) key {
@@ -77,7 +77,7 @@ func entry[T any](
 	}
 }
 
-// Keys are the names of a rule's keys, in the order in which they are written.
+// Keys returns the names of a rule's keys, in the order in which they are written.
 func Keys() []string {
 	var names []string
 	for _, k := range keys() {
@@ -86,7 +86,7 @@ func Keys() []string {
 	return names
 }
 
-// differing are the keys in which a rule differs from another, with their values, as they are
+// differing returns the keys in which a rule differs from another, with their values, as they are
 // written.
 func (r *Rule) differing(other *Rule) []string {
 	var lines []string
@@ -98,7 +98,7 @@ func (r *Rule) differing(other *Rule) []string {
 	return lines
 }
 
-// String is the rule as it is written: the keys that differ from the tenant's default.
+// String returns the rule as it is written: the keys that differ from the tenant's default.
 func (r *Rule) String() string {
 	def := Default()
 	return "{" + strings.Join(r.differing(&def), ", ") + "}"

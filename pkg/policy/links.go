@@ -148,7 +148,7 @@ func (j *judge) vlans(field string, raw json.RawMessage) {
 
 const unreadable = math.MaxInt32
 
-// vlanOf is a number; 0 is none.
+// vlanOf returns a number; 0 is none.
 func vlanOf(raw json.RawMessage) int {
 	id, err := strconv.Atoi(string(raw))
 	if err != nil || id > maxVLAN {

@@ -2,7 +2,7 @@ package policy
 
 import "fmt"
 
-// Borrowed is the violation of a network, or a space, whose name is the own one of another
+// Borrowed returns the violation of a network, or a space, whose name is the own one of another
 // namespace.
 func Borrowed(field, name, owner string) Violation {
 	return Violation{
@@ -13,7 +13,8 @@ func Borrowed(field, name, owner string) Violation {
 	}
 }
 
-// Crowded is the violation of a namespace whose networks would have so many addresses on a node.
+// Crowded returns the violation of a namespace whose networks would have so many addresses on a
+// node.
 func Crowded(rule *Rule, namespace string, have int) Violation {
 	return Violation{
 		Field: "ipam", Key: "addresses",

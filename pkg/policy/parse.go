@@ -165,7 +165,7 @@ func number(raw json.RawMessage) (int, error) {
 	return int(n), nil
 }
 
-// bad is an error in a rule.
+// bad returns an error in a rule.
 func bad(field, fix string, err error) *failure.Error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: field, Err: err, Fix: fix}
 }

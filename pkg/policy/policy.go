@@ -73,7 +73,7 @@ type HostPorts struct {
 	Loopback bool `json:"loopback"`
 }
 
-// Default is the tenant's default.
+// Default returns the tenant's default.
 func Default() Rule {
 	return Rule{
 		Types:     tenantTypes(),
@@ -83,17 +83,17 @@ func Default() Rule {
 	}
 }
 
-// tenantTypes are the built-in plugins that tenants may use.
+// tenantTypes returns the built-in plugins that tenants may use.
 func tenantTypes() []string {
 	return []string{
 		"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static", "tuning", "whereabouts",
 	}
 }
 
-// builtIn are all of Braid's own plugins.
+// builtIn returns all of Braid's own plugins.
 func builtIn() []string { return append(tenantTypes(), "passthru") }
 
-// ownSysctls are the parameters of the pod's own interface.
+// ownSysctls returns the parameters of the pod's own interface.
 func ownSysctls() []string {
 	return []string{
 		"net.ipv4.conf.IFNAME.*", "net.ipv4.neigh.IFNAME.*", "net.ipv6.conf.IFNAME.*",

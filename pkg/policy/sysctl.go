@@ -41,7 +41,8 @@ func (r *Rule) sysctl(key, ifName string) bool {
 	}) || slices.Contains(r.Sysctls, key)
 }
 
-// parameter is the path of a parameter, as sysctl.d(5) reads its key: the first separator decides.
+// parameter returns the path of a parameter, as sysctl.d(5) reads its key: the first separator
+// decides.
 func parameter(key string) string {
 	if i := strings.IndexAny(key, "./"); i >= 0 && key[i] == '.' {
 		return strings.Map(func(r rune) rune {

@@ -35,7 +35,8 @@ func Amend(r *Rule, violations ...Violation) *Rule {
 	return &amended
 }
 
-// Error is the violation as an error of the network nad in namespace, where the decision was made.
+// Error returns the violation as an error of the network nad in namespace, where the decision was
+// made.
 func (v Violation) Error(d Decision, nad, namespace string) *failure.Error {
 	return &failure.Error{
 		Reason: failure.PolicyRefused, NAD: nad, Plugin: v.Plugin, Field: v.Field,
