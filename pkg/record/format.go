@@ -99,7 +99,7 @@ func isSystem(err error) bool {
 	return ok && !hostfile.IsNotRegular(err)
 }
 
-// unreadable is the error of a record that is there. Only of the file itself it is that it is
+// unreadable returns the error of a record that is there. Only of the file itself it is that it is
 // corrupt: what keeps this process from reading it may be over with the next try.
 func unreadable(path string, err error) error {
 	err = fmt.Errorf("read record %s: %w", path, err)

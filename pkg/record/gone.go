@@ -65,7 +65,7 @@ func (b *Sandbox) unmarkGone() error {
 	return nil
 }
 
-// gone is the directory for the hour of a time.
+// gone returns the directory for the hour of a time.
 func (s *Store) gone(at time.Time) string {
 	return filepath.Join(s.dir, "gone", strconv.FormatInt(at.Unix()/int64(goneFor/time.Second), 10))
 }

@@ -115,9 +115,9 @@ func (s *Store) TryLock(containerID string) (*Sandbox, error) {
 	return b, nil
 }
 
-// Unfinished gives the sandboxes that an operation is at work on, was killed at, or could not bring
-// to its end: those with a lock file. It costs one look at the directory, however many records
-// there are.
+// Unfinished returns the sandboxes that an operation is at work on, was killed at, or could not
+// bring to its end: those with a lock file. It costs one look at the directory, however many
+// records there are.
 func (s *Store) Unfinished() ([]string, error) {
 	entries, err := os.ReadDir(s.sandboxes())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -166,7 +166,7 @@ func (b *Sandbox) PutOff() error {
 	return nil
 }
 
-// File is the locked file, for delegates to inherit.
+// File returns the locked file, for delegates to inherit.
 func (b *Sandbox) File() *os.File { return b.file }
 
 // Unlock lets others in. Unless the record says that something is unfinished, it removes the lock

@@ -43,7 +43,7 @@ func (s *Store) networks() string { return filepath.Join(s.dir, "networks") }
 // GC.
 const unusedFor = 7 * 24 * time.Hour
 
-// networkFile is where a network is remembered.
+// networkFile returns where a network is remembered.
 func (s *Store) networkFile(name, network string) string {
 	sum := sha256.Sum256([]byte(name + "\x00" + network))
 	return filepath.Join(s.networks(), hex.EncodeToString(sum[:12])+".json")
@@ -149,7 +149,7 @@ func (s *Store) forgetUnused() {
 	}
 }
 
-// Networks gives all remembered networks, and joined errors for the files that cannot be read.
+// Networks returns all remembered networks, and joined errors for the files that cannot be read.
 func (s *Store) Networks() ([]Network, error) {
 	entries, err := os.ReadDir(s.networks())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

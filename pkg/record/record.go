@@ -105,7 +105,7 @@ func (r *Record) Unfinished() bool {
 		}))
 }
 
-// Owed are the attachments that are owed.
+// Owed returns the attachments that are owed.
 func (r *Record) Owed() []Attachment {
 	return slices.DeleteFunc(slices.Clone(r.Attachments), func(a Attachment) bool {
 		return a.State != Owed
@@ -197,7 +197,7 @@ func (s *Store) ensure(dir string) error {
 	return nil
 }
 
-// List gives the container IDs of all records, readable or not, in lexical order.
+// List returns the container IDs of all records, readable or not, in lexical order.
 func (s *Store) List() ([]string, error) {
 	entries, err := os.ReadDir(s.sandboxes())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -215,7 +215,7 @@ func (s *Store) List() ([]string, error) {
 	return ids, nil
 }
 
-// ValidateContainerID says whether id can name a sandbox, here and for libcni (CNI 1.1
+// ValidateContainerID reports whether id can name a sandbox, here and for libcni (CNI 1.1
 // "Parameters").
 func ValidateContainerID(id string) error {
 	if err := utils.ValidateContainerID(id); err != nil {
@@ -352,8 +352,8 @@ func (b *Sandbox) Remove() error {
 	return nil
 }
 
-// tmp is where the holder of the lock writes what it then renames; what a killed process left there
-// is overwritten.
+// tmp returns where the holder of the lock writes what it then renames; what a killed process left
+// there is overwritten.
 func (b *Sandbox) tmp() string { return b.store.path(b.id) + ".tmp" }
 
 // write replaces path in one step, or in place where there is no room for a second file.
