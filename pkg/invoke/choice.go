@@ -49,7 +49,7 @@ func (u *under) ExecPlugin(
 	return u.Exec.ExecPlugin(context.WithValue(ctx, termsKey{}, u.terms), path, stdin, environ)
 }
 
-// termsOf are those of a call; none without Under.
+// termsOf returns those of a call; none without Under.
 func termsOf(ctx context.Context) Terms {
 	terms, _ := ctx.Value(termsKey{}).(Terms)
 	return terms
@@ -163,7 +163,7 @@ func (e *Exec) judge(kind string, c *choice) error {
 	return nil
 }
 
-// invalidConfig is the failure of a configuration that the plugin of the type refuses.
+// invalidConfig returns the failure of a configuration that the plugin of the type refuses.
 func invalidConfig(kind string, err error) *failure.Error {
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		named := *fe
@@ -178,7 +178,7 @@ func invalidConfig(kind string, err error) *failure.Error {
 // maxWarnings bounds those of one configuration: each becomes an event of the pod.
 const maxWarnings = 8
 
-// warnings are what the pod's owner should know of the keys.
+// warnings returns what the pod's owner should know of the keys.
 func (c *choice) warnings(kind string) []*failure.Error {
 	p := c.prepared
 	if c.path != "" {
@@ -226,9 +226,9 @@ func (c *choice) executed(kind string) []*failure.Error {
 	}}
 }
 
-// binary is the path of the plugin of that type which is not this program: by a link of that name
-// it would do what it does in-process. Of directories that have this program only those after it
-// count: two copies of it do not call each other for ever.
+// binary returns the path of the plugin of that type which is not this program: by a link of that
+// name it would do what it does in-process. Of directories that have this program only those after
+// it count: two copies of it do not call each other for ever.
 func binary(kind string, paths []string) (string, error) {
 	for i, dir := range slices.Backward(paths) {
 		if isSelf(filepath.Join(dir, kind)) {
@@ -249,7 +249,7 @@ func isSelf(path string) bool {
 	return err == nil && os.SameFile(file, self)
 }
 
-// variable is a variable's value in an environment, of which the last one counts.
+// variable returns a variable's value in an environment, of which the last one counts.
 func variable(environ []string, name string) string {
 	for _, pair := range slices.Backward(environ) {
 		if value, ok := strings.CutPrefix(pair, name+"="); ok {

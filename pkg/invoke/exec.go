@@ -101,7 +101,7 @@ func asCaller(ctx context.Context, environ []string) []string {
 	return env
 }
 
-// command is the binary, ready to be run, and what there will be of it. When ctx is done it is
+// command returns the binary, ready to be run, and what there will be of it. When ctx is done it is
 // killed with what it started: a plugin's own child, its IPAM plugin above all, must not go on
 // after it.
 func (e *Exec) command(ctx context.Context, path string, environ []string) (*exec.Cmd, *family) {
@@ -133,8 +133,8 @@ func (e *Exec) command(ctx context.Context, path string, environ []string) (*exe
 	return cmd, f
 }
 
-// pluginError is the error that the plugin printed (CNI 1.1 "Error"), else one made of how it ended
-// and its stderr.
+// pluginError returns the error that the plugin printed (CNI 1.1 "Error"), else one made of how it
+// ended and its stderr.
 func pluginError(ctx context.Context, err error, stdout []byte, stderr string) error {
 	printed := &types.Error{}
 	if json.Unmarshal(stdout, printed) == nil && (printed.Code != 0 || printed.Msg != "") {

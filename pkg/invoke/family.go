@@ -120,7 +120,8 @@ func (f *family) marked(pid int, buffer []byte) bool {
 	})
 }
 
-// processes are all that there are, without those that have ended and are only to be waited for.
+// processes returns all that there are, without those that have ended and are only to be waited
+// for.
 func processes() (all []process) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

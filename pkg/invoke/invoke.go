@@ -180,7 +180,7 @@ func (e *Exec) Find(kind string, config []byte, paths []string) (Found, error) {
 	return found, nil
 }
 
-// FindInPath gives the path of the plugin of that type. A type is a plain file name: with a path
+// FindInPath returns the path of the plugin of that type. A type is a plain file name: with a path
 // separator in it, it is refused (CVE-2021-20206).
 func (e *Exec) FindInPath(plugin string, paths []string) (string, error) {
 	if e.builtin(plugin) {

@@ -56,7 +56,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// text is what an error quotes.
+// text returns what an error quotes.
 func (t *tail) text() string {
 	text := strings.TrimSpace(string(t.data))
 	if len(text) > maxStderr {
@@ -68,7 +68,7 @@ func (t *tail) text() string {
 	return text
 }
 
-// short is a plugin's text, which it may have ended in the middle of a character.
+// short returns a plugin's text, which it may have ended in the middle of a character.
 func short(text string) string {
 	if len(text) <= maxText {
 		return text
