@@ -14,15 +14,15 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// DPFile is the file under dir in which a device plugin describes a device (Device Information
+// DPFile returns the file under dir in which a device plugin describes a device (Device Information
 // Specification s.4.1).
 func DPFile(dir, resource, deviceID string) string {
 	return filepath.Join(dir, "dp", oneElement(resource)+"-"+oneElement(deviceID)+"-device.json")
 }
 
-// CNIFile is the file under dir through which an attachment's plugins and Braid exchange device
-// information (s.4.2). The parts make it unique: container ID and interface name, which hold no
-// ':', do.
+// CNIFile returns the file under dir through which an attachment's plugins and Braid exchange
+// device information (s.4.2). The parts make it unique: container ID and interface name, which hold
+// no ':', do.
 func CNIFile(dir string, unique ...string) string {
 	parts := make([]string, len(unique))
 	for i, part := range unique {

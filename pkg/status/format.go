@@ -10,7 +10,7 @@ import (
 
 const indent = "    "
 
-// formatEach gives the text of each entry: one line for each key, lists on one line.
+// formatEach returns the text of each entry: one line for each key, lists on one line.
 func formatEach(entries []nadv1.NetworkStatus) ([]string, error) {
 	var out []string
 	for _, e := range entries {

@@ -10,13 +10,13 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Merge is the new text of the annotation: our entries, then those of others as they were written,
-// byte by byte. An entry of the existing text is ours, and replaced, if its interface or its name
-// is one of ours, or if it says that it is the default network's while one of ours does: a pod has
-// one default network. So is one that was written for an earlier sandbox, of this pod or of the one
-// whose annotations were copied: nothing of it is in the new sandbox. It is told by its interface,
-// which has a name that only Braid gives without being asked, or by its text, which is exactly what
-// Merge writes.
+// Merge returns the new text of the annotation: our entries, then those of others as they were
+// written, byte by byte. An entry of the existing text is ours, and replaced, if its interface or
+// its name is one of ours, or if it says that it is the default network's while one of ours does: a
+// pod has one default network. So is one that was written for an earlier sandbox, of this pod or of
+// the one whose annotations were copied: nothing of it is in the new sandbox. It is told by its
+// interface, which has a name that only Braid gives without being asked, or by its text, which is
+// exactly what Merge writes.
 //
 // An existing text that is no JSON list of objects cannot be merged with: the text is then ours
 // alone, and usable, and the error (InvalidAnnotation) says what was lost.

@@ -57,7 +57,7 @@ func withoutNil[T any](list []*T) []*T {
 	return out
 }
 
-// sandboxInterface is the index of the first interface that is in the pod, or -1.
+// sandboxInterface returns the index of the first interface that is in the pod, or -1.
 func (r result) sandboxInterface() int {
 	return slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool {
 		return i != nil && i.Sandbox != ""
@@ -70,7 +70,7 @@ func HasInterface(r Result) bool {
 	return ok && (res.sandboxInterfaces() > 0 || len(res.addressesOf(-1)) > 0)
 }
 
-// sandboxInterfaces is how many interfaces are in the pod.
+// sandboxInterfaces returns how many interfaces are in the pod.
 func (r result) sandboxInterfaces() (n int) {
 	for _, i := range r.Interfaces {
 		if i != nil && i.Sandbox != "" {
@@ -80,7 +80,7 @@ func (r result) sandboxInterfaces() (n int) {
 	return n
 }
 
-// addressesOf gives the addresses of the interface at index, or, with no interface in the pod,
+// addressesOf returns the addresses of the interface at index, or, with no interface in the pod,
 // those of no interface: never one that is on the host's side. An address that does not say whose
 // it is belongs to the only interface in the pod.
 func (r result) addressesOf(index int) []*types100.IPConfig {
@@ -104,10 +104,10 @@ func (r result) addressesOf(index int) []*types100.IPConfig {
 	return out
 }
 
-// defaultGateways are the gateways of the result's default routes in the main table. A route that
-// names none uses the first gateway of its family among the addresses, as the plugins do. A route
-// does not say which interface it is of: where the pod has several, it is that whose subnets the
-// gateway is in.
+// defaultGateways returns the gateways of the result's default routes in the main table. A route
+// that names none uses the first gateway of its family among the addresses, as the plugins do. A
+// route does not say which interface it is of: where the pod has several, it is that whose subnets
+// the gateway is in.
 func (r result) defaultGateways(index int) []string {
 	var out []string
 	for _, route := range r.Routes {
@@ -144,7 +144,7 @@ func isDefault(route *types.Route) bool {
 	return ones == 0
 }
 
-// addressGateway is the first gateway of a family; nil where there is none.
+// addressGateway returns the first gateway of a family; nil where there is none.
 func (r result) addressGateway(index int, v4 bool) net.IP {
 	for _, ip := range r.addressesOf(index) {
 		if ip.Gateway != nil && (ip.Gateway.To4() != nil) == v4 {
@@ -154,7 +154,7 @@ func (r result) addressGateway(index int, v4 bool) net.IP {
 	return nil
 }
 
-// addressGateways are the first gateway of each family.
+// addressGateways returns the first gateway of each family.
 func (r result) addressGateways(index int) []string {
 	var out []string
 	for _, v4 := range []bool{true, false} {
