@@ -126,7 +126,7 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, erro
 	return pod.of(pod.objectMeta()), nil
 }
 
-// NAD gives a network-attachment-definition, with as much of its metadata. It comes from the
+// NAD returns a network-attachment-definition, with as much of its metadata. It comes from the
 // server's memory, as what an informer has does, and can be as old as the server's watch is late.
 // One that is not there is asked for again of etcd: a pod may come right after its NAD.
 func (a *API) NAD(
@@ -171,8 +171,8 @@ func unservedNAD(err error) error {
 	}
 }
 
-// unserved says whether the server does not know the resource at all, which is the path's being not
-// found and not the object's.
+// unserved reports whether the server does not know the resource at all, which is the path's being
+// not found and not the object's.
 func unserved(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	return ok && apierrors.IsNotFound(err) &&
@@ -186,16 +186,16 @@ type patchStep struct {
 	Value any    `json:"value"`
 }
 
-// firstAnnotation is the JSON patch of PublishStatus for a pod without annotations, which has no
-// place to put one: the server holds a key that is not there to be null.
+// firstAnnotation returns the JSON patch of PublishStatus for a pod without annotations, which has
+// no place to put one: the server holds a key that is not there to be null.
 func firstAnnotation(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	const path = "/metadata/annotations"
 	value := map[string]string{nadv1.StatusAnnotation: annotation}
 	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, nil}, {"add", path, value}}
 }
 
-// statusPatch is the same for a pod with annotations. It applies to this very pod, and to what it
-// has of network-status.
+// statusPatch returns the same for a pod with annotations. It applies to this very pod, and to what
+// it has of network-status.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").
 		Replace(nadv1.StatusAnnotation)

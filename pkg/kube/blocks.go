@@ -133,7 +133,7 @@ func checkVersion(block *v1alpha1.IPBlock) error {
 	return nil
 }
 
-// Block gives a block.
+// Block returns a block.
 func (a *API) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
 	return a.blockAnswer(ctx, blockCall("get", name, func(c *client) *rest.Request {
 		return c.blocks.Get().Resource(v1alpha1.Resource).Name(name)

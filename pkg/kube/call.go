@@ -28,7 +28,7 @@ type call struct {
 	request         func(*client) *rest.Request // made anew for each try
 }
 
-// send gives a request its body, an object or a patch. A server that is not told otherwise looks
+// send sets the body of a request, an object or a patch. A server that is not told otherwise looks
 // for fields that it does not know, to warn of them; there are none. For a block it then does an
 // eighth less.
 func send(request *rest.Request, body []byte) *rest.Request {
@@ -67,7 +67,7 @@ func (c *call) checkNames() error {
 	}
 }
 
-// backoff gives the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer,
+// backoff returns the pauses between tries: 50 ms, 100 ms, ... 2 s, each up to half as much longer,
 // by chance, so that the nodes of a cluster do not come back to a restarted server all at once.
 func backoff() wait.Backoff {
 	return wait.Backoff{
@@ -137,8 +137,8 @@ func bare(err error) error {
 	return err
 }
 
-// sleep says whether the pause has passed and ctx lets go on. A pause that ctx will not outlive is
-// not begun: who has to clean up after a failure can use the time.
+// sleep reports whether the pause has passed and ctx lets go on. A pause that ctx will not outlive
+// is not begun: who has to clean up after a failure can use the time.
 func sleep(ctx context.Context, pause time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
 		return false
@@ -153,17 +153,17 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
-// answered says whether the error is an API server's answer, and not that there was none.
+// answered reports whether the error is an API server's answer, and not that there was none.
 func answered(err error) bool {
 	_, ok := errors.AsType[*apierrors.StatusError](err)
 	return ok
 }
 
-// denied says whether the server denies us, as each does to everybody for a moment after its start,
-// before it has loaded accounts and roles.
+// denied reports whether the server denies us, as each does to everybody for a moment after its
+// start, before it has loaded accounts and roles.
 func denied(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
-// transient says whether the same request may fare better a moment later.
+// transient reports whether the same request may fare better a moment later.
 func transient(err error) bool {
 	if status, ok := errors.AsType[*apierrors.StatusError](err); ok {
 		code := status.ErrStatus.Code

@@ -31,8 +31,8 @@ type client struct {
 	turnstile                               *turnstile
 }
 
-// connect gives the client, which it sets up the first time. It fails anew each time: a kubeconfig
-// may still come.
+// connect returns the client, which it sets up the first time. It fails anew each time: a
+// kubeconfig may still come.
 func (a *API) connect() (*client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

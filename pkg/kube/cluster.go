@@ -142,7 +142,7 @@ func (a *API) podsOn(
 	return list, err
 }
 
-// Pods gives the metadata of the pods of a namespace, of all for "".
+// Pods returns the metadata of the pods of a namespace, of all for "".
 func (a *API) Pods(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error) {
 	pods, err := listOf[wireMetadata](ctx, a,
 		&call{verb: "list pods", request: func(c *client) *rest.Request {
@@ -159,7 +159,7 @@ func (a *API) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition, er
 		}}, metav1.ListOptions{}, nadv1.Kind+"List")
 }
 
-// IPAMClaims gives the metadata of all IPAMClaims.
+// IPAMClaims returns the metadata of all IPAMClaims.
 func (a *API) IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error) {
 	claims, err := listOf[wireMetadata](ctx, a,
 		&call{verb: "list IPAMClaims", request: func(c *client) *rest.Request {
@@ -168,7 +168,7 @@ func (a *API) IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error) {
 	return metadataOf(claims), unservedIPAM(err)
 }
 
-// IPPools gives the pools of whereabouts. Where the kind is not served, the error is IsNotFound.
+// IPPools returns the pools of whereabouts. Where the kind is not served, the error is IsNotFound.
 func (a *API) IPPools(ctx context.Context) ([]wbv1.IPPool, error) {
 	return listOf[wbv1.IPPool](ctx, a,
 		&call{verb: "list IPPools", request: func(c *client) *rest.Request {
@@ -176,7 +176,7 @@ func (a *API) IPPools(ctx context.Context) ([]wbv1.IPPool, error) {
 		}}, metav1.ListOptions{}, wbv1.PoolKind+"List")
 }
 
-// Reservations gives the reservations of whereabouts. Where the kind is not served, the error is
+// Reservations returns the reservations of whereabouts. Where the kind is not served, the error is
 // IsNotFound.
 func (a *API) Reservations(ctx context.Context) ([]wbv1.OverlappingRangeIPReservation, error) {
 	return listOf[wbv1.OverlappingRangeIPReservation](ctx, a,

@@ -94,7 +94,7 @@ func newEvent(
 	}, nil
 }
 
-// eventName is the object's name, cut to leave room, and a hash.
+// eventName returns the object's name, cut to leave room, and a hash.
 func eventName(of *metav1.ObjectMeta, eventType, reason, message string) string {
 	sum := sha256.Sum256([]byte(
 		strings.Join([]string{string(of.UID), eventType, reason, message}, "\x00")))

@@ -128,8 +128,8 @@ func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 	return details.of(object.ObjectMeta), nil
 }
 
-// derivedUID is the uid of a pod whose manifest gives none: a UUID of version 8, which is for such
-// purposes (RFC 9562 s.5.8).
+// derivedUID returns the uid of a pod whose manifest gives none: a UUID of version 8, which is for
+// such purposes (RFC 9562 s.5.8).
 func derivedUID(namespace, name string) types.UID {
 	sum := sha256.Sum256([]byte("braid manifests " + namespace + "/" + name))
 	sum[6] = sum[6]&0x0f | 0x80
@@ -137,7 +137,7 @@ func derivedUID(namespace, name string) types.UID {
 	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]))
 }
 
-// NAD gives a network-attachment-definition.
+// NAD returns a network-attachment-definition.
 func (m *Manifests) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
@@ -241,8 +241,8 @@ func unreadable(what, namespace, name string, err error) error {
 	}
 }
 
-// missing says whether err means that there is no such file, also because none can have so long a
-// name.
+// missing reports whether err means that there is no such file, also because none can have so long
+// a name.
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
 }

@@ -107,7 +107,7 @@ func (m *Manifests) checkBlocksDir() error {
 	return nil
 }
 
-// Block gives a block.
+// Block returns a block.
 func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("get block: %w", err)
@@ -221,7 +221,7 @@ func (m *Manifests) blockNames() ([]string, error) {
 	return names, nil
 }
 
-// blockFields are the fields that blocks are selected by, as the CRD has them.
+// blockFields returns the fields that blocks are selected by, as the CRD has them.
 func blockFields(block *v1alpha1.IPBlock) fieldselector.Set {
 	set := fieldselector.Set{
 		"metadata.name": block.Name, "spec.space": block.Spec.Space, "spec.owner.nodeName": "",

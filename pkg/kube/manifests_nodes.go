@@ -19,7 +19,8 @@ func nodeKind() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Version: "v1", Kind: "Node"}
 }
 
-// Node gives the metadata of a Node manifest; of a node that has none, what follows from its name.
+// Node returns the metadata of a Node manifest; of a node that has none, what follows from its
+// name.
 func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("get node: %w", err)
@@ -66,7 +67,7 @@ type claimStatus struct {
 	Status claimv1.IPAMClaimStatus `json:"status"`
 }
 
-// IPAMClaim gives an IPAMClaim, with the status that was published for it.
+// IPAMClaim returns an IPAMClaim, with the status that was published for it.
 func (m *Manifests) IPAMClaim(
 	ctx context.Context, namespace, name string,
 ) (*claimv1.IPAMClaim, error) {
@@ -96,7 +97,7 @@ func (m *Manifests) IPAMClaim(
 	return claim, nil
 }
 
-// claim gives the claim as the manifest has it.
+// claim returns the claim as the manifest has it.
 func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
 	gvk := schema.GroupVersionKind{

@@ -118,7 +118,7 @@ func (m *manifests) fail(where string, err error) {
 
 func (m *manifests) tooMany() bool { return len(m.objects)+len(m.broken) > maxDocuments }
 
-// complaint is the text of an error of the decoders, which may list every line of a file.
+// complaint returns the text of an error of the decoders, which may list every line of a file.
 func complaint(err error) string {
 	text := strings.ToValidUTF8(strings.Join(strings.Fields(err.Error()), " "), "\uFFFD")
 	if len(text) > maxComplaint {
@@ -208,7 +208,7 @@ func splitYAML(data []byte) ([][]byte, error) {
 	return full, nil
 }
 
-// splitJSON gives the values of a stream up to the first that is no JSON.
+// splitJSON returns the values of a stream up to the first that is no JSON.
 func splitJSON(data []byte) ([][]byte, error) {
 	var documents [][]byte
 	for d := json.NewDecoder(bytes.NewReader(data)); ; {
@@ -224,7 +224,7 @@ func splitJSON(data []byte) ([][]byte, error) {
 	}
 }
 
-// named gives all objects of a kind and name; more than one is a mistake.
+// named returns all objects of a kind and name; more than one is a mistake.
 func (m *manifests) named(gvk schema.GroupVersionKind, namespace, name string) []manifest {
 	var found []manifest
 	for _, o := range m.objects {

@@ -88,7 +88,7 @@ func (a *API) NodeCount(ctx context.Context) (int, error) {
 	return count, nil
 }
 
-// IPAMClaim gives an IPAMClaim.
+// IPAMClaim returns an IPAMClaim.
 func (a *API) IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
 	c := &call{verb: "get IPAMClaim", namespace: namespace, name: name,

@@ -59,7 +59,7 @@ func (d *podDetails) of(meta metav1.ObjectMeta) *podv1.Pod {
 	return pod
 }
 
-// names are those of resources of which there is more than none. A quantity is a string or a
+// names returns those of resources of which there is more than none. A quantity is a string or a
 // number.
 func (r needs) names() []string {
 	var names []string

@@ -37,7 +37,7 @@ func (e *grpcError) Error() string {
 	return fmt.Sprintf("gRPC status %d: %.500s", e.code, e.message)
 }
 
-// grpcCode is the status in err's chain, 0 if there is none.
+// grpcCode returns the status in err's chain, 0 if there is none.
 func grpcCode(err error) int {
 	if e, ok := errors.AsType[*grpcError](err); ok {
 		return e.code

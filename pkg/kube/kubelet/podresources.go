@@ -30,7 +30,7 @@ func encodePodRequest(namespace, pod string) []byte {
 	return protowire.AppendString(b, namespace)
 }
 
-// decodeGetResponse gives nil where the answer holds no pod.
+// decodeGetResponse returns nil where the answer holds no pod.
 func decodeGetResponse(message []byte) (*podResources, error) {
 	all, err := decodeListResponse(message)
 	if err != nil || len(all) == 0 {

@@ -222,8 +222,8 @@ func (k *Keeper) make() (certificate, key []byte, err error) {
 	return certificate, key, nil
 }
 
-// left is how long a certificate with its authority is valid for all hosts; nothing for what is no
-// such thing.
+// left returns how long a certificate with its authority is valid for all hosts; nothing for what
+// is no such thing.
 func (k *Keeper) left(certificate, key []byte, now time.Time) time.Duration {
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
@@ -242,7 +242,7 @@ func (k *Keeper) left(certificate, key []byte, now time.Time) time.Duration {
 	return pair.Leaf.NotAfter.Sub(now)
 }
 
-// authority is the last certificate of a chain.
+// authority returns the last certificate of a chain.
 func authority(chain []byte) (last []byte) {
 	for {
 		block, rest := pem.Decode(chain)
@@ -253,7 +253,7 @@ func authority(chain []byte) (last []byte) {
 	}
 }
 
-// bundle is all that is to be trusted.
+// bundle returns all that is to be trusted.
 func bundle(data map[string][]byte) []byte {
 	return slices.Concat(authority(data[certKey]), authority(data[nextCertKey]),
 		authority(data[formerKey]))
@@ -306,8 +306,8 @@ func (k *Keeper) trust(
 	return nil
 }
 
-// patchOf is a JSON patch that has all webhooks trust a bundle; nil if they do. It applies only to
-// the webhooks that were read.
+// patchOf returns a JSON patch that has all webhooks trust a bundle; nil if they do. It applies
+// only to the webhooks that were read.
 func patchOf(places []place, bundle []byte) []byte {
 	type step struct {
 		Op    string `json:"op"`

@@ -40,7 +40,7 @@ type Backend interface {
 	// ReplacePod deletes a pod and creates another of that name, without annotations.
 	ReplacePod(t *testing.T, namespace, name string)
 	DeletePod(t *testing.T, namespace, name string)
-	// Events are those of a pod, in any order.
+	// Events returns those of a pod, in any order.
 	Events(t *testing.T, namespace, name string) []Event
 }
 
