@@ -17,13 +17,13 @@ const MaxBlock = 256
 // offset n: "0" is empty, "8001" is the first and the last of 16.
 type Bitmap [MaxBlock / 8]byte
 
-// at is the byte and the bit of it that stand for the offset; the last byte has the lowest offsets,
-// as it is with numbers.
+// at returns the byte and the bit of it that stand for the offset; the last byte has the lowest
+// offsets, as it is with numbers.
 func (b *Bitmap) at(offset uint8) (*byte, byte) {
 	return &b[len(b)-1-int(offset/8)], 1 << (offset % 8)
 }
 
-// Has says whether the offset is in the set.
+// Has reports whether the offset is in the set.
 func (b Bitmap) Has(offset uint8) bool {
 	octet, bit := b.at(offset)
 	return *octet&bit != 0
@@ -41,7 +41,7 @@ func (b *Bitmap) Clear(offset uint8) {
 	*octet &^= bit
 }
 
-// Count is how many offsets are in the set.
+// Count returns how many offsets are in the set.
 func (b Bitmap) Count() int {
 	n := 0
 	for _, octet := range b {
@@ -50,7 +50,7 @@ func (b Bitmap) Count() int {
 	return n
 }
 
-// All gives the offsets, in order.
+// All returns the offsets, in order.
 func (b Bitmap) All() iter.Seq[uint8] {
 	return func(yield func(uint8) bool) {
 		for n := range MaxBlock {
@@ -61,13 +61,13 @@ func (b Bitmap) All() iter.Seq[uint8] {
 	}
 }
 
-// String is the set as text.
+// String returns the set as text.
 func (b Bitmap) String() string {
 	s := hex.EncodeToString(b[:])
 	return strings.TrimLeft(s[:len(s)-1], "0") + s[len(s)-1:]
 }
 
-// MarshalText gives the set as text.
+// MarshalText returns the set as text.
 func (b Bitmap) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
 // UnmarshalText reads a set, with or without leading zeros and in either case. What it cannot read
@@ -86,8 +86,8 @@ func (b *Bitmap) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Offset is where in the block the address is; false where it is not in it, or the block has more
-// than MaxBlock addresses.
+// Offset returns where in the block the address is; false where it is not in it, or the block has
+// more than MaxBlock addresses.
 func Offset(block netip.Prefix, addr netip.Addr) (uint8, bool) {
 	if !block.Contains(addr) || MaxBlock>>hostBits(block) == 0 {
 		return 0, false
@@ -95,7 +95,7 @@ func Offset(block netip.Prefix, addr netip.Addr) (uint8, bool) {
 	return uint8(fromAddr(addr).sub(spanOf(block).first).lo), true
 }
 
-// At is the address at an offset into the block; false where the block has fewer addresses.
+// At returns the address at an offset into the block; false where the block has fewer addresses.
 func At(block netip.Prefix, offset uint8) (netip.Addr, bool) {
 	addr := spanOf(block).first.add(u128{lo: uint64(offset)}).addr(block.Addr().Is4())
 	return addr, block.Contains(addr)

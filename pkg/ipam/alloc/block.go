@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// BlockOf is the block of the given prefix length that has the address; it is not valid where the
-// address's family has no such length.
+// BlockOf returns the block of the given prefix length that has the address; it is not valid where
+// the address's family has no such length.
 func BlockOf(addr netip.Addr, bits int) netip.Prefix {
 	p, _ := addr.Prefix(bits) // an error comes with the Prefix that is not valid
 	return p
@@ -32,10 +32,10 @@ func NewBlockSet(blocks iter.Seq[netip.Prefix]) *BlockSet {
 	return s
 }
 
-// Len is how many blocks it has.
+// Len returns how many blocks it has.
 func (s *BlockSet) Len() int { return len(s.sorted) }
 
-// Has says whether it has this very block; one that lies in it, or that it lies in, is another.
+// Has reports whether it has this very block; one that lies in it, or that it lies in, is another.
 func (s *BlockSet) Has(block netip.Prefix) bool {
 	_, found := s.find(block)
 	return found
@@ -59,8 +59,8 @@ func (s *BlockSet) find(block netip.Prefix) (int, bool) {
 	return slices.BinarySearchFunc(s.sorted, spanOf(block), span.compare)
 }
 
-// Blocks gives the window's blocks of a prefix length, in order: those that have an address that it
-// allows. Where the window is smaller than a block, it is the one that it lies in.
+// Blocks returns the window's blocks of a prefix length, in order: those that have an address that
+// it allows. Where the window is smaller than a block, it is the one that it lies in.
 func (w *Window) Blocks(bits int) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		for _, s := range w.blocks(bits) {
@@ -73,15 +73,15 @@ func (w *Window) Blocks(bits int) iter.Seq[netip.Prefix] {
 	}
 }
 
-// BlockCount is how many blocks of a prefix length the window has, the maximum of the type where
-// there are more.
+// BlockCount returns how many blocks of a prefix length the window has, the maximum of the type
+// where there are more.
 func (w *Window) BlockCount(bits int) uint64 {
 	return total(slices.Values(w.blocks(bits))).saturated()
 }
 
-// RandomBlock gives each of the window's blocks that overlaps none of the taken ones with the same
-// probability; it is false only where there is none. It looks at each taken block at most twice,
-// however many the window has. No set is an empty one.
+// RandomBlock returns a block of the window that overlaps none of the taken ones, each with the
+// same probability; it is false only where there is none. It looks at each taken block at most
+// twice, however many the window has. No set is an empty one.
 func (w *Window) RandomBlock(bits int, rnd *rand.Rand, taken *BlockSet) (netip.Prefix, bool) {
 	var cuts []span
 	if taken != nil {
@@ -100,8 +100,8 @@ func (w *Window) RandomBlock(bits int, rnd *rand.Rand, taken *BlockSet) (netip.P
 	return netip.Prefix{}, false
 }
 
-// blocks is the window's blocks as runs of their numbers: the addresses without the bits that the
-// prefix length leaves open.
+// blocks returns the window's blocks as runs of their numbers: the addresses without the bits that
+// the prefix length leaves open.
 func (w *Window) blocks(bits int) []span {
 	if bits < 0 || bits > w.prefix.Addr().BitLen() {
 		return nil
@@ -119,10 +119,10 @@ func (w *Window) blocks(bits int) []span {
 	return list
 }
 
-// block is the block that has the number.
+// block returns the block that has the number.
 func (w *Window) block(n u128, bits int) netip.Prefix {
 	return netip.PrefixFrom(w.addr(n.shl(w.shift(bits))), bits)
 }
 
-// shift is how many bits of an address a block's prefix length leaves open.
+// shift returns how many bits of an address a block's prefix length leaves open.
 func (w *Window) shift(bits int) int { return w.prefix.Addr().BitLen() - bits }

@@ -14,13 +14,13 @@ func spanOf(p netip.Prefix) span {
 	return span{first, first.add(top.shr(addrBits - hostBits(p)))}
 }
 
-// hostBits is how many bits of an address the prefix leaves open.
+// hostBits returns how many bits of an address the prefix leaves open.
 func hostBits(p netip.Prefix) int { return p.Addr().BitLen() - p.Bits() }
 
-// count is how many numbers it has: 0 where it has all that there are.
+// count returns how many numbers it has: 0 where it has all that there are.
 func (s span) count() u128 { return s.last.sub(s.first).add(one) }
 
-// all gives its numbers, in order.
+// all returns its numbers, in order.
 func (s span) all() iter.Seq[u128] {
 	return func(yield func(u128) bool) {
 		// Behind the greatest number of all comes 0.
@@ -32,7 +32,7 @@ func (s span) all() iter.Seq[u128] {
 	}
 }
 
-// shr is the span of the blocks of 2^n numbers that its numbers are in.
+// shr returns the span of the blocks of 2^n numbers that its numbers are in.
 func (s span) shr(n int) span { return span{s.first.shr(n), s.last.shr(n)} }
 
 // compare orders spans by where they begin.
@@ -40,7 +40,7 @@ func (s span) compare(o span) int {
 	return cmp.Or(s.first.compare(o.first), s.last.compare(o.last))
 }
 
-// subtract gives what the sorted, disjoint spans have outside the cuts, in order. The cuts are
+// subtract returns what the sorted, disjoint spans have outside the cuts, in order. The cuts are
 // sorted and may overlap; they are counted in numbers that are 2^shift times finer.
 func subtract(spans, cuts []span, shift int) iter.Seq[span] {
 	return func(yield func(span) bool) {
@@ -67,7 +67,7 @@ func subtract(spans, cuts []span, shift int) iter.Seq[span] {
 	}
 }
 
-// total is how many numbers the disjoint spans have, modulo 2^128.
+// total returns how many numbers the disjoint spans have, modulo 2^128.
 func total(spans iter.Seq[span]) u128 {
 	var n u128
 	for s := range spans {

@@ -26,7 +26,7 @@ func fromAddr(a netip.Addr) u128 {
 	return u128{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
-// addr is the address that is x; is4 says that it is an IPv4 address.
+// addr returns the address that is x; is4 says that it is an IPv4 address.
 func (x u128) addr(is4 bool) netip.Addr {
 	var b [addrBits / 8]byte
 	binary.BigEndian.PutUint64(b[:8], x.hi)
@@ -96,7 +96,7 @@ func (x u128) saturated() uint64 {
 	return x.lo
 }
 
-// randomBelow gives each of the numbers below n, which is not 0, with the same probability.
+// randomBelow returns a number below n, which is not 0, each with the same probability.
 func randomBelow(n u128, rnd *rand.Rand) u128 {
 	if n.hi == 0 {
 		return u128{lo: rnd.Uint64N(n.lo)}

@@ -115,19 +115,19 @@ func (w *Window) cut(cuts []span) bool {
 	return len(w.allowed) > 0
 }
 
-// Prefix is the range's prefix, without host bits.
+// Prefix returns the range's prefix, without host bits.
 func (w *Window) Prefix() netip.Prefix { return w.prefix }
 
-// Start is the first address that may be allowed, by the range's start and its prefix.
+// Start returns the first address that may be allowed, by the range's start and its prefix.
 func (w *Window) Start() netip.Addr { return w.addr(w.bounds.first) }
 
-// End is the last address that may be allowed, by the range's end and its prefix.
+// End returns the last address that may be allowed, by the range's end and its prefix.
 func (w *Window) End() netip.Addr { return w.addr(w.bounds.last) }
 
-// Size is how many addresses it has, the maximum of the type where there are more.
+// Size returns how many addresses it has, the maximum of the type where there are more.
 func (w *Window) Size() uint64 { return total(slices.Values(w.allowed)).saturated() }
 
-// Contains says whether the address is allowed.
+// Contains reports whether the address is allowed.
 func (w *Window) Contains(a netip.Addr) bool {
 	if !w.prefix.Contains(a) {
 		return false
@@ -137,7 +137,7 @@ func (w *Window) Contains(a netip.Addr) bool {
 	return len(rest) > 0 && !n.less(rest[0].first)
 }
 
-// Intervals gives what is allowed as the longest runs of addresses, in order.
+// Intervals returns what is allowed as the longest runs of addresses, in order.
 func (w *Window) Intervals() iter.Seq[Interval] {
 	return func(yield func(Interval) bool) {
 		for _, s := range w.allowed {
@@ -148,7 +148,7 @@ func (w *Window) Intervals() iter.Seq[Interval] {
 	}
 }
 
-// In gives the allowed addresses of a block, in order.
+// In returns the allowed addresses of a block, in order.
 func (w *Window) In(block netip.Prefix) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		if !block.Overlaps(w.prefix) {
@@ -165,8 +165,8 @@ func (w *Window) In(block netip.Prefix) iter.Seq[netip.Addr] {
 	}
 }
 
-// Pick gives the lowest allowed address of a block that is neither used nor resting; where there is
-// none, the lowest that only rests, and rested is false. It is not ok where all are used.
+// Pick returns the lowest allowed address of a block that is neither used nor resting; where there
+// is none, the lowest that only rests, and rested is false. It is not ok where all are used.
 func (w *Window) Pick(
 	block netip.Prefix, used, resting func(netip.Addr) bool,
 ) (addr netip.Addr, rested, ok bool) {
@@ -182,7 +182,7 @@ func (w *Window) Pick(
 	return addr, false, ok
 }
 
-// from is those runs of what is allowed that do not end before n.
+// from returns those runs of what is allowed that do not end before n.
 func (w *Window) from(n u128) []span {
 	return w.allowed[sort.Search(len(w.allowed), func(i int) bool {
 		return !w.allowed[i].last.less(n)

@@ -30,8 +30,8 @@ const (
 	rounds = 100
 )
 
-// Add gives an address for each wish, or none at all. A holder that has its addresses gets the same
-// again. claim, if not nil, keeps them beyond the holder's Del.
+// Add returns an address for each wish, or none at all. A holder that has its addresses gets the
+// same again. claim, if not nil, keeps them beyond the holder's Del.
 func (m *Manager) Add(
 	ctx context.Context, h Holder, wishes []Wish, claim *claimv1.IPAMClaim,
 ) ([]netip.Addr, error) {
@@ -65,7 +65,7 @@ func (m *Manager) Add(
 	return nil, err
 }
 
-// again gives what an Add of the holder has got already. What is there of an unfinished one is
+// again returns what an Add of the holder has got already. What is there of an unfinished one is
 // given back.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
 	has, addrs, err := m.holds(ctx, h.ID)
@@ -81,7 +81,7 @@ func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.A
 	return has.Got, nil
 }
 
-// grants says whether the address fulfils the wish.
+// grants reports whether the address fulfils the wish.
 func (w Wish) grants(a netip.Addr) bool {
 	if w.Asked.IsValid() {
 		return a == w.Asked
@@ -89,7 +89,7 @@ func (w Wish) grants(a netip.Addr) bool {
 	return w.Window.Contains(a)
 }
 
-// fits says whether the block has an address that could fulfil the wish.
+// fits reports whether the block has an address that could fulfil the wish.
 func (w Wish) fits(p netip.Prefix) bool {
 	if w.Asked.IsValid() {
 		return p.Contains(w.Asked)
@@ -199,7 +199,7 @@ func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err erro
 	return got, short, err
 }
 
-// unmet are those of the first n wishes that no shared block has fulfilled, and where they are.
+// unmet returns those of the first n wishes that no shared block has fulfilled, and where they are.
 func (t *taker) unmet(n int) (at []int, wishes []Wish) {
 	for i, w := range t.wishes[:n] {
 		if _, ok := t.shared[i]; !ok {
@@ -353,7 +353,7 @@ func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err e
 	return found, err
 }
 
-// InUse gives what is in use of the blocks of which this node knows it, by the UID of their
+// InUse returns what is in use of the blocks of which this node knows it, by the UID of their
 // objects. A block that cannot be read is in the error; the others are given.
 func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holder, error) {
 	known := map[types.UID]map[netip.Addr]Holder{}

@@ -92,7 +92,7 @@ func (s *session) leave(b *local, a attachment.ID) error {
 	return s.save(b)
 }
 
-// Check says whether the attachment holds these addresses.
+// Check reports whether the attachment holds these addresses.
 func (m *Manager) Check(ctx context.Context, a attachment.ID, addrs []netip.Addr) error {
 	has, holds, err := m.holds(ctx, a)
 	switch {

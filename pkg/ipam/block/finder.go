@@ -68,7 +68,7 @@ func (f *finder) see(objects ...v1alpha1.IPBlock) {
 	f.listed = append(f.listed, within(objects)...)
 }
 
-// within are those of the objects that are blocks as ours are.
+// within returns those of the objects that are blocks as ours are.
 func within(objects []v1alpha1.IPBlock) (list []listed) {
 	for _, b := range objects {
 		if cidr, err := ParseBlock(b.Spec.CIDR); err == nil {
@@ -188,8 +188,8 @@ func (f *finder) crowded(blocks uint64) bool {
 	return uint64(len(users)) > blocks
 }
 
-// local are the blocks of the space that this node cannot claim because it has them, or must not
-// use them, whatever the API says.
+// local returns the blocks of the space that this node cannot claim because it has them, or must
+// not use them, whatever the API says.
 func (f *finder) local(ctx context.Context) (prefixes []netip.Prefix, err error) {
 	for _, space := range append([]string{f.w.Space}, f.w.Beside...) {
 		more, err := f.localIn(ctx, space)
@@ -251,7 +251,7 @@ func (f *finder) list(ctx context.Context) (err error) {
 	return nil
 }
 
-// looks is how many blocks of the window are tried by chance.
+// looks returns how many blocks of the window are tried by chance.
 func (w Wish) looks() int {
 	blocks := w.Window.BlockCount(blockBits(w.Window.Start()))
 	return int(min(max(blocks/lookShare, minLooks), maxLooks))
@@ -455,7 +455,7 @@ func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bo
 	return f.keep(ctx, cidr)
 }
 
-// keep gives a block that the node has just claimed back, if there is one of its addresses in a
+// keep returns a block that the node has just claimed back, if there is one of its addresses in a
 // space beside; then it returns false. Of two nodes that claim one in each space, one sees the
 // other's.
 func (f *finder) keep(ctx context.Context, cidr netip.Prefix) (bool, error) {

@@ -71,7 +71,7 @@ var (
 	errUnknown = errors.New("it is not known what is held")
 )
 
-// check is an error where an address must not be given yet: errStale without renew, errUnknown
+// check returns an error where an address must not be given yet: errStale without renew, errUnknown
 // without recollect.
 func (l *lease) check(s *session) error {
 	last := s.tended()

@@ -31,7 +31,7 @@ import (
 // that was most of what an Add costs.
 const lastLine = "end"
 
-// MarshalText gives the lines.
+// MarshalText returns the lines.
 func (b *local) MarshalText() ([]byte, error) {
 	size := 256
 	for _, h := range b.Used {
@@ -132,14 +132,14 @@ func (b *local) set(key, value string) (err error) {
 
 var errNoKey = errors.New("no such key")
 
-// times are those of tended, by their keys.
+// times returns those of tended, by their keys.
 func (l *tended) times() map[string]*time.Time {
 	return map[string]*time.Time{
 		"recalls": &l.Recalls, "all": &l.All, "own": &l.Own, "wall": &l.OwnWall, "tried": &l.Tried,
 	}
 }
 
-// MarshalText gives the lines.
+// MarshalText returns the lines.
 func (l *tended) MarshalText() (text []byte, err error) {
 	for key, t := range l.times() {
 		if !t.IsZero() {

@@ -60,7 +60,7 @@ type Holder struct {
 	Pod string `json:"pod,omitempty"`
 }
 
-// check says whether the holder's parts are such as CNI and Kubernetes have them: without white
+// check reports whether the holder's parts are such as CNI and Kubernetes have them: without white
 // space.
 func (h Holder) check() error {
 	for _, part := range [][2]string{
@@ -97,8 +97,8 @@ func read(clock, otherwise func() time.Time) time.Time {
 	return clock()
 }
 
-// BootClock is the time since the machine was booted, also while it was suspended, as a time after
-// 1970.
+// BootClock returns the time since the machine was booted, also while it was suspended, as a time
+// after 1970.
 func BootClock() time.Time {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {

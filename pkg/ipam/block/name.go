@@ -29,13 +29,13 @@ const (
 	rangeMark = 'r'
 )
 
-// marked says whether s is a hash with its mark.
+// marked reports whether s is a hash with its mark.
 func marked(s string, mark byte) bool {
 	return (len(s) == 1+2*hashBytes || len(s) == 1+2*longBytes) && s[0] == mark &&
 		strings.Trim(s[1:], "0123456789abcdef") == ""
 }
 
-// plain says whether a name stands for itself: a DNS-1123 label that does not look like one that
+// plain reports whether a name stands for itself: a DNS-1123 label that does not look like one that
 // was made up.
 func plain(s string) bool {
 	last := s[strings.LastIndexByte(s, '-')+1:]
@@ -43,18 +43,18 @@ func plain(s string) bool {
 		strings.Trim(s, "-") == s && !marked(last, nameMark)
 }
 
-// odd says whether a label cannot have the character.
+// odd reports whether a label cannot have the character.
 func odd(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 
-// isSpace says whether it is one of SpaceOf's.
+// isSpace reports whether it is one of SpaceOf's.
 func isSpace(s string) bool {
 	name, onlyRange, ranged := strings.Cut(s, ".")
 	return name != "" && len(name) <= maxSpaceName && strings.IndexFunc(name, odd) < 0 &&
 		name[0] != '-' && (!ranged || marked(onlyRange, rangeMark))
 }
 
-// SpaceOf is the space of a network_name, which may be empty, and, where ranges of different NADs
-// may overlap, of a range. It is a DNS-1123 subdomain.
+// SpaceOf returns the space of a network_name, which may be empty, and, where ranges of different
+// NADs may overlap, of a range. It is a DNS-1123 subdomain.
 func SpaceOf(networkName, onlyRange string) string {
 	s := networkName
 	switch {
@@ -93,10 +93,10 @@ func longHash(s string) string {
 	return fmt.Sprintf("%x", sum[:longBytes])
 }
 
-// blockOf is the block that has the address.
+// blockOf returns the block that has the address.
 func blockOf(a netip.Addr) netip.Prefix { return alloc.BlockOf(a, blockBits(a)) }
 
-// blockBits is the prefix length of the blocks of the address's family.
+// blockBits returns the prefix length of the blocks of the address's family.
 func blockBits(a netip.Addr) int {
 	if a.Is4() {
 		return blockBits4
@@ -104,7 +104,7 @@ func blockBits(a netip.Addr) int {
 	return blockBits6
 }
 
-// NameOf is the name of the object of a block.
+// NameOf returns the name of the object of a block.
 func NameOf(space string, cidr netip.Prefix) string {
 	text := cidr.Addr().String()
 	if cidr.Addr().Is6() {

@@ -29,7 +29,7 @@ type identity struct {
 	Former []string `json:"former,omitempty"`
 }
 
-// node is the node as the owner of what it got by a claim; "" for what it got otherwise.
+// node returns the node as the owner of what it got by a claim; "" for what it got otherwise.
 func (n *identity) node(claim string) *v1alpha1.Node {
 	boot := n.Boot
 	if claim != "" {
@@ -38,7 +38,8 @@ func (n *identity) node(claim string) *v1alpha1.Node {
 	return &v1alpha1.Node{NodeName: n.Name, NodeUID: n.UID, BootID: boot}
 }
 
-// ownerOf is the node as it was when it took up the object, which asks nobody for the node's uid.
+// ownerOf returns the node as it was when it took up the object, which asks nobody for the node's
+// uid.
 func (n *identity) ownerOf(object *v1alpha1.IPBlock) *identity {
 	me := *n
 	me.Name, me.UID = object.Spec.Owner.NodeName, object.Spec.Owner.NodeUID
@@ -48,13 +49,13 @@ func (n *identity) ownerOf(object *v1alpha1.IPBlock) *identity {
 // newClaim tells one claim of a block from another of the same boot.
 func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
 
-// by says whether the owner of a block took it up in this boot, and whether by the claim of which
-// there is a file.
+// by reports whether the owner of a block took it up in this boot, and whether by the claim of
+// which there is a file.
 func (n *identity) by(b *local, owner *v1alpha1.Node) (boot, claim bool) {
 	return bootOf(owner) == n.Boot, owner.BootID == n.node(b.Claim).BootID
 }
 
-// bootOf is the boot in which the node took up what it owns.
+// bootOf returns the boot in which the node took up what it owns.
 func bootOf(owner *v1alpha1.Node) string {
 	boot, _, _ := strings.Cut(owner.BootID, "/")
 	return boot
@@ -102,7 +103,7 @@ func (m *Manager) note(ctx context.Context, n *identity, change func(*identity))
 	})
 }
 
-// noted is what was noted in this boot of who this node is; nil for nothing.
+// noted returns what was noted in this boot of who this node is; nil for nothing.
 func (m *Manager) noted(ctx context.Context) (n *identity, boot string, err error) {
 	if boot, err = m.Boot(); err != nil {
 		return nil, "", wrap(err, "read boot ID")
@@ -118,7 +119,7 @@ func (m *Manager) noted(ctx context.Context) (n *identity, boot string, err erro
 	return n, boot, nil
 }
 
-// nodes is how many nodes there are.
+// nodes returns how many nodes there are.
 func (m *Manager) nodes(ctx context.Context, me *identity) (int, error) {
 	if age := m.now().Sub(me.Counted); me.Nodes > 0 && age >= 0 && age < countFor {
 		return me.Nodes, nil

@@ -6,7 +6,7 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 )
 
-// secondOf is the second sandbox of an address as an allocation of its own.
+// secondOf returns the second sandbox of an address as an allocation of its own.
 func secondOf(e v1alpha1.Allocation) v1alpha1.Allocation {
 	s := e.Second
 	return v1alpha1.Allocation{
@@ -15,7 +15,7 @@ func secondOf(e v1alpha1.Allocation) v1alpha1.Allocation {
 	}
 }
 
-// Sandboxes are those that use an address, each as an allocation of its own: none where a claim
+// Sandboxes returns those that use an address, each as an allocation of its own: none where a claim
 // alone keeps it, and two while what uses the claim migrates from one to the other.
 func Sandboxes(e v1alpha1.Allocation) (list []v1alpha1.Allocation) {
 	first := e

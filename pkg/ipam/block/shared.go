@@ -37,7 +37,7 @@ func allocation(a netip.Addr, h Holder, me *identity) v1alpha1.Allocation {
 	}
 }
 
-// sharedBlocks are those without an owner, of all spaces.
+// sharedBlocks returns those without an owner, of all spaces.
 func (m *Manager) sharedBlocks(
 	ctx context.Context, opts metav1.ListOptions,
 ) ([]v1alpha1.IPBlock, error) {
@@ -114,7 +114,7 @@ func (m *Manager) lookUp(ctx context.Context, name string) (*v1alpha1.IPBlock, e
 	return object, wrap(err, "get block %s", name)
 }
 
-// entries are the addresses of shared blocks that the attachment holds as the objects say it.
+// entries returns the addresses of shared blocks that the attachment holds as the objects say it.
 func (m *Manager) entries(
 	ctx context.Context, a attachment.ID, objects ...v1alpha1.IPBlock,
 ) (addrs []heldAddr, err error) {

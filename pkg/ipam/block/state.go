@@ -111,7 +111,7 @@ func (m *Manager) newLocal(space string, cidr netip.Prefix, s state) *local {
 // name is that of the object.
 func (b *local) name() string { return NameOf(b.Space, b.prefix) }
 
-// ours says whether the block is the node's to give away.
+// ours reports whether the block is the node's to give away.
 func (b *local) ours() bool { return b.State == owned || b.State == dormant }
 
 // unsettled says that the object decides what becomes of the block.
@@ -119,7 +119,7 @@ func (b *local) unsettled() bool {
 	return b.State == claiming || b.State == giving || b.State == mended
 }
 
-// place is the shelf that the block belongs on.
+// place returns the shelf that the block belongs on.
 func (b *local) place() shelf {
 	switch {
 	case b.State != owned:
@@ -232,7 +232,7 @@ func inside[T any](
 	return result, err
 }
 
-// lockSpace is the exclusive right to ask the API for blocks of a space.
+// lockSpace takes the exclusive right to ask the API for blocks of a space.
 func (m *Manager) lockSpace(ctx context.Context, name string) (unlock func(), err error) {
 	if !isSpace(name) {
 		return nil, fmt.Errorf("%.80q is no space", name)
@@ -310,14 +310,14 @@ func (s *session) remove(name string) error {
 	return s.tree.remove(name)
 }
 
-// what is the kind of a file, for tests that stop at each change.
+// what returns the kind of a file, for tests that stop at each change.
 func what(name string) string { return strings.SplitN(name, "/", 2)[0] }
 
 func heldName(a attachment.ID) string {
 	return path.Join(heldDir, a.Hash())
 }
 
-// holding is what an attachment holds; nil for nothing.
+// holding returns what an attachment holds; nil for nothing.
 func (s *session) holding(a attachment.ID) (*held, error) {
 	h, err := s.readHeld(heldName(a))
 	if err == nil && h != nil && h.Holder.ID != a {
@@ -343,7 +343,7 @@ func (s *session) readHeld(name string) (*held, error) {
 	return h, err
 }
 
-// everyHeld gives what all attachments hold, in no order.
+// everyHeld returns what all attachments hold, in no order.
 func (s *session) everyHeld() iter.Seq2[*held, error] {
 	return func(yield func(*held, error) bool) {
 		names, err := s.tree.list(heldDir)
@@ -366,7 +366,7 @@ func blockPath(space string, on shelf, cidr netip.Prefix) string {
 	return path.Join(blocksDir, space, string(on), strings.ReplaceAll(cidr.String(), "/", "-"))
 }
 
-// onShelf gives the blocks of a shelf. Names that are none of ours are passed over.
+// onShelf returns the blocks of a shelf. Names that are none of ours are passed over.
 func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
 	names, err := s.tree.list(path.Join(blocksDir, space, string(on)))
 	var list []netip.Prefix
@@ -380,7 +380,8 @@ func (s *session) onShelf(space string, on shelf) ([]netip.Prefix, error) {
 	return list, err
 }
 
-// block gives a block, wherever it stands; nil if there is none. One that cannot be read is mended.
+// block returns a block, wherever it stands; nil if there is none. One that cannot be read is
+// mended.
 func (s *session) block(name string, cidr netip.Prefix) (*local, error) {
 	key := blockKey{name, cidr}
 	if b, ok := s.loaded[key]; ok {

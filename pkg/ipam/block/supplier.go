@@ -64,7 +64,7 @@ func (s *supplier) run(ctx context.Context) (victim *v1alpha1.IPBlock, err error
 	return s.recall(ctx)
 }
 
-// steps are the ways to an address, the cheapest first.
+// steps returns the ways to an address, the cheapest first.
 func (s *supplier) steps(share bool) []func(context.Context) (bool, error) {
 	create := func(ctx context.Context) (bool, error) { return s.create(ctx, s.createShared) }
 	switch {
@@ -284,7 +284,7 @@ func (s *supplier) intend(ctx context.Context, at heldAddr) (ok bool, err error)
 	})
 }
 
-// entry is how an address is in use by a container of this node.
+// entry returns how an address is in use by a container of this node.
 func (s *supplier) entry(a netip.Addr) v1alpha1.Allocation {
 	e := allocation(a, s.taker.holder, s.me)
 	if s.taker.claim != nil {
@@ -333,7 +333,7 @@ func (s *supplier) ours(e v1alpha1.Allocation) bool {
 	return e.Second == nil && holders(e)
 }
 
-// gives says whether the address fulfils another wish of the same Add already.
+// gives reports whether the address fulfils another wish of the same Add already.
 func (s *supplier) gives(a netip.Addr) bool {
 	for i, got := range s.taker.shared {
 		if got == a && s.taker.wishes[i].Space == s.w.Space {

@@ -64,7 +64,7 @@ func (s *session) tended() tended {
 	return *s.last
 }
 
-// due says whether what was done at that time is to be done again.
+// due reports whether what was done at that time is to be done again.
 func (m *Manager) due(at time.Time, after time.Duration) bool {
 	age := m.now().Sub(at)
 	return age < 0 || age >= after
@@ -120,7 +120,7 @@ func (m *Manager) peekTended() *tended {
 	return last
 }
 
-// tendAfter is how often a node with so many blocks asks for recalls. One without blocks looks
+// tendAfter returns how often a node with so many blocks asks for recalls. One without blocks looks
 // whether the API has any of it, as it may after a boot, until it is known to have none, and then
 // seldom.
 func (l *tended) tendAfter(blocks int) time.Duration {
@@ -340,7 +340,7 @@ func (m *Manager) tidy(
 	return m.report(ctx, b, object)
 }
 
-// idle says whether the block has been without use for long.
+// idle reports whether the block has been without use for long.
 func (m *Manager) idle(b *local) bool {
 	return b.ours() && len(b.Used) == 0 && m.now().Sub(b.Idle) >= idleAfter
 }

@@ -86,7 +86,7 @@ func (t *tree) makeDir(name string) error {
 	return nil
 }
 
-// own gives a directory, made if it is not there, that the caller closes.
+// own returns a directory, made if it is not there, that the caller closes.
 func (t *tree) own(name string) (hostfile.Dir, error) {
 	if err := t.makeDir(name); err != nil {
 		return hostfile.NoDir(), err
@@ -107,7 +107,7 @@ func transient(err error) bool {
 	}, errno)
 }
 
-// read gives what a file has.
+// read returns what a file has.
 func (t *tree) read(name string) ([]byte, error) {
 	var data []byte
 	dir, err := t.dir(path.Dir(name))
@@ -248,7 +248,7 @@ func (t *tree) rename(from, to string) error {
 	return in.Rename(path.Base(from), into, path.Base(to))
 }
 
-// list gives the names of a directory; none if it is not there.
+// list returns the names of a directory; none if it is not there.
 func (t *tree) list(name string) ([]string, error) {
 	var names []string
 	dir, err := t.dir(name)

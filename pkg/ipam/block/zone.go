@@ -25,7 +25,7 @@ const (
 
 func zoneOf(p netip.Prefix) netip.Prefix { return alloc.BlockOf(p.Addr(), p.Bits()-zoneBits) }
 
-// blocksIn gives the blocks of a zone that have an address for the wish, in order.
+// blocksIn returns the blocks of a zone that have an address for the wish, in order.
 func (w Wish) blocksIn(zone netip.Prefix) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		var last netip.Prefix
@@ -39,7 +39,7 @@ func (w Wish) blocksIn(zone netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// head is the first of them, which stands for the zone; not valid where there is none.
+// head returns the first of them, which stands for the zone; not valid where there is none.
 func (w Wish) head(zone netip.Prefix) netip.Prefix {
 	for p := range w.blocksIn(zone) {
 		return p
@@ -47,7 +47,7 @@ func (w Wish) head(zone netip.Prefix) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// near are the blocks that the node may still take of its zones; local are those that it has.
+// near returns the blocks that the node may still take of its zones; local are those that it has.
 func (w Wish) near(local []netip.Prefix) (list []netip.Prefix) {
 	for _, p := range local {
 		if w.head(zoneOf(p)) != p {

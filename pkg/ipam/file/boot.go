@@ -21,7 +21,7 @@ type Boot struct {
 	Time func() time.Time
 }
 
-// Kernel is a Boot that asks the kernel once.
+// Kernel returns a Boot that asks the kernel once.
 func Kernel() Boot { return Boot{ID: sync.OnceValues(bootID), Time: bootTime} }
 
 // early is how long after its start a machine has mounted /run.
@@ -51,9 +51,9 @@ func bootID() (string, error) {
 	return string(bytes.TrimSpace(data)), err
 }
 
-// bootTime is the earlier one of the kernel's boot time, which moves when the clock is set, and of
-// the time when /run was made, which was read from the clock as it was then. A /run that was made
-// later is not the machine's but a container's, and then nothing is certain.
+// bootTime returns the earlier one of the kernel's boot time, which moves when the clock is set,
+// and of the time when /run was made, which was read from the clock as it was then. A /run that was
+// made later is not the machine's but a container's, and then nothing is certain.
 func bootTime() time.Time {
 	data, err := os.ReadFile("/proc/stat")
 	if err != nil {

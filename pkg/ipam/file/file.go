@@ -155,7 +155,8 @@ func (s *Store) Release(ctx context.Context, of attachment.ID, addrs []netip.Add
 	return x.save(e)
 }
 
-// Check says whether the attachment holds these addresses; without addresses, whether it holds any.
+// Check reports whether the attachment holds these addresses; without addresses, whether it holds
+// any.
 func (s *Store) Check(ctx context.Context, of attachment.ID, addrs []netip.Addr) error {
 	key, err := s.key(of)
 	if err != nil {
@@ -271,7 +272,7 @@ var (
 	ErrHolds = errors.New("duplicate allocation is not allowed")
 )
 
-// choose gives an address for each wish. held are those that the key has already.
+// choose returns an address for each wish. held are those that the key has already.
 func (x *session) choose(
 	key attachment.ID, wishes []Wish, held []netip.Addr,
 ) ([]netip.Addr, error) {
@@ -313,7 +314,7 @@ func (x *session) free(addr netip.Addr) error {
 	return fmt.Errorf("address %s %w by %s", addr, ErrTaken, by)
 }
 
-// next is the first free address behind the one that was given last.
+// next returns the first free address behind the one that was given last.
 func (x *session) next(index int, set Set) (netip.Addr, error) {
 	last, err := x.last(index)
 	if err != nil {
@@ -327,7 +328,7 @@ func (x *session) next(index int, set Set) (netip.Addr, error) {
 	return last, fmt.Errorf("%w in %v", ErrFull, set)
 }
 
-// last is the address that was given last, not valid where it is not known.
+// last returns the address that was given last, not valid where it is not known.
 func (x *session) last(index int) (netip.Addr, error) {
 	data, _, err := x.leases.Read(lastPrefix+strconv.Itoa(index), maxLease)
 	if errors.Is(err, fs.ErrNotExist) {

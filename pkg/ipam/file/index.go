@@ -70,7 +70,7 @@ func (x *session) read(name string) (*entry, error) {
 	return e, nil
 }
 
-// load gives what the index knows of the key. A bad entry is made anew of the leases.
+// load returns what the index knows of the key. A bad entry is made anew of the leases.
 func (x *session) load(ctx context.Context, key attachment.ID) (*entry, error) {
 	e, err := x.read(entryName(key))
 	if errors.Is(err, errBadEntry) {
@@ -110,7 +110,7 @@ func (x *session) finished(ctx context.Context, key attachment.ID) (*entry, erro
 	return e, x.save(e)
 }
 
-// holds gives those of the addresses that the key has a lease of.
+// holds returns those of the addresses that the key has a lease of.
 func (x *session) holds(key attachment.ID, addrs []netip.Addr) ([]netip.Addr, error) {
 	var held []netip.Addr
 	for _, addr := range addrs {

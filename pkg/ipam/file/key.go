@@ -30,12 +30,12 @@ func (s *Store) key(of attachment.ID) (attachment.ID, error) {
 	return attachment.ID{ContainerID: of.ContainerID, IfName: of.IfName}, of.Validate()
 }
 
-// withoutInterface is the key of leases that only have a container ID.
+// withoutInterface returns the key of leases that only have a container ID.
 func withoutInterface(key attachment.ID) attachment.ID {
 	return attachment.ID{ContainerID: key.ContainerID}
 }
 
-// entryName is the name of the key's file in the index.
+// entryName returns the name of the key's file in the index.
 func entryName(key attachment.ID) string {
 	sum := sha256.Sum256([]byte(key.ContainerID + "\x00" + key.IfName))
 	return hex.EncodeToString(sum[:nameBytes])
@@ -60,7 +60,7 @@ func parse(content []byte) attachment.ID {
 	return attachment.ID{ContainerID: id, IfName: ifName}
 }
 
-// leaseName is the address that a file is named by.
+// leaseName returns the address that a file is named by.
 func leaseName(name string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(name)
 	return addr, err == nil && addr.Zone() == "" && addr.String() == name

@@ -22,7 +22,7 @@ type Range struct {
 // Set is a range set: an ADD gets one address of one of its ranges.
 type Set []Range
 
-// Find gives the range that the address is in.
+// Find returns the range that the address is in.
 func (s Set) Find(addr netip.Addr) (Range, bool) {
 	i := slices.IndexFunc(s, func(r Range) bool { return r.has(addr) })
 	if i < 0 {
@@ -38,7 +38,7 @@ func (r Range) has(addr netip.Addr) bool {
 // Name says which addresses a range has, for messages.
 func (r Range) String() string { return r.First.String() + "-" + r.Last.String() }
 
-// after gives each address of the set that may be given away once: those behind last first, then
+// after returns each address of the set that may be given away once: those behind last first, then
 // round to last itself. Where last is not in the set, or not valid, it begins with the first.
 func (s Set) after(last netip.Addr) iter.Seq[netip.Addr] {
 	parts := s
@@ -59,7 +59,7 @@ func (s Set) after(last netip.Addr) iter.Seq[netip.Addr] {
 	}
 }
 
-// size is how many addresses may be given away, the maximum of the type where there are more.
+// size returns how many addresses may be given away, the maximum of the type where there are more.
 func (s Set) size() uint64 {
 	var total uint64
 	for _, r := range s {

@@ -103,7 +103,7 @@ func (x *session) afterBoot(ctx context.Context) error {
 	return nil
 }
 
-// marks gives the marks of other boots, and when the last operation that wrote one ended.
+// marks returns the marks of other boots, and when the last operation that wrote one ended.
 func (x *session) marks() (names []string, ended time.Time, err error) {
 	all, err := x.index.Names()
 	if err != nil {
@@ -125,7 +125,7 @@ func (x *session) marks() (names []string, ended time.Time, err error) {
 	return names, ended, nil
 }
 
-// lists says whether the index has the lease.
+// lists reports whether the index has the lease.
 func (x *session) lists(l *lease) bool {
 	e, err := x.read(entryName(l.key))
 	return err == nil && slices.Contains(e.addrs(), l.addr)

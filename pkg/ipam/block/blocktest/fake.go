@@ -120,7 +120,7 @@ func (f *Fake) Remember() {
 	f.stale = maps.Clone(f.blocks)
 }
 
-// All are the blocks as they are now. It is no request.
+// All returns the blocks as they are now. It is no request.
 func (f *Fake) All() (list []v1alpha1.IPBlock) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -130,7 +130,7 @@ func (f *Fake) All() (list []v1alpha1.IPBlock) {
 	return list
 }
 
-// Calls is how many requests of these verbs there were; of all without any.
+// Calls returns how many requests of these verbs there were; of all without any.
 func (f *Fake) Calls(verbs ...string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -275,7 +275,7 @@ func (f *Fake) Blocks(
 	return list, err
 }
 
-// current is the stored block, if it is the version that is given.
+// current returns the stored block, if it is the version that is given.
 func (f *Fake) current(b *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	stored, ok := f.blocks[b.Name]
 	if !ok {
