@@ -21,7 +21,7 @@ type Addr struct {
 	Tentative, Duplicate bool
 }
 
-// AddAddr gives an address to a link, by index. One that the link has already is an error,
+// AddAddr adds an address to a link, by index. One that the link has already is an error,
 // unix.EEXIST.
 func AddAddr(index int, addr netip.Prefix) Change {
 	return Change{

@@ -121,7 +121,7 @@ func (h *Handle) port(
 	return nil
 }
 
-// infos are the VLANs in the kernel's form: one entry, or two for the ends of a range.
+// infos returns the VLANs in the kernel's form: one entry, or two for the ends of a range.
 func (v PortVLAN) infos() []*vnl.BridgeVlanInfo {
 	flags := bit(v.PVID)*vnl.BRIDGE_VLAN_INFO_PVID | bit(v.Untagged)*vnl.BRIDGE_VLAN_INFO_UNTAGGED
 	if v.First == v.Last {

@@ -181,7 +181,7 @@ func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
 	}
 }
 
-// verdict says whether a message ends the answer to a request, and the error that it tells, with
+// verdict reports whether a message ends the answer to a request, and the error that it tells, with
 // the kernel's words where it has some. A dump that changes of others disturbed is EINTR.
 func verdict(m syscall.NetlinkMessage) (ends bool, err error) {
 	if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {

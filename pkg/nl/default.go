@@ -46,8 +46,8 @@ func (w wanted) family() uint8 {
 	return unix.AF_INET6
 }
 
-// is says whether r is the route w, whoever installed it and whatever else (MTU, source address) it
-// carries.
+// is reports whether r is the route w, whoever installed it and whatever else (MTU, source address)
+// it carries.
 func (w wanted) is(r *route) bool {
 	return len(r.hops) == 1 && r.hops[0].index == w.index && r.hops[0].gateway == w.gateway &&
 		r.metric == w.metric && r.header.Tos == 0
@@ -196,7 +196,7 @@ func (h *Handle) settle(ctx context.Context, routes []wanted) error {
 	return errors.New("something else keeps changing the default routes")
 }
 
-// compare gives the wanted routes that are not there, and those that are there and not wanted.
+// compare returns the wanted routes that are not there, and those that are there and not wanted.
 func compare(have []*route, routes []wanted) (missing []wanted, surplus []*route) {
 	for _, w := range routes {
 		if !slices.ContainsFunc(have, w.is) {

@@ -75,10 +75,10 @@ func Listeners(ctx context.Context, ns *netns.NS, protocol byte) ([]Listener, er
 // diagRequest is struct inet_diag_req_v2.
 type diagRequest [sizeofInetDiagReq]byte
 
-// Len is the length in bytes.
+// Len returns the length in bytes.
 func (r *diagRequest) Len() int { return len(r) }
 
-// Serialize is the wire form.
+// Serialize returns the wire form.
 func (r *diagRequest) Serialize() []byte { return r[:] }
 
 func listenersRequest(family, protocol byte) vnl.NetlinkRequestData {

@@ -40,7 +40,7 @@ func (h *Handle) Localnet(ctx context.Context, to netip.Addr) (link string, on b
 	return found.Name, on, nil
 }
 
-// attr is the value of the attribute of a kind, the last one; nil for none.
+// attr returns the value of the attribute of a kind, the last one; nil for none.
 func attr(b []byte, kind uint16) (value []byte) {
 	for k, v := range Attrs(b) {
 		if k&^unix.NLA_F_NESTED == kind {

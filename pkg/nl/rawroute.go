@@ -40,10 +40,10 @@ type route struct {
 	hops   []hop
 }
 
-// isDefault says whether r decides where packets go that no other route takes: a unicast route of
-// the main table to all destinations, whatever their source. Multipath routes and those with a TOS
-// count. An unreachable or blackhole default is a prohibition, not a way out, and what the pod does
-// not get by moving its default route.
+// isDefault reports whether r decides where packets go that no other route takes: a unicast route
+// of the main table to all destinations, whatever their source. Multipath routes and those with a
+// TOS count. An unreachable or blackhole default is a prohibition, not a way out, and what the pod
+// does not get by moving its default route.
 //
 // The destination of a default route is not in the message at all (M1): only its length says so.
 func (r *route) isDefault() bool {
@@ -219,8 +219,8 @@ func (h *Handle) putDefault(ctx context.Context, w wanted, flags uint32) error {
 		vnl.NewRtAttr(unix.RTA_PRIORITY, vnl.Uint32Attr(w.metric)))
 }
 
-// siblings are the routes that an IPv6 route with several next hops consists of: the kernel lists
-// them as one, but each comes and goes for itself. Any other route is the only one.
+// siblings returns the routes that an IPv6 route with several next hops consists of: the kernel
+// lists them as one, but each comes and goes for itself. Any other route is the only one.
 func (r *route) siblings() []*route {
 	if r.header.Family != unix.AF_INET6 || len(r.hops) < 2 {
 		return []*route{r}

@@ -126,7 +126,7 @@ type Exact struct {
 // Unicast reports whether the route leads somewhere: it is no prohibition, and not the host itself.
 func (e Exact) Unicast() bool { return e.raw.header.Type == unix.RTN_UNICAST }
 
-// Links are the indices of the links that the route leads to.
+// Links returns the indices of the links that the route leads to.
 func (e Exact) Links() []int {
 	indices := make([]int, len(e.raw.hops))
 	for i, hop := range e.raw.hops {
@@ -178,7 +178,7 @@ func exact(raw *route) Exact {
 	return e
 }
 
-// number is the value of an attribute of one, two or four bytes; 0 for none.
+// number returns the value of an attribute of one, two or four bytes; 0 for none.
 func number(b []byte) int {
 	switch len(b) {
 	case 1:
@@ -239,7 +239,7 @@ func (h *Handle) putRoute(ctx context.Context, e Exact, table int, flags uint16)
 	return h.do(ctx, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|flags, parts...)
 }
 
-// anywhere is the destination of a default route.
+// anywhere returns the destination of a default route.
 func anywhere(family uint8) netip.Prefix {
 	if family == unix.AF_INET6 {
 		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
@@ -247,7 +247,8 @@ func anywhere(family uint8) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
-// DefaultLink is the link of the first default route, IPv4 before IPv6; ErrNoLink if there is none.
+// DefaultLink returns the link of the first default route, IPv4 before IPv6; ErrNoLink if there is
+// none.
 func (h *Handle) DefaultLink(ctx context.Context) (*Link, error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		routes, err := h.defaultRoutes(ctx, family)

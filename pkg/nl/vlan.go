@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vlan is the ID of a VLAN link of IEEE 802.1Q, by the attributes that only its kind has; 0 for
-// another.
+// vlan returns the ID of a VLAN link of IEEE 802.1Q, by the attributes that only its kind has; 0
+// for another.
 func vlan(kind string, data []byte) int {
 	protocol := attr(data, vnl.IFLA_VLAN_PROTOCOL)
 	if kind != "vlan" || len(protocol) != 2 || binary.BigEndian.Uint16(protocol) != unix.ETH_P_8021Q {
