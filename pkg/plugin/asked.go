@@ -13,7 +13,7 @@ type Asked struct {
 	Key, Value string
 }
 
-// Asked are the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and
+// Asked returns the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and
 // which may be a list, in args.cni.ips and in runtimeConfig.ips. Each may have a prefix length,
 // which does not count.
 func (r *Request) Asked(ip string) ([]Asked, error) {
@@ -37,7 +37,7 @@ func (r *Request) Asked(ip string) ([]Asked, error) {
 	return list, nil
 }
 
-// AskedIn are the elements of a list, to be parsed.
+// AskedIn returns the elements of a list, to be parsed.
 func AskedIn(key string, values []string) []Asked {
 	list := make([]Asked, len(values))
 	for i, value := range values {

@@ -124,7 +124,7 @@ func element(
 	return path, value
 }
 
-// valueOf is the value of a key of an object, whatever its case; nil for none.
+// valueOf returns the value of a key of an object, whatever its case; nil for none.
 func valueOf(raw json.RawMessage, key string) json.RawMessage {
 	members := strictjson.Members(raw)
 	i := slices.IndexFunc(members, func(m strictjson.Member) bool {
@@ -145,7 +145,7 @@ func isKind(raw json.RawMessage, name string) bool {
 	return kinds[strictjson.Kind(raw)] == name
 }
 
-// nameOf is what JSON has for a type.
+// nameOf returns what JSON has for a type.
 func nameOf(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Struct, reflect.Map:

@@ -145,7 +145,7 @@ func hasIPv6(addrs []netip.Prefix) bool {
 	return false
 }
 
-// addRoutes are the changes that give a link, by index, the routes of a result.
+// addRoutes returns the changes that give a link, by index, the routes of a result.
 func addRoutes(
 	result *types100.Result, index int, gateways firstGateways,
 ) (changes []nl.Change, err error) {
@@ -159,8 +159,8 @@ func addRoutes(
 	return changes, nil
 }
 
-// routeOf is a route of a result in the kernel's terms; without a gateway of its own it has the
-// first of its family.
+// routeOf returns a route of a result in the kernel's terms; without a gateway of its own it has
+// the first of its family.
 func routeOf(r *types.Route, index int, gateways firstGateways) (nl.Route, error) {
 	dst, err := Prefix(r.Dst)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// IPAMType is the type of the IPAM plugin of a configuration; empty for none.
+// IPAMType returns the type of the IPAM plugin of a configuration; empty for none.
 func (c *Common) IPAMType() (string, error) {
 	var ipam struct {
 		Type string `json:"type"`

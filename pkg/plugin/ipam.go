@@ -22,7 +22,7 @@ type Route struct {
 	Scope    *int   `json:"scope,omitempty"`
 }
 
-// Routes gives configured routes as a result has them. One without a gateway has none: the
+// Routes returns configured routes as a result has them. One without a gateway has none: the
 // interface plugin knows which.
 func Routes(configured []Route) ([]*types.Route, error) {
 	var routes []*types.Route
@@ -69,7 +69,7 @@ func ParseAddr(key, value string) (netip.Addr, error) {
 	return addr.Unmap(), nil
 }
 
-// IPNet is the other way of Prefix.
+// IPNet returns the other way of Prefix.
 func IPNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
@@ -83,7 +83,7 @@ func (r *Request) Env(values any) error {
 	return nil
 }
 
-// IPs are the lists of addresses that the pod asks for, args.cni.ips and runtimeConfig.ips.
+// IPs returns the lists of addresses that the pod asks for, args.cni.ips and runtimeConfig.ips.
 func (r *Request) IPs() (args, runtime []string, err error) {
 	var a, b struct {
 		IPs []string `json:"ips"`
@@ -97,7 +97,7 @@ func (r *Request) IPs() (args, runtime []string, err error) {
 	return a.IPs, b.IPs, nil
 }
 
-// CheckFamilies says whether a result of the configuration's cniVersion can have all these
+// CheckFamilies reports whether a result of the configuration's cniVersion can have all these
 // addresses: before 0.3.0 it has one of each family.
 func (r *Request) CheckFamilies(addrs []netip.Addr) error {
 	var four, six int

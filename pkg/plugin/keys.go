@@ -13,16 +13,16 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// listKeys are those that a plugin's object may have and no plugin reads: those of a list, which a
-// configuration of one plugin holds, and the device, which Braid and Multus write into every plugin
-// of a NAD that has one.
+// listKeys returns those that a plugin's object may have and no plugin reads: those of a list,
+// which a configuration of one plugin holds, and the device, which Braid and Multus write into
+// every plugin of a NAD that has one.
 func listKeys() []string {
 	return []string{
 		"cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID",
 	}
 }
 
-// ipamKeys is the same for the object "ipam": the reference's plugins have the network's name
+// ipamKeys returns the same for the object "ipam": the reference's plugins have the network's name
 // there.
 func ipamKeys() []string { return []string{"name"} }
 
@@ -117,7 +117,8 @@ func spelled(key string, known []string) string {
 	return ""
 }
 
-// fieldsOf are the types of a struct's fields by their keys, those of embedded structs among them.
+// fieldsOf returns the types of a struct's fields by their keys, those of embedded structs among
+// them.
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	for i := range t.NumField() {

@@ -216,7 +216,7 @@ func (m Masters) Add(
 	return result, Configure(ctx, req, link, result, 0, c.EnableDAD)
 }
 
-// inVLAN is the link for the VLAN of a master.
+// inVLAN returns the link for the VLAN of a master.
 func (m Masters) inVLAN(
 	ctx context.Context, req *Request, master *Lower, c *OnMaster,
 ) (*Lower, error) {
@@ -237,7 +237,7 @@ func (m Masters) release(ctx context.Context, req *Request) error {
 	return m.VLANs.Release(ctx, req.ID, req.handleOf)
 }
 
-// handleOf is a vlan.Finder.
+// handleOf returns a vlan.Finder.
 func (r *Request) handleOf(inPod bool) (*nl.Handle, error) {
 	if !inPod {
 		_, host, err := r.Host()

@@ -28,13 +28,13 @@ const Group uint32 = 0x62726169
 // Interface is a plugin with its configuration C, a struct whose json tags are the keys that the
 // plugin knows.
 type Interface[C any] interface {
-	// Add gives the result of the chain up to this plugin (CNI 1.1 "ADD").
+	// Add returns the result of the chain up to this plugin (CNI 1.1 "ADD").
 	Add(ctx context.Context, req *Request, conf *C) (*types100.Result, error)
 	Del(ctx context.Context, req *Request, conf *C) error
 	Check(ctx context.Context, req *Request, conf *C) error
 	// GC removes what belongs to no attachment of req.Valid.
 	GC(ctx context.Context, req *Request, conf *C) error
-	// Status says whether an ADD could succeed now: code 50 if not (CNI 1.1 "STATUS").
+	// Status reports whether an ADD could succeed now: code 50 if not (CNI 1.1 "STATUS").
 	Status(ctx context.Context, req *Request, conf *C) error
 }
 
@@ -128,7 +128,7 @@ func preparer[C any](
 	}
 }
 
-// both is what two judge, the first of which may be nil.
+// both returns the judgement of two together; the first may be nil.
 func both(first, second func() error) func() error {
 	return func() error {
 		if first != nil {

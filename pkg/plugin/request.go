@@ -55,7 +55,7 @@ type Request struct {
 	session *Session
 }
 
-// Host is the node's network namespace and a handle for it.
+// Host returns the node's network namespace and a handle for it.
 func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 	at, err := r.session.at(r.session.host)
 	if err != nil {
@@ -64,9 +64,9 @@ func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 	return at.ns, at.handle, nil
 }
 
-// Pod is the pod's network namespace and a handle for it. A namespace that is gone gives ErrNoPod;
-// so does a path that is something else, as what the namespace was mounted on, or the node's own
-// namespace.
+// Pod returns the pod's network namespace and a handle for it. A namespace that is gone gives
+// ErrNoPod; so does a path that is something else, as what the namespace was mounted on, or the
+// node's own namespace.
 func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	if r.NetNS == "" {
 		return nil, nil, ErrNoPod
@@ -102,8 +102,8 @@ func (r *Request) MAC(configured string) (net.HardwareAddr, error) {
 	return r.MACFrom(configured, EnvMAC, ArgsMAC, RuntimeMAC)
 }
 
-// MACFrom is the MAC address that the pod asks for: that of the last source that has one, else the
-// configured one, of the key mac; nil for none.
+// MACFrom returns the MAC address that the pod asks for: that of the last source that has one, else
+// the configured one, of the key mac; nil for none.
 func (r *Request) MACFrom(configured string, sources ...MACSource) (net.HardwareAddr, error) {
 	var env struct {
 		types.CommonArgs
@@ -164,7 +164,7 @@ func Part(name string, raw json.RawMessage, value any) error {
 	return nil
 }
 
-// Result is the result to go on from: a copy of PrevResult, or an empty one.
+// Result returns the result to go on from: a copy of PrevResult, or an empty one.
 func (r *Request) Result() *types100.Result {
 	if r.PrevResult == nil {
 		return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}

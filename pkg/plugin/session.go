@@ -109,7 +109,7 @@ func (s *Session) at(path string) (*place, error) {
 	return p, nil
 }
 
-// Bind gives a plugin in its wire form for this session.
+// Bind returns a plugin in its wire form for this session.
 func (s *Session) Bind(p *Plugin) *Bound { return &Bound{p, s} }
 
 // Bound is a plugin in wire form: an invoke.Plugin.
@@ -204,7 +204,7 @@ func do(
 	return json.Marshal(converted)
 }
 
-// own is the part of a configuration that is the plugin's.
+// own returns the part of a configuration that is the plugin's.
 func (p *Plugin) own(config []byte) ([]byte, error) {
 	if !p.ipam {
 		return config, nil

@@ -205,7 +205,7 @@ func (m *Memory) names(prefix, suffix string) (names []string, err error) {
 	return names, err
 }
 
-// merge is the saved configuration with what the runtime knows of the attachment by now: the
+// merge returns the saved configuration with what the runtime knows of the attachment by now: the
 // result, which is in the words of the present version.
 func (s *saved) merge(present []byte) []byte {
 	now, err := strictjson.Object(present)

@@ -53,7 +53,7 @@ func (n *Node) Leases() string {
 	return b.String()
 }
 
-// Calls gives the commands that the plugins of IPAM got since the last call, separated by spaces.
+// Calls returns the commands that the plugins of IPAM got since the last call, separated by spaces.
 func (n *Node) Calls() string {
 	n.tb.Helper()
 	data, err := os.ReadFile(n.calls())

@@ -34,7 +34,7 @@ const Dual = `{"cniVersion":"1.0.0",` +
 // v4 is one that the reference does not wait for.
 const v4 = `{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]}`
 
-// Node is a node with the link nic0, to be a master, and what is on the other end of its wire.
+// Node returns a node with the link nic0, to be a master, and what is on the other end of its wire.
 func (s OnMaster) Node(
 	tb testing.TB, runner Runner, result string,
 ) (n *Node, wire *nettest.Namespace) {
@@ -45,12 +45,12 @@ func (s OnMaster) Node(
 	return n, wire
 }
 
-// Conf is a configuration of the plugin on nic0 with the IPAM plugin of Node.
+// Conf returns a configuration of the plugin on nic0 with the IPAM plugin of Node.
 func (s OnMaster) Conf() Conf {
 	return Conf{"type": s.Kind, "master": "nic0", "ipam": Conf{"type": "fixed"}}
 }
 
-// state is all that the plugin could change.
+// state returns all that the plugin could change.
 func state(p *Pod) string {
 	return p.Snapshot() + "node\n" + p.Node.Host.Snapshot() + p.Node.Leases()
 }
@@ -102,7 +102,7 @@ func (s OnMaster) Twins(t *testing.T, result, args string, more Conf) {
 	}
 }
 
-// sysctls are those that the plugins set.
+// sysctls returns those that the plugins set.
 func sysctls(t *testing.T, p *Pod) []string {
 	t.Helper()
 	var lines []string

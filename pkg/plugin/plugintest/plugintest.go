@@ -71,7 +71,7 @@ type delegates struct {
 	run  func(kind string) (*plugin.Bound, bool)
 }
 
-// Run is one command of the operation.
+// Run returns one command of the operation.
 func (d *delegates) Run(
 	ctx context.Context, _ *Node, kind string, environ []string, stdin []byte,
 ) ([]byte, error) {
@@ -84,8 +84,8 @@ func (d *delegates) Run(
 	})
 }
 
-// Run is one command of a plugin with this configuration. A key that it does not know is an error:
-// there is no other plugin that may know it.
+// Run returns one command of a plugin with this configuration. A key that it does not know is an
+// error: there is no other plugin that may know it.
 func Run(ctx context.Context, bound *plugin.Bound, call *invoke.Call) (stdout []byte, err error) {
 	prepared, err := bound.Prepare(call.Stdin)
 	if err != nil {
@@ -129,7 +129,7 @@ func (Reference) Run(
 	return Exec(ctx, node, filepath.Join(ReferenceDir(node.tb), kind), environ, stdin)
 }
 
-// ReferenceDir is the directory with the reference's plugins.
+// ReferenceDir returns the directory with the reference's plugins.
 func ReferenceDir(tb testing.TB) string {
 	tb.Helper()
 	dir := os.Getenv("BRAID_PLUGINS")
@@ -178,15 +178,15 @@ func New(tb testing.TB, runner Runner) *Node {
 	return &Node{Host: nettest.New(tb), Dir: tb.TempDir(), tb: tb, runner: runner}
 }
 
-// With is the same node with another runner.
+// With returns the same node with another runner.
 func (n *Node) With(runner Runner) *Node {
 	other := *n
 	other.runner = runner
 	return &other
 }
 
-// Operation is the node for several commands that are one operation on a sandbox, as the engine's
-// are; done ends it.
+// Operation returns the node for several commands that are one operation on a sandbox, as the
+// engine's are; done ends it.
 func (n *Node) Operation() (node *Node, done func()) {
 	plugins, ok := n.runner.(Plugins)
 	if !ok {
@@ -215,7 +215,7 @@ func (n *Node) bin() string { return filepath.Join(n.Dir, "bin") }
 // Conf is a plugin's configuration.
 type Conf map[string]any
 
-// With is a copy with further keys.
+// With returns a copy with further keys.
 func (c Conf) With(more Conf) Conf {
 	all := maps.Clone(c)
 	maps.Copy(all, more)
@@ -320,8 +320,8 @@ func (n *Node) Status(conf Conf) error {
 	return err
 }
 
-// Code is the CNI error code of a plugin's error; 999 where it says none, as the protocol's library
-// prints it; 0 for nil.
+// Code returns the CNI error code of a plugin's error; 999 where it says none, as the protocol's
+// library prints it; 0 for nil.
 func Code(err error) uint {
 	if err == nil {
 		return 0

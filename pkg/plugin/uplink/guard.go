@@ -153,7 +153,7 @@ func (g *Guard) masters(
 	return nil
 }
 
-// sharing are the plugins that make links on a master that it shares with others. onDefault are
+// sharing returns the plugins that make links on a master that it shares with others. onDefault are
 // those of them whose master is that of the default route where they name none.
 func sharing() []string {
 	return append(onDefault(), "vlan", "ipoib", "macvtap", "ipvtap", "sriov", "ib-sriov")
@@ -216,7 +216,7 @@ func (n *names) move(key string, value json.RawMessage) {
 	}
 }
 
-// texts are the strings and numbers of a value, which may be a list.
+// texts returns the strings and numbers of a value, which may be a list.
 func texts(value json.RawMessage) []string {
 	if list, err := strictjson.List(value); err == nil {
 		var all []string
@@ -231,7 +231,7 @@ func texts(value json.RawMessage) []string {
 	return []string{string(bytes.TrimSpace(value))}
 }
 
-// named are the links that a value may mean.
+// named returns the links that a value may mean.
 func (g *Guard) named(node *Node, value string) (links []*nl.Link) {
 	if value == "" {
 		return nil
@@ -251,7 +251,7 @@ func (g *Guard) named(node *Node, value string) (links []*nl.Link) {
 	return links
 }
 
-// devices are the directories of the devices that a value may mean: a path, or the ID on a bus.
+// devices returns the directories of the devices that a value may mean: a path, or the ID on a bus.
 func (g *Guard) devices(value string) (dirs []string) {
 	candidates := []string{value}
 	if !strings.Contains(value, "/") && value != "." && value != ".." {

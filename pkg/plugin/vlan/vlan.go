@@ -102,8 +102,8 @@ func (l *Links) Use(
 	return link, fresh, err
 }
 
-// usersOf is the name of the directory with the holders of a link. A colon is in no interface's
-// name.
+// usersOf returns the name of the directory with the holders of a link. A colon is in no
+// interface's name.
 func usersOf(link string, by attachment.ID, inPod bool) string {
 	if !inPod {
 		return link
@@ -112,7 +112,7 @@ func usersOf(link string, by attachment.ID, inPod bool) string {
 	return hex.EncodeToString(sum[:16]) + ":" + link
 }
 
-// linkOf is the link whose holders are in a directory, and whether it is in a pod.
+// linkOf returns the link whose holders are in a directory, and whether it is in a pod.
 func linkOf(users string) (link string, inPod bool) {
 	if _, link, ok := strings.Cut(users, ":"); ok {
 		return link, true
@@ -120,7 +120,8 @@ func linkOf(users string) (link string, inPod bool) {
 	return users, false
 }
 
-// nameOf is the name of the link for a VLAN: MASTER.ID, or where that is too long, a derived one.
+// nameOf returns the name of the link for a VLAN: MASTER.ID, or where that is too long, a derived
+// one.
 func nameOf(master string, id int) string {
 	name := fmt.Sprintf("%s.%d", master, id)
 	if len(name) < unix.IFNAMSIZ {
