@@ -14,7 +14,7 @@ import (
 
 const allowedDuration = `give a positive duration: "90s"`
 
-// braidKeys are those of the object "braid", which has Braid's own.
+// braidKeys returns those of the object "braid", which has Braid's own.
 func braidKeys() []string {
 	return []string{
 		"manifests", "stateDir", "deviceInfoDir", "podResources", "exec", "nodeName",
@@ -81,7 +81,7 @@ func (p *Policy) rulesIfReadable(b *object) {
 	}
 }
 
-// brokenPolicy is the warning that the policy cannot be read.
+// brokenPolicy returns the warning that the policy cannot be read.
 func brokenPolicy(err error) *failure.Error {
 	fe := &failure.Error{Err: err}
 	if own, ok := errors.AsType[*failure.Error](err); ok {
@@ -151,7 +151,7 @@ func aliases(raw json.RawMessage) (map[string]string, error) {
 	return all, nil
 }
 
-// defaultDataRoots are the directories that CNI plugins have for their data by custom.
+// defaultDataRoots returns the directories that CNI plugins have for their data by custom.
 func defaultDataRoots() []string { return []string{"/var/lib/cni", "/run/cni"} }
 
 // refusesUnknown decodes the value of "unknownKeys".
@@ -178,7 +178,7 @@ func duration(raw json.RawMessage) (time.Duration, error) {
 	return d, nil
 }
 
-// quotedString is a string; the error quotes what is none.
+// quotedString returns a string; the error quotes what is none.
 func quotedString(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {

@@ -41,7 +41,7 @@ const (
 	DefaultStatusTimeout    = 2 * time.Second
 )
 
-// DefaultLogOptions are those of Multus.
+// DefaultLogOptions returns those of Multus.
 func DefaultLogOptions() LogOptions {
 	return LogOptions{MaxAge: 5, MaxSize: 100, MaxBackups: 5, Compress: true}
 }

@@ -224,7 +224,7 @@ func inFile(err error, path string) error {
 	return err
 }
 
-// badConfig is an error in Braid's own configuration.
+// badConfig returns an error in Braid's own configuration.
 func badConfig(path, fix, format string, args ...any) *failure.Error {
 	return &failure.Error{
 		Reason: failure.InvalidConfig, Field: path, Err: fmt.Errorf(format, args...), Fix: fix,

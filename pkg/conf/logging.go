@@ -37,8 +37,8 @@ func (n *Node) readLogging(o *object) {
 	o.err, o.warnings = l.err, append(o.warnings, l.warnings...)
 }
 
-// logFile is the path of a file. A relative one is beneath DefaultLogDir: what Multus resolves it
-// against is wherever the runtime was started.
+// logFile returns the path of a file. A relative one is beneath DefaultLogDir: what Multus resolves
+// it against is wherever the runtime was started.
 func logFile(raw json.RawMessage) (string, error) {
 	path, err := strictjson.String(raw)
 	if err == nil && !filepath.IsAbs(path) {
@@ -62,7 +62,7 @@ func (n *Node) readLevel(o *object) {
 	n.LogLevel = level
 }
 
-// count is a number of things: the default where it is negative.
+// count returns a number of things: the default where it is negative.
 func (o *object) count(key string, def int) int {
 	n := field(o, key, def, allowedCount, whole)
 	if n < 0 {

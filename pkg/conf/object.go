@@ -53,8 +53,8 @@ func (o *object) raw(key string) json.RawMessage {
 	return strictjson.Lookup(o.keys, key)
 }
 
-// inner is the object that a key holds; empty where it is absent or null. Its keys match in exact
-// case.
+// inner returns the object that a key holds; empty where it is absent or null. Its keys match in
+// exact case.
 func (o *object) inner(key string) *object {
 	keys := field(o, key, nil, allowedObject, strictjson.Object)
 	return &object{path: o.path + key + ".", keys: keys, err: o.err}

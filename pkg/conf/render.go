@@ -75,7 +75,7 @@ func (m *members) some(key string, value any) {
 	}
 }
 
-// members are those of Braid's plugin, where they differ from the defaults.
+// members returns those of Braid's plugin, where they differ from the defaults.
 func (c *Config) members(def *Config) members {
 	m := members{{"type", "braid"}}
 	m.some("capabilities", c.Capabilities)
@@ -101,7 +101,8 @@ func (c *Config) members(def *Config) members {
 	return m
 }
 
-// oneOrMore is one directory as a string, as Multus has it, else a list. A colon would part it.
+// oneOrMore returns one directory as a string, as Multus has it, else a list. A colon would part
+// it.
 func oneOrMore(dirs []string) any {
 	if len(dirs) == 1 && !strings.Contains(dirs[0], ":") {
 		return dirs[0]
@@ -118,7 +119,7 @@ func (l *LogOptions) members(def *LogOptions) members {
 	return m
 }
 
-// braidMembers are those of the object "braid".
+// braidMembers returns those of the object "braid".
 func (c *Config) braidMembers(def *Config) members {
 	var m members
 	m.add("manifests", c.Manifests, def.Manifests)
@@ -152,7 +153,7 @@ func (t *Timeouts) members(def *Timeouts) members {
 	return m
 }
 
-// onUnknown is the value of "unknownKeys".
+// onUnknown returns the value of "unknownKeys".
 func onUnknown(refuse bool) string {
 	if refuse {
 		return "refuse"

@@ -46,7 +46,7 @@ func absPath(raw json.RawMessage) (string, error) {
 	return filepath.Clean(path), nil
 }
 
-// ownDir is a path at which Braid writes, so not the root.
+// ownDir returns a path at which Braid writes, so not the root.
 func ownDir(raw json.RawMessage) (string, error) {
 	path, err := absPath(raw)
 	if err == nil && path == "/" {
@@ -55,7 +55,7 @@ func ownDir(raw json.RawMessage) (string, error) {
 	return path, err
 }
 
-// binDirs are the absolute paths of directories.
+// binDirs returns the absolute paths of directories.
 func binDirs(raw json.RawMessage) ([]string, error) {
 	if strictjson.Kind(raw) == "a list" {
 		dirs, err := listOf(absPath)(raw)
@@ -163,7 +163,7 @@ func networkName(raw json.RawMessage) (string, error) {
 	return name, err
 }
 
-// network is a name or, where it has a slash, a path.
+// network returns a name or, where it has a slash, a path.
 func network(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	if err == nil && strings.Contains(text, "/") {
@@ -187,7 +187,7 @@ func nodeName(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
-// capabilities are those that are declared; nil for none. The runtime judges them, too.
+// capabilities returns those that are declared; nil for none. The runtime judges them, too.
 func capabilities(raw json.RawMessage) (map[string]bool, error) {
 	all, err := strictjson.Object(raw)
 	var declared map[string]bool
