@@ -70,7 +70,7 @@ const (
 	nftablesBackend, iptablesBackend = "nftables", "iptables"
 )
 
-// bridge is the name of the bridge.
+// bridge returns the name of the bridge.
 func (c *Conf) bridge() string {
 	if c.Bridge == "" {
 		return defaultBridge
@@ -78,14 +78,14 @@ func (c *Conf) bridge() string {
 	return c.Bridge
 }
 
-// gateway says whether the node is the pod's gateway, which needs addresses.
+// gateway reports whether the node is the pod's gateway, which needs addresses.
 func (c *Conf) gateway(ipam string) bool {
 	return ipam != "" && (c.IsGateway || c.IsDefaultGateway)
 }
 
 func (c *Conf) filtersVLANs() bool { return c.VLAN != 0 || c.VLANTrunk != nil }
 
-// vlanInterface is the name of the interface of the node in the VLAN, which has the gateway's
+// vlanInterface returns the name of the interface of the node in the VLAN, which has the gateway's
 // addresses.
 func (c *Conf) vlanInterface() string { return fmt.Sprintf("%s.%d", c.bridge(), c.VLAN) }
 
@@ -144,14 +144,14 @@ func (c *Conf) Knows() error {
 
 func (c *Conf) masquerades(ipam string) bool { return c.IPMasq && ipam != "" }
 
-// port is what the configuration says of the pod's port of the bridge.
+// port returns what the configuration says of the pod's port of the bridge.
 func (c *Conf) port() (nl.Port, error) {
 	vlans, err := c.vlans()
 	return nl.Port{Hairpin: c.HairpinMode, Isolated: c.PortIsolation, VLANs: vlans}, err
 }
 
-// vlans are the VLANs of the pod's port, to be set in this order: a VLAN that is both vlan and in
-// the trunk is tagged.
+// vlans returns the VLANs of the pod's port, to be set in this order: a VLAN that is both vlan and
+// in the trunk is tagged.
 func (c *Conf) vlans() ([]nl.PortVLAN, error) {
 	trunk, err := c.trunk()
 	switch {
@@ -196,7 +196,7 @@ func (c *Conf) trunk() ([]nl.PortVLAN, error) {
 	return ranges, nil
 }
 
-// ends are the ends of the range, 0 where there is none; name is for errors.
+// ends returns the ends of the range, 0 where there is none; name is for errors.
 func (r VLANRange) ends(name string) (first, last int, err error) {
 	for _, id := range []struct {
 		key   string

@@ -137,7 +137,7 @@ func (a *attachment) addBridge(ctx context.Context) error {
 	return a.host.AddBridge(ctx, wanted, a.conf.filtersVLANs())
 }
 
-// group is the link group of what is made for attachments like this one.
+// group returns the link group of what is made for attachments like this one.
 func (a *attachment) group() uint32 {
 	if a.Limits == nil {
 		return 0

@@ -20,8 +20,8 @@ const attachmentChain = "attachments"
 // beforeNAT is the priority of the spoof check, the one of NAT in the bridge family.
 const beforeNAT = -300
 
-// masqueradeTable gives packets that leave a pod's network the node's address. Multicast stays as
-// it is.
+// masqueradeTable returns the table by which packets that leave a pod's network get the node's
+// address. Multicast stays as it is.
 func masqueradeTable() *nft.Table {
 	ipv4, ipv6 := netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")
 	return &nft.Table{Family: nft.INet, Name: "braid_masquerade", Chains: []nft.Chain{
@@ -57,8 +57,8 @@ func (c *Conf) checksMAC(req *plugin.Request) bool {
 	return req.Limits != nil && req.Limits.SpoofCheck && !weaken.Off(weaken.Spoofing)
 }
 
-// ruleSets are those that the configuration and the attachment's limits ask for: for addresses of
-// the pod, for the name of its port and for its MAC.
+// ruleSets returns those that the configuration and the attachment's limits ask for: for addresses
+// of the pod, for the name of its port and for its MAC.
 func (c *Conf) ruleSets(
 	req *plugin.Request, ips []*types100.IPConfig, port string, mac net.HardwareAddr,
 ) (sets []ruleSet, err error) {

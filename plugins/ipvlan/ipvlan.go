@@ -30,7 +30,7 @@ func (p Plugin) masters() plugin.Masters {
 	return plugin.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
-// modes are those of the key mode, in the kernel's words.
+// modes returns those of the key mode, in the kernel's words.
 func modes() []string { return []string{"l2", "l3", "l3s"} }
 
 // Validate judges the values.
@@ -56,7 +56,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		})
 }
 
-// given is what the link has where there is no IPAM plugin: a link without addresses could not
+// given returns what the link has where there is no IPAM plugin: a link without addresses could not
 // receive anything.
 func (c *Conf) given(prev *types100.Result) (*types100.Result, error) {
 	ipam, err := c.IPAMType()
@@ -70,7 +70,7 @@ func (c *Conf) given(prev *types100.Result) (*types100.Result, error) {
 	return prev, nil
 }
 
-// single is the name of the only interface of a result; empty if there are others or none.
+// single returns the name of the only interface of a result; empty if there are others or none.
 func single(result *types100.Result) string {
 	if len(result.Interfaces) != 1 {
 		return ""

@@ -35,7 +35,7 @@ func (p Plugin) masters() plugin.Masters {
 	return plugin.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
-// modes are those of the key mode, in the kernel's words.
+// modes returns those of the key mode, in the kernel's words.
 func modes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
 
 // Validate judges the values.

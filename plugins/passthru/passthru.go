@@ -22,7 +22,7 @@ type Plugin struct{}
 
 var _ plugin.Interface[Conf] = Plugin{}
 
-// Add gives the result so far.
+// Add returns the result so far.
 func (Plugin) Add(_ context.Context, req *plugin.Request, _ *Conf) (*types100.Result, error) {
 	return req.Result(), nil
 }

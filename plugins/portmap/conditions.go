@@ -12,7 +12,7 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// conditions are those of the family of a pod's address.
+// conditions returns those of the family of a pod's address.
 func (c *Conf) conditions(pod netip.Addr) (nft.Expr, error) {
 	if pod.Is4() {
 		return parseConditions("conditionsV4", c.ConditionsV4, true)

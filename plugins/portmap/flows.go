@@ -22,7 +22,7 @@ func familyOf(a netip.Addr) nft.Family {
 	return nft.IPv6
 }
 
-// flows are those of mappings to these addresses.
+// flows returns those of mappings to these addresses.
 func flows(forwards []forward, pods []netip.Addr) []flow {
 	var list []flow
 	for _, f := range forwards {
@@ -35,7 +35,7 @@ func flows(forwards []forward, pods []netip.Addr) []flow {
 	return list
 }
 
-// flowsOf are those that rules lead to a pod.
+// flowsOf returns those that rules lead to a pod.
 func flowsOf(rules []nft.Owned) []flow {
 	var list []flow
 	for _, r := range rules {

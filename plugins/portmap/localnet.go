@@ -33,8 +33,8 @@ func (w *work) checkLocalnet(ctx context.Context, req *plugin.Request) error {
 	return err
 }
 
-// missingLocalnet is the setting that the interface lacks. It is none if the work does not need it,
-// or no interface leads to the pod.
+// missingLocalnet returns the setting that the interface lacks. It is none if the work does not
+// need it, or no interface leads to the pod.
 func (w *work) missingLocalnet(ctx context.Context, req *plugin.Request) (key string, err error) {
 	if !w.localnet.IsValid() {
 		return "", nil

@@ -29,7 +29,7 @@ type forward struct {
 	hostIP netip.Addr
 }
 
-// mappings are those that the runtime asks for. With an error, they are those before the first
+// mappings returns those that the runtime asks for. With an error, they are those before the first
 // wrong one.
 func mappings(req *plugin.Request) ([]forward, error) {
 	var runtime struct {
@@ -84,7 +84,7 @@ func (m mapping) forward(key string) (f forward, err error) {
 	return f, nil
 }
 
-// of says whether the mapping is for a pod's address of that family.
+// of reports whether the mapping is for a pod's address of that family.
 func (f forward) of(pod netip.Addr) bool {
 	return !f.hostIP.IsValid() || f.hostIP.Is4() == pod.Is4()
 }

@@ -110,7 +110,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 	})
 }
 
-// claim is what looks at the rules of others before those of the work are made.
+// claim returns what looks at the rules of others before those of the work are made.
 func (w *work) claim(req *plugin.Request) func(others []nft.Owned) error {
 	pushed := false
 	return func(others []nft.Owned) error {

@@ -17,14 +17,14 @@ const (
 	masqueradeChain = "masquerading"
 )
 
-// loopback4 are the addresses that never come from outside.
+// loopback4 returns the addresses that never come from outside.
 func loopback4() netip.Prefix { return netip.MustParsePrefix("127.0.0.0/8") }
 
-// table is the table of port mappings. Only packets to addresses of the node are looked at: others
-// on their way through it may go to the same port elsewhere. What comes from outside for a loopback
-// address is dropped, as the kernel does on interfaces without route_localnet. ::1 is left alone:
-// the kernel routes nothing from it to a pod, whatever the rules, and the node's own servers can
-// have it.
+// table returns the table of port mappings. Only packets to addresses of the node are looked at:
+// others on their way through it may go to the same port elsewhere. What comes from outside for a
+// loopback address is dropped, as the kernel does on interfaces without route_localnet. ::1 is left
+// alone: the kernel routes nothing from it to a pod, whatever the rules, and the node's own servers
+// can have it.
 func table() *nft.Table {
 	ports := nft.Join(nft.ToThisNode(), nft.Jump(portsChain))
 	loopback6 := single(netip.IPv6Loopback())
@@ -91,7 +91,7 @@ func wanted(req *plugin.Request, c *Conf) (*work, error) {
 	return w, w.checkAddresses(req)
 }
 
-// podAddresses are the first address of each family that prevResult has on the interface, or on
+// podAddresses returns the first address of each family that prevResult has on the interface, or on
 // none in particular.
 func podAddresses(req *plugin.Request) (pods []netip.Prefix, err error) {
 	seen := map[bool]bool{}
@@ -108,7 +108,7 @@ func podAddresses(req *plugin.Request) (pods []netip.Prefix, err error) {
 	return pods, nil
 }
 
-// formerPods are the addresses that rules may have led to: without prevResult some of both
+// formerPods returns the addresses that rules may have led to: without prevResult some of both
 // families.
 func formerPods(req *plugin.Request) (pods []netip.Addr) {
 	if req.PrevResult == nil {
@@ -130,7 +130,7 @@ func onInterface(req *plugin.Request, ip *types100.IPConfig) bool {
 	return all[*ip.Interface].Name == req.IfName && all[*ip.Interface].Sandbox != ""
 }
 
-// rulesFor are those of the mappings for one address of the pod, within limits.
+// rulesFor returns those of the mappings for one address of the pod, within limits.
 func (c *Conf) rulesFor(
 	pod netip.Prefix, forwards []forward, limits *attachment.Limits,
 ) (rules []nft.Rule, err error) {

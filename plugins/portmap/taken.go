@@ -18,8 +18,8 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// host is the address of the node that packets to one of the pod's addresses are for; unspecified
-// for all of the family.
+// host returns the address of the node that packets to one of the pod's addresses are for;
+// unspecified for all of the family.
 func (f forward) host(pod netip.Addr) netip.Addr {
 	switch {
 	case f.hostIP.IsValid():
@@ -30,7 +30,7 @@ func (f forward) host(pod netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// key is where the mapping stands.
+// key returns where the mapping stands.
 func (f forward) key() string { return fmt.Sprintf("runtimeConfig.portMappings[%d]", f.index) }
 
 func (f forward) String() string {
@@ -43,15 +43,15 @@ func (f forward) String() string {
 	return fmt.Sprintf("%s port %d", name, f.hostPort)
 }
 
-// taken is the error of a mapping whose port another one has. It may be free again when the runtime
-// repeats the ADD.
+// taken returns the error of a mapping whose port another one has. It may be free again when the
+// runtime repeats the ADD.
 func (f forward) taken(by, fix string) error {
 	msg := fmt.Sprintf("field %s.hostPort %d: %s of this node is taken by %s",
 		f.key(), f.hostPort, f, by)
 	return failure.WithFix(types.NewError(types.ErrTryAgainLater, msg, ""), fix)
 }
 
-// nowhere is the error of a mapping for which the pod has no address on an interface.
+// nowhere returns the error of a mapping for which the pod has no address on an interface.
 func (f forward) nowhere(ifName string) error {
 	if !f.hostIP.IsValid() {
 		err := plugin.ConfError(f.key(), nil,

@@ -35,10 +35,10 @@ type source struct {
 	chosen bool
 }
 
-// host is the address alone.
+// host returns the address alone.
 func (s source) host() netip.Prefix { return netip.PrefixFrom(s.Addr(), s.Addr().BitLen()) }
 
-// anywhere is the destination of a default route.
+// anywhere returns the destination of a default route.
 func (s source) anywhere() netip.Prefix {
 	if s.Addr().Is4() {
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
@@ -46,10 +46,10 @@ func (s source) anywhere() netip.Prefix {
 	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 }
 
-// leads says whether a rule is the address's.
+// leads reports whether a rule is the address's.
 func (s source) leads(r nl.Rule) bool { return !r.More && r.From == s.host() }
 
-// uses says whether packets from the address take a route of the interface: it belongs to the
+// uses reports whether packets from the address take a route of the interface: it belongs to the
 // subnet or the gateway, or to no address in particular.
 func (s source) uses(r nl.Route) bool {
 	if s.chosen && r.Dst == s.anywhere() {
@@ -61,7 +61,7 @@ func (s source) uses(r nl.Route) bool {
 	return s.Contains(r.Src) || s.Contains(r.Gateway) || r.Gateway.IsValid() && r.Gateway == s.gateway
 }
 
-// sources are the interface's addresses, with the gateways that the configuration gives them.
+// sources returns the interface's addresses, with the gateways that the configuration gives them.
 func (c *Conf) sources(req *plugin.Request) ([]source, error) {
 	if req.PrevResult == nil {
 		return nil, plugin.ConfError("prevResult", nil,
@@ -93,7 +93,7 @@ func (c *Conf) Validate() error {
 	return err
 }
 
-// check gives the gateways by family; invalid for none.
+// check returns the gateways by family; invalid for none.
 func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 	if c.Table != nil {
 		switch {
@@ -124,7 +124,7 @@ func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 	return v4, v6, nil
 }
 
-// addresses are those of the interface, by prevResult. One that does not say whose it is is the
+// addresses returns those of the interface, by prevResult. One that does not say whose it is is the
 // interface's.
 func addresses(req *plugin.Request) []source {
 	if req.PrevResult == nil {

@@ -80,7 +80,7 @@ func look(ctx context.Context, pod *nl.Handle, req *plugin.Request) (*finder, er
 	return f, err
 }
 
-// hosts are the addresses of a link, by index, or of all links with 0.
+// hosts returns the addresses of a link, by index, or of all links with 0.
 func hosts(ctx context.Context, pod *nl.Handle, index int) ([]netip.Addr, error) {
 	list, err := pod.Addrs(ctx, index)
 	addrs := make([]netip.Addr, len(list))

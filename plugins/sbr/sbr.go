@@ -136,12 +136,12 @@ func (a *attachment) makeTables(ctx context.Context) (err error) {
 	return nil
 }
 
-// inMain says whether a route is one of the main table via the interface alone.
+// inMain reports whether a route is one of the main table via the interface alone.
 func (a *attachment) inMain(r nl.Exact) bool {
 	return r.Table == unix.RT_TABLE_MAIN && r.Index == a.link.Index
 }
 
-// freeTables gives numbers of tables that neither a rule nor a route uses.
+// freeTables returns numbers of tables that neither a rule nor a route uses.
 func freeTables(count int, rules []nl.Rule, routes []nl.Exact) []int {
 	used := map[int]bool{}
 	for _, r := range rules {

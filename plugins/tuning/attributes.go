@@ -19,7 +19,7 @@ type attributes struct {
 	TxQLen   *int   `json:"txQLen,omitempty"`
 }
 
-// of gives the values that the link has of the attributes.
+// of returns the values that the link has of the attributes.
 func (a attributes) of(link *nl.Link) attributes {
 	var have attributes
 	if a.MAC != "" {

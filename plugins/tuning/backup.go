@@ -55,7 +55,7 @@ func (p Plugin) place(req *plugin.Request, c *Conf) (hostfile.Place, error) {
 	return req.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 }
 
-// at is the same backup in another place.
+// at returns the same backup in another place.
 func (b backups) at(place hostfile.Place) backups { return backups{place, b.name} }
 
 // Judge holds the directory to what the node's administrator allows.

@@ -104,8 +104,8 @@ func (c *Conf) Validate() error {
 	return err
 }
 
-// sysctlPath is the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the first
-// separator decides. After a slash, dots are part of names, as in
+// sysctlPath returns the path below /proc/sys of a parameter, as sysctl.d(5) reads its key: the
+// first separator decides. After a slash, dots are part of names, as in
 // net/ipv4/conf/net1.5/arp_announce; after a dot, the two change places, as in
 // net.ipv4.conf.net1/5.arp_announce.
 func sysctlPath(key, ifName string) (string, error) {

@@ -92,7 +92,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 	return w.attributes.describe(req), nil
 }
 
-// describe is the result with the attributes that it has room for.
+// describe returns the result with the attributes that it has room for.
 func (a attributes) describe(req *plugin.Request) *types100.Result {
 	result := req.Result()
 	result.Interfaces = slices.Clone(result.Interfaces)

@@ -51,7 +51,7 @@ type Range struct {
 	Gateway string `json:"gateway,omitempty"`
 }
 
-// store is where the network's leases are.
+// store returns where the network's leases are.
 func (p Plugin) store(req *plugin.Request, c *Conf) (*file.Store, error) {
 	dir, err := req.DataDir(dataDirKey, c.DataDir, defaultDataDir, p.Roots)
 	if err != nil {
@@ -74,8 +74,8 @@ func (p Plugin) Judge(c *Conf) error {
 	return p.judgeResolvConf(c.ResolvConf)
 }
 
-// sets are the range sets: those that the runtime gives, the one of the configuration itself, and
-// those of its key ranges.
+// sets returns the range sets: those that the runtime gives, the one of the configuration itself,
+// and those of its key ranges.
 func (c *Conf) sets(req *plugin.Request) ([]file.Set, error) {
 	var runtime struct {
 		Ranges [][]Range `json:"ipRanges"`
@@ -186,7 +186,8 @@ func (r Range) parse(key string) (file.Range, error) {
 	return parsed, nil
 }
 
-// lastOf is the last address of a subnet that is given away: not the broadcast address of IPv4.
+// lastOf returns the last address of a subnet that is given away: not the broadcast address of
+// IPv4.
 func lastOf(subnet netip.Prefix) netip.Addr {
 	bytes := subnet.Addr().AsSlice()
 	for bit := subnet.Bits(); bit < len(bytes)*8; bit++ {
@@ -199,7 +200,7 @@ func lastOf(subnet netip.Prefix) netip.Addr {
 	return last
 }
 
-// disjoint is an error where two ranges have an address in common.
+// disjoint returns an error where two ranges have an address in common.
 func disjoint(sets []file.Set) error {
 	all := slices.Concat(sets...)
 	slices.SortFunc(all, func(a, b file.Range) int { return a.First.Compare(b.First) })
@@ -212,7 +213,7 @@ func disjoint(sets []file.Set) error {
 	return nil
 }
 
-// wishes gives each address that the pod asks for to the range set that it is of.
+// wishes assigns each address that the pod asks for to its range set.
 func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 	list := make([]file.Wish, len(sets))
 	for i, set := range sets {
@@ -265,7 +266,7 @@ func grant(list []file.Wish, a plugin.Asked) error {
 		"ask for an address of "+strings.Join(ranges, ", "))
 }
 
-// requests are the addresses that the pod asks for.
+// requests returns the addresses that the pod asks for.
 func requests(req *plugin.Request) ([]plugin.Asked, error) {
 	var env struct {
 		types.CommonArgs

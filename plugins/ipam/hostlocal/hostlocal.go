@@ -126,7 +126,7 @@ func isRefused(err error) bool {
 	return refused || errors.Is(err, unix.ELOOP)
 }
 
-// promised are the addresses of prevResult.
+// promised returns the addresses of prevResult.
 func promised(req *plugin.Request) []netip.Addr {
 	if req.PrevResult == nil {
 		return nil
@@ -178,7 +178,7 @@ func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return err
 }
 
-// Status is an error of code 50 where a range set has no free address.
+// Status returns an error of code 50 where a range set has no free address.
 func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
 	store, err := p.store(req, c)
 	if err != nil {
@@ -198,7 +198,7 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	return types.NewError(types.ErrPluginNotAvailable, msg, "")
 }
 
-// Room is how many addresses the range set has that has the fewest.
+// Room returns how many addresses the range set has that has the fewest.
 func (p Plugin) Room(ctx context.Context, req *plugin.Request, c *Conf) (uint64, error) {
 	store, err := p.store(req, c)
 	if err != nil {

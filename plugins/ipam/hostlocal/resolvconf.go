@@ -21,7 +21,8 @@ const maxResolvConf = 64 << 10
 // it.
 const nodeResolvConf = "/etc/resolv.conf"
 
-// ResolvConfRoots are where the key resolvConf may lead to in a configuration that is not trusted.
+// ResolvConfRoots returns where the key resolvConf may lead to in a configuration that is not
+// trusted.
 func ResolvConfRoots() hostfile.Roots { return hostfile.Roots{"/etc", "/run/systemd/resolve"} }
 
 // judgeResolvConf refuses a path that is not allowed.

@@ -34,7 +34,7 @@ type Plugin struct{}
 
 var _ plugin.Interface[Conf] = Plugin{}
 
-// Add gives the addresses.
+// Add returns the addresses.
 func (Plugin) Add(_ context.Context, req *plugin.Request, c *Conf) (*types100.Result, error) {
 	addrs, err := c.addresses(req)
 	if err != nil {
@@ -89,7 +89,7 @@ func (a address) String() string {
 	return a.prefix.String()
 }
 
-// is says whether the address is that of a result. Where no gateway is configured, the interface
+// is reports whether the address is that of a result. Where no gateway is configured, the interface
 // plugin may have put in one.
 func (a address) is(ip *types100.IPConfig) bool {
 	prefix, err := plugin.Prefix(ip.Address)
@@ -97,8 +97,8 @@ func (a address) is(ip *types100.IPConfig) bool {
 	return err == nil && prefix == a.prefix && (!a.gateway.IsValid() || gateway.Unmap() == a.gateway)
 }
 
-// addresses are those that the pod is to have: those of runtimeConfig.ips; where there are none,
-// those of args.cni.ips; and where there are none either, the configured ones and those of
+// addresses returns those that the pod is to have: those of runtimeConfig.ips; where there are
+// none, those of args.cni.ips; and where there are none either, the configured ones and those of
 // CNI_ARGS.
 func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 	fromEnv, err := environ(req)
@@ -164,7 +164,7 @@ func asked(key, value string) (netip.Prefix, error) {
 	return prefix, err
 }
 
-// environ are the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the
+// environ returns the addresses of CNI_ARGS: IP and GATEWAY are lists, and a gateway is that of the
 // addresses whose subnet it is in.
 func environ(req *plugin.Request) ([]address, error) {
 	var env struct {
@@ -196,7 +196,7 @@ func environ(req *plugin.Request) ([]address, error) {
 	return list, nil
 }
 
-// split gives the elements of a list of CNI_ARGS.
+// split returns the elements of a list of CNI_ARGS.
 func split(list types.UnmarshallableString) []string {
 	if list == "" {
 		return nil

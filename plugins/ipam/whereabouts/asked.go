@@ -42,7 +42,7 @@ func (p *pod) holder(req *plugin.Request) block.Holder {
 // s.4.1.2.1.11).
 const claimKey = "args.cni.ipam-claim-reference"
 
-// claim is the pod's IPAMClaim; nil for none.
+// claim returns the pod's IPAMClaim; nil for none.
 func (p *pod) claim(
 	ctx context.Context, claims block.IPAMClaims, req *plugin.Request,
 ) (*claimv1.IPAMClaim, error) {

@@ -21,7 +21,7 @@ import (
 // maxFlat bounds the flat file, in bytes.
 const maxFlat = 64 << 10
 
-// Files are the places of the flat file, which configuration_path comes before.
+// Files returns the places of the flat file, which configuration_path comes before.
 func Files() []string {
 	return []string{
 		"/etc/kubernetes/cni/net.d/whereabouts.d/whereabouts.conf",
@@ -29,7 +29,7 @@ func Files() []string {
 	}
 }
 
-// complete gives the configuration with what the flat file has and it does not, and the path of
+// complete returns the configuration with what the flat file has and it does not, and the path of
 // that file, empty for none. With an error it is the configuration alone. Keys that have no effect
 // are left out.
 //
@@ -102,7 +102,7 @@ func fill(into, from reflect.Value) {
 	}
 }
 
-// fieldsOf gives the fields of a struct by their keys in JSON.
+// fieldsOf returns the fields of a struct by their keys in JSON.
 func fieldsOf(object any) iter.Seq2[string, reflect.Value] {
 	return func(yield func(string, reflect.Value) bool) {
 		value := reflect.ValueOf(object).Elem()

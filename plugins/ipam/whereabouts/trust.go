@@ -10,7 +10,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// LogRoots are where the key log_file may lead to in a configuration that is not the
+// LogRoots returns where the key log_file may lead to in a configuration that is not the
 // administrator's.
 func LogRoots() hostfile.Roots { return hostfile.Roots{"/var/log"} }
 
@@ -23,7 +23,7 @@ type unheeded struct {
 	why, fix string
 }
 
-// unheeded are those of a configuration.
+// unheeded returns those of a configuration.
 func (p Plugin) unheeded(c *Conf) []unheeded {
 	var list []unheeded
 	if c.LogFile != "" && !p.isLog(c.LogFile) {
@@ -57,7 +57,7 @@ func (p Plugin) isLog(path string) bool {
 	return ok
 }
 
-// heeded is the configuration without the keys that have no effect.
+// heeded returns the configuration without the keys that have no effect.
 func (p Plugin) heeded(c *Conf) *Conf {
 	copied := *c
 	for _, u := range p.unheeded(c) {

@@ -82,8 +82,8 @@ func (p Plugin) Add(
 	return result, err
 }
 
-// otherSpaces are the network_names under which a tenant's network may have addresses, beside that
-// of its configuration. What is written there nowhere, the flat file may have.
+// otherSpaces returns the network_names under which a tenant's network may have addresses, beside
+// that of its configuration. What is written there nowhere, the flat file may have.
 func (p Plugin) otherSpaces(req *plugin.Request, c *Conf, written string) []string {
 	others := req.Limits.OtherSpaces(written)
 	if req.Limits == nil || written != attachment.OwnSpace(req.Limits.Namespace, "") {
@@ -96,7 +96,7 @@ func (p Plugin) otherSpaces(req *plugin.Request, c *Conf, written string) []stri
 	return others
 }
 
-// allocate gives an address for each wish; undo gives them back, when m is not open any more.
+// allocate returns an address for each wish; undo gives them back, when m is not open any more.
 func (p *plan) allocate(
 	ctx context.Context, m *Addresses, req *plugin.Request, undo func(context.Context) error,
 ) ([]netip.Addr, error) {
@@ -136,7 +136,7 @@ func (p *plan) result(addrs []netip.Addr) *types100.Result {
 	return result
 }
 
-// bits is the prefix length of a wish's addresses.
+// bits returns the prefix length of a wish's addresses.
 func (p *plan) bits(i int) int { return p.wishes[i].Window.Prefix().Bits() }
 
 // Del gives the addresses back.
@@ -188,12 +188,13 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	})
 }
 
-// may says whether the address can be one of the ranges'.
+// may reports whether the address can be one of the ranges'.
 func (p *plan) may(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Window.Contains(addr) })
 }
 
-// Status is an error of code 50 where an ADD has just found no address. It asks the API nothing.
+// Status returns an error of code 50 where an ADD has just found no address. It asks the API
+// nothing.
 func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error {
 	c, _, err := p.complete(c)
 	if err != nil {
@@ -208,7 +209,7 @@ func (p Plugin) Status(ctx context.Context, req *plugin.Request, c *Conf) error 
 	})
 }
 
-// Room is how many addresses the range has that has the fewest, see block.Manager.Free.
+// Room returns how many addresses the range has that has the fewest, see block.Manager.Free.
 func (p Plugin) Room(ctx context.Context, req *plugin.Request, c *Conf) (uint64, error) {
 	written := c.NetworkName
 	c, _, err := p.complete(c)
@@ -269,7 +270,7 @@ type coded struct {
 
 func (c *coded) Error() string { return c.err.Error() }
 
-// Unwrap gives the error of the protocol, too.
+// Unwrap returns the error of the protocol, too.
 func (c *coded) Unwrap() []error {
 	return []error{types.NewError(c.code, c.err.Error(), ""), c.err}
 }
