@@ -102,7 +102,7 @@ func positive(name string, d time.Duration) error {
 	return nil
 }
 
-// run gives the exit code: 0 when it was asked to stop, 1 when it could not go on, 2 for a wrong
+// run returns the exit code: 0 when it was asked to stop, 1 when it could not go on, 2 for a wrong
 // command line.
 func run(args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)

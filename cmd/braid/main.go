@@ -37,11 +37,11 @@ func main() {
 	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, alone: node.DefaultPlugin()}).run(os.Args))
 }
 
-// cniVersions are those that Braid speaks.
+// cniVersions returns those that Braid speaks.
 func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3.0") }
 
-// asked are the versions that the CNI library lets pass for the command: conf.Load judges that of
-// the configuration, which may have none.
+// asked returns the versions that the CNI library lets pass for the command: conf.Load judges that
+// of the configuration, which may have none.
 func asked() version.PluginInfo {
 	if os.Getenv("CNI_COMMAND") == "VERSION" {
 		return cniVersions()
@@ -91,7 +91,7 @@ func (a *app) run(args []string) int {
 	}, asked(), "braid "+buildVersion))
 }
 
-// noting is an operation for the CNI library whose success is noted.
+// noting returns an operation for the CNI library whose success is noted.
 func (a *app) noting(operate func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		err := operate(args)

@@ -48,7 +48,7 @@ type nodeInput struct {
 	pluginDirs []string
 }
 
-// nodeFlags are the flags that say what is known of the nodes.
+// nodeFlags returns the flags that say what is known of the nodes.
 func nodeFlags(f *flag.FlagSet) *nodeInput {
 	n := new(nodeInput)
 	f.StringVar(&n.config, "config", "",
@@ -75,8 +75,8 @@ func (n *nodeInput) input() (*lint.Input, error) {
 	}, nil
 }
 
-// judging are the flags of a command that judges the objects of files or of a cluster, and what has
-// it do so.
+// judging returns the flags of a command that judges the objects of files or of a cluster, and what
+// has it do so.
 func judging(
 	f *flag.FlagSet,
 ) func(ctx context.Context, judge func(*lint.Input) (bool, error)) (bool, error) {

@@ -57,7 +57,7 @@ reported last, some minutes ago perhaps.`,
 	}
 }
 
-// inUse is what this machine knows as a node; nothing if it is none.
+// inUse returns what this machine knows as a node; nothing if it is none.
 func inUse(
 	ctx context.Context, stateDir string,
 ) (map[types.UID]map[netip.Addr]block.Holder, error) {

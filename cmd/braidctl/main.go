@@ -59,7 +59,7 @@ func commands() []command {
 	}
 }
 
-// run is the command. Whatever it prints, no object reaches the terminal raw.
+// run returns the command. Whatever it prints, no object reaches the terminal raw.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	stdout, stderr = strictjson.PrintableWriter(stdout), strictjson.PrintableWriter(stderr)
 	me := filepath.Base(args[0])
@@ -140,7 +140,7 @@ func parse(f *flag.FlagSet, args []string) error {
 	return f.Parse(append([]string{"--"}, operands...))
 }
 
-// kubeconfigFlag is the flag by which a command finds the API server.
+// kubeconfigFlag returns the flag by which a command finds the API server.
 func kubeconfigFlag(f *flag.FlagSet) *string {
 	return f.String("kubeconfig", "",
 		"kubeconfig `file`; by default $KUBECONFIG, else ~/.kube/config, else the service account of "+
@@ -154,7 +154,7 @@ func openAPI(kubeconfig string) (*kube.API, error) {
 	})
 }
 
-// sourceFlags are the flags of a command that can do with a directory of manifests, which open
+// sourceFlags returns the flags of a command that can do with a directory of manifests, which open
 // prefers to an API server.
 func sourceFlags(f *flag.FlagSet) (open func() (node.Source, error)) {
 	kubeconfig := kubeconfigFlag(f)

@@ -22,7 +22,8 @@ const (
 	formatJSON  format = "json"
 )
 
-// formatFlag is the flag that chooses between a format for people, which is the default, and JSON.
+// formatFlag returns the flag that chooses between a format for people, which is the default, and
+// JSON.
 func formatFlag(f *flag.FlagSet, plain format) *format {
 	o := plain
 	f.Func("o", fmt.Sprintf("`format`: %s, the default, or json", plain), func(text string) error {

@@ -108,7 +108,7 @@ func planOf(
 	return p
 }
 
-// ownRoute is the default route of the default network, of the families that no other has.
+// ownRoute returns the default route of the default network, of the families that no other has.
 func ownRoute(rest plan.Families) defaultRoute {
 	if rest == 0 {
 		return defaultRoute{State: routeNone}
@@ -152,7 +152,7 @@ func networkOf(e *resolve.Expected, in *lint.Input) (n network, moved plan.Famil
 	return n, moved
 }
 
-// routeOf is what becomes of the default route of a network.
+// routeOf returns what becomes of the default route of a network.
 func routeOf(e *resolve.Expected, policy string) (r defaultRoute, moved plan.Families) {
 	asked := e.AskedFamilies()
 	brings, err := e.DefaultRoutes()
@@ -230,7 +230,8 @@ func (n *network) fromNode() bool {
 		})
 }
 
-// ranges are what addresses are taken from, with the keys of host-local, static and whereabouts.
+// ranges returns what addresses are taken from, with the keys of host-local, static and
+// whereabouts.
 func ranges(value any) (all []string) {
 	switch v := value.(type) {
 	case []any:
@@ -250,7 +251,7 @@ func ranges(value any) (all []string) {
 	return all
 }
 
-// bounds are the first and the last address of a range that are not those of its subnet.
+// bounds returns the first and the last address of a range that are not those of its subnet.
 func bounds(r map[string]any) string {
 	first, last := text(r["rangeStart"])+text(r["range_start"]), text(r["rangeEnd"])+text(
 		r["range_end"])
@@ -265,7 +266,7 @@ func bounds(r map[string]any) string {
 	return " (" + first + " to " + last + ")"
 }
 
-// routes are those of a list, without default routes.
+// routes returns those of a list, without default routes.
 func routes(list any) (all []route) {
 	elements, _ := list.([]any)
 	for _, element := range elements {
@@ -278,7 +279,7 @@ func routes(list any) (all []route) {
 	return all
 }
 
-// text is a string of a configuration; empty for what is none.
+// text returns a string of a configuration; empty for what is none.
 func text(value any) string {
 	s, _ := value.(string)
 	return s

@@ -8,7 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// String is the plan for people.
+// String returns the plan for people.
 func (p *planned) String() string {
 	var b strings.Builder
 	object := strings.ToLower(p.Kind) + " " + p.Namespace + "/" + p.Name
@@ -92,7 +92,7 @@ func joined(parts ...string) string {
 	}), ", ")
 }
 
-// where is where the plugin runs.
+// where returns where the plugin runs.
 func (r *runner) where() string {
 	switch {
 	case r.Path != "":

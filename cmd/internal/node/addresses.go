@@ -107,7 +107,7 @@ func teller(
 	}
 }
 
-// nodeName is the name of this machine's Node object: the configured one, else the hostname.
+// nodeName returns the name of this machine's Node object: the configured one, else the hostname.
 func nodeName(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil

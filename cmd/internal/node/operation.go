@@ -88,7 +88,7 @@ func forRuntime(err error) error {
 	return failure.CNI(fmt.Errorf("braid: %w", err))
 }
 
-// printed is the result in the version of Braid's own configuration (CNI 1.1 "Success").
+// printed returns the result in the version of Braid's own configuration (CNI 1.1 "Success").
 func printed(result types.Result, cniVersion string) ([]byte, error) {
 	converted, err := result.GetAsVersion(cniVersion)
 	if err != nil {
@@ -103,8 +103,8 @@ func printed(result types.Result, cniVersion string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// PrintedError is a CNI error with the version that it is expressed in (CNI 1.1 "Error"), which the
-// library leaves out. The version is empty if it is not known.
+// PrintedError returns a CNI error with the version that it is expressed in (CNI 1.1 "Error"),
+// which the library leaves out. The version is empty if it is not known.
 func PrintedError(err error, cniVersion string) ([]byte, error) {
 	printed, ok := errors.AsType[*types.Error](err)
 	if !ok {

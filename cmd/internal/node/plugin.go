@@ -37,8 +37,8 @@ type PluginOptions struct {
 	Now func() time.Time
 }
 
-// DefaultPlugin is the configuration of a plugin that is called under its own name. NODENAME is
-// what the reference reads.
+// DefaultPlugin returns the configuration of a plugin that is called under its own name. NODENAME
+// is what the reference reads.
 func DefaultPlugin() conf.Node {
 	return conf.Node{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir,

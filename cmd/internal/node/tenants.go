@@ -32,8 +32,8 @@ const (
 	forbidden = "forbidden"
 )
 
-// remembering is a source as it is used by processes that live for one call: what is asked over the
-// network is noted on the node.
+// remembering returns a source as it is used by processes that live for one call: what is asked
+// over the network is noted on the node.
 func remembering(source resolve.Source, o Options, remote bool) resolve.Source {
 	if !remote {
 		return source
