@@ -13,5 +13,6 @@ import (
 //go:embed README.md cni crd deploy gke monitoring rbac samples
 var files embed.FS
 
-// Files gives the files by their path below conf/, as in "crd/network-attachment-definition.yaml".
+// Files returns the files by their path below conf/, as in
+// "crd/network-attachment-definition.yaml".
 func Files() fs.FS { return files }

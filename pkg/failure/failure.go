@@ -103,7 +103,7 @@ type Error struct {
 	Fix string
 }
 
-// network is what the value of NAD is.
+// network returns what the value of NAD is.
 func (e *Error) network() string {
 	switch before, _, isNAD := strings.Cut(e.NAD, "/"); {
 	case !isNAD:
@@ -154,7 +154,7 @@ func AtNAD(err error, nad string) error {
 	return &named
 }
 
-// FixOf is the first remedy that err's text names; empty where there is none.
+// FixOf returns the first remedy that err's text names; empty where there is none.
 func FixOf(err error) string {
 	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {
 		if e.Fix != "" {
@@ -164,8 +164,8 @@ func FixOf(err error) string {
 	return ""
 }
 
-// ReasonOf is the class of the outermost *Error in err's chain that has one; empty when there is
-// none.
+// ReasonOf returns the class of the outermost *Error in err's chain that has one; empty when there
+// is none.
 func ReasonOf(err error) Reason {
 	for e, ok := errors.AsType[*Error](err); ok; e, ok = errors.AsType[*Error](e.Err) {
 		if e.Reason != "" {
@@ -175,9 +175,9 @@ func ReasonOf(err error) Reason {
 	return ""
 }
 
-// Code is the CNI error code of err: the code of a delegate's own error where one is in the chain
-// (CNI 1.1 "Error": codes below 100 have meanings that the runtime acts on), else the code of the
-// class, else 999 as the CNI library has it.
+// Code returns the CNI error code of err: the code of a delegate's own error where one is in the
+// chain (CNI 1.1 "Error": codes below 100 have meanings that the runtime acts on), else the code of
+// the class, else 999 as the CNI library has it.
 func Code(err error) uint {
 	if ce, ok := errors.AsType[*types.Error](err); ok && ce.Code != 0 {
 		return ce.Code

@@ -259,7 +259,7 @@ type clusterRange struct {
 	cidr netip.Prefix
 }
 
-// ranges are those that are known.
+// ranges returns those that are known.
 func (c *Cluster) ranges() []clusterRange {
 	all := []clusterRange{{"podCIDR", c.PodCIDR}, {"serviceCIDR", c.ServiceCIDR}}
 	return slices.DeleteFunc(all, func(r clusterRange) bool { return !r.cidr.IsValid() })

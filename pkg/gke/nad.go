@@ -33,7 +33,7 @@ func (c *Cluster) CheckNetwork(where, config string) (problems []Problem) {
 	return problems
 }
 
-// sources are the keys of IPAM plugins that have addresses for pods.
+// sources returns the keys of IPAM plugins that have addresses for pods.
 func sources() []string { return []string{"subnet", "range", "address"} }
 
 // walk calls each for the addresses that a configuration gives to pods, at whatever depth.

@@ -15,7 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nodenet"
 )
 
-// Types are the plugins of the profile.
+// Types returns the plugins of the profile.
 func Types() []string {
 	return []string{
 		"bridge", "host-local", "ipvlan", "macvlan", "portmap", "sbr", "static",
@@ -118,7 +118,7 @@ func (c *Cluster) Networks(masters map[string]string) ([]byte, error) {
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
-// objectName is a Kubernetes name for a network of vCenter.
+// objectName returns a Kubernetes name for a network of vCenter.
 func objectName(network string) (string, error) {
 	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(network), "-"), "-")
 	if name == "" || len(name) > 63 {
@@ -127,7 +127,7 @@ func objectName(network string) (string, error) {
 	return name, nil
 }
 
-// nad is the object of one network.
+// nad returns the object of one network.
 func (i *Interface) nad(name, master string) ([]byte, error) {
 	note := fmt.Sprintf("# The network %s, whose DHCP server is not asked for pods: add ipam of "+
 		"type whereabouts, with a range\n# outside of what the server gives away.\n", i.Network)

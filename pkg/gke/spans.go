@@ -21,7 +21,7 @@ func merged(spans []nodenet.Span) (all []nodenet.Span) {
 	return all
 }
 
-// prefixes are the fewest that are a span together.
+// prefixes returns the fewest that are a span together.
 func prefixes(s nodenet.Span) (all []string) {
 	for at := s.First; at.IsValid() && at.Compare(s.Last) <= 0; {
 		p := netip.PrefixFrom(at, at.BitLen())

@@ -192,7 +192,7 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// text is the value of a key, as it is written; empty if it is absent or wrong.
+// text returns the value of a key, as it is written; empty if it is absent or wrong.
 func (o *object) text(key string) string {
 	node := resolve(o.keys[key])
 	switch {

@@ -27,7 +27,7 @@ const namesBuffer = 8 << 10 // bytes
 // NoDir is not open.
 func NoDir() Dir { return Dir{fd: -1} }
 
-// working is the directory that paths are relative to.
+// working returns the directory that paths are relative to.
 func working() Dir { return Dir{fd: unix.AT_FDCWD} }
 
 // OpenDir opens a directory by its path, which is no symbolic link.
@@ -43,7 +43,7 @@ func (d Dir) Close() {
 	}
 }
 
-// FD is the directory's file descriptor, for calls that have no method here.
+// FD returns the directory's file descriptor, for calls that have no method here.
 func (d Dir) FD() int { return d.fd }
 
 // Path is for messages.
@@ -129,7 +129,7 @@ func (d Dir) Make(name string, mode uint32) error {
 	return nil
 }
 
-// Read gives the content of a regular file of at most limit bytes.
+// Read returns the content of a regular file of at most limit bytes.
 func (d Dir) Read(name string, limit int64) (data []byte, st unix.Stat_t, err error) {
 	return d.read(name, unix.O_NOFOLLOW, limit)
 }
@@ -218,7 +218,7 @@ func (d Dir) Stat(name string) (st unix.Stat_t, err error) {
 	return st, err
 }
 
-// Has says whether anything has the name.
+// Has reports whether anything has the name.
 func (d Dir) Has(name string) (bool, error) {
 	var st unix.Stat_t
 	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read gives the content of a regular file of at most limit bytes. A path that is a symbolic link
+// Read returns the content of a regular file of at most limit bytes. A path that is a symbolic link
 // is an error.
 func Read(path string, limit int64) ([]byte, error) { return read(path, unix.O_NOFOLLOW, limit) }
 
@@ -32,7 +32,7 @@ type NotRegularError struct {
 	Link bool
 }
 
-// IsNotRegular says whether err is a NotRegularError.
+// IsNotRegular reports whether err is a NotRegularError.
 func IsNotRegular(err error) bool {
 	_, ok := errors.AsType[*NotRegularError](err)
 	return ok

@@ -41,13 +41,13 @@ func (r Roots) Place(path string) (place Place, ok bool) {
 	return Place{}, false
 }
 
-// Join is a place beneath, by a path without "..".
+// Join returns a place beneath, by a path without "..".
 func (p Place) Join(path string) Place { return Place{p.root, filepath.Join(p.beneath, path)} }
 
-// Roots is the place's own root alone.
+// Roots returns the place's own root alone.
 func (p Place) Roots() Roots { return Roots{p.root} }
 
-// String is the path.
+// String returns the path.
 func (p Place) String() string { return filepath.Join(p.root, p.beneath) }
 
 // Open opens the directory. The root's own path is followed, as the administrator has it; beneath

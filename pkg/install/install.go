@@ -198,7 +198,7 @@ func (i *Installer) firstName(all []defaultnet.Candidate, entries []own.Entry) s
 	return name
 }
 
-// others are the configurations that neither are Braid's nor will be moved.
+// others returns the configurations that neither are Braid's nor will be moved.
 func (i *Installer) others(
 	all []defaultnet.Candidate, entries []own.Entry,
 ) (others []defaultnet.Candidate) {

@@ -15,7 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/install/own"
 )
 
-// taken is the name of a network's file from when it is out of the runtime's sight until it is
+// taken returns the name of a network's file from when it is out of the runtime's sight until it is
 // gone.
 func taken(name string) string { return "." + name + takenSuffix }
 

@@ -242,7 +242,7 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 	}
 }
 
-// Only is a pod of which nothing is known but that it asks for a NAD of its namespace.
+// Only returns a pod of which nothing is known but that it asks for a NAD of its namespace.
 func Only(nad *NAD) Pod {
 	meta := metav1.ObjectMeta{
 		Namespace: nad.Namespace, Name: "any",
@@ -253,7 +253,7 @@ func Only(nad *NAD) Pod {
 	}
 }
 
-// finding is one that is still to say what is wrong with the pod.
+// finding returns one that is still to say what is wrong with the pod.
 func (p *Pod) finding() Finding {
 	return Finding{
 		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, Where: p.Where,
@@ -389,7 +389,7 @@ func (c *checker) add(found Finding, verdict Verdict, err error) {
 	c.findings = append(c.findings, found)
 }
 
-// message is the text of a failure without what a finding has fields for.
+// message returns the text of a failure without what a finding has fields for.
 func message(fe *failure.Error) string {
 	if fe.Plugin == "" {
 		return fe.Err.Error()

@@ -33,7 +33,7 @@ type Violation struct {
 	Allow string `json:"allow"`
 }
 
-// String is a line for a terminal, without Allow.
+// String returns a line for a terminal, without Allow.
 func (v Violation) String() string {
 	verdict := map[policy.Effect]string{
 		policy.Enforce: "refused", policy.Audit: "audited", Warn: "warning",

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity is a text that no other network namespace has, neither now nor later until the machine
-// is booted again. The inode alone is no such text: the kernel uses its number again as soon as the
-// namespace is gone.
+// Identity returns a text that no other network namespace has, neither now nor later until the
+// machine is booted again. The inode alone is no such text: the kernel uses its number again as
+// soon as the namespace is gone.
 func (ns *NS) Identity() (string, error) {
 	var st unix.Stat_t
 	if _, err := retry(func() (int, error) { return 0, unix.Fstat(ns.fd, &st) }); err != nil {
@@ -23,7 +23,8 @@ func (ns *NS) Identity() (string, error) {
 	return fmt.Sprintf("%d:%d:%d", st.Dev, st.Ino, cookie), nil
 }
 
-// cookie is the kernel's number of the namespace. Kernels before 5.14 have none, and it is 0 there.
+// cookie returns the kernel's number of the namespace. Kernels before 5.14 have none, and it is 0
+// there.
 func (ns *NS) cookie() (cookie uint64, err error) {
 	err = ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -58,7 +58,7 @@ func Open(path string) (*NS, error) {
 	return &NS{fd: fd, inode: inode, path: path, dirs: map[string]int{}}, nil
 }
 
-// Fd is the descriptor of the namespace, -1 after Close. It stays the property of ns.
+// Fd returns the descriptor of the namespace, -1 after Close. It stays the property of ns.
 func (ns *NS) Fd() int { return ns.fd }
 
 // Inode identifies the namespace on this machine for as long as it lives: equal for all paths that
@@ -91,7 +91,7 @@ func isNode(at *unix.Stat_t) bool {
 	return false
 }
 
-// Path is the path that was opened, for messages.
+// Path returns the path that was opened, for messages.
 func (ns *NS) Path() string { return ns.path }
 
 // Close lets go of the namespace. Closing twice is fine.
@@ -130,8 +130,8 @@ func (ns *NS) Dir(path string) (fd int, err error) {
 	return fd, nil
 }
 
-// inspect gives the inode of a descriptor that is a network namespace, and an error that says what
-// it is where it is not one.
+// inspect returns the inode of a descriptor that is a network namespace, and an error that says
+// what it is where it is not one.
 func inspect(fd int) (inode uint64, err error) {
 	var st unix.Stat_t
 	if _, err := retry(func() (int, error) { return 0, unix.Fstat(fd, &st) }); err != nil {

@@ -40,7 +40,7 @@ func (n *Namespace) Advertise(link string) {
 	}
 }
 
-// Advertisements is the number of router advertisements that a link has got.
+// Advertisements returns the number of router advertisements that a link has got.
 func (n *Namespace) Advertisements(link string) int {
 	n.tb.Helper()
 	var data []byte

@@ -101,7 +101,7 @@ func sweep() {
 	}
 }
 
-// Inode is the namespace's identity.
+// Inode returns the namespace's identity.
 func (n *Namespace) Inode() uint64 {
 	n.tb.Helper()
 	var st unix.Stat_t
@@ -146,8 +146,8 @@ func (n *Namespace) Run(fn func() error) error {
 	})
 }
 
-// Netlink is a handle bound to the namespace, for what this package has no function for. It lives
-// as long as the test.
+// Netlink returns a handle bound to the namespace, for what this package has no function for. It
+// lives as long as the test.
 func (n *Namespace) Netlink() *netlink.Handle { return n.nl }
 
 func (n *Namespace) handle() *netlink.Handle {
@@ -175,7 +175,7 @@ func (n *Namespace) Link(name string) netlink.Link {
 	return l
 }
 
-// HasLink says whether there is such a link.
+// HasLink reports whether there is such a link.
 func (n *Namespace) HasLink(name string) bool {
 	n.tb.Helper()
 	_, err := n.nl.LinkByName(name)

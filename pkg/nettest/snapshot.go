@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Snapshot is the namespace's links, addresses, routes and rules as text: one line each, sorted,
-// equal for equal states. Left out is what changes by itself: indexes, MACs, carrier, lifetimes,
-// and IPv6's link-local and multicast addresses and routes, which the kernel makes and removes in
-// its own time.
+// Snapshot returns the namespace's links, addresses, routes and rules as text: one line each,
+// sorted, equal for equal states. Left out is what changes by itself: indexes, MACs, carrier,
+// lifetimes, and IPv6's link-local and multicast addresses and routes, which the kernel makes and
+// removes in its own time.
 func (n *Namespace) Snapshot() string {
 	n.tb.Helper()
 	return n.Links() + n.Addrs() + n.Routes() + n.Rules()

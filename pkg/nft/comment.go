@@ -24,7 +24,7 @@ const (
 // it is a comment.
 const typeComment = 0
 
-// keyOf is the part of the comment that identifies the attachment.
+// keyOf returns the part of the comment that identifies the attachment.
 func keyOf(id attachment.ID) string { return networkPrefix(id.Network) + id.Hash() }
 
 func commentOf(id attachment.ID) string {
@@ -38,13 +38,13 @@ func commentOf(id attachment.ID) string {
 	return comment[:min(len(comment), maxComment)]
 }
 
-// networkPrefix is what the keys of all attachments of a network begin with.
+// networkPrefix returns what the keys of all attachments of a network begin with.
 func networkPrefix(network string) string {
 	sum := sha256.Sum256([]byte(network))
 	return hex.EncodeToString(sum[:networkBytes]) + "-"
 }
 
-// userData is a rule's user data with a comment: type, length, text, NUL.
+// userData returns a rule's user data with a comment: type, length, text, NUL.
 func userData(comment string) []byte {
 	return append(append([]byte{typeComment, byte(len(comment) + 1)}, comment...), 0)
 }

@@ -141,11 +141,11 @@ func SourceMAC(c Comparison, mac net.HardwareAddr) Expr {
 	return Expr{payload(unix.NFT_PAYLOAD_LL_HEADER, 6, uint32(len(mac))), compare(c, mac)}
 }
 
-// Masquerade is the statement that gives packets the address of the interface they leave by as
+// Masquerade returns the statement that gives packets the address of the interface they leave by as
 // their source.
 func Masquerade() Expr { return Expr{{"masq", nil}} }
 
-// TranslateTo is the statement that gives packets another destination.
+// TranslateTo returns the statement that gives packets another destination.
 func TranslateTo(to netip.AddrPort) Expr {
 	attrs := u32(u32(nil, unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT), unix.NFTA_NAT_FAMILY,
 		uint32(family(to.Addr())))

@@ -24,8 +24,8 @@ type found struct {
 	exprs []byte
 }
 
-// list gives the rules of a table, chain by chain in their order, and the number of the state that
-// they are of. A table that is not there has none.
+// list returns the rules of a table, chain by chain in their order, and the number of the state
+// that they are of. A table that is not there has none.
 //
 // The kernel takes a list while it makes the changes of others, and notices only some of what that
 // spoils. So those that are under way are waited for first, and a list during which others came is
@@ -86,7 +86,7 @@ func parse(answers [][]byte) []found {
 	return rules
 }
 
-// generation is the number of the ruleset's state.
+// generation returns the number of the ruleset's state.
 func (c *Conn) generation(ctx context.Context) (uint32, error) {
 	answer, err := c.socket.Do(ctx, nl.NetfilterMessage{Type: message(unix.NFT_MSG_GETGEN)})
 	if err != nil {
@@ -100,7 +100,7 @@ func (c *Conn) generation(ctx context.Context) (uint32, error) {
 	return 0, errors.New("get nftables generation: the kernel's answer has none")
 }
 
-// is says whether the rule consists of these operations.
+// is reports whether the rule consists of these operations.
 func (r found) is(want Expr) bool {
 	i := 0
 	for _, element := range nl.Attrs(r.exprs) {
@@ -113,8 +113,8 @@ func (r found) is(want Expr) bool {
 	return i == len(want)
 }
 
-// contains says whether all attributes of want are among those of have: the kernel adds those that
-// have their default.
+// contains reports whether all attributes of want are among those of have: the kernel adds those
+// that have their default.
 func contains(have, want []byte) bool {
 	for header, value := range nl.Attrs(want) {
 		kind, nested := header&^unix.NLA_F_NESTED, header&unix.NLA_F_NESTED != 0
@@ -133,7 +133,7 @@ func contains(have, want []byte) bool {
 // headerLength is that of struct nfgenmsg, in bytes.
 const headerLength = 4
 
-// attrs are the attributes of a message without its netlink header.
+// attrs returns the attributes of a message without its netlink header.
 func attrs(message []byte) iter.Seq2[uint16, []byte] {
 	return nl.Attrs(message[min(len(message), headerLength):])
 }

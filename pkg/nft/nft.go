@@ -89,17 +89,17 @@ const (
 	prioritySNAT = 100
 )
 
-// PreroutingNAT is where the destination of packets that arrive can be translated.
+// PreroutingNAT returns where the destination of packets that arrive can be translated.
 func PreroutingNAT() *Hook { return &Hook{"nat", unix.NF_INET_PRE_ROUTING, priorityDNAT} }
 
-// OutputNAT is where the destination of the node's own packets can be translated.
+// OutputNAT returns where the destination of the node's own packets can be translated.
 func OutputNAT() *Hook { return &Hook{"nat", unix.NF_INET_LOCAL_OUT, priorityDNAT} }
 
-// PostroutingNAT is where the source of packets that leave can be translated.
+// PostroutingNAT returns where the source of packets that leave can be translated.
 func PostroutingNAT() *Hook { return &Hook{"nat", unix.NF_INET_POST_ROUTING, prioritySNAT} }
 
-// BridgePrerouting is where frames come into a bridge. Priority -300 is before the bridge's own
-// DNAT.
+// BridgePrerouting returns where frames come into a bridge. Priority -300 is before the bridge's
+// own DNAT.
 func BridgePrerouting(priority int32) *Hook {
 	const bridgePrerouting = 0 // NF_BR_PRE_ROUTING
 	return &Hook{"filter", bridgePrerouting, priority}
@@ -132,7 +132,7 @@ func Open(ns *netns.NS) (*Conn, error) {
 // Close lets go of the connection.
 func (c *Conn) Close() { c.socket.Close() }
 
-// Netfilter is the socket below, for what is not about rules.
+// Netfilter returns the socket below, for what is not about rules.
 func (c *Conn) Netfilter() *nl.Netfilter { return c.socket }
 
 // Set makes rules those of the attachment in the table, in the place of the ones that it has. The
@@ -255,8 +255,8 @@ func (c *Conn) change(
 	return fmt.Errorf("change nftables table %s: %w", t.Name, err)
 }
 
-// moved says whether an operation may be tried again: the state was another one than that which it
-// was made for, or it was disturbed.
+// moved reports whether an operation may be tried again: the state was another one than that which
+// it was made for, or it was disturbed.
 func moved(err error) bool {
 	return errors.Is(err, unix.ERESTART) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS)
 }
@@ -304,7 +304,7 @@ func checkFixed(t *Table, have []found) error {
 	return nil
 }
 
-// isMade says whether the table has all its chains, and these their fixed rules.
+// isMade reports whether the table has all its chains, and these their fixed rules.
 func (t *Table) isMade(have []found) bool {
 	for _, chain := range t.Chains {
 		isThere := chain.Hook == nil || slices.ContainsFunc(have, func(r found) bool {
@@ -317,7 +317,7 @@ func (t *Table) isMade(have []found) bool {
 	return len(have) > 0
 }
 
-// isFixed says whether the chain has its fixed rules, and no others that are no attachment's.
+// isFixed reports whether the chain has its fixed rules, and no others that are no attachment's.
 func (c *Chain) isFixed(have []found) bool {
 	i := 0
 	for _, r := range have {
@@ -340,5 +340,5 @@ func supported(err error) error {
 	return err
 }
 
-// message is a netlink message type of nf_tables.
+// message returns a netlink message type of nf_tables.
 func message(kind uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | kind }

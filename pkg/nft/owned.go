@@ -18,7 +18,7 @@ type Owned struct {
 	ops   []operation
 }
 
-// owned are the attachments' rules among those of a table that want picks.
+// owned returns the attachments' rules among those of a table that want picks.
 func owned(have []found, want func(key string) bool) []Owned {
 	var all []Owned
 	for _, r := range have {
@@ -71,7 +71,7 @@ func begins(have, want []operation) bool {
 	return true
 }
 
-// matches are the operations before the statement.
+// matches returns the operations before the statement.
 func matches(ops []operation) []operation {
 	for i, op := range ops {
 		if op.name == "immediate" || op.name == "masq" {
@@ -127,8 +127,8 @@ func (o Owned) Match() (m Match) {
 	return m
 }
 
-// equals is the value that an operation compares for equality with; nil for one that does something
-// else.
+// equals returns the value that an operation compares for equality with; nil for one that does
+// something else.
 func equals(op operation) []byte {
 	if op.name != "cmp" || !contains(op.attrs, u32(nil, unix.NFTA_CMP_OP, uint32(Is))) {
 		return nil

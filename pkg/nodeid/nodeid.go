@@ -43,7 +43,7 @@ func bootOf(id string) string {
 	return fmt.Sprintf("%x", sum[:4])
 }
 
-// Hostname is what the kubelet takes for the name of its node where nobody tells it.
+// Hostname returns what the kubelet takes for the name of its node where nobody tells it.
 func Hostname() (string, error) {
 	name, err := os.Hostname()
 	if err != nil {

@@ -69,7 +69,7 @@ const maxCount = 1 << 30
 // minBits4 is the shortest prefix of an IPv4 subnet.
 const minBits4 = 8
 
-// Hosts is how many hostnames have an address.
+// Hosts returns how many hostnames have an address.
 func (a *Addresses) Hosts() int { return len(a.hosts) }
 
 // Of returns the addresses of a node, each with the length of its subnet; none if no entry names
@@ -299,7 +299,7 @@ func parseEntry(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, addr.BitLen()), nil
 }
 
-// sizeOf is the number of addresses of a prefix, at most maxCount.
+// sizeOf returns the number of addresses of a prefix, at most maxCount.
 func sizeOf(p netip.Prefix) int {
 	host := p.Addr().BitLen() - p.Bits()
 	if host >= 30 {

@@ -37,7 +37,7 @@ type Interface struct {
 	addresses *Addresses
 }
 
-// Addresses are the node's, by its name; empty for none.
+// Addresses returns the node's, by its name; empty for none.
 func (i *Interface) Addresses(node string) []netip.Prefix {
 	if i.addresses == nil {
 		return nil

@@ -261,7 +261,7 @@ func (d *decider) addresses(nic *NIC) {
 	d.set(nic, want)
 }
 
-// wanted are the addresses that the NIC is to have now.
+// wanted returns the addresses that the NIC is to have now.
 func (d *decider) wanted(*NIC) ([]netip.Prefix, error) {
 	if d.i.Type == DHCP {
 		if d.kept != nil && d.kept.Lease != nil && d.Now.Before(d.kept.Lease.Ends) {

@@ -89,7 +89,7 @@ func Text(demands labels.Requirements) string {
 	return strictjson.Printable(strings.Join(parts, ","))
 }
 
-// has is what a node has of the labels that requirements are about.
+// has returns what a node has of the labels that requirements are about.
 func has(unmet labels.Requirements, node map[string]string) string {
 	var parts []string
 	for _, d := range unmet[:min(len(unmet), 8)] {

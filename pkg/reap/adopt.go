@@ -78,7 +78,7 @@ func (r *Reaper) adoption(ctx context.Context, blocks []v1alpha1.IPBlock) (*adop
 	return a, nil
 }
 
-// podsOf gives the uids of the pods that records and adopted allocations name, as far as they
+// podsOf returns the uids of the pods that records and adopted allocations name, as far as they
 // exist.
 func podsOf(
 	ctx context.Context, w Whereabouts, found *records, blocks []v1alpha1.IPBlock,
@@ -117,7 +117,7 @@ func namespaceOf(pod string) string {
 	return namespace
 }
 
-// lives says whether the record's pod may still be there. Of one that names no pod nobody knows.
+// lives reports whether the record's pod may still be there. Of one that names no pod nobody knows.
 func (r *record) lives(pods map[string]types.UID) bool {
 	_, ok := pods[r.pod]
 	return ok || namespaceOf(r.pod) == ""
@@ -144,7 +144,7 @@ func (a *adoption) wish(rec *record) {
 	}
 }
 
-// edit gives what the allocations of a shared block are to be.
+// edit returns what the allocations of a shared block are to be.
 func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alpha1.Allocation {
 	if a == nil {
 		return list
@@ -174,8 +174,9 @@ func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alp
 	return append(kept, sorted(want)...)
 }
 
-// ended says whether an adopted address of which there is no record any more is free: whereabouts
-// took the record out, or the pod is gone. A pool that is not there any more says nothing.
+// ended reports whether an adopted address of which there is no record any more is free:
+// whereabouts took the record out, or the pod is gone. A pool that is not there any more says
+// nothing.
 func (a *adoption) ended(space string, addr netip.Addr, e v1alpha1.Allocation) bool {
 	uid, ok := a.pods[e.Pod]
 	return !ok || uid != e.PodUID || slices.ContainsFunc(a.pools, func(p pool) bool {
@@ -184,7 +185,7 @@ func (a *adoption) ended(space string, addr netip.Addr, e v1alpha1.Allocation) b
 	})
 }
 
-// misses says whether an address is needed of a block that has an owner.
+// misses reports whether an address is needed of a block that has an owner.
 func (a *adoption) misses(b *v1alpha1.IPBlock) bool {
 	if a == nil || len(a.want[b.Name]) == 0 {
 		return false
@@ -197,7 +198,7 @@ func (a *adoption) misses(b *v1alpha1.IPBlock) bool {
 	return true
 }
 
-// create gives the blocks that are needed and not there.
+// create returns the blocks that are needed and not there.
 func (a *adoption) create() []*v1alpha1.IPBlock {
 	if a == nil {
 		return nil
@@ -219,5 +220,5 @@ func sorted(want map[netip.Addr]v1alpha1.Allocation) []v1alpha1.Allocation {
 	return list
 }
 
-// blockBits is the length of the prefix of the block that an address is of.
+// blockBits returns the length of the prefix of the block that an address is of.
 func blockBits(a netip.Addr) int { return a.BitLen() - bits.Len(block.Size-1) }

@@ -126,7 +126,7 @@ func (a *audit) conflict(r *record) string {
 	return ""
 }
 
-// holder gives the block that an address of a space is of, and what holds it there, both nil for
+// holder returns the block that an address of a space is of, and what holds it there, both nil for
 // none.
 func (a *audit) holder(space string, addr netip.Addr) (*v1alpha1.IPBlock, *v1alpha1.Allocation) {
 	cidr, err := addr.Prefix(blockBits(addr))
@@ -183,7 +183,7 @@ func sources(pools []pool) (texts []string) {
 	return texts
 }
 
-// known says whether whereabouts recorded the address for the pod, or Braid has it: in a shared
+// known reports whether whereabouts recorded the address for the pod, or Braid has it: in a shared
 // block for the pod, or in one that a node owns, and knows about.
 func (a *audit) known(pod string, addr netip.Addr, ranges []pool) bool {
 	if slices.ContainsFunc(a.at[addr], func(r *record) bool { return r.pod == pod }) {

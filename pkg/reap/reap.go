@@ -48,7 +48,7 @@ type Blocks interface {
 type Cluster interface {
 	// EachNode calls do for each Node object, with the keys of its taints.
 	EachNode(ctx context.Context, do func(node *metav1.ObjectMeta, taints []string)) error
-	// PodsOn gives the pods that are bound to a node and have a network namespace of their own.
+	// PodsOn returns the pods that are bound to a node and have a network namespace of their own.
 	PodsOn(ctx context.Context, node string) ([]metav1.ObjectMeta, error)
 	IPAMClaims(ctx context.Context) ([]metav1.ObjectMeta, error)
 }
@@ -168,7 +168,7 @@ func (r *Reaper) put(ctx context.Context, b *v1alpha1.IPBlock, list []v1alpha1.A
 	return result(err, "change", b)
 }
 
-// missing gives the addresses of a list that another has not.
+// missing returns the addresses of a list that another has not.
 func missing(of, in []v1alpha1.Allocation) (addrs []string) {
 	for _, a := range of {
 		if !slices.ContainsFunc(in, func(b v1alpha1.Allocation) bool { return b.Address == a.Address }) {
@@ -198,7 +198,7 @@ func strike(
 	return kept
 }
 
-// claims are the IPAMClaims that exist; nil where that does not matter.
+// claims returns the IPAMClaims that exist; nil where that does not matter.
 func (r *Reaper) claims(
 	ctx context.Context, blocks []v1alpha1.IPBlock,
 ) (map[types.UID]bool, error) {
@@ -228,7 +228,7 @@ type incarnation struct {
 
 func incarnationOf(n *v1alpha1.Node) incarnation { return incarnation{n.NodeName, n.NodeUID} }
 
-// named are the nodes that blocks speak of.
+// named returns the nodes that blocks speak of.
 func named(blocks []v1alpha1.IPBlock) map[incarnation]bool {
 	nodes := map[incarnation]bool{}
 	for i := range blocks {
@@ -249,7 +249,8 @@ func named(blocks []v1alpha1.IPBlock) map[incarnation]bool {
 // outOfService is the taint by which an administrator says that a node is down for good.
 const outOfService = "node.kubernetes.io/out-of-service"
 
-// gone are the nodes that lose what they hold. It keeps account of how long they have been lost.
+// gone returns the nodes that lose what they hold. It keeps account of how long they have been
+// lost.
 func (r *Reaper) gone(
 	ctx context.Context, blocks []v1alpha1.IPBlock,
 ) (map[incarnation]bool, error) {

@@ -24,7 +24,7 @@ import (
 type Whereabouts interface {
 	IPPools(ctx context.Context) ([]wbv1.IPPool, error)
 	Reservations(ctx context.Context) ([]wbv1.OverlappingRangeIPReservation, error)
-	// Pods gives the pods of a namespace, of all for "".
+	// Pods returns the pods of a namespace, of all for "".
 	Pods(ctx context.Context, namespace string) ([]metav1.ObjectMeta, error)
 }
 
@@ -49,8 +49,8 @@ type recordKey struct{ address, pod, containerID string }
 
 func (r *record) key() recordKey { return recordKey{r.addr.String(), r.pod, r.containerID} }
 
-// spaces are those in which the address is in use. Where nothing says that it is in use in other
-// ranges, it is taken to be so all the same.
+// spaces returns those in which the address is in use. Where nothing says that it is in use in
+// other ranges, it is taken to be so all the same.
 func (r *record) spaces() []string {
 	spaces := []string{block.SpaceOf(r.network, "")}
 	if !r.reserved && r.only.IsValid() {
@@ -75,7 +75,7 @@ type records struct {
 	unreadable []Entry
 }
 
-// readRecords gives nil where whereabouts' kinds are not served.
+// readRecords returns nil where whereabouts' kinds are not served.
 func readRecords(ctx context.Context, w Whereabouts) (*records, error) {
 	pools, err := w.IPPools(ctx)
 	if apierrors.IsNotFound(err) {
@@ -184,7 +184,7 @@ func (r *records) parseReserved(name string) (network string, addr netip.Addr, o
 
 func dashed(s string) string { return strings.NewReplacer(":", "-", "/", "-").Replace(s) }
 
-// plus is the address n after another.
+// plus returns the address n after another.
 func plus(a netip.Addr, n uint64) netip.Addr {
 	b := a.As16()
 	low, carry := bits.Add64(binary.BigEndian.Uint64(b[8:]), n, 0)

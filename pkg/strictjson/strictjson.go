@@ -61,7 +61,7 @@ func Check(raw []byte) error {
 	return checkKeys(raw)
 }
 
-// firstInvalid is the offset of the first byte that is not UTF-8, or -1.
+// firstInvalid returns the offset of the first byte that is not UTF-8, or -1.
 func firstInvalid(raw []byte) int {
 	for at := 0; at < len(raw); {
 		r, size := utf8.DecodeRune(raw[at:])
@@ -110,7 +110,7 @@ func remedy(before, rest []byte, syntax *json.SyntaxError) (msg, fix string) {
 	return syntax.Error(), "correct the JSON at this place"
 }
 
-// commentAt is how the comment at the beginning of rest starts; empty when there is none.
+// commentAt returns how the comment at the beginning of rest starts; empty when there is none.
 func commentAt(rest []byte) string {
 	switch {
 	case len(rest) > 0 && rest[0] == '#':

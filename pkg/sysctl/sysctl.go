@@ -29,7 +29,7 @@ const root = "/proc/sys/net/"
 // Setting is a parameter and its value.
 type Setting struct{ Key, Value string }
 
-// Path is the file of a key. A key that is no plain path below net/ is an error.
+// Path returns the file of a key. A key that is no plain path below net/ is an error.
 func Path(key string) (string, error) {
 	path := filepath.Clean("/proc/sys/" + key)
 	if !strings.HasPrefix(path, root) || strings.ContainsRune(key, 0) {
@@ -172,7 +172,7 @@ func put(ns *netns.NS, s Setting) error {
 	return err
 }
 
-// read gives a parameter without the line's end. Several values in one stay apart as the kernel
+// read returns a parameter without the line's end. Several values in one stay apart as the kernel
 // separates them.
 func read(ns *netns.NS, key string) (string, error) {
 	f, err := open(ns, key, unix.O_RDONLY)

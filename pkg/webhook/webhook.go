@@ -177,7 +177,7 @@ func (s *Server) review(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(&answer) //nolint:errcheck // the client is gone
 }
 
-// label is a kind in the metrics: anybody may ask about any.
+// label returns a kind in the metrics: anybody may ask about any.
 func (s *Server) label(kind string) string {
 	if slices.Contains(s.Kinds, kind) {
 		return kind
@@ -185,7 +185,7 @@ func (s *Server) label(kind string) string {
 	return "other"
 }
 
-// timeout is how long a review may take, by what the API server says of its own patience.
+// timeout returns how long a review may take, by what the API server says of its own patience.
 func timeout(text string) time.Duration {
 	patience, err := time.ParseDuration(text)
 	if err != nil || patience <= 0 || patience > 3*defaultTimeout {

@@ -88,7 +88,7 @@ func Host(sockets []string) (Namespace, error) {
 	return ns, nil
 }
 
-// Sockets are where container runtimes listen by default.
+// Sockets returns where container runtimes listen by default.
 func Sockets() []string {
 	return []string{
 		"/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/k3s/containerd/containerd.sock",

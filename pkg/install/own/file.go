@@ -41,8 +41,8 @@ func Copy(path string, mode fs.FileMode, kind, source string) (*File, error) {
 	return &File{Path: path, Mode: mode, Kind: kind, Digest: digest, Open: open}, nil
 }
 
-// temporary is the name of a file before it is complete. It has no suffix that a container runtime
-// takes for a configuration's.
+// temporary returns the name of a file before it is complete. It has no suffix that a container
+// runtime takes for a configuration's.
 func temporary(name string) string { return "." + name + ".braid-new" }
 
 // open opens a directory; its own path may be a symbolic link, since the operator chose it.
@@ -246,7 +246,7 @@ func syncDir(at hostfile.Dir) error {
 	return nil
 }
 
-// refused is the error of a change that the file system does not make.
+// refused returns the error of a change that the file system does not make.
 func refused(path, verb string, err error) error {
 	fix := ""
 	switch {

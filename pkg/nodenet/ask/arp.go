@@ -94,7 +94,7 @@ const (
 
 func broadcast() net.HardwareAddr { return bytes.Repeat([]byte{0xff}, macLen) }
 
-// arpRequest is a frame that asks for an address and tells none (RFC 5227 2.1.1).
+// arpRequest returns a frame that asks for an address and tells none (RFC 5227 2.1.1).
 func arpRequest(mac net.HardwareAddr, addr netip.Addr) []byte {
 	b := append(broadcast(), mac...)
 	for _, field := range []uint16{
