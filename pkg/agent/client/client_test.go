@@ -212,3 +212,22 @@ func TestNetNS(t *testing.T) {
 		t.Errorf("a namespace that cannot be opened: %v", err)
 	}
 }
+
+// TestLateLook: an answer that came in time counts, also if this process got no time to look at it.
+func TestLateLook(t *testing.T) {
+	path := agent(t, func(c net.Conn) {
+		await(c, wire.Hello)
+		say(c, accepted)
+		await(c, wire.Go)
+		say(c, result)
+	})
+	late := &conn{until: time.Now().Add(time.Minute)}
+	must(t, late.connect(path))
+	defer late.close()
+	must(t, late.hello(hello(), ""))
+	time.Sleep(100 * time.Millisecond) // the agent answers
+	late.until = time.Now().Add(-time.Second)
+	must(t, late.accepted())
+	_, err := late.result(time.Now().Add(time.Minute), time.Minute)
+	must(t, err)
+}
