@@ -329,6 +329,7 @@ func TestAgentRoles(t *testing.T) {
 			rule("", "nodes/status", "patch"),
 			rule("", "events", "create"),
 			rule(nadv1.GroupName, nadv1.Resource, read),
+			rule("", "namespaces", "list watch"),
 			rule(v1alpha1.GroupName, v1alpha1.Resource, read+" create update delete"),
 			rule(v1alpha1.GroupName, v1alpha1.Resource+"/status", "patch"),
 		},

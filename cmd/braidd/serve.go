@@ -19,6 +19,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/watch"
 )
 
 const (
@@ -44,13 +45,15 @@ func (a *daemon) serveCalls(ctx context.Context) {
 		a.log.WarnContext(ctx, "no traces are sent", "error", err)
 	}
 	defer stopTraces(ctx, tracer)
+	// What calls need goes on while those that were begun come to their end.
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	engines := &warm.Engines{
-		Version: buildVersion, Open: openSource, Observer: engine.Observers{a.meters.Observer(metrics.ModeAgent), tracer},
+		Version: buildVersion, Open: a.openWith(a.remember(lasting)),
+		Observer: engine.Observers{a.meters.Observer(metrics.ModeAgent), tracer},
 	}
 	defer engines.Close()
-	events, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	go engines.SendEvents(events)
+	go engines.SendEvents(lasting)
 	go agent.Every(ctx, countEvery, a.countFallbacks)
 	s := &server.Server{Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log, Observer: a.meters}
 	for ctx.Err() == nil {
@@ -77,13 +80,33 @@ func stopTraces(ctx context.Context, tracer *trace.Tracer) {
 	tracer.Stop(ctx) //nolint:errcheck // a collector that is away costs its spans
 }
 
-// openSource opens what a configuration says, for an engine that lasts. It has the CNI plugin's
-// account, not the agent's own.
-func openSource(n *conf.Node) (node.Source, error) {
-	if n.Manifests != "" {
-		return kube.NewManifests(n.Manifests)
+// remember keeps NADs and the labels of namespaces in memory until ctx is done; nil if it cannot.
+func (a *daemon) remember(ctx context.Context) *watch.Cluster {
+	memory, err := watch.New(a.api)
+	if err != nil {
+		a.log.WarnContext(ctx, "each NAD is asked for when a pod needs it", "error", err)
+		return nil
 	}
-	return kube.NewLastingAPI(kube.APIOptions{Kubeconfig: n.Kubeconfig, Version: buildVersion, NodeName: n.NodeName, Timeout: n.Timeouts.API})
+	go memory.Run(ctx, a.log)
+	go agent.Every(ctx, countEvery, func(context.Context) { a.meters.Synced("nads", memory.Fresh()) })
+	return memory
+}
+
+// openWith returns what opens the source of a configuration, for an engine that lasts. It has the CNI
+// plugin's account. The agent's own is that of the memory, which is asked first; nil for none.
+func (a *daemon) openWith(memory *watch.Cluster) func(*conf.Node) (node.Source, error) {
+	return func(n *conf.Node) (node.Source, error) {
+		if n.Manifests != "" {
+			return kube.NewManifests(n.Manifests)
+		}
+		api, err := kube.NewLastingAPI(kube.APIOptions{
+			Kubeconfig: n.Kubeconfig, Version: buildVersion, NodeName: n.NodeName, Timeout: n.Timeouts.API,
+		})
+		if err != nil || memory == nil {
+			return api, err
+		}
+		return memory.With(api), nil
+	}
 }
 
 // countFallbacks counts the calls that were not the agent's.

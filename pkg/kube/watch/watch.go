@@ -3,7 +3,8 @@
 // does not carry.
 //
 // Contract: what is not known yet, or not there, is asked of the API server: an object may be younger
-// than what the informers have seen of it.
+// than what the informers have seen of it. So is everything while the API server was not heard for
+// MaxAge: a watch that was lost does not show what has changed.
 package watch
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,13 +28,16 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 )
 
+// MaxAge is how old what is remembered may be: twice the time between two signs of life of a watch
+// on which nothing happens.
+const MaxAge = 2 * time.Minute
+
 // Cluster is the API server with a memory. Its methods are those of kube.API; NAD, NADs and
 // Namespace answer from memory where they can.
 type Cluster struct {
 	*kube.API
 
-	nads, namespaces             cache.Store
-	nadsInformer, spacesInformer cache.Controller
+	nads, namespaces *seen
 }
 
 // New makes a memory that is empty until Run. It dials nobody.
@@ -50,39 +55,57 @@ func New(api *kube.API) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch namespaces: %w", err)
 	}
-	nads := objects.Resource(schema.GroupVersionResource{Group: nadv1.GroupName, Version: nadv1.Version, Resource: nadv1.Resource})
-	spaces := labels.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
-	c := &Cluster{API: api}
-	c.nads, c.nadsInformer = cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return nads.List(ctx, o) },
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) { return nads.Watch(ctx, o) },
-		}, objects),
-		ObjectType: &unstructured.Unstructured{}, Handler: cache.ResourceEventHandlerFuncs{}, Transform: nadOf,
+	nads := objects.Resource(schema.GroupVersionResource{
+		Group: nadv1.GroupName, Version: nadv1.Version, Resource: nadv1.Resource,
 	})
-	c.namespaces, c.spacesInformer = cache.NewInformerWithOptions(cache.InformerOptions{
+	spaces := labels.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
+	c := &Cluster{API: api, nads: &seen{}, namespaces: &seen{}}
+	c.nads.watch(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return spaces.List(ctx, o) },
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return nads.List(ctx, o)
+			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-				return spaces.Watch(ctx, o)
+				return c.nads.hear(nads.Watch(ctx, o))
+			},
+		}, objects),
+		ObjectType: &unstructured.Unstructured{}, Transform: nadOf,
+	})
+	c.namespaces.watch(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return spaces.List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+				return c.namespaces.hear(spaces.Watch(ctx, o))
 			},
 		}, labels),
-		ObjectType: &metav1.PartialObjectMetadata{}, Handler: cache.ResourceEventHandlerFuncs{}, Transform: namespaceOf,
+		ObjectType: &metav1.PartialObjectMetadata{}, Transform: namespaceOf,
 	})
 	return c, nil
+}
+
+// With returns the same memory with another account behind it, which is asked for what is not in it.
+func (c *Cluster) With(api *kube.API) *Cluster {
+	with := *c
+	with.API = api
+	return &with
 }
 
 // Run keeps the memory until ctx is done.
 func (c *Cluster) Run(ctx context.Context, log *slog.Logger) {
 	log.DebugContext(ctx, "watching NADs and namespaces")
 	var work sync.WaitGroup
-	work.Go(func() { c.nadsInformer.RunWithContext(ctx) })
-	work.Go(func() { c.spacesInformer.RunWithContext(ctx) })
+	work.Go(func() { c.nads.informer.RunWithContext(ctx) })
+	work.Go(func() { c.namespaces.informer.RunWithContext(ctx) })
 	work.Wait()
 }
 
 // Synced reports whether the memory has all that there was at the start of Run.
-func (c *Cluster) Synced() bool { return c.nadsInformer.HasSynced() && c.spacesInformer.HasSynced() }
+func (c *Cluster) Synced() bool { return c.nads.informer.HasSynced() && c.namespaces.informer.HasSynced() }
+
+// Fresh reports whether both kinds are answered from memory now.
+func (c *Cluster) Fresh() bool { return c.nads.fresh() && c.namespaces.fresh() }
 
 // remembered is a NAD in memory: what an ADD reads of it.
 type remembered struct {
@@ -121,22 +144,9 @@ func (r *remembered) nad() *nadv1.NetworkAttachmentDefinition {
 	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: r.ObjectMeta, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: r.config}}
 }
 
-// find returns an object in memory; nil for none.
-func find(store cache.Store, informer cache.Controller, key string) *remembered {
-	if !informer.HasSynced() {
-		return nil
-	}
-	o, _, err := store.GetByKey(key)
-	if err != nil {
-		return nil
-	}
-	r, _ := o.(*remembered)
-	return r
-}
-
 // NAD returns a NAD.
 func (c *Cluster) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
-	if r := find(c.nads, c.nadsInformer, namespace+"/"+name); r != nil {
+	if r := c.nads.find(namespace + "/" + name); r != nil {
 		return r.nad(), nil
 	}
 	return c.API.NAD(ctx, namespace, name)
@@ -144,11 +154,11 @@ func (c *Cluster) NAD(ctx context.Context, namespace, name string) (*nadv1.Netwo
 
 // NADs returns the NADs of all namespaces.
 func (c *Cluster) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition, error) {
-	if !c.nadsInformer.HasSynced() {
+	if !c.nads.fresh() {
 		return c.API.NADs(ctx)
 	}
 	var all []nadv1.NetworkAttachmentDefinition
-	for _, o := range c.nads.List() {
+	for _, o := range c.nads.store.List() {
 		if r, ok := o.(*remembered); ok {
 			all = append(all, *r.nad())
 		}
@@ -159,7 +169,7 @@ func (c *Cluster) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition
 // Namespace returns a namespace, of its metadata the name and the labels. One that is not there has
 // none: it is being made, or somebody asks for a name that nobody has.
 func (c *Cluster) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	if r := find(c.namespaces, c.spacesInformer, name); r != nil {
+	if r := c.namespaces.find(name); r != nil {
 		return &metav1.ObjectMeta{Name: name, Labels: r.Labels}, nil
 	}
 	namespace, err := c.API.Namespace(ctx, name)
