@@ -49,14 +49,18 @@ func (a *daemon) withRecords(do func(*engine.Engine) error) error {
 // withEngine does something by an engine of its own, so with the credential of the CNI plugin as it
 // is now.
 func (a *daemon) withEngine(cfg *conf.Config, do func(*engine.Engine) error) error {
-	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion})
+	source, err := node.OpenSource(&cfg.Node, buildVersion)
+	if err != nil {
+		return err
+	}
+	if api, ok := source.(*kube.API); ok {
+		defer api.Close()
+	}
+	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion, Source: source})
 	if err != nil {
 		return err
 	}
 	e.Observer = engine.Observers{e.Observer, a.meters.Observer(metrics.ModeAgent)}
-	if api, ok := e.Source.(*kube.API); ok {
-		defer api.Close()
-	}
 	return errors.Join(do(e), closeLog())
 }
 
