@@ -102,7 +102,9 @@ func (c *Cluster) Run(ctx context.Context, log *slog.Logger) {
 }
 
 // Synced reports whether the memory has all that there was at the start of Run.
-func (c *Cluster) Synced() bool { return c.nads.informer.HasSynced() && c.namespaces.informer.HasSynced() }
+func (c *Cluster) Synced() bool {
+	return c.nads.informer.HasSynced() && c.namespaces.informer.HasSynced()
+}
 
 // Fresh reports whether both kinds are answered from memory now.
 func (c *Cluster) Fresh() bool { return c.nads.fresh() && c.namespaces.fresh() }
