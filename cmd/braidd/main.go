@@ -146,9 +146,18 @@ func (o *options) enterNode() error {
 	return nil
 }
 
+// beside returns the directory of this program, where the image has the binaries that are installed.
+func beside() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "/"
+	}
+	return filepath.Dir(self)
+}
+
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{
-		image: "/", netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+		image: beside(), netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
 	}
 	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
 	f.SetOutput(stderr)
