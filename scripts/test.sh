@@ -12,7 +12,7 @@
 #   BRAID_CNITOOL   path of cnitool
 #   BRAID_UML=1     they run in the user-mode kernel
 #   BRAID_BINARY    braid, with braidctl beside it
-#   BRAID_WEAKENED  directory of the same two, of which tests switch single mechanisms off (pkg/weaken)
+#   BRAID_WEAKENED  directory of the same, of which tests switch single mechanisms off (pkg/weaken)
 #   BRAID_TEST_BINARY  the tests of cmd/braid without the race detector: they start themselves as braid, thousands of times
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -72,8 +72,8 @@ failed=0
 
 go test -c -o "$work/braid.test" ./cmd/braid
 export BRAID_TEST_BINARY=$work/braid.test
-scripts/build.sh "$work/bin" braid braidctl
-WEAKEN=1 scripts/build.sh "$work/weakened" braid braidctl
+scripts/build.sh "$work/bin" braid braidctl braidd braid-client
+WEAKEN=1 scripts/build.sh "$work/weakened" braid braidctl braidd braid-client
 export BRAID_BINARY=$work/bin/braid BRAID_WEAKENED=$work/weakened
 
 say "2/4 on this machine's kernel ($SECONDS s so far)"

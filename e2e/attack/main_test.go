@@ -7,8 +7,8 @@
 //
 // What the tests find in their environment:
 //
-//	BRAID_BINARY    braid as it is released; braidctl is beside it
-//	BRAID_WEAKENED  the directory of braid and braidctl that can be weakened
+//	BRAID_BINARY    braid as it is released; braidctl, braidd and braid-client are beside it
+//	BRAID_WEAKENED  the directory of those that can be weakened
 //	BRAID_PLUGINS   the reference plugins
 //	BRAID_LAB_BIN   etcd and kube-apiserver
 package attack_test

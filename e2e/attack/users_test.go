@@ -47,6 +47,8 @@ func ofUsers() []attack {
 				n.must(os.Chmod(n.path("state"), 0o777)) //nolint:gosec // that is the attack
 				return n.starts(n.pod("team/p", ""))
 			}},
+		{"a program of its choice as root, by the agent's socket", localUser,
+			off(weaken.Private, weaken.Peer), func(n *node) bool { return n.asksAgent() == "0" }},
 		{"which pods the node has", localUser, off(weaken.Private), func(n *node) bool {
 			dir, err := os.MkdirTemp("/run", "attack-") // no user enters the directories of tests
 			n.must(err)

@@ -28,6 +28,7 @@ const (
 	// a bridge is changed only for the namespace that it was made for
 	Owners Mechanism = "owners"
 	// of the cache of libcni only what is this user's alone counts
+	Peer       Mechanism = "peer" // the agent does calls of root alone
 	Planted    Mechanism = "planted"
 	Policy     Mechanism = "policy"      // what a rule does not allow is refused
 	Printing   Mechanism = "printing"    // what is not printable is escaped

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/pkg/agent/wire"
+	"github.com/braid-cni/braid/pkg/weaken"
 )
 
 const (
@@ -119,7 +121,7 @@ func (s *Server) Listen(ctx context.Context) (*net.UnixListener, error) {
 	}
 	listener := l.(*net.UnixListener) //nolint:errcheck,forcetypeassert // it is of "unix"
 	listener.SetUnlinkOnClose(false)  // the next agent's may be there by then
-	err = os.Chmod(temporary, 0o600)
+	err = os.Chmod(temporary, private(0o600, 0o066))
 	if err == nil {
 		err = os.Rename(temporary, s.Socket)
 	}
@@ -129,9 +131,18 @@ func (s *Server) Listen(ctx context.Context) (*net.UnixListener, error) {
 	return listener, nil
 }
 
+// private is the mode of what is this user's alone. others are the bits that would let all use it.
+func private(mode, others fs.FileMode) fs.FileMode {
+	if weaken.Off(weaken.Private) {
+		return mode | others
+	}
+	return mode
+}
+
 // ownDir makes the directory, which is this user's alone.
 func ownDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	mode := private(0o700, 0o055)
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return fmt.Errorf("make the directory of the agent's socket: %w", err)
 	}
 	info, err := os.Lstat(dir)
@@ -139,7 +150,7 @@ func ownDir(dir string) error {
 		return fmt.Errorf("make the directory of the agent's socket: %w", err)
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || info.Mode().Perm() != 0o700 || int(st.Uid) != os.Geteuid() {
+	if !ok || !info.IsDir() || info.Mode().Perm() != mode || int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("make the agent's socket: %s is %v, and not a directory of mode 0700 that belongs to this user; remove it", dir, info.Mode())
 	}
 	return nil
@@ -302,7 +313,7 @@ func (r *run) prepare(c *conn, hello *wire.Frame) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int(peer.Uid) != os.Geteuid() && peer.Uid != 0 {
+	if int(peer.Uid) != os.Geteuid() && peer.Uid != 0 && !weaken.Off(weaken.Peer) {
 		return nil, fmt.Errorf("its client is of user %d", peer.Uid)
 	}
 	if err := r.here.sameAs(int(peer.Pid)); err != nil {
