@@ -288,7 +288,7 @@ func TestValuesReachTheObjects(t *testing.T) {
 		"--state-dir=/var/lib/other", "--run-dir=/host/run", "--log-level=debug",
 		"--default-network=/etc/cni/net.d/05-cilium.conflist", "--cni-conf-dir=/etc/cni/here.d",
 		"--cni-bin-dir=/opt/cni/here",
-		"--move-default-network", "--private-conf-dir=/etc/cni/braid.d", "--serve",
+		"--move-default-network", "--private-conf-dir=/etc/cni/braid.d",
 		"--api-server=https://[fd00::1]:6443",
 	}
 	if got := agent.Template.Spec.Containers[0].Args; !slices.Equal(got, want) {

@@ -110,16 +110,20 @@ type victim struct {
 	node *lab.Node
 	// run numbers the agents, edition what there is to be installed.
 	run, edition int
-	binary       []byte // the image's
-	network      []byte // of this edition
-	kubeconfig   []byte // as it was before this run
+	binaries     map[string][]byte // the image's, by path
+	network      []byte            // of this edition
+	kubeconfig   []byte            // as it was before this run
 	known        int
 }
 
 // begin remembers what there is.
 func (v *victim) begin() (err error) {
-	if v.binary, err = os.ReadFile(v.path(binDir + "/braid")); err != nil {
-		return err
+	v.binaries = map[string][]byte{}
+	for _, name := range []string{"braid", "braid-full"} {
+		path := binDir + "/" + name
+		if v.binaries[path], err = os.ReadFile(v.path(path)); err != nil {
+			return err
+		}
 	}
 	v.network, err = os.ReadFile(v.path(privateDir + "/" + networkName))
 	return err
@@ -200,19 +204,22 @@ func (v *victim) prepare() error {
 		return err
 	}
 	v.network = text
-	return errors.Join(
+	errs := []error{
 		v.node.WriteFile(killerDir+"/config.json", fmt.Appendf(nil, `{"logLevel": %q}`, v.level()), 0o600),
-		v.node.WriteFile(binDir+"/braid", v.former(), 0o755),
 		v.node.WriteFile(confDir+"/"+networkName, text, 0o600), // as its own agent does
-	)
+	}
+	for path := range v.binaries {
+		errs = append(errs, v.node.WriteFile(path, v.former(path), 0o755))
+	}
+	return errors.Join(errs...)
 }
 
 // level is what differs between one edition's configuration and the next.
 func (v *victim) level() string { return []string{"info", "debug"}[v.edition%2] }
 
-// former is the binary before an edition: a program can have anything after its end.
-func (v *victim) former() []byte {
-	return fmt.Appendf(slices.Clip(v.binary), "edition %d", v.edition-1)
+// former is a binary before an edition: a program can have anything after its end.
+func (v *victim) former(path string) []byte {
+	return fmt.Appendf(slices.Clip(v.binaries[path]), "edition %d", v.edition-1)
 }
 
 // start begins a run.
@@ -291,8 +298,13 @@ func (v *victim) installed() error {
 	if v.is(kubeconfig, v.kubeconfig) == nil {
 		return errors.New("the credential is the former")
 	}
-	if err := errors.Join(v.is(privateDir+"/"+networkName, v.network), v.is(binDir+"/braid", v.binary)); err != nil {
+	if err := v.is(privateDir+"/"+networkName, v.network); err != nil {
 		return err
+	}
+	for path, binary := range v.binaries {
+		if err := v.is(path, binary); err != nil {
+			return err
+		}
 	}
 	ledger, err := v.ledger()
 	for _, f := range ledger {
@@ -326,8 +338,10 @@ func (v *victim) sound() error {
 	if !json.Valid(network) {
 		return fmt.Errorf("the default network %s is %q", cfg.ClusterNetwork, network)
 	}
-	if err := v.is(binDir+"/braid", v.binary, v.former()); err != nil {
-		return err
+	for path, binary := range v.binaries {
+		if err := v.is(path, binary, v.former(path)); err != nil {
+			return err
+		}
 	}
 	if _, err := clientcmd.LoadFromFile(v.path(kubeconfig)); err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 
 const (
 	// maxAgentMemory is what an agent may have resident.
-	maxAgentMemory = 40 << 20
+	maxAgentMemory = 50 << 20
 	// maxDelay is by how much an upgrade may delay the start of a pod.
 	maxDelay = 2 * time.Second
 )
@@ -60,14 +60,19 @@ func resident(n *lab.Node) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	return memoryOf(n, pid, "VmRSS")
+}
+
+// memoryOf returns a field of a process's status, in bytes.
+func memoryOf(n *lab.Node, pid, field string) (int, error) {
 	status, err := os.ReadFile(n.Path("/proc/" + pid + "/status"))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(status), "\nVmRSS:")
+	_, rest, _ := strings.Cut(string(status), "\n"+field+":")
 	kilobytes := 0
 	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-		return 0, fmt.Errorf("read VmRSS of agent: %w", err)
+		return 0, fmt.Errorf("read %s of process %s: %w", field, pid, err)
 	}
 	return kilobytes << 10, nil
 }

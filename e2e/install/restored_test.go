@@ -41,7 +41,7 @@ func TestUninstallRestores(t *testing.T) {
 			t.Errorf("%s has %q, want %q", n.Name, names, want)
 		}
 		r.must(has(n, confDir+"/05-former.conflist", formerNetwork))
-		for _, path := range []string{binDir + "/braid", kubeconfig} {
+		for _, path := range []string{binDir + "/braid", binDir + "/braid-full", kubeconfig} {
 			if _, err := os.Stat(n.Path(path)); err != nil {
 				t.Errorf("what was to be kept is gone: %v", err)
 			}

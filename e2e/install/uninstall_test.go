@@ -40,8 +40,10 @@ func TestUninstall(t *testing.T) {
 	r.must(err)
 	_, err = r.WaitPodRunning(r.ctx, "default", "plain")
 	r.must(err)
-	if _, err := os.Stat(n.Path("/opt/cni/bin/braid")); err != nil {
-		t.Errorf("the plugin is gone while a pod has its networks: %v", err)
+	for _, name := range []string{"braid", "braid-full"} {
+		if _, err := os.Stat(n.Path(binDir + "/" + name)); err != nil {
+			t.Errorf("the plugin is gone while a pod has its networks: %v", err)
+		}
 	}
 	// The controller's pods, too, are Braid's, if they were started after it was installed.
 	_, err = r.Kubectl(r.ctx, "scale", "--namespace="+namespace, "--replicas=0", "deployment/braid-controller")
@@ -50,7 +52,7 @@ func TestUninstall(t *testing.T) {
 	r.must(<-ended)
 	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
 	r.must(err)
-	for _, path := range append(left, n.Path("/opt/cni/bin/braid"), n.Path("/var/lib/braid/kubeconfig")) {
+	for _, path := range append(left, n.Path(binDir+"/braid"), n.Path(binDir+"/braid-full"), n.Path("/var/lib/braid/kubeconfig")) {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is left", path)
 		}

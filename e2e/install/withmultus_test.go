@@ -54,7 +54,7 @@ func newMigration(t *testing.T) *migration {
 		"mutatingwebhookconfiguration/braid-controller", "validatingwebhookconfiguration/braid-controller")
 	r.must(err)
 	for _, n := range r.Nodes() { // of a test before
-		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/var/lib/braid", multusConf, multusDir} {
+		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/opt/cni/bin/braid-full", "/var/lib/braid", multusConf, multusDir} {
 			r.must(os.RemoveAll(n.Path(path)))
 		}
 		r.must(n.InstallPlugins(r.ctx, "macvlan", "portmap"))
@@ -396,7 +396,7 @@ func TestMigrateToMultus(t *testing.T) {
 	m.must(<-ended)
 	m.nothingLeft("a pod of Braid", ids["first"])
 	m.nothingLeft("a pod of Braid", ids["second"])
-	for _, path := range []string{"/opt/cni/bin/braid", "/var/lib/braid/kubeconfig", "/run/braid/sandboxes/*", runtimeDir + "/braid-*"} {
+	for _, path := range []string{"/opt/cni/bin/braid*", "/var/lib/braid/kubeconfig", "/run/braid/sandboxes/*", runtimeDir + "/braid-*"} {
 		m.has(path, false)
 	}
 	stop()
@@ -405,4 +405,42 @@ func TestMigrateToMultus(t *testing.T) {
 	}
 	m.gone("again")
 	m.nothingLeft("a pod of Multus", ids["again"])
+}
+
+// TestHotPlugBesideMultus: with hot-plug on, a pod that Multus made stays as it is, whatever its
+// annotation asks for, while one that Braid made follows.
+func TestHotPlugBesideMultus(t *testing.T) {
+	m := newMigration(t)
+	m.installMultus()
+	m.server("others", 30001)
+	m.deploy()
+	m.eventually("Braid is ready", m.ready)
+	m.loaded("braid")
+	defer m.plugging()()
+	m.server("own", 30002)
+	others := func(want bool, link string) {
+		t.Helper()
+		netns, err := podNetns(m.n, "others")
+		m.must(err)
+		links, err := linksOf(netns)
+		m.must(err)
+		if got := len(links[link]) == 1; got != want {
+			t.Errorf("the pod of Multus has links %v, %s: want %t", links, link, want)
+		}
+	}
+	others(true, "net1")
+	for _, pod := range []string{"others", "own"} {
+		m.asks(pod, "")
+	}
+	m.eventually("Braid's pod has no network more", func() error { return m.published("own", `"net1"`, false) })
+	others(true, "net1")
+	for _, pod := range []string{"others", "own"} {
+		m.asks(pod, "data-plane@more")
+	}
+	m.eventually("Braid's pod has another network", func() error { return m.published("own", `"more"`, true) })
+	others(true, "net1")
+	others(false, "more")
+	id := m.sandbox("others")
+	m.gone("others", "own")
+	m.nothingLeft("a pod of Multus", id)
 }
