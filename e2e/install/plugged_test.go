@@ -1,5 +1,3 @@
-//go:build untried
-
 package install_test
 
 import (
@@ -38,13 +36,19 @@ func (r *rig) asks(pod, networks string) {
 	r.must(err)
 }
 
+// plugging has the networks of running pods follow their annotations.
+func (r *rig) plugging() (end func()) {
+	r.t.Helper()
+	r.configure(`{"braid": {"hotplug": true}}`)
+	return func() { r.configure(`{}`) }
+}
+
 // TestHotPlug: a pod that runs gets a network when its annotation asks for one, and loses it again.
 // A pod that was not made by Braid is left alone.
 func TestHotPlug(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.configure(`{"braid": {"hotplug": true}}`)
-	defer r.configure(`{}`)
+	defer r.plugging()()
 	n := r.Nodes()[0]
 	for name, networks := range map[string]string{"plain": "", "others": "data-plane"} {
 		pod := lab.Pod("default", name, map[string]string{})
@@ -52,9 +56,8 @@ func TestHotPlug(t *testing.T) {
 			pod.Annotations[nadv1.NetworksAnnotation] = networks
 		}
 		pod.Spec.NodeName = n.Name
-		_, err := r.Client().CoreV1().Pods("default").Create(r.ctx, pod, metav1.CreateOptions{})
-		r.must(err)
-		_, err = r.WaitPodRunning(r.ctx, "default", name)
+		r.must(r.create(r.ctx, pod))
+		_, err := r.WaitPodRunning(r.ctx, "default", name)
 		r.must(err)
 	}
 	// As if Multus had made it: there is a want, and no record.

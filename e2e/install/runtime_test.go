@@ -1,5 +1,3 @@
-//go:build untried
-
 package install_test
 
 import (

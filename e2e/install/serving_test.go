@@ -1,0 +1,384 @@
+package install_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/braid-cni/braid/e2e/lab"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+)
+
+// lonely is where a client is without the plugin that it would become: what it does the agent does.
+const lonely = "/run/lonely"
+
+// call is one call of the CNI protocol by hand.
+type call struct {
+	verb, id, pod, uid, networks string
+	// dir is the directory of the client.
+	dir string
+}
+
+func (c *call) netns() string { return "/run/netns/" + c.id }
+
+// stdin is Braid's configuration as the runtime passes it for a pod with networks. change, if not
+// nil, changes it.
+func (r *rig) stdin(n *lab.Node, networks string, change func(config map[string]any)) []byte {
+	r.t.Helper()
+	raw, err := os.ReadFile(n.Path(configuration))
+	r.must(err)
+	var list struct {
+		Name, CNIVersion string
+		Plugins          []map[string]any
+	}
+	r.must(json.Unmarshal(raw, &list))
+	config := list.Plugins[0]
+	config["name"], config["cniVersion"] = list.Name, list.CNIVersion
+	config["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{
+		"kubernetes.io/config.source": "api", nadv1.NetworksAnnotation: networks,
+	}}
+	if change != nil {
+		change(config)
+	}
+	text, err := json.Marshal(config)
+	r.must(err)
+	return text
+}
+
+// call makes a call, and returns what its client prints.
+func (r *rig) call(n *lab.Node, c *call) (string, error) {
+	r.t.Helper()
+	stdin := "/tmp/stdin-" + c.id
+	r.must(n.WriteFile(stdin, r.stdin(n, c.networks, nil), 0o600))
+	script := fmt.Sprintf("CNI_COMMAND=%s CNI_PATH=%s CNI_CONTAINERID=%s CNI_IFNAME=eth0 CNI_NETNS=%s "+
+		"CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s' %s/braid <%s 2>&1 || { echo; echo failed; }",
+		c.verb, binDir, c.id, c.netns(), c.pod, c.uid, c.dir, stdin)
+	out, err := n.Run(r.ctx, "sh", "-c", script)
+	r.must(err)
+	if strings.HasSuffix(out, "failed\n") {
+		return out, fmt.Errorf("%s of %s: %s", c.verb, c.id, out)
+	}
+	return out, nil
+}
+
+// byAgent makes a call that the agent has to do. A busy machine has a client give up soon.
+func (r *rig) byAgent(n *lab.Node, c *call) error {
+	r.t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		var out string
+		if out, err = r.call(n, c); err == nil || !strings.Contains(out, lonely+"/braid-full") {
+			return err
+		}
+	}
+	return err
+}
+
+// alone puts the client of a directory of the node where it is alone.
+func (r *rig) alone(n *lab.Node, dir string) {
+	r.t.Helper()
+	_, err := n.Run(r.ctx, "sh", "-ec", "rm -rf "+lonely+"; mkdir "+lonely+"; cp "+dir+"/braid "+lonely)
+	r.must(err)
+}
+
+// unseen makes pods of a node with networks, which its kubelet does not see, and returns their uids.
+func (r *rig) unseen(n *lab.Node, networks string, names ...string) (uids []string, end func()) {
+	r.t.Helper()
+	n.KillKubelet()
+	pods := r.Client().CoreV1().Pods("default")
+	for _, name := range names {
+		pod := lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: networks})
+		pod.Spec.NodeName = n.Name
+		r.must(r.create(r.ctx, pod))
+		made, err := pods.Get(r.ctx, name, metav1.GetOptions{})
+		r.must(err)
+		uids = append(uids, string(made.UID))
+	}
+	return uids, func() {
+		r.t.Helper()
+		now := int64(0)
+		for _, name := range names {
+			err := pods.Delete(r.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+			if !apierrors.IsNotFound(err) {
+				r.must(err)
+			}
+		}
+		r.must(n.StartKubelet())
+		r.must(n.WaitReady(r.ctx))
+	}
+}
+
+// namespace makes a network namespace of a node.
+func (r *rig) namespace(n *lab.Node, c *call) (remove func()) {
+	r.t.Helper()
+	_, err := n.Run(r.ctx, "ip", "netns", "add", c.id)
+	r.must(err)
+	return func() {
+		r.t.Helper()
+		_, err := n.Run(r.ctx, "ip", "netns", "delete", c.id)
+		r.must(err)
+	}
+}
+
+// as is the call with another verb.
+func (c *call) as(verb string) *call {
+	other := *c
+	other.verb = verb
+	return &other
+}
+
+// TestAgentAsksNothing: an ADD with networks that the agent does costs one PATCH, and events. A DEL
+// costs nothing. A network that was made a moment ago is found.
+func TestAgentAsksNothing(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	n := r.Nodes()[0]
+	r.alone(n, binDir)
+	var pods []string
+	for i := range 10 {
+		pods = append(pods, fmt.Sprint("asks-", i))
+	}
+	uids, end := r.unseen(n, "data-plane,data-plane", pods...)
+	defer end()
+	requests := func(do func()) map[string]int {
+		all, err := r.RequestsDuring(r.ctx, "system:serviceaccount:kube-system:braid-cni", func() error { do(); return nil })
+		r.must(err)
+		count := map[string]int{}
+		for _, request := range all {
+			// Events are sent after the answer, and the agent tries its credential now and then.
+			if request.Resource != "events" && request.Resource != "selfsubjectreviews" {
+				count[request.Verb+" "+request.Resource]++
+			}
+		}
+		return count
+	}
+	// The first ones get a block of addresses, or the agent may have begun a moment ago.
+	var got map[string]int
+	for i, pod := range pods {
+		c := &call{verb: "ADD", id: pod, pod: pod, uid: uids[i], networks: "data-plane,data-plane", dir: lonely}
+		remove := r.namespace(n, c)
+		got = requests(func() { r.must(r.byAgent(n, c)) })
+		t.Logf("ADD %d made requests %v", i, got)
+		if made := requests(func() { r.must(r.byAgent(n, c.as("DEL"))) }); len(made) > 0 {
+			t.Errorf("a DEL made requests %v", made)
+		}
+		remove()
+	}
+	if want := map[string]int{"patch pods": 1}; !maps.Equal(got, want) {
+		t.Errorf("the last ADD made requests %v, want %v", got, want)
+	}
+	for i := range 10 {
+		name := fmt.Sprint("moment-", i)
+		nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": %q, "namespace": "default"}, "spec": {"config": %q}}`, name, dataPlane)
+		r.must(r.Apply(r.ctx, nad))
+		c := &call{verb: "ADD", id: name, pod: pods[0], uid: uids[0], networks: name, dir: lonely}
+		remove := r.namespace(n, c)
+		r.must(r.byAgent(n, c))
+		r.must(r.byAgent(n, c.as("DEL")))
+		remove()
+		_, err := r.Kubectl(r.ctx, "delete", "net-attach-def", name)
+		r.must(err)
+	}
+}
+
+// TestAPIServerAwayDuringCalls: the agent does a DEL without the API server. An ADD is to be tried
+// again later, and is done then.
+func TestAPIServerAwayDuringCalls(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	n := r.Nodes()[0]
+	r.alone(n, binDir)
+	uids, end := r.unseen(n, "data-plane", "away")
+	defer end()
+	before := &call{verb: "ADD", id: "away-before", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely}
+	during := &call{verb: "ADD", id: "away-during", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely}
+	defer r.namespace(n, before)()
+	defer r.namespace(n, during)()
+	r.must(r.byAgent(n, before))
+	r.stopAPIServer()
+	r.must(r.byAgent(n, before.as("DEL")))
+	err := r.byAgent(n, during)
+	if err == nil || !regexp.MustCompile(`"code": *11\b`).MatchString(err.Error()) {
+		t.Errorf("an ADD without the API server: %v", err)
+	}
+	r.must(r.byAgent(n, during.as("DEL")))
+	r.must(r.StartAPIServer(r.ctx))
+	r.eventually("the ADD is done", func() error { return r.byAgent(n, during) })
+	r.must(r.byAgent(n, during.as("DEL")))
+	r.eventually("both nodes are ready", r.ready)
+}
+
+// TestContainerdRestarts: containerd is killed again and again while pods come and go by the agent.
+// None starts without its networks. What containerd forgets of those that were on their way, the
+// agent removes.
+func TestContainerdRestarts(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	c := r.churn()
+	for range 3 {
+		for _, n := range r.Nodes() {
+			n.KillContainerd()
+			r.must(n.StartContainerd(r.ctx))
+		}
+		c.more()
+	}
+	r.restartAgents() // which compare at their start, and a minute later
+	c.end()
+	r.eventually("both nodes are ready", r.ready)
+}
+
+const (
+	// many is how many ADDs there are at once.
+	many = 500
+	// manyGroup is the cgroup of their clients.
+	manyGroup = "braid-e2e-many"
+	// maxBusyMemory is what the agent may have resident meanwhile.
+	maxBusyMemory = 80 << 20
+	manyNetwork   = `{"cniVersion": "1.0.0", "name": "many", "plugins": [{"type": "bridge", "bridge": "cni8", "isDefaultGateway": true,
+		"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.246.0.0/16"}]]}}]}`
+	manyNAD = `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "many", "namespace": "default"},
+		"spec": {"config": "{\"cniVersion\": \"1.0.0\", \"type\": \"macvlan\", \"master\": \"eth1\", \"ipam\": {\"type\": \"whereabouts\", \"range\": \"10.40.0.0/16\"}}"}}`
+)
+
+// TestManyAtOnce: 500 ADDs at once on one node all succeed, with addresses of their own, and so do
+// their DELs. The agent stays small.
+func TestManyAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	n := r.Nodes()[0]
+	r.must(r.Apply(r.ctx, manyNAD))
+	r.must(n.WriteFile("/run/many.conflist", []byte(manyNetwork), 0o600))
+	r.must(n.WriteFile("/run/many/stdin", r.stdin(n, "many", func(config map[string]any) { config["clusterNetwork"] = "/run/many.conflist" }), 0o600))
+	r.manyDo(n, "ip netns add many-$i")
+	uids, end := r.unseen(n, "many", r.manyPods()...)
+	defer end()
+	for i, uid := range uids {
+		r.must(n.WriteFile(fmt.Sprint("/run/many/uid-", i+1), []byte(uid+"\n"), 0o600))
+	}
+	before := r.fallbacks(n)
+	took := r.manyCall(n, "ADD")
+	rss, peak := r.busyMemory(n)
+	t.Logf("%d ADDs at once took %v; fallbacks %v; the agent has %.1f MB resident, %.1f MB at most", many, took, r.since(n, before), megabytes(rss), megabytes(peak))
+	if peak > maxBusyMemory {
+		t.Errorf("more than %.0f MB", megabytes(maxBusyMemory))
+	}
+	r.distinct(n)
+	before = r.fallbacks(n)
+	took = r.manyCall(n, "DEL")
+	t.Logf("%d DELs at once took %v; fallbacks %v", many, took, r.since(n, before))
+	for _, pattern := range []string{"sandboxes/many-*", "ipam/held/*many-*"} {
+		out, err := n.Run(r.ctx, "sh", "-c", "ls -d /run/braid/"+pattern+" 2>/dev/null || true")
+		if err != nil || out != "" {
+			t.Errorf("left: %s, %v", out, err)
+		}
+	}
+	r.manyDo(n, "ip netns delete many-$i")
+	_, err := n.Run(r.ctx, "sh", "-ec", "ip link delete cni8; rm -r /run/many /run/many.conflist")
+	r.must(err)
+}
+
+func (r *rig) manyPods() (names []string) {
+	for i := range many {
+		names = append(names, fmt.Sprint("many-", i+1))
+	}
+	return names
+}
+
+// manyDo runs a command for each i.
+func (r *rig) manyDo(n *lab.Node, command string) {
+	r.t.Helper()
+	_, err := n.Run(r.ctx, "sh", "-ec", fmt.Sprintf("for i in $(seq %d); do %s; done", many, command))
+	r.must(err)
+}
+
+// manyCall makes all calls at once, and returns how long that took. A call that fails fails the test.
+// The clients have a cgroup of their own, as a runtime has: 500 processes of the root cgroup would
+// leave no time to an agent that has one.
+func (r *rig) manyCall(n *lab.Node, verb string) time.Duration {
+	r.t.Helper()
+	start := time.Now()
+	out, err := n.Run(r.ctx, "sh", "-c", fmt.Sprintf(`cd /run/many
+		for dir in /sys/fs/cgroup/cpu /sys/fs/cgroup; do
+			[ ! -e $dir/cgroup.procs ] || { mkdir -p $dir/%s; echo $$ >$dir/%s/cgroup.procs; break; }
+		done
+		for i in $(seq %d); do
+			read uid <uid-$i
+			CNI_COMMAND=%s CNI_PATH=%s CNI_CONTAINERID=many-$i CNI_IFNAME=eth0 CNI_NETNS=/run/netns/many-$i \
+				CNI_ARGS="K8S_POD_NAMESPACE=default;K8S_POD_NAME=many-$i;K8S_POD_UID=$uid" %s/braid <stdin >out-$i 2>&1 || echo many-$i >>failed &
+		done
+		wait
+		[ ! -s failed ] || { wc -l <failed; cat out-$(head -1 failed | cut -d- -f2); rm failed; }`, manyGroup, manyGroup, many, verb, binDir, binDir))
+	r.must(err)
+	_, err = n.Run(r.ctx, "sh", "-c", fmt.Sprintf("rmdir /sys/fs/cgroup/cpu/%s || rmdir /sys/fs/cgroup/%s", manyGroup, manyGroup))
+	r.must(err)
+	if out != "" {
+		r.t.Errorf("%s fails: %s", verb, out)
+	}
+	return time.Since(start).Round(100 * time.Millisecond)
+}
+
+// distinct wants all sandboxes to have two addresses that no other has.
+func (r *rig) distinct(n *lab.Node) {
+	r.t.Helper()
+	out, err := n.Run(r.ctx, "sh", "-ec",
+		fmt.Sprintf("for i in $(seq %d); do ip netns exec many-$i ip -o -4 address show scope global; done", many))
+	r.must(err)
+	addresses := regexp.MustCompile(`10\.(246|40)\.\d+\.\d+/`).FindAllString(out, -1)
+	seen := map[string]bool{}
+	for _, address := range addresses {
+		seen[address] = true
+	}
+	if len(addresses) != 2*many || len(seen) != 2*many {
+		r.t.Errorf("%d addresses, %d of them different, of %d sandboxes", len(addresses), len(seen), many)
+	}
+}
+
+// busyMemory is the agent's memory, now and at most.
+func (r *rig) busyMemory(n *lab.Node) (rss, peak int) {
+	r.t.Helper()
+	pid, err := agentPID(n)
+	r.must(err)
+	rss, err = memoryOf(n, pid, "VmRSS")
+	r.must(err)
+	peak, err = memoryOf(n, pid, "VmHWM")
+	r.must(err)
+	return rss, peak
+}
+
+// fallbacks are the calls that a node did without the agent, by reason, as the agent reports them:
+// every ten seconds it counts the notes of clients.
+func (r *rig) fallbacks(n *lab.Node) map[string]int {
+	r.t.Helper()
+	r.eventually("the notes are counted", func() error {
+		if info, err := os.Stat(n.Path("/run/braid/agent/fallbacks")); err == nil && info.Size() > 0 {
+			return errors.New("there are some")
+		}
+		return nil
+	})
+	node, err := r.Client().CoreV1().Nodes().Get(r.ctx, n.Name, metav1.GetOptions{})
+	r.must(err)
+	var report nodev1.Report
+	r.must(json.Unmarshal([]byte(node.Annotations[nodev1.ReportAnnotation]), &report))
+	return report.Fallbacks
+}
+
+// since are the fallbacks of a time.
+func (r *rig) since(n *lab.Node, before map[string]int) map[string]int {
+	now := map[string]int{}
+	maps.Copy(now, r.fallbacks(n))
+	for reason, count := range before {
+		now[reason] -= count
+	}
+	maps.DeleteFunc(now, func(_ string, count int) bool { return count == 0 })
+	return now
+}
