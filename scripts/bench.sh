@@ -37,7 +37,7 @@ if [ -z "${BRAID_BENCH-}" ]; then
 	. scripts/whereabouts.sh
 	export BRAID_BENCH BRAID_LAB_BIN BRAID_PLUGINS
 	trap 'rm -rf "$BRAID_BENCH"' EXIT
-	scripts/build.sh "$BRAID_BENCH" braid
+	scripts/build.sh "$BRAID_BENCH" braid braidd braid-client
 	go build -ldflags '-s -w' -o "$BRAID_BENCH/" ./e2e/bench ./e2e/bench/bare
 	go test -c -o "$BRAID_BENCH/plugins.test" ./plugins
 	unshare --net --mount "$0" "$@"

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -150,12 +151,13 @@ func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod str
 		return err
 	}
 	return inNetns(func(netns string) error {
+		before, err := usedCPU()
 		for _, command := range []string{"ADD", "DEL"} {
-			if err := b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", netns) }); err != nil {
-				return err
-			}
+			err = errors.Join(err, b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", netns) }))
 		}
-		return nil
+		after, uerr := usedCPU()
+		b.times["CPU "+name] = append(b.times["CPU "+name], after-before)
+		return errors.Join(err, uerr)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,12 @@ type bench struct {
 	api                     *lab.API
 	bin, plugins, work, log string
 	braid, reference        *meta
-	times                   map[string][]time.Duration
+	// agent is Braid as its node's runtime calls it, of the process agentPID.
+	agent    *meta
+	agentPID int
+	// kept has a connection to the API server that lasts.
+	kept  *http.Transport
+	times map[string][]time.Duration
 	// networks are what the pods ask for, by their names.
 	networks map[string]string
 	// uids are theirs.

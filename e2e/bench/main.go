@@ -99,8 +99,17 @@ func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	text := b.report(rounds, size)
 	addresses, err := b.addresses(ctx, rounds)
-	return b.report(rounds, size) + addresses, err
+	if err != nil {
+		return "", err
+	}
+	stop, err := b.startAgent(ctx)
+	if err != nil {
+		return "", err
+	}
+	agent, err := b.throughAgent(ctx, rounds)
+	return text + addresses + agent, errors.Join(err, stop())
 }
 
 // size is that of Braid's binary, of those of the reference together that it has built in.
