@@ -51,11 +51,11 @@ func requestsOf(s selection.Selection) []request {
 	return out
 }
 
-// ask puts what the pod asks for into the attachment: as runtimeConfig for the plugins that declare
-// the capability, else into CNI_ARGS. The runtime's own values mean the default network (hostPorts
-// of the pod, its cgroup, its DNS), so no other network gets any of them. A wish that has neither
-// way is an error: the pod would run without what it asked for. libcni hands each plugin the keys
-// that it declares; what none declares would only be recorded.
+// ask puts what the pod asks for into the attachment: as runtimeConfig if a plugin declares the
+// capability, else into CNI_ARGS. A wish that fits neither is an error: the pod would run without
+// what it asked for. The runtime's own values (hostPorts, cgroup, DNS) are for the default network,
+// and no other network gets them. Values that no plugin declares are left out, as libcni would not
+// pass them.
 func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 	declared := list.Capabilities()
 	a.RuntimeConfig = map[string]json.RawMessage{}
@@ -91,7 +91,7 @@ func (a *Attachment) ask(call *conf.Call, r Request, list *netconf.List) error {
 	return nil
 }
 
-// judgeArgs judges what cni-args asks for as the same request by its own key: plugins have it by
+// judgeArgs checks what cni-args asks for as if it were asked for by its own key. Plugins get it in
 // args.cni already.
 func judgeArgs(s *selection.Selection, list *netconf.List) error {
 	ips, _ := s.Asked()
@@ -101,9 +101,8 @@ func judgeArgs(s *selection.Selection, list *netconf.List) error {
 	return missingCapability(request{field: "cni-args.ips", capability: "ips"}, list)
 }
 
-// reaches reports whether a plugin that can act on the capability declares it. Addresses are the
-// business of plugins with an "ipam", where there are any: what tuning declares does not reach
-// them.
+// reaches reports whether a plugin that can act on the capability declares it. If plugins of the
+// chain have an "ipam", only these can act on addresses: tuning that declares "ips" is not enough.
 func reaches(capability string, list *netconf.List) bool {
 	addressed := false
 	for i := range list.Len() {
@@ -118,8 +117,8 @@ func reaches(capability string, list *netconf.List) bool {
 	return !addressed && list.Capabilities()[capability]
 }
 
-// readsArg reports whether some plugin may read a request in CNI_ARGS. Of the reference's types it
-// is known that addresses are read by their IPAM plugins alone.
+// readsArg reports whether some plugin may read a request in CNI_ARGS. The reference's plugins
+// leave addresses to their IPAM plugins.
 func readsArg(capability string, list *netconf.List) bool {
 	if capability != "ips" {
 		return true
@@ -136,7 +135,7 @@ func readsArg(capability string, list *netconf.List) bool {
 	return false
 }
 
-// setArg sets a key of CNI_ARGS, in the place of the runtime's.
+// setArg sets a key of CNI_ARGS, or replaces the runtime's.
 func (a *Attachment) setArg(key, value string) {
 	a.Args = slices.DeleteFunc(a.Args, func(pair [2]string) bool { return pair[0] == key })
 	a.Args = append(a.Args, [2]string{key, value})

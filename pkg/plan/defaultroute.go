@@ -31,7 +31,7 @@ func (f Families) String() string {
 	return "IPv4 and IPv6"
 }
 
-// FamiliesOf returns the set of those that are true.
+// FamiliesOf returns the set of the families that are true.
 func FamiliesOf(v4, v6 bool) (f Families) {
 	if v4 {
 		f |= IPv4
@@ -49,8 +49,8 @@ func familyOf(a netip.Addr) Families {
 	return IPv6
 }
 
-// AskedFamilies returns those whose default route the pod wants through the attachment: an empty
-// list of gateways means both.
+// AskedFamilies returns the families whose default route the pod wants through the attachment. An
+// empty list of gateways means both.
 func (a *Attachment) AskedFamilies() Families {
 	return askedFamilies(a.WantsDefaultRoute, a.Gateways)
 }
@@ -69,13 +69,13 @@ func askedFamilies(wanted bool, gateways []netip.Addr) Families {
 	return f
 }
 
-// DefaultRoutes returns the families of which the configuration puts a default route into the pod's
+// DefaultRoutes returns the families in which the configuration puts a default route into the pod's
 // main table that the pod did not ask for with "default-route".
 //
-// Explicit routes count, wherever in a plugin's configuration they are ("routes" as the IPAM
-// plugins take it, "addroutes" of route-override), and isDefaultGateway of bridge; a gateway alone
-// makes no route. Routes that sbr, later in the chain, moves to a table of its own do not count.
-// Those that a plugin learns at run time (dhcp) cannot be seen here.
+// Explicit routes count wherever they are in a plugin's configuration ("routes" of IPAM plugins,
+// "addroutes" of route-override), and so does isDefaultGateway of bridge. A gateway alone makes no
+// route. Routes that sbr, later in the chain, moves to a table of its own do not count. Routes that
+// a plugin learns at run time, such as dhcp, are not in the configuration.
 func (a *Attachment) DefaultRoutes() (Families, error) {
 	found, err := a.unasked()
 	var f Families
@@ -109,8 +109,8 @@ func (a *Attachment) unasked() ([]unaskedRoute, error) {
 	return out, nil
 }
 
-// ExpectDefaultRoutes returns what becomes of the default routes of the configuration that the pod
-// did not ask for, as warnings, for those who judge a network before any pod has it.
+// ExpectDefaultRoutes returns a warning for each default route of the configuration that the pod
+// did not ask for. It is for judging a network before any pod has it.
 func (a *Attachment) ExpectDefaultRoutes(policy string) ([]*failure.Error, error) {
 	found, err := a.unasked()
 	if a.Default || err != nil {
@@ -150,15 +150,15 @@ func movedBySBR(later []tree) bool {
 	})
 }
 
-// SourceRouted reports whether the chain ends in tables of sbr's own, which default routes belong
-// to.
+// SourceRouted reports whether sbr moves the chain's routes, default routes among them, to tables
+// of its own.
 func (a *Attachment) SourceRouted() bool {
 	list, err := parseTree(a.Conf)
 	return err == nil && movedBySBR(list.elements("plugins"))
 }
 
-// refuseDefaultRoutes is the policy "refuse": it fails where the configuration makes a default
-// route that the pod did not ask for.
+// refuseDefaultRoutes applies the policy "refuse": it returns an error if the configuration makes a
+// default route that the pod did not ask for.
 func (a *Attachment) refuseDefaultRoutes() error {
 	found, err := a.unasked()
 	if err != nil || len(found) == 0 {
@@ -173,10 +173,10 @@ func (a *Attachment) refuseDefaultRoutes() error {
 	}
 }
 
-// LeaveOut returns the policy "keep": it removes the default routes that the pod did not ask for
-// from the configuration, of the families that are held by other networks already, and adds a
-// warning for each. rest are families of which a default route could not be removed: of a bridge
-// with isDefaultGateway and addresses of both families one of the routes may be wanted.
+// LeaveOut applies the policy "keep". In the families that other networks hold already, it removes
+// default routes that the pod did not ask for from the configuration, and adds a warning for each.
+// rest are families in which it could not remove one: isDefaultGateway of a bridge is for both
+// families, of which one may be wanted.
 func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {
@@ -231,7 +231,7 @@ type omission struct {
 	rest Families
 }
 
-// object is t without them; path is empty or ends in a period.
+// object returns t without default routes. path is empty or ends in a period.
 func (o *omission) object(t tree, path string) tree {
 	if !t.object {
 		return o.array(t, path)
@@ -286,7 +286,7 @@ func (o *omission) routes(t tree, path string) tree {
 	return out
 }
 
-// omit reports whether to leave out what makes default routes of these families, and notes it.
+// omit reports whether to leave out what makes default routes of these families, and records that.
 func (o *omission) omit(path, text string, f Families) bool {
 	if f&o.held == 0 {
 		return false

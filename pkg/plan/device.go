@@ -51,8 +51,8 @@ func (def Definition) Resource() string {
 	return def.NAD.Annotations[nadv1.ResourceNameAnnotation]
 }
 
-// NeedsDevice reports whether the network is one of a resource and cannot do without a device of
-// it, by what its first plugin is. Definitions that cannot be read need nothing.
+// NeedsDevice reports whether the network names a resource and its first plugin cannot work without
+// a device of it. A definition that cannot be read needs none.
 func (def Definition) NeedsDevice() bool {
 	raw := []byte(def.Conf)
 	if def.Resource() != "" && len(raw) == 0 {
@@ -62,9 +62,8 @@ func (def Definition) NeedsDevice() bool {
 	return def.Resource() != "" && err == nil && consumesDevice(list)
 }
 
-// consumesDevice reports whether the chain moves a device into the pod, or a queue or function of
-// one. Other types may have a resource, too, which then is a mark of the nodes where their network
-// is, and not a device.
+// consumesDevice reports whether the chain moves a device, or a part of one, into the pod. For
+// other types a resource only marks the nodes that have the network.
 func consumesDevice(list *netconf.List) bool {
 	consumers := []string{
 		"sriov", "ib-sriov", "host-device", "ovs", "vdpa", "accelerated-bridge", "userspace",
@@ -72,7 +71,7 @@ func consumesDevice(list *netconf.List) bool {
 	return slices.Contains(consumers, list.Types()[0]) || list.Capabilities()[capDeviceID]
 }
 
-// assign gives the attachment the next device of its resource.
+// assign assigns the next device of its resource to the attachment.
 func (d *devices) assign(a *Attachment, def Definition, list *netconf.List) error {
 	resource := def.Resource()
 	if resource == "" {
@@ -99,9 +98,8 @@ func (a *Attachment) passDevice(list *netconf.List) {
 	}
 }
 
-// missing returns the error of a network for which there is no device left; nil where it does
-// without: its plugin takes none, and the pod asked for none. Where there is no kubelet to ask,
-// only the plugin counts.
+// missing returns the error of a network for which no device is left. It is nil if the plugin takes
+// none and the pod requested none. Without a kubelet to ask, only the plugin counts.
 func (d *devices) missing(resource string, list *netconf.List) error {
 	consumes := consumesDevice(list)
 	switch {

@@ -12,13 +12,13 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// Changes bring a pod from the attachments that it has to those of another plan.
+// Changes are the steps from the attachments that a pod has to those of another plan.
 type Changes struct {
-	// Remove are attachments that the pod has, as they were given, the last first. They go before
-	// the others come, which may have their interface names and devices.
+	// Remove are attachments that the pod has, the last first. They go before the others come, which
+	// may take over their interface names and devices.
 	Remove []Attachment
-	// Add are attachments of the plan, in its order. Interface names that the plan has chosen, and
-	// devices, are others where the ones of the plan belong to attachments that stay.
+	// Add are attachments of the plan, in its order. If an attachment that stays has the interface
+	// name that the plan chose, or the device, they have another.
 	Add []Attachment
 }
 
@@ -54,11 +54,11 @@ func Diff(have, want []Attachment, redefine bool) (Changes, error) {
 // difference is the work of Diff.
 type difference struct {
 	have, want []Attachment
-	// by has the attachment that the pod has for a wanted one, by their indices.
+	// by maps the index of a wanted attachment to that of the one that the pod has for it.
 	by map[int]int
-	// taken are the attachments that by has.
+	// taken marks the attachments of the pod that are in by.
 	taken []bool
-	// keep are the indices in Changes.Add of those that keep the name that the pod has.
+	// keep marks indices of Changes.Add whose interface keeps its name.
 	keep map[int]bool
 }
 
@@ -170,8 +170,8 @@ func sameDefinition(h, w *Attachment) bool {
 	return err == nil && sameJSON(h.Conf, moved.Conf)
 }
 
-// place has the added ones use names and devices that are free. There are enough of these, unless
-// networks stay that the plan does not have.
+// place assigns free names and devices to the added attachments. There are enough, unless networks
+// stay that the plan does not have.
 func (d *difference) place(c *Changes) error {
 	names, devices := d.inUse(c)
 	d.placeNames(c, names)
@@ -198,8 +198,8 @@ func (d *difference) place(c *Changes) error {
 	return nil
 }
 
-// placeNames has the added ones use names that are free: first those of which the name is given,
-// then those whose name is free, then the others.
+// placeNames assigns free names to the added attachments: first to those that ask for a name, then
+// to those whose name is free, then to the others.
 func (d *difference) placeNames(c *Changes, names map[string]string) {
 	placed := make([]bool, len(c.Add))
 	for _, may := range []func(i int, a *Attachment) bool{
