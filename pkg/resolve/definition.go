@@ -14,14 +14,14 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// lookup is what distinguishes one look-up of a NAD from another.
+// lookup is the key of one look-up of a NAD.
 type lookup struct {
 	namespace, name string
 	onDisk          bool
 }
 
-// definitions looks up every request, all at the same time, and each NAD once. Of several errors it
-// returns that of the first request, so that equal questions have equal answers.
+// definitions looks up all requests at the same time, and each NAD once. Of several errors it
+// returns that of the first request, so that the answer is always the same.
 func (r *Resolver) definitions(
 	ctx context.Context, requests []plan.Request,
 ) ([]plan.Definition, error) {
@@ -85,8 +85,7 @@ func (r *Resolver) definition(ctx context.Context, request plan.Request) (plan.D
 	return d, err
 }
 
-// onDisk returns the definition that is read from the node's disk; a stand-in if this is another
-// machine.
+// onDisk returns the definition on the node's disk, or a stand-in on another machine.
 func (r *Resolver) onDisk(
 	nad *nadv1.NetworkAttachmentDefinition, read func() ([]byte, error),
 ) (plan.Definition, error) {
@@ -115,8 +114,8 @@ func origin(request plan.Request) string {
 	return "the pod's annotation " + nadv1.NetworksAnnotation
 }
 
-// SourceError classifies an error of a Source, or of what writes to the same place, that has no
-// reason yet: it is unavailable, or refuses.
+// SourceError adds a reason to an error of a Source, or of a write to the same place, that has
+// none: either it is unavailable or it refuses.
 func SourceError(verb string, err error) error {
 	if failure.ReasonOf(err) != "" {
 		return fmt.Errorf("%s: %w", verb, err)

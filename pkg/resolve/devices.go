@@ -11,9 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// addDevices finds the pod's devices, if any of its networks may use one: one that cannot do
-// without, or whose resource the pod requests, or any if it has claims. What a pod requests and
-// claims is not in its annotations.
+// addDevices finds the pod's devices if one of its networks may use them: it needs a device, or the
+// pod requests its resource, or the pod has resource claims. Requests and claims are not in
+// annotations, so the pod may have to be fetched.
 func (r *Resolver) addDevices(ctx context.Context, pod *podv1.Pod, in *plan.Input) error {
 	uses := func(d plan.Definition) bool { return d.Resource() != "" }
 	if pod == nil || !slices.ContainsFunc(in.Definitions, uses) {
@@ -67,9 +67,9 @@ func standInDevices(pod *podv1.Pod, definitions []plan.Definition) map[string][]
 	return devices
 }
 
-// deviceRequests returns the resources that the pod requests, but for marks of nodes: a resource of
-// which the pod has no device, and the node neither, is none of devices. KubeVirt's pods request
-// the marks of their bridges.
+// deviceRequests returns the resources of devices that the pod requests. A resource without
+// devices, in the pod or on the node, is a mark of nodes and left out: KubeVirt's pods request such
+// marks of their bridges.
 func (r *Resolver) deviceRequests(ctx context.Context, pod *podv1.Pod, in *plan.Input) []string {
 	return slices.DeleteFunc(slices.Clone(pod.Requested), func(resource string) bool {
 		used := slices.ContainsFunc(in.Definitions, func(d plan.Definition) bool {

@@ -12,8 +12,8 @@ import (
 	"github.com/braid-cni/braid/pkg/plan"
 )
 
-// Expected is an attachment as an ADD would begin with it. Its warnings are those of the plugins
-// and of default routes, too.
+// Expected is an attachment as an ADD would begin with it, with the warnings of its plugins and
+// default routes.
 type Expected struct {
 	plan.Attachment
 
@@ -21,10 +21,9 @@ type Expected struct {
 	Places []Place
 }
 
-// Expect is Attachments for those who make none: it judges the chains as well, and says what is to
-// be expected of default routes, and what the policy does not allow. If a chain is refused, the
-// attachments are returned beside the error. Without paths, binaries are taken to be installed
-// somewhere.
+// Expect is Attachments for those who make none. It also judges the chains, the default routes, and
+// what the policy does not allow. If a chain is refused, it returns the attachments beside the
+// error. Without paths it takes binaries to be installed.
 func (r *Resolver) Expect(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod, finder Finder, paths []string,
 ) (expected []Expected, judged []Judged, refused error) {

@@ -12,9 +12,9 @@ import (
 	"github.com/braid-cni/braid/pkg/policy"
 )
 
-// own renames an attachment's network, and its spaces of whereabouts, to what is its namespace's
-// own, unless the rule keeps the names. Leases, results, links and rules are kept by these names,
-// and a DEL, a CHECK and a GC have them from the record.
+// own renames an attachment's network, and its spaces of whereabouts, to names of its namespace,
+// unless the rule keeps the names. Leases, results, links and rules are stored by these names. DEL,
+// CHECK and GC have them from the record.
 func (r *Resolver) own(
 	ctx context.Context, decide decider, a *plan.Attachment, rule *policy.Rule,
 ) error {
@@ -68,7 +68,7 @@ func Renamed(attachments []plan.Attachment) (others []plan.Attachment, err error
 	return others, nil
 }
 
-// borrowed returns the names of an attachment that are another namespace's own.
+// borrowed returns the names of an attachment that belong to another namespace.
 func (r *Resolver) borrowed(
 	ctx context.Context, decide decider, a *plan.Attachment,
 ) (found []policy.Violation, err error) {
@@ -125,7 +125,7 @@ func apart(ctx context.Context, decide decider, namespace string) (bool, error) 
 	return err == nil && d.Effect == policy.Enforce && !d.All, err
 }
 
-// Bounds returns what decides in the namespaces of attachments whose addresses are bounded.
+// Bounds returns the decisions for those namespaces of the attachments whose addresses are bounded.
 func (r *Resolver) Bounds(attachments []plan.Attachment) map[string]policy.Decision {
 	rules, bounds := r.rules(), map[string]policy.Decision{}
 	for i := range attachments {
@@ -140,8 +140,9 @@ func (r *Resolver) Bounds(attachments []plan.Attachment) map[string]policy.Decis
 	return bounds
 }
 
-// Crowded returns what of attachments is beyond the bounds, where the networks of the namespaces
-// have so many addresses, theirs included. An attachment that gets none is not in anybody's way.
+// Crowded returns the attachments that exceed the bounds. have counts the addresses of each
+// namespace's networks, those of the attachments included. An attachment without addresses exceeds
+// none.
 func (r *Resolver) Crowded(
 	bounds map[string]policy.Decision, have map[string]int, attachments []plan.Attachment,
 ) (found []Judged) {

@@ -13,10 +13,10 @@ import (
 	"github.com/braid-cni/braid/pkg/policy"
 )
 
-// Finder finds out what runs a plugin with a configuration: invoke.Exec is one.
+// Finder finds out what runs a plugin with a configuration. invoke.Exec is one.
 type Finder interface {
-	// Find looks for what runs a plugin with this configuration; it is an error if there is
-	// nothing. The warnings say what of the configuration has no effect.
+	// Find looks for what runs a plugin with this configuration. It returns an error if there is
+	// nothing. Warnings name the keys of the configuration that have no effect.
 	Find(kind string, config []byte, paths []string) (invoke.Found, error)
 }
 
@@ -40,7 +40,7 @@ func Plugins(finder Finder, a *plan.Attachment, paths []string) error {
 	return PluginsOf(finder, list, a, paths)
 }
 
-// PluginsOf is Plugins for who has the attachment's configuration in libcni's form.
+// PluginsOf is Plugins with the attachment's configuration in libcni's form.
 func PluginsOf(
 	finder Finder, list *libcni.NetworkConfigList, a *plan.Attachment, paths []string,
 ) error {
@@ -50,13 +50,13 @@ func PluginsOf(
 // Place is where a plugin of a chain runs.
 type Place struct {
 	Type string
-	// Index is that of the plugin in its chain.
+	// Index is the plugin's position in the chain.
 	Index int
-	// IPAM is that the plugin of that index runs it.
+	// IPAM is true if the plugin at Index calls it.
 	IPAM bool
 	invoke.Found
 
-	// Err is why it runs nowhere.
+	// Err is the reason why it runs nowhere.
 	Err error
 }
 

@@ -21,7 +21,7 @@ type Judged struct {
 	policy.Violation
 	decided
 
-	// NAD and IfName are those of the attachment; empty for the pod as a whole.
+	// NAD and IfName name the attachment. They are empty for the pod as a whole.
 	NAD, IfName string
 }
 
@@ -30,18 +30,18 @@ type decided struct {
 	policy.Decision
 
 	Namespace string
-	// Unsure is why it is not known whether the namespace has policy.TenantLabel. Nil if it is.
+	// Unsure is the reason why nobody knows whether the namespace has policy.TenantLabel, or nil.
 	Unsure error
 }
 
 // Failure returns it as an error or, if it is not enforced, as a warning.
 func (j *Judged) Failure() *failure.Error { return together([]Judged{*j}) }
 
-// Judge returns all of a pod and its attachments that the policy does not allow, whether that is
-// enforced or not. The plugins of the attachments were looked for. The labels of the namespaces of
-// NADs that no rule names are asked for, as it depends on them what the plugins are held to; those
-// of the pod's, if it asks for what it may not have. An attachment for which a rule is enforced
-// gets its limits, and names that are its namespace's own.
+// Judge returns what the policy does not allow a pod and its attachments, enforced or not. Plugins
+// has been called for the attachments. If no rule names the namespace of a NAD, its labels are
+// looked up, as the plugins' limits depend on them. The labels of the pod's namespace are looked up
+// if it asks for what it must not have. If a rule is enforced for an attachment, Judge sets its
+// limits, and renames its networks to names of its namespace.
 func (r *Resolver) Judge(
 	ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment,
 ) ([]Judged, error) {
@@ -82,8 +82,8 @@ func (r *Resolver) Judge(
 	return found, nil
 }
 
-// named has the names of an attachment apart from those of other namespaces, or else returns those
-// that are another one's own.
+// named keeps the names of an attachment apart from those of other namespaces. It returns the names
+// that belong to another one.
 func (r *Resolver) named(
 	ctx context.Context, decide decider, d decided, a *plan.Attachment,
 ) (found []Judged, err error) {
@@ -105,7 +105,7 @@ func network(a *plan.Attachment) *policy.Network {
 	}
 }
 
-// limit has the plugins hold an attachment to what of a rule only they can find out.
+// limit sets the limits of an attachment: what only its plugins can check of a rule.
 func limit(a *plan.Attachment, rule *policy.Rule) {
 	if a.Limits == nil {
 		return
@@ -167,8 +167,8 @@ func judgePod(rule *policy.Rule, shared string, attachments []plan.Attachment) (
 // decider returns the decision for a namespace.
 type decider func(ctx context.Context, namespace string) (decided, error)
 
-// deciding returns what decides for namespaces, each once. A namespace that no rule names is asked
-// for its label.
+// deciding returns a decider that remembers its decisions. It looks up the label of a namespace
+// that no rule names.
 func (r *Resolver) deciding(rules *policy.Policy) decider {
 	known := map[string]decided{}
 	return func(ctx context.Context, namespace string) (decided, error) {
@@ -192,7 +192,8 @@ func (r *Resolver) deciding(rules *policy.Policy) decider {
 	}
 }
 
-// tenant reports whether a namespace has the tenant's label. One that is not there has none.
+// tenant reports whether a namespace has the tenant's label. A namespace that does not exist has
+// none.
 func (r *Resolver) tenant(ctx context.Context, name string) (bool, error) {
 	namespace, err := r.Source.Namespace(ctx, name)
 	if apierrors.IsNotFound(err) {
@@ -204,8 +205,8 @@ func (r *Resolver) tenant(ctx context.Context, name string) (bool, error) {
 	return metav1.HasLabel(*namespace, policy.TenantLabel), nil
 }
 
-// Permit returns an error that names all that is enforced of what was judged; nil if nothing is.
-// What is not becomes one warning, of an attachment that it is about.
+// Permit returns one error for all that is enforced of what was judged, or nil. All that is not
+// enforced becomes one warning of an attachment.
 func Permit(judged []Judged, attachments []plan.Attachment) error {
 	var refused, audited []Judged
 	for _, j := range judged {
@@ -230,11 +231,11 @@ func Permit(judged []Judged, attachments []plan.Attachment) error {
 	return nil
 }
 
-// maxTold bounds how many violations an error tells of.
+// maxTold bounds how many violations one error lists.
 const maxTold = 8
 
-// together returns one error, or warning, of all that was judged and is treated alike. It says what
-// the operator would have to write for those of the first one's namespace.
+// together returns one error or warning for several violations. Its remedy is what the operator
+// would have to write for the first one's namespace.
 func together(judged []Judged) *failure.Error {
 	first := judged[0]
 	all := first.Error(first.Decision, first.NAD, first.Namespace)

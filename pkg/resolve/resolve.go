@@ -1,10 +1,10 @@
 // Package resolve finds out what a pod gets: the networks that it asks for, their definitions, its
-// devices, and of all that the plan.
+// devices, and the plan of all that.
 //
-// Contract: it reads, from its Source and from the directories of networks on disk, and changes
-// nothing, so that an ADD, `braidctl plan` and admission have the same answer, each time. Every
-// failure has a *failure.Error that names the network that it is about; of several it is the first
-// network's. "Not known" is an error of reason APIUnavailable or TimedOut, never "not there".
+// Contract: it only reads, from its Source and from the directories of networks on disk. So an ADD,
+// `braidctl plan` and admission get the same answer. Every failure is a *failure.Error that names
+// its network; of several failures it is the first network's. What cannot be asked is an error of
+// reason APIUnavailable or TimedOut, never "not there".
 package resolve
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// Source is where pods, NADs and namespaces come from. Implementations: an API server, manifests on
-// disk. "Not found" and "forbidden" are told by errors of k8s.io/apimachinery/pkg/api/errors.
+// Source reads pods, NADs and namespaces from an API server, or from manifests on disk. "Not found"
+// and "forbidden" are errors of k8s.io/apimachinery/pkg/api/errors.
 type Source interface {
 	// Pod returns a pod, with its resources and claims.
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
@@ -35,11 +35,11 @@ type Source interface {
 
 // Devices finds the devices that were allocated to a pod.
 type Devices interface {
-	// Devices returns device IDs by resource name. Some are returned beside an error of the class
-	// DeviceUnavailable, which is about others; fs.ErrNotExist is in its chain where no kubelet
-	// serves this node.
+	// Devices returns device IDs by resource name. Beside an error of the class DeviceUnavailable it
+	// returns those that it could find. fs.ErrNotExist is in the error's chain if no kubelet serves
+	// this node.
 	Devices(ctx context.Context, pod *podv1.Pod) (map[string][]string, error)
-	// Has reports whether this node has devices of a resource, or may have: it cannot be asked.
+	// Has reports whether this node has devices of a resource. It is true if that cannot be found out.
 	Has(ctx context.Context, resource string) bool
 }
 
@@ -54,16 +54,16 @@ type Resolver struct {
 	Node   *conf.Node
 	Policy *conf.Policy
 	Source Source
-	// Devices is nil where it is not known which devices pods have: networks get stand-ins then.
+	// Devices is nil if nobody knows which devices pods have. Networks get stand-ins then.
 	Devices Devices
-	// ThisNode is nil where the nodeSelectors of NADs are not compared with this node.
+	// ThisNode is nil if nodeSelectors of NADs are not compared with this node.
 	ThisNode ThisNode
-	// Elsewhere is that this machine is not the pod's node. The networks on the node's disk are
-	// Unknown then, and the auxiliary chain is left out.
+	// Elsewhere is true if this machine is not the pod's node. Then networks on the node's disk are
+	// Unknown, and the auxiliary chain is left out.
 	Elsewhere bool
 }
 
-// Sandbox is what a runtime says of the sandbox that the pod's networks are for.
+// Sandbox is what a runtime passes about the sandbox.
 type Sandbox struct {
 	ContainerID string
 	// IfName is the pod's interface of the default network.
@@ -76,8 +76,8 @@ type Sandbox struct {
 // Any stands for the sandbox of no pod in particular.
 func Any(call *conf.Call) Sandbox { return Sandbox{ContainerID: "any", IfName: "eth0", Call: call} }
 
-// Attachments returns what the pod gets, the default network first; of a nil pod, what one gets
-// that asks for nothing. Networks whose nodeSelector does not select this node are refused.
+// Attachments returns what the pod gets, the default network first. A nil pod asks for nothing. A
+// network whose nodeSelector does not select this node is an error.
 func (r *Resolver) Attachments(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod,
 ) ([]plan.Attachment, error) {
@@ -95,8 +95,8 @@ func (r *Resolver) Attachments(
 	return r.plan(ctx, sandbox, pod, requests, definitions)
 }
 
-// Default returns the default network, for operations that are not about a pod. That further
-// networks of every pod cannot be had says nothing about it.
+// Default returns the default network, for operations that are not about a pod. Errors of other
+// networks do not matter.
 func (r *Resolver) Default(ctx context.Context, call *conf.Call) (*plan.Attachment, error) {
 	requests, err := plan.Requests(r.Node, r.Policy, nil)
 	if err != nil {
@@ -113,10 +113,9 @@ func (r *Resolver) Default(ctx context.Context, call *conf.Call) (*plan.Attachme
 	return &attachments[0], nil
 }
 
-// Past is Attachments past networks that are gone. former is asked for the definition of each; of
-// one that it does not know only the place is kept, so that others have the interface names that
-// they had. The plan is exact if no network is gone. That an API server cannot be asked is an
-// error.
+// Past is Attachments for a pod whose networks may be gone. It asks former for the definition of
+// one that is gone. If former does not know it either, a stand-in keeps its place, so that the
+// others have the interface names that they had. exact is true if no network is gone.
 func (r *Resolver) Past(
 	ctx context.Context, sandbox Sandbox, pod *podv1.Pod,
 	former func(plan.Request) (plan.Definition, bool),
@@ -203,9 +202,8 @@ func (r *Resolver) plan(
 	return attachments, nil
 }
 
-// maxNetwork bounds a network's configuration, in bytes. It is kept on the node, in memory as a
-// rule, for as long as anything may be left of the network; those that people write have some
-// hundreds.
+// maxNetwork bounds a network's configuration, in bytes. The node keeps it, mostly in memory, for
+// as long as anything may be left of the network. What people write has some hundred bytes.
 const maxNetwork = 128 << 10
 
 // small refuses a configuration that is too large to be kept.
