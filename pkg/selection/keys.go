@@ -20,8 +20,8 @@ func elementKeys() []string {
 	}
 }
 
-// strays are keys that people write although neither the specification nor Multus has them, each
-// with what does what its writer probably wants.
+// strays maps keys that people write, although neither the specification nor Multus has them, to
+// what they probably want.
 func strays() map[string]string {
 	const (
 		route = `write "default-route": ["192.0.2.1"] if the pod's default route shall go there; ` +

@@ -20,7 +20,7 @@ const (
 
 var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
-// checkNamespace wants a DNS-1123 label.
+// checkNamespace checks that a name is a DNS-1123 label.
 func checkNamespace(name string) error {
 	if len(name) > maxLabel || !label.MatchString(name) {
 		return fmt.Errorf("%s is no DNS-1123 label: lower case letters, digits and '-', first and last "+
@@ -30,9 +30,8 @@ func checkNamespace(name string) error {
 	return nil
 }
 
-// checkName wants what NPWG v1.3 s.3.3 allows as the name of a NAD: units of DNS-1123 label format,
-// separated by dots. The length of a unit is only recommended there, that of the whole is
-// Kubernetes' bound.
+// checkName checks the name of a NAD by NPWG v1.3 s.3.3: DNS-1123 labels, separated by dots. The
+// length of a label is only recommended there; that of the whole is Kubernetes' bound.
 func checkName(name string) error {
 	good := len(name) <= maxSubdomain
 	for unit := range strings.SplitSeq(name, ".") {
@@ -46,9 +45,9 @@ func checkName(name string) error {
 	return nil
 }
 
-// checkInterface wants a name that the kernel gives an interface as it is. Beyond the kernel's own
-// rules it refuses '%', which makes the kernel choose a number, and the names that stand for
-// something else in a pod or in /proc/sys/net/*/conf.
+// checkInterface checks that the kernel takes the name of an interface as it is. Beyond the
+// kernel's own rules it refuses '%', which makes the kernel choose a number, and the names that
+// stand for something else in a pod or in /proc/sys/net/*/conf.
 func checkInterface(name string) error {
 	quoted := strictjson.Quote(name)
 	switch {

@@ -7,8 +7,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// checkTogether holds what no element can break alone: interface names are unique, and one element
-// has the default route of a family. The same network may be named any number of times.
+// checkTogether checks the elements together: interface names are unique, and one element has the
+// default route of a family. A network may be named any number of times.
 func checkTogether(all []Selection) error {
 	for i := range all {
 		for j := range i {

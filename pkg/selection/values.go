@@ -74,7 +74,7 @@ func (e *element) parseIPs() error {
 	return nil
 }
 
-// parseIP wants an address with or without a prefix length and gives it as written.
+// parseIP checks an address with or without a prefix length, and returns it as written.
 func parseIP(raw json.RawMessage) (string, error) {
 	text, err := strictjson.String(raw)
 	if err != nil {
@@ -176,8 +176,8 @@ func (e *element) parseCNIArgs() error {
 	return errors.Join(e.checkArgIPs(), e.checkArgMAC())
 }
 
-// checkArgIPs holds a list of addresses in cni-args, which IPAM plugins take for the pod's request,
-// to what "ips" is held to. What is no list of texts is some plugin's own.
+// checkArgIPs checks a list of addresses in cni-args as it does "ips": IPAM plugins take both for
+// the pod's request. A value that is no list of strings is left to the plugins.
 func (e *element) checkArgIPs() error {
 	key, raw := e.arg("ips")
 	values, err := strictjson.List(raw)
@@ -202,7 +202,7 @@ func (e *element) checkArgIPs() error {
 	return nil
 }
 
-// checkArgMAC does so with "mac".
+// checkArgMAC checks a MAC in cni-args as it does "mac".
 func (e *element) checkArgMAC() error {
 	key, raw := e.arg("mac")
 	if mac := strictjson.Text(raw); isMAC(mac) && e.MAC != "" && !strings.EqualFold(mac, e.MAC) {
@@ -237,7 +237,7 @@ func (s *Selection) Asked() (ips []string, mac string) {
 	return ips, mac
 }
 
-// isMAC reports whether a text is what "mac" may be.
+// isMAC reports whether a text is valid for "mac".
 func isMAC(text string) bool {
 	addr, err := net.ParseMAC(text)
 	return err == nil && len(addr) == macLength
