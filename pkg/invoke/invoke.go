@@ -1,13 +1,12 @@
-// Package invoke runs one delegate plugin: in-process where the registry has its type, else the
-// binary in the plugin path. A configuration of which the in-process plugin does not know every key
-// goes to a binary of its type; where there is none, those keys are ignored with a warning.
+// Package invoke runs one plugin: in this process if the registry has its type, else the binary in
+// the plugin path. If the in-process plugin does not know a key of the configuration, the binary of
+// its type runs; without a binary the key is ignored with a warning.
 //
-// Contract: Exec is libcni's invoke.Exec, so the chain logic (prevResult, capabilities, result
-// cache, reverse DEL, GC) stays in libcni and there is no second chain executor. An Exec is for one
-// operation on a sandbox, in which it reads each configuration once. Every failure is a
-// *failure.Error that names the plugin; a delegate's own CNI error, code and details, is in its
-// chain. A plugin that is exec'd is killed when ctx is done or when it prints too much, with all
-// that it started, also what has left its process group and its session.
+// Contract: Exec is libcni's invoke.Exec. So the chain logic (prevResult, capabilities, result
+// cache, reverse DEL, GC) stays in libcni. An Exec is for one operation on a sandbox, in which it
+// reads each configuration once. Every failure is a *failure.Error that names the plugin; the
+// plugin's own CNI error is in its chain. A binary is killed when ctx is done or when it prints too
+// much, with all processes that it started, also those that left its process group and its session.
 package invoke
 
 import (
@@ -30,32 +29,32 @@ import (
 
 // Plugin is an in-process plugin.
 type Plugin interface {
-	// Prepare reads a configuration. The error is that of one that cannot be read.
+	// Prepare reads a configuration, and returns an error if it cannot be read.
 	Prepare(config []byte) (*Prepared, error)
 }
 
 // Prepared is an in-process plugin with its configuration. It serves any number of calls.
 type Prepared struct {
-	// Run is one call. Its stdin is the configuration with the keys that are a call's own: name,
-	// cniVersion, runtimeConfig, prevResult and the valid attachments count as they are there.
+	// Run makes one call. Its stdin is the configuration with the keys of the call: name, cniVersion,
+	// runtimeConfig, prevResult and the valid attachments.
 	Run Operation
-	// Unknown are the paths of the keys that the plugin does not know; Run does without them.
+	// Unknown are the paths of the keys that the plugin does not know. Run ignores them.
 	Unknown []string
 	// Recased are the keys that Run reads although they are written in another case.
 	Recased []Recased
-	// Foreign is a value that another implementation of the plugin's type knows, and this one does
-	// not. Nil for none.
+	// Foreign is the error of a value that another implementation of the plugin's type knows, and this
+	// one does not; nil if there is none.
 	Foreign error
-	// Refused is what an ADD refuses of the keys: one that looks like a slip of another, or is
-	// there twice. Run does with what it reads. Nil for nothing.
+	// Refused is the error of an ADD whose keys are wrong: one looks like a slip of another, or is
+	// there twice. Nil if there is none. Run works with what it reads.
 	Refused error
-	// Ignored are values that have no effect, and why.
+	// Ignored are warnings of values that have no effect.
 	Ignored []*failure.Error
-	// Validate returns what an ADD refuses of the values, whatever the pod and the node. It may be
-	// nil.
+	// Validate returns the error of an ADD whose values are wrong, whatever the pod and the node. It
+	// may be nil.
 	Validate func() error
-	// Protect returns what a binary that is run in its place may not do for an attachment that has
-	// limits. It may be nil.
+	// Protect returns an error if a binary in its place could exceed the limits of an attachment. It
+	// may be nil.
 	Protect func(ctx context.Context, call *Call) error
 	// Room returns for how many more attachments the plugin has what they need. It is nil where
 	// there is room for any number.
