@@ -15,7 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// AllowedName says, for messages, what the name of a network may be.
+// AllowedName describes valid names of networks, for messages.
 const AllowedName = "use letters, digits, '_', '.' and '-', beginning with a letter or digit"
 
 // check validates the list's own keys and every plugin.
@@ -72,7 +72,7 @@ func (l *List) checkVersion() error {
 	return nil
 }
 
-// checkSwitches wants booleans, which libcni lets one write as strings too.
+// checkSwitches checks booleans, which libcni also takes as strings.
 func (l *List) checkSwitches() error {
 	for _, key := range []string{"disableCheck", "disableGC", "loadOnlyInlinedPlugins"} {
 		if _, err := boolean(l.top[key]); err != nil {
@@ -82,7 +82,7 @@ func (l *List) checkSwitches() error {
 	return nil
 }
 
-// boolean is false where the value is absent or null.
+// boolean decodes a boolean. It is false if the value is absent or null.
 func boolean(raw json.RawMessage) (bool, error) {
 	switch strings.ToLower(strings.Trim(string(raw), `"`)) {
 	case "", "null", "false":

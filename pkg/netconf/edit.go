@@ -18,15 +18,15 @@ func (l *List) SetCNIVersion(version string) {
 	delete(l.top, "cniVersions")
 }
 
-// SetAll sets a key in the configuration of every plugin. The value is valid JSON, and the key none
-// that Parse validates.
+// SetAll sets a key in the configuration of every plugin. The value must be valid JSON, and the key
+// none that Parse validates.
 func (l *List) SetAll(key string, value json.RawMessage) {
 	for _, plugin := range l.plugins {
 		plugin[key] = value
 	}
 }
 
-// Rename has plugins, and IPAM plugins of theirs, be of the types that their names stand for.
+// Rename replaces the types of plugins, and of their IPAM plugins, that are aliases.
 func (l *List) Rename(aliases map[string]string) {
 	if len(aliases) == 0 {
 		return
@@ -46,8 +46,8 @@ func (l *List) Rename(aliases map[string]string) {
 	}
 }
 
-// DropPrevResults removes the results of plugins before it from the configuration of every plugin,
-// with a warning: that is the runtime's to say, and it has none for the first.
+// DropPrevResults removes prevResult from the configuration of every plugin, with a warning. Only a
+// runtime may pass it, and it has none for the first plugin.
 func (l *List) DropPrevResults() (warnings []*failure.Error) {
 	for _, plugin := range l.plugins {
 		if strictjson.Null(plugin["prevResult"]) {

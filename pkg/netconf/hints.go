@@ -8,7 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// hints are files that might have been meant but are of no use, and why.
+// hints are files that may have been meant but cannot be used, each with the reason.
 type hints []string
 
 // maxHints bounds how many an error names.

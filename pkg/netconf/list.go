@@ -19,13 +19,13 @@ type List struct {
 	// top holds the list's own keys, without "plugins".
 	top     map[string]json.RawMessage
 	plugins []map[string]json.RawMessage
-	// single says that the source was a conf, to which no directory adds plugins.
+	// single is true if the source was a conf, to which no directory adds plugins.
 	single bool
 	// warnings are of keys that were written in another case.
 	warnings []*failure.Error
 }
 
-// Warnings are of keys that the source has in another case.
+// Warnings returns a warning for each key that the source has in another case.
 func (l *List) Warnings() []*failure.Error { return l.warnings }
 
 // Len returns the number of plugins, at least 1.
@@ -71,13 +71,13 @@ func (l *List) offered() []string {
 	return all
 }
 
-// versions returns those of CNI that Braid speaks, lowest first.
+// versions returns the versions of CNI that Braid speaks, lowest first.
 func versions() []string { return version.VersionsStartingFrom("0.3.0").SupportedVersions() }
 
 // Speaks reports whether Braid speaks a version of CNI.
 func Speaks(cniVersion string) bool { return slices.Contains(versions(), cniVersion) }
 
-// AllowedVersions says, for messages, what a cniVersion may be.
+// AllowedVersions describes valid values of cniVersion, for messages.
 func AllowedVersions() string { return "use one of " + strings.Join(versions(), ", ") }
 
 // Types returns the plugins' types in the order of the chain.
@@ -103,7 +103,7 @@ func (l *List) IPAMTypes() []string {
 	return types
 }
 
-// Capabilities returns those that at least one plugin declares as true.
+// Capabilities returns the capabilities that at least one plugin declares as true.
 func (l *List) Capabilities() map[string]bool {
 	all := map[string]bool{}
 	for i := range l.plugins {
@@ -130,8 +130,8 @@ func (l *List) capabilities(i int) map[string]bool {
 // HasIPAM reports whether the plugin at index i has an IPAM configuration.
 func (l *List) HasIPAM(i int) bool { return !strictjson.Null(l.plugins[i]["ipam"]) }
 
-// shareCapabilities makes the capabilities of the list those of each plugin that does not say
-// otherwise. libcni reads a plugin's own only, so in the list they would have no effect.
+// shareCapabilities adds the capabilities of the list to each plugin that does not declare them
+// otherwise. libcni reads only those of plugins.
 func (l *List) shareCapabilities() error {
 	if l.single || strictjson.Null(l.top["capabilities"]) {
 		return nil

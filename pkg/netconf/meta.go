@@ -26,14 +26,13 @@ func IsBraid(pluginType string) bool {
 	return slices.Contains(braidTypes(), filepath.Base(pluginType))
 }
 
-// IsMeta reports whether a plugin type is Braid, Multus or another of their kind. As a delegate it
-// would read its own configuration again, or call plugins of the network's choice, and so on until
-// the time is up.
+// IsMeta reports whether a plugin type is Braid, Multus or another meta plugin. As a delegate it
+// would call itself until the time is up, or plugins of the network's choice.
 func IsMeta(pluginType string) bool {
 	return slices.Contains(metaTypes(), filepath.Base(pluginType))
 }
 
-// checkMeta refuses a type that IsMeta, found at that field.
+// checkMeta returns an error if the type at that field IsMeta.
 func checkMeta(field, pluginType string) error {
 	if !IsMeta(pluginType) || weaken.Off(weaken.Meta) {
 		return nil

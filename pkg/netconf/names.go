@@ -12,8 +12,8 @@ const (
 	spaceKey  = "network_name"
 )
 
-// RenameSpaces has rename choose the network_name, empty for none, of each whereabouts in the list,
-// at whatever depth.
+// RenameSpaces replaces the network_name of each whereabouts in the list, at whatever depth, by
+// what rename returns for it. Empty means none.
 func (l *List) RenameSpaces(rename func(string) string) {
 	for _, plugin := range l.plugins {
 		renameSpaces(plugin, rename)

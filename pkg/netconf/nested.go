@@ -12,8 +12,8 @@ import (
 
 const allowedPlugin = "give the file name of a plugin, without a path"
 
-// pluginName wants the bare name of a file: libcni and the plugins look it up in the plugin path
-// and run what they find (CVE-2021-20206).
+// pluginName checks that a type is the bare name of a file: libcni and the plugins look it up in
+// the plugin path and run what they find (CVE-2021-20206).
 func pluginName(raw json.RawMessage) (string, error) {
 	name, err := strictjson.String(raw)
 	if err != nil {
@@ -22,7 +22,7 @@ func pluginName(raw json.RawMessage) (string, error) {
 	return name, CheckType(name)
 }
 
-// CheckType refuses a plugin type that is not the bare name of a file.
+// CheckType returns an error if a plugin type is not the bare name of a file.
 func CheckType(name string) error {
 	bad := func(r rune) bool {
 		return r == '/' || r == '\\' || r == unicode.ReplacementChar || !unicode.IsPrint(r)
@@ -42,7 +42,7 @@ type inner struct {
 	// raw is the value of "type"; pluginType the same, decoded, and empty where that is not a string.
 	raw        json.RawMessage
 	pluginType string
-	// ipam says that it is the value of a key "ipam"; there a type may be empty or missing.
+	// ipam is true if it is the value of a key "ipam"; there a type may be empty or missing.
 	ipam bool
 	// kind is what the value is where it should be an object, as "a list"; empty where it is one.
 	kind string

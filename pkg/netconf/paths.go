@@ -22,11 +22,11 @@ type Places struct {
 	Operator hostfile.Roots
 }
 
-// HoldPaths holds the paths that plugins act on as root to the places that they may lead to, in the
-// configuration of every plugin and of those that it calls, whatever runs them: binaries open what
-// they are told. A directory or a file that a plugin works with elsewhere is an error. Logs, and
-// files of an operator, that are elsewhere are left out with a warning: plugins do without. It does
-// not look at the node; plugins that are built in follow no symbolic link out of a place.
+// HoldPaths checks the paths that plugins use as root, in the configuration of every plugin and of
+// those that it calls, built in or not. A directory or file of data outside of its place is an
+// error. Logs, and files of an operator, outside of theirs are left out with a warning, as plugins
+// can do without. It does not look at the node. Plugins that are built in follow no symbolic link
+// out of a place.
 func (l *List) HoldPaths(places Places) (warnings []*failure.Error, err error) {
 	h := holder{keys: heldKeys(places)}
 	for _, plugin := range l.plugins {
@@ -51,7 +51,7 @@ type held struct {
 	roots hostfile.Roots
 	// fallback is the value that a plugin takes without the key, which is always allowed.
 	fallback string
-	// optional is that the key is left out where it leads elsewhere.
+	// optional is true if the key is left out where it leads elsewhere.
 	optional bool
 	fix      string
 }

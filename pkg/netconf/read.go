@@ -12,7 +12,7 @@ import (
 )
 
 // confFiles returns the paths of a directory's files with one of the extensions, in alphabetical
-// order; none where there is no such directory.
+// order. There are none if the directory does not exist.
 func confFiles(dir string, extensions ...string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {

@@ -11,10 +11,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// respell renames keys of an object to the case of the known ones. encoding/json, with which libcni
-// and the plugins read, does not look at the case, so what is checked here has to be what they
-// will find. Two keys that differ by case alone are an error: which one counts would depend on
-// their order.
+// respell renames keys of an object to the case of the known ones. encoding/json ignores the case,
+// so libcni and the plugins would read keys that are not checked here. Two keys that differ by case
+// alone are an error: which one counts would depend on their order.
 func respell(
 	path string, object map[string]json.RawMessage, known []string,
 ) (warnings []*failure.Error, err error) {
@@ -40,7 +39,7 @@ func respell(
 	return warnings, nil
 }
 
-// twins refuses two keys of an object that are the same known one.
+// twins returns an error if two keys of an object are the same but for their case.
 func twins(path string, object map[string]json.RawMessage, known []string) error {
 	for _, k := range known {
 		var same []string
