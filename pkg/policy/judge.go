@@ -18,7 +18,7 @@ type Network struct {
 	IfName string
 	// Runs are the plugins that were looked for, and where they run.
 	Runs []Run
-	// OnDisk is that the NAD has no configuration, so that Conf is the operator's file.
+	// OnDisk is true if the NAD has no configuration, so that Conf is the operator's file.
 	OnDisk bool
 	// IPs are the addresses that the pod asks for.
 	IPs []string
@@ -26,17 +26,17 @@ type Network struct {
 
 // Run is where a plugin runs.
 type Run struct {
-	// Index is that of the plugin in its chain.
+	// Index is the plugin's position in the chain.
 	Index int
-	// IPAM is that the plugin of that index runs it.
+	// IPAM is true if the plugin at Index calls it.
 	IPAM bool
-	// Execd is that it is a binary.
+	// Execd is true if it is a binary.
 	Execd bool
 	// Unknown is the first key that the built-in plugin does not know; empty for none.
 	Unknown string
 }
 
-// Judge returns all of a network that a rule does not allow.
+// Judge returns all violations of a rule by a network.
 func Judge(rule *Rule, n *Network) []Violation {
 	if rule.All {
 		return nil
@@ -73,7 +73,7 @@ type judge struct {
 	// kind is the type of the plugin whose keys are read, path is where it is, and run where it runs.
 	kind, path string
 	run        Run
-	// inPod is that the plugin's master is in the pod.
+	// inPod is true if the plugin's master is in the pod.
 	inPod bool
 	// ranges counts where addresses come from.
 	ranges int
@@ -97,8 +97,7 @@ func (j *judge) add(field, key string, allow func(*Rule), format string, args ..
 	j.found = append(j.found, Violation{field, j.kind, key, fmt.Sprintf(format, args...), allow})
 }
 
-// place returns where a plugin of the chain runs; of one that nobody looked for it is not known, so
-// that it counts as a binary.
+// place returns where a plugin of the chain runs. One that nobody looked for counts as a binary.
 func place(runs []Run, index int) Run {
 	for _, r := range runs {
 		if r.Index == index && !r.IPAM {
@@ -194,11 +193,12 @@ func (j *judge) key(path string, m strictjson.Member) {
 // at returns the path of a key, for messages.
 func at(path string, m strictjson.Member) string { return path + "." + strictjson.Label(m.Key) }
 
-// binary returns where a plugin runs that another plugin calls: Braid has no say in it.
+// binary returns the place of a plugin that another plugin calls. Braid has no say in it, so it
+// counts as a binary.
 func binary() Run { return Run{Execd: true} }
 
 // ipamRun returns where the IPAM plugin of the present plugin runs. A binary calls a binary. A
-// built-in plugin of whose IPAM nobody asked where it runs has no use for one.
+// built-in plugin whose IPAM plugin was not looked for calls none.
 func (j *judge) ipamRun() Run {
 	if j.run.Execd || j.run.IPAM {
 		return binary()
@@ -211,7 +211,7 @@ func (j *judge) ipamRun() Run {
 	return Run{Index: j.run.Index, IPAM: true}
 }
 
-// runtimes reports whether a key is one that a runtime adds, and nobody else.
+// runtimes reports whether only a runtime adds the key.
 func runtimes(key string) bool { return key == "prevresult" || strings.HasPrefix(key, "cni.dev/") }
 
 func (j *judge) runtimeKey(field string) {

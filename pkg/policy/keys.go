@@ -13,14 +13,14 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// key is one of a rule: how it is read, and how it is written.
+// key is a key of a rule: how it is read, and how it is written.
 type key struct {
 	name string
-	// allowed says what may be written, for who wrote something else.
+	// allowed describes valid values, for messages.
 	allowed string
 	// parse reads the key's value into a rule.
 	parse func(*Rule, json.RawMessage) error
-	// value is a rule's.
+	// value returns a rule's value of the key.
 	value func(*Rule) any
 }
 
@@ -31,7 +31,7 @@ const (
 	allowedNumber     = "give a number, 0 for none"
 )
 
-// keys returns those of a rule, in the order in which they are written.
+// keys returns the keys of a rule, in the order in which they are written.
 func keys() []key {
 	return []key{
 		entry("namespaces", allowedNamespaces,
@@ -63,7 +63,7 @@ func keys() []key {
 	}
 }
 
-// entry returns a key whose value is in a place of rules.
+// entry returns a key whose value is in a field of Rule.
 func entry[T any](
 	name, allowed string, place func(*Rule) *T, decode func(json.RawMessage) (T, error),
 ) key {

@@ -27,9 +27,8 @@ func inPod(kind string, members []strictjson.Member) bool {
 	return in
 }
 
-// master judges the link of the node that a plugin works on. One that needs a master and names none
-// takes that of the default route, one that it has another key for, or what the plugin before it
-// made, by its name on the node.
+// master judges the link of the node that a plugin works on. If the plugin names none, it takes the
+// link of the default route, or one of another key, or that of the plugin before it.
 func (j *judge) master(members []strictjson.Member) {
 	if j.inPod {
 		return
@@ -50,15 +49,16 @@ func (j *judge) master(members []strictjson.Member) {
 	}
 }
 
-// takesOver reports whether a plugin has its master for itself, by the mode that macvlan and
-// macvtap have for that.
+// takesOver reports whether a plugin takes its master for itself alone, as macvlan and macvtap do
+// in mode passthru.
 func takesOver(members []strictjson.Member) bool {
 	return slices.ContainsFunc(members, func(m strictjson.Member) bool {
 		return strictjson.Fold(m.Key) == "mode" && text(m.Value) == "passthru"
 	})
 }
 
-// link judges a link of the node. Who has it alone takes it from all others that a pattern is for.
+// link judges a link of the node. A network that has it alone takes it from all others, so a
+// pattern does not allow that.
 func (j *judge) link(field, link string, alone bool) {
 	into := func(r *Rule) *[]string { return &r.Masters }
 	switch {
@@ -88,8 +88,8 @@ func (j *judge) bridge(field string, raw json.RawMessage) {
 		"the bridge is %s, and of bridges %s may be used", strictjson.Quote(name), names(j.rule.Bridges))
 }
 
-// spoofing judges whether a bridge checks what a pod sends. The built-in plugin does unless it is
-// told not to, a binary only if it is told.
+// spoofing judges whether a bridge checks what a pod sends. The built-in plugin does by default, a
+// binary does not.
 func (j *judge) spoofing(members []strictjson.Member) {
 	if j.kind != "bridge" || j.rule.Spoofing {
 		return

@@ -2,8 +2,7 @@ package policy
 
 import "fmt"
 
-// Borrowed returns the violation of a network, or a space, whose name is the own one of another
-// namespace.
+// Borrowed returns the violation of a network, or a space, whose name belongs to another namespace.
 func Borrowed(field, name, owner string) Violation {
 	return Violation{
 		Field: field, Key: "names",

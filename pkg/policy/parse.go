@@ -67,7 +67,8 @@ func parseRule(field string, raw json.RawMessage) (*Rule, error) {
 	return &rule, rule.contradiction(field, given)
 }
 
-// contradiction refuses a rule that is for nobody, and keys that leave each other without effect.
+// contradiction returns an error if a rule is for nobody, or has keys that leave each other without
+// effect.
 func (r *Rule) contradiction(field string, given map[string]json.RawMessage) error {
 	if len(r.Namespaces) == 0 {
 		return bad(field+".namespaces", allowedNamespaces, errors.New("the rule names no namespace"))

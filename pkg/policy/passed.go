@@ -9,8 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// runtime judges what the configuration has in the place of what a runtime passes: a plugin that
-// does not declare the capability takes it for that.
+// runtime judges runtimeConfig in the configuration. A plugin that does not declare the capability
+// takes it for the runtime's.
 func (j *judge) runtime(field string, raw json.RawMessage) {
 	for _, m := range strictjson.Members(raw) {
 		switch strictjson.Fold(m.Key) {

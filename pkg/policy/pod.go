@@ -22,7 +22,7 @@ type Pod struct {
 type Request struct {
 	// IfName is the pod's interface.
 	IfName string
-	// Shared is that the network is its default network, and one of the namespace from which every
+	// Shared is true if the network is its default network, and one of the namespace from which every
 	// pod may choose that.
 	Shared       bool
 	PortMappings []selection.PortMapping
@@ -30,7 +30,7 @@ type Request struct {
 	CNIArgs map[string]json.RawMessage
 }
 
-// PodViolation is one of a pod.
+// PodViolation is a violation by a pod.
 type PodViolation struct {
 	Violation
 
@@ -38,7 +38,7 @@ type PodViolation struct {
 	Request int
 }
 
-// JudgePod returns all of a pod's requests that a rule does not allow.
+// JudgePod returns all violations of a rule by a pod's requests.
 func JudgePod(rule *Rule, p *Pod) (found []PodViolation) {
 	if rule.All {
 		return nil
