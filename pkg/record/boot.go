@@ -9,10 +9,9 @@ import (
 	"strings"
 )
 
-// Boot returns the text by which this boot of the machine is known to all who share the state
-// directory, whatever else they see of the machine. Who asks first in a boot, which has this ID,
-// has chosen it. The text is lost with the directory; so choose returns the same one again, if it
-// can.
+// Boot returns a text that names this boot of the machine for all who share the state directory. id
+// is the kernel's ID of the boot. The first caller of a boot chooses the text. It is lost with the
+// directory, so choose should return the same one again if it can.
 //
 // The text is in a symbolic link, which is made with its content in one step.
 func (s *Store) Boot(id string, choose func() string) (string, error) {

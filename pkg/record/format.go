@@ -38,7 +38,8 @@ const (
 	networkVersion = 1
 )
 
-// ErrLater is that a later version of Braid wrote a file, which this one does not understand.
+// ErrLater is the error of a file that a later version of Braid wrote and this one does not
+// understand.
 var ErrLater = errors.New("a later version of Braid wrote it")
 
 // decode reads a record in any format.
@@ -66,7 +67,7 @@ func decode(data []byte) (*Record, error) {
 	return rec, nil
 }
 
-// modernise has an older record say what the present format would.
+// modernise fills in what an older record lacks.
 func (r *Record) modernise() {
 	if r.Version < 1 || r.Version == formatVersion {
 		return
@@ -93,14 +94,14 @@ func decodeNetwork(data []byte) (n Network, err error) {
 	return n, err
 }
 
-// isSystem reports whether an error says nothing of the file, but that the system failed.
+// isSystem reports whether an error is the system's, and no fault of the file.
 func isSystem(err error) bool {
 	_, ok := errors.AsType[syscall.Errno](err)
 	return ok && !hostfile.IsNotRegular(err)
 }
 
-// unreadable returns the error of a record that is there. Only of the file itself it is that it is
-// corrupt: what keeps this process from reading it may be over with the next try.
+// unreadable returns the error of a record that exists. It is corrupt only if the file itself is at
+// fault. Another error may be over with the next try.
 func unreadable(path string, err error) error {
 	err = fmt.Errorf("read record %s: %w", path, err)
 	bad := &failure.Error{Reason: failure.StateCorrupt, Err: err}

@@ -14,14 +14,14 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
-// A file system that is full must not keep pods from going: that is what would make room. What a
-// DEL needs of it is there already: a record is written in place if it cannot be replaced, and a
-// file is kept in reserve to become the lock.
+// A full file system must not keep pods from going: their going is what makes room. So a DEL needs
+// no room: a record is written in place if it cannot be replaced, and a file is kept in reserve to
+// become the lock.
 
 // reserved is how many files are kept in reserve, for as many operations at once.
 const reserved = 8
 
-// IsFull reports whether an error is that a file system has no room, or a user none of it.
+// IsFull reports whether an error says that the file system, or the user's share of it, is full.
 func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 func stateFailed(err error) error {
@@ -58,7 +58,7 @@ func (s *Store) keepReserve() {
 	}
 }
 
-// fromReserve makes a file of the reserve the one of this path, unless there is one by now.
+// fromReserve moves a file of the reserve to this path, unless there is one by now.
 func (s *Store) fromReserve(path string) error {
 	err := fs.ErrNotExist
 	for n := reserved - 1; n >= 0 && errors.Is(err, fs.ErrNotExist); n-- {

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goneFor is how long it is remembered at least that nothing is left of a sandbox: runtimes repeat
-// a DEL for as long as it fails, and the kubelet removes each sandbox once more, a minute or so
-// after its pod.
+// goneFor is how long a sandbox that was removed is remembered at least. Runtimes repeat a DEL for
+// as long as it fails, and the kubelet removes each sandbox once more, a minute or so after its
+// pod.
 const goneFor = time.Hour
 
-// Gone says that all that was recorded of the sandbox has been removed, not long ago. Unless there
-// is a record, nothing is left of it then.
+// Gone reports whether all that was recorded of the sandbox was removed not long ago. If there is
+// no record either, nothing is left of it.
 func (b *Sandbox) Gone() bool {
 	now := b.store.now()
 	for _, at := range []time.Time{now, now.Add(-goneFor)} {
@@ -53,7 +53,7 @@ func (b *Sandbox) markGone() error {
 	return nil
 }
 
-// unmarkGone is for a container ID that is used again.
+// unmarkGone takes back markGone, for a container ID that is used again.
 func (b *Sandbox) unmarkGone() error {
 	now := b.store.now()
 	for _, at := range []time.Time{now, now.Add(-goneFor)} {

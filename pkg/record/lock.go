@@ -20,22 +20,22 @@ type Sandbox struct {
 	store *Store
 	id    string
 	file  *os.File
-	// unfinished is that the record that was last loaded or saved is not complete, or not known to
+	// unfinished is true if the record that was last loaded or saved is not complete, or not known to
 	// be. One that is damaged is as a complete one: nobody but the sandbox's own DEL can do anything
 	// about it.
 	unfinished bool
-	// absent says that there was no record when it was last loaded.
+	// absent is true if there was no record when it was last loaded.
 	absent bool
-	// later is that a later Braid's record is there, which this one leaves as it is.
+	// later is true if a later Braid's record is there, which this one leaves as it is.
 	later bool
 }
 
-// Lock waits until no other operation works on the sandbox; it gives up with reason Busy when ctx
-// is done.
+// Lock locks a sandbox, and waits until no other operation works on it. If ctx is done before, the
+// error has reason Busy.
 //
-// The lock is an flock on a file of its own. Delegates that are exec'd inherit File, so that a
-// delegate that outlives a killed engine keeps the sandbox locked until it is finished: a retried
-// DEL can then not run beside the ADD that it has to take back.
+// The lock is an flock on a file of its own. Binaries inherit File. So a binary that outlives a
+// killed engine keeps the sandbox locked until it is finished, and a retried DEL does not run
+// beside the ADD that it has to take back.
 func (s *Store) Lock(ctx context.Context, containerID string) (*Sandbox, error) {
 	if err := ValidateContainerID(containerID); err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(held, named)
 }
 
-// TryLock is Lock for those who would rather go on without: nil where another operation is at work.
+// TryLock is Lock that does not wait. It returns nil if another operation is at work.
 func (s *Store) TryLock(containerID string) (*Sandbox, error) {
 	if err := ValidateContainerID(containerID); err != nil {
 		return nil, err
@@ -169,10 +169,9 @@ func (b *Sandbox) PutOff() error {
 // File returns the locked file, for delegates to inherit.
 func (b *Sandbox) File() *os.File { return b.file }
 
-// Unlock lets others in. Unless the record says that something is unfinished, it removes the lock
-// file and what a killed process left of a write; so a lock file that nobody holds marks a sandbox
-// that needs a hand. It unlocks even if a delegate that has returned left a process behind that
-// holds the file.
+// Unlock unlocks the sandbox. If nothing is unfinished, it removes the lock file, and what a killed
+// process left of a write. So a lock file that nobody holds marks a sandbox that needs a hand.
+// Unlock works even if a plugin left a process behind that holds the file.
 func (b *Sandbox) Unlock() {
 	if !b.unfinished {
 		os.Remove(b.tmp())      //nolint:errcheck // there is none, as a rule
@@ -181,7 +180,7 @@ func (b *Sandbox) Unlock() {
 	b.Release()
 }
 
-// Release lets others in and changes nothing: the sandbox stays marked as it was found.
+// Release unlocks the sandbox and changes nothing: it stays marked as it was found.
 func (b *Sandbox) Release() {
 	unix.Flock(int(b.file.Fd()), unix.LOCK_UN) //nolint:errcheck // closing does the same
 	b.file.Close()                             //nolint:errcheck // nothing was written

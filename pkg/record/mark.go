@@ -17,7 +17,7 @@ type Mark struct {
 	inode       uint64
 }
 
-// Marks returns those of all records, readable or not, in the order of their IDs.
+// Marks returns the marks of all records, readable or not, in the order of their IDs.
 func (s *Store) Marks() ([]Mark, error) {
 	ids, err := s.List()
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Store) Marks() ([]Mark, error) {
 	return marks, nil
 }
 
-// Mark returns that of the record as it is now; fs.ErrNotExist if there is none.
+// Mark returns the mark of the record as it is now. The error is fs.ErrNotExist if there is none.
 func (b *Sandbox) Mark() (Mark, error) { return b.store.mark(b.id) }
 
 func (s *Store) mark(id string) (Mark, error) {

@@ -83,7 +83,7 @@ func (b *Sandbox) Remember(a plan.Attachment, places Places) error {
 	return b.write(file, data)
 }
 
-// RememberAgain is Remember for the attachments of a record, of which a network may have been
+// RememberAgain is Remember for the attachments of a record, whose networks may have been
 // forgotten.
 func (b *Sandbox) RememberAgain(rec *Record) error {
 	var errs []error

@@ -70,18 +70,17 @@ type Record struct {
 	// Runtime is the name of the program that asked for the ADD, as containerd; empty in a record
 	// that does not know it.
 	Runtime string `json:"runtime,omitempty"`
-	// Complete says that the ADD of the whole pod succeeded and was published.
+	// Complete is true if the ADD of the whole pod succeeded and was published.
 	Complete bool `json:"complete"`
-	// Unpublished is that network-status does not tell of all attachments, as they are now, of a
-	// sandbox that is Complete.
+	// Unpublished is true if the sandbox is Complete and its network-status is not up to date.
 	Unpublished bool `json:"unpublished,omitempty"`
 	// Places are the zero value in a record that does not know them.
 	Places      Places       `json:"places,omitzero"`
 	Attachments []Attachment `json:"attachments"`
 }
 
-// Places are where the ADD of a sandbox found and kept what later operations on it need. Those may
-// be called with others by then, or by nobody who has any.
+// Places are the directories of a sandbox's ADD, for later operations on it. Those may be called
+// with others by then, or with none.
 type Places struct {
 	// Path are the absolute directories in which plugins were looked for, in this order.
 	Path []string `json:"path,omitempty"`
@@ -91,8 +90,8 @@ type Places struct {
 	CNIDir string `json:"cniDir,omitempty"`
 	// DeviceInfoDir is the directory of device-info files.
 	DeviceInfoDir string `json:"deviceInfoDir,omitempty"`
-	// DataRoots are the directories beneath which the plugins' data was allowed to be. Nil is that
-	// they are not known.
+	// DataRoots are the directories beneath which the plugins' data had to be; nil if they are not
+	// known.
 	DataRoots []string `json:"dataRoots,omitzero"`
 }
 
@@ -133,22 +132,22 @@ type Attachment struct {
 	State State `json:"state"`
 	// Result is the CNI result of the chain, set in state Added; null where the chain gave none.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Failure is what the plugin said that ended the ADD of an attachment in state Attempted.
+	// Failure is the plugin's error that ended the ADD of an attachment in state Attempted.
 	Failure *types.Error `json:"failure,omitempty"`
-	// Index is that of the attachment's link in the pod, whatever its name is by now; 0 if it is not
-	// known.
+	// Index is the index of the attachment's link in the pod, whatever its name is by now; 0 if it is
+	// not known.
 	Index int `json:"index,omitempty"`
-	// Leaving is that it is being removed from a sandbox that stays. Some of it may be gone.
+	// Leaving is true if it is being removed from a sandbox that stays. Some of it may be gone.
 	Leaving bool `json:"leaving,omitempty"`
 	// Refusal is set while plugins refuse to remove the attachment, whose sandbox is gone.
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
-// Refusal is that plugins of a chain refuse their configuration on DEL.
+// Refusal records that plugins of a chain refuse their configuration on DEL.
 type Refusal struct {
-	// Since is when they first did.
+	// Since is when they first refused.
 	Since time.Time `json:"since"`
-	// Text is what they said last.
+	// Text is their last error.
 	Text string `json:"text"`
 }
 
@@ -331,9 +330,9 @@ func (b *Sandbox) Save(rec *Record) error {
 	return b.write(b.store.path(b.id), data)
 }
 
-// Remove forgets the sandbox, of which nothing is left, but for what Gone says, if there is room
-// for that. It is no error if there is no record. A later Braid's record stays: there may be more
-// of the sandbox than this one knows, which that one's GC removes.
+// Remove removes the record of a sandbox of which nothing is left. Gone remembers that, if there is
+// room. It is no error if there is no record. A later Braid's record stays: there may be more of
+// the sandbox than this one knows, and that one's GC removes it.
 func (b *Sandbox) Remove() error {
 	err := b.markGone()
 	full := IsFull(err)
