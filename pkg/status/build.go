@@ -12,7 +12,7 @@ type Result struct {
 	Attachment plan.Attachment
 	// CNI is the result of the ADD, of any version; nil where the chain gave none.
 	CNI types.Result
-	// DeviceInfo is what the device-information file held after the ADD; nil without one.
+	// DeviceInfo is the content of the device-information file after the ADD; nil without one.
 	DeviceInfo *nadv1.DeviceInfo
 }
 

@@ -24,8 +24,8 @@ func LoadDeviceInfo(path string) (*nadv1.DeviceInfo, error) {
 }
 
 // CopyDeviceInfo makes the CNI file of an attachment from the device plugin's file, before the
-// plugins are called (s.4.2.1). It says whether there was one to copy. A CNI file that a dead ADD
-// left is replaced, or removed where there is nothing to copy: the plugins must not take it for
+// plugins are called (s.4.2.1). It reports whether there was one to copy. A CNI file that a dead
+// ADD left is replaced, or removed where there is nothing to copy: the plugins must not take it for
 // theirs. The directory is there afterwards, for the plugins to write in.
 func CopyDeviceInfo(dpFile, cniFile string) (bool, error) {
 	if err := os.MkdirAll(filepath.Dir(cniFile), 0o755); err != nil {

@@ -105,7 +105,8 @@ func checkSubMap(info nadv1.DeviceInfo) error {
 	return oneOf("type", info.Type, "pci", "vdpa", "vhost-user", "memif")
 }
 
-// checkPCI wants the device's address; that of the physical function behind it is optional.
+// checkPCI checks the device's address, and that of the physical function behind it, which is
+// optional.
 func checkPCI(device, pf string) error {
 	if !matches(pciForm, device) {
 		return fmt.Errorf("field pci.pci-address: %.32q is not of the form 0000:01:02.3", device)

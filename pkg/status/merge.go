@@ -11,15 +11,14 @@ import (
 )
 
 // Merge returns the new text of the annotation: our entries, then those of others as they were
-// written, byte by byte. An entry of the existing text is ours, and replaced, if its interface or
-// its name is one of ours, or if it says that it is the default network's while one of ours does: a
-// pod has one default network. So is one that was written for an earlier sandbox, of this pod or of
-// the one whose annotations were copied: nothing of it is in the new sandbox. It is told by its
-// interface, which has a name that only Braid gives without being asked, or by its text, which is
-// exactly what Merge writes.
+// written, byte by byte. An entry of the existing text is replaced if its interface or its name is
+// one of ours, or if it is the default network's and one of ours is, too. Entries for an earlier
+// sandbox, of this pod or of one whose annotations were copied, are dropped. Merge knows them by
+// their interface, which has a name that only Braid chooses, or by their text, which is exactly
+// what Merge writes.
 //
-// An existing text that is no JSON list of objects cannot be merged with: the text is then ours
-// alone, and usable, and the error (InvalidAnnotation) says what was lost.
+// If the existing text is no JSON list of objects, Merge returns our entries alone, and an error
+// (InvalidAnnotation) that says what was lost.
 func Merge(existing string, ours []nadv1.NetworkStatus) (string, error) {
 	texts, err := formatEach(ours)
 	if err != nil {
@@ -81,8 +80,8 @@ func newOwner(ours []nadv1.NetworkStatus) owner {
 	return o
 }
 
-// owns decides by the fields that have the right type; one that has not is nothing that Braid
-// wrote.
+// owns reports whether an entry is ours. It ignores fields of a wrong type, as Braid did not write
+// them.
 func (o owner) owns(e entry) bool {
 	var name, iface string
 	var isDefault bool

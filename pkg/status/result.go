@@ -13,7 +13,7 @@ import (
 // hold.
 type result struct {
 	*types100.Result
-	// noInterfaces says that the result's version knows no interfaces: its addresses are those of the
+	// noInterfaces is true if the result's version knows no interfaces: its addresses are those of the
 	// attachment's interface.
 	noInterfaces bool
 }
