@@ -20,7 +20,7 @@ type NodeReport struct {
 	Condition *nodev1.Condition
 	// Report is nil where there is none, or none that can be read.
 	Report *nodev1.Report
-	// StartupTaint is whether the node has this taint.
+	// StartupTaint is true if the node has this taint.
 	StartupTaint bool
 }
 
