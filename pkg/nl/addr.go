@@ -16,7 +16,7 @@ import (
 // Addr is an address of a link.
 type Addr struct {
 	netip.Prefix
-	// Tentative is that duplicate address detection has not ended, Duplicate that it found another
+	// Tentative is true if duplicate address detection has not ended, Duplicate if it found another
 	// owner (IPv6).
 	Tentative, Duplicate bool
 }

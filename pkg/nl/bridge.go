@@ -13,7 +13,7 @@ import (
 // Bridge is a link of kind "bridge".
 type Bridge struct {
 	*Link
-	// VLANFiltering is that ports pass frames of their VLANs only.
+	// VLANFiltering is true if ports pass frames of their VLANs only.
 	VLANFiltering bool
 	// DefaultPVID is the VLAN that a new port is in, untagged; 0 for none.
 	DefaultPVID uint16
@@ -67,7 +67,7 @@ func (h *Handle) Ports(ctx context.Context, bridge int) ([]*Link, error) {
 
 // Port is what a bridge does with the frames of a link in it.
 type Port struct {
-	// Hairpin is that a frame may leave by the port that it came from, Isolated that none passes to
+	// Hairpin is true if a frame may leave by the port that it came from, Isolated if none passes to
 	// another isolated port.
 	Hairpin, Isolated bool
 	VLANs             []PortVLAN
@@ -76,7 +76,7 @@ type Port struct {
 // PortVLAN are VLANs of a port, from First to Last.
 type PortVLAN struct {
 	First, Last uint16
-	// PVID is that untagged frames that come in belong to it, Untagged that its frames go out without
+	// PVID is true if untagged frames that come in belong to it, Untagged if its frames go out without
 	// a tag.
 	PVID, Untagged bool
 }

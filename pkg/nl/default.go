@@ -35,7 +35,7 @@ type wanted struct {
 	index   int
 	gateway netip.Addr
 	metric  uint32
-	// near is that the gateway is in a subnet of the link's addresses.
+	// near is true if the gateway is in a subnet of the link's addresses.
 	near bool
 }
 

@@ -47,9 +47,9 @@ type Link struct {
 	AltNames []string
 	// PermanentMAC is that of the device, whatever the link's is; nil where it has none.
 	PermanentMAC net.HardwareAddr
-	// Loopback is that packets come back by the link.
+	// Loopback is true if packets come back by the link.
 	Loopback bool
-	// ParentElsewhere is that ParentIndex is of another network namespace.
+	// ParentElsewhere is true if ParentIndex is of another network namespace.
 	ParentElsewhere bool
 }
 

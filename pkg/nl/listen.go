@@ -30,7 +30,7 @@ const (
 type Listener struct {
 	// AddrPort is the socket's own; an unspecified address is all of its family.
 	netip.AddrPort
-	// Both is that an unspecified IPv6 address stands for the IPv4 ones, too.
+	// Both is true if an unspecified IPv6 address stands for the IPv4 ones, too.
 	Both bool
 }
 

@@ -23,7 +23,7 @@ type Rule struct {
 	// Protocol names who made the rule (rtnetlink(7), rtm_protocol); 0 for nobody in particular.
 	// Kernels before 4.17 do not keep it.
 	Protocol uint8
-	// More is that the rule asks for more of a packet than its source.
+	// More is true if the rule asks for more of a packet than its source.
 	More bool
 }
 
