@@ -38,7 +38,7 @@ type session struct {
 	// mark is the file in the index whose modification time is that which the directory was left with
 	// in this boot.
 	mark string
-	// changed says that the directory must be left with a new time; unsure that it must not, because
+	// changed is true if the directory must be left with a new time; unsure if it must not, because
 	// the index may lack leases.
 	changed, unsure bool
 	// held is what all keys hold, if all leases were read.
