@@ -35,7 +35,7 @@ type Request struct {
 	File string
 	// Namespace and Name of the NAD; Name alone is also the name on disk.
 	Namespace, Name string
-	// OnDisk says that the NAD may be absent: then the network of that name in the configuration
+	// OnDisk is true if the NAD may be absent: then the network of that name in the configuration
 	// directory is meant.
 	OnDisk bool
 	// Default marks the default network; exactly one request has it, the first.
@@ -53,7 +53,7 @@ func (r Request) IsNAD() bool { return r.Inline == nil && r.File == "" }
 type Definition struct {
 	NAD  *nadv1.NetworkAttachmentDefinition
 	Conf json.RawMessage
-	// Unknown is that Conf is a stand-in: the configuration is on a node that cannot be asked.
+	// Unknown is true if Conf is a stand-in: the configuration is on a node that cannot be asked.
 	Unknown bool
 }
 
@@ -106,24 +106,24 @@ type Attachment struct {
 	// attachment's result is held to them.
 	IPs []string `json:"ips,omitempty"`
 	MAC string   `json:"mac,omitempty"`
-	// WantsDefaultRoute says that the pod asked for the default route here, by Gateways or, if empty,
+	// WantsDefaultRoute is true if the pod asked for the default route here, by Gateways or, if empty,
 	// the network's own.
 	WantsDefaultRoute bool         `json:"wantsDefaultRoute,omitempty"`
 	Gateways          []netip.Addr `json:"gateways,omitempty"`
 	// Resource and DeviceID name the allocated device; empty without one.
 	Resource string `json:"resource,omitempty"`
 	DeviceID string `json:"deviceID,omitempty"`
-	// DeviceInfo says that some plugin declares CNIDeviceInfoFile, so a file is passed and read.
+	// DeviceInfo is true if some plugin declares CNIDeviceInfoFile, so a file is passed and read.
 	DeviceInfo bool `json:"deviceInfo,omitempty"`
 	// InProcess has the built-in types whose configuration has keys that the built-in plugin does
 	// not know: true where that ran all the same, false where a binary did.
 	InProcess map[string]bool `json:"inProcess,omitempty"`
-	// Execd is that a plugin of the chain is a binary, once its plugins were looked for.
+	// Execd is true if a plugin of the chain is a binary, once its plugins were looked for.
 	Execd bool `json:"execd,omitempty"`
 	// Limits are what it may do to the node; nil where its configuration is the operator's, and in
 	// records before format 4.
 	Limits *attachment.Limits `json:"limits,omitempty"`
-	// Unknown is that of the Definition.
+	// Unknown is as in the Definition.
 	Unknown bool `json:"-"`
 	// Origin is what of the pod's annotations the attachment is for; nil for a network that the
 	// operator gives to pods.
@@ -138,7 +138,7 @@ type Attachment struct {
 type Origin struct {
 	// Namespace is that of the NAD.
 	Namespace string
-	// OnDisk is that the NAD has no configuration, but means a file of the node.
+	// OnDisk is true if the NAD has no configuration, but means a file of the node.
 	OnDisk    bool
 	Selection *selection.Selection
 }
