@@ -33,10 +33,10 @@ type OnMaster struct {
 	MTU int `json:"mtu"`
 	// VLAN is that of the interface's frames on the master, 1 to 4094; 0 for none.
 	VLAN int `json:"vlan,omitempty"`
-	// LinkInContainer is that the master is in the pod's namespace.
+	// LinkInContainer is true if the master is in the pod's namespace.
 	LinkInContainer bool `json:"linkInContainer,omitempty"`
-	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits. Default false,
-	// as for the bridge plugin.
+	// EnableDAD is true if IPv6 addresses are checked for duplicates, for which ADD waits. Default
+	// false, as for the bridge plugin.
 	EnableDAD bool `json:"enabledad,omitempty"`
 }
 

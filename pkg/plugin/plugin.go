@@ -55,7 +55,7 @@ type Common struct {
 	Args json.RawMessage `json:"args,omitempty"`
 	// RuntimeConfig holds the values of capabilities, Request.Runtime.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
-	// AllowPersistentIPs says that pods may name an IPAMClaim. It tells those that make claims, and
+	// AllowPersistentIPs is true if pods may name an IPAMClaim. It tells those that make claims, and
 	// changes nothing here: a claim that a pod names counts.
 	AllowPersistentIPs bool `json:"allowPersistentIPs,omitempty"`
 	// PrevResult is that of the plugin before, Request.PrevResult.

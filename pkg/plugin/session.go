@@ -44,7 +44,7 @@ type Session struct {
 type place struct {
 	ns     *netns.NS
 	handle *nl.Handle
-	// node is that this is the machine's own namespace.
+	// node is true if this is the machine's own namespace.
 	node bool
 }
 

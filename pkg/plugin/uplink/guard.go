@@ -176,7 +176,7 @@ type names struct {
 	moved   []at
 	masters []string
 	inPod   bool
-	// passthru is that some mode is that.
+	// passthru is true if some mode is passthru.
 	passthru bool
 }
 
