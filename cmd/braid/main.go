@@ -58,7 +58,7 @@ type app struct {
 	trace func(point string)
 	// now is engine.Engine's, for the tests that do not wait.
 	now func() time.Time
-	// succeeded is that the operation did. What the CNI library finds wrong after that, as a
+	// succeeded is true if the operation did. What the CNI library finds wrong after that, as a
 	// CNI_NETNS that is the node's, was judged before, and no DEL fails for it.
 	succeeded bool
 	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.

@@ -20,18 +20,18 @@ type Conf struct {
 	IsGateway bool `json:"isGateway"`
 	// IsDefaultGateway is IsGateway with a default route in the pod.
 	IsDefaultGateway bool `json:"isDefaultGateway"`
-	// ForceAddress is that a gateway's address replaces others of the bridge; without it they are an
-	// error.
+	// ForceAddress is true if a gateway's address replaces others of the bridge; without it they are
+	// an error.
 	ForceAddress bool `json:"forceAddress"`
-	// IPMasq is that packets of the pod that leave its network do so with the node's address.
+	// IPMasq is true if packets of the pod that leave its network do so with the node's address.
 	IPMasq bool `json:"ipMasq"`
 	// IPMasqBackend is "nftables" (default) or "iptables", which is not this plugin's.
 	IPMasqBackend string `json:"ipMasqBackend,omitempty"`
 	// MTU in bytes of bridge and link, the kernel's default where it is 0.
 	MTU int `json:"mtu"`
-	// HairpinMode is that the pod may reach itself by way of the bridge.
+	// HairpinMode is true if the pod may reach itself by way of the bridge.
 	HairpinMode bool `json:"hairpinMode"`
-	// PromiscMode is that the bridge takes all frames.
+	// PromiscMode is true if the bridge takes all frames.
 	PromiscMode bool `json:"promiscMode"`
 	// VLAN is that of the pod's untagged frames, 1 to 4094; 0 for none.
 	VLAN int `json:"vlan"`
@@ -43,11 +43,11 @@ type Conf struct {
 	// MACSpoofCheck is that frames with another source address than the link's MAC are dropped. Nil is
 	// for what the attachment's limits say.
 	MACSpoofCheck *bool `json:"macspoofchk,omitempty"`
-	// EnableDAD is that IPv6 addresses are checked for duplicates, for which ADD waits.
+	// EnableDAD is true if IPv6 addresses are checked for duplicates, for which ADD waits.
 	EnableDAD bool `json:"enabledad,omitempty"`
 	// DisableContainerInterface leaves the pod's link down. It excludes IPAM.
 	DisableContainerInterface bool `json:"disableContainerInterface,omitempty"`
-	// PortIsolation is that pods that have it do not reach each other, only the bridge and ports
+	// PortIsolation is true if pods that have it do not reach each other, only the bridge and ports
 	// without it.
 	PortIsolation bool `json:"portIsolation,omitempty"`
 }

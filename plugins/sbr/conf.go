@@ -31,7 +31,7 @@ type source struct {
 	netip.Prefix
 	// gateway is that of the default route; invalid for none.
 	gateway netip.Addr
-	// chosen is that the gateway is the configuration's, so that other default routes do not count.
+	// chosen is true if the gateway is the configuration's, so that other default routes do not count.
 	chosen bool
 }
 

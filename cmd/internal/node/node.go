@@ -36,7 +36,7 @@ type Options struct {
 	Source Source
 	// Logs take what is logged, beside what the configuration says.
 	Logs []slog.Handler
-	// Alone is that the process is for one operation, and runs nothing but plugins.
+	// Alone is true if the process is for one operation, and runs nothing but plugins.
 	Alone bool
 	// Trace is told of each change of state, for tests; nil for nobody.
 	Trace func(point string)

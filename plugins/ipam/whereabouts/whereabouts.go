@@ -33,7 +33,7 @@ type Plugin struct {
 	Files []string
 	// Logs are where the key log_file of a configuration may lead to; nil for anywhere.
 	Logs hostfile.Roots
-	// Trusting is that the configuration may name files of the node to read, as one that is called
+	// Trusting is true if the configuration may name files of the node to read, as one that is called
 	// by its own name has it.
 	Trusting bool
 }
