@@ -88,7 +88,7 @@ type Node struct {
 	Exec []string
 	// Aliases are plugin types by other names that networks may use for them; nil for none.
 	Aliases map[string]string
-	// HotPlug is that the networks of running pods follow their annotation.
+	// HotPlug is true if the networks of running pods follow their annotation.
 	HotPlug bool
 
 	// Capabilities are what the runtime is to pass in runtimeConfig.

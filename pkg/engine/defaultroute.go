@@ -21,7 +21,7 @@ type routing struct {
 
 	// routes are the pod's default routes; nil where they are to be looked up.
 	routes DefaultRoutes
-	// watched is that the attachment which is being made may bring default routes that its
+	// watched is true if the attachment which is being made may bring default routes that its
 	// configuration does not show.
 	watched bool
 	// unguarded are links whose routers may still take the default route.

@@ -187,7 +187,7 @@ type holdings struct {
 	networks map[string]map[types.GCAttachment]bool
 	// byDefault are the runtime's own attachments, by which the default network knows them.
 	byDefault map[types.GCAttachment]bool
-	// complete says that every live sandbox's attachments are known.
+	// complete is true if every live sandbox's attachments are known.
 	complete bool
 	// defaultName is the name of the default network.
 	defaultName string

@@ -27,7 +27,7 @@ type Problem struct {
 	// Message says what is wrong, Fix what to do, as an imperative.
 	Message string `json:"message"`
 	Fix     string `json:"fix,omitempty"`
-	// Warning is that the cluster works, and something of it may not be meant.
+	// Warning is true if the cluster works, and something of it may not be meant.
 	Warning bool `json:"warning,omitempty"`
 }
 

@@ -28,7 +28,7 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 // bytes if that is not 0.
 type NotRegularError struct {
 	Limit int64
-	// Link says that it is a symbolic link.
+	// Link is true if it is a symbolic link.
 	Link bool
 }
 

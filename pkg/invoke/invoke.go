@@ -96,7 +96,7 @@ type Exec struct {
 	ForceExec []string
 	// Inherit is a file that exec'd plugins keep open until they end: the sandbox's lock. May be nil.
 	Inherit *os.File
-	// Alone is that this process has no children but those that it runs plugins in, one after the
+	// Alone is true if this process has no children but those that it runs plugins in, one after the
 	// other. What a plugin leaves behind becomes its child, and is killed with a plugin that is.
 	Alone bool
 	Log   *slog.Logger
@@ -149,7 +149,7 @@ type Found struct {
 	// Chosen is where the plugin runs, if its configuration has keys that the built-in one does not
 	// know: later operations on the attachment run it there too. Nil otherwise.
 	Chosen Chosen
-	// Execd is that a binary runs the plugin, and Path is where that is.
+	// Execd is true if a binary runs the plugin, and Path is where that is.
 	Execd bool
 	Path  string
 	// Unknown is the first of those keys; empty for none.

@@ -42,7 +42,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 // on.
 type tail struct {
 	data []byte
-	// cut is that something is missing before data.
+	// cut is true if something is missing before data.
 	cut bool
 }
 

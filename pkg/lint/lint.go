@@ -113,7 +113,7 @@ type Input struct {
 	Pods       []Pod
 	// Namespaces are those whose labels are known.
 	Namespaces []metav1.ObjectMeta
-	// Complete says that there are no other NADs: one that a pod names and that is not here is
+	// Complete is true if there are no other NADs: one that a pod names and that is not here is
 	// missing.
 	Complete bool
 	// Source, if set, is where NADs and namespaces are that are not here.
@@ -122,7 +122,7 @@ type Input struct {
 	// installed.
 	Finder resolve.Finder
 	Paths  []string
-	// OnNode is that this machine is the node of the configuration, whose networks on disk can be
+	// OnNode is true if this machine is the node of the configuration, whose networks on disk can be
 	// read.
 	OnNode bool
 }

@@ -90,9 +90,9 @@ type Match struct {
 	// Protocol and Port are those of the destination; 0 for any.
 	Protocol byte
 	Port     uint16
-	// NotLoopback is that packets to IPv4 loopback addresses are left out.
+	// NotLoopback is true if packets to IPv4 loopback addresses are left out.
 	NotLoopback bool
-	// More is that the rule asks for more.
+	// More is true if the rule asks for more.
 	More bool
 }
 

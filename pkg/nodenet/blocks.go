@@ -29,7 +29,7 @@ type Entry struct {
 	IP string `json:"ip"`
 	// Hostname is the name of the Node; empty for none.
 	Hostname string `json:"hostname,omitempty"`
-	// IsControlPlane is that the address is kept for a node of the control plane.
+	// IsControlPlane is true if the address is kept for a node of the control plane.
 	IsControlPlane bool `json:"isControlPlane,omitempty"`
 }
 

@@ -61,9 +61,9 @@ type Trial struct {
 	Link int
 	// Free are addresses that nobody answered for.
 	Free map[netip.Prefix]bool
-	// Busy is that an answer is waited for.
+	// Busy is true if an answer is waited for.
 	Busy bool
-	// Confirm is that the link was without carrier, so that a lease may be of another network.
+	// Confirm is true if the link was without carrier, so that a lease may be of another network.
 	Confirm bool
 	// Next is when something that failed is tried again, after a Pause.
 	Next  time.Time

@@ -35,7 +35,7 @@ type record struct {
 	addr    netip.Addr
 	// only is the range that it was given for; not valid where a reservation alone records it.
 	only netip.Prefix
-	// reserved says that no other range may give the address.
+	// reserved is true if no other range may give the address.
 	reserved bool
 	// pod is "namespace/name".
 	pod, containerID, ifName string

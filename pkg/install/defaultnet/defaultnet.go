@@ -45,9 +45,9 @@ type Candidate struct {
 	Name string
 	// Not says why it is no default network; empty if it is one.
 	Not string
-	// Meta is that a plugin of it is Braid or another meta plugin.
+	// Meta is true if a plugin of it is Braid or another meta plugin.
 	Meta bool
-	// Invalid is that the file cannot be read or parsed.
+	// Invalid is true if the file cannot be read or parsed.
 	Invalid bool
 
 	changed time.Time

@@ -28,7 +28,7 @@ type ledger struct {
 	// Holder is the installer that has claimed the node, Installation what it belongs to.
 	Holder       string `json:"holder,omitempty"`
 	Installation string `json:"installation,omitempty"`
-	// Retired is that the installation's files are being removed.
+	// Retired is true if the installation's files are being removed.
 	Retired bool    `json:"retired,omitempty"`
 	Files   []Entry `json:"files,omitempty"`
 }

@@ -80,7 +80,7 @@ type Entry struct {
 	// Digests are those of contents that the Store gave the file: the last one, and while it is
 	// being replaced the next.
 	Digests []string `json:"digests"`
-	// Installed is that the path has had one of them.
+	// Installed is true if the path has had one of them.
 	Installed bool `json:"installed,omitempty"`
 }
 
