@@ -47,7 +47,7 @@ type command struct {
 	name, summary, text string
 	// operands is what the command takes besides flags, as its usage names it; empty for nothing.
 	operands string
-	// setUp adds the flags and gives what runs after they are parsed.
+	// setUp adds the flags and returns what runs after they are parsed.
 	setUp func(*flag.FlagSet) func(ctx context.Context, out io.Writer) (found bool, err error)
 }
 

@@ -2,8 +2,8 @@
 // and what to do about it.
 //
 // Contract: the package that knows the class of a failure makes an *Error; those above it add
-// context with %w and never change the class. From the chain, Code gives the CNI error code for the
-// runtime and ReasonOf the reason of the pod's event. Nothing here logs.
+// context with %w and never change the class. From the chain, Code returns the CNI error code for
+// the runtime and ReasonOf the reason of the pod's event. Nothing here logs.
 package failure
 
 import (
@@ -131,7 +131,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // WithFix adds to err what the reader can do about it. It is for who knows that and not the class,

@@ -36,7 +36,7 @@ func OpenDir(path string) (Dir, error) {
 	return Dir{fd, path}, linked(err)
 }
 
-// Close closes the directory, which gives its lock back.
+// Close closes the directory, which releases its lock.
 func (d Dir) Close() {
 	if d.fd >= 0 {
 		unix.Close(d.fd) //nolint:errcheck // opened for reading
@@ -231,7 +231,7 @@ func (d Dir) Has(name string) (bool, error) {
 	return false, d.Fail("stat", name, err)
 }
 
-// Rename gives a file another name, in the same or in another directory, in the place of what has
+// Rename renames a file, in the same or in another directory, in the place of what has
 // it.
 func (d Dir) Rename(name string, to Dir, as string) error {
 	if err := unix.Renameat(d.fd, name, to.fd, as); err != nil {

@@ -27,7 +27,7 @@ func TryLock(fd int) (bool, error) {
 //
 // Waiting is the kernel's, which lets nobody starve: who tries again and again comes last where
 // many want the lock. It takes a thread, and as it cannot be called off, that thread outlives a
-// Lock that gave up until it has the lock, and gives it back.
+// Lock that gave up until it has the lock, and releases it.
 func Lock(ctx context.Context, fd int) error {
 	if ok, err := TryLock(fd); ok || err != nil {
 		return err
@@ -61,7 +61,7 @@ func wait(fd int) (err error) {
 	return err
 }
 
-// Sleep waits until the time has passed, or gives the cause for which ctx has ended.
+// Sleep waits until the time has passed, or returns the cause for which ctx has ended.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -249,7 +249,7 @@ func isSelf(path string) bool {
 	return err == nil && os.SameFile(file, self)
 }
 
-// variable returns a variable's value in an environment, of which the last one counts.
+// variable returns a variable's value in an environment. The last one counts.
 func variable(environ []string, name string) string {
 	for _, pair := range slices.Backward(environ) {
 		if value, ok := strings.CutPrefix(pair, name+"="); ok {

@@ -79,7 +79,7 @@ func newAPIOver(connections transporter, opts APIOptions) (*API, error) {
 	return &API{opts: opts, transport: connections}, nil
 }
 
-// Close gives back the connection. The next call would make a new one.
+// Close closes the connection. The next call would make a new one.
 func (a *API) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

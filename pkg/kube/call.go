@@ -75,7 +75,7 @@ func backoff() wait.Backoff {
 	}
 }
 
-// do makes a call, with retries within the budget, and gives the body of the answer. client-go's
+// do makes a call, with retries within the budget, and returns the body of the answer. client-go's
 // own retries know neither the budget nor that our writes may be repeated, and are switched off.
 func (a *API) do(ctx context.Context, c *call) ([]byte, error) {
 	if err := c.checkNames(); err != nil {

@@ -178,5 +178,5 @@ func (c *client) group(
 	return rest.RESTClientForConfigAndClient(config, c.http)
 }
 
-// close gives back the connections that no call is using.
+// close closes the connections that no call is using.
 func (c *client) close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }

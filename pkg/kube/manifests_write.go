@@ -151,7 +151,7 @@ func (m *Manifests) locked(ctx context.Context, fn func() error) error {
 		return invalidManifests(fmt.Errorf("open directory: %w", err),
 			"create the directory, or correct the path")
 	}
-	defer dir.Close() //nolint:errcheck // gives the lock back
+	defer dir.Close() //nolint:errcheck // releases the lock
 	if err := ctx.Err(); err != nil {
 		return &failure.Error{
 			Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx)),

@@ -18,7 +18,7 @@ func newTurnstile() *turnstile {
 	return &turnstile{turn: make(chan struct{}, 1), open: make(chan struct{})}
 }
 
-// pass waits until a request may be sent, with the context that it gives. leave is to be called
+// pass waits until a request may be sent, with the context that it returns. leave is to be called
 // when that is done. err is that of ctx.
 func (t *turnstile) pass(ctx context.Context) (traced context.Context, leave func(), err error) {
 	select {

@@ -130,8 +130,8 @@ func (n *Namespace) remove() {
 	_ = os.Remove(filepath.Dir(root))
 }
 
-// Run calls fn on a thread that is in the namespace, and gives its error. fn must not end the test
-// (FailNow, Fatal) itself. Goroutines that it starts are not in the namespace; processes are.
+// Run calls fn on a thread that is in the namespace, and returns its error. fn must not end the
+// test (FailNow, Fatal) itself. Goroutines that it starts are not in the namespace; processes are.
 func (n *Namespace) Run(fn func() error) error {
 	return netns.Guard(func() error {
 		ns, err := netns.Open(n.Path)
@@ -228,7 +228,7 @@ func (n *Namespace) Down(name string) {
 	must(n.tb, n.nl.LinkSetDown(n.Link(name)))
 }
 
-// Rename gives a link, which is down then, another name.
+// Rename renames a link, which is down then.
 func (n *Namespace) Rename(name, to string) {
 	n.tb.Helper()
 	n.Down(name)

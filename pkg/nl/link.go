@@ -142,8 +142,8 @@ const (
 	operUp      = 6
 )
 
-// link finds the link that a request asks for, which the error calls what, and gives the attributes
-// that the kernel describes it by, too.
+// link finds the link that a request asks for, which the error calls what, and returns the
+// attributes that the kernel describes it by, too.
 func (h *Handle) link(
 	ctx context.Context, what string, parts ...vnl.NetlinkRequestData,
 ) (*Link, []byte, error) {

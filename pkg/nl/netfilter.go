@@ -82,7 +82,7 @@ func (n *Netfilter) Do(ctx context.Context, m NetfilterMessage) (answer []byte, 
 	return answer, err
 }
 
-// Dump lists objects, each as Do gives one. EINTR says that changes of others disturbed it every
+// Dump lists objects, each as Do returns it. EINTR says that changes of others disturbed it every
 // time.
 func (n *Netfilter) Dump(ctx context.Context, m NetfilterMessage) ([][]byte, error) {
 	return n.conn.dump(ctx, m.request(0))

@@ -80,7 +80,7 @@ func (h *Handle) get(
 	return answer, err
 }
 
-// dump lists objects, each as get gives one.
+// dump lists objects, each as get returns it.
 func (h *Handle) dump(
 	ctx context.Context, kind uint16, parts ...vnl.NetlinkRequestData,
 ) ([][]byte, error) {

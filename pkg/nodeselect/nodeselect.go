@@ -1,7 +1,7 @@
 // Package nodeselect reads which nodes the pods of a NetworkAttachmentDefinition (NAD) may run on:
 // its annotation k8s.v1.cni.cncf.io/nodeSelector, a label selector as kubectl takes it.
 //
-// Contract: pure: no I/O, equal input gives equal output. The node's ADD and admission share it, so
+// Contract: pure: no I/O, equal input, equal output. The node's ADD and admission share it, so
 // that both take a selector for the same. Errors are *failure.Error with the field of the NAD.
 package nodeselect
 

@@ -2,7 +2,7 @@
 // an ordered list of attachments out, each with its complete conflist, interface name and runtime
 // configuration.
 //
-// Contract: pure: no I/O, no clock, equal input gives equal output. The default network comes
+// Contract: pure: no I/O, no clock, equal input, equal output. The default network comes
 // first, then the cluster-wide networks, then the pod's selections in their order. All policy is
 // here: namespace isolation, capabilities, interface names, refusal of default routes that nobody
 // asked for. Diff compares what a pod has with another plan. Errors are *failure.Error with NAD,

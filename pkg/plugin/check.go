@@ -18,7 +18,7 @@ import (
 var ErrDown = errors.New("is down")
 
 // CheckInterface compares the pod's interface with what prevResult says of it: that it is there, of
-// that kind, with its MAC, addresses and routes, and up. It gives the link, also with ErrDown.
+// that kind, with its MAC, addresses and routes, and up. It returns the link, also with ErrDown.
 func (r *Request) CheckInterface(ctx context.Context, kind string) (*nl.Link, error) {
 	if r.PrevResult == nil {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig,

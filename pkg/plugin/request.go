@@ -178,9 +178,9 @@ func (r *Request) Result() *types100.Result {
 var errNoIPAM = errors.New("no IPAM plugin")
 
 // IPAM runs the network's IPAM plugin, in-process where it can, with the request's own
-// configuration and environment, but for the command. Only ADD gives a result; it is taken back if
-// the request fails after it. An ADD that fails itself has left nothing: a DEL after it would give
-// back what an earlier ADD of the same attachment holds.
+// configuration and environment, but for the command. Only ADD returns a result; it is taken back
+// if the request fails after it. An ADD that fails itself has left nothing: a DEL after it would
+// give back what an earlier ADD of the same attachment holds.
 func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
 	if kind == "" {
 		return nil, errNoIPAM

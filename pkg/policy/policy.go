@@ -4,7 +4,7 @@
 // An operator writes rules, and what a rule leaves out has the tenant's default, which lets nobody
 // take what is the node's. The first rule that names a namespace decides there.
 //
-// Contract: pure: no I/O, no clock, equal input gives equal output. Judge and JudgePod return all
+// Contract: pure: no I/O, no clock, equal input, equal output. Judge and JudgePod return all
 // that a rule does not allow, each with its field, the key of the rule, and how the rule would have
 // to be changed; Amend makes that change. What needs the kernel (routes, listening ports, the owner
 // of a bridge) is not judged here: a plugin asks that of the node when it acts.

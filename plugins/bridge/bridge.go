@@ -78,7 +78,7 @@ func hasDNS(d types.DNS) bool {
 	return d.Nameservers != nil || d.Search != nil || d.Options != nil || d.Domain != ""
 }
 
-// Del removes the link, gives the addresses back and removes the rules, and a tenant's bridge that
+// Del removes the link, releases the addresses, removes the rules, and a tenant's bridge that
 // has no other port.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	if err := errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req)); err != nil {

@@ -46,7 +46,7 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 }
 
 // checkNode compares the node's links with prevResult: the bridge, and the other end of the pod's
-// link, which it gives.
+// link, which it returns.
 func checkNode(
 	ctx context.Context, req *plugin.Request, c *Conf, ipam string, host *nl.Handle, pod *nl.Link,
 ) (*nl.Link, error) {

@@ -20,8 +20,8 @@ import (
 )
 
 // complete says of the result's addresses that they are the pod's, and adds the gateways and
-// default routes that the configuration asks for. It gives the addresses that the node is to have,
-// none without isGateway.
+// default routes that the configuration asks for. It returns the addresses that the node is to
+// have, none without isGateway.
 func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix, err error) {
 	for _, ip := range result.IPs {
 		ip.Interface = types100.Int(podInterface)

@@ -162,7 +162,7 @@ func ignoreRouters(link string) sysctl.Setting {
 }
 
 // addVeth makes a pair of links: peer, in the namespace of the handle at, and a port of the bridge,
-// whose name it gives.
+// whose name it returns.
 func (a *attachment) addVeth(
 	ctx context.Context, peer nl.NewLink, at *nl.Handle,
 ) (name string, err error) {

@@ -78,7 +78,7 @@ func single(result *types100.Result) string {
 	return result.Interfaces[0].Name
 }
 
-// Del removes the link and gives the addresses of the IPAM plugin back.
+// Del removes the link and releases the addresses of the IPAM plugin.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().Del(ctx, req, &c.OnMaster)
 }

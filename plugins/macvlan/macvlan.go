@@ -60,7 +60,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		})
 }
 
-// Del removes the link and gives the addresses back.
+// Del removes the link and releases the addresses.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().Del(ctx, req, &c.OnMaster)
 }

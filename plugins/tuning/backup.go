@@ -65,7 +65,7 @@ func (p Plugin) Judge(c *Conf) error {
 }
 
 // save keeps the attributes, unless there are some from an ADD before, which are the older ones.
-// made says whether it made the file.
+// made is true if it made the file.
 func (b backups) save(req *plugin.Request, a attributes) (made bool, err error) {
 	_, err = b.load()
 	if errors.Is(err, fs.ErrNotExist) {

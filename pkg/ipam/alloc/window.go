@@ -108,7 +108,7 @@ func boundsOf(prefix netip.Prefix, start, end netip.Addr) (span, *Error) {
 	return s, nil
 }
 
-// cut takes the cuts out of what is allowed, and says whether anything is left.
+// cut takes the cuts out of what is allowed, and reports whether anything is left.
 func (w *Window) cut(cuts []span) bool {
 	slices.SortFunc(cuts, span.compare)
 	w.allowed = slices.Collect(subtract(w.allowed, cuts, 0))

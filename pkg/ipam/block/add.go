@@ -151,7 +151,7 @@ func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 	return nil, fmt.Errorf("other containers take each block that this node gets: %w", ErrLater)
 }
 
-// remember finds out what the attachment holds where local state was lost, and gives it back.
+// remember finds out what the attachment holds where local state was lost, and returns that.
 func (t *taker) remember(ctx context.Context) error {
 	t.remembered = true
 	orphans, err := t.recollect(ctx)

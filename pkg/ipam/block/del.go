@@ -13,7 +13,7 @@ import (
 	"github.com/braid-cni/braid/pkg/attachment"
 )
 
-// Del gives back all that the attachment holds. It needs the API only for addresses of shared
+// Del releases all that the attachment holds. It needs the API only for addresses of shared
 // blocks.
 func (m *Manager) Del(ctx context.Context, a attachment.ID) error {
 	return wrap(m.del(ctx, a), "give back the addresses of %v", a)
@@ -110,7 +110,7 @@ func (m *Manager) Check(ctx context.Context, a attachment.ID, addrs []netip.Addr
 	return errors.Join(errs...)
 }
 
-// GC gives back what the network's attachments hold that are not valid.
+// GC releases what the network's attachments hold that are not valid.
 func (m *Manager) GC(ctx context.Context, network string, valid []attachment.ID) error {
 	all := holdings{}
 	known, err := inside(ctx, m, func(s *session) (bool, error) { return s.recollected(), nil })

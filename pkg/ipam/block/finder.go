@@ -51,7 +51,7 @@ type finder struct {
 	complete bool
 	// overlaps are blocks in the spaces beside that were read.
 	overlaps []listed
-	// unlock gives the lock of the space back.
+	// unlock releases the lock of the space.
 	unlock func()
 	// waited is how long for blocks that were recalled.
 	waited time.Duration
@@ -321,7 +321,7 @@ func (f *finder) fromOwn(ctx context.Context) (ok bool, err error) {
 	return false, nil
 }
 
-// recall asks the owner of a block to share it, and gives that block.
+// recall asks the owner of a block to share it, and returns that block.
 func (f *finder) recall(ctx context.Context) (*v1alpha1.IPBlock, error) {
 	if ok, err := f.fromOwn(ctx); ok || err != nil {
 		return nil, err

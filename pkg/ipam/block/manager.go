@@ -29,7 +29,7 @@ type Manager struct {
 	Dir string
 	// NodeName is the name of the Node object of this machine.
 	NodeName string
-	// Boot gives a text that no other boot of this machine has, without a slash.
+	// Boot returns a text that no other boot of this machine has, without a slash.
 	Boot func() (string, error)
 	Log  *slog.Logger
 	// Tell raises an event of the type Warning for a pod, "namespace/name"; nil for nobody to tell.

@@ -136,7 +136,7 @@ func (m *Manager) entries(
 	return addrs, nil
 }
 
-// releaseShared gives back what the attachment holds of a block that this node does not own, or is
+// releaseShared releases what the attachment holds of a block that this node does not own, or is
 // about to share.
 func (m *Manager) releaseShared(ctx context.Context, at heldAddr, a attachment.ID) error {
 	unlock, err := m.lockSpace(ctx, at.Space)
@@ -207,7 +207,7 @@ func (m *Manager) editAll(
 	return errors.Join(errs...)
 }
 
-// strike takes containers' hold off addresses; those that a claim keeps stay. It says whether it
+// strike takes containers' hold off addresses; those that a claim keeps stay. It reports whether it
 // changed anything.
 func strike(object *v1alpha1.IPBlock, gone func(v1alpha1.Allocation) bool) (changed bool) {
 	var kept []v1alpha1.Allocation

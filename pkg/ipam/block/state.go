@@ -144,7 +144,7 @@ func (b *local) free(a netip.Addr, now time.Time) {
 	}
 }
 
-// leave frees all that the attachment has, and says whether that was anything.
+// leave frees all that the attachment has, and reports whether that was anything.
 func (b *local) leave(a attachment.ID, now time.Time) (changed bool) {
 	for addr, by := range b.Used {
 		if by.ID == a {

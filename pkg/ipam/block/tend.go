@@ -70,7 +70,7 @@ func (m *Manager) due(at time.Time, after time.Duration) bool {
 	return age < 0 || age >= after
 }
 
-// Tend does what is due: it answers recalls, gives idle blocks back, and looks whether the node's
+// Tend does what is due: it answers recalls, returns idle blocks, and looks whether the node's
 // blocks are still its own. It is quick where nothing is due, and asks the API nothing for long
 // where the node has no block. The first Tend in a boot does nothing: then there is enough to do.
 func (m *Manager) Tend(ctx context.Context) error {
@@ -133,7 +133,7 @@ func (l *tended) tendAfter(blocks int) time.Duration {
 	return nothingAfter
 }
 
-// Answer gives back, or shares, the blocks that other nodes have recalled.
+// Answer returns or shares the blocks that other nodes have recalled.
 func (m *Manager) Answer(ctx context.Context) error {
 	me, err := m.self(ctx)
 	if err != nil {
@@ -226,7 +226,7 @@ func allocations(b *local, me *identity) []v1alpha1.Allocation {
 	return list
 }
 
-// Inspect compares the node's blocks with their objects, gives back what is idle, says in the
+// Inspect compares the node's blocks with their objects, returns what is idle, says in the
 // objects how much is in use, and takes the addresses of before a reboot out of shared blocks.
 func (m *Manager) Inspect(ctx context.Context) error {
 	now := m.now()
@@ -325,7 +325,7 @@ func (m *Manager) inspect(
 	return err
 }
 
-// tidy gives a block of the node back if it is idle; else its object is to say how much is in use.
+// tidy returns a block of the node if it is idle; else its object is to say how much is in use.
 // The lock of the space is held.
 func (m *Manager) tidy(
 	ctx context.Context, me *identity, cidr netip.Prefix, object *v1alpha1.IPBlock,

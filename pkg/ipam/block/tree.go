@@ -224,7 +224,7 @@ func (t *tree) remove(name string) error {
 	return t.removeAll(name)
 }
 
-// move gives a file another path.
+// move moves a file to another path.
 func (t *tree) move(from, to string) error {
 	err := t.rename(from, to)
 	if err == nil || transient(err) {

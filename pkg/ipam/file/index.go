@@ -209,7 +209,7 @@ func (x *session) reindex() error {
 }
 
 // merge makes the entry that of a key which holds these addresses. ADDs of which nothing is left
-// are dropped; those that were cut short stay so. It says whether anything changed.
+// are dropped; those that were cut short stay so. It reports whether anything changed.
 func (e *entry) merge(held []netip.Addr) bool {
 	before := len(e.Adds)
 	e.Adds = slices.DeleteFunc(e.Adds, func(add []netip.Addr) bool {

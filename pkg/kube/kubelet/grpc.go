@@ -64,7 +64,7 @@ func newGRPC(socket string) *grpcConn {
 
 func (g *grpcConn) close() { g.transport.CloseIdleConnections() }
 
-// call sends one message and gives the one that answers it.
+// call sends one message and returns the one that answers it.
 func (g *grpcConn) call(ctx context.Context, method string, message []byte) ([]byte, error) {
 	framed := append(make([]byte, grpcPrefix, grpcPrefix+len(message)), message...)
 	binary.BigEndian.PutUint32(framed[1:], uint32(len(message))) //nolint:gosec // a pod's name

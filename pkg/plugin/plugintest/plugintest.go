@@ -32,7 +32,7 @@ import (
 )
 
 // Runner runs one CNI command of a plugin on a node, with the environment and stdin of the
-// protocol; it gives stdout.
+// protocol; it returns stdout.
 type Runner interface {
 	Run(ctx context.Context, node *Node, kind string, environ []string, stdin []byte) ([]byte, error)
 }

@@ -31,7 +31,7 @@ type Conf struct {
 	DNS types.DNS `json:"dns"`
 	// NetworkName makes addresses unique among the networks of that name only.
 	NetworkName string `json:"network_name"`
-	// OverlappingRanges says whether an address is unique also among ranges that overlap: true by
+	// OverlappingRanges is true if an address is unique also among ranges that overlap: true by
 	// default. False makes it unique in its own range only.
 	OverlappingRanges *bool `json:"enable_overlapping_ranges"`
 	// LogFile is a file of the plugin's own for its log, beneath one of Plugin.Logs; by default it
@@ -164,7 +164,7 @@ func (c *Conf) checkRanges() error {
 	return nil
 }
 
-// others reads all but the ranges. It gives the addresses that are somebody's.
+// others reads all but the ranges. It returns the addresses that are somebody's.
 func (c *Conf) others(p *plan) (reserved []netip.Addr, err error) {
 	if c.Gateway != "" {
 		var ok bool

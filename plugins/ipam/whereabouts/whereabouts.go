@@ -139,12 +139,12 @@ func (p *plan) result(addrs []netip.Addr) *types100.Result {
 // bits returns the prefix length of a wish's addresses.
 func (p *plan) bits(i int) int { return p.wishes[i].Window.Prefix().Bits() }
 
-// Del gives the addresses back.
+// Del releases the addresses.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.always(ctx, "DEL", req, c, func(m *Addresses) error { return m.Del(ctx, req.ID) })
 }
 
-// GC gives back the addresses of attachments that are not valid.
+// GC releases the addresses of attachments that are not valid.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.always(ctx, "GC", req, c, func(m *Addresses) error {
 		return m.GC(ctx, req.Network, req.Valid)
