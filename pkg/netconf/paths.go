@@ -26,7 +26,7 @@ type Places struct {
 // those that it calls, built in or not. A directory or file of data outside of its place is an
 // error. Logs, and files of an operator, outside of theirs are left out with a warning, as plugins
 // can do without. It does not look at the node. Plugins that are built in follow no symbolic link
-// out of a place.
+// out of a place: they open paths by plugin.DataDir and hostfile.Place.
 func (l *List) HoldPaths(places Places) (warnings []*failure.Error, err error) {
 	h := holder{keys: heldKeys(places)}
 	for _, plugin := range l.plugins {

@@ -46,6 +46,9 @@ func (r *Request) Kept(dir string) (hostfile.Place, bool) {
 // DataDir returns the directory for a plugin's data: the value of a key of the configuration, which
 // must be beneath one of the roots, or the fallback where the key is empty. The fallback may be a
 // symbolic link of the administrator's. An error is a RefusedError.
+//
+// netconf's HoldPaths has refused it before, for binaries as well; this is where a built-in plugin
+// opens it, on the node as it is by then.
 func DataDir(key, value, fallback string, roots hostfile.Roots) (hostfile.Place, error) {
 	path := cmp.Or(value, fallback)
 	if filepath.Clean(path) == fallback {
