@@ -16,7 +16,7 @@ import (
 // that. A list that is nil allows everything that node safety does; an empty one allows nothing.
 // In patterns "*" is any text.
 type Limits struct {
-	// Namespace is that of the NAD: of who wrote the configuration.
+	// Namespace is the namespace of the NAD: of who wrote the configuration.
 	Namespace string `json:"namespace"`
 	// Name is the network's name as it was written, where it has another one now: Own's.
 	Name string `json:"name,omitempty"`

@@ -62,7 +62,7 @@ func Read(cacheDir string, wanted func(name string) bool) (entries []Entry, err 
 	return entries, nil
 }
 
-// ErrPlanted is that a file is another user's, or one that others may write: it is no entry of
+// ErrPlanted means that a file is another user's, or one that others may write: it is no entry of
 // libcni's.
 var ErrPlanted = errors.New("it is another user's, or one that others may write")
 

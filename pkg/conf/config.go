@@ -97,7 +97,7 @@ type Node struct {
 	Kubeconfig string
 	// Manifests is the directory that serves Pods and NADs in place of an API server.
 	Manifests string
-	// NodeName is that of the Node object of this machine; empty for its hostname.
+	// NodeName is the name of the Node object of this machine; empty for its hostname.
 	NodeName string
 	// StateDir holds all that Braid remembers of live sandboxes; a tmpfs, since no sandbox survives
 	// a reboot.

@@ -39,7 +39,7 @@ func Render(c *Config) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// members are those of a JSON object, in the order in which they are written.
+// members are keys and values of a JSON object, in the order in which they are written.
 type members []member
 
 type member struct {

@@ -185,7 +185,7 @@ type Request struct {
 	// Still, if set, is called before an ADD's first change, with the sandbox locked. It returns an
 	// error if nobody waits for the ADD any more: then somebody else may have done it.
 	Still func() error
-	// places are those of the sandbox's ADD, in an operation that has its record.
+	// places are the places of the sandbox's ADD, in an operation that has its record.
 	places record.Places
 }
 

@@ -188,7 +188,7 @@ func cacheUnread(err error) error {
 	}
 }
 
-// errOther is that an entry, whole, is of another sandbox, whose ID is in part that of this one.
+// errOther means that an entry, whole, is of another sandbox, whose ID is in part that of this one.
 var errOther = errors.New("it is of another container")
 
 // readCached completes an attachment with its entry. What is not an entry of that very attachment,

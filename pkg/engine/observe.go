@@ -102,7 +102,7 @@ type Attachment struct {
 
 // Violation is something that the policy does not allow.
 type Violation struct {
-	// Key is that of the rule, or NodeKey.
+	// Key is the key of the rule, or NodeKey.
 	Key string
 	// Effect is policy.Enforce if it is refused, policy.Audit if it is warned of.
 	Effect policy.Effect

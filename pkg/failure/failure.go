@@ -70,7 +70,7 @@ const (
 const (
 	IgnoredKey       Reason = "IgnoredKey"       // a key that has no effect
 	DefaultRouteKept Reason = "DefaultRouteKept" // a secondary default route that was left out
-	// DefaultRouteTaken is that of a secondary default route that takes precedence.
+	// DefaultRouteTaken is the reason of a secondary default route that takes precedence.
 	DefaultRouteTaken Reason = "DefaultRouteTaken"
 	// a key in another case than the documented, read all the same
 	MiscasedKey Reason = "MiscasedKey"

@@ -65,7 +65,7 @@ func (r *reader) add(line int, field, fix, format string, args ...any) {
 	})
 }
 
-// line is that of a field, or of the nearest one above it that was read.
+// line returns the line of a field, or of the nearest one above it that was read.
 func (r *reader) line(field string) int {
 	for field != "" {
 		if line, ok := r.lines[field]; ok {

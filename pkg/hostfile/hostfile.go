@@ -24,7 +24,7 @@ func read(path string, flags int, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// NotRegularError is that there is something else than a regular file, or one of more than Limit
+// NotRegularError means that there is something else than a regular file, or one of more than Limit
 // bytes if that is not 0.
 type NotRegularError struct {
 	Limit int64

@@ -32,7 +32,7 @@ const (
 	KindNetwork       = "network"       // its note is the path that it was moved from
 )
 
-// FileName is that of Braid's configuration: before all that others write by custom.
+// FileName is the name of Braid's configuration: before all that others write by custom.
 const FileName = "00-braid.conflist"
 
 const maxNetwork = 1 << 20 // bytes
@@ -52,7 +52,7 @@ type Installer struct {
 	// Move moves the default network's files to Place.Private. Without it they are looked for there
 	// all the same.
 	Move bool
-	// Step is told of each change that the Store does not make, before it is made. For tests.
+	// Step is called for each change that the Store does not make, before it is made. For tests.
 	Step func(change string) error
 }
 

@@ -49,7 +49,7 @@ type Keeper struct {
 	Installer *Installer
 	Watcher   Watcher
 	Clock     Clock
-	// Report is told of each Apply; nil for nobody.
+	// Report is called for each Apply; nil for nobody.
 	Report func(Report)
 
 	claimed  bool

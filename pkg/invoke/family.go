@@ -34,7 +34,7 @@ type family struct {
 	// reaper is the process that orphans of the family become children of, if it has no others; 0 for
 	// none.
 	reaper int
-	// known are those that were found so far.
+	// known are the processes that were found so far.
 	known []process
 }
 

@@ -71,7 +71,7 @@ type Call struct {
 	Stdin   []byte
 	// Exec runs other plugins for this one.
 	Exec cniinvoke.Exec
-	// Terms are those of the attachment.
+	// Terms are the terms of the attachment.
 	Terms Terms
 }
 
@@ -237,8 +237,8 @@ func (e *Exec) ExecPlugin(
 	return out, nil
 }
 
-// reasonOf tells a plugin that failed from one that was stopped, and from one that may not do what
-// its configuration says.
+// reasonOf distinguishes a plugin that failed from one that was stopped, and from one that may not
+// do what its configuration says.
 func reasonOf(ctx context.Context, err error) failure.Reason {
 	reason := failure.ReasonOf(err)
 	if reason == failure.NodeProtected || reason == failure.PolicyRefused {

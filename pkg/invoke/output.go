@@ -17,7 +17,7 @@ const (
 	maxText = 4096
 )
 
-// errTooMuch is that a plugin printed more than maxStdout.
+// errTooMuch means that a plugin printed more than maxStdout.
 var errTooMuch = fmt.Errorf("it printed more than %d bytes, and was killed", maxStdout)
 
 // bounded keeps what a plugin prints, up to maxStdout. More than that ends the plugin: nobody reads

@@ -36,7 +36,7 @@ func Written(
 type standIn struct {
 	Type         string          `json:"type"`
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
-	// Index is that of the plugin in its list.
+	// Index is the index of the plugin in its list.
 	Index int `json:"index"`
 }
 

@@ -41,8 +41,8 @@ type Allocated struct {
 type DriverDevice struct {
 	Allocated
 
-	// Generation is that of its pool when the driver described it; of several descriptions the
-	// newest counts.
+	// Generation is the generation of its pool when the driver described it; of several descriptions
+	// the newest counts.
 	Generation int64
 	// Resource and ID are its attributes; one that is not for networks has none.
 	Resource, ID string

@@ -42,7 +42,7 @@ type APIOptions struct {
 	// context wins.
 	Timeout time.Duration
 
-	// content is that of the kubeconfig, where it is in no file.
+	// content is the content of the kubeconfig, where it is in no file.
 	content []byte
 }
 
@@ -158,8 +158,8 @@ func (a *API) nadAt(
 	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: nad.objectMeta(), Spec: nad.Spec}, nil
 }
 
-// unservedNAD tells a NAD that is not there from an API server that has never heard of NADs; to
-// callers both are "not found".
+// unservedNAD distinguishes a NAD that is not there from an API server that has never heard of
+// NADs; to callers both are "not found".
 func unservedNAD(err error) error {
 	if !unserved(err) {
 		return err

@@ -19,7 +19,7 @@ const Overlap failure.Reason = "AddressOverlap"
 // in use.
 type source struct {
 	nad *NAD
-	// name is that of the network or of its space, link what it is on with its VLAN.
+	// name is the name of the network or of its space, link what it is on with its VLAN.
 	name, link string
 	prefix     netip.Prefix
 }

@@ -41,8 +41,8 @@ func (ns *NS) cookie() (cookie uint64, err error) {
 	return cookie, err
 }
 
-// Identity is that of the namespace at path. It is empty if there is none, which is certain then;
-// an error is that it could not be found out.
+// Identity returns the identity of the namespace at path. It is empty if there is none, which is
+// certain then; an error is that it could not be found out.
 func Identity(path string) (string, error) {
 	ns, err := Open(path)
 	if err != nil {

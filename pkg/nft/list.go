@@ -130,7 +130,7 @@ func contains(have, want []byte) bool {
 	return true
 }
 
-// headerLength is that of struct nfgenmsg, in bytes.
+// headerLength is the length of struct nfgenmsg, in bytes.
 const headerLength = 4
 
 // attrs returns the attributes of a message without its netlink header.

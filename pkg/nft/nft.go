@@ -36,7 +36,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// ErrUnsupported is that the kernel has no nf_tables. Then there are no rules either.
+// ErrUnsupported means that the kernel has no nf_tables. Then there are no rules either.
 var ErrUnsupported = errors.New(
 	"the kernel has no nf_tables (CONFIG_NF_TABLES, or its module nf_tables, is missing)")
 

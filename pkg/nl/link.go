@@ -36,8 +36,8 @@ type Link struct {
 	MasterIndex, ParentIndex int
 	// Group is the link group, 0 by default.
 	Group uint32
-	// Mode is that of a macvlan ("bridge", "private", "vepa", "passthru") or an ipvlan ("l2", "l3",
-	// "l3s").
+	// Mode is the mode of a macvlan ("bridge", "private", "vepa", "passthru") or an ipvlan ("l2",
+	// "l3", "l3s").
 	Mode string
 	// VLAN is the ID of a link of kind "vlan" (IEEE 802.1Q); 0 for all others.
 	VLAN int
@@ -45,7 +45,7 @@ type Link struct {
 	Alias string
 	// AltNames are further names of the link.
 	AltNames []string
-	// PermanentMAC is that of the device, whatever the link's is; nil where it has none.
+	// PermanentMAC is the MAC of the device, whatever the link's is; nil where it has none.
 	PermanentMAC net.HardwareAddr
 	// Loopback is true if packets come back by the link.
 	Loopback bool

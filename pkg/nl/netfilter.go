@@ -12,7 +12,7 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 )
 
-// ErrNoNetfilter is that the kernel has no netfilter netlink at all.
+// ErrNoNetfilter means that the kernel has no netfilter netlink at all.
 var ErrNoNetfilter = errors.New("the kernel has no netfilter netlink (CONFIG_NETFILTER_NETLINK)")
 
 // batchRoom is the size in bytes of a batch that the socket takes: thousands of rules.

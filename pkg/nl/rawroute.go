@@ -26,7 +26,7 @@ const rtaNextHopID = 30
 type hop struct {
 	index   int
 	gateway netip.Addr
-	// flags are those of a hop among several, RTNH_F_*.
+	// flags are the flags of a hop among several, RTNH_F_*.
 	flags uint8
 }
 

@@ -20,7 +20,7 @@ type Route struct {
 	Gateway netip.Addr
 	// Src is the preferred source address; invalid for none.
 	Src netip.Addr
-	// Index is that of the link.
+	// Index is the index of the link.
 	Index int
 	// Table is 0 for main. Metric 0 is the kernel's default. Scope is as in linux/rtnetlink.h.
 	Table, Metric, Scope int

@@ -50,9 +50,9 @@ type Span struct {
 
 // Addresses are what blocks hold.
 type Addresses struct {
-	// Subnets are those of the blocks, in their order.
+	// Subnets are the subnets of the blocks, in their order.
 	Subnets []netip.Prefix
-	// Gateways are those of the blocks, in their order.
+	// Gateways are the gateways of the blocks, in their order.
 	Gateways []netip.Addr
 	// Spans are all addresses, in the order of the entries.
 	Spans []Span
@@ -130,7 +130,7 @@ func (c *blockChecker) add(path, fix string, err error) {
 	c.problems = append(c.problems, Problem{Path: path, Err: err, Fix: fix})
 }
 
-// subnet is that of a block; invalid if it cannot be found out.
+// subnet returns the subnet of a block; invalid if it cannot be found out.
 func (c *blockChecker) subnet(path string, b *Block) (subnet netip.Prefix, gateway netip.Addr) {
 	gateway, err := netip.ParseAddr(b.Gateway)
 	if err == nil && (gateway.Zone() != "" || gateway.Is4In6()) {

@@ -33,7 +33,7 @@ type Interface struct {
 	// Blocks are of a static one alone.
 	Blocks []Block `json:"blocks,omitempty"`
 
-	// addresses are those of the blocks.
+	// addresses are the addresses of the blocks.
 	addresses *Addresses
 }
 

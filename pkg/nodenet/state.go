@@ -17,7 +17,7 @@ type NIC struct {
 	// of a bridge's, or of a bond's.
 	Up, Carrier, Port bool
 	Addrs             []netip.Prefix
-	// Duplicate are those of Addrs that the kernel found in use elsewhere (IPv6).
+	// Duplicate are the addresses of Addrs that the kernel found in use elsewhere (IPv6).
 	Duplicate []netip.Prefix
 }
 
@@ -47,7 +47,7 @@ type Kept struct {
 	MAC  string `json:"mac"`
 	PCI  string `json:"pci,omitempty"`
 	Link int    `json:"link"`
-	// Addrs are those that were set on it, and not there before.
+	// Addrs are the addresses that were set on it, and not there before.
 	Addrs []netip.Prefix `json:"addresses,omitempty"`
 	Lease *Lease         `json:"lease,omitempty"`
 }

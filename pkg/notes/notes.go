@@ -32,7 +32,7 @@ const (
 	othersMay = 0o022
 )
 
-// Notes are those of one kind.
+// Notes are the notes of one kind.
 type Notes struct {
 	// Dir is made when it is needed.
 	Dir string
@@ -78,7 +78,7 @@ func (n *Notes) First(ctx context.Context, key string) bool {
 	return true
 }
 
-// name is that of a key's file.
+// name returns the name of a key's file.
 func name(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:16])

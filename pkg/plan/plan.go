@@ -137,7 +137,7 @@ type Attachment struct {
 
 // Origin is what of a pod's annotations an attachment is for.
 type Origin struct {
-	// Namespace is that of the NAD.
+	// Namespace is the namespace of the NAD.
 	Namespace string
 	// OnDisk is true if the NAD has no configuration, but means a file of the node.
 	OnDisk    bool

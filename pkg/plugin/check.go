@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// ErrDown is that an interface is not up.
+// ErrDown means that an interface is not up.
 var ErrDown = errors.New("is down")
 
 // CheckInterface compares the pod's interface with what prevResult says of it: that it is there, of

@@ -17,8 +17,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// ConfError is that of a key of the configuration that has a value it cannot have; value may be
-// nil. Its code is CNI's "invalid network config".
+// ConfError returns the error of a key of the configuration that has a value it cannot have; value
+// may be nil. Its code is CNI's "invalid network config".
 func ConfError(key string, value any, why string) error {
 	msg := key
 	if text, ok := value.(string); ok {
@@ -33,8 +33,8 @@ func ConfError(key string, value any, why string) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, "field "+msg+": "+why, "")
 }
 
-// Protected is that an attachment may not do to the node what the key field of its configuration
-// asks for.
+// Protected returns the error of an attachment that may not do to the node what the key field of
+// its configuration asks for.
 func Protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 )
 
-// RefusedError is that a configuration names a path which the node's administrator does not allow.
+// RefusedError means that a configuration names a path which the node's administrator does not
+// allow.
 type RefusedError struct{ err error }
 
 // Error names the key and says what to do.

@@ -31,7 +31,7 @@ type OnMaster struct {
 	Mode string `json:"mode"`
 	// MTU in bytes, at most the master's, which it is by default.
 	MTU int `json:"mtu"`
-	// VLAN is that of the interface's frames on the master, 1 to 4094; 0 for none.
+	// VLAN is the VLAN of the interface's frames on the master, 1 to 4094; 0 for none.
 	VLAN int `json:"vlan,omitempty"`
 	// LinkInContainer is true if the master is in the pod's namespace.
 	LinkInContainer bool `json:"linkInContainer,omitempty"`
@@ -91,7 +91,7 @@ func (r *Request) mayUse(ctx context.Context, master *Lower, mode string) error 
 	return uplink.TakenOver("mode", master.Link)
 }
 
-// noMaster is that the kernel has no link for the key master.
+// noMaster returns the error that the kernel has no link for the key master.
 func noMaster(name string, err error) error {
 	fix := "name the master interface, or give the node a default route"
 	if name != "" {
@@ -142,11 +142,11 @@ func (c *OnMaster) mode(modes []string) (string, error) {
 
 // Masters are the operations of a plugin whose interface is made on a master.
 type Masters struct {
-	// Kind is that of the interface.
+	// Kind is the kind of the interface.
 	Kind string
-	// Modes are those of the key mode, the default first.
+	// Modes are the modes of the key mode, the default first.
 	Modes []string
-	// VLANs are those of the node, which plugins share.
+	// VLANs are the VLANs of the node, which plugins share.
 	VLANs vlan.Links
 }
 

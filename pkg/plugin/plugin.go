@@ -51,14 +51,14 @@ type Common struct {
 	IPAM json.RawMessage `json:"ipam,omitempty"`
 	// DNS is returned as it is.
 	DNS types.DNS `json:"dns"`
-	// Args are those of the pod's request, Request.CNIArgs.
+	// Args are the arguments of the pod's request, Request.CNIArgs.
 	Args json.RawMessage `json:"args,omitempty"`
 	// RuntimeConfig holds the values of capabilities, Request.Runtime.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
 	// AllowPersistentIPs is true if pods may name an IPAMClaim. It tells those that make claims, and
 	// changes nothing here: a claim that a pod names counts.
 	AllowPersistentIPs bool `json:"allowPersistentIPs,omitempty"`
-	// PrevResult is that of the plugin before, Request.PrevResult.
+	// PrevResult is the result of the plugin before, Request.PrevResult.
 	PrevResult json.RawMessage `json:"prevResult,omitempty"`
 	// ValidAttachments are GC's, Request.Valid.
 	ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments,omitempty"`

@@ -32,8 +32,8 @@ type Request struct {
 	Version string
 	// Config is the whole configuration, as it was received.
 	Config json.RawMessage
-	// PrevResult is that of the chain so far; on CHECK and DEL that of the whole chain's ADD. Nil for
-	// none.
+	// PrevResult is the result of the chain so far; on CHECK and DEL that of the whole chain's ADD.
+	// Nil for none.
 	PrevResult *types100.Result
 	// Runtime and CNIArgs are the objects runtimeConfig and args.cni; empty for none.
 	Runtime, CNIArgs json.RawMessage
@@ -45,7 +45,7 @@ type Request struct {
 	// Undo takes back what an ADD has done, if it fails.
 	Undo undo.Stack
 
-	// dataRoots are those of the attachment's ADD; nil where they are not known.
+	// dataRoots are the data roots of the attachment's ADD; nil where they are not known.
 	dataRoots hostfile.Roots
 
 	environ []string
@@ -84,7 +84,7 @@ func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	return at.ns, at.handle, nil
 }
 
-// ErrNoPod is that there is no network namespace: on DEL all that was in it is gone too.
+// ErrNoPod means that there is no network namespace: on DEL all that was in it is gone too.
 var ErrNoPod = errors.New("the pod has no network namespace")
 
 // MACSource is where a pod may ask for a MAC address.
@@ -149,7 +149,7 @@ func parseMAC(key, value string) (net.HardwareAddr, error) {
 	return mac, nil
 }
 
-// macLength is that of an Ethernet address, in bytes.
+// macLength is the length of an Ethernet address, in bytes.
 const macLength = 6
 
 // Part decodes the keys that a plugin knows of an object that it shares with others; value is left
@@ -174,7 +174,7 @@ func (r *Request) Result() *types100.Result {
 	return &copied
 }
 
-// errNoIPAM is that the configuration names no IPAM plugin.
+// errNoIPAM means that the configuration names no IPAM plugin.
 var errNoIPAM = errors.New("no IPAM plugin")
 
 // IPAM runs the network's IPAM plugin, in-process where it can, with the request's own

@@ -25,7 +25,7 @@ const TenantLabel = "braid-cni.io/tenant"
 // Rule is what the networks and the pods of some namespaces may have. Names and patterns may have
 // "*" for any text.
 type Rule struct {
-	// Namespaces are those that the rule is for.
+	// Namespaces are the namespaces that the rule is for.
 	Namespaces []string
 	// All lifts everything: the other keys do not count.
 	All bool
@@ -37,17 +37,17 @@ type Rule struct {
 	// Masters are the links that may be a master. "*" is also that of the default route. One that a
 	// network takes for itself has to be named whole.
 	Masters []string
-	// VLANs are those that macvlan, ipvlan and bridge may use.
+	// VLANs are the VLANs that macvlan, ipvlan and bridge may use.
 	VLANs []Span
-	// Bridges are those that may be joined or made. Nil is for those that Braid made for the
+	// Bridges are the bridges that may be joined or made. Nil is for those that Braid made for the
 	// namespace, which the plugin finds out.
 	Bridges []string
 	// Spoofing allows networks of bridge that do not check what MAC a pod sends with.
 	Spoofing bool
-	// Prefixes are those that addresses and gateways may be of. Nil is for what overlaps no route of
-	// the node, which the plugin finds out.
+	// Prefixes are the prefixes that addresses and gateways may be of. Nil is for what overlaps no
+	// route of the node, which the plugin finds out.
 	Prefixes []netip.Prefix
-	// HostPorts are those that pods may ask for.
+	// HostPorts are the ports of the node that pods may ask for.
 	HostPorts HostPorts
 	// Sysctls are the parameters that tuning may write, with IFNAME for the pod's interface.
 	Sysctls []string
@@ -125,7 +125,7 @@ const (
 // Decision is the rule for a namespace.
 type Decision struct {
 	*Rule
-	// Name is that of the rule in messages.
+	// Name is the name of the rule in messages.
 	Name   string
 	Effect Effect
 }

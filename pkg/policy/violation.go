@@ -15,7 +15,7 @@ type Violation struct {
 	Field string
 	// Plugin is the type of the plugin; empty for what is of none.
 	Plugin string
-	// Key is that of the rule.
+	// Key is the key of the rule.
 	Key string
 	// What says what is not allowed, and what would be.
 	What string

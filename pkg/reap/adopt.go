@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// Network is that of the allocations of shared blocks that stand for records of whereabouts. They
-	// have no node, so that no node takes them for its own.
+	// Network is the network of the allocations of shared blocks that stand for records of
+	// whereabouts. They have no node, so that no node takes them for its own.
 	Network = "whereabouts"
 	// recaller is in whose name blocks of nodes are recalled that have recorded addresses.
 	recaller = "braid-controller"
@@ -108,7 +108,7 @@ func podsOf(
 	return pods, nil
 }
 
-// namespaceOf is that of a pod "namespace/name"; empty for what names no pod.
+// namespaceOf returns the namespace of a pod "namespace/name"; empty for what names no pod.
 func namespaceOf(pod string) string {
 	namespace, name, _ := strings.Cut(pod, "/")
 	if name == "" || len(validation.IsDNS1123Label(namespace)) > 0 {

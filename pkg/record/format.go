@@ -28,13 +28,13 @@ import (
 // more than a repeated DEL, so they have no version.
 
 const (
-	// formatVersion is that of the records that are written: 1 lacks Execd, 2 lacks Places, 3
+	// formatVersion is the version of the records that are written: 1 lacks Execd, 2 lacks Places, 3
 	// lacks Limits, 4 Places.DataRoots, 5 Runtime, 6 what Engine.Update notes and 7 Limits.Name,
 	// without which a DEL is whole.
 	formatVersion = 8
 	// oldestReader is the version from which on a DEL by a written record is whole.
 	oldestReader = 3
-	// networkVersion is that of Network. Files without one are older.
+	// networkVersion is the version of Network. Files without one are older.
 	networkVersion = 1
 )
 

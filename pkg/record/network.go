@@ -28,7 +28,7 @@ type Network struct {
 	// Network is the CNI network name.
 	Network string          `json:"network"`
 	Conf    json.RawMessage `json:"conf"`
-	// Namespace is that of who wrote the configuration; empty for the operator.
+	// Namespace is the namespace of who wrote the configuration; empty for the operator.
 	Namespace string `json:"namespace,omitempty"`
 	// InProcess as in plan.Attachment.
 	InProcess map[string]bool `json:"inProcess,omitempty"`

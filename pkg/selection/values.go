@@ -109,7 +109,7 @@ func checkAddr(addr netip.Addr) error {
 	return nil
 }
 
-// macLength is that of a MAC, in bytes.
+// macLength is the length of a MAC, in bytes.
 const macLength = 6
 
 func (e *element) parseMAC() error {

@@ -29,7 +29,7 @@ const (
 
 // File is where things are counted.
 type File struct {
-	// Path is that of a regular file; with its directory it is made when it is needed.
+	// Path is the path of a regular file; with its directory it is made when it is needed.
 	Path string
 }
 

@@ -31,7 +31,7 @@ const Path = "/review"
 const (
 	// maxBody bounds a request, in bytes: etcd takes objects of 1.5 MB, of which an update has two.
 	maxBody = 8 << 20
-	// defaultTimeout is that of API servers; margin is left of theirs for the answer.
+	// defaultTimeout is the timeout of API servers; margin is left of theirs for the answer.
 	defaultTimeout, margin = 10 * time.Second, 500 * time.Millisecond
 	// drain is how long a server that ends goes on while the endpoints of its Service change.
 	drain = 5 * time.Second
@@ -54,7 +54,7 @@ type Server struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Ready reports whether it may be sent requests.
 	Ready func() bool
-	// Kinds are those that the metrics tell apart.
+	// Kinds are the kinds that the metrics tell apart.
 	Kinds []string
 	Log   *slog.Logger
 

@@ -33,7 +33,7 @@ type Conf struct {
 	HairpinMode bool `json:"hairpinMode"`
 	// PromiscMode is true if the bridge takes all frames.
 	PromiscMode bool `json:"promiscMode"`
-	// VLAN is that of the pod's untagged frames, 1 to 4094; 0 for none.
+	// VLAN is the VLAN of the pod's untagged frames, 1 to 4094; 0 for none.
 	VLAN int `json:"vlan"`
 	// VLANTrunk are VLANs that pass with their tags.
 	VLANTrunk []VLANRange `json:"vlanTrunk,omitempty"`
@@ -64,7 +64,7 @@ const (
 	// Bounds of Ethernet's MTU as the kernel has them.
 	minMTU, maxMTU = 68, 65535
 	maxVLAN        = 4094
-	// nativeVLAN is that of untagged frames of a trunk without the key vlan.
+	// nativeVLAN is the VLAN of untagged frames of a trunk without the key vlan.
 	nativeVLAN = 1
 
 	nftablesBackend, iptablesBackend = "nftables", "iptables"

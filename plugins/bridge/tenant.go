@@ -99,7 +99,7 @@ func (a *attachment) claim(ctx context.Context, bridge *nl.Bridge) error {
 	return a.host.Apply(ctx, nl.SetAlias(bridge.Index, bridge.Alias))
 }
 
-// foreign is that something would change a bridge of others.
+// foreign returns the error that something would change a bridge of others.
 func (a *attachment) foreign(field, change string) error {
 	return plugin.Protected(field,
 		fmt.Errorf("bridge %s was not made for namespace %s, and %s would change it",

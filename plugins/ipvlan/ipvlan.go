@@ -22,7 +22,7 @@ type Conf struct{ plugin.OnMaster }
 
 // Plugin is the plugin.
 type Plugin struct {
-	// VLANs are those of the node.
+	// VLANs are the VLANs of the node.
 	VLANs vlan.Links
 }
 

@@ -27,7 +27,7 @@ type Conf struct {
 
 // Plugin is the plugin.
 type Plugin struct {
-	// VLANs are those of the node.
+	// VLANs are the VLANs of the node.
 	VLANs vlan.Links
 }
 

@@ -18,8 +18,8 @@ type Conf struct {
 	// Table is the number of a table that somebody else fills, 1 to 4294967295; only rules are made
 	// then. Without it each address gets a table that is free.
 	Table *int `json:"table,omitempty"`
-	// Gateways are those of the addresses' default routes, at most one of each family, in the place of
-	// prevResult's.
+	// Gateways are the gateways of the addresses' default routes, at most one of each family, in the
+	// place of prevResult's.
 	Gateways []string `json:"gateways,omitempty"`
 	// AddSourceHints keeps routes to the addresses' subnets in the main table, each with its address
 	// as the preferred source.
@@ -29,7 +29,7 @@ type Conf struct {
 // source is an address of the interface, with its subnet.
 type source struct {
 	netip.Prefix
-	// gateway is that of the default route; invalid for none.
+	// gateway is the gateway of the default route; invalid for none.
 	gateway netip.Addr
 	// chosen is true if the gateway is the configuration's, so that other default routes do not count.
 	chosen bool

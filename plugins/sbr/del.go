@@ -48,7 +48,7 @@ func (Plugin) Del(ctx context.Context, req *plugin.Request, _ *Conf) error {
 
 // finder knows which rules are those of an attachment.
 type finder struct {
-	// index is that of the interface, 0 if it is gone.
+	// index is the index of the interface, 0 if it is gone.
 	index int
 	// promised are the addresses of prevResult; own are those of the interface, all those of the
 	// pod, own ones included.

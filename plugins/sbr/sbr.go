@@ -46,7 +46,7 @@ type attachment struct {
 	pod     *nl.Handle
 	sources []source
 	link    *nl.Link
-	// rules are those that were there before.
+	// rules are the rules that were there before.
 	rules []nl.Rule
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nl"
 )
 
-// attributes are those of an interface that are to be changed or put back. The keys are those of
-// the reference's backups.
+// attributes are the attributes of an interface that are to be changed or put back. The keys are
+// those of the reference's backups.
 type attributes struct {
 	MAC      string `json:"mac,omitempty"`
 	Promisc  *bool  `json:"promisc,omitempty"`

@@ -26,7 +26,7 @@ type backup struct {
 // dataDirKey is the configuration's key of the directory.
 const dataDirKey = "dataDir"
 
-// suffix is that of the backups' names.
+// suffix is the suffix of the backups' names.
 const suffix = ".json"
 
 const (

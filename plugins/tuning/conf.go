@@ -48,7 +48,7 @@ const (
 
 // wanted is what an attachment is to have: the configuration with what the pod asks for.
 type wanted struct {
-	// keys are those of sysctls as they were given.
+	// keys are the keys of sysctls as they were given.
 	keys       []string
 	sysctls    []sysctl.Setting
 	attributes attributes

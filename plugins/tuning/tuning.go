@@ -35,7 +35,7 @@ type Plugin struct {
 
 var _ plugin.Interface[Conf] = Plugin{}
 
-// errNoPrevResult is that there is no interface to change.
+// errNoPrevResult returns the error that there is no interface to change.
 func errNoPrevResult() error {
 	return plugin.ConfError("prevResult", nil,
 		"is missing: tuning follows the plugin that makes the interface")

@@ -23,14 +23,14 @@ import (
 type Addresses struct {
 	// Source returns where the blocks are that a configuration of whereabouts means.
 	Source func(*whereabouts.Conf) (Source, error)
-	// Name is that of the Node object of this machine, its hostname if empty.
+	// Name is the name of the Node object of this machine, its hostname if empty.
 	Name string
 	// StateDir is the directory for state that lives until the node's next start.
 	StateDir string
-	// Rotation is that of the log files that configurations name.
+	// Rotation is how the log files that configurations name are rotated.
 	Rotation conf.LogOptions
 	Log      *slog.Logger
-	// Trace is told of each change of state; nil for nobody.
+	// Trace is called for each change of state; nil for nobody.
 	Trace func(point string)
 	// Now is the wall clock, time.Now if nil. The boot clock is as fast.
 	Now func() time.Time

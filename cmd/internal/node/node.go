@@ -38,7 +38,7 @@ type Options struct {
 	Logs []slog.Handler
 	// Alone is true if the process is for one operation, and runs nothing but plugins.
 	Alone bool
-	// Trace is told of each change of state, for tests; nil for nobody.
+	// Trace is called for each change of state, for tests; nil for nobody.
 	Trace func(point string)
 	// Now is the wall clock, for tests; time.Now if nil.
 	Now func() time.Time

@@ -53,7 +53,7 @@ type Trial interface {
 	Try(ctx context.Context, kubeconfig []byte) error
 }
 
-// RefusedError is that the API server does not accept a credential.
+// RefusedError means that the API server does not accept a credential.
 type RefusedError struct{ Err error }
 
 func (e *RefusedError) Error() string { return "the API server refuses it: " + e.Err.Error() }
@@ -82,7 +82,7 @@ type Keeper struct {
 	// Intact reports whether the kubeconfig is still as it was written; one that is not is renewed
 	// at once. Nil for always.
 	Intact func() bool
-	// Report is told of each renewal: when the new token ends, or why there is none. For the
+	// Report is called for each renewal: when the new token ends, or why there is none. For the
 	// agent's log, condition and metrics; nil for nobody.
 	Report func(expires time.Time, err error)
 	// Rand spreads renewals; nil: by chance.

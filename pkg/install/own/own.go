@@ -33,12 +33,12 @@ import (
 type Store struct {
 	// Dir is an absolute path on a file system that survives a reboot. It is made by the first Claim.
 	Dir string
-	// Self tells this installer from others on the node, for instance the agent's former pod.
+	// Self distinguishes this installer from others on the node, for instance the agent's former pod.
 	Self string
 	// Installation is what all agents of one installation have in common, as the uid of their
 	// DaemonSet. One that was retired cannot claim the node again.
 	Installation string
-	// Step is told of each change before it is made, and an error that it returns is that of the
+	// Step is called for each change before it is made, and an error that it returns is that of the
 	// change. For tests; nil otherwise.
 	Step func(change string) error
 
@@ -64,7 +64,7 @@ type File struct {
 	Mode fs.FileMode
 	// Kind and Note are for the caller, who finds them again in Entries.
 	Kind, Note string
-	// Digest is that of the content, as DigestOf returns it.
+	// Digest is the digest of the content, as DigestOf returns it.
 	Digest string
 	Open   func() (io.ReadCloser, error)
 	// Check is asked about the complete content before it gets the path; nil for no question. It
@@ -77,7 +77,7 @@ type Entry struct {
 	Path string `json:"path"`
 	Kind string `json:"kind,omitempty"`
 	Note string `json:"note,omitempty"`
-	// Digests are those of contents that the Store gave the file: the last one, and while it is
+	// Digests are the digests of contents that the Store gave the file: the last one, and while it is
 	// being replaced the next.
 	Digests []string `json:"digests"`
 	// Installed is true if the path has had one of them.
@@ -89,19 +89,19 @@ type State int
 
 // The states of a path.
 const (
-	// Missing is that there is nothing.
+	// Missing means that there is nothing.
 	Missing State = iota
-	// Right is that content and mode are as wanted.
+	// Right means that content and mode are as wanted.
 	Right
-	// Old is that the Store's own last content is there, and another is wanted now.
+	// Old means that the Store's own last content is there, and another is wanted now.
 	Old
-	// Changed is that somebody else changed what the Store had put there.
+	// Changed means that somebody else changed what the Store had put there.
 	Changed
-	// Foreign is that the Store has never put anything there, and it is not as wanted.
+	// Foreign means that the Store has never put anything there, and it is not as wanted.
 	Foreign
 )
 
-// SupersededError is that another installer has claimed the node since.
+// SupersededError means that another installer has claimed the node since.
 type SupersededError struct{ By string }
 
 func (e *SupersededError) Error() string {
@@ -120,7 +120,7 @@ func DigestOf(r io.Reader) (string, error) {
 	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// RetiredError is that what this installation put on the node is being removed.
+// RetiredError means that what this installation put on the node is being removed.
 type RetiredError struct{ Installation string }
 
 func (e *RetiredError) Error() string {

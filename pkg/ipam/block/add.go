@@ -121,7 +121,7 @@ type taker struct {
 	tried []heldAddr
 }
 
-// errHolds is that there is something of the attachment already.
+// errHolds means that there is something of the attachment already.
 var errHolds = errors.New("it holds addresses already")
 
 func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {

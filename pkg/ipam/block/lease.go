@@ -65,9 +65,9 @@ type lease struct {
 }
 
 var (
-	// errStale is that the node has not looked for long whether its blocks are its own.
+	// errStale means that the node has not looked for long whether its blocks are its own.
 	errStale = errors.New("the node's blocks may be another's by now")
-	// errUnknown is that local state was lost, or is new: what it lacks may still be held.
+	// errUnknown means that local state was lost, or is new: what it lacks may still be held.
 	errUnknown = errors.New("it is not known what is held")
 )
 
@@ -146,7 +146,7 @@ func (l *lease) renewed(ctx context.Context, lookErr error) error {
 	return nil
 }
 
-// lapsed is that the node may not give addresses of its own blocks.
+// lapsed returns the error that the node may not give addresses of its own blocks.
 func (m *Manager) lapsed(last *tended, why error) error {
 	since := "in this boot"
 	if !last.Own.IsZero() {

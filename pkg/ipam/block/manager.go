@@ -41,11 +41,11 @@ type Manager struct {
 	Wall func() time.Time
 	// Sleep waits; nil: until the time has passed or the context is done. For tests.
 	Sleep func(ctx context.Context, d time.Duration) error
-	// Locking is told of each directory before its lock is waited for. For tests.
+	// Locking is called for each directory before its lock is waited for. For tests.
 	Locking func(dir string)
 	// Rand chooses among blocks; nil: anew each time.
 	Rand *rand.Rand
-	// Step is told of each change before it is made, and an error that it returns is that of the
+	// Step is called for each change before it is made, and an error that it returns is that of the
 	// change. For tests.
 	Step func(change string) error
 	// Patience bounds how long an Add waits for a block that it has called back; 0 means 5 s.
@@ -130,10 +130,10 @@ func (m *Manager) rand() *rand.Rand {
 
 // Errors of Add and Status.
 var (
-	// ErrFull is that no address is free in the window, on any node.
+	// ErrFull means that no address is free in the window, on any node.
 	ErrFull = errors.New("no address is free")
-	// ErrTaken is that somebody else has the address that was asked for.
+	// ErrTaken means that somebody else has the address that was asked for.
 	ErrTaken = errors.New("the address is taken")
-	// ErrLater is that trying again a little later may help.
+	// ErrLater means that trying again a little later may help.
 	ErrLater = errors.New("try again")
 )

@@ -16,7 +16,7 @@ const (
 	blockBits4 = 32 - 4
 	blockBits6 = 128 - 4
 
-	// defaultSpace is that of networks without a network_name.
+	// defaultSpace is the space of networks without a network_name.
 	defaultSpace = "default"
 	maxSpaceName = 63
 	keptOfName   = 40

@@ -46,7 +46,7 @@ func (n *identity) ownerOf(object *v1alpha1.IPBlock) *identity {
 	return &me
 }
 
-// newClaim tells one claim of a block from another of the same boot.
+// newClaim returns a text that distinguishes a claim of a block from others of the same boot.
 func (m *Manager) newClaim() string { return fmt.Sprintf("%08x", m.rand().Uint32()) }
 
 // by reports whether the owner of a block took it up in this boot, and whether by the claim of

@@ -156,7 +156,7 @@ func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, e
 	return nil, m.gave(ctx, b, object)
 }
 
-// errRemoved is that the local state of a block was removed while it was worked at.
+// errRemoved means that the local state of a block was removed while it was worked at.
 var errRemoved = fmt.Errorf("its local state was removed: %w", ErrLater)
 
 // become notes that a block is owned, so that its addresses are given, or dormant.

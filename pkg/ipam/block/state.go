@@ -108,7 +108,7 @@ func (m *Manager) newLocal(space string, cidr netip.Prefix, s state) *local {
 	}
 }
 
-// name is that of the object.
+// name returns the name of the object.
 func (b *local) name() string { return NameOf(b.Space, b.prefix) }
 
 // ours reports whether the block is the node's to give away.
@@ -182,7 +182,7 @@ func (a heldAddr) check() error {
 	return nil
 }
 
-// blockKey tells a block from all others.
+// blockKey identifies a block.
 type blockKey struct {
 	space string
 	cidr  netip.Prefix

@@ -23,7 +23,7 @@ type fullRange struct {
 	At    time.Time `json:"at"`
 }
 
-// key tells the wish from those of other ranges and spaces.
+// key distinguishes the wish from those of other ranges and spaces.
 func (w Wish) key() string { return w.Space + " " + w.String() + " " + w.Window.Prefix().String() }
 
 func (w Wish) fullName() string {

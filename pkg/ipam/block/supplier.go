@@ -20,7 +20,7 @@ const askedTries = 4
 type supplier struct {
 	*finder
 	taker *taker
-	// index is that of the wish.
+	// index is the index of the wish.
 	index int
 	// barred are addresses that are in use in a space beside.
 	barred map[netip.Addr]bool

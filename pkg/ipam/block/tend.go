@@ -25,7 +25,8 @@ const (
 	nothingAfter = time.Hour
 	// idleAfter is how long a block of which nothing is in use is kept.
 	idleAfter = 5 * time.Minute
-	// ReasonAddressLost is that of the event for a pod whose addresses its node may not use any more.
+	// ReasonAddressLost is the reason of the event for a pod whose addresses its node may not use any
+	// more.
 	ReasonAddressLost = "AddressLost"
 )
 

@@ -96,7 +96,8 @@ func (t *tree) own(name string) (hostfile.Dir, error) {
 	return dir, err
 }
 
-// errUnusable is that a file is not as it was written. Any other error says nothing about the file.
+// errUnusable means that a file is not as it was written. Any other error says nothing about the
+// file.
 var errUnusable = errors.New("not as it was written")
 
 // transient are errors that have nothing to do with the file.

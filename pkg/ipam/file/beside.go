@@ -137,7 +137,7 @@ func (x *session) taken(addr netip.Addr) (bool, error) {
 	return taken, err
 }
 
-// errMoved is that the directory was removed while its lock was waited for.
+// errMoved means that the directory was removed while its lock was waited for.
 var errMoved = errors.New("the directory was removed")
 
 // stays is errMoved unless the lock that is held is still that of the directory.

@@ -51,7 +51,7 @@ type Store struct {
 	Beside string
 	// Boot says when this machine was started; the zero value asks the kernel.
 	Boot Boot
-	// Step is told of each change before it is made, and an error that it returns is that of the
+	// Step is called for each change before it is made, and an error that it returns is that of the
 	// change. For tests; nil otherwise.
 	Step func(change string) error
 

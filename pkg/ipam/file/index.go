@@ -35,7 +35,7 @@ type entry struct {
 	IfName      string `json:"ifname"`
 	// Adds has the addresses of each ADD. An ADD that is complete holds all of its.
 	Adds [][]netip.Addr `json:"adds"`
-	// Found are those of the addresses whose leases were found, which no Add here has made.
+	// Found are the addresses of the entry whose leases were found, which no Add here has made.
 	Found []netip.Addr `json:"found,omitempty"`
 }
 

@@ -43,7 +43,7 @@ type session struct {
 	changed, unsure bool
 	// held is what all keys hold, if all leases were read.
 	held map[attachment.ID][]netip.Addr
-	// beside is that of Store.Beside; nil where there is none.
+	// beside is the session of Store.Beside; nil where there is none.
 	beside *session
 }
 

@@ -29,7 +29,7 @@ const (
 	retryAfter = 2 * time.Second
 )
 
-// ErrLost is that another may lead now.
+// ErrLost means that another may lead now.
 var ErrLost = errors.New("the lease is lost")
 
 // Election is one of all processes that name the same Lease.

@@ -24,7 +24,7 @@ const (
 	probeWait = 400 * time.Millisecond
 )
 
-// InUseError is that another host has an address.
+// InUseError means that another host has an address.
 type InUseError struct {
 	Addr netip.Addr
 	By   net.HardwareAddr

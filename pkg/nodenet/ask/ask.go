@@ -32,7 +32,7 @@ const (
 	tries        = 2
 )
 
-// ErrRefused is that a server does not let the node have the address (DHCPNAK).
+// ErrRefused means that a server does not let the node have the address (DHCPNAK).
 var ErrRefused = errors.New("the DHCP server refuses the address")
 
 // Network is the network of NICs of a namespace.

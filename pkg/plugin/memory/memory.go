@@ -31,7 +31,7 @@ import (
 // maxSaved bounds what is read of a file, in bytes.
 const maxSaved = 1 << 20
 
-// suffix is that of the files' names; unfinished follows where one is being written.
+// suffix is the suffix of the files' names; unfinished follows where one is being written.
 const suffix, unfinished = ".json", ".tmp"
 
 // Memory is the directory of the configurations.

@@ -126,7 +126,7 @@ func sysctls(t *testing.T, p *Pod) []string {
 	return lines
 }
 
-// M15 is that an ADD whose IPAM plugin fails leaves no link, and can be repeated; the reference
+// M15 tests that an ADD whose IPAM plugin fails leaves no link, and can be repeated; the reference
 // leaves it.
 func (s OnMaster) M15(t *testing.T) {
 	for name, runner := range s.runners() {
@@ -150,8 +150,8 @@ func (s OnMaster) M15(t *testing.T) {
 	}
 }
 
-// M15Configure is that an ADD whose addresses the link does not take leaves neither link nor lease;
-// the reference leaves the link.
+// M15Configure tests that an ADD whose addresses the link does not take leaves neither link nor
+// lease; the reference leaves the link.
 func (s OnMaster) M15Configure(t *testing.T) {
 	twice := strings.Replace(v4, `"ips":[`, `"ips":[{"address":"10.1.0.2/24"},`, 1)
 	for name, runner := range s.runners() {
@@ -174,7 +174,7 @@ func (s OnMaster) M15Configure(t *testing.T) {
 	}
 }
 
-// EachStep is that an ADD that fails at whatever step leaves nothing.
+// EachStep tests that an ADD that fails at whatever step leaves nothing.
 func (s OnMaster) EachStep(t *testing.T) {
 	n, _ := s.Node(t, s.Ours, Dual)
 	p := n.Pod("a")
@@ -185,7 +185,7 @@ func (s OnMaster) EachStep(t *testing.T) {
 	}
 }
 
-// Names is that a name that the pod has is an error and stays whose it is, and that one that the
+// Names tests that a name that the pod has is an error and stays whose it is, and that one that the
 // node has is none: kernels before 6.15 refuse it.
 func (s OnMaster) Names(t *testing.T) {
 	n, _ := s.Node(t, s.Ours, v4)
@@ -216,7 +216,7 @@ func (s OnMaster) Names(t *testing.T) {
 	}
 }
 
-// Del is that DEL works without a namespace and without the master, and twice.
+// Del tests that DEL works without a namespace and without the master, and twice.
 func (s OnMaster) Del(t *testing.T) {
 	for name, takeAway := range map[string]func(p *Pod) error{
 		"no namespace":   func(p *Pod) error { p.NetNS = ""; return nil },
@@ -268,9 +268,9 @@ func (s OnMaster) Del(t *testing.T) {
 	}
 }
 
-// OnMasterWithoutEachKey is that DEL removes what ADD has made, whatever key of the configuration C
-// has gone since. more are further keys of the plugin, vlans is the directory of VLAN links. The
-// addresses are the IPAM plugin's: without the key ipam nobody knows which that is.
+// OnMasterWithoutEachKey tests that DEL removes what ADD has made, whatever key of the
+// configuration C has gone since. more are further keys of the plugin, vlans is the directory of
+// VLAN links. The addresses are the IPAM plugin's: without the key ipam nobody knows which that is.
 func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more Conf) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
@@ -309,8 +309,8 @@ func OnMasterWithoutEachKey[C any](t *testing.T, s OnMaster, vlans string, more 
 	})
 }
 
-// VLANEachStep is that an ADD with a VLAN that fails at whatever step leaves nothing; vlans is the
-// directory of VLAN links.
+// VLANEachStep tests that an ADD with a VLAN that fails at whatever step leaves nothing; vlans is
+// the directory of VLAN links.
 func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
@@ -347,8 +347,8 @@ func (s OnMaster) VLANEachStep(t *testing.T, vlans string) {
 	}
 }
 
-// VLANConcurrent is that attachments that come and go at the same time have the link as long as one
-// of them is there.
+// VLANConcurrent tests that attachments that come and go at the same time have the link as long as
+// one of them is there.
 func (s OnMaster) VLANConcurrent(t *testing.T, vlans string) {
 	t.Helper()
 	nettest.NeedsLink(t, "vlan", s.Kind)
@@ -389,8 +389,8 @@ func holders(t *testing.T, vlans string) string {
 	return strings.Join(append(files, more...), "\n")
 }
 
-// BadInput is that a configuration that cannot work is an error that says so, and leaves nothing.
-// more are the plugin's own cases.
+// BadInput tests that a configuration that cannot work is an error that says so, and leaves
+// nothing. more are the plugin's own cases.
 func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 	n, _ := s.Node(t, s.Ours, v4)
 	p := n.Pod("a")
@@ -440,7 +440,7 @@ func (s OnMaster) BadInput(t *testing.T, more map[string]Conf) {
 	}
 }
 
-// Check is that CHECK finds what is not as ADD left it. more are the plugin's own cases:
+// Check tests that CHECK finds what is not as ADD left it. more are the plugin's own cases:
 // configurations that do not fit.
 func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 	n, _ := s.Node(t, s.Ours, Dual)
@@ -466,7 +466,7 @@ func (s OnMaster) Check(t *testing.T, more map[string]Conf) {
 	s.checkLink(t, p)
 }
 
-// checkResult is that CHECK compares with prevResult and asks the IPAM plugin.
+// checkResult tests that CHECK compares with prevResult and asks the IPAM plugin.
 func (s OnMaster) checkResult(t *testing.T, n *Node, p *Pod) {
 	t.Helper()
 	prev := p.Prev
@@ -494,7 +494,7 @@ func (s OnMaster) checkResult(t *testing.T, n *Node, p *Pod) {
 	n.FailIPAM(false)
 }
 
-// checkLink is that CHECK looks at the link. It ends without the plugin's.
+// checkLink tests that CHECK looks at the link. It ends without the plugin's.
 func (s OnMaster) checkLink(t *testing.T, p *Pod) {
 	t.Helper()
 	p.Down("net1")
@@ -513,7 +513,7 @@ func (s OnMaster) checkLink(t *testing.T, p *Pod) {
 	}
 }
 
-// PassesOn is that the IPAM plugin gets the network's GC and STATUS, and that its answer counts.
+// PassesOn tests that the IPAM plugin gets the network's GC and STATUS, and that its answer counts.
 func (s OnMaster) PassesOn(t *testing.T) {
 	n, _ := s.Node(t, s.Ours, v4)
 	if err := errors.Join(n.GC(s.Conf()), n.Status(s.Conf())); err != nil {

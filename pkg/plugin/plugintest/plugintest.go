@@ -165,7 +165,7 @@ type Node struct {
 	Host *nettest.Namespace
 	// Dir is for files: dataDir of IPAM, ...
 	Dir string
-	// Limits are those of all attachments; nil for none.
+	// Limits are the limits of all attachments; nil for none.
 	Limits *attachment.Limits
 
 	tb     testing.TB

@@ -160,7 +160,7 @@ func sharing() []string {
 }
 func onDefault() []string { return []string{"macvlan", "ipvlan"} }
 
-// TakenOver is that a link would no longer be the node's.
+// TakenOver returns the error that a link would no longer be the node's.
 func TakenOver(field string, link *nl.Link) error {
 	return protected(field, fmt.Errorf("in mode %s interface %s would no longer be the node's, "+
 		"whose default route needs it", Passthru, link.Name),

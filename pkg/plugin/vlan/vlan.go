@@ -33,7 +33,7 @@ import (
 )
 
 const (
-	// Alias is that of a link that this package made.
+	// Alias is the alias of a link that this package made.
 	Alias = "braid-cni.io/vlan"
 	// disowned is the alias of a link whose holders were lost.
 	disowned = Alias + " that is kept: its users are not known"

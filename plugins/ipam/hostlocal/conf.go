@@ -14,7 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/plugin"
 )
 
-// defaultDataDir is that of the reference.
+// defaultDataDir is the directory of the reference.
 const (
 	dataDirKey     = "ipam.dataDir"
 	defaultDataDir = "/var/lib/cni/networks"

@@ -21,7 +21,7 @@ import (
 // Conf is the plugin's configuration, the object "ipam".
 type Conf struct {
 	Type string `json:"type"`
-	// Addresses are those of the pod, unless it asks for others in their place.
+	// Addresses are the addresses of the pod, unless it asks for others in their place.
 	Addresses []plugin.Address `json:"addresses,omitempty"`
 	// Routes are returned as they are.
 	Routes []plugin.Route `json:"routes"`

@@ -38,7 +38,7 @@ type Plugin struct {
 	Trusting bool
 }
 
-// Addresses are those of this node, open for one operation.
+// Addresses are the addresses of this node, open for one operation.
 type Addresses struct {
 	*block.Manager
 	Claims block.IPAMClaims
@@ -119,7 +119,7 @@ func (p *plan) allocate(
 	return addrs, p.publish(ctx, m.Claims, pod, claim, addrs)
 }
 
-// result is that of an ADD which has got these addresses.
+// result returns the result of an ADD which has got these addresses.
 func (p *plan) result(addrs []netip.Addr) *types100.Result {
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Routes: p.routes}
 	for i, addr := range addrs {
