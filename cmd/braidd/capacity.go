@@ -88,47 +88,58 @@ func (a *daemon) publishAsked(ctx context.Context, nads *watch.Memory[nad], wake
 	if !p.node.WaitSynced(ctx) || !p.pods.WaitSynced(ctx) {
 		return nil
 	}
-	paced(ctx, a.capacityEvery, wake, func() (more, wrote bool) {
+	paced(ctx, a.capacityEvery, wake, func(early bool) (more, wrote bool) {
 		if len(nads.All()) == 0 {
 			return false, false
 		}
-		return true, p.publish(ctx)
+		return true, p.publish(ctx, early)
 	})
 	a.meters.Room(nil)
 	return nil
 }
 
-// paced calls do at each wake and each interval, but after it wrote not before the end of one. It
-// ends with ctx, or when there is no more to do.
-func paced(ctx context.Context, interval time.Duration, wake waker, do func() (more, wrote bool)) {
+// paced calls do at each wake and each interval, and tells it if it wrote so lately that it is too
+// early to do so again. It ends with ctx, or when there is no more to do.
+func paced(
+	ctx context.Context, interval time.Duration, wake waker, do func(early bool) (more, wrote bool),
+) {
+	var next time.Time
 	for ctx.Err() == nil {
-		more, wrote := do()
+		early := time.Now().Before(next)
+		more, wrote := do(early)
 		if !more {
 			return
 		}
-		awake := wake
 		if wrote {
-			awake = nil
+			next = time.Now().Add(interval)
+		}
+		wait := interval
+		if early {
+			wait = time.Until(next)
 		}
 		select {
 		case <-ctx.Done():
-		case <-awake:
-		case <-time.After(interval):
+		case <-wake:
+		case <-time.After(wait):
 		}
 	}
 }
 
-// publish writes what has changed enough. It reports whether it wrote, or tried.
-func (p *publisher) publish(ctx context.Context) bool {
+// publish writes what has changed enough, early only what is urgent. It reports whether it wrote, or
+// tried.
+func (p *publisher) publish(ctx context.Context, early bool) bool {
 	cfg, nodes := p.installedConfig(), p.node.All()
 	if cfg == nil || len(nodes) == 0 {
 		return false
 	}
-	changes, err := p.changes(ctx, cfg, nodes[0])
-	if err != nil || len(changes) == 0 {
-		if err != nil && ctx.Err() == nil {
-			p.log.WarnContext(ctx, "it is not known what the node can take of networks", "error", err)
-		}
+	networks, err := p.networks(ctx, cfg, nodes[0])
+	if err != nil {
+		p.log.WarnContext(ctx, "it is not known what the node can take of networks", "error", err)
+		return false
+	}
+	written := nodes[0].written
+	changes := capacity.Changes(written, networks)
+	if len(changes) == 0 || early && !capacity.Urgent(written, networks) {
 		return false
 	}
 	if err := p.api.SetNodeResources(ctx, p.o.nodeName, changes); err != nil && ctx.Err() == nil {
@@ -137,10 +148,10 @@ func (p *publisher) publish(ctx context.Context) bool {
 	return true
 }
 
-// changes finds out what is to be written.
-func (p *publisher) changes(
+// networks finds out what there is of the networks of NADs that ask, by their resources.
+func (p *publisher) networks(
 	ctx context.Context, cfg *conf.Config, on nodeState,
-) (changes map[string]*int64, err error) {
+) (map[string]*capacity.Network, error) {
 	pods, err := p.bound(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -167,7 +178,7 @@ func (p *publisher) changes(
 		return ctx.Err()
 	})
 	p.meters.Room(rooms)
-	return capacity.Changes(on.written, networks), err
+	return networks, err
 }
 
 // free is how many more attachments of a NAD the node can make: none where an ADD would fail.

@@ -104,7 +104,7 @@ func (r *rig) watches(resource string) (n int) {
 func TestU10Capacity(t *testing.T) {
 	node := nettest.New(t)
 	node.Veth("ens224", nettest.New(t), "port")
-	r := newRig(t, "node-c")
+	r := newRig(t, "node-room")
 	r.netns = node.Path
 	_, err := r.server.Client().CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "capacity"}}, metav1.CreateOptions{})
 	must(t, err)
@@ -151,6 +151,13 @@ func TestU10Capacity(t *testing.T) {
 	node.Rename("gone", "ens224")
 	r.network("free", "false", `"type": "static", "addresses": [{"address": "10.8.2.1/24"}]`)
 	r.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
+	nodes := r.server.Client().CoreV1().Nodes()
+	must(t, nodes.Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+	_, err = nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name}, Status: corev1.NodeStatus{
+		Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
+	}}, metav1.CreateOptions{})
+	must(t, err)
+	r.has("on a Node that was made anew", map[string]int64{"local": 14, "wide": 1})
 	if page := r.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
 		t.Error("no metric says what is free")
 	}
@@ -167,22 +174,23 @@ func TestU10Capacity(t *testing.T) {
 	}
 }
 
-// TestU10CapacityPace: the Node is written at most once in an interval, whatever happens, and what
-// happens meanwhile is looked at after that.
+// TestU10CapacityPace: what happens is looked at soon, and it is known whether it is too early to
+// write the Node again.
 func TestU10CapacityPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, wake := time.Now(), make(waker, 1)
 		writes := map[int]bool{0: true, 25: true} // by the second
-		var calls []int
+		var calls []string
 		for _, second := range []int{3, 13, 25} {
 			time.AfterFunc(time.Duration(second)*time.Second, wake.wake)
 		}
-		paced(t.Context(), 10*time.Second, wake, func() (more, wrote bool) {
+		paced(t.Context(), 10*time.Second, wake, func(early bool) (more, wrote bool) {
 			second := int(time.Since(began).Seconds())
-			calls = append(calls, second)
+			calls = append(calls, fmt.Sprint(second, early))
 			return len(calls) < 6, writes[second]
 		})
-		if want := []int{0, 10, 10, 13, 23, 25}; !slices.Equal(calls, want) {
+		want := []string{"0 false", "3 true", "10 false", "13 false", "23 false", "25 false"}
+		if !slices.Equal(calls, want) {
 			t.Errorf("looked at %v, want %v", calls, want)
 		}
 	})

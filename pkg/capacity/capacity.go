@@ -146,14 +146,28 @@ func (n Network) Capacity() int64 {
 
 // due reports whether the capacity is to be written in place of that which the Node has. That is so
 // if it is the first that is free, or none is any more, or a tenth of what is free was not there or
-// is there no longer. A Node that says less than what is requested is put right, too.
+// is there no longer.
 func (n Network) due(written int64) bool {
 	before, now := written-n.Requested, n.Capacity()-n.Requested
-	if before < 0 || (before == 0) != (now == 0) {
+	if n.short(written) || (before == 0) != (now == 0) {
 		return true
 	}
 	change := max(now-before, before-now)
 	return change > 0 && change*tenth >= before
+}
+
+// short reports whether the Node says less than what pods of it request, as it does after a kubelet
+// has set to 0 what it does not know: one that starts would refuse the pods that run.
+func (n Network) short(written int64) bool { return written < n.Requested }
+
+// Urgent reports whether something is to be written at once, as pods that run are in danger.
+func Urgent(written map[string]int64, networks map[string]*Network) bool {
+	for resource, n := range networks {
+		if before, has := written[resource]; has && n != nil && n.short(before) {
+			return true
+		}
+	}
+	return false
 }
 
 // Changes returns what to write into a Node, by resource: a quantity, or nil to remove the resource.

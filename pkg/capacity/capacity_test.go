@@ -232,6 +232,28 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// A Node that says less than what its pods request is put right at once; all else has time.
+func TestUrgent(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		written map[string]int64
+		network *capacity.Network
+		want    bool
+	}{
+		{"the kubelet's zero", map[string]int64{r: 0}, &capacity.Network{Requested: 1}, true},
+		{"capacity and allocatable differ", map[string]int64{r: -1}, &capacity.Network{}, true},
+		{"a zero, and no pod", map[string]int64{r: 0}, &capacity.Network{Free: 3}, false},
+		{"none free", map[string]int64{r: 1}, &capacity.Network{Requested: 1}, false},
+		{"new: a kubelet takes no notice", nil, &capacity.Network{Requested: 1}, false},
+		{"not known", map[string]int64{r: 0}, nil, false},
+	} {
+		if got := capacity.Urgent(test.written, map[string]*capacity.Network{r: test.network}); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
 // What no NAD asks for any more is removed, and what differs a little is written with what does much.
 func TestChangesOfSeveral(t *testing.T) {
 	t.Parallel()
