@@ -597,8 +597,10 @@ func TestU12ClusterRoles(t *testing.T) {
 	}
 	for _, role := range file(t, "rbac/nad.yaml").roles {
 		rules := []rbacv1.PolicyRule{
-			{APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource},
-				Verbs: want[role.Name]},
+			{
+				APIGroups: []string{nadv1.GroupName}, Resources: []string{nadv1.Resource},
+				Verbs: want[role.Name],
+			},
 		}
 		if diff := cmp.Diff(rules, role.Rules); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", role.Name, diff)
@@ -751,15 +753,21 @@ func TestCNIConfigurations(t *testing.T) {
 	}
 	const braidLog = "/var/log/braid.log"
 	for name, want := range map[string]shape{
-		"cni/00-braid.conflist": {"1.1.0", "/etc/cni/net.d/10-flannel.conflist", "",
-			braidLog, 0},
-		"cni/00-braid-cilium.conflist": {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
-			braidLog, 0},
+		"cni/00-braid.conflist": {
+			"1.1.0", "/etc/cni/net.d/10-flannel.conflist", "",
+			braidLog, 0,
+		},
+		"cni/00-braid-cilium.conflist": {
+			"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
+			braidLog, 0,
+		},
 		"cni/00-braid-delegates.conflist": {"1.1.0", "", "", braidLog, 1},
 		"cni/00-braid-manifests.conflist": {"1.1.0", "", "/etc/braid/manifests", braidLog, 1},
 		"cni/00-braid-0.4.0.conflist":     {"0.4.0", "k8s-pod-network", "", "/var/log/multus.log", 0},
-		"gke/00-braid.conflist": {"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
-			"/var/log/multus.log", 0},
+		"gke/00-braid.conflist": {
+			"1.1.0", "/etc/cni/net.d/05-cilium.conflist", "",
+			"/var/log/multus.log", 0,
+		},
 	} {
 		cfg := file(t, name).configs[0]
 		got := shape{cfg.CNIVersion, cfg.ClusterNetwork, cfg.Manifests, cfg.LogFile, len(cfg.Delegates)}

@@ -34,8 +34,10 @@ type expected struct {
 // in for the one, and files with the other are left to the tests in the user-mode kernel.
 func corpusOnNode() map[string]expected {
 	return map[string]expected{
-		"01": {has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
-			warned: []string{"DefaultRouteKept", "IgnoredKey"}},
+		"01": {
+			has:    []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
+			warned: []string{"DefaultRouteKept", "IgnoredKey"},
+		},
 		"03": {has: []string{"net1 10.102.1.21/24"}, route: "default via 10.102.1.254 dev net1"},
 		"04": {has: []string{"net1 10.102.1.11/24"}},
 		"06": {has: []string{"net1 10.41.0."}},

@@ -224,11 +224,13 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 	text := func(s string) resourcev1.DeviceAttribute {
 		return resourcev1.DeviceAttribute{StringValue: &s}
 	}
-	slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: driver},
+	slice := &resourcev1.ResourceSlice{
+		ObjectMeta: metav1.ObjectMeta{Name: driver},
 		Spec: resourcev1.ResourceSliceSpec{
 			Driver: driver, NodeName: &r.node.Name,
 			Pool: resourcev1.ResourcePool{Name: r.node.Name, ResourceSliceCount: 1},
-		}}
+		},
+	}
 	for i, id := range ids {
 		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
 			Name: fmt.Sprint("device-",
@@ -238,13 +240,15 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 		})
 	}
 	extended := string(name)
-	class := &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: driver},
+	class := &resourcev1.DeviceClass{
+		ObjectMeta: metav1.ObjectMeta{Name: driver},
 		Spec: resourcev1.DeviceClassSpec{
 			ExtendedResourceName: &extended,
 			Selectors: []resourcev1.DeviceSelector{
 				{CEL: &resourcev1.CELDeviceSelector{Expression: `device.driver == "` + driver + `"`}},
 			},
-		}}
+		},
+	}
 	dra := r.cluster.Client().ResourceV1()
 	_, err := dra.ResourceSlices().Create(r.ctx, slice, metav1.CreateOptions{})
 	r.must(err)

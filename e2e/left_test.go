@@ -22,8 +22,10 @@ import (
 // rules, packet filter, and files. What is there without any pod is in it too: compare with clean.
 func leftovers(ctx context.Context, node *lab.Node) ([]string, error) {
 	var left []string
-	for _, collect := range []func(context.Context, *lab.Node) ([]string, error){linksLeft, rulesLeft,
-		filterLeft, namespacesLeft, filesLeft, processesLeft} {
+	for _, collect := range []func(context.Context, *lab.Node) ([]string, error){
+		linksLeft, rulesLeft,
+		filterLeft, namespacesLeft, filesLeft, processesLeft,
+	} {
 		found, err := collect(ctx, node)
 		if err != nil {
 			return nil, err

@@ -28,28 +28,48 @@ func TestU19Misconfigurations(t *testing.T) {
 		pod, networks, reason string
 		says                  []string
 	}{
-		{"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation",
-			[]string{nadv1.NetworksAnnotation, "ips"}},
-		{"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation",
-			[]string{nadv1.NetworksAnnotation, "Not_A_Name!"}},
-		{"not-found", "missing", "NADNotFound",
-			[]string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns}},
+		{
+			"annotation", `[{"name": "plain", "ips": "10.1.1.1"}]`, "InvalidAnnotation",
+			[]string{nadv1.NetworksAnnotation, "ips"},
+		},
+		{
+			"annotation-name", "plain,Not_A_Name!", "InvalidAnnotation",
+			[]string{nadv1.NetworksAnnotation, "Not_A_Name!"},
+		},
+		{
+			"not-found", "missing", "NADNotFound",
+			[]string{ns + "/missing", "create it", "kubectl get net-attach-def -n " + ns},
+		},
 		{"forbidden", other + "/theirs", "NADForbidden", []string{other + "/theirs", "globalNamespaces"}},
-		{"invalid", "truncated", "NADInvalid",
-			[]string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"}},
+		{
+			"invalid", "truncated", "NADInvalid",
+			[]string{ns + "/truncated", "line 1 column 41", "unexpected end of JSON"},
+		},
 		{"comment", "comment", "NADInvalid", []string{ns + "/comment", "JSON has no comments", "line 2"}},
-		{"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability",
-			[]string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`}},
-		{"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation",
-			[]string{ns + "/plain", "data0", "an interface of its own"}},
-		{"interface-taken", "plain@eth0", "InterfaceConflict",
-			[]string{ns + "/plain", "eth0", "the default network has this name", "another name"}},
-		{"no-binary", "no-binary", "PluginNotFound",
-			[]string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"}},
-		{"failed", "no-master", "PluginFailed",
-			[]string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`}},
-		{"device", "no-device", "DeviceUnavailable",
-			[]string{ns + "/no-device", "example.com/nic", "resources.requests"}},
+		{
+			"capability", `[{"name": "plain", "bandwidth": {"ingressRate": 1000000}}]`, "MissingCapability",
+			[]string{ns + "/plain", "macvlan", `"capabilities": {"bandwidth": true}`},
+		},
+		{
+			"interface-twice", "plain@data0,plain@data0", "InvalidAnnotation",
+			[]string{ns + "/plain", "data0", "an interface of its own"},
+		},
+		{
+			"interface-taken", "plain@eth0", "InterfaceConflict",
+			[]string{ns + "/plain", "eth0", "the default network has this name", "another name"},
+		},
+		{
+			"no-binary", "no-binary", "PluginNotFound",
+			[]string{ns + "/no-binary", "no-such-plugin", "install the plugin in /opt/cni/bin"},
+		},
+		{
+			"failed", "no-master", "PluginFailed",
+			[]string{ns + "/no-master", "plugin macvlan", `master interface "absent0"`},
+		},
+		{
+			"device", "no-device", "DeviceUnavailable",
+			[]string{ns + "/no-device", "example.com/nic", "resources.requests"},
+		},
 	}
 	for _, test := range tests {
 		r.create(r.pod(test.pod, test.networks))

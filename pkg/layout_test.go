@@ -78,8 +78,10 @@ func TestDependencyDirection(t *testing.T) {
 		not      []string
 		directly bool
 	}{
-		{says: "packages do not know plugins or commands", who: []string{"pkg"},
-			not: []string{"plugins", "cmd"}},
+		{
+			says: "packages do not know plugins or commands", who: []string{"pkg"},
+			not: []string{"plugins", "cmd"},
+		},
 		{says: "plugins do not know commands", who: []string{"plugins"}, not: []string{"cmd"}},
 		{
 			says: "the engine sees clusters, daemons and links only through its own interfaces",
@@ -136,8 +138,10 @@ func TestDependencyDirection(t *testing.T) {
 			says: "the installer sees clusters through its own interfaces", who: []string{"pkg/install"},
 			not: []string{"pkg/kube", "pkg/engine", "pkg/conf", "k8s.io"},
 		},
-		{says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"},
-			not: []string{"plugins"}, directly: true},
+		{
+			says: "only commands wire plugins in", who: []string{"pkg", "e2e", "conf"},
+			not: []string{"plugins"}, directly: true,
+		},
 		{
 			says: "one package puts an engine together", who: []string{"cmd"},
 			except: []string{"cmd/internal/node"},

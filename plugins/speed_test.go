@@ -79,11 +79,15 @@ func fourMacvlans(n *plugintest.Node) (all [][]plugintest.Conf) {
 
 func sbrChain(n *plugintest.Node) [][]plugintest.Conf {
 	return [][]conf{{
-		{"type": "macvlan", "master": "nic0",
-			"ipam": static2(conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"})},
+		{
+			"type": "macvlan", "master": "nic0",
+			"ipam": static2(conf{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}),
+		},
 		{"type": "sbr"},
-		{"type": "tuning", "dataDir": filepath.Join(n.Dir, "tuning"),
-			"sysctl": conf{"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
+		{
+			"type": "tuning", "dataDir": filepath.Join(n.Dir, "tuning"),
+			"sysctl": conf{"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400,
+		},
 	}}
 }
 

@@ -15,27 +15,45 @@ func TestM32ArgsAreRequests(t *testing.T) {
 		config, asks, field string
 		code                uint
 	}{
-		"no IPAM": {`{"type":"macvlan","master":"nic0"}`,
-			`"cni-args":{"ips":["10.32.0.9/24"]}`, "cni-args.ips", 7},
-		"no IPAM, spelt": {`{"type":"macvlan","master":"nic0"}`,
-			`"cni-args":{"IPs":["10.32.0.9/24"]}`, "cni-args.ips", 7},
+		"no IPAM": {
+			`{"type":"macvlan","master":"nic0"}`,
+			`"cni-args":{"ips":["10.32.0.9/24"]}`, "cni-args.ips", 7,
+		},
+		"no IPAM, spelt": {
+			`{"type":"macvlan","master":"nic0"}`,
+			`"cni-args":{"IPs":["10.32.0.9/24"]}`, "cni-args.ips", 7,
+		},
 		"other address":    {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.10/24"]}`, "ips", 7},
 		"other MAC":        {`{"type":"ignorant"}`, `"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
 		"other MAC, spelt": {`{"type":"ignorant"}`, `"cni-args":{"Mac":"02:00:00:00:00:01"}`, "mac", 7},
-		"no address": {`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.9/24","x"]}`,
-			"cni-args.ips[1]", 7},
-		"zone": {`{"type":"ignorant"}`, `"cni-args":{"ips":["fe80::1%eth0"]}`,
-			"cni-args.ips[0]", 7},
-		"IPv4 as IPv6": {`{"type":"ignorant"}`, `"cni-args":{"ips":["::ffff:10.9.0.9/120"]}`,
-			"cni-args.ips[0]", 7},
-		"two wishes": {`{"type":"ignorant"}`,
-			`"ips":["10.9.0.9/24"],"cni-args":{"ips":["10.9.0.8/24"]}`, "cni-args.ips", 7},
-		"two MACs": {`{"type":"ignorant"}`,
-			`"mac":"02:00:00:00:00:01","cni-args":{"mac":"02:00:00:00:00:02"}`, "cni-args.mac", 7},
-		"claim and address": {`{"type":"ignorant"}`,
-			`"ipam-claim-reference":"c","cni-args":{"ips":["10.9.0.9/24"]}`, "ipam-claim-reference", 7},
-		"tuning, not honour": {`{"type":"ignorant"},{"type":"tuning"},{"type":"ignorant2"}`,
-			`"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7},
+		"no address": {
+			`{"type":"ignorant"}`, `"cni-args":{"ips":["10.9.0.9/24","x"]}`,
+			"cni-args.ips[1]", 7,
+		},
+		"zone": {
+			`{"type":"ignorant"}`, `"cni-args":{"ips":["fe80::1%eth0"]}`,
+			"cni-args.ips[0]", 7,
+		},
+		"IPv4 as IPv6": {
+			`{"type":"ignorant"}`, `"cni-args":{"ips":["::ffff:10.9.0.9/120"]}`,
+			"cni-args.ips[0]", 7,
+		},
+		"two wishes": {
+			`{"type":"ignorant"}`,
+			`"ips":["10.9.0.9/24"],"cni-args":{"ips":["10.9.0.8/24"]}`, "cni-args.ips", 7,
+		},
+		"two MACs": {
+			`{"type":"ignorant"}`,
+			`"mac":"02:00:00:00:00:01","cni-args":{"mac":"02:00:00:00:00:02"}`, "cni-args.mac", 7,
+		},
+		"claim and address": {
+			`{"type":"ignorant"}`,
+			`"ipam-claim-reference":"c","cni-args":{"ips":["10.9.0.9/24"]}`, "ipam-claim-reference", 7,
+		},
+		"tuning, not honour": {
+			`{"type":"ignorant"},{"type":"tuning"},{"type":"ignorant2"}`,
+			`"cni-args":{"mac":"02:00:00:00:00:01"}`, "mac", 7,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -57,8 +57,10 @@ func outcomes() map[string]outcome {
 	kept := []string{"DefaultRouteKept"}
 	return map[string]outcome{
 		"01": {pods: []expectation{
-			{has: []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
-				warned: []string{"DefaultRouteKept", "IgnoredKey"}},
+			{
+				has:    []string{"net1 10.102.1.101/24 c2:b0:57:49:47:f1"},
+				warned: []string{"DefaultRouteKept", "IgnoredKey"},
+			},
 		}},
 		"03": {pods: []expectation{
 			{has: []string{"net1 10.102.1.21/24"}, defaults: []string{"default via 10.102.1.254 dev net1"}},
@@ -87,12 +89,16 @@ func outcomes() map[string]outcome {
 		"42": {
 			kinds: []string{"ipvlan"}, plugin: routeOverride,
 			pods: []expectation{
-				{has: []string{"net1 10.146.12.5/24"},
-					routes: []string{"10.146.8.0/24 via 10.146.12.1 dev net1"}},
+				{
+					has:    []string{"net1 10.146.12.5/24"},
+					routes: []string{"10.146.8.0/24 via 10.146.12.1 dev net1"},
+				},
 			},
 		},
-		"46": {kinds: []string{"ipvlan", "vlan"}, refused: "PluginFailed",
-			says: []string{"static", "address"}},
+		"46": {
+			kinds: []string{"ipvlan", "vlan"}, refused: "PluginFailed",
+			says: []string{"static", "address"},
+		},
 		"52": {
 			kinds: []string{"vlan"}, plugin: routeOverride, nodeLinks: []string{"vlan"},
 			pods: []expectation{

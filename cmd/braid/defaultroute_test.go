@@ -121,7 +121,8 @@ func TestR3Keep(t *testing.T) {
 		"routes of IPAM": {
 			func(r *rig) string {
 				return r.on(plainMacvlan, network4)
-			}, nil, "plugins[0].ipam.routes[1]", []string{viaEth0},
+			}, nil, "plugins[0].ipam.routes[1]",
+			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"routes of IPAM, exec'd": {
@@ -135,7 +136,8 @@ func TestR3Keep(t *testing.T) {
 			func(r *rig) string {
 				return r.on(`{"type":"bridge","bridge":"br1","isDefaultGateway":true}`,
 					strings.Replace(network4, `,{"dst":"0.0.0.0/0"}`, "", 1))
-			}, nil, "plugins[0].isDefaultGateway", []string{viaEth0},
+			}, nil, "plugins[0].isDefaultGateway",
+			[]string{viaEth0},
 			[]string{"172.31.0.0/16 via 10.11.0.1 dev net1"},
 		},
 		"isDefaultGateway of both families": {
@@ -273,10 +275,12 @@ func TestR3LeavesTheRecord(t *testing.T) {
 // With sbr the route belongs to the interface's own table.
 func TestR3SourceBasedRouting(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {},
+	for name, setup := range map[string]func(*rig){
+		"in-process": func(*rig) {},
 		"exec'd": func(r *rig) {
 			r.execs("macvlan", "host-local", "sbr")
-		}} {
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -335,10 +339,12 @@ func TestR3SeveralNetworks(t *testing.T) {
 // spread over both.
 func TestR3Take(t *testing.T) {
 	t.Parallel()
-	for name, setup := range map[string]func(*rig){"in-process": func(*rig) {},
+	for name, setup := range map[string]func(*rig){
+		"in-process": func(*rig) {},
 		"exec'd": func(r *rig) {
 			r.execs("macvlan", "host-local")
-		}} {
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -425,16 +431,22 @@ func TestR22DefaultRouteWithSBR(t *testing.T) {
 		extra, asks string
 		want        []string
 	}{
-		"gateways of the pod": {"", `["10.11.0.9","fd00:11::9"]`,
-			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"}},
-		"gateways of the network": {"", `[]`,
-			[]string{"default via 10.11.0.1 dev net1", "default via fd00:11::1 dev net1 metric 512"}},
+		"gateways of the pod": {
+			"", `["10.11.0.9","fd00:11::9"]`,
+			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"},
+		},
+		"gateways of the network": {
+			"", `[]`,
+			[]string{"default via 10.11.0.1 dev net1", "default via fd00:11::1 dev net1 metric 512"},
+		},
 		"routes of the network": {
 			`,"routes":[{"dst":"0.0.0.0/0","gw":"10.11.0.9"},{"dst":"::/0","gw":"fd00:11::9"}]`, `[]`,
 			[]string{"default via 10.11.0.9 dev net1", "default via fd00:11::9 dev net1 metric 512"},
 		},
-		"one family": {"", `["10.11.0.1"]`,
-			[]string{"default via 10.11.0.1 dev net1", "default via fd00:1::1 dev eth0 metric 1024"}},
+		"one family": {
+			"", `["10.11.0.1"]`,
+			[]string{"default via 10.11.0.1 dev net1", "default via fd00:1::1 dev eth0 metric 1024"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

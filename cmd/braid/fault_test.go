@@ -335,8 +335,10 @@ func TestFaultAddresses(t *testing.T) {
 		before func(*rig, *pod)
 		kinds  []string
 	}{
-		{"first ADD", "ADD", func(*rig, *pod) {},
-			[]string{"write node", "write held", "write blocks", "create block", "created block"}},
+		{
+			"first ADD", "ADD", func(*rig, *pod) {},
+			[]string{"write node", "write held", "write blocks", "create block", "created block"},
+		},
 		{"ADD", "ADD", (*rig).nobodyHas, []string{"write held", "write blocks"}},
 		{"DEL", "DEL", func(r *rig, p *pod) {
 			r.must("ADD", p)

@@ -392,37 +392,65 @@ func mistakes() map[string]mistake {
 		"no annotation": {"[{]", "{}", 7, "InvalidAnnotation", []string{nadv1.NetworksAnnotation}},
 		"no JSON":       {"a", "{", 7, "NADInvalid", []string{"default/a", "JSON"}},
 		"no type":       {"a", `{"cniVersion":"1.0.0"}`, 7, "NADInvalid", []string{"default/a", "type"}},
-		"no plugin": {"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound",
-			[]string{"default/a", "nosuch", "install"}},
+		"no plugin": {
+			"a", `{"cniVersion":"1.0.0","type":"nosuch"}`, 7, "PluginNotFound",
+			[]string{"default/a", "nosuch", "install"},
+		},
 		"no IPAM plugin": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
 			`"ipam":{"type":"nosuch"}}`, 7, "PluginNotFound", []string{"default/a", "nosuch", "install"}},
-		"path as plugin": {"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid",
-			[]string{"default/a", "type"}},
-		"no master": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7,
-			"PluginFailed", []string{"default/a", "plugin macvlan", "nosuch0", "no such interface"}},
-		"wrong value": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7,
-			"NADInvalid", []string{"default/a", "plugin macvlan", "mtu", "int"}},
-		"wrong in IPAM": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
-			`"ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid",
-			[]string{"default/a", "plugin host-local", "subnet"}},
-		"no such mode": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`,
-			7, "NADInvalid", []string{"default/a", "plugin macvlan", "mode", "nosuch"}},
-		"no subnet": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
-			`"ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid",
-			[]string{"default/a", "subnet", "nosuch"}},
-		"no range": {"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
-			`"ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid",
-			[]string{"default/a", "plugin whereabouts", "range", "nosuch"}},
-		"no capability": {`[{"name":"a","ips":["10.0.0.1/24"]}]`,
+		"path as plugin": {
+			"a", `{"cniVersion":"1.0.0","type":"../nosuch"}`, 7, "NADInvalid",
+			[]string{"default/a", "type"},
+		},
+		"no master": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nosuch0","ipam":{}}`, 7,
+			"PluginFailed",
+			[]string{"default/a", "plugin macvlan", "nosuch0", "no such interface"},
+		},
+		"wrong value": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":"1500"}`, 7,
+			"NADInvalid",
+			[]string{"default/a", "plugin macvlan", "mtu", "int"},
+		},
+		"wrong in IPAM": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+				`"ipam":{"type":"host-local","subnet":5}}`, 7, "NADInvalid",
+			[]string{"default/a", "plugin host-local", "subnet"},
+		},
+		"no such mode": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mode":"nosuch"}`,
+			7, "NADInvalid",
+			[]string{"default/a", "plugin macvlan", "mode", "nosuch"},
+		},
+		"no subnet": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+				`"ipam":{"type":"host-local","subnet":"nosuch"}}`, 7, "NADInvalid",
+			[]string{"default/a", "subnet", "nosuch"},
+		},
+		"no range": {
+			"a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",` +
+				`"ipam":{"type":"whereabouts","range":"nosuch"}}`, 7, "NADInvalid",
+			[]string{"default/a", "plugin whereabouts", "range", "nosuch"},
+		},
+		"no capability": {
+			`[{"name":"a","ips":["10.0.0.1/24"]}]`,
 			`{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "MissingCapability",
-			[]string{"default/a", "ips", "capabilities", "macvlan"}},
+			[]string{"default/a", "ips", "capabilities", "macvlan"},
+		},
 		"another's NAD": {"other/a", "{}", 7, "NADForbidden", []string{"other/a", "globalNamespaces"}},
-		"name twice": {"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation",
-			[]string{"default/a", `"x"`, "an interface of its own"}},
-		"no device": {"device", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "DeviceUnavailable",
-			[]string{"default/device", "kubelet"}},
-		"bad MAC": {`[{"name":"a","mac":"02:00"}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7,
-			"InvalidAnnotation", []string{"mac", "02:00"}},
+		"name twice": {
+			"a@x,a@x", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "InvalidAnnotation",
+			[]string{"default/a", `"x"`, "an interface of its own"},
+		},
+		"no device": {
+			"device", `{"cniVersion":"1.0.0","type":"macvlan"}`, 7, "DeviceUnavailable",
+			[]string{"default/device", "kubelet"},
+		},
+		"bad MAC": {
+			`[{"name":"a","mac":"02:00"}]`, `{"cniVersion":"1.0.0","type":"macvlan"}`, 7,
+			"InvalidAnnotation",
+			[]string{"mac", "02:00"},
+		},
 	}
 }
 
@@ -469,8 +497,10 @@ func TestU19AttachmentsAreToldToo(t *testing.T) {
 			"Add eth0 [10.1.0.3] from pods", "Add net1 [10.11.0.2] from default/a",
 			"Add net2 [10.12.0.2] from default/b",
 		}},
-		{r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"),
-			[]string{"Add eth0 [10.13.0.2] from kube-system/blue"}},
+		{
+			r.pod("default", "", nadv1.DefaultNetworkAnnotation, "blue"),
+			[]string{"Add eth0 [10.13.0.2] from kube-system/blue"},
+		},
 	} {
 		r.add(test.pod)
 		got, want := map[podEvent]bool{}, map[podEvent]bool{}

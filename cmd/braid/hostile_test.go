@@ -205,13 +205,17 @@ func TestHostileNAD(t *testing.T) {
 		"unknown type":     {`{"type":"nosuchplugin"}`, []string{"nosuchplugin"}},
 		"type twice":       {`{"type":"macvlan","type":"../victim"}`, []string{"type"}},
 		"Type":             {`{"type":"macvlan","Type":"../victim"}`, []string{"Type"}},
-		"path in second": {`{"plugins":[{"type":"macvlan"},{"type":"../victim"}]}`,
-			[]string{"plugins[1]"}},
+		"path in second": {
+			`{"plugins":[{"type":"macvlan"},{"type":"../victim"}]}`,
+			[]string{"plugins[1]"},
+		},
 		"no plugins":           {`{"plugins":[]}`, []string{"plugins"}},
 		"plugins is an object": {`{"plugins":{}}`, []string{"plugins"}},
 		"path as name":         {`{"name":"../../victim","type":"macvlan"}`, []string{"name"}},
-		"path as IPAM": {`{"type":"macvlan","master":"nic0","ipam":{"type":"../victim"}}`,
-			[]string{"ipam"}},
+		"path as IPAM": {
+			`{"type":"macvlan","master":"nic0","ipam":{"type":"../victim"}}`,
+			[]string{"ipam"},
+		},
 		"unknown version":      {`{"cniVersion":"99.0.0","type":"macvlan"}`, []string{"cniVersion"}},
 		"version is no number": {`{"cniVersion":"../1","type":"macvlan"}`, []string{"cniVersion"}},
 		"nested deep":          {`{"type":"macvlan","x":` + strings.Repeat("[", 200_000) + `}`, nil},
@@ -313,15 +317,23 @@ func TestHostileConfiguration(t *testing.T) {
 		"root as state":   {braid("stateDir", "/"), invalid, []string{"braid.stateDir"}},
 		"climbing state":  {braid("stateDir", "/run/../etc"), invalid, []string{"braid.stateDir"}},
 		"NUL in state":    {braid("stateDir", "/run/\x00"), invalid, []string{"braid.stateDir"}},
-		"state is a file": {braid("stateDir", r.path("braid.log")), types.ErrIOFailure,
-			[]string{"state"}},
-		"state of others": {braid("stateDir", "/tmp"), types.ErrIOFailure,
-			[]string{"braid.stateDir", "/tmp"}},
+		"state is a file": {
+			braid("stateDir", r.path("braid.log")), types.ErrIOFailure,
+			[]string{"state"},
+		},
+		"state of others": {
+			braid("stateDir", "/tmp"), types.ErrIOFailure,
+			[]string{"braid.stateDir", "/tmp"},
+		},
 		"no manifests": {braid("manifests", r.path("nothing")), invalid, []string{"nothing"}},
-		"negative timeout": {braid("timeouts", map[string]any{"operation": "-1s"}), invalid,
-			[]string{"braid.timeouts.operation"}},
-		"network": {edit("clusterNetwork", "../../etc/passwd"), invalid,
-			[]string{"clusterNetwork"}},
+		"negative timeout": {
+			braid("timeouts", map[string]any{"operation": "-1s"}), invalid,
+			[]string{"braid.timeouts.operation"},
+		},
+		"network": {
+			edit("clusterNetwork", "../../etc/passwd"), invalid,
+			[]string{"clusterNetwork"},
+		},
 		"kubeconfig": {edit("kubeconfig", "../x"), invalid, []string{"kubeconfig"}},
 		"namespace":  {edit("multusNamespace", "../x"), invalid, []string{"multusNamespace"}},
 	} {
@@ -342,8 +354,10 @@ func TestHostileEnvironment(t *testing.T) {
 	file := r.path("file")
 	r.write("file", "no namespace")
 	for name, c := range map[string]struct{ variable, value, word string }{
-		"path as pod": {"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd",
-			"K8S_POD_NAME"},
+		"path as pod": {
+			"CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=../../etc/passwd",
+			"K8S_POD_NAME",
+		},
 		"path as namespace":  {"CNI_ARGS", "K8S_POD_NAMESPACE=../x;K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
 		"no namespace":       {"CNI_ARGS", "K8S_POD_NAME=p", "K8S_POD_NAMESPACE"},
 		"no name":            {"CNI_ARGS", "K8S_POD_NAMESPACE=default", "K8S_POD_NAME"},

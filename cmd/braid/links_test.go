@@ -171,8 +171,10 @@ func TestR19RouterAdvertisements(t *testing.T) {
 	}{
 		"in process": {networks: "a"},
 		"exec'd":     {networks: "a", exec: true},
-		"default route": {networks: `[{"name":"a","default-route":["10.11.0.1"]}]`,
-			want: []string{"net1"}},
+		"default route": {
+			networks: `[{"name":"a","default-route":["10.11.0.1"]}]`,
+			want:     []string{"net1"},
+		},
 		"sbr": {networks: "a", more: `,{"type":"sbr"}`},
 		// The advertisement came while the chain was at work.
 		"earlier": {networks: "a", kind: "early"},

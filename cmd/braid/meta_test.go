@@ -420,8 +420,10 @@ func TestM25FilesOfTheNode(t *testing.T) {
 		{fmt.Sprintf(`"log_file":%q`, r.varLog("file")), ""},
 		{fmt.Sprintf(`"configuration_path":%q`, r.path("flat")), "ipam.configuration_path"},
 		{`"configuration_path":"flat"`, "ipam.configuration_path"},
-		{fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")),
-			"ipam.kubernetes.kubeconfig"},
+		{
+			fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, r.path("kubeconfig")),
+			"ipam.kubernetes.kubeconfig",
+		},
 		{fmt.Sprintf(`"log_file":%q,"configuration_path":"/etc/cni/net.d/whereabouts.d/whereabouts.conf"`,
 			r.varLog("new/whereabouts.log")), ""},
 	} {
@@ -483,18 +485,26 @@ func brokenByMeta() map[string]broken {
 			r.add(r.pod("holder", ask("")))
 			return p
 		}, "choose another hostPort", annotate(strings.Replace(ask(""), "8023", "8024", 1))},
-		"IPv6 hostIP": {"PluginFailed", ported(ask(`,"hostIP":"fd00::1"`)), "leave hostIP out",
-			annotate(ask(""))},
-		"dataDir": {"NADInvalid",
+		"IPv6 hostIP": {
+			"PluginFailed", ported(ask(`,"hostIP":"fd00::1"`)), "leave hostIP out",
+			annotate(ask("")),
+		},
+		"dataDir": {
+			"NADInvalid",
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0",`+
 				`"ipam":{"type":"host-local","subnet":"10.23.0.0/24",`+
 				`"dataDir":"/etc"}}`), "leave the key out", redefine(func(r *rig) string {
 				return r.macvlan(23, "")
-			})},
-		"sbr, gateway": {"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`,
-			fixed(routed(far, `,"gateways":["10.23.0.1"]`))},
-		"sbr, misspelt": {"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)),
-			"write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`))},
+			}),
+		},
+		"sbr, gateway": {
+			"PluginFailed", asking("a", "a", routed(far, "")), `in "gateways" of sbr`,
+			fixed(routed(far, `,"gateways":["10.23.0.1"]`)),
+		},
+		"sbr, misspelt": {
+			"NADInvalid", asking("a", "a", routed(address, `,"gateway":"10.23.0.1"`)),
+			"write gateways", fixed(routed(address, `,"gateways":["10.23.0.1"]`)),
+		},
 		"sbr, no address": {
 			"PluginFailed", asking("a", "a",
 				`{"cniVersion":"1.0.0","plugins":[{"type":"macvlan","master":"nic0"},{"type":"sbr"}]}`),

@@ -374,8 +374,10 @@ func TestM26UplinkStays(t *testing.T) {
 		"link with an address": {device("device", "addr0"), "addr0"},
 		"another pod's link":   {device("device", veth), veth},
 		"passthru":             {r.macvlan(26, ""), nic},
-		"passthru by altname": {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1),
-			nic},
+		"passthru by altname": {
+			strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `"enp-uplink"`, 1),
+			nic,
+		},
 		"passthru by default route": {strings.Replace(r.macvlan(26, ""), `"`+nic+`"`, `""`, 1), nic},
 		"passthru by a binary":      {r.macvlan(26, `,"unheardOf":1`), nic},
 		"master of an unknown type": {`{"cniVersion":"1.0.0","type":"taker","master":"` + nic +
@@ -479,8 +481,10 @@ func TestM28BinaryInPlace(t *testing.T) {
 	}
 	const unknown = `,"unheardOf":1`
 	for name, c := range map[string]struct{ config, word string }{
-		"address": {r.tenantBridge("cni0", "10.5.0.0/24", unknown+`,"forceAddress":true`),
-			"isGateway"},
+		"address": {
+			r.tenantBridge("cni0", "10.5.0.0/24", unknown+`,"forceAddress":true`),
+			"isGateway",
+		},
 		"new bridge": {r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway"},
 		"default gateway": {strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown),
 			"isGateway", "isDefaultGateway", 1), "isGateway"},

@@ -177,8 +177,12 @@ func TestRecordedExec(t *testing.T) {
 	}{
 		{"a binary", []string{"macvlan"}, []string{}, []string{"macvlan CHECK net1", "macvlan DEL net1"}},
 		{"built in", []string{}, []string{"macvlan"}, nil},
-		{"an IPAM binary", []string{"static"}, []string{},
-			[]string{"static CHECK net1", "static DEL net1"}},
+		{
+			"an IPAM binary",
+			[]string{"static"},
+			[]string{},
+			[]string{"static CHECK net1", "static DEL net1"},
+		},
 		{"IPAM built in", []string{}, []string{"static"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

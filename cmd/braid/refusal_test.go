@@ -199,14 +199,22 @@ func TestR10BrokenConfigurations(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for config, words := range map[string][]string{
-		"{\n\"type\":\"macvlan\",\n}": {"spec.config", "line 3 column 1",
-			"comma", "remove the comma"},
-		"{\"plugins\":[{\"type\":\"macvlan\"},\n]}": {"spec.config", "line 2 column 1",
-			"remove the comma"},
-		"{\n\"type\":\"macvlan\" # the type\n}": {"spec.config", "line 2 column 18",
-			`"#" comment`, "remove the comment"},
-		"{\"type\":\"macvlan\",\n\"ipam\":{\"type\":\"host-loc": {"spec.config", "line 2 column",
-			"cut off"},
+		"{\n\"type\":\"macvlan\",\n}": {
+			"spec.config", "line 3 column 1",
+			"comma", "remove the comma",
+		},
+		"{\"plugins\":[{\"type\":\"macvlan\"},\n]}": {
+			"spec.config", "line 2 column 1",
+			"remove the comma",
+		},
+		"{\n\"type\":\"macvlan\" # the type\n}": {
+			"spec.config", "line 2 column 18",
+			`"#" comment`, "remove the comment",
+		},
+		"{\"type\":\"macvlan\",\n\"ipam\":{\"type\":\"host-loc": {
+			"spec.config", "line 2 column",
+			"cut off",
+		},
 		`{"type":"bridge","bridge":"br1","vlan":4095}`: {"plugin bridge", "vlan 4095", "4094"},
 		`{"type":"macvlan","master":"nic0","ipam":{"type":"host-local",` +
 			`"subnet":"10.11.0.0/240"}}`: {"plugin host-local", "ipam.subnet", "10.11.0.0/240"},
@@ -215,8 +223,10 @@ func TestR10BrokenConfigurations(t *testing.T) {
 		`{"type":"macvlan","master":"nic0","ipam":{"type":"whereabouts",` +
 			`"range":"10.11.0.0-10.11.0.50/2 4"}}`: {"plugin whereabouts", "ipam.range"},
 		`{"type":"macvlan","master":"nic0","ipam":{"type":"static",` +
-			`"addresses":[{"address":"10.11.0.256/24"}]}}`: {"plugin static", "ipam.addresses[0].address",
-			"10.11.0.256/24"},
+			`"addresses":[{"address":"10.11.0.256/24"}]}}`: {
+			"plugin static", "ipam.addresses[0].address",
+			"10.11.0.256/24",
+		},
 		`{"type":"macvlan","type":"bridge"}`: {"type", "line 1 column 19", "twice", "keep one"},
 	} {
 		r.nad("a", config)

@@ -64,47 +64,73 @@ func brokenByAnnotation() map[string]broken {
 		return func(r *rig) *pod { r.nad("a", plain(r)); return r.pod("p", networks) }
 	}
 	return map[string]broken{
-		"comma": {"InvalidAnnotation", on(`[{"name":"a",}]`), "remove the comma",
-			annotate(`[{"name":"a"}]`)},
-		"cut off": {"InvalidAnnotation", on(`[{"name":"a"`), "complete it",
-			annotate(`[{"name":"a"}]`)},
-		"no list": {"InvalidAnnotation", on(`{"name":"a"}`), "wrap it in a list: [{...}]",
-			annotate(`[{"name":"a"}]`)},
-		"bad MAC": {"InvalidAnnotation", on(`[{"name":"a","mac":"02:00"}]`),
-			"give six bytes: 02:23:45:67:89:01", annotate(`[{"name":"a","mac":"02:23:45:67:89:01"}]`)},
-		"group MAC": {"PluginFailed", on(`[{"name":"a","mac":"01:00:00:00:00:01"}]`),
-			"02:00:00:00:00:01", annotate(`[{"name":"a","mac":"02:00:00:00:00:01"}]`)},
+		"comma": {
+			"InvalidAnnotation", on(`[{"name":"a",}]`), "remove the comma",
+			annotate(`[{"name":"a"}]`),
+		},
+		"cut off": {
+			"InvalidAnnotation", on(`[{"name":"a"`), "complete it",
+			annotate(`[{"name":"a"}]`),
+		},
+		"no list": {
+			"InvalidAnnotation", on(`{"name":"a"}`), "wrap it in a list: [{...}]",
+			annotate(`[{"name":"a"}]`),
+		},
+		"bad MAC": {
+			"InvalidAnnotation", on(`[{"name":"a","mac":"02:00"}]`),
+			"give six bytes: 02:23:45:67:89:01", annotate(`[{"name":"a","mac":"02:23:45:67:89:01"}]`),
+		},
+		"group MAC": {
+			"PluginFailed", on(`[{"name":"a","mac":"01:00:00:00:00:01"}]`),
+			"02:00:00:00:00:01", annotate(`[{"name":"a","mac":"02:00:00:00:00:01"}]`),
+		},
 		"name taken": {"InterfaceConflict", on("a@eth0"), "another name", annotate("a@other")},
-		"name twice": {"InvalidAnnotation", on("a@x,a@x"), "an interface of its own",
-			annotate("a@x,a@y")},
-		"no capability": {"MissingCapability",
+		"name twice": {
+			"InvalidAnnotation", on("a@x,a@x"), "an interface of its own",
+			annotate("a@x,a@y"),
+		},
+		"no capability": {
+			"MissingCapability",
 			on(`[{"name":"a","bandwidth":{"ingressRate":1000000}}]`),
-			"remove bandwidth from the pod's annotation", annotate("a")},
-		"outside": {"PluginFailed", on(`[{"name":"a","ips":["10.12.0.7"]}]`),
-			"ask for an address of 10.11.0.1-10.11.0.254", annotate(`[{"name":"a","ips":["10.11.0.254"]}]`)},
-		"gateway": {"PluginFailed", on(`[{"name":"a","ips":["10.11.0.1"]}]`),
-			"ask for another address", annotate(`[{"name":"a","ips":["10.11.0.2"]}]`)},
-		"gateway elsewhere": {"DefaultRouteFailed", on(`[{"name":"a","default-route":["10.12.0.1"]}]`),
+			"remove bandwidth from the pod's annotation", annotate("a"),
+		},
+		"outside": {
+			"PluginFailed", on(`[{"name":"a","ips":["10.12.0.7"]}]`),
+			"ask for an address of 10.11.0.1-10.11.0.254", annotate(`[{"name":"a","ips":["10.11.0.254"]}]`),
+		},
+		"gateway": {
+			"PluginFailed", on(`[{"name":"a","ips":["10.11.0.1"]}]`),
+			"ask for another address", annotate(`[{"name":"a","ips":["10.11.0.2"]}]`),
+		},
+		"gateway elsewhere": {
+			"DefaultRouteFailed", on(`[{"name":"a","default-route":["10.12.0.1"]}]`),
 			"name a gateway in a subnet of the interface",
-			annotate(`[{"name":"a","default-route":["10.11.0.1"]}]`)},
+			annotate(`[{"name":"a","default-route":["10.11.0.1"]}]`),
+		},
 		"two defaults": {
 			"InvalidAnnotation", on(`[{"name":"a","default-route":["10.11.0.1"]},{"name":"a",` +
 				`"default-route":["10.11.0.1"]}]`), "keep it on one of them",
 			annotate(`[{"name":"a","default-route":["10.11.0.1"]},{"name":"a"}]`),
 		},
-		"no prefix length": {"PluginFailed",
+		"no prefix length": {
+			"PluginFailed",
 			asking(`[{"name":"a","ips":["10.1.1.1"]}]`, "a", staticMacvlan), "as in 10.1.1.1/24",
-			annotate(`[{"name":"a","ips":["10.1.1.1/24"]}]`)},
-		"no address": {"PluginFailed", asking("a", "a", staticMacvlan),
-			`let the pod ask for one with "ips"`, annotate(`[{"name":"a","ips":["10.1.1.1/24"]}]`)},
+			annotate(`[{"name":"a","ips":["10.1.1.1/24"]}]`),
+		},
+		"no address": {
+			"PluginFailed", asking("a", "a", staticMacvlan),
+			`let the pod ask for one with "ips"`, annotate(`[{"name":"a","ips":["10.1.1.1/24"]}]`),
+		},
 		"no gateway": {
 			"DefaultRouteFailed", asking(`[{"name":"a","ips":["192.0.2.7/24"],"default-route":[]}]`, "a",
 				staticMacvlan), `name one: "default-route": ["192.0.2.1"]`,
 			annotate(`[{"name":"a","ips":["192.0.2.7/24"],"default-route":["192.0.2.1"]}]`),
 		},
-		"not honoured": {"MissingCapability",
+		"not honoured": {
+			"MissingCapability",
 			asking(`[{"name":"a","ips":["10.9.0.10/24"]}]`, "a", `{"cniVersion":"1.0.0","type":"ignorant"}`),
-			"remove ips", annotate("a")},
+			"remove ips", annotate("a"),
+		},
 		"held": {
 			"PluginFailed", func(r *rig) *pod {
 				r.nad("a", plain(r))
@@ -124,65 +150,87 @@ func brokenByNetwork() map[string]broken {
 	}
 	return map[string]broken{
 		"no NAD": {"NADNotFound", asking("a"), "create it", redefine(plain)},
-		"another's": {"NADForbidden",
+		"another's": {
+			"NADForbidden",
 			func(r *rig) *pod {
 				r.nad("team/a", plain(r))
 				return r.pod("web/p", "team/a")
 			}, "create the NAD in namespace web", func(r *rig, p *pod) *pod {
 				r.nad("web/a", plain(r))
 				return annotate("a")(r, p)
-			}},
-		"another's, ours": {"NADForbidden",
+			},
+		},
+		"another's, ours": {
+			"NADForbidden",
 			func(r *rig) *pod {
 				r.nad("team/a", plain(r))
 				return r.pod("web/p", "team/a")
 			}, "add team to globalNamespaces", func(r *rig, p *pod) *pod {
 				r.conf["globalNamespaces"] = "default,team"
 				return p
-			}},
-		"comma": {"NADInvalid", asking("a", "a", `{"type":"macvlan","master":"nic0",}`),
+			},
+		},
+		"comma": {
+			"NADInvalid", asking("a", "a", `{"type":"macvlan","master":"nic0",}`),
 			"remove the comma", redefine(func(*rig) string {
 				return `{"type":"macvlan","master":"nic0"}`
-			})},
-		"comment": {"NADInvalid", asking("a", "a", "{\"type\":\"macvlan\", # here\n\"master\":\"nic0\"}"),
+			}),
+		},
+		"comment": {
+			"NADInvalid", asking("a", "a", "{\"type\":\"macvlan\", # here\n\"master\":\"nic0\"}"),
 			"JSON has no comments", redefine(func(*rig) string {
 				return `{"type":"macvlan","master":"nic0"}`
-			})},
-		"no type": {"NADInvalid", asking("a", "a", `{"cniVersion":"1.0.0"}`), `which has "type"`,
-			redefine(plain)},
-		"empty": {"NetworkNotFound", asking("a", "a", ""), "put a CNI configuration there",
+			}),
+		},
+		"no type": {
+			"NADInvalid", asking("a", "a", `{"cniVersion":"1.0.0"}`), `which has "type"`,
+			redefine(plain),
+		},
+		"empty": {
+			"NetworkNotFound", asking("a", "a", ""), "put a CNI configuration there",
 			func(r *rig, p *pod) *pod {
 				r.write("net.d/a.conf", `{"cniVersion":"1.0.0","name":"a","type":"macvlan","master":"nic0"}`)
 				return p
-			}},
-		"no plugin": {"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"ignorant2"}`),
+			},
+		},
+		"no plugin": {
+			"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"ignorant2"}`),
 			"install the plugin in ", func(r *rig, p *pod) *pod {
 				r.script("ignorant2", ignorant)
 				return p
-			}},
-		"misspelt plugin": {"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlam"}`),
-			"correct the type", redefine(plain)},
-		"no capability": {"MissingCapability",
+			},
+		},
+		"misspelt plugin": {
+			"PluginNotFound", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlam"}`),
+			"correct the type", redefine(plain),
+		},
+		"no capability": {
+			"MissingCapability",
 			asking(`[{"name":"a","portMappings":[{"hostPort":8080,"containerPort":80}]}]`, "a",
 				staticMacvlan), `add "capabilities": {"portMappings": true} to a plugin that ` +
 				`supports it`, redefine(func(r *rig) string {
 				return `{"cniVersion":"1.0.0","plugins":[` + plain(r) +
 					`,{"type":"portmap","capabilities":{"portMappings":true}}]}`
-			})},
-		"no IPAM": {"MissingCapability",
+			}),
+		},
+		"no IPAM": {
+			"MissingCapability",
 			asking(`[{"name":"a","ips":["10.9.9.9/24"]}]`, "a",
 				`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0"}`), `add an "ipam" that supports it, ` +
 				`such as {"type": "static"}, and "capabilities": {"ips": true} ` +
 				`beside it`, redefine(func(*rig) string {
 				return `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"static"},` +
 					`"capabilities":{"ips":true}}`
-			})},
-		"no master": {"PluginFailed",
+			}),
+		},
+		"no master": {
+			"PluginFailed",
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic7"}`), `see that this ` +
 				`node has the master interface "nic7"`, func(r *rig, p *pod) *pod {
 				r.node.Veth("nic7", r.node, "wire7")
 				return p
-			}},
+			},
+		},
 		"no master, exec'd": {"PluginFailed", func(r *rig) *pod {
 			r.execs("macvlan")
 			return asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic7","ipam":{}}`)(r)
@@ -190,11 +238,15 @@ func brokenByNetwork() map[string]broken {
 			r.node.Veth("nic7", r.node, "wire7")
 			return p
 		}},
-		"no master named": {"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan"}`),
-			"name the master interface", redefine(plain)},
-		"MTU": {"PluginFailed",
+		"no master named": {
+			"PluginFailed", asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan"}`),
+			"name the master interface", redefine(plain),
+		},
+		"MTU": {
+			"PluginFailed",
 			asking("a", "a", `{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","mtu":9000}`),
-			"correct the network's configuration", redefine(plain)},
+			"correct the network's configuration", redefine(plain),
+		},
 		"full": {"PluginFailed", func(r *rig) *pod {
 			r.nad("a", narrow(r))
 			r.add(r.pod("holder", "a"))
@@ -212,9 +264,11 @@ func brokenByNetwork() map[string]broken {
 			return strings.ReplaceAll(strings.Replace(withDefault, `,{"dst":"0.0.0.0/0"}`, "", 1), "DIR",
 				r.path("leases"))
 		})},
-		"default route, asked for": {"DefaultRouteRefused", refusing,
+		"default route, asked for": {
+			"DefaultRouteRefused", refusing,
 			`let the pod ask with "default-route": [] for this network`,
-			annotate(`[{"name":"a","default-route":[]}]`)},
+			annotate(`[{"name":"a","default-route":[]}]`),
+		},
 		"default route, gateway of sbr": {"DefaultRouteRefused", func(r *rig) *pod {
 			r.setBraid("secondaryDefaultRoute", "refuse")
 			return asking(`[{"name":"a","ips":["10.11.0.7/24"]}]`, "a",
@@ -245,14 +299,16 @@ func brokenByNetwork() map[string]broken {
 			r.write("net.d/aux/a.conf", `{"type":"tuning"}`)
 			return p
 		}},
-		"wrong policy": {"",
+		"wrong policy": {
+			"",
 			func(r *rig) *pod {
 				r.setBraid("secondaryDefaultRoute", "hold")
 				return r.pod("p", "")
 			}, `give "keep", "take" or "refuse"`, func(r *rig, p *pod) *pod {
 				r.setBraid("secondaryDefaultRoute", "take")
 				return p
-			}},
+			},
+		},
 		"not ready": {"NotReady", func(r *rig) *pod {
 			r.conf["readinessindicatorfile"] = r.path("ready")
 			return r.pod("p", "")

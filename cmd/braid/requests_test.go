@@ -62,7 +62,8 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 			func(*rig) string {
 				return strings.Replace(staticNAD(""), "]}",
 					`,{"type":"tuning","capabilities":{"ips":true,"mac":true}}]}`, 1)
-			}, `"mac":"c2:b0:57:49:47:f1","ips":["10.146.252.3/24"]`, []string{"10.146.252.3/24"},
+			}, `"mac":"c2:b0:57:49:47:f1","ips":["10.146.252.3/24"]`,
+			[]string{"10.146.252.3/24"},
 			"c2:b0:57:49:47:f1",
 		},
 		"capability of the list": {
@@ -75,7 +76,8 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 		"host-local": {
 			func(r *rig) string {
 				return r.macvlan(11, "")
-			}, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`, []string{"10.11.0.77/24"},
+			}, `"ips":["10.11.0.77/16"],"mac":"c2:b0:57:49:47:f1"`,
+			[]string{"10.11.0.77/24"},
 			"c2:b0:57:49:47:f1",
 		},
 		"host-local, two families": {
@@ -156,15 +158,23 @@ func TestR2NotHonoured(t *testing.T) {
 	const declares = `,"capabilities":{"ips":true,"mac":true}`
 	for name, tc := range map[string]struct{ config, asks, field, says string }{
 		"address": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips", ""},
-		"address that is only told": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips",
-			"SAYS=10.9.0.10"},
-		"address that is not told": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24"]`, "ips",
-			"SAYS=10.9.0.8"},
-		"one of two addresses": {`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24","fd00::1/64"]`,
-			"ips", ""},
+		"address that is only told": {
+			`{"type":"ignorant"%s}`, `"ips":["10.9.0.10/24"]`, "ips",
+			"SAYS=10.9.0.10",
+		},
+		"address that is not told": {
+			`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24"]`, "ips",
+			"SAYS=10.9.0.8",
+		},
+		"one of two addresses": {
+			`{"type":"ignorant"%s}`, `"ips":["10.9.0.9/24","fd00::1/64"]`,
+			"ips", "",
+		},
 		"MAC": {`{"type":"ignorant"%s}`, `"mac":"02:00:00:00:00:01"`, "mac", ""},
-		"address of a chain with none": {`{"type":"macvlan","master":"nic0"%s}`, `"ips":["10.9.0.10/24"]`,
-			"ips", ""},
+		"address of a chain with none": {
+			`{"type":"macvlan","master":"nic0"%s}`, `"ips":["10.9.0.10/24"]`,
+			"ips", "",
+		},
 	} {
 		for _, capabilities := range []string{"", declares} {
 			t.Run(name+capabilities, func(t *testing.T) {

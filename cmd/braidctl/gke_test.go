@@ -34,14 +34,22 @@ func TestU4U5GKECheck(t *testing.T) {
 		code int
 		says string
 	}{
-		"gke check": {2,
-			"name the file"},
-		"gke check /no/cluster.yaml": {2,
-			"/no/cluster.yaml"},
-		"gke check " + guide + "cluster.yaml": {0,
-			"cluster.yaml:14: network.additionalNodeInterfaces[0].ipBlockFilePath: warning: "},
-		"gke check " + guide + "cluster.yaml --nodes 1": {0,
-			"warning: "},
+		"gke check": {
+			2,
+			"name the file",
+		},
+		"gke check /no/cluster.yaml": {
+			2,
+			"/no/cluster.yaml",
+		},
+		"gke check " + guide + "cluster.yaml": {
+			0,
+			"cluster.yaml:14: network.additionalNodeInterfaces[0].ipBlockFilePath: warning: ",
+		},
+		"gke check " + guide + "cluster.yaml --nodes 1": {
+			0,
+			"warning: ",
+		},
 		"gke check --nodes 5 " + guide +
 			"cluster.yaml": {1, "has 5 addresses for 5 nodes"},
 		"gke check -o json " + guide +

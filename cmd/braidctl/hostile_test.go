@@ -117,8 +117,13 @@ func TestM35Objects(t *testing.T) {
 	t.Setenv("HOME", "/nowhere")
 	t.Setenv("KUBECONFIG", "")
 	calls := [][]string{
-		{"lint", dir}, {"lint", evil}, {evil}, {"plan", evil},
-		{"ipam", "list", "--manifests", dir + evil}, {"lint", "-o", evil, dir}, {"owed", evil},
+		{"lint", dir},
+		{"lint", evil},
+		{evil},
+		{"plan", evil},
+		{"ipam", "list", "--manifests", dir + evil},
+		{"lint", "-o", evil, dir},
+		{"owed", evil},
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -145,11 +150,13 @@ func TestM35State(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = sandbox.Save(&record.Record{Pod: record.Pod{Namespace: evil, Name: evil},
+	err = sandbox.Save(&record.Record{
+		Pod: record.Pod{Namespace: evil, Name: evil},
 		Attachments: []record.Attachment{{
 			Attachment: plan.Attachment{Name: evil, Network: "n", IfName: "net1"}, State: record.Owed,
 			Refusal: &record.Refusal{Since: time.Now(), Text: evil},
-		}}})
+		}},
+	})
 	sandbox.Unlock()
 	if err != nil {
 		t.Fatal(err)

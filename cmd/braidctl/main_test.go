@@ -51,24 +51,32 @@ func TestHelp(t *testing.T) {
 		code int
 		says []string
 	}{
-		"braidctl": {2,
-			[]string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam tend", "ipam audit"}},
+		"braidctl": {
+			2,
+			[]string{"usage: braidctl COMMAND", "lint", "ipam list", "ipam tend", "ipam audit"},
+		},
 		"/bin/kubectl-braid help": {0, []string{"usage: kubectl braid COMMAND"}},
 		"braidctl ipam --help":    {0, []string{"ipam list"}},
 		"braidctl ipam":           {2, []string{`"ipam" is no command`}},
 		"braidctl ipam erase":     {2, []string{`"ipam erase" is no command`}},
 		"braidctl --version":      {0, []string{"braidctl devel"}},
-		"braidctl ipam list --help": {0,
-			[]string{"usage: braidctl ipam list [flags]", "-manifests", "-o format"}},
-		"kubectl-braid ipam audit -h": {0,
-			[]string{"usage: kubectl braid ipam audit", "Exits with 0", "orphan"}},
+		"braidctl ipam list --help": {
+			0,
+			[]string{"usage: braidctl ipam list [flags]", "-manifests", "-o format"},
+		},
+		"kubectl-braid ipam audit -h": {
+			0,
+			[]string{"usage: kubectl braid ipam audit", "Exits with 0", "orphan"},
+		},
 		"braidctl ipam list -o yaml":  {2, []string{`"yaml" for flag -o`}},
 		"braidctl ipam list --colour": {2, []string{"-colour"}},
 		"braidctl ipam list all":      {2, []string{`"all"`}},
 		"braidctl lint":               {2, []string{"name files, or -A"}},
 		"braidctl lint -A x.yaml":     {2, []string{"name files, or -A"}},
-		"braidctl lint --help": {0,
-			[]string{"usage: braidctl lint FILE...|-A [flags]", "object: field: what: remedy"}},
+		"braidctl lint --help": {
+			0,
+			[]string{"usage: braidctl lint FILE...|-A [flags]", "object: field: what: remedy"},
+		},
 		"braidctl lint /no/x.yaml": {2, []string{"/no/x.yaml"}},
 		"braidctl plan":            {2, []string{"name a pod, or files"}},
 		"braidctl plan --help": {0, []string{

@@ -23,16 +23,20 @@ func TestR12OwedIsListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	err = sandbox.Save(&record.Record{Pod: record.Pod{Namespace: "default", Name: "p"},
+	err = sandbox.Save(&record.Record{
+		Pod: record.Pod{Namespace: "default", Name: "p"},
 		Attachments: []record.Attachment{
-			{Attachment: plan.Attachment{Name: "default/a", Network: "a", IfName: "net1"},
-				State: record.Added},
+			{
+				Attachment: plan.Attachment{Name: "default/a", Network: "a", IfName: "net1"},
+				State:      record.Added,
+			},
 			{
 				Attachment: plan.Attachment{Name: "default/b", Network: "b", IfName: "net2"},
 				State:      record.Owed,
 				Refusal:    &record.Refusal{Since: since, Text: "no such mode"},
 			},
-		}})
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

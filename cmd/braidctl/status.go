@@ -137,8 +137,10 @@ func (s nodeStatus) rows() [][]string {
 		message = ""
 	}
 	rows := [][]string{
-		{s.Node, string(s.Ready), since, s.Version, credential, s.DefaultNetwork, s.Config,
-			fmt.Sprint(s.Blocks), message},
+		{
+			s.Node, string(s.Ready), since, s.Version, credential, s.DefaultNetwork, s.Config,
+			fmt.Sprint(s.Blocks), message,
+		},
 	}
 	more := func(text string) { rows = append(rows, []string{"", "", "", "", "", "", "", "", text}) }
 	if len(s.Before) > 0 {

@@ -27,7 +27,8 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := func(name string, status metav1.ConditionStatus, age time.Duration, message string,
-		r nodev1.Report) {
+		r nodev1.Report,
+	) {
 		t.Helper()
 		addNode(t, server, name)
 		if status == "" {

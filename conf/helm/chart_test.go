@@ -190,8 +190,10 @@ func TestVariants(t *testing.T) {
 	variants := map[string]variant{
 		"default":         {},
 		"other namespace": {namespace: "braid-system"},
-		"quota": {namespace: "braid-system", args: []string{"--set", "profile=gke"},
-			more: "ResourceQuota braid-critical"},
+		"quota": {
+			namespace: "braid-system", args: []string{"--set", "profile=gke"},
+			more: "ResourceQuota braid-critical",
+		},
 		"no controller": {
 			args: []string{
 				"--set", "controller.enabled=false",
@@ -201,21 +203,33 @@ func TestVariants(t *testing.T) {
 		},
 		"no webhooks": {args: []string{"--set", "admission.enabled=false"}, less: webhooks},
 		"no kinds":    {args: []string{"--set", "crds.install=false"}, less: crd},
-		"no pods": {args: []string{"--set", "rbac.pods=false"},
-			less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods"},
-		"no devices": {args: []string{"--set", "rbac.devices=false"},
-			less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices"},
+		"no pods": {
+			args: []string{"--set", "rbac.pods=false"},
+			less: "ClusterRole braid-cni-pods, ClusterRoleBinding braid-cni-pods",
+		},
+		"no devices": {
+			args: []string{"--set", "rbac.devices=false"},
+			less: "ClusterRole braid-cni-devices, ClusterRoleBinding braid-cni-devices",
+		},
 		"no admission": {args: []string{"--set", "rbac.admission=false"}, less: admission},
-		"no people": {args: []string{"--set", "rbac.people=false"},
-			less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer"},
-		"pod monitor": {args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"},
-			more: "PodMonitor braid-agent"},
-		"no hook": {args: []string{"--set", "uninstall.hook=false"},
+		"no people": {
+			args: []string{"--set", "rbac.people=false"},
+			less: "ClusterRole braid-nad-admin, ClusterRole braid-nad-viewer",
+		},
+		"pod monitor": {
+			args: []string{"--set", "podMonitor.enabled=true,metrics.port=9464"},
+			more: "PodMonitor braid-agent",
+		},
+		"no hook": {
+			args: []string{"--set", "uninstall.hook=false"},
 			less: "ClusterRole braid-uninstall, ClusterRoleBinding braid-uninstall, " +
 				"Job braid-uninstall, Role braid-uninstall, RoleBinding braid-uninstall, ServiceAccount " +
-				"braid-uninstall"},
-		"readiness": {args: []string{"--set", "nodeReadiness.enabled=true"},
-			more: "NodeReadinessRule braid"},
+				"braid-uninstall",
+		},
+		"readiness": {
+			args: []string{"--set", "nodeReadiness.enabled=true"},
+			more: "NodeReadinessRule braid",
+		},
 		"everything": {
 			args: []string{"--values", "testdata/all.yaml"},
 			more: "NodeReadinessRule braid, PodMonitor braid-agent",
@@ -638,11 +652,13 @@ func runJob(t *testing.T, server *lab.API, namespace string, do func(*batchv1.Jo
 	}
 	failed := do(job)
 	now := metav1.Now()
-	job.Status = batchv1.JobStatus{StartTime: &now, CompletionTime: &now, Succeeded: 1,
+	job.Status = batchv1.JobStatus{
+		StartTime: &now, CompletionTime: &now, Succeeded: 1,
 		Conditions: []batchv1.JobCondition{
 			{Type: batchv1.JobSuccessCriteriaMet, Status: corev1.ConditionTrue, LastTransitionTime: now},
 			{Type: batchv1.JobComplete, Status: corev1.ConditionTrue, LastTransitionTime: now},
-		}}
+		},
+	}
 	_, err = jobs.UpdateStatus(t.Context(), job, metav1.UpdateOptions{})
 	return errors.Join(failed, err)
 }

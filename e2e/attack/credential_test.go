@@ -201,12 +201,18 @@ func (s *stolen) holds() {
 		as          kubernetes.Interface
 		verb, patch string
 	}{
-		"/api/v1/namespaces/default/pods/pod-b/status": {s.cni, http.MethodPatch,
-			`{"metadata":{"labels":{"x":"y"}}}`},
-		"/api/v1/nodes/b/status": {s.agent, http.MethodPatch,
-			`{"metadata":{"labels":{"x":"y"}}}`},
-		blocks + "own-b": {s.cni, http.MethodPut,
-			`{"spec":{"owner":{"nodeName":"a","nodeUID":"u-a"}}}`},
+		"/api/v1/namespaces/default/pods/pod-b/status": {
+			s.cni, http.MethodPatch,
+			`{"metadata":{"labels":{"x":"y"}}}`,
+		},
+		"/api/v1/nodes/b/status": {
+			s.agent, http.MethodPatch,
+			`{"metadata":{"labels":{"x":"y"}}}`,
+		},
+		blocks + "own-b": {
+			s.cni, http.MethodPut,
+			`{"spec":{"owner":{"nodeName":"a","nodeUID":"u-a"}}}`,
+		},
 		"/api/v1/namespaces/kube-system/serviceaccounts/braid-cni/token": {
 			s.agent, http.MethodPost,
 			`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest",` +

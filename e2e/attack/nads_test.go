@@ -71,24 +71,30 @@ func ofNADs() []attack {
 // ofRunners want something to run as root.
 func ofRunners() []attack {
 	return []attack{
-		{"M24 a binary of its own, through Braid", nadTenant,
-			off(weaken.Meta, weaken.Self, weaken.Caller), mine("braid")},
-		{"M24 a binary of its own, through a wrapper of Braid", nadTenant, off(weaken.Caller),
-			mine("wrapper")},
+		{
+			"M24 a binary of its own, through Braid", nadTenant,
+			off(weaken.Meta, weaken.Self, weaken.Caller), mine("braid"),
+		},
+		{
+			"M24 a binary of its own, through a wrapper of Braid", nadTenant, off(weaken.Caller),
+			mine("wrapper"),
+		},
 		{"M26 a binary that no rule allows", nadTenant, off(weaken.Policy), func(n *node) bool {
 			n.tenant("team")
 			n.plugin("tool", "touch "+n.path("ran"))
 			n.attached(`{"cniVersion":"1.0.0","type":"tool"}`)
 			return n.has("ran")
 		}},
-		{"M26 a network that is a file of the operator's", nadTenant, off(weaken.Policy),
+		{
+			"M26 a network that is a file of the operator's", nadTenant, off(weaken.Policy),
 			func(n *node) bool {
 				n.tenant("team")
 				n.plugin("tool", "touch "+n.path("ran"))
 				n.write(n.path("net.d", "x.conf"), `{"cniVersion":"1.0.0","name":"x","type":"tool"}`)
 				n.attached("")
 				return n.has("ran")
-			}},
+			},
+		},
 		{"M38 work in the node's own namespace", nadTenant, off(weaken.NodeNS), func(n *node) bool {
 			n.plugin("tool", `nsenter --net="$CNI_NETNS" ip link set `+uplink+` alias taken`)
 			n.conf["delegates"] = []any{
@@ -144,12 +150,14 @@ func ofNodeSafety() []attack {
 				strings.Replace(leased("DIR/data", ""), `"ipam"`, `"mode":"passthru","ipam"`, 1))
 			return started
 		}},
-		{"M26 a place on the node's own network", nadTenant, off(weaken.Policy, weaken.Masters),
+		{
+			"M26 a place on the node's own network", nadTenant, off(weaken.Policy, weaken.Masters),
 			func(n *node) bool {
 				n.own["policyDefault"] = "enforce"
 				_, started := n.attached(leased("DIR/data", ""))
 				return started
-			}},
+			},
+		},
 		{"M27 what the node has a route for", nadTenant, off(weaken.Routes), func(n *node) bool {
 			n.attached(strings.NewReplacer("NAME", "br-team", "10.77", "10.96").Replace(harmless))
 			return strings.Contains(n.host.Addrs(), "10.96.0.1/24")

@@ -37,7 +37,8 @@ func ofPods() []attack {
 			p := n.pod("team/p", "rival/lan")
 			return n.starts(p) && p.HasLink("net1")
 		}},
-		{"M32 a parameter of all interfaces by cni-args", podTenant, off(weaken.Policy),
+		{
+			"M32 a parameter of all interfaces by cni-args", podTenant, off(weaken.Policy),
 			func(n *node) bool {
 				n.tenant("team")
 				n.nad("team/tuned", `{"cniVersion":"1.0.0","plugins":[`+
@@ -51,18 +52,23 @@ func ofPods() []attack {
 					return err
 				}))
 				return strings.TrimSpace(string(value)) == "1"
-			}},
-		{"M32 a MAC by cni-args that it does not get", podTenant, off(weaken.Honoured),
+			},
+		},
+		{
+			"M32 a MAC by cni-args that it does not get", podTenant, off(weaken.Honoured),
 			func(n *node) bool {
 				n.plugin("ignorant", "")
 				n.nad("team/a", `{"cniVersion":"1.0.0","type":"ignorant"}`)
 				return n.starts(n.pod("team/p", `[{"name":"a","cni-args":{"mac":"02:00:00:00:00:01"}}]`))
-			}},
-		{"M29 a port that only root has", podTenant, off(weaken.Policy, weaken.HostPorts),
+			},
+		},
+		{
+			"M29 a port that only root has", podTenant, off(weaken.Policy, weaken.HostPorts),
 			func(n *node) bool {
 				n.tenant("team")
 				return takesPort(n, `"hostPort":80`)
-			}},
+			},
+		},
 		{"M29 the port of a process of the node", podTenant, off(weaken.Listeners), func(n *node) bool {
 			n.must(n.host.Run(func() error {
 				l, err := (&net.ListenConfig{}).Listen(n.Context(), "tcp", "[::]:10250")

@@ -10,7 +10,8 @@ import (
 
 func ofRawPods() []attack {
 	return []attack{
-		{"R19 the IPv6 traffic of another pod, by a router advertisement", rawPod, off(weaken.Routers),
+		{
+			"R19 the IPv6 traffic of another pod, by a router advertisement", rawPod, off(weaken.Routers),
 			func(n *node) bool {
 				n.nad("team/lan", `{"cniVersion":"1.0.0","type":"macvlan","master":"`+uplink+
 					`","mode":"bridge"}`)
@@ -26,7 +27,8 @@ func ofRawPods() []attack {
 				}
 				time.Sleep(50 * time.Millisecond) // from the counter to the route
 				return strings.Contains(victim.Routes(), "default via fe80")
-			}},
+			},
+		},
 		{"M28 frames with the MAC address of another", rawPod, off(weaken.Spoofing), func(n *node) bool {
 			n.tenant("team")
 			n.nad("team/lan", strings.Replace(harmless, "NAME", "br-team", 1))

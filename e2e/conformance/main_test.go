@@ -71,10 +71,14 @@ func TestWhatIsMissing(t *testing.T) {
 		"no test": {"", "S1   no test  first"},
 		"failed":  {events("fail TestS1First", "pass TestS1Second"), "TestS1First: FAIL"},
 		"died":    {events("run TestS1First"), "TestS1First: FAIL"},
-		"skipped": {events("output TestS1First: needs kernel: ipvlan", "skip TestS1First"),
-			"TestS1First: skip"},
-		"left to e2e": {events("output TestS1First: BRAID_E2E is not 1", "skip TestS1First"),
-			"S1   no test  first"},
+		"skipped": {
+			events("output TestS1First: needs kernel: ipvlan", "skip TestS1First"),
+			"TestS1First: skip",
+		},
+		"left to e2e": {
+			events("output TestS1First: BRAID_E2E is not 1", "skip TestS1First"),
+			"S1   no test  first",
+		},
 		"failed, then ok": {events("fail TestS1First") + events("pass TestS1First"), "TestS1First: FAIL"},
 	} {
 		got, ok := table(t, tc.run+rest)

@@ -208,19 +208,23 @@ func (c *Cluster) startControllers() error {
 		return err
 	}
 	// One of each is all there is: electing a leader would cost seconds at every start.
-	c.scheduler = &process{name: "kube-scheduler", in: c.in, log: c.dir.logFile("kube-scheduler"),
+	c.scheduler = &process{
+		name: "kube-scheduler", in: c.in, log: c.dir.logFile("kube-scheduler"),
 		argv: []string{
 			c.bin + "/kube-scheduler", "--kubeconfig=" + scheduler, "--leader-elect=false",
 			"--kube-api-qps=1000", "--kube-api-burst=1000",
-		}}
-	c.controllerManager = &process{name: "kube-controller-manager", in: c.in,
+		},
+	}
+	c.controllerManager = &process{
+		name: "kube-controller-manager", in: c.in,
 		log: c.dir.logFile("kube-controller-manager"), argv: []string{
 			c.bin + "/kube-controller-manager", "--kubeconfig=" + manager, "--leader-elect=false",
 			"--service-account-private-key-file=" + c.dir.file("service-account.key"),
 			"--root-ca-file=" + c.dir.file("ca.crt"),
 			"--kube-api-qps=1000", "--kube-api-burst=1000",
 			"--node-monitor-period=1s", // the not-ready taint goes soon after the node is Ready
-		}}
+		},
+	}
 	return errors.Join(c.scheduler.start(), c.controllerManager.start())
 }
 

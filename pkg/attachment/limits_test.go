@@ -14,13 +14,19 @@ import (
 func TestLimitsForms(t *testing.T) {
 	for text, want := range map[string]attachment.Limits{
 		`{"namespace":"team"}`: {Namespace: "team"},
-		`{"namespace":"team","masters":[]}`: {Namespace: "team",
-			Masters: []string{}},
-		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`: {Namespace: "team",
-			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+		`{"namespace":"team","masters":[]}`: {
+			Namespace: "team",
+			Masters:   []string{},
+		},
+		`{"namespace":"team","prefixes":["10.0.0.0/8"]}`: {
+			Namespace: "team",
+			Prefixes:  []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		},
 		`{"namespace":"team","hostPorts":[{"first":1024,` +
-			`"last":65535}]}`: {Namespace: "team",
-			HostPorts: []attachment.Ports{{First: 1024, Last: 65535}}},
+			`"last":65535}]}`: {
+			Namespace: "team",
+			HostPorts: []attachment.Ports{{First: 1024, Last: 65535}},
+		},
 	} {
 		data, err := json.Marshal(want)
 		if err != nil || string(data) != text {
@@ -76,8 +82,10 @@ func TestLimits(t *testing.T) {
 		"no master":                  {strict.MayBeMaster("eth0", "enp1s0"), false},
 		"pattern in the middle": {(&attachment.Limits{Masters: []string{"e*p*0"}}).
 			MayBeMaster("enp1s0"), true},
-		"pattern that ends early": {(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"),
-			false},
+		"pattern that ends early": {
+			(&attachment.Limits{Masters: []string{"e*p"}}).MayBeMaster("enp1"),
+			false,
+		},
 		"any": {(&attachment.Limits{Masters: []string{"*"}}).
 			MayBeMaster(""), true},
 		"altname of the master": {(&attachment.Limits{Masters: []string{"enp*"}}).

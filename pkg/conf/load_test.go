@@ -137,17 +137,23 @@ func TestLoadRefuses(t *testing.T) {
 		`"namespaceIsolation":"true"`:    {"namespaceIsolation", "is a string, not a boolean"},
 		`"globalNamespaces":7`:           {"globalNamespaces", "neither a string nor a list"},
 		`"systemNamespaces":"a"`:         {"systemNamespaces", "is a string, not a list"},
-		`"systemNamespaces":["a",1]`: {"systemNamespaces",
-			"element 1: is a number, not a string"},
+		`"systemNamespaces":["a",1]`: {
+			"systemNamespaces",
+			"element 1: is a number, not a string",
+		},
 		`"multusNamespace":"A"`: {"multusNamespace", `"A"`},
 		`"runtimeConfig":[]`:    {"runtimeConfig", "is a list, not an object"},
 		`"capabilities":"x"`:    {"capabilities", "is a string, not an object"},
-		`"defaultNetworks":["a","b/c"]`: {"defaultNetworks",
-			`element 1: "b/c" is no absolute path`},
+		`"defaultNetworks":["a","b/c"]`: {
+			"defaultNetworks",
+			`element 1: "b/c" is no absolute path`,
+		},
 		`"defaultNetworks":[""]`:        {"defaultNetworks", `""`},
 		`"auxiliaryCNIChainName":"a/b"`: {"auxiliaryCNIChainName", `"a/b"`},
-		`"auxiliaryCNIChainName":"a"`: {"auxiliaryCNIChainName",
-			`which is "main"; set clusterNetwork`},
+		`"auxiliaryCNIChainName":"a"`: {
+			"auxiliaryCNIChainName",
+			`which is "main"; set clusterNetwork`,
+		},
 		`"braid":[]`:                         {"braid", "is a list, not an object"},
 		`"braid":{"stateDir":"/"}`:           {"braid.stateDir", "not Braid's own"},
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`},
@@ -161,25 +167,39 @@ func TestLoadRefuses(t *testing.T) {
 		`"braid":{"aliases":{"a":"../b"}}`:   {"braid.aliases", `"../b" is no plain file name`},
 		`"braid":{"aliases":{"a/b":"c"}}`:    {"braid.aliases", `"a/b" is no plain file name`},
 		`"braid":{"aliases":{"a":"multus"}}`: {"braid.aliases", "is a meta plugin's"},
-		`"braid":{"aliases":{"a":"b","b":"c"}}`: {"braid.aliases",
-			`"a": is for "b", which is another name itself`},
+		`"braid":{"aliases":{"a":"b","b":"c"}}`: {
+			"braid.aliases",
+			`"a": is for "b", which is another name itself`,
+		},
 		`"braid":{"nodeName":"N"}`: {"braid.nodeName", `"N"`},
-		`"braid":{"StateDir":"/a"}`: {"braid.StateDir",
+		`"braid":{"StateDir":"/a"}`: {
+			"braid.StateDir",
 			`unknown key "StateDir"; use manifests, stateDir, deviceInfoDir, podResources, exec, ` +
 				`nodeName, unknownKeys, secondaryDefaultRoute, dataRoots, policy, policyDefault, aliases, ` +
-				`hotplug, timeouts`},
-		`"braid":{"secondaryDefaultRoute":"hold"}`: {"braid.secondaryDefaultRoute",
-			`"hold" is no policy; give "keep", "take" or "refuse"`},
-		`"braid":{"policyDefault":"off"}`: {"braid.policyDefault",
-			`"off" is no way to treat it; give "audit" or "enforce"`},
-		`"braid":{"policy":[{"namespaces":[]}]}`: {"braid.policy[0].namespaces",
-			"the rule names no namespace"},
+				`hotplug, timeouts`,
+		},
+		`"braid":{"secondaryDefaultRoute":"hold"}`: {
+			"braid.secondaryDefaultRoute",
+			`"hold" is no policy; give "keep", "take" or "refuse"`,
+		},
+		`"braid":{"policyDefault":"off"}`: {
+			"braid.policyDefault",
+			`"off" is no way to treat it; give "audit" or "enforce"`,
+		},
+		`"braid":{"policy":[{"namespaces":[]}]}`: {
+			"braid.policy[0].namespaces",
+			"the rule names no namespace",
+		},
 		`"braid":{"timeouts":{"operation":90}}`: {"braid.timeouts.operation", `"90" is a number`},
 		`"braid":{"timeouts":{"api":"0s"}}`:     {"braid.timeouts.api", `"0s" is not positive`},
-		`"braid":{"timeouts":{"status":"soon"}}`: {"braid.timeouts.status",
-			`"soon" is no duration; give a positive duration`},
-		`"braid":{"timeouts":{"add":"1s"}}`: {"braid.timeouts.add",
-			"use operation, rollback, api, status"},
+		`"braid":{"timeouts":{"status":"soon"}}`: {
+			"braid.timeouts.status",
+			`"soon" is no duration; give a positive duration`,
+		},
+		`"braid":{"timeouts":{"add":"1s"}}`: {
+			"braid.timeouts.add",
+			"use operation, rollback, api, status",
+		},
 		`"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},
 	} {
 		badLoad(t, keys, at[0], at[1])
@@ -198,8 +218,10 @@ func TestPolicyThatCannotBeRead(t *testing.T) {
 		if c, err := Load(text); err == nil {
 			t.Errorf("%s is installed: %+v", keys, c.Policy)
 		}
-		for name, read := range map[string]func([]byte) (*Config, error){"call": LoadForCall,
-			"removal": LoadForRemoval} {
+		for name, read := range map[string]func([]byte) (*Config, error){
+			"call":    LoadForCall,
+			"removal": LoadForRemoval,
+		} {
 			c, err := read(text)
 			if err != nil {
 				t.Fatalf("%s, %s: %v", keys, name, err)
@@ -241,10 +263,12 @@ func TestR9OddValues(t *testing.T) {
 		`"binDir":[]`: {"binDir", func(c *Config) bool {
 			return slices.Equal(c.BinDirs, []string{"/opt/cni/bin"})
 		}},
-		`"logLevel":"trace"`: {`field logLevel: "trace" is taken for debug; write debug`,
+		`"logLevel":"trace"`: {
+			`field logLevel: "trace" is taken for debug; write debug`,
 			func(c *Config) bool {
 				return c.LogLevel == "debug"
-			}},
+			},
+		},
 		`"logLevel":"panic"`: {"taken for error", func(c *Config) bool {
 			return c.LogLevel == "error"
 		}},
@@ -264,10 +288,12 @@ func TestR9OddValues(t *testing.T) {
 		`"systemNamespaces":["a","../b"]`: {`"../b" is no DNS-1123 label`, func(c *Config) bool {
 			return slices.Equal(c.SystemNamespaces, []string{"a"})
 		}},
-		`"cniVersion":null`: {"field cniVersion: it is missing, and taken for 1.0.0",
+		`"cniVersion":null`: {
+			"field cniVersion: it is missing, and taken for 1.0.0",
 			func(c *Config) bool {
 				return c.CNIVersion == "1.0.0"
-			}},
+			},
+		},
 		`"binDir":"","confDir":"","logLevel":"INFO","multusNamespace":"",` +
 			`"globalNamespaces":""`: {"", func(c *Config) bool {
 			return c.BinDirs[0] == "/opt/cni/bin" && c.ConfDir == "/etc/cni/multus/net.d" &&
@@ -326,22 +352,30 @@ func TestLoadNetworks(t *testing.T) {
 		checktest.Same(t, "auxiliaryCNIChainName", c.AuxiliaryCNIChainName, "aux")
 	}
 	for keys, at := range map[string][2]string{
-		`"x":1`: {"clusterNetwork",
-			"neither clusterNetwork nor delegates is set; set one"},
+		`"x":1`: {
+			"clusterNetwork",
+			"neither clusterNetwork nor delegates is set; set one",
+		},
 		`"clusterNetwork":"","delegates":[]`: {"clusterNetwork", "neither"},
 		`"delegates":{}`:                     {"delegates", "is an object, not a list"},
 		`"delegates":[{}]`:                   {"delegates[0].plugins", "neither type nor plugins"},
 		`"delegates":[{"type":"a"},7]`:       {"delegates[1]", "is a number, not an object"},
-		`"delegates":[{"type":"/a"}]`: {"delegates[0].plugins[0].type",
-			`"/a" is no plain file name`},
+		`"delegates":[{"type":"/a"}]`: {
+			"delegates[0].plugins[0].type",
+			`"/a" is no plain file name`,
+		},
 
 		`"delegates":[{"type":"a",` +
 			`"ipam":{"type":"../a"}}]`: {"delegates[0].plugins[0].ipam.type", "plugin a: "},
-		`"clusterNetwork":"a/b"`: {"clusterNetwork",
-			`"a/b" is no absolute path`},
+		`"clusterNetwork":"a/b"`: {
+			"clusterNetwork",
+			`"a/b" is no absolute path`,
+		},
 		`"clusterNetwork":"../a"`: {"clusterNetwork", `"../a"`},
-		`"clusterNetwork":["a"]`: {"clusterNetwork",
-			"is a list, not a string"},
+		`"clusterNetwork":["a"]`: {
+			"clusterNetwork",
+			"is a list, not a string",
+		},
 	} {
 		_, err := Load([]byte(`{` + minimal + `,` + keys + `}`))
 		checktest.Refused(t, err, failure.InvalidConfig, at[0], at[1])
@@ -353,27 +387,45 @@ func TestLoadBadInput(t *testing.T) {
 		code       uint
 		field, say string
 	}{
-		"": {types.ErrDecodingFailure, "",
-			"line 1 column 1: unexpected end of JSON input"},
-		"{\n# no\n}": {types.ErrDecodingFailure, "",
-			"line 2 column 1: a \"#\" comment, and JSON has no comments"},
+		"": {
+			types.ErrDecodingFailure, "",
+			"line 1 column 1: unexpected end of JSON input",
+		},
+		"{\n# no\n}": {
+			types.ErrDecodingFailure, "",
+			"line 2 column 1: a \"#\" comment, and JSON has no comments",
+		},
 		`{"name":"a"`:           {types.ErrDecodingFailure, "", "unexpected end"},
 		`{"name":"a","name":1}`: {types.ErrDecodingFailure, "name", "twice"},
 		"{\"name\":\"\xff\"}":   {types.ErrDecodingFailure, "", "not UTF-8"},
-		"[]": {types.ErrInvalidNetworkConfig, "",
-			"is a list, not an object"},
-		`{"cniVersion":"1.0.0"}`: {types.ErrInvalidNetworkConfig, "name",
-			"the name is missing"},
-		`{"name":"a b","cniVersion":"1.0.0"}`: {types.ErrInvalidNetworkConfig, "name",
-			`"a b" is no CNI network name`},
-		`{"name":"a","cniVersion":"0.2.0"}`: {types.ErrIncompatibleCNIVersion, "cniVersion",
-			`"0.2.0" is not supported`},
-		`{"name":"a","cniVersion":"9.0.0"}`: {types.ErrIncompatibleCNIVersion, "cniVersion",
-			`"9.0.0" is not supported`},
-		`{"name":"a","cniVersion":1}`: {types.ErrInvalidNetworkConfig, "cniVersion",
-			"is a number, not a string"},
-		strings.Repeat(" ", 10<<20): {types.ErrInvalidNetworkConfig, "",
-			"has 10485760 bytes; keep it below 4194304"},
+		"[]": {
+			types.ErrInvalidNetworkConfig, "",
+			"is a list, not an object",
+		},
+		`{"cniVersion":"1.0.0"}`: {
+			types.ErrInvalidNetworkConfig, "name",
+			"the name is missing",
+		},
+		`{"name":"a b","cniVersion":"1.0.0"}`: {
+			types.ErrInvalidNetworkConfig, "name",
+			`"a b" is no CNI network name`,
+		},
+		`{"name":"a","cniVersion":"0.2.0"}`: {
+			types.ErrIncompatibleCNIVersion, "cniVersion",
+			`"0.2.0" is not supported`,
+		},
+		`{"name":"a","cniVersion":"9.0.0"}`: {
+			types.ErrIncompatibleCNIVersion, "cniVersion",
+			`"9.0.0" is not supported`,
+		},
+		`{"name":"a","cniVersion":1}`: {
+			types.ErrInvalidNetworkConfig, "cniVersion",
+			"is a number, not a string",
+		},
+		strings.Repeat(" ", 10<<20): {
+			types.ErrInvalidNetworkConfig, "",
+			"has 10485760 bytes; keep it below 4194304",
+		},
 	} {
 		_, err := Load([]byte(raw))
 		checktest.Refused(t, err, failure.InvalidConfig, at.field, at.say)

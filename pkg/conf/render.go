@@ -145,8 +145,10 @@ func (t *Timeouts) members(def *Timeouts) members {
 		key        string
 		value, def time.Duration
 	}{
-		{"operation", t.Operation, def.Operation}, {"rollback", t.Rollback, def.Rollback},
-		{"api", t.API, def.API}, {"status", t.Status, def.Status},
+		{"operation", t.Operation, def.Operation},
+		{"rollback", t.Rollback, def.Rollback},
+		{"api", t.API, def.API},
+		{"status", t.Status, def.Status},
 	} {
 		m.add(one.key, one.value.String(), one.def.String())
 	}

@@ -69,7 +69,8 @@ func TestAddIsAllOrNothing(t *testing.T) {
 		calls    []string
 	}{
 		"default network": {
-			delegate("ADD eth0"), "a,b", 111, []string{"network pods", "plugin pair", "interface eth0"},
+			delegate("ADD eth0"), "a,b", 111,
+			[]string{"network pods", "plugin pair", "interface eth0"},
 			[]string{"ADD eth0", "DEL eth0"},
 		},
 		"first network of the pod": {
@@ -78,20 +79,28 @@ func TestAddIsAllOrNothing(t *testing.T) {
 			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"},
 		},
 		"last network of the pod": {
-			delegate("ADD net2"), "a,b", 111, []string{"NAD default/b", "plugin pair", "interface net2"},
+			delegate("ADD net2"), "a,b", 111,
+			[]string{"NAD default/b", "plugin pair", "interface net2"},
 			undone,
 		},
 		"default route": {
 			nil, `[{"name":"a"},{"name":"b","default-route":["192.0.2.1"]}]`, 5,
-			[]string{"NAD default/b", "default-route"}, undone,
+			[]string{"NAD default/b", "default-route"},
+			undone,
 		},
 		"status of a pod that was deleted " +
 			"meanwhile": {(*rig).deletedMeanwhile, "a,b", 3, []string{"network-status"}, undone},
 		"no such network": {nil, "a,nothing", 7, []string{"default/nothing"}, nil},
-		"no such plugin": {(*rig).withoutPlugin, "a,b", 7,
-			[]string{"NAD default/b", "plugin", "absent"}, nil},
-		"name that the sandbox has": {nil, "a,b@taken", 4,
-			[]string{"NAD default/b", "interface taken"}, nil},
+		"no such plugin": {
+			(*rig).withoutPlugin, "a,b", 7,
+			[]string{"NAD default/b", "plugin", "absent"},
+			nil,
+		},
+		"name that the sandbox has": {
+			nil, "a,b@taken", 4,
+			[]string{"NAD default/b", "interface taken"},
+			nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

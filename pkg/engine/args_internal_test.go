@@ -22,8 +22,10 @@ func TestParseArgs(t *testing.T) {
 		{";A=1;;A=2;", [][2]string{{"A", "1"}, {"A", "2"}}},
 		{"A=;B=x=y", [][2]string{{"A", ""}, {"B", "x=y"}}},
 		{"A=1;K8S_POD_NAME=p", [][2]string{{"IgnoreUnknown", "1"}, {"A", "1"}, {"K8S_POD_NAME", "p"}}},
-		{"K8S_POD_NAME=p;IgnoreUnknown=false",
-			[][2]string{{"K8S_POD_NAME", "p"}, {"IgnoreUnknown", "false"}}},
+		{
+			"K8S_POD_NAME=p;IgnoreUnknown=false",
+			[][2]string{{"K8S_POD_NAME", "p"}, {"IgnoreUnknown", "false"}},
+		},
 		{"A=" + strings.Repeat("x", maxArgs-2), [][2]string{{"A", strings.Repeat("x", maxArgs-2)}}},
 	} {
 		got, err := parseArgs(test.args)

@@ -22,29 +22,45 @@ import (
 func TestGatewaysOf(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ named, result, want string }{
-		"those that the pod named": {"192.0.2.9",
-			`"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1"}]`, "192.0.2.9"},
-		"of the addresses": {"",
+		"those that the pod named": {
+			"192.0.2.9",
+			`"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1"}]`, "192.0.2.9",
+		},
+		"of the addresses": {
+			"",
 			`"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1"},{"address":"fd00::2/64",` +
-				`"gateway":"fd00::1"}]`, "10.0.0.1 fd00::1"},
-		"the first of a family": {"",
+				`"gateway":"fd00::1"}]`, "10.0.0.1 fd00::1",
+		},
+		"the first of a family": {
+			"",
 			`"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1"},{"address":"10.1.0.2/24",` +
-				`"gateway":"10.1.0.1"}]`, "10.0.0.1"},
-		"of default routes before": {"",
+				`"gateway":"10.1.0.1"}]`, "10.0.0.1",
+		},
+		"of default routes before": {
+			"",
 			`"ips":[{"address":"10.0.0.2/24","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0",` +
-				`"gw":"10.0.0.254"}]`, "10.0.0.254"},
-		"of both, one a family": {"",
+				`"gw":"10.0.0.254"}]`, "10.0.0.254",
+		},
+		"of both, one a family": {
+			"",
 			`"ips":[{"address":"fd00::2/64","gateway":"fd00::1"}],"routes":[{"dst":"0.0.0.0/0",` +
-				`"gw":"10.0.0.1"}]`, "10.0.0.1 fd00::1"},
-		"not of other routes": {"",
+				`"gw":"10.0.0.1"}]`, "10.0.0.1 fd00::1",
+		},
+		"not of other routes": {
+			"",
 			`"routes":[{"dst":"10.9.0.0/16","gw":"10.0.0.3"},{"dst":"0.0.0.0/0","gw":"10.0.0.1"}]`,
-			"10.0.0.1"},
-		"mapped ones are IPv4": {"",
+			"10.0.0.1",
+		},
+		"mapped ones are IPv4": {
+			"",
 			`"ips":[{"address":"10.0.0.2/24","gateway":"::ffff:10.0.0.1"}],"routes":[{"dst":"::/0",` +
-				`"gw":"fd00::1"}]`, "fd00::1 10.0.0.1"},
-		"a route without, then not": {"",
+				`"gw":"fd00::1"}]`, "fd00::1 10.0.0.1",
+		},
+		"a route without, then not": {
+			"",
 			`"ips":[{"address":"10.0.0.2/24"}],"routes":[{"dst":"0.0.0.0/0"},{"dst":"10.9.0.0/16",` +
-				`"gw":"10.0.0.3"}]`, ""},
+				`"gw":"10.0.0.3"}]`, "",
+		},
 		"nothing": {"", `"ips":[]`, ""},
 	} {
 		result, err := types100.NewResult(fmt.Appendf(nil, `{"cniVersion":"1.0.0",%s}`, test.result))
@@ -131,7 +147,10 @@ func TestEachGivesTheOutermostErrorsThatWereJoined(t *testing.T) {
 		err  error
 		want []error
 	}{
-		{nil, nil}, {a, []error{a}}, {inner, []error{a, b}}, {errors.Join(inner, b), []error{inner, b}},
+		{nil, nil},
+		{a, []error{a}},
+		{inner, []error{a, b}},
+		{errors.Join(inner, b), []error{inner, b}},
 		{wrapped, []error{wrapped}},
 	} {
 		if got := each(test.err); !slices.Equal(got, test.want) {

@@ -38,13 +38,25 @@ func TestR4DevicesThatAreAskedFor(t *testing.T) {
 		fails   bool
 	}{
 		"nothing requested": {map[string]any{}, devices{node: []string{mark}}, nil, false},
-		"another requested": {requesting("cpu", "v/nic"), devices{node: []string{mark, "v/nic"}}, nil,
-			false},
+		"another requested": {
+			requesting("cpu", "v/nic"),
+			devices{node: []string{mark, "v/nic"}},
+			nil,
+			false,
+		},
 		"mark requested": {requesting(mark), devices{}, []string{"pod", "node " + mark}, false},
-		"device requested": {requesting(mark), devices{node: []string{mark}},
-			[]string{"pod", "node " + mark}, true},
-		"device given": {requesting(mark), devices{pod: map[string][]string{mark: {"d"}}},
-			[]string{"pod"}, false},
+		"device requested": {
+			requesting(mark),
+			devices{node: []string{mark}},
+			[]string{"pod", "node " + mark},
+			true,
+		},
+		"device given": {
+			requesting(mark),
+			devices{pod: map[string][]string{mark: {"d"}}},
+			[]string{"pod"},
+			false,
+		},
 		"claim without": {
 			map[string]any{
 				"resourceClaims": []any{map[string]string{"name": "c", "resourceClaimName": "c"}},

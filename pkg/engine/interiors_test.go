@@ -36,8 +36,10 @@ func TestR3InteriorsFail(t *testing.T) {
 	}{
 		"default routes": {"keep", "routed", []string{"ADD eth0", "DEL eth0"}},
 		"preference":     {"take", "routed", []string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"}},
-		"interface": {"keep", `[{"name":"plain","ips":["192.0.2.9/24"]}]`,
-			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"}},
+		"interface": {
+			"keep", `[{"name":"plain","ips":["192.0.2.9/24"]}]`,
+			[]string{"ADD eth0", "ADD net1", "DEL net1", "DEL eth0"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -45,10 +45,14 @@ func TestR12Refusals(t *testing.T) {
 		"Braid's own": {&failure.Error{
 			Reason: failure.InvalidConfig, Err: errors.New("no such node"),
 		}, false},
-		"the API": {&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("refused")},
-			false},
-		"not a file": {&failure.Error{Reason: failure.StateFailed, Err: errors.New("full")},
-			false},
+		"the API": {
+			&failure.Error{Reason: failure.APIUnavailable, Err: errors.New("refused")},
+			false,
+		},
+		"not a file": {
+			&failure.Error{Reason: failure.StateFailed, Err: errors.New("full")},
+			false,
+		},
 		"a plugin's own API": {plugin(&failure.Error{
 			Reason: failure.APIUnavailable, Err: errors.New("refused"),
 		}), false},

@@ -51,8 +51,11 @@ func TestAnnotationsOfTheRuntimeAreBelieved(t *testing.T) {
 		calls       []string
 		attachments []string
 	}{
-		"networks": {networks("b,b"), []string{"get NAD b", "publish status of p"},
-			[]string{"pods eth0", "b net1", "b net2"}},
+		"networks": {
+			networks("b,b"),
+			[]string{"get NAD b", "publish status of p"},
+			[]string{"pods eth0", "b net1", "b net2"},
+		},
 		"no networks":                 {networks(""), nil, []string{"pods eth0"}},
 		"of no kubelet":               {map[string]string{}, nil, []string{"pods eth0"}},
 		"empty, as gRPC carries them": {nil, nil, []string{"pods eth0"}},

@@ -106,105 +106,171 @@ func TestU5Checks(t *testing.T) {
 		nodes           int
 		want            string
 	}{
-		"U4 needs Dataplane V2": {replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
-			blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
-		"U4 absent Dataplane V2": {replace("enableDataplaneV2: true\n", ""), blocks, 0,
-			"cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true"},
-		"U4 not enabled": {replace("multipleNetworkInterfaces: true\n", ""), blocks, 0,
-			"cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further interfaces"},
-		"U4 quoted": {replace("multipleNetworkInterfaces: true",
-			`multipleNetworkInterfaces: "true"`), blocks, 0,
-			`cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`},
-		"static without path": {replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0,
+		"U4 needs Dataplane V2": {
+			replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
+			blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
+		},
+		"U4 absent Dataplane V2": {
+			replace("enableDataplaneV2: true\n", ""), blocks, 0,
+			"cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
+		},
+		"U4 not enabled": {
+			replace("multipleNetworkInterfaces: true\n", ""), blocks, 0,
+			"cluster.yaml:9: network.additionalNodeInterfaces: warning: the nodes have further interfaces",
+		},
+		"U4 quoted": {
+			replace("multipleNetworkInterfaces: true",
+				`multipleNetworkInterfaces: "true"`), blocks, 0,
+			`cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`,
+		},
+		"static without path": {
+			replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0,
 			"cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static interface " +
-				"has none"},
-		"dhcp with path": {replace("type: dhcp",
-			"type: dhcp\n    ipBlockFilePath: block.yaml"), blocks, 0,
-			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface"},
-		"unknown type": {replace("type: dhcp", "type: DHCP"), blocks, 0,
+				"has none",
+		},
+		"dhcp with path": {
+			replace("type: dhcp",
+				"type: dhcp\n    ipBlockFilePath: block.yaml"), blocks, 0,
+			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: a dhcp interface",
+		},
+		"unknown type": {
+			replace("type: dhcp", "type: DHCP"), blocks, 0,
 			`cluster.yaml:15: network.additionalNodeInterfaces[1].type: "DHCP" is no type; use static ` +
-				`or dhcp`},
-		"unknown key": {replace("type: dhcp", "type: dhcp\n    vlan: 5"), blocks, 0,
+				`or dhcp`,
+		},
+		"unknown key": {
+			replace("type: dhcp", "type: dhcp\n    vlan: 5"), blocks, 0,
 			"cluster.yaml:16: network.additionalNodeInterfaces[1].vlan: there is no such key; use " +
-				"networkName"},
-		"no network": {replace("- networkName: gke-network-2\n    type", "- type"), blocks,
+				"networkName",
+		},
+		"no network": {
+			replace("- networkName: gke-network-2\n    type", "- type"), blocks,
 			0, "cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: the interface has no " +
-				"network"},
-		"no name": {replace("gke-network-2", `"a\nb"`), blocks, 0,
+				"network",
+		},
+		"no name": {
+			replace("gke-network-2", `"a\nb"`), blocks, 0,
 			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "a\nb" is no name of a ` +
-				`network`},
-		"the primary's": {replace("gke-network-2", "primary"), blocks, 0,
+				`network`,
+		},
+		"the primary's": {
+			replace("gke-network-2", "primary"), blocks, 0,
 			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "primary" is the network ` +
-				`of the primary`},
-		"twice": {replace("gke-network-2", "gke-network-1"), blocks, 0,
+				`of the primary`,
+		},
+		"twice": {
+			replace("gke-network-2", "gke-network-1"), blocks, 0,
 			`cluster.yaml:14: network.additionalNodeInterfaces[1].networkName: "gke-network-1" is that of ` +
-				`network.additionalNodeInterfaces[0] already`},
-		"file twice": {replace("type: dhcp",
-			"type: static\n    ipBlockFilePath: ./block.yaml"), blocks, 0,
-			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is that of"},
-		"no such file": {replace("block.yaml", "other.yaml"), blocks, 0,
+				`network.additionalNodeInterfaces[0] already`,
+		},
+		"file twice": {
+			replace("type: dhcp",
+				"type: static\n    ipBlockFilePath: ./block.yaml"), blocks, 0,
+			"cluster.yaml:16: network.additionalNodeInterfaces[1].ipBlockFilePath: block.yaml is that of",
+		},
+		"no such file": {
+			replace("block.yaml", "other.yaml"), blocks, 0,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block file " +
-				"cannot be read"},
-		"overlap of pods, services": {replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0,
-			"cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR"},
-		"overlap with pods": {replace("192.168.0.0/16", "172.16.0.0/16"), blocks, 0,
+				"cannot be read",
+		},
+		"overlap of pods, services": {
+			replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0,
+			"cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR",
+		},
+		"overlap with pods": {
+			replace("192.168.0.0/16", "172.16.0.0/16"), blocks, 0,
 			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with podCIDR of the cluster, " +
-				"172.16.0.0/16"},
-		"overlap with services": {replace("10.96.0.0/20", "172.16.20.0/24"), blocks, 0,
-			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR"},
-		"no CIDR": {replace(`"192.168.0.0/16"`, "192.168.0.0"), blocks, 0,
-			`cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`},
-		"misplaced": {strings.Replace(cluster, "network:\n",
-			"podCIDR: 10.0.0.0/8\nnetwork:\n", 1), blocks, 0,
-			"cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network"},
+				"172.16.0.0/16",
+		},
+		"overlap with services": {
+			replace("10.96.0.0/20", "172.16.20.0/24"), blocks, 0,
+			"block.yaml:2: blocks[0]: the subnet 172.16.20.0/22 overlaps with serviceCIDR",
+		},
+		"no CIDR": {
+			replace(`"192.168.0.0/16"`, "192.168.0.0"), blocks, 0,
+			`cluster.yaml:7: network.podCIDR: "192.168.0.0" is no CIDR`,
+		},
+		"misplaced": {
+			strings.Replace(cluster, "network:\n",
+				"podCIDR: 10.0.0.0/8\nnetwork:\n", 1), blocks, 0,
+			"cluster.yaml:5: podCIDR: at the top of the file it has no effect; move it below network",
+		},
 		"interfaces are no list": {replace("  additionalNodeInterfaces:\n  -",
 			"  additionalNodeInterfaces:\n   "), blocks, 0, "cluster.yaml:"},
-		"key twice": {replace("kind: UserCluster", "enableDataplaneV2: false"), blocks, 0,
-			"cluster.yaml:4: enableDataplaneV2: the key is there twice"},
-		"merged": {replace("network:\n",
-			"x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0,
-			`cluster.yaml:7: network.<<: merged keys are not read`},
-		"nodes + 1": {cluster, blocks, 6,
+		"key twice": {
+			replace("kind: UserCluster", "enableDataplaneV2: false"), blocks, 0,
+			"cluster.yaml:4: enableDataplaneV2: the key is there twice",
+		},
+		"merged": {
+			replace("network:\n",
+				"x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0,
+			`cluster.yaml:7: network.<<: merged keys are not read`,
+		},
+		"nodes + 1": {
+			cluster, blocks, 6,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
-				"addresses for 6 nodes, which need one each, and one more"},
-		"too few hostnames": {cluster, blocks, 3,
+				"addresses for 6 nodes, which need one each, and one more",
+		},
+		"too few hostnames": {
+			cluster, blocks, 3,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has " +
-				"addresses for 2 hostnames, and there are 3 nodes"},
+				"addresses for 2 hostnames, and there are 3 nodes",
+		},
 		"no hostname": {
 			cluster,
 			strings.ReplaceAll(strings.ReplaceAll(blocks, "    hostname: host1          # optional\n", ""),
 				"    hostname: host2\n", ""), 0,
 			"block.yaml has no hostname: Braid never guesses",
 		},
-		"U6 hostname twice": {cluster, strings.Replace(blocks, "host2", "host1", 1), 0,
-			"block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already"},
-		"U6 gateway outside": {cluster, strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1),
-			0, "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet"},
-		"U6 gateway as address": {cluster,
+		"U6 hostname twice": {
+			cluster, strings.Replace(blocks, "host2", "host1", 1), 0,
+			"block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already",
+		},
+		"U6 gateway outside": {
+			cluster, strings.Replace(blocks, "172.16.23.254", "10.0.0.1", 1),
+			0, "block.yaml:5: blocks[0].ips[0].ip: 172.16.20.10 is outside of the block's subnet",
+		},
+		"U6 gateway as address": {
+			cluster,
 			strings.Replace(blocks, "172.16.20.11", "172.16.23.254", 1), 0,
-			"block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway"},
-		"U6 address twice": {cluster,
+			"block.yaml:7: blocks[0].ips[1].ip: 172.16.23.254 has the address of the gateway",
+		},
+		"U6 address twice": {
+			cluster,
 			strings.Replace(blocks, "172.16.20.11", "172.16.20.14", 1), 0,
-			"block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip already"},
-		"U6 netmask": {cluster,
+			"block.yaml:9: blocks[0].ips[2].ip: address 172.16.20.14 is in blocks[0].ips[1].ip already",
+		},
+		"U6 netmask": {
+			cluster,
 			strings.Replace(blocks, "255.255.252.0", "255.0.255.0", 1), 0,
-			"block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask"},
-		"U6 unknown key": {cluster, strings.Replace(blocks, "gateway", "gatway", 1), 0,
-			"block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips"},
-		"U6 unknown key of an entry": {cluster,
+			"block.yaml:2: blocks[0].netmask: 255.0.255.0 is no netmask",
+		},
+		"U6 unknown key": {
+			cluster, strings.Replace(blocks, "gateway", "gatway", 1), 0,
+			"block.yaml:3: blocks[0].gatway: there is no such key; use netmask, gateway, ips",
+		},
+		"U6 unknown key of an entry": {
+			cluster,
 			strings.Replace(blocks, "hostname: host2", "host: host2", 1), 0,
-			"block.yaml:8: blocks[0].ips[1].host: there is no such key"},
+			"block.yaml:8: blocks[0].ips[1].host: there is no such key",
+		},
 		"U6 ips is no list": {cluster, blocks[:strings.Index(blocks, "  ips")] +
 			"  ips: 10.0.0.1\n", 0, `block.yaml:4: blocks[0].ips: it is "10.0.0.1"; make it a list`},
-		"U6 an entry is no mapping": {cluster, blocks + "  - 172.16.20.30\n", 0,
-			`block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`},
-		"U6 tab": {cluster,
+		"U6 an entry is no mapping": {
+			cluster, blocks + "  - 172.16.20.30\n", 0,
+			`block.yaml:10: blocks[0].ips[3]: it is "172.16.20.30"; make it a mapping`,
+		},
+		"U6 tab": {
+			cluster,
 			strings.Replace(blocks, "    hostname: host2", "\thostname: host2", 1), 0,
-			"block.yaml:8: a tab in the indentation"},
+			"block.yaml:8: a tab in the indentation",
+		},
 		"U6 no YAML": {cluster, blocks + "}\n", 0, "block.yaml:9: no YAML:"},
 		"U6 empty":   {cluster, "# nothing\n", 0, "block.yaml: the file has no content"},
-		"U6 two documents": {cluster, blocks + "---\nblocks: []\n", 0,
-			"block.yaml:10: the file has more than one document"},
+		"U6 two documents": {
+			cluster, blocks + "---\nblocks: []\n", 0,
+			"block.yaml:10: the file has more than one document",
+		},
 	} {
 		got := check(t, c.cluster, c.blocks, c.nodes)
 		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c.want) }) {

@@ -267,15 +267,23 @@ func TestKilledAtEachStep(t *testing.T) {
 		steps int
 		files []string // in the runtime's directory, in the end
 	}{
-		"install": {first: true, next: options{}, steps: 40,
-			files: []string{"00-braid.conflist", "10-flannel.conflist"}},
-		"install, moving": {first: true, next: options{Move: true}, steps: 50,
-			files: []string{"00-braid.conflist"}},
-		"upgrade": {next: options{Version: "2"}, steps: 30,
-			files: []string{"00-braid.conflist", "10-flannel.conflist"}},
+		"install": {
+			first: true, next: options{}, steps: 40,
+			files: []string{"00-braid.conflist", "10-flannel.conflist"},
+		},
+		"install, moving": {
+			first: true, next: options{Move: true}, steps: 50,
+			files: []string{"00-braid.conflist"},
+		},
+		"upgrade": {
+			next: options{Version: "2"}, steps: 30,
+			files: []string{"00-braid.conflist", "10-flannel.conflist"},
+		},
 		"begin to move": {next: options{Move: true}, steps: 25, files: []string{"00-braid.conflist"}},
-		"uninstall": {next: options{Uninstall: true}, steps: 25,
-			files: []string{"10-flannel.conflist"}},
+		"uninstall": {
+			next: options{Uninstall: true}, steps: 25,
+			files: []string{"10-flannel.conflist"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -314,11 +314,13 @@ func TestBackOff(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel)
 	e := &enemy{r: r, now: time.Now()}
 	var last time.Duration
-	k := &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e,
+	k := &install.Keeper{
+		Installer: r.Installer, Watcher: e, Clock: e,
 		Report: func(report install.Report) {
 			must(t, report.Err)
 			last = report.Pause
-		}}
+		},
+	}
 	e.run(t, k, time.Hour)
 	if n := len(e.repairs); n < 20 || n > 45 || last != 2*time.Minute {
 		t.Errorf("%d repairs in an hour, the last pause is %v", n, last)
@@ -358,13 +360,15 @@ func TestPreemptedByMetaPlugin(t *testing.T) {
 	r := newRig(t, options{}, "10-flannel.conflist", flannel, "00-a-multus.conf", multus)
 	e := &enemy{r: r, now: time.Now(), peace: true}
 	reports := 0
-	e.run(t, &install.Keeper{Installer: r.Installer, Watcher: e, Clock: e,
+	e.run(t, &install.Keeper{
+		Installer: r.Installer, Watcher: e, Clock: e,
 		Report: func(report install.Report) {
 			must(t, report.Err)
 			if reports++; reports > 1 && (len(report.Drifts) != 1 || report.Pause != 0) {
 				t.Errorf("report is %+v", report)
 			}
-		}}, time.Hour)
+		},
+	}, time.Hour)
 	if reports < 100 {
 		t.Errorf("only %d looks in an hour", reports)
 	}

@@ -74,15 +74,19 @@ func TestM37OutputIsBounded(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
 	for name, test := range map[string]struct{ body, says string }{
 		"stdout": {endless, "1048576 bytes"},
-		"stdout of a child": {`sh -c 'echo $$ >` + pid + `; ` + endless + `'; sleep 600`,
-			"1048576 bytes"},
+		"stdout of a child": {
+			`sh -c 'echo $$ >` + pid + `; ` + endless + `'; sleep 600`,
+			"1048576 bytes",
+		},
 		"stdout, and no SIGPIPE": {`trap "" PIPE; ` + endless +
 			`; while :; do echo more; sleep 0.01; done`, "1048576 bytes"},
 		"stdout of one that ends": {endless + ` | head -c 800000000`, "1048576 bytes"},
 		"an error": {`printf '{"code":7,"msg":"'; ` + endless +
 			` | head -c 500000 | tr -d '\n'; printf '"}'; exit 1`, "0123"},
-		"stderr": {endless + ` | head -c 80000000 >&2; echo the end >&2; exit 1`,
-			"the end"},
+		"stderr": {
+			endless + ` | head -c 80000000 >&2; echo the end >&2; exit 1`,
+			"the end",
+		},
 	} {
 		before := rss(t)
 		_, err := newExec().ExecPlugin(t.Context(), script(t, test.body), nil,
@@ -434,8 +438,10 @@ func TestM37DescendantsDieToo(t *testing.T) {
 		"child":                          {sleeper + " 600 & ", false},
 		"session of its own":             {"setsid " + sleeper + " 600 & ", false},
 		"orphan in a session of its own": {fmt.Sprintf(twice, "", sleeper), false},
-		"the same without output": {fmt.Sprintf(twice, "", sleeper) + "exec >/dev/null 2>&1; ",
-			false},
+		"the same without output": {
+			fmt.Sprintf(twice, "", sleeper) + "exec >/dev/null 2>&1; ",
+			false,
+		},
 		"child without environment":  {"setsid env -i " + sleeper + " 600 & ", false},
 		"orphan without environment": {fmt.Sprintf(twice, "env -i", sleeper), true},
 		"one that starts others for itself": {"setsid sh -c 'while :; do setsid " + sleeper +

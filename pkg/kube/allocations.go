@@ -110,10 +110,12 @@ func (a *API) Allocated(ctx context.Context, namespace, claim string) ([]Allocat
 		described
 		resourceClaim
 	}
-	c := &call{verb: "get ResourceClaim", namespace: namespace, name: claim,
+	c := &call{
+		verb: "get ResourceClaim", namespace: namespace, name: claim,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().AbsPath(draPath).Namespace(namespace).Resource(claimsPlural).Name(claim)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &object, &object); err != nil {
 		return nil, err
 	}

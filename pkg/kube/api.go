@@ -116,10 +116,12 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, erro
 		described
 		podDetails
 	}
-	c := &call{verb: "get pod", namespace: namespace, name: name,
+	c := &call{
+		verb: "get pod", namespace: namespace, name: name,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Namespace(namespace).Resource("pods").Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &pod, &pod); err != nil {
 		return nil, err
 	}
@@ -147,11 +149,13 @@ func (a *API) nadAt(
 
 		Spec nadv1.NetworkAttachmentDefinitionSpec `json:"spec"`
 	}
-	c := &call{verb: "get NAD", namespace: namespace, name: name,
+	c := &call{
+		verb: "get NAD", namespace: namespace, name: name,
 		request: func(c *client) *rest.Request {
 			return c.nads.Get().Namespace(namespace).Resource(nadv1.Resource).Name(name).
 				VersionedParams(&metav1.GetOptions{ResourceVersion: resourceVersion}, metav1.ParameterCodec)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &nad, &nad); err != nil {
 		return nil, err
 	}
@@ -229,12 +233,14 @@ func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []p
 	if err != nil {
 		return fmt.Errorf("encode network-status: %w", err)
 	}
-	c := &call{verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name,
+	c := &call{
+		verb: "publish network-status of pod", namespace: pod.Namespace, name: pod.Name,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Patch(types.JSONPatchType).Namespace(pod.Namespace).Resource("pods").
 				Name(pod.Name).SubResource("status").
 				SetHeader("Accept", metadataType), body)
-		}}
+		},
+	}
 	_, err = a.do(ctx, c)
 	return changedPod(err, pod)
 }
@@ -289,11 +295,13 @@ func (a *API) event(
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
-	c := &call{verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name,
+	c := &call{
+		verb: "record event", namespace: ev.Metadata.Namespace, name: ev.Metadata.Name,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Post().Namespace(ev.Metadata.Namespace).Resource("events").
 				SetHeader("Content-Type", runtime.ContentTypeJSON).SetHeader("Accept", metadataType), body)
-		}}
+		},
+	}
 	_, err = a.do(ctx, c)
 	if apierrors.IsAlreadyExists(err) {
 		return nil

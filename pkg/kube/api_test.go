@@ -152,10 +152,12 @@ func TestAPIRequests(t *testing.T) {
 	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	want := []request{
 		{method: "GET", path: "/api/v1/namespaces/ns/pods/p", accept: "application/json"},
-		{method: "GET",
+		{
+			method: "GET",
 			path: "/apis/k8s.cni.cncf.io/v1/namespaces/ns/network-attachment-definitions/a" +
 				"?resourceVersion=0",
-			accept: "application/json"},
+			accept: "application/json",
+		},
 		{
 			method: "PATCH", path: "/api/v1/namespaces/ns/pods/p/status?fieldValidation=Ignore",
 			accept: partial, contentType: "application/json-patch+json",
@@ -165,8 +167,10 @@ func TestAPIRequests(t *testing.T) {
 				`{"op":"add","path":"/metadata/annotations/k8s.v1.cni.cncf.io~1network-status",` +
 				`"value":"[\"é\n\"]"}]`,
 		},
-		{method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial,
-			contentType: "application/json"},
+		{
+			method: "POST", path: "/api/v1/namespaces/ns/events?fieldValidation=Ignore", accept: partial,
+			contentType: "application/json",
+		},
 	}
 	got := f.seen()
 	if len(got) != len(want) {

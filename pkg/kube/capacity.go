@@ -18,10 +18,12 @@ type wireResources struct {
 // NodeResources returns the quantities of a node's resources, as they are written.
 func (a *API) NodeResources(ctx context.Context, name string) (map[string]string, error) {
 	var node wireResources
-	c := &call{verb: "get node", scope: clusterScoped, name: name,
+	c := &call{
+		verb: "get node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Resource("nodes").Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return nil, err
 	}

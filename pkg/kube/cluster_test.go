@@ -49,7 +49,8 @@ func clusterLists(ctx context.Context, a *API) map[string]func() ([]string, erro
 		},
 		"OverlappingRangeIPReservationList " +
 			"/apis/whereabouts.cni.cncf.io/v1alpha1/overlappingrangeipreservations": func() (all []string,
-			err error) {
+			err error,
+		) {
 			list, err := a.Reservations(ctx)
 			for i := range list {
 				all = append(all, list[i].Name)

@@ -92,11 +92,13 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("encode request of a token: %w", err)
 	}
-	c := &call{verb: "request token of service account", namespace: ask.Namespace, name: ask.Account,
+	c := &call{
+		verb: "request token of service account", namespace: ask.Namespace, name: ask.Account,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Post().Namespace(ask.Namespace).Resource("serviceaccounts").Name(ask.Account).
 				SubResource("token"), body)
-		}}
+		},
+	}
 	answer, err := a.do(ctx, c)
 	if err != nil {
 		return Token{}, err

@@ -16,11 +16,13 @@ import (
 // does.
 func (a *API) OwnerOf(ctx context.Context, namespace, pod string) (types.UID, error) {
 	var object wireMetadata
-	c := &call{verb: "get pod", namespace: namespace, name: pod,
+	c := &call{
+		verb: "get pod", namespace: namespace, name: pod,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Namespace(namespace).Resource("pods").Name(pod).
 				SetHeader("Accept", metadataType)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &object, &object.Metadata.ObjectMeta); err != nil {
 		return "", err
 	}
@@ -52,11 +54,13 @@ func (a *API) SetDaemonSetEnv(
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
-	_, err = a.do(ctx, &call{verb: "patch DaemonSet", namespace: namespace, name: name,
+	_, err = a.do(ctx, &call{
+		verb: "patch DaemonSet", namespace: namespace, name: name,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Patch(types.StrategicMergePatchType).
 				AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).
 				SetHeader("Accept", metadataType), body)
-		}})
+		},
+	})
 	return err
 }

@@ -13,8 +13,10 @@ func TestAPIOwnerOf(t *testing.T) {
 	server, api := reporter(t)
 	controller := true
 	for name, owners := range map[string][]metav1.OwnerReference{
-		"owned": {{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid",
-			Controller: &controller}},
+		"owned": {{
+			APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "the-uid",
+			Controller: &controller,
+		}},
 		"alone": nil,
 	} {
 		pod := &corev1.Pod{

@@ -279,22 +279,32 @@ func TestManifestsStrict(t *testing.T) {
 		reason failure.Reason
 		want   string
 	}{
-		"unknown key of metadata": {"{apiVersion: v1, kind: Pod, metadata: {name: x, anotations: {}}}",
-			failure.InvalidAnnotation, "anotations"},
-		"unknown key of a pod": {"{apiVersion: v1, kind: Pod, metadata: {name: x}, sepc: {}}",
-			failure.InvalidAnnotation, "sepc"},
+		"unknown key of metadata": {
+			"{apiVersion: v1, kind: Pod, metadata: {name: x, anotations: {}}}",
+			failure.InvalidAnnotation, "anotations",
+		},
+		"unknown key of a pod": {
+			"{apiVersion: v1, kind: Pod, metadata: {name: x}, sepc: {}}",
+			failure.InvalidAnnotation, "sepc",
+		},
 		"annotation no string": {"{apiVersion: v1, kind: Pod, metadata: {name: x, annotations: " +
 			"{a: 1}}}", failure.InvalidAnnotation, "number"},
-		"wrong case": {"{apiVersion: v1, kind: Pod, metadata: {name: x, Annotations: {}}}",
-			failure.InvalidAnnotation, "Annotations"},
+		"wrong case": {
+			"{apiVersion: v1, kind: Pod, metadata: {name: x, Annotations: {}}}",
+			failure.InvalidAnnotation, "Annotations",
+		},
 		"unknown key of a spec": {"{apiVersion: k8s.cni.cncf.io/v1, kind: " +
 			"NetworkAttachmentDefinition, metadata: {name: x}, spec: {cfg: ''}}", failure.NADInvalid, "cfg"},
-		"config as object": {"{apiVersion: k8s.cni.cncf.io/v1, kind: " +
-			"NetworkAttachmentDefinition, metadata: {name: x}, spec: {config: {}}}", failure.NADInvalid,
-			"config"},
-		"the same pod, two places": {"{apiVersion: v1, kind: Pod, metadata: {name: " +
-			"x}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: default}}",
-			failure.InvalidConfig, "document 2"},
+		"config as object": {
+			"{apiVersion: k8s.cni.cncf.io/v1, kind: " +
+				"NetworkAttachmentDefinition, metadata: {name: x}, spec: {config: {}}}", failure.NADInvalid,
+			"config",
+		},
+		"the same pod, two places": {
+			"{apiVersion: v1, kind: Pod, metadata: {name: " +
+				"x}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: default}}",
+			failure.InvalidConfig, "document 2",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, _ := newManifests(t, map[string]string{"it.yaml": test.file})

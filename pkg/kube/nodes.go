@@ -44,10 +44,12 @@ func (n *wireNode) taints() (keys []string) {
 // blocks of addresses for its own.
 func (a *API) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	var node wireNode
-	c := &call{verb: "get node", scope: clusterScoped, name: name,
+	c := &call{
+		verb: "get node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Resource("nodes").Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return nil, err
 	}
@@ -91,10 +93,12 @@ func (a *API) NodeCount(ctx context.Context) (int, error) {
 // IPAMClaim returns an IPAMClaim.
 func (a *API) IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
-	c := &call{verb: "get IPAMClaim", namespace: namespace, name: name,
+	c := &call{
+		verb: "get IPAMClaim", namespace: namespace, name: name,
 		request: func(c *client) *rest.Request {
 			return c.claims.Get().Namespace(namespace).Resource(claimv1.Resource).Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, claim, &claim.ObjectMeta); err != nil {
 		return nil, unservedIPAM(err)
 	}

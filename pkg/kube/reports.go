@@ -62,12 +62,14 @@ func (a *API) patchNodeStatus(ctx context.Context, name string, patch map[string
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
-	_, err = a.do(ctx, &call{verb: "patch status of node", scope: clusterScoped, name: name,
+	_, err = a.do(ctx, &call{
+		verb: "patch status of node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(name).
 				SubResource("status").
 				SetHeader("Accept", metadataType), body)
-		}})
+		},
+	})
 	return err
 }
 
@@ -103,10 +105,12 @@ func (w *wireReport) report() NodeReport {
 // NodeReport returns what the agent of one node said last.
 func (a *API) NodeReport(ctx context.Context, name string) (NodeReport, error) {
 	var node wireReport
-	c := &call{verb: "get node", scope: clusterScoped, name: name,
+	c := &call{
+		verb: "get node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Resource("nodes").Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, c, &node, &node.Metadata.ObjectMeta); err != nil {
 		return NodeReport{}, err
 	}

@@ -88,8 +88,10 @@ func TestAPIReportNode(t *testing.T) {
 		}
 		if status == metav1.ConditionTrue {
 			want.Report.Interfaces = []nodev1.Interface{
-				{Network: "data", Type: "static", Interface: "ens224", MAC: "02:00:00:00:00:01",
-					Addresses: []string{"10.0.0.2/24"}, State: "Ready"},
+				{
+					Network: "data", Type: "static", Interface: "ens224", MAC: "02:00:00:00:00:01",
+					Addresses: []string{"10.0.0.2/24"}, State: "Ready",
+				},
 			}
 		}
 		if err := api.ReportNode(t.Context(), "reported", *want.Condition, *want.Report); err != nil {

@@ -20,10 +20,12 @@ func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
 			Taints []map[string]any `json:"taints"`
 		} `json:"spec"`
 	}
-	get := &call{verb: "get node", scope: clusterScoped, name: name,
+	get := &call{
+		verb: "get node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return c.core.Get().Resource("nodes").Name(name)
-		}}
+		},
+	}
 	if err := a.get(ctx, get, &node, &node.Metadata.ObjectMeta); err != nil {
 		return err
 	}
@@ -43,10 +45,12 @@ func (a *API) RemoveTaint(ctx context.Context, name, key string) error {
 }
 
 func (a *API) patchNodeSpec(ctx context.Context, name string, steps []byte) error {
-	_, err := a.do(ctx, &call{verb: "patch taints of node", scope: clusterScoped, name: name,
+	_, err := a.do(ctx, &call{
+		verb: "patch taints of node", scope: clusterScoped, name: name,
 		request: func(c *client) *rest.Request {
 			return send(c.core.Patch(types.JSONPatchType).Resource("nodes").Name(name).
 				SetHeader("Accept", metadataType), steps)
-		}})
+		},
+	})
 	return err
 }

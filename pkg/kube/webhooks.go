@@ -13,11 +13,13 @@ func (a *API) DeleteWebhooks(ctx context.Context, name string) error {
 	for _, resource := range []string{
 		"mutatingwebhookconfigurations", "validatingwebhookconfigurations",
 	} {
-		_, err := a.do(ctx, &call{verb: "delete " + resource, scope: clusterScoped, name: name,
+		_, err := a.do(ctx, &call{
+			verb: "delete " + resource, scope: clusterScoped, name: name,
 			request: func(c *client) *rest.Request {
 				return c.core.Delete().AbsPath("/apis/admissionregistration.k8s.io/v1", resource, name).
 					SetHeader("Accept", metadataType)
-			}})
+			},
+		})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}

@@ -31,11 +31,15 @@ func ExampleCheck() {
 			Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: config},
 		}}
 	}
-	pod := lint.Pod{Kind: "Pod",
-		Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "p",
+	pod := lint.Pod{
+		Kind: "Pod",
+		Pod: podv1.Pod{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "web", Name: "p",
 			Annotations: map[string]string{
 				nadv1.NetworksAnnotation: `[{"name": "good", "gateway": ["10.0.0.1"]}]`,
-			}}}}
+			},
+		}},
+	}
 	findings := lint.Check(context.Background(), lint.Input{
 		Config: cfg, Pods: []lint.Pod{pod}, Complete: true,
 		NADs: []lint.NAD{

@@ -107,8 +107,10 @@ func TestM25LogsOfOthers(t *testing.T) {
 		content             string
 		fails, renamed, old bool
 	}{
-		"own, full": {"time=2026-01-01T00:00:00Z level=INFO msg=x\n" + strings.Repeat("x", 100),
-			false, true, true},
+		"own, full": {
+			"time=2026-01-01T00:00:00Z level=INFO msg=x\n" + strings.Repeat("x", 100),
+			false, true, true,
+		},
 		"own, not full": {"time=2026-01-01T00:00:00Z level=INFO msg=x\n", false, false, false},
 		"text, full":    {strings.Repeat("Jan  1 sshd: x\n", 20), true, false, false},
 		"text":          {"2023-01-01T00:00:00Z [debug] x\n", false, false, false},

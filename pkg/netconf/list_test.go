@@ -40,8 +40,10 @@ func TestS3ConfOrConflist(t *testing.T) {
 		`null`:                          {"", "is null, not an object"},
 		`"macvlan"`:                     {"", "is a string, not an object"},
 		`{"plugins":[],"Plugins":[{"type":"a"}]}`: {"Plugins", "differ by case alone"},
-		`{"type":"a","NAME":"b","name":"c"}`: {"NAME",
-			`"NAME" and "name" differ by case alone; keep one`},
+		`{"type":"a","NAME":"b","name":"c"}`: {
+			"NAME",
+			`"NAME" and "name" differ by case alone; keep one`,
+		},
 		`{"type":"a","IPAM":{},"Ipam":{}}`: {"plugins[0].IPAM", "differ by case alone"},
 		`{"type":"a","disableCheck":1}`:    {"disableCheck", `"1" is no boolean`},
 		`{"type":"a","dns":{"search":1}}`:  {"plugins[0].dns.search", "plugin a: "},
@@ -125,8 +127,10 @@ func TestC2Versions(t *testing.T) {
 			"0.3.0")
 	}
 	for keys, at := range map[string][2]string{
-		`"cniVersion":"0.2.0"`: {"cniVersion",
-			`"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`},
+		`"cniVersion":"0.2.0"`: {
+			"cniVersion",
+			`"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`,
+		},
 		`"cniVersion":"1.2.0"`:      {"cniVersion", `"1.2.0" is not supported`},
 		`"cniVersion":"latest"`:     {"cniVersion", `"latest"`},
 		`"cniVersion":1.0`:          {"cniVersion", "is a number, not a string"},

@@ -63,27 +63,45 @@ func heldKeys(places Places) []held {
 		`"braid": {"dataRoots": [...]} in the node's configuration`
 	logs := hostfile.Roots{"/var/log"}
 	return []held{
-		{kind: "host-local", key: []string{"dataDir"}, roots: places.Data,
-			fallback: "/var/lib/cni/networks", fix: data},
-		{kind: "tuning", key: []string{"dataDir"}, roots: places.Data, fallback: "/run/cni/tuning",
-			fix: data},
-		{kind: "host-local", key: []string{"resolvConf"},
-			roots: hostfile.Roots{"/etc", "/run/systemd/resolve"}, fix: log},
-		{kind: "dhcp", key: []string{"daemonSocketPath"}, roots: places.Data,
-			fallback: "/run/cni/dhcp.sock", fix: data},
-		{kind: "flannel", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/flannel",
-			fix: data},
-		{kind: "flannel", key: []string{"subnetFile"},
-			roots: append(hostfile.Roots{"/run/flannel"}, places.Data...), fix: data},
+		{
+			kind: "host-local", key: []string{"dataDir"}, roots: places.Data,
+			fallback: "/var/lib/cni/networks", fix: data,
+		},
+		{
+			kind: "tuning", key: []string{"dataDir"}, roots: places.Data, fallback: "/run/cni/tuning",
+			fix: data,
+		},
+		{
+			kind: "host-local", key: []string{"resolvConf"},
+			roots: hostfile.Roots{"/etc", "/run/systemd/resolve"}, fix: log,
+		},
+		{
+			kind: "dhcp", key: []string{"daemonSocketPath"}, roots: places.Data,
+			fallback: "/run/cni/dhcp.sock", fix: data,
+		},
+		{
+			kind: "flannel", key: []string{"dataDir"}, roots: places.Data, fallback: "/var/lib/cni/flannel",
+			fix: data,
+		},
+		{
+			kind: "flannel", key: []string{"subnetFile"},
+			roots: append(hostfile.Roots{"/run/flannel"}, places.Data...), fix: data,
+		},
 		{key: []string{"log_file"}, roots: logs, optional: true, fix: log},
 		{key: []string{"logFile"}, roots: logs, optional: true, fix: log},
 		{key: []string{"log_file_path"}, roots: logs, optional: true, fix: log},
-		{key: []string{"configuration_path"}, roots: places.Operator, optional: true,
-			fix: "leave the key out"},
-		{key: []string{"kubernetes", "kubeconfig"}, roots: places.Operator, optional: true,
-			fix: "leave the key out"},
-		{key: []string{"runtimeConfig", "CNIDeviceInfoFile"}, roots: hostfile.Roots{}, optional: true,
-			fix: "leave the key out: Braid names the file"},
+		{
+			key: []string{"configuration_path"}, roots: places.Operator, optional: true,
+			fix: "leave the key out",
+		},
+		{
+			key: []string{"kubernetes", "kubeconfig"}, roots: places.Operator, optional: true,
+			fix: "leave the key out",
+		},
+		{
+			key: []string{"runtimeConfig", "CNIDeviceInfoFile"}, roots: hostfile.Roots{}, optional: true,
+			fix: "leave the key out: Braid names the file",
+		},
 	}
 }
 

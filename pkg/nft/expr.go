@@ -152,7 +152,8 @@ func TranslateTo(to netip.AddrPort) Expr {
 	attrs = u32(u32(attrs, unix.NFTA_NAT_REG_ADDR_MIN, regA), unix.NFTA_NAT_REG_PROTO_MIN, regB)
 	return Expr{
 		immediate(regA, to.Addr().AsSlice()),
-		immediate(regB, binary.BigEndian.AppendUint16(nil, to.Port())), {"nat", attrs},
+		immediate(regB, binary.BigEndian.AppendUint16(nil, to.Port())),
+		{"nat", attrs},
 	}
 }
 

@@ -94,7 +94,8 @@ func TestChangesMeanwhile(t *testing.T) {
 func TestTableThatIsMade(t *testing.T) {
 	c := open(t, namespace(t))
 	table := &Table{Family: INet, Name: "braid_test", Chains: []Chain{
-		{Name: "ports"}, {Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}},
+		{Name: "ports"},
+		{Name: "prerouting", Hook: PreroutingNAT(), Rules: []Expr{Jump("ports")}},
 		{Name: "output", Hook: OutputNAT()},
 	}}
 	made := func() bool {

@@ -64,8 +64,10 @@ func natTable() *nft.Table {
 	return &nft.Table{Family: nft.INet, Name: "braid_test", Chains: []nft.Chain{
 		{Name: "ports"},
 		{Name: "sources"},
-		{Name: "prerouting", Hook: nft.PreroutingNAT(),
-			Rules: []nft.Expr{nft.Join(nft.ToThisNode(), nft.Jump("ports"))}},
+		{
+			Name: "prerouting", Hook: nft.PreroutingNAT(),
+			Rules: []nft.Expr{nft.Join(nft.ToThisNode(), nft.Jump("ports"))},
+		},
 		{Name: "output", Hook: nft.OutputNAT(), Rules: []nft.Expr{nft.Jump("ports"), nft.Return()}},
 		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{nft.Jump("sources")}},
 	}}
@@ -117,19 +119,31 @@ func every() []example {
 				nft.Protocol(unix.IPPROTO_SCTP), nft.Port(80), to("10.0.0.1:80")),
 			"ip daddr 192.0.2.1 sctp dport 80 dnat ip to 10.0.0.1:80",
 		},
-		{nft.NewRule("ports", nft.Source(nft.IsNot, prefix("10.0.0.5/23")), nft.Drop()),
-			"ip saddr != 10.0.0.0/23 drop"},
-		{nft.NewRule("ports", nft.Source(nft.Is, prefix("fd00::/7")), nft.Return()),
-			"ip6 saddr fc00::/7 return"},
-		{nft.NewRule("ports", nft.Source(nft.Is, prefix("0.0.0.0/0")), nft.Return()),
-			"ip saddr 0.0.0.0/0 return"},
-		{nft.NewRule("ports", nft.Destination(nft.IsNot, prefix("2001:db8::1/128")), nft.Return()),
-			"ip6 daddr != 2001:db8::1 return"},
+		{
+			nft.NewRule("ports", nft.Source(nft.IsNot, prefix("10.0.0.5/23")), nft.Drop()),
+			"ip saddr != 10.0.0.0/23 drop",
+		},
+		{
+			nft.NewRule("ports", nft.Source(nft.Is, prefix("fd00::/7")), nft.Return()),
+			"ip6 saddr fc00::/7 return",
+		},
+		{
+			nft.NewRule("ports", nft.Source(nft.Is, prefix("0.0.0.0/0")), nft.Return()),
+			"ip saddr 0.0.0.0/0 return",
+		},
+		{
+			nft.NewRule("ports", nft.Destination(nft.IsNot, prefix("2001:db8::1/128")), nft.Return()),
+			"ip6 daddr != 2001:db8::1 return",
+		},
 		{nft.NewRule("ports", nft.InputInterface(nft.Is, "eth0.5"), nft.Drop()), `iifname "eth0.5" drop`},
-		{nft.NewRule("ports", nft.InputInterface(nft.IsNot, "fifteen-letters"), nft.Drop()),
-			`iifname != "fifteen-letters" drop`},
-		{nft.NewRule("sources", nft.DestinationTranslated(), nft.Masquerade()),
-			"ct status dnat masquerade"},
+		{
+			nft.NewRule("ports", nft.InputInterface(nft.IsNot, "fifteen-letters"), nft.Drop()),
+			`iifname != "fifteen-letters" drop`,
+		},
+		{
+			nft.NewRule("sources", nft.DestinationTranslated(), nft.Masquerade()),
+			"ct status dnat masquerade",
+		},
 		{
 			nft.NewRule("sources", nft.Protocol(tcp), nft.OriginalPort(80), nft.Masquerade()),
 			"meta l4proto tcp ct original proto-dst 80 masquerade",

@@ -30,14 +30,22 @@ func TestSwap(t *testing.T) {
 		want  nft.Match
 	}{
 		{[]nft.Expr{nft.IP(v4), tcp}, nft.Match{Family: nft.IPv4, Protocol: unix.IPPROTO_TCP, Port: 80}},
-		{[]nft.Expr{nft.Destination(nft.Is, netip.PrefixFrom(v4, 32)), tcp},
-			nft.Match{Family: nft.IPv4, Destination: v4, Protocol: unix.IPPROTO_TCP, Port: 80}},
-		{[]nft.Expr{nft.Destination(nft.Is, netip.PrefixFrom(v6, 128)), tcp},
-			nft.Match{Family: nft.IPv6, Destination: v6, Protocol: unix.IPPROTO_TCP, Port: 80}},
-		{[]nft.Expr{source, nft.IP(v4), tcp},
-			nft.Match{Family: nft.IPv4, Protocol: unix.IPPROTO_TCP, Port: 80, More: true}},
-		{[]nft.Expr{nft.Destination(nft.IsNot, netip.PrefixFrom(v4, 32)), tcp},
-			nft.Match{Family: nft.IPv4, Protocol: unix.IPPROTO_TCP, Port: 80, More: true}},
+		{
+			[]nft.Expr{nft.Destination(nft.Is, netip.PrefixFrom(v4, 32)), tcp},
+			nft.Match{Family: nft.IPv4, Destination: v4, Protocol: unix.IPPROTO_TCP, Port: 80},
+		},
+		{
+			[]nft.Expr{nft.Destination(nft.Is, netip.PrefixFrom(v6, 128)), tcp},
+			nft.Match{Family: nft.IPv6, Destination: v6, Protocol: unix.IPPROTO_TCP, Port: 80},
+		},
+		{
+			[]nft.Expr{source, nft.IP(v4), tcp},
+			nft.Match{Family: nft.IPv4, Protocol: unix.IPPROTO_TCP, Port: 80, More: true},
+		},
+		{
+			[]nft.Expr{nft.Destination(nft.IsNot, netip.PrefixFrom(v4, 32)), tcp},
+			nft.Match{Family: nft.IPv4, Protocol: unix.IPPROTO_TCP, Port: 80, More: true},
+		},
 	}
 	var set []nft.Rule
 	for _, r := range rules {

@@ -527,20 +527,34 @@ func TestS22DefaultRouteRefusals(t *testing.T) {
 		cause    error
 		says     string
 	}{
-		"IPv4 gateway elsewhere": {gateways: addrs("172.30.0.1"), cause: unix.ENETUNREACH,
-			says: "172.30.0.1"},
-		"IPv6 gateway elsewhere": {gateways: addrs("fd00:ffff::1"), cause: unix.EHOSTUNREACH,
-			says: "fd00:ffff::1"},
-		"gateway of another link": {gateways: addrs(eth0GW4), cause: unix.ENETUNREACH,
-			says: eth0GW4},
-		"IPv6 gateway of another link": {gateways: addrs(eth0GW6), cause: unix.EHOSTUNREACH,
-			says: eth0GW6},
-		"second gateway elsewhere": {gateways: addrs(net1GW4, "172.30.0.1"), cause: unix.ENETUNREACH,
-			says: "172.30.0.1"},
-		"the pod's own address": {gateways: addrs("fd00:b::2"), cause: unix.EINVAL,
-			says: "router"},
-		"no such interface": {ifname: "net7", gateways: addrs(net1GW4),
-			says: "no such interface"},
+		"IPv4 gateway elsewhere": {
+			gateways: addrs("172.30.0.1"), cause: unix.ENETUNREACH,
+			says: "172.30.0.1",
+		},
+		"IPv6 gateway elsewhere": {
+			gateways: addrs("fd00:ffff::1"), cause: unix.EHOSTUNREACH,
+			says: "fd00:ffff::1",
+		},
+		"gateway of another link": {
+			gateways: addrs(eth0GW4), cause: unix.ENETUNREACH,
+			says: eth0GW4,
+		},
+		"IPv6 gateway of another link": {
+			gateways: addrs(eth0GW6), cause: unix.EHOSTUNREACH,
+			says: eth0GW6,
+		},
+		"second gateway elsewhere": {
+			gateways: addrs(net1GW4, "172.30.0.1"), cause: unix.ENETUNREACH,
+			says: "172.30.0.1",
+		},
+		"the pod's own address": {
+			gateways: addrs("fd00:b::2"), cause: unix.EINVAL,
+			says: "router",
+		},
+		"no such interface": {
+			ifname: "net7", gateways: addrs(net1GW4),
+			says: "no such interface",
+		},
 		"link down": {
 			before:   func(pod *nettest.Namespace) { pod.Down("net1") },
 			gateways: addrs(net1GW4), cause: unix.ENETDOWN, says: "set the interface up",

@@ -37,8 +37,10 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 		removed4, removed6 bool
 		want               []string
 	}{
-		"nothing": {func(*testing.T, *nettest.Namespace) {}, true, true, false, false,
-			[]string{eth0Still4, eth0Still6}},
+		"nothing": {
+			func(*testing.T, *nettest.Namespace) {}, true, true, false, false,
+			[]string{eth0Still4, eth0Still6},
+		},
 		"before it": {func(t *testing.T, pod *nettest.Namespace) {
 			must(t, pod.Netlink().RouteAdd(&netlink.Route{
 				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Priority: 0, Tos: 4,
@@ -80,12 +82,14 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 				Dst: all6, Gw: net.ParseIP("fd00:b::1"), LinkIndex: index(pod, "net1"),
 			})
 		}, false, true, true, true, []string{net1Now4, eth0Still6}},
-		"of a table of its own": {func(t *testing.T, pod *nettest.Namespace) {
-			raw(t, pod, netlink.Route{
-				Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Table: 100,
-			})
-		}, true, true, false, false,
-			[]string{"route4 table 100 default via 10.0.1.1 dev net1", eth0Still4, eth0Still6}},
+		"of a table of its own": {
+			func(t *testing.T, pod *nettest.Namespace) {
+				raw(t, pod, netlink.Route{
+					Dst: all4, Gw: net.ParseIP("10.0.1.1"), LinkIndex: index(pod, "net1"), Table: 100,
+				})
+			}, true, true, false, false,
+			[]string{"route4 table 100 default via 10.0.1.1 dev net1", eth0Still4, eth0Still6},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod, _ := newPod(t)

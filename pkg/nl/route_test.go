@@ -18,16 +18,26 @@ func TestRoutes(t *testing.T) {
 	h := open(t, pod)
 	net1 := index(pod, "net1")
 	wanted := []nl.Route{
-		{Dst: netip.MustParsePrefix("172.16.0.0/12"), Gateway: netip.MustParseAddr(net1GW4), Index: net1,
-			Table: 254, Metric: 7, MTU: 1400, AdvMSS: 1300},
-		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(net1GW4b), Index: net1,
-			Table: 300, Src: netip.MustParseAddr("10.0.1.2")},
-		{Dst: netip.MustParsePrefix("172.32.0.0/12"), Index: net1, Table: 254, Scope: unix.RT_SCOPE_LINK,
-			Protocol: unix.RTPROT_STATIC},
-		{Dst: netip.MustParsePrefix("fd07::/64"), Gateway: netip.MustParseAddr(net1GW6), Index: net1,
-			Table: 254, Metric: 1024},
-		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr(net1GW6b), Index: net1,
-			Table: 100, Metric: 5},
+		{
+			Dst: netip.MustParsePrefix("172.16.0.0/12"), Gateway: netip.MustParseAddr(net1GW4), Index: net1,
+			Table: 254, Metric: 7, MTU: 1400, AdvMSS: 1300,
+		},
+		{
+			Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr(net1GW4b), Index: net1,
+			Table: 300, Src: netip.MustParseAddr("10.0.1.2"),
+		},
+		{
+			Dst: netip.MustParsePrefix("172.32.0.0/12"), Index: net1, Table: 254, Scope: unix.RT_SCOPE_LINK,
+			Protocol: unix.RTPROT_STATIC,
+		},
+		{
+			Dst: netip.MustParsePrefix("fd07::/64"), Gateway: netip.MustParseAddr(net1GW6), Index: net1,
+			Table: 254, Metric: 1024,
+		},
+		{
+			Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr(net1GW6b), Index: net1,
+			Table: 100, Metric: 5,
+		},
 	}
 	for i := range wanted {
 		r := wanted[i]

@@ -17,11 +17,14 @@ func block(netmask, gateway string, entries ...Entry) []Block {
 func TestU6Addresses(t *testing.T) {
 	a, problems := CheckBlocks([]Block{
 		{"255.255.252.0", "172.16.23.254", []Entry{
-			{IP: "172.16.20.10", Hostname: "Host1"}, {IP: "172.16.20.12/30"},
+			{IP: "172.16.20.10", Hostname: "Host1"},
+			{IP: "172.16.20.12/30"},
 			{IP: "172.16.20.20", Hostname: "cp", IsControlPlane: true},
 		}},
-		{"ffff:ffff:ffff:ffff::", "fd00::1",
-			[]Entry{{IP: "fd00::10", Hostname: "host1"}, {IP: "fd00::1:0/112"}}},
+		{
+			"ffff:ffff:ffff:ffff::", "fd00::1",
+			[]Entry{{IP: "fd00::10", Hostname: "host1"}, {IP: "fd00::1:0/112"}},
+		},
 	})
 	if len(problems) > 0 {
 		t.Fatal(problems)
@@ -48,53 +51,97 @@ func TestU6BadBlocks(t *testing.T) {
 	}{
 		"none":         {nil, "blocks", "there is none"},
 		"no addresses": {block(mask, gateway), "blocks[0].ips", "there is none"},
-		"no netmask": {block("", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].netmask",
-			`"" is no netmask`},
-		"holes in netmask": {block("255.0.255.0", gateway, Entry{IP: "10.0.0.2"}),
-			"blocks[0].netmask", "its ones are not all before"},
-		"netmask of all": {block("0.0.0.0", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].netmask",
-			"more than 2^24"},
-		"prefix as netmask": {block("24", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
-			"not of the family"},
-		"no gateway": {block(mask, "", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
-			`"" is no IP address`},
-		"gateway is subnet": {block(mask, "10.0.0.0", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
-			"address of the subnet"},
-		"gateway of IPv6": {block(mask, "fd00::1", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
-			"not of the family"},
-		"outside": {block(mask, gateway, Entry{IP: "10.0.1.2"}), "blocks[0].ips[0].ip",
-			"outside of the block's subnet 10.0.0.0/24"},
-		"other family": {block(mask, gateway, Entry{IP: "fd00::2"}), "blocks[0].ips[0].ip",
-			"outside of the block's subnet"},
-		"partly outside": {block(mask, gateway, Entry{IP: "10.0.0.0/23"}), "blocks[0].ips[0].ip",
-			"outside of the block's subnet"},
-		"gateway as address": {block(mask, gateway, Entry{IP: "10.0.0.1"}), "blocks[0].ips[0].ip",
-			"address of the gateway"},
-		"gateway in CIDR": {block(mask, gateway, Entry{IP: "10.0.0.0/29"}), "blocks[0].ips[0].ip",
-			"address of the gateway"},
-		"broadcast": {block(mask, gateway, Entry{IP: "10.0.0.255"}), "blocks[0].ips[0].ip",
-			"or of all in it"},
-		"CIDR with broadcast": {block(mask, gateway, Entry{IP: "10.0.0.248/29"}), "blocks[0].ips[0].ip",
-			"or of all in it"},
-		"CIDR with host bits": {block(mask, gateway, Entry{IP: "10.0.0.13/30"}), "blocks[0].ips[0].ip",
-			"does not begin at its first address"},
-		"no address": {block(mask, gateway, Entry{IP: "10.0.0.x"}), "blocks[0].ips[0].ip",
-			`"10.0.0.x" is no IP address`},
-		"zone": {block("64", "fe80::1", Entry{IP: "fe80::2%eth0"}),
-			"blocks[0].ips[0].ip", "is no IP address"},
-		"no CIDR": {block(mask, gateway, Entry{IP: "10.0.0.8/33"}), "blocks[0].ips[0].ip",
-			"is no CIDR"},
-		"hostname of CIDR": {block(mask, gateway, Entry{IP: "10.0.0.8/30", Hostname: "a"}),
-			"blocks[0].ips[0].hostname", "carries no hostname"},
-		"bad hostname": {block(mask, gateway, Entry{IP: "10.0.0.8", Hostname: "a b"}),
-			"blocks[0].ips[0].hostname", "no name of a node"},
+		"no netmask": {
+			block("", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].netmask",
+			`"" is no netmask`,
+		},
+		"holes in netmask": {
+			block("255.0.255.0", gateway, Entry{IP: "10.0.0.2"}),
+			"blocks[0].netmask", "its ones are not all before",
+		},
+		"netmask of all": {
+			block("0.0.0.0", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].netmask",
+			"more than 2^24",
+		},
+		"prefix as netmask": {
+			block("24", gateway, Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
+			"not of the family",
+		},
+		"no gateway": {
+			block(mask, "", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
+			`"" is no IP address`,
+		},
+		"gateway is subnet": {
+			block(mask, "10.0.0.0", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
+			"address of the subnet",
+		},
+		"gateway of IPv6": {
+			block(mask, "fd00::1", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
+			"not of the family",
+		},
+		"outside": {
+			block(mask, gateway, Entry{IP: "10.0.1.2"}), "blocks[0].ips[0].ip",
+			"outside of the block's subnet 10.0.0.0/24",
+		},
+		"other family": {
+			block(mask, gateway, Entry{IP: "fd00::2"}), "blocks[0].ips[0].ip",
+			"outside of the block's subnet",
+		},
+		"partly outside": {
+			block(mask, gateway, Entry{IP: "10.0.0.0/23"}), "blocks[0].ips[0].ip",
+			"outside of the block's subnet",
+		},
+		"gateway as address": {
+			block(mask, gateway, Entry{IP: "10.0.0.1"}), "blocks[0].ips[0].ip",
+			"address of the gateway",
+		},
+		"gateway in CIDR": {
+			block(mask, gateway, Entry{IP: "10.0.0.0/29"}), "blocks[0].ips[0].ip",
+			"address of the gateway",
+		},
+		"broadcast": {
+			block(mask, gateway, Entry{IP: "10.0.0.255"}), "blocks[0].ips[0].ip",
+			"or of all in it",
+		},
+		"CIDR with broadcast": {
+			block(mask, gateway, Entry{IP: "10.0.0.248/29"}), "blocks[0].ips[0].ip",
+			"or of all in it",
+		},
+		"CIDR with host bits": {
+			block(mask, gateway, Entry{IP: "10.0.0.13/30"}), "blocks[0].ips[0].ip",
+			"does not begin at its first address",
+		},
+		"no address": {
+			block(mask, gateway, Entry{IP: "10.0.0.x"}), "blocks[0].ips[0].ip",
+			`"10.0.0.x" is no IP address`,
+		},
+		"zone": {
+			block("64", "fe80::1", Entry{IP: "fe80::2%eth0"}),
+			"blocks[0].ips[0].ip", "is no IP address",
+		},
+		"no CIDR": {
+			block(mask, gateway, Entry{IP: "10.0.0.8/33"}), "blocks[0].ips[0].ip",
+			"is no CIDR",
+		},
+		"hostname of CIDR": {
+			block(mask, gateway, Entry{IP: "10.0.0.8/30", Hostname: "a"}),
+			"blocks[0].ips[0].hostname", "carries no hostname",
+		},
+		"bad hostname": {
+			block(mask, gateway, Entry{IP: "10.0.0.8", Hostname: "a b"}),
+			"blocks[0].ips[0].hostname", "no name of a node",
+		},
 		"hostname twice": {block(mask, gateway, Entry{IP: "10.0.0.8", Hostname: "a"}, Entry{
 			IP: "10.0.0.9", Hostname: "A",
 		}), "blocks[0].ips[1].hostname", "is in blocks[0].ips[0].hostname already"},
-		"address twice": {block(mask, gateway, Entry{IP: "10.0.0.8"}, Entry{IP: "10.0.0.8"}),
-			"blocks[0].ips[1].ip", "10.0.0.8 is in blocks[0].ips[0].ip already"},
-		"address in later CIDR": {block(mask, gateway, Entry{IP: "10.0.0.9"}, Entry{IP: "10.0.0.8/30"}),
-			"blocks[0].ips[1].ip", "is in blocks[0].ips[0].ip already"},
+		"address twice": {
+			block(mask, gateway, Entry{IP: "10.0.0.8"}, Entry{IP: "10.0.0.8"}),
+			"blocks[0].ips[1].ip", "10.0.0.8 is in blocks[0].ips[0].ip already",
+		},
+		"address in later CIDR": {
+			block(mask, gateway, Entry{IP: "10.0.0.9"}, Entry{IP: "10.0.0.8/30"}),
+			"blocks[0].ips[1].ip", "is in blocks[0].ips[0].ip already",
+		},
 		"twice over blocks": {
 			append(block(mask, gateway, Entry{IP: "10.0.0.9"}),
 				block(mask, gateway, Entry{IP: "10.0.0.9"})...),

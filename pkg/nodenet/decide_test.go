@@ -20,11 +20,15 @@ func node(interfaces ...Interface) *View {
 	return &View{
 		Node: "node-1", Interfaces: interfaces, Memory: Memory{}, Trials: map[string]*Trial{}, Now: now,
 		System: System{Primary: []int{2}, NICs: []NIC{
-			{Index: 5, Name: "ens256", MAC: "02:00:00:00:00:05", PCI: "0000:1b:00.0", Up: true,
-				Carrier: true},
+			{
+				Index: 5, Name: "ens256", MAC: "02:00:00:00:00:05", PCI: "0000:1b:00.0", Up: true,
+				Carrier: true,
+			},
 			{Index: 2, Name: "eth0", MAC: "02:00:00:00:00:02", PCI: "0000:0b:00.0", Up: true, Carrier: true},
-			{Index: 4, Name: "ens224", MAC: "02:00:00:00:00:04", PCI: "0000:13:00.0",
-				AltNames: []string{"data"}, Up: true, Carrier: true},
+			{
+				Index: 4, Name: "ens224", MAC: "02:00:00:00:00:04", PCI: "0000:13:00.0",
+				AltNames: []string{"data"}, Up: true, Carrier: true,
+			},
 			{Index: 9, Name: "veth1", MAC: "02:00:00:00:00:09", Up: true, Carrier: true},
 		}},
 	}
@@ -90,19 +94,27 @@ func TestU7FindsTheNIC(t *testing.T) {
 		{Match{MAC: "02:00:00:00:00:05"}, nil, "a: Pending ens256"},
 		{Match{PCIAddress: "0000:13:00.0"}, nil, "a: Pending ens224"},
 		{Match{Name: "eth0"}, nil, "a: Failed  [] eth0 is the primary NIC"},
-		{Match{Name: "ens224"},
+		{
+			Match{Name: "ens224"},
 			func(v *View) {
 				v.System.NICs[2].Port = true
-			}, "a: Failed  [] ens224 is a port of another interface"},
-		{Match{Name: "ens224"},
-			func(v *View) { v.System.NICs[2].Carrier = false }, "a: NoCarrier ens224"},
-		{Match{Name: "ens224"},
-			func(v *View) { v.System.NICs[2].Up = false }, "up a ens224\na: Pending ens224"},
-		{Match{Name: "ens224"},
+			}, "a: Failed  [] ens224 is a port of another interface",
+		},
+		{
+			Match{Name: "ens224"},
+			func(v *View) { v.System.NICs[2].Carrier = false }, "a: NoCarrier ens224",
+		},
+		{
+			Match{Name: "ens224"},
+			func(v *View) { v.System.NICs[2].Up = false }, "up a ens224\na: Pending ens224",
+		},
+		{
+			Match{Name: "ens224"},
 			func(v *View) {
 				v.Node = "node-2"
 			}, "a: Failed ens224 [] no address of the blocks has the hostname node-2; give the node " +
-				"an entry"},
+				"an entry",
+		},
 	} {
 		v := node(static("a", c.match))
 		if c.change != nil {

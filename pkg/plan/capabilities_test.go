@@ -15,10 +15,14 @@ var wishes = []struct{ key, value, capability, runtimeConfig string }{
 	{"ips", `["10.2.2.42/24", "2001:db8::5"]`, "ips", `["10.2.2.42/24","2001:db8::5"]`},
 	{"mac", `"02:23:45:67:89:01"`, "mac", `"02:23:45:67:89:01"`},
 	{"infiniband-guid", `"24:8a:07:03:00:8d:ae:2f"`, "infinibandGUID", `"24:8a:07:03:00:8d:ae:2f"`},
-	{"portMappings", `[{"hostPort": 8080, "containerPort": 80}]`, "portMappings",
-		`[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]`},
-	{"bandwidth", `{"ingressRate": 2048, "ingressBurst": 300}`, "bandwidth",
-		`{"ingressRate":2048,"ingressBurst":300}`},
+	{
+		"portMappings", `[{"hostPort": 8080, "containerPort": 80}]`, "portMappings",
+		`[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]`,
+	},
+	{
+		"bandwidth", `{"ingressRate": 2048, "ingressBurst": 300}`, "bandwidth",
+		`{"ingressRate":2048,"ingressBurst":300}`,
+	},
 }
 
 func TestS16RequestsReachRuntimeConfig(t *testing.T) {

@@ -39,8 +39,10 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 		"gateway alone": {routes(`[]`), none, ""},
 		"a prefix": {routes(
 			`[{"dst": "172.31.0.0/16"}, {"dst": "10.0.0.0/8", "gw": "10.1.0.1"}]`), none, ""},
-		"v4": {routes(`[{"dst": "10.0.0.0/8"}, {"dst": "0.0.0.0/0"}]`), none,
-			"ipam.routes[1]"},
+		"v4": {
+			routes(`[{"dst": "10.0.0.0/8"}, {"dst": "0.0.0.0/0"}]`), none,
+			"ipam.routes[1]",
+		},
 		"v4 asked":              {routes(`[{"dst": "0.0.0.0/0"}]`), v4, ""},
 		"v4 asked, own gateway": {routes(`[{"dst": "0.0.0.0/0"}]`), own, ""},
 		"v4, v6 asked":          {routes(`[{"dst": "0.0.0.0/0"}]`), v6, "IPv4 default route"},
@@ -52,27 +54,41 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 		"no dst, v6":            {routes(`[{"gw": "fd00::1"}]`), v4, "IPv6 default route"},
 		"nothing at all":        {routes(`[{}]`), v4, "without dst"},
 		"null dst":              {routes(`[{"dst": null}]`), none, "dst"},
-		"default by name": {routes(`[{"dst": "Default", "gw": "10.1.0.1"}]`), none,
-			"IPv4 default route"},
+		"default by name": {
+			routes(`[{"dst": "Default", "gw": "10.1.0.1"}]`), none,
+			"IPv4 default route",
+		},
 		"table of its own": {routes(`[{"dst": "0.0.0.0/0", "table": 100}]`), none, ""},
-		"main table": {routes(`[{"dst": "0.0.0.0/0", "table": 254}]`), none,
-			"ipam.routes[0]"},
+		"main table": {
+			routes(`[{"dst": "0.0.0.0/0", "table": 254}]`), none,
+			"ipam.routes[0]",
+		},
 		"keys in another case": {`{"type": "macvlan", "ipam": {"type": "static", ` +
 			`"Routes": [{"DST": "0.0.0.0/0"}]}}`, none, "ipam.Routes[0]"},
 		"folded letter": {`{"type": "macvlan", "ipam": {"type": "static", ` +
 			`"route\u017f": [{"d\u017ft": "0.0.0.0/0"}]}}`, none, "default route"},
-		"two dst in two cases": {routes(`[{"dst": "10.0.0.0/8", "Dst": "0.0.0.0/0"}]`), none,
-			"default route"},
+		"two dst in two cases": {
+			routes(`[{"dst": "10.0.0.0/8", "Dst": "0.0.0.0/0"}]`), none,
+			"default route",
+		},
 		"escaped": {routes(`[{"dst": "\u0030.0.0.0\/0"}]`), none, "default route"},
-		"at the plugin": {`{"type": "x", "routes": [{"dst": "0.0.0.0/0"}]}`, none,
-			"plugins[0].routes[0]"},
-		"one object for a list": {`{"type": "x", "routes": {"dst": "0.0.0.0/0"}}`, none,
-			"routes[0]"},
-		"strings for objects": {`{"type": "x", "routes": ["10.0.0.0/8", "0.0.0.0/0"]}`, none,
-			"routes[1]"},
-		"route-override": {`{"plugins": [{"type": "macvlan"}, ` +
-			`{"type": "route-override", "addroutes": [{"dst": "0.0.0.0/0"}]}]}`, none,
-			"plugins[1].addroutes[0]"},
+		"at the plugin": {
+			`{"type": "x", "routes": [{"dst": "0.0.0.0/0"}]}`, none,
+			"plugins[0].routes[0]",
+		},
+		"one object for a list": {
+			`{"type": "x", "routes": {"dst": "0.0.0.0/0"}}`, none,
+			"routes[0]",
+		},
+		"strings for objects": {
+			`{"type": "x", "routes": ["10.0.0.0/8", "0.0.0.0/0"]}`, none,
+			"routes[1]",
+		},
+		"route-override": {
+			`{"plugins": [{"type": "macvlan"}, ` +
+				`{"type": "route-override", "addroutes": [{"dst": "0.0.0.0/0"}]}]}`, none,
+			"plugins[1].addroutes[0]",
+		},
 		"deep inside": {`{"type": "x", "delegate": {"type": "y", ` +
 			`"ipam": {"routes": [{"dst": "0.0.0.0/0"}]}}}`, none, "delegate.ipam.routes[0]"},
 		"prevResult, which is left out": {`{"type": "ipvlan", "prevResult": {"routes": [{"dst": ` +
@@ -83,8 +99,10 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 			`"ipam": {"routes": [{"dst": "0.0.0.0/0"}]}}, {"type": "sbr", "table": 7}]}`, none, "sbr"},
 		"after sbr": {`{"plugins": [{"type": "macvlan"}, {"type": "sbr"}, ` +
 			`{"type": "route-override", "addroutes": [{"dst": "0.0.0.0/0"}]}]}`, none, "plugins[2]"},
-		"sbr with a gateway": {`{"plugins": [` + routes(`[]`) + `, {"type": "sbr"}]}`,
-			none, ""},
+		"sbr with a gateway": {
+			`{"plugins": [` + routes(`[]`) + `, {"type": "sbr"}]}`,
+			none, "",
+		},
 		"isDefaultGateway":       {bridge4, none, "isDefaultGateway"},
 		"isDefaultGateway false": {`{"type": "bridge", "isDefaultGateway": false}`, none, ""},
 		"isDefaultGateway asked": {bridge4, v4, ""},
@@ -97,12 +115,16 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 		"isDefaultGateway by args": {`{"type": "bridge", "isDefaultGateway": true, ` +
 			`"args": {"cni": {"ips": ["fd00::5/64"]}}, "ipam": {"type": "static", ` +
 			`"addresses": [{"address": "10.1.0.5/24"}]}}`, v4, "IPv6"},
-		"isDefaultGateway in a case": {`{"type": "bridge", "ISDEFAULTGATEWAY": true}`, none,
-			"ISDEFAULTGATEWAY"},
+		"isDefaultGateway in a case": {
+			`{"type": "bridge", "ISDEFAULTGATEWAY": true}`, none,
+			"ISDEFAULTGATEWAY",
+		},
 		"isDefaultGateway inside": {`{"type": "flannel", "ipam": {"type": "static", ` +
 			`"x": "10.0.0.1"}, "delegate": {"isDefaultGateway": true}}`, v4, "delegate.isDefaultGateway"},
-		"isDefaultGateway renamed": {`{"type": "cnv-bridge", "isDefaultGateway": true}`, none,
-			"isDefaultGateway"},
+		"isDefaultGateway renamed": {
+			`{"type": "cnv-bridge", "isDefaultGateway": true}`, none,
+			"isDefaultGateway",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario(`[{"name": "a"` + tc.asked + `}]`).refusing()
@@ -226,24 +248,34 @@ func TestR3LeaveOut(t *testing.T) {
 			0,
 			[]string{"plugins[0].ipam.routes[1]"},
 		},
-		"none held": {`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, 0, none,
-			`{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil},
-		"another family": {`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, v6, none,
-			`{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil},
-		"asked for": {`{"type":"x","routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}`, both,
+		"none held": {
+			`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, 0, none,
+			`{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil,
+		},
+		"another family": {
+			`{"type":"x","routes":[{"dst":"0.0.0.0/0"}]}`, v6, none,
+			`{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0, nil,
+		},
+		"asked for": {
+			`{"type":"x","routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}`, both,
 			`, "default-route": ["10.1.0.1"]`, `{"routes":[{"dst":"0.0.0.0/0"}],"type":"x"}`, 0,
-			[]string{"plugins[0].routes[1]"}},
-		"own table": {`{"type":"x","routes":[{"dst":"0.0.0.0/0","table":100},{"dst":"0.0.0.0/0",` +
-			`"table":254}]}`, v4, none, `{"routes":[{"dst":"0.0.0.0/0","table":100}],"type":"x"}`, 0,
-			[]string{"plugins[0].routes[1]"}},
+			[]string{"plugins[0].routes[1]"},
+		},
+		"own table": {
+			`{"type":"x","routes":[{"dst":"0.0.0.0/0","table":100},{"dst":"0.0.0.0/0",` +
+				`"table":254}]}`, v4, none, `{"routes":[{"dst":"0.0.0.0/0","table":100}],"type":"x"}`, 0,
+			[]string{"plugins[0].routes[1]"},
+		},
 		"addroutes": {
 			`{"plugins":[{"type":"x"},{"type":"route-override","addroutes":[{"dst":"0.0.0.0/0"}]}]}`,
 			v4, none,
 			`{"type":"x"},{"addroutes":[],"type":"route-override"}`, 0,
 			[]string{"plugins[1].addroutes[0]"},
 		},
-		"a single one": {`{"type":"x","routes":{"dst":"0.0.0.0/0"}}`, v4, none, `{"type":"x"}`, 0,
-			[]string{"plugins[0].routes"}},
+		"a single one": {
+			`{"type":"x","routes":{"dst":"0.0.0.0/0"}}`, v4, none, `{"type":"x"}`, 0,
+			[]string{"plugins[0].routes"},
+		},
 		"deep inside": {
 			`{"type":"x","delegates":[{"ipam":{"routes":["0.0.0.0/0"]}}]}`, v4, none,
 			`{"delegates":[{"ipam":{"routes":[]}}],"type":"x"}`, 0,

@@ -183,16 +183,20 @@ func TestU8NADConfig(t *testing.T) {
 	}{
 		"comment": {"{\n  \"type\": \"macvlan\", # the plugin\n}", []string{"comment", "line 2"}},
 		"no type": {`{"name": "x"}`, []string{"type", "plugins"}},
-		"old cniVersion": {`{"cniVersion": "0.2.0", "type": "macvlan"}`,
-			[]string{"cniVersion", "0.3.0"}},
+		"old cniVersion": {
+			`{"cniVersion": "0.2.0", "type": "macvlan"}`,
+			[]string{"cniVersion", "0.3.0"},
+		},
 		"no JSON":       {`type: macvlan`, []string{"line 1"}},
 		"no object":     {`[]`, []string{"object"}},
 		"bad name":      {`{"name": "../x", "type": "macvlan"}`, []string{"name"}},
 		"empty plugins": {`{"plugins": []}`, []string{"plugins"}},
 		"M21 type":      {`{"type": "../../bin/sh"}`, []string{"type"}},
 		"M21 IPAM type": {`{"type": "macvlan", "ipam": {"type": "/bin/sh"}}`, []string{"ipam.type"}},
-		"ten megabytes": {`{"type": "macvlan", "x": "` + strings.Repeat("x", 10<<20) + `"}`,
-			[]string{"bytes"}},
+		"ten megabytes": {
+			`{"type": "macvlan", "x": "` + strings.Repeat("x", 10<<20) + `"}`,
+			[]string{"bytes"},
+		},
 		"nested too deep": {`{"type": "macvlan", "x": ` +
 			strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, nil},
 	} {

@@ -21,13 +21,19 @@ func TestMakeHoldsItsCallerToTheContract(t *testing.T) {
 	for says, in := range map[string]plan.Input{
 		"without a configuration": {Requests: one, Definitions: make([]plan.Definition, 1)},
 		"0 definitions":           {Node: node, Policy: policy, Call: call, Requests: one},
-		"not the default": {Node: node, Policy: policy, Call: call,
-			Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1)},
+		"not the default": {
+			Node: node, Policy: policy, Call: call,
+			Requests: make([]plan.Request, 1), Definitions: make([]plan.Definition, 1),
+		},
 		"first network is not": {Node: node, Policy: policy, Call: call},
-		"more than one default": {Node: node, Policy: policy, Call: call, Requests: two,
-			Definitions: make([]plan.Definition, 2)},
-		"CNI_CONTAINERID": {Node: node, Policy: policy, Call: call, Requests: one,
-			Definitions: make([]plan.Definition, 1)},
+		"more than one default": {
+			Node: node, Policy: policy, Call: call, Requests: two,
+			Definitions: make([]plan.Definition, 2),
+		},
+		"CNI_CONTAINERID": {
+			Node: node, Policy: policy, Call: call, Requests: one,
+			Definitions: make([]plan.Definition, 1),
+		},
 	} {
 		in.IfName = "eth0"
 		_, err := plan.Make(in)

@@ -29,8 +29,10 @@ func TestS38DefaultFirst(t *testing.T) {
 		namespace  string
 		want       []plan.Request
 	}{
-		"delegates": {cfg: conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}},
-			want: []plan.Request{fromDelegates, {Inline: second}, selected}},
+		"delegates": {
+			cfg:  conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}},
+			want: []plan.Request{fromDelegates, {Inline: second}, selected},
+		},
 		"clusterNetwork as NAD or CNI name": {
 			cfg: conf.Config{Node: conf.Node{ClusterNetwork: "flannel"}},
 			want: []plan.Request{
@@ -68,10 +70,14 @@ func TestS38DefaultFirst(t *testing.T) {
 			annotation: " calico ",
 			want:       []plan.Request{ofPod, {Inline: second}, selected},
 		},
-		"the pod's choice, qualified": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
-			annotation: "kube-system/calico", want: []plan.Request{ofPod, selected}},
-		"the pod's choice, JSON": {cfg: conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
-			annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected}},
+		"the pod's choice, qualified": {
+			cfg:        conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
+			annotation: "kube-system/calico", want: []plan.Request{ofPod, selected},
+		},
+		"the pod's choice, JSON": {
+			cfg:        conf.Config{Node: conf.Node{ClusterNetwork: "/d"}},
+			annotation: `[{"name": "calico"}]`, want: []plan.Request{ofPod, selected},
+		},
 		"the pod's choice in its own namespace": {
 			cfg: conf.Config{
 				Node: conf.Node{ClusterNetwork: "/d"}, Policy: conf.Policy{NamespaceIsolation: true},
@@ -123,13 +129,19 @@ func TestS38DefaultNetworkRefused(t *testing.T) {
 		reason     failure.Reason
 		words      []string
 	}{
-		"two": {"x,y", failure.InvalidAnnotation,
-			[]string{nadv1.DefaultNetworkAnnotation, `"x,y" names 2 networks`}},
-		"none": {"", failure.InvalidAnnotation,
-			[]string{nadv1.DefaultNetworkAnnotation, "names 0 networks", "remove the annotation"}},
+		"two": {
+			"x,y", failure.InvalidAnnotation,
+			[]string{nadv1.DefaultNetworkAnnotation, `"x,y" names 2 networks`},
+		},
+		"none": {
+			"", failure.InvalidAnnotation,
+			[]string{nadv1.DefaultNetworkAnnotation, "names 0 networks", "remove the annotation"},
+		},
 		"no name": {"A_B", failure.InvalidAnnotation, []string{nadv1.DefaultNetworkAnnotation}},
-		"another namespace": {"other/x", failure.NADForbidden,
-			[]string{nadv1.DefaultNetworkAnnotation, "other/x", "web"}},
+		"another namespace": {
+			"other/x", failure.NADForbidden,
+			[]string{nadv1.DefaultNetworkAnnotation, "other/x", "web"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario("")

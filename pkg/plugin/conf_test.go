@@ -41,36 +41,78 @@ func TestWrongConfigurations(t *testing.T) {
 		code uint
 		says []string
 	}{
-		"number for string": {conf{"master": 5}, types.ErrInvalidNetworkConfig,
-			[]string{"field master 5", "number", "string"}},
-		"string for number": {conf{"mtu": "big"}, types.ErrInvalidNetworkConfig,
-			[]string{"field mtu", "big"}},
-		"fraction": {conf{"mtu": 1.5}, types.ErrInvalidNetworkConfig,
-			[]string{"field mtu 1.5"}},
-		"too large": {conf{"mtu": json.Number("99999999999999999999")},
-			types.ErrInvalidNetworkConfig, []string{"mtu 99999999999999999999"}},
-		"value of a map": {conf{"words": conf{"a": 5}}, types.ErrInvalidNetworkConfig,
-			[]string{"field words", "a", "5"}},
-		"list for map": {conf{"words": []int{}}, types.ErrInvalidNetworkConfig,
-			[]string{"field words []"}},
-		"in a list": {conf{
-			"things": []conf{{"id": 1}, {"id": "x"}},
-		}, types.ErrInvalidNetworkConfig,
-			[]string{`field things[1].id "x": is a JSON string, want whole number`}},
-		"object for list": {conf{"things": conf{}}, types.ErrInvalidNetworkConfig,
-			[]string{`field things {}: is a JSON object, want list`}},
-		"list for object": {conf{"things": []any{conf{}, []int{}}}, types.ErrInvalidNetworkConfig,
-			[]string{`field things[1] []: is a JSON array, want object`}},
-		"in another case": {conf{"MTU": "x"}, types.ErrInvalidNetworkConfig,
-			[]string{`field mtu "x": is a JSON string`}},
-		"common key": {conf{"dns": conf{"nameservers": 5}}, types.ErrInvalidNetworkConfig,
-			[]string{"field dns.nameservers 5"}},
-		"name": {conf{"name": 5}, types.ErrInvalidNetworkConfig,
-			[]string{"field name 5"}},
-		"prevResult of no kind": {conf{"prevResult": 5}, types.ErrDecodingFailure,
-			[]string{"prevResult"}},
-		"prevResult of the wrong": {conf{"prevResult": conf{"cniVersion": "0.2.0"}},
-			types.ErrDecodingFailure, []string{"prevResult", "0.2.0"}},
+		"number for string": {
+			conf{"master": 5},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field master 5", "number", "string"},
+		},
+		"string for number": {
+			conf{"mtu": "big"},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field mtu", "big"},
+		},
+		"fraction": {
+			conf{"mtu": 1.5},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field mtu 1.5"},
+		},
+		"too large": {
+			conf{"mtu": json.Number("99999999999999999999")},
+			types.ErrInvalidNetworkConfig,
+			[]string{"mtu 99999999999999999999"},
+		},
+		"value of a map": {
+			conf{"words": conf{"a": 5}},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field words", "a", "5"},
+		},
+		"list for map": {
+			conf{"words": []int{}},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field words []"},
+		},
+		"in a list": {
+			conf{
+				"things": []conf{{"id": 1}, {"id": "x"}},
+			},
+			types.ErrInvalidNetworkConfig,
+			[]string{`field things[1].id "x": is a JSON string, want whole number`},
+		},
+		"object for list": {
+			conf{"things": conf{}},
+			types.ErrInvalidNetworkConfig,
+			[]string{`field things {}: is a JSON object, want list`},
+		},
+		"list for object": {
+			conf{"things": []any{conf{}, []int{}}},
+			types.ErrInvalidNetworkConfig,
+			[]string{`field things[1] []: is a JSON array, want object`},
+		},
+		"in another case": {
+			conf{"MTU": "x"},
+			types.ErrInvalidNetworkConfig,
+			[]string{`field mtu "x": is a JSON string`},
+		},
+		"common key": {
+			conf{"dns": conf{"nameservers": 5}},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field dns.nameservers 5"},
+		},
+		"name": {
+			conf{"name": 5},
+			types.ErrInvalidNetworkConfig,
+			[]string{"field name 5"},
+		},
+		"prevResult of no kind": {
+			conf{"prevResult": 5},
+			types.ErrDecodingFailure,
+			[]string{"prevResult"},
+		},
+		"prevResult of the wrong": {
+			conf{"prevResult": conf{"cniVersion": "0.2.0"}},
+			types.ErrDecodingFailure,
+			[]string{"prevResult", "0.2.0"},
+		},
 	} {
 		_, err := p.Call("ADD", conf{"type": "probe"}.With(c.conf))
 		if plugintest.Code(err) != c.code {
@@ -107,8 +149,10 @@ func TestR32UnknownKeys(t *testing.T) {
 			`"cni.dev/valid-attachments":[]}`: nil,
 		// of a list, or Braid's own
 		`{"deviceID":"x","pciBusID":"x","cniVersions":["1.0.0"],"disableCheck":true}`: nil,
-		`{"first":5,"second":6,"mtu":7}`: {"first",
-			"second"},
+		`{"first":5,"second":6,"mtu":7}`: {
+			"first",
+			"second",
+		},
 		`{"things":[{"id":5,"label":6},{"x.y":1}],` +
 			`"\u001b":1}`: {"things[0].label", "things[1].x.y", `"\x1b"`},
 		`{"dns":{"servers":[]},"words":null}`: {"dns.servers"},
@@ -137,8 +181,10 @@ func TestR32Slips(t *testing.T) {
 		`{"word":{}}`:            {"field word", "write words"},
 		`{"things":[{"ids":5}]}`: {"field things[0].ids", "write id"},
 		`{"mtu":5,"mtu":6}`:      {"field mtu", "twice", "keep one"},
-		`{"mtu":5,"MTU":6}`: {"field MTU", `"mtu" and "MTU" differ by case alone`,
-			"keep one"},
+		`{"mtu":5,"MTU":6}`: {
+			"field MTU", `"mtu" and "MTU" differ by case alone`,
+			"keep one",
+		},
 		`{"things":[{"ID":5,"id":5}]}`:            {"field things[0].id", "by case alone"},
 		`{"runtimeconfig":{},"Runtimeconfig":{}}`: {"by case alone"},
 	} {
@@ -160,13 +206,17 @@ func TestR32Slips(t *testing.T) {
 func TestR34KeysMatchWithoutCase(t *testing.T) {
 	for text, want := range map[string][]invoke.Recased{
 		`{"cniVersion":"1.1.0","Name":"n","TYPE":"probe","MTU":7,"Things":[{"ID":1}]}`: {
-			{Path: "MTU", Key: "mtu"}, {Path: "Name", Key: "name"}, {Path: "TYPE", Key: "type"},
-			{Path: "Things", Key: "things"}, {Path: "Things[0].ID", Key: "id"},
+			{Path: "MTU", Key: "mtu"},
+			{Path: "Name", Key: "name"},
+			{Path: "TYPE", Key: "type"},
+			{Path: "Things", Key: "things"},
+			{Path: "Things[0].ID", Key: "id"},
 		},
 		`{"cniVersion":"1.1.0","name":"n","type":"probe","mtu":7,"things":[{"id":1}]}`: nil,
 	} {
 		p := plugin.New(probe(func(_ context.Context, _ string, req *plugin.Request,
-			c *probeConf) (*types100.Result, error) {
+			c *probeConf,
+		) (*types100.Result, error) {
 			if req.Network != "n" || c.MTU != 7 || len(c.Things) != 1 || *c.Things[0].ID != 1 {
 				t.Errorf("%s: configuration %+v", text, c)
 			}

@@ -117,12 +117,16 @@ func TestConfigureFails(t *testing.T) {
 	}{
 		"address of another interface": {`{"cniVersion":"1.0.0","ips":[{"interface":1,` +
 			`"address":"10.1.0.2/24"}]}`, nil, "10.1.0.2/24"},
-		"address that is there": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
-			`"address":"10.1.0.2/24"},{"interface":0,"address":"10.1.0.2/24"}]}`, unix.EEXIST,
-			"10.1.0.2/24"},
-		"gateway out of reach": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
-			`"address":"10.1.0.2/24"}],"routes":[{"dst":"172.16.0.0/12","gw":"10.9.0.1"}]}`,
-			unix.ENETUNREACH, "172.16.0.0/12 via 10.9.0.1"},
+		"address that is there": {
+			`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
+				`"address":"10.1.0.2/24"},{"interface":0,"address":"10.1.0.2/24"}]}`, unix.EEXIST,
+			"10.1.0.2/24",
+		},
+		"gateway out of reach": {
+			`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
+				`"address":"10.1.0.2/24"}],"routes":[{"dst":"172.16.0.0/12","gw":"10.9.0.1"}]}`,
+			unix.ENETUNREACH, "172.16.0.0/12 via 10.9.0.1",
+		},
 		"route that is there": {`{"cniVersion":"1.0.0","ips":[{"interface":0,` +
 			`"address":"10.1.0.2/24","gateway":"10.1.0.1"}],"routes":[{"dst":"172.16.0.0/12"},` +
 			`{"dst":"172.16.0.0/12"}]}`, unix.EEXIST, "172.16.0.0/12"},
@@ -219,15 +223,19 @@ func TestCheckInterface(t *testing.T) {
 		return &types100.Result{
 			CNIVersion: "1.1.0",
 			Interfaces: []*types100.Interface{
-				{Name: "net1"}, {Name: "net1", Sandbox: p.NetNS,
-					Mac: strings.ToUpper(p.Link("net1").Attrs().HardwareAddr.String())},
+				{Name: "net1"}, {
+					Name: "net1", Sandbox: p.NetNS,
+					Mac: strings.ToUpper(p.Link("net1").Attrs().HardwareAddr.String()),
+				},
 			},
 			IPs: []*types100.IPConfig{
 				{Interface: types100.Int(0), Address: ipNet("10.7.0.2/24")},
-				{Interface: types100.Int(1), Address: ipNet("10.1.0.2/24")}, {Address: ipNet("fd00::2/64")},
+				{Interface: types100.Int(1), Address: ipNet("10.1.0.2/24")},
+				{Address: ipNet("fd00::2/64")},
 			},
 			Routes: []*types.Route{
-				{Dst: ipNet("172.16.0.0/12"), GW: net.IPv4(10, 1, 0, 1)}, {Dst: ipNet("172.16.0.7/12")},
+				{Dst: ipNet("172.16.0.0/12"), GW: net.IPv4(10, 1, 0, 1)},
+				{Dst: ipNet("172.16.0.7/12")},
 				{Dst: ipNet("172.16.0.0/12"), Table: types100.Int(254)},
 			},
 		}

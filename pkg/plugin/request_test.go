@@ -35,12 +35,18 @@ func TestMAC(t *testing.T) {
 		"none":           {want: ""},
 		"configured":     {configured: configured, want: configured},
 		"as bridge asks": {req: all, configured: configured, want: runtime},
-		"as tuning asks": {req: all,
-			sources: []plugin.MACSource{plugin.EnvMAC, plugin.RuntimeMAC, plugin.ArgsMAC}, want: args},
-		"not asked": {req: all, configured: configured,
-			sources: []plugin.MACSource{plugin.EnvMAC}, want: env},
-		"the last is empty": {req: plugin.Request{Args: "MAC=" + env, Runtime: []byte(`{"mac":""}`)},
-			want: env},
+		"as tuning asks": {
+			req:     all,
+			sources: []plugin.MACSource{plugin.EnvMAC, plugin.RuntimeMAC, plugin.ArgsMAC}, want: args,
+		},
+		"not asked": {
+			req: all, configured: configured,
+			sources: []plugin.MACSource{plugin.EnvMAC}, want: env,
+		},
+		"the last is empty": {
+			req:  plugin.Request{Args: "MAC=" + env, Runtime: []byte(`{"mac":""}`)},
+			want: env,
+		},
 		"upper case": {configured: "02-AB-00-00-00-01", want: "02:ab:00:00:00:01"},
 	} {
 		mac, err := c.req.MAC(c.configured)

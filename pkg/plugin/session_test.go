@@ -67,7 +67,8 @@ func TestRequest(t *testing.T) {
 		"prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}}`
 	called := ""
 	_, err := run(t, func(_ context.Context, command string, req *plugin.Request,
-		c *probeConf) (*types100.Result, error) {
+		c *probeConf,
+	) (*types100.Result, error) {
 		called = command
 		if req.ContainerID != "c" || req.IfName != "net2" || req.NetNS != "/ns" || req.Args != "A=b" ||
 			req.Network != "n" || req.Version != "1.0.0" {
@@ -97,17 +98,24 @@ func TestBadRequests(t *testing.T) {
 		"no command":        {plain, "", types.ErrInvalidEnvironmentVariables},
 		"unknown command":   {plain, "UPDATE", types.ErrInvalidEnvironmentVariables},
 		"GC without a list": {plain, "GC", types.ErrInvalidNetworkConfig},
-		"GC with null": {`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":null}`, "GC",
-			types.ErrInvalidNetworkConfig},
-		"unknown key": {`{"cniVersion":"1.1.0","name":"n","mut":5}`, "ADD",
-			types.ErrInvalidNetworkConfig},
-		"key twice": {`{"cniVersion":"1.1.0","name":"n","mtu":5,"mtu":6}`, "ADD",
-			types.ErrInvalidNetworkConfig},
+		"GC with null": {
+			`{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":null}`, "GC",
+			types.ErrInvalidNetworkConfig,
+		},
+		"unknown key": {
+			`{"cniVersion":"1.1.0","name":"n","mut":5}`, "ADD",
+			types.ErrInvalidNetworkConfig,
+		},
+		"key twice": {
+			`{"cniVersion":"1.1.0","name":"n","mtu":5,"mtu":6}`, "ADD",
+			types.ErrInvalidNetworkConfig,
+		},
 		"prevResult no JSON": {`{"cniVersion":"1.1.0","name":"n","prevResult":{"cniVersion":"1.1.0",` +
 			`"ips":5}}`, "ADD", types.ErrDecodingFailure},
 	} {
 		_, err := run(t, func(context.Context, string, *plugin.Request, *probeConf) (*types100.Result,
-			error) {
+			error,
+		) {
 			t.Errorf("%s: the plugin ran", name)
 			return nil, nil
 		}, c.stdin, "CNI_COMMAND="+c.command)
@@ -125,7 +133,8 @@ func TestR33PrevResultWithoutVersion(t *testing.T) {
 				stdin := `{"cniVersion":"` + v + `","name":"n","prevResult":{` + named +
 					`"ip4":{"ip":"10.0.0.2/8"},"ips":[{"version":"4","address":"10.0.0.2/8"}]}}`
 				_, err := run(t, func(_ context.Context, _ string, req *plugin.Request,
-					_ *probeConf) (*types100.Result, error) {
+					_ *probeConf,
+				) (*types100.Result, error) {
 					if req.PrevResult == nil || len(req.PrevResult.IPs) != 1 ||
 						req.PrevResult.IPs[0].Address.IP.String() != "10.0.0.2" {
 						t.Errorf("%s of %s: prevResult %v", command, stdin, req.PrevResult)
@@ -158,7 +167,8 @@ func TestR33BrokenPrevResult(t *testing.T) {
 		} {
 			ran := false
 			_, err := run(t, func(_ context.Context, _ string, req *plugin.Request,
-				_ *probeConf) (*types100.Result, error) {
+				_ *probeConf,
+			) (*types100.Result, error) {
 				if ran = true; req.PrevResult != nil {
 					t.Errorf("%s of %s: prevResult %v", command, prev, req.PrevResult)
 				}
@@ -178,7 +188,8 @@ func TestGCGetsTheList(t *testing.T) {
 		`[]`: {}, `[{"containerID":"c","ifname":"net1"}]`: {{ContainerID: "c", IfName: "net1"}},
 	} {
 		out, err := run(t, func(_ context.Context, _ string, req *plugin.Request,
-			_ *probeConf) (*types100.Result, error) {
+			_ *probeConf,
+		) (*types100.Result, error) {
 			if req.Valid == nil || !slices.Equal(req.Valid, attachment.InNetwork("n", want)) {
 				t.Errorf("%s: valid %v", list, req.Valid)
 			}
@@ -199,29 +210,44 @@ func TestFailedAddIsUndone(t *testing.T) {
 		undone         string
 		says           string
 	}{
-		"error": {"ADD", plain,
-			func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "ba", "broken"},
-		"panic": {"ADD", plain,
-			func(func()) (*types100.Result, error) { panic("broken") }, "ba", "panic: broken"},
-		"time is up": {"ADD", plain,
+		"error": {
+			"ADD", plain,
+			func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "ba", "broken",
+		},
+		"panic": {
+			"ADD", plain,
+			func(func()) (*types100.Result, error) { panic("broken") }, "ba", "panic: broken",
+		},
+		"time is up": {
+			"ADD", plain,
 			func(cancel func()) (*types100.Result, error) {
 				cancel()
 				return nil, context.Canceled
-			}, "ba", "context canceled"},
-		"no such cniVersion": {"ADD", strings.Replace(plain, "1.1.0", "9.9.9", 1),
-			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", "9.9.9"},
-		"no words for it": {"ADD", strings.Replace(plain, "1.1.0", "0.2.0", 1),
-			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "ba", "CNI 0.2.0"},
-		"success": {"ADD", plain,
-			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", ""},
-		"DEL": {"DEL", plain,
-			func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "", "broken"},
+			}, "ba", "context canceled",
+		},
+		"no such cniVersion": {
+			"ADD", strings.Replace(plain, "1.1.0", "9.9.9", 1),
+			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", "9.9.9",
+		},
+		"no words for it": {
+			"ADD", strings.Replace(plain, "1.1.0", "0.2.0", 1),
+			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "ba", "CNI 0.2.0",
+		},
+		"success": {
+			"ADD", plain,
+			func(func()) (*types100.Result, error) { return &types100.Result{}, nil }, "", "",
+		},
+		"DEL": {
+			"DEL", plain,
+			func(func()) (*types100.Result, error) { return nil, errors.New("broken") }, "", "broken",
+		},
 	} {
 		undone := ""
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := runWith(t, ctx, &fakeExec{},
 			plugin.New(probe(func(_ context.Context, _ string, req *plugin.Request,
-				_ *probeConf) (*types100.Result, error) {
+				_ *probeConf,
+			) (*types100.Result, error) {
 				for _, step := range []string{"a", "b"} {
 					req.Undo.Push(func(ctx context.Context) error { undone += step; return ctx.Err() })
 				}
@@ -237,7 +263,8 @@ func TestFailedAddIsUndone(t *testing.T) {
 		}
 	}
 	_, err := run(t, func(_ context.Context, _ string, req *plugin.Request,
-		_ *probeConf) (*types100.Result, error) {
+		_ *probeConf,
+	) (*types100.Result, error) {
 		req.Undo.Push(func(context.Context) error { return os.ErrClosed })
 		return nil, types.NewError(50, "full", "")
 	}, plain, "CNI_COMMAND=ADD")
@@ -250,7 +277,8 @@ func TestFailedAddIsUndone(t *testing.T) {
 func TestResultsOfAllVersions(t *testing.T) {
 	for _, v := range version.All.SupportedVersions() {
 		out, err := run(t, func(_ context.Context, _ string, req *plugin.Request,
-			_ *probeConf) (*types100.Result, error) {
+			_ *probeConf,
+		) (*types100.Result, error) {
 			return req.Result(), nil
 		}, `{"cniVersion":"`+v+`","name":"n","prevResult":{"cniVersion":"`+v+
 			`","ip4":{"ip":"10.0.0.2/8"},"ips":[{"version":"4","address":"10.0.0.2/8"}]}}`,
@@ -270,7 +298,8 @@ func TestIPAM(t *testing.T) {
 	ask := func(command, kind string) (result *types100.Result, err error) {
 		_, runErr := runWith(t, t.Context(), exec,
 			plugin.New(probe(func(ctx context.Context, _ string, req *plugin.Request,
-				_ *probeConf) (*types100.Result, error) {
+				_ *probeConf,
+			) (*types100.Result, error) {
 				result, err = req.IPAM(ctx, kind, command)
 				return nil, nil
 			})), plain, "CNI_COMMAND=CHECK", "CNI_IFNAME=net1", "CNI_PATH=/a:/b")
@@ -349,7 +378,8 @@ func TestIPAMPluginReadsItsPart(t *testing.T) {
 
 func TestSessionLeavesNoDescriptor(t *testing.T) {
 	n := node(t, func(_ context.Context, _ string, req *plugin.Request,
-		_ *probeConf) (*types100.Result, error) {
+		_ *probeConf,
+	) (*types100.Result, error) {
 		return req.Result(), errors.Join(third(req.Pod()), third(req.Host()))
 	})
 	p := n.Pod("a")

@@ -65,12 +65,18 @@ func TestTenantsDefault(t *testing.T) {
 			`"addresses":[{"address":"10.9.1.2/24"}]}},{"type":"tuning",` +
 			`"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"1"}},{"type":"portmap",` +
 			`"capabilities":{"portMappings":true}},{"type":"sbr"}]}`, ""},
-		"M26 host-device": {`{"type":"host-device","device":"ens192"}`,
-			"exec plugins[0].type, masters plugins[0].device"},
-		"M26 device by its address": {`{"type":"host-device","pciBusID":"0000:02:00.0"}`,
-			"exec plugins[0].type, masters plugins[0].master"},
-		"M26 in another plugin": {`{"type":"bridge","ipam":{"type":"dhcp"}}`,
-			"exec plugins[0].ipam.type"},
+		"M26 host-device": {
+			`{"type":"host-device","device":"ens192"}`,
+			"exec plugins[0].type, masters plugins[0].device",
+		},
+		"M26 device by its address": {
+			`{"type":"host-device","pciBusID":"0000:02:00.0"}`,
+			"exec plugins[0].type, masters plugins[0].master",
+		},
+		"M26 in another plugin": {
+			`{"type":"bridge","ipam":{"type":"dhcp"}}`,
+			"exec plugins[0].ipam.type",
+		},
 		"M26 delegate": {
 			`{"type":"sriov","delegate":{"type":"host-device","device":"ens192"}}`,
 			"exec plugins[0].type, exec plugins[0].delegate.type, masters plugins[0].delegate.device",
@@ -81,30 +87,46 @@ func TestTenantsDefault(t *testing.T) {
 				"plugins[0].delegates[0].macspoofchk",
 		},
 		"uplink": {`{"type":"macvlan","master":"ens192"}`, "masters plugins[0].master"},
-		"uplink in another case": {`{"type":"macvlan","Ma\u017fter":"ens192"}`,
-			`masters plugins[0].Maſter`},
+		"uplink in another case": {
+			`{"type":"macvlan","Ma\u017fter":"ens192"}`,
+			`masters plugins[0].Maſter`,
+		},
 		"uplink by default": {`{"type":"ipvlan"}`, "masters plugins[0].master"},
-		"master of the pod": {`{"type":"macvlan","master":"eth0","linkInContainer":true,"vlan":7}`,
-			""},
+		"master of the pod": {
+			`{"type":"macvlan","master":"eth0","linkInContainer":true,"vlan":7}`,
+			"",
+		},
 		"VLAN": {`{"type":"bridge","vlan":100}`, "vlans plugins[0].vlan"},
-		"trunk": {`{"type":"bridge","vlanTrunk":[{"minID":2,"maxID":4000},{"id":7}]}`,
-			"vlans plugins[0].vlanTrunk[0], vlans plugins[0].vlanTrunk[1].id"},
-		"spoofed MAC": {`{"type":"bridge","macspoofchk":false}`,
-			"spoofing plugins[0].macspoofchk"},
-		"spoofed MAC, spelt": {`{"type":"bridge","MacSpoofChk":false}`,
-			"spoofing plugins[0].MacSpoofChk"},
+		"trunk": {
+			`{"type":"bridge","vlanTrunk":[{"minID":2,"maxID":4000},{"id":7}]}`,
+			"vlans plugins[0].vlanTrunk[0], vlans plugins[0].vlanTrunk[1].id",
+		},
+		"spoofed MAC": {
+			`{"type":"bridge","macspoofchk":false}`,
+			"spoofing plugins[0].macspoofchk",
+		},
+		"spoofed MAC, spelt": {
+			`{"type":"bridge","MacSpoofChk":false}`,
+			"spoofing plugins[0].MacSpoofChk",
+		},
 		"spoof check": {`{"plugins":[{"type":"bridge","macspoofchk":true},{"type":"bridge",` +
 			`"macspoofchk":null},{"type":"macvlan","linkInContainer":true}]}`, ""},
-		"M32 sysctl": {`{"type":"tuning","sysctl":{"net.ipv4.ip_forward":"1",` +
-			`"net.ipv4.conf.all.forwarding":"1"}}`,
+		"M32 sysctl": {
+			`{"type":"tuning","sysctl":{"net.ipv4.ip_forward":"1",` +
+				`"net.ipv4.conf.all.forwarding":"1"}}`,
 			"sysctls plugins[0].sysctl.net.ipv4.ip_forward, sysctls " +
-				"plugins[0].sysctl.net.ipv4.conf.all.forwarding"},
-		"M32 sysctl of a pod": {`{"type":"tuning",` +
-			`"args":{"cni":{"sysctl":{"net/ipv4/ip_forward":"1"}}}}`,
-			"sysctls plugins[0].args.cni.sysctl.net/ipv4/ip_forward"},
-		"sysctl by a detour": {`{"type":"tuning",` +
-			`"sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":"1"}}`,
-			"sysctls plugins[0].sysctl.net/ipv4/conf/IFNAME/../all/forwarding"},
+				"plugins[0].sysctl.net.ipv4.conf.all.forwarding",
+		},
+		"M32 sysctl of a pod": {
+			`{"type":"tuning",` +
+				`"args":{"cni":{"sysctl":{"net/ipv4/ip_forward":"1"}}}}`,
+			"sysctls plugins[0].args.cni.sysctl.net/ipv4/ip_forward",
+		},
+		"sysctl by a detour": {
+			`{"type":"tuning",` +
+				`"sysctl":{"net/ipv4/conf/IFNAME/../all/forwarding":"1"}}`,
+			"sysctls plugins[0].sysctl.net/ipv4/conf/IFNAME/../all/forwarding",
+		},
 		"own sysctl": {`{"type":"tuning","sysctl":{"net.ipv6.conf.net1.accept_ra":"0",` +
 			`"net/ipv4/conf/IFNAME/rp_filter":"2"}}`, ""},
 		"M29 port of the runtime's": {
@@ -113,8 +135,10 @@ func TestTenantsDefault(t *testing.T) {
 			"hostPorts plugins[0].runtimeConfig.portMappings[0].hostPort, hostPorts " +
 				"plugins[0].runtimeConfig.portMappings[0].hostIP",
 		},
-		"M30 attachments of the runtime's": {`{"type":"bridge","cni.dev/valid-attachments":[]}`,
-			" plugins[0].cni.dev/valid-attachments"},
+		"M30 attachments of the runtime's": {
+			`{"type":"bridge","cni.dev/valid-attachments":[]}`,
+			" plugins[0].cni.dev/valid-attachments",
+		},
 		"prevResult": {`{"type":"portmap",` +
 			`"prevResult":{"ips":[{"address":"10.0.0.1/8"}]}}`, " plugins[0].prevResult"},
 		"M30 ranges": {
@@ -171,37 +195,57 @@ func TestNothingIsExecd(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	for name, test := range map[string]struct{ rule, conf, want string }{
-		"masters": {`"masters":["ens2*"]`,
+		"masters": {
+			`"masters":["ens2*"]`,
 			`{"plugins":[{"type":"macvlan","master":"ens224"},{"type":"macvlan","master":"ens1"},` +
-				`{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master"},
+				`{"type":"macvlan"}]}`, "masters plugins[1].master, masters plugins[2].master",
+		},
 		"any master": {`"masters":["*"]`, `{"type":"macvlan"}`, ""},
 		"M26 passthru by a pattern": {
 			`"masters":["ens2*"]`, `{"plugins":[{"type":"macvlan","master":"ens224","mode":"passthru"},` +
 				`{"type":"macvlan","master":"ens225","mode":"bridge"}]}`,
 			"masters plugins[0].master",
 		},
-		"M26 passthru of a link by name": {`"masters":["ens2*","ens224"]`,
-			`{"type":"macvlan","master":"ens224","mode":"passthru"}`, ""},
-		"M26 passthru of another": {`"masters":["ens224"]`,
-			`{"type":"macvlan","master":"ens225","mode":"passthru"}`, "masters plugins[0].master"},
-		"M26 passthru of a binary": {`"masters":["ens2*"],"exec":["macvtap"]`,
-			`{"type":"macvtap","master":"ens224","MODE":"passthru"}`, "masters plugins[0].master"},
-		"spoofing": {`"spoofing":true`,
-			`{"type":"bridge","macspoofchk":false}`, ""},
-		"VLANs": {`"masters":["*"],"vlans":["100-199","200"]`,
+		"M26 passthru of a link by name": {
+			`"masters":["ens2*","ens224"]`,
+			`{"type":"macvlan","master":"ens224","mode":"passthru"}`, "",
+		},
+		"M26 passthru of another": {
+			`"masters":["ens224"]`,
+			`{"type":"macvlan","master":"ens225","mode":"passthru"}`, "masters plugins[0].master",
+		},
+		"M26 passthru of a binary": {
+			`"masters":["ens2*"],"exec":["macvtap"]`,
+			`{"type":"macvtap","master":"ens224","MODE":"passthru"}`, "masters plugins[0].master",
+		},
+		"spoofing": {
+			`"spoofing":true`,
+			`{"type":"bridge","macspoofchk":false}`, "",
+		},
+		"VLANs": {
+			`"masters":["*"],"vlans":["100-199","200"]`,
 			`{"plugins":[{"type":"macvlan","vlan":200},{"type":"bridge","vlanTrunk":[{"minID":150,` +
-				`"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan"},
-		"bridges": {`"bridges":["br-*"]`,
+				`"maxID":200}]},{"type":"bridge","vlan":201}]}`, "vlans plugins[2].vlan",
+		},
+		"bridges": {
+			`"bridges":["br-*"]`,
 			`{"plugins":[{"type":"bridge","bridge":"br-a"},{"type":"bridge","bridge":"cni0"}]}`,
-			"bridges plugins[1].bridge"},
-		"types": {`"types":["bridge","host-local"]`,
+			"bridges plugins[1].bridge",
+		},
+		"types": {
+			`"types":["bridge","host-local"]`,
 			`{"plugins":[{"type":"bridge","ipam":{"type":"static"}},{"type":"tuning"}]}`,
-			"types plugins[0].ipam.type, types plugins[1].type"},
-		"exec": {`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`,
-			`{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, ""},
-		"exec is no pardon": {`"exec":["vlan"]`,
+			"types plugins[0].ipam.type, types plugins[1].type",
+		},
+		"exec": {
+			`"exec":["dhcp","vlan"],"masters":["ens1"],"vlans":[5]`,
+			`{"type":"vlan","master":"ens1","vlanId":5,"ipam":{"type":"dhcp"}}`, "",
+		},
+		"exec is no pardon": {
+			`"exec":["vlan"]`,
 			`{"type":"vlan","master":"ens1","vlanId":5}`,
-			"masters plugins[0].master, vlans plugins[0].vlanId"},
+			"masters plugins[0].master, vlans plugins[0].vlanId",
+		},
 		"all": {`"all":true`, `{"type":"host-device","device":"ens192"}`, ""},
 		"prefixes": {
 			`"prefixes":["10.9.0.0/16","fd00::/8"]`,
@@ -211,13 +255,17 @@ func TestRules(t *testing.T) {
 			"prefixes plugins[0].ipam.ranges[1][0].subnet, prefixes plugins[1].ipam.addresses[0].gateway, " +
 				"prefixes plugins[2].ipam.range",
 		},
-		"sysctls": {`"sysctls":["net.core.*","net.ipv4.conf.IFNAME.arp_*"]`,
+		"sysctls": {
+			`"sysctls":["net.core.*","net.ipv4.conf.IFNAME.arp_*"]`,
 			`{"type":"tuning","sysctl":{"net.core.somaxconn":"1","net.ipv4.conf.IFNAME.arp_filter":"1",` +
 				`"net.ipv4.conf.IFNAME.forwarding":"1"}}`,
-			"sysctls plugins[0].sysctl.net.ipv4.conf.IFNAME.forwarding"},
-		"ranges": {`"ranges":1`,
+			"sysctls plugins[0].sysctl.net.ipv4.conf.IFNAME.forwarding",
+		},
+		"ranges": {
+			`"ranges":1`,
 			`{"type":"bridge","ipam":{"type":"host-local","subnet":"10.9.3.0/24",` +
-				`"ranges":[[{"subnet":"10.9.4.0/24"}]]}}`, "ranges ipam"},
+				`"ranges":[[{"subnet":"10.9.4.0/24"}]]}}`, "ranges ipam",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := network(t, test.conf)

@@ -46,7 +46,8 @@ func TestPass(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	report := func(name string, status metav1.ConditionStatus, age time.Duration,
-		tainted bool) kube.NodeReport {
+		tainted bool,
+	) kube.NodeReport {
 		r := kube.NodeReport{Node: name, StartupTaint: tainted}
 		if status != "" {
 			r.Condition = &nodev1.Condition{
@@ -101,7 +102,8 @@ func TestTaintOfNodeThatBoots(t *testing.T) {
 		return now
 	}}
 	pass := func(what string, heard time.Time, status metav1.ConditionStatus, tainted bool,
-		want ...string) {
+		want ...string,
+	) {
 		t.Helper()
 		r := kube.NodeReport{Node: "n", StartupTaint: tainted}
 		if !heard.IsZero() {

@@ -35,13 +35,16 @@ type attached struct {
 
 func newManaged(t *testing.T, r *rig, f *fake, name, cidr string) *managed {
 	f.addNode(name)
-	return &managed{t: t, f: f, cidr: cidr, up: true, has: map[string]attached{},
+	return &managed{
+		t: t, f: f, cidr: cidr, up: true, has: map[string]attached{},
 		Manager: &block.Manager{
 			Store: f, Nodes: f, Dir: t.TempDir(), NodeName: name, Log: r.Log, Now: r.Now, Boot: func() (
-				string, error) {
+				string, error,
+			) {
 				return "boot", nil
 			}, Patience: time.Millisecond,
-		}}
+		},
+	}
 }
 
 // give is a new pod and its ADD; without an address there is no pod.

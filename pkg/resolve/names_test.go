@@ -25,32 +25,54 @@ func TestM30NamesOfTheirNamespace(t *testing.T) {
 		"audited": {"", whereabouts("n", ""), "n", "", false},
 		"label":   {"", whereabouts("n", ""), "web.n", "web.default", true},
 		"default": {enforced, whereabouts("n", ""), "web.n", "web.default", false},
-		"rule": {`,"braid":{"policy":[{"namespaces":["web"]}]}`,
-			whereabouts("n", `,"network_name":"s"`), "web.n", "web.s", false},
-		"rule for others": {`,"braid":{"policy":[{"namespaces":["x"]}]}`,
-			whereabouts("n", `,"network_name":"s"`), "n", "s", false},
-		"all": {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
-			whereabouts("n", ""), "n", "", true},
+		"rule": {
+			`,"braid":{"policy":[{"namespaces":["web"]}]}`,
+			whereabouts("n", `,"network_name":"s"`), "web.n", "web.s", false,
+		},
+		"rule for others": {
+			`,"braid":{"policy":[{"namespaces":["x"]}]}`,
+			whereabouts("n", `,"network_name":"s"`), "n", "s", false,
+		},
+		"all": {
+			`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
+			whereabouts("n", ""), "n", "", true,
+		},
 		"operator's": {`,"globalNamespaces":"web"`, whereabouts("n", ""), "n", "", true},
-		"its own already": {enforced, whereabouts("web.n", `,"network_name":"web.s"`), "web.n", "web.s",
-			false},
-		"another's": {enforced, whereabouts("team.n", `,"network_name":"team.s"`), "web.team.n",
-			"web.team.s", false},
+		"its own already": {
+			enforced, whereabouts("web.n", `,"network_name":"web.s"`), "web.n", "web.s",
+			false,
+		},
+		"another's": {
+			enforced, whereabouts("team.n", `,"network_name":"team.s"`), "web.team.n",
+			"web.team.s", false,
+		},
 		"two spellings": {enforced, whereabouts("n", `,"Network_Name":"s"`), "web.n", "web.s", false},
-		"kept": {`,"braid":{"policy":[{"namespaces":["web"],"names":["team.*","default"]}]}`,
-			whereabouts("team.n", ""), "team.n", "", false},
-		"too long a name": {enforced, whereabouts(long, ""), "web." + long[:218] + "-", "web.default",
-			false},
-		"unnamed": {enforced, `{"cniVersion":"1.0.0","type":"macvlan","master":"e"}`, "web.a",
-			"", false},
-		"in a binary's": {`,"braid":{"policy":[{"namespaces":["web"],"exec":["x"]}]}`,
+		"kept": {
+			`,"braid":{"policy":[{"namespaces":["web"],"names":["team.*","default"]}]}`,
+			whereabouts("team.n", ""), "team.n", "", false,
+		},
+		"too long a name": {
+			enforced, whereabouts(long, ""), "web." + long[:218] + "-", "web.default",
+			false,
+		},
+		"unnamed": {
+			enforced, `{"cniVersion":"1.0.0","type":"macvlan","master":"e"}`, "web.a",
+			"", false,
+		},
+		"in a binary's": {
+			`,"braid":{"policy":[{"namespaces":["web"],"exec":["x"]}]}`,
 			`{"cniVersion":"1.0.0","name":"n","type":"x","delegate":{"type":"y",` +
-				`"ipam":{"type":"whereabouts","network_name":"s"}}}`, "web.n", "web.s", false},
-		"other IPAM's key": {enforced,
+				`"ipam":{"type":"whereabouts","network_name":"s"}}}`, "web.n", "web.s", false,
+		},
+		"other IPAM's key": {
+			enforced,
 			`{"cniVersion":"1.0.0","name":"n","type":"macvlan","master":"e","ipam":{"type":"x",` +
-				`"network_name":"s"}}`, "web.n", "s", false},
-		"label, not a rule": {`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
-			whereabouts("n", ""), "n", "", true},
+				`"network_name":"s"}}`, "web.n", "s", false,
+		},
+		"label, not a rule": {
+			`,"braid":{"policy":[{"namespaces":["web"],"all":true}]}`,
+			whereabouts("n", ""), "n", "", true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, test.policy)

@@ -51,19 +51,33 @@ func TestWhereThePolicyIsEnforced(t *testing.T) {
 	}{
 		"nothing is said": {"", nil, "audit", "namespace web"},
 		"other label":     {"", map[string]string{"team": "a"}, "audit", "namespace web"},
-		"label": {"", map[string]string{policy.TenantLabel: ""}, "enforce",
-			"namespace web"},
+		"label": {
+			"",
+			map[string]string{policy.TenantLabel: ""},
+			"enforce",
+			"namespace web",
+		},
 		"default is enforced": {`,"braid":{"policyDefault":"enforce"}`, nil, "enforce", ""},
 		"rule":                {`,"braid":{"policy":[{"namespaces":["we*"]}]}`, nil, "enforce", ""},
-		"rule that allows it": {`,"braid":{"policy":[{"namespaces":["web"],"masters":["*"]}]}`,
-			map[string]string{policy.TenantLabel: ""}, "", ""},
-		"operator's": {`,"globalNamespaces":"web"`, map[string]string{policy.TenantLabel: ""},
-			"", ""},
+		"rule that allows it": {
+			`,"braid":{"policy":[{"namespaces":["web"],"masters":["*"]}]}`,
+			map[string]string{policy.TenantLabel: ""},
+			"", "",
+		},
+		"operator's": {
+			`,"globalNamespaces":"web"`,
+			map[string]string{policy.TenantLabel: ""},
+			"", "",
+		},
 		"multusNamespace": {`,"multusNamespace":"web"`, nil, "", ""},
-		"operator's, by rule": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`,
-			nil, "enforce", ""},
-		"operator's, pattern": {`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["*"]}]}`,
-			nil, "", ""},
+		"operator's, by rule": {
+			`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["web"]}]}`,
+			nil, "enforce", "",
+		},
+		"operator's, pattern": {
+			`,"globalNamespaces":"web","braid":{"policy":[{"namespaces":["*"]}]}`,
+			nil, "", "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, test.policy)

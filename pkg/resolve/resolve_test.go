@@ -32,13 +32,19 @@ func TestAttachments(t *testing.T) {
 	}{
 		"no pod":      {"", "", "", nil, []string{onDisk}},
 		"no networks": {"", "web/p", "", nil, []string{onDisk}},
-		"networks": {"", "web/p", "b,a@x,a", nil,
-			[]string{onDisk, "net1 web/b nb ipvlan", "x web/a na macvlan", "net3 web/a na macvlan"}},
+		"networks": {
+			"", "web/p", "b,a@x,a", nil,
+			[]string{onDisk, "net1 web/b nb ipvlan", "x web/a na macvlan", "net3 web/a na macvlan"},
+		},
 		"default as file": {`,"clusterNetwork":"DIR/net/pods.conf"`, "", "", nil, []string{onDisk}},
-		"default as NAD": {`,"clusterNetwork":"a","multusNamespace":"web"`, "", "", nil,
-			[]string{"eth0 web/a na macvlan"}},
-		"default as delegate": {`,"delegates":[{"name":"own","type":"x"}]`, "", "", nil,
-			[]string{"eth0 own own x"}},
+		"default as NAD": {
+			`,"clusterNetwork":"a","multusNamespace":"web"`, "", "", nil,
+			[]string{"eth0 web/a na macvlan"},
+		},
+		"default as delegate": {
+			`,"delegates":[{"name":"own","type":"x"}]`, "", "", nil,
+			[]string{"eth0 own own x"},
+		},
 		"default of the pod's own": {"", "web/p", "", func(r *rig) {
 			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "web/a"
 		}, []string{"eth0 web/a na macvlan"}},
@@ -112,35 +118,57 @@ func TestAttachmentsErrors(t *testing.T) {
 		network             string
 		words               []string
 	}{
-		"no NAD": {"", "web/p", "a,none", nil, failure.NADNotFound, "web/none",
-			[]string{nadv1.NetworksAnnotation, "create it"}},
+		"no NAD": {
+			"", "web/p", "a,none", nil, failure.NADNotFound, "web/none",
+			[]string{nadv1.NetworksAnnotation, "create it"},
+		},
 		"first of many": {"", "web/p", "a,x,y,z,b,v,w", nil, failure.NADNotFound, "web/x", nil},
 		"forbidden":     {"", "web/p", "other/a", nil, failure.NADForbidden, "other/a", nil},
-		"broken": {"", "web/p", "bad",
+		"broken": {
+			"", "web/p", "bad",
 			func(r *rig) {
 				r.nad("web/bad", `{"type":`)
-			}, failure.NADInvalid, "web/bad", []string{"spec.config"}},
-		"not on disk": {"", "web/p", "bad",
-			func(r *rig) { r.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad", []string{"net"}},
-		"too large": {"", "web/p", "bad", tooLarge, failure.NADInvalid, "web/bad",
-			[]string{"131072", "shorten it"}},
-		"annotation": {"", "web/p", "[", nil, failure.InvalidAnnotation, "",
-			[]string{nadv1.NetworksAnnotation}},
-		"taken interface": {"", "web/p", "a@x,b@x", nil, failure.InvalidAnnotation, "web/b",
-			[]string{"web/a"}},
-		"no default": {`,"clusterNetwork":"gone"`, "web/p", "", nil, failure.NetworkNotFound,
-			"gone", nil},
-		"no file": {`,"clusterNetwork":"/no/such.conf"`, "web/p", "", nil,
-			failure.NetworkNotFound, "/no/such.conf", nil},
+			}, failure.NADInvalid, "web/bad",
+			[]string{"spec.config"},
+		},
+		"not on disk": {
+			"", "web/p", "bad",
+			func(r *rig) { r.nad("web/bad", "") }, failure.NetworkNotFound, "web/bad",
+			[]string{"net"},
+		},
+		"too large": {
+			"", "web/p", "bad", tooLarge, failure.NADInvalid, "web/bad",
+			[]string{"131072", "shorten it"},
+		},
+		"annotation": {
+			"", "web/p", "[", nil, failure.InvalidAnnotation, "",
+			[]string{nadv1.NetworksAnnotation},
+		},
+		"taken interface": {
+			"", "web/p", "a@x,b@x", nil, failure.InvalidAnnotation, "web/b",
+			[]string{"web/a"},
+		},
+		"no default": {
+			`,"clusterNetwork":"gone"`, "web/p", "", nil, failure.NetworkNotFound,
+			"gone", nil,
+		},
+		"no file": {
+			`,"clusterNetwork":"/no/such.conf"`, "web/p", "", nil,
+			failure.NetworkNotFound, "/no/such.conf", nil,
+		},
 		"no default NAD": {"", "web/p", "", func(r *rig) {
 			r.objs.pods["web/p"].Annotations[nadv1.DefaultNetworkAnnotation] = "none"
 		}, failure.NADNotFound, "kube-system/none", []string{nadv1.DefaultNetworkAnnotation}},
-		"broken auxiliary chain": {auxiliary, "", "",
+		"broken auxiliary chain": {
+			auxiliary, "", "",
 			func(r *rig) {
 				r.write("net/aux/1.conf", "{")
-			}, failure.InvalidConfig, "DIR/net/aux/1.conf", nil},
-		"device": {"", "web/p", "nic", nic, failure.DeviceUnavailable, "web/nic",
-			[]string{"v/nic"}},
+			}, failure.InvalidConfig, "DIR/net/aux/1.conf", nil,
+		},
+		"device": {
+			"", "web/p", "nic", nic, failure.DeviceUnavailable, "web/nic",
+			[]string{"v/nic"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,11 +211,15 @@ func TestUnavailable(t *testing.T) {
 		"named": {&failure.Error{
 			Reason: failure.APIUnavailable, Err: errors.New("slow"), Fix: "wait",
 		}, "wait", failure.APIUnavailable},
-		"forbidden": {apierrors.NewForbidden(resource, "x", errors.New("no")), "conf/rbac",
-			failure.APIUnavailable},
+		"forbidden": {
+			apierrors.NewForbidden(resource, "x", errors.New("no")), "conf/rbac",
+			failure.APIUnavailable,
+		},
 		"credential": {apierrors.NewUnauthorized("no"), "kubeconfig", failure.APIUnavailable},
-		"timed out": {&failure.Error{Reason: failure.TimedOut, Err: errors.New("slow"), Fix: "wait"},
-			"wait", failure.TimedOut},
+		"timed out": {
+			&failure.Error{Reason: failure.TimedOut, Err: errors.New("slow"), Fix: "wait"},
+			"wait", failure.TimedOut,
+		},
 		"throttled": {apierrors.NewTooManyRequests("slow", 1), "try again", failure.APIUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -247,13 +279,22 @@ func TestPast(t *testing.T) {
 		want     []string
 		exact    bool
 	}{
-		"all there": {"a,b", "",
-			[]string{onDisk, "net1 web/a na macvlan", "net2 web/b nb ipvlan"}, true},
-		"gone and known": {"gone,b", `{"cniVersion":"1.0.0","name":"ng","type":"x"}`,
-			[]string{onDisk, "net1 ng ng x", "net2 web/b nb ipvlan"}, false},
+		"all there": {
+			"a,b", "",
+			[]string{onDisk, "net1 web/a na macvlan", "net2 web/b nb ipvlan"},
+			true,
+		},
+		"gone and known": {
+			"gone,b", `{"cniVersion":"1.0.0","name":"ng","type":"x"}`,
+			[]string{onDisk, "net1 ng ng x", "net2 web/b nb ipvlan"},
+			false,
+		},
 		"gone and unknown": {"gone,b", "", []string{onDisk, "net2 web/b nb ipvlan"}, false},
-		"asks of one gone": {`[{"name":"gone","interface":"x"},{"name":"b"}]`, "",
-			[]string{onDisk, "net2 web/b nb ipvlan"}, false},
+		"asks of one gone": {
+			`[{"name":"gone","interface":"x"},{"name":"b"}]`, "",
+			[]string{onDisk, "net2 web/b nb ipvlan"},
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -291,8 +332,11 @@ func TestDevices(t *testing.T) {
 		device    string
 		fails     failure.Reason
 	}{
-		"given": {[]string{"v/nic"}, devices{pod: map[string][]string{"v/nic": {"d1", "d2"}}},
-			"d1", ""},
+		"given": {
+			[]string{"v/nic"},
+			devices{pod: map[string][]string{"v/nic": {"d1", "d2"}}},
+			"d1", "",
+		},
 		"none":      {[]string{"v/nic"}, devices{node: []string{"v/nic"}}, "", failure.DeviceUnavailable},
 		"no socket": {nil, devices{err: none}, "", failure.DeviceUnavailable},
 		"unknown":   {nil, devices{err: errors.New("timeout")}, "", failure.APIUnavailable},

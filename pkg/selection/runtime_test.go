@@ -27,8 +27,10 @@ func TestS19PortMappings(t *testing.T) {
 		`{"hostPort":1e3,"containerPort":80}`:                  {".hostPort", `"1e3" is no port`},
 		`{"hostPort":80,"containerPort":80,"protocol":"icmp"}`: {".protocol", `"icmp"`},
 		`{"hostPort":80,"containerPort":80,"protocol":""}`:     {".protocol", "tcp, udp or sctp"},
-		`{"hostPort":80,"containerPort":80,"protocol":6}`: {".protocol",
-			"is a number, not a string"},
+		`{"hostPort":80,"containerPort":80,"protocol":6}`: {
+			".protocol",
+			"is a number, not a string",
+		},
 		`{"hostPort":80,"containerPort":80,"hostIP":"x"}`: {".hostIP", "is no IP address"},
 		`{"hostport":80,"containerPort":80}`:              {".hostport", "write hostPort"},
 		`80`:                                              {"", "is a number, not an object"},
@@ -46,8 +48,10 @@ func TestS20Bandwidth(t *testing.T) {
 		`{"ingressRate":2048,"ingressBurst":300,"egressRate":8000,` +
 			`"egressBurst":200}`: {2048, 300, 8000, 200},
 		`{"egressRate":18446744073709551615}`: {EgressRate: 1<<64 - 1, EgressBurst: 1<<31 - 1},
-		`{"ingressRate":1,"egressRate":null}`: {IngressRate: 1,
-			IngressBurst: 524288},
+		`{"ingressRate":1,"egressRate":null}`: {
+			IngressRate:  1,
+			IngressBurst: 524288,
+		},
 		`{"ingressRate":100000000,"egressRate":1000,` +
 			`"egressBurst":1}`: {100000000, 10000000, 1000, 1},
 	} {

@@ -18,32 +18,56 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]Error{
-		"": {1, 1, "", "unexpected end of JSON input",
-			"the text is cut off: complete it, or close what is open"},
-		"{\n  # c": {2, 3, "", `a "#" comment, and JSON has no comments`,
-			"remove the comment"},
-		"{\n\n\t/* c */}": {3, 2, "", `a "/*" comment, and JSON has no comments`,
-			"remove the comment"},
-		"[1 / 2]": {1, 4, "", "invalid character '/' after array element",
-			"correct the JSON at this place"},
-		"[\"äöü\" x]": {1, 8, "", "invalid character 'x' after array element",
-			"correct the JSON at this place"},
-		"{\"a\":[1,\n]}": {2, 1, "", "a comma before ']', and JSON has none there",
-			"remove the comma"},
-		"{\"a\":1 , }": {1, 10, "", "a comma before '}', and JSON has none there",
-			"remove the comma"},
-		"{'a':1}": {1, 2, "",
+		"": {
+			1, 1, "", "unexpected end of JSON input",
+			"the text is cut off: complete it, or close what is open",
+		},
+		"{\n  # c": {
+			2, 3, "", `a "#" comment, and JSON has no comments`,
+			"remove the comment",
+		},
+		"{\n\n\t/* c */}": {
+			3, 2, "", `a "/*" comment, and JSON has no comments`,
+			"remove the comment",
+		},
+		"[1 / 2]": {
+			1, 4, "", "invalid character '/' after array element",
+			"correct the JSON at this place",
+		},
+		"[\"äöü\" x]": {
+			1, 8, "", "invalid character 'x' after array element",
+			"correct the JSON at this place",
+		},
+		"{\"a\":[1,\n]}": {
+			2, 1, "", "a comma before ']', and JSON has none there",
+			"remove the comma",
+		},
+		"{\"a\":1 , }": {
+			1, 10, "", "a comma before '}', and JSON has none there",
+			"remove the comma",
+		},
+		"{'a':1}": {
+			1, 2, "",
 			"invalid character '\\'' looking for beginning of object key string",
-			"put keys and texts between double quotes"},
-		"{\"a\":1 \"b\":2}": {1, 8, "", "invalid character '\"' after object key:value pair",
-			"put a comma, or after a key a colon, before it"},
+			"put keys and texts between double quotes",
+		},
+		"{\"a\":1 \"b\":2}": {
+			1, 8, "", "invalid character '\"' after object key:value pair",
+			"put a comma, or after a key a colon, before it",
+		},
 		"[\"a\",\n\"\xc3(\"]": {2, 2, "", "byte 0xc3 is not UTF-8", "store the text as UTF-8"},
-		"{\"a\":1,\n \"a\":2}": {2, 2, "a", "the key appears twice in one object",
-			"keep one of the two"},
-		`{"a":[0,{"b":1,"\u0062":2}]}`: {1, 16, "a[1].b", "the key appears twice in one object",
-			"keep one of the two"},
-		`[{"\n":1,"\n":2}]`: {1, 10, `"[0].\n"`, "the key appears twice in one object",
-			"keep one of the two"},
+		"{\"a\":1,\n \"a\":2}": {
+			2, 2, "a", "the key appears twice in one object",
+			"keep one of the two",
+		},
+		`{"a":[0,{"b":1,"\u0062":2}]}`: {
+			1, 16, "a[1].b", "the key appears twice in one object",
+			"keep one of the two",
+		},
+		`[{"\n":1,"\n":2}]`: {
+			1, 10, `"[0].\n"`, "the key appears twice in one object",
+			"keep one of the two",
+		},
 	} {
 		err := Check([]byte(text))
 		if got, ok := errors.AsType[*Error](err); !ok || *got != want {

@@ -66,7 +66,9 @@ func TestReview(t *testing.T) {
 		kind, name string
 		allowed    bool
 	}{
-		{"Pod", "yes", true}, {"Pod", "no", false}, {"Pod", "what", false},
+		{"Pod", "yes", true},
+		{"Pod", "no", false},
+		{"Pod", "what", false},
 		{strings.Repeat("x", 99), "yes", true},
 	} {
 		w := ask(h, http.MethodPost, Path+"?timeout=4s", review(test.kind, test.name))

@@ -15,8 +15,11 @@ func BenchmarkAdd(b *testing.B) {
 		run  plugintest.Runner
 	}{
 		{"ours", ipam("10.1.0.2/24"), ours()},
-		{"reference", conf{"type": "static", "addresses": []conf{{"address": "10.1.0.2/24"}}},
-			plugintest.Reference{}},
+		{
+			"reference",
+			conf{"type": "static", "addresses": []conf{{"address": "10.1.0.2/24"}}},
+			plugintest.Reference{},
+		},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			n := plugintest.New(b, bench.run)

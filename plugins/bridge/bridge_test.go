@@ -112,17 +112,23 @@ func TestResultIsTheReferences(t *testing.T) {
 		"gateways of IPAM": {"ipam": static(nil, "10.1.0.2/24 via 10.1.0.254",
 			"fd00::2/64 via fd00::fe"), "isGateway": true},
 		"gateways added": {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64"), "isGateway": true},
-		"default gateways": {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64"),
-			"isDefaultGateway": true},
+		"default gateways": {
+			"ipam":             static(nil, "10.1.0.2/24", "fd00::2/64"),
+			"isDefaultGateway": true,
+		},
 		"default route there": {"ipam": static(default4, "10.1.0.2/24"), "isDefaultGateway": true},
 		"routes":              {"ipam": static(routes, "10.1.0.2/24 via 10.1.0.1")},
 		"DNS of IPAM":         {"ipam": static(dns, "10.1.0.2/24")},
 		"DNS of both":         {"ipam": static(dns, "10.1.0.2/24"), "dns": conf{"domain": "example.org"}},
 		"MAC":                 {"args": conf{"cni": conf{"mac": "02:00:00:00:00:01"}}},
-		"old version": {"cniVersion": "0.4.0", "ipam": static(nil, "10.1.0.2/24"),
-			"isGateway": true},
-		"very old version": {"cniVersion": "0.2.0", "ipam": static(nil, "10.1.0.2/24"),
-			"isGateway": true},
+		"old version": {
+			"cniVersion": "0.4.0", "ipam": static(nil, "10.1.0.2/24"),
+			"isGateway": true,
+		},
+		"very old version": {
+			"cniVersion": "0.2.0", "ipam": static(nil, "10.1.0.2/24"),
+			"isGateway": true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c = conf{"type": "bridge", "bridge": "br0"}.With(c)
@@ -158,8 +164,10 @@ func TestMACIsTheLastAskedFor(t *testing.T) {
 	for i, more := range []conf{
 		{},
 		{"args": conf{"cni": conf{"mac": "02:00:00:00:00:02"}}},
-		{"args": conf{"cni": conf{"mac": "02:00:00:00:00:02"}},
-			"runtimeConfig": conf{"mac": "02:00:00:00:00:03"}},
+		{
+			"args":          conf{"cni": conf{"mac": "02:00:00:00:00:02"}},
+			"runtimeConfig": conf{"mac": "02:00:00:00:00:03"},
+		},
 	} {
 		p := n.Pod(fmt.Sprint(i))
 		p.Args = "IgnoreUnknown=1;MAC=02:00:00:00:00:01"
@@ -250,8 +258,10 @@ func TestVLANsOfThePort(t *testing.T) {
 			"1" + untagged, "5" + tagged, "6" + tagged, "7" + tagged, "8" + tagged, "9" + tagged,
 			"20" + tagged,
 		}},
-		{conf{"vlan": 100, "vlanTrunk": []conf{{"id": 101}, {"id": 4094}}},
-			[]string{"100" + untagged, "101" + tagged, "4094" + tagged}},
+		{
+			conf{"vlan": 100, "vlanTrunk": []conf{{"id": 101}, {"id": 4094}}},
+			[]string{"100" + untagged, "101" + tagged, "4094" + tagged},
+		},
 		{conf{"vlan": 100, "vlanTrunk": []conf{{"id": 100}}}, []string{"100" + tagged}},
 		{conf{"vlanTrunk": []conf{}}, []string{"1" + untagged}},
 	} {

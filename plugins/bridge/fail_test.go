@@ -91,15 +91,23 @@ func TestRollBack(t *testing.T) {
 			}, says: "01:00:5e:00:00:01",
 		},
 		"the bridge is none": {more: conf{"bridge": "nic0"}, says: "nic0"},
-		"IPAM fails": {more: conf{"ipam": ipam("10.1.0.2/24").With(conf{"fail": "ADD"})},
-			says: "as the test wants it"},
+		"IPAM fails": {
+			more: conf{"ipam": ipam("10.1.0.2/24").With(conf{"fail": "ADD"})},
+			says: "as the test wants it",
+		},
 		"IPAM gives no address": {more: conf{"ipam": ipam()}, says: "no address"},
-		"no such IPAM": {more: conf{"ipam": conf{"type": "no-such-ipam"}},
-			says: "no-such-ipam"},
-		"an address twice": {more: conf{"ipam": ipam("10.1.0.2/24", "10.1.0.2/24")},
-			says: "10.1.0.2/24"},
-		"a route nowhere": {more: conf{"ipam": ipam("10.1.0.2/24").With(nowhere)},
-			says: "10.8.0.1"},
+		"no such IPAM": {
+			more: conf{"ipam": conf{"type": "no-such-ipam"}},
+			says: "no-such-ipam",
+		},
+		"an address twice": {
+			more: conf{"ipam": ipam("10.1.0.2/24", "10.1.0.2/24")},
+			says: "10.1.0.2/24",
+		},
+		"a route nowhere": {
+			more: conf{"ipam": ipam("10.1.0.2/24").With(nowhere)},
+			says: "10.8.0.1",
+		},
 		"another gateway":         {more: conf{"ipam": ipam("10.2.0.2/24")}, says: "10.2.0.1/24"},
 		"no room for a gateway":   {more: conf{"ipam": ipam("10.2.0.2/32")}, says: "10.2.0.2/32"},
 		"its own gateway":         {more: conf{"ipam": ipam("10.1.0.1/24")}, says: "10.1.0.1/24"},
@@ -199,8 +207,10 @@ func TestBadConfigurations(t *testing.T) {
 		says []string
 	}{
 		{conf{"hairpinMode": true, "promiscMode": true}, []string{"hairpinMode", "promiscMode"}},
-		{conf{"disableContainerInterface": true, "ipam": ipam("10.1.0.2/24")},
-			[]string{"disableContainerInterface", "ipam"}},
+		{
+			conf{"disableContainerInterface": true, "ipam": ipam("10.1.0.2/24")},
+			[]string{"disableContainerInterface", "ipam"},
+		},
 		{conf{"vlan": 4095}, []string{"vlan", "4095"}},
 		{conf{"vlan": -1}, []string{"vlan", "-1"}},
 		{conf{"vlan": "7"}, []string{"vlan", "7", "string"}},
@@ -217,10 +227,14 @@ func TestBadConfigurations(t *testing.T) {
 		{conf{"bridge": "a-name-too-long0"}, []string{"bridge", "a-name-too-long0"}},
 		{conf{"bridge": "../x"}, []string{"bridge", "../x"}},
 		{conf{"bridge": "br%d"}, []string{"bridge", "br%d"}},
-		{conf{"bridge": "twelve-chars", "vlan": 4000, "isGateway": true, "ipam": ipam("10.1.0.2/24")},
-			[]string{"bridge", "twelve-chars.4000"}},
-		{conf{"ipMasq": true, "ipMasqBackend": "ipfw", "ipam": ipam("10.1.0.2/24")},
-			[]string{"ipMasqBackend", "ipfw"}},
+		{
+			conf{"bridge": "twelve-chars", "vlan": 4000, "isGateway": true, "ipam": ipam("10.1.0.2/24")},
+			[]string{"bridge", "twelve-chars.4000"},
+		},
+		{
+			conf{"ipMasq": true, "ipMasqBackend": "ipfw", "ipam": ipam("10.1.0.2/24")},
+			[]string{"ipMasqBackend", "ipfw"},
+		},
 		{conf{"args": conf{"cni": conf{"mac": "02:00"}}}, []string{"args.cni.mac", "02:00"}},
 		{conf{"runtimeConfig": conf{"mac": "zz"}}, []string{"runtimeConfig.mac", "zz"}},
 	} {
@@ -551,8 +565,10 @@ func withoutVLANs() []conf {
 			"portIsolation": true, "ipam": ipam("10.1.0.2/24"), "dns": conf{"domain": "x"},
 			"runtimeConfig": conf{"mac": "02:00:00:00:00:07"},
 		}),
-		{"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true,
-			"macspoofchk": true},
+		{
+			"type": "bridge", "bridge": "br1", "promiscMode": true, "disableContainerInterface": true,
+			"macspoofchk": true,
+		},
 	}
 }
 

@@ -38,8 +38,10 @@ func masqueradeTable() *nft.Table {
 func spoofTable() *nft.Table {
 	return &nft.Table{Family: nft.Bridge, Name: "braid_spoofcheck", Chains: []nft.Chain{
 		{Name: attachmentChain},
-		{Name: "prerouting", Hook: nft.BridgePrerouting(beforeNAT),
-			Rules: []nft.Expr{nft.Jump(attachmentChain)}},
+		{
+			Name: "prerouting", Hook: nft.BridgePrerouting(beforeNAT),
+			Rules: []nft.Expr{nft.Jump(attachmentChain)},
+		},
 	}}
 }
 

@@ -83,8 +83,10 @@ func TestBadInput(t *testing.T) {
 		"master,not exactly one": {"master": "", "prevResult": prev()},
 		"field master,nic9":      {"master": "", "prevResult": prev("nic9")},
 		"ipam,no prevResult":     {"ipam": conf{}},
-		"ipam,with addresses": {"ipam": conf{},
-			"prevResult": conf{"cniVersion": "1.1.0", "interfaces": []conf{{"name": "nic0"}}}},
+		"ipam,with addresses": {
+			"ipam":       conf{},
+			"prevResult": conf{"cniVersion": "1.1.0", "interfaces": []conf{{"name": "nic0"}}},
+		},
 	})
 }
 

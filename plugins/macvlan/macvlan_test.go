@@ -78,8 +78,10 @@ func TestMatchesReference(t *testing.T) {
 		}},
 		"mac":           {conf: conf{"mac": "02:00:00:00:00:05"}},
 		"master in pod": {conf: conf{"master": "up0", "linkInContainer": true}},
-		"cniVersion 0.2.0": {conf: conf{"cniVersion": "0.2.0"},
-			result: strings.Replace(v4, `,{"address":"10.2.0.2/16"}`, "", 1)},
+		"cniVersion 0.2.0": {
+			conf:   conf{"cniVersion": "0.2.0"},
+			result: strings.Replace(v4, `,{"address":"10.2.0.2/16"}`, "", 1),
+		},
 		"cniVersion 0.3.1": {conf: conf{"cniVersion": "0.3.1"}},
 		"cniVersion 0.4.0": {conf: conf{"cniVersion": "0.4.0"}},
 		"cniVersion 1.0.0": {conf: conf{"cniVersion": "1.0.0"}},
@@ -159,8 +161,10 @@ func TestMAC(t *testing.T) {
 		}{
 			"configured": {want: configured, conf: conf{"args": conf{"cni": conf{"mac": args}}}},
 			"CNI_ARGS":   {want: env, args: "IgnoreUnknown=1;MAC=" + env},
-			"runtime": {want: runtime, args: "MAC=" + env,
-				conf: conf{"runtimeConfig": conf{"mac": runtime}}},
+			"runtime": {
+				want: runtime, args: "MAC=" + env,
+				conf: conf{"runtimeConfig": conf{"mac": runtime}},
+			},
 		} {
 			n, _ := suite().Node(t, runner, "")
 			p := n.Pod("a")

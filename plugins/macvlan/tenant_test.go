@@ -26,8 +26,11 @@ func TestM26Limits(t *testing.T) {
 		{limits, conf{"mode": "passthru", "master": ""}, failure.NodeProtected},
 		{nil, conf{"mode": "passthru"}, ""},
 		{&attachment.Limits{Namespace: "team", Masters: []string{}}, conf{}, failure.PolicyRefused},
-		{&attachment.Limits{Namespace: "team", Masters: []string{}}, conf{"master": ""},
-			failure.PolicyRefused},
+		{
+			&attachment.Limits{Namespace: "team", Masters: []string{}},
+			conf{"master": ""},
+			failure.PolicyRefused,
+		},
 		{&attachment.Limits{Namespace: "team", Masters: []string{master}}, conf{"master": ""}, ""},
 	} {
 		n.Limits = c.limits

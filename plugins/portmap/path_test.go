@@ -227,11 +227,13 @@ func TestLoopbackStaysClosed(t *testing.T) {
 	send := func(to string) {
 		t.Helper()
 		// A packet to a loopback address leaves if its interface is given.
-		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IP{192, 0, 2, 2}},
+		d := net.Dialer{
+			LocalAddr: &net.UDPAddr{IP: net.IP{192, 0, 2, 2}},
 			Control: func(_, _ string, raw syscall.RawConn) (err error) {
 				cerr := raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "eth0") })
 				return errors.Join(cerr, err)
-			}}
+			},
+		}
 		err := w.client.Run(func() error {
 			c, err := d.DialContext(t.Context(), "udp", to)
 			if err != nil {

@@ -205,14 +205,22 @@ func TestR24LeadsNowhere(t *testing.T) {
 		code         uint
 		says         []string
 	}{
-		"IPv6 hostIP": {conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7,
-			says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"}},
-		"::": {conf: v4, mappings: []conf{at("tcp", "::")}, code: 7,
-			says: []string{"portMappings[0].hostIP", "IPv6"}},
-		"IPv4 hostIP": {conf: v6, mappings: []conf{at("tcp", "192.0.2.1")}, code: 7,
-			says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"}},
-		"no address": {conf: only(), mappings: []conf{at("tcp", "")}, code: 7,
-			says: []string{"portMappings[0]", "net1", "IPAM"}},
+		"IPv6 hostIP": {
+			conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7,
+			says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"},
+		},
+		"::": {
+			conf: v4, mappings: []conf{at("tcp", "::")}, code: 7,
+			says: []string{"portMappings[0].hostIP", "IPv6"},
+		},
+		"IPv4 hostIP": {
+			conf: v6, mappings: []conf{at("tcp", "192.0.2.1")}, code: 7,
+			says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"},
+		},
+		"no address": {
+			conf: only(), mappings: []conf{at("tcp", "")}, code: 7,
+			says: []string{"portMappings[0]", "net1", "IPAM"},
+		},
 		"twice": {conf: v4, mappings: []conf{
 			at("tcp", ""), at("tcp", "").With(conf{"containerPort": 81}),
 		}, code: 7, says: []string{"portMappings[1].hostPort 8080", "portMappings[0]"}},
@@ -223,36 +231,60 @@ func TestR24LeadsNowhere(t *testing.T) {
 				"portMappings[0].hostPort 8080", "tcp port 8080", "net net1 b", "choose another hostPort",
 			},
 		},
-		"pod, one family": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v6,
-			mappings: []conf{at("tcp", "")}},
-		"pod, other protocol": {others: chain(other, 3, nil, at("udp", "")), conf: v4,
-			mappings: []conf{at("tcp", "")}},
-		"pod, other address": {others: chain(other, 3, nil, at("tcp", "192.0.2.9")), conf: v4,
-			mappings: []conf{at("tcp", "192.0.2.1")}},
-		"pod, same address": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
-			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
-		"pod, any": {others: chain(other, 3, nil, at("tcp", "0.0.0.0")), conf: v4,
-			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"}},
-		"pod, one of any": {others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
-			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
-		"pod, conditions": {others: chain(other, 3, limited, at("tcp", "")), conf: v4,
-			mappings: []conf{at("tcp", "")}},
-		"pod, same conditions": {others: chain(other, 3, limited, at("tcp", "")), conf: v4.With(limited),
-			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
-		"pod before conditions": {others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited),
-			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"}},
+		"pod, one family": {
+			others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v6,
+			mappings: []conf{at("tcp", "")},
+		},
+		"pod, other protocol": {
+			others: chain(other, 3, nil, at("udp", "")), conf: v4,
+			mappings: []conf{at("tcp", "")},
+		},
+		"pod, other address": {
+			others: chain(other, 3, nil, at("tcp", "192.0.2.9")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")},
+		},
+		"pod, same address": {
+			others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"},
+		},
+		"pod, any": {
+			others: chain(other, 3, nil, at("tcp", "0.0.0.0")), conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")}, code: 11, says: []string{"192.0.2.1"},
+		},
+		"pod, one of any": {
+			others: chain(other, 3, nil, at("tcp", "192.0.2.1")), conf: v4,
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"},
+		},
+		"pod, conditions": {
+			others: chain(other, 3, limited, at("tcp", "")), conf: v4,
+			mappings: []conf{at("tcp", "")},
+		},
+		"pod, same conditions": {
+			others: chain(other, 3, limited, at("tcp", "")), conf: v4.With(limited),
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"},
+		},
+		"pod before conditions": {
+			others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited),
+			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"},
+		},
 		"listens": {listens: ":8080", conf: dual, mappings: []conf{
 			port("tcp", 8081, 80), at("tcp", ""),
 		}, code: 11, says: []string{
 			"portMappings[1].hostPort 8080", "listens on [::]:8080", "stop that process",
 		}},
-		"listens, UDP": {listens: "192.0.2.1:8080", conf: v4, mappings: []conf{at("udp", "")},
-			code: 11, says: []string{"udp port 8080", "192.0.2.1:8080"}},
-		"listens, loopback": {listens: "127.0.0.1:8080", conf: v4, mappings: []conf{at("tcp", "")},
-			code: 11, says: []string{"127.0.0.1:8080"}},
+		"listens, UDP": {
+			listens: "192.0.2.1:8080", conf: v4, mappings: []conf{at("udp", "")},
+			code: 11, says: []string{"udp port 8080", "192.0.2.1:8080"},
+		},
+		"listens, loopback": {
+			listens: "127.0.0.1:8080", conf: v4, mappings: []conf{at("tcp", "")},
+			code: 11, says: []string{"127.0.0.1:8080"},
+		},
 		"listens, ::1": {listens: "[::1]:8080", conf: dual, mappings: []conf{at("tcp", "")}},
-		"listens, elsewhere": {listens: "192.0.2.9:8080", conf: v4,
-			mappings: []conf{at("tcp", "192.0.2.1")}},
+		"listens, elsewhere": {
+			listens: "192.0.2.9:8080", conf: v4,
+			mappings: []conf{at("tcp", "192.0.2.1")},
+		},
 		"listens, other family": {listens: "192.0.2.9:8080", conf: v6, mappings: []conf{at("tcp", "")}},
 		"SCTP":                  {listens: ":8080", conf: v4, mappings: []conf{at("sctp", "")}},
 	} {
@@ -583,31 +615,55 @@ func TestBadInput(t *testing.T) {
 		conf  conf
 		names []string
 	}{
-		"protocol": {chain(p, 2, nil, good, good.With(conf{"protocol": "icmp"})),
-			[]string{"portMappings[1].protocol", `"icmp"`}},
-		"no protocol": {chain(p, 2, nil, good.With(conf{"protocol": nil})),
-			[]string{"portMappings[0].protocol", `""`}},
-		"hostPort 0": {chain(p, 2, nil, good.With(conf{"hostPort": 0})),
-			[]string{"portMappings[0].hostPort", "0"}},
-		"hostPort high": {chain(p, 2, nil, good.With(conf{"hostPort": 65536})),
-			[]string{"hostPort", "65536"}},
-		"hostPort text": {chain(p, 2, nil, good.With(conf{"hostPort": "80"})),
-			[]string{"hostPort", "string"}},
-		"containerPort": {chain(p, 2, nil, good.With(conf{"containerPort": -1})),
-			[]string{"containerPort", "-1"}},
-		"hostIP": {chain(p, 2, nil, good.With(conf{"hostIP": "localhost"})),
-			[]string{"hostIP", `"localhost"`}},
-		"hostIP, zone": {chain(p, 2, nil, good.With(conf{"hostIP": "fe80::1%eth0"})),
-			[]string{"hostIP", "fe80::1%eth0"}},
-		"mappings object": {chain(p, 2, conf{"runtimeConfig": conf{"portMappings": conf{}}}),
-			[]string{"portMappings", "object"}},
-		"runtimeConfig": {chain(p, 2, conf{"runtimeConfig": "x"}),
-			[]string{"runtimeConfig", "x"}},
-		"markMasqBit": {chain(p, 2, conf{"markMasqBit": 32}, good),
-			[]string{"markMasqBit", "32"}},
+		"protocol": {
+			chain(p, 2, nil, good, good.With(conf{"protocol": "icmp"})),
+			[]string{"portMappings[1].protocol", `"icmp"`},
+		},
+		"no protocol": {
+			chain(p, 2, nil, good.With(conf{"protocol": nil})),
+			[]string{"portMappings[0].protocol", `""`},
+		},
+		"hostPort 0": {
+			chain(p, 2, nil, good.With(conf{"hostPort": 0})),
+			[]string{"portMappings[0].hostPort", "0"},
+		},
+		"hostPort high": {
+			chain(p, 2, nil, good.With(conf{"hostPort": 65536})),
+			[]string{"hostPort", "65536"},
+		},
+		"hostPort text": {
+			chain(p, 2, nil, good.With(conf{"hostPort": "80"})),
+			[]string{"hostPort", "string"},
+		},
+		"containerPort": {
+			chain(p, 2, nil, good.With(conf{"containerPort": -1})),
+			[]string{"containerPort", "-1"},
+		},
+		"hostIP": {
+			chain(p, 2, nil, good.With(conf{"hostIP": "localhost"})),
+			[]string{"hostIP", `"localhost"`},
+		},
+		"hostIP, zone": {
+			chain(p, 2, nil, good.With(conf{"hostIP": "fe80::1%eth0"})),
+			[]string{"hostIP", "fe80::1%eth0"},
+		},
+		"mappings object": {
+			chain(p, 2, conf{"runtimeConfig": conf{"portMappings": conf{}}}),
+			[]string{"portMappings", "object"},
+		},
+		"runtimeConfig": {
+			chain(p, 2, conf{"runtimeConfig": "x"}),
+			[]string{"runtimeConfig", "x"},
+		},
+		"markMasqBit": {
+			chain(p, 2, conf{"markMasqBit": 32}, good),
+			[]string{"markMasqBit", "32"},
+		},
 		"snat": {chain(p, 2, conf{"snat": "yes"}, good), []string{"snat", "yes"}},
-		"no prevResult": {chain(p, 2, conf{"prevResult": nil}, good),
-			[]string{"prevResult"}},
+		"no prevResult": {
+			chain(p, 2, conf{"prevResult": nil}, good),
+			[]string{"prevResult"},
+		},
 		"no prevResult, no mappings": {chain(p, 2, conf{"prevResult": nil}), []string{"prevResult"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,8 +35,10 @@ func table() *nft.Table {
 			nft.Join(nft.Destination(nft.Is, loopback4()), nft.InputInterface(nft.IsNot, "lo"), nft.Drop()),
 			ports,
 		}},
-		{Name: "output", Hook: nft.OutputNAT(),
-			Rules: []nft.Expr{nft.Join(nft.Destination(nft.Is, loopback6), nft.Return()), ports}},
+		{
+			Name: "output", Hook: nft.OutputNAT(),
+			Rules: []nft.Expr{nft.Join(nft.Destination(nft.Is, loopback6), nft.Return()), ports},
+		},
 		{Name: "postrouting", Hook: nft.PostroutingNAT(), Rules: []nft.Expr{
 			nft.Join(nft.DestinationTranslated(), nft.Jump(masqueradeChain)),
 		}},

@@ -138,10 +138,14 @@ func TestM29NoPortOfAnother(t *testing.T) {
 		"operator first":     {nil, mine, "", "", false},
 		"tenant first":       {mine, nil, "", "", false},
 		"one address of all": {nil, mine, "", "192.0.2.1", false},
-		"all of one address": {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
-			"0.0.0.0", false},
-		"two addresses": {mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
-			"192.0.2.9", true},
+		"all of one address": {
+			mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
+			"0.0.0.0", false,
+		},
+		"two addresses": {
+			mine, &attachment.Limits{Namespace: "rival"}, "192.0.2.1",
+			"192.0.2.9", true,
+		},
 		"operator's loopback afterwards": {mine, nil, "0.0.0.0", "127.0.0.1", true},
 		"operator's loopback before":     {nil, mine, "127.0.0.1", "192.0.2.1", true},
 	} {

@@ -24,32 +24,60 @@ func TestBadInput(t *testing.T) {
 		code uint
 		says []string
 	}{
-		"table 0": {good.With(conf{"table": 0}), types.ErrInvalidNetworkConfig,
-			[]string{"table 0"}},
-		"table negative": {good.With(conf{"table": -5}), types.ErrInvalidNetworkConfig,
-			[]string{"table -5"}},
-		"table too large": {good.With(conf{"table": 4294967296}), types.ErrInvalidNetworkConfig,
-			[]string{"table 4294967296"}},
-		"table a string": {good.With(conf{"table": "main"}), types.ErrInvalidNetworkConfig,
-			[]string{"table", "main"}},
-		"gateways a string": {good.With(conf{"gateways": "10.1.0.1"}), types.ErrInvalidNetworkConfig,
-			[]string{"gateways", "10.1.0.1"}},
-		"no address": {good.With(conf{"gateways": []string{"10.1.0.x"}}),
-			types.ErrInvalidNetworkConfig, []string{"gateways", "10.1.0.x"}},
-		"address with zone": {good.With(conf{"gateways": []string{"fe80::1%net1"}}),
-			types.ErrInvalidNetworkConfig, []string{"gateways", "fe80::1%net1"}},
+		"table 0": {
+			good.With(conf{"table": 0}), types.ErrInvalidNetworkConfig,
+			[]string{"table 0"},
+		},
+		"table negative": {
+			good.With(conf{"table": -5}), types.ErrInvalidNetworkConfig,
+			[]string{"table -5"},
+		},
+		"table too large": {
+			good.With(conf{"table": 4294967296}), types.ErrInvalidNetworkConfig,
+			[]string{"table 4294967296"},
+		},
+		"table a string": {
+			good.With(conf{"table": "main"}), types.ErrInvalidNetworkConfig,
+			[]string{"table", "main"},
+		},
+		"gateways a string": {
+			good.With(conf{"gateways": "10.1.0.1"}), types.ErrInvalidNetworkConfig,
+			[]string{"gateways", "10.1.0.1"},
+		},
+		"no address": {
+			good.With(conf{"gateways": []string{"10.1.0.x"}}),
+			types.ErrInvalidNetworkConfig,
+			[]string{"gateways", "10.1.0.x"},
+		},
+		"address with zone": {
+			good.With(conf{"gateways": []string{"fe80::1%net1"}}),
+			types.ErrInvalidNetworkConfig,
+			[]string{"gateways", "fe80::1%net1"},
+		},
 		"two of a family": {
 			good.With(conf{"gateways": []string{"10.1.0.1", "10.1.0.9"}}), types.ErrInvalidNetworkConfig,
 			[]string{"gateways", "10.1.0.9"},
 		},
-		"gateways and table": {good.With(conf{"gateways": []string{"10.1.0.1"}, "table": 7}),
-			types.ErrInvalidNetworkConfig, []string{"gateways", "10.1.0.1", "table"}},
-		"hints and table": {good.With(conf{"addSourceHints": true, "table": 7}),
-			types.ErrInvalidNetworkConfig, []string{"addSourceHints true", "table"}},
-		"no prevResult": {conf{"type": "sbr"}, types.ErrInvalidNetworkConfig,
-			[]string{"prevResult"}},
-		"prevResult wrong": {conf{"type": "sbr", "prevResult": "x"}, types.ErrDecodingFailure,
-			[]string{"prevResult"}},
+		"gateways and table": {
+			good.With(conf{"gateways": []string{"10.1.0.1"}, "table": 7}),
+			types.ErrInvalidNetworkConfig,
+			[]string{"gateways", "10.1.0.1", "table"},
+		},
+		"hints and table": {
+			good.With(conf{"addSourceHints": true, "table": 7}),
+			types.ErrInvalidNetworkConfig,
+			[]string{"addSourceHints true", "table"},
+		},
+		"no prevResult": {
+			conf{"type": "sbr"},
+			types.ErrInvalidNetworkConfig,
+			[]string{"prevResult"},
+		},
+		"prevResult wrong": {
+			conf{"type": "sbr", "prevResult": "x"},
+			types.ErrDecodingFailure,
+			[]string{"prevResult"},
+		},
 		"no addresses": {prev(func(p conf) {
 			delete(p, "ips")
 		}), types.ErrInternal, []string{"net1"}},

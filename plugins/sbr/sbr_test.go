@@ -113,20 +113,30 @@ func TestMatchesReference(t *testing.T) {
 		"dual stack": {addrs: dual, routes: []string{
 			"172.16.0.0/12 via 10.1.0.1", "172.30.0.0/16", "fd01::/64 via fd00::1", "fd02::/64",
 		}},
-		"default routes": {addrs: dual,
-			routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"}},
-		"no gateways": {addrs: []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
-		"one subnet": {addrs: []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"default routes": {
+			addrs:  dual,
+			routes: []string{"0.0.0.0/0 via 10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00::1"},
+		},
+		"no gateways": {
+			addrs:  []address{{"10.1.0.2/24", ""}, {"fd00::2/64", ""}},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+		},
+		"one subnet": {
+			addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.1.0.3/24", "10.1.0.1"}},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+		},
 		"two subnets": {
 			addrs:  []address{{"10.1.0.2/24", "10.1.0.1"}, {"10.2.0.2/16", "10.2.0.1"}},
 			routes: []string{"172.16.0.0/12 via 10.1.0.1", "172.32.0.0/12 via 10.2.0.1", "172.48.0.0/12"},
 		},
-		"host addresses": {addrs: []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}},
-			routes: []string{"172.16.0.0/12"}},
-		"table": {addrs: dual, conf: conf{"table": 7},
-			routes: []string{"172.16.0.0/12 via 10.1.0.1"}},
+		"host addresses": {
+			addrs:  []address{{"10.1.0.2/32", ""}, {"fd00::2/128", ""}},
+			routes: []string{"172.16.0.0/12"},
+		},
+		"table": {
+			addrs: dual, conf: conf{"table": 7},
+			routes: []string{"172.16.0.0/12 via 10.1.0.1"},
+		},
 		"large table":   {addrs: dual, conf: conf{"table": 70000}},
 		"tables in use": {addrs: dual, rules: []string{"10.9.9.9/32 100", "fd09::9/128 102"}},
 		"one of two":    {addrs: dual, pick: func(prev conf) { prev["ips"] = prev["ips"].([]conf)[:1] }},
@@ -667,8 +677,10 @@ func TestReadme(t *testing.T) { plugintest.Readme[sbr.Conf](t, plugin.New(sbr.Pl
 func TestDelWithoutEachKey(t *testing.T) {
 	confs := []conf{
 		{"type": "sbr", "table": 7},
-		{"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true,
-			"dns": conf{"domain": "x"}},
+		{
+			"type": "sbr", "gateways": []string{"10.1.0.7"}, "addSourceHints": true,
+			"dns": conf{"domain": "x"},
+		},
 	}
 	plugintest.WithoutEachKey[sbr.Conf](t, "", confs,
 		func(t *testing.T, key string, with, without conf) {

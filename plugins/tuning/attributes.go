@@ -50,38 +50,48 @@ type change struct {
 func (a attributes) changes() []change {
 	var list []change
 	if a.MAC != "" {
-		list = append(list, change{"mac", a.MAC,
+		list = append(list, change{
+			"mac", a.MAC,
 			func(ctx context.Context, h *nl.Handle, index int) error {
 				mac, err := net.ParseMAC(a.MAC)
 				if err != nil {
 					return err
 				}
 				return h.SetMAC(ctx, index, mac)
-			}})
+			},
+		})
 	}
 	if a.Promisc != nil {
-		list = append(list, change{"promisc", *a.Promisc,
+		list = append(list, change{
+			"promisc", *a.Promisc,
 			func(ctx context.Context, h *nl.Handle, index int) error {
 				return h.SetPromisc(ctx, index, *a.Promisc)
-			}})
+			},
+		})
 	}
 	if a.MTU != 0 {
-		list = append(list, change{"mtu", a.MTU,
+		list = append(list, change{
+			"mtu", a.MTU,
 			func(ctx context.Context, h *nl.Handle, index int) error {
 				return h.SetMTU(ctx, index, a.MTU)
-			}})
+			},
+		})
 	}
 	if a.AllMulti != nil {
-		list = append(list, change{"allmulti", *a.AllMulti,
+		list = append(list, change{
+			"allmulti", *a.AllMulti,
 			func(ctx context.Context, h *nl.Handle, index int) error {
 				return h.SetAllMulti(ctx, index, *a.AllMulti)
-			}})
+			},
+		})
 	}
 	if a.TxQLen != nil {
-		list = append(list, change{"txQLen", *a.TxQLen,
+		list = append(list, change{
+			"txQLen", *a.TxQLen,
 			func(ctx context.Context, h *nl.Handle, index int) error {
 				return h.SetTxQLen(ctx, index, *a.TxQLen)
-			}})
+			},
+		})
 	}
 	return list
 }

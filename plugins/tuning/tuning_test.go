@@ -120,10 +120,14 @@ func TestMatchesReference(t *testing.T) {
 		}},
 		"sysctl with slash": {conf: conf{"sysctl": conf{"net/ipv4/conf/IFNAME/arp_filter": "1"}}},
 		"sysctl of two":     {conf: conf{"sysctl": conf{"net.ipv4.ip_local_port_range": "2000\t3000"}}},
-		"CNI_ARGS": {args: "IgnoreUnknown=1;MAC=" + newMAC,
-			conf: conf{"mac": "02:00:00:00:00:09"}},
-		"runtimeConfig": {args: "MAC=02:00:00:00:00:08",
-			conf: conf{"runtimeConfig": conf{"mac": newMAC}}},
+		"CNI_ARGS": {
+			args: "IgnoreUnknown=1;MAC=" + newMAC,
+			conf: conf{"mac": "02:00:00:00:00:09"},
+		},
+		"runtimeConfig": {
+			args: "MAC=02:00:00:00:00:08",
+			conf: conf{"runtimeConfig": conf{"mac": newMAC}},
+		},
 		"args.cni": {args: "MAC=02:00:00:00:00:08", conf: all.With(conf{
 			"runtimeConfig": conf{"mac": "02:00:00:00:00:09"},
 			"sysctl":        conf{"net.core.somaxconn": "99", "net.ipv4.conf.all.rp_filter": "2"},
@@ -214,8 +218,10 @@ func TestRefusedByTheKernel(t *testing.T) {
 		"sysctl's value": {conf{
 			"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.ip_local_port_range": "9 8"},
 		}, []string{"net/ipv4/ip_local_port_range", "9 8"}},
-		"sysctl's name": {conf{"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.nonsense": "1"}},
-			[]string{"net/ipv4/nonsense"}},
+		"sysctl's name": {
+			conf{"sysctl": conf{"net.core.somaxconn": "99", "net.ipv4.nonsense": "1"}},
+			[]string{"net/ipv4/nonsense"},
+		},
 		"sysctl directory": {conf{"sysctl": conf{"net.ipv4": "1"}}, []string{"net/ipv4"}},
 	} {
 		p, good := pod(t, plugintest.New(t, ours()), "a")
@@ -241,41 +247,83 @@ func TestBadInput(t *testing.T) {
 		code uint
 		says []string
 	}{
-		"sysctl elsewhere": {good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "",
-			types.ErrInvalidNetworkConfig, []string{"sysctl", "kernel.hostname"}},
-		"sysctl leads out": {good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "",
-			types.ErrInvalidNetworkConfig, []string{"net/../kernel/hostname"}},
-		"sysctl by a detour": {good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "",
-			types.ErrInvalidNetworkConfig, []string{"net.ipv4.//.core.somaxconn"}},
-		"sysctl net": {good.With(conf{"sysctl": conf{"net": "x"}}), "",
-			types.ErrInvalidNetworkConfig, []string{"sysctl", `"net"`}},
-		"sysctl empty": {good.With(conf{"sysctl": conf{"": "x"}}), "",
-			types.ErrInvalidNetworkConfig, []string{"sysctl"}},
-		"sysctl a number": {good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "",
-			types.ErrInvalidNetworkConfig, []string{"sysctl", "net.core.somaxconn", "5"}},
-		"args.cni.sysctl": {good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "",
-			types.ErrInvalidNetworkConfig, []string{"args.cni.sysctl", "x"}},
+		"sysctl elsewhere": {
+			good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", "kernel.hostname"},
+		},
+		"sysctl leads out": {
+			good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"net/../kernel/hostname"},
+		},
+		"sysctl by a detour": {
+			good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"net.ipv4.//.core.somaxconn"},
+		},
+		"sysctl net": {
+			good.With(conf{"sysctl": conf{"net": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", `"net"`},
+		},
+		"sysctl empty": {
+			good.With(conf{"sysctl": conf{"": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl"},
+		},
+		"sysctl a number": {
+			good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", "net.core.somaxconn", "5"},
+		},
+		"args.cni.sysctl": {
+			good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"args.cni.sysctl", "x"},
+		},
 		"args.cni.sysctl away": {good.With(conf{
 			"args": conf{"cni": conf{"sysctl": conf{"vm.swappiness": "1"}}},
 		}), "", types.ErrInvalidNetworkConfig, []string{"vm.swappiness"}},
-		"mac": {good.With(conf{"mac": "x:y"}), "", types.ErrInvalidNetworkConfig,
-			[]string{"mac", "x:y"}},
-		"mac of eight bytes": {good.With(conf{"mac": "02:00:00:00:00:00:00:01"}), "",
-			types.ErrInvalidNetworkConfig, []string{"02:00:00:00:00:00:00:01"}},
-		"CNI_ARGS mac": {good, "MAC=nonsense", types.ErrInvalidNetworkConfig,
-			[]string{"CNI_ARGS MAC", "nonsense"}},
-		"CNI_ARGS unknown": {good, "COLOUR=blue", types.ErrInvalidEnvironmentVariables,
-			[]string{"COLOUR"}},
-		"mtu negative": {good.With(conf{"mtu": -1}), "", types.ErrInvalidNetworkConfig,
-			[]string{"mtu -1"}},
-		"mtu that wraps": {good.With(conf{"mtu": 4294968796}), "", types.ErrInvalidNetworkConfig,
-			[]string{"mtu 4294968796"}},
-		"mtu a string": {good.With(conf{"mtu": "1400"}), "", types.ErrInvalidNetworkConfig,
-			[]string{"mtu", "1400"}},
-		"queue negative": {good.With(conf{"txQLen": -7}), "", types.ErrInvalidNetworkConfig,
-			[]string{"txQLen -7"}},
-		"no prevResult": {conf{"type": "tuning", "dataDir": good["dataDir"], "mtu": 1400}, "",
-			types.ErrInvalidNetworkConfig, []string{"prevResult"}},
+		"mac": {
+			good.With(conf{"mac": "x:y"}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mac", "x:y"},
+		},
+		"mac of eight bytes": {
+			good.With(conf{"mac": "02:00:00:00:00:00:00:01"}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"02:00:00:00:00:00:00:01"},
+		},
+		"CNI_ARGS mac": {
+			good, "MAC=nonsense", types.ErrInvalidNetworkConfig,
+			[]string{"CNI_ARGS MAC", "nonsense"},
+		},
+		"CNI_ARGS unknown": {
+			good, "COLOUR=blue", types.ErrInvalidEnvironmentVariables,
+			[]string{"COLOUR"},
+		},
+		"mtu negative": {
+			good.With(conf{"mtu": -1}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu -1"},
+		},
+		"mtu that wraps": {
+			good.With(conf{"mtu": 4294968796}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu 4294968796"},
+		},
+		"mtu a string": {
+			good.With(conf{"mtu": "1400"}), "", types.ErrInvalidNetworkConfig,
+			[]string{"mtu", "1400"},
+		},
+		"queue negative": {
+			good.With(conf{"txQLen": -7}), "", types.ErrInvalidNetworkConfig,
+			[]string{"txQLen -7"},
+		},
+		"no prevResult": {
+			conf{"type": "tuning", "dataDir": good["dataDir"], "mtu": 1400},
+			"",
+			types.ErrInvalidNetworkConfig,
+			[]string{"prevResult"},
+		},
 	} {
 		p.Args = c.args
 		_, err := p.Add(c.conf)
@@ -391,8 +439,10 @@ func TestAllowlist(t *testing.T) {
 		"anywhere":      {"# remark\n\n  somaxconn  \n", "net.core.somaxconn", ""},
 		"the raw key":   {"^net/core/somaxconn$", "net.core.somaxconn", "net.core.somaxconn"},
 		"before IFNAME": {"^net.ipv4.conf.IFNAME.[a-z_]*$", "net.ipv4.conf.IFNAME.arp_ignore", ""},
-		"another": {"^net.core.somaxconn$", "net.ipv4.conf.IFNAME.arp_ignore",
-			"net.ipv4.conf.IFNAME.arp_ignore"},
+		"another": {
+			"^net.core.somaxconn$", "net.ipv4.conf.IFNAME.arp_ignore",
+			"net.ipv4.conf.IFNAME.arp_ignore",
+		},
 		"empty":         {"", "net.core.somaxconn", "net.core.somaxconn"},
 		"no expression": {"net.core.(", "net.core.somaxconn", "net.core.("},
 	} {

@@ -86,9 +86,12 @@ func TestRooms(t *testing.T) {
 		reason           failure.Reason // of the error; "" for none
 	}{
 		"whereabouts": {plugin: `"type": "macvlan", "master": "ens224", ` + whereabouts3, want: 3},
-		"two ranges": {plugin: `"type": "macvlan", "master": "ens224", ` +
-			`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "ipRanges": [{"range": "fd00::/126"}]}`,
-			want: 3},
+		"two ranges": {
+			plugin: `"type": "macvlan", "master": "ens224", ` +
+				`"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", ` +
+				`"ipRanges": [{"range": "fd00::/126"}]}`,
+			want: 3,
+		},
 		"host-local": {plugin: `"type": "ipvlan", "master": "ens224", ` +
 			`"ipam": {"type": "host-local", "subnet": "10.0.0.0/28"}`, want: 13},
 		"a bridge":     {plugin: `"type": "bridge", ` + whereabouts3, want: 3},
@@ -99,17 +102,25 @@ func TestRooms(t *testing.T) {
 			`"range": "10.0.0.0/29"}`, want: math.MaxUint64},
 		"a binary": {plugin: `"type": "host-device", "ipam": {"type": "whereabouts", ` +
 			`"range": "10.0.0.0/30"}`, want: 2},
-		"no master": {plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3,
-			reason: failure.PluginFailed},
+		"no master": {
+			plugin: `"type": "macvlan", "master": "ens225", ` + whereabouts3,
+			reason: failure.PluginFailed,
+		},
 		"master in pod": {plugin: `"type": "macvlan", "master": "net9", "linkInContainer": true, ` +
 			whereabouts3, want: 3},
 		"nonsense": {plugin: `"type": "macvlan", "mode": "big"`, reason: failure.NADInvalid},
-		"for this node": {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data",
-			want: math.MaxUint64},
-		"for another node": {plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web",
-			reason: failure.NodeNotSelected},
-		"not known": {plugin: `"type": "macvlan"`,
-			err: &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable},
+		"for this node": {
+			plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=data",
+			want: math.MaxUint64,
+		},
+		"for another node": {
+			plugin: `"type": "macvlan", "master": "ens224"`, selector: "pool=web",
+			reason: failure.NodeNotSelected,
+		},
+		"not known": {
+			plugin: `"type": "macvlan"`,
+			err:    &failure.Error{Reason: failure.APIUnavailable}, reason: failure.APIUnavailable,
+		},
 	} {
 		nad := &nadv1.NetworkAttachmentDefinition{
 			ObjectMeta: metav1.ObjectMeta{

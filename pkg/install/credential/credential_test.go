@@ -197,8 +197,10 @@ func TestRefused(t *testing.T) {
 		err  error
 		want []time.Duration
 	}{
-		"refused": {&credential.RefusedError{Err: errors.New("no such account")},
-			[]time.Duration{0, time.Hour + credential.Proof}},
+		"refused": {
+			&credential.RefusedError{Err: errors.New("no such account")},
+			[]time.Duration{0, time.Hour + credential.Proof},
+		},
 		"away": {errors.New("connection refused"), []time.Duration{0}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,13 +71,17 @@ func TestFind(t *testing.T) {
 		want  string   // the file's name
 		says  []string // what the error says
 	}{
-		"first": {files: []string{"10-flannel.conflist", flannel, "05-calico.conflist", calico},
-			want: "05-calico.conflist"},
+		"first": {
+			files: []string{"10-flannel.conflist", flannel, "05-calico.conflist", calico},
+			want:  "05-calico.conflist",
+		},
 		"the runtimes' order, not conflists first": {
 			files: []string{"10-flannel.conflist", flannel, "1-k8s.conf", aConf}, want: "1-k8s.conf",
 		},
-		"not Braid": {files: []string{"00-braid.conflist", braid, "10-flannel.conflist", flannel},
-			want: "10-flannel.conflist"},
+		"not Braid": {
+			files: []string{"00-braid.conflist", braid, "10-flannel.conflist", flannel},
+			want:  "10-flannel.conflist",
+		},
 		"meta plugins by type": {
 			files: []string{
 				"00-a.conflist", shim, "01-b.conf", multus, "02-c.json", braid, "10-multus.conflist", flannel,
@@ -94,10 +98,14 @@ func TestFind(t *testing.T) {
 			files: []string{"05-cilium.conflist.cilium_bak", calico, "10-x.conflist.bak", calico},
 			says:  []string{"no default network"},
 		},
-		"broken": {files: []string{"05-x.conflist", cut, "10-flannel.conflist", flannel},
-			want: "10-flannel.conflist"},
-		"no name": {files: []string{"05-x.conf", `{"type":"bridge"}`},
-			says: []string{"05-x.conf is not valid: it has no name"}},
+		"broken": {
+			files: []string{"05-x.conflist", cut, "10-flannel.conflist", flannel},
+			want:  "10-flannel.conflist",
+		},
+		"no name": {
+			files: []string{"05-x.conf", `{"type":"bridge"}`},
+			says:  []string{"05-x.conf is not valid: it has no name"},
+		},
 		"nothing to choose": {
 			files: []string{"00-multus.conf", multus, "87-podman-bridge.conflist", podman, "90.conf", cut},
 			says: []string{
@@ -106,20 +114,30 @@ func TestFind(t *testing.T) {
 			},
 		},
 		"empty": {says: []string{"no default network"}},
-		"by name": {files: []string{"05-calico.conflist", calico, "10-flannel.conflist", flannel},
-			named: "cbr0", want: "10-flannel.conflist"},
-		"by file": {files: []string{"05-calico.conflist", calico, "10-flannel.conflist", flannel},
-			named: "10-flannel.conflist", want: "10-flannel.conflist"},
-		"stop-gap meant": {files: []string{"05-calico.conflist", calico, "11-crio.conflist", crio},
-			named: "crio", want: "11-crio.conflist"},
+		"by name": {
+			files: []string{"05-calico.conflist", calico, "10-flannel.conflist", flannel},
+			named: "cbr0", want: "10-flannel.conflist",
+		},
+		"by file": {
+			files: []string{"05-calico.conflist", calico, "10-flannel.conflist", flannel},
+			named: "10-flannel.conflist", want: "10-flannel.conflist",
+		},
+		"stop-gap meant": {
+			files: []string{"05-calico.conflist", calico, "11-crio.conflist", crio},
+			named: "crio", want: "11-crio.conflist",
+		},
 		"named, not there": {
 			files: []string{"05-calico.conflist", calico}, named: "cbr0",
 			says: []string{`no network "cbr0"`},
 		},
-		"named, broken": {files: []string{"05-calico.conflist", calico, "10-flannel.conflist", cut},
-			named: "10-flannel.conflist", says: []string{"10-flannel", "not valid"}},
-		"named, meta": {files: []string{"05-calico.conflist", calico, "00-multus.conf", multus},
-			named: "multus-cni-network", says: []string{"meta plugin multus", "name the network"}},
+		"named, broken": {
+			files: []string{"05-calico.conflist", calico, "10-flannel.conflist", cut},
+			named: "10-flannel.conflist", says: []string{"10-flannel", "not valid"},
+		},
+		"named, meta": {
+			files: []string{"05-calico.conflist", calico, "00-multus.conf", multus},
+			named: "multus-cni-network", says: []string{"meta plugin multus", "name the network"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &defaultnet.Finder{Dirs: []string{put(t, test.files...)}, Named: test.named}

@@ -56,8 +56,10 @@ func profiles() []profile {
 			bins: []string{rancher + "/k3s/data/cni", rancher + "/k3s/data/current/bin"},
 		},
 		{name: "rke2", marks: []string{rancher + "/rke2"}, conf: plainConf, bins: []string{plainBin}},
-		{name: "microk8s", marks: []string{snap + "/args"}, conf: snap + "/args/cni-network",
-			bins: []string{snap + "/opt/cni/bin"}},
+		{
+			name: "microk8s", marks: []string{snap + "/args"}, conf: snap + "/args/cni-network",
+			bins: []string{snap + "/opt/cni/bin"},
+		},
 		{
 			// The default network of OpenShift writes to a directory of its own, which is named after
 			// Multus.
@@ -65,11 +67,15 @@ func profiles() []profile {
 			conf: "/etc/kubernetes/cni/net.d",
 			bins: []string{"/var/lib/cni/bin"}, private: "/run/multus/cni/net.d",
 		},
-		{name: "gke", marks: []string{"/home/kubernetes/bin"}, conf: plainConf,
-			bins: []string{"/home/kubernetes/bin"}},
+		{
+			name: "gke", marks: []string{"/home/kubernetes/bin"}, conf: plainConf,
+			bins: []string{"/home/kubernetes/bin"},
+		},
 		{name: "talos", id: "talos", conf: plainConf, bins: []string{plainBin}},
-		{name: "minikube", marks: []string{"/var/lib/minikube"}, conf: plainConf,
-			bins: []string{plainBin}},
+		{
+			name: "minikube", marks: []string{"/var/lib/minikube"}, conf: plainConf,
+			bins: []string{plainBin},
+		},
 		{name: "plain", conf: plainConf, bins: []string{plainBin}},
 	}
 }

@@ -64,8 +64,10 @@ func TestFind(t *testing.T) {
 			node: []string{k3s + "/agent/etc/cni/net.d"}, override: platform.Place{Bin: "/bin/"},
 			want: place("k3s", k3s+"/agent/etc/cni/net.d", "/bin", k3s+"/agent/etc/cni/braid.d"),
 		},
-		"rke2": {node: []string{"/var/lib/rancher/rke2"},
-			want: place("rke2", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"rke2": {
+			node: []string{"/var/lib/rancher/rke2"},
+			want: place("rke2", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d"),
+		},
 		"microk8s": {
 			node: []string{"/var/snap/microk8s/current/args"},
 			want: place("microk8s", "/var/snap/microk8s/current/args/cni-network",
@@ -76,14 +78,22 @@ func TestFind(t *testing.T) {
 			want: place("openshift", "/etc/kubernetes/cni/net.d", "/var/lib/cni/bin",
 				"/run/multus/cni/net.d"),
 		},
-		"gke": {node: []string{"/home/kubernetes/bin"},
-			want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d")},
-		"talos": {node: []string{"/etc/os-release=NAME=\"Talos\"\nID=talos\n"},
-			want: place("talos", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
-		"like it": {node: []string{"/etc/os-release=ID_LIKE=talos\n"},
-			want: place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
-		"minikube": {node: []string{"/var/lib/minikube"},
-			want: place("minikube", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d")},
+		"gke": {
+			node: []string{"/home/kubernetes/bin"},
+			want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d"),
+		},
+		"talos": {
+			node: []string{"/etc/os-release=NAME=\"Talos\"\nID=talos\n"},
+			want: place("talos", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d"),
+		},
+		"like it": {
+			node: []string{"/etc/os-release=ID_LIKE=talos\n"},
+			want: place("plain", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d"),
+		},
+		"minikube": {
+			node: []string{"/var/lib/minikube"},
+			want: place("minikube", "/etc/cni/net.d", "/opt/cni/bin", "/etc/cni/braid.d"),
+		},
 		"told the profile": {
 			node: []string{"/var/lib/minikube"}, override: platform.Place{Profile: "gke"},
 			want: place("gke", "/etc/cni/net.d", "/home/kubernetes/bin", "/etc/cni/braid.d"),

@@ -48,7 +48,10 @@ func TestBlockSet(t *testing.T) {
 		block string
 		want  bool
 	}{
-		{"10.0.0.0/28", true}, {"10.0.0.32/28", true}, {"10.0.0.0/24", true}, {"10.0.0.0/27", false},
+		{"10.0.0.0/28", true},
+		{"10.0.0.32/28", true},
+		{"10.0.0.0/24", true},
+		{"10.0.0.0/27", false},
 		{"10.0.0.16/28", false},
 	} {
 		block := netip.MustParsePrefix(c.block)

@@ -39,8 +39,12 @@ func (b *local) MarshalText() ([]byte, error) {
 	}
 	text := make([]byte, 0, size)
 	for _, line := range [...][2]string{
-		{"space", b.Space}, {"cidr", b.CIDR}, {"uid", string(b.UID)}, {"state", string(b.State)},
-		{"claim", b.Claim}, {"idle", timeText(b.Idle)},
+		{"space", b.Space},
+		{"cidr", b.CIDR},
+		{"uid", string(b.UID)},
+		{"state", string(b.State)},
+		{"claim", b.Claim},
+		{"idle", timeText(b.Idle)},
 	} {
 		if strings.ContainsFunc(line[1], unicode.IsSpace) {
 			return nil, fmt.Errorf("%s %.100q has white space", line[0], line[1])
@@ -180,7 +184,8 @@ func parseHolder(text string) (Holder, error) {
 		return Holder{}, errors.New("it does not say who has the address")
 	}
 	return Holder{
-		attachment.ID{Network: part[0], ContainerID: part[1], IfName: part[2]}, types.UID(part[3]),
+		attachment.ID{Network: part[0], ContainerID: part[1], IfName: part[2]},
+		types.UID(part[3]),
 		part[4],
 	}, nil
 }

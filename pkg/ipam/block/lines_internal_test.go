@@ -17,8 +17,10 @@ func eachField() *local {
 	b := new(Manager).newLocal("default", netip.MustParsePrefix("fd00::10/124"), owned)
 	b.UID, b.Claim, b.Idle, b.Looked = "2f3a", "c1a1", at, []string{"team-x1", "team.r2"}
 	b.Used = map[netip.Addr]Holder{
-		netip.MustParseAddr("fd00::11"): {attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"},
-			"uid", "default/pod"},
+		netip.MustParseAddr("fd00::11"): {
+			attachment.ID{Network: "net", ContainerID: "c", IfName: "net1"},
+			"uid", "default/pod",
+		},
 		netip.MustParseAddr("fd00::12"): {attachment.ID{
 			Network: "net", ContainerID: "c2", IfName: "net1",
 		}, "", ""},

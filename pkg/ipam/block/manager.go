@@ -64,8 +64,11 @@ type Holder struct {
 // space.
 func (h Holder) check() error {
 	for _, part := range [][2]string{
-		{"network", h.Network}, {"container ID", h.ContainerID}, {"interface", h.IfName},
-		{"pod UID", string(h.PodUID)}, {"pod", h.Pod},
+		{"network", h.Network},
+		{"container ID", h.ContainerID},
+		{"interface", h.IfName},
+		{"pod UID", string(h.PodUID)},
+		{"pod", h.Pod},
 	} {
 		if strings.ContainsFunc(part[1], unicode.IsSpace) {
 			return fmt.Errorf("%s %.100q has white space", part[0], part[1])

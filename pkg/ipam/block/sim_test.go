@@ -211,8 +211,12 @@ func newSim(dir string, seed uint64) *sim {
 		s.nodes = append(s.nodes, n)
 	}
 	v4 := [][3]string{
-		{"10.0.0.0/28"}, {"10.0.0.0/27"}, {"10.0.0.0/26"}, {"10.0.0.4/31"},
-		{"10.0.0.0/28", "10.0.0.5", "10.0.0.6"}, {"10.0.0.0/25", "10.0.0.14", "10.0.0.49"},
+		{"10.0.0.0/28"},
+		{"10.0.0.0/27"},
+		{"10.0.0.0/26"},
+		{"10.0.0.4/31"},
+		{"10.0.0.0/28", "10.0.0.5", "10.0.0.6"},
+		{"10.0.0.0/25", "10.0.0.14", "10.0.0.49"},
 	}
 	v6 := [][3]string{{"fd00::/124"}, {"fd00::/122"}, {"fd00::6/127"}}
 	one := func(of [][3]string, space string) block.Wish {
@@ -231,8 +235,12 @@ func newSim(dir string, seed uint64) *sim {
 	s.windows = [][]block.Wish{{one(v4, a)}}
 	for range s.rnd.IntN(3) {
 		s.windows = append(s.windows, [][]block.Wish{
-			{one(v4, a)}, {one(v6, a)}, {one(v4, a), one(v6, a)}, {one(v4, a), one(v4, a)},
-			{one(v4, b), one(v4, a)}, {one(v6, b)},
+			{one(v4, a)},
+			{one(v6, a)},
+			{one(v4, a), one(v6, a)},
+			{one(v4, a), one(v4, a)},
+			{one(v4, b), one(v4, a)},
+			{one(v6, b)},
 		}[s.rnd.IntN(6)])
 	}
 	if s.rnd.IntN(3) == 0 {

@@ -637,10 +637,16 @@ func TestInvalid(t *testing.T) {
 		"nul":          {good.DataDir + "\x00", "net", key("a"), "invalid argument"},
 		"container ID": {good.DataDir, "net", key("a/b"), "a/b"},
 		"no ID":        {good.DataDir, "net", key(""), "containerID"},
-		"interface": {good.DataDir, "net",
-			attachment.ID{Network: "net", ContainerID: "a", IfName: "a b"}, "whitespace"},
-		"no interface": {good.DataDir, "net", attachment.ID{Network: "net", ContainerID: "a"},
-			"interface"},
+		"interface": {
+			good.DataDir, "net",
+			attachment.ID{Network: "net", ContainerID: "a", IfName: "a b"},
+			"whitespace",
+		},
+		"no interface": {
+			good.DataDir, "net",
+			attachment.ID{Network: "net", ContainerID: "a"},
+			"interface",
+		},
 		"line in the ID": {good.DataDir, "net", key("a\r\nb"), "invalid"},
 	} {
 		c.key.Network = c.network

@@ -39,8 +39,10 @@ func TestOrder(t *testing.T) {
 		{two, "::a00:2", "[10.0.0.2 10.0.0.3 10.0.1.8 10.0.1.9]"},
 		{end, "", "[255.255.255.254 255.255.255.255]"},
 		{end, "255.255.255.255", "[255.255.255.254 255.255.255.255]"},
-		{end6, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe",
-			"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe]"},
+		{
+			end6, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe",
+			"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe]",
+		},
 	} {
 		var last netip.Addr
 		if c.last != "" {
@@ -60,8 +62,10 @@ func TestSize(t *testing.T) {
 		{nil, 0},
 		{file.Set{rng("10.0.0.1", "10.0.0.1", "10.0.0.1")}, 0},
 		{file.Set{rng("10.0.0.1", "10.0.0.254", "10.0.0.1")}, 253},
-		{file.Set{rng("10.0.0.1", "10.0.0.254", "10.1.0.1"), rng("10.0.1.0", "10.0.1.255", "10.0.1.7")},
-			254 + 255},
+		{
+			file.Set{rng("10.0.0.1", "10.0.0.254", "10.1.0.1"), rng("10.0.1.0", "10.0.1.255", "10.0.1.7")},
+			254 + 255,
+		},
 		{file.Set{rng("0.0.0.0", "255.255.255.255", "::")}, 1 << 32},
 		{file.Set{rng("fd00::", "fd00::ffff:ffff:ffff:fffe", "::")}, math.MaxUint64},
 		{file.Set{rng("fd00::", "fd00::ffff:ffff:ffff:fffd", "::")}, math.MaxUint64 - 1},
@@ -83,10 +87,12 @@ func TestKernelsBoot(t *testing.T) {
 		t.Errorf("booted at %v", at)
 	}
 	for _, bad := range []string{"", "../x", "a b"} {
-		s := &file.Store{DataDir: t.TempDir(), Network: "net",
+		s := &file.Store{
+			DataDir: t.TempDir(), Network: "net",
 			Boot: file.Boot{ID: func() (string, error) {
 				return bad, nil
-			}}}
+			}},
+		}
 		if _, err := s.Add(t.Context(), key("a"), []file.Wish{wish("10.0.0.2", "10.0.0.9")}); err == nil {
 			t.Errorf("boot ID %q is accepted", bad)
 		}

@@ -42,7 +42,8 @@ func draSlices() []resourcev1.ResourceSlice {
 		return d
 	}
 	slice := func(name, driver, node, pool string, generation int64,
-		devices ...resourcev1.Device) resourcev1.ResourceSlice {
+		devices ...resourcev1.Device,
+	) resourcev1.ResourceSlice {
 		s := resourcev1.ResourceSlice{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "resource.k8s.io/v1", Kind: "ResourceSlice"},
 			ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -187,12 +188,14 @@ func testR5(t *testing.T, src draSource) {
 		t.Errorf("devices without a kubelet (-want +got):\n%s", diff)
 	}
 	answering := startKubelet(t,
-		&fakeKubelet{pods: []*podresourcesv1.PodResources{{Name: "p", Namespace: "dra",
+		&fakeKubelet{pods: []*podresourcesv1.PodResources{{
+			Name: "p", Namespace: "dra",
 			Containers: []*podresourcesv1.ContainerResources{
 				{Name: "c", Devices: []*podresourcesv1.ContainerDevices{
 					devicesOf("v/nic", 0, "0000:04:00.1", "0000:05:00.2"), devicesOf("v/own", 0, "o"),
 				}},
-			}}}})
+			},
+		}}})
 	want := wantDevices()
 	want["v/nic"], want["v/own"] = []string{
 		"0000:04:00.1", "0000:05:00.1", "0000:05:00.2",
@@ -209,7 +212,8 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	server := cluster.Get(t)
 	src := apiOf(t, server, account)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dra"}}
-	_, err := server.Client().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	_, err := server.Client().CoreV1().Namespaces().
+		Create(t.Context(), namespace, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

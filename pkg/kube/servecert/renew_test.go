@@ -21,10 +21,12 @@ type clock struct {
 
 func newClock() *clock {
 	c := &clock{now: time.Now()}
-	c.Keeper = Keeper{Hosts: []string{"braid-controller.kube-system.svc", "127.0.0.1"},
+	c.Keeper = Keeper{
+		Hosts: []string{"braid-controller.kube-system.svc", "127.0.0.1"},
 		Now: func() time.Time {
 			return c.now
-		}}
+		},
+	}
 	return c
 }
 

@@ -91,7 +91,8 @@ func (m *Memory) Operate(ctx context.Context, c *Call, run Runner) ([]byte, erro
 		return run(ctx, c.Environ, c.Stdin) // the plugin says what is wrong
 	}
 	s := &saved{
-		c.Kind, attachment.ID{Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName},
+		c.Kind,
+		attachment.ID{Network: present.Name, ContainerID: c.ContainerID, IfName: c.IfName},
 		c.Stdin,
 	}
 	switch c.Command {

@@ -106,7 +106,8 @@ func TestRequests(t *testing.T) {
 	n := newNode(t, ours(file.Boot{}))
 	c := n.conf(conf{
 		"ranges": list{
-			list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}},
+			list{conf{"subnet": "10.1.0.0/24"}},
+			list{conf{"subnet": "10.2.0.0/24"}},
 			list{conf{"subnet": "fd00::/64"}},
 		},
 	})
@@ -189,33 +190,59 @@ func TestBadInput(t *testing.T) {
 		{"empty range", conf{"ranges": list{list{conf{}}}}, nil, []string{`ipam.ranges[0][0].subnet ""`}},
 		{"no list", conf{"ranges": "10.1.0.0/24"}, nil, []string{"ranges", "10.1.0.0/24"}},
 		{"number", conf{"subnet": 10}, nil, []string{"subnet", "10"}},
-		{"no CIDR", one(conf{"subnet": "10.1.0.0"}), nil,
-			[]string{`ipam.ranges[0][0].subnet "10.1.0.0"`}},
-		{"host bits", conf{"subnet": "10.1.0.1/24"}, nil,
-			[]string{`ipam.subnet "10.1.0.1/24"`, "host bits", "10.1.0.0/24"}},
-		{"host bits of IPv6", conf{"subnet": "fd00::1/64"}, nil,
-			[]string{`ipam.subnet "fd00::1/64"`, "fd00::/64"}},
+		{
+			"no CIDR", one(conf{"subnet": "10.1.0.0"}), nil,
+			[]string{`ipam.ranges[0][0].subnet "10.1.0.0"`},
+		},
+		{
+			"host bits",
+			conf{"subnet": "10.1.0.1/24"},
+			nil,
+			[]string{`ipam.subnet "10.1.0.1/24"`, "host bits", "10.1.0.0/24"},
+		},
+		{
+			"host bits of IPv6",
+			conf{"subnet": "fd00::1/64"},
+			nil,
+			[]string{`ipam.subnet "fd00::1/64"`, "fd00::/64"},
+		},
 		{"mapped", conf{"subnet": "::ffff:10.1.0.0/120"}, nil, []string{"::ffff:10.1.0.0/120"}},
 		{"/31", conf{"subnet": "10.1.0.0/31"}, nil, []string{"10.1.0.0/31", "too small"}},
 		{"/32", conf{"subnet": "10.1.0.0/32"}, nil, []string{"10.1.0.0/32", "too small"}},
 		{"/127", conf{"subnet": "fd00::/127"}, nil, []string{"fd00::/127", "too small"}},
 		{"/128", conf{"subnet": "fd00::/128"}, nil, []string{"fd00::/128", "too small"}},
-		{"start outside", one(conf{"rangeStart": "10.2.0.1"}), nil,
-			[]string{`ipam.ranges[0][0].rangeStart "10.2.0.1"`, "10.1.0.0/24"}},
-		{"end outside", one(conf{"rangeEnd": "10.1.1.0"}), nil,
-			[]string{`ipam.ranges[0][0].rangeEnd "10.1.1.0"`}},
-		{"end of the other family", one(conf{"rangeEnd": "fd00::1"}), nil,
-			[]string{`ipam.ranges[0][0].rangeEnd "fd00::1"`}},
-		{"end before start", one(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil,
-			[]string{`rangeEnd "10.1.0.8"`, "10.1.0.9"}},
+		{
+			"start outside", one(conf{"rangeStart": "10.2.0.1"}), nil,
+			[]string{`ipam.ranges[0][0].rangeStart "10.2.0.1"`, "10.1.0.0/24"},
+		},
+		{
+			"end outside", one(conf{"rangeEnd": "10.1.1.0"}), nil,
+			[]string{`ipam.ranges[0][0].rangeEnd "10.1.1.0"`},
+		},
+		{
+			"end of the other family", one(conf{"rangeEnd": "fd00::1"}), nil,
+			[]string{`ipam.ranges[0][0].rangeEnd "fd00::1"`},
+		},
+		{
+			"end before start", one(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil,
+			[]string{`rangeEnd "10.1.0.8"`, "10.1.0.9"},
+		},
 		{"start is no address", one(conf{"rangeStart": "10.1.0"}), nil, []string{`rangeStart "10.1.0"`}},
-		{"start without subnet", one(nil).With(conf{"rangeStart": "nonsense"}), nil,
-			[]string{`ipam.rangeStart "nonsense"`}},
+		{
+			"start without subnet", one(nil).With(conf{"rangeStart": "nonsense"}), nil,
+			[]string{`ipam.rangeStart "nonsense"`},
+		},
 		{"gateway is no address", one(conf{"gateway": "router"}), nil, []string{`gateway "router"`}},
-		{"gateway with a zone", conf{"subnet": "fd00::/64", "gateway": "fe80::1%eth0"}, nil,
-			[]string{`gateway "fe80::1%eth0"`}},
-		{"gateway of the other family", one(conf{"gateway": "fd00::1"}), nil,
-			[]string{`gateway "fd00::1"`}},
+		{
+			"gateway with a zone",
+			conf{"subnet": "fd00::/64", "gateway": "fe80::1%eth0"},
+			nil,
+			[]string{`gateway "fe80::1%eth0"`},
+		},
+		{
+			"gateway of the other family", one(conf{"gateway": "fd00::1"}), nil,
+			[]string{`gateway "fd00::1"`},
+		},
 		{"mixed families", conf{
 			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "fd00::/64"}}},
 		}, nil, []string{`ipam.ranges[0][1].subnet "fd00::/64"`}},
@@ -232,16 +259,33 @@ func TestBadInput(t *testing.T) {
 			"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "x"}}}},
 		}, []string{`runtimeConfig.ipRanges[0][0].subnet "x"`}},
 		{"huge list of ranges", conf{"ranges": huge}, nil, []string{"overlap"}},
-		{"huge list of addresses", one(nil), conf{"runtimeConfig": conf{"ips": many}},
-			[]string{`runtimeConfig.ips[1] "10.250.0.1"`}},
-		{"addresses are no list", one(nil), conf{"runtimeConfig": conf{"ips": "10.1.0.7"}},
-			[]string{"runtimeConfig", "ips"}},
-		{"address is null", one(nil), conf{"runtimeConfig": conf{"ips": list{nil}}},
-			[]string{`runtimeConfig.ips[0] ""`}},
-		{"relative directory", conf{"subnet": "10.1.0.0/24", "dataDir": "networks"}, nil,
-			[]string{`ipam.dataDir "networks"`}},
-		{"route to nowhere", conf{"subnet": "10.1.0.0/24", "routes": list{conf{"gw": "10.1.0.1"}}}, nil,
-			[]string{`ipam.routes[0].dst ""`}},
+		{
+			"huge list of addresses", one(nil),
+			conf{"runtimeConfig": conf{"ips": many}},
+			[]string{`runtimeConfig.ips[1] "10.250.0.1"`},
+		},
+		{
+			"addresses are no list", one(nil),
+			conf{"runtimeConfig": conf{"ips": "10.1.0.7"}},
+			[]string{"runtimeConfig", "ips"},
+		},
+		{
+			"address is null", one(nil),
+			conf{"runtimeConfig": conf{"ips": list{nil}}},
+			[]string{`runtimeConfig.ips[0] ""`},
+		},
+		{
+			"relative directory",
+			conf{"subnet": "10.1.0.0/24", "dataDir": "networks"},
+			nil,
+			[]string{`ipam.dataDir "networks"`},
+		},
+		{
+			"route to nowhere",
+			conf{"subnet": "10.1.0.0/24", "routes": list{conf{"gw": "10.1.0.1"}}},
+			nil,
+			[]string{`ipam.routes[0].dst ""`},
+		},
 		{"route without length", conf{
 			"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "10.5.0.0/16"}, conf{"dst": "10.6.0.0"}},
 		}, nil, []string{`ipam.routes[1].dst "10.6.0.0"`}},
@@ -251,15 +295,27 @@ func TestBadInput(t *testing.T) {
 		{"route via the other family", conf{
 			"subnet": "10.1.0.0/24", "routes": list{conf{"dst": "0.0.0.0/0", "gw": "fd00::1"}},
 		}, nil, []string{`ipam.routes[0].gw "fd00::1"`}},
-		{"no resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/nonexistent/resolv.conf"}, nil,
-			[]string{`ipam.resolvConf "/nonexistent/resolv.conf"`}},
-		{"endless resolv.conf", conf{"subnet": "10.1.0.0/24", "resolvConf": "/dev/zero"}, nil,
-			[]string{`ipam.resolvConf "/dev/zero"`}},
+		{
+			"no resolv.conf",
+			conf{"subnet": "10.1.0.0/24", "resolvConf": "/nonexistent/resolv.conf"},
+			nil,
+			[]string{`ipam.resolvConf "/nonexistent/resolv.conf"`},
+		},
+		{
+			"endless resolv.conf",
+			conf{"subnet": "10.1.0.0/24", "resolvConf": "/dev/zero"},
+			nil,
+			[]string{`ipam.resolvConf "/dev/zero"`},
+		},
 		{"two addresses before 0.3.0", conf{
 			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}}, list{conf{"subnet": "10.2.0.0/24"}}},
 		}, conf{"cniVersion": "0.2.0"}, []string{`cniVersion "0.2.0"`}},
-		{"network name", conf{"subnet": "10.1.0.0/24"}, conf{"name": "../net"},
-			[]string{`name "../net"`}},
+		{
+			"network name",
+			conf{"subnet": "10.1.0.0/24"},
+			conf{"name": "../net"},
+			[]string{`name "../net"`},
+		},
 	} {
 		start := time.Now()
 		err := second(n.pod("a").Call("ADD", n.conf(c.ipam).With(c.more)))
@@ -282,8 +338,10 @@ func TestUnknownKeys(t *testing.T) {
 	for key, ipam := range map[string]conf{
 		"colour":              {"subnet": "10.1.0.0/24", "colour": "red"},
 		"ranges[0][0].colour": {"ranges": list{list{conf{"subnet": "10.1.0.0/24", "colour": "red"}}}},
-		"routes[0].gateway": {"subnet": "10.1.0.0/24",
-			"routes": list{conf{"dst": "0.0.0.0/0", "gateway": "10.1.0.1"}}},
+		"routes[0].gateway": {
+			"subnet": "10.1.0.0/24",
+			"routes": list{conf{"dst": "0.0.0.0/0", "gateway": "10.1.0.1"}},
+		},
 	} {
 		_, err := n.pod("a").Call("ADD", n.conf(ipam))
 		if err == nil || !strings.Contains(err.Error(), key) ||

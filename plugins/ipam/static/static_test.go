@@ -125,19 +125,29 @@ func TestRequests(t *testing.T) {
 		want string
 	}{
 		{"", nil, "10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>"},
-		{"IP=10.2.0.2/24, fd02::2/64;GATEWAY=10.2.0.1,fd02::1", nil,
+		{
+			"IP=10.2.0.2/24, fd02::2/64;GATEWAY=10.2.0.1,fd02::1", nil,
 			"10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>, 10.2.0.2/24 via 10.2.0.1, fd02::2/64 via " +
-				"fd02::1"},
-		{"IgnoreUnknown=1;K8S_POD_NAME=x;GATEWAY=10.1.0.9", nil,
-			"10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>"},
-		{"IP=10.2.0.2/24", conf{"args": conf{"cni": conf{"ips": list{"10.3.0.2/24"}}}},
-			"10.3.0.2/24 via <nil>"},
+				"fd02::1",
+		},
+		{
+			"IgnoreUnknown=1;K8S_POD_NAME=x;GATEWAY=10.1.0.9", nil,
+			"10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>",
+		},
+		{
+			"IP=10.2.0.2/24",
+			conf{"args": conf{"cni": conf{"ips": list{"10.3.0.2/24"}}}},
+			"10.3.0.2/24 via <nil>",
+		},
 		{"", conf{
 			"args":          conf{"cni": conf{"ips": list{"10.3.0.2/24"}}},
 			"runtimeConfig": conf{"ips": list{"10.4.0.2/24", "fd04::2/64"}},
 		}, "10.4.0.2/24 via <nil>, fd04::2/64 via <nil>"},
-		{"", conf{"args": conf{"cni": conf{"ips": list{}}}, "runtimeConfig": conf{"ips": list{}}},
-			"10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>"},
+		{
+			"",
+			conf{"args": conf{"cni": conf{"ips": list{}}}, "runtimeConfig": conf{"ips": list{}}},
+			"10.1.0.2/24 via 10.1.0.1, fd00::2/64 via <nil>",
+		},
 	} {
 		for name, runner := range map[string]plugintest.Runner{
 			"ours": ours(), "reference": plugintest.Reference{},
@@ -172,18 +182,26 @@ func TestBadInput(t *testing.T) {
 		{one(conf{"address": "10.1.0.2/33"}), "", nil, 7, `ipam.addresses[0].address "10.1.0.2/33"`},
 		{one(conf{"address": 10}), "", nil, 7, "addresses"},
 		{conf{"addresses": "10.1.0.2/24"}, "", nil, 7, "10.1.0.2/24"},
-		{one(conf{"address": "10.1.0.2/24", "gateway": "router"}), "", nil, 7,
-			`ipam.addresses[0].gateway "router"`},
-		{one(conf{"address": "10.1.0.2/24", "gateway": "fd00::1"}), "", nil, 7,
-			`ipam.addresses[0].gateway "fd00::1"`},
+		{
+			one(conf{"address": "10.1.0.2/24", "gateway": "router"}), "", nil, 7,
+			`ipam.addresses[0].gateway "router"`,
+		},
+		{
+			one(conf{"address": "10.1.0.2/24", "gateway": "fd00::1"}), "", nil, 7,
+			`ipam.addresses[0].gateway "fd00::1"`,
+		},
 		{conf{"routes": list{conf{"dst": "x"}}}, "", nil, 7, `ipam.routes[0].dst "x"`},
 		{dual, "IP=10.1.0.2", nil, 7, `CNI_ARGS IP "10.1.0.2"`},
 		{dual, "IP=10.1.0.2/24,", nil, 7, `CNI_ARGS IP ""`},
 		{dual, "GATEWAY=x", nil, 7, `CNI_ARGS GATEWAY "x"`},
 		{dual, "COLOUR=red", nil, 4, "COLOUR=red"},
 		{dual, "", conf{"args": conf{"cni": conf{"ips": list{"x"}}}}, 7, `args.cni.ips[0] "x"`},
-		{dual, "", conf{"runtimeConfig": conf{"ips": list{"10.1.0.2/24", "10.1.0.3"}}}, 7,
-			`runtimeConfig.ips[1] "10.1.0.3"`},
+		{
+			dual, "",
+			conf{"runtimeConfig": conf{"ips": list{"10.1.0.2/24", "10.1.0.3"}}},
+			7,
+			`runtimeConfig.ips[1] "10.1.0.3"`,
+		},
 		{dual, "", conf{
 			"runtimeConfig": conf{"ips": list{"10.1.0.2/24", "10.1.0.3/24"}}, "cniVersion": "0.2.0",
 		}, 7, `cniVersion "0.2.0"`},

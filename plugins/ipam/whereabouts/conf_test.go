@@ -42,14 +42,20 @@ func documented() map[string]struct {
 		"README": {
 			`"range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", "192.168.2.236/32"]`,
 			[]span{
-				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
-					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+				{
+					"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"},
+				},
 			},
 		},
-		"README, NAD": {`"range": "192.168.2.225/28"`,
-			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", nil}}},
-		"README, IPv6": {`"range": "2001::0/116", "gateway": "2001::f:1"`,
-			[]span{{"2001::/116", "2001::1", "2001::fff", nil}}},
+		"README, NAD": {
+			`"range": "192.168.2.225/28"`,
+			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.238", nil}},
+		},
+		"README, IPv6": {
+			`"range": "2001::0/116", "gateway": "2001::f:1"`,
+			[]span{{"2001::/116", "2001::1", "2001::fff", nil}},
+		},
 		"README, several addresses": {
 			`"ipRanges": [{"range": "192.168.10.1/24"}, {"range": "176.168.10.1/16"}]`,
 			[]span{
@@ -73,10 +79,14 @@ func documented() map[string]struct {
 				{"abcd::/64", "abcd::1", "abcd::ffff:ffff:ffff:ffff", nil},
 			},
 		},
-		"README, fast IPAM": {`"range": "192.168.2.0/24", "node_slice_size": "/22"`,
-			[]span{{"192.168.2.0/24", "192.168.2.1", "192.168.2.254", nil}}},
-		"README, range end": {`"range": "192.168.2.225-192.168.2.230/28"`,
-			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.230", nil}}},
+		"README, fast IPAM": {
+			`"range": "192.168.2.0/24", "node_slice_size": "/22"`,
+			[]span{{"192.168.2.0/24", "192.168.2.1", "192.168.2.254", nil}},
+		},
+		"README, range end": {
+			`"range": "192.168.2.225-192.168.2.230/28"`,
+			[]span{{"192.168.2.224/28", "192.168.2.225", "192.168.2.230", nil}},
+		},
 		"README, network name": {
 			`"range": "192.168.2.0/24", "network_name": "network-with-independent-allocation", ` +
 				`"enable_overlapping_ranges": true`,
@@ -86,8 +96,10 @@ func documented() map[string]struct {
 			`"etcd_host": "example-etcd-cluster-client.cluster.local:2379", "range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", "192.168.2.236/32"],
 			"log_file" : "/tmp/whereabouts.log", "log_level" : "debug", "gateway": "192.168.2.1"`,
 			[]span{
-				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
-					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+				{
+					"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"},
+				},
 			},
 		},
 		"sample_config": {
@@ -100,16 +112,20 @@ func documented() map[string]struct {
 			`"range": "192.168.2.225/28", "log_file" : "/tmp/whereabouts.log", "log_level" : "debug", "gateway": "192.168.2.1",
 			"exclude": ["192.168.2.229/30", "192.168.2.236/32"]`,
 			[]span{
-				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
-					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+				{
+					"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"},
+				},
 			},
 		},
 		"proposal of dual stack": {
 			`"ipRanges": [{"range": "192.168.2.225/28", "exclude": ["192.168.2.229/30", ` +
 				`"192.168.2.236/32"]}, {"range": "2001::0/116", "exclude": ["2001::1/128"]}]`,
 			[]span{
-				{"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
-					[]string{"192.168.2.228/30", "192.168.2.236/32"}},
+				{
+					"192.168.2.224/28", "192.168.2.225", "192.168.2.238",
+					[]string{"192.168.2.228/30", "192.168.2.236/32"},
+				},
 				{"2001::/116", "2001::1", "2001::fff", []string{"2001::1/128"}},
 			},
 		},
@@ -303,30 +319,52 @@ func TestBadInput(t *testing.T) {
 	}{
 		"no range":    {ipam: conf{}, says: []string{"ipam.range", "missing"}},
 		"empty range": {ipam: conf{"range": ""}, says: []string{"ipam.range", "missing"}},
-		"empty list": {ipam: conf{"ipRanges": list{}},
-			says: []string{"ipam.range", "missing"}},
+		"empty list": {
+			ipam: conf{"ipRanges": list{}},
+			says: []string{"ipam.range", "missing"},
+		},
 		"empty element":   {ipam: ranges(conf{}), says: []string{`ipam.ipRanges[1].range ""`}},
 		"no range at all": {ipam: conf{"range": "router"}, says: []string{`ipam.range "router"`}},
-		"no length": {ipam: conf{"range": "10.0.0.0"},
-			says: []string{`ipam.range "10.0.0.0"`}},
-		"wrong length": {ipam: conf{"range": "10.0.0.0/33"},
-			says: []string{`ipam.range "10.0.0.0/33"`}},
-		"zone": {ipam: conf{"range": "fe80::%eth0/64"},
-			says: []string{`ipam.range "fe80::%eth0/64"`}},
-		"start behind end": {ipam: conf{"range": "10.0.0.9-10.0.0.3/24"},
-			says: []string{`ipam.range "10.0.0.9-10.0.0.3/24"`, "before"}},
-		"start elsewhere": {ipam: conf{"range": "192.168.1.5-192.168.2.25/28"},
-			says: []string{`ipam.range "192.168.1.5-192.168.2.25/28"`, "192.168.2.16/28"}},
-		"mixed families in one": {ipam: conf{"range": "10.0.0.1-fd00::9/64"},
-			says: []string{`ipam.range "10.0.0.1-fd00::9/64"`}},
-		"range_start outside": {ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.1.5"},
-			says: []string{`ipam.range_start "10.0.1.5"`, "outside 10.0.0.0/24"}},
-		"range_end outside": {ipam: ranges(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}),
-			says: []string{`ipam.ipRanges[1].range_end "10.0.1.5"`, "outside 10.0.0.0/24"}},
-		"range_start, no address": {ipam: conf{"range": "10.0.0.0/24", "range_start": "x"},
-			says: []string{`ipam.range_start "x"`}},
-		"range_start of IPv6": {ipam: conf{"range": "10.0.0.0/24", "range_start": "fd00::1"},
-			says: []string{`ipam.range_start "fd00::1"`}},
+		"no length": {
+			ipam: conf{"range": "10.0.0.0"},
+			says: []string{`ipam.range "10.0.0.0"`},
+		},
+		"wrong length": {
+			ipam: conf{"range": "10.0.0.0/33"},
+			says: []string{`ipam.range "10.0.0.0/33"`},
+		},
+		"zone": {
+			ipam: conf{"range": "fe80::%eth0/64"},
+			says: []string{`ipam.range "fe80::%eth0/64"`},
+		},
+		"start behind end": {
+			ipam: conf{"range": "10.0.0.9-10.0.0.3/24"},
+			says: []string{`ipam.range "10.0.0.9-10.0.0.3/24"`, "before"},
+		},
+		"start elsewhere": {
+			ipam: conf{"range": "192.168.1.5-192.168.2.25/28"},
+			says: []string{`ipam.range "192.168.1.5-192.168.2.25/28"`, "192.168.2.16/28"},
+		},
+		"mixed families in one": {
+			ipam: conf{"range": "10.0.0.1-fd00::9/64"},
+			says: []string{`ipam.range "10.0.0.1-fd00::9/64"`},
+		},
+		"range_start outside": {
+			ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.1.5"},
+			says: []string{`ipam.range_start "10.0.1.5"`, "outside 10.0.0.0/24"},
+		},
+		"range_end outside": {
+			ipam: ranges(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}),
+			says: []string{`ipam.ipRanges[1].range_end "10.0.1.5"`, "outside 10.0.0.0/24"},
+		},
+		"range_start, no address": {
+			ipam: conf{"range": "10.0.0.0/24", "range_start": "x"},
+			says: []string{`ipam.range_start "x"`},
+		},
+		"range_start of IPv6": {
+			ipam: conf{"range": "10.0.0.0/24", "range_start": "fd00::1"},
+			says: []string{`ipam.range_start "fd00::1"`},
+		},
 		"range_end first": {ipam: conf{
 			"range": "10.0.0.0/24", "range_start": "10.0.0.9", "range_end": "10.0.0.3",
 		}, says: []string{`ipam.range_end "10.0.0.3"`, "10.0.0.9"}},
@@ -334,54 +372,82 @@ func TestBadInput(t *testing.T) {
 			With(conf{"range_start": "10.0.0.9"}), says: []string{`ipam.range_start "10.0.0.9"`, "range"}},
 		"end without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
 			With(conf{"range_end": "10.0.0.9"}), says: []string{`ipam.range_end "10.0.0.9"`, "range"}},
-		"exclude without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
-			With(conf{"exclude": list{"10.0.0.9/32"}}),
-			says: []string{`ipam.exclude`, "10.0.0.9/32", "ipRanges"}},
-		"bad exclude": {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.9", "x"}},
-			says: []string{`ipam.exclude "x"`}},
+		"exclude without range": {
+			ipam: ranges(conf{"range": "10.0.0.0/24"}).
+				With(conf{"exclude": list{"10.0.0.9/32"}}),
+			says: []string{`ipam.exclude`, "10.0.0.9/32", "ipRanges"},
+		},
+		"bad exclude": {
+			ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.9", "x"}},
+			says: []string{`ipam.exclude "x"`},
+		},
 		"exclude, length": {ipam: ranges(conf{
 			"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/99"},
 		}), says: []string{`ipam.ipRanges[1].exclude "10.0.0.0/99"`}},
-		"exclude of IPv6": {ipam: conf{"range": "10.0.0.0/24", "exclude": list{"fd00::/8"}},
-			says: []string{`ipam.exclude "fd00::/8"`, "family"}},
+		"exclude of IPv6": {
+			ipam: conf{"range": "10.0.0.0/24", "exclude": list{"fd00::/8"}},
+			says: []string{`ipam.exclude "fd00::/8"`, "family"},
+		},
 		"all excluded": {ipam: conf{
 			"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/25", "10.0.0.64/26", "10.0.0.128/25"},
 		}, says: []string{"ipam.exclude", "10.0.0.64/26", "leaves no address"}},
-		"all reserved": {ipam: conf{"range": "10.0.0.1/32", "gateway": "10.0.0.1"},
-			says: []string{`ipam.range "10.0.0.1/32"`, "no address left", "10.0.0.1"}},
-		"gateway": {ipam: conf{"range": "10.0.0.0/24", "gateway": "router"},
-			says: []string{`ipam.gateway "router"`}},
-		"gateway with length": {ipam: conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1/24"},
-			says: []string{`ipam.gateway "10.0.0.1/24"`}},
-		"gateway of IPv6": {ipam: conf{"range": "10.0.0.0/24", "gateway": "fd00::1"},
-			says: []string{`ipam.gateway "fd00::1"`, "family", "10.0.0.0/24"}},
-		"route": {ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "x"}}},
-			says: []string{`ipam.routes[0].dst "x"`}},
+		"all reserved": {
+			ipam: conf{"range": "10.0.0.1/32", "gateway": "10.0.0.1"},
+			says: []string{`ipam.range "10.0.0.1/32"`, "no address left", "10.0.0.1"},
+		},
+		"gateway": {
+			ipam: conf{"range": "10.0.0.0/24", "gateway": "router"},
+			says: []string{`ipam.gateway "router"`},
+		},
+		"gateway with length": {
+			ipam: conf{"range": "10.0.0.0/24", "gateway": "10.0.0.1/24"},
+			says: []string{`ipam.gateway "10.0.0.1/24"`},
+		},
+		"gateway of IPv6": {
+			ipam: conf{"range": "10.0.0.0/24", "gateway": "fd00::1"},
+			says: []string{`ipam.gateway "fd00::1"`, "family", "10.0.0.0/24"},
+		},
+		"route": {
+			ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "x"}}},
+			says: []string{`ipam.routes[0].dst "x"`},
+		},
 		"route of two families": {ipam: conf{
 			"range": "10.0.0.0/24", "routes": list{conf{"dst": "10.9.0.0/16", "gw": "fd00::1"}},
 		}, says: []string{`ipam.routes[0].gw "fd00::1"`}},
-		"address": {ipam: conf{"addresses": list{conf{"address": "10.0.0.1"}}},
-			says: []string{`ipam.addresses[0].address "10.0.0.1"`}},
+		"address": {
+			ipam: conf{"addresses": list{conf{"address": "10.0.0.1"}}},
+			says: []string{`ipam.addresses[0].address "10.0.0.1"`},
+		},
 		"address's gateway": {ipam: conf{
 			"addresses": list{conf{"address": "10.0.0.1/24", "gateway": "fd00::1"}},
 		}, says: []string{`ipam.addresses[0].gateway "fd00::1"`}},
-		"log_level": {ipam: conf{"range": "10.0.0.0/24", "log_level": "loud"},
-			says: []string{`ipam.log_level "loud"`, "debug"}},
+		"log_level": {
+			ipam: conf{"range": "10.0.0.0/24", "log_level": "loud"},
+			says: []string{`ipam.log_level "loud"`, "debug"},
+		},
 		"configuration_path": {ipam: conf{
 			"range": "10.0.0.0/24", "configuration_path": "whereabouts.conf",
 		}, says: []string{`ipam.configuration_path "whereabouts.conf"`, "absolute"}},
 		"number for string": {ipam: conf{"range": 5}, says: []string{"range 5", "string"}},
-		"string for list": {ipam: conf{"range": "10.0.0.0/24", "exclude": "10.0.0.1/32"},
-			says: []string{"exclude", "10.0.0.1/32"}},
-		"string for number": {ipam: conf{"range": "10.0.0.0/24", "leader_retry_period": "500"},
-			says: []string{"leader_retry_period", "500"}},
+		"string for list": {
+			ipam: conf{"range": "10.0.0.0/24", "exclude": "10.0.0.1/32"},
+			says: []string{"exclude", "10.0.0.1/32"},
+		},
+		"string for number": {
+			ipam: conf{"range": "10.0.0.0/24", "leader_retry_period": "500"},
+			says: []string{"leader_retry_period", "500"},
+		},
 		"string for bool": {ipam: conf{
 			"range": "10.0.0.0/24", "enable_overlapping_ranges": "false",
 		}, says: []string{"enable_overlapping_ranges", "false"}},
-		"list for object": {ipam: conf{"range": "10.0.0.0/24", "kubernetes": list{}},
-			says: []string{"kubernetes"}},
-		"one address a family": {ipam: ranges(conf{"range": "10.0.0.0/24"}),
-			more: conf{"cniVersion": "0.2.0"}, says: []string{`cniVersion "0.2.0"`}},
+		"list for object": {
+			ipam: conf{"range": "10.0.0.0/24", "kubernetes": list{}},
+			says: []string{"kubernetes"},
+		},
+		"one address a family": {
+			ipam: ranges(conf{"range": "10.0.0.0/24"}),
+			more: conf{"cniVersion": "0.2.0"}, says: []string{`cniVersion "0.2.0"`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := r.pod("a").Add(with(c.ipam).With(c.more))

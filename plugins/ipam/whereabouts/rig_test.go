@@ -80,7 +80,8 @@ func (r *rig) open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	log := slog.New(slog.NewTextHandler(r, nil))
 	m := &block.Manager{
 		Store: r.objects, Nodes: r.objects, Dir: r.path("state"), NodeName: "n1", Boot: func() (string,
-			error) {
+			error,
+		) {
 			return "boot", nil
 		}, Log: log,
 		Now: func() time.Time { return r.now }, Step: r.step,

@@ -138,15 +138,24 @@ func TestSpaces(t *testing.T) {
 		both bool
 	}{
 		"same range": {conf{}, conf{}, false},
-		"overlapping ranges": {conf{"range": "10.0.0.7-10.0.0.7/24"},
-			conf{"range": "10.0.0.7-10.0.0.7/16"}, false},
+		"overlapping ranges": {
+			conf{"range": "10.0.0.7-10.0.0.7/24"},
+			conf{"range": "10.0.0.7-10.0.0.7/16"},
+			false,
+		},
 		"same network_name": {conf{"network_name": "blue"}, conf{"network_name": "blue"}, false},
 		"network_name":      {conf{"network_name": "blue"}, conf{"network_name": "red"}, true},
 		"one network_name":  {conf{"network_name": "blue"}, conf{}, true},
-		"may overlap": {conf{"range": "10.0.0.7-10.0.0.7/24", "enable_overlapping_ranges": false},
-			conf{"range": "10.0.0.7-10.0.0.7/16", "enable_overlapping_ranges": false}, true},
-		"may overlap, same": {conf{"enable_overlapping_ranges": false},
-			conf{"enable_overlapping_ranges": false}, false},
+		"may overlap": {
+			conf{"range": "10.0.0.7-10.0.0.7/24", "enable_overlapping_ranges": false},
+			conf{"range": "10.0.0.7-10.0.0.7/16", "enable_overlapping_ranges": false},
+			true,
+		},
+		"may overlap, same": {
+			conf{"enable_overlapping_ranges": false},
+			conf{"enable_overlapping_ranges": false},
+			false,
+		},
 		"same, written otherwise": {
 			conf{"range": "10.0.0.3-10.0.0.3/24", "enable_overlapping_ranges": false},
 			conf{
@@ -175,8 +184,10 @@ func TestSpaces(t *testing.T) {
 func TestDelNeedsTheNameOnly(t *testing.T) {
 	good := with(conf{"range": "10.0.0.0/24"})
 	for name, ipam := range map[string]conf{
-		"no range": {}, "broken range": {"range": "x", "gateway": "y", "routes": list{conf{"dst": "z"}},
-			"log_level": "loud", "log_file": "relative"},
+		"no range": {}, "broken range": {
+			"range": "x", "gateway": "y", "routes": list{conf{"dst": "z"}},
+			"log_level": "loud", "log_file": "relative",
+		},
 		"broken flat file": {"configuration_path": "FLAT"},
 		"no absolute path": {"configuration_path": "flat"},
 	} {
@@ -228,10 +239,16 @@ func TestRequests(t *testing.T) {
 	}{
 		"CNI_ARGS":    {"IP=10.0.0.7", nil, []string{"10.0.0.7"}},
 		"with length": {"IP=10.0.0.7/16", nil, []string{"10.0.0.7"}},
-		"args.cni": {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.7"}}}},
-			[]string{"10.0.0.7", "fd00::7"}},
-		"runtimeConfig": {"", conf{"runtimeConfig": conf{"ips": list{"fd00::7/64"}}},
-			[]string{"", "fd00::7"}},
+		"args.cni": {
+			"",
+			conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.7"}}}},
+			[]string{"10.0.0.7", "fd00::7"},
+		},
+		"runtimeConfig": {
+			"",
+			conf{"runtimeConfig": conf{"ips": list{"fd00::7/64"}}},
+			[]string{"", "fd00::7"},
+		},
 		"all": {"IP=10.0.0.7", conf{
 			"args":          conf{"cni": conf{"ips": list{"fd00::7"}}},
 			"runtimeConfig": conf{"ips": list{"10.0.0.7"}},
@@ -265,13 +282,22 @@ func TestRequests(t *testing.T) {
 		says string
 	}{
 		"elsewhere": {"IP=10.0.1.7", nil, 7, `CNI_ARGS IP "10.0.1.7": is in none of the ranges`},
-		"gateway": {"IP=10.0.0.1", nil, 7,
-			`CNI_ARGS IP "10.0.0.1": is not given away: in 10.0.0.0/24`},
-		"excluded": {"", conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.129"}}}}, 7,
-			`args.cni.ips[1] "10.0.0.129": is not given away`},
+		"gateway": {
+			"IP=10.0.0.1", nil, 7,
+			`CNI_ARGS IP "10.0.0.1": is not given away: in 10.0.0.0/24`,
+		},
+		"excluded": {
+			"",
+			conf{"args": conf{"cni": conf{"ips": list{"fd00::7", "10.0.0.129"}}}},
+			7,
+			`args.cni.ips[1] "10.0.0.129": is not given away`,
+		},
 		"broadcast": {"IP=10.0.0.255", nil, 7, `CNI_ARGS IP "10.0.0.255"`},
-		"two of one": {"", conf{"runtimeConfig": conf{"ips": list{"10.0.0.7/24", "10.0.0.8/24"}}},
-			7, `runtimeConfig.ips[1] "10.0.0.8/24": is of the same range as 10.0.0.7`},
+		"two of one": {
+			"",
+			conf{"runtimeConfig": conf{"ips": list{"10.0.0.7/24", "10.0.0.8/24"}}},
+			7, `runtimeConfig.ips[1] "10.0.0.8/24": is of the same range as 10.0.0.7`,
+		},
 		"no address":       {"IP=x", nil, 7, `CNI_ARGS IP "x"`},
 		"list in CNI_ARGS": {"IP=10.0.0.7,x", nil, 7, `CNI_ARGS IP "x"`},
 		"zone":             {"IP=fd00::7%eth0", nil, 7, `CNI_ARGS IP "fd00::7%eth0"`},
@@ -512,8 +538,10 @@ func TestLog(t *testing.T) {
 	must(t, p.Del(own))
 	lines := strings.Split(strings.TrimSpace(r.log.String()), "\n")
 	for i, want := range [][]string{
-		{"level=ERROR", "msg=ADD", "network=net", "container=b", "interface=net1", "pod=default/b",
-			"duration=", "no address is free"},
+		{
+			"level=ERROR", "msg=ADD", "network=net", "container=b", "interface=net1", "pod=default/b",
+			"duration=", "no address is free",
+		},
 		{"msg=closed"},
 		{"level=INFO", "msg=DEL", "network=net"},
 		{"msg=closed"},

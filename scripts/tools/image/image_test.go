@@ -291,10 +291,14 @@ func TestCommandLine(t *testing.T) {
 		{nil, 2, "-binaries is missing\n-source is missing\n-out is missing\n-name is " +
 			"missing\n-version is missing\n-created is missing\n"},
 		{append(slices.Clone(good), "more"), 2, `argument "more" is unknown`},
-		{append(slices.Clone(good), "-push", "braid:v1"), 1,
-			"push image: could not parse reference: braid:v1"},
-		{append(slices.Clone(good), "-push", "localhost:1/braid"), 1,
-			"push image: could not parse reference: localhost:1/braid"},
+		{
+			append(slices.Clone(good), "-push", "braid:v1"), 1,
+			"push image: could not parse reference: braid:v1",
+		},
+		{
+			append(slices.Clone(good), "-push", "localhost:1/braid"), 1,
+			"push image: could not parse reference: localhost:1/braid",
+		},
 		{append(slices.Clone(good), "-version", "v1+2"), 1, "name image: "},
 		{good, 1, "read binaries: open b: no such file or directory"},
 	} {

@@ -274,8 +274,10 @@ func fullBlock(space string) *v1alpha1.IPBlock {
 	node := &v1alpha1.Node{NodeName: "node-1", NodeUID: "u-1", BootID: "b-1"}
 	claim := &v1alpha1.Claim{Namespace: "ns", Name: "c", UID: "u-3"}
 	b.Spec.Allocations = []v1alpha1.Allocation{
-		{Address: "10.0.0.1", Network: "net", ContainerID: "0123", IfName: "net1", Pod: "ns/p",
-			PodUID: "u-2", Node: node, Claim: claim},
+		{
+			Address: "10.0.0.1", Network: "net", ContainerID: "0123", IfName: "net1", Pod: "ns/p",
+			PodUID: "u-2", Node: node, Claim: claim,
+		},
 		{Address: "10.0.0.2", Claim: claim},
 	}
 	return b

@@ -355,10 +355,14 @@ func testEvent(t *testing.T, src Source, back Backend, ns string) {
 	back.CreatePod(t, ns, "p", nil)
 	pod := mustPod(t, src, ns, "p")
 	want := map[Event]bool{
-		{Type: "Normal", Reason: "AddedInterface", Message: `net1 "x" [10.0.0.1/24]`, Component: "braid",
-			UID: string(pod.UID)}: true,
-		{Type: "Warning", Reason: "NADNotFound", Message: "é\n\ttab", Component: "braid",
-			UID: string(pod.UID)}: true,
+		{
+			Type: "Normal", Reason: "AddedInterface", Message: `net1 "x" [10.0.0.1/24]`, Component: "braid",
+			UID: string(pod.UID),
+		}: true,
+		{
+			Type: "Warning", Reason: "NADNotFound", Message: "é\n\ttab", Component: "braid",
+			UID: string(pod.UID),
+		}: true,
 	}
 	for e := range want {
 		if err := src.Event(t.Context(), pod, e.Type, e.Reason, e.Message); err != nil {
