@@ -37,11 +37,11 @@ func main() {
 	os.Exit((&app{stdout: os.Stdout, stderr: os.Stderr, alone: node.DefaultPlugin()}).run(os.Args))
 }
 
-// cniVersions returns those that Braid speaks.
+// cniVersions returns the versions of CNI that Braid speaks.
 func cniVersions() version.PluginInfo { return version.VersionsStartingFrom("0.3.0") }
 
-// asked returns the versions that the CNI library lets pass for the command: conf.Load judges that
-// of the configuration, which may have none.
+// asked returns the versions that the CNI library accepts for the command. conf.Load checks the
+// version of the configuration, which may have none.
 func asked() version.PluginInfo {
 	if os.Getenv("CNI_COMMAND") == "VERSION" {
 		return cniVersions()
@@ -49,17 +49,17 @@ func asked() version.PluginInfo {
 	return version.All
 }
 
-// app is one invocation.
+// app is one call of the program.
 type app struct {
 	stdout, stderr io.Writer
-	// alone is for a plugin that is called under its own name.
+	// alone is the configuration of a plugin that is called under its own name.
 	alone conf.Node
-	// trace is engine.Engine's, for the tests that stop the process at each change of state.
+	// trace is engine.Engine's Trace, for tests that stop the process at each change of state.
 	trace func(point string)
-	// now is engine.Engine's, for the tests that do not wait.
+	// now is engine.Engine's Now, for tests that do not wait.
 	now func() time.Time
-	// succeeded is true if the operation did. What the CNI library finds wrong after that, as a
-	// CNI_NETNS that is the node's, was judged before, and no DEL fails for it.
+	// succeeded is true if the operation succeeded. The CNI library may still object, for instance to
+	// a CNI_NETNS that is the node's. That was judged before, and no DEL fails for it.
 	succeeded bool
 	// cniVersion is the configuration's, in which errors are expressed; empty until it is known.
 	cniVersion string
@@ -91,7 +91,7 @@ func (a *app) run(args []string) int {
 	}, asked(), "braid "+buildVersion))
 }
 
-// noting returns an operation for the CNI library whose success is noted.
+// noting wraps an operation for the CNI library, and sets succeeded.
 func (a *app) noting(operate func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		err := operate(args)
@@ -100,7 +100,7 @@ func (a *app) noting(operate func(*skel.CmdArgs) error) func(*skel.CmdArgs) erro
 	}
 }
 
-// exitCode prints the error, if there is one.
+// exitCode prints the error, if there is one, and returns the exit code.
 func (a *app) exitCode(err *types.Error) int {
 	if err == nil || a.succeeded {
 		return 0

@@ -15,7 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// runPlugin is one CNI operation of a plugin that is called under its own name, and returns the
+// runPlugin does one CNI operation of a plugin that is called under its own name, and returns the
 // exit code. Warnings go to stderr.
 func (a *app) runPlugin(ctx context.Context, kind string) int {
 	plugin := node.NewPlugin(node.PluginOptions{
