@@ -21,7 +21,7 @@ import (
 
 // Addresses opens the cluster-wide addresses of this node.
 type Addresses struct {
-	// Source returns where the blocks are that a configuration of whereabouts means.
+	// Source returns the source of the blocks for a configuration of whereabouts.
 	Source func(*whereabouts.Conf) (Source, error)
 	// Name is the name of the Node object of this machine, its hostname if empty.
 	Name string
@@ -68,12 +68,13 @@ func (a *Addresses) step(change string) error {
 	return nil
 }
 
-// Tend implements engine.Upkeep: it does for the node's blocks of all networks what is due.
+// Tend implements engine.Upkeep: it does the upkeep of the node's blocks, of all networks, that is
+// due.
 func (a *Addresses) Tend(ctx context.Context) error {
 	return a.tend(ctx, anyNetwork(), (*block.Manager).Tend)
 }
 
-// TendNow is Tend for what is not due yet, too.
+// TendNow is Tend that also does what is not due yet.
 func (a *Addresses) TendNow(ctx context.Context) error {
 	return a.tend(ctx, anyNetwork(), (*block.Manager).TendNow)
 }
@@ -130,7 +131,7 @@ func (t thisNode) ThisNode(ctx context.Context) (*metav1.ObjectMeta, error) {
 	return known{t.nodes}.Node(ctx, name)
 }
 
-// known says how to name the node where there is none of the name.
+// known adds how to name the node to the error if there is no Node of the name.
 type known struct{ block.Nodes }
 
 // Node returns the metadata of a Node object.

@@ -8,9 +8,9 @@ import (
 	"github.com/braid-cni/braid/pkg/weaken"
 )
 
-// NotByBraid refuses to be Braid for Braid: a network whose plugin is Braid under another name, as
-// a link or a copy, itself or deep in a chain of plugins that call others, would choose what is
-// run. env returns the value of a variable of the call.
+// NotByBraid returns an error if Braid is called by Braid: a network whose plugin is Braid under
+// another name, as a link or a copy, could choose what is run. It also finds calls with other
+// plugins between the two. env returns the value of a variable of the call.
 func NotByBraid(env func(name string) string) error {
 	if env(invoke.CallerEnv) == "" || weaken.Off(weaken.Caller) {
 		return nil

@@ -30,11 +30,11 @@ import (
 type Options struct {
 	Node   *conf.Node
 	Policy *conf.Policy
-	// Version is the program's, which API servers are told.
+	// Version is the program's version, for API servers.
 	Version string
-	// Source is where Kubernetes' objects are; nil for what OpenSource returns.
+	// Source reads Kubernetes' objects. If nil, it is what OpenSource returns.
 	Source Source
-	// Logs take what is logged, beside what the configuration says.
+	// Logs are further handlers of the log, beside the configured ones.
 	Logs []slog.Handler
 	// Alone is true if the process is for one operation, and runs nothing but plugins.
 	Alone bool
@@ -44,7 +44,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// saidFor is for how long a node does not say again what the policy has against a NAD.
+// saidFor is for how long a node does not repeat what the policy objects to in a NAD.
 const saidFor = time.Hour
 
 // NewEngine puts an engine together. The caller closes the log after the last operation.
@@ -100,8 +100,8 @@ func execs(
 	}
 }
 
-// Judge returns what judges the configurations of plugins. It runs none and opens nothing, so it
-// needs no node.
+// Judge returns a finder that judges configurations of plugins. It runs no plugin and opens
+// nothing, so it works everywhere.
 func Judge(node *conf.Node, policy *conf.Policy) resolve.Finder {
 	return execs(node, policy, &Addresses{Log: slog.New(slog.DiscardHandler)}, false)(nil)
 }

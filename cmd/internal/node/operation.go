@@ -16,16 +16,16 @@ import (
 	"github.com/braid-cni/braid/pkg/invoke"
 )
 
-// Operation is one operation of the CNI protocol whose variables and configuration were read.
+// Operation is one operation of the CNI protocol, with its variables and configuration.
 type Operation struct {
 	Verb    engine.Verb
 	Config  *conf.Config
 	Request *engine.Request
-	// Environ is the environment of binaries that are run; nil for that of this process.
+	// Environ is the environment of plugins that are binaries. If nil, it is that of this process.
 	Environ []string
 }
 
-// NewOperation reads what the runtime passes. It changes nothing. Errors are CNI errors.
+// NewOperation reads what the runtime passes, and changes nothing. Errors are CNI errors.
 func NewOperation(verb engine.Verb, args *skel.CmdArgs) (*Operation, error) {
 	load := conf.LoadForCall
 	if verb == engine.Del || verb == engine.GC {
@@ -80,7 +80,7 @@ func (o *Operation) operate(ctx context.Context, e engine.Operator) ([]byte, err
 	}
 }
 
-// forRuntime is the CNI error for the runtime.
+// forRuntime converts an error to a CNI error.
 func forRuntime(err error) error {
 	if err == nil {
 		return nil

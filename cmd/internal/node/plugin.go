@@ -27,18 +27,18 @@ type Plugin struct {
 	used *whereabouts.Conf
 }
 
-// PluginOptions are what such a plugin has in place of Braid's configuration.
+// PluginOptions take the place of Braid's configuration for such a plugin.
 type PluginOptions struct {
 	Node    conf.Node
 	Version string
-	// Warn is told what of a configuration has no effect.
+	// Warn is called for each key or value that has no effect.
 	Warn func(*failure.Error)
 	// Now is as in Options.
 	Now func() time.Time
 }
 
-// DefaultPlugin returns the configuration of a plugin that is called under its own name. NODENAME
-// is what the reference reads.
+// DefaultPlugin returns the configuration of a plugin that is called under its own name. Like the
+// reference, it reads the node's name from NODENAME.
 func DefaultPlugin() conf.Node {
 	return conf.Node{
 		NodeName: strings.TrimSpace(os.Getenv("NODENAME")), StateDir: conf.DefaultStateDir,
@@ -78,10 +78,10 @@ func (p *Plugin) Operate(ctx context.Context, call *memory.Call, path []string) 
 		})
 }
 
-// tendWithin bounds what Tend does.
+// tendWithin bounds the time of Tend.
 const tendWithin = time.Second
 
-// Tend does for the node's blocks what is due, if an operation used cluster-wide addresses.
+// Tend does the upkeep of the node's blocks that is due, if the call used cluster-wide addresses.
 func (p *Plugin) Tend(ctx context.Context) {
 	if p.used == nil {
 		return

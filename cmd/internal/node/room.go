@@ -18,7 +18,7 @@ import (
 	"github.com/braid-cni/braid/plugins/builtin"
 )
 
-// Rooms finds out for how many more attachments networks have what they need on this node.
+// Rooms finds out how many more attachments of a network this node has room for.
 type Rooms struct {
 	Config *conf.Config
 	// Source has the NADs, and the namespaces as an ADD sees them.
@@ -33,9 +33,9 @@ type Rooms struct {
 	Log   *slog.Logger
 }
 
-// Of returns for how many more attachments of a NAD there is enough, in the fewest of what they
-// need; invoke.Unlimited if nothing is known to be limited. An error is that of an ADD, or, by its
-// reason, that it is not known.
+// Of returns how many more attachments of a NAD there is room for. The scarcest thing that they
+// need decides. It is invoke.Unlimited if nothing is known to be limited. The error is that of an
+// ADD, or has a reason that says that it is not known.
 func (r *Rooms) Of(ctx context.Context, nad *metav1.ObjectMeta) (uint64, error) {
 	exec := builtin.NewExec(r.Log, builtin.Node{
 		Open: r.Addresses.Open, StateDir: r.Config.StateDir, NetNS: r.NetNS,

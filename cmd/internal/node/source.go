@@ -11,10 +11,10 @@ import (
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
 
-// defaultManifests serves Kubernetes' objects where there is no way to an API server.
+// defaultManifests is the directory of Kubernetes' objects on a node without an API server.
 const defaultManifests = "/etc/cni/net.d/braid.d/manifests"
 
-// Source is where Kubernetes' objects are.
+// Source reads Kubernetes' objects, and writes what Braid writes of them.
 type Source interface {
 	resolve.Source
 	engine.Reporter
@@ -24,9 +24,8 @@ type Source interface {
 	kube.Allocations
 }
 
-// OpenSource returns the directory of manifests if one is configured, an API server if there is a
-// way to one, else the directory that is there by default: a node without Kubernetes needs no
-// configuration.
+// OpenSource returns the directory of manifests if one is configured, else the API server if there
+// is a way to one, else the default directory. So a node without Kubernetes needs no configuration.
 func OpenSource(node *conf.Node, version string) (Source, error) {
 	inCluster := os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 	if node.Manifests == "" && (node.Kubeconfig != "" || inCluster) {

@@ -15,10 +15,10 @@ import (
 	"github.com/braid-cni/braid/pkg/resolve"
 )
 
-// LabelAge is for how long a node goes by what it knows of a namespace's policy.TenantLabel.
+// LabelAge is for how long a node trusts what it knows of a namespace's policy.TenantLabel.
 const LabelAge = 2 * time.Minute
 
-// tenants is a source that is asked for a namespace once in LabelAge. Of the labels it knows
+// tenants is a source that asks another for a namespace once in LabelAge. Of the labels it keeps
 // policy.TenantLabel alone, without its value.
 type tenants struct {
 	resolve.Source
@@ -32,8 +32,8 @@ const (
 	forbidden = "forbidden"
 )
 
-// remembering returns a source as it is used by processes that live for one call: what is asked
-// over the network is noted on the node.
+// remembering wraps a source for processes that live for one call: what they ask over the network
+// is stored on the node.
 func remembering(source resolve.Source, o Options, remote bool) resolve.Source {
 	if !remote {
 		return source

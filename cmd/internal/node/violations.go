@@ -11,8 +11,8 @@ import (
 	"github.com/braid-cni/braid/pkg/tally"
 )
 
-// violations counts on the node what the policy does not allow, for the agent. It is an
-// engine.Observer that is told of nothing else.
+// violations is an engine.Observer that counts on the node, for the agent, what the policy does not
+// allow.
 type violations struct {
 	tally tally.File
 	log   *slog.Logger
@@ -35,8 +35,8 @@ func (v violations) Violations(ctx context.Context, all []engine.Violation) {
 	}
 }
 
-// Violations returns how often the policy did not allow what since the node started, by the state
-// directory of the CNI plugin.
+// Violations returns the counts of what the policy did not allow since the node started. stateDir
+// is that of the CNI plugin.
 func Violations(stateDir string) map[engine.Violation]uint64 {
 	counts := map[engine.Violation]uint64{}
 	for name, count := range tallyOf(stateDir).Read() {
