@@ -17,8 +17,8 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// ConfError returns the error of a key of the configuration that has a value it cannot have; value
-// may be nil. Its code is CNI's "invalid network config".
+// ConfError returns the error of a key of the configuration with a wrong value, which may be nil.
+// Its code is CNI's "invalid network config".
 func ConfError(key string, value any, why string) error {
 	msg := key
 	if text, ok := value.(string); ok {
@@ -39,9 +39,9 @@ func Protected(field string, err error, fix string) error {
 	return &failure.Error{Reason: failure.NodeProtected, Field: field, Err: err, Fix: fix}
 }
 
-// NotAllowed is that no rule of the policy allows what the key field of the configuration asks for.
-// The error ends with the rule that would: the value for this key of the policy. The fix is what
-// the author of the network can do.
+// NotAllowed returns the error of a key field of the configuration that asks for what no rule of
+// the policy allows. It ends with the rule that would allow it: the value for this key of the
+// policy. fix is what the author of the network can do.
 func NotAllowed(
 	field string, err error, fix string, limits *attachment.Limits, key string, value any,
 ) error {
@@ -54,10 +54,9 @@ func NotAllowed(
 	}
 }
 
-// decode reads a configuration, the value of the key of ("ipam", or empty for the whole), and says
-// what is to be said of its keys, which match whatever their case, as in the reference. The error
-// is of CNI's code "invalid network config", but for text that is no JSON, which has "decoding
-// failure".
+// decode reads a configuration, and collects what is wrong with its keys. It is the value of the
+// key of ("ipam", or empty for the whole). Keys match in any case, as in the reference. The error
+// has CNI's code "invalid network config", or "decoding failure" for text that is no JSON.
 func decode[C any](of string, raw []byte, extra []string) (c *C, p *prepared, err error) {
 	c, p = new(C), &prepared{}
 	if err := json.Unmarshal(raw, c); err != nil {
@@ -77,12 +76,12 @@ func decode[C any](of string, raw []byte, extra []string) (c *C, p *prepared, er
 	return c, p, nil
 }
 
-// Picky is a configuration of which the plugin does not know every value. Knows names one that it
-// does not know, which another implementation of the plugin's type may know.
+// Picky is a configuration with values that the plugin may not know. Knows returns the error of one
+// that it does not know and another implementation of its type may.
 type Picky interface{ Knows() error }
 
-// badValue names the key and quotes the value that a configuration's type does not have. raw is the
-// value of the key of, which is empty for the whole configuration.
+// badValue names the key whose value has a wrong type, and quotes the value. raw is the value of
+// the key of, which is empty for the whole configuration.
 func badValue(of string, raw []byte, err error) error {
 	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
 	if !ok {

@@ -1,12 +1,12 @@
 // Package plugin is the contract of a plugin that runs in-process, and its adapter to the CNI
 // protocol's wire form.
 //
-// Contract of a plugin: Add makes all or nothing, with each change taken back by a step on
-// Request.Undo that is pushed in the line after it. Del and GC are idempotent, "already gone" is
-// success; Del needs neither the network namespace nor what it works on, and goes on past errors.
-// Check changes nothing and says what is not as Add left it. A plugin works in namespaces through
-// the handles of its request, never by moving a thread, and keeps nothing between requests but what
-// it writes to disk.
+// Contract of a plugin: Add makes all or nothing. For each change it pushes a step on Request.Undo,
+// in the line after the change. Del and GC are idempotent: "already gone" is success. Del needs
+// neither the network namespace nor the links in it, and goes on past errors. Check changes
+// nothing, and returns an error for what is not as Add left it. A plugin works in namespaces
+// through the handles of its request, never by moving a thread. It keeps nothing between requests
+// but what it writes to disk.
 package plugin
 
 import (
@@ -42,12 +42,12 @@ type Interface[C any] interface {
 // "Plugin configuration objects"). A plugin's configuration embeds it.
 type Common struct {
 	CNIVersion string `json:"cniVersion"`
-	// Name is the network's; the protocol's adapter has checked it.
+	// Name is the network's name. The adapter has checked it.
 	Name string `json:"name"`
 	Type string `json:"type"`
 	// Capabilities tell the runtime what to pass in runtimeConfig.
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
-	// IPAM is read by the IPAM plugin; its type alone counts here.
+	// IPAM is for the IPAM plugin. Only its type counts here.
 	IPAM json.RawMessage `json:"ipam,omitempty"`
 	// DNS is returned as it is.
 	DNS types.DNS `json:"dns"`
@@ -55,8 +55,8 @@ type Common struct {
 	Args json.RawMessage `json:"args,omitempty"`
 	// RuntimeConfig holds the values of capabilities, Request.Runtime.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
-	// AllowPersistentIPs is true if pods may name an IPAMClaim. It tells those that make claims, and
-	// changes nothing here: a claim that a pod names counts.
+	// AllowPersistentIPs is true if pods may name an IPAMClaim. It is for those that make claims, and
+	// changes nothing here: a claim that a pod names counts in any case.
 	AllowPersistentIPs bool `json:"allowPersistentIPs,omitempty"`
 	// PrevResult is the result of the plugin before, Request.PrevResult.
 	PrevResult json.RawMessage `json:"prevResult,omitempty"`
@@ -76,18 +76,18 @@ type Plugin struct {
 // operation is a plugin with its configuration.
 type operation func(ctx context.Context, command string, req *Request) (*types100.Result, error)
 
-// New makes a Plugin of one whose configuration is a plugin's object: C embeds Common.
+// New makes a Plugin of an interface or meta plugin. C embeds Common.
 func New[C any](impl Interface[C]) *Plugin {
 	return &Plugin{prepare: preparer(impl, "", listKeys())}
 }
 
-// NewIPAM makes a Plugin of an IPAM plugin: C is the object "ipam" of the configuration of the
+// NewIPAM makes a Plugin of an IPAM plugin. C is the object "ipam" in the configuration of the
 // plugin that calls it.
 func NewIPAM[C any](impl Interface[C]) *Plugin {
 	return &Plugin{ipam: true, prepare: preparer(impl, "ipam", ipamKeys())}
 }
 
-// prepared is a configuration that was read, as invoke.Prepared has it.
+// prepared is a configuration that was read, see invoke.Prepared.
 type prepared struct {
 	run      operation
 	keys     keys
@@ -100,7 +100,7 @@ type prepared struct {
 	room func(ctx context.Context, req *Request) (uint64, error)
 }
 
-// preparer reads configurations that are the value of the key of.
+// preparer returns a reader of configurations, which are the value of the key of.
 func preparer[C any](
 	impl Interface[C], of string, extra []string,
 ) func(raw []byte) (*prepared, error) {
@@ -140,36 +140,37 @@ func both(first, second func() error) func() error {
 	}
 }
 
-// Validator is a configuration that can be judged without a pod and a node. Validate returns what
-// an ADD would refuse of it; it is asked before anything is changed, and by braidctl lint.
+// Validator is a configuration that can be judged without a pod and a node. Validate returns the
+// error that an ADD would return. An ADD calls it before its first change, and so does braidctl
+// lint.
 type Validator interface{ Validate() error }
 
-// Ignorer is a plugin that does without values which it could use. Ignored returns a warning for
-// each.
+// Ignorer is a plugin that can do without some values. Ignored returns a warning for each that it
+// ignores.
 type Ignorer[C any] interface {
 	Ignored(conf *C) []*failure.Error
 }
 
-// Judge is a plugin that refuses what the node's administrator does not allow. It is asked when a
+// Judge is a plugin that refuses what the node's administrator does not allow. It is called when a
 // Validator is.
 type Judge[C any] interface{ Judge(conf *C) error }
 
-// Protector is a plugin that protects the node from a binary of its type. Protect returns what an
-// ADD of the binary may not do for an attachment that has limits.
+// Protector is a plugin that protects the node from a binary of its type. Protect returns an error
+// if an ADD of the binary could exceed the limits of an attachment.
 type Protector[C any] interface {
 	Protect(ctx context.Context, req *Request, conf *C) error
 }
 
-// Unlimited is room for more attachments than there will ever be.
+// Unlimited means room for any number of attachments.
 const Unlimited = invoke.Unlimited
 
-// Roomer is a plugin that has something for so many attachments only. Room returns for how many
-// more there is enough on this node, as far as the plugin knows. An error is that of an ADD.
+// Roomer is a plugin that needs something scarce. Room returns how many more attachments there is
+// room for on this node, as far as the plugin knows. The error is that of an ADD.
 type Roomer[C any] interface {
 	Room(ctx context.Context, req *Request, conf *C) (uint64, error)
 }
 
-// configured returns the operations of a plugin with a configuration. Each has a copy of it: some
+// configured returns the operations of a plugin with a configuration. Each gets a copy, as some
 // fill it in.
 func configured[C any](impl Interface[C], read *C) operation {
 	return func(ctx context.Context, command string, req *Request) (*types100.Result, error) {

@@ -22,7 +22,7 @@ import (
 
 // Request is one CNI operation of one plugin.
 type Request struct {
-	// ID is the attachment that the operation is on; GC has only its network.
+	// ID is the attachment. For GC only its network is set.
 	attachment.ID
 	// NetNS is the path of the pod's network namespace; on DEL it may be empty or gone.
 	NetNS string
@@ -37,12 +37,12 @@ type Request struct {
 	PrevResult *types100.Result
 	// Runtime and CNIArgs are the objects runtimeConfig and args.cni; empty for none.
 	Runtime, CNIArgs json.RawMessage
-	// Valid are the attachments of the network that exist, of GC; never nil there.
+	// Valid are the attachments of the network that exist. It is for GC, and never nil there.
 	Valid []attachment.ID
-	// Limits are what the attachment may do to the node; nil for an operator's network. Of those in GC
-	// only the namespace is known.
+	// Limits bound what the attachment may do to the node; nil for an operator's network. For GC only
+	// the namespace is set.
 	Limits *attachment.Limits
-	// Undo takes back what an ADD has done, if it fails.
+	// Undo has the steps that take back what an ADD has done. They run if it fails.
 	Undo undo.Stack
 
 	// dataRoots are the data roots of the attachment's ADD; nil where they are not known.
@@ -64,9 +64,9 @@ func (r *Request) Host() (*netns.NS, *nl.Handle, error) {
 	return at.ns, at.handle, nil
 }
 
-// Pod returns the pod's network namespace and a handle for it. A namespace that is gone gives
-// ErrNoPod; so does a path that is something else, as what the namespace was mounted on, or the
-// node's own namespace.
+// Pod returns the pod's network namespace and a handle for it. The error is ErrNoPod if the
+// namespace is gone, or if the path is something else by now, such as the file that it was mounted
+// on, or the node's own namespace.
 func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 	if r.NetNS == "" {
 		return nil, nil, ErrNoPod
@@ -97,7 +97,7 @@ const (
 	RuntimeMAC MACSource = "runtimeConfig.mac"
 )
 
-// MAC is MACFrom CNI_ARGS, args.cni and runtimeConfig.
+// MAC is MACFrom with CNI_ARGS, args.cni and runtimeConfig.
 func (r *Request) MAC(configured string) (net.HardwareAddr, error) {
 	return r.MACFrom(configured, EnvMAC, ArgsMAC, RuntimeMAC)
 }
@@ -152,8 +152,8 @@ func parseMAC(key, value string) (net.HardwareAddr, error) {
 // macLength is the length of an Ethernet address, in bytes.
 const macLength = 6
 
-// Part decodes the keys that a plugin knows of an object that it shares with others; value is left
-// as it is where raw is empty.
+// Part decodes the keys that a plugin knows of an object that it shares with others. If raw is
+// empty, value is left as it is.
 func Part(name string, raw json.RawMessage, value any) error {
 	if len(raw) == 0 {
 		return nil
