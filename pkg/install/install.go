@@ -2,10 +2,10 @@
 // in that order, beside the files of a default network that somebody else installs.
 //
 // Contract: an Apply that is interrupted anywhere leaves a node that works as before or as after,
-// and the next one finishes. The configuration comes last, and only when there is a default
-// network to put it in front of; as long as that is in doubt, what there is stays. Nothing is
-// removed but by Uninstall. Files of others are left alone, but for those of the default network
-// if the operator wants them in a directory of their own.
+// and the next one finishes. The configuration comes last, and only if there is a default network
+// to put it in front of. While that is in doubt, nothing changes. Only Uninstall removes anything.
+// Files of others are left alone, but for those of the default network if the operator wants them
+// in a directory of their own.
 package install
 
 import (
@@ -43,14 +43,14 @@ type Installer struct {
 	Place platform.Place
 	// Binaries go to Place.Bin, or wherever their paths are.
 	Binaries []*own.File
-	// Kubeconfig is the path of a file without which there is no configuration; empty for none.
+	// Kubeconfig is the path of a file. Apply writes no configuration before it exists. Empty for
+	// none.
 	Kubeconfig string
 	// Named is the default network, as for a [defaultnet.Finder].
 	Named string
 	// Render makes Braid's configuration for a default network, to which it refers by its path.
 	Render func(network *defaultnet.Candidate) ([]byte, error)
-	// Move moves the default network's files to Place.Private. Without it they are looked for there
-	// all the same.
+	// Move moves the default network's files to Place.Private. Files are looked for there in any case.
 	Move bool
 	// Step is called for each change that the Store does not make, before it is made. For tests.
 	Step func(change string) error
@@ -60,9 +60,9 @@ type Installer struct {
 type Outcome struct {
 	// Network is the default network; nil if there is none.
 	Network *defaultnet.Candidate
-	// Configuration is the path of Braid's own.
+	// Configuration is the path of Braid's own configuration.
 	Configuration string
-	// Changed are the paths that were written, or taken away.
+	// Changed are the paths that were written or removed.
 	Changed []string
 }
 
@@ -73,8 +73,9 @@ func (i *Installer) step(format string, args ...any) error {
 	return i.Step(fmt.Sprintf(format, args...))
 }
 
-// Apply makes the node be as it is to be. An error of reason NotReady is that something has yet to
-// come, and that it is to be called again. The Outcome is what was reached, also with an error.
+// Apply brings the node to the wanted state. An error of reason NotReady means that something is
+// missing yet, and that Apply is to be called again. The Outcome is what was reached, also with an
+// error.
 func (i *Installer) Apply(ctx context.Context) (*Outcome, error) {
 	out := &Outcome{}
 	for _, f := range i.Binaries {
@@ -185,8 +186,8 @@ func (i *Installer) removeKind(ctx context.Context, out *Outcome, kind, but stri
 	return nil
 }
 
-// firstName returns a name for the configuration that comes before those of others. What another
-// meta plugin has before it stays there: the operator wants that one.
+// firstName returns a name for the configuration that comes before those of others. It does not go
+// before another meta plugin: the operator wants that one.
 func (i *Installer) firstName(all []defaultnet.Candidate, entries []own.Entry) string {
 	name := FileName
 	for _, c := range i.others(all, entries) {
@@ -211,8 +212,8 @@ func (i *Installer) others(
 	return others
 }
 
-// nameBefore returns a name that sorts before another; name itself, if there is none that looks
-// like one. '-' comes before digits and letters.
+// nameBefore returns a name that sorts before another, or name itself if there is no sensible one.
+// '-' comes before digits and letters.
 func nameBefore(other, name string) string {
 	for at := 1; at < len(other); at++ {
 		if other[at] > '-' {
