@@ -303,6 +303,12 @@ func TestU18ManyPodsOnOneAttachment(t *testing.T) {
 // reach says that a datagram from one pod gets to the address of another.
 func reach(t *testing.T, from *pod, address string, to *pod) {
 	t.Helper()
+	reachFrom(t, from, "", address, to)
+}
+
+// reachFrom is reach with the address that the datagram has as its source; any if it is empty.
+func reachFrom(t *testing.T, from *pod, source, address string, to *pod) {
+	t.Helper()
 	at := &net.UDPAddr{IP: net.ParseIP(address), Port: 5008}
 	var server *net.UDPConn
 	err := to.Run(func() (err error) {
@@ -314,7 +320,7 @@ func reach(t *testing.T, from *pod, address string, to *pod) {
 	}
 	defer server.Close()
 	err = from.Run(func() error {
-		client, err := net.DialUDP("udp4", nil, at)
+		client, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(source)}, at)
 		if err != nil {
 			return err
 		}
