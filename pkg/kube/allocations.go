@@ -13,20 +13,20 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// The attributes by which drivers of dynamic resource allocation describe devices that are for
-// networks. They are strings: the resource that a NAD names, and the device's ID for its plugins.
+// The attributes by which drivers of dynamic resource allocation describe devices for networks.
+// Both are strings: the resource that a NAD names, and the device's ID for its plugins.
 const (
 	AttributeResource = "k8s.cni.cncf.io/resourceName"
 	AttributeID       = "k8s.cni.cncf.io/deviceID"
 )
 
-// Allocations is where ResourceClaims and ResourceSlices (resource.k8s.io/v1) are: an API server,
-// or manifests.
+// Allocations reads ResourceClaims and ResourceSlices (resource.k8s.io/v1) from an API server, or
+// from manifests.
 type Allocations interface {
 	// Allocated returns the devices that were allocated for a ResourceClaim.
 	Allocated(ctx context.Context, namespace, claim string) ([]Allocated, error)
-	// DriverDevices returns the devices of a driver: those of a node, or for "" those that belong
-	// to no single one.
+	// DriverDevices returns the devices of a driver on a node, or for "" those that belong to no
+	// single node.
 	DriverDevices(ctx context.Context, driver, node string) ([]DriverDevice, error)
 }
 
@@ -44,11 +44,11 @@ type DriverDevice struct {
 	// Generation is the generation of its pool when the driver described it; of several descriptions
 	// the newest counts.
 	Generation int64
-	// Resource and ID are its attributes; one that is not for networks has none.
+	// Resource and ID are its attributes; empty if it is not for networks.
 	Resource, ID string
 }
 
-// resource.k8s.io/v1, in as far as it is read.
+// The parts of resource.k8s.io/v1 that are read.
 const (
 	draGroup      = "resource.k8s.io"
 	draVersion    = "v1"
@@ -87,7 +87,7 @@ type resourceSlice struct {
 	} `json:"spec"`
 }
 
-// deviceAttribute is an attribute of a device; one of another kind than a string is empty.
+// deviceAttribute is an attribute of a device. It is empty if it is no string.
 type deviceAttribute struct {
 	String string `json:"string"`
 }

@@ -26,30 +26,30 @@ const (
 	metadataType = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 )
 
-// APIOptions say which API server, and how patiently it is asked.
+// APIOptions name the API server, and say how patiently it is asked.
 type APIOptions struct {
-	// Kubeconfig is a file; empty: the service account of the pod that this process runs in.
+	// Kubeconfig is a file. If empty, the service account of the pod counts that this process runs in.
 	Kubeconfig string
-	// ServiceAccount is the directory of the pod's token, for a process that does not find it in
-	// its usual place; Server is the URL of the API server, empty for what the environment says.
-	// Both count without a Kubeconfig only.
+	// ServiceAccount is the directory of the pod's token, if it is not in its usual place. Server is
+	// the URL of the API server; if empty, the environment names it. Both count only without a
+	// Kubeconfig.
 	ServiceAccount, Server string
-	// Version is Braid's, for the user agent.
+	// Version is Braid's version, for the user agent.
 	Version string
 	// NodeName is the host that events are reported from.
 	NodeName string
-	// Timeout bounds one call with all its retries; 0 means 10 s. A nearer deadline of the call's
-	// context wins.
+	// Timeout bounds one call with all its retries; 0 means 10 s. An earlier deadline of the context
+	// wins.
 	Timeout time.Duration
 
 	// content is the content of the kubeconfig, where it is in no file.
 	content []byte
 }
 
-// API is an API server as source. Calls share one HTTP/2 connection, once the first has made it,
-// and have no rate limit. A call is tried again, with growing pauses, when the server cannot be
-// reached, does not answer, or says that it is overloaded or failing; and when a server that was
-// just like that denies the call, since it may be starting.
+// API is an API server as source. Calls share one HTTP/2 connection, which the first makes, and
+// have no rate limit. A call is tried again, with growing pauses, if the server cannot be reached,
+// does not answer, or is overloaded or failing. If such a server then denies the call, it is tried
+// again, too: the server may be starting.
 type API struct {
 	opts      APIOptions
 	transport transporter
@@ -58,8 +58,8 @@ type API struct {
 	client *client // nil until the first call
 }
 
-// NewAPI makes a source and nothing else: the kubeconfig is read, and the server dialled, by the
-// first call. It is for a program that ends soon.
+// NewAPI makes a source for a program that ends soon. The first call reads the kubeconfig and dials
+// the server.
 func NewAPI(opts APIOptions) (*API, error) { return newAPIOver(briefTransport, opts) }
 
 // NewLastingAPI is NewAPI for a program that runs for days: it uses a new certificate authority
@@ -88,9 +88,9 @@ func (a *API) Close() {
 	}
 }
 
-// described is what an ADD reads of a pod's and of a NAD's metadata. It has no more of it: an
-// answer is mostly about who manages which field, and a new process takes longer to learn the type
-// than to decode with it.
+// described is the part of a pod's or NAD's metadata that an ADD reads. It has no more of it: most
+// of an answer is about who manages which field, and a new process takes longer to learn the whole
+// type than to decode with it.
 type described struct {
 	Metadata struct {
 		Namespace   string            `json:"namespace"`
@@ -128,9 +128,9 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, erro
 	return pod.of(pod.objectMeta()), nil
 }
 
-// NAD returns a network-attachment-definition, with as much of its metadata. It comes from the
-// server's memory, as what an informer has does, and can be as old as the server's watch is late.
-// One that is not there is asked for again of etcd: a pod may come right after its NAD.
+// NAD returns a NAD, with the same part of its metadata. It comes from the server's memory, as for
+// an informer, and is as old as the server's watch is late. If it is not there, etcd is asked: a
+// pod may come right after its NAD.
 func (a *API) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
@@ -175,8 +175,8 @@ func unservedNAD(err error) error {
 	}
 }
 
-// unserved reports whether the server does not know the resource at all, which is the path's being
-// not found and not the object's.
+// unserved reports whether the server does not serve the resource at all: the path was not found,
+// not the object.
 func unserved(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	return ok && apierrors.IsNotFound(err) &&
@@ -191,15 +191,15 @@ type patchStep struct {
 }
 
 // firstAnnotation returns the JSON patch of PublishStatus for a pod without annotations, which has
-// no place to put one: the server holds a key that is not there to be null.
+// no object to add one to. A test for null holds if the key is absent.
 func firstAnnotation(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	const path = "/metadata/annotations"
 	value := map[string]string{nadv1.StatusAnnotation: annotation}
 	return []patchStep{{"test", "/metadata/uid", pod.UID}, {"test", path, nil}, {"add", path, value}}
 }
 
-// statusPatch returns the same for a pod with annotations. It applies to this very pod, and to what
-// it has of network-status.
+// statusPatch returns the JSON patch for a pod with annotations. It applies only if the pod's uid
+// and network-status are as in pod.
 func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 	path := "/metadata/annotations/" + strings.NewReplacer("~", "~0", "/", "~1").
 		Replace(nadv1.StatusAnnotation)
@@ -245,9 +245,9 @@ func (a *API) patchStatus(ctx context.Context, pod *metav1.ObjectMeta, patch []p
 	return changedPod(err, pod)
 }
 
-// changedPod makes a conflict of what API servers answer to a patch whose tests fail: status 422
-// without a cause. With causes it is the patched object that is invalid, for instance as its
-// annotations are too long.
+// changedPod converts the answer to a patch whose tests fail, status 422 without a cause, to a
+// conflict. With causes the patched object is invalid, for instance because its annotations are too
+// long.
 func changedPod(err error, pod *metav1.ObjectMeta) error {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok || !apierrors.IsInvalid(err) ||
@@ -259,7 +259,7 @@ func changedPod(err error, pod *metav1.ObjectMeta) error {
 	return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
 }
 
-// checkUID refuses an object that could not be told from another of the same name.
+// checkUID returns an error if an object has no uid: it could not be told from another of its name.
 func checkUID(kind string, meta *metav1.ObjectMeta) error {
 	if meta.UID == "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %.80q has no uid",
@@ -324,8 +324,8 @@ func (a *API) get(ctx context.Context, c *call, out any, meta named) error {
 	return a.decode(body, c, out, meta)
 }
 
-// decode reads an answer about one object. That it names what was asked for tells an API server's
-// answer from that of something else that answers every request with some JSON.
+// decode reads an answer about one object. The answer must name the object: something other than an
+// API server may answer every request with some JSON.
 func (a *API) decode(body []byte, c *call, out any, meta named) error {
 	if err := json.Unmarshal(body, out); err != nil {
 		return a.strange(fmt.Errorf("decode answer: %w", err), c)

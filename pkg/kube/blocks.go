@@ -23,9 +23,9 @@ const (
 	metadataListType = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// wireBlock is an IPBlock as it travels. Who manages which of its fields is a third of its bytes
-// and of no use here: it is not kept, and a server takes an object without it for one that does not
-// change it.
+// wireBlock is an IPBlock in requests and answers. Who manages which of its fields is a third of
+// its bytes and of no use here, so it is dropped. A server takes an object without it for one that
+// does not change it.
 type wireBlock struct {
 	wireMetadata
 
@@ -39,7 +39,7 @@ func (w *wireBlock) block() v1alpha1.IPBlock {
 	}
 }
 
-// skipped is a JSON value that nobody looks at.
+// skipped is a JSON value that is not decoded.
 type skipped struct{}
 
 // UnmarshalJSON takes any value.
@@ -110,8 +110,8 @@ func (a *API) blockAnswer(ctx context.Context, c *call) (*v1alpha1.IPBlock, erro
 	return &block, nil
 }
 
-// unservedIPAM keeps an API server that does not serve blocks or claims from looking like one that
-// has none: what is not found is free to others.
+// unservedIPAM converts the error of an API server that does not serve blocks or claims, so that it
+// is not "not found": what is not found is free to others.
 func unservedIPAM(err error) error {
 	if !unserved(err) {
 		return err
@@ -123,8 +123,8 @@ func unservedIPAM(err error) error {
 	}
 }
 
-// checkVersion refuses a block that could not be told from another one, or another version, of its
-// name.
+// checkVersion returns an error if a block has no uid or version: it could not be told from another
+// of its name.
 func checkVersion(block *v1alpha1.IPBlock) error {
 	if block.UID == "" || block.ResourceVersion == "" {
 		return apierrors.NewBadRequest(fmt.Sprintf("block %.80q has no uid or no resourceVersion",
@@ -163,9 +163,8 @@ type patchOp struct {
 	Value any    `json:"value"`
 }
 
-// UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can ask for the uid:
-// what a merge patch says of the metadata of a custom resource's status, API servers do not look
-// at.
+// UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can test the uid: API
+// servers ignore the metadata in a merge patch of a custom resource's status.
 func (a *API) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
 	if err := checkUID("block", &block.ObjectMeta); err != nil {
 		return fmt.Errorf("update status: %w", err)

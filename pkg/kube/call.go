@@ -18,9 +18,8 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// call is one request to the API server. Each that Braid makes may be sent twice: a GET, a PATCH
-// that sets a value, a POST of an object whose name is given, a PUT or DELETE of one version of an
-// object.
+// call is one request to the API server. Each may be sent twice: a GET, a PATCH that sets a value,
+// a POST of an object with a given name, a PUT or DELETE of one version of an object.
 type call struct {
 	verb            string // for messages
 	scope           scope
@@ -28,14 +27,13 @@ type call struct {
 	request         func(*client) *rest.Request // made anew for each try
 }
 
-// send sets the body of a request, an object or a patch. A server that is not told otherwise looks
-// for fields that it does not know, to warn of them; there are none. For a block it then does an
-// eighth less.
+// send sets the body of a request, an object or a patch. It switches off the server's warnings of
+// unknown fields, of which there are none. That saves the server an eighth of its work for a block.
 func send(request *rest.Request, body []byte) *rest.Request {
 	return request.Param("fieldValidation", metav1.FieldValidationIgnore).Body(body)
 }
 
-// scope is what names the object of a call.
+// scope is how the object of a call is named.
 type scope int
 
 const (
@@ -55,7 +53,7 @@ func (c *call) String() string {
 	}
 }
 
-// checkNames refuses names that no object can have.
+// checkNames returns an error for names that no object can have.
 func (c *call) checkNames() error {
 	switch c.scope {
 	case clusterScoped:
@@ -129,7 +127,7 @@ func (a *API) try(ctx context.Context, client *client, c *call) ([]byte, error) 
 	return result.Raw()
 }
 
-// bare takes off the URL, which the call names more shortly.
+// bare removes the URL from an error. The call is named in a shorter way.
 func bare(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -137,8 +135,8 @@ func bare(err error) error {
 	return err
 }
 
-// sleep reports whether the pause has passed and ctx lets go on. A pause that ctx will not outlive
-// is not begun: who has to clean up after a failure can use the time.
+// sleep pauses, and reports whether ctx is not done then. It does not begin a pause that outlasts
+// ctx: who has to clean up after a failure can use the time.
 func sleep(ctx context.Context, pause time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
 		return false
@@ -159,7 +157,7 @@ func answered(err error) bool {
 	return ok
 }
 
-// denied reports whether the server denies us, as each does to everybody for a moment after its
+// denied reports whether the server denies the call. Every server does so for a moment after its
 // start, before it has loaded accounts and roles.
 func denied(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
@@ -175,7 +173,7 @@ func transient(err error) bool {
 	return !untrusted
 }
 
-// refused describes an answer, or the lack of one, that no repetition will change.
+// refused returns the error of a call that no repetition will mend.
 func (a *API) refused(c *call, err error) error {
 	err = fmt.Errorf("%s: %w", c, err)
 	if answered(err) {
@@ -187,8 +185,8 @@ func (a *API) refused(c *call, err error) error {
 	}
 }
 
-// gaveUp describes a call that ran out of time, last being what went wrong before, if anything did.
-// A caller that changed its mind is told so; one whose time was up learns both.
+// gaveUp returns the error of a call that ran out of time. last is what went wrong before, or nil.
+// A caller that cancelled gets the cancellation alone, one whose time was up gets both.
 func (a *API) gaveUp(ctx context.Context, c *call, last error, tries int) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", c, context.Cause(ctx))}

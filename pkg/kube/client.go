@@ -24,14 +24,14 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// client speaks to an API server's groups, over one http.Client.
+// client talks to an API server's groups, over one http.Client.
 type client struct {
 	core, nads, blocks, claims, whereabouts rest.Interface
 	http                                    *http.Client
 	turnstile                               *turnstile
 }
 
-// connect returns the client, which it sets up the first time. It fails anew each time: a
+// connect returns the client, and makes it the first time. After a failure it tries again: a
 // kubeconfig may still come.
 func (a *API) connect() (*client, error) {
 	a.mu.Lock()
@@ -64,8 +64,8 @@ func badKubeconfig(kubeconfig string, err error) error {
 	}
 }
 
-// RESTConfig says how to reach the API server, for clients of kinds that an API does not know. Each
-// call reads it anew.
+// RESTConfig returns how to reach the API server, for clients of other kinds. Each call reads the
+// kubeconfig anew.
 func (a *API) RESTConfig() (*rest.Config, error) {
 	config, err := a.opts.load()
 	if err != nil {

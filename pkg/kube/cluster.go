@@ -18,9 +18,9 @@ import (
 // metadataList is the kind of the answer to metadataListType.
 const metadataList = "PartialObjectMetadataList"
 
-// listOf lists objects: with resourceVersion 0 in one answer, which comes from the server's memory,
-// else in pages of one state, never a stale one. T is what is wanted of each; kind is that of the
-// answer.
+// listOf lists objects. With resourceVersion 0 it gets one answer from the server's memory, else
+// pages of one state, which is never stale. T is the wanted part of each object; kind is the kind
+// of the answer.
 func listOf[T any](
 	ctx context.Context, a *API, c *call, opts metav1.ListOptions, kind string,
 ) ([]T, error) {
@@ -79,8 +79,8 @@ func metadataOf(items []wireMetadata) []metav1.ObjectMeta {
 	return list
 }
 
-// EachNode calls do for each node, with the keys of its taints. Of what there is to a node this is
-// little, but an API server has no shorter form with taints in it.
+// EachNode calls do for each node, with the keys of its taints. It fetches whole nodes, as an API
+// server has no shorter form with taints.
 func (a *API) EachNode(
 	ctx context.Context, do func(node *metav1.ObjectMeta, taints []string),
 ) error {

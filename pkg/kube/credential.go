@@ -58,14 +58,14 @@ type wireReview struct {
 	} `json:"status"`
 }
 
-// TokenAsk is what a token is to be.
+// TokenAsk describes a wanted token.
 type TokenAsk struct {
 	// Namespace and Account name the ServiceAccount.
 	Namespace, Account string
 	// Node is the Node object that the token is bound to: it ends with it.
 	Node    string
 	NodeUID types.UID
-	// Life is how long it is to be good for; the server may grant less or more.
+	// Life is how long it should be valid. The server may grant less or more.
 	Life time.Duration
 }
 
@@ -117,14 +117,15 @@ func (a *API) RequestToken(ctx context.Context, ask TokenAsk) (Token, error) {
 	return token, nil
 }
 
-// Identity is whom an API server takes us for.
+// Identity is what an API server takes a client for.
 type Identity struct {
 	Username string
-	// Node is what the credential is bound to; empty if to none, or if the server does not say.
+	// Node is the Node that the credential is bound to; empty for none, or if the server does not say.
 	Node string
 }
 
-// Whoami asks the API server whom it takes us for (SelfSubjectReview). Whoever is somebody may ask.
+// Whoami asks the API server for the client's identity (SelfSubjectReview). Every authenticated
+// client may ask.
 func (a *API) Whoami(ctx context.Context) (Identity, error) {
 	body := []byte(`{"apiVersion":"` + authentication + `","kind":"SelfSubjectReview"}`)
 	c := &call{verb: "ask who we are", scope: collection, request: func(c *client) *rest.Request {

@@ -1,7 +1,7 @@
-// Package kube is where Kubernetes data comes from and goes to: pods, NetworkAttachmentDefinitions
-// (NADs), the network-status annotation, events, the devices of ResourceClaims, and for cluster-wide
-// IPAM: blocks of addresses, nodes, IPAMClaims. For agents it has what they report on
-// nodes, the start-up taint, and tokens.
+// Package kube reads and writes Kubernetes objects: pods, NetworkAttachmentDefinitions (NADs), the
+// network-status annotation, events, the devices of ResourceClaims, and for cluster-wide IPAM
+// blocks of addresses, nodes and IPAMClaims. Agents use it for their reports on nodes, the start-up
+// taint, and tokens.
 //
 // There are two sources with the same methods: API, an API server, and Manifests, a directory of
 // YAML files for hosts without a cluster. Neither touches the network or a file before its first
@@ -22,7 +22,7 @@
 //   - An IPBlock or IPAMClaim that cannot be read, or an API server that does not serve them, is
 //     never "not found": what is not there is free to others.
 //
-// The plugin is a process for every operation, so that what it links is paid at each start. The API
-// server is asked by client-go's rest and clientcmd (1.4 MB), without a clientset, and over
-// net/http's own HTTP/2: client-go's would be another 0.5 MB, an Event of core/v1 another 3.2 MB.
+// The plugin is a process for every operation, so every start pays for what it links. It uses
+// client-go's rest and clientcmd (1.4 MB), without a clientset, and net/http's own HTTP/2:
+// client-go's would be another 0.5 MB, an Event of core/v1 another 3.2 MB.
 package kube

@@ -57,8 +57,7 @@ type Manifests struct {
 	rename func(from, to string) error // os.Rename, except where a test has it fail
 }
 
-// NewManifests names the directory and nothing else: it is read by the first call, and a DEL does
-// without.
+// NewManifests returns the source. The first call reads the directory, which a DEL does not need.
 func NewManifests(dir string) (*Manifests, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, invalidManifests(fmt.Errorf("is %.200q", dir), "make it an absolute path")
@@ -233,7 +232,7 @@ func (m *Manifests) findIn(
 	}
 }
 
-// unreadable describes a file of ours that is no more what we wrote.
+// unreadable returns the error of a file that is not as Braid wrote it.
 func unreadable(what, namespace, name string, err error) error {
 	return &failure.Error{
 		Reason: failure.APIUnavailable, Err: fmt.Errorf("read %s %s/%s: %w", what, namespace, name, err),

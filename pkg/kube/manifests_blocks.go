@@ -58,7 +58,7 @@ func (m *Manifests) CreateBlock(
 	return created, nil
 }
 
-// link gives a file the name of a block that must not exist.
+// link names a file as a block that must not exist.
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if errors.Is(err, fs.ErrExist) {
@@ -146,7 +146,7 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 	return block, nil
 }
 
-// decodeBlock takes nothing for a block that is not one of that name, whole.
+// decodeBlock reads a block. It returns an error unless it is whole, and has that name.
 func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
 	switch err := decodeObject(data, block); {
 	case err != nil:
@@ -236,7 +236,7 @@ func blockFields(block *v1alpha1.IPBlock) fieldselector.Set {
 	return set
 }
 
-// blockSelector refuses what an API server would.
+// blockSelector parses a selector. It refuses what an API server would.
 func blockSelector(opts *metav1.ListOptions) (fieldselector.Selector, error) {
 	selector, err := fieldselector.ParseSelector(opts.FieldSelector)
 	if err != nil {
@@ -300,7 +300,7 @@ func (m *Manifests) changeBlock(
 	})
 }
 
-// immutable refuses what the CRD's rules refuse.
+// immutable returns the error of a change that the CRD's rules refuse.
 func immutable(current, block *v1alpha1.IPBlock) error {
 	var problems field.ErrorList
 	for name, values := range map[string][2]string{
