@@ -40,8 +40,8 @@ type Conf struct {
 	// PreserveDefaultVLAN leaves the pod in the bridge's default VLAN beside those of VLAN and
 	// VLANTrunk.
 	PreserveDefaultVLAN bool `json:"preserveDefaultVlan"`
-	// MACSpoofCheck is that frames with another source address than the link's MAC are dropped. Nil is
-	// for what the attachment's limits say.
+	// MACSpoofCheck drops frames with another source address than the link's MAC. If nil, the
+	// attachment's limits decide.
 	MACSpoofCheck *bool `json:"macspoofchk,omitempty"`
 	// EnableDAD is true if IPv6 addresses are checked for duplicates, for which ADD waits.
 	EnableDAD bool `json:"enabledad,omitempty"`
@@ -89,7 +89,7 @@ func (c *Conf) filtersVLANs() bool { return c.VLAN != 0 || c.VLANTrunk != nil }
 // addresses.
 func (c *Conf) vlanInterface() string { return fmt.Sprintf("%s.%d", c.bridge(), c.VLAN) }
 
-// check says what the configuration cannot be; ipam is the type of its IPAM plugin.
+// check returns an error if the configuration cannot work. ipam is the type of its IPAM plugin.
 func (c *Conf) check(ipam string) error {
 	if err := utils.ValidateInterfaceName(c.bridge()); err != nil {
 		return plugin.ConfError("bridge", c.Bridge, err.Msg)
@@ -119,7 +119,7 @@ func (c *Conf) check(ipam string) error {
 	return nil
 }
 
-// Validate judges all that needs neither the pod nor the node.
+// Validate checks all that needs neither the pod nor the node.
 func (c *Conf) Validate() error {
 	ipam, err := c.IPAMType()
 	if err != nil {
@@ -132,7 +132,7 @@ func (c *Conf) Validate() error {
 	return err
 }
 
-// Knows refuses the backend that is the reference's plugin's alone.
+// Knows returns an error for the backend that only the reference's plugin has.
 func (c *Conf) Knows() error {
 	ipam, err := c.IPAMType()
 	if err == nil && c.masquerades(ipam) && c.IPMasqBackend == iptablesBackend {

@@ -19,9 +19,9 @@ import (
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
-// complete says of the result's addresses that they are the pod's, and adds the gateways and
-// default routes that the configuration asks for. It returns the addresses that the node is to
-// have, none without isGateway.
+// complete assigns the result's addresses to the pod's interface, and adds the gateways and default
+// routes that the configuration asks for. It returns the addresses for the node; there are none
+// without isGateway.
 func (a *attachment) complete(result *types100.Result) (gateways []netip.Prefix, err error) {
 	for _, ip := range result.IPs {
 		ip.Interface = types100.Int(podInterface)
@@ -67,8 +67,8 @@ func addDefaultRoute(result *types100.Result, gateway netip.Addr) {
 	}
 }
 
-// setGateways gives the node the gateways' addresses, on the bridge or, with a VLAN, on an
-// interface in it, and makes it forward packets of their families.
+// setGateways adds the gateways' addresses to the bridge or, with a VLAN, to an interface in it. It
+// makes the node forward packets of their families.
 func (a *attachment) setGateways(ctx context.Context, gateways []netip.Prefix) error {
 	if len(gateways) == 0 {
 		return nil
@@ -123,8 +123,8 @@ func (a *attachment) fixMAC(ctx context.Context, link *nl.Link, gateways []netip
 	return a.host.SetMAC(ctx, link.Index, mac)
 }
 
-// ensureAddr gives a link of the node an address of a gateway. Others that it has are in the way:
-// all of IPv4, of IPv6 those whose network overlaps. The gateways' of the network itself, own, are
+// ensureAddr adds an address of a gateway to a link of the node. Other addresses are in the way: of
+// IPv4 all, of IPv6 those whose network overlaps. Addresses of the network's own gateways (own) are
 // not.
 func (a *attachment) ensureAddr(
 	ctx context.Context, link *nl.Link, addr netip.Prefix, own []netip.Prefix,
@@ -193,8 +193,8 @@ func (c *Conf) rangeGateways() (gateways []netip.Prefix) {
 	return gateways
 }
 
-// forward makes the node forward packets of a family. Writing what is there already would reset
-// single interfaces.
+// forward makes the node forward packets of a family. It writes only a change: to write the present
+// value would reset single interfaces.
 func (a *attachment) forward(v4 bool) error {
 	key := "net/ipv6/conf/all/forwarding"
 	if v4 {

@@ -44,7 +44,7 @@ type attachment struct {
 	interfaces        []*types100.Interface
 }
 
-// connect makes what the pod is connected by: bridge and link. The pod's end is down.
+// connect makes the bridge and the pod's link. The pod's end is down.
 func (a *attachment) connect(ctx context.Context) (err error) {
 	name, err := a.join(ctx)
 	if err != nil {
@@ -184,7 +184,7 @@ func (a *attachment) addVeth(
 	return "", err
 }
 
-// setPort makes a new port of the bridge what it is to be, and sets it up.
+// setPort configures a new port of the bridge, and sets it up.
 func (a *attachment) setPort(ctx context.Context, port *nl.Link, p nl.Port) error {
 	// A bridge that others made may still listen.
 	err := sysctl.Try(a.hostNS, ignoreRouters(a.bridge.Name), ignoreRouters(port.Name))

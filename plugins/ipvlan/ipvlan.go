@@ -30,7 +30,7 @@ func (p Plugin) masters() plugin.Masters {
 	return plugin.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
-// modes returns those of the key mode, in the kernel's words.
+// modes returns the values of the key mode, in the kernel's words.
 func modes() []string { return []string{"l2", "l3", "l3s"} }
 
 // Validate judges the values.
@@ -56,8 +56,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		})
 }
 
-// given returns what the link has where there is no IPAM plugin: a link without addresses could not
-// receive anything.
+// given returns the addresses of a link without IPAM plugin, from prevResult. A link without
+// addresses could not receive anything.
 func (c *Conf) given(prev *types100.Result) (*types100.Result, error) {
 	ipam, err := c.IPAMType()
 	if err != nil || ipam != "" {
@@ -88,7 +88,7 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().Check(ctx, req, &c.OnMaster)
 }
 
-// GC lets go of VLAN links and passes on; the pods' links go with their namespaces.
+// GC releases VLAN links and passes on. The pods' links go with their namespaces.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().GC(ctx, req, &c.OnMaster)
 }

@@ -35,7 +35,7 @@ func (p Plugin) masters() plugin.Masters {
 	return plugin.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
-// modes returns those of the key mode, in the kernel's words.
+// modes returns the values of the key mode, in the kernel's words.
 func modes() []string { return []string{"bridge", "private", "vepa", "passthru"} }
 
 // Validate judges the values.
@@ -70,7 +70,7 @@ func (p Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().Check(ctx, req, &c.OnMaster)
 }
 
-// GC lets go of VLAN links and passes on; the pods' links go with their namespaces.
+// GC releases VLAN links and passes on. The pods' links go with their namespaces.
 func (p Plugin) GC(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return p.masters().GC(ctx, req, &c.OnMaster)
 }

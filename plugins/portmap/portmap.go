@@ -23,12 +23,12 @@ type Conf struct {
 	plugin.Common
 	// Backend is "nftables", which is the default, or "iptables", which is not this plugin's.
 	Backend string `json:"backend,omitempty"`
-	// SNAT is that connections from the node's loopback addresses and from the pod's own subnet, whose
-	// answers would not come back through the node, come from the node's address. Default true.
+	// SNAT has connections from the node's loopback addresses and from the pod's own subnet come from
+	// the node's address. Their answers would not come back through the node else. Default true.
 	SNAT *bool `json:"snat,omitempty"`
 	// MasqAll extends SNAT to all connections.
 	MasqAll bool `json:"masqAll,omitempty"`
-	// ConditionsV4 and ConditionsV6 are what packets must fulfil besides, in the words of nft or
+	// ConditionsV4 and ConditionsV6 are further conditions for packets, in the words of nft or
 	// iptables.
 	ConditionsV4 []string `json:"conditionsV4,omitempty"`
 	ConditionsV6 []string `json:"conditionsV6,omitempty"`
@@ -52,7 +52,8 @@ const (
 	maxMarkBit = 31
 )
 
-// Knows refuses what needs iptables, and conditions beyond those that parseConditions takes.
+// Knows returns an error for what needs iptables, and for conditions that parseConditions does not
+// know.
 func (c *Conf) Knows() error {
 	if c.Backend != "" && c.Backend != backendNftables {
 		return plugin.ConfError("backend", c.Backend, `is not "`+backendNftables+`"`)
@@ -110,7 +111,7 @@ func (Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types100.
 	})
 }
 
-// claim returns what looks at the rules of others before those of the work are made.
+// claim returns a function that checks the rules of others before those of the work are made.
 func (w *work) claim(req *plugin.Request) func(others []nft.Owned) error {
 	pushed := false
 	return func(others []nft.Owned) error {

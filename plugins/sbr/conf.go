@@ -124,8 +124,8 @@ func (c *Conf) check() (v4, v6 netip.Addr, err error) {
 	return v4, v6, nil
 }
 
-// addresses returns those of the interface, by prevResult. One that does not say whose it is is the
-// interface's.
+// addresses returns the interface's addresses in prevResult. One without an interface belongs to
+// it, too.
 func addresses(req *plugin.Request) []source {
 	if req.PrevResult == nil {
 		return nil

@@ -35,7 +35,7 @@ type Plugin struct {
 
 var _ plugin.Interface[Conf] = Plugin{}
 
-// errNoPrevResult returns the error that there is no interface to change.
+// errNoPrevResult returns the error of a chain without an interface to change.
 func errNoPrevResult() error {
 	return plugin.ConfError("prevResult", nil,
 		"is missing: tuning follows the plugin that makes the interface")
@@ -136,7 +136,8 @@ func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
 	return errors.Join(err, backups.remove())
 }
 
-// unlessNone is err, unless it is that no backup may be where the configuration says, and none is.
+// unlessNone returns err. It returns nil if err says that no backup may be in the configured
+// directory, and none is there.
 func (b backups) unlessNone(req *plugin.Request, c *Conf, err error) error {
 	if !isRefused(err) {
 		return err
