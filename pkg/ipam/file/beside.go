@@ -16,7 +16,7 @@ import (
 // has its own directory before it looks for the other one, and keeps both locked. The locks are
 // taken in the order of the names.
 
-// both is begin for an Add, with the directory of the other name, too.
+// both is begin for an Add. It also opens the directory of the other name.
 func (s *Store) both(ctx context.Context) (*session, error) {
 	if s.Beside == "" || s.Beside == s.Network {
 		return s.begin(ctx, true)
@@ -46,8 +46,8 @@ func (s *Store) both(ctx context.Context) (*session, error) {
 	return x, nil
 }
 
-// aside opens the directory of a name for an Add under another one; nil where no lease is left in
-// it. One without an index is none that this package works on, and only read.
+// aside opens the directory of a name for an Add under another one. It returns nil if no lease is
+// left in it. This package only reads a directory without an index.
 func (s *Store) aside(ctx context.Context) (*session, error) {
 	x, err := s.look()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) ||
@@ -71,7 +71,7 @@ func (s *Store) aside(ctx context.Context) (*session, error) {
 	return x.unlessEmpty()
 }
 
-// exist makes the directory where there is none.
+// exist makes the directory if there is none.
 func (s *Store) exist() error {
 	x, err := s.look()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,7 +140,7 @@ func (x *session) taken(addr netip.Addr) (bool, error) {
 // errMoved means that the directory was removed while its lock was waited for.
 var errMoved = errors.New("the directory was removed")
 
-// stays is errMoved unless the lock that is held is still that of the directory.
+// stays returns errMoved unless the lock is still that of the directory.
 func (x *session) stays() error {
 	var held unix.Stat_t
 	if err := unix.Fstat(x.lock, &held); err != nil {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Boot says when this machine was started. A nil field asks the kernel, each time.
+// Boot knows when this machine was started. A nil field asks the kernel, each time.
 type Boot struct {
 	// ID is a text that no other boot has.
 	ID func() (string, error)

@@ -1,26 +1,25 @@
-// Package file keeps the leases of one network on this node in the way of the reference's
-// host-local plugin: which interface of which container holds which address. Both can work on a
+// Package file keeps the leases of one network on this node: which interface of which container
+// holds which address. Its format is that of the reference's host-local plugin. Both can work on a
 // directory at the same time.
 //
 // Contract: <dataDir>/<network> has a file for each address that is taken, named by it, with
 // "<container ID>\r\n<interface>" as content (only the container ID in leases of old versions);
-// last_reserved_ip.<index> with the address that was given last of a range set; and lock, of which
-// whoever changes something holds the flock(2). All of it may be used by any number of processes
-// and goroutines.
+// last_reserved_ip.<index> with the last address of a range set that was given away; and lock, on
+// which whoever changes something holds an flock(2). Any number of processes and goroutines may use
+// it.
 //
-// What the reference does by reading every lease is done here with an index, the directory .braid:
-// a file for each container and interface that lists, for each ADD, the addresses that it holds, or
-// is about to hold. It is written before the first of the leases, so whatever is killed, whenever,
-// the next ADD or DEL of the key removes what it left. The index is right as long as the directory
-// has the modification time that the last operation gave it; if it has another one, something else
-// was at work, and all leases are read once.
+// The reference reads every lease. This package has an index, the directory .braid: a file for each
+// container and interface lists, for each ADD, the addresses that it holds or is about to hold. It
+// is written before the leases. So whatever is killed, the next ADD or DEL of the key removes what
+// is left. The index is right while the directory has the modification time that the last operation
+// set. If it has another one, something else was at work, and all leases are read once.
 //
-// Nobody who held an address survives a reboot. The first operation after one removes the leases
-// that were made before.
+// No holder of an address survives a reboot. The first operation after a reboot removes the leases
+// from before.
 //
-// What cannot be read is taken, and what is no regular file is taken by nobody known. Symbolic
-// links are not followed, but for those on the way to dataDir. Nothing is synced to disk: what a
-// power failure damages is from before a reboot.
+// An address whose lease cannot be read, or is no regular file, is taken. Symbolic links are not
+// followed, but for those on the way to dataDir. Nothing is synced to disk: what a power failure
+// damages is from before a reboot.
 package file
 
 import (
@@ -59,7 +58,7 @@ type Store struct {
 	named bool
 }
 
-// Wish is what an ADD wants of a range set. The sets of one ADD have no address in common.
+// Wish is a wish for an address of a range set. The sets of one ADD have no address in common.
 type Wish struct {
 	Set Set
 	// Asked is the address to have, one of the set; the zero Addr for the next one that is free.
@@ -199,7 +198,7 @@ func (s *Store) GC(ctx context.Context, valid []attachment.ID) error {
 	return s.gc(ctx, valid, false)
 }
 
-// GCMade is GC of those leases only that an Add of this package made.
+// GCMade is GC for leases that an Add of this package made.
 func (s *Store) GCMade(ctx context.Context, valid []attachment.ID) error {
 	return s.gc(ctx, valid, true)
 }
@@ -245,7 +244,7 @@ func (s *Store) Free(ctx context.Context, sets []Set) ([]uint64, error) {
 	return free, nil
 }
 
-// count adds up, for each set, the names that are addresses of it.
+// count counts, for each set, the names that are addresses of it.
 func (x *session) count(sets []Set, taken []uint64) error {
 	names, err := x.leases.Names()
 	if err != nil {
@@ -296,7 +295,7 @@ func (x *session) choose(
 	return addrs, nil
 }
 
-// free is nil if nobody holds the address.
+// free returns an error if somebody holds the address.
 func (x *session) free(addr netip.Addr) error {
 	taken, err := x.taken(addr)
 	if err != nil || !taken {
@@ -373,7 +372,7 @@ func (x *session) setLast(index int, addr netip.Addr) error {
 	return x.leases.Overwrite(name, fileMode, []byte(addr.String()))
 }
 
-// release removes the key's leases and then its entry; it says how many leases there were.
+// release removes the key's leases and then its entry. It returns how many leases there were.
 func (x *session) release(
 	ctx context.Context, key attachment.ID, perhaps []netip.Addr,
 ) (int, error) {
@@ -414,7 +413,7 @@ func (x *session) removeLease(addr netip.Addr) error {
 	return x.leases.Remove(addr.String())
 }
 
-// place checks where the store is to be.
+// place checks and returns where the store is.
 func (s *Store) place() (hostfile.Place, error) {
 	if !filepath.IsAbs(s.DataDir) {
 		return hostfile.Place{}, fmt.Errorf("directory %q is not an absolute path", s.DataDir)

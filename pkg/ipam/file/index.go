@@ -49,7 +49,7 @@ func (e *entry) key() attachment.ID {
 
 func (e *entry) addrs() []netip.Addr { return slices.Concat(e.Adds...) }
 
-// errBadEntry is of a file of the index that was not written here.
+// errBadEntry means that a file of the index was not written by this package.
 var errBadEntry = errors.New("is no index entry")
 
 // read reads the entry of that name.
@@ -85,7 +85,7 @@ func (x *session) load(ctx context.Context, key attachment.ID) (*entry, error) {
 	return e, err
 }
 
-// finished is load for an ADD: it removes what an ADD or DEL that was cut short has left.
+// finished is load for an ADD. It removes what an interrupted ADD or DEL left.
 func (x *session) finished(ctx context.Context, key attachment.ID) (*entry, error) {
 	e, err := x.load(ctx, key)
 	if err != nil {
@@ -171,7 +171,7 @@ func (x *session) removeNew() error {
 	return x.index.Remove(newName)
 }
 
-// reindex makes the index that of the leases that were read.
+// reindex makes the index anew from the leases that were read.
 func (x *session) reindex() error {
 	names, err := x.index.Names()
 	if err != nil {
@@ -208,8 +208,8 @@ func (x *session) reindex() error {
 	return x.removeNew()
 }
 
-// merge makes the entry that of a key which holds these addresses. ADDs of which nothing is left
-// are dropped; those that were cut short stay so. It reports whether anything changed.
+// merge updates the entry of a key that holds these addresses, and reports whether anything
+// changed. ADDs without addresses are dropped; interrupted ones stay.
 func (e *entry) merge(held []netip.Addr) bool {
 	before := len(e.Adds)
 	e.Adds = slices.DeleteFunc(e.Adds, func(add []netip.Addr) bool {

@@ -15,7 +15,7 @@ type Range struct {
 	Subnet netip.Prefix
 	// First and Last are inclusive.
 	First, Last netip.Addr
-	// Gateway is told with each address, and is never given away.
+	// Gateway is returned with each address, and is never given away.
 	Gateway netip.Addr
 }
 
@@ -35,7 +35,7 @@ func (r Range) has(addr netip.Addr) bool {
 	return addr.BitLen() == r.First.BitLen() && !addr.Less(r.First) && !r.Last.Less(addr)
 }
 
-// Name says which addresses a range has, for messages.
+// String returns the first and the last address.
 func (r Range) String() string { return r.First.String() + "-" + r.Last.String() }
 
 // after returns each address of the set that may be given away once: those behind last first, then
