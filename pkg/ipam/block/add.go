@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	// rest is how long an address that was given back is left alone where others are free: caches of
+	// rest is how long an address that was released is left alone if others are free: caches of
 	// neighbours still have it.
 	rest = 30 * time.Second
-	// looks bounds the blocks of which only resting addresses are free that an Add looks at.
+	// looks bounds how many blocks with nothing but resting addresses free an Add looks at.
 	looks = 16
-	// undoWithin bounds the taking back of an Add that failed.
+	// undoWithin bounds the time to take back an Add that failed.
 	undoWithin = 10 * time.Second
 	// rounds bounds how often an Add finds that what it got from the API was taken by another Add of
 	// this node.
@@ -65,8 +65,7 @@ func (m *Manager) Add(
 	return nil, err
 }
 
-// again returns what an Add of the holder has got already. What is there of an unfinished one is
-// given back.
+// again returns what an earlier Add of the holder got. It releases what an unfinished one left.
 func (m *Manager) again(ctx context.Context, h Holder, wishes []Wish) ([]netip.Addr, error) {
 	has, addrs, err := m.holds(ctx, h.ID)
 	if err != nil || has == nil {
@@ -151,7 +150,7 @@ func (t *taker) fulfil(ctx context.Context) ([]netip.Addr, error) {
 	return nil, fmt.Errorf("other containers take each block that this node gets: %w", ErrLater)
 }
 
-// remember finds out what the attachment holds where local state was lost, and returns that.
+// remember finds out what the attachment holds if local state was lost, and releases it.
 func (t *taker) remember(ctx context.Context) error {
 	t.remembered = true
 	orphans, err := t.recollect(ctx)
@@ -161,8 +160,8 @@ func (t *taker) remember(ctx context.Context) error {
 	return t.Del(ctx, t.holder.ID)
 }
 
-// take gives addresses out of the node's own blocks, all that are still wanted or none; then short
-// is the index of a wish that cannot be fulfilled so, else it is negative.
+// take takes addresses out of the node's own blocks: all that are still wanted, or none. Then short
+// is the index of a wish that cannot be fulfilled; else it is negative.
 func (t *taker) take(ctx context.Context) (got []netip.Addr, short int, err error) {
 	short = -1
 	err = t.locked(ctx, func(s *session) error {
@@ -248,7 +247,8 @@ func (s *session) pickAll(wishes []Wish) (picks []picked, missing int, err error
 	return picks, -1, nil
 }
 
-// pick finds a free address in the node's own blocks that is not picked already; no block for none.
+// pick finds a free address in the node's own blocks that is not picked already. The block is nil
+// if there is none.
 func (s *session) pick(w Wish, already []picked) (*local, netip.Addr, error) {
 	if w.Asked.IsValid() {
 		b, err := s.pickAsked(w, already)
@@ -316,8 +316,8 @@ func (b *local) pick(w Wish, now time.Time, already []picked) (addr netip.Addr, 
 	return w.Window.Pick(b.prefix, used, resting)
 }
 
-// held returns what an attachment holds, nil or one without addresses for nothing. Where that
-// cannot be read, or was lost, all blocks are searched for it.
+// held returns what an attachment holds. It is nil, or has no addresses, if that is nothing. If the
+// file cannot be read, or was lost, all blocks are searched.
 func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err error) {
 	var broken error
 	known := true
@@ -353,8 +353,8 @@ func (m *Manager) held(ctx context.Context, a attachment.ID) (found *held, err e
 	return found, err
 }
 
-// InUse returns what is in use of the blocks of which this node knows it, by the UID of their
-// objects. A block that cannot be read is in the error; the others are given.
+// InUse returns what is in use of the blocks that this node knows, by the UID of their objects. The
+// error names blocks that cannot be read; the others are returned.
 func (m *Manager) InUse(ctx context.Context) (map[types.UID]map[netip.Addr]Holder, error) {
 	known := map[types.UID]map[netip.Addr]Holder{}
 	err := m.eachBlock(ctx, func(b *local) {

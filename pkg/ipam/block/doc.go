@@ -1,11 +1,10 @@
-// Package block gives the addresses of cluster-wide spaces to containers, out of blocks that nodes
+// Package block assigns addresses of cluster-wide spaces to containers, out of blocks that nodes
 // own.
 //
-// A space is the set of addresses that are unique among themselves. It is cut into aligned blocks
-// of sixteen addresses, wherever in the cluster they are used. A block is an object of the API
-// (v1alpha1.IPBlock), and creating the object is claiming the block: of two nodes that race for
-// one, the second learns that it exists and takes another. Nobody waits for a lock, and an address
-// belongs to whom the block belongs to:
+// A space is a set of addresses that are unique. It is cut into aligned blocks of sixteen
+// addresses. A block is an object of the API (v1alpha1.IPBlock). To create the object is to claim
+// the block: of two nodes that race for one, the second learns that it exists and takes another.
+// Nobody waits for a lock. There are two kinds of blocks:
 //
 //   - A block with an owner. The owner's local state alone says which addresses are in use; giving
 //     and taking back an address asks nobody.
@@ -16,10 +15,10 @@
 //     the block if nothing is. Only the owner does that: nothing is taken from a node because time
 //     passed.
 //
-// Contract: an address is never held by two attachments. An Add that fails has left nothing; what a
-// process that was killed has left is given back by the next Add or Del of the same attachment, or
-// by a GC. A Del never succeeds before what the attachment held is free. While the API is away,
-// owned blocks go on until the lease ends. What cannot be read is in use.
+// Contract: an address is never held by two attachments. An Add that fails leaves nothing. What a
+// killed process left is released by the next Add or Del of the same attachment, or by a GC. A Del
+// succeeds only when all that the attachment held is free. While the API is away, owned blocks work
+// until the lease ends. What cannot be read is in use.
 //
 // The local state lies on a file system that does not survive a reboot, as no container does: after
 // one, a node owns its blocks with nothing in use. Objects carry the boot's ID, so that state that
@@ -44,10 +43,10 @@
 // declared out of service. The time of the lease is counted by the clock since the boot and by the
 // wall clock: a machine that was suspended finds the first behind.
 //
-// What a node owes the others, to share blocks that they ask for and to give back idle ones, is
-// done by Tend, after any operation. PROTOCOL.md draws what a block goes through.
+// Tend does what a node owes the others, after any operation: it shares blocks that they ask for,
+// and returns idle ones. PROTOCOL.md draws the states of a block.
 //
-// Operations on one attachment do not run at once, nor beside a GC of its network: the runtime sees
-// to that. Changes of local state are under one lock and never wait for the API; requests to the
+// The runtime runs operations on one attachment one after the other, and none beside a GC of its
+// network. Changes of local state are under one lock and never wait for the API. Requests to the
 // API are under a lock of the space.
 package block

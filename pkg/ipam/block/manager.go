@@ -19,7 +19,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 )
 
-// Manager gives the addresses of one node's blocks to its containers. Any number of processes and
+// Manager assigns the addresses of one node's blocks to its containers. Any number of processes and
 // goroutines may have one for the same directory.
 type Manager struct {
 	Store Store
@@ -35,24 +35,24 @@ type Manager struct {
 	// Tell raises an event of the type Warning for a pod, "namespace/name"; nil for nobody to tell.
 	Tell func(ctx context.Context, pod string, uid types.UID, reason, message string)
 
-	// Now is the time; nil: since the machine was booted, which nobody sets.
+	// Now is the clock; if nil, BootClock, which nobody sets.
 	Now func() time.Time
-	// Wall is the machine's wall clock, which goes on while it is suspended; nil: time.Now.
+	// Wall is the machine's wall clock, which goes on while it is suspended; time.Now if nil.
 	Wall func() time.Time
-	// Sleep waits; nil: until the time has passed or the context is done. For tests.
+	// Sleep waits until the time has passed or the context is done. It may be set in tests.
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Locking is called for each directory before its lock is waited for. For tests.
 	Locking func(dir string)
-	// Rand chooses among blocks; nil: anew each time.
+	// Rand chooses among blocks; if nil, there is a new one each time.
 	Rand *rand.Rand
 	// Step is called for each change before it is made, and an error that it returns is that of the
 	// change. For tests.
 	Step func(change string) error
-	// Patience bounds how long an Add waits for a block that it has called back; 0 means 5 s.
+	// Patience bounds how long an Add waits for a block that it has recalled; 0 means 5 s.
 	Patience time.Duration
 }
 
-// Holder is the interface of a container, and for people the pod that it is of.
+// Holder is the interface of a container, and for people its pod.
 type Holder struct {
 	attachment.ID
 	PodUID types.UID `json:"podUID,omitempty"`
@@ -60,8 +60,8 @@ type Holder struct {
 	Pod string `json:"pod,omitempty"`
 }
 
-// check reports whether the holder's parts are such as CNI and Kubernetes have them: without white
-// space.
+// check returns an error unless the holder's parts are valid in CNI and Kubernetes: they have no
+// white space.
 func (h Holder) check() error {
 	for _, part := range [][2]string{
 		{"network", h.Network},
@@ -79,7 +79,7 @@ func (h Holder) check() error {
 
 // Wish is one address that an Add wants.
 type Wish struct {
-	// Space is one of SpaceOf.
+	// Space is a result of SpaceOf.
 	Space  string
 	Window *alloc.Window
 	// Asked is the address to have, one of the window; the zero Addr for any.
@@ -92,7 +92,7 @@ func (m *Manager) now() time.Time { return read(m.Now, BootClock) }
 
 func (m *Manager) wall() time.Time { return read(m.Wall, time.Now) }
 
-// read reads a clock, or else another one.
+// read reads a clock, or another one if it is nil.
 func read(clock, otherwise func() time.Time) time.Time {
 	if clock == nil {
 		return otherwise()

@@ -96,8 +96,8 @@ func placed(object *v1alpha1.IPBlock) bool {
 	return err == nil && isSpace(object.Spec.Space) && object.Name == NameOf(object.Spec.Space, cidr)
 }
 
-// adopt notes a block that is the node's, unless there is a file of it. The lock of the space has
-// been held since the object was read. It returns nil where nothing is adopted.
+// adopt records a block that is the node's, unless there is a file of it. It returns nil if nothing
+// is adopted. The lock of the space has been held since the object was read.
 func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) {
 	if !placed(object) {
 		l.m.Log.Error("block left alone, it is not as this node's are",
@@ -116,7 +116,7 @@ func (l *session) adopt(me *identity, object *v1alpha1.IPBlock) (*local, error) 
 	return b, l.save(b)
 }
 
-// doubt notes of a block that it was taken up in this boot by local state that was removed.
+// doubt records that a block was taken up in this boot by local state that was removed.
 func (l *session) doubt(b *local) error {
 	b.State = mended
 	if err := l.fill(b, false); err != nil {
@@ -159,7 +159,7 @@ func (m *Manager) takeUp(ctx context.Context, me *identity, b *local) (*local, e
 // errRemoved means that the local state of a block was removed while it was worked at.
 var errRemoved = fmt.Errorf("its local state was removed: %w", ErrLater)
 
-// become notes that a block is owned, so that its addresses are given, or dormant.
+// become records that a block is owned, so that its addresses are assigned, or dormant.
 func (m *Manager) become(
 	ctx context.Context, space string, cidr netip.Prefix, what state, uid types.UID,
 ) (*local, error) {
@@ -199,7 +199,8 @@ func lists(object *v1alpha1.IPBlock, b *local) bool {
 	return true
 }
 
-// lose notes that a block is another's, and tells the pods that use its addresses.
+// lose records that a block is another node's, and raises an event for the pods that use its
+// addresses.
 func (m *Manager) lose(ctx context.Context, b *local) error {
 	first := b.State != lost
 	err := m.locked(ctx, func(s *session) error {
