@@ -14,12 +14,13 @@ var (
 )
 
 // PowerOff ends all that runs on a node, as a power failure does: processes are killed, and their
-// namespaces, mounts, links and cgroups are gone with /run and the packet filter. Of the NICs those of
-// Options.NICs are as nobody has set them up. Disks keep what they have.
+// namespaces, mounts, links and cgroups are gone with /run and the packet filter. The NICs of
+// Options.NICs are as if nobody had set them up. Disks keep what they have.
 func (n *Node) PowerOff(ctx context.Context) error {
 	n.kubelet.kill()
 	n.containerd.kill()
-	if _, err := n.Run(ctx, append([]string{"sh", "-euc", powerOff, "poweroff"}, n.Cluster.nics...)...); err != nil {
+	command := append([]string{"sh", "-euc", powerOff, "poweroff"}, n.Cluster.nics...)
+	if _, err := n.Run(ctx, command...); err != nil {
 		return fmt.Errorf("power off %s: %w", n.Name, err)
 	}
 	return removeCgroups(n.cgroup)
