@@ -20,26 +20,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'test: %s\n' "$*" >&2; }
 
-# --in-uml DIR is this script calling itself: it runs the tests that DIR/lacking lists ("package
-# <tab> pattern"), two packages at once, as such a kernel has one CPU, and writes what `go test
-# -json` would. --in-uml DIR PACKAGE PATTERN is that for one of them.
-if [ "${1-}" = --in-uml ] && [ $# = 2 ]; then
-	tr '\t' '\n' <"$2/lacking" | xargs -d '\n' -n 2 -P 2 scripts/test.sh --in-uml "$2"
-	exit
-elif [ "${1-}" = --in-uml ]; then
-	work=$2 package=$3 pattern=$4 code=0
-	binary=$work/${package##*/}.test
-	directory=$(go list -f '{{.Dir}}' "$package")
-	# Static and without the race detector: one slow CPU, and the machine's C library may not suit
-	# the other kernel.
-	go test -c -o "$binary" "$package"
-	go tool test2json -t -p "$package" scripts/uml.sh --timeout 900 --dir "$directory" --env BRAID_PLUGINS="$BRAID_PLUGINS" --env BRAID_LAB_BIN="$BRAID_LAB_BIN" \
-		--env BRAID_CNITOOL="$BRAID_CNITOOL" --env BRAID_BINARY="$BRAID_BINARY" --env BRAID_WEAKENED="$BRAID_WEAKENED" --env GOFLAGS="${GOFLAGS-}" -- \
-		"$binary" -test.v=test2json -test.timeout 880s -test.run "$pattern" >"$binary.json" || code=1
-	flock "$work/begun" cat "$binary.json"
-	exit "$code"
-fi
-
 [ $# -gt 0 ] || set -- ./...
 work=$(mktemp -d)
 # Where tests have their files: in memory if there is room, as on a node all state is on a tmpfs,
@@ -89,7 +69,8 @@ elif ! scripts/install-deps.sh uml; then
 else
 	say "3/4 in a user-mode kernel, what this one lacks ($SECONDS s so far)"
 	"$gotestsum" --format testname --hide-summary skipped,output --jsonfile "$work/uml.json" --raw-command -- \
-		scripts/test.sh --in-uml "$work" || failed=1
+		# shellcheck disable=SC2016 # that shell expands it
+		bash -c 'tr "\t" "\n" <"$1/lacking" | xargs -d "\n" -n 2 -P 2 scripts/uml-test.sh "$1"' - "$work" || failed=1
 fi
 
 # scripts/conformance.sh reads what a run of everything leaves; whoever looks into a failure, what
@@ -97,7 +78,7 @@ fi
 kept=.cache/test-some
 if [ "$*" = ./... ]; then
 	kept=.cache/test
-	(cd scripts/tools && quietly go test -json ./testsummary ./measure) >>"$work/native.json" || failed=1
+	(cd scripts/tools && quietly go test -json ./testsummary ./measure ./vulns) >>"$work/native.json" || failed=1
 	(cd scripts/tools/image && quietly go test -json .) >>"$work/native.json" || failed=1
 fi
 rm -rf "$kept"
