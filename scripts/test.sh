@@ -68,9 +68,9 @@ elif ! scripts/install-deps.sh uml; then
 	say "3/4 there is no user-mode kernel: what this one lacks stays skipped"
 else
 	say "3/4 in a user-mode kernel, what this one lacks ($SECONDS s so far)"
+	tr '\t' '\n' <"$work/lacking" >"$work/pairs" # package, pattern
 	"$gotestsum" --format testname --hide-summary skipped,output --jsonfile "$work/uml.json" --raw-command -- \
-		# shellcheck disable=SC2016 # that shell expands it
-		bash -c 'tr "\t" "\n" <"$1/lacking" | xargs -d "\n" -n 2 -P 2 scripts/uml-test.sh "$1"' - "$work" || failed=1
+		xargs -a "$work/pairs" -d '\n' -n 2 -P 2 scripts/uml-test.sh "$work" || failed=1
 fi
 
 # scripts/conformance.sh reads what a run of everything leaves; whoever looks into a failure, what
