@@ -186,7 +186,6 @@ func TestAuxiliaryChain(t *testing.T) {
 
 func ExampleOnDisk() {
 	_, err := OnDisk("/nowhere", "storage")
-	fmt.Println(err)
-	// Output: network storage: no CNI configuration in /nowhere has the name "storage"; put a CNI
-	// configuration there, or correct the name
+	fmt.Println(failure.FixOf(err))
+	// Output: put a CNI configuration there, or correct the name
 }

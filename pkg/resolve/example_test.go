@@ -11,6 +11,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/resolve"
 )
 
@@ -54,14 +55,14 @@ func ExampleResolver_Attachments() {
 		}}
 		attachments, err := resolver.Attachments(context.Background(), resolve.Any(&cfg.Call), pod)
 		if err != nil {
-			fmt.Println(err)
+			fmt.Println(failure.ReasonOf(err))
 		}
 		for _, a := range attachments {
 			fmt.Println(a.IfName, a.Name)
 		}
 	}
-	// Output: eth0 pods data web/storage NAD web/backup: there is no NetworkAttachmentDefinition
-	// "backup" in namespace "web": network-attachment-definitions "backup" not found; create it, or
-	// correct the pod's annotation k8s.v1.cni.cncf.io/networks; `kubectl get net-attach-def -n web`
-	// lists what there is
+	// Output:
+	// eth0 pods
+	// data web/storage
+	// NADNotFound
 }
