@@ -28,6 +28,7 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
+	"github.com/braid-cni/braid/pkg/capacity"
 )
 
 // admissionRig is an API server with the webhooks of conf/deploy. In the place of the Service there
@@ -337,6 +338,42 @@ func TestU10AdmissionOfAnAPIServer(t *testing.T) {
 		!strings.Contains(strings.Join(a.warnings, "\n"), "use this NAD") {
 		t.Errorf("a NAD that is deleted: %d, warnings %q", a.code, a.warnings)
 	}
+}
+
+// TestU10CapacityOfAnAPIServer: a real API server takes what admission requests for a network's
+// capacity, and shows who writes the NAD what is wrong with its annotation.
+func TestU10CapacityOfAnAPIServer(t *testing.T) {
+	r := newAdmission(t, "room")
+	r.start()
+	const nads = "/apis/k8s.cni.cncf.io/v1/namespaces/room/network-attachment-definitions"
+	nad := func(schedule string) string {
+		return fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": %q, "metadata": {"name": "data",
+			"annotations": {%q: %q}}, "spec": {"config": %q}}`, nadv1.Kind, capacity.ScheduleAnnotation, schedule, plainNAD)
+	}
+	r.ask(http.MethodPost, nads, nad("yes")).says(t, "yes", 403, capacity.ScheduleAnnotation, `make it "true"`)
+	r.ask(http.MethodPost, nads, nad("true")).says(t, "the remedy", 201)
+	a, pod := r.pod("two", "data,data", "")
+	a.says(t, "a pod", 201)
+	const room = "braid-cni.io/room.data"
+	for what, list := range map[string]corev1.ResourceList{
+		"requests": pod.Spec.Containers[0].Resources.Requests, "limits": pod.Spec.Containers[0].Resources.Limits,
+	} {
+		if q := list[room]; q.Value() != 2 {
+			t.Errorf("%s %v, want 2 of %s", what, list, room)
+		}
+	}
+	a = r.ask(http.MethodPatch, nads+"/data", nad("false"))
+	if a.code != 200 || !strings.Contains(strings.Join(a.warnings, "\n"), room) {
+		t.Errorf("taken away: %d %s, warnings %q", a.code, a.text, a.warnings)
+	}
+	eventually(t, "pods request nothing", func() bool {
+		a, pod := r.pod("none", "data", "")
+		if a.code == 201 && len(pod.Spec.Containers[0].Resources.Requests) > 0 {
+			r.ask(http.MethodDelete, "/api/v1/namespaces/room/pods/none?gracePeriodSeconds=0", "")
+			return false
+		}
+		return a.code == 201
+	})
 }
 
 // Without the controller all goes on but pods with networks and NADs: the rest costs no call of it.
