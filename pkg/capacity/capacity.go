@@ -144,14 +144,11 @@ func (n Network) Capacity() int64 {
 	return n.Requested + max(0, int64(n.Free)-n.Waiting) //nolint:gosec // it is less than Plenty
 }
 
-// due reports whether the capacity is to be written in place of that which the Node has. That is so
-// if it is the first that is free, or none is any more, or a tenth of what is free was not there or
-// is there no longer.
+// due reports whether the capacity is to be written in place of that which the Node has: if a tenth of
+// what was free is not free any more, or as much was not before. So the first that is free is written,
+// and that none is.
 func (n Network) due(written int64) bool {
 	before, now := written-n.Requested, n.Capacity()-n.Requested
-	if n.short(written) || (before == 0) != (now == 0) {
-		return true
-	}
 	change := max(now-before, before-now)
 	return change > 0 && change*tenth >= before
 }

@@ -172,24 +172,27 @@ func TestM26RoomsOfTenant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wish := block.Wish{Space: block.SpaceOf(attachment.OwnSpace("team", ""), ""), Window: window}
-	_, err = m.Add(t.Context(), block.Holder{
-		ID: attachment.ID{Network: "team.a", ContainerID: "c", IfName: "net1"},
-	}, []block.Wish{wish}, nil)
-	if err != nil {
-		t.Fatal(err)
+	// One address of the tenant's own, and one of before its networks had a space of their own.
+	for i, name := range []string{attachment.OwnSpace("team", ""), ""} {
+		wish := block.Wish{Space: block.SpaceOf(name, ""), Window: window}
+		_, err = m.Add(t.Context(), block.Holder{
+			ID: attachment.ID{Network: "team.a", ContainerID: fmt.Sprint("c", i), IfName: "net1"},
+		}, []block.Wish{wish}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, test := range []struct {
-		what, namespace, masters string
-		want                     uint64
-		reason                   failure.Reason
+		what, namespace, prefix string
+		want                    uint64
+		reason                  failure.Reason
 	}{
-		{what: "another tenant", namespace: "web", masters: "ens224", want: 6},
-		{what: "the tenant", namespace: "team", masters: "ens224", want: 5},
-		{what: "not allowed", namespace: "team", masters: "ens9", reason: failure.PolicyRefused},
+		{what: "another tenant", namespace: "web", prefix: "10.0.0.0/8", want: 5},
+		{what: "the tenant", namespace: "team", prefix: "10.0.0.0/8", want: 4},
+		{what: "not allowed", namespace: "team", prefix: "10.9.0.0/16", reason: failure.PolicyRefused},
 	} {
 		config, err := conf.Load(fmt.Appendf(nil, `{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": %q,
-			"braid": {"stateDir": %q, "policy": [{"namespaces": [%q], "masters": [%q]}]}}`, pods, dir+"/state", test.namespace, test.masters))
+			"braid": {"stateDir": %q, "policy": [{"namespaces": [%q], "masters": ["ens224"], "prefixes": [%q]}]}}`, pods, dir+"/state", test.namespace, test.prefix))
 		if err != nil {
 			t.Fatal(err)
 		}
