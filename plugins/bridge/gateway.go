@@ -214,8 +214,8 @@ func (a *attachment) ensureVLANInterface(ctx context.Context) (*nl.Link, error) 
 	link, err := a.host.Link(ctx, name)
 	if errors.Is(err, nl.ErrNoLink) {
 		// Another ADD may be faster.
-		_, err := a.addVeth(ctx, nl.NewLink{Name: name, MTU: a.bridge.MTU, Group: a.group()}, a.host)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		peer := nl.NewLink{Name: name, MTU: a.bridge.MTU, Group: a.group()}
+		if _, err := a.addVeth(ctx, peer, a.host); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		link, err = a.host.Link(ctx, name)
