@@ -180,7 +180,7 @@ func TestAgentAsksNothing(t *testing.T) {
 	for i := range 10 {
 		name := fmt.Sprint("moment-", i)
 		nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": %q, "namespace": "default"}, "spec": {"config": %q}}`, name, dataPlane)
-		r.must(r.Apply(r.ctx, nad))
+		r.eventually("the NAD is admitted", func() error { return r.Apply(r.ctx, nad) })
 		c := &call{verb: "ADD", id: name, pod: pods[0], uid: uids[0], networks: name, dir: lonely}
 		remove := r.namespace(n, c)
 		r.must(r.byAgent(n, c))
@@ -256,7 +256,7 @@ func TestManyAtOnce(t *testing.T) {
 	r := newRig(t)
 	r.installed()
 	n := r.Nodes()[0]
-	r.must(r.Apply(r.ctx, manyNAD))
+	r.eventually("the NAD is admitted", func() error { return r.Apply(r.ctx, manyNAD) })
 	r.must(n.WriteFile("/run/many.conflist", []byte(manyNetwork), 0o600))
 	r.must(n.WriteFile("/run/many/stdin", r.stdin(n, "many", func(config map[string]any) { config["clusterNetwork"] = "/run/many.conflist" }), 0o600))
 	r.manyDo(n, "ip netns add many-$i")
