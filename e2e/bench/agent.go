@@ -48,14 +48,24 @@ func (b *bench) startAgent(ctx context.Context) (stop func() error, err error) {
 
 // throughAgent measures the ADD and DEL of pods that the agent does, beside the CNI plugin alone, and
 // beside the reference's plugins with their cluster-wide addresses.
-func (b *bench) throughAgent(ctx context.Context, rounds int) (string, error) {
+func (b *bench) throughAgent(ctx context.Context, rounds int) (text string, err error) {
+	stop, err := b.startAgent(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	for round := range warmUps + rounds {
 		if round == warmUps {
 			maps.DeleteFunc(b.times, func(name string, _ []time.Duration) bool {
-				return strings.Contains(name, " agent") || strings.Contains(name, " alone") || strings.HasPrefix(name, "floor ")
+				return strings.Contains(name, " agent") || strings.Contains(name, " alone") ||
+					strings.HasPrefix(name, "floor ") || strings.HasSuffix(name, " reference")
 			})
 		}
-		if err := b.agentRound(ctx); err != nil {
+		err := b.agentRound(ctx)
+		if err == nil && round <= warmUps+oldRounds {
+			err = b.fourNetworks(ctx, "reference", b.reference, oldPod())
+		}
+		if err != nil {
 			return "", fmt.Errorf("through the agent, round %d: %w", round, err)
 		}
 		progress(fmt.Sprintf("through the agent, round %d of %d", round+1, warmUps+rounds))

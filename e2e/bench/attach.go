@@ -120,6 +120,9 @@ func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	return nil
 }
 
+// confDir is where the operator's files are, which networks may name.
+func (b *bench) confDir() string { return filepath.Join(b.work, "net.d") }
+
 // newBraid is Braid, by that name in the report. exec are the types that it execs from the
 // directory bin instead of doing it itself.
 func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
@@ -129,7 +132,8 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 	}
 	config := map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": kubeconfig,
-		"logFile": b.log, "braid": map[string]any{"nodeName": nodeName(0), "exec": exec},
+		"logFile": b.log, "confDir": b.confDir(),
+		"braid":     map[string]any{"nodeName": nodeName(0), "exec": exec},
 		"delegates": []json.RawMessage{json.RawMessage(bridge(braidLeases))},
 	}
 	return &meta{name, filepath.Join(b.bin, "braid"), bin, config, b.networks, b.uids}, nil
@@ -156,8 +160,8 @@ func (b *bench) newReference(bin string) (*meta, error) {
 // oldPlugins makes a directory of the reference's plugins and its whereabouts, and a flat file for
 // that one, and serves its objects.
 func (b *bench) oldPlugins(ctx context.Context) (bin, flat string, err error) {
-	bin, flat = filepath.Join(b.work, "reference"), filepath.Join(b.work, "whereabouts.conf")
-	err = os.Mkdir(bin, 0o700)
+	bin, flat = filepath.Join(b.work, "reference"), filepath.Join(b.confDir(), "whereabouts.conf")
+	err = errors.Join(os.Mkdir(bin, 0o700), os.Mkdir(b.confDir(), 0o700))
 	for _, name := range []string{"bridge", "macvlan", "host-local"} {
 		err = errors.Join(err, os.Symlink(filepath.Join(b.plugins, name), filepath.Join(bin, name)))
 	}

@@ -27,6 +27,8 @@ type bench struct {
 	// agent is Braid as its node's runtime calls it, of the process agentPID.
 	agent    *meta
 	agentPID int
+	// onlyAgent is that nothing else is measured.
+	onlyAgent bool
 	// kept has a connection to the API server that lasts.
 	kept  *http.Transport
 	times map[string][]time.Duration

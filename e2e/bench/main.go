@@ -40,9 +40,10 @@ func main() {
 func run(ctx context.Context) (err error) {
 	rounds := flag.Int("rounds", 30, "how often each pod is attached in each way")
 	log := flag.String("log", "/run/bench/braid.log", "where Braid writes its log, which has the time of each attachment")
+	onlyAgent := flag.Bool("agent", false, "measure only what the agent does")
 	flag.Parse()
 	bench := &bench{
-		log: *log,
+		log: *log, onlyAgent: *onlyAgent,
 		bin: os.Getenv("BRAID_BENCH"), plugins: os.Getenv("BRAID_PLUGINS"), work: "/run/bench",
 		times: map[string][]time.Duration{}, networks: map[string]string{}, uids: map[string]string{},
 	}
@@ -81,6 +82,9 @@ func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 		}
 		return p.run(ctx, rounds)
 	}
+	if b.onlyAgent {
+		return b.throughAgent(ctx, rounds)
+	}
 	for round := range warmUps + rounds {
 		if round == warmUps {
 			clear(b.times)
@@ -104,12 +108,8 @@ func (b *bench) measure(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	stop, err := b.startAgent(ctx)
-	if err != nil {
-		return "", err
-	}
 	agent, err := b.throughAgent(ctx, rounds)
-	return text + addresses + agent, errors.Join(err, stop())
+	return text + addresses + agent, err
 }
 
 // size is that of Braid's binary, of those of the reference together that it has built in.
