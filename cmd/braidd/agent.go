@@ -73,18 +73,22 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	api, err := kube.NewLastingAPI(kube.APIOptions{
-		ServiceAccount: o.token, Server: o.server, Version: buildVersion, NodeName: o.nodeName, Timeout: timeout,
+		ServiceAccount: o.token, Server: o.server, Version: buildVersion, NodeName: o.nodeName,
+		Timeout: timeout,
 	})
 	if err != nil {
 		return nil, err
 	}
 	a := &daemon{
 		o: o, log: log, api: api, place: place, store: &own.Store{Dir: o.stateDir, Self: o.podUID},
-		health: agent.NewHealth(buildVersion, partInstallation, partCredential), meters: metrics.New(buildVersion),
+		health: agent.NewHealth(buildVersion, partInstallation, partCredential),
+		meters: metrics.New(buildVersion),
 		events: make(chan event, maxEvents), capacityEvery: capacityEvery,
 	}
 	a.nodeState.Store(new(a.stateDir()))
-	a.meters.Violations(func() map[engine.Violation]uint64 { return node.Violations(*a.nodeState.Load()) })
+	a.meters.Violations(func() map[engine.Violation]uint64 {
+		return node.Violations(*a.nodeState.Load())
+	})
 	a.meters.Waiting("events", func() int { return len(a.events) })
 	return a, nil
 }
@@ -92,7 +96,8 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 // run does all that the agent does until ctx is done, or the node is another installation's.
 func (a *daemon) run(ctx context.Context) error {
 	defer a.api.Close()
-	a.log.InfoContext(ctx, "the agent begins", "version", buildVersion, "node", a.o.nodeName, "profile", a.place.Profile, "conf", a.place.Conf, "bin", a.place.Bin)
+	a.log.InfoContext(ctx, "the agent begins", "version", buildVersion, "node", a.o.nodeName,
+		"profile", a.place.Profile, "conf", a.place.Conf, "bin", a.place.Bin)
 	if !a.identify(ctx) {
 		return nil
 	}
@@ -143,8 +148,8 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 }
 
 // claim goes on from the error of the first try to claim the node. A node whose disk is full, or
-// cannot be written, is tried again until it can be, and says so meanwhile. It returns an error when
-// the node is lost.
+// cannot be written, is tried again until it can be, and says so meanwhile. It returns an error
+// when the node is lost.
 func (a *daemon) claim(ctx context.Context, err error) error {
 	for err != nil && !lost(err) {
 		a.installed(install.Report{Err: err})
@@ -178,15 +183,16 @@ func (a *daemon) leave(ctx context.Context, err error) error {
 
 // identify waits for the API server to say which installation this is; false if ctx is done before.
 func (a *daemon) identify(ctx context.Context) bool {
-	err := wait.PollUntilContextCancel(ctx, 2*time.Second, true, func(ctx context.Context) (bool, error) {
-		owner, err := a.api.OwnerOf(ctx, a.o.ownNamespace, a.o.pod)
-		if err != nil {
-			a.log.WarnContext(ctx, "the agent's own pod is not known yet", "error", err)
-			return false, nil
-		}
-		a.store.Installation = string(owner)
-		return true, nil
-	})
+	err := wait.PollUntilContextCancel(ctx, 2*time.Second, true,
+		func(ctx context.Context) (bool, error) {
+			owner, err := a.api.OwnerOf(ctx, a.o.ownNamespace, a.o.pod)
+			if err != nil {
+				a.log.WarnContext(ctx, "the agent's own pod is not known yet", "error", err)
+				return false, nil
+			}
+			a.store.Installation = string(owner)
+			return true, nil
+		})
 	return err == nil
 }
 
@@ -208,7 +214,8 @@ func (a *daemon) lookOwed(records []*record.Record) {
 
 // lookAddresses counts the blocks of addresses that the node owns.
 func (a *daemon) lookAddresses(ctx context.Context) {
-	blocks, err := a.api.Blocks(ctx, metav1.ListOptions{ResourceVersion: "0", FieldSelector: "spec.owner.nodeName=" + a.o.nodeName})
+	blocks, err := a.api.Blocks(ctx,
+		metav1.ListOptions{ResourceVersion: "0", FieldSelector: "spec.owner.nodeName=" + a.o.nodeName})
 	if err != nil {
 		a.log.WarnContext(ctx, "blocks of the node are not known", "error", err)
 		return
@@ -225,7 +232,9 @@ func (a *daemon) lookAddresses(ctx context.Context) {
 
 // tend shares blocks of addresses, and gives idle ones back.
 func (a *daemon) tend(ctx context.Context) {
-	addresses := &node.Addresses{Source: node.Only(a.api), Name: a.o.nodeName, StateDir: *a.nodeState.Load(), Log: a.log}
+	addresses := &node.Addresses{
+		Source: node.Only(a.api), Name: a.o.nodeName, StateDir: *a.nodeState.Load(), Log: a.log,
+	}
 	if err := addresses.TendNow(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		a.log.WarnContext(ctx, "blocks of addresses are not tended", "error", err)
 	}
@@ -252,6 +261,9 @@ func (a *daemon) look(ctx context.Context) {
 		a.log.WarnContext(ctx, "it is not known which pods other plugins made", "error", err)
 		return
 	}
-	others := agent.Others(entries, func(netns string) bool { _, err := os.Stat(netns); return err == nil })
+	others := agent.Others(entries, func(netns string) bool {
+		_, err := os.Stat(netns)
+		return err == nil
+	})
 	a.health.Update(func(report *nodev1.Report) { report.Others = others })
 }

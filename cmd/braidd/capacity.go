@@ -125,8 +125,8 @@ func paced(
 	}
 }
 
-// publish writes what has changed enough, early only what is urgent. It reports whether it wrote, or
-// tried.
+// publish writes what has changed enough, early only what is urgent. It reports whether it wrote,
+// or tried.
 func (p *publisher) publish(ctx context.Context, early bool) bool {
 	cfg, nodes := p.installedConfig(), p.node.All()
 	if cfg == nil || len(nodes) == 0 {

@@ -69,17 +69,23 @@ func (r *rig) has(when string, want map[string]int64) {
 
 func (r *rig) patchNode(patch string) {
 	r.t.Helper()
-	_, err := r.server.Client().CoreV1().Nodes().Patch(r.t.Context(), r.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	_, err := r.server.Client().CoreV1().Nodes().
+		Patch(r.t.Context(), r.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
+			"status")
 	must(r.t, err)
 }
 
 // bind makes a pod on the node that requests one of a network.
 func (r *rig) bind(name, network string) *corev1.Pod {
 	r.t.Helper()
-	one := corev1.ResourceList{corev1.ResourceName(capacity.Prefix + "capacity." + network): resource.MustParse("1")}
+	one := corev1.ResourceList{
+		corev1.ResourceName(capacity.Prefix + "capacity." + network): resource.MustParse("1"),
+	}
 	pod, err := r.server.Client().CoreV1().Pods("capacity").Create(r.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
-			NodeName: r.name, Containers: []corev1.Container{{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: one, Limits: one}}},
+			NodeName: r.name, Containers: []corev1.Container{
+				{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: one, Limits: one}},
+			},
 		},
 	}, metav1.CreateOptions{})
 	must(r.t, err)
@@ -106,20 +112,26 @@ func TestU10Capacity(t *testing.T) {
 	node.Veth("ens224", nettest.New(t), "port")
 	r := newRig(t, "node-room")
 	r.netns = node.Path
-	_, err := r.server.Client().CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "capacity"}}, metav1.CreateOptions{})
+	_, err := r.server.Client().CoreV1().Namespaces().
+		Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "capacity"}},
+			metav1.CreateOptions{})
 	must(t, err)
 	t.Cleanup(func() { // other agents of this package would go on with them
 		const nads = "/apis/k8s.cni.cncf.io/v1/namespaces/capacity/network-attachment-definitions"
-		err := r.server.Client().CoreV1().RESTClient().Delete().AbsPath(nads).Do(context.WithoutCancel(t.Context())).Error()
+		err := r.server.Client().CoreV1().RESTClient().Delete().AbsPath(nads).
+			Do(context.WithoutCancel(t.Context())).Error()
 		must(t, err)
 	})
 	r.network("silent", "false", `"type": "host-local", "subnet": "10.8.0.0/24"`)
-	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, "allocatable": {"braid-cni.io/capacity.former": "3", "cpu": "4"}}}`)
+	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.former": "3", "cpu": "4"}, ` +
+		`"allocatable": {"braid-cni.io/capacity.former": "3", "cpu": "4"}}}`)
 	stop := r.start()
 	r.await("ready", r.ready)
 	r.has("what no NAD asks for is removed", map[string]int64{})
 	must(t, stop()) // what was watched is told of when it has ended
-	for resource, most := range map[string]int{"network-attachment-definitions": 2, "pods": 0, "nodes": 0, "ipblocks": 0} {
+	for resource, most := range map[string]int{
+		"network-attachment-definitions": 2, "pods": 0, "nodes": 0, "ipblocks": 0,
+	} {
 		if n := r.watches(resource); n > most {
 			t.Errorf("while no NAD asks, %s are watched %d times", resource, n)
 		}
@@ -131,12 +143,18 @@ func TestU10Capacity(t *testing.T) {
 	r.has("at first", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
 
 	pod := r.bind("p", "local")
-	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.local": "0"}, "allocatable": {"braid-cni.io/capacity.local": "0"}}}`)
-	r.has("a pod that waits is counted, and a kubelet's zero put right", map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
+	r.patchNode(`{"status": {"capacity": {"braid-cni.io/capacity.local": "0"}, ` +
+		`"allocatable": {"braid-cni.io/capacity.local": "0"}}}`)
+	r.has("a pod that waits is counted, and a kubelet's zero put right",
+		map[string]int64{"local": 13, "wide": 14, "free": capacity.Plenty})
 	r.attached(pod, "local")
-	block := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"}, Spec: v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"}}
+	block := &v1alpha1.IPBlock{
+		ObjectMeta: metav1.ObjectMeta{Name: "default-10-8-1-0-28"},
+		Spec:       v1alpha1.IPBlockSpec{Space: "default", CIDR: "10.8.1.0/28"},
+	}
 	for i := range 14 {
-		block.Spec.Allocations = append(block.Spec.Allocations, v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
+		block.Spec.Allocations = append(block.Spec.Allocations,
+			v1alpha1.Allocation{Address: fmt.Sprint("10.8.1.", i+1)})
 	}
 	made, err := r.api.CreateBlock(t.Context(), block)
 	must(t, err)
@@ -144,7 +162,8 @@ func TestU10Capacity(t *testing.T) {
 	made.Spec.Allocations = made.Spec.Allocations[1:]
 	made, err = r.api.UpdateBlock(t.Context(), made)
 	must(t, err)
-	r.has("an address is free again", map[string]int64{"local": 14, "wide": 1, "free": capacity.Plenty})
+	r.has("an address is free again",
+		map[string]int64{"local": 14, "wide": 1, "free": capacity.Plenty})
 
 	node.Rename("ens224", "gone")
 	r.has("without the master", map[string]int64{"local": 1, "wide": 0, "free": 0})
@@ -153,9 +172,10 @@ func TestU10Capacity(t *testing.T) {
 	r.has("with it, and one asks no longer", map[string]int64{"local": 14, "wide": 1})
 	nodes := r.server.Client().CoreV1().Nodes()
 	must(t, nodes.Delete(t.Context(), r.name, metav1.DeleteOptions{}))
-	_, err = nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name}, Status: corev1.NodeStatus{
-		Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
-	}}, metav1.CreateOptions{})
+	_, err = nodes.Create(t.Context(),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name}, Status: corev1.NodeStatus{
+			Capacity: corev1.ResourceList{"cpu": resource.MustParse("4")},
+		}}, metav1.CreateOptions{})
 	must(t, err)
 	r.has("on a Node that was made anew", map[string]int64{"local": 14, "wide": 1})
 	if page := r.metrics(); !strings.Contains(page, `braid_network_room{network="capacity/wide"} 1`) {
@@ -204,8 +224,12 @@ func (r *rig) attached(pod *corev1.Pod, network string) {
 	must(r.t, err)
 	defer sandbox.Unlock()
 	must(r.t, sandbox.Save(&record.Record{
-		Complete: true, Pod: record.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID)}, Attachments: []record.Attachment{{
-			State: record.Added, Attachment: plan.Attachment{Name: "capacity/" + network, Network: network, IfName: "net1", Conf: json.RawMessage("{}")},
+		Complete: true, Pod: record.Pod{
+			Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
+		}, Attachments: []record.Attachment{{
+			State: record.Added, Attachment: plan.Attachment{
+				Name: "capacity/" + network, Network: network, IfName: "net1", Conf: json.RawMessage("{}"),
+			},
 		}},
 	}))
 }

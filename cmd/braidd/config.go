@@ -73,7 +73,8 @@ func (a *daemon) operatorKeys() (map[string]json.RawMessage, error) {
 		return nil, a.wrongKey("", err.Error(), "see that the ConfigMap is mounted there")
 	}
 	if err := strictjson.Decode(raw, &keys); err != nil {
-		return nil, a.wrongKey("", err.Error(), "make it a JSON object with keys of Braid's configuration")
+		return nil, a.wrongKey("", err.Error(),
+			"make it a JSON object with keys of Braid's configuration")
 	}
 	for key, fix := range map[string]string{
 		"delegates":      "name the default network with --default-network",
@@ -88,7 +89,10 @@ func (a *daemon) operatorKeys() (map[string]json.RawMessage, error) {
 }
 
 func (a *daemon) wrongKey(key, what, fix string) error {
-	return &failure.Error{Reason: failure.InvalidConfig, Field: key, Err: fmt.Errorf("the agent's configuration: %s", what), Fix: fix}
+	return &failure.Error{
+		Reason: failure.InvalidConfig, Field: key, Err: fmt.Errorf("the agent's configuration: %s", what),
+		Fix: fix,
+	}
 }
 
 // capabilitiesOf are those that Braid declares for the default network's plugins to be given what

@@ -30,7 +30,9 @@ func (a *daemon) credential() *credential.Keeper {
 	var last *own.File
 	return &credential.Keeper{
 		Source: tokens{a}, Trial: trial{a}, Clock: install.SystemClock{},
-		Kubeconfig: func(token string) ([]byte, error) { return a.api.TokenKubeconfig(token, a.o.server) },
+		Kubeconfig: func(token string) ([]byte, error) {
+			return a.api.TokenKubeconfig(token, a.o.server)
+		},
 		Write: func(ctx context.Context, kubeconfig []byte) error {
 			last = own.Bytes(a.kubeconfig(), 0o600, install.KindKubeconfig, kubeconfig)
 			_, err := a.store.Put(ctx, last)
@@ -52,7 +54,9 @@ func (a *daemon) credential() *credential.Keeper {
 			}
 			a.log.Info("the CNI plugin's credential was renewed", "expires", expires)
 			a.meters.CredentialExpires(expires)
-			a.health.Update(func(report *nodev1.Report) { report.CredentialExpires = metav1.NewTime(expires) })
+			a.health.Update(func(report *nodev1.Report) {
+				report.CredentialExpires = metav1.NewTime(expires)
+			})
 		},
 	}
 }
@@ -66,7 +70,10 @@ func (t tokens) Request(ctx context.Context) (credential.Token, error) {
 	if err != nil {
 		return credential.Token{}, err
 	}
-	token, err := t.a.api.RequestToken(ctx, kube.TokenAsk{Namespace: o.namespace, Account: o.account, Node: o.nodeName, NodeUID: object.UID, Life: tokenLife})
+	token, err := t.a.api.RequestToken(ctx, kube.TokenAsk{
+		Namespace: o.namespace, Account: o.account, Node: o.nodeName, NodeUID: object.UID,
+		Life: tokenLife,
+	})
 	return credential.Token{Value: token.Value, Expires: token.Expires, Life: token.Life}, err
 }
 
@@ -74,15 +81,19 @@ func (t tokens) Request(ctx context.Context) (credential.Token, error) {
 type trial struct{ a *daemon }
 
 func (t trial) Try(ctx context.Context, kubeconfig []byte) error {
-	id, err := kube.TryKubeconfig(ctx, kubeconfig, kube.APIOptions{Version: buildVersion, NodeName: t.a.o.nodeName, Timeout: timeout})
+	id, err := kube.TryKubeconfig(ctx, kubeconfig,
+		kube.APIOptions{Version: buildVersion, NodeName: t.a.o.nodeName, Timeout: timeout})
 	if apierrors.IsUnauthorized(err) {
 		return &credential.RefusedError{Err: err}
 	}
 	if err != nil {
 		return err
 	}
-	if want := strings.Join([]string{"system:serviceaccount", t.a.o.namespace, t.a.o.account}, ":"); id.Username != want {
-		return &credential.RefusedError{Err: fmt.Errorf("it takes the token for %.80q, not for %s", id.Username, want)}
+	if want := strings.Join([]string{"system:serviceaccount", t.a.o.namespace, t.a.o.account},
+		":"); id.Username != want {
+		return &credential.RefusedError{
+			Err: fmt.Errorf("it takes the token for %.80q, not for %s", id.Username, want),
+		}
 	}
 	return nil
 }

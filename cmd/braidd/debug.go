@@ -16,8 +16,8 @@ import (
 // agent's profiles: `curl --unix-socket /run/braid/debug.sock http://braid/debug/pprof/heap`.
 const debugSocket = "debug.sock"
 
-// debug serves the profiles of this process to root until ctx is done. Without them the agent does as
-// well, so that they cannot be served is no error.
+// debug serves the profiles of this process to root until ctx is done. Without them the agent does
+// as well, so that they cannot be served is no error.
 func (a *daemon) debug(ctx context.Context) error {
 	path := filepath.Join(*a.nodeState.Load(), debugSocket)
 	listener, err := listenPrivate(ctx, path)

@@ -21,7 +21,8 @@ func TestDeployedArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	var d appsv1.DaemonSet
-	for documents := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(string(data)), 4096); d.Kind != "DaemonSet"; {
+	for documents := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(string(data)),
+		4096); d.Kind != "DaemonSet"; {
 		d = appsv1.DaemonSet{}
 		if err := documents.Decode(&d); err != nil {
 			t.Fatal(err)
@@ -36,7 +37,8 @@ func TestDeployedArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.nodeName != "NODE_NAME" || o.ownNamespace != "POD_NAMESPACE" || o.pod != "POD_NAME" || o.podUID != "POD_UID" {
+	if o.nodeName != "NODE_NAME" || o.ownNamespace != "POD_NAMESPACE" || o.pod != "POD_NAME" ||
+		o.podUID != "POD_UID" {
 		t.Errorf("environment: %+v", o)
 	}
 	if o.namespace != d.Namespace || o.account != "braid-cni" || o.place.Profile != "" {

@@ -38,7 +38,8 @@ func (a *daemon) tellAll(ctx context.Context) {
 			return
 		case e := <-a.events:
 			if err := a.api.NodeEvent(ctx, of, "Warning", e.reason, e.message); err != nil {
-				a.log.WarnContext(ctx, "event not raised", "reason", e.reason, "message", e.message, "error", err)
+				a.log.WarnContext(ctx, "event not raised",
+					"reason", e.reason, "message", e.message, "error", err)
 			}
 		}
 	}

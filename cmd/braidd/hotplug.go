@@ -18,8 +18,8 @@ import (
 // lookHotPlug is how often it is looked at whether hot-plug was switched on or off.
 const lookHotPlug = 10 * time.Second
 
-// hotplug brings running pods to the networks of their annotations, while the installed configuration
-// has that on, until ctx is done.
+// hotplug brings running pods to the networks of their annotations, while the installed
+// configuration has that on, until ctx is done.
 func (a *daemon) hotplug(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if a.hotPlugged() != nil {
@@ -67,7 +67,9 @@ func (a *daemon) hotplugUntilOff(ctx context.Context) error {
 	group.Go(func() error {
 		defer a.meters.Synced("pods", false)
 		pods := &watch.Pods{
-			API: a.api, Node: a.o.nodeName, Changed: c.Changed, Gone: c.Gone, Synced: func() { a.meters.Synced("pods", true) },
+			API: a.api, Node: a.o.nodeName, Changed: c.Changed, Gone: c.Gone, Synced: func() {
+				a.meters.Synced("pods", true)
+			},
 		}
 		return pods.Run(ctx)
 	})

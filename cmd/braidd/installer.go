@@ -30,8 +30,8 @@ func (a *daemon) installer() (*install.Keeper, *install.Watch, error) {
 	return keeper, watch, nil
 }
 
-// binaries are those that are installed, in this order: where the agent serves calls, "braid" is the
-// client, which needs the plugin beside it from the first moment on.
+// binaries are those that are installed, in this order: where the agent serves calls, "braid" is
+// the client, which needs the plugin beside it from the first moment on.
 func binaries(image, dir string, client bool) (files []*own.File, err error) {
 	from := map[string]string{"braid": "braid"}
 	names := []string{"braid"}
@@ -40,7 +40,8 @@ func binaries(image, dir string, client bool) (files []*own.File, err error) {
 		names = []string{"braid-full", "braid"}
 	}
 	for _, name := range names {
-		f, err := own.Copy(filepath.Join(dir, name), 0o755, install.KindBinary, filepath.Join(image, from[name]))
+		f, err := own.Copy(filepath.Join(dir, name), 0o755, install.KindBinary,
+			filepath.Join(image, from[name]))
 		if err != nil {
 			return nil, fmt.Errorf("the image has no CNI plugin: %w", err)
 		}
@@ -53,7 +54,8 @@ func binaries(image, dir string, client bool) (files []*own.File, err error) {
 // bare is the installer without what it installs.
 func (a *daemon) bare() *install.Installer {
 	return &install.Installer{
-		Store: a.store, Place: a.place, Kubeconfig: a.kubeconfig(), Named: a.o.defaultNetwork, Move: a.o.movePrivate,
+		Store: a.store, Place: a.place, Kubeconfig: a.kubeconfig(), Named: a.o.defaultNetwork,
+		Move: a.o.movePrivate,
 		Render: func(network *defaultnet.Candidate) ([]byte, error) {
 			c, err := a.configuration(network.Path)
 			if err != nil {
@@ -74,7 +76,8 @@ func (a *daemon) installed(r install.Report) {
 	}
 	for _, d := range r.Drifts {
 		a.meters.Drifted(string(d.Cause))
-		a.log.Warn("installed file was changed", "path", d.Path, "cause", d.Cause, "by", d.By, "repaired", r.Err == nil)
+		a.log.Warn("installed file was changed", "path", d.Path, "cause", d.Cause, "by", d.By, "repaired",
+			r.Err == nil)
 		a.tell("InstallationChanged", d.String())
 	}
 	if r.Outcome == nil {
@@ -100,7 +103,9 @@ func (a *daemon) follows(network *defaultnet.Candidate) {
 		return // for a while: that it is not there is an error
 	}
 	if a.network != "" && a.network != network.Path {
-		a.tell("DefaultNetworkChanged", fmt.Sprintf("the default network is now %s, of network %q; it was %s", network.Path, network.Name, a.network))
+		a.tell("DefaultNetworkChanged",
+			fmt.Sprintf("the default network is now %s, of network %q; it was %s",
+				network.Path, network.Name, a.network))
 	}
 	a.network = network.Path
 }

@@ -46,8 +46,8 @@ func (a *daemon) interfaceKeeper(ns *netns.NS) (*keeper.Keeper, error) {
 	}, nil
 }
 
-// keepInterfaces keeps the node's interfaces until ctx is done. Pods get their other networks without
-// them, so that a failure is told and ends nothing else.
+// keepInterfaces keeps the node's interfaces until ctx is done. Pods get their other networks
+// without them, so that a failure is told and ends nothing else.
 func (a *daemon) keepInterfaces(ctx context.Context) {
 	err := a.withInterfaces(func(k *keeper.Keeper) error { return k.Run(ctx) })
 	if err != nil && ctx.Err() == nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/braid-cni/braid/pkg/nodenet"
 )
 
-// TestU7Interfaces: the agent gives the node's NIC its address, says so in the Node, raises an event
-// of what is wrong, and takes the address back when Braid is taken off the node.
+// TestU7Interfaces: the agent gives the node's NIC its address, says so in the Node, raises an
+// event of what is wrong, and takes the address back when Braid is taken off the node.
 func TestU7Interfaces(t *testing.T) {
 	node, lan := nettest.New(t), nettest.New(t)
 	node.Veth("ens224", lan, "port")
@@ -32,12 +32,14 @@ func TestU7Interfaces(t *testing.T) {
 	stop := r.start()
 	r.await("event", func() bool {
 		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
-			return e.Reason == "NodeInterfaceFailed" && strings.Contains(e.Message, "no address of the blocks has the hostname node-i; give the node an entry")
+			return e.Reason == "NodeInterfaceFailed" && strings.Contains(e.Message,
+				"no address of the blocks has the hostname node-i; give the node an entry")
 		})
 	})
 	configure("node-i")
 	want := nodev1.Interface{
-		Network: "data", Type: "static", Interface: "ens224", MAC: node.Link("ens224").Attrs().HardwareAddr.String(), Addresses: []string{"10.0.0.2/24"}, State: "Ready",
+		Network: "data", Type: "static", Interface: "ens224", MAC: node.Link("ens224").Attrs().
+				HardwareAddr.String(), Addresses: []string{"10.0.0.2/24"}, State: "Ready",
 	}
 	r.await("annotation", func() bool {
 		report := r.report().Report
@@ -45,7 +47,8 @@ func TestU7Interfaces(t *testing.T) {
 	})
 	r.await("message", func() bool {
 		c := r.report().Condition
-		return c.Status == metav1.ConditionTrue && strings.Contains(c.Message, "node interfaces: data Ready ens224 10.0.0.2/24")
+		return c.Status == metav1.ConditionTrue &&
+			strings.Contains(c.Message, "node interfaces: data Ready ens224 10.0.0.2/24")
 	})
 	object, err := r.server.Client().CoreV1().Nodes().Get(t.Context(), r.name, metav1.GetOptions{})
 	must(t, err)
@@ -60,12 +63,14 @@ func TestU7Interfaces(t *testing.T) {
 	}
 	r.uninstall = true
 	stop = r.start()
-	r.await("the address to be taken back", func() bool { return !strings.Contains(node.Snapshot(), "10.0.0.2/24") })
+	r.await("the address to be taken back", func() bool {
+		return !strings.Contains(node.Snapshot(), "10.0.0.2/24")
+	})
 	must(t, stop())
 }
 
-// TestU7ConfigurationOfInterfaces: a file that is absent is no interfaces; a directory that is, or a
-// file that is wrong, is an error.
+// TestU7ConfigurationOfInterfaces: a file that is absent is no interfaces; a directory that is, or
+// a file that is wrong, is an error.
 func TestU7ConfigurationOfInterfaces(t *testing.T) {
 	dir := t.TempDir()
 	a := &daemon{o: &options{config: dir + "/config.json"}}
@@ -73,13 +78,15 @@ func TestU7ConfigurationOfInterfaces(t *testing.T) {
 	want := func(what string, interfaces int, says string) {
 		t.Helper()
 		got, err := read()
-		if len(got) != interfaces || (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+		if len(got) != interfaces || (err == nil) != (says == "") ||
+			err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, %v; want %d, %q", what, got, err, interfaces, says)
 		}
 	}
 	want("no file", 0, "")
 	path := dir + "/" + interfacesFile
-	must(t, os.WriteFile(path, []byte(`[{"network": "a", "match": {"index": 1}, "type": "dhcp"}]`), 0o600))
+	must(t, os.WriteFile(path, []byte(`[{"network": "a", "match": {"index": 1}, "type": "dhcp"}]`),
+		0o600))
 	want("one", 1, "")
 	want("the same", 1, "")
 	must(t, os.WriteFile(path, []byte(`[{"network": "a", "match": {"index": 1}}]`), 0o600))

@@ -1,6 +1,6 @@
-// Command braidd is Braid's agent on a node. It puts Braid on the node and keeps it there, keeps the
-// CNI plugin's credential good, says how the node is, and shares addresses that the node does not
-// need. Pods get their networks without it: its end is no outage.
+// Command braidd is Braid's agent on a node. It puts Braid on the node and keeps it there, keeps
+// the CNI plugin's credential good, says how the node is, and shares addresses that the node does
+// not need. Pods get their networks without it: its end is no outage.
 package main
 
 import (
@@ -53,7 +53,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "braidd", buildVersion) //nolint:errcheck // nobody to tell
 		return 0
 	}
-	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr), &slog.HandlerOptions{Level: o.level}))
+	log := slog.New(slog.NewTextHandler(strictjson.PrintableWriter(stderr),
+		&slog.HandlerOptions{Level: o.level}))
 	klog.SetSlogLogger(log)
 	if err = o.enterNode(); err == nil {
 		err = serve(ctx, o, log)
@@ -146,7 +147,8 @@ func (o *options) enterNode() error {
 	return nil
 }
 
-// beside returns the directory of this program, where the image has the binaries that are installed.
+// beside returns the directory of this program, where the image has the binaries that are
+// installed.
 func beside() string {
 	self, err := os.Executable()
 	if err != nil {
@@ -157,7 +159,9 @@ func beside() string {
 
 func parse(args []string, stderr io.Writer) (*options, error) {
 	o := &options{
-		image: beside(), netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime, ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"), podUID: os.Getenv("POD_UID"),
+		image: beside(), netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime,
+		ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"),
+		podUID: os.Getenv("POD_UID"),
 	}
 	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -165,25 +169,56 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.config, "config", "", "`file` with keys of Braid's configuration, a JSON object; the default network and the kubeconfig are set by the agent. "+interfacesFile+" beside it, which may be missing, has the node's interfaces")
-	f.StringVar(&o.defaultNetwork, "default-network", "", "`name` or file of the default network; by default the first configuration that can be one")
-	profile := f.String("profile", "auto", "`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
-	f.StringVar(&o.place.Conf, "cni-conf-dir", "", "`directory` of the runtime's CNI configurations; by default the profile's")
-	f.StringVar(&o.place.Bin, "cni-bin-dir", "", "`directory` of the runtime's CNI plugins; by default the profile's")
-	f.StringVar(&o.place.Private, "private-conf-dir", "", "`directory` of the default network's configuration, where the runtime does not look; by default the profile's")
-	f.BoolVar(&o.movePrivate, "move-default-network", false, "move the default network's files to the private directory, so that no pod ever starts without Braid")
-	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of the Node object; by default $NODE_NAME")
-	account := f.String("service-account", "", "`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's own namespace")
-	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount", "`directory` of the agent's own token")
-	f.StringVar(&o.server, "api-server", "", "`URL` of the API server, for the agent and the CNI plugin; by default what the pod's environment says")
-	f.StringVar(&o.runDir, "run-dir", "/run", "`directory` in the container that is the node's /run: the runtime's socket in it shows the node's mount namespace")
-	f.BoolVar(&o.inContainer, "stay", false, "stay in the mount namespace that the agent is started in, in place of the node's")
-	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid", "`directory` of the agent's state, which outlives a reboot")
-	f.BoolVar(&o.serve, "serve", false, "do the calls of the CNI plugin, which its client hands over; without it, the plugin does them alone")
-	f.StringVar(&o.metrics, "metrics-address", os.Getenv("BRAID_METRICS_ADDRESS"), "`address` to serve metrics on, such as :9876; by default $BRAID_METRICS_ADDRESS, and without it none")
-	f.BoolVar(&o.uninstall, "uninstall", os.Getenv("BRAID_UNINSTALL") != "", "take Braid off the node, as `kubectl braid uninstall` asks; by default whether $BRAID_UNINSTALL is set")
-	f.BoolVar(&o.keepFiles, "keep-files", os.Getenv("BRAID_KEEP_FILES") != "", "with -uninstall: leave the binary and the kubeconfig; by default whether $BRAID_KEEP_FILES is set")
-	f.StringVar(&o.restore, "restore", os.Getenv("BRAID_RESTORE"), "with -uninstall: `file` of the node with the configuration that it had before; by default $BRAID_RESTORE")
+	f.StringVar(&o.config, "config", "",
+		"`file` with keys of Braid's configuration, a JSON object; the default network and the "+
+			"kubeconfig are set by the agent. "+interfacesFile+
+			" beside it, which may be missing, has the node's interfaces")
+	f.StringVar(&o.defaultNetwork, "default-network", "",
+		"`name` or file of the default network; by default the first configuration that can be one")
+	profile := f.String("profile", "auto",
+		"`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
+	f.StringVar(&o.place.Conf, "cni-conf-dir", "",
+		"`directory` of the runtime's CNI configurations; by default the profile's")
+	f.StringVar(&o.place.Bin, "cni-bin-dir", "",
+		"`directory` of the runtime's CNI plugins; by default the profile's")
+	f.StringVar(&o.place.Private, "private-conf-dir", "",
+		"`directory` of the default network's configuration, where the runtime does not look; by "+
+			"default the profile's")
+	f.BoolVar(&o.movePrivate, "move-default-network", false,
+		"move the default network's files to the private directory, so that no pod ever starts "+
+			"without Braid")
+	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"),
+		"`name` of the Node object; by default $NODE_NAME")
+	account := f.String("service-account", "",
+		"`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's "+
+			"own namespace")
+	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount",
+		"`directory` of the agent's own token")
+	f.StringVar(&o.server, "api-server", "",
+		"`URL` of the API server, for the agent and the CNI plugin; by default what the pod's "+
+			"environment says")
+	f.StringVar(&o.runDir, "run-dir", "/run",
+		"`directory` in the container that is the node's /run: the runtime's socket in it shows the "+
+			"node's mount namespace")
+	f.BoolVar(&o.inContainer, "stay", false,
+		"stay in the mount namespace that the agent is started in, in place of the node's")
+	f.StringVar(&o.stateDir, "state-dir", "/var/lib/braid",
+		"`directory` of the agent's state, which outlives a reboot")
+	f.BoolVar(&o.serve, "serve", false,
+		"do the calls of the CNI plugin, which its client hands over; without it, the plugin does "+
+			"them alone")
+	f.StringVar(&o.metrics, "metrics-address", os.Getenv("BRAID_METRICS_ADDRESS"),
+		"`address` to serve metrics on, such as :9876; by default $BRAID_METRICS_ADDRESS, and without "+
+			"it none")
+	f.BoolVar(&o.uninstall, "uninstall", os.Getenv("BRAID_UNINSTALL") != "",
+		"take Braid off the node, as `kubectl braid uninstall` asks; by default whether "+
+			"$BRAID_UNINSTALL is set")
+	f.BoolVar(&o.keepFiles, "keep-files", os.Getenv("BRAID_KEEP_FILES") != "",
+		"with -uninstall: leave the binary and the kubeconfig; by default whether $BRAID_KEEP_FILES "+
+			"is set")
+	f.StringVar(&o.restore, "restore", os.Getenv("BRAID_RESTORE"),
+		"with -uninstall: `file` of the node with the configuration that it had before; by default "+
+			"$BRAID_RESTORE")
 	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	if err := f.Parse(args); err != nil {
@@ -219,7 +254,8 @@ func (o *options) check() error {
 	case o.namespace == "" || o.account == "":
 		return errors.New("service-account: is empty, and so is $POD_NAMESPACE")
 	case o.ownNamespace == "" || o.pod == "" || o.podUID == "":
-		return errors.New("one of $POD_NAMESPACE, $POD_NAME and $POD_UID is empty; the DaemonSet of conf/deploy sets them")
+		return errors.New("one of $POD_NAMESPACE, $POD_NAME and $POD_UID is empty; the DaemonSet of " +
+			"conf/deploy sets them")
 	}
 	return nil
 }

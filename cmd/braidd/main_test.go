@@ -91,29 +91,49 @@ func must(t *testing.T, err error) {
 // newRig makes a node with a default network, and the agent's pod on it with a token of its own.
 func newRig(t *testing.T, name string) *rig {
 	t.Helper()
-	r := &rig{t: t, server: cluster.Get(t), dir: t.TempDir(), name: name, uid: "uid-" + name, listen: metricsAddress}
-	for _, path := range []string{"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml", "rbac/agent.yaml", "rbac/cni.yaml"} {
+	r := &rig{
+		t: t, server: cluster.Get(t), dir: t.TempDir(), name: name, uid: "uid-" + name,
+		listen: metricsAddress,
+	}
+	for _, path := range []string{
+		"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml",
+		"rbac/agent.yaml", "rbac/cni.yaml",
+	} {
 		manifests, err := os.ReadFile(filepath.Join("../../conf", path))
 		must(t, err)
 		must(t, r.server.Apply(t.Context(), string(manifests)))
 	}
-	_, err := r.server.Client().CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := r.server.Client().CoreV1().Nodes().
+		Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{})
 	must(t, err)
 	controller := true
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "agent-" + name, OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "installation", Controller: &controller}}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "agent-" + name, OwnerReferences: []metav1.OwnerReference{
+				{
+					APIVersion: "apps/v1", Kind: "DaemonSet", Name: "d", UID: "installation",
+					Controller: &controller,
+				},
+			},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
-	_, err = r.server.Client().CoreV1().Pods("kube-system").Create(t.Context(), pod, metav1.CreateOptions{})
+	_, err = r.server.Client().CoreV1().Pods("kube-system").
+		Create(t.Context(), pod, metav1.CreateOptions{})
 	must(t, err)
-	token, err := r.server.Client().CoreV1().ServiceAccounts("kube-system").CreateToken(t.Context(), "braid-agent", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := r.server.Client().CoreV1().ServiceAccounts("kube-system").
+		CreateToken(t.Context(), "braid-agent", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, err)
 	for path, content := range map[string]string{
-		"image/braid":        "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '{\"supportedVersions\": [\"1.1.0\"]}'\n",
+		"image/braid": "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '{\"supportedVersions\": " +
+			"[\"1.1.0\"]}'\n",
 		"image/token/token":  token.Status.Token,
 		"image/token/ca.crt": string(r.server.CA()),
-		"image/braid.json":   `{"logLevel": "debug", "braid": {"stateDir": "` + r.path("run/braid") + `"}}`,
-		"conf/10-pods.conflist": `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}},` +
+		"image/braid.json": `{"logLevel": "debug", "braid": {"stateDir": "` +
+			r.path("run/braid") + `"}}`,
+		"conf/10-pods.conflist": `{"cniVersion": "1.0.0", "name": "pods", ` +
+			`"plugins": [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}},` +
 			` {"type": "portmap", "capabilities": {"portMappings": true}}]}`,
 		"conf/87-podman.conflist": `{"name": "podman", "plugins": [{"type": "bridge", "bridge": "cni-podman0"}]}`,
 	} {
@@ -136,13 +156,16 @@ func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 // start runs the agent until stop is called.
 func (r *rig) start() (stop func() error) {
 	for key, value := range map[string]string{
-		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name, "POD_UID": r.uid,
+		"NODE_NAME": r.name, "POD_NAMESPACE": "kube-system", "POD_NAME": "agent-" + r.name,
+		"POD_UID": r.uid,
 	} {
 		r.t.Setenv(key, value)
 	}
 	o, err := parse([]string{
-		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir", r.path("bin"), "--private-conf-dir", r.path("private"),
-		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(), "--profile", "plain", "--metrics-address", r.listen,
+		"--config", r.path("image/braid.json"), "--cni-conf-dir", r.path("conf"), "--cni-bin-dir",
+		r.path("bin"), "--private-conf-dir", r.path("private"),
+		"--state-dir", r.path("state"), "--token-dir", r.path("image/token"), "--api-server", r.url(),
+		"--profile", "plain", "--metrics-address", r.listen,
 	}, &r.log)
 	must(r.t, err)
 	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
@@ -194,7 +217,10 @@ func (r *rig) ready() bool {
 // events are those of the node.
 func (r *rig) events() []corev1.Event {
 	r.t.Helper()
-	list, err := r.server.Client().CoreV1().Events("default").List(r.t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name})
+	list, err := r.server.Client().CoreV1().Events("default").
+		List(r.t.Context(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.name,
+		})
 	must(r.t, err)
 	return list.Items
 }
@@ -205,15 +231,18 @@ func TestAgent(t *testing.T) {
 	stop := r.start()
 	r.await("ready", r.ready)
 	report := r.report().Report
-	if report == nil || report.Config != r.path("conf/00-braid.conflist") || report.DefaultNetwork != r.path("conf/10-pods.conflist") || report.CredentialExpires.IsZero() {
+	if report == nil || report.Config != r.path("conf/00-braid.conflist") ||
+		report.DefaultNetwork != r.path("conf/10-pods.conflist") || report.CredentialExpires.IsZero() {
 		t.Errorf("report %+v", report)
 	}
 	cfg, err := conf.LoadFile(r.path("conf/00-braid.conflist"))
 	must(t, err)
 	for what, ok := range map[string]bool{
-		"clusterNetwork": cfg.ClusterNetwork == r.path("conf/10-pods.conflist"), "nodeName": cfg.NodeName == r.name, "logLevel": cfg.LogLevel == "debug",
-		"kubeconfig": cfg.Kubeconfig == r.path("state/kubeconfig"), "capabilities": cfg.Capabilities["portMappings"] && cfg.Capabilities[podAnnotations],
-		"stateDir": cfg.StateDir == r.path("run/braid"),
+		"clusterNetwork": cfg.ClusterNetwork == r.path("conf/10-pods.conflist"),
+		"nodeName":       cfg.NodeName == r.name, "logLevel": cfg.LogLevel == "debug",
+		"kubeconfig":   cfg.Kubeconfig == r.path("state/kubeconfig"),
+		"capabilities": cfg.Capabilities["portMappings"] && cfg.Capabilities[podAnnotations],
+		"stateDir":     cfg.StateDir == r.path("run/braid"),
 	} {
 		if !ok {
 			t.Errorf("%s is not as it is to be in %+v", what, cfg)
@@ -225,7 +254,8 @@ func TestAgent(t *testing.T) {
 	plugin, err := kube.NewAPI(kube.APIOptions{Kubeconfig: cfg.Kubeconfig})
 	must(t, err)
 	t.Cleanup(plugin.Close)
-	if id, err := plugin.Whoami(t.Context()); err != nil || id.Username != "system:serviceaccount:kube-system:braid-cni" {
+	if id, err := plugin.Whoami(t.Context()); err != nil ||
+		id.Username != "system:serviceaccount:kube-system:braid-cni" {
 		t.Errorf("the CNI plugin is %+v, %v", id, err)
 	}
 	if page := r.metrics(); !strings.Contains(page, "braid_node_ready 1\n") {
@@ -238,12 +268,16 @@ func TestAgent(t *testing.T) {
 	removed := time.Time{}
 	r.await("event", func() bool {
 		events := r.events()
-		if len(events) == 0 && time.Since(removed) > 2*time.Second && os.Remove(r.path("conf/00-braid.conflist")) == nil {
+		if len(events) == 0 && time.Since(removed) > 2*time.Second &&
+			os.Remove(r.path("conf/00-braid.conflist")) == nil {
 			removed = time.Now()
 		}
 		return len(events) == 1 && strings.Contains(events[0].Message, "was deleted")
 	})
-	r.await("repair", func() bool { _, err := os.Stat(r.path("conf/00-braid.conflist")); return err == nil })
+	r.await("repair", func() bool {
+		_, err := os.Stat(r.path("conf/00-braid.conflist"))
+		return err == nil
+	})
 	must(t, stop())
 	for _, path := range []string{"conf/00-braid.conflist", "bin/braid", "state/kubeconfig"} {
 		if _, err := os.Stat(r.path(path)); err != nil {
@@ -257,7 +291,8 @@ const metricsAddress = "127.0.0.1:19876"
 
 func (r *rig) metrics() string {
 	r.t.Helper()
-	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+metricsAddress+"/metrics", nil)
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet,
+		"http://"+metricsAddress+"/metrics", nil)
 	must(r.t, err)
 	answer, err := http.DefaultClient.Do(request)
 	must(r.t, err)
@@ -296,17 +331,21 @@ func TestAgentWithoutDefaultNetwork(t *testing.T) {
 	stop := r.start()
 	r.await("condition", func() bool {
 		c := r.report().Condition
-		return c != nil && c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "87-podman.conflist")
+		return c != nil && c.Status == metav1.ConditionFalse &&
+			strings.Contains(c.Message, "87-podman.conflist")
 	})
 	if _, err := os.Stat(r.path("conf/00-braid.conflist")); err == nil {
 		t.Error("there is a configuration")
 	}
-	must(t, os.WriteFile(r.path("conf/05-late.conflist"), []byte(`{"cniVersion":"1.0.0","name":"late","plugins":[{"type":"bridge"}]}`), 0o600))
+	must(t, os.WriteFile(r.path("conf/05-late.conflist"),
+		[]byte(`{"cniVersion":"1.0.0","name":"late","plugins":[{"type":"bridge"}]}`), 0o600))
 	r.await("ready", r.ready)
-	must(t, os.WriteFile(r.path("conf/01-later.conflist"), []byte(`{"cniVersion":"1.0.0","name":"later","plugins":[{"type":"bridge"}]}`), 0o600))
+	must(t, os.WriteFile(r.path("conf/01-later.conflist"),
+		[]byte(`{"cniVersion":"1.0.0","name":"later","plugins":[{"type":"bridge"}]}`), 0o600))
 	r.await("event of another", func() bool {
 		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
-			return e.Reason == "DefaultNetworkChanged" && strings.Contains(e.Message, "01-later.conflist") && strings.Contains(e.Message, "05-late.conflist")
+			return e.Reason == "DefaultNetworkChanged" && strings.Contains(e.Message, "01-later.conflist") &&
+				strings.Contains(e.Message, "05-late.conflist")
 		})
 	})
 	must(t, stop())
@@ -319,30 +358,47 @@ func TestAgentRefusesKeys(t *testing.T) {
 	stop := r.start()
 	r.await("condition", func() bool {
 		c := r.report().Condition
-		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message, "field clusterNetwork: ") && strings.Contains(c.Message, "--default-network")
+		return c != nil && c.Reason == "InvalidConfig" && strings.Contains(c.Message,
+			"field clusterNetwork: ") && strings.Contains(c.Message, "--default-network")
 	})
 	must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{}`), 0o600))
 	r.await("ready", r.ready)
 	must(t, stop())
 }
 
-// TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and condition and log say
-// so. The last good policy stays.
+// TestAgentKeepsTheLastPolicy: rules that cannot be read are not installed, and condition and log
+// say so. The last good policy stays.
 func TestAgentKeepsTheLastPolicy(t *testing.T) {
 	r := newRig(t, "node-p")
 	write := func(policy string) {
-		must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": `+policy+`}}`), 0o600))
+		must(t, os.WriteFile(r.path("image/braid.json"), []byte(`{"braid": {"policy": `+policy+`}}`),
+			0o600))
 	}
 	good := `{"namespaces": ["a"], "masters": ["ens224"]}`
 	write(`[` + good + `]`)
 	stop := r.start()
 	r.await("ready", r.ready)
 	for _, bad := range []struct{ name, policy, field, says string }{
-		{"an unknown key", `[{"namespaces": ["a"], "master": ["*"]}]`, "braid.policy[0].master", "a rule has no such key"},
-		{"a rule that names nothing", `[{"masters": ["*"]}]`, "braid.policy[0].namespaces", "names no namespace"},
-		{"an empty list of names", `[` + good + `, {"namespaces": []}]`, "braid.policy[1].namespaces", "names no namespace"},
-		{"a rule that contradicts itself", `[{"namespaces": ["a"], "all": true, "masters": ["*"]}]`, "braid.policy[0].all", "lifts"},
-		{"rules that contradict each other", `[` + good + `, {"namespaces": ["a"]}]`, "braid.policy[1].namespaces", "named by rule 0 already"},
+		{
+			"an unknown key", `[{"namespaces": ["a"], "master": ["*"]}]`, "braid.policy[0].master",
+			"a rule has no such key",
+		},
+		{
+			"a rule that names nothing", `[{"masters": ["*"]}]`, "braid.policy[0].namespaces",
+			"names no namespace",
+		},
+		{
+			"an empty list of names", `[` + good + `, {"namespaces": []}]`, "braid.policy[1].namespaces",
+			"names no namespace",
+		},
+		{
+			"a rule that contradicts itself", `[{"namespaces": ["a"], "all": true, "masters": ["*"]}]`,
+			"braid.policy[0].all", "lifts",
+		},
+		{
+			"rules that contradict each other", `[` + good + `, {"namespaces": ["a"]}]`,
+			"braid.policy[1].namespaces", "named by rule 0 already",
+		},
 		{"no list", `{}`, "braid.policy", "list of rules"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
@@ -360,7 +416,8 @@ func TestAgentKeepsTheLastPolicy(t *testing.T) {
 		})
 	}
 	r.await("line of the log about the last", func() bool {
-		return strings.Contains(r.log.String(), "the node is not as it is to be") && strings.Contains(r.log.String(), "field braid.policy: ")
+		return strings.Contains(r.log.String(), "the node is not as it is to be") &&
+			strings.Contains(r.log.String(), "field braid.policy: ")
 	})
 	must(t, stop())
 }
@@ -373,11 +430,13 @@ func TestAgentWithoutState(t *testing.T) {
 	stop := r.start()
 	r.await("condition", func() bool {
 		c := r.report().Condition
-		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == "StateFailed" && strings.Contains(c.Message, "not a directory")
+		return c != nil && c.Status == metav1.ConditionFalse && c.Reason == "StateFailed" &&
+			strings.Contains(c.Message, "not a directory")
 	})
 	r.await("event", func() bool {
 		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
-			return e.Reason == "InstallationFailed" && strings.Contains(e.Message, "not a directory") && strings.Contains(e.Message, "see that")
+			return e.Reason == "InstallationFailed" && strings.Contains(e.Message, "not a directory") &&
+				strings.Contains(e.Message, "see that")
 		})
 	})
 	must(t, os.Remove(r.path("state")))
@@ -392,7 +451,9 @@ func TestTwoAgents(t *testing.T) {
 	r.await("ready", r.ready)
 	r.uid, r.listen = "uid-of-another", "127.0.0.1:19877"
 	stopLast := r.start()
-	r.await("the first to leave", func() bool { return strings.Contains(r.log.String(), "the node is left alone") })
+	r.await("the first to leave", func() bool {
+		return strings.Contains(r.log.String(), "the node is left alone")
+	})
 	r.await("the first to serve nothing", func() bool {
 		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", metricsAddress)
 		if err == nil {
@@ -414,7 +475,8 @@ func TestTwoAgents(t *testing.T) {
 // configuration, or else it would report pods without networks at each start.
 func TestStateDir(t *testing.T) {
 	for keys, want := range map[string]string{
-		`{"braid": {"stateDir": "/run/other"}}`: "/run/other", `{}`: conf.DefaultStateDir, `{"unknown": 1`: conf.DefaultStateDir,
+		`{"braid": {"stateDir": "/run/other"}}`: "/run/other", `{}`: conf.DefaultStateDir,
+		`{"unknown": 1`: conf.DefaultStateDir,
 	} {
 		path := filepath.Join(t.TempDir(), "braid.json")
 		must(t, os.WriteFile(path, []byte(keys), 0o600))
@@ -443,7 +505,8 @@ func TestCommandLine(t *testing.T) {
 		"--node-name n --service-account a/b": {2, "POD_NAME"},
 	} {
 		var out buffer
-		if code := run(t.Context(), strings.Fields(line), &out, &out); code != want.code || !strings.Contains(out.String(), want.says) {
+		if code := run(t.Context(), strings.Fields(line), &out, &out); code != want.code ||
+			!strings.Contains(out.String(), want.says) {
 			t.Errorf("braidd %s: %d, %s", line, code, out.String())
 		}
 	}
@@ -464,16 +527,27 @@ func TestAgentUninstalls(t *testing.T) {
 	alive := nettest.New(t).Path
 	id, err := netns.Identity(alive)
 	must(t, err)
-	must(t, sandbox.Save(&record.Record{NetNS: alive, NetNSID: id, Complete: true, Attachments: []record.Attachment{{
-		Attachment: plan.Attachment{Name: "a", Network: "a", IfName: "net1", Conf: []byte(`{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"passthru"}]}`)}, State: record.Planned,
-	}}}))
+	must(t,
+		sandbox.Save(&record.Record{
+			NetNS: alive, NetNSID: id, Complete: true,
+			Attachments: []record.Attachment{{
+				Attachment: plan.Attachment{
+					Name: "a", Network: "a", IfName: "net1",
+					Conf: []byte(`{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"passthru"}]}`),
+				}, State: record.Planned,
+			}},
+		}))
 	sandbox.Unlock()
 	r.uninstall, r.restore = true, r.path("former.conf")
 	stop = r.start()
-	r.await("the configuration to go", func() bool { _, err := os.Stat(r.path("conf/00-braid.conflist")); return err != nil })
+	r.await("the configuration to go", func() bool {
+		_, err := os.Stat(r.path("conf/00-braid.conflist"))
+		return err != nil
+	})
 	r.await("the condition", func() bool {
 		c := r.report().Condition
-		return c.Status == metav1.ConditionFalse && strings.Contains(c.Message, "1 sandboxes still need the binaries")
+		return c.Status == metav1.ConditionFalse &&
+			strings.Contains(c.Message, "1 sandboxes still need the binaries")
 	})
 	if text, err := os.ReadFile(r.path("conf/former.conf")); err != nil || string(text) != saved {
 		t.Errorf("the former configuration is %q, %v", text, err)

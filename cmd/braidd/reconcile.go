@@ -56,7 +56,9 @@ func (a *daemon) withEngine(cfg *conf.Config, do func(*engine.Engine) error) err
 	if api, ok := source.(*kube.API); ok {
 		defer api.Close()
 	}
-	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion, Source: source})
+	e, closeLog, err := node.NewEngine(node.Options{
+		Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion, Source: source,
+	})
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,9 @@ func (s sandboxes) Recorded() (marks []record.Mark, err error) {
 }
 
 // RemoveForgotten implements reconcile.Sandboxes.
-func (s sandboxes) RemoveForgotten(ctx context.Context, mark record.Mark, runtime string) (removed bool, err error) {
+func (s sandboxes) RemoveForgotten(
+	ctx context.Context, mark record.Mark, runtime string,
+) (removed bool, err error) {
 	err = s.withRecords(func(e *engine.Engine) error {
 		removed, err = e.RemoveForgotten(ctx, mark, runtime)
 		return err

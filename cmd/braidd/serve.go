@@ -55,7 +55,10 @@ func (a *daemon) serveCalls(ctx context.Context) {
 	defer engines.Close()
 	go engines.SendEvents(lasting)
 	go agent.Every(ctx, countEvery, a.countFallbacks)
-	s := &server.Server{Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log, Observer: a.meters}
+	s := &server.Server{
+		Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log,
+		Observer: a.meters,
+	}
 	for ctx.Err() == nil {
 		listener, err := s.Listen(ctx)
 		if err == nil {
@@ -92,8 +95,8 @@ func (a *daemon) remember(ctx context.Context) *watch.Cluster {
 	return memory
 }
 
-// openWith returns what opens the source of a configuration, for an engine that lasts. It has the CNI
-// plugin's account. The agent's own is that of the memory, which is asked first; nil for none.
+// openWith returns what opens the source of a configuration, for an engine that lasts. It has the
+// CNI plugin's account. The agent's own is that of the memory, which is asked first; nil for none.
 func (a *daemon) openWith(memory *watch.Cluster) func(*conf.Node) (node.Source, error) {
 	return func(n *conf.Node) (node.Source, error) {
 		if n.Manifests != "" {

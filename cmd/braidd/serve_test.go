@@ -13,7 +13,8 @@ import (
 )
 
 // TestClientIsInstalled: with the socket the client is "braid", after the plugin that it becomes;
-// without it, and in a version before there was a client, the plugin is; and an uninstall takes both.
+// without it, and in a version before there was a client, the plugin is; and an uninstall takes
+// both.
 func TestClientIsInstalled(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -23,13 +24,15 @@ func TestClientIsInstalled(t *testing.T) {
 	must(t, os.MkdirAll(at("bin"), 0o755))
 	must(t, os.MkdirAll(at("conf"), 0o755))
 	must(t, os.WriteFile(at("image/braid"), []byte(full), 0o755))
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", client, "github.com/braid-cni/braid/cmd/braid-client")
+	build := exec.CommandContext(t.Context(), "go",
+		"build", "-o", client, "github.com/braid-cni/braid/cmd/braid-client")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	i := &install.Installer{
-		Store: &own.Store{Dir: at("state"), Self: "agent", Installation: "i"}, Place: platform.Place{Conf: at("conf"), Bin: at("bin"), Private: at("private")},
+		Store: &own.Store{Dir: at("state"), Self: "agent", Installation: "i"},
+		Place: platform.Place{Conf: at("conf"), Bin: at("bin"), Private: at("private")},
 	}
 	must(t, i.Store.Claim(t.Context()))
 	apply := func(serve bool) []string {
@@ -37,7 +40,7 @@ func TestClientIsInstalled(t *testing.T) {
 		var err error
 		i.Binaries, err = binaries(at("image"), at("bin"), serve)
 		must(t, err)
-		out, _ := i.Apply(t.Context()) //nolint:errcheck // there is no default network, to which it comes after the binaries
+		out, _ := i.Apply(t.Context())
 		return out.Changed
 	}
 	isClient := func() bool {
@@ -51,7 +54,8 @@ func TestClientIsInstalled(t *testing.T) {
 	if changed := apply(false); !slices.Equal(changed, []string{at("bin/braid")}) || isClient() {
 		t.Errorf("without the socket: %q", changed)
 	}
-	if changed := apply(true); !slices.Equal(changed, []string{at("bin/braid-full"), at("bin/braid")}) || !isClient() {
+	if changed := apply(true); !slices.Equal(changed,
+		[]string{at("bin/braid-full"), at("bin/braid")}) || !isClient() {
 		t.Errorf("with the socket: %q", changed)
 	}
 	version := exec.CommandContext(t.Context(), at("bin/braid"))

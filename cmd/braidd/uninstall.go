@@ -33,14 +33,19 @@ func (a *daemon) uninstall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e, closeLog, err := node.NewEngine(node.Options{Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion})
+	e, closeLog, err := node.NewEngine(node.Options{
+		Node: &cfg.Node, Policy: &cfg.Policy, Version: buildVersion,
+	})
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
 	group.Go(func() error { a.withdrawUntilDone(ctx); return nil })
-	group.Go(func() error { agent.Every(ctx, drainEvery, func(ctx context.Context) { a.remove(ctx, e) }); return nil })
+	group.Go(func() error {
+		agent.Every(ctx, drainEvery, func(ctx context.Context) { a.remove(ctx, e) })
+		return nil
+	})
 	return errors.Join(group.Wait(), closeLog())
 }
 
@@ -58,7 +63,9 @@ func (a *daemon) withdrawUntilDone(ctx context.Context) {
 func (a *daemon) remove(ctx context.Context, e *engine.Engine) {
 	left, drainErr := e.Drain(ctx)
 	out, err := a.bare().Uninstall(ctx, install.Removal{
-		Restore: a.o.restore, Files: !a.o.keepFiles, Records: func(context.Context) (int, error) { return left, nil },
+		Restore: a.o.restore, Files: !a.o.keepFiles, Records: func(context.Context) (int, error) {
+			return left, nil
+		},
 	})
 	for _, path := range out.Changed {
 		a.log.InfoContext(ctx, "file restored or removed", "path", path)
@@ -72,7 +79,9 @@ func (a *daemon) remove(ctx context.Context, e *engine.Engine) {
 	case failure.ReasonOf(err) == failure.Busy:
 		err = errors.Join(err, drainErr)
 	case err == nil:
-		err = &failure.Error{Reason: nodev1.Uninstalled, Err: errors.New("Braid is not on this node any more")} //nolint:staticcheck // a name
+		err = &failure.Error{
+			Reason: nodev1.Uninstalled, Err: errors.New("Braid is not on this node any more"),
+		} //nolint:staticcheck // a name
 	}
 	a.health.Set(partRemoval, err)
 }
