@@ -45,7 +45,8 @@ func run() int {
 		return 0
 	}
 	command := os.Getenv("CNI_COMMAND")
-	if filepath.Base(os.Args[0]) != "braid" || command != "ADD" && command != "DEL" && command != "CHECK" && command != "GC" {
+	if filepath.Base(os.Args[0]) != "braid" ||
+		command != "ADD" && command != "DEL" && command != "CHECK" && command != "GC" {
 		return become()
 	}
 	stdin, err := io.ReadAll(io.LimitReader(os.Stdin, maxStdin))
@@ -90,7 +91,8 @@ func show(result *wire.Frame) int {
 
 // note adds a line for the agent that counts them, if there is a directory for it.
 func note(path string, reason client.Reason) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	file, err := os.OpenFile(path,
+		os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return
 	}
@@ -119,8 +121,8 @@ func again(stdin []byte) error {
 	return pipe(stdin)
 }
 
-// memory returns a file in memory. Where programs in such files are forbidden, it has to be one that
-// cannot be executed, which older kernels do not know.
+// memory returns a file in memory. Where programs in such files are forbidden, it has to be one
+// that cannot be executed, which older kernels do not know.
 func memory() (int, error) {
 	const cloexec, noexec = 1, 8
 	name, err := syscall.BytePtrFromString("stdin")
@@ -145,7 +147,8 @@ func pipe(stdin []byte) error {
 	}
 	if len(stdin) > 64<<10 {
 		const setPipeSize = 1031
-		syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(len(stdin))) //nolint:errcheck // the write fails then
+		//nolint:errcheck // the write fails then
+		syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(len(stdin)))
 	}
 	n, err := syscall.Write(fds[1], stdin)
 	if err == nil && n < len(stdin) {
@@ -160,8 +163,8 @@ func pipe(stdin []byte) error {
 	return errors.Join(err, syscall.Close(fds[1]))
 }
 
-// become replaces this process by braid-full, under the name that this one was called by. It returns
-// only if that cannot be run.
+// become replaces this process by braid-full, under the name that this one was called by. It
+// returns only if that cannot be run.
 func become() int {
 	self, err := os.Executable()
 	if err != nil {
@@ -173,7 +176,9 @@ func become() int {
 
 // failed prints a CNI error: try again later, when the agent has repaired the installation.
 func failed(text string) int {
-	text = "braid-client " + buildVersion + ": " + text + "; reinstall Braid, or restart its agent on this node"
-	os.Stdout.WriteString(`{"code":11,"msg":` + strconv.QuoteToASCII(text) + "}\n") //nolint:errcheck // nobody to tell
+	text = "braid-client " + buildVersion + ": " + text +
+		"; reinstall Braid, or restart its agent on this node"
+	//nolint:errcheck // nobody to tell
+	os.Stdout.WriteString(`{"code":11,"msg":` + strconv.QuoteToASCII(text) + "}\n")
 	return 1
 }
