@@ -196,10 +196,13 @@ type later struct {
 }
 
 // Event has the event be sent.
-func (l *later) Event(_ context.Context, pod *metav1.ObjectMeta, eventType, reason, message string) error {
+func (l *later) Event(
+	_ context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
+) error {
 	send := func(ctx context.Context) {
 		if err := l.Reporter.Event(ctx, pod, eventType, reason, message); err != nil {
-			l.log.WarnContext(ctx, "event not recorded", "pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
+			l.log.WarnContext(ctx, "event not recorded",
+				"pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
 		}
 	}
 	select {

@@ -39,8 +39,9 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 	}
 	verb := engine.Verb(call.Env("CNI_COMMAND"))
 	args := &skel.CmdArgs{
-		ContainerID: call.Env("CNI_CONTAINERID"), Netns: call.Env("CNI_NETNS"), IfName: call.Env("CNI_IFNAME"),
-		Args: call.Env("CNI_ARGS"), Path: call.Env("CNI_PATH"), StdinData: call.Stdin,
+		ContainerID: call.Env("CNI_CONTAINERID"), Netns: call.Env("CNI_NETNS"),
+		IfName: call.Env("CNI_IFNAME"),
+		Args:   call.Env("CNI_ARGS"), Path: call.Env("CNI_PATH"), StdinData: call.Stdin,
 	}
 	if err := judge(verb, args); err != nil {
 		return nil, err
@@ -53,7 +54,8 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 		return nil, err
 	}
 	if op.Config.Kubeconfig == "" && op.Config.Manifests == "" {
-		return nil, errors.New("its configuration has no kubeconfig, and the agent's own account is not for that")
+		return nil, errors.New("its configuration has no kubeconfig, and the agent's own account is " +
+			"not for that")
 	}
 	op.Request.Still, op.Environ = call.Still, call.Environ
 	op.Request.Runtime = nodeid.Program(nodeid.Parent(call.PID))
@@ -92,7 +94,8 @@ func judge(verb engine.Verb, args *skel.CmdArgs) error {
 	if verb == engine.GC {
 		return nil
 	}
-	return errors.Join(plain(utils.ValidateContainerID(args.ContainerID)), plain(utils.ValidateInterfaceName(args.IfName)))
+	return errors.Join(plain(utils.ValidateContainerID(args.ContainerID)),
+		plain(utils.ValidateInterfaceName(args.IfName)))
 }
 
 // plain is err, which is an interface that is nil if err is.

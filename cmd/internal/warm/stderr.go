@@ -46,7 +46,8 @@ func (p *perCall) Handle(ctx context.Context, r slog.Record) error {
 	if own, ok := ctx.Value(stderrKey{}).(*locked); ok {
 		w = own
 	}
-	var h slog.Handler = slog.NewTextHandler(strictjson.PrintableWriter(w), &slog.HandlerOptions{Level: p.level})
+	var h slog.Handler = slog.NewTextHandler(strictjson.PrintableWriter(w),
+		&slog.HandlerOptions{Level: p.level})
 	for _, with := range p.with {
 		h = with(h)
 	}
