@@ -107,7 +107,8 @@ func (v *Verdict) Response(req *admissionv1.AdmissionRequest) *admissionv1.Admis
 	case v.Denied != nil:
 		r.Result = status(req, v.Denied, metav1.StatusReasonForbidden, http.StatusForbidden)
 	case v.Unknown != nil:
-		r.Result = status(req, v.Unknown, metav1.StatusReasonServiceUnavailable, http.StatusServiceUnavailable)
+		r.Result = status(req, v.Unknown, metav1.StatusReasonServiceUnavailable,
+			http.StatusServiceUnavailable)
 	case len(v.Patch) > 0:
 		kind := admissionv1.PatchTypeJSONPatch
 		r.Patch, r.PatchType = v.Patch, &kind
@@ -124,15 +125,21 @@ func cut(text string) string {
 }
 
 // status is a denial for clients: a text for people, the field and the class for programs.
-func status(req *admissionv1.AdmissionRequest, err error, reason metav1.StatusReason, code int32) *metav1.Status {
-	cause := metav1.StatusCause{Type: metav1.CauseType(failure.ReasonOf(err)), Message: strictjson.Printable(err.Error())}
+func status(
+	req *admissionv1.AdmissionRequest, err error, reason metav1.StatusReason, code int32,
+) *metav1.Status {
+	cause := metav1.StatusCause{
+		Type: metav1.CauseType(failure.ReasonOf(err)), Message: strictjson.Printable(err.Error()),
+	}
 	if fe, ok := errors.AsType[*failure.Error](err); ok {
 		cause.Field = fe.Field
 	}
 	text := fmt.Sprintf("%s %s: %s", strings.ToLower(req.Kind.Kind), nameOf(req), cause.Message)
 	return &metav1.Status{
 		Status: metav1.StatusFailure, Message: text, Reason: reason, Code: code,
-		Details: &metav1.StatusDetails{Name: req.Name, Kind: req.Kind.Kind, Causes: []metav1.StatusCause{cause}},
+		Details: &metav1.StatusDetails{
+			Name: req.Name, Kind: req.Kind.Kind, Causes: []metav1.StatusCause{cause},
+		},
 	}
 }
 
@@ -150,7 +157,9 @@ func (r *Reviewer) Review(ctx context.Context, req *admissionv1.AdmissionRequest
 		return v
 	}
 	one := &review{
-		Nodes: nodes, req: req, source: &source{Cluster: r.Cluster, nads: map[string]*nadv1.NetworkAttachmentDefinition{}}, Verdict: v,
+		Nodes: nodes, req: req, source: &source{
+			Cluster: r.Cluster, nads: map[string]*nadv1.NetworkAttachmentDefinition{},
+		}, Verdict: v,
 	}
 	switch {
 	case req.Kind.Kind == "Pod" && req.Operation == admissionv1.Create:
@@ -187,7 +196,9 @@ type source struct {
 }
 
 // NAD implements resolve.Source.
-func (s *source) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (s *source) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	key := namespace + "/" + name
 	if known := s.known(key); known != nil {
 		return known, nil

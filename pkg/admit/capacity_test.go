@@ -28,18 +28,32 @@ func TestU10CapacityRequests(t *testing.T) {
 		edit     func(*corev1.Pod)
 		want     []string // of each container
 	}{
-		"once":                  {networks: "room", want: []string{room + "=1", ""}},
-		"twice":                 {networks: "room,a,room", want: []string{room + "=2", ""}},
-		"two networks":          {networks: "room,default/wide", want: []string{theirs + "=1 " + room + "=1", ""}},
+		"once":  {networks: "room", want: []string{room + "=1", ""}},
+		"twice": {networks: "room,a,room", want: []string{room + "=2", ""}},
+		"two networks": {
+			networks: "room,default/wide",
+			want:     []string{theirs + "=1 " + room + "=1", ""},
+		},
 		"one that does not ask": {networks: "a", want: []string{"", ""}},
 		"one that says so":      {networks: "off", want: []string{"", ""}},
-		"requested already":     {networks: "room", edit: func(p *corev1.Pod) { p.Spec.Containers[1].Resources = amounts("1") }, want: []string{"", room + "=1"}},
-		"some of it":            {networks: "room,room", edit: func(p *corev1.Pod) { p.Spec.Containers[0].Resources = amounts("1") }, want: []string{room + "=1", room + "=1"}},
-		"bound to a node":       {networks: "room", edit: func(p *corev1.Pod) { p.Spec.NodeName = "n" }, want: []string{"", ""}},
-		"claims of devices": {networks: "room", edit: func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}} }, want: []string{
+		"requested already": {networks: "room", edit: func(p *corev1.Pod) {
+			p.Spec.Containers[1].Resources = amounts("1")
+		}, want: []string{"", room + "=1"}},
+		"some of it": {networks: "room,room", edit: func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources = amounts("1")
+		}, want: []string{room + "=1", room + "=1"}},
+		"bound to a node": {networks: "room", edit: func(p *corev1.Pod) {
+			p.Spec.NodeName = "n"
+		}, want: []string{"", ""}},
+		"claims of devices": {networks: "room", edit: func(p *corev1.Pod) {
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
+		}, want: []string{
 			room + "=1", "",
 		}},
-		"an address that is kept": {networks: `[{"name": "room", "ipam-claim-reference": "vm"}]`, want: []string{"", ""}},
+		"an address that is kept": {
+			networks: `[{"name": "room", "ipam-claim-reference": "vm"}]`,
+			want:     []string{"", ""},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,7 +62,8 @@ func TestU10CapacityRequests(t *testing.T) {
 			r.nad("default/wide", capacity.ScheduleAnnotation, "true")
 			r.nad("web/off", capacity.ScheduleAnnotation, "false")
 			for _, nad := range r.nads {
-				nad.Spec.Config = strings.Replace(nad.Spec.Config, `"type"`, `"capabilities": {"ips": true}, "type"`, 1)
+				nad.Spec.Config = strings.Replace(nad.Spec.Config, `"type"`,
+					`"capabilities": {"ips": true}, "type"`, 1)
 			}
 			p := pod(test.networks)
 			if test.edit != nil {
@@ -59,8 +74,11 @@ func TestU10CapacityRequests(t *testing.T) {
 				t.Fatal(v.Denied, v.Unknown, v.Warnings)
 			}
 			for i, c := range got.Spec.Containers {
-				if !maps.EqualFunc(c.Resources.Requests, c.Resources.Limits, func(a, b resource.Quantity) bool { return a.Equal(b) }) || requests(&c) != test.want[i] {
-					t.Errorf("container %s requests %q of %+v, want %q", c.Name, requests(&c), c.Resources, test.want[i])
+				if !maps.EqualFunc(c.Resources.Requests, c.Resources.Limits, func(a, b resource.Quantity) bool {
+					return a.Equal(b)
+				}) || requests(&c) != test.want[i] {
+					t.Errorf("container %s requests %q of %+v, want %q",
+						c.Name, requests(&c), c.Resources, test.want[i])
 				}
 			}
 			if _, v := r.create(got); len(v.Patch) > 0 {
@@ -86,8 +104,13 @@ func TestU10CapacityOfTemplates(t *testing.T) {
 	r := newRig(t, "")
 	r.nad("web/room", capacity.ScheduleAnnotation, "true")
 	p := pod("room")
-	d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}}}
-	if v := r.review("Deployment", admissionv1.Create, d, nil); v.Denied != nil || len(v.Patch) > 0 || len(v.Warnings) > 0 {
+	d := &appsv1.Deployment{
+		Spec: appsv1.DeploymentSpec{
+			Template: corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec},
+		},
+	}
+	if v := r.review("Deployment", admissionv1.Create, d, nil); v.Denied != nil || len(v.Patch) > 0 ||
+		len(v.Warnings) > 0 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -96,15 +119,20 @@ func TestU10CapacityOfTemplates(t *testing.T) {
 func TestU10CapacityOfNAD(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	denied(t, "yes", r.review(kind, admissionv1.Create, r.nad("web/o", capacity.ScheduleAnnotation, "yes"), nil), failure.NADInvalid, capacity.Field, `"true"`)
+	denied(t, "yes", r.review(kind, admissionv1.Create,
+		r.nad("web/o", capacity.ScheduleAnnotation, "yes"), nil), failure.NADInvalid, capacity.Field,
+		`"true"`)
 	asks := r.nad("web/o", capacity.ScheduleAnnotation, "true")
-	if v := r.review(kind, admissionv1.Create, asks, nil); v.Denied != nil || warned(v, capacity.ScheduleAnnotation) {
+	if v := r.review(kind, admissionv1.Create, asks, nil); v.Denied != nil ||
+		warned(v, capacity.ScheduleAnnotation) {
 		t.Errorf("true: %+v", v)
 	}
-	if v := r.review(kind, admissionv1.Update, r.nad("web/o"), asks); v.Denied != nil || !warned(v, "braid-cni.io/web.o", "Pending") {
+	if v := r.review(kind, admissionv1.Update, r.nad("web/o"), asks); v.Denied != nil ||
+		!warned(v, "braid-cni.io/web.o", "Pending") {
 		t.Errorf("taken away: %+v", v)
 	}
-	if v := r.review(kind, admissionv1.Update, asks, r.nad("web/o")); v.Denied != nil || warned(v, capacity.ScheduleAnnotation) {
+	if v := r.review(kind, admissionv1.Update, asks, r.nad("web/o")); v.Denied != nil ||
+		warned(v, capacity.ScheduleAnnotation) {
 		t.Errorf("added: %+v", v)
 	}
 }

@@ -38,7 +38,8 @@ func (r *review) nad(ctx context.Context) {
 		return
 	}
 	findings := lint.Check(ctx, lint.Input{
-		Config: r.Config, NADs: []lint.NAD{{NetworkAttachmentDefinition: *nad}}, Source: r.source, Finder: r.Finder,
+		Config: r.Config, NADs: []lint.NAD{{NetworkAttachmentDefinition: *nad}}, Source: r.source,
+		Finder: r.Finder,
 	})
 	for _, f := range findings {
 		if f.Kind != nadv1.Kind {
@@ -87,10 +88,12 @@ func sameNetwork(a, b *nadv1.NetworkAttachmentDefinition) bool {
 
 // warnResource warns of a resource that no device plugin can have.
 func (r *review) warnResource(nad *nadv1.NetworkAttachmentDefinition) {
-	if resource := nad.Annotations[nadv1.ResourceNameAnnotation]; resource != "" && !extended(resource) {
+	if resource := nad.Annotations[nadv1.ResourceNameAnnotation]; resource != "" &&
+		!extended(resource) {
 		r.warn(&failure.Error{
 			Reason: failure.DeviceUnavailable, Field: "metadata.annotations." + nadv1.ResourceNameAnnotation,
-			Err: fmt.Errorf("%.80q is no name of an extended resource, so pods get no request of it", resource),
+			Err: fmt.Errorf("%.80q is no name of an extended resource, so pods get no request of it",
+				resource),
 			Fix: "name it as the device plugin does, such as vendor.com/nic",
 		})
 	}
@@ -101,7 +104,8 @@ func (r *review) warnSelector(before *nadv1.NetworkAttachmentDefinition, now dem
 	if former, err := demandOf(before); err == nil && former.String() != now.String() {
 		r.warn(&failure.Error{
 			Reason: failure.NodeNotSelected, Field: now.field,
-			Err: errors.New("pods that exist stay where they are, and pods that were made before and have not started keep the former selector"),
+			Err: errors.New("pods that exist stay where they are, and pods that were made before and have " +
+				"not started keep the former selector"),
 			Fix: "delete those that are to move",
 		})
 	}
@@ -112,7 +116,8 @@ func (r *review) warnSchedule(before *nadv1.NetworkAttachmentDefinition, asks bo
 	if asked, err := capacity.Asks(&before.ObjectMeta); err == nil && asked && !asks {
 		r.warn(&failure.Error{
 			Reason: failure.NADInvalid, Field: capacity.Field,
-			Err: fmt.Errorf("pods that were made before and have not started request %s, which no node will have", capacity.Resource(&before.ObjectMeta)),
+			Err: fmt.Errorf("pods that were made before and have not started request %s, which no node "+
+				"will have", capacity.Resource(&before.ObjectMeta)),
 			Fix: "delete those that stay Pending",
 		})
 	}
@@ -127,7 +132,8 @@ const mostNamed = 3
 // warnUse warns of pods that have the network. That they cannot be listed is no reason to deny
 // anything.
 func (r *review) warnUse(ctx context.Context, nad *nadv1.NetworkAttachmentDefinition, what string) {
-	everywhere := !r.Config.NamespaceIsolation || slices.Contains(r.Config.GlobalNamespaces, nad.Namespace)
+	everywhere := !r.Config.NamespaceIsolation ||
+		slices.Contains(r.Config.GlobalNamespaces, nad.Namespace)
 	namespace := nad.Namespace
 	if everywhere {
 		namespace = ""
@@ -148,7 +154,8 @@ func (r *review) warnUse(ctx context.Context, nad *nadv1.NetworkAttachmentDefini
 		return
 	}
 	r.warn(&failure.Error{
-		Reason: failure.NADInvalid, Err: fmt.Errorf("%s use this NAD: %s", counted(names, "pod", "pods"), what), Fix: "",
+		Reason: failure.NADInvalid,
+		Err:    fmt.Errorf("%s use this NAD: %s", counted(names, "pod", "pods"), what), Fix: "",
 	})
 }
 

@@ -26,27 +26,41 @@ func TestU8NADsThatNoPodCouldUse(t *testing.T) {
 		words                  []string
 		mend                   func(*rig, *nadv1.NetworkAttachmentDefinition)
 	}{
-		"comment": {config: "{\"type\": \"macvlan\" # why\n}", reason: failure.NADInvalid, words: []string{"comment", "remove"}, mend: configure(plainMacvlan)},
-		"comma":   {config: `{"type": "macvlan",}`, reason: failure.NADInvalid, words: []string{"line 1 column", "remove the comma"}, mend: configure(plainMacvlan)},
-		"no type": {config: `{"cniVersion": "1.0.0"}`, reason: failure.NADInvalid, words: []string{`"type"`}, mend: configure(plainMacvlan)},
+		"comment": {
+			config: "{\"type\": \"macvlan\" # why\n}", reason: failure.NADInvalid,
+			words: []string{"comment", "remove"}, mend: configure(plainMacvlan),
+		},
+		"comma": {
+			config: `{"type": "macvlan",}`, reason: failure.NADInvalid,
+			words: []string{"line 1 column", "remove the comma"}, mend: configure(plainMacvlan),
+		},
+		"no type": {
+			config: `{"cniVersion": "1.0.0"}`, reason: failure.NADInvalid,
+			words: []string{`"type"`}, mend: configure(plainMacvlan),
+		},
 		"meta plugin": {
-			config: `{"cniVersion": "1.0.0", "type": "multus"}`, reason: failure.NADInvalid, words: []string{"multus"}, mend: configure(plainMacvlan),
+			config: `{"cniVersion": "1.0.0", "type": "multus"}`, reason: failure.NADInvalid,
+			words: []string{"multus"}, mend: configure(plainMacvlan),
 		},
 		"policy": {
-			keys: `,"braid": {"policyDefault": "enforce"}`, config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
+			keys:   `,"braid": {"policyDefault": "enforce"}`,
+			config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
 			reason: failure.PolicyRefused, words: []string{"master"},
 			mend: func(r *rig, _ *nadv1.NetworkAttachmentDefinition) {
-				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], "masters": ["eth1"]}]}`)
+				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
+					`"masters": ["eth1"]}]}`)
 			},
 		},
 		"selector": {
-			config: plainMacvlan, selector: "a in (b", reason: failure.NADInvalid, words: []string{"nodeSelector"},
+			config: plainMacvlan, selector: "a in (b", reason: failure.NADInvalid,
+			words: []string{"nodeSelector"},
 			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
 				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a in (b)"
 			},
 		},
 		"selector of no node": {
-			config: plainMacvlan, selector: "a=b,a=c", reason: failure.NADInvalid, words: []string{"no node can have all of it", "remove what contradicts"},
+			config: plainMacvlan, selector: "a=b,a=c", reason: failure.NADInvalid,
+			words: []string{"no node can have all of it", "remove what contradicts"},
 			mend: func(_ *rig, nad *nadv1.NetworkAttachmentDefinition) {
 				nad.Annotations[nadv1.NodeSelectorAnnotation] = "a=b"
 			},
@@ -91,18 +105,36 @@ func configure(config string) func(*rig, *nadv1.NetworkAttachmentDefinition) {
 func TestNADWarnings(t *testing.T) {
 	t.Parallel()
 	whereabouts := func(keys string) string {
-		return fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "whereabouts", %s}}`, keys)
+		return fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", `+
+			`"ipam": {"type": "whereabouts", %s}}`, keys)
 	}
 	for name, test := range map[string]struct {
 		mine, theirs string
 		words        []string
 	}{
-		"the same":         {`"range": "10.0.0.0/24", "gateway": "10.0.0.1"`, `"range": "10.0.0.9-10.0.0.20/24", "gateway": "10.0.0.1"`, nil},
-		"another space":    {`"range": "10.0.0.0/24"`, `"range": "10.0.0.0/16", "network_name": "x"`, nil},
-		"apart":            {`"range": "10.0.0.0/24"`, `"range": "10.0.1.0/24"`, nil},
-		"not shared":       {`"range": "10.0.0.0/24"`, `"range": "10.0.0.0/16", "enable_overlapping_ranges": false`, nil},
-		"overlap":          {`"range": "10.0.0.0/24"`, `"ipRanges": [{"range": "fd00::/64"}, {"range": "10.0.0.0/16"}]`, []string{"other/theirs", "10.0.0.0/16", "network_name"}},
-		"another gateway":  {`"range": "10.0.0.0/24", "gateway": "10.0.0.1"`, `"range": "10.0.0.0/24", "gateway": "10.0.0.2"`, []string{"gateway 10.0.0.2"}},
+		"the same": {
+			`"range": "10.0.0.0/24", "gateway": "10.0.0.1"`,
+			`"range": "10.0.0.9-10.0.0.20/24", "gateway": "10.0.0.1"`, nil,
+		},
+		"another space": {
+			`"range": "10.0.0.0/24"`,
+			`"range": "10.0.0.0/16", "network_name": "x"`, nil,
+		},
+		"apart": {`"range": "10.0.0.0/24"`, `"range": "10.0.1.0/24"`, nil},
+		"not shared": {
+			`"range": "10.0.0.0/24"`,
+			`"range": "10.0.0.0/16", "enable_overlapping_ranges": false`, nil,
+		},
+		"overlap": {
+			`"range": "10.0.0.0/24"`,
+			`"ipRanges": [{"range": "fd00::/64"}, {"range": "10.0.0.0/16"}]`,
+			[]string{"other/theirs", "10.0.0.0/16", "network_name"},
+		},
+		"another gateway": {
+			`"range": "10.0.0.0/24", "gateway": "10.0.0.1"`,
+			`"range": "10.0.0.0/24", "gateway": "10.0.0.2"`,
+			[]string{"gateway 10.0.0.2"},
+		},
 		"no range of ours": {`"range": "10.0.0.0/24"`, `"range": "x"`, nil},
 	} {
 		r := newRig(t, "")
@@ -110,12 +142,14 @@ func TestNADWarnings(t *testing.T) {
 		nad.Spec.Config = whereabouts(test.mine)
 		r.nads["other/theirs"].Spec.Config = whereabouts(test.theirs)
 		v := r.review(kind, admissionv1.Create, nad, nil)
-		if v.Denied != nil || test.words != nil && !warned(v, test.words...) || test.words == nil && warned(v, "other/theirs") {
+		if v.Denied != nil || test.words != nil && !warned(v, test.words...) ||
+			test.words == nil && warned(v, "other/theirs") {
 			t.Errorf("%s: %v, %v", name, v.Denied, v.Warnings)
 		}
 	}
 	r := newRig(t, "")
-	if v := r.review(kind, admissionv1.Create, r.nad("web/o", nadv1.ResourceNameAnnotation, "nic"), nil); v.Denied != nil || !warned(v, "resourceName", "vendor.com/nic") {
+	if v := r.review(kind, admissionv1.Create, r.nad("web/o", nadv1.ResourceNameAnnotation, "nic"),
+		nil); v.Denied != nil || !warned(v, "resourceName", "vendor.com/nic") {
 		t.Errorf("%+v", v)
 	}
 }
@@ -126,15 +160,24 @@ func TestNADInUse(t *testing.T) {
 	r := newRig(t, "")
 	for i := range 5 {
 		name := fmt.Sprint("p", i)
-		r.pods = append(r.pods, metav1.ObjectMeta{Namespace: "web", Name: name, Annotations: map[string]string{nadv1.NetworksAnnotation: "b, o@net7"}})
+		r.pods = append(r.pods, metav1.ObjectMeta{
+			Namespace: "web", Name: name,
+			Annotations: map[string]string{nadv1.NetworksAnnotation: "b, o@net7"},
+		})
 	}
 	r.pods = append(r.pods,
-		metav1.ObjectMeta{Namespace: "web", Name: "other", Annotations: map[string]string{nadv1.NetworksAnnotation: "o2,default/o"}},
-		metav1.ObjectMeta{Namespace: "web", Name: "broken", Annotations: map[string]string{nadv1.NetworksAnnotation: "[o"}})
+		metav1.ObjectMeta{
+			Namespace: "web", Name: "other",
+			Annotations: map[string]string{nadv1.NetworksAnnotation: "o2,default/o"},
+		},
+		metav1.ObjectMeta{
+			Namespace: "web", Name: "broken", Annotations: map[string]string{nadv1.NetworksAnnotation: "[o"},
+		})
 	before := r.nad("web/o")
 	after := labelled(before)
 	after.Spec.Config = `{"cniVersion": "1.0.0", "type": "ipvlan", "master": "eth1"}`
-	if v := r.review(kind, admissionv1.Update, after, before); v.Denied != nil || !warned(v, "5 pods (web/p0, web/p1, web/p2, ...)") {
+	if v := r.review(kind, admissionv1.Update, after, before); v.Denied != nil ||
+		!warned(v, "5 pods (web/p0, web/p1, web/p2, ...)") {
 		t.Errorf("changed: %+v", v)
 	}
 	if v := r.review(kind, admissionv1.Delete, nil, before); v.Denied != nil || !warned(v, "5 pods") {
@@ -156,18 +199,34 @@ func TestWorkloads(t *testing.T) {
 		return corev1.PodTemplateSpec{ObjectMeta: p.ObjectMeta, Spec: p.Spec}
 	}
 	of := map[string]func(string) any{
-		"Deployment":  func(n string) any { return &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: template(n)}} },
-		"StatefulSet": func(n string) any { return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Template: template(n)}} },
-		"DaemonSet":   func(n string) any { return &appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: template(n)}} },
-		"Job":         func(n string) any { return &batchv1.Job{Spec: batchv1.JobSpec{Template: template(n)}} },
+		"Deployment": func(n string) any {
+			return &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: template(n)}}
+		},
+		"StatefulSet": func(n string) any {
+			return &appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Template: template(n)}}
+		},
+		"DaemonSet": func(n string) any {
+			return &appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: template(n)}}
+		},
+		"Job": func(n string) any {
+			return &batchv1.Job{Spec: batchv1.JobSpec{Template: template(n)}}
+		},
 		"CronJob": func(n string) any {
-			return &batchv1.CronJob{Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template(n)}}}}
+			return &batchv1.CronJob{
+				Spec: batchv1.CronJobSpec{
+					JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template(n)}},
+				},
+			}
 		},
 	}
 	for kind, object := range of {
-		for networks, words := range map[string][]string{"a": nil, "none": {"would be refused", "none"}, "other/theirs": {"would be refused", "other/theirs"}} {
+		for networks, words := range map[string][]string{
+			"a": nil, "none": {"would be refused", "none"},
+			"other/theirs": {"would be refused", "other/theirs"},
+		} {
 			v := r.review(kind, admissionv1.Create, object(networks), nil)
-			if v.Denied != nil || len(v.Patch) > 0 || words != nil && !warned(v, words...) || words == nil && len(v.Warnings) > 0 {
+			if v.Denied != nil || len(v.Patch) > 0 || words != nil && !warned(v, words...) ||
+				words == nil && len(v.Warnings) > 0 {
 				t.Errorf("%s with %s: %+v", kind, networks, v)
 			}
 		}
@@ -175,12 +234,14 @@ func TestWorkloads(t *testing.T) {
 			t.Errorf("%s: an unchanged template: %v", kind, v.Warnings)
 		}
 	}
-	if v := r.review("DaemonSet", admissionv1.Create, of["DaemonSet"]("n"), nil); !warned(v, "stay Pending", "pool=data") {
+	if v := r.review("DaemonSet", admissionv1.Create, of["DaemonSet"]("n"), nil); !warned(v,
+		"stay Pending", "pool=data") {
 		t.Errorf("a DaemonSet: %v", v.Warnings)
 	}
 	selected := template("n")
 	selected.Spec.NodeSelector = map[string]string{"pool": "data"}
-	if v := r.review("DaemonSet", admissionv1.Create, &appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: selected}}, nil); len(v.Warnings) > 0 {
+	if v := r.review("DaemonSet", admissionv1.Create,
+		&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{Template: selected}}, nil); len(v.Warnings) > 0 {
 		t.Errorf("after the remedy: %v", v.Warnings)
 	}
 }

@@ -103,7 +103,8 @@ func (c *changes) narrow(spec object) {
 	if len(rest) == 0 {
 		return
 	}
-	required := spec.child("affinity").child("nodeAffinity").child("requiredDuringSchedulingIgnoredDuringExecution")
+	required := spec.child("affinity").child("nodeAffinity").
+		child("requiredDuringSchedulingIgnoredDuringExecution")
 	if _, has := required["nodeSelectorTerms"]; !has {
 		term := object{}
 		for _, e := range rest {
@@ -158,7 +159,9 @@ func (c *changes) request(spec object) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.resources)) {
 		into := 0
-		if i := slices.IndexFunc(containers, func(c object) bool { return quantity(c, name) == 0 }); i >= 0 {
+		if i := slices.IndexFunc(containers, func(c object) bool {
+			return quantity(c, name) == 0
+		}); i >= 0 {
 			into = i
 		}
 		amount := strconv.FormatInt(quantity(containers[into], name)+c.resources[name], 10)
@@ -186,18 +189,28 @@ const podInfoVolume = "podnetinfo"
 // all containers. What is there by the name, or at the path, is left.
 func mountPodInfo(spec object) {
 	field := func(file, path string) any {
-		return map[string]any{"path": file, "fieldRef": map[string]any{"apiVersion": "v1", "fieldPath": path}}
+		return map[string]any{
+			"path": file, "fieldRef": map[string]any{"apiVersion": "v1", "fieldPath": path},
+		}
 	}
-	if !slices.ContainsFunc(spec.list("volumes"), func(v object) bool { return v["name"] == podInfoVolume }) {
-		spec.add("volumes", map[string]any{"name": podInfoVolume, "downwardAPI": map[string]any{"items": []any{
-			field("annotations", "metadata.annotations"), field("labels", "metadata.labels"),
-			field("network-status", "metadata.annotations['"+nadv1.StatusAnnotation+"']"),
-		}}})
+	if !slices.ContainsFunc(spec.list("volumes"), func(v object) bool {
+		return v["name"] == podInfoVolume
+	}) {
+		spec.add("volumes", map[string]any{
+			"name": podInfoVolume,
+			"downwardAPI": map[string]any{"items": []any{
+				field("annotations", "metadata.annotations"), field("labels", "metadata.labels"),
+				field("network-status", "metadata.annotations['"+nadv1.StatusAnnotation+"']"),
+			}},
+		})
 	}
 	for _, kind := range []string{"initContainers", "containers"} {
 		for _, container := range spec.list(kind) {
-			if !slices.ContainsFunc(container.list("volumeMounts"), func(m object) bool { return m["mountPath"] == PodInfoPath }) {
-				container.add("volumeMounts", map[string]any{"name": podInfoVolume, "mountPath": PodInfoPath, "readOnly": true})
+			if !slices.ContainsFunc(container.list("volumeMounts"), func(m object) bool {
+				return m["mountPath"] == PodInfoPath
+			}) {
+				container.add("volumeMounts",
+					map[string]any{"name": podInfoVolume, "mountPath": PodInfoPath, "readOnly": true})
 			}
 		}
 	}

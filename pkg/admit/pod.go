@@ -43,12 +43,15 @@ func (r *review) judge(ctx context.Context, meta metav1.ObjectMeta, spec *corev1
 	meta.Namespace = r.req.Namespace
 	c := &changes{}
 	r.deny(c.wantPodInfo(meta.Annotations))
-	resolver := &resolve.Resolver{Node: &r.Config.Node, Policy: &r.Config.Policy, Source: r.source, Elsewhere: true}
+	resolver := &resolve.Resolver{
+		Node: &r.Config.Node, Policy: &r.Config.Policy, Source: r.source, Elsewhere: true,
+	}
 	pod := &podv1.Pod{ObjectMeta: meta, MetaOnly: true}
 	expected, judged, err := resolver.Expect(ctx, resolve.Any(&r.Config.Call), pod, r.Finder, nil)
 	r.deny(err)
 	for i := range judged {
-		if judged[i].Effect == policy.Enforce { // of the rest the NAD's author was warned, and the pod gets an event
+		// of the rest the NAD's author was warned, and the pod gets an event
+		if judged[i].Effect == policy.Enforce {
 			r.deny(judged[i].Failure())
 		}
 	}
@@ -76,7 +79,9 @@ type attached struct {
 }
 
 // place finds out on which nodes the pod may run.
-func (r *review) place(ctx context.Context, c *changes, spec *corev1.PodSpec, nads []attached) error {
+func (r *review) place(
+	ctx context.Context, c *changes, spec *corev1.PodSpec, nads []attached,
+) error {
 	var demands []demand
 	for _, nad := range nads {
 		name := nad.Namespace + "/" + nad.Name
@@ -128,7 +133,8 @@ func (c *changes) wantPodInfo(annotations map[string]string) error {
 	default:
 		return &failure.Error{
 			Reason: failure.InvalidAnnotation, Field: "metadata.annotations." + PodInfoAnnotation,
-			Err: fmt.Errorf("%.40q is neither true nor false", value), Fix: `make it "true" to have network-status in ` + PodInfoPath,
+			Err: fmt.Errorf("%.40q is neither true nor false", value),
+			Fix: `make it "true" to have network-status in ` + PodInfoPath,
 		}
 	}
 	return nil

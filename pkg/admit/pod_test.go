@@ -17,7 +17,9 @@ import (
 )
 
 // expression is one of node affinity.
-func expression(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorRequirement {
+func expression(
+	key string, operator corev1.NodeSelectorOperator, values ...string,
+) corev1.NodeSelectorRequirement {
 	return corev1.NodeSelectorRequirement{Key: key, Operator: operator, Values: values}
 }
 
@@ -31,42 +33,62 @@ func term(all ...corev1.NodeSelectorRequirement) corev1.NodeSelectorTerm {
 	return corev1.NodeSelectorTerm{MatchExpressions: all}
 }
 
-// A pod gets what its NADs select: equality as nodeSelector, the rest in every term of its affinity;
-// what it has itself stays.
+// A pod gets what its NADs select: equality as nodeSelector, the rest in every term of its
+// affinity; what it has itself stays.
 func TestU10PodsAreSentToTheirNodes(t *testing.T) {
 	t.Parallel()
 	in := corev1.NodeSelectorOpIn
-	daemon := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{expression("metadata.name", in, "n")}}
+	daemon := corev1.NodeSelectorTerm{
+		MatchFields: []corev1.NodeSelectorRequirement{expression("metadata.name", in, "n")},
+	}
 	for name, test := range map[string]struct {
 		selectors []string
 		before    corev1.PodSpec
 		selector  map[string]string
 		affinity  *corev1.Affinity
 	}{
-		"none":     {selectors: []string{""}},
-		"equality": {selectors: []string{"pool=data,zone==a,disk in (ssd)"}, selector: map[string]string{"pool": "data", "zone": "a", "disk": "ssd"}},
-		"beside its own": {
-			selectors: []string{"pool=data"}, before: corev1.PodSpec{NodeSelector: map[string]string{"own": "x"}},
-			selector: map[string]string{"pool": "data", "own": "x"},
+		"none": {selectors: []string{""}},
+		"equality": {
+			selectors: []string{"pool=data,zone==a,disk in (ssd)"},
+			selector:  map[string]string{"pool": "data", "zone": "a", "disk": "ssd"},
 		},
-		"two": {selectors: []string{"pool=data", "zone=a,pool=data"}, selector: map[string]string{"pool": "data", "zone": "a"}},
+		"beside its own": {
+			selectors: []string{"pool=data"},
+			before:    corev1.PodSpec{NodeSelector: map[string]string{"own": "x"}},
+			selector:  map[string]string{"pool": "data", "own": "x"},
+		},
+		"two": {
+			selectors: []string{"pool=data", "zone=a,pool=data"},
+			selector:  map[string]string{"pool": "data", "zone": "a"},
+		},
 		"the rest": {
-			selectors: []string{"!spot,cores>4,cores<9,gpu,pool=data,tier!=low,zone in (b,a),zone notin (c)"}, selector: map[string]string{"pool": "data"},
+			selectors: []string{
+				"!spot,cores>4,cores<9,gpu,pool=data,tier!=low,zone in (b,a),zone notin (c)",
+			}, selector: map[string]string{"pool": "data"},
 			affinity: affinity(term(
-				expression("cores", "Lt", "9"), expression("cores", "Gt", "4"), expression("gpu", "Exists"), expression("spot", "DoesNotExist"),
-				expression("tier", "NotIn", "low"), expression("zone", "In", "a", "b"), expression("zone", "NotIn", "c"))),
+				expression("cores", "Lt", "9"), expression("cores", "Gt", "4"), expression("gpu", "Exists"),
+				expression("spot", "DoesNotExist"),
+				expression("tier", "NotIn", "low"), expression("zone", "In", "a", "b"),
+				expression("zone", "NotIn", "c"))),
 		},
 		"every term": {
 			selectors: []string{"zone in (a,b)"},
 			before:    corev1.PodSpec{Affinity: affinity(term(expression("x", in, "1")), term(), daemon)},
 			affinity: affinity(
 				term(expression("x", in, "1"), expression("zone", in, "a", "b")), term(),
-				corev1.NodeSelectorTerm{MatchFields: daemon.MatchFields, MatchExpressions: []corev1.NodeSelectorRequirement{expression("zone", in, "a", "b")}}),
+				corev1.NodeSelectorTerm{
+					MatchFields:      daemon.MatchFields,
+					MatchExpressions: []corev1.NodeSelectorRequirement{expression("zone", in, "a", "b")},
+				}),
 		},
 		"there already": {
 			selectors: []string{"zone in (a,b),pool=data"},
-			before:    corev1.PodSpec{NodeSelector: map[string]string{"pool": "data"}, Affinity: affinity(term(expression("zone", in, "a", "b")))},
-			selector:  map[string]string{"pool": "data"}, affinity: affinity(term(expression("zone", in, "a", "b"))),
+			before: corev1.PodSpec{
+				NodeSelector: map[string]string{"pool": "data"},
+				Affinity:     affinity(term(expression("zone", in, "a", "b"))),
+			},
+			selector: map[string]string{"pool": "data"},
+			affinity: affinity(term(expression("zone", in, "a", "b"))),
 		},
 		"of a DaemonSet": {
 			selectors: []string{"pool=data"}, before: corev1.PodSpec{Affinity: affinity(daemon)},
@@ -74,9 +96,11 @@ func TestU10PodsAreSentToTheirNodes(t *testing.T) {
 		},
 		"one term is possible": {
 			selectors: []string{"pool=data"},
-			before:    corev1.PodSpec{Affinity: affinity(term(expression("pool", in, "other")), term(expression("pool", in, "data")))},
-			selector:  map[string]string{"pool": "data"},
-			affinity:  affinity(term(expression("pool", in, "other")), term(expression("pool", in, "data"))),
+			before: corev1.PodSpec{
+				Affinity: affinity(term(expression("pool", in, "other")), term(expression("pool", in, "data"))),
+			},
+			selector: map[string]string{"pool": "data"},
+			affinity: affinity(term(expression("pool", in, "other")), term(expression("pool", in, "data"))),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,20 +141,38 @@ func TestU10SelectorsThatExcludeEachOther(t *testing.T) {
 		own       corev1.PodSpec
 		words     []string
 	}{
-		"two NADs":        {selectors: []string{"pool=data", "pool=other"}, words: []string{"NAD web/n0 (pool=data)", "NAD web/n1 (pool=other)"}},
-		"exists and not":  {selectors: []string{"pool", "!pool"}, words: []string{"web/n0", "web/n1"}},
-		"value excluded":  {selectors: []string{"zone in (a,b)", "zone notin (a,b,c)"}, words: []string{"web/n0", "web/n1"}},
-		"no number":       {selectors: []string{"cores>4", "cores<5"}, words: []string{"web/n0", "web/n1"}},
-		"number of a set": {selectors: []string{"cores>4", "cores in (1,x)"}, words: []string{"web/n0", "web/n1"}},
-		"three together":  {selectors: []string{"zone in (a,b)", "zone in (b,c)", "zone in (a,c)"}, words: []string{"web/n0", "web/n1", "web/n2"}},
+		"two NADs": {
+			selectors: []string{"pool=data", "pool=other"},
+			words:     []string{"NAD web/n0 (pool=data)", "NAD web/n1 (pool=other)"},
+		},
+		"exists and not": {selectors: []string{"pool", "!pool"}, words: []string{"web/n0", "web/n1"}},
+		"value excluded": {
+			selectors: []string{"zone in (a,b)", "zone notin (a,b,c)"},
+			words:     []string{"web/n0", "web/n1"},
+		},
+		"no number": {
+			selectors: []string{"cores>4", "cores<5"},
+			words:     []string{"web/n0", "web/n1"},
+		},
+		"number of a set": {
+			selectors: []string{"cores>4", "cores in (1,x)"},
+			words:     []string{"web/n0", "web/n1"},
+		},
+		"three together": {
+			selectors: []string{"zone in (a,b)", "zone in (b,c)", "zone in (a,c)"},
+			words:     []string{"web/n0", "web/n1", "web/n2"},
+		},
 		"the pod's nodeSelector": {
-			selectors: []string{"pool=data"}, own: corev1.PodSpec{NodeSelector: map[string]string{"pool": "other"}},
-			words: []string{"NAD web/n0 (pool=data)", "the pod's nodeSelector (pool=other)"},
+			selectors: []string{"pool=data"},
+			own:       corev1.PodSpec{NodeSelector: map[string]string{"pool": "other"}},
+			words:     []string{"NAD web/n0 (pool=data)", "the pod's nodeSelector (pool=other)"},
 		},
 		"every term of its affinity": {
 			selectors: []string{"pool=data"},
-			own:       corev1.PodSpec{Affinity: affinity(term(expression("pool", in, "x")), term(expression("pool", "DoesNotExist")))},
-			words:     []string{"NAD web/n0 (pool=data)", "the pod's affinity"},
+			own: corev1.PodSpec{
+				Affinity: affinity(term(expression("pool", in, "x")), term(expression("pool", "DoesNotExist"))),
+			},
+			words: []string{"NAD web/n0 (pool=data)", "the pod's affinity"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +206,8 @@ func TestU10PresetNodeName(t *testing.T) {
 	p := pod("n")
 	p.Spec.NodeName = "out"
 	_, v := r.create(p)
-	denied(t, "out", v, failure.NodeNotSelected, "web/n", "node out", "kubectl label nodes out --overwrite pool=data")
+	denied(t, "out", v, failure.NodeNotSelected, "web/n", "node out",
+		"kubectl label nodes out --overwrite pool=data")
 	r.nodes["out"]["pool"] = "data" // the remedy
 	for _, name := range []string{"in", "out"} {
 		p.Spec.NodeName = name
@@ -182,8 +225,8 @@ func TestU10PresetNodeName(t *testing.T) {
 	}
 }
 
-// A hundred requirements are as good as one, of which kind they are; a selector that nobody can read
-// or meet is a denial until it is mended.
+// A hundred requirements are as good as one, of which kind they are; a selector that nobody can
+// read or meet is a denial until it is mended.
 func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -235,19 +278,27 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 		remedied string
 		mend     func(*rig)
 	}{
-		"annotation": {networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation, words: []string{"networks[0]"}, remedied: `[{"name": "a"}]`},
+		"annotation": {
+			networks: `[{"nme": "a"}]`, reason: failure.InvalidAnnotation,
+			words: []string{"networks[0]"}, remedied: `[{"name": "a"}]`,
+		},
 		"NAD missing": {
-			networks: "a,none", reason: failure.NADNotFound, words: []string{"none", "net-attach-def -n web", "create it"}, remedied: "a",
+			networks: "a,none", reason: failure.NADNotFound,
+			words: []string{"none", "net-attach-def -n web", "create it"}, remedied: "a",
 			mend: func(r *rig) { r.nad("web/none") },
 		},
 		"isolation": {
-			networks: "other/theirs", reason: failure.NADForbidden, words: []string{"other/theirs", "namespace web", "add other to globalNamespaces"}, remedied: "default/shared",
+			networks: "other/theirs", reason: failure.NADForbidden, words: []string{
+				"other/theirs", "namespace web", "add other to globalNamespaces",
+			}, remedied: "default/shared",
 			mend: func(r *rig) { r.configure(`,"globalNamespaces": "default,other"`) },
 		},
 		"policy": {
-			keys: `,"braid": {"policyDefault": "enforce"}`, networks: "web/b", reason: failure.PolicyRefused, words: []string{"master"}, remedied: "default/shared",
+			keys: `,"braid": {"policyDefault": "enforce"}`, networks: "web/b", reason: failure.PolicyRefused,
+			words: []string{"master"}, remedied: "default/shared",
 			mend: func(r *rig) {
-				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], "masters": ["eth1"]}]}`)
+				r.configure(`,"braid": {"policyDefault": "enforce", "policy": [{"namespaces": ["web"], ` +
+					`"masters": ["eth1"]}]}`)
 			},
 		},
 		"interface twice": {networks: "a@x,b@x", reason: failure.InvalidAnnotation, remedied: "a@x,b@y"},
@@ -275,7 +326,8 @@ func TestPodsThatWouldNotStart(t *testing.T) {
 func TestU13IsolationAtAdmission(t *testing.T) {
 	t.Parallel()
 	for keys, allowed := range map[string]bool{
-		"": false, `,"namespaceIsolation": false`: true, `,"globalNamespaces": "other"`: true, `,"globalNamespaces": "default"`: false,
+		"": false, `,"namespaceIsolation": false`: true, `,"globalNamespaces": "other"`: true,
+		`,"globalNamespaces": "default"`: false,
 	} {
 		r := newRig(t, keys)
 		if got, v := r.create(pod("other/theirs")); (got != nil) != allowed {
@@ -318,17 +370,50 @@ func TestResources(t *testing.T) {
 		sidecar, claims    bool
 		warns              string
 	}{
-		"first":                    {networks: "nic", before: quantities("", ""), want: quantities("1", "")},
-		"one for each":             {networks: "nic,nic,a", before: quantities("", ""), want: quantities("2", "")},
-		"requested":                {networks: "nic", before: quantities("", "1"), want: quantities("", "1")},
-		"more requested":           {networks: "nic", before: quantities("", "4"), want: quantities("", "4")},
-		"some requested":           {networks: "nic,nic", before: quantities("1", ""), want: quantities("1", "1")},
-		"all request some":         {networks: "nic,nic,nic", before: quantities("1", "1"), want: quantities("2", "1")},
-		"init container":           {networks: "nic", init: quantities("1"), before: quantities(""), want: quantities("1")},
-		"sidecar":                  {networks: "nic", init: quantities("1"), sidecar: true, before: quantities(""), want: quantities("")},
-		"claims":                   {networks: "nic", claims: true, before: quantities(""), want: quantities(""), warns: "resource claims"},
-		"claims beside its own":    {networks: "nic", claims: true, before: quantities("1"), want: quantities("1")},
-		"no name of a resource":    {networks: "odd", before: quantities(""), want: quantities(""), warns: "no name of an extended resource"},
+		"first": {
+			networks: "nic", before: quantities("", ""),
+			want: quantities("1", ""),
+		},
+		"one for each": {
+			networks: "nic,nic,a", before: quantities("", ""),
+			want: quantities("2", ""),
+		},
+		"requested": {
+			networks: "nic", before: quantities("", "1"),
+			want: quantities("", "1"),
+		},
+		"more requested": {
+			networks: "nic", before: quantities("", "4"),
+			want: quantities("", "4"),
+		},
+		"some requested": {
+			networks: "nic,nic", before: quantities("1", ""),
+			want: quantities("1", "1"),
+		},
+		"all request some": {
+			networks: "nic,nic,nic", before: quantities("1", "1"),
+			want: quantities("2", "1"),
+		},
+		"init container": {
+			networks: "nic", init: quantities("1"), before: quantities(""),
+			want: quantities("1"),
+		},
+		"sidecar": {
+			networks: "nic", init: quantities("1"), sidecar: true,
+			before: quantities(""), want: quantities(""),
+		},
+		"claims": {
+			networks: "nic", claims: true, before: quantities(""),
+			want: quantities(""), warns: "resource claims",
+		},
+		"claims beside its own": {
+			networks: "nic", claims: true, before: quantities("1"),
+			want: quantities("1"),
+		},
+		"no name of a resource": {
+			networks: "odd", before: quantities(""), want: quantities(""),
+			warns: "no name of an extended resource",
+		},
 		"a network without device": {networks: "a", before: quantities(""), want: quantities("")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -367,16 +452,20 @@ func TestPodInfo(t *testing.T) {
 	r := newRig(t, "")
 	p := pod("a")
 	p.Annotations[admit.PodInfoAnnotation] = "true"
-	p.Spec.InitContainers = []corev1.Container{{Name: "i", VolumeMounts: []corev1.VolumeMount{{Name: "own", MountPath: admit.PodInfoPath}}}}
+	p.Spec.InitContainers = []corev1.Container{
+		{Name: "i", VolumeMounts: []corev1.VolumeMount{{Name: "own", MountPath: admit.PodInfoPath}}},
+	}
 	got, v := r.create(p)
 	if got == nil {
 		t.Fatal(v.Denied)
 	}
-	if len(got.Spec.Volumes) != 1 || got.Spec.Volumes[0].DownwardAPI == nil || len(got.Spec.Volumes[0].DownwardAPI.Items) != 3 {
+	if len(got.Spec.Volumes) != 1 || got.Spec.Volumes[0].DownwardAPI == nil ||
+		len(got.Spec.Volumes[0].DownwardAPI.Items) != 3 {
 		t.Errorf("volumes %+v", got.Spec.Volumes)
 	}
 	for _, c := range append(got.Spec.Containers, got.Spec.InitContainers...) {
-		if len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != admit.PodInfoPath || (c.Name != "i") != (c.VolumeMounts[0].Name == "podnetinfo") {
+		if len(c.VolumeMounts) != 1 || c.VolumeMounts[0].MountPath != admit.PodInfoPath ||
+			(c.Name != "i") != (c.VolumeMounts[0].Name == "podnetinfo") {
 			t.Errorf("container %s mounts %+v", c.Name, c.VolumeMounts)
 		}
 	}

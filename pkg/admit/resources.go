@@ -49,7 +49,8 @@ func (c *changes) rooms(spec *corev1.PodSpec, nads []attached) {
 	}
 	needed := map[string]int64{}
 	for _, nad := range nads {
-		if asks, err := capacity.Asks(&nad.ObjectMeta); asks && err == nil && nad.selection.IPAMClaim == "" {
+		if asks, err := capacity.Asks(&nad.ObjectMeta); asks && err == nil &&
+			nad.selection.IPAMClaim == "" {
 			needed[capacity.Resource(&nad.ObjectMeta)]++
 		}
 	}
@@ -74,14 +75,16 @@ func addable(spec *corev1.PodSpec, resource, nad string) *failure.Error {
 	const field = "metadata.annotations." + nadv1.ResourceNameAnnotation
 	if !extended(resource) {
 		return &failure.Error{
-			Reason: failure.DeviceUnavailable, NAD: nad, Field: field, Err: fmt.Errorf("%.80q is no name of an extended resource, so none is requested", resource),
+			Reason: failure.DeviceUnavailable, NAD: nad, Field: field,
+			Err: fmt.Errorf("%.80q is no name of an extended resource, so none is requested", resource),
 			Fix: "name it as the device plugin does, such as vendor.com/nic",
 		}
 	}
 	if len(spec.ResourceClaims) > 0 {
 		return &failure.Error{
 			Reason: failure.DeviceUnavailable, NAD: nad, Field: field,
-			Err: errors.New("the pod has resource claims, which may bring the device: no resource is requested for it"),
+			Err: errors.New("the pod has resource claims, which may bring the device: no resource is " +
+				"requested for it"),
 			Fix: "request " + resource + " in a container, if it is a device plugin's",
 		}
 	}
@@ -91,15 +94,18 @@ func addable(spec *corev1.PodSpec, resource, nad string) *failure.Error {
 // extended reports whether a resource is one that a pod may request and only a device plugin has.
 func extended(resource string) bool {
 	domain, _, qualified := strings.Cut(resource, "/")
-	return qualified && len(validation.IsQualifiedName(resource)) == 0 && len(validation.IsQualifiedName("requests."+resource)) == 0 &&
-		domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && !strings.HasPrefix(resource, "requests.")
+	return qualified && len(validation.IsQualifiedName(resource)) == 0 &&
+		len(validation.IsQualifiedName("requests."+resource)) == 0 &&
+		domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") &&
+		!strings.HasPrefix(resource, "requests.")
 }
 
-// requested is how much of a resource the pod's containers have at the same time as its networks. An
-// init container that ends gives its devices back.
+// requested is how much of a resource the pod's containers have at the same time as its networks.
+// An init container that ends gives its devices back.
 func requested(spec *corev1.PodSpec, resource string) (sum int64) {
 	for i := range spec.InitContainers {
-		if policy := spec.InitContainers[i].RestartPolicy; policy != nil && *policy == corev1.ContainerRestartPolicyAlways {
+		if policy := spec.InitContainers[i].RestartPolicy; policy != nil &&
+			*policy == corev1.ContainerRestartPolicyAlways {
 			sum += amount(&spec.InitContainers[i], resource)
 		}
 	}
@@ -111,6 +117,7 @@ func requested(spec *corev1.PodSpec, resource string) (sum int64) {
 
 // amount is how much of a resource a container gets.
 func amount(container *corev1.Container, resource string) int64 {
-	request, limit := container.Resources.Requests[corev1.ResourceName(resource)], container.Resources.Limits[corev1.ResourceName(resource)]
+	request, limit := container.Resources.Requests[corev1.ResourceName(
+		resource)], container.Resources.Limits[corev1.ResourceName(resource)]
 	return max(request.Value(), limit.Value())
 }

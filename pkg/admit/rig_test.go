@@ -32,11 +32,15 @@ type memory struct {
 	err error
 }
 
-func (m *memory) NAD(_ context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (m *memory) NAD(
+	_ context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if nad := m.nads[namespace+"/"+name]; nad != nil || m.err != nil {
 		return nad, m.err
 	}
-	return nil, apierrors.NewNotFound(schema.GroupResource{Group: nadv1.GroupName, Resource: nadv1.Resource}, name)
+	return nil, apierrors.NewNotFound(schema.GroupResource{
+		Group: nadv1.GroupName, Resource: nadv1.Resource,
+	}, name)
 }
 
 func (m *memory) NADs(context.Context) (all []nadv1.NetworkAttachmentDefinition, err error) {
@@ -93,7 +97,9 @@ func newRig(t *testing.T, keys string) *rig {
 func (r *rig) configure(keys string) {
 	r.t.Helper()
 	var err error
-	if r.config, err = conf.Load([]byte(`{"cniVersion": "1.1.0", "name": "braid", "clusterNetwork": "/etc/cni/net.d/pods.conflist"` + keys + `}`)); err != nil {
+	if r.config, err = conf.Load(
+		[]byte(`{"cniVersion": "1.1.0", "name": "braid", ` +
+			`"clusterNetwork": "/etc/cni/net.d/pods.conflist"` + keys + `}`)); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -104,7 +110,9 @@ func (r *rig) nad(ref string, annotations ...string) *nadv1.NetworkAttachmentDef
 	nad := &nadv1.NetworkAttachmentDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "k8s.cni.cncf.io/v1", Kind: nadv1.Kind},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{}},
-		Spec:       nadv1.NetworkAttachmentDefinitionSpec{Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`},
+		Spec: nadv1.NetworkAttachmentDefinitionSpec{
+			Config: `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}`,
+		},
 	}
 	for i := 0; i < len(annotations); i += 2 {
 		nad.Annotations[annotations[i]] = annotations[i+1]
@@ -135,14 +143,16 @@ func (r *rig) review(kind string, operation admissionv1.Operation, object, old a
 		return admit.Nodes{Config: r.config, Finder: builtIn{}}, nil
 	}}
 	req := &admissionv1.AdmissionRequest{
-		UID: "u", Kind: metav1.GroupVersionKind{Kind: kind}, Namespace: "web", Name: "o", Operation: operation, Object: raw(object), OldObject: raw(old),
+		UID: "u", Kind: metav1.GroupVersionKind{Kind: kind}, Namespace: "web", Name: "o",
+		Operation: operation, Object: raw(object), OldObject: raw(old),
 	}
 	v := reviewer.Review(r.t.Context(), req)
 	response := v.Response(req)
 	if response.UID != "u" || response.Allowed != (v.Denied == nil && v.Unknown == nil) {
 		r.t.Errorf("response %+v of %+v", response, v)
 	}
-	if v.Denied != nil && (response.Result.Code != 403 || !strings.Contains(response.Result.Message, "web/o")) {
+	if v.Denied != nil && (response.Result.Code != 403 ||
+		!strings.Contains(response.Result.Message, "web/o")) {
 		r.t.Errorf("a denial is %+v", response.Result)
 	}
 	return v
@@ -151,8 +161,10 @@ func (r *rig) review(kind string, operation admissionv1.Operation, object, old a
 // pod is a pod with networks.
 func pod(networks string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{nadv1.NetworksAnnotation: networks}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}, {Name: "d"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "p", Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}, {Name: "d"}}},
 	}
 }
 

@@ -45,14 +45,15 @@ func demandOf(nad *nadv1.NetworkAttachmentDefinition) (demand, error) {
 	if key := contradiction(d.needs); key != "" {
 		return d, &failure.Error{
 			Reason: failure.NADInvalid, NAD: d.nad, Field: nodeselect.Field,
-			Err: fmt.Errorf("no node can have all of it: %s", nodeselect.Text(about(d.needs, key))), Fix: "remove what contradicts the rest",
+			Err: fmt.Errorf("no node can have all of it: %s", nodeselect.Text(about(d.needs, key))),
+			Fix: "remove what contradicts the rest",
 		}
 	}
 	return d, nil
 }
 
-// compatible refuses demands that exclude each other, by the names of those that do: of two NADs, or
-// of a NAD and the pod.
+// compatible refuses demands that exclude each other, by the names of those that do: of two NADs,
+// or of a NAD and the pod.
 func compatible(demands []demand, spec *corev1.PodSpec) error {
 	all := slices.Clone(demands)
 	if own := ownSelector(spec); len(own.needs) > 0 {
@@ -85,7 +86,9 @@ func compatibleTerms(demands []demand, together labels.Requirements, terms []dem
 		if i < len(terms)-1 {
 			continue
 		}
-		culprit := slices.IndexFunc(demands, func(d demand) bool { return contradiction(slices.Concat(d.needs, term.needs)) != "" })
+		culprit := slices.IndexFunc(demands, func(d demand) bool {
+			return contradiction(slices.Concat(d.needs, term.needs)) != ""
+		})
 		if culprit < 0 {
 			return exclude(key, append(slices.Clone(demands), term)...)
 		}
@@ -132,17 +135,19 @@ func about(needs labels.Requirements, key string) (some labels.Requirements) {
 func ownSelector(spec *corev1.PodSpec) demand {
 	d := demand{field: "nodeSelector"}
 	for _, key := range slices.Sorted(maps.Keys(spec.NodeSelector)) {
-		if one, err := labels.NewRequirement(key, selection.Equals, []string{spec.NodeSelector[key]}); err == nil {
+		if one, err := labels.NewRequirement(key, selection.Equals,
+			[]string{spec.NodeSelector[key]}); err == nil {
 			d.needs = append(d.needs, *one)
 		}
 	}
 	return d
 }
 
-// ownTerms are the terms of the pod's required node affinity, of which one has to be met. What is no
-// requirement is left out: the API server refuses it.
+// ownTerms are the terms of the pod's required node affinity, of which one has to be met. What is
+// no requirement is left out: the API server refuses it.
 func ownTerms(spec *corev1.PodSpec) (terms []demand) {
-	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil ||
+		spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
 		return nil
 	}
 	for i, term := range spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
@@ -161,8 +166,10 @@ func ownTerms(spec *corev1.PodSpec) (terms []demand) {
 func operators() map[corev1.NodeSelectorOperator]selection.Operator {
 	return map[corev1.NodeSelectorOperator]selection.Operator{
 		corev1.NodeSelectorOpIn: selection.In, corev1.NodeSelectorOpNotIn: selection.NotIn,
-		corev1.NodeSelectorOpExists: selection.Exists, corev1.NodeSelectorOpDoesNotExist: selection.DoesNotExist,
-		corev1.NodeSelectorOpGt: selection.GreaterThan, corev1.NodeSelectorOpLt: selection.LessThan,
+		corev1.NodeSelectorOpExists:       selection.Exists,
+		corev1.NodeSelectorOpDoesNotExist: selection.DoesNotExist,
+		corev1.NodeSelectorOpGt:           selection.GreaterThan,
+		corev1.NodeSelectorOpLt:           selection.LessThan,
 	}
 }
 
@@ -172,7 +179,8 @@ func (r *review) bound(ctx context.Context, name string, demands []demand) error
 	switch {
 	case apierrors.IsNotFound(err):
 		r.warn(&failure.Error{
-			Reason: failure.NodeNotSelected, Field: "spec.nodeName", Err: fmt.Errorf("there is no node %q", name),
+			Reason: failure.NodeNotSelected, Field: "spec.nodeName",
+			Err: fmt.Errorf("there is no node %q", name),
 			Fix: "correct it, or leave it out and let the scheduler choose",
 		})
 		return nil
@@ -197,8 +205,8 @@ type values struct {
 	isAbove, isBelow bool
 }
 
-// contradiction returns the first label, in the order of names, of which requirements demand what no
-// node can have; empty if there is none.
+// contradiction returns the first label, in the order of names, of which requirements demand what
+// no node can have; empty if there is none.
 func contradiction(needs labels.Requirements) string {
 	all := map[string]*values{}
 	for i := range needs {
@@ -259,7 +267,9 @@ func (v *values) possible() bool {
 		return !v.exists
 	}
 	if v.one != nil {
-		return slices.ContainsFunc(slices.Collect(maps.Keys(v.one)), func(value string) bool { return !v.not[value] && v.within(value) })
+		return slices.ContainsFunc(slices.Collect(maps.Keys(v.one)), func(value string) bool {
+			return !v.not[value] && v.within(value)
+		})
 	}
 	// Between two bounds there has to be a number; those that are excluded are not counted.
 	return !v.isAbove || !v.isBelow || v.above < v.below && v.below-v.above > 1

@@ -43,7 +43,8 @@ func pools(nad *nadv1.NetworkAttachmentDefinition) (all []pool) {
 	}
 	for _, p := range append(conf.Plugins, conf.plugin) {
 		var ipam ipamConf
-		if json.Unmarshal(p.IPAM, &ipam) != nil || ipam.Type != "whereabouts" || ipam.Overlapping != nil && !*ipam.Overlapping {
+		if json.Unmarshal(p.IPAM, &ipam) != nil || ipam.Type != "whereabouts" ||
+			ipam.Overlapping != nil && !*ipam.Overlapping {
 			continue
 		}
 		for _, r := range append(ipam.IPRanges, struct{ Range string }{ipam.Range}) {
@@ -66,8 +67,8 @@ func subnetOf(text string) (netip.Prefix, bool) {
 	return p.Masked(), err == nil
 }
 
-// warnSpace warns of NADs whose addresses come from the same space and that do not agree on it. It is
-// a guess: they may be meant so.
+// warnSpace warns of NADs whose addresses come from the same space and that do not agree on it. It
+// is a guess: they may be meant so.
 func (r *review) warnSpace(ctx context.Context, nad *nadv1.NetworkAttachmentDefinition) {
 	mine := pools(nad)
 	if len(mine) == 0 {
@@ -85,8 +86,10 @@ func (r *review) warnSpace(ctx context.Context, nad *nadv1.NetworkAttachmentDefi
 			for _, p := range mine {
 				if what := p.disagrees(theirs); what != "" {
 					r.warn(&failure.Error{
-						Reason: failure.NADInvalid, Field: "ipam.range", Err: fmt.Errorf("NAD %s/%s %s", nads[i].Namespace, nads[i].Name, what),
-						Fix: "give both the same range and gateway, or, if they are different networks, each a network_name of its own",
+						Reason: failure.NADInvalid, Field: "ipam.range",
+						Err: fmt.Errorf("NAD %s/%s %s", nads[i].Namespace, nads[i].Name, what),
+						Fix: "give both the same range and gateway, or, if they are different networks, each a " +
+							"network_name of its own",
 					})
 					return
 				}
@@ -102,8 +105,10 @@ func (p pool) disagrees(other pool) string {
 		return ""
 	case p.subnet != other.subnet:
 		return fmt.Sprintf("has the range %s, which overlaps %s", other.subnet, p.subnet)
-	case p.gateway.IsValid() && other.gateway.IsValid() && p.gateway != other.gateway && p.gateway.Is4() == other.gateway.Is4():
-		return fmt.Sprintf("has the same range with the gateway %s, and gives %s to pods", other.gateway, p.gateway)
+	case p.gateway.IsValid() && other.gateway.IsValid() && p.gateway != other.gateway &&
+		p.gateway.Is4() == other.gateway.Is4():
+		return fmt.Sprintf("has the same range with the gateway %s, and gives %s to pods",
+			other.gateway, p.gateway)
 	}
 	return ""
 }

@@ -18,8 +18,8 @@ func workloads() []string {
 	return []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 }
 
-// workload warns of what would be wrong with the pods of a template. It denies nothing: the NAD that
-// is missing may come before the first pod does. A template that does not change is not judged
+// workload warns of what would be wrong with the pods of a template. It denies nothing: the NAD
+// that is missing may come before the first pod does. A template that does not change is not judged
 // again.
 func (r *review) workload(ctx context.Context) {
 	raw := templateOf(r.req.Object.Raw)
@@ -46,8 +46,8 @@ func (r *review) workload(ctx context.Context) {
 	}
 }
 
-// warnDaemonSet warns of a DaemonSet that makes pods for nodes that a NAD does not select: they stay
-// Pending there, as the controller knows the template alone.
+// warnDaemonSet warns of a DaemonSet that makes pods for nodes that a NAD does not select: they
+// stay Pending there, as the controller knows the template alone.
 func (r *review) warnDaemonSet(c *changes, spec *corev1.PodSpec) {
 	for _, d := range c.demands {
 		for i := range d.needs {
@@ -57,7 +57,8 @@ func (r *review) warnDaemonSet(c *changes, spec *corev1.PodSpec) {
 			}
 			r.warn(&failure.Error{
 				Reason: failure.NodeNotSelected, NAD: d.nad, Field: "spec.template.spec.nodeSelector",
-				Err: fmt.Errorf("the NAD is for nodes with %s: on others the pods of this DaemonSet stay Pending", nodeselect.Text(d.needs)),
+				Err: fmt.Errorf("the NAD is for nodes with %s: on others the pods of this DaemonSet stay "+
+					"Pending", nodeselect.Text(d.needs)),
 				Fix: "select the same nodes in the template",
 			})
 			break
