@@ -58,7 +58,10 @@ type Health struct {
 
 // NewHealth returns the health of an agent with these parts, which have not said anything yet.
 func NewHealth(version string, parts ...string) *Health {
-	h := &Health{parts: map[string]error{}, unheard: map[string]bool{}, notes: map[string]string{}, report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1)}
+	h := &Health{
+		parts: map[string]error{}, unheard: map[string]bool{}, notes: map[string]string{},
+		report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1),
+	}
 	for _, part := range parts {
 		h.unheard[part] = true
 	}
@@ -79,8 +82,8 @@ func (h *Health) Set(part string, err error) {
 	}
 }
 
-// Note adds to the condition's message what decides nothing about the condition; an empty text takes
-// it out again.
+// Note adds to the condition's message what decides nothing about the condition; an empty text
+// takes it out again.
 func (h *Health) Note(about, text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,7 +154,8 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	report := h.report
-	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(report.Unattached), maps.Clone(report.Others)
+	report.Before, report.Unattached, report.Others = slices.Clone(report.Before), slices.Clone(
+		report.Unattached), maps.Clone(report.Others)
 	report.Interfaces = slices.Clone(report.Interfaces)
 	report.Fallbacks = maps.Clone(report.Fallbacks)
 	return h.status(), report
@@ -161,7 +165,9 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 type Node interface {
 	// NodeReport returns what was reported last.
 	NodeReport(ctx context.Context, name string) (kube.NodeReport, error)
-	ReportNode(ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report) error
+	ReportNode(
+		ctx context.Context, name string, condition nodev1.Condition, report nodev1.Report,
+	) error
 }
 
 // Publish writes the health into the Node object of that name whenever it changes, and at each
@@ -209,7 +215,9 @@ func (h *Health) await(ctx context.Context, wait time.Duration, changed <-chan s
 	return false
 }
 
-func (h *Health) publish(ctx context.Context, node Node, name string, last *nodev1.Condition) (*nodev1.Condition, error) {
+func (h *Health) publish(
+	ctx context.Context, node Node, name string, last *nodev1.Condition,
+) (*nodev1.Condition, error) {
 	if last == nil { // of the agent before this one
 		before, err := node.NodeReport(ctx, name)
 		if err != nil {

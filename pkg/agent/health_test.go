@@ -43,15 +43,20 @@ func (n *node) NodeReport(context.Context, string) (kube.NodeReport, error) {
 	return n.current, nil
 }
 
-func (n *node) ReportNode(_ context.Context, name string, c nodev1.Condition, r nodev1.Report) error {
+func (n *node) ReportNode(
+	_ context.Context, name string, c nodev1.Condition, r nodev1.Report,
+) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.away {
 		return errors.New("away")
 	}
-	n.current = kube.NodeReport{Node: name, Condition: &c, Report: &r, StartupTaint: n.current.StartupTaint}
+	n.current = kube.NodeReport{
+		Node: name, Condition: &c, Report: &r, StartupTaint: n.current.StartupTaint,
+	}
 	since := func(at metav1.Time) int { return int(at.Sub(n.began).Seconds()) }
-	n.written = append(n.written, fmt.Sprintf("%d: %s %s since %d: %s; config %s", since(c.LastHeartbeatTime), c.Status, c.Reason, since(c.LastTransitionTime), c.Message, r.Config))
+	n.written = append(n.written, fmt.Sprintf("%d: %s %s since %d: %s; config %s",
+		since(c.LastHeartbeatTime), c.Status, c.Reason, since(c.LastTransitionTime), c.Message, r.Config))
 	return nil
 }
 
@@ -75,7 +80,8 @@ func (n *node) wrote(t *testing.T, when string, want ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !slices.Equal(n.written, want) {
-		t.Errorf("%s: written\n%s\nwant\n%s", when, strings.Join(n.written, "\n"), strings.Join(want, "\n"))
+		t.Errorf("%s: written\n%s\nwant\n%s",
+			when, strings.Join(n.written, "\n"), strings.Join(want, "\n"))
 	}
 	n.written = nil
 }
@@ -102,7 +108,8 @@ func TestHealth(t *testing.T) {
 		h.Update(func(r *nodev1.Report) { r.Config = "/c" })
 		n.wrote(t, "a report", "2: True Ready since 2: pods of this node get their networks; config /c")
 		time.Sleep(agent.Heartbeat)
-		n.wrote(t, "heartbeat", "302: True Ready since 2: pods of this node get their networks; config /c")
+		n.wrote(t, "heartbeat", "302: True Ready since 2: pods of this node get their networks; "+
+			"config /c")
 		n.leave(true)
 		h.Set("installation", errors.New("no space"))
 		time.Sleep(time.Second)
@@ -131,7 +138,8 @@ func TestHealthOfTaintedNode(t *testing.T) {
 		n.wrote(t, "without the taint")
 		n.taint(true)
 		time.Sleep(time.Minute)
-		n.wrote(t, "tainted again, which is seen within a minute", "150"+ready, "160"+ready, "170"+ready, "180"+ready, "190"+ready, "200"+ready)
+		n.wrote(t, "tainted again, which is seen within a minute", "150"+ready, "160"+ready, "170"+ready,
+			"180"+ready, "190"+ready, "200"+ready)
 	})
 }
 
@@ -141,7 +149,9 @@ func TestHealthOfFormerAgent(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		n := &node{began: time.Now()}
-		n.current.Condition = &nodev1.Condition{Status: metav1.ConditionTrue, LastTransitionTime: metav1.NewTime(n.began.Add(-time.Hour))}
+		n.current.Condition = &nodev1.Condition{
+			Status: metav1.ConditionTrue, LastTransitionTime: metav1.NewTime(n.began.Add(-time.Hour)),
+		}
 		h := agent.NewHealth("v2")
 		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
 		n.wrote(t, "at first", "0: True Ready since -3600: pods of this node get their networks; config ")
@@ -154,7 +164,9 @@ func TestEvery(t *testing.T) {
 		began, ended := time.Now(), false
 		var calls []int
 		go func() {
-			agent.Every(ctx, time.Minute, func(context.Context) { calls = append(calls, int(time.Since(began).Seconds())) })
+			agent.Every(ctx, time.Minute, func(context.Context) {
+				calls = append(calls, int(time.Since(began).Seconds()))
+			})
 			ended = true
 		}()
 		time.Sleep(2*time.Minute + time.Second)
@@ -174,7 +186,9 @@ func TestUnattached(t *testing.T) {
 	asks := map[string]string{nadv1.NetworksAnnotation: "a"}
 	started := []metav1.ObjectMeta{
 		pod("z-missed", asks), pod("missed", asks), pod("plain", nil), pod("recorded", asks),
-		pod("of-another-plugin", map[string]string{nadv1.NetworksAnnotation: "a", nadv1.StatusAnnotation: "[]"}),
+		pod("of-another-plugin", map[string]string{
+			nadv1.NetworksAnnotation: "a", nadv1.StatusAnnotation: "[]",
+		}),
 	}
 	started[3].UID = "recorded"
 	got := agent.Unattached(started, []*record.Record{{Pod: record.Pod{UID: "recorded"}}})
@@ -183,15 +197,18 @@ func TestUnattached(t *testing.T) {
 	}
 }
 
-// TestOthers: Multus's live sandboxes count, and neither Braid's own, nor those of the default network
-// alone, nor what is left of a boot before.
+// TestOthers: Multus's live sandboxes count, and neither Braid's own, nor those of the default
+// network alone, nor what is left of a boot before.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	entry := func(network, plugin, netns string) cnicache.Entry {
-		return cnicache.Entry{NetworkName: network, NetNS: netns, Config: []byte(`{"plugins": [{"type": "` + plugin + `"}]}`)}
+		return cnicache.Entry{
+			NetworkName: network, NetNS: netns, Config: []byte(`{"plugins": [{"type": "` + plugin + `"}]}`),
+		}
 	}
 	entries := []cnicache.Entry{
-		entry("multus", "multus", "live"), entry("multus", "multus", "live"), entry("thick", "multus-shim", "live"), entry("multus", "multus", "gone"),
+		entry("multus", "multus", "live"), entry("multus", "multus", "live"),
+		entry("thick", "multus-shim", "live"), entry("multus", "multus", "gone"),
 		entry("braid", "braid", "live"), entry("pods", "bridge", "live"),
 		{NetworkName: "odd", NetNS: "live", Config: []byte("{")},
 	}

@@ -20,7 +20,8 @@ func Unattached(started []metav1.ObjectMeta, records []*record.Record) []string 
 	var names []string
 	for i := range started {
 		p := &started[i]
-		asks := p.Annotations[nadv1.NetworksAnnotation] != "" && p.Annotations[nadv1.StatusAnnotation] == ""
+		asks := p.Annotations[nadv1.NetworksAnnotation] != "" &&
+			p.Annotations[nadv1.StatusAnnotation] == ""
 		if asks && !known[string(p.UID)] {
 			names = append(names, p.Namespace+"/"+p.Name)
 		}

@@ -1,8 +1,8 @@
 // Package client hands a call of the CNI protocol to the node's agent.
 //
-// Contract: Do returns the agent's result, or an Error after which somebody else has to do the call.
-// As long as Sent is not set in it the agent does nothing for the call, now or later. It waits for
-// no agent that is not there, and for none that is silent.
+// Contract: Do returns the agent's result, or an Error after which somebody else has to do the
+// call. As long as Sent is not set in it the agent does nothing for the call, now or later. It
+// waits for no agent that is not there, and for none that is silent.
 package client
 
 import (
@@ -61,9 +61,9 @@ type Client struct {
 	accept, silence time.Duration
 }
 
-// Do has the agent do a call, which it waits for as long as the hello says. netns is the path of the
-// sandbox's network namespace; empty for none. One that is not there is not sent: the agent will see
-// the same.
+// Do has the agent do a call, which it waits for as long as the hello says. netns is the path of
+// the sandbox's network namespace; empty for none. One that is not there is not sent: the agent
+// will see the same.
 func (c *Client) Do(hello *wire.Frame, netns string) (*wire.Frame, error) {
 	start := time.Now()
 	conn := &conn{until: start.Add(or(c.accept, wire.AcceptWithin))}
@@ -77,7 +77,8 @@ func (c *Client) Do(hello *wire.Frame, netns string) (*wire.Frame, error) {
 	if err := conn.accepted(); err != nil {
 		return nil, err
 	}
-	return conn.result(start.Add(time.Duration(hello.Millis)*time.Millisecond), or(c.silence, wire.Silence))
+	return conn.result(start.Add(time.Duration(hello.Millis)*time.Millisecond),
+		or(c.silence, wire.Silence))
 }
 
 func or(d, def time.Duration) time.Duration {
@@ -114,9 +115,9 @@ func (c *conn) connect(socket string) (err error) {
 	return nil
 }
 
-// retry does what may be interrupted until it is done or the time is over. which is the option of the
-// socket that bounds it. It tries at least once: on a busy machine this process may get no time to
-// look at an answer that came in time.
+// retry does what may be interrupted until it is done or the time is over. which is the option of
+// the socket that bounds it. It tries at least once: on a busy machine this process may get no time
+// to look at an answer that came in time.
 func (c *conn) retry(which int, do func() error) error {
 	for again := false; ; again = true {
 		left := time.Until(c.until)
@@ -209,7 +210,8 @@ func ended(err error) *Error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		reason = Slow
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, syscall.ECONNRESET):
 		reason = Closed
 	}
 	return &Error{Reason: reason, Text: err.Error()}

@@ -71,7 +71,9 @@ func await(c net.Conn, kind string) bool {
 }
 
 func hello() *wire.Frame {
-	return &wire.Frame{Type: wire.Hello, Version: 1, Oldest: 1, Verb: wire.CNI, Stdin: []byte("{}"), Millis: 60000}
+	return &wire.Frame{
+		Type: wire.Hello, Version: 1, Oldest: 1, Verb: wire.CNI, Stdin: []byte("{}"), Millis: 60000,
+	}
 }
 
 var (
@@ -125,7 +127,12 @@ func TestNoAgent(t *testing.T) {
 		return agent(t, func(c net.Conn) { await(c, wire.Hello); say(c, frames...); await(c, "none") })
 	}
 	afterGo := func(do func(c net.Conn)) string {
-		return agent(t, func(c net.Conn) { await(c, wire.Hello); say(c, accepted); await(c, wire.Go); do(c) })
+		return agent(t, func(c net.Conn) {
+			await(c, wire.Hello)
+			say(c, accepted)
+			await(c, wire.Go)
+			do(c)
+		})
 	}
 	cut := wire.Append(nil, result)
 	for name, tt := range map[string]struct {
@@ -133,20 +140,26 @@ func TestNoAgent(t *testing.T) {
 		reason Reason
 		sent   bool
 	}{
-		"none":                 {filepath.Join(t.TempDir(), "none"), Absent, false},
-		"nobody listens":       {stale, Closed, false},
-		"no socket":            {file, Closed, false},
-		"closes at once":       {agent(t, func(net.Conn) {}), Closed, false},
-		"closes after hello":   {agent(t, func(c net.Conn) { await(c, wire.Hello) }), Closed, false},
-		"never accepts":        {first(), Slow, false},
-		"refuses":              {first(&wire.Frame{Type: wire.Refused, Reason: "no"}), Refuses, false},
-		"no protocol":          {agent(t, func(c net.Conn) { c.Write([]byte("HTTP/1.1 400\r\n\r\n")); await(c, "none") }), Strange, false},
-		"result before go":     {first(result), Strange, false},
-		"ends at work":         {afterGo(func(net.Conn) {}), Lost, true},
-		"ends in its result":   {afterGo(func(c net.Conn) { c.Write(cut[:len(cut)-1]) }), Lost, true},
-		"never answers":        {afterGo(func(c net.Conn) { await(c, "none") }), Lost, true},
-		"another after go":     {afterGo(func(c net.Conn) { say(c, accepted) }), Lost, true},
-		"too much for a frame": {afterGo(func(c net.Conn) { c.Write([]byte{255, 255, 255, 255}); await(c, "none") }), Lost, true},
+		"none":               {filepath.Join(t.TempDir(), "none"), Absent, false},
+		"nobody listens":     {stale, Closed, false},
+		"no socket":          {file, Closed, false},
+		"closes at once":     {agent(t, func(net.Conn) {}), Closed, false},
+		"closes after hello": {agent(t, func(c net.Conn) { await(c, wire.Hello) }), Closed, false},
+		"never accepts":      {first(), Slow, false},
+		"refuses":            {first(&wire.Frame{Type: wire.Refused, Reason: "no"}), Refuses, false},
+		"no protocol": {agent(t, func(c net.Conn) {
+			c.Write([]byte("HTTP/1.1 400\r\n\r\n"))
+			await(c, "none")
+		}), Strange, false},
+		"result before go":   {first(result), Strange, false},
+		"ends at work":       {afterGo(func(net.Conn) {}), Lost, true},
+		"ends in its result": {afterGo(func(c net.Conn) { c.Write(cut[:len(cut)-1]) }), Lost, true},
+		"never answers":      {afterGo(func(c net.Conn) { await(c, "none") }), Lost, true},
+		"another after go":   {afterGo(func(c net.Conn) { say(c, accepted) }), Lost, true},
+		"too much for a frame": {afterGo(func(c net.Conn) {
+			c.Write([]byte{255, 255, 255, 255})
+			await(c, "none")
+		}), Lost, true},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			c := &Client{Socket: tt.socket, silence: brief}

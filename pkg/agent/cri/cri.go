@@ -78,7 +78,8 @@ func (r *Runtime) ask(ctx context.Context, socket string) (list *List, err error
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	answer, err := runtimev1.NewRuntimeServiceClient(conn).ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{})
+	answer, err := runtimev1.NewRuntimeServiceClient(conn).
+		ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -86,11 +87,13 @@ func (r *Runtime) ask(ctx context.Context, socket string) (list *List, err error
 	own := false
 	for _, s := range answer.GetItems() {
 		list.IDs[s.GetId()] = true
-		own = own || r.Pod != "" && s.GetLabels()[podUID] == r.Pod && s.GetState() == runtimev1.PodSandboxState_SANDBOX_READY
+		own = own || r.Pod != "" && s.GetLabels()[podUID] == r.Pod &&
+			s.GetState() == runtimev1.PodSandboxState_SANDBOX_READY
 	}
 	switch {
 	case !own:
-		return nil, fmt.Errorf("the list of %d has not the agent's own sandbox, so it is not that of this node", len(list.IDs))
+		return nil, fmt.Errorf("the list of %d has not the agent's own sandbox, so it is not that of "+
+			"this node", len(list.IDs))
 	case list.Runtime == "":
 		return nil, errors.New("it is not known which program listens")
 	}
@@ -108,7 +111,8 @@ func listener(conn net.Conn) (name string) {
 		return ""
 	}
 	err = raw.Control(func(fd uintptr) {
-		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && peer.Pid > 0 {
+		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil &&
+			peer.Pid > 0 {
 			name = nodeid.Program(int(peer.Pid))
 		}
 	})

@@ -34,7 +34,11 @@ func TestSandboxes(t *testing.T) {
 	other := critest.Listen(t, filepath.Join(dir, "other"))
 	other.Run("x", "uid-x")
 	node := critest.Listen(t, filepath.Join(dir, "node"))
-	runtime := &cri.Runtime{Sockets: []string{filepath.Join(dir, "none"), filepath.Join(dir, "other"), filepath.Join(dir, "node")}, Pod: own}
+	runtime := &cri.Runtime{
+		Sockets: []string{
+			filepath.Join(dir, "none"), filepath.Join(dir, "other"), filepath.Join(dir, "node"),
+		}, Pod: own,
+	}
 	fails := func(words ...string) {
 		t.Helper()
 		list, err := runtime.Sandboxes(t.Context())
@@ -55,7 +59,8 @@ func TestSandboxes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(list.IDs) != 2 || !list.IDs["a"] || !list.IDs["p"] || list.Runtime != nodeid.Program(os.Getpid()) {
+	if len(list.IDs) != 2 || !list.IDs["a"] || !list.IDs["p"] ||
+		list.Runtime != nodeid.Program(os.Getpid()) {
 		t.Errorf("got %+v", list)
 	}
 	node.Fail(status.Error(codes.Unimplemented, "no CRI here"))
@@ -85,11 +90,12 @@ func TestSandboxesOfNoRuntime(t *testing.T) {
 			if err != nil {
 				return
 			}
-			conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) //nolint:errcheck // the test looks at the other end
-			conn.Close()                                           //nolint:errcheck // likewise
+			conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			conn.Close() //nolint:errcheck // likewise
 		}
 	}()
-	if list, err := (&cri.Runtime{Sockets: []string{socket}, Pod: own}).Sandboxes(t.Context()); err == nil {
+	if list, err := (&cri.Runtime{Sockets: []string{socket}, Pod: own}).
+		Sandboxes(t.Context()); err == nil {
 		t.Errorf("it succeeded: %+v", list)
 	}
 	listener.Close() //nolint:errcheck // a test

@@ -1,9 +1,9 @@
 // Package hotplug decides when the networks of a node's running pods are brought to what their
 // annotations ask for.
 //
-// Contract: each pod is looked at by one goroutine at a time, with its latest annotation; what fails
-// is tried again, at longer and longer intervals, until it succeeds or the pod changes. A pod that
-// has what it asks for costs nothing until its annotation changes.
+// Contract: each pod is looked at by one goroutine at a time, with its latest annotation; what
+// fails is tried again, at longer and longer intervals, until it succeeds or the pod changes. A pod
+// that has what it asks for costs nothing until its annotation changes.
 package hotplug
 
 import (
@@ -166,7 +166,8 @@ func (c *Controller) look(ctx context.Context, uid types.UID) {
 		if e.due.IsZero() && e.pod.DeletionTimestamp == nil { // it has not changed meanwhile
 			e.due = time.Now().Add(e.wait)
 		}
-		c.Log.WarnContext(ctx, "networks of a running pod are not what it asks for", "pod", pod.Namespace+"/"+pod.Name, "again in", e.wait, "error", err)
+		c.Log.WarnContext(ctx, "networks of a running pod are not what it asks for",
+			"pod", pod.Namespace+"/"+pod.Name, "again in", e.wait, "error", err)
 	case settled:
 		asked := pod.Annotations[nadv1.NetworksAnnotation]
 		e.settled, e.wait = &asked, 0

@@ -51,7 +51,8 @@ func run(t *testing.T, test func(t *testing.T, n *node)) {
 
 func (n *node) update(_ context.Context, pod *metav1.ObjectMeta) (bool, error) {
 	n.mu.Lock()
-	n.updates = append(n.updates, time.Since(n.begun).String()+" "+string(pod.UID)+" "+pod.Annotations[nadv1.NetworksAnnotation])
+	n.updates = append(n.updates,
+		time.Since(n.begun).String()+" "+string(pod.UID)+" "+pod.Annotations[nadv1.NetworksAnnotation])
 	fails, strange, gate := n.fails[pod.UID], n.strange[pod.UID], n.gate
 	n.mu.Unlock()
 	if gate != nil {
@@ -65,7 +66,9 @@ func (n *node) update(_ context.Context, pod *metav1.ObjectMeta) (bool, error) {
 
 // changes says that a pod asks for networks.
 func (n *node) changes(uid, networks string) {
-	n.Changed(&metav1.ObjectMeta{UID: types.UID(uid), Annotations: map[string]string{nadv1.NetworksAnnotation: networks}})
+	n.Changed(&metav1.ObjectMeta{
+		UID: types.UID(uid), Annotations: map[string]string{nadv1.NetworksAnnotation: networks},
+	})
 }
 
 // after fails the test unless these are the updates after that time.

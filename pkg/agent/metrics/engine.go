@@ -30,17 +30,20 @@ func (m *Metrics) addOperations() {
 	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 90}
 	m.operations = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "braid_operation_duration_seconds", Buckets: buckets,
-		Help: "Operations on pods as a whole, by CNI's verb, RECONCILE or UPDATE, by who did them, and by what became of them.",
+		Help: "Operations on pods as a whole, by CNI's verb, RECONCILE or UPDATE, by who did them, and " +
+			"by what became of them.",
 	}, []string{"verb", "mode", "result"})
 	m.attachments = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "braid_attachment_duration_seconds", Buckets: buckets,
 		Help: "The part of an operation that is about one attachment, by the type of its first plugin.",
 	}, []string{"verb", "plugin", "mode", "result"})
 	m.hotplugs = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "braid_hotplugs_total", Help: "Changes of the networks of running pods, by what became of them.",
+		Name: "braid_hotplugs_total",
+		Help: "Changes of the networks of running pods, by what became of them.",
 	}, []string{"result"})
 	m.owed = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "braid_owed_attachments", Help: "Attachments of pods that are gone whose plugins refuse to remove them.",
+		Name: "braid_owed_attachments",
+		Help: "Attachments of pods that are gone whose plugins refuse to remove them.",
 	})
 	m.synced = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "braid_informer_synced", Help: "1 if the agent has all objects of a resource at hand.",
@@ -50,13 +53,17 @@ func (m *Metrics) addOperations() {
 // addAddresses makes what is measured of cluster-wide addresses.
 func (m *Metrics) addAddresses() {
 	m.blocks = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "braid_ipam_blocks", Help: "Blocks of addresses that the node owns, by the space that they are of.",
+		Name: "braid_ipam_blocks",
+		Help: "Blocks of addresses that the node owns, by the space that they are of.",
 	}, []string{"space"})
 	m.free = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "braid_ipam_free_addresses", Help: "Addresses of these blocks that pods can get, as last written into the blocks' status.",
+		Name: "braid_ipam_free_addresses",
+		Help: "Addresses of these blocks that pods can get, as last written into the blocks' status.",
 	}, []string{"space"})
 	m.room = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "braid_network_room", Help: "Attachments that the node could still make of a network whose NAD asks for scheduling, at most 10000.",
+		Name: "braid_network_room",
+		Help: "Attachments that the node could still make of a network whose NAD asks for scheduling, " +
+			"at most 10000.",
 	}, []string{"network"})
 }
 
@@ -103,7 +110,8 @@ func (o observer) Attachment(_ context.Context, a engine.Attachment) {
 	if len(a.Plugins) > 0 {
 		plugin = a.Plugins[0]
 	}
-	o.attachments.WithLabelValues(string(a.Verb), plugin, o.mode, resultOf(a.Err)).Observe(a.Duration.Seconds())
+	o.attachments.WithLabelValues(string(a.Verb), plugin, o.mode, resultOf(a.Err)).
+		Observe(a.Duration.Seconds())
 }
 
 // Violations implements engine.Observer. They are counted where all processes of the node are seen.
@@ -124,7 +132,8 @@ func (m *Metrics) Synced(resource string, synced bool) {
 // Waiting has the length of a queue of the agent's own be measured whenever somebody asks.
 func (m *Metrics) Waiting(name string, length func() int) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "braid_queue_length", Help: "What waits for its turn.", ConstLabels: prometheus.Labels{"queue": name},
+		Name: "braid_queue_length", Help: "What waits for its turn.",
+		ConstLabels: prometheus.Labels{"queue": name},
 	}, func() float64 { return float64(length()) }))
 }
 

@@ -49,34 +49,52 @@ type Metrics struct {
 func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		ready:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_node_ready", Help: "1 if pods of the node get their networks, as the condition BraidReady."}),
+		ready: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "braid_node_ready",
+			Help: "1 if pods of the node get their networks, as the condition BraidReady.",
+		}),
 		expires: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "braid_credential_expiry_timestamp_seconds", Help: "When the CNI plugin's credential ends; 0 if there is none yet.",
+			Name: "braid_credential_expiry_timestamp_seconds",
+			Help: "When the CNI plugin's credential ends; 0 if there is none yet.",
 		}),
 		missed: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "braid_unattached_pods", Help: "Pods of the node that ask for networks and were started without Braid.",
+			Name: "braid_unattached_pods",
+			Help: "Pods of the node that ask for networks and were started without Braid.",
 		}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "braid_installation_drifts_total", Help: "Installed files that somebody else changed, by what became of them.",
+			Name: "braid_installation_drifts_total",
+			Help: "Installed files that somebody else changed, by what became of them.",
 		}, []string{"cause"}),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "braid_calls_total", Help: "Calls of the CNI plugin's client that the agent has accepted, or refused and left to the client.",
+			Name: "braid_calls_total",
+			Help: "Calls of the CNI plugin's client that the agent has accepted, or refused and left to " +
+				"the client.",
 		}, []string{"result"}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "braid_fallbacks_total", Help: "Calls that the CNI plugin did without the agent, by what its client noted.",
+			Name: "braid_fallbacks_total",
+			Help: "Calls that the CNI plugin did without the agent, by what its client noted.",
 		}, []string{"reason"}),
-		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_waiting", Help: "Calls that wait for their turn."}),
-		working: prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_calls_working", Help: "Calls that the agent is at work on."}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "braid_calls_waiting", Help: "Calls that wait for their turn.",
+		}),
+		working: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "braid_calls_working", Help: "Calls that the agent is at work on.",
+		}),
 		reconciled: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "braid_reconciled_sandboxes_total", Help: "Sandboxes that were removed since their runtime had forgotten them.",
+			Name: "braid_reconciled_sandboxes_total",
+			Help: "Sandboxes that were removed since their runtime had forgotten them.",
 		}),
 	}
 	m.addOperations()
 	m.addAddresses()
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "braid_build_info", Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "braid_build_info", Help: "1, with the agent's version.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
 	build.Set(1)
 	m.registry.MustRegister(
-		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working, m.reconciled, m.operations, m.attachments,
+		build, m.ready, m.expires, m.missed, m.repairs, m.calls, m.fallbacks, m.waiting, m.working,
+		m.reconciled, m.operations, m.attachments,
 		m.hotplugs, m.owed, m.synced, m.blocks, m.free, m.room,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -120,12 +138,13 @@ func (m *Metrics) Fallbacks(reason string, calls int) {
 	m.fallbacks.WithLabelValues(reason).Add(float64(calls))
 }
 
-// Violations has what the policy does not allow be shown, as read counts it, by the key of the rule and
-// by what becomes of it.
+// Violations has what the policy does not allow be shown, as read counts it, by the key of the rule
+// and by what becomes of it.
 func (m *Metrics) Violations(read func() map[engine.Violation]uint64) {
 	m.registry.MustRegister(violations{read, prometheus.NewDesc(
 		"braid_policy_violations_total",
-		"Things that the policy did not allow to networks of pods since the node started, by the key of the rule and by what became of them: enforce is refused, audit is a warning.",
+		"Things that the policy did not allow to networks of pods since the node started, by the key "+
+			"of the rule and by what became of them: enforce is refused, audit is a warning.",
 		[]string{"key", "effect"}, nil,
 	)})
 }
@@ -143,7 +162,8 @@ func (v violations) Collect(all chan<- prometheus.Metric) {
 	known := append(policy.Keys(), engine.NodeKey, "")
 	for violation, count := range v.read() {
 		if slices.Contains(known, violation.Key) {
-			all <- prometheus.MustNewConstMetric(v.desc, prometheus.CounterValue, float64(count), violation.Key, string(violation.Effect))
+			all <- prometheus.MustNewConstMetric(v.desc, prometheus.CounterValue, float64(count),
+				violation.Key, string(violation.Effect))
 		}
 	}
 }

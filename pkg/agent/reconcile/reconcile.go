@@ -1,11 +1,11 @@
-// Package reconcile removes what sandboxes have left of which a runtime sends no DEL: it was killed,
-// and has forgotten them.
+// Package reconcile removes what sandboxes have left of which a runtime sends no DEL: it was
+// killed, and has forgotten them.
 //
 // Contract: a sandbox is removed if its record was there, as it is now, before the first of two
 // lists of the runtime, and it is in neither. The lists are at least Apart from each other, of the
 // same runtime, and no call between them failed: a runtime lists a sandbox only some time after its
-// networks are up. Which runtime made a sandbox, and whether somebody is at work on it, is judged by
-// Sandboxes. What could not be finished is tried again, at longer and longer intervals, here and
+// networks are up. Which runtime made a sandbox, and whether somebody is at work on it, is judged
+// by Sandboxes. What could not be finished is tried again, at longer and longer intervals, here and
 // never within an operation on another pod.
 package reconcile
 
@@ -99,7 +99,8 @@ func (r *Reconciler) Pass(ctx context.Context) {
 	r.forgotten(ctx)
 	r.leftovers(ctx)
 	now := r.now()
-	maps.DeleteFunc(r.waits, func(_ string, w wait) bool { return now.Sub(w.until) > maxWait }) // others removed those
+	// others removed those
+	maps.DeleteFunc(r.waits, func(_ string, w wait) bool { return now.Sub(w.until) > maxWait })
 }
 
 func (r *Reconciler) forgotten(ctx context.Context) {
@@ -156,7 +157,9 @@ func (r *Reconciler) leftovers(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.try(ctx, id, "a sandbox that is not finished is not cleaned up", func() error { return r.Sandboxes.Settle(ctx, id) })
+		r.try(ctx, id, "a sandbox that is not finished is not cleaned up", func() error {
+			return r.Sandboxes.Settle(ctx, id)
+		})
 	}
 }
 

@@ -29,9 +29,16 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{t: t, store: record.New(t.TempDir()), refuses: map[string]bool{}, clock: time.Unix(1<<30, 0)}
+	n := &node{
+		t: t, store: record.New(t.TempDir()), refuses: map[string]bool{}, clock: time.Unix(1<<30, 0),
+	}
 	n.runs("containerd")
-	n.reconciler = &reconcile.Reconciler{Runtime: n, Sandboxes: n, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return n.clock }}
+	n.reconciler = &reconcile.Reconciler{
+		Runtime: n, Sandboxes: n, Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time {
+			return n.clock
+		},
+	}
 	return n
 }
 
@@ -74,7 +81,9 @@ func (n *node) Sandboxes(context.Context) (*cri.List, error) { return n.list, n.
 
 func (n *node) Recorded() ([]record.Mark, error) { return n.store.Marks() }
 
-func (n *node) RemoveForgotten(ctx context.Context, mark record.Mark, runtime string) (bool, error) {
+func (n *node) RemoveForgotten(
+	ctx context.Context, mark record.Mark, runtime string,
+) (bool, error) {
 	n.tried = append(n.tried, mark.ContainerID)
 	if n.refuses[mark.ContainerID] {
 		return false, errors.New("refused")
@@ -127,7 +136,8 @@ func TestForgottenWritten(t *testing.T) {
 	n.pass(reconcile.Apart, "slow")
 }
 
-// What may be wrong of a list is no reason to remove anything, and the next two lists are waited for.
+// What may be wrong of a list is no reason to remove anything, and the next two lists are waited
+// for.
 func TestForgottenByNoList(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*node){
@@ -167,7 +177,10 @@ func TestBackOff(t *testing.T) {
 			tries = append(tries, since+time.Minute)
 		}
 	}
-	want := []time.Duration{4 * time.Minute, 14 * time.Minute, 34 * time.Minute, 74 * time.Minute, 134 * time.Minute, 194 * time.Minute}
+	want := []time.Duration{
+		4 * time.Minute, 14 * time.Minute, 34 * time.Minute, 74 * time.Minute, 134 * time.Minute,
+		194 * time.Minute,
+	}
 	if !slices.Equal(tries, want) {
 		t.Errorf("tries after %v, want %v", tries, want)
 	}

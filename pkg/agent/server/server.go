@@ -1,12 +1,12 @@
 // Package server lets an agent do the calls that clients hand to it (pkg/agent/wire).
 //
 // Contract: a call is accepted when it is queued, and nothing is done for it before its client says
-// "go". What is not accepted is refused with a reason, logged, and the client's own matter. How many
-// calls are at work, and how many wait, is bounded, and DELs come first. A client that leaves ends its
-// call. A connection is closed only when nothing is done for its call any more.
+// "go". What is not accepted is refused with a reason, logged, and the client's own matter. How
+// many calls are at work, and how many wait, is bounded, and DELs come first. A client that leaves
+// ends its call. A connection is closed only when nothing is done for its call any more.
 //
-// Nobody but root, or the user of this process, is listened to, and nobody who sees another node: its
-// mount namespace, network namespace and root directory are to be this process's.
+// Nobody but root, or the user of this process, is listened to, and nobody who sees another node:
+// its mount namespace, network namespace and root directory are to be this process's.
 package server
 
 import (
@@ -126,7 +126,8 @@ func (s *Server) Listen(ctx context.Context) (*net.UnixListener, error) {
 		err = os.Rename(temporary, s.Socket)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make the agent's socket: %w", err), listener.Close(), os.Remove(temporary))
+		return nil, errors.Join(fmt.Errorf("make the agent's socket: %w", err), listener.Close(),
+			os.Remove(temporary))
 	}
 	return listener, nil
 }
@@ -151,13 +152,14 @@ func ownDir(dir string) error {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || info.Mode().Perm() != mode || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("make the agent's socket: %s is %v, and not a directory of mode 0700 that belongs to this user; remove it", dir, info.Mode())
+		return fmt.Errorf("make the agent's socket: %s is %v, and not a directory of mode 0700 that "+
+			"belongs to this user; remove it", dir, info.Mode())
 	}
 	return nil
 }
 
-// Serve answers clients until ctx is done, and then goes on until the calls that were told to go have
-// ended, or Drain is over. It closes the listener.
+// Serve answers clients until ctx is done, and then goes on until the calls that were told to go
+// have ended, or Drain is over. It closes the listener.
 func (s *Server) Serve(ctx context.Context, listener *net.UnixListener) error {
 	here, err := viewOf("self")
 	if err != nil {
@@ -239,7 +241,8 @@ func (r *run) goes(c *conn) bool {
 func (r *run) accept(ctx context.Context, listener *net.UnixListener) error {
 	for {
 		uc, err := listener.AcceptUnix()
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+			errors.Is(err, syscall.ECONNABORTED) {
 			time.Sleep(10 * time.Millisecond) // the client does not wait for long
 			continue
 		}
@@ -262,7 +265,8 @@ func (r *run) serve(ctx context.Context, c *conn) {
 	defer c.release()
 	defer func() {
 		if p := recover(); p != nil { // of this call alone; the client has braid-full go on
-			r.Log.ErrorContext(ctx, "a call failed, and its client does it alone", "panic", p, "stack", string(debug.Stack()))
+			r.Log.ErrorContext(ctx, "a call failed, and its client does it alone",
+				"panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	hello, err := c.hello()
@@ -296,7 +300,8 @@ func (r *run) refuse(ctx context.Context, c *conn, why error) {
 		r.Observer.Refused()
 	}
 	r.Log.WarnContext(ctx, "a call is left to its client", "reason", why)
-	c.send(&wire.Frame{Type: wire.Refused, Version: wire.Version, Reason: why.Error()}) //nolint:errcheck // it does it alone all the same
+	//nolint:errcheck // it does it alone all the same
+	c.send(&wire.Frame{Type: wire.Refused, Version: wire.Version, Reason: why.Error()})
 }
 
 // prepare judges a call.
@@ -305,7 +310,8 @@ func (r *run) prepare(c *conn, hello *wire.Frame) (*Prepared, error) {
 	case hello.Type != wire.Hello:
 		return nil, fmt.Errorf("it begins with %.40q in the place of %q", hello.Type, wire.Hello)
 	case hello.Oldest > wire.Version:
-		return nil, fmt.Errorf("it needs version %d of the protocol, and this agent has %d", hello.Oldest, wire.Version)
+		return nil, fmt.Errorf("it needs version %d of the protocol, and this agent has %d",
+			hello.Oldest, wire.Version)
 	case hello.Verb != wire.CNI:
 		return nil, fmt.Errorf("the verb %.40q is not known", hello.Verb)
 	}
@@ -319,7 +325,9 @@ func (r *run) prepare(c *conn, hello *wire.Frame) (*Prepared, error) {
 	if err := r.here.sameAs(int(peer.Pid)); err != nil {
 		return nil, err
 	}
-	call := &Call{Environ: wire.Variables(hello.Environ), Stdin: hello.Stdin, PID: int(peer.Pid), Still: c.still}
+	call := &Call{
+		Environ: wire.Variables(hello.Environ), Stdin: hello.Stdin, PID: int(peer.Pid), Still: c.still,
+	}
 	if err := sameNetNS(call.Env("CNI_NETNS"), c.netns, hello.NetNS); err != nil {
 		return nil, err
 	}
@@ -340,7 +348,8 @@ func (r *run) work(ctx context.Context, c *conn, hello *wire.Frame, prepared *Pr
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				r.Log.ErrorContext(ctx, "a call failed, and its client does it alone", "panic", p, "stack", string(debug.Stack()))
+				r.Log.ErrorContext(ctx, "a call failed, and its client does it alone",
+					"panic", p, "stack", string(debug.Stack()))
 				close(done)
 			}
 		}()
@@ -356,7 +365,10 @@ func (r *run) work(ctx context.Context, c *conn, hello *wire.Frame, prepared *Pr
 			if result == nil || result.Exit != 0 && ctx.Err() != nil {
 				return // it was stopped: the client, if it is there, finds the connection closed
 			}
-			f := &wire.Frame{Type: wire.Result, Version: wire.Version, Stdout: result.Stdout, Stderr: result.Stderr, Exit: result.Exit}
+			f := &wire.Frame{
+				Type: wire.Result, Version: wire.Version, Stdout: result.Stdout, Stderr: result.Stderr,
+				Exit: result.Exit,
+			}
 			if err := c.send(f); err != nil {
 				r.Log.WarnContext(ctx, "a client did not take its result", "error", err)
 			}

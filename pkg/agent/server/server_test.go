@@ -92,7 +92,8 @@ func newRig(t *testing.T, h *handler) *rig {
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a leftover in /tmp
 	log := &logbook{}
 	r := &rig{t: t, log: log, server: &Server{
-		Socket: filepath.Join(dir, "agent", "s"), Handler: h, Log: slog.New(slog.NewTextHandler(log, nil)), Workers: 2, Drain: 10 * time.Second,
+		Socket: filepath.Join(dir, "agent", "s"), Handler: h,
+		Log: slog.New(slog.NewTextHandler(log, nil)), Workers: 2, Drain: 10 * time.Second,
 	}}
 	r.start()
 	t.Cleanup(func() { must(t, r.end()) })
@@ -118,7 +119,8 @@ func (r *rig) end() error {
 
 func hello(stdin string, environ ...string) *wire.Frame {
 	return &wire.Frame{
-		Type: wire.Hello, Version: 1, Oldest: 1, Verb: wire.CNI, Environ: wire.Environ(environ), Stdin: []byte(stdin), Millis: 60000,
+		Type: wire.Hello, Version: 1, Oldest: 1, Verb: wire.CNI, Environ: wire.Environ(environ),
+		Stdin: []byte(stdin), Millis: 60000,
 	}
 }
 
@@ -154,7 +156,9 @@ func (r *rig) serves() {
 
 func TestServe(t *testing.T) {
 	h := &handler{do: func(_ context.Context, call *Call) *Result {
-		return &Result{Stdout: []byte(call.Env("A") + call.Env("B")), Stderr: []byte(fmt.Sprint(call.Still())), Exit: 7}
+		return &Result{
+			Stdout: []byte(call.Env("A") + call.Env("B")), Stderr: []byte(fmt.Sprint(call.Still())), Exit: 7,
+		}
 	}}
 	r := newRig(t, h)
 	var got *wire.Frame
@@ -163,7 +167,8 @@ func TestServe(t *testing.T) {
 		got = f
 		return err == nil
 	})
-	if string(got.Stdout) != "23" || string(got.Stderr) != "<nil>" || got.Exit != 7 || h.calls()[0] != "stdin" {
+	if string(got.Stdout) != "23" || string(got.Stderr) != "<nil>" || got.Exit != 7 ||
+		h.calls()[0] != "stdin" {
 		t.Errorf("%+v of %q", got, h.calls())
 	}
 }
@@ -213,17 +218,37 @@ func TestRefusals(t *testing.T) {
 		oob    []byte
 		says   string
 	}{
-		"verb":              {func(f *wire.Frame) { f.Verb = "dance" }, nil, `the verb "dance" is not known`},
-		"version":           {func(f *wire.Frame) { f.Version, f.Oldest = 9, 9 }, nil, "it needs version 9 of the protocol, and this agent has 1"},
-		"order":             {func(f *wire.Frame) { f.Type = wire.Go }, nil, `it begins with "go" in the place of "hello"`},
-		"handler":           {func(f *wire.Frame) { f.Stdin = []byte("no") }, nil, "it says no"},
-		"no namespace":      {func(f *wire.Frame) { f.Environ = wire.Environ([]string{"CNI_NETNS=" + file}); f.NetNS = true }, opened(file), "is no network namespace"},
-		"not sent":          {func(f *wire.Frame) { f.NetNS = true }, nil, "announced and not sent"},
-		"not announced":     {func(*wire.Frame) {}, opened(ns.Path), "announced and not sent"},
-		"there, not sent":   {func(f *wire.Frame) { f.Environ = wire.Environ([]string{"CNI_NETNS=" + ns.Path}) }, nil, "is there, and its client did not send it"},
-		"sent, not there":   {func(f *wire.Frame) { f.Environ = wire.Environ([]string{"CNI_NETNS=/none"}); f.NetNS = true }, opened(ns.Path), "no such file"},
-		"another namespace": {func(f *wire.Frame) { f.Environ = wire.Environ([]string{"CNI_NETNS=/proc/self/ns/net"}); f.NetNS = true }, opened(ns.Path), "leads to another file here"},
-		"relative":          {func(f *wire.Frame) { f.Environ = wire.Environ([]string{"CNI_NETNS=ns"}); f.NetNS = true }, opened(ns.Path), "is no absolute path"},
+		"verb": {func(f *wire.Frame) {
+			f.Verb = "dance"
+		}, nil, `the verb "dance" is not known`},
+		"version": {func(f *wire.Frame) {
+			f.Version, f.Oldest = 9, 9
+		}, nil, "it needs version 9 of the protocol, and this agent has 1"},
+		"order": {func(f *wire.Frame) {
+			f.Type = wire.Go
+		}, nil, `it begins with "go" in the place of "hello"`},
+		"handler": {func(f *wire.Frame) { f.Stdin = []byte("no") }, nil, "it says no"},
+		"no namespace": {func(f *wire.Frame) {
+			f.Environ = wire.Environ([]string{"CNI_NETNS=" + file})
+			f.NetNS = true
+		}, opened(file), "is no network namespace"},
+		"not sent":      {func(f *wire.Frame) { f.NetNS = true }, nil, "announced and not sent"},
+		"not announced": {func(*wire.Frame) {}, opened(ns.Path), "announced and not sent"},
+		"there, not sent": {func(f *wire.Frame) {
+			f.Environ = wire.Environ([]string{"CNI_NETNS=" + ns.Path})
+		}, nil, "is there, and its client did not send it"},
+		"sent, not there": {func(f *wire.Frame) {
+			f.Environ = wire.Environ([]string{"CNI_NETNS=/none"})
+			f.NetNS = true
+		}, opened(ns.Path), "no such file"},
+		"another namespace": {func(f *wire.Frame) {
+			f.Environ = wire.Environ([]string{"CNI_NETNS=/proc/self/ns/net"})
+			f.NetNS = true
+		}, opened(ns.Path), "leads to another file here"},
+		"relative": {func(f *wire.Frame) {
+			f.Environ = wire.Environ([]string{"CNI_NETNS=ns"})
+			f.NetNS = true
+		}, opened(ns.Path), "is no absolute path"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			h := &handler{}
@@ -238,7 +263,9 @@ func TestRefusals(t *testing.T) {
 			if answer.Type != wire.Refused || !strings.Contains(answer.Reason, tt.says) {
 				t.Errorf("%+v, want it to say %q", answer, tt.says)
 			}
-			r.await("log", func() bool { return strings.Contains(r.log.String(), "a call is left to its client") })
+			r.await("log", func() bool {
+				return strings.Contains(r.log.String(), "a call is left to its client")
+			})
 			if len(h.calls()) > 0 {
 				t.Errorf("it was done: %q", h.calls())
 			}
@@ -266,7 +293,9 @@ func TestAnotherView(t *testing.T) {
 	here, err := viewOf("self")
 	must(t, err)
 	must(t, here.sameAs(os.Getpid()))
-	for name, flags := range map[string]uintptr{"ns/net": syscall.CLONE_NEWNET, "ns/mnt": syscall.CLONE_NEWNS} {
+	for name, flags := range map[string]uintptr{
+		"ns/net": syscall.CLONE_NEWNET, "ns/mnt": syscall.CLONE_NEWNS,
+	} {
 		other := exec.CommandContext(t.Context(), "sleep", "60")
 		other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 		must(t, other.Start())
@@ -291,7 +320,7 @@ func TestRemovalsFirst(t *testing.T) {
 	start := func(stdin, command string, after func() bool) {
 		all.Go(func() {
 			c := r.dial()
-			c.Write(wire.Append(nil, hello(stdin, "CNI_COMMAND="+command))) //nolint:errcheck // it is read below
+			c.Write(wire.Append(nil, hello(stdin, "CNI_COMMAND="+command)))
 			if f, err := wire.Read(c); err != nil || f.Type != wire.Accepted {
 				t.Errorf("%+v, %v", f, err)
 			}
@@ -367,8 +396,8 @@ func TestStill(t *testing.T) {
 	}
 }
 
-// TestHandOver: a new agent takes the socket, the old one ends what it has begun, and at no moment is
-// there no socket.
+// TestHandOver: a new agent takes the socket, the old one ends what it has begun, and at no moment
+// is there no socket.
 func TestHandOver(t *testing.T) {
 	release := make(chan struct{})
 	h := &handler{do: func(_ context.Context, call *Call) *Result {
@@ -414,7 +443,10 @@ func TestHandOver(t *testing.T) {
 // TestDrain: what takes too long is stopped, and its client is not told that it failed: it goes on
 // alone.
 func TestDrain(t *testing.T) {
-	h := &handler{do: func(ctx context.Context, _ *Call) *Result { <-ctx.Done(); return &Result{Exit: 1} }}
+	h := &handler{do: func(ctx context.Context, _ *Call) *Result {
+		<-ctx.Done()
+		return &Result{Exit: 1}
+	}}
 	r := newRig(t, h)
 	r.server.Drain = 50 * time.Millisecond
 	long := make(chan error, 1)
@@ -493,7 +525,9 @@ func TestManyAtOnce(t *testing.T) {
 func TestListenRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "agent")
 	must(t, os.Mkdir(dir, 0o755))
-	s := &Server{Socket: filepath.Join(dir, "s"), Handler: &handler{}, Log: slog.New(slog.DiscardHandler)}
+	s := &Server{
+		Socket: filepath.Join(dir, "s"), Handler: &handler{}, Log: slog.New(slog.DiscardHandler),
+	}
 	if l, err := s.Listen(t.Context()); err == nil {
 		l.Close() //nolint:errcheck // it failed already
 		t.Error("it listens in a directory of mode 0755")

@@ -41,7 +41,8 @@ func (v view) sameAs(pid int) error {
 	}
 	for what, is := range other {
 		if v[what] != is {
-			return fmt.Errorf("its client sees another node (%s of process %d is not the agent's)", what, pid)
+			return fmt.Errorf("its client sees another node (%s of process %d is not the agent's)",
+				what, pid)
 		}
 	}
 	return nil

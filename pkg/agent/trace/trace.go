@@ -3,8 +3,8 @@
 // Contract: the span of a call continues the trace that the runtime passes in TRACEPARENT and
 // TRACESTATE (W3C Trace Context, which libcni hands on). Below it is one span for each attachment.
 // Spans wait in a bounded queue and are sent after the call: a collector that is slow or away costs
-// spans, and no call. They name verb, pod, sandbox, network, interface and plugins, and nothing else
-// of a configuration.
+// spans, and no call. They name verb, pod, sandbox, network, interface and plugins, and nothing
+// else of a configuration.
 package trace
 
 import (
@@ -27,15 +27,15 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 )
 
-// Endpoint is the variable with the URL of the collector, for OTLP over gRPC. The other variables of
-// OpenTelemetry's specification work, too.
+// Endpoint is the variable with the URL of the collector, for OTLP over gRPC. The other variables
+// of OpenTelemetry's specification work, too.
 const Endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 // Tracer makes spans. A nil one makes none. It is safe for concurrent use.
 type Tracer struct{ provider *sdktrace.TracerProvider }
 
-// New returns a Tracer for the collector that the environment names, nil if it names none. The error
-// is that of a setting that cannot be read.
+// New returns a Tracer for the collector that the environment names, nil if it names none. The
+// error is that of a setting that cannot be read.
 func New(ctx context.Context, version, node string) (*Tracer, error) {
 	if os.Getenv(Endpoint) == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return nil, nil //nolint:nilnil // a nil Tracer is one
@@ -48,7 +48,8 @@ func New(ctx context.Context, version, node string) (*Tracer, error) {
 		attribute.String("service.name", "braid-agent"), attribute.String("service.version", version),
 		attribute.String("k8s.node.name", node),
 	)
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter),
+		sdktrace.WithResource(about))
 	return &Tracer{provider}, nil
 }
 
@@ -61,7 +62,9 @@ func (t *Tracer) Stop(ctx context.Context) error {
 }
 
 // start begins a span.
-func (t *Tracer) start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
+func (t *Tracer) start(
+	ctx context.Context, name string, options ...trace.SpanStartOption,
+) (context.Context, trace.Span) {
 	if t == nil {
 		return ctx, noop.Span{}
 	}
@@ -81,10 +84,12 @@ type Call struct {
 // over.
 func (t *Tracer) Start(ctx context.Context, call *Call) (_ context.Context, end func()) {
 	ctx = propagation.TraceContext{}.Extract(ctx, environment(call.Env))
-	ctx, span := t.start(ctx, string(call.Verb), trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attribute.String("k8s.namespace.name", call.Namespace), attribute.String("k8s.pod.name", call.Pod),
-		attribute.String("container.id", call.Sandbox),
-	))
+	ctx, span := t.start(ctx, string(call.Verb), trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(
+			attribute.String("k8s.namespace.name", call.Namespace),
+			attribute.String("k8s.pod.name", call.Pod),
+			attribute.String("container.id", call.Sandbox),
+		))
 	return ctx, func() { span.End() }
 }
 
@@ -96,10 +101,12 @@ func (t *Tracer) Operation(ctx context.Context, o engine.Operation) {
 // Attachment implements engine.Observer.
 func (t *Tracer) Attachment(ctx context.Context, a engine.Attachment) {
 	end := time.Now()
-	_, span := t.start(ctx, string(a.Verb)+" "+a.Planned.IfName, trace.WithTimestamp(end.Add(-a.Duration)), trace.WithAttributes(
-		attribute.String("braid.network", a.Planned.Name), attribute.String("braid.interface", a.Planned.IfName),
-		attribute.StringSlice("braid.plugins", a.Plugins),
-	))
+	_, span := t.start(ctx, string(a.Verb)+" "+a.Planned.IfName,
+		trace.WithTimestamp(end.Add(-a.Duration)), trace.WithAttributes(
+			attribute.String("braid.network", a.Planned.Name),
+			attribute.String("braid.interface", a.Planned.IfName),
+			attribute.StringSlice("braid.plugins", a.Plugins),
+		))
 	fail(span, a.Err)
 	span.End(trace.WithTimestamp(end))
 }
@@ -109,7 +116,8 @@ func (t *Tracer) Violations(ctx context.Context, violations []engine.Violation) 
 	span := trace.SpanFromContext(ctx)
 	for _, v := range violations {
 		span.AddEvent("policy", trace.WithAttributes(
-			attribute.String("braid.policy.key", v.Key), attribute.String("braid.policy.effect", string(v.Effect)),
+			attribute.String("braid.policy.key", v.Key),
+			attribute.String("braid.policy.effect", string(v.Effect)),
 		))
 	}
 }

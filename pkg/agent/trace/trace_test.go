@@ -38,7 +38,8 @@ func attach(ctx context.Context, t *trace.Tracer, err error) {
 	t.Violations(ctx, []engine.Violation{{Key: "masters", Effect: policy.Audit}})
 	t.Attachment(ctx, engine.Attachment{
 		Operation: engine.Operation{Verb: engine.Add, Duration: time.Second, Err: err},
-		Planned:   &plan.Attachment{Name: "team/lan", IfName: "net1"}, Plugins: []string{"macvlan", "sbr"},
+		Planned:   &plan.Attachment{Name: "team/lan", IfName: "net1"},
+		Plugins:   []string{"macvlan", "sbr"},
 	})
 	t.Operation(ctx, engine.Operation{Verb: engine.Add, Duration: time.Second, Err: err})
 }
@@ -71,21 +72,26 @@ func TestSpans(t *testing.T) {
 	if string(part.GetParentSpanId()) != string(whole.GetSpanId()) {
 		t.Error("the attachment's span is not below that of its call")
 	}
-	if got := time.Duration(part.GetEndTimeUnixNano() - part.GetStartTimeUnixNano()); got.Round(time.Millisecond) != time.Second {
+	if got := time.Duration(part.GetEndTimeUnixNano() - part.GetStartTimeUnixNano()); got.Round(
+		time.Millisecond) != time.Second {
 		t.Errorf("the attachment took %v, want 1 s", got)
 	}
-	if got := tracetest.Texts(whole.GetAttributes()); got["k8s.pod.name"] != "p" || got["k8s.namespace.name"] != "team" || got["container.id"] != "id" {
+	if got := tracetest.Texts(whole.GetAttributes()); got["k8s.pod.name"] != "p" ||
+		got["k8s.namespace.name"] != "team" || got["container.id"] != "id" {
 		t.Errorf("the call's attributes are %v", got)
 	}
-	if got := tracetest.Texts(part.GetAttributes()); got["braid.network"] != "team/lan" || got["braid.interface"] != "net1" {
+	if got := tracetest.Texts(part.GetAttributes()); got["braid.network"] != "team/lan" ||
+		got["braid.interface"] != "net1" {
 		t.Errorf("the attachment's attributes are %v", got)
 	}
 	for name, span := range all {
-		if got := span.GetStatus(); got.GetCode() != spans.Status_STATUS_CODE_ERROR || got.GetMessage() != string(failure.PluginFailed) {
+		if got := span.GetStatus(); got.GetCode() != spans.Status_STATUS_CODE_ERROR ||
+			got.GetMessage() != string(failure.PluginFailed) {
 			t.Errorf("%s has the status %v", name, got)
 		}
 	}
-	if events := whole.GetEvents(); len(events) != 2 || tracetest.Texts(events[0].GetAttributes())["braid.policy.key"] != "masters" {
+	if events := whole.GetEvents(); len(events) != 2 ||
+		tracetest.Texts(events[0].GetAttributes())["braid.policy.key"] != "masters" {
 		t.Errorf("the call's events are %v", events)
 	}
 }

@@ -9,8 +9,9 @@
 //	agent:  result    what the client prints, and its exit code
 //
 // Contract:
-//   - Until an agent has read "go" it does nothing, so a client that has not sent it may do the work
-//     in another way. After it, an agent closes the connection only when it does nothing any more.
+//   - Until an agent has read "go" it does nothing, so a client that has not sent it may do the
+//     work in another way. After it, an agent closes the connection only when it does nothing any
+//     more.
 //   - A frame is a length, four bytes with the highest first, and that many bytes of JSON, one
 //     object. Bytes are strings of base64.
 //   - Versions add. Fields and types of frames that are not known are ignored; a verb that is not
@@ -93,7 +94,7 @@ func Append(b []byte, f *Frame) []byte {
 	if err != nil {
 		panic(err) // no field of a frame has a value that JSON has not
 	}
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(text))), text...) //nolint:gosec // Read refuses what is too long
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(text))), text...)
 }
 
 // Read reads a frame. The error is io.EOF if the peer has closed the connection between frames.

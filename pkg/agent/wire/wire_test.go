@@ -21,13 +21,17 @@ func frames() map[string]*wire.Frame {
 	return map[string]*wire.Frame{
 		wire.Hello: {
 			Type: wire.Hello, Version: 1, Oldest: 1, Verb: wire.CNI, NetNS: true, Millis: 240000,
-			Environ: wire.Environ([]string{"CNI_COMMAND=ADD", "CNI_ARGS=A=\xff\x01"}), Stdin: []byte(`{"name":"braid"}`),
+			Environ: wire.Environ([]string{"CNI_COMMAND=ADD", "CNI_ARGS=A=\xff\x01"}),
+			Stdin:   []byte(`{"name":"braid"}`),
 		},
 		wire.Accepted: {Type: wire.Accepted, Version: 1},
-		wire.Refused:  {Type: wire.Refused, Version: 1, Reason: "a \"reason\"\twith \\ and \u00e9 \U0001f9f6"},
-		wire.Go:       {Type: wire.Go},
-		wire.Working:  {Type: wire.Working},
-		wire.Result:   {Type: wire.Result, Stdout: []byte("{}\n"), Stderr: []byte("warning\n"), Exit: 1},
+		wire.Refused: {
+			Type: wire.Refused, Version: 1,
+			Reason: "a \"reason\"\twith \\ and \u00e9 \U0001f9f6",
+		},
+		wire.Go:      {Type: wire.Go},
+		wire.Working: {Type: wire.Working},
+		wire.Result:  {Type: wire.Result, Stdout: []byte("{}\n"), Stderr: []byte("warning\n"), Exit: 1},
 	}
 }
 
@@ -85,7 +89,9 @@ func framed(text []byte) []byte {
 
 // TestLaterVersion reads what a later version may send: more fields, in any order.
 func TestLaterVersion(t *testing.T) {
-	got := read(t, framed([]byte(` { "later" : "\ud83e\uddf6" , "type":"hello","n":-12,"b":{"c":[true]},"verb" : null, "version":9 , "oldest":1} `)))
+	got := read(t,
+		framed([]byte(` { "later" : "\ud83e\uddf6" , "type":"hello","n":-12,"b":{"c":[true]},`+
+			`"verb" : null, "version":9 , "oldest":1} `)))
 	if want := (&wire.Frame{Type: wire.Hello, Version: 9, Oldest: 1}); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
@@ -97,7 +103,8 @@ func TestCutFrames(t *testing.T) {
 		sent := wire.Append(nil, f)
 		for n := range sent {
 			_, err := wire.Read(bytes.NewReader(sent[:n]))
-			if want := io.ErrUnexpectedEOF; n == 0 && !errors.Is(err, io.EOF) || n > 0 && !errors.Is(err, want) {
+			if want := io.ErrUnexpectedEOF; n == 0 && !errors.Is(err, io.EOF) ||
+				n > 0 && !errors.Is(err, want) {
 				t.Errorf("%s cut after %d bytes: %v", name, n, err)
 			}
 		}
@@ -123,12 +130,15 @@ func TestBadFrames(t *testing.T) {
 	if _, err := wire.Read(big); err == nil || big.read > 0 {
 		t.Errorf("a frame of more than %d bytes: %v, after %d bytes", wire.MaxFrame, err, big.read)
 	}
-	if _, err := wire.Read(bytes.NewReader([]byte{0, 0x7f, 0xff, 0xff})); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := wire.Read(bytes.NewReader([]byte{0, 0x7f, 0xff, 0xff})); !errors.Is(err,
+		io.ErrUnexpectedEOF) {
 		t.Errorf("a length alone: %v", err)
 	}
 	for _, text := range []string{
-		"", "{", "{}x", "[]", `{"type":"go",}`, `{"type"}`, `{"type":1}`, `{"stdin":"%"}`, `{"exit":"1"}`, `{"exit":01}`, `{"exit":1.5}`, `{"exit":99999999999999999999}`,
-		`{"netns":"true"}`, "{\"type\":\"a\nb\"}", `{"type":"\x"}`, `{"type":"a`, `{type:1}`, `{"later":nul}`, strings.Repeat("{", 1<<16),
+		"", "{", "{}x", "[]", `{"type":"go",}`, `{"type"}`, `{"type":1}`, `{"stdin":"%"}`, `{"exit":"1"}`,
+		`{"exit":01}`, `{"exit":1.5}`, `{"exit":99999999999999999999}`,
+		`{"netns":"true"}`, "{\"type\":\"a\nb\"}", `{"type":"\x"}`, `{"type":"a`, `{type:1}`,
+		`{"later":nul}`, strings.Repeat("{", 1<<16),
 	} {
 		if f, err := wire.Read(bytes.NewReader(framed([]byte(text)))); err == nil {
 			t.Errorf("%.40s is read as %+v", text, f)

@@ -45,7 +45,9 @@ func (c *Collector) Spans() map[string]*trace.Span {
 }
 
 // Export implements the service.
-func (c *Collector) Export(_ context.Context, req *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (c *Collector) Export(
+	_ context.Context, req *collector.ExportTraceServiceRequest,
+) (*collector.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, resource := range req.GetResourceSpans() {
