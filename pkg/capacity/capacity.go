@@ -144,9 +144,9 @@ func (n Network) Capacity() int64 {
 	return n.Requested + max(0, int64(n.Free)-n.Waiting) //nolint:gosec // it is less than Plenty
 }
 
-// due reports whether the capacity is to be written in place of that which the Node has: if a tenth of
-// what was free is not free any more, or as much was not before. So the first that is free is written,
-// and that none is.
+// due reports whether the capacity is to be written in place of that which the Node has: if a tenth
+// of what was free is not free any more, or as much was not before. So the first that is free is
+// written, and that none is.
 func (n Network) due(written int64) bool {
 	before, now := written-n.Requested, n.Capacity()-n.Requested
 	change := max(now-before, before-now)
@@ -167,10 +167,10 @@ func Urgent(written map[string]int64, networks map[string]*Network) bool {
 	return false
 }
 
-// Changes returns what to write into a Node, by resource: a quantity, or nil to remove the resource.
-// written is what the Node has of the resources of this package. A network that is nil is one of
-// which it is not known what is free: its resource stays as it is. If one is due, all that differ
-// are written.
+// Changes returns what to write into a Node, by resource: a quantity, or nil to remove the
+// resource. written is what the Node has of the resources of this package. A network that is nil is
+// one of which it is not known what is free: its resource stays as it is. If one is due, all that
+// differ are written.
 func Changes(written map[string]int64, networks map[string]*Network) map[string]*int64 {
 	changes, due := map[string]*int64{}, false
 	for resource, n := range networks {

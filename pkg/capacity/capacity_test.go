@@ -18,13 +18,19 @@ import (
 
 func TestAsks(t *testing.T) {
 	t.Parallel()
-	for value, want := range map[string]bool{"true": true, " true\n": true, "false": false, "": false} {
-		got, err := capacity.Asks(&metav1.ObjectMeta{Annotations: map[string]string{capacity.ScheduleAnnotation: value}})
+	for value, want := range map[string]bool{
+		"true": true, " true\n": true, "false": false, "": false,
+	} {
+		got, err := capacity.Asks(&metav1.ObjectMeta{
+			Annotations: map[string]string{capacity.ScheduleAnnotation: value},
+		})
 		if got != want || err != nil {
 			t.Errorf("%q: %v, %v", value, got, err)
 		}
 	}
-	_, err := capacity.Asks(&metav1.ObjectMeta{Namespace: "web", Name: "a", Annotations: map[string]string{capacity.ScheduleAnnotation: "yes"}})
+	_, err := capacity.Asks(&metav1.ObjectMeta{
+		Namespace: "web", Name: "a", Annotations: map[string]string{capacity.ScheduleAnnotation: "yes"},
+	})
 	if failure.ReasonOf(err) != failure.NADInvalid || !strings.Contains(err.Error(), "web/a") {
 		t.Errorf("yes: %v", err)
 	}
@@ -50,7 +56,8 @@ func TestResource(t *testing.T) {
 	} {
 		nad := &metav1.ObjectMeta{Namespace: ref[0], Name: ref[1]}
 		name := capacity.Resource(nad)
-		if problems := append(validation.IsQualifiedName(name), validation.IsQualifiedName("requests."+name)...); len(problems) > 0 && ref[0] != "default.a" {
+		if problems := append(validation.IsQualifiedName(name),
+			validation.IsQualifiedName("requests."+name)...); len(problems) > 0 && ref[0] != "default.a" {
 			t.Errorf("%v: %s: %v", ref, name, problems)
 		}
 		if before, ok := seen[name]; ok && ref[0] != "default.a" {
@@ -73,9 +80,14 @@ func TestResource(t *testing.T) {
 }
 
 func container(amounts ...int64) corev1.Container {
-	c := corev1.Container{Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("1")}}}
+	c := corev1.Container{
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{"cpu": resource.MustParse("1")},
+		},
+	}
 	for i, n := range amounts {
-		c.Resources.Requests[corev1.ResourceName(fmt.Sprint("braid-cni.io/", i))] = *resource.NewQuantity(n, resource.DecimalSI)
+		c.Resources.Requests[corev1.ResourceName(fmt.Sprint("braid-cni.io/", i))] = *resource.NewQuantity(
+			n, resource.DecimalSI)
 	}
 	return c
 }
@@ -91,17 +103,21 @@ func TestRequests(t *testing.T) {
 		want map[string]int64
 	}{
 		"nothing": {corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{container()}}}, nil},
-		"the sum": {corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{container(1, 2), container(1)}}}, map[string]int64{
+		"the sum": {corev1.Pod{
+			Spec: corev1.PodSpec{Containers: []corev1.Container{container(1, 2), container(1)}},
+		}, map[string]int64{
 			"braid-cni.io/0": 2, "braid-cni.io/1": 2,
 		}},
 		"init containers": {corev1.Pod{Spec: corev1.PodSpec{
-			InitContainers: []corev1.Container{container(3), container(2), sidecar}, Containers: []corev1.Container{container(1)},
+			InitContainers: []corev1.Container{container(3), container(2), sidecar},
+			Containers:     []corev1.Container{container(1)},
 		}}, map[string]int64{"braid-cni.io/0": 5}},
 		"the largest init container": {corev1.Pod{Spec: corev1.PodSpec{
 			InitContainers: []corev1.Container{container(3)}, Containers: []corev1.Container{container(1)},
 		}}, map[string]int64{"braid-cni.io/0": 3}},
 		"ended": {corev1.Pod{
-			Spec: corev1.PodSpec{Containers: []corev1.Container{container(1)}}, Status: corev1.PodStatus{Phase: corev1.PodFailed},
+			Spec:   corev1.PodSpec{Containers: []corev1.Container{container(1)}},
+			Status: corev1.PodStatus{Phase: corev1.PodFailed},
 		}, nil},
 	} {
 		if got := capacity.Requests(&test.pod); !maps.Equal(got, test.want) {
@@ -124,9 +140,21 @@ func TestCapacity(t *testing.T) {
 		{"more wait than there are", capacity.Network{Free: 1, Requested: 3, Waiting: 3}, 3},
 		{"the master is gone", capacity.Network{Requested: 3}, 3},
 		{"no limit", capacity.Network{Free: math.MaxUint64}, capacity.Plenty},
-		{"no limit, and pods", capacity.Network{Free: math.MaxUint64, Requested: 7, Waiting: 2}, capacity.Plenty},
-		{"more than plenty", capacity.Network{Free: capacity.Plenty, Requested: capacity.Plenty + 1}, capacity.Plenty + 1},
-		{"a little less", capacity.Network{Free: capacity.Plenty - 1, Requested: 7, Waiting: 2}, capacity.Plenty + 4},
+		{
+			"no limit, and pods",
+			capacity.Network{Free: math.MaxUint64, Requested: 7, Waiting: 2},
+			capacity.Plenty,
+		},
+		{
+			"more than plenty",
+			capacity.Network{Free: capacity.Plenty, Requested: capacity.Plenty + 1},
+			capacity.Plenty + 1,
+		},
+		{
+			"a little less",
+			capacity.Network{Free: capacity.Plenty - 1, Requested: 7, Waiting: 2},
+			capacity.Plenty + 4,
+		},
 	} {
 		if got := test.network.Capacity(); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
@@ -169,8 +197,8 @@ func written(before map[string]int64, changes map[string]*int64) map[string]int6
 	return after
 }
 
-// Whatever the pods of the node do by themselves, the scheduler sees what is free: nothing has to be
-// written when a pod gets its address, or goes with it.
+// Whatever the pods of the node do by themselves, the scheduler sees what is free: nothing has to
+// be written when a pod gets its address, or goes with it.
 func TestPodsOfTheNodeAreNoChange(t *testing.T) {
 	t.Parallel()
 	has := map[string]int64{r: 7}
@@ -248,17 +276,21 @@ func TestUrgent(t *testing.T) {
 		{"new: a kubelet takes no notice", nil, &capacity.Network{Requested: 1}, false},
 		{"not known", map[string]int64{r: 0}, nil, false},
 	} {
-		if got := capacity.Urgent(test.written, map[string]*capacity.Network{r: test.network}); got != test.want {
+		if got := capacity.Urgent(test.written,
+			map[string]*capacity.Network{r: test.network}); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 }
 
-// What no NAD asks for any more is removed, and what differs a little is written with what does much.
+// What no NAD asks for any more is removed, and what differs a little is written with what does
+// much.
 func TestChangesOfSeveral(t *testing.T) {
 	t.Parallel()
 	has := map[string]int64{r: 100, q: 5, "braid-cni.io/web.gone": 3, "braid-cni.io/web.unknown": 4}
-	networks := map[string]*capacity.Network{r: {Free: 99}, q: {Free: 5}, "braid-cni.io/web.unknown": nil}
+	networks := map[string]*capacity.Network{
+		r: {Free: 99}, q: {Free: 5}, "braid-cni.io/web.unknown": nil,
+	}
 	changes := capacity.Changes(has, networks)
 	if _, same := changes[q]; same || len(changes) != 2 {
 		t.Errorf("changes %v", changes)
