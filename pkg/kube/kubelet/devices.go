@@ -20,7 +20,9 @@ type Devices struct {
 }
 
 // NewDevices joins both.
-func NewDevices(kubelet *Client, claims kube.Allocations) *Devices { return &Devices{kubelet, claims} }
+func NewDevices(kubelet *Client, claims kube.Allocations) *Devices {
+	return &Devices{kubelet, claims}
+}
 
 // Devices returns the IDs of the pod's devices by resource name, sorted, each once. An error of the
 // class DeviceUnavailable says that the kubelet could not be asked; the devices of claims are

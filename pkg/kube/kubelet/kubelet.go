@@ -1,7 +1,7 @@
 // Package kubelet finds the devices that were allocated to a pod.
 //
-// Client asks this node's kubelet, over a unix socket that it dials for each call. Devices joins what
-// it says with the ResourceClaims of the pod, which a source of pkg/kube has.
+// Client asks this node's kubelet, over a unix socket that it dials for each call. Devices joins
+// what it says with the ResourceClaims of the pod, which a source of pkg/kube has.
 //
 // Contract: errors of a kubelet that cannot be asked are of the class DeviceUnavailable. A kubelet
 // that restarts, or is asked too often, is asked again for a while. The kubelet is asked without a

@@ -9,13 +9,14 @@ import (
 
 // The hand-written decoder reads what the generated types write, whatever is in it.
 func FuzzPodResources(f *testing.F) {
-	seed, err := proto.Marshal(&podresourcesv1.ListPodResourcesResponse{PodResources: []*podresourcesv1.PodResources{
-		{Name: "p", Namespace: "ns", Containers: []*podresourcesv1.ContainerResources{
-			{Name: "c", Devices: []*podresourcesv1.ContainerDevices{
-				{ResourceName: "v/a", DeviceIds: []string{"1", "2"}},
+	seed, err := proto.Marshal(
+		&podresourcesv1.ListPodResourcesResponse{PodResources: []*podresourcesv1.PodResources{
+			{Name: "p", Namespace: "ns", Containers: []*podresourcesv1.ContainerResources{
+				{Name: "c", Devices: []*podresourcesv1.ContainerDevices{
+					{ResourceName: "v/a", DeviceIds: []string{"1", "2"}},
+				}},
 			}},
-		}},
-	}})
+		}})
 	if err != nil {
 		f.Fatal(err)
 	}

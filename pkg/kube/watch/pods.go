@@ -1,9 +1,9 @@
-// Package watch keeps an eye on objects of the API server, by client-go's informers. It is apart from
-// package kube because these are megabytes, which a process for every pod does not carry.
+// Package watch keeps an eye on objects of the API server, by client-go's informers. It is apart
+// from package kube because these are megabytes, which a process for every pod does not carry.
 //
-// Contract: what is watched is told in the order of the server, each object at least once, and again
-// what went on while the server could not be reached. Handlers are called one after the other and
-// must not block.
+// Contract: what is watched is told in the order of the server, each object at least once, and
+// again what went on while the server could not be reached. Handlers are called one after the other
+// and must not block.
 package watch
 
 import (
@@ -50,7 +50,9 @@ func (p *Pods) Run(ctx context.Context) error {
 				o.FieldSelector = selector
 				return pods.List(ctx, o)
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
+				error,
+			) {
 				o.FieldSelector = selector
 				return pods.Watch(ctx, o)
 			},

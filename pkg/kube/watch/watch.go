@@ -2,9 +2,9 @@
 // apart from package kube because what comes with them is megabytes, which a process for every pod
 // does not carry.
 //
-// Contract: what is not known yet, or not there, is asked of the API server: an object may be younger
-// than what the informers have seen of it. So is everything while the API server was not heard for
-// MaxAge: a watch that was lost does not show what has changed.
+// Contract: what is not known yet, or not there, is asked of the API server: an object may be
+// younger than what the informers have seen of it. So is everything while the API server was not
+// heard for MaxAge: a watch that was lost does not show what has changed.
 package watch
 
 import (
@@ -65,7 +65,9 @@ func New(api *kube.API) (*Cluster, error) {
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return nads.List(ctx, o)
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
+				error,
+			) {
 				return c.nads.hear(nads.Watch(ctx, o))
 			},
 		}, objects),
@@ -76,7 +78,9 @@ func New(api *kube.API) (*Cluster, error) {
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return spaces.List(ctx, o)
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
+				error,
+			) {
 				return c.namespaces.hear(spaces.Watch(ctx, o))
 			},
 		}, labels),
@@ -85,7 +89,8 @@ func New(api *kube.API) (*Cluster, error) {
 	return c, nil
 }
 
-// With returns the same memory with another account behind it, which is asked for what is not in it.
+// With returns the same memory with another account behind it, which is asked for what is not in
+// it.
 func (c *Cluster) With(api *kube.API) *Cluster {
 	with := *c
 	with.API = api
@@ -122,11 +127,13 @@ func nadOf(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	config, _, _ := unstructured.NestedString(u.Object, "spec", "config") //nolint:errcheck // the schema has it as a string
+	//nolint:errcheck // the schema has it as a string
+	config, _, _ := unstructured.NestedString(u.Object, "spec", "config")
 	annotations := u.GetAnnotations()
 	delete(annotations, lastApplied)
 	return &remembered{config: config, ObjectMeta: metav1.ObjectMeta{
-		Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), ResourceVersion: u.GetResourceVersion(), Annotations: annotations,
+		Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(),
+		ResourceVersion: u.GetResourceVersion(), Annotations: annotations,
 	}}, nil
 }
 
@@ -139,15 +146,23 @@ func namespaceOf(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	return &remembered{ObjectMeta: metav1.ObjectMeta{Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: m.Labels}}, nil
+	return &remembered{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: m.Labels,
+		},
+	}, nil
 }
 
 func (r *remembered) nad() *nadv1.NetworkAttachmentDefinition {
-	return &nadv1.NetworkAttachmentDefinition{ObjectMeta: r.ObjectMeta, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: r.config}}
+	return &nadv1.NetworkAttachmentDefinition{
+		ObjectMeta: r.ObjectMeta, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: r.config},
+	}
 }
 
 // NAD returns a NAD.
-func (c *Cluster) NAD(ctx context.Context, namespace, name string) (*nadv1.NetworkAttachmentDefinition, error) {
+func (c *Cluster) NAD(
+	ctx context.Context, namespace, name string,
+) (*nadv1.NetworkAttachmentDefinition, error) {
 	if r := c.nads.find(namespace + "/" + name); r != nil {
 		return r.nad(), nil
 	}

@@ -64,7 +64,9 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(api.Close)
 	all, err := New(api)
 	must(t, err)
-	away, err := kube.NewAPI(kube.APIOptions{ServiceAccount: t.TempDir(), Server: "https://127.0.0.1:1", Timeout: 50 * time.Millisecond})
+	away, err := kube.NewAPI(kube.APIOptions{
+		ServiceAccount: t.TempDir(), Server: "https://127.0.0.1:1", Timeout: 50 * time.Millisecond,
+	})
 	must(t, err)
 	return &rig{t, server, all, all.With(away)}
 }
@@ -85,8 +87,8 @@ func (r *rig) nad(name string) error {
 	return err
 }
 
-// TestCluster: what is known costs no request. What is not known yet is asked for, and is never "not
-// found".
+// TestCluster: what is known costs no request. What is not known yet is asked for, and is never
+// "not found".
 func TestCluster(t *testing.T) {
 	r := newRig(t)
 	nad(t, r.server, "early")
@@ -111,7 +113,9 @@ func TestCluster(t *testing.T) {
 	must(t, err)
 	await(t, "the new NAD is known", func() bool { return r.nad("late") == nil })
 	_, err = r.server.Client().CoreV1().Namespaces().Create(t.Context(),
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team", Labels: map[string]string{"a": "b"}}}, metav1.CreateOptions{})
+		&corev1.Namespace{
+			ObjectMeta: metav1.ObjectMeta{Name: "team", Labels: map[string]string{"a": "b"}},
+		}, metav1.CreateOptions{})
 	must(t, err)
 	await(t, "the namespace is known", func() bool {
 		team, err := r.mine.Namespace(t.Context(), "team")
