@@ -43,8 +43,10 @@ const (
 	maxOwn      = 1.0  // an address of a block that the node owns, of a bare binary's start
 	maxGrowth   = 1.5  // that, with 60,000 addresses in use, of that with none
 	minParallel = 0.5  // Adds a second with 64 at a time, of those one at a time
-	minOfFloor  = 0.3  // addresses a second in a cluster, of those of as many blocks as are created in a second when nothing else is done
-	maxStored   = 0.5  // bytes of an address in the API, of an entry in the reference's pool
+	// addresses a second in a cluster, of those of as many blocks as are created in a second when
+	// nothing else is done
+	minOfFloor = 0.3
+	maxStored  = 0.5 // bytes of an address in the API, of an entry in the reference's pool
 )
 
 // wherePod has four networks with addresses of the cluster, oldPod four with those of the
@@ -67,7 +69,9 @@ func (b *bench) whereManifests(flat string) string {
 			}
 			config := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"plugins":[{"type":"macvlan","master":"nic0","mode":"bridge",
 				"ipam":{"type":"whereabouts","range":"10.%d.0.0/16"%s}}]}`, name, 30+10*i+net, file)
-			fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: %s, namespace: default}\nspec: {config: %q}\n---\n",
+			fmt.Fprintf(&out, "apiVersion: k8s.cni.cncf.io/v1\nkind: "+
+				"NetworkAttachmentDefinition\nmetadata: {name: %s, namespace: default}\nspec: {config: "+
+				"%q}\n---\n",
 				name, config)
 		}
 		out.WriteString(b.pod(pod, names))
@@ -124,14 +128,23 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nCluster-wide addresses (whereabouts), real API server.\n\n")
-	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; %s: %.1f and %.1f ms\n",
-		b.median("ADD addresses"), b.median("DEL addresses"), b.reference.name, b.median("ADD reference"), b.median("DEL reference"))
-	fmt.Fprintf(&out, "An address of an own block, none and 60,000 in use: %.2f and %.2f ms; 64 at a time: %.0f/s; 256 nodes fill a /16: %.0f/s; bytes for each: %.0f\n\n",
+	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; %s: %.1f and "+
+		"%.1f ms\n",
+		b.median("ADD addresses"), b.median("DEL addresses"), b.reference.name, b.median("ADD reference"),
+		b.median("DEL reference"))
+	fmt.Fprintf(&out, "An address of an own block, none and 60,000 in use: %.2f and %.2f ms; 64 at "+
+		"a time: %.0f/s; 256 nodes fill a /16: %.0f/s; bytes for each: %.0f\n\n",
 		few, many, parallel, fill, stored)
 	bare := b.median("VERSION bare")
 	out.WriteString(verdicts([]verdict{
-		{"ADD with 4 networks, of that with host-local", b.median("ADD addresses") / b.median(key("ADD", "braid", 4)), maxFour, false},
-		{b.reference.name + ", of that", b.median("ADD reference") / b.median("ADD addresses"), minFaster, true},
+		{
+			"ADD with 4 networks, of that with host-local",
+			b.median("ADD addresses") / b.median(key("ADD", "braid", 4)), maxFour, false,
+		},
+		{
+			b.reference.name + ", of that", b.median("ADD reference") / b.median("ADD addresses"),
+			minFaster, true,
+		},
 		{"address of an own block, of a bare binary's start", few / bare, maxOwn, false},
 		{"60,000 in use, of none", many / few, maxGrowth, false},
 		{"rate of 64 at a time, of one at a time", parallel / alone, minParallel, true},
@@ -143,7 +156,8 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 
 // entrySize is how many bytes an address takes in the reference's pool, which is one object.
 func entrySize() float64 {
-	return float64(len(fmt.Sprintf(`"%d":{"id":"%064d","ifname":"net1","podref":"default/pod-%d"},`, manyInUse, manyInUse, manyInUse)))
+	return float64(len(fmt.Sprintf(`"%d":{"id":"%064d","ifname":"net1","podref":"default/pod-%d"},`,
+		manyInUse, manyInUse, manyInUse)))
 }
 
 func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod string) error {
@@ -153,7 +167,9 @@ func (b *bench) fourNetworks(ctx context.Context, name string, by *meta, pod str
 	return inNetns(func(netns string) error {
 		before, err := usedCPU()
 		for _, command := range []string{"ADD", "DEL"} {
-			err = errors.Join(err, b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", netns) }))
+			err = errors.Join(err, b.timed(command+" "+name, func() error {
+				return by.call(ctx, command, pod, "bench", netns)
+			}))
 		}
 		after, uerr := usedCPU()
 		b.times["CPU "+name] = append(b.times["CPU "+name], after-before)
@@ -178,7 +194,8 @@ func (b *bench) newIPAM() (*ipam, error) {
 
 func (p *ipam) node(i int) *block.Manager {
 	return &block.Manager{
-		Store: p.api, Nodes: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i), Log: slog.New(slog.DiscardHandler),
+		Store: p.api, Nodes: p.api, Dir: filepath.Join(p.work, nodeName(i)), NodeName: nodeName(i),
+		Log:  slog.New(slog.DiscardHandler),
 		Boot: func() (string, error) { return "bench", nil },
 	}
 }
@@ -189,13 +206,17 @@ func bigWish(space, cidr string) (block.Wish, error) {
 }
 
 func take(ctx context.Context, m *block.Manager, w block.Wish, i int) error {
-	h := block.Holder{ID: attachment.ID{Network: "bench", ContainerID: fmt.Sprintf("container-%064d", i), IfName: "net1"}, Pod: fmt.Sprintf("default/pod-%d", i)}
+	h := block.Holder{
+		ID: attachment.ID{
+			Network: "bench", ContainerID: fmt.Sprintf("container-%064d", i), IfName: "net1",
+		}, Pod: fmt.Sprintf("default/pod-%d", i),
+	}
 	_, err := m.Add(ctx, h, []block.Wish{w}, nil)
 	return err
 }
 
-// growth is how many addresses a second a node gives one at a time, new blocks included; and how long
-// an address takes where none and where many are in use, in ms, medians.
+// growth is how many addresses a second a node gives one at a time, new blocks included; and how
+// long an address takes where none and where many are in use, in ms, medians.
 func (p *ipam) growth(ctx context.Context) (alone, few, many float64, err error) {
 	m := p.node(0)
 	w, err := bigWish("growth", "10.0.0.0/14")
@@ -247,7 +268,12 @@ func (p *ipam) floor(ctx context.Context) (float64, error) {
 	blocks := slices.Collect(w.Window.Blocks(28))
 	start := time.Now()
 	err = together(atOnce, len(blocks), func(i int) error {
-		object := &v1alpha1.IPBlock{Spec: v1alpha1.IPBlockSpec{Space: w.Space, CIDR: blocks[i].String(), Owner: &v1alpha1.Node{NodeName: nodeName(0), NodeUID: "bench"}}}
+		object := &v1alpha1.IPBlock{
+			Spec: v1alpha1.IPBlockSpec{
+				Space: w.Space, CIDR: blocks[i].String(),
+				Owner: &v1alpha1.Node{NodeName: nodeName(0), NodeUID: "bench"},
+			},
+		}
 		object.Name = block.NameOf(w.Space, blocks[i])
 		_, err := p.api.CreateBlock(ctx, object)
 		return err

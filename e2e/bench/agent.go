@@ -20,7 +20,8 @@ import (
 
 // The targets for what the agent does.
 const (
-	maxAgentFloor  = 2.0  // ADD through it, of a bare binary's start, its links by netlink, and one PATCH
+	// ADD through it, of a bare binary's start, its links by netlink, and one PATCH
+	maxAgentFloor  = 2.0
 	minAgentFaster = 25.0 // ADD with the reference's plugins and addresses, of that
 	minAgentRate   = 25.0 // pods a second, 8 at a time, of those with the reference's
 	maxAgentCPU    = 0.2  // CPU time of a pod, of that with the reference's
@@ -46,8 +47,8 @@ func (b *bench) startAgent(ctx context.Context) (stop func() error, err error) {
 	return g.Stop, nil
 }
 
-// throughAgent measures the ADD and DEL of pods that the agent does, beside the CNI plugin alone, and
-// beside the reference's plugins with their cluster-wide addresses.
+// throughAgent measures the ADD and DEL of pods that the agent does, beside the CNI plugin alone,
+// and beside the reference's plugins with their cluster-wide addresses.
 func (b *bench) throughAgent(ctx context.Context, rounds int) (text string, err error) {
 	stop, err := b.startAgent(ctx)
 	if err != nil {
@@ -120,7 +121,9 @@ func (b *bench) measured(ctx context.Context, name string, by *meta, pod string)
 	return inNetns(func(path string) error {
 		before, err := b.usedWithAgent()
 		for _, command := range []string{"ADD", "DEL"} {
-			err = errors.Join(err, b.timed(command+" "+name, func() error { return by.call(ctx, command, pod, "bench", path) }))
+			err = errors.Join(err, b.timed(command+" "+name, func() error {
+				return by.call(ctx, command, pod, "bench", path)
+			}))
 		}
 		after, uerr := b.usedWithAgent()
 		b.times["CPU "+name] = append(b.times["CPU "+name], after-before)
@@ -132,7 +135,7 @@ func (b *bench) measured(ctx context.Context, name string, by *meta, pod string)
 func (b *bench) usedWithAgent() (time.Duration, error) {
 	const scheduled = 2 // the clock of all that a process has run
 	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^b.agentPID<<3|scheduled), &t); err != nil { //nolint:gosec // a process ID
+	if err := unix.ClockGettime(int32(^b.agentPID<<3|scheduled), &t); err != nil {
 		return 0, fmt.Errorf("read the agent's CPU time: %w", err)
 	}
 	used, err := usedCPU()
@@ -160,8 +163,10 @@ func (b *bench) rawLinks(path string, n int) error {
 		return err
 	}
 	veth := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "bench0", MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp},
-		PeerName:  "eth0", PeerNamespace: netlink.NsFd(ns),
+		LinkAttrs: netlink.LinkAttrs{
+			Name: "bench0", MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp,
+		},
+		PeerName: "eth0", PeerNamespace: netlink.NsFd(ns),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return err
@@ -170,8 +175,12 @@ func (b *bench) rawLinks(path string, n int) error {
 		name := "eth0"
 		if i > 0 {
 			name = fmt.Sprint("net", i)
-			attrs := netlink.LinkAttrs{Name: name, ParentIndex: master.Attrs().Index, Namespace: netlink.NsFd(ns)}
-			if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+			attrs := netlink.LinkAttrs{
+				Name: name, ParentIndex: master.Attrs().Index, Namespace: netlink.NsFd(ns),
+			}
+			if err := netlink.LinkAdd(&netlink.Macvlan{
+				LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE,
+			}); err != nil {
 				return err
 			}
 		}
@@ -179,7 +188,9 @@ func (b *bench) rawLinks(path string, n int) error {
 		if err != nil {
 			return err
 		}
-		address := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, byte(200+i), 0, 2), Mask: net.CIDRMask(16, 32)}} //nolint:gosec // a few
+		address := &netlink.Addr{
+			IPNet: &net.IPNet{IP: net.IPv4(10, byte(200+i), 0, 2), Mask: net.CIDRMask(16, 32)},
+		} //nolint:gosec // a few
 		if err := errors.Join(pod.AddrAdd(link, address), pod.LinkSetUp(link)); err != nil {
 			return err
 		}
@@ -192,7 +203,8 @@ func (b *bench) patch(ctx context.Context) error {
 	if b.kept == nil {
 		b.kept = b.transport()
 	}
-	return b.request(ctx, b.kept, http.MethodPatch, "/api/v1/namespaces/default/pods/"+podName(4)+"/status")
+	return b.request(ctx, b.kept, http.MethodPatch,
+		"/api/v1/namespaces/default/pods/"+podName(4)+"/status")
 }
 
 // rate is how many pods a second are attached, so many at a time.
@@ -214,7 +226,8 @@ func (b *bench) rate(ctx context.Context, by *meta, pod string, pods int) (float
 		return 0, err
 	}
 	for i := range pods {
-		if out, err := exec.CommandContext(ctx, "ip", "netns", "add", fmt.Sprint("rate-", i)).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "ip", "netns", "add", fmt.Sprint("rate-", i)).
+			CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("make a network namespace: %w: %s", err, out)
 		}
 	}
@@ -229,34 +242,44 @@ func (b *bench) rate(ctx context.Context, by *meta, pod string, pods int) (float
 	took := time.Since(start)
 	err = errors.Join(err, each("DEL"))
 	for i := range pods {
-		err = errors.Join(err, exec.CommandContext(ctx, "ip", "netns", "delete", fmt.Sprint("rate-", i)).Run())
+		err = errors.Join(err, exec.CommandContext(ctx, "ip", "netns", "delete", fmt.Sprint("rate-", i)).
+			Run())
 	}
 	return float64(pods) / took.Seconds(), err
 }
 
 func (b *bench) agentReport(rate, oldRate, size float64) string {
 	var out strings.Builder
-	out.WriteString("\nThrough the agent, and by the plugin alone; medians in ms; CPU: of ADD and DEL, the agent's with it.\n\n")
-	out.WriteString(" N |  ADD alone  agent  ratio |  DEL alone  agent  ratio |  CPU alone  agent  ratio\n")
-	out.WriteString("---+--------------------------+--------------------------+-------------------------\n")
+	out.WriteString("\nThrough the agent, and by the plugin alone; medians in ms; CPU: of ADD and " +
+		"DEL, the agent's with it.\n\n")
+	out.WriteString(" N |  ADD alone  agent  ratio |  DEL alone  agent  ratio |  CPU alone  agent  " +
+		"ratio\n")
+	out.WriteString(
+		"---+--------------------------+--------------------------+-------------------------\n")
 	for _, n := range networks() {
 		fmt.Fprintf(&out, "%2d", n)
 		for _, what := range []string{"ADD", "DEL", "CPU"} {
-			alone, agent := b.median(fmt.Sprint(what, " alone ", n)), b.median(fmt.Sprint(what, " agent ", n))
+			alone, agent := b.median(fmt.Sprint(what, " alone ", n)), b.median(
+				fmt.Sprint(what, " agent ", n))
 			fmt.Fprintf(&out, " | %10.1f %6.1f %6.2f", alone, agent, agent/alone)
 		}
 		out.WriteString("\n")
 	}
 	bare, raw, patch := b.median("VERSION bare"), b.median("floor netlink"), b.median("floor patch")
 	floor, add := bare+raw+patch, b.median("ADD agent addresses")
-	fmt.Fprintf(&out, "\n4 networks with addresses of the cluster: ADD %.1f, DEL %.1f; floor: start of a bare binary %.2f, links by netlink %.2f, one PATCH %.2f\n",
+	fmt.Fprintf(&out, "\n4 networks with addresses of the cluster: ADD %.1f, DEL %.1f; floor: start "+
+		"of a bare binary %.2f, links by netlink %.2f, one PATCH %.2f\n",
 		add, b.median("DEL agent addresses"), bare, raw, patch)
-	fmt.Fprintf(&out, "%d at a time: %.1f pods/s; %s: %.1f pods/s\n\n", rateAtOnce, rate, b.reference.name, oldRate)
+	fmt.Fprintf(&out, "%d at a time: %.1f pods/s; %s: %.1f pods/s\n\n", rateAtOnce, rate,
+		b.reference.name, oldRate)
 	out.WriteString(verdicts([]verdict{
 		{"ADD with 4 networks, of start + netlink + PATCH", add / floor, maxAgentFloor, false},
 		{b.reference.name + ", of that", b.median("ADD reference") / add, minAgentFaster, true},
 		{"pods a second, 8 at a time, of the reference's", rate / oldRate, minAgentRate, true},
-		{"CPU of a pod, of the reference's", b.median("CPU agent addresses") / b.median("CPU reference"), maxAgentCPU, false},
+		{
+			"CPU of a pod, of the reference's", b.median("CPU agent addresses") / b.median("CPU reference"),
+			maxAgentCPU, false,
+		},
 		{"the client's start to exit, of a bare binary's", b.median("client") / bare, maxClient, false},
 		{"size of the client in MB", size, maxClientMB, false},
 	}))

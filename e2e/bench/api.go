@@ -19,17 +19,22 @@ import (
 func (b *bench) roundTrips(ctx context.Context) error {
 	transport := b.transport()
 	defer transport.CloseIdleConnections()
-	if err := b.request(ctx, transport, http.MethodGet, "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/n1"); err != nil {
+	if err := b.request(ctx, transport, http.MethodGet,
+		"/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/n1"); err != nil {
 		return err
 	}
-	return b.request(ctx, transport, http.MethodPatch, "/api/v1/namespaces/default/pods/"+podName(4)+"/status")
+	return b.request(ctx, transport, http.MethodPatch,
+		"/api/v1/namespaces/default/pods/"+podName(4)+"/status")
 }
 
 // transport is for connections to the API server.
 func (b *bench) transport() *http.Transport {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(b.api.CA())
-	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
+	return &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+	}
 }
 
 // request makes a call, of which a PATCH changes an annotation.
@@ -39,7 +44,8 @@ func (b *bench) request(ctx context.Context, transport *http.Transport, method, 
 		body = `{"metadata":{"annotations":{"bench":"` + strings.Repeat("x", 1000) + `"}}}`
 	}
 	host, port := b.api.Address()
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+net.JoinHostPort(host, strconv.Itoa(port))+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method,
+		"https://"+net.JoinHostPort(host, strconv.Itoa(port))+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}

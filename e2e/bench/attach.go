@@ -101,7 +101,11 @@ type meta struct {
 func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	config := maps.Clone(m.config)
 	if m.networks != nil {
-		config["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{nadv1.NetworksAnnotation: m.networks[pod]}}
+		config["runtimeConfig"] = map[string]any{
+			"io.kubernetes.cri.pod-annotations": map[string]string{
+				nadv1.NetworksAnnotation: m.networks[pod],
+			},
+		}
 	}
 	stdin, err := json.Marshal(config)
 	if err != nil {
@@ -109,13 +113,16 @@ func (m *meta) call(ctx context.Context, command, pod, id, netns string) error {
 	}
 	cmd := exec.CommandContext(ctx, m.binary)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + m.path,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod + ";K8S_POD_UID=" + m.uids[pod],
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0",
+		"CNI_PATH=" + m.path,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod + ";K8S_POD_UID=" +
+			m.uids[pod],
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s %s", filepath.Base(m.binary), command, err, stdout.String(), stderr.String())
+		return fmt.Errorf("%s %s: %w: %s %s",
+			filepath.Base(m.binary), command, err, stdout.String(), stderr.String())
 	}
 	return nil
 }
@@ -144,14 +151,16 @@ func (b *bench) newBraid(name, bin string, exec ...string) (*meta, error) {
 func (b *bench) newReference(bin string) (*meta, error) {
 	multus := os.Getenv("BRAID_MULTUS")
 	if multus == "" {
-		return b.newBraid("Braid with the reference's plugins", bin, "bridge", "macvlan", "host-local", "whereabouts")
+		return b.newBraid("Braid with the reference's plugins", bin, "bridge", "macvlan", "host-local",
+			"whereabouts")
 	}
 	kubeconfig, err := b.api.Kubeconfig(lab.UserAdmin)
 	if err != nil {
 		return nil, err
 	}
 	config := map[string]any{
-		"cniVersion": "1.0.0", "name": "multus", "type": "multus", "kubeconfig": kubeconfig, "cniDir": filepath.Join(b.work, "multus"),
+		"cniVersion": "1.0.0", "name": "multus", "type": "multus", "kubeconfig": kubeconfig,
+		"cniDir":    filepath.Join(b.work, "multus"),
 		"delegates": []json.RawMessage{json.RawMessage(bridge(filepath.Join(b.work, "leases-multus")))},
 	}
 	return &meta{"Multus with the reference's plugins", multus, bin, config, nil, b.uids}, nil
@@ -165,12 +174,15 @@ func (b *bench) oldPlugins(ctx context.Context) (bin, flat string, err error) {
 	for _, name := range []string{"bridge", "macvlan", "host-local"} {
 		err = errors.Join(err, os.Symlink(filepath.Join(b.plugins, name), filepath.Join(bin, name)))
 	}
-	err = errors.Join(err, os.Symlink(os.Getenv("BRAID_WHEREABOUTS"), filepath.Join(bin, "whereabouts")))
+	err = errors.Join(err, os.Symlink(os.Getenv("BRAID_WHEREABOUTS"),
+		filepath.Join(bin, "whereabouts")))
 	kubeconfig, kerr := b.api.Kubeconfig(lab.UserAdmin)
 	if err = errors.Join(err, kerr); err != nil {
 		return "", "", err
 	}
-	if err := os.WriteFile(flat, fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig), 0o600); err != nil {
+	if err := os.WriteFile(flat,
+		fmt.Appendf(nil, `{"datastore":"kubernetes","kubernetes":{"kubeconfig":%q}}`, kubeconfig),
+		0o600); err != nil {
 		return "", "", err
 	}
 	crds, err := filepath.Glob(os.Getenv("BRAID_WHEREABOUTS_CRDS") + "/whereabouts.cni.cncf.io_*.yaml")
@@ -187,7 +199,8 @@ func inNetns(fn func(path string) error) (err error) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return err
 	}
-	if out, err := exec.Command("unshare", "--net="+path, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+	if out, err := exec.Command("unshare", "--net="+path, "ip", "link", "set", "lo", "up").
+		CombinedOutput(); err != nil {
 		return fmt.Errorf("make a network namespace: %w: %s", err, out)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)) }()

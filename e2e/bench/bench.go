@@ -44,24 +44,31 @@ func podName(n int) string { return fmt.Sprintf("bench-%d", n) }
 // them.
 func (b *bench) prepare(ctx context.Context) error {
 	var manifests bytes.Buffer
-	for _, file := range []string{"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml", "conf/rbac/node-pods.yaml"} {
+	for _, file := range []string{
+		"conf/crd/network-attachment-definition.yaml", "conf/crd/ipblocks.yaml", "conf/rbac/node.yaml",
+		"conf/rbac/node-pods.yaml",
+	} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
 		manifests.Write(append(data, "\n---\n"...))
 	}
-	for _, role := range []string{"braid-node", "braid-node-pods"} { // the second for bases that read each pod
-		fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: bench-%s}\n"+
+	// the second for bases that read each pod
+	for _, role := range []string{"braid-node", "braid-node-pods"} {
+		fmt.Fprintf(&manifests, "apiVersion: rbac.authorization.k8s.io/v1\nkind: "+
+			"ClusterRoleBinding\nmetadata: {name: bench-%s}\n"+
 			"roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %s}\n"+
-			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role, lab.UserBraid)
+			"subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %s}]\n---\n", role, role,
+			lab.UserBraid)
 	}
 	for i := 1; i <= networks()[len(networks())-1]; i++ {
 		config, err := json.Marshal(macvlan(i, braidLeases))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&manifests, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: n%d, namespace: default}\n"+
+		fmt.Fprintf(&manifests, "apiVersion: k8s.cni.cncf.io/v1\nkind: "+
+			"NetworkAttachmentDefinition\nmetadata: {name: n%d, namespace: default}\n"+
 			"spec: {config: %s}\n---\n", i, config)
 	}
 	for _, n := range networks() {
@@ -96,7 +103,8 @@ func (b *bench) prepare(ctx context.Context) error {
 // pod is the manifest of a pod that asks for networks.
 func (b *bench) pod(name string, networks []string) string {
 	b.networks[name] = strings.Join(networks, ",")
-	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
+	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default, "+
+		"annotations: {k8s.v1.cni.cncf.io/networks: %q}}\n"+
 		"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n---\n", name, b.networks[name])
 }
 
@@ -143,7 +151,8 @@ func (b *bench) byChains(ctx context.Context, n int) way {
 // runtime pass it on, as calls do not.
 func (b *bench) fresh(ctx context.Context, pod string) error {
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:null}}}`, nadv1.StatusAnnotation)
-	_, err := b.api.Client().CoreV1().Pods("default").Patch(ctx, pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := b.api.Client().CoreV1().Pods("default").
+		Patch(ctx, pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
 

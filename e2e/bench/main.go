@@ -39,7 +39,8 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	rounds := flag.Int("rounds", 30, "how often each pod is attached in each way")
-	log := flag.String("log", "/run/bench/braid.log", "where Braid writes its log, which has the time of each attachment")
+	log := flag.String("log", "/run/bench/braid.log",
+		"where Braid writes its log, which has the time of each attachment")
 	onlyAgent := flag.Bool("agent", false, "measure only what the agent does")
 	flag.Parse()
 	bench := &bench{
@@ -119,7 +120,9 @@ func (b *bench) size() (float64, error) {
 		return 0, err
 	}
 	var all int64
-	for _, name := range []string{"bridge", "ipvlan", "macvlan", "portmap", "sbr", "tuning", "host-local", "static"} {
+	for _, name := range []string{
+		"bridge", "ipvlan", "macvlan", "portmap", "sbr", "tuning", "host-local", "static",
+	} {
 		info, err := os.Stat(filepath.Join(b.plugins, name))
 		if err != nil {
 			return 0, err

@@ -10,7 +10,9 @@ func TestVerdicts(t *testing.T) {
 	got := verdicts([]verdict{
 		{"a", 1.05, 1.05, false}, {"b", 1.06, 1.05, false}, {"c", 10, 10, true}, {"d", 9.9, 10, true},
 	})
-	want := []string{"at most", "1.05x  reached", "1.05x  MISSED", "at least", "10.00x  reached", "10.00x  MISSED"}
+	want := []string{
+		"at most", "1.05x  reached", "1.05x  MISSED", "at least", "10.00x  reached", "10.00x  MISSED",
+	}
 	for _, w := range want {
 		if !strings.Contains(got, w) {
 			t.Errorf("it does not say %q:\n%s", w, got)

@@ -34,7 +34,9 @@ func newPairs(b *bench, binary string) (*pairs, error) {
 		return nil, err
 	}
 	base.binary = binary
-	base.config["braid"] = map[string]any{"nodeName": nodeName(1), "stateDir": filepath.Join(b.work, "base")}
+	base.config["braid"] = map[string]any{
+		"nodeName": nodeName(1), "stateDir": filepath.Join(b.work, "base"),
+	}
 	return &pairs{b, base}, nil
 }
 
@@ -82,7 +84,9 @@ func (p *pairs) attach(ctx context.Context, m *meta, pod pod) error {
 	return inNetns(func(netns string) error {
 		before, err := usedCPU()
 		for _, command := range []string{"ADD", "DEL"} {
-			err = errors.Join(err, p.timed(command+" "+m.name+" "+pod.name, func() error { return m.call(ctx, command, pod.name, "bench", netns) }))
+			err = errors.Join(err, p.timed(command+" "+m.name+" "+pod.name, func() error {
+				return m.call(ctx, command, pod.name, "bench", netns)
+			}))
 		}
 		after, uerr := usedCPU()
 		name := "CPU " + m.name + " " + pod.name
@@ -96,7 +100,8 @@ func (p *pairs) ratio(what, pod string) float64 {
 	ours, theirs := p.times[what+" "+p.braid.name+" "+pod], p.times[what+" base "+pod]
 	ratios := make([]time.Duration, len(ours))
 	for i := range ours {
-		ratios[i] = time.Duration(float64(ours[i]) / float64(max(theirs[i], 1)) * float64(time.Millisecond))
+		ratios[i] = time.Duration(
+			float64(ours[i]) / float64(max(theirs[i], 1)) * float64(time.Millisecond))
 	}
 	p.times["ratio"] = ratios
 	return p.median("ratio")
@@ -104,8 +109,10 @@ func (p *pairs) ratio(what, pod string) float64 {
 
 func (p *pairs) report(rounds int) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "\rThis tree beside %s: the same pods, %d pairs of which either is first in turn; medians in ms; %s.\n", p.base.binary, rounds, machine())
-	out.WriteString("ratio: the median of the pairs' ratios, this tree's time of the base's; CPU: of ADD and DEL\n\n")
+	fmt.Fprintf(&out, "\rThis tree beside %s: the same pods, %d pairs of which either is first in "+
+		"turn; medians in ms; %s.\n", p.base.binary, rounds, machine())
+	out.WriteString("ratio: the median of the pairs' ratios, this tree's time of the base's; CPU: " +
+		"of ADD and DEL\n\n")
 	fmt.Fprintf(&out, "%-26s %8s %8s %7s  %s\n", "", "base", "this", "ratio", "target")
 	for _, what := range []string{"ADD", "DEL", "CPU"} {
 		for _, pod := range pairedPods() {
@@ -119,7 +126,8 @@ func (p *pairs) report(rounds int) string {
 				verdict = "MISSED"
 			}
 			fmt.Fprintf(&out, "%-4s %-21s %8.1f %8.1f %6.2fx  %5.2fx  %s\n", what, pod.what,
-				p.median(what+" base "+pod.name), p.median(what+" "+p.braid.name+" "+pod.name), ratio, target, verdict)
+				p.median(what+" base "+pod.name), p.median(what+" "+p.braid.name+" "+pod.name), ratio, target,
+				verdict)
 		}
 	}
 	return out.String()

@@ -37,10 +37,14 @@ func (b *bench) median(name string) float64 {
 func (b *bench) report(rounds int, size float64) string {
 	var out strings.Builder
 	api := b.median("api")
-	fmt.Fprintf(&out, "\rPods with a default network (bridge) and N macvlan networks, all with host-local; %d rounds, medians in ms; %s.\n", rounds, machine())
-	out.WriteString("chains: the plugins run by libcni; +API: and 2 API round trips on a new connection; CPU: of plugins and what starts them, ADD and DEL\n\n")
-	out.WriteString(" N |  ADD chains   +API  braid  ratio |  DEL chains  braid  ratio |  CPU chains  braid  ratio\n")
-	out.WriteString("---+----------------------------------+----------------------------+---------------------------\n")
+	fmt.Fprintf(&out, "\rPods with a default network (bridge) and N macvlan networks, all with "+
+		"host-local; %d rounds, medians in ms; %s.\n", rounds, machine())
+	out.WriteString("chains: the plugins run by libcni; +API: and 2 API round trips on a new " +
+		"connection; CPU: of plugins and what starts them, ADD and DEL\n\n")
+	out.WriteString(" N |  ADD chains   +API  braid  ratio |  DEL chains  braid  ratio |  CPU " +
+		"chains  braid  ratio\n")
+	out.WriteString(
+		"---+----------------------------------+----------------------------+---------------------------\n")
 	var add float64
 	for _, n := range networks() {
 		chains := b.median(key("ADD", "chains", n))
@@ -48,7 +52,8 @@ func (b *bench) report(rounds int, size float64) string {
 		if n == 4 {
 			add = ratio
 		}
-		fmt.Fprintf(&out, "%2d | %11.1f %6.1f %6.1f %6.2f", n, chains, chains+api, b.median(key("ADD", "braid", n)), ratio)
+		fmt.Fprintf(&out, "%2d | %11.1f %6.1f %6.1f %6.2f", n, chains, chains+api,
+			b.median(key("ADD", "braid", n)), ratio)
 		for _, what := range []string{"DEL", "CPU"} {
 			chains, braid := b.median(key(what, "chains", n)), b.median(key(what, "braid", n))
 			fmt.Fprintf(&out, " | %11.1f %6.1f %6.2f", chains, braid, braid/chains)
@@ -57,7 +62,8 @@ func (b *bench) report(rounds int, size float64) string {
 	}
 	del := b.median(key("DEL", "braid", 4)) / b.median(key("DEL", "braid", 1))
 	bare, version := b.median("VERSION bare"), b.median("VERSION braid")
-	fmt.Fprintf(&out, "\n2 API round trips %.1f; start to exit: bare binary %.2f, braid VERSION %.2f\n\n", api, bare, version)
+	fmt.Fprintf(&out, "\n2 API round trips %.1f; start to exit: bare binary %.2f, braid VERSION "+
+		"%.2f\n\n", api, bare, version)
 	out.WriteString(verdicts([]verdict{
 		{"ADD with 4 networks, of chains + 2 API round trips", add, maxAdd, false},
 		{"DEL with 4 networks, of that with one", del, maxDel, false},
@@ -85,7 +91,8 @@ func verdicts(list []verdict) string {
 		if v.least && v.is < v.target || !v.least && v.is > v.target {
 			result = "MISSED"
 		}
-		fmt.Fprintf(&out, "%-54s %6.2fx  target: %-8s %5.2fx  %s\n", v.what, v.is, bound, v.target, result)
+		fmt.Fprintf(&out, "%-54s %6.2fx  target: %-8s %5.2fx  %s\n", v.what, v.is, bound, v.target,
+			result)
 	}
 	return out.String()
 }
@@ -109,7 +116,8 @@ func readCPUTime() (t cpuTime, err error) {
 	}
 	defer stat.Close() //nolint:errcheck // opened for reading
 	var user, nice, system, idle, wait, irq, softirq int64
-	_, err = fmt.Fscanf(stat, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq, &t.stolen)
+	_, err = fmt.Fscanf(stat, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq,
+		&softirq, &t.stolen)
 	t.used = user + nice + system + irq + softirq
 	return t, err
 }
@@ -117,5 +125,6 @@ func readCPUTime() (t cpuTime, err error) {
 // since says by how much times are too long.
 func (t cpuTime) since(start cpuTime) string {
 	used, stolen := t.used-start.used, t.stolen-start.stolen
-	return fmt.Sprintf("\nOf the CPU time that was wanted until here the machine's host gave %.0f %% to others.\n", 100*float64(stolen)/float64(max(used+stolen, 1)))
+	return fmt.Sprintf("\nOf the CPU time that was wanted until here the machine's host gave %.0f "+
+		"%% to others.\n", 100*float64(stolen)/float64(max(used+stolen, 1)))
 }
