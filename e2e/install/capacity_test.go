@@ -26,14 +26,16 @@ func (r *rig) roomFor(schedule string) {
 	r.t.Helper()
 	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
 		"metadata": {"name": "room", "namespace": "default", "annotations": {%q: %q}}, "spec": {"config": %q}}`, capacity.ScheduleAnnotation, schedule,
-		`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "whereabouts", "range": "10.21.0.0/30"}}`)
+		`{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "whereabouts", `+
+			`"range": "10.21.0.0/30"}}`)
 	r.eventually("the network is admitted", func() error { return r.Apply(r.ctx, nad) })
 }
 
 // ask makes a pod with networks, for the scheduler to find a node.
 func (r *rig) ask(name, networks string) {
 	r.t.Helper()
-	r.must(r.create(r.ctx, lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: networks})))
+	r.must(
+		r.create(r.ctx, lab.Pod("default", name, map[string]string{nadv1.NetworksAnnotation: networks})))
 }
 
 // nodesSay waits until each node has so much room for pods that it has not got.
@@ -64,7 +66,8 @@ func (r *rig) nodesSay(when string, free map[string]int64) {
 func (r *rig) waits(name string) {
 	r.t.Helper()
 	r.eventually(name+" is not scheduled", func() error {
-		events, err := r.Client().CoreV1().Events("default").List(r.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
+		events, err := r.Client().CoreV1().Events("default").
+			List(r.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
 		if err != nil {
 			return err
 		}
@@ -103,7 +106,8 @@ func TestU10CapacityKeepsPodsPending(t *testing.T) {
 	start := time.Now()
 	r.gone("first")
 	r.running("third")
-	t.Logf("from the deletion of a pod to the start of the one that waited: %v", time.Since(start).Round(100*time.Millisecond))
+	t.Logf("from the deletion of a pod to the start of the one that waited: %v",
+		time.Since(start).Round(100*time.Millisecond))
 	r.gone("second", "third")
 	r.running("both")
 	r.gone("both")
@@ -115,7 +119,9 @@ func TestU10CapacityWithoutMaster(t *testing.T) {
 	r.installed()
 	n := r.Nodes()[0]
 	rename := func(from, to string) {
-		_, err := n.Run(context.WithoutCancel(r.ctx), "sh", "-c", fmt.Sprintf("ip link set %[1]s down && ip link set %[1]s name %[2]s && ip link set %[2]s up", from, to))
+		_, err := n.Run(context.WithoutCancel(r.ctx), "sh", "-c",
+			fmt.Sprintf("ip link set %[1]s down && ip link set %[1]s name %[2]s && ip link set %[2]s up",
+				from, to))
 		r.must(err)
 	}
 	rename("eth1", "away")
@@ -132,9 +138,9 @@ func TestU10CapacityWithoutMaster(t *testing.T) {
 	r.gone("here", "there")
 }
 
-// TestU10CapacityAfterKubelet: a kubelet that starts keeps the pods that run, and the node says what
-// it said before, also after a kubelet that has set what it does not know to 0, as some do. What no
-// NAD asks for any more goes.
+// TestU10CapacityAfterKubelet: a kubelet that starts keeps the pods that run, and the node says
+// what it said before, also after a kubelet that has set what it does not know to 0, as some do.
+// What no NAD asks for any more goes.
 func TestU10CapacityAfterKubelet(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -149,11 +155,14 @@ func TestU10CapacityAfterKubelet(t *testing.T) {
 		r.must(n.StartKubelet())
 		if zero {
 			patch := fmt.Sprintf(`{"status": {"capacity": {%[1]q: "0"}, "allocatable": {%[1]q: "0"}}}`, room)
-			_, err := r.Client().CoreV1().Nodes().Patch(r.ctx, n.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+			_, err := r.Client().CoreV1().Nodes().
+				Patch(r.ctx, n.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{},
+					"status")
 			r.must(err)
 		}
 		r.must(n.WaitReady(r.ctx))
-		r.nodesSay(fmt.Sprintf("after a kubelet (zero: %v)", zero), map[string]int64{"node-1": 1, "node-2": 1})
+		r.nodesSay(fmt.Sprintf("after a kubelet (zero: %v)", zero),
+			map[string]int64{"node-1": 1, "node-2": 1})
 		if still := r.running("runs"); still.UID != pod.UID || still.Status.Phase != corev1.PodRunning {
 			t.Errorf("zero %v: the pod is %s", zero, still.Status.Phase)
 		}
@@ -176,7 +185,8 @@ func TestU10CapacityAfterKubelet(t *testing.T) {
 // noRoom deletes the network.
 func (r *rig) noRoom() {
 	r.t.Helper()
-	nads := r.Client().CoreV1().RESTClient().Delete().AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/room")
+	nads := r.Client().CoreV1().RESTClient().Delete().
+		AbsPath("/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/room")
 	if err := nads.Do(context.WithoutCancel(r.ctx)).Error(); err != nil && !apierrors.IsNotFound(err) {
 		r.t.Error(err)
 	}

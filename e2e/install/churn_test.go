@@ -76,11 +76,15 @@ type podStart struct {
 func (r *rig) churn() *churn {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 3*patience)
-	c := &churn{r: r, ctx: ctx, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{}}
+	c := &churn{
+		r: r, ctx: ctx, halt: make(chan struct{}), holders: map[string]*churned{}, over: map[string]int{},
+	}
 	c.stop = sync.OnceFunc(func() { close(c.halt); c.wg.Wait(); cancel() })
 	r.t.Cleanup(c.stop)
 	for _, n := range r.Nodes() {
-		c.wg.Go(func() { c.live(&churned{name: churnPrefix + n.Name + "-stays", node: n}, func() { <-c.halt }) })
+		c.wg.Go(func() {
+			c.live(&churned{name: churnPrefix + n.Name + "-stays", node: n}, func() { <-c.halt })
+		})
 		for i := range churners {
 			c.wg.Go(func() {
 				for j := 0; !c.halted() && c.ctx.Err() == nil; j++ {
@@ -104,8 +108,10 @@ func (c *churn) end() {
 		c.r.eventually("nothing is left on "+n.Name, func() error { return nothingLeft(n) })
 	}
 	took := c.took(time.Time{}, time.Now())
-	c.r.t.Logf("%d pods started meanwhile, in %v (median), %v (slowest); %d calls while the API server was away",
-		len(took), took[len(took)/2].Round(10*time.Millisecond), took[len(took)-1].Round(10*time.Millisecond), c.away)
+	c.r.t.Logf("%d pods started meanwhile, in %v (median), %v (slowest); %d calls while the API "+
+		"server was away",
+		len(took), took[len(took)/2].Round(10*time.Millisecond),
+		took[len(took)-1].Round(10*time.Millisecond), c.away)
 }
 
 // more returns when on each node further pods have been created, have run and are gone.
@@ -143,7 +149,8 @@ func (c *churn) took(from, to time.Time) (all []time.Duration) {
 	return all
 }
 
-// lost is for a node that has lost its sandboxes: its pods' addresses are free, and pods get others.
+// lost is for a node that has lost its sandboxes: its pods' addresses are free, and pods get
+// others.
 func (c *churn) lost(n *lab.Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -292,7 +299,8 @@ func (c *churn) holds(p *churned, addrs []string) error {
 	p.addrs = addrs
 	for _, address := range addrs {
 		// The default network's addresses are the node's own.
-		if other := c.holders[address]; other != nil && other != p && (other.node == p.node || strings.HasPrefix(address, "10.20.")) {
+		if other := c.holders[address]; other != nil && other != p &&
+			(other.node == p.node || strings.HasPrefix(address, "10.20.")) {
 			return wrong("it has address %s, and so has %s", address, other.name)
 		}
 		c.holders[address] = p
@@ -316,7 +324,8 @@ func (c *churn) delete(p *churned) error {
 	case err != nil:
 		return err
 	case pod.DeletionTimestamp == nil:
-		if err := pods.Delete(c.ctx, p.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := pods.Delete(c.ctx, p.name, metav1.DeleteOptions{}); err != nil &&
+			!apierrors.IsNotFound(err) {
 			return err
 		}
 	}
@@ -349,7 +358,8 @@ type sandbox struct {
 
 // sandboxes asks containerd's files: thousands of calls of ctr would be what a test measures.
 func sandboxes(n *lab.Node) (all []sandbox, err error) {
-	files, err := filepath.Glob(n.Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") + "/*/config.json")
+	files, err := filepath.Glob(
+		n.Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") + "/*/config.json")
 	if err != nil {
 		return nil, err
 	}
@@ -360,7 +370,10 @@ func sandboxes(n *lab.Node) (all []sandbox, err error) {
 		}
 		for _, ns := range spec.Linux.Namespaces {
 			if ns.Type == "network" && ns.Path != "" {
-				all = append(all, sandbox{filepath.Base(filepath.Dir(file)), spec.Annotations["io.kubernetes.cri.sandbox-name"], ns.Path, at})
+				all = append(all, sandbox{
+					filepath.Base(filepath.Dir(file)), spec.Annotations["io.kubernetes.cri.sandbox-name"],
+					ns.Path, at,
+				})
 			}
 		}
 	}
@@ -427,7 +440,10 @@ func nothingLeft(n *lab.Node) error {
 			left = append(left, "sandbox of "+s.pod)
 		}
 	}
-	for _, find := range []func(*lab.Node, []string) ([]string, error){records, leases, veths, mentions} {
+	for _, find := range []func(*lab.Node, []string) ([]string, error){
+		records, leases, veths,
+		mentions,
+	} {
 		found, err := find(n, ids)
 		if err != nil {
 			return err
@@ -481,10 +497,13 @@ func veths(n *lab.Node, sandboxes []string) ([]string, error) {
 	if err != nil || len(links) == len(sandboxes) {
 		return nil, err
 	}
-	return []string{fmt.Sprintf("%d links for %d sandboxes: %q", len(links), len(sandboxes), links)}, nil
+	return []string{
+		fmt.Sprintf("%d links for %d sandboxes: %q", len(links), len(sandboxes), links),
+	}, nil
 }
 
-// mentions are Braid's files that name a pod of the churn: what it knows of addresses and sandboxes.
+// mentions are Braid's files that name a pod of the churn: what it knows of addresses and
+// sandboxes.
 func mentions(n *lab.Node, _ []string) (left []string, err error) {
 	for _, top := range []string{"/run/braid", "/var/lib/braid"} {
 		top = n.Path(top)

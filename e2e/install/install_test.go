@@ -36,7 +36,8 @@ const (
 	// defaultNetwork is what there is before Braid: the reference's bridge plugin.
 	defaultNetwork = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "cni0", "isDefaultGateway": true,
 		"ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/16"}]]}}]}`
-	dataPlane = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "whereabouts", "range": "10.20.0.0/24"}}`
+	dataPlane = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", ` +
+		`"ipam": {"type": "whereabouts", "range": "10.20.0.0/24"}}`
 )
 
 var shared = lab.NewShared(start)
@@ -53,26 +54,31 @@ func root() string { return filepath.Join("..", "..") }
 
 // start makes a cluster of two nodes with a default network and Braid's image, and without Braid.
 func start() (*lab.Cluster, error) {
-	c, err := lab.NewCluster(lab.Options{Nodes: []string{"node-1", "node-2"}, NICs: []string{firstNIC, secondNIC}, Prepare: func(ctx context.Context, n *lab.Node) error {
-		if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
+	c, err := lab.NewCluster(lab.Options{
+		Nodes: []string{"node-1", "node-2"},
+		NICs:  []string{firstNIC, secondNIC}, Prepare: func(ctx context.Context, n *lab.Node) error {
+			if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
+				return err
+			}
+			if err := n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, defaultNetwork)),
+				0o644); err != nil {
+				return err
+			}
+			if err := n.Install(os.Getenv("BRAID_IMAGE"), "/tmp/braid.tar", 0o644); err != nil {
+				return err
+			}
+			_, err := n.Ctr(ctx, "image", "import", "/tmp/braid.tar")
 			return err
-		}
-		if err := n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(ofNode(n, defaultNetwork)), 0o644); err != nil {
-			return err
-		}
-		if err := n.Install(os.Getenv("BRAID_IMAGE"), "/tmp/braid.tar", 0o644); err != nil {
-			return err
-		}
-		_, err := n.Ctr(ctx, "image", "import", "/tmp/braid.tar")
-		return err
-	}})
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
 	// The API server asks the controller's pods about pods and NADs.
 	for _, n := range c.Nodes() {
 		for _, pods := range []string{podsOf(n), other(podsOf(n))} {
-			if _, err := c.Run(context.Background(), "ip", "route", "add", pods, "via", n.Address); err != nil {
+			if _, err := c.Run(context.Background(), "ip", "route", "add", pods, "via",
+				n.Address); err != nil {
 				return nil, errors.Join(err, c.Stop())
 			}
 		}
@@ -95,8 +101,8 @@ func other(network string) string {
 	return strings.NewReplacer("cni0", "cni9", "10.244.", "10.245.").Replace(network)
 }
 
-// create makes a pod, as a controller of Kubernetes does: if the API server could not have it judged,
-// as an instance of braid-controller is gone, it tries again.
+// create makes a pod, as a controller of Kubernetes does: if the API server could not have it
+// judged, as an instance of braid-controller is gone, it tries again.
 func (r *rig) create(ctx context.Context, pod *corev1.Pod) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		_, err := r.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
@@ -138,13 +144,15 @@ func (r *rig) must(err error) {
 func (r *rig) eventually(what string, check func() error) {
 	r.t.Helper()
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().
+		Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	logs, _ := r.Kubectl(r.ctx, "logs", "--namespace="+namespace, "--selector=app.kubernetes.io/component=agent", "--tail=40") //nolint:errcheck // for the reader alone
-	pods, _ := r.Kubectl(r.ctx, "get", "pods,events", "--all-namespaces")                                                      //nolint:errcheck // likewise
+	logs, _ := r.Kubectl(r.ctx, "logs", "--namespace="+namespace,
+		"--selector=app.kubernetes.io/component=agent", "--tail=40")
+	pods, _ := r.Kubectl(r.ctx, "get", "pods,events", "--all-namespaces") //nolint:errcheck // likewise
 	r.t.Fatalf("%s: %v\n%s\n%s", what, err, logs, pods)
 }
 
@@ -169,8 +177,10 @@ func (r *rig) deploy() {
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		r.must(err)
-		text = regexp.MustCompile(`image: "?braid:[^"\s]+"?`).ReplaceAll(text, []byte("image: "+r.image()))
-		text = bytes.ReplaceAll(text, []byte("imagePullPolicy: IfNotPresent"), []byte("imagePullPolicy: Never"))
+		text = regexp.MustCompile(`image: "?braid:[^"\s]+"?`).
+			ReplaceAll(text, []byte("image: "+r.image()))
+		text = bytes.ReplaceAll(text, []byte("imagePullPolicy: IfNotPresent"),
+			[]byte("imagePullPolicy: Never"))
 		r.must(os.WriteFile(filepath.Join(dir, filepath.Base(f)), text, 0o600))
 	}
 	_, err = r.Kubectl(r.ctx, "apply", "-f", dir)
@@ -180,7 +190,8 @@ func (r *rig) deploy() {
 // network makes the pods' network.
 func (r *rig) network() {
 	r.t.Helper()
-	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
+	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", `+
+		`"metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`, dataPlane)
 	r.eventually("the pods' network is admitted", func() error { return r.Apply(r.ctx, nad) })
 }
 
@@ -272,7 +283,8 @@ func (r *rig) gone(names ...string) {
 // agents are the pods of the DaemonSet.
 func (r *rig) agents() []corev1.Pod {
 	r.t.Helper()
-	list, err := r.Client().CoreV1().Pods(namespace).List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
+	list, err := r.Client().CoreV1().Pods(namespace).
+		List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=agent"})
 	r.must(err)
 	return list.Items
 }
@@ -282,7 +294,8 @@ func (r *rig) rolledOut() error {
 	if err != nil {
 		return err
 	}
-	if s := d.Status; s.ObservedGeneration < d.Generation || int(s.UpdatedNumberScheduled) != len(r.Nodes()) || int(s.NumberReady) != len(r.Nodes()) {
+	if s := d.Status; s.ObservedGeneration < d.Generation ||
+		int(s.UpdatedNumberScheduled) != len(r.Nodes()) || int(s.NumberReady) != len(r.Nodes()) {
 		return fmt.Errorf("the DaemonSet is at %+v", s)
 	}
 	return nil
@@ -304,14 +317,16 @@ func TestOneApply(t *testing.T) {
 	addresses := map[string]bool{}
 	for _, n := range r.Nodes() {
 		pod := r.pod("on-"+n.Name, n.Name)
-		addresses[regexp.MustCompile(`10\.20\.0\.\d+`).FindString(pod.Annotations[nadv1.StatusAnnotation])] = true
+		addresses[regexp.MustCompile(`10\.20\.0\.\d+`).
+			FindString(pod.Annotations[nadv1.StatusAnnotation])] = true
 	}
 	if len(addresses) != 2 || addresses[""] {
 		t.Errorf("addresses %v", addresses)
 	}
 	for _, agent := range r.agents() {
 		second := int64(0)
-		r.must(r.Client().CoreV1().Pods(namespace).Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
+		r.must(r.Client().CoreV1().Pods(namespace).
+			Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
 	}
 	r.pod("without-agents", "node-1")
 	r.gone("on-node-1", "on-node-2", "without-agents")
@@ -326,7 +341,10 @@ func TestConfigurationIsPutBack(t *testing.T) {
 	n := r.Nodes()[0]
 	configuration := "/etc/cni/net.d/00-braid.conflist"
 	r.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
-	r.eventually("the configuration is back", func() error { _, err := os.Stat(n.Path(configuration)); return err })
+	r.eventually("the configuration is back", func() error {
+		_, err := os.Stat(n.Path(configuration))
+		return err
+	})
 	r.eventually("the node's event", func() error {
 		out, err := r.Kubectl(r.ctx, "describe", "node", n.Name)
 		if err == nil && !strings.Contains(out, "was renamed") {
@@ -340,8 +358,8 @@ func TestConfigurationIsPutBack(t *testing.T) {
 }
 
 // TestPrivateDirectory: the default network's file is where no runtime looks, so nobody can start a
-// pod without Braid; what its own agent writes anew is moved, too. No pod that starts meanwhile runs
-// without its network.
+// pod without Braid; what its own agent writes anew is moved, too. No pod that starts meanwhile
+// runs without its network.
 func TestPrivateDirectory(t *testing.T) {
 	r := newRig(t)
 	r.eventually("both nodes are ready", r.ready)
@@ -359,7 +377,8 @@ func TestPrivateDirectory(t *testing.T) {
 		r.pod(name, n.Name)
 		names = append(names, name)
 	}
-	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(other(ofNode(n, defaultNetwork))), 0o644))
+	r.must(n.WriteFile("/etc/cni/net.d/10-pods.conflist", []byte(other(ofNode(n, defaultNetwork))),
+		0o644))
 	r.eventually("what its agent wrote is moved", r.moved)
 	pod := r.pod("private-again", n.Name)
 	if ip := pod.Status.PodIP; !strings.HasPrefix(ip, "10.245.") {

@@ -80,10 +80,18 @@ func (r *rig) underKiller() (restore func()) {
 	before := d.Spec.Template.DeepCopy()
 	spec := &d.Spec.Template.Spec
 	directory := corev1.HostPathDirectory
-	spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "killer", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: killerDir, Type: &directory}}})
+	spec.Volumes = append(spec.Volumes, corev1.Volume{
+		Name: "killer", VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: killerDir, Type: &directory},
+		},
+	})
 	container := &spec.Containers[0]
-	container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: "killer", MountPath: "/killer"})
-	container.Command = append([]string{"/killer/killer", "-dir", "/killer", "-under", strings.Join([]string{"/etc/cni", binDir, stateDir}, ","), "--"}, container.Command...)
+	container.VolumeMounts = append(container.VolumeMounts,
+		corev1.VolumeMount{Name: "killer", MountPath: "/killer"})
+	container.Command = append([]string{
+		"/killer/killer", "-dir", "/killer", "-under",
+		strings.Join([]string{"/etc/cni", binDir, stateDir}, ","), "--",
+	}, container.Command...)
 	for i, arg := range container.Args {
 		if strings.HasPrefix(arg, "--config=") {
 			container.Args[i] = "--config=/killer/config.json"
@@ -205,7 +213,8 @@ func (v *victim) prepare() error {
 	}
 	v.network = text
 	errs := []error{
-		v.node.WriteFile(killerDir+"/config.json", fmt.Appendf(nil, `{"logLevel": %q}`, v.level()), 0o600),
+		v.node.WriteFile(killerDir+"/config.json", fmt.Appendf(nil, `{"logLevel": %q}`, v.level()),
+			0o600),
 		v.node.WriteFile(confDir+"/"+networkName, text, 0o600), // as its own agent does
 	}
 	for path := range v.binaries {
@@ -266,7 +275,8 @@ func (v *victim) steps() ([]string, error) {
 
 func (v *victim) await(what string, check func() error) error {
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && v.r.ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().
+		Before(deadline) && v.r.ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		if err = check(); err == nil {
 			return nil
 		}

@@ -43,15 +43,21 @@ func TestMeddlers(t *testing.T) {
 			},
 			refers(networkName), "was renamed (00-braid.conflist.cilium_bak, by cilium with cni.exclusive)",
 		},
-		{"somebody deletes it", func(n *lab.Node) error { return os.Remove(n.Path(configuration)) }, refers(networkName), "00-braid.conflist was deleted"},
-		{"somebody empties it", func(n *lab.Node) error { return os.Truncate(n.Path(configuration), 0) }, refers(networkName), "00-braid.conflist was changed"},
+		{"somebody deletes it", func(n *lab.Node) error {
+			return os.Remove(n.Path(configuration))
+		}, refers(networkName), "00-braid.conflist was deleted"},
+		{"somebody empties it", func(n *lab.Node) error {
+			return os.Truncate(n.Path(configuration), 0)
+		}, refers(networkName), "00-braid.conflist was changed"},
 		{
 			"its agent gives the default network another name",
 			func(n *lab.Node) error { return n.WriteFile(confDir+"/"+renamed, []byte(again), 0o600) },
 			refers(renamed), "the default network is now " + privateDir + "/" + renamed,
 		},
 		{
-			"its operator takes that back", func(n *lab.Node) error { return os.Remove(n.Path(privateDir + "/" + renamed)) },
+			"its operator takes that back", func(n *lab.Node) error {
+				return os.Remove(n.Path(privateDir + "/" + renamed))
+			},
 			refers(networkName), "the default network is now " + privateDir + "/" + networkName,
 		},
 	} {
@@ -59,7 +65,9 @@ func TestMeddlers(t *testing.T) {
 			r.must(m.do(n))
 		}
 		for _, n := range r.Nodes() {
-			r.eventually(m.what, func() error { return errors.Join(m.done(n), r.told(n, m.event), onlyBraid(n)) })
+			r.eventually(m.what, func() error {
+				return errors.Join(m.done(n), r.told(n, m.event), onlyBraid(n))
+			})
 		}
 	}
 	for _, n := range r.Nodes() {
@@ -99,17 +107,20 @@ func onlyBraid(n *lab.Node) error {
 	return err
 }
 
-// forgetEvents deletes the nodes' events, which other tests have led to. (kubectl would delete one at
-// a time.)
+// forgetEvents deletes the nodes' events, which other tests have led to. (kubectl would delete one
+// at a time.)
 func (r *rig) forgetEvents() {
 	r.t.Helper()
 	nodes := metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"}
-	r.must(r.Client().CoreV1().Events("default").DeleteCollection(r.ctx, metav1.DeleteOptions{}, nodes))
+	r.must(r.Client().CoreV1().Events("default").
+		DeleteCollection(r.ctx, metav1.DeleteOptions{}, nodes))
 }
 
 // told wants a node's events to have those words.
 func (r *rig) told(n *lab.Node, words string) error {
-	out, err := r.Kubectl(r.ctx, "get", "events", "--field-selector=involvedObject.kind=Node,involvedObject.name="+n.Name, "--output=jsonpath={.items[*].message}")
+	out, err := r.Kubectl(r.ctx, "get", "events",
+		"--field-selector=involvedObject.kind=Node,involvedObject.name="+n.Name,
+		"--output=jsonpath={.items[*].message}")
 	if err == nil && !strings.Contains(out, words) {
 		err = fmt.Errorf("its events are %s", out)
 	}

@@ -83,7 +83,7 @@ func TestU2NodePools(t *testing.T) {
 	_, err = r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule")
 	r.must(err)
 	defer func() { // for a test that fails
-		r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule-") //nolint:errcheck // it may be gone
+		r.Kubectl(r.ctx, "taint", "nodes", first.Name, role+":NoSchedule-")
 	}()
 	label(first, "=green")
 	_, err = r.Kubectl(r.ctx, "scale", "--replicas=5", "deployment/green")

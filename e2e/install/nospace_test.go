@@ -27,7 +27,9 @@ func TestNoSpaceLeft(t *testing.T) {
 	putBack := r.small(n)
 	empty := r.fill(n, stateDir)
 	r.newAgent(n)
-	r.eventually("the new agent says why it cannot take over", func() error { return r.noSpace(n, stateDir) })
+	r.eventually("the new agent says why it cannot take over", func() error {
+		return r.noSpace(n, stateDir)
+	})
 	c.more()
 	empty()
 	r.eventually("the new agent takes over", r.ready)
@@ -37,7 +39,9 @@ func TestNoSpaceLeft(t *testing.T) {
 	r.must(err)
 	empty = r.fill(n, "/etc/cni")
 	r.must(os.Rename(n.Path(configuration), n.Path(configuration+".cilium_bak")))
-	r.eventually("the agent says why it puts nothing back", func() error { return r.noSpace(n, configuration) })
+	r.eventually("the agent says why it puts nothing back", func() error {
+		return r.noSpace(n, configuration)
+	})
 	if _, err := os.Stat(n.Path(configuration)); err == nil {
 		t.Error("the configuration is there, although there is no room")
 	}
@@ -91,7 +95,8 @@ func (r *rig) newAgent(n *lab.Node) {
 	second := int64(1)
 	for _, agent := range r.agents() {
 		if agent.Spec.NodeName == n.Name {
-			r.must(r.Client().CoreV1().Pods(namespace).Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
+			r.must(r.Client().CoreV1().Pods(namespace).
+				Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
 		}
 	}
 }
@@ -106,7 +111,8 @@ func (r *rig) noSpace(n *lab.Node, path string) error {
 		if c.Type != nodev1.Ready {
 			continue
 		}
-		if c.Status != corev1.ConditionFalse || c.Reason != "StateFailed" || !strings.Contains(c.Message, path) || !strings.Contains(c.Message, "no space left") {
+		if c.Status != corev1.ConditionFalse || c.Reason != "StateFailed" ||
+			!strings.Contains(c.Message, path) || !strings.Contains(c.Message, "no space left") {
 			return fmt.Errorf("the condition is %s, %s: %s", c.Status, c.Reason, c.Message)
 		}
 		return errors.Join(r.told(n, "no space left on device; make room on the file system of"))

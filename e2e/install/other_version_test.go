@@ -48,8 +48,12 @@ func (r *rig) eachNode(name string) (names []string) {
 // it.
 func (r *rig) setImage(image string) {
 	r.t.Helper()
-	for _, set := range [][]string{{"daemonset/braid-agent", "agent=" + image}, {"deployment/braid-controller", "controller=" + image}} {
-		_, err := r.Kubectl(r.ctx, append([]string{"set", "image", "--namespace=" + namespace}, set...)...)
+	for _, set := range [][]string{
+		{"daemonset/braid-agent", "agent=" + image},
+		{"deployment/braid-controller", "controller=" + image},
+	} {
+		_, err := r.Kubectl(r.ctx,
+			append([]string{"set", "image", "--namespace=" + namespace}, set...)...)
 		r.must(err)
 	}
 	r.eventually("agents are replaced", r.rolledOut)

@@ -61,7 +61,8 @@ func TestAPIServerAwayAtBoot(t *testing.T) {
 	r.must(r.StartAPIServer(r.ctx))
 	back := time.Now()
 	r.eventually("both nodes are ready", func() error { return r.heardSince(starts) })
-	t.Logf("after %v without an API server both nodes are ready in %v", outage(t), time.Since(back).Round(100*time.Millisecond))
+	t.Logf("after %v without an API server both nodes are ready in %v",
+		outage(t), time.Since(back).Round(100*time.Millisecond))
 	c.more()
 	for node, count := range r.restarts() {
 		if count != restarts[node]+1 {
@@ -113,9 +114,9 @@ func TestNodeReboots(t *testing.T) {
 	}
 }
 
-// TestCredentialEnds: somebody replaces the kubeconfig of one node, such as by one of a backup whose
-// token has expired. Then the ServiceAccount is another, which ends all tokens before their time,
-// and nothing in the kubeconfigs tells of it. Both times the agents put it right.
+// TestCredentialEnds: somebody replaces the kubeconfig of one node, such as by one of a backup
+// whose token has expired. Then the ServiceAccount is another, which ends all tokens before their
+// time, and nothing in the kubeconfigs tells of it. Both times the agents put it right.
 func TestCredentialEnds(t *testing.T) {
 	r := newRig(t)
 	r.private()
@@ -124,19 +125,25 @@ func TestCredentialEnds(t *testing.T) {
 	expired := r.expireKubeconfig(n)
 	replaced := time.Now()
 	r.eventually("the kubeconfig is put right", func() error { return r.renewed(expired) })
-	t.Logf("%v after a kubeconfig was replaced it is right", time.Since(replaced).Round(100*time.Millisecond))
+	t.Logf("%v after a kubeconfig was replaced it is right",
+		time.Since(replaced).Round(100*time.Millisecond))
 
 	before := r.kubeconfigs()
 	accounts := r.Client().CoreV1().ServiceAccounts(namespace)
 	account, err := accounts.Get(r.ctx, "braid-cni", metav1.GetOptions{})
 	r.must(err)
 	r.must(accounts.Delete(r.ctx, account.Name, metav1.DeleteOptions{}))
-	again := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account.Name, Labels: account.Labels, Annotations: account.Annotations}}
+	again := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: account.Name, Labels: account.Labels, Annotations: account.Annotations,
+		},
+	}
 	_, err = accounts.Create(r.ctx, again, metav1.CreateOptions{})
 	r.must(err)
 	ended := time.Now()
 	r.eventually("both nodes have another credential", func() error { return r.renewed(before) })
-	t.Logf("%v after their end both nodes have other credentials", time.Since(ended).Round(100*time.Millisecond))
+	t.Logf("%v after their end both nodes have other credentials",
+		time.Since(ended).Round(100*time.Millisecond))
 	c.more()
 	c.end()
 }
@@ -177,11 +184,13 @@ func TestSigningKeyChanges(t *testing.T) {
 		}
 	}
 	// As every program of the cluster, the controller needs another token, too.
-	_, err := r.Kubectl(r.ctx, "rollout", "restart", "--namespace="+namespace, "deployment/braid-controller")
+	_, err := r.Kubectl(r.ctx, "rollout", "restart", "--namespace="+namespace,
+		"deployment/braid-controller")
 	r.must(err)
 	changed := time.Now()
 	r.eventually("both nodes have another credential", func() error { return r.renewed(before) })
-	t.Logf("after %v both nodes have other credentials", time.Since(changed).Round(100*time.Millisecond))
+	t.Logf("after %v both nodes have other credentials",
+		time.Since(changed).Round(100*time.Millisecond))
 	c.more()
 	c.end()
 	r.eventually("agents are back", r.rolledOut)
@@ -254,7 +263,8 @@ func (r *rig) heard(n *lab.Node, since time.Time) error {
 		return err
 	}
 	for _, c := range node.Status.Conditions {
-		if string(c.Type) == nodev1.Ready && c.Status == corev1.ConditionTrue && !c.LastHeartbeatTime.Time.Before(since.Truncate(time.Second)) {
+		if string(c.Type) == nodev1.Ready && c.Status == corev1.ConditionTrue &&
+			!c.LastHeartbeatTime.Time.Before(since.Truncate(time.Second)) {
 			return nil
 		}
 	}
@@ -266,7 +276,8 @@ func (r *rig) withoutLeader() *lab.Node {
 	r.t.Helper()
 	var on string
 	r.eventually("a controller is at work", func() error {
-		lease, err := r.Client().CoordinationV1().Leases(namespace).Get(r.ctx, "braid-controller", metav1.GetOptions{})
+		lease, err := r.Client().CoordinationV1().Leases(namespace).
+			Get(r.ctx, "braid-controller", metav1.GetOptions{})
 		if err == nil && lease.Spec.HolderIdentity == nil {
 			err = errors.New("the Lease has no holder")
 		}
@@ -294,7 +305,9 @@ func (r *rig) tainted(n *lab.Node) bool {
 	r.t.Helper()
 	node, err := r.Client().CoreV1().Nodes().Get(r.ctx, n.Name, metav1.GetOptions{})
 	r.must(err)
-	return slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == nodev1.StartupTaint })
+	return slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool {
+		return taint.Key == nodev1.StartupTaint
+	})
 }
 
 // blocks returns the names of the blocks of addresses that a node owns.

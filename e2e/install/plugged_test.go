@@ -30,9 +30,12 @@ func (r *rig) configure(config string) {
 // asks changes the annotation of a pod that runs.
 func (r *rig) asks(pod, networks string) {
 	r.t.Helper()
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{nadv1.NetworksAnnotation: networks}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{nadv1.NetworksAnnotation: networks}},
+	})
 	r.must(err)
-	_, err = r.Client().CoreV1().Pods("default").Patch(r.ctx, pod, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = r.Client().CoreV1().Pods("default").
+		Patch(r.ctx, pod, types.MergePatchType, patch, metav1.PatchOptions{})
 	r.must(err)
 }
 
@@ -78,7 +81,9 @@ func TestHotPlug(t *testing.T) {
 		t.Errorf("links: %s", links)
 	}
 	r.asks("plain", "data-plane@late")
-	r.eventually("the network is there again", func() error { return r.published("plain", `"late"`, true) })
+	r.eventually("the network is there again", func() error {
+		return r.published("plain", `"late"`, true)
+	})
 	if links := r.links(n, others); !strings.Contains(links, "net1") {
 		t.Errorf("links of a pod that is not Braid's: %s", links)
 	}

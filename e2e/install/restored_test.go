@@ -29,7 +29,8 @@ func TestUninstallRestores(t *testing.T) {
 	r.must(err)
 	cli, err := filepath.Abs(filepath.Join(root(), "bin/braidctl"))
 	r.must(err)
-	_, err = r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config, "--keep-files", "--restore", "/etc/cni/05-former.conflist.bak")
+	_, err = r.Run(r.ctx, cli, "uninstall", "--kubeconfig", config, "--keep-files", "--restore",
+		"/etc/cni/05-former.conflist.bak")
 	r.must(err)
 	for _, n := range r.Nodes() {
 		names, err := filepath.Glob(n.Path(confDir) + "/*")

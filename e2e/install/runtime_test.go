@@ -50,14 +50,16 @@ func (r *rig) links(n *lab.Node, s recorded) string {
 	return out
 }
 
-// forgets has the runtime of a node forget a sandbox, as one that was killed at the wrong moment. No
-// DEL comes, and what the plugins made stays. The pod is gone then, too.
+// forgets has the runtime of a node forget a sandbox, as one that was killed at the wrong moment.
+// No DEL comes, and what the plugins made stays. The pod is gone then, too.
 func (r *rig) forgets(n *lab.Node, s recorded, pod string) {
 	r.t.Helper()
 	n.KillKubelet() // which would have the sandbox made anew
 	out, err := n.Ctr(r.ctx, "containers", "list")
 	r.must(err)
-	uid, err := n.Run(r.ctx, "sh", "-c", fmt.Sprintf("grep -o '\"uid\":\"[^\"]*\"' /run/braid/sandboxes/%s.json | head -1 | cut -d'\"' -f4", s.ContainerID))
+	uid, err := n.Run(r.ctx, "sh", "-c",
+		fmt.Sprintf("grep -o '\"uid\":\"[^\"]*\"' /run/braid/sandboxes/%s.json | head -1 | cut "+
+			"-d'\"' -f4", s.ContainerID))
 	r.must(err)
 	for line := range strings.Lines(out) {
 		id, _, _ := strings.Cut(line, " ")
@@ -72,11 +74,12 @@ func (r *rig) forgets(n *lab.Node, s recorded, pod string) {
 			return err
 		})
 	}
-	n.Ctr(r.ctx, "sandboxes", "remove", "--force", s.ContainerID) //nolint:errcheck // not each containerd keeps them apart
+	n.Ctr(r.ctx, "sandboxes", "remove", "--force", s.ContainerID)
 	n.KillContainerd()
 	r.must(n.StartContainerd(r.ctx))
 	now := int64(0)
-	r.must(r.Client().CoreV1().Pods("default").Delete(r.ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	r.must(r.Client().CoreV1().Pods("default").
+		Delete(r.ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &now}))
 	r.must(n.StartKubelet())
 }
 
@@ -85,7 +88,8 @@ func (r *rig) restartAgents() {
 	r.t.Helper()
 	second := int64(0)
 	for _, agent := range r.agents() {
-		r.must(r.Client().CoreV1().Pods(namespace).Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
+		r.must(r.Client().CoreV1().Pods(namespace).
+			Delete(r.ctx, agent.Name, metav1.DeleteOptions{GracePeriodSeconds: &second}))
 	}
 	r.eventually("agents are back", r.rolledOut)
 	r.eventually("both nodes are ready", r.ready)
@@ -114,7 +118,8 @@ func TestRuntimeForgets(t *testing.T) {
 		}
 		return nil
 	})
-	if links := r.links(n, lost[0]); strings.Contains(links, "net1") || strings.Contains(links, "eth0") {
+	if links := r.links(n, lost[0]); strings.Contains(links, "net1") ||
+		strings.Contains(links, "eth0") {
 		t.Errorf("links of the sandbox: %s", links)
 	}
 	held, err := filepath.Glob(n.Path("/run/braid/ipam/held/*" + lost[0].ContainerID + "*"))
@@ -124,7 +129,8 @@ func TestRuntimeForgets(t *testing.T) {
 	if got := r.sandboxes(n, "lives"); len(got) != 1 || got[0] != lives[0] {
 		t.Errorf("the sandbox of a pod that lives is now %+v", got)
 	}
-	if links := r.links(n, lives[0]); !strings.Contains(links, "net1") || !strings.Contains(links, "eth0") {
+	if links := r.links(n, lives[0]); !strings.Contains(links, "net1") ||
+		!strings.Contains(links, "eth0") {
 		t.Errorf("links of the pod that lives: %s", links)
 	}
 	r.must(n.WaitReady(r.ctx))

@@ -60,8 +60,10 @@ func (r *rig) call(n *lab.Node, c *call) (string, error) {
 	r.t.Helper()
 	stdin := "/tmp/stdin-" + c.id
 	r.must(n.WriteFile(stdin, r.stdin(n, c.networks, nil), 0o600))
-	script := fmt.Sprintf("CNI_COMMAND=%s CNI_PATH=%s CNI_CONTAINERID=%s CNI_IFNAME=eth0 CNI_NETNS=%s "+
-		"CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s' %s/braid <%s 2>&1 || { echo; echo failed; }",
+	script := fmt.Sprintf("CNI_COMMAND=%s CNI_PATH=%s CNI_CONTAINERID=%s CNI_IFNAME=eth0 "+
+		"CNI_NETNS=%s "+
+		"CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_UID=%s' %s/braid <%s 2>&1 || { "+
+		"echo; echo failed; }",
 		c.verb, binDir, c.id, c.netns(), c.pod, c.uid, c.dir, stdin)
 	out, err := n.Run(r.ctx, "sh", "-c", script)
 	r.must(err)
@@ -75,7 +77,8 @@ func (r *rig) call(n *lab.Node, c *call) (string, error) {
 func (r *rig) byAgent(n *lab.Node, c *call) error {
 	r.t.Helper()
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().
+		Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var out string
 		if out, err = r.call(n, c); err == nil || !strings.Contains(out, lonely+"/braid-full") {
 			return err
@@ -87,11 +90,13 @@ func (r *rig) byAgent(n *lab.Node, c *call) error {
 // alone puts the client of a directory of the node where it is alone.
 func (r *rig) alone(n *lab.Node, dir string) {
 	r.t.Helper()
-	_, err := n.Run(r.ctx, "sh", "-ec", "rm -rf "+lonely+"; mkdir "+lonely+"; cp "+dir+"/braid "+lonely)
+	_, err := n.Run(r.ctx, "sh", "-ec",
+		"rm -rf "+lonely+"; mkdir "+lonely+"; cp "+dir+"/braid "+lonely)
 	r.must(err)
 }
 
-// unseen makes pods of a node with networks, which its kubelet does not see, and returns their uids.
+// unseen makes pods of a node with networks, which its kubelet does not see, and returns their
+// uids.
 func (r *rig) unseen(n *lab.Node, networks string, names ...string) (uids []string, end func()) {
 	r.t.Helper()
 	n.KillKubelet()
@@ -151,7 +156,10 @@ func TestAgentAsksNothing(t *testing.T) {
 	uids, end := r.unseen(n, "data-plane,data-plane", pods...)
 	defer end()
 	requests := func(do func()) map[string]int {
-		all, err := r.RequestsDuring(r.ctx, "system:serviceaccount:kube-system:braid-cni", func() error { do(); return nil })
+		all, err := r.RequestsDuring(r.ctx, "system:serviceaccount:kube-system:braid-cni", func() error {
+			do()
+			return nil
+		})
 		r.must(err)
 		count := map[string]int{}
 		for _, request := range all {
@@ -165,7 +173,9 @@ func TestAgentAsksNothing(t *testing.T) {
 	// The first ones get a block of addresses, or the agent may have begun a moment ago.
 	var got map[string]int
 	for i, pod := range pods {
-		c := &call{verb: "ADD", id: pod, pod: pod, uid: uids[i], networks: "data-plane,data-plane", dir: lonely}
+		c := &call{
+			verb: "ADD", id: pod, pod: pod, uid: uids[i], networks: "data-plane,data-plane", dir: lonely,
+		}
 		remove := r.namespace(n, c)
 		got = requests(func() { r.must(r.byAgent(n, c)) })
 		t.Logf("ADD %d made requests %v", i, got)
@@ -179,7 +189,9 @@ func TestAgentAsksNothing(t *testing.T) {
 	}
 	for i := range 10 {
 		name := fmt.Sprint("moment-", i)
-		nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": %q, "namespace": "default"}, "spec": {"config": %q}}`, name, dataPlane)
+		nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", `+
+			`"kind": "NetworkAttachmentDefinition", "metadata": {"name": %q, "namespace": "default"}, `+
+			`"spec": {"config": %q}}`, name, dataPlane)
 		r.eventually("the NAD is admitted", func() error { return r.Apply(r.ctx, nad) })
 		c := &call{verb: "ADD", id: name, pod: pods[0], uid: uids[0], networks: name, dir: lonely}
 		remove := r.namespace(n, c)
@@ -200,8 +212,12 @@ func TestAPIServerAwayDuringCalls(t *testing.T) {
 	r.alone(n, binDir)
 	uids, end := r.unseen(n, "data-plane", "away")
 	defer end()
-	before := &call{verb: "ADD", id: "away-before", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely}
-	during := &call{verb: "ADD", id: "away-during", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely}
+	before := &call{
+		verb: "ADD", id: "away-before", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely,
+	}
+	during := &call{
+		verb: "ADD", id: "away-during", pod: "away", uid: uids[0], networks: "data-plane", dir: lonely,
+	}
 	defer r.namespace(n, before)()
 	defer r.namespace(n, during)()
 	r.must(r.byAgent(n, before))
@@ -258,7 +274,9 @@ func TestManyAtOnce(t *testing.T) {
 	n := r.Nodes()[0]
 	r.eventually("the NAD is admitted", func() error { return r.Apply(r.ctx, manyNAD) })
 	r.must(n.WriteFile("/run/many.conflist", []byte(manyNetwork), 0o600))
-	r.must(n.WriteFile("/run/many/stdin", r.stdin(n, "many", func(config map[string]any) { config["clusterNetwork"] = "/run/many.conflist" }), 0o600))
+	r.must(n.WriteFile("/run/many/stdin", r.stdin(n, "many", func(config map[string]any) {
+		config["clusterNetwork"] = "/run/many.conflist"
+	}), 0o600))
 	r.manyDo(n, "ip netns add many-$i")
 	uids, end := r.unseen(n, "many", r.manyPods()...)
 	defer end()
@@ -268,7 +286,8 @@ func TestManyAtOnce(t *testing.T) {
 	before := r.fallbacks(n)
 	took := r.manyCall(n, "ADD")
 	rss, peak := r.busyMemory(n)
-	t.Logf("%d ADDs at once took %v; fallbacks %v; the agent has %.1f MB resident, %.1f MB at most", many, took, r.since(n, before), megabytes(rss), megabytes(peak))
+	t.Logf("%d ADDs at once took %v; fallbacks %v; the agent has %.1f MB resident, %.1f MB at most",
+		many, took, r.since(n, before), megabytes(rss), megabytes(peak))
 	if peak > maxBusyMemory {
 		t.Errorf("more than %.0f MB", megabytes(maxBusyMemory))
 	}
@@ -301,9 +320,9 @@ func (r *rig) manyDo(n *lab.Node, command string) {
 	r.must(err)
 }
 
-// manyCall makes all calls at once, and returns how long that took. A call that fails fails the test.
-// The clients have a cgroup of their own, as a runtime has: 500 processes of the root cgroup would
-// leave no time to an agent that has one.
+// manyCall makes all calls at once, and returns how long that took. A call that fails fails the
+// test. The clients have a cgroup of their own, as a runtime has: 500 processes of the root cgroup
+// would leave no time to an agent that has one.
 func (r *rig) manyCall(n *lab.Node, verb string) time.Duration {
 	r.t.Helper()
 	start := time.Now()
@@ -319,7 +338,8 @@ func (r *rig) manyCall(n *lab.Node, verb string) time.Duration {
 		wait
 		[ ! -s failed ] || { wc -l <failed; cat out-$(head -1 failed | cut -d- -f2); rm failed; }`, manyGroup, manyGroup, many, verb, binDir, binDir))
 	r.must(err)
-	_, err = n.Run(r.ctx, "sh", "-c", fmt.Sprintf("rmdir /sys/fs/cgroup/cpu/%s || rmdir /sys/fs/cgroup/%s", manyGroup, manyGroup))
+	_, err = n.Run(r.ctx, "sh", "-c",
+		fmt.Sprintf("rmdir /sys/fs/cgroup/cpu/%s || rmdir /sys/fs/cgroup/%s", manyGroup, manyGroup))
 	r.must(err)
 	if out != "" {
 		r.t.Errorf("%s fails: %s", verb, out)
@@ -331,7 +351,8 @@ func (r *rig) manyCall(n *lab.Node, verb string) time.Duration {
 func (r *rig) distinct(n *lab.Node) {
 	r.t.Helper()
 	out, err := n.Run(r.ctx, "sh", "-ec",
-		fmt.Sprintf("for i in $(seq %d); do ip netns exec many-$i ip -o -4 address show scope global; done", many))
+		fmt.Sprintf("for i in $(seq %d); do ip netns exec many-$i ip -o -4 address show scope "+
+			"global; done", many))
 	r.must(err)
 	addresses := regexp.MustCompile(`10\.(246|40)\.\d+\.\d+/`).FindAllString(out, -1)
 	seen := map[string]bool{}

@@ -11,8 +11,8 @@ import (
 
 // TestUninstall: new pods have the default network alone at once, a pod that runs keeps its
 // networks, and when it is gone nothing of Braid is left on the node, although the runtime sends
-// Braid no DEL any more. It is the last test of a cluster with Braid: those of userguide_test.go and
-// withmultus_test.go, which come after it, begin without.
+// Braid no DEL any more. It is the last test of a cluster with Braid: those of userguide_test.go
+// and withmultus_test.go, which come after it, begin without.
 func TestUninstall(t *testing.T) {
 	r := newRig(t)
 	r.eventually("both nodes are ready", r.ready)
@@ -46,13 +46,15 @@ func TestUninstall(t *testing.T) {
 		}
 	}
 	// The controller's pods, too, are Braid's, if they were started after it was installed.
-	_, err = r.Kubectl(r.ctx, "scale", "--namespace="+namespace, "--replicas=0", "deployment/braid-controller")
+	_, err = r.Kubectl(r.ctx, "scale", "--namespace="+namespace, "--replicas=0",
+		"deployment/braid-controller")
 	r.must(err)
 	r.gone("alive", "plain")
 	r.must(<-ended)
 	left, err := filepath.Glob(n.Path("/run/braid/sandboxes") + "/*.json")
 	r.must(err)
-	for _, path := range append(left, n.Path(binDir+"/braid"), n.Path(binDir+"/braid-full"), n.Path("/var/lib/braid/kubeconfig")) {
+	for _, path := range append(left, n.Path(binDir+"/braid"), n.Path(binDir+"/braid-full"),
+		n.Path("/var/lib/braid/kubeconfig")) {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is left", path)
 		}

@@ -28,8 +28,8 @@ type guide struct {
 
 // TestU3Guide does what conf/gke/README.md says, with the files beside it: from a cluster
 // configuration to pods with several interfaces, and what a reader sees of each. It comes after
-// TestUninstall. The lab's kernel may have no ipvlan: networks are of macvlan here, and as the files
-// have them in TestU16GuideFilesWithIPvlan of cmd/braid, which a user-mode kernel runs.
+// TestUninstall. The lab's kernel may have no ipvlan: networks are of macvlan here, and as the
+// files have them in TestU16GuideFilesWithIPvlan of cmd/braid, which a user-mode kernel runs.
 func TestU3Guide(t *testing.T) {
 	g := &guide{newRigFor(t, 8*patience), t.TempDir()}
 	_, stop := g.serveDHCP()

@@ -28,7 +28,8 @@ const (
 	multusDir  = "/var/lib/cni/multus"
 	runtimeDir = "/var/lib/cni/results"
 	// multusNAD is on a link that both nodes are on, with addresses that each node counts for itself.
-	multusNAD = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.30.%d.0/24"}]]}}`
+	multusNAD = `{"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", ` +
+		`"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.30.%d.0/24"}]]}}`
 	// multusDefault is a default network with a plugin that leaves rules outside of the pod.
 	multusDefault = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "cni0", "isDefaultGateway": true,
 		"ipMasq": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/16"}]]}},
@@ -50,11 +51,16 @@ func newMigration(t *testing.T) *migration {
 	for _, n := range r.Nodes() {
 		r.must(n.WaitReady(r.ctx))
 	}
-	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait", "daemonset/braid-agent", "deployment/braid-controller",
-		"mutatingwebhookconfiguration/braid-controller", "validatingwebhookconfiguration/braid-controller")
+	_, err := r.Kubectl(r.ctx, "delete", "--namespace="+namespace, "--ignore-not-found", "--wait",
+		"daemonset/braid-agent", "deployment/braid-controller",
+		"mutatingwebhookconfiguration/braid-controller",
+		"validatingwebhookconfiguration/braid-controller")
 	r.must(err)
 	for _, n := range r.Nodes() { // of a test before
-		for _, path := range []string{braidConf, "/opt/cni/bin/braid", "/opt/cni/bin/braid-full", "/var/lib/braid", multusConf, multusDir} {
+		for _, path := range []string{
+			braidConf, "/opt/cni/bin/braid", "/opt/cni/bin/braid-full", "/var/lib/braid", multusConf,
+			multusDir,
+		} {
 			r.must(os.RemoveAll(n.Path(path)))
 		}
 		r.must(n.InstallPlugins(r.ctx, "macvlan", "portmap"))
@@ -62,7 +68,8 @@ func newMigration(t *testing.T) *migration {
 	}
 	_, err = r.Kubectl(r.ctx, "apply", "-f", filepath.Join(root(), "conf/deploy/00-crds.yaml"))
 	r.must(err)
-	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`,
+	nad := fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", `+
+		`"metadata": {"name": "data-plane", "namespace": "default"}, "spec": {"config": %q}}`,
 		fmt.Sprintf(multusNAD, 0))
 	r.eventually("the kind of NADs", func() error { return r.Apply(r.ctx, nad) })
 	m.loaded("pods")
@@ -83,8 +90,10 @@ func (m *migration) installMultus() {
 	config, err := m.Kubeconfig(lab.UserAdmin)
 	m.must(err)
 	text, err := json.Marshal(map[string]any{
-		"cniVersion": "1.0.0", "name": "multus-cni-network", "type": "multus", "capabilities": map[string]bool{"portMappings": true},
-		"kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig", "delegates": []any{json.RawMessage(multusDefault)},
+		"cniVersion": "1.0.0", "name": "multus-cni-network", "type": "multus",
+		"capabilities": map[string]bool{"portMappings": true},
+		"kubeconfig":   "/etc/cni/net.d/multus.d/multus.kubeconfig",
+		"delegates":    []any{json.RawMessage(multusDefault)},
 	})
 	m.must(err)
 	for _, n := range m.Nodes() {
@@ -109,7 +118,8 @@ func (m *migration) loaded(name string) {
 		_, err := m.WaitPodRunning(m.ctx, "default", "probe")
 		m.must(err)
 		defer m.gone("probe")
-		if entries, _ := filepath.Glob(m.n.Path(runtimeDir) + "/" + name + "-" + m.sandbox("probe") + "-eth0"); len(entries) == 1 { //nolint:errcheck // it is a pattern
+		if entries, _ := filepath.Glob(
+			m.n.Path(runtimeDir) + "/" + name + "-" + m.sandbox("probe") + "-eth0"); len(entries) == 1 {
 			return nil
 		}
 		return errors.New("another one made the pod")
@@ -138,7 +148,8 @@ func (m *migration) sandbox(name string) string {
 	m.t.Helper()
 	pod, err := m.Client().CoreV1().Pods("default").Get(m.ctx, name, metav1.GetOptions{})
 	m.must(err)
-	filter := fmt.Sprintf(`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.uid"==%q`, pod.UID)
+	filter := fmt.Sprintf(
+		`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.uid"==%q`, pod.UID)
 	id, err := m.n.Ctr(m.ctx, "containers", "list", "--quiet", filter)
 	m.must(err)
 	if len(strings.Fields(id)) != 1 {
@@ -179,21 +190,23 @@ func address(pod *corev1.Pod, pattern string) string {
 	return regexp.MustCompile(pattern).FindString(pod.Annotations[nadv1.StatusAnnotation])
 }
 
-// traffic has a pod connect to the others by both of their interfaces until the returned function is
-// called, which reports what failed.
+// traffic has a pod connect to the others by both of their interfaces until the returned function
+// is called, which reports what failed.
 func (m *migration) traffic(from string, to ...*corev1.Pod) (stop func()) {
 	m.t.Helper()
 	netns, err := m.n.PodNetns(m.ctx, "default", from)
 	m.must(err)
 	var targets []string
 	for _, pod := range to {
-		targets = append(targets, pod.Status.PodIP+" "+pod.Name, address(pod, `10\.30\.\d+\.\d+`)+" "+pod.Name)
+		targets = append(targets, pod.Status.PodIP+" "+pod.Name,
+			address(pod, `10\.30\.\d+\.\d+`)+" "+pod.Name)
 	}
 	round := func(ctx context.Context) error {
 		for _, target := range targets {
 			ip, name, _ := strings.Cut(target, " ")
 			script := fmt.Sprintf("exec 3<>/dev/tcp/%s/8080 && read -r who <&3 && [ $who = %s ]", ip, name)
-			if out, err := m.Run(ctx, "nsenter", "--net="+netns, "timeout", "5", "bash", "-c", script); err != nil {
+			if out, err := m.Run(ctx, "nsenter", "--net="+netns, "timeout", "5", "bash", "-c",
+				script); err != nil {
 				return fmt.Errorf("from %s to %s: %w: %s", from, target, err, out)
 			}
 		}
@@ -239,14 +252,18 @@ func (m *migration) braid(verb, id, name string, more map[string]any) error {
 	text, err := json.Marshal(conf)
 	m.must(err)
 	m.must(m.n.WriteFile("/tmp/stdin", text, 0o600))
-	script := fmt.Sprintf("CNI_COMMAND=%s CNI_PATH=/opt/cni/bin CNI_CONTAINERID=%s CNI_IFNAME=eth0 CNI_NETNS=$(ctr_netns) "+
-		"CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s' /opt/cni/bin/braid </tmp/stdin", verb, id, name)
+	script := fmt.Sprintf("CNI_COMMAND=%s CNI_PATH=/opt/cni/bin CNI_CONTAINERID=%s CNI_IFNAME=eth0 "+
+		"CNI_NETNS=$(ctr_netns) "+
+		"CNI_ARGS='K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s' /opt/cni/bin/braid </tmp/stdin", verb,
+		id, name)
 	if verb == "GC" {
 		script = "CNI_COMMAND=GC CNI_PATH=/opt/cni/bin /opt/cni/bin/braid </tmp/stdin"
 	} else {
 		netns, err := m.n.PodNetns(m.ctx, "default", name)
 		m.must(err)
-		script = strings.Replace(script, "$(ctr_netns)", "/var"+netns[strings.Index(netns, "/run/netns"):], 1) // as containerd names it
+		// as containerd names it
+		script = strings.Replace(script, "$(ctr_netns)",
+			"/var"+netns[strings.Index(netns, "/run/netns"):], 1)
 	}
 	out, err := m.n.Run(m.ctx, "sh", "-c", script)
 	if err != nil {
@@ -270,7 +287,7 @@ func (m *migration) says(text string) error {
 
 func (m *migration) has(path string, want bool) {
 	m.t.Helper()
-	if found, _ := filepath.Glob(m.n.Path(path)); (len(found) > 0) != want { //nolint:errcheck // it is a pattern
+	if found, _ := filepath.Glob(m.n.Path(path)); (len(found) > 0) != want {
 		m.t.Errorf("%s: found %q, want some: %t", path, found, want)
 	}
 }
@@ -285,17 +302,21 @@ func TestMigrateFromMultus(t *testing.T) {
 	_, err := m.WaitPodRunning(m.ctx, "default", "early")
 	m.must(err)
 	early := m.sandbox("early")
-	if traces := m.traces(early); !strings.Contains(traces, "results/pods-") || !strings.Contains(traces, "dnat") {
+	if traces := m.traces(early); !strings.Contains(traces, "results/pods-") ||
+		!strings.Contains(traces, "dnat") {
 		t.Errorf("a pod of the default network has the traces\n%s", traces)
 	}
 	m.installMultus()
-	first, second, forgotten := m.server("first", 30001), m.server("second", 30002), m.server("forgotten", 30003)
+	first, second, forgotten := m.server("first", 30001), m.server("second",
+		30002), m.server("forgotten", 30003)
 	ids := map[string]string{}
 	for _, pod := range []*corev1.Pod{first, second, forgotten} {
 		id := m.sandbox(pod.Name)
 		ids[pod.Name] = id
 		m.has(multusDir+"/"+id, true)
-		for _, part := range []string{"networks/pods/", "networks/data-plane/", "results/multus-cni-network-", "dnat"} {
+		for _, part := range []string{
+			"networks/pods/", "networks/data-plane/", "results/multus-cni-network-", "dnat",
+		} {
 			if traces := m.traces(id); !strings.Contains(traces, part) {
 				t.Errorf("a pod of Multus has no trace %s:\n%s", part, traces)
 			}
@@ -305,7 +326,9 @@ func TestMigrateFromMultus(t *testing.T) {
 	m.deploy()
 	m.eventually("Braid is ready", m.ready)
 	m.loaded("braid")
-	m.eventually("`braidctl status` counts the pods of Multus", func() error { return m.says("pods that multus-cni-network made") })
+	m.eventually("`braidctl status` counts the pods of Multus", func() error {
+		return m.says("pods that multus-cni-network made")
+	})
 	m.has(multusConf, true)
 	own := m.server("own", 30004)
 	ids["own"] = m.sandbox("own")
@@ -326,14 +349,17 @@ func TestMigrateFromMultus(t *testing.T) {
 	}
 
 	zero := int64(0)
-	m.must(m.Client().CoreV1().Pods("default").Delete(m.ctx, "forgotten", metav1.DeleteOptions{GracePeriodSeconds: &zero}))
+	m.must(m.Client().CoreV1().Pods("default").
+		Delete(m.ctx, "forgotten", metav1.DeleteOptions{GracePeriodSeconds: &zero}))
 	m.nothingLeft("a pod that the API server forgot", ids["forgotten"])
 	stop()
 	m.gone("second", "first", "early")
 	m.nothingLeft("a pod of the default network", early)
 	m.nothingLeft("a pod of Multus", ids["first"])
 	m.nothingLeft("a pod of Multus", ids["second"])
-	for _, path := range []string{multusConf, "/etc/cni/net.d/multus.d", "/opt/cni/bin/multus", multusDir} {
+	for _, path := range []string{
+		multusConf, "/etc/cni/net.d/multus.d", "/opt/cni/bin/multus", multusDir,
+	} {
 		m.must(os.RemoveAll(m.n.Path(path)))
 	}
 	m.server("later", 30001)
@@ -366,7 +392,8 @@ func TestMigrateToMultus(t *testing.T) {
 	m.must(err)
 	ended := make(chan error, 1)
 	go func() {
-		out, err := m.Run(m.ctx, "env", "PATH="+dir+":"+os.Getenv("PATH"), filepath.Join(lab.BinDir(t), "kubectl"),
+		out, err := m.Run(m.ctx, "env", "PATH="+dir+":"+os.Getenv("PATH"),
+			filepath.Join(lab.BinDir(t), "kubectl"),
 			"braid", "uninstall", "--kubeconfig", config, "--restore", savedConf)
 		ended <- errors.Join(err, func() error {
 			if !strings.Contains(out, "2 sandboxes still need the binaries") {
@@ -396,7 +423,10 @@ func TestMigrateToMultus(t *testing.T) {
 	m.must(<-ended)
 	m.nothingLeft("a pod of Braid", ids["first"])
 	m.nothingLeft("a pod of Braid", ids["second"])
-	for _, path := range []string{"/opt/cni/bin/braid*", "/var/lib/braid/kubeconfig", "/run/braid/sandboxes/*", runtimeDir + "/braid-*"} {
+	for _, path := range []string{
+		"/opt/cni/bin/braid*", "/var/lib/braid/kubeconfig", "/run/braid/sandboxes/*",
+		runtimeDir + "/braid-*",
+	} {
 		m.has(path, false)
 	}
 	stop()
@@ -432,12 +462,16 @@ func TestHotPlugBesideMultus(t *testing.T) {
 	for _, pod := range []string{"others", "own"} {
 		m.asks(pod, "")
 	}
-	m.eventually("Braid's pod has no network more", func() error { return m.published("own", `"net1"`, false) })
+	m.eventually("Braid's pod has no network more", func() error {
+		return m.published("own", `"net1"`, false)
+	})
 	others(true, "net1")
 	for _, pod := range []string{"others", "own"} {
 		m.asks(pod, "data-plane@more")
 	}
-	m.eventually("Braid's pod has another network", func() error { return m.published("own", `"more"`, true) })
+	m.eventually("Braid's pod has another network", func() error {
+		return m.published("own", `"more"`, true)
+	})
 	others(true, "net1")
 	others(false, "more")
 	id := m.sandbox("others")

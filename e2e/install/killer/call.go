@@ -16,24 +16,30 @@ import (
 // changes are the system calls that change files. The programs of Go use no others.
 func changes() []uint32 {
 	return []uint32{
-		unix.SYS_OPENAT, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FSYNC, unix.SYS_FDATASYNC,
-		unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT, unix.SYS_SYMLINKAT,
+		unix.SYS_OPENAT, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FTRUNCATE, unix.SYS_FCHMOD,
+		unix.SYS_FCHMODAT, unix.SYS_FSYNC, unix.SYS_FDATASYNC,
+		unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_LINKAT,
+		unix.SYS_SYMLINKAT,
 		unix.SYS_COPY_FILE_RANGE, unix.SYS_SENDFILE,
 	}
 }
 
 // become executes a program that the kernel stops at each change, for who traces it.
 func become(argv []string) error {
-	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // the call's number
+	// the call's number
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}}
 	all := changes()
 	for i, nr := range all {
-		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jt: uint8(len(all) - i)}) //nolint:gosec // a few
+		filter = append(filter, unix.SockFilter{
+			Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jt: uint8(len(all) - i),
+		}) //nolint:gosec // a few
 	}
 	filter = append(filter,
 		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_TRACE})
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]} //nolint:gosec // a few
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0,
+		uintptr(unsafe.Pointer(&program)))
 	runtime.KeepAlive(filter)
 	if errno != 0 {
 		return fmt.Errorf("filter system calls: %w", errno)
@@ -66,7 +72,8 @@ type info struct {
 
 func callOf(tid int) (*call, error) {
 	var i info
-	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(i), uintptr(unsafe.Pointer(&i)), 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid),
+		unsafe.Sizeof(i), uintptr(unsafe.Pointer(&i)), 0, 0)
 	if errno != 0 {
 		return nil, errno
 	}
@@ -112,7 +119,7 @@ func (c *call) change() (verb, path string) {
 
 // fd returns the path of the descriptor that an argument is.
 func (c *call) fd(arg int) string {
-	path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.tid, int32(c.args[arg]))) //nolint:gosec // a descriptor
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.tid, int32(c.args[arg])))
 	if err != nil {
 		return ""
 	}
@@ -122,9 +129,9 @@ func (c *call) fd(arg int) string {
 // at returns the path that a directory's descriptor and the argument after it are.
 func (c *call) at(arg int) string {
 	name := make([]byte, 512)
-	n, _ := unix.PtracePeekData(c.tid, uintptr(c.args[arg+1]), name) //nolint:errcheck // what could be read is enough, up to the zero
+	n, _ := unix.PtracePeekData(c.tid, uintptr(c.args[arg+1]), name)
 	name, _, _ = bytes.Cut(name[:n], []byte{0})
-	if filepath.IsAbs(string(name)) || int32(c.args[arg]) == unix.AT_FDCWD { //nolint:gosec // a descriptor
+	if filepath.IsAbs(string(name)) || int32(c.args[arg]) == unix.AT_FDCWD {
 		return filepath.Clean(string(name))
 	}
 	return filepath.Join(c.fd(arg), string(name))

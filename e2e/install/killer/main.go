@@ -4,9 +4,10 @@
 //	killer -dir DIR -under /etc/cni,/var/lib/braid -- PROGRAM ARGUMENT...
 //
 // It starts the program for each new DIR/order, which is an [Order] in JSON, and ends each run with
-// SIGKILL when the order says so or another comes. It writes the changes of run 7 to DIR/steps-7, each before it is made, and makes
-// DIR/end-7 when the program has ended. It needs no hook in the program: the kernel stops it at its
-// system calls (ptrace, seccomp), with all that it executes and forks.
+// SIGKILL when the order says so or another comes. It writes the changes of run 7 to DIR/steps-7,
+// each before it is made, and makes DIR/end-7 when the program has ended. It needs no hook in the
+// program: the kernel stops it at its system calls (ptrace, seccomp), with all that it executes and
+// forks.
 package main
 
 import (
@@ -101,7 +102,9 @@ func (k *killer) once(order Order) (err error) {
 	}
 	defer k.steps.Close()
 	// A new agent has another identity, although it is in the same pod here.
-	for key, value := range map[string]string{asFilter: "1", "POD_UID": fmt.Sprintf("run-%d", order.Run)} {
+	for key, value := range map[string]string{
+		asFilter: "1", "POD_UID": fmt.Sprintf("run-%d", order.Run),
+	} {
 		if err := os.Setenv(key, value); err != nil {
 			return err
 		}
@@ -150,7 +153,8 @@ func (k *killer) trace() (string, error) {
 		deliver := 0
 		if ws.Stopped() {
 			deliver = k.stopped(tid, ws)
-			if err := unix.PtraceCont(tid, deliver); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it was killed
+			// ESRCH: it was killed
+			if err := unix.PtraceCont(tid, deliver); err != nil && !errors.Is(err, unix.ESRCH) {
 				return "", fmt.Errorf("continue the program: %w", err)
 			}
 		}
