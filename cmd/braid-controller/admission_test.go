@@ -97,7 +97,8 @@ func (r *admissionRig) webhooks() {
 func (r *admissionRig) unhooked() {
 	r.t.Helper()
 	for _, kind := range []string{"mutating", "validating"} {
-		r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+"webhookconfigurations/braid-controller", "")
+		r.ask(http.MethodDelete, "/apis/admissionregistration.k8s.io/v1/"+kind+
+			"webhookconfigurations/braid-controller", "")
 	}
 }
 
@@ -350,13 +351,15 @@ func TestU10CapacityOfAnAPIServer(t *testing.T) {
 		return fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1", "kind": %q, "metadata": {"name": "data",
 			"annotations": {%q: %q}}, "spec": {"config": %q}}`, nadv1.Kind, capacity.ScheduleAnnotation, schedule, plainNAD)
 	}
-	r.ask(http.MethodPost, nads, nad("yes")).says(t, "yes", 403, capacity.ScheduleAnnotation, `make it "true"`)
+	r.ask(http.MethodPost, nads, nad("yes")).
+		says(t, "yes", 403, capacity.ScheduleAnnotation, `make it "true"`)
 	r.ask(http.MethodPost, nads, nad("true")).says(t, "the remedy", 201)
 	a, pod := r.pod("two", "data,data", "")
 	a.says(t, "a pod", 201)
 	const room = "braid-cni.io/room.data"
 	for what, list := range map[string]corev1.ResourceList{
-		"requests": pod.Spec.Containers[0].Resources.Requests, "limits": pod.Spec.Containers[0].Resources.Limits,
+		"requests": pod.Spec.Containers[0].Resources.Requests,
+		"limits":   pod.Spec.Containers[0].Resources.Limits,
 	} {
 		if q := list[room]; q.Value() != 2 {
 			t.Errorf("%s %v, want 2 of %s", what, list, room)

@@ -2,9 +2,9 @@
 // an ordered list of attachments out, each with its complete conflist, interface name and runtime
 // configuration.
 //
-// Contract: pure: no I/O, no clock, equal input, equal output. The default network comes
-// first, then the cluster-wide networks, then the pod's selections in their order (requests.go). What
-// a selection may not ask for is refused here: NADs of other namespaces, capabilities that no plugin
+// Contract: pure: no I/O, no clock, equal input, equal output. The default network comes first,
+// then the cluster-wide networks, then the pod's selections in their order (requests.go). What a
+// selection may not ask for is refused here: NADs of other namespaces, capabilities that no plugin
 // declares, interface names, default routes. What a tenant's NAD may say is judged by pkg/policy.
 // Diff compares what a pod has with another plan. Errors are *failure.Error with NAD, plugin and
 // field.

@@ -24,10 +24,13 @@ func TestS9BothForms(t *testing.T) {
 	for text, say := range map[string]string{
 		`[{"name":"a"}`: "line 1 column 13: unexpected end of " +
 			"JSON input",
-		"[\n {\"name\": \"a\"},\n]":                         "line 3 column 1: ",
-		"[{\"name\":\"a\"}] trailing":                       "line 1 column 16: ",
-		"[\n{\"name\":\"a\"} # the first\n]":                `line 2 column 14: a "#" comment, and JSON has no comments`,
-		"[{\"name\":\"a\"} // the first\n]":                 `line 1 column 15: a "//" comment, and JSON has no comments`,
+		"[\n {\"name\": \"a\"},\n]":   "line 3 column 1: ",
+		"[{\"name\":\"a\"}] trailing": "line 1 column 16: ",
+
+		"[\n{\"name\":\"a\"} # the first\n]": `line 2 column 14: a "#" comment, and JSON has no comments`,
+
+		"[{\"name\":\"a\"} // the first\n]": `line 1 column 15: a "//" comment, and JSON has no comments`,
+
 		"[{\"name\":\"\xff\"}]":                             "line 1 column 11: byte 0xff is not UTF-8",
 		strings.Repeat("[", 100) + strings.Repeat("]", 100): "nested more than",
 	} {

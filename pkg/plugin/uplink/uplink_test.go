@@ -222,22 +222,26 @@ func TestM26DevicesOfTheUplink(t *testing.T) {
 	}
 	limits := &attachment.Limits{Namespace: "team"}
 	for config, want := range map[string]string{
-		`{"pciBusID":"0000:00:03.0"}`:                                         "NodeProtected pciBusID",
-		`{"deviceID":"0000:00:03.0"}`:                                         "NodeProtected deviceID",
-		`{"runtimeConfig":{"deviceID":"0000:00:03.0"}}`:                       "NodeProtected runtimeConfig.deviceID",
+		`{"pciBusID":"0000:00:03.0"}`: "NodeProtected pciBusID",
+		`{"deviceID":"0000:00:03.0"}`: "NodeProtected deviceID",
+
+		`{"runtimeConfig":{"deviceID":"0000:00:03.0"}}`: "NodeProtected runtimeConfig.deviceID",
+
 		`{"deviceID":["0000:00:04.0","0000:00:03.0"]}`:                        "NodeProtected deviceID",
 		`{"device":"virtio0"}`:                                                "NodeProtected device",
 		`{"kernelpath":"` + root + `/devices/pci0000:00/0000:00:03.0"}`:       "NodeProtected kernelpath",
 		`{"kernelpath":"` + root + `/class/../bus/pci/devices/0000:00:03.0"}`: "NodeProtected kernelpath",
 		`{"kernelpath":"` + root + `/class/net/a0"}`:                          "NodeProtected kernelpath",
-		"{\"pcibu\u017fid\":\"0000:00:03.0\"}":                                "NodeProtected pcibu\u017fid",
-		`{"pciBusID":"0000:00:04.0"}`:                                         "",
-		`{"pciBusID":"0000:00:0*"}`:                                           "NodeProtected pciBusID",
-		`{"pciBusID":"../devices/0000:00:05.0"}`:                              "",
-		`{"kernelpath":"/"}`:                                                  "",
-		`{"kernelpath":"` + root + `/devices/pci0000:00/0000:00:04.0"}`:       "",
-		`{"device":"nothing","hwaddr":"x","deviceID":"","pciBusID":null}`:     "",
-		`{"device":"here0"}`:                                                  "",
+
+		"{\"pcibu\u017fid\":\"0000:00:03.0\"}": "NodeProtected pcibu\u017fid",
+
+		`{"pciBusID":"0000:00:04.0"}`:                                     "",
+		`{"pciBusID":"0000:00:0*"}`:                                       "NodeProtected pciBusID",
+		`{"pciBusID":"../devices/0000:00:05.0"}`:                          "",
+		`{"kernelpath":"/"}`:                                              "",
+		`{"kernelpath":"` + root + `/devices/pci0000:00/0000:00:04.0"}`:   "",
+		`{"device":"nothing","hwaddr":"x","deviceID":"","pciBusID":null}`: "",
+		`{"device":"here0"}`:                                              "",
 	} {
 		got, _ := watch(t, n, root, "host-device", config, limits)
 		if got != want {

@@ -20,8 +20,11 @@ import (
 // pod is what CNI_ARGS say of the pod; all may be empty.
 type pod struct {
 	types.CommonArgs
-	IP, K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, //nolint:revive // the keys
-	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
+	IP                         types.UnmarshallableString
+	K8S_POD_NAMESPACE          types.UnmarshallableString //nolint:revive // the key
+	K8S_POD_NAME               types.UnmarshallableString //nolint:revive // the key
+	K8S_POD_UID                types.UnmarshallableString //nolint:revive // the key
+	K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString //nolint:revive // the key
 }
 
 func podOf(req *plugin.Request) (*pod, error) {
