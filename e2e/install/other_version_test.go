@@ -11,7 +11,7 @@ import (
 
 // TestOtherVersion: Braid is upgraded, and rolled back, while pods come and go. Each time the
 // nodes have what is in the image, and pods that the other version attached are detached by this
-// one.
+// one. The agent of each version does calls of the other one's client.
 func TestOtherVersion(t *testing.T) {
 	r := newRig(t)
 	r.private()
@@ -23,15 +23,29 @@ func TestOtherVersion(t *testing.T) {
 	image := r.image()
 	c := r.churn()
 	before := r.eachNode("before")
+	n := r.Nodes()[0]
+	r.alone(n, binDir)
 	r.setImage(image + "-next")
+	r.checked(n, before[0])
 	after := r.eachNode("after")
 	r.gone(before...)
 	c.more()
+	r.alone(n, binDir)
 	r.setImage(image)
+	r.checked(n, after[0])
 	r.gone(after...)
 	c.more()
 	c.end()
 	r.eventually("both nodes are ready", r.ready)
+}
+
+// checked has the agent do a CHECK of a pod for the client that is alone.
+func (r *rig) checked(n *lab.Node, pod string) {
+	r.t.Helper()
+	s := r.sandboxes(n, pod)[0]
+	r.must(r.byAgent(n, &call{
+		verb: "CHECK", id: s.ContainerID, pod: pod, networks: "data-plane", dir: lonely, path: s.NetNS,
+	}))
 }
 
 // eachNode makes a pod on each node.

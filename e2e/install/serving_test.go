@@ -1,6 +1,7 @@
 package install_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,9 +28,11 @@ type call struct {
 	verb, id, pod, uid, networks string
 	// dir is the directory of the client.
 	dir string
+	// path is the sandbox's network namespace; empty for that of its ID.
+	path string
 }
 
-func (c *call) netns() string { return "/run/netns/" + c.id }
+func (c *call) netns() string { return cmp.Or(c.path, "/run/netns/"+c.id) }
 
 // stdin is Braid's configuration as the runtime passes it for a pod with networks. change, if not
 // nil, changes it.

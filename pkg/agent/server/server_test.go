@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -199,6 +200,37 @@ func TestNothingBeforeGo(t *testing.T) {
 	}
 	if log := r.log.String(); !strings.Contains(log, "a client's call cannot be read") {
 		t.Errorf("the log does not say so:\n%s", log)
+	}
+}
+
+// TestForeignFrames: who speaks another protocol is shown the door, and the log says so. Nobody else
+// notices, nor if somebody says nothing.
+func TestForeignFrames(t *testing.T) {
+	frame := func(text string) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...) //nolint:gosec // a few
+	}
+	silent := "nothing"
+	for name, sent := range map[string][]byte{
+		silent: nil, "endless": {255, 255, 255, 255}, "HTTP": []byte("GET / HTTP/1.1\r\n\r\n"), "no object": frame("[1]"),
+		"no JSON": frame("hello"), "another kind": frame(`{"type":5}`), "no base64": frame(`{"type":"hello","stdin":"%"}`),
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			h := &handler{}
+			r := newRig(t, h)
+			c := r.dial()
+			_, err := c.Write(sent)
+			must(t, err)
+			if name != silent {
+				if f, err := wire.Read(c); err == nil {
+					t.Errorf("it was answered by %+v", f)
+				}
+				r.await("log", func() bool { return strings.Contains(r.log.String(), "a client's call cannot be read") })
+			}
+			r.serves()
+			if calls := h.calls(); slices.ContainsFunc(calls, func(call string) bool { return call != "x" }) {
+				t.Errorf("%q were done", calls)
+			}
+		})
 	}
 }
 
