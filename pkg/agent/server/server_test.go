@@ -203,16 +203,18 @@ func TestNothingBeforeGo(t *testing.T) {
 	}
 }
 
-// TestForeignFrames: who speaks another protocol is shown the door, and the log says so. Nobody else
-// notices, nor if somebody says nothing.
+// TestForeignFrames: who speaks another protocol is shown the door, and the log says so. Nobody
+// else notices, nor if somebody says nothing.
 func TestForeignFrames(t *testing.T) {
 	frame := func(text string) []byte {
 		return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...) //nolint:gosec // a few
 	}
 	silent := "nothing"
 	for name, sent := range map[string][]byte{
-		silent: nil, "endless": {255, 255, 255, 255}, "HTTP": []byte("GET / HTTP/1.1\r\n\r\n"), "no object": frame("[1]"),
-		"no JSON": frame("hello"), "another kind": frame(`{"type":5}`), "no base64": frame(`{"type":"hello","stdin":"%"}`),
+		silent: nil, "endless": {255, 255, 255, 255}, "HTTP": []byte("GET / HTTP/1.1\r\n\r\n"),
+		"no object": frame("[1]"),
+		"no JSON":   frame("hello"), "another kind": frame(`{"type":5}`),
+		"no base64": frame(`{"type":"hello","stdin":"%"}`),
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			h := &handler{}
@@ -224,10 +226,14 @@ func TestForeignFrames(t *testing.T) {
 				if f, err := wire.Read(c); err == nil {
 					t.Errorf("it was answered by %+v", f)
 				}
-				r.await("log", func() bool { return strings.Contains(r.log.String(), "a client's call cannot be read") })
+				r.await("log", func() bool {
+					return strings.Contains(r.log.String(), "a client's call cannot be read")
+				})
 			}
 			r.serves()
-			if calls := h.calls(); slices.ContainsFunc(calls, func(call string) bool { return call != "x" }) {
+			if calls := h.calls(); slices.ContainsFunc(calls, func(call string) bool {
+				return call != "x"
+			}) {
 				t.Errorf("%q were done", calls)
 			}
 		})
