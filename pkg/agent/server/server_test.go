@@ -207,7 +207,7 @@ func TestNothingBeforeGo(t *testing.T) {
 // else notices, nor if somebody says nothing.
 func TestForeignFrames(t *testing.T) {
 	frame := func(text string) []byte {
-		return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...) //nolint:gosec // a few
+		return append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
 	}
 	silent := "nothing"
 	for name, sent := range map[string][]byte{
