@@ -353,17 +353,23 @@ func (r *rig) manyCall(n *lab.Node, verb string) time.Duration {
 // distinct wants all sandboxes to have two addresses that no other has.
 func (r *rig) distinct(n *lab.Node) {
 	r.t.Helper()
-	out, err := n.Run(r.ctx, "sh", "-ec",
-		fmt.Sprintf("for i in $(seq %d); do ip netns exec many-$i ip -o -4 address show scope "+
-			"global; done", many))
+	out, err := n.Run(r.ctx, "sh", "-ec", fmt.Sprintf(`for i in $(seq %d); do
+			echo; echo many-$i; ip netns exec many-$i ip -o -4 address show scope global
+		done`, many))
 	r.must(err)
-	addresses := regexp.MustCompile(`10\.(246|40)\.\d+\.\d+/`).FindAllString(out, -1)
 	seen := map[string]bool{}
-	for _, address := range addresses {
-		seen[address] = true
-	}
-	if len(addresses) != 2*many || len(seen) != 2*many {
-		r.t.Errorf("%d addresses, %d of them different, of %d sandboxes", len(addresses), len(seen), many)
+	for sandbox := range strings.SplitSeq(strings.TrimSpace(out), "\n\n") {
+		id, _, _ := strings.Cut(sandbox, "\n")
+		addresses := regexp.MustCompile(`10\.(246|40)\.\d+\.\d+/`).FindAllString(sandbox, -1)
+		if len(addresses) != 2 || seen[addresses[0]] || seen[addresses[1]] {
+			log, err := n.Run(r.ctx, "sh", "-c", fmt.Sprintf(
+				"grep -hw %s /var/log/braid*.log; cat /run/many/out-%s; ip netns exec %s ip address",
+				id, id[len("many-"):], id))
+			r.t.Errorf("sandbox %s, %v\n%s", sandbox, err, log)
+		}
+		for _, address := range addresses {
+			seen[address] = true
+		}
 	}
 }
 
