@@ -83,13 +83,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	text += "\n" + me + " COMMAND --help tells more; --version prints the version.\n"
 	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[len(args)-1]) {
-		io.WriteString(stdout, text)
+		io.WriteString(stdout, text) //nolint:errcheck // nobody to tell
 		return exitOK
 	}
 	if len(args) > 0 {
 		text = fmt.Sprintf("%s: %q is no command\n\n%s", me, strings.Join(args, " "), text)
 	}
-	io.WriteString(stderr, text)
+	io.WriteString(stderr, text) //nolint:errcheck // nobody to tell
 	return exitFailed
 }
 

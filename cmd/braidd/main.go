@@ -157,25 +157,18 @@ func beside() string {
 	return filepath.Dir(self)
 }
 
-func parse(args []string, stderr io.Writer) (*options, error) {
-	o := &options{
-		image: beside(), netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime,
-		ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"),
-		podUID: os.Getenv("POD_UID"),
-	}
-	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() {
-		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
-		f.PrintDefaults()
-	}
+// given are values of flags that are no option as they are.
+type given struct{ profile, account, level string }
+
+// define defines the flags.
+func (o *options) define(f *flag.FlagSet, g *given) {
 	f.StringVar(&o.config, "config", "",
 		"`file` with keys of Braid's configuration, a JSON object; the default network and the "+
 			"kubeconfig are set by the agent. "+interfacesFile+
 			" beside it, which may be missing, has the node's interfaces")
 	f.StringVar(&o.defaultNetwork, "default-network", "",
 		"`name` or file of the default network; by default the first configuration that can be one")
-	profile := f.String("profile", "auto",
+	f.StringVar(&g.profile, "profile", "auto",
 		"`name` of the node's distribution: auto, "+strings.Join(platform.Names(), ", "))
 	f.StringVar(&o.place.Conf, "cni-conf-dir", "",
 		"`directory` of the runtime's CNI configurations; by default the profile's")
@@ -189,7 +182,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 			"without Braid")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"),
 		"`name` of the Node object; by default $NODE_NAME")
-	account := f.String("service-account", "",
+	f.StringVar(&g.account, "service-account", "",
 		"`namespace/name` of the ServiceAccount of the CNI plugin; by default braid-cni in the agent's "+
 			"own namespace")
 	f.StringVar(&o.token, "token-dir", "/var/run/secrets/kubernetes.io/serviceaccount",
@@ -219,26 +212,42 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.restore, "restore", os.Getenv("BRAID_RESTORE"),
 		"with -uninstall: `file` of the node with the configuration that it had before; by default "+
 			"$BRAID_RESTORE")
-	level := f.String("log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
+	f.StringVar(&g.level, "log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{
+		image: beside(), netns: "/proc/self/ns/net", runtimeCache: cnicache.Runtime,
+		ownNamespace: os.Getenv("POD_NAMESPACE"), pod: os.Getenv("POD_NAME"),
+		podUID: os.Getenv("POD_UID"),
+	}
+	f := flag.NewFlagSet("braidd", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, usage) //nolint:errcheck // nobody to tell
+		f.PrintDefaults()
+	}
+	g := &given{}
+	o.define(f, g)
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("argument %q is unknown", f.Arg(0))
 	}
-	if *profile != "auto" {
-		o.place.Profile = *profile
+	if g.profile != "auto" {
+		o.place.Profile = g.profile
 	}
-	if _, err := loglevel.Name(*level); err != nil {
+	if _, err := loglevel.Name(g.level); err != nil {
 		return nil, fmt.Errorf("log-level: %w", err)
 	}
-	o.level = loglevel.Level(*level)
+	o.level = loglevel.Level(g.level)
 	o.namespace, o.account = o.ownNamespace, "braid-cni"
-	if *account != "" {
+	if g.account != "" {
 		var ok bool
-		if o.namespace, o.account, ok = strings.Cut(*account, "/"); !ok {
-			return nil, fmt.Errorf("service-account: %q is no namespace/name", *account)
+		if o.namespace, o.account, ok = strings.Cut(g.account, "/"); !ok {
+			return nil, fmt.Errorf("service-account: %q is no namespace/name", g.account)
 		}
 	}
 	return o, o.check()

@@ -80,8 +80,9 @@ func (a *daemon) remove(ctx context.Context, e *engine.Engine) {
 		err = errors.Join(err, drainErr)
 	case err == nil:
 		err = &failure.Error{
-			Reason: nodev1.Uninstalled, Err: errors.New("Braid is not on this node any more"),
-		} //nolint:staticcheck // a name
+			Reason: nodev1.Uninstalled,
+			Err:    errors.New("Braid is not on this node any more"), //nolint:staticcheck // a name
+		}
 	}
 	a.health.Set(partRemoval, err)
 }

@@ -126,6 +126,15 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return b.ofAddresses(&rates{fill, stored, floor, parallel, alone, few, many}), nil
+}
+
+// rates are what was measured of the allocator by itself: addresses a second, bytes that the API
+// server keeps for one, and milliseconds for one of an own block with few and with many in use.
+type rates struct{ fill, stored, floor, parallel, alone, few, many float64 }
+
+// ofAddresses says it.
+func (b *bench) ofAddresses(r *rates) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nCluster-wide addresses (whereabouts), real API server.\n\n")
 	fmt.Fprintf(&out, "ADD and DEL of a pod with four such networks: %.1f and %.1f ms; %s: %.1f and "+
@@ -134,7 +143,7 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 		b.median("DEL reference"))
 	fmt.Fprintf(&out, "An address of an own block, none and 60,000 in use: %.2f and %.2f ms; 64 at "+
 		"a time: %.0f/s; 256 nodes fill a /16: %.0f/s; bytes for each: %.0f\n\n",
-		few, many, parallel, fill, stored)
+		r.few, r.many, r.parallel, r.fill, r.stored)
 	bare := b.median("VERSION bare")
 	out.WriteString(verdicts([]verdict{
 		{
@@ -145,13 +154,13 @@ func (b *bench) addresses(ctx context.Context, rounds int) (string, error) {
 			b.reference.name + ", of that", b.median("ADD reference") / b.median("ADD addresses"),
 			minFaster, true,
 		},
-		{"address of an own block, of a bare binary's start", few / bare, maxOwn, false},
-		{"60,000 in use, of none", many / few, maxGrowth, false},
-		{"rate of 64 at a time, of one at a time", parallel / alone, minParallel, true},
-		{"rate of 256 nodes, of creating their blocks alone", fill / floor, minOfFloor, true},
-		{"bytes of an address in the API, of whereabouts' entry", stored / entrySize(), maxStored, false},
+		{"address of an own block, of a bare binary's start", r.few / bare, maxOwn, false},
+		{"60,000 in use, of none", r.many / r.few, maxGrowth, false},
+		{"rate of 64 at a time, of one at a time", r.parallel / r.alone, minParallel, true},
+		{"rate of 256 nodes, of creating their blocks alone", r.fill / r.floor, minOfFloor, true},
+		{"bytes of an address in the API, of whereabouts' entry", r.stored / entrySize(), maxStored, false},
 	}))
-	return out.String(), nil
+	return out.String()
 }
 
 // entrySize is how many bytes an address takes in the reference's pool, which is one object.
