@@ -77,6 +77,10 @@ const (
 func TestMemoryOfManyObjects(t *testing.T) {
 	r := newAdmission(t, "many")
 	r.unhooked() // it is not measured how the objects are made
+	eventually(t, "nobody judges NADs", func() bool {
+		a := r.nad("first", manyConfig(0), "pool=data")
+		return a.code == http.StatusCreated || a.code == http.StatusConflict
+	})
 	defer func() {
 		r.unhooked()
 		r.ask(http.MethodDelete,

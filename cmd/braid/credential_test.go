@@ -268,8 +268,8 @@ func agentMay() map[string]bool {
 		"patch nodes/status":                                   true, "create events": true,
 		"update ipblocks.ipam.braid-cni.io":       true,
 		"patch ipblocks/status.ipam.braid-cni.io": true,
+		"watch pods":                              true,
 
-		"watch pods": false,
 		"create serviceaccounts/token kube-system/braid-agent":      false,
 		"create serviceaccounts/token kube-system/braid-controller": false,
 		"create serviceaccounts/token default/braid-cni":            false,
