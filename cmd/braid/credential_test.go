@@ -268,7 +268,7 @@ func agentMay() map[string]bool {
 		"patch nodes/status":                                   true, "create events": true,
 		"update ipblocks.ipam.braid-cni.io":       true,
 		"patch ipblocks/status.ipam.braid-cni.io": true,
-		"watch pods":                              true,
+		"watch pods": true,
 
 		"create serviceaccounts/token kube-system/braid-agent":      false,
 		"create serviceaccounts/token kube-system/braid-controller": false,
