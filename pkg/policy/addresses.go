@@ -25,18 +25,22 @@ func (j *judge) sources(field string, raw json.RawMessage) {
 			j.sources(fmt.Sprintf("%s[%d]", field, i), element)
 		}
 	case "an object":
-		for _, m := range strictjson.Members(raw) {
-			switch strictjson.Fold(m.Key) {
-			case "subnet", "range", "address":
-				if value := text(m.Value); value != "" {
-					j.ranges++
-					j.address(field, m, value)
-				}
-			case "gateway", "rangestart", "rangeend", "range_start", "range_end":
-				j.address(field, m, text(m.Value))
-			case "ranges", "ipranges", "addresses":
-				j.sources(at(field, m), m.Value)
+		j.sourcesIn(field, strictjson.Members(raw))
+	}
+}
+
+func (j *judge) sourcesIn(field string, members []strictjson.Member) {
+	for _, m := range members {
+		switch strictjson.Fold(m.Key) {
+		case "subnet", "range", "address":
+			if value := text(m.Value); value != "" {
+				j.ranges++
+				j.address(field, m, value)
 			}
+		case "gateway", "rangestart", "rangeend", "range_start", "range_end":
+			j.address(field, m, text(m.Value))
+		case "ranges", "ipranges", "addresses":
+			j.sources(at(field, m), m.Value)
 		}
 	}
 }
@@ -86,8 +90,10 @@ func (j *judge) outside(value string) netip.Prefix {
 // prefixesOf returns the prefix, or the first and the last address of a range; none if the text is
 // none.
 func prefixesOf(value string) (all []netip.Prefix) {
-	if p, err := netip.ParsePrefix(value); err == nil {
-		return []netip.Prefix{unmapped(p).Masked()}
+	if strings.Contains(value, "/") {
+		if p, err := netip.ParsePrefix(value); err == nil {
+			return []netip.Prefix{unmapped(p).Masked()}
+		}
 	}
 	value, _, _ = strings.Cut(value, "/")
 	for part := range strings.SplitSeq(value, "-") {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/braid-cni/braid/pkg/strictjson"
@@ -85,7 +86,7 @@ func (j *judge) plugins() {
 		switch {
 		case m.Key == "plugins":
 			for i, raw := range strictjson.Elements(m.Value) {
-				j.plugin(fmt.Sprintf("plugins[%d]", i), raw, place(j.network.Runs, i))
+				j.plugin("plugins["+strconv.Itoa(i)+"]", raw, place(j.network.Runs, i))
 			}
 		case runtimes(strictjson.Fold(m.Key)):
 			j.runtimeKey(m.Key)
@@ -109,7 +110,10 @@ func place(runs []Run, index int) Run {
 
 // plugin judges the configuration of a plugin and of those that it calls itself.
 func (j *judge) plugin(path string, raw json.RawMessage, run Run) {
-	members := strictjson.Members(raw)
+	j.members(path, strictjson.Members(raw), run)
+}
+
+func (j *judge) members(path string, members []strictjson.Member, run Run) {
 	outer := *j
 	j.path, j.kind, j.run = path, kindOf(members), run
 	j.runs()
@@ -170,9 +174,12 @@ func (j *judge) key(path string, m strictjson.Member) {
 	case "sysctl":
 		j.sysctls(at(path, m), m.Value)
 	case "ipam":
-		path := at(path, m)
-		j.plugin(path, m.Value, j.ipamRun())
-		j.sources(path, m.Value)
+		path, members := at(path, m), strictjson.Members(m.Value)
+		j.members(path, members, j.ipamRun())
+		if members == nil { // it may be a list of sources
+			j.sources(path, m.Value)
+		}
+		j.sourcesIn(path, members)
 	case "delegate":
 		j.plugin(at(path, m), m.Value, binary())
 	case "delegates", "plugins":

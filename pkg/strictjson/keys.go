@@ -188,7 +188,7 @@ func (w *walker) quoted() []byte {
 }
 
 func unquote(quoted []byte) string {
-	if !bytes.ContainsRune(quoted, '\\') {
+	if bytes.IndexByte(quoted, '\\') < 0 {
 		return string(quoted[1 : len(quoted)-1])
 	}
 	var text string
