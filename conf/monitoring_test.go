@@ -35,6 +35,7 @@ func agentMetrics(t *testing.T) map[string][]string {
 	m.Synced("pods", true)
 	m.Waiting("events", func() int { return 1 })
 	m.Addresses(map[string]metrics.Space{"10.0.0.0/24": {Blocks: 1, Free: 2}})
+	m.Room(map[string]uint64{"default/a": 2})
 	m.Violations(func() map[engine.Violation]uint64 {
 		return map[engine.Violation]uint64{{Key: "types", Effect: policy.Audit}: 1}
 	})
