@@ -21,9 +21,12 @@ func TestMeddlers(t *testing.T) {
 	r.private()
 	r.forgetEvents()
 	c := r.churn()
-	network, err := os.ReadFile(r.Nodes()[0].Path(privateDir + "/" + networkName))
-	r.must(err)
-	again := strings.Replace(string(network), "{", `{"meddled": true, `, 1)
+	again := map[*lab.Node]string{} // each node has addresses of its own
+	for _, n := range r.Nodes() {
+		network, err := os.ReadFile(n.Path(privateDir + "/" + networkName))
+		r.must(err)
+		again[n] = strings.Replace(string(network), "{", `{"meddled": true, `, 1)
+	}
 	const renamed = "05-pods.conflist"
 	for _, m := range []struct {
 		what  string
@@ -33,8 +36,10 @@ func TestMeddlers(t *testing.T) {
 	}{
 		{
 			"its agent writes the default network anew",
-			func(n *lab.Node) error { return n.WriteFile(confDir+"/"+networkName, []byte(again), 0o600) },
-			func(n *lab.Node) error { return has(n, privateDir+"/"+networkName, again) },
+			func(n *lab.Node) error {
+				return n.WriteFile(confDir+"/"+networkName, []byte(again[n]), 0o600)
+			},
+			func(n *lab.Node) error { return has(n, privateDir+"/"+networkName, again[n]) },
 			networkName + " has returned",
 		},
 		{
@@ -51,7 +56,9 @@ func TestMeddlers(t *testing.T) {
 		}, refers(networkName), "00-braid.conflist was changed"},
 		{
 			"its agent gives the default network another name",
-			func(n *lab.Node) error { return n.WriteFile(confDir+"/"+renamed, []byte(again), 0o600) },
+			func(n *lab.Node) error {
+				return n.WriteFile(confDir+"/"+renamed, []byte(again[n]), 0o600)
+			},
 			refers(renamed), "the default network is now " + privateDir + "/" + renamed,
 		},
 		{
