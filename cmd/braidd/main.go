@@ -212,7 +212,8 @@ func (o *options) define(f *flag.FlagSet, g *given) {
 	f.StringVar(&o.restore, "restore", os.Getenv("BRAID_RESTORE"),
 		"with -uninstall: `file` of the node with the configuration that it had before; by default "+
 			"$BRAID_RESTORE")
-	f.StringVar(&g.level, "log-level", loglevel.Default, "`level` of the log: debug, info, warn or error")
+	f.StringVar(&g.level, "log-level", loglevel.Default,
+		"`level` of the log: debug, info, warn or error")
 	f.BoolVar(&o.version, "version", false, "print the version")
 }
 

@@ -31,8 +31,10 @@ func (s Span) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // within reports whether all numbers of s are of the spans. Spans that touch are one.
 func (s Span) within(spans []Span) bool {
-	if slices.ContainsFunc(spans, func(one Span) bool { return one.From <= s.From && s.To <= one.To }) {
-		return true
+	for _, one := range spans {
+		if one.From <= s.From && s.To <= one.To {
+			return true
+		}
 	}
 	sorted := slices.SortedFunc(slices.Values(spans), func(a, b Span) int { return a.From - b.From })
 	for _, one := range sorted {
