@@ -177,10 +177,10 @@ func (g *guide) status(namespace, name string) (*corev1.Pod, map[string]nadv1.Ne
 
 // mainTable are the routes of a pod that has eth0 and what more names.
 func (g *guide) mainTable(pod *corev1.Pod, more ...string) []string {
-	pods := podsOf(g.Node(pod.Spec.NodeName))
-	gateway := netip.MustParsePrefix(pods).Addr().Next()
-	return append(more, "default via "+gateway.String()+" dev eth0",
-		pods+" dev eth0 proto kernel scope link src "+pod.Status.PodIP)
+	pods, err := netip.MustParseAddr(pod.Status.PodIP).Prefix(24)
+	g.must(err)
+	return append(more, "default via "+pods.Addr().Next().String()+" dev eth0",
+		pods.String()+" dev eth0 proto kernel scope link src "+pod.Status.PodIP)
 }
 
 // seesInterfaces is "Declare the nodes' interfaces".
