@@ -20,8 +20,8 @@ import (
 // nameTries bounds the search for a name that no link of the node has; the first is free as a rule.
 const nameTries = 10
 
-// carrierWithin bounds the wait for a port to come up. It takes the kernel well below a millisecond,
-// and more than three seconds where 500 pods start on two cores.
+// carrierWithin bounds the wait for a port to come up. It takes the kernel well below a
+// millisecond, and more than three seconds where 500 pods start on two cores.
 const carrierWithin = 10 * time.Second
 
 // attachment is an ADD under way.
