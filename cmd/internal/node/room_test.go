@@ -54,17 +54,23 @@ func (one) ThisNode(context.Context) (*metav1.ObjectMeta, error) {
 	return &metav1.ObjectMeta{Name: "n", Labels: map[string]string{"pool": "data"}}, nil
 }
 
-// TestRooms: of a network there is as much as of the least that its attachments need.
-func TestRooms(t *testing.T) {
-	node := nettest.New(t)
+// roomNode is a node with a NIC, a directory, and the file of its default network.
+func roomNode(t *testing.T) (node *nettest.Namespace, dir, pods string) {
+	t.Helper()
+	node, dir = nettest.New(t), t.TempDir()
 	node.Veth("ens224", nettest.New(t), "port")
-	dir := t.TempDir()
-	pods := filepath.Join(dir, "pods.conflist")
+	pods = filepath.Join(dir, "pods.conflist")
 	err := os.WriteFile(pods,
 		[]byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return node, dir, pods
+}
+
+// TestRooms: of a network there is as much as of the least that its attachments need.
+func TestRooms(t *testing.T) {
+	node, dir, pods := roomNode(t)
 	manifests, err := kube.NewManifests(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -147,15 +153,7 @@ func TestRooms(t *testing.T) {
 // TestM26RoomsOfTenant: the addresses of a tenant's network are those that an ADD would give, and
 // there is no room for what the policy does not allow.
 func TestM26RoomsOfTenant(t *testing.T) {
-	node := nettest.New(t)
-	node.Veth("ens224", nettest.New(t), "port")
-	dir := t.TempDir()
-	pods := filepath.Join(dir, "pods.conflist")
-	err := os.WriteFile(pods,
-		[]byte(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}`), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	node, dir, pods := roomNode(t)
 	cluster := blocktest.New()
 	cluster.AddNode("n", "uid")
 	log := slog.New(slog.DiscardHandler)
