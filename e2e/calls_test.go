@@ -161,7 +161,7 @@ func TestU20Log(t *testing.T) {
 	}
 }
 
-// secretsLeft says whether others than root can read the records: configurations may hold
+// secretsLeft reports whether others than root can read the records: configurations may hold
 // credentials.
 func secretsLeft(node *lab.Node) error {
 	info, err := os.Stat(node.Path(stateDir))

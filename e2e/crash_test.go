@@ -229,7 +229,7 @@ func (b *burst) verify() {
 	}
 }
 
-// oneSandboxEach says whether the node has exactly one network namespace, one record and three
+// oneSandboxEach reports whether the node has exactly one network namespace, one record and three
 // leases for each pod: what was begun and killed is gone.
 func (b *burst) oneSandboxEach() error {
 	left, err := leftovers(b.ctx, b.node)

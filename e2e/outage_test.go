@@ -185,7 +185,7 @@ func (r *rig) nothingAttached() {
 	r.eventually("neither record nor lease", func() error { return r.holds(0, 0) })
 }
 
-// holds says whether the node has so many records and leases beyond those it has without pods.
+// holds reports whether the node has so many records and leases beyond those it has without pods.
 func (r *rig) holds(wantRecords, wantLeases int) error {
 	left, err := leftovers(r.ctx, r.node)
 	if err != nil {

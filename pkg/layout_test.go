@@ -60,7 +60,7 @@ func packages(t *testing.T) []goPackage {
 	return list
 }
 
-// below says whether path is one of the packages or folders, or lies below one.
+// below reports whether path is one of the packages or folders, or lies below one.
 func below(path string, folders ...string) bool {
 	return slices.ContainsFunc(folders, func(f string) bool {
 		return path == f || strings.HasPrefix(path, f+"/")

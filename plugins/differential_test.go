@@ -178,8 +178,8 @@ func (w *twins) compare(command string, lines [2][]string) (unmeant []string) {
 	return unmeant
 }
 
-// ofMissingLink says whether the line is a parameter of a link that the other side has not got at
-// all: that is said once, by the link.
+// ofMissingLink reports whether the line is a parameter of a link that the other side has not got
+// at all: that is said once, by the link.
 func ofMissingLink(other []string, line string) bool {
 	parameter, _, ok := strings.Cut(line, " = ")
 	return ok && !slices.ContainsFunc(other, func(l string) bool {
@@ -245,7 +245,7 @@ func (w *twins) life() {
 	w.both(w.name("DEL-AGAIN"), after("DEL"))
 }
 
-// hasCheck says whether there is a CHECK in the configuration's version of CNI; the reference's
+// hasCheck reports whether there is a CHECK in the configuration's version of CNI; the reference's
 // main function knows.
 func hasCheck(c plugintest.Conf) bool {
 	is, ok := c["cniVersion"].(string)

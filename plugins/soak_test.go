@@ -94,7 +94,7 @@ func contains(lines []string, line string) bool {
 	return false
 }
 
-// isLastReserved says whether the line is of a file that says where the next allocation begins.
+// isLastReserved reports whether the line is of a file that says where the next allocation begins.
 func isLastReserved(line string) bool {
 	match, _ := filepath.Match("file DIR/leases/net/last_reserved_ip.* *", line)
 	return match

@@ -207,8 +207,8 @@ func (w *worker) note(what, container string, addrs ...netip.Addr) error {
 	return errors.Join(err, f.Close())
 }
 
-// add says whether the container has got its addresses. That none is free, or that the API is away,
-// is no error.
+// add reports whether the container has got its addresses. That none is free, or that the API is
+// away, is no error.
 func (w *worker) add(ctx context.Context, m *block.Manager, container string) (bool, error) {
 	want, err := wishes(ranges()[rand.IntN(len(ranges()))])
 	if err != nil {

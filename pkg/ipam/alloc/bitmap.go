@@ -13,7 +13,7 @@ import (
 const MaxBlock = 256
 
 // Bitmap is a set of offsets into a block of at most MaxBlock addresses; its zero value is empty,
-// and == says whether two are equal. As text it is a hexadecimal number whose bit n stands for
+// and == reports whether two are equal. As text it is a hexadecimal number whose bit n stands for
 // offset n: "0" is empty, "8001" is the first and the last of 16.
 type Bitmap [MaxBlock / 8]byte
 

@@ -64,8 +64,8 @@ func (r *rig) nothingLeft(t *testing.T, nodes ...*block.Manager) {
 	}
 }
 
-// killed runs an operation that is killed before its change number n, and says whether it came so
-// far.
+// killed runs an operation that is killed before its change number n, and reports whether it came
+// so far.
 func killed(m *block.Manager, n int, do func()) (killed bool) {
 	at := 0
 	m.Step = func(string) error {

@@ -192,7 +192,7 @@ func newDifferential(t *testing.T, seed uint64, nodes [3]*node) *differential {
 	return d
 }
 
-// step does an operation. It says whether there is any sense in the next one.
+// step does an operation. It reports whether there is any sense in the next one.
 func (d *differential) step(o operation) bool {
 	d.t.Helper()
 	var before, after [3]map[string]string

@@ -235,7 +235,7 @@ func TestDocumentedConfigurations(t *testing.T) {
 	}
 }
 
-// full says whether one of the ranges has no more addresses, which are counted one by one.
+// full reports whether one of the ranges has no more addresses, which are counted one by one.
 func full(spans []span, taken map[netip.Addr]bool) bool {
 	for _, s := range spans {
 		free := 0
