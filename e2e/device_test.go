@@ -184,10 +184,7 @@ func TestR5DevicesOfClaims(t *testing.T) {
 	}
 	two.Spec.Containers[0].Resources.Claims = []corev1.ResourceClaim{{Name: "nic"}}
 	two.Spec.Containers[0].Resources.Limits = corev1.ResourceList{claimedNIC: resource.MustParse("1")}
-	made := map[string]int{}
-	for _, request := range r.during(func() { r.run(two) }) {
-		made[describe(request)]++
-	}
+	made := r.requests(func() { r.run(two) })
 	want := map[string]int{
 		"get network-attachment-definitions": 2, "get pods": 1, "get resourceclaims": 2,
 		"list resourceslices": 1, "patch pods/status": 1,
