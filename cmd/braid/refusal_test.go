@@ -122,6 +122,28 @@ func TestM24BraidUnderAnotherName(t *testing.T) {
 	}
 }
 
+// TestM24ForbiddenPluginIsNotMissed: nobody is told to install what the policy forbids.
+func TestM24ForbiddenPluginIsNotMissed(t *testing.T) {
+	t.Parallel()
+	for _, config := range []string{
+		`{"cniVersion":"1.0.0","type":"nosuch"}`,
+		`{"cniVersion":"1.0.0","type":"macvlan","master":"nic0","ipam":{"type":"nosuch"}}`,
+	} {
+		r := newRig(t)
+		r.nad("a", config)
+		p := r.pod("p", "a")
+		r.refuses(p, "NAD default/a", "nosuch", "install")
+		same(t, "event", r.lastEvent(p).Reason, "PluginNotFound")
+		r.tenants("default")
+		r.refuses(p, "NAD default/a", "nosuch", "let the operator")
+		e := r.lastEvent(p)
+		same(t, "event of a tenant", e.Reason, "PolicyRefused")
+		if strings.Contains(e.Message, "install") {
+			t.Errorf("it is told to install what is forbidden: %s", e.Message)
+		}
+	}
+}
+
 // The default network and those of every pod.
 func TestR11MetaPluginInTheConfiguration(t *testing.T) {
 	t.Parallel()

@@ -58,13 +58,7 @@ func (e *Engine) add(ctx context.Context, req *Request, events *events) (types.R
 	if err := w.namesFree(ctx, attachments); err != nil {
 		return nil, err
 	}
-	for i := range attachments {
-		if err := sandbox.findPlugins(ctx, &attachments[i], e.path(req)); err != nil {
-			e.protected(ctx, pod.Meta(), err)
-			return nil, err
-		}
-	}
-	if err := e.permit(ctx, pod, attachments); err != nil {
+	if err := w.permit(ctx, pod, attachments); err != nil {
 		return nil, err
 	}
 	if err := w.begin(pod.Meta(), attachments); err != nil {

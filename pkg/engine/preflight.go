@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -68,12 +69,23 @@ func (s *sandbox) findPlugins(ctx context.Context, a *plan.Attachment, paths []s
 	return nil
 }
 
-// permit asks the policy, before the first change. What it does not enforce it warns of.
-func (e *Engine) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) error {
-	judged, err := e.resolver().Judge(ctx, pod, attachments)
+// permit looks for the plugins and asks the policy, before the first change. What the policy does
+// not enforce it warns of. A plugin that is forbidden is refused, and not missed.
+func (w *work) permit(ctx context.Context, pod *podv1.Pod, attachments []plan.Attachment) error {
+	var missing error
+	for i := range attachments {
+		err := w.sandbox.findPlugins(ctx, &attachments[i], w.path(w.req))
+		if failure.ReasonOf(err) == failure.PluginNotFound {
+			missing = cmp.Or(missing, err)
+		} else if err != nil {
+			w.protected(ctx, pod.Meta(), err)
+			return err
+		}
+	}
+	judged, err := w.resolver().Judge(ctx, pod, attachments)
 	if err != nil {
 		return err
 	}
-	e.judged(ctx, pod.Meta(), judged)
-	return resolve.Permit(judged, attachments)
+	w.judged(ctx, pod.Meta(), judged)
+	return cmp.Or(resolve.Permit(judged, attachments), missing)
 }

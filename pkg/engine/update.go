@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -277,8 +278,12 @@ func (u *update) permitted(
 ) (adds []plan.Attachment, err error) {
 	var found []plan.Attachment
 	var errs []error
+	missing := map[string]error{}
 	for _, a := range changes.Add {
-		if err := u.sandbox.findPlugins(ctx, &a, u.path(u.req)); err != nil {
+		err := u.sandbox.findPlugins(ctx, &a, u.path(u.req))
+		if failure.ReasonOf(err) == failure.PluginNotFound {
+			missing[a.IfName] = err
+		} else if err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -302,7 +307,7 @@ func (u *update) permitted(
 			return j.NAD != "" && j.IfName != all[i].IfName
 		})
 		u.judged(ctx, u.pod.Meta(), own)
-		if err := resolve.Permit(own, all[i:i+1]); err != nil {
+		if err := cmp.Or(resolve.Permit(own, all[i:i+1]), missing[all[i].IfName]); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -38,7 +38,10 @@ func (r *Resolver) Expect(
 		e := Expected{Attachment: attachments[i]}
 		err := e.judge(finder, paths, r.Policy.SecondaryDefaultRoute)
 		if expected, attachments[i].Runs = append(expected, e), e.Runs; err != nil {
-			refused, attachments[i].Origin = cmp.Or(refused, err), nil // it is not known what would run
+			refused = cmp.Or(refused, err)
+			if failure.ReasonOf(err) != failure.PluginNotFound {
+				attachments[i].Origin = nil // it is not known what would run
+			}
 		}
 	}
 	if judged, err = r.Judge(ctx, pod, attachments); err != nil && refused == nil {

@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -76,9 +77,15 @@ func places(finder Finder, list *libcni.NetworkConfigList, paths []string) []Pla
 	return all
 }
 
-// add adds what was found to the attachment, up to the first plugin that runs nowhere.
-func add(a *plan.Attachment, places []Place) error {
+// add adds what was found to the attachment, up to the first plugin that is refused. What
+// is not there is left out, and so counts as a binary: the policy is to be asked before anybody is
+// told to install it.
+func add(a *plan.Attachment, places []Place) (missing error) {
 	for _, p := range places {
+		if failure.ReasonOf(p.Err) == failure.PluginNotFound {
+			missing = cmp.Or(missing, at(a, p.Err))
+			continue
+		}
 		if p.Err != nil {
 			return at(a, p.Err)
 		}
@@ -87,7 +94,7 @@ func add(a *plan.Attachment, places []Place) error {
 			Index: p.Index, IPAM: p.IPAM, Execd: p.Execd, Unknown: p.Unknown,
 		})
 	}
-	return nil
+	return missing
 }
 
 // note adds what was found to the attachment.
