@@ -2,6 +2,9 @@ module github.com/braid-cni/braid
 
 go 1.26.0
 
+// The library of 1.26.10 mends vulnerabilities of those before it.
+toolchain go1.26.10
+
 require (
 	github.com/containernetworking/cni v1.3.1
 	github.com/fsnotify/fsnotify v1.10.1
