@@ -37,6 +37,16 @@ apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: on-disk, namespace: lint}
 ---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata:
+  name: unscheduled
+  namespace: lint
+  annotations: {braid-cni.io/schedule: "yes"}
+spec:
+  config: |
+    {"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1"}
+---
 apiVersion: v1
 kind: Pod
 metadata:
@@ -111,6 +121,8 @@ func TestLintFiles(t *testing.T) {
 		"NetworkAttachmentDefinition lint/good warning PolicyAudited",
 		"NetworkAttachmentDefinition lint/comma refused NADInvalid",
 		"NetworkAttachmentDefinition lint/on-disk warning NotChecked",
+		"NetworkAttachmentDefinition lint/unscheduled warning NADInvalid",
+		"NetworkAttachmentDefinition lint/unscheduled warning PolicyAudited",
 		"Pod lint/warned warning IgnoredKey",
 		"Pod lint/follows refused NADInvalid",
 		"Pod lint/lost warning NotChecked",

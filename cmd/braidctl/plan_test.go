@@ -86,6 +86,7 @@ func TestPlanNADs(t *testing.T) {
 	want := []string{
 		"Pod lint/any: eth0 net1=lint/good warning PolicyAudited", "Pod lint/any: refused NADInvalid",
 		"Pod lint/any: eth0 net1=lint/on-disk warning PolicyAudited",
+		"Pod lint/any: eth0 net1=lint/unscheduled warning PolicyAudited",
 	}
 	if diff := cmp.Diff(want, inShort(plans(t, stdout))); diff != "" || code != exitFound {
 		t.Errorf("exit code %d (-want +got):\n%s", code, diff)

@@ -22,6 +22,7 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	"github.com/braid-cni/braid/pkg/capacity"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/policy"
@@ -221,6 +222,9 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 			Reason: Duplicate, Field: "metadata.name",
 			Err: fmt.Errorf("the same object is in %s", first.Where), Fix: "keep one of the two",
 		})
+	}
+	if _, err := capacity.Asks(&nad.ObjectMeta); err != nil { // an ADD does not look at it
+		c.add(found, Warned, err)
 	}
 	if strings.TrimSpace(nad.Spec.Config) == "" {
 		c.add(found, Warned, &failure.Error{
