@@ -58,7 +58,7 @@ func (a *admission) flags(f *flag.FlagSet) {
 func (a *admission) serve(
 	ctx context.Context, api *kube.API, namespace string, log *slog.Logger,
 ) error {
-	cluster, err := watch.New(api)
+	cluster, err := watch.New(api, nil)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/agent"
 	"github.com/braid-cni/braid/pkg/agent/metrics"
+	"github.com/braid-cni/braid/pkg/agent/room"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -83,7 +84,7 @@ func newAgent(o *options, log *slog.Logger) (*daemon, error) {
 		o: o, log: log, api: api, place: place, store: &own.Store{Dir: o.stateDir, Self: o.podUID},
 		health: agent.NewHealth(buildVersion, partInstallation, partCredential),
 		meters: metrics.New(buildVersion),
-		events: make(chan event, maxEvents), capacityEvery: capacityEvery,
+		events: make(chan event, maxEvents), capacityEvery: room.Every,
 	}
 	a.nodeState.Store(new(a.stateDir()))
 	a.meters.Violations(func() map[engine.Violation]uint64 {
@@ -118,6 +119,13 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	if watch != nil {
 		defer watch.Close() //nolint:errcheck // nothing was written
 	}
+	// What calls need goes on while those that were begun come to their end.
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	rooms := a.publisher()
+	if rooms.NADs, err = a.remember(lasting, rooms.Changed); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	if a.o.metrics != "" {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.o.metrics)
@@ -136,14 +144,14 @@ func (a *daemon) care(ctx context.Context, claimed error) error {
 	})
 	group.Go(func() error { a.health.Publish(ctx, a.api, a.o.nodeName, a.log); return nil })
 	group.Go(func() error { a.tellAll(ctx); return nil })
-	group.Go(func() error { a.serveCalls(ctx); return nil })
+	group.Go(func() error { a.serveCalls(ctx, lasting, rooms.NADs); return nil })
 	group.Go(func() error { agent.Every(ctx, tendEvery, a.tend); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.look); return nil })
 	group.Go(func() error { agent.Every(ctx, lookEvery, a.lookAddresses); return nil })
 	group.Go(func() error { return a.debug(ctx) })
 	group.Go(func() error { a.reconcile(ctx); return nil })
 	group.Go(func() error { return a.hotplug(ctx) })
-	group.Go(func() error { return a.publishCapacity(ctx) })
+	group.Go(func() error { return rooms.Run(ctx) })
 	return group.Wait()
 }
 

@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -130,7 +127,7 @@ func TestU10Capacity(t *testing.T) {
 	r.has("what no NAD asks for is removed", map[string]int64{})
 	must(t, stop()) // what was watched is told of when it has ended
 	for resource, most := range map[string]int{
-		"network-attachment-definitions": 2, "pods": 0, "nodes": 0, "ipblocks": 0,
+		"network-attachment-definitions": 1, "pods": 0, "nodes": 0, "ipblocks": 0,
 	} {
 		if n := r.watches(resource); n > most {
 			t.Errorf("while no NAD asks, %s are watched %d times", resource, n)
@@ -192,28 +189,6 @@ func TestU10Capacity(t *testing.T) {
 	if got.Status.Capacity.Cpu().Value() != 4 {
 		t.Errorf("of other resources there is %v", got.Status.Capacity)
 	}
-}
-
-// TestU10CapacityPace: what happens is looked at soon, and it is known whether it is too early to
-// write the Node again.
-func TestU10CapacityPace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began, wake := time.Now(), make(waker, 1)
-		writes := map[int]bool{0: true, 25: true} // by the second
-		var calls []string
-		for _, second := range []int{3, 13, 25} {
-			time.AfterFunc(time.Duration(second)*time.Second, wake.wake)
-		}
-		paced(t.Context(), 10*time.Second, wake, func(early bool) (more, wrote bool) {
-			second := int(time.Since(began).Seconds())
-			calls = append(calls, fmt.Sprint(second, early))
-			return len(calls) < 6, writes[second]
-		})
-		want := []string{"0 false", "3 true", "10 false", "13 false", "23 false", "25 false"}
-		if !slices.Equal(calls, want) {
-			t.Errorf("looked at %v, want %v", calls, want)
-		}
-	})
 }
 
 // attached records that a pod has its network.

@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/agent/server"
 	"github.com/braid-cni/braid/pkg/agent/trace"
 	"github.com/braid-cni/braid/pkg/agent/wire"
+	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
@@ -31,9 +32,9 @@ const (
 	lastSpansWithin = 2 * time.Second
 )
 
-// serveCalls does the calls of clients until ctx is done and those that were begun have ended. A
-// socket that cannot be made is no reason to end: clients do without.
-func (a *daemon) serveCalls(ctx context.Context) {
+// serveCalls does the calls of clients until ctx is done and those that were begun have ended, for
+// which lasting goes on. A socket that cannot be made is no reason to end: clients do without.
+func (a *daemon) serveCalls(ctx, lasting context.Context, memory *watch.Cluster) {
 	if !a.o.serve {
 		if err := os.Remove(wire.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.log.WarnContext(ctx, "the socket of a former agent is left", "error", err)
@@ -45,11 +46,8 @@ func (a *daemon) serveCalls(ctx context.Context) {
 		a.log.WarnContext(ctx, "no traces are sent", "error", err)
 	}
 	defer stopTraces(ctx, tracer)
-	// What calls need goes on while those that were begun come to their end.
-	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
 	engines := &warm.Engines{
-		Version: buildVersion, Open: a.openWith(a.remember(lasting)),
+		Version: buildVersion, Open: a.openWith(memory),
 		Observer: engine.Observers{a.meters.Observer(metrics.ModeAgent), tracer},
 	}
 	defer engines.Close()
@@ -83,20 +81,22 @@ func stopTraces(ctx context.Context, tracer *trace.Tracer) {
 	tracer.Stop(ctx) //nolint:errcheck // a collector that is away costs its spans
 }
 
-// remember keeps NADs and the labels of namespaces in memory until ctx is done; nil if it cannot.
-func (a *daemon) remember(ctx context.Context) *watch.Cluster {
-	memory, err := watch.New(a.api)
+// remember keeps NADs and the labels of namespaces in memory until ctx is done. changed is told of
+// NADs that change.
+func (a *daemon) remember(
+	ctx context.Context, changed func(*nadv1.NetworkAttachmentDefinition),
+) (*watch.Cluster, error) {
+	memory, err := watch.New(a.api, changed)
 	if err != nil {
-		a.log.WarnContext(ctx, "each NAD is asked for when a pod needs it", "error", err)
-		return nil
+		return nil, err
 	}
 	go memory.Run(ctx, a.log)
 	go agent.Every(ctx, countEvery, func(context.Context) { a.meters.Synced("nads", memory.Fresh()) })
-	return memory
+	return memory, nil
 }
 
 // openWith returns what opens the source of a configuration, for an engine that lasts. It has the
-// CNI plugin's account. The agent's own is that of the memory, which is asked first; nil for none.
+// CNI plugin's account. The agent's own is that of the memory, which is asked first.
 func (a *daemon) openWith(memory *watch.Cluster) func(*conf.Node) (node.Source, error) {
 	return func(n *conf.Node) (node.Source, error) {
 		if n.Manifests != "" {
@@ -105,8 +105,8 @@ func (a *daemon) openWith(memory *watch.Cluster) func(*conf.Node) (node.Source, 
 		api, err := kube.NewLastingAPI(kube.APIOptions{
 			Kubeconfig: n.Kubeconfig, Version: buildVersion, NodeName: n.NodeName, Timeout: n.Timeouts.API,
 		})
-		if err != nil || memory == nil {
-			return api, err
+		if err != nil {
+			return nil, err
 		}
 		return memory.With(api), nil
 	}

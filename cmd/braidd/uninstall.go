@@ -51,7 +51,7 @@ func (a *daemon) uninstall(ctx context.Context) error {
 
 // withdrawUntilDone has no more pods scheduled for what networks have on this node.
 func (a *daemon) withdrawUntilDone(ctx context.Context) {
-	for ctx.Err() == nil && !a.withdrawCapacity(ctx) {
+	for ctx.Err() == nil && !a.publisher().Withdraw(ctx) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(a.capacityEvery):

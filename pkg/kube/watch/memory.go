@@ -22,19 +22,22 @@ type Objects[O, T any] struct {
 	Fields string
 	// Keep returns what is kept of an object, and false for one that is not to be told of.
 	Keep func(*O) (T, bool)
-	// Changed, if set, is called after each change of what is kept. It must not block.
-	Changed func()
+	// Changed, if set, is called after each change with what was kept of the object, and with what
+	// is. It must not block.
+	Changed func(T)
 }
 
 // Memory is what is kept of objects. NewMemory makes one.
 type Memory[T any] struct {
+	seen
+
 	store    cache.Store
 	informer cache.Controller
 }
 
 // kept is an object in memory.
 type kept[T any] struct {
-	metav1.ObjectMeta
+	metav1.Object // names it
 
 	told  bool
 	value T
@@ -63,7 +66,7 @@ func NewMemory[O, T any](api *kube.API, of Objects[O, T]) (*Memory[T], error) {
 				ctx context.Context, o metav1.ListOptions,
 			) (apiwatch.Interface, error) {
 				o.FieldSelector = of.Fields
-				return objects.Watch(ctx, o)
+				return m.hear(objects.Watch(ctx, o))
 			},
 		}, client),
 		ObjectType: &unstructured.Unstructured{}, Transform: of.transform, Handler: of.handler(),
@@ -77,7 +80,7 @@ func (of Objects[O, T]) transform(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	k := &kept[T]{ObjectMeta: metav1.ObjectMeta{
+	k := &kept[T]{Object: &metav1.ObjectMeta{
 		Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(),
 		ResourceVersion: u.GetResourceVersion(),
 	}}
@@ -86,6 +89,9 @@ func (of Objects[O, T]) transform(object any) (any, error) {
 		return k, nil //nolint:nilerr // what cannot be read is not told of
 	}
 	k.value, k.told = of.Keep(&o)
+	if named, ok := any(k.value).(metav1.Object); ok && k.told { // it is kept once
+		k.Object = named
+	}
 	return k, nil
 }
 
@@ -97,8 +103,7 @@ func (of Objects[O, T]) handler() cache.ResourceEventHandler {
 				o = last.Obj
 			}
 			if k, ok := o.(*kept[T]); ok && k.told && of.Changed != nil {
-				of.Changed()
-				return
+				of.Changed(k.value)
 			}
 		}
 	}
@@ -118,6 +123,21 @@ func (m *Memory[T]) Synced() bool { return m.informer.HasSynced() }
 // WaitSynced waits for Synced; it is false if ctx is done before.
 func (m *Memory[T]) WaitSynced(ctx context.Context) bool {
 	return cache.WaitForCacheSync(ctx.Done(), m.informer.HasSynced)
+}
+
+// fresh reports whether the memory has all that there was MaxAge ago.
+func (m *Memory[T]) fresh() bool { return m.recent() && m.Synced() }
+
+// find returns what is kept of an object, if the memory is fresh.
+func (m *Memory[T]) find(key string) (value T, ok bool) {
+	if !m.fresh() {
+		return value, false
+	}
+	o, _, err := m.store.GetByKey(key)
+	if k, is := o.(*kept[T]); is && err == nil && k.told {
+		return k.value, true
+	}
+	return value, false
 }
 
 // All returns what is kept, in no order. It is not to be changed.

@@ -6,40 +6,18 @@ import (
 	"time"
 
 	apiwatch "k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 )
 
-// seen is what an informer has seen of one kind.
+// seen is when the watch of an informer showed a sign of life: a change, or a bookmark, which the
+// API server sends about once a minute.
 type seen struct {
-	store    cache.Store
-	informer cache.Controller
-	// heard is when the watch showed a sign of life: a change, or a bookmark, which the API server
-	// sends about once a minute.
 	heard atomic.Pointer[time.Time]
 }
 
-func (s *seen) watch(o cache.InformerOptions) {
-	o.Handler = cache.ResourceEventHandlerFuncs{}
-	s.store, s.informer = cache.NewInformerWithOptions(o)
-}
-
-// fresh reports whether the memory has all that there was MaxAge ago.
-func (s *seen) fresh() bool {
+// recent reports whether that was less than MaxAge ago.
+func (s *seen) recent() bool {
 	heard := s.heard.Load()
-	return heard != nil && time.Since(*heard) < MaxAge && s.informer.HasSynced()
-}
-
-// find returns an object in memory; nil for none.
-func (s *seen) find(key string) *remembered {
-	if !s.fresh() {
-		return nil
-	}
-	o, _, err := s.store.GetByKey(key)
-	if err != nil {
-		return nil
-	}
-	r, _ := o.(*remembered)
-	return r
+	return heard != nil && time.Since(*heard) < MaxAge
 }
 
 // hear notes the signs of life of a watch.

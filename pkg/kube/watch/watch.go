@@ -9,20 +9,13 @@ package watch
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/kube"
@@ -32,61 +25,40 @@ import (
 // on which nothing happens.
 const MaxAge = 2 * time.Minute
 
+// definition is what is kept of a NAD. It is not to be changed.
+type definition = *nadv1.NetworkAttachmentDefinition
+
 // Cluster is the API server with a memory. Its methods are those of kube.API; NAD, NADs and
 // Namespace answer from memory where they can.
 type Cluster struct {
 	*kube.API
 
-	nads, namespaces *seen
+	nads       *Memory[definition]
+	namespaces *Memory[map[string]string]
 }
 
-// New makes a memory that is empty until Run. It dials nobody.
-func New(api *kube.API) (*Cluster, error) {
-	config, err := api.RESTConfig()
+// New makes a memory that is empty until Run. It dials nobody. changed, if not nil, is called after
+// each change of a NAD with what it was, and with what it is. It must not block.
+func New(
+	api *kube.API, changed func(*nadv1.NetworkAttachmentDefinition),
+) (c *Cluster, err error) {
+	c = &Cluster{API: api}
+	c.nads, err = NewMemory(api, Objects[nadv1.NetworkAttachmentDefinition, definition]{
+		Resource: schema.GroupVersionResource{
+			Group: nadv1.GroupName, Version: nadv1.Version, Resource: nadv1.Resource,
+		},
+		Keep: nadOf, Changed: changed,
+	})
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1
-	objects, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("watch NADs: %w", err)
-	}
-	labels, err := metadata.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("watch namespaces: %w", err)
-	}
-	nads := objects.Resource(schema.GroupVersionResource{
-		Group: nadv1.GroupName, Version: nadv1.Version, Resource: nadv1.Resource,
+	c.namespaces, err = NewMemory(api, Objects[metav1.PartialObjectMetadata, map[string]string]{
+		Resource: schema.GroupVersionResource{Version: "v1", Resource: "namespaces"},
+		Keep: func(n *metav1.PartialObjectMetadata) (map[string]string, bool) {
+			return n.Labels, true
+		},
 	})
-	spaces := labels.Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
-	c := &Cluster{API: api, nads: &seen{}, namespaces: &seen{}}
-	c.nads.watch(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return nads.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
-				error,
-			) {
-				return c.nads.hear(nads.Watch(ctx, o))
-			},
-		}, objects),
-		ObjectType: &unstructured.Unstructured{}, Transform: nadOf,
-	})
-	c.namespaces.watch(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return spaces.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface,
-				error,
-			) {
-				return c.namespaces.hear(spaces.Watch(ctx, o))
-			},
-		}, labels),
-		ObjectType: &metav1.PartialObjectMetadata{}, Transform: namespaceOf,
-	})
-	return c, nil
+	return c, err
 }
 
 // With returns the same memory with another account behind it, which is asked for what is not in
@@ -101,70 +73,39 @@ func (c *Cluster) With(api *kube.API) *Cluster {
 func (c *Cluster) Run(ctx context.Context, log *slog.Logger) {
 	log.DebugContext(ctx, "watching NADs and namespaces")
 	var work sync.WaitGroup
-	work.Go(func() { c.nads.informer.RunWithContext(ctx) })
-	work.Go(func() { c.namespaces.informer.RunWithContext(ctx) })
+	work.Go(func() { c.nads.Run(ctx) })
+	work.Go(func() { c.namespaces.Run(ctx) })
 	work.Wait()
 }
 
 // Synced reports whether the memory has all that there was at the start of Run.
 func (c *Cluster) Synced() bool {
-	return c.nads.informer.HasSynced() && c.namespaces.informer.HasSynced()
+	return c.nads.Synced() && c.namespaces.Synced()
 }
 
 // Fresh reports whether both kinds are answered from memory now.
 func (c *Cluster) Fresh() bool { return c.nads.fresh() && c.namespaces.fresh() }
 
-// remembered is a NAD in memory: what an ADD reads of it.
-type remembered struct {
-	metav1.ObjectMeta
-
-	config string
-}
-
-// nadOf is what is kept of a NAD: of 5,000 of them most of the rest is who manages which field.
-func nadOf(o any) (any, error) {
-	u, ok := o.(*unstructured.Unstructured)
-	if !ok {
-		return o, nil
-	}
-	//nolint:errcheck // the schema has it as a string
-	config, _, _ := unstructured.NestedString(u.Object, "spec", "config")
-	annotations := u.GetAnnotations()
-	delete(annotations, lastApplied)
-	return &remembered{config: config, ObjectMeta: metav1.ObjectMeta{
-		Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(),
-		ResourceVersion: u.GetResourceVersion(), Annotations: annotations,
-	}}, nil
+// nadOf is what is kept of a NAD, which is what an ADD reads: of 5,000 of them most of the rest is
+// who manages which field.
+func nadOf(n *nadv1.NetworkAttachmentDefinition) (definition, bool) {
+	delete(n.Annotations, lastApplied)
+	return &nadv1.NetworkAttachmentDefinition{Spec: n.Spec, ObjectMeta: metav1.ObjectMeta{
+		Namespace: n.Namespace, Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion,
+		Annotations: n.Annotations,
+	}}, true
 }
 
 // lastApplied is where kubectl keeps a copy of the object.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// namespaceOf is what is kept of a namespace: its labels.
-func namespaceOf(o any) (any, error) {
-	m, ok := o.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return o, nil
-	}
-	return &remembered{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: m.Labels,
-		},
-	}, nil
-}
-
-func (r *remembered) nad() *nadv1.NetworkAttachmentDefinition {
-	return &nadv1.NetworkAttachmentDefinition{
-		ObjectMeta: r.ObjectMeta, Spec: nadv1.NetworkAttachmentDefinitionSpec{Config: r.config},
-	}
-}
-
 // NAD returns a NAD.
 func (c *Cluster) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
-	if r := c.nads.find(namespace + "/" + name); r != nil {
-		return r.nad(), nil
+	if known, ok := c.nads.find(namespace + "/" + name); ok {
+		own := *known
+		return &own, nil
 	}
 	return c.API.NAD(ctx, namespace, name)
 }
@@ -175,19 +116,24 @@ func (c *Cluster) NADs(ctx context.Context) ([]nadv1.NetworkAttachmentDefinition
 		return c.API.NADs(ctx)
 	}
 	var all []nadv1.NetworkAttachmentDefinition
-	for _, o := range c.nads.store.List() {
-		if r, ok := o.(*remembered); ok {
-			all = append(all, *r.nad())
-		}
+	for _, known := range c.Known() {
+		all = append(all, *known)
 	}
 	return all, nil
 }
 
+// Known returns the NADs in memory, however old that is. They are not to be changed.
+func (c *Cluster) Known() []*nadv1.NetworkAttachmentDefinition { return c.nads.All() }
+
+// WaitSynced waits until the memory has the NADs that there were at the start of Run. It is false
+// if ctx is done before.
+func (c *Cluster) WaitSynced(ctx context.Context) bool { return c.nads.WaitSynced(ctx) }
+
 // Namespace returns a namespace, of its metadata the name and the labels. One that is not there has
 // none: it is being made, or somebody asks for a name that nobody has.
 func (c *Cluster) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	if r := c.namespaces.find(name); r != nil {
-		return &metav1.ObjectMeta{Name: name, Labels: r.Labels}, nil
+	if labels, ok := c.namespaces.find(name); ok {
+		return &metav1.ObjectMeta{Name: name, Labels: labels}, nil
 	}
 	namespace, err := c.API.Namespace(ctx, name)
 	if apierrors.IsNotFound(err) {

@@ -62,7 +62,7 @@ func newRig(t *testing.T) *rig {
 	api, err := kube.NewAPI(kube.APIOptions{Kubeconfig: admin})
 	must(t, err)
 	t.Cleanup(api.Close)
-	all, err := New(api)
+	all, err := New(api, nil)
 	must(t, err)
 	away, err := kube.NewAPI(kube.APIOptions{
 		ServiceAccount: t.TempDir(), Server: "https://127.0.0.1:1", Timeout: 50 * time.Millisecond,
