@@ -23,6 +23,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/resolve"
@@ -223,5 +224,5 @@ type blocks struct {
 type rest interface {
 	resolve.Source
 	engine.Reporter
-	kube.Allocations
+	kubelet.Allocations
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
@@ -21,7 +22,7 @@ type Source interface {
 	block.Store
 	block.Nodes
 	block.IPAMClaims
-	kube.Allocations
+	kubelet.Allocations
 }
 
 // OpenSource returns the directory of manifests if one is configured, else the API server if there

@@ -8,19 +8,28 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
-	"github.com/braid-cni/braid/pkg/kube"
+	resourcev1 "github.com/braid-cni/braid/pkg/api/resource/v1"
 )
+
+// Allocations reads ResourceClaims and ResourceSlices (resource.k8s.io/v1).
+type Allocations interface {
+	// Allocated returns the devices that were allocated for a ResourceClaim.
+	Allocated(ctx context.Context, namespace, claim string) ([]resourcev1.Allocated, error)
+	// DriverDevices returns the devices of a driver on a node, or for "" those that belong to no
+	// single node.
+	DriverDevices(ctx context.Context, driver, node string) ([]resourcev1.Device, error)
+}
 
 // Devices finds the devices that were allocated to a pod: by device plugins, which the kubelet
 // knows, and by drivers of dynamic resource allocation, whose ResourceClaims are in the pod's
 // status.
 type Devices struct {
 	kubelet *Client
-	claims  kube.Allocations
+	claims  Allocations
 }
 
 // NewDevices joins both.
-func NewDevices(kubelet *Client, claims kube.Allocations) *Devices {
+func NewDevices(kubelet *Client, claims Allocations) *Devices {
 	return &Devices{kubelet, claims}
 }
 
@@ -53,11 +62,11 @@ func (d *Devices) Has(ctx context.Context, resource string) bool {
 }
 
 // claimed returns the devices for networks of a pod's claims.
-func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]kube.DriverDevice, error) {
+func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]resourcev1.Device, error) {
 	look := &driverLook{
-		claims: d.claims, node: pod.NodeName, known: map[[2]string][]kube.DriverDevice{},
+		claims: d.claims, node: pod.NodeName, known: map[[2]string][]resourcev1.Device{},
 	}
-	var devices []kube.DriverDevice
+	var devices []resourcev1.Device
 	for _, claim := range pod.Claims {
 		allocated, err := d.claims.Allocated(ctx, pod.Namespace, claim)
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -78,16 +87,16 @@ func (d *Devices) claimed(ctx context.Context, pod *podv1.Pod) ([]kube.DriverDev
 
 // driverLook looks devices up, and asks about each driver once.
 type driverLook struct {
-	claims kube.Allocations
+	claims Allocations
 	node   string
-	known  map[[2]string][]kube.DriverDevice // by driver and node
+	known  map[[2]string][]resourcev1.Device // by driver and node
 }
 
 // find returns a device as its driver describes it; an empty one if it does not. Nearly all belong
 // to the pod's node; a device that several nodes reach belongs to no single one.
 func (l *driverLook) find(
-	ctx context.Context, a kube.Allocated,
-) (found kube.DriverDevice, err error) {
+	ctx context.Context, a resourcev1.Allocated,
+) (found resourcev1.Device, err error) {
 	for _, node := range []string{l.node, ""} {
 		key := [2]string{a.Driver, node}
 		if _, ok := l.known[key]; !ok {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/braid-cni/braid/e2e/lab"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
+	wirev1 "github.com/braid-cni/braid/pkg/api/resource/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
@@ -62,16 +63,16 @@ func draSlices() []resourcev1.ResourceSlice {
 	}
 	return []resourcev1.ResourceSlice{
 		slice("old", "nic.example.com", "node-1", "p", 1,
-			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "stale")),
+			device("vf0", wirev1.AttributeResource, "v/nic", wirev1.AttributeID, "stale")),
 		slice("new", "nic.example.com", "node-1", "p", 2,
-			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "0000:05:00.2"),
-			device("vf1", kube.AttributeResource, "v/nic", kube.AttributeID, "0000:05:00.1")),
+			device("vf0", wirev1.AttributeResource, "v/nic", wirev1.AttributeID, "0000:05:00.2"),
+			device("vf1", wirev1.AttributeResource, "v/nic", wirev1.AttributeID, "0000:05:00.1")),
 		slice("elsewhere", "nic.example.com", "node-2", "p2", 2,
-			device("vf0", kube.AttributeResource, "v/nic", kube.AttributeID, "wrong")),
+			device("vf0", wirev1.AttributeResource, "v/nic", wirev1.AttributeID, "wrong")),
 		slice("shared", "nic.example.com", "", "fabric", 1,
-			device("port", kube.AttributeResource, "v/fabric", kube.AttributeID, "port-7")),
+			device("port", wirev1.AttributeResource, "v/fabric", wirev1.AttributeID, "port-7")),
 		slice("gpus", "gpu.example.com", "node-1", "g", 1, device("gpu0"),
-			device("gpu1", kube.AttributeResource, "v/nic"), device("gpu2", kube.AttributeID, "x")),
+			device("gpu1", wirev1.AttributeResource, "v/nic"), device("gpu2", wirev1.AttributeID, "x")),
 	}
 }
 
@@ -163,7 +164,7 @@ func wantDevices() map[string][]string {
 
 // draSource is where the pods and claims are.
 type draSource interface {
-	kube.Allocations
+	kubelet.Allocations
 	Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error)
 }
 
