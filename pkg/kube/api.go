@@ -18,6 +18,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 const (
@@ -114,7 +115,7 @@ func (d *described) objectMeta() metav1.ObjectMeta {
 func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	var pod struct {
 		described
-		podDetails
+		objects.PodDetails
 	}
 	c := &call{
 		verb: "get pod", namespace: namespace, name: name,
@@ -125,7 +126,7 @@ func (a *API) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, erro
 	if err := a.get(ctx, c, &pod, &pod); err != nil {
 		return nil, err
 	}
-	return pod.of(pod.objectMeta()), nil
+	return pod.Of(pod.objectMeta()), nil
 }
 
 // NAD returns a NAD, with the same part of its metadata. It comes from the server's memory, as for
@@ -216,7 +217,7 @@ func statusPatch(pod *metav1.ObjectMeta, annotation string) []patchStep {
 // annotations stay as they are; a pod that has got its first one meanwhile costs another PATCH. A
 // patch that is sent again because its answer was lost is a conflict if it was applied.
 func (a *API) PublishStatus(ctx context.Context, pod *metav1.ObjectMeta, annotation string) error {
-	if err := checkUID("pod", pod); err != nil {
+	if err := objects.CheckUID("pod", pod); err != nil {
 		return err
 	}
 	if len(pod.Annotations) == 0 {
@@ -254,18 +255,9 @@ func changedPod(err error, pod *metav1.ObjectMeta) error {
 		status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
 		return err
 	}
-	conflict := apierrors.NewConflict(podResource(), pod.Name,
+	conflict := apierrors.NewConflict(objects.PodResource(), pod.Name,
 		fmt.Errorf("its uid is not %.80q any more, or its network-status is another", pod.UID))
 	return fmt.Errorf("publish network-status of pod %s/%s: %w", pod.Namespace, pod.Name, conflict)
-}
-
-// checkUID returns an error if an object has no uid: it could not be told from another of its name.
-func checkUID(kind string, meta *metav1.ObjectMeta) error {
-	if meta.UID == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("%s %.80q has no uid",
-			kind, meta.Namespace+"/"+meta.Name))
-	}
-	return nil
 }
 
 // Event records an event on the pod, which `kubectl describe pod` shows. The same words are
@@ -273,7 +265,7 @@ func checkUID(kind string, meta *metav1.ObjectMeta) error {
 func (a *API) Event(
 	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
-	return a.event(ctx, kindPod, pod, eventType, reason, message)
+	return a.event(ctx, objects.KindPod, pod, eventType, reason, message)
 }
 
 // NodeEvent records an event on the node. The same words are recorded once per node, as long as the
@@ -281,13 +273,13 @@ func (a *API) Event(
 func (a *API) NodeEvent(
 	ctx context.Context, node *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
-	return a.event(ctx, kindNode, node, eventType, reason, message)
+	return a.event(ctx, objects.KindNode, node, eventType, reason, message)
 }
 
 func (a *API) event(
 	ctx context.Context, kind string, of *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
-	ev, err := newEvent(kind, of, eventType, reason, message, a.opts.NodeName)
+	ev, err := objects.NewEvent(kind, of, eventType, reason, message, a.opts.NodeName)
 	if err != nil {
 		return err
 	}

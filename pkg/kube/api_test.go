@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // request is what the fake server saw of one.
@@ -193,13 +194,15 @@ func TestAPIRequests(t *testing.T) {
 
 func checkEventBody(t *testing.T, body string) {
 	t.Helper()
-	var ev event
+	var ev objects.Event
 	if err := json.Unmarshal([]byte(body), &ev); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(ev.Metadata.Name, "p.") || ev.Metadata.Namespace != "ns" ||
-		ev.InvolvedObject != (objectReference{"Pod", "ns", "p", "u1", "v1"}) ||
-		ev.Source != (eventSource{"braid", "node"}) || ev.Type != "Normal" ||
+		ev.InvolvedObject != (objects.ObjectReference{
+			Kind: "Pod", Namespace: "ns", Name: "p", UID: "u1", APIVersion: "v1",
+		}) ||
+		ev.Source != (objects.EventSource{Component: "braid", Host: "node"}) || ev.Type != "Normal" ||
 		ev.Reason != "AddedInterface" || ev.Message != "net1" ||
 		ev.Count != 1 || ev.FirstTimestamp.IsZero() || ev.ReportingController != "braid" ||
 		ev.ReportingInstance != "node" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 const (
@@ -35,7 +36,7 @@ type wireBlock struct {
 
 func (w *wireBlock) block() v1alpha1.IPBlock {
 	return v1alpha1.IPBlock{
-		TypeMeta: blockType(), ObjectMeta: w.Metadata.ObjectMeta, Spec: w.Spec, Status: w.Status,
+		TypeMeta: objects.BlockType(), ObjectMeta: w.Metadata.ObjectMeta, Spec: w.Spec, Status: w.Status,
 	}
 }
 
@@ -44,12 +45,6 @@ type skipped struct{}
 
 // UnmarshalJSON takes any value.
 func (*skipped) UnmarshalJSON([]byte) error { return nil }
-
-func blockType() metav1.TypeMeta {
-	return metav1.TypeMeta{
-		APIVersion: v1alpha1.GroupName + "/" + v1alpha1.Version, Kind: v1alpha1.Kind,
-	}
-}
 
 // CreateBlock makes a block. The server names who manages its fields after the user agent: "braid",
 // which is stored with every block. That it exists may be due to a try of which the answer was
@@ -73,7 +68,7 @@ func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alph
 // UpdateBlock replaces the spec of one version of a block: the server compares resourceVersion and
 // uid.
 func (a *API) UpdateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
-	if err := checkVersion(block); err != nil {
+	if err := objects.CheckVersion(block); err != nil {
 		return nil, fmt.Errorf("update block: %w", err)
 	}
 	return a.writeBlock(ctx, "update", block, func(c *client) *rest.Request {
@@ -85,7 +80,7 @@ func (a *API) writeBlock(
 	ctx context.Context, verb string, block *v1alpha1.IPBlock, request func(*client) *rest.Request,
 ) (*v1alpha1.IPBlock, error) {
 	sent := *block
-	sent.TypeMeta, sent.ManagedFields = blockType(), nil
+	sent.TypeMeta, sent.ManagedFields = objects.BlockType(), nil
 	body, err := json.Marshal(&sent)
 	if err != nil {
 		return nil, fmt.Errorf("encode block: %w", err)
@@ -123,16 +118,6 @@ func unservedIPAM(err error) error {
 	}
 }
 
-// checkVersion returns an error if a block has no uid or version: it could not be told from another
-// of its name.
-func checkVersion(block *v1alpha1.IPBlock) error {
-	if block.UID == "" || block.ResourceVersion == "" {
-		return apierrors.NewBadRequest(fmt.Sprintf("block %.80q has no uid or no resourceVersion",
-			block.Name))
-	}
-	return nil
-}
-
 // Block returns a block.
 func (a *API) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
 	return a.blockAnswer(ctx, blockCall("get", name, func(c *client) *rest.Request {
@@ -166,7 +151,7 @@ type patchOp struct {
 // UpdateBlockStatus sets the status by one PATCH. It is a JSON patch, which can test the uid: API
 // servers ignore the metadata in a merge patch of a custom resource's status.
 func (a *API) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
-	if err := checkUID("block", &block.ObjectMeta); err != nil {
+	if err := objects.CheckUID("block", &block.ObjectMeta); err != nil {
 		return fmt.Errorf("update status: %w", err)
 	}
 	body, err := json.Marshal([]patchOp{
@@ -191,14 +176,14 @@ func otherBlock(err error, block *v1alpha1.IPBlock) error {
 		status.ErrStatus.Details != nil && len(status.ErrStatus.Details.Causes) > 0 {
 		return err
 	}
-	conflict := apierrors.NewConflict(blockResource(), block.Name,
+	conflict := apierrors.NewConflict(objects.BlockResource(), block.Name,
 		fmt.Errorf("its uid is not %.80q any more", block.UID))
 	return fmt.Errorf("update status of block: %w", conflict)
 }
 
 // DeleteBlock removes one version of a block: the server compares resourceVersion and uid.
 func (a *API) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
-	if err := checkVersion(block); err != nil {
+	if err := objects.CheckVersion(block); err != nil {
 		return fmt.Errorf("delete block: %w", err)
 	}
 	body, err := json.Marshal(&metav1.DeleteOptions{

@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // storedJSON is a block as an API server sends it.
@@ -80,7 +81,7 @@ func TestAPIBlockRequests(t *testing.T) {
 	if got.ManagedFields != nil || got.UID != "64f052a5-bd4d-47df-b557-292cbd01ecd2" ||
 		got.ResourceVersion != "7" || got.Generation != 1 ||
 		got.Spec.Owner.NodeName != "node-0000001" || got.Spec.CIDR != "10.0.0.0/28" ||
-		got.Status.Used != 10 || got.TypeMeta != blockType() {
+		got.Status.Used != 10 || got.TypeMeta != objects.BlockType() {
 		t.Errorf("got %+v", got)
 	}
 	b := versionedBlock()
@@ -140,7 +141,7 @@ func TestAPIBlocksPages(t *testing.T) {
 	list, err := a.Blocks(t.Context(),
 		metav1.ListOptions{FieldSelector: "spec.space=s,spec.owner.nodeName=n", ResourceVersion: "5"})
 	if err != nil || len(list) != 3 || list[0].Name != "a" || list[2].Name != "c" ||
-		list[1].TypeMeta != blockType() || list[1].ManagedFields != nil {
+		list[1].TypeMeta != objects.BlockType() || list[1].ManagedFields != nil {
 		t.Errorf("got %+v, %v", list, err)
 	}
 	list, err = a.Blocks(t.Context(), metav1.ListOptions{ResourceVersion: "0"})

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // call is one request to the API server. Each may be sent twice: a GET, a PATCH that sets a value,
@@ -57,11 +58,11 @@ func (c *call) String() string {
 func (c *call) checkNames() error {
 	switch c.scope {
 	case clusterScoped:
-		return checkName(c.name)
+		return objects.CheckName(c.name)
 	case collection:
 		return nil
 	default:
-		return CheckNames(c.namespace, c.name)
+		return objects.CheckNames(c.namespace, c.name)
 	}
 }
 
@@ -151,12 +152,6 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
-// answered reports whether the error is an API server's answer, and not that there was none.
-func answered(err error) bool {
-	_, ok := errors.AsType[*apierrors.StatusError](err)
-	return ok
-}
-
 // denied reports whether the server denies the call. Every server does so for a moment after its
 // start, before it has loaded accounts and roles.
 func denied(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
@@ -176,7 +171,7 @@ func transient(err error) bool {
 // refused returns the error of a call that no repetition will mend.
 func (a *API) refused(c *call, err error) error {
 	err = fmt.Errorf("%s: %w", c, err)
-	if answered(err) {
+	if objects.Answered(err) {
 		return err
 	}
 	return &failure.Error{

@@ -22,6 +22,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	wbv1 "github.com/braid-cni/braid/pkg/api/whereabouts/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // client talks to an API server's groups, over one http.Client.
@@ -71,7 +72,7 @@ func (a *API) RESTConfig() (*rest.Config, error) {
 	if err != nil {
 		return nil, badKubeconfig(a.opts.Kubeconfig, err)
 	}
-	config.UserAgent = component + "/" + a.opts.Version
+	config.UserAgent = objects.Component + "/" + a.opts.Version
 	return config, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	wbv1 "github.com/braid-cni/braid/pkg/api/whereabouts/v1alpha1"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // metadataList is the kind of the answer to metadataListType.
@@ -124,7 +125,7 @@ func (a *API) StartedPodsOn(ctx context.Context, node string) ([]metav1.ObjectMe
 func (a *API) podsOn(
 	ctx context.Context, node string, wanted func(*podOn) bool,
 ) ([]metav1.ObjectMeta, error) {
-	if err := checkName(node); err != nil {
+	if err := objects.CheckName(node); err != nil {
 		return nil, fmt.Errorf("list pods of node: %w", err)
 	}
 	pods, err := listOf[podOn](ctx, a,

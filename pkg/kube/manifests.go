@@ -20,6 +20,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 const (
@@ -71,7 +72,7 @@ func invalidManifests(err error, fix string) error {
 
 // Pod returns a pod, with the status that was published for it.
 func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
-	if err := CheckNames(namespace, name); err != nil {
+	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get pod: %w", err)
 	}
 	pod, err := m.pod(ctx, namespace, name)
@@ -105,7 +106,7 @@ type metaManifest struct {
 func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	var object metaManifest
 	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	err := m.find(ctx, gvk, podResource(), namespace, name, failure.InvalidAnnotation, &object)
+	err := m.find(ctx, gvk, objects.PodResource(), namespace, name, failure.InvalidAnnotation, &object)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 	if object.UID == "" {
 		object.UID = derivedUID(namespace, name)
 	}
-	var details podDetails
+	var details objects.PodDetails
 	for raw, out := range map[*json.RawMessage]any{
 		&object.Spec: &details.Spec, &object.Status: &details.Status,
 	} {
@@ -124,7 +125,7 @@ func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 			}
 		}
 	}
-	return details.of(object.ObjectMeta), nil
+	return details.Of(object.ObjectMeta), nil
 }
 
 // derivedUID returns the uid of a pod whose manifest gives none: a UUID of version 8, which is for
@@ -140,12 +141,13 @@ func derivedUID(namespace, name string) types.UID {
 func (m *Manifests) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
-	if err := CheckNames(namespace, name); err != nil {
+	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get NAD: %w", err)
 	}
 	nad := new(nadv1.NetworkAttachmentDefinition)
 	gvk := schema.GroupVersionKind{Group: nadv1.GroupName, Version: nadv1.Version, Kind: nadv1.Kind}
-	if err := m.find(ctx, gvk, nadResource(), namespace, name, failure.NADInvalid, nad); err != nil {
+	err := m.find(ctx, gvk, objects.NADResource(), namespace, name, failure.NADInvalid, nad)
+	if err != nil {
 		return nil, err
 	}
 	nad.Namespace = namespace
@@ -157,10 +159,10 @@ func (m *Manifests) NAD(
 func (m *Manifests) PublishStatus(
 	ctx context.Context, pod *metav1.ObjectMeta, annotation string,
 ) error {
-	if err := CheckNames(pod.Namespace, pod.Name); err != nil {
+	if err := objects.CheckNames(pod.Namespace, pod.Name); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
-	if err := checkUID("pod", pod); err != nil {
+	if err := objects.CheckUID("pod", pod); err != nil {
 		return fmt.Errorf("publish network-status: %w", err)
 	}
 	if len(annotation) > maxStatus {
@@ -173,11 +175,11 @@ func (m *Manifests) PublishStatus(
 			return err
 		}
 		if current.UID != pod.UID {
-			return apierrors.NewConflict(podResource(), pod.Name,
+			return apierrors.NewConflict(objects.PodResource(), pod.Name,
 				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
 		}
 		if !m.hasStatus(current.Meta(), pod.Annotations) {
-			return apierrors.NewConflict(podResource(), pod.Name,
+			return apierrors.NewConflict(objects.PodResource(), pod.Name,
 				errors.New("its network-status is another"))
 		}
 		return m.writeStatus(current.Meta(), annotation)
@@ -188,7 +190,7 @@ func (m *Manifests) PublishStatus(
 func (m *Manifests) Event(
 	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
-	ev, err := newEvent(kindPod, pod, eventType, reason, message, "")
+	ev, err := objects.NewEvent(objects.KindPod, pod, eventType, reason, message, "")
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 const (
@@ -37,11 +38,11 @@ const (
 func (m *Manifests) CreateBlock(
 	ctx context.Context, block *v1alpha1.IPBlock,
 ) (*v1alpha1.IPBlock, error) {
-	if err := checkName(block.Name); err != nil {
+	if err := objects.CheckName(block.Name); err != nil {
 		return nil, fmt.Errorf("create block: %w", err)
 	}
 	created := block.DeepCopy()
-	created.TypeMeta, created.Status = blockType(), v1alpha1.IPBlockStatus{}
+	created.TypeMeta, created.Status = objects.BlockType(), v1alpha1.IPBlockStatus{}
 	created.UID = uuid.NewUUID()
 	created.CreationTimestamp = metav1.NewTime(time.Now().Truncate(time.Second))
 	err := m.locked(ctx, func() error {
@@ -62,7 +63,7 @@ func (m *Manifests) CreateBlock(
 func link(from, to string) error {
 	err := os.Link(from, to)
 	if errors.Is(err, fs.ErrExist) {
-		return apierrors.NewAlreadyExists(blockResource(),
+		return apierrors.NewAlreadyExists(objects.BlockResource(),
 			strings.TrimSuffix(filepath.Base(to), blockSuffix))
 	}
 	if err == nil {
@@ -109,7 +110,7 @@ func (m *Manifests) checkBlocksDir() error {
 
 // Block returns a block.
 func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
-	if err := checkName(name); err != nil {
+	if err := objects.CheckName(name); err != nil {
 		return nil, fmt.Errorf("get block: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -131,7 +132,7 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 			return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
 				"create the directory, or correct the path")
 		}
-		return nil, apierrors.NewNotFound(blockResource(), name)
+		return nil, apierrors.NewNotFound(objects.BlockResource(), name)
 	}
 	block := new(v1alpha1.IPBlock)
 	if err == nil {
@@ -151,7 +152,7 @@ func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
 	switch err := decodeObject(data, block); {
 	case err != nil:
 		return err
-	case block.TypeMeta != blockType():
+	case block.TypeMeta != objects.BlockType():
 		return fmt.Errorf("is a %.80q", block.APIVersion+" "+block.Kind)
 	case block.Name != name:
 		return fmt.Errorf("is of the block %.80q", block.Name)
@@ -214,7 +215,8 @@ func (m *Manifests) blockNames() ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		if name, ok := strings.CutSuffix(entry.Name(), blockSuffix); ok && checkName(name) == nil {
+		name, ok := strings.CutSuffix(entry.Name(), blockSuffix)
+		if ok && objects.CheckName(name) == nil {
 			names = append(names, name)
 		}
 	}
@@ -258,7 +260,7 @@ func blockSelector(opts *metav1.ListOptions) (fieldselector.Selector, error) {
 func (m *Manifests) UpdateBlock(
 	ctx context.Context, block *v1alpha1.IPBlock,
 ) (*v1alpha1.IPBlock, error) {
-	if err := checkVersion(block); err != nil {
+	if err := objects.CheckVersion(block); err != nil {
 		return nil, fmt.Errorf("update block: %w", err)
 	}
 	updated := block.DeepCopy()
@@ -282,7 +284,7 @@ func (m *Manifests) changeBlock(
 	ctx context.Context, verb string, block *v1alpha1.IPBlock,
 	change func(current *v1alpha1.IPBlock) error,
 ) error {
-	if err := checkName(block.Name); err != nil {
+	if err := objects.CheckName(block.Name); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	return m.locked(ctx, func() error {
@@ -292,7 +294,7 @@ func (m *Manifests) changeBlock(
 		}
 		if current.UID != block.UID ||
 			block.ResourceVersion != "" && current.ResourceVersion != block.ResourceVersion {
-			return fmt.Errorf("%s: %w", verb, apierrors.NewConflict(blockResource(), block.Name,
+			return fmt.Errorf("%s: %w", verb, apierrors.NewConflict(objects.BlockResource(), block.Name,
 				fmt.Errorf("it is version %s of %s and not %.80s of %.80s",
 					current.ResourceVersion, current.UID, block.ResourceVersion, block.UID)))
 		}
@@ -320,7 +322,7 @@ func immutable(current, block *v1alpha1.IPBlock) error {
 
 // UpdateBlockStatus sets the status of a block.
 func (m *Manifests) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
-	if err := checkUID("block", &block.ObjectMeta); err != nil {
+	if err := objects.CheckUID("block", &block.ObjectMeta); err != nil {
 		return fmt.Errorf("update status: %w", err)
 	}
 	whichever := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: block.Name, UID: block.UID}}
@@ -333,7 +335,7 @@ func (m *Manifests) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlo
 
 // DeleteBlock removes one version of a block.
 func (m *Manifests) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
-	if err := checkVersion(block); err != nil {
+	if err := objects.CheckVersion(block); err != nil {
 		return fmt.Errorf("delete block: %w", err)
 	}
 	return m.changeBlock(ctx, "delete block", block, func(*v1alpha1.IPBlock) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 	"github.com/braid-cni/braid/pkg/kube/internal/sourcetest"
 )
 
@@ -82,8 +83,9 @@ func aBlock(name string) *v1alpha1.IPBlock {
 // may be in use.
 func TestManifestsBlockCorrupt(t *testing.T) {
 	good, err := json.Marshal(&v1alpha1.IPBlock{
-		TypeMeta: blockType(), ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "u", ResourceVersion: "1"},
-		Spec: aBlock("b").Spec,
+		TypeMeta:   objects.BlockType(),
+		ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "u", ResourceVersion: "1"},
+		Spec:       aBlock("b").Spec,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	resourcev1 "github.com/braid-cni/braid/pkg/api/resource/v1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 func resourceKind(kind string) schema.GroupVersionKind {
@@ -21,7 +22,7 @@ func resourceKind(kind string) schema.GroupVersionKind {
 func (m *Manifests) Allocated(
 	ctx context.Context, namespace, claim string,
 ) ([]resourcev1.Allocated, error) {
-	if err := CheckNames(namespace, claim); err != nil {
+	if err := objects.CheckNames(namespace, claim); err != nil {
 		return nil, fmt.Errorf("get ResourceClaim: %w", err)
 	}
 	var raw json.RawMessage

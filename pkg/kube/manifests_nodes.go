@@ -12,6 +12,7 @@ import (
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -22,7 +23,7 @@ func nodeKind() schema.GroupVersionKind {
 // Node returns the metadata of a Node manifest; of a node that has none, what follows from its
 // name.
 func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	if err := checkName(name); err != nil {
+	if err := objects.CheckName(name); err != nil {
 		return nil, fmt.Errorf("get node: %w", err)
 	}
 	node := metaManifest{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -30,7 +31,8 @@ func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, 
 	if err != nil {
 		return nil, err
 	}
-	err = m.findIn(all, nodeKind(), nodeResource(), defaultSpace, name, failure.InvalidConfig, &node)
+	err = m.findIn(all, nodeKind(), objects.NodeResource(), defaultSpace, name,
+		failure.InvalidConfig, &node)
 	if apierrors.IsNotFound(err) && len(all.broken) > 0 {
 		// With another uid it would be another node, without its blocks.
 		return nil, invalidManifests(fmt.Errorf("get node: %s", err.Error()),
@@ -71,7 +73,7 @@ type claimStatus struct {
 func (m *Manifests) IPAMClaim(
 	ctx context.Context, namespace, name string,
 ) (*claimv1.IPAMClaim, error) {
-	if err := CheckNames(namespace, name); err != nil {
+	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get IPAMClaim: %w", err)
 	}
 	claim, err := m.claim(ctx, namespace, name)
@@ -103,7 +105,7 @@ func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1
 	gvk := schema.GroupVersionKind{
 		Group: claimv1.GroupName, Version: claimv1.Version, Kind: claimv1.Kind,
 	}
-	err := m.find(ctx, gvk, claimResource(), namespace, name, failure.InvalidConfig, claim)
+	err := m.find(ctx, gvk, objects.ClaimResource(), namespace, name, failure.InvalidConfig, claim)
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +120,10 @@ func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1
 func (m *Manifests) SetIPAMClaimIPs(
 	ctx context.Context, claim *claimv1.IPAMClaim, ips []string,
 ) error {
-	if err := CheckNames(claim.Namespace, claim.Name); err != nil {
+	if err := objects.CheckNames(claim.Namespace, claim.Name); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
-	if err := checkUID("IPAMClaim", &claim.ObjectMeta); err != nil {
+	if err := objects.CheckUID("IPAMClaim", &claim.ObjectMeta); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
 	data, err := json.Marshal(claimStatus{
@@ -138,7 +140,7 @@ func (m *Manifests) SetIPAMClaimIPs(
 			return err
 		}
 		if current.UID != claim.UID {
-			return apierrors.NewConflict(claimResource(), claim.Name,
+			return apierrors.NewConflict(objects.ClaimResource(), claim.Name,
 				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
 		}
 		return m.write(m.beside(&claim.ObjectMeta, claimSuffix), append(data, '\n'))

@@ -17,6 +17,7 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 	"github.com/braid-cni/braid/pkg/kube/internal/sourcetest"
 )
 
@@ -77,7 +78,7 @@ func (d *directory) Events(t *testing.T, namespace, name string) []sourcetest.Ev
 	}
 	var events []sourcetest.Event
 	for line := range strings.Lines(string(data)) {
-		var e event
+		var e objects.Event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatalf("line %q: %v", line, err)
 		}
@@ -220,7 +221,7 @@ func TestManifestsBrokenFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	notFound := all.notFound(podResource(), "x")
+	notFound := all.notFound(objects.PodResource(), "x")
 	if !apierrors.IsNotFound(notFound) || !strings.Contains(notFound.Error(), "more") {
 		t.Errorf("got %v", notFound)
 	}
@@ -480,8 +481,8 @@ func TestManifestsEventsBounded(t *testing.T) {
 	full := []byte("rubbish\n")
 	for i := range maxEvents {
 		// The longest line that there is: each byte of the message is six in JSON.
-		ev, err := newEvent(kindPod, pod, "Normal", "R",
-			fmt.Sprint(i)+strings.Repeat("\x01", maxEventMessage), "")
+		ev, err := objects.NewEvent(objects.KindPod, pod, "Normal", "R",
+			fmt.Sprint(i)+strings.Repeat("\x01", objects.MaxMessage), "")
 		if err != nil {
 			t.Fatal(err)
 		}

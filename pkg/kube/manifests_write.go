@@ -14,6 +14,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // temporaryFile is where a file is written before it takes its place. There is one for the whole
@@ -28,7 +29,7 @@ func (m *Manifests) beside(pod *metav1.ObjectMeta, suffix string) string {
 
 // status reads what was published for this very pod.
 func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published bool, err error) {
-	owner, err := hostfile.Read(m.beside(pod, uidSuffix), maxObjectName)
+	owner, err := hostfile.Read(m.beside(pod, uidSuffix), objects.MaxName)
 	if missing(err) {
 		owner, err = []byte(derivedUID(pod.Namespace, pod.Name)), nil
 	}
@@ -73,7 +74,7 @@ func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error
 
 // appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that
 // are no events.
-func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
+func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *objects.Event) error {
 	path := m.beside(pod, eventsSuffix)
 	data, err := hostfile.Read(path, maxEventsFile)
 	if err != nil && !missing(err) {
@@ -82,7 +83,7 @@ func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *event) error {
 	var lines [][]byte
 	for line := range bytes.Lines(data) {
 		var old struct {
-			Metadata eventMetadata `json:"metadata"`
+			Metadata objects.EventMetadata `json:"metadata"`
 		}
 		if json.Unmarshal(line, &old) != nil {
 			continue
@@ -130,7 +131,7 @@ func (m *Manifests) put(
 	if err != nil {
 		os.Remove(tmp) //nolint:errcheck // the next writer does it
 	}
-	if err != nil && !answered(err) {
+	if err != nil && !objects.Answered(err) {
 		return writeFailed(path, err)
 	}
 	return err

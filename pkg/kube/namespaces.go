@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // Namespace returns a namespace, of its metadata the name and the labels.
@@ -28,7 +29,7 @@ func (a *API) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, e
 
 // Namespace returns the metadata of a Namespace manifest.
 func (m *Manifests) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
-	if err := checkName(name); err != nil {
+	if err := objects.CheckName(name); err != nil {
 		return nil, fmt.Errorf("get namespace: %w", err)
 	}
 	var namespace metaManifest

@@ -13,6 +13,7 @@ import (
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/failure"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 // maxClaimTries bounds how often others may change a claim while its addresses are published.
@@ -109,7 +110,7 @@ func (a *API) IPAMClaim(ctx context.Context, namespace, name string) (*claimv1.I
 // An API server looks at no uid in a PATCH of a custom resource's status, so the claim is read
 // first, and the version is what must not have changed.
 func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips []string) error {
-	if err := checkUID("IPAMClaim", &claim.ObjectMeta); err != nil {
+	if err := objects.CheckUID("IPAMClaim", &claim.ObjectMeta); err != nil {
 		return fmt.Errorf("publish addresses: %w", err)
 	}
 	for tries := 1; ; tries++ {
@@ -118,7 +119,7 @@ func (a *API) SetIPAMClaimIPs(ctx context.Context, claim *claimv1.IPAMClaim, ips
 			return err
 		}
 		if current.UID != claim.UID {
-			return apierrors.NewConflict(claimResource(), claim.Name,
+			return apierrors.NewConflict(objects.ClaimResource(), claim.Name,
 				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
 		}
 		err = a.patchClaim(ctx, current, ips, claim.Status.OwnerPod)

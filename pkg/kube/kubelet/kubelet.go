@@ -19,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
 const (
@@ -40,7 +40,7 @@ func New(socket string) *Client { return &Client{socket: socket} }
 // resource name. The IDs are sorted: the kubelet gives them in another order each time, and an ADD
 // and its CHECK have to agree. A pod without devices has an empty map.
 func (k *Client) Devices(ctx context.Context, namespace, pod string) (map[string][]string, error) {
-	if err := kube.CheckNames(namespace, pod); err != nil {
+	if err := objects.CheckNames(namespace, pod); err != nil {
 		return nil, fmt.Errorf("get devices of pod: %w", err)
 	}
 	conn := newGRPC(k.socket)

@@ -1,4 +1,4 @@
-package kube
+package objects
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 )
 
-// podDetails is what is read of a pod besides its metadata.
-type podDetails struct {
+// PodDetails is what is read of a pod besides its metadata.
+type PodDetails struct {
 	Spec struct {
 		NodeName       string      `json:"nodeName"`
 		Resources      needs       `json:"resources"`
@@ -41,8 +41,8 @@ type needs struct {
 	Limits   map[string]json.RawMessage `json:"limits"`
 }
 
-// of returns the pod with that metadata.
-func (d *podDetails) of(meta metav1.ObjectMeta) *podv1.Pod {
+// Of returns the pod with that metadata.
+func (d *PodDetails) Of(meta metav1.ObjectMeta) *podv1.Pod {
 	pod := &podv1.Pod{ObjectMeta: meta, NodeName: d.Spec.NodeName}
 	all := []container{{d.Spec.Resources}}
 	for _, c := range slices.Concat(all, d.Spec.InitContainers, d.Spec.Containers) {

@@ -1,4 +1,4 @@
-package kube
+package objects
 
 import (
 	"crypto/sha256"
@@ -13,24 +13,30 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-const (
-	component       = "braid"
-	maxEventMessage = 1024 // bytes, as events.k8s.io/v1 has it
-	maxEventReason  = 128  // likewise
-	maxObjectName   = 253
+// Component is the name that Braid goes by: of events, and of who manages a field.
+const Component = "braid"
 
-	kindPod, kindNode = "Pod", "Node"
+// MaxMessage is how many bytes the message of an event has at most, as events.k8s.io/v1 has it.
+const MaxMessage = 1024
+
+// maxReason is likewise of its reason.
+const maxReason = 128
+
+// The kinds of object that an event may be about.
+const (
+	KindPod  = "Pod"
+	KindNode = "Node"
 )
 
-// event is the part of core/v1 Event that is written. `kubectl describe pod` shows it.
-type event struct {
+// Event is the part of core/v1 Event that is written. `kubectl describe pod` shows it.
+type Event struct {
 	metav1.TypeMeta `json:",inline"`
 
-	Metadata            eventMetadata   `json:"metadata"`
-	InvolvedObject      objectReference `json:"involvedObject"`
+	Metadata            EventMetadata   `json:"metadata"`
+	InvolvedObject      ObjectReference `json:"involvedObject"`
 	Reason              string          `json:"reason"`
 	Message             string          `json:"message"`
-	Source              eventSource     `json:"source"`
+	Source              EventSource     `json:"source"`
 	FirstTimestamp      metav1.Time     `json:"firstTimestamp"`
 	LastTimestamp       metav1.Time     `json:"lastTimestamp"`
 	Count               int             `json:"count"`
@@ -39,12 +45,14 @@ type event struct {
 	ReportingInstance   string          `json:"reportingInstance"`
 }
 
-type eventMetadata struct {
+// EventMetadata names an event.
+type EventMetadata struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 }
 
-type objectReference struct {
+// ObjectReference names the object that an event is about.
+type ObjectReference struct {
 	Kind       string    `json:"kind"`
 	Namespace  string    `json:"namespace"`
 	Name       string    `json:"name"`
@@ -52,20 +60,21 @@ type objectReference struct {
 	APIVersion string    `json:"apiVersion"`
 }
 
-type eventSource struct {
+// EventSource is who reports an event, and on which node.
+type EventSource struct {
 	Component string `json:"component"`
 	Host      string `json:"host,omitempty"`
 }
 
-// newEvent makes an event on a pod, or on a node, whose events are in the namespace "default". Its
-// name follows from what it says and of whom: saying it again changes nothing, so that a runtime
-// that tries an ADD every few seconds does not fill etcd, and a POST may be repeated when its
-// answer was lost.
-func newEvent(
+// NewEvent makes an event on a pod, or on a node, whose events are in the namespace "default". host
+// is the node that reports it. The name follows from the object and the words. So the same event
+// again changes nothing: a runtime that tries an ADD every few seconds does not fill etcd, and a
+// POST may be repeated when its answer was lost.
+func NewEvent(
 	kind string, of *metav1.ObjectMeta, eventType, reason, message, host string,
-) (*event, error) {
+) (*Event, error) {
 	namespace := of.Namespace
-	if kind == kindNode {
+	if kind == KindNode {
 		namespace = metav1.NamespaceDefault
 	}
 	if err := CheckNames(namespace, of.Name); err != nil {
@@ -75,22 +84,22 @@ func newEvent(
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("event type is %q, want Normal or Warning",
 			eventType))
 	}
-	if reason == "" || len(reason) > maxEventReason {
+	if reason == "" || len(reason) > maxReason {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("event reason is %.80q, want 1 to %d bytes",
-			reason, maxEventReason))
+			reason, maxReason))
 	}
 	message = boundMessage(message)
 	now := metav1.NewTime(time.Now())
-	return &event{
+	return &Event{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		Metadata: eventMetadata{namespace, eventName(of, eventType, reason, message)},
-		InvolvedObject: objectReference{
+		Metadata: EventMetadata{namespace, eventName(of, eventType, reason, message)},
+		InvolvedObject: ObjectReference{
 			APIVersion: "v1", Kind: kind, Namespace: of.Namespace, Name: of.Name, UID: of.UID,
 		},
 		Reason: reason, Message: message, Type: eventType, Count: 1, FirstTimestamp: now,
 		LastTimestamp:       now,
-		Source:              eventSource{Component: component, Host: host},
-		ReportingController: component, ReportingInstance: host,
+		Source:              EventSource{Component: Component, Host: host},
+		ReportingController: Component, ReportingInstance: host,
 	}, nil
 }
 
@@ -99,7 +108,7 @@ func eventName(of *metav1.ObjectMeta, eventType, reason, message string) string 
 	sum := sha256.Sum256([]byte(
 		strings.Join([]string{string(of.UID), eventType, reason, message}, "\x00")))
 	suffix := "." + hex.EncodeToString(sum[:8])
-	name := of.Name[:min(len(of.Name), maxObjectName-len(suffix))]
+	name := of.Name[:min(len(of.Name), MaxName-len(suffix))]
 	return strings.TrimRight(name, "-.") + suffix
 }
 
@@ -108,10 +117,10 @@ func eventName(of *metav1.ObjectMeta, eventType, reason, message string) string 
 func boundMessage(message string) string {
 	const more = "…"
 	message = strings.ToValidUTF8(message, "\uFFFD")
-	if len(message) <= maxEventMessage {
+	if len(message) <= MaxMessage {
 		return message
 	}
-	end := maxEventMessage - len(more)
+	end := MaxMessage - len(more)
 	for !utf8.RuneStart(message[end]) {
 		end--
 	}
