@@ -120,6 +120,10 @@ func TestDependencyDirection(t *testing.T) {
 			},
 		},
 		{
+			says: "manifests and devices are read without a client of the API server",
+			who:  []string{"pkg/kube/manifests", "pkg/kube/kubelet"}, not: []string{"k8s.io/client-go"},
+		},
+		{
 			says: "a network's configuration is not Braid's own",
 			who:  []string{"pkg/netconf", "pkg/selection", "pkg/strictjson", "pkg/attachment"},
 			not:  []string{"pkg/conf", "pkg/plan", "pkg/record"},

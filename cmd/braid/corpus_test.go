@@ -22,7 +22,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/lint"
 	"github.com/braid-cni/braid/pkg/nettest"
 )
@@ -414,7 +414,7 @@ func (c *corpusRig) planned(p *pod) (attachments, reasons []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := kube.NewManifests(cfg.Manifests)
+	source, err := manifests.New(cfg.Manifests)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/builtin"
 )
@@ -131,7 +131,7 @@ func faults(t *testing.T, text string, base int) (all []damage) {
 // judge does what an ADD does before its first change.
 func judge(t *testing.T, cfg *conf.Config, exec engine.Exec, bin string, d damage) error {
 	t.Helper()
-	source, err := kube.NewManifests(cfg.Manifests)
+	source, err := manifests.New(cfg.Manifests)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/record"
 )
@@ -168,8 +168,8 @@ func TestM35State(t *testing.T) {
 		}
 		fitForTerminal(t, "owed "+o, stdout+stderr)
 	}
-	manifests := t.TempDir()
-	store, err := kube.NewManifests(manifests)
+	objects := t.TempDir()
+	store, err := manifests.New(objects)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestM35State(t *testing.T) {
 	}
 	for _, o := range []string{"table", "json"} {
 		code, stdout, stderr := call(t,
-			"braidctl ipam list -o "+o+" --state-dir /none --manifests "+manifests)
+			"braidctl ipam list -o "+o+" --state-dir /none --manifests "+objects)
 		if code != exitOK || !strings.Contains(stdout, "owned") {
 			t.Errorf("code %d: %s%s", code, stdout, stderr)
 		}

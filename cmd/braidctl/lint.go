@@ -12,6 +12,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/lint"
 )
 
@@ -108,7 +109,7 @@ func judging(
 // fromFiles adds the NADs, the pods and the templates of pods of files. A broken document is an
 // error: what it holds would be missed.
 func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
-	objects, err := kube.ReadObjects(ctx, paths)
+	objects, err := manifests.Read(ctx, paths)
 	errs := []error{err}
 	for i := range objects {
 		errs = append(errs, addObject(&objects[i], in))
@@ -116,7 +117,7 @@ func fromFiles(ctx context.Context, paths []string, in *lint.Input) error {
 	return errors.Join(errs...)
 }
 
-func addObject(o *kube.Object, in *lint.Input) error {
+func addObject(o *manifests.Object, in *lint.Input) error {
 	if o.Kind == nadv1.Kind {
 		var nad nadv1.NetworkAttachmentDefinition
 		if err := o.Decode(&nad); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -158,16 +159,16 @@ func openAPI(kubeconfig string) (*kube.API, error) {
 // prefers to an API server.
 func sourceFlags(f *flag.FlagSet) (open func() (node.Source, error)) {
 	kubeconfig := kubeconfigFlag(f)
-	manifests := f.String("manifests", "", "`directory` of manifests in place of an API server")
+	directory := f.String("manifests", "", "`directory` of manifests in place of an API server")
 	return func() (node.Source, error) {
-		if *manifests == "" {
+		if *directory == "" {
 			return openAPI(*kubeconfig)
 		}
-		dir, err := filepath.Abs(*manifests)
+		dir, err := filepath.Abs(*directory)
 		if err != nil {
 			return nil, err
 		}
-		return kube.NewManifests(dir)
+		return manifests.New(dir)
 	}
 }
 

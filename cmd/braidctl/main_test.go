@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/nodeid"
 	"github.com/braid-cni/braid/pkg/reap"
 )
@@ -182,7 +183,7 @@ func testList(t *testing.T, flags string) {
 
 func TestListManifests(t *testing.T) {
 	dir := t.TempDir()
-	store, err := kube.NewManifests(dir)
+	store, err := manifests.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestListManifests(t *testing.T) {
 // On the node that owns a block, its own state says what is in use.
 func TestListOnTheNode(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
-	store, err := kube.NewManifests(dir)
+	store, err := manifests.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +318,7 @@ func TestServer(t *testing.T) {
 // it.
 func TestR26TimerSharesABlock(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
-	manifests, err := kube.NewManifests(dir)
+	store, err := manifests.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +335,7 @@ func TestR26TimerSharesABlock(t *testing.T) {
 	}
 	manager := func(name, dir string) *block.Manager {
 		return &block.Manager{
-			Store: manifests, Nodes: manifests, Dir: filepath.Join(dir, "ipam"), NodeName: name,
+			Store: store, Nodes: store, Dir: filepath.Join(dir, "ipam"), NodeName: name,
 			Boot: nodeid.Boot(dir), Log: slog.New(slog.DiscardHandler), Patience: 1,
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/kube/watch"
 )
 
@@ -100,7 +101,7 @@ func (a *daemon) remember(
 func (a *daemon) openWith(memory *watch.Cluster) func(*conf.Node) (node.Source, error) {
 	return func(n *conf.Node) (node.Source, error) {
 		if n.Manifests != "" {
-			return kube.NewManifests(n.Manifests)
+			return manifests.New(n.Manifests)
 		}
 		api, err := kube.NewLastingAPI(kube.APIOptions{
 			Kubeconfig: n.Kubeconfig, Version: buildVersion, NodeName: n.NodeName, Timeout: n.Timeouts.API,

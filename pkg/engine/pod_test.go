@@ -38,7 +38,7 @@ func (r *rig) known(p *pod, uid string) *engine.Request {
 // uid is that of a pod.
 func (r *rig) uid(p *pod) string {
 	r.t.Helper()
-	object, err := r.source.Manifests.Pod(r.t.Context(), "default", p.name)
+	object, err := r.source.Directory.Pod(r.t.Context(), "default", p.name)
 	r.must(err)
 	return string(object.UID)
 }
@@ -200,9 +200,9 @@ func TestAnnotationsOfTheRuntimeAreMergedAnew(t *testing.T) {
 	uid := r.uid(p)
 	theirs := func(name string) {
 		r.t.Helper()
-		object, err := r.source.Manifests.Pod(t.Context(), "default", "p")
+		object, err := r.source.Directory.Pod(t.Context(), "default", "p")
 		r.must(err)
-		r.must(r.source.Manifests.PublishStatus(t.Context(), object.Meta(),
+		r.must(r.source.Directory.PublishStatus(t.Context(), object.Meta(),
 			`[{"name":"`+name+`","interface":"`+name+`"}]`))
 	}
 	theirs("old")
@@ -228,9 +228,9 @@ func TestStatusWhoseAnswerWasLost(t *testing.T) {
 	r.source.publishing = func(ctx context.Context) {
 		if !lost {
 			lost = true
-			object, err := r.source.Manifests.Pod(ctx, "default", "p")
+			object, err := r.source.Directory.Pod(ctx, "default", "p")
 			r.must(err)
-			r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(),
+			r.must(r.source.Directory.PublishStatus(ctx, object.Meta(),
 				`[{"name":"pods","interface":"eth0"},{"name":"default/a","interface":"net1"}]`))
 		}
 	}
@@ -274,10 +274,10 @@ func TestAnnotationsOfTheRuntimeChangeAllTheTime(t *testing.T) {
 	req := r.known(p, r.uid(p))
 	n := 0
 	r.source.publishing = func(ctx context.Context) {
-		object, err := r.source.Manifests.Pod(ctx, "default", "p")
+		object, err := r.source.Directory.Pod(ctx, "default", "p")
 		r.must(err)
 		n++
-		r.must(r.source.Manifests.PublishStatus(ctx, object.Meta(),
+		r.must(r.source.Directory.PublishStatus(ctx, object.Meta(),
 			"[{}"+string(slices.Repeat([]byte(",{}"), n))+"]"))
 	}
 	_, err := r.engine.Add(t.Context(), req)

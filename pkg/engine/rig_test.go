@@ -23,8 +23,8 @@ import (
 	"github.com/braid-cni/braid/pkg/engine"
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/invoke"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -70,14 +70,14 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	nettest.NeedsRoot(t)
 	r := &rig{t: t, plugin: newPlugin(), log: &logbook{}, dir: t.TempDir()}
-	manifests, err := kube.NewManifests(r.path("manifests"))
+	directory, err := manifests.New(r.path("manifests"))
 	r.must(err)
 	r.must(os.Mkdir(r.path("manifests"), 0o700))
-	r.source = &source{Manifests: manifests}
+	r.source = &source{Directory: directory}
 	log := slog.New(r.log)
 	r.engine = &engine.Engine{
 		Source: r.source, Reporter: r.source,
-		Devices:    kubelet.NewDevices(kubelet.New(r.path("kubelet.sock")), manifests),
+		Devices:    kubelet.NewDevices(kubelet.New(r.path("kubelet.sock")), directory),
 		Namespaces: namespaces{}, Interiors: interiors{},
 		Records: record.New(r.path("state")), Log: log,
 		NewExec: func(lock *os.File) engine.Exec {

@@ -13,12 +13,12 @@ import (
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 )
 
 // source notes the events that it passes on.
 type source struct {
-	*kube.Manifests
+	*manifests.Directory
 	// away has every call fail as if there were no API server.
 	away bool
 	// asked is called in each look-up of a NAD, and may hold it up; publishing in each writing of a
@@ -55,7 +55,7 @@ func (s *source) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, e
 	if err := s.call("get pod " + name); err != nil {
 		return nil, err
 	}
-	return s.Manifests.Pod(ctx, namespace, name)
+	return s.Directory.Pod(ctx, namespace, name)
 }
 
 func (s *source) NAD(
@@ -67,7 +67,7 @@ func (s *source) NAD(
 	if err := s.call("get NAD " + name); err != nil {
 		return nil, err
 	}
-	return s.Manifests.NAD(ctx, namespace, name)
+	return s.Directory.NAD(ctx, namespace, name)
 }
 
 func (s *source) PublishStatus(
@@ -79,7 +79,7 @@ func (s *source) PublishStatus(
 	if err := s.call("publish status of " + pod.Name); err != nil {
 		return err
 	}
-	return s.Manifests.PublishStatus(ctx, pod, annotation)
+	return s.Directory.PublishStatus(ctx, pod, annotation)
 }
 
 func (s *source) Event(
@@ -88,7 +88,7 @@ func (s *source) Event(
 	s.mu.Lock()
 	s.events = append(s.events, eventType+" "+reason+" "+message)
 	s.mu.Unlock()
-	return s.Manifests.Event(ctx, pod, eventType, reason, message)
+	return s.Directory.Event(ctx, pod, eventType, reason, message)
 }
 
 // said are the events since the last call.

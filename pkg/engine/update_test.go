@@ -21,7 +21,7 @@ func (r *rig) asks(p *pod, networks string) *podv1.Pod {
 		annotations[nadv1.NetworksAnnotation] = networks
 	}
 	r.object("v1", "Pod", p.name, annotations, map[string]any{})
-	pod, err := r.source.Manifests.Pod(r.t.Context(), "default", p.name)
+	pod, err := r.source.Directory.Pod(r.t.Context(), "default", p.name)
 	r.must(err)
 	return pod
 }
@@ -51,7 +51,7 @@ func hotplugs(t *testing.T, networks string) (*rig, *pod) {
 // statusOf is the pod's network-status, as "network interface".
 func (r *rig) statusOf(p *pod) string {
 	r.t.Helper()
-	pod, err := r.source.Manifests.Pod(r.t.Context(), "default", p.name)
+	pod, err := r.source.Directory.Pod(r.t.Context(), "default", p.name)
 	r.must(err)
 	var entries []string
 	for _, part := range strings.Split(pod.Annotations[nadv1.StatusAnnotation], `"name"`)[1:] {

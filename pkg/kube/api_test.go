@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -678,5 +679,12 @@ func TestAPIWithoutCRD(t *testing.T) {
 func TestAPINegativeTimeout(t *testing.T) {
 	if _, err := NewAPI(APIOptions{Timeout: -1}); failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("got error %v", err)
+	}
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

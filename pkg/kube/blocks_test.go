@@ -18,6 +18,15 @@ import (
 	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 )
 
+func aBlock(name string) *v1alpha1.IPBlock {
+	return &v1alpha1.IPBlock{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.IPBlockSpec{
+			Space: "s", CIDR: "10.0.0.0/28", Owner: &v1alpha1.Node{NodeName: "n", NodeUID: "u"},
+		},
+	}
+}
+
 // storedJSON is a block as an API server sends it.
 func storedJSON(name string) string {
 	return fmt.Sprintf(`{"apiVersion":"ipam.braid-cni.io/v1alpha1","kind":"IPBlock",`+

@@ -3,15 +3,15 @@
 // blocks of addresses, nodes and IPAMClaims. Agents use it for their reports on nodes, the start-up
 // taint, and tokens.
 //
-// There are two sources with the same methods: API, an API server, and Manifests, a directory of
+// API is one of two sources with the same methods. The other is the Directory of package manifests,
 // YAML files for hosts without a cluster. Neither touches the network or a file before its first
 // use.
 //
 // Contract of a source (package sourcetest holds every one to it):
 //   - What is not there, is another object by now, or may not be touched is told by an error of
 //     k8s.io/apimachinery/pkg/api/errors somewhere in the chain: IsNotFound, IsConflict,
-//     IsForbidden, and IsBadRequest for names that no object can have. The same of an IPBlock that
-//     exists already: IsAlreadyExists, and of a change that its rules refuse: IsInvalid.
+//     IsForbidden, and IsBadRequest for names that no object can have. For an IPBlock that exists
+//     already it is IsAlreadyExists, and for a change that its rules refuse IsInvalid.
 //   - All else that fails is a *failure.Error: APIUnavailable where trying again later may help,
 //     InvalidConfig, NADInvalid, InvalidAnnotation or StateCorrupt where somebody has to repair
 //     something, TimedOut where the caller gave up.

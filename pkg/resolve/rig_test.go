@@ -21,7 +21,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/plan"
 	"github.com/braid-cni/braid/pkg/resolve"
 )
@@ -163,11 +163,11 @@ func (r *rig) pod(ref, networks string) *podv1.Pod {
 func (r *rig) each(do func(t *testing.T, source resolve.Source)) {
 	r.t.Helper()
 	r.manifests()
-	manifests, err := kube.NewManifests(filepath.Join(r.dir, "manifests"))
+	directory, err := manifests.New(filepath.Join(r.dir, "manifests"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for name, source := range map[string]resolve.Source{"memory": &r.objs, "manifests": manifests} {
+	for name, source := range map[string]resolve.Source{"memory": &r.objs, "manifests": directory} {
 		r.t.Run(name, func(t *testing.T) {
 			before := r.state()
 			do(t, source)

@@ -14,8 +14,8 @@ import (
 	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/logfile"
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
@@ -61,7 +61,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 		Rotation: o.Node.LogOptions,
 		Log:      log, Trace: o.Trace, Now: o.Now,
 	}
-	_, local := source.(*kube.Manifests)
+	_, local := source.(*manifests.Directory)
 	return &engine.Engine{
 		Node:         o.Node,
 		Policy:       o.Policy,

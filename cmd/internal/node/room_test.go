@@ -22,8 +22,8 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/alloc"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/ipam/block/blocktest"
-	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/policy"
 	"github.com/braid-cni/braid/pkg/resolve"
@@ -72,7 +72,7 @@ func roomNode(t *testing.T) (node *nettest.Namespace, dir, pods string) {
 // TestRooms: of a network there is as much as of the least that its attachments need.
 func TestRooms(t *testing.T) {
 	node, dir, pods := roomNode(t)
-	manifests, err := kube.NewManifests(dir)
+	source, err := manifests.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestRooms(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	addresses := &Addresses{Source: Only(manifests), Name: "n", StateDir: config.StateDir, Log: log}
+	addresses := &Addresses{Source: Only(source), Name: "n", StateDir: config.StateDir, Log: log}
 	whereabouts3 := `"ipam": {"type": "whereabouts", "range": "10.0.0.0/29", "gateway": "10.0.0.6", ` +
 		`"exclude": ["10.0.0.4/31"]}`
 	for name, test := range map[string]struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
 )
@@ -36,9 +37,9 @@ func OpenSource(node *conf.Node, version string) (Source, error) {
 		})
 	}
 	if node.Manifests == "" {
-		return kube.NewManifests(defaultManifests)
+		return manifests.New(defaultManifests)
 	}
-	return kube.NewManifests(node.Manifests)
+	return manifests.New(node.Manifests)
 }
 
 // Only returns a source whatever a configuration of whereabouts says.

@@ -9,7 +9,7 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 )
 
 // TestEngines: calls with one configuration have one engine, until its kubeconfig changes; one that
@@ -28,7 +28,7 @@ func TestEngines(t *testing.T) {
 	}
 	closed := 0
 	w := &Engines{Open: func(*conf.Node) (node.Source, error) {
-		m, err := kube.NewManifests(dir)
+		m, err := manifests.New(dir)
 		return closing{m, &closed}, err
 	}}
 	config := func(call, master string) *conf.Config {

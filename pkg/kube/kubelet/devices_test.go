@@ -24,6 +24,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 )
 
 // The devices of the tests: a driver's two NICs for networks on node-1 and one on node-2, one NIC
@@ -303,7 +304,7 @@ func TestR5DevicesOfClaimsInManifests(t *testing.T) {
 		}
 		writeFile(t, filepath.Join(dir, name+".json"), string(data))
 	}
-	src, err := kube.NewManifests(dir)
+	src, err := manifests.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

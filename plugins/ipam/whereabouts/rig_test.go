@@ -18,7 +18,7 @@ import (
 	"github.com/braid-cni/braid/pkg/api/ipam/v1alpha1"
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
 	"github.com/braid-cni/braid/pkg/ipam/block"
-	"github.com/braid-cni/braid/pkg/kube"
+	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 	"github.com/braid-cni/braid/plugins/ipam/whereabouts"
@@ -38,7 +38,7 @@ type objects interface {
 // rig is a cluster of manifests in a directory, and one node of it.
 type rig struct {
 	t         *testing.T
-	manifests *kube.Manifests
+	manifests *manifests.Directory
 	dir       string
 	// objects is what the plugin gets; the manifests by default.
 	objects objects
@@ -57,7 +57,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, dir: t.TempDir(), now: time.Now()}
 	must(t, os.Mkdir(r.path("manifests"), 0o700))
 	var err error
-	r.manifests, err = kube.NewManifests(r.path("manifests"))
+	r.manifests, err = manifests.New(r.path("manifests"))
 	must(t, err)
 	r.objects = r.manifests
 	r.node = plugintest.New(t, r)

@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -7,35 +7,28 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	claimv1 "github.com/braid-cni/braid/pkg/api/ipamclaim/v1alpha1"
-	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/kube/internal/objects"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-func nodeKind() schema.GroupVersionKind {
-	return schema.GroupVersionKind{Version: "v1", Kind: "Node"}
-}
-
 // Node returns the metadata of a Node manifest; of a node that has none, what follows from its
 // name.
-func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+func (d *Directory) Node(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	if err := objects.CheckName(name); err != nil {
 		return nil, fmt.Errorf("get node: %w", err)
 	}
 	node := metaManifest{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	all, err := readManifests(ctx, m.dir)
+	all, err := readDirectory(ctx, d.dir)
 	if err != nil {
 		return nil, err
 	}
-	err = m.findIn(all, nodeKind(), objects.NodeResource(), defaultSpace, name,
-		failure.InvalidConfig, &node)
+	err = d.findIn(all, nodeKind(), defaultSpace, name, &node)
 	if apierrors.IsNotFound(err) && len(all.broken) > 0 {
 		// With another uid it would be another node, without its blocks.
-		return nil, invalidManifests(fmt.Errorf("get node: %s", err.Error()),
+		return nil, invalid(fmt.Errorf("get node: %s", err.Error()),
 			"correct or remove these files: the node may be in one of them")
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -48,15 +41,27 @@ func (m *Manifests) Node(ctx context.Context, name string) (*metav1.ObjectMeta, 
 	return &node.ObjectMeta, nil
 }
 
+// Namespace returns the metadata of a Namespace manifest.
+func (d *Directory) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+	if err := objects.CheckName(name); err != nil {
+		return nil, fmt.Errorf("get namespace: %w", err)
+	}
+	var namespace metaManifest
+	if err := d.find(ctx, namespaceKind(), defaultSpace, name, &namespace); err != nil {
+		return nil, err
+	}
+	return &metav1.ObjectMeta{Name: name, Labels: namespace.Labels}, nil
+}
+
 // NodeCount counts the Node manifests, but at least the one node that asks.
-func (m *Manifests) NodeCount(ctx context.Context) (int, error) {
-	all, err := readManifests(ctx, m.dir)
+func (d *Directory) NodeCount(ctx context.Context) (int, error) {
+	all, err := readDirectory(ctx, d.dir)
 	if err != nil {
 		return 0, err
 	}
 	count := 0
 	for i := range all.objects {
-		if all.objects[i].gvk == nodeKind() {
+		if all.objects[i].gvk == nodeKind().GroupVersionKind {
 			count++
 		}
 	}
@@ -70,17 +75,17 @@ type claimStatus struct {
 }
 
 // IPAMClaim returns an IPAMClaim, with the status that was published for it.
-func (m *Manifests) IPAMClaim(
+func (d *Directory) IPAMClaim(
 	ctx context.Context, namespace, name string,
 ) (*claimv1.IPAMClaim, error) {
 	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get IPAMClaim: %w", err)
 	}
-	claim, err := m.claim(ctx, namespace, name)
+	claim, err := d.claim(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	path := m.beside(&claim.ObjectMeta, claimSuffix)
+	path := d.beside(&claim.ObjectMeta, claimSuffix)
 	data, err := hostfile.Read(path, maxStatus)
 	if missing(err) {
 		return claim, nil
@@ -100,13 +105,9 @@ func (m *Manifests) IPAMClaim(
 }
 
 // claim returns the claim as the manifest has it.
-func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
+func (d *Directory) claim(ctx context.Context, namespace, name string) (*claimv1.IPAMClaim, error) {
 	claim := new(claimv1.IPAMClaim)
-	gvk := schema.GroupVersionKind{
-		Group: claimv1.GroupName, Version: claimv1.Version, Kind: claimv1.Kind,
-	}
-	err := m.find(ctx, gvk, objects.ClaimResource(), namespace, name, failure.InvalidConfig, claim)
-	if err != nil {
+	if err := d.find(ctx, ipamClaimKind(), namespace, name, claim); err != nil {
 		return nil, err
 	}
 	claim.Namespace = namespace
@@ -117,7 +118,7 @@ func (m *Manifests) claim(ctx context.Context, namespace, name string) (*claimv1
 }
 
 // SetIPAMClaimIPs writes the addresses beside the manifests.
-func (m *Manifests) SetIPAMClaimIPs(
+func (d *Directory) SetIPAMClaimIPs(
 	ctx context.Context, claim *claimv1.IPAMClaim, ips []string,
 ) error {
 	if err := objects.CheckNames(claim.Namespace, claim.Name); err != nil {
@@ -134,8 +135,8 @@ func (m *Manifests) SetIPAMClaimIPs(
 	if err != nil {
 		return fmt.Errorf("encode addresses: %w", err)
 	}
-	return m.locked(ctx, func() error {
-		current, err := m.claim(ctx, claim.Namespace, claim.Name)
+	return d.locked(ctx, func() error {
+		current, err := d.claim(ctx, claim.Namespace, claim.Name)
 		if err != nil {
 			return err
 		}
@@ -143,6 +144,6 @@ func (m *Manifests) SetIPAMClaimIPs(
 			return apierrors.NewConflict(objects.ClaimResource(), claim.Name,
 				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, claim.UID))
 		}
-		return m.write(m.beside(&claim.ObjectMeta, claimSuffix), append(data, '\n'))
+		return d.write(d.beside(&claim.ObjectMeta, claimSuffix), append(data, '\n'))
 	})
 }

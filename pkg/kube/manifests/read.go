@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"bytes"
@@ -41,8 +41,8 @@ type manifest struct {
 	raw             []byte
 }
 
-// manifests are the objects of a directory, and what could not be read there.
-type manifests struct {
+// contents are the objects of a directory, and what could not be read there.
+type contents struct {
 	objects []manifest
 	broken  []string
 }
@@ -57,19 +57,19 @@ type header struct {
 	Items []json.RawMessage `json:"items"`
 }
 
-// readManifests reads the directory. A file that cannot be read is noted in the result; it does not
+// readDirectory reads the directory. A file that cannot be read is noted in the result. It does not
 // hide the others.
-func readManifests(ctx context.Context, dir string) (*manifests, error) {
+func readDirectory(ctx context.Context, dir string) (*contents, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+		return nil, invalid(fmt.Errorf("read directory: %w", err),
 			"create the directory, or correct the path")
 	}
 	if len(entries) > maxEntries {
-		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d",
+		return nil, invalid(fmt.Errorf("%s has %d entries, of at most %d",
 			dir, len(entries), maxEntries), "keep only manifests there")
 	}
-	all, total := new(manifests), 0
+	all, total := new(contents), 0
 	for _, entry := range entries {
 		if !isManifest(entry.Name()) || ctx.Err() != nil {
 			continue
@@ -83,12 +83,12 @@ func readManifests(ctx context.Context, dir string) (*manifests, error) {
 			continue
 		}
 		if total += len(data); total > maxManifests {
-			return nil, invalidManifests(fmt.Errorf("the files in %s have more than %d bytes",
+			return nil, invalid(fmt.Errorf("the files in %s have more than %d bytes",
 				dir, maxManifests), "keep only manifests there")
 		}
 		all.addFile(ctx, entry.Name(), data)
 		if all.tooMany() {
-			return nil, invalidManifests(fmt.Errorf("%s has more than %d objects", dir, maxDocuments),
+			return nil, invalid(fmt.Errorf("%s has more than %d objects", dir, maxDocuments),
 				"keep only manifests there")
 		}
 	}
@@ -112,11 +112,11 @@ func isManifest(name string) bool {
 	return false
 }
 
-func (m *manifests) fail(where string, err error) {
-	m.broken = append(m.broken, where+": "+complaint(err))
+func (c *contents) fail(where string, err error) {
+	c.broken = append(c.broken, where+": "+complaint(err))
 }
 
-func (m *manifests) tooMany() bool { return len(m.objects)+len(m.broken) > maxDocuments }
+func (c *contents) tooMany() bool { return len(c.objects)+len(c.broken) > maxDocuments }
 
 // complaint returns the text of an error of the decoders, which may list every line of a file.
 func complaint(err error) string {
@@ -129,17 +129,17 @@ func complaint(err error) string {
 
 // addFile adds the documents of a file, each on its own: one that is broken does not hide the
 // others. It stops when ctx is done, and when there are too many.
-func (m *manifests) addFile(ctx context.Context, name string, data []byte) {
+func (c *contents) addFile(ctx context.Context, name string, data []byte) {
 	split, toJSON := splitYAML, yaml.YAMLToJSONStrict
 	if filepath.Ext(name) == ".json" {
 		split, toJSON = splitJSON, func(document []byte) ([]byte, error) { return document, nil }
 	}
 	documents, err := split(data)
 	if err != nil {
-		m.fail(name, err)
+		c.fail(name, err)
 	}
 	for i, document := range documents {
-		if ctx.Err() != nil || m.tooMany() {
+		if ctx.Err() != nil || c.tooMany() {
 			return
 		}
 		where := name
@@ -148,37 +148,37 @@ func (m *manifests) addFile(ctx context.Context, name string, data []byte) {
 		}
 		raw, err := toJSON(document)
 		if err != nil {
-			m.fail(where, err)
+			c.fail(where, err)
 			continue
 		}
-		m.add(where, raw, true)
+		c.add(where, raw, true)
 	}
 }
 
 // add adds an object, or the items of a List. Lists of Lists there are none.
-func (m *manifests) add(where string, raw []byte, list bool) {
+func (c *contents) add(where string, raw []byte, list bool) {
 	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
 		return // a document of comments only
 	}
 	var h header
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
-		m.fail(where, err)
+		c.fail(where, err)
 		return
 	}
 	if list && h.APIVersion == "v1" && h.Kind == "List" {
 		for i, item := range h.Items {
-			m.add(fmt.Sprintf("%s (item %d)", where, i+1), item, false)
+			c.add(fmt.Sprintf("%s (item %d)", where, i+1), item, false)
 		}
 		return
 	}
 	if h.Kind == "" || h.APIVersion == "" {
-		m.fail(where, errors.New("has no kind or no apiVersion"))
+		c.fail(where, errors.New("has no kind or no apiVersion"))
 		return
 	}
 	if h.Metadata.Namespace == "" {
 		h.Metadata.Namespace = defaultSpace
 	}
-	m.objects = append(m.objects, manifest{
+	c.objects = append(c.objects, manifest{
 		gvk: h.GroupVersionKind(), namespace: h.Metadata.Namespace, name: h.Metadata.Name, where: where,
 		raw: raw,
 	})
@@ -225,9 +225,9 @@ func splitJSON(data []byte) ([][]byte, error) {
 }
 
 // named returns all objects of a kind and name; more than one is a mistake.
-func (m *manifests) named(gvk schema.GroupVersionKind, namespace, name string) []manifest {
+func (c *contents) named(gvk schema.GroupVersionKind, namespace, name string) []manifest {
 	var found []manifest
-	for _, o := range m.objects {
+	for _, o := range c.objects {
 		if o.gvk == gvk && o.namespace == namespace && o.name == name {
 			found = append(found, o)
 		}
@@ -236,17 +236,17 @@ func (m *manifests) named(gvk schema.GroupVersionKind, namespace, name string) [
 }
 
 // notFound names the files in which the object may be nonetheless.
-func (m *manifests) notFound(resource schema.GroupResource, name string) error {
+func (c *contents) notFound(resource schema.GroupResource, name string) error {
 	err := error(apierrors.NewNotFound(resource, name))
-	if len(m.broken) == 0 {
+	if len(c.broken) == 0 {
 		return err
 	}
 	more := ""
-	if n := len(m.broken) - maxBroken; n > 0 {
+	if n := len(c.broken) - maxBroken; n > 0 {
 		more = fmt.Sprintf(", and %d more", n)
 	}
 	return fmt.Errorf("%w; these manifests could not be read: %s%s",
-		err, strings.Join(m.broken[:min(len(m.broken), maxBroken)], ", "), more)
+		err, strings.Join(c.broken[:min(len(c.broken), maxBroken)], ", "), more)
 }
 
 // decodeObject decodes a Kubernetes object as the API server does with strict field validation: it

@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -21,13 +21,13 @@ import (
 	"github.com/braid-cni/braid/pkg/kube/internal/sourcetest"
 )
 
-// directory is the backend of a Manifests: each object is a file.
-type directory struct {
+// backend is the backend of a Directory: each object is a file.
+type backend struct {
 	dir  string
 	uids int
 }
 
-func (d *directory) put(t *testing.T, namespace, name, kind string, object any) {
+func (d *backend) put(t *testing.T, namespace, name, kind string, object any) {
 	t.Helper()
 	data, err := json.Marshal(object)
 	if err != nil {
@@ -36,18 +36,18 @@ func (d *directory) put(t *testing.T, namespace, name, kind string, object any) 
 	writeFile(t, d.path(namespace, name, kind), string(data))
 }
 
-func (d *directory) path(namespace, name, kind string) string {
+func (d *backend) path(namespace, name, kind string) string {
 	return filepath.Join(d.dir, kind+"-"+namespace+"-"+name+".yaml")
 }
 
-func (d *directory) CreatePod(t *testing.T, namespace, name string, annotations map[string]string) {
+func (d *backend) CreatePod(t *testing.T, namespace, name string, annotations map[string]string) {
 	var pod metaManifest
 	pod.APIVersion, pod.Kind = "v1", "Pod"
 	pod.Namespace, pod.Name, pod.Annotations = namespace, name, annotations
 	d.put(t, namespace, name, "pod", pod)
 }
 
-func (d *directory) ReplacePod(t *testing.T, namespace, name string) {
+func (d *backend) ReplacePod(t *testing.T, namespace, name string) {
 	d.uids++
 	meta := metav1.ObjectMeta{
 		Namespace: namespace, Name: name, UID: derivedUID("uid", fmt.Sprint(d.uids)),
@@ -56,13 +56,13 @@ func (d *directory) ReplacePod(t *testing.T, namespace, name string) {
 		metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta})
 }
 
-func (d *directory) DeletePod(t *testing.T, namespace, name string) {
+func (d *backend) DeletePod(t *testing.T, namespace, name string) {
 	if err := os.Remove(d.path(namespace, name, "pod")); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (d *directory) CreateNAD(t *testing.T, namespace, name, config string) {
+func (d *backend) CreateNAD(t *testing.T, namespace, name, config string) {
 	nad := nadv1.NetworkAttachmentDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "k8s.cni.cncf.io/v1", Kind: nadv1.Kind},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -71,7 +71,7 @@ func (d *directory) CreateNAD(t *testing.T, namespace, name, config string) {
 	d.put(t, namespace, name, "nad", nad)
 }
 
-func (d *directory) Events(t *testing.T, namespace, name string) []sourcetest.Event {
+func (d *backend) Events(t *testing.T, namespace, name string) []sourcetest.Event {
 	data, err := os.ReadFile(filepath.Join(d.dir, namespace+"_"+name+".events.jsonl"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
@@ -100,23 +100,23 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// newManifests makes a source of files given by name and content.
-func newManifests(t *testing.T, files map[string]string) (*Manifests, string) {
+// newDirectory makes a source of files given by name and content.
+func newDirectory(t *testing.T, files map[string]string) (*Directory, string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
 		writeFile(t, filepath.Join(dir, name), content)
 	}
-	src, err := NewManifests(dir)
+	src, err := New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return src, dir
 }
 
-func TestManifestsContract(t *testing.T) {
-	src, dir := newManifests(t, nil)
-	back := &directory{dir: dir}
+func TestContract(t *testing.T) {
+	src, dir := newDirectory(t, nil)
+	back := &backend{dir: dir}
 	sourcetest.Run(t, src, back)
 	t.Run("Namespaces", func(t *testing.T) {
 		sourcetest.RunNamespaces(t, src, func(t *testing.T, name string, labels map[string]string) {
@@ -155,8 +155,8 @@ items:
   metadata: {name: listed, uid: my-uid}
 `
 
-func TestManifestsDocuments(t *testing.T) {
-	src, _ := newManifests(t, map[string]string{
+func TestDocuments(t *testing.T) {
+	src, _ := newDirectory(t, map[string]string{
 		"many.yaml":    strings.ReplaceAll(manyObjects, "\n", "\r\n"),
 		"stream.json":  "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"j1\"}}\n\t{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"j2\"}}",
 		".hidden.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: hidden}}",
@@ -189,8 +189,8 @@ func TestManifestsDocuments(t *testing.T) {
 	}
 }
 
-func TestManifestsBrokenFiles(t *testing.T) {
-	src, dir := newManifests(t, map[string]string{
+func TestBrokenFiles(t *testing.T) {
+	src, dir := newDirectory(t, map[string]string{
 		"good.yaml":   "{apiVersion: v1, kind: Pod, metadata: {name: good}}",
 		"syntax.yaml": "a: [",
 		"twice.yaml": "apiVersion: v1\napiVersion: v1\nkind: Pod\n---\n{apiVersion: v1, kind: Pod, " +
@@ -217,7 +217,7 @@ func TestManifestsBrokenFiles(t *testing.T) {
 			t.Errorf("a broken file hides %s: %v", name, err)
 		}
 	}
-	all, err := readManifests(t.Context(), dir)
+	all, err := readDirectory(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,13 +249,13 @@ func bomb() string {
 }
 
 // What would take long to read, or to complain of, is cut short.
-func TestManifestsTooMuch(t *testing.T) {
+func TestTooMuch(t *testing.T) {
 	many := strings.Repeat(`{"apiVersion": "v1", "kind": "X"}`, maxDocuments+1)
-	src, _ := newManifests(t, map[string]string{"many.json": many})
+	src, _ := newDirectory(t, map[string]string{"many.json": many})
 	if _, err := src.Pod(t.Context(), "default", "p"); failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("too many documents: got error %v", err)
 	}
-	src, _ = newManifests(t, map[string]string{
+	src, _ = newDirectory(t, map[string]string{
 		"long.yaml": "a: 1\n" + strings.Repeat("a: 1\n", 1000),
 		"p.yaml":    `{apiVersion: v1, kind: Pod, metadata: {name: p, "\xff": 1}}`,
 	})
@@ -267,14 +267,14 @@ func TestManifestsTooMuch(t *testing.T) {
 	for i := range maxManifests/maxManifest + 1 {
 		files[fmt.Sprintf("%d.json", i)] = strings.Repeat(" ", maxManifest)
 	}
-	src, _ = newManifests(t, files)
+	src, _ = newDirectory(t, files)
 	_, err = src.NAD(t.Context(), "default", "p")
 	if failure.ReasonOf(err) != failure.InvalidConfig || !strings.Contains(err.Error(), "bytes") {
 		t.Errorf("too many bytes: got error %v", err)
 	}
 }
 
-func TestManifestsStrict(t *testing.T) {
+func TestStrict(t *testing.T) {
 	for name, test := range map[string]struct {
 		file   string
 		reason failure.Reason
@@ -308,7 +308,7 @@ func TestManifestsStrict(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, _ := newManifests(t, map[string]string{"it.yaml": test.file})
+			src, _ := newDirectory(t, map[string]string{"it.yaml": test.file})
 			var err error
 			if test.reason == failure.NADInvalid {
 				_, err = src.NAD(t.Context(), "default", "x")
@@ -327,11 +327,11 @@ func TestManifestsStrict(t *testing.T) {
 	}
 }
 
-func TestManifestsDirectory(t *testing.T) {
-	if _, err := NewManifests("relative"); failure.ReasonOf(err) != failure.InvalidConfig {
+func TestDirectory(t *testing.T) {
+	if _, err := New("relative"); failure.ReasonOf(err) != failure.InvalidConfig {
 		t.Errorf("relative path: got error %v", err)
 	}
-	missing, err := NewManifests(filepath.Join(t.TempDir(), "none"))
+	missing, err := New(filepath.Join(t.TempDir(), "none"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,8 +346,8 @@ func TestManifestsDirectory(t *testing.T) {
 }
 
 // A manifest that gives a uid binds the status to it; one that gives none needs no file for that.
-func TestManifestsStatusFiles(t *testing.T) {
-	src, dir := newManifests(t,
+func TestStatusFiles(t *testing.T) {
+	src, dir := newDirectory(t,
 		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: ns}}"})
 	publish := func(status string) {
 		t.Helper()
@@ -393,7 +393,7 @@ func TestManifestsStatusFiles(t *testing.T) {
 		t.Errorf("status is %q", got)
 	}
 	// What Braid writes is no manifest, not even a broken one.
-	all, err := readManifests(t.Context(), dir)
+	all, err := readDirectory(t.Context(), dir)
 	if err != nil || len(all.objects) != 1 || len(all.broken) > 0 {
 		t.Errorf("the directory has %+v, %v", all, err)
 	}
@@ -401,10 +401,10 @@ func TestManifestsStatusFiles(t *testing.T) {
 
 // Whatever step of a publication fails, no pod has a status that is not its own, and no temporary
 // file stays.
-func TestManifestsPublishFails(t *testing.T) {
+func TestPublishFails(t *testing.T) {
 	const manifest = "{apiVersion: v1, kind: Pod, metadata: {name: p, uid: %s}}"
 	for step := 1; ; step++ {
-		src, dir := newManifests(t, map[string]string{"p.yaml": fmt.Sprintf(manifest, "u1")})
+		src, dir := newDirectory(t, map[string]string{"p.yaml": fmt.Sprintf(manifest, "u1")})
 		err := src.PublishStatus(t.Context(),
 			&metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u1"}, "[1]")
 		if err != nil {
@@ -450,8 +450,8 @@ func TestManifestsPublishFails(t *testing.T) {
 }
 
 // A writer that was killed left its temporary file; links are replaced and not followed.
-func TestManifestsWriteThroughNothing(t *testing.T) {
-	src, dir := newManifests(t,
+func TestWriteThroughNothing(t *testing.T) {
+	src, dir := newDirectory(t,
 		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}", "victim": "safe"})
 	for _, name := range []string{temporaryFile, "default_p" + statusSuffix} {
 		if err := os.Symlink(filepath.Join(dir, "victim"), filepath.Join(dir, name)); err != nil {
@@ -474,8 +474,8 @@ func TestManifestsWriteThroughNothing(t *testing.T) {
 	}
 }
 
-func TestManifestsEventsBounded(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestEventsBounded(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	path := filepath.Join(dir, "ns_p.events.jsonl")
 	pod := &metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}
 	full := []byte("rubbish\n")
@@ -501,7 +501,7 @@ func TestManifestsEventsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	events := (&directory{dir: dir}).Events(t, "ns", "p")
+	events := (&backend{dir: dir}).Events(t, "ns", "p")
 	if len(events) != maxEvents || !strings.HasPrefix(events[0].Message, "2\x01") ||
 		events[maxEvents-1].Message != "b" {
 		t.Errorf("%d events, the first %.10q, the last %.10q",
@@ -509,8 +509,8 @@ func TestManifestsEventsBounded(t *testing.T) {
 	}
 }
 
-func TestManifestsLocked(t *testing.T) {
-	src, dir := newManifests(t,
+func TestLocked(t *testing.T) {
+	src, dir := newDirectory(t,
 		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}"})
 	other, err := os.Open(dir)
 	if err != nil {
@@ -543,7 +543,7 @@ func FuzzManifests(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"List","items":[null,{"kind":1}]}`), false)
 	f.Add([]byte("---\n--- \n---x\n"), true)
 	f.Fuzz(func(t *testing.T, data []byte, asYAML bool) {
-		all, name := new(manifests), "f.json"
+		all, name := new(contents), "f.json"
 		if asYAML {
 			name = "f.yaml"
 		}

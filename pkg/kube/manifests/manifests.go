@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
@@ -34,7 +33,7 @@ const (
 	maxEventsFile = 1 << 20
 )
 
-// Manifests is a directory of manifests as source, for hosts without a cluster and for tests.
+// Directory is a directory of manifests as source, for hosts without a cluster and for tests.
 //
 // Every regular file named *.yaml, *.yml or *.json, hidden ones excepted, holds Kubernetes objects:
 // several documents, and Lists of objects. NADs, IPAMClaims and the metadata of Pods and Nodes are
@@ -53,33 +52,33 @@ const (
 //
 // The status and events of a pod stay when its manifest goes, as nobody tells Braid; whoever
 // deletes the manifest deletes them.
-type Manifests struct {
+type Directory struct {
 	dir    string
 	rename func(from, to string) error // os.Rename, except where a test has it fail
 }
 
-// NewManifests returns the source. The first call reads the directory, which a DEL does not need.
-func NewManifests(dir string) (*Manifests, error) {
+// New returns the source. The first call reads the directory, which a DEL does not need.
+func New(dir string) (*Directory, error) {
 	if !filepath.IsAbs(dir) {
-		return nil, invalidManifests(fmt.Errorf("is %.200q", dir), "make it an absolute path")
+		return nil, invalid(fmt.Errorf("is %.200q", dir), "make it an absolute path")
 	}
-	return &Manifests{dir: dir, rename: os.Rename}, nil
+	return &Directory{dir: dir, rename: os.Rename}, nil
 }
 
-func invalidManifests(err error, fix string) error {
+func invalid(err error, fix string) error {
 	return &failure.Error{Reason: failure.InvalidConfig, Field: "braid.manifests", Err: err, Fix: fix}
 }
 
 // Pod returns a pod, with the status that was published for it.
-func (m *Manifests) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
+func (d *Directory) Pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get pod: %w", err)
 	}
-	pod, err := m.pod(ctx, namespace, name)
+	pod, err := d.pod(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	status, published, err := m.status(pod.Meta())
+	status, published, err := d.status(pod.Meta())
 	if err != nil {
 		return nil, unreadable("network-status of pod", namespace, name, err)
 	}
@@ -103,11 +102,9 @@ type metaManifest struct {
 }
 
 // pod returns a pod as the manifest has it.
-func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
+func (d *Directory) pod(ctx context.Context, namespace, name string) (*podv1.Pod, error) {
 	var object metaManifest
-	gvk := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	err := m.find(ctx, gvk, objects.PodResource(), namespace, name, failure.InvalidAnnotation, &object)
-	if err != nil {
+	if err := d.find(ctx, podKind(), namespace, name, &object); err != nil {
 		return nil, err
 	}
 	object.Namespace = namespace
@@ -121,7 +118,7 @@ func (m *Manifests) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 		if err := json.Unmarshal(*raw, out); len(*raw) > 0 && err != nil {
 			return nil, &failure.Error{
 				Reason: failure.InvalidAnnotation, Err: fmt.Errorf("decode Pod %s/%s in %s: %w",
-					namespace, name, m.dir, err), Fix: "correct the manifest",
+					namespace, name, d.dir, err), Fix: "correct the manifest",
 			}
 		}
 	}
@@ -138,16 +135,14 @@ func derivedUID(namespace, name string) types.UID {
 }
 
 // NAD returns a network-attachment-definition.
-func (m *Manifests) NAD(
+func (d *Directory) NAD(
 	ctx context.Context, namespace, name string,
 ) (*nadv1.NetworkAttachmentDefinition, error) {
 	if err := objects.CheckNames(namespace, name); err != nil {
 		return nil, fmt.Errorf("get NAD: %w", err)
 	}
 	nad := new(nadv1.NetworkAttachmentDefinition)
-	gvk := schema.GroupVersionKind{Group: nadv1.GroupName, Version: nadv1.Version, Kind: nadv1.Kind}
-	err := m.find(ctx, gvk, objects.NADResource(), namespace, name, failure.NADInvalid, nad)
-	if err != nil {
+	if err := d.find(ctx, nadKind(), namespace, name, nad); err != nil {
 		return nil, err
 	}
 	nad.Namespace = namespace
@@ -156,7 +151,7 @@ func (m *Manifests) NAD(
 
 // PublishStatus writes the annotation beside the manifests. It does what an API server would: the
 // pod has to be there, be the one that was given, and have the status that was given with it.
-func (m *Manifests) PublishStatus(
+func (d *Directory) PublishStatus(
 	ctx context.Context, pod *metav1.ObjectMeta, annotation string,
 ) error {
 	if err := objects.CheckNames(pod.Namespace, pod.Name); err != nil {
@@ -169,8 +164,8 @@ func (m *Manifests) PublishStatus(
 		return apierrors.NewRequestEntityTooLargeError(
 			fmt.Sprintf("network-status has %d bytes, of at most %d", len(annotation), maxStatus))
 	}
-	return m.locked(ctx, func() error {
-		current, err := m.pod(ctx, pod.Namespace, pod.Name)
+	return d.locked(ctx, func() error {
+		current, err := d.pod(ctx, pod.Namespace, pod.Name)
 		if err != nil {
 			return err
 		}
@@ -178,60 +173,23 @@ func (m *Manifests) PublishStatus(
 			return apierrors.NewConflict(objects.PodResource(), pod.Name,
 				fmt.Errorf("its uid is %.80q and not %.80q", current.UID, pod.UID))
 		}
-		if !m.hasStatus(current.Meta(), pod.Annotations) {
+		if !d.hasStatus(current.Meta(), pod.Annotations) {
 			return apierrors.NewConflict(objects.PodResource(), pod.Name,
 				errors.New("its network-status is another"))
 		}
-		return m.writeStatus(current.Meta(), annotation)
+		return d.writeStatus(current.Meta(), annotation)
 	})
 }
 
 // Event appends an event to the pod's, unless it is there.
-func (m *Manifests) Event(
+func (d *Directory) Event(
 	ctx context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
 ) error {
 	ev, err := objects.NewEvent(objects.KindPod, pod, eventType, reason, message, "")
 	if err != nil {
 		return err
 	}
-	return m.locked(ctx, func() error { return m.appendEvent(pod, ev) })
-}
-
-// find decodes the one object of that kind and name into out. One that cannot be decoded is an
-// error of the class broken.
-func (m *Manifests) find(
-	ctx context.Context, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace,
-	name string, broken failure.Reason, out any,
-) error {
-	all, err := readManifests(ctx, m.dir)
-	if err != nil {
-		return err
-	}
-	return m.findIn(all, gvk, resource, namespace, name, broken, out)
-}
-
-func (m *Manifests) findIn(
-	all *manifests, gvk schema.GroupVersionKind, resource schema.GroupResource, namespace, name string,
-	broken failure.Reason, out any,
-) error {
-	switch found := all.named(gvk, namespace, name); len(found) {
-	case 0:
-		return all.notFound(resource, name)
-	case 1:
-		if err := decodeObject(found[0].raw, out); err != nil {
-			return &failure.Error{
-				Reason: broken, Err: fmt.Errorf("decode %s %s/%s in %s: %w",
-					gvk.Kind, namespace, name, filepath.Join(m.dir, found[0].where), err),
-				Fix: "correct the manifest",
-			}
-		}
-		return nil
-	default:
-		return invalidManifests(
-			fmt.Errorf("%s %s/%s is in %s twice: in %s and in %s",
-				gvk.Kind, namespace, name, m.dir, found[0].where, found[1].where),
-			"remove one of them")
-	}
+	return d.locked(ctx, func() error { return d.appendEvent(pod, ev) })
 }
 
 // unreadable returns the error of a file that is not as Braid wrote it.

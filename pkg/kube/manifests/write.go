@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"bytes"
@@ -23,20 +23,20 @@ const temporaryFile = ".braid.tmp"
 
 // beside names one of Braid's files. Namespaces and pods have no underscore in their names, so that
 // no two pods share a file.
-func (m *Manifests) beside(pod *metav1.ObjectMeta, suffix string) string {
-	return filepath.Join(m.dir, pod.Namespace+"_"+pod.Name+suffix)
+func (d *Directory) beside(pod *metav1.ObjectMeta, suffix string) string {
+	return filepath.Join(d.dir, pod.Namespace+"_"+pod.Name+suffix)
 }
 
 // status reads what was published for this very pod.
-func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published bool, err error) {
-	owner, err := hostfile.Read(m.beside(pod, uidSuffix), objects.MaxName)
+func (d *Directory) status(pod *metav1.ObjectMeta) (status string, published bool, err error) {
+	owner, err := hostfile.Read(d.beside(pod, uidSuffix), objects.MaxName)
 	if missing(err) {
 		owner, err = []byte(derivedUID(pod.Namespace, pod.Name)), nil
 	}
 	if err != nil || string(owner) != string(pod.UID) {
 		return "", false, err
 	}
-	data, err := hostfile.Read(m.beside(pod, statusSuffix), maxStatus)
+	data, err := hostfile.Read(d.beside(pod, statusSuffix), maxStatus)
 	if missing(err) {
 		return "", false, nil
 	}
@@ -46,9 +46,9 @@ func (m *Manifests) status(pod *metav1.ObjectMeta) (status string, published boo
 // hasStatus reports whether the pod of a manifest has the network-status that is among the
 // annotations, or has none as they have none. One that cannot be read counts as any: it is going to
 // be replaced.
-func (m *Manifests) hasStatus(pod *metav1.ObjectMeta, annotations map[string]string) bool {
+func (d *Directory) hasStatus(pod *metav1.ObjectMeta, annotations map[string]string) bool {
 	has, ok := pod.Annotations[nadv1.StatusAnnotation]
-	status, published, err := m.status(pod)
+	status, published, err := d.status(pod)
 	if published {
 		has, ok = status, true
 	}
@@ -59,14 +59,14 @@ func (m *Manifests) hasStatus(pod *metav1.ObjectMeta, annotations map[string]str
 // writeStatus writes the status before it says whose it is. If it is killed in between, the status
 // counts for nobody until the runtime has the ADD done again; the other way round, one pod would
 // have the addresses of another.
-func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error {
-	if err := m.write(m.beside(pod, statusSuffix), []byte(annotation)); err != nil {
+func (d *Directory) writeStatus(pod *metav1.ObjectMeta, annotation string) error {
+	if err := d.write(d.beside(pod, statusSuffix), []byte(annotation)); err != nil {
 		return err
 	}
 	if pod.UID != derivedUID(pod.Namespace, pod.Name) {
-		return m.write(m.beside(pod, uidSuffix), []byte(pod.UID))
+		return d.write(d.beside(pod, uidSuffix), []byte(pod.UID))
 	}
-	if err := os.Remove(m.beside(pod, uidSuffix)); err != nil && !missing(err) {
+	if err := os.Remove(d.beside(pod, uidSuffix)); err != nil && !missing(err) {
 		return fmt.Errorf("remove file: %w", err)
 	}
 	return nil
@@ -74,8 +74,8 @@ func (m *Manifests) writeStatus(pod *metav1.ObjectMeta, annotation string) error
 
 // appendEvent adds a line to the pod's events and drops the oldest beyond the bound, and lines that
 // are no events.
-func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *objects.Event) error {
-	path := m.beside(pod, eventsSuffix)
+func (d *Directory) appendEvent(pod *metav1.ObjectMeta, ev *objects.Event) error {
+	path := d.beside(pod, eventsSuffix)
 	data, err := hostfile.Read(path, maxEventsFile)
 	if err != nil && !missing(err) {
 		return unreadable("events of pod", pod.Namespace, pod.Name, err)
@@ -98,21 +98,21 @@ func (m *Manifests) appendEvent(pod *metav1.ObjectMeta, ev *objects.Event) error
 		return fmt.Errorf("encode event: %w", err)
 	}
 	lines = append(lines, append(line, '\n'))
-	return m.write(path, bytes.Join(lines[max(0, len(lines)-maxEvents):], nil))
+	return d.write(path, bytes.Join(lines[max(0, len(lines)-maxEvents):], nil))
 }
 
 // write puts a file in place, whole or not at all. It is under the lock. What it replaces, a link
 // included, is not written through.
-func (m *Manifests) write(path string, data []byte) error {
-	return m.put(path, data, false, m.rename)
+func (d *Directory) write(path string, data []byte) error {
+	return d.put(path, data, false, d.rename)
 }
 
 // put writes a file, to the disk where it has to outlive power, and has place put it in its place
 // and take it from where it was.
-func (m *Manifests) put(
+func (d *Directory) put(
 	path string, data []byte, durable bool, place func(from, to string) error,
 ) error {
-	tmp := filepath.Join(m.dir, temporaryFile)
+	tmp := filepath.Join(d.dir, temporaryFile)
 	if err := os.Remove(tmp); err != nil && !missing(err) {
 		return fmt.Errorf("remove file: %w", err)
 	}
@@ -146,16 +146,16 @@ func writeFailed(path string, err error) error {
 
 // locked runs fn while no other process writes to the directory. The lock is an flock on the
 // directory: it leaves no file, and the kernel takes it back from whoever is killed.
-func (m *Manifests) locked(ctx context.Context, fn func() error) error {
-	dir, err := os.Open(m.dir)
+func (d *Directory) locked(ctx context.Context, fn func() error) error {
+	dir, err := os.Open(d.dir)
 	if err != nil {
-		return invalidManifests(fmt.Errorf("open directory: %w", err),
+		return invalid(fmt.Errorf("open directory: %w", err),
 			"create the directory, or correct the path")
 	}
 	defer dir.Close() //nolint:errcheck // releases the lock
 	if err := ctx.Err(); err != nil {
 		return &failure.Error{
-			Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", m.dir, context.Cause(ctx)),
+			Reason: failure.TimedOut, Err: fmt.Errorf("lock %s: %w", d.dir, context.Cause(ctx)),
 		}
 	}
 	err = hostfile.Lock(ctx, int(dir.Fd()))
@@ -165,9 +165,9 @@ func (m *Manifests) locked(ctx context.Context, fn func() error) error {
 	case ctx.Err() != nil:
 		return &failure.Error{
 			Reason: failure.TimedOut,
-			Err:    fmt.Errorf("lock %s: another process writes there: %w", m.dir, err),
+			Err:    fmt.Errorf("lock %s: another process writes there: %w", d.dir, err),
 		}
 	default:
-		return writeFailed(m.dir, err)
+		return writeFailed(d.dir, err)
 	}
 }

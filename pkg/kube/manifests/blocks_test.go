@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -24,21 +24,21 @@ import (
 	"github.com/braid-cni/braid/pkg/kube/internal/sourcetest"
 )
 
-func (d *directory) CreateNode(t *testing.T, name string) {
+func (d *backend) CreateNode(t *testing.T, name string) {
 	node := metaManifest{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}}
 	node.Name, node.UID = name, types.UID("uid-of-"+name)
 	d.put(t, "", name, "node", node)
 }
 
-func (d *directory) CreateClaim(t *testing.T, namespace, name string) {
+func (d *backend) CreateClaim(t *testing.T, namespace, name string) {
 	d.putClaim(t, namespace, name, "")
 }
 
-func (d *directory) ReplaceClaim(t *testing.T, namespace, name string) {
+func (d *backend) ReplaceClaim(t *testing.T, namespace, name string) {
 	d.putClaim(t, namespace, name, derivedUID("another", name))
 }
 
-func (d *directory) putClaim(t *testing.T, namespace, name string, uid types.UID) {
+func (d *backend) putClaim(t *testing.T, namespace, name string, uid types.UID) {
 	d.put(t, namespace, name, "claim", map[string]any{
 		"apiVersion": claimv1.GroupName + "/" + claimv1.Version, "kind": claimv1.Kind,
 		"metadata": metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uid},
@@ -48,15 +48,15 @@ func (d *directory) putClaim(t *testing.T, namespace, name string, uid types.UID
 	})
 }
 
-func (d *directory) DeleteClaim(t *testing.T, namespace, name string) {
+func (d *backend) DeleteClaim(t *testing.T, namespace, name string) {
 	if err := os.Remove(d.path(namespace, name, "claim")); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestManifestsObjects(t *testing.T) {
-	src, dir := newManifests(t, nil)
-	back := &directory{dir: dir}
+func TestObjects(t *testing.T) {
+	src, dir := newDirectory(t, nil)
+	back := &backend{dir: dir}
 	sourcetest.RunBlocks(t, src)
 	sourcetest.RunNodes(t, src, back.CreateNode)
 	sourcetest.RunClaims(t, src, back)
@@ -64,7 +64,7 @@ func TestManifestsObjects(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 	// What Braid writes is no manifest: these are the nodes' and claims' files.
-	all, err := readManifests(t.Context(), dir)
+	all, err := readDirectory(t.Context(), dir)
 	if err != nil || len(all.objects) != 5 || len(all.broken) > 0 {
 		t.Errorf("the directory has %+v, %v", all, err)
 	}
@@ -81,7 +81,7 @@ func aBlock(name string) *v1alpha1.IPBlock {
 
 // A file that is no whole block of its name is never "not found", and never a block: its addresses
 // may be in use.
-func TestManifestsBlockCorrupt(t *testing.T) {
+func TestBlockCorrupt(t *testing.T) {
 	good, err := json.Marshal(&v1alpha1.IPBlock{
 		TypeMeta:   objects.BlockType(),
 		ObjectMeta: metav1.ObjectMeta{Name: "b", UID: "u", ResourceVersion: "1"},
@@ -111,7 +111,7 @@ func TestManifestsBlockCorrupt(t *testing.T) {
 		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, dir := newManifests(t, nil)
+			src, dir := newDirectory(t, nil)
 			other, err := src.CreateBlock(t.Context(), aBlock("other"))
 			if err != nil {
 				t.Fatal(err)
@@ -154,8 +154,8 @@ func TestManifestsBlockCorrupt(t *testing.T) {
 }
 
 // What is not a block by its name is left alone.
-func TestManifestsBlockStrangers(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestBlockStrangers(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	if _, err := src.CreateBlock(t.Context(), aBlock("b")); err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +169,8 @@ func TestManifestsBlockStrangers(t *testing.T) {
 
 // Without its directory a block is not found; without the directory of manifests, or with something
 // else in its place, nothing is known.
-func TestManifestsBlocksDirectory(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestBlocksDirectory(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	if list, err := src.Blocks(t.Context(), metav1.ListOptions{}); err != nil || len(list) > 0 {
 		t.Errorf("got %d blocks, %v", len(list), err)
 	}
@@ -184,7 +184,7 @@ func TestManifestsBlocksDirectory(t *testing.T) {
 		"gone": func(string) error { return os.RemoveAll(dir) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			src, dir = newManifests(t, nil)
+			src, dir = newDirectory(t, nil)
 			if err := put(filepath.Join(dir, "ipblocks")); err != nil {
 				t.Fatal(err)
 			}
@@ -210,8 +210,8 @@ func TestManifestsBlocksDirectory(t *testing.T) {
 
 // A writer that was killed between link and unlink leaves the temporary file as a second name of
 // its block.
-func TestManifestsBlockKilled(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestBlockKilled(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	first, err := src.CreateBlock(t.Context(), aBlock("first"))
 	if err != nil {
 		t.Fatal(err)
@@ -232,8 +232,8 @@ func TestManifestsBlockKilled(t *testing.T) {
 }
 
 // An update whose last step fails leaves the block and no temporary file.
-func TestManifestsBlockUpdateFails(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestBlockUpdateFails(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	created, err := src.CreateBlock(t.Context(), aBlock("b"))
 	if err != nil {
 		t.Fatal(err)
@@ -257,8 +257,8 @@ func TestManifestsBlockUpdateFails(t *testing.T) {
 	}
 }
 
-func TestManifestsBlockTooLarge(t *testing.T) {
-	src, _ := newManifests(t, nil)
+func TestBlockTooLarge(t *testing.T) {
+	src, _ := newDirectory(t, nil)
 	b := aBlock("b")
 	b.Spec.Owner.NodeName = strings.Repeat("n", maxBlock)
 	if _, err := src.CreateBlock(t.Context(), b); !apierrors.IsRequestEntityTooLargeError(err) {
@@ -287,8 +287,8 @@ func TestManifestsBlockTooLarge(t *testing.T) {
 	}
 }
 
-func TestManifestsBlockLocked(t *testing.T) {
-	src, dir := newManifests(t, nil)
+func TestBlockLocked(t *testing.T) {
+	src, dir := newDirectory(t, nil)
 	other, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -310,8 +310,8 @@ func TestManifestsBlockLocked(t *testing.T) {
 
 // A node needs no manifest. With one that cannot be read, it may be another than the one that
 // follows from its name.
-func TestManifestsNode(t *testing.T) {
-	src, dir := newManifests(t, map[string]string{
+func TestNode(t *testing.T) {
+	src, dir := newDirectory(t, map[string]string{
 		"pod.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: n1}}",
 		"n2.yaml": "{apiVersion: v1, kind: Node, metadata: {name: n2}, spec: {podCIDR: 10.0.0.0/24}, " +
 			"status: {}}",
@@ -342,9 +342,9 @@ func TestManifestsNode(t *testing.T) {
 }
 
 // A status that cannot be read is not an empty one.
-func TestManifestsClaimCorrupt(t *testing.T) {
-	src, dir := newManifests(t, nil)
-	(&directory{dir: dir}).CreateClaim(t, "ns", "c")
+func TestClaimCorrupt(t *testing.T) {
+	src, dir := newDirectory(t, nil)
+	(&backend{dir: dir}).CreateClaim(t, "ns", "c")
 	path := filepath.Join(dir, "ns_c.ipam-claim.json")
 	for _, content := range []string{"", "{", `{"uid": "x", "other": 1}`, "[]"} {
 		writeFile(t, path, content)

@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -35,7 +35,7 @@ const (
 
 // CreateBlock makes the file of a block, complete from the moment on that it is there. The name is
 // taken by link(2), which refuses to replace what has it, a file of any kind.
-func (m *Manifests) CreateBlock(
+func (d *Directory) CreateBlock(
 	ctx context.Context, block *v1alpha1.IPBlock,
 ) (*v1alpha1.IPBlock, error) {
 	if err := objects.CheckName(block.Name); err != nil {
@@ -45,13 +45,13 @@ func (m *Manifests) CreateBlock(
 	created.TypeMeta, created.Status = objects.BlockType(), v1alpha1.IPBlockStatus{}
 	created.UID = uuid.NewUUID()
 	created.CreationTimestamp = metav1.NewTime(time.Now().Truncate(time.Second))
-	err := m.locked(ctx, func() error {
+	err := d.locked(ctx, func() error {
 		//nolint:gosec // as readable as blocks are in a cluster
-		err := os.Mkdir(filepath.Join(m.dir, blocksDir), 0o755)
+		err := os.Mkdir(filepath.Join(d.dir, blocksDir), 0o755)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return writeFailed(filepath.Join(m.dir, blocksDir), err)
+			return writeFailed(filepath.Join(d.dir, blocksDir), err)
 		}
-		return m.putBlock(created, link)
+		return d.putBlock(created, link)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("create block %s: %w", block.Name, err)
@@ -73,8 +73,8 @@ func link(from, to string) error {
 }
 
 // putBlock gives the block a version, writes it, and has place put it in its place.
-func (m *Manifests) putBlock(block *v1alpha1.IPBlock, place func(from, to string) error) error {
-	if err := m.checkBlocksDir(); err != nil {
+func (d *Directory) putBlock(block *v1alpha1.IPBlock, place func(from, to string) error) error {
+	if err := d.checkBlocksDir(); err != nil {
 		return err
 	}
 	block.ResourceVersion = rand.Text()
@@ -86,30 +86,30 @@ func (m *Manifests) putBlock(block *v1alpha1.IPBlock, place func(from, to string
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("block has %d bytes, of at most %d",
 			len(data), maxBlock))
 	}
-	return m.put(m.blockPath(block.Name), append(data, '\n'), true, place)
+	return d.put(d.blockPath(block.Name), append(data, '\n'), true, place)
 }
 
-func (m *Manifests) blockPath(name string) string {
-	return filepath.Join(m.dir, blocksDir, name+blockSuffix)
+func (d *Directory) blockPath(name string) string {
+	return filepath.Join(d.dir, blocksDir, name+blockSuffix)
 }
 
 // checkBlocksDir refuses to follow a link to blocks elsewhere, which another lock may guard. A
 // directory that is not there holds none.
-func (m *Manifests) checkBlocksDir() error {
-	path := filepath.Join(m.dir, blocksDir)
+func (d *Directory) checkBlocksDir() error {
+	path := filepath.Join(d.dir, blocksDir)
 	info, err := os.Lstat(path)
 	if err == nil && !info.IsDir() {
 		err = errors.New("is not a directory")
 	}
 	if err != nil && !missing(err) {
-		return invalidManifests(fmt.Errorf("read directory %s: %w", path, pathless(err)),
+		return invalid(fmt.Errorf("read directory %s: %w", path, pathless(err)),
 			"make it a directory")
 	}
 	return nil
 }
 
 // Block returns a block.
-func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
+func (d *Directory) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, error) {
 	if err := objects.CheckName(name); err != nil {
 		return nil, fmt.Errorf("get block: %w", err)
 	}
@@ -118,18 +118,18 @@ func (m *Manifests) Block(ctx context.Context, name string) (*v1alpha1.IPBlock, 
 			Reason: failure.TimedOut, Err: fmt.Errorf("get block %s: %w", name, context.Cause(ctx)),
 		}
 	}
-	return m.block(name)
+	return d.block(name)
 }
 
-func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
-	if err := m.checkBlocksDir(); err != nil {
+func (d *Directory) block(name string) (*v1alpha1.IPBlock, error) {
+	if err := d.checkBlocksDir(); err != nil {
 		return nil, err
 	}
-	data, err := hostfile.Read(m.blockPath(name), maxBlock)
+	data, err := hostfile.Read(d.blockPath(name), maxBlock)
 	if missing(err) {
 		// Without the directory of manifests there is no saying.
-		if _, err := os.Stat(m.dir); err != nil {
-			return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+		if _, err := os.Stat(d.dir); err != nil {
+			return nil, invalid(fmt.Errorf("read directory: %w", err),
 				"create the directory, or correct the path")
 		}
 		return nil, apierrors.NewNotFound(objects.BlockResource(), name)
@@ -140,7 +140,7 @@ func (m *Manifests) block(name string) (*v1alpha1.IPBlock, error) {
 	}
 	if err != nil {
 		return nil, &failure.Error{
-			Reason: failure.StateCorrupt, Err: fmt.Errorf("read block in %s: %w", m.blockPath(name), err),
+			Reason: failure.StateCorrupt, Err: fmt.Errorf("read block in %s: %w", d.blockPath(name), err),
 			Fix: "repair the file; remove it only when no pod has an address of the block",
 		}
 	}
@@ -163,14 +163,14 @@ func decodeBlock(data []byte, name string, block *v1alpha1.IPBlock) error {
 }
 
 // Blocks reads the blocks. One that cannot be read fails it: its addresses are not free.
-func (m *Manifests) Blocks(
+func (d *Directory) Blocks(
 	ctx context.Context, opts metav1.ListOptions,
 ) ([]v1alpha1.IPBlock, error) {
 	selector, err := blockSelector(&opts)
 	if err != nil {
 		return nil, err
 	}
-	names, err := m.blockNames()
+	names, err := d.blockNames()
 	if err != nil {
 		return nil, err
 	}
@@ -178,10 +178,10 @@ func (m *Manifests) Blocks(
 	for _, name := range names {
 		if ctx.Err() != nil {
 			return nil, &failure.Error{
-				Reason: failure.TimedOut, Err: fmt.Errorf("read blocks in %s: %w", m.dir, context.Cause(ctx)),
+				Reason: failure.TimedOut, Err: fmt.Errorf("read blocks in %s: %w", d.dir, context.Cause(ctx)),
 			}
 		}
-		block, err := m.block(name)
+		block, err := d.block(name)
 		if apierrors.IsNotFound(err) {
 			continue // removed since the directory was read
 		}
@@ -197,20 +197,20 @@ func (m *Manifests) Blocks(
 
 // blockNames lists the files that are blocks by their names; others, and hidden ones, are not
 // looked at.
-func (m *Manifests) blockNames() ([]string, error) {
-	if err := m.checkBlocksDir(); err != nil {
+func (d *Directory) blockNames() ([]string, error) {
+	if err := d.checkBlocksDir(); err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(filepath.Join(m.dir, blocksDir))
+	entries, err := os.ReadDir(filepath.Join(d.dir, blocksDir))
 	if missing(err) {
-		_, err = os.Stat(m.dir)
+		_, err = os.Stat(d.dir)
 	}
 	if err != nil {
-		return nil, invalidManifests(fmt.Errorf("read directory: %w", err),
+		return nil, invalid(fmt.Errorf("read directory: %w", err),
 			"create the directory, or correct the path")
 	}
 	if len(entries) > maxBlocks {
-		return nil, invalidManifests(fmt.Errorf("%s has %d entries, of at most %d",
+		return nil, invalid(fmt.Errorf("%s has %d entries, of at most %d",
 			blocksDir, len(entries), maxBlocks), "keep only blocks there")
 	}
 	var names []string
@@ -257,20 +257,20 @@ func blockSelector(opts *metav1.ListOptions) (fieldselector.Selector, error) {
 }
 
 // UpdateBlock replaces the spec of one version of a block.
-func (m *Manifests) UpdateBlock(
+func (d *Directory) UpdateBlock(
 	ctx context.Context, block *v1alpha1.IPBlock,
 ) (*v1alpha1.IPBlock, error) {
 	if err := objects.CheckVersion(block); err != nil {
 		return nil, fmt.Errorf("update block: %w", err)
 	}
 	updated := block.DeepCopy()
-	err := m.changeBlock(ctx, "update block", block, func(current *v1alpha1.IPBlock) error {
+	err := d.changeBlock(ctx, "update block", block, func(current *v1alpha1.IPBlock) error {
 		if err := immutable(current, block); err != nil {
 			return err
 		}
 		updated.TypeMeta, updated.CreationTimestamp = current.TypeMeta, current.CreationTimestamp
 		updated.Status = current.Status
-		return m.putBlock(updated, m.rename)
+		return d.putBlock(updated, d.rename)
 	})
 	if err != nil {
 		return nil, err
@@ -280,15 +280,15 @@ func (m *Manifests) UpdateBlock(
 
 // changeBlock runs change, under the lock, on the block as it is stored, which has to be of the uid
 // and, where one is given, the version of the caller's.
-func (m *Manifests) changeBlock(
+func (d *Directory) changeBlock(
 	ctx context.Context, verb string, block *v1alpha1.IPBlock,
 	change func(current *v1alpha1.IPBlock) error,
 ) error {
 	if err := objects.CheckName(block.Name); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	return m.locked(ctx, func() error {
-		current, err := m.block(block.Name)
+	return d.locked(ctx, func() error {
+		current, err := d.block(block.Name)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", verb, block.Name, err)
 		}
@@ -321,26 +321,26 @@ func immutable(current, block *v1alpha1.IPBlock) error {
 }
 
 // UpdateBlockStatus sets the status of a block.
-func (m *Manifests) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
+func (d *Directory) UpdateBlockStatus(ctx context.Context, block *v1alpha1.IPBlock) error {
 	if err := objects.CheckUID("block", &block.ObjectMeta); err != nil {
 		return fmt.Errorf("update status: %w", err)
 	}
 	whichever := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Name: block.Name, UID: block.UID}}
-	return m.changeBlock(ctx, "update status of block", whichever,
+	return d.changeBlock(ctx, "update status of block", whichever,
 		func(current *v1alpha1.IPBlock) error {
 			current.Status = block.Status
-			return m.putBlock(current, m.rename)
+			return d.putBlock(current, d.rename)
 		})
 }
 
 // DeleteBlock removes one version of a block.
-func (m *Manifests) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
+func (d *Directory) DeleteBlock(ctx context.Context, block *v1alpha1.IPBlock) error {
 	if err := objects.CheckVersion(block); err != nil {
 		return fmt.Errorf("delete block: %w", err)
 	}
-	return m.changeBlock(ctx, "delete block", block, func(*v1alpha1.IPBlock) error {
-		if err := unix.Unlink(m.blockPath(block.Name)); err != nil {
-			return writeFailed(m.blockPath(block.Name), err)
+	return d.changeBlock(ctx, "delete block", block, func(*v1alpha1.IPBlock) error {
+		if err := unix.Unlink(d.blockPath(block.Name)); err != nil {
+			return writeFailed(d.blockPath(block.Name), err)
 		}
 		return nil
 	})

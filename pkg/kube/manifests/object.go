@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"context"
@@ -70,10 +70,10 @@ func (o *Object) Pods() (pods []podv1.Pod, err error) {
 	return pods, nil
 }
 
-// ReadObjects reads the objects of files, and of the manifests in directories. The error joins
+// Read reads the objects of files, and of the manifests in directories. The error joins
 // those of broken documents, each by its place; they do not hide the others. A path that cannot be
 // read is an error alone.
-func ReadObjects(ctx context.Context, paths []string) (objects []Object, err error) {
+func Read(ctx context.Context, paths []string) (objects []Object, err error) {
 	var errs []error
 	for _, path := range paths {
 		files, err := manifestFiles(path)
@@ -85,7 +85,7 @@ func ReadObjects(ctx context.Context, paths []string) (objects []Object, err err
 			if err != nil {
 				return nil, fmt.Errorf("read manifests: %w", err)
 			}
-			found := new(manifests)
+			found := new(contents)
 			found.addFile(ctx, file, data)
 			for _, o := range found.objects {
 				apiVersion, kind := o.gvk.ToAPIVersionAndKind()

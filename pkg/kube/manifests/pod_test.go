@@ -1,4 +1,4 @@
-package kube
+package manifests
 
 import (
 	"testing"
@@ -10,7 +10,7 @@ import (
 
 // What a pod requests, be it as a string or a number, by whichever container.
 func TestR4ResourcesThatArePodRequests(t *testing.T) {
-	src, _ := newManifests(t, map[string]string{"p.yaml": `
+	src, _ := newDirectory(t, map[string]string{"p.yaml": `
 apiVersion: v1
 kind: Pod
 metadata: {name: p}
