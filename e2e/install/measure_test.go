@@ -1,14 +1,17 @@
 package install_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/e2e/lab"
@@ -173,4 +176,100 @@ func (r *rig) judging(wanted bool) {
 	_, err = configs.Update(r.ctx, config, metav1.UpdateOptions{})
 	r.must(err)
 	time.Sleep(time.Second) // API servers hear of it
+}
+
+// TestThirtyPodsWithFourNetworks prints how long thirty pods with four networks that are made at
+// once take until they run, and until they are gone, beside the same pods with the default network
+// alone. The kubelet goes on with so many pods for minutes after they are gone, so the cluster is
+// one of its own.
+func TestThirtyPodsWithFourNetworks(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	t.Cleanup(cancel)
+	cluster, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &rig{cluster, t, ctx}
+	r.installed()
+	var names []string
+	for i := range 4 {
+		name := fmt.Sprint("four-", i)
+		r.must(r.Apply(r.ctx, r.nad(name, fmt.Sprintf(`{"cniVersion": "1.0.0", "type": "macvlan",
+			"master": "eth1", "ipam": {"type": "whereabouts", "range": "10.%d.0.0/16"}}`, 84+i), "")))
+		names = append(names, name)
+	}
+	for round := range 2 {
+		bare := r.pace(fmt.Sprintf("bare-%d", round), "")
+		four := r.pace(fmt.Sprintf("four-%d", round), strings.Join(names, ","))
+		t.Logf("thirty pods, all running: %v with the default network alone, %v with four more, "+
+			"%.2f times; all gone: %v and %v, %.2f times", bare.up, four.up,
+			float64(four.up)/float64(bare.up), bare.down, four.down,
+			float64(four.down)/float64(bare.down))
+	}
+}
+
+// pace is how long it took until all pods ran, and until all were gone.
+type pace struct{ up, down time.Duration }
+
+// pace makes thirty pods at once and deletes them when all run. No two have an address in common,
+// and no address is held at the end.
+func (r *rig) pace(name, networks string) (p pace) {
+	r.t.Helper()
+	const pods = 30
+	var names []string
+	start := time.Now()
+	for i := range pods {
+		pod := lab.Pod("default", fmt.Sprintf("%s-%d", name, i), nil)
+		pod.Spec.NodeName = "node-1"
+		if networks != "" {
+			pod.Annotations = map[string]string{nadv1.NetworksAnnotation: networks}
+		}
+		r.must(r.create(r.ctx, pod))
+		names = append(names, pod.Name)
+	}
+	var running []*corev1.Pod
+	for _, name := range names {
+		pod, err := r.WaitPodRunning(r.ctx, "default", name)
+		r.must(err)
+		running = append(running, pod)
+	}
+	p.up = time.Since(start).Round(time.Millisecond)
+	if networks != "" {
+		r.ownAddresses(running)
+	}
+	start = time.Now()
+	r.gone(names...)
+	p.down = time.Since(start).Round(time.Millisecond)
+	r.eventually("no address is held", func() error {
+		held, err := filepath.Glob(r.Nodes()[0].Path("/run/braid/ipam/held/*"))
+		if err == nil && len(held) > 0 {
+			err = fmt.Errorf("held: %q", held)
+		}
+		return err
+	})
+	return p
+}
+
+// ownAddresses reports an error unless each pod has five addresses that no other has.
+func (r *rig) ownAddresses(pods []*corev1.Pod) {
+	r.t.Helper()
+	owner := map[string]string{}
+	for _, pod := range pods {
+		for _, status := range networkStatus(r.t, pod.Annotations[nadv1.StatusAnnotation]) {
+			for _, ip := range status.IPs {
+				if other, taken := owner[ip]; taken {
+					r.t.Errorf("%s and %s have address %s", pod.Name, other, ip)
+				}
+				owner[ip] = pod.Name
+			}
+		}
+	}
+	if want := 5 * len(pods); len(owner) != want {
+		r.t.Errorf("%d pods have %d addresses, want %d", len(pods), len(owner), want)
+	}
 }
