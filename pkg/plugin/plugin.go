@@ -21,10 +21,6 @@ import (
 	"github.com/braid-cni/braid/pkg/invoke"
 )
 
-// Group is the link group of the links that plugins make in a pod: a DEL of the sandbox removes
-// them in one step. The number is arbitrary ("brai"); 0 is the kernel's default group.
-const Group uint32 = 0x62726169
-
 // Interface is a plugin with its configuration C, a struct whose json tags are the keys that the
 // plugin knows.
 type Interface[C any] interface {

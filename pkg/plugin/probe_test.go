@@ -7,6 +7,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
@@ -17,7 +18,7 @@ type probe func(ctx context.Context, command string, req *plugin.Request,
 	c *probeConf) (*types100.Result, error)
 
 type probeConf struct {
-	plugin.OnMaster
+	link.OnMaster
 	Words  map[string]string `json:"words"`
 	Things []struct {
 		ID *int `json:"id"`
@@ -52,16 +53,4 @@ func second[T any](_ T, err error) error { return err }
 func node(t *testing.T, do probe) *plugintest.Node {
 	t.Helper()
 	return plugintest.New(t, plugintest.Plugins{"probe": plugin.New(do)})
-}
-
-// within runs do as the ADD of a plugin in a pod.
-func within(
-	p *plugintest.Pod, more conf, do func(ctx context.Context, req *plugin.Request) error,
-) error {
-	p.Node = p.Node.With(plugintest.Plugins{"probe": plugin.New[probeConf](probe(
-		func(ctx context.Context, _ string, req *plugin.Request, _ *probeConf) (*types100.Result, error) {
-			return req.Result(), do(ctx, req)
-		}))})
-	_, err := p.Add(conf{"type": "probe"}.With(more))
-	return err
 }

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,6 +85,15 @@ func (r *Request) Pod() (*netns.NS, *nl.Handle, error) {
 
 // ErrNoPod means that there is no network namespace: on DEL all that was in it is gone too.
 var ErrNoPod = errors.New("the pod has no network namespace")
+
+// Env reads CNI_ARGS into a struct that embeds types.CommonArgs and has the values that the plugin
+// knows as fields.
+func (r *Request) Env(values any) error {
+	if err := types.LoadArgs(r.Args, values); err != nil {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: "+err.Error(), "")
+	}
+	return nil
+}
 
 // MACSource is where a pod may ask for a MAC address.
 type MACSource string
@@ -172,37 +180,4 @@ func (r *Request) Result() *types100.Result {
 	copied := *r.PrevResult
 	copied.CNIVersion = types100.ImplementedSpecVersion
 	return &copied
-}
-
-// errNoIPAM means that the configuration names no IPAM plugin.
-var errNoIPAM = errors.New("no IPAM plugin")
-
-// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own
-// configuration and environment, but for the command. Only ADD returns a result; it is taken back
-// if the request fails after it. An ADD that fails itself has left nothing: a DEL after it would
-// give back what an earlier ADD of the same attachment holds.
-func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
-	if kind == "" {
-		return nil, errNoIPAM
-	}
-	path, err := r.exec.FindInPath(kind, r.path)
-	if err != nil {
-		return nil, err
-	}
-	environ := append(append([]string(nil), r.environ...), "CNI_COMMAND="+command)
-	out, err := r.exec.ExecPlugin(ctx, path, r.Config, environ)
-	if err != nil || command != "ADD" {
-		return nil, err
-	}
-	r.Undo.Push(func(ctx context.Context) error {
-		_, err := r.IPAM(ctx, kind, "DEL")
-		return err
-	})
-	what := "result of IPAM plugin " + kind
-	// A plugin that does not say it speaks the version that it was asked in.
-	out, speaks, err := versioned(what, r.Version, out)
-	if err != nil {
-		return nil, err
-	}
-	return resultOf(what, speaks, out)
 }

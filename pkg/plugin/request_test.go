@@ -100,7 +100,7 @@ func TestPod(t *testing.T) {
 	for _, path := range []string{"", file, file + "absent", "/proc/self/ns/mnt"} {
 		p := n.Pod("a")
 		p.NetNS = path
-		err := within(p, nil, func(_ context.Context, req *plugin.Request) error {
+		err := p.Within(nil, func(_ context.Context, req *plugin.Request) error {
 			return third(req.Pod())
 		})
 		if !errors.Is(err, plugin.ErrNoPod) {
@@ -108,7 +108,7 @@ func TestPod(t *testing.T) {
 		}
 	}
 	p := n.Pod("a")
-	err := within(p, nil, func(ctx context.Context, req *plugin.Request) error {
+	err := p.Within(nil, func(ctx context.Context, req *plugin.Request) error {
 		ns, pod, err := req.Pod()
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 )
 
 // Plugin is the plugin.
@@ -81,7 +82,7 @@ func hasDNS(d types.DNS) bool {
 // Del removes the link, releases the addresses, removes the rules, and a tenant's bridge that
 // has no other port.
 func (p Plugin) Del(ctx context.Context, req *plugin.Request, c *Conf) error {
-	if err := errors.Join(plugin.Detach(ctx, req, &c.Common), removeRules(ctx, req)); err != nil {
+	if err := errors.Join(link.Detach(ctx, req, &c.Common), removeRules(ctx, req)); err != nil {
 		return err
 	}
 	return p.release(ctx, req, c)

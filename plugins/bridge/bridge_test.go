@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/braid-cni/braid/pkg/nettest"
-	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
@@ -49,7 +49,7 @@ func TestAddCheckDel(t *testing.T) {
 	if operational := n.Host.Link(port.Name).Attrs().OperState; operational != netlink.OperUp {
 		t.Errorf("the port is %v", operational)
 	}
-	if group := p.Link("net1").Attrs().Group; group != plugin.Group {
+	if group := p.Link("net1").Attrs().Group; group != link.Group {
 		t.Errorf("group %#x", group)
 	}
 	has(t, p.Namespace,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 )
 
 // Check compares both ends of the link, the bridge, the gateways and the rules with prevResult and
@@ -27,21 +28,21 @@ func (Plugin) Check(ctx context.Context, req *plugin.Request, c *Conf) error {
 	if err := plugin.PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
 		return err
 	}
-	link, err := req.CheckInterface(ctx, "veth")
-	if err != nil && (!c.DisableContainerInterface || !errors.Is(err, plugin.ErrDown)) {
+	podLink, err := link.Check(ctx, req, "veth")
+	if err != nil && (!c.DisableContainerInterface || !errors.Is(err, link.ErrDown)) {
 		return err
 	}
 	_, host, err := req.Host()
 	if err != nil {
 		return err
 	}
-	port, err := checkNode(ctx, req, c, ipam, host, link)
+	port, err := checkNode(ctx, req, c, ipam, host, podLink)
 	if err != nil {
 		return err
 	}
 	return errors.Join(
 		checkPort(ctx, host, c, port), checkGateways(ctx, req, c, host, ipam),
-		checkRules(ctx, req, c, port, link),
+		checkRules(ctx, req, c, port, podLink),
 	)
 }
 
@@ -75,43 +76,43 @@ func checkNode(
 }
 
 // checkPromised compares a link of the node with what prevResult says of it.
-func checkPromised(req *plugin.Request, link *nl.Link) error {
+func checkPromised(req *plugin.Request, found *nl.Link) error {
 	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool {
-		return i.Sandbox == "" && i.Name == link.Name
+		return i.Sandbox == "" && i.Name == found.Name
 	})
 	if index < 0 {
-		return fmt.Errorf("prevResult has no interface %s of the node", link.Name)
+		return fmt.Errorf("prevResult has no interface %s of the node", found.Name)
 	}
 	mac := req.PrevResult.Interfaces[index].Mac
-	if mac != "" && !strings.EqualFold(mac, link.MAC.String()) {
-		return fmt.Errorf("interface %s has MAC %s, not %s", link.Name, link.MAC, mac)
+	if mac != "" && !strings.EqualFold(mac, found.MAC.String()) {
+		return fmt.Errorf("interface %s has MAC %s, not %s", found.Name, found.MAC, mac)
 	}
 	return nil
 }
 
-func checkPort(ctx context.Context, host *nl.Handle, c *Conf, link *nl.Link) error {
+func checkPort(ctx context.Context, host *nl.Handle, c *Conf, port *nl.Link) error {
 	want, err := c.port()
 	if err != nil {
 		return err
 	}
-	have, err := host.Port(ctx, link.Index)
+	have, err := host.Port(ctx, port.Index)
 	if err != nil {
 		return err
 	}
 	if have.Hairpin != want.Hairpin || have.Isolated != want.Isolated {
 		return fmt.Errorf("bridge port %s has hairpin %t and isolated %t, not %t and %t",
-			link.Name, have.Hairpin, have.Isolated, want.Hairpin, want.Isolated)
+			port.Name, have.Hairpin, have.Isolated, want.Hairpin, want.Isolated)
 	}
 	has := eachVLAN(have.VLANs)
 	for id, vlan := range eachVLAN(want.VLANs) {
 		if has[id] != vlan {
-			return fmt.Errorf("bridge port %s is not in VLAN %d, or not as it should be", link.Name, id)
+			return fmt.Errorf("bridge port %s is not in VLAN %d, or not as it should be", port.Name, id)
 		}
 		delete(has, id)
 	}
 	// What is left is the bridge's default.
 	if len(want.VLANs) > 0 && !c.PreserveDefaultVLAN && len(has) > 0 {
-		return fmt.Errorf("bridge port %s is in %d VLANs that it should not be in", link.Name, len(has))
+		return fmt.Errorf("bridge port %s is in %d VLANs that it should not be in", port.Name, len(has))
 	}
 	return nil
 }
@@ -138,11 +139,11 @@ func checkGateways(
 	if c.VLAN != 0 {
 		name = c.vlanInterface()
 	}
-	link, err := host.Link(ctx, name)
+	found, err := host.Link(ctx, name)
 	if err != nil {
 		return err
 	}
-	have, err := host.Addrs(ctx, link.Index)
+	have, err := host.Addrs(ctx, found.Index)
 	if err != nil {
 		return err
 	}

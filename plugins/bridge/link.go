@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
@@ -50,7 +51,7 @@ func (a *attachment) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	podLink, described, err := a.NewInterface(ctx)
+	podLink, described, err := link.Adopt(ctx, a.Request)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (a *attachment) join(ctx context.Context) (port string, err error) {
 	if a.bridge, err = a.ensureBridge(ctx); err != nil {
 		return "", err
 	}
-	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: plugin.Group}
+	peer := nl.NewLink{Name: a.IfName, In: a.podNS, MTU: a.conf.MTU, MAC: a.mac, Group: link.Group}
 	return a.addVeth(ctx, peer, a.pod)
 }
 
@@ -157,8 +158,8 @@ func randomMAC() (net.HardwareAddr, error) {
 
 // ignoreRouters keeps a pod from becoming the node's IPv6 router by saying that it is one
 // (CVE-2020-10749).
-func ignoreRouters(link string) sysctl.Setting {
-	return sysctl.Setting{Key: "net/ipv6/conf/" + link + "/accept_ra", Value: "0"}
+func ignoreRouters(name string) sysctl.Setting {
+	return sysctl.Setting{Key: "net/ipv6/conf/" + name + "/accept_ra", Value: "0"}
 }
 
 // addVeth makes a pair of links: peer, in the namespace of the handle at, and a port of the bridge,
@@ -230,7 +231,7 @@ func (a *attachment) withAddresses(ctx context.Context, result *types100.Result)
 	if err := a.addRules(ctx, result.IPs); err != nil {
 		return err
 	}
-	err = plugin.Configure(ctx, a.Request, a.podLink, result, podInterface, a.conf.EnableDAD)
+	err = link.Configure(ctx, a.Request, a.podLink, result, podInterface, a.conf.EnableDAD)
 	if err != nil {
 		return err
 	}
@@ -256,8 +257,8 @@ func (a *attachment) awaitPort(ctx context.Context) error {
 
 // describe completes the result with the MACs of the node's links, which may have changed since.
 func (a *attachment) describe(ctx context.Context) error {
-	for i, link := range []*nl.Link{bridgeInterface: a.bridge.Link, portInterface: a.portLink} {
-		now, err := a.host.LinkByIndex(ctx, link.Index)
+	for i, each := range []*nl.Link{bridgeInterface: a.bridge.Link, portInterface: a.portLink} {
+		now, err := a.host.LinkByIndex(ctx, each.Index)
 		if err != nil {
 			return err
 		}

@@ -13,12 +13,13 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
 // Conf is the plugin's configuration. An empty master is the single interface of prevResult where
 // there is one.
-type Conf struct{ plugin.OnMaster }
+type Conf struct{ link.OnMaster }
 
 // Plugin is the plugin.
 type Plugin struct {
@@ -26,8 +27,8 @@ type Plugin struct {
 	VLANs vlan.Links
 }
 
-func (p Plugin) masters() plugin.Masters {
-	return plugin.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
+func (p Plugin) masters() link.Masters {
+	return link.Masters{Kind: "ipvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
 // modes returns the values of the key mode, in the kernel's words.
@@ -51,8 +52,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		}
 	}
 	return p.masters().Add(ctx, req, &c.OnMaster, nil, given,
-		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
-			return master.Handle.AddIPvlan(ctx, link, master.Index, mode)
+		func(ctx context.Context, master *link.Lower, wanted nl.NewLink, mode string) error {
+			return master.Handle.AddIPvlan(ctx, wanted, master.Index, mode)
 		})
 }
 

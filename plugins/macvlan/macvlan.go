@@ -13,12 +13,13 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 )
 
 // Conf is the plugin's configuration.
 type Conf struct {
-	plugin.OnMaster
+	link.OnMaster
 	// MAC is the link's address; a pod's request overrides it.
 	MAC string `json:"mac,omitempty"`
 	// BCQueueLen is the length of the queue for broadcasts, the kernel's default where it is 0.
@@ -31,8 +32,8 @@ type Plugin struct {
 	VLANs vlan.Links
 }
 
-func (p Plugin) masters() plugin.Masters {
-	return plugin.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
+func (p Plugin) masters() link.Masters {
+	return link.Masters{Kind: "macvlan", Modes: modes(), VLANs: p.VLANs}
 }
 
 // modes returns the values of the key mode, in the kernel's words.
@@ -55,8 +56,8 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		return nil, err
 	}
 	return p.masters().Add(ctx, req, &c.OnMaster, mac, nil,
-		func(ctx context.Context, master *plugin.Lower, link nl.NewLink, mode string) error {
-			return master.Handle.AddMacvlan(ctx, link, master.Index, mode, c.BCQueueLen)
+		func(ctx context.Context, master *link.Lower, wanted nl.NewLink, mode string) error {
+			return master.Handle.AddMacvlan(ctx, wanted, master.Index, mode, c.BCQueueLen)
 		})
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/netns"
 	"github.com/braid-cni/braid/pkg/nl"
 	"github.com/braid-cni/braid/pkg/notes"
-	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/record"
 	"github.com/braid-cni/braid/pkg/resolve"
 	"github.com/braid-cni/braid/plugins/builtin"
@@ -110,7 +110,7 @@ func Judge(node *conf.Node, policy *conf.Policy) resolve.Finder {
 type namespaces struct{ nl.Sandbox }
 
 func (n namespaces) DeleteLinks(ctx context.Context, path string) error {
-	return n.DeleteGroup(ctx, path, plugin.Group)
+	return n.DeleteGroup(ctx, path, link.Group)
 }
 
 func (namespaces) Identity(path string) (string, error) { return netns.Identity(path) }

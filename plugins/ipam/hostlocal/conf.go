@@ -12,6 +12,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // defaultDataDir is the directory of the reference.
@@ -29,7 +30,7 @@ type Conf struct {
 	// Ranges are range sets: a pod gets an address of each.
 	Ranges [][]Range `json:"ranges"`
 	// Routes are returned as they are.
-	Routes []plugin.Route `json:"routes"`
+	Routes []ipam.Route `json:"routes"`
 	// DataDir is an absolute path beneath one of Plugin.Roots, /var/lib/cni/networks by default. In
 	// it is a directory for each network.
 	DataDir string `json:"dataDir"`
@@ -239,7 +240,7 @@ func wishes(req *plugin.Request, sets []file.Set) ([]file.Wish, error) {
 // askAnother is what a pod can do whose address it cannot have.
 const askAnother = "ask for another address"
 
-func grant(list []file.Wish, a plugin.Asked) error {
+func grant(list []file.Wish, a ipam.Asked) error {
 	for i := range list {
 		r, ok := list[i].Set.Find(a.Addr)
 		switch {
@@ -267,7 +268,7 @@ func grant(list []file.Wish, a plugin.Asked) error {
 }
 
 // requests returns the addresses that the pod asks for.
-func requests(req *plugin.Request) ([]plugin.Asked, error) {
+func requests(req *plugin.Request) ([]ipam.Asked, error) {
 	var env struct {
 		types.CommonArgs
 		IP types.UnmarshallableString
@@ -275,12 +276,12 @@ func requests(req *plugin.Request) ([]plugin.Asked, error) {
 	if err := req.Env(&env); err != nil {
 		return nil, err
 	}
-	return req.Asked(string(env.IP))
+	return ipam.AskedBy(req, string(env.IP))
 }
 
 // Validate judges the ranges and the routes.
 func (c *Conf) Validate() error {
-	if _, err := plugin.Routes(c.Routes); err != nil {
+	if _, err := ipam.Routes(c.Routes); err != nil {
 		return err
 	}
 	_, err := c.sets(&plugin.Request{})

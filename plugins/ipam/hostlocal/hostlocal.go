@@ -20,6 +20,7 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/file"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // Plugin is the plugin.
@@ -46,7 +47,7 @@ func (p Plugin) Add(ctx context.Context, req *plugin.Request, c *Conf) (*types10
 		return nil, err
 	}
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
-	if result.Routes, err = plugin.Routes(c.Routes); err != nil {
+	if result.Routes, err = ipam.Routes(c.Routes); err != nil {
 		return nil, err
 	}
 	if result.DNS, err = p.resolvConf(c.ResolvConf); err != nil {
@@ -94,7 +95,7 @@ func (c *Conf) want(req *plugin.Request) ([]file.Wish, error) {
 	for _, set := range sets {
 		firsts = append(firsts, set[0].First)
 	}
-	if err := req.CheckFamilies(firsts); err != nil {
+	if err := ipam.CheckFamilies(req, firsts); err != nil {
 		return nil, err
 	}
 	return wishes(req, sets)

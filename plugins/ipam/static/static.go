@@ -16,15 +16,16 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // Conf is the plugin's configuration, the object "ipam".
 type Conf struct {
 	Type string `json:"type"`
 	// Addresses are the addresses of the pod, unless it asks for others in their place.
-	Addresses []plugin.Address `json:"addresses,omitempty"`
+	Addresses []ipam.Address `json:"addresses,omitempty"`
 	// Routes are returned as they are.
-	Routes []plugin.Route `json:"routes"`
+	Routes []ipam.Route `json:"routes"`
 	// DNS is returned as it is.
 	DNS types.DNS `json:"dns"`
 }
@@ -45,7 +46,7 @@ func (Plugin) Add(_ context.Context, req *plugin.Request, c *Conf) (*types100.Re
 		result.IPs = append(result.IPs,
 			&types100.IPConfig{Address: plugin.IPNet(a.prefix), Gateway: a.gateway.AsSlice()})
 	}
-	result.Routes, err = plugin.Routes(c.Routes)
+	result.Routes, err = ipam.Routes(c.Routes)
 	return result, err
 }
 
@@ -75,7 +76,7 @@ func (Plugin) GC(context.Context, *plugin.Request, *Conf) error { return nil }
 // Status has nothing to say.
 func (Plugin) Status(context.Context, *plugin.Request, *Conf) error { return nil }
 
-// address is a plugin.Address that was read.
+// address is a ipam.Address that was read.
 type address struct {
 	prefix netip.Prefix
 	// gateway is not valid where there is none.
@@ -105,7 +106,7 @@ func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 	if err != nil {
 		return nil, err
 	}
-	args, runtime, err := req.IPs()
+	args, runtime, err := ipam.IPs(req)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func (c *Conf) addresses(req *plugin.Request) (list []address, err error) {
 	for _, a := range list {
 		addrs = append(addrs, a.prefix.Addr())
 	}
-	return list, req.CheckFamilies(addrs)
+	return list, ipam.CheckFamilies(req, addrs)
 }
 
 func (c *Conf) configured() ([]address, error) {
@@ -215,6 +216,6 @@ func (c *Conf) Validate() error {
 			return err
 		}
 	}
-	_, err := plugin.Routes(c.Routes)
+	_, err := ipam.Routes(c.Routes)
 	return err
 }

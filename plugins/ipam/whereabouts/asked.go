@@ -15,6 +15,7 @@ import (
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // pod is what CNI_ARGS say of the pod; all may be empty.
@@ -81,14 +82,14 @@ func (p *pod) claim(
 // grant gives each address that the pod asks for, itself or by its claim, to the range that it is
 // of. A claim that has addresses asks for these, otherwise for those of its spec.
 func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) error {
-	asked, err := req.Asked(string(pod.IP))
+	asked, err := ipam.AskedBy(req, string(pod.IP))
 	if err != nil {
 		return err
 	}
 	if claim != nil {
-		ofClaim := plugin.AskedIn("IPAMClaim "+claim.Name+" status.ips", claim.Status.IPs)
+		ofClaim := ipam.AskedIn("IPAMClaim "+claim.Name+" status.ips", claim.Status.IPs)
 		if len(ofClaim) == 0 {
-			ofClaim = plugin.AskedIn("IPAMClaim "+claim.Name+" spec.ipRequests", claim.Spec.IPRequests)
+			ofClaim = ipam.AskedIn("IPAMClaim "+claim.Name+" spec.ipRequests", claim.Spec.IPRequests)
 		}
 		for i := range ofClaim {
 			if err := ofClaim[i].Parse(); err != nil {
@@ -105,7 +106,7 @@ func (p *plan) grant(req *plugin.Request, pod *pod, claim *claimv1.IPAMClaim) er
 	return nil
 }
 
-func (p *plan) grantOne(a plugin.Asked) error {
+func (p *plan) grantOne(a ipam.Asked) error {
 	if slices.ContainsFunc(p.wishes, func(w block.Wish) bool { return w.Asked == a.Addr }) {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/loglevel"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // Conf is the plugin's configuration, the object "ipam", with the keys of the reference. What it
@@ -24,9 +25,9 @@ type Conf struct {
 	// Gateway is returned with each allocated address of its family, and given to nobody.
 	Gateway string `json:"gateway"`
 	// Routes are returned as they are.
-	Routes []plugin.Route `json:"routes"`
+	Routes []ipam.Route `json:"routes"`
 	// Addresses are returned after the allocated ones, to every pod the same.
-	Addresses []plugin.Address `json:"addresses"`
+	Addresses []ipam.Address `json:"addresses"`
 	// DNS is returned as it is.
 	DNS types.DNS `json:"dns"`
 	// NetworkName makes addresses unique among the networks of that name only.
@@ -107,7 +108,7 @@ type plan struct {
 	static  []address
 }
 
-// address is a plugin.Address that was read.
+// address is a ipam.Address that was read.
 type address struct {
 	prefix netip.Prefix
 	// gateway is not valid where there is none.
@@ -173,7 +174,7 @@ func (c *Conf) others(p *plan) (reserved []netip.Addr, err error) {
 		}
 		reserved = append(reserved, p.gateway)
 	}
-	if p.routes, err = plugin.Routes(c.Routes); err != nil {
+	if p.routes, err = ipam.Routes(c.Routes); err != nil {
 		return nil, err
 	}
 	for _, r := range p.routes {

@@ -23,6 +23,7 @@ import (
 	"github.com/braid-cni/braid/pkg/hostfile"
 	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/ipam"
 )
 
 // Plugin is the plugin.
@@ -62,7 +63,7 @@ func (p Plugin) Add(
 		return nil, err
 	}
 	want.beside(p.otherSpaces(req, c, written))
-	if err := req.CheckFamilies(want.addrs()); err != nil {
+	if err := ipam.CheckFamilies(req, want.addrs()); err != nil {
 		return nil, err
 	}
 	err = p.operate(ctx, "ADD", req, c, func(m *Addresses) error {

@@ -8,7 +8,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/failure"
-	"github.com/braid-cni/braid/pkg/nl"
 )
 
 // IPAMType returns the type of the IPAM plugin of a configuration; empty for none.
@@ -18,6 +17,39 @@ func (c *Common) IPAMType() (string, error) {
 	}
 	err := Part("ipam", c.IPAM, &ipam)
 	return ipam.Type, err
+}
+
+// errNoIPAM means that the configuration names no IPAM plugin.
+var errNoIPAM = errors.New("no IPAM plugin")
+
+// IPAM runs the network's IPAM plugin, in-process where it can, with the request's own
+// configuration and environment, but for the command. Only ADD returns a result; it is taken back
+// if the request fails after it. An ADD that fails itself has left nothing: a DEL after it would
+// give back what an earlier ADD of the same attachment holds.
+func (r *Request) IPAM(ctx context.Context, kind, command string) (*types100.Result, error) {
+	if kind == "" {
+		return nil, errNoIPAM
+	}
+	path, err := r.exec.FindInPath(kind, r.path)
+	if err != nil {
+		return nil, err
+	}
+	environ := append(append([]string(nil), r.environ...), "CNI_COMMAND="+command)
+	out, err := r.exec.ExecPlugin(ctx, path, r.Config, environ)
+	if err != nil || command != "ADD" {
+		return nil, err
+	}
+	r.Undo.Push(func(ctx context.Context) error {
+		_, err := r.IPAM(ctx, kind, "DEL")
+		return err
+	})
+	what := "result of IPAM plugin " + kind
+	// A plugin that does not say it speaks the version that it was asked in.
+	out, speaks, err := versioned(what, r.Version, out)
+	if err != nil {
+		return nil, err
+	}
+	return resultOf(what, speaks, out)
 }
 
 // Allot runs the ADD of the IPAM plugin. A result without addresses is an error.
@@ -47,42 +79,6 @@ func (r *Request) mayHave(ips []*types100.IPConfig) error {
 		}
 	}
 	return nil
-}
-
-// NewInterface looks up the link that was just made for the pod, as a result describes it. Its
-// removal is put on the undo stack.
-func (r *Request) NewInterface(ctx context.Context) (*nl.Link, *types100.Interface, error) {
-	_, pod, err := r.Pod()
-	if err != nil {
-		return nil, nil, err
-	}
-	r.Undo.Push(func(ctx context.Context) error { return pod.DeleteLink(ctx, r.IfName) })
-	link, err := pod.Link(ctx, r.IfName)
-	if err != nil {
-		return nil, nil, err
-	}
-	return link, &types100.Interface{Name: link.Name, Mac: link.MAC.String(), Sandbox: r.NetNS}, nil
-}
-
-// Detach is the DEL of a plugin whose interface is a link in the pod: the link goes first, then the
-// addresses go back to the IPAM plugin. While the link stays they do not: nobody else may get an
-// address that is still on a link.
-func Detach(ctx context.Context, req *Request, c *Common) error {
-	if err := req.deleteLink(ctx); err != nil {
-		return err
-	}
-	return PassOn(ctx, req, c, "DEL")
-}
-
-func (r *Request) deleteLink(ctx context.Context) error {
-	_, pod, err := r.Pod()
-	if errors.Is(err, ErrNoPod) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return pod.DeleteLink(ctx, r.IfName)
 }
 
 // PassOn runs DEL, CHECK, GC or STATUS of the configuration's IPAM plugin, if there is one.

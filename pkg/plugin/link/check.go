@@ -1,4 +1,4 @@
-package plugin
+package link
 
 import (
 	"context"
@@ -12,61 +12,64 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
 )
 
 // ErrDown means that an interface is not up.
 var ErrDown = errors.New("is down")
 
-// CheckInterface compares the pod's interface with what prevResult says of it: that it is there, of
-// that kind, with its MAC, addresses and routes, and up. It returns the link, also with ErrDown.
-func (r *Request) CheckInterface(ctx context.Context, kind string) (*nl.Link, error) {
-	if r.PrevResult == nil {
+// Check compares the pod's interface with what prevResult says of it: that it is there, of that
+// kind, with its MAC, addresses and routes, and up. It returns the link, also with ErrDown.
+func Check(ctx context.Context, req *plugin.Request, kind string) (*nl.Link, error) {
+	if req.PrevResult == nil {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig,
 			"field prevResult: is missing, and CHECK compares with it", "")
 	}
-	index := slices.IndexFunc(r.PrevResult.Interfaces, func(i *types100.Interface) bool {
-		return i.Name == r.IfName && i.Sandbox != ""
+	index := slices.IndexFunc(req.PrevResult.Interfaces, func(i *types100.Interface) bool {
+		return i.Name == req.IfName && i.Sandbox != ""
 	})
 	if index < 0 {
-		return nil, fmt.Errorf("prevResult has no interface %s in a sandbox", r.IfName)
+		return nil, fmt.Errorf("prevResult has no interface %s in a sandbox", req.IfName)
 	}
-	promised := r.PrevResult.Interfaces[index]
-	if promised.Sandbox != r.NetNS {
+	promised := req.PrevResult.Interfaces[index]
+	if promised.Sandbox != req.NetNS {
 		return nil, fmt.Errorf("prevResult's interface %s is in sandbox %s, not %s",
-			r.IfName, promised.Sandbox, r.NetNS)
+			req.IfName, promised.Sandbox, req.NetNS)
 	}
-	_, pod, err := r.Pod()
+	_, pod, err := req.Pod()
 	if err != nil {
 		return nil, err
 	}
-	link, err := pod.Link(ctx, r.IfName)
+	link, err := pod.Link(ctx, req.IfName)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case link.Kind != kind:
-		return nil, fmt.Errorf("interface %s is a %s, not a %s", r.IfName, link.Kind, kind)
+		return nil, fmt.Errorf("interface %s is a %s, not a %s", req.IfName, link.Kind, kind)
 	case promised.Mac != "" && !strings.EqualFold(promised.Mac, link.MAC.String()):
-		return nil, fmt.Errorf("interface %s has MAC %s, not %s", r.IfName, link.MAC, promised.Mac)
+		return nil, fmt.Errorf("interface %s has MAC %s, not %s", req.IfName, link.MAC, promised.Mac)
 	case !link.Up:
-		return link, fmt.Errorf("interface %s: %w", r.IfName, ErrDown)
+		return link, fmt.Errorf("interface %s: %w", req.IfName, ErrDown)
 	}
-	return link, errors.Join(r.checkAddrs(ctx, pod, link, index), r.checkRoutes(ctx, pod, link))
+	return link, errors.Join(checkAddrs(ctx, req, pod, link, index), checkRoutes(ctx, req, pod, link))
 }
 
-func (r *Request) checkAddrs(ctx context.Context, pod *nl.Handle, link *nl.Link, index int) error {
+func checkAddrs(
+	ctx context.Context, req *plugin.Request, pod *nl.Handle, link *nl.Link, index int,
+) error {
 	have, err := pod.Addrs(ctx, link.Index)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, ip := range r.PrevResult.IPs {
+	for _, ip := range req.PrevResult.IPs {
 		if ip.Interface != nil && *ip.Interface != index {
 			continue
 		}
-		want, err := Prefix(ip.Address)
+		want, err := plugin.Prefix(ip.Address)
 		if err == nil && !slices.ContainsFunc(have, func(a nl.Addr) bool { return a.Prefix == want }) {
-			err = fmt.Errorf("interface %s lacks address %s", r.IfName, want)
+			err = fmt.Errorf("interface %s lacks address %s", req.IfName, want)
 		}
 		errs = append(errs, err)
 	}
@@ -75,8 +78,10 @@ func (r *Request) checkAddrs(ctx context.Context, pod *nl.Handle, link *nl.Link,
 
 // checkRoutes looks for the routes of the result in whatever table: sbr moves them. The default
 // route may have gone to another interface, as the pod asked for (NPWG v1.3 s.4.1.2.1.9).
-func (r *Request) checkRoutes(ctx context.Context, pod *nl.Handle, link *nl.Link) error {
-	if len(r.PrevResult.Routes) == 0 {
+func checkRoutes(
+	ctx context.Context, req *plugin.Request, pod *nl.Handle, link *nl.Link,
+) error {
+	if len(req.PrevResult.Routes) == 0 {
 		return nil
 	}
 	have, err := pod.Routes(ctx)
@@ -84,8 +89,8 @@ func (r *Request) checkRoutes(ctx context.Context, pod *nl.Handle, link *nl.Link
 		return err
 	}
 	var errs []error
-	for _, route := range r.PrevResult.Routes {
-		want, err := Prefix(route.Dst)
+	for _, route := range req.PrevResult.Routes {
+		want, err := plugin.Prefix(route.Dst)
 		gateway, _ := netip.AddrFromSlice(route.GW)
 		found := slices.ContainsFunc(have, func(h nl.Route) bool {
 			if want.Bits() == 0 && h.Dst == want.Masked() {
@@ -96,7 +101,7 @@ func (r *Request) checkRoutes(ctx context.Context, pod *nl.Handle, link *nl.Link
 				(route.Table == nil || h.Table == *route.Table)
 		})
 		if err == nil && !found {
-			err = fmt.Errorf("interface %s lacks the route to %s", r.IfName, want)
+			err = fmt.Errorf("interface %s lacks the route to %s", req.IfName, want)
 		}
 		errs = append(errs, err)
 	}

@@ -1,4 +1,4 @@
-package plugin
+package link
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/plugin/uplink"
 	"github.com/braid-cni/braid/pkg/plugin/vlan"
 	"github.com/braid-cni/braid/pkg/strictjson"
@@ -23,7 +24,7 @@ import (
 // OnMaster are the keys of plugins whose interface is made on another one, the master: macvlan,
 // ipvlan.
 type OnMaster struct {
-	Common
+	plugin.Common
 	// Master is the interface to make the link on; that of the default route where it is empty.
 	Master string `json:"master"`
 	// Mode is how links of one master reach each other and what is beyond it: one of the plugin's
@@ -46,10 +47,10 @@ type Lower struct {
 	vlan.Place
 }
 
-// Master finds the link of the key master, in the pod's namespace where inPod (linkInContainer)
-// says so, else the node's. Without a name it is that of the default route. mtu, the key, may not
-// exceed the master's.
-func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int) (*Lower, error) {
+// master finds the link of the key master, in the pod's namespace with linkInContainer, else in the
+// node's. Without a name it is that of the default route. The key mtu may not exceed the master's.
+func (c *OnMaster) master(ctx context.Context, req *plugin.Request) (*Lower, error) {
+	name, inPod := c.Master, c.LinkInContainer
 	ns, handle, err := req.Host()
 	if inPod {
 		ns, handle, err = req.Pod()
@@ -71,17 +72,17 @@ func Master(ctx context.Context, req *Request, name string, inPod bool, mtu int)
 	}
 	names := append([]string{link.Name}, link.AltNames...)
 	if !inPod && !req.Limits.MayBeMaster(names...) {
-		return nil, NotAllowed("master",
+		return nil, plugin.NotAllowed("master",
 			fmt.Errorf("%s is none that networks of namespace %s may use", link.Name, req.Limits.Namespace),
 			"choose another master", req.Limits, "masters", []string{link.Name})
 	}
 	lower := &Lower{link, vlan.Place{NS: ns, Handle: handle, InPod: inPod}}
-	return lower, lower.bears(mtu)
+	return lower, lower.bears(c.MTU)
 }
 
 // mayUse refuses a link that the attachment would take over and the node lives by.
-func (r *Request) mayUse(ctx context.Context, master *Lower, mode string) error {
-	if r.Limits == nil || master.InPod || mode != uplink.Passthru {
+func mayUse(ctx context.Context, req *plugin.Request, master *Lower, mode string) error {
+	if req.Limits == nil || master.InPod || mode != uplink.Passthru {
 		return nil
 	}
 	node, err := uplink.Look(ctx, master.Handle)
@@ -105,7 +106,8 @@ func noMaster(name string, err error) error {
 // bears refuses an MTU that is greater than the link's.
 func (l *Lower) bears(mtu int) error {
 	if mtu < 0 || mtu > l.MTU {
-		return ConfError("mtu", mtu, fmt.Sprintf("must be from 0 to %d, the MTU of %s", l.MTU, l.Name))
+		return plugin.ConfError("mtu", mtu,
+			fmt.Sprintf("must be from 0 to %d, the MTU of %s", l.MTU, l.Name))
 	}
 	return nil
 }
@@ -113,7 +115,7 @@ func (l *Lower) bears(mtu int) error {
 // Judge judges the keys without the pod and the node. The first of modes is the default.
 func (c *OnMaster) Judge(modes []string) error {
 	if c.MTU < 0 {
-		return ConfError("mtu", c.MTU, "must be 0 or more")
+		return plugin.ConfError("mtu", c.MTU, "must be 0 or more")
 	}
 	if _, err := c.mode(modes); err != nil {
 		return err
@@ -124,7 +126,7 @@ func (c *OnMaster) Judge(modes []string) error {
 // checkVLAN refuses a number that no VLAN has.
 func (c *OnMaster) checkVLAN() error {
 	if c.VLAN < 0 || c.VLAN > vlan.MaxID {
-		return ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", vlan.MaxID))
+		return plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", vlan.MaxID))
 	}
 	return nil
 }
@@ -135,7 +137,7 @@ func (c *OnMaster) mode(modes []string) (string, error) {
 		return modes[0], nil
 	}
 	if !slices.Contains(modes, c.Mode) {
-		return "", ConfError("mode", c.Mode, "give one of "+strings.Join(modes, ", "))
+		return "", plugin.ConfError("mode", c.Mode, "give one of "+strings.Join(modes, ", "))
 	}
 	return c.Mode, nil
 }
@@ -156,8 +158,8 @@ type Maker func(ctx context.Context, master *Lower, link nl.NewLink, mode string
 // Add makes the interface. It has the addresses and routes of the IPAM plugin; where there is none,
 // those of given; where that is nil, none, and is only set up.
 func (m Masters) Add(
-	ctx context.Context, req *Request, c *OnMaster, mac net.HardwareAddr, given *types100.Result,
-	build Maker,
+	ctx context.Context, req *plugin.Request, c *OnMaster, mac net.HardwareAddr,
+	given *types100.Result, build Maker,
 ) (*types100.Result, error) {
 	mode, err := c.mode(m.Modes)
 	if err != nil {
@@ -170,7 +172,7 @@ func (m Masters) Add(
 	if err != nil {
 		return nil, err
 	}
-	master, err := Master(ctx, req, c.Master, c.LinkInContainer, c.MTU)
+	master, err := c.master(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (m Masters) Add(
 			return nil, err
 		}
 	}
-	if err := req.mayUse(ctx, master, mode); err != nil {
+	if err := mayUse(ctx, req, master, mode); err != nil {
 		return nil, err
 	}
 	ns, pod, err := req.Pod()
@@ -187,12 +189,12 @@ func (m Masters) Add(
 		return nil, err
 	}
 	wanted := nl.NewLink{Name: req.IfName, In: ns, MTU: c.MTU, MAC: mac, Group: Group}
-	if err := req.makeNamed(ctx, wanted, func(l nl.NewLink) error {
+	if err := makeNamed(ctx, req, wanted, func(l nl.NewLink) error {
 		return build(ctx, master, l, mode)
 	}); err != nil {
 		return nil, err
 	}
-	link, described, err := req.NewInterface(ctx)
+	link, described, err := Adopt(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +220,7 @@ func (m Masters) Add(
 
 // inVLAN returns the link for the VLAN of a master.
 func (m Masters) inVLAN(
-	ctx context.Context, req *Request, master *Lower, c *OnMaster,
+	ctx context.Context, req *plugin.Request, master *Lower, c *OnMaster,
 ) (*Lower, error) {
 	link, fresh, err := m.VLANs.Use(ctx, master.Place, req.ID, master.Link, c.VLAN)
 	if fresh {
@@ -233,54 +235,56 @@ func (m Masters) inVLAN(
 
 // release lets go of the VLAN link that the attachment uses, whatever the configuration says by
 // now.
-func (m Masters) release(ctx context.Context, req *Request) error {
-	return m.VLANs.Release(ctx, req.ID, req.handleOf)
+func (m Masters) release(ctx context.Context, req *plugin.Request) error {
+	return m.VLANs.Release(ctx, req.ID, handles(req))
 }
 
-// handleOf returns a vlan.Finder.
-func (r *Request) handleOf(inPod bool) (*nl.Handle, error) {
-	if !inPod {
-		_, host, err := r.Host()
-		return host, err
+// handles returns the handles of the node and of the pod; nil for a pod that is gone.
+func handles(req *plugin.Request) vlan.Finder {
+	return func(inPod bool) (*nl.Handle, error) {
+		if !inPod {
+			_, host, err := req.Host()
+			return host, err
+		}
+		_, pod, err := req.Pod()
+		if errors.Is(err, plugin.ErrNoPod) {
+			return nil, nil
+		}
+		return pod, err
 	}
-	_, pod, err := r.Pod()
-	if errors.Is(err, ErrNoPod) {
-		return nil, nil
-	}
-	return pod, err
 }
 
 // Del removes the interface, then the VLAN link if no other attachment uses it, and gives the
 // addresses back. While the interface stays, so does all else.
-func (m Masters) Del(ctx context.Context, req *Request, c *OnMaster) error {
-	if err := req.deleteLink(ctx); err != nil {
+func (m Masters) Del(ctx context.Context, req *plugin.Request, c *OnMaster) error {
+	if err := remove(ctx, req); err != nil {
 		return err
 	}
-	return errors.Join(m.release(ctx, req), PassOn(ctx, req, &c.Common, "DEL"))
+	return errors.Join(m.release(ctx, req), plugin.PassOn(ctx, req, &c.Common, "DEL"))
 }
 
 // GC releases the VLAN links that attachments of the network used which are not valid. Interfaces
 // live in pods' namespaces and go with them.
-func (m Masters) GC(ctx context.Context, req *Request, c *OnMaster) error {
-	return errors.Join(PassOn(ctx, req, &c.Common, "GC"),
-		m.VLANs.Keep(ctx, req.Network, req.Valid, req.handleOf))
+func (m Masters) GC(ctx context.Context, req *plugin.Request, c *OnMaster) error {
+	return errors.Join(plugin.PassOn(ctx, req, &c.Common, "GC"),
+		m.VLANs.Keep(ctx, req.Network, req.Valid, handles(req)))
 }
 
 // Room is Unlimited if the node has the master; else it is the error of an ADD.
-func (Masters) Room(ctx context.Context, req *Request, c *OnMaster) (uint64, error) {
+func (Masters) Room(ctx context.Context, req *plugin.Request, c *OnMaster) (uint64, error) {
 	if c.LinkInContainer {
-		return Unlimited, nil
+		return plugin.Unlimited, nil
 	}
-	_, err := Master(ctx, req, c.Master, false, c.MTU)
-	return Unlimited, err
+	_, err := c.master(ctx, req)
+	return plugin.Unlimited, err
 }
 
 // makeNamed makes a link in the pod's namespace. Kernels before 6.15 refuse a name that the
 // namespace of the master has too, as eth0; there the link gets its name when it is in the pod.
-func (r *Request) makeNamed(
-	ctx context.Context, wanted nl.NewLink, build func(nl.NewLink) error,
+func makeNamed(
+	ctx context.Context, req *plugin.Request, wanted nl.NewLink, build func(nl.NewLink) error,
 ) error {
-	_, pod, err := r.Pod()
+	_, pod, err := req.Pod()
 	if err != nil {
 		return err
 	}
@@ -298,7 +302,7 @@ func (r *Request) makeNamed(
 	if err := build(wanted); err != nil {
 		return err
 	}
-	r.Undo.Push(func(ctx context.Context) error { return pod.DeleteLink(ctx, wanted.Name) })
+	req.Undo.Push(func(ctx context.Context) error { return pod.DeleteLink(ctx, wanted.Name) })
 	link, err := pod.Link(ctx, wanted.Name)
 	if err != nil {
 		return err
@@ -308,7 +312,7 @@ func (r *Request) makeNamed(
 
 // Check compares the interface with prevResult and with the configuration. A master that is named
 // must be there, and the interface's.
-func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
+func (m Masters) Check(ctx context.Context, req *plugin.Request, c *OnMaster) error {
 	mode, err := c.mode(m.Modes)
 	if err != nil {
 		return err
@@ -318,14 +322,14 @@ func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
 	}
 	var master *Lower
 	if c.Master != "" {
-		if master, err = Master(ctx, req, c.Master, c.LinkInContainer, c.MTU); err != nil {
+		if master, err = c.master(ctx, req); err != nil {
 			return err
 		}
 	}
-	if err := PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
+	if err := plugin.PassOn(ctx, req, &c.Common, "CHECK"); err != nil {
 		return err
 	}
-	link, err := req.CheckInterface(ctx, m.Kind)
+	link, err := Check(ctx, req, m.Kind)
 	if err != nil {
 		return err
 	}
@@ -346,8 +350,10 @@ func (m Masters) Check(ctx context.Context, req *Request, c *OnMaster) error {
 
 // checkVLANLink finds the VLAN link below an interface, and returns the index of the link below
 // that.
-func checkVLANLink(ctx context.Context, req *Request, c *OnMaster, link *nl.Link) (int, error) {
-	handle, err := req.handleOf(c.LinkInContainer)
+func checkVLANLink(
+	ctx context.Context, req *plugin.Request, c *OnMaster, link *nl.Link,
+) (int, error) {
+	handle, err := handles(req)(c.LinkInContainer)
 	if err != nil {
 		return 0, err
 	}

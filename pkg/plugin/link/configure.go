@@ -1,10 +1,8 @@
-package plugin
+package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -12,6 +10,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/braid-cni/braid/pkg/nl"
+	"github.com/braid-cni/braid/pkg/plugin"
 	"github.com/braid-cni/braid/pkg/sysctl"
 )
 
@@ -27,7 +26,8 @@ const dadWithin = 5 * time.Second
 // detect is the key enabledad: with true, IPv6 addresses are checked for duplicates, which takes
 // one to two seconds; with false they can be used at once.
 func Configure(
-	ctx context.Context, req *Request, link *nl.Link, result *types100.Result, index int, detect bool,
+	ctx context.Context, req *plugin.Request, link *nl.Link, result *types100.Result, index int,
+	detect bool,
 ) error {
 	ns, pod, err := req.Pod()
 	if err != nil {
@@ -82,7 +82,7 @@ func enableIPv6(link string, detect bool) []sysctl.Setting {
 
 // settle waits for IPv6 addresses to be usable, which takes the kernel a moment also where it does
 // not look for duplicates. On a link without carrier it does neither, which is no error.
-func settle(ctx context.Context, req *Request, link *nl.Link, detect bool) error {
+func settle(ctx context.Context, req *plugin.Request, link *nl.Link, detect bool) error {
 	ns, pod, err := req.Pod()
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func addresses(
 		if ip.Interface == nil {
 			continue
 		}
-		addr, err := Prefix(ip.Address)
+		addr, err := plugin.Prefix(ip.Address)
 		if err != nil {
 			return nil, gateways, err
 		}
@@ -162,7 +162,7 @@ func addRoutes(
 // routeOf returns a route of a result in the kernel's terms; without a gateway of its own it has
 // the first of its family.
 func routeOf(r *types.Route, index int, gateways firstGateways) (nl.Route, error) {
-	dst, err := Prefix(r.Dst)
+	dst, err := plugin.Prefix(r.Dst)
 	if err != nil {
 		return nl.Route{}, fmt.Errorf("route %s: %w", r.Dst.String(), err)
 	}
@@ -185,21 +185,4 @@ func routeOf(r *types.Route, index int, gateways firstGateways) (nl.Route, error
 		route.Gateway = gateways.v6
 	}
 	return route, nil
-}
-
-// Prefix converts an address with its mask.
-func Prefix(n net.IPNet) (netip.Prefix, error) {
-	ip, ok := netip.AddrFromSlice(n.IP)
-	ones, bits := n.Mask.Size()
-	if !ok || bits == 0 {
-		return netip.Prefix{}, fmt.Errorf("%s is no address with a mask", n.String())
-	}
-	// A mask of 4 bytes goes with an IPv4 address in either form.
-	if bits == 32 {
-		ip = ip.Unmap()
-	}
-	if ip.BitLen() != bits {
-		return netip.Prefix{}, errors.New(n.String() + ": address and mask are of different families")
-	}
-	return netip.PrefixFrom(ip, ones), nil
 }

@@ -1,6 +1,10 @@
-package plugin
+package ipam
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/braid-cni/braid/pkg/plugin"
+)
 
 // Address is an element of the key addresses of an IPAM plugin.
 type Address struct {
@@ -12,13 +16,13 @@ type Address struct {
 
 // Parse reads it; key is where it is. The gateway is not valid where there is none.
 func (a Address) Parse(key string) (prefix netip.Prefix, gateway netip.Addr, err error) {
-	prefix, err = ParsePrefix(key+".address", a.Address)
+	prefix, err = plugin.ParsePrefix(key+".address", a.Address)
 	if err != nil || a.Gateway == "" {
 		return prefix, gateway, err
 	}
-	gateway, err = ParseAddr(key+".gateway", a.Gateway)
+	gateway, err = plugin.ParseAddr(key+".gateway", a.Gateway)
 	if err == nil && gateway.BitLen() != prefix.Addr().BitLen() {
-		err = ConfError(key+".gateway", a.Gateway, "is of another family than address "+a.Address)
+		err = plugin.ConfError(key+".gateway", a.Gateway, "is of another family than address "+a.Address)
 	}
 	return prefix, gateway, err
 }

@@ -1,9 +1,11 @@
-package plugin
+package ipam
 
 import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/braid-cni/braid/pkg/plugin"
 )
 
 // Asked is an address that the pod asks for.
@@ -13,11 +15,11 @@ type Asked struct {
 	Key, Value string
 }
 
-// Asked returns the addresses that the pod asks for, in CNI_ARGS, whose IP the plugin has read and
-// which may be a list, in args.cni.ips and in runtimeConfig.ips. Each may have a prefix length,
-// which does not count.
-func (r *Request) Asked(ip string) ([]Asked, error) {
-	args, runtime, err := r.IPs()
+// AskedBy returns the addresses that the pod asks for: in CNI_ARGS, in args.cni.ips and in
+// runtimeConfig.ips. ip is the IP of CNI_ARGS, one address or a list with commas. Each address may
+// have a prefix length, which does not count.
+func AskedBy(req *plugin.Request, ip string) ([]Asked, error) {
+	args, runtime, err := IPs(req)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +54,6 @@ func (a *Asked) Parse() (err error) {
 		a.Addr = prefix.Addr().Unmap()
 		return nil
 	}
-	a.Addr, err = ParseAddr(a.Key, a.Value)
+	a.Addr, err = plugin.ParseAddr(a.Key, a.Value)
 	return err
 }

@@ -1,4 +1,4 @@
-package plugin_test
+package link_test
 
 import (
 	"context"
@@ -16,13 +16,14 @@ import (
 
 	"github.com/braid-cni/braid/pkg/nettest"
 	"github.com/braid-cni/braid/pkg/plugin"
+	"github.com/braid-cni/braid/pkg/plugin/link"
 	"github.com/braid-cni/braid/pkg/plugin/plugintest"
 )
 
 // pod is a pod with a link net1 that is down, and what is at its other end.
 func pod(t *testing.T) (p *plugintest.Pod, peer *nettest.Namespace) {
 	t.Helper()
-	p, peer = node(t, nil).Pod("a"), nettest.New(t)
+	p, peer = plugintest.New(t, plugintest.Plugins{}).Pod("a"), nettest.New(t)
 	p.Veth("net1", peer, "wire")
 	p.Down("net1")
 	return p, peer
@@ -35,16 +36,16 @@ func configure(t *testing.T, p *plugintest.Pod, result string, detect bool) erro
 	if err != nil {
 		t.Fatal(err)
 	}
-	return within(p, nil, func(ctx context.Context, req *plugin.Request) error {
+	return p.Within(nil, func(ctx context.Context, req *plugin.Request) error {
 		_, pod, err := req.Pod()
 		if err != nil {
 			return err
 		}
-		link, err := pod.Link(ctx, "net1")
+		found, err := pod.Link(ctx, "net1")
 		if err != nil {
 			return err
 		}
-		return plugin.Configure(ctx, req, link, r, 0, detect)
+		return link.Configure(ctx, req, found, r, 0, detect)
 	})
 }
 
@@ -188,33 +189,8 @@ func TestConfigureWithoutCarrier(t *testing.T) {
 	}
 }
 
-func TestPrefix(t *testing.T) {
-	for want, n := range map[string]net.IPNet{
-		"10.0.0.2/8":       {IP: net.IPv4(10, 0, 0, 2), Mask: net.CIDRMask(8, 32)},
-		"10.0.0.3/8":       {IP: net.IPv4(10, 0, 0, 3).To4(), Mask: net.CIDRMask(8, 32)},
-		"fd00::2/64":       {IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(64, 128)},
-		"0.0.0.0/0":        {IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
-		"::ffff:1.2.3.4/9": {IP: net.IPv4(1, 2, 3, 4), Mask: net.CIDRMask(9, 128)},
-	} {
-		if got, err := plugin.Prefix(n); err != nil || got != netip.MustParsePrefix(want) {
-			t.Errorf("%v: %s, %v, want %s", n, got, err, want)
-		}
-	}
-	for _, n := range []net.IPNet{
-		{},
-		{IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(8, 32)},
-		{IP: net.IPv4(10, 0, 0, 2).To4(), Mask: net.CIDRMask(64, 128)},
-		{IP: net.IPv4(10, 0, 0, 2), Mask: net.IPv4Mask(255, 0, 255, 0)},
-		{IP: net.IP{1, 2, 3}, Mask: net.CIDRMask(8, 32)},
-	} {
-		if got, err := plugin.Prefix(n); err == nil {
-			t.Errorf("%v: %s", n, got)
-		}
-	}
-}
-
 // A result of several interfaces: each address is looked for on its own.
-func TestCheckInterface(t *testing.T) {
+func TestCheck(t *testing.T) {
 	p, _ := pod(t)
 	p.Up("net1")
 	p.Addr("net1", "10.1.0.2/24", "fd00::2/64")
@@ -253,11 +229,11 @@ func TestCheckInterface(t *testing.T) {
 	} {
 		result := good()
 		change(result)
-		err := within(p, conf{"prevResult": result},
+		err := p.Within(plugintest.Conf{"prevResult": result},
 			func(ctx context.Context, req *plugin.Request) error {
-				link, err := req.CheckInterface(ctx, "veth")
-				if err == nil && link.Name != "net1" {
-					t.Errorf("link %v", link)
+				found, err := link.Check(ctx, req, "veth")
+				if err == nil && found.Name != "net1" {
+					t.Errorf("link %v", found)
 				}
 				return err
 			})
@@ -266,14 +242,15 @@ func TestCheckInterface(t *testing.T) {
 		}
 	}
 	p.Down("net1")
-	err := within(p, conf{"prevResult": good()}, func(ctx context.Context, req *plugin.Request) error {
-		link, err := req.CheckInterface(ctx, "veth")
-		if link == nil {
+	down := plugintest.Conf{"prevResult": good()}
+	err := p.Within(down, func(ctx context.Context, req *plugin.Request) error {
+		found, err := link.Check(ctx, req, "veth")
+		if found == nil {
 			t.Error("no link with ErrDown")
 		}
 		return err
 	})
-	if !errors.Is(err, plugin.ErrDown) {
+	if !errors.Is(err, link.ErrDown) {
 		t.Errorf("down: %v", err)
 	}
 }
