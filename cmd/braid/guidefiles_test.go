@@ -25,7 +25,7 @@ type guideObject struct {
 }
 
 // guideFiles gives the node the guide's policy, its NICs and the NADs of its files, as they are but
-// for the log, and returns the pods of these files by name.
+// for the paths of logs and leases, and returns the pods of these files by name.
 func (r *rig) guideFiles(files ...string) map[string]*pod {
 	r.t.Helper()
 	r.node.Veth("ens224", r.wire, "wire224")
@@ -47,8 +47,12 @@ func (r *rig) guideFiles(files ...string) map[string]*pod {
 	r.setBraid("policy", profile.Plugins[0].Braid["policy"])
 	pods := map[string]*pod{}
 	for _, file := range files {
-		text := strings.ReplaceAll(string(read(file)), "/var/log/whereabouts.log",
-			r.varLog("whereabouts.log"))
+		text := strings.NewReplacer("/var/log/whereabouts.log", r.varLog("whereabouts.log"),
+			`{"type": "host-local",`, `{"type": "host-local", "dataDir": "`+r.path("leases")+`",`).
+			Replace(string(read(file)))
+		if !hasNFTables() {
+			text = withoutNFTables.Replace(text)
+		}
 		for document := range strings.SplitSeq(text, "\n---\n") {
 			var o guideObject
 			if err := yaml.Unmarshal([]byte(document), &o); err != nil {
@@ -67,6 +71,16 @@ func (r *rig) guideFiles(files ...string) map[string]*pod {
 	return pods
 }
 
+// hasNFTables reports whether the kernel filters packets of IP with nftables. Debian's user-mode
+// kernel does not.
+func hasNFTables() bool { return os.Getenv(nettest.UML) != "1" }
+
+// withoutNFTables takes out of the guide's files what needs it.
+var withoutNFTables = strings.NewReplacer(`"ipMasq": true,`, "",
+	`,
+        {"type": "portmap", "capabilities": {"portMappings": true}}`, "",
+	`, "portMappings": [{"hostPort": 18081, "containerPort": 80}]`, "")
+
 // TestU16GuideFilesWithIPvlan: the files of the guide as they are, with ipvlan, and what the guide
 // prints of their pods.
 func TestU16GuideFilesWithIPvlan(t *testing.T) {
@@ -74,8 +88,7 @@ func TestU16GuideFilesWithIPvlan(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	pods := r.guideFiles("gke-network-1.yaml", "gke-network-1-static.yaml", "node-pool.yaml",
-		"routes.yaml",
-		"pods.yaml")
+		"routes.yaml", "plugins.yaml", "pods.yaml")
 	r.label("{cloud.google.com/gke-nodepool: sample-pool}")
 	eth0 := func(p *pod) []string {
 		return []string{
@@ -124,10 +137,72 @@ func TestU16GuideFilesWithIPvlan(t *testing.T) {
 	for _, p := range []*pod{three, other, twin} {
 		r.must("DEL", p)
 	}
-	for _, nic := range []string{"ens224", "ens256"} {
-		if err := r.node.Netlink().LinkDel(r.node.Link(nic)); err != nil {
-			t.Fatal(err)
+	r.guidePlugins(pods["sample-pod-plugins"])
+	r.guideClean(first, three, other, twin)
+}
+
+// TestU14GuidePluginsFile: the pod of plugins.yaml, which needs no ipvlan.
+func TestU14GuidePluginsFile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.guidePlugins(r.guideFiles("plugins.yaml")["sample-pod-plugins"])
+	r.guideClean()
+}
+
+// guidePlugins attaches the pod of plugins.yaml, and removes it: macvlan; a bridge that is a
+// gateway and hides the pod's address, a sysctl of tuning, a port of the node; leases of
+// host-local.
+func (r *rig) guidePlugins(p *pod) {
+	r.t.Helper()
+	r.add(p)
+	r.has(p, "eth0", "net1", "net2")
+	eth0, net1, net2 := r.address(p, "eth0"), r.address(p, "net1"), r.address(p, "net2")
+	same(r.t, "leases", r.leases(),
+		[]string{"gke-bridge/" + net2, "gke-macvlan/" + net1, "pods/" + eth0})
+	same(r.t, "ip route", table(p, 4, "main"), []string{
+		"10.1.0.0/16 dev eth0 proto kernel scope link src " + eth0,
+		"172.16.65.0/24 dev net1 proto kernel scope link src " + net1,
+		"172.16.66.0/24 dev net2 proto kernel scope link src " + net2,
+		"default via 10.1.0.1 dev eth0",
+	})
+	if links := p.Links(); !strings.Contains(links, "link net1 macvlan ") ||
+		!strings.Contains(links, "link net2 veth ") {
+		r.t.Errorf("links are\n%s", links)
+	}
+	if snapshot := r.node.Snapshot(); !strings.Contains(snapshot, "172.16.66.1/24") {
+		r.t.Errorf("the bridge is no gateway:\n%s", snapshot)
+	}
+	same(r.t, "arp_filter", sysctl(r.t, p, "net/ipv4/conf/net2/arp_filter"), "1")
+	r.filters(hasNFTables(), "18081", net2, "braid_masquerade")
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.filters(false, "18081", net2)
+	r.has(p)
+	same(r.t, "leases after DEL", r.leases(), nil)
+	r.bridgeGone("gkebr0")
+}
+
+// filters fails the test unless the node's packet filter has all words, or none of them.
+func (r *rig) filters(want bool, words ...string) {
+	r.t.Helper()
+	if !hasNFTables() && !want {
+		return
+	}
+	rules := r.nft()
+	for _, word := range words {
+		if strings.Contains(rules, word) != want {
+			r.t.Errorf("that %q is in the packet filter is %v:\n%s", word, !want, rules)
 		}
 	}
-	r.clean(first, three, other, twin)
+}
+
+// guideClean takes the NICs of guideFiles away, and sees that nothing else is left.
+func (r *rig) guideClean(pods ...*pod) {
+	r.t.Helper()
+	for _, nic := range []string{"ens224", "ens256"} {
+		if err := r.node.Netlink().LinkDel(r.node.Link(nic)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	r.clean(pods...)
 }
