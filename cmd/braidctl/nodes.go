@@ -25,6 +25,7 @@ func nodesCommand() command {
 		name: "nodes", summary: "the nodes' interfaces beside their primary ones",
 		text: `Shows for each node the networks of nodeInterfaces: the NIC, its MAC, the addresses that it
 has there, and how it is: Ready, Pending, Absent (no NIC matches), NoCarrier or Failed, and why.
+A line without network is Invalid: nodeInterfaces is wrong, and what was set before stays.
 That of an agent that has not been heard of for ` + agent.Stale.String() + ` is Unknown.
 
 Exits with 0 if all are ready, 1 if one is not, 2 if that could not be found out.`,

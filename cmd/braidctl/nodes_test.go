@@ -57,9 +57,11 @@ func TestU7Nodes(t *testing.T) {
 			Message: evil,
 		})
 	report("nodes-c", time.Hour, data)
+	report("nodes-d", 0, nodev1.Interface{State: nodev1.InterfacesInvalid, Message: "field a"})
 	out := nodes(exitFound, "")
 	for _, want := range []string{
 		"nodes-b gke-network-2 - - - Absent no NIC has name ens256\n",
+		"nodes-d - - - - Invalid field a",
 		"nodes-c gke-network-1 ens224 00:50:56:82:a7:ab 172.16.20.10/22,fd00::10/64 Unknown the agent " +
 			"was last heard of 60m ago",
 	} {
@@ -69,7 +71,7 @@ func TestU7Nodes(t *testing.T) {
 	}
 	var items []nodeInterface
 	err := json.Unmarshal([]byte(nodes(exitFound, " -o json")), &items)
-	if err != nil || len(items) != 4 || items[0].Addresses[1] != "fd00::10/64" {
+	if err != nil || len(items) != 5 || items[0].Addresses[1] != "fd00::10/64" {
 		t.Errorf("%+v, %v", items, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
@@ -112,12 +113,12 @@ func (a *daemon) interfaces() func() ([]nodenet.Interface, error) {
 
 // interfacesAre publishes how the interfaces are.
 func (a *daemon) interfacesAre(states []nodenet.State, err error) {
-	if err != nil {
-		a.health.Note(noteInterfaces, err.Error())
-		return
-	}
 	var all []nodev1.Interface
 	var notes []string
+	if err != nil {
+		all = []nodev1.Interface{{State: nodev1.InterfacesInvalid, Message: err.Error()}}
+		notes = []string{err.Error()}
+	}
 	for _, s := range states {
 		one := nodev1.Interface{
 			Network: s.Network, Type: string(s.Type), Interface: s.NIC,
@@ -126,13 +127,13 @@ func (a *daemon) interfacesAre(states []nodenet.State, err error) {
 		for _, addr := range s.Addresses {
 			one.Addresses = append(one.Addresses, addr.String())
 		}
-		note := fmt.Sprintf("%s %s %s", s.Network, s.Condition,
-			strings.Join(append([]string{s.NIC}, one.Addresses...), " "))
+		words := append([]string{s.Network, string(s.Condition), s.NIC}, one.Addresses...)
+		note := strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 		if s.Err != nil {
 			one.Message = s.Err.Error()
 			note += ": " + one.Message
 		}
-		all, notes = append(all, one), append(notes, strings.TrimSpace(note))
+		all, notes = append(all, one), append(notes, note)
 	}
 	a.health.Note(noteInterfaces, strings.Join(notes, ", "))
 	a.health.Update(func(report *nodev1.Report) { report.Interfaces = all })

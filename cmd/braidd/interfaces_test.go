@@ -28,13 +28,26 @@ func TestU7Interfaces(t *testing.T) {
 		must(t, os.WriteFile(r.path("image/node-interfaces.json"), []byte(`[{"network": "data", "match": {"name": "ens224"}, "type": "static", "blocks": [
 			{"netmask": "255.255.255.0", "gateway": "10.0.0.1", "ips": [{"ip": "10.0.0.2", "hostname": "`+hostname+`"}]}]}]`), 0o600))
 	}
-	configure("node-x")
+	must(t, os.WriteFile(r.path("image/node-interfaces.json"), []byte(`[{"network": "data"}]`), 0o600))
 	stop := r.start()
+	const wrong = "field nodeInterfaces[0].match: "
+	r.await("the configuration to be told as invalid", func() bool {
+		report := r.report()
+		return report.Report != nil && len(report.Report.Interfaces) == 1 &&
+			report.Report.Interfaces[0].State == "Invalid" &&
+			strings.HasPrefix(report.Report.Interfaces[0].Message, wrong) &&
+			strings.Contains(report.Condition.Message, "node interfaces: "+wrong)
+	})
+	configure("node-x")
 	r.await("event", func() bool {
 		return slices.ContainsFunc(r.events(), func(e corev1.Event) bool {
 			return e.Reason == "NodeInterfaceFailed" && strings.Contains(e.Message,
 				"no address of the blocks has the hostname node-i; give the node an entry")
 		})
+	})
+	r.await("message of a NIC without address", func() bool {
+		return strings.Contains(r.report().Condition.Message,
+			"node interfaces: data Failed ens224: no address")
 	})
 	configure("node-i")
 	want := nodev1.Interface{

@@ -213,4 +213,10 @@ func TestU7Parse(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+	many := "[" + strings.Repeat(`{"network":"a","match":{"index":1},"type":"auto"},`, 999) +
+		strings.TrimPrefix(good, "[")
+	if _, err := Parse([]byte(many)); err == nil || len(err.Error()) > 2000 ||
+		!strings.HasSuffix(err.Error(), "\nand 2988 more") {
+		t.Errorf("of many: %v", err)
+	}
 }

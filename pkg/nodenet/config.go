@@ -80,8 +80,11 @@ func IsNetworkName(name string) bool { return networkName.MatchString(name) }
 // Field is the key that errors of Parse begin with.
 const Field = "nodeInterfaces"
 
+// maxTold is how many problems Parse tells: its error goes into objects of the API server.
+const maxTold = 8
+
 // Parse reads a JSON list of interfaces. The error joins a *failure.Error for each thing that is
-// wrong.
+// wrong, and a count of those beyond maxTold.
 func Parse(raw []byte) ([]Interface, error) {
 	if err := strictjson.Check(raw); err != nil {
 		path, fix := strictjson.Place(err)
@@ -97,8 +100,12 @@ func Parse(raw []byte) ([]Interface, error) {
 			`give a list, as [{"network": "gke-network-1", "match": {"index": 1}, "type": "dhcp"}]`, err)
 	}
 	var errs []error
-	for _, p := range Check(interfaces) {
+	problems := Check(interfaces)
+	for _, p := range problems[:min(len(problems), maxTold)] {
 		errs = append(errs, bad(p.Path, p.Fix, p.Err))
+	}
+	if more := len(problems) - len(errs); more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more", more))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)

@@ -6,7 +6,8 @@
 // the next one knows what is its own, and takes nothing else away. An IPv4 address that another
 // host answers for is not set. No route is set, and routers' advertisements set no default route on
 // the NICs. A NIC stays up when its network is taken out of the configuration, as pods may use it.
-// A configuration that cannot be read changes nothing.
+// A configuration that cannot be read changes nothing: the interfaces are kept by the last one that
+// could be read since the start, and left alone if there was none.
 package keeper
 
 import (
@@ -63,7 +64,8 @@ type Keeper struct {
 	// File remembers what was set; Boot is what no other boot of the machine has.
 	File, Boot string
 	Network    Network
-	// Report is called when something has changed; the error is the configuration's.
+	// Report is called after each look; the error is the configuration's, and the states are those of
+	// the last good one.
 	Report func([]nodenet.State, error)
 	// Tell raises an event on the node.
 	Tell func(reason, message string)
@@ -73,6 +75,7 @@ type Keeper struct {
 	memory  nodenet.Memory
 	trials  map[string]*nodenet.Trial
 	last    []nodenet.Interface // the last good configuration
+	isRead  bool                // there was a good one
 	told    map[string]string   // the last trouble of each network; of "" the configuration's
 	quiet   map[int]string      // NICs that take no default route, by index
 	changed chan struct{}
@@ -172,12 +175,14 @@ func (k *Keeper) await(ctx context.Context, wait time.Duration) {
 
 // pass makes one decision and takes its steps; it returns after what time to make the next.
 func (k *Keeper) pass(ctx context.Context) time.Duration {
-	if !k.configure() {
-		return retry
+	wait := lookEvery
+	wrong := k.configure()
+	if wrong != nil {
+		wait = retry
 	}
-	if len(k.last) == 0 && len(k.memory) == 0 {
-		k.Report(nil, nil)
-		return lookEvery
+	if !k.isRead || len(k.last) == 0 && len(k.memory) == 0 {
+		k.Report(nil, wrong)
+		return wait
 	}
 	system, err := look(ctx, k.NS, k.handle)
 	if err != nil {
@@ -191,7 +196,6 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 		Node: k.Node, Interfaces: k.last, System: system,
 		Memory: k.memory, Trials: k.trials, Now: now,
 	})
-	wait := lookEvery
 	if !d.Wake.IsZero() {
 		wait = min(wait, max(d.Wake.Sub(now), settled))
 	}
@@ -215,26 +219,25 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	}
 	k.tell(d.States)
 	if ctx.Err() == nil {
-		k.Report(d.States, nil)
+		k.Report(d.States, wrong)
 	}
 	return wait
 }
 
-// configure reads the configuration, and reports whether there is one to go by.
-func (k *Keeper) configure() bool {
+// configure reads the configuration. After an error there is the last good one.
+func (k *Keeper) configure() error {
 	interfaces, err := k.Configuration()
 	if err == nil {
-		k.last = interfaces
+		k.last, k.isRead = interfaces, true
 		delete(k.told, "")
-		return true
+		return nil
 	}
 	if text := err.Error(); k.told[""] != text {
 		k.told[""] = text
 		k.Log.Warn("the configuration of the node's interfaces is not taken", "error", err)
 		k.Tell(ReasonInvalid, text)
 	}
-	k.Report(nil, err)
-	return false
+	return err
 }
 
 // found remembers the NICs of networks.

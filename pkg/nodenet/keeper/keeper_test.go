@@ -40,6 +40,7 @@ type rig struct {
 	config []nodenet.Interface
 	bad    error
 	states []nodenet.State
+	wrong  error
 	events []string
 	log    bytes.Buffer
 }
@@ -70,10 +71,10 @@ func (r *rig) start() (stop func()) {
 			defer r.mu.Unlock()
 			return r.config, r.bad
 		},
-		Report: func(states []nodenet.State, _ error) {
+		Report: func(states []nodenet.State, err error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.states = states
+			r.states, r.wrong = states, err
 		},
 		Tell: func(reason, message string) {
 			r.mu.Lock()
@@ -384,6 +385,42 @@ func TestU7BlockTooSmall(t *testing.T) {
 	if !r.has("ens224", "10.0.0.2/24", "fd00::2/64")() {
 		t.Errorf("addresses %q", r.addrs("ens224"))
 	}
+}
+
+// TestU7KeptWhileConfigurationIsWrong: interfaces are kept by the last good configuration. Without
+// one, as after a start, what was set before is left alone.
+func TestU7KeptWhileConfigurationIsWrong(t *testing.T) {
+	r := newRig(t)
+	r.configure(static)
+	stop := r.start()
+	r.state("Ready")
+	_, err := nodenet.Parse([]byte(`[{"network": "data"}]`))
+	r.mu.Lock()
+	r.bad = err
+	r.mu.Unlock()
+	r.poke()
+	r.event("NodeInterfacesInvalid: field nodeInterfaces[0].match")
+	isUp := func() bool { return r.node.Link("ens224").Attrs().Flags&net.FlagUp != 0 }
+	r.node.Down("ens224")
+	r.await("the NIC is up again", isUp)
+	r.await("with its addresses", r.has("ens224", "10.0.0.2/24", "fd00::2/64"))
+	stop()
+	r.events, r.states = nil, nil
+	r.node.Down("ens224")
+	r.start()
+	r.event("NodeInterfacesInvalid")
+	r.await("a report of the error alone", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.wrong != nil && r.states == nil
+	})
+	if isUp() || !slices.Contains(r.addrs("ens224"), "10.0.0.2/24") {
+		t.Errorf("up is %v, and addresses are %q", isUp(), r.addrs("ens224"))
+	}
+	r.mu.Lock()
+	r.bad = nil
+	r.mu.Unlock()
+	r.state("Ready")
 }
 
 // TestU7NoDefaultRoute: a router's advertisement sets none.

@@ -19,6 +19,9 @@ const (
 	// InterfacesAnnotation of a Node holds its Interfaces, a list as JSON; a node without such has no
 	// annotation.
 	InterfacesAnnotation = "braid-cni.io/node-interfaces"
+	// InterfacesInvalid is the State of an Interface without network, whose Message says why the
+	// configuration of the node's interfaces is not taken.
+	InterfacesInvalid = "Invalid"
 )
 
 // Condition is a core/v1 NodeCondition.
@@ -70,7 +73,8 @@ type Interface struct {
 	MAC       string `json:"mac,omitempty"`
 	// Addresses have the lengths of their subnets.
 	Addresses []string `json:"addresses,omitempty"`
-	// State is "Ready", "Pending", "Absent", "NoCarrier" or "Failed"; Message says why.
+	// State is "Ready", "Pending", "Absent", "NoCarrier" or "Failed", or InterfacesInvalid; Message
+	// says why.
 	State   string `json:"state"`
 	Message string `json:"message,omitempty"`
 }
