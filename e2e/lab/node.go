@@ -30,6 +30,7 @@ type Node struct {
 	Address string // on eth0, the cluster's network
 	Cluster *Cluster
 
+	number     int // in the order of the cluster's nodes, from 0
 	in         *sandbox
 	cgroup     string // of all pods, below the root of each hierarchy
 	containerd *process
@@ -51,7 +52,7 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 	}
 	n := &Node{
 		Name: name, Address: fmt.Sprintf("172.30.0.%d", 11+number), Cluster: c,
-		in: in, cgroup: "/" + c.dir.id() + "/" + name,
+		number: number, in: in, cgroup: "/" + c.dir.id() + "/" + name,
 	}
 	c.nodes = append(c.nodes, n) // from here on Stop takes care of it
 	n.containerd = &process{
@@ -70,24 +71,19 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 			"--node-ip=" + n.Address, // else it looks up its host name
 		},
 	}
-	return n, n.plugIn(ctx, number)
+	return n, n.plugIn(ctx)
 }
 
 // plugIn connects the node to the cluster's network and to the bare switches.
-func (n *Node) plugIn(ctx context.Context, number int) error {
+func (n *Node) plugIn(ctx context.Context) error {
 	switches := map[string]string{"eth0": "cluster", "eth1": "lan"}
 	for _, nic := range n.Cluster.nics {
 		switches[nic] = nic
 	}
-	var batch []string
 	for device, bridge := range switches {
-		port := fmt.Sprintf("%s-%d", bridge, number)
-		batch = append(batch,
-			fmt.Sprintf("link add %s type veth peer name %s netns %s", port, device, n.in.netns()),
-			fmt.Sprintf("link set %s master %s up", port, bridge))
-	}
-	if err := n.Cluster.in.ip(ctx, batch...); err != nil {
-		return err
+		if err := n.plug(ctx, device, bridge); err != nil {
+			return err
+		}
 	}
 	return n.in.ip(ctx,
 		"link set lo up",
@@ -95,6 +91,33 @@ func (n *Node) plugIn(ctx context.Context, number int) error {
 		"link set eth1 up",
 		"address add "+n.Address+"/24 dev eth0",
 		"route add default via "+controlPlaneAddress)
+}
+
+// plug gives the node a NIC whose other end is a port of a switch.
+func (n *Node) plug(ctx context.Context, device, bridge string) error {
+	port := n.port(bridge)
+	return n.Cluster.in.ip(ctx,
+		fmt.Sprintf("link add %s type veth peer name %s netns %s", port, device, n.in.netns()),
+		fmt.Sprintf("link set %s master %s up", port, bridge))
+}
+
+func (n *Node) port(bridge string) string { return fmt.Sprintf("%s-%d", bridge, n.number) }
+
+// Plug gives the node a NIC of Options.NICs that Unplug has taken: a new one, with another MAC.
+func (n *Node) Plug(ctx context.Context, nic string) error { return n.plug(ctx, nic, nic) }
+
+// Unplug takes a NIC of Options.NICs out of the node, with the links that are made on it.
+func (n *Node) Unplug(ctx context.Context, nic string) error {
+	return n.Cluster.in.ip(ctx, "link delete "+n.port(nic))
+}
+
+// Cable pulls the cable of a NIC of Options.NICs out of its switch, or puts it in again.
+func (n *Node) Cable(ctx context.Context, nic string, in bool) error {
+	state := "down"
+	if in {
+		state = "up"
+	}
+	return n.Cluster.in.ip(ctx, "link set "+n.port(nic)+" "+state)
 }
 
 // prepare starts containerd and loads the images, then lets the test install what it wants.
