@@ -128,7 +128,8 @@ func newRig(t *testing.T) *rig {
 // newRigFor is newRig for a test that may take that long.
 func newRigFor(t *testing.T, d time.Duration) *rig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	// t.Context ends before what t.Cleanup does.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), d)
 	t.Cleanup(cancel)
 	return &rig{shared.Get(t), t, ctx}
 }
@@ -154,6 +155,20 @@ func (r *rig) eventually(what string, check func() error) {
 		"--selector=app.kubernetes.io/component=agent", "--tail=40")
 	pods, _ := r.Kubectl(r.ctx, "get", "pods,events", "--all-namespaces") //nolint:errcheck // likewise
 	r.t.Fatalf("%s: %v\n%s\n%s", what, err, logs, pods)
+}
+
+// described waits until `kubectl describe` of an object shows words.
+func (r *rig) described(kind, name string, words ...string) {
+	r.t.Helper()
+	r.eventually(fmt.Sprintf("%s %s is described with %q", kind, name, words), func() error {
+		out, err := r.Kubectl(r.ctx, "describe", kind, name)
+		for _, word := range words {
+			if err == nil && !strings.Contains(out, word) {
+				err = fmt.Errorf("%q is not in\n%s", word, out)
+			}
+		}
+		return err
+	})
 }
 
 // image is the name that containerd has the image by.
@@ -345,13 +360,7 @@ func TestConfigurationIsPutBack(t *testing.T) {
 		_, err := os.Stat(n.Path(configuration))
 		return err
 	})
-	r.eventually("the node's event", func() error {
-		out, err := r.Kubectl(r.ctx, "describe", "node", n.Name)
-		if err == nil && !strings.Contains(out, "was renamed") {
-			err = errors.New("not in the events")
-		}
-		return err
-	})
+	r.described("node", n.Name, "was renamed")
 	r.must(os.Remove(n.Path(configuration + ".cilium_bak")))
 	r.pod("after-repair", n.Name)
 	r.gone("after-repair")

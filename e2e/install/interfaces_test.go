@@ -32,9 +32,8 @@ const (
 
 // TestU7FromClusterFileToPods: the guide's cluster configuration is judged and rendered, the agents
 // give the nodes' NICs their addresses, by IP block file and by DHCP, and pods of both nodes reach
-// each other over them. A node that boots has its addresses again. pkg/nodenet/keeper tests the
-// rest on links of a kernel: a NIC that is renamed, absent or without carrier, a hostname that is
-// there twice, and a block without the node.
+// each other over them. A node that boots has its addresses again. nics_test.go has what can be
+// wrong with NICs and block files.
 func TestU7FromClusterFileToPods(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -233,19 +232,26 @@ func (r *rig) leased(leases string) error {
 func (r *rig) addressesOf(n *lab.Node) (all []string) {
 	r.t.Helper()
 	for _, nic := range []string{firstNIC, secondNIC} {
-		out, err := n.Run(r.ctx, "ip", "-json", "-4", "address", "show", "dev", nic)
-		r.must(err)
-		var links []struct {
-			Addresses []struct {
-				Local     string
-				PrefixLen int
-			} `json:"addr_info"`
-		}
-		r.must(json.Unmarshal([]byte(out), &links))
-		for _, l := range links {
-			for _, a := range l.Addresses {
-				all = append(all, fmt.Sprintf("%s %s/%d", nic, a.Local, a.PrefixLen))
-			}
+		all = append(all, r.addressesAt(n, nic)...)
+	}
+	return all
+}
+
+// addressesAt are the IPv4 addresses of a node's link, "ens224 172.16.20.10/22".
+func (r *rig) addressesAt(n *lab.Node, nic string) (all []string) {
+	r.t.Helper()
+	out, err := n.Run(r.ctx, "ip", "-json", "-4", "address", "show", "dev", nic)
+	r.must(err)
+	var links []struct {
+		Addresses []struct {
+			Local     string
+			PrefixLen int
+		} `json:"addr_info"`
+	}
+	r.must(json.Unmarshal([]byte(out), &links))
+	for _, l := range links {
+		for _, a := range l.Addresses {
+			all = append(all, fmt.Sprintf("%s %s/%d", nic, a.Local, a.PrefixLen))
 		}
 	}
 	return all
@@ -254,6 +260,13 @@ func (r *rig) addressesOf(n *lab.Node) (all []string) {
 // reachOver has a pod of each node with networks, of which that of the second node reaches the
 // other over the first network.
 func (r *rig) reachOver(networks string) {
+	r.t.Helper()
+	r.reach(r.pair(networks))
+	r.gone("gke-node-1", "gke-node-2")
+}
+
+// pair makes a pod of each node with networks, and returns their addresses of net1 by node.
+func (r *rig) pair(networks string) map[string]string {
 	r.t.Helper()
 	ip := map[string]string{}
 	for _, n := range r.Nodes() {
@@ -270,6 +283,12 @@ func (r *rig) reachOver(networks string) {
 			r.t.Errorf("%s has %s on net1", name, a)
 		}
 	}
+	return ip
+}
+
+// reach waits until the second pod of a pair reaches the first.
+func (r *rig) reach(ip map[string]string) {
+	r.t.Helper()
 	r.eventually("the pods reach each other", func() error {
 		out, err := r.Exec(r.ctx, "default", "gke-node-2", "/tool", "dial", ip["node-1"]+":8080",
 			ip["node-2"])
@@ -278,7 +297,6 @@ func (r *rig) reachOver(networks string) {
 		}
 		return err
 	})
-	r.gone("gke-node-1", "gke-node-2")
 }
 
 // networkStatus are the entries of a network-status, by interface.

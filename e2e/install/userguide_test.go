@@ -428,15 +428,7 @@ func (g *guide) troubleshoots() {
 // event waits until `kubectl describe pod` shows an event with words.
 func (g *guide) event(pod, reason string, words ...string) {
 	g.t.Helper()
-	g.eventually("the event "+reason, func() error {
-		out, err := g.Kubectl(g.ctx, "describe", "pod", pod)
-		for _, word := range append(words, reason) {
-			if err == nil && !strings.Contains(out, word) {
-				err = fmt.Errorf("%q is not in\n%s", word, out)
-			}
-		}
-		return err
-	})
+	g.described("pod", pod, append(words, reason)...)
 }
 
 // changesBetween has NADs change after pods were admitted and before they start: the node holds to
