@@ -108,7 +108,8 @@ func (b *bench) agentRound(ctx context.Context) error {
 		return err
 	}
 	err := inNetns(func(path string) error {
-		return b.timed("floor netlink", func() error { return b.rawLinks(path, 4) })
+		err := b.timed("floor netlink", func() error { return b.rawLinks(path, 4) })
+		return errors.Join(err, b.timed("floor link", removeRaw))
 	})
 	return errors.Join(err, b.timed("floor patch", func() error { return b.patch(ctx) }))
 }
@@ -142,6 +143,18 @@ func (b *bench) usedWithAgent() (time.Duration, error) {
 	return used + time.Duration(t.Nano()), err
 }
 
+// rawLink is the name of the node's end of the pair that rawLinks makes.
+const rawLink = "bench0"
+
+// removeRaw removes that pair by netlink alone.
+func removeRaw() error {
+	link, err := netlink.LinkByName(rawLink)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(link)
+}
+
 // rawLinks makes what a pod with n macvlan networks has: links with addresses, by netlink alone.
 func (b *bench) rawLinks(path string, n int) error {
 	ns, err := netns.GetFromPath(path)
@@ -164,7 +177,7 @@ func (b *bench) rawLinks(path string, n int) error {
 	}
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{
-			Name: "bench0", MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp,
+			Name: rawLink, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp,
 		},
 		PeerName: "eth0", PeerNamespace: netlink.NsFd(ns),
 	}
@@ -268,8 +281,8 @@ func (b *bench) agentReport(rate, oldRate, size float64) string {
 	bare, raw, patch := b.median("VERSION bare"), b.median("floor netlink"), b.median("floor patch")
 	floor, add := bare+raw+patch, b.median("ADD agent addresses")
 	fmt.Fprintf(&out, "\n4 networks with addresses of the cluster: ADD %.1f, DEL %.1f; floor: start "+
-		"of a bare binary %.2f, links by netlink %.2f, one PATCH %.2f\n",
-		add, b.median("DEL agent addresses"), bare, raw, patch)
+		"of a bare binary %.2f, links by netlink %.2f, one PATCH %.2f; a pair of links is removed in "+
+		"%.1f\n", add, b.median("DEL agent addresses"), bare, raw, patch, b.median("floor link"))
 	fmt.Fprintf(&out, "%d at a time: %.1f pods/s; %s: %.1f pods/s\n\n", rateAtOnce, rate,
 		b.reference.name, oldRate)
 	out.WriteString(verdicts([]verdict{
