@@ -61,6 +61,7 @@ func runAgent() int {
 	}
 	fmt.Println("ready")
 	go engines.SendEvents(ctx)
+	go engines.ReserveAhead(ctx)
 	defer engines.Close()
 	if err := s.Serve(ctx, listener); err != nil {
 		log.Error("serve", "error", err)
@@ -234,6 +235,40 @@ func TestThroughTheAgent(t *testing.T) {
 	}
 	if log := r.log(); strings.Count(log, "msg=ADD") != 2 || strings.Count(log, "msg=DEL") < 3 {
 		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// TestBlocksAheadOfNeed: an agent has the next block of addresses before the last one is used up,
+// so that ADDs do not wait for it; and none of a network that the node does not use.
+func TestBlocksAheadOfNeed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for name, cidr := range map[string]string{"a": "10.20.0.0/16", "unused": "10.21.0.0/16"} {
+		r.nad(name, `{"cniVersion":"1.0.0","plugins":[`+
+			r.whereabouts("macvlan", `"range":"`+cidr+`"`, "")+`]}`)
+	}
+	r.viaAgent()
+	r.agent()
+	pods := 0
+	add := func(n int) {
+		for range n {
+			pods++
+			r.patient("ADD", r.pod(fmt.Sprint("p", pods), "a"))
+		}
+	}
+	add(13)
+	for deadline := time.Now().Add(time.Minute); len(r.blocks()) < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 13 ADDs there is no block but %s", r.owners())
+		}
+	}
+	back := r.cutOff()
+	add(12)
+	back()
+	for _, b := range r.blocks() {
+		if len(r.blocks()) != 2 || b.Spec.Owner == nil || !strings.HasPrefix(b.Spec.CIDR, "10.20.") {
+			t.Errorf("blocks are %s", r.owners())
+		}
 	}
 }
 

@@ -53,6 +53,7 @@ func (a *daemon) serveCalls(ctx, lasting context.Context, memory *watch.Cluster)
 	}
 	defer engines.Close()
 	go engines.SendEvents(lasting)
+	go engines.ReserveAhead(lasting)
 	go agent.Every(ctx, countEvery, a.countFallbacks)
 	s := &server.Server{
 		Socket: wire.Socket, Handler: &warm.Handler{Engines: engines, Tracer: tracer}, Log: a.log,

@@ -32,6 +32,8 @@ type Addresses struct {
 	Log      *slog.Logger
 	// Trace is called for each change of state; nil for nobody.
 	Trace func(point string)
+	// Ahead reserves blocks for the ADDs to come; nil for a process that ends before they do.
+	Ahead *block.Ahead
 	// Now is the wall clock, time.Now if nil. The boot clock is as fast.
 	Now func() time.Time
 }
@@ -58,7 +60,13 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 		fast := time.Until(a.Now())
 		m.Now = func() time.Time { return block.BootClock().Add(fast) }
 	}
-	return &whereabouts.Addresses{Manager: m, Claims: source, Close: done}, nil
+	addresses := &whereabouts.Addresses{Manager: m, Claims: source, Close: done}
+	if a.Ahead != nil {
+		lasting := *m // which outlives the operation, and its log
+		lasting.Log, lasting.Tell, lasting.Step = a.Log, teller(source, a.Log), nil
+		addresses.Got = func(wishes []block.Wish) { a.Ahead.After(&lasting, wishes) }
+	}
+	return addresses, nil
 }
 
 func (a *Addresses) step(change string) error {

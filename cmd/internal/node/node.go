@@ -14,6 +14,7 @@ import (
 	"github.com/braid-cni/braid/pkg/cnicache"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/kube/kubelet"
 	"github.com/braid-cni/braid/pkg/kube/manifests"
 	"github.com/braid-cni/braid/pkg/logfile"
@@ -36,6 +37,8 @@ type Options struct {
 	Source Source
 	// Logs are further handlers of the log, beside the configured ones.
 	Logs []slog.Handler
+	// Ahead reserves blocks of addresses ahead of need; nil for a process that is for one operation.
+	Ahead *block.Ahead
 	// Alone is true if the process is for one operation, and runs nothing but plugins.
 	Alone bool
 	// Trace is called for each change of state, for tests; nil for nobody.
@@ -59,7 +62,7 @@ func NewEngine(o Options) (e *engine.Engine, closeLog func() error, err error) {
 	addresses := &Addresses{
 		Source: Only(source), Name: o.Node.NodeName, StateDir: o.Node.StateDir,
 		Rotation: o.Node.LogOptions,
-		Log:      log, Trace: o.Trace, Now: o.Now,
+		Log:      log, Trace: o.Trace, Now: o.Now, Ahead: o.Ahead,
 	}
 	_, local := source.(*manifests.Directory)
 	return &engine.Engine{

@@ -13,6 +13,7 @@ import (
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
 	"github.com/braid-cni/braid/pkg/engine"
+	"github.com/braid-cni/braid/pkg/ipam/block"
 	"github.com/braid-cni/braid/pkg/loglevel"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -38,6 +39,8 @@ type Engines struct {
 	Upkeep bool
 	// Trace is engine.Engine's.
 	Trace func(point string)
+
+	ahead block.Ahead
 
 	once   sync.Once
 	events chan func(context.Context)
@@ -146,6 +149,7 @@ func (w *Engines) make(c *conf.Config) (*warm, error) {
 	}
 	e, closeLog, err := node.NewEngine(node.Options{
 		Node: &own, Policy: &c.Policy, Version: w.Version, Source: source, Logs: logs, Trace: w.Trace,
+		Ahead: &w.ahead,
 	})
 	if err != nil {
 		return nil, err
@@ -187,6 +191,10 @@ func (w *Engines) SendEvents(ctx context.Context) {
 	}
 	all.Wait()
 }
+
+// ReserveAhead reserves blocks of addresses, after the calls that have used them up, until ctx is
+// done.
+func (w *Engines) ReserveAhead(ctx context.Context) { w.ahead.Run(ctx) }
 
 // later is a reporter whose calls do not wait for their events.
 type later struct {

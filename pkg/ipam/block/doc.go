@@ -44,7 +44,8 @@
 // wall clock: a machine that was suspended finds the first behind.
 //
 // Tend does what a node owes the others, after any operation: it shares blocks that they ask for,
-// and returns idle ones. PROTOCOL.md draws the states of a block.
+// and returns idle ones. Ahead, in a process that lasts, reserves the next block of a range before
+// an Add needs it. PROTOCOL.md draws the states of a block.
 //
 // The runtime runs operations on one attachment one after the other, and none beside a GC of its
 // network. Changes of local state are under one lock and never wait for the API. Requests to the

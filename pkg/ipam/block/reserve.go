@@ -33,8 +33,10 @@ func (m *Manager) Reserve(ctx context.Context, wishes ...Wish) error {
 			return errors.Join(append(errs, err)...)
 		default:
 			more, serr := m.stock(ctx, wishes[short], wishes[:short])
-			if errs = append(errs, serr); !more {
-				wishes = slices.Delete(wishes, short, short+1)
+			if errs = append(errs, serr); !more { // nor for others like it
+				key := wishes[short].key()
+				wishes = append(wishes[:short], slices.DeleteFunc(wishes[short:],
+					func(w Wish) bool { return w.key() == key })...)
 			}
 		}
 		if err != nil {

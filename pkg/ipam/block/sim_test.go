@@ -440,7 +440,21 @@ func (s *sim) add(b *box) {
 				s.given(b, addrs)
 			}
 			s.upkeep(ctx, m)
+			if err == nil && b.claim == nil && b.node.timer {
+				s.ahead(ctx, m, b.wishes)
+			}
 		})
+}
+
+// ahead is what an agent does after an Add.
+func (s *sim) ahead(ctx context.Context, m *block.Manager, wishes []block.Wish) {
+	for _, w := range wishes {
+		there, err := m.ReserveAhead(ctx, w)
+		s.note("  reserve ahead on %s: %t, %v", m.NodeName, there, err)
+		if there {
+			s.count["reserved ahead"]++
+		}
+	}
 }
 
 // upkeep is what pkg/engine does after each operation but STATUS.

@@ -43,6 +43,8 @@ type Plugin struct {
 type Addresses struct {
 	*block.Manager
 	Claims block.IPAMClaims
+	// Got, if set, is called when an ADD has got addresses that no claim keeps.
+	Got func([]block.Wish)
 	// Close ends their use.
 	Close func()
 }
@@ -117,6 +119,9 @@ func (p *plan) allocate(
 		return nil, err
 	}
 	req.Undo.Push(undo)
+	if m.Got != nil && claim == nil {
+		m.Got(p.wishes)
+	}
 	return addrs, p.publish(ctx, m.Claims, pod, claim, addrs)
 }
 
