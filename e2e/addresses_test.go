@@ -229,7 +229,7 @@ func (r *rig) loseNode(node *lab.Node, pods []*corev1.Pod) {
 	}()
 
 	node.KillKubelet()
-	node.KillContainerd()
+	node.KillRuntime()
 	before := r.ofNode(node.Name)
 	time.Sleep(3 * time.Second)
 	if after := r.ofNode(node.Name); before == 0 || after != before {

@@ -120,9 +120,9 @@ func (r *rig) executed() {
 // killRuntime kills containerd and the kubelet and starts them again.
 func (r *rig) killRuntime() {
 	r.t.Helper()
-	r.node.KillContainerd()
+	r.node.KillRuntime()
 	r.node.KillKubelet()
-	r.must(r.node.StartContainerd(r.ctx))
+	r.must(r.node.StartRuntime(r.ctx))
 	// A kubelet ends when containerd's CRI is not there yet. Elsewhere systemd starts it again.
 	r.eventually("the kubelet is back", func() error {
 		_ = r.node.StartKubelet() // fails where it runs

@@ -28,7 +28,7 @@ trap 'rm -rf "$work"' EXIT
 say "1/3 what the tests need"
 scripts/install-deps.sh node
 gotestsum=$(scripts/tools.sh gotestsum)
-scripts/lab.sh node
+scripts/lab.sh crio
 BRAID_LAB_BIN=$(scripts/lab.sh dir)
 BRAID_HELM=$(scripts/tools.sh helm)
 . scripts/whereabouts.sh

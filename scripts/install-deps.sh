@@ -3,7 +3,7 @@
 # that are missing. Go is not among them. Groups may be combined:
 #
 #   scripts/install-deps.sh base    links, netns, packet filter, and the C compiler that go test -race links with
-#   scripts/install-deps.sh node    what a Kubernetes node runs on besides the binaries of scripts/lab.sh, and a DHCP server (contains base)
+#   scripts/install-deps.sh node    what a Kubernetes node runs on besides the binaries of scripts/lab.sh, what fills CRI-O's storage, and a DHCP server (contains base)
 #   scripts/install-deps.sh uml     a kernel that boots as a process, for links that the machine's own kernel lacks
 #   scripts/install-deps.sh lint    what checks scripts
 set -euo pipefail
@@ -16,7 +16,7 @@ say() { printf 'install-deps: %s\n' "$*" >&2; }
 # Each entry is PACKAGE, or PACKAGE=COMMAND where any provider of the command will do, as with a
 # runc that came with Docker.
 base=(make gcc libc6-dev util-linux iproute2=ip iptables nftables=nft)
-node=("${base[@]}" runc dnsmasq-base=dnsmasq)
+node=("${base[@]}" runc conmon skopeo dnsmasq-base=dnsmasq)
 uml=(user-mode-linux=linux.uml kmod=modprobe gcc libc6-dev)
 lint=(shellcheck)
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # lab.sh builds the Kubernetes node that the tests run on, from the Go modules pinned in
-# e2e/cluster.
+# e2e/cluster and e2e/cluster/crio.
 #
 #   scripts/lab.sh api    what tests against a real API server need: etcd, kube-apiserver
-#   scripts/lab.sh node   all of it: also kubectl, scheduler, controller-manager, kubelet, containerd, its shim, ctr
+#   scripts/lab.sh node   also kubectl, scheduler, controller-manager, kubelet, containerd, its shim, ctr
+#   scripts/lab.sh crio   all of it: also CRI-O and its pinns, which is C
 #   scripts/lab.sh dir    prints the directory that holds the binaries, built or not
 #
 # The directory lies in a cache outside the clone (BRAID_CACHE, default ~/.cache/braid), so that a
@@ -15,12 +16,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/goflags.sh"
 module=$(cd "$(dirname "${BASH_SOURCE[0]}")/../e2e/cluster" && pwd)
 cache=${BRAID_CACHE:-$HOME/.cache/braid}
-dir=$cache/lab-$(cat "$module/go.mod" "$module/go.sum" | sha256sum | cut -c1-12)
+dir=$cache/lab-$(cat "$module"/{,crio/}go.{mod,sum} | sha256sum | cut -c1-12)
 
 say() { printf 'lab: %s\n' "$*" >&2; }
 
 usage() {
-	say "usage: ${0##*/} api|node|dir"
+	say "usage: ${0##*/} api|node|crio|dir"
 	exit 2
 }
 
@@ -29,14 +30,14 @@ pinned() {
 	awk -v m="$1" '$1 == m && $2 ~ /^v/ { print $2; exit }' "$module/go.mod"
 }
 
-# build NAME PACKAGE installs one binary, unless it is there.
-build() {
-	local name=$1 package=$2 start=$SECONDS
+# made NAME COMMAND... has a command, which is given the path of a file, make one binary, unless it is
+# there.
+made() {
+	local name=$1 start=$SECONDS
+	shift
 	[ -x "$dir/$name" ] && return
 	local tmp=$dir/.$name.tmp
-	# -s -w strips: kube-apiserver shrinks by a third, and its start with it. GOGC: the compiler, a
-	# Go program too, collects its garbage less often.
-	if ! (cd "$module" && GOGC=400 quietly go build -ldflags "-s -w $versions" -o "$tmp" "$package"); then
+	if ! "$@" "$tmp"; then
 		say "building $name failed"
 		return 1
 	fi
@@ -44,12 +45,28 @@ build() {
 	say "built $name in $((SECONDS - start)) s"
 }
 
+# build NAME PACKAGE makes a binary of a package that e2e/cluster requires.
+build() { made "$1" compile "$module" '' "$2"; }
+
+# compile MODULE TAGS PACKAGE FILE. -s -w strips: kube-apiserver shrinks by a third, and its start
+# with it. GOGC: the compiler, a Go program too, collects its garbage less often.
+compile() {
+	(cd "$1" && GOGC=400 quietly go build -tags "$2" -ldflags "-s -w $versions" -o "$4" "$3")
+}
+
+# compile_pinns FILE makes the program by which CRI-O pins namespaces.
+compile_pinns() {
+	local source
+	source=$(cd "$module/crio" && quietly go list -m -f '{{.Dir}}' github.com/cri-o/cri-o) &&
+		gcc -std=c99 -Os -static -o "$1" "$source"/pinns/src/*.c
+}
+
 case ${1-} in
 dir)
 	printf '%s\n' "$dir"
 	exit 0
 	;;
-api | node) ;;
+api | node | crio) ;;
 *) usage ;;
 esac
 
@@ -75,7 +92,7 @@ rm -f "$dir"/.*.tmp # of a build that was killed
 
 build etcd go.etcd.io/etcd/server/v3
 build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
-[ "$1" = node ] || exit 0
+[ "$1" != api ] || exit 0
 build kubectl k8s.io/kubernetes/cmd/kubectl
 build kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 build kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
@@ -83,3 +100,7 @@ build kubelet k8s.io/kubernetes/cmd/kubelet
 build containerd github.com/containerd/containerd/v2/cmd/containerd
 build containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 build ctr github.com/containerd/containerd/v2/cmd/ctr
+[ "$1" = crio ] || exit 0
+made crio compile "$module/crio" 'containers_image_openpgp exclude_graphdriver_btrfs btrfs_noversion' \
+	github.com/cri-o/cri-o/cmd/crio
+made pinns compile_pinns

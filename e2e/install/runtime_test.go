@@ -75,8 +75,8 @@ func (r *rig) forgets(n *lab.Node, s recorded, pod string) {
 		})
 	}
 	n.Ctr(r.ctx, "sandboxes", "remove", "--force", s.ContainerID)
-	n.KillContainerd()
-	r.must(n.StartContainerd(r.ctx))
+	n.KillRuntime()
+	r.must(n.StartRuntime(r.ctx))
 	now := int64(0)
 	r.must(r.Client().CoreV1().Pods("default").
 		Delete(r.ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &now}))

@@ -246,8 +246,8 @@ func TestContainerdRestarts(t *testing.T) {
 	c := r.churn()
 	for range 3 {
 		for _, n := range r.Nodes() {
-			n.KillContainerd()
-			r.must(n.StartContainerd(r.ctx))
+			n.KillRuntime()
+			r.must(n.StartRuntime(r.ctx))
 		}
 		c.more()
 	}

@@ -16,10 +16,7 @@ import (
 
 var (
 	apiBinaries  = []string{"etcd", "kube-apiserver"}
-	nodeBinaries = []string{
-		"kubectl", "kube-controller-manager", "kube-scheduler", "kubelet",
-		"containerd", "containerd-shim-runc-v2", "ctr",
-	}
+	nodeBinaries = []string{"kubectl", "kube-controller-manager", "kube-scheduler", "kubelet"}
 )
 
 // BinDir returns the directory with the binaries of scripts/lab.sh: $BRAID_LAB_BIN where that is
@@ -55,8 +52,8 @@ func binDir(want []string) (string, error) {
 	}
 	for _, name := range want {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("find %s: %w; run scripts/lab.sh api (API server only) or "+
-				"scripts/lab.sh node (all)", name, err)
+			return "", fmt.Errorf("find %s: %w; run scripts/lab.sh api (API server only), "+
+				"scripts/lab.sh node (nodes with containerd) or scripts/lab.sh crio (with CRI-O)", name, err)
 		}
 	}
 	return dir, nil

@@ -28,7 +28,10 @@ type Options struct {
 	// their own, which has that name in the control plane's network namespace.
 	NICs []string
 
-	// Prepare is called for each node when containerd runs and the kubelet does not yet: the time at
+	// Runtime runs the containers of all nodes; default: Containerd.
+	Runtime Runtime
+
+	// Prepare is called for each node when the runtime runs and the kubelet does not yet: the time at
 	// which an operator installs the CNI plugins and their configuration. It may ask for kubeconfigs,
 	// but the API server is only starting then. May be nil; the node is not Ready until something has
 	// installed a network.
@@ -43,6 +46,7 @@ type Cluster struct {
 	controllerManager *process
 	nodes             []*Node
 	nics              []string
+	runtime           Runtime
 	prepare           func(context.Context, *Node) error
 }
 
@@ -62,12 +66,15 @@ func StartNode(tb testing.TB, prepare func(context.Context, *Node) error) *Node 
 
 // NewCluster starts a cluster; the caller has to call Stop. When it returns, the nodes are
 // registered; they are Ready where Prepare has given them a network (WaitReady). It needs root, and
-// the binaries of scripts/lab.sh node.
+// the binaries of scripts/lab.sh node, for CRI-O those of scripts/lab.sh crio.
 func NewCluster(options Options) (*Cluster, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("start cluster: namespaces, mounts and cgroups need root")
 	}
-	bin, err := binDir(slices.Concat(apiBinaries, nodeBinaries))
+	if options.Runtime == "" {
+		options.Runtime = Containerd
+	}
+	bin, err := binDir(slices.Concat(apiBinaries, nodeBinaries, engines[options.Runtime].binaries))
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +88,7 @@ func NewCluster(options Options) (*Cluster, error) {
 		},
 		tools:   dir.file("tools"),
 		nics:    options.NICs,
+		runtime: options.Runtime,
 		prepare: options.Prepare,
 	}
 	if len(options.Nodes) == 0 {

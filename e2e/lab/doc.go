@@ -1,5 +1,5 @@
 // Package lab runs real Kubernetes for tests, on one Linux machine and without a container engine:
-// etcd and a kube-apiserver alone (StartAPI), or whole nodes with kubelet and containerd
+// etcd and a kube-apiserver alone (StartAPI), or whole nodes with kubelet and containerd or CRI-O
 // (StartCluster). The binaries are the ones that scripts/lab.sh builds from the pins in
 // e2e/cluster; one that is at work is waited for.
 //

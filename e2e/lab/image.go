@@ -20,6 +20,12 @@ const (
 	ToolImage  = "localhost/tool:1" // for the pods of tests: waits, or what its arguments say
 )
 
+// The annotations of an image in an archive.
+const (
+	imageName = "io.containerd.image.name"
+	imageRef  = "org.opencontainers.image.ref.name" // what skopeo finds it by
+)
+
 // descriptor is an OCI content descriptor, as far as it is needed here.
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
@@ -68,7 +74,7 @@ func ociArchive(w io.Writer, program string, names ...string) error {
 	var manifests []descriptor
 	for _, name := range names {
 		named := manifest
-		named.Annotations = map[string]string{"io.containerd.image.name": name}
+		named.Annotations = map[string]string{imageName: name, imageRef: name}
 		manifests = append(manifests, named)
 	}
 	files["index.json"] = encode(map[string]any{"schemaVersion": 2, "manifests": manifests})
@@ -101,5 +107,6 @@ func tarball(files map[string][]byte, order []string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b.Bytes(), w.Close()
+	err := w.Close() // which writes the end
+	return b.Bytes(), err
 }

@@ -119,6 +119,7 @@ func TestOCIArchive(t *testing.T) {
 	if err := ociArchive(&archive, program, PauseImage, ToolImage); err != nil {
 		t.Fatal(err)
 	}
+	whole := slices.Clone(archive.Bytes())
 	files := map[string][]byte{}
 	for r := tar.NewReader(&archive); ; {
 		header, err := r.Next()
@@ -129,6 +130,9 @@ func TestOCIArchive(t *testing.T) {
 			t.Fatal(err)
 		}
 		files[header.Name], _ = io.ReadAll(r)
+	}
+	if tail := make([]byte, 1024); !bytes.HasSuffix(whole, tail) {
+		t.Error("the archive has no end")
 	}
 	var index struct{ Manifests []descriptor }
 	if err := json.Unmarshal(files["index.json"], &index); err != nil {
@@ -338,10 +342,16 @@ func assertNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// TestNodeRunsAPod shows that a node is a node: a pod gets its network from a plain CNI
-// configuration, survives the runtime, and nothing is left after all.
+// TestNodeRunsAPod shows that a node is a node, whatever its runtime: a pod gets its network from a
+// plain CNI configuration, survives the runtime, and nothing is left after all.
 func TestNodeRunsAPod(t *testing.T) {
 	needE2E(t)
+	for _, runtime := range []Runtime{Containerd, CRIO} {
+		t.Run(string(runtime), func(t *testing.T) { runsAPod(t, runtime) })
+	}
+}
+
+func runsAPod(t *testing.T, runtime Runtime) {
 	machine := linkNames(t, "/proc/self/ns/net")
 	began := time.Now()
 	step := func(what string) {
@@ -349,7 +359,7 @@ func TestNodeRunsAPod(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cluster, err := NewCluster(Options{Prepare: installBridge})
+	cluster, err := NewCluster(Options{Runtime: runtime, Prepare: installBridge})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,9 +402,9 @@ func TestNodeRunsAPod(t *testing.T) {
 	}
 	step("looked into the pod")
 
-	node.KillContainerd()
+	node.KillRuntime()
 	node.KillKubelet()
-	if err := node.StartContainerd(ctx); err != nil {
+	if err := node.StartRuntime(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := node.StartKubelet(); err != nil {
@@ -410,7 +420,7 @@ func TestNodeRunsAPod(t *testing.T) {
 	if err := cluster.WaitPodGone(ctx, "default", "p"); err != nil {
 		t.Fatal(err)
 	}
-	step("pod deleted, after a restart of containerd and kubelet")
+	step("pod deleted, after a restart of runtime and kubelet")
 
 	stopped = true
 	if err := cluster.Stop(); err != nil {

@@ -14,27 +14,24 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var (
-	//go:embed config/containerd.toml
-	containerdConfig []byte
-	//go:embed config/kubelet.yaml
-	kubeletConfig []byte
-)
+//go:embed config/kubelet.yaml
+var kubeletConfig []byte
 
 // nodeBin is where a node has the binaries of scripts/lab.sh.
 const nodeBin = "/opt/lab"
 
-// Node is a machine of a cluster: containerd, kubelet and what they run.
+// Node is a machine of a cluster: container runtime, kubelet and what they run.
 type Node struct {
 	Name    string
 	Address string // on eth0, the cluster's network
 	Cluster *Cluster
 
-	number     int // in the order of the cluster's nodes, from 0
-	in         *sandbox
-	cgroup     string // of all pods, below the root of each hierarchy
-	containerd *process
-	kubelet    *process
+	number  int // in the order of the cluster's nodes, from 0
+	in      *sandbox
+	cgroup  string // of all pods, below the root of each hierarchy
+	of      *engine
+	runtime *process
+	kubelet *process
 }
 
 // newNode makes a machine with its links, on which nothing runs yet.
@@ -52,13 +49,13 @@ func newNode(ctx context.Context, c *Cluster, name string) (*Node, error) {
 	}
 	n := &Node{
 		Name: name, Address: fmt.Sprintf("172.30.0.%d", 11+number), Cluster: c,
-		number: number, in: in, cgroup: "/" + c.dir.id() + "/" + name,
+		number: number, in: in, cgroup: "/" + c.dir.id() + "/" + name, of: engines[c.runtime],
 	}
 	c.nodes = append(c.nodes, n) // from here on Stop takes care of it
-	n.containerd = &process{
-		name: "containerd", in: in, log: c.dir.logFile(name + "-containerd"),
-		argv: []string{nodeBin + "/containerd", "--config=/etc/containerd/lab.toml"},
-		// It finds its shim and runc there.
+	n.runtime = &process{
+		name: n.of.argv[0], in: in, log: c.dir.logFile(name + "-" + n.of.argv[0]),
+		argv: append([]string{nodeBin + "/" + n.of.argv[0]}, n.of.argv[1:]...),
+		// It finds its helpers there, and what the machine has of them.
 		env: []string{
 			"PATH=" + nodeBin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		},
@@ -120,19 +117,17 @@ func (n *Node) Cable(ctx context.Context, nic string, in bool) error {
 	return n.Cluster.in.ip(ctx, "link set "+n.port(nic)+" "+state)
 }
 
-// prepare starts containerd and loads the images, then lets the test install what it wants.
+// prepare starts the runtime and loads the images, then lets the test install what it wants.
 func (n *Node) prepare(ctx context.Context) error {
-	if err := n.WriteFile("/etc/containerd/lab.toml", containerdConfig, 0o644); err != nil {
+	for file, content := range n.of.files {
+		if err := n.WriteFile(file, content, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := n.StartRuntime(ctx); err != nil {
 		return err
 	}
-	if err := n.StartContainerd(ctx); err != nil {
-		return err
-	}
-	images, err := os.ReadFile(n.Cluster.tools + "/images.tar")
-	if err != nil {
-		return err
-	}
-	if _, err := n.in.output(ctx, string(images), n.ctr("image", "import", "-")...); err != nil {
+	if err := n.LoadImages(ctx, n.Cluster.tools+"/images.tar"); err != nil {
 		return err
 	}
 	if n.Cluster.prepare == nil {
@@ -146,7 +141,8 @@ func (n *Node) join(ctx context.Context) error {
 	if err := n.makeCgroups(); err != nil {
 		return err
 	}
-	config := strings.Replace(string(kubeletConfig), "CGROUP_ROOT", n.cgroup, 1)
+	config := strings.NewReplacer("CGROUP_ROOT", n.cgroup, "SOCKET", n.of.socket).
+		Replace(string(kubeletConfig))
 	if err := n.WriteFile("/etc/kubernetes/kubelet.yaml", []byte(config), 0o644); err != nil {
 		return err
 	}
@@ -206,28 +202,28 @@ func (n *Node) wait(ctx context.Context, ok func(*corev1.Node) bool) error {
 	}
 }
 
-// StartContainerd starts containerd and waits until it answers. After KillContainerd it takes up
-// the containers that it had.
-func (n *Node) StartContainerd(ctx context.Context) error {
-	if err := n.containerd.start(); err != nil {
+// StartRuntime starts the container runtime and waits until it answers. After KillRuntime it takes
+// up the containers that it had.
+func (n *Node) StartRuntime(ctx context.Context) error {
+	if err := n.runtime.start(); err != nil {
 		return err
 	}
 	for {
-		_, err := n.Ctr(ctx, "version")
+		err := n.answers(ctx)
 		if err == nil {
 			return nil
 		}
-		if !n.containerd.running() || ctx.Err() != nil {
-			return n.containerd.describe(fmt.Errorf("start containerd: %w", err))
+		if !n.runtime.running() || ctx.Err() != nil {
+			return n.runtime.describe(fmt.Errorf("start %s: %w", n.runtime.name, err))
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
-			return n.containerd.describe(fmt.Errorf("start containerd: %w", err))
+			return n.runtime.describe(fmt.Errorf("start %s: %w", n.runtime.name, err))
 		}
 	}
 }
 
-// KillContainerd sends SIGKILL to containerd; shims and containers go on.
-func (n *Node) KillContainerd() { n.containerd.kill() }
+// KillRuntime sends SIGKILL to the container runtime; containers go on.
+func (n *Node) KillRuntime() { n.runtime.kill() }
 
 // StartKubelet starts the kubelet; it does not wait.
 func (n *Node) StartKubelet() error { return n.kubelet.start() }
@@ -238,7 +234,7 @@ func (n *Node) KillKubelet() { n.kubelet.kill() }
 // halt ends the node as a power failure does.
 func (n *Node) halt() {
 	n.kubelet.kill()
-	n.containerd.kill()
+	n.runtime.kill()
 	n.in.stop()
 }
 
@@ -251,7 +247,7 @@ func (n *Node) Run(ctx context.Context, command ...string) (string, error) {
 // Netns returns a path to the node's own network namespace.
 func (n *Node) Netns() string { return n.in.netns() }
 
-// Ctr runs ctr in the namespace in which the kubelet's containers are.
+// Ctr runs ctr in the namespace in which the kubelet's containers are. Only containerd has it.
 func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	return n.in.output(ctx, "", n.ctr(args...)...)
 }

@@ -4,60 +4,79 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"time"
+
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // PodNetns returns a path, from outside, to the network namespace of a pod on the node. Pods with
 // hostNetwork have none.
 func (n *Node) PodNetns(ctx context.Context, namespace, name string) (string, error) {
-	// The pod's sandbox container knows. Of several the last is the current one: a sandbox that died
-	// is kept a while.
-	filter := fmt.Sprintf(
-		`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,`+
-			`labels."io.kubernetes.pod.name"==%q`, namespace, name)
-	ids, err := n.Ctr(ctx, "containers", "list", "--quiet", filter)
+	id, err := n.PodSandbox(ctx, namespace, name)
 	if err != nil {
 		return "", err
 	}
-	var latest struct {
-		CreatedAt time.Time
-		netns     string
-	}
-	for _, id := range strings.Fields(ids) {
-		out, err := n.Ctr(ctx, "containers", "info", id)
+	netns := ""
+	err = n.cri(func(runtime runtimev1.RuntimeServiceClient) error {
+		answer, err := runtime.PodSandboxStatus(ctx,
+			&runtimev1.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
 		if err != nil {
-			return "", err
+			return err
 		}
-		var info containerInfo
-		if err := json.Unmarshal([]byte(out), &info); err != nil {
-			return "", fmt.Errorf("read container %s: %w", id, err)
+		var info sandboxInfo
+		if err := json.Unmarshal([]byte(answer.GetInfo()["info"]), &info); err != nil {
+			return fmt.Errorf("read sandbox %s: %w", id, err)
 		}
-		if info.CreatedAt.After(latest.CreatedAt) {
-			latest.CreatedAt, latest.netns = info.CreatedAt, info.netns()
-		}
+		netns = info.netns()
+		return nil
+	})
+	if err == nil && netns == "" {
+		err = fmt.Errorf("pod %s/%s has none", namespace, name)
 	}
-	if latest.netns == "" {
-		return "", fmt.Errorf("find network namespace of pod %s/%s: no sandbox on node %s",
-			namespace, name, n.Name)
+	if err != nil {
+		return "", fmt.Errorf("find network namespace: %w", err)
 	}
-	return n.Path(latest.netns), nil
+	return n.Path(netns), nil
 }
 
-// containerInfo is what is needed of the output of ctr containers info.
-type containerInfo struct {
-	CreatedAt time.Time
-	Spec      struct {
+// PodSandbox returns the ID of a pod's sandbox on the node.
+func (n *Node) PodSandbox(ctx context.Context, namespace, name string) (id string, err error) {
+	err = n.cri(func(runtime runtimev1.RuntimeServiceClient) error {
+		list, err := runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{
+			Filter: &runtimev1.PodSandboxFilter{LabelSelector: map[string]string{
+				"io.kubernetes.pod.namespace": namespace, "io.kubernetes.pod.name": name,
+			}},
+		})
+		// Of several the last is the current one: a sandbox that died is kept a while.
+		var latest int64
+		for _, s := range list.GetItems() {
+			if s.GetCreatedAt() > latest {
+				latest, id = s.GetCreatedAt(), s.GetId()
+			}
+		}
+		return err
+	})
+	if err == nil && id == "" {
+		err = fmt.Errorf("there is none on node %s", n.Name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find sandbox of pod %s/%s: %w", namespace, name, err)
+	}
+	return id, nil
+}
+
+// sandboxInfo is what is needed of what a runtime tells of a sandbox when it is asked for all.
+type sandboxInfo struct {
+	Spec struct {
 		Linux struct {
 			Namespaces []struct {
 				Type string `json:"type"`
 				Path string `json:"path"`
 			} `json:"namespaces"`
 		} `json:"linux"`
-	}
+	} `json:"runtimeSpec"`
 }
 
-func (i containerInfo) netns() string {
+func (i sandboxInfo) netns() string {
 	for _, namespace := range i.Spec.Linux.Namespaces {
 		if namespace.Type == "network" {
 			return namespace.Path

@@ -18,7 +18,7 @@ var (
 // Options.NICs are as if nobody had set them up. Disks keep what they have.
 func (n *Node) PowerOff(ctx context.Context) error {
 	n.kubelet.kill()
-	n.containerd.kill()
+	n.runtime.kill()
 	command := append([]string{"sh", "-euc", powerOff, "poweroff"}, n.Cluster.nics...)
 	if _, err := n.Run(ctx, command...); err != nil {
 		return fmt.Errorf("power off %s: %w", n.Name, err)
@@ -26,8 +26,8 @@ func (n *Node) PowerOff(ctx context.Context) error {
 	return removeCgroups(n.cgroup)
 }
 
-// PowerOn starts a node after PowerOff. What the kernel says of its boot is another, and containerd
-// and the kubelet run.
+// PowerOn starts a node after PowerOff. What the kernel says of its boot is another, and the node's
+// runtime and kubelet run.
 func (n *Node) PowerOn(ctx context.Context) error {
 	if _, err := n.Run(ctx, "sh", "-euc", powerOn); err != nil {
 		return fmt.Errorf("power on %s: %w", n.Name, err)
@@ -35,7 +35,7 @@ func (n *Node) PowerOn(ctx context.Context) error {
 	if err := n.makeCgroups(); err != nil {
 		return err
 	}
-	if err := n.StartContainerd(ctx); err != nil {
+	if err := n.StartRuntime(ctx); err != nil {
 		return err
 	}
 	return n.StartKubelet()

@@ -122,11 +122,11 @@ func mountSystem(root string) error {
 }
 
 // mountOwn mounts an empty tmpfs wherever nodes have state: what the machine has there is no
-// business of the node, and containerd's snapshots, overlays themselves, cannot lie on an overlay.
+// business of the node, and snapshots, overlays themselves, cannot lie on an overlay.
 func mountOwn(root string) error {
 	for _, dir := range []string{
-		"/run", "/tmp", "/etc/cni", "/etc/kubernetes", "/opt/cni",
-		"/var/lib/cni", "/var/lib/containerd", "/var/lib/kubelet", "/var/log",
+		"/run", "/tmp", "/etc/cni", "/etc/kubernetes", "/opt/cni", "/var/lib/cni",
+		"/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/kubelet", "/var/log",
 	} {
 		if err := os.MkdirAll(root+dir, 0o755); err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
@@ -174,16 +174,15 @@ func enterRoot(root string) error {
 // shieldMachine covers the settings of the whole kernel that a kubelet insists on with files that
 // already say what it wants, and turns on forwarding, which is the network namespace's own.
 func shieldMachine() error {
+	if err := hideControllers(); err != nil {
+		return err
+	}
 	for name, value := range map[string]string{
 		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10",
 		"kernel/panic_on_oops":     "1",
 		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 	} {
-		file := "/run/lock/sysctl-" + strings.ReplaceAll(name, "/", ".")
-		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
-			return fmt.Errorf("make stand-in for %s: %w", name, err)
-		}
-		if err := mount(file, "/proc/sys/"+name, "", unix.MS_BIND, ""); err != nil {
+		if err := standIn("/proc/sys/"+name, value+"\n"); err != nil {
 			return err
 		}
 	}
@@ -194,6 +193,37 @@ func shieldMachine() error {
 		}
 	}
 	return nil
+}
+
+// hideControllers has cgroup controllers of version 1 that are nowhere mounted be disabled ones:
+// CRI-O goes by /proc/cgroups, and then sets limits that cannot be set.
+func hideControllers() error {
+	const list, mounts = "/proc/cgroups", "/sys/fs/cgroup/"
+	if _, err := os.Stat(mounts + "cgroup.controllers"); err == nil {
+		return nil // version 2
+	}
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return fmt.Errorf("list cgroup controllers: %w", err)
+	}
+	var lines strings.Builder
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "\t")
+		if _, err := os.Stat(mounts + name); err != nil && !strings.HasPrefix(line, "#") {
+			line = strings.TrimSuffix(line, "1\n") + "0\n"
+		}
+		lines.WriteString(line)
+	}
+	return standIn(list, lines.String())
+}
+
+// standIn covers a file with one of that content.
+func standIn(file, content string) error {
+	cover := "/run/lock/" + strings.ReplaceAll(file[1:], "/", ".")
+	if err := os.WriteFile(cover, []byte(content), 0o644); err != nil {
+		return fmt.Errorf("make stand-in for %s: %w", file, err)
+	}
+	return mount(cover, file, "", unix.MS_BIND, "")
 }
 
 func mount(source, target, fstype string, flags uintptr, data string) error {
