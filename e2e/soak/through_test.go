@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,8 @@ import (
 const (
 	// callers are how many pods are attached and removed at a time.
 	callers = 8
+	// checks are how often each of them is looked at, which is quick: a removal waits for the kernel.
+	checks = 9
 	// What the agent may have more at the end than after a tenth of the time: connections and
 	// goroutines that are at work on something else.
 	moreDescriptors, moreGoroutines, moreThreads = 10, 30, 8
@@ -180,7 +183,7 @@ func (s *through) life(i int) {
 		s.call(ctx, "ADD", id, i) //nolint:errcheck // it may be killed
 		cancel()
 	} else {
-		for _, verb := range []string{"ADD", "CHECK"} {
+		for _, verb := range append([]string{"ADD"}, slices.Repeat([]string{"CHECK"}, checks)...) {
 			if err := s.call(s.Context(), verb, id, i); err != nil {
 				s.Error(err)
 			}
