@@ -27,7 +27,7 @@ const firstWithGC = "1.1.0"
 // GC removes everything that belongs to no sandbox of the runtime's list (CNI 1.1 "GC"). First it
 // removes the recorded sandboxes that are not on the list. Then the plugins' own GC removes what
 // each network holds beyond the attachments of those that are. It goes on past errors and joins
-// them.
+// them. Without a list it removes nothing, which is an error if there is a record.
 func (e *Engine) GC(ctx context.Context, req *Request) error {
 	start := time.Now()
 	ctx, cancel := e.bounded(ctx)
@@ -39,16 +39,19 @@ func (e *Engine) GC(ctx context.Context, req *Request) error {
 }
 
 func (e *Engine) gc(ctx context.Context, req *Request, start time.Time) error {
+	ids, err := e.Records.List()
+	if err != nil {
+		return err
+	}
 	if req.Call.ValidAttachments == nil {
+		if len(ids) == 0 {
+			return nil // CRI-O sends none when it starts without pods
+		}
 		return &failure.Error{
 			Reason: failure.InvalidConfig, Field: "cni.dev/valid-attachments",
 			Err: errors.New("the runtime sent no list of valid attachments"),
 			Fix: "an empty list is allowed; a missing one is not taken for it",
 		}
-	}
-	ids, err := e.Records.List()
-	if err != nil {
-		return err
 	}
 	live := map[string]string{}
 	for _, a := range req.Call.ValidAttachments {
