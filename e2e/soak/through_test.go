@@ -42,6 +42,7 @@ const (
 	throughNAD               = `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
 		"metadata": {"name": "through", "namespace": "default"}, "spec": {"config": "{\"cniVersion\": \"1.0.0\",
 		\"type\": \"macvlan\", \"master\": \"nic0\", \"ipam\": {\"type\": \"whereabouts\", \"range\": \"10.50.0.0/16\"}}"}}`
+	throughMetrics = "127.0.0.1:9876"
 	throughDefault = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge",
 		"bridge": "cni0", "isGateway": true, "ipam": {"type": "host-local", "subnet": "10.51.0.0/16"}}]}`
 )
@@ -63,7 +64,7 @@ func TestAgentKeepsNothing(t *testing.T) {
 	nettest.NeedsRoot(t)
 	lasts, err := time.ParseDuration(cmp.Or(os.Getenv("BRAID_SOAK_AGENT"), "8s"))
 	must(t, err)
-	s := newThrough(t)
+	s := newThrough(t, callers)
 	s.during(lasts / 10)
 	before, calls := s.usage(), s.calls.Load()
 	start := time.Now()
@@ -92,7 +93,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func newThrough(t *testing.T) *through {
+// newThrough makes pods with their network namespaces, objects besides, and the agent with the
+// environment of the shipped one.
+func newThrough(t *testing.T, pods int, objects ...string) *through {
 	t.Helper()
 	for _, dir := range []string{"/run", "/var/lib/cni"} {
 		must(t, os.MkdirAll(dir, 0o755))
@@ -116,10 +119,11 @@ func newThrough(t *testing.T) *through {
 		must(t, server.Apply(t.Context(), string(kind)))
 	}
 	must(t, server.Apply(t.Context(), throughNAD))
+	atOnce(len(objects), func(i int) error { return server.Apply(t.Context(), objects[i]) }, t)
 	s := &through{T: t}
 	s.kubeconfig, err = server.Kubeconfig(lab.UserAdmin)
 	must(t, err)
-	for i := range callers {
+	for i := range pods {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("through-", i)},
 			Spec: corev1.PodSpec{
@@ -133,7 +137,8 @@ func newThrough(t *testing.T) *through {
 		s.uids = append(s.uids, string(pod.UID))
 		must(t, makeNetns(s.netns(i)))
 	}
-	s.agent, err = server.StartAgent(t.Context(), filepath.Dir(s.binary()), t.TempDir(), "soak")
+	s.agent, err = server.StartAgent(t.Context(), filepath.Dir(s.binary()), t.TempDir(), "soak",
+		"GOMEMLIMIT=128MiB", "BRAID_METRICS_ADDRESS="+throughMetrics)
 	must(t, err)
 	t.Cleanup(func() {
 		if err := s.agent.Stop(); err != nil {
@@ -196,28 +201,37 @@ func (s *through) life(i int) {
 
 func (s *through) call(ctx context.Context, verb, id string, i int) error {
 	s.calls.Add(1)
+	cmd := exec.CommandContext(ctx, s.agent.Client)
+	cmd.Stdin = bytes.NewReader(s.stdin("through"))
+	cmd.Env = s.environ(verb, id, i)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s of %s: %w: %s", verb, id, err, out)
+	}
+	return nil
+}
+
+// stdin is what a runtime passes for a pod with these networks.
+func (s *through) stdin(networks string) []byte {
+	s.Helper()
 	stdin, err := json.Marshal(map[string]any{
 		"cniVersion": "1.1.0", "name": "braid", "type": "braid", "kubeconfig": s.kubeconfig,
 		"logFile": "/run/braid.log", "braid": map[string]any{"nodeName": "soak"},
 		"delegates": []any{json.RawMessage(throughDefault)},
 		"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": map[string]string{
-			"kubernetes.io/config.source": "api", "k8s.v1.cni.cncf.io/networks": "through",
+			"kubernetes.io/config.source": "api", "k8s.v1.cni.cncf.io/networks": networks,
 		}},
 	})
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, s.agent.Client)
-	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Env = []string{
+	must(s.T, err)
+	return stdin
+}
+
+// environ are the variables of a call for a pod.
+func (s *through) environ(verb, id string, i int) []string {
+	return []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + s.netns(i),
 		"CNI_IFNAME=eth0", "CNI_PATH=/none", fmt.Sprintf(
 			"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=through-%d;K8S_POD_UID=%s", i, s.uids[i]),
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s of %s: %w: %s", verb, id, err, out)
-	}
-	return nil
 }
 
 // usage is what the agent has when it has come to rest.

@@ -112,8 +112,9 @@ func (c *conn) awaitGo() error {
 
 // awaitEnd reads until the client has left.
 func (c *conn) awaitEnd(left func()) {
-	if err := c.SetReadDeadline(time.Time{}); err == nil {
-		io.Copy(io.Discard, c.UnixConn) //nolint:errcheck // whatever ends it
+	err := c.SetReadDeadline(time.Time{})
+	for few := make([]byte, 64); err == nil; { // hundreds wait here
+		_, err = c.Read(few)
 	}
 	left()
 }
