@@ -329,14 +329,14 @@ func TestNodeThatIsNotKnown(t *testing.T) {
 	if err != nil || host != strings.ToLower(host) {
 		t.Fatalf("hostname %q, %v", host, err)
 	}
-	for name, how := range map[string][2]string{
+	for name, how := range map[string]struct{ env, key string }{
 		"n9.example": {"NODENAME=n9.example", fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, kubeconfig)},
 		"bad_name":   {"NODENAME=bad_name", fmt.Sprintf(`"kubernetes":{"kubeconfig":%q}`, kubeconfig)},
 		host:         {"NODENAME=", fmt.Sprintf(`"configuration_path":%q`, r.path("flat"))},
 	} {
-		r.env = []string{aloneManifests + "=", how[0]}
+		r.env = []string{aloneManifests + "=", how.env}
 		conf := `{"cniVersion":"1.0.0","name":"net","type":"macvlan","ipam":{"type":"whereabouts",` +
-			`"range":"10.20.0.0/24",` + how[1] + `}}`
+			`"range":"10.20.0.0/24",` + how.key + `}}`
 		_, failed := r.standalone("whereabouts", "ADD", &pod{Namespace: nettest.New(t), id: "id-p"}, conf)
 		if failed == nil || failed.Code != 7 || !strings.Contains(failed.Msg, name) ||
 			!strings.Contains(failed.Msg, "braid.nodeName") {

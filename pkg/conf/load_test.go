@@ -118,7 +118,7 @@ func TestLoadEverything(t *testing.T) {
 }
 
 func TestLoadRefuses(t *testing.T) {
-	for keys, at := range map[string][2]string{
+	for keys, at := range map[string]struct{ field, says string }{
 		`"confDir":"net.d"`:   {"confDir", `"net.d" is no absolute path`},
 		`"confDir":7`:         {"confDir", "is a number, not a string"},
 		`"confDir":"/a/../b"`: {"confDir", `"/a/../b"`}, `"binDir":"/a\u0000b"`: {"binDir", `"/a\x00b"`},
@@ -202,7 +202,7 @@ func TestLoadRefuses(t *testing.T) {
 		},
 		`"braid":{"a\nb":1}`: {`braid."a\nb"`, `unknown key "a\nb"`},
 	} {
-		badLoad(t, keys, at[0], at[1])
+		badLoad(t, keys, at.field, at.says)
 	}
 }
 
@@ -351,7 +351,7 @@ func TestLoadNetworks(t *testing.T) {
 		checktest.Same(t, "clusterNetwork", c.ClusterNetwork, strings.TrimSuffix(path, "/"))
 		checktest.Same(t, "auxiliaryCNIChainName", c.AuxiliaryCNIChainName, "aux")
 	}
-	for keys, at := range map[string][2]string{
+	for keys, at := range map[string]struct{ field, says string }{
 		`"x":1`: {
 			"clusterNetwork",
 			"neither clusterNetwork nor delegates is set; set one",
@@ -378,7 +378,7 @@ func TestLoadNetworks(t *testing.T) {
 		},
 	} {
 		_, err := Load([]byte(`{` + minimal + `,` + keys + `}`))
-		checktest.Refused(t, err, failure.InvalidConfig, at[0], at[1])
+		checktest.Refused(t, err, failure.InvalidConfig, at.field, at.says)
 	}
 }
 

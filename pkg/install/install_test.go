@@ -395,7 +395,7 @@ func TestRestore(t *testing.T) {
 
 // The name is that which the file had, or which it is given; one that no runtime reads is refused.
 func TestRestoreName(t *testing.T) {
-	for _, test := range [][3]string{
+	for _, test := range []struct{ file, as, want string }{
 		{"00-multus.conf", "", "00-multus.conf"},
 		{"00-multus.conf.bak", "", "00-multus.conf"},
 		{"00-multus.conflist.cilium_bak", "", "00-multus.conflist"},
@@ -407,18 +407,18 @@ func TestRestoreName(t *testing.T) {
 	} {
 		r := newRig(t, options{}, "10-flannel.conflist", flannel)
 		r.apply()
-		saved := filepath.Join(t.TempDir(), test[0])
+		saved := filepath.Join(t.TempDir(), test.file)
 		must(t, os.WriteFile(saved, []byte(multus), 0o600))
-		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved, RestoreAs: test[1]})
-		if test[2] == "" {
+		_, err := r.Uninstall(t.Context(), install.Removal{Restore: saved, RestoreAs: test.as})
+		if test.want == "" {
 			if failure.FixOf(err) == "" {
-				t.Errorf("%q: error is %v", test, err)
+				t.Errorf("%+v: error is %v", test, err)
 			}
 			r.has(r.Place.Conf, "00-braid.conflist", "10-flannel.conflist")
 			continue
 		}
 		must(t, err)
-		r.has(r.Place.Conf, test[2], "10-flannel.conflist")
+		r.has(r.Place.Conf, test.want, "10-flannel.conflist")
 	}
 }
 

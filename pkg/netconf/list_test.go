@@ -25,7 +25,7 @@ func TestS3ConfOrConflist(t *testing.T) {
 	checktest.Same(t, "Name", list.Name(), "b")
 	checktest.Same(t, "CNIVersion", list.CNIVersion(), "1.0.0")
 
-	for raw, at := range map[string][2]string{
+	for raw, at := range map[string]struct{ field, says string }{
 		`{}`:                            {"plugins", "neither type nor plugins"},
 		`{"name":"a"}`:                  {"plugins", "neither type nor plugins"},
 		`{"type":"a","plugins":[]}`:     {"type", "both type and plugins"},
@@ -48,7 +48,7 @@ func TestS3ConfOrConflist(t *testing.T) {
 		`{"type":"a","disableCheck":1}`:    {"disableCheck", `"1" is no boolean`},
 		`{"type":"a","dns":{"search":1}}`:  {"plugins[0].dns.search", "plugin a: "},
 	} {
-		badList(t, raw, at[0], at[1])
+		badList(t, raw, at.field, at.says)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestC2Versions(t *testing.T) {
 		checktest.Same(t, keys+" after SetCNIVersion", mustParse(t, string(list.Bytes())).CNIVersion(),
 			"0.3.0")
 	}
-	for keys, at := range map[string][2]string{
+	for keys, at := range map[string]struct{ field, says string }{
 		`"cniVersion":"0.2.0"`: {
 			"cniVersion",
 			`"0.2.0" is not supported; use one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0`,
@@ -138,7 +138,7 @@ func TestC2Versions(t *testing.T) {
 		`"cniVersions":"1.0.0"`:     {"cniVersions", "is a string, not a list"},
 		`"cniVersions":["1.0.0",1]`: {"cniVersions[1]", "is a number, not a string"},
 	} {
-		badList(t, `{"type":"a",`+keys+`}`, at[0], at[1])
+		badList(t, `{"type":"a",`+keys+`}`, at.field, at.says)
 	}
 }
 

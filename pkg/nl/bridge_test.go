@@ -82,10 +82,10 @@ func TestAddPortVeth(t *testing.T) {
 		t.Errorf("%+v, %v", onNode, err)
 	}
 	before := n.Snapshot() + pod.Snapshot()
-	for _, taken := range [][2]string{{"port", "free"}, {"free", "net1"}} {
-		port.Name, peer.Name = taken[0], taken[1]
+	for _, taken := range []struct{ port, peer string }{{"port", "free"}, {"free", "net1"}} {
+		port.Name, peer.Name = taken.port, taken.peer
 		if err := h.AddPortVeth(t.Context(), port, index(n, "br0"), peer); !errors.Is(err, fs.ErrExist) {
-			t.Errorf("%v: %v", taken, err)
+			t.Errorf("%+v: %v", taken, err)
 		}
 	}
 	port.Name, peer.Name = "free", "free"

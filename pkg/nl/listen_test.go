@@ -20,14 +20,14 @@ func TestListeners(t *testing.T) {
 	}
 	defer ns.Close()
 	err = pod.Run(func() error {
-		for _, l := range [][2]string{
+		for _, l := range []struct{ network, address string }{
 			{"tcp4", "127.0.0.1:80"},
 			{"tcp6", "[::1]:80"},
 			{"tcp", ":81"},
 			{"tcp6", "[::]:82"},
 			{"tcp4", "0.0.0.0:83"},
 		} {
-			listener, err := net.Listen(l[0], l[1])
+			listener, err := net.Listen(l.network, l.address)
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ func TestS19PortMappings(t *testing.T) {
 	if !reflect.DeepEqual(got, mappings) {
 		t.Errorf("portMappings\n got %+v\nwant %+v", got, mappings)
 	}
-	for value, at := range map[string][2]string{
+	for value, at := range map[string]struct{ field, says string }{
 		`{"containerPort":80}`:                                 {".hostPort", "the port is missing"},
 		`{"hostPort":80}`:                                      {".containerPort", "the port is missing"},
 		`{"hostPort":0,"containerPort":80}`:                    {".hostPort", `"0" is no port`},
@@ -37,7 +37,7 @@ func TestS19PortMappings(t *testing.T) {
 		`null`:                                            {"", "is null, not an object"},
 	} {
 		badOne(t, `"portMappings":[{"hostPort":1,"containerPort":1},`+value+`]`,
-			"portMappings[1]"+at[0], at[1])
+			"portMappings[1]"+at.field, at.says)
 	}
 	badOne(t, `"portMappings":[]`, "portMappings", "the list is empty")
 	badOne(t, `"portMappings":{}`, "portMappings", "is an object, not a list")
@@ -59,7 +59,7 @@ func TestS20Bandwidth(t *testing.T) {
 			t.Errorf("bandwidth %s: %+v, want %+v", value, got, want)
 		}
 	}
-	for value, at := range map[string][2]string{
+	for value, at := range map[string]struct{ field, says string }{
 		`{}`:                                  {"", "nothing is limited"},
 		`{"ingressRate":0}`:                   {".ingressRate", `"0" is no positive whole number`},
 		`{"egressRate":-5}`:                   {".egressRate", `"-5"`},
@@ -71,6 +71,6 @@ func TestS20Bandwidth(t *testing.T) {
 		`{"IngressRate":5}`:                   {".IngressRate", "write ingressRate"},
 		`[]`:                                  {"", "is a list, not an object"},
 	} {
-		badOne(t, `"bandwidth":`+value, "bandwidth"+at[0], at[1])
+		badOne(t, `"bandwidth":`+value, "bandwidth"+at.field, at.says)
 	}
 }

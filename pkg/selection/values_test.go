@@ -138,7 +138,7 @@ func TestS21DefaultRoute(t *testing.T) {
 			"without prefix length")
 	}
 	badOne(t, `"default-route":"10.0.0.1"`, "default-route", "is a string, not a list")
-	for _, pair := range [][3]string{
+	for _, pair := range []struct{ first, second, family string }{
 		{`["10.0.0.1"]`, `["10.0.0.2"]`, "IPv4"},
 		{`["2001:db8::1"]`, `["2001:db8::2"]`, "IPv6"},
 		{`[]`, `[]`, "IPv4"},
@@ -146,9 +146,9 @@ func TestS21DefaultRoute(t *testing.T) {
 		{`["10.0.0.1"]`, `[]`, "IPv4"},
 		{`["10.0.0.1"]`, `["2001:db8::2","10.0.0.1"]`, "IPv4"},
 	} {
-		bad(t, `[{"name":"a","default-route":`+pair[0]+`},{"name":"b"},{"name":"c","default-route":`+
-			pair[1]+`}]`,
-			"networks[2].default-route", "NAD pods/c", "the "+pair[2]+" default route",
+		bad(t, `[{"name":"a","default-route":`+pair.first+`},{"name":"b"},{"name":"c","default-route":`+
+			pair.second+`}]`,
+			"networks[2].default-route", "NAD pods/c", "the "+pair.family+" default route",
 			"networks[0] (pods/a)")
 	}
 }

@@ -232,7 +232,7 @@ func TestPacketsLeaveByTheirSource(t *testing.T) {
 	if _, err := p.Add(conf); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range [][3]string{
+	for _, packet := range []struct{ from, to, want string }{
 		{"192.168.0.2", "1.2.3.4", "eth0 via 192.168.0.1 table 254"},
 		{"10.1.0.2", "1.2.3.4", "net1 via 10.1.0.1 table 100"},
 		{"10.1.0.2", "10.1.0.7", "net1 via <nil> table 100"},
@@ -240,8 +240,8 @@ func TestPacketsLeaveByTheirSource(t *testing.T) {
 		{"fd00::2", "2001:db8::1", "net1 via fd00::1 table 101"},
 		{"fd00::2", "fd00::7", "net1 via <nil> table 101"},
 	} {
-		if got := out(t, p, c[0], c[1]); got != c[2] {
-			t.Errorf("from %s to %s: %s, want %s", c[0], c[1], got, c[2])
+		if got := out(t, p, packet.from, packet.to); got != packet.want {
+			t.Errorf("%+v: %s", packet, got)
 		}
 	}
 }
@@ -401,11 +401,11 @@ func TestAddSourceHints(t *testing.T) {
 	}, main); diff != "" {
 		t.Errorf("routes of the main table:\n%s", diff)
 	}
-	for _, c := range [][2]string{
+	for _, packet := range []struct{ to, want string }{
 		{"10.1.0.7", "net1 via <nil> table 254"}, {"fd00::7", "net1 via <nil> table 254"},
 	} {
-		if got := out(t, p, "", c[0]); got != c[1] {
-			t.Errorf("to %s: %s, want %s", c[0], got, c[1])
+		if got := out(t, p, "", packet.to); got != packet.want {
+			t.Errorf("%+v: %s", packet, got)
 		}
 	}
 	if err := p.Check(c); err != nil {

@@ -210,22 +210,23 @@ func newSim(dir string, seed uint64) *sim {
 		s.api.AddNode(n.NodeName, n.object().uid)
 		s.nodes = append(s.nodes, n)
 	}
-	v4 := [][3]string{
-		{"10.0.0.0/28"},
-		{"10.0.0.0/27"},
-		{"10.0.0.0/26"},
-		{"10.0.0.4/31"},
+	type window struct{ subnet, first, last string }
+	v4 := []window{
+		{subnet: "10.0.0.0/28"},
+		{subnet: "10.0.0.0/27"},
+		{subnet: "10.0.0.0/26"},
+		{subnet: "10.0.0.4/31"},
 		{"10.0.0.0/28", "10.0.0.5", "10.0.0.6"},
 		{"10.0.0.0/25", "10.0.0.14", "10.0.0.49"},
 	}
-	v6 := [][3]string{{"fd00::/124"}, {"fd00::/122"}, {"fd00::6/127"}}
-	one := func(of [][3]string, space string) block.Wish {
+	v6 := []window{{subnet: "fd00::/124"}, {subnet: "fd00::/122"}, {subnet: "fd00::6/127"}}
+	one := func(of []window, space string) block.Wish {
 		c := of[s.rnd.IntN(len(of))]
 		var lo, hi netip.Addr
-		if c[1] != "" {
-			lo, hi = netip.MustParseAddr(c[1]), netip.MustParseAddr(c[2])
+		if c.first != "" {
+			lo, hi = netip.MustParseAddr(c.first), netip.MustParseAddr(c.last)
 		}
-		w, err := alloc.NewWindow(netip.MustParsePrefix(c[0]), lo, hi, nil, nil)
+		w, err := alloc.NewWindow(netip.MustParsePrefix(c.subnet), lo, hi, nil, nil)
 		if err != nil {
 			panic(err)
 		}

@@ -81,10 +81,10 @@ func TestDel(t *testing.T) {
 		t.Errorf("DEL: %v", err)
 	}
 	r.fail = nil
-	for _, call := range [][2]string{
+	for _, call := range []struct{ kind, id string }{
 		{"macvlan", "a"}, {"bridge", "b"}, {"bridge", "a"}, {"bridge", "a"},
 	} {
-		if err := r.call(call[0], "DEL", call[1], now); err != nil {
+		if err := r.call(call.kind, "DEL", call.id, now); err != nil {
 			t.Error(err)
 		}
 	}
@@ -113,10 +113,10 @@ func TestAddThatFails(t *testing.T) {
 
 func TestGC(t *testing.T) {
 	r := newRecorder(t)
-	for _, c := range [][3]string{
+	for _, c := range []struct{ kind, id, network string }{
 		{"bridge", "a", "net"}, {"bridge", "b", "net"}, {"bridge", "a", "other"}, {"macvlan", "a", "net"},
 	} {
-		if err := r.call(c[0], "ADD", c[1], fmt.Sprintf(`{"name":%q,"mtu":1}`, c[2])); err != nil {
+		if err := r.call(c.kind, "ADD", c.id, fmt.Sprintf(`{"name":%q,"mtu":1}`, c.network)); err != nil {
 			t.Fatal(err)
 		}
 	}
