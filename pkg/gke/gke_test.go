@@ -92,20 +92,39 @@ func TestU5Fields(t *testing.T) {
 	}
 }
 
-// Each thing that is wrong is told with file, line, field and remedy.
-func TestU5Checks(t *testing.T) {
-	replace := func(old, by string) string {
+// mistake is what is wrong in a cluster configuration or in an IP block file, for so many nodes.
+type mistake struct {
+	cluster, blocks string
+	nodes           int
+	want            string
+}
+
+// told fails unless each mistake is told with file, line, field and remedy.
+func told(t *testing.T, mistakes map[string]mistake) {
+	t.Helper()
+	for name, c := range mistakes {
+		got := check(t, c.cluster, c.blocks, c.nodes)
+		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c.want) }) {
+			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), c.want)
+		}
+	}
+}
+
+// replacer replaces text of the cluster configuration, which must be there.
+func replacer(t *testing.T) func(old, by string) string {
+	return func(old, by string) string {
 		t.Helper()
 		if !strings.Contains(cluster, old) {
 			t.Fatalf("no %q", old)
 		}
 		return strings.Replace(cluster, old, by, 1)
 	}
-	for name, c := range map[string]struct {
-		cluster, blocks string
-		nodes           int
-		want            string
-	}{
+}
+
+// TestU4Switches: further interfaces need both keys at the top.
+func TestU4Switches(t *testing.T) {
+	replace := replacer(t)
+	told(t, map[string]mistake{
 		"U4 needs Dataplane V2": {
 			replace("enableDataplaneV2: true", "enableDataplaneV2: false"),
 			blocks, 0, "cluster.yaml:3: multipleNetworkInterfaces: it needs enableDataplaneV2: true",
@@ -123,6 +142,13 @@ func TestU5Checks(t *testing.T) {
 				`multipleNetworkInterfaces: "true"`), blocks, 0,
 			`cluster.yaml:3: multipleNetworkInterfaces: it is "true"; write true or false, without quotes`,
 		},
+	})
+}
+
+// TestU5Interfaces: the keys of a further interface.
+func TestU5Interfaces(t *testing.T) {
+	replace := replacer(t)
+	told(t, map[string]mistake{
 		"static without path": {
 			replace("    ipBlockFilePath: block.yaml\n", ""), blocks, 0,
 			"cluster.yaml:11: network.additionalNodeInterfaces[0].ipBlockFilePath: a static interface " +
@@ -173,6 +199,13 @@ func TestU5Checks(t *testing.T) {
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: the IP block file " +
 				"cannot be read",
 		},
+	})
+}
+
+// TestU5Form: the networks of the cluster, and the form of its file.
+func TestU5Form(t *testing.T) {
+	replace := replacer(t)
+	told(t, map[string]mistake{
 		"overlap of pods, services": {
 			replace("10.96.0.0/20", "192.168.4.0/24"), blocks, 0,
 			"cluster.yaml:7: network.podCIDR: 192.168.0.0/16 overlaps with serviceCIDR",
@@ -206,6 +239,12 @@ func TestU5Checks(t *testing.T) {
 				"x: &x {podCIDR: 1.0.0.0/8}\nnetwork:\n  <<: *x\n"), blocks, 0,
 			`cluster.yaml:7: network.<<: merged keys are not read`,
 		},
+	})
+}
+
+// TestU5Hostnames: each node needs an address and a hostname.
+func TestU5Hostnames(t *testing.T) {
+	told(t, map[string]mistake{
 		"nodes + 1": {
 			cluster, blocks, 6,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
@@ -222,6 +261,12 @@ func TestU5Checks(t *testing.T) {
 				"    hostname: host2\n", ""), 0,
 			"block.yaml has no hostname: Braid never guesses",
 		},
+	})
+}
+
+// TestU6BlockFiles: the keys of an IP block file.
+func TestU6BlockFiles(t *testing.T) {
+	told(t, map[string]mistake{
 		"U6 hostname twice": {
 			cluster, strings.Replace(blocks, "host2", "host1", 1), 0,
 			"block.yaml:8: blocks[0].ips[1].hostname: host1 is in blocks[0].ips[0].hostname already",
@@ -271,12 +316,7 @@ func TestU5Checks(t *testing.T) {
 			cluster, blocks + "---\nblocks: []\n", 0,
 			"block.yaml:10: the file has more than one document",
 		},
-	} {
-		got := check(t, c.cluster, c.blocks, c.nodes)
-		if !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c.want) }) {
-			t.Errorf("%s:\n%s\nwant\n%s", name, strings.Join(got, "\n"), c.want)
-		}
-	}
+	})
 }
 
 // TestU6Forms: what editors make of a file is read as it is meant.

@@ -106,22 +106,7 @@ var (
 
 // Each case starts from default routes via eth0, and what before adds.
 func TestS22DefaultRouteMoves(t *testing.T) {
-	const (
-		eth0Still4 = "route4 default via 10.0.0.1 dev eth0"
-		eth0Still6 = "route6 default via fd00:a::1 dev eth0 metric 1024"
-	)
-	const (
-		net1Now4 = "route4 default via 10.0.1.1 dev net1"
-		net1Now6 = "route6 default via fd00:b::1 dev net1 metric 512"
-	)
-	hop := func(pod *nettest.Namespace, link, gateway string) netlink.NexthopInfo {
-		return netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
-	}
-	for name, c := range map[string]struct {
-		before   func(t *testing.T, pod *nettest.Namespace)
-		gateways []netip.Addr
-		want     []string
-	}{
+	moves(t, map[string]move{
 		"IPv4":       {gateways: addrs(net1GW4), want: []string{net1Now4, eth0Still6}},
 		"IPv6":       {gateways: addrs(net1GW6), want: []string{eth0Still4, net1Now6}},
 		"dual stack": {gateways: addrs(net1GW6, net1GW4), want: []string{net1Now4, net1Now6}},
@@ -140,6 +125,62 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
+	})
+}
+
+// The routes of the pod before and after a move, as others name them.
+const (
+	eth0Still4 = "route4 default via 10.0.0.1 dev eth0"
+	eth0Still6 = "route6 default via fd00:a::1 dev eth0 metric 1024"
+	net1Now4   = "route4 default via 10.0.1.1 dev net1"
+	net1Now6   = "route6 default via fd00:b::1 dev net1 metric 512"
+)
+
+// move is a move of the default route to net1. before may add routes to those of eth0.
+type move struct {
+	before   func(t *testing.T, pod *nettest.Namespace)
+	gateways []netip.Addr
+	want     []string
+}
+
+// moves fails unless each move has the default routes that it wants, leaves all others, and changes
+// nothing when it is repeated.
+func moves(t *testing.T, cases map[string]move) {
+	t.Helper()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod, _ := newPod(t)
+			pod.Route("default", eth0GW4, "eth0", 0)
+			pod.Route("default", eth0GW6, "eth0", 0)
+			if c.before != nil {
+				c.before(t, pod)
+			}
+			h, rest := open(t, pod), others(pod)
+			if err := h.MoveDefaultRoute(t.Context(), "net1", c.gateways); err != nil {
+				t.Fatalf("%v\n%s", err, pod.Routes())
+			}
+			same(t, "default routes", defaults(pod), c.want)
+			if after := others(pod); after != rest {
+				t.Errorf("other routes changed from\n%s to\n%s", rest, after)
+			}
+			changes := watch(t, pod)
+			if err := h.MoveDefaultRoute(t.Context(), "net1", c.gateways); err != nil {
+				t.Fatal(err)
+			}
+			if got := changes(); len(got) != 0 {
+				t.Errorf("the second call changed %v", got)
+			}
+		})
+	}
+}
+
+func hop(pod *nettest.Namespace, link, gateway string) netlink.NexthopInfo {
+	return netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
+}
+
+// Default routes that the link has already.
+func TestS22RoutesOfTheLinkItself(t *testing.T) {
+	moves(t, map[string]move{
 		// What a delegate leaves whose IPAM has a default route, IPv4: two of the same metric, and the
 		// new one second, where a replacement would be "file exists".
 		"there already, second": {
@@ -171,6 +212,12 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
+	})
+}
+
+// Routes with several next hops, and next hops that are objects.
+func TestS22MultipathMoves(t *testing.T) {
+	moves(t, map[string]move{
 		"multipath over both links": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
 				raw(t, pod, netlink.Route{Dst: all4, Priority: 3}, hop(pod, "eth0", eth0GW4),
@@ -193,6 +240,21 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			},
 			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
 		},
+		"next hop objects": {
+			before: func(t *testing.T, pod *nettest.Namespace) {
+				nextHopObject(t, pod, 7, "eth0", eth0GW4)
+				nextHopObject(t, pod, 8, "eth0", eth0GW6)
+				defaultByObject(t, pod, unix.AF_INET, 7, 6)
+				defaultByObject(t, pod, unix.AF_INET6, 8, 6)
+			},
+			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
+		},
+	})
+}
+
+// Default routes that have no gateway, a TOS, or a gateway of the other family.
+func TestS22OddRoutesMove(t *testing.T) {
+	moves(t, map[string]move{
 		"without a gateway": {
 			before: func(_ *testing.T, pod *nettest.Namespace) {
 				pod.Route("0.0.0.0/0", "", "eth0", 9)
@@ -222,6 +284,12 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			},
 			gateways: addrs(net1GW4), want: []string{net1Now4, eth0Still6},
 		},
+	})
+}
+
+// Routes of other tables, prohibitions and routes of a source are not moved.
+func TestS22OtherRoutesStay(t *testing.T) {
+	moves(t, map[string]move{
 		"other tables, prohibitions, sources": {
 			before: func(t *testing.T, pod *nettest.Namespace) {
 				raw(t, pod, netlink.Route{
@@ -243,15 +311,6 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 				"route6 default via fd00:a::1 dev eth0 proto static metric 77", // from fd00:a::/64
 			},
 		},
-		"next hop objects": {
-			before: func(t *testing.T, pod *nettest.Namespace) {
-				nextHopObject(t, pod, 7, "eth0", eth0GW4)
-				nextHopObject(t, pod, 8, "eth0", eth0GW6)
-				defaultByObject(t, pod, unix.AF_INET, 7, 6)
-				defaultByObject(t, pod, unix.AF_INET6, 8, 6)
-			},
-			gateways: addrs(net1GW4, net1GW6), want: []string{net1Now4, net1Now6},
-		},
 		"link-scope gateway": {
 			before: func(_ *testing.T, pod *nettest.Namespace) {
 				pod.Route("192.168.0.64/32", "", "net1", 0)
@@ -259,31 +318,7 @@ func TestS22DefaultRouteMoves(t *testing.T) {
 			gateways: addrs("192.168.0.64"),
 			want:     []string{"route4 default via 192.168.0.64 dev net1", eth0Still6},
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			pod, _ := newPod(t)
-			pod.Route("default", eth0GW4, "eth0", 0)
-			pod.Route("default", eth0GW6, "eth0", 0)
-			if c.before != nil {
-				c.before(t, pod)
-			}
-			h, rest := open(t, pod), others(pod)
-			if err := h.MoveDefaultRoute(t.Context(), "net1", c.gateways); err != nil {
-				t.Fatalf("%v\n%s", err, pod.Routes())
-			}
-			same(t, "default routes", defaults(pod), c.want)
-			if after := others(pod); after != rest {
-				t.Errorf("other routes changed from\n%s to\n%s", rest, after)
-			}
-			changes := watch(t, pod)
-			if err := h.MoveDefaultRoute(t.Context(), "net1", c.gateways); err != nil {
-				t.Fatal(err)
-			}
-			if got := changes(); len(got) != 0 {
-				t.Errorf("the second call changed %v", got)
-			}
-		})
-	}
+	})
 }
 
 func same(t *testing.T, what string, got, want []string) {

@@ -175,36 +175,81 @@ func TestR14NoMappings(t *testing.T) {
 	}
 }
 
-// R24: a mapping that leads nowhere, or whose port is taken, is an error that names field and
-// remedy, and changes nothing.
+// mapped are mappings of a pod beside those of another pod, or beside a process that listens. code
+// and says are those of the error, if there is one.
+type mapped struct {
+	others, conf conf
+	listens      string
+	mappings     []conf
+	code         uint
+	says         []string
+}
+
+// tried fails unless an ADD of p has the outcome that each case wants, also when it is repeated.
+// Nothing may be left of it. The other pod is there meanwhile.
+func tried(t *testing.T, w *world, p, other *plugintest.Pod, cases map[string]mapped) {
+	t.Helper()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if c.others != nil {
+				add(t, other, c.others)
+				defer func() {
+					if err := other.Del(c.others); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			if c.listens != "" {
+				defer serve(t, w.Host, c.listens, "node")()
+			}
+			before := w.state()
+			wanted := chain(p, 2, c.conf, c.mappings...)
+			for range 2 { // the runtime repeats an ADD
+				_, err := p.Add(wanted)
+				if plugintest.Code(err) != c.code {
+					t.Errorf("code %d, want %d: %v", plugintest.Code(err), c.code, err)
+				}
+				for _, text := range c.says {
+					if err == nil || !strings.Contains(err.Error(), text) {
+						t.Errorf("%v, want %q in it", err, text)
+					}
+				}
+				if c.code != 0 {
+					w.is(before)
+				}
+			}
+			if err := p.Del(wanted); err != nil {
+				t.Error(err)
+			}
+			w.is(before)
+		})
+	}
+}
+
+// at is a mapping of port 8080 of a hostIP.
+func at(protocol, ip string) conf { return port(protocol, 8080, 80).With(conf{"hostIP": ip}) }
+
+// addressed is what net1 of the pod has as addresses.
+func addressed(p *plugintest.Pod, ips ...string) conf {
+	prev := list{}
+	for _, ip := range ips {
+		prev = append(prev, conf{"address": ip, "interface": 0})
+	}
+	return conf{
+		"prevResult": conf{
+			"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}},
+			"ips": prev,
+		},
+	}
+}
+
+// R24: a mapping that leads nowhere is an error that names field and remedy, and changes nothing.
 func TestR24LeadsNowhere(t *testing.T) {
 	w := newWorld(t, ours())
 	p, other := w.pod("a", 2), w.pod("b", 3)
-	at := func(protocol, ip string) conf { return port(protocol, 8080, 80).With(conf{"hostIP": ip}) }
-	only := func(ips ...string) conf {
-		prev := list{}
-		for _, ip := range ips {
-			prev = append(prev, conf{"address": ip, "interface": 0})
-		}
-		return conf{
-			"prevResult": conf{
-				"cniVersion": "1.1.0", "interfaces": list{conf{"name": "net1", "sandbox": p.NetNS}},
-				"ips": prev,
-			},
-		}
-	}
-	v4, v6, dual := only("10.1.0.2/24"), only("fd00:1::2/64"), only("10.1.0.2/24", "fd00:1::2/64")
-	limited := conf{
-		"conditionsV4": list{"ip", "saddr", "192.0.2.3"},
-		"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"},
-	}
-	for name, c := range map[string]struct {
-		others, conf conf
-		listens      string
-		mappings     []conf
-		code         uint
-		says         []string
-	}{
+	v4 := addressed(p, "10.1.0.2/24")
+	v6 := addressed(p, "fd00:1::2/64")
+	tried(t, w, p, other, map[string]mapped{
 		"IPv6 hostIP": {
 			conf: v4, mappings: []conf{port("udp", 53, 53), at("tcp", "fd00::1")}, code: 7,
 			says: []string{"portMappings[1].hostIP", "fd00::1", "IPv6", "leave hostIP out"},
@@ -218,12 +263,27 @@ func TestR24LeadsNowhere(t *testing.T) {
 			says: []string{"portMappings[0].hostIP", "192.0.2.1", "IPv4"},
 		},
 		"no address": {
-			conf: only(), mappings: []conf{at("tcp", "")}, code: 7,
+			conf: addressed(p), mappings: []conf{at("tcp", "")}, code: 7,
 			says: []string{"portMappings[0]", "net1", "IPAM"},
 		},
 		"twice": {conf: v4, mappings: []conf{
 			at("tcp", ""), at("tcp", "").With(conf{"containerPort": 81}),
 		}, code: 7, says: []string{"portMappings[1].hostPort 8080", "portMappings[0]"}},
+	})
+}
+
+// R24: a port that another pod has is an error, too.
+func TestR24TakenByAPod(t *testing.T) {
+	w := newWorld(t, ours())
+	p, other := w.pod("a", 2), w.pod("b", 3)
+	v4 := addressed(p, "10.1.0.2/24")
+	v6 := addressed(p, "fd00:1::2/64")
+	dual := addressed(p, "10.1.0.2/24", "fd00:1::2/64")
+	limited := conf{
+		"conditionsV4": list{"ip", "saddr", "192.0.2.3"},
+		"conditionsV6": list{"ip6", "saddr", "2001:db8:1::3"},
+	}
+	tried(t, w, p, other, map[string]mapped{
 		"pod": {
 			others: chain(other, 3, nil, at("tcp", "")), conf: dual, mappings: []conf{at("tcp", "")},
 			code: 11,
@@ -267,6 +327,17 @@ func TestR24LeadsNowhere(t *testing.T) {
 			others: chain(other, 3, nil, at("tcp", "")), conf: v4.With(limited),
 			mappings: []conf{at("tcp", "")}, code: 11, says: []string{"8080"},
 		},
+	})
+}
+
+// R24: a port that a process of the node listens on is an error, too.
+func TestR24TakenByAProcess(t *testing.T) {
+	w := newWorld(t, ours())
+	p, other := w.pod("a", 2), w.pod("b", 3)
+	v4 := addressed(p, "10.1.0.2/24")
+	v6 := addressed(p, "fd00:1::2/64")
+	dual := addressed(p, "10.1.0.2/24", "fd00:1::2/64")
+	tried(t, w, p, other, map[string]mapped{
 		"listens": {listens: ":8080", conf: dual, mappings: []conf{
 			port("tcp", 8081, 80), at("tcp", ""),
 		}, code: 11, says: []string{
@@ -287,41 +358,7 @@ func TestR24LeadsNowhere(t *testing.T) {
 		},
 		"listens, other family": {listens: "192.0.2.9:8080", conf: v6, mappings: []conf{at("tcp", "")}},
 		"SCTP":                  {listens: ":8080", conf: v4, mappings: []conf{at("sctp", "")}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if c.others != nil {
-				add(t, other, c.others)
-				defer func() {
-					if err := other.Del(c.others); err != nil {
-						t.Error(err)
-					}
-				}()
-			}
-			if c.listens != "" {
-				defer serve(t, w.Host, c.listens, "node")()
-			}
-			before := w.state()
-			wanted := chain(p, 2, c.conf, c.mappings...)
-			for range 2 { // the runtime repeats an ADD
-				_, err := p.Add(wanted)
-				if plugintest.Code(err) != c.code {
-					t.Errorf("code %d, want %d: %v", plugintest.Code(err), c.code, err)
-				}
-				for _, text := range c.says {
-					if err == nil || !strings.Contains(err.Error(), text) {
-						t.Errorf("%v, want %q in it", err, text)
-					}
-				}
-				if c.code != 0 {
-					w.is(before)
-				}
-			}
-			if err := p.Del(wanted); err != nil {
-				t.Error(err)
-			}
-			w.is(before)
-		})
-	}
+	})
 }
 
 // R24: an ADD that finds the port taken leaves the rules of the ADD before.

@@ -240,51 +240,7 @@ func TestRefusedByTheKernel(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	p, good := pod(t, plugintest.New(t, ours()), "a")
-	before := state(t, p)
-	for name, c := range map[string]struct {
-		conf conf
-		args string
-		code uint
-		says []string
-	}{
-		"sysctl elsewhere": {
-			good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"sysctl", "kernel.hostname"},
-		},
-		"sysctl leads out": {
-			good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"net/../kernel/hostname"},
-		},
-		"sysctl by a detour": {
-			good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"net.ipv4.//.core.somaxconn"},
-		},
-		"sysctl net": {
-			good.With(conf{"sysctl": conf{"net": "x"}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"sysctl", `"net"`},
-		},
-		"sysctl empty": {
-			good.With(conf{"sysctl": conf{"": "x"}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"sysctl"},
-		},
-		"sysctl a number": {
-			good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"sysctl", "net.core.somaxconn", "5"},
-		},
-		"args.cni.sysctl": {
-			good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "",
-			types.ErrInvalidNetworkConfig,
-			[]string{"args.cni.sysctl", "x"},
-		},
-		"args.cni.sysctl away": {good.With(conf{
-			"args": conf{"cni": conf{"sysctl": conf{"vm.swappiness": "1"}}},
-		}), "", types.ErrInvalidNetworkConfig, []string{"vm.swappiness"}},
+	refused(t, p, map[string]badInput{
 		"mac": {
 			good.With(conf{"mac": "x:y"}), "", types.ErrInvalidNetworkConfig,
 			[]string{"mac", "x:y"},
@@ -324,21 +280,8 @@ func TestBadInput(t *testing.T) {
 			types.ErrInvalidNetworkConfig,
 			[]string{"prevResult"},
 		},
-	} {
-		p.Args = c.args
-		_, err := p.Add(c.conf)
-		if plugintest.Code(err) != c.code {
-			t.Errorf("%s: code %d, want %d: %v", name, plugintest.Code(err), c.code, err)
-		}
-		for _, text := range c.says {
-			if err == nil || !strings.Contains(err.Error(), text) {
-				t.Errorf("%s: %v, want %q in it", name, err, text)
-			}
-		}
-		if diff := cmp.Diff(before, state(t, p)); diff != "" {
-			t.Fatalf("%s left:\n%s", name, diff)
-		}
-	}
+	})
+	before := state(t, p)
 	p.Args = ""
 	_, err := p.Add(good.With(conf{"mtus": 1400}))
 	if err == nil || !strings.Contains(err.Error(), "mtus") {
@@ -364,6 +307,80 @@ func TestBadInput(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, state(t, p)); diff != "" {
 		t.Fatalf("left:\n%s", diff)
+	}
+}
+
+// A key of sysctl is one below net, and its value a text.
+func TestBadSysctl(t *testing.T) {
+	p, good := pod(t, plugintest.New(t, ours()), "a")
+	refused(t, p, map[string]badInput{
+		"sysctl elsewhere": {
+			good.With(conf{"sysctl": conf{"kernel.hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", "kernel.hostname"},
+		},
+		"sysctl leads out": {
+			good.With(conf{"sysctl": conf{"net/../kernel/hostname": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"net/../kernel/hostname"},
+		},
+		"sysctl by a detour": {
+			good.With(conf{"sysctl": conf{"net.ipv4.//.core.somaxconn": "1"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"net.ipv4.//.core.somaxconn"},
+		},
+		"sysctl net": {
+			good.With(conf{"sysctl": conf{"net": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", `"net"`},
+		},
+		"sysctl empty": {
+			good.With(conf{"sysctl": conf{"": "x"}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl"},
+		},
+		"sysctl a number": {
+			good.With(conf{"sysctl": conf{"net.core.somaxconn": 5}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"sysctl", "net.core.somaxconn", "5"},
+		},
+		"args.cni.sysctl": {
+			good.With(conf{"args": conf{"cni": conf{"sysctl": "x"}}}), "",
+			types.ErrInvalidNetworkConfig,
+			[]string{"args.cni.sysctl", "x"},
+		},
+		"args.cni.sysctl away": {good.With(conf{
+			"args": conf{"cni": conf{"sysctl": conf{"vm.swappiness": "1"}}},
+		}), "", types.ErrInvalidNetworkConfig, []string{"vm.swappiness"}},
+	})
+}
+
+// badInput is a configuration that an ADD with these CNI_ARGS refuses.
+type badInput struct {
+	conf conf
+	args string
+	code uint
+	says []string
+}
+
+// refused fails unless an ADD of the pod refuses each, and changes nothing.
+func refused(t *testing.T, p *plugintest.Pod, inputs map[string]badInput) {
+	t.Helper()
+	before := state(t, p)
+	for name, c := range inputs {
+		p.Args = c.args
+		_, err := p.Add(c.conf)
+		if plugintest.Code(err) != c.code {
+			t.Errorf("%s: code %d, want %d: %v", name, plugintest.Code(err), c.code, err)
+		}
+		for _, text := range c.says {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %q in it", name, err, text)
+			}
+		}
+		if diff := cmp.Diff(before, state(t, p)); diff != "" {
+			t.Fatalf("%s left:\n%s", name, diff)
+		}
 	}
 }
 

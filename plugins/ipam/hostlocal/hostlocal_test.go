@@ -165,25 +165,42 @@ func TestRequests(t *testing.T) {
 	want(t, "leases", n.leases(), before)
 }
 
-func TestBadInput(t *testing.T) {
+// badInput is a configuration that is refused: the object ipam, and more keys beside it.
+type badInput struct {
+	name  string
+	ipam  conf
+	more  conf
+	words []string
+}
+
+// withRange returns an object ipam with one range that has more keys.
+func withRange(more conf) conf {
+	return conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}.With(more)}}}
+}
+
+// refused fails unless an ADD refuses each, soon, in few words, and before it writes anything.
+func refused(t *testing.T, inputs []badInput) {
+	t.Helper()
 	n := newNode(t, ours(file.Boot{}))
-	huge := list{}
-	for range 5000 {
-		huge = append(huge, list{conf{"subnet": "10.0.0.0/8"}})
+	for _, c := range inputs {
+		start := time.Now()
+		err := second(n.pod("a").Call("ADD", n.conf(c.ipam).With(c.more)))
+		fails(t, c.name, err, 7, c.words...)
+		if err != nil && len(err.Error()) > 1000 {
+			t.Errorf("%s: a message of %d bytes", c.name, len(err.Error()))
+		}
+		if spent := time.Since(start); spent > 10*time.Second {
+			t.Errorf("%s: took %v", c.name, spent)
+		}
+		if _, err := os.Stat(n.dir()); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("%s: %s was made", c.name, n.dir())
+		}
 	}
-	many := list{}
-	for range 20000 {
-		many = append(many, "10.1.0.7", "10.250.0.1")
-	}
-	one := func(more conf) conf {
-		return conf{"ranges": list{list{conf{"subnet": "10.1.0.0/24"}.With(more)}}}
-	}
-	for _, c := range []struct {
-		name  string
-		ipam  conf
-		more  conf
-		words []string
-	}{
+}
+
+// A range is a subnet with room for an address, without host bits.
+func TestBadSubnets(t *testing.T) {
+	refused(t, []badInput{
 		{"no ranges", conf{}, nil, []string{"ipam.ranges", "there are no ranges"}},
 		{"empty list", conf{"ranges": list{}}, nil, []string{"ipam.ranges []"}},
 		{"empty set", conf{"ranges": list{list{}}}, nil, []string{"ipam.ranges[0] []"}},
@@ -191,7 +208,7 @@ func TestBadInput(t *testing.T) {
 		{"no list", conf{"ranges": "10.1.0.0/24"}, nil, []string{"ranges", "10.1.0.0/24"}},
 		{"number", conf{"subnet": 10}, nil, []string{"subnet", "10"}},
 		{
-			"no CIDR", one(conf{"subnet": "10.1.0.0"}), nil,
+			"no CIDR", withRange(conf{"subnet": "10.1.0.0"}), nil,
 			[]string{`ipam.ranges[0][0].subnet "10.1.0.0"`},
 		},
 		{
@@ -211,28 +228,34 @@ func TestBadInput(t *testing.T) {
 		{"/32", conf{"subnet": "10.1.0.0/32"}, nil, []string{"10.1.0.0/32", "too small"}},
 		{"/127", conf{"subnet": "fd00::/127"}, nil, []string{"fd00::/127", "too small"}},
 		{"/128", conf{"subnet": "fd00::/128"}, nil, []string{"fd00::/128", "too small"}},
+	})
+}
+
+// Bounds and gateway of a range are addresses of it.
+func TestBadBounds(t *testing.T) {
+	refused(t, []badInput{
 		{
-			"start outside", one(conf{"rangeStart": "10.2.0.1"}), nil,
+			"start outside", withRange(conf{"rangeStart": "10.2.0.1"}), nil,
 			[]string{`ipam.ranges[0][0].rangeStart "10.2.0.1"`, "10.1.0.0/24"},
 		},
 		{
-			"end outside", one(conf{"rangeEnd": "10.1.1.0"}), nil,
+			"end outside", withRange(conf{"rangeEnd": "10.1.1.0"}), nil,
 			[]string{`ipam.ranges[0][0].rangeEnd "10.1.1.0"`},
 		},
 		{
-			"end of the other family", one(conf{"rangeEnd": "fd00::1"}), nil,
+			"end of the other family", withRange(conf{"rangeEnd": "fd00::1"}), nil,
 			[]string{`ipam.ranges[0][0].rangeEnd "fd00::1"`},
 		},
 		{
-			"end before start", one(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil,
+			"end before start", withRange(conf{"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}), nil,
 			[]string{`rangeEnd "10.1.0.8"`, "10.1.0.9"},
 		},
-		{"start is no address", one(conf{"rangeStart": "10.1.0"}), nil, []string{`rangeStart "10.1.0"`}},
+		{"start is no address", withRange(conf{"rangeStart": "10.1.0"}), nil, []string{`rangeStart "10.1.0"`}},
 		{
-			"start without subnet", one(nil).With(conf{"rangeStart": "nonsense"}), nil,
+			"start without subnet", withRange(nil).With(conf{"rangeStart": "nonsense"}), nil,
 			[]string{`ipam.rangeStart "nonsense"`},
 		},
-		{"gateway is no address", one(conf{"gateway": "router"}), nil, []string{`gateway "router"`}},
+		{"gateway is no address", withRange(conf{"gateway": "router"}), nil, []string{`gateway "router"`}},
 		{
 			"gateway with a zone",
 			conf{"subnet": "fd00::/64", "gateway": "fe80::1%eth0"},
@@ -240,9 +263,19 @@ func TestBadInput(t *testing.T) {
 			[]string{`gateway "fe80::1%eth0"`},
 		},
 		{
-			"gateway of the other family", one(conf{"gateway": "fd00::1"}), nil,
+			"gateway of the other family", withRange(conf{"gateway": "fd00::1"}), nil,
 			[]string{`gateway "fd00::1"`},
 		},
+	})
+}
+
+// No address is in two ranges, also not in one of the runtime's.
+func TestOverlappingRanges(t *testing.T) {
+	huge := list{}
+	for range 5000 {
+		huge = append(huge, list{conf{"subnet": "10.0.0.0/8"}})
+	}
+	refused(t, []badInput{
 		{"mixed families", conf{
 			"ranges": list{list{conf{"subnet": "10.1.0.0/24"}, conf{"subnet": "fd00::/64"}}},
 		}, nil, []string{`ipam.ranges[0][1].subnet "fd00::/64"`}},
@@ -259,18 +292,28 @@ func TestBadInput(t *testing.T) {
 			"runtimeConfig": conf{"ipRanges": list{list{conf{"subnet": "x"}}}},
 		}, []string{`runtimeConfig.ipRanges[0][0].subnet "x"`}},
 		{"huge list of ranges", conf{"ranges": huge}, nil, []string{"overlap"}},
+	})
+}
+
+// What else a configuration cannot have.
+func TestBadInput(t *testing.T) {
+	many := list{}
+	for range 20000 {
+		many = append(many, "10.1.0.7", "10.250.0.1")
+	}
+	refused(t, []badInput{
 		{
-			"huge list of addresses", one(nil),
+			"huge list of addresses", withRange(nil),
 			conf{"runtimeConfig": conf{"ips": many}},
 			[]string{`runtimeConfig.ips[1] "10.250.0.1"`},
 		},
 		{
-			"addresses are no list", one(nil),
+			"addresses are no list", withRange(nil),
 			conf{"runtimeConfig": conf{"ips": "10.1.0.7"}},
 			[]string{"runtimeConfig", "ips"},
 		},
 		{
-			"address is null", one(nil),
+			"address is null", withRange(nil),
 			conf{"runtimeConfig": conf{"ips": list{nil}}},
 			[]string{`runtimeConfig.ips[0] ""`},
 		},
@@ -316,20 +359,7 @@ func TestBadInput(t *testing.T) {
 			conf{"name": "../net"},
 			[]string{`name "../net"`},
 		},
-	} {
-		start := time.Now()
-		err := second(n.pod("a").Call("ADD", n.conf(c.ipam).With(c.more)))
-		fails(t, c.name, err, 7, c.words...)
-		if err != nil && len(err.Error()) > 1000 {
-			t.Errorf("%s: a message of %d bytes", c.name, len(err.Error()))
-		}
-		if spent := time.Since(start); spent > 10*time.Second {
-			t.Errorf("%s: took %v", c.name, spent)
-		}
-		if _, err := os.Stat(n.dir()); !errors.Is(err, os.ErrNotExist) {
-			t.Fatalf("%s: %s was made", c.name, n.dir())
-		}
-	}
+	})
 }
 
 // Keys that are not known are named: a binary in the plugin path may know them.

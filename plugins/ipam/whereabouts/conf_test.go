@@ -308,22 +308,44 @@ func TestAddressesOnly(t *testing.T) {
 	must(t, r.node.Status(c))
 }
 
-func TestBadInput(t *testing.T) {
+// badInput is a configuration that is refused: the object ipam, and more keys beside it.
+type badInput struct {
+	ipam conf
+	more conf
+	says []string
+}
+
+// withSecond returns an object ipam whose second range is c.
+func withSecond(c conf) conf {
+	return conf{"ipRanges": list{conf{"range": "10.1.0.0/24"}, c}}
+}
+
+// refused fails unless ADD and STATUS refuse each, and nothing is left.
+func refused(t *testing.T, inputs map[string]badInput) {
+	t.Helper()
 	r := newRig(t)
-	ranges := func(c conf) conf { return conf{"ipRanges": list{conf{"range": "10.1.0.0/24"}, c}} }
-	for name, c := range map[string]struct {
-		ipam  conf
-		more  conf
-		says  []string
-		other uint
-	}{
+	for name, c := range inputs {
+		t.Run(name, func(t *testing.T) {
+			_, err := r.pod("a").Add(with(c.ipam).With(c.more))
+			fails(t, err, 7, c.says...)
+			if c.more == nil {
+				fails(t, r.node.Status(with(c.ipam)), 7, c.says...)
+			}
+			same(t, "left", r.anything(), []string(nil))
+		})
+	}
+}
+
+// A range is a subnet, or two addresses of one.
+func TestBadRanges(t *testing.T) {
+	refused(t, map[string]badInput{
 		"no range":    {ipam: conf{}, says: []string{"ipam.range", "missing"}},
 		"empty range": {ipam: conf{"range": ""}, says: []string{"ipam.range", "missing"}},
 		"empty list": {
 			ipam: conf{"ipRanges": list{}},
 			says: []string{"ipam.range", "missing"},
 		},
-		"empty element":   {ipam: ranges(conf{}), says: []string{`ipam.ipRanges[1].range ""`}},
+		"empty element":   {ipam: withSecond(conf{}), says: []string{`ipam.ipRanges[1].range ""`}},
 		"no range at all": {ipam: conf{"range": "router"}, says: []string{`ipam.range "router"`}},
 		"no length": {
 			ipam: conf{"range": "10.0.0.0"},
@@ -349,12 +371,18 @@ func TestBadInput(t *testing.T) {
 			ipam: conf{"range": "10.0.0.1-fd00::9/64"},
 			says: []string{`ipam.range "10.0.0.1-fd00::9/64"`},
 		},
+	})
+}
+
+// Bounds, exclusions and the gateway are addresses of the range.
+func TestBadBounds(t *testing.T) {
+	refused(t, map[string]badInput{
 		"range_start outside": {
 			ipam: conf{"range": "10.0.0.0/24", "range_start": "10.0.1.5"},
 			says: []string{`ipam.range_start "10.0.1.5"`, "outside 10.0.0.0/24"},
 		},
 		"range_end outside": {
-			ipam: ranges(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}),
+			ipam: withSecond(conf{"range": "10.0.0.0/24", "range_end": "10.0.1.5"}),
 			says: []string{`ipam.ipRanges[1].range_end "10.0.1.5"`, "outside 10.0.0.0/24"},
 		},
 		"range_start, no address": {
@@ -368,12 +396,12 @@ func TestBadInput(t *testing.T) {
 		"range_end first": {ipam: conf{
 			"range": "10.0.0.0/24", "range_start": "10.0.0.9", "range_end": "10.0.0.3",
 		}, says: []string{`ipam.range_end "10.0.0.3"`, "10.0.0.9"}},
-		"start without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
+		"start without range": {ipam: withSecond(conf{"range": "10.0.0.0/24"}).
 			With(conf{"range_start": "10.0.0.9"}), says: []string{`ipam.range_start "10.0.0.9"`, "range"}},
-		"end without range": {ipam: ranges(conf{"range": "10.0.0.0/24"}).
+		"end without range": {ipam: withSecond(conf{"range": "10.0.0.0/24"}).
 			With(conf{"range_end": "10.0.0.9"}), says: []string{`ipam.range_end "10.0.0.9"`, "range"}},
 		"exclude without range": {
-			ipam: ranges(conf{"range": "10.0.0.0/24"}).
+			ipam: withSecond(conf{"range": "10.0.0.0/24"}).
 				With(conf{"exclude": list{"10.0.0.9/32"}}),
 			says: []string{`ipam.exclude`, "10.0.0.9/32", "ipRanges"},
 		},
@@ -381,7 +409,7 @@ func TestBadInput(t *testing.T) {
 			ipam: conf{"range": "10.0.0.0/24", "exclude": list{"10.0.0.9", "x"}},
 			says: []string{`ipam.exclude "x"`},
 		},
-		"exclude, length": {ipam: ranges(conf{
+		"exclude, length": {ipam: withSecond(conf{
 			"range": "10.0.0.0/24", "exclude": list{"10.0.0.0/99"},
 		}), says: []string{`ipam.ipRanges[1].exclude "10.0.0.0/99"`}},
 		"exclude of IPv6": {
@@ -407,6 +435,12 @@ func TestBadInput(t *testing.T) {
 			ipam: conf{"range": "10.0.0.0/24", "gateway": "fd00::1"},
 			says: []string{`ipam.gateway "fd00::1"`, "family", "10.0.0.0/24"},
 		},
+	})
+}
+
+// What else a configuration cannot have.
+func TestBadInput(t *testing.T) {
+	refused(t, map[string]badInput{
 		"route": {
 			ipam: conf{"range": "10.0.0.0/24", "routes": list{conf{"dst": "x"}}},
 			says: []string{`ipam.routes[0].dst "x"`},
@@ -445,19 +479,10 @@ func TestBadInput(t *testing.T) {
 			says: []string{"kubernetes"},
 		},
 		"one address a family": {
-			ipam: ranges(conf{"range": "10.0.0.0/24"}),
+			ipam: withSecond(conf{"range": "10.0.0.0/24"}),
 			more: conf{"cniVersion": "0.2.0"}, says: []string{`cniVersion "0.2.0"`},
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := r.pod("a").Add(with(c.ipam).With(c.more))
-			fails(t, err, 7, c.says...)
-			if c.more == nil {
-				fails(t, r.node.Status(with(c.ipam)), 7, c.says...)
-			}
-			same(t, "left", r.anything(), []string(nil))
-		})
-	}
+	})
 }
 
 // What the plugin does not know is for the binary of its name.
