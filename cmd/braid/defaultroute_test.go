@@ -111,13 +111,7 @@ const viaEth0 = "default via 10.1.0.1 dev eth0"
 // one; who asked is told.
 func TestR3Keep(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
-		config func(*rig) string
-		setup  func(*rig)
-		word   string // of the warning; empty for none
-		want   []string
-		routes []string // of net1 that stay
-	}{
+	keep(t, map[string]kept{
 		"routes of IPAM": {
 			func(r *rig) string {
 				return r.on(plainMacvlan, network4)
@@ -166,6 +160,13 @@ func TestR3Keep(t *testing.T) {
 				return r.on(plainMacvlan, network6)
 			}, nil, "", []string{viaEth0, "default via fd00:11::1 dev net1 metric 1024"}, nil,
 		},
+	})
+}
+
+// The same where another plugin than IPAM brings the route, and where there is nothing to keep.
+func TestR3KeepOfOthers(t *testing.T) {
+	t.Parallel()
+	keep(t, map[string]kept{
 		"learned by IPAM": {
 			func(*rig) string {
 				return `{"type":"macvlan","master":"nic0","ipam":{"type":"learning"}}`
@@ -199,7 +200,22 @@ func TestR3Keep(t *testing.T) {
 			[]string{"default via 10.11.0.1 dev net1"},
 			nil,
 		},
-	} {
+	})
+}
+
+// kept is a network that brings a default route.
+type kept struct {
+	config func(*rig) string
+	setup  func(*rig)
+	word   string // of the warning; empty for none
+	want   []string
+	routes []string // of net1 that stay
+}
+
+// keep fails unless each pod keeps its default routes, with a warning, and nothing is left of it.
+func keep(t *testing.T, cases map[string]kept) {
+	t.Helper()
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)

@@ -44,11 +44,7 @@ func TestU6Addresses(t *testing.T) {
 }
 
 func TestU6BadBlocks(t *testing.T) {
-	const mask, gateway = "255.255.255.0", "10.0.0.1"
-	for name, c := range map[string]struct {
-		blocks     []Block
-		path, says string
-	}{
+	checked(t, map[string]badBlocks{
 		"none":         {nil, "blocks", "there is none"},
 		"no addresses": {block(mask, gateway), "blocks[0].ips", "there is none"},
 		"no netmask": {
@@ -79,6 +75,12 @@ func TestU6BadBlocks(t *testing.T) {
 			block(mask, "fd00::1", Entry{IP: "10.0.0.2"}), "blocks[0].gateway",
 			"not of the family",
 		},
+	})
+}
+
+// TestU6BadAddresses: addresses and CIDRs lie in the subnet, without the gateway.
+func TestU6BadAddresses(t *testing.T) {
+	checked(t, map[string]badBlocks{
 		"outside": {
 			block(mask, gateway, Entry{IP: "10.0.1.2"}), "blocks[0].ips[0].ip",
 			"outside of the block's subnet 10.0.0.0/24",
@@ -123,6 +125,12 @@ func TestU6BadBlocks(t *testing.T) {
 			block(mask, gateway, Entry{IP: "10.0.0.8/33"}), "blocks[0].ips[0].ip",
 			"is no CIDR",
 		},
+	})
+}
+
+// TestU6BadEntries: a hostname names one node, and an address is there once.
+func TestU6BadEntries(t *testing.T) {
+	checked(t, map[string]badBlocks{
 		"hostname of CIDR": {
 			block(mask, gateway, Entry{IP: "10.0.0.8/30", Hostname: "a"}),
 			"blocks[0].ips[0].hostname", "carries no hostname",
@@ -147,7 +155,21 @@ func TestU6BadBlocks(t *testing.T) {
 				block(mask, gateway, Entry{IP: "10.0.0.9"})...),
 			"blocks[1].ips[0].ip", "is in blocks[0].ips[0].ip already",
 		},
-	} {
+	})
+}
+
+const mask, gateway = "255.255.255.0", "10.0.0.1"
+
+// badBlocks are blocks with one problem: where it is, and what is said of it.
+type badBlocks struct {
+	blocks     []Block
+	path, says string
+}
+
+// checked fails unless each has the one problem, with a remedy.
+func checked(t *testing.T, cases map[string]badBlocks) {
+	t.Helper()
+	for name, c := range cases {
 		_, problems := CheckBlocks(c.blocks)
 		if len(problems) != 1 || problems[0].Path != c.path ||
 			!strings.Contains(problems[0].Err.Error(), c.says) || problems[0].Fix == "" {

@@ -58,7 +58,7 @@ func said(found []policy.Violation) string {
 
 // What a tenant may do, and what not. Known attacks have their names.
 func TestTenantsDefault(t *testing.T) {
-	for name, test := range map[string]struct{ conf, want string }{
+	judged(t, map[string]judgement{
 		"harmless bridge": {`{"type":"bridge","bridge":"br-a","isGateway":true,` +
 			`"ipam":{"type":"host-local","subnet":"10.9.1.0/24"}}`, ""},
 		"chain of all": {`{"plugins":[{"type":"bridge","ipam":{"type":"static",` +
@@ -96,6 +96,12 @@ func TestTenantsDefault(t *testing.T) {
 			`{"type":"macvlan","master":"eth0","linkInContainer":true,"vlan":7}`,
 			"",
 		},
+	})
+}
+
+// What a tenant may not say of VLANs, spoofing, sysctls, ports and ranges.
+func TestTenantsKeys(t *testing.T) {
+	judged(t, map[string]judgement{
 		"VLAN": {`{"type":"bridge","vlan":100}`, "vlans plugins[0].vlan"},
 		"trunk": {
 			`{"type":"bridge","vlanTrunk":[{"minID":2,"maxID":4000},{"id":7}]}`,
@@ -147,7 +153,16 @@ func TestTenantsDefault(t *testing.T) {
 				`{"range":"10.0.4.0/24"}]}}`,
 			"ranges ipam",
 		},
-	} {
+	})
+}
+
+// judgement is a NAD and what the default for tenants says of it.
+type judgement struct{ conf, want string }
+
+// judged fails unless each is judged so, and allowed once the rule is amended.
+func judged(t *testing.T, cases map[string]judgement) {
+	t.Helper()
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			tenants := policy.Default()
 			n := network(t, test.conf)

@@ -390,49 +390,21 @@ func TestStatusIsTheIPAMPlugins(t *testing.T) {
 // CHECK notices whatever is not as ADD left it.
 func TestCheckNotices(t *testing.T) {
 	t.Parallel()
-	c := conf{
-		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true,
-		"hairpinMode": true, "portIsolation": true,
-		"ipam": ipam("10.1.0.2/24", "fd00::2/64").With(conf{"routes": []conf{{"dst": "172.16.0.0/12"}}}),
-	}
-	do := func(change func(*netlink.Handle, netlink.Link) error) func(*testing.T, *plugintest.Pod) {
-		return func(t *testing.T, p *plugintest.Pod) {
-			if err := change(p.Node.Host.Netlink(), hostLink(t, p)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	delAddr := func(n *nettest.Namespace, link, cidr string) error {
-		a, err := netlink.ParseAddr(cidr)
-		if err != nil {
-			return err
-		}
-		return n.Netlink().AddrDel(n.Link(link), a)
-	}
-	fail := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, test := range map[string]struct {
-		damage func(t *testing.T, p *plugintest.Pod)
-		says   string
-	}{
-		"nothing":            {damage: func(*testing.T, *plugintest.Pod) {}},
-		"port not in bridge": {do((*netlink.Handle).LinkSetNoMaster), "not connected to bridge br0"},
+	noticed(t, map[string]damage{
+		"nothing":            {do: func(*testing.T, *plugintest.Pod) {}},
+		"port not in bridge": {onPort((*netlink.Handle).LinkSetNoMaster), "not connected to bridge br0"},
 		"port in other bridge": {func(t *testing.T, p *plugintest.Pod) {
 			p.Node.Host.Bridge("br1")
 			p.Node.Host.Master(hostLink(t, p).Attrs().Name, "br1")
 		}, "not connected to bridge br0"},
-		"port down": {do((*netlink.Handle).LinkSetDown), "is down"},
-		"port renamed": {do(func(h *netlink.Handle, l netlink.Link) error {
+		"port down": {onPort((*netlink.Handle).LinkSetDown), "is down"},
+		"port renamed": {onPort(func(h *netlink.Handle, l netlink.Link) error {
 			return h.LinkSetName(l, "renamed")
 		}), "renamed"},
-		"hairpin off": {do(func(h *netlink.Handle, l netlink.Link) error {
+		"hairpin off": {onPort(func(h *netlink.Handle, l netlink.Link) error {
 			return h.LinkSetHairpin(l, false)
 		}), "hairpin"},
-		"isolated off": {do(func(h *netlink.Handle, l netlink.Link) error {
+		"isolated off": {onPort(func(h *netlink.Handle, l netlink.Link) error {
 			return h.LinkSetIsolated(l, false)
 		}), "isolated"},
 		"bridge down": {func(_ *testing.T, p *plugintest.Pod) { p.Node.Host.Down("br0") }, "br0"},
@@ -446,6 +418,34 @@ func TestCheckNotices(t *testing.T) {
 		"gateway's address": {func(t *testing.T, p *plugintest.Pod) {
 			fail(t, delAddr(p.Node.Host, "br0", "fd00::1/64"))
 		}, "fd00::1/64"},
+		"masquerade": {func(t *testing.T, p *plugintest.Pod) {
+			nft(t, p.Node.Host, "flush chain inet braid_masquerade attachments")
+		}, "braid_masquerade"},
+		"spoof check": {func(t *testing.T, p *plugintest.Pod) {
+			nft(t, p.Node.Host, "flush chain bridge braid_spoofcheck attachments")
+		}, "braid_spoofcheck"},
+		"jump": {func(t *testing.T, p *plugintest.Pod) {
+			nft(t, p.Node.Host, "flush chain bridge braid_spoofcheck prerouting")
+		}, "braid_spoofcheck"},
+	})
+	c := checkedConf()
+	t.Run("IPAM", func(t *testing.T) {
+		p := node(t).Pod("a")
+		add(t, p, c)
+		if err := p.Check(c.With(conf{"ipam": ipam().With(conf{"fail": "CHECK"})})); err == nil {
+			t.Error("no error of the IPAM plugin")
+		}
+	})
+	t.Run("no prevResult", func(t *testing.T) {
+		if err := node(t).Pod("a").Check(c); plugintest.Code(err) != types.ErrInvalidNetworkConfig {
+			t.Errorf("CHECK: %v", err)
+		}
+	})
+}
+
+func TestCheckNoticesInThePod(t *testing.T) {
+	t.Parallel()
+	noticed(t, map[string]damage{
 		"pod's address": {func(t *testing.T, p *plugintest.Pod) {
 			fail(t, delAddr(p.Namespace, "net1", "fd00::2/64"))
 		}, "fd00::2/64"},
@@ -464,23 +464,35 @@ func TestCheckNotices(t *testing.T) {
 			fail(t, p.Netlink().LinkDel(p.Link("net1")))
 			p.Bridge("net1")
 		}, "not a veth"},
-		"masquerade": {func(t *testing.T, p *plugintest.Pod) {
-			nft(t, p.Node.Host, "flush chain inet braid_masquerade attachments")
-		}, "braid_masquerade"},
-		"spoof check": {func(t *testing.T, p *plugintest.Pod) {
-			nft(t, p.Node.Host, "flush chain bridge braid_spoofcheck attachments")
-		}, "braid_spoofcheck"},
-		"jump": {func(t *testing.T, p *plugintest.Pod) {
-			nft(t, p.Node.Host, "flush chain bridge braid_spoofcheck prerouting")
-		}, "braid_spoofcheck"},
-	} {
+	})
+}
+
+// damage is what is done after an ADD, and what a CHECK says of it.
+type damage struct {
+	do   func(t *testing.T, p *plugintest.Pod)
+	says string
+}
+
+func checkedConf() conf {
+	return conf{
+		"type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "macspoofchk": true,
+		"hairpinMode": true, "portIsolation": true,
+		"ipam": ipam("10.1.0.2/24", "fd00::2/64").With(conf{"routes": []conf{{"dst": "172.16.0.0/12"}}}),
+	}
+}
+
+// noticed fails unless a CHECK notices each damage, and changes nothing.
+func noticed(t *testing.T, cases map[string]damage) {
+	t.Helper()
+	c := checkedConf()
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			p := node(t).Pod("a")
 			// What the kernel does with new addresses is done before anything is compared.
 			write(t, p.Node.Host, "ipv6/conf/default/accept_dad", "0")
 			add(t, p, c)
 			awaitRoutes(t, p.Node.Host, "fd00::")
-			test.damage(t, p)
+			test.do(t, p)
 			before := state(t, p.Node) + p.Snapshot()
 			err := p.Check(c)
 			if test.says == "" && err != nil ||
@@ -492,18 +504,30 @@ func TestCheckNotices(t *testing.T) {
 			}
 		})
 	}
-	t.Run("IPAM", func(t *testing.T) {
-		p := node(t).Pod("a")
-		add(t, p, c)
-		if err := p.Check(c.With(conf{"ipam": ipam().With(conf{"fail": "CHECK"})})); err == nil {
-			t.Error("no error of the IPAM plugin")
-		}
-	})
-	t.Run("no prevResult", func(t *testing.T) {
-		if err := node(t).Pod("a").Check(c); plugintest.Code(err) != types.ErrInvalidNetworkConfig {
-			t.Errorf("CHECK: %v", err)
-		}
-	})
+}
+
+// onPort is a change of the node's end of the pod's link.
+func onPort(
+	change func(*netlink.Handle, netlink.Link) error,
+) func(*testing.T, *plugintest.Pod) {
+	return func(t *testing.T, p *plugintest.Pod) {
+		fail(t, change(p.Node.Host.Netlink(), hostLink(t, p)))
+	}
+}
+
+func delAddr(n *nettest.Namespace, link, cidr string) error {
+	a, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		return err
+	}
+	return n.Netlink().AddrDel(n.Link(link), a)
+}
+
+func fail(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestCheckNoticesVLANs(t *testing.T) {

@@ -11,19 +11,8 @@ import (
 
 // Each is an error that says what it is about, and changes nothing.
 func TestBadInput(t *testing.T) {
-	n := plugintest.New(t, ours())
-	p, good := pod(t, n, "a", dual)
-	prev := func(change func(prev conf)) conf {
-		_, other := pod(t, n, "b", dual)
-		change(other["prevResult"].(conf))
-		return other
-	}
-	before := p.Snapshot()
-	for name, c := range map[string]struct {
-		conf conf
-		code uint
-		says []string
-	}{
+	p, good := pod(t, plugintest.New(t, ours()), "a", dual)
+	refused(t, p, map[string]badInput{
 		"table 0": {
 			good.With(conf{"table": 0}), types.ErrInvalidNetworkConfig,
 			[]string{"table 0"},
@@ -78,6 +67,27 @@ func TestBadInput(t *testing.T) {
 			types.ErrDecodingFailure,
 			[]string{"prevResult"},
 		},
+	})
+	_, err := p.Add(good.With(conf{"tabel": 7}))
+	if err == nil || !strings.Contains(err.Error(), "tabel") {
+		t.Errorf("unknown key: %v", err)
+	}
+	p.IfName = "net9"
+	if _, err := p.Add(good); err == nil || !strings.Contains(err.Error(), "net9") {
+		t.Errorf("absent interface: %v", err)
+	}
+}
+
+// A result that does not fit the pod is refused too.
+func TestBadPrevResult(t *testing.T) {
+	n := plugintest.New(t, ours())
+	p, _ := pod(t, n, "a", dual)
+	prev := func(change func(prev conf)) conf {
+		_, other := pod(t, n, "b", dual)
+		change(other["prevResult"].(conf))
+		return other
+	}
+	refused(t, p, map[string]badInput{
 		"no addresses": {prev(func(p conf) {
 			delete(p, "ips")
 		}), types.ErrInternal, []string{"net1"}},
@@ -92,7 +102,21 @@ func TestBadInput(t *testing.T) {
 				p["ips"].([]conf)[1]["gateway"] = "10.1.0.1"
 			}), types.ErrInternal, []string{"::/0 via 10.1.0.1"},
 		},
-	} {
+	})
+}
+
+// badInput is a configuration that is refused.
+type badInput struct {
+	conf conf
+	code uint
+	says []string
+}
+
+// refused fails unless an ADD of the pod refuses each, and changes nothing.
+func refused(t *testing.T, p *plugintest.Pod, inputs map[string]badInput) {
+	t.Helper()
+	before := p.Snapshot()
+	for name, c := range inputs {
 		_, err := p.Add(c.conf)
 		if plugintest.Code(err) != c.code {
 			t.Errorf("%s: code %d, want %d: %v", name, plugintest.Code(err), c.code, err)
@@ -105,14 +129,5 @@ func TestBadInput(t *testing.T) {
 		if now := p.Snapshot(); now != before {
 			t.Fatalf("%s:\n%s", name, now)
 		}
-	}
-	_, err := p.Add(good.With(conf{"tabel": 7}))
-	if err == nil || !strings.Contains(err.Error(), "tabel") {
-		t.Errorf("unknown key: %v", err)
-	}
-	absent := good
-	p.IfName = "net9"
-	if _, err := p.Add(absent); err == nil || !strings.Contains(err.Error(), "net9") {
-		t.Errorf("absent interface: %v", err)
 	}
 }
