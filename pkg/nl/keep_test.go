@@ -13,30 +13,11 @@ import (
 // TestR3KeepDefaultRoutes: each case starts from default routes via eth0 and does what a plugin may
 // do to them.
 func TestR3KeepDefaultRoutes(t *testing.T) {
-	const (
-		eth0Still4 = "route4 default via 10.0.0.1 dev eth0"
-		eth0Still6 = "route6 default via fd00:a::1 dev eth0 metric 1024"
-	)
-	const net1Now4 = "route4 default via 10.0.1.1 dev net1"
-	hop := func(pod *nettest.Namespace, link, gateway string) *netlink.NexthopInfo {
-		return &netlink.NexthopInfo{LinkIndex: index(pod, link), Gw: net.ParseIP(gateway)}
-	}
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	replace := func(t *testing.T, pod *nettest.Namespace, r netlink.Route) {
 		t.Helper()
 		must(t, pod.Netlink().RouteReplace(&r))
 	}
-	for name, tc := range map[string]struct {
-		plugin             func(*testing.T, *nettest.Namespace)
-		v4, v6             bool
-		removed4, removed6 bool
-		want               []string
-	}{
+	for name, tc := range map[string]keeping{
 		"nothing": {
 			func(*testing.T, *nettest.Namespace) {}, true, true, false, false,
 			[]string{eth0Still4, eth0Still6},
@@ -60,10 +41,9 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 			})
 		}, true, true, false, true, []string{eth0Still4, eth0Still6}},
 		"over both links": {func(t *testing.T, pod *nettest.Namespace) {
+			eth0, net1 := hop(pod, "eth0", "10.0.0.1"), hop(pod, "net1", "10.0.1.1")
 			replace(t, pod, netlink.Route{
-				Dst: all4, MultiPath: []*netlink.NexthopInfo{
-					hop(pod, "eth0", "10.0.0.1"), hop(pod, "net1", "10.0.1.1"),
-				},
+				Dst: all4, MultiPath: []*netlink.NexthopInfo{&eth0, &net1},
 			})
 		}, true, true, true, false, []string{eth0Still4, eth0Still6}},
 		"with metrics": {func(t *testing.T, pod *nettest.Namespace) {
@@ -91,28 +71,46 @@ func TestR3KeepDefaultRoutes(t *testing.T) {
 			[]string{"route4 table 100 default via 10.0.1.1 dev net1", eth0Still4, eth0Still6},
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			pod, _ := newPod(t)
-			pod.Route("default", "10.0.0.1", "eth0", 0)
-			pod.Route("default", "fd00:a::1", "eth0", 0)
-			d, err := nl.Sandbox{}.DefaultRoutes(t.Context(), pod.Path)
-			must(t, err)
-			if v4, v6 := d.Families(); !v4 || !v6 {
-				t.Errorf("families %v %v", v4, v6)
-			}
-			tc.plugin(t, pod)
-			removed4, removed6, err := d.Keep(t.Context(), "net1", tc.v4, tc.v6)
-			must(t, err)
-			if removed4 != (tc.removed4 && tc.v4) || removed6 != (tc.removed6 && tc.v6) {
-				t.Errorf("removed %v %v", removed4, removed6)
-			}
-			same(t, "default routes", defaults(pod), tc.want)
-			removed4, removed6, err = d.Keep(t.Context(), "net1", true, true)
-			if removed4 || removed6 || err != nil {
-				t.Errorf("again: %v %v %v", removed4, removed6, err)
-			}
-			same(t, "default routes, once more", defaults(pod), tc.want)
-		})
+		t.Run(name, tc.test)
+	}
+}
+
+// keeping is what a plugin does to the default routes of a pod, which families are kept, which were
+// removed from net1, and the routes that are left.
+type keeping struct {
+	plugin             func(*testing.T, *nettest.Namespace)
+	v4, v6             bool
+	removed4, removed6 bool
+	want               []string
+}
+
+func (tc keeping) test(t *testing.T) {
+	pod, _ := newPod(t)
+	pod.Route("default", "10.0.0.1", "eth0", 0)
+	pod.Route("default", "fd00:a::1", "eth0", 0)
+	d, err := nl.Sandbox{}.DefaultRoutes(t.Context(), pod.Path)
+	must(t, err)
+	if v4, v6 := d.Families(); !v4 || !v6 {
+		t.Errorf("families %v %v", v4, v6)
+	}
+	tc.plugin(t, pod)
+	removed4, removed6, err := d.Keep(t.Context(), "net1", tc.v4, tc.v6)
+	must(t, err)
+	if removed4 != (tc.removed4 && tc.v4) || removed6 != (tc.removed6 && tc.v6) {
+		t.Errorf("removed %v %v", removed4, removed6)
+	}
+	same(t, "default routes", defaults(pod), tc.want)
+	removed4, removed6, err = d.Keep(t.Context(), "net1", true, true)
+	if removed4 || removed6 || err != nil {
+		t.Errorf("again: %v %v %v", removed4, removed6, err)
+	}
+	same(t, "default routes, once more", defaults(pod), tc.want)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

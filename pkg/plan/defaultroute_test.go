@@ -28,13 +28,7 @@ const (
 )
 
 func TestU17DefaultRouteRefused(t *testing.T) {
-	const bridge4 = `{"type": "bridge", "isDefaultGateway": true, "ipam": {"type": "host-local", ` +
-		`"subnet": "10.1.0.0/24"}}`
-	for name, tc := range map[string]struct {
-		config  string
-		asked   string
-		refused string // a word of the error; empty: allowed
-	}{
+	judged(t, map[string]broughtRoute{
 		"no routes":     {`{"type": "macvlan"}`, none, ""},
 		"gateway alone": {routes(`[]`), none, ""},
 		"a prefix": {routes(
@@ -91,6 +85,12 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 		},
 		"deep inside": {`{"type": "x", "delegate": {"type": "y", ` +
 			`"ipam": {"routes": [{"dst": "0.0.0.0/0"}]}}}`, none, "delegate.ipam.routes[0]"},
+	})
+}
+
+// Plugins that change what others bring.
+func TestU17DefaultRouteOfAChain(t *testing.T) {
+	judged(t, map[string]broughtRoute{
 		"prevResult, which is left out": {`{"type": "ipvlan", "prevResult": {"routes": [{"dst": ` +
 			`"0.0.0.0/0"}]}}`, none, ""},
 		"sbr moves it": {`{"plugins": [{"type": "macvlan", ` +
@@ -103,6 +103,14 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 			`{"plugins": [` + routes(`[]`) + `, {"type": "sbr"}]}`,
 			none, "",
 		},
+	})
+}
+
+// The bridge's key isDefaultGateway brings a route of each family that its IPAM has.
+func TestU17IsDefaultGateway(t *testing.T) {
+	const bridge4 = `{"type": "bridge", "isDefaultGateway": true, "ipam": {"type": "host-local", ` +
+		`"subnet": "10.1.0.0/24"}}`
+	judged(t, map[string]broughtRoute{
 		"isDefaultGateway":       {bridge4, none, "isDefaultGateway"},
 		"isDefaultGateway false": {`{"type": "bridge", "isDefaultGateway": false}`, none, ""},
 		"isDefaultGateway asked": {bridge4, v4, ""},
@@ -125,7 +133,20 @@ func TestU17DefaultRouteRefused(t *testing.T) {
 			`{"type": "cnv-bridge", "isDefaultGateway": true}`, none,
 			"isDefaultGateway",
 		},
-	} {
+	})
+}
+
+// broughtRoute is a network that brings a default route, and the pod's request for one.
+type broughtRoute struct {
+	config  string
+	asked   string
+	refused string // a word of the error; empty: allowed
+}
+
+// judged fails unless each network is refused or allowed as it wants.
+func judged(t *testing.T, cases map[string]broughtRoute) {
+	t.Helper()
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario(`[{"name": "a"` + tc.asked + `}]`).refusing()
 			s.nad("web/a", tc.config)
