@@ -2,13 +2,11 @@ package warm
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/braid-cni/braid/cmd/internal/node"
 	"github.com/braid-cni/braid/pkg/conf"
@@ -18,15 +16,9 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-const (
-	// maxEngines is how many engines are kept: as a rule there is one, and another for a while after
-	// the configuration has changed.
-	maxEngines = 4
-	// maxEvents is how many events wait for an API server that is slow or away; more are lost.
-	maxEvents = 1024
-	// eventSenders is how many are sent at once.
-	eventSenders = 2
-)
+// maxEngines is how many engines are kept: as a rule there is one, and another for a while after the
+// configuration has changed.
+const maxEngines = 4
 
 // Engines has an engine for each configuration that calls have. All fields but Open are optional.
 type Engines struct {
@@ -169,54 +161,6 @@ func (w *Engines) make(c *conf.Config) (*warm, error) {
 	}}, nil
 }
 
-func (w *Engines) queue() chan func(context.Context) {
-	w.once.Do(func() { w.events = make(chan func(context.Context), maxEvents) })
-	return w.events
-}
-
-// SendEvents sends the events of calls until ctx is done.
-func (w *Engines) SendEvents(ctx context.Context) {
-	var all sync.WaitGroup
-	for range eventSenders {
-		all.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case send := <-w.queue():
-					send(ctx)
-				}
-			}
-		})
-	}
-	all.Wait()
-}
-
 // ReserveAhead reserves blocks of addresses, after the calls that have used them up, until ctx is
 // done.
 func (w *Engines) ReserveAhead(ctx context.Context) { w.ahead.Run(ctx) }
-
-// later is a reporter whose calls do not wait for their events.
-type later struct {
-	engine.Reporter
-	queue chan func(context.Context)
-	log   *slog.Logger
-}
-
-// Event has the event be sent.
-func (l *later) Event(
-	_ context.Context, pod *metav1.ObjectMeta, eventType, reason, message string,
-) error {
-	send := func(ctx context.Context) {
-		if err := l.Reporter.Event(ctx, pod, eventType, reason, message); err != nil {
-			l.log.WarnContext(ctx, "event not recorded",
-				"pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
-		}
-	}
-	select {
-	case l.queue <- send:
-		return nil
-	default:
-		return fmt.Errorf("%d events are waiting already", maxEvents)
-	}
-}

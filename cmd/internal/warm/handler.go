@@ -59,9 +59,11 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 	}
 	op.Request.Still, op.Environ = call.Still, call.Environ
 	op.Request.Runtime = nodeid.Program(nodeid.Parent(call.PID))
+	after := &held{}
 	return &server.Prepared{
-		Urgent: verb == engine.Del,
+		Urgent: verb == engine.Del, After: after.release,
 		Do: func(ctx context.Context) *server.Result {
+			ctx = context.WithValue(ctx, heldKey{}, after)
 			namespace, pod := op.Request.Pod()
 			ctx, end := h.Tracer.Start(ctx, &trace.Call{
 				Verb: verb, Env: call.Env, Namespace: namespace, Pod: pod, Sandbox: args.ContainerID,

@@ -76,6 +76,8 @@ type Prepared struct {
 	Urgent bool
 	// Do does it. It ends soon when ctx is done.
 	Do func(ctx context.Context) *Result
+	// After, if set, is called once the client has its result, or has left. It does not wait.
+	After func()
 }
 
 // Handler does calls.
@@ -336,6 +338,9 @@ func (r *run) prepare(c *conn, hello *wire.Frame) (*Prepared, error) {
 
 // work does a call that was told to go.
 func (r *run) work(ctx context.Context, c *conn, hello *wire.Frame, prepared *Prepared) {
+	if prepared.After != nil {
+		defer prepared.After()
+	}
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	if hello.Millis > 0 {

@@ -34,15 +34,16 @@ func must(t *testing.T, err error) {
 type handler struct {
 	mu   sync.Mutex
 	done []string
-	// do is what the calls do; nil for nothing.
-	do func(ctx context.Context, call *Call) *Result
+	// do is what the calls do; nil for nothing. after is what comes after each.
+	do    func(ctx context.Context, call *Call) *Result
+	after func()
 }
 
 func (h *handler) Prepare(call *Call) (*Prepared, error) {
 	if strings.HasPrefix(string(call.Stdin), "no") {
 		return nil, errors.New("it says no")
 	}
-	return &Prepared{Urgent: call.Env("CNI_COMMAND") == "DEL", Do: func(ctx context.Context) *Result {
+	do := func(ctx context.Context) *Result {
 		h.mu.Lock()
 		h.done = append(h.done, string(call.Stdin))
 		h.mu.Unlock()
@@ -50,7 +51,8 @@ func (h *handler) Prepare(call *Call) (*Prepared, error) {
 			return h.do(ctx, call)
 		}
 		return &Result{Stdout: call.Stdin, Exit: 0}
-	}}, nil
+	}
+	return &Prepared{Urgent: call.Env("CNI_COMMAND") == "DEL", Do: do, After: h.after}, nil
 }
 
 func (h *handler) calls() []string {
@@ -504,6 +506,31 @@ func TestDrain(t *testing.T) {
 	if e, ok := errors.AsType[*client.Error](err); !ok || e.Reason != client.Lost || !e.Sent {
 		t.Errorf("it ended with %v", err)
 	}
+}
+
+// TestAfter: what is left for the time after a call comes when the client has its result, and also
+// if it gets none.
+func TestAfter(t *testing.T) {
+	answered, after := make(chan struct{}), make(chan struct{}, 1)
+	h := &handler{after: func() {
+		select {
+		case <-answered:
+		case <-time.After(time.Minute):
+			t.Error("the client waits for what comes after its call")
+		}
+		after <- struct{}{}
+	}}
+	r := newRig(t, h)
+	if _, err := r.call("a"); err != nil {
+		t.Error(err)
+	}
+	close(answered)
+	<-after
+	h.do = func(context.Context, *Call) *Result { panic("of a test") }
+	if _, err := r.call("b"); err == nil {
+		t.Error("a call that panics has a result")
+	}
+	<-after
 }
 
 // TestACallThatPanics is its client's, and no other's.
