@@ -14,8 +14,16 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// The tests of this file do to nodes, or to the files of an operator, what happens to them: each
-// shows what the operator sees, what the kernel has, and how pods fare, until it is mended.
+// TestU7Faults does to nodes, and to the files of an operator, what happens to them. Each part
+// shows what the operator sees, what the kernel has and how pods fare, until it is mended.
+func TestU7Faults(t *testing.T) {
+	w := newWired(t)
+	t.Run("U7 NIC renamed", func(t *testing.T) { w.with(t).renamed() })
+	t.Run("U7 NIC absent", func(t *testing.T) { w.with(t).absent() })
+	t.Run("U7 link bounced", func(t *testing.T) { w.with(t).bounced() })
+	t.Run("U5 duplicate hostname", func(t *testing.T) { w.with(t).duplicate() })
+	t.Run("U5 block too small", func(t *testing.T) { w.with(t).small() })
+}
 
 const bothNetworks = firstNetwork + "," + secondNetwork
 
@@ -28,10 +36,10 @@ type wired struct {
 	leases string // the DHCP server's file
 }
 
-// newWired is for one test. When that has ended, the nodes are as before.
+// newWired has all in place. When the test has ended, the nodes are as before.
 func newWired(t *testing.T) *wired {
 	t.Helper()
-	w := &wired{rig: newRig(t)}
+	w := &wired{rig: newRigFor(t, 6*patience)}
 	w.installed()
 	leases, stop := w.serveDHCP()
 	t.Cleanup(stop)
@@ -48,6 +56,11 @@ func newWired(t *testing.T) *wired {
 	t.Cleanup(func() { w.delete("net-attach-def", firstNetwork, secondNetwork) })
 	w.eventually("both networks are there", w.well)
 	return w
+}
+
+func (w *wired) with(t *testing.T) *wired {
+	t.Helper()
+	return &wired{&rig{w.Cluster, t, w.ctx}, w.list, w.leases}
 }
 
 // well returns an error unless all interfaces are as the cluster configuration has them.
@@ -127,10 +140,9 @@ const (
 	renamedTo = "ens999"
 )
 
-// TestU7NICRenamed: a NIC under another name is not that of its network, and loses the address;
+// renamed: a NIC under another name is not that of its network, and loses the address;
 // pods that run keep their interfaces. It is the network's if its former name is one of its others.
-func TestU7NICRenamed(t *testing.T) {
-	w := newWired(t)
+func (w *wired) renamed() {
 	n := w.Nodes()[0]
 	ip := w.pair(bothNetworks)
 	rename := func(commands string) error {
@@ -144,12 +156,12 @@ func TestU7NICRenamed(t *testing.T) {
 			"ip link property del dev NEW altname OLD || :; " +
 			"ip link set NEW name OLD; ip link set OLD up; }")
 	}
-	t.Cleanup(func() { w.must(back()) })
+	w.t.Cleanup(func() { w.must(back()) })
 	w.say(isAbsent, ready2)
 	w.described("node", n.Name, "NodeInterfaceFailed", "network "+firstNetwork+": "+absent,
 		"node interfaces: "+firstNetwork+" Absent: "+absent)
 	if got := w.addressesAt(n, renamedTo); len(got) > 0 {
-		t.Errorf("the NIC still has %q", got)
+		w.t.Errorf("the NIC still has %q", got)
 	}
 	w.reach(ip)
 	w.asksFor("renamed", n)
@@ -170,10 +182,9 @@ func TestU7NICRenamed(t *testing.T) {
 	w.mended()
 }
 
-// TestU7NICAbsent: a NIC that is taken out of its node is told to be absent, also to the pod that
+// absent: a NIC that is taken out of its node is told to be absent, also to the pod that
 // starts there, which waits for it. Another one in its place has the same address.
-func TestU7NICAbsent(t *testing.T) {
-	w := newWired(t)
+func (w *wired) absent() {
 	n := w.Nodes()[1]
 	w.must(n.Unplug(w.ctx, firstNIC))
 	plug := func() error {
@@ -182,7 +193,7 @@ func TestU7NICAbsent(t *testing.T) {
 		}
 		return n.Plug(w.ctx, firstNIC)
 	}
-	t.Cleanup(func() { w.must(plug()) })
+	w.t.Cleanup(func() { w.must(plug()) })
 	w.say(ready1, isAbsent)
 	w.described("node", n.Name, "NodeInterfaceFailed", "network "+firstNetwork+": "+absent,
 		"node interfaces: "+firstNetwork+" Absent: "+absent)
@@ -195,20 +206,19 @@ func TestU7NICAbsent(t *testing.T) {
 	w.mended()
 }
 
-// TestU7LinkBounced: without carrier addresses stay, and pods start; a NIC that is set down is set
+// bounced: without carrier addresses stay, and pods start; a NIC that is set down is set
 // up again.
-func TestU7LinkBounced(t *testing.T) {
-	w := newWired(t)
+func (w *wired) bounced() {
 	n := w.Nodes()[0]
 	ip := w.pair(bothNetworks)
 	before := w.addressesOf(n)
 	cable := func(in bool) {
-		t.Helper()
+		w.t.Helper()
 		for _, nic := range []string{firstNIC, secondNIC} {
 			w.must(n.Cable(w.ctx, nic, in))
 		}
 	}
-	t.Cleanup(func() { cable(true) })
+	w.t.Cleanup(func() { cable(true) })
 	cable(false)
 	const noCarrier = "has no carrier; see the cable, or the port of the switch"
 	w.say(firstNIC+" [172.16.20.10/22] NoCarrier "+firstNIC+" "+noCarrier, ready2)
@@ -216,7 +226,7 @@ func TestU7LinkBounced(t *testing.T) {
 		"node interfaces: "+firstNetwork+" NoCarrier ens224 172.16.20.10/22: ens224 "+noCarrier,
 		secondNetwork+" NoCarrier ens256 172.16.67.1")
 	if got := w.addressesOf(n); !slices.Equal(got, before) {
-		t.Errorf("without carrier the addresses are %q, and were %q", got, before)
+		w.t.Errorf("without carrier the addresses are %q, and were %q", got, before)
 	}
 	w.asksFor("bounced", n)
 	w.running("bounced")
@@ -235,7 +245,7 @@ func TestU7LinkBounced(t *testing.T) {
 	w.reach(ip)
 	w.eventually("the NICs are up again", w.well)
 	if got := w.addressesOf(n); !slices.Equal(got, before) {
-		t.Errorf("after the bounces the addresses are %q, and were %q", got, before)
+		w.t.Errorf("after the bounces the addresses are %q, and were %q", got, before)
 	}
 	w.gone("bounced", "gke-node-1", "gke-node-2")
 	w.mended()
@@ -253,20 +263,19 @@ func (w *wired) blockFile(cluster, old, by string) {
 	w.must(os.WriteFile(path, []byte(strings.Replace(string(text), old, by, 1)), 0o600))
 }
 
-// TestU5DuplicateHostname: a block file with a hostname twice is refused where the operator has it
+// duplicate: a block file with a hostname twice is refused where the operator has it
 // judged. Past that it is no configuration: nobody gets an address by it, or loses one.
-func TestU5DuplicateHostname(t *testing.T) {
-	w := newWired(t)
+func (w *wired) duplicate() {
 	cluster := w.guideCluster()
 	w.blockFile(cluster, "hostname: node-2", "hostname: node-1")
 	const twice = "blocks[0].ips[1].hostname: node-1 is in blocks[0].ips[0].hostname already"
 	out, err := w.cli("gke", "check", "--nodes", "2", cluster)
 	if err == nil || !strings.Contains(out, "ip-block-1.yaml:9: "+twice) {
-		t.Errorf("gke check says %s, %v", out, err)
+		w.t.Errorf("gke check says %s, %v", out, err)
 	}
 	if out, err := w.cli("gke", "render", cluster); err == nil || out != "" ||
 		!strings.Contains(err.Error(), twice) {
-		t.Errorf("gke render says %s, %v", out, err)
+		w.t.Errorf("gke render says %s, %v", out, err)
 	}
 
 	wrong := strings.Replace(w.list, `"node-2"`, `"node-1"`, 1)
@@ -275,7 +284,7 @@ func TestU5DuplicateHostname(t *testing.T) {
 		before[n.Name] = w.addressesOf(n)
 	}
 	refused := func(when string) {
-		t.Helper()
+		w.t.Helper()
 		w.eventually(when+": the nodes say that it is no configuration", func() error {
 			return w.interfacesAre(map[string]string{
 				"node-1 ": " [] Invalid field nodeInterfaces[0]." + twice,
@@ -285,7 +294,7 @@ func TestU5DuplicateHostname(t *testing.T) {
 		for _, n := range w.Nodes() {
 			w.described("node", n.Name, "NodeInterfacesInvalid", "node interfaces: ", twice)
 			if got := w.addressesOf(n); !slices.Equal(got, before[n.Name]) {
-				t.Errorf("%s: %s has %q, and had %q", when, n.Name, got, before[n.Name])
+				w.t.Errorf("%s: %s has %q, and had %q", when, n.Name, got, before[n.Name])
 			}
 		}
 	}
@@ -305,11 +314,10 @@ func TestU5DuplicateHostname(t *testing.T) {
 	w.mended()
 }
 
-// TestU5BlockTooSmall: with fewer addresses than nodes the block file is refused where the operator
+// small: with fewer addresses than nodes the block file is refused where the operator
 // says how many nodes there are. Past that the node without one says so, and its pods have their
 // networks nevertheless.
-func TestU5BlockTooSmall(t *testing.T) {
-	w := newWired(t)
+func (w *wired) small() {
 	n := w.Nodes()[1]
 	cluster := w.guideCluster()
 	w.blockFile(cluster, "  - ip: 172.16.20.12/30", "")
@@ -317,7 +325,7 @@ func TestU5BlockTooSmall(t *testing.T) {
 	out, err := w.cli("gke", "check", "--nodes", "2", cluster)
 	if err == nil || !strings.Contains(out, "ip-block-1.yaml has 1 addresses for 2 nodes, which need "+
 		"one each, and one more for an upgrade; give it 3 addresses") {
-		t.Errorf("gke check says %s, %v", out, err)
+		w.t.Errorf("gke check says %s, %v", out, err)
 	}
 
 	w.interfaces(w.nodeInterfaces(cluster))
@@ -327,7 +335,7 @@ func TestU5BlockTooSmall(t *testing.T) {
 	w.described("node", n.Name, "NodeInterfaceFailed", "network "+firstNetwork+": "+none,
 		"node interfaces: "+firstNetwork+" Failed ens224: "+none)
 	if got := w.addressesAt(n, firstNIC); len(got) > 0 {
-		t.Errorf("the node that has no address has %q", got)
+		w.t.Errorf("the node that has no address has %q", got)
 	}
 	w.reachOver(bothNetworks)
 	w.interfaces(w.list)
