@@ -40,9 +40,11 @@ func TestU3Guide(t *testing.T) {
 	t.Run("U8 networks", func(t *testing.T) { g.with(t).declares() })
 	t.Run("U11 node pool", func(t *testing.T) { g.with(t).choosesNodes() })
 	t.Run("U9 annotations", func(t *testing.T) { g.with(t).annotates() })
+	t.Run("U10 room", func(t *testing.T) { g.with(t).finds() })
 	t.Run("U17 routes", func(t *testing.T) { g.with(t).routes() })
 	t.Run("U14 plugins", func(t *testing.T) { g.with(t).plugins() })
 	t.Run("U19 troubleshooting", func(t *testing.T) { g.with(t).troubleshoots() })
+	t.Run("U14 refusals", func(t *testing.T) { g.with(t).refuses() })
 	t.Run("U10 bad input", func(t *testing.T) { g.with(t).changesBetween() })
 }
 
@@ -288,13 +290,24 @@ func (g *guide) annotates() {
 	out, err = g.Kubectl(g.ctx, "get", "pod", pod.Name, "-o",
 		`jsonpath={.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}`)
 	g.must(err)
-	g.shows("network-status", out, fmt.Sprintf(`{
+	exact := fmt.Sprintf(`[{
+    "name": "pods",
+    "interface": "eth0",
+    "ips": [%q],
+    "mac": %q,
+    "default": true,
+    "dns": {},
+    "gateway": [%q]
+},{
     "name": "default/gke-network-1",
     "interface": "net1",
     "ips": ["21.0.111.1"],
     "mac": %q,
     "dns": {}
-}`, net1.Mac))
+}]`, pod.Status.PodIP, eth0.Mac, strings.Join(eth0.Gateway, ""), net1.Mac)
+	if out != exact {
+		g.t.Errorf("network-status is\n%s\nwant\n%s", out, exact)
+	}
 	g.guide("pods.yaml")
 	g.topologies(pod)
 }
@@ -334,6 +347,79 @@ func (g *guide) topologies(first *corev1.Pod) {
 	for _, p := range []*corev1.Pod{first, three} {
 		g.deletePod("default", p.Name)
 	}
+}
+
+// finds is the end of "Choose nodes": a pod of a network with the annotation stays Pending, with
+// the reason in its events, while no node has the network's interface.
+func (g *guide) finds() {
+	const resource = "braid-cni.io/default." + firstNetwork
+	for _, n := range g.Nodes() {
+		g.must(n.Unplug(g.ctx, firstNIC))
+	}
+	g.annotateNetwork("braid-cni.io/schedule=true")
+	for _, n := range g.Nodes() {
+		g.described("node", n.Name, resource)
+	}
+	g.guide("pods.yaml", "sample-pod")
+	g.event("sample-pod", "FailedScheduling", "Insufficient "+resource)
+	for _, n := range g.Nodes() {
+		g.must(n.Plug(g.ctx, firstNIC))
+	}
+	_, status := g.status("default", "sample-pod")
+	g.same("networks of the pod that waited", []string{status["net1"].Name}, "default/"+firstNetwork)
+	g.deletePod("default", "sample-pod")
+	g.annotateNetwork("braid-cni.io/schedule-")
+}
+
+func (g *guide) annotateNetwork(annotation string) {
+	g.t.Helper()
+	_, err := g.Kubectl(g.ctx, "annotate", "net-attach-def", firstNetwork, annotation)
+	g.must(err)
+}
+
+// refuses is what the profile does not allow, and what is wrong with a network, as the reader sees
+// it at apply.
+func (g *guide) refuses() {
+	refused := func(what string, err error, words ...string) {
+		g.t.Helper()
+		if err == nil {
+			g.t.Errorf("%s is admitted", what)
+			return
+		}
+		g.shows(what, err.Error(), words...)
+	}
+	for what, c := range map[string]struct {
+		config string
+		words  []string
+	}{
+		"a plugin that the profile has not": {
+			`{"cniVersion": "0.3.0", "type": "ptp", "ipam": {"type": "host-local", "subnet": "21.1.0.0/24"}}`,
+			[]string{"default/wrong", "policy[0]", `"ptp"`},
+		},
+		"an IPAM that the profile has not": {
+			`{"cniVersion": "0.3.0", "type": "macvlan", "master": "ens224", "ipam": {"type": "dhcp"}}`,
+			[]string{"default/wrong", "policy[0]", `"dhcp"`},
+		},
+		"a comment": {
+			"{\n  \"cniVersion\": \"0.3.0\", # the first\n  \"type\": \"macvlan\"}",
+			[]string{"default/wrong", "line 2 column 26", "JSON has no comments"},
+		},
+	} {
+		refused(what, g.DryRun(g.ctx, g.nad("wrong", c.config, "")), c.words...)
+	}
+	inner := strings.Replace(g.nad("inner", `{"cniVersion": "0.3.0", "type": "macvlan", "master": "ens224"}`,
+		""), `"namespace":"default"`, `"namespace":"sample"`, 1)
+	g.must(g.Apply(g.ctx, inner))
+	asks := map[string]string{nadv1.NetworksAnnotation: "sample/inner"}
+	_, err := g.Client().CoreV1().Pods("default").
+		Create(g.ctx, lab.Pod("default", "outer", asks), metav1.CreateOptions{})
+	refused("a network of another namespace", err, "default/outer", "sample/inner", "namespace")
+	g.must(g.create(g.ctx, lab.Pod("sample", "own", asks)))
+	_, status := g.status("sample", "own")
+	g.same("networks of a pod of the namespace", []string{status["net1"].Name}, "sample/inner")
+	g.deletePod("sample", "own")
+	_, err = g.Kubectl(g.ctx, "delete", "net-attach-def", "--namespace=sample", "inner")
+	g.must(err)
 }
 
 // routes are those that the files say of U16 and U17.
