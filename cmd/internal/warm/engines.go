@@ -16,7 +16,7 @@ import (
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
-// maxEngines is how many engines are kept: as a rule there is one, and another for a while after the
+// maxEngines is how many engines are kept: as a rule one, and another for a while after the
 // configuration has changed.
 const maxEngines = 4
 
