@@ -51,6 +51,7 @@ const (
 type through struct {
 	*testing.T
 
+	server     *lab.API
 	agent      *lab.Agent
 	kubeconfig string
 	uids       []string
@@ -120,7 +121,7 @@ func newThrough(t *testing.T, pods int, objects ...string) *through {
 	}
 	must(t, server.Apply(t.Context(), throughNAD))
 	atOnce(len(objects), func(i int) error { return server.Apply(t.Context(), objects[i]) }, t)
-	s := &through{T: t}
+	s := &through{T: t, server: server}
 	s.kubeconfig, err = server.Kubeconfig(lab.UserAdmin)
 	must(t, err)
 	for i := range pods {
