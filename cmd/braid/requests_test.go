@@ -33,12 +33,7 @@ func addressesOf(p *pod, name string) []string {
 // What the pod asks for reaches plugins that declare no capability, as in Multus.
 func TestR2RequestsWithoutCapability(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct {
-		config    func(*rig) string
-		asks      string
-		addresses []string
-		mac       string
-	}{
+	for name, tc := range map[string]without{
 		"static": {
 			func(*rig) string {
 				return staticNAD("")
@@ -92,30 +87,40 @@ func TestR2RequestsWithoutCapability(t *testing.T) {
 			}, `"mac":"02:00:00:00:00:01","cni-args":null`, nil, "02:00:00:00:00:01",
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			r.nad("a", tc.config(r))
-			p := r.pod("p", `[{"name":"a",`+tc.asks+`}]`)
-			r.add(p)
-			same(t, "addresses", addressesOf(p, "net1"), tc.addresses)
-			status := r.status(p)[1]
-			var bare []string
-			for _, a := range tc.addresses {
-				ip, _, _ := strings.Cut(a, "/")
-				bare = append(bare, ip)
-			}
-			slices.Sort(status.IPs)
-			same(t, "addresses in the status", status.IPs, bare)
-			same(t, "MAC in the status", status.Mac, mac(p, "net1"))
-			if tc.mac != "" {
-				same(t, "MAC", mac(p, "net1"), tc.mac)
-			}
-			r.must("CHECK", p)
-			r.must("DEL", p)
-			r.clean(p)
-		})
+		t.Run(name, tc.test)
 	}
+}
+
+// without is a network without a capability, and a request that it fulfils none the less.
+type without struct {
+	config    func(*rig) string
+	asks      string
+	addresses []string
+	mac       string
+}
+
+func (tc without) test(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.nad("a", tc.config(r))
+	p := r.pod("p", `[{"name":"a",`+tc.asks+`}]`)
+	r.add(p)
+	same(t, "addresses", addressesOf(p, "net1"), tc.addresses)
+	status := r.status(p)[1]
+	var bare []string
+	for _, a := range tc.addresses {
+		ip, _, _ := strings.Cut(a, "/")
+		bare = append(bare, ip)
+	}
+	slices.Sort(status.IPs)
+	same(t, "addresses in the status", status.IPs, bare)
+	same(t, "MAC in the status", status.Mac, mac(p, "net1"))
+	if tc.mac != "" {
+		same(t, "MAC", mac(p, "net1"), tc.mac)
+	}
+	r.must("CHECK", p)
+	r.must("DEL", p)
+	r.clean(p)
 }
 
 // The binaries of the reference read the same.

@@ -41,12 +41,7 @@ func TestU10PodsAreSentToTheirNodes(t *testing.T) {
 	daemon := corev1.NodeSelectorTerm{
 		MatchFields: []corev1.NodeSelectorRequirement{expression("metadata.name", in, "n")},
 	}
-	for name, test := range map[string]struct {
-		selectors []string
-		before    corev1.PodSpec
-		selector  map[string]string
-		affinity  *corev1.Affinity
-	}{
+	for name, test := range map[string]sentPod{
 		"none": {selectors: []string{""}},
 		"equality": {
 			selectors: []string{"pool=data,zone==a,disk in (ssd)"},
@@ -103,31 +98,41 @@ func TestU10PodsAreSentToTheirNodes(t *testing.T) {
 			affinity: affinity(term(expression("pool", in, "other")), term(expression("pool", in, "data"))),
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "")
-			var networks []string
-			for i, selector := range test.selectors {
-				ref := fmt.Sprintf("web/n%d", i)
-				r.selecting(ref, selector)
-				networks = append(networks, ref)
-			}
-			p := pod(strings.Join(networks, ","))
-			p.Spec.NodeSelector, p.Spec.Affinity = test.before.NodeSelector, test.before.Affinity
-			got, v := r.create(p)
-			if got == nil {
-				t.Fatal(v.Denied, v.Unknown)
-			}
-			if diff := cmp.Diff(test.selector, got.Spec.NodeSelector); diff != "" {
-				t.Errorf("nodeSelector (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(sorted(test.affinity), sorted(got.Spec.Affinity)); diff != "" {
-				t.Errorf("affinity (-want +got):\n%s", diff)
-			}
-			if again, v := r.create(got); len(v.Patch) > 0 {
-				t.Errorf("judged again it is changed again: %s, %+v", v.Patch, again)
-			}
-		})
+		t.Run(name, test.test)
+	}
+}
+
+// sentPod is a pod with networks of some nodes, and the nodes that it may go to.
+type sentPod struct {
+	selectors []string
+	before    corev1.PodSpec
+	selector  map[string]string
+	affinity  *corev1.Affinity
+}
+
+func (test sentPod) test(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	var networks []string
+	for i, selector := range test.selectors {
+		ref := fmt.Sprintf("web/n%d", i)
+		r.selecting(ref, selector)
+		networks = append(networks, ref)
+	}
+	p := pod(strings.Join(networks, ","))
+	p.Spec.NodeSelector, p.Spec.Affinity = test.before.NodeSelector, test.before.Affinity
+	got, v := r.create(p)
+	if got == nil {
+		t.Fatal(v.Denied, v.Unknown)
+	}
+	if diff := cmp.Diff(test.selector, got.Spec.NodeSelector); diff != "" {
+		t.Errorf("nodeSelector (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(sorted(test.affinity), sorted(got.Spec.Affinity)); diff != "" {
+		t.Errorf("affinity (-want +got):\n%s", diff)
+	}
+	if again, v := r.create(got); len(v.Patch) > 0 {
+		t.Errorf("judged again it is changed again: %s, %+v", v.Patch, again)
 	}
 }
 
@@ -363,13 +368,7 @@ func TestResources(t *testing.T) {
 		}
 		return all
 	}
-	always := corev1.ContainerRestartPolicyAlways
-	for name, test := range map[string]struct {
-		networks           string
-		init, before, want []corev1.Container
-		sidecar, claims    bool
-		warns              string
-	}{
+	for name, test := range map[string]requestedDevices{
 		"first": {
 			networks: "nic", before: quantities("", ""),
 			want: quantities("1", ""),
@@ -416,33 +415,44 @@ func TestResources(t *testing.T) {
 		},
 		"a network without device": {networks: "a", before: quantities(""), want: quantities("")},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "")
-			r.nad("web/nic", nadv1.ResourceNameAnnotation, "v.com/nic")
-			r.nad("web/odd", nadv1.ResourceNameAnnotation, "nic")
-			p := pod(test.networks)
-			p.Spec.Containers, p.Spec.InitContainers = test.before, test.init
-			for i := range p.Spec.InitContainers {
-				p.Spec.InitContainers[i].Name = "i"
-				if test.sidecar {
-					p.Spec.InitContainers[i].RestartPolicy = &always
-				}
-			}
-			if test.claims {
-				p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
-			}
-			got, v := r.create(p)
-			if got == nil {
-				t.Fatal(v.Denied, v.Unknown)
-			}
-			if diff := cmp.Diff(test.want, got.Spec.Containers); diff != "" {
-				t.Errorf("containers (-want +got):\n%s", diff)
-			}
-			if test.warns != "" && !warned(v, test.warns) || test.warns == "" && len(v.Warnings) > 0 {
-				t.Errorf("warnings: %v", v.Warnings)
-			}
-		})
+		t.Run(name, test.test)
+	}
+}
+
+// requestedDevices is a pod with networks of devices, and its containers once it is admitted.
+type requestedDevices struct {
+	networks           string
+	init, before, want []corev1.Container
+	sidecar, claims    bool
+	warns              string
+}
+
+func (test requestedDevices) test(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.nad("web/nic", nadv1.ResourceNameAnnotation, "v.com/nic")
+	r.nad("web/odd", nadv1.ResourceNameAnnotation, "nic")
+	p := pod(test.networks)
+	always := corev1.ContainerRestartPolicyAlways
+	p.Spec.Containers, p.Spec.InitContainers = test.before, test.init
+	for i := range p.Spec.InitContainers {
+		p.Spec.InitContainers[i].Name = "i"
+		if test.sidecar {
+			p.Spec.InitContainers[i].RestartPolicy = &always
+		}
+	}
+	if test.claims {
+		p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu"}}
+	}
+	got, v := r.create(p)
+	if got == nil {
+		t.Fatal(v.Denied, v.Unknown)
+	}
+	if diff := cmp.Diff(test.want, got.Spec.Containers); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+	if test.warns != "" && !warned(v, test.warns) || test.warns == "" && len(v.Warnings) > 0 {
+		t.Errorf("warnings: %v", v.Warnings)
 	}
 }
 

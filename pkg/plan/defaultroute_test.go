@@ -254,14 +254,7 @@ func (s *scenario) refusing() *scenario {
 // TestR3LeaveOut: what is left out of a configuration, all else as it was written.
 func TestR3LeaveOut(t *testing.T) {
 	const v4, v6, both = plan.IPv4, plan.IPv6, plan.BothFamilies
-	for name, tc := range map[string]struct {
-		config string
-		held   plan.Families
-		asked  string
-		want   string
-		rest   plan.Families
-		fields []string
-	}{
+	for name, tc := range map[string]leftOut{
 		"routes of IPAM": {
 			`{"type":"x","n":1e3,"ipam":{"type":"static","routes":[{"dst":"10.0.0.0/8"},` +
 				`{"dst":"0.0.0.0/0"},{"dst":"::/0"}]}}`, v4, none,
@@ -323,24 +316,36 @@ func TestR3LeaveOut(t *testing.T) {
 			[]string{"plugins[0].routes[0]"},
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := newScenario(`[{"name": "a"` + tc.asked + `}]`)
-			s.nad("web/a", tc.config)
-			a := s.must(t)[1]
-			rest, err := a.LeaveOut(tc.held)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want(t, "rest", rest, tc.rest)
-			if text := `"plugins":[` + tc.want + `]`; !strings.Contains(string(a.Conf), text) {
-				t.Errorf("got %s, want %s", a.Conf, text)
-			}
-			var fields []string
-			for _, w := range a.Warnings {
-				fields = append(fields, w.Field)
-				want(t, "reason", w.Reason, failure.DefaultRouteKept)
-			}
-			want(t, "fields", fields, tc.fields)
-		})
+		t.Run(name, tc.test)
 	}
+}
+
+// leftOut is a configuration, the families whose default route a pod holds, and what is left of it.
+type leftOut struct {
+	config string
+	held   plan.Families
+	asked  string
+	want   string
+	rest   plan.Families
+	fields []string
+}
+
+func (tc leftOut) test(t *testing.T) {
+	s := newScenario(`[{"name": "a"` + tc.asked + `}]`)
+	s.nad("web/a", tc.config)
+	a := s.must(t)[1]
+	rest, err := a.LeaveOut(tc.held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "rest", rest, tc.rest)
+	if text := `"plugins":[` + tc.want + `]`; !strings.Contains(string(a.Conf), text) {
+		t.Errorf("got %s, want %s", a.Conf, text)
+	}
+	var fields []string
+	for _, w := range a.Warnings {
+		fields = append(fields, w.Field)
+		want(t, "reason", w.Reason, failure.DefaultRouteKept)
+	}
+	want(t, "fields", fields, tc.fields)
 }

@@ -23,12 +23,7 @@ func TestS38DefaultFirst(t *testing.T) {
 	selected := plan.Request{Namespace: "web", Name: "a"}
 	ofPod := plan.Request{Namespace: "kube-system", Name: "calico", Default: true}
 
-	for name, tc := range map[string]struct {
-		cfg        conf.Config
-		annotation string
-		namespace  string
-		want       []plan.Request
-	}{
+	for name, tc := range map[string]defaultFirst{
 		"delegates": {
 			cfg:  conf.Config{Node: conf.Node{Delegates: []json.RawMessage{first, second}}},
 			want: []plan.Request{fromDelegates, {Inline: second}, selected},
@@ -85,32 +80,42 @@ func TestS38DefaultFirst(t *testing.T) {
 			want: []plan.Request{{Namespace: "web", Name: "mine", Default: true}, selected},
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := newScenario("a")
-			tc.cfg.MultusNamespace, tc.cfg.SystemNamespaces = "kube-system", []string{"kube-system"}
-			if tc.namespace != "" {
-				s.pod.Namespace = tc.namespace
-			}
-			if tc.annotation != "" {
-				s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = tc.annotation
-			}
-			got, err := plan.Requests(&tc.cfg.Node, &tc.cfg.Policy, s.pod)
-			if err != nil {
-				t.Fatal(err)
-			}
-			last := got[len(got)-1]
-			if last.Selection == nil || last.Selection.Name != "a" || last.Ref != last.Namespace+"/a" {
-				t.Errorf("the selection is lost: %+v", last)
-			}
-			for i := range got {
-				if got[i].Ref == "" {
-					t.Errorf("request %d has no name for messages", i)
-				}
-				got[i] = where(got[i])
-			}
-			want(t, "requests", got, tc.want)
-		})
+		t.Run(name, tc.test)
 	}
+}
+
+// defaultFirst is a configuration and a pod, and the networks in their order.
+type defaultFirst struct {
+	cfg        conf.Config
+	annotation string
+	namespace  string
+	want       []plan.Request
+}
+
+func (tc defaultFirst) test(t *testing.T) {
+	s := newScenario("a")
+	tc.cfg.MultusNamespace, tc.cfg.SystemNamespaces = "kube-system", []string{"kube-system"}
+	if tc.namespace != "" {
+		s.pod.Namespace = tc.namespace
+	}
+	if tc.annotation != "" {
+		s.pod.Annotations[nadv1.DefaultNetworkAnnotation] = tc.annotation
+	}
+	got, err := plan.Requests(&tc.cfg.Node, &tc.cfg.Policy, s.pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := got[len(got)-1]
+	if last.Selection == nil || last.Selection.Name != "a" || last.Ref != last.Namespace+"/a" {
+		t.Errorf("the selection is lost: %+v", last)
+	}
+	for i := range got {
+		if got[i].Ref == "" {
+			t.Errorf("request %d has no name for messages", i)
+		}
+		got[i] = where(got[i])
+	}
+	want(t, "requests", got, tc.want)
 }
 
 func TestS38WithoutPodOnlyClusterWideNetworks(t *testing.T) {

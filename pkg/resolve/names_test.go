@@ -18,10 +18,7 @@ func TestM30NamesOfTheirNamespace(t *testing.T) {
 			`"ipam":{"type":"whereabouts","range":"10.0.0.0/24"` + network + `}}]}`
 	}
 	long := strings.Repeat("n", 253)
-	for name, test := range map[string]struct {
-		policy, config, network, space string
-		tenant                         bool
-	}{
+	for name, test := range map[string]named{
 		"audited": {"", whereabouts("n", ""), "n", "", false},
 		"label":   {"", whereabouts("n", ""), "web.n", "web.default", true},
 		"default": {enforced, whereabouts("n", ""), "web.n", "web.default", false},
@@ -74,37 +71,45 @@ func TestM30NamesOfTheirNamespace(t *testing.T) {
 			whereabouts("n", ""), "n", "", true,
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t, test.policy)
-			r.nad("web/a", test.config)
-			if test.tenant {
-				r.objs.namespaces = map[string]map[string]string{"web": {policy.TenantLabel: ""}}
-			}
-			_, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			a := attachments[1]
-			name := a.Network
-			if !strings.HasPrefix(name, test.network) || len(name) > 255 ||
-				len(test.network) < 200 && name != test.network {
-				t.Errorf("network %q, want %q", name, test.network)
-			}
-			if a.Name != "web/a" {
-				t.Errorf("network-status would say %q", a.Name)
-			}
-			_, space, _ := strings.Cut(strings.ToLower(string(a.Conf)), `"network_name":"`)
-			space, _, _ = strings.Cut(space, `"`)
-			if space != test.space || strings.Count(strings.ToLower(string(a.Conf)), "network_name") > 1 {
-				t.Errorf("space %q, want %q: %s", space, test.space, a.Conf)
-			}
-			other := a.Limits.OtherName(a.Network)
-			renamed := a.Limits != nil && a.Limits.Name != ""
-			if renamed && other != a.Limits.Name && a.Limits.Foreign == nil ||
-				a.Limits == nil && other != "" {
-				t.Errorf("the other name of %q is %q", a.Network, other)
-			}
-		})
+		t.Run(name, test.test)
+	}
+}
+
+// named is a network of a configuration under a policy, and the names that its attachment has.
+type named struct {
+	policy, config, network, space string
+	tenant                         bool
+}
+
+func (test named) test(t *testing.T) {
+	r := newRig(t, test.policy)
+	r.nad("web/a", test.config)
+	if test.tenant {
+		r.objs.namespaces = map[string]map[string]string{"web": {policy.TenantLabel: ""}}
+	}
+	_, attachments, err := r.judged(map[string]string{nadv1.NetworksAnnotation: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := attachments[1]
+	name := a.Network
+	if !strings.HasPrefix(name, test.network) || len(name) > 255 ||
+		len(test.network) < 200 && name != test.network {
+		t.Errorf("network %q, want %q", name, test.network)
+	}
+	if a.Name != "web/a" {
+		t.Errorf("network-status would say %q", a.Name)
+	}
+	_, space, _ := strings.Cut(strings.ToLower(string(a.Conf)), `"network_name":"`)
+	space, _, _ = strings.Cut(space, `"`)
+	if space != test.space || strings.Count(strings.ToLower(string(a.Conf)), "network_name") > 1 {
+		t.Errorf("space %q, want %q: %s", space, test.space, a.Conf)
+	}
+	other := a.Limits.OtherName(a.Network)
+	renamed := a.Limits != nil && a.Limits.Name != ""
+	if renamed && other != a.Limits.Name && a.Limits.Foreign == nil ||
+		a.Limits == nil && other != "" {
+		t.Errorf("the other name of %q is %q", a.Network, other)
 	}
 }
 

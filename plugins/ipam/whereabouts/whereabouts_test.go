@@ -228,15 +228,7 @@ func TestGC(t *testing.T) {
 }
 
 func TestRequests(t *testing.T) {
-	dual := conf{
-		"range": "10.0.0.0/24", "gateway": "10.0.0.1", "exclude": list{"10.0.0.128/25"},
-		"ipRanges": list{conf{"range": "fd00::/64"}},
-	}
-	for name, c := range map[string]struct {
-		args string
-		more conf
-		want []string
-	}{
+	for name, c := range map[string]requested{
 		"CNI_ARGS":    {"IP=10.0.0.7", nil, []string{"10.0.0.7"}},
 		"with length": {"IP=10.0.0.7/16", nil, []string{"10.0.0.7"}},
 		"args.cni": {
@@ -255,26 +247,20 @@ func TestRequests(t *testing.T) {
 		}, []string{"10.0.0.7", "fd00::7"}},
 		"IPv4-mapped": {"IP=::ffff:10.0.0.7", nil, []string{"10.0.0.7"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			p := r.pod("a")
-			if c.args != "" {
-				p.Args += ";" + c.args
-			}
-			got := addrs(t, p, with(dual).With(c.more))
-			for i, want := range c.want {
-				if want != "" && got[i].String() != want {
-					t.Errorf("got %v, want %v", got, c.want)
-				}
-			}
-			must(t, p.Check(with(dual)))
-			q := r.pod("b")
-			q.Args = p.Args
-			_, err := q.Add(with(dual).With(c.more))
-			fails(t, err, 11, "the address is taken", "delete the pod that has it, or ask for another one",
-				"default/a")
-		})
+		t.Run(name, c.test)
 	}
+}
+
+// twoRanges has one of each family.
+func twoRanges() conf {
+	return with(conf{
+		"range": "10.0.0.0/24", "gateway": "10.0.0.1", "exclude": list{"10.0.0.128/25"},
+		"ipRanges": list{conf{"range": "fd00::/64"}},
+	})
+}
+
+// A request that cannot be met is refused, and nothing is left.
+func TestWrongRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		args string
 		more conf
@@ -303,17 +289,44 @@ func TestRequests(t *testing.T) {
 		"zone":             {"IP=fd00::7%eth0", nil, 7, `CNI_ARGS IP "fd00::7%eth0"`},
 		"not a list":       {"", conf{"runtimeConfig": conf{"ips": "10.0.0.7"}}, 7, `runtimeConfig.ips`},
 	} {
-		t.Run("wrong/"+name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			p := r.pod("a")
 			if c.args != "" {
 				p.Args += ";" + c.args
 			}
-			_, err := p.Add(with(dual).With(c.more))
+			_, err := p.Add(twoRanges().With(c.more))
 			fails(t, err, c.code, c.says)
 			same(t, "left", r.anything(), []string(nil))
 		})
 	}
+}
+
+// requested is what a pod asks for, and the addresses that it gets.
+type requested struct {
+	args string
+	more conf
+	want []string
+}
+
+func (c requested) test(t *testing.T) {
+	r := newRig(t)
+	p := r.pod("a")
+	if c.args != "" {
+		p.Args += ";" + c.args
+	}
+	got := addrs(t, p, twoRanges().With(c.more))
+	for i, want := range c.want {
+		if want != "" && got[i].String() != want {
+			t.Errorf("got %v, want %v", got, c.want)
+		}
+	}
+	must(t, p.Check(twoRanges()))
+	q := r.pod("b")
+	q.Args = p.Args
+	_, err := q.Add(twoRanges().With(c.more))
+	fails(t, err, 11, "the address is taken", "delete the pod that has it, or ask for another one",
+		"default/a")
 }
 
 // A runtime that does not say IgnoreUnknown still may name the pod.
