@@ -241,9 +241,10 @@ func TestU7StaticAddress(t *testing.T) {
 	r.configure("[]") // taken out while no agent runs
 	r.start()
 	r.await("taken back", r.has("ens224", "192.0.2.5/24"))
-	if _, err := os.Stat(r.file); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is remembered: %v", err)
-	}
+	r.await("forgotten", func() bool {
+		_, err := os.Stat(r.file)
+		return errors.Is(err, os.ErrNotExist)
+	})
 	r.told()
 }
 
