@@ -230,9 +230,10 @@ func (r *rig) serveClaims(driver string, name corev1.ResourceName, ids ...string
 	}
 	for i, id := range ids {
 		slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{
-			Name: fmt.Sprint("device-",
-				i), Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
-				"k8s.cni.cncf.io/resourceName": text(string(name)), "k8s.cni.cncf.io/deviceID": text(id),
+			Name: fmt.Sprint("device-", i),
+			Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{
+				"k8s.cni.cncf.io/resourceName": text(string(name)),
+				"k8s.cni.cncf.io/deviceID":     text(id),
 			},
 		})
 	}
@@ -290,8 +291,9 @@ func (d *claimDriver) GetInfo(
 	context.Context, *registerapi.InfoRequest,
 ) (*registerapi.PluginInfo, error) {
 	return &registerapi.PluginInfo{
-		Type: registerapi.DRAPlugin, Name: d.name, Endpoint: "/var/lib/kubelet/plugins/" + d.name +
-			".sock", SupportedVersions: []string{drapb.DRAPluginService},
+		Type: registerapi.DRAPlugin, Name: d.name,
+		Endpoint:          "/var/lib/kubelet/plugins/" + d.name + ".sock",
+		SupportedVersions: []string{drapb.DRAPluginService},
 	}, nil
 }
 

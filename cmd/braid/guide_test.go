@@ -147,8 +147,9 @@ func TestU13NamespaceIsolation(t *testing.T) {
 	r := newRig(t)
 	r.nad("team/secret", r.macvlan(11, ""))
 	r.nad("default/shared", r.macvlan(12, ""))
-	own, other, stranger := r.pod("team/own", "secret"), r.pod("web/other",
-		"default/shared"), r.pod("web/stranger", "team/secret")
+	own := r.pod("team/own", "secret")
+	other := r.pod("web/other", "default/shared")
+	stranger := r.pod("web/stranger", "team/secret")
 	r.add(own)
 	r.add(other)
 	r.fails("ADD", stranger, 7, "web/stranger", "team/secret", "namespace")

@@ -486,12 +486,20 @@ func TestM28BinaryInPlace(t *testing.T) {
 			"isGateway",
 		},
 		"new bridge": {r.tenantBridge("br-team", "8.8.8.0/24", unknown), "isGateway"},
-		"default gateway": {strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown),
-			"isGateway", "isDefaultGateway", 1), "isGateway"},
-		"promiscuous mode": {strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown), "isGateway",
-			"promiscMode", 1), "promiscMode"},
-		"iptables": {r.tenantBridge("br-team", "10.5.0.0/24",
-			`,"ipMasq":true,"ipMasqBackend":"iptables"`), "isGateway"},
+		"default gateway": {
+			strings.Replace(r.tenantBridge("br-team", "8.8.8.0/24", unknown),
+				"isGateway", "isDefaultGateway", 1),
+			"isGateway",
+		},
+		"promiscuous mode": {
+			strings.Replace(r.tenantBridge("cni0", "10.5.0.0/24", unknown),
+				"isGateway", "promiscMode", 1),
+			"promiscMode",
+		},
+		"iptables": {
+			r.tenantBridge("br-team", "10.5.0.0/24", `,"ipMasq":true,"ipMasqBackend":"iptables"`),
+			"isGateway",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r.sub(t)

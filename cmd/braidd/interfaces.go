@@ -40,8 +40,9 @@ func (a *daemon) interfaceKeeper(ns *netns.NS) (*keeper.Keeper, error) {
 		return nil, err
 	}
 	return &keeper.Keeper{
-		NS: ns, Node: a.o.nodeName, File: filepath.Join(a.o.stateDir,
-			interfacesFile), Boot: strings.TrimSpace(string(boot)) + " " + namespace,
+		NS: ns, Node: a.o.nodeName,
+		File:          filepath.Join(a.o.stateDir, interfacesFile),
+		Boot:          strings.TrimSpace(string(boot)) + " " + namespace,
 		Configuration: a.interfaces(), Network: &ask.Network{NS: ns, Node: a.o.nodeName},
 		Report: a.interfacesAre, Tell: a.tell, Log: a.log,
 	}, nil
@@ -93,8 +94,7 @@ func (a *daemon) interfaces() func() ([]nodenet.Interface, error) {
 			raw = nil
 		}
 		if err != nil {
-			return nil, a.wrongKey(nodenet.Field, err.Error(),
-				"see that the ConfigMap is mounted there")
+			return nil, a.wrongKey(nodenet.Field, err.Error(), "see that the ConfigMap is mounted there")
 		}
 		if raw == nil || string(raw) == text {
 			if raw == nil {

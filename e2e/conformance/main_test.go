@@ -90,8 +90,8 @@ func TestWhatIsMissing(t *testing.T) {
 
 // What one kernel skipped and another ran has run.
 func TestTwoKernels(t *testing.T) {
-	got, ok := table(t, events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect",
-		"pass TestR13Rules"), events("pass TestS1First"))
+	first := events("skip TestS1First", "pass TestS13Ips", "pass TestM1Defect", "pass TestR13Rules")
+	got, ok := table(t, first, events("pass TestS1First"))
 	if !ok {
 		t.Error(got)
 	}

@@ -230,8 +230,9 @@ func (s *through) stdin(networks string) []byte {
 func (s *through) environ(verb, id string, i int) []string {
 	return []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + s.netns(i),
-		"CNI_IFNAME=eth0", "CNI_PATH=/none", fmt.Sprintf(
-			"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=through-%d;K8S_POD_UID=%s", i, s.uids[i]),
+		"CNI_IFNAME=eth0", "CNI_PATH=/none",
+		fmt.Sprintf("CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=through-%d;K8S_POD_UID=%s",
+			i, s.uids[i]),
 	}
 }
 

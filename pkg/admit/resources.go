@@ -117,7 +117,7 @@ func requested(spec *corev1.PodSpec, resource string) (sum int64) {
 
 // amount is how much of a resource a container gets.
 func amount(container *corev1.Container, resource string) int64 {
-	request, limit := container.Resources.Requests[corev1.ResourceName(
-		resource)], container.Resources.Limits[corev1.ResourceName(resource)]
+	name := corev1.ResourceName(resource)
+	request, limit := container.Resources.Requests[name], container.Resources.Limits[name]
 	return max(request.Value(), limit.Value())
 }

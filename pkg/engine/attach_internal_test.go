@@ -123,9 +123,8 @@ func TestAdvice(t *testing.T) {
 			Reason: failure.PluginFailed, Plugin: "static",
 			Err: failure.WithFix(types.NewError(7, "x", ""), "do y"),
 		}),
-		"plugin macvlan: a: x; do y": in(fmt.Errorf("a: %w",
-			failure.WithFix(errors.New("x"), "do y"))),
-		"x; " + adviceAdd: errors.New("x"),
+		"plugin macvlan: a: x; do y": in(fmt.Errorf("a: %w", failure.WithFix(errors.New("x"), "do y"))),
+		"x; " + adviceAdd:            errors.New("x"),
 		"plugin macvlan: not finished within 1s; do less": &failure.Error{
 			Reason: failure.TimedOut, Plugin: "macvlan", Err: errors.New("not finished within 1s"),
 			Fix: "do less",

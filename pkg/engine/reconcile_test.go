@@ -73,8 +73,8 @@ func TestReconcileForgotten(t *testing.T) {
 	r := reconciles(t)
 	r.nads("a")
 	me := nodeid.Program(os.Getpid())
-	live, lost, others, unknown := r.runs("live", me), r.runs("lost", me), r.runs("others",
-		"podman"), r.runs("unknown", "")
+	live, lost := r.runs("live", me), r.runs("lost", me)
+	others, unknown := r.runs("others", "podman"), r.runs("unknown", "")
 	for _, p := range []*pod{lost, others, unknown} {
 		r.runtime.Forget(p.id)
 	}

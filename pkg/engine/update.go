@@ -266,8 +266,7 @@ func (u *update) restoreDefaultRoute(ctx context.Context) error {
 		return nil //nolint:nilerr // the default network has none to give
 	}
 	return u.trace("default route "+results[0].Attachment.IfName, func() error {
-		return u.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName,
-			gateways)
+		return u.Interiors.MoveDefaultRoute(ctx, u.req.NetNS, results[0].Attachment.IfName, gateways)
 	})
 }
 

@@ -103,8 +103,7 @@ func (r *reader) parse(raw []byte) *yaml.Node {
 		return nil
 	}
 	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
-		r.add(next.Line, "", "keep one document, without ---",
-			"the file has more than one document")
+		r.add(next.Line, "", "keep one document, without ---", "the file has more than one document")
 	}
 	return document.Content[0]
 }
@@ -211,8 +210,7 @@ func (o *object) bool(key string) (value bool) {
 		return false
 	}
 	if node.Kind != yaml.ScalarNode || node.Tag != "!!bool" || node.Decode(&value) != nil {
-		o.r.add(node.Line, o.field(key), "write true or false, without quotes", "it is %s",
-			kind(node))
+		o.r.add(node.Line, o.field(key), "write true or false, without quotes", "it is %s", kind(node))
 	}
 	return value
 }

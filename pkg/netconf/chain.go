@@ -1,7 +1,6 @@
 package netconf
 
 import (
-	"fmt"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/utils"
@@ -24,8 +23,8 @@ func (l *List) chain(dir string) error {
 		}
 	}
 	if l.Len() == 0 {
-		return invalid("plugins", fmt.Sprintf("add plugins to it, or as *.conf to its directory in %s",
-			dir), "the network has no plugins")
+		fix := "add plugins to it, or as *.conf to its directory in " + dir
+		return invalid("plugins", fix, "the network has no plugins")
 	}
 	return nil
 }

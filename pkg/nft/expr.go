@@ -109,8 +109,8 @@ func Port(number uint16) Expr {
 // before it.
 func OriginalPort(number uint16) Expr {
 	const original = 0 // IP_CT_DIR_ORIGINAL
-	attrs := nl.AppendAttr(u32(u32(nil, unix.NFTA_CT_KEY, unix.NFT_CT_PROTO_DST), unix.NFTA_CT_DREG,
-		regA), unix.NFTA_CT_DIRECTION, []byte{original})
+	attrs := u32(u32(nil, unix.NFTA_CT_KEY, unix.NFT_CT_PROTO_DST), unix.NFTA_CT_DREG, regA)
+	attrs = nl.AppendAttr(attrs, unix.NFTA_CT_DIRECTION, []byte{original})
 	return Expr{{"ct", attrs}, compare(Is, binary.BigEndian.AppendUint16(nil, number))}
 }
 
@@ -123,8 +123,9 @@ func DestinationTranslated() Expr {
 
 // ToThisNode matches packets whose destination is an address of the node itself.
 func ToThisNode() Expr {
-	attrs := u32(u32(u32(nil, unix.NFTA_FIB_DREG, regA), unix.NFTA_FIB_RESULT,
-		unix.NFT_FIB_RESULT_ADDRTYPE), unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
+	attrs := u32(nil, unix.NFTA_FIB_DREG, regA)
+	attrs = u32(attrs, unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
+	attrs = u32(attrs, unix.NFTA_FIB_FLAGS, unix.NFTA_FIB_F_DADDR)
 	return Expr{{"fib", attrs}, compare(Is, native(unix.RTN_LOCAL))}
 }
 

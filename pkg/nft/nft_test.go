@@ -225,8 +225,8 @@ func TestSetDeleteKeep(t *testing.T) {
 	n := nettest.New(t)
 	c := open(t, n)
 	table := natTable()
-	a1, a2, b, other := tag("net", "a", "net1"), tag("net", "a", "net2"), tag("net", "b",
-		"net1"), tag("other", "a", "net1")
+	a1, a2 := tag("net", "a", "net1"), tag("net", "a", "net2")
+	b, other := tag("net", "b", "net1"), tag("other", "a", "net1")
 	has := func(numbers ...uint16) {
 		t.Helper()
 		got := ""

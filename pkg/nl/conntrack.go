@@ -60,8 +60,8 @@ func (n *Netfilter) forgetOneByOne(ctx context.Context, family, protocol byte, p
 	}
 	defer lib.Close()
 	filter := &netlink.ConntrackFilter{}
-	err = errors.Join(filter.AddProtocol(protocol),
-		filter.AddPort(netlink.ConntrackOrigDstPort, port))
+	err = errors.Join(
+		filter.AddProtocol(protocol), filter.AddPort(netlink.ConntrackOrigDstPort, port))
 	if err != nil {
 		return err
 	}

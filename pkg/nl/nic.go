@@ -46,8 +46,7 @@ func (h *Handle) DefaultLinks(ctx context.Context) (indexes []int, err error) {
 			continue
 		}
 		best := slices.MinFunc(routes, func(a, b *route) int {
-			return cmp.Compare(a.metric,
-				b.metric)
+			return cmp.Compare(a.metric, b.metric)
 		})
 		for _, hop := range best.hops {
 			indexes = append(indexes, hop.index)

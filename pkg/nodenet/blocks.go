@@ -176,8 +176,7 @@ func parseNetmask(text string) (bits int, is4 bool, err error) {
 	case size == 0:
 		return 0, false, fmt.Errorf("%s is no netmask: its ones are not all before its zeros", text)
 	case addr.Is4() && ones < minBits4:
-		return 0, false, fmt.Errorf("%s is a network of more than 2^%d addresses", text,
-			32-minBits4)
+		return 0, false, fmt.Errorf("%s is a network of more than 2^%d addresses", text, 32-minBits4)
 	}
 	return ones, addr.Is4(), nil
 }
@@ -209,8 +208,8 @@ func (c *blockChecker) block(path string, b *Block) {
 			errors.New("there is none"))
 	}
 	if subnet.IsValid() {
-		c.all.Subnets, c.all.Gateways = append(c.all.Subnets, subnet), append(c.all.Gateways,
-			gateway)
+		c.all.Subnets = append(c.all.Subnets, subnet)
+		c.all.Gateways = append(c.all.Gateways, gateway)
 	}
 	for i := range b.IPs {
 		c.entry(fmt.Sprintf("%s.ips[%d]", path, i), &b.IPs[i], subnet, gateway)

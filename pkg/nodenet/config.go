@@ -125,8 +125,9 @@ func Check(interfaces []Interface) (problems []Problem) {
 		i := &interfaces[n]
 		path := fmt.Sprintf("%s[%d]", Field, n)
 		add := func(key, fix string, format string, args ...any) {
-			problems = append(problems, Problem{Path: path + "." + key, Err: fmt.Errorf(format,
-				args...), Fix: fix})
+			problems = append(problems, Problem{
+				Path: path + "." + key, Err: fmt.Errorf(format, args...), Fix: fix,
+			})
 		}
 		if !IsNetworkName(i.Network) {
 			add("network", "name the network with letters, numbers, blanks and ._:/()-, at most 80",
@@ -137,8 +138,7 @@ func Check(interfaces []Interface) (problems []Problem) {
 		if what, fix := i.Match.wrong(); what != "" {
 			add("match", fix, "%s", what)
 		} else if first, taken := matches[i.Match.String()]; taken {
-			add("match", "give each network a NIC of its own", "%s is interface %d already",
-				i.Match, first)
+			add("match", "give each network a NIC of its own", "%s is interface %d already", i.Match, first)
 		}
 		networks[i.Network], matches[i.Match.String()] = n, n
 		switch {
@@ -177,21 +177,20 @@ func (m Match) wrong() (what, fix string) {
 	mac, err := net.ParseMAC(m.MAC)
 	switch {
 	case set != 1:
-		return fmt.Sprintf("it has %d of name, mac, pciAddress and index",
-			set), `use one, as {"index": 1}`
+		return fmt.Sprintf("it has %d of name, mac, pciAddress and index", set),
+			`use one, as {"index": 1}`
 	case m.Name != "" && (len(m.Name) >= unix.IFNAMSIZ || strings.ContainsAny(m.Name, "/ \t\n:") ||
 		m.Name == "." || m.Name == ".."):
-		return fmt.Sprintf("%s is no name of an interface",
-			strictjson.Quote(m.Name)), "give the name that `ip link` shows"
+		return strictjson.Quote(m.Name) + " is no name of an interface",
+			"give the name that `ip link` shows"
 	case m.MAC != "" && (err != nil || len(mac) != 6):
-		return fmt.Sprintf("%s is no MAC",
-			strictjson.Quote(m.MAC)), "give six bytes, as 00:50:56:82:a7:ab"
+		return strictjson.Quote(m.MAC) + " is no MAC", "give six bytes, as 00:50:56:82:a7:ab"
 	case m.PCIAddress != "" && !pciAddress.MatchString(strings.ToLower(m.PCIAddress)):
-		return fmt.Sprintf("%s is no PCI address",
-			strictjson.Quote(m.PCIAddress)), "give it as `lspci -D` does, 0000:13:00.0"
+		return strictjson.Quote(m.PCIAddress) + " is no PCI address",
+			"give it as `lspci -D` does, 0000:13:00.0"
 	case m.Index < 0 || m.Index > 64:
-		return fmt.Sprintf("%d counts no NIC",
-			m.Index), "count from 1, the first NIC beyond the primary one"
+		return fmt.Sprintf("%d counts no NIC", m.Index),
+			"count from 1, the first NIC beyond the primary one"
 	}
 	return "", ""
 }

@@ -193,12 +193,10 @@ func (d *decider) byIndex() (*NIC, error) {
 			"there is no default route")
 	}
 	nics = slices.DeleteFunc(nics, func(n NIC) bool {
-		return slices.Contains(d.System.Primary,
-			n.Index)
+		return slices.Contains(d.System.Primary, n.Index)
 	})
 	slices.SortFunc(nics, func(a, b NIC) int {
-		return cmp.Or(cmp.Compare(len(a.PCI), len(b.PCI)),
-			strings.Compare(a.PCI, b.PCI))
+		return cmp.Or(cmp.Compare(len(a.PCI), len(b.PCI)), strings.Compare(a.PCI, b.PCI))
 	})
 	if d.i.Match.Index > len(nics) {
 		return nil, d.absent(fmt.Errorf("the node has %d NICs beyond the primary one", len(nics)))
@@ -352,8 +350,7 @@ func (d *decider) putOn(nic *NIC, addr netip.Prefix) {
 			d.trial.RestorePause = 0
 		}
 		if due := d.trial.Restored.Add(d.trial.RestorePause); d.Now.Before(due) {
-			d.say(Pending, fmt.Errorf("address %s was taken away, and is put back in a moment",
-				addr))
+			d.say(Pending, fmt.Errorf("address %s was taken away, and is put back in a moment", addr))
 			d.later(due)
 			return
 		}

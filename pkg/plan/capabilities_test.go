@@ -139,8 +139,8 @@ func TestC11CapabilitiesOfTheRuntimePass(t *testing.T) {
 	}
 	s.cfg.Delegates[0] = config
 	all := maps.Clone(s.cfg.RuntimeConfig)
-	s.cfg.RuntimeConfig["off"], s.cfg.RuntimeConfig["undeclared"] = json.RawMessage(
-		`1`), json.RawMessage(`1`)
+	s.cfg.RuntimeConfig["off"] = json.RawMessage(`1`)
+	s.cfg.RuntimeConfig["undeclared"] = json.RawMessage(`1`)
 	want(t, "runtimeConfig", s.must(t)[0].RuntimeConfig, all)
 }
 

@@ -73,8 +73,8 @@ func TestD1OnlyRegularFilesOfSensibleSize(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target.json")
 	write(t, target, pciInfo)
-	link, pipe, big := filepath.Join(dir, "link"), filepath.Join(dir,
-		"pipe"), filepath.Join(dir, "big")
+	link, pipe := filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	big := filepath.Join(dir, "big")
 	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,8 @@ func entriesOf(text string) ([]entry, error) {
 	for i, raw := range raws {
 		out[i].raw = raw
 		if err := json.Unmarshal(raw, &out[i].fields); err != nil || out[i].fields == nil {
-			return nil, errors.Join(fmt.Errorf(
-				"replace the existing network-status: element %d is no object", i), err)
+			return nil, errors.Join(
+				fmt.Errorf("replace the existing network-status: element %d is no object", i), err)
 		}
 	}
 	return out, nil

@@ -109,8 +109,10 @@ func TestResultIsTheReferences(t *testing.T) {
 		"without IPAM": dns,
 		"disabled":     {"disableContainerInterface": true},
 		"addresses":    {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64")},
-		"gateways of IPAM": {"ipam": static(nil, "10.1.0.2/24 via 10.1.0.254",
-			"fd00::2/64 via fd00::fe"), "isGateway": true},
+		"gateways of IPAM": {
+			"ipam":      static(nil, "10.1.0.2/24 via 10.1.0.254", "fd00::2/64 via fd00::fe"),
+			"isGateway": true,
+		},
 		"gateways added": {"ipam": static(nil, "10.1.0.2/24", "fd00::2/64"), "isGateway": true},
 		"default gateways": {
 			"ipam":             static(nil, "10.1.0.2/24", "fd00::2/64"),

@@ -119,8 +119,8 @@ func TestPortIsolationKeepsPodsApart(t *testing.T) {
 	add(t, a, c.With(conf{"portIsolation": true}))
 	add(t, b, c.With(conf{"portIsolation": true}))
 	add(t, open, c)
-	atA, atB, atOpen, atNode := tap(t, a.Namespace, "net1"), tap(t, b.Namespace, "net1"), tap(t,
-		open.Namespace, "net1"), tap(t, n.Host, "cni0")
+	atA, atB := tap(t, a.Namespace, "net1"), tap(t, b.Namespace, "net1")
+	atOpen, atNode := tap(t, open.Namespace, "net1"), tap(t, n.Host, "cni0")
 	atA.send(atA.mac, broadcast, "isolated")
 	atOpen.expect("isolated")
 	atNode.expect("isolated")

@@ -72,8 +72,8 @@ func TestSpans(t *testing.T) {
 	if string(part.GetParentSpanId()) != string(whole.GetSpanId()) {
 		t.Error("the attachment's span is not below that of its call")
 	}
-	if got := time.Duration(part.GetEndTimeUnixNano() - part.GetStartTimeUnixNano()); got.Round(
-		time.Millisecond) != time.Second {
+	got := time.Duration(part.GetEndTimeUnixNano() - part.GetStartTimeUnixNano())
+	if got.Round(time.Millisecond) != time.Second {
 		t.Errorf("the attachment took %v, want 1 s", got)
 	}
 	if got := tracetest.Texts(whole.GetAttributes()); got["k8s.pod.name"] != "p" ||

@@ -102,8 +102,7 @@ func (d *Directory) checkBlocksDir() error {
 		err = errors.New("is not a directory")
 	}
 	if err != nil && !missing(err) {
-		return invalid(fmt.Errorf("read directory %s: %w", path, pathless(err)),
-			"make it a directory")
+		return invalid(fmt.Errorf("read directory %s: %w", path, pathless(err)), "make it a directory")
 	}
 	return nil
 }

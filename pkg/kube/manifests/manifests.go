@@ -117,8 +117,9 @@ func (d *Directory) pod(ctx context.Context, namespace, name string) (*podv1.Pod
 	} {
 		if err := json.Unmarshal(*raw, out); len(*raw) > 0 && err != nil {
 			return nil, &failure.Error{
-				Reason: failure.InvalidAnnotation, Err: fmt.Errorf("decode Pod %s/%s in %s: %w",
-					namespace, name, d.dir, err), Fix: "correct the manifest",
+				Reason: failure.InvalidAnnotation,
+				Err:    fmt.Errorf("decode Pod %s/%s in %s: %w", namespace, name, d.dir, err),
+				Fix:    "correct the manifest",
 			}
 		}
 	}

@@ -83,8 +83,9 @@ func readDirectory(ctx context.Context, dir string) (*contents, error) {
 			continue
 		}
 		if total += len(data); total > maxManifests {
-			return nil, invalid(fmt.Errorf("the files in %s have more than %d bytes",
-				dir, maxManifests), "keep only manifests there")
+			return nil, invalid(
+				fmt.Errorf("the files in %s have more than %d bytes", dir, maxManifests),
+				"keep only manifests there")
 		}
 		all.addFile(ctx, entry.Name(), data)
 		if all.tooMany() {

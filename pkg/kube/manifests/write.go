@@ -149,8 +149,7 @@ func writeFailed(path string, err error) error {
 func (d *Directory) locked(ctx context.Context, fn func() error) error {
 	dir, err := os.Open(d.dir)
 	if err != nil {
-		return invalid(fmt.Errorf("open directory: %w", err),
-			"create the directory, or correct the path")
+		return invalid(fmt.Errorf("open directory: %w", err), "create the directory, or correct the path")
 	}
 	defer dir.Close() //nolint:errcheck // releases the lock
 	if err := ctx.Err(); err != nil {

@@ -93,8 +93,8 @@ func (n *Network) client(nic string, asking nodenet.Asking,
 		}
 		var conn net.PacketConn
 		if asking == nodenet.Renew {
-			from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Prefix.Addr(),
-				nclient4.ClientPort))
+			addr := netip.AddrPortFrom(lease.Prefix.Addr(), nclient4.ClientPort)
+			from := net.UDPAddrFromAddrPort(addr)
 			options = append(options,
 				nclient4.WithServerAddr(net.UDPAddrFromAddrPort(netip.AddrPortFrom(lease.Server,
 					nclient4.ServerPort))))

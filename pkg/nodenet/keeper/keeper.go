@@ -94,8 +94,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	group.Go(func() error {
 		for ctx.Err() == nil {
 			if err := nl.Watch(ctx, k.NS, k.wake); err != nil && ctx.Err() == nil {
-				k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error",
-					err)
+				k.Log.WarnContext(ctx, "changes of the node's interfaces are seen late", "error", err)
 				k.sleep(ctx, lookEvery)
 			}
 		}
@@ -262,8 +261,8 @@ func (k *Keeper) found(ctx context.Context, nics map[string]nodenet.NIC) {
 		if k.quiet[nic.Index] != nic.Name {
 			if err := (nl.Sandbox{}).RefuseDefaultRouters(ctx, k.NS.Path(),
 				[]string{nic.Name}); err != nil {
-				k.Log.WarnContext(ctx, "advertisements may set a default route", "nic", nic.Name,
-					"error", err)
+				k.Log.WarnContext(ctx, "advertisements may set a default route",
+					"nic", nic.Name, "error", err)
 				continue
 			}
 			k.quiet[nic.Index] = nic.Name

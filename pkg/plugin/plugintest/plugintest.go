@@ -147,8 +147,8 @@ func Exec(
 ) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = append(os.Environ(),
-		environ...), bytes.NewReader(stdin), &stdout, &stderr
+	cmd.Env = append(os.Environ(), environ...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	err := node.Host.Run(cmd.Run)
 	if err == nil {
 		return stdout.Bytes(), nil

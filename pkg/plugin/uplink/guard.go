@@ -74,8 +74,9 @@ func (g *Guard) Watch(
 			return err
 		}
 		if link := now.Moved(before); link != nil {
-			return protected("", fmt.Errorf("it took interface %s, which the node's default route needs",
-				link.Name), "let the node's operator write this network")
+			return protected("",
+				fmt.Errorf("it took interface %s, which the node's default route needs", link.Name),
+				"let the node's operator write this network")
 		}
 		return nil
 	}, nil
