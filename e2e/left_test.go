@@ -187,7 +187,7 @@ func waitClean(ctx context.Context, node *lab.Node) error {
 	}
 }
 
-// beyond gives those of left that are not in clean, with regard to how often they are.
+// beyond returns those of left that are not in clean, with regard to how often they are.
 func beyond(left, clean []string) []string {
 	count := map[string]int{}
 	for _, item := range clean {

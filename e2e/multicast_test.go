@@ -38,7 +38,7 @@ func inNamespace(path string, fn func() error) error {
 	return <-done
 }
 
-// receiveMulticast joins a group on one interface of a pod. The channel gives the first datagram,
+// receiveMulticast joins a group on one interface of a pod. The channel has the first datagram,
 // or "" after two seconds without any.
 func (r *rig) receiveMulticast(pod, ifname string, group *net.UDPAddr) <-chan string {
 	r.t.Helper()

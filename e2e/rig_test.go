@@ -140,7 +140,7 @@ func deletePods(ctx context.Context, cluster *lab.Cluster, namespace string) err
 	return nil
 }
 
-// eventually repeats a check until it gives no error.
+// eventually repeats a check until it returns no error.
 func (r *rig) eventually(what string, check func() error) {
 	r.t.Helper()
 	r.within(patience, what, check)
@@ -276,7 +276,7 @@ func (r *rig) apply(file string, keep ...string) {
 	r.must(err)
 }
 
-// ip runs ip in the network namespace of a pod, and gives the lines that it prints.
+// ip runs ip in the network namespace of a pod, and returns the lines that it prints.
 func (r *rig) ip(pod, args string) []string {
 	r.t.Helper()
 	out, err := r.node.PodRun(r.ctx, r.namespace, pod,
@@ -408,7 +408,8 @@ func (r *rig) logLines(words ...string) []string {
 	return lines
 }
 
-// refused waits for a pod's Warning event of a reason, and gives its message. The pod must not run.
+// refused waits for a pod's Warning event of a reason, and returns its message. The pod must not
+// run.
 func (r *rig) refused(pod, reason string) string {
 	r.t.Helper()
 	message := r.warned(pod, reason)

@@ -165,7 +165,8 @@ func (w *twins) compareStates(command string) (unmeant []string) {
 	return unmeant
 }
 
-// compare gives the lines that one side alone has and that are not meant to be so. Both are sorted.
+// compare returns the lines that one side alone has and that are not meant to be so. Both are
+// sorted.
 func (w *twins) compare(command string, lines [2][]string) (unmeant []string) {
 	for i, s := range w.sides {
 		for _, line := range lines[i] {

@@ -39,7 +39,7 @@ type (
 	list = []any
 )
 
-// pick gives one of the values.
+// pick returns one of the values.
 func pick[T any](r *rand.Rand, values ...T) T { return values[r.IntN(len(values))] }
 
 // maybe sets a key to one of the values, or leaves it out, as often as it sets one of them.

@@ -52,7 +52,7 @@ func state(t *testing.T, p *plugintest.Pod, deep depth) []string {
 	return lines
 }
 
-// depth says of which namespaces the sysctl trees and nftables are part of a state.
+// depth names the namespaces whose sysctl trees and nftables are part of a state.
 type depth int
 
 const (
@@ -132,8 +132,8 @@ func links(t *testing.T, n *nettest.Namespace) []string {
 // secret is a parameter that is different in each namespace.
 const secret = "stable_secret"
 
-// sysctls are those of IPv4 and IPv6, of all interfaces: a thousand small files, of which much of
-// the tests' time goes into reading.
+// sysctls are those of IPv4 and IPv6, of all interfaces: a thousand small files. Much of the
+// tests' time goes into reading them.
 func sysctls(t *testing.T, n *nettest.Namespace) []string {
 	t.Helper()
 	var lines []string

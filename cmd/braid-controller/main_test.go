@@ -118,8 +118,8 @@ func TestTwoInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	// lose makes a block of a node that does not exist, and gives the one of the instances that frees
-	// it. An instance says so a moment after the block is gone.
+	// lose makes a block of a node that does not exist, and returns the instance that frees it. An
+	// instance says so a moment after the block is gone.
 	lose := func(cidr string, instances ...*instance) (by *instance) {
 		t.Helper()
 		name := "s-" + strings.NewReplacer(".", "-", "/", "-").Replace(cidr)

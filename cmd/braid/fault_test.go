@@ -19,7 +19,7 @@ import (
 )
 
 // The tests of this file kill braid at every point of its work: before and after each change of
-// state, as engine.Engine.Trace names them. A first run without a kill gives the list of points;
+// state, as engine.Engine.Trace names them. A first run without a kill finds the points;
 // then each point has a run, a subtest named after it. They are on one node, one after the other:
 // each leaves it clean for the next, or the node would not bear many crashes.
 
@@ -51,7 +51,7 @@ func faultRig(t *testing.T) (*rig, *pod) {
 	return r, r.pod("p", `[{"name":"a"},{"name":"b","default-route":["10.12.0.1"]},{"name":"c"}]`)
 }
 
-// points gives the points of a command that nothing kills; failed is its error, if it has one.
+// points returns the points of a command that nothing kills; failed is its error, if it has one.
 func (r *rig) points(command string, p *pod) (points []string, failed *types.Error) {
 	r.t.Helper()
 	file := r.path("points")
@@ -476,7 +476,7 @@ exec "$BRAID_PLUGINS/macvlan"
 	r.nad("b", strings.Replace(r.macvlan(12, ""), `"macvlan"`, `"gated"`, 1))
 }
 
-// start begins a command and gives it when the gated delegate waits.
+// start begins a command and returns it when the gated delegate waits.
 func (r *rig) start(command string, p *pod) (cmd *exec.Cmd, stdout *bytes.Buffer) {
 	r.t.Helper()
 	cmd, stdout = r.command(command, p), &bytes.Buffer{}

@@ -55,7 +55,7 @@ func TestU1MulticastOverNet1(t *testing.T) {
 	same(t, "on eth0", text, "")
 }
 
-// join gives a socket that gets what is sent to the group on this interface, and on no other.
+// join returns a socket that gets what is sent to the group on this interface, and on no other.
 func join(t *testing.T, p *pod, ifname string, group *net.UDPAddr) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn

@@ -32,7 +32,7 @@ func TestM1NoSecondDefaultRoute(t *testing.T) {
 	same(t, "default routes without net1", len(defaults(table(p, 4, "main"))), 0)
 }
 
-// halve truncates files, of which there must be one.
+// halve truncates the files of a pattern. There must be one.
 func halve(r *rig, pattern string) {
 	r.t.Helper()
 	files, err := filepath.Glob(r.path(pattern))

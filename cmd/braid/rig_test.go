@@ -73,7 +73,7 @@ func clock() func() time.Time {
 	return func() time.Time { return time.Now().Add(fast) }
 }
 
-// fault gives the trace that kills the process at the point that killAt counts, and writes the
+// fault returns the trace that kills the process at the point that killAt counts, and writes the
 // names of points to traceTo.
 func fault() func(string) {
 	at, err := strconv.Atoi(os.Getenv(killAt))
@@ -249,7 +249,7 @@ func (r *rig) pod(name, networks string, annotations ...string) *pod {
 	return &pod{Namespace: nettest.New(r.t), id: "id-" + bare, namespace: namespace, name: bare}
 }
 
-// call runs one CNI command and gives what it prints; the error is what the runtime would get.
+// call runs one CNI command and returns what it prints; the error is what the runtime would get.
 func (r *rig) call(command string, p *pod, env ...string) (string, *types.Error) {
 	r.t.Helper()
 	stdout, err := r.exec(command, p, env...)
@@ -438,7 +438,7 @@ func (r *rig) has(p *pod, want ...string) {
 	}
 }
 
-// with gives a copy of a configuration with a key set.
+// with returns a copy of a configuration with a key set.
 func with(conf map[string]any, key string, value any) map[string]any {
 	conf = maps.Clone(conf)
 	conf[key] = value

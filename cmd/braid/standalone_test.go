@@ -129,8 +129,8 @@ func TestU14IPvlanInProcess(t *testing.T) {
 	inProcessOnly(t, "ipvlan")
 }
 
-// inProcessOnly attaches a pod to a network on the node's NIC and to a bridge, by plugins of which
-// none is installed.
+// inProcessOnly attaches a pod to a network on the node's NIC and to a bridge. No plugin is
+// installed.
 func inProcessOnly(t *testing.T, kind string, more ...string) {
 	t.Helper()
 	r := newRig(t)

@@ -125,7 +125,7 @@ func families(f plan.Families) (names []string) {
 	return names
 }
 
-// networkOf describes an attachment. moved are the families of which it has the default route.
+// networkOf describes an attachment. moved are the families whose default route it has.
 func networkOf(e *resolve.Expected, in *lint.Input) (n network, moved plan.Families) {
 	n = network{
 		Interface: e.IfName, Default: e.Default, Network: e.Network, Plugins: []runner{}, IPs: e.IPs,

@@ -15,8 +15,8 @@ import (
 	"github.com/braid-cni/braid/pkg/kube"
 )
 
-// TestStatus: what agents reported is shown of each node, an old word counts for nothing, and the
-// exit code says whether all is well.
+// TestStatus: of each node is shown what its agent reported. An old report counts for nothing. The
+// exit code is 0 if all is well.
 func TestStatus(t *testing.T) {
 	server, kubeconfig, api := openCluster(t)
 	crd, err := os.ReadFile("../../conf/crd/ipblocks.yaml")

@@ -90,7 +90,7 @@ type options struct {
 	// ownNamespace and pod name the agent's pod; token is the directory of its service account.
 	ownNamespace, pod, podUID, token string
 	server                           string
-	// serve has the agent do the calls of the CNI plugin, of which the client is on the node.
+	// serve has the agent do the calls of the CNI plugin. Its client is on the node then.
 	serve    bool
 	stateDir string
 	// uninstall takes Braid off the node; restore is Removal's.

@@ -18,7 +18,7 @@ import (
 // documented is a key of values.yaml with the comment above it.
 type documented struct {
 	key, text string
-	// section is a key of which each key inside has a comment.
+	// section is a key whose keys have a comment each.
 	section bool
 }
 

@@ -37,7 +37,7 @@ func (b *bench) transport() *http.Transport {
 	}
 }
 
-// request makes a call, of which a PATCH changes an annotation.
+// request makes a call. A PATCH changes an annotation.
 func (b *bench) request(ctx context.Context, transport *http.Transport, method, path string) error {
 	body := ""
 	if method == http.MethodPatch {

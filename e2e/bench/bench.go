@@ -134,7 +134,7 @@ func (b *bench) round(ctx context.Context, round int) error {
 	return nil
 }
 
-// way gives ADD and DEL of a container in a namespace.
+// way returns ADD and DEL of a container in a namespace.
 type way func(id, netns string) (add, del func() error, err error)
 
 func (b *bench) byChains(ctx context.Context, n int) way {

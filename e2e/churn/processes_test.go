@@ -28,7 +28,7 @@ const (
 	// restarted once.
 	killEach   = 150 * time.Millisecond
 	rebootEach = 7 * time.Second
-	// idle is enough for blocks of which nothing is in use to be given back.
+	// idle is enough for blocks to be given back that are not in use.
 	idle = time.Hour
 )
 
@@ -213,8 +213,8 @@ func (c *churn) noneTwice() {
 	}
 }
 
-// empty is the end of all containers: after a while no block is left. It gives the nodes' managers,
-// as they are then.
+// empty is the end of all containers: after a while no block is left. It returns the nodes'
+// managers, as they are then.
 func (c *churn) empty() (managers []*block.Manager) {
 	c.t.Helper()
 	ctx := c.t.Context()

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	// oldRange has so many addresses for pods, of which so many are given by whereabouts.
+	// oldRange has so many addresses for pods. whereabouts has given so many of them.
 	oldRange, oldUsable, oldPods = "10.60.0.0/26", 62, 20
 	// adoptWithin is how long braid-controller may take.
 	adoptWithin = time.Minute
@@ -169,7 +169,7 @@ func (o *reference) del(i int) {
 // audit is what braidctl says.
 func (o *reference) audit() (entries []reap.Entry) {
 	o.t.Helper()
-	// its code says whether all is well
+	// its code is 0 if all is well
 	out, err := exec.Command(o.braidctl, "ipam", "audit", "-o", "json", "--kubeconfig", o.api).Output()
 	if jerr := json.Unmarshal(out, &entries); jerr != nil {
 		o.t.Fatalf("audit: %v: %s", err, out)
@@ -239,7 +239,7 @@ func deletePod(t *testing.T, api *lab.API, i int) {
 	}
 }
 
-// attach is an ADD as the kubelet has it made, again until it succeeds, and gives the address of
+// attach is an ADD as the kubelet has it made, again until it succeeds. It returns the address of
 // net1.
 func (r *cri) attach(i int) netip.Addr {
 	r.t.Helper()

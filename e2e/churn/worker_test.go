@@ -97,7 +97,7 @@ func holder(container string) block.Holder {
 	return block.Holder{ID: attachment.ID{Network: "churn", ContainerID: container, IfName: "net1"}}
 }
 
-// readJournal gives the lines; none where there is no journal.
+// readJournal returns the lines; none where there is no journal.
 func readJournal(path string) (list []entry, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -175,7 +175,7 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // resume reads what the worker's predecessors have left: containers that have their addresses, and
-// those of which an Add or a Del was not finished.
+// those whose Add or Del was not finished.
 func (w *worker) resume() (has, unfinished []string, err error) {
 	list, err := readJournal(w.journal())
 	last := map[string]string{}

@@ -142,7 +142,7 @@ func count(results map[test]string, t test, result string) {
 // letter and no digit.
 var named = regexp.MustCompile(`^(?:Test)?([SDCUMR][0-9]+)(?:[^a-z0-9]|$)`)
 
-// byItem gives the tests of each item, without the subtests of those.
+// byItem returns the tests of each item, without the subtests of those.
 func byItem(results map[test]string) map[string]map[test]string {
 	tests := map[string]map[test]string{}
 	for t, result := range results {

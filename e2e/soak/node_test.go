@@ -121,7 +121,7 @@ func plainNetworks() map[string]string {
 	}
 }
 
-// smallRange is a range of which the test knows in the end whether each address can be given.
+// smallRange is a range for which the test knows in the end whether each address can be given.
 const (
 	smallRange = "10.40.0.0/27" // so small that its blocks are shared by nodes
 	smallSize  = 30

@@ -230,8 +230,8 @@ func TestU10PresetNodeName(t *testing.T) {
 	}
 }
 
-// A hundred requirements are as good as one, of which kind they are; a selector that nobody can
-// read or meet is a denial until it is mended.
+// A hundred requirements are as good as one, whatever their kind. A selector that nobody can read or
+// meet is a denial until it is mended.
 func TestU10LargeAndBrokenSelectors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")

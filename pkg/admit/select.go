@@ -76,7 +76,7 @@ func compatible(demands []demand, spec *corev1.PodSpec) error {
 	return compatibleTerms(demands, together, ownTerms(spec))
 }
 
-// compatibleTerms refuses a pod with node affinity of which no term leaves a node.
+// compatibleTerms refuses a pod whose node affinity has no term that leaves a node.
 func compatibleTerms(demands []demand, together labels.Requirements, terms []demand) error {
 	for i, term := range terms {
 		key := contradiction(slices.Concat(together, term.needs))
@@ -143,7 +143,7 @@ func ownSelector(spec *corev1.PodSpec) demand {
 	return d
 }
 
-// ownTerms are the terms of the pod's required node affinity, of which one has to be met. What is
+// ownTerms are the terms of the pod's required node affinity. One has to be met. What is
 // no requirement is left out: the API server refuses it.
 func ownTerms(spec *corev1.PodSpec) (terms []demand) {
 	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil ||
@@ -205,8 +205,8 @@ type values struct {
 	isAbove, isBelow bool
 }
 
-// contradiction returns the first label, in the order of names, of which requirements demand what
-// no node can have; empty if there is none.
+// contradiction returns the first label, in the order of names, whose requirements no node can meet
+// together; empty if there is none.
 func contradiction(needs labels.Requirements) string {
 	all := map[string]*values{}
 	for i := range needs {

@@ -10,7 +10,7 @@ import (
 	podv1 "github.com/braid-cni/braid/pkg/api/pod/v1"
 )
 
-// devices are those of the rig's one pod, and the resources of which its node has some.
+// devices are those of the rig's one pod, and the resources that its node has.
 type devices struct {
 	pod   map[string][]string
 	node  []string

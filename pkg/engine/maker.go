@@ -44,8 +44,8 @@ func (m *maker) kinds() (kinds []string) {
 	return kinds
 }
 
-// makersOf returns the configurations that made the runtime's interface of a sandbox of which Braid
-// has no record; none if Braid itself made it, or if nobody did.
+// makersOf returns the configurations that made the runtime's interface of a sandbox without a
+// record of Braid's. There is none if Braid itself made it, or if nobody did.
 func (e *Engine) makersOf(ctx context.Context, req *Request) (makers []*maker, err error) {
 	if req.IfName == "" {
 		return nil, nil

@@ -10,8 +10,7 @@ type unknown struct{ namespaces }
 
 func (unknown) Identity(string) (string, error) { return "", errors.New("too many open files") }
 
-// A namespace of which it is not known whether it is there is not gone: the DEL fails and removes
-// nothing.
+// A namespace that cannot be looked at is not gone: the DEL fails and removes nothing.
 func TestR30UnknownIsNotGone(t *testing.T) {
 	r := newRig(t)
 	r.nads("a")

@@ -105,7 +105,8 @@ func TestOperationsOnOneSandboxAreSerialised(t *testing.T) {
 	r.left([]*pod{p})
 }
 
-// anything does an operation by chance, and gives its error unless it follows from what others did.
+// anything does an operation by chance, and returns its error unless it follows from what others
+// did.
 func (r *rig) anything(ctx context.Context, req *engine.Request) error {
 	switch rand.IntN(3) {
 	case 0:

@@ -86,7 +86,7 @@ func (p *plugin) fails(name string, code uint) {
 	})
 }
 
-// called gives the calls so far, in their order, and forgets them.
+// called returns the calls so far, in their order, and forgets them.
 func (p *plugin) called() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -56,7 +56,7 @@ func (e *Engine) RemoveForgotten(
 	return err == nil, err
 }
 
-// Leftovers returns the sandboxes of which something is left that no operation of theirs may come
+// Leftovers returns the sandboxes that have something left which none of their operations may come
 // back to: an operation did not come to its end, or plugins refused to remove what is owed.
 func (e *Engine) Leftovers() (ids []string, err error) {
 	ids, err = e.Records.Unfinished()

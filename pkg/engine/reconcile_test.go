@@ -137,8 +137,8 @@ func TestReconcileWaitsForOperations(t *testing.T) {
 	r.left([]*pod{p})
 }
 
-// TestReconcileOwed: what plugins refused to remove, and sandboxes of which an operation was
-// killed, are finished by the agent, without a pod's operation.
+// TestReconcileOwed: the agent finishes what plugins refused to remove, and sandboxes whose
+// operation was killed. It needs no operation of a pod.
 func TestReconcileOwed(t *testing.T) {
 	r := reconciles(t)
 	r.nads("a")

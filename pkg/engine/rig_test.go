@@ -152,7 +152,7 @@ func (r *rig) pod(name, networks string) *pod {
 	return p
 }
 
-// sandbox makes a sandbox of which the runtime does not say what pod it is of.
+// sandbox makes a sandbox whose pod the runtime does not name.
 func (r *rig) sandbox(id string) *pod {
 	r.t.Helper()
 	p := &pod{Namespace: nettest.New(r.t), id: id}

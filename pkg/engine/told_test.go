@@ -196,8 +196,7 @@ func TestOnlyWhatStaysIsTold(t *testing.T) {
 	same(t, "number of events", len(r.source.said()), 3)
 }
 
-// A roll-back that fails is a failure of its own, of which the pod's one event says only that there
-// is one.
+// A roll-back that fails is a failure of its own. The pod's one event says only that there is one.
 func TestFailedRollBackIsToldBesideItsCause(t *testing.T) {
 	r := newRig(t)
 	p := r.pod("p", "")

@@ -38,7 +38,7 @@ type Cluster struct {
 	blocks map[string]*blockFile
 }
 
-// Interface is a network of which each node has an interface.
+// Interface is a network that each node has an interface on.
 type Interface struct {
 	Network string
 	Type    nodenet.Type

@@ -70,7 +70,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// gives reads a file, of which the content, or the error beside the path, is to be this.
+// gives reads a file. Its content, or the error beside the path, is to be this.
 func gives(
 	t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string,
 ) {

@@ -26,7 +26,7 @@ import (
 
 func newExec() *invoke.Exec { return &invoke.Exec{Log: slog.New(slog.DiscardHandler)} }
 
-// script writes an executable shell script and gives its path.
+// script writes an executable shell script and returns its path.
 func script(t *testing.T, body string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "plugin")

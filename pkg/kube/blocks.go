@@ -47,8 +47,8 @@ type skipped struct{}
 func (*skipped) UnmarshalJSON([]byte) error { return nil }
 
 // CreateBlock makes a block. The server names who manages its fields after the user agent: "braid",
-// which is stored with every block. That it exists may be due to a try of which the answer was
-// lost: then its owner, who names the claim, is the same.
+// which is stored with every block. A block that exists already may be that of a try whose answer
+// was lost: then its owner, who names the claim, is the same.
 func (a *API) CreateBlock(ctx context.Context, block *v1alpha1.IPBlock) (*v1alpha1.IPBlock, error) {
 	tries := 0
 	made, err := a.writeBlock(ctx, "create", block, func(c *client) *rest.Request {

@@ -29,7 +29,7 @@ type call struct {
 }
 
 // send sets the body of a request, an object or a patch. It switches off the server's warnings of
-// unknown fields, of which there are none. That saves the server an eighth of its work for a block.
+// unknown fields: there are none. That saves the server an eighth of its work for a block.
 func send(request *rest.Request, body []byte) *rest.Request {
 	return request.Param("fieldValidation", metav1.FieldValidationIgnore).Body(body)
 }

@@ -177,7 +177,7 @@ type checker struct {
 	Input
 	nads    map[string][]*NAD
 	refused map[*NAD]bool // those that are refused themselves
-	// apart are where networks get addresses of which their namespace alone knows.
+	// apart are where networks get addresses that their namespace alone knows of.
 	apart []source
 	// labels are what was asked for of namespaces.
 	labels   map[string]func() (*metav1.ObjectMeta, error)
@@ -246,7 +246,7 @@ func (c *checker) checkNAD(ctx context.Context, nad *NAD) {
 	}
 }
 
-// Only returns a pod of which nothing is known but that it asks for a NAD of its namespace.
+// Only returns a pod that asks for a NAD of its namespace. Nothing else is known of it.
 func Only(nad *NAD) Pod {
 	meta := metav1.ObjectMeta{
 		Namespace: nad.Namespace, Name: "any",

@@ -15,8 +15,7 @@ import (
 // Overlap is the reason of a warning of two namespaces that may give one address twice.
 const Overlap failure.Reason = "AddressOverlap"
 
-// source is a range that a network gets addresses from, of which only its namespace knows what is
-// in use.
+// source is a range that a network gets addresses from. Only its namespace knows what is in use.
 type source struct {
 	nad *NAD
 	// name is the name of the network or of its space, link what it is on with its VLAN.
@@ -88,7 +87,7 @@ func prefixOf(text string) (netip.Prefix, bool) {
 	return prefix.Masked(), err == nil
 }
 
-// overlap is two sources of which one address may come twice.
+// overlap is two sources that may give one address twice.
 type overlap struct {
 	nad         *NAD
 	one, second source

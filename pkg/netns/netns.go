@@ -37,8 +37,8 @@ type NS struct {
 // Symbolic links on the way are followed (/var/run is one, /proc/PID/ns/net is one): what counts is
 // that the end of it is a network namespace.
 //
-// A path that does not exist, a process that is gone included, gives an error that is
-// fs.ErrNotExist; one that is something else gives ErrNotNamespace, with what it is.
+// A path that does not exist is fs.ErrNotExist; so is one of a process that is gone. A path of
+// something else is ErrNotNamespace, with what it is.
 func Open(path string) (*NS, error) {
 	fail := func(err error) (*NS, error) {
 		return nil, fmt.Errorf("open network namespace %q: %w", path, err)

@@ -45,8 +45,8 @@ func (h *Handle) AddBridge(ctx context.Context, n NewLink, filterVLANs bool) err
 	return h.Apply(ctx, addLink(n, "bridge", data))
 }
 
-// AddPortVeth makes a pair of links of which one, port, is in the handle's namespace and a port of
-// a bridge, an index, from the start. A name that is taken is an error, fs.ErrExist.
+// AddPortVeth makes a pair of links. port is in the handle's namespace, and from the start a port
+// of the bridge with that index. A name that is taken is an error, fs.ErrExist.
 func (h *Handle) AddPortVeth(ctx context.Context, port NewLink, bridge int, peer NewLink) error {
 	other := vnl.NewRtAttr(vnl.VETH_INFO_PEER, nil)
 	vnl.NewIfInfomsgChild(other, unix.AF_UNSPEC)

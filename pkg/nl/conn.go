@@ -155,7 +155,7 @@ func (c *conn) dump(ctx context.Context, r request) (messages [][]byte, err erro
 	return messages, err
 }
 
-// send gives requests to the kernel.
+// send hands requests to the kernel.
 func (c *conn) send(datagram []byte) error {
 	if c.fd < 0 {
 		return errClosed

@@ -64,7 +64,7 @@ func (w wanted) is(r *route) bool {
 //
 // The new routes are installed before the others are removed, and one of the same metric is
 // replaced in one step, so that there is no moment without a default route. All default routes on
-// other links go: with whatever metric or TOS, multipath ones of which one hop is on another link,
+// other links go: with whatever metric or TOS, multipath ones with one hop on another link,
 // and those learnt from router advertisements (a link that goes on accepting those learns its own
 // anew; it is not used). If a gateway is refused, the default routes that were there still are,
 // unless their metric is that of a gateway accepted before.

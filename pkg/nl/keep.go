@@ -51,8 +51,8 @@ func (d *Defaults) has(family uint8) bool {
 
 // Keep removes the default routes via the link ifname that are new, of the families that had one
 // before, and puts back what they took the place of. Families that are not to be kept stay as they
-// are. It returns those of which it removed a route, and notes the routes as they are then. A link
-// that is not there has no routes.
+// are. It returns the families that it removed a route of, and notes the routes as they are then. A
+// link that is not there has no routes.
 func (d *Defaults) Keep(
 	ctx context.Context, ifname string, v4, v6 bool,
 ) (removed4, removed6 bool, err error) {

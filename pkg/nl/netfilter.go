@@ -75,8 +75,8 @@ func OpenNetfilter(ns *netns.NS) (*Netfilter, error) {
 // Close lets go of the socket.
 func (n *Netfilter) Close() { n.conn.close() }
 
-// Do makes one request, which asks for an object, or for an acknowledgement by its flags. It gives
-// the answer without its netlink header: the family, three further bytes, and attributes.
+// Do makes one request, which asks for an object, or for an acknowledgement by its flags. It
+// returns the answer without its netlink header: the family, three further bytes, and attributes.
 func (n *Netfilter) Do(ctx context.Context, m NetfilterMessage) (answer []byte, err error) {
 	err = n.conn.one(ctx, m.request(0), func(b []byte) { answer = b })
 	return answer, err

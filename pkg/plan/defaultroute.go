@@ -176,7 +176,7 @@ func (a *Attachment) refuseDefaultRoutes() error {
 // LeaveOut applies the policy "keep". In the families that other networks hold already, it removes
 // default routes that the pod did not ask for from the configuration, and adds a warning for each.
 // rest are families in which it could not remove one: isDefaultGateway of a bridge is for both
-// families, of which one may be wanted.
+// families, and one may be wanted.
 func (a *Attachment) LeaveOut(held Families) (rest Families, err error) {
 	list, err := parseTree(a.Conf)
 	if err != nil {

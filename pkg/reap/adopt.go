@@ -174,7 +174,7 @@ func (a *adoption) edit(b *v1alpha1.IPBlock, list []v1alpha1.Allocation) []v1alp
 	return append(kept, sorted(want)...)
 }
 
-// ended reports whether an adopted address of which there is no record any more is free:
+// ended reports whether an adopted address without a record is free:
 // whereabouts took the record out, or the pod is gone. A pool that is not there any more says
 // nothing.
 func (a *adoption) ended(space string, addr netip.Addr, e v1alpha1.Allocation) bool {

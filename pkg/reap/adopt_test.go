@@ -271,7 +271,7 @@ func TestAudit(t *testing.T) {
 	})
 }
 
-// audit gives the states by address, pod and record.
+// audit returns the states by address, pod and record.
 func (r *rig) audit() map[string]reap.State {
 	r.t.Helper()
 	entries, err := reap.Audit(r.t.Context(), r.src, r.src)

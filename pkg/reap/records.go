@@ -71,7 +71,7 @@ type records struct {
 	list  []*record
 	at    map[netip.Addr][]*record
 	pools []pool
-	// unreadable are records of which the address is not known.
+	// unreadable are records whose address is not known.
 	unreadable []Entry
 }
 

@@ -43,12 +43,12 @@ type source interface {
 // world is a cluster, as its users and its other controllers change it.
 type world interface {
 	source() source
-	// addNode makes a Node object, with taints, and gives its uid.
+	// addNode makes a Node object, with taints, and returns its uid.
 	addNode(name string, taints ...string) types.UID
 	deleteNode(name string)
 	// taint makes these the taints of a node.
 	taint(name string, taints ...string)
-	// addPod makes a pod, which may be bound to a node, and gives its uid.
+	// addPod makes a pod, which may be bound to a node, and returns its uid.
 	addPod(p pod) types.UID
 	deletePod(namespace, name string)
 	addClaim(namespace, name string) types.UID
@@ -161,7 +161,7 @@ func (s *server) must(err error) {
 	}
 }
 
-// put makes an object and gives its uid.
+// put makes an object and returns its uid.
 func (s *server) put(path, apiVersion, kind, name string, spec any) types.UID {
 	s.t.Helper()
 	body, err := json.Marshal(map[string]any{

@@ -330,7 +330,7 @@ func (b *Sandbox) Save(rec *Record) error {
 	return b.write(b.store.path(b.id), data)
 }
 
-// Remove removes the record of a sandbox of which nothing is left. Gone remembers that, if there is
+// Remove removes the record of a sandbox that has nothing left. Gone remembers that, if there is
 // room. It is no error if there is no record. A later Braid's record stays: there may be more of
 // the sandbox than this one knows, and that one's GC removes it.
 func (b *Sandbox) Remove() error {

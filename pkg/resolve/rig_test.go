@@ -237,7 +237,7 @@ func (r *rig) state() map[string]string {
 	return state
 }
 
-// devices are those of every pod, and the resources of which the node has some.
+// devices are those of every pod, and the resources that the node has.
 type devices struct {
 	pod  map[string][]string
 	node []string

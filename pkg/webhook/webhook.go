@@ -29,7 +29,7 @@ import (
 const Path = "/review"
 
 const (
-	// maxBody bounds a request, in bytes: etcd takes objects of 1.5 MB, of which an update has two.
+	// maxBody bounds a request, in bytes: etcd takes objects of 1.5 MB, and an update has two.
 	maxBody = 8 << 20
 	// defaultTimeout is the timeout of API servers; margin is left of theirs for the answer.
 	defaultTimeout, margin = 10 * time.Second, 500 * time.Millisecond

@@ -187,7 +187,7 @@ func listen(t *testing.T, n *nettest.Namespace, address string) net.PacketConn {
 	return c
 }
 
-// talk sends packets from a socket to another until one arrives, and gives the address that it
+// talk sends packets from a socket to another until one arrives, and returns the address that it
 // comes from.
 func talk(t *testing.T, from, to net.PacketConn) string {
 	t.Helper()

@@ -233,7 +233,7 @@ func serve(t testing.TB, n *nettest.Namespace, address, name string) (stop func(
 	return stop
 }
 
-// ask connects from a namespace and gives the answer.
+// ask connects from a namespace and returns the answer.
 func ask(t testing.TB, n *nettest.Namespace, network, address string, local ...net.Addr) string {
 	t.Helper()
 	c := dial(t, n, network, address, local...)

@@ -235,7 +235,7 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
-// someOf gives excludes and reserved addresses in and around a prefix.
+// someOf returns excludes and reserved addresses in and around a prefix.
 func someOf(p netip.Prefix, rnd *rand.Rand) (exclude []netip.Prefix, reserved []netip.Addr) {
 	around := addrs(netip.PrefixFrom(p.Addr(), max(p.Bits()-1, 0)).Masked())
 	for range rnd.IntN(4) {

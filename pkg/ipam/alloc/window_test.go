@@ -212,7 +212,7 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// What gives a great many things can be left early.
+// An iterator over a great many things can be left early.
 func TestLeaveEarly(t *testing.T) {
 	w := mustParse(t, "fd00::/8", "fd00::/64")
 	for b := range w.Blocks(124) {

@@ -88,8 +88,8 @@ func (l *listing) Blocks(
 	return l.Store.Blocks(ctx, opts)
 }
 
-// TestAhead: in the background, in ranges of which there were Adds alone. A range that has no block
-// to give is left alone for a while.
+// TestAhead: blocks are made ahead in the background, in ranges that had Adds. A range that has no
+// block to give is left alone for a while.
 func TestAhead(t *testing.T) {
 	r := newRig(t)
 	m, other := r.node("n0"), r.node("n1")

@@ -191,7 +191,7 @@ func TestStateStays(t *testing.T) {
 	}
 }
 
-// An Add with two wishes, of which the first gets the last address of a block, holds these two
+// An Add with two wishes, the first for the last address of a block, holds these two
 // addresses and no other, and gives back both.
 func TestTwoWishesAtTheEndOfABlock(t *testing.T) {
 	r := newRig(t)

@@ -25,8 +25,8 @@
 // was lost otherwise is not taken for a reboot: then what is not known to be free rests until the
 // next one, and what attachments hold of shared blocks is found out from the API before any of them
 // is said to hold nothing. Objects also name the claim, which is noted on the node before it is
-// made: so a claim of which the answer was lost is known again, and one by other local state of the
-// same node is not taken for it.
+// made. So a claim whose answer was lost is known again, and one by other local state of the same
+// node is not taken for it.
 //
 // The claim is a fence, too. A block of this boot whose local state was lost is first taken up
 // again by a new claim, a write that changes the object's version. Each write that lists what a

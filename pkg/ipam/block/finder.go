@@ -88,10 +88,10 @@ func (m *Manager) finder(
 	}, err
 }
 
-// begin looks for blocks that the node has. found: they have an address for the wish by now, as
-// whoever had the lock before may have got one; else those are looked at of which it is not known
-// whose they are, and those of before the reboot. share: a block that is made for the wish is to be
-// shared.
+// begin looks for blocks that the node has. It returns found if they have an address for the wish
+// by now, as whoever had the lock before may have got one. If not, it looks at blocks whose owner
+// is not known, and at those of before the reboot. It returns share if a block that is made for the
+// wish is to be shared.
 func (f *finder) begin(ctx context.Context) (found, share bool, err error) {
 	f.listed, f.overlaps, f.taken, f.complete = nil, nil, new(alloc.BlockSet), false
 	if !f.lasting {
@@ -412,9 +412,8 @@ func (m *Manager) object(space string, cidr netip.Prefix, owner *v1alpha1.Node) 
 	}
 }
 
-// createOwned claims the block for this node; false if it exists. By which claim it is about to do
-// so is written before, so that a claim of which the answer is lost is not taken for a block that
-// was in use.
+// createOwned claims the block for this node; false if it exists. The claim is written down before
+// it is made, so that one whose answer is lost is not taken for a block that was in use.
 func (f *finder) createOwned(ctx context.Context, cidr netip.Prefix) (claimed bool, err error) {
 	var b *local
 	again := false

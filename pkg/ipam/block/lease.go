@@ -12,8 +12,8 @@ import (
 )
 
 // Grace is how long a controller must see that a node's object is gone, or another, before it frees
-// the blocks and addresses of that node. A node gives no address out of its blocks any more when
-// its lease ends, which is before.
+// the blocks and addresses of that node. A node's lease ends
+// before, and with its end the node hands out no address of its blocks any more.
 const Grace = 20 * time.Minute
 
 const (

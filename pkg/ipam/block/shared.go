@@ -187,7 +187,7 @@ func (m *Manager) strikeAll(
 	})
 }
 
-// editAll is edit for those shared blocks of which a sandbox is such.
+// editAll is edit for the shared blocks with an allocation for which such is true.
 func (m *Manager) editAll(
 	ctx context.Context, opts metav1.ListOptions, such func(v1alpha1.Allocation) bool,
 	change func(*v1alpha1.IPBlock) bool,

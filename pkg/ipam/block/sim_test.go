@@ -560,7 +560,7 @@ func (s *sim) del(b *box) {
 	})
 }
 
-// free looks for what the API holds in a sandbox's name, of which a DEL has said that it is gone.
+// free looks for what the API holds in the name of a sandbox that a DEL has said to be gone.
 func (s *sim) free(b *box) {
 	for _, object := range s.api.All() {
 		for _, e := range object.Spec.Allocations {

@@ -75,8 +75,7 @@ const (
 	lost state = "lost"
 )
 
-// nobody has the addresses of which it is not known who has them: they are given back by a reboot
-// alone.
+// nobody stands for a holder that is not known. Its addresses are given back by a reboot alone.
 func nobody() Holder { return Holder{ID: attachment.ID{ContainerID: "?"}} }
 
 // local is the local state of a block.
@@ -505,7 +504,7 @@ func (s *session) drop(b *local) error {
 	return s.remove(blockPath(b.Space, b.shelf, b.prefix))
 }
 
-// countBlocks counts the blocks of which there is local state.
+// countBlocks counts the blocks that have local state.
 func (s *session) countBlocks() (n int, err error) {
 	err = s.eachPath(func(string, netip.Prefix) error {
 		n++
@@ -570,7 +569,7 @@ func (s *session) eachPath(do func(space string, cidr netip.Prefix) error) error
 	return errors.Join(errs...)
 }
 
-// eachBlock visits all blocks of which there is local state.
+// eachBlock visits all blocks that have local state.
 func (m *Manager) eachBlock(ctx context.Context, do func(*local)) error {
 	return m.locked(ctx, func(s *session) error { return s.eachBlock(do) })
 }

@@ -14,7 +14,7 @@ import (
 // nodes give back meanwhile it is not told.
 const fullFor = time.Minute
 
-// fullDir has a file for each range of which that is remembered.
+// fullDir has a file for each range that is remembered as full.
 const fullDir = "full"
 
 // fullRange is the file.

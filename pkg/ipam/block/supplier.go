@@ -295,8 +295,8 @@ func (s *supplier) entry(a netip.Addr) v1alpha1.Allocation {
 	return e
 }
 
-// free finds an address for the wish in a shared block. mine is the index of its entry, if it has
-// one that is ours to change: of an update of which the answer was lost, or of the claim; else
+// free finds an address for the wish in a shared block. mine is the index of its entry if it has
+// one that is ours to change: that of an update whose answer was lost, or of the claim. Else it is
 // negative.
 func (s *supplier) free(object *v1alpha1.IPBlock, cidr netip.Prefix) (addr netip.Addr, mine int) {
 	used := map[netip.Addr]bool{}

@@ -23,7 +23,7 @@ const (
 	inspectAfter = 5 * time.Minute
 	// nothingAfter is how often a node looks for blocks that had none when it last looked.
 	nothingAfter = time.Hour
-	// idleAfter is how long a block of which nothing is in use is kept.
+	// idleAfter is how long a block is kept that is not in use.
 	idleAfter = 5 * time.Minute
 	// ReasonAddressLost is the reason of the event for a pod whose addresses its node may not use any
 	// more.

@@ -11,7 +11,7 @@ import (
 	"github.com/braid-cni/braid/pkg/ipam/file"
 )
 
-// memory gives a directory on a tmpfs, where there is one.
+// memory returns a directory on a tmpfs, where there is one.
 func memory(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "braid-") //nolint:usetesting // TempDir is on a disk

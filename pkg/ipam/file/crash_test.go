@@ -86,7 +86,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// child runs a job; it gives the output, and reports whether the process was killed.
+// child runs a job; it returns the output, and reports whether the process was killed.
 func child(ctx context.Context, j job) (out string, killed bool, err error) {
 	text, err := json.Marshal(j)
 	if err != nil {

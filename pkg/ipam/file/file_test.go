@@ -40,7 +40,7 @@ func boot(id string, at time.Time) file.Boot {
 
 func dirOf(s *file.Store) string { return filepath.Join(s.DataDir, s.Network) }
 
-// leases gives what each lease file has in it, and other things than files by their kind.
+// leases returns what each lease file has in it, and other things than files by their kind.
 func leases(t *testing.T, s *file.Store) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -60,7 +60,7 @@ func leases(t *testing.T, s *file.Store) map[string]string {
 	return found
 }
 
-// index gives the names of what is in the index, but for the marks of boots.
+// index returns the names of what is in the index, but for the marks of boots.
 func index(t *testing.T, s *file.Store) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dirOf(s), ".braid"))
@@ -350,8 +350,8 @@ func TestBadEntryIsMadeAnew(t *testing.T) {
 	}
 }
 
-// rebooted has leases from before a boot and from after it, by this package and by others; it gives
-// the time between.
+// rebooted has leases from before a boot and from after it, by this package and by others. It
+// returns the time between.
 func rebooted(t *testing.T) (*file.Store, time.Time) {
 	t.Helper()
 	s := store(t)

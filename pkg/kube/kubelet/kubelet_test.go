@@ -92,7 +92,7 @@ func devicesOf(resource string, numa int64, ids ...string) *podresourcesv1.Conta
 	}
 }
 
-// somePods have every field that the API has, most of which Braid passes over.
+// somePods have every field that the API has. Braid passes over most of them.
 func somePods() []*podresourcesv1.PodResources {
 	return []*podresourcesv1.PodResources{
 		{Name: "other", Namespace: "ns", Containers: []*podresourcesv1.ContainerResources{

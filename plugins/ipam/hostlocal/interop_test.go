@@ -111,8 +111,7 @@ func script(r *rand.Rand) (ipam conf, version string, operations []operation) {
 	return ipam, version, operations
 }
 
-// run does an operation, and gives what a runtime sees of it. The attachments' results are kept in
-// prev.
+// run does an operation, and returns what a runtime sees of it. prev keeps the attachments' results.
 func (n *node) run(c conf, o operation, prev map[string]json.RawMessage) string {
 	n.t.Helper()
 	p := n.pod(o.id)

@@ -245,7 +245,7 @@ func (c *Conf) checkGateway(p *plan) error {
 		"is of another family than the range "+p.wishes[0].Window.Prefix().String())
 }
 
-// addrs has one address of each subnet of which a pod gets one.
+// addrs has one address of each subnet that a pod gets an address of.
 func (p *plan) addrs() []netip.Addr {
 	var addrs []netip.Addr
 	for _, w := range p.wishes {

@@ -165,7 +165,7 @@ func with(ipam conf) conf {
 	return conf{"type": "whereabouts", "ipam": conf{"type": "whereabouts"}.With(ipam)}
 }
 
-// add is an ADD that has to succeed; it gives the addresses, "10.0.0.1/24 via 10.0.0.254".
+// add is an ADD that has to succeed; it returns the addresses, "10.0.0.1/24 via 10.0.0.254".
 func add(t *testing.T, p *plugintest.Pod, c conf) []string {
 	t.Helper()
 	result, err := p.Add(c)
@@ -215,7 +215,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// broken are objects of which one call fails.
+// broken are objects that fail one kind of call.
 type broken struct {
 	objects
 	create, publish error

@@ -502,7 +502,7 @@ func TestFailEachStep(t *testing.T) {
 	}
 	r.step = nil
 	must(t, p.Del(c))
-	// A range of which the node has no block yet.
+	// A range that the node has no block of yet.
 	if steps := p.FailEachStep(t, with(conf{"range": "10.1.0.0/24"}), r.state); steps == 0 {
 		t.Error("an ADD does not look at its context")
 	}

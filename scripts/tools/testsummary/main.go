@@ -344,8 +344,8 @@ const (
 	mostTests  = 25
 )
 
-// why prints what tests that failed have printed. A test of which only subtests failed has nothing
-// to say.
+// why prints what tests that failed have printed. A test whose subtests alone failed has
+// printed nothing.
 func why(out io.Writer, keys []key, results map[key]result) {
 	shown := 0
 	for _, k := range keys {

@@ -183,7 +183,7 @@ func named(names ...string) error {
 	return nil
 }
 
-// versioned refuses a block of which it is not said which one it is.
+// versioned refuses a block without a uid, or without a version.
 func versioned(b *v1alpha1.IPBlock, version string) error {
 	if b.UID == "" || version == "" {
 		return apierrors.NewBadRequest("block " + b.Name + " has no uid or no resourceVersion")

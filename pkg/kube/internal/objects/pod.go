@@ -59,8 +59,7 @@ func (d *PodDetails) Of(meta metav1.ObjectMeta) *podv1.Pod {
 	return pod
 }
 
-// names returns those of resources of which there is more than none. A quantity is a string or a
-// number.
+// names returns the resources with a quantity other than 0. A quantity is a string or a number.
 func (r needs) names() []string {
 	var names []string
 	for _, quantities := range []map[string]json.RawMessage{r.Requests, r.Limits} {

@@ -57,7 +57,7 @@ func RunBlocks(t *testing.T, src block.Store) {
 	t.Run("Many", func(t *testing.T) { testMany(t, src, "c-many") })
 }
 
-// RunNodes tests what knows the nodes, of which there are none but those that create makes.
+// RunNodes tests what knows the nodes. There are none but those that create makes.
 func RunNodes(t *testing.T, src block.Nodes, create func(t *testing.T, name string)) {
 	t.Run("Nodes", func(t *testing.T) { testNodes(t, src, create) })
 	t.Run("BadNodeNames", func(t *testing.T) {
