@@ -111,7 +111,8 @@ func script(r *rand.Rand) (ipam conf, version string, operations []operation) {
 	return ipam, version, operations
 }
 
-// run does an operation, and returns what a runtime sees of it. prev keeps the attachments' results.
+// run does an operation, and returns what a runtime sees of it. prev keeps the results of
+// attachments.
 func (n *node) run(c conf, o operation, prev map[string]json.RawMessage) string {
 	n.t.Helper()
 	p := n.pod(o.id)
