@@ -38,6 +38,7 @@ func IsNotRegular(err error) bool {
 	return ok
 }
 
+// Error goes on from the name of the file: "is not a regular file".
 func (e *NotRegularError) Error() string {
 	switch {
 	case e.Link:

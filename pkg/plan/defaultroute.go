@@ -21,6 +21,7 @@ const (
 	BothFamilies = IPv4 | IPv6
 )
 
+// String is as messages have it: "IPv4", "IPv6" or "IPv4 and IPv6".
 func (f Families) String() string {
 	switch f {
 	case IPv4:

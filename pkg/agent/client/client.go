@@ -46,6 +46,7 @@ type Error struct {
 	Text string
 }
 
+// Error says that the agent is not used, and why.
 func (e *Error) Error() string {
 	text := "the agent is not used (" + string(e.Reason) + ")"
 	if e.Text != "" {

@@ -56,8 +56,10 @@ type Trial interface {
 // RefusedError means that the API server does not accept a credential.
 type RefusedError struct{ Err error }
 
+// Error has the words of the API server.
 func (e *RefusedError) Error() string { return "the API server refuses it: " + e.Err.Error() }
 
+// Unwrap returns the error of the API server.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Clock is the time. After is not disturbed by who sets Now.

@@ -104,6 +104,7 @@ const (
 // SupersededError means that another installer has claimed the node since.
 type SupersededError struct{ By string }
 
+// Error names the other installer, if there is one.
 func (e *SupersededError) Error() string {
 	if e.By == "" {
 		return "no installer has claimed this node"
@@ -123,6 +124,7 @@ func DigestOf(r io.Reader) (string, error) {
 // RetiredError means that what this installation put on the node is being removed.
 type RetiredError struct{ Installation string }
 
+// Error names the installation.
 func (e *RetiredError) Error() string {
 	return fmt.Sprintf("installation %q was uninstalled from this node", e.Installation)
 }

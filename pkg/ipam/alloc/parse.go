@@ -28,6 +28,7 @@ type Error struct {
 	Reason string
 }
 
+// Error is "field "value": reason".
 func (e *Error) Error() string { return e.Field + " " + strconv.Quote(e.Value) + ": " + e.Reason }
 
 // ParseRange reads a range in the forms that whereabouts has, to what NewWindow takes: "CIDR",

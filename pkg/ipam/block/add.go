@@ -99,6 +99,7 @@ func (w Wish) fits(p netip.Prefix) bool {
 	return false
 }
 
+// String is the address that is asked for, or the window.
 func (w Wish) String() string {
 	if w.Asked.IsValid() {
 		return w.Asked.String()

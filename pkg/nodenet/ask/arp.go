@@ -30,6 +30,7 @@ type InUseError struct {
 	By   net.HardwareAddr
 }
 
+// Error names the address and the MAC of the host that has it.
 func (e *InUseError) Error() string {
 	return fmt.Sprintf("address %s is in use by another host, with MAC %s", e.Addr, e.By)
 }
