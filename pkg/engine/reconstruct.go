@@ -48,8 +48,24 @@ func (w *work) reconstruct(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	rec.Attachments = cached
-	for _, a := range slices.Concat(planned, others) {
+	rec.Attachments = slices.Concat(cached,
+		w.attempted(ctx, slices.Concat(planned, others), cached, corrupt))
+	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
+	if corrupt {
+		level = slog.LevelWarn
+	}
+	w.Log.Log(ctx, level, "DEL without a usable record", "container", w.req.ContainerID,
+		"attachments", len(rec.Attachments), "cause", cause)
+	return nil
+}
+
+// attempted returns the planned attachments that are not in the cache, as those of an ADD that may
+// have been killed. It leaves out a network whose plugins are not there, unless the record was
+// corrupt.
+func (w *work) attempted(
+	ctx context.Context, planned []plan.Attachment, cached []record.Attachment, corrupt bool,
+) (list []record.Attachment) {
+	for _, a := range planned {
 		if slices.ContainsFunc(cached, func(c record.Attachment) bool { return c.IfName == a.IfName }) {
 			continue
 		}
@@ -60,16 +76,9 @@ func (w *work) reconstruct(ctx context.Context, cause error) error {
 				"attached", "error", err)
 			continue
 		}
-		rec.Attachments = append(rec.Attachments,
-			record.Attachment{Attachment: a, State: record.Attempted})
+		list = append(list, record.Attachment{Attachment: a, State: record.Attempted})
 	}
-	level := slog.LevelDebug // as a rule the ADD was refused before there was anything to record
-	if corrupt {
-		level = slog.LevelWarn
-	}
-	w.Log.Log(ctx, level, "DEL without a usable record", "container", w.req.ContainerID,
-		"attachments", len(rec.Attachments), "cause", cause)
-	return nil
+	return list
 }
 
 // untouched reports whether the sandbox's namespace is there and has nothing but its loopback link,

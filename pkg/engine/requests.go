@@ -35,6 +35,19 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 			Err: fmt.Errorf("read interface: %w", err),
 		}
 	}
+	if err := honouredIPs(a, result, addrs, isLink); err != nil || a.MAC == "" {
+		return err
+	}
+	if !isLink {
+		mac = promisedMAC(result, a.IfName)
+	}
+	return honouredMAC(a, mac)
+}
+
+// honouredIPs is honoured for addresses. addrs are those of the link, if it is one.
+func honouredIPs(
+	a *plan.Attachment, result *types100.Result, addrs []netip.Prefix, isLink bool,
+) error {
 	for _, asked := range a.IPs {
 		if _, declared := a.RuntimeConfig["ips"]; declared && !isLink && len(result.IPs) == 0 {
 			break // the plugin knows the request, and tells nothing to hold it to
@@ -51,15 +64,14 @@ func (e *Engine) honoured(ctx context.Context, req *Request, r status.Result) er
 				"the interface lacks %s, which the pod asks for, although the plugins say that it has it", addr)
 		}
 	}
-	if a.MAC == "" {
-		return nil
-	}
+	return nil
+}
+
+// honouredMAC is honoured for the MAC. mac is that of the link or, if there is none, of the result.
+func honouredMAC(a *plan.Attachment, mac net.HardwareAddr) error {
 	asked, err := net.ParseMAC(a.MAC)
 	if err != nil {
 		return err
-	}
-	if !isLink {
-		mac = promisedMAC(result, a.IfName)
 	}
 	if _, declared := a.RuntimeConfig["mac"]; declared && mac == nil {
 		return nil

@@ -73,10 +73,6 @@ func (f *family) find(all []process) (found []process) {
 	for _, p := range f.known {
 		leads[p.pid] = true
 	}
-	orphaned := func(p process) bool {
-		return f.reaper != 0 && p.parent == f.reaper && len(f.known) > 0 &&
-			p.started >= f.known[0].started
-	}
 	add := func(p process) {
 		if p.pid == os.Getpid() || p.pid == 1 {
 			return
@@ -89,7 +85,7 @@ func (f *family) find(all []process) (found []process) {
 	}
 	environ := make([]byte, maxEnviron)
 	for _, p := range all {
-		if slices.ContainsFunc(f.known, p.is) || orphaned(p) || f.marked(p.pid, environ) {
+		if slices.ContainsFunc(f.known, p.is) || f.orphaned(p) || f.marked(p.pid, environ) {
 			add(p)
 		}
 	}
@@ -102,6 +98,12 @@ func (f *family) find(all []process) (found []process) {
 		}
 	}
 	return found
+}
+
+// orphaned reports whether a process went to the reaper since the first of the family started.
+func (f *family) orphaned(p process) bool {
+	return f.reaper != 0 && p.parent == f.reaper && len(f.known) > 0 &&
+		p.started >= f.known[0].started
 }
 
 // is reports whether two are the same process, though its parent may have ended.

@@ -192,11 +192,7 @@ func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 		case unix.IFLA_PERM_ADDRESS:
 			link.PermanentMAC = value
 		case unix.IFLA_PROP_LIST, unix.IFLA_PROP_LIST | unix.NLA_F_NESTED:
-			for kind, name := range Attrs(value) {
-				if kind == unix.IFLA_ALT_IFNAME {
-					link.AltNames = append(link.AltNames, unix.ByteSliceToString(name))
-				}
-			}
+			link.AltNames = append(link.AltNames, altNames(value)...)
 		case unix.IFLA_GROUP:
 			link.Group = uint32(number(value))
 		case unix.IFLA_IFALIAS:
@@ -208,6 +204,16 @@ func parseLink(header *vnl.IfInfomsg, attrs []byte) *Link {
 		}
 	}
 	return link
+}
+
+// altNames returns the alternative names in the list of a link's properties.
+func altNames(properties []byte) (names []string) {
+	for kind, name := range Attrs(properties) {
+		if kind == unix.IFLA_ALT_IFNAME {
+			names = append(names, unix.ByteSliceToString(name))
+		}
+	}
+	return names
 }
 
 func mode(kind string, data []byte) string {

@@ -105,16 +105,24 @@ func (c *Conf) check(ipam string) error {
 	case c.DisableContainerInterface && ipam != "":
 		return plugin.ConfError("disableContainerInterface", true,
 			"cannot be together with ipam: addresses need an interface that is up")
-	case c.VLAN < 0 || c.VLAN > maxVLAN:
-		return plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", maxVLAN))
 	case c.masquerades(ipam) && c.IPMasqBackend != "" && c.IPMasqBackend != nftablesBackend:
 		return plugin.ConfError("ipMasqBackend", c.IPMasqBackend,
 			fmt.Sprintf("give %q or %q", nftablesBackend, iptablesBackend))
-	case c.VLAN != 0 && c.gateway(ipam):
-		if err := utils.ValidateInterfaceName(c.vlanInterface()); err != nil {
-			return plugin.ConfError("bridge", c.bridge(),
-				fmt.Sprintf("is too long for the gateway's interface %s", c.vlanInterface()))
-		}
+	}
+	return c.checkVLAN(ipam)
+}
+
+// checkVLAN is check for the key vlan.
+func (c *Conf) checkVLAN(ipam string) error {
+	if c.VLAN < 0 || c.VLAN > maxVLAN {
+		return plugin.ConfError("vlan", c.VLAN, fmt.Sprintf("must be from 0 to %d", maxVLAN))
+	}
+	if c.VLAN == 0 || !c.gateway(ipam) {
+		return nil
+	}
+	if err := utils.ValidateInterfaceName(c.vlanInterface()); err != nil {
+		return plugin.ConfError("bridge", c.bridge(),
+			fmt.Sprintf("is too long for the gateway's interface %s", c.vlanInterface()))
 	}
 	return nil
 }

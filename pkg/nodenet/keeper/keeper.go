@@ -198,27 +198,42 @@ func (k *Keeper) pass(ctx context.Context) time.Duration {
 	if !d.Wake.IsZero() {
 		wait = min(wait, max(d.Wake.Sub(now), settled))
 	}
-	for _, first := range []bool{true, false} {
-		for _, s := range d.Steps {
-			if takesAway := s.Kind == nodenet.Remove ||
-				s.Kind == nodenet.Forget; takesAway != first {
-				continue
-			}
-			if s.Kind != nodenet.Probe && s.Kind != nodenet.Ask {
-				wait = settled
-			}
-			if err := k.take(ctx, s); err != nil && ctx.Err() == nil {
-				k.failed(s, err, d.States)
-				wait = retry
-			}
-		}
-		if first {
-			k.found(ctx, d.Found)
-		}
-	}
+	removals, others := split(d.Steps)
+	wait = k.takeAll(ctx, removals, d.States, wait)
+	k.found(ctx, d.Found)
+	wait = k.takeAll(ctx, others, d.States, wait)
 	k.tell(d.States)
 	if ctx.Err() == nil {
 		k.Report(d.States, wrong)
+	}
+	return wait
+}
+
+// split returns the steps that take something away, and the others.
+func split(steps []nodenet.Step) (removals, others []nodenet.Step) {
+	for _, s := range steps {
+		if s.Kind == nodenet.Remove || s.Kind == nodenet.Forget {
+			removals = append(removals, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return removals, others
+}
+
+// takeAll takes steps, and notes in states which failed. It returns after what time to decide
+// anew: wait, unless a step calls for another.
+func (k *Keeper) takeAll(
+	ctx context.Context, steps []nodenet.Step, states []nodenet.State, wait time.Duration,
+) time.Duration {
+	for _, s := range steps {
+		if s.Kind != nodenet.Probe && s.Kind != nodenet.Ask {
+			wait = settled
+		}
+		if err := k.take(ctx, s); err != nil && ctx.Err() == nil {
+			k.failed(s, err, states)
+			wait = retry
+		}
 	}
 	return wait
 }

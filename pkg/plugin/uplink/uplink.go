@@ -76,26 +76,11 @@ func (n *Node) byIndex(index int) *nl.Link {
 // Uplink reports whether the node lives by a link, by index.
 func (n *Node) Uplink(index int) bool { return n.uplinks[index] }
 
-// Use says what the node or others use a link for; it is empty for one that may be moved into a
+// Use returns what the node or others use a link for; it is empty for one that may be moved into a
 // pod.
 func (n *Node) Use(ctx context.Context, link *nl.Link) (string, error) {
-	switch {
-	case n.Uplink(link.Index):
-		return "the node's default route needs it", nil
-	case link.Loopback:
-		return "it is the loopback link", nil
-	case link.MasterIndex != 0:
-		return "it is part of " + n.nameOf(link.MasterIndex), nil
-	case shared(link.Kind):
-		return "it is of kind " + link.Kind, nil
-	case link.Kind == "veth" && link.ParentElsewhere:
-		return "its other end is in another network namespace", nil
-	}
-	for _, other := range n.links {
-		if other.MasterIndex == link.Index ||
-			other.Kind != "veth" && !other.ParentElsewhere && other.ParentIndex == link.Index {
-			return other.Name + " is built on it", nil
-		}
+	if use := n.useAmongLinks(link); use != "" {
+		return use, nil
 	}
 	addrs, err := n.host.Addrs(ctx, link.Index)
 	if err != nil {
@@ -112,6 +97,29 @@ func (n *Node) Use(ctx context.Context, link *nl.Link) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// useAmongLinks is Use as far as the links themselves tell it.
+func (n *Node) useAmongLinks(link *nl.Link) string {
+	switch {
+	case n.Uplink(link.Index):
+		return "the node's default route needs it"
+	case link.Loopback:
+		return "it is the loopback link"
+	case link.MasterIndex != 0:
+		return "it is part of " + n.nameOf(link.MasterIndex)
+	case shared(link.Kind):
+		return "it is of kind " + link.Kind
+	case link.Kind == "veth" && link.ParentElsewhere:
+		return "its other end is in another network namespace"
+	}
+	for _, other := range n.links {
+		if other.MasterIndex == link.Index ||
+			other.Kind != "veth" && !other.ParentElsewhere && other.ParentIndex == link.Index {
+			return other.Name + " is built on it"
+		}
+	}
+	return ""
 }
 
 func (n *Node) nameOf(index int) string {

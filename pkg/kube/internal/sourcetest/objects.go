@@ -701,19 +701,7 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 		!slices.Equal(claim.Spec.IPRequests, []string{"10.0.0.7/28"}) || len(claim.Status.IPs) > 0 {
 		t.Errorf("claim is %+v", claim)
 	}
-	for _, ips := range [][]string{{"10.0.0.7/28"}, {"10.0.0.7/28", "fd00::7/64"}, {}} {
-		claim.Status.OwnerPod = fmt.Sprintf("pod-%d", len(ips))
-		for range 2 {
-			if err := src.SetIPAMClaimIPs(t.Context(), claim, ips); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got := mustClaim(t, src, ns, "c")
-		if !slices.Equal(got.Status.IPs, ips) || got.Status.OwnerPod != claim.Status.OwnerPod ||
-			got.UID != claim.UID || got.Spec.Network != "net" {
-			t.Errorf("claim is %+v, want addresses %v", got, ips)
-		}
-	}
+	testClaimAddresses(t, src, claim)
 	if other := mustClaim(t, src, ns, "other"); len(other.Status.IPs) > 0 || other.UID == claim.UID {
 		t.Errorf("the other claim is %+v", other)
 	}
@@ -723,6 +711,24 @@ func testClaim(t *testing.T, src block.IPAMClaims, back ClaimsBackend, ns string
 		t.Errorf("without uid: got error %v, want bad request", err)
 	}
 	testClaimDeleted(t, src, back, claim)
+}
+
+// testClaimAddresses publishes addresses of a claim, each time twice.
+func testClaimAddresses(t *testing.T, src block.IPAMClaims, claim *claimv1.IPAMClaim) {
+	t.Helper()
+	for _, ips := range [][]string{{"10.0.0.7/28"}, {"10.0.0.7/28", "fd00::7/64"}, {}} {
+		claim.Status.OwnerPod = fmt.Sprintf("pod-%d", len(ips))
+		for range 2 {
+			if err := src.SetIPAMClaimIPs(t.Context(), claim, ips); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := mustClaim(t, src, claim.Namespace, claim.Name)
+		if !slices.Equal(got.Status.IPs, ips) || got.Status.OwnerPod != claim.Status.OwnerPod ||
+			got.UID != claim.UID || got.Spec.Network != "net" {
+			t.Errorf("claim is %+v, want addresses %v", got, ips)
+		}
+	}
 }
 
 func testClaimDeleted(
