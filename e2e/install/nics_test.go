@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/braid-cni/braid/e2e/lab"
@@ -186,24 +187,27 @@ func (w *wired) renamed() {
 // starts there, which waits for it. Another one in its place has the same address.
 func (w *wired) absent() {
 	n := w.Nodes()[1]
-	w.must(n.Unplug(w.ctx, firstNIC))
-	plug := func() error {
-		if _, err := n.Run(w.ctx, "ip", "link", "show", firstNIC); err == nil {
-			return nil
-		}
-		return n.Plug(w.ctx, firstNIC)
-	}
-	w.t.Cleanup(func() { w.must(plug()) })
+	plug := w.unplug(n)
 	w.say(ready1, isAbsent)
 	w.described("node", n.Name, "NodeInterfaceFailed", "network "+firstNetwork+": "+absent,
 		"node interfaces: "+firstNetwork+" Absent: "+absent)
 	w.asksFor("absent", n)
 	w.noMaster("absent")
-	w.must(plug())
+	plug()
 	w.eventually("the other NIC has the address", w.well)
 	w.running("absent")
 	w.gone("absent")
 	w.mended()
+}
+
+// unplug takes the first NIC out of a node until plug is called, or the test has ended.
+func (r *rig) unplug(n *lab.Node) (plug func()) {
+	r.t.Helper()
+	r.must(n.Unplug(r.ctx, firstNIC))
+	var once sync.Once
+	plug = func() { once.Do(func() { r.must(n.Plug(r.ctx, firstNIC)) }) }
+	r.t.Cleanup(plug)
+	return plug
 }
 
 // bounced: without carrier addresses stay, and pods start; a NIC that is set down is set

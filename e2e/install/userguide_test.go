@@ -81,6 +81,9 @@ func (g *guide) enable() {
 	g.must(err)
 	g.must(os.Symlink(cli, filepath.Join(g.bin, "kubectl-braid")))
 	g.eventually("both nodes are ready", func() error { _, err := g.braid("status"); return err })
+	_, err = g.Kubectl(g.ctx, "rollout", "status", "--namespace="+namespace,
+		"deployment/braid-controller")
+	g.must(err)
 }
 
 // disable takes Braid off again. No pod may have its networks any more.
@@ -353,18 +356,15 @@ func (g *guide) topologies(first *corev1.Pod) {
 // the reason in its events, while no node has the network's interface.
 func (g *guide) finds() {
 	const resource = "braid-cni.io/default." + firstNetwork
-	for _, n := range g.Nodes() {
-		g.must(n.Unplug(g.ctx, firstNIC))
-	}
+	first, second := g.unplug(g.Nodes()[0]), g.unplug(g.Nodes()[1])
 	g.annotateNetwork("braid-cni.io/schedule=true")
 	for _, n := range g.Nodes() {
 		g.described("node", n.Name, resource)
 	}
 	g.guide("pods.yaml", "sample-pod")
 	g.event("sample-pod", "FailedScheduling", "Insufficient "+resource)
-	for _, n := range g.Nodes() {
-		g.must(n.Plug(g.ctx, firstNIC))
-	}
+	first()
+	second()
 	_, status := g.status("default", "sample-pod")
 	g.same("networks of the pod that waited", []string{status["net1"].Name}, "default/"+firstNetwork)
 	g.deletePod("default", "sample-pod")
@@ -446,6 +446,9 @@ func (g *guide) plugins() {
 	pod, status := g.status("default", "sample-pod-plugins")
 	g.same("its networks", []string{status["net1"].Name, status["net2"].Name}, "default/gke-macvlan",
 		"default/gke-bridge")
+	g.same("its routes", g.ip(pod, "route"), g.mainTable(pod,
+		"172.16.65.0/24 dev net1 proto kernel scope link src "+status["net1"].IPs[0],
+		"172.16.66.0/24 dev net2 proto kernel scope link src "+status["net2"].IPs[0])...)
 	n := g.Node(pod.Spec.NodeName)
 	out, err := n.PodRun(g.ctx, "default", pod.Name, "cat", "/proc/sys/net/ipv4/conf/net2/arp_filter")
 	g.must(err)
