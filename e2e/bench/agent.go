@@ -125,6 +125,7 @@ func (b *bench) measured(ctx context.Context, name string, by *meta, pod string)
 			err = errors.Join(err, b.timed(command+" "+name, func() error {
 				return by.call(ctx, command, pod, "bench", path)
 			}))
+			time.Sleep(settles) // a pod lives longer than that
 		}
 		after, uerr := b.usedWithAgent()
 		b.times["CPU "+name] = append(b.times["CPU "+name], after-before)

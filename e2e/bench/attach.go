@@ -193,6 +193,10 @@ func (b *bench) oldPlugins(ctx context.Context) (bin, flat string, err error) {
 	return bin, flat, err
 }
 
+// settles is for how long the kernel may be at work on what was made or removed, in the background:
+// whoever removes a link meanwhile waits for that, as both wait for all callbacks of RCU.
+const settles = 60 * time.Millisecond
+
 // inNetns calls fn with a new, empty network namespace.
 func inNetns(fn func(path string) error) (err error) {
 	path := "/run/bench/pod"
@@ -203,7 +207,10 @@ func inNetns(fn func(path string) error) (err error) {
 		CombinedOutput(); err != nil {
 		return fmt.Errorf("make a network namespace: %w: %s", err, out)
 	}
-	defer func() { err = errors.Join(err, unix.Unmount(path, unix.MNT_DETACH), os.Remove(path)) }()
+	defer func() {
+		err = errors.Join(err, unix.Unmount(path, unix.MNT_DETACH), os.Remove(path))
+		time.Sleep(settles)
+	}()
 	return fn(path)
 }
 
