@@ -154,6 +154,14 @@ func TestLoadRefuses(t *testing.T) {
 			"auxiliaryCNIChainName",
 			`which is "main"; set clusterNetwork`,
 		},
+	} {
+		badLoad(t, keys, at.field, at.says)
+	}
+}
+
+// The keys of the object braid are refused likewise.
+func TestLoadRefusesOwnKeys(t *testing.T) {
+	for keys, at := range map[string]struct{ field, says string }{
 		`"braid":[]`:                         {"braid", "is a list, not an object"},
 		`"braid":{"stateDir":"/"}`:           {"braid.stateDir", "not Braid's own"},
 		`"braid":{"stateDir":"/run/../etc"}`: {"braid.stateDir", `"/run/../etc"`},
