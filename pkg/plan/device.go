@@ -54,12 +54,15 @@ func (def Definition) Resource() string {
 // NeedsDevice reports whether the network names a resource and its first plugin cannot work without
 // a device of it. A definition that cannot be read needs none.
 func (def Definition) NeedsDevice() bool {
+	if def.Resource() == "" {
+		return false
+	}
 	raw := []byte(def.Conf)
-	if def.Resource() != "" && len(raw) == 0 {
+	if len(raw) == 0 {
 		raw = []byte(def.NAD.Spec.Config)
 	}
 	list, err := netconf.Parse(raw)
-	return def.Resource() != "" && err == nil && consumesDevice(list)
+	return err == nil && consumesDevice(list)
 }
 
 // consumesDevice reports whether the chain moves a device, or a part of one, into the pod. For
