@@ -219,6 +219,8 @@ func TestLintCluster(t *testing.T) {
 		"NetworkAttachmentDefinition lint/comma refused NADInvalid",
 		"NetworkAttachmentDefinition lint/good warning PolicyAudited",
 		"NetworkAttachmentDefinition lint/on-disk warning NotChecked",
+		"NetworkAttachmentDefinition lint/unscheduled warning NADInvalid",
+		"NetworkAttachmentDefinition lint/unscheduled warning PolicyAudited",
 		"Pod lint/follows refused NADInvalid",
 		"Pod lint/lost refused NADNotFound",
 		"Pod lint/warned warning IgnoredKey",
