@@ -93,7 +93,7 @@ func newRig(t *testing.T, name string) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, server: cluster.Get(t), dir: t.TempDir(), name: name, uid: "uid-" + name,
-		listen: metricsAddress,
+		listen: freeAddress(t),
 	}
 	for _, path := range []string{
 		"crd/network-attachment-definition.yaml", "crd/ipblocks.yaml", "crd/ipam-claim.yaml",
@@ -286,13 +286,19 @@ func TestAgent(t *testing.T) {
 	}
 }
 
-// metricsAddress is where the agent of a test serves its metrics.
-const metricsAddress = "127.0.0.1:19876"
+// freeAddress is one on which nobody listens: tests of several checkouts may run at a time.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, listener.Close())
+	return listener.Addr().String()
+}
 
 func (r *rig) metrics() string {
 	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet,
-		"http://"+metricsAddress+"/metrics", nil)
+		"http://"+r.listen+"/metrics", nil)
 	must(r.t, err)
 	answer, err := http.DefaultClient.Do(request)
 	must(r.t, err)
@@ -449,13 +455,14 @@ func TestTwoAgents(t *testing.T) {
 	r := newRig(t, "node-f")
 	stopFirst := r.start()
 	r.await("ready", r.ready)
-	r.uid, r.listen = "uid-of-another", "127.0.0.1:19877"
+	first := r.listen
+	r.uid, r.listen = "uid-of-another", freeAddress(t)
 	stopLast := r.start()
 	r.await("the first to leave", func() bool {
 		return strings.Contains(r.log.String(), "the node is left alone")
 	})
 	r.await("the first to serve nothing", func() bool {
-		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", metricsAddress)
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", first)
 		if err == nil {
 			must(t, conn.Close())
 		}
