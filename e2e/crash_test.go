@@ -18,7 +18,7 @@ import (
 	nadv1 "github.com/braid-cni/braid/pkg/api/nad/v1"
 )
 
-// While 50 pods with two networks each come up, containerd and the kubelet are killed, twice. Then
+// While 50 pods with two networks each come up, the runtime and the kubelet are killed, twice. Then
 // all pods run with the right interfaces; and when they are deleted, again with a kill in between,
 // nothing is left.
 func TestKillRuntimeDuringBurst(t *testing.T) {
@@ -65,8 +65,8 @@ func TestKillBraidDuringBurst(t *testing.T) {
 	r.clean()
 }
 
-// gc is a runtime's GC, which containerd 2.4 does not call. Valid are the sandboxes of pods that
-// run.
+// gc is a runtime's GC, which containerd 2.4 does not call, and CRI-O only when it starts. Valid
+// are the sandboxes of pods that run.
 func (r *rig) gc() {
 	r.t.Helper()
 	text, err := os.ReadFile(r.node.Path("/etc/cni/net.d/00-braid.conflist"))
@@ -117,13 +117,19 @@ func (r *rig) executed() {
 	}
 }
 
-// killRuntime kills containerd and the kubelet and starts them again.
+// killRuntime kills the runtime and the kubelet and starts them again.
 func (r *rig) killRuntime() {
 	r.t.Helper()
 	r.node.KillRuntime()
 	r.node.KillKubelet()
 	r.must(r.node.StartRuntime(r.ctx))
-	// A kubelet ends when containerd's CRI is not there yet. Elsewhere systemd starts it again.
+	r.kubeletBack()
+}
+
+// kubeletBack starts the kubelet. It ends when containerd's CRI is not there yet; elsewhere systemd
+// starts it again.
+func (r *rig) kubeletBack() {
+	r.t.Helper()
 	r.eventually("the kubelet is back", func() error {
 		_ = r.node.StartKubelet() // fails where it runs
 		_, err := r.node.Run(r.ctx, "bash", "-c", "sleep 0.3; echo >/dev/tcp/127.0.0.1/10248")

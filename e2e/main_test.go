@@ -1,5 +1,5 @@
-// Package e2e_test runs pods through a real kubelet and a real containerd on a node that has Braid
-// as README.md says. `make e2e` runs it: it needs root, and the binaries of scripts/lab.sh and
+// Package e2e_test runs pods through a real kubelet and a real runtime on a node that has Braid as
+// README.md says. `make e2e` runs it: it needs root, and the binaries of scripts/lab.sh and
 // scripts/build.sh.
 //
 // All tests share one node, one after the other, each with a Kubernetes namespace of its own. After
@@ -39,6 +39,9 @@ const (
 // shared is the cluster of all tests.
 var shared = lab.NewShared(start)
 
+// engine is the runtime of the node: containerd, unless the environment says otherwise.
+var engine = lab.Runtime(os.Getenv("BRAID_E2E_RUNTIME"))
+
 func TestMain(m *testing.M) {
 	if os.Getenv("BRAID_E2E") != "1" {
 		fmt.Println("e2e: no test is run: BRAID_E2E is not 1; make e2e sets it")
@@ -53,7 +56,7 @@ var clean []string
 // start makes a cluster whose only node has Braid, and lets it run a first pod: that makes the
 // bridge of the default network and the packet filter's tables and common chains, which stay.
 func start() (*lab.Cluster, error) {
-	cluster, err := lab.NewCluster(lab.Options{})
+	cluster, err := lab.NewCluster(lab.Options{Runtime: engine})
 	if err != nil {
 		return nil, err
 	}

@@ -350,30 +350,44 @@ func podNetns(n *lab.Node, pod string) (string, error) {
 	return n.Path(newest.netns), nil
 }
 
-// sandbox is one that containerd runs, with a network namespace of its own.
+// sandbox is one that the runtime runs, with a network namespace of its own.
 type sandbox struct {
 	id, pod, netns string
 	made           time.Time
 }
 
-// sandboxes asks containerd's files: thousands of calls of ctr would be what a test measures.
+// layouts are where runtimes have the config.json of each container, and the annotations by which
+// they tell what it is.
+var layouts = []struct{ files, kind, id, pod string }{
+	{
+		files: "/run/containerd/io.containerd.runtime.v2.task/k8s.io/*/config.json",
+		kind:  "io.kubernetes.cri.container-type",
+		id:    "io.kubernetes.cri.sandbox-id", pod: "io.kubernetes.cri.sandbox-name",
+	},
+	{
+		files: "/run/containers/storage/overlay-containers/*/userdata/config.json",
+		kind:  "io.kubernetes.cri-o.ContainerType",
+		id:    "io.kubernetes.cri-o.SandboxID", pod: "io.kubernetes.cri-o.KubeName",
+	},
+}
+
+// sandboxes asks the runtime's files: thousands of calls would be what a test measures.
 func sandboxes(n *lab.Node) (all []sandbox, err error) {
-	files, err := filepath.Glob(
-		n.Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") + "/*/config.json")
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range files {
-		spec, at, err := sandboxSpec(file)
-		if err != nil || spec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" {
-			continue // of a container, or it went meanwhile
+	for _, l := range layouts {
+		files, err := filepath.Glob(n.Path("/") + l.files)
+		if err != nil {
+			return nil, err
 		}
-		for _, ns := range spec.Linux.Namespaces {
-			if ns.Type == "network" && ns.Path != "" {
-				all = append(all, sandbox{
-					filepath.Base(filepath.Dir(file)), spec.Annotations["io.kubernetes.cri.sandbox-name"],
-					ns.Path, at,
-				})
+		for _, file := range files {
+			spec, at, err := sandboxSpec(file)
+			if err != nil || spec.Annotations[l.kind] != "sandbox" ||
+				spec.Annotations["io.kubernetes.cri-o.HostNetwork"] == "true" { // it has a path as well
+				continue // of a container, or it went meanwhile
+			}
+			for _, ns := range spec.Linux.Namespaces {
+				if ns.Type == "network" && ns.Path != "" {
+					all = append(all, sandbox{spec.Annotations[l.id], spec.Annotations[l.pod], ns.Path, at})
+				}
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-// Package install_test puts Braid on a cluster as README.md says: the image in containerd, one
+// Package install_test puts Braid on a cluster as README.md says: the image in the runtime, one
 // `kubectl apply`, and pods get their networks. `make e2e` runs it: it needs root, the binaries of
 // scripts/lab.sh and scripts/build.sh, and the image of scripts/image.sh.
 //
@@ -9,6 +9,7 @@ package install_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,9 @@ const (
 
 var shared = lab.NewShared(start)
 
+// runtime is that of both nodes.
+var runtime = lab.Runtime(cmp.Or(os.Getenv("BRAID_E2E_RUNTIME"), string(lab.Containerd)))
+
 func TestMain(m *testing.M) {
 	if os.Getenv("BRAID_E2E") != "1" {
 		fmt.Println("install: no test is run: BRAID_E2E is not 1; make e2e sets it")
@@ -55,8 +59,9 @@ func root() string { return filepath.Join("..", "..") }
 // start makes a cluster of two nodes with a default network and Braid's image, and without Braid.
 func start() (*lab.Cluster, error) {
 	c, err := lab.NewCluster(lab.Options{
-		Nodes: []string{"node-1", "node-2"},
-		NICs:  []string{firstNIC, secondNIC}, Prepare: func(ctx context.Context, n *lab.Node) error {
+		Runtime: runtime,
+		Nodes:   []string{"node-1", "node-2"},
+		NICs:    []string{firstNIC, secondNIC}, Prepare: func(ctx context.Context, n *lab.Node) error {
 			if err := n.InstallPlugins(ctx, "bridge", "host-local", "loopback"); err != nil {
 				return err
 			}
@@ -64,11 +69,7 @@ func start() (*lab.Cluster, error) {
 				0o644); err != nil {
 				return err
 			}
-			if err := n.Install(os.Getenv("BRAID_IMAGE"), "/tmp/braid.tar", 0o644); err != nil {
-				return err
-			}
-			_, err := n.Ctr(ctx, "image", "import", "/tmp/braid.tar")
-			return err
+			return n.LoadImages(ctx, os.Getenv("BRAID_IMAGE"))
 		},
 	})
 	if err != nil {
@@ -171,16 +172,18 @@ func (r *rig) described(kind, name string, words ...string) {
 	})
 }
 
-// image is the name that containerd has the image by.
+// image is the name that the runtime has the image by.
 func (r *rig) image() string {
 	r.t.Helper()
-	out, err := r.Nodes()[0].Ctr(r.ctx, "image", "ls", "-q")
+	images, err := r.Nodes()[0].Images(r.ctx)
 	r.must(err)
-	name := regexp.MustCompile(`(?m)^localhost/braid:\S+$`).FindString(out)
-	if name == "" {
-		r.t.Fatalf("no image of Braid in\n%s", out)
+	for _, image := range images {
+		if strings.HasPrefix(image, "localhost/braid:") && !strings.HasSuffix(image, "-next") {
+			return image
+		}
 	}
-	return name
+	r.t.Fatalf("no image of Braid in %q", images)
+	return ""
 }
 
 // deploy applies conf/deploy with the image that the nodes have.

@@ -16,9 +16,7 @@ func TestOtherVersion(t *testing.T) {
 	r := newRig(t)
 	r.private()
 	for _, n := range r.Nodes() {
-		r.must(n.Install(os.Getenv("BRAID_IMAGE_NEXT"), "/tmp/next.tar", 0o644))
-		_, err := n.Ctr(r.ctx, "image", "import", "/tmp/next.tar")
-		r.must(err)
+		r.must(n.LoadImages(r.ctx, os.Getenv("BRAID_IMAGE_NEXT")))
 	}
 	image := r.image()
 	c := r.churn()

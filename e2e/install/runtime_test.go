@@ -1,6 +1,7 @@
 package install_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,6 +56,33 @@ func (r *rig) links(n *lab.Node, s recorded) string {
 func (r *rig) forgets(n *lab.Node, s recorded, pod string) {
 	r.t.Helper()
 	n.KillKubelet() // which would have the sandbox made anew
+	if runtime == lab.CRIO {
+		r.crioForgets(n, s)
+	} else {
+		r.containerdForgets(n, s)
+	}
+	now := int64(0)
+	r.must(r.Client().CoreV1().Pods("default").
+		Delete(r.ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	r.must(n.StartKubelet())
+}
+
+// crioForgets has CRI-O start with a configuration that wants no GC, which would remove the sandbox
+// at once. The agent, which is killed, puts its own back.
+func (r *rig) crioForgets(n *lab.Node, s recorded) {
+	r.t.Helper()
+	n.KillRuntime()
+	r.killAgent(n)
+	list, err := os.ReadFile(n.Path(configuration))
+	r.must(err)
+	list = bytes.Replace(list, []byte("{"), []byte(`{"disableGC": true, `), 1)
+	r.must(n.WriteFile(configuration, list, 0o600))
+	r.must(n.ForgetSandbox(r.ctx, s.ContainerID, filepath.Base(s.NetNS)))
+	r.must(n.StartRuntime(r.ctx))
+}
+
+func (r *rig) containerdForgets(n *lab.Node, s recorded) {
+	r.t.Helper()
 	out, err := n.Ctr(r.ctx, "containers", "list")
 	r.must(err)
 	uid, err := n.Run(r.ctx, "sh", "-c",
@@ -77,10 +105,6 @@ func (r *rig) forgets(n *lab.Node, s recorded, pod string) {
 	n.Ctr(r.ctx, "sandboxes", "remove", "--force", s.ContainerID)
 	n.KillRuntime()
 	r.must(n.StartRuntime(r.ctx))
-	now := int64(0)
-	r.must(r.Client().CoreV1().Pods("default").
-		Delete(r.ctx, pod, metav1.DeleteOptions{GracePeriodSeconds: &now}))
-	r.must(n.StartKubelet())
 }
 
 // restartAgents replaces all agents by new ones.
@@ -95,16 +119,16 @@ func (r *rig) restartAgents() {
 	r.eventually("both nodes are ready", r.ready)
 }
 
-// TestRuntimeForgets: of a sandbox that containerd has forgotten the agent removes links, addresses
-// and record, and live pods keep theirs.
+// TestRuntimeForgets: of a sandbox that the runtime has forgotten the agent removes links,
+// addresses and record, and live pods keep theirs.
 func TestRuntimeForgets(t *testing.T) {
 	r := newRig(t)
-	r.installed()
+	r.private()
 	n := r.Nodes()[0]
 	r.pod("lives", n.Name)
 	r.pod("lost", n.Name)
 	lost, lives := r.sandboxes(n, "lost"), r.sandboxes(n, "lives")
-	if len(lost) != 1 || len(lives) != 1 || lost[0].Runtime != "containerd" {
+	if len(lost) != 1 || len(lives) != 1 || lost[0].Runtime != string(runtime) {
 		t.Fatalf("sandboxes %+v and %+v", lost, lives)
 	}
 	r.forgets(n, lost[0], "lost")

@@ -237,12 +237,12 @@ func TestAPIServerAwayDuringCalls(t *testing.T) {
 	r.eventually("both nodes are ready", r.ready)
 }
 
-// TestContainerdRestarts: containerd is killed again and again while pods come and go by the agent.
-// None starts without its networks. What containerd forgets of those that were on their way, the
-// agent removes.
-func TestContainerdRestarts(t *testing.T) {
+// TestRuntimeRestarts: the runtime is killed again and again while pods come and go by the agent.
+// None starts without its networks. What it forgets of those that were on their way, the agent
+// removes.
+func TestRuntimeRestarts(t *testing.T) {
 	r := newRig(t)
-	r.installed()
+	r.private() // else CRI-O takes the network from pods that were there before Braid
 	c := r.churn()
 	for range 3 {
 		for _, n := range r.Nodes() {

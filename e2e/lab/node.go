@@ -120,7 +120,7 @@ func (n *Node) Cable(ctx context.Context, nic string, in bool) error {
 // prepare starts the runtime and loads the images, then lets the test install what it wants.
 func (n *Node) prepare(ctx context.Context) error {
 	for file, content := range n.of.files {
-		if err := n.WriteFile(file, content, 0o644); err != nil {
+		if err := n.WriteFile(file, content, 0o755); err != nil { // one is a script
 			return err
 		}
 	}

@@ -37,6 +37,8 @@ var (
 	containerdConfig []byte
 	//go:embed config/crio.toml
 	crioConfig []byte
+	//go:embed config/runc.sh
+	runcScript []byte
 )
 
 var engines = map[Runtime]*engine{
@@ -55,6 +57,7 @@ var engines = map[Runtime]*engine{
 		argv:     []string{"crio", "--config=/etc/crio/lab.toml", "--config-dir=/etc/crio/none"},
 		files: map[string][]byte{
 			"/etc/crio/lab.toml":    crioConfig,
+			"/etc/crio/runc":        runcScript,
 			"/etc/crio/policy.json": []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`),
 		},
 		socket: "/run/crio/crio.sock",
@@ -97,8 +100,29 @@ func copyImages(ctx context.Context, n *Node, archive string) error {
 	return nil
 }
 
+// Images returns the names of the images that the runtime knows.
+func (n *Node) Images(ctx context.Context) (names []string, err error) {
+	err = n.dialCRI(func(conn *grpc.ClientConn) error {
+		list, err := runtimev1.NewImageServiceClient(conn).ListImages(ctx, &runtimev1.ListImagesRequest{})
+		for _, image := range list.GetImages() {
+			names = append(names, image.GetRepoTags()...)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	return names, nil
+}
+
 // cri calls the node's runtime, as the kubelet does.
-func (n *Node) cri(call func(runtimev1.RuntimeServiceClient) error) (err error) {
+func (n *Node) cri(call func(runtimev1.RuntimeServiceClient) error) error {
+	return n.dialCRI(func(conn *grpc.ClientConn) error {
+		return call(runtimev1.NewRuntimeServiceClient(conn))
+	})
+}
+
+func (n *Node) dialCRI(call func(*grpc.ClientConn) error) (err error) {
 	conn, err := grpc.NewClient("passthrough:///"+n.Path(n.of.socket),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
 		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
@@ -108,7 +132,7 @@ func (n *Node) cri(call func(runtimev1.RuntimeServiceClient) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	return call(runtimev1.NewRuntimeServiceClient(conn))
+	return call(conn)
 }
 
 // answers returns an error unless the runtime serves the kubelet.
@@ -117,4 +141,30 @@ func (n *Node) answers(ctx context.Context) error {
 		_, err := runtime.Version(ctx, &runtimev1.VersionRequest{})
 		return err
 	})
+}
+
+// NetworkReady returns an error unless the runtime says that pods can have their network; the error
+// is what it says.
+func (n *Node) NetworkReady(ctx context.Context) error {
+	return n.cri(func(runtime runtimev1.RuntimeServiceClient) error {
+		answer, err := runtime.Status(ctx, &runtimev1.StatusRequest{})
+		for _, c := range answer.GetStatus().GetConditions() {
+			if c.GetType() == runtimev1.NetworkReady && !c.GetStatus() {
+				err = errors.New(c.GetMessage())
+			}
+		}
+		return err
+	})
+}
+
+// ForgetSandbox has CRI-O, which must not run, forget a sandbox when it starts again: it drops one
+// that it cannot read, and sends no DEL. What runs in the sandbox is killed. netns is the name of
+// its network namespace.
+func (n *Node) ForgetSandbox(ctx context.Context, id, netns string) error {
+	const script = `rm /var/lib/containers/storage/overlay-containers/$1/userdata/config.json
+		ip netns pids $2 | xargs -r kill -KILL`
+	if _, err := n.Run(ctx, "sh", "-euc", script, "forget", id, netns); err != nil {
+		return fmt.Errorf("have sandbox %s forgotten: %w", id, err)
+	}
+	return nil
 }

@@ -55,8 +55,8 @@ func run(args []string, out io.Writer) int {
 var (
 	// needsKernel is what pkg/nettest says.
 	needsKernel = regexp.MustCompile(`needs kernel: (\S+)`)
-	// elsewhere marks tests that another verb runs.
-	elsewhere = regexp.MustCompile(`BRAID_E2E is not 1`)
+	// elsewhere marks tests that another verb runs, or another run of make e2e.
+	elsewhere = regexp.MustCompile(`BRAID_E2E(_RUNTIME)? is not `)
 	// said is a line that a test wrote by t.Log or t.Skip.
 	said = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
 	// frame is a line of the framework's own.
