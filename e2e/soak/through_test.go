@@ -98,21 +98,7 @@ func must(t *testing.T, err error) {
 // environment of the shipped one.
 func newThrough(t *testing.T, pods int, objects ...string) *through {
 	t.Helper()
-	for _, dir := range []string{"/run", "/var/lib/cni"} {
-		must(t, os.MkdirAll(dir, 0o755))
-		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
-	}
-	must(t, os.Mkdir(netnsDir, 0o755))
-	links, err := netlink.LinkList()
-	must(t, err)
-	for _, l := range links { // of a test before
-		if l.Type() == "bridge" || l.Type() == "veth" {
-			must(t, gone(netlink.LinkDel(l)))
-		}
-	}
-	must(t, netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire",
-	}))
+	ownNode(t)
 	server := lab.StartAPI(t)
 	for _, file := range []string{"network-attachment-definition", "ipblocks", "ipam-claim"} {
 		kind, err := os.ReadFile("../../conf/crd/" + file + ".yaml")
@@ -122,6 +108,7 @@ func newThrough(t *testing.T, pods int, objects ...string) *through {
 	must(t, server.Apply(t.Context(), throughNAD))
 	atOnce(len(objects), func(i int) error { return server.Apply(t.Context(), objects[i]) }, t)
 	s := &through{T: t, server: server}
+	var err error
 	s.kubeconfig, err = server.Kubeconfig(lab.UserAdmin)
 	must(t, err)
 	for i := range pods {
@@ -147,6 +134,33 @@ func newThrough(t *testing.T, pods int, objects ...string) *through {
 		}
 	})
 	return s
+}
+
+// ownNode makes the directories and the NIC of a node. They are gone after the test.
+func ownNode(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"/run", "/var/lib/cni"} {
+		must(t, os.MkdirAll(dir, 0o755))
+		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
+		t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	}
+	must(t, os.Mkdir(netnsDir, 0o755))
+	removeLinks(t) // of a test before
+	t.Cleanup(func() { removeLinks(t) })
+	must(t, netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "nic0", Flags: net.FlagUp}, PeerName: "wire",
+	}))
+}
+
+func removeLinks(t *testing.T) {
+	t.Helper()
+	links, err := netlink.LinkList()
+	must(t, err)
+	for _, l := range links {
+		if l.Type() == "bridge" || l.Type() == "veth" {
+			must(t, gone(netlink.LinkDel(l)))
+		}
+	}
 }
 
 // binary is braid, beside which the agent and its client are.

@@ -520,13 +520,18 @@ func TestAfter(t *testing.T) {
 		}
 		after <- struct{}{}
 	}}
+	h.do = func(_ context.Context, call *Call) *Result {
+		if string(call.Stdin) == "b" {
+			panic("of a test")
+		}
+		return &Result{}
+	}
 	r := newRig(t, h)
 	if _, err := r.call("a"); err != nil {
 		t.Error(err)
 	}
 	close(answered)
 	<-after
-	h.do = func(context.Context, *Call) *Result { panic("of a test") }
 	if _, err := r.call("b"); err == nil {
 		t.Error("a call that panics has a result")
 	}
