@@ -42,11 +42,12 @@ export BRAID_E2E=1 BRAID_LAB_BIN BRAID_HELM BRAID_IMAGE BRAID_IMAGE_NEXT
 (cd scripts/tools && go build -o "$work/testsummary" ./testsummary)
 
 failed=0
-# run RUNTIME ARGUMENTS... tests with that runtime. One package at a time: each has a cluster of its own.
-# Clusters are new each time, so a result is never taken from the cache.
+# run RUNTIME ARGUMENTS... tests with that runtime. One package at a time: each has a cluster of its
+# own. Clusters are new each time, so a result is never taken from the cache.
 run() {
-	BRAID_E2E_RUNTIME=$1 "$gotestsum" --format testname --format-hide-empty-pkg --hide-summary skipped,output \
-		--jsonfile "$work/$1.json" -- -count 1 -p 1 -timeout 45m "${@:2}" || failed=1
+	BRAID_E2E_RUNTIME=$1 "$gotestsum" --format testname --format-hide-empty-pkg \
+		--hide-summary skipped,output --jsonfile "$work/$1.json" \
+		-- -count 1 -p 1 -timeout 45m "${@:2}" || failed=1
 }
 
 runtime=${BRAID_E2E_RUNTIME:-containerd}

@@ -90,7 +90,7 @@ func (n *Node) plugIn(ctx context.Context) error {
 		"route add default via "+controlPlaneAddress)
 }
 
-// plug gives the node a NIC whose other end is a port of a switch.
+// plug adds a NIC to the node. Its other end is a port of a switch.
 func (n *Node) plug(ctx context.Context, device, bridge string) error {
 	port := n.port(bridge)
 	return n.Cluster.in.ip(ctx,
@@ -100,7 +100,7 @@ func (n *Node) plug(ctx context.Context, device, bridge string) error {
 
 func (n *Node) port(bridge string) string { return fmt.Sprintf("%s-%d", bridge, n.number) }
 
-// Plug gives the node a NIC of Options.NICs that Unplug has taken: a new one, with another MAC.
+// Plug adds a NIC of Options.NICs that Unplug has taken: a new one, with another MAC.
 func (n *Node) Plug(ctx context.Context, nic string) error { return n.plug(ctx, nic, nic) }
 
 // Unplug takes a NIC of Options.NICs out of the node, with the links that are made on it.

@@ -110,17 +110,25 @@ type sentPod struct {
 	affinity  *corev1.Affinity
 }
 
-func (test sentPod) test(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, "")
-	var networks []string
-	for i, selector := range test.selectors {
+// podSelecting makes a NAD with each selector, and returns a pod that asks for all of them beside
+// its own selection, and the NADs' names.
+func (r *rig) podSelecting(
+	selectors []string, own *corev1.PodSpec,
+) (p *corev1.Pod, networks []string) {
+	for i, selector := range selectors {
 		ref := fmt.Sprintf("web/n%d", i)
 		r.selecting(ref, selector)
 		networks = append(networks, ref)
 	}
-	p := pod(strings.Join(networks, ","))
-	p.Spec.NodeSelector, p.Spec.Affinity = test.before.NodeSelector, test.before.Affinity
+	p = pod(strings.Join(networks, ","))
+	p.Spec.NodeSelector, p.Spec.Affinity = own.NodeSelector, own.Affinity
+	return p, networks
+}
+
+func (test sentPod) test(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	p, _ := r.podSelecting(test.selectors, &test.before)
 	got, v := r.create(p)
 	if got == nil {
 		t.Fatal(v.Denied, v.Unknown)
@@ -183,14 +191,7 @@ func TestU10SelectorsThatExcludeEachOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, "")
-			var networks []string
-			for i, selector := range test.selectors {
-				ref := fmt.Sprintf("web/n%d", i)
-				r.selecting(ref, selector)
-				networks = append(networks, ref)
-			}
-			p := pod(strings.Join(networks, ","))
-			p.Spec.NodeSelector, p.Spec.Affinity = test.own.NodeSelector, test.own.Affinity
+			p, networks := r.podSelecting(test.selectors, &test.own)
 			_, v := r.create(p)
 			denied(t, name, v, failure.NodeNotSelected, test.words...)
 			p.Annotations[nadv1.NetworksAnnotation] = networks[0]

@@ -70,7 +70,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// gives reads a file. Its content, or the error beside the path, is to be this.
+// gives checks what reading a file returns: its content, or the error beside the path.
 func gives(
 	t *testing.T, read func(string, int64) ([]byte, error), path string, limit int64, want string,
 ) {

@@ -289,17 +289,10 @@ func TestBlockTooLarge(t *testing.T) {
 
 func TestBlockLocked(t *testing.T) {
 	src, dir := newDirectory(t, nil)
-	other, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close() //nolint:errcheck // only read
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	lock(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = src.CreateBlock(ctx, aBlock("b"))
+	_, err := src.CreateBlock(ctx, aBlock("b"))
 	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want deadline exceeded of class TimedOut", err)
 	}

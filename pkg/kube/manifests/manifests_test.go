@@ -509,17 +509,25 @@ func TestEventsBounded(t *testing.T) {
 	}
 }
 
-func TestLocked(t *testing.T) {
-	src, dir := newDirectory(t,
-		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}"})
+// lock has the directory locked by somebody else until the test ends, or unlocks it.
+func lock(t *testing.T, dir string) (unlock func()) {
+	t.Helper()
 	other, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close() //nolint:errcheck // only read
+	unlock = func() { other.Close() } //nolint:errcheck // only read
+	t.Cleanup(unlock)
 	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
+	return unlock
+}
+
+func TestLocked(t *testing.T) {
+	src, dir := newDirectory(t,
+		map[string]string{"p.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}}"})
+	unlock := lock(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	pod, err := src.Pod(ctx, "default", "p") // readers do not wait
@@ -530,9 +538,7 @@ func TestLocked(t *testing.T) {
 	if failure.ReasonOf(err) != failure.TimedOut || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want deadline exceeded of class TimedOut", err)
 	}
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_UN); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	if err := src.PublishStatus(t.Context(), pod.Meta(), "[]"); err != nil {
 		t.Error(err)
 	}
