@@ -8,6 +8,7 @@ import (
 	"time"
 
 	nodev1 "github.com/braid-cni/braid/pkg/api/node/v1"
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/kube"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -97,7 +98,8 @@ func awaitUninstalled(ctx context.Context, api *kube.API, out io.Writer) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d nodes still have Braid: %w", waiting, context.Cause(ctx))
+			return fmt.Errorf("wait for %s to be without Braid: %w", failure.Count(waiting, "node"),
+				context.Cause(ctx))
 		case <-time.After(pollEvery):
 		}
 	}

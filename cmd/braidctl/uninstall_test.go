@@ -38,7 +38,7 @@ func TestUninstall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	report("Busy", "uninstall: 1 sandboxes still need the binaries")
+	report("Busy", "uninstall: the binaries are still needed by 1 sandbox")
 	var out, errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
@@ -76,7 +76,7 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("exit code %d: %s", c, errs.String())
 	}
 	for _, want := range []string{
-		"leaving: waiting: uninstall: 1 sandboxes", "leaving: uninstall: Braid is not on this node",
+		"leaving: waiting: uninstall: the binaries", "leaving: uninstall: Braid is not on this node",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

@@ -554,7 +554,7 @@ func TestAgentUninstalls(t *testing.T) {
 	r.await("the condition", func() bool {
 		c := r.report().Condition
 		return c.Status == metav1.ConditionFalse &&
-			strings.Contains(c.Message, "1 sandboxes still need the binaries")
+			strings.Contains(c.Message, "the binaries are still needed by 1 sandbox")
 	})
 	if text, err := os.ReadFile(r.path("conf/former.conf")); err != nil || string(text) != saved {
 		t.Errorf("the former configuration is %q, %v", text, err)

@@ -327,8 +327,8 @@ func (w *wired) small() {
 	w.blockFile(cluster, "  - ip: 172.16.20.12/30", "")
 	w.blockFile(cluster, "  - ip: 172.16.20.11\n    hostname: node-2", "  #")
 	out, err := w.cli("gke", "check", "--nodes", "2", cluster)
-	if err == nil || !strings.Contains(out, "ip-block-1.yaml has 1 addresses for 2 nodes, which need "+
-		"one each, and one more for an upgrade; give it 3 addresses") {
+	if err == nil || !strings.Contains(out, "ip-block-1.yaml has 1 address for 2 nodes: each needs "+
+		"one, and an upgrade one more; give it 3 addresses") {
 		w.t.Errorf("gke check says %s, %v", out, err)
 	}
 

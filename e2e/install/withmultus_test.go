@@ -396,7 +396,7 @@ func TestMigrateToMultus(t *testing.T) {
 			filepath.Join(lab.BinDir(t), "kubectl"),
 			"braid", "uninstall", "--kubeconfig", config, "--restore", savedConf)
 		ended <- errors.Join(err, func() error {
-			if !strings.Contains(out, "2 sandboxes still need the binaries") {
+			if !strings.Contains(out, "the binaries are still needed by 2 sandboxes") {
 				return fmt.Errorf("it did not say what it waited for: %s", out)
 			}
 			return nil

@@ -18,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/nodenet"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -283,21 +284,21 @@ func (c *Cluster) checkBlocks(i *Interface, nodes int) {
 	switch {
 	case nodes > 0 && a.Count <= nodes:
 		c.fail(path, fmt.Sprintf("give it %d addresses", nodes+1),
-			"%s has %d addresses for %d nodes, which need one each, and one more for an upgrade",
-			filepath.Base(i.file.name), a.Count, nodes)
+			"%s has %s for %s: each needs one, and an upgrade one more", filepath.Base(i.file.name),
+			failure.Count(a.Count, "address"), failure.Count(nodes, "node"))
 	case nodes > a.Hosts():
 		c.fail(path,
 			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",
-			"%s has addresses for %d hostnames, and there are %d nodes: Braid never guesses which node "+
-				"has an address", filepath.Base(i.file.name), a.Hosts(), nodes)
+			"%s has addresses for %s, and the cluster has %s: Braid never guesses which node has an address",
+			filepath.Base(i.file.name), failure.Count(a.Hosts(), "hostname"), failure.Count(nodes, "node"))
 	case a.Hosts() == 0:
 		c.fail(path,
 			"give each node an entry with its hostname, the name of the Node, or use type: dhcp",
 			"%s has no hostname: Braid never guesses which node has an address", filepath.Base(i.file.name))
 	case a.Unnamed > 0:
 		c.warn(path, "give each an entry with a hostname, if a node is to have it",
-			"%s has %d addresses without a hostname, which no node takes",
-			filepath.Base(i.file.name), a.Unnamed)
+			"%s has %s without a hostname, which no node takes",
+			filepath.Base(i.file.name), failure.Count(a.Unnamed, "address"))
 	}
 }
 

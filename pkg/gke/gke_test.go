@@ -248,12 +248,16 @@ func TestU5Hostnames(t *testing.T) {
 		"nodes + 1": {
 			cluster, blocks, 6,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has 6 " +
-				"addresses for 6 nodes, which need one each, and one more",
+				"addresses for 6 nodes: each needs one, and an upgrade one more",
+		},
+		"one address, one node": {
+			cluster, blocks[:strings.Index(blocks, "  - ip: 172.16.20.11")], 1,
+			"block.yaml has 1 address for 1 node: each needs one",
 		},
 		"too few hostnames": {
 			cluster, blocks, 3,
 			"cluster.yaml:12: network.additionalNodeInterfaces[0].ipBlockFilePath: block.yaml has " +
-				"addresses for 2 hostnames, and there are 3 nodes",
+				"addresses for 2 hostnames, and the cluster has 3 nodes",
 		},
 		"no hostname": {
 			cluster,

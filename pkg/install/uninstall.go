@@ -71,7 +71,8 @@ func drained(ctx context.Context, records func(context.Context) (int, error)) er
 	}
 	if n > 0 {
 		return &failure.Error{
-			Reason: failure.Busy, Err: fmt.Errorf("%d sandboxes still need the binaries", n),
+			Reason: failure.Busy, Err: fmt.Errorf("the binaries are still needed by %s",
+				failure.Count(n, "sandbox")),
 			Fix: "delete their pods, or wait for their end, and repeat",
 		}
 	}

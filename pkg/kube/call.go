@@ -186,9 +186,10 @@ func (a *API) gaveUp(ctx context.Context, c *call, last error, tries int) error 
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return &failure.Error{Reason: failure.TimedOut, Err: fmt.Errorf("%s: %w", c, context.Cause(ctx))}
 	}
-	err := fmt.Errorf("%s: no success in %d tries within %v", c, tries, a.opts.Timeout)
+	n := failure.Count(tries, "try")
+	err := fmt.Errorf("%s: no success in %s within %v", c, n, a.opts.Timeout)
 	if ctx.Err() != nil {
-		err = fmt.Errorf("%s: no success in %d tries: %w", c, tries, context.Cause(ctx))
+		err = fmt.Errorf("%s: no success in %s: %w", c, n, context.Cause(ctx))
 	}
 	if last == nil {
 		last = context.DeadlineExceeded

@@ -199,7 +199,8 @@ func (d *decider) byIndex() (*NIC, error) {
 		return cmp.Or(cmp.Compare(len(a.PCI), len(b.PCI)), strings.Compare(a.PCI, b.PCI))
 	})
 	if d.i.Match.Index > len(nics) {
-		return nil, d.absent(fmt.Errorf("the node has %d NICs beyond the primary one", len(nics)))
+		return nil, d.absent(fmt.Errorf("the node has %s beyond the primary one",
+			failure.Count(len(nics), "NIC")))
 	}
 	return &nics[d.i.Match.Index-1], nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
 
@@ -53,7 +54,7 @@ func (j *judge) addresses() {
 	}
 	if j.ranges > j.rule.Ranges {
 		j.add("ipam", "ranges", raise(func(r *Rule) *int { return &r.Ranges }, j.ranges),
-			"addresses come from %d ranges, at most %d are allowed", j.ranges, j.rule.Ranges)
+			"addresses come from %s, the limit is %d", failure.Count(j.ranges, "range"), j.rule.Ranges)
 	}
 }
 

@@ -1,6 +1,10 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/braid-cni/braid/pkg/failure"
+)
 
 // Borrowed returns the violation of a network, or a space, whose name belongs to another namespace.
 func Borrowed(field, name, owner string) Violation {
@@ -17,9 +21,8 @@ func Borrowed(field, name, owner string) Violation {
 func Crowded(rule *Rule, namespace string, have int) Violation {
 	return Violation{
 		Field: "ipam", Key: "addresses",
-		What: fmt.Sprintf("the networks of namespace %s would have %d addresses on this node, at most "+
-			"%d are allowed",
-			namespace, have, rule.Addresses),
+		What: fmt.Sprintf("the networks of namespace %s would have %s on this node, the limit "+
+			"is %d", namespace, failure.Count(have, "address"), rule.Addresses),
 		allow: raise(func(r *Rule) *int { return &r.Addresses }, have),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/braid-cni/braid/pkg/failure"
 	"github.com/braid-cni/braid/pkg/selection"
 	"github.com/braid-cni/braid/pkg/strictjson"
 )
@@ -46,7 +47,7 @@ func JudgePod(rule *Rule, p *Pod) (found []PodViolation) {
 	if p.Networks > rule.Networks {
 		j := judge{rule: rule}
 		j.add("", "networks", raise(func(r *Rule) *int { return &r.Networks }, p.Networks),
-			"the pod asks for %d networks, at most %d are allowed", p.Networks, rule.Networks)
+			"the pod asks for %s, the limit is %d", failure.Count(p.Networks, "network"), rule.Networks)
 		found = append(found, PodViolation{j.found[0], -1})
 	}
 	for i := range p.Requests {
