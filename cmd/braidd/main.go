@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -102,13 +101,9 @@ type options struct {
 	version bool
 }
 
-// garbagePercent is the share of the memory in use that may be garbage before it is collected. Most
-// of what an agent has are NADs, which stay. So this costs little time, and a node less memory.
-const garbagePercent = 50
-
 func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
+		keepGarbageRoom()
 	}
 	a, err := newAgent(o, log)
 	if err != nil {
