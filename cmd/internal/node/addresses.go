@@ -32,8 +32,8 @@ type Addresses struct {
 	Log      *slog.Logger
 	// Trace is called for each change of state; nil for nobody.
 	Trace func(point string)
-	// Ahead reserves blocks for the ADDs to come; nil for a process that ends before they do.
-	Ahead *block.Ahead
+	// Ahead is Options.Ahead.
+	Ahead func(context.Context, *block.Manager, []block.Wish)
 	// Now is the wall clock, time.Now if nil. The boot clock is as fast.
 	Now func() time.Time
 }
@@ -64,7 +64,7 @@ func (a *Addresses) Open(c *whereabouts.Conf) (*whereabouts.Addresses, error) {
 	if a.Ahead != nil {
 		lasting := *m // which outlives the operation, and its log
 		lasting.Log, lasting.Tell, lasting.Step = a.Log, teller(source, a.Log), nil
-		addresses.Got = func(wishes []block.Wish) { a.Ahead.After(&lasting, wishes) }
+		addresses.Got = func(ctx context.Context, wishes []block.Wish) { a.Ahead(ctx, &lasting, wishes) }
 	}
 	return addresses, nil
 }

@@ -37,8 +37,9 @@ type Options struct {
 	Source Source
 	// Logs are further handlers of the log, beside the configured ones.
 	Logs []slog.Handler
-	// Ahead reserves blocks of addresses ahead of need; nil for a process that is for one operation.
-	Ahead *block.Ahead
+	// Ahead, if set, is told for what an ADD has got addresses, so that blocks are reserved for the
+	// next ones. It does not wait. The manager outlives the ADD.
+	Ahead func(context.Context, *block.Manager, []block.Wish)
 	// Alone is true if the process is for one operation, and runs nothing but plugins.
 	Alone bool
 	// Trace is called for each change of state, for tests; nil for nobody.

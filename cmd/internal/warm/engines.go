@@ -141,7 +141,7 @@ func (w *Engines) make(c *conf.Config) (*warm, error) {
 	}
 	e, closeLog, err := node.NewEngine(node.Options{
 		Node: &own, Policy: &c.Policy, Version: w.Version, Source: source, Logs: logs, Trace: w.Trace,
-		Ahead: &w.ahead,
+		Ahead: w.reserveLater,
 	})
 	if err != nil {
 		return nil, err
@@ -159,6 +159,12 @@ func (w *Engines) make(c *conf.Config) (*warm, error) {
 			closer.Close()
 		}
 	}}, nil
+}
+
+// reserveLater has ReserveAhead look at what a call has used up, once the call has its answer: both
+// would want the same files and the API server.
+func (w *Engines) reserveLater(ctx context.Context, m *block.Manager, wishes []block.Wish) {
+	afterCall(ctx, func() { w.ahead.After(m, wishes) })
 }
 
 // ReserveAhead reserves blocks of addresses, after the calls that have used them up, until ctx is

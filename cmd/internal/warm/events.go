@@ -58,48 +58,13 @@ func (l *later) Event(
 				"pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
 		}
 	}
-	if call, ok := ctx.Value(heldKey{}).(*held); ok {
-		call.add(func() {
-			if err := l.enqueue(send); err != nil {
-				l.log.Warn("event not recorded",
-					"pod", pod.Namespace+"/"+pod.Name, "reason", reason, "error", err)
-			}
-		})
-		return nil
-	}
-	return l.enqueue(send)
-}
-
-func (l *later) enqueue(send func(context.Context)) error {
-	select {
-	case l.queue <- send:
-		return nil
-	default:
-		return fmt.Errorf("%d events are waiting already", maxEvents)
-	}
-}
-
-// heldKey is the context's key of what is held back until a call has ended.
-type heldKey struct{}
-
-// held is what a call leaves for the time after it.
-type held struct {
-	mu  sync.Mutex
-	all []func()
-}
-
-func (h *held) add(do func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.all = append(h.all, do)
-}
-
-// release does it.
-func (h *held) release() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, do := range h.all {
-		do()
-	}
-	h.all = nil
+	afterCall(ctx, func() {
+		select {
+		case l.queue <- send:
+		default:
+			l.log.Warn("event not recorded", "pod", pod.Namespace+"/"+pod.Name, "reason", reason,
+				"error", fmt.Sprintf("%d events are waiting already", maxEvents))
+		}
+	})
+	return nil
 }

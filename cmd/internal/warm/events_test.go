@@ -41,7 +41,7 @@ func TestEventsAfterTheCall(t *testing.T) {
 		return r.reasons
 	}
 	call := &held{}
-	ctx := context.WithValue(t.Context(), heldKey{}, call)
+	ctx := withHeld(t.Context(), call)
 	event(ctx, "a")
 	event(t.Context(), "b")
 	event(ctx, "c")

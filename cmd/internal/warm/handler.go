@@ -2,7 +2,7 @@
 //
 // Contract: a call is done as cmd/braid would do it alone, with the configuration that the runtime
 // passes in it, and with the environment of its client. What cmd/braid would refuse before it does
-// anything is left to it. Events are sent when the call has ended.
+// anything is left to it. Events are sent, and blocks reserved, when the call has its answer.
 package warm
 
 import (
@@ -63,7 +63,7 @@ func (h *Handler) Prepare(call *server.Call) (*server.Prepared, error) {
 	return &server.Prepared{
 		Urgent: verb == engine.Del, After: after.release,
 		Do: func(ctx context.Context) *server.Result {
-			ctx = context.WithValue(ctx, heldKey{}, after)
+			ctx = withHeld(ctx, after)
 			namespace, pod := op.Request.Pod()
 			ctx, end := h.Tracer.Start(ctx, &trace.Call{
 				Verb: verb, Env: call.Env, Namespace: namespace, Pod: pod, Sandbox: args.ContainerID,

@@ -44,7 +44,7 @@ type Addresses struct {
 	*block.Manager
 	Claims block.IPAMClaims
 	// Got, if set, is called when an ADD has got addresses that no claim keeps.
-	Got func([]block.Wish)
+	Got func(context.Context, []block.Wish)
 	// Close ends their use.
 	Close func()
 }
@@ -120,7 +120,7 @@ func (p *plan) allocate(
 	}
 	req.Undo.Push(undo)
 	if m.Got != nil && claim == nil {
-		m.Got(p.wishes)
+		m.Got(ctx, p.wishes)
 	}
 	return addrs, p.publish(ctx, m.Claims, pod, claim, addrs)
 }
