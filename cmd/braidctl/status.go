@@ -25,8 +25,8 @@ func statusCommand() command {
 since when, the agent's version, when the credential of the CNI plugin ends, the file of the default
 network, Braid's own configuration and the files that the runtime would take in its place, the
 number of its blocks of addresses, the pods that ask for networks and were started without Braid,
-what plugins refuse to remove, calls that the CNI plugin did without the agent, and how many pods
-Multus made, which have to be gone before it goes.
+what plugins refuse to remove, what else an operator should see to, calls that the CNI plugin did
+without the agent, and how many pods Multus made, which have to be gone before it goes.
 
 An agent that has not been heard of for ` + agent.Stale.String() + ` is unknown; so is a node
 without one.
@@ -77,6 +77,7 @@ type nodeStatus struct {
 	Others            map[string]int `json:"others,omitempty"`
 	Owed              int            `json:"owed,omitempty"`
 	Fallbacks         map[string]int `json:"fallbacks,omitempty"`
+	Warnings          []string       `json:"warnings,omitempty"`
 	Blocks            int            `json:"blocks"`
 
 	now time.Time
@@ -114,6 +115,7 @@ func statusOf(r kube.NodeReport, now time.Time) nodeStatus {
 	if p := r.Report; p != nil {
 		s.Version, s.DefaultNetwork, s.Config, s.Before = p.Version, p.DefaultNetwork, p.Config, p.Before
 		s.Unattached, s.Others, s.Owed, s.Fallbacks = p.Unattached, p.Others, p.Owed, p.Fallbacks
+		s.Warnings = p.Warnings
 		if !p.CredentialExpires.IsZero() {
 			s.CredentialExpires = &p.CredentialExpires
 		}
@@ -152,6 +154,9 @@ func (s nodeStatus) rows() [][]string {
 	if s.Owed > 0 {
 		more(fmt.Sprintf("attachments of pods that are gone that no plugin removes; `braidctl owed` on "+
 			"the node lists them: %d", s.Owed))
+	}
+	for _, warning := range s.Warnings {
+		more("warning: " + warning)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Fallbacks)) {
 		more(fmt.Sprintf("calls that the CNI plugin did without the agent (%s): %d",

@@ -67,13 +67,14 @@ func TestStatus(t *testing.T) {
 	ill.Before, ill.Unattached, ill.Others = []string{"00-aaa.conf"}, []string{
 		"ns/p",
 	}, map[string]int{"multus-cni-network": 3}
+	ill.Warnings = []string{"a first sentence", "a second one"}
 	report("status-b", metav1.ConditionFalse, 0, "credential: no answer", ill)
 	report("status-c", metav1.ConditionTrue, time.Hour, "well", well)
 	report("status-d", "", 0, "", well)
 	out = status(exitFound)
 	for _, want := range []string{
 		"status-b False", "credential: no answer", "taken in place of Braid's configuration: 00-aaa.conf",
-		"pods without their networks: ns/p",
+		"pods without their networks: ns/p", "warning: a first sentence", "warning: a second one",
 		"pods that multus-cni-network made, which has to stay until they are gone: 3",
 		"status-c Unknown 60m", "last heard of 60m ago",
 		"status-d Unknown - - - - - 0 no agent has reported",

@@ -56,7 +56,8 @@ type daemon struct {
 	health *agent.Health
 	meters *metrics.Metrics
 	// trouble is what keeps the node from being as it is to be.
-	trouble trouble
+	trouble  trouble
+	restarts restarts
 	// network is the path of the default network, as long as it has been known.
 	network string
 	events  chan event

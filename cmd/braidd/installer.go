@@ -88,6 +88,8 @@ func (a *daemon) installed(r install.Report) {
 	}
 	a.follows(r.Outcome.Network)
 	a.installedConf.Store(&r.Outcome.Configuration)
+	others := otherNetworks(a.place.Conf, r.Outcome.Configuration)
+	a.restarting(func(known *restarts) { known.others = others })
 	a.health.Update(func(report *nodev1.Report) {
 		report.Config, report.Before, report.DefaultNetwork = r.Outcome.Configuration, nil, ""
 		if r.Outcome.Network != nil {

@@ -77,6 +77,9 @@ type rig struct {
 	restore   string
 	// netns is the path of the node's network namespace; empty for that of the test.
 	netns string
+	// run is the node's /run, which is no directory where it is empty. move moves the default network.
+	run  string
+	move bool
 	// uid is the agent's pod's, listen where it serves metrics.
 	uid, listen string
 }
@@ -169,6 +172,7 @@ func (r *rig) start() (stop func() error) {
 	}, &r.log)
 	must(r.t, err)
 	o.image, o.uninstall, o.restore = r.path("image"), r.uninstall, r.restore
+	o.runDir, o.inContainer, o.movePrivate = r.run, r.run != "", r.move
 	if r.netns != "" {
 		o.netns = r.netns
 	}

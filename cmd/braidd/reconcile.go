@@ -20,7 +20,10 @@ import (
 // reconcile removes what is left of sandboxes that the runtime has forgotten, until ctx is done.
 func (a *daemon) reconcile(ctx context.Context) {
 	r := &reconcile.Reconciler{
-		Runtime:   &cri.Runtime{Sockets: a.o.sockets(), Pod: a.o.podUID},
+		Runtime: namedRuntime{
+			&cri.Runtime{Sockets: a.o.sockets(), Pod: a.o.podUID},
+			func(program string) { a.restarting(func(r *restarts) { r.runtime = program }) },
+		},
 		Sandboxes: sandboxes{a}, Log: a.log, Removed: a.meters.Reconciled,
 	}
 	r.Run(ctx)

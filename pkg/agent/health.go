@@ -52,6 +52,7 @@ type Health struct {
 	parts   map[string]error
 	unheard map[string]bool
 	notes   map[string]string
+	warned  map[string][]string
 	report  nodev1.Report
 	changed chan struct{}
 }
@@ -60,6 +61,7 @@ type Health struct {
 func NewHealth(version string, parts ...string) *Health {
 	h := &Health{
 		parts: map[string]error{}, unheard: map[string]bool{}, notes: map[string]string{},
+		warned: map[string][]string{},
 		report: nodev1.Report{Version: version}, changed: make(chan struct{}, 1),
 	}
 	for _, part := range parts {
@@ -94,6 +96,19 @@ func (h *Health) Note(about, text string) {
 		delete(h.notes, about)
 	}
 	h.wake()
+}
+
+// Warn adds to the report what an operator should see to and what decides nothing about the
+// condition; without texts it takes that out again. It reports whether that is new.
+func (h *Health) Warn(about string, texts ...string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Equal(h.warned[about], texts) {
+		return false
+	}
+	h.warned[about] = texts
+	h.wake()
+	return true
 }
 
 // Update changes the node's report.
@@ -158,6 +173,9 @@ func (h *Health) current() (nodev1.Condition, nodev1.Report) {
 		report.Unattached), maps.Clone(report.Others)
 	report.Interfaces = slices.Clone(report.Interfaces)
 	report.Fallbacks = maps.Clone(report.Fallbacks)
+	for _, about := range slices.Sorted(maps.Keys(h.warned)) {
+		report.Warnings = append(report.Warnings, h.warned[about]...)
+	}
 	return h.status(), report
 }
 

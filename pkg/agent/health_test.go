@@ -120,6 +120,39 @@ func TestHealth(t *testing.T) {
 	})
 }
 
+// Warnings are in the report until they are taken back, and decide nothing.
+func TestHealthWarns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := &node{}
+		h := agent.NewHealth("v1")
+		go h.Publish(ctx, n, "n", slog.New(slog.DiscardHandler))
+		for _, step := range []struct {
+			about string
+			texts []string
+			isNew bool
+			want  []string
+		}{
+			{"y", []string{"b"}, true, []string{"b"}},
+			{"x", []string{"a", "c"}, true, []string{"a", "c", "b"}},
+			{"x", []string{"a", "c"}, false, []string{"a", "c", "b"}},
+			{"y", nil, true, []string{"a", "c"}},
+			{"y", nil, false, []string{"a", "c"}},
+		} {
+			if isNew := h.Warn(step.about, step.texts...); isNew != step.isNew {
+				t.Errorf("%s %q is new: %v", step.about, step.texts, isNew)
+			}
+			synctest.Wait()
+			report, err := n.NodeReport(ctx, "n")
+			if err != nil || !slices.Equal(report.Report.Warnings, step.want) ||
+				report.Condition.Status != metav1.ConditionTrue {
+				t.Errorf("%s %q: %+v, %v, want %q", step.about, step.texts, report, err, step.want)
+			}
+		}
+	})
+}
+
 // A node with the start-up taint is heard of often, as the controller waits for that.
 func TestHealthOfTaintedNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/braid-cni/braid/pkg/agent/cri"
 	"github.com/braid-cni/braid/pkg/agent/reconcile"
-	"github.com/braid-cni/braid/pkg/internal/critest"
+	"github.com/braid-cni/braid/pkg/agent/cri/critest"
 	"github.com/braid-cni/braid/pkg/nodeid"
 )
 

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/braid-cni/braid/pkg/agent/cri"
-	"github.com/braid-cni/braid/pkg/internal/critest"
+	"github.com/braid-cni/braid/pkg/agent/cri/critest"
 	"github.com/braid-cni/braid/pkg/nodeid"
 )
 

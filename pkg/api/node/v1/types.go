@@ -59,6 +59,8 @@ type Report struct {
 	// Fallbacks are the numbers of calls, since the agent's start, that the CNI plugin did without
 	// it, by the reason.
 	Fallbacks map[string]int `json:"fallbacks,omitempty"`
+	// Warnings are sentences about what an operator should see to.
+	Warnings []string `json:"warnings,omitempty"`
 	// Interfaces are in an annotation of their own.
 	Interfaces []Interface `json:"-"`
 }
